@@ -1,0 +1,193 @@
+package functions
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/cloudevents/sdk-go/v2/types"
+)
+
+// Event makes the CloudEvent of an output: the one at position, counted from
+// zero, among those that function computed from input. Its source and id are
+// those of [OutputIdentity], its time is in UTC. The extension causationid is
+// the input's id, and the input's trace context (traceparent, tracestate) goes
+// with it; an extension of the same name in o wins. Equal arguments give equal
+// events, wherever they meet.
+//
+// An error is the function's fault and not the event's: a type is missing, data
+// cannot be encoded or is not what its content type says, an extension has a
+// name or value that CloudEvents does not allow.
+//
+// Event keeps o.Data if it is a []byte or json.RawMessage: do not change it
+// afterwards.
+func (o Output) Event(function string, input event.Event, position int) (event.Event, error) {
+	e, err := o.event(function, input, position)
+	if err != nil {
+		return event.Event{}, fmt.Errorf("make output %d of function %s, type %q: %w", position, function, o.Type, err)
+	}
+	return e, nil
+}
+
+func (o Output) event(function string, input event.Event, position int) (event.Event, error) {
+	if input.Context == nil {
+		return event.Event{}, errors.New("the input is no event")
+	}
+	if o.Type == "" {
+		return event.Event{}, errors.New("type: missing")
+	}
+	if err := checkString(o.Type); err != nil {
+		return event.Event{}, fmt.Errorf("type: %w", err)
+	}
+	if err := checkString(o.Subject); err != nil {
+		return event.Event{}, fmt.Errorf("subject: %w", err)
+	}
+
+	inputID := input.ID()
+	source, id := OutputIdentity(function, input.Source(), inputID, position)
+	ec := &event.EventContextV1{
+		Type:   o.Type,
+		Source: types.URIRef{URL: url.URL{Path: source}},
+		ID:     id,
+	}
+	if o.Subject != "" {
+		ec.Subject = &o.Subject
+	}
+
+	at := o.Time
+	if at.IsZero() {
+		at = input.Time()
+	}
+	if !at.IsZero() {
+		// UTC, since a time may have been parsed in this process's zone.
+		at = at.UTC()
+		if year := at.Year(); year < 0 || year > 9999 {
+			return event.Event{}, fmt.Errorf("time: year %d: want 0 to 9999, as in RFC 3339", year)
+		}
+		ec.Time = &types.Timestamp{Time: at}
+	}
+
+	data, text, err := o.encode()
+	if err != nil {
+		return event.Event{}, err
+	}
+	contentType := o.DataContentType
+	if contentType == "" && data != nil {
+		contentType = event.ApplicationJSON
+	}
+	if contentType != "" {
+		ec.DataContentType = &contentType
+	}
+
+	if ec.Extensions, err = o.extensions(input.Context, inputID); err != nil {
+		return event.Event{}, err
+	}
+	return event.Event{Context: ec, DataEncoded: data, DataBase64: data != nil && !text}, nil
+}
+
+// encode gives the data as bytes, nil for none, and whether they may stand in a
+// JSON envelope as they are, without base64.
+func (o Output) encode() (data []byte, text bool, err error) {
+	isJSON, isText := true, true
+	if o.DataContentType != "" && o.DataContentType != event.ApplicationJSON {
+		mediaType, _, err := mime.ParseMediaType(o.DataContentType)
+		if err != nil {
+			return nil, false, fmt.Errorf("data content type %q: %w", o.DataContentType, err)
+		}
+		isJSON = mediaType == event.ApplicationJSON || mediaType == event.TextJSON || strings.HasSuffix(mediaType, "+json")
+		isText = isJSON || strings.HasPrefix(mediaType, "text/") || mediaType == event.ApplicationXML || strings.HasSuffix(mediaType, "+xml")
+	}
+
+	switch d := o.Data.(type) {
+	case nil:
+		return nil, false, nil
+	case []byte:
+		data = d
+	case json.RawMessage:
+		data = d
+	default:
+		if !isJSON {
+			return nil, false, fmt.Errorf("data: %T is encoded as JSON, but the content type is %q: give the bytes", o.Data, o.DataContentType)
+		}
+		if data, err = json.Marshal(d); err != nil {
+			return nil, false, fmt.Errorf("data: %w", err)
+		}
+		return data, true, nil
+	}
+	if len(data) == 0 {
+		return nil, false, nil
+	}
+	if isJSON && !json.Valid(data) {
+		return nil, false, errors.New("data: the content type is JSON, but the bytes are not")
+	}
+	return data, isText && utf8.Valid(data), nil
+}
+
+func (o Output) extensions(input event.EventContext, inputID string) (map[string]any, error) {
+	all := make(map[string]any, 3+len(o.Extensions))
+	all["causationid"] = inputID
+	inherited := inputExtensions(input)
+	for _, name := range [...]string{"traceparent", "tracestate"} {
+		if value, ok := inherited[name].(string); ok && value != "" {
+			all[name] = value
+		}
+	}
+	for name, value := range o.Extensions {
+		if err := checkExtensionName(name); err != nil {
+			return nil, fmt.Errorf("extension %q: %w", name, err)
+		}
+		if err := checkString(value); err != nil {
+			return nil, fmt.Errorf("extension %q: %w", name, err)
+		}
+		if value != "" {
+			all[name] = value
+		}
+	}
+	return all, nil
+}
+
+// inputExtensions are the input's extensions for reading, without the copy that
+// GetExtensions makes.
+func inputExtensions(ec event.EventContext) map[string]any {
+	if v1, ok := ec.(*event.EventContextV1); ok {
+		return v1.Extensions
+	}
+	return ec.GetExtensions()
+}
+
+func checkExtensionName(name string) error {
+	switch name {
+	case "":
+		return errors.New("a name is missing")
+	case "id", "source", "specversion", "type", "datacontenttype", "dataschema", "subject", "time", "data":
+		return errors.New("the name belongs to CloudEvents")
+	}
+	for i := range len(name) {
+		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return errors.New("want lower-case letters and digits in the name")
+		}
+	}
+	return nil
+}
+
+// checkString reports what CloudEvents does not allow in a String (spec 1.0.2,
+// Type System): control characters, noncharacters, and anything but Unicode.
+func checkString(s string) error {
+	for i, r := range s {
+		switch {
+		case r >= ' ' && r < 0x7f:
+		case r < ' ', r <= 0x9f:
+			return fmt.Errorf("control character %U at byte %d", r, i)
+		case r == utf8.RuneError && !utf8.ValidString(s):
+			return fmt.Errorf("byte %d is not UTF-8", i)
+		case r >= 0xfdd0 && r <= 0xfdef, r&0xfffe == 0xfffe:
+			return fmt.Errorf("noncharacter %U at byte %d", r, i)
+		}
+	}
+	return nil
+}
