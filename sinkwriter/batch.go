@@ -1,0 +1,331 @@
+package sinkwriter
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+const (
+	beginSQL  = "begin isolation level read committed read write"
+	commitSQL = "commit"
+
+	// The claim. Keys come sorted and from a plain unnest, which keeps their
+	// order: two claims that overlap then wait for each other in one direction
+	// only.
+	claimSQL = `insert into tandem.ledger (key, digest, writer)
+select k, d, w from unnest($1::uuid[], $2::bytea[], $3::bigint[]) as u(k, d, w)
+on conflict (key) do nothing returning key`
+
+	// What won keys hold where it is not what was offered. A statement of its
+	// own, since it must see a winner that the claim waited for; lateral with
+	// offset, so that it is a look-up a key whatever the planner believes.
+	divergedSQL = `select u.k, l.writer from unnest($1::uuid[], $2::bytea[]) as u(k, d)
+cross join lateral (select digest, writer from tandem.ledger where key = u.k offset 0) as l
+where l.digest <> u.d`
+
+	registerSQL = `insert into tandem.writer (writer, cluster, function, version)
+values ($1, $2, $3, $4) on conflict do nothing`
+
+	sameVersionSQL = `select a.writer from tandem.writer a
+join tandem.writer b using (function, version) where a.writer = any($1::bigint[]) and b.writer = any($2::bigint[])`
+
+	outboxInsertSQL = `insert into tandem.outbox (events) values ($1) returning id`
+	outboxDeleteSQL = `delete from tandem.outbox where id = any($1::bigint[])`
+
+	// Ends what holds locks and does not come back: backends of our own role
+	// with a transaction id that have been waiting for their client for longer
+	// than the claim timeout, in the middle of a statement or between two.
+	terminateSQL = `select count(pg_catalog.pg_terminate_backend(pid)) from pg_catalog.pg_stat_activity
+where usename = current_user and datname = current_database() and pid <> pg_catalog.pg_backend_pid()
+and backend_xid is not null and wait_event = 'ClientRead'
+and state_change < pg_catalog.clock_timestamp() - $1::bigint * interval '1 millisecond'`
+)
+
+// attempt offers a batch once. Offers whose outcome is known are finished and
+// taken out of the batch, whatever the error says; the ones that are left in it
+// have left nothing in the database, unless the outcome of COMMIT is unknown.
+// Batch is sorted by key, each key once.
+func (w *Writer) attempt(ctx context.Context, batch []*offer) (left []*offer, err error) {
+	ctx, cancel := context.WithTimeout(ctx, w.config.CommitTimeout)
+	defer cancel()
+	s, err := acquire(ctx, w.pool, w.config.ClaimTimeout, w.config.CommitTimeout)
+	if err != nil {
+		return batch, err
+	}
+	sound := false
+	defer func() {
+		switch {
+		case sound:
+			s.release()
+		default: // a panic: nothing may stay claimed
+			s.abandon()
+		}
+	}()
+	left, err = w.transact(ctx, s, batch)
+	if err != nil {
+		s.rollback()
+		w.after(ctx, s, err)
+	}
+	sound = true
+	return left, err
+}
+
+func (w *Writer) transact(ctx context.Context, s *session, batch []*offer) ([]*offer, error) {
+	tables, err := w.tablesOf(ctx, s, batch)
+	if err != nil {
+		return batch, err
+	}
+	won, err := w.claim(ctx, s, batch)
+	if err != nil {
+		return batch, err
+	}
+	if len(won) == 0 {
+		// Nothing was written and everybody has their answer already: this only
+		// ends the transaction, and if the connection is lost, that does too.
+		_ = s.run(ctx, []step{{sql: commitSQL}})
+		return nil, nil
+	}
+	row, events, err := w.apply(ctx, s, won, tables)
+	if err != nil {
+		return won, err
+	}
+	for _, o := range won {
+		o.finish(result{receipt: Receipt{Key: o.key, Won: true}})
+	}
+	if len(events) > 0 {
+		w.outbox.committed(row, events)
+	}
+	return nil, nil
+}
+
+func (w *Writer) tablesOf(ctx context.Context, s *session, batch []*offer) (map[string]*table, error) {
+	tables := map[string]*table{}
+	for _, o := range batch {
+		for i := range o.effects.Writes {
+			name := o.effects.Writes[i].Table
+			if tables[name] != nil {
+				continue
+			}
+			t, err := w.catalog.get(ctx, s.conn.Conn(), name)
+			var known *Error
+			if errors.As(err, &known) {
+				known.Function = o.function
+				return nil, &offerError{offer: o, err: known}
+			}
+			if err != nil {
+				return nil, err
+			}
+			tables[name] = t
+		}
+	}
+	return tables, nil
+}
+
+// claim enters the keys into the ledger and finishes the offers that lost.
+func (w *Writer) claim(ctx context.Context, s *session, batch []*offer) (won []*offer, err error) {
+	n := len(batch)
+	steps := []step{{sql: beginSQL}, {sql: s.state.begin}}
+	var registered []int64
+	for _, o := range batch {
+		if !s.state.writers[o.writer] && !slices.Contains(registered, o.writer) {
+			registered = append(registered, o.writer)
+		}
+	}
+	slices.Sort(registered)
+	for _, id := range registered {
+		i := slices.IndexFunc(batch, func(o *offer) bool { return o.writer == id })
+		steps = append(steps, step{
+			sql:    registerSQL,
+			oids:   []uint32{pgtype.Int8OID, pgtype.TextOID, pgtype.TextOID, pgtype.TextOID},
+			params: [][]byte{int8Param(id), []byte(w.config.Cluster), []byte(batch[i].function), []byte(batch[i].version)},
+			table:  "tandem.writer",
+		})
+	}
+
+	keys := appendArray(make([]byte, 0, 20+20*n), pgtype.UUIDOID, n, func(i int) ([]byte, bool) { return batch[i].key[:], false })
+	digests := appendArray(make([]byte, 0, 20+20*n), pgtype.ByteaOID, n, func(i int) ([]byte, bool) { return batch[i].digest[:], false })
+	var id [8]byte
+	writers := appendArray(make([]byte, 0, 20+12*n), pgtype.Int8OID, n, func(i int) ([]byte, bool) {
+		binary.BigEndian.PutUint64(id[:], uint64(batch[i].writer)) //nolint:gosec // all 64 bits are meant
+		return id[:], false
+	})
+
+	state := make([]struct {
+		won      bool
+		diverged int64
+		differs  bool
+	}, n)
+	at := func(key []byte) int {
+		i, ok := slices.BinarySearchFunc(batch, key, func(o *offer, key []byte) int { return bytes.Compare(o.key[:], key) })
+		if !ok {
+			return -1
+		}
+		return i
+	}
+	count := 0
+	differing := false
+	steps = append(steps,
+		step{
+			sql: claimSQL, oids: []uint32{pgtype.UUIDArrayOID, pgtype.ByteaArrayOID, pgtype.Int8ArrayOID},
+			params: [][]byte{keys, digests, writers}, table: "tandem.ledger",
+			row: func(v [][]byte) {
+				if i := at(v[0]); i >= 0 && !state[i].won {
+					state[i].won = true
+					count++
+				}
+			},
+		},
+		step{
+			sql: divergedSQL, oids: []uint32{pgtype.UUIDArrayOID, pgtype.ByteaArrayOID},
+			params: [][]byte{keys, digests}, table: "tandem.ledger",
+			row: func(v [][]byte) {
+				if i := at(v[0]); i >= 0 {
+					state[i].differs, differing = true, true
+					state[i].diverged = int64(binary.BigEndian.Uint64(v[1])) //nolint:gosec // all 64 bits are meant
+				}
+			},
+		})
+	if err := s.run(ctx, steps); err != nil {
+		return nil, err
+	}
+
+	var same map[int64]bool
+	if differing {
+		theirs, ours := map[int64]bool{}, map[int64]bool{}
+		for i, o := range batch {
+			if state[i].differs {
+				theirs[state[i].diverged], ours[o.writer] = true, true
+			}
+		}
+		if same, err = s.sameVersion(ctx, theirs, ours); err != nil {
+			return nil, err
+		}
+	}
+	won = make([]*offer, 0, count)
+	for i, o := range batch {
+		if state[i].won {
+			won = append(won, o)
+			continue
+		}
+		r := Receipt{Key: o.key, Diverged: state[i].differs && same[state[i].diverged]}
+		if r.Diverged {
+			w.config.Logger.LogAttrs(ctx, slog.LevelError, "a function computed something else here than the winner did, with the same version",
+				slog.String("cluster", w.config.Cluster), slog.String("function", o.function), slog.String("version", o.version),
+				slog.String("event_source", o.event.Source()), slog.String("event_id", o.event.ID()))
+		}
+		o.finish(result{receipt: r})
+	}
+	if len(won) > 0 {
+		// What was registered is there once this commits. After a failure it is
+		// sent again, which does no harm.
+		for _, id := range registered {
+			s.state.writers[id] = true
+		}
+	}
+	return won, nil
+}
+
+func (s *session) sameVersion(ctx context.Context, theirs, ours map[int64]bool) (map[int64]bool, error) {
+	param := func(ids map[int64]bool) []byte {
+		list := make([]int64, 0, len(ids))
+		for id := range ids {
+			list = append(list, id)
+		}
+		return int8Array(list)
+	}
+	same := map[int64]bool{}
+	err := s.run(ctx, []step{{
+		sql: sameVersionSQL, oids: []uint32{pgtype.Int8ArrayOID, pgtype.Int8ArrayOID},
+		params: [][]byte{param(theirs), param(ours)}, table: "tandem.writer",
+		row: func(v [][]byte) { same[int64(binary.BigEndian.Uint64(v[0]))] = true }, //nolint:gosec // all 64 bits are meant
+	}})
+	return same, err
+}
+
+// apply sends the effects of the offers that were won, their outputs and COMMIT.
+func (w *Writer) apply(ctx context.Context, s *session, won []*offer, tables map[string]*table) (row int64, events []event.Event, err error) {
+	p := plan{types: s.types()}
+	var size int
+	for _, o := range won {
+		if err := p.add(o, tables); err != nil {
+			return 0, nil, err
+		}
+		events = append(events, o.outputs...)
+		size += o.size
+	}
+	steps := p.steps()
+	if len(events) > 0 {
+		batch, err := encodeEvents(make([]byte, 0, size), events)
+		if err != nil {
+			return 0, nil, fmt.Errorf("encode outputs: %w", err)
+		}
+		steps = append(steps, step{
+			sql: outboxInsertSQL, oids: []uint32{pgtype.JSONOID}, params: [][]byte{batch}, table: "tandem.outbox",
+			row: func(v [][]byte) { row = int64(binary.BigEndian.Uint64(v[0])) }, //nolint:gosec // all 64 bits are meant
+		})
+	}
+	published := w.outbox.takePublished()
+	if len(published) > 0 {
+		steps = append(steps, deleteStep(published))
+	}
+	if err := s.run(ctx, append(steps, step{sql: commitSQL})); err != nil {
+		w.outbox.putBack(published)
+		return 0, nil, err
+	}
+	return row, events, nil
+}
+
+// after does what an error asks for before the next attempt.
+func (w *Writer) after(ctx context.Context, s *session, err error) {
+	var answer *pgconn.PgError
+	if !errors.As(err, &answer) {
+		return
+	}
+	switch answer.Code {
+	case "55P03": // lock timeout: somebody hangs
+		if s.conn.Conn().IsClosed() {
+			return
+		}
+		var ended int64
+		if err := s.run(ctx, []step{{
+			sql: terminateSQL, oids: []uint32{pgtype.Int8OID}, params: [][]byte{int8Param(w.config.ClaimTimeout.Milliseconds())},
+			row: func(v [][]byte) { ended = int64(binary.BigEndian.Uint64(v[0])) }, //nolint:gosec // all 64 bits are meant
+		}}); err == nil && ended > 0 {
+			w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "ended connections that held locks and did not come back", slog.Int64("connections", ended))
+		}
+	case "42P01", "42703", "0A000", "42804", "42P10", "26000", "XX000":
+		// The tables are not what we believed, or neither are the statements
+		// that the server keeps for us.
+		w.catalog.forget()
+		clear(s.state.prepared)
+		ctx, cancel := context.WithTimeout(context.Background(), w.config.ClaimTimeout)
+		defer cancel()
+		_ = s.conn.Conn().Close(ctx) // a new one has no prepared statements
+	}
+}
+
+func deleteStep(rows []int64) step {
+	return step{sql: outboxDeleteSQL, oids: []uint32{pgtype.Int8ArrayOID}, params: [][]byte{int8Array(rows)}, table: "tandem.outbox"}
+}
+
+func int8Param(i int64) []byte {
+	return binary.BigEndian.AppendUint64(nil, uint64(i)) //nolint:gosec // all 64 bits are meant
+}
+
+func int8Array(list []int64) []byte {
+	slices.Sort(list)
+	var b [8]byte
+	return appendArray(make([]byte, 0, 20+12*len(list)), pgtype.Int8OID, len(list), func(i int) ([]byte, bool) {
+		binary.BigEndian.PutUint64(b[:], uint64(list[i])) //nolint:gosec // all 64 bits are meant
+		return b[:], false
+	})
+}

@@ -1,0 +1,204 @@
+package sinkwriter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// catalog knows the tables that effects are written to: columns, types, primary
+// keys and the order that foreign keys ask for. Shared by all batches.
+type catalog struct {
+	mu     sync.RWMutex
+	tables map[string]*table
+}
+
+// table is what the catalog knows of one table.
+type table struct {
+	name    string // as the function spells it
+	quoted  string
+	oid     uint32
+	rank    int // above that of every table it refers to
+	columns []column
+	byName  map[string]int
+	key     []int // the primary key's columns
+
+	mu     sync.RWMutex
+	shapes map[string]*shape
+}
+
+// column is one column and how its values travel.
+type column struct {
+	name     string
+	oid      uint32 // the column's own type
+	elemOID  uint32 // of the array's elements that values are sent in
+	arrayOID uint32
+	cast     string // to the column's type where values travel as text, else ""
+	inKey    bool
+}
+
+const tableSQL = `
+select c.oid, a.attname, coalesce(nullif(t.typbasetype, 0), t.oid), pg_catalog.format_type(a.atttypid, null), t.typtype = 'd', coalesce(array_position(k.conkey, a.attnum), 0)
+from pg_catalog.pg_class c
+join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+join pg_catalog.pg_type t on t.oid = a.atttypid
+left join pg_catalog.pg_constraint k on k.conrelid = c.oid and k.contype = 'p'
+where c.oid = pg_catalog.to_regclass($1)
+order by a.attnum`
+
+const foreignKeysSQL = `
+select distinct conrelid, confrelid from pg_catalog.pg_constraint
+where contype = 'f' and conrelid <> confrelid and conparentid = 0
+order by conrelid, confrelid`
+
+// get gives the table of that name, from memory or from the server.
+func (c *catalog) get(ctx context.Context, conn *pgx.Conn, name string) (*table, error) {
+	c.mu.RLock()
+	t := c.tables[name]
+	c.mu.RUnlock()
+	if t != nil {
+		return t, nil
+	}
+	return c.load(ctx, conn, name)
+}
+
+// forget drops what is known of all tables, after the server has said that it
+// is not so.
+func (c *catalog) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.tables)
+}
+
+func (c *catalog) load(ctx context.Context, conn *pgx.Conn, name string) (*table, error) {
+	t := &table{name: name, quoted: quoteName(name), byName: map[string]int{}, shapes: map[string]*shape{}}
+	rows, err := conn.Query(ctx, tableSQL, pgx.QueryExecModeExec, t.quoted)
+	if err != nil {
+		return nil, fmt.Errorf("look up table %s: %w", name, err)
+	}
+	keyAt := map[int]int{}
+	var col column
+	var typeName string
+	var domain bool
+	var position int
+	_, err = pgx.ForEachRow(rows, []any{&t.oid, &col.name, &col.oid, &typeName, &domain, &position}, func() error {
+		col.inKey = position > 0
+		if col.inKey {
+			keyAt[position] = len(t.columns)
+		}
+		col.elemOID, col.arrayOID, col.cast = transport(col.oid, typeName, domain)
+		t.byName[col.name] = len(t.columns)
+		t.columns = append(t.columns, col)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up table %s: %w", name, err)
+	}
+	if len(t.columns) == 0 {
+		return nil, &Error{Fault: FaultDeployment, Table: name, Err: errors.New("there is no such table, or this role may not see it: run the migrations")}
+	}
+	for _, position := range slices.Sorted(maps.Keys(keyAt)) {
+		t.key = append(t.key, keyAt[position])
+	}
+	if len(t.key) == 0 {
+		return nil, &Error{Fault: FaultDeployment, Table: name, Err: errors.New("the table has no primary key, by which rows are addressed and ordered: add one")}
+	}
+	if t.rank, err = rankOf(ctx, conn, t.oid); err != nil {
+		return nil, fmt.Errorf("look up foreign keys of table %s: %w", name, err)
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known := c.tables[name]; known != nil {
+		return known, nil
+	}
+	if c.tables == nil {
+		c.tables = map[string]*table{}
+	}
+	c.tables[name] = t
+	return t, nil
+}
+
+// rankOf is the length of the longest chain of foreign keys that leads from the
+// table; an edge that closes a circle does not count.
+func rankOf(ctx context.Context, conn *pgx.Conn, oid uint32) (int, error) {
+	rows, err := conn.Query(ctx, foreignKeysSQL, pgx.QueryExecModeExec)
+	if err != nil {
+		return 0, err
+	}
+	parents := map[uint32][]uint32{}
+	var child, parent uint32
+	if _, err := pgx.ForEachRow(rows, []any{&child, &parent}, func() error {
+		parents[child] = append(parents[child], parent)
+		return nil
+	}); err != nil {
+		return 0, err
+	}
+	return rank(parents, oid, map[uint32]int{}), nil
+}
+
+func rank(parents map[uint32][]uint32, oid uint32, known map[uint32]int) int {
+	if r, ok := known[oid]; ok {
+		return r
+	}
+	known[oid] = 0 // while it is being found: closes circles
+	highest := 0
+	for _, parent := range parents[oid] {
+		highest = max(highest, rank(parents, parent, known)+1)
+	}
+	known[oid] = highest
+	return highest
+}
+
+// transport says in which array the values of a type are sent. Types whose
+// binary form we know travel in an array of their own, others as text that the
+// server casts.
+func transport(oid uint32, typeName string, domain bool) (elem, array uint32, cast string) {
+	if !domain {
+		if array, ok := binaryArrays[oid]; ok {
+			return oid, array, ""
+		}
+	}
+	return pgtype.TextOID, pgtype.TextArrayOID, "::" + typeName
+}
+
+// binaryArrays are the types that travel in binary, with their array types.
+var binaryArrays = map[uint32]uint32{
+	pgtype.BoolOID:        pgtype.BoolArrayOID,
+	pgtype.ByteaOID:       pgtype.ByteaArrayOID,
+	pgtype.Int2OID:        pgtype.Int2ArrayOID,
+	pgtype.Int4OID:        pgtype.Int4ArrayOID,
+	pgtype.Int8OID:        pgtype.Int8ArrayOID,
+	pgtype.Float4OID:      pgtype.Float4ArrayOID,
+	pgtype.Float8OID:      pgtype.Float8ArrayOID,
+	pgtype.TextOID:        pgtype.TextArrayOID,
+	pgtype.VarcharOID:     pgtype.VarcharArrayOID,
+	pgtype.BPCharOID:      pgtype.BPCharArrayOID,
+	pgtype.UUIDOID:        pgtype.UUIDArrayOID,
+	pgtype.DateOID:        pgtype.DateArrayOID,
+	pgtype.TimestampOID:   pgtype.TimestampArrayOID,
+	pgtype.TimestamptzOID: pgtype.TimestamptzArrayOID,
+	pgtype.NumericOID:     pgtype.NumericArrayOID,
+	pgtype.JSONOID:        pgtype.JSONArrayOID,
+	pgtype.JSONBOID:       pgtype.JSONBArrayOID,
+}
+
+// quoteName quotes a name, or a schema and a name with a dot between them.
+func quoteName(name string) string {
+	schema, rest, qualified := strings.Cut(name, ".")
+	if !qualified {
+		return quoteIdent(name)
+	}
+	return quoteIdent(schema) + "." + quoteIdent(rest)
+}
+
+func quoteIdent(name string) string {
+	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+}

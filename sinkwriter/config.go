@@ -1,0 +1,113 @@
+package sinkwriter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+)
+
+// Publisher sends output events to the stream. Publish returns nil only when
+// every event is stored there; after an error all may be sent again. It must
+// honour ctx and may be called from several goroutines.
+type Publisher interface {
+	Publish(ctx context.Context, events []event.Event) error
+}
+
+// Config sets up a [Writer]. Cluster is required; any other field left at zero
+// takes the default named beside it.
+type Config struct {
+	// Cluster names the cluster that this process runs in, as it stands in the
+	// ledger: lower-case letters, digits and '-', at most 63, beginning with a
+	// letter. Required.
+	Cluster string
+
+	// Publisher is given the outputs of what was committed here, right after
+	// the commit. Defaults to none: a relay publishes them once they are
+	// overdue.
+	Publisher Publisher
+
+	// Connections bounds how many batches are committed at the same time, each
+	// on a connection of the pool. From 1 to 16. Defaults to 2.
+	Connections int
+
+	// BatchEvents bounds the events that are committed in one transaction. From
+	// 1 to 10,000. Defaults to 512.
+	BatchEvents int
+
+	// BatchBytes bounds the size of what one transaction writes, roughly as
+	// encoded; an event that is larger on its own has a transaction for itself.
+	// From 1 KiB to 256 MiB. Defaults to 4 MiB.
+	BatchBytes int
+
+	// ClaimTimeout bounds how long another process that hangs can hold up this
+	// one. A smaller value makes slow clients lose their claims, a larger one
+	// shows as latency when a process stops between claim and commit. From
+	// 10 ms to 10 s. Defaults to 200 ms.
+	ClaimTimeout time.Duration
+
+	// CommitTimeout bounds one attempt to commit a batch. From 100 ms to 20 s.
+	// Defaults to 5 s.
+	CommitTimeout time.Duration
+
+	// PublishTimeout bounds how long the winner itself tries to publish the
+	// outputs of a batch before it leaves them to the relay. From 100 ms to
+	// 25 s, below the 30 s after which a relay takes over. Defaults to 15 s.
+	PublishTimeout time.Duration
+
+	// Logger is told about batches that had to be tried again (warn),
+	// divergence (error) and rejected events (warn), never about payloads.
+	// Defaults to discarding everything.
+	Logger *slog.Logger
+}
+
+var clusterPattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+
+func (c Config) withDefaults() Config {
+	if c.Connections == 0 {
+		c.Connections = 2
+	}
+	if c.BatchEvents == 0 {
+		c.BatchEvents = 512
+	}
+	if c.BatchBytes == 0 {
+		c.BatchBytes = 4 << 20
+	}
+	if c.ClaimTimeout == 0 {
+		c.ClaimTimeout = 200 * time.Millisecond
+	}
+	if c.CommitTimeout == 0 {
+		c.CommitTimeout = 5 * time.Second
+	}
+	if c.PublishTimeout == 0 {
+		c.PublishTimeout = 15 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	var errs []error
+	within := func(name string, ok bool, value any, want string) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("%s %v: want %s", name, value, want))
+		}
+	}
+	within("Cluster", clusterPattern.MatchString(c.Cluster), fmt.Sprintf("%q", c.Cluster), "lower-case letters, digits and '-', at most 63, beginning with a letter")
+	within("Connections", c.Connections >= 1 && c.Connections <= 16, c.Connections, "1 to 16")
+	within("BatchEvents", c.BatchEvents >= 1 && c.BatchEvents <= 10_000, c.BatchEvents, "1 to 10000")
+	within("BatchBytes", c.BatchBytes >= 1<<10 && c.BatchBytes <= 256<<20, c.BatchBytes, "1 KiB to 256 MiB")
+	within("ClaimTimeout", c.ClaimTimeout >= 10*time.Millisecond && c.ClaimTimeout <= 10*time.Second, c.ClaimTimeout, "10ms to 10s")
+	within("CommitTimeout", c.CommitTimeout >= 100*time.Millisecond && c.CommitTimeout <= 20*time.Second, c.CommitTimeout, "100ms to 20s")
+	within("PublishTimeout", c.PublishTimeout >= 100*time.Millisecond && c.PublishTimeout <= 25*time.Second, c.PublishTimeout, "100ms to 25s")
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("configure sinkwriter: %w", err)
+	}
+	return nil
+}

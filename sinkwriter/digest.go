@@ -1,0 +1,248 @@
+package sinkwriter
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/functions"
+)
+
+// Digest is the first half of the SHA-256 of effects in their canonical form:
+// equal for equal effects, whatever the order of a map, the zone of a time or
+// the way a number is written in JSON.
+type digest [16]byte
+
+func digestEffects(buf []byte, fx functions.Effects, outputs []event.Event) (digest, []byte, error) {
+	b := append(buf[:0], 1) // version of the form
+	var err error
+	for i := range fx.Writes {
+		w := &fx.Writes[i]
+		b = append(b, 'w', byte(w.Op))
+		b = appendPart(b, w.Table)
+		if b, err = appendRow(b, w.Key); err != nil {
+			return digest{}, b, fmt.Errorf("write %d, table %s: %w", i, w.Table, err)
+		}
+		if b, err = appendRow(b, w.Row); err != nil {
+			return digest{}, b, fmt.Errorf("write %d, table %s: %w", i, w.Table, err)
+		}
+	}
+	for i := range outputs {
+		if b, err = appendOutput(b, &outputs[i]); err != nil {
+			return digest{}, b, fmt.Errorf("output %d: %w", i, err)
+		}
+	}
+	sum := sha256.Sum256(b)
+	return digest(sum[:16]), b, nil
+}
+
+func appendPart[T string | []byte](b []byte, part T) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(part))) //nolint:gosec // bounded by the event size limit
+	return append(b, part...)
+}
+
+func appendRow(b []byte, row functions.Row) ([]byte, error) {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(row))) //nolint:gosec // a row has few columns
+	var space [16]string
+	names := space[:0]
+	for name := range row {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var err error
+	for _, name := range names {
+		b = appendPart(b, name)
+		if b, err = appendCanonical(b, row[name]); err != nil {
+			return b, fmt.Errorf("column %s: %w", name, err)
+		}
+	}
+	return b, nil
+}
+
+// appendOutput leaves the trace context out: it may differ from one delivery to
+// the next.
+func appendOutput(b []byte, e *event.Event) ([]byte, error) {
+	b = append(b, 'o')
+	b = appendPart(b, e.Type())
+	b = appendPart(b, e.Subject())
+	b = appendPart(b, e.DataContentType())
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Time().UnixMicro())) //nolint:gosec // all 64 bits are meant
+	extensions := e.Extensions()
+	for _, name := range slices.Sorted(maps.Keys(extensions)) {
+		if name == "traceparent" || name == "tracestate" {
+			continue
+		}
+		var err error
+		b = appendPart(b, name)
+		if b, err = appendCanonical(b, extensions[name]); err != nil {
+			return b, fmt.Errorf("extension %s: %w", name, err)
+		}
+	}
+	if strings.HasSuffix(e.DataContentType(), "json") {
+		return appendJSON(b, e.DataEncoded), nil
+	}
+	return appendPart(append(b, 'b'), e.DataEncoded), nil
+}
+
+func appendCanonical(b []byte, v any) ([]byte, error) {
+	switch v := v.(type) {
+	case nil:
+		return append(b, 'n'), nil
+	case string:
+		return appendPart(append(b, 's'), v), nil
+	case int:
+		return appendInt(b, int64(v)), nil
+	case int64:
+		return appendInt(b, v), nil
+	case float64:
+		return appendFloat(b, v), nil
+	case bool:
+		if v {
+			return append(b, 'T'), nil
+		}
+		return append(b, 'F'), nil
+	case time.Time:
+		return binary.BigEndian.AppendUint64(append(b, 't'), uint64(v.UnixMicro())), nil //nolint:gosec // all 64 bits are meant
+	case []byte:
+		return appendPart(append(b, 'b'), v), nil
+	case json.RawMessage:
+		return appendJSON(b, v), nil
+	case map[string]any:
+		return appendRow(append(b, 'm'), v)
+	case functions.Row:
+		return appendRow(append(b, 'm'), v)
+	}
+	return appendReflected(b, v)
+}
+
+func appendReflected(b []byte, v any) ([]byte, error) {
+	rv := reflect.ValueOf(v)
+	switch rv.Kind() {
+	case reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int, reflect.Int64:
+		return appendInt(b, rv.Int()), nil
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		if u := rv.Uint(); u <= math.MaxInt64 {
+			return appendInt(b, int64(u)), nil
+		}
+		return appendPart(append(b, 'u'), strconv.FormatUint(rv.Uint(), 10)), nil
+	case reflect.Float32, reflect.Float64:
+		return appendFloat(b, rv.Float()), nil
+	case reflect.String:
+		return appendPart(append(b, 's'), rv.String()), nil
+	case reflect.Pointer:
+		if rv.IsNil() {
+			return append(b, 'n'), nil
+		}
+		return appendCanonical(b, rv.Elem().Interface())
+	case reflect.Slice:
+		if rv.IsNil() {
+			return append(b, 'n'), nil
+		}
+		b = binary.BigEndian.AppendUint32(append(b, 'a'), uint32(rv.Len())) //nolint:gosec // bounded by memory
+		var err error
+		for i := range rv.Len() {
+			if b, err = appendCanonical(b, rv.Index(i).Interface()); err != nil {
+				return b, fmt.Errorf("element %d: %w", i, err)
+			}
+		}
+		return b, nil
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return b, fmt.Errorf("value of type %T has no canonical form: %w", v, err)
+	}
+	return appendJSON(b, text), nil
+}
+
+func appendInt(b []byte, i int64) []byte {
+	return binary.BigEndian.AppendUint64(append(b, 'i'), uint64(i)) //nolint:gosec // all 64 bits are meant
+}
+
+func appendFloat(b []byte, f float64) []byte {
+	switch {
+	case math.IsNaN(f):
+		f = math.NaN() // one of many bit patterns
+	case f == 0:
+		f = 0 // not minus zero
+	}
+	return binary.BigEndian.AppendUint64(append(b, 'f'), math.Float64bits(f))
+}
+
+// appendJSON writes JSON text with sorted names, without white space and with
+// each number in one spelling. What is no JSON is taken as bytes.
+func appendJSON(b, text []byte) []byte {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	var v any
+	if err := d.Decode(&v); err != nil || d.More() {
+		return appendPart(append(b, 'b'), text)
+	}
+	return appendJSONValue(append(b, 'j'), v)
+}
+
+func appendJSONValue(b []byte, v any) []byte {
+	switch v := v.(type) {
+	case nil:
+		return append(b, 'n')
+	case bool:
+		if v {
+			return append(b, 'T')
+		}
+		return append(b, 'F')
+	case string:
+		return appendPart(append(b, 's'), v)
+	case json.Number:
+		return appendPart(append(b, 'd'), canonicalNumber(v.String()))
+	case []any:
+		b = binary.BigEndian.AppendUint32(append(b, 'a'), uint32(len(v))) //nolint:gosec // bounded by memory
+		for _, item := range v {
+			b = appendJSONValue(b, item)
+		}
+		return b
+	case map[string]any:
+		b = binary.BigEndian.AppendUint32(append(b, 'm'), uint32(len(v))) //nolint:gosec // bounded by memory
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			b = appendPart(b, name)
+			b = appendJSONValue(b, v[name])
+		}
+		return b
+	}
+	return b
+}
+
+// canonicalNumber writes a JSON number as its significant digits and a power of
+// ten, exactly: 100, 1e2 and 100.0 are the same, and no precision is lost.
+func canonicalNumber(s string) string {
+	mantissa, exponent, _ := strings.Cut(strings.ToLower(s), "e")
+	sign := ""
+	if rest, ok := strings.CutPrefix(mantissa, "-"); ok {
+		sign, mantissa = "-", rest
+	}
+	whole, fraction, _ := strings.Cut(mantissa, ".")
+	digits := strings.TrimLeft(whole+fraction, "0")
+	if digits == "" {
+		return "0"
+	}
+	power, err := strconv.ParseInt("0"+strings.TrimLeft(exponent, "+-"), 10, 32)
+	if err != nil {
+		return s // beyond anybody's numbers: as it is spelled
+	}
+	if strings.HasPrefix(exponent, "-") {
+		power = -power
+	}
+	power -= int64(len(fraction))
+	short := strings.TrimRight(digits, "0")
+	power += int64(len(digits) - len(short))
+	return sign + short + "e" + strconv.FormatInt(power, 10)
+}

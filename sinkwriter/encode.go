@@ -1,0 +1,162 @@
+package sinkwriter
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// span is where a value lies in a plan's arena; from < 0 is NULL.
+type span struct{ from, to int }
+
+var null = span{from: -1}
+
+// appendValue appends v as an element of the array that col's values are sent
+// in. Times are sent in UTC whatever their zone.
+func appendValue(m *pgtype.Map, arena []byte, col *column, v any) ([]byte, span, error) {
+	from := len(arena)
+	switch col.elemOID {
+	case pgtype.Int8OID:
+		if i, ok := asInt(v); ok {
+			arena = binary.BigEndian.AppendUint64(arena, uint64(i)) //nolint:gosec // all 64 bits are meant
+			return arena, span{from, len(arena)}, nil
+		}
+	case pgtype.Int4OID:
+		if i, ok := asInt(v); ok && i >= math.MinInt32 && i <= math.MaxInt32 {
+			arena = binary.BigEndian.AppendUint32(arena, uint32(i)) //nolint:gosec // just checked
+			return arena, span{from, len(arena)}, nil
+		}
+	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID:
+		if s, ok := v.(string); ok {
+			for i := range len(s) {
+				if s[i] == 0 {
+					return arena, null, errors.New("text holds a zero byte, which PostgreSQL cannot store")
+				}
+			}
+			arena = append(arena, s...)
+			return arena, span{from, len(arena)}, nil
+		}
+	case pgtype.Float8OID:
+		if f, ok := v.(float64); ok {
+			arena = binary.BigEndian.AppendUint64(arena, math.Float64bits(f))
+			return arena, span{from, len(arena)}, nil
+		}
+	case pgtype.JSONOID, pgtype.JSONBOID:
+		return appendJSONColumn(arena, col, v)
+	}
+	if t, ok := v.(time.Time); ok {
+		v = t.UTC()
+	}
+
+	format := int16(pgtype.BinaryFormatCode)
+	oid := col.elemOID
+	if col.cast != "" {
+		format, oid = pgtype.TextFormatCode, col.oid
+		if _, known := m.TypeForOID(oid); !known {
+			oid = pgtype.TextOID // an enum, or the type of an extension
+		}
+	}
+	out, err := m.Encode(oid, format, v, arena)
+	if err != nil {
+		return arena, null, fmt.Errorf("a %T does not fit: %w", v, err)
+	}
+	if out == nil {
+		return arena, null, nil
+	}
+	return out, span{from, len(out)}, nil
+}
+
+func appendJSONColumn(arena []byte, col *column, v any) ([]byte, span, error) {
+	var text []byte
+	switch v := v.(type) {
+	case nil:
+		return arena, null, nil
+	case json.RawMessage:
+		text = v
+	case []byte:
+		text = v
+	default:
+		var err error
+		if text, err = json.Marshal(v); err != nil {
+			return arena, null, fmt.Errorf("a %T does not fit: %w", v, err)
+		}
+	}
+	from := len(arena)
+	if col.elemOID == pgtype.JSONBOID {
+		arena = append(arena, 1) // version of jsonb's binary form
+	}
+	arena = append(arena, text...)
+	return arena, span{from, len(arena)}, nil
+}
+
+func asInt(v any) (int64, bool) {
+	switch v := v.(type) {
+	case int64:
+		return v, true
+	case int:
+		return int64(v), true
+	case int32:
+		return int64(v), true
+	case int16:
+		return int64(v), true
+	}
+	return 0, false
+}
+
+// add adds two encoded values of one column. It reports false where that has to
+// be left to the server.
+func add(arena []byte, col *column, a, b span) ([]byte, span, bool) {
+	if a == null {
+		return arena, b, true
+	}
+	if b == null {
+		return arena, a, true
+	}
+	x, y := arena[a.from:a.to], arena[b.from:b.to]
+	from := len(arena)
+	switch col.elemOID {
+	case pgtype.Int8OID:
+		i, j := int64(binary.BigEndian.Uint64(x)), int64(binary.BigEndian.Uint64(y)) //nolint:gosec // all 64 bits are meant
+		sum := i + j
+		if (sum > i) != (j > 0) && j != 0 {
+			return arena, null, false // the server reports the overflow
+		}
+		arena = binary.BigEndian.AppendUint64(arena, uint64(sum)) //nolint:gosec // all 64 bits are meant
+	case pgtype.Int4OID:
+		sum := int64(int32(binary.BigEndian.Uint32(x))) + int64(int32(binary.BigEndian.Uint32(y))) //nolint:gosec // all 32 bits are meant
+		if sum < math.MinInt32 || sum > math.MaxInt32 {
+			return arena, null, false
+		}
+		arena = binary.BigEndian.AppendUint32(arena, uint32(sum)) //nolint:gosec // just checked
+	default:
+		return arena, null, false
+	}
+	return arena, span{from, len(arena)}, true
+}
+
+// appendArray appends the binary form of a one-dimensional array of n elements
+// (PostgreSQL, src/backend/utils/adt/arrayfuncs.c, array_recv).
+func appendArray(buf []byte, elemOID uint32, n int, element func(i int) (value []byte, isNull bool)) []byte {
+	buf = binary.BigEndian.AppendUint32(buf, 1) // dimensions
+	hasNull := len(buf)
+	buf = binary.BigEndian.AppendUint32(buf, 0)
+	buf = binary.BigEndian.AppendUint32(buf, elemOID)
+	buf = binary.BigEndian.AppendUint32(buf, uint32(n)) //nolint:gosec // bounded by the batch
+	buf = binary.BigEndian.AppendUint32(buf, 1)         // lower bound
+	for i := range n {
+		value, isNull := element(i)
+		if isNull {
+			buf[hasNull+3] = 1
+			buf = binary.BigEndian.AppendUint32(buf, math.MaxUint32) // length -1
+			continue
+		}
+		buf = binary.BigEndian.AppendUint32(buf, uint32(len(value))) //nolint:gosec // bounded by the batch
+		buf = append(buf, value...)
+	}
+	return buf
+}

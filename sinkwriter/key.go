@@ -1,0 +1,67 @@
+package sinkwriter
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+
+	"github.com/tandem-fn/tandem/functions"
+)
+
+// Key is the ledger's key of one event for one function. Keys compare bytewise,
+// and those of ids that have an order (a UUIDv7, digits at the end) follow it,
+// so that new keys meet in one corner of the index.
+//
+// The rule is for ever, as changing it would apply every stream again. Version
+// 1, of 16 bytes: the upper 6 are [functions.Order] of the id, or bytes 10 to 15
+// of the hash for an id without order; the lower 10 are bytes 0 to 9 of the hash.
+// The hash is SHA-256 of the byte 1 and then function, source and id in UTF-8,
+// each behind its length as 4 bytes, big-endian. The SQL function tandem.key
+// gives the same.
+type Key [16]byte
+
+// NewKey gives the key of the event (source, id) for a function. The event's
+// time has no part in it, since a producer may send the same id again with
+// another time.
+func NewKey(function, source, id string) Key {
+	h := digestOf(1, function, source, id)
+	var k Key
+	if order, ok := functions.Order(id); ok {
+		k[0], k[1] = byte(order>>40), byte(order>>32)
+		binary.BigEndian.PutUint32(k[2:], uint32(order)) //nolint:gosec // the lower half is meant
+	} else {
+		copy(k[:6], h[10:16])
+	}
+	copy(k[6:], h[:10])
+	return k
+}
+
+// String gives the key as PostgreSQL prints it, in the form of a UUID.
+func (k Key) String() string {
+	var b [36]byte
+	hex.Encode(b[0:8], k[0:4])
+	hex.Encode(b[9:13], k[4:6])
+	hex.Encode(b[14:18], k[6:8])
+	hex.Encode(b[19:23], k[8:10])
+	hex.Encode(b[24:36], k[10:16])
+	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
+	return string(b[:])
+}
+
+// writerID names a cluster, function and version in the ledger.
+func writerID(cluster, function, version string) int64 {
+	h := digestOf(3, cluster, function, version)
+	return int64(binary.BigEndian.Uint64(h[:8])) //nolint:gosec // all 64 bits are meant
+}
+
+// digestOf hashes a domain byte and the parts, each behind its length, so that
+// parts cannot run together.
+func digestOf(domain byte, parts ...string) [sha256.Size]byte {
+	var buf [256]byte
+	b := append(buf[:0], domain)
+	for _, p := range parts {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(p))) //nolint:gosec // bounded by the event size limit
+		b = append(b, p...)
+	}
+	return sha256.Sum256(b)
+}

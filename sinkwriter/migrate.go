@@ -1,0 +1,234 @@
+package sinkwriter
+
+import (
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+//go:embed migrations/*.sql
+var embedded embed.FS
+
+// ownSet is the name that our own migrations are recorded under.
+const ownSet = "tandem"
+
+// migrateLock is the advisory lock that one migration at a time holds, an
+// arbitrary number.
+const migrateLock = 7_402_261_301
+
+const (
+	migrationsTableSQL = `create schema if not exists tandem;
+create table if not exists tandem.migration (
+    set        text        not null,
+    name       text        not null,
+    sha256     text        not null,
+    applied_at timestamptz not null default now(),
+
+    constraint migration_pkey primary key (set, name)
+)`
+	appliedSQL      = `select name, sha256 from tandem.migration where set = $1`
+	recordSQL       = `insert into tandem.migration (set, name, sha256) values ($1, $2, $3)`
+	migrateLockSQL  = `select pg_catalog.pg_try_advisory_lock($1)`
+	encodingSQL     = `select pg_catalog.pg_encoding_to_char(encoding) from pg_catalog.pg_database where datname = current_database()`
+	schemaExistsSQL = `select pg_catalog.to_regclass('tandem.migration') is not null`
+)
+
+// MigrationSet is a folder of .sql files that are applied in the order of their
+// names, each in a transaction of its own, each once.
+type MigrationSet struct {
+	// Name is what they are recorded under: the function's name.
+	Name string
+
+	// Files are the .sql files, in the root. Nil for none.
+	Files fs.FS
+}
+
+// Migrate brings the schema tandem up to date, then each set's tables in the
+// order given. It may run anywhere at any time, also while writers of the
+// release before are at work, and twice at once: the second waits for the first
+// as long as ctx allows. A file that has changed since it was applied is refused.
+func Migrate(ctx context.Context, databaseURL string, sets ...MigrationSet) error {
+	conn, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		return fmt.Errorf("migrate: connect: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is open on it
+
+	var encoding string
+	if err := conn.QueryRow(ctx, encodingSQL).Scan(&encoding); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	if encoding != "UTF8" {
+		return fmt.Errorf("migrate: the database's encoding is %s, but events are Unicode: create it with encoding UTF8", encoding)
+	}
+	if err := lockMigrations(ctx, conn); err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, migrationsTableSQL); err != nil {
+		return fmt.Errorf("migrate: make the table of migrations: %w", err)
+	}
+	own, err := ownMigrations()
+	if err != nil {
+		return err
+	}
+	for _, set := range append([]MigrationSet{own}, sets...) {
+		if err := migrateSet(ctx, conn, set); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lockMigrations tries until it has the lock, which ends with the session.
+// Waiting for it in the server would hold a snapshot, and that blocks others.
+func lockMigrations(ctx context.Context, conn *pgx.Conn) error {
+	for {
+		var locked bool
+		if err := conn.QueryRow(ctx, migrateLockSQL, migrateLock).Scan(&locked); err != nil {
+			return fmt.Errorf("migrate: take the lock: %w", err)
+		}
+		if locked {
+			return nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("migrate: another migration holds the lock: %w", ctx.Err())
+		}
+	}
+}
+
+func ownMigrations() (MigrationSet, error) {
+	files, err := fs.Sub(embedded, "migrations")
+	if err != nil {
+		return MigrationSet{}, fmt.Errorf("migrate: %w", err)
+	}
+	return MigrationSet{Name: ownSet, Files: files}, nil
+}
+
+type migration struct {
+	name, sql, sum string
+}
+
+// list gives the migrations of a set in their order.
+func (s MigrationSet) list() ([]migration, error) {
+	if s.Files == nil {
+		return nil, nil
+	}
+	entries, err := fs.ReadDir(s.Files, ".") // sorted by name
+	if err != nil {
+		return nil, fmt.Errorf("migrate %s: %w", s.Name, err)
+	}
+	var all []migration
+	for _, entry := range entries {
+		if entry.IsDir() || path.Ext(entry.Name()) != ".sql" {
+			continue
+		}
+		text, err := fs.ReadFile(s.Files, entry.Name())
+		if err != nil {
+			return nil, fmt.Errorf("migrate %s: %w", s.Name, err)
+		}
+		sum := sha256.Sum256(text)
+		all = append(all, migration{
+			name: strings.TrimSuffix(entry.Name(), ".sql"), sql: string(text), sum: hex.EncodeToString(sum[:]),
+		})
+	}
+	return all, nil
+}
+
+func migrateSet(ctx context.Context, conn *pgx.Conn, set MigrationSet) error {
+	wanted, err := set.list()
+	if err != nil {
+		return err
+	}
+	applied, err := appliedMigrations(ctx, conn, set.Name)
+	if err != nil {
+		return err
+	}
+	for _, m := range wanted {
+		switch sum, ok := applied[m.name]; {
+		case !ok:
+			if err := apply(ctx, conn, set.Name, m); err != nil {
+				return fmt.Errorf("migrate %s: %s: %w", set.Name, m.name, err)
+			}
+		case sum != m.sum:
+			return fmt.Errorf("migrate %s: %s has changed since it was applied: put it back and add a new file", set.Name, m.name)
+		}
+	}
+	return nil
+}
+
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+func appliedMigrations(ctx context.Context, db querier, set string) (map[string]string, error) {
+	rows, err := db.Query(ctx, appliedSQL, set)
+	if err != nil {
+		return nil, fmt.Errorf("look up migrations of %s: %w", set, err)
+	}
+	applied := map[string]string{}
+	var name, sum string
+	if _, err := pgx.ForEachRow(rows, []any{&name, &sum}, func() error {
+		applied[name] = sum
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("look up migrations of %s: %w", set, err)
+	}
+	return applied, nil
+}
+
+func apply(ctx context.Context, conn *pgx.Conn, set string, m migration) error {
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, m.sql); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, recordSQL, set, m.name, m.sum)
+		return err
+	})
+}
+
+// ErrSchema says that the database lacks migrations that this program needs.
+var ErrSchema = errors.New("the database lacks migrations: run them")
+
+// CheckSchema reports, with [ErrSchema], whether the database has every
+// migration that this program and the sets bring. Newer ones are no obstacle.
+func CheckSchema(ctx context.Context, pool *pgxpool.Pool, sets ...MigrationSet) error {
+	var exists bool
+	if err := pool.QueryRow(ctx, schemaExistsSQL).Scan(&exists); err != nil {
+		return fmt.Errorf("check schema: %w", err)
+	}
+	if !exists {
+		return fmt.Errorf("check schema: schema tandem is missing: %w", ErrSchema)
+	}
+	own, err := ownMigrations()
+	if err != nil {
+		return err
+	}
+	for _, set := range append([]MigrationSet{own}, sets...) {
+		wanted, err := set.list()
+		if err != nil {
+			return err
+		}
+		applied, err := appliedMigrations(ctx, pool, set.Name)
+		if err != nil {
+			return err
+		}
+		for _, m := range wanted {
+			if _, ok := applied[m.name]; !ok {
+				return fmt.Errorf("check schema: %s of %s is missing: %w", m.name, set.Name, ErrSchema)
+			}
+		}
+	}
+	return nil
+}

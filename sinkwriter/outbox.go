@@ -1,0 +1,255 @@
+package sinkwriter
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/sethvargo/go-retry"
+)
+
+const (
+	// maxUnpublished bounds the events that a winner keeps in memory to publish
+	// them itself. What exceeds it is in the outbox table, for the relay.
+	maxUnpublished = 100_000
+
+	// idleDelete is how long published rows wait for the next batch to delete
+	// them in passing.
+	idleDelete = 50 * time.Millisecond
+
+	takeoverSQL = `update tandem.outbox set due = pg_catalog.clock_timestamp() + interval '30 seconds'
+where id in (select id from tandem.outbox where due < pg_catalog.clock_timestamp() order by due limit $1 for update skip locked)
+returning id, events`
+
+	backlogSQL = `select coalesce(sum(pg_catalog.json_array_length(events)), 0) from tandem.outbox`
+)
+
+// outbox publishes what this writer committed and remembers which rows may go.
+type outbox struct {
+	writer *Writer
+	wake   chan struct{}
+	closed chan struct{} // no more rows will come
+	ended  chan struct{}
+
+	mu        sync.Mutex
+	waiting   []committed
+	events    int
+	published []int64
+	closeOnce sync.Once
+}
+
+// committed is one row of the outbox table.
+type committed struct {
+	row    int64
+	events []event.Event
+}
+
+func newOutbox(w *Writer) *outbox {
+	b := &outbox{writer: w, wake: make(chan struct{}, 1), closed: make(chan struct{}), ended: make(chan struct{})}
+	if w.config.Publisher == nil {
+		close(b.ended)
+		return b
+	}
+	go b.run()
+	return b
+}
+
+// committed takes over a row that has just been committed.
+func (b *outbox) committed(row int64, events []event.Event) {
+	if b.writer.config.Publisher == nil {
+		return
+	}
+	b.mu.Lock()
+	if b.events+len(events) <= maxUnpublished {
+		b.waiting = append(b.waiting, committed{row: row, events: events})
+		b.events += len(events)
+	}
+	b.mu.Unlock()
+	b.signal()
+}
+
+func (b *outbox) signal() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// takePublished gives the rows to delete in the next transaction.
+func (b *outbox) takePublished() []int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	rows := b.published
+	b.published = nil
+	return rows
+}
+
+func (b *outbox) putBack(rows []int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.published = append(b.published, rows...)
+}
+
+func (b *outbox) take() []committed {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	rows := b.waiting
+	b.waiting, b.events = nil, 0
+	return rows
+}
+
+// run publishes what was committed, all that waits at a time, and deletes the
+// rows of what is published when no batch has done so in passing.
+func (b *outbox) run() {
+	defer close(b.ended)
+	idle := time.NewTimer(idleDelete)
+	defer idle.Stop()
+	for {
+		select {
+		case <-b.wake:
+			b.publish()
+			idle.Reset(idleDelete)
+		case <-idle.C:
+			b.deletePublished()
+		case <-b.closed:
+			b.publish()
+			b.deletePublished()
+			return
+		}
+	}
+}
+
+func (b *outbox) publish() {
+	rows := b.take()
+	if len(rows) == 0 {
+		return
+	}
+	events := rows[0].events
+	ids := []int64{rows[0].row}
+	for _, r := range rows[1:] {
+		events = append(events, r.events...)
+		ids = append(ids, r.row)
+	}
+	config := b.writer.config
+	ctx, cancel := context.WithTimeout(b.writer.ctx, config.PublishTimeout)
+	defer cancel()
+	backoff := retry.WithCappedDuration(time.Second, retry.WithJitterPercent(20, retry.NewExponential(50*time.Millisecond)))
+	err := retry.Do(ctx, backoff, func(ctx context.Context) error {
+		return retry.RetryableError(config.Publisher.Publish(ctx, events))
+	})
+	if err != nil {
+		config.Logger.LogAttrs(ctx, slog.LevelWarn, "outputs could not be published and are left to the relay",
+			slog.Int("events", len(events)), slog.Any("err", err))
+		return
+	}
+	b.putBack(ids)
+}
+
+func (b *outbox) deletePublished() {
+	rows := b.takePublished()
+	if len(rows) == 0 {
+		return
+	}
+	config := b.writer.config
+	ctx, cancel := context.WithTimeout(b.writer.ctx, config.CommitTimeout)
+	defer cancel()
+	s, err := acquire(ctx, b.writer.pool, config.ClaimTimeout, config.CommitTimeout)
+	if err == nil {
+		err = s.run(ctx, []step{deleteStep(rows)})
+		s.release()
+	}
+	if err != nil {
+		// The relay publishes them again, with the same identity, and deletes.
+		config.Logger.LogAttrs(ctx, slog.LevelWarn, "published outputs could not be deleted from the outbox",
+			slog.Int("rows", len(rows)), slog.Any("err", err))
+	}
+}
+
+func (b *outbox) close(ctx context.Context) error {
+	b.closeOnce.Do(func() { close(b.closed) })
+	select {
+	case <-b.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close sinkwriter: outputs are left to the relay: %w", ctx.Err())
+	}
+}
+
+// encodeEvents appends events in the CloudEvents JSON batch format.
+func encodeEvents(buf []byte, events []event.Event) ([]byte, error) {
+	buf = append(buf, '[')
+	for i := range events {
+		if i > 0 {
+			buf = append(buf, ',', '\n')
+		}
+		text, err := events[i].MarshalJSON()
+		if err != nil {
+			return buf, err
+		}
+		buf = append(buf, text...)
+	}
+	return append(buf, ']'), nil
+}
+
+// Outbox is the relay's view of the outputs that are committed and not yet
+// known to be published. It may be shared.
+type Outbox struct {
+	pool *pgxpool.Pool
+}
+
+// NewOutbox gives the outbox of the database behind pool.
+func NewOutbox(pool *pgxpool.Pool) *Outbox { return &Outbox{pool: pool} }
+
+// relayRows bounds what one pass of the relay takes over.
+const relayRows = 64
+
+// Relay takes over rows that are overdue, since whoever won them did not come
+// back, publishes their events outside any transaction, and deletes them. It
+// gives the number of events; zero says that nothing was overdue. If publish
+// fails, the rows are due again after 30 s. Several relays may run at once.
+func (b *Outbox) Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (int, error) {
+	rows, err := b.pool.Query(ctx, takeoverSQL, relayRows)
+	if err != nil {
+		return 0, fmt.Errorf("take over overdue outputs: %w", err)
+	}
+	var ids []int64
+	var events []event.Event
+	var id int64
+	var text []byte
+	if _, err := pgx.ForEachRow(rows, []any{&id, &text}, func() error {
+		var batch []event.Event
+		if err := json.Unmarshal(text, &batch); err != nil {
+			return fmt.Errorf("outbox row %d: %w", id, err)
+		}
+		ids = append(ids, id)
+		events = append(events, batch...)
+		return nil
+	}); err != nil {
+		return 0, fmt.Errorf("take over overdue outputs: %w", err)
+	}
+	if len(ids) == 0 {
+		return 0, nil
+	}
+	if err := publish(ctx, events); err != nil {
+		return 0, fmt.Errorf("publish %d overdue outputs: %w", len(events), err)
+	}
+	if _, err := b.pool.Exec(ctx, outboxDeleteSQL, ids); err != nil {
+		return 0, fmt.Errorf("delete %d published rows of the outbox: %w", len(ids), err)
+	}
+	return len(events), nil
+}
+
+// Backlog counts the events in the outbox.
+func (b *Outbox) Backlog(ctx context.Context) (int64, error) {
+	var n int64
+	if err := b.pool.QueryRow(ctx, backlogSQL).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count outputs in the outbox: %w", err)
+	}
+	return n, nil
+}

@@ -1,0 +1,192 @@
+package sinkwriter
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// step is one statement of a round trip. Parameters and results are in binary.
+type step struct {
+	sql    string
+	oids   []uint32 // of the parameters
+	params [][]byte
+	table  string                // what it writes, for errors; may be empty
+	row    func(values [][]byte) // called for each row of the result; may be nil
+}
+
+// session is a connection while a batch has it.
+type session struct {
+	conn  *pgxpool.Conn
+	state *sessionState
+}
+
+// sessionState is what we know of a connection for as long as it lives.
+type sessionState struct {
+	named    bool              // whether statements may be prepared by name
+	prepared map[string]string // SQL to name
+	writers  map[int64]bool    // rows of tandem.writer that were seen
+	begin    string            // settings of a transaction
+}
+
+const (
+	stateKey = "tandem"
+
+	// maxPrepared bounds the statements kept on a connection; beyond it they are
+	// parsed each time. A function with a handful of shapes needs a dozen.
+	maxPrepared = 512
+)
+
+func acquire(ctx context.Context, pool *pgxpool.Pool, claimTimeout, commitTimeout time.Duration) (*session, error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("get a database connection: %w", err)
+	}
+	custom := conn.Conn().PgConn().CustomData()
+	state, ok := custom[stateKey].(*sessionState)
+	if !ok {
+		mode := conn.Conn().Config().DefaultQueryExecMode
+		state = &sessionState{
+			named:    mode == pgx.QueryExecModeCacheStatement || mode == pgx.QueryExecModeCacheDescribe,
+			prepared: map[string]string{},
+			writers:  map[int64]bool{},
+			begin:    settingsSQL(conn.Conn().PgConn().ParameterStatus("server_version"), claimTimeout, commitTimeout),
+		}
+		custom[stateKey] = state
+	}
+	return &session{conn: conn, state: state}, nil
+}
+
+// settingsSQL sets the time-outs of one transaction. They are set in it and not
+// on the role, so that nothing else that uses the role is touched, and so that a
+// pooler in transaction mode is no obstacle.
+func settingsSQL(serverVersion string, claimTimeout, commitTimeout time.Duration) string {
+	ms := func(d time.Duration) string { return "'" + strconv.FormatInt(max(1, d.Milliseconds()), 10) + "ms'" }
+	settings := []string{
+		"set_config('lock_timeout', " + ms(claimTimeout) + ", true)",
+		"set_config('idle_in_transaction_session_timeout', " + ms(claimTimeout) + ", true)",
+		"set_config('client_connection_check_interval', " + ms(claimTimeout/2) + ", true)",
+		"set_config('statement_timeout', " + ms(commitTimeout) + ", true)",
+	}
+	major, _, _ := strings.Cut(serverVersion, ".")
+	if v, err := strconv.Atoi(major); err == nil && v >= 17 {
+		settings = append(settings, "set_config('transaction_timeout', "+ms(commitTimeout)+", true)")
+	}
+	return "select " + strings.Join(settings, ", ")
+}
+
+func (s *session) types() *pgtype.Map { return s.conn.Conn().TypeMap() }
+
+// release gives the connection back; a broken one is closed by the pool.
+func (s *session) release() { s.conn.Release() }
+
+// abandon closes the connection, so that the server rolls back what is open.
+func (s *session) abandon() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = s.conn.Hijack().Close(ctx) // it is gone either way
+}
+
+var binaryFormat = []int16{pgtype.BinaryFormatCode}
+
+// run sends the steps in one round trip. If one of them fails, the rest is not
+// carried out, and the error is that one's.
+func (s *session) run(ctx context.Context, steps []step) error {
+	pg := s.conn.Conn().PgConn()
+	pipeline := pg.StartPipeline(ctx)
+	defer pipeline.Close() //nolint:errcheck // its error is the one already returned
+
+	fresh := map[string]string{} // being prepared in this round trip
+	order := make([]int, 0, len(steps)+4)
+	for i := range steps {
+		st := &steps[i]
+		name, known := s.state.prepared[st.sql]
+		if !known {
+			name, known = fresh[st.sql]
+		}
+		if !known && s.state.named && len(s.state.prepared)+len(fresh) < maxPrepared {
+			sum := sha256.Sum256([]byte(st.sql))
+			name, known = "tandem_"+hex.EncodeToString(sum[:12]), true
+			fresh[st.sql] = name
+			pipeline.SendPrepare(name, st.sql, st.oids)
+			order = append(order, -1-i)
+		}
+		if known {
+			pipeline.SendQueryPrepared(name, st.params, binaryFormat, binaryFormat)
+		} else {
+			pipeline.SendQueryParams(st.sql, st.params, st.oids, binaryFormat, binaryFormat)
+		}
+		order = append(order, i)
+	}
+	if err := pipeline.Sync(); err != nil {
+		return err
+	}
+
+	var failed error
+	for next := 0; ; next++ {
+		result, err := pipeline.GetResults()
+		var i int
+		if next < len(order) {
+			i = order[next]
+		}
+		if err == nil {
+			switch r := result.(type) {
+			case *pgconn.PipelineSync:
+				return failed
+			case *pgconn.StatementDescription:
+				s.state.prepared[steps[-1-i].sql] = r.Name
+				continue
+			case *pgconn.ResultReader:
+				err = readRows(r, steps[i].row)
+			case nil:
+				return errors.Join(failed, errors.New("the server's answers ended before their end"))
+			}
+		}
+		if err == nil {
+			continue
+		}
+		var answer *pgconn.PgError
+		if !errors.As(err, &answer) || pg.IsClosed() {
+			return err
+		}
+		if failed == nil {
+			if i < 0 {
+				i = -1 - i
+			}
+			failed = &statementError{err: answer, table: steps[i].table}
+		}
+	}
+}
+
+func readRows(r *pgconn.ResultReader, row func([][]byte)) error {
+	if row != nil {
+		for r.NextRow() {
+			row(r.Values())
+		}
+	}
+	_, err := r.Close()
+	return err
+}
+
+// rollback ends the transaction; where that fails, the connection.
+func (s *session) rollback() {
+	pg := s.conn.Conn().PgConn()
+	if pg.IsClosed() || pg.TxStatus() == 'I' {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := s.run(ctx, []step{{sql: "rollback"}}); err != nil {
+		_ = pg.Close(ctx) // the server rolls back
+	}
+}

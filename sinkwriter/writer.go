@@ -1,0 +1,327 @@
+package sinkwriter
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/sethvargo/go-retry"
+
+	"github.com/tandem-fn/tandem/functions"
+)
+
+// Writer commits offers, many at a time. It may be shared by any number of
+// goroutines. Close it to have its outputs published.
+type Writer struct {
+	pool    *pgxpool.Pool
+	config  Config
+	catalog catalog
+	outbox  *outbox
+
+	// stop ends attempts that are under way, when Close cannot wait longer.
+	stop context.CancelFunc
+	ctx  context.Context //nolint:containedctx // the writer's own life, not a caller's
+	done sync.WaitGroup
+
+	mu      sync.Mutex
+	closed  bool
+	queue   []*offer
+	workers int
+}
+
+// offer is an Offer on its way.
+type offer struct {
+	function, version string
+	writer            int64
+	key               Key
+	digest            digest
+	event             event.Event
+	effects           functions.Effects
+	outputs           []event.Event
+	size              int // roughly, as encoded
+
+	ctx  context.Context //nolint:containedctx // the caller's, while it waits
+	done chan result
+	twin *offer // another offer of the same key in the same batch
+}
+
+type result struct {
+	receipt Receipt
+	err     error
+}
+
+func (o *offer) finish(r result) {
+	o.done <- r // buffered: nobody else writes it
+	if t := o.twin; t != nil {
+		if r.err == nil {
+			r.receipt.Won = false
+			r.receipt.Diverged = t.digest != o.digest && t.writer == o.writer
+		}
+		t.finish(r)
+	}
+}
+
+// New makes a Writer that commits through pool, which needs at least
+// Config.Connections connections to be of use and stays the caller's to close.
+// It does not touch the database: schema tandem must be there when the first
+// offer comes ([Migrate], [CheckSchema]).
+func New(pool *pgxpool.Pool, config Config) (*Writer, error) {
+	config = config.withDefaults()
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	w := &Writer{pool: pool, config: config, ctx: ctx, stop: stop}
+	w.outbox = newOutbox(w)
+	return w, nil
+}
+
+// Commit commits the effects of one event, unless somebody has done so before.
+// It returns after the server's answer to COMMIT, and not later than ctx is
+// done; then the outcome is unknown, and to offer it again is right.
+//
+// An error is always an [*Error], ctx's, or [ErrClosed].
+func (w *Writer) Commit(ctx context.Context, offered Offer) (Receipt, error) {
+	o, err := w.newOffer(ctx, offered)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return Receipt{}, fmt.Errorf("commit effects of function %s: %w", o.function, err)
+	}
+	if err := w.enqueue(o); err != nil {
+		return Receipt{}, err
+	}
+	select {
+	case r := <-o.done:
+		return r.receipt, r.err
+	case <-ctx.Done():
+		select { // both may be there
+		case r := <-o.done:
+			return r.receipt, r.err
+		default:
+		}
+		return Receipt{}, fmt.Errorf("commit effects of function %s: %w", o.function, ctx.Err())
+	}
+}
+
+// digestBuffers hold canonical forms while they are hashed.
+var digestBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+func (w *Writer) newOffer(ctx context.Context, offered Offer) (*offer, error) {
+	fault := func(err error) error {
+		return &Error{Fault: FaultFunction, Function: offered.Function, Err: err}
+	}
+	if offered.Function == "" || offered.Version == "" {
+		return nil, fault(errors.New("function or version is missing"))
+	}
+	if offered.Event.Context == nil || offered.Event.Source() == "" || offered.Event.ID() == "" {
+		return nil, fault(errors.New("the event has no source or no id"))
+	}
+	o := &offer{
+		function: offered.Function, version: offered.Version,
+		writer:  writerID(w.config.Cluster, offered.Function, offered.Version),
+		key:     NewKey(offered.Function, offered.Event.Source(), offered.Event.ID()),
+		event:   offered.Event,
+		effects: offered.Effects,
+		ctx:     ctx,
+		done:    make(chan result, 1),
+	}
+	if n := len(offered.Effects.Outputs); n > 0 {
+		o.outputs = make([]event.Event, n)
+		for i, out := range offered.Effects.Outputs {
+			var err error
+			if o.outputs[i], err = out.Event(offered.Function, offered.Event, i); err != nil {
+				return nil, fault(err)
+			}
+			o.size += 512 + len(o.outputs[i].DataEncoded)
+		}
+	}
+	buf := digestBuffers.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else
+	defer digestBuffers.Put(buf)
+	var err error
+	if o.digest, *buf, err = digestEffects(*buf, offered.Effects, o.outputs); err != nil {
+		return nil, fault(err)
+	}
+	o.size += len(*buf)
+	return o, nil
+}
+
+func (w *Writer) enqueue(o *offer) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return ErrClosed
+	}
+	w.queue = append(w.queue, o)
+	if w.workers < w.config.Connections {
+		w.workers++
+		w.done.Add(1)
+		go w.work()
+	}
+	return nil
+}
+
+// work commits batch after batch until nothing waits.
+func (w *Writer) work() {
+	defer w.done.Done()
+	for {
+		batch := w.next()
+		if batch == nil {
+			return
+		}
+		w.commit(batch)
+	}
+}
+
+// next takes what waits, within the bounds of a batch. Nil ends the worker.
+func (w *Writer) next() []*offer {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	size, n := 0, 0
+	for n < len(w.queue) && n < w.config.BatchEvents && (n == 0 || size+w.queue[n].size <= w.config.BatchBytes) {
+		size += w.queue[n].size
+		n++
+	}
+	if n == 0 {
+		w.workers--
+		return nil
+	}
+	batch := slices.Clone(w.queue[:n])
+	rest := copy(w.queue, w.queue[n:])
+	clear(w.queue[rest:])
+	w.queue = w.queue[:rest]
+	return batch
+}
+
+// commit brings every offer of a batch to its end.
+func (w *Writer) commit(batch []*offer) {
+	batch = sortBatch(batch)
+	backoff := retry.WithCappedDuration(time.Second, retry.WithJitterPercent(20, retry.NewExponential(5*time.Millisecond)))
+	for len(batch) > 0 {
+		batch = dropAbandoned(batch)
+		if len(batch) == 0 {
+			return
+		}
+		left, err := w.attemptSafely(batch)
+		if err == nil {
+			return
+		}
+		batch = left
+		var guilty *offerError
+		switch {
+		case errors.As(err, &guilty):
+			batch = slices.DeleteFunc(batch, func(o *offer) bool { return o == guilty.offer })
+			guilty.offer.finish(result{err: guilty.err})
+		case culpable(err) && len(batch) > 1:
+			half := len(batch) / 2
+			w.commit(slices.Clone(batch[:half]))
+			w.commit(slices.Clone(batch[half:]))
+			return
+		case culpable(err) && len(batch) == 1:
+			batch[0].finish(result{err: asError(batch[0].function, err)})
+			return
+		case w.ctx.Err() != nil:
+			for _, o := range batch {
+				o.finish(result{err: ErrClosed})
+			}
+			return
+		default:
+			wait, _ := backoff.Next()
+			w.config.Logger.LogAttrs(w.ctx, slog.LevelWarn, "a batch is tried again",
+				slog.Int("events", len(batch)), slog.Duration("after", wait), slog.Any("err", err))
+			w.sleep(wait)
+		}
+	}
+}
+
+func (w *Writer) sleep(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-w.ctx.Done():
+	}
+}
+
+// attemptSafely makes a panic of ours an error of the batch, halved like any
+// other until the offer that brings it is alone.
+func (w *Writer) attemptSafely(batch []*offer) (left []*offer, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			w.config.Logger.LogAttrs(w.ctx, slog.LevelError, "panic while committing", slog.Any("panic", r), slog.String("stack", string(debug.Stack())))
+			left = slices.DeleteFunc(slices.Clone(batch), func(o *offer) bool { return len(o.done) > 0 })
+			err = &Error{Fault: FaultFunction, Err: fmt.Errorf("panic: %v", r)}
+		}
+	}()
+	return w.attempt(w.ctx, batch)
+}
+
+// sortBatch sorts by key and ties offers of the same key together.
+func sortBatch(batch []*offer) []*offer {
+	slices.SortStableFunc(batch, func(a, b *offer) int { return bytes.Compare(a.key[:], b.key[:]) })
+	out := batch[:0]
+	for _, o := range batch {
+		if n := len(out); n > 0 && out[n-1].key == o.key {
+			o.twin, out[n-1].twin = out[n-1].twin, o
+			continue
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+// dropAbandoned leaves out what nobody waits for any more.
+func dropAbandoned(batch []*offer) []*offer {
+	out := make([]*offer, 0, len(batch))
+	for _, o := range batch {
+		if o.waited() {
+			out = append(out, o)
+			continue
+		}
+		o.finish(result{err: o.ctx.Err()})
+	}
+	return out
+}
+
+func (o *offer) waited() bool {
+	for t := o; t != nil; t = t.twin {
+		if t.ctx.Err() == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Close takes no more offers, waits for those under way, and sees to it that
+// the outputs of what was committed are published, for as long as ctx allows.
+// What is not published by then is in the outbox, and a relay takes it over.
+// It may be called more than once.
+func (w *Writer) Close(ctx context.Context) error {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+
+	idle := make(chan struct{})
+	go func() {
+		w.done.Wait()
+		close(idle)
+	}()
+	defer w.stop()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+		w.stop()
+		<-idle
+		return fmt.Errorf("close sinkwriter: offers were under way: %w", ctx.Err())
+	}
+	return w.outbox.close(ctx)
+}
