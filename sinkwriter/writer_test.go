@@ -1,0 +1,480 @@
+package sinkwriter_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/test/pgtest"
+)
+
+const tablesSQL = `
+create table orders (id text primary key, amount bigint not null check (amount >= 0), placed timestamptz, note jsonb, tags text[]);
+create table totals (region text primary key, orders bigint not null, amount bigint);
+create table lines (order_id text references orders, line int, primary key (order_id, line));`
+
+// newDatabase gives a pool on a migrated database with the tests' tables.
+func newDatabase(t *testing.T) *pgxpool.Pool {
+	t.Helper()
+	url := pgtest.URL(t)
+	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	pool := newPool(t, url)
+	if _, err := pool.Exec(t.Context(), tablesSQL); err != nil {
+		t.Fatal(err)
+	}
+	return pool
+}
+
+func newPool(t *testing.T, url string) *pgxpool.Pool {
+	t.Helper()
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.MaxConns = 8
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+func newWriter(t *testing.T, pool *pgxpool.Pool, config sinkwriter.Config) *sinkwriter.Writer {
+	t.Helper()
+	w, err := sinkwriter.New(pool, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := w.Close(ctx); err != nil {
+			t.Errorf("close writer: %v", err)
+		}
+	})
+	return w
+}
+
+func newEvent(id string) event.Event {
+	e := event.New()
+	e.SetSource("/test")
+	e.SetID(id)
+	e.SetType("com.example.order.placed")
+	e.SetTime(time.Date(2001, 1, 2, 3, 4, 5, 0, time.UTC))
+	return e
+}
+
+// order is what the test function computes: a row, the region's total, and an
+// event out.
+func order(id string, amount int) sinkwriter.Offer {
+	var fx functions.Effects
+	fx.Insert("orders", functions.Row{"id": id, "amount": amount, "placed": time.Date(2001, 1, 2, 3, 4, 5, 0, time.UTC)})
+	fx.Add("totals", functions.Row{"region": "north"}, functions.Row{"orders": 1, "amount": amount})
+	fx.Emit(functions.Output{Type: "com.example.order.stored", Subject: id, Data: map[string]any{"id": id}})
+	return sinkwriter.Offer{Function: "orders", Version: "1", Event: newEvent(id), Effects: fx}
+}
+
+func query[T any](t *testing.T, pool *pgxpool.Pool, sql string, args ...any) T {
+	t.Helper()
+	var v T
+	if err := pool.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}
+
+func TestFirstOfferWinsAndLaterOnesChangeNothing(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	east := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	west := newWriter(t, pool, sinkwriter.Config{Cluster: "west"})
+
+	first, err := east.Commit(t.Context(), order("o-1", 5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := west.Commit(t.Context(), order("o-1", 5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := sinkwriter.NewKey("orders", "/test", "o-1")
+	if diff := cmp.Diff([]sinkwriter.Receipt{{Key: key, Won: true}, {Key: key}}, []sinkwriter.Receipt{first, second}); diff != "" {
+		t.Errorf("receipts (-want +got):\n%s", diff)
+	}
+	if got := query[string](t, pool, `select format('%s %s %s', region, orders, amount) from totals`); got != "north 1 5" {
+		t.Errorf("totals: %s", got)
+	}
+	if got := query[int](t, pool, `select count(*) from orders`); got != 1 {
+		t.Errorf("%d rows in orders", got)
+	}
+	if got := query[string](t, pool, `select cluster || ' ' || version from tandem.handled('orders', '/test', 'o-1')`); got != "east 1" {
+		t.Errorf("handled by %s", got)
+	}
+	if got := query[string](t, pool, `select events -> 0 ->> 'type' from tandem.outbox`); got != "com.example.order.stored" {
+		t.Errorf("outbox holds %s", got)
+	}
+}
+
+func TestTwoRacingWritersApplyEachEventOnce(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	const events, callers = 4000, 64
+	var won [2]int
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for c, cluster := range []string{"east", "west"} {
+		w := newWriter(t, pool, sinkwriter.Config{Cluster: cluster})
+		next := make(chan int)
+		all.Go(func() {
+			defer close(next)
+			for i := range events {
+				next <- i
+			}
+		})
+		for range callers {
+			all.Go(func() {
+				for i := range next {
+					r, err := w.Commit(t.Context(), order(fmt.Sprintf("o-%d", i), i))
+					if err != nil {
+						t.Errorf("commit %d in %s: %v", i, cluster, err)
+						continue
+					}
+					if r.Diverged {
+						t.Errorf("event %d diverged", i)
+					}
+					if r.Won {
+						mu.Lock()
+						won[c]++
+						mu.Unlock()
+					}
+				}
+			})
+		}
+	}
+	all.Wait()
+	if won[0]+won[1] != events {
+		t.Errorf("won %v, together not %d", won, events)
+	}
+	if got, want := query[string](t, pool, `select format('%s %s', orders, amount) from totals`), fmt.Sprintf("%d %d", events, events*(events-1)/2); got != want {
+		t.Errorf("totals %s, want %s", got, want)
+	}
+	if got := query[int](t, pool, `select sum(json_array_length(events))::int from tandem.outbox`); got != events {
+		t.Errorf("%d outputs, want %d", got, events)
+	}
+	if got := query[string](t, pool, `select format('%s %s', xact_rollback, deadlocks) from pg_stat_database where datname = current_database()`); got != "0 0" {
+		t.Errorf("rollbacks and deadlocks: %s", got)
+	}
+}
+
+func TestABadEventDoesNotSpoilItsBatch(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east", Connections: 1})
+
+	offers := map[string]sinkwriter.Offer{
+		"check violated": order("bad-check", -1),
+		"wrong type":     order("bad-type", 1),
+		"missing parent": order("bad-parent", 1),
+		"missing table":  order("bad-table", 1),
+		"missing column": order("bad-column", 1),
+		"zero byte":      order("bad-zero", 1),
+	}
+	offers["wrong type"].Effects.Writes[0].Row["amount"] = "many"
+	offers["zero byte"].Effects.Writes[0].Row["id"] = "a\x00b"
+	offers["missing parent"].Effects.Writes[0] = functions.Write{Op: functions.OpInsert, Table: "lines", Row: functions.Row{"order_id": "nobody", "line": 1}}
+	offers["missing table"].Effects.Writes[0].Table = "nowhere"
+	offers["missing column"].Effects.Writes[0].Row["colour"] = "red"
+	want := map[string]string{
+		"check violated": "event orders  orders_amount_check",
+		"wrong type":     "event orders amount ",
+		"missing parent": "order lines  lines_order_id_fkey",
+		"missing table":  "deployment nowhere  ",
+		"missing column": "deployment orders colour ",
+		"zero byte":      "event orders id ",
+	}
+
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	got := map[string]string{}
+	for name, o := range offers {
+		all.Go(func() {
+			_, err := w.Commit(t.Context(), o)
+			var e *sinkwriter.Error
+			if !errors.As(err, &e) {
+				t.Errorf("%s: error %v", name, err)
+				return
+			}
+			var rejected *functions.RejectError
+			if errors.As(err, &rejected) != (e.Fault == sinkwriter.FaultEvent) {
+				t.Errorf("%s: a RejectError only for the event's own fault: %v", name, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			got[name] = strings.Join([]string{e.Fault.String(), e.Table, e.Column, e.Constraint}, " ")
+		})
+	}
+	for i := range 50 {
+		all.Go(func() {
+			if r, err := w.Commit(t.Context(), order(fmt.Sprintf("good-%d", i), 1)); err != nil || !r.Won {
+				t.Errorf("good %d: %v, %v", i, r, err)
+			}
+		})
+	}
+	all.Wait()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("faults (-want +got):\n%s", diff)
+	}
+	if got := query[string](t, pool, `select format('%s %s', orders, amount) from totals`); got != "50 50" {
+		t.Errorf("totals %s", got)
+	}
+	if got := query[int](t, pool, `select count(*) from tandem.ledger`); got != 50 {
+		t.Errorf("%d rows in the ledger", got)
+	}
+}
+
+func TestTheSameKeyManyTimesInOneBatchIsAppliedOnce(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east", Connections: 1})
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	won := 0
+	for range 100 {
+		all.Go(func() {
+			r, err := w.Commit(t.Context(), order("same", 7))
+			if err != nil || r.Diverged {
+				t.Errorf("%+v, %v", r, err)
+			}
+			if r.Won {
+				mu.Lock()
+				won++
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	if won != 1 {
+		t.Errorf("won %d times", won)
+	}
+	if got := query[int](t, pool, `select orders from totals`); got != 1 {
+		t.Errorf("applied %d times", got)
+	}
+}
+
+func TestALoserThatComputedSomethingElseIsToldSo(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	east := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	west := newWriter(t, pool, sinkwriter.Config{Cluster: "west"})
+	if _, err := east.Commit(t.Context(), order("o", 1)); err != nil {
+		t.Fatal(err)
+	}
+	other := order("o", 2)
+	if r, err := west.Commit(t.Context(), other); err != nil || !r.Diverged || r.Won {
+		t.Errorf("other effects, same version: %+v, %v", r, err)
+	}
+	other.Version = "2"
+	if r, err := west.Commit(t.Context(), other); err != nil || r.Diverged || r.Won {
+		t.Errorf("other effects, other version: %+v, %v", r, err)
+	}
+	if got := query[int](t, pool, `select amount from orders`); got != 1 {
+		t.Errorf("what the winner stored does not stand: %d", got)
+	}
+}
+
+func TestAClaimThatHangsIsEndedAfterTheClaimTimeout(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+
+	hanging, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hanging.Release()
+	key := sinkwriter.NewKey("orders", "/test", "o")
+	for _, sql := range []string{"begin", `insert into tandem.ledger (writer, key, digest) values (1, '` + key.String() + `', 'x')`} {
+		if _, err := hanging.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	r, err := w.Commit(ctx, order("o", 1))
+	if err != nil || !r.Won {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if _, err := hanging.Exec(t.Context(), "commit"); err == nil {
+		t.Error("the one that hung could still commit")
+	}
+}
+
+func TestEveryValueComesBackAsItWasWritten(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	if _, err := pool.Exec(t.Context(), `create schema "My Schema"; create type mood as enum ('glad', 'sad');
+create domain positive as int check (value > 0);
+create table "My Schema"."Values" (id uuid primary key, "a ""b""" text, b bool, i2 smallint, i4 int, f float8, n numeric, d date,
+  ts timestamp, tz timestamptz, j jsonb, raw json, by bytea, arr int[], texts text[], m mood, dom positive, nothing text, iv interval)`); err != nil {
+		t.Fatal(err)
+	}
+	zone := time.FixedZone("far", 5*3600+1800)
+	at := time.Date(2001, 2, 3, 4, 5, 6, 7000, zone)
+	var fx functions.Effects
+	fx.Insert("My Schema.Values", functions.Row{
+		"id": "00000000-0000-0000-0000-00000000002a", `a "b"`: `q"'\`, "b": true, "i2": int16(-2), "i4": 4, "f": 1.5, "n": "12.340", "d": at,
+		"ts": at, "tz": at, "j": map[string]any{"b": 1, "a": []int{1}}, "raw": []byte(`{"z":1,  "a":2}`), "by": []byte{0, 1, 255},
+		"arr": []int{1, 2, 3}, "texts": []string{"a b", "{,}", `"`}, "m": "sad", "dom": 3, "nothing": nil, "iv": "90 minutes",
+	})
+	if _, err := w.Commit(t.Context(), sinkwriter.Offer{Function: "f", Version: "1", Event: newEvent("1"), Effects: fx}); err != nil {
+		t.Fatal(err)
+	}
+	got := query[string](t, pool, `select concat_ws('|', id, "a ""b""", b, i2, i4, f, n, d, ts, tz at time zone 'utc', j, raw, by, arr, texts, m, dom, nothing is null, iv) from "My Schema"."Values"`)
+	want := `00000000-0000-0000-0000-00000000002a|q"'\|t|-2|4|1.5|12.340|2001-02-02|2001-02-02 22:35:06.000007|2001-02-02 22:35:06.000007|` +
+		`{"a": [1], "b": 1}|{"z":1,  "a":2}|\x0001ff|{1,2,3}|{"a b","{,}","\""}|sad|3|t|01:30:00`
+	if got != want {
+		t.Errorf("stored\n%s, want\n%s", got, want)
+	}
+}
+
+// stream remembers what was published and can be told to fail.
+type stream struct {
+	mu     sync.Mutex
+	down   bool
+	events []event.Event
+}
+
+func (s *stream) Publish(_ context.Context, events []event.Event) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down {
+		return errors.New("the stream is down")
+	}
+	s.events = append(s.events, events...)
+	return nil
+}
+
+func (s *stream) ids() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ids []string
+	for _, e := range s.events {
+		ids = append(ids, e.Source()+" "+e.ID())
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+func TestTheWinnerPublishesItsOutputsAndEmptiesTheOutbox(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	out := &stream{}
+	w, err := sinkwriter.New(pool, sinkwriter.Config{Cluster: "east", Publisher: out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		if _, err := w.Commit(t.Context(), order(fmt.Sprintf("o-%d", i), 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(out.ids()); got != 10 {
+		t.Errorf("%d outputs published", got)
+	}
+	if n, err := sinkwriter.NewOutbox(pool).Backlog(t.Context()); err != nil || n != 0 {
+		t.Errorf("backlog %d, %v", n, err)
+	}
+	if _, err := w.Commit(t.Context(), order("late", 1)); !errors.Is(err, sinkwriter.ErrClosed) {
+		t.Errorf("commit after close: %v", err)
+	}
+}
+
+func TestTheRelayTakesOverWhatADeadWinnerLeftBehind(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	down, up := &stream{down: true}, &stream{}
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east", Publisher: down, PublishTimeout: 100 * time.Millisecond})
+	for i := range 3 {
+		if _, err := w.Commit(t.Context(), order(fmt.Sprintf("o-%d", i), 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	box := sinkwriter.NewOutbox(pool)
+	if n, err := box.Relay(t.Context(), up.Publish); err != nil || n != 0 {
+		t.Fatalf("not overdue yet: %d, %v", n, err)
+	}
+	if _, err := pool.Exec(t.Context(), "update tandem.outbox set due = now() - interval '1 second'"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := box.Relay(t.Context(), down.Publish); err == nil {
+		t.Error("a publisher that is down is no error")
+	}
+	if _, err := pool.Exec(t.Context(), "update tandem.outbox set due = now() - interval '1 second'"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := box.Relay(t.Context(), up.Publish); err != nil || n != 3 {
+		t.Fatalf("overdue: %d, %v", n, err)
+	}
+	if n, err := box.Backlog(t.Context()); err != nil || n != 0 {
+		t.Errorf("backlog %d, %v", n, err)
+	}
+	source, id := functions.OutputIdentity("orders", "/test", "o-1", 0)
+	if ids := up.ids(); !slices.Contains(ids, source+" "+id) {
+		t.Errorf("the relay published %v, without %s %s", ids, source, id)
+	}
+}
+
+func TestCommitGivesUpWhenItsContextEnds(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t, "postgres://nobody@127.0.0.1:1/none")
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := w.Commit(ctx, order("o", 1)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestAChangedTableIsNoticed(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	if _, err := w.Commit(t.Context(), order("o-1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), "alter table orders alter amount type numeric, add colour text"); err != nil {
+		t.Fatal(err)
+	}
+	o := order("o-2", 1)
+	o.Effects.Writes[0].Row["colour"] = "red"
+	var err error
+	for range 3 { // as a source would deliver it again
+		if _, err = w.Commit(t.Context(), o); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := query[string](t, pool, "select colour from orders where id = 'o-2'"); got != "red" {
+		t.Errorf("colour %s", got)
+	}
+}
