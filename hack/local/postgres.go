@@ -1,0 +1,361 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+const (
+	pgSuperuser = "postgres"
+	pgReadyPoll = 50 * time.Millisecond
+
+	// pgFreeTimeout is how long a server whose supervisor was killed may take
+	// to end: an immediate shutdown gives its sessions five seconds.
+	pgFreeTimeout = 8 * time.Second
+)
+
+// PostgresConfig sets up a [Postgres]. A field left at zero takes the default
+// named beside it.
+type PostgresConfig struct {
+	// Name is the part's. Defaults to postgres.
+	Name string
+
+	// Dir holds the server's data, in Dir/postgres, and its password, in
+	// Dir/pgpass. Required; made if missing. If root starts the server and the
+	// account that it runs as cannot reach Dir, Dir/postgres is a link to a
+	// folder elsewhere.
+	Dir string
+
+	// Port on 127.0.0.1. Defaults to a free one, chosen once.
+	Port int
+
+	// BinDir is the folder with initdb, pg_ctl and postgres. Defaults to the
+	// newest that is found.
+	BinDir string
+
+	// Database is the name of the database and of the role that owns it.
+	// Defaults to tandem.
+	Database string
+
+	// Settings are added to the server's, for example max_connections.
+	Settings map[string]string
+
+	// Grace is how long a fast shutdown may take, and then an immediate one.
+	// Defaults to 1 s.
+	Grace time.Duration
+
+	// StartTimeout bounds a start, recovery after a crash included.
+	// Defaults to 60 s.
+	StartTimeout time.Duration
+}
+
+func (c PostgresConfig) withDefaults() PostgresConfig {
+	if c.Name == "" {
+		c.Name = "postgres"
+	}
+	if c.Database == "" {
+		c.Database = "tandem"
+	}
+	if c.StartTimeout == 0 {
+		c.StartTimeout = time.Minute
+	}
+	return c
+}
+
+// Postgres is a running PostgreSQL server that listens on 127.0.0.1 only, writes
+// its log to disk at each commit (fsync and synchronous_commit are on), and is
+// started again when it dies. Its methods may be called concurrently.
+type Postgres struct {
+	cfg  PostgresConfig
+	bin  pgInstall
+	data pgData
+	part *Part
+}
+
+// StartPostgres starts a server on the data in cfg.Dir, which it makes if there
+// is none, and waits until it answers. An error says in one line what is wrong
+// and what to do.
+func StartPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig) (*Postgres, error) {
+	cfg = cfg.withDefaults()
+	if cfg.Dir == "" {
+		return nil, errors.New("start PostgreSQL: Dir is missing")
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.StartTimeout)
+	defer cancel()
+
+	data, err := openPGData(ctx, cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("prepare PostgreSQL: %w", err)
+	}
+	bin, err := findPostgres(ctx, cfg.BinDir, data.major)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Port == 0 {
+		if cfg.Port, err = FreePort(); err != nil {
+			return nil, fmt.Errorf("prepare PostgreSQL: %w", err)
+		}
+	}
+	if err := data.init(ctx, bin); err != nil {
+		return nil, fmt.Errorf("prepare PostgreSQL: %w", err)
+	}
+	free, cancelFree := context.WithTimeout(ctx, pgFreeTimeout)
+	defer cancelFree()
+	if err := data.waitUntilFree(free); err != nil {
+		return nil, fmt.Errorf("start PostgreSQL: %w", err)
+	}
+
+	p := &Postgres{cfg: cfg, bin: bin, data: data}
+	p.part, err = sup.Start(p.describe())
+	if err != nil {
+		return nil, err
+	}
+	if err := p.waitUntilReady(ctx, p.whyDead); err != nil {
+		p.Stop(ctx)
+		return nil, err
+	}
+	if err := p.createDatabase(ctx); err != nil {
+		p.Stop(ctx)
+		return nil, fmt.Errorf("prepare PostgreSQL: %w", err)
+	}
+	return p, nil
+}
+
+func (p *Postgres) describe() PartConfig {
+	settings := map[string]string{
+		"port":                       strconv.Itoa(p.cfg.Port),
+		"listen_addresses":           "127.0.0.1",
+		"unix_socket_directories":    "",
+		"fsync":                      "on",
+		"synchronous_commit":         "on",
+		"full_page_writes":           "on",
+		"logging_collector":          "off",
+		"log_destination":            "stderr",
+		"log_line_prefix":            "%m [%p] %q%u@%d ",
+		"lc_messages":                "C",
+		"log_timezone":               "UTC",
+		"timezone":                   "UTC",
+		"max_connections":            "100",
+		"cluster_name":               "tandem",
+		"restart_after_crash":        "on",
+		"log_min_duration_statement": "5s",
+	}
+	maps.Copy(settings, p.cfg.Settings)
+	args := []string{"-D", p.data.dir}
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		args = append(args, "-c", name+"="+settings[name])
+	}
+	return PartConfig{
+		Name:    p.cfg.Name,
+		Path:    p.bin.program("postgres"),
+		Args:    args,
+		Env:     p.data.env(),
+		Dir:     p.data.dir,
+		Stage:   StageServers,
+		Grace:   p.cfg.Grace,
+		Account: p.data.account,
+		// Fast first: sessions end, a checkpoint is written. Then immediate.
+		StopSignals: []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT},
+		DeathSignal: syscall.SIGQUIT,
+		// Somebody may have taken the server over, with pg_ctl restart.
+		Before: func(ctx context.Context) { _ = p.data.waitUntilFree(ctx) },
+	}
+}
+
+// Part is the server's process, to be killed or asked for its number.
+func (p *Postgres) Part() *Part { return p.part }
+
+// Port is where the server listens on 127.0.0.1.
+func (p *Postgres) Port() int { return p.cfg.Port }
+
+// DataDir is the server's data folder, with symbolic links resolved.
+func (p *Postgres) DataDir() string { return p.data.dir }
+
+// Version is the server's major version, at least [MinPostgres].
+func (p *Postgres) Version() int { return p.bin.major }
+
+// URL connects to the database as the role that owns it. It names the file with
+// the password rather than the password, so it can be shown and logged.
+func (p *Postgres) URL() string { return p.url(p.cfg.Database, p.cfg.Database) }
+
+// AdminURL connects to a database as the superuser, likewise without password.
+func (p *Postgres) AdminURL(database string) string { return p.url(pgSuperuser, database) }
+
+func (p *Postgres) url(role, database string) string {
+	u := url.URL{
+		Scheme:   "postgres",
+		User:     url.User(role),
+		Host:     net.JoinHostPort("127.0.0.1", strconv.Itoa(p.cfg.Port)),
+		Path:     "/" + database,
+		RawQuery: "passfile=" + escapeValue(p.data.passFile) + "&sslmode=disable",
+	}
+	return u.String()
+}
+
+// escapeValue makes a file's name fit to stand in a URL's query: slashes stay, for
+// the reader, and a blank is not a plus, which libpq takes for itself.
+func escapeValue(s string) string {
+	return strings.NewReplacer("%2F", "/", "+", "%20").Replace(url.QueryEscape(s))
+}
+
+// Crash ends the server as a loss of power would, by an immediate shutdown
+// (what pg_ctl -m immediate does), and waits until it answers again.
+func (p *Postgres) Crash(ctx context.Context) error {
+	return p.restart(ctx, syscall.SIGQUIT)
+}
+
+// Restart ends the server in good order, by a fast shutdown, and waits until it
+// answers again.
+func (p *Postgres) Restart(ctx context.Context) error {
+	return p.restart(ctx, syscall.SIGINT)
+}
+
+func (p *Postgres) restart(ctx context.Context, sig syscall.Signal) error {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
+	defer cancel()
+	ended := p.part.incarnation()
+	if err := p.part.Kill(sig); err != nil {
+		return err
+	}
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for PostgreSQL to end: %w", context.Cause(ctx))
+	}
+	return p.waitUntilReady(ctx, nil)
+}
+
+// Stop ends the server for ever: in good order, then at once.
+func (p *Postgres) Stop(ctx context.Context) {
+	p.part.Stop(ctx)
+}
+
+// waitUntilReady returns when the server answers. If it dies, whyDead says whether
+// there is a point in waiting on; without one, the supervisor's next try counts.
+func (p *Postgres) waitUntilReady(ctx context.Context, whyDead func() (string, bool)) error {
+	restarts := p.part.Restarts()
+	for {
+		err := p.ping(ctx)
+		if err == nil {
+			return nil
+		}
+		died := p.part.Pid() == 0 || p.part.Restarts() > restarts
+		if died && whyDead != nil {
+			if reason, fatal := whyDead(); fatal {
+				return fmt.Errorf("PostgreSQL cannot start: %s", reason)
+			}
+			restarts = p.part.Restarts()
+		}
+		select {
+		case <-time.After(pgReadyPoll):
+		case <-ctx.Done():
+			return fmt.Errorf("PostgreSQL does not answer on port %d: %w; its log is %s", p.cfg.Port, err, p.part.LogFile())
+		}
+	}
+}
+
+func (p *Postgres) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, p.AdminURL(pgSuperuser))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	return conn.Ping(ctx)
+}
+
+// whyDead distils the server's log. Not fatal is what goes away by itself: the
+// processes of a server that was killed need a moment to notice.
+func (p *Postgres) whyDead() (reason string, fatal bool) {
+	lines := tail(p.part.LogFile())
+	var hint string
+	for _, line := range slices.Backward(lines) {
+		_, text, ok := strings.Cut(line, "HINT:  ")
+		if ok && hint == "" {
+			hint = text
+		}
+		for _, level := range []string{"FATAL:  ", "PANIC:  ", "ERROR:  "} {
+			if _, text, ok := strings.Cut(line, level); ok {
+				reason = text
+				break
+			}
+		}
+		if reason != "" {
+			break
+		}
+	}
+	switch {
+	case strings.Contains(reason, "pre-existing shared memory block"):
+		return reason, false
+	case strings.Contains(reason, "could not create any TCP/IP sockets"):
+		return fmt.Sprintf("port %d on 127.0.0.1 is taken: stop what listens there, or choose another port", p.cfg.Port), true
+	case strings.Contains(strings.Join(lines, "\n"), "No space left on device"):
+		return fmt.Sprintf("no space left on the disk of %s: make room, then start again", p.data.dir), true
+	case reason == "" && len(lines) > 0:
+		reason = lines[len(lines)-1]
+	case reason == "":
+		reason = "it ended without a word"
+	}
+	if hint != "" {
+		reason += " (" + hint + ")"
+	}
+	return shorten(reason) + "; its log is " + p.part.LogFile() + ", `make clean` starts anew without the data", true
+}
+
+// createDatabase makes role and database where they are missing.
+func (p *Postgres) createDatabase(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, p.AdminURL(pgSuperuser))
+	if err != nil {
+		return fmt.Errorf("connect as %s: %w", pgSuperuser, err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+
+	name := pgx.Identifier{p.cfg.Database}.Sanitize()
+	_, err = conn.Exec(ctx, "create role "+name+" login password '"+p.data.password+"'")
+	if err != nil && !hasCode(err, "42710") { // duplicate_object
+		return fmt.Errorf("create role %s: %w", p.cfg.Database, err)
+	}
+	_, err = conn.Exec(ctx, "create database "+name+" owner "+name)
+	if err != nil && !hasCode(err, "42P04") { // duplicate_database
+		return fmt.Errorf("create database %s: %w", p.cfg.Database, err)
+	}
+	return nil
+}
+
+func hasCode(err error, code string) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == code
+}
+
+// mkdirFor makes a folder that belongs to account, 0700.
+func mkdirFor(dir string, account *Account) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
+		return err
+	}
+	return chown(dir, account)
+}
+
+func chown(file string, account *Account) error {
+	if account == nil {
+		return nil
+	}
+	return os.Chown(file, int(account.UID), int(account.GID))
+}

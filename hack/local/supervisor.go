@@ -1,0 +1,241 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+)
+
+const (
+	// defaultGrace is how long a process has to end after the polite signal.
+	defaultGrace = time.Second
+
+	// defaultLogBytes is where a log starts again from nothing: enough to find
+	// the cause of something, too little to fill a disk.
+	defaultLogBytes = 64 << 20
+
+	logCheckInterval = 5 * time.Second
+)
+
+// ErrStopped is returned for what is asked of a supervisor or a part that has
+// been stopped.
+var ErrStopped = errors.New("stopped")
+
+// Exit says that a supervised process has ended although nobody stopped it.
+type Exit struct {
+	// Name is the part's.
+	Name string
+
+	// PID is the one that the process had; 0 if it did not even start.
+	PID int
+
+	// Reason is what the system said, for example "signal: killed", with the
+	// last line of the process's log if it ended by itself.
+	Reason string
+}
+
+// SupervisorConfig sets up a [Supervisor]. A field left at zero takes the
+// default named beside it.
+type SupervisorConfig struct {
+	// LogDir is where each process's output goes, as <name>.log, emptied when
+	// the part is made. Required; made if missing.
+	LogDir string
+
+	// LogBytes is the size at which a log is emptied. At least 4 KiB.
+	// Defaults to 64 MiB.
+	LogBytes int64
+
+	// RestartDelay is the time from a process's end to its next start.
+	// Defaults to 1 s.
+	RestartDelay time.Duration
+
+	// OnExit, if set, is told about each process that ended unasked. It is
+	// called from the part's goroutine and must not block.
+	OnExit func(Exit)
+}
+
+// Supervisor starts processes, starts them again when they die, and ends them.
+// It may be shared.
+type Supervisor struct {
+	cfg    SupervisorConfig
+	starts chan startRequest
+	closed chan struct{}
+
+	mu      sync.Mutex
+	parts   map[string]*Part
+	stopped bool
+}
+
+type startRequest struct {
+	cmd  *exec.Cmd
+	done chan<- error
+}
+
+// NewSupervisor makes a supervisor. Stop must be called in the end: until then
+// one operating-system thread is kept for it.
+func NewSupervisor(cfg SupervisorConfig) (*Supervisor, error) {
+	if cfg.LogDir == "" {
+		return nil, errors.New("set up supervisor: LogDir is missing")
+	}
+	if cfg.LogBytes == 0 {
+		cfg.LogBytes = defaultLogBytes
+	}
+	if cfg.LogBytes < 4<<10 {
+		return nil, fmt.Errorf("set up supervisor: LogBytes is %d, want at least 4096", cfg.LogBytes)
+	}
+	if cfg.RestartDelay == 0 {
+		cfg.RestartDelay = time.Second
+	}
+	if err := os.MkdirAll(cfg.LogDir, 0o755); err != nil {
+		return nil, fmt.Errorf("make folder for logs: %w", err)
+	}
+	s := &Supervisor{
+		cfg:    cfg,
+		starts: make(chan startRequest),
+		closed: make(chan struct{}),
+		parts:  make(map[string]*Part),
+	}
+	go s.startFromOneThread()
+	go s.boundLogs()
+	return s, nil
+}
+
+// startFromOneThread forks every child from the same thread. A child's death
+// signal follows the thread that forked it, not the process: from a thread
+// that the runtime may end, children would be killed for no reason.
+func (s *Supervisor) startFromOneThread() {
+	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	for {
+		select {
+		case r := <-s.starts:
+			r.done <- r.cmd.Start()
+		case <-s.closed:
+			return
+		}
+	}
+}
+
+func (s *Supervisor) start(cmd *exec.Cmd) error {
+	done := make(chan error, 1)
+	select {
+	case s.starts <- startRequest{cmd: cmd, done: done}:
+		return <-done
+	case <-s.closed:
+		return ErrStopped
+	}
+}
+
+// boundLogs empties logs that grew over the limit. The processes append, so
+// what they write next begins at the start of the emptied file.
+func (s *Supervisor) boundLogs() {
+	tick := time.NewTicker(logCheckInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-s.closed:
+			return
+		}
+		for _, p := range s.all() {
+			if info, err := os.Stat(p.LogFile()); err == nil && info.Size() > s.cfg.LogBytes {
+				_ = os.Truncate(p.LogFile(), 0) // the next tick tries again
+			}
+		}
+	}
+}
+
+// Start starts a process and keeps it running until it is stopped. The error is
+// about the first start only; that the process works is for the caller to find
+// out.
+func (s *Supervisor) Start(cfg PartConfig) (*Part, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	p := &Part{
+		cfg:  cfg,
+		sup:  s,
+		log:  filepath.Join(s.cfg.LogDir, cfg.Name+".log"),
+		quit: make(chan struct{}),
+		done: make(chan struct{}),
+	}
+	if err := os.WriteFile(p.log, nil, 0o644); err != nil {
+		return nil, fmt.Errorf("start %s: make its log: %w", cfg.Name, err)
+	}
+	if err := s.add(p); err != nil {
+		return nil, err
+	}
+	if err := p.start(); err != nil {
+		s.remove(p)
+		close(p.done)
+		return nil, err
+	}
+	go p.keep()
+	return p, nil
+}
+
+func (s *Supervisor) add(p *Part) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return fmt.Errorf("start %s: supervisor: %w", p.cfg.Name, ErrStopped)
+	}
+	if _, ok := s.parts[p.cfg.Name]; ok {
+		return fmt.Errorf("start %s: a part of this name is running", p.cfg.Name)
+	}
+	s.parts[p.cfg.Name] = p
+	return nil
+}
+
+func (s *Supervisor) remove(p *Part) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.parts[p.cfg.Name] == p {
+		delete(s.parts, p.cfg.Name)
+	}
+}
+
+func (s *Supervisor) all() []*Part {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	parts := make([]*Part, 0, len(s.parts))
+	for _, p := range s.parts {
+		parts = append(parts, p)
+	}
+	return parts
+}
+
+// Stop ends every process for ever and then the supervisor itself: one stage
+// after the other in the order of [PartConfig].Stage, the parts of a stage at
+// the same time. It takes no longer than the longest grace of each stage
+// together, or until ctx is done, after which all that is left is killed.
+func (s *Supervisor) Stop(ctx context.Context) {
+	s.mu.Lock()
+	if s.stopped {
+		s.mu.Unlock()
+		return
+	}
+	s.stopped = true
+	s.mu.Unlock()
+
+	parts := s.all()
+	for _, p := range parts {
+		p.hold() // whoever dies from here on, because another one went, stays dead
+	}
+	for stage := Stage(0); stage < stages; stage++ {
+		var wg sync.WaitGroup
+		for _, p := range parts {
+			if p.cfg.Stage == stage {
+				wg.Go(func() { p.Stop(ctx) })
+			}
+		}
+		wg.Wait()
+	}
+	close(s.closed)
+}
