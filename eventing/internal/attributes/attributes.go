@@ -74,10 +74,6 @@ type Builder struct {
 // without the "ce-" of a header. An error says what is wrong with it; so does
 // one that is given twice, since which of the two counts would be chance.
 func (b *Builder) Set(name, value string) error {
-	if slices.Contains(b.seen, name) {
-		return fmt.Errorf("%s: given more than once", name)
-	}
-	b.seen = append(b.seen, name)
 	value, err := Unescape(value)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -85,7 +81,17 @@ func (b *Builder) Set(name, value string) error {
 	return b.set(name, value)
 }
 
+// SetContentType takes a Content-Type header as datacontenttype. It is not
+// escaped as attributes are.
+func (b *Builder) SetContentType(value string) error {
+	return b.set("datacontenttype", value)
+}
+
 func (b *Builder) set(name, value string) error {
+	if slices.Contains(b.seen, name) {
+		return fmt.Errorf("%s: given more than once", name)
+	}
+	b.seen = append(b.seen, name)
 	switch name {
 	case "specversion":
 		if value != event.CloudEventsVersionV1 {
@@ -125,8 +131,8 @@ func (b *Builder) set(name, value string) error {
 		}
 		b.ec.Time = &types.Timestamp{Time: t.UTC()}
 	default:
-		if !event.IsExtensionNameValid(name) {
-			return fmt.Errorf("attribute %q: want letters and digits in the name", name)
+		if !validName(name) {
+			return fmt.Errorf("attribute %q: want lower-case letters and digits in the name", name)
 		}
 		if b.ec.Extensions == nil {
 			b.ec.Extensions = make(map[string]any, 4)
@@ -134,6 +140,12 @@ func (b *Builder) set(name, value string) error {
 		b.ec.Extensions[name] = value
 	}
 	return nil
+}
+
+func validName(name string) bool {
+	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9')
+	})
 }
 
 // Event gives the event with these attributes and data, checked by [Check]. It
@@ -173,8 +185,17 @@ func Check(e event.Event) error {
 			bad = fmt.Errorf("%s: %w", name, err)
 		}
 	}
+	if ec.Time != nil {
+		if year := ec.Time.UTC().Year(); year < 0 || year > 9999 {
+			return fmt.Errorf("time: year %d: want 0 to 9999, as in RFC 3339", year)
+		}
+	}
 	if ec.DataContentType != nil {
 		check("datacontenttype", *ec.DataContentType)
+		if IsStructured(*ec.DataContentType) {
+			// In binary mode it would be taken for the event inside it.
+			return fmt.Errorf("datacontenttype %s: an event cannot hold another one", *ec.DataContentType)
+		}
 	}
 	if err := Each(e, check); err != nil {
 		return err

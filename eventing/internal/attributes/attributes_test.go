@@ -5,6 +5,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/cloudevents/sdk-go/v2/event"
+
 	"github.com/tandem-fn/tandem/eventing/internal/attributes"
 )
 
@@ -128,6 +130,84 @@ func TestBuilderSaysWhatIsWrong(t *testing.T) {
 			}
 			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("error %v, want one line with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestJSONReadsWhatTheFormatAllows(t *testing.T) {
+	t.Parallel()
+
+	tests := []struct {
+		name, members string // besides specversion, id, source and type
+		want          func(e event.Event) string
+		is            string
+	}{
+		{name: "JSON data byte for byte", members: `"data":{ "b":1.50, "a":"\u00e9" }`, want: data, is: `{ "b":1.50, "a":"\u00e9" }`},
+		{name: "data without a content type is JSON", members: `"data":"x"`, want: event.Event.DataContentType, is: "application/json"},
+		{name: "text", members: `"datacontenttype":"text/plain","data":"a\nb"`, want: data, is: "a\nb"},
+		{name: "text that is JSON", members: `"datacontenttype":"application/x+json; v=1","data":"a"`, want: data, is: `"a"`},
+		{name: "an object of a type that is not JSON", members: `"datacontenttype":"application/xml","data":{"a":1}`, want: data, is: `{"a":1}`},
+		{name: "bytes", members: `"data_base64":"AP8="`, want: data, is: "\x00\xff"},
+		{name: "null is no attribute", members: `"subject":null,"ext":null`, want: event.Event.Subject, is: ""},
+		{name: "an integer", members: `"ext":-2147483648`, want: extension, is: "-2147483648"},
+		{name: "a boolean", members: `"ext":true`, want: extension, is: "true"},
+		{name: "a time in another zone", members: `"time":"2001-01-01T00:30:00+01:00"`, want: func(e event.Event) string { return e.Time().String() }, is: "2000-12-31 23:30:00 +0000 UTC"},
+		{name: "nothing more", members: `"ext":"x"`, want: data, is: ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			e, err := attributes.JSON([]byte(`{` + tt.members + `,"specversion":"1.0","id":"1","source":"/s","type":"t"}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := tt.want(e); got != tt.is {
+				t.Errorf("got %q, want %q", got, tt.is)
+			}
+		})
+	}
+}
+
+func data(e event.Event) string { return string(e.Data()) }
+
+func extension(e event.Event) string {
+	value, _ := e.Extensions()["ext"].(string)
+	return value
+}
+
+func TestJSONSaysWhatIsNoEvent(t *testing.T) {
+	t.Parallel()
+
+	tests := []struct {
+		name, text, want string
+	}{
+		{name: "nothing", text: ``, want: "want a JSON object"},
+		{name: "a list", text: `[]`, want: "want a JSON object"},
+		{name: "half of an object", text: `{"specversion":"1.0"`, want: "want a JSON object"},
+		{name: "no UTF-8", text: "{\"a\":\"\xff\"}", want: "not UTF-8"},
+		{name: "no version", text: `{"id":"1","source":"/s","type":"t"}`, want: "specversion is missing"},
+		{name: "a number for an id", text: `{"id":1}`, want: "id: want a string"},
+		{name: "a fraction", text: `{"ext":1.5}`, want: "extension ext: want"},
+		{name: "an integer that is too large", text: `{"ext":2147483648}`, want: "extension ext: want"},
+		{name: "an object for an extension", text: `{"ext":{}}`, want: "extension ext: want"},
+		{name: "a name in upper case", text: `{"Ext":"x"}`, want: `attribute "Ext": want lower-case`},
+		{name: "an empty name", text: `{"":"x"}`, want: `attribute "": want lower-case`},
+		{name: "a number for data_base64", text: `{"data_base64":0}`, want: "data_base64: want"},
+		{name: "data twice", text: `{"data":1,"data_base64":""}`, want: "want one of them"},
+		{name: "a time before all years", text: `{"specversion":"1.0","id":"1","source":"/s","type":"t","time":"0000-01-01T00:00:00+01:00"}`, want: "time: year -1"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			e, err := attributes.JSON([]byte(tt.text))
+			if err == nil {
+				t.Fatalf("took it as %v", e)
+			}
+			if !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %q, want one line with %q", err, tt.want)
 			}
 		})
 	}

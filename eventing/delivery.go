@@ -1,0 +1,313 @@
+package eventing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/sethvargo/go-retry"
+)
+
+// DeliveryConfig sets up a [Delivery]. A field left at zero takes the default
+// named beside it.
+type DeliveryConfig struct {
+	// Function is the function's name, which a dead letter carries as the
+	// extension tandemfunction. Required.
+	Function string
+
+	// Timeout bounds one try, from connecting to the end of the answer. It must
+	// exceed the function's cold start. Defaults to 60 s.
+	Timeout time.Duration
+
+	// Grace is how long a try that is under way may go on after the context of
+	// Deliver ended. Defaults to 2 s.
+	Grace time.Duration
+
+	// BackoffBase is the wait after the first try that was in vain; it doubles
+	// with each, up to BackoffCap. Defaults to 100 ms.
+	BackoffBase time.Duration
+
+	// BackoffCap bounds the wait between two tries. Longer, and an event waits
+	// on after the function is well again. Defaults to 5 s.
+	BackoffCap time.Duration
+
+	// RetryAfterCap bounds what a Retry-After can ask for. Defaults to 60 s.
+	RetryAfterCap time.Duration
+
+	// InFlight is how many events are delivered at once: so many connections
+	// are kept open. Defaults to 256.
+	InFlight int
+
+	// Metrics counts the tries that were in vain. Nil counts nothing.
+	Metrics *Metrics
+
+	// Logger is told about a function that does not answer (warn, then error
+	// once a minute) and about rejected events (warn), never about payloads.
+	// Defaults to discarding everything.
+	Logger *slog.Logger
+
+	// Now is the clock of Retry-After and of the log. Defaults to time.Now.
+	Now func() time.Time
+}
+
+func (c DeliveryConfig) withDefaults() DeliveryConfig {
+	setDefault(&c.Timeout, 60*time.Second)
+	setDefault(&c.Grace, 2*time.Second)
+	setDefault(&c.BackoffBase, 100*time.Millisecond)
+	setDefault(&c.BackoffCap, 5*time.Second)
+	setDefault(&c.RetryAfterCap, 60*time.Second)
+	setDefault(&c.InFlight, DefaultInFlight)
+	setDefault(&c.Logger, slog.New(slog.DiscardHandler))
+	if c.Now == nil {
+		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
+	}
+	return c
+}
+
+func (c DeliveryConfig) validate() error {
+	switch {
+	case c.Function == "":
+		return errors.New("function: missing")
+	case c.Timeout < 0 || c.Grace < 0 || c.BackoffBase < 0 || c.BackoffCap < 0 || c.RetryAfterCap < 0:
+		return errors.New("a duration is negative")
+	case c.BackoffCap < c.BackoffBase:
+		return fmt.Errorf("backoff cap %s: want at least the backoff base %s", c.BackoffCap, c.BackoffBase)
+	case c.InFlight < 0:
+		return fmt.Errorf("in flight %d: want at least 1", c.InFlight)
+	}
+	return nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Outcome is how a delivery ended.
+type Outcome struct {
+	// Receipt is what the function said: [ReceiptWon], [ReceiptLost], or
+	// something else if the sink is no function of ours.
+	Receipt string
+
+	// Rejected is true if the function refused the event and the dead letter
+	// sink took it.
+	Rejected bool
+}
+
+// Delivery sends events to a function over HTTP, one a request, in the binary
+// content mode of CloudEvents. It may be used concurrently.
+type Delivery struct {
+	client      *http.Client
+	function    *target
+	deadLetters *target
+	cfg         DeliveryConfig
+}
+
+// target is somewhere that events are sent.
+type target struct {
+	url     *url.URL
+	public  string // the URL without a password
+	verdict func(status int) verdict
+	outage  *outage
+}
+
+// NewDelivery makes a Delivery to the function at sink. What the function
+// refuses goes to deadLetterSink. Both are absolute URLs, http or https; the
+// error says what is wrong with one.
+func NewDelivery(sink, deadLetterSink string, cfg DeliveryConfig) (*Delivery, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("set up delivery: %w", err)
+	}
+	transport := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConns:        0, // no limit but the one below
+		MaxIdleConnsPerHost: cfg.InFlight,
+		// Under the 30 s after which func's server closes an idle connection:
+		// later, and requests meet connections that are just being closed.
+		IdleConnTimeout:    20 * time.Second,
+		DisableCompression: true,
+	}
+	d := &Delivery{
+		client: &http.Client{
+			Transport:     transport,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		cfg: cfg,
+	}
+	var err error
+	if d.function, err = d.newTarget("function", sink, ofFunction); err != nil {
+		return nil, err
+	}
+	if d.deadLetters, err = d.newTarget("dead letter sink", deadLetterSink, ofDeadLetterSink); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Delivery) newTarget(what, address string, verdict func(int) verdict) (*target, error) {
+	u, err := url.Parse(address)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		// Not the parser's error: it repeats the URL, password and all.
+		return nil, fmt.Errorf("set up delivery: URL of the %s: want http://HOST/PATH or https://HOST/PATH", what)
+	}
+	public := *u
+	public.User = nil
+	return &target{
+		url:     u,
+		public:  public.String(),
+		verdict: verdict,
+		outage: &outage{logger: d.cfg.Logger, now: d.cfg.Now, what: slog.Group("what",
+			slog.String("is", what), slog.String("url", public.String()))},
+	}, nil
+}
+
+// Deliver sends e until it is settled: the function answered 2xx, or it refused
+// the event and the dead letter sink answered 2xx to it. Everything else is
+// tried again, without end, with growing waits and at least as long as a
+// Retry-After asks for.
+//
+// When ctx ends no further try is begun, and one that is under way has
+// [DeliveryConfig.Grace] left to finish. The error is then ctx's, and the event
+// is not settled. The only other error says that e is no CloudEvent that could
+// be sent.
+func (d *Delivery) Deliver(ctx context.Context, e event.Event) (Outcome, error) {
+	r, err := encode(e)
+	if err != nil {
+		return Outcome{}, fmt.Errorf("encode event for HTTP: %w", err)
+	}
+	a, err := d.send(ctx, d.function, r)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if a.verdict == taken {
+		return Outcome{Receipt: a.receipt}, nil
+	}
+	letter, err := encode(deadLetter(e, d.cfg.Function, d.function.public, a))
+	if err != nil {
+		return Outcome{}, fmt.Errorf("encode dead letter for HTTP: %w", err)
+	}
+	if _, err = d.send(ctx, d.deadLetters, letter); err != nil {
+		return Outcome{}, err
+	}
+	d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event rejected, it is a dead letter now",
+		append(r.attrs(), slog.Int("code", a.status))...)
+	return Outcome{Rejected: true}, nil
+}
+
+// send tries until the answer is a verdict. The error is ctx's.
+func (d *Delivery) send(ctx context.Context, t *target, r *request) (answer, error) {
+	var (
+		a     answer
+		since time.Time // of the first try in vain
+		said  time.Time
+	)
+	wait := patience{base: d.cfg.BackoffBase, limit: d.cfg.BackoffCap}
+	err := retry.Do(ctx, &wait, func(ctx context.Context) error {
+		a = d.try(ctx, t, r)
+		if a.verdict != again {
+			return nil
+		}
+		d.cfg.Metrics.triedInVain(ctx)
+		now := d.cfg.Now()
+		switch {
+		case since.IsZero():
+			since, said = now, now
+		case now.Sub(said) >= eventRepeat:
+			said = now
+			d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event is still not taken and tried again", append(r.attrs(),
+				slog.String("url", t.public), slog.Any("err", a.err), slog.Duration("lasting", now.Sub(since)))...)
+		}
+		wait.atLeast = a.retryAfter
+		return retry.RetryableError(a.err)
+	})
+	if err != nil {
+		return answer{}, err
+	}
+	return a, nil
+}
+
+// eventRepeat is how often an event that is tried and tried again is reported.
+const eventRepeat = time.Minute
+
+// try sends once.
+func (d *Delivery) try(ctx context.Context, t *target, r *request) answer {
+	// A try outlives ctx by the grace, since the function may be about to
+	// commit.
+	tryCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Timeout)
+	defer cancel()
+	unhook := context.AfterFunc(ctx, func() { time.AfterFunc(d.cfg.Grace, cancel) })
+	defer unhook()
+
+	res, err := d.client.Do(r.to(t.url).WithContext(tryCtx))
+	if err != nil {
+		if ctx.Err() == nil {
+			t.outage.failed(ctx, reason(err))
+		}
+		return answer{verdict: again, err: reason(err)}
+	}
+	defer func() { _ = res.Body.Close() }() // nothing is lost with it
+
+	a := answer{verdict: t.verdict(res.StatusCode), status: res.StatusCode}
+	a.body, err = readReason(res)
+	switch a.verdict {
+	case taken:
+		a.receipt = res.Header.Get("Tandem-Receipt")
+		t.outage.succeeded(ctx)
+	case refused:
+		t.outage.succeeded(ctx)
+	case again:
+		a.err = &StatusError{Code: res.StatusCode}
+		if err == nil {
+			a.retryAfter = retryAfter(res.Header.Get("Retry-After"), d.cfg.Now(), d.cfg.RetryAfterCap)
+		}
+		t.outage.failed(ctx, a.err)
+	}
+	return a
+}
+
+// Ready reports what keeps events from being delivered, as far as is known.
+func (d *Delivery) Ready() error {
+	for _, t := range []*target{d.function, d.deadLetters} {
+		if err := t.outage.current(); err != nil {
+			return fmt.Errorf("deliver to %s: %w", t.public, err)
+		}
+	}
+	return nil
+}
+
+// Probe finds out whether the function's host takes connections, without a
+// request that would start a function that is scaled to zero. It says so to the
+// log and to [Delivery.Ready]; the error is for a caller that tries again. With
+// a proxy in between there is nothing to find out, and it is nil.
+func (d *Delivery) Probe(ctx context.Context) error {
+	u := d.function.url
+	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u}); err != nil || proxy != nil {
+		return nil //nolint:nilerr // the first delivery will tell
+	}
+	port := u.Port()
+	if port == "" {
+		port = u.Scheme // net.Dial knows http and https
+	}
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	if err != nil {
+		if ctx.Err() == nil {
+			d.function.outage.failed(ctx, err)
+		}
+		return fmt.Errorf("connect to the function: %w", err)
+	}
+	_ = conn.Close() // it was never used
+	d.function.outage.succeeded(ctx)
+	return nil
+}

@@ -1,0 +1,142 @@
+package eventing
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+)
+
+// Receipts that a function gives with a 2xx, in the header Tandem-Receipt.
+const (
+	ReceiptWon  = "won"
+	ReceiptLost = "lost"
+)
+
+// Metrics are what a [Source] and its [Delivery] count, with the labels cluster
+// and function. Exported to Prometheus with unit and suffix they are called
+// tandem_source_delivered_total, tandem_source_receipts_total{receipt},
+// tandem_source_rejected_total, tandem_source_failed_total,
+// tandem_source_commit_seconds, tandem_source_pending and
+// tandem_source_unacknowledged. A nil Metrics counts nothing.
+type Metrics struct {
+	delivered, receipts, rejected, failed metric.Int64Counter
+	commit                                metric.Float64Histogram
+
+	labels, won, lost metric.MeasurementOption
+
+	mu        sync.Mutex
+	positions map[string]Position // by stream
+}
+
+// NewMetrics makes the instruments. The error is the provider's.
+func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metrics, error) {
+	meter := provider.Meter("github.com/tandem-fn/tandem/eventing")
+	labels := []attribute.KeyValue{attribute.String("cluster", cluster), attribute.String("function", function)}
+	with := func(more ...attribute.KeyValue) metric.MeasurementOption {
+		return metric.WithAttributeSet(attribute.NewSet(append(more, labels...)...))
+	}
+	m := &Metrics{
+		labels:    with(),
+		won:       with(attribute.String("receipt", ReceiptWon)),
+		lost:      with(attribute.String("receipt", ReceiptLost)),
+		positions: map[string]Position{},
+	}
+
+	var errs [7]error
+	m.delivered, errs[0] = meter.Int64Counter("tandem_source_delivered",
+		metric.WithDescription("Events that the function answered with 2xx."))
+	m.receipts, errs[1] = meter.Int64Counter("tandem_source_receipts",
+		metric.WithDescription("Receipts that the function gave: won if this cluster committed first, else lost."))
+	m.rejected, errs[2] = meter.Int64Counter("tandem_source_rejected",
+		metric.WithDescription("Events that the function refused and that the dead letter sink took."))
+	m.failed, errs[3] = meter.Int64Counter("tandem_source_failed",
+		metric.WithDescription("Tries that brought no answer or one that is not the event's fault, at the function or the dead letter sink."))
+	m.commit, errs[4] = meter.Float64Histogram("tandem_source_commit", metric.WithUnit("s"),
+		metric.WithDescription("Time from an event's arrival in the stream, by the stream's clock, to the answer that this cluster committed it."),
+		metric.WithExplicitBucketBoundaries(commitBuckets()...))
+	_, errs[5] = meter.Int64ObservableGauge("tandem_source_pending",
+		metric.WithDescription("Messages in the streams that were not handed out to this cluster yet."),
+		metric.WithInt64Callback(m.observe(func(p Position) uint64 { return p.Pending })))
+	_, errs[6] = meter.Int64ObservableGauge("tandem_source_unacknowledged",
+		metric.WithDescription("Messages that were handed out to this cluster and not acknowledged."),
+		metric.WithInt64Callback(m.observe(func(p Position) uint64 { return p.Unacknowledged })))
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+
+	ctx := context.Background()
+	for _, counter := range []metric.Int64Counter{m.delivered, m.rejected, m.failed} {
+		counter.Add(ctx, 0, m.labels) // so that they can be seen before the first event
+	}
+	m.receipts.Add(ctx, 0, m.won)
+	m.receipts.Add(ctx, 0, m.lost)
+	return m, nil
+}
+
+// commitBuckets are the bounds of the commit histogram in seconds: from 0.5 ms
+// on, each a quarter above the one before, and at last 30 s.
+func commitBuckets() []float64 {
+	const first, growth, last = 0.0005, 1.25, 30
+	var bounds []float64
+	for bound := first; bound < last; bound *= growth {
+		bounds = append(bounds, bound)
+	}
+	return append(bounds, last)
+}
+
+func (m *Metrics) observe(value func(Position) uint64) metric.Int64Callback {
+	return func(_ context.Context, o metric.Int64Observer) error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if len(m.positions) == 0 {
+			return nil // not known yet
+		}
+		var sum uint64
+		for _, position := range m.positions {
+			sum += value(position)
+		}
+		o.Observe(int64(sum), m.labels)
+		return nil
+	}
+}
+
+func (m *Metrics) position(stream string, p Position) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.positions[stream] = p
+}
+
+// settled counts an event that needs no further delivery; age is the time since
+// its arrival.
+func (m *Metrics) settled(ctx context.Context, out Outcome, age time.Duration) {
+	if m == nil {
+		return
+	}
+	if out.Rejected {
+		m.rejected.Add(ctx, 1, m.labels)
+		return
+	}
+	m.delivered.Add(ctx, 1, m.labels)
+	switch out.Receipt {
+	case ReceiptWon:
+		m.receipts.Add(ctx, 1, m.won)
+		// Two computers' clocks are compared here, so a little less than
+		// nothing is possible.
+		m.commit.Record(ctx, max(age, 0).Seconds(), m.labels)
+	case ReceiptLost:
+		m.receipts.Add(ctx, 1, m.lost)
+	}
+}
+
+func (m *Metrics) triedInVain(ctx context.Context) {
+	if m != nil {
+		m.failed.Add(ctx, 1, m.labels)
+	}
+}

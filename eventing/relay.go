@@ -1,0 +1,82 @@
+package eventing
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+)
+
+// Relay publishes outputs that their winner committed and did not live to
+// publish.
+type Relay interface {
+	// Relay takes over what is overdue, calls publish with it, forgets what
+	// publish returned nil for, and says how many events that were.
+	Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (events int, err error)
+}
+
+// RelayConfig sets up [RunRelay]. A field left at zero takes the default named
+// beside it.
+type RelayConfig struct {
+	// Interval is the time between two looks for something overdue, give or
+	// take a quarter. After one that found something the next comes at once.
+	// Defaults to 1 s.
+	Interval time.Duration
+
+	// Timeout bounds one look and the publishing of what it found. Defaults to
+	// 20 s.
+	Timeout time.Duration
+
+	// Logger is told when it does not work (warn, then error once a minute) and
+	// how much was taken over (info). Defaults to discarding everything.
+	Logger *slog.Logger
+
+	// Now is the clock of the log. Defaults to time.Now.
+	Now func() time.Time
+}
+
+func (c RelayConfig) withDefaults() RelayConfig {
+	setDefault(&c.Interval, time.Second)
+	setDefault(&c.Timeout, 20*time.Second)
+	setDefault(&c.Logger, slog.New(slog.DiscardHandler))
+	if c.Now == nil {
+		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
+	}
+	return c
+}
+
+// RunRelay has relay publish to publisher what is overdue, again and again until
+// ctx ends. It may run in every cluster at once.
+func RunRelay(ctx context.Context, relay Relay, publisher Publisher, cfg RelayConfig) {
+	cfg = cfg.withDefaults()
+	trouble := &outage{logger: cfg.Logger, now: cfg.Now, what: slog.String("what", "relay of outputs")}
+	failing := patience{base: cfg.Interval, limit: max(cfg.Interval, 10*time.Second)}
+	for {
+		events, err := relayOnce(ctx, relay, publisher, cfg.Timeout)
+		if events > 0 {
+			cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "outputs that a winner left behind are published", slog.Int("events", events))
+		}
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			trouble.failed(ctx, err)
+			if !sleep(ctx, &failing) {
+				return
+			}
+			continue
+		}
+		trouble.succeeded(ctx)
+		failing.next = nil
+		if events == 0 && !sleep(ctx, backoff(cfg.Interval, cfg.Interval)) {
+			return
+		}
+	}
+}
+
+func relayOnce(ctx context.Context, relay Relay, publisher Publisher, timeout time.Duration) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return relay.Relay(ctx, publisher.Publish)
+}

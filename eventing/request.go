@@ -1,0 +1,168 @@
+package eventing
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing/internal/attributes"
+)
+
+const (
+	// maxReason bounds what is kept of an answer's body as the reason for a
+	// refusal, in bytes.
+	maxReason = 1024
+
+	// maxDrain bounds what is read of an answer's body so that its connection
+	// can be used again, in bytes.
+	maxDrain = 64 << 10
+)
+
+// StatusError is an answer that was no 2xx and is not the event's fault.
+type StatusError struct {
+	Code int
+}
+
+// Error gives the code and its text, and what to look at where a person must.
+func (e *StatusError) Error() string {
+	hint := ""
+	switch {
+	case e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden:
+		hint = ": this source may not call it, look at its credentials and audience"
+	case e.Code == http.StatusNotFound || e.Code >= 300 && e.Code < 400:
+		hint = ": wrong URL, look at K_SINK"
+	case e.Code == http.StatusUnsupportedMediaType:
+		hint = ": what is there takes no CloudEvents, look at K_SINK"
+	}
+	return fmt.Sprintf("answered %d %s%s", e.Code, http.StatusText(e.Code), hint)
+}
+
+// answer is what came of one try.
+type answer struct {
+	verdict    verdict
+	status     int // 0 if there was no answer
+	receipt    string
+	body       []byte // its beginning, unless taken
+	retryAfter time.Duration
+	err        error // why it is tried again
+}
+
+// request is an event as it is sent in the binary content mode.
+type request struct {
+	event  event.Event
+	header http.Header
+	body   []byte
+}
+
+func encode(e event.Event) (*request, error) {
+	header := make(http.Header, 8)
+	err := attributes.Each(e, func(name, value string) {
+		header[headerName(name)] = []string{attributes.Escape(value)}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if contentType := e.DataContentType(); contentType != "" {
+		header["Content-Type"] = []string{contentType}
+	}
+	// A repeated event does no harm. The empty list tells net/http so, which
+	// then replaces a connection that was closed while idle by itself.
+	header["Idempotency-Key"] = nil
+	return &request{event: e, header: header, body: e.Data()}, nil
+}
+
+// headerName is the canonical header of an attribute. The switch spares the
+// usual ones the work.
+func headerName(attribute string) string {
+	switch attribute {
+	case "specversion":
+		return "Ce-Specversion"
+	case "id":
+		return "Ce-Id"
+	case "source":
+		return "Ce-Source"
+	case "type":
+		return "Ce-Type"
+	case "subject":
+		return "Ce-Subject"
+	case "time":
+		return "Ce-Time"
+	}
+	return textproto.CanonicalMIMEHeaderKey("Ce-" + attribute)
+}
+
+// to gives an HTTP request, a new one for each try.
+func (r *request) to(u *url.URL) *http.Request {
+	req := &http.Request{
+		Method: http.MethodPost, URL: u, Host: u.Host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: r.header, Body: http.NoBody,
+	}
+	if len(r.body) > 0 {
+		req.ContentLength = int64(len(r.body))
+		body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.body)), nil }
+		req.Body, _ = body()
+		req.GetBody = body
+	}
+	return req
+}
+
+// attrs names the event in the log.
+func (r *request) attrs() []slog.Attr {
+	return []slog.Attr{
+		slog.String("event_source", r.event.Source()),
+		slog.String("event_id", r.event.ID()),
+		slog.String("event_type", r.event.Type()),
+	}
+}
+
+// readReason reads the beginning of an answer's body and skips the rest, so that
+// the connection can be used again.
+func readReason(res *http.Response) ([]byte, error) {
+	if res.ContentLength == 0 {
+		return nil, nil
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxReason))
+	if err != nil {
+		return body, err
+	}
+	_, err = io.CopyN(io.Discard, res.Body, maxDrain)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return body, err
+}
+
+// reason takes the URL out of an error of net/http; it is logged beside it.
+func reason(err error) error {
+	var at *url.Error
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
+}
+
+// deadLetter is the event as the dead letter sink gets it: itself, with the
+// attributes that Knative's delivery adds, and tandemfunction for the function
+// that refused it.
+func deadLetter(e event.Event, function, dest string, a answer) event.Event {
+	letter := e.Clone()
+	letter.SetExtension("knativeerrordest", dest)
+	letter.SetExtension("knativeerrorcode", a.status)
+	if len(a.body) > 0 {
+		letter.SetExtension("knativeerrordata", base64.StdEncoding.EncodeToString(a.body))
+	} else {
+		letter.SetExtension("knativeerrordata", nil)
+	}
+	letter.SetExtension("tandemfunction", function)
+	return letter
+}

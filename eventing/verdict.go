@@ -1,0 +1,63 @@
+package eventing
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// verdict is what an answer means for the event.
+type verdict uint8
+
+const (
+	// again: nothing is known against the event, it is delivered again.
+	again verdict = iota
+	// taken: done.
+	taken
+	// refused: the event's own fault, it becomes a dead letter.
+	refused
+)
+
+// ofFunction says what a function's status code means. Only what is clearly the
+// event's fault is held against it: a wrong address, a missing permission or a
+// media type that the sink does not know are ours to mend, and until then the
+// event waits. 3xx means a wrong address too, since a redirect is not followed.
+func ofFunction(status int) verdict {
+	switch {
+	case status >= 200 && status < 300:
+		return taken
+	case status < 400 || status >= 500:
+		return again
+	}
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
+		http.StatusRequestTimeout, http.StatusConflict,
+		http.StatusUnsupportedMediaType, http.StatusTooManyRequests:
+		return again
+	}
+	return refused
+}
+
+// ofDeadLetterSink says what the dead letter sink's status code means. An event
+// has nowhere else to go from there, so everything but a 2xx is tried again.
+func ofDeadLetterSink(status int) verdict {
+	if status >= 200 && status < 300 {
+		return taken
+	}
+	return again
+}
+
+// retryAfter reads the header Retry-After, seconds or a date (RFC 9110, section
+// 10.2.3), as a duration from 0 to limit. 0 if there is none or it is neither.
+func retryAfter(header string, now time.Time, limit time.Duration) time.Duration {
+	if header == "" {
+		return 0
+	}
+	wait := time.Duration(0)
+	if seconds, err := strconv.ParseUint(header, 10, 31); err == nil {
+		wait = time.Duration(seconds) * time.Second
+	} else if at, err := http.ParseTime(header); err == nil {
+		wait = at.Sub(now)
+	}
+	return min(max(wait, 0), limit)
+}
