@@ -155,7 +155,7 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer) (won []*
 	digests := appendArray(make([]byte, 0, 20+20*n), pgtype.ByteaOID, n, func(i int) ([]byte, bool) { return batch[i].digest[:], false })
 	var id [8]byte
 	writers := appendArray(make([]byte, 0, 20+12*n), pgtype.Int8OID, n, func(i int) ([]byte, bool) {
-		binary.BigEndian.PutUint64(id[:], uint64(batch[i].writer)) //nolint:gosec // all 64 bits are meant
+		binary.BigEndian.PutUint64(id[:], uint64(batch[i].writer))
 		return id[:], false
 	})
 
@@ -190,7 +190,7 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer) (won []*
 			row: func(v [][]byte) {
 				if i := at(v[0]); i >= 0 {
 					state[i].differs, differing = true, true
-					state[i].diverged = int64(binary.BigEndian.Uint64(v[1])) //nolint:gosec // all 64 bits are meant
+					state[i].diverged = int64(binary.BigEndian.Uint64(v[1]))
 				}
 			},
 		})
@@ -246,7 +246,7 @@ func (s *session) sameVersion(ctx context.Context, theirs, ours map[int64]bool) 
 	err := s.run(ctx, []step{{
 		sql: sameVersionSQL, oids: []uint32{pgtype.Int8ArrayOID, pgtype.Int8ArrayOID},
 		params: [][]byte{param(theirs), param(ours)}, table: "tandem.writer",
-		row: func(v [][]byte) { same[int64(binary.BigEndian.Uint64(v[0]))] = true }, //nolint:gosec // all 64 bits are meant
+		row: func(v [][]byte) { same[int64(binary.BigEndian.Uint64(v[0]))] = true },
 	}})
 	return same, err
 }
@@ -270,7 +270,7 @@ func (w *Writer) apply(ctx context.Context, s *session, won []*offer, tables map
 		}
 		steps = append(steps, step{
 			sql: outboxInsertSQL, oids: []uint32{pgtype.JSONOID}, params: [][]byte{batch}, table: "tandem.outbox",
-			row: func(v [][]byte) { row = int64(binary.BigEndian.Uint64(v[0])) }, //nolint:gosec // all 64 bits are meant
+			row: func(v [][]byte) { row = int64(binary.BigEndian.Uint64(v[0])) },
 		})
 	}
 	published := w.outbox.takePublished()
@@ -286,6 +286,10 @@ func (w *Writer) apply(ctx context.Context, s *session, won []*offer, tables map
 
 // after does what an error asks for before the next attempt.
 func (w *Writer) after(ctx context.Context, s *session, err error) {
+	var known *Error
+	if errors.As(err, &known) && known.Fault == FaultDeployment {
+		w.catalog.forget() // the next try may find that a migration has run
+	}
 	var answer *pgconn.PgError
 	if !errors.As(err, &answer) {
 		return
@@ -298,11 +302,11 @@ func (w *Writer) after(ctx context.Context, s *session, err error) {
 		var ended int64
 		if err := s.run(ctx, []step{{
 			sql: terminateSQL, oids: []uint32{pgtype.Int8OID}, params: [][]byte{int8Param(w.config.ClaimTimeout.Milliseconds())},
-			row: func(v [][]byte) { ended = int64(binary.BigEndian.Uint64(v[0])) }, //nolint:gosec // all 64 bits are meant
+			row: func(v [][]byte) { ended = int64(binary.BigEndian.Uint64(v[0])) },
 		}}); err == nil && ended > 0 {
 			w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "ended connections that held locks and did not come back", slog.Int64("connections", ended))
 		}
-	case "42P01", "42703", "0A000", "42804", "42P10", "26000", "XX000":
+	case "42P01", "42703", "0A000", "42804", "42P10", "26000", "08P01", "XX000":
 		// The tables are not what we believed, or neither are the statements
 		// that the server keeps for us.
 		w.catalog.forget()
@@ -318,14 +322,14 @@ func deleteStep(rows []int64) step {
 }
 
 func int8Param(i int64) []byte {
-	return binary.BigEndian.AppendUint64(nil, uint64(i)) //nolint:gosec // all 64 bits are meant
+	return binary.BigEndian.AppendUint64(nil, uint64(i))
 }
 
 func int8Array(list []int64) []byte {
 	slices.Sort(list)
 	var b [8]byte
 	return appendArray(make([]byte, 0, 20+12*len(list)), pgtype.Int8OID, len(list), func(i int) ([]byte, bool) {
-		binary.BigEndian.PutUint64(b[:], uint64(list[i])) //nolint:gosec // all 64 bits are meant
+		binary.BigEndian.PutUint64(b[:], uint64(list[i]))
 		return b[:], false
 	})
 }

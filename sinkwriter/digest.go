@@ -48,12 +48,12 @@ func digestEffects(buf []byte, fx functions.Effects, outputs []event.Event) (dig
 }
 
 func appendPart[T string | []byte](b []byte, part T) []byte {
-	b = binary.BigEndian.AppendUint32(b, uint32(len(part))) //nolint:gosec // bounded by the event size limit
+	b = binary.BigEndian.AppendUint32(b, uint32(len(part)))
 	return append(b, part...)
 }
 
 func appendRow(b []byte, row functions.Row) ([]byte, error) {
-	b = binary.BigEndian.AppendUint32(b, uint32(len(row))) //nolint:gosec // a row has few columns
+	b = binary.BigEndian.AppendUint32(b, uint32(len(row)))
 	var space [16]string
 	names := space[:0]
 	for name := range row {
@@ -77,7 +77,7 @@ func appendOutput(b []byte, e *event.Event) ([]byte, error) {
 	b = appendPart(b, e.Type())
 	b = appendPart(b, e.Subject())
 	b = appendPart(b, e.DataContentType())
-	b = binary.BigEndian.AppendUint64(b, uint64(e.Time().UnixMicro())) //nolint:gosec // all 64 bits are meant
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Time().UnixMicro()))
 	extensions := e.Extensions()
 	for _, name := range slices.Sorted(maps.Keys(extensions)) {
 		if name == "traceparent" || name == "tracestate" {
@@ -113,7 +113,7 @@ func appendCanonical(b []byte, v any) ([]byte, error) {
 		}
 		return append(b, 'F'), nil
 	case time.Time:
-		return binary.BigEndian.AppendUint64(append(b, 't'), uint64(v.UnixMicro())), nil //nolint:gosec // all 64 bits are meant
+		return binary.BigEndian.AppendUint64(append(b, 't'), uint64(v.UnixMicro())), nil
 	case []byte:
 		return appendPart(append(b, 'b'), v), nil
 	case json.RawMessage:
@@ -149,7 +149,7 @@ func appendReflected(b []byte, v any) ([]byte, error) {
 		if rv.IsNil() {
 			return append(b, 'n'), nil
 		}
-		b = binary.BigEndian.AppendUint32(append(b, 'a'), uint32(rv.Len())) //nolint:gosec // bounded by memory
+		b = binary.BigEndian.AppendUint32(append(b, 'a'), uint32(rv.Len()))
 		var err error
 		for i := range rv.Len() {
 			if b, err = appendCanonical(b, rv.Index(i).Interface()); err != nil {
@@ -157,6 +157,7 @@ func appendReflected(b []byte, v any) ([]byte, error) {
 			}
 		}
 		return b, nil
+	default:
 	}
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -166,7 +167,7 @@ func appendReflected(b []byte, v any) ([]byte, error) {
 }
 
 func appendInt(b []byte, i int64) []byte {
-	return binary.BigEndian.AppendUint64(append(b, 'i'), uint64(i)) //nolint:gosec // all 64 bits are meant
+	return binary.BigEndian.AppendUint64(append(b, 'i'), uint64(i))
 }
 
 func appendFloat(b []byte, f float64) []byte {
@@ -205,13 +206,13 @@ func appendJSONValue(b []byte, v any) []byte {
 	case json.Number:
 		return appendPart(append(b, 'd'), canonicalNumber(v.String()))
 	case []any:
-		b = binary.BigEndian.AppendUint32(append(b, 'a'), uint32(len(v))) //nolint:gosec // bounded by memory
+		b = binary.BigEndian.AppendUint32(append(b, 'a'), uint32(len(v)))
 		for _, item := range v {
 			b = appendJSONValue(b, item)
 		}
 		return b
 	case map[string]any:
-		b = binary.BigEndian.AppendUint32(append(b, 'm'), uint32(len(v))) //nolint:gosec // bounded by memory
+		b = binary.BigEndian.AppendUint32(append(b, 'm'), uint32(len(v)))
 		for _, name := range slices.Sorted(maps.Keys(v)) {
 			b = appendPart(b, name)
 			b = appendJSONValue(b, v[name])

@@ -23,12 +23,12 @@ func appendValue(m *pgtype.Map, arena []byte, col *column, v any) ([]byte, span,
 	switch col.elemOID {
 	case pgtype.Int8OID:
 		if i, ok := asInt(v); ok {
-			arena = binary.BigEndian.AppendUint64(arena, uint64(i)) //nolint:gosec // all 64 bits are meant
+			arena = binary.BigEndian.AppendUint64(arena, uint64(i))
 			return arena, span{from, len(arena)}, nil
 		}
 	case pgtype.Int4OID:
 		if i, ok := asInt(v); ok && i >= math.MinInt32 && i <= math.MaxInt32 {
-			arena = binary.BigEndian.AppendUint32(arena, uint32(i)) //nolint:gosec // just checked
+			arena = binary.BigEndian.AppendUint32(arena, uint32(i))
 			return arena, span{from, len(arena)}, nil
 		}
 	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID:
@@ -62,6 +62,12 @@ func appendValue(m *pgtype.Map, arena []byte, col *column, v any) ([]byte, span,
 		}
 	}
 	out, err := m.Encode(oid, format, v, arena)
+	if text, ok := v.(string); ok && err != nil {
+		// As people write a uuid, a date or a number with decimals.
+		if parsed, perr := parseText(m, oid, text); perr == nil {
+			out, err = m.Encode(oid, format, parsed, arena[:from])
+		}
+	}
 	if err != nil {
 		return arena, null, fmt.Errorf("a %T does not fit: %w", v, err)
 	}
@@ -69,6 +75,14 @@ func appendValue(m *pgtype.Map, arena []byte, col *column, v any) ([]byte, span,
 		return arena, null, nil
 	}
 	return out, span{from, len(out)}, nil
+}
+
+func parseText(m *pgtype.Map, oid uint32, text string) (any, error) {
+	t, ok := m.TypeForOID(oid)
+	if !ok {
+		return nil, fmt.Errorf("type %d is unknown", oid)
+	}
+	return t.Codec.DecodeValue(m, oid, pgtype.TextFormatCode, []byte(text))
 }
 
 func appendJSONColumn(arena []byte, col *column, v any) ([]byte, span, error) {
@@ -121,18 +135,18 @@ func add(arena []byte, col *column, a, b span) ([]byte, span, bool) {
 	from := len(arena)
 	switch col.elemOID {
 	case pgtype.Int8OID:
-		i, j := int64(binary.BigEndian.Uint64(x)), int64(binary.BigEndian.Uint64(y)) //nolint:gosec // all 64 bits are meant
+		i, j := int64(binary.BigEndian.Uint64(x)), int64(binary.BigEndian.Uint64(y))
 		sum := i + j
 		if (sum > i) != (j > 0) && j != 0 {
 			return arena, null, false // the server reports the overflow
 		}
-		arena = binary.BigEndian.AppendUint64(arena, uint64(sum)) //nolint:gosec // all 64 bits are meant
+		arena = binary.BigEndian.AppendUint64(arena, uint64(sum))
 	case pgtype.Int4OID:
-		sum := int64(int32(binary.BigEndian.Uint32(x))) + int64(int32(binary.BigEndian.Uint32(y))) //nolint:gosec // all 32 bits are meant
+		sum := int64(int32(binary.BigEndian.Uint32(x))) + int64(int32(binary.BigEndian.Uint32(y)))
 		if sum < math.MinInt32 || sum > math.MaxInt32 {
 			return arena, null, false
 		}
-		arena = binary.BigEndian.AppendUint32(arena, uint32(sum)) //nolint:gosec // just checked
+		arena = binary.BigEndian.AppendUint32(arena, uint32(sum))
 	default:
 		return arena, null, false
 	}
@@ -146,8 +160,8 @@ func appendArray(buf []byte, elemOID uint32, n int, element func(i int) (value [
 	hasNull := len(buf)
 	buf = binary.BigEndian.AppendUint32(buf, 0)
 	buf = binary.BigEndian.AppendUint32(buf, elemOID)
-	buf = binary.BigEndian.AppendUint32(buf, uint32(n)) //nolint:gosec // bounded by the batch
-	buf = binary.BigEndian.AppendUint32(buf, 1)         // lower bound
+	buf = binary.BigEndian.AppendUint32(buf, uint32(n))
+	buf = binary.BigEndian.AppendUint32(buf, 1) // lower bound
 	for i := range n {
 		value, isNull := element(i)
 		if isNull {
@@ -155,7 +169,7 @@ func appendArray(buf []byte, elemOID uint32, n int, element func(i int) (value [
 			buf = binary.BigEndian.AppendUint32(buf, math.MaxUint32) // length -1
 			continue
 		}
-		buf = binary.BigEndian.AppendUint32(buf, uint32(len(value))) //nolint:gosec // bounded by the batch
+		buf = binary.BigEndian.AppendUint32(buf, uint32(len(value)))
 		buf = append(buf, value...)
 	}
 	return buf

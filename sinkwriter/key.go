@@ -28,7 +28,7 @@ func NewKey(function, source, id string) Key {
 	var k Key
 	if order, ok := functions.Order(id); ok {
 		k[0], k[1] = byte(order>>40), byte(order>>32)
-		binary.BigEndian.PutUint32(k[2:], uint32(order)) //nolint:gosec // the lower half is meant
+		binary.BigEndian.PutUint32(k[2:], uint32(order))
 	} else {
 		copy(k[:6], h[10:16])
 	}
@@ -51,7 +51,7 @@ func (k Key) String() string {
 // writerID names a cluster, function and version in the ledger.
 func writerID(cluster, function, version string) int64 {
 	h := digestOf(3, cluster, function, version)
-	return int64(binary.BigEndian.Uint64(h[:8])) //nolint:gosec // all 64 bits are meant
+	return int64(binary.BigEndian.Uint64(h[:8]))
 }
 
 // digestOf hashes a domain byte and the parts, each behind its length, so that
@@ -60,7 +60,7 @@ func digestOf(domain byte, parts ...string) [sha256.Size]byte {
 	var buf [256]byte
 	b := append(buf[:0], domain)
 	for _, p := range parts {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(p))) //nolint:gosec // bounded by the event size limit
+		b = binary.BigEndian.AppendUint32(b, uint32(len(p)))
 		b = append(b, p...)
 	}
 	return sha256.Sum256(b)

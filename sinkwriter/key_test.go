@@ -18,20 +18,36 @@ var update = flag.Bool("update", false, "write testdata anew")
 // vectorInputs are the events whose keys are published in testdata/key.tsv.
 func vectorInputs() [][3]string {
 	all := [][3]string{
-		{"orders", "/shop", "1"}, {"orders", "/shop", "2"}, {"orders", "/shop", "order-000017"},
-		{"orders", "/Shop", "1"}, {"refunds", "/shop", "1"}, {"o", "rders/shop", "1"},
+		{"orders", "/shop", "1"},
+		{"orders", "/shop", "2"},
+		{"orders", "/shop", "order-000017"},
+		{"orders", "/Shop", "1"},
+		{"refunds", "/shop", "1"},
+		{"o", "rders/shop", "1"},
 		{"orders", "/shop", "0190163d-8694-739b-aea5-966c26f8ad91"},
 		{"orders", "/shop", "0190163D-8694-739B-AEA5-966C26F8AD91"},
 		{"orders", "/shop", "0190163d-8694-439b-aea5-966c26f8ad91"},
 		{"orders", "/shop", "0190163d-8694-739b-cea5-966c26f8ad91"},
-		{"orders", "/shop", "42-0123456789abcdef"}, {"orders", "/shop", "42-0123456789ABCDEF"}, {"orders", "/shop", "a42-0123456789abcdef"},
-		{"orders", "/shop", "99999999999999"}, {"orders", "/shop", "100000000000000"}, {"orders", "/shop", "123456789012345678901234567890"},
-		{"orders", "/shop", "abc"}, {"orders", "/shop", "x"}, {"orders", "/shop", "partition:3/offset:1234"},
-		{"orders", "/shop", "größe-7"}, {"orders", "/läden/ö", "日本語"}, {"orders", "/shop", "٣"}, {"orders", "/shop", "a b 9"},
-		{"orders", "https://example.com/a?b=c#d", "9"}, {"orders", "/shop", "7\n"}, {"orders", "/shop", "0"}, {"orders", "/shop", "-1"},
+		{"orders", "/shop", "42-0123456789abcdef"},
+		{"orders", "/shop", "42-0123456789ABCDEF"},
+		{"orders", "/shop", "a42-0123456789abcdef"},
+		{"orders", "/shop", "99999999999999"},
+		{"orders", "/shop", "100000000000000"},
+		{"orders", "/shop", "123456789012345678901234567890"},
+		{"orders", "/shop", "abc"},
+		{"orders", "/shop", "x"},
+		{"orders", "/shop", "partition:3/offset:1234"},
+		{"orders", "/shop", "größe-7"},
+		{"orders", "/läden/ö", "日本語"},
+		{"orders", "/shop", "٣"},
+		{"orders", "/shop", "a b 9"},
+		{"orders", "https://example.com/a?b=c#d", "9"},
+		{"orders", "/shop", "7\n"},
+		{"orders", "/shop", "0"},
+		{"orders", "/shop", "-1"},
 		{"orders", "/shop", strings.Repeat("x", 300) + "5"},
 	}
-	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same ones each time
+	r := rand.New(rand.NewPCG(1, 2))
 	for i := len(all); i < 60; i++ {
 		all = append(all, [3]string{
 			fmt.Sprintf("f%d", r.IntN(5)), fmt.Sprintf("/s/%x", r.Uint32()), fmt.Sprintf("%x-%d", r.Uint64(), r.IntN(1e6)),
@@ -58,7 +74,7 @@ func TestKeysAreThoseOfThePublishedVectors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { _ = f.Close() })
 	lines, n := bufio.NewScanner(f), 0
 	for lines.Scan() {
 		fields := strings.Split(lines.Text(), "\t")

@@ -144,7 +144,8 @@ func (s *session) run(ctx context.Context, steps []step) error {
 			case *pgconn.PipelineSync:
 				return failed
 			case *pgconn.StatementDescription:
-				s.state.prepared[steps[-1-i].sql] = r.Name
+				sql := steps[-1-i].sql
+				s.state.prepared[sql] = fresh[sql]
 				continue
 			case *pgconn.ResultReader:
 				err = readRows(r, steps[i].row)

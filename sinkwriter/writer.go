@@ -28,7 +28,7 @@ type Writer struct {
 
 	// stop ends attempts that are under way, when Close cannot wait longer.
 	stop context.CancelFunc
-	ctx  context.Context //nolint:containedctx // the writer's own life, not a caller's
+	ctx  context.Context
 	done sync.WaitGroup
 
 	mu      sync.Mutex
@@ -48,7 +48,7 @@ type offer struct {
 	outputs           []event.Event
 	size              int // roughly, as encoded
 
-	ctx  context.Context //nolint:containedctx // the caller's, while it waits
+	ctx  context.Context
 	done chan result
 	twin *offer // another offer of the same key in the same batch
 }
@@ -145,7 +145,7 @@ func (w *Writer) newOffer(ctx context.Context, offered Offer) (*offer, error) {
 			o.size += 512 + len(o.outputs[i].DataEncoded)
 		}
 	}
-	buf := digestBuffers.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else
+	buf := digestBuffers.Get().(*[]byte)
 	defer digestBuffers.Put(buf)
 	var err error
 	if o.digest, *buf, err = digestEffects(*buf, offered.Effects, o.outputs); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -55,6 +56,9 @@ func newPool(t *testing.T, url string) *pgxpool.Pool {
 
 func newWriter(t *testing.T, pool *pgxpool.Pool, config sinkwriter.Config) *sinkwriter.Writer {
 	t.Helper()
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
 	w, err := sinkwriter.New(pool, config)
 	if err != nil {
 		t.Fatal(err)
