@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"syscall"
 )
 
 // Ports that FreePort picks from. Linux takes a client's port from 32768 on, macOS
@@ -39,6 +40,9 @@ func CheckPort(port int) error {
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(context.Background(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("port %d on 127.0.0.1 is taken: stop what listens there, or choose another port", port)
+	}
 	if err != nil {
 		return err
 	}

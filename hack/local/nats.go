@@ -1,0 +1,168 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// DefaultSyncInterval is how often NATS forces to the disk what it has stored
+// and acknowledged, unless it is told otherwise.
+const DefaultSyncInterval = "2m"
+
+// NATSConfig sets up a [NATS]. A field left at zero takes the default named
+// beside it.
+type NATSConfig struct {
+	// Program is the file that hack/nats was built into. Required.
+	Program string
+
+	// Dir holds the streams, in Dir/nats. Required; made if missing.
+	Dir string
+
+	// Port on 127.0.0.1. Defaults to a free one, chosen once.
+	Port int
+
+	// SyncInterval is how often what is stored is forced to the disk: a
+	// duration, or "always", before each acknowledgement. A process that is
+	// killed loses nothing either way; a machine that loses power does.
+	// Defaults to the server's default, 2m.
+	SyncInterval string
+
+	// Grace is how long the server may take to end. Defaults to 1 s.
+	Grace time.Duration
+
+	// StartTimeout bounds a start, recovery of the streams included.
+	// Defaults to 30 s.
+	StartTimeout time.Duration
+}
+
+// NATS is a running NATS server with JetStream that listens on 127.0.0.1 only
+// and is started again when it dies. Its methods may be called concurrently.
+type NATS struct {
+	cfg  NATSConfig
+	part *Part
+}
+
+// StartNATS starts a server on the streams in cfg.Dir and waits until it answers.
+func StartNATS(ctx context.Context, sup *Supervisor, cfg NATSConfig) (*NATS, error) {
+	if cfg.Program == "" || cfg.Dir == "" {
+		return nil, errors.New("start NATS: Program or Dir is missing")
+	}
+	if cfg.SyncInterval == "" {
+		cfg.SyncInterval = DefaultSyncInterval
+	}
+	if cfg.StartTimeout == 0 {
+		cfg.StartTimeout = 30 * time.Second
+	}
+	dir, err := filepath.Abs(filepath.Join(cfg.Dir, "nats"))
+	if err != nil {
+		return nil, fmt.Errorf("prepare NATS: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("prepare NATS: %w", err)
+	}
+	if cfg.Port == 0 {
+		if cfg.Port, err = FreePort(); err != nil {
+			return nil, fmt.Errorf("prepare NATS: %w", err)
+		}
+	}
+	if err := CheckPort(cfg.Port); err != nil {
+		return nil, fmt.Errorf("start NATS: %w", err)
+	}
+	n := &NATS{cfg: cfg}
+	n.part, err = sup.Start(PartConfig{
+		Name:  "nats",
+		Path:  cfg.Program,
+		Args:  []string{"-port", strconv.Itoa(cfg.Port), "-dir", dir, "-sync-interval", cfg.SyncInterval},
+		Stage: StageServers,
+		Grace: cfg.Grace,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := n.WaitUntilReady(ctx); err != nil {
+		n.part.Stop(ctx)
+		return nil, err
+	}
+	return n, nil
+}
+
+// Part is the server's process, to be killed or asked for its number.
+func (n *NATS) Part() *Part { return n.part }
+
+// Port is where the server listens on 127.0.0.1.
+func (n *NATS) Port() int { return n.cfg.Port }
+
+// SyncInterval is how often the server forces to the disk what it has stored, as
+// it was told.
+func (n *NATS) SyncInterval() string { return n.cfg.SyncInterval }
+
+// URL is where clients connect to.
+func (n *NATS) URL() string {
+	return "nats://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(n.cfg.Port))
+}
+
+// WaitUntilReady returns when JetStream answers; an error, if the server dies
+// meanwhile or does not answer in time, says why.
+func (n *NATS) WaitUntilReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.StartTimeout)
+	defer cancel()
+	restarts := n.part.Restarts()
+	for {
+		err := n.ping(ctx)
+		if err == nil {
+			return nil
+		}
+		if n.part.Pid() == 0 || n.part.Restarts() > restarts {
+			return fmt.Errorf("NATS cannot start: %s; its log is %s", n.whyDead(), n.part.LogFile())
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("NATS does not answer on port %d: %w; its log is %s", n.cfg.Port, err, n.part.LogFile())
+		}
+	}
+}
+
+func (n *NATS) ping(ctx context.Context) error {
+	conn, err := nats.Connect(n.URL(), nats.Timeout(2*time.Second))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err = js.AccountInfo(ctx)
+	return err
+}
+
+func (n *NATS) whyDead() string {
+	for _, line := range tail(n.part.LogFile()) {
+		switch {
+		case strings.Contains(line, "address already in use"):
+			return fmt.Sprintf("port %d on 127.0.0.1 is taken: stop what listens there, or choose another port", n.cfg.Port)
+		case strings.Contains(line, "no space left on device"), strings.Contains(line, "insufficient storage"):
+			return fmt.Sprintf("no space left on the disk of %s: make room, then start again", n.cfg.Dir)
+		}
+		if _, text, ok := strings.Cut(line, "[FTL] "); ok {
+			return shorten(text)
+		}
+	}
+	if line := lastLine(n.part.LogFile()); line != "" {
+		return line
+	}
+	return "it ended without a word"
+}

@@ -1,0 +1,87 @@
+package local_test
+
+import (
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/hack/local"
+)
+
+func buildNATS(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "nats")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../nats").CombinedOutput(); err != nil {
+		t.Fatalf("build hack/nats: %v\n%s", err, out)
+	}
+	return program
+}
+
+func TestNATSKeepsWhatItAcknowledgedWhenKilled(t *testing.T) {
+	t.Parallel()
+
+	sup := newSupervisor(t, local.SupervisorConfig{RestartDelay: 50 * time.Millisecond})
+	server, err := local.StartNATS(t.Context(), sup, local.NATSConfig{Program: buildNATS(t), Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := server.SyncInterval(); got != "2m" {
+		t.Errorf("sync interval %q, want the server's default", got)
+	}
+	conn, err := nats.Connect(server.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const messages = 500
+	for range messages {
+		if _, err := js.Publish(t.Context(), "s", []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := server.Part().Kill(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it runs again", func() bool { return server.Part().Restarts() == 1 })
+	if err := server.WaitUntilReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the stream answers", func() bool { _, err := stream.Info(t.Context()); return err == nil })
+	info, err := stream.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.State.Msgs != messages {
+		t.Errorf("%d messages after the kill, want all %d that were acknowledged", info.State.Msgs, messages)
+	}
+}
+
+func TestNATSSaysThatItsPortIsTaken(t *testing.T) {
+	t.Parallel()
+
+	program := buildNATS(t)
+	sup := newSupervisor(t, local.SupervisorConfig{})
+	first, err := local.StartNATS(t.Context(), sup, local.NATSConfig{Program: program, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = local.StartNATS(t.Context(), newSupervisor(t, local.SupervisorConfig{}),
+		local.NATSConfig{Program: program, Dir: t.TempDir(), Port: first.Port()})
+	if err == nil || !strings.Contains(err.Error(), "is taken") {
+		t.Errorf("second server on one port: %v, want that it is taken", err)
+	}
+}

@@ -1,0 +1,270 @@
+package local_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tandem-fn/tandem/hack/local"
+)
+
+// openDir is a temporary folder that the account which PostgreSQL runs as may
+// enter; t.TempDir is closed to it.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tandem-local-") //nolint:usetesting // see above
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func startPostgres(t *testing.T, sup *local.Supervisor, cfg local.PostgresConfig) *local.Postgres {
+	t.Helper()
+	p, err := local.StartPostgres(t.Context(), sup, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func execute(t *testing.T, url, sql string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(t.Context()) }()
+	if _, err := conn.Exec(t.Context(), sql); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func query[T any](t *testing.T, url, sql string) T {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(t.Context()) }()
+	var v T
+	if err := conn.QueryRow(t.Context(), sql).Scan(&v); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}
+
+func TestPostgresKeepsItsDataFromRunToRun(t *testing.T) {
+	t.Parallel()
+
+	dir := openDir(t)
+	for i := range 2 {
+		sup := newSupervisor(t, local.SupervisorConfig{})
+		p := startPostgres(t, sup, local.PostgresConfig{Dir: dir})
+		if i == 0 {
+			execute(t, p.URL(), "create table kept as select 7 as a")
+		} else if got := query[int](t, p.URL(), "select a from kept"); got != 7 {
+			t.Errorf("what the first run wrote is %d now, want 7", got)
+		}
+		start := time.Now()
+		sup.Stop(t.Context())
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("stopping took %s, want at most 5s", took)
+		}
+	}
+}
+
+func TestPostgresIsDurableAndListensOnlyHere(t *testing.T) {
+	t.Parallel()
+
+	p := startPostgres(t, newSupervisor(t, local.SupervisorConfig{}), local.PostgresConfig{Dir: openDir(t)})
+	for setting, want := range map[string]string{
+		"fsync":                   "on",
+		"synchronous_commit":      "on",
+		"full_page_writes":        "on",
+		"listen_addresses":        "127.0.0.1",
+		"unix_socket_directories": "",
+		"server_encoding":         "UTF8",
+		"data_checksums":          "on",
+		"password_encryption":     "scram-sha-256",
+	} {
+		if got := query[string](t, p.AdminURL("postgres"), "select current_setting('"+setting+"')"); got != want {
+			t.Errorf("%s is %q, want %q", setting, got, want)
+		}
+	}
+	if query[bool](t, p.URL(), "select rolsuper from pg_roles where rolname = current_user") {
+		t.Error("the role of URL() is a superuser")
+	}
+	info, err := os.Stat(filepath.Join(filepath.Dir(p.DataDir()), "pgpass"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("the password's file has mode %v, want 0600", info.Mode().Perm())
+	}
+	wrong, err := url.Parse(p.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong.User = url.UserPassword("tandem", "wrong")
+	if conn, err := pgx.Connect(t.Context(), wrong.String()); err == nil {
+		_ = conn.Close(t.Context())
+		t.Error("a wrong password is accepted")
+	}
+}
+
+func TestPostgresComesBackAfterKillAndCrash(t *testing.T) {
+	t.Parallel()
+
+	p := startPostgres(t, newSupervisor(t, local.SupervisorConfig{RestartDelay: 100 * time.Millisecond}),
+		local.PostgresConfig{Dir: openDir(t)})
+	if err := p.Crash(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// A killed one leaves its lock file behind, here with the number of a process
+	// that is alive: ours.
+	pid := p.Part().Pid()
+	if err := p.Part().Kill(9); err != nil {
+		t.Fatal(err)
+	}
+	lock := filepath.Join(p.DataDir(), "postmaster.pid")
+	if content, err := os.ReadFile(lock); err == nil {
+		other := strings.Replace(string(content), strconv.Itoa(pid), strconv.Itoa(os.Getpid()), 1)
+		_ = os.WriteFile(lock, []byte(other), 0o600)
+	}
+	eventually(t, "it answers again", func() bool {
+		conn, err := pgx.Connect(t.Context(), p.URL())
+		if err != nil {
+			return false
+		}
+		_ = conn.Close(t.Context())
+		return true
+	})
+}
+
+func TestPostgresGoesWhereItsAccountCanEnter(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Log("only root has somebody else to run PostgreSQL as")
+		return
+	}
+
+	closed := t.TempDir() // 0700, like /root
+	p := startPostgres(t, newSupervisor(t, local.SupervisorConfig{}), local.PostgresConfig{Dir: closed})
+	t.Cleanup(func() { _ = os.RemoveAll(p.DataDir()) })
+	if strings.HasPrefix(p.DataDir(), closed) {
+		t.Errorf("data in %s, which the server's account cannot enter", p.DataDir())
+	}
+	link, err := os.Readlink(filepath.Join(closed, "postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if link != p.DataDir() {
+		t.Errorf("the link leads to %s, the data is in %s", link, p.DataDir())
+	}
+	if got := query[int](t, p.URL(), "select 1"); got != 1 {
+		t.Errorf("select 1 is %d", got)
+	}
+}
+
+func TestPostgresSaysWhatIsWrongInOneLine(t *testing.T) {
+	t.Parallel()
+
+	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = taken.Close() })
+
+	for _, tt := range []struct {
+		name  string
+		cfg   local.PostgresConfig
+		spoil func(t *testing.T, dir string)
+		want  string
+	}{
+		{
+			name: "taken port",
+			cfg:  local.PostgresConfig{Port: taken.Addr().(*net.TCPAddr).Port},
+			want: "is taken: stop what listens there",
+		},
+		{
+			name: "setting that does not exist",
+			cfg:  local.PostgresConfig{Settings: map[string]string{"max_conections": "3"}},
+			want: `unrecognized configuration parameter "max_conections"`,
+		},
+		{
+			name: "folder without a server",
+			cfg:  local.PostgresConfig{BinDir: "/nonexistent"},
+			want: "no PostgreSQL server found: need version 15 or newer in /nonexistent",
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			tt.cfg.Dir = openDir(t)
+			_, err := local.StartPostgres(t.Context(), newSupervisor(t, local.SupervisorConfig{}), tt.cfg)
+			if err == nil {
+				t.Fatal("it started")
+			}
+			if !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %q, want one line with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestPostgresDoesNotShareItsData(t *testing.T) {
+	t.Parallel()
+
+	dir := openDir(t)
+	startPostgres(t, newSupervisor(t, local.SupervisorConfig{}), local.PostgresConfig{Dir: dir})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	_, err := local.StartPostgres(ctx, newSupervisor(t, local.SupervisorConfig{}), local.PostgresConfig{Dir: dir})
+	if err == nil || !strings.Contains(err.Error(), "another PostgreSQL (pid ") {
+		t.Errorf("second server on the same data: %v, want that another one works on it", err)
+	}
+}
+
+func TestLockIsForOneProcess(t *testing.T) {
+	t.Parallel()
+
+	dir := t.TempDir()
+	lock, err := local.AcquireLock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var locked *local.LockedError
+	if _, err := local.AcquireLock(dir); !errors.As(err, &locked) || locked.PID != os.Getpid() {
+		t.Errorf("second lock: %v, want a LockedError with pid %d", err, os.Getpid())
+	}
+	lock.Release()
+	if _, err := os.Stat(filepath.Join(dir, "lock")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the lock's file is still there: %v", err)
+	}
+	// What a killed process leaves behind does not count.
+	if err := os.WriteFile(filepath.Join(dir, "lock"), []byte("1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	lock, err = local.AcquireLock(dir)
+	if err != nil {
+		t.Fatalf("lock after a dead owner: %v", err)
+	}
+	lock.Release()
+}

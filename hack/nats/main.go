@@ -1,0 +1,90 @@
+// Command nats runs a NATS server with JetStream on 127.0.0.1, its streams in
+// files: the server of `make run`, in a process of its own, so that it can be
+// killed and started again like any other part.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+const (
+	exitFailure  = 1
+	exitUsage    = 2
+	readyTimeout = 30 * time.Second
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	opts, err := parse(os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "nats:", err)
+		os.Exit(exitUsage)
+	}
+	if err := run(ctx, opts); err != nil {
+		fmt.Fprintln(os.Stderr, "nats:", err)
+		os.Exit(exitFailure)
+	}
+}
+
+func parse(args []string) (*server.Options, error) {
+	opts := &server.Options{
+		ServerName: "tandem",
+		Host:       "127.0.0.1",
+		JetStream:  true,
+		NoSigs:     true, // ours
+		Logtime:    true,
+	}
+	flags := flag.NewFlagSet("nats", flag.ContinueOnError)
+	flags.IntVar(&opts.Port, "port", server.DEFAULT_PORT, "port on 127.0.0.1")
+	flags.StringVar(&opts.StoreDir, "dir", "", "folder for the streams (required)")
+	flags.Func("sync-interval", "how often what is stored is forced to the disk: a duration, or always, before each acknowledgement (default 2m)", func(s string) error {
+		if s == "always" {
+			opts.SyncAlways = true
+			return nil
+		}
+		d, err := time.ParseDuration(s)
+		if err != nil || d <= 0 {
+			return errors.New("want a duration like 10s, or always")
+		}
+		opts.SyncInterval = d
+		return nil
+	})
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	if opts.StoreDir == "" {
+		return nil, errors.New("name the folder for the streams with -dir")
+	}
+	return opts, nil
+}
+
+func run(ctx context.Context, opts *server.Options) error {
+	srv, err := server.NewServer(opts)
+	if err != nil {
+		return fmt.Errorf("set up the server: %w", err)
+	}
+	srv.ConfigureLogger()
+	srv.Start()
+	if !srv.ReadyForConnections(readyTimeout) {
+		srv.Shutdown()
+		return fmt.Errorf("not ready on port %d within %s", opts.Port, readyTimeout)
+	}
+	<-ctx.Done()
+	srv.Shutdown()
+	srv.WaitForShutdown()
+	return nil
+}
