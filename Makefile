@@ -1,0 +1,41 @@
+# What people do with Tandem. `make help` lists it.
+
+GOLANGCI_VERSION := v2.15.0
+BIN              := $(CURDIR)/bin
+LINT             := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this.
+	@echo 'usage: make <target> [ARGS="..."]'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+.PHONY: run
+run: ## Run PostgreSQL, NATS and two clusters here; ARGS=--help lists the flags.
+	@[ -n "$$DATABASE_URL" ] || hack/install.sh postgres
+	@echo 'building' && go build -o .tandem/bin/run ./hack/run
+	@exec .tandem/bin/run $(ARGS)
+
+.PHONY: test
+test: ## Run every test, on real PostgreSQL and real NATS; ARGS go to go test.
+	@hack/install.sh postgres cc
+	go test -race -timeout 12m $(ARGS) ./...
+
+.PHONY: lint
+lint: $(LINT) ## Look for faults and for what is not in house style.
+	go vet ./...
+	$(LINT) run ./...
+
+.PHONY: build
+build: ## Build every program into bin/.
+	go build -o $(BIN)/ ./eventing/cmd/... ./hack/...
+
+.PHONY: clean
+clean: ## Remove .tandem/ with everything that was stored, and bin/'s programs.
+	@hack/clean.sh
+	@rm -f $(filter-out $(LINT),$(wildcard $(BIN)/*))
+
+$(LINT):
+	GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv $(BIN)/golangci-lint $@

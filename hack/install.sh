@@ -1,0 +1,103 @@
+#!/bin/sh
+# Installs what Tandem needs on this machine and does not find, with the system's
+# package manager, and says so first. Quick and silent if everything is there.
+#
+#   hack/install.sh postgres      a PostgreSQL server, 15 or newer
+#   hack/install.sh cc            a C compiler, which the race detector needs
+#
+# No server is left running: Tandem starts its own, on its own data.
+set -eu
+
+least=15
+
+say() { echo "tandem: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+as_root() {
+	if [ "$(id -u)" -eq 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null 2>&1; then
+		sudo "$@"
+	else
+		die "installing needs root and there is no sudo: run as root: $*"
+	fi
+}
+
+# The folders are those of hack/local/pgbin.go.
+have_postgres() {
+	[ -z "${TANDEM_PG_BIN:-}" ] || return 0 # the run itself says if it is wrong
+	for dir in "$(pg_config --bindir 2>/dev/null || true)" \
+		"$(dirname "$(command -v initdb 2>/dev/null || echo /nowhere/x)")" \
+		/usr/lib/postgresql/*/bin /usr/pgsql-*/bin /usr/libexec/postgresql* \
+		/usr/lib/postgresql*/bin /opt/homebrew/opt/postgresql@*/bin \
+		/usr/local/opt/postgresql@*/bin /home/linuxbrew/.linuxbrew/opt/postgresql@*/bin \
+		/opt/local/lib/postgresql*/bin /Applications/Postgres.app/*/*/*/bin \
+		/usr/local/pgsql/bin /run/current-system/sw/bin /usr/bin; do
+		[ -x "$dir/initdb" ] && [ -x "$dir/pg_ctl" ] && [ -x "$dir/postgres" ] || continue
+		major=$("$dir/postgres" --version 2>/dev/null | sed -n 's/^postgres (PostgreSQL) \([0-9]*\).*/\1/p')
+		[ "${major:-0}" -lt "$least" ] || return 0
+	done
+	return 1
+}
+
+# Debian's package makes a cluster and starts it, unless it is told not to for as
+# long as it is being installed.
+apt_postgres() {
+	as_root apt-get update -q
+	offered=$(apt-cache depends postgresql 2>/dev/null | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1)
+	if [ "${offered:-0}" -lt "$least" ]; then
+		die "this system's PostgreSQL is ${offered:-missing}, Tandem needs $least or newer: add postgresql.org's packages (apt-get install postgresql-common; /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh), or set DATABASE_URL to a server you have"
+	fi
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends postgresql-common
+	conf=/etc/postgresql-common/createcluster.conf
+	as_root cp -p "$conf" "$conf.tandem"
+	as_root sh -c "echo 'create_main_cluster = false' >>$conf"
+	status=0
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends postgresql || status=$?
+	as_root mv "$conf.tandem" "$conf"
+	return "$status"
+}
+
+install_postgres() {
+	if command -v apt-get >/dev/null 2>&1; then
+		say "no PostgreSQL server $least or newer here: installing one with apt-get"
+		apt_postgres
+	elif command -v dnf >/dev/null 2>&1; then
+		say "no PostgreSQL server $least or newer here: installing one with dnf"
+		as_root dnf install -y postgresql-server
+	elif command -v apk >/dev/null 2>&1; then
+		say "no PostgreSQL server $least or newer here: installing one with apk"
+		as_root apk add --no-cache "$(apk search -q -x 'postgresql1[5-9]' | sort | tail -n 1)"
+	elif command -v brew >/dev/null 2>&1; then
+		say "no PostgreSQL server $least or newer here: installing one with brew"
+		brew install postgresql@17
+	else
+		die "no PostgreSQL server $least or newer here, and none of apt-get, dnf, apk and brew to install one: install it, name its folder in TANDEM_PG_BIN, or set DATABASE_URL to a server you have"
+	fi
+	have_postgres || die "what was installed is no PostgreSQL server $least or newer: install one, name its folder in TANDEM_PG_BIN, or set DATABASE_URL to a server you have"
+}
+
+install_cc() {
+	if command -v apt-get >/dev/null 2>&1; then
+		say "no C compiler here, which the race detector needs: installing gcc with apt-get"
+		as_root apt-get update -q
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends gcc libc6-dev
+	elif command -v dnf >/dev/null 2>&1; then
+		say "no C compiler here, which the race detector needs: installing gcc with dnf"
+		as_root dnf install -y gcc
+	elif command -v apk >/dev/null 2>&1; then
+		say "no C compiler here, which the race detector needs: installing gcc with apk"
+		as_root apk add --no-cache gcc musl-dev
+	else
+		die "no C compiler here, which the race detector needs: install gcc or clang (on macOS: xcode-select --install)"
+	fi
+}
+
+[ "$#" -gt 0 ] || die "say what: postgres, cc"
+for what in "$@"; do
+	case "$what" in
+	postgres) have_postgres || install_postgres ;;
+	cc) command -v "$(go env CC 2>/dev/null || echo cc)" >/dev/null 2>&1 || install_cc ;;
+	*) die "do not know how to install $what: say postgres or cc" ;;
+	esac
+done
