@@ -24,7 +24,7 @@ type Stream interface {
 // stream again. Messages that it handed out may still be acknowledged.
 type Reader interface {
 	// Epoch tells a stream from another one of the same name that was there
-	// before it. The same in every cluster, and for as long as the stream is.
+	// before it. It stays the same for as long as the stream is there.
 	Epoch() string
 
 	// Pull hands at most n messages to receive, one after the other, as they

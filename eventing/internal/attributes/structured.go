@@ -21,6 +21,12 @@ func IsStructured(contentType string) bool {
 	return len(contentType) >= len(prefix) && strings.EqualFold(contentType[:len(prefix)], prefix)
 }
 
+// IsContentType reports whether an event can have data of this content type.
+func IsContentType(contentType string) bool {
+	_, _, err := mime.ParseMediaType(contentType)
+	return err == nil && CheckString(contentType) == nil && !IsStructured(contentType)
+}
+
 // Structured reads an event in the JSON format, as a message of this content
 // type holds it. The error says why it is none.
 func Structured(contentType string, data []byte) (event.Event, error) {

@@ -1,0 +1,182 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// apiTimeout bounds one request to the JetStream API.
+	apiTimeout = 5 * time.Second
+
+	// maxPublishing bounds the messages of a connection that are sent and not
+	// answered yet.
+	maxPublishing = 1 << 16
+
+	// publishTimeout is when an answer that did not come is given up.
+	publishTimeout = 30 * time.Second
+)
+
+// ErrNotConnected says that there is no connection to NATS now. It is being made.
+var ErrNotConnected = errors.New("not connected to NATS")
+
+// Config sets up a [Conn]. The zero Config is ready to use.
+type Config struct {
+	// Name is what the server lists the connection under: say which program it
+	// is and in which cluster. Defaults to "tandem".
+	Name string
+
+	// Logger is told when the connection is lost (warn) and made (info), never
+	// about passwords. Defaults to discarding everything.
+	Logger *slog.Logger
+}
+
+// Conn is a connection to NATS that is made again for ever. It may be shared.
+type Conn struct {
+	nc     *nats.Conn
+	js     natsjs.JetStream
+	logger *slog.Logger
+	where  string // URLs without passwords
+	told   atomic.Bool
+
+	mu   sync.Mutex
+	lost chan struct{} // closed when the connection is lost, then a new one
+}
+
+// Connect connects to the servers at address, one URL or several with commas
+// between. It does not wait for one to answer: a server that is not there yet is
+// tried again until [Conn.Close], and until then everything else says
+// [ErrNotConnected]. The error says that the address or the configuration is not
+// usable.
+func Connect(ctx context.Context, address string, cfg Config) (*Conn, error) {
+	if cfg.Name == "" {
+		cfg.Name = "tandem"
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	where, err := withoutPasswords(address)
+	if err != nil {
+		return nil, err
+	}
+	c := &Conn{logger: cfg.Logger, where: where, lost: make(chan struct{})}
+	// The handlers run without a caller whose context they could have, and
+	// before there is a c.nc.
+	ctx = context.WithoutCancel(ctx)
+	c.nc, err = nats.Connect(address,
+		nats.Name(cfg.Name),
+		nats.MaxReconnects(-1),
+		nats.RetryOnFailedConnect(true),
+		nats.ReconnectWait(250*time.Millisecond),
+		nats.ReconnectJitter(250*time.Millisecond, 500*time.Millisecond),
+		nats.Timeout(2*time.Second),
+		// A server that is gone without a word is noticed after 10 to 15 s.
+		nats.PingInterval(5*time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.ConnectHandler(func(nc *nats.Conn) { c.connected(ctx, nc) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) { c.connected(ctx, nc) }),
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) { c.disconnected(ctx, nc, err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.inVain(ctx, err) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			c.logger.LogAttrs(ctx, slog.LevelWarn, "NATS reports an error", slog.String("url", c.where), slog.Any("err", err))
+		}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS at %s: %w", where, err)
+	}
+	c.js, err = natsjs.New(c.nc,
+		natsjs.WithDefaultTimeout(apiTimeout),
+		natsjs.WithPublishAsyncMaxPending(maxPublishing),
+		natsjs.WithPublishAsyncTimeout(publishTimeout),
+	)
+	if err != nil {
+		c.nc.Close()
+		return nil, fmt.Errorf("set up JetStream: %w", err)
+	}
+	return c, nil
+}
+
+// Close sends what is waiting to be sent, within ctx and 5 s, and ends the
+// connection. An error says that some of it may not have been sent, as an
+// acknowledgement, whose message then comes again.
+func (c *Conn) Close(ctx context.Context) error {
+	defer c.nc.Close()
+	if !c.nc.IsConnected() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	if err := c.nc.FlushWithContext(ctx); err != nil {
+		return fmt.Errorf("flush connection to NATS: %w", err)
+	}
+	return nil
+}
+
+// Ready reports [ErrNotConnected] with the address, or nil.
+func (c *Conn) Ready() error {
+	if c.nc.IsConnected() {
+		return nil
+	}
+	return fmt.Errorf("%w at %s", ErrNotConnected, c.where)
+}
+
+func (c *Conn) connected(ctx context.Context, nc *nats.Conn) {
+	c.told.Store(false)
+	c.logger.LogAttrs(ctx, slog.LevelInfo, "connected to NATS", slog.String("url", nc.ConnectedUrlRedacted()))
+}
+
+func (c *Conn) disconnected(ctx context.Context, nc *nats.Conn, err error) {
+	c.mu.Lock()
+	close(c.lost)
+	c.lost = make(chan struct{})
+	c.mu.Unlock()
+	if !nc.IsClosed() {
+		c.told.Store(true)
+		c.logger.LogAttrs(ctx, slog.LevelWarn, "connection to NATS lost, connecting again until it works",
+			slog.String("url", c.where), slog.Any("err", err))
+	}
+}
+
+// inVain is called for each try; one line is enough.
+func (c *Conn) inVain(ctx context.Context, err error) {
+	if !c.told.Swap(true) {
+		c.logger.LogAttrs(ctx, slog.LevelWarn, "no connection to NATS, trying until it works: look at NATS_URL if that does not help",
+			slog.String("url", c.where), slog.Any("err", err))
+	}
+}
+
+// loss is closed when the connection that is there now is lost.
+func (c *Conn) loss() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lost
+}
+
+// withoutPasswords gives the URLs of address as they can be shown.
+func withoutPasswords(address string) (string, error) {
+	var shown []string
+	for part := range strings.SplitSeq(address, ",") {
+		part = strings.TrimSpace(part)
+		if !strings.Contains(part, "://") {
+			part = "nats://" + part
+		}
+		u, err := url.Parse(part)
+		if err != nil || u.Host == "" {
+			// Not the parser's error: it repeats the URL, password and all.
+			return "", errors.New("connect to NATS: want a URL as nats://HOST:4222")
+		}
+		u.User = nil
+		shown = append(shown, u.String())
+	}
+	return strings.Join(shown, ","), nil
+}
