@@ -1,0 +1,101 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+)
+
+// maxReasons bounds how many refused events of a batch are named in an answer.
+const maxReasons = 32
+
+// serveBatch commits the events of a batch, each for itself and concurrently. It
+// answers 204 if all of them are committed, else the status that says most about
+// trying again: 503 before 500 before 422, and one line for each refused event.
+// What was committed stays so and is found when the batch comes again.
+func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte) {
+	members, err := readBatch(body)
+	if err != nil {
+		h.fail(w, r, withStatus(http.StatusBadRequest, fmt.Errorf("this is no valid batch of CloudEvents: %w", err)))
+		return
+	}
+	// All of them together have the time that one has.
+	ctx, cancel := context.WithTimeout(r.Context(), h.config.Deadline+h.config.CommitTimeout)
+	defer cancel()
+
+	refusals := make([]string, len(members))
+	statuses := make([]int, len(members))
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(len(members), h.config.MaxConcurrent) {
+		workers.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(members)); i = next.Add(1) - 1 {
+				if err := h.handleMember(ctx, members[i]); err != nil {
+					statuses[i], refusals[i] = statusOf(err), err.Error()
+				}
+			}
+		})
+	}
+	workers.Wait()
+
+	worst, refused := 0, 0
+	var lines []string
+	for i, status := range statuses {
+		if status == 0 {
+			continue
+		}
+		worst = max(worst, status)
+		if refused++; refused <= maxReasons {
+			lines = append(lines, fmt.Sprintf("event %d: %d %s", i, status, refusals[i]))
+		}
+	}
+	if refused == 0 {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	if refused > maxReasons {
+		lines = append(lines, fmt.Sprintf("and %d more of %d events", refused-maxReasons, len(members)))
+	}
+	h.refuse(w, worst, lines...)
+}
+
+// handleMember works on one event of a batch. One that is not valid is no reason
+// for 400, since the batch is what was asked for, and it can be read.
+func (h *Handler) handleMember(ctx context.Context, object []byte) error {
+	e, err := readMember(object)
+	if err != nil {
+		err = withStatus(http.StatusUnprocessableEntity, fmt.Errorf("this is no valid CloudEvent: %w", err))
+		h.log.unreadable(ctx, err)
+		return err
+	}
+	_, err = h.handle(ctx, e)
+	return err
+}
+
+func readMember(object []byte) (event.Event, error) {
+	return readObject(&scanner{text: object}, false)
+}
+
+// readBatch splits a batch (JSON format 1.0.2, section 4) into its events.
+func readBatch(body []byte) ([][]byte, error) {
+	if err := checkJSON(body); err != nil {
+		return nil, err
+	}
+	s := scanner{text: body}
+	if s.space(); s.text[s.i] != '[' {
+		return nil, errors.New("want a JSON array")
+	}
+	var objects [][]byte
+	for more := s.next(true); more; more = s.next(false) {
+		if s.text[s.i] != '{' {
+			return nil, fmt.Errorf("element %d is not an object", len(objects))
+		}
+		objects = append(objects, s.value())
+	}
+	return objects, nil
+}

@@ -1,0 +1,97 @@
+package serve
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+)
+
+// Extensions of a dead letter: the first is ours and names the function, the
+// others are Knative Eventing's.
+const (
+	extFunction    = "tandemfunction"
+	extDestination = "knativeerrordest"
+	extCode        = "knativeerrorcode"
+	extData        = "knativeerrordata"
+)
+
+// maxDeadLetter bounds the body of a dead letter, in bytes: what is too large for
+// an event must not be too large here. NATS takes no larger message.
+const maxDeadLetter = 64 << 20
+
+// serveDeadLetter keeps a dead letter. It takes events that are not valid in
+// every respect, since that may be why they are dead. No function has a part in
+// it, nor has the ledger.
+func (h *Handler) serveDeadLetter(w http.ResponseWriter, r *http.Request) {
+	mode, err := contentMode(r)
+	if err == nil && mode == batch {
+		err = withStatus(http.StatusBadRequest, errors.New("send dead letters one by one"))
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	body, err := readBody(w, r, maxDeadLetter)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	e, err := readEvent(mode, r.Header, body, true)
+	if err != nil {
+		// It cannot be an event in another format either: 415 would say so.
+		h.fail(w, r, withStatus(http.StatusBadRequest, err))
+		return
+	}
+	letter := h.deadLetter(e)
+	ctx, cancel := context.WithTimeout(r.Context(), h.config.CommitTimeout)
+	defer cancel()
+	if err := h.config.DeadLetters.Save(ctx, letter); err != nil {
+		err = withStatus(http.StatusServiceUnavailable, fmt.Errorf("keep dead letter: %w", err))
+		h.log.refused(r.Context(), letter.Function, letter.Event, err)
+		h.refuse(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// deadLetter takes what its dead-lettering added out of an event.
+func (h *Handler) deadLetter(e event.Event) DeadLetter {
+	letter := DeadLetter{Event: e}
+	context, ok := e.Context.(*event.EventContextV1)
+	if !ok {
+		return letter
+	}
+	extensions := context.Extensions
+	letter.Function, _ = extensions[extFunction].(string)
+	if letter.Function == "" {
+		if f, ok := h.byType[e.Type()]; ok {
+			letter.Function = f.Name
+		}
+	}
+	switch code := extensions[extCode].(type) {
+	case string:
+		if n, err := strconv.ParseUint(code, 10, 16); err == nil {
+			letter.Code = int(n)
+		}
+	case int32:
+		letter.Code = int(code)
+	}
+	letter.Reason, _ = extensions[extData].(string)
+	if text, err := base64.StdEncoding.DecodeString(letter.Reason); err == nil && utf8.Valid(text) {
+		letter.Reason = strings.ReplaceAll(string(text), "\x00", "\ufffd")
+	}
+	for _, name := range []string{extFunction, extDestination, extCode, extData} {
+		delete(extensions, name)
+	}
+	if len(extensions) == 0 {
+		context.Extensions = nil
+	}
+	return letter
+}

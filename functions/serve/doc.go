@@ -1,0 +1,36 @@
+// Package serve takes CloudEvents over HTTP, has the right function compute
+// their Effects, has these committed, and answers with a status that says whose
+// fault it was if that did not work.
+//
+// # What is promised
+//
+//   - 204 is answered only after the committer said that the event is committed,
+//     now or before. The header Tandem-Receipt says "won" or "lost", Tandem-Key
+//     has the event's key in the ledger.
+//   - 400, 413 and 415: what came is no valid CloudEvent. 422: it is one, but can
+//     never work, or no function takes its type. 500: the function broke on it
+//     (error, panic, deadline). 503, with Retry-After: anything else, none of it
+//     the event's fault. Bodies of errors are text, one line, or for a batch one
+//     line for each event that was refused.
+//   - An answer is given within Config.Deadline and Config.CommitTimeout after
+//     the request has been read, whatever the function does.
+//   - Of an event's data nothing is logged.
+//
+// # What is not
+//
+// A function that ignores its context cannot be stopped; it is left behind and
+// counted, and [Handler.Alive] says when there are too many of them.
+//
+// # Design
+//
+// The codes are the ones that Knative Eventing acts upon: it gives up at once on
+// 400, 413, 415 and 422 (dead letter), and tries again on 500, 503, 404 and 405.
+// So a path or method that does not exist, a fault of whoever set the address, is
+// not held against the event.
+//
+// Messages are read by our own reading of the CloudEvents HTTP binding 1.0.2 and
+// JSON format, and not by the SDK's, because that one does not decode header
+// values, answers 500 to malformed JSON, panics on some of it, drops what follows
+// an empty attribute name, and takes the first of two ids. Events of version 0.3
+// are lifted to 1.0, and times are in UTC, so a function sees one form only.
+package serve
