@@ -12,6 +12,8 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/tandem-fn/tandem/functions"
 )
 
 const (
@@ -80,7 +82,7 @@ func (w *Writer) attempt(ctx context.Context, batch []*offer) (left []*offer, er
 }
 
 func (w *Writer) transact(ctx context.Context, s *session, batch []*offer) ([]*offer, error) {
-	tables, err := w.tablesOf(ctx, s, batch)
+	tables, statements, err := w.lookUp(ctx, s, batch)
 	if err != nil {
 		return batch, err
 	}
@@ -94,7 +96,7 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer) ([]*o
 		_ = s.run(ctx, []step{{sql: commitSQL}})
 		return nil, nil
 	}
-	row, events, err := w.apply(ctx, s, won, tables)
+	row, events, err := w.apply(ctx, s, won, tables, statements)
 	if err != nil {
 		return won, err
 	}
@@ -107,27 +109,32 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer) ([]*o
 	return nil, nil
 }
 
-func (w *Writer) tablesOf(ctx context.Context, s *session, batch []*offer) (map[string]*table, error) {
-	tables := map[string]*table{}
+// lookUp finds out, before anything is claimed, about the tables and statements
+// that a batch needs. Mostly both are in memory.
+func (w *Writer) lookUp(ctx context.Context, s *session, batch []*offer) (map[string]*table, map[string][]uint32, error) {
+	tables, statements := map[string]*table{}, map[string][]uint32{}
 	for _, o := range batch {
 		for i := range o.effects.Writes {
-			name := o.effects.Writes[i].Table
-			if tables[name] != nil {
-				continue
+			write := &o.effects.Writes[i]
+			var err error
+			name := write.Table
+			if write.Op == functions.OpExec {
+				name = "(statement " + write.Statement.Name + ")"
+				if _, ok := statements[write.Statement.SQL]; !ok {
+					statements[write.Statement.SQL], err = w.catalog.parameters(ctx, s, write.Statement.SQL)
+				}
+			} else if tables[name] == nil {
+				tables[name], err = w.catalog.get(ctx, s.conn.Conn(), name)
 			}
-			t, err := w.catalog.get(ctx, s.conn.Conn(), name)
-			var known *Error
-			if errors.As(err, &known) {
-				known.Function = o.function
-				return nil, &offerError{offer: o, err: known}
+			if err != nil && culpable(err) {
+				return nil, nil, blame(o, name, asError(o.function, err))
 			}
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			tables[name] = t
 		}
 	}
-	return tables, nil
+	return tables, statements, nil
 }
 
 // claim enters the keys into the ledger and finishes the offers that lost.
@@ -252,17 +259,17 @@ func (s *session) sameVersion(ctx context.Context, theirs, ours map[int64]bool) 
 }
 
 // apply sends the effects of the offers that were won, their outputs and COMMIT.
-func (w *Writer) apply(ctx context.Context, s *session, won []*offer, tables map[string]*table) (row int64, events []event.Event, err error) {
-	p := plan{types: s.types()}
+func (w *Writer) apply(ctx context.Context, s *session, won []*offer, tables map[string]*table, statements map[string][]uint32) (row int64, events []event.Event, err error) {
 	var size int
 	for _, o := range won {
-		if err := p.add(o, tables); err != nil {
-			return 0, nil, err
-		}
 		events = append(events, o.outputs...)
 		size += o.size
 	}
-	steps := p.steps()
+	p := plan{types: s.types(), arena: make([]byte, 0, size)}
+	if err := p.build(won, tables, statements); err != nil {
+		return 0, nil, err
+	}
+	steps := p.steps
 	if len(events) > 0 {
 		batch, err := encodeEvents(make([]byte, 0, size), events)
 		if err != nil {

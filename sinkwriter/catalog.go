@@ -16,8 +16,9 @@ import (
 // catalog knows the tables that effects are written to: columns, types, primary
 // keys and the order that foreign keys ask for. Shared by all batches.
 type catalog struct {
-	mu     sync.RWMutex
-	tables map[string]*table
+	mu         sync.RWMutex
+	tables     map[string]*table
+	statements map[string][]uint32 // SQL of functions to the types of its parameters
 }
 
 // table is what the catalog knows of one table.
@@ -75,6 +76,28 @@ func (c *catalog) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.tables)
+	clear(c.statements)
+}
+
+// parameters gives the types of the parameters of a function's own statement.
+func (c *catalog) parameters(ctx context.Context, s *session, sql string) ([]uint32, error) {
+	c.mu.RLock()
+	oids, ok := c.statements[sql]
+	c.mu.RUnlock()
+	if ok {
+		return oids, nil
+	}
+	oids, err := s.describe(ctx, sql)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.statements == nil {
+		c.statements = map[string][]uint32{}
+	}
+	c.statements[sql] = oids
+	return oids, nil
 }
 
 func (c *catalog) load(ctx context.Context, conn *pgx.Conn, name string) (*table, error) {

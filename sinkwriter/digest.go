@@ -31,6 +31,14 @@ func digestEffects(buf []byte, fx functions.Effects, outputs []event.Event) (dig
 		w := &fx.Writes[i]
 		b = append(b, 'w', byte(w.Op))
 		b = appendPart(b, w.Table)
+		b = appendPart(b, w.Version)
+		if w.Op == functions.OpExec {
+			b = appendPart(b, w.Statement.Name)
+			b = appendPart(b, w.Statement.SQL)
+			if b, err = appendCanonical(b, w.Args); err != nil {
+				return digest{}, b, fmt.Errorf("statement %s: %w", w.Statement.Name, err)
+			}
+		}
 		if b, err = appendRow(b, w.Key); err != nil {
 			return digest{}, b, fmt.Errorf("write %d, table %s: %w", i, w.Table, err)
 		}

@@ -1,11 +1,15 @@
 package sinkwriter
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -33,10 +37,8 @@ func appendValue(m *pgtype.Map, arena []byte, col *column, v any) ([]byte, span,
 		}
 	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID:
 		if s, ok := v.(string); ok {
-			for i := range len(s) {
-				if s[i] == 0 {
-					return arena, null, errors.New("text holds a zero byte, which PostgreSQL cannot store")
-				}
+			if strings.IndexByte(s, 0) >= 0 {
+				return arena, null, errZeroByte
 			}
 			arena = append(arena, s...)
 			return arena, span{from, len(arena)}, nil
@@ -152,6 +154,62 @@ func add(arena []byte, col *column, a, b span) ([]byte, span, bool) {
 	}
 	return arena, span{from, len(arena)}, true
 }
+
+// compareBinary compares two encoded values as the server would, where their
+// bytes tell.
+func compareBinary(col *column, x, y []byte) (int, bool) {
+	switch col.elemOID {
+	case pgtype.Int8OID, pgtype.TimestamptzOID, pgtype.TimestampOID:
+		return cmp.Compare(int64(binary.BigEndian.Uint64(x)), int64(binary.BigEndian.Uint64(y))), true
+	case pgtype.Int4OID, pgtype.DateOID:
+		return cmp.Compare(int32(binary.BigEndian.Uint32(x)), int32(binary.BigEndian.Uint32(y))), true
+	case pgtype.UUIDOID, pgtype.ByteaOID:
+		return bytes.Compare(x, y), true
+	}
+	return 0, false
+}
+
+// encodeArg encodes an argument of a function's own statement, for a parameter
+// of the type that the server told.
+func encodeArg(m *pgtype.Map, oid uint32, v any) (param []byte, format int16, err error) {
+	if isNil(v) {
+		return nil, pgtype.BinaryFormatCode, nil
+	}
+	switch oid {
+	case pgtype.JSONOID, pgtype.JSONBOID:
+		col := column{elemOID: pgtype.JSONOID}
+		param, _, err = appendJSONColumn([]byte{}, &col, v)
+		return param, pgtype.TextFormatCode, err
+	}
+	switch t := v.(type) {
+	case string:
+		if strings.IndexByte(t, 0) >= 0 {
+			return nil, 0, errZeroByte
+		}
+		return []byte(t), pgtype.TextFormatCode, nil
+	case time.Time:
+		v = t.UTC()
+	}
+	format = pgtype.BinaryFormatCode
+	if _, known := m.TypeForOID(oid); !known {
+		oid, format = pgtype.TextOID, pgtype.TextFormatCode
+	}
+	param, err = m.Encode(oid, format, v, []byte{})
+	if err != nil {
+		return nil, 0, fmt.Errorf("a %T does not fit: %w", v, err)
+	}
+	return param, format, nil
+}
+
+func isNil(v any) bool {
+	if v == nil {
+		return true
+	}
+	rv := reflect.ValueOf(v)
+	return rv.Kind() == reflect.Pointer && rv.IsNil()
+}
+
+var errZeroByte = errors.New("text holds a zero byte, which PostgreSQL cannot store")
 
 // appendArray appends the binary form of a one-dimensional array of n elements
 // (PostgreSQL, src/backend/utils/adt/arrayfuncs.c, array_recv).

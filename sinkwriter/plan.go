@@ -4,68 +4,110 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
-	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// shape is one form of statement: an operation on some columns of a table. All
-// writes of a shape that come one after the other are one statement.
-type shape struct {
-	op      functions.Op
-	columns []int // of the table, those of the primary key first and in its order
-	sql     string
-	oids    []uint32
-}
-
 // planned is one write with its values encoded.
 type planned struct {
 	table  *table
 	shape  *shape
-	offer  *offer
 	values []span // by the shape's columns
 }
 
 // plan turns the writes of many offers into few statements, in the one order
-// that all writers keep.
+// that all writers keep: rows by table and primary key, tables after those that
+// they refer to, deletes in the other direction and last.
 type plan struct {
 	types  *pgtype.Map
 	arena  []byte
-	writes []planned
+	writes []planned // in the order of the offers and of their effects
+	steps  []step
 }
 
-// add encodes the writes of an offer.
-func (p *plan) add(o *offer, tables map[string]*table) error {
-	for i := range o.effects.Writes {
-		w := &o.effects.Writes[i]
-		t := tables[w.Table]
-		s, err := t.shapeOf(w)
-		if err == nil {
-			err = p.encode(o, t, s, w)
+// build plans the effects of all offers. Any order of the offers would do; that
+// of their keys is the same in all clusters. Those with statements of their own
+// come last and one after the other, each behind its writes.
+func (p *plan) build(offers []*offer, tables map[string]*table, statements map[string][]uint32) error {
+	var withExec []*offer
+	for _, o := range offers {
+		if o.executes {
+			withExec = append(withExec, o)
+			continue
 		}
-		if err != nil {
-			var known *Error
-			if !errors.As(err, &known) {
-				known = &Error{Fault: FaultEvent, Err: err}
-			}
-			known.Function, known.Table = o.function, w.Table
-			return &offerError{offer: o, err: known}
+		if err := p.encode(o, tables); err != nil {
+			return err
+		}
+	}
+	p.flush()
+	slices.SortStableFunc(withExec, compareExecs)
+	for _, o := range withExec {
+		if err := p.encode(o, tables); err != nil {
+			return err
+		}
+		p.flush()
+		if err := p.exec(o, statements); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (p *plan) encode(o *offer, t *table, s *shape, w *functions.Write) error {
+// compareExecs brings the same statements on the same arguments together, so
+// that those that lock the same rows mostly do it in one order.
+func compareExecs(a, b *offer) int {
+	name := func(o *offer) string {
+		for i := range o.effects.Writes {
+			if w := &o.effects.Writes[i]; w.Op == functions.OpExec {
+				return w.Statement.Name
+			}
+		}
+		return ""
+	}
+	return cmp.Or(cmp.Compare(name(a), name(b)), bytes.Compare(a.execArgs, b.execArgs))
+}
+
+// blame names the offer that an error is about.
+func blame(o *offer, tableName string, err error) error {
+	var known *Error
+	if !errors.As(err, &known) {
+		known = &Error{Fault: FaultEvent, Err: err}
+	}
+	known.Function = o.function
+	if known.Table == "" {
+		known.Table = tableName
+	}
+	return &offerError{offer: o, err: known}
+}
+
+// encode adds the writes of an offer to those that wait for a flush.
+func (p *plan) encode(o *offer, tables map[string]*table) error {
+	for i := range o.effects.Writes {
+		w := &o.effects.Writes[i]
+		if w.Op == functions.OpExec {
+			continue
+		}
+		t := tables[w.Table]
+		s, err := t.shapeOf(w)
+		if err == nil {
+			err = p.encodeWrite(t, s, w)
+		}
+		if err != nil {
+			return blame(o, w.Table, err)
+		}
+	}
+	return nil
+}
+
+func (p *plan) encodeWrite(t *table, s *shape, w *functions.Write) error {
 	values := make([]span, len(s.columns))
 	for i, c := range s.columns {
 		col := &t.columns[c]
 		v, ok := w.Row[col.name]
-		if w.Op == functions.OpAdd && i < len(t.key) {
+		if i < len(t.key) && w.Key != nil {
 			v, ok = w.Key[col.name]
 		}
 		if !ok {
@@ -75,34 +117,94 @@ func (p *plan) encode(o *offer, t *table, s *shape, w *functions.Write) error {
 		if p.arena, values[i], err = appendValue(p.types, p.arena, col, v); err != nil {
 			return &Error{Fault: FaultEvent, Column: col.name, Err: err}
 		}
-		if col.inKey && values[i] == null {
-			return &Error{Fault: FaultEvent, Column: col.name, Err: errors.New("the primary key is NULL")}
+		if values[i] == null && (col.inKey || c == s.version) {
+			return &Error{Fault: FaultEvent, Column: col.name, Err: errors.New("a column of the primary key or the version is NULL")}
 		}
 	}
-	p.writes = append(p.writes, planned{table: t, shape: s, offer: o, values: values})
+	p.writes = append(p.writes, planned{table: t, shape: s, values: values})
 	return nil
 }
 
-// steps sorts and folds the writes and gives the statements.
-func (p *plan) steps() []step {
-	slices.SortStableFunc(p.writes, func(a, b planned) int {
-		if a.table != b.table {
-			return cmp.Or(cmp.Compare(a.table.rank, b.table.rank), cmp.Compare(a.table.oid, b.table.oid))
-		}
-		return p.compareKeys(&a, &b)
-	})
-	writes := p.fold(p.writes)
+// flush turns the writes that wait into statements.
+func (p *plan) flush() {
+	writes := p.writes
+	for len(writes) > 0 {
+		n := p.phase(writes)
+		p.flushPhase(writes[:n])
+		writes = writes[n:]
+	}
+	p.writes = p.writes[:0]
+}
 
-	var steps []step
-	for from := 0; from < len(writes); {
+// phase counts the writes that may be sorted together: all, but for a row that
+// is written again after it was deleted.
+func (p *plan) phase(writes []planned) int {
+	var deleted map[string]bool
+	for i := range writes {
+		w := &writes[i]
+		if w.shape.op != functions.OpDelete && deleted == nil {
+			continue
+		}
+		row := p.rowID(w)
+		if w.shape.op != functions.OpDelete {
+			if deleted[row] {
+				return i
+			}
+			continue
+		}
+		if deleted == nil {
+			deleted = map[string]bool{}
+		}
+		deleted[row] = true
+	}
+	return len(writes)
+}
+
+func (p *plan) rowID(w *planned) string {
+	id := appendInt(nil, int64(w.table.oid))
+	for i := range w.table.key {
+		id = appendPart(id, p.arena[w.values[i].from:w.values[i].to])
+	}
+	return string(id)
+}
+
+func (p *plan) flushPhase(writes []planned) {
+	slices.SortStableFunc(writes, func(a, b planned) int { return p.compare(&a, &b) })
+	var deletes []planned
+	if slices.ContainsFunc(writes, func(w planned) bool { return w.shape.op == functions.OpDelete }) {
+		writes, deletes = p.partDeletes(writes)
+	}
+	p.runs(p.fold(writes))
+	p.runs(deletes)
+}
+
+// partDeletes takes the deletes out, and with them what the same row was given
+// before: in a phase nothing comes after.
+func (p *plan) partDeletes(sorted []planned) (writes, deletes []planned) {
+	for from := 0; from < len(sorted); {
 		to := from + 1
-		for to < len(writes) && writes[to].shape == writes[from].shape && p.compareKeys(&writes[to], &writes[to-1]) != 0 {
+		for to < len(sorted) && p.compare(&sorted[from], &sorted[to]) == 0 {
 			to++
 		}
-		steps = append(steps, p.step(writes[from:to]))
+		last := sorted[to-1]
+		if last.shape.op == functions.OpDelete {
+			deletes = append(deletes, last)
+		} else {
+			writes = append(writes, sorted[from:to]...)
+		}
 		from = to
 	}
-	return steps
+	slices.SortStableFunc(deletes, func(a, b planned) int {
+		return cmp.Or(-cmp.Compare(a.table.rank, b.table.rank), p.compare(&a, &b))
+	})
+	return writes, deletes
+}
+
+func (p *plan) compare(a, b *planned) int {
+	if a.table != b.table {
+		return cmp.Or(cmp.Compare(a.table.rank, b.table.rank), cmp.Compare(a.table.oid, b.table.oid))
+	}
+	return p.compareKeys(a, b)
 }
 
 func (p *plan) compareKeys(a, b *planned) int {
@@ -115,24 +217,39 @@ func (p *plan) compareKeys(a, b *planned) int {
 	return 0
 }
 
-// fold makes one write of several on the same row where that gives the same.
-// The writes are sorted by table and key.
+// fold makes one write of several on the same row where that gives the same as
+// one after the other. The writes are sorted by table and key.
 func (p *plan) fold(writes []planned) []planned {
 	out := writes[:0]
 	for _, w := range writes {
-		if n := len(out); n > 0 && out[n-1].shape == w.shape && p.compareKeys(&out[n-1], &w) == 0 {
-			switch w.shape.op {
-			case functions.OpInsert:
-				continue // the first write has won
-			case functions.OpAdd:
-				if p.foldAdd(&out[n-1], &w) {
-					continue
-				}
-			}
+		if n := len(out); n > 0 && p.compare(&out[n-1], &w) == 0 && p.foldInto(&out[n-1], &w) {
+			continue
 		}
 		out = append(out, w)
 	}
 	return out
+}
+
+// foldInto reports whether w, which comes after into on the same row, is now
+// part of it.
+func (p *plan) foldInto(into, w *planned) bool {
+	if w.shape.op == functions.OpInsert {
+		return true // the row is there by now
+	}
+	if into.shape != w.shape {
+		return false
+	}
+	switch w.shape.op {
+	case functions.OpReplace:
+		into.values = w.values
+		return true
+	case functions.OpAdd:
+		return p.foldAdd(into, w)
+	case functions.OpNewest, functions.OpDeleteNewest:
+		return p.foldNewest(into, w)
+	default:
+		return false
+	}
 }
 
 func (p *plan) foldAdd(into, w *planned) bool {
@@ -149,8 +266,34 @@ func (p *plan) foldAdd(into, w *planned) bool {
 	return true
 }
 
-// step is the statement for a run of writes of one shape.
-func (p *plan) step(run []planned) step {
+// foldNewest keeps the newer of two; the server decides where it takes more
+// than a look at the bytes.
+func (p *plan) foldNewest(into, w *planned) bool {
+	i := slices.Index(w.shape.columns, w.shape.version)
+	x, y := into.values[i], w.values[i]
+	c, ok := compareBinary(&w.table.columns[w.shape.version], p.arena[x.from:x.to], p.arena[y.from:y.to])
+	if !ok || c == 0 {
+		return false
+	}
+	if c < 0 {
+		into.values = w.values
+	}
+	return true
+}
+
+// runs makes a statement of each run of one shape, no row twice in it.
+func (p *plan) runs(writes []planned) {
+	for from := 0; from < len(writes); {
+		to := from + 1
+		for to < len(writes) && writes[to].shape == writes[from].shape && p.compareKeys(&writes[to], &writes[to-1]) != 0 {
+			to++
+		}
+		p.run(writes[from:to])
+		from = to
+	}
+}
+
+func (p *plan) run(run []planned) {
 	s, t := run[0].shape, run[0].table
 	params := make([][]byte, len(s.columns))
 	for c := range s.columns {
@@ -166,94 +309,32 @@ func (p *plan) step(run []planned) step {
 			return p.arena[v.from:v.to], false
 		})
 	}
-	return step{sql: s.sql, oids: s.oids, params: params, table: t.name}
+	if s.lockSQL != "" {
+		p.steps = append(p.steps, step{sql: s.lockSQL, oids: s.oids, params: params, table: t.name})
+	}
+	p.steps = append(p.steps, step{sql: s.sql, oids: s.oids, params: params, table: t.name})
 }
 
-// shapeOf finds or makes the shape of a write.
-func (t *table) shapeOf(w *functions.Write) (*shape, error) {
-	var space [64]byte
-	id := append(space[:0], byte(w.Op))
-	var colSpace [32]int
-	columns := append(colSpace[:0], t.key...)
-	rest := len(columns)
-
-	switch w.Op {
-	case functions.OpInsert:
-		for _, c := range t.key {
-			if _, ok := w.Row[t.columns[c].name]; !ok {
-				return nil, &Error{Fault: FaultFunction, Column: t.columns[c].name, Err: errors.New("the row lacks a column of the primary key")}
+// exec adds the statements of an offer. Its writes are flushed already.
+func (p *plan) exec(o *offer, statements map[string][]uint32) error {
+	for i := range o.effects.Writes {
+		w := &o.effects.Writes[i]
+		if w.Op != functions.OpExec {
+			continue
+		}
+		oids := statements[w.Statement.SQL]
+		st := step{sql: w.Statement.SQL, oids: oids, table: "(statement " + w.Statement.Name + ")"}
+		if len(oids) != len(w.Args) {
+			return blame(o, st.table, &Error{Fault: FaultFunction, Err: errors.New("the statement has another number of parameters than arguments were given")})
+		}
+		for a, v := range w.Args {
+			param, format, err := encodeArg(p.types, oids[a], v)
+			if err != nil {
+				return blame(o, st.table, err)
 			}
+			st.params, st.formats = append(st.params, param), append(st.formats, format)
 		}
-	case functions.OpAdd:
-		if len(w.Key) != len(t.key) {
-			return nil, &Error{Fault: FaultFunction, Err: fmt.Errorf("the key has %d columns, the primary key %d", len(w.Key), len(t.key))}
-		}
-		for name := range w.Key {
-			if c, ok := t.byName[name]; !ok || !t.columns[c].inKey {
-				return nil, &Error{Fault: FaultFunction, Column: name, Err: errors.New("the column is not part of the primary key")}
-			}
-		}
-		if len(w.Row) == 0 {
-			return nil, &Error{Fault: FaultFunction, Err: errors.New("there is nothing to add")}
-		}
-	default:
-		return nil, &Error{Fault: FaultFunction, Err: fmt.Errorf("there is no operation %d", w.Op)}
+		p.steps = append(p.steps, st)
 	}
-	for name := range w.Row {
-		c, ok := t.byName[name]
-		if !ok {
-			return nil, &Error{Fault: FaultDeployment, Column: name, Err: errors.New("the table has no such column: run the migrations")}
-		}
-		if !t.columns[c].inKey {
-			columns = append(columns, c)
-		} else if w.Op == functions.OpAdd {
-			return nil, &Error{Fault: FaultFunction, Column: name, Err: errors.New("a column of the primary key cannot be added to")}
-		}
-	}
-	slices.Sort(columns[rest:])
-	for _, c := range columns {
-		id = append(id, byte(c>>8), byte(c))
-	}
-
-	t.mu.RLock()
-	s := t.shapes[string(id)]
-	t.mu.RUnlock()
-	if s != nil {
-		return s, nil
-	}
-	s = t.newShape(w.Op, slices.Clone(columns))
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if known := t.shapes[string(id)]; known != nil {
-		return known, nil
-	}
-	t.shapes[string(id)] = s
-	return s, nil
-}
-
-func (t *table) newShape(op functions.Op, columns []int) *shape {
-	s := &shape{op: op, columns: columns}
-	var names, values, arrays, aliases, conflict, set []string
-	for i, c := range columns {
-		col := &t.columns[c]
-		name, alias := quoteIdent(col.name), "c"+strconv.Itoa(i)
-		names = append(names, name)
-		values = append(values, "u."+alias+col.cast)
-		arrays = append(arrays, "$"+strconv.Itoa(i+1))
-		aliases = append(aliases, alias)
-		s.oids = append(s.oids, col.arrayOID)
-		if i < len(t.key) {
-			conflict = append(conflict, name)
-		} else {
-			set = append(set, name+" = coalesce(t."+name+", 0) + excluded."+name)
-		}
-	}
-	action := "nothing"
-	if op == functions.OpAdd {
-		action = "update set " + strings.Join(set, ", ")
-	}
-	list := func(parts []string) string { return strings.Join(parts, ", ") }
-	s.sql = "insert into " + t.quoted + " as t (" + list(names) + ") select " + list(values) +
-		" from unnest(" + list(arrays) + ") as u(" + list(aliases) + ") on conflict (" + list(conflict) + ") do " + action
-	return s
+	return nil
 }

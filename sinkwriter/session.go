@@ -16,13 +16,14 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// step is one statement of a round trip. Parameters and results are in binary.
+// step is one statement of a round trip. Results are in binary.
 type step struct {
-	sql    string
-	oids   []uint32 // of the parameters
-	params [][]byte
-	table  string                // what it writes, for errors; may be empty
-	row    func(values [][]byte) // called for each row of the result; may be nil
+	sql     string
+	oids    []uint32 // of the parameters
+	params  [][]byte
+	formats []int16               // of the parameters; nil: all binary
+	table   string                // what it writes, for errors; may be empty
+	row     func(values [][]byte) // called for each row of the result; may be nil
 }
 
 // session is a connection while a batch has it.
@@ -77,6 +78,9 @@ func settingsSQL(serverVersion string, claimTimeout, commitTimeout time.Duration
 		"set_config('idle_in_transaction_session_timeout', " + ms(claimTimeout) + ", true)",
 		"set_config('client_connection_check_interval', " + ms(claimTimeout/2) + ", true)",
 		"set_config('statement_timeout', " + ms(commitTimeout) + ", true)",
+		// What is text here must be the same text in every cluster.
+		"set_config('timezone', 'UTC', true)",
+		"set_config('datestyle', 'ISO, YMD', true)",
 	}
 	major, _, _ := strings.Cut(serverVersion, ".")
 	if v, err := strconv.Atoi(major); err == nil && v >= 17 {
@@ -95,6 +99,15 @@ func (s *session) abandon() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = s.conn.Hijack().Close(ctx) // it is gone either way
+}
+
+// describe asks the server for the types of a statement's parameters.
+func (s *session) describe(ctx context.Context, sql string) ([]uint32, error) {
+	d, err := s.conn.Conn().PgConn().Prepare(ctx, "", sql, nil)
+	if err != nil {
+		return nil, err
+	}
+	return d.ParamOIDs, nil
 }
 
 var binaryFormat = []int16{pgtype.BinaryFormatCode}
@@ -121,10 +134,14 @@ func (s *session) run(ctx context.Context, steps []step) error {
 			pipeline.SendPrepare(name, st.sql, st.oids)
 			order = append(order, -1-i)
 		}
+		formats := st.formats
+		if formats == nil {
+			formats = binaryFormat
+		}
 		if known {
-			pipeline.SendQueryPrepared(name, st.params, binaryFormat, binaryFormat)
+			pipeline.SendQueryPrepared(name, st.params, formats, binaryFormat)
 		} else {
-			pipeline.SendQueryParams(st.sql, st.params, st.oids, binaryFormat, binaryFormat)
+			pipeline.SendQueryParams(st.sql, st.params, st.oids, formats, binaryFormat)
 		}
 		order = append(order, i)
 	}

@@ -47,6 +47,8 @@ type offer struct {
 	effects           functions.Effects
 	outputs           []event.Event
 	size              int // roughly, as encoded
+	executes          bool
+	execArgs          []byte // canonical, of its first statement
 
 	ctx  context.Context
 	done chan result
@@ -152,6 +154,14 @@ func (w *Writer) newOffer(ctx context.Context, offered Offer) (*offer, error) {
 		return nil, fault(err)
 	}
 	o.size += len(*buf)
+	for i := range offered.Effects.Writes {
+		if w := &offered.Effects.Writes[i]; w.Op == functions.OpExec && !o.executes {
+			o.executes = true
+			if o.execArgs, err = appendCanonical(nil, w.Args); err != nil {
+				return nil, fault(err)
+			}
+		}
+	}
 	return o, nil
 }
 
