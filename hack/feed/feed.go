@@ -1,0 +1,272 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"golang.org/x/time/rate"
+
+	"github.com/tandem-fn/tandem/eventing"
+)
+
+const (
+	// maxChunk and chunksAhead bound what is published and not acknowledged
+	// yet: enough to keep the server busy, not so much that it refuses.
+	maxChunk    = 256
+	chunksAhead = 8
+
+	// smooth is how long the events of one chunk may be early.
+	smooth = 5 * time.Millisecond
+
+	publishTimeout = 5 * time.Second
+	retryPause     = 100 * time.Millisecond
+	saveInterval   = 250 * time.Millisecond
+)
+
+// Config sets up a [Feed]. A field left at zero takes the default named beside it.
+type Config struct {
+	// Rate is how many events a second are published, evenly. 0, the default,
+	// is as fast as it goes.
+	Rate float64
+
+	// Save, if set, is told several times a second how many events were read
+	// and are acknowledged without a gap, bad ones included. If it fails it is
+	// told again.
+	Save func(ctx context.Context, position int) error
+
+	// Skipped, if set, is told about each event that is left out since it is
+	// none or too large: a [*LineError], or what the stream says. May be called
+	// concurrently.
+	Skipped func(error)
+}
+
+// Feed publishes events. Its counters may be read at any time.
+type Feed struct {
+	publisher eventing.Publisher
+	cfg       Config
+
+	published, skipped atomic.Int64
+	complete           atomic.Bool
+}
+
+// New makes a feed to a stream.
+func New(publisher eventing.Publisher, cfg Config) *Feed {
+	return &Feed{publisher: publisher, cfg: cfg}
+}
+
+// Published counts the events that the stream has acknowledged.
+func (f *Feed) Published() int64 { return f.published.Load() }
+
+// Skipped counts what was left out since it is no event, or one too large.
+func (f *Feed) Skipped() int64 { return f.skipped.Load() }
+
+// Complete says whether all that was to be published is acknowledged.
+func (f *Feed) Complete() bool { return f.complete.Load() }
+
+// chunk is some events that are published together.
+type chunk struct {
+	events []event.Event
+	end    int           // position after it
+	done   chan struct{} // closed when they are acknowledged
+}
+
+// Run publishes all events, which begin at position, and returns when the stream
+// has acknowledged them. While the stream cannot be reached it goes on trying. The
+// error is ctx's or that of events.
+func (f *Feed) Run(ctx context.Context, position int, events iter.Seq2[event.Event, error]) error {
+	ctx, cancel := context.WithCancel(ctx)
+	ahead := make(chan chunk, chunksAhead)
+	saved := make(chan error, 1)
+	go func() { saved <- f.follow(ctx, position, ahead) }()
+
+	err := f.publishAll(ctx, position, events, ahead)
+	close(ahead)
+	if err != nil {
+		cancel()
+	}
+	err = errors.Join(err, <-saved)
+	cancel()
+	if err != nil {
+		return fmt.Errorf("feed: %w", err)
+	}
+	f.complete.Store(true)
+	return nil
+}
+
+// item is an event, or what came in place of one.
+type item struct {
+	event event.Event
+	err   error
+}
+
+// read hands on events as they come. It may outlive its context for as long as
+// the next event takes to come, as from a terminal.
+func read(ctx context.Context, events iter.Seq2[event.Event, error]) <-chan item {
+	items := make(chan item, 2*maxChunk)
+	go func() {
+		defer close(items)
+		for e, err := range events {
+			select {
+			case items <- item{event: e, err: err}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return items
+}
+
+func (f *Feed) publishAll(ctx context.Context, position int, events iter.Seq2[event.Event, error], ahead chan<- chunk) error {
+	size, limiter := f.pace()
+	items := read(ctx, events)
+	for first := range items {
+		next := chunk{end: position}
+		if err := f.add(&next, first); err != nil {
+			return err
+		}
+		// Take what is there already, but no more: whoever types events must
+		// not have to fill a chunk.
+		for there := true; there && len(next.events) < size; {
+			select {
+			case it, more := <-items:
+				if there = more; !more {
+					break
+				}
+				if err := f.add(&next, it); err != nil {
+					return err
+				}
+			default:
+				there = false
+			}
+		}
+		if err := f.send(ctx, limiter, next, ahead); err != nil {
+			return err
+		}
+		position = next.end
+	}
+	return context.Cause(ctx)
+}
+
+func (f *Feed) add(c *chunk, it item) error {
+	var bad *LineError
+	switch {
+	case errors.As(it.err, &bad):
+		f.skip(it.err)
+	case it.err != nil:
+		return it.err
+	default:
+		c.events = append(c.events, it.event)
+	}
+	c.end++
+	return nil
+}
+
+// pace gives how many events are published together and what holds them back.
+func (f *Feed) pace() (int, *rate.Limiter) {
+	if f.cfg.Rate <= 0 {
+		return maxChunk, rate.NewLimiter(rate.Inf, maxChunk)
+	}
+	size := int(math.Ceil(f.cfg.Rate * smooth.Seconds()))
+	size = max(1, min(size, maxChunk))
+	return size, rate.NewLimiter(rate.Limit(f.cfg.Rate), size)
+}
+
+func (f *Feed) send(ctx context.Context, limiter *rate.Limiter, c chunk, ahead chan<- chunk) error {
+	if err := limiter.WaitN(ctx, len(c.events)); err != nil {
+		return err
+	}
+	c.done = make(chan struct{})
+	select {
+	case ahead <- c:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	go func() {
+		if f.publish(ctx, c.events) {
+			close(c.done)
+		}
+	}()
+	return nil
+}
+
+// publish tries until all events are acknowledged or left out; false if ctx ended
+// before.
+func (f *Feed) publish(ctx context.Context, events []event.Event) bool {
+	for {
+		attempt, cancel := context.WithTimeout(ctx, publishTimeout)
+		err := f.publisher.Publish(attempt, events)
+		cancel()
+		switch {
+		case err == nil:
+			f.published.Add(int64(len(events)))
+			return true
+		case errors.Is(err, eventing.ErrTooLarge) && len(events) == 1:
+			f.skip(fmt.Errorf("event %s of %s: %w", events[0].ID(), events[0].Source(), err))
+			return true
+		case errors.Is(err, eventing.ErrTooLarge):
+			// One of them is to blame; find it.
+			half := len(events) / 2
+			return f.publish(ctx, events[:half]) && f.publish(ctx, events[half:])
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func (f *Feed) skip(err error) {
+	f.skipped.Add(1)
+	if f.cfg.Skipped != nil {
+		f.cfg.Skipped(err)
+	}
+}
+
+// follow waits for the chunks in their order, and saves how far they are
+// acknowledged without a gap.
+func (f *Feed) follow(ctx context.Context, position int, ahead <-chan chunk) error {
+	save := func(ctx context.Context) error {
+		if f.cfg.Save == nil {
+			return nil
+		}
+		return f.cfg.Save(ctx, position)
+	}
+	tick := time.NewTicker(saveInterval)
+	defer tick.Stop()
+	saved := position
+	for c := range ahead {
+		for waiting := true; waiting; {
+			select {
+			case <-c.done:
+				position, waiting = c.end, false
+			case <-ctx.Done():
+				// What is known goes down at the last moment.
+				last, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryPause)
+				defer cancel()
+				return errors.Join(context.Cause(ctx), save(last))
+			case <-tick.C:
+				if position != saved && save(ctx) == nil {
+					saved = position
+				}
+			}
+		}
+	}
+	for position != saved {
+		if save(ctx) == nil {
+			break
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}

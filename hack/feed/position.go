@@ -1,0 +1,109 @@
+package feed
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Bucket is the key-value bucket that keeps how far feeds have come, in the same
+// NATS as the stream: they are lost together or not at all.
+const Bucket = "tandem-feed"
+
+// Positions keeps how far a feed into a stream has come.
+type Positions struct {
+	js     jetstream.JetStream
+	stream string
+	feed   string
+}
+
+// position is a value of the bucket.
+type position struct {
+	Position int    `json:"position"`
+	Epoch    string `json:"epoch"` // tells one making of the stream from the next
+}
+
+// NewPositions gives the place where the feed of this name into the stream keeps
+// how far it has come. Name and stream may have letters, digits, '-' and '_'.
+func NewPositions(conn *nats.Conn, stream, feed string) (*Positions, error) {
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return nil, fmt.Errorf("set up JetStream: %w", err)
+	}
+	return &Positions{js: js, stream: stream, feed: feed}, nil
+}
+
+// Load gives the position that was saved last; 0 if none was, or if the stream has
+// been made anew since.
+func (p *Positions) Load(ctx context.Context) (int, error) {
+	epoch, err := p.epoch(ctx)
+	if err != nil {
+		return 0, err
+	}
+	bucket, err := p.bucket(ctx)
+	if err != nil {
+		return 0, err
+	}
+	entry, err := bucket.Get(ctx, p.feed)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read position of feed %s: %w", p.feed, err)
+	}
+	var saved position
+	if err := json.Unmarshal(entry.Value(), &saved); err != nil {
+		return 0, fmt.Errorf("read position of feed %s in bucket %s: %w", p.feed, Bucket, err)
+	}
+	if saved.Epoch != epoch {
+		return 0, nil
+	}
+	return saved.Position, nil
+}
+
+// Save keeps a position.
+func (p *Positions) Save(ctx context.Context, at int) error {
+	epoch, err := p.epoch(ctx)
+	if err != nil {
+		return err
+	}
+	bucket, err := p.bucket(ctx)
+	if err != nil {
+		return err
+	}
+	value, err := json.Marshal(position{Position: at, Epoch: epoch})
+	if err != nil {
+		return fmt.Errorf("encode position: %w", err)
+	}
+	if _, err := bucket.Put(ctx, p.feed, value); err != nil {
+		return fmt.Errorf("save position of feed %s: %w", p.feed, err)
+	}
+	return nil
+}
+
+func (p *Positions) bucket(ctx context.Context) (jetstream.KeyValue, error) {
+	bucket, err := p.js.KeyValue(ctx, Bucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		bucket, err = p.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+			Bucket:      Bucket,
+			Description: "how far the feeds of `make run` have come",
+			Storage:     jetstream.FileStorage,
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", Bucket, err)
+	}
+	return bucket, nil
+}
+
+func (p *Positions) epoch(ctx context.Context) (string, error) {
+	stream, err := p.js.Stream(ctx, p.stream)
+	if err != nil {
+		return "", fmt.Errorf("look at stream %s: %w", p.stream, err)
+	}
+	return stream.CachedInfo().Created.UTC().Format("2006-01-02T15:04:05.999999999Z"), nil
+}
