@@ -182,7 +182,18 @@ func (p *Part) Stop(ctx context.Context) {
 		case <-timer.C:
 		}
 	}
-	_ = p.Kill(syscall.SIGKILL)
+	p.destroy()
+}
+
+// Destroy ends the process for ever with SIGKILL and waits until it is gone.
+func (p *Part) Destroy() {
+	p.hold()
+	defer p.sup.remove(p)
+	p.destroy()
+}
+
+func (p *Part) destroy() {
+	_ = p.Kill(syscall.SIGKILL) // gone already is what we want
 	<-p.done
 }
 

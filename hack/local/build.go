@@ -1,0 +1,65 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// modulePath is the module whose programs are built.
+const modulePath = "github.com/tandem-fn/tandem"
+
+// Programs are the files of the programs that a run consists of.
+type Programs struct {
+	Source   string // eventing/cmd/source
+	Ingest   string // eventing/cmd/ingest
+	Function string // hack/serve, which is what func would build
+	NATS     string // hack/nats
+}
+
+// Build compiles the programs into dir. What the compiler says goes to log.
+func Build(ctx context.Context, dir string, log io.Writer) (Programs, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return Programs{}, fmt.Errorf("build the parts: %w", err)
+	}
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return Programs{}, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return Programs{}, fmt.Errorf("build the parts: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator),
+		"./eventing/cmd/source", "./eventing/cmd/ingest", "./hack/serve", "./hack/nats")
+	cmd.Dir = root
+	cmd.Stdout = log
+	cmd.Stderr = log
+	if err := cmd.Run(); err != nil {
+		return Programs{}, fmt.Errorf("build the parts: go build: %w", err)
+	}
+	return Programs{
+		Source:   filepath.Join(dir, "source"),
+		Ingest:   filepath.Join(dir, "ingest"),
+		Function: filepath.Join(dir, "serve"),
+		NATS:     filepath.Join(dir, "nats"),
+	}, nil
+}
+
+// moduleRoot is the folder of our go.mod, of which the working directory must be a
+// part.
+func moduleRoot(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Path}} {{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("find Tandem's source: go list: %w; start this in a clone of it", err)
+	}
+	path, dir, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
+	if path != modulePath {
+		return "", fmt.Errorf("find Tandem's source: this folder is of module %s; start this in a clone of %s", path, modulePath)
+	}
+	return dir, nil
+}

@@ -1,0 +1,241 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// ClusterPorts is how many ports a cluster takes, from its first one on.
+const ClusterPorts = 4
+
+// readyTimeout is how long the parts of a cluster may take until they answer.
+const readyTimeout = 30 * time.Second
+
+// ClusterConfig sets up a [Cluster]. A field left at zero takes the default named
+// beside it.
+type ClusterConfig struct {
+	// Name is the cluster's, as east. Required.
+	Name string
+
+	// Programs are what [Build] gives. Required.
+	Programs Programs
+
+	// DatabaseURL and NATSURL are what the clusters share. Required.
+	DatabaseURL, NATSURL string
+
+	// Function is the one that the source delivers to. Defaults to flights.
+	Function string
+
+	// FirstPort on 127.0.0.1 is the ingest address's, the next ones are the
+	// function's, the source's metrics' and the ingest's metrics'. Defaults to
+	// free ones.
+	FirstPort int
+
+	// Env are further variables for each part, as "LOG_LEVEL=debug".
+	Env []string
+}
+
+// Cluster is what stands for a Kubernetes cluster here: a source, a function and
+// an ingest address, each a process.
+type Cluster struct {
+	cfg   ClusterConfig
+	ports [ClusterPorts]int
+
+	// The parts. Any of them may be killed, and is started again.
+	Source, Function, Ingest *Part
+}
+
+// StartCluster starts the parts of a cluster. It does not wait for them.
+func StartCluster(sup *Supervisor, cfg ClusterConfig) (*Cluster, error) {
+	if cfg.Name == "" || cfg.DatabaseURL == "" || cfg.NATSURL == "" || cfg.Programs == (Programs{}) {
+		return nil, errors.New("start cluster: Name, Programs, DatabaseURL or NATSURL is missing")
+	}
+	if cfg.Function == "" {
+		cfg.Function = "flights"
+	}
+	c := &Cluster{cfg: cfg}
+	for i := range c.ports {
+		c.ports[i] = cfg.FirstPort + i
+		if cfg.FirstPort != 0 {
+			continue
+		}
+		var err error
+		if c.ports[i], err = FreePort(); err != nil {
+			return nil, fmt.Errorf("start cluster %s: %w", cfg.Name, err)
+		}
+	}
+	if err := c.start(sup); err != nil {
+		return nil, fmt.Errorf("start cluster %s: %w", cfg.Name, err)
+	}
+	return c, nil
+}
+
+func (c *Cluster) start(sup *Supervisor) error {
+	common := slices.Concat(partEnv(os.Environ()), []string{
+		"TANDEM_CLUSTER=" + c.cfg.Name,
+		"DATABASE_URL=" + c.cfg.DatabaseURL,
+		"NATS_URL=" + c.cfg.NATSURL,
+	}, c.cfg.Env)
+	var err error
+	c.Function, err = sup.Start(PartConfig{
+		Name:  c.cfg.Name + "-function",
+		Path:  c.cfg.Programs.Function,
+		Env:   slices.Concat(common, []string{"LISTEN_ADDRESS=" + c.address(1)}),
+		Stage: StageFunctions,
+	})
+	if err != nil {
+		return err
+	}
+	c.Source, err = sup.Start(PartConfig{
+		Name: c.cfg.Name + "-source",
+		Path: c.cfg.Programs.Source,
+		Env: slices.Concat(common, []string{
+			"TANDEM_FUNCTION=" + c.cfg.Function,
+			"K_SINK=" + c.FunctionURL(),
+			"METRICS_ADDRESS=" + c.address(2),
+		}),
+		Stage: StageSources,
+	})
+	if err != nil {
+		return err
+	}
+	c.Ingest, err = sup.Start(PartConfig{
+		Name:  c.cfg.Name + "-ingest",
+		Path:  c.cfg.Programs.Ingest,
+		Env:   slices.Concat(common, []string{"LISTEN_ADDRESS=" + c.address(0), "METRICS_ADDRESS=" + c.address(3)}),
+		Stage: StageSources,
+	})
+	return err
+}
+
+// partEnv is our environment without what would point a part elsewhere.
+func partEnv(env []string) []string {
+	return slices.DeleteFunc(withoutPG(env), func(s string) bool {
+		name, _, _ := strings.Cut(s, "=")
+		switch name {
+		case "DATABASE_URL", "NATS_URL", "LISTEN_ADDRESS", "METRICS_ADDRESS", "ADDRESS", "PORT",
+			"TANDEM_CLUSTER", "TANDEM_FUNCTION", "TANDEM_FUNCTIONS", "TANDEM_STREAM", "TANDEM_STREAMS",
+			"TANDEM_OUTPUT_STREAM", "TANDEM_DEAD_LETTER_SINK":
+			return true
+		default:
+			return strings.HasPrefix(name, "K_")
+		}
+	})
+}
+
+func (c *Cluster) address(i int) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(c.ports[i]))
+}
+
+// Name is the cluster's.
+func (c *Cluster) Name() string { return c.cfg.Name }
+
+// FunctionName is the function that the source delivers to.
+func (c *Cluster) FunctionName() string { return c.cfg.Function }
+
+// IngestURL takes CloudEvents and stores them in the stream.
+func (c *Cluster) IngestURL() string { return "http://" + c.address(0) }
+
+// FunctionURL takes CloudEvents and commits what comes out of them.
+func (c *Cluster) FunctionURL() string { return "http://" + c.address(1) }
+
+// MetricsURL has the source's metrics in Prometheus' text format.
+func (c *Cluster) MetricsURL() string { return "http://" + c.address(2) + "/metrics" }
+
+// Parts are the cluster's processes.
+func (c *Cluster) Parts() []*Part { return []*Part{c.Function, c.Source, c.Ingest} }
+
+// Stop ends the whole cluster for ever, in good order.
+func (c *Cluster) Stop(ctx context.Context) {
+	c.all(func(p *Part) { p.Stop(ctx) }, c.Source, c.Ingest)
+	c.Function.Stop(ctx)
+}
+
+// Vanish ends the whole cluster for ever, at once, as if its data centre had
+// lost its power.
+func (c *Cluster) Vanish() {
+	c.all((*Part).Destroy, c.Parts()...)
+}
+
+func (c *Cluster) all(do func(*Part), parts ...*Part) {
+	var wg sync.WaitGroup
+	for _, p := range parts {
+		wg.Go(func() { do(p) })
+	}
+	wg.Wait()
+}
+
+// WaitUntilReady returns when all parts of the cluster answer, or says of the
+// first that does not why.
+func (c *Cluster) WaitUntilReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	for _, part := range []struct {
+		part *Part
+		url  string
+	}{
+		{c.Function, c.FunctionURL() + "/health/readiness"},
+		{c.Source, c.MetricsURL()},
+		{c.Ingest, c.IngestURL() + "/health"},
+	} {
+		if err := waitForOK(ctx, part.part, part.url); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waitForOK asks until the answer is 200. A part that dies again and again will
+// not become ready.
+func waitForOK(ctx context.Context, p *Part, url string) error {
+	const deaths = 3
+	restarts := p.Restarts()
+	for {
+		err := get(ctx, url)
+		if err == nil {
+			return nil
+		}
+		if p.Restarts() >= restarts+deaths {
+			return fmt.Errorf("%s ends again and again: %s; its log is %s", p.Name(), lastLine(p.LogFile()), p.LogFile())
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-p.Done():
+			return fmt.Errorf("%s is %w", p.Name(), ErrStopped)
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %w; its log is %s", p.Name(), err, p.LogFile())
+		}
+	}
+}
+
+func get(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxLineBytes))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s: %s", url, resp.Status, strings.TrimSpace(string(body)))
+	}
+	return nil
+}
