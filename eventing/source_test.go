@@ -1,0 +1,606 @@
+package eventing_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/internal/natstest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+func TestASourceDeliversEverythingAndSavesItsProgress(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publish(t, server, 1, 3000)
+	f := newFunction(t)
+	progress := &progress{}
+	s := startSource(t, server, f.url(), progress)
+	f.waitFor(t, 3000)
+	eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 3001 })
+	if err := s.source.Ready(); err != nil {
+		t.Errorf("Ready: %v", err)
+	}
+	if got := progress.epochs(); len(got) != 1 || got[0] == "" {
+		t.Errorf("epochs %v, want one", got)
+	}
+	if got := f.repeats(); got != 0 {
+		t.Errorf("%d events came more than once", got)
+	}
+}
+
+func TestASourceReadsSeveralStreams(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publish(t, server, 1, 100)
+	publishTo(t, server, "OTHER", 101, 100)
+	f := newFunction(t)
+	progress := &progress{}
+	startSourceOf(t, server, f.url(), progress, "EVENTS", "OTHER")
+	f.waitFor(t, 200)
+	eventually(t, "progress is saved for both", func() bool {
+		return progress.floor("EVENTS") == 101 && progress.floor("OTHER") == 101
+	})
+}
+
+func TestNothingIsAcknowledgedBeforeTheFunctionAnswered(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publish(t, server, 1, 10)
+	f := newFunction(t)
+	hold := make(chan struct{})
+	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
+		if e.ID() == "test-000003" {
+			<-hold
+		}
+		return http.StatusNoContent
+	})
+	progress := &progress{}
+	startSource(t, server, f.url(), progress)
+	f.waitFor(t, 9)
+	eventually(t, "the floor is at the one that is not done", func() bool { return progress.floor("EVENTS") == 3 })
+	time.Sleep(100 * time.Millisecond) // several saves
+	if got := progress.floor("EVENTS"); got != 3 {
+		t.Errorf("floor %d, want 3", got)
+	}
+	close(hold)
+	eventually(t, "the floor rises", func() bool { return progress.floor("EVENTS") == 11 })
+}
+
+func TestARefusedEventIsAcknowledgedOnlyAfterTheDeadLetterSinkTookIt(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publish(t, server, 1, 5)
+	f := newFunction(t)
+	f.answer(func(_ http.ResponseWriter, r *http.Request, e event.Event) int {
+		switch {
+		case r.URL.Path == "/dead-letters" && f.broken.Load():
+			return http.StatusServiceUnavailable
+		case r.URL.Path == "/" && e.ID() == "test-000002":
+			return http.StatusUnprocessableEntity
+		}
+		return http.StatusNoContent
+	})
+	f.broken.Store(true)
+	progress := &progress{}
+	s := startSource(t, server, f.url(), progress)
+	f.waitFor(t, 4)
+	eventually(t, "the floor is at the refused one", func() bool { return progress.floor("EVENTS") == 2 })
+	eventually(t, "it is not ready", func() bool { return s.source.Ready() != nil })
+
+	// Also not by a source that ends meanwhile.
+	s.stop()
+	startSource(t, server, f.url(), progress)
+	eventually(t, "it tries again", func() bool { return f.tried("/dead-letters test-000002") > 3 })
+	if got := progress.floor("EVENTS"); got != 2 {
+		t.Errorf("floor %d, want 2", got)
+	}
+
+	f.broken.Store(false)
+	eventually(t, "the floor rises", func() bool { return progress.floor("EVENTS") == 6 })
+}
+
+func TestASourceThatIsStoppedAndStartedLosesNothing(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publish(t, server, 1, 5000)
+	f := newFunction(t)
+	progress := &progress{}
+	for n := 500; n < 5000; n += 1500 {
+		s := startSource(t, server, f.url(), progress)
+		f.waitFor(t, n)
+		s.stop()
+	}
+	startSource(t, server, f.url(), progress)
+	f.waitFor(t, 5000)
+	eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 5001 })
+	if got := f.repeats(); got != 0 {
+		t.Errorf("%d events came more than once though every source could finish", got)
+	}
+}
+
+func TestASourceThatIsKilledLosesNothing(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publish(t, server, 1, 3000)
+	f := newFunction(t)
+	progress := &progress{}
+	for n := 500; n < 3000; n += 1000 {
+		s := startSource(t, server, f.url(), progress)
+		f.waitFor(t, n)
+		s.kill()
+	}
+	begun := time.Now()
+	startSource(t, server, f.url(), progress)
+	f.waitFor(t, 3000)
+	eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 3001 })
+	if took := time.Since(begun); took > 45*time.Second {
+		t.Errorf("took %s: it waited for AckWait", took)
+	}
+}
+
+func TestAFunctionThatDiesGetsItsEventsAgain(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publish(t, server, 1, 2000)
+	f := newFunction(t)
+	startSource(t, server, f.url(), &progress{})
+	for n := 200; n < 2000; n += 600 {
+		f.waitFor(t, n)
+		f.die()
+		f.revive(t)
+	}
+	f.waitFor(t, 2000)
+}
+
+func TestASourceMayStartBeforeFunctionAndStream(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	server.Stop()
+	f := newFunction(t)
+	f.die()
+	logger, lines := logTo()
+	progress := &progress{}
+	s := startLogged(t, server, f.url(), progress, logger, "EVENTS")
+	eventually(t, "it is not ready", func() bool { return s.source.Ready() != nil })
+	eventually(t, "it says why", func() bool {
+		text := strings.Join(lines(), "")
+		return strings.Contains(text, "not connected to NATS") && strings.Contains(text, "connection refused")
+	})
+	server.Restart(t)
+	publish(t, server, 1, 100)
+	f.revive(t)
+	f.waitFor(t, 100)
+	eventually(t, "it is ready", func() bool { return s.source.Ready() == nil })
+	for _, what := range []string{"what.is=function", "what.is=stream"} {
+		fails := 0
+		for _, line := range lines() {
+			if strings.Contains(line, "it fails") && strings.Contains(line, what) {
+				fails++
+			}
+		}
+		if fails != 1 {
+			t.Errorf("%d lines about %s, want 1:\n%s", fails, what, strings.Join(lines(), ""))
+		}
+	}
+}
+
+func TestAStreamThatIsAwayForAWhileLosesNothing(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publish(t, server, 1, 2000)
+	f := newFunction(t)
+	progress := &progress{}
+	startSource(t, server, f.url(), progress)
+	for n := 300; n < 2000; n += 600 {
+		f.waitFor(t, n)
+		server.Restart(t)
+	}
+	publish(t, server, 2001, 100)
+	f.waitFor(t, 2100)
+	eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 2101 })
+}
+
+func TestAStreamMadeAnewIsReadFromItsBeginning(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publish(t, server, 1, 100)
+	f := newFunction(t)
+	old, anew := make(chan struct{}), make(chan struct{})
+	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
+		switch e.ID() {
+		case "test-000001": // the first message of the old stream
+			<-old
+		case "test-000201": // of the new one
+			<-anew
+		}
+		return http.StatusNoContent
+	})
+	progress := &progress{}
+	startSource(t, server, f.url(), progress)
+	f.waitFor(t, 99)
+
+	nc, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteStream(t.Context(), "EVENTS"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the stream is there again", func() bool { _, err := js.Stream(t.Context(), "EVENTS"); return err == nil })
+	publish(t, server, 201, 50)
+	f.waitFor(t, 148)
+	eventually(t, "progress is saved anew", func() bool { return len(progress.epochs()) == 2 && progress.floor("EVENTS") == 1 })
+
+	// The old stream's message 1 is done now, the new one's is not.
+	close(old)
+	f.waitFor(t, 149)
+	time.Sleep(100 * time.Millisecond) // several saves
+	if got := progress.floor("EVENTS"); got != 1 {
+		t.Errorf("floor %d, want 1: a message of the old stream acknowledged one of the new", got)
+	}
+	close(anew)
+	eventually(t, "the floor rises", func() bool { return progress.floor("EVENTS") == 51 })
+}
+
+func TestADatabaseThatIsAwayHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publish(t, server, 1, 500)
+	f := newFunction(t)
+	progress := &progress{}
+	progress.broken.Store(true)
+	startSource(t, server, f.url(), progress)
+	f.waitFor(t, 500)
+	progress.broken.Store(false)
+	eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 501 })
+}
+
+func TestALongWaitForTheFunctionBringsNoRedelivery(t *testing.T) {
+	t.Parallel()
+
+	// With a stream that hands out again what it does not hear of for half a
+	// second, and a function that takes several times as long.
+	server := natstest.Start(t)
+	publish(t, server, 1, 20)
+	f := newFunction(t)
+	f.answer(func(http.ResponseWriter, *http.Request, event.Event) int {
+		time.Sleep(2 * time.Second)
+		return http.StatusNoContent
+	})
+	conn := connect(t, server)
+	stream, err := jetstream.NewStream(conn, "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	delivery := newDelivery(t, f.url(), f.url()+"/dead-letters")
+	source, err := eventing.NewSource([]eventing.Stream{impatient{stream, server}}, delivery, &progress{}, eventing.SourceConfig{
+		Function: "flights", InFlight: 5, Heartbeat: 100 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, source)
+	f.waitFor(t, 20)
+	if got := f.repeats(); got != 0 {
+		t.Errorf("%d events came more than once", got)
+	}
+	info := consumerInfo(t, server)
+	if info.NumRedelivered != 0 {
+		t.Errorf("%d redeliveries", info.NumRedelivered)
+	}
+}
+
+// impatient is a stream whose AckWait is half a second.
+type impatient struct {
+	eventing.Stream
+	server *natstest.Server
+}
+
+func (s impatient) Open(ctx context.Context) (eventing.Reader, error) {
+	reader, err := s.Stream.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	nc, err := nats.Connect(s.server.URL())
+	if err != nil {
+		return nil, err
+	}
+	defer nc.Close()
+	js, err := natsjs.New(nc)
+	if err != nil {
+		return nil, err
+	}
+	consumer, err := js.Consumer(ctx, "EVENTS", "tandem-east-flights")
+	if err != nil {
+		return nil, err
+	}
+	cfg := consumer.CachedInfo().Config
+	cfg.AckWait = 500 * time.Millisecond
+	_, err = js.UpdateConsumer(ctx, "EVENTS", cfg)
+	return reader, err
+}
+
+func TestNewSourceSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+
+	streams := []eventing.Stream{impatient{}}
+	tests := []struct {
+		name    string
+		streams []eventing.Stream
+		cfg     eventing.SourceConfig
+		want    string
+	}{
+		{name: "no stream", cfg: eventing.SourceConfig{Function: "f"}, want: "no stream"},
+		{name: "no function", streams: streams, want: "function: missing"},
+		{name: "too much at once", streams: streams, cfg: eventing.SourceConfig{Function: "f", InFlight: 20000}, want: "in flight 20000"},
+		{name: "a negative time", streams: streams, cfg: eventing.SourceConfig{Function: "f", Heartbeat: -1}, want: "negative"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			_, err := eventing.NewSource(tt.streams, nil, nil, tt.cfg)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q in it", err, tt.want)
+			}
+		})
+	}
+}
+
+// function is a sink that remembers what it answered 2xx.
+type function struct {
+	broken atomic.Bool
+
+	mu     sync.Mutex
+	server *httptest.Server
+	addr   string
+	how    func(http.ResponseWriter, *http.Request, event.Event) int
+	done   map[string]int
+	tries  map[string]int
+}
+
+func newFunction(t *testing.T) *function {
+	t.Helper()
+
+	f := &function{done: map[string]int{}, tries: map[string]int{}}
+	f.server = httptest.NewServer(f)
+	f.addr = f.server.Listener.Addr().String()
+	t.Cleanup(f.die)
+	return f
+}
+
+func (f *function) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	e, err := cehttp.NewEventFromHTTPRequest(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	f.mu.Lock()
+	how := f.how
+	f.tries[r.URL.Path+" "+e.ID()]++
+	f.mu.Unlock()
+	code := http.StatusNoContent
+	if how != nil {
+		code = how(w, r, *e)
+	}
+	if code < 300 {
+		f.mu.Lock()
+		f.done[e.ID()]++
+		f.mu.Unlock()
+	}
+	w.WriteHeader(code)
+}
+
+func (f *function) answer(how func(http.ResponseWriter, *http.Request, event.Event) int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.how = how
+}
+
+func (f *function) url() string { return "http://" + f.addr }
+
+// die ends the function as a kill does: its connections are cut.
+func (f *function) die() {
+	f.mu.Lock()
+	server := f.server
+	f.server = nil
+	f.mu.Unlock()
+	if server != nil {
+		_ = server.Listener.Close()
+		server.CloseClientConnections()
+		go server.Close() // waits for handlers, which a kill would not
+	}
+}
+
+func (f *function) revive(t *testing.T) {
+	t.Helper()
+
+	server := httptest.NewUnstartedServer(f)
+	_ = server.Listener.Close()
+	eventually(t, "the port is free", func() bool {
+		var lc net.ListenConfig
+		l, err := lc.Listen(t.Context(), "tcp", f.addr)
+		if err == nil {
+			server.Listener = l
+		}
+		return err == nil
+	})
+	server.Start()
+	f.mu.Lock()
+	f.server = server
+	f.mu.Unlock()
+}
+
+func (f *function) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.done)
+}
+
+func (f *function) repeats() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, times := range f.done {
+		n += times - 1
+	}
+	return n
+}
+
+func (f *function) tried(what string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.tries[what]
+}
+
+func (f *function) waitFor(t *testing.T, n int) {
+	t.Helper()
+
+	eventually(t, fmt.Sprintf("%d events are done", n), func() bool { return f.count() >= n })
+}
+
+// progress is a ProgressSaver in memory. The real one is sinkwriter's.
+type progress struct {
+	broken atomic.Bool
+
+	mu     sync.Mutex
+	floors map[string]uint64
+	seen   []string
+}
+
+func (p *progress) Save(_ context.Context, function, stream, epoch string, floor uint64) error {
+	if p.broken.Load() || function != "flights" {
+		return errors.New("the database is away")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.floors == nil {
+		p.floors = map[string]uint64{}
+	}
+	p.floors[stream] = floor
+	known := false
+	for _, e := range p.seen {
+		known = known || e == epoch
+	}
+	if !known {
+		p.seen = append(p.seen, epoch)
+	}
+	return nil
+}
+
+func (p *progress) floor(stream string) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.floors[stream]
+}
+
+func (p *progress) epochs() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string(nil), p.seen...)
+}
+
+// running is a source at work.
+type running struct {
+	source *eventing.Source
+	stop   func() // as SIGTERM
+	kill   func() // as SIGKILL: what it would still say is not heard
+}
+
+func startSource(t *testing.T, server *natstest.Server, sink string, progress eventing.ProgressSaver) running {
+	t.Helper()
+
+	return startSourceOf(t, server, sink, progress, "EVENTS")
+}
+
+func startSourceOf(t *testing.T, server *natstest.Server, sink string, progress eventing.ProgressSaver, streams ...string) running {
+	t.Helper()
+
+	return startLogged(t, server, sink, progress, nil, streams...)
+}
+
+func connect(t *testing.T, server *natstest.Server) *jetstream.Conn {
+	t.Helper()
+
+	conn, err := jetstream.Connect(t.Context(), server.URL(), jetstream.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+func publish(t *testing.T, server *natstest.Server, first, n int) {
+	t.Helper()
+
+	publishTo(t, server, "EVENTS", first, n)
+}
+
+func publishTo(t *testing.T, server *natstest.Server, stream string, first, n int) {
+	t.Helper()
+
+	publisher, err := jetstream.NewPublisher(connect(t, server), jetstream.StreamConfig{Name: stream})
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := make([]event.Event, n)
+	for i := range events {
+		events[i] = newEvent(fmt.Sprintf("test-%06d", first+i))
+	}
+	eventually(t, "events are stored", func() bool {
+		err = publisher.Publish(t.Context(), events)
+		return err == nil || !errors.Is(err, jetstream.ErrNotConnected)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func consumerInfo(t *testing.T, server *natstest.Server) *natsjs.ConsumerInfo {
+	t.Helper()
+
+	nc, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	consumer, err := js.Consumer(t.Context(), "EVENTS", "tandem-east-flights")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return consumer.CachedInfo()
+}
