@@ -27,18 +27,8 @@ const (
 select k, d, w from unnest($1::uuid[], $2::bytea[], $3::bigint[]) as u(k, d, w)
 on conflict (key) do nothing returning key`
 
-	// What won keys hold where it is not what was offered. A statement of its
-	// own, since it must see a winner that the claim waited for; lateral with
-	// offset, so that it is a look-up a key whatever the planner believes.
-	divergedSQL = `select u.k, l.writer from unnest($1::uuid[], $2::bytea[]) as u(k, d)
-cross join lateral (select digest, writer from tandem.ledger where key = u.k offset 0) as l
-where l.digest <> u.d`
-
 	registerSQL = `insert into tandem.writer (writer, cluster, function, version)
 values ($1, $2, $3, $4) on conflict do nothing`
-
-	sameVersionSQL = `select a.writer from tandem.writer a
-join tandem.writer b using (function, version) where a.writer = any($1::bigint[]) and b.writer = any($2::bigint[])`
 
 	outboxInsertSQL = `insert into tandem.outbox (events) values ($1) returning id`
 	outboxDeleteSQL = `delete from tandem.outbox where id = any($1::bigint[])`
@@ -86,21 +76,34 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer) ([]*o
 	if err != nil {
 		return batch, err
 	}
-	won, err := w.claim(ctx, s, batch)
+	c, err := w.claim(ctx, s, batch)
 	if err != nil {
 		return batch, err
 	}
-	if len(won) == 0 {
+	if len(c.differences) > 0 {
+		defer func() {
+			s.rollback() // if it came to nothing
+			if !s.conn.Conn().IsClosed() && s.conn.Conn().PgConn().TxStatus() == 'I' {
+				w.record(ctx, s, c.differences, c.winners)
+			}
+			for _, d := range c.differences {
+				d.offer.finish(result{receipt: Receipt{Key: d.offer.key, Diverged: c.diverged(d)}})
+			}
+		}()
+	}
+	if len(c.won) == 0 {
 		// Nothing was written and everybody has their answer already: this only
 		// ends the transaction, and if the connection is lost, that does too.
 		_ = s.run(ctx, []step{{sql: commitSQL}})
 		return nil, nil
 	}
-	row, events, err := w.apply(ctx, s, won, tables, statements)
+	row, events, err := w.apply(ctx, s, c.won, tables, statements)
 	if err != nil {
-		return won, err
+		return c.won, err
 	}
-	for _, o := range won {
+	w.stats.won.Add(int64(len(c.won)))
+	w.stats.batches.Add(1)
+	for _, o := range c.won {
 		o.finish(result{receipt: Receipt{Key: o.key, Won: true}})
 	}
 	if len(events) > 0 {
@@ -137,8 +140,18 @@ func (w *Writer) lookUp(ctx context.Context, s *session, batch []*offer) (map[st
 	return tables, statements, nil
 }
 
+// claimed is what a claim found out.
+type claimed struct {
+	won         []*offer
+	differences []difference
+	winners     map[int64]winner
+}
+
+// diverged reports whether a difference is one between equal versions.
+func (c *claimed) diverged(d difference) bool { return c.winners[d.writer].version == d.offer.version }
+
 // claim enters the keys into the ledger and finishes the offers that lost.
-func (w *Writer) claim(ctx context.Context, s *session, batch []*offer) (won []*offer, err error) {
+func (w *Writer) claim(ctx context.Context, s *session, batch []*offer) (*claimed, error) {
 	n := len(batch)
 	steps := []step{{sql: beginSQL}, {sql: s.state.begin}}
 	var registered []int64
@@ -166,11 +179,7 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer) (won []*
 		return id[:], false
 	})
 
-	state := make([]struct {
-		won      bool
-		diverged int64
-		differs  bool
-	}, n)
+	wonKeys := make([]bool, n)
 	at := func(key []byte) int {
 		i, ok := slices.BinarySearchFunc(batch, key, func(o *offer, key []byte) int { return bytes.Compare(o.key[:], key) })
 		if !ok {
@@ -179,14 +188,14 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer) (won []*
 		return i
 	}
 	count := 0
-	differing := false
+	var differences []difference
 	steps = append(steps,
 		step{
 			sql: claimSQL, oids: []uint32{pgtype.UUIDArrayOID, pgtype.ByteaArrayOID, pgtype.Int8ArrayOID},
 			params: [][]byte{keys, digests, writers}, table: "tandem.ledger",
 			row: func(v [][]byte) {
-				if i := at(v[0]); i >= 0 && !state[i].won {
-					state[i].won = true
+				if i := at(v[0]); i >= 0 && !wonKeys[i] {
+					wonKeys[i] = true
 					count++
 				}
 			},
@@ -196,8 +205,9 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer) (won []*
 			params: [][]byte{keys, digests}, table: "tandem.ledger",
 			row: func(v [][]byte) {
 				if i := at(v[0]); i >= 0 {
-					state[i].differs, differing = true, true
-					state[i].diverged = int64(binary.BigEndian.Uint64(v[1]))
+					d := difference{offer: batch[i], writer: int64(binary.BigEndian.Uint64(v[1]))}
+					copy(d.digest[:], v[2])
+					differences = append(differences, d)
 				}
 			},
 		})
@@ -205,57 +215,35 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer) (won []*
 		return nil, err
 	}
 
-	var same map[int64]bool
-	if differing {
-		theirs, ours := map[int64]bool{}, map[int64]bool{}
-		for i, o := range batch {
-			if state[i].differs {
-				theirs[state[i].diverged], ours[o.writer] = true, true
-			}
-		}
-		if same, err = s.sameVersion(ctx, theirs, ours); err != nil {
+	c := &claimed{won: make([]*offer, 0, count), differences: differences}
+	if len(differences) > 0 {
+		var err error
+		if c.winners, err = s.winners(ctx, differences); err != nil {
 			return nil, err
 		}
 	}
-	won = make([]*offer, 0, count)
-	for i, o := range batch {
-		if state[i].won {
-			won = append(won, o)
-			continue
-		}
-		r := Receipt{Key: o.key, Diverged: state[i].differs && same[state[i].diverged]}
-		if r.Diverged {
-			w.config.Logger.LogAttrs(ctx, slog.LevelError, "a function computed something else here than the winner did, with the same version",
-				slog.String("cluster", w.config.Cluster), slog.String("function", o.function), slog.String("version", o.version),
-				slog.String("event_source", o.event.Source()), slog.String("event_id", o.event.ID()))
-		}
-		o.finish(result{receipt: r})
+	differs := map[*offer]bool{}
+	for _, d := range differences {
+		differs[d.offer] = true
 	}
-	if len(won) > 0 {
+	for i, o := range batch {
+		switch {
+		case wonKeys[i]:
+			c.won = append(c.won, o)
+			continue
+		case !differs[o]: // those are told once that is recorded
+			o.finish(result{receipt: Receipt{Key: o.key}})
+		}
+		w.stats.lost.Add(1)
+	}
+	if len(c.won) > 0 {
 		// What was registered is there once this commits. After a failure it is
 		// sent again, which does no harm.
 		for _, id := range registered {
 			s.state.writers[id] = true
 		}
 	}
-	return won, nil
-}
-
-func (s *session) sameVersion(ctx context.Context, theirs, ours map[int64]bool) (map[int64]bool, error) {
-	param := func(ids map[int64]bool) []byte {
-		list := make([]int64, 0, len(ids))
-		for id := range ids {
-			list = append(list, id)
-		}
-		return int8Array(list)
-	}
-	same := map[int64]bool{}
-	err := s.run(ctx, []step{{
-		sql: sameVersionSQL, oids: []uint32{pgtype.Int8ArrayOID, pgtype.Int8ArrayOID},
-		params: [][]byte{param(theirs), param(ours)}, table: "tandem.writer",
-		row: func(v [][]byte) { same[int64(binary.BigEndian.Uint64(v[0]))] = true },
-	}})
-	return same, err
+	return c, nil
 }
 
 // apply sends the effects of the offers that were won, their outputs and COMMIT.

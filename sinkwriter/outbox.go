@@ -148,6 +148,7 @@ func (b *outbox) publish() {
 			slog.Int("events", len(events)), slog.Any("err", err))
 		return
 	}
+	b.writer.stats.published.Add(int64(len(events)))
 	b.putBack(ids)
 }
 

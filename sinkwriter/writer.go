@@ -25,6 +25,7 @@ type Writer struct {
 	config  Config
 	catalog catalog
 	outbox  *outbox
+	stats   counters
 
 	// stop ends attempts that are under way, when Close cannot wait longer.
 	stop context.CancelFunc
@@ -65,7 +66,7 @@ func (o *offer) finish(r result) {
 	if t := o.twin; t != nil {
 		if r.err == nil {
 			r.receipt.Won = false
-			r.receipt.Diverged = t.digest != o.digest && t.writer == o.writer
+			r.receipt.Diverged = t.digest != o.digest && t.version == o.version
 		}
 		t.finish(r)
 	}
@@ -230,14 +231,14 @@ func (w *Writer) commit(batch []*offer) {
 		switch {
 		case errors.As(err, &guilty):
 			batch = slices.DeleteFunc(batch, func(o *offer) bool { return o == guilty.offer })
-			guilty.offer.finish(result{err: guilty.err})
+			w.refuse(guilty.offer, guilty.err)
 		case culpable(err) && len(batch) > 1:
 			half := len(batch) / 2
 			w.commit(slices.Clone(batch[:half]))
 			w.commit(slices.Clone(batch[half:]))
 			return
 		case culpable(err) && len(batch) == 1:
-			batch[0].finish(result{err: asError(batch[0].function, err)})
+			w.refuse(batch[0], asError(batch[0].function, err))
 			return
 		case w.ctx.Err() != nil:
 			for _, o := range batch {
@@ -246,11 +247,17 @@ func (w *Writer) commit(batch []*offer) {
 			return
 		default:
 			wait, _ := backoff.Next()
+			w.stats.retries.Add(1)
 			w.config.Logger.LogAttrs(w.ctx, slog.LevelWarn, "a batch is tried again",
 				slog.Int("events", len(batch)), slog.Duration("after", wait), slog.Any("err", err))
 			w.sleep(wait)
 		}
 	}
+}
+
+func (w *Writer) refuse(o *offer, err *Error) {
+	w.stats.refused.Add(1)
+	o.finish(result{err: err})
 }
 
 func (w *Writer) sleep(d time.Duration) {

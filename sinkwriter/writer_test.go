@@ -141,7 +141,8 @@ func TestTwoRacingWritersApplyEachEventOnce(t *testing.T) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	for c, cluster := range []string{"east", "west"} {
-		w := newWriter(t, pool, sinkwriter.Config{Cluster: cluster})
+		// A busy machine may stop us for longer than the default.
+		w := newWriter(t, pool, sinkwriter.Config{Cluster: cluster, ClaimTimeout: 10 * time.Second, CommitTimeout: 20 * time.Second})
 		next := make(chan int)
 		all.Go(func() {
 			defer close(next)
@@ -294,6 +295,15 @@ func TestALoserThatComputedSomethingElseIsToldSo(t *testing.T) {
 	other.Version = "2"
 	if r, err := west.Commit(t.Context(), other); err != nil || r.Diverged || r.Won {
 		t.Errorf("other effects, other version: %+v, %v", r, err)
+	}
+	if got := query[string](t, pool, `select concat_ws(' ', function, version, source, id, lost_cluster, won_cluster, wanted -> 'Writes' -> 0 -> 'Row' ->> 'amount') from tandem.divergence`); got != "orders 1 /test o west east 2" {
+		t.Errorf("recorded: %s", got)
+	}
+	if got := query[string](t, pool, `select string_agg(concat_ws(' ', lost_version, won_version, events), ', ' order by lost_version) from tandem.divergence_count`); got != "1 1 1, 2 1 1" {
+		t.Errorf("counted: %s", got)
+	}
+	if got := west.Stats(); got != (sinkwriter.Stats{Lost: 2, Diverged: 1}) {
+		t.Errorf("stats: %+v", got)
 	}
 	if got := query[int](t, pool, `select amount from orders`); got != 1 {
 		t.Errorf("what the winner stored does not stand: %d", got)

@@ -1,0 +1,99 @@
+package sinkwriter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// Once runs fn in the transaction that claims key, if it was not claimed
+// before, and commits. It is for people who write their own SQL: whatever fn does
+// through its transaction is done once for each key, in one of the clusters.
+// Fn must not commit or roll back itself.
+//
+// Won tells whether fn's work was committed now. An error of fn's is returned
+// as it is and leaves no claim, as do a panic and the end of ctx. Other errors
+// can pass: to call Once again with the same key is right. If the connection was
+// lost during COMMIT, the outcome is unknown, and the next call finds out.
+//
+// Fn holds the claim while it runs. The server ends its transaction when it
+// pauses for longer than the claim timeout between two statements, so compute
+// first and keep to SQL in fn. It may run at the same time for different keys.
+func (w *Writer) Once(ctx context.Context, key Key, fn func(pgx.Tx) error) (won bool, err error) {
+	if w.isClosed() {
+		return false, ErrClosed
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.config.CommitTimeout)
+	defer cancel()
+	s, err := acquire(ctx, w.pool, w.config.ClaimTimeout, w.config.CommitTimeout)
+	if err != nil {
+		return false, fmt.Errorf("claim %s: %w", key, err)
+	}
+	sound := false
+	defer func() {
+		if !sound { // fn panicked
+			s.abandon()
+			return
+		}
+		s.release()
+	}()
+	won, err = w.once(ctx, s, key, fn)
+	if err != nil {
+		s.rollback()
+		w.after(ctx, s, err)
+	}
+	sound = true
+	return won, err
+}
+
+func (w *Writer) once(ctx context.Context, s *session, key Key, fn func(pgx.Tx) error) (bool, error) {
+	tx, err := s.conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite})
+	if err != nil {
+		return false, fmt.Errorf("claim %s: %w", key, err)
+	}
+	id := writerID(w.config.Cluster, onceName, onceName)
+	text := []byte(onceName)
+	won := false
+	var none digest // all of them equal: nothing is compared
+	err = s.run(ctx, []step{
+		{sql: s.state.begin},
+		{
+			sql: registerSQL, oids: []uint32{pgtype.Int8OID, pgtype.TextOID, pgtype.TextOID, pgtype.TextOID},
+			params: [][]byte{int8Param(id), []byte(w.config.Cluster), text, text}, table: "tandem.writer",
+		},
+		{
+			sql: claimSQL, oids: []uint32{pgtype.UUIDArrayOID, pgtype.ByteaArrayOID, pgtype.Int8ArrayOID},
+			params: [][]byte{
+				appendArray(nil, pgtype.UUIDOID, 1, func(int) ([]byte, bool) { return key[:], false }),
+				appendArray(nil, pgtype.ByteaOID, 1, func(int) ([]byte, bool) { return none[:], false }),
+				int8Array([]int64{id}),
+			},
+			table: "tandem.ledger",
+			row:   func([][]byte) { won = true },
+		},
+	})
+	if err != nil {
+		return false, fmt.Errorf("claim %s: %w", key, err)
+	}
+	if won {
+		if err := fn(tx); err != nil {
+			return false, err
+		}
+	}
+	if err := tx.Commit(ctx); err != nil && (won || !errors.Is(err, pgx.ErrTxClosed)) {
+		return false, fmt.Errorf("commit %s: %w", key, err)
+	}
+	return won, nil
+}
+
+// onceName stands for function and version in the rows that Once leaves.
+const onceName = "once"
+
+func (w *Writer) isClosed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.closed
+}

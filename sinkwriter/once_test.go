@@ -1,0 +1,65 @@
+package sinkwriter_test
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+func TestOnceRunsOnceForAKey(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	var writers [2]*sinkwriter.Writer
+	for i, cluster := range []string{"east", "west"} {
+		writers[i] = newWriter(t, pool, sinkwriter.Config{Cluster: cluster})
+	}
+	key := sinkwriter.NewKey("invoice", "/shop", "7")
+	var won atomic.Int64
+	var all sync.WaitGroup
+	for i := range 6 {
+		all.Go(func() {
+			ok, err := writers[i%2].Once(t.Context(), key, func(tx pgx.Tx) error {
+				_, err := tx.Exec(t.Context(), `insert into orders (id, amount) values ('7', 1)`)
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			if ok {
+				won.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if won.Load() != 1 {
+		t.Errorf("won %d times", won.Load())
+	}
+}
+
+func TestOnceLeavesNoClaimWhenItsWorkFails(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	key := sinkwriter.NewKey("invoice", "/shop", "7")
+
+	broken := errors.New("broken")
+	if won, err := w.Once(t.Context(), key, func(pgx.Tx) error { return broken }); won || !errors.Is(err, broken) {
+		t.Errorf("%t, %v", won, err)
+	}
+	func() {
+		defer func() { _ = recover() }()
+		_, _ = w.Once(t.Context(), key, func(pgx.Tx) error { panic("broken") })
+		t.Error("the panic was swallowed")
+	}()
+	if n := query[int](t, pool, `select count(*) from tandem.ledger`); n != 0 {
+		t.Errorf("%d claims are left", n)
+	}
+	if won, err := w.Once(t.Context(), key, func(pgx.Tx) error { return nil }); !won || err != nil {
+		t.Errorf("the work can no longer be done: %t, %v", won, err)
+	}
+}
