@@ -77,3 +77,8 @@ comment on table tandem.horizon is
 
 -- The ledger's rows of events whose dead letter still exists stay.
 create index dead_letter_key_idx on tandem.dead_letter (tandem.key(function, source, id));
+
+-- The ledger shrinks and grows at the same pace for ever: clean up in small
+-- portions, so that it does not swell to a fifth more in between.
+alter table tandem.ledger set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
+alter table tandem.outbox set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);

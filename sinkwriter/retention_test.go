@@ -1,0 +1,104 @@
+package sinkwriter_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+func TestTheLedgerForgetsOnlyWhatEveryClusterHasAcknowledged(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	east := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	exec := func(sql string, args ...any) {
+		t.Helper()
+		if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	// Messages 1 to 30, ten a day: committed 12, 11 and 10 days ago.
+	for i := range 30 {
+		if _, err := east.Commit(t.Context(), order(fmt.Sprintf("o-%d", i+1), 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`update tandem.ledger l set committed_at = now() - make_interval(days => 12 - (n - 1) / 10)
+		from generate_series(1, 30) n where l.key = tandem.key('orders', '/test', 'o-' || n)`)
+	// What was sampled then: at the end of each day, how far the foremost was.
+	exec(`insert into tandem.floor_sample (function, stream, epoch, taken_at, head)
+		select 'orders', 'EVENTS', 'e1', now() - make_interval(days => 12 - d, hours => -1), 10 * d + 11 from generate_series(0, 2) d`)
+
+	progress := map[string]*sinkwriter.Progress{"east": sinkwriter.NewProgress(pool, "east"), "west": sinkwriter.NewProgress(pool, "west")}
+	save := func(cluster string, floor, head uint64) {
+		t.Helper()
+		if err := progress[cluster].Save(t.Context(), "orders", "EVENTS", "e1", floor, head); err != nil {
+			t.Fatal(err)
+		}
+	}
+	retention, err := sinkwriter.NewRetention(pool, sinkwriter.RetentionConfig{Pause: -1, Pages: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sweep := func(wantForgotten int64, wantHorizon uint64) {
+		t.Helper()
+		forgotten, err := retention.Sweep(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		horizon, err := progress["west"].Horizon(t.Context(), "orders", "EVENTS", "e1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if forgotten != wantForgotten || horizon != wantHorizon {
+			t.Errorf("forgot %d, horizon %d, want %d and %d", forgotten, horizon, wantForgotten, wantHorizon)
+		}
+	}
+
+	// West has been stuck at message 5 all the time: nothing may go.
+	save("east", 31, 31)
+	save("west", 5, 6)
+	sweep(0, 0)
+
+	// West has caught up to message 15: the first day goes, but for the event
+	// that still has a dead letter.
+	save("west", 15, 16)
+	if err := sinkwriter.NewDeadLetters(pool, "west").Save(t.Context(), "orders", newEvent("o-3"), 422, "because"); err != nil {
+		t.Fatal(err)
+	}
+	sweep(9, 11)
+	if got := query[int](t, pool, `select count(*) from tandem.ledger where key = tandem.key('orders', '/test', 'o-3')`); got != 1 {
+		t.Error("an event with a dead letter was forgotten")
+	}
+
+	// All caught up.
+	save("west", 31, 31)
+	sweep(20, 31)
+
+	// Another making of the stream has no horizon.
+	if horizon, err := progress["west"].Horizon(t.Context(), "orders", "EVENTS", "e2"); err != nil || horizon != 0 {
+		t.Errorf("horizon of another epoch: %d, %v", horizon, err)
+	}
+}
+
+func TestTheLedgerOfPlainWritersForgetsByAgeAlone(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	east := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	for i := range 4 {
+		if _, err := east.Commit(t.Context(), order(fmt.Sprintf("o-%d", i), 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := pool.Exec(t.Context(), `update tandem.ledger set committed_at = now() - interval '2 hours' where key = tandem.key('orders', '/test', 'o-0')`); err != nil {
+		t.Fatal(err)
+	}
+	retention, err := sinkwriter.NewRetention(pool, sinkwriter.RetentionConfig{Keep: time.Hour, Pause: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := retention.Sweep(t.Context()); n != 1 || err != nil {
+		t.Errorf("forgot %d, %v", n, err)
+	}
+}
