@@ -153,7 +153,7 @@ func (c *claimed) diverged(d difference) bool { return c.winners[d.writer].versi
 // claim enters the keys into the ledger and finishes the offers that lost.
 func (w *Writer) claim(ctx context.Context, s *session, batch []*offer) (*claimed, error) {
 	n := len(batch)
-	steps := []step{{sql: beginSQL}, {sql: s.state.begin}}
+	steps := append([]step{{sql: beginSQL}, {sql: s.state.begin}}, w.outbox.measure()...)
 	var registered []int64
 	for _, o := range batch {
 		if !s.state.writers[o.writer] && !slices.Contains(registered, o.writer) {

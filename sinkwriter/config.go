@@ -59,6 +59,12 @@ type Config struct {
 	// 25 s, below the 30 s after which a relay takes over. Defaults to 15 s.
 	PublishTimeout time.Duration
 
+	// BacklogBytes bounds the outputs that wait in the outbox of the database
+	// to be published, as stored. Beyond it an event that has outputs is refused
+	// with [ErrBacklog] until a relay or a writer has caught up; nothing is lost
+	// by it. At least 1 MiB. Defaults to 1 GiB.
+	BacklogBytes int64
+
 	// Logger is told about batches that had to be tried again (warn),
 	// divergence (error) and rejected events (warn), never about payloads.
 	// Defaults to discarding everything.
@@ -86,6 +92,9 @@ func (c Config) withDefaults() Config {
 	if c.PublishTimeout == 0 {
 		c.PublishTimeout = 15 * time.Second
 	}
+	if c.BacklogBytes == 0 {
+		c.BacklogBytes = 1 << 30
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -106,6 +115,7 @@ func (c Config) validate() error {
 	within("ClaimTimeout", c.ClaimTimeout >= 10*time.Millisecond && c.ClaimTimeout <= 10*time.Second, c.ClaimTimeout, "10ms to 10s")
 	within("CommitTimeout", c.CommitTimeout >= 100*time.Millisecond && c.CommitTimeout <= 20*time.Second, c.CommitTimeout, "100ms to 20s")
 	within("PublishTimeout", c.PublishTimeout >= 100*time.Millisecond && c.PublishTimeout <= 25*time.Second, c.PublishTimeout, "100ms to 25s")
+	within("BacklogBytes", c.BacklogBytes >= 1<<20, c.BacklogBytes, "1 MiB or more")
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("configure sinkwriter: %w", err)
 	}

@@ -97,6 +97,10 @@ func (e *Error) Unwrap() error {
 	return e.Err
 }
 
+// ErrBacklog says that too many outputs wait to be published: the stream is away
+// or too slow.
+var ErrBacklog = errors.New("too many outputs wait in the outbox to be published")
+
 // ErrClosed says that the writer was closed before the offer was committed.
 var ErrClosed = errors.New("the writer is closed")
 

@@ -2,10 +2,12 @@ package sinkwriter
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -27,6 +29,13 @@ const (
 where id in (select id from tandem.outbox where due < pg_catalog.clock_timestamp() order by due limit $1 for update skip locked)
 returning id, events`
 
+	// What is stored, without fetching it: long values are measured by what
+	// points to them.
+	backlogBytesSQL = `select coalesce(sum(pg_catalog.pg_column_size(events)), 0)::bigint from tandem.outbox`
+
+	// backlogCheck is how often a writer measures the backlog.
+	backlogCheck = time.Second
+
 	backlogSQL = `select coalesce(sum(pg_catalog.json_array_length(events)), 0) from tandem.outbox`
 )
 
@@ -42,6 +51,9 @@ type outbox struct {
 	events    int
 	published []int64
 	closeOnce sync.Once
+
+	measured atomic.Int64 // the backlog in bytes, when it was measured last
+	recent   atomic.Bool  // whether that is not long ago
 }
 
 // committed is one row of the outbox table.
@@ -58,6 +70,23 @@ func newOutbox(w *Writer) *outbox {
 	}
 	go b.run()
 	return b
+}
+
+// full reports whether the backlog is over its limit, by a recent measurement.
+// Without one, whoever asks goes on, and measures in passing.
+func (b *outbox) full() bool {
+	return b.recent.Load() && b.measured.Load() > b.writer.config.BacklogBytes
+}
+
+// measure gives a statement that measures the backlog, if it is time.
+func (b *outbox) measure() []step {
+	if !b.recent.CompareAndSwap(false, true) {
+		return nil
+	}
+	time.AfterFunc(backlogCheck, func() { b.recent.Store(false) })
+	return []step{{sql: backlogBytesSQL, table: "tandem.outbox", row: func(v [][]byte) {
+		b.measured.Store(int64(binary.BigEndian.Uint64(v[0])))
+	}}}
 }
 
 // committed takes over a row that has just been committed.

@@ -100,6 +100,10 @@ func (w *Writer) Commit(ctx context.Context, offered Offer) (Receipt, error) {
 	if err := ctx.Err(); err != nil {
 		return Receipt{}, fmt.Errorf("commit effects of function %s: %w", o.function, err)
 	}
+	if len(o.outputs) > 0 && w.outbox.full() {
+		w.stats.refused.Add(1)
+		return Receipt{}, &Error{Fault: FaultSurroundings, Function: o.function, Err: ErrBacklog}
+	}
 	if err := w.enqueue(o); err != nil {
 		return Receipt{}, err
 	}

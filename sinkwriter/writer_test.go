@@ -492,3 +492,43 @@ func TestAChangedTableIsNoticed(t *testing.T) {
 		t.Errorf("colour %s", got)
 	}
 }
+
+func TestABacklogOverItsLimitIsRefusedUntilItIsPublished(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east", BacklogBytes: 1 << 20})
+	// Two megabytes that compression does not shrink.
+	if _, err := pool.Exec(t.Context(), `insert into tandem.outbox (events)
+		select to_json(array(select sha512(n::text::bytea)::text from generate_series(1, 16000) n))`); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	for i := 0; err == nil && i < 1000; i++ {
+		_, err = w.Commit(t.Context(), order(fmt.Sprintf("o-%d", i), 1))
+	}
+	var e *sinkwriter.Error
+	if !errors.Is(err, sinkwriter.ErrBacklog) || !errors.As(err, &e) || e.Fault != sinkwriter.FaultSurroundings {
+		t.Fatalf("over the limit: %v", err)
+	}
+	quiet := order("quiet", 1)
+	quiet.Effects.Outputs = nil
+	if _, err := w.Commit(t.Context(), quiet); err != nil {
+		t.Errorf("an event without outputs: %v", err)
+	}
+	if _, err := pool.Exec(t.Context(), `delete from tandem.outbox`); err != nil {
+		t.Fatal(err)
+	}
+	for { // until it is measured again
+		r, err := w.Commit(t.Context(), order("late", 1))
+		if err == nil {
+			if !r.Won {
+				t.Errorf("%+v", r)
+			}
+			break
+		}
+		if !errors.Is(err, sinkwriter.ErrBacklog) || t.Context().Err() != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
