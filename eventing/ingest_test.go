@@ -1,0 +1,292 @@
+package eventing_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/internal/natstest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+func TestIngestStoresWhatItAnswers202To(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	address, _ := startIngest(t, server, eventing.IngestConfig{})
+	binary := http.Header{
+		"Ce-Specversion": {"1.0"}, "Ce-Id": {"1"}, "Ce-Source": {"/s"}, "Ce-Type": {"t"},
+		"Ce-Subject": {"%C3%BC"}, "Content-Type": {"application/json"},
+	}
+	structured := http.Header{"Content-Type": {"application/cloudevents+json; charset=utf-8"}}
+	for _, send := range []struct {
+		header http.Header
+		body   string
+	}{
+		{header: binary, body: `{"a":1}`},
+		{header: structured, body: `{"specversion":"1.0","id":"2","source":"/s","type":"t","subject":"ü","datacontenttype":"application/json","data":{"a":1}}`},
+		{header: structured, body: `{"specversion":"1.0","id":"1","source":"/s","type":"t"}`}, // a repeat
+	} {
+		if code, body := request(t, http.MethodPost, address, send.header, send.body); code != http.StatusAccepted {
+			t.Fatalf("%d %s", code, body)
+		}
+	}
+
+	f := newFunction(t)
+	got := make(chan event.Event, 10)
+	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int { got <- e; return http.StatusNoContent })
+	startSource(t, server, f.url(), &progress{})
+	f.waitFor(t, 2)
+	for range 2 {
+		e := <-got
+		// The test's own decoder does not undo the escapes.
+		if e.Subject() != "%C3%BC" || e.DataContentType() != "application/json" || string(e.Data()) != `{"a":1}` {
+			t.Errorf("stored %v", e)
+		}
+	}
+}
+
+func TestIngestSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+
+	address, _ := startIngest(t, natstest.Start(t), eventing.IngestConfig{MaxEventBytes: 1000})
+	valid := func(more ...string) http.Header {
+		h := http.Header{"Ce-Specversion": {"1.0"}, "Ce-Id": {"1"}, "Ce-Source": {"/s"}, "Ce-Type": {"t"}}
+		for i := 0; i < len(more); i += 2 {
+			h[more[i]] = []string{more[i+1]}
+		}
+		return h
+	}
+	structured := http.Header{"Content-Type": {"application/cloudevents+json"}}
+	tests := []struct {
+		name   string
+		method string
+		path   string
+		header http.Header
+		body   string
+		code   int
+		want   string
+	}{
+		{name: "no event at all", body: `{"a":1}`, header: http.Header{"Content-Type": {"application/json"}}, code: 400, want: "no CloudEvent: send the header ce-specversion: 1.0"},
+		{name: "an attribute is missing", header: valid("Ce-Id", ""), code: 400, want: "id: MUST be a non-empty string"},
+		{name: "an attribute is not of its type", header: valid("Ce-Time", "now"), code: 400, want: "header ce-time: not as in RFC 3339"},
+		{name: "a character that no attribute has", header: valid("Ce-Id", "a%00"), code: 400, want: "id: control character U+0000"},
+		{name: "another version", header: valid("Ce-Specversion", "0.3"), code: 400, want: `specversion "0.3": want 1.0`},
+		{name: "broken JSON", header: structured, body: `{"specversion":"1.0",`, code: 400, want: "want a JSON object"},
+		{name: "no JSON", header: structured, body: "", code: 400, want: "want a JSON object"},
+		{name: "what makes other readers panic", header: structured, body: `{"specversion":"1.0","id":"1","source":"/s","type":"t","data_base64":0}`, code: 400, want: "data_base64"},
+		{name: "a batch", header: http.Header{"Content-Type": {"application/cloudevents-batch+json"}}, body: "[]", code: 400, want: "one event a message"},
+		{name: "too large", header: valid(), body: strings.Repeat("x", 1001), code: 413, want: "at most 1000 bytes"},
+		{name: "the wrong method", method: http.MethodPut, header: valid(), code: 405, want: "Method Not Allowed"},
+		{name: "the wrong path", path: "/events", header: valid(), code: 404, want: "not found"},
+		{name: "just right", header: valid(), body: strings.Repeat("x", 1000), code: 202},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			method := tt.method
+			if method == "" {
+				method = http.MethodPost
+			}
+			code, body := request(t, method, address+tt.path, tt.header, tt.body)
+			if code != tt.code || !strings.Contains(body, tt.want) || strings.Count(body, "\n") > 1 {
+				t.Errorf("%d %q, want %d and %q", code, body, tt.code, tt.want)
+			}
+		})
+	}
+
+	t.Run("too large without saying so first", func(t *testing.T) {
+		t.Parallel()
+
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, io.MultiReader(strings.NewReader(strings.Repeat("x", 1001))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = valid()
+		if code, body := do(t, req); code != http.StatusRequestEntityTooLarge {
+			t.Errorf("%d %s", code, body)
+		}
+	})
+}
+
+func TestIngestAnswers413WhenTheStreamTakesNothingSoLarge(t *testing.T) {
+	t.Parallel()
+
+	address, _ := startIngest(t, natstest.Start(t), eventing.IngestConfig{MaxEventBytes: 4 << 20})
+	header := http.Header{"Ce-Specversion": {"1.0"}, "Ce-Id": {"1"}, "Ce-Source": {"/s"}, "Ce-Type": {"t"}}
+	if code, body := request(t, http.MethodPost, address, header, strings.Repeat("x", 2<<20)); code != http.StatusRequestEntityTooLarge {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
+func TestIngestAnswers503WhileTheStreamStoresNothing(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	address, lines := startIngest(t, server, eventing.IngestConfig{Timeout: 2 * time.Second})
+	header := http.Header{"Ce-Specversion": {"1.0"}, "Ce-Id": {"1"}, "Ce-Source": {"/s"}, "Ce-Type": {"t"}}
+	health := func() int {
+		code, _ := request(t, http.MethodGet, address+"/health", nil, "")
+		return code
+	}
+	eventually(t, "it is healthy", func() bool { return health() == http.StatusOK })
+
+	server.Stop()
+	for range 3 {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = header
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") != "1" || !bytes.Contains(body, []byte("send it again")) {
+			t.Errorf("%d %s, Retry-After %q", res.StatusCode, body, res.Header.Get("Retry-After"))
+		}
+	}
+	if health() != http.StatusServiceUnavailable {
+		t.Error("healthy without a stream")
+	}
+
+	server.Restart(t)
+	eventually(t, "it stores again", func() bool {
+		code, _ := request(t, http.MethodPost, address, header, "")
+		return code == http.StatusAccepted
+	})
+	eventually(t, "it is healthy", func() bool { return health() == http.StatusOK })
+	if got := lines(); len(got) != 2 {
+		t.Errorf("log, want two lines:\n%s", strings.Join(got, ""))
+	}
+}
+
+func startIngest(t *testing.T, server *natstest.Server, cfg eventing.IngestConfig) (address string, lines func() []string) {
+	t.Helper()
+
+	publisher, err := jetstream.NewPublisher(connect(t, server), jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Ready = publisher.Ready
+	cfg.Logger, lines = logTo()
+	ingest := httptest.NewServer(eventing.NewIngest(publisher, cfg))
+	t.Cleanup(ingest.Close)
+	return ingest.URL, lines
+}
+
+func request(t *testing.T, method, address string, header http.Header, body string) (code int, text string) {
+	t.Helper()
+
+	req, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if header != nil {
+		req.Header = header.Clone()
+	}
+	return do(t, req)
+}
+
+func do(t *testing.T, req *http.Request) (code int, text string) {
+	t.Helper()
+
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(body)
+}
+
+// overdue is a Relay of one event a pass. The real one is sinkwriter's.
+type overdue struct {
+	passes chan func() (int, error)
+}
+
+func (o overdue) Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (int, error) {
+	select {
+	case pass := <-o.passes:
+		n, err := pass()
+		if n > 0 {
+			if err := publish(ctx, []event.Event{newEvent("output")}); err != nil {
+				return 0, err
+			}
+		}
+		return n, err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+type published struct{ n chan int }
+
+func (p published) Publish(_ context.Context, events []event.Event) error {
+	p.n <- len(events)
+	return nil
+}
+
+func TestTheRelayPublishesAgainAndAgain(t *testing.T) {
+	t.Parallel()
+
+	relay := overdue{passes: make(chan func() (int, error))}
+	publisher := published{n: make(chan int, 10)}
+	logger, lines := logTo()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		eventing.RunRelay(ctx, relay, publisher, eventing.RelayConfig{Interval: 10 * time.Millisecond, Logger: logger})
+	}()
+	for _, pass := range []func() (int, error){
+		func() (int, error) { return 1, nil },
+		func() (int, error) { return 1, nil },
+		func() (int, error) { return 0, nil },
+		func() (int, error) { return 0, errors.New("the database is away") },
+		func() (int, error) { return 1, nil },
+		func() (int, error) { return 0, nil },
+	} {
+		relay.passes <- pass
+	}
+	cancel()
+	<-ended
+	if got := len(publisher.n); got != 3 {
+		t.Errorf("published %d times, want 3", got)
+	}
+	if text := strings.Join(lines(), ""); strings.Count(text, "are published") != 3 {
+		t.Errorf("log:\n%s", text)
+	}
+}
+
+func TestTheRelayGoesOnAtOnceWhileThereIsSomething(t *testing.T) {
+	t.Parallel()
+
+	relay := overdue{passes: make(chan func() (int, error))}
+	publisher := published{n: make(chan int, 100)}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go eventing.RunRelay(ctx, relay, publisher, eventing.RelayConfig{Interval: time.Hour})
+	for range 50 {
+		select {
+		case relay.passes <- func() (int, error) { return 1, nil }:
+		case <-time.After(30 * time.Second):
+			t.Fatal("it waits though there is more")
+		}
+	}
+}
