@@ -1,0 +1,468 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/hack/feed"
+	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+const (
+	// stopTimeout and lastLook together are less than the five seconds in which
+	// a Ctrl-C must end everything.
+	stopTimeout = 4 * time.Second
+	lastLook    = 700 * time.Millisecond
+
+	// leastDisk is how much must be free to begin with: PostgreSQL alone writes
+	// about 60 MB for an empty database.
+	leastDisk = 256 << 20
+
+	maxLinesTold = 20
+)
+
+var (
+	// errDifferent says that the differences have been printed.
+	errDifferent = errors.New("not what it should be")
+
+	// errInterrupted says that somebody ended the run.
+	errInterrupted = errors.New("interrupted")
+)
+
+// run is one `make run`.
+type run struct {
+	o      options
+	out    *screen
+	stderr io.Writer
+	stdin  io.Reader
+	now    func() time.Time
+	start  time.Time
+
+	sup      *local.Supervisor
+	programs local.Programs
+	postgres *local.Postgres // nil if another server is used
+	nats     *local.NATS     // likewise
+	dbURL    string
+	natsURL  string
+	clusters []*local.Cluster
+
+	pool   *pgxpool.Pool
+	conn   *jetstream.Conn
+	nc     *nats.Conn
+	watch  *watch
+	ledger ledger
+	memory memory
+}
+
+// execute runs everything until it is through or ctx ends. Nothing is left when it
+// returns.
+func (r *run) execute(ctx context.Context) (err error) {
+	lock, err := local.AcquireLock(r.o.dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	if err := r.check(); err != nil {
+		return err
+	}
+	r.sup, err = local.NewSupervisor(local.SupervisorConfig{LogDir: filepath.Join(r.o.dir, "log"), OnExit: r.died})
+	if err != nil {
+		return err
+	}
+	defer r.stop(ctx)
+
+	if err := r.startAll(ctx); err != nil {
+		return err
+	}
+	r.introduce()
+	return r.goOn(ctx)
+}
+
+// check finds out early what would fail later.
+func (r *run) check() error {
+	if free, err := freeDisk(r.o.dir); err == nil && free < leastDisk {
+		return fmt.Errorf("only %d MB are free on the disk of %s, at least %d are needed: make room, or use another folder with --dir", free>>20, r.o.dir, leastDisk>>20)
+	}
+	type use struct {
+		port int
+		what string
+	}
+	var uses []use
+	if r.o.databaseURL == "" {
+		uses = append(uses, use{r.o.postgresPort(), "PostgreSQL"})
+	}
+	if r.o.natsURL == "" {
+		uses = append(uses, use{r.o.natsPort(), "NATS"})
+	}
+	for i := range r.o.clusters {
+		for j := range local.ClusterPorts {
+			uses = append(uses, use{r.o.clusterPort(i) + j, "cluster " + clusterNames()[i]})
+		}
+	}
+	for _, u := range uses {
+		if err := local.CheckPort(u.port); err != nil {
+			return fmt.Errorf("%s: %w (--ports sets the first one, now %d)", u.what, err, r.o.ports)
+		}
+	}
+	if r.o.input != "" && r.o.input != "-" {
+		file, err := os.Open(r.o.input)
+		if err != nil {
+			return fmt.Errorf("--input: %w", err)
+		}
+		return file.Close()
+	}
+	return nil
+}
+
+// died tells of a process that ended although nobody stopped it.
+func (r *run) died(e local.Exit) {
+	r.out.say("%s (pid %d) ended, %s; it starts again in a second", e.Name, e.PID, e.Reason)
+}
+
+// stop ends every process, in the order of the way of an event.
+func (r *run) stop(ctx context.Context) {
+	if r.conn != nil {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 100*time.Millisecond)
+		_ = r.conn.Close(closing) // the feed has ended, there is nothing to flush
+		cancel()
+	}
+	if r.nc != nil {
+		r.nc.Close()
+	}
+	if r.pool != nil {
+		go r.pool.Close() // which waits for a server that may not answer
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	r.sup.Stop(ctx)
+}
+
+func (r *run) startAll(ctx context.Context) error {
+	r.out.say("starting: the parts are built, PostgreSQL and NATS started, in %s", r.o.dir)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.startDatabase(gctx) })
+	g.Go(func() error { return r.startStreams(gctx) })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if err := r.connect(ctx); err != nil {
+		return err
+	}
+	for i := range r.o.clusters {
+		c, err := local.StartCluster(r.sup, local.ClusterConfig{
+			Name:        clusterNames()[i],
+			Programs:    r.programs,
+			DatabaseURL: r.dbURL,
+			NATSURL:     r.natsURL,
+			FirstPort:   r.o.clusterPort(i),
+		})
+		if err != nil {
+			return err
+		}
+		r.clusters = append(r.clusters, c)
+	}
+	g, gctx = errgroup.WithContext(ctx)
+	for _, c := range r.clusters {
+		g.Go(func() error { return c.WaitUntilReady(gctx) })
+	}
+	return g.Wait()
+}
+
+func (r *run) startDatabase(ctx context.Context) error {
+	r.dbURL = r.o.databaseURL
+	if r.dbURL == "" {
+		var err error
+		r.postgres, err = local.StartPostgres(ctx, r.sup, local.PostgresConfig{
+			Dir: r.o.dir, Port: r.o.postgresPort(), BinDir: r.o.pgBin,
+		})
+		if err != nil {
+			return err
+		}
+		r.dbURL = r.postgres.URL()
+	}
+	return migrate(ctx, r.dbURL)
+}
+
+func (r *run) startStreams(ctx context.Context) error {
+	var err error
+	if r.programs, err = local.Build(ctx, filepath.Join(r.o.dir, "bin"), r.stderr); err != nil {
+		return err
+	}
+	r.natsURL = r.o.natsURL
+	if r.natsURL == "" {
+		r.nats, err = local.StartNATS(ctx, r.sup, local.NATSConfig{
+			Program: r.programs.NATS, Dir: r.o.dir, Port: r.o.natsPort(), SyncInterval: r.o.syncInterval,
+		})
+		if err != nil {
+			return err
+		}
+		r.natsURL = r.nats.URL()
+	}
+	return nil
+}
+
+// connect opens our own connections and makes the streams, which the parts would
+// make too.
+func (r *run) connect(ctx context.Context) error {
+	var err error
+	if r.pool, err = pgxpool.New(ctx, r.dbURL); err != nil {
+		return fmt.Errorf("connect to PostgreSQL: %w", err)
+	}
+	if r.ledger, err = openLedger(ctx, r.pool, r.now().Sub(r.start)); err != nil {
+		return err
+	}
+	if r.nc, err = nats.Connect(r.natsURL, nats.Name("tandem run"), nats.MaxReconnects(-1), nats.ReconnectWait(200*time.Millisecond)); err != nil {
+		return fmt.Errorf("connect to NATS: %w; look at NATS_URL", err)
+	}
+	if r.conn, err = jetstream.Connect(ctx, r.natsURL, jetstream.Config{Name: "tandem feed"}); err != nil {
+		return err
+	}
+	for _, name := range []string{inputStream, outputStream} {
+		if err := r.ensureStream(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ensureStream waits for the connection, which is made beside us.
+func (r *run) ensureStream(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for {
+		err := r.conn.EnsureStream(ctx, jetstream.StreamConfig{Name: name})
+		if !errors.Is(err, jetstream.ErrNotConnected) {
+			return err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// introduce says where everything is.
+func (r *run) introduce() {
+	var b strings.Builder
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(&b, "\n  %-12s%s", what, fmt.Sprintf(format, args...))
+	}
+	names := clusterNames()[:r.o.clusters]
+	fmt.Fprintf(&b, "%d clusters (%s) on one stream and one database, after %.1f s", len(names), strings.Join(names, ", "), r.now().Sub(r.start).Seconds())
+	if r.postgres != nil {
+		line("database", "psql '%s'", r.dbURL)
+	} else {
+		line("database", "%s (DATABASE_URL)", hidePassword(r.dbURL))
+	}
+	if r.nats != nil {
+		line("NATS", "%s, sync_interval %s%s", r.natsURL, r.nats.SyncInterval(), syncNote(r.nats.SyncInterval()))
+	} else {
+		line("NATS", "%s (NATS_URL), sync_interval as it is set there", hidePassword(r.natsURL))
+	}
+	for _, c := range r.clusters {
+		line(c.Name(), "CloudEvents to %s, source metrics at %s", c.IngestURL(), c.MetricsURL())
+	}
+	line("logs", "%s", filepath.Join(r.o.dir, "log"))
+	line("your own", `curl -i %s -H 'ce-specversion: 1.0' -H 'ce-type: %s' -H 'ce-source: /me' -H 'ce-id: 1' `+
+		`-H 'ce-time: 2001-04-01T08:00:00Z' -H 'content-type: application/json' `+
+		`-d '{"date":"2001/04/01 08:00","delay":75,"distance":316,"origin":"ORD","destination":"CLE"}'`,
+		r.clusters[0].IngestURL(), feed.FlightType)
+	r.out.say("%s\n", b.String())
+}
+
+func syncNote(interval string) string {
+	if interval == "always" {
+		return ""
+	}
+	return " (production needs always)"
+}
+
+// hidePassword gives a URL as it can be shown.
+func hidePassword(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" {
+		return "set"
+	}
+	return u.Redacted()
+}
+
+// goOn feeds and shows the status until all is through or ctx ends.
+func (r *run) goOn(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	fed, err := r.startFeed(ctx)
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			if fed != nil {
+				_ = <-fed // nothing is published any more
+			}
+			r.conclude(ctx, lastLook)
+			return errInterrupted
+		case <-r.out.broken:
+			return errInterrupted
+		case err := <-fed:
+			if err != nil && ctx.Err() == nil {
+				return err
+			}
+			fed = nil
+			if !r.o.untilDone && r.watch.feed != nil {
+				r.out.say("all is fed; the clusters go on until Ctrl-C")
+			}
+		case <-tick.C:
+			r.out.show(r.watch.look(ctx))
+			r.memory.look(r)
+		}
+		if fed != nil || !r.o.untilDone {
+			continue
+		}
+		if through, err := r.watch.through(ctx); err == nil && through {
+			r.out.show(r.watch.look(ctx))
+			r.conclude(ctx, time.Minute)
+			return r.judge(ctx)
+		}
+	}
+}
+
+// startFeed starts publishing; what it ends with comes over the channel.
+func (r *run) startFeed(ctx context.Context) (<-chan error, error) {
+	js, err := natsjs.New(r.nc)
+	if err != nil {
+		return nil, fmt.Errorf("set up JetStream: %w", err)
+	}
+	r.watch = &watch{
+		clusters: r.clusters, counters: make([]counter, len(r.clusters)),
+		pool: r.pool, outbox: sinkwriter.NewOutbox(r.pool), nc: r.nc, js: js, now: r.now, start: r.start,
+	}
+	fed := make(chan error, 1)
+	events, cfg, err := r.events(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if events == nil {
+		close(fed)
+		return fed, nil
+	}
+	publisher, err := jetstream.NewPublisher(r.conn, jetstream.StreamConfig{Name: inputStream})
+	if err != nil {
+		return nil, err
+	}
+	r.watch.feed = feed.New(publisher, cfg)
+	go func() { fed <- r.watch.feed.Run(ctx, r.watch.fedBefore, events) }()
+	return fed, nil
+}
+
+// events is what is to be fed, nil for nothing.
+func (r *run) events(ctx context.Context) (iter.Seq2[event.Event, error], feed.Config, error) {
+	cfg := feed.Config{Rate: r.o.rate, Skipped: r.skipped()}
+	switch {
+	case r.o.input == "-":
+		return feed.Lines(r.stdin), cfg, nil
+	case r.o.input != "":
+		file, err := os.Open(r.o.input)
+		if err != nil {
+			return nil, cfg, fmt.Errorf("--input: %w", err)
+		}
+		context.AfterFunc(ctx, func() { _ = file.Close() })
+		return feed.Lines(file), cfg, nil
+	case !r.o.flights():
+		return nil, cfg, nil
+	}
+	positions, err := feed.NewPositions(r.nc, inputStream, "flights-2001")
+	if err != nil {
+		return nil, cfg, err
+	}
+	if r.watch.fedBefore, err = positions.Load(ctx); err != nil {
+		return nil, cfg, err
+	}
+	if r.watch.fedBefore > 0 {
+		r.out.say("the feed goes on after %s of %s events", count(float64(r.watch.fedBefore)), count(feed.Flights))
+	}
+	cfg.Save = positions.Save
+	r.watch.feedTotal = feed.Flights
+	return feed.FlightEvents(r.watch.fedBefore), cfg, nil
+}
+
+// skipped tells of what is left out, as long as it is not too much.
+func (r *run) skipped() func(error) {
+	left := make(chan struct{}, maxLinesTold)
+	for range maxLinesTold {
+		left <- struct{}{}
+	}
+	return func(err error) {
+		select {
+		case <-left:
+			more := ""
+			if len(left) == 0 {
+				more = "; further ones are only counted"
+			}
+			r.out.say("left out: %v%s", err, more)
+		default:
+		}
+	}
+}
+
+// judge compares what came out with the truth, if there is one.
+func (r *run) judge(ctx context.Context) error {
+	if n := r.watch.feed; n != nil && n.Skipped() > 0 {
+		defer r.out.say("%s lines of the input were left out", count(float64(n.Skipped())))
+	}
+	o, err := readOutcome(ctx, r.pool, r.nc)
+	if err != nil {
+		return fmt.Errorf("compare with the truth: %w", err)
+	}
+	all := total(o.rows)
+	if !r.o.flights() {
+		r.out.say("there is no truth to compare with; in the tables are %s flights from %s airports, with %s minutes of delay",
+			count(float64(all.Flights)), count(float64(len(o.airports))), count(float64(all.DelayMinutes)))
+		if n := r.watch.feed; n != nil && n.Skipped() > 0 {
+			return errDifferent
+		}
+		return nil
+	}
+	truth, err := feed.Truth()
+	if err != nil {
+		return err
+	}
+	lines := o.differences(truth)
+	for _, line := range lines {
+		r.out.say("%s", line)
+	}
+	if len(lines) > 0 {
+		r.out.say("%d differences from the truth", len(lines))
+		return errDifferent
+	}
+	own := ""
+	if n := total(o.own).Flights; n > 0 {
+		own = fmt.Sprintf(", %s of your own among them", count(float64(n)))
+	}
+	var outputs int64
+	for _, n := range o.outputs {
+		outputs += n
+	}
+	r.out.say("exact: %s flights%s, %s airports, %s minutes of delay, %s different outputs; no difference from the truth",
+		count(float64(all.Flights)), own, count(float64(len(o.airports))), count(float64(all.DelayMinutes)), count(float64(outputs)))
+	return nil
+}
