@@ -40,7 +40,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 
 	deadline := time.Now().Add(30 * time.Second)
@@ -84,7 +84,7 @@ func startLogged(t *testing.T, server *natstest.Server, sink string, progress ev
 }
 
 // run runs a source until stop is called or the test ends.
-func run(t *testing.T, source *eventing.Source) (stop func()) {
+func run(t testing.TB, source *eventing.Source) (stop func()) {
 	t.Helper()
 
 	ctx, cancel := context.WithCancel(t.Context())

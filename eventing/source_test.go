@@ -581,7 +581,7 @@ func startSourceOf(t *testing.T, server *natstest.Server, sink string, progress 
 	return startLogged(t, server, sink, progress, nil, streams...)
 }
 
-func connect(t *testing.T, server *natstest.Server) *jetstream.Conn {
+func connect(t testing.TB, server *natstest.Server) *jetstream.Conn {
 	t.Helper()
 
 	conn, err := jetstream.Connect(t.Context(), server.URL(), jetstream.Config{})
@@ -592,13 +592,13 @@ func connect(t *testing.T, server *natstest.Server) *jetstream.Conn {
 	return conn
 }
 
-func publish(t *testing.T, server *natstest.Server, first, n int) {
+func publish(t testing.TB, server *natstest.Server, first, n int) {
 	t.Helper()
 
 	publishTo(t, server, "EVENTS", first, n)
 }
 
-func publishTo(t *testing.T, server *natstest.Server, stream string, first, n int) {
+func publishTo(t testing.TB, server *natstest.Server, stream string, first, n int) {
 	t.Helper()
 
 	publisher, err := jetstream.NewPublisher(connect(t, server), jetstream.StreamConfig{Name: stream})

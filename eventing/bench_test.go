@@ -1,0 +1,74 @@
+package eventing_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/internal/natstest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+// BenchmarkSource measures events from the stream over HTTP to a function that
+// does nothing, one event a request, everything in one process.
+func BenchmarkSource(b *testing.B) {
+	const n = 100_000
+	for b.Loop() {
+		b.StopTimer()
+		server := natstest.Start(b)
+		publish(b, server, 1, n)
+		var count atomic.Int64
+		done := make(chan struct{})
+		function := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Tandem-Receipt", "won")
+			w.WriteHeader(http.StatusNoContent)
+			if count.Add(1) == n {
+				close(done)
+			}
+		}))
+		conn, err := jetstream.Connect(b.Context(), server.URL(), jetstream.Config{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		stream, err := jetstream.NewStream(conn, "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		delivery, err := eventing.NewDelivery(function.URL, function.URL, eventing.DeliveryConfig{Function: "flights"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		source, err := eventing.NewSource([]eventing.Stream{stream}, delivery, &progress{}, eventing.SourceConfig{Function: "flights"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		begun, used := time.Now(), cpuTime(b)
+		stop := run(b, source)
+		<-done
+		b.StopTimer()
+		b.ReportMetric(n/time.Since(begun).Seconds(), "events/s")
+		b.ReportMetric(float64((cpuTime(b)-used).Nanoseconds())/n/1000, "cpu-µs/event")
+		stop()
+		_ = conn.Close(b.Context())
+		function.Close()
+		server.Stop()
+		b.StartTimer()
+	}
+}
+
+// cpuTime is what the process has used of all processors, which says more than
+// events a second where others work too.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
