@@ -66,6 +66,7 @@ type run struct {
 	conn   *jetstream.Conn
 	nc     *nats.Conn
 	watch  *watch
+	fedErr error // how the feed has ended
 	ledger ledger
 	memory memory
 }
@@ -317,14 +318,14 @@ func (r *run) goOn(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			if fed != nil {
-				_ = <-fed // nothing is published any more
+				<-fed // nothing is published any more
 			}
 			r.conclude(ctx, lastLook)
 			return errInterrupted
 		case <-r.out.broken:
 			return errInterrupted
-		case err := <-fed:
-			if err != nil && ctx.Err() == nil {
+		case <-fed:
+			if err := r.fedErr; err != nil && ctx.Err() == nil {
 				return err
 			}
 			fed = nil
@@ -346,8 +347,9 @@ func (r *run) goOn(ctx context.Context) error {
 	}
 }
 
-// startFeed starts publishing; what it ends with comes over the channel.
-func (r *run) startFeed(ctx context.Context) (<-chan error, error) {
+// startFeed starts publishing. The channel is closed when it has ended; fedErr says
+// how.
+func (r *run) startFeed(ctx context.Context) (<-chan struct{}, error) {
 	js, err := natsjs.New(r.nc)
 	if err != nil {
 		return nil, fmt.Errorf("set up JetStream: %w", err)
@@ -356,7 +358,7 @@ func (r *run) startFeed(ctx context.Context) (<-chan error, error) {
 		clusters: r.clusters, counters: make([]counter, len(r.clusters)),
 		pool: r.pool, outbox: sinkwriter.NewOutbox(r.pool), nc: r.nc, js: js, now: r.now, start: r.start,
 	}
-	fed := make(chan error, 1)
+	fed := make(chan struct{})
 	events, cfg, err := r.events(ctx)
 	if err != nil {
 		return nil, err
@@ -370,7 +372,10 @@ func (r *run) startFeed(ctx context.Context) (<-chan error, error) {
 		return nil, err
 	}
 	r.watch.feed = feed.New(publisher, cfg)
-	go func() { fed <- r.watch.feed.Run(ctx, r.watch.fedBefore, events) }()
+	go func() {
+		defer close(fed)
+		r.fedErr = r.watch.feed.Run(ctx, r.watch.fedBefore, events)
+	}()
 	return fed, nil
 }
 
