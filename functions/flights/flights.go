@@ -1,0 +1,142 @@
+// Package flights is a function that keeps departures of flights: a row for each,
+// totals for each airport, and an event for each long delay.
+package flights
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"strings"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/functions"
+)
+
+// The events that go in and come out.
+const (
+	// Departed is the type of the events that the function takes. Their data are
+	// JSON: date ("2001/01/01 00:47", local time), origin and destination (codes
+	// of airports), distance (miles) and delay (minutes, negative is early).
+	Departed = "com.example.flight.departed"
+
+	// Delayed is the type of the events that it emits, one for each departure
+	// that is late by LongDelay or more, with the origin as their subject.
+	Delayed = "com.example.flight.delayed"
+)
+
+// LongDelay is the delay from which on an event is emitted, in minutes.
+const LongDelay = 60
+
+// dateLayout is how the data write a local time.
+const dateLayout = "2006/01/02 15:04"
+
+//go:embed *.sql
+var migrations embed.FS
+
+// Function is the function, ready to be served. Its tables are flights and
+// airports.
+func Function() functions.Function {
+	return functions.Function{
+		Name:       "flights",
+		Version:    "v1",
+		Types:      []string{Departed},
+		Handle:     handle,
+		Migrations: migrations,
+	}
+}
+
+// departure is the data of an event. Pointers tell what is missing from what is
+// zero.
+type departure struct {
+	Date        *string `json:"date"`
+	Origin      *string `json:"origin"`
+	Destination *string `json:"destination"`
+	Distance    *int32  `json:"distance"`
+	Delay       *int32  `json:"delay"`
+}
+
+// delay is the data of an event that is emitted.
+type delay struct {
+	FlightID    string `json:"flight_id"`
+	Date        string `json:"date"`
+	Origin      string `json:"origin"`
+	Destination string `json:"destination"`
+	Delay       int32  `json:"delay"`
+}
+
+func handle(_ context.Context, e event.Event) (functions.Effects, error) {
+	d, departedAt, err := read(e)
+	if err != nil {
+		return functions.Effects{}, functions.Reject(fmt.Errorf("read departure: %w", err))
+	}
+	var fx functions.Effects
+	fx.Insert("flights", functions.Row{
+		"flight_id":   e.ID(),
+		"departed_at": departedAt,
+		"origin":      *d.Origin,
+		"destination": *d.Destination,
+		"distance":    *d.Distance,
+		"delay":       *d.Delay,
+	})
+	fx.Add("airports", functions.Row{"airport": *d.Origin}, functions.Row{"flights": 1, "delay_minutes": *d.Delay})
+	if *d.Delay >= LongDelay {
+		fx.Emit(functions.Output{
+			Type:    Delayed,
+			Subject: *d.Origin,
+			Data:    delay{FlightID: e.ID(), Date: *d.Date, Origin: *d.Origin, Destination: *d.Destination, Delay: *d.Delay},
+		})
+	}
+	return fx, nil
+}
+
+// read reads the data of an event. Fields that it does not know are no fault.
+func read(e event.Event) (d departure, departedAt time.Time, err error) {
+	if contentType := e.DataContentType(); contentType != "" && contentType != event.ApplicationJSON {
+		mediaType, _, err := mime.ParseMediaType(contentType)
+		if err != nil || mediaType != event.ApplicationJSON && !strings.HasSuffix(mediaType, "+json") {
+			return d, departedAt, fmt.Errorf("the data are %q: want %s", contentType, event.ApplicationJSON)
+		}
+	}
+	if len(e.Data()) == 0 {
+		return d, departedAt, errors.New("there are no data")
+	}
+	if err := json.Unmarshal(e.Data(), &d); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) && wrong.Field != "" {
+			return d, departedAt, fmt.Errorf("%s: it is a %s: want %s", wrong.Field, wrong.Value, wanted(wrong.Field))
+		}
+		return d, departedAt, err
+	}
+	for _, field := range [...]struct {
+		name string
+		text *string
+	}{{"date", d.Date}, {"origin", d.Origin}, {"destination", d.Destination}} {
+		if field.text == nil || *field.text == "" {
+			return d, departedAt, fmt.Errorf("%s: missing", field.name)
+		}
+	}
+	switch {
+	case d.Distance == nil:
+		return d, departedAt, errors.New("distance: missing")
+	case d.Delay == nil:
+		return d, departedAt, errors.New("delay: missing")
+	}
+	departedAt, err = time.Parse(dateLayout, *d.Date)
+	if err != nil {
+		return d, departedAt, fmt.Errorf("date: it is %q: want YYYY/MM/DD hh:mm", *d.Date)
+	}
+	return d, departedAt, nil
+}
+
+func wanted(field string) string {
+	switch field {
+	case "distance", "delay":
+		return "a whole number of 32 bits"
+	}
+	return "a string"
+}

@@ -1,0 +1,176 @@
+package flights_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/flights"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/flights.golden")
+
+func departed(id, data string) event.Event {
+	e := event.New()
+	e.SetID(id)
+	e.SetSource("/tandem/flights-2001")
+	e.SetType(flights.Departed)
+	e.SetDataContentType(event.ApplicationJSON)
+	e.DataEncoded = []byte(data)
+	return e
+}
+
+func text(t *testing.T, value any) string {
+	t.Helper()
+
+	text, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// effects are the effects of every line in testdata, as text.
+func effects(t *testing.T) []byte {
+	t.Helper()
+
+	lines, err := os.ReadFile("testdata/flights.ndjson")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	for i, line := range strings.Split(strings.TrimSpace(string(lines)), "\n") {
+		fx, err := flights.Function().Handle(t.Context(), departed(fmt.Sprintf("flight-2001-%06d", i+1), line))
+		if err != nil {
+			t.Fatalf("line %d: %v", i+1, err)
+		}
+		for _, w := range fx.Writes {
+			fmt.Fprintf(&out, "%s op %d, key %s, row %s\n", w.Table, w.Op, text(t, w.Key), text(t, w.Row))
+		}
+		for _, o := range fx.Outputs {
+			fmt.Fprintf(&out, "%s of %s, data %s\n", o.Type, o.Subject, text(t, o.Data))
+		}
+	}
+	return out.Bytes()
+}
+
+func TestEffectsAreTheGoldenOnes(t *testing.T) {
+	t.Parallel()
+
+	got := effects(t)
+	if *update {
+		if err := os.WriteFile("testdata/flights.golden", got, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("testdata/flights.golden")
+	if err != nil {
+		t.Fatalf("%v; write it with -update, and read it", err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("effects (-golden +got):\n%s", diff)
+	}
+}
+
+func TestSameEventsGiveTheSameEffects(t *testing.T) {
+	t.Parallel()
+
+	if diff := cmp.Diff(string(effects(t)), string(effects(t))); diff != "" {
+		t.Errorf("effects (-first +second):\n%s", diff)
+	}
+}
+
+func TestDelayOfAnHourIsEmitted(t *testing.T) {
+	t.Parallel()
+
+	for minutes, outputs := range map[int]int{-5: 0, 0: 0, 59: 0, 60: 1, 600: 1} {
+		fx, err := flights.Function().Handle(t.Context(), departed("1",
+			fmt.Sprintf(`{"date":"2001/01/01 00:47","delay":%d,"distance":1,"origin":"DTW","destination":"LAS"}`, minutes)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(fx.Outputs) != outputs {
+			t.Errorf("a delay of %d minutes emits %d events, want %d", minutes, len(fx.Outputs), outputs)
+		}
+	}
+}
+
+func TestDataThatAreNotADepartureAreRejected(t *testing.T) {
+	t.Parallel()
+
+	tests := []struct{ name, data, says string }{
+		{"no data", ``, "there are no data"},
+		{"no JSON", `date`, "invalid character"},
+		{"no object", `[]`, "cannot unmarshal array"},
+		{"no date", `{"delay":66,"distance":1750,"origin":"DTW","destination":"LAS"}`, "date: missing"},
+		{"no origin", `{"date":"2001/01/01 00:47","delay":66,"distance":1750,"destination":"LAS"}`, "origin: missing"},
+		{"empty origin", `{"date":"2001/01/01 00:47","delay":66,"distance":1750,"origin":"","destination":"LAS"}`, "origin: missing"},
+		{"no destination", `{"date":"2001/01/01 00:47","delay":66,"distance":1750,"origin":"DTW","destination":null}`, "destination: missing"},
+		{"no distance", `{"date":"2001/01/01 00:47","delay":66,"origin":"DTW","destination":"LAS"}`, "distance: missing"},
+		{"no delay", `{"date":"2001/01/01 00:47","distance":1750,"origin":"DTW","destination":"LAS"}`, "delay: missing"},
+		{"other date", `{"date":"2001-01-01","delay":66,"distance":1750,"origin":"DTW","destination":"LAS"}`, `date: it is "2001-01-01": want YYYY/MM/DD hh:mm`},
+		{"date that does not exist", `{"date":"2001/02/30 00:47","delay":66,"distance":1750,"origin":"DTW","destination":"LAS"}`, "date: it is"},
+		{"delay in words", `{"date":"2001/01/01 00:47","delay":"late","distance":1750,"origin":"DTW","destination":"LAS"}`, "delay: it is a string: want a whole number"},
+		{"delay with a fraction", `{"date":"2001/01/01 00:47","delay":1.5,"distance":1750,"origin":"DTW","destination":"LAS"}`, "delay: it is a number 1.5: want a whole number"},
+		{"distance out of range", `{"date":"2001/01/01 00:47","delay":1,"distance":3000000000,"origin":"DTW","destination":"LAS"}`, "distance: it is a number 3000000000"},
+		{"number for an airport", `{"date":"2001/01/01 00:47","delay":1,"distance":1,"origin":5,"destination":"LAS"}`, "origin: it is a number: want a string"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			fx, err := flights.Function().Handle(t.Context(), departed("1", tt.data))
+			var rejected *functions.RejectError
+			if !errors.As(err, &rejected) || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("error is %v, want a rejection that says %q", err, tt.says)
+			}
+			if len(fx.Writes)+len(fx.Outputs) != 0 {
+				t.Errorf("it has effects all the same: %v", fx)
+			}
+		})
+	}
+
+	e := departed("1", `<flight/>`)
+	e.SetDataContentType("application/xml")
+	if _, err := flights.Function().Handle(t.Context(), e); err == nil || !strings.Contains(err.Error(), `the data are "application/xml"`) {
+		t.Errorf("XML: error is %v", err)
+	}
+}
+
+func TestFieldsThatAreNotKnownAreNoFault(t *testing.T) {
+	t.Parallel()
+
+	e := departed("1", `{"date":"2001/01/01 00:47","delay":66,"distance":1750,"origin":"DTW","destination":"LAS","carrier":{"code":"NW"}}`)
+	e.SetDataContentType("application/vnd.example+json; v=2")
+	if _, err := flights.Function().Handle(t.Context(), e); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFunctionIsDeclaredWell(t *testing.T) {
+	t.Parallel()
+
+	if err := flights.Function().Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func BenchmarkHandle(b *testing.B) {
+	e := departed("flight-2001-000001", `{"date":"2001/01/01 00:47","delay":66,"distance":1750,"origin":"DTW","destination":"LAS"}`)
+	f := flights.Function()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := f.Handle(b.Context(), e); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
