@@ -1,7 +1,6 @@
 package sinkwriter
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -186,72 +185,4 @@ func appendFloat(b []byte, f float64) []byte {
 		f = 0 // not minus zero
 	}
 	return binary.BigEndian.AppendUint64(append(b, 'f'), math.Float64bits(f))
-}
-
-// appendJSON writes JSON text with sorted names, without white space and with
-// each number in one spelling. What is no JSON is taken as bytes.
-func appendJSON(b, text []byte) []byte {
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber()
-	var v any
-	if err := d.Decode(&v); err != nil || d.More() {
-		return appendPart(append(b, 'b'), text)
-	}
-	return appendJSONValue(append(b, 'j'), v)
-}
-
-func appendJSONValue(b []byte, v any) []byte {
-	switch v := v.(type) {
-	case nil:
-		return append(b, 'n')
-	case bool:
-		if v {
-			return append(b, 'T')
-		}
-		return append(b, 'F')
-	case string:
-		return appendPart(append(b, 's'), v)
-	case json.Number:
-		return appendPart(append(b, 'd'), canonicalNumber(v.String()))
-	case []any:
-		b = binary.BigEndian.AppendUint32(append(b, 'a'), uint32(len(v)))
-		for _, item := range v {
-			b = appendJSONValue(b, item)
-		}
-		return b
-	case map[string]any:
-		b = binary.BigEndian.AppendUint32(append(b, 'm'), uint32(len(v)))
-		for _, name := range slices.Sorted(maps.Keys(v)) {
-			b = appendPart(b, name)
-			b = appendJSONValue(b, v[name])
-		}
-		return b
-	}
-	return b
-}
-
-// canonicalNumber writes a JSON number as its significant digits and a power of
-// ten, exactly: 100, 1e2 and 100.0 are the same, and no precision is lost.
-func canonicalNumber(s string) string {
-	mantissa, exponent, _ := strings.Cut(strings.ToLower(s), "e")
-	sign := ""
-	if rest, ok := strings.CutPrefix(mantissa, "-"); ok {
-		sign, mantissa = "-", rest
-	}
-	whole, fraction, _ := strings.Cut(mantissa, ".")
-	digits := strings.TrimLeft(whole+fraction, "0")
-	if digits == "" {
-		return "0"
-	}
-	power, err := strconv.ParseInt("0"+strings.TrimLeft(exponent, "+-"), 10, 32)
-	if err != nil {
-		return s // beyond anybody's numbers: as it is spelled
-	}
-	if strings.HasPrefix(exponent, "-") {
-		power = -power
-	}
-	power -= int64(len(fraction))
-	short := strings.TrimRight(digits, "0")
-	power += int64(len(digits) - len(short))
-	return sign + short + "e" + strconv.FormatInt(power, 10)
 }

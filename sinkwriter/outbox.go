@@ -211,22 +211,6 @@ func (b *outbox) close(ctx context.Context) error {
 	}
 }
 
-// encodeEvents appends events in the CloudEvents JSON batch format.
-func encodeEvents(buf []byte, events []event.Event) ([]byte, error) {
-	buf = append(buf, '[')
-	for i := range events {
-		if i > 0 {
-			buf = append(buf, ',', '\n')
-		}
-		text, err := events[i].MarshalJSON()
-		if err != nil {
-			return buf, err
-		}
-		buf = append(buf, text...)
-	}
-	return append(buf, ']'), nil
-}
-
 // Outbox is the relay's view of the outputs that are committed and not yet
 // known to be published. It may be shared.
 type Outbox struct {

@@ -1,0 +1,50 @@
+package sinkwriter
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/functions"
+)
+
+// benchOffer is one row of about 200 bytes and one output.
+func benchOffer() Offer {
+	e := event.New()
+	e.SetSource("/bench")
+	e.SetID("event-00001234")
+	e.SetType("com.example.bench")
+	e.SetTime(time.Date(2001, 1, 2, 3, 4, 5, 0, time.UTC))
+	var fx functions.Effects
+	fx.Insert("rows", functions.Row{"id": "event-00001234", "n": 1234, "payload": strings.Repeat("x", 160)})
+	fx.Emit(functions.Output{Type: "com.example.bench.done", Subject: "event-00001234", Data: []byte(`{"id":"event-00001234","text":"` + strings.Repeat("y", 120) + `"}`)})
+	return Offer{Function: "bench", Version: "1", Event: e, Effects: fx}
+}
+
+func BenchmarkNewOffer(b *testing.B) {
+	w := &Writer{config: Config{Cluster: "east"}}
+	offered := benchOffer()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := w.newOffer(b.Context(), offered); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkEncodeEvents(b *testing.B) {
+	w := &Writer{config: Config{Cluster: "east"}}
+	o, err := w.newOffer(b.Context(), benchOffer())
+	if err != nil {
+		b.Fatal(err)
+	}
+	var buf []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		if buf, err = encodeEvents(buf[:0], o.outputs); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

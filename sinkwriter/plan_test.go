@@ -1,0 +1,396 @@
+package sinkwriter_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+// outcome is what a caller of Commit was told.
+type outcome struct {
+	receipt sinkwriter.Receipt
+	err     error
+}
+
+// fault is whose fault it was; empty if it was committed.
+func (o outcome) fault() string {
+	if o.err == nil {
+		return ""
+	}
+	var e *sinkwriter.Error
+	if errors.As(o.err, &e) {
+		return e.Fault.String()
+	}
+	return o.err.Error()
+}
+
+// commitTogether makes a new writer commit the offers in one batch: it has one
+// connection, which is taken away while they gather.
+func commitTogether(t *testing.T, url string, offers ...sinkwriter.Offer) []outcome {
+	t.Helper()
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.MaxConns = 1
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east", Connections: 1})
+
+	only, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	outcomes := make([]outcome, len(offers))
+	var all sync.WaitGroup
+	// The first batch takes whatever is there, so one goes ahead.
+	all.Go(func() {
+		if _, err := w.Commit(t.Context(), write("ahead", functions.Effects{})); err != nil {
+			t.Errorf("commit what goes ahead: %v", err)
+		}
+	})
+	time.Sleep(20 * time.Millisecond)
+	for i, o := range offers {
+		all.Go(func() { outcomes[i].receipt, outcomes[i].err = w.Commit(t.Context(), o) })
+	}
+	time.Sleep(50 * time.Millisecond) // if one comes late it has its own batch
+	only.Release()
+	all.Wait()
+	return outcomes
+}
+
+// write offers effects as those of the event with that id.
+func write(id string, fx functions.Effects) sinkwriter.Offer {
+	return sinkwriter.Offer{Function: "f", Version: "1", Event: newEvent(id), Effects: fx}
+}
+
+// effects collects effects in one expression.
+func effects(build ...func(*functions.Effects)) functions.Effects {
+	var fx functions.Effects
+	for _, b := range build {
+		b(&fx)
+	}
+	return fx
+}
+
+func insert(table string, row functions.Row) func(*functions.Effects) {
+	return func(fx *functions.Effects) { fx.Insert(table, row) }
+}
+
+func replace(table string, row functions.Row) func(*functions.Effects) {
+	return func(fx *functions.Effects) { fx.Upsert(table, row, functions.Replace()) }
+}
+
+func add(table string, key, amounts functions.Row) func(*functions.Effects) {
+	return func(fx *functions.Effects) { fx.Add(table, key, amounts) }
+}
+
+func remove(table string, key functions.Row) func(*functions.Effects) {
+	return func(fx *functions.Effects) { fx.Delete(table, key) }
+}
+
+func execute(t *testing.T, pool *pgxpool.Pool, sql string) {
+	t.Helper()
+	if _, err := pool.Exec(t.Context(), sql); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// rows gives a query's rows, one a line, as text.
+func rows(t *testing.T, pool *pgxpool.Pool, table, columns, order string) string {
+	t.Helper()
+	return query[string](t, pool, fmt.Sprintf(`select coalesce(string_agg(concat_ws(' ', %s), E'\n' order by %s), '') from %s`, columns, order, table))
+}
+
+func TestATableMayBeNamedInTwoWays(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	execute(t, pool, `create table things (id text primary key, n bigint)`)
+	got := commitTogether(t, pool.Config().ConnString(),
+		write("1", effects(insert("things", functions.Row{"id": "a", "n": 1}))),
+		write("2", effects(insert("public.things", functions.Row{"id": "b", "n": 2}))),
+		write("3", effects(insert("things", functions.Row{"id": "c", "n": 3}), remove("public.things", functions.Row{"id": "c"}))),
+		write("4", effects(add("public.things", functions.Row{"id": "d"}, functions.Row{"n": 1}), add("things", functions.Row{"id": "d"}, functions.Row{"n": 3}))),
+	)
+	for i, o := range got {
+		if o.err != nil {
+			t.Errorf("event %d: %v", i+1, o.err)
+		}
+	}
+	if got := rows(t, pool, "things", "id, n", "id"); got != "a 1\nb 2\nd 4" {
+		t.Errorf("rows:\n%s", got)
+	}
+}
+
+func TestWritesAndDeletesOfTheSameRowsNeverDeadlock(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	execute(t, pool, `create table things (id int primary key, n bigint)`)
+	var all sync.WaitGroup
+	for c, cluster := range []string{"east", "west"} {
+		w := newWriter(t, pool, sinkwriter.Config{Cluster: cluster, Connections: 4, BatchEvents: 16})
+		for g := range 32 {
+			random := rand.New(rand.NewPCG(uint64(c), uint64(g)))
+			all.Go(func() {
+				for i := range 60 {
+					var fx functions.Effects
+					for range 4 {
+						row := functions.Row{"id": random.IntN(12)}
+						switch random.IntN(3) {
+						case 0:
+							fx.Upsert("things", functions.Row{"id": row["id"], "n": i}, functions.Replace())
+						case 1:
+							fx.Delete("things", row)
+						case 2:
+							fx.Add("things", row, functions.Row{"n": 1})
+						}
+					}
+					if _, err := w.Commit(t.Context(), write(fmt.Sprintf("%d-%d-%d", c, g, i), fx)); err != nil {
+						t.Errorf("commit: %v", err)
+					}
+				}
+			})
+		}
+	}
+	all.Wait()
+	if got := troubles(t, pool); got != "0 0" {
+		t.Errorf("rollbacks and deadlocks: %s, want none", got)
+	}
+}
+
+// troubles counts rollbacks and deadlocks since the database was made. All that
+// was counted is there: the connections that did it have ended.
+func troubles(t *testing.T, pool *pgxpool.Pool) string {
+	t.Helper()
+	pool.Reset()
+	other := newPool(t, pool.Config().ConnString())
+	deadline := time.Now().Add(10 * time.Second)
+	for query[int](t, other, `select count(*) from pg_stat_activity where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()`) > 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("connections do not end")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return query[string](t, other, `select format('%s %s', xact_rollback, deadlocks) from pg_stat_database where datname = current_database()`)
+}
+
+func TestTwoSpellingsOfOneKeyAreOneRow(t *testing.T) {
+	t.Parallel()
+	keys := []struct {
+		name, column string
+		a, b         any
+	}{
+		{"citext", "citext", "Ann", "aNN"},
+		{"citext beyond ASCII", "citext", "Ünal", "ünal"}, // another row in locale C
+		{"padded text", "char(6)", "ann", "ann   "},
+		{"numeric", "numeric", "1.0", "1.00"},
+		{"zero", "float8", 0.0, -1 / negativeInfinity()},
+		{"case-insensitive collation", `text collate "nocase"`, "Ann", "aNN"},
+		{"jsonb", "jsonb", []byte(`{"a":1}`), []byte(`{ "a" : 1.0 }`)},
+		{"domain over citext", "nick", "Ann", "aNN"},
+		{"address", "inet", "10.0.0.1", "10.0.0.1/32"},
+	}
+	for _, k := range keys {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			pool := newDatabase(t)
+			needCitext(t, pool)
+			execute(t, pool, `create domain nick as citext; create collation "nocase" (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)
+			for _, table := range []string{"counted", "replaced", "inserted", "deleted", "revived", "both"} {
+				execute(t, pool, `create table `+table+` (k `+k.column+` primary key, n bigint)`)
+			}
+			one := query[bool](t, pool, fmt.Sprintf(`select $1::text::%[1]s = $2::text::%[1]s`, strings.TrimSuffix(k.column, ` collate "nocase"`)), text(k.a), text(k.b)) ||
+				strings.Contains(k.column, "collate")
+			row := func(key any, n int) functions.Row { return functions.Row{"k": key, "n": n} }
+			key := func(key any) functions.Row { return functions.Row{"k": key} }
+			got := commitTogether(t, pool.Config().ConnString(),
+				write("1", effects(add("counted", key(k.a), functions.Row{"n": 1}))),
+				write("2", effects(add("counted", key(k.b), functions.Row{"n": 2}))),
+				write("3", effects(add("counted", key(k.b), functions.Row{"n": 4}), add("counted", key(k.a), functions.Row{"n": 8}))),
+				// The later one stays, in whichever way the keys are sorted.
+				write("4", effects(replace("replaced", row(k.a, 1)), replace("replaced", row(k.b, 2)), replace("replaced", row(k.a, 3)), replace("replaced", row(k.b, 4)))),
+				write("5", effects(insert("inserted", row(k.b, 1)), insert("inserted", row(k.a, 2)))),
+				write("6", effects(insert("deleted", row(k.a, 1)), remove("deleted", key(k.b)))),
+				write("7", effects(insert("revived", row(k.a, 1)), remove("revived", key(k.b)), insert("revived", row(k.a, 3)))),
+				write("8", effects(replace("both", row(k.b, 1)), replace("both", row(k.a, 2)))),
+			)
+			for i, o := range got {
+				if o.err != nil {
+					t.Errorf("event %d: %v", i+1, o.err)
+				}
+			}
+			want := map[string]string{"counted": "15", "replaced": "4", "inserted": "1", "deleted": "", "revived": "3", "both": "2"}
+			if !one {
+				want = map[string]string{"counted": "6 9", "replaced": "3 4", "inserted": "1 2", "deleted": "1", "revived": "1", "both": "1 2"}
+			}
+			state := map[string]string{}
+			for table := range want {
+				state[table] = query[string](t, pool, `select coalesce(string_agg(n::text, ' ' order by n), '') from `+table)
+			}
+			if diff := cmp.Diff(want, state); diff != "" {
+				t.Errorf("%v and %v are one key: %t; rows (-want +got):\n%s", k.a, k.b, one, diff)
+			}
+		})
+	}
+}
+
+func negativeInfinity() float64 {
+	zero := 0.0
+	return -1 / zero
+}
+
+func text(v any) string {
+	if b, ok := v.([]byte); ok {
+		return string(b)
+	}
+	return fmt.Sprint(v)
+}
+
+// needCitext adds the extension, or says what to install.
+func needCitext(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	if _, err := pool.Exec(t.Context(), `create extension if not exists citext`); err != nil {
+		t.Fatalf("this test needs PostgreSQL's extension citext, which is in the package postgresql-contrib (Debian: in the server's own): %v", err)
+	}
+}
+
+func TestAnEventsWritesMayDependOnTheirOrder(t *testing.T) {
+	t.Parallel()
+	const tables = `
+create table users (id text primary key, email text unique);
+create table tree (id text primary key, parent text references tree, n int);
+create table parents (id text primary key);
+create table children (id text primary key, parent text references parents);
+insert into users values ('b', 'x@example.com');
+insert into parents values ('old');
+insert into children values ('c', 'old');`
+	tests := []struct {
+		name string
+		fx   functions.Effects
+		want string // rows of all tables
+	}{
+		{
+			"a unique value moves on to another row",
+			effects(remove("users", functions.Row{"id": "b"}), insert("users", functions.Row{"id": "a", "email": "x@example.com"})),
+			"a x@example.com|||old|c old",
+		},
+		{
+			"a unique value is given up, then taken",
+			effects(replace("users", functions.Row{"id": "b", "email": "y@example.com"}), insert("users", functions.Row{"id": "a", "email": "x@example.com"})),
+			"a x@example.com, b y@example.com|||old|c old",
+		},
+		{
+			"a row refers to one of its own table that sorts behind it",
+			effects(insert("tree", functions.Row{"id": "z", "n": 1}), insert("tree", functions.Row{"id": "a", "parent": "z"})),
+			"b x@example.com|a z, z||old|c old",
+		},
+		{
+			"child and parent are inserted in the wrong order",
+			effects(insert("children", functions.Row{"id": "d", "parent": "new"}), insert("parents", functions.Row{"id": "new"})),
+			"b x@example.com|||new, old|c old, d new",
+		},
+		{
+			"a parent is replaced",
+			effects(insert("parents", functions.Row{"id": "new"}), replace("children", functions.Row{"id": "c", "parent": "new"}), remove("parents", functions.Row{"id": "old"})),
+			"b x@example.com|||new|c new",
+		},
+		{
+			"parent and child are deleted in the wrong order",
+			effects(remove("parents", functions.Row{"id": "old"}), remove("children", functions.Row{"id": "c"})),
+			"b x@example.com||||",
+		},
+		{
+			"a parent is deleted with its child and both are there again",
+			effects(remove("children", functions.Row{"id": "c"}), remove("parents", functions.Row{"id": "old"}),
+				insert("parents", functions.Row{"id": "old"}), insert("children", functions.Row{"id": "c", "parent": "old"})),
+			"b x@example.com|||old|c old",
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			pool := newDatabase(t)
+			execute(t, pool, tables)
+			w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+			if _, err := w.Commit(t.Context(), write("1", tt.fx)); err != nil {
+				t.Fatal(err)
+			}
+			list := func(table, columns string) string {
+				return query[string](t, pool, fmt.Sprintf(`select coalesce(string_agg(concat_ws(' ', %s), ', ' order by id), '') from %s`, columns, table))
+			}
+			got := strings.Join([]string{list("users", "id, email"), list("tree", "id, parent"), "", list("parents", "id"), list("children", "id, parent")}, "|")
+			if got != tt.want {
+				t.Errorf("rows %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestAForeignKeyThatIsAddedLaterIsNoticed(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	execute(t, pool, `create table children (id text primary key, parent text); create table parents (id text primary key);`)
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	family := func(i int) sinkwriter.Offer {
+		id := fmt.Sprint(i)
+		return write(id, effects(insert("parents", functions.Row{"id": id}), insert("children", functions.Row{"id": id, "parent": id})))
+	}
+	if _, err := w.Commit(t.Context(), family(0)); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, pool, `alter table children add foreign key (parent) references parents`)
+	for i := range 3 {
+		if _, err := w.Commit(t.Context(), family(i+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := w.Stats().Retries; got != 0 {
+		t.Errorf("%d retries", got)
+	}
+}
+
+func TestAnAmountThatIsNULLIsRefused(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	got := commitTogether(t, pool.Config().ConnString(),
+		write("1", effects(add("totals", functions.Row{"region": "north"}, functions.Row{"orders": 1, "amount": 1}))),
+		write("2", effects(add("totals", functions.Row{"region": "north"}, functions.Row{"orders": 1, "amount": nil}))),
+		write("3", effects(add("totals", functions.Row{"region": "north"}, functions.Row{"orders": 1, "amount": 2}))),
+	)
+	if faults := got[0].fault() + "," + got[1].fault() + "," + got[2].fault(); faults != ",event," {
+		t.Errorf("faults %s, want only the second to be refused as the event's", faults)
+	}
+	if got := rows(t, pool, "totals", "region, orders, amount", "region"); got != "north 2 3" {
+		t.Errorf("totals %q", got)
+	}
+}
+
+func TestDataThatExceedLimitsOfTheServerAreTheEventsFault(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	random := rand.New(rand.NewPCG(1, 2))
+	long := make([]byte, 20_000) // does not compress to what an index takes
+	for i := range long {
+		long[i] = byte('!' + random.IntN(90))
+	}
+	got := commitTogether(t, pool.Config().ConnString(),
+		write("1", effects(insert("orders", functions.Row{"id": string(long), "amount": 1}))),
+		write("2", effects(insert("orders", functions.Row{"id": "short", "amount": 1}))),
+	)
+	if got[0].fault() != "event" || got[1].err != nil {
+		t.Errorf("a key beyond what an index takes: fault %q, want event; the other: %v", got[0].fault(), got[1].err)
+	}
+}
