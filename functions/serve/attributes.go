@@ -27,8 +27,8 @@ type attributes struct {
 	old      bool   // CloudEvents 0.3
 	encoding string // 0.3 only: "base64" or empty
 
-	// lenient takes what it can of an event that is not valid: a dead letter
-	// may be one for that very reason.
+	// lenient takes what it can of an event that is not valid, and cuts what is
+	// too long: a dead letter may be one for that very reason.
 	lenient bool
 
 	contentType, subject string
@@ -53,6 +53,9 @@ func (a *attributes) set(name, value string) error {
 			return fmt.Errorf("%s: %w", clip(name, 64), err)
 		}
 		value = strings.ToValidUTF8(strings.ReplaceAll(value, "\x00", "\ufffd"), "\ufffd")
+	}
+	if a.lenient && (name == "id" || name == "source" || name == "type") {
+		value = clip(value, maxName-len("…"))
 	}
 	err := a.take(name, value)
 	if err != nil && a.lenient {

@@ -24,10 +24,24 @@ type Receipt struct {
 // Committer commits the effects of an event, once. It is called concurrently.
 //
 // A [functions.RejectError] among its errors says that the event can never be
-// committed; any other error that it could not be committed now.
+// committed, a [CountedError] that the try counts against the event, any other
+// error that it could not be committed now. The text goes to the sender.
 type Committer interface {
 	Commit(ctx context.Context, f functions.Function, e event.Event, fx functions.Effects) (Receipt, error)
 }
+
+// CountedError is why an event could not be committed that is to be held against
+// it, though trying again may help: its function asked for something impossible,
+// or another event has to come first. It is answered with 500.
+type CountedError struct {
+	Err error
+}
+
+// Error gives the reason.
+func (e *CountedError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the reason as an error.
+func (e *CountedError) Unwrap() error { return e.Err }
 
 // DeadLetter is an event that was refused, or failed too often.
 type DeadLetter struct {
@@ -69,7 +83,7 @@ type Config struct {
 	// answer is 503. Together with Deadline at most 28 s, so that an answer
 	// beats the 30 s write timeout of the server that func brings.
 	//
-	// At least 1 ms. Defaults to 5 s.
+	// At least 1 ms. Defaults to 8 s.
 	CommitTimeout time.Duration
 
 	// RetryAfter is what a sender is asked to wait after a 503, in whole
@@ -109,7 +123,7 @@ func (c Config) withDefaults() Config {
 		c.Deadline = 20 * time.Second
 	}
 	if c.CommitTimeout == 0 {
-		c.CommitTimeout = 5 * time.Second
+		c.CommitTimeout = 8 * time.Second
 	}
 	if c.RetryAfter == 0 {
 		c.RetryAfter = time.Second

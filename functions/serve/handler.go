@@ -207,7 +207,7 @@ func (h *Handler) handle(ctx context.Context, e event.Event) (receipt Receipt, e
 	defer cancel()
 	receipt, err = h.committer.Commit(bounded, *f, e, effects)
 	if err != nil {
-		return Receipt{}, fmt.Errorf("commit for function %s: %w", name, err)
+		return Receipt{}, err
 	}
 	h.log.committed(ctx, name, e, receipt)
 	return receipt, nil

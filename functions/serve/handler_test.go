@@ -97,8 +97,9 @@ func TestCommitterDecidesBetweenTheEventAndTheSurroundings(t *testing.T) {
 		status int
 		says   string
 	}{
-		{"bad data", fmt.Errorf("apply: %w", functions.Reject(errors.New("value out of range"))), 422, "commit for function fine: apply: value out of range"},
-		{"no database", errors.New("connection refused"), 503, "commit for function fine: connection refused"},
+		{"bad data", fmt.Errorf("apply: %w", functions.Reject(errors.New("value out of range"))), 422, "apply: value out of range"},
+		{"no database", errors.New("connection refused"), 503, "connection refused"},
+		{"row that another event brings", &serve.CountedError{Err: errors.New("no such parent")}, 500, "no such parent"},
 		{"no time", context.DeadlineExceeded, 503, "deadline exceeded"},
 	}
 	for _, tt := range tests {

@@ -40,11 +40,14 @@ func (e *panicError) Error() string {
 func statusOf(err error) int {
 	var known *statusError
 	var rejected *functions.RejectError
+	var counted *CountedError
 	switch {
 	case errors.As(err, &known):
 		return known.status
 	case errors.As(err, &rejected):
 		return http.StatusUnprocessableEntity
+	case errors.As(err, &counted):
+		return http.StatusInternalServerError
 	}
 	return http.StatusServiceUnavailable
 }
