@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"runtime/metrics"
+	"runtime/pprof"
+	"strings"
+	"time"
+)
+
+const (
+	defaultEvents = 1_000_000
+	quickEvents   = 40_000
+	defaultRounds = 5
+	defaultLedger = 10_000_000
+	quickLedger   = 1_000_000
+
+	// Callers, connections and batch are those with which one and race were
+	// fastest on two cores. Fewer callers leave batches short; with many more,
+	// what is in flight no longer fits the processor's cache.
+	defaultCallers     = 2048
+	defaultConnections = 2
+	defaultBatch       = 512
+
+	// What lives is so little that with Go's 100 % the collector runs all the
+	// time, and looks through the stacks of all callers: a quarter of the
+	// processor time. By hand and the floor gain as well, if less.
+	defaultGC = 400
+)
+
+// bench is one run of the command.
+type bench struct {
+	options options
+	pgBin   string // folder of initdb; empty for the newest
+	stdout  io.Writer
+	stderr  io.Writer
+	now     func() time.Time
+
+	server *server
+}
+
+// logger is the writers': what they had to try again is worth knowing, since
+// nothing goes wrong here on purpose.
+func (b *bench) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(b.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+func (b *bench) progress(format string, args ...any) {
+	say(b.stderr, format, args...)
+}
+
+// say writes a line for whoever watches; if nobody does, that is no error.
+func say(w io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(w, format+"\n", args...)
+}
+
+// run measures the selected rows and writes the table.
+func (b *bench) run(ctx context.Context) (err error) {
+	selected := b.options.selected()
+	if len(selected) == 0 {
+		return errors.New("no row matches --only: see --help for their names")
+	}
+	if b.server, err = startServer(ctx, b.options.dir, b.pgBin); err != nil {
+		return err
+	}
+	defer b.server.stop(ctx)
+
+	setup, err := b.server.describe(ctx, b.now)
+	if err != nil {
+		return err
+	}
+	setup = append(setup, b.describe()...)
+	if _, err := fmt.Fprintln(b.stdout, strings.Join(setup, "\n")); err != nil {
+		return fmt.Errorf("write the table: %w", err)
+	}
+	if b.options.cpuProfile != "" {
+		stop, err := profile(b.options.cpuProfile)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
+
+	results, err := b.measure(ctx, selected)
+	if err != nil {
+		return err
+	}
+	rows := summarise(results)
+	if _, err := fmt.Fprintf(b.stdout, "\n%s\n%s", formatTable(rows), formatGoals(results)); err != nil {
+		return fmt.Errorf("write the table: %w", err)
+	}
+	if b.options.jsonFile != "" {
+		return writeJSON(b.options.jsonFile, rows)
+	}
+	return nil
+}
+
+// describe says how it is measured.
+func (b *bench) describe() []string {
+	o := b.options
+	return []string{
+		fmt.Sprintf("%s events a trial, %d round(s); by hand %s", thousands(o.events), o.rounds, thousands(byHandEvents(o.events))),
+		fmt.Sprintf("each cluster: %s callers, Connections %d, BatchEvents %d; %s, GOMAXPROCS %d, GOGC %d",
+			thousands(o.callers), o.connections, o.batch, runtime.Version(), runtime.GOMAXPROCS(0), gcPercent()),
+	}
+}
+
+func gcPercent() uint64 {
+	setting := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+	metrics.Read(setting)
+	return setting[0].Value.Uint64()
+}
+
+// result is all that was measured of a row: for each of its numbers of
+// connections, one sample a round.
+type result struct {
+	scenario scenario
+	trials   [][]sample
+}
+
+// measure goes round robin through the rows, so that all see the same weather.
+func (b *bench) measure(ctx context.Context, selected []scenario) ([]result, error) {
+	results := make([]result, len(selected))
+	for i, s := range selected {
+		results[i] = result{scenario: s, trials: make([][]sample, len(s.connections))}
+	}
+	for round := range b.options.rounds {
+		for i, s := range selected {
+			if s.missing != "" {
+				continue
+			}
+			for v, connections := range s.connections {
+				sample, err := b.trial(ctx, s, connections)
+				if err != nil {
+					return nil, fmt.Errorf("row %s, round %d: %w", s.name, round+1, err)
+				}
+				results[i].trials[v] = append(results[i].trials[v], sample)
+				name := s.name
+				if connections > 0 {
+					name = fmt.Sprintf("%s at %d", s.name, connections)
+				}
+				b.progress("round %d/%d  %-22s %9s events/s", round+1, b.options.rounds, name, thousands(int(sample.eventsPerSecond)))
+			}
+		}
+	}
+	return results, nil
+}
+
+func profile(file string) (stop func() error, err error) {
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, fmt.Errorf("write the CPU profile: %w", err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("write the CPU profile: %w", err), f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
+}

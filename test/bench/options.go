@@ -1,0 +1,156 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+)
+
+// options are what the flags say.
+type options struct {
+	quick      bool
+	only       *regexp.Regexp
+	jsonFile   string
+	cpuProfile string
+	dir        string
+
+	events     int
+	rounds     int
+	ledgerRows int
+
+	callers     int
+	connections int
+	batch       int
+}
+
+const usage = `Measure what sinkwriter costs, beside the same written by hand and beside the
+floor: the bare upsert of the same rows by one writer.
+
+    go run ./test/bench --quick              a look: one short round, under a minute
+    go run ./test/bench                      the table: %d rounds of %s events,
+                                             about half an hour on two cores
+    go run ./test/bench --only '^(one|race)$' --events 200000
+    go run ./test/bench --only '^race$' --rounds 1 --cpuprofile cpu.out
+                                             then: go tool pprof -top cpu.out
+
+It starts a PostgreSQL of its own in a folder of its own and removes it in the
+end; TANDEM_PG_BIN names the folder of another initdb. The folder must be on a
+disk (--dir), not in memory, or a commit costs nothing. To see what counts on a
+smaller machine, give bench and server, which inherits it, two cores:
+
+    taskset -c 0,1 go run ./test/bench
+
+An event writes one row of about 200 bytes and emits one output of about 200
+bytes. A cluster is a sinkwriter.Writer with a pool of its own; its callers take
+the events in the order of the stream and call Commit. Outputs are discarded as
+soon as they are to be published. The rate counts distinct events, until every
+cluster has an answer to every offer. By hand a fiftieth of the events is
+enough to know the rate, on tables that stay small, which favours it.
+
+Rows:
+%s
+Columns:
+  events_per_second      distinct events, median of the rounds
+  of_floor, of_by_hand   median of the ratio within each round
+  rollbacks, deadlocks   of the database, all rounds together
+  wal_bytes_per_event    written to the log, outbox and all
+  connections            open in the end, all clusters together
+  allocations_per_event  in this process, all clusters together; 14 for each
+                         cluster are for making the event and its effects
+  client_us, server_us   processor time an event, in microseconds (Linux)
+
+Flags:`
+
+// errUsage says that the flags are wrong and that this has been printed.
+var errUsage = errors.New("wrong flags")
+
+func parseOptions(args []string, output io.Writer) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(output)
+	flags.Usage = func() {
+		var rows strings.Builder
+		for _, s := range scenarios() {
+			fmt.Fprintf(&rows, "  %-18s %s\n", s.name, s.about)
+		}
+		say(output, usage, defaultRounds, thousands(defaultEvents), rows.String())
+		flags.PrintDefaults()
+	}
+	flags.BoolVar(&o.quick, "quick", false, "one short round, a small ledger")
+	only := flags.String("only", "", "run only the rows whose name matches this `regexp`; ratios need floor and by-hand")
+	flags.StringVar(&o.jsonFile, "json", "", "write the table to this `file` too, as a JSON array")
+	flags.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of this process to this `file`")
+	flags.StringVar(&o.dir, "dir", "", "`folder` for the server's data, made if missing (default: a temporary one)")
+	flags.IntVar(&o.events, "events", 0, fmt.Sprintf("distinct events of a trial (default %d, quick %d)", defaultEvents, quickEvents))
+	flags.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("trials of each row (default %d, quick 1)", defaultRounds))
+	flags.IntVar(&o.ledgerRows, "ledger", 0, fmt.Sprintf("rows in the ledger beforehand in ledger-10m (default %d, quick %d)", defaultLedger, quickLedger))
+	flags.IntVar(&o.callers, "callers", defaultCallers, "goroutines of each cluster that call Commit")
+	flags.IntVar(&o.connections, "connections", defaultConnections, "sinkwriter.Config.Connections of each cluster")
+	flags.IntVar(&o.batch, "batch", defaultBatch, "sinkwriter.Config.BatchEvents, and the floor's batch")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return o, err
+		}
+		return o, errUsage
+	}
+
+	problem := func(format string, args ...any) (options, error) {
+		say(output, "bench: "+format+"; see --help", args...)
+		return o, errUsage
+	}
+	if flags.NArg() > 0 {
+		return problem("%q is not understood", flags.Arg(0))
+	}
+	var err error
+	if o.only, err = regexp.Compile(*only); err != nil {
+		return problem("--only: %v", err)
+	}
+	events, rounds, ledger := defaultEvents, defaultRounds, defaultLedger
+	if o.quick {
+		events, rounds, ledger = quickEvents, 1, quickLedger
+	}
+	for _, n := range []struct {
+		name            string
+		value           *int
+		otherwise       int
+		lowest, highest int
+	}{
+		{"events", &o.events, events, hotRows, 50_000_000},
+		{"rounds", &o.rounds, rounds, 1, 1000},
+		{"ledger", &o.ledgerRows, ledger, 1, 40_000_000},
+		{"callers", &o.callers, defaultCallers, 1, 100_000},
+		{"connections", &o.connections, defaultConnections, 1, 16},
+		{"batch", &o.batch, defaultBatch, 1, 10_000},
+	} {
+		if *n.value == 0 {
+			*n.value = n.otherwise
+		}
+		if *n.value < n.lowest || *n.value > n.highest {
+			return problem("--%s %d: want %d to %d", n.name, *n.value, n.lowest, n.highest)
+		}
+	}
+	return o, nil
+}
+
+// selected are the rows that the flags ask for.
+func (o options) selected() []scenario {
+	var list []scenario
+	for _, s := range scenarios() {
+		if o.only.MatchString(s.name) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// thousands writes a number for people.
+func thousands(n int) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"time"
+)
+
+// lag is how far the second cluster is behind in row late.
+const lag = 500 * time.Millisecond
+
+// scenario is a row of the table.
+type scenario struct {
+	name  string
+	about string // one line, for --help
+
+	// missing says what has to be there before the row can be measured; empty
+	// if it can.
+	missing string
+
+	// connections to try, of each cluster; the best counts. Zero is those that
+	// the flags give.
+	connections []int
+
+	template string // the database that a trial begins with; empty for empty tables
+	byHand   bool   // measured with fewer events
+
+	run func(ctx context.Context, t *trial) error
+}
+
+// byHandConnections are a cluster's. What is best depends on the machine.
+var byHandConnections = []int{4, 16, 64}
+
+// byHandEvents is how many events a trial by hand has: enough to know the rate.
+func byHandEvents(events int) int { return max(min(events, 2000), events/50) }
+
+// Names of rows that others refer to.
+const (
+	rowFloor     = "floor"
+	rowByHand    = "by-hand"
+	rowPipelined = "by-hand-pipelined"
+	rowOne       = "one"
+	rowRace      = "race"
+	rowLost      = "lost"
+	rowLedger    = "ledger-10m"
+	rowRetention = "retention"
+	rowNoDigest  = "no-digest"
+)
+
+func scenarios() []scenario {
+	asFlags := []int{0}
+	return []scenario{
+		{
+			name: rowFloor, connections: asFlags, run: runFloor,
+			about: "bulk upsert of the rows alone: one writer on one connection, no ledger, no outbox",
+		},
+		{
+			name: rowByHand, connections: byHandConnections, byHand: true, run: byHand(handleStepwise),
+			about: "one transaction an event, two clusters; the best of 4, 16, 64 connections each",
+		},
+		{
+			name: rowPipelined, connections: byHandConnections, byHand: true, run: byHand(handlePipelined),
+			about: "the same in one statement, so one round trip",
+		},
+		{
+			name: "by-hand-merge", connections: byHandConnections, byHand: true, run: byHand(handleMerge),
+			about: "by-hand with MERGE: who loses at the same moment gets a unique violation",
+		},
+		{
+			name: rowOne, connections: asFlags, run: runOne,
+			about: "sinkwriter, one cluster",
+		},
+		{
+			name: rowRace, connections: asFlags, run: race(workload{}),
+			about: "two clusters offer every event",
+		},
+		{
+			name: "late", connections: asFlags, run: runLate,
+			about: "the second cluster offers each event 500 ms after the first",
+		},
+		{
+			name: rowLost, connections: asFlags, run: runLost,
+			about: "every event is in the ledger already: what it costs to lose",
+		},
+		{
+			name: "hot", connections: asFlags, run: race(workload{hot: true}),
+			about: "race, and all events add to the same 100 rows",
+		},
+		{
+			name: rowLedger, connections: asFlags, template: ledgerTemplate, run: race(workload{}),
+			about: "race, with 10 million rows in the ledger before",
+		},
+		{
+			name: "ledger-10m-random", connections: asFlags, template: randomTemplate, run: race(workload{random: true}),
+			about: "the same with ids without an order, so that keys are random",
+		},
+		{
+			name: rowRetention, connections: asFlags,
+			missing: "sinkwriter does not forget yet",
+			about:   "race, while the ledger forgets what is old",
+		},
+		{
+			name: rowNoDigest, connections: asFlags,
+			missing: "sinkwriter cannot leave the divergence check out",
+			about:   "race, without looking for divergence",
+		},
+	}
+}
