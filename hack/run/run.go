@@ -21,6 +21,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -197,7 +198,7 @@ func (r *run) startDatabase(ctx context.Context) error {
 		}
 		r.dbURL = r.postgres.URL()
 	}
-	return migrate(ctx, r.dbURL)
+	return schema.Migrate(ctx, r.dbURL)
 }
 
 func (r *run) startStreams(ctx context.Context) error {

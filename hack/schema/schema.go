@@ -1,0 +1,21 @@
+// Package schema brings a database up to what this version of Tandem and all of
+// its functions need.
+package schema
+
+import (
+	"context"
+
+	"github.com/tandem-fn/tandem"
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+// Migrate applies what is missing, as [sinkwriter.Migrate] says.
+func Migrate(ctx context.Context, databaseURL string) error {
+	var sets []sinkwriter.MigrationSet
+	for _, f := range tandem.Functions() {
+		if f.Migrations != nil {
+			sets = append(sets, sinkwriter.MigrationSet{Name: f.Name, Files: f.Migrations})
+		}
+	}
+	return sinkwriter.Migrate(ctx, databaseURL, sets...)
+}
