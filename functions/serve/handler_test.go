@@ -142,7 +142,7 @@ func TestLogHasTheStackOfAPanicAndNoData(t *testing.T) {
 		req.Header.Set(name, value)
 	}
 	h.ServeHTTP(httptest.NewRecorder(), req)
-	for _, want := range []string{"level=ERROR", `msg="function broke"`, "function=panics", "event_source=/tests", "event_id=1", "panic with a string", "serve_test.some"} {
+	for _, want := range []string{"level=ERROR", `msg="event failed"`, "function=panics", "event_source=/tests", "event_id=1", "panic with a string", "serve_test.some"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("log lacks %q:\n%s", want, out.String())
 		}

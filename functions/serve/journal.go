@@ -71,7 +71,7 @@ func (j *journal) refused(ctx context.Context, function string, e event.Event, e
 		})
 	case http.StatusInternalServerError:
 		j.broken.do(func(leftOut slog.Attr) {
-			j.log.LogAttrs(ctx, slog.LevelError, "function broke", append(append(attrs, leftOut), stackAttrs(err)...)...)
+			j.log.LogAttrs(ctx, slog.LevelError, "event failed", append(append(attrs, leftOut), stackAttrs(err)...)...)
 		})
 	default:
 		j.rejected.do(func(leftOut slog.Attr) {
