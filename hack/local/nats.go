@@ -111,18 +111,17 @@ func (n *NATS) URL() string {
 	return "nats://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(n.cfg.Port))
 }
 
-// WaitUntilReady returns when JetStream answers; an error, if the server dies
-// meanwhile or does not answer in time, says why.
+// WaitUntilReady returns when JetStream answers. If the server fails to start, the
+// error says why.
 func (n *NATS) WaitUntilReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.StartTimeout)
 	defer cancel()
-	restarts := n.part.Restarts()
 	for {
 		err := n.ping(ctx)
 		if err == nil {
 			return nil
 		}
-		if n.part.Pid() == 0 || n.part.Restarts() > restarts {
+		if n.part.Pid() == 0 && n.part.hasFailed() {
 			return fmt.Errorf("NATS cannot start: %s; its log is %s", n.whyDead(), n.part.LogFile())
 		}
 		select {

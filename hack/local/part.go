@@ -108,6 +108,7 @@ type Part struct {
 	cmd      *exec.Cmd     // nil while it is not running
 	ended    chan struct{} // closed when cmd has ended
 	restarts int
+	failed   bool // the last one that ended did so with a status of its own, not 0
 	held     bool
 }
 
@@ -135,6 +136,14 @@ func (p *Part) Restarts() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.restarts
+}
+
+// hasFailed says whether the process that ended last did so with a failure of its
+// own, so that the next one will too; not if somebody killed or stopped it.
+func (p *Part) hasFailed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failed
 }
 
 // incarnation gives a channel that is closed when the process that runs now has
@@ -266,9 +275,12 @@ func (p *Part) wait() Exit {
 	p.mu.Unlock()
 
 	err := cmd.Wait()
+	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	byItself := !ok || !status.Signaled()
 
 	p.mu.Lock()
 	p.cmd = nil
+	p.failed = err != nil && byItself
 	p.mu.Unlock()
 	close(ended)
 
@@ -276,7 +288,7 @@ func (p *Part) wait() Exit {
 	if err != nil {
 		exit.Reason = err.Error()
 	}
-	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() {
+	if byItself {
 		if line := lastLine(p.log); line != "" {
 			exit.Reason += ": " + line
 		}

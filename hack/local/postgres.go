@@ -124,15 +124,21 @@ func StartPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig) (*P
 	if err != nil {
 		return nil, err
 	}
-	if err := p.waitUntilReady(ctx, p.whyDead); err != nil {
+	if err := p.WaitUntilReady(ctx); err != nil {
 		p.Stop(ctx)
 		return nil, err
 	}
-	if err := p.createDatabase(ctx); err != nil {
-		p.Stop(ctx)
-		return nil, fmt.Errorf("prepare PostgreSQL: %w", err)
+	for {
+		err := p.createDatabase(ctx)
+		if err == nil {
+			return p, nil
+		}
+		// Somebody may have killed it meanwhile.
+		if isAnswer(err) || p.WaitUntilReady(ctx) != nil {
+			p.Stop(ctx)
+			return nil, fmt.Errorf("prepare PostgreSQL: %w", err)
+		}
 	}
-	return p, nil
 }
 
 func (p *Postgres) describe() PartConfig {
@@ -236,7 +242,7 @@ func (p *Postgres) restart(ctx context.Context, sig syscall.Signal) error {
 	case <-ctx.Done():
 		return fmt.Errorf("wait for PostgreSQL to end: %w", context.Cause(ctx))
 	}
-	return p.waitUntilReady(ctx, nil)
+	return p.WaitUntilReady(ctx)
 }
 
 // Stop ends the server for ever: in good order, then at once.
@@ -244,21 +250,20 @@ func (p *Postgres) Stop(ctx context.Context) {
 	p.part.Stop(ctx)
 }
 
-// waitUntilReady returns when the server answers. If it dies, whyDead says whether
-// there is a point in waiting on; without one, the supervisor's next try counts.
-func (p *Postgres) waitUntilReady(ctx context.Context, whyDead func() (string, bool)) error {
-	restarts := p.part.Restarts()
+// WaitUntilReady returns when the server answers. If it fails to start, the error
+// says why.
+func (p *Postgres) WaitUntilReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
+	defer cancel()
 	for {
 		err := p.ping(ctx)
 		if err == nil {
 			return nil
 		}
-		died := p.part.Pid() == 0 || p.part.Restarts() > restarts
-		if died && whyDead != nil {
-			if reason, fatal := whyDead(); fatal {
+		if p.part.Pid() == 0 && p.part.hasFailed() {
+			if reason, fatal := p.whyDead(); fatal {
 				return fmt.Errorf("PostgreSQL cannot start: %s", reason)
 			}
-			restarts = p.part.Restarts()
 		}
 		select {
 		case <-time.After(pgReadyPoll):
@@ -340,6 +345,13 @@ func (p *Postgres) createDatabase(ctx context.Context) error {
 func hasCode(err error, code string) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && pgErr.Code == code
+}
+
+// isAnswer says whether the server itself refused, and not because it ends or
+// starts (class 57).
+func isAnswer(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && !strings.HasPrefix(pgErr.Code, "57")
 }
 
 // mkdirFor makes a folder that belongs to account, 0700.

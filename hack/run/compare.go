@@ -69,8 +69,8 @@ func total(m map[string]feed.Totals) feed.Totals {
 	return sum
 }
 
-// readOutcome reads the tables, in one snapshot, and the output stream.
-func readOutcome(ctx context.Context, pool *pgxpool.Pool, nc *nats.Conn) (outcome, error) {
+// readTables reads the tables, in one snapshot.
+func readTables(ctx context.Context, pool *pgxpool.Pool) (outcome, error) {
 	var o outcome
 	err := pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		var err error
@@ -86,8 +86,7 @@ func readOutcome(ctx context.Context, pool *pgxpool.Pool, nc *nats.Conn) (outcom
 	if err != nil {
 		return outcome{}, fmt.Errorf("read the tables: %w", err)
 	}
-	o.outputs, err = readOutputs(ctx, nc)
-	return o, err
+	return o, nil
 }
 
 const flightTotals = "select origin, count(*), coalesce(sum(delay), 0)::bigint, count(*) filter (where delay >= 60) from flights"

@@ -36,6 +36,10 @@ const (
 	leastDisk = 256 << 20
 
 	maxLinesTold = 20
+
+	// explainAfter is how many seconds one waits for the last outputs before it
+	// is said why.
+	explainAfter = 3
 )
 
 var (
@@ -198,7 +202,9 @@ func (r *run) startDatabase(ctx context.Context) error {
 		}
 		r.dbURL = r.postgres.URL()
 	}
-	return schema.Migrate(ctx, r.dbURL)
+	return patiently(ctx, r.database(), func(ctx context.Context) error {
+		return schema.Migrate(ctx, r.dbURL)
+	})
 }
 
 func (r *run) startStreams(ctx context.Context) error {
@@ -226,38 +232,48 @@ func (r *run) connect(ctx context.Context) error {
 	if r.pool, err = pgxpool.New(ctx, r.dbURL); err != nil {
 		return fmt.Errorf("connect to PostgreSQL: %w", err)
 	}
-	if r.ledger, err = openLedger(ctx, r.pool, r.now().Sub(r.start)); err != nil {
+	err = patiently(ctx, r.database(), func(ctx context.Context) error {
+		r.ledger, err = openLedger(ctx, r.pool, r.now().Sub(r.start))
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	if r.nc, err = nats.Connect(r.natsURL, nats.Name("tandem run"), nats.MaxReconnects(-1), nats.ReconnectWait(200*time.Millisecond)); err != nil {
+	err = patiently(ctx, r.streams(), func(context.Context) error {
+		r.nc, err = nats.Connect(r.natsURL, nats.Name("tandem run"), nats.MaxReconnects(-1), nats.ReconnectWait(200*time.Millisecond))
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("connect to NATS: %w; look at NATS_URL", err)
 	}
 	if r.conn, err = jetstream.Connect(ctx, r.natsURL, jetstream.Config{Name: "tandem feed"}); err != nil {
 		return err
 	}
-	for _, name := range []string{inputStream, outputStream} {
-		if err := r.ensureStream(ctx, name); err != nil {
-			return err
-		}
+	if err := awaitConnection(ctx, r.conn.Ready); err != nil {
+		return err
 	}
-	return nil
+	return patiently(ctx, r.streams(), func(ctx context.Context) error {
+		return errors.Join(
+			r.conn.EnsureStream(ctx, jetstream.StreamConfig{Name: inputStream}),
+			r.conn.EnsureStream(ctx, jetstream.StreamConfig{Name: outputStream}),
+		)
+	})
 }
 
-// ensureStream waits for the connection, which is made beside us.
-func (r *run) ensureStream(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	for {
-		err := r.conn.EnsureStream(ctx, jetstream.StreamConfig{Name: name})
-		if !errors.Is(err, jetstream.ErrNotConnected) {
-			return err
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return err
-		}
+// database is the server to be patient with, nil if it is not ours.
+func (r *run) database() server {
+	if r.postgres == nil {
+		return nil
 	}
+	return r.postgres
+}
+
+// streams is likewise.
+func (r *run) streams() server {
+	if r.nats == nil {
+		return nil
+	}
+	return r.nats
 }
 
 // introduce says where everything is.
@@ -313,6 +329,7 @@ func (r *run) goOn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	waited := 0
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -340,10 +357,19 @@ func (r *run) goOn(ctx context.Context) error {
 		if fed != nil || !r.o.untilDone {
 			continue
 		}
-		if through, err := r.watch.through(ctx); err == nil && through {
+		handled, backlog, err := r.watch.through(ctx)
+		switch {
+		case err != nil || !handled:
+			waited = 0
+		case backlog == 0:
 			r.out.show(r.watch.look(ctx))
 			r.conclude(ctx, time.Minute)
 			return r.judge(ctx)
+		case waited == explainAfter:
+			r.out.say("every event is handled; %s outputs, left behind by a process that was killed, go out when the relay takes them over, 30 s after their commit", count(float64(backlog)))
+			fallthrough
+		default:
+			waited++
 		}
 	}
 }
@@ -400,7 +426,11 @@ func (r *run) events(ctx context.Context) (iter.Seq2[event.Event, error], feed.C
 	if err != nil {
 		return nil, cfg, err
 	}
-	if r.watch.fedBefore, err = positions.Load(ctx); err != nil {
+	err = patiently(ctx, r.streams(), func(ctx context.Context) error {
+		r.watch.fedBefore, err = positions.Load(ctx)
+		return err
+	})
+	if err != nil {
 		return nil, cfg, err
 	}
 	if r.watch.fedBefore > 0 {
@@ -435,7 +465,20 @@ func (r *run) judge(ctx context.Context) error {
 	if n := r.watch.feed; n != nil && n.Skipped() > 0 {
 		defer r.out.say("%s lines of the input were left out", count(float64(n.Skipped())))
 	}
-	o, err := readOutcome(ctx, r.pool, r.nc)
+	var o outcome
+	err := patiently(ctx, r.database(), func(ctx context.Context) error {
+		var err error
+		o, err = readTables(ctx, r.pool)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("compare with the truth: %w", err)
+	}
+	err = patiently(ctx, r.streams(), func(ctx context.Context) error {
+		var err error
+		o.outputs, err = readOutputs(ctx, r.nc)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("compare with the truth: %w", err)
 	}

@@ -109,7 +109,12 @@ func (r *run) conclude(ctx context.Context, timeout time.Duration) {
 	r.out.leave()
 	r.memory.looks = 0
 	r.memory.look(r)
-	c, err := r.ledger.read(ctx)
+	var c committed
+	err := patiently(ctx, r.database(), func(ctx context.Context) error {
+		var err error
+		c, err = r.ledger.read(ctx)
+		return err
+	})
 	switch {
 	case err != nil:
 		r.out.say("the ledger cannot be read now: %v", err)
@@ -119,7 +124,9 @@ func (r *run) conclude(ctx context.Context, timeout time.Duration) {
 		r.out.say("%s", c.summary())
 	}
 	for i, cluster := range r.clusters {
-		r.out.say("%s", latencies(cluster.Name(), r.watch.counters[i].total()))
+		if c := r.watch.counters[i].total(); c.commit.count() > 0 {
+			r.out.say("%s", latencies(cluster.Name(), c))
+		}
 	}
 	r.out.say("%s", r.memory.summary())
 }

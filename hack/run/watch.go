@@ -159,13 +159,13 @@ func (c *slowCount) look(ctx context.Context, now func() time.Time, count func(c
 }
 
 // through says whether at least one cluster has every event of the stream behind
-// it, and every output is published.
-func (w *watch) through(ctx context.Context) (bool, error) {
+// it, and if so how many outputs are not published yet: with none all is through.
+func (w *watch) through(ctx context.Context) (handled bool, backlog int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	stream, err := w.js.Stream(ctx, inputStream)
 	if err != nil {
-		return false, fmt.Errorf("look at stream %s: %w", inputStream, err)
+		return false, 0, fmt.Errorf("look at stream %s: %w", inputStream, err)
 	}
 	last := stream.CachedInfo().State.LastSeq
 	behind := true
@@ -176,12 +176,9 @@ func (w *watch) through(ctx context.Context) (bool, error) {
 		}
 	}
 	if behind {
-		return false, nil
+		return false, 0, nil
 	}
 	// Only now: an event is acknowledged after its outputs are in the outbox.
-	backlog, err := w.outbox.Backlog(ctx)
-	if err != nil {
-		return false, err
-	}
-	return backlog == 0, nil
+	backlog, err = w.outbox.Backlog(ctx)
+	return err == nil, backlog, err
 }
