@@ -101,6 +101,9 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer) ([]*o
 	if err != nil {
 		return c.won, err
 	}
+	for _, id := range c.registered {
+		s.state.writers[id] = true
+	}
 	w.stats.won.Add(int64(len(c.won)))
 	w.stats.batches.Add(1)
 	for _, o := range c.won {
@@ -145,6 +148,7 @@ type claimed struct {
 	won         []*offer
 	differences []difference
 	winners     map[int64]winner
+	registered  []int64 // rows of tandem.writer that are there once this commits
 }
 
 // diverged reports whether a difference is one between equal versions.
@@ -215,7 +219,7 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer) (*claime
 		return nil, err
 	}
 
-	c := &claimed{won: make([]*offer, 0, count), differences: differences}
+	c := &claimed{won: make([]*offer, 0, count), differences: differences, registered: registered}
 	if len(differences) > 0 {
 		var err error
 		if c.winners, err = s.winners(ctx, differences); err != nil {
@@ -236,13 +240,6 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer) (*claime
 		}
 		w.stats.lost.Add(1)
 	}
-	if len(c.won) > 0 {
-		// What was registered is there once this commits. After a failure it is
-		// sent again, which does no harm.
-		for _, id := range registered {
-			s.state.writers[id] = true
-		}
-	}
 	return c, nil
 }
 
@@ -253,7 +250,7 @@ func (w *Writer) apply(ctx context.Context, s *session, won []*offer, tables map
 		events = append(events, o.outputs...)
 		size += o.size
 	}
-	p := plan{types: s.types(), arena: make([]byte, 0, size)}
+	p := plan{types: s.types(), arena: make([]byte, 0, size), asWritten: len(won) == 1 && won[0].asWritten}
 	if err := p.build(won, tables, statements); err != nil {
 		return 0, nil, err
 	}
@@ -301,6 +298,8 @@ func (w *Writer) after(ctx context.Context, s *session, err error) {
 		}}); err == nil && ended > 0 {
 			w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "ended connections that held locks and did not come back", slog.Int64("connections", ended))
 		}
+	case "23503":
+		w.catalog.forget() // the foreign key may be newer than what we know
 	case "42P01", "42703", "0A000", "42804", "42P10", "26000", "08P01", "XX000":
 		// The tables are not what we believed, or neither are the statements
 		// that the server keeps for us.

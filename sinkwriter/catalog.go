@@ -31,6 +31,10 @@ type table struct {
 	byName  map[string]int
 	key     []int // the primary key's columns
 
+	// Referenced: a foreign key, of its own too, refers to it. Loose: equal keys
+	// may have been spelled in two ways. Opaque: and we cannot tell.
+	referenced, loose, opaque bool
+
 	mu     sync.RWMutex
 	shapes map[string]*shape
 }
@@ -43,13 +47,27 @@ type column struct {
 	arrayOID uint32
 	cast     string // to the column's type where values travel as text, else ""
 	inKey    bool
+	spelling spelling
 }
 
+// spelling says whether values of a type are equal only if their bytes are.
+type spelling uint8
+
+const (
+	exact  spelling = iota
+	normal          // appendNormal makes them so
+	opaque          // only the server knows
+)
+
 const tableSQL = `
-select c.oid, a.attname, coalesce(nullif(t.typbasetype, 0), t.oid), pg_catalog.format_type(a.atttypid, null), t.typtype = 'd', coalesce(array_position(k.conkey, a.attnum), 0)
+select c.oid, a.attname, coalesce(nullif(t.typbasetype, 0), t.oid), pg_catalog.format_type(a.atttypid, null), t.typtype = 'd', coalesce(array_position(k.conkey, a.attnum), 0),
+  coalesce(b.typname, t.typname), coalesce(b.typtype, t.typtype) = 'e', coalesce(l.collisdeterministic, true),
+  exists (select from pg_catalog.pg_constraint f where f.contype = 'f' and f.confrelid = c.oid)
 from pg_catalog.pg_class c
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 join pg_catalog.pg_type t on t.oid = a.atttypid
+left join pg_catalog.pg_type b on b.oid = nullif(t.typbasetype, 0)
+left join pg_catalog.pg_collation l on l.oid = a.attcollation
 left join pg_catalog.pg_constraint k on k.conrelid = c.oid and k.contype = 'p'
 where c.oid = pg_catalog.to_regclass($1)
 order by a.attnum`
@@ -108,15 +126,20 @@ func (c *catalog) load(ctx context.Context, conn *pgx.Conn, name string) (*table
 	}
 	keyAt := map[int]int{}
 	var col column
-	var typeName string
-	var domain bool
+	var typeName, baseName string
+	var domain, enum, deterministic bool
 	var position int
-	_, err = pgx.ForEachRow(rows, []any{&t.oid, &col.name, &col.oid, &typeName, &domain, &position}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{
+		&t.oid, &col.name, &col.oid, &typeName, &domain, &position, &baseName, &enum, &deterministic, &t.referenced,
+	}, func() error {
 		col.inKey = position > 0
+		col.elemOID, col.arrayOID, col.cast = transport(col.oid, typeName, domain)
+		col.spelling = spellingOf(&col, baseName, enum, deterministic)
 		if col.inKey {
 			keyAt[position] = len(t.columns)
+			t.loose = t.loose || col.spelling != exact
+			t.opaque = t.opaque || col.spelling == opaque
 		}
-		col.elemOID, col.arrayOID, col.cast = transport(col.oid, typeName, domain)
 		t.byName[col.name] = len(t.columns)
 		t.columns = append(t.columns, col)
 		return nil
@@ -190,6 +213,30 @@ func transport(oid uint32, typeName string, domain bool) (elem, array uint32, ca
 		}
 	}
 	return pgtype.TextOID, pgtype.TextArrayOID, "::" + typeName
+}
+
+// spellingOf says in how many ways a value of a column can be spelled on its way
+// to the server.
+func spellingOf(col *column, baseName string, enum, deterministic bool) spelling {
+	if !deterministic {
+		return opaque
+	}
+	if col.cast == "" {
+		switch col.oid {
+		case pgtype.BPCharOID, pgtype.NumericOID, pgtype.Float4OID, pgtype.Float8OID:
+			return normal
+		case pgtype.JSONBOID, pgtype.JSONOID:
+			return opaque
+		}
+		return exact
+	}
+	switch {
+	case enum, col.oid == pgtype.TextOID, col.oid == pgtype.VarcharOID:
+		return exact
+	case baseName == "citext", col.oid == pgtype.BPCharOID:
+		return normal
+	}
+	return opaque
 }
 
 // binaryArrays are the types that travel in binary, with their array types.

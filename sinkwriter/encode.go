@@ -124,6 +124,54 @@ func asInt(v any) (int64, bool) {
 	return 0, false
 }
 
+// appendNormal appends what is equal for two values of a key that the server takes
+// for equal however they are spelled. It may be equal for others too.
+func appendNormal(arena []byte, col *column, v span) ([]byte, span) {
+	value := arena[v.from:v.to]
+	from := len(arena)
+	switch {
+	case col.spelling != normal:
+		return arena, v
+	case col.cast == "" && col.elemOID == pgtype.NumericOID:
+		arena = appendNormalNumeric(arena, value)
+	case col.cast == "" && (col.elemOID == pgtype.Float8OID || col.elemOID == pgtype.Float4OID):
+		if minus := value[0] == 0x80 && len(bytes.Trim(value[1:], "\x00")) == 0; minus {
+			return append(arena, make([]byte, len(value))...), span{from, from + len(value)}
+		}
+		return arena, v
+	case col.cast != "" && col.oid != pgtype.BPCharOID: // citext
+		arena = append(arena, bytes.ToLower(value)...)
+	default: // blanks at the end do not count
+		return arena, span{v.from, v.from + len(bytes.TrimRight(value, " "))}
+	}
+	return arena, span{from, len(arena)}
+}
+
+// appendNormalNumeric appends a numeric in binary form (numeric_recv: digits to
+// the base 10,000, weight, sign, scale) without its scale and without zeros at
+// either end.
+func appendNormalNumeric(arena, value []byte) []byte {
+	const header = 8
+	if len(value) < header {
+		return append(arena, value...)
+	}
+	weight, sign := int16(binary.BigEndian.Uint16(value[2:])), value[4:6]
+	digits := value[header:]
+	for len(digits) >= 2 && digits[0] == 0 && digits[1] == 0 {
+		digits = digits[2:]
+		weight--
+	}
+	for n := len(digits); n >= 2 && digits[n-2] == 0 && digits[n-1] == 0; n = len(digits) {
+		digits = digits[:n-2]
+	}
+	if len(digits) == 0 && sign[0] != 0xc0 && sign[0] != 0xd0 && sign[0] != 0xf0 {
+		return append(arena, 0) // zero; else NaN or an infinity, by its sign
+	}
+	arena = append(arena, sign...)
+	arena = binary.BigEndian.AppendUint16(arena, uint16(weight))
+	return append(arena, digits...)
+}
+
 // add adds two encoded values of one column. It reports false where that has to
 // be left to the server.
 func add(arena []byte, col *column, a, b span) ([]byte, span, bool) {

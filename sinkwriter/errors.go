@@ -25,8 +25,9 @@ const (
 	// against the event.
 	FaultDeployment
 
-	// FaultOrder: a row that this one refers to is not there (23503). Another
-	// event may bring it, so it is tried again, but not for ever.
+	// FaultOrder: a row that this one refers to is not there (23503), or one
+	// that goes is still referred to (23503, 23001). Another event may change
+	// that, so it is tried again, but not for ever.
 	FaultOrder
 
 	// FaultFunction: the function asked for something that no event makes
@@ -127,13 +128,13 @@ func faultOf(err *pgconn.PgError) Fault {
 	switch err.Code {
 	case "42P01", "42703", "42883", "3F000", "42501", "42804", "42P10", "42P18", "42704", "0A000":
 		return FaultDeployment
-	case "23503":
+	case "23503", "23001":
 		return FaultOrder
 	case "25006": // read-only after a failover
 		return FaultSurroundings
 	}
 	switch err.Code[:min(2, len(err.Code))] {
-	case "22", "23", "21", "P0", "44":
+	case "22", "23", "21", "P0", "44", "54": // 54: longer than an index or a row takes
 		return FaultEvent
 	case "42":
 		return FaultDeployment
@@ -172,4 +173,18 @@ func culpable(err error) bool {
 	}
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && faultOf(pg) != FaultSurroundings
+}
+
+// ordered reports whether err may come from the order that an offer's writes were
+// brought into, and not from what they are.
+func ordered(err error) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return false
+	}
+	switch pg.Code {
+	case "23505", "23503", "23001", "23P01", "21000":
+		return true
+	}
+	return false
 }

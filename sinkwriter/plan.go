@@ -16,26 +16,32 @@ type planned struct {
 	table  *table
 	shape  *shape
 	values []span // by the shape's columns
+	key    []span // what rows are told apart and sorted by: equal for equal keys
 }
 
 // plan turns the writes of many offers into few statements, in the one order
 // that all writers keep: rows by table and primary key, tables after those that
-// they refer to, deletes in the other direction and last.
+// they refer to; deletes of rows that others may refer to in the other direction
+// and last.
 type plan struct {
 	types  *pgtype.Map
 	arena  []byte
 	writes []planned // in the order of the offers and of their effects
 	steps  []step
+
+	// asWritten keeps every offer's own order, a statement a write: for an offer
+	// whose writes depend on each other in a way that only the server knows.
+	asWritten bool
 }
 
 // build plans the effects of all offers. Any order of the offers would do; that
 // of their keys is the same in all clusters. Those with statements of their own
 // come last and one after the other, each behind its writes.
 func (p *plan) build(offers []*offer, tables map[string]*table, statements map[string][]uint32) error {
-	var withExec []*offer
+	var alone []*offer
 	for _, o := range offers {
-		if o.executes {
-			withExec = append(withExec, o)
+		if p.asWritten || o.executes || delicate(o, tables) {
+			alone = append(alone, o)
 			continue
 		}
 		if err := p.encode(o, tables); err != nil {
@@ -43,17 +49,38 @@ func (p *plan) build(offers []*offer, tables map[string]*table, statements map[s
 		}
 	}
 	p.flush()
-	slices.SortStableFunc(withExec, compareExecs)
-	for _, o := range withExec {
+	slices.SortStableFunc(alone, compareExecs)
+	for _, o := range alone {
 		if err := p.encode(o, tables); err != nil {
 			return err
 		}
-		p.flush()
+		if p.asWritten || delicate(o, tables) {
+			p.flushAsWritten()
+		} else {
+			p.flush()
+		}
 		if err := p.exec(o, statements); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// delicate reports whether an offer may write a row twice without our seeing
+// that it is one row.
+func delicate(o *offer, tables map[string]*table) bool {
+	var seen *table
+	for i := range o.effects.Writes {
+		t := tables[o.effects.Writes[i].Table]
+		if t == nil || !t.opaque {
+			continue
+		}
+		if seen != nil && seen.oid == t.oid {
+			return true
+		}
+		seen = t
+	}
+	return false
 }
 
 // compareExecs brings the same statements on the same arguments together, so
@@ -117,11 +144,24 @@ func (p *plan) encodeWrite(t *table, s *shape, w *functions.Write) error {
 		if p.arena, values[i], err = appendValue(p.types, p.arena, col, v); err != nil {
 			return &Error{Fault: FaultEvent, Column: col.name, Err: err}
 		}
-		if values[i] == null && (col.inKey || c == s.version) {
+		if values[i] != null {
+			continue
+		}
+		if col.inKey || c == s.version {
 			return &Error{Fault: FaultEvent, Column: col.name, Err: errors.New("a column of the primary key or the version is NULL")}
 		}
+		if s.op == functions.OpAdd {
+			return &Error{Fault: FaultEvent, Column: col.name, Err: errors.New("an amount to add is NULL")}
+		}
 	}
-	p.writes = append(p.writes, planned{table: t, shape: s, values: values})
+	key := values[:len(t.key)]
+	if t.loose {
+		key = make([]span, len(t.key))
+		for i, c := range t.key {
+			p.arena, key[i] = appendNormal(p.arena, &t.columns[c], values[i])
+		}
+	}
+	p.writes = append(p.writes, planned{table: t, shape: s, values: values, key: key})
 	return nil
 }
 
@@ -136,17 +176,30 @@ func (p *plan) flush() {
 	p.writes = p.writes[:0]
 }
 
+// flushAsWritten makes a statement of each write that waits.
+func (p *plan) flushAsWritten() {
+	for i := range p.writes {
+		p.run(p.writes[i : i+1])
+	}
+	p.writes = p.writes[:0]
+}
+
+// last reports whether a write comes after all others: a delete of a row that
+// others may refer to. Any other is sorted with the rest, so that all lock the
+// rows of a table in one order.
+func (w *planned) last() bool { return w.shape.op == functions.OpDelete && w.table.referenced }
+
 // phase counts the writes that may be sorted together: all, but for a row that
-// is written again after it was deleted.
+// is written again after a delete that comes last.
 func (p *plan) phase(writes []planned) int {
 	var deleted map[string]bool
 	for i := range writes {
 		w := &writes[i]
-		if w.shape.op != functions.OpDelete && deleted == nil {
+		if !w.table.referenced || !w.last() && deleted == nil {
 			continue
 		}
 		row := p.rowID(w)
-		if w.shape.op != functions.OpDelete {
+		if !w.last() {
 			if deleted[row] {
 				return i
 			}
@@ -162,8 +215,8 @@ func (p *plan) phase(writes []planned) int {
 
 func (p *plan) rowID(w *planned) string {
 	id := appendInt(nil, int64(w.table.oid))
-	for i := range w.table.key {
-		id = appendPart(id, p.arena[w.values[i].from:w.values[i].to])
+	for _, part := range w.key {
+		id = appendPart(id, p.arena[part.from:part.to])
 	}
 	return string(id)
 }
@@ -171,26 +224,29 @@ func (p *plan) rowID(w *planned) string {
 func (p *plan) flushPhase(writes []planned) {
 	slices.SortStableFunc(writes, func(a, b planned) int { return p.compare(&a, &b) })
 	var deletes []planned
-	if slices.ContainsFunc(writes, func(w planned) bool { return w.shape.op == functions.OpDelete }) {
+	if slices.ContainsFunc(writes, func(w planned) bool { return w.last() }) {
 		writes, deletes = p.partDeletes(writes)
 	}
 	p.runs(p.fold(writes))
 	p.runs(deletes)
 }
 
-// partDeletes takes the deletes out, and with them what the same row was given
-// before: in a phase nothing comes after.
+// partDeletes takes the deletes that come last out, and with them what the same
+// row was given before: in a phase nothing comes after.
 func (p *plan) partDeletes(sorted []planned) (writes, deletes []planned) {
 	for from := 0; from < len(sorted); {
 		to := from + 1
 		for to < len(sorted) && p.compare(&sorted[from], &sorted[to]) == 0 {
 			to++
 		}
-		last := sorted[to-1]
-		if last.shape.op == functions.OpDelete {
-			deletes = append(deletes, last)
-		} else {
-			writes = append(writes, sorted[from:to]...)
+		end := &sorted[to-1]
+		for i := from; i < to; i++ {
+			switch w := &sorted[i]; {
+			case w.last() && (i == to-1 || !p.sameKey(w, end)):
+				deletes = append(deletes, *w)
+			case !w.last() && (!end.last() || !p.sameKey(w, end)):
+				writes = append(writes, *w)
+			}
 		}
 		from = to
 	}
@@ -200,21 +256,38 @@ func (p *plan) partDeletes(sorted []planned) (writes, deletes []planned) {
 	return writes, deletes
 }
 
+// compare orders rows: zero for writes of one row, and for some of two rows
+// whose keys look alike.
 func (p *plan) compare(a, b *planned) int {
-	if a.table != b.table {
+	if a.table.oid != b.table.oid {
 		return cmp.Or(cmp.Compare(a.table.rank, b.table.rank), cmp.Compare(a.table.oid, b.table.oid))
 	}
 	return p.compareKeys(a, b)
 }
 
 func (p *plan) compareKeys(a, b *planned) int {
-	for i := range a.table.key {
-		x, y := a.values[i], b.values[i]
+	for i, x := range a.key {
+		y := b.key[i]
 		if c := bytes.Compare(p.arena[x.from:x.to], p.arena[y.from:y.to]); c != 0 {
 			return c
 		}
 	}
 	return 0
+}
+
+// sameKey reports whether two writes that compare as equal are of one row for
+// certain: their keys are spelled in one way.
+func (p *plan) sameKey(a, b *planned) bool {
+	if !a.table.loose {
+		return true
+	}
+	for i := range a.key {
+		x, y := a.values[i], b.values[i]
+		if !bytes.Equal(p.arena[x.from:x.to], p.arena[y.from:y.to]) {
+			return false
+		}
+	}
+	return true
 }
 
 // fold makes one write of several on the same row where that gives the same as
@@ -233,10 +306,18 @@ func (p *plan) fold(writes []planned) []planned {
 // foldInto reports whether w, which comes after into on the same row, is now
 // part of it.
 func (p *plan) foldInto(into, w *planned) bool {
-	if w.shape.op == functions.OpInsert {
-		return true // the row is there by now
+	if !p.sameKey(into, w) {
+		return false
 	}
-	if into.shape != w.shape {
+	switch {
+	case w.shape.op == functions.OpDelete:
+		*into = *w // whatever the row was given, it goes
+		return true
+	case into.shape.op == functions.OpDelete:
+		return false
+	case w.shape.op == functions.OpInsert:
+		return true // the row is there by now
+	case into.shape != w.shape:
 		return false
 	}
 	switch w.shape.op {
@@ -281,7 +362,8 @@ func (p *plan) foldNewest(into, w *planned) bool {
 	return true
 }
 
-// runs makes a statement of each run of one shape, no row twice in it.
+// runs makes a statement of each run of one shape, no row twice in it: not even
+// two that only look alike, as the server would refuse them if they are one.
 func (p *plan) runs(writes []planned) {
 	for from := 0; from < len(writes); {
 		to := from + 1

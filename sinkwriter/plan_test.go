@@ -209,7 +209,7 @@ func TestTwoSpellingsOfOneKeyAreOneRow(t *testing.T) {
 			pool := newDatabase(t)
 			needCitext(t, pool)
 			execute(t, pool, `create domain nick as citext; create collation "nocase" (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)
-			for _, table := range []string{"counted", "replaced", "inserted", "deleted", "revived", "both"} {
+			for _, table := range []string{"counted", "replaced", "inserted", "deleted", "revived", "twice"} {
 				execute(t, pool, `create table `+table+` (k `+k.column+` primary key, n bigint)`)
 			}
 			one := query[bool](t, pool, fmt.Sprintf(`select $1::text::%[1]s = $2::text::%[1]s`, strings.TrimSuffix(k.column, ` collate "nocase"`)), text(k.a), text(k.b)) ||
@@ -225,16 +225,16 @@ func TestTwoSpellingsOfOneKeyAreOneRow(t *testing.T) {
 				write("5", effects(insert("inserted", row(k.b, 1)), insert("inserted", row(k.a, 2)))),
 				write("6", effects(insert("deleted", row(k.a, 1)), remove("deleted", key(k.b)))),
 				write("7", effects(insert("revived", row(k.a, 1)), remove("revived", key(k.b)), insert("revived", row(k.a, 3)))),
-				write("8", effects(replace("both", row(k.b, 1)), replace("both", row(k.a, 2)))),
+				write("8", effects(replace("twice", row(k.b, 1)), replace("twice", row(k.a, 2)))),
 			)
 			for i, o := range got {
 				if o.err != nil {
 					t.Errorf("event %d: %v", i+1, o.err)
 				}
 			}
-			want := map[string]string{"counted": "15", "replaced": "4", "inserted": "1", "deleted": "", "revived": "3", "both": "2"}
+			want := map[string]string{"counted": "15", "replaced": "4", "inserted": "1", "deleted": "", "revived": "3", "twice": "2"}
 			if !one {
-				want = map[string]string{"counted": "6 9", "replaced": "3 4", "inserted": "1 2", "deleted": "1", "revived": "1", "both": "1 2"}
+				want = map[string]string{"counted": "6 9", "replaced": "3 4", "inserted": "1 2", "deleted": "1", "revived": "1", "twice": "1 2"}
 			}
 			state := map[string]string{}
 			for table := range want {
@@ -392,5 +392,42 @@ func TestDataThatExceedLimitsOfTheServerAreTheEventsFault(t *testing.T) {
 	)
 	if got[0].fault() != "event" || got[1].err != nil {
 		t.Errorf("a key beyond what an index takes: fault %q, want event; the other: %v", got[0].fault(), got[1].err)
+	}
+}
+
+func TestTheWriterIsKnownAfterItsFirstBatchFailed(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	got := commitTogether(t, pool.Config().ConnString(),
+		sinkwriter.Offer{Function: "other", Version: "1", Event: newEvent("bad"), Effects: order("bad", -1).Effects},
+		sinkwriter.Offer{Function: "other", Version: "1", Event: newEvent("good"), Effects: order("good", 1).Effects},
+	)
+	if got[0].fault() != "event" || got[1].err != nil {
+		t.Fatalf("outcomes %v", got)
+	}
+	if got := query[int](t, pool, `select count(*) from tandem.handled('other', '/test', 'good') where cluster = 'east'`); got != 1 {
+		t.Error("nobody can tell who handled the event: the cluster is not in tandem.writer")
+	}
+}
+
+func TestOffersOfOneKeyInOneBatchAreComparedWithTheWinner(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	one, other := order("o", 1), order("o", 2)
+	for _, offers := range [][]sinkwriter.Offer{{one, other, other, one, other}, {other, one, one, one, other}} {
+		execute(t, pool, `delete from tandem.ledger; delete from orders; delete from totals`)
+		for range 2 { // the second time all are losers
+			got := commitTogether(t, pool.Config().ConnString(), offers...)
+			stored := query[int](t, pool, `select amount from orders`)
+			for i, o := range got {
+				is := 1
+				if offers[i].Effects.Writes[0].Row["amount"] == 2 {
+					is = 2
+				}
+				if o.err != nil || o.receipt.Diverged != (is != stored) {
+					t.Errorf("offer %d of amount %d, where %d is stored: %+v, %v", i, is, stored, o.receipt, o.err)
+				}
+			}
+		}
 	}
 }

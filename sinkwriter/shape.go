@@ -145,9 +145,13 @@ func (t *table) newShape(op functions.Op, columns []int, version int) (*shape, e
 			on = append(on, "t."+key[i]+" = "+values[i])
 		}
 		match := strings.Join(on, " and ")
-		s.lockSQL = "select 1 from " + unnest + " with ordinality as u(" + list(append(slices.Clone(aliases), "n")) + ") join " + t.quoted +
-			" as t on " + match + " order by u.n for update of t"
-		s.sql = "delete from " + t.quoted + " as t using " + unnest + " as u(" + list(aliases) + ") where " + match
+		from := unnest + " with ordinality as u(" + list(append(slices.Clone(aliases), "n")) + ")"
+		// The rows are locked in order, and then only those are deleted: one that
+		// appears in between would be locked out of order. The setting ends with
+		// the transaction; it is how one statement tells the next.
+		s.lockSQL = "select set_config('tandem.locked', coalesce(array_agg(l.n)::text, '{}'), true) from (select u.n from " + from +
+			" join " + t.quoted + " as t on " + match + " order by u.n for update of t) as l"
+		s.sql = "delete from " + t.quoted + " as t using " + from + " join unnest(current_setting('tandem.locked')::bigint[]) as l(n) on l.n = u.n where " + match
 		return s, nil
 	}
 

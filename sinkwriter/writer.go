@@ -49,11 +49,12 @@ type offer struct {
 	outputs           []event.Event
 	size              int // roughly, as encoded
 	executes          bool
+	asWritten         bool   // its writes are not sorted: that was tried
 	execArgs          []byte // canonical, of its first statement
 
 	ctx  context.Context
 	done chan result
-	twin *offer // another offer of the same key in the same batch
+	twin *offer // the same offer once more, in the same batch
 }
 
 type result struct {
@@ -63,12 +64,9 @@ type result struct {
 
 func (o *offer) finish(r result) {
 	o.done <- r // buffered: nobody else writes it
-	if t := o.twin; t != nil {
-		if r.err == nil {
-			r.receipt.Won = false
-			r.receipt.Diverged = t.digest != o.digest && t.version == o.version
-		}
-		t.finish(r)
+	if o.twin != nil {
+		r.receipt.Won = false
+		o.twin.finish(r)
 	}
 }
 
@@ -219,7 +217,16 @@ func (w *Writer) next() []*offer {
 
 // commit brings every offer of a batch to its end.
 func (w *Writer) commit(batch []*offer) {
-	batch = sortBatch(batch)
+	for len(batch) > 0 {
+		var later []*offer
+		batch, later = sortBatch(batch)
+		w.commitKeys(batch)
+		batch = later
+	}
+}
+
+// commitKeys does so for offers that are sorted by key, each key once.
+func (w *Writer) commitKeys(batch []*offer) {
 	backoff := retry.WithCappedDuration(time.Second, retry.WithJitterPercent(20, retry.NewExponential(5*time.Millisecond)))
 	for len(batch) > 0 {
 		batch = dropAbandoned(batch)
@@ -238,9 +245,11 @@ func (w *Writer) commit(batch []*offer) {
 			w.refuse(guilty.offer, guilty.err)
 		case culpable(err) && len(batch) > 1:
 			half := len(batch) / 2
-			w.commit(slices.Clone(batch[:half]))
-			w.commit(slices.Clone(batch[half:]))
+			w.commitKeys(slices.Clone(batch[:half]))
+			w.commitKeys(slices.Clone(batch[half:]))
 			return
+		case culpable(err) && len(batch) == 1 && !batch[0].asWritten && ordered(err):
+			batch[0].asWritten = true
 		case culpable(err) && len(batch) == 1:
 			w.refuse(batch[0], asError(batch[0].function, err))
 			return
@@ -286,18 +295,23 @@ func (w *Writer) attemptSafely(batch []*offer) (left []*offer, err error) {
 	return w.attempt(w.ctx, batch)
 }
 
-// sortBatch sorts by key and ties offers of the same key together.
-func sortBatch(batch []*offer) []*offer {
+// sortBatch sorts by key and ties equal offers together. Other offers of a key
+// that is in the batch have to wait for a later one, in which they lose.
+func sortBatch(batch []*offer) (out, later []*offer) {
 	slices.SortStableFunc(batch, func(a, b *offer) int { return bytes.Compare(a.key[:], b.key[:]) })
-	out := batch[:0]
+	out = batch[:0]
 	for _, o := range batch {
-		if n := len(out); n > 0 && out[n-1].key == o.key {
+		n := len(out)
+		switch {
+		case n == 0 || out[n-1].key != o.key:
+			out = append(out, o)
+		case out[n-1].digest == o.digest && out[n-1].writer == o.writer:
 			o.twin, out[n-1].twin = out[n-1].twin, o
-			continue
+		default:
+			later = append(later, o)
 		}
-		out = append(out, o)
 	}
-	return out
+	return out, later
 }
 
 // dropAbandoned leaves out what nobody waits for any more.
