@@ -167,8 +167,7 @@ func (d *Delivery) newTarget(what, address string, verdict func(int) verdict) (*
 		url:     u,
 		public:  public.String(),
 		verdict: verdict,
-		outage: &outage{logger: d.cfg.Logger, now: d.cfg.Now, what: slog.Group("what",
-			slog.String("is", what), slog.String("url", public.String()))},
+		outage:  newOutage(d.cfg.Logger, d.cfg.Now, "delivering to the "+what, slog.String("url", public.String())),
 	}, nil
 }
 

@@ -334,7 +334,7 @@ func TestATroubledFunctionIsReportedOnceAndWhenItIsWell(t *testing.T) {
 	if err := d.Ready(); err != nil {
 		t.Errorf("Ready: %v", err)
 	}
-	if got := lines(); len(got) != 2 || !strings.Contains(got[0], "it fails") || !strings.Contains(got[0], sink) || !strings.Contains(got[1], "it works again") {
+	if got := lines(); len(got) != 2 || !strings.Contains(got[0], "failing, trying again") || !strings.Contains(got[0], sink) || !strings.Contains(got[1], "works again") {
 		t.Errorf("log:\n%s", strings.Join(got, ""))
 	}
 }

@@ -40,13 +40,13 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
 
 	deadline := time.Now().Add(30 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 30 s: %s", what)
+			tb.Fatalf("not within 30 s: %s", what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -55,7 +55,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 func startLogged(t *testing.T, server *natstest.Server, sink string, progress eventing.ProgressSaver, logger *slog.Logger, streams ...string) running {
 	t.Helper()
 
-	conn := connect(t, server)
+	conn := connectLogged(t, server, logger)
 	var list []eventing.Stream
 	for _, name := range streams {
 		stream, err := jetstream.NewStream(conn, "east", "flights", jetstream.StreamConfig{Name: name})
@@ -84,10 +84,10 @@ func startLogged(t *testing.T, server *natstest.Server, sink string, progress ev
 }
 
 // run runs a source until stop is called or the test ends.
-func run(t testing.TB, source *eventing.Source) (stop func()) {
-	t.Helper()
+func run(tb testing.TB, source *eventing.Source) (stop func()) {
+	tb.Helper()
 
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(tb.Context())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -98,9 +98,9 @@ func run(t testing.TB, source *eventing.Source) (stop func()) {
 		select {
 		case <-ended:
 		case <-time.After(30 * time.Second):
-			t.Error("the source did not end within 30 s")
+			tb.Error("the source did not end within 30 s")
 		}
 	}
-	t.Cleanup(stop)
+	tb.Cleanup(stop)
 	return stop
 }

@@ -76,7 +76,7 @@ func NewIngest(publisher Publisher, cfg IngestConfig) http.Handler {
 	cfg = cfg.withDefaults()
 	in := &ingest{
 		publisher: publisher,
-		storing:   &outage{logger: cfg.Logger, now: cfg.Now, what: slog.String("what", "storing events")},
+		storing:   newOutage(cfg.Logger, cfg.Now, "storing events"),
 		cfg:       cfg,
 	}
 	mux := http.NewServeMux()

@@ -2,6 +2,7 @@ package eventing
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -24,7 +25,7 @@ const (
 type outage struct {
 	logger *slog.Logger
 	now    func() time.Time
-	what   slog.Attr // what it is that fails
+	doing  []slog.Attr // what it is that fails
 
 	healthy atomic.Bool // spares the lock while all is well
 
@@ -32,35 +33,49 @@ type outage struct {
 	worked   bool // ever
 	since    time.Time
 	reported time.Time
-	err      error // of the latest failure, once reported
+	err      error // of the latest failure, once it counts
+}
+
+func newOutage(logger *slog.Logger, now func() time.Time, doing string, attrs ...slog.Attr) *outage {
+	return &outage{logger: logger, now: now, doing: append([]slog.Attr{slog.String("doing", doing)}, attrs...)}
 }
 
 // failed takes note of a failure.
 func (o *outage) failed(ctx context.Context, err error) {
+	level, lasting, report := o.note(err)
+	if report {
+		o.logger.LogAttrs(ctx, level, "failing, trying again until it works", append(o.doing[:len(o.doing):len(o.doing)],
+			slog.Any("err", err), slog.String("for", lasting.Round(time.Millisecond).String()))...)
+	}
+}
+
+// note says whether the failure is to be reported, how, and for how long there
+// was no success.
+func (o *outage) note(err error) (level slog.Level, lasting time.Duration, report bool) {
 	now := o.now()
 	o.mu.Lock()
+	defer o.mu.Unlock()
 	o.healthy.Store(false)
 	if o.since.IsZero() {
 		o.since = now
 	}
-	lasting := now.Sub(o.since)
-	level := slog.LevelWarn
+	lasting = now.Sub(o.since)
+	if o.worked && lasting < outageGrace {
+		return 0, 0, false
+	}
+	o.err = err
 	switch {
-	case o.reported.IsZero() && o.worked && lasting < outageGrace:
-		o.mu.Unlock()
-		return
-	case !o.reported.IsZero() && now.Sub(o.reported) < outageRepeat:
-		o.err = err
-		o.mu.Unlock()
-		return
-	case !o.reported.IsZero():
+	case errors.Is(err, ErrReported):
+		return 0, 0, false
+	case o.reported.IsZero():
+		level = slog.LevelWarn
+	case now.Sub(o.reported) < outageRepeat:
+		return 0, 0, false
+	default:
 		level = slog.LevelError
 	}
-	o.reported, o.err = now, err
-	o.mu.Unlock()
-
-	o.logger.LogAttrs(ctx, level, "it fails and is tried again until it works", o.what,
-		slog.Any("err", err), slog.Duration("lasting", lasting))
+	o.reported = now
+	return level, lasting, true
 }
 
 // succeeded takes note of a success.
@@ -75,12 +90,12 @@ func (o *outage) succeeded(ctx context.Context) {
 	o.mu.Unlock()
 
 	if !reported.IsZero() {
-		o.logger.LogAttrs(ctx, slog.LevelInfo, "it works again", o.what,
-			slog.Duration("lasted", o.now().Sub(since)))
+		o.logger.LogAttrs(ctx, slog.LevelInfo, "works again", append(o.doing[:len(o.doing):len(o.doing)],
+			slog.String("after", o.now().Sub(since).Round(time.Millisecond).String()))...)
 	}
 }
 
-// current is the failure that people were told of and that is not over, or nil.
+// current is the failure that counts and is not over, or nil.
 func (o *outage) current() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

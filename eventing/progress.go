@@ -20,9 +20,9 @@ const (
 
 // saved is what was saved last for a stream.
 type saved struct {
-	epoch string
-	floor uint64
-	at    time.Time
+	epoch       string
+	floor, head uint64
+	at          time.Time
 }
 
 // save saves the progress of every stream, again and again until ctx ends, and
@@ -56,8 +56,8 @@ func (s *Source) saveAll(ctx context.Context, last map[*inlet]saved) {
 }
 
 // saveOne asks where in the stream we are and saves it if that is news. What is
-// acknowledged stays so: a floor that the stream reports too low after a restart
-// is not saved.
+// acknowledged stays so, and what was handed out: if a stream reports less after
+// a restart, what is known counts.
 func (s *Source) saveOne(ctx context.Context, in *inlet, last saved) (saved, error) {
 	reader, _ := in.current()
 	if reader == nil {
@@ -71,14 +71,14 @@ func (s *Source) saveOne(ctx context.Context, in *inlet, last saved) (saved, err
 	}
 	s.cfg.Metrics.position(in.stream.Name(), position)
 
-	now := saved{epoch: reader.Epoch(), floor: position.Floor, at: s.cfg.Now()}
-	if now.epoch == last.epoch && now.floor <= last.floor {
-		if now.at.Sub(last.at) < saveAnyway {
+	now := saved{epoch: reader.Epoch(), floor: position.Floor, head: position.Head, at: s.cfg.Now()}
+	if now.epoch == last.epoch {
+		now.floor, now.head = max(now.floor, last.floor), max(now.head, last.head)
+		if now.floor == last.floor && now.head == last.head && now.at.Sub(last.at) < saveAnyway {
 			return last, nil
 		}
-		now.floor = last.floor
 	}
-	if err := s.progress.Save(ctx, s.cfg.Function, in.stream.Name(), now.epoch, now.floor); err != nil {
+	if err := s.progress.Save(ctx, s.cfg.Function, in.stream.Name(), now.epoch, now.floor, now.head); err != nil {
 		return last, fmt.Errorf("save progress in stream %s: %w", in.stream.Name(), err)
 	}
 	s.saving.succeeded(ctx)

@@ -50,7 +50,7 @@ func (c RelayConfig) withDefaults() RelayConfig {
 // ctx ends. It may run in every cluster at once.
 func RunRelay(ctx context.Context, relay Relay, publisher Publisher, cfg RelayConfig) {
 	cfg = cfg.withDefaults()
-	trouble := &outage{logger: cfg.Logger, now: cfg.Now, what: slog.String("what", "relay of outputs")}
+	trouble := newOutage(cfg.Logger, cfg.Now, "relaying outputs")
 	failing := patience{base: cfg.Interval, limit: max(cfg.Interval, 10*time.Second)}
 	for {
 		events, err := relayOnce(ctx, relay, publisher, cfg.Timeout)

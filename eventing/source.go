@@ -91,15 +91,14 @@ func NewSource(streams []Stream, delivery *Delivery, progress ProgressSaver, cfg
 	s := &Source{
 		delivery: delivery,
 		progress: progress,
-		saving:   &outage{logger: cfg.Logger, now: cfg.Now, what: slog.String("what", "saving progress")},
+		saving:   newOutage(cfg.Logger, cfg.Now, "saving progress"),
 		cfg:      cfg,
 	}
 	for _, stream := range streams {
 		s.inlets = append(s.inlets, &inlet{
 			stream: stream,
 			limit:  2 * cfg.InFlight,
-			outage: &outage{logger: cfg.Logger, now: cfg.Now, what: slog.Group("what",
-				slog.String("is", "stream"), slog.String("stream", stream.Name()))},
+			outage: newOutage(cfg.Logger, cfg.Now, "reading a stream", slog.String("stream", stream.Name())),
 		})
 	}
 	return s, nil

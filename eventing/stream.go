@@ -43,6 +43,10 @@ type Position struct {
 	// behind.
 	Floor uint64
 
+	// Head is a sequence: no message with it or a higher one was handed out
+	// when the position was asked for.
+	Head uint64
+
 	// Pending counts messages that were not handed out yet.
 	Pending uint64
 
@@ -77,8 +81,9 @@ type Message interface {
 // ProgressSaver stores how far a cluster has come in a stream.
 type ProgressSaver interface {
 	// Save stores that function has every message of stream below floor behind
-	// it. Epoch is that of [Reader.Epoch]. Called about once a second.
-	Save(ctx context.Context, function, stream, epoch string, floor uint64) error
+	// it, and none from head on before it. Epoch is that of [Reader.Epoch].
+	// Called about once a second.
+	Save(ctx context.Context, function, stream, epoch string, floor, head uint64) error
 }
 
 // Publisher stores events in a stream.

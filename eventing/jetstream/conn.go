@@ -13,6 +13,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing"
 )
 
 const (
@@ -27,8 +29,21 @@ const (
 	publishTimeout = 30 * time.Second
 )
 
-// ErrNotConnected says that there is no connection to NATS now. It is being made.
+// ErrNotConnected says that there is no connection to NATS now. It is being made,
+// and the log of [Config] knows why it is not there: it is an
+// [eventing.ErrReported].
 var ErrNotConnected = errors.New("not connected to NATS")
+
+// notConnectedError is [ErrNotConnected] with the address.
+type notConnectedError struct{ where string }
+
+func (e *notConnectedError) Error() string {
+	return fmt.Sprintf("%s at %s", ErrNotConnected, e.where)
+}
+
+func (e *notConnectedError) Unwrap() []error {
+	return []error{ErrNotConnected, eventing.ErrReported}
+}
 
 // Config sets up a [Conn]. The zero Config is ready to use.
 type Config struct {
@@ -127,7 +142,7 @@ func (c *Conn) Ready() error {
 	if c.nc.IsConnected() {
 		return nil
 	}
-	return fmt.Errorf("%w at %s", ErrNotConnected, c.where)
+	return &notConnectedError{where: c.where}
 }
 
 func (c *Conn) connected(ctx context.Context, nc *nats.Conn) {
@@ -149,6 +164,9 @@ func (c *Conn) disconnected(ctx context.Context, nc *nats.Conn, err error) {
 
 // inVain is called for each try; one line is enough.
 func (c *Conn) inVain(ctx context.Context, err error) {
+	if errors.Is(err, nats.ErrNoServers) {
+		return // the next error says why
+	}
 	if !c.told.Swap(true) {
 		c.logger.LogAttrs(ctx, slog.LevelWarn, "no connection to NATS, trying until it works: look at NATS_URL if that does not help",
 			slog.String("url", c.where), slog.Any("err", err))

@@ -209,7 +209,7 @@ func TestTheFloorStaysBelowWhatIsNotAcknowledged(t *testing.T) {
 	want := func(floor, pending, unacknowledged uint64) {
 		t.Helper()
 
-		want := eventing.Position{Floor: floor, Pending: pending, Unacknowledged: unacknowledged}
+		want := eventing.Position{Floor: floor, Head: 7, Pending: pending, Unacknowledged: unacknowledged}
 		var got eventing.Position
 		eventually(t, fmt.Sprintf("position is %+v", want), func() bool {
 			var err error

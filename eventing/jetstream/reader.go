@@ -72,7 +72,7 @@ func (r *reader) Pull(ctx context.Context, n int, receive func(eventing.Message)
 func pulled(err error, lost bool, where string) error {
 	switch {
 	case lost:
-		return fmt.Errorf("%w at %s", ErrNotConnected, where)
+		return &notConnectedError{where: where}
 	case err == nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return nil
 	}
@@ -89,6 +89,7 @@ func (r *reader) Position(ctx context.Context) (eventing.Position, error) {
 	}
 	return eventing.Position{
 		Floor:          info.AckFloor.Stream + 1,
+		Head:           info.Delivered.Stream + 1,
 		Pending:        info.NumPending,
 		Unacknowledged: uint64(max(info.NumAckPending, 0)),
 	}, nil

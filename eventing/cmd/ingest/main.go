@@ -1,0 +1,154 @@
+// Ingest takes CloudEvents over HTTP and stores them in a stream; it answers 202
+// only after the stream has stored the event. It ends on SIGTERM, when no more
+// requests come or after a few seconds. Its settings are environment variables.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/sethvargo/go-envconfig"
+	"knative.dev/pkg/network/handlers"
+	"knative.dev/pkg/signals"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/internal/ops"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+// config is the environment. README.md has the table.
+type config struct {
+	Cluster        string     `env:"TANDEM_CLUSTER, required"`
+	Stream         string     `env:"TANDEM_STREAM, default=EVENTS"`
+	Replicas       int        `env:"TANDEM_STREAM_REPLICAS, default=1"`
+	MaxEventBytes  int64      `env:"TANDEM_MAX_EVENT_BYTES, default=1048576"`
+	NATSURL        string     `env:"NATS_URL, required"`
+	ListenAddress  string     `env:"LISTEN_ADDRESS, default=:8080"`
+	LogLevel       slog.Level `env:"LOG_LEVEL, default=info"`
+	MetricsAddress string     `env:"METRICS_ADDRESS"`
+	OTLPEndpoint   string     `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
+	OTLPProtocol   string     `env:"OTEL_EXPORTER_OTLP_PROTOCOL"`
+}
+
+const (
+	// quietPeriod is how long no request must have come for an ending ingest to
+	// be forgotten by those who send.
+	quietPeriod = time.Second
+
+	// drainTimeout bounds the wait for that.
+	drainTimeout = 3 * time.Second
+
+	// closeTimeout bounds each of the last steps.
+	closeTimeout = time.Second
+)
+
+var errDraining = errors.New("shutting down")
+
+func main() {
+	ctx := signals.NewContext()
+	if err := run(ctx); err != nil {
+		ops.Logger(os.Stderr, slog.LevelInfo).LogAttrs(ctx, slog.LevelError, "ingest ends", slog.Any("err", err))
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	var cfg config
+	if err := envconfig.Process(ctx, &cfg); err != nil {
+		return fmt.Errorf("read environment: %w", err)
+	}
+	if cfg.MaxEventBytes < 1 {
+		return fmt.Errorf("read environment: TANDEM_MAX_EVENT_BYTES %d: want at least 1", cfg.MaxEventBytes)
+	}
+	logger := ops.Logger(os.Stderr, cfg.LogLevel).With(slog.String("cluster", cfg.Cluster))
+
+	conn, err := jetstream.Connect(ctx, cfg.NATSURL, jetstream.Config{Name: "tandem-ingest-" + cfg.Cluster, Logger: logger})
+	if err != nil {
+		return err
+	}
+	defer atTheEnd(ctx, conn.Close)
+	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: cfg.Stream, Replicas: cfg.Replicas})
+	if err != nil {
+		return err
+	}
+	var draining atomic.Bool
+	ready := func(ctx context.Context) error {
+		if draining.Load() {
+			return errDraining
+		}
+		return publisher.Ready(ctx)
+	}
+	metrics, err := ops.Listen(ctx, ops.Config{
+		Address: cfg.MetricsAddress, OTLPEndpoint: cfg.OTLPEndpoint, OTLPProtocol: cfg.OTLPProtocol, Ready: ready,
+	})
+	if err != nil {
+		return err
+	}
+	defer atTheEnd(ctx, metrics.Close)
+	listener, err := ops.ListenTCP(ctx, "LISTEN_ADDRESS", cfg.ListenAddress)
+	if err != nil {
+		return err
+	}
+
+	// To the kubelet it is well until it drains: that the stream is away is
+	// told to senders with 503, and to load balancers at /health.
+	drainer := &handlers.Drainer{
+		Inner: eventing.NewIngest(publisher, eventing.IngestConfig{
+			MaxEventBytes: cfg.MaxEventBytes,
+			Ready:         ready,
+			Logger:        logger,
+		}),
+		QuietPeriod: quietPeriod,
+	}
+	server := &http.Server{
+		Handler:           drainer,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       60 * time.Second,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+	logger.LogAttrs(ctx, slog.LevelInfo, "ingest begins", slog.String("version", ops.Version()),
+		slog.String("stream", cfg.Stream), slog.String("address", listener.Addr().String()))
+
+	failed := make(chan error, 2)
+	go func() { failed <- server.Serve(listener) }()
+	go func() {
+		if err := metrics.Serve(); err != nil {
+			failed <- err
+		}
+	}()
+	select {
+	case err := <-failed:
+		return errors.Join(err, server.Close())
+	case <-ctx.Done():
+	}
+
+	draining.Store(true)
+	quiet := make(chan struct{})
+	go func() {
+		defer close(quiet)
+		drainer.Drain()
+	}()
+	select {
+	case <-quiet:
+	case <-time.After(drainTimeout):
+	}
+	atTheEnd(ctx, server.Shutdown)
+	logger.LogAttrs(ctx, slog.LevelInfo, "ingest ends")
+	return nil
+}
+
+// atTheEnd closes something of an ending process, which does not wait long for
+// it.
+func atTheEnd(ctx context.Context, shut func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	_ = shut(ctx) // there is nobody left to tell
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/sethvargo/go-envconfig"
+)
+
+// config is the environment. README.md has the table.
+type config struct {
+	Cluster        string     `env:"TANDEM_CLUSTER, required"`
+	Function       string     `env:"TANDEM_FUNCTION, required"`
+	Sink           string     `env:"K_SINK, required"`
+	DeadLetterSink string     `env:"TANDEM_DEAD_LETTER_SINK"`
+	Streams        []string   `env:"TANDEM_STREAMS, default=EVENTS"`
+	OutputStream   string     `env:"TANDEM_OUTPUT_STREAM, default=OUTPUTS"`
+	Replicas       int        `env:"TANDEM_STREAM_REPLICAS, default=1"`
+	InFlight       int        `env:"TANDEM_IN_FLIGHT, default=256"`
+	DatabaseURL    string     `env:"DATABASE_URL, required"`
+	NATSURL        string     `env:"NATS_URL, required"`
+	LogLevel       slog.Level `env:"LOG_LEVEL, default=info"`
+	MetricsAddress string     `env:"METRICS_ADDRESS"`
+	OTLPEndpoint   string     `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
+	OTLPProtocol   string     `env:"OTEL_EXPORTER_OTLP_PROTOCOL"`
+}
+
+var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+
+// readConfig reads the environment through lookup. The error names every
+// variable that is missing or wrong.
+func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) {
+	var c config
+	if err := envconfig.ProcessWith(ctx, &envconfig.Config{Target: &c, Lookuper: lookup}); err != nil {
+		return config{}, fmt.Errorf("read environment: %w", err)
+	}
+	for i := range c.Streams {
+		c.Streams[i] = strings.TrimSpace(c.Streams[i])
+	}
+	if c.DeadLetterSink == "" {
+		// A sink that is no URL is reported as such later.
+		if letters, err := url.JoinPath(c.Sink, "dead-letters"); err == nil {
+			c.DeadLetterSink = letters
+		} else {
+			c.DeadLetterSink = c.Sink
+		}
+	}
+	var errs []error
+	for _, name := range []struct{ variable, value string }{{"TANDEM_CLUSTER", c.Cluster}, {"TANDEM_FUNCTION", c.Function}} {
+		if !namePattern.MatchString(name.value) {
+			errs = append(errs, fmt.Errorf("%s %q: want lower-case letters, digits and '-', at most 63, beginning with a letter", name.variable, name.value))
+		}
+	}
+	if c.DatabaseURL == "" {
+		errs = append(errs, errors.New("DATABASE_URL: is empty"))
+	}
+	if c.InFlight < 1 || c.InFlight > 16384 {
+		errs = append(errs, fmt.Errorf("TANDEM_IN_FLIGHT %d: want 1 to 16384", c.InFlight))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return config{}, fmt.Errorf("read environment: %w", err)
+	}
+	return c, nil
+}

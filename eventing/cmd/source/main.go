@@ -1,0 +1,136 @@
+// Source delivers what the streams hold to one function over HTTP, in one
+// cluster; beside it it saves its progress in the database and publishes outputs
+// that a dead winner left behind. It ends on SIGTERM, within a few seconds and
+// without losing anything. Its settings are environment variables.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sethvargo/go-envconfig"
+	"knative.dev/pkg/signals"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/internal/ops"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+func main() {
+	ctx := signals.NewContext()
+	if err := run(ctx); err != nil {
+		ops.Logger(os.Stderr, slog.LevelInfo).LogAttrs(ctx, slog.LevelError, "source ends", slog.Any("err", err))
+		os.Exit(1)
+	}
+}
+
+// closeTimeout bounds each of the last steps of an ending process.
+const closeTimeout = time.Second
+
+func run(ctx context.Context) error {
+	cfg, err := readConfig(ctx, envconfig.OsLookuper())
+	if err != nil {
+		return err
+	}
+	logger := ops.Logger(os.Stderr, cfg.LogLevel).With(slog.String("cluster", cfg.Cluster), slog.String("function", cfg.Function))
+
+	db, err := openDatabase(ctx, cfg.DatabaseURL, cfg.Cluster, cfg.Function)
+	if err != nil {
+		return err
+	}
+	defer db.close()
+
+	// The source comes after the metrics that it counts with, and before anybody
+	// can ask whether it is ready.
+	var source *eventing.Source
+	server, err := ops.Listen(ctx, ops.Config{
+		Address:      cfg.MetricsAddress,
+		OTLPEndpoint: cfg.OTLPEndpoint,
+		OTLPProtocol: cfg.OTLPProtocol,
+		Ready:        func(context.Context) error { return source.Ready() },
+	})
+	if err != nil {
+		return err
+	}
+	defer atTheEnd(ctx, logger, "close metrics", server.Close)
+	metrics, err := eventing.NewMetrics(server.Meters(), cfg.Cluster, cfg.Function)
+	if err != nil {
+		return fmt.Errorf("set up metrics: %w", err)
+	}
+	delivery, err := eventing.NewDelivery(cfg.Sink, cfg.DeadLetterSink, eventing.DeliveryConfig{
+		Function: cfg.Function,
+		InFlight: cfg.InFlight,
+		Metrics:  metrics,
+		Logger:   logger,
+	})
+	if err != nil {
+		return err
+	}
+	conn, err := jetstream.Connect(ctx, cfg.NATSURL, jetstream.Config{
+		Name:   fmt.Sprintf("tandem-source-%s-%s", cfg.Cluster, cfg.Function),
+		Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	defer atTheEnd(ctx, logger, "close connection to NATS", conn.Close)
+	streams, err := openStreams(conn, cfg)
+	if err != nil {
+		return err
+	}
+	source, err = eventing.NewSource(streams, delivery, db.progress, eventing.SourceConfig{
+		Function: cfg.Function,
+		InFlight: cfg.InFlight,
+		Metrics:  metrics,
+		Logger:   logger,
+	})
+	if err != nil {
+		return err
+	}
+	outputs, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: cfg.OutputStream, Replicas: cfg.Replicas})
+	if err != nil {
+		return err
+	}
+
+	logger.LogAttrs(ctx, slog.LevelInfo, "source begins", slog.String("version", ops.Version()),
+		slog.Any("streams", cfg.Streams), slog.String("output_stream", cfg.OutputStream), slog.Int("in_flight", cfg.InFlight))
+	go func() {
+		if err := server.Serve(); err != nil {
+			logger.LogAttrs(ctx, slog.LevelError, "metrics are not served any more", slog.Any("err", err))
+		}
+	}()
+	var relaying sync.WaitGroup
+	relaying.Go(func() {
+		eventing.RunRelay(ctx, db.relay, outputs, eventing.RelayConfig{Logger: logger})
+	})
+	source.Run(ctx)
+	relaying.Wait()
+	logger.LogAttrs(ctx, slog.LevelInfo, "source ends")
+	return nil
+}
+
+func openStreams(conn *jetstream.Conn, cfg config) ([]eventing.Stream, error) {
+	streams := make([]eventing.Stream, len(cfg.Streams))
+	for i, name := range cfg.Streams {
+		stream, err := jetstream.NewStream(conn, cfg.Cluster, cfg.Function, jetstream.StreamConfig{Name: name, Replicas: cfg.Replicas})
+		if err != nil {
+			return nil, err
+		}
+		streams[i] = stream
+	}
+	return streams, nil
+}
+
+// atTheEnd closes something of an ending process, which does not wait long for
+// it.
+func atTheEnd(ctx context.Context, logger *slog.Logger, what string, shut func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	if err := shut(ctx); err != nil {
+		logger.LogAttrs(ctx, slog.LevelWarn, "not all was said at the end", slog.String("what", what), slog.Any("err", err))
+	}
+}

@@ -1,0 +1,374 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/go-cmp/cmp"
+	"github.com/sethvargo/go-envconfig"
+
+	"github.com/tandem-fn/tandem/eventing/internal/natstest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+// runMain makes this test's program the source, so that tests have a process to
+// kill.
+const runMain = "TANDEM_TEST_RUN_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(runMain) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func TestReadConfigHasDefaults(t *testing.T) {
+	t.Parallel()
+
+	got, err := readConfig(t.Context(), envconfig.MapLookuper(map[string]string{
+		"TANDEM_CLUSTER": "east", "TANDEM_FUNCTION": "flights", "K_SINK": "http://flights/",
+		"DATABASE_URL": "postgres://x", "NATS_URL": "nats://x", "TANDEM_STREAMS": "EAST, WEST",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config{
+		Cluster: "east", Function: "flights", Sink: "http://flights/", DeadLetterSink: "http://flights/dead-letters",
+		Streams: []string{"EAST", "WEST"}, OutputStream: "OUTPUTS", Replicas: 1, InFlight: 256,
+		DatabaseURL: "postgres://x", NATSURL: "nats://x",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("config (-want +got):\n%s", diff)
+	}
+}
+
+func TestReadConfigSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+
+	tests := []struct{ name, variable, value, want string }{
+		{name: "a variable is missing", variable: "K_SINK", want: "K_SINK"},
+		{name: "a cluster with a space", variable: "TANDEM_CLUSTER", value: "the east", want: `TANDEM_CLUSTER "the east": want lower-case`},
+		{name: "several functions", variable: "TANDEM_FUNCTION", value: "a,b", want: `TANDEM_FUNCTION "a,b": want lower-case`},
+		{name: "too many at once", variable: "TANDEM_IN_FLIGHT", value: "100000", want: "TANDEM_IN_FLIGHT 100000: want 1 to 16384"},
+		{name: "no number", variable: "TANDEM_IN_FLIGHT", value: "many", want: "InFlight"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			env := map[string]string{
+				"TANDEM_CLUSTER": "east", "TANDEM_FUNCTION": "flights", "K_SINK": "http://flights",
+				"DATABASE_URL": "postgres://x", "NATS_URL": "nats://x",
+			}
+			env[tt.variable] = tt.value
+			if tt.value == "" {
+				delete(env, tt.variable)
+			}
+			_, err := readConfig(t.Context(), envconfig.MapLookuper(env))
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q in it", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestTheProcessIsKilledAndStoppedAndLosesNothing(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	f := newFunction(t)
+	publish(t, server, 4000)
+
+	p := start(t, server.URL(), f.server.URL)
+	f.waitFor(t, 500)
+	p.end(t, syscall.SIGKILL)
+
+	p = start(t, server.URL(), f.server.URL)
+	f.waitFor(t, 1500)
+	if took := p.end(t, syscall.SIGTERM); took > 4*time.Second {
+		t.Errorf("ended %s after SIGTERM", took)
+	}
+	if p.cmd.ProcessState.ExitCode() != 0 {
+		t.Errorf("SIGTERM: %s", p.cmd.ProcessState)
+	}
+
+	p = start(t, server.URL(), f.server.URL)
+	f.waitFor(t, 4000)
+	eventually(t, "everything is counted", func() bool {
+		text, err := get(t, p.metrics+"/metrics")
+		return err == nil && strings.Contains(text, "\ntandem_source_pending{cluster=\"east\",function=\"flights\"} 0\n")
+	})
+
+	text, err := get(t, p.metrics+"/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`tandem_source_delivered_total{cluster="east",function="flights"} `,
+		`tandem_source_receipts_total{cluster="east",function="flights",receipt="won"} `,
+		`tandem_source_receipts_total{cluster="east",function="flights",receipt="lost"} 0`,
+		`tandem_source_rejected_total{cluster="east",function="flights"} 0`,
+		`tandem_source_failed_total{cluster="east",function="flights"} 0`,
+		`tandem_source_commit_seconds_bucket{cluster="east",function="flights",le="0.0005"} `,
+		`tandem_source_commit_seconds_bucket{cluster="east",function="flights",le="30"} `,
+		`tandem_source_commit_seconds_count{cluster="east",function="flights"} `,
+		`tandem_source_unacknowledged{cluster="east",function="flights"} `,
+	} {
+		if !strings.Contains(text, "\n"+want) {
+			t.Errorf("no metric %s", want)
+		}
+	}
+	if _, err := get(t, p.metrics+"/health"); err != nil {
+		t.Errorf("GET /health: %v", err)
+	}
+	log := p.log.String()
+	if n := strings.Count(log, `"msg":"source begins"`); n != 1 || !strings.Contains(log, `"streams":["EVENTS"]`) || !strings.Contains(log, `"version":`) {
+		t.Errorf("log:\n%s", log)
+	}
+	// The database is away all the time: one line, and nothing of its password.
+	if n := strings.Count(log, "saving progress"); n != 1 {
+		t.Errorf("%d lines about the database:\n%s", n, log)
+	}
+	if strings.Contains(log, "secret") {
+		t.Errorf("a password in the log:\n%s", log)
+	}
+}
+
+func TestTheProcessSaysWhatKeepsItFromStarting(t *testing.T) {
+	t.Parallel()
+
+	taken := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(taken.Close)
+	tests := []struct{ name, variable, value, want string }{
+		{name: "a variable is missing", variable: "TANDEM_CLUSTER", value: "", want: "TANDEM_CLUSTER"},
+		{name: "the sink is no URL", variable: "K_SINK", value: "flights:8080", want: "URL of the function: want http://"},
+		{name: "the database is no URL", variable: "DATABASE_URL", value: "postgres://user:secret@x:y/z", want: "DATABASE_URL: want postgres://"},
+		{name: "NATS is no URL", variable: "NATS_URL", value: "nats://user:secret@x:y", want: "want a URL as nats://"},
+		{name: "the stream has no name", variable: "TANDEM_STREAMS", value: "a b", want: `stream name \"a b\"`},
+		{name: "the port is taken", variable: "METRICS_ADDRESS", value: strings.TrimPrefix(taken.URL, "http://"), want: "METRICS_ADDRESS: listen tcp"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			cmd := command(ctx, "nats://127.0.0.1:1", "http://127.0.0.1:1", "127.0.0.1:0", tt.variable+"="+tt.value)
+			out, err := cmd.CombinedOutput()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+				t.Errorf("%v, want exit status 1", err)
+			}
+			lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+			if last := lines[len(lines)-1]; !strings.Contains(last, tt.want) || strings.Contains(string(out), "secret") {
+				t.Errorf("said %s, want %q in the last line", out, tt.want)
+			}
+			if len(lines) > 1 && tt.variable != "TANDEM_STREAMS" { // which is looked at after connecting
+				t.Errorf("said %s, want one line", out)
+			}
+		})
+	}
+}
+
+func TestTheProcessIsNotReadyWithAWrongURLAndKeepsTrying(t *testing.T) {
+	t.Parallel()
+
+	for _, tt := range []struct{ name, nats, sink, want string }{
+		{name: "NATS", nats: "nats://127.0.0.1:1", sink: "running", want: "no connection to NATS, trying until it works"},
+		{name: "function", nats: "running", sink: "http://127.0.0.1:1", want: `"doing":"delivering to the function","url":"http://127.0.0.1:1"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			if tt.nats == "running" {
+				tt.nats = natstest.Start(t).URL()
+			} else {
+				tt.sink = newFunction(t).server.URL
+			}
+			p := start(t, tt.nats, tt.sink)
+			var reason error
+			eventually(t, "it says so", func() bool {
+				_, reason = get(t, p.metrics+"/health")
+				return reason != nil && strings.Contains(reason.Error(), "503") && strings.Contains(p.log.String(), tt.want)
+			})
+			if got := strings.Count(p.log.String(), tt.want); got != 1 {
+				t.Errorf("%d lines:\n%s", got, p.log.String())
+			}
+			if p.end(t, syscall.SIGTERM); p.cmd.ProcessState.ExitCode() != 0 {
+				t.Errorf("it did not run on: %s\n%s", p.cmd.ProcessState, p.log.String())
+			}
+		})
+	}
+}
+
+type process struct {
+	cmd     *exec.Cmd
+	metrics string
+	log     *buffer
+}
+
+func start(t *testing.T, nats, sink string) *process {
+	t.Helper()
+
+	// A port that was free a moment ago.
+	free := httptest.NewServer(nil)
+	address := free.Listener.Addr().String()
+	free.Close()
+
+	p := &process{metrics: "http://" + address, log: &buffer{}}
+	p.cmd = command(context.Background(), nats, sink, address)
+	p.cmd.Stderr = p.log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.end(t, syscall.SIGKILL) })
+	return p
+}
+
+func command(ctx context.Context, nats, sink, metrics string, more ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, os.Args[0])
+	cmd.Env = append([]string{
+		runMain + "=1", "TANDEM_CLUSTER=east", "TANDEM_FUNCTION=flights",
+		"NATS_URL=" + nats, "K_SINK=" + sink, "METRICS_ADDRESS=" + metrics,
+		"DATABASE_URL=postgres://user:secret@127.0.0.1:1/tandem",
+	}, more...)
+	return cmd
+}
+
+// end sends a signal, waits for the end and says how long that took.
+func (p *process) end(t *testing.T, signal syscall.Signal) time.Duration {
+	t.Helper()
+
+	if p.cmd.ProcessState != nil {
+		return 0
+	}
+	begun := time.Now()
+	_ = p.cmd.Process.Signal(signal)
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = p.cmd.Wait() }()
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		_ = p.cmd.Process.Kill()
+		<-ended
+		t.Errorf("did not end on %s:\n%s", signal, p.log.String())
+	}
+	return time.Since(begun)
+}
+
+type function struct {
+	server *httptest.Server
+	mu     sync.Mutex
+	done   map[string]bool
+}
+
+func newFunction(t *testing.T) *function {
+	t.Helper()
+
+	f := &function{done: map[string]bool{}}
+	f.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.done[r.Header.Get("Ce-Id")] = true
+		w.Header().Set("Tandem-Receipt", "won")
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	t.Cleanup(f.server.Close)
+	return f
+}
+
+func (f *function) waitFor(t *testing.T, n int) {
+	t.Helper()
+
+	eventually(t, fmt.Sprintf("%d events are done", n), func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.done) >= n
+	})
+}
+
+func publish(t *testing.T, server *natstest.Server, n int) {
+	t.Helper()
+
+	conn, err := jetstream.Connect(t.Context(), server.URL(), jetstream.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := make([]event.Event, n)
+	for i := range events {
+		events[i] = event.New()
+		events[i].SetID(fmt.Sprintf("test-%06d", i))
+		events[i].SetSource("/test")
+		events[i].SetType("com.example.test")
+	}
+	if err := publisher.Publish(t.Context(), events); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func get(t *testing.T, url string) (string, error) {
+	t.Helper()
+
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", res.Status, body)
+	}
+	return string(body), err
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+
+	deadline := time.Now().Add(30 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 30 s: %s", what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}

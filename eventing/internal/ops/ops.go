@@ -1,0 +1,161 @@
+// Package ops is what every process shows to those who run it: metrics and
+// health over HTTP, and one way to log.
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/otlptranslator"
+	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/metric"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"knative.dev/pkg/observability/metrics"
+)
+
+// Config sets up a [Server].
+type Config struct {
+	// Address is where to serve, as 127.0.0.1:9090. Empty serves nothing.
+	Address string
+
+	// OTLPEndpoint is where metrics are pushed to as well, as
+	// http://collector:4318; empty pushes nothing.
+	OTLPEndpoint string
+
+	// OTLPProtocol is "http/protobuf" or "grpc". Defaults to "http/protobuf".
+	OTLPProtocol string
+
+	// Ready reports why the process is not ready. Required.
+	Ready func(ctx context.Context) error
+}
+
+// Server answers GET /metrics in Prometheus' text format and GET /health with
+// 200, or 503 and the reason.
+type Server struct {
+	provider *metrics.MeterProvider
+	listener net.Listener // nil if nothing is served
+	http     *http.Server
+}
+
+// Listen takes the address, so that its error says at once if that is not
+// possible, and sets up the metrics. [Server.Serve] answers.
+func Listen(ctx context.Context, cfg Config) (*Server, error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	provider, err := newProvider(ctx, cfg, registry)
+	if err != nil {
+		return nil, fmt.Errorf("set up metrics: %w", err)
+	}
+	s := &Server{provider: provider}
+	if cfg.Address == "" {
+		return s, nil
+	}
+	if s.listener, err = ListenTCP(ctx, "METRICS_ADDRESS", cfg.Address); err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
+		if err := cfg.Ready(r.Context()); err != nil {
+			http.Error(w, strings.ReplaceAll(err.Error(), "\n", "; "), http.StatusServiceUnavailable)
+		}
+	})
+	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
+	return s, nil
+}
+
+// newProvider is Knative's provider for what is pushed, with a reader of our own
+// for Prometheus beside it: Knative's has a server of its own, which knows no
+// /health.
+func newProvider(ctx context.Context, cfg Config, registry prometheus.Registerer) (*metrics.MeterProvider, error) {
+	// The same names as Knative's own exporter gives, and no labels but ours.
+	reader, err := otelprom.New(
+		otelprom.WithRegisterer(registry),
+		otelprom.WithTranslationStrategy(otlptranslator.UnderscoreEscapingWithSuffixes),
+		otelprom.WithoutScopeInfo(),
+		otelprom.WithoutTargetInfo(),
+	)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.OTLPEndpoint == "" {
+		return &metrics.MeterProvider{MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))}, nil
+	}
+	pushed := metrics.Config{Protocol: cfg.OTLPProtocol, Endpoint: cfg.OTLPEndpoint}
+	if pushed.Protocol == "" {
+		pushed.Protocol = metrics.ProtocolHTTPProtobuf
+	}
+	if pushed.Protocol != metrics.ProtocolHTTPProtobuf && pushed.Protocol != metrics.ProtocolGRPC {
+		return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL %q: want %s or %s", pushed.Protocol, metrics.ProtocolHTTPProtobuf, metrics.ProtocolGRPC)
+	}
+	return metrics.NewMeterProvider(ctx, pushed, sdkmetric.WithReader(reader))
+}
+
+// Meters makes instruments.
+func (s *Server) Meters() metric.MeterProvider { return s.provider }
+
+// Serve answers until [Server.Close]. The error says why it ended before that.
+func (s *Server) Serve() error {
+	if s.listener == nil {
+		return nil
+	}
+	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	return nil
+}
+
+// Close ends it and pushes what was not pushed yet, as far as ctx allows.
+func (s *Server) Close(ctx context.Context) error {
+	err := s.provider.Shutdown(ctx)
+	if s.http != nil {
+		err = errors.Join(err, s.http.Shutdown(ctx))
+	}
+	return err
+}
+
+// ListenTCP takes a TCP address. Its error names the variable that the address
+// came from.
+func ListenTCP(ctx context.Context, variable, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: choose another address", variable, err)
+	}
+	return listener, nil
+}
+
+// Logger writes JSON, one line an entry.
+func Logger(w io.Writer, level slog.Level) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+// Version is what this program was built from: its module's version and the
+// commit, as far as the build knew them.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	version := info.Main.Version
+	if version == "" {
+		version = "(devel)"
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" && !strings.Contains(version, setting.Value[:min(12, len(setting.Value))]) {
+			version += " " + setting.Value[:min(12, len(setting.Value))]
+		}
+	}
+	return version
+}
