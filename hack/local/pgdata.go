@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -164,7 +163,7 @@ func (d *pgData) init(ctx context.Context, bin pgInstall) error {
 		"--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "--data-checksums", "--encoding=UTF8", "--locale=C")
 	cmd.Dir = fresh
 	cmd.Env = d.env()
-	cmd.SysProcAttr = processAttributes(syscall.SIGKILL, d.account)
+	cmd.SysProcAttr = processAttributes(0, d.account) // no death signal: this thread may end before
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, initdbReason(string(out)))
 	}
