@@ -42,7 +42,7 @@ const (
 	quietPeriod = time.Second
 
 	// drainTimeout bounds the wait for that.
-	drainTimeout = 3 * time.Second
+	drainTimeout = 2 * time.Second
 
 	// closeTimeout bounds each of the last steps.
 	closeTimeout = time.Second
@@ -63,20 +63,16 @@ func run(ctx context.Context) error {
 	if err := envconfig.Process(ctx, &cfg); err != nil {
 		return fmt.Errorf("read environment: %w", err)
 	}
+	if err := ops.CheckName("TANDEM_CLUSTER", cfg.Cluster); err != nil {
+		return fmt.Errorf("read environment: %w", err)
+	}
 	if cfg.MaxEventBytes < 1 {
 		return fmt.Errorf("read environment: TANDEM_MAX_EVENT_BYTES %d: want at least 1", cfg.MaxEventBytes)
 	}
 	logger := ops.Logger(os.Stderr, cfg.LogLevel).With(slog.String("cluster", cfg.Cluster))
 
-	conn, err := jetstream.Connect(ctx, cfg.NATSURL, jetstream.Config{Name: "tandem-ingest-" + cfg.Cluster, Logger: logger})
-	if err != nil {
-		return err
-	}
-	defer atTheEnd(ctx, conn.Close)
-	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: cfg.Stream, Replicas: cfg.Replicas})
-	if err != nil {
-		return err
-	}
+	// The publisher is there before anybody can ask whether it is ready.
+	var publisher *jetstream.Publisher
 	var draining atomic.Bool
 	ready := func(ctx context.Context) error {
 		if draining.Load() {
@@ -92,6 +88,15 @@ func run(ctx context.Context) error {
 	}
 	defer atTheEnd(ctx, metrics.Close)
 	listener, err := ops.ListenTCP(ctx, "LISTEN_ADDRESS", cfg.ListenAddress)
+	if err != nil {
+		return err
+	}
+	conn, err := jetstream.Connect(ctx, cfg.NATSURL, jetstream.Config{Name: "tandem-ingest-" + cfg.Cluster, Logger: logger})
+	if err != nil {
+		return err
+	}
+	defer atTheEnd(ctx, conn.Close)
+	publisher, err = jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: cfg.Stream, Replicas: cfg.Replicas})
 	if err != nil {
 		return err
 	}

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"regexp"
 	"strings"
 
 	"github.com/sethvargo/go-envconfig"
+
+	"github.com/tandem-fn/tandem/eventing/internal/ops"
 )
 
 // config is the environment. README.md has the table.
@@ -30,8 +31,6 @@ type config struct {
 	OTLPProtocol   string     `env:"OTEL_EXPORTER_OTLP_PROTOCOL"`
 }
 
-var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
-
 // readConfig reads the environment through lookup. The error names every
 // variable that is missing or wrong.
 func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) {
@@ -50,12 +49,7 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 			c.DeadLetterSink = c.Sink
 		}
 	}
-	var errs []error
-	for _, name := range []struct{ variable, value string }{{"TANDEM_CLUSTER", c.Cluster}, {"TANDEM_FUNCTION", c.Function}} {
-		if !namePattern.MatchString(name.value) {
-			errs = append(errs, fmt.Errorf("%s %q: want lower-case letters, digits and '-', at most 63, beginning with a letter", name.variable, name.value))
-		}
-	}
+	errs := []error{ops.CheckName("TANDEM_CLUSTER", c.Cluster), ops.CheckName("TANDEM_FUNCTION", c.Function)}
 	if c.DatabaseURL == "" {
 		errs = append(errs, errors.New("DATABASE_URL: is empty"))
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -134,6 +135,17 @@ func ListenTCP(ctx context.Context, variable, address string) (net.Listener, err
 		return nil, fmt.Errorf("%s: %w: choose another address", variable, err)
 	}
 	return listener, nil
+}
+
+var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+
+// CheckName reports what is wrong with the name of a cluster or function. The
+// error names the variable that it came from.
+func CheckName(variable, name string) error {
+	if namePattern.MatchString(name) {
+		return nil
+	}
+	return fmt.Errorf("%s %q: want lower-case letters, digits and '-', at most 63, beginning with a letter", variable, name)
 }
 
 // Logger writes JSON, one line an entry.
