@@ -339,6 +339,11 @@ func (p *Postgres) createDatabase(ctx context.Context) error {
 	if err != nil && !hasCode(err, "42P04") { // duplicate_database
 		return fmt.Errorf("create database %s: %w", p.cfg.Database, err)
 	}
+	// By default a role's tables go into the schema of its name, if there is one,
+	// and role tandem would find schema tandem, which is not for others' tables.
+	if _, err = conn.Exec(ctx, "alter role "+name+" set search_path = public"); err != nil {
+		return fmt.Errorf("set search path of role %s: %w", p.cfg.Database, err)
+	}
 	return nil
 }
 

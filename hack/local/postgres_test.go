@@ -108,6 +108,10 @@ func TestPostgresIsDurableAndListensOnlyHere(t *testing.T) {
 	if query[bool](t, p.URL(), "select rolsuper from pg_roles where rolname = current_user") {
 		t.Error("the role of URL() is a superuser")
 	}
+	execute(t, p.URL(), "create schema tandem; create table kept ()")
+	if got := query[string](t, p.URL(), "select schemaname from pg_tables where tablename = 'kept'"); got != "public" {
+		t.Errorf("a table goes into schema %s, want public", got)
+	}
 	info, err := os.Stat(filepath.Join(filepath.Dir(p.DataDir()), "pgpass"))
 	if err != nil {
 		t.Fatal(err)
