@@ -5,18 +5,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -599,6 +604,36 @@ func TestFunctionsArePickedByName(t *testing.T) {
 	_, s := start(t, "east", database(t), map[string]string{"TANDEM_FUNCTIONS": " flights ", "NATS_URL": "", "LOG_LEVEL": " "})
 	if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 204 {
 		t.Errorf("answer is %d %q, want 204", a.status, a.body)
+	}
+}
+
+func TestFuncFindsOneWayToServeThePackage(t *testing.T) {
+	t.Parallel()
+
+	// It parses every file beside func.yaml, tests too, and wants one of New and
+	// Handle, at package level, in a package that is not main.
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if file.Name.Name == "main" {
+			t.Errorf("%s is of package main", name)
+		}
+		for _, declaration := range file.Decls {
+			f, ok := declaration.(*ast.FuncDecl)
+			if ok && f.Recv == nil && (f.Name.Name == "New" || f.Name.Name == "Handle") {
+				found = append(found, name+" "+f.Name.Name)
+			}
+		}
+	}
+	if diff := cmp.Diff([]string{"function.go New"}, found); diff != "" {
+		t.Errorf("entry points (-want +got):\n%s", diff)
 	}
 }
 

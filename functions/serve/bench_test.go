@@ -1,0 +1,61 @@
+package serve_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"testing"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/serve"
+)
+
+// nothing commits nothing, and says so at once.
+type nothing struct{}
+
+func (nothing) Commit(context.Context, functions.Function, event.Event, functions.Effects) (serve.Receipt, error) {
+	return serve.Receipt{Won: true, Key: "00000000-0001-8ff3-077e-8fbb2214b008"}, nil
+}
+
+// sink is a ResponseWriter that allocates nothing.
+type sink struct {
+	header http.Header
+	status int
+}
+
+func (s *sink) Header() http.Header         { return s.header }
+func (s *sink) Write(p []byte) (int, error) { return len(p), nil }
+func (s *sink) WriteHeader(status int)      { s.status = status }
+
+// BenchmarkBinaryMode is what serving an event costs beside net/http.
+func BenchmarkBinaryMode(b *testing.B) {
+	h := newHandler(b, nothing{}, serve.Config{})
+	body := []byte(`{"date":"2001/01/01 00:47","delay":66,"distance":1750,"origin":"DTW","destination":"LAS"}`)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		reader := bytes.NewReader(body)
+		req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, "/", http.NoBody)
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		req.Header = header(binary("fine", "flight-2001-000001")...)
+		req.Header.Set("Ce-Subject", "DTW")
+		req.Header.Set("Ce-Time", "2001-01-01T00:47:00Z")
+		req.ContentLength = int64(len(body))
+		w := &sink{header: http.Header{}}
+		for pb.Next() {
+			reader.Reset(body)
+			req.Body = io.NopCloser(reader)
+			clear(w.header)
+			h.ServeHTTP(w, req)
+			if w.status != http.StatusNoContent {
+				b.Errorf("status %d", w.status)
+				return
+			}
+		}
+	})
+}
