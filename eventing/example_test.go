@@ -1,0 +1,61 @@
+package eventing_test
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+func ExampleNewSource() {
+	ctx := context.Background()
+	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	conn, err := jetstream.Connect(ctx, "nats://127.0.0.1:4222", jetstream.Config{Name: "example", Logger: logger})
+	if err != nil {
+		panic(err)
+	}
+	stream, err := jetstream.NewStream(conn, "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		panic(err)
+	}
+	delivery, err := eventing.NewDelivery("http://flights.default", "http://flights.default/dead-letters", eventing.DeliveryConfig{
+		Function: "flights",
+		Logger:   logger,
+	})
+	if err != nil {
+		panic(err)
+	}
+	var saver eventing.ProgressSaver // a sinkwriter.Progress
+	source, err := eventing.NewSource([]eventing.Stream{stream}, delivery, saver, eventing.SourceConfig{
+		Function: "flights",
+		Logger:   logger,
+	})
+	if err != nil {
+		panic(err)
+	}
+	source.Run(ctx) // until ctx ends
+}
+
+func ExampleNewIngest() {
+	ctx := context.Background()
+	conn, err := jetstream.Connect(ctx, "nats://127.0.0.1:4222", jetstream.Config{Name: "example"})
+	if err != nil {
+		panic(err)
+	}
+	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: "EVENTS", Replicas: 3})
+	if err != nil {
+		panic(err)
+	}
+	server := &http.Server{
+		Addr:              "127.0.0.1:8080",
+		Handler:           eventing.NewIngest(publisher, eventing.IngestConfig{Ready: publisher.Ready}),
+		ReadHeaderTimeout: 5 * time.Second,
+	}
+	if err := server.ListenAndServe(); err != nil {
+		panic(err)
+	}
+}
