@@ -51,9 +51,7 @@ func appendValue(m *pgtype.Map, arena []byte, col *column, v any) ([]byte, span,
 	case pgtype.JSONOID, pgtype.JSONBOID:
 		return appendJSONColumn(arena, col, v)
 	}
-	if t, ok := v.(time.Time); ok {
-		v = t.UTC()
-	}
+	v = inUTC(v)
 
 	format := int16(pgtype.BinaryFormatCode)
 	oid := col.elemOID
@@ -229,15 +227,13 @@ func encodeArg(m *pgtype.Map, oid uint32, v any) (param []byte, format int16, er
 		param, _, err = appendJSONColumn([]byte{}, &col, v)
 		return param, pgtype.TextFormatCode, err
 	}
-	switch t := v.(type) {
-	case string:
-		if strings.IndexByte(t, 0) >= 0 {
+	if text, ok := v.(string); ok {
+		if strings.IndexByte(text, 0) >= 0 {
 			return nil, 0, errZeroByte
 		}
-		return []byte(t), pgtype.TextFormatCode, nil
-	case time.Time:
-		v = t.UTC()
+		return []byte(text), pgtype.TextFormatCode, nil
 	}
+	v = inUTC(v)
 	format = pgtype.BinaryFormatCode
 	if _, known := m.TypeForOID(oid); !known {
 		oid, format = pgtype.TextOID, pgtype.TextFormatCode
@@ -247,6 +243,43 @@ func encodeArg(m *pgtype.Map, oid uint32, v any) (param []byte, format int16, er
 		return nil, 0, fmt.Errorf("a %T does not fit: %w", v, err)
 	}
 	return param, format, nil
+}
+
+// inUTC brings times to UTC: a column without zone keeps what their clock shows,
+// and that must not depend on where this runs.
+func inUTC(v any) any {
+	switch t := v.(type) {
+	case time.Time:
+		return t.UTC()
+	case *time.Time:
+		if t != nil {
+			return t.UTC()
+		}
+	case []time.Time:
+		if t == nil {
+			return v
+		}
+		list := make([]time.Time, len(t))
+		for i := range t {
+			list[i] = t[i].UTC()
+		}
+		return list
+	case []*time.Time:
+		list := make([]any, len(t))
+		for i := range t {
+			if t[i] != nil {
+				list[i] = t[i].UTC()
+			}
+		}
+		return list
+	case []any:
+		list := make([]any, len(t))
+		for i := range t {
+			list[i] = inUTC(t[i])
+		}
+		return list
+	}
+	return v
 }
 
 func isNil(v any) bool {

@@ -431,3 +431,38 @@ func TestOffersOfOneKeyInOneBatchAreComparedWithTheWinner(t *testing.T) {
 		}
 	}
 }
+
+func TestTimesAreStoredInUTCHoweverTheyAreGiven(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	execute(t, pool, `create table times (id int primary key, at timestamp, day date, many timestamp[])`)
+	at := time.Date(2001, 2, 3, 4, 5, 6, 0, time.FixedZone("far", 9*3600)) // the day before in UTC
+	var none *time.Time
+	want := "2001-02-02 19:05:06 2001-02-02 {\"2001-02-02 19:05:06\"}"
+	statement := functions.Statement{Name: "times", SQL: `insert into times values ($1, $2, $3, $4)`}
+	for i, row := range []functions.Row{
+		{"id": 0, "at": at, "day": at, "many": []time.Time{at}},
+		{"id": 1, "at": &at, "day": &at, "many": []*time.Time{&at}},
+		{"id": 2, "at": at, "day": at, "many": []any{at}},
+	} {
+		var fx functions.Effects
+		fx.Insert("times", row)
+		fx.Exec(statement, 10+i, row["at"], row["day"], row["many"])
+		if o := commitTogether(t, pool.Config().ConnString(), write(fmt.Sprint(i), fx))[0]; o.err != nil {
+			t.Fatal(o.err)
+		}
+		for _, id := range []int{i, 10 + i} {
+			if got := query[string](t, pool, `select concat_ws(' ', at, day, many) from times where id = $1`, id); got != want {
+				t.Errorf("row %d: %s, want %s", id, got, want)
+			}
+		}
+	}
+	var fx functions.Effects
+	fx.Insert("times", functions.Row{"id": 99, "at": none, "many": []*time.Time{nil}})
+	if o := commitTogether(t, pool.Config().ConnString(), write("99", fx))[0]; o.err != nil {
+		t.Fatal(o.err)
+	}
+	if got := query[string](t, pool, `select format('%s|%s', at, many) from times where id = 99`); got != "|{NULL}" {
+		t.Errorf("row of NULLs: %s", got)
+	}
+}

@@ -1,0 +1,356 @@
+package sinkwriter_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/test/model"
+	"github.com/tandem-fn/tandem/test/pgtest"
+)
+
+var (
+	seedFlag   = flag.Uint64("seed", 0, "repeat the random run of this seed; 0 for another one each time")
+	eventsFlag = flag.Int("events", 1000, "events of each random run")
+)
+
+// randomSeed is printed, so that a run can be repeated; goroutines still run as
+// they like.
+func randomSeed(t *testing.T) uint64 {
+	t.Helper()
+	seed := *seedFlag
+	if text := os.Getenv("TANDEM_TEST_SEED"); seed == 0 && text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("TANDEM_TEST_SEED: %v", err)
+		}
+	}
+	if seed == 0 {
+		seed = rand.Uint64N(1_000_000)
+	}
+	t.Logf("to repeat it: go test ./sinkwriter -run '%s' -seed %d -events %d", t.Name(), seed, *eventsFlag)
+	return seed
+}
+
+func TestARandomRunLeavesWhatTheModelSays(t *testing.T) {
+	t.Parallel()
+	worlds := []struct {
+		name      string
+		clusters  int
+		publisher bool
+	}{
+		{"two clusters", 2, false},
+		{"two clusters whose stream fails at times", 2, true},
+		{"three clusters", 3, false},
+	}
+	for i, tt := range worlds {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			seed := randomSeed(t)
+			w := newWorld(t, seed+uint64(i), *eventsFlag, newModelDatabase(t))
+			if tt.publisher {
+				w.stream = &shakyStream{seen: map[string]bool{}}
+			}
+			w.run(t, tt.clusters)
+			w.check(t)
+		})
+	}
+}
+
+// newModelDatabase gives the URL of a database with the model's tables.
+func newModelDatabase(t *testing.T) string {
+	t.Helper()
+	url := pgtest.URL(t)
+	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	pool := newPool(t, url)
+	needCitext(t, pool)
+	execute(t, pool, model.Schema)
+	return url
+}
+
+// world is one random run.
+type world struct {
+	*model.Model
+	url    string
+	events int
+	random *rand.Rand
+	stream *shakyStream
+
+	won  []atomic.Int32 // by event
+	told []atomic.Int32 // how often somebody was told that it is committed
+}
+
+func newWorld(t *testing.T, seed uint64, events int, url string) *world {
+	t.Helper()
+	w := &world{
+		Model: model.New(seed, events), url: url, events: events, random: rand.New(rand.NewPCG(seed, 0)),
+		won: make([]atomic.Int32, events), told: make([]atomic.Int32, events),
+	}
+	execute(t, newPool(t, url), w.StockSQL())
+	return w
+}
+
+// run offers every event in every cluster, some of them more than once.
+func (w *world) run(t *testing.T, clusters int) {
+	t.Helper()
+	var all sync.WaitGroup
+	for c := range clusters {
+		config := sinkwriter.Config{
+			Cluster:     fmt.Sprintf("cluster-%d", c),
+			Connections: 1 + w.random.IntN(4),
+			BatchEvents: []int{1, 3, 16, 64, 512}[w.random.IntN(5)],
+			Logger:      slog.New(slog.DiscardHandler), // what goes wrong here is meant to
+		}
+		if w.stream != nil {
+			config.Publisher, config.PublishTimeout = w.stream, 100*time.Millisecond
+		}
+		callers := []int{4, 32, 128}[w.random.IntN(3)]
+		t.Logf("%s: %d connections, batches of %d, %d callers", config.Cluster, config.Connections, config.BatchEvents, callers)
+		writer := newWriter(t, newPool(t, w.url), config)
+		order := w.order()
+		all.Go(func() {
+			for pass := 0; len(order) > 0; pass++ {
+				if pass > 20 {
+					t.Errorf("%s: %d events still wait for what they refer to", config.Cluster, len(order))
+					break
+				}
+				order = w.offer(t, writer, uint64(c), order, callers)
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			if err := writer.Close(ctx); err != nil {
+				t.Errorf("close %s: %v", config.Cluster, err)
+			}
+			t.Logf("%s: %+v", config.Cluster, writer.Stats())
+		})
+	}
+	all.Wait()
+}
+
+// order is one in which a cluster gets the events: roughly theirs, with repeats.
+func (w *world) order() []int {
+	var order []int
+	for i := range w.events {
+		order = append(order, i)
+		for w.random.IntN(8) == 0 {
+			order = append(order, i)
+		}
+	}
+	for i := range order {
+		j := min(len(order)-1, i+w.random.IntN(60))
+		order[i], order[j] = order[j], order[i]
+	}
+	return order
+}
+
+// offer offers events from many goroutines, and gives those that have to be tried
+// again.
+func (w *world) offer(t *testing.T, writer *sinkwriter.Writer, cluster uint64, order []int, callers int) (again []int) {
+	t.Helper()
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	next := make(chan int)
+	for g := range callers {
+		random := rand.New(rand.NewPCG(cluster, uint64(g)))
+		all.Go(func() {
+			for i := range next {
+				if random.IntN(30) == 0 {
+					time.Sleep(time.Duration(random.IntN(4000)) * time.Microsecond)
+				}
+				if !w.commit(t, writer, cluster, i) {
+					mu.Lock()
+					again = append(again, i)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	for _, i := range order {
+		next <- i
+	}
+	close(next)
+	all.Wait()
+	return again
+}
+
+// commit offers an event once, and reports whether it has come to its end.
+func (w *world) commit(t *testing.T, writer *sinkwriter.Writer, style uint64, i int) bool {
+	t.Helper()
+	fx, verdict := w.Effects(i, style)
+	r, err := writer.Commit(t.Context(), sinkwriter.Offer{Function: model.Function, Version: model.Version, Event: w.Event(i), Effects: fx})
+	if err == nil {
+		w.told[i].Add(1)
+		if r.Won {
+			w.won[i].Add(1)
+		}
+		if r.Diverged {
+			t.Errorf("event %d diverged", i)
+		}
+		if verdict >= model.Refused {
+			t.Errorf("event %d was committed, but its verdict is %d: %+v", i, verdict, fx)
+		}
+		return true
+	}
+	var e *sinkwriter.Error
+	if !errors.As(err, &e) {
+		t.Errorf("event %d: %v", i, err)
+		return true
+	}
+	switch {
+	case e.Fault == sinkwriter.FaultOrder && e.Constraint == "children_parent_fkey":
+		return verdict == model.Orphan
+	case verdict == model.Contends && e.Fault == sinkwriter.FaultEvent && e.Constraint == "users_email_key",
+		verdict == model.Refused && e.Fault == sinkwriter.FaultEvent,
+		verdict == model.Undefined && e.Fault == sinkwriter.FaultDeployment:
+	default:
+		t.Errorf("event %d, verdict %d: %v; effects %+v", i, verdict, err, fx)
+	}
+	return true
+}
+
+// check compares receipts, tables, ledger and outputs with the model.
+func (w *world) check(t *testing.T) {
+	t.Helper()
+	pool := newPool(t, w.url)
+	committed := map[string]bool{}
+	for i := range w.events {
+		if n := w.won[i].Load(); n > 1 {
+			t.Errorf("event %d was won %d times", i, n)
+		}
+		if (w.told[i].Load() > 0) != (w.won[i].Load() > 0) {
+			t.Errorf("event %d: told committed %d times, won %d times", i, w.told[i].Load(), w.won[i].Load())
+		}
+		if w.won[i].Load() > 0 {
+			committed[sinkwriter.NewKey(model.Function, model.Source, w.ID(i)).String()] = true
+		}
+	}
+	w.compare(t, pool, func(i int) bool { return w.won[i].Load() > 0 }, committed)
+}
+
+// compare compares the database with what the events that were won must have
+// made of it.
+func (w *world) compare(t *testing.T, pool *pgxpool.Pool, won func(int) bool, committed map[string]bool) {
+	t.Helper()
+	tables := map[string][]model.Row{}
+	for name, sql := range model.Queries() {
+		found, err := pool.Query(t.Context(), sql)
+		if err != nil {
+			t.Fatalf("read %s: %v", name, err)
+		}
+		maps, err := pgx.CollectRows(found, pgx.RowToMap)
+		if err != nil {
+			t.Fatalf("read %s: %v", name, err)
+		}
+		tables[name] = []model.Row{}
+		for _, m := range maps {
+			tables[name] = append(tables[name], m)
+		}
+	}
+	for _, line := range w.Check(won, tables) {
+		t.Error(line)
+	}
+
+	found, err := pool.Query(t.Context(), `select key::text from tandem.ledger`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := pgx.CollectRows(found, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys {
+		if !committed[key] {
+			t.Errorf("key %s is in the ledger, but nobody won it", key)
+		}
+	}
+	if len(keys) != len(committed) {
+		t.Errorf("%d keys in the ledger, want %d", len(keys), len(committed))
+	}
+	if n := query[int](t, pool, `select count(*) from tandem.divergence_count`); n != 0 {
+		t.Errorf("%d rows in tandem.divergence_count", n)
+	}
+	for _, line := range w.CheckOutputs(won, w.outputs(t, pool)) {
+		t.Error(line)
+	}
+}
+
+// outputs gives what was published and, by way of the relay, what is left in the
+// outbox.
+func (w *world) outputs(t *testing.T, pool *pgxpool.Pool) map[string]bool {
+	t.Helper()
+	all := map[string]bool{}
+	if w.stream != nil {
+		all = w.stream.seen
+	}
+	execute(t, pool, `update tandem.outbox set due = now() - interval '1 second'`)
+	box := sinkwriter.NewOutbox(pool)
+	for {
+		n, err := box.Relay(t.Context(), func(_ context.Context, events []event.Event) error {
+			for _, e := range events {
+				line := outputLine(e)
+				if all[line] && w.stream == nil {
+					t.Errorf("twice in the outbox: %s", line)
+				}
+				all[line] = true
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			break
+		}
+	}
+	if n, err := box.Backlog(t.Context()); err != nil || n != 0 {
+		t.Errorf("backlog %d, %v", n, err)
+	}
+	return all
+}
+
+func outputLine(e event.Event) string {
+	if got := e.Extensions()["causationid"]; got == "" {
+		return "an output without causationid: " + e.String()
+	}
+	return model.OutputLine(e.Source(), e.ID(), e.Type(), e.Subject(), e.Time(), e.Data())
+}
+
+// shakyStream stores events, or refuses them, or stores them and then says that
+// it did not.
+type shakyStream struct {
+	mu    sync.Mutex
+	calls int
+	seen  map[string]bool
+}
+
+func (s *shakyStream) Publish(_ context.Context, events []event.Event) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	if s.calls%3 == 1 {
+		return errors.New("the stream is down")
+	}
+	for _, e := range events {
+		s.seen[outputLine(e)] = true
+	}
+	if s.calls%3 == 2 {
+		return errors.New("the answer was lost")
+	}
+	return nil
+}

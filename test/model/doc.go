@@ -1,0 +1,53 @@
+// Package model says what sinkwriter must have done: a map of rows and a list of
+// outputs, and events with random effects to try it with.
+//
+// Every event is made from the seed and its number alone, so that nothing is kept
+// and any run can be repeated. Since events have no order between them, the tables
+// are of two kinds. In some, whatever the order, there is one result: counters,
+// newest-wins, rows that only one event writes. In the others the result must be
+// that of some order of the events, row by row.
+package model
+
+// Schema makes the tables and what is in them before the first event. It needs
+// the extension citext.
+const Schema = `
+create table counters (k text primary key, n bigint, m numeric);
+create table counters_ci (k citext primary key, n bigint not null);
+create table counters_pad (k char(8) primary key, n int not null);
+create table counters_num (k numeric, l float8, n bigint not null, primary key (k, l));
+
+create table newest (k text primary key, version bigint, a bigint, b text, deleted boolean not null default false);
+insert into newest (k, a, b) select 'hot-' || i, 1, 'before' from generate_series(0, 4) i;
+
+create table last (k int primary key, a bigint, b text);
+create table parts (k text primary key, a bigint, b bigint, c bigint);
+
+create table parents (id text primary key, children bigint not null default 0);
+create table children (id text primary key, parent text not null, note text,
+    constraint children_parent_fkey foreign key (parent) references parents);
+
+create table users (id text primary key, email text not null, constraint users_email_key unique (email));
+
+create table audited (id text primary key, n int, constraint audited_n_check check (n < 1000));
+create table audit (id text not null, n int);
+create function audit() returns trigger language plpgsql as $$
+begin
+    if new.n < 0 then
+        raise exception 'n is negative';
+    end if;
+    insert into audit values (new.id, new.n);
+    return new;
+end $$;
+create trigger audit after insert on audited for each row execute function audit();
+
+create table own (event text, slot int, a bigint, b text, version bigint, deleted boolean not null default false, primary key (event, slot));
+create table base (event text, slot int, a bigint, b text, version bigint, deleted boolean not null default false, primary key (event, slot));
+create table leaf (event text, slot int, of int, a bigint, primary key (event, slot), foreign key (event, of) references base (event, slot));
+
+create table typed (id text primary key, n numeric, tz timestamptz, ts timestamp, d date, u uuid, j jsonb, ints int[], texts text[], f float8, by bytea, e boolean);
+
+create table stock (item text primary key, remaining bigint not null check (remaining >= 0));
+create table takings (event text, item text, n bigint, primary key (event, item));
+create table members (room int, member int, primary key (room, member));
+insert into members select room, member from generate_series(0, 4) room, generate_series(1, room) member;
+create table inbox (event text, room int, member int, primary key (event, room, member));`

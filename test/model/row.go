@@ -1,0 +1,146 @@
+package model
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tandem-fn/tandem/functions"
+)
+
+// Row is a row as it is stored: int64, string, bool, or nil for NULL. A nil Row is
+// one that is not there.
+type Row map[string]any
+
+// tombstone is the column that a delete with a version sets.
+const tombstone = "deleted"
+
+// table is what the model must know of a table to write to it.
+type table struct {
+	key     []string
+	columns []string // in the order of the table, the key's first
+}
+
+func (t table) has(column string) bool { return slices.Contains(t.columns, column) }
+
+// apply gives what a row is after a write, by what the documentation of
+// functions.Effects says.
+func (t table) apply(row Row, w functions.Write) Row {
+	given := Row{}
+	for _, part := range []functions.Row{w.Key, w.Row} {
+		for name, v := range part {
+			given[name] = plain(v)
+		}
+	}
+	switch w.Op {
+	case functions.OpDelete:
+		return nil
+	case functions.OpInsert:
+		if row != nil {
+			return row
+		}
+	case functions.OpAdd:
+		if row == nil {
+			break
+		}
+		for name := range w.Row {
+			before, _ := row[name].(int64)
+			amount, _ := given[name].(int64)
+			given[name] = before + amount
+		}
+	case functions.OpNewest, functions.OpDeleteNewest:
+		if row != nil && !t.newer(row, given, w) {
+			return row
+		}
+		if w.Op == functions.OpDeleteNewest {
+			given[tombstone] = true
+		} else if _, said := given[tombstone]; !said && t.has(tombstone) {
+			given[tombstone] = false
+		}
+	default:
+	}
+	if row == nil {
+		row = t.empty()
+	}
+	row = maps.Clone(row)
+	maps.Copy(row, given)
+	return row
+}
+
+// newer reports whether a write under newest-wins takes effect on a row.
+func (t table) newer(row, given Row, w functions.Write) bool {
+	stored, ok := row[w.Version].(int64)
+	offered, _ := given[w.Version].(int64)
+	switch {
+	case !ok, offered > stored:
+		return true
+	case offered < stored:
+		return false
+	case w.Op == functions.OpDeleteNewest:
+		return true
+	}
+	if _, said := w.Row[tombstone]; !said && row[tombstone] == true {
+		return false
+	}
+	var a, b []any
+	for _, name := range t.columns {
+		if _, ok := w.Row[name]; ok && !slices.Contains(t.key, name) {
+			a, b = append(a, given[name]), append(b, row[name])
+		}
+	}
+	return recordText(a) > recordText(b)
+}
+
+func (t table) empty() Row {
+	row := Row{}
+	for _, name := range t.columns {
+		row[name] = nil
+	}
+	if t.has(tombstone) {
+		row[tombstone] = false
+	}
+	return row
+}
+
+// plain gives a value as it is read back.
+func plain(v any) any {
+	switch v := v.(type) {
+	case int:
+		return int64(v)
+	case int32:
+		return int64(v)
+	case int16:
+		return int64(v)
+	}
+	return v
+}
+
+// recordText writes values as PostgreSQL's record_out does.
+func recordText(values []any) string {
+	var b strings.Builder
+	b.WriteByte('(')
+	for i, v := range values {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		switch v := v.(type) {
+		case nil:
+		case bool:
+			b.WriteString(strconv.FormatBool(v)[:1])
+		case string:
+			if v != "" && !strings.ContainsAny(v, "\"\\(), \t\n\r\v\f") {
+				b.WriteString(v)
+				continue
+			}
+			b.WriteByte('"')
+			b.WriteString(strings.NewReplacer(`"`, `""`, `\`, `\\`).Replace(v))
+			b.WriteByte('"')
+		default:
+			fmt.Fprint(&b, v)
+		}
+	}
+	b.WriteByte(')')
+	return b.String()
+}
