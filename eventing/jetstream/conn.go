@@ -180,6 +180,34 @@ func (c *Conn) loss() <-chan struct{} {
 	return c.lost
 }
 
+// api gives the context of one request to the JetStream API. It ends after
+// apiTimeout, and as soon as the connection is lost, since no answer comes then.
+func (c *Conn) api(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, timeout := context.WithTimeout(ctx, apiTimeout)
+	ctx, lose := context.WithCancelCause(ctx)
+	lost := c.loss()
+	go func() {
+		select {
+		case <-lost:
+			lose(&notConnectedError{where: c.where})
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		lose(nil)
+		timeout()
+	}
+}
+
+// because gives the reason for err, which came of a request with a context of
+// [Conn.api]: the loss of the connection, or err.
+func because(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, ErrNotConnected) {
+		return cause
+	}
+	return err
+}
+
 // withoutPasswords gives the URLs of address as they can be shown.
 func withoutPasswords(address string) (string, error) {
 	var shown []string

@@ -80,12 +80,14 @@ func pulled(err error, lost bool, where string) error {
 }
 
 func (r *reader) Position(ctx context.Context) (eventing.Position, error) {
+	ctx, cancel := r.conn.api(ctx)
+	defer cancel()
 	if err := r.conn.Ready(); err != nil {
 		return eventing.Position{}, err
 	}
 	info, err := r.consumer.Info(ctx)
 	if err != nil {
-		return eventing.Position{}, fmt.Errorf("ask for the consumer's position: %w", err)
+		return eventing.Position{}, fmt.Errorf("ask for the consumer's position: %w", because(ctx, err))
 	}
 	return eventing.Position{
 		Floor:          info.AckFloor.Stream + 1,

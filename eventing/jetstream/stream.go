@@ -93,7 +93,7 @@ func (s *Stream) Open(ctx context.Context) (eventing.Reader, error) {
 }
 
 func (s *Stream) configure(ctx context.Context, ackWait time.Duration) (natsjs.Consumer, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	ctx, cancel := s.conn.api(ctx)
 	defer cancel()
 	consumer, err := s.conn.js.CreateOrUpdateConsumer(ctx, s.cfg.Name, natsjs.ConsumerConfig{
 		Durable:       s.consumer,
@@ -105,7 +105,7 @@ func (s *Stream) configure(ctx context.Context, ackWait time.Duration) (natsjs.C
 		MaxAckPending: maxAckPending,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("find or make consumer %s of stream %s: %w", s.consumer, s.cfg.Name, err)
+		return nil, fmt.Errorf("find or make consumer %s of stream %s: %w", s.consumer, s.cfg.Name, because(ctx, err))
 	}
 	return consumer, nil
 }

@@ -66,11 +66,11 @@ func (c *Conn) EnsureStream(ctx context.Context, cfg StreamConfig) error {
 }
 
 func (c *Conn) ensureStream(ctx context.Context, cfg StreamConfig) (natsjs.Stream, error) {
+	ctx, cancel := c.api(ctx)
+	defer cancel()
 	if err := c.Ready(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
 	stream, err := c.js.Stream(ctx, cfg.Name)
 	if errors.Is(err, natsjs.ErrStreamNotFound) {
 		stream, err = c.js.CreateStream(ctx, natsjs.StreamConfig{
@@ -91,7 +91,7 @@ func (c *Conn) ensureStream(ctx context.Context, cfg StreamConfig) (natsjs.Strea
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("find or make stream %s at %s: %w", cfg.Name, c.where, err)
+		return nil, fmt.Errorf("find or make stream %s at %s: %w", cfg.Name, c.where, because(ctx, err))
 	}
 	return stream, nil
 }
