@@ -1,0 +1,186 @@
+// Package outcome reads what came out of the flights that [feed] gives, from the
+// tables and from the stream of outputs, and compares it with the truth.
+package outcome
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/hack/feed"
+)
+
+// OutputStream is the stream that outputs go to.
+const OutputStream = "OUTPUTS"
+
+// Outcome is what came out of the flights, by airport.
+type Outcome struct {
+	Rows     map[string]feed.Totals // counted in table flights; Delayed too
+	Airports map[string]feed.Totals // as table airports has it; Delayed is not there
+	Outputs  map[string]int64       // different events of the output stream
+
+	// Own is what flights come to that are not the feed's: somebody sent events
+	// of his own meanwhile.
+	Own map[string]feed.Totals
+}
+
+// Differences compares with the truth and says what is not as it should be, one
+// line each; none if everything is exact.
+func (o Outcome) Differences(truth map[string]feed.Totals) []string {
+	names := make(map[string]bool)
+	for _, m := range []map[string]feed.Totals{truth, o.Own, o.Rows, o.Airports} {
+		for name := range m {
+			names[name] = true
+		}
+	}
+	for name := range o.Outputs {
+		names[name] = true
+	}
+	var lines []string
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		want := truth[name].Plus(o.Own[name])
+		rows, totals := o.Rows[name], o.Airports[name]
+		for _, d := range []struct {
+			what      string
+			got, want int64
+		}{
+			{"rows in flights", rows.Flights, want.Flights},
+			{"minutes of delay in flights", rows.DelayMinutes, want.DelayMinutes},
+			{"airports.flights", totals.Flights, want.Flights},
+			{"airports.delay_minutes", totals.DelayMinutes, want.DelayMinutes},
+			{"different " + feed.DelayedType + " events", o.Outputs[name], want.Delayed},
+		} {
+			if d.got != d.want {
+				lines = append(lines, fmt.Sprintf("difference: %s: %s: %s, should be %s", name, d.what, strconv.FormatInt(d.got, 10), strconv.FormatInt(d.want, 10)))
+			}
+		}
+	}
+	return lines
+}
+
+// Total adds up all airports.
+func Total(m map[string]feed.Totals) feed.Totals {
+	var sum feed.Totals
+	for _, t := range m {
+		sum = sum.Plus(t)
+	}
+	return sum
+}
+
+// Read reads the tables and then the stream of outputs.
+func Read(ctx context.Context, pool *pgxpool.Pool, nc *nats.Conn) (Outcome, error) {
+	o, err := ReadTables(ctx, pool)
+	if err != nil {
+		return Outcome{}, err
+	}
+	o.Outputs, err = ReadOutputs(ctx, nc)
+	return o, err
+}
+
+// ReadTables reads the tables, in one snapshot.
+func ReadTables(ctx context.Context, pool *pgxpool.Pool) (Outcome, error) {
+	var o Outcome
+	err := pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		var err error
+		if o.Rows, err = readTotals(ctx, tx, flightTotals+" group by origin"); err != nil {
+			return err
+		}
+		if o.Own, err = readTotals(ctx, tx, flightTotals+` where flight_id !~ '^flight-2001-\d{6}$' group by origin`); err != nil {
+			return err
+		}
+		o.Airports, err = readTotals(ctx, tx, "select airport, flights, delay_minutes, 0::bigint from airports")
+		return err
+	})
+	if err != nil {
+		return Outcome{}, fmt.Errorf("read the tables: %w", err)
+	}
+	return o, nil
+}
+
+const flightTotals = "select origin, count(*), coalesce(sum(delay), 0)::bigint, count(*) filter (where delay >= 60) from flights"
+
+func readTotals(ctx context.Context, tx pgx.Tx, sql string) (map[string]feed.Totals, error) {
+	rows, err := tx.Query(ctx, sql)
+	if err != nil {
+		return nil, err
+	}
+	totals := make(map[string]feed.Totals)
+	var name string
+	var t feed.Totals
+	_, err = pgx.ForEachRow(rows, []any{&name, &t.Flights, &t.DelayMinutes, &t.Delayed}, func() error {
+		totals[name] = t
+		return nil
+	})
+	return totals, err
+}
+
+// ReadOutputs counts, by subject, the different events of the output stream that
+// say that a flight was late.
+func ReadOutputs(ctx context.Context, nc *nats.Conn) (map[string]int64, error) {
+	bySubject := make(map[string]int64)
+	seen := make(map[[2]string]bool)
+	err := eachOutput(ctx, nc, func(header nats.Header) error {
+		e, err := jetstream.Decode(header, nil)
+		if err != nil {
+			return err
+		}
+		identity := [2]string{e.Source(), e.ID()}
+		if e.Type() == feed.DelayedType && !seen[identity] {
+			seen[identity] = true
+			bySubject[e.Subject()]++
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read stream %s: %w", OutputStream, err)
+	}
+	return bySubject, nil
+}
+
+func eachOutput(ctx context.Context, nc *nats.Conn, do func(nats.Header) error) error {
+	js, err := natsjs.New(nc)
+	if err != nil {
+		return err
+	}
+	stream, err := js.Stream(ctx, OutputStream)
+	if err != nil {
+		return err
+	}
+	last := stream.CachedInfo().State.LastSeq
+	if stream.CachedInfo().State.Msgs == 0 {
+		return nil
+	}
+	consumer, err := stream.OrderedConsumer(ctx, natsjs.OrderedConsumerConfig{HeadersOnly: true})
+	if err != nil {
+		return err
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return err
+	}
+	defer messages.Stop()
+	for {
+		msg, err := messages.Next(natsjs.NextContext(ctx))
+		if err != nil {
+			return err
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return err
+		}
+		if err := do(msg.Headers()); err != nil {
+			return fmt.Errorf("message %d: %w", meta.Sequence.Stream, err)
+		}
+		if meta.Sequence.Stream >= last {
+			return nil
+		}
+	}
+}

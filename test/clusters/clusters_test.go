@@ -1,0 +1,294 @@
+package clusters_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/hack/feed"
+	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/hack/outcome"
+	"github.com/tandem-fn/tandem/hack/schema"
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/test/pgtest"
+)
+
+const (
+	inputStream = "EVENTS"
+
+	// timeout bounds a test: what a dead winner left behind waits 30 s for the
+	// relay, and a busy machine is slow.
+	timeout = 4 * time.Minute
+)
+
+// programs are built once for all tests, into a folder that goes with them.
+var programs = sync.OnceValues(func() (local.Programs, error) {
+	dir, err := os.MkdirTemp("", "tandem-programs-")
+	if err != nil {
+		return local.Programs{}, err
+	}
+	built.dir = dir
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return local.Build(ctx, dir, io.Discard)
+})
+
+var built struct{ dir string }
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.dir != "" {
+		_ = os.RemoveAll(built.dir)
+	}
+	os.Exit(code)
+}
+
+// world is all of it, for one test.
+type world struct {
+	postgres *local.Postgres
+	nats     *local.NATS
+	clusters []*local.Cluster
+	pool     *pgxpool.Pool
+	nc       *nats.Conn
+	feed     *feed.Feed
+	fed      chan error
+}
+
+// newWorld starts everything and feeds the flights at a rate.
+func newWorld(t *testing.T, rate float64, names ...string) *world {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := &world{postgres: pgtest.Server(t), fed: make(chan error, 1)}
+	built, err := programs()
+	must(err)
+	dir := pgtest.Dir(t)
+	sup, err := local.NewSupervisor(local.SupervisorConfig{LogDir: dir})
+	must(err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		sup.Stop(ctx)
+	})
+	must(schema.Migrate(ctx, w.postgres.URL()))
+	w.nats, err = local.StartNATS(ctx, sup, local.NATSConfig{Program: built.NATS, Dir: dir})
+	must(err)
+	w.pool, err = pgxpool.New(ctx, w.postgres.URL())
+	must(err)
+	t.Cleanup(w.pool.Close)
+	w.nc, err = nats.Connect(w.nats.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
+	must(err)
+	t.Cleanup(w.nc.Close)
+
+	for _, name := range names {
+		c, err := local.StartCluster(sup, local.ClusterConfig{
+			Name: name, Programs: built, DatabaseURL: w.postgres.URL(), NATSURL: w.nats.URL(),
+		})
+		must(err)
+		w.clusters = append(w.clusters, c)
+	}
+	for _, c := range w.clusters {
+		must(c.WaitUntilReady(ctx))
+	}
+
+	conn, err := jetstream.Connect(ctx, w.nats.URL(), jetstream.Config{Name: "test feed"})
+	must(err)
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: inputStream})
+	must(err)
+	w.feed = feed.New(publisher, feed.Config{Rate: rate})
+	go func() { w.fed <- w.feed.Run(t.Context(), 0, feed.FlightEvents(0)) }()
+	return w
+}
+
+// waitFor waits until so many events of the feed are stored in the stream.
+func (w *world) waitFor(t *testing.T, events int64) {
+	t.Helper()
+	w.poll(t, "the feed is behind", func(context.Context) bool { return w.feed.Published() >= events })
+}
+
+// poll waits until something is so.
+func (w *world) poll(t *testing.T, otherwise string, so func(context.Context) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !so(ctx) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("gave up after %v: %s", timeout, otherwise)
+		}
+	}
+}
+
+// finish waits until everything is through in one of the clusters, and compares
+// with the truth.
+func (w *world) finish(t *testing.T, clusters ...*local.Cluster) {
+	t.Helper()
+	if err := <-w.fed; err != nil {
+		t.Fatalf("feed: %v", err)
+	}
+	js, err := natsjs.New(w.nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.poll(t, "events are still under way", func(ctx context.Context) bool {
+		for _, c := range clusters {
+			if through(ctx, js, c) {
+				return true
+			}
+		}
+		return false
+	})
+	box := sinkwriter.NewOutbox(w.pool)
+	w.poll(t, "outputs are still in the outbox", func(ctx context.Context) bool {
+		n, err := box.Backlog(ctx)
+		return err == nil && n == 0
+	})
+	w.compare(t)
+}
+
+// through says whether a cluster has acknowledged everything.
+func through(ctx context.Context, js natsjs.JetStream, c *local.Cluster) bool {
+	consumer, err := js.Consumer(ctx, inputStream, "tandem-"+c.Name()+"-"+c.FunctionName())
+	if err != nil {
+		return false
+	}
+	info := consumer.CachedInfo()
+	return info.NumPending == 0 && info.NumAckPending == 0 && info.Delivered.Stream > 0
+}
+
+func (w *world) compare(t *testing.T) {
+	t.Helper()
+	got, err := outcome.Read(t.Context(), w.pool, w.nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	truth, err := feed.Truth()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, difference := range got.Differences(truth) {
+		t.Error(difference)
+	}
+	var outputs int64
+	for _, n := range got.Outputs {
+		outputs += n
+	}
+	if outputs != 1108 {
+		t.Errorf("%d different outputs, want 1108", outputs)
+	}
+	var letters int64
+	if err := w.pool.QueryRow(t.Context(), `select count(*) from tandem.dead_letter`).Scan(&letters); err != nil || letters != 0 {
+		t.Errorf("%d dead letters, %v", letters, err)
+	}
+}
+
+// won counts the events that a cluster won.
+func (w *world) won(t *testing.T, c *local.Cluster) (n int64) {
+	t.Helper()
+	if err := w.pool.QueryRow(t.Context(),
+		`select count(*) from tandem.ledger join tandem.writer using (writer) where cluster = $1`, c.Name()).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// kill kills the process of a part with SIGKILL so many times; between two it is
+// started again and has a moment to work.
+func (w *world) kill(t *testing.T, p *local.Part, times int) {
+	t.Helper()
+	for range times {
+		w.poll(t, p.Name()+" does not run", func(context.Context) bool { return p.Pid() != 0 })
+		before := p.Restarts()
+		if err := p.Kill(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
+		w.poll(t, p.Name()+" is not started again", func(context.Context) bool { return p.Restarts() > before })
+	}
+}
+
+func TestAFunctionIsKilledTenTimes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1500, "east", "west")
+	w.waitFor(t, 500)
+	w.kill(t, w.clusters[0].Function, 10)
+	w.finish(t, w.clusters...)
+	for _, c := range w.clusters {
+		if w.won(t, c) == 0 {
+			t.Errorf("%s has won nothing", c.Name())
+		}
+	}
+}
+
+func TestAClusterVanishesAndNeverComesBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 3000, "east", "west")
+	w.waitFor(t, 6000)
+	w.clusters[0].Vanish()
+	w.finish(t, w.clusters[1])
+	if w.won(t, w.clusters[0]) == 0 {
+		t.Error("the cluster that vanished had won nothing")
+	}
+}
+
+func TestPostgreSQLCrashesInTheMiddle(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 3000, "east", "west")
+	w.waitFor(t, 6000)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	if err := w.postgres.Crash(ctx); err != nil { // as pg_ctl -m immediate
+		t.Fatal(err)
+	}
+	w.finish(t, w.clusters...)
+}
+
+func TestThreeClustersInsteadOfTwo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 3000, "east", "west", "north")
+	w.finish(t, w.clusters...)
+	for _, c := range w.clusters {
+		if w.won(t, c) == 0 {
+			t.Errorf("%s has won nothing", c.Name())
+		}
+	}
+}
+
+func TestTheStreamsServerIsKilledInTheMiddle(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 3000, "east", "west")
+	w.waitFor(t, 6000)
+	w.kill(t, w.nats.Part(), 2)
+	w.finish(t, w.clusters...)
+}
+
+func TestEveryPartIsKilledOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1500, "east", "west")
+	w.waitFor(t, 500)
+	for _, c := range w.clusters {
+		for _, p := range c.Parts() {
+			w.kill(t, p, 1)
+		}
+	}
+	w.finish(t, w.clusters...)
+}
