@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"runtime/debug"
 	"sync/atomic"
@@ -53,6 +54,7 @@ func (h *Handler) call(ctx context.Context, f *functions.Function, e event.Event
 	bounded, cancel := context.WithTimeout(ctx, h.config.Deadline)
 	defer cancel()
 
+	e = ownCopy(e)
 	c := &call{ended: make(chan struct{})}
 	go func() {
 		// Deferred, since Goexit leaves no other way.
@@ -68,6 +70,17 @@ func (h *Handler) call(ctx context.Context, f *functions.Function, e event.Event
 		return functions.Effects{}, fmt.Errorf("function %s: %w", f.Name, err)
 	}
 	return c.effects, nil
+}
+
+// ownCopy is e for a function to keep and to change: what it sets must not become
+// the identity that is committed. Data and what pointers refer to are shared.
+func ownCopy(e event.Event) event.Event {
+	if v1, ok := e.Context.(*event.EventContextV1); ok {
+		attributes := *v1
+		attributes.Extensions = maps.Clone(v1.Extensions)
+		e.Context = &attributes
+	}
+	return e
 }
 
 // wait waits for the end of c, or until bounded, made from ctx, is past its

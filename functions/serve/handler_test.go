@@ -310,6 +310,26 @@ func TestFunctionThatEndsItsGoroutineIsAnswered(t *testing.T) {
 	}
 }
 
+func TestFunctionThatChangesItsEventChangesNothing(t *testing.T) {
+	t.Parallel()
+
+	m := &memory{}
+	h, err := serve.New([]functions.Function{function("changes", func(_ context.Context, e event.Event) (functions.Effects, error) {
+		e.SetID("other")
+		e.SetSource("/other")
+		e.SetExtension("tenant", "other")
+		return functions.Effects{}, nil
+	})}, m, serve.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	send(t, newServer(t, h).URL, "{}", append(binary("changes", "1"), "ce-tenant: acme")...).want(t, 204, "")
+	e, ok := m.events[[2]string{"/tests", "1"}]
+	if !ok || e.Extensions()["tenant"] != "acme" {
+		t.Errorf("what is committed is %v", m.events)
+	}
+}
+
 func TestDrainFinishesWhatRunsAndTakesNothingNew(t *testing.T) {
 	t.Parallel()
 
