@@ -24,7 +24,7 @@ const ownSet = "tandem"
 
 // migrateLock is the advisory lock that one migration at a time holds, an
 // arbitrary number.
-const migrateLock = 7_402_261_301
+const migrateLock int64 = 7_402_261_301
 
 const (
 	migrationsTableSQL = `create schema if not exists tandem;

@@ -60,7 +60,7 @@ and not exists (select from tandem.dead_letter d where tandem.key(d.function, d.
 
 // retentionLock is the advisory lock that one sweep at a time holds for each of
 // its pieces, an arbitrary number.
-const retentionLock = 7_402_261_302
+const retentionLock int64 = 7_402_261_302
 
 // RetentionConfig sets up a [Retention]. The zero RetentionConfig is ready to
 // use; a field left at zero takes the default named beside it.
