@@ -62,7 +62,8 @@ const (
 const tableSQL = `
 select c.oid, a.attname, coalesce(nullif(t.typbasetype, 0), t.oid), pg_catalog.format_type(a.atttypid, null), t.typtype = 'd', coalesce(array_position(k.conkey, a.attnum), 0),
   coalesce(b.typname, t.typname), coalesce(b.typtype, t.typtype) = 'e', coalesce(l.collisdeterministic, true),
-  exists (select from pg_catalog.pg_constraint f where f.contype = 'f' and f.confrelid = c.oid)
+  exists (select from pg_catalog.pg_constraint f where f.contype = 'f' and f.confrelid = c.oid),
+  c.relnamespace::regnamespace::text = 'tandem'
 from pg_catalog.pg_class c
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 join pg_catalog.pg_type t on t.oid = a.atttypid
@@ -127,10 +128,10 @@ func (c *catalog) load(ctx context.Context, conn *pgx.Conn, name string) (*table
 	keyAt := map[int]int{}
 	var col column
 	var typeName, baseName string
-	var domain, enum, deterministic bool
+	var domain, enum, deterministic, ours bool
 	var position int
 	_, err = pgx.ForEachRow(rows, []any{
-		&t.oid, &col.name, &col.oid, &typeName, &domain, &position, &baseName, &enum, &deterministic, &t.referenced,
+		&t.oid, &col.name, &col.oid, &typeName, &domain, &position, &baseName, &enum, &deterministic, &t.referenced, &ours,
 	}, func() error {
 		col.inKey = position > 0
 		col.elemOID, col.arrayOID, col.cast = transport(col.oid, typeName, domain)
@@ -149,6 +150,9 @@ func (c *catalog) load(ctx context.Context, conn *pgx.Conn, name string) (*table
 	}
 	if len(t.columns) == 0 {
 		return nil, &Error{Fault: FaultDeployment, Table: name, Err: errors.New("there is no such table, or this role may not see it: run the migrations")}
+	}
+	if ours {
+		return nil, &Error{Fault: FaultDeployment, Table: name, Err: errors.New("schema tandem is not for functions' tables: name the table's own schema, or set the role's search_path")}
 	}
 	for _, position := range slices.Sorted(maps.Keys(keyAt)) {
 		t.key = append(t.key, keyAt[position])

@@ -36,7 +36,10 @@ create table if not exists tandem.migration (
 
     constraint migration_pkey primary key (set, name)
 )`
-	appliedSQL      = `select name, sha256 from tandem.migration where set = $1`
+	appliedSQL = `select name, sha256 from tandem.migration where set = $1`
+	// A role's tables go by default into the schema of its name, if there is one,
+	// and many will call their role tandem.
+	leaveSchemaSQL  = `select pg_catalog.set_config('search_path', 'public', true) where pg_catalog.current_schema() = 'tandem'`
 	recordSQL       = `insert into tandem.migration (set, name, sha256) values ($1, $2, $3)`
 	migrateLockSQL  = `select pg_catalog.pg_try_advisory_lock($1)`
 	encodingSQL     = `select pg_catalog.pg_encoding_to_char(encoding) from pg_catalog.pg_database where datname = current_database()`
@@ -190,6 +193,11 @@ func appliedMigrations(ctx context.Context, db querier, set string) (map[string]
 
 func apply(ctx context.Context, conn *pgx.Conn, set string, m migration) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if set != ownSet {
+			if _, err := tx.Exec(ctx, leaveSchemaSQL); err != nil {
+				return err
+			}
+		}
 		if _, err := tx.Exec(ctx, m.sql); err != nil {
 			return err
 		}
