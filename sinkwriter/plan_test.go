@@ -135,30 +135,35 @@ func TestATableMayBeNamedInTwoWays(t *testing.T) {
 	}
 }
 
-func TestWritesAndDeletesOfTheSameRowsNeverDeadlock(t *testing.T) {
+// Invariant I6: tables addressed by their primary key, without secondary unique
+// indexes, triggers or deletes of parents.
+func TestHotRowsRollNothingBackAndNeverDeadlock(t *testing.T) {
 	t.Parallel()
 	pool := newDatabase(t)
-	execute(t, pool, `create table things (id int primary key, n bigint)`)
+	needCitext(t, pool)
+	execute(t, pool, `
+create table things (id int primary key, n bigint);
+create table names (name citext primary key, n bigint);
+create table newest (id int primary key, version bigint, n bigint, deleted boolean not null default false);
+create table parents (id int primary key, n bigint);
+create table children (id text primary key, parent int not null references parents, n bigint);
+insert into parents select i, 0 from generate_series(0, 5) i`)
+	pool.Reset()
 	var all sync.WaitGroup
 	for c, cluster := range []string{"east", "west"} {
-		w := newWriter(t, pool, sinkwriter.Config{Cluster: cluster, Connections: 4, BatchEvents: 16})
+		// So long that a time-out is none of a machine that has much to do.
+		w := newWriter(t, pool, sinkwriter.Config{Cluster: cluster, Connections: 4, BatchEvents: 16, ClaimTimeout: 10 * time.Second})
 		for g := range 32 {
-			random := rand.New(rand.NewPCG(uint64(c), uint64(g)))
 			all.Go(func() {
-				for i := range 60 {
-					var fx functions.Effects
-					for range 4 {
-						row := functions.Row{"id": random.IntN(12)}
-						switch random.IntN(3) {
-						case 0:
-							fx.Upsert("things", functions.Row{"id": row["id"], "n": i}, functions.Replace())
-						case 1:
-							fx.Delete("things", row)
-						case 2:
-							fx.Add("things", row, functions.Row{"n": 1})
-						}
+				for i := range 30 {
+					// The other cluster has the same events, and some of its own.
+					id := fmt.Sprintf("%d-%d", g, i)
+					random := rand.New(rand.NewPCG(uint64(g), uint64(i)))
+					if i%3 == 0 {
+						id += cluster
+						random = rand.New(rand.NewPCG(uint64(c), uint64(g*100+i)))
 					}
-					if _, err := w.Commit(t.Context(), write(fmt.Sprintf("%d-%d-%d", c, g, i), fx)); err != nil {
+					if _, err := w.Commit(t.Context(), write(id, hotEffects(random, i))); err != nil {
 						t.Errorf("commit: %v", err)
 					}
 				}
@@ -169,6 +174,35 @@ func TestWritesAndDeletesOfTheSameRowsNeverDeadlock(t *testing.T) {
 	if got := troubles(t, pool); got != "0 0" {
 		t.Errorf("rollbacks and deadlocks: %s, want none", got)
 	}
+}
+
+func hotEffects(random *rand.Rand, i int) functions.Effects {
+	var fx functions.Effects
+	for range 5 {
+		key := functions.Row{"id": random.IntN(8)}
+		row := functions.Row{"id": key["id"], "n": i}
+		switch random.IntN(9) {
+		case 0:
+			fx.Upsert("things", row, functions.Replace())
+		case 1:
+			fx.Delete("things", key)
+		case 2:
+			fx.Insert("things", row)
+		case 3:
+			fx.Add("things", key, functions.Row{"n": 1})
+		case 4:
+			fx.Upsert("newest", functions.Row{"id": key["id"], "n": i, "version": random.IntN(9)}, functions.NewestWins("version"))
+		case 5:
+			fx.Delete("newest", key, functions.Version{Column: "version", Value: random.IntN(9)})
+		case 6:
+			fx.Add("parents", functions.Row{"id": random.IntN(6)}, functions.Row{"n": 1})
+		case 7:
+			fx.Upsert("children", functions.Row{"id": fmt.Sprint(random.IntN(8)), "parent": random.IntN(6), "n": i}, functions.Replace())
+		case 8:
+			fx.Add("names", functions.Row{"name": []string{"ann", "Ann", "BOB", "bob", "Carl", "cARL"}[random.IntN(6)]}, functions.Row{"n": 1})
+		}
+	}
+	return fx
 }
 
 // troubles counts rollbacks and deadlocks since the database was made. All that

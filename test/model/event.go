@@ -216,9 +216,9 @@ func (b *builder) user() {
 	b.fx.Insert("users", functions.Row{"id": fmt.Sprintf("%s-%d", b.id, len(b.fx.Writes)), "email": email(b.IntN(b.m.events/4+1), b.i)})
 }
 
-// email is one of a few: half of them are wanted by several events.
+// email is one of a few: some of them are wanted by several events.
 func email(n, i int) string {
-	if n%2 == 0 {
+	if n%8 != 1 {
 		return fmt.Sprintf("own-%d-%d@example.com", i, n)
 	}
 	return fmt.Sprintf("shared-%d@example.com", n)
@@ -230,7 +230,7 @@ func (b *builder) audit() {
 
 // bad makes the event fail.
 func (b *builder) bad() {
-	if b.verdict != Commits || b.IntN(3) > 0 {
+	if b.verdict != Commits || b.IntN(12) > 0 {
 		return
 	}
 	id := fmt.Sprintf("%s-%d", b.id, len(b.fx.Writes))
