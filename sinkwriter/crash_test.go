@@ -1,0 +1,301 @@
+package sinkwriter_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/test/crash"
+	"github.com/tandem-fn/tandem/test/pgtest"
+)
+
+const (
+	// patience is how long one cluster may be held up by another before a test
+	// fails. The promise is the claim timeout, 200 ms, and a round trip; what is
+	// measured is printed. A machine with much else to do takes its time.
+	patience = 2 * time.Second
+
+	megabyte = 1 << 20
+)
+
+// helper is a process that commits in cluster east and can be stopped or killed.
+type helper struct {
+	cmd     *exec.Cmd
+	in      io.WriteCloser
+	answers chan string
+}
+
+// buildHelper compiles the program. It is there as long as the test.
+func buildHelper(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "writer")
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../test/crash/writer").CombinedOutput()
+	if err != nil {
+		t.Fatalf("build the program that is killed: %v\n%s", err, out)
+	}
+	return program
+}
+
+func startHelper(t *testing.T, program, databaseURL string) *helper {
+	t.Helper()
+	h := &helper{cmd: exec.Command(program, "-url", databaseURL), answers: make(chan string, 100)} //nolint:noctx // it is killed below
+	h.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	h.cmd.Stderr = t.Output()
+	var err error
+	if h.in, err = h.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := h.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			h.answers <- lines.Text()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = h.cmd.Process.Kill() // also of one that is stopped
+		<-read
+		_ = h.cmd.Wait()
+	})
+	return h
+}
+
+func (h *helper) offer(t *testing.T, id string, size int, flood bool) {
+	t.Helper()
+	if _, err := fmt.Fprintln(h.in, id, size, flood); err != nil {
+		t.Errorf("tell the helper: %v", err)
+	}
+}
+
+func (h *helper) signal(s syscall.Signal) { _ = h.cmd.Process.Signal(s) }
+
+// wants the answer, within ten seconds.
+func (h *helper) wants(t *testing.T, answers ...string) {
+	t.Helper()
+	select {
+	case got := <-h.answers:
+		if !slices.Contains(answers, got) {
+			t.Errorf("the helper was told %q, want one of %q", got, answers)
+		}
+	case <-time.After(10 * time.Second):
+		t.Errorf("the helper was told nothing, want one of %q", answers)
+	}
+}
+
+// place is where in its work a writer is met by its fate.
+type place struct {
+	name string
+	size int
+	meet func(*message) (bytes int, met bool)
+
+	// committed: the transaction is, but nobody knows.
+	committed bool
+}
+
+const (
+	claimPart  = "insert into tandem.ledger"
+	entryPart  = "insert into \"entries\""
+	totalPart  = "insert into \"totals\""
+	outboxPart = "insert into tandem.outbox"
+)
+
+func places() []place {
+	asksFor := func(part string) func(*message) (int, bool) {
+		return func(m *message) (int, bool) {
+			return 0, !m.fromServer && m.kind == 'B' && strings.Contains(m.sql, part)
+		}
+	}
+	return []place{
+		{name: "before the claim is sent", size: 10, meet: asksFor(claimPart)},
+		{name: "before the claim's answer", size: 10, meet: func(m *message) (int, bool) {
+			return 0, m.fromServer && m.asked(claimPart)
+		}},
+		{name: "between claim and apply", size: 10, meet: func(m *message) (int, bool) {
+			// Whatever the first of it is: parse or bind.
+			return 0, !m.fromServer && (m.kind == 'P' || m.kind == 'B') && strings.Contains(m.sql+string(m.text), entryPart)
+		}},
+		{name: "in the middle of sending 1 MiB", size: megabyte, meet: func(m *message) (int, bool) {
+			return len(m.text) / 2, !m.fromServer && len(m.text) > megabyte
+		}},
+		{name: "in the middle of apply", size: megabyte, meet: asksFor(totalPart)},
+		{name: "before the outbox", size: 10, meet: asksFor(outboxPart)},
+		{name: "before COMMIT is sent", size: 10, meet: func(m *message) (int, bool) {
+			return 0, !m.fromServer && m.kind == 'B' && m.sql == "commit" && slices.ContainsFunc(m.pending, func(sql string) bool { return strings.Contains(sql, outboxPart) })
+		}},
+		{name: "before COMMIT's answer", size: 10, committed: true, meet: func(m *message) (int, bool) {
+			return 0, m.fromServer && m.kind == 'C' && strings.HasPrefix(string(m.text[5:]), "COMMIT")
+		}},
+	}
+}
+
+// Invariants I1, I4 and I5.
+func TestAWriterThatIsStoppedKilledOrCutOffHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	program := buildHelper(t)
+	for _, p := range places() {
+		for _, fate := range []string{"stopped", "killed", "cut off"} {
+			t.Run(fate+" "+p.name, func(t *testing.T) {
+				t.Parallel()
+				s := newStage(t, program, p, fate)
+				s.east.offer(t, "e-1", p.size, false)
+				s.waitUntilMet(t)
+
+				took := s.commitInWest(t, []string{"e-1", "e-2"}, p.size, !p.committed)
+				t.Logf("the other cluster went on after %s", took.Round(time.Millisecond))
+				switch fate {
+				case "stopped":
+					s.goOn()
+					if p.committed {
+						s.east.wants(t, "e-1 won")
+					} else {
+						s.east.wants(t, "e-1 lost")
+					}
+				case "cut off":
+					// Whether it had won is not to be known any more.
+					s.east.wants(t, "e-1 lost")
+				}
+				s.totals(t, 2)
+			})
+		}
+	}
+}
+
+// stage is a database, a helper that is to meet its fate, and a writer of the
+// other cluster that goes straight to the database.
+type stage struct {
+	url  string
+	pool *pgxpool.Pool
+	east *helper
+	west *sinkwriter.Writer
+
+	met chan struct{} // closed when the fate is there
+	at  time.Time     // then
+
+	mu     sync.Mutex
+	frozen []*proxyConn
+}
+
+func newStage(t *testing.T, program string, p place, fate string) *stage {
+	t.Helper()
+	s := &stage{url: pgtest.URL(t), met: make(chan struct{})}
+	if err := sinkwriter.Migrate(t.Context(), s.url); err != nil {
+		t.Fatal(err)
+	}
+	s.pool = newPool(t, s.url)
+	execute(t, s.pool, crash.Tables)
+
+	once := false
+	way := newProxy(t, s.url, func(m *message) pass {
+		if once {
+			return pass{}
+		}
+		n, met := p.meet(m)
+		if !met {
+			return pass{}
+		}
+		once = true
+		return pass{bytes: n, act: func(c *proxyConn) { s.meet(c, fate) }}
+	})
+	s.east = startHelper(t, program, way.url)
+	s.west = newWriter(t, s.pool, sinkwriter.Config{Cluster: "west"})
+	// Connections and what is known of tables are there before anything is
+	// measured.
+	if _, err := s.west.Commit(t.Context(), crash.Offer("warm", 1, false)); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s *stage) meet(c *proxyConn, fate string) {
+	switch fate {
+	case "stopped":
+		c.freeze()
+		s.east.signal(syscall.SIGSTOP)
+		s.mu.Lock()
+		s.frozen = append(s.frozen, c)
+		s.mu.Unlock()
+	case "killed":
+		s.east.signal(syscall.SIGKILL)
+		c.cut()
+	case "cut off":
+		c.cut()
+	}
+	s.at = time.Now()
+	close(s.met)
+}
+
+func (s *stage) waitUntilMet(t *testing.T) {
+	t.Helper()
+	select {
+	case <-s.met:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the helper never came to the place")
+	}
+}
+
+// goOn ends a stop.
+func (s *stage) goOn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.frozen {
+		c.thaw()
+	}
+	s.east.signal(syscall.SIGCONT)
+}
+
+// commitInWest offers the events at once, and gives how long after the fate the
+// last of them was committed. The first is the one that the helper had offered.
+func (s *stage) commitInWest(t *testing.T, ids []string, size int, won bool) time.Duration {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var all sync.WaitGroup
+	for i, id := range ids {
+		all.Go(func() {
+			r, err := s.west.Commit(ctx, crash.Offer(id, size, false))
+			if err != nil || r.Diverged {
+				t.Errorf("event %s in the other cluster: %+v, %v", id, r, err)
+			}
+			if i == 0 && r.Won != won {
+				t.Errorf("event %s in the other cluster: won %t, want %t", id, r.Won, won)
+			}
+		})
+	}
+	all.Wait()
+	took := time.Since(s.at)
+	if took > patience {
+		t.Errorf("the other cluster was held up for %s, want at most %s", took, patience)
+	}
+	return took
+}
+
+// totals compares what is stored with that number of events, besides the one
+// that went ahead.
+func (s *stage) totals(t *testing.T, events int) {
+	t.Helper()
+	got := query[string](t, s.pool, `select format('%s entries, total %s, %s in the ledger, %s outputs',
+(select count(*) from entries), (select n from totals), (select count(*) from tandem.ledger), (select sum(json_array_length(events)) from tandem.outbox))`)
+	n := events + 1
+	if want := fmt.Sprintf("%d entries, total %d, %d in the ledger, %d outputs", n, n, n, n); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
