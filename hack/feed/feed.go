@@ -53,6 +53,7 @@ type Feed struct {
 
 	published, skipped atomic.Int64
 	complete           atomic.Bool
+	trouble            atomic.Pointer[error]
 }
 
 // New makes a feed to a stream.
@@ -68,6 +69,15 @@ func (f *Feed) Skipped() int64 { return f.skipped.Load() }
 
 // Complete says whether all that was to be published is acknowledged.
 func (f *Feed) Complete() bool { return f.complete.Load() }
+
+// Trouble is why the stream does not take events now, as far as one can tell; nil
+// if it does.
+func (f *Feed) Trouble() error {
+	if err := f.trouble.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
 
 // chunk is some events that are published together.
 type chunk struct {
@@ -205,6 +215,7 @@ func (f *Feed) publish(ctx context.Context, events []event.Event) bool {
 		switch {
 		case err == nil:
 			f.published.Add(int64(len(events)))
+			f.trouble.Store(nil)
 			return true
 		case errors.Is(err, eventing.ErrTooLarge) && len(events) == 1:
 			f.skip(fmt.Errorf("event %s of %s: %w", events[0].ID(), events[0].Source(), err))
@@ -214,6 +225,7 @@ func (f *Feed) publish(ctx context.Context, events []event.Event) bool {
 			half := len(events) / 2
 			return f.publish(ctx, events[:half]) && f.publish(ctx, events[half:])
 		}
+		f.trouble.Store(&err)
 		select {
 		case <-time.After(retryPause):
 		case <-ctx.Done():

@@ -324,9 +324,15 @@ func TestFeedGoesOnWhenTheServerComesBack(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	n.stop()
+	for f.Trouble() == nil {
+		time.Sleep(time.Millisecond)
+	}
 	n.start(t)
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+	if err := f.Trouble(); err != nil {
+		t.Errorf("trouble in the end: %v", err)
 	}
 	ids := n.ids(t)
 	slices.Sort(ids)

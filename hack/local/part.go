@@ -288,7 +288,7 @@ func (p *Part) wait() Exit {
 	if err != nil {
 		exit.Reason = err.Error()
 	}
-	if byItself {
+	if err != nil && byItself {
 		if line := lastLine(p.log); line != "" {
 			exit.Reason += ": " + line
 		}

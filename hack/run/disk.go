@@ -1,6 +1,21 @@
 package main
 
-import "syscall"
+import (
+	"syscall"
+
+	"github.com/tandem-fn/tandem/hack/local"
+)
+
+const (
+	// leastDisk is how much must be free to begin with: PostgreSQL alone writes
+	// about 60 MB for an empty database.
+	leastDisk = 256 << 20
+
+	// fullDisk is where the disk counts as full, roomyDisk where it no longer
+	// does.
+	fullDisk  = 16 << 20
+	roomyDisk = 64 << 20
+)
 
 // freeDisk is how many bytes are free for us where dir is.
 func freeDisk(dir string) (int64, error) {
@@ -9,4 +24,32 @@ func freeDisk(dir string) (int64, error) {
 		return 0, err
 	}
 	return int64(stat.Bavail) * int64(stat.Bsize), nil //nolint:unconvert // its type differs from system to system
+}
+
+// disk watches the disk that a run writes to.
+type disk struct {
+	dir  string
+	say  func(format string, args ...any)
+	full bool
+}
+
+// look says when the disk is full and when it no longer is. Then NATS, nil if it is
+// not ours, is started again: a stream that could not be written once is refused
+// until its server starts anew. PostgreSQL goes on by itself.
+func (d *disk) look(nats *local.NATS) {
+	free, err := freeDisk(d.dir)
+	switch {
+	case err != nil:
+	case !d.full && free < fullDisk:
+		d.full = true
+		d.say("the disk of %s is full, %d MB are free: make room, and it goes on; nothing that was acknowledged is lost", d.dir, free>>20)
+	case d.full && free > roomyDisk:
+		d.full = false
+		if nats == nil {
+			d.say("there is room on the disk again")
+			return
+		}
+		d.say("there is room on the disk again; NATS starts anew, since it refuses a stream that it once could not write")
+		_ = nats.Part().Kill(syscall.SIGTERM) // dead already is started anyway
+	}
 }

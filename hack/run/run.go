@@ -31,14 +31,10 @@ const (
 	stopTimeout = 4 * time.Second
 	lastLook    = 700 * time.Millisecond
 
-	// leastDisk is how much must be free to begin with: PostgreSQL alone writes
-	// about 60 MB for an empty database.
-	leastDisk = 256 << 20
-
 	maxLinesTold = 20
 
-	// explainAfter is how many seconds one waits for the last outputs before it
-	// is said why.
+	// explainAfter is how many seconds one waits for something before it is said
+	// why.
 	explainAfter = 3
 )
 
@@ -74,6 +70,8 @@ type run struct {
 	fedErr error // how the feed has ended
 	ledger ledger
 	memory memory
+	disk   disk
+	stuck  int // looks in a row at which the stream took nothing
 }
 
 // execute runs everything until it is through or ctx ends. Nothing is left when it
@@ -92,6 +90,7 @@ func (r *run) execute(ctx context.Context) (err error) {
 		return err
 	}
 	defer r.stop(ctx)
+	r.disk = disk{dir: r.o.dir, say: r.out.say}
 
 	if err := r.startAll(ctx); err != nil {
 		return err
@@ -353,6 +352,8 @@ func (r *run) goOn(ctx context.Context) error {
 		case <-tick.C:
 			r.out.show(r.watch.look(ctx))
 			r.memory.look(r)
+			r.disk.look(r.nats)
+			r.tellTrouble()
 		}
 		if fed != nil || !r.o.untilDone {
 			continue
@@ -371,6 +372,17 @@ func (r *run) goOn(ctx context.Context) error {
 		default:
 			waited++
 		}
+	}
+}
+
+// tellTrouble says once why the feed does not go on, if it does not for a while.
+func (r *run) tellTrouble() {
+	if r.watch.feed == nil || r.watch.feed.Trouble() == nil {
+		r.stuck = 0
+		return
+	}
+	if r.stuck++; r.stuck == explainAfter {
+		r.out.say("the stream takes no events now, the feed tries on: %v", r.watch.feed.Trouble())
 	}
 }
 
@@ -460,10 +472,17 @@ func (r *run) skipped() func(error) {
 	}
 }
 
+func lines(n int64) string {
+	if n == 1 {
+		return "1 line"
+	}
+	return count(float64(n)) + " lines"
+}
+
 // judge compares what came out with the truth, if there is one.
 func (r *run) judge(ctx context.Context) error {
 	if n := r.watch.feed; n != nil && n.Skipped() > 0 {
-		defer r.out.say("%s lines of the input were left out", count(float64(n.Skipped())))
+		defer r.out.say("left out of the input, since it is no event: %s", lines(n.Skipped()))
 	}
 	var o outcome
 	err := patiently(ctx, r.database(), func(ctx context.Context) error {
@@ -495,12 +514,12 @@ func (r *run) judge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lines := o.differences(truth)
-	for _, line := range lines {
+	differences := o.differences(truth)
+	for _, line := range differences {
 		r.out.say("%s", line)
 	}
-	if len(lines) > 0 {
-		r.out.say("%d differences from the truth", len(lines))
+	if n := len(differences); n > 0 {
+		r.out.say("the tables are not what they should be: differences: %d", n)
 		return errDifferent
 	}
 	own := ""

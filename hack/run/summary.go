@@ -137,7 +137,7 @@ func (c committed) summary() string {
 		won = append(won, fmt.Sprintf("%s won %s", cluster, count(float64(c.won[cluster]))))
 	}
 	rate := ""
-	if took := (c.last - c.first).Seconds(); took > 0 {
+	if took := (c.last - c.first).Seconds(); took >= 1 { // else it says nothing
 		rate = fmt.Sprintf(" in %.1f s, %s events/s", took, count(float64(c.events())/took))
 	}
 	return fmt.Sprintf("%s events%s; %s; the first commit came %.1f s after the start",
