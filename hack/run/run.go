@@ -21,6 +21,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/hack/outcome"
 	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
@@ -254,7 +255,7 @@ func (r *run) connect(ctx context.Context) error {
 	return patiently(ctx, r.streams(), func(ctx context.Context) error {
 		return errors.Join(
 			r.conn.EnsureStream(ctx, jetstream.StreamConfig{Name: inputStream}),
-			r.conn.EnsureStream(ctx, jetstream.StreamConfig{Name: outputStream}),
+			r.conn.EnsureStream(ctx, jetstream.StreamConfig{Name: outcome.OutputStream}),
 		)
 	})
 }
@@ -484,10 +485,10 @@ func (r *run) judge(ctx context.Context) error {
 	if n := r.watch.feed; n != nil && n.Skipped() > 0 {
 		defer r.out.say("left out of the input, since it is no event: %s", lines(n.Skipped()))
 	}
-	var o outcome
+	var o outcome.Outcome
 	err := patiently(ctx, r.database(), func(ctx context.Context) error {
 		var err error
-		o, err = readTables(ctx, r.pool)
+		o, err = outcome.ReadTables(ctx, r.pool)
 		return err
 	})
 	if err != nil {
@@ -495,16 +496,16 @@ func (r *run) judge(ctx context.Context) error {
 	}
 	err = patiently(ctx, r.streams(), func(ctx context.Context) error {
 		var err error
-		o.outputs, err = readOutputs(ctx, r.nc)
+		o.Outputs, err = outcome.ReadOutputs(ctx, r.nc)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("compare with the truth: %w", err)
 	}
-	all := total(o.rows)
+	all := outcome.Total(o.Rows)
 	if !r.o.flights() {
 		r.out.say("there is no truth to compare with; in the tables are %s flights from %s airports, with %s minutes of delay",
-			count(float64(all.Flights)), count(float64(len(o.airports))), count(float64(all.DelayMinutes)))
+			count(float64(all.Flights)), count(float64(len(o.Airports))), count(float64(all.DelayMinutes)))
 		if n := r.watch.feed; n != nil && n.Skipped() > 0 {
 			return errDifferent
 		}
@@ -514,7 +515,7 @@ func (r *run) judge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	differences := o.differences(truth)
+	differences := o.Differences(truth)
 	for _, line := range differences {
 		r.out.say("%s", line)
 	}
@@ -523,14 +524,14 @@ func (r *run) judge(ctx context.Context) error {
 		return errDifferent
 	}
 	own := ""
-	if n := total(o.own).Flights; n > 0 {
+	if n := outcome.Total(o.Own).Flights; n > 0 {
 		own = fmt.Sprintf(", %s of your own among them", count(float64(n)))
 	}
 	var outputs int64
-	for _, n := range o.outputs {
+	for _, n := range o.Outputs {
 		outputs += n
 	}
 	r.out.say("exact: %s flights%s, %s airports, %s minutes of delay, %s different outputs; no difference from the truth",
-		count(float64(all.Flights)), own, count(float64(len(o.airports))), count(float64(all.DelayMinutes)), count(float64(outputs)))
+		count(float64(all.Flights)), own, count(float64(len(o.Airports))), count(float64(all.DelayMinutes)), count(float64(outputs)))
 	return nil
 }

@@ -12,12 +12,12 @@ import (
 
 	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/hack/outcome"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 const (
-	inputStream  = "EVENTS"
-	outputStream = "OUTPUTS"
+	inputStream = "EVENTS"
 
 	lookTimeout = 900 * time.Millisecond
 
@@ -127,7 +127,7 @@ func (w *watch) countRows(ctx context.Context) (int64, error) {
 }
 
 func (w *watch) countOutputs(ctx context.Context) (int64, error) {
-	stream, err := w.js.Stream(ctx, outputStream)
+	stream, err := w.js.Stream(ctx, outcome.OutputStream)
 	if err != nil {
 		return 0, err
 	}
