@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -35,23 +36,35 @@ values ($1, $2, $3, $4) on conflict do nothing`
 
 	// Ends what holds locks and does not come back: backends of our own role
 	// with a transaction id that have been waiting for their client for longer
-	// than the claim timeout, in the middle of a statement or between two.
-	terminateSQL = `select count(pg_catalog.pg_terminate_backend(pid)) from pg_catalog.pg_stat_activity
-where usename = current_user and datname = current_database() and pid <> pg_catalog.pg_backend_pid()
-and backend_xid is not null and wait_event = 'ClientRead'
-and state_change < pg_catalog.clock_timestamp() - $1::bigint * interval '1 millisecond'`
+	// than the claim timeout: to say something, in the middle of a statement or
+	// between two, or to take an answer. And tells in how many milliseconds the
+	// next of those that wait now will have done so.
+	terminateSQL = `select count(*) filter (where case when remaining <= 0 then pg_catalog.pg_terminate_backend(pid) else false end),
+  coalesce(min(remaining) filter (where remaining > 0), 0)
+from (
+  select pid, ceil(extract(epoch from state_change - pg_catalog.clock_timestamp()) * 1000)::bigint + $1::bigint as remaining
+  from pg_catalog.pg_stat_activity
+  where usename = current_user and datname = current_database() and pid <> pg_catalog.pg_backend_pid()
+  and backend_xid is not null and wait_event in ('ClientRead', 'ClientWrite')
+) as waiting`
+
+	lockTimeoutSQL = `select pg_catalog.set_config('lock_timeout', $1, true)`
 )
 
 // attempt offers a batch once. Offers whose outcome is known are finished and
 // taken out of the batch, whatever the error says; the ones that are left in it
 // have left nothing in the database, unless the outcome of COMMIT is unknown.
 // Batch is sorted by key, each key once.
-func (w *Writer) attempt(ctx context.Context, batch []*offer) (left []*offer, err error) {
+//
+// LockTimeout, if it is not zero, is for this attempt. Next is what the following
+// one should have, so that it does not wait longer than it has to for somebody
+// who is about to be ended.
+func (w *Writer) attempt(ctx context.Context, batch []*offer, lockTimeout time.Duration) (left []*offer, next time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, w.config.CommitTimeout)
 	defer cancel()
 	s, err := acquire(ctx, w.pool, w.config.ClaimTimeout, w.config.CommitTimeout)
 	if err != nil {
-		return batch, err
+		return batch, 0, err
 	}
 	sound := false
 	defer func() {
@@ -62,21 +75,21 @@ func (w *Writer) attempt(ctx context.Context, batch []*offer) (left []*offer, er
 			s.abandon()
 		}
 	}()
-	left, err = w.transact(ctx, s, batch)
+	left, err = w.transact(ctx, s, batch, lockTimeout)
 	if err != nil {
 		s.rollback()
-		w.after(ctx, s, err)
+		next = w.after(ctx, s, err)
 	}
 	sound = true
-	return left, err
+	return left, next, err
 }
 
-func (w *Writer) transact(ctx context.Context, s *session, batch []*offer) ([]*offer, error) {
+func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, lockTimeout time.Duration) ([]*offer, error) {
 	tables, statements, err := w.lookUp(ctx, s, batch)
 	if err != nil {
 		return batch, err
 	}
-	c, err := w.claim(ctx, s, batch)
+	c, err := w.claim(ctx, s, batch, lockTimeout)
 	if err != nil {
 		return batch, err
 	}
@@ -155,9 +168,14 @@ type claimed struct {
 func (c *claimed) diverged(d difference) bool { return c.winners[d.writer].version == d.offer.version }
 
 // claim enters the keys into the ledger and finishes the offers that lost.
-func (w *Writer) claim(ctx context.Context, s *session, batch []*offer) (*claimed, error) {
+func (w *Writer) claim(ctx context.Context, s *session, batch []*offer, lockTimeout time.Duration) (*claimed, error) {
 	n := len(batch)
 	steps := append([]step{{sql: beginSQL}, {sql: s.state.begin}}, w.outbox.measure()...)
+	if lockTimeout > 0 {
+		steps = append(steps, step{
+			sql: lockTimeoutSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{[]byte(milliseconds(lockTimeout))},
+		})
+	}
 	var registered []int64
 	for _, o := range batch {
 		if !s.state.writers[o.writer] && !slices.Contains(registered, o.writer) {
@@ -261,7 +279,7 @@ func (w *Writer) apply(ctx context.Context, s *session, won []*offer, tables map
 			return 0, nil, fmt.Errorf("encode outputs: %w", err)
 		}
 		steps = append(steps, step{
-			sql: outboxInsertSQL, oids: []uint32{pgtype.JSONOID}, params: [][]byte{batch}, table: "tandem.outbox",
+			sql: outboxInsertSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{batch}, table: "tandem.outbox",
 			row: func(v [][]byte) { row = int64(binary.BigEndian.Uint64(v[0])) },
 		})
 	}
@@ -276,28 +294,36 @@ func (w *Writer) apply(ctx context.Context, s *session, won []*offer, tables map
 	return row, events, nil
 }
 
-// after does what an error asks for before the next attempt.
-func (w *Writer) after(ctx context.Context, s *session, err error) {
+// after does what an error asks for before the next attempt, and gives the lock
+// timeout that it should have; zero for the usual one.
+func (w *Writer) after(ctx context.Context, s *session, err error) (next time.Duration) {
 	var known *Error
 	if errors.As(err, &known) && known.Fault == FaultDeployment {
 		w.catalog.forget() // the next try may find that a migration has run
 	}
 	var answer *pgconn.PgError
 	if !errors.As(err, &answer) {
-		return
+		return 0
 	}
 	switch answer.Code {
 	case "55P03": // lock timeout: somebody hangs
 		if s.conn.Conn().IsClosed() {
-			return
+			return 0
 		}
-		var ended int64
+		var ended, remaining int64
 		if err := s.run(ctx, []step{{
 			sql: terminateSQL, oids: []uint32{pgtype.Int8OID}, params: [][]byte{int8Param(w.config.ClaimTimeout.Milliseconds())},
-			row: func(v [][]byte) { ended = int64(binary.BigEndian.Uint64(v[0])) },
-		}}); err == nil && ended > 0 {
-			w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "ended connections that held locks and did not come back", slog.Int64("connections", ended))
+			row: func(v [][]byte) {
+				ended, remaining = int64(binary.BigEndian.Uint64(v[0])), int64(binary.BigEndian.Uint64(v[1]))
+			},
+		}}); err != nil {
+			return 0
 		}
+		if ended > 0 {
+			w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "ended connections that held locks and did not come back", slog.Int64("connections", ended))
+			return 0
+		}
+		return time.Duration(remaining) * time.Millisecond
 	case "23503":
 		w.catalog.forget() // the foreign key may be newer than what we know
 	case "42P01", "42703", "0A000", "42804", "42P10", "26000", "08P01", "XX000":
@@ -309,6 +335,7 @@ func (w *Writer) after(ctx context.Context, s *session, err error) {
 		defer cancel()
 		_ = s.conn.Conn().Close(ctx) // a new one has no prepared statements
 	}
+	return 0
 }
 
 func deleteStep(rows []int64) step {

@@ -36,7 +36,7 @@ returning id, events`
 	// backlogCheck is how often a writer measures the backlog.
 	backlogCheck = time.Second
 
-	backlogSQL = `select coalesce(sum(pg_catalog.json_array_length(events)), 0) from tandem.outbox`
+	backlogSQL = `select coalesce(sum(pg_catalog.json_array_length(events::json)), 0) from tandem.outbox`
 )
 
 // outbox publishes what this writer committed and remembers which rows may go.

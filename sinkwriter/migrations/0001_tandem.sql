@@ -47,7 +47,7 @@ comment on column tandem.ledger.committed_at is
 create table tandem.outbox (
     id     bigint      generated always as identity,
     due    timestamptz not null default now() + interval '30 seconds',
-    events json        not null,
+    events text        not null,
 
     constraint outbox_pkey primary key (id)
 );
@@ -57,7 +57,23 @@ comment on table tandem.outbox is
 comment on column tandem.outbox.due is
     'from then on a relay takes the row over: its winner has not come back';
 comment on column tandem.outbox.events is
-    'CloudEvents in the JSON batch format';
+    'CloudEvents in the JSON batch format; as text, since to check what we wrote ourselves costs a fifth of a commit (see tandem.outbox_event)';
+
+-- The server's own compression takes longer than everything else about a row.
+do $$
+begin
+    alter table tandem.outbox alter column events set compression lz4;
+exception when feature_not_supported then -- a server built without it
+    alter table tandem.outbox alter column events set storage external;
+end
+$$;
+
+create view tandem.outbox_event as
+select o.id, o.due, e ->> 'type' as type, e ->> 'source' as event_source, e ->> 'id' as event_id, e as event
+from tandem.outbox o, json_array_elements(o.events::json) e;
+
+comment on view tandem.outbox_event is
+    'one row an event of the outbox';
 
 create index outbox_due_idx on tandem.outbox (due);
 
