@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/sinkwriter"
@@ -159,18 +160,18 @@ func TestAWriterThatIsStoppedKilledOrCutOffHoldsUpNobody(t *testing.T) {
 				s.east.offer(t, "e-1", p.size, false)
 				s.waitUntilMet(t)
 
-				took := s.commitInWest(t, []string{"e-1", "e-2"}, p.size, !p.committed)
+				took, won := s.commitInWest(t, p.size, "e-1", "e-2")
 				t.Logf("the other cluster went on after %s", took.Round(time.Millisecond))
-				switch fate {
-				case "stopped":
+				if won && p.committed || !won && !p.committed && fate != "cut off" {
+					t.Errorf("the other cluster won: %t", won)
+				}
+				switch {
+				case fate == "killed":
+				case fate == "stopped" && p.committed, fate == "cut off" && !p.committed && !won: // it was quicker to come back
 					s.goOn()
-					if p.committed {
-						s.east.wants(t, "e-1 won")
-					} else {
-						s.east.wants(t, "e-1 lost")
-					}
-				case "cut off":
-					// Whether it had won is not to be known any more.
+					s.east.wants(t, "e-1 won")
+				default: // that it had won is not to be known after a cut
+					s.goOn()
 					s.east.wants(t, "e-1 lost")
 				}
 				s.totals(t, 2)
@@ -188,9 +189,9 @@ type stage struct {
 	west *sinkwriter.Writer
 
 	met chan struct{} // closed when the fate is there
-	at  time.Time     // then
 
 	mu     sync.Mutex
+	at     time.Time // when it was
 	frozen []*proxyConn
 }
 
@@ -230,17 +231,30 @@ func (s *stage) meet(c *proxyConn, fate string) {
 	case "stopped":
 		c.freeze()
 		s.east.signal(syscall.SIGSTOP)
-		s.mu.Lock()
-		s.frozen = append(s.frozen, c)
-		s.mu.Unlock()
 	case "killed":
 		s.east.signal(syscall.SIGKILL)
 		c.cut()
 	case "cut off":
 		c.cut()
 	}
-	s.at = time.Now()
+	s.mu.Lock()
+	s.frozen = append(s.frozen, c)
+	s.mu.Unlock()
+	s.begin()
 	close(s.met)
+}
+
+// begin is when time starts to count.
+func (s *stage) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = time.Now()
+}
+
+func (s *stage) since() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Since(s.at)
 }
 
 func (s *stage) waitUntilMet(t *testing.T) {
@@ -263,8 +277,8 @@ func (s *stage) goOn() {
 }
 
 // commitInWest offers the events at once, and gives how long after the fate the
-// last of them was committed. The first is the one that the helper had offered.
-func (s *stage) commitInWest(t *testing.T, ids []string, size int, won bool) time.Duration {
+// last of them was committed, and whether the first of them was won.
+func (s *stage) commitInWest(t *testing.T, size int, ids ...string) (took time.Duration, won bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -275,17 +289,17 @@ func (s *stage) commitInWest(t *testing.T, ids []string, size int, won bool) tim
 			if err != nil || r.Diverged {
 				t.Errorf("event %s in the other cluster: %+v, %v", id, r, err)
 			}
-			if i == 0 && r.Won != won {
-				t.Errorf("event %s in the other cluster: won %t, want %t", id, r.Won, won)
+			if i == 0 {
+				won = r.Won
 			}
 		})
 	}
 	all.Wait()
-	took := time.Since(s.at)
+	took = s.since()
 	if took > patience {
 		t.Errorf("the other cluster was held up for %s, want at most %s", took, patience)
 	}
-	return took
+	return took, won
 }
 
 // totals compares what is stored with that number of events, besides the one
@@ -293,9 +307,179 @@ func (s *stage) commitInWest(t *testing.T, ids []string, size int, won bool) tim
 func (s *stage) totals(t *testing.T, events int) {
 	t.Helper()
 	got := query[string](t, s.pool, `select format('%s entries, total %s, %s in the ledger, %s outputs',
-(select count(*) from entries), (select n from totals), (select count(*) from tandem.ledger), (select sum(json_array_length(events)) from tandem.outbox))`)
+(select count(*) from entries), (select n from totals), (select count(*) from tandem.ledger), (select sum(json_array_length(events::json)) from tandem.outbox))`)
 	n := events + 1
 	if want := fmt.Sprintf("%d entries, total %d, %d in the ledger, %d outputs", n, n, n, n); got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// The other cluster may have begun to wait before the fate came: then its wait
+// ends before the one that holds it up is overdue, and the next must not be a
+// whole claim timeout again.
+func TestAWaiterThatWasThereBeforeTheStopWaitsNoLonger(t *testing.T) {
+	t.Parallel()
+	program := buildHelper(t)
+	const timeout = 200 * time.Millisecond // of the helper and the waiter
+	for _, before := range []time.Duration{10, 60, 120, 170} {
+		t.Run(fmt.Sprintf("by %d ms", before), func(t *testing.T) {
+			t.Parallel()
+			claimed := make(chan struct{})
+			p := place{size: megabyte, meet: func(m *message) (int, bool) {
+				if m.fromServer || m.kind != 'B' || !strings.Contains(m.sql, entryPart) {
+					return 0, false
+				}
+				close(claimed)
+				time.Sleep(before * time.Millisecond)
+				return len(m.text) / 2, true
+			}}
+			s := newStage(t, program, p, "stopped")
+			s.east.offer(t, "e-1", p.size, false)
+			<-claimed
+			took, won := s.commitInWest(t, p.size, "e-1")
+			if !won {
+				t.Error("the other cluster did not win")
+			}
+			t.Logf("the other cluster went on after %s", took.Round(time.Millisecond))
+			if took > timeout+100*time.Millisecond && !raceEnabled {
+				t.Errorf("the other cluster was held up for %s, want the claim timeout and a little", took)
+			}
+			s.goOn()
+			s.east.wants(t, "e-1 lost")
+			s.totals(t, 1)
+		})
+	}
+}
+
+// A server that cannot get rid of its answer waits for its client too.
+func TestAWriterThatDoesNotReadItsAnswersHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	program := buildHelper(t)
+	seen := 0
+	s := newStage(t, program, place{meet: func(m *message) (int, bool) {
+		if m.fromServer && m.kind == 'D' && len(m.text) > 100_000 {
+			seen++
+		}
+		return 0, seen == 3
+	}}, "stopped")
+	s.east.offer(t, "e-1", 10, true)
+	s.waitUntilMet(t)
+	deadline := time.Now().Add(10 * time.Second)
+	for query[int](t, s.pool, `select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'ClientWrite'`) == 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("the server got rid of its answer: the test needs a longer one")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	s.begin()
+	var all sync.WaitGroup
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	all.Go(func() {
+		if r, err := s.west.Commit(ctx, crash.Offer("e-1", 10, true)); err != nil || !r.Won {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+	all.Wait()
+	took := s.since()
+	t.Logf("the other cluster went on after %s", took.Round(time.Millisecond))
+	if took > patience {
+		t.Errorf("the other cluster was held up for %s, want at most %s", took, patience)
+	}
+	s.goOn()
+	s.east.wants(t, "e-1 lost")
+	s.totals(t, 1)
+}
+
+func TestAWriterThatWaitsForARowWhenItIsStoppedOrKilledHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	program := buildHelper(t)
+	tests := []struct {
+		name string
+		// sent: COMMIT is on its way, so the server goes on without the client.
+		fate      string
+		committed bool
+		place     place
+	}{
+		{"stopped with COMMIT sent", "stopped", true, place{size: 10, meet: func(*message) (int, bool) { return 0, false }}},
+		{"killed with COMMIT sent", "killed", true, place{size: 10, meet: func(*message) (int, bool) { return 0, false }}},
+		{"stopped before COMMIT is sent", "stopped", false, commitPlace()},
+		{"killed before COMMIT is sent", "killed", false, commitPlace()},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, program, tt.place, tt.fate)
+			holder := holdRow(t, s.url)
+			s.east.offer(t, "e-1", tt.place.size, false)
+			waitUntilBlocked(t, s.pool)
+			if tt.committed { // no message tells: it is waiting
+				s.east.signal(map[string]syscall.Signal{"stopped": syscall.SIGSTOP, "killed": syscall.SIGKILL}[tt.fate])
+				s.begin()
+			} else {
+				s.waitUntilMet(t)
+			}
+			holder() // gives the row back
+			took, _ := s.commitInWest(t, 10, "e-1")
+			t.Logf("the other cluster went on after %s", took.Round(time.Millisecond))
+			if tt.fate == "stopped" {
+				s.goOn()
+				s.east.wants(t, "e-1 lost", "e-1 won")
+			}
+			s.totals(t, 1)
+		})
+	}
+}
+
+func commitPlace() place {
+	for _, p := range places() {
+		if p.name == "before COMMIT is sent" {
+			return p
+		}
+	}
+	panic("there is no such place")
+}
+
+// holdRow locks the row that all events write to, in a statement that goes on, so
+// that nobody takes it for one that hangs. It gives what ends it.
+func holdRow(t *testing.T, databaseURL string) func() {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
+	if _, err := conn.Exec(t.Context(), `begin; update totals set n = n`); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if err := conn.QueryRow(t.Context(), `select pg_backend_pid()`).Scan(&pid); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = conn.Exec(context.WithoutCancel(t.Context()), `select pg_sleep(30)`) // ends with the connection
+	}()
+	other := newPool(t, databaseURL)
+	release := sync.OnceFunc(func() {
+		if _, err := other.Exec(context.WithoutCancel(t.Context()), `select pg_terminate_backend($1)`, pid); err != nil {
+			t.Errorf("give the row back: %v", err)
+		}
+		<-ended
+	})
+	t.Cleanup(release)
+	return release
+}
+
+// waitUntilBlocked returns when somebody waits for a row.
+func waitUntilBlocked(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for query[int](t, pool, `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`) == 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody waits")
+		}
+		time.Sleep(time.Millisecond)
 	}
 }

@@ -72,7 +72,7 @@ func acquire(ctx context.Context, pool *pgxpool.Pool, claimTimeout, commitTimeou
 // on the role, so that nothing else that uses the role is touched, and so that a
 // pooler in transaction mode is no obstacle.
 func settingsSQL(serverVersion string, claimTimeout, commitTimeout time.Duration) string {
-	ms := func(d time.Duration) string { return "'" + strconv.FormatInt(max(1, d.Milliseconds()), 10) + "ms'" }
+	ms := func(d time.Duration) string { return "'" + milliseconds(d) + "'" }
 	settings := []string{
 		"set_config('lock_timeout', " + ms(claimTimeout) + ", true)",
 		"set_config('idle_in_transaction_session_timeout', " + ms(claimTimeout) + ", true)",
@@ -87,6 +87,12 @@ func settingsSQL(serverVersion string, claimTimeout, commitTimeout time.Duration
 		settings = append(settings, "set_config('transaction_timeout', "+ms(commitTimeout)+", true)")
 	}
 	return "select " + strings.Join(settings, ", ")
+}
+
+// milliseconds writes a time-out as the server reads it; never zero, which would
+// be none.
+func milliseconds(d time.Duration) string {
+	return strconv.FormatInt(max(1, d.Milliseconds()), 10) + "ms"
 }
 
 func (s *session) types() *pgtype.Map { return s.conn.Conn().TypeMap() }

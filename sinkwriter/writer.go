@@ -228,12 +228,14 @@ func (w *Writer) commit(batch []*offer) {
 // commitKeys does so for offers that are sorted by key, each key once.
 func (w *Writer) commitKeys(batch []*offer) {
 	backoff := retry.WithCappedDuration(time.Second, retry.WithJitterPercent(20, retry.NewExponential(5*time.Millisecond)))
+	var lockTimeout time.Duration
 	for len(batch) > 0 {
 		batch = dropAbandoned(batch)
 		if len(batch) == 0 {
 			return
 		}
-		left, err := w.attemptSafely(batch)
+		left, next, err := w.attemptSafely(batch, lockTimeout)
+		lockTimeout = next
 		if err == nil {
 			return
 		}
@@ -284,7 +286,7 @@ func (w *Writer) sleep(d time.Duration) {
 
 // attemptSafely makes a panic of ours an error of the batch, halved like any
 // other until the offer that brings it is alone.
-func (w *Writer) attemptSafely(batch []*offer) (left []*offer, err error) {
+func (w *Writer) attemptSafely(batch []*offer, lockTimeout time.Duration) (left []*offer, next time.Duration, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			w.config.Logger.LogAttrs(w.ctx, slog.LevelError, "panic while committing", slog.Any("panic", r), slog.String("stack", string(debug.Stack())))
@@ -292,7 +294,7 @@ func (w *Writer) attemptSafely(batch []*offer) (left []*offer, err error) {
 			err = &Error{Fault: FaultFunction, Err: fmt.Errorf("panic: %v", r)}
 		}
 	}()
-	return w.attempt(w.ctx, batch)
+	return w.attempt(w.ctx, batch, lockTimeout)
 }
 
 // sortBatch sorts by key and ties equal offers together. Other offers of a key
