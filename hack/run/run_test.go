@@ -1,0 +1,268 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/test/pgtest"
+)
+
+// program builds this program once.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "tandem-run-")
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(dir, "run")
+	out, err := exec.CommandContext(context.Background(), "go", "build", "-o", file, ".").CombinedOutput()
+	if err != nil {
+		return "", errors.New(string(out))
+	}
+	return file, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if file, err := program(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(file))
+	}
+	os.Exit(code)
+}
+
+// output is what a process has written so far.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// start runs the program with a folder and ports of its own.
+func start(t *testing.T, dir string, ports int, args ...string) (*exec.Cmd, *output) {
+	t.Helper()
+	file, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out output
+	cmd := exec.CommandContext(t.Context(), file, append([]string{"--dir", dir, "--ports", strconv.Itoa(ports)}, args...)...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Env = append(os.Environ(), "DATABASE_URL=", "NATS_URL=")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%s wrote:\n%s", cmd, out.String())
+		}
+	})
+	return cmd, &out
+}
+
+// freePorts finds as many ports in a row as a run takes.
+func freePorts(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		first := 10_000 + rand.IntN(20_000)
+		free := true
+		for port := first; free && port < first+serverPorts+3*clusterPortStep; port++ {
+			free = local.CheckPort(port) == nil
+		}
+		if free {
+			return first
+		}
+	}
+	t.Fatal("no free ports")
+	return 0
+}
+
+func await(t *testing.T, out *output, text string) {
+	t.Helper()
+	deadline := time.Now().Add(3 * time.Minute)
+	for !strings.Contains(out.String(), text) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it does not say %q", text)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// exitStatus waits for the end.
+func exitStatus(t *testing.T, cmd *exec.Cmd) int {
+	t.Helper()
+	var exit *exec.ExitError
+	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode()
+}
+
+// nothingLeft fails if a process of the run or its lock is still there.
+func nothingLeft(t *testing.T, dir string, ports int) {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(dir, "lock")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the lock is still there: %v", err)
+	}
+	for port := ports; port < ports+serverPorts+2*clusterPortStep; port++ {
+		if err := local.CheckPort(port); err != nil {
+			t.Errorf("a process is still there: %v", err)
+		}
+	}
+}
+
+func TestRunEndsExactAndTheNextGoesOn(t *testing.T) {
+	t.Parallel()
+
+	dir, ports := pgtest.Dir(t), freePorts(t)
+	cmd, out := start(t, dir, ports, "--rate", "5000", "--until-done")
+	// What is cut off goes on where it was; what is through is through.
+	await(t, out, "rows ")
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if status := exitStatus(t, cmd); status != exitInterrupted {
+		t.Fatalf("exit status %d when it is cut off, want %d", status, exitInterrupted)
+	}
+	for range 2 {
+		cmd, out = start(t, dir, ports, "--rate", "0", "--until-done")
+		if status := exitStatus(t, cmd); status != 0 {
+			t.Fatalf("exit status %d", status)
+		}
+		for _, want := range []string{"the feed goes on after ", "exact: 20,000 flights, 220 airports, 154,078 minutes of delay, 1,108 different outputs"} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("it does not say %q", want)
+			}
+		}
+	}
+	if !strings.Contains(out.String(), "the feed goes on after 20,000 of 20,000 events") {
+		t.Error("the last run has fed something, though all was fed")
+	}
+	nothingLeft(t, dir, ports)
+}
+
+func TestInterruptEndsEverythingWithinFiveSeconds(t *testing.T) {
+	t.Parallel()
+
+	dir, ports := pgtest.Dir(t), freePorts(t)
+	cmd, out := start(t, dir, ports)
+	await(t, out, "rows ")
+
+	second, words := start(t, dir, ports)
+	if status := exitStatus(t, second); status != exitFailure || strings.Count(words.String(), "\n") != 1 ||
+		!strings.Contains(words.String(), "another `make run` (pid "+strconv.Itoa(cmd.Process.Pid)+")") {
+		t.Errorf("a second run in the folder: exit status %d, %q; want one line with the first one's pid", status, words)
+	}
+
+	began := time.Now()
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	status := exitStatus(t, cmd)
+	if took := time.Since(began); status != exitInterrupted || took > 5*time.Second {
+		t.Errorf("exit status %d after %s, want %d within 5s", status, took, exitInterrupted)
+	}
+	nothingLeft(t, dir, ports)
+}
+
+func TestKilledRunLeavesNoProcessBehind(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/proc/self"); err != nil {
+		t.Log("only Linux tells a process that its parent was killed")
+		return
+	}
+
+	dir, ports := pgtest.Dir(t), freePorts(t)
+	cmd, out := start(t, dir, ports)
+	await(t, out, "rows ")
+	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	exitStatus(t, cmd)
+	deadline := time.Now().Add(10 * time.Second)
+	for port := ports; port < ports+serverPorts+2*clusterPortStep; port++ {
+		for local.CheckPort(port) != nil {
+			if time.Now().After(deadline) {
+				t.Fatalf("a process still has port %d", port)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+}
+
+func TestOwnEventsGoInFromStandardInput(t *testing.T) {
+	t.Parallel()
+
+	const flight = `,"source":"/me","type":"com.example.flight.departed","data":{"date":"2001/04/01 08:00","delay":75,"distance":316,"origin":"ORD","destination":"CLE"}}` + "\n"
+	dir, ports := pgtest.Dir(t), freePorts(t)
+	file := filepath.Join(dir, "events.ndjson")
+	events := `{"specversion":"1.0","id":"a"` + flight + "no event\n" + `{"specversion":"1.0","id":"b"` + flight + `{"specversion":"1.0","id":"a"` + flight
+	if err := os.WriteFile(file, []byte(events), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd, out := start(t, dir, ports, "--input", file, "--until-done")
+	if status := exitStatus(t, cmd); status != exitFailure {
+		t.Errorf("exit status %d with a line that is no event, want %d", status, exitFailure)
+	}
+	for _, want := range []string{
+		"left out: line 2: no CloudEvent: ",
+		"there is no truth to compare with; in the tables are 2 flights from 1 airports, with 150 minutes of delay",
+		"left out of the input, since it is no event: 1 line\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("it does not say %q", want)
+		}
+	}
+}
+
+func TestWhatCannotStartIsSaidInOneLine(t *testing.T) {
+	t.Parallel()
+
+	ports := freePorts(t)
+	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(ports+serverPorts))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = taken.Close() })
+	for _, tt := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"taken port", nil, "tandem: cluster east: port " + strconv.Itoa(ports+serverPorts) + " on 127.0.0.1 is taken: "},
+		{"no such file", []string{"--ports", strconv.Itoa(freePorts(t)), "--input", "/nonexistent"}, "tandem: --input: open /nonexistent: no such file"},
+		{"wrong flag", []string{"--clusters", "9"}, "tandem: --clusters 9: want 2 to 3"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			cmd, out := start(t, pgtest.Dir(t), ports, tt.args...)
+			status := exitStatus(t, cmd)
+			if status == 0 || !strings.HasPrefix(out.String(), tt.want) || strings.Count(out.String(), "\n") != 1 {
+				t.Errorf("exit status %d, %q; want one line that begins with %q", status, out, tt.want)
+			}
+		})
+	}
+}
