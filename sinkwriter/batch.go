@@ -114,8 +114,10 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, lockT
 	if err != nil {
 		return c.won, err
 	}
-	for _, id := range c.registered {
-		s.state.writers[id] = true
+	for _, o := range c.won {
+		if !s.state.writers[o.writer] {
+			s.state.writers[o.writer] = true
+		}
 	}
 	w.stats.won.Add(int64(len(c.won)))
 	w.stats.batches.Add(1)
@@ -161,7 +163,6 @@ type claimed struct {
 	won         []*offer
 	differences []difference
 	winners     map[int64]winner
-	registered  []int64 // rows of tandem.writer that are there once this commits
 }
 
 // diverged reports whether a difference is one between equal versions.
@@ -176,23 +177,6 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer, lockTime
 			sql: lockTimeoutSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{[]byte(milliseconds(lockTimeout))},
 		})
 	}
-	var registered []int64
-	for _, o := range batch {
-		if !s.state.writers[o.writer] && !slices.Contains(registered, o.writer) {
-			registered = append(registered, o.writer)
-		}
-	}
-	slices.Sort(registered)
-	for _, id := range registered {
-		i := slices.IndexFunc(batch, func(o *offer) bool { return o.writer == id })
-		steps = append(steps, step{
-			sql:    registerSQL,
-			oids:   []uint32{pgtype.Int8OID, pgtype.TextOID, pgtype.TextOID, pgtype.TextOID},
-			params: [][]byte{int8Param(id), []byte(w.config.Cluster), []byte(batch[i].function), []byte(batch[i].version)},
-			table:  "tandem.writer",
-		})
-	}
-
 	keys := appendArray(make([]byte, 0, 20+20*n), pgtype.UUIDOID, n, func(i int) ([]byte, bool) { return batch[i].key[:], false })
 	digests := appendArray(make([]byte, 0, 20+20*n), pgtype.ByteaOID, n, func(i int) ([]byte, bool) { return batch[i].digest[:], false })
 	var id [8]byte
@@ -237,7 +221,7 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer, lockTime
 		return nil, err
 	}
 
-	c := &claimed{won: make([]*offer, 0, count), differences: differences, registered: registered}
+	c := &claimed{won: make([]*offer, 0, count), differences: differences}
 	if len(differences) > 0 {
 		var err error
 		if c.winners, err = s.winners(ctx, differences); err != nil {
@@ -261,6 +245,28 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer, lockTime
 	return c, nil
 }
 
+// register gives the steps that enter into tandem.writer whom the server has not
+// heard of on this connection. Only who won is entered: who lost writes nothing.
+func (w *Writer) register(s *session, won []*offer) []step {
+	var steps []step
+	var done []int64
+	for _, o := range won {
+		if s.state.writers[o.writer] || slices.Contains(done, o.writer) {
+			continue
+		}
+		done = append(done, o.writer)
+		steps = append(steps, step{
+			sql:    registerSQL,
+			oids:   []uint32{pgtype.Int8OID, pgtype.TextOID, pgtype.TextOID, pgtype.TextOID},
+			params: [][]byte{int8Param(o.writer), []byte(w.config.Cluster), []byte(o.function), []byte(o.version)},
+			table:  "tandem.writer",
+		})
+	}
+	// In one order everywhere, as these rows may be new to others too.
+	slices.SortFunc(steps, func(a, b step) int { return bytes.Compare(a.params[0], b.params[0]) })
+	return steps
+}
+
 // apply sends the effects of the offers that were won, their outputs and COMMIT.
 func (w *Writer) apply(ctx context.Context, s *session, won []*offer, tables map[string]*table, statements map[string][]uint32) (row int64, events []event.Event, err error) {
 	var size int
@@ -272,7 +278,7 @@ func (w *Writer) apply(ctx context.Context, s *session, won []*offer, tables map
 	if err := p.build(won, tables, statements); err != nil {
 		return 0, nil, err
 	}
-	steps := p.steps
+	steps := append(w.register(s, won), p.steps...)
 	if len(events) > 0 {
 		batch, err := encodeEvents(make([]byte, 0, size), events)
 		if err != nil {

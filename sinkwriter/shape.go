@@ -151,7 +151,7 @@ func (t *table) newShape(op functions.Op, columns []int, version int) (*shape, e
 		// the transaction; it is how one statement tells the next.
 		s.lockSQL = "select set_config('tandem.locked', coalesce(array_agg(l.n)::text, '{}'), true) from (select u.n from " + from +
 			" join " + t.quoted + " as t on " + match + " order by u.n for update of t) as l"
-		s.sql = "delete from " + t.quoted + " as t using " + from + " join unnest(current_setting('tandem.locked')::bigint[]) as l(n) on l.n = u.n where " + match
+		s.sql = "delete from " + t.quoted + " as t using " + from + " join unnest(nullif(current_setting('tandem.locked', true), '')::bigint[]) as l(n) on l.n = u.n where " + match
 		return s, nil
 	}
 
