@@ -27,6 +27,43 @@ import (
 // Event keeps o.Data if it is a []byte or json.RawMessage: do not change it
 // afterwards.
 func (o Output) Event(function string, input event.Event, position int) (event.Event, error) {
+	encoded, err := o.Encode()
+	if err != nil {
+		return event.Event{}, fmt.Errorf("make output %d of function %s, type %q: %w", position, function, o.Type, err)
+	}
+	return encoded.Event(function, input, position)
+}
+
+// EncodedOutput is an output whose data are bytes, so that it can be compared and
+// made an event without encoding them again.
+type EncodedOutput struct {
+	Output
+
+	// Bytes are the data, nil for none. Do not change them.
+	Bytes []byte
+
+	// ContentType is the media type of the data, empty for none.
+	ContentType string
+
+	text bool // they may stand in a JSON envelope as they are
+}
+
+// Encode encodes the data. The error says only what is wrong with them; as with
+// [Output.Event] it is the function's fault.
+func (o Output) Encode() (EncodedOutput, error) {
+	data, text, err := o.encode()
+	if err != nil {
+		return EncodedOutput{}, err
+	}
+	contentType := o.DataContentType
+	if contentType == "" && data != nil {
+		contentType = event.ApplicationJSON
+	}
+	return EncodedOutput{Output: o, Bytes: data, ContentType: contentType, text: text}, nil
+}
+
+// Event is [Output.Event].
+func (o EncodedOutput) Event(function string, input event.Event, position int) (event.Event, error) {
 	e, err := o.event(function, input, position)
 	if err != nil {
 		return event.Event{}, fmt.Errorf("make output %d of function %s, type %q: %w", position, function, o.Type, err)
@@ -34,7 +71,7 @@ func (o Output) Event(function string, input event.Event, position int) (event.E
 	return e, nil
 }
 
-func (o Output) event(function string, input event.Event, position int) (event.Event, error) {
+func (o EncodedOutput) event(function string, input event.Event, position int) (event.Event, error) {
 	if input.Context == nil {
 		return event.Event{}, errors.New("the input is no event")
 	}
@@ -72,22 +109,16 @@ func (o Output) event(function string, input event.Event, position int) (event.E
 		ec.Time = &types.Timestamp{Time: at}
 	}
 
-	data, text, err := o.encode()
-	if err != nil {
-		return event.Event{}, err
-	}
-	contentType := o.DataContentType
-	if contentType == "" && data != nil {
-		contentType = event.ApplicationJSON
-	}
+	contentType := o.ContentType
 	if contentType != "" {
 		ec.DataContentType = &contentType
 	}
 
+	var err error
 	if ec.Extensions, err = o.extensions(input.Context, inputID); err != nil {
 		return event.Event{}, err
 	}
-	return event.Event{Context: ec, DataEncoded: data, DataBase64: data != nil && !text}, nil
+	return event.Event{Context: ec, DataEncoded: o.Bytes, DataBase64: o.Bytes != nil && !o.text}, nil
 }
 
 // encode gives the data as bytes, nil for none, and whether they may stand in a

@@ -271,7 +271,13 @@ func (w *Writer) register(s *session, won []*offer) []step {
 func (w *Writer) apply(ctx context.Context, s *session, won []*offer, tables map[string]*table, statements map[string][]uint32) (row int64, events []event.Event, err error) {
 	var size int
 	for _, o := range won {
-		events = append(events, o.outputs...)
+		for i := range o.outputs {
+			e, err := o.outputs[i].Event(o.function, o.event, i)
+			if err != nil {
+				return 0, nil, blame(o, "", &Error{Fault: FaultFunction, Err: err})
+			}
+			events = append(events, e)
+		}
 		size += o.size
 	}
 	p := plan{types: s.types(), arena: make([]byte, 0, size), asWritten: len(won) == 1 && won[0].asWritten}

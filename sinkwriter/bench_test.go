@@ -40,10 +40,14 @@ func BenchmarkEncodeEvents(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	e, err := o.outputs[0].Event(o.function, o.event, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
 	var buf []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		if buf, err = encodeEvents(buf[:0], o.outputs); err != nil {
+		if buf, err = encodeEvents(buf[:0], []event.Event{e}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -13,8 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cloudevents/sdk-go/v2/event"
-
 	"github.com/tandem-fn/tandem/functions"
 )
 
@@ -23,7 +21,7 @@ import (
 // the way a number is written in JSON.
 type digest [16]byte
 
-func digestEffects(buf []byte, fx functions.Effects, outputs []event.Event) (digest, []byte, error) {
+func digestEffects(buf []byte, fx functions.Effects, outputs []functions.EncodedOutput) (digest, []byte, error) {
 	b := append(buf[:0], 1) // version of the form
 	var err error
 	for i := range fx.Writes {
@@ -46,9 +44,7 @@ func digestEffects(buf []byte, fx functions.Effects, outputs []event.Event) (dig
 		}
 	}
 	for i := range outputs {
-		if b, err = appendOutput(b, &outputs[i]); err != nil {
-			return digest{}, b, fmt.Errorf("output %d: %w", i, err)
-		}
+		b = appendOutput(b, &outputs[i])
 	}
 	sum := sha256.Sum256(b)
 	return digest(sum[:16]), b, nil
@@ -77,29 +73,29 @@ func appendRow(b []byte, row functions.Row) ([]byte, error) {
 	return b, nil
 }
 
-// appendOutput leaves the trace context out: it may differ from one delivery to
-// the next.
-func appendOutput(b []byte, e *event.Event) ([]byte, error) {
+// appendOutput appends what the function said, not what the event inherits from
+// its input: trace context and time may differ from one delivery to the next.
+func appendOutput(b []byte, o *functions.EncodedOutput) []byte {
 	b = append(b, 'o')
-	b = appendPart(b, e.Type())
-	b = appendPart(b, e.Subject())
-	b = appendPart(b, e.DataContentType())
-	b = binary.BigEndian.AppendUint64(b, uint64(e.Time().UnixMicro()))
-	extensions := e.Extensions()
-	for _, name := range slices.Sorted(maps.Keys(extensions)) {
-		if name == "traceparent" || name == "tracestate" {
-			continue
-		}
-		var err error
-		b = appendPart(b, name)
-		if b, err = appendCanonical(b, extensions[name]); err != nil {
-			return b, fmt.Errorf("extension %s: %w", name, err)
+	b = appendPart(b, o.Type)
+	b = appendPart(b, o.Subject)
+	b = appendPart(b, o.ContentType)
+	var at int64
+	if !o.Time.IsZero() {
+		at = o.Time.UnixNano()
+	}
+	b = binary.BigEndian.AppendUint64(b, uint64(at))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(o.Extensions)))
+	if len(o.Extensions) > 0 {
+		for _, name := range slices.Sorted(maps.Keys(o.Extensions)) {
+			b = appendPart(b, name)
+			b = appendPart(b, o.Extensions[name])
 		}
 	}
-	if strings.HasSuffix(e.DataContentType(), "json") {
-		return appendJSON(b, e.DataEncoded), nil
+	if strings.HasSuffix(o.ContentType, "json") {
+		return appendJSON(b, o.Bytes)
 	}
-	return appendPart(append(b, 'b'), e.DataEncoded), nil
+	return appendPart(append(b, 'b'), o.Bytes)
 }
 
 func appendCanonical(b []byte, v any) ([]byte, error) {

@@ -46,7 +46,7 @@ type offer struct {
 	digest            digest
 	event             event.Event
 	effects           functions.Effects
-	outputs           []event.Event
+	outputs           []functions.EncodedOutput
 	size              int // roughly, as encoded
 	executes          bool
 	asWritten         bool   // its writes are not sorted: that was tried
@@ -128,26 +128,31 @@ func (w *Writer) newOffer(ctx context.Context, offered Offer) (*offer, error) {
 	if offered.Function == "" || offered.Version == "" {
 		return nil, fault(errors.New("function or version is missing"))
 	}
-	if offered.Event.Context == nil || offered.Event.Source() == "" || offered.Event.ID() == "" {
+	var source, id string
+	if offered.Event.Context != nil {
+		source, id = offered.Event.Source(), offered.Event.ID()
+	}
+	if source == "" || id == "" {
 		return nil, fault(errors.New("the event has no source or no id"))
 	}
 	o := &offer{
 		function: offered.Function, version: offered.Version,
 		writer:  writerID(w.config.Cluster, offered.Function, offered.Version),
-		key:     NewKey(offered.Function, offered.Event.Source(), offered.Event.ID()),
+		key:     NewKey(offered.Function, source, id),
 		event:   offered.Event,
 		effects: offered.Effects,
 		ctx:     ctx,
 		done:    make(chan result, 1),
 	}
 	if n := len(offered.Effects.Outputs); n > 0 {
-		o.outputs = make([]event.Event, n)
+		// Only those of the winner become events.
+		o.outputs = make([]functions.EncodedOutput, n)
 		for i, out := range offered.Effects.Outputs {
 			var err error
-			if o.outputs[i], err = out.Event(offered.Function, offered.Event, i); err != nil {
-				return nil, fault(err)
+			if o.outputs[i], err = out.Encode(); err != nil {
+				return nil, fault(fmt.Errorf("output %d, type %q: %w", i, out.Type, err))
 			}
-			o.size += 512 + len(o.outputs[i].DataEncoded)
+			o.size += 512 + len(o.outputs[i].Bytes)
 		}
 	}
 	buf := digestBuffers.Get().(*[]byte)
