@@ -197,6 +197,12 @@ type stage struct {
 
 func newStage(t *testing.T, program string, p place, fate string) *stage {
 	t.Helper()
+	return newStageBehind(t, program, p, fate, func(databaseURL string) string { return databaseURL })
+}
+
+// newStageBehind likewise; the helper reaches the database by another way.
+func newStageBehind(t *testing.T, program string, p place, fate string, by func(databaseURL string) string) *stage {
+	t.Helper()
 	s := &stage{url: pgtest.URL(t), met: make(chan struct{})}
 	if err := sinkwriter.Migrate(t.Context(), s.url); err != nil {
 		t.Fatal(err)
@@ -205,7 +211,7 @@ func newStage(t *testing.T, program string, p place, fate string) *stage {
 	execute(t, s.pool, crash.Tables)
 
 	once := false
-	way := newProxy(t, s.url, func(m *message) pass {
+	way := newProxy(t, by(s.url), func(m *message) pass {
 		if once {
 			return pass{}
 		}

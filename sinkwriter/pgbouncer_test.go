@@ -1,0 +1,156 @@
+package sinkwriter_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/test/pgtest"
+)
+
+// startPgbouncer starts a PgBouncer in transaction mode for a database, and gives
+// the URL that leads through it. Statements are not kept by name, as the next
+// transaction may be on another of its connections.
+func startPgbouncer(t *testing.T, databaseURL string, connections int) string {
+	t.Helper()
+	u, err := url.Parse(databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := pgtest.Dir(t)
+	port, err := local.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := u.User.Password()
+	users := fmt.Sprintf("%q %q\n", u.User.Username(), password)
+	config := fmt.Sprintf(`[databases]
+* = host=%s port=%s
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %d
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = %s
+pool_mode = transaction
+default_pool_size = %d
+max_client_conn = 200
+`, u.Hostname(), u.Port(), port, filepath.Join(dir, "users.txt"), connections)
+	for name, text := range map[string]string{"users.txt": users, "pgbouncer.ini": config} {
+		// Readable for the account that it runs as: it refuses to be root.
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil { //nolint:gosec // the password is this test's
+			t.Fatal(err)
+		}
+	}
+
+	sup, err := local.NewSupervisor(local.SupervisorConfig{LogDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Second)
+		defer cancel()
+		sup.Stop(ctx)
+	})
+	part, err := sup.Start(local.PartConfig{
+		Name: "pgbouncer", Path: pgbouncerPath(t), Args: []string{filepath.Join(dir, "pgbouncer.ini")}, Account: unprivileged(t),
+		Stage: local.StageServers,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Host = "127.0.0.1:" + strconv.Itoa(port)
+	u.RawQuery = "sslmode=disable&default_query_exec_mode=exec"
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		conn, err := pgx.Connect(t.Context(), u.String())
+		if err == nil {
+			_ = conn.Close(t.Context())
+			return u.String()
+		}
+		if time.Now().After(deadline) {
+			log, _ := os.ReadFile(part.LogFile())
+			t.Fatalf("PgBouncer does not answer: %v; its log:\n%s", err, log)
+		}
+	}
+}
+
+func pgbouncerPath(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Fatal("this test needs PgBouncer: hack/install.sh pgbouncer installs it (Debian's package is pgbouncer)")
+	return ""
+}
+
+// unprivileged is whom a server runs as that refuses to be root; nil if we are
+// not.
+func unprivileged(t *testing.T) *local.Account {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	var errs []error
+	for _, name := range []string{"postgres", "nobody"} {
+		u, err := user.Lookup(name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		uid, err := strconv.ParseUint(u.Uid, 10, 32)
+		gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
+		if err == nil && err2 == nil {
+			return &local.Account{UID: uint32(uid), GID: uint32(gid)}
+		}
+	}
+	t.Fatalf("PgBouncer does not run as root, and there is no other account: %v", errors.Join(errs...))
+	return nil
+}
+
+func TestARandomRunThroughPgbouncerLeavesWhatTheModelSays(t *testing.T) {
+	t.Parallel()
+	seed := randomSeed(t)
+	w := newWorld(t, seed, *eventsFlag/2+1, newModelDatabase(t))
+	// Fewer connections than the writers have between them.
+	w.url = startPgbouncer(t, w.url, 3)
+	w.run(t, 2)
+	w.check(t)
+}
+
+func TestAWriterThatIsStoppedBehindPgbouncerHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	program := buildHelper(t)
+	for _, p := range places() {
+		if p.committed || strings.HasPrefix(p.name, "before the") {
+			continue
+		}
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			s := newStageBehind(t, program, p, "stopped", func(databaseURL string) string { return startPgbouncer(t, databaseURL, 3) })
+			s.east.offer(t, "e-1", p.size, false)
+			s.waitUntilMet(t)
+			took, won := s.commitInWest(t, p.size, "e-1", "e-2")
+			t.Logf("the other cluster went on after %s", took.Round(time.Millisecond))
+			if !won {
+				t.Error("the other cluster did not win")
+			}
+			s.goOn()
+			s.east.wants(t, "e-1 lost")
+			s.totals(t, 2)
+		})
+	}
+}
