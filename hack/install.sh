@@ -4,6 +4,7 @@
 #
 #   hack/install.sh postgres      a PostgreSQL server, 15 or newer
 #   hack/install.sh cc            a C compiler, which the race detector needs
+#   hack/install.sh pgbouncer     a connection pooler, which tests commit through
 #
 # No server is left running: Tandem starts its own, on its own data.
 set -eu
@@ -93,11 +94,40 @@ install_cc() {
 	fi
 }
 
-[ "$#" -gt 0 ] || die "say what: postgres, cc"
+have_pgbouncer() {
+	command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ]
+}
+
+# Debian's package starts one; it is told not to, and its service is switched off.
+install_pgbouncer() {
+	if command -v apt-get >/dev/null 2>&1; then
+		say "no PgBouncer here, which tests commit through: installing it with apt-get"
+		as_root apt-get update -q
+		as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -q -y --no-install-recommends pgbouncer
+		if command -v systemctl >/dev/null 2>&1; then
+			as_root systemctl disable --now pgbouncer >/dev/null 2>&1 || true
+		fi
+	elif command -v dnf >/dev/null 2>&1; then
+		say "no PgBouncer here, which tests commit through: installing it with dnf"
+		as_root dnf install -y pgbouncer
+	elif command -v apk >/dev/null 2>&1; then
+		say "no PgBouncer here, which tests commit through: installing it with apk"
+		as_root apk add --no-cache pgbouncer
+	elif command -v brew >/dev/null 2>&1; then
+		say "no PgBouncer here, which tests commit through: installing it with brew"
+		brew install pgbouncer
+	else
+		die "no PgBouncer here, which tests commit through, and none of apt-get, dnf, apk and brew to install it: install it"
+	fi
+	have_pgbouncer || die "PgBouncer was installed, but is neither in PATH nor /usr/sbin/pgbouncer"
+}
+
+[ "$#" -gt 0 ] || die "say what: postgres, cc, pgbouncer"
 for what in "$@"; do
 	case "$what" in
 	postgres) have_postgres || install_postgres ;;
 	cc) command -v "$(go env CC 2>/dev/null || echo cc)" >/dev/null 2>&1 || install_cc ;;
-	*) die "do not know how to install $what: say postgres or cc" ;;
+	pgbouncer) have_pgbouncer || install_pgbouncer ;;
+	*) die "do not know how to install $what: say postgres, cc or pgbouncer" ;;
 	esac
 done
