@@ -21,10 +21,11 @@ const (
 	defaultLedger = 10_000_000
 	quickLedger   = 1_000_000
 
-	// Callers, connections and batch are those with which one and race were
-	// fastest on two cores. Fewer callers leave batches short; with many more,
-	// what is in flight no longer fits the processor's cache.
-	defaultCallers     = 2048
+	// Callers, connections and batch are those with which race was fastest on
+	// two cores. Fewer callers leave batches short. More of them stand in Go's
+	// run queue before a batch that has its claims and wants to go on: with 4096
+	// on a busy machine, some waited for longer than the claim timeout.
+	defaultCallers     = 1024
 	defaultConnections = 2
 	defaultBatch       = 512
 

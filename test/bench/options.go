@@ -46,7 +46,9 @@ smaller machine, give bench and server, which inherits it, two cores:
 An event writes one row of about 200 bytes and emits one output of about 200
 bytes. A cluster is a sinkwriter.Writer with a pool of its own; its callers take
 the events in the order of the stream and call Commit. Outputs are discarded as
-soon as they are to be published. The rate counts distinct events, until every
+soon as they are to be published. What a writer has to try again is said on
+stderr, as nothing goes wrong here on purpose: on a busy machine a batch can
+exceed its claim timeout, which is a rollback. The rate counts distinct events, until every
 cluster has an answer to every offer. By hand a fiftieth of the events is
 enough to know the rate, on tables that stay small, which favours it.
 
