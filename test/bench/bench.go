@@ -16,10 +16,10 @@ import (
 
 const (
 	defaultEvents = 1_000_000
-	quickEvents   = 40_000
+	quickEvents   = 30_000
 	defaultRounds = 5
 	defaultLedger = 10_000_000
-	quickLedger   = 1_000_000
+	quickLedger   = 500_000
 
 	// Callers, connections and batch are those with which race was fastest on
 	// two cores. Fewer callers leave batches short. More of them stand in Go's

@@ -33,8 +33,8 @@ func TestEveryRowIsMeasuredAndItsOutcomeIsRight(t *testing.T) {
 
 	var table strings.Builder
 	file := filepath.Join(t.TempDir(), "table.json")
-	const events = 1200
-	b := newBench(t, &table, "--quick", "--events", "1200", "--ledger", "5000", "--json", file)
+	const events = 1000
+	b := newBench(t, &table, "--quick", "--events", "1000", "--ledger", "5000", "--json", file)
 	if err := b.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}

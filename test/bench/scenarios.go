@@ -31,7 +31,7 @@ type scenario struct {
 var byHandConnections = []int{4, 16, 64}
 
 // byHandEvents is how many events a trial by hand has: enough to know the rate.
-func byHandEvents(events int) int { return max(min(events, 2000), events/50) }
+func byHandEvents(events int) int { return max(min(events, 1000), events/50) }
 
 // Names of rows that others refer to.
 const (
