@@ -152,32 +152,37 @@ func places() []place {
 func TestAWriterThatIsStoppedKilledOrCutOffHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	program := buildHelper(t)
-	for _, p := range places() {
-		for _, fate := range []string{"stopped", "killed", "cut off"} {
-			t.Run(fate+" "+p.name, func(t *testing.T) {
-				t.Parallel()
-				s := newStage(t, program, p, fate)
-				s.east.offer(t, "e-1", p.size, false)
-				s.waitUntilMet(t)
-
-				took, won := s.commitInWest(t, p.size, "e-1", "e-2")
-				t.Logf("the other cluster went on after %s", took.Round(time.Millisecond))
-				if won && p.committed || !won && !p.committed && fate != "cut off" {
-					t.Errorf("the other cluster won: %t", won)
-				}
-				switch {
-				case fate == "killed":
-				case fate == "stopped" && p.committed, fate == "cut off" && !p.committed && !won: // it was quicker to come back
-					s.goOn()
-					s.east.wants(t, "e-1 won")
-				default: // that it had won is not to be known after a cut
-					s.goOn()
-					s.east.wants(t, "e-1 lost")
-				}
-				s.totals(t, 2)
-			})
-		}
+	for _, fate := range []string{"stopped", "killed", "cut off"} {
+		t.Run(fate, func(t *testing.T) {
+			t.Parallel()
+			db := newStageDatabase(t)
+			for _, p := range places() {
+				t.Run(p.name, func(t *testing.T) { meetFate(t, newStage(t, program, db, p, fate), p, fate) })
+			}
+		})
 	}
+}
+
+func meetFate(t *testing.T, s *stage, p place, fate string) {
+	t.Helper()
+	s.east.offer(t, "e-1", p.size, false)
+	s.waitUntilMet(t)
+
+	took, won := s.commitInWest(t, p.size, "e-1", "e-2")
+	t.Logf("%s %s: the other cluster went on after %s", fate, p.name, took.Round(time.Millisecond))
+	if won && p.committed || !won && !p.committed && fate != "cut off" {
+		t.Errorf("the other cluster won: %t", won)
+	}
+	switch {
+	case fate == "killed":
+	case fate == "stopped" && p.committed, fate == "cut off" && !p.committed && !won: // it was quicker to come back
+		s.goOn()
+		s.east.wants(t, "e-1 won")
+	default: // that it had won is not to be known after a cut
+		s.goOn()
+		s.east.wants(t, "e-1 lost")
+	}
+	s.totals(t, 2)
 }
 
 // stage is a database, a helper that is to meet its fate, and a writer of the
@@ -195,23 +200,31 @@ type stage struct {
 	frozen []*proxyConn
 }
 
-func newStage(t *testing.T, program string, p place, fate string) *stage {
+// newStageDatabase gives the URL of a database for one stage after the other.
+func newStageDatabase(t *testing.T) string {
 	t.Helper()
-	return newStageBehind(t, program, p, fate, func(databaseURL string) string { return databaseURL })
-}
-
-// newStageBehind likewise; the helper reaches the database by another way.
-func newStageBehind(t *testing.T, program string, p place, fate string, by func(databaseURL string) string) *stage {
-	t.Helper()
-	s := &stage{url: pgtest.URL(t), met: make(chan struct{})}
-	if err := sinkwriter.Migrate(t.Context(), s.url); err != nil {
+	url := pgtest.URL(t)
+	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
+	execute(t, newPool(t, url), crash.Tables)
+	return url
+}
+
+func newStage(t *testing.T, program, databaseURL string, p place, fate string) *stage {
+	t.Helper()
+	return newStageBehind(t, program, databaseURL, databaseURL, p, fate)
+}
+
+// newStageBehind likewise; the helper has another way to the database.
+func newStageBehind(t *testing.T, program, databaseURL, helpersURL string, p place, fate string) *stage {
+	t.Helper()
+	s := &stage{url: databaseURL, met: make(chan struct{})}
 	s.pool = newPool(t, s.url)
-	execute(t, s.pool, crash.Tables)
+	execute(t, s.pool, `truncate entries, totals, tandem.ledger, tandem.outbox`)
 
 	once := false
-	way := newProxy(t, by(s.url), func(m *message) pass {
+	way := newProxy(t, helpersURL, func(m *message) pass {
 		if once {
 			return pass{}
 		}
@@ -327,19 +340,19 @@ func TestAWaiterThatWasThereBeforeTheStopWaitsNoLonger(t *testing.T) {
 	t.Parallel()
 	program := buildHelper(t)
 	const timeout = 200 * time.Millisecond // of the helper and the waiter
-	for _, before := range []time.Duration{10, 60, 120, 170} {
-		t.Run(fmt.Sprintf("by %d ms", before), func(t *testing.T) {
-			t.Parallel()
+	db := newStageDatabase(t)
+	for _, before := range []time.Duration{10 * time.Millisecond, 60 * time.Millisecond, 120 * time.Millisecond, 170 * time.Millisecond} {
+		t.Run(fmt.Sprintf("by %v", before), func(t *testing.T) {
 			claimed := make(chan struct{})
 			p := place{size: megabyte, meet: func(m *message) (int, bool) {
 				if m.fromServer || m.kind != 'B' || !strings.Contains(m.sql, entryPart) {
 					return 0, false
 				}
 				close(claimed)
-				time.Sleep(before * time.Millisecond)
+				time.Sleep(before)
 				return len(m.text) / 2, true
 			}}
-			s := newStage(t, program, p, "stopped")
+			s := newStage(t, program, db, p, "stopped")
 			s.east.offer(t, "e-1", p.size, false)
 			<-claimed
 			took, won := s.commitInWest(t, p.size, "e-1")
@@ -362,7 +375,7 @@ func TestAWriterThatDoesNotReadItsAnswersHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	program := buildHelper(t)
 	seen := 0
-	s := newStage(t, program, place{meet: func(m *message) (int, bool) {
+	s := newStage(t, program, newStageDatabase(t), place{meet: func(m *message) (int, bool) {
 		if m.fromServer && m.kind == 'D' && len(m.text) > 100_000 {
 			seen++
 		}
@@ -412,10 +425,10 @@ func TestAWriterThatWaitsForARowWhenItIsStoppedOrKilledHoldsUpNobody(t *testing.
 		{"stopped before COMMIT is sent", "stopped", false, commitPlace()},
 		{"killed before COMMIT is sent", "killed", false, commitPlace()},
 	}
+	db := newStageDatabase(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			s := newStage(t, program, tt.place, tt.fate)
+			s := newStage(t, program, db, tt.place, tt.fate)
 			holder := holdRow(t, s.url)
 			s.east.offer(t, "e-1", tt.place.size, false)
 			waitUntilBlocked(t, s.pool)
