@@ -1,0 +1,226 @@
+package cloudevent
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+)
+
+// member is a member of a JSON object, its value as it stands there.
+type member struct {
+	name  string
+	value []byte
+}
+
+// Member is one element of a batch.
+type Member struct {
+	// Event is the event, if Err is nil.
+	Event event.Event
+
+	// Err says why the element is no valid event.
+	Err error
+}
+
+// ReadJSON reads an event in the JSON format 1.0.2. Data that is JSON is kept byte
+// for byte, and with text: the data of the event may be a part of it. What the
+// format implies is said: data without a content type is application/json. Data
+// that is no string though its content type is not JSON is taken as it stands
+// there. The error says why the text is no event.
+func ReadJSON(text []byte, rules Rules) (event.Event, error) {
+	if err := checkJSON(text); err != nil {
+		return event.Event{}, err
+	}
+	s := scanner{text: text}
+	if s.space(); s.text[s.i] != '{' {
+		return event.Event{}, errors.New("want a JSON object")
+	}
+	return s.event(rules)
+}
+
+// ReadBatch reads events in the JSON batch format 1.0.2, as [ReadJSON] does. The
+// error says that the text is no batch; an element that is no event has its own.
+func ReadBatch(text []byte, rules Rules) ([]Member, error) {
+	if err := checkJSON(text); err != nil {
+		return nil, err
+	}
+	s := scanner{text: text}
+	if s.space(); s.text[s.i] != '[' {
+		return nil, errors.New("want a JSON array")
+	}
+	var members []Member
+	for more := s.next(true); more; more = s.next(false) {
+		if s.text[s.i] != '{' {
+			return nil, fmt.Errorf("element %d is not an object", len(members))
+		}
+		object := scanner{text: s.value()}
+		e, err := object.event(rules)
+		members = append(members, Member{Event: e, Err: err})
+	}
+	return members, nil
+}
+
+// event reads the object at which s stands.
+func (s *scanner) event(rules Rules) (event.Event, error) {
+	var space [16]member
+	members := space[:0]
+	version, limit := "", rules.maxAttributes()
+	for m, ok := s.member(true); ok; m, ok = s.member(false) {
+		if len(members) == limit {
+			return event.Event{}, tooMany(limit)
+		}
+		for _, other := range members {
+			if other.name == m.name {
+				return event.Event{}, twice(m.name)
+			}
+		}
+		members = append(members, m)
+		if m.name == "specversion" {
+			var err error
+			if version, err = stringValue(m.value); err != nil {
+				return event.Event{}, fmt.Errorf("specversion: %w", err)
+			}
+		}
+	}
+	if version == "" {
+		return event.Event{}, errors.New("specversion: missing")
+	}
+	a, err := newAttributes(version, rules)
+	if err != nil {
+		return event.Event{}, err
+	}
+
+	var data, base64 []byte
+	for _, m := range members {
+		switch m.name {
+		case "specversion":
+		case "data":
+			data = m.value
+		case "data_base64":
+			base64 = m.value
+		default:
+			if err := a.setJSON(m.name, m.value); err != nil && !rules.Lenient {
+				return event.Event{}, err
+			}
+		}
+	}
+	return a.join(data, base64)
+}
+
+// join gives the event with its data, which is JSON in both cases, or nil.
+func (a *attributes) join(data, base64 []byte) (event.Event, error) {
+	if string(base64) == "null" {
+		base64 = nil
+	}
+	switch {
+	case base64 != nil && a.old:
+		return event.Event{}, errors.New("data_base64: version 0.3 has datacontentencoding instead")
+	case base64 != nil && data != nil:
+		return event.Event{}, errors.New("data: it is there, and data_base64 too")
+	case base64 != nil:
+		text, err := stringValue(base64)
+		if err != nil {
+			return event.Event{}, fmt.Errorf("data_base64: %w", err)
+		}
+		if data, err = decodeBase64([]byte(text)); err != nil {
+			return event.Event{}, err
+		}
+		return a.event(data, true)
+	case data == nil:
+		return a.event(nil, false)
+	}
+	if a.encoding == "" {
+		if a.contentType == "" {
+			// Other content modes imply nothing.
+			a.contentType = event.ApplicationJSON
+			a.context.DataContentType = &a.contentType
+		}
+		if declaresJSON(a.contentType) {
+			return a.event(data, false)
+		}
+	}
+	switch {
+	case string(data) == "null":
+		data = nil
+	case data[0] == '"':
+		text, err := stringValue(data)
+		if err != nil {
+			return event.Event{}, fmt.Errorf("data: %w", err)
+		}
+		data = []byte(text)
+	case a.encoding != "":
+		return event.Event{}, errors.New("data: want a string, since datacontentencoding is base64")
+	}
+	return a.event(data, false)
+}
+
+// setJSON takes an attribute that came as a JSON value. Null is none.
+func (a *attributes) setJSON(name string, value []byte) error {
+	switch value[0] {
+	case '"':
+		text, err := stringValue(value)
+		if err != nil {
+			return fmt.Errorf("%s: %w", clip(name, 64), err)
+		}
+		return a.setText(name, text)
+	case 'n':
+		return nil
+	}
+	switch name {
+	case "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "schemaurl", "datacontentencoding":
+		return fmt.Errorf("%s: want a string", name)
+	}
+	switch value[0] {
+	case 't', 'f':
+		return a.extend(name, value[0] == 't')
+	case '{', '[':
+		return fmt.Errorf("%s: want a string, a number or a boolean", clip(name, 64))
+	}
+	return a.setNumber(name, string(value))
+}
+
+// checkJSON says where text is not JSON in UTF-8.
+func checkJSON(text []byte) error {
+	if !json.Valid(text) {
+		var syntax *json.SyntaxError
+		var any json.RawMessage
+		err := json.Unmarshal(text, &any)
+		switch {
+		case len(text) == 0:
+			return errors.New("it is empty, want JSON")
+		case errors.As(err, &syntax):
+			return fmt.Errorf("it is not JSON: at byte %d: %w", syntax.Offset, err)
+		}
+		return fmt.Errorf("it is not JSON: %w", err)
+	}
+	if !utf8.Valid(text) {
+		return errors.New("it is not UTF-8")
+	}
+	return nil
+}
+
+// stringValue decodes a JSON string that is known to be valid.
+func stringValue(value []byte) (string, error) {
+	if value[0] != '"' {
+		return "", errors.New("want a string")
+	}
+	raw := value[1 : len(value)-1]
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw), nil
+	}
+	var s string
+	if err := json.Unmarshal(value, &s); err != nil {
+		return "", fmt.Errorf("decode string: %w", err)
+	}
+	// A surrogate without its partner decodes to U+FFFD, so that two ids could
+	// become one.
+	if strings.ContainsRune(s, utf8.RuneError) && !strings.ContainsRune(string(raw), utf8.RuneError) &&
+		!strings.Contains(strings.ToLower(string(raw)), `\ufffd`) {
+		return "", errors.New("it has half of a surrogate pair")
+	}
+	return s, nil
+}
