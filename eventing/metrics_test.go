@@ -70,6 +70,12 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 	}
 	stop := run(t, source)
 	f.waitFor(t, 20)
+	// The last acknowledgement and the look at the stream come a moment later.
+	for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(time.Millisecond) {
+		if now := collect(t, reader); now["tandem_source_pending"] == 0 && now["tandem_source_unacknowledged"] == 0 {
+			break
+		}
+	}
 	stop()
 
 	if diff := cmp.Diff(map[string]float64{
