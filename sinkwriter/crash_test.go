@@ -336,7 +336,7 @@ func (s *stage) totals(t *testing.T, events int) {
 // The other cluster may have begun to wait before the fate came: then its wait
 // ends before the one that holds it up is overdue, and the next must not be a
 // whole claim timeout again.
-func TestAWaiterThatWasThereBeforeTheStopWaitsNoLonger(t *testing.T) {
+func TestAWaiterThatWasThereBeforeTheStopWaitsNoLonger(t *testing.T) { //nolint:tparallel // its parts share a database, so they come one after the other
 	t.Parallel()
 	program := buildHelper(t)
 	const timeout = 200 * time.Millisecond // of the helper and the waiter
@@ -410,7 +410,7 @@ func TestAWriterThatDoesNotReadItsAnswersHoldsUpNobody(t *testing.T) {
 	s.totals(t, 1)
 }
 
-func TestAWriterThatWaitsForARowWhenItIsStoppedOrKilledHoldsUpNobody(t *testing.T) {
+func TestAWriterThatWaitsForARowWhenItIsStoppedOrKilledHoldsUpNobody(t *testing.T) { //nolint:tparallel // its parts share a database, so they come one after the other
 	t.Parallel()
 	program := buildHelper(t)
 	tests := []struct {

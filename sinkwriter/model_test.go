@@ -25,7 +25,7 @@ import (
 
 var (
 	seedFlag   = flag.Uint64("seed", 0, "repeat the random run of this seed; 0 for another one each time")
-	eventsFlag = flag.Int("events", 1000, "events of each random run")
+	eventsFlag = flag.Int("events", 500, "events of each random run")
 )
 
 // randomSeed is printed, so that a run can be repeated; goroutines still run as

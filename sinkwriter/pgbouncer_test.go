@@ -131,26 +131,15 @@ func TestARandomRunThroughPgbouncerLeavesWhatTheModelSays(t *testing.T) {
 	w.check(t)
 }
 
-func TestAWriterThatIsStoppedBehindPgbouncerHoldsUpNobody(t *testing.T) {
+func TestAWriterThatIsStoppedBehindPgbouncerHoldsUpNobody(t *testing.T) { //nolint:tparallel // its parts share a database, so they come one after the other
 	t.Parallel()
 	program := buildHelper(t)
+	db := newStageDatabase(t)
+	pooled := startPgbouncer(t, db, 3)
 	for _, p := range places() {
 		if p.committed || strings.HasPrefix(p.name, "before the") {
 			continue
 		}
-		t.Run(p.name, func(t *testing.T) {
-			t.Parallel()
-			s := newStageBehind(t, program, p, "stopped", func(databaseURL string) string { return startPgbouncer(t, databaseURL, 3) })
-			s.east.offer(t, "e-1", p.size, false)
-			s.waitUntilMet(t)
-			took, won := s.commitInWest(t, p.size, "e-1", "e-2")
-			t.Logf("the other cluster went on after %s", took.Round(time.Millisecond))
-			if !won {
-				t.Error("the other cluster did not win")
-			}
-			s.goOn()
-			s.east.wants(t, "e-1 lost")
-			s.totals(t, 2)
-		})
+		t.Run(p.name, func(t *testing.T) { meetFate(t, newStageBehind(t, program, db, pooled, p, "stopped"), p, "stopped") })
 	}
 }

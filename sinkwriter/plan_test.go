@@ -237,33 +237,38 @@ func TestTwoSpellingsOfOneKeyAreOneRow(t *testing.T) {
 		{"domain over citext", "nick", "Ann", "aNN"},
 		{"address", "inet", "10.0.0.1", "10.0.0.1/32"},
 	}
-	for _, k := range keys {
+	pool := newDatabase(t)
+	needCitext(t, pool)
+	execute(t, pool, `create domain nick as citext; create collation "nocase" (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)
+	for i, k := range keys {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
-			pool := newDatabase(t)
-			needCitext(t, pool)
-			execute(t, pool, `create domain nick as citext; create collation "nocase" (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)
+			in := func(table string) string { return fmt.Sprintf("%s_%d", table, i) }
 			for _, table := range []string{"counted", "replaced", "inserted", "deleted", "revived", "twice"} {
-				execute(t, pool, `create table `+table+` (k `+k.column+` primary key, n bigint)`)
+				execute(t, pool, `create table `+in(table)+` (k `+k.column+` primary key, n bigint)`)
 			}
 			one := query[bool](t, pool, fmt.Sprintf(`select $1::text::%[1]s = $2::text::%[1]s`, strings.TrimSuffix(k.column, ` collate "nocase"`)), text(k.a), text(k.b)) ||
 				strings.Contains(k.column, "collate")
 			row := func(key any, n int) functions.Row { return functions.Row{"k": key, "n": n} }
 			key := func(key any) functions.Row { return functions.Row{"k": key} }
-			got := commitTogether(t, pool.Config().ConnString(),
-				write("1", effects(add("counted", key(k.a), functions.Row{"n": 1}))),
-				write("2", effects(add("counted", key(k.b), functions.Row{"n": 2}))),
-				write("3", effects(add("counted", key(k.b), functions.Row{"n": 4}), add("counted", key(k.a), functions.Row{"n": 8}))),
+			offers := []functions.Effects{
+				effects(add(in("counted"), key(k.a), functions.Row{"n": 1})),
+				effects(add(in("counted"), key(k.b), functions.Row{"n": 2})),
+				effects(add(in("counted"), key(k.b), functions.Row{"n": 4}), add(in("counted"), key(k.a), functions.Row{"n": 8})),
 				// The later one stays, in whichever way the keys are sorted.
-				write("4", effects(replace("replaced", row(k.a, 1)), replace("replaced", row(k.b, 2)), replace("replaced", row(k.a, 3)), replace("replaced", row(k.b, 4)))),
-				write("5", effects(insert("inserted", row(k.b, 1)), insert("inserted", row(k.a, 2)))),
-				write("6", effects(insert("deleted", row(k.a, 1)), remove("deleted", key(k.b)))),
-				write("7", effects(insert("revived", row(k.a, 1)), remove("revived", key(k.b)), insert("revived", row(k.a, 3)))),
-				write("8", effects(replace("twice", row(k.b, 1)), replace("twice", row(k.a, 2)))),
-			)
-			for i, o := range got {
+				effects(replace(in("replaced"), row(k.a, 1)), replace(in("replaced"), row(k.b, 2)), replace(in("replaced"), row(k.a, 3)), replace(in("replaced"), row(k.b, 4))),
+				effects(insert(in("inserted"), row(k.b, 1)), insert(in("inserted"), row(k.a, 2))),
+				effects(insert(in("deleted"), row(k.a, 1)), remove(in("deleted"), key(k.b))),
+				effects(insert(in("revived"), row(k.a, 1)), remove(in("revived"), key(k.b)), insert(in("revived"), row(k.a, 3))),
+				effects(replace(in("twice"), row(k.b, 1)), replace(in("twice"), row(k.a, 2))),
+			}
+			var all []sinkwriter.Offer
+			for n, fx := range offers {
+				all = append(all, write(fmt.Sprintf("%d-%d", i, n), fx))
+			}
+			for n, o := range commitTogether(t, pool.Config().ConnString(), all...) {
 				if o.err != nil {
-					t.Errorf("event %d: %v", i+1, o.err)
+					t.Errorf("event %d: %v", n+1, o.err)
 				}
 			}
 			want := map[string]string{"counted": "15", "replaced": "4", "inserted": "1", "deleted": "", "revived": "3", "twice": "2"}
@@ -272,7 +277,7 @@ func TestTwoSpellingsOfOneKeyAreOneRow(t *testing.T) {
 			}
 			state := map[string]string{}
 			for table := range want {
-				state[table] = query[string](t, pool, `select coalesce(string_agg(n::text, ' ' order by n), '') from `+table)
+				state[table] = query[string](t, pool, `select coalesce(string_agg(n::text, ' ' order by n), '') from `+in(table))
 			}
 			if diff := cmp.Diff(want, state); diff != "" {
 				t.Errorf("%v and %v are one key: %t; rows (-want +got):\n%s", k.a, k.b, one, diff)
@@ -301,9 +306,10 @@ func needCitext(t *testing.T, pool *pgxpool.Pool) {
 	}
 }
 
-func TestAnEventsWritesMayDependOnTheirOrder(t *testing.T) {
+func TestAnEventsWritesMayDependOnTheirOrder(t *testing.T) { //nolint:tparallel // its parts share a database, so they come one after the other
 	t.Parallel()
 	const tables = `
+drop table if exists users, tree, children, parents;
 create table users (id text primary key, email text unique);
 create table tree (id text primary key, parent text references tree, n int);
 create table parents (id text primary key);
@@ -353,13 +359,12 @@ insert into children values ('c', 'old');`
 			"b x@example.com|||old|c old",
 		},
 	}
-	for _, tt := range tests {
+	pool := newDatabase(t)
+	for i, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			pool := newDatabase(t)
 			execute(t, pool, tables)
 			w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-			if _, err := w.Commit(t.Context(), write("1", tt.fx)); err != nil {
+			if _, err := w.Commit(t.Context(), write(fmt.Sprint(i), tt.fx)); err != nil {
 				t.Fatal(err)
 			}
 			list := func(table, columns string) string {
