@@ -14,7 +14,7 @@ help: ## Show this.
 .PHONY: run
 run: ## Run PostgreSQL, NATS and two clusters here; ARGS=--help lists the flags.
 	@[ -n "$$DATABASE_URL" ] || hack/install.sh postgres
-	@started=$$(date +%s.%N) && echo building && go build -o .tandem/bin/run ./hack/run && TANDEM_STARTED=$$started exec .tandem/bin/run $(ARGS)
+	@started=$$(date +%s.%N) && echo "building (a minute or two the first time)" && go build -buildvcs=false -o .tandem/bin/run ./hack/run && TANDEM_STARTED=$$started exec .tandem/bin/run $(ARGS)
 
 .PHONY: test
 test: ## Run every test, on real PostgreSQL and real NATS; ARGS go to go test.

@@ -34,7 +34,8 @@ func Build(ctx context.Context, dir string, log io.Writer) (Programs, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Programs{}, fmt.Errorf("build the parts: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator),
+	// Without the version: git tells it only to the owner of the clone.
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", dir+string(filepath.Separator),
 		"./eventing/cmd/source", "./eventing/cmd/ingest", "./hack/serve", "./hack/nats")
 	cmd.Dir = root
 	cmd.Stdout = log
