@@ -2,13 +2,12 @@ package serve
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
 
-	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/tandem-fn/tandem/cloudevent"
 )
 
 // maxReasons bounds how many refused events of a batch are named in an answer.
@@ -19,7 +18,7 @@ const maxReasons = 32
 // trying again: 503 before 500 before 422, and one line for each refused event.
 // What was committed stays so and is found when the batch comes again.
 func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte) {
-	members, err := readBatch(body)
+	members, err := cloudevent.ReadBatch(body, rules(false))
 	if err != nil {
 		h.fail(w, r, withStatus(http.StatusBadRequest, fmt.Errorf("this is no valid batch of CloudEvents: %w", err)))
 		return
@@ -66,36 +65,12 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 
 // handleMember works on one event of a batch. One that is not valid is no reason
 // for 400, since the batch is what was asked for, and it can be read.
-func (h *Handler) handleMember(ctx context.Context, object []byte) error {
-	e, err := readMember(object)
-	if err != nil {
-		err = withStatus(http.StatusUnprocessableEntity, fmt.Errorf("this is no valid CloudEvent: %w", err))
+func (h *Handler) handleMember(ctx context.Context, m cloudevent.Member) error {
+	if m.Err != nil {
+		err := withStatus(http.StatusUnprocessableEntity, fmt.Errorf("this is no valid CloudEvent: %w", m.Err))
 		h.log.unreadable(ctx, err)
 		return err
 	}
-	_, err = h.handle(ctx, e)
+	_, err := h.handle(ctx, m.Event)
 	return err
-}
-
-func readMember(object []byte) (event.Event, error) {
-	return readObject(&scanner{text: object}, false)
-}
-
-// readBatch splits a batch (JSON format 1.0.2, section 4) into its events.
-func readBatch(body []byte) ([][]byte, error) {
-	if err := checkJSON(body); err != nil {
-		return nil, err
-	}
-	s := scanner{text: body}
-	if s.space(); s.text[s.i] != '[' {
-		return nil, errors.New("want a JSON array")
-	}
-	var objects [][]byte
-	for more := s.next(true); more; more = s.next(false) {
-		if s.text[s.i] != '{' {
-			return nil, fmt.Errorf("element %d is not an object", len(objects))
-		}
-		objects = append(objects, s.value())
-	}
-	return objects, nil
 }

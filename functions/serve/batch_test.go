@@ -35,7 +35,7 @@ func TestBatchIsAnsweredWith2xxOnlyIfAllIsCommitted(t *testing.T) {
 		{"one that is not valid", "[" + member("fine", 1) + ",{}]", 422, []string{"event 1: 422 this is no valid CloudEvent: specversion: missing"}, 1},
 		{"one broke its function, which counts for more", "[" + member("rejects", 1) + "," + member("fails", 2) + "," + member("other", 3) + "]", 500, []string{"event 0: 422", "event 1: 500", "event 2: 422"}, 0},
 		{"no array", member("fine", 1), 400, []string{"want a JSON array"}, 0},
-		{"broken array", "[" + member("fine", 1), 400, []string{"the body is not JSON"}, 0},
+		{"broken array", "[" + member("fine", 1), 400, []string{"it is not JSON"}, 0},
 		{"element that is no object", "[" + member("fine", 1) + ",5]", 400, []string{"element 1 is not an object"}, 0},
 	}
 	for _, tt := range tests {

@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/cloudevent"
 )
 
 // Extensions of a dead letter: the first is ours and names the function, the
@@ -31,7 +33,7 @@ const maxDeadLetter = 64 << 20
 // it, nor has the ledger.
 func (h *Handler) serveDeadLetter(w http.ResponseWriter, r *http.Request) {
 	mode, err := contentMode(r)
-	if err == nil && mode == batch {
+	if err == nil && mode == cloudevent.Batch {
 		err = withStatus(http.StatusBadRequest, errors.New("send dead letters one by one"))
 	}
 	if err != nil {

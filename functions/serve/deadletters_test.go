@@ -2,9 +2,11 @@ package serve_test
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -76,6 +78,20 @@ func TestDeadLetterIsKeptWithoutWhatMadeItOne(t *testing.T) {
 	}
 }
 
+func TestDeadLetterWhoseDataIsNotWhatItIsSaidToBeCanBeKept(t *testing.T) {
+	t.Parallel()
+
+	for _, data := range []string{`{"a":`, "\xff", `"\xff"`} {
+		s := &shelf{}
+		server := newServer(t, newHandler(t, &memory{}, serve.Config{DeadLetters: s}))
+		send(t, server.URL+"/dead-letters", data, append(binary("fine", "1"), "content-type: application/json")...).want(t, 204, "")
+		text, err := s.letters[0].Event.MarshalJSON()
+		if err != nil || !json.Valid(text) || !utf8.Valid(text) {
+			t.Errorf("data %q: the event becomes %q, error %v", data, text, err)
+		}
+	}
+}
+
 func TestDeadLetterIsTriedAgainIfItCannotBeKept(t *testing.T) {
 	t.Parallel()
 
@@ -90,7 +106,7 @@ func TestDeadLetterThatIsNoEventIsRefused(t *testing.T) {
 	s := &shelf{}
 	server := newServer(t, newHandler(t, &memory{}, serve.Config{DeadLetters: s}))
 	send(t, server.URL+"/dead-letters", "{}", "content-type: application/json").want(t, 400, "this is no CloudEvent")
-	send(t, server.URL+"/dead-letters", "{", "content-type: application/cloudevents+json").want(t, 400, "the body is not JSON")
+	send(t, server.URL+"/dead-letters", "{", "content-type: application/cloudevents+json").want(t, 400, "it is not JSON")
 	send(t, server.URL+"/dead-letters", "[]", batchType).want(t, 400, "one by one")
 	if len(s.letters) != 0 {
 		t.Errorf("%d were kept", len(s.letters))

@@ -28,9 +28,6 @@
 // So a path or method that does not exist, a fault of whoever set the address, is
 // not held against the event.
 //
-// Messages are read by our own reading of the CloudEvents HTTP binding 1.0.2 and
-// JSON format, and not by the SDK's, because that one does not decode header
-// values, answers 500 to malformed JSON, panics on some of it, drops what follows
-// an empty attribute name, and takes the first of two ids. Events of version 0.3
-// are lifted to 1.0, and times are in UTC, so a function sees one form only.
+// Messages are read by package cloudevent, of version 0.3 too. An event sent here
+// is the same to its function as if it had come through a stream.
 package serve

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/tandem-fn/tandem/cloudevent"
 	"github.com/tandem-fn/tandem/functions"
 )
 
@@ -156,7 +157,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	if mode == batch {
+	if mode == cloudevent.Batch {
 		h.serveBatch(w, r, body)
 		return
 	}

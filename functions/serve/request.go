@@ -7,46 +7,34 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/cloudevent"
 )
 
-// mode is a content mode of the CloudEvents HTTP binding.
-type mode uint8
+// maxName bounds id, source and type, in bytes. They are in the ledger's key, in
+// indexes and in subjects.
+const maxName = 1024
 
-const (
-	binary mode = iota
-	structured
-	batch
-)
+// rules say which events are taken, or which dead letters, which are events that
+// need not be valid in every respect.
+func rules(deadLetter bool) cloudevent.Rules {
+	return cloudevent.Rules{Old: true, MaxName: maxName, Lenient: deadLetter}
+}
 
-// contentMode tells the content mode by the content type (HTTP binding 1.0.2,
-// section 3).
-func contentMode(r *http.Request) (mode, error) {
+// contentMode tells the content mode, or what there is about the body that is not
+// supported.
+func contentMode(r *http.Request) (cloudevent.Mode, error) {
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return 0, withStatus(http.StatusUnsupportedMediaType, fmt.Errorf("content-encoding %q is not supported: send the body as it is", clip(encoding, 64)))
 	}
-	const prefix = "application/cloudevents"
-	contentType := r.Header.Get("Content-Type")
-	if len(contentType) < len(prefix) || !strings.EqualFold(contentType[:len(prefix)], prefix) {
-		return binary, nil
+	mode, err := cloudevent.ModeOf(r.Header.Get("Content-Type"))
+	if err != nil {
+		return 0, withStatus(http.StatusUnsupportedMediaType, err)
 	}
-	mediaType, parameters, _ := strings.Cut(contentType, ";")
-	if i := strings.Index(strings.ToLower(parameters), "charset="); i >= 0 {
-		charset, _, _ := strings.Cut(parameters[i+len("charset="):], ";")
-		charset = strings.Trim(charset, ` "`)
-		if !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "utf8") && !strings.EqualFold(charset, "us-ascii") {
-			return 0, withStatus(http.StatusUnsupportedMediaType, fmt.Errorf("charset %q is not supported: send UTF-8", clip(charset, 64)))
-		}
-	}
-	switch mediaType = strings.ToLower(strings.TrimSpace(mediaType)); mediaType {
-	case event.ApplicationCloudEventsJSON:
-		return structured, nil
-	case event.ApplicationCloudEventsBatchJSON:
-		return batch, nil
-	}
-	return 0, withStatus(http.StatusUnsupportedMediaType, fmt.Errorf("content type %q is not supported: send %s or %s, or the event in headers",
-		clip(mediaType, 64), event.ApplicationCloudEventsJSON, event.ApplicationCloudEventsBatchJSON))
+	return mode, nil
 }
 
 // readBody reads all of a body, of at most limit bytes.
@@ -79,15 +67,19 @@ func tooLarge(limit int64) error {
 }
 
 // readEvent reads the one event of a request that is not a batch. Body is kept.
-func readEvent(m mode, header http.Header, body []byte, lenient bool) (e event.Event, err error) {
-	if m == structured {
-		e, err = readStructured(body, lenient)
-	} else {
-		e, err = readBinary(header, body, lenient)
+func readEvent(m cloudevent.Mode, header http.Header, body []byte, deadLetter bool) (e event.Event, err error) {
+	switch {
+	case m == cloudevent.Structured:
+		e, err = cloudevent.ReadJSON(body, rules(deadLetter))
+	case header["Ce-Datacontenttype"] != nil && !deadLetter:
+		// HTTP binding 1.0.2, section 3.1.1.
+		err = errors.New("header ce-datacontenttype: it does not exist, send content-type")
+	default:
+		e, err = cloudevent.ReadBinary(header, body, rules(deadLetter))
 	}
 	switch {
-	case errors.Is(err, errNoEvent):
-		return event.Event{}, withStatus(http.StatusUnsupportedMediaType, err)
+	case errors.Is(err, cloudevent.ErrNone):
+		return event.Event{}, withStatus(http.StatusUnsupportedMediaType, fmt.Errorf("this is no CloudEvent: %w", err))
 	case err != nil:
 		return event.Event{}, withStatus(http.StatusBadRequest, fmt.Errorf("this is no valid CloudEvent: %w", err))
 	}
@@ -104,4 +96,15 @@ func shakeHands(w http.ResponseWriter, r *http.Request) {
 		header.Set("WebHook-Allowed-Rate", "*")
 	}
 	w.WriteHeader(http.StatusOK)
+}
+
+// clip bounds text that an answer quotes.
+func clip(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	for limit > 0 && !utf8.RuneStart(s[limit]) {
+		limit--
+	}
+	return s[:limit] + "…"
 }
