@@ -55,7 +55,8 @@ type DeadLetter struct {
 	// Code is the status that the last try was answered with; 0 if unknown.
 	Code int
 
-	// Reason is the body of that answer; empty if unknown.
+	// Reason is the body of that answer, without white space around it; empty if
+	// unknown.
 	Reason string
 }
 

@@ -89,6 +89,7 @@ func (h *Handler) deadLetter(e event.Event) DeadLetter {
 	if text, err := base64.StdEncoding.DecodeString(letter.Reason); err == nil && utf8.Valid(text) {
 		letter.Reason = strings.ReplaceAll(string(text), "\x00", "\ufffd")
 	}
+	letter.Reason = strings.TrimSpace(letter.Reason) // a body ends with its line
 	for _, name := range []string{extFunction, extDestination, extCode, extData} {
 		delete(extensions, name)
 	}

@@ -33,7 +33,7 @@ func TestDeadLetterIsKeptWithoutWhatMadeItOne(t *testing.T) {
 			body: `{"a":1}`,
 			headers: append(binary("fine", "1"), "ce-tandemfunction: flights", "ce-knativeerrordest: http://flights",
 				"ce-knativeerrorcode: 422", "ce-knativeerrordata: "+reason, "ce-tenant: acme"),
-			want: kept{Function: "flights", Source: "/tests", ID: "1", Data: `{"a":1}`, Reason: "function flights: origin: missing\n", Code: 422, Extensions: map[string]any{"tenant": "acme"}},
+			want: kept{Function: "flights", Source: "/tests", ID: "1", Data: `{"a":1}`, Reason: "function flights: origin: missing", Code: 422, Extensions: map[string]any{"tenant": "acme"}},
 		},
 		{
 			name:    "in one piece, with a number for the code",
