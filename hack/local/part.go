@@ -61,6 +61,10 @@ type PartConfig struct {
 	// Before, if set, is called before each start but the first; it may wait.
 	// It gives up when its context is done.
 	Before func(context.Context)
+
+	// After, if set, is called when the part has been stopped for ever, to end
+	// what took the process's place. It is done soon, at once if its context is.
+	After func(context.Context)
 }
 
 func (c PartConfig) withDefaults() PartConfig {
@@ -178,6 +182,9 @@ func (p *Part) Kill(sig syscall.Signal) error {
 func (p *Part) Stop(ctx context.Context) {
 	p.hold()
 	defer p.sup.remove(p)
+	if p.cfg.After != nil {
+		defer p.cfg.After(ctx)
+	}
 
 	for _, sig := range p.cfg.StopSignals {
 		_ = p.Kill(sig) // gone already is what we want

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -205,7 +206,7 @@ func withoutPG(env []string) []string {
 // file that a dead server left is removed: its number may belong to another
 // process by now, and then PostgreSQL would refuse to start.
 func (d *pgData) waitUntilFree(ctx context.Context) error {
-	tick := time.NewTicker(200 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		pid := d.serverPid()
@@ -217,6 +218,20 @@ func (d *pgData) waitUntilFree(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("another PostgreSQL (pid %d) works on %s: stop it with pg_ctl -D %s stop", pid, d.dir, d.dir)
 		}
+	}
+}
+
+// end ends a server that is not our child, if one works on the data.
+func (d *pgData) end(ctx context.Context, grace time.Duration) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGKILL} {
+		pid := d.serverPid()
+		if pid == 0 {
+			return
+		}
+		_ = syscall.Kill(pid, sig) // gone already is what we want
+		wait, cancel := context.WithTimeout(ctx, grace)
+		_ = d.waitUntilFree(wait)
+		cancel()
 	}
 }
 

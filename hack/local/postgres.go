@@ -70,6 +70,9 @@ func (c PostgresConfig) withDefaults() PostgresConfig {
 	if c.Database == "" {
 		c.Database = "tandem"
 	}
+	if c.Grace == 0 {
+		c.Grace = defaultGrace
+	}
 	if c.StartTimeout == 0 {
 		c.StartTimeout = time.Minute
 	}
@@ -179,6 +182,7 @@ func (p *Postgres) describe() PartConfig {
 		DeathSignal: syscall.SIGQUIT,
 		// Somebody may have taken the server over, with pg_ctl restart.
 		Before: func(ctx context.Context) { _ = p.data.waitUntilFree(ctx) },
+		After:  func(ctx context.Context) { p.data.end(ctx, p.cfg.Grace) },
 	}
 }
 
@@ -190,6 +194,9 @@ func (p *Postgres) Port() int { return p.cfg.Port }
 
 // DataDir is the server's data folder, with symbolic links resolved.
 func (p *Postgres) DataDir() string { return p.data.dir }
+
+// BinDir is the folder of the server's programs, pg_ctl among them.
+func (p *Postgres) BinDir() string { return p.bin.dir }
 
 // Version is the server's major version, at least [MinPostgres].
 func (p *Postgres) Version() int { return p.bin.major }

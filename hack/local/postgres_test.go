@@ -6,9 +6,11 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -160,6 +162,29 @@ func TestPostgresComesBackAfterKillAndCrash(t *testing.T) {
 		_ = conn.Close(t.Context())
 		return true
 	})
+}
+
+func TestPostgresThatSomebodyElseRestartedEndsToo(t *testing.T) {
+	t.Parallel()
+
+	sup := newSupervisor(t, local.SupervisorConfig{RestartDelay: 2 * time.Second})
+	p := startPostgres(t, sup, local.PostgresConfig{Dir: openDir(t)})
+	cmd := exec.CommandContext(t.Context(), p.BinDir()+"/pg_ctl", "-D", p.DataDir(), "-m", "immediate", "-w", "-l", "/dev/null", "restart")
+	cmd.Dir = p.DataDir()
+	if info, err := os.Stat(p.DataDir()); err == nil && os.Geteuid() == 0 {
+		owner := info.Sys().(*syscall.Stat_t)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
+	}
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if got := query[int](t, p.URL(), "select 7"); got != 7 || p.Part().Pid() != 0 {
+		t.Errorf("select 7 is %d, our own process is %d; want that the other one answers", got, p.Part().Pid())
+	}
+	sup.Stop(t.Context())
+	if _, err := os.Stat(filepath.Join(p.DataDir(), "postmaster.pid")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the other one is still there: %v", err)
+	}
 }
 
 func TestPostgresGoesWhereItsAccountCanEnter(t *testing.T) {

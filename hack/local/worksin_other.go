@@ -3,13 +3,18 @@
 package local
 
 import (
-	"errors"
-	"syscall"
+	"context"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
 )
 
-// worksIn says whether the process is alive: what it works on only Linux tells
-// without asking another program.
-func worksIn(pid int, _ string) bool {
-	err := syscall.Kill(pid, 0)
-	return err == nil || errors.Is(err, syscall.EPERM)
+// worksIn says whether a process is a PostgreSQL server that was told to work on
+// dir.
+func worksIn(pid int, dir string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "ps", "-ww", "-o", "command=", "-p", strconv.Itoa(pid)).Output()
+	return err == nil && strings.Contains(string(out), "postgres") && strings.Contains(string(out), dir)
 }
