@@ -13,7 +13,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
-	"github.com/tandem-fn/tandem/eventing/internal/attributes"
+	"github.com/tandem-fn/tandem/cloudevent"
 )
 
 // IngestConfig sets up [NewIngest]. A field left at zero takes the default named
@@ -140,33 +140,8 @@ func decodeRequest(w http.ResponseWriter, r *http.Request, limit int64) (event.E
 	if err != nil {
 		return event.Event{}, fmt.Errorf("read body: %w", err)
 	}
-	contentType := r.Header.Get("Content-Type")
-	if attributes.IsStructured(contentType) {
-		return attributes.Structured(contentType, body)
-	}
-
-	var b attributes.Builder
-	for name, values := range r.Header {
-		attribute, ours := strings.CutPrefix(name, "Ce-")
-		if !ours {
-			continue
-		}
-		for _, value := range values {
-			if err := b.Set(strings.ToLower(attribute), value); err != nil {
-				return event.Event{}, fmt.Errorf("no CloudEvent: header ce-%w", err)
-			}
-		}
-	}
-	if contentType != "" {
-		if err := b.SetContentType(contentType); err != nil {
-			return event.Event{}, fmt.Errorf("no CloudEvent: %w", err)
-		}
-	}
-	e, err := b.Event(body)
-	switch {
-	case errors.Is(err, attributes.ErrNoVersion):
-		return event.Event{}, errors.New("no CloudEvent: send the header ce-specversion: 1.0 and the attributes as ce- headers, or the content type application/cloudevents+json")
-	case err != nil:
+	e, err := cloudevent.Read(r.Header.Get("Content-Type"), r.Header, body, cloudevent.Rules{})
+	if err != nil {
 		return event.Event{}, fmt.Errorf("no CloudEvent: %w", err)
 	}
 	return e, nil

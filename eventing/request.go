@@ -14,7 +14,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
-	"github.com/tandem-fn/tandem/eventing/internal/attributes"
+	"github.com/tandem-fn/tandem/cloudevent"
 )
 
 const (
@@ -64,20 +64,14 @@ type request struct {
 }
 
 func encode(e event.Event) (*request, error) {
-	header := make(http.Header, 8)
-	err := attributes.Each(e, func(name, value string) {
-		header[headerName(name)] = []string{attributes.Escape(value)}
-	})
+	header, body, err := cloudevent.WriteBinary(e, headerName)
 	if err != nil {
 		return nil, err
-	}
-	if contentType := e.DataContentType(); contentType != "" {
-		header["Content-Type"] = []string{contentType}
 	}
 	// A repeated event does no harm. The empty list tells net/http so, which
 	// then replaces a connection that was closed while idle by itself.
 	header["Idempotency-Key"] = nil
-	return &request{event: e, header: header, body: e.Data()}, nil
+	return &request{event: e, header: header, body: body}, nil
 }
 
 // headerName is the canonical header of an attribute. The switch spares the
@@ -96,6 +90,8 @@ func headerName(attribute string) string {
 		return "Ce-Subject"
 	case "time":
 		return "Ce-Time"
+	case "datacontenttype":
+		return "Content-Type"
 	}
 	return textproto.CanonicalMIMEHeaderKey("Ce-" + attribute)
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/nats-io/nats.go"
 
-	"github.com/tandem-fn/tandem/eventing/internal/attributes"
+	"github.com/tandem-fn/tandem/cloudevent"
 )
 
 const (
@@ -22,29 +22,54 @@ const (
 // name, percent-encoded, but for datacontenttype, which is "content-type" and as it
 // is. The error says why e is no CloudEvent. The data is e's own.
 func Encode(e event.Event) (nats.Header, []byte, error) {
-	if err := attributes.Check(e); err != nil {
-		return nil, nil, fmt.Errorf("encode event for NATS: %w", err)
-	}
-	header := make(nats.Header, 8)
-	err := attributes.Each(e, func(name, value string) {
-		header[attributePrefix+name] = []string{attributes.Escape(value)}
-	})
+	err := cloudevent.Check(e)
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode event for NATS: %w", err)
 	}
-	if contentType := e.DataContentType(); contentType != "" {
-		header[contentTypeHeader] = []string{contentType}
+	header, data, err := cloudevent.WriteBinary(e, headerName)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode event for NATS: %w", err)
 	}
-	return header, e.Data(), nil
+	return header, data, nil
 }
 
-// Decode reads a CloudEvent from a message in either content mode of the NATS
-// binding. Names of headers are taken in any case. In binary mode
-// ce-datacontenttype is as good as content-type. A message with neither content
-// type nor attributes is structured if its data is a CloudEvent in JSON, which is
-// how the binding was before NATS had headers. The error says why the message is
-// no CloudEvent. The event keeps data.
+// headerName is the header of an attribute. The switch spares the usual ones a new
+// string.
+func headerName(attribute string) string {
+	switch attribute {
+	case "specversion":
+		return attributePrefix + "specversion"
+	case "id":
+		return attributePrefix + "id"
+	case "source":
+		return attributePrefix + "source"
+	case "type":
+		return attributePrefix + "type"
+	case "subject":
+		return attributePrefix + "subject"
+	case "time":
+		return attributePrefix + "time"
+	case "datacontenttype":
+		return contentTypeHeader
+	}
+	return attributePrefix + attribute
+}
+
+// Decode reads a CloudEvent 1.0 from a message in either content mode of the NATS
+// binding, as package cloudevent does. Names of headers are taken in any case. In
+// binary mode ce-datacontenttype is as good as content-type. A message with neither
+// content type nor attributes is structured if its data is a CloudEvent in JSON,
+// which is how the binding was before NATS had headers. The error says why the
+// message is no CloudEvent. The event keeps data.
 func Decode(header nats.Header, data []byte) (event.Event, error) {
+	e, err := decode(header, data)
+	if err != nil {
+		return event.Event{}, fmt.Errorf("no CloudEvent: %w", err)
+	}
+	return e, nil
+}
+
+func decode(header nats.Header, data []byte) (event.Event, error) {
 	// What comes first out of the map must not matter: all clusters have to read
 	// the same.
 	var contentTypes []string
@@ -57,37 +82,13 @@ func Decode(header nats.Header, data []byte) (event.Event, error) {
 	}
 	switch {
 	case len(contentTypes) > 1:
-		return event.Event{}, errors.New("no CloudEvent: header content-type: given more than once")
-	case len(contentTypes) == 1 && attributes.IsStructured(contentTypes[0]):
-		return attributes.Structured(contentTypes[0], data)
-	case len(contentTypes) == 0 && !binary && mayBeJSON(data):
-		return attributes.JSON(data)
+		return event.Event{}, errors.New("header content-type: it is there more than once")
+	case len(contentTypes) == 1:
+		return cloudevent.Read(contentTypes[0], header, data, cloudevent.Rules{})
+	case !binary && mayBeJSON(data):
+		return cloudevent.ReadJSON(data, cloudevent.Rules{})
 	}
-
-	var b attributes.Builder
-	for _, contentType := range contentTypes {
-		if err := b.SetContentType(contentType); err != nil {
-			return event.Event{}, fmt.Errorf("no CloudEvent: %w", err)
-		}
-	}
-	for name, values := range header {
-		if !isAttribute(name) {
-			continue
-		}
-		for _, value := range values {
-			if err := b.Set(strings.ToLower(name[len(attributePrefix):]), value); err != nil {
-				return event.Event{}, fmt.Errorf("no CloudEvent: header %s%w", attributePrefix, err)
-			}
-		}
-	}
-	e, err := b.Event(data)
-	switch {
-	case errors.Is(err, attributes.ErrNoVersion):
-		return event.Event{}, errors.New("no CloudEvent: neither header ce-specversion nor content type application/cloudevents+json")
-	case err != nil:
-		return event.Event{}, fmt.Errorf("no CloudEvent: %w", err)
-	}
-	return e, nil
+	return cloudevent.ReadBinary(header, data, cloudevent.Rules{})
 }
 
 func isAttribute(header string) bool {

@@ -13,8 +13,8 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tandem-fn/tandem/cloudevent"
 	"github.com/tandem-fn/tandem/eventing"
-	"github.com/tandem-fn/tandem/eventing/internal/attributes"
 )
 
 // pullWait bounds one request for messages. The server forgets it a little
@@ -130,29 +130,30 @@ func (m *message) foreign() event.Event {
 	}
 	source, id := origin.Identity(m.msg.Subject(), header, m.msg.Data())
 
-	var b attributes.Builder
-	set := func(name, value string) {
-		// These are valid; what is not stays away.
-		_ = b.Set(name, attributes.Escape(value))
+	c := &event.EventContextV1{
+		ID:   id,
+		Type: eventing.MessageType,
+		Time: &types.Timestamp{Time: m.Arrived().UTC()},
 	}
-	set("specversion", event.CloudEventsVersionV1)
-	set("id", id)
-	set("source", source)
-	set("type", eventing.MessageType)
-	set("time", types.FormatTime(m.Arrived()))
-	if attributes.CheckString(m.msg.Subject()) == nil {
-		set("subject", m.msg.Subject())
+	if uri := types.ParseURIRef(source); uri != nil {
+		c.Source = *uri
+	}
+	if subject := m.msg.Subject(); subject != "" && cloudevent.CheckText(subject) == nil {
+		c.Subject = &subject
 	}
 	contentType := header.Get(contentTypeHeader)
 	if contentType == "" {
 		contentType = header.Get("Content-Type")
 	}
-	if !attributes.IsContentType(contentType) {
+	if cloudevent.CheckContentType(contentType) != nil {
 		contentType = "application/octet-stream"
 	}
-	_ = b.SetContentType(contentType)
-	e, err := b.Event(m.msg.Data())
-	if err != nil {
+	c.DataContentType = &contentType
+	e := event.Event{Context: c}
+	if data := m.msg.Data(); len(data) > 0 {
+		e.DataEncoded, e.DataBase64 = data, true
+	}
+	if err := cloudevent.Check(e); err != nil {
 		// Only a name of a stream that NATS does not allow leads here.
 		panic("jetstream: event made of a message is invalid: " + err.Error())
 	}
