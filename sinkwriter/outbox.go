@@ -3,7 +3,6 @@ package sinkwriter
 import (
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -14,6 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/sethvargo/go-retry"
+
+	"github.com/tandem-fn/tandem/cloudevent"
 )
 
 const (
@@ -237,12 +238,17 @@ func (b *Outbox) Relay(ctx context.Context, publish func(context.Context, []even
 	var id int64
 	var text []byte
 	if _, err := pgx.ForEachRow(rows, []any{&id, &text}, func() error {
-		var batch []event.Event
-		if err := json.Unmarshal(text, &batch); err != nil {
+		batch, err := cloudevent.ReadBatch(text, cloudevent.Rules{})
+		if err != nil {
 			return fmt.Errorf("outbox row %d: %w", id, err)
 		}
+		for i, m := range batch {
+			if m.Err != nil {
+				return fmt.Errorf("outbox row %d, event %d: %w", id, i, m.Err)
+			}
+			events = append(events, m.Event)
+		}
 		ids = append(ids, id)
-		events = append(events, batch...)
 		return nil
 	}); err != nil {
 		return 0, fmt.Errorf("take over overdue outputs: %w", err)
