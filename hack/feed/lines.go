@@ -9,9 +9,8 @@ import (
 	"iter"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/nats-io/nats.go"
 
-	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/cloudevent"
 )
 
 // maxLineBytes is well above what a stream takes as one message.
@@ -88,6 +87,5 @@ func decodeLine(line []byte) (event.Event, error) {
 	if len(line) == 0 {
 		return event.Event{}, nil
 	}
-	header := nats.Header{"content-type": []string{event.ApplicationCloudEventsJSON}}
-	return jetstream.Decode(header, line)
+	return cloudevent.ReadJSON(line, cloudevent.Rules{})
 }
