@@ -1,0 +1,92 @@
+package sinkwriter_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+// A consumer without Knative. It runs in two data centres on the same stream, and
+// each order is stored, counted and announced once.
+func Example() {
+	ctx := context.Background()
+
+	// Once, with every deployment: the ledger, and your own tables from a folder
+	// of .sql files.
+	url := os.Getenv("DATABASE_URL")
+	if err := sinkwriter.Migrate(ctx, url, sinkwriter.MigrationSet{Name: "orders", Files: os.DirFS("migrations")}); err != nil {
+		fmt.Println(err)
+		return
+	}
+	pool, err := pgxpool.New(ctx, url)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer pool.Close()
+	writer, err := sinkwriter.New(pool, sinkwriter.Config{
+		Cluster:   "east", // "west" in the other one
+		Publisher: nil,    // what sends outputs to your stream; without it a relay does
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := writer.Close(ctx); err != nil {
+			fmt.Println(err)
+		}
+	}()
+
+	// For each message, from as many goroutines as you like: they share
+	// transactions. Acknowledge the message only if handle returns nil.
+	handle := func(ctx context.Context, e event.Event) error {
+		var order struct {
+			Customer string `json:"customer"`
+			Cents    int64  `json:"cents"`
+		}
+		if err := json.Unmarshal(e.Data(), &order); err != nil {
+			return functions.Reject(err)
+		}
+		var fx functions.Effects
+		fx.Insert("orders", functions.Row{"id": e.ID(), "customer": order.Customer, "cents": order.Cents})
+		fx.Add("customers", functions.Row{"customer": order.Customer}, functions.Row{"orders": 1, "cents": order.Cents})
+		fx.Emit(functions.Output{Type: "com.example.order.stored", Subject: e.ID(), Data: order})
+
+		receipt, err := writer.Commit(ctx, sinkwriter.Offer{Function: "orders", Version: "1", Event: e, Effects: fx})
+		if rejected := new(functions.RejectError); errors.As(err, &rejected) {
+			return nil // it can never work: put it aside instead of trying again
+		}
+		if err != nil {
+			return err // deliver it again
+		}
+		_ = receipt.Won // or the other cluster was faster: it is handled either way
+		return nil
+	}
+	_ = handle
+}
+
+// Any SQL, once for each key.
+func ExampleWriter_Once() {
+	var writer *sinkwriter.Writer // as in the package's example
+	ctx := context.Background()
+
+	key := sinkwriter.NewKey("invoices", "/shop", "order-17")
+	won, err := writer.Once(ctx, key, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `insert into invoices (order_id, number) select $1, coalesce(max(number), 0) + 1 from invoices`, "order-17")
+		return err
+	})
+	fmt.Println(won, err)
+}
