@@ -6,6 +6,8 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tandem-fn/tandem/cloudevent"
 )
 
 const deadLetterSQL = `insert into tandem.dead_letter as d (function, source, id, cluster, type, code, reason, event)
@@ -34,7 +36,7 @@ func NewDeadLetters(pool *pgxpool.Pool, cluster string) *DeadLetters {
 // and the reason, of which the first 4,096 bytes count. The same event again
 // replaces code and reason and is counted.
 func (d *DeadLetters) Save(ctx context.Context, function string, e event.Event, code int, reason string) error {
-	text, err := e.MarshalJSON()
+	text, err := cloudevent.AppendJSON(nil, e)
 	if err != nil {
 		return fmt.Errorf("save dead letter of function %s: %w", function, err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tandem-fn/tandem/cloudevent"
 	"github.com/tandem-fn/tandem/functions/serve"
 )
 
@@ -85,7 +86,7 @@ func TestDeadLetterWhoseDataIsNotWhatItIsSaidToBeCanBeKept(t *testing.T) {
 		s := &shelf{}
 		server := newServer(t, newHandler(t, &memory{}, serve.Config{DeadLetters: s}))
 		send(t, server.URL+"/dead-letters", data, append(binary("fine", "1"), "content-type: application/json")...).want(t, 204, "")
-		text, err := s.letters[0].Event.MarshalJSON()
+		text, err := cloudevent.AppendJSON(nil, s.letters[0].Event)
 		if err != nil || !json.Valid(text) || !utf8.Valid(text) {
 			t.Errorf("data %q: the event becomes %q, error %v", data, text, err)
 		}
