@@ -10,6 +10,7 @@
 --         come again.
 
 create table flights (
+    source      text      not null,
     flight_id   text      not null,
     departed_at timestamp not null,
     origin      text      not null,
@@ -17,11 +18,13 @@ create table flights (
     distance    integer   not null,
     delay       integer   not null,
 
-    constraint flights_pkey primary key (flight_id)
+    constraint flights_pkey primary key (flight_id, source)
 );
 
 comment on table flights is
-    'one row a departure; the first event with its id wins';
+    'one row a departure; the first event with its source and id wins';
+comment on column flights.source is
+    'source of the event: an id alone may be used by another source, too';
 comment on column flights.flight_id is
     'id of the event';
 comment on column flights.departed_at is

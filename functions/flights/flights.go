@@ -76,6 +76,7 @@ func handle(_ context.Context, e event.Event) (functions.Effects, error) {
 	}
 	var fx functions.Effects
 	fx.Insert("flights", functions.Row{
+		"source":      e.Source(),
 		"flight_id":   e.ID(),
 		"departed_at": departedAt,
 		"origin":      *d.Origin,

@@ -93,7 +93,7 @@ func ReadTables(ctx context.Context, pool *pgxpool.Pool) (Outcome, error) {
 		if o.Rows, err = readTotals(ctx, tx, flightTotals+" group by origin"); err != nil {
 			return err
 		}
-		if o.Own, err = readTotals(ctx, tx, flightTotals+` where flight_id !~ '^flight-2001-\d{6}$' group by origin`); err != nil {
+		if o.Own, err = readTotals(ctx, tx, flightTotals+" where source <> '"+feed.FlightSource+"' group by origin"); err != nil {
 			return err
 		}
 		o.Airports, err = readTotals(ctx, tx, "select airport, flights, delay_minutes, 0::bigint from airports")
