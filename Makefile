@@ -23,7 +23,6 @@ test: ## Run every test, on real PostgreSQL and real NATS; ARGS go to go test.
 
 .PHONY: lint
 lint: $(LINT) ## Look for faults and for what is not in house style.
-	go vet ./...
 	$(LINT) run ./...
 
 .PHONY: build
