@@ -18,7 +18,9 @@ import (
 )
 
 const (
-	beginSQL  = "begin isolation level read committed read write"
+	// Not "read write": a standby refuses that as a feature it lacks, rather than
+	// for being read-only.
+	beginSQL  = "begin isolation level read committed"
 	commitSQL = "commit"
 
 	// The claim. Keys come sorted and from a plain unnest, which keeps their
@@ -338,6 +340,10 @@ func (w *Writer) after(ctx context.Context, s *session, err error) (next time.Du
 		return time.Duration(remaining) * time.Millisecond
 	case "23503":
 		w.catalog.forget() // the foreign key may be newer than what we know
+	case "25006": // read-only: a new connection may find the new primary
+		ctx, cancel := context.WithTimeout(context.Background(), w.config.ClaimTimeout)
+		defer cancel()
+		_ = s.conn.Conn().Close(ctx)
 	case "42P01", "42703", "0A000", "42804", "42P10", "26000", "08P01", "XX000":
 		// The tables are not what we believed, or neither are the statements
 		// that the server keeps for us.

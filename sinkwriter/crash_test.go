@@ -429,7 +429,7 @@ func TestAWriterThatWaitsForARowWhenItIsStoppedOrKilledHoldsUpNobody(t *testing.
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newStage(t, program, db, tt.place, tt.fate)
-			holder := holdRow(t, s.url)
+			holder := holdRow(t, s.url, `update totals set n = n`)
 			s.east.offer(t, "e-1", tt.place.size, false)
 			waitUntilBlocked(t, s.pool)
 			if tt.committed { // no message tells: it is waiting
@@ -459,16 +459,16 @@ func commitPlace() place {
 	panic("there is no such place")
 }
 
-// holdRow locks the row that all events write to, in a statement that goes on, so
+// holdRow locks what a statement locks, in a transaction that goes on, so
 // that nobody takes it for one that hangs. It gives what ends it.
-func holdRow(t *testing.T, databaseURL string) func() {
+func holdRow(t *testing.T, databaseURL, lock string) func() {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), databaseURL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
-	if _, err := conn.Exec(t.Context(), `begin; update totals set n = n`); err != nil {
+	if _, err := conn.Exec(t.Context(), `begin; `+lock); err != nil {
 		t.Fatal(err)
 	}
 	var pid int

@@ -50,7 +50,7 @@ func (w *Writer) Once(ctx context.Context, key Key, fn func(pgx.Tx) error) (won 
 }
 
 func (w *Writer) once(ctx context.Context, s *session, key Key, fn func(pgx.Tx) error) (bool, error) {
-	tx, err := s.conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite})
+	tx, err := s.conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 	if err != nil {
 		return false, fmt.Errorf("claim %s: %w", key, err)
 	}

@@ -1,0 +1,141 @@
+package sinkwriter_test
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/test/pgtest"
+)
+
+// trap is a value that panics when it is encoded.
+type trap struct{ text string }
+
+func (trap) Value() (driver.Value, error) { panic("sprung") }
+
+func (t trap) MarshalJSON() ([]byte, error) { return []byte(`"` + t.text + `"`), nil }
+
+func TestAPanicLeavesNoClaimAndHarmsNobodyElse(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	offers := []sinkwriter.Offer{order("trap", 1)}
+	offers[0].Effects.Writes[0].Row["note"] = nil
+	offers[0].Effects.Writes[0].Row["placed"] = trap{"x"}
+	for i := range 20 {
+		offers = append(offers, order(fmt.Sprint("good-", i), 1))
+	}
+	got := commitTogether(t, pool.Config().ConnString(), offers...)
+	for i, o := range got {
+		if i == 0 && o.fault() != "function" || i > 0 && (o.err != nil || !o.receipt.Won) {
+			t.Errorf("offer %d: %+v, %v", i, o.receipt, o.err)
+		}
+	}
+	if n := query[int](t, pool, `select count(*) from tandem.ledger where key = tandem.key('orders', '/test', 'trap')`); n != 0 {
+		t.Error("the one that panicked is in the ledger")
+	}
+	if n := query[int](t, pool, `select orders from totals`); n != 20 {
+		t.Errorf("%d orders, want 20", n)
+	}
+}
+
+func TestAnOfferThatNobodyWaitsForLeavesNoClaimBehind(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east", Connections: 1})
+	release := holdTotals(t, pool.Config().ConnString())
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	all.Go(func() {
+		if _, err := w.Commit(ctx, order("o-1", 1)); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want the context's", err)
+		}
+	})
+	waitUntilBlocked(t, pool)
+	cancel()
+	all.Wait()
+	release()
+	// Whether it was committed is not to be known; it must be one or the other.
+	r, err := w.Commit(t.Context(), order("o-1", 1))
+	if err != nil || r.Diverged {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if got := query[string](t, pool, `select format('%s %s', (select count(*) from tandem.ledger), (select orders from totals where region = 'north'))`); got != "1 1" {
+		t.Errorf("ledger and total: %s", got)
+	}
+}
+
+// holdTotals locks the row that all orders add to, and gives what ends that.
+func holdTotals(t *testing.T, databaseURL string) func() {
+	t.Helper()
+	execute(t, newPool(t, databaseURL), `insert into totals values ('north', 0, 0) on conflict do nothing`)
+	return holdRow(t, databaseURL, `update totals set orders = orders where region = 'north'`)
+}
+
+// A primary that becomes a standby, and a standby that becomes the primary.
+func TestACommitWaitsWhileTheDatabaseIsReadOnly(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Server(t)
+	if err := sinkwriter.Migrate(t.Context(), server.URL()); err != nil {
+		t.Fatal(err)
+	}
+	pool := newPool(t, server.URL())
+	execute(t, pool, tablesSQL)
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	if _, err := w.Commit(t.Context(), order("before", 1)); err != nil {
+		t.Fatal(err)
+	}
+
+	becomeStandby(t, server.DataDir())
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	done := make(chan error)
+	key := sinkwriter.NewKey("mine", "/test", "once")
+	go func() {
+		_, err := w.Commit(ctx, order("during", 1))
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Fatalf("a commit that ended while the database was read-only: %v", err)
+	case <-time.After(300 * time.Millisecond):
+	}
+	if _, err := w.Once(ctx, key, func(pgx.Tx) error { return nil }); err == nil {
+		t.Error("Once succeeded while the database was read-only")
+	}
+	admin := newPool(t, server.AdminURL("postgres"))
+	execute(t, admin, `select pg_promote()`)
+	promoted := time.Now()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("committed %s after the promotion", time.Since(promoted).Round(time.Millisecond))
+	if n := query[int](t, pool, `select orders from totals`); n != 2 {
+		t.Errorf("%d orders, want 2", n)
+	}
+}
+
+// becomeStandby makes the server a standby at its next start.
+func becomeStandby(t *testing.T, dataDir string) {
+	t.Helper()
+	file := filepath.Join(dataDir, "standby.signal")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if account := unprivileged(t); account != nil {
+		if err := os.Chown(file, int(account.UID), int(account.GID)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
