@@ -78,11 +78,13 @@ func (o EncodedOutput) event(function string, input event.Event, position int) (
 	if o.Type == "" {
 		return event.Event{}, errors.New("type: missing")
 	}
-	if err := checkString(o.Type); err != nil {
-		return event.Event{}, fmt.Errorf("type: %w", err)
-	}
-	if err := checkString(o.Subject); err != nil {
-		return event.Event{}, fmt.Errorf("subject: %w", err)
+	for _, a := range [...]struct{ name, value string }{{"type", o.Type}, {"subject", o.Subject}, {"data content type", o.DataContentType}} {
+		if err := checkString(a.value); err != nil {
+			return event.Event{}, fmt.Errorf("%s: %w", a.name, err)
+		}
+		if a.value != "" && strings.TrimSpace(a.value) == "" {
+			return event.Event{}, fmt.Errorf("%s: it is blank", a.name)
+		}
 	}
 
 	inputID := input.ID()
@@ -129,6 +131,9 @@ func (o Output) encode() (data []byte, text bool, err error) {
 		mediaType, _, err := mime.ParseMediaType(o.DataContentType)
 		if err != nil {
 			return nil, false, fmt.Errorf("data content type %q: %w", o.DataContentType, err)
+		}
+		if strings.HasPrefix(mediaType, "application/cloudevents") {
+			return nil, false, fmt.Errorf("data content type %q: an event cannot hold another one", o.DataContentType)
 		}
 		isJSON = mediaType == event.ApplicationJSON || mediaType == event.TextJSON || strings.HasSuffix(mediaType, "+json")
 		isText = isJSON || strings.HasPrefix(mediaType, "text/") || mediaType == event.ApplicationXML || strings.HasSuffix(mediaType, "+xml")

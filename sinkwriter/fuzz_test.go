@@ -11,9 +11,11 @@ import (
 	"unicode/utf8"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/tandem-fn/tandem/cloudevent"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/test/pgtest"
 )
@@ -237,8 +239,11 @@ func FuzzOutputsAreReadAsTheyWereWritten(f *testing.F) {
 			o.Extensions = map[string]string{extension: value}
 		}
 		e, err := o.Event("f", input, 0)
-		if err != nil || e.Validate() != nil {
+		if err != nil {
 			return // no event at all
+		}
+		if err := cloudevent.Check(e); err != nil {
+			t.Fatalf("%v could not be published: %v", e, err)
 		}
 		text, err := encodeEvents(nil, []event.Event{e})
 		if err != nil {
@@ -247,20 +252,17 @@ func FuzzOutputsAreReadAsTheyWereWritten(f *testing.F) {
 		if !json.Valid(text) || !utf8.Valid(text) {
 			t.Fatalf("no JSON: %q", text)
 		}
-		theirs, err := e.MarshalJSON()
-		if err != nil {
-			return
+		read, err := cloudevent.ReadBatch(text, cloudevent.Rules{})
+		if err != nil || len(read) != 1 || read[0].Err != nil {
+			t.Fatalf("%s is read as %v, error %v", text, read, err)
 		}
-		var read []event.Event
-		var want event.Event
-		if err := json.Unmarshal(theirs, &want); err != nil {
-			return // the SDK does not read what it writes
+		back := read[0].Event
+		if json.Valid(data) {
+			// White space around JSON does not count.
+			e.DataEncoded, back.DataEncoded = bytes.TrimSpace(e.DataEncoded), bytes.TrimSpace(back.DataEncoded)
 		}
-		if err := json.Unmarshal(text, &read); err != nil {
-			t.Fatalf("the SDK does not read %s, but its own %s: %v", text, theirs, err)
-		}
-		if len(read) != 1 || read[0].Context.String() != want.Context.String() || !bytes.Equal(read[0].Data(), want.Data()) {
-			t.Errorf("read as\n%v\nwant\n%v", read, want)
+		if diff := cmp.Diff(e, back); diff != "" {
+			t.Errorf("%s (-written +read):\n%s", text, diff)
 		}
 	})
 }
