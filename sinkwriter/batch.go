@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"github.com/tandem-fn/tandem/cloudevent"
 	"github.com/tandem-fn/tandem/functions"
 )
 
@@ -288,7 +289,7 @@ func (w *Writer) apply(ctx context.Context, s *session, won []*offer, tables map
 	}
 	steps := append(w.register(s, won), p.steps...)
 	if len(events) > 0 {
-		batch, err := encodeEvents(make([]byte, 0, size), events)
+		batch, err := cloudevent.AppendBatch(make([]byte, 0, size), events)
 		if err != nil {
 			return 0, nil, fmt.Errorf("encode outputs: %w", err)
 		}

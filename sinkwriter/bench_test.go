@@ -7,6 +7,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/tandem-fn/tandem/cloudevent"
 	"github.com/tandem-fn/tandem/functions"
 )
 
@@ -47,7 +48,7 @@ func BenchmarkEncodeEvents(b *testing.B) {
 	var buf []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		if buf, err = encodeEvents(buf[:0], []event.Event{e}); err != nil {
+		if buf, err = cloudevent.AppendBatch(buf[:0], []event.Event{e}); err != nil {
 			b.Fatal(err)
 		}
 	}

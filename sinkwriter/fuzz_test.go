@@ -245,7 +245,7 @@ func FuzzOutputsAreReadAsTheyWereWritten(f *testing.F) {
 		if err := cloudevent.Check(e); err != nil {
 			t.Fatalf("%v could not be published: %v", e, err)
 		}
-		text, err := encodeEvents(nil, []event.Event{e})
+		text, err := cloudevent.AppendBatch(nil, []event.Event{e})
 		if err != nil {
 			t.Fatalf("%v: %v", e, err)
 		}

@@ -39,7 +39,7 @@ func TestOutputsAreReadAsTheyWereCommitted(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ours, err := encodeEvents(nil, []event.Event{e, e})
+			ours, err := cloudevent.AppendBatch(nil, []event.Event{e, e})
 			if err != nil {
 				t.Fatal(err)
 			}
