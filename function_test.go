@@ -176,7 +176,7 @@ func TestEventIsCommittedOnceInTwoClusters(t *testing.T) {
 			t.Errorf("the same event again is answered %d %q %q, want 204 and lost", again.status, again.receipt, again.body)
 		}
 	}
-	if got := query[string](t, url, "select row(f.*)::text from flights f"); got != `(flight-1,"2001-01-01 00:47:00",DTW,LAS,1750,66)` {
+	if got := query[string](t, url, "select row(f.*)::text from flights f"); got != `(/tests,flight-1,"2001-01-01 00:47:00",DTW,LAS,1750,66)` {
 		t.Errorf("the row is %s", got)
 	}
 	if got := query[string](t, url, "select row(a.*)::text from airports a"); got != "(DTW,1,66)" {

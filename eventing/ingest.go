@@ -13,7 +13,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
-	"github.com/tandem-fn/tandem/cloudevent"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
 // IngestConfig sets up [NewIngest]. A field left at zero takes the default named

@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"github.com/tandem-fn/tandem/cloudevent"
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
 const (

@@ -7,8 +7,8 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
-	"github.com/tandem-fn/tandem/cloudevent"
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
 // benchOffer is one row of about 200 bytes and one output.

@@ -9,7 +9,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/nats-io/nats.go"
 
-	"github.com/tandem-fn/tandem/cloudevent"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
 const (

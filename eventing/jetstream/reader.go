@@ -13,8 +13,8 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
-	"github.com/tandem-fn/tandem/cloudevent"
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
 // pullWait bounds one request for messages. The server forgets it a little

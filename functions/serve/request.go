@@ -11,7 +11,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
-	"github.com/tandem-fn/tandem/cloudevent"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
 // maxName bounds id, source and type, in bytes. They are in the ledger's key, in

@@ -10,7 +10,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tandem-fn/tandem/cloudevent"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
 func TestEventIsReadFromJSON(t *testing.T) {
