@@ -1,7 +1,6 @@
 package sinkwriter
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -23,16 +22,6 @@ const (
 	// for being read-only.
 	beginSQL  = "begin isolation level read committed"
 	commitSQL = "commit"
-
-	// The claim. Keys come sorted and from a plain unnest, which keeps their
-	// order: two claims that overlap then wait for each other in one direction
-	// only.
-	claimSQL = `insert into tandem.ledger (key, digest, writer)
-select k, d, w from unnest($1::uuid[], $2::bytea[], $3::bigint[]) as u(k, d, w)
-on conflict (key) do nothing returning key`
-
-	registerSQL = `insert into tandem.writer (writer, cluster, function, version)
-values ($1, $2, $3, $4) on conflict do nothing`
 
 	outboxInsertSQL = `insert into tandem.outbox (events) values ($1) returning id`
 	outboxDeleteSQL = `delete from tandem.outbox where id = any($1::bigint[])`
@@ -92,44 +81,25 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, lockT
 	if err != nil {
 		return batch, err
 	}
+	if w.losing.Load() {
+		if batch, err = w.recognize(ctx, s, batch); err != nil || len(batch) == 0 {
+			return batch, err
+		}
+	}
 	c, err := w.claim(ctx, s, batch, lockTimeout)
 	if err != nil {
 		return batch, err
 	}
-	if len(c.differences) > 0 {
-		defer func() {
-			s.rollback() // if it came to nothing
-			if !s.conn.Conn().IsClosed() && s.conn.Conn().PgConn().TxStatus() == 'I' {
-				w.record(ctx, s, c.differences, c.winners)
-			}
-			for _, d := range c.differences {
-				d.offer.finish(result{receipt: Receipt{Key: d.offer.key, Diverged: c.diverged(d)}})
-			}
-		}()
-	}
+	w.losing.Store(len(c.won) == 0)
 	if len(c.won) == 0 {
-		// Nothing was written and everybody has their answer already: this only
-		// ends the transaction, and if the connection is lost, that does too.
-		_ = s.run(ctx, []step{{sql: commitSQL}})
-		return nil, nil
+		err = s.run(ctx, append(w.check(c), step{sql: commitSQL}))
+	} else {
+		err = w.apply(ctx, s, c, tables, statements)
 	}
-	row, events, err := w.apply(ctx, s, c.won, tables, statements)
 	if err != nil {
-		return c.won, err
+		return batch, err
 	}
-	for _, o := range c.won {
-		if !s.state.writers[o.writer] {
-			s.state.writers[o.writer] = true
-		}
-	}
-	w.stats.won.Add(int64(len(c.won)))
-	w.stats.batches.Add(1)
-	for _, o := range c.won {
-		o.finish(result{receipt: Receipt{Key: o.key, Won: true}})
-	}
-	if len(events) > 0 {
-		w.outbox.committed(row, events)
-	}
+	w.lost(ctx, s, c.lost, c.differences)
 	return nil, nil
 }
 
@@ -161,137 +131,32 @@ func (w *Writer) lookUp(ctx context.Context, s *session, batch []*offer) (map[st
 	return tables, statements, nil
 }
 
-// claimed is what a claim found out.
-type claimed struct {
-	won         []*offer
-	differences []difference
-	winners     map[int64]winner
-}
-
-// diverged reports whether a difference is one between equal versions.
-func (c *claimed) diverged(d difference) bool { return c.winners[d.writer].version == d.offer.version }
-
-// claim enters the keys into the ledger and finishes the offers that lost.
-func (w *Writer) claim(ctx context.Context, s *session, batch []*offer, lockTimeout time.Duration) (*claimed, error) {
-	n := len(batch)
-	steps := append([]step{{sql: beginSQL}, {sql: s.state.begin}}, w.outbox.measure()...)
-	if lockTimeout > 0 {
-		steps = append(steps, step{
-			sql: lockTimeoutSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{[]byte(milliseconds(lockTimeout))},
-		})
-	}
-	keys := appendArray(make([]byte, 0, 20+20*n), pgtype.UUIDOID, n, func(i int) ([]byte, bool) { return batch[i].key[:], false })
-	digests := appendArray(make([]byte, 0, 20+20*n), pgtype.ByteaOID, n, func(i int) ([]byte, bool) { return batch[i].digest[:], false })
-	var id [8]byte
-	writers := appendArray(make([]byte, 0, 20+12*n), pgtype.Int8OID, n, func(i int) ([]byte, bool) {
-		binary.BigEndian.PutUint64(id[:], uint64(batch[i].writer))
-		return id[:], false
-	})
-
-	wonKeys := make([]bool, n)
-	at := func(key []byte) int {
-		i, ok := slices.BinarySearchFunc(batch, key, func(o *offer, key []byte) int { return bytes.Compare(o.key[:], key) })
-		if !ok {
-			return -1
-		}
-		return i
-	}
-	count := 0
-	var differences []difference
-	steps = append(steps,
-		step{
-			sql: claimSQL, oids: []uint32{pgtype.UUIDArrayOID, pgtype.ByteaArrayOID, pgtype.Int8ArrayOID},
-			params: [][]byte{keys, digests, writers}, table: "tandem.ledger",
-			row: func(v [][]byte) {
-				if i := at(v[0]); i >= 0 && !wonKeys[i] {
-					wonKeys[i] = true
-					count++
-				}
-			},
-		},
-		step{
-			sql: divergedSQL, oids: []uint32{pgtype.UUIDArrayOID, pgtype.ByteaArrayOID},
-			params: [][]byte{keys, digests}, table: "tandem.ledger",
-			row: func(v [][]byte) {
-				if i := at(v[0]); i >= 0 {
-					d := difference{offer: batch[i], writer: int64(binary.BigEndian.Uint64(v[1]))}
-					copy(d.digest[:], v[2])
-					differences = append(differences, d)
-				}
-			},
-		})
-	if err := s.run(ctx, steps); err != nil {
-		return nil, err
-	}
-
-	c := &claimed{won: make([]*offer, 0, count), differences: differences}
-	if len(differences) > 0 {
-		var err error
-		if c.winners, err = s.winners(ctx, differences); err != nil {
-			return nil, err
-		}
-	}
-	differs := map[*offer]bool{}
-	for _, d := range differences {
-		differs[d.offer] = true
-	}
-	for i, o := range batch {
-		switch {
-		case wonKeys[i]:
-			c.won = append(c.won, o)
-			continue
-		case !differs[o]: // those are told once that is recorded
-			o.finish(result{receipt: Receipt{Key: o.key}})
-		}
-		w.stats.lost.Add(1)
-	}
-	return c, nil
-}
-
-// register gives the steps that enter into tandem.writer whom the server has not
-// heard of on this connection. Only who won is entered: who lost writes nothing.
-func (w *Writer) register(s *session, won []*offer) []step {
-	var steps []step
-	var done []int64
-	for _, o := range won {
-		if s.state.writers[o.writer] || slices.Contains(done, o.writer) {
-			continue
-		}
-		done = append(done, o.writer)
-		steps = append(steps, step{
-			sql:    registerSQL,
-			oids:   []uint32{pgtype.Int8OID, pgtype.TextOID, pgtype.TextOID, pgtype.TextOID},
-			params: [][]byte{int8Param(o.writer), []byte(w.config.Cluster), []byte(o.function), []byte(o.version)},
-			table:  "tandem.writer",
-		})
-	}
-	// In one order everywhere, as these rows may be new to others too.
-	slices.SortFunc(steps, func(a, b step) int { return bytes.Compare(a.params[0], b.params[0]) })
-	return steps
-}
-
-// apply sends the effects of the offers that were won, their outputs and COMMIT.
-func (w *Writer) apply(ctx context.Context, s *session, won []*offer, tables map[string]*table, statements map[string][]uint32) (row int64, events []event.Event, err error) {
+// apply sends the effects of the offers that were won, their outputs and COMMIT,
+// and finishes them. What the others lost to is looked up in passing.
+func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[string]*table, statements map[string][]uint32) error {
 	var size int
-	for _, o := range won {
+	var events []event.Event
+	for _, o := range c.won {
 		for i := range o.outputs {
 			e, err := o.outputs[i].Event(o.function, o.event, i)
 			if err != nil {
-				return 0, nil, blame(o, "", &Error{Fault: FaultFunction, Err: err})
+				return blame(o, "", &Error{Fault: FaultFunction, Err: err})
 			}
 			events = append(events, e)
 		}
 		size += o.size
 	}
-	p := plan{types: s.types(), arena: make([]byte, 0, size), asWritten: len(won) == 1 && won[0].asWritten}
-	if err := p.build(won, tables, statements); err != nil {
-		return 0, nil, err
+	p := plan{types: s.types(), arena: make([]byte, 0, size), asWritten: len(c.won) == 1 && c.won[0].asWritten}
+	if err := p.build(c.won, tables, statements); err != nil {
+		return err
 	}
-	steps := append(w.register(s, won), p.steps...)
+	steps := append(w.check(c), w.register(s, c.won)...)
+	steps = append(steps, p.steps...)
+	var row int64
 	if len(events) > 0 {
 		batch, err := cloudevent.AppendBatch(make([]byte, 0, size), events)
 		if err != nil {
-			return 0, nil, fmt.Errorf("encode outputs: %w", err)
+			return fmt.Errorf("encode outputs: %w", err)
 		}
 		steps = append(steps, step{
 			sql: outboxInsertSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{batch}, table: "tandem.outbox",
@@ -304,9 +169,18 @@ func (w *Writer) apply(ctx context.Context, s *session, won []*offer, tables map
 	}
 	if err := s.run(ctx, append(steps, step{sql: commitSQL})); err != nil {
 		w.outbox.putBack(published)
-		return 0, nil, err
+		return err
 	}
-	return row, events, nil
+	w.stats.won.Add(int64(len(c.won)))
+	w.stats.batches.Add(1)
+	for _, o := range c.won {
+		s.state.writers[o.writer] = true
+		o.finish(result{receipt: Receipt{Key: o.key, Won: true}})
+	}
+	if len(events) > 0 {
+		w.outbox.committed(row, events)
+	}
+	return nil
 }
 
 // after does what an error asks for before the next attempt, and gives the lock

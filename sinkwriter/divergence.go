@@ -12,13 +12,6 @@ import (
 )
 
 const (
-	// Won keys whose row is not what was offered. A statement of its own, since
-	// it must see a winner that the claim waited for; lateral with offset, so
-	// that it is a look-up a key whatever the planner believes.
-	divergedSQL = `select u.k, l.writer, l.digest from unnest($1::uuid[], $2::bytea[]) as u(k, d)
-cross join lateral (select digest, writer from tandem.ledger where key = u.k offset 0) as l
-where l.digest <> u.d`
-
 	winnersSQL = `select writer, cluster, version from tandem.writer where writer = any($1::bigint[])`
 
 	divergenceSQL = `insert into tandem.divergence (function, version, source, id, lost_cluster, won_cluster, lost_digest, won_digest, wanted)
@@ -41,9 +34,38 @@ type difference struct {
 	digest digest
 }
 
+// newDifference is that of an offer and a row of key, writer and digest.
+func newDifference(o *offer, row [][]byte) difference {
+	d := difference{offer: o, writer: int64(binary.BigEndian.Uint64(row[1]))}
+	copy(d.digest[:], row[2])
+	return d
+}
+
 // winner is a row of tandem.writer.
 type winner struct {
 	cluster, version string
+}
+
+// lost finishes offers that have lost, those that differ once that is recorded.
+// The connection is outside a transaction, or broken: then it is only logged.
+func (w *Writer) lost(ctx context.Context, s *session, lost []*offer, differences []difference) {
+	w.stats.lost.Add(int64(len(lost)))
+	diverged := map[*offer]bool{}
+	if len(differences) > 0 {
+		winners, err := s.winners(ctx, differences)
+		if err != nil {
+			w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "divergence could not be recorded", slog.Int("events", len(differences)), slog.Any("err", err))
+		} else {
+			w.record(ctx, s, differences, winners)
+		}
+		for _, d := range differences {
+			won, known := winners[d.writer]
+			diverged[d.offer] = known && won.version == d.offer.version
+		}
+	}
+	for _, o := range lost {
+		o.finish(result{receipt: Receipt{Key: o.key, Diverged: diverged[o]}})
+	}
 }
 
 // winners looks up who won where a digest differs.

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -26,6 +27,9 @@ type Writer struct {
 	catalog catalog
 	outbox  *outbox
 	stats   counters
+
+	// losing says that the last batch lost entirely: the other cluster is ahead.
+	losing atomic.Bool
 
 	// stop ends attempts that are under way, when Close cannot wait longer.
 	stop context.CancelFunc

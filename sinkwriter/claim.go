@@ -1,0 +1,170 @@
+package sinkwriter
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+const (
+	// The claim. Keys come sorted and from a plain unnest, which keeps their
+	// order: two claims that overlap then wait for each other in one direction
+	// only.
+	claimSQL = `insert into tandem.ledger (key, digest, writer)
+select k, d, w from unnest($1::uuid[], $2::bytea[], $3::bigint[]) as u(k, d, w)
+on conflict (key) do nothing returning key`
+
+	registerSQL = `insert into tandem.writer (writer, cluster, function, version)
+values ($1, $2, $3, $4) on conflict do nothing`
+
+	// What the ledger holds for lost keys where it is not what was offered. It
+	// comes after the claim, so that it sees a winner that the claim waited for;
+	// lateral with offset, so that it is a look-up a key whatever the planner
+	// believes.
+	divergedSQL = `select u.k, l.writer, l.digest from unnest($1::uuid[], $2::bytea[]) as u(k, d)
+cross join lateral (select digest, writer from tandem.ledger where key = u.k offset 0) as l
+where l.digest <> u.d`
+
+	// What the ledger holds, the same or not, without claiming anything.
+	recognizeSQL = `select u.k, l.writer, l.digest from unnest($1::uuid[]) as u(k)
+cross join lateral (select digest, writer from tandem.ledger where key = u.k offset 0) as l`
+)
+
+// claimed is what a claim found out.
+type claimed struct {
+	won, lost   []*offer // both sorted by key
+	differences []difference
+}
+
+// claim enters the keys into the ledger, where they are new.
+func (w *Writer) claim(ctx context.Context, s *session, batch []*offer, lockTimeout time.Duration) (*claimed, error) {
+	n := len(batch)
+	steps := append([]step{{sql: beginSQL}, {sql: s.state.begin}}, w.outbox.measure()...)
+	if lockTimeout > 0 {
+		steps = append(steps, step{
+			sql: lockTimeoutSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{[]byte(milliseconds(lockTimeout))},
+		})
+	}
+	var id [8]byte
+	writers := appendArray(make([]byte, 0, 20+12*n), pgtype.Int8OID, n, func(i int) ([]byte, bool) {
+		binary.BigEndian.PutUint64(id[:], uint64(batch[i].writer))
+		return id[:], false
+	})
+	won := make([]bool, n)
+	count := 0
+	steps = append(steps, step{
+		sql: claimSQL, oids: []uint32{pgtype.UUIDArrayOID, pgtype.ByteaArrayOID, pgtype.Int8ArrayOID},
+		params: [][]byte{keyArray(batch), digestArray(batch), writers}, table: "tandem.ledger",
+		row: func(v [][]byte) {
+			if i := find(batch, v[0]); i >= 0 && !won[i] {
+				won[i] = true
+				count++
+			}
+		},
+	})
+	if err := s.run(ctx, steps); err != nil {
+		return nil, err
+	}
+	c := &claimed{won: make([]*offer, 0, count), lost: make([]*offer, 0, n-count)}
+	for i, o := range batch {
+		if won[i] {
+			c.won = append(c.won, o)
+		} else {
+			c.lost = append(c.lost, o)
+		}
+	}
+	return c, nil
+}
+
+// check gives the step that finds out where the winner's effects are not those
+// that were offered.
+func (w *Writer) check(c *claimed) []step {
+	if len(c.lost) == 0 {
+		return nil
+	}
+	return []step{{
+		sql: divergedSQL, oids: []uint32{pgtype.UUIDArrayOID, pgtype.ByteaArrayOID},
+		params: [][]byte{keyArray(c.lost), digestArray(c.lost)}, table: "tandem.ledger",
+		row: func(v [][]byte) {
+			if i := find(c.lost, v[0]); i >= 0 {
+				c.differences = append(c.differences, newDifference(c.lost[i], v))
+			}
+		},
+	}}
+}
+
+// recognize finishes the offers whose keys are in the ledger by now, and gives the
+// others. That a key is there is certain knowledge, and a cluster that comes late
+// is spared the claim; that it is not there says nothing.
+func (w *Writer) recognize(ctx context.Context, s *session, batch []*offer) ([]*offer, error) {
+	found := make([]bool, len(batch))
+	var differences []difference
+	if err := s.run(ctx, []step{{
+		sql: recognizeSQL, oids: []uint32{pgtype.UUIDArrayOID}, params: [][]byte{keyArray(batch)}, table: "tandem.ledger",
+		row: func(v [][]byte) {
+			i := find(batch, v[0])
+			if i < 0 || found[i] {
+				return
+			}
+			found[i] = true
+			if !bytes.Equal(batch[i].digest[:], v[2]) {
+				differences = append(differences, newDifference(batch[i], v))
+			}
+		},
+	}}); err != nil {
+		return batch, err
+	}
+	var lost, rest []*offer
+	for i, o := range batch {
+		if found[i] {
+			lost = append(lost, o)
+		} else {
+			rest = append(rest, o)
+		}
+	}
+	w.lost(ctx, s, lost, differences)
+	return rest, nil
+}
+
+// register gives the steps that enter into tandem.writer whom the server has not
+// heard of on this connection. Only who won is entered: who lost writes nothing.
+func (w *Writer) register(s *session, won []*offer) []step {
+	var steps []step
+	var done []int64
+	for _, o := range won {
+		if s.state.writers[o.writer] || slices.Contains(done, o.writer) {
+			continue
+		}
+		done = append(done, o.writer)
+		steps = append(steps, step{
+			sql:    registerSQL,
+			oids:   []uint32{pgtype.Int8OID, pgtype.TextOID, pgtype.TextOID, pgtype.TextOID},
+			params: [][]byte{int8Param(o.writer), []byte(w.config.Cluster), []byte(o.function), []byte(o.version)},
+			table:  "tandem.writer",
+		})
+	}
+	// In one order everywhere, as these rows may be new to others too.
+	slices.SortFunc(steps, func(a, b step) int { return bytes.Compare(a.params[0], b.params[0]) })
+	return steps
+}
+
+// find gives the place of a key in a batch, which is sorted; -1 if it has none.
+func find(batch []*offer, key []byte) int {
+	i, ok := slices.BinarySearchFunc(batch, key, func(o *offer, key []byte) int { return bytes.Compare(o.key[:], key) })
+	if !ok {
+		return -1
+	}
+	return i
+}
+
+func keyArray(batch []*offer) []byte {
+	return appendArray(make([]byte, 0, 20+20*len(batch)), pgtype.UUIDOID, len(batch), func(i int) ([]byte, bool) { return batch[i].key[:], false })
+}
+
+func digestArray(batch []*offer) []byte {
+	return appendArray(make([]byte, 0, 20+20*len(batch)), pgtype.ByteaOID, len(batch), func(i int) ([]byte, bool) { return batch[i].digest[:], false })
+}
