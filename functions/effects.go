@@ -148,8 +148,9 @@ func (fx *Effects) Add(table string, key, amounts Row) {
 //
 // With a version it is a write like any other under [NewestWins]: the row stays
 // and its boolean column "deleted", which the table must have, is set to true,
-// so that an older write that comes later does not bring the row back. Readers
-// leave out what is deleted. At most one version.
+// so that an older write that comes later does not bring the row back. A delete
+// may be the first that is heard of a row, so the other columns need a default or
+// must allow NULL. Readers leave out what is deleted. At most one version.
 func (fx *Effects) Delete(table string, key Row, version ...Version) {
 	if len(version) == 0 {
 		fx.Writes = append(fx.Writes, Write{Op: OpDelete, Table: table, Key: key})

@@ -78,6 +78,9 @@ func (o *offer) finish(r result) {
 // Config.Connections connections to be of use and stays the caller's to close.
 // It does not touch the database: schema tandem must be there when the first
 // offer comes ([Migrate], [CheckSchema]).
+//
+// Behind PgBouncer in transaction mode the pool's URL needs
+// default_query_exec_mode=exec, unless PgBouncer keeps prepared statements.
 func New(pool *pgxpool.Pool, config Config) (*Writer, error) {
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {
