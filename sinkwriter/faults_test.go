@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/test/pgtest"
 )
@@ -138,4 +139,40 @@ func becomeStandby(t *testing.T, dataDir string) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// An operator's transaction that is forgotten in a terminal is no reason to hold
+// up what has nothing to do with its row.
+func TestOneEventThatWaitsForALockDoesNotHoldUpItsBatch(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	execute(t, pool, `insert into totals values ('south', 0, 0)`)
+	release := holdTotals(t, pool.Config().ConnString())
+	defer release()
+	var offers []sinkwriter.Offer
+	for i := range 20 {
+		offers = append(offers, order(fmt.Sprint("o-", i), 1))
+		if i != 7 {
+			offers[i].Effects.Writes[1] = functions.Write{Op: functions.OpAdd, Table: "totals", Key: functions.Row{"region": fmt.Sprint("r-", i)}, Row: functions.Row{"orders": 1}}
+		}
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for range 200 {
+			if query[int](t, pool, `select count(*) from orders`) == 19 {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		if n := query[int](t, pool, `select count(*) from orders`); n != 19 {
+			t.Errorf("%d orders are stored, want 19: all but the one that waits for a lock", n)
+		}
+		release()
+	})
+	for i, o := range commitTogether(t, pool.Config().ConnString(), offers...) {
+		if o.err != nil {
+			t.Errorf("offer %d: %v", i, o.err)
+		}
+	}
+	all.Wait()
 }

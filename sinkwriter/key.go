@@ -48,6 +48,23 @@ func (k Key) String() string {
 	return string(b[:])
 }
 
+// writerKnown is a function and version with their id, which most offers share
+// with the one before.
+type writerKnown struct {
+	function, version string
+	id                int64
+}
+
+// writerOf gives the id of this cluster's function and version.
+func (w *Writer) writerOf(function, version string) int64 {
+	if k := w.known.Load(); k != nil && k.function == function && k.version == version {
+		return k.id
+	}
+	k := &writerKnown{function, version, writerID(w.config.Cluster, function, version)}
+	w.known.Store(k)
+	return k.id
+}
+
 // writerID names a cluster, function and version in the ledger.
 func writerID(cluster, function, version string) int64 {
 	h := digestOf(3, cluster, function, version)

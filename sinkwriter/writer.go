@@ -28,6 +28,8 @@ type Writer struct {
 	outbox  *outbox
 	stats   counters
 
+	known atomic.Pointer[writerKnown]
+
 	// losing says that the last batch lost entirely: the other cluster is ahead.
 	losing atomic.Bool
 
@@ -40,6 +42,7 @@ type Writer struct {
 	closed  bool
 	queue   []*offer
 	workers int
+	aside   []*offer // what waits for somebody else's lock
 }
 
 // offer is an Offer on its way.
@@ -144,7 +147,7 @@ func (w *Writer) newOffer(ctx context.Context, offered Offer) (*offer, error) {
 	}
 	o := &offer{
 		function: offered.Function, version: offered.Version,
-		writer:  writerID(w.config.Cluster, offered.Function, offered.Version),
+		writer:  w.writerOf(offered.Function, offered.Version),
 		key:     NewKey(offered.Function, source, id),
 		event:   offered.Event,
 		effects: offered.Effects,
@@ -232,13 +235,14 @@ func (w *Writer) commit(batch []*offer) {
 	for len(batch) > 0 {
 		var later []*offer
 		batch, later = sortBatch(batch)
-		w.commitKeys(batch)
+		w.commitKeys(batch, 0)
 		batch = later
 	}
 }
 
-// commitKeys does so for offers that are sorted by key, each key once.
-func (w *Writer) commitKeys(batch []*offer) {
+// commitKeys does so for offers that are sorted by key, each key once. Blocked
+// counts how often they have waited in vain for somebody's lock.
+func (w *Writer) commitKeys(batch []*offer, blocked int) {
 	backoff := retry.WithCappedDuration(time.Second, retry.WithJitterPercent(20, retry.NewExponential(5*time.Millisecond)))
 	var lockTimeout time.Duration
 	for len(batch) > 0 {
@@ -259,8 +263,8 @@ func (w *Writer) commitKeys(batch []*offer) {
 			w.refuse(guilty.offer, guilty.err)
 		case culpable(err) && len(batch) > 1:
 			half := len(batch) / 2
-			w.commitKeys(slices.Clone(batch[:half]))
-			w.commitKeys(slices.Clone(batch[half:]))
+			w.commitKeys(slices.Clone(batch[:half]), 0)
+			w.commitKeys(slices.Clone(batch[half:]), 0)
 			return
 		case culpable(err) && len(batch) == 1 && !batch[0].asWritten && ordered(err):
 			batch[0].asWritten = true
@@ -272,7 +276,19 @@ func (w *Writer) commitKeys(batch []*offer) {
 				o.finish(result{err: ErrClosed})
 			}
 			return
+		case waitedInVain(err) && blocked > 0 && len(batch) > 1:
+			// Whoever holds the lock is none of ours, or it would be gone.
+			half := len(batch) / 2
+			w.commitKeys(slices.Clone(batch[:half]), blocked)
+			w.commitKeys(slices.Clone(batch[half:]), blocked)
+			return
+		case waitedInVain(err) && blocked > 0:
+			w.setAside(batch[0])
+			return
 		default:
+			if waitedInVain(err) {
+				blocked++
+			}
 			wait, _ := backoff.Next()
 			w.stats.retries.Add(1)
 			w.config.Logger.LogAttrs(w.ctx, slog.LevelWarn, "a batch is tried again",
