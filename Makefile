@@ -21,6 +21,11 @@ test: ## Run every test, on real PostgreSQL and real NATS; ARGS go to go test.
 	@hack/install.sh postgres cc pgbouncer
 	go test -race -timeout 12m $(ARGS) ./...
 
+.PHONY: bench
+bench: ## Measure what sinkwriter costs; ARGS=--quick takes under a minute.
+	@hack/install.sh postgres
+	go run ./test/bench $(ARGS)
+
 .PHONY: lint
 lint: $(LINT) ## Look for faults and for what is not in house style.
 	$(LINT) run ./...
