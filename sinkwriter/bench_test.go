@@ -24,12 +24,13 @@ func benchOffer() Offer {
 	return Offer{Function: "bench", Version: "1", Event: e, Effects: fx}
 }
 
-func BenchmarkNewOffer(b *testing.B) {
+func BenchmarkFillOffer(b *testing.B) {
 	w := &Writer{config: Config{Cluster: "east"}}
 	offered := benchOffer()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := w.newOffer(b.Context(), offered); err != nil {
+		var o offer
+		if err := w.fill(&o, &offered); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -37,7 +38,9 @@ func BenchmarkNewOffer(b *testing.B) {
 
 func BenchmarkEncodeEvents(b *testing.B) {
 	w := &Writer{config: Config{Cluster: "east"}}
-	o, err := w.newOffer(b.Context(), benchOffer())
+	var o offer
+	offered := benchOffer()
+	err := w.fill(&o, &offered)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -59,9 +59,11 @@ type offer struct {
 	asWritten         bool   // its writes are not sorted: that was tried
 	execArgs          []byte // canonical, of its first statement
 
-	ctx  context.Context
-	done chan result
-	twin *offer // the same offer once more, in the same batch
+	caller *caller
+	twin   *offer // the same offer once more, in the same batch
+
+	result   result
+	finished atomic.Bool // result is there
 }
 
 type result struct {
@@ -69,8 +71,23 @@ type result struct {
 	err     error
 }
 
+// caller is somebody who waits for one offer or for several.
+type caller struct {
+	ctx     context.Context
+	pending atomic.Int64
+	done    chan struct{} // closed when nothing is pending
+}
+
+// finish gives an offer its result. Only the first counts: a panic may leave
+// unclear who has one.
 func (o *offer) finish(r result) {
-	o.done <- r // buffered: nobody else writes it
+	if !o.finished.Load() {
+		o.result = r
+		o.finished.Store(true)
+		if o.caller.pending.Add(-1) == 0 {
+			close(o.caller.done)
+		}
+	}
 	if o.twin != nil {
 		r.receipt.Won = false
 		o.twin.finish(r)
@@ -101,66 +118,107 @@ func New(pool *pgxpool.Pool, config Config) (*Writer, error) {
 //
 // An error is always an [*Error], ctx's, or [ErrClosed].
 func (w *Writer) Commit(ctx context.Context, offered Offer) (Receipt, error) {
-	o, err := w.newOffer(ctx, offered)
-	if err != nil {
-		return Receipt{}, err
+	var outcome [1]Outcome
+	w.commitAll(ctx, []Offer{offered}, outcome[:])
+	return outcome[0].Receipt, outcome[0].Err
+}
+
+// Outcome is what became of one of several offers: a receipt, or an error as
+// [Writer.Commit] gives it.
+type Outcome struct {
+	Receipt Receipt
+	Err     error
+}
+
+// CommitAll is Commit for several events at once, in less time than one after the
+// other or in a goroutine each. Each has its own fate: one that is refused does not
+// keep the others from being committed. The outcomes are in the order of the offers.
+func (w *Writer) CommitAll(ctx context.Context, offers []Offer) []Outcome {
+	outcomes := make([]Outcome, len(offers))
+	w.commitAll(ctx, offers, outcomes)
+	return outcomes
+}
+
+func (w *Writer) commitAll(ctx context.Context, offered []Offer, outcomes []Outcome) {
+	c := &caller{ctx: ctx, done: make(chan struct{})}
+	offers := make([]offer, len(offered))
+	waiting := make([]*offer, 0, len(offered))
+	for i := range offered {
+		o := &offers[i]
+		o.caller = c
+		if err := w.prepare(ctx, o, &offered[i]); err != nil {
+			o.result.err = err
+			o.finished.Store(true)
+			continue
+		}
+		waiting = append(waiting, o)
+	}
+	if len(waiting) > 0 {
+		c.pending.Store(int64(len(waiting)))
+		if err := w.enqueue(waiting); err != nil {
+			for _, o := range waiting {
+				o.finish(result{err: err})
+			}
+		}
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+		}
+	}
+	for i := range offers {
+		if o := &offers[i]; o.finished.Load() {
+			outcomes[i] = Outcome{Receipt: o.result.receipt, Err: o.result.err}
+		} else {
+			outcomes[i].Err = fmt.Errorf("commit effects of function %s: %w", o.function, ctx.Err())
+		}
+	}
+}
+
+// prepare makes an offer ready for a batch, or says why it will not be in one.
+func (w *Writer) prepare(ctx context.Context, o *offer, offered *Offer) error {
+	if err := w.fill(o, offered); err != nil {
+		return err
 	}
 	if err := ctx.Err(); err != nil {
-		return Receipt{}, fmt.Errorf("commit effects of function %s: %w", o.function, err)
+		return fmt.Errorf("commit effects of function %s: %w", o.function, err)
 	}
 	if len(o.outputs) > 0 && w.outbox.full() {
 		w.stats.refused.Add(1)
-		return Receipt{}, &Error{Fault: FaultSurroundings, Function: o.function, Err: ErrBacklog}
+		return &Error{Fault: FaultSurroundings, Function: o.function, Err: ErrBacklog}
 	}
-	if err := w.enqueue(o); err != nil {
-		return Receipt{}, err
-	}
-	select {
-	case r := <-o.done:
-		return r.receipt, r.err
-	case <-ctx.Done():
-		select { // both may be there
-		case r := <-o.done:
-			return r.receipt, r.err
-		default:
-		}
-		return Receipt{}, fmt.Errorf("commit effects of function %s: %w", o.function, ctx.Err())
-	}
+	return nil
 }
 
 // digestBuffers hold canonical forms while they are hashed.
 var digestBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
-func (w *Writer) newOffer(ctx context.Context, offered Offer) (*offer, error) {
+// fill looks at what is offered and encodes what every batch needs of it.
+func (w *Writer) fill(o *offer, offered *Offer) error {
 	fault := func(err error) error {
 		return &Error{Fault: FaultFunction, Function: offered.Function, Err: err}
 	}
-	if offered.Function == "" || offered.Version == "" {
-		return nil, fault(errors.New("function or version is missing"))
+	o.function, o.version = offered.Function, offered.Version
+	if o.function == "" || o.version == "" {
+		return fault(errors.New("function or version is missing"))
 	}
 	var source, id string
 	if offered.Event.Context != nil {
 		source, id = offered.Event.Source(), offered.Event.ID()
 	}
 	if source == "" || id == "" {
-		return nil, fault(errors.New("the event has no source or no id"))
+		return fault(errors.New("the event has no source or no id"))
 	}
-	o := &offer{
-		function: offered.Function, version: offered.Version,
-		writer:  w.writerOf(offered.Function, offered.Version),
-		key:     NewKey(offered.Function, source, id),
-		event:   offered.Event,
-		effects: offered.Effects,
-		ctx:     ctx,
-		done:    make(chan result, 1),
-	}
-	if n := len(offered.Effects.Outputs); n > 0 {
+	o.writer = w.writerOf(o.function, o.version)
+	o.key = NewKey(o.function, source, id)
+	o.event = offered.Event
+	o.effects = offered.Effects
+	if n := len(o.effects.Outputs); n > 0 {
 		// Only those of the winner become events.
 		o.outputs = make([]functions.EncodedOutput, n)
-		for i, out := range offered.Effects.Outputs {
+		for i := range o.effects.Outputs {
 			var err error
-			if o.outputs[i], err = out.Encode(); err != nil {
-				return nil, fault(fmt.Errorf("output %d, type %q: %w", i, out.Type, err))
+			if o.outputs[i], err = o.effects.Outputs[i].Encode(); err != nil {
+				return fault(fmt.Errorf("output %d, type %q: %w", i, o.effects.Outputs[i].Type, err))
 			}
 			o.size += 512 + len(o.outputs[i].Bytes)
 		}
@@ -168,28 +226,28 @@ func (w *Writer) newOffer(ctx context.Context, offered Offer) (*offer, error) {
 	buf := digestBuffers.Get().(*[]byte)
 	defer digestBuffers.Put(buf)
 	var err error
-	if o.digest, *buf, err = digestEffects(*buf, offered.Effects, o.outputs); err != nil {
-		return nil, fault(err)
+	if o.digest, *buf, err = digestEffects(*buf, o.effects, o.outputs); err != nil {
+		return fault(err)
 	}
 	o.size += len(*buf)
-	for i := range offered.Effects.Writes {
-		if w := &offered.Effects.Writes[i]; w.Op == functions.OpExec && !o.executes {
+	for i := range o.effects.Writes {
+		if write := &o.effects.Writes[i]; write.Op == functions.OpExec && !o.executes {
 			o.executes = true
-			if o.execArgs, err = appendCanonical(nil, w.Args); err != nil {
-				return nil, fault(err)
+			if o.execArgs, err = appendCanonical(nil, write.Args); err != nil {
+				return fault(err)
 			}
 		}
 	}
-	return o, nil
+	return nil
 }
 
-func (w *Writer) enqueue(o *offer) error {
+func (w *Writer) enqueue(offers []*offer) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
 		return ErrClosed
 	}
-	w.queue = append(w.queue, o)
+	w.queue = append(w.queue, offers...)
 	if w.workers < w.config.Connections {
 		w.workers++
 		w.done.Add(1)
@@ -318,7 +376,7 @@ func (w *Writer) attemptSafely(batch []*offer, lockTimeout time.Duration) (left 
 	defer func() {
 		if r := recover(); r != nil {
 			w.config.Logger.LogAttrs(w.ctx, slog.LevelError, "panic while committing", slog.Any("panic", r), slog.String("stack", string(debug.Stack())))
-			left = slices.DeleteFunc(slices.Clone(batch), func(o *offer) bool { return len(o.done) > 0 })
+			left = slices.DeleteFunc(slices.Clone(batch), func(o *offer) bool { return o.finished.Load() })
 			err = &Error{Fault: FaultFunction, Err: fmt.Errorf("panic: %v", r)}
 		}
 	}()
@@ -352,14 +410,14 @@ func dropAbandoned(batch []*offer) []*offer {
 			out = append(out, o)
 			continue
 		}
-		o.finish(result{err: o.ctx.Err()})
+		o.finish(result{err: o.caller.ctx.Err()})
 	}
 	return out
 }
 
 func (o *offer) waited() bool {
 	for t := o; t != nil; t = t.twin {
-		if t.ctx.Err() == nil {
+		if t.caller.ctx.Err() == nil {
 			return true
 		}
 	}

@@ -532,3 +532,43 @@ func TestABacklogOverItsLimitIsRefusedUntilItIsPublished(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 }
+
+func TestEachOfSeveralOffersHasItsOwnFate(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	if _, err := w.Commit(t.Context(), order("old", 1)); err != nil {
+		t.Fatal(err)
+	}
+	nameless := order("x", 1)
+	nameless.Event = event.New()
+	got := w.CommitAll(t.Context(), []sinkwriter.Offer{order("a", 1), order("bad", -1), order("old", 1), nameless, order("b", 1), order("a", 1)})
+	var fates []string
+	for _, o := range got {
+		var e *sinkwriter.Error
+		switch {
+		case errors.As(o.Err, &e):
+			fates = append(fates, e.Fault.String())
+		case o.Err != nil:
+			fates = append(fates, o.Err.Error())
+		default:
+			fates = append(fates, map[bool]string{true: "won", false: "lost"}[o.Receipt.Won])
+		}
+	}
+	if diff := cmp.Diff([]string{"won", "event", "lost", "function", "won", "lost"}, fates); diff != "" {
+		t.Errorf("fates (-want +got):\n%s", diff)
+	}
+	if got := query[int](t, pool, `select orders from totals`); got != 3 {
+		t.Errorf("%d orders, want 3", got)
+	}
+	if got := w.CommitAll(t.Context(), nil); len(got) != 0 {
+		t.Errorf("nothing offered: %v", got)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, o := range w.CommitAll(ended, []sinkwriter.Offer{order("c", 1), order("d", 1)}) {
+		if !errors.Is(o.Err, context.Canceled) {
+			t.Errorf("after the end of its context: %v", o.Err)
+		}
+	}
+}
