@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -19,12 +20,21 @@ const (
 	portTries     = 100
 )
 
-// FreePort finds a port on 127.0.0.1 that nobody listens on at this moment. It is
-// picked at random, so that two who look at the same time rarely pick the same.
+// nextPort counts through the ports from a random place on, for the whole process:
+// tests that look at the same time must not be given the same one.
+var nextPort = func() *atomic.Uint32 {
+	var next atomic.Uint32
+	next.Store(rand.Uint32N(endFreePort - firstFreePort))
+	return &next
+}()
+
+// FreePort finds a port on 127.0.0.1 that nobody listens on at this moment. A
+// process is not given the same one twice until all were; which is the first is
+// random, so that two processes rarely pick the same.
 func FreePort() (int, error) {
 	var last error
 	for range portTries {
-		port := firstFreePort + rand.IntN(endFreePort-firstFreePort)
+		port := firstFreePort + int(nextPort.Add(1)%(endFreePort-firstFreePort))
 		if last = CheckPort(port); last == nil {
 			return port, nil
 		}
