@@ -19,7 +19,7 @@ run: ## Run PostgreSQL, NATS and two clusters here; ARGS=--help lists the flags.
 .PHONY: test
 test: ## Run every test, on real PostgreSQL and real NATS; ARGS go to go test.
 	@hack/install.sh postgres cc pgbouncer
-	go test -race -timeout 12m $(ARGS) ./...
+	go test -race -p 2 -timeout 12m $(ARGS) ./...
 
 .PHONY: bench
 bench: ## Measure what sinkwriter costs; ARGS=--quick takes under a minute.
