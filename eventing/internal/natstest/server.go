@@ -1,5 +1,7 @@
-// Package natstest runs a NATS server with JetStream inside a test's process,
-// with its files in a folder of the test, and can stop and start it again.
+// Package natstest runs NATS servers with JetStream inside a test's process,
+// with their files in a folder of the test: one alone, clusters, clusters joined
+// by gateways, and domains joined by leaf nodes. It can stop servers and start
+// them again, and cut the links between clusters.
 package natstest
 
 import (
@@ -12,30 +14,38 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
+// startTimeout bounds the start of a server and the election of a leader.
+const startTimeout = 60 * time.Second
+
 // Server is a NATS server that the test may stop and start again under the same
 // address and with the same files.
 type Server struct {
 	dir  string
 	port int
+	join func(*server.Options) // nil for a server alone
 
 	mu      sync.Mutex
 	running *server.Server
 }
 
-// Start runs a server until the test ends.
+// Start runs a server alone until the test ends.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
 
-	s := &Server{dir: tb.TempDir(), port: server.RANDOM_PORT}
+	return start(tb, server.RANDOM_PORT, nil)
+}
+
+func start(tb testing.TB, port int, join func(*server.Options)) *Server {
+	tb.Helper()
+
+	s := &Server{dir: tb.TempDir(), port: port, join: join}
 	s.Restart(tb)
-	tb.Cleanup(func() { s.Stop() })
+	tb.Cleanup(s.Stop)
 	return s
 }
 
 // URL is where clients connect to, also while the server is stopped.
-func (s *Server) URL() string {
-	return "nats://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port))
-}
+func (s *Server) URL() string { return "nats://" + loopback(s.port) }
 
 // Stop ends the server and waits until it is gone.
 func (s *Server) Stop() {
@@ -56,16 +66,20 @@ func (s *Server) Restart(tb testing.TB) {
 	s.Stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	srv, err := server.NewServer(&server.Options{
+	opts := &server.Options{
 		Host: "127.0.0.1", Port: s.port,
 		JetStream: true, StoreDir: s.dir,
 		NoLog: true, NoSigs: true,
-	})
+	}
+	if s.join != nil {
+		s.join(opts)
+	}
+	srv, err := server.NewServer(opts)
 	if err != nil {
 		tb.Fatalf("make NATS server: %v", err)
 	}
 	srv.Start()
-	if !srv.ReadyForConnections(10 * time.Second) {
+	if !srv.ReadyForConnections(startTimeout) {
 		srv.Shutdown()
 		tb.Fatalf("NATS server takes no connections on port %d", s.port)
 	}
@@ -75,4 +89,45 @@ func (s *Server) Restart(tb testing.TB) {
 	}
 	s.port = addr.Port
 	s.running = srv
+}
+
+// leads reports whether the server runs and leads the stream.
+func (s *Server) leads(stream string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running != nil && s.running.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream)
+}
+
+// current reports whether the server runs and knows what the leader of its
+// JetStream knows.
+func (s *Server) current() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running != nil && s.running.JetStreamIsCurrent()
+}
+
+// peers gives how many servers are in its JetStream, if it is the leader there,
+// else 0.
+func (s *Server) peers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running == nil || !s.running.JetStreamIsLeader() {
+		return 0
+	}
+	return len(s.running.JetStreamClusterPeers())
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// freePort gives a port that nobody listens on. Somebody may take it before the
+// server does, but hardly: the system gives ports in turn.
+func freePort(tb testing.TB) int {
+	tb.Helper()
+
+	l, err := net.Listen("tcp", loopback(0)) //nolint:noctx // takes no time
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // of a TCP listener
 }

@@ -1,0 +1,169 @@
+package natstest
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// Cluster is NATS servers joined by routes.
+type Cluster struct {
+	// Servers are all of them, also those that are stopped.
+	Servers []*Server
+}
+
+// StartCluster runs three servers that share one JetStream, and waits until it has
+// a leader.
+func StartCluster(tb testing.TB) *Cluster {
+	tb.Helper()
+
+	c := startCluster(tb, "east", 3, func(int, *server.Options) {})
+	awaitLeader(tb, c.Servers)
+	return c
+}
+
+// StartSuperCluster runs clusters of three servers each, joined by gateways, which
+// share one JetStream, and waits until it has a leader. The link is what their
+// gateways go through. A stream goes to a cluster by its placement.
+func StartSuperCluster(tb testing.TB, names ...string) ([]*Cluster, *Link) {
+	tb.Helper()
+
+	const size = 3
+	link := newLink(tb)
+	ports := make([][]int, len(names))
+	remotes := make([]*server.RemoteGatewayOpts, len(names))
+	through := make([][]string, len(names))
+	for i, name := range names {
+		remotes[i] = &server.RemoteGatewayOpts{Name: name}
+		for range size {
+			port := freePort(tb)
+			// Servers tell each other the address that they advertise, so none
+			// finds a way around the link.
+			address := link.to(tb, loopback(port))
+			ports[i] = append(ports[i], port)
+			through[i] = append(through[i], address)
+			remotes[i].URLs = append(remotes[i].URLs, &url.URL{Scheme: "nats", Host: address})
+		}
+	}
+	var clusters []*Cluster
+	var all []*Server
+	for i, name := range names {
+		c := startCluster(tb, name, size, func(n int, o *server.Options) {
+			o.Gateway = server.GatewayOpts{
+				Name: name, Host: "127.0.0.1", Port: ports[i][n], Advertise: through[i][n],
+				Gateways: remotes,
+			}
+		})
+		clusters = append(clusters, c)
+		all = append(all, c.Servers...)
+	}
+	awaitLeader(tb, all)
+	return clusters, link
+}
+
+// StartDomains runs two servers, each with a JetStream domain of its own; the
+// second is a leaf node of the first. The link is what is between them.
+func StartDomains(tb testing.TB, first, second string) (*Server, *Server, *Link) {
+	tb.Helper()
+
+	link := newLink(tb)
+	port := freePort(tb)
+	address := link.to(tb, loopback(port))
+	hub := start(tb, freePort(tb), func(o *server.Options) {
+		o.ServerName, o.JetStreamDomain = first, first
+		o.LeafNode = server.LeafNodeOpts{Host: "127.0.0.1", Port: port, Advertise: address}
+	})
+	leaf := start(tb, freePort(tb), func(o *server.Options) {
+		o.ServerName, o.JetStreamDomain = second, second
+		o.LeafNode = server.LeafNodeOpts{
+			Remotes:           []*server.RemoteLeafOpts{{URLs: []*url.URL{{Scheme: "nats-leaf", Host: address}}}},
+			ReconnectInterval: 100 * time.Millisecond,
+		}
+	})
+	return hub, leaf, link
+}
+
+func startCluster(tb testing.TB, name string, size int, join func(n int, o *server.Options)) *Cluster {
+	tb.Helper()
+
+	ports := make([]int, size)
+	var routes []string
+	for n := range ports {
+		ports[n] = freePort(tb)
+		routes = append(routes, "nats-route://"+loopback(ports[n]))
+	}
+	c := &Cluster{}
+	for n := range size {
+		c.Servers = append(c.Servers, start(tb, freePort(tb), func(o *server.Options) {
+			o.ServerName = fmt.Sprintf("%s-%d", name, n)
+			o.Cluster = server.ClusterOpts{Name: name, Host: "127.0.0.1", Port: ports[n]}
+			o.Routes = server.RoutesFromStr(strings.Join(routes, ","))
+			join(n, o)
+		}))
+	}
+	return c
+}
+
+// URL is where clients connect to: all servers, with commas between.
+func (c *Cluster) URL() string {
+	urls := make([]string, len(c.Servers))
+	for i, s := range c.Servers {
+		urls[i] = s.URL()
+	}
+	return strings.Join(urls, ",")
+}
+
+// Leader waits until the stream has a leader in this cluster and gives it, and the
+// others.
+func (c *Cluster) Leader(tb testing.TB, stream string) (leader *Server, others []*Server) {
+	tb.Helper()
+
+	await(tb, "a leader of stream "+stream, func() bool {
+		leader, others = nil, nil
+		for _, s := range c.Servers {
+			if leader == nil && s.leads(stream) {
+				leader = s
+			} else {
+				others = append(others, s)
+			}
+		}
+		return leader != nil
+	})
+	return leader, others
+}
+
+// awaitLeader waits until the servers have a leader that knows all of them, and
+// all know what it knows.
+func awaitLeader(tb testing.TB, servers []*Server) {
+	tb.Helper()
+
+	await(tb, "a leader that knows all servers", func() bool {
+		known := 0
+		for _, s := range servers {
+			if !s.current() {
+				return false
+			}
+			known = max(known, s.peers())
+		}
+		return known == len(servers)
+	})
+}
+
+func await(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+
+	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
+	defer cancel()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			tb.Fatalf("not within %s: %s", startTimeout, what)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}

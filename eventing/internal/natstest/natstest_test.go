@@ -1,0 +1,136 @@
+package natstest_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing/internal/natstest"
+)
+
+func TestAClusterGoesOnWithoutItsLeader(t *testing.T) {
+	t.Parallel()
+
+	c := natstest.StartCluster(t)
+	js := connect(t, c.URL(), "")
+	makeStream(t, js, natsjs.StreamConfig{Name: "EVENTS", Subjects: []string{"events.>"}, Replicas: 3})
+	publish(t, js, "events.a")
+	leader, _ := c.Leader(t, "EVENTS")
+	leader.Stop()
+	publish(t, js, "events.a")
+	leader.Restart(t)
+	want(t, js, "EVENTS", 2)
+}
+
+func TestASuperClusterSharesItsStreams(t *testing.T) {
+	t.Parallel()
+
+	clusters, link := natstest.StartSuperCluster(t, "east", "west")
+	east, west := connect(t, clusters[0].URL(), ""), connect(t, clusters[1].URL(), "")
+	makeStream(t, west, natsjs.StreamConfig{
+		Name: "EVENTS", Subjects: []string{"events.>"}, Replicas: 3,
+		Placement: &natsjs.Placement{Cluster: "east"},
+	})
+	publish(t, west, "events.a")
+	want(t, west, "EVENTS", 1)
+	link.Cut()
+	publish(t, east, "events.a")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := west.Publish(ctx, "events.a", nil); err == nil {
+		t.Error("published through a link that is cut")
+	}
+	link.Heal()
+	want(t, west, "EVENTS", 2)
+}
+
+func TestDomainsMirrorEachOther(t *testing.T) {
+	t.Parallel()
+
+	first, second, link := natstest.StartDomains(t, "east", "west")
+	east, west := connect(t, first.URL(), "east"), connect(t, second.URL(), "west")
+	makeStream(t, east, natsjs.StreamConfig{Name: "EAST", Subjects: []string{"east.>"}})
+	makeStream(t, west, natsjs.StreamConfig{Name: "EAST", Mirror: &natsjs.StreamSource{Name: "EAST", Domain: "east"}})
+	publish(t, east, "east.a")
+	want(t, west, "EAST", 1)
+	link.Cut()
+	publish(t, east, "east.a")
+	link.Heal()
+	want(t, west, "EAST", 2)
+}
+
+func connect(t *testing.T, url, domain string) natsjs.JetStream {
+	t.Helper()
+
+	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := natsjs.NewWithDomain(nc, domain)
+	if domain == "" {
+		js, err = natsjs.New(nc)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+func makeStream(t *testing.T, js natsjs.JetStream, cfg natsjs.StreamConfig) {
+	t.Helper()
+
+	if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// publish tries until it is stored.
+func publish(t *testing.T, js natsjs.JetStream, subject string) {
+	t.Helper()
+
+	eventually(t, "a message is stored", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		_, err := js.Publish(ctx, subject, nil, natsjs.WithMsgID(t.Name()+time.Now().String()))
+		return err
+	})
+}
+
+// want waits until there are n messages in the stream.
+func want(t *testing.T, js natsjs.JetStream, stream string, n uint64) {
+	t.Helper()
+
+	eventually(t, "all messages are there", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		s, err := js.Stream(ctx, stream)
+		if err != nil {
+			return err
+		}
+		if got := s.CachedInfo().State.Msgs; got < n {
+			return context.DeadlineExceeded
+		}
+		return nil
+	})
+}
+
+func eventually(t *testing.T, what string, do func() error) {
+	t.Helper()
+
+	begun := time.Now()
+	for {
+		err := do()
+		if err == nil {
+			t.Logf("%s after %s", what, time.Since(begun))
+			return
+		}
+		if time.Since(begun) > time.Minute {
+			t.Fatalf("not within a minute: %s: %v", what, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
