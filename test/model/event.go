@@ -245,7 +245,7 @@ func (b *builder) bad() {
 	case 3: // no value of the type, as only the server finds out
 		b.fx.Insert("typed", functions.Row{"id": id, "j": []byte(`{"a":`)})
 	case 4: // no room for the number
-		b.fx.Insert("audited", functions.Row{"id": id, "n": 1 << 40})
+		b.fx.Insert("audited", functions.Row{"id": id, "n": int64(1) << 40})
 	case 5: // no value where there must be one
 		b.fx.Insert("users", functions.Row{"id": id, "email": nil})
 	case 6:

@@ -137,7 +137,7 @@ func (m *Model) typedValues(i int, id string) values {
 	b := &builder{Rand: rand.New(rand.NewPCG(m.seed^uint64(len(id)), uint64(i)<<20|uint64(id[len(id)-1])))}
 	v := values{
 		numeric: fmt.Sprintf("%d.%03d", b.IntN(2000)-1000, b.IntN(1000)),
-		uuid:    fmt.Sprintf("%08x-0000-4000-8000-%012x", b.Uint32(), b.IntN(1<<40)),
+		uuid:    fmt.Sprintf("%08x-0000-4000-8000-%012x", b.Uint32(), b.Int64N(1<<40)),
 		date:    epoch.AddDate(0, 0, b.IntN(9999)).Format(time.DateOnly),
 		micros:  epoch.UnixMicro() + b.Int64N(1e15),
 		json:    map[string]any{"n": float64(b.IntN(9)), "list": []any{"x", nil, b.word()}, b.word(): true},

@@ -1,0 +1,97 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // this is where functions and the database are joined
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/serve"
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+// maxConns bounds the connections of an instance to the database: two for
+// batches, the others for dead letters and checks.
+const maxConns = 4
+
+// migrateTimeout bounds one try to migrate. Another instance may be at it, and
+// large tables take their time; what a try has done stays done.
+const migrateTimeout = 10 * time.Minute
+
+func newPool(ctx context.Context, c config) (*pgxpool.Pool, error) {
+	settings, err := pgxpool.ParseConfig(c.DatabaseURL)
+	if err != nil {
+		// Not the parser's error: it repeats the URL, and not always without
+		// the password.
+		return nil, errors.New("DATABASE_URL: want postgres://USER:PASSWORD@HOST:5432/NAME")
+	}
+	settings.MaxConns = maxConns
+	settings.MinConns = 0
+	if settings.ConnConfig.ConnectTimeout == 0 {
+		settings.ConnConfig.ConnectTimeout = checkTimeout
+	}
+	if settings.ConnConfig.RuntimeParams["application_name"] == "" {
+		settings.ConnConfig.RuntimeParams["application_name"] = "tandem-function-" + c.Cluster
+	}
+	// Connections are made when they are needed, so none is yet.
+	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), settings)
+	if err != nil {
+		return nil, fmt.Errorf("set up connections to the database: %w", err)
+	}
+	return pool, nil
+}
+
+// look reports why the database is not fit, after having migrated it if that is
+// wanted.
+func (p *parts) look(ctx context.Context, c config) error {
+	var sets []sinkwriter.MigrationSet
+	for _, f := range c.picked {
+		if f.Migrations != nil {
+			sets = append(sets, sinkwriter.MigrationSet{Name: f.Name, Files: f.Migrations})
+		}
+	}
+	err := p.check(ctx, sets)
+	if !errors.Is(err, sinkwriter.ErrSchema) || !c.migrate {
+		return err
+	}
+	try, cancel := context.WithTimeout(ctx, migrateTimeout)
+	defer cancel()
+	if err := sinkwriter.Migrate(try, c.DatabaseURL, sets...); err != nil {
+		return err
+	}
+	return p.check(ctx, sets)
+}
+
+func (p *parts) check(ctx context.Context, sets []sinkwriter.MigrationSet) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	return sinkwriter.CheckSchema(ctx, p.pool, sets...)
+}
+
+// committer joins serve and sinkwriter.
+type committer struct{ writer *sinkwriter.Writer }
+
+// Commit implements [serve.Committer].
+func (c committer) Commit(ctx context.Context, f functions.Function, e event.Event, fx functions.Effects) (serve.Receipt, error) {
+	receipt, err := c.writer.Commit(ctx, sinkwriter.Offer{Function: f.Name, Version: f.Version, Event: e, Effects: fx})
+	if err != nil {
+		var known *sinkwriter.Error
+		if errors.As(err, &known) && (known.Fault == sinkwriter.FaultFunction || known.Fault == sinkwriter.FaultOrder) {
+			return serve.Receipt{}, &serve.CountedError{Err: err}
+		}
+		return serve.Receipt{}, err
+	}
+	return serve.Receipt{Won: receipt.Won, Key: receipt.Key.String()}, nil
+}
+
+// deadLetters joins serve and sinkwriter.
+type deadLetters struct{ kept *sinkwriter.DeadLetters }
+
+// Save implements [serve.DeadLetters].
+func (d deadLetters) Save(ctx context.Context, letter serve.DeadLetter) error {
+	return d.kept.Save(ctx, letter.Function, letter.Event, letter.Code, letter.Reason)
+}

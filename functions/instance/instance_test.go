@@ -1,0 +1,617 @@
+package instance_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5" //nolint:depguard // looks at what is in the database
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/flights"
+	"github.com/tandem-fn/tandem/functions/instance"
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/test/pgtest"
+)
+
+// migrate makes every table there is.
+func migrate(ctx context.Context, databaseURL string) error {
+	f := flights.Function()
+	return sinkwriter.Migrate(ctx, databaseURL, sinkwriter.MigrationSet{Name: f.Name, Files: f.Migrations})
+}
+
+func database(tb testing.TB) string {
+	tb.Helper()
+	return pgtest.Copy(tb, "migrated", migrate)
+}
+
+// start starts an instance and waits until it is ready.
+func start(tb testing.TB, cluster, databaseURL string, more map[string]string) (*instance.Instance, *httptest.Server) {
+	tb.Helper()
+
+	env := map[string]string{"TANDEM_CLUSTER": cluster, "DATABASE_URL": databaseURL, "LOG_LEVEL": "error"}
+	maps.Copy(env, more)
+	i := instance.New(flights.Function())
+	if err := i.Start(tb.Context(), env); err != nil {
+		tb.Fatal(err)
+	}
+	stop(tb, i)
+	awaitReady(tb, i)
+	return i, serve(tb, i)
+}
+
+// stop stops i when the test ends.
+func stop(tb testing.TB, i *instance.Instance) {
+	tb.Helper()
+
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), 10*time.Second)
+		defer cancel()
+		if err := i.Stop(ctx); err != nil {
+			tb.Error(err)
+		}
+	})
+}
+
+func serve(tb testing.TB, i *instance.Instance) *httptest.Server {
+	tb.Helper()
+
+	s := httptest.NewServer(http.HandlerFunc(i.Handle))
+	tb.Cleanup(s.Close)
+	return s
+}
+
+func awaitReady(tb testing.TB, i *instance.Instance) {
+	tb.Helper()
+
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		ready, err := i.Ready(tb.Context())
+		if ready {
+			return
+		}
+		if time.Now().After(deadline) {
+			tb.Fatalf("not ready after 20s: %v", err)
+		}
+	}
+}
+
+// answer is what came back.
+type answer struct {
+	status        int
+	receipt, body string
+	header        http.Header
+}
+
+// post sends a departure.
+func post(ctx context.Context, url, id, data string, headers ...string) (answer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(data))
+	if err != nil {
+		return answer{}, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Ce-Specversion", "1.0")
+	req.Header.Set("Ce-Type", "com.example.flight.departed")
+	req.Header.Set("Ce-Source", "/tests")
+	req.Header.Set("Ce-Id", id)
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		req.Header.Set(name, value)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // only read from
+	body, err := io.ReadAll(resp.Body)
+	return answer{status: resp.StatusCode, receipt: resp.Header.Get("Tandem-Receipt"), body: string(body), header: resp.Header}, err
+}
+
+func mustPost(tb testing.TB, url, id, data string, headers ...string) answer {
+	tb.Helper()
+
+	a, err := post(tb.Context(), url, id, data, headers...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return a
+}
+
+func departure(delay int) string {
+	return fmt.Sprintf(`{"date":"2001/01/01 00:47","delay":%d,"distance":1750,"origin":"DTW","destination":"LAS"}`, delay)
+}
+
+func query[T any](tb testing.TB, databaseURL, sql string, args ...any) T {
+	tb.Helper()
+
+	conn, err := pgx.Connect(tb.Context(), databaseURL)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer conn.Close(tb.Context()) //nolint:errcheck // nothing is open on it
+	var value T
+	if err := conn.QueryRow(tb.Context(), sql, args...).Scan(&value); err != nil {
+		tb.Fatalf("%s: %v", sql, err)
+	}
+	return value
+}
+
+func TestEventIsCommittedOnceInTwoClusters(t *testing.T) {
+	t.Parallel()
+
+	url := database(t)
+	_, east := start(t, "east", url, nil)
+	_, west := start(t, "west", url, nil)
+
+	first := mustPost(t, east.URL, "flight-1", departure(66))
+	if first.status != 204 || first.receipt != "won" {
+		t.Fatalf("the first answer is %d %q %q, want 204 and won", first.status, first.receipt, first.body)
+	}
+	if key := query[string](t, url, "select tandem.key('flights', '/tests', 'flight-1')::text"); first.header.Get("Tandem-Key") != key {
+		t.Errorf("Tandem-Key is %q, in the ledger it is %q", first.header.Get("Tandem-Key"), key)
+	}
+	for _, s := range []*httptest.Server{west, east} {
+		if again := mustPost(t, s.URL, "flight-1", departure(66)); again.status != 204 || again.receipt != "lost" {
+			t.Errorf("the same event again is answered %d %q %q, want 204 and lost", again.status, again.receipt, again.body)
+		}
+	}
+	if got := query[string](t, url, "select row(f.*)::text from flights f"); got != `(/tests,flight-1,"2001-01-01 00:47:00",DTW,LAS,1750,66)` {
+		t.Errorf("the row is %s", got)
+	}
+	if got := query[string](t, url, "select row(a.*)::text from airports a"); got != "(DTW,1,66)" {
+		t.Errorf("the totals are %s", got)
+	}
+}
+
+func TestClustersThatRaceAddUpExactly(t *testing.T) {
+	t.Parallel()
+
+	url := database(t)
+	_, east := start(t, "east", url, nil)
+	_, west := start(t, "west", url, nil)
+	const events = 500
+	var won, lost atomic.Int64
+	var senders sync.WaitGroup
+	for _, s := range []*httptest.Server{east, west} {
+		var next atomic.Int64
+		for range 16 {
+			senders.Go(func() {
+				for n := next.Add(1); n <= events; n = next.Add(1) {
+					a, err := post(t.Context(), s.URL, fmt.Sprintf("flight-%06d", n), departure(3))
+					switch {
+					case err != nil || a.status != 204:
+						t.Errorf("event %d is answered %d %q, error %v", n, a.status, a.body, err)
+					case a.receipt == "won":
+						won.Add(1)
+					default:
+						lost.Add(1)
+					}
+				}
+			})
+		}
+	}
+	senders.Wait()
+	if won.Load() != events || lost.Load() != events {
+		t.Errorf("%d won and %d lost, want %d each", won.Load(), lost.Load(), events)
+	}
+	if got := query[string](t, url, "select row(a.*)::text from airports a"); got != "(DTW,500,1500)" {
+		t.Errorf("the totals are %s, want (DTW,500,1500)", got)
+	}
+}
+
+func TestAnswersSayWhoseFaultItIs(t *testing.T) {
+	t.Parallel()
+
+	url := database(t)
+	_, s := start(t, "east", url, map[string]string{"TANDEM_MAX_EVENT_BYTES": "1024"})
+	for _, tt := range []struct {
+		name, data string
+		headers    []string
+		status     int
+		says       string
+	}{
+		{"no departure", `{}`, nil, 422, "function flights: read departure: date: missing"},
+		{"text that PostgreSQL cannot hold", strings.Replace(departure(1), "DTW", `\u0000`, 1), nil, 422, "table"},
+		{"other type", departure(1), []string{"ce-type: other"}, 422, "no function takes events of type"},
+		{"no version", departure(1), []string{"ce-specversion: "}, 400, "specversion"},
+		{"too large", strings.Repeat(" ", 1025), nil, 413, "at most 1024 bytes"},
+	} {
+		if a := mustPost(t, s.URL, "flight-1", tt.data, tt.headers...); a.status != tt.status || !strings.Contains(a.body, tt.says) {
+			t.Errorf("%s: answer is %d %q, want %d with %q", tt.name, a.status, a.body, tt.status, tt.says)
+		}
+	}
+	if n := query[int](t, url, "select count(*) from tandem.ledger"); n != 0 {
+		t.Errorf("%d events are in the ledger, want none", n)
+	}
+}
+
+func TestDeadLetterBecomesARow(t *testing.T) {
+	t.Parallel()
+
+	url := database(t)
+	_, s := start(t, "east", url, nil)
+	a := mustPost(t, s.URL+"/dead-letters", "flight-1", `{}`, "ce-tandemfunction: flights", "ce-knativeerrorcode: 422", "ce-knativeerrordata: ZGF0ZTogbWlzc2luZw==")
+	if a.status != 204 {
+		t.Fatalf("answer is %d %q, want 204", a.status, a.body)
+	}
+	got := query[string](t, url, "select concat_ws(' ', function, source, id, cluster, code, reason, event::jsonb->'data', event::jsonb ? 'knativeerrorcode') from tandem.dead_letter")
+	if want := "flights /tests flight-1 east 422 date: missing {} f"; got != want {
+		t.Errorf("the row is %q, want %q", got, want)
+	}
+	if n := query[int](t, url, "select count(*) from tandem.ledger"); n != 0 {
+		t.Errorf("%d events are in the ledger, want none", n)
+	}
+}
+
+func TestRequestsBeforeStartArePostponed(t *testing.T) {
+	t.Parallel()
+
+	i := instance.New(flights.Function())
+	a := mustPost(t, serve(t, i).URL, "flight-1", departure(1))
+	if a.status != 503 || a.header.Get("Retry-After") == "" {
+		t.Errorf("answer is %d with %v, want 503 with Retry-After", a.status, a.header)
+	}
+	if ready, err := i.Ready(t.Context()); ready || err != nil {
+		t.Errorf("Ready is %t, %v, want false", ready, err)
+	}
+	if alive, err := i.Alive(t.Context()); !alive || err != nil {
+		t.Errorf("Alive is %t, %v, want true", alive, err)
+	}
+}
+
+func TestStopBearsAnInstanceThatIsNotStarted(t *testing.T) {
+	t.Parallel()
+
+	i := instance.New(flights.Function())
+	if err := i.Start(t.Context(), nil); err == nil {
+		t.Error("Start without a configuration returned no error")
+	}
+	for range 2 {
+		if err := i.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := i.Start(t.Context(), map[string]string{"TANDEM_CLUSTER": "east", "DATABASE_URL": "postgres://localhost/x"}); err == nil {
+		t.Error("Start after Stop returned no error")
+	}
+}
+
+func TestInstanceWaitsForMigrations(t *testing.T) {
+	t.Parallel()
+
+	url := pgtest.URL(t)
+	i := instance.New(flights.Function())
+	if err := i.Start(t.Context(), map[string]string{"TANDEM_CLUSTER": "east", "DATABASE_URL": url, "LOG_LEVEL": "error"}); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, i)
+	s := serve(t, i)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		ready, err := i.Ready(t.Context())
+		if ready {
+			t.Fatal("ready without tables")
+		}
+		if errors.Is(err, sinkwriter.ErrSchema) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("Ready says %v, want it to say that migrations are missing", err)
+		}
+	}
+	if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 503 || !strings.Contains(a.body, "lacks migrations") {
+		t.Errorf("answer is %d %q, want 503 that says what to do", a.status, a.body)
+	}
+	// The tables of Tandem alone will not do: the function has its own.
+	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * 250 * time.Millisecond)
+	if ready, err := i.Ready(t.Context()); ready || err == nil || !strings.Contains(err.Error(), "flights") {
+		t.Errorf("Ready is %t, %v, want it to say that flights' tables are missing", ready, err)
+	}
+	if err := migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	awaitReady(t, i)
+	if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 204 {
+		t.Errorf("answer is %d %q, want 204", a.status, a.body)
+	}
+}
+
+func TestInstanceMigratesIfItIsToldTo(t *testing.T) {
+	t.Parallel()
+
+	// Two begin at once, as they do when two clusters are set up.
+	url, more := pgtest.URL(t), map[string]string{"TANDEM_MIGRATE": "true"}
+	_, east := start(t, "east", url, more)
+	_, west := start(t, "west", url, more)
+	for _, s := range []*httptest.Server{east, west} {
+		if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 204 {
+			t.Errorf("answer is %d %q, want 204", a.status, a.body)
+		}
+	}
+}
+
+// gate stands between a program and its database. It begins shut.
+type gate struct {
+	address string // its own
+	server  string
+
+	mu       sync.Mutex
+	listener net.Listener
+	conns    []net.Conn
+}
+
+// newGate gives a gate, and the URL of the database behind it.
+func newGate(tb testing.TB, databaseURL string) (*gate, string) {
+	tb.Helper()
+
+	u, err := url.Parse(databaseURL)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	g := &gate{address: "127.0.0.1:0", server: u.Host}
+	g.open(tb) // for a port
+	g.shut()
+	tb.Cleanup(g.shut)
+	u.Host = g.address
+	return g, u.String()
+}
+
+func (g *gate) open(tb testing.TB) {
+	tb.Helper()
+
+	listener, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", g.address)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.listener, g.address = listener, listener.Addr().String()
+	go func() {
+		for {
+			in, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			out, err := (&net.Dialer{}).DialContext(context.WithoutCancel(tb.Context()), "tcp", g.server)
+			if err != nil {
+				_ = in.Close()
+				continue
+			}
+			g.mu.Lock()
+			g.conns = append(g.conns, in, out)
+			g.mu.Unlock()
+			go func() { _, _ = io.Copy(in, out); _ = in.Close() }()
+			go func() { _, _ = io.Copy(out, in); _ = out.Close() }()
+		}
+	}()
+}
+
+// shut cuts every connection and takes no more.
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_ = g.listener.Close()
+	for _, conn := range g.conns {
+		_ = conn.Close()
+	}
+	g.conns = nil
+}
+
+func TestNoDatabaseIsNoReasonToEnd(t *testing.T) {
+	t.Parallel()
+
+	databaseURL := database(t)
+	g, gated := newGate(t, databaseURL)
+	i := instance.New(flights.Function())
+	if err := i.Start(t.Context(), map[string]string{"TANDEM_CLUSTER": "east", "DATABASE_URL": gated, "LOG_LEVEL": "error"}); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, i)
+	s := serve(t, i)
+	if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 503 {
+		t.Errorf("without a database the answer is %d %q, want 503", a.status, a.body)
+	}
+	g.open(t)
+	awaitReady(t, i)
+	if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 204 {
+		t.Errorf("with a database the answer is %d %q, want 204", a.status, a.body)
+	}
+
+	// And if it goes away later, too.
+	g.shut()
+	if a := mustPost(t, s.URL, "flight-2", departure(1)); a.status != 503 || a.header.Get("Retry-After") == "" || strings.Contains(a.body, "password") {
+		t.Errorf("answer is %d %q with %v, want 503 with Retry-After", a.status, a.body, a.header)
+	}
+	if ready, err := i.Ready(t.Context()); !ready {
+		t.Errorf("Ready is false, %v: no other instance could do better", err)
+	}
+	g.open(t)
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		a := mustPost(t, s.URL, "flight-2", departure(1))
+		if a.status == 204 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("20s later the answer is still %d %q", a.status, a.body)
+		}
+	}
+	if got := query[string](t, databaseURL, "select row(a.*)::text from airports a"); got != "(DTW,2,2)" {
+		t.Errorf("the totals are %s, want (DTW,2,2)", got)
+	}
+}
+
+// natsServer runs a NATS server until the test ends.
+func natsServer(tb testing.TB) string {
+	tb.Helper()
+
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: tb.TempDir(), NoLog: true, NoSigs: true})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	srv.Start()
+	tb.Cleanup(func() {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+	})
+	if !srv.ReadyForConnections(10 * time.Second) {
+		tb.Fatal("NATS server takes no connections")
+	}
+	return srv.ClientURL()
+}
+
+func TestOutputsAreInTheStreamWhenTheInstanceHasStopped(t *testing.T) {
+	t.Parallel()
+
+	url, natsURL := database(t), natsServer(t)
+	i, s := start(t, "east", url, map[string]string{"NATS_URL": natsURL})
+	const events = 50
+	for n := range events {
+		if a := mustPost(t, s.URL, fmt.Sprintf("flight-%d", n), departure(60)); a.status != 204 {
+			t.Fatalf("answer is %d %q", a.status, a.body)
+		}
+	}
+	if err := i.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if a := mustPost(t, s.URL, "flight-x", departure(60)); a.status != 503 {
+		t.Errorf("after Stop the answer is %d %q, want 503", a.status, a.body)
+	}
+
+	conn, err := nats.Connect(natsURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := natsjs.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), "OUTPUTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := stream.CachedInfo().State.Msgs; got != events {
+		t.Errorf("the stream has %d outputs, want %d", got, events)
+	}
+	message, err := stream.GetLastMsgForSubject(t.Context(), "outputs.com.example.flight.delayed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, _ := functions.OutputIdentity("flights", "/tests", "flight-0", 0)
+	if message.Header.Get("ce-source") != source || message.Header.Get("ce-causationid") == "" || !bytes.Contains(message.Data, []byte(`"delay":60`)) {
+		t.Errorf("the last output has headers %v and data %s", message.Header, message.Data)
+	}
+	if n := query[int](t, url, "select count(*) from tandem.outbox"); n != 0 {
+		t.Errorf("%d rows are in the outbox, want none", n)
+	}
+}
+
+func TestOutputsWaitInTheOutboxWhileThereIsNoStream(t *testing.T) {
+	t.Parallel()
+
+	url := database(t)
+	begin := time.Now()
+	i, s := start(t, "east", url, map[string]string{"NATS_URL": "nats://127.0.0.1:1"})
+	if a := mustPost(t, s.URL, "flight-1", departure(60)); a.status != 204 {
+		t.Fatalf("answer is %d %q", a.status, a.body)
+	}
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("it took %s to start and to commit", took)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_ = i.Stop(ctx) // may say that not everything is published
+	if n := query[int](t, url, "select count(*) from tandem.outbox"); n != 1 {
+		t.Errorf("%d rows are in the outbox, want 1", n)
+	}
+}
+
+func TestWhatIsAcknowledgedBeforeStopIsInTheDatabase(t *testing.T) {
+	t.Parallel()
+
+	url := database(t)
+	i, s := start(t, "east", url, nil)
+	var acknowledged, next atomic.Int64
+	var senders sync.WaitGroup
+	running := make(chan struct{})
+	var once sync.Once
+	for range 16 {
+		senders.Go(func() {
+			for {
+				a, err := post(t.Context(), s.URL, fmt.Sprintf("flight-%d", next.Add(1)), departure(1))
+				switch {
+				case err != nil:
+					t.Error(err)
+					return
+				case a.status == 503:
+					return
+				case a.status != 204:
+					t.Errorf("answer is %d %q", a.status, a.body)
+					return
+				}
+				if acknowledged.Add(1) == 100 {
+					once.Do(func() { close(running) })
+				}
+			}
+		})
+	}
+	<-running
+	if err := i.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	senders.Wait()
+	if rows := query[int64](t, url, "select count(*) from flights"); rows != acknowledged.Load() {
+		t.Errorf("%d events were acknowledged, and %d are there", acknowledged.Load(), rows)
+	}
+}
+
+func TestConfigurationErrorsNameTheVariable(t *testing.T) {
+	t.Parallel()
+
+	good := map[string]string{"TANDEM_CLUSTER": "east", "DATABASE_URL": "postgres://u:secret@127.0.0.1:1/x"}
+	for _, tt := range []struct{ variable, value, says string }{
+		{"TANDEM_CLUSTER", "", "TANDEM_CLUSTER"},
+		{"TANDEM_CLUSTER", "East 1", `TANDEM_CLUSTER "East 1": want lower-case`},
+		{"DATABASE_URL", "", "DATABASE_URL"},
+		{"DATABASE_URL", "postgres://u:secret@127.0.0.1:port/x", "DATABASE_URL: want postgres://"},
+		{"TANDEM_FUNCTIONS", "flights,orders", `TANDEM_FUNCTIONS: there is no function "orders"; there are: flights`},
+		{"TANDEM_MAX_EVENT_BYTES", "5", `TANDEM_MAX_EVENT_BYTES "5": want 1024 to 67108864`},
+		{"TANDEM_MAX_EVENT_BYTES", "1 MiB", `TANDEM_MAX_EVENT_BYTES "1 MiB": want 1024 to 67108864`},
+		{"TANDEM_MIGRATE", "perhaps", `TANDEM_MIGRATE "perhaps": want true or false`},
+		{"TANDEM_STREAM_REPLICAS", "9", `TANDEM_STREAM_REPLICAS "9": want 1 to 5`},
+		{"LOG_LEVEL", "loud", `LOG_LEVEL "loud": want debug, info, warn or error`},
+	} {
+		env := maps.Clone(good)
+		env[tt.variable] = tt.value
+		i := instance.New(flights.Function())
+		err := i.Start(t.Context(), env)
+		if err == nil || !strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s=%s: error is %v, want it to say %q", tt.variable, tt.value, err, tt.says)
+		}
+	}
+}
+
+func TestFunctionsArePickedByName(t *testing.T) {
+	t.Parallel()
+
+	_, s := start(t, "east", database(t), map[string]string{"TANDEM_FUNCTIONS": " flights ", "NATS_URL": "", "LOG_LEVEL": " "})
+	if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 204 {
+		t.Errorf("answer is %d %q, want 204", a.status, a.body)
+	}
+}

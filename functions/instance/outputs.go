@@ -1,0 +1,51 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+// outputs publishes to a stream as soon as there is a connection. Until then the
+// outbox keeps what there is to publish.
+type outputs struct {
+	log       *slog.Logger
+	conn      atomic.Pointer[jetstream.Conn]
+	publisher atomic.Pointer[jetstream.Publisher]
+}
+
+var errNotConnected = errors.New("publish outputs: not connected to NATS yet")
+
+// Publish implements [sinkwriter.Publisher].
+func (o *outputs) Publish(ctx context.Context, events []event.Event) error {
+	p := o.publisher.Load()
+	if p == nil {
+		return errNotConnected
+	}
+	return p.Publish(ctx, events)
+}
+
+func (o *outputs) connect(ctx context.Context, c config) {
+	conn, err := jetstream.Connect(ctx, c.NATSURL, jetstream.Config{Name: "tandem-function-" + c.Cluster, Logger: o.log})
+	if err == nil {
+		o.conn.Store(conn)
+		var publisher *jetstream.Publisher
+		if publisher, err = jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: c.OutputStream, Replicas: c.replicas}); err == nil {
+			o.publisher.Store(publisher)
+			return
+		}
+	}
+	o.log.LogAttrs(ctx, slog.LevelError, "outputs cannot be published from here and are left to the relay: look at NATS_URL and TANDEM_OUTPUT_STREAM", slog.Any("err", err))
+}
+
+func (o *outputs) close(ctx context.Context) error {
+	if conn := o.conn.Load(); conn != nil {
+		return conn.Close(ctx)
+	}
+	return nil
+}
