@@ -2,17 +2,43 @@ package sinkwriter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-const progressSQL = `insert into tandem.progress as p (cluster, function, stream, epoch, floor, head)
-values ($1, $2, $3, $4, $5::text::numeric, greatest($6::text::numeric, $5::text::numeric))
-on conflict (cluster, function, stream) do update
-set epoch = excluded.epoch, floor = excluded.floor, head = excluded.head, saved_at = now()`
+const (
+	// A row is stored only over the one that was stored last, on the same
+	// timeline: whoever finds another one has something to learn first.
+	firstProgressSQL = `insert into tandem.progress (cluster, function, stream, epoch, floor, head, hedge, timeline)
+values ($1, $2, $3, $4, $5::text::numeric, greatest($6::text::numeric, $5::text::numeric), $7, tandem.timeline())
+on conflict (cluster, function, stream) do nothing
+returning timeline`
+
+	progressSQL = `update tandem.progress
+set epoch = $4, floor = $5::text::numeric, head = greatest($6::text::numeric, $5::text::numeric), hedge = $7, saved_at = now()
+where cluster = $1 and function = $2 and stream = $3
+and epoch = $8 and floor = $9::text::numeric and timeline = $10 and tandem.timeline() = $10
+returning timeline`
+
+	// The same after a failover, when it is known what to do about it.
+	adoptProgressSQL = `update tandem.progress
+set epoch = $4, floor = $5::text::numeric, head = greatest($6::text::numeric, $5::text::numeric), hedge = $7, saved_at = now(),
+    timeline = tandem.timeline()
+where cluster = $1 and function = $2 and stream = $3 and epoch = $8 and floor = $9::text::numeric and timeline = $10
+returning timeline`
+
+	loadProgressSQL = `select tandem.timeline(), coalesce(p.epoch, ''), coalesce(p.floor, 0)::text, coalesce(p.timeline, '')
+from (values (1)) as one left join tandem.progress p on p.cluster = $1 and p.function = $2 and p.stream = $3`
+
+	// Of several streams' rows the one that is least at rest counts.
+	clustersSQL = `select cluster, min(hedge), now() - max(saved_at) from tandem.progress where function = $1 group by cluster order by cluster`
+)
 
 // Progress keeps how far the sources of one cluster have come. It may be shared.
 type Progress struct {
@@ -25,14 +51,100 @@ func NewProgress(pool *pgxpool.Pool, cluster string) *Progress {
 	return &Progress{pool: pool, cluster: cluster}
 }
 
-// Save notes that every message of the stream with a sequence number below floor
-// is acknowledged, and none from head on was delivered. Epoch tells one making of
-// the stream from the next.
-func (p *Progress) Save(ctx context.Context, function, stream, epoch string, floor, head uint64) error {
-	if _, err := p.pool.Exec(ctx, progressSQL, p.cluster, function, stream, epoch, number(floor), number(head)); err != nil {
-		return fmt.Errorf("save progress of function %s in stream %s: %w", function, stream, err)
+// SavedProgress is what is stored of how far a source has come in a stream. Its
+// zero value says that nothing is.
+type SavedProgress struct {
+	// Epoch tells one making of the stream from the next. Empty if nothing is
+	// stored.
+	Epoch string
+
+	// Floor is a sequence number: every message below it is acknowledged.
+	Floor uint64
+
+	// Timeline is the history that the database followed when this was stored.
+	Timeline string
+}
+
+// Load gives what is stored for this cluster, and the timeline that the database
+// follows now. If that is another one than what is stored was saved on, there was
+// a failover since, and what was committed after the save may be gone.
+func (p *Progress) Load(ctx context.Context, function, stream string) (saved SavedProgress, timeline string, err error) {
+	var floor string
+	err = p.pool.QueryRow(ctx, loadProgressSQL, p.cluster, function, stream).Scan(&timeline, &saved.Epoch, &floor, &saved.Timeline)
+	if err == nil {
+		saved.Floor, err = strconv.ParseUint(floor, 10, 64)
 	}
-	return nil
+	if err != nil {
+		return SavedProgress{}, "", fmt.Errorf("load progress of function %s in stream %s: %w", function, stream, err)
+	}
+	return saved, timeline, nil
+}
+
+// NewProgressRow is what [Progress.Save] stores.
+type NewProgressRow struct {
+	// Epoch and Floor are as in [SavedProgress].
+	Epoch string
+	Floor uint64
+
+	// Head is a sequence number: no message from it on was delivered.
+	Head uint64
+
+	// Hedge is how much redundancy the cluster wants: 0, a delay, or standby.
+	Hedge string
+
+	// Adopt says that a change of the timeline since the last save is known and
+	// has been seen to.
+	Adopt bool
+}
+
+// Save stores how far this cluster has come, if what is stored is still what the
+// caller believes, last, and on the timeline that it was saved on. It gives what
+// is stored then. If ok is false nothing was stored: load, and see to it.
+func (p *Progress) Save(ctx context.Context, function, stream string, row NewProgressRow, last SavedProgress) (now SavedProgress, ok bool, err error) {
+	sql := firstProgressSQL
+	args := []any{p.cluster, function, stream, row.Epoch, number(row.Floor), number(row.Head), row.Hedge}
+	if last != (SavedProgress{}) {
+		sql = progressSQL
+		if row.Adopt {
+			sql = adoptProgressSQL
+		}
+		args = append(args, last.Epoch, number(last.Floor), last.Timeline)
+	}
+	now = SavedProgress{Epoch: row.Epoch, Floor: row.Floor}
+	err = p.pool.QueryRow(ctx, sql, args...).Scan(&now.Timeline)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return SavedProgress{}, false, nil
+	}
+	if err != nil {
+		return SavedProgress{}, false, fmt.Errorf("save progress of function %s in stream %s: %w", function, stream, err)
+	}
+	return now, true, nil
+}
+
+// ClusterStatus is what is known of a cluster that a function runs in.
+type ClusterStatus struct {
+	Cluster string
+
+	// Hedge is how much redundancy it wants: 0, a delay, or standby.
+	Hedge string
+
+	// Age is the time since its source was heard of last, by the server's clock.
+	// A source that runs is heard of every minute.
+	Age time.Duration
+}
+
+// Clusters gives the clusters whose sources ever saved progress for function, by
+// their names.
+func (p *Progress) Clusters(ctx context.Context, function string) ([]ClusterStatus, error) {
+	rows, err := p.pool.Query(ctx, clustersSQL, function)
+	if err != nil {
+		return nil, fmt.Errorf("list the clusters of function %s: %w", function, err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ClusterStatus])
+	if err != nil {
+		return nil, fmt.Errorf("list the clusters of function %s: %w", function, err)
+	}
+	return list, nil
 }
 
 // number is a sequence number as a numeric, which holds all 64 bits.

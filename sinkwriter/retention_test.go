@@ -33,8 +33,13 @@ func TestTheLedgerForgetsOnlyWhatEveryClusterHasAcknowledged(t *testing.T) {
 	progress := map[string]*sinkwriter.Progress{"east": sinkwriter.NewProgress(pool, "east"), "west": sinkwriter.NewProgress(pool, "west")}
 	save := func(cluster string, floor, head uint64) {
 		t.Helper()
-		if err := progress[cluster].Save(t.Context(), "orders", "EVENTS", "e1", floor, head); err != nil {
+		last, _, err := progress[cluster].Load(t.Context(), "orders", "EVENTS")
+		if err != nil {
 			t.Fatal(err)
+		}
+		row := sinkwriter.NewProgressRow{Epoch: "e1", Floor: floor, Head: head, Hedge: "0"}
+		if _, ok, err := progress[cluster].Save(t.Context(), "orders", "EVENTS", row, last); err != nil || !ok {
+			t.Fatalf("saved %t, %v", ok, err)
 		}
 	}
 	retention, err := sinkwriter.NewRetention(pool, sinkwriter.RetentionConfig{Pause: -1, Pages: 1})

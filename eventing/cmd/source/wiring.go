@@ -40,8 +40,20 @@ func openDatabase(ctx context.Context, url, cluster, function string) (database,
 		return database{}, fmt.Errorf("set up connections to the database: %w", err)
 	}
 	return database{
-		progress: sinkwriter.NewProgress(pool, cluster),
+		progress: saver{sinkwriter.NewProgress(pool, cluster)},
 		relay:    sinkwriter.NewOutbox(pool),
 		close:    pool.Close,
 	}, nil
+}
+
+// saver saves progress whatever was saved before.
+type saver struct{ progress *sinkwriter.Progress }
+
+func (s saver) Save(ctx context.Context, function, stream, epoch string, floor, head uint64) error {
+	last, _, err := s.progress.Load(ctx, function, stream)
+	if err != nil {
+		return err
+	}
+	_, _, err = s.progress.Save(ctx, function, stream, sinkwriter.NewProgressRow{Epoch: epoch, Floor: floor, Head: head, Hedge: "0", Adopt: true}, last)
+	return err
 }

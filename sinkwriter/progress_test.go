@@ -1,0 +1,240 @@
+package sinkwriter_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	east := sinkwriter.NewProgress(pool, "east")
+	load := func() (sinkwriter.SavedProgress, string) {
+		t.Helper()
+		saved, timeline, err := east.Load(t.Context(), "orders", "EVENTS")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return saved, timeline
+	}
+	save := func(floor uint64, last sinkwriter.SavedProgress, adopt, want bool) sinkwriter.SavedProgress {
+		t.Helper()
+		row := sinkwriter.NewProgressRow{Epoch: "e1", Floor: floor, Head: floor + 5, Hedge: "300ms", Adopt: adopt}
+		now, ok, err := east.Save(t.Context(), "orders", "EVENTS", row, last)
+		if err != nil || ok != want {
+			t.Fatalf("saved %t, %v, want %t", ok, err, want)
+		}
+		return now
+	}
+
+	none, timeline := load()
+	if none != (sinkwriter.SavedProgress{}) || !strings.HasSuffix(timeline, "/00000001") {
+		t.Fatalf("before the first save: %+v, timeline %q", none, timeline)
+	}
+	first := save(7, none, false, true)
+	if want := (sinkwriter.SavedProgress{Epoch: "e1", Floor: 7, Timeline: timeline}); first != want {
+		t.Errorf("saved %+v, want %+v", first, want)
+	}
+	save(8, none, false, false) // somebody has saved since
+	second := save(1<<63+9, first, false, true)
+	if saved, _ := load(); saved != second {
+		t.Errorf("loaded %+v, want %+v", saved, second)
+	}
+	save(10, first, false, false)
+
+	// A failover to a standby that had got no further than the first save.
+	if _, err := pool.Exec(t.Context(), `update tandem.progress set floor = 7, timeline = 'before'`); err != nil {
+		t.Fatal(err)
+	}
+	save(11, second, false, false)
+	survived, timeline := load()
+	if survived.Floor != 7 || survived.Timeline != "before" || timeline == "before" {
+		t.Fatalf("survived %+v, timeline %q", survived, timeline)
+	}
+	save(11, survived, false, false) // it must be seen to
+	if now := save(7, survived, true, true); now.Timeline != timeline {
+		t.Errorf("saved on timeline %q, want %q", now.Timeline, timeline)
+	}
+
+	// The row is gone.
+	if _, err := pool.Exec(t.Context(), `delete from tandem.progress`); err != nil {
+		t.Fatal(err)
+	}
+	save(12, second, false, false)
+}
+
+func TestAClusterStandsByOnlyWhileAnotherOneIsAtWork(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	east, west := sinkwriter.NewProgress(pool, "east"), sinkwriter.NewProgress(pool, "west")
+	save := func(p *sinkwriter.Progress, hedge string) {
+		t.Helper()
+		last, _, err := p.Load(t.Context(), "orders", "EVENTS")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok, err := p.Save(t.Context(), "orders", "EVENTS", sinkwriter.NewProgressRow{Epoch: "e1", Hedge: hedge}, last); err != nil || !ok {
+			t.Fatalf("saved %t, %v", ok, err)
+		}
+	}
+	ask := func(p *sinkwriter.Progress, want bool) {
+		t.Helper()
+		granted, err := p.StandBy(t.Context(), "orders")
+		if err != nil || granted != want {
+			t.Errorf("granted %t, %v, want %t", granted, err, want)
+		}
+	}
+	age := func(cluster string) {
+		t.Helper()
+		if _, err := pool.Exec(t.Context(), `update tandem.progress set saved_at = now() - interval '4 minutes' where cluster = $1`, cluster); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	ask(west, false) // nobody else was ever heard of
+	save(east, "0")
+	save(west, "300ms")
+	ask(west, true)
+	ask(east, false)
+	ask(west, true) // still
+	age("east")
+	ask(west, true) // it stands by already
+	save(west, "0")
+	ask(west, false) // nobody has heard of east for a while
+	save(east, "10s")
+	ask(west, true)
+
+	got, err := east.Clusters(t.Context(), "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range got {
+		if got[i].Age < 0 || got[i].Age > time.Hour {
+			t.Errorf("%s was heard of %s ago", got[i].Cluster, got[i].Age)
+		}
+		got[i].Age = 0
+	}
+	if diff := cmp.Diff([]sinkwriter.ClusterStatus{{Cluster: "east", Hedge: "10s"}, {Cluster: "west", Hedge: "standby"}}, got); diff != "" {
+		t.Errorf("clusters (-want +got):\n%s", diff)
+	}
+}
+
+func TestOfClustersThatAskAtOnceNeverAllStandBy(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	for round := range 20 {
+		var clusters []*sinkwriter.Progress
+		for _, name := range []string{"east", "west", "north"} {
+			c := sinkwriter.NewProgress(pool, name)
+			row := sinkwriter.NewProgressRow{Epoch: "e1", Hedge: "0"}
+			if _, _, err := c.Save(t.Context(), fmt.Sprint("f", round), "EVENTS", row, sinkwriter.SavedProgress{}); err != nil {
+				t.Fatal(err)
+			}
+			clusters = append(clusters, c)
+		}
+		granted := make(chan bool, len(clusters))
+		for _, c := range clusters {
+			go func() {
+				for {
+					if ok, err := c.StandBy(t.Context(), fmt.Sprint("f", round)); err == nil {
+						granted <- ok
+						return
+					}
+				}
+			}()
+		}
+		n := 0
+		for range clusters {
+			if <-granted {
+				n++
+			}
+		}
+		if n != len(clusters)-1 {
+			t.Fatalf("%d of %d clusters stand by", n, len(clusters))
+		}
+	}
+}
+
+func TestTheLedgerSaysWhatIsDone(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	east := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	var keys []sinkwriter.Key
+	for i := range 3000 {
+		id := fmt.Sprintf("o-%d", i)
+		keys = append(keys, sinkwriter.NewKey("orders", "/test", id))
+		if i%3 == 0 {
+			o := order(id, 1)
+			if i%2 == 0 {
+				o.Effects.Writes, o.Effects.Outputs = nil, nil // nothing to do is done too
+			}
+			if i < 30 {
+				if _, err := east.Commit(t.Context(), o); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	done, err := sinkwriter.NewLedger(pool).Done(t.Context(), keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(done) != 10 {
+		t.Errorf("%d are done, want 10", len(done))
+	}
+	for i, k := range keys {
+		if done[k] != (i < 30 && i%3 == 0) {
+			t.Errorf("event %d: done is %t", i, done[k])
+		}
+	}
+	if done, err := sinkwriter.NewLedger(pool).Done(t.Context(), nil); err != nil || len(done) != 0 {
+		t.Errorf("nothing asked: %v, %v", done, err)
+	}
+}
+
+func TestTriesAreKeptUntilTheEventIsSettled(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	east, west := sinkwriter.NewTries(pool, "east"), sinkwriter.NewTries(pool, "west")
+	save := func(epoch string, tries []sinkwriter.EventTries, settled ...uint64) {
+		t.Helper()
+		if err := east.Save(t.Context(), "orders", "EVENTS", epoch, tries, settled); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect := func(p *sinkwriter.Tries, epoch string, want ...sinkwriter.EventTries) {
+		t.Helper()
+		got, err := p.Load(t.Context(), "orders", "EVENTS", epoch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("tries (-want +got):\n%s", diff)
+		}
+	}
+
+	save("e1", nil)
+	save("e1", []sinkwriter.EventTries{{Sequence: 3, Tries: 1}, {Sequence: 1<<64 - 1, Tries: 2, Tried: 1500 * time.Millisecond}})
+	save("e1", []sinkwriter.EventTries{{Sequence: 3, Tries: 4, Tried: time.Hour}, {Sequence: 5, Tries: 1}}, 1<<64-1)
+	expect(east, "e1", sinkwriter.EventTries{Sequence: 3, Tries: 4, Tried: time.Hour}, sinkwriter.EventTries{Sequence: 5, Tries: 1})
+	expect(west, "e1")
+	save("e1", nil, 5)
+	expect(east, "e1", sinkwriter.EventTries{Sequence: 3, Tries: 4, Tried: time.Hour})
+	expect(east, "e2")
+	expect(east, "e1") // another making of the stream was asked for
+}
+
+func TestReplicationGivesTheStandbyServers(t *testing.T) {
+	t.Parallel()
+	list, err := sinkwriter.Replication(t.Context(), newDatabase(t))
+	if err != nil || len(list) != 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+}

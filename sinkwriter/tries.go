@@ -1,0 +1,99 @@
+package sinkwriter
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	saveTriesSQL = `insert into tandem.tries as t (cluster, function, stream, epoch, sequence, tries, tried_ms)
+select $1, $2, $3, $4, s::numeric, n, ms from unnest($5::text[], $6::integer[], $7::bigint[]) as u(s, n, ms)
+on conflict (cluster, function, stream, sequence) do update
+set epoch = excluded.epoch, tries = excluded.tries, tried_ms = excluded.tried_ms, saved_at = now()`
+
+	forgetTriesSQL = `delete from tandem.tries where cluster = $1 and function = $2 and stream = $3 and sequence = any($4::text[]::numeric[])`
+
+	staleTriesSQL = `delete from tandem.tries where cluster = $1 and function = $2 and stream = $3 and epoch <> $4`
+
+	loadTriesSQL = `select sequence::text, tries, tried_ms from tandem.tries where cluster = $1 and function = $2 and stream = $3 and epoch = $4`
+)
+
+// Tries keeps for how long the events that break a function have been tried in
+// one cluster. It may be shared.
+type Tries struct {
+	pool    *pgxpool.Pool
+	cluster string
+}
+
+// NewTries keeps the tries of one cluster in the database behind pool.
+func NewTries(pool *pgxpool.Pool, cluster string) *Tries {
+	return &Tries{pool: pool, cluster: cluster}
+}
+
+// EventTries is how often and for how long an event broke the function.
+type EventTries struct {
+	Sequence uint64
+	Tries    int
+	Tried    time.Duration // kept to the millisecond
+}
+
+// Save stores tries over what is stored, and drops what is stored for the
+// sequence numbers in settled.
+func (t *Tries) Save(ctx context.Context, function, stream, epoch string, tries []EventTries, settled []uint64) error {
+	sequences, counts, times := make([]string, len(tries)), make([]int32, len(tries)), make([]int64, len(tries))
+	for i, e := range tries {
+		sequences[i], counts[i], times[i] = number(e.Sequence), int32(min(e.Tries, 1<<30)), e.Tried.Milliseconds()
+	}
+	gone := make([]string, len(settled))
+	for i, s := range settled {
+		gone[i] = number(s)
+	}
+	batch := &pgx.Batch{}
+	if len(tries) > 0 {
+		batch.Queue(saveTriesSQL, t.cluster, function, stream, epoch, sequences, counts, times)
+	}
+	if len(settled) > 0 {
+		batch.Queue(forgetTriesSQL, t.cluster, function, stream, gone)
+	}
+	if batch.Len() == 0 {
+		return nil
+	}
+	if err := t.pool.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("save tries of function %s in stream %s: %w", function, stream, err)
+	}
+	return nil
+}
+
+// Load gives what is stored for this making of the stream, and drops what is
+// stored for another one.
+func (t *Tries) Load(ctx context.Context, function, stream, epoch string) ([]EventTries, error) {
+	fail := func(err error) ([]EventTries, error) {
+		return nil, fmt.Errorf("load tries of function %s in stream %s: %w", function, stream, err)
+	}
+	if _, err := t.pool.Exec(ctx, staleTriesSQL, t.cluster, function, stream, epoch); err != nil {
+		return fail(err)
+	}
+	rows, err := t.pool.Query(ctx, loadTriesSQL, t.cluster, function, stream, epoch)
+	if err != nil {
+		return fail(err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e EventTries, err error) {
+		var sequence string
+		var ms int64
+		if err := row.Scan(&sequence, &e.Tries, &ms); err != nil {
+			return e, err
+		}
+		e.Tried = time.Duration(ms) * time.Millisecond
+		e.Sequence, err = strconv.ParseUint(sequence, 10, 64)
+		return e, err
+	})
+	if err != nil {
+		return fail(err)
+	}
+	return list, nil
+}
