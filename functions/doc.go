@@ -5,7 +5,7 @@
 // commits first wins. So a function must compute the same Effects from the
 // same event wherever and whenever it runs: no clock, no random numbers, no
 // environment, no network, no order of a map. What is usually random comes from
-// the event's identity instead.
+// the event instead: [ID], [Int64], [Rand] and [Time]. [JSON] reads its data.
 //
 // The package knows nobody: neither PostgreSQL nor Knative nor NATS. Package
 // sinkwriter commits Effects; package functions/serve speaks HTTP.

@@ -105,7 +105,7 @@ type Output struct {
 	// if there is Data.
 	DataContentType string
 
-	// Time is the CloudEvent time. Defaults to the input's.
+	// Time is the CloudEvent time. Defaults to [Time] of the input.
 	Time time.Time
 
 	// Extensions are CloudEvent extension attributes: lower-case letters and

@@ -79,9 +79,7 @@ func outputID(function, source, id string, position int) string {
 		u[0], u[1], u[2] = byte(order>>40), byte(order>>32), byte(order>>24)
 		u[3], u[4], u[5] = byte(order>>16), byte(order>>8), byte(order)
 	}
-	u[6] = u[6]&0x0f | 0x70 // version 7
-	u[8] = u[8]&0x3f | 0x80 // variant of RFC 9562
-	return formatUUID(u)
+	return uuidV7(u)
 }
 
 func appendPart(b []byte, part string) []byte {
@@ -89,7 +87,10 @@ func appendPart(b []byte, part string) []byte {
 	return append(b, part...)
 }
 
-func formatUUID(u [16]byte) string {
+// uuidV7 is u as canonical text, with the bits that say what it is.
+func uuidV7(u [16]byte) string {
+	u[6] = u[6]&0x0f | 0x70 // version 7
+	u[8] = u[8]&0x3f | 0x80 // variant of RFC 9562
 	var text [36]byte
 	hex.Encode(text[0:8], u[0:4])
 	text[8] = '-'

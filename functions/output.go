@@ -15,10 +15,11 @@ import (
 
 // Event makes the CloudEvent of an output: the one at position, counted from
 // zero, among those that function computed from input. Its source and id are
-// those of [OutputIdentity], its time is in UTC. The extension causationid is
-// the input's id, and the input's trace context (traceparent, tracestate) goes
-// with it; an extension of the same name in o wins. Equal arguments give equal
-// events, wherever they meet.
+// those of [OutputIdentity]; its time is o.Time, else [Time] of the input, in UTC.
+// The extension causationid is the input's id, and the input's trace context goes
+// with it: traceparent, and with that tracestate. An extension of the same name in
+// o wins, and a traceparent of its own leaves the input's tracestate behind. Equal
+// arguments give equal events, wherever they meet.
 //
 // An error is the function's fault and not the event's: a type is missing, data
 // cannot be encoded or is not what its content type says, an extension has a
@@ -100,7 +101,7 @@ func (o EncodedOutput) event(function string, input event.Event, position int) (
 
 	at := o.Time
 	if at.IsZero() {
-		at = input.Time()
+		at = Time(input)
 	}
 	if !at.IsZero() {
 		// UTC, since a time may have been parsed in this process's zone.
@@ -135,7 +136,7 @@ func (o Output) encode() (data []byte, text bool, err error) {
 		if strings.HasPrefix(mediaType, "application/cloudevents") {
 			return nil, false, fmt.Errorf("data content type %q: an event cannot hold another one", o.DataContentType)
 		}
-		isJSON = mediaType == event.ApplicationJSON || mediaType == event.TextJSON || strings.HasSuffix(mediaType, "+json")
+		isJSON = isJSONType(mediaType)
 		isText = isJSON || strings.HasPrefix(mediaType, "text/") || mediaType == event.ApplicationXML || strings.HasSuffix(mediaType, "+xml")
 	}
 
@@ -169,9 +170,11 @@ func (o Output) extensions(input event.EventContext, inputID string) (map[string
 	all["causationid"] = inputID
 	inherited := inputExtensions(input)
 	for _, name := range [...]string{"traceparent", "tracestate"} {
-		if value, ok := inherited[name].(string); ok && value != "" {
-			all[name] = value
+		value, ok := inherited[name].(string)
+		if !ok || value == "" || o.Extensions["traceparent"] != "" {
+			break // tracestate says nothing without its traceparent
 		}
+		all[name] = value
 	}
 	for name, value := range o.Extensions {
 		if err := checkExtensionName(name); err != nil {

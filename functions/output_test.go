@@ -116,6 +116,14 @@ func TestOutputEventIsBuiltFromTheInput(t *testing.T) {
 			output: functions.Output{Type: "t", Extensions: map[string]string{"causationid": "other"}},
 			want:   result{Type: "t", Time: departed, Extensions: with("causationid", "other")},
 		},
+		{
+			name:   "a trace of the function's own leaves the input's state behind",
+			output: functions.Output{Type: "t", Extensions: map[string]string{"traceparent": "00-11111111111111111111111111111111-2222222222222222-01"}},
+			want: result{Type: "t", Time: departed, Extensions: map[string]any{
+				"causationid": "flight-2001-000001",
+				"traceparent": "00-11111111111111111111111111111111-2222222222222222-01",
+			}},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -194,6 +202,18 @@ func TestOutputEventTakesAnOldInput(t *testing.T) {
 	}
 	if e.SpecVersion() != event.CloudEventsVersionV1 || e.Extensions()["traceparent"] == nil || !e.Time().IsZero() {
 		t.Errorf("got %s", e)
+	}
+}
+
+func TestOutputEventHasTheTimeInTheInputsID(t *testing.T) {
+	t.Parallel()
+
+	e, err := functions.Output{Type: "t"}.Event("flights", happened(t, "/x", "0190163d-8694-739b-aea5-966c26f8ad91", ""), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := e.Time().Format(time.RFC3339Nano); got != "2024-06-14T10:14:09.3Z" {
+		t.Errorf("the time is %s", got)
 	}
 }
 

@@ -5,11 +5,8 @@ package flights
 import (
 	"context"
 	"embed"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"mime"
-	"strings"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -45,7 +42,7 @@ func Function() functions.Function {
 		Name:       "flights",
 		Version:    "v1",
 		Types:      []string{Departed},
-		Handle:     handle,
+		Handle:     functions.JSON(handle),
 		Migrations: migrations,
 	}
 }
@@ -69,10 +66,29 @@ type delay struct {
 	Delay       int32  `json:"delay"`
 }
 
-func handle(_ context.Context, e event.Event) (functions.Effects, error) {
-	d, departedAt, err := read(e)
+// Validate says which field is missing.
+func (d departure) Validate() error {
+	for _, field := range [...]struct {
+		name string
+		text *string
+	}{{"date", d.Date}, {"origin", d.Origin}, {"destination", d.Destination}} {
+		if field.text == nil || *field.text == "" {
+			return fmt.Errorf("%s: missing", field.name)
+		}
+	}
+	switch {
+	case d.Distance == nil:
+		return errors.New("distance: missing")
+	case d.Delay == nil:
+		return errors.New("delay: missing")
+	}
+	return nil
+}
+
+func handle(_ context.Context, e event.Event, d departure) (functions.Effects, error) {
+	departedAt, err := time.Parse(dateLayout, *d.Date)
 	if err != nil {
-		return functions.Effects{}, functions.Reject(fmt.Errorf("read departure: %w", err))
+		return functions.Effects{}, functions.Reject(fmt.Errorf("date: it is %q: want YYYY/MM/DD hh:mm", *d.Date))
 	}
 	var fx functions.Effects
 	fx.Insert("flights", functions.Row{
@@ -93,51 +109,4 @@ func handle(_ context.Context, e event.Event) (functions.Effects, error) {
 		})
 	}
 	return fx, nil
-}
-
-// read reads the data of an event. Fields that it does not know are no fault.
-func read(e event.Event) (d departure, departedAt time.Time, err error) {
-	if contentType := e.DataContentType(); contentType != "" && contentType != event.ApplicationJSON {
-		mediaType, _, err := mime.ParseMediaType(contentType)
-		if err != nil || mediaType != event.ApplicationJSON && !strings.HasSuffix(mediaType, "+json") {
-			return d, departedAt, fmt.Errorf("the data are %q: want %s", contentType, event.ApplicationJSON)
-		}
-	}
-	if len(e.Data()) == 0 {
-		return d, departedAt, errors.New("there are no data")
-	}
-	if err := json.Unmarshal(e.Data(), &d); err != nil {
-		var wrong *json.UnmarshalTypeError
-		if errors.As(err, &wrong) && wrong.Field != "" {
-			return d, departedAt, fmt.Errorf("%s: it is a %s: want %s", wrong.Field, wrong.Value, wanted(wrong.Field))
-		}
-		return d, departedAt, err
-	}
-	for _, field := range [...]struct {
-		name string
-		text *string
-	}{{"date", d.Date}, {"origin", d.Origin}, {"destination", d.Destination}} {
-		if field.text == nil || *field.text == "" {
-			return d, departedAt, fmt.Errorf("%s: missing", field.name)
-		}
-	}
-	switch {
-	case d.Distance == nil:
-		return d, departedAt, errors.New("distance: missing")
-	case d.Delay == nil:
-		return d, departedAt, errors.New("delay: missing")
-	}
-	departedAt, err = time.Parse(dateLayout, *d.Date)
-	if err != nil {
-		return d, departedAt, fmt.Errorf("date: it is %q: want YYYY/MM/DD hh:mm", *d.Date)
-	}
-	return d, departedAt, nil
-}
-
-func wanted(field string) string {
-	switch field {
-	case "distance", "delay":
-		return "a whole number of 32 bits"
-	}
-	return "a string"
 }

@@ -108,9 +108,9 @@ func TestDataThatAreNotADepartureAreRejected(t *testing.T) {
 	t.Parallel()
 
 	tests := []struct{ name, data, says string }{
-		{"no data", ``, "there are no data"},
+		{"no data", ``, "there are none"},
 		{"no JSON", `date`, "invalid character"},
-		{"no object", `[]`, "cannot unmarshal array"},
+		{"no object", `[]`, "it is an array: want an object"},
 		{"no date", `{"delay":66,"distance":1750,"origin":"DTW","destination":"LAS"}`, "date: missing"},
 		{"no origin", `{"date":"2001/01/01 00:47","delay":66,"distance":1750,"destination":"LAS"}`, "origin: missing"},
 		{"empty origin", `{"date":"2001/01/01 00:47","delay":66,"distance":1750,"origin":"","destination":"LAS"}`, "origin: missing"},
@@ -120,9 +120,9 @@ func TestDataThatAreNotADepartureAreRejected(t *testing.T) {
 		{"other date", `{"date":"2001-01-01","delay":66,"distance":1750,"origin":"DTW","destination":"LAS"}`, `date: it is "2001-01-01": want YYYY/MM/DD hh:mm`},
 		{"date that does not exist", `{"date":"2001/02/30 00:47","delay":66,"distance":1750,"origin":"DTW","destination":"LAS"}`, "date: it is"},
 		{"delay in words", `{"date":"2001/01/01 00:47","delay":"late","distance":1750,"origin":"DTW","destination":"LAS"}`, "delay: it is a string: want a whole number"},
-		{"delay with a fraction", `{"date":"2001/01/01 00:47","delay":1.5,"distance":1750,"origin":"DTW","destination":"LAS"}`, "delay: it is a number 1.5: want a whole number"},
-		{"distance out of range", `{"date":"2001/01/01 00:47","delay":1,"distance":3000000000,"origin":"DTW","destination":"LAS"}`, "distance: it is a number 3000000000"},
-		{"number for an airport", `{"date":"2001/01/01 00:47","delay":1,"distance":1,"origin":5,"destination":"LAS"}`, "origin: it is a number: want a string"},
+		{"delay with a fraction", `{"date":"2001/01/01 00:47","delay":1.5,"distance":1750,"origin":"DTW","destination":"LAS"}`, "delay: it is the number 1.5: want a whole number"},
+		{"distance out of range", `{"date":"2001/01/01 00:47","delay":1,"distance":3000000000,"origin":"DTW","destination":"LAS"}`, "distance: it is the number 3000000000"},
+		{"number for an airport", `{"date":"2001/01/01 00:47","delay":1,"distance":1,"origin":5,"destination":"LAS"}`, "origin: it is the number 5: want a string"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -141,7 +141,7 @@ func TestDataThatAreNotADepartureAreRejected(t *testing.T) {
 
 	e := departed("1", `<flight/>`)
 	e.SetDataContentType("application/xml")
-	if _, err := flights.Function().Handle(t.Context(), e); err == nil || !strings.Contains(err.Error(), `the data are "application/xml"`) {
+	if _, err := flights.Function().Handle(t.Context(), e); err == nil || !strings.Contains(err.Error(), `content type is "application/xml"`) {
 		t.Errorf("XML: error is %v", err)
 	}
 }

@@ -224,7 +224,7 @@ func TestAnswersSayWhoseFaultItIs(t *testing.T) {
 		status     int
 		says       string
 	}{
-		{"no departure", `{}`, nil, 422, "function flights: read departure: date: missing"},
+		{"no departure", `{}`, nil, 422, "function flights: read data: date: missing"},
 		{"text that PostgreSQL cannot hold", strings.Replace(departure(1), "DTW", `\u0000`, 1), nil, 422, "table"},
 		{"other type", departure(1), []string{"ce-type: other"}, 422, "no function takes events of type"},
 		{"no version", departure(1), []string{"ce-specversion: "}, 400, "specversion"},

@@ -1,0 +1,138 @@
+package functions
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"math/rand/v2" //nolint:depguard // seeded from the event, never from the process
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+)
+
+// The first byte of what is hashed, which keeps what is derived for one purpose
+// apart from all others over the same parts.
+const (
+	idDomain    = 0x03
+	int64Domain = 0x04
+	randDomain  = 0x05
+)
+
+const (
+	// int64TimeBits of milliseconds reach until the year 2109; what is left of
+	// 63 bits is derived.
+	int64TimeBits    = 42
+	int64DerivedBits = 63 - int64TimeBits
+)
+
+// Time is the time of an event, in UTC: its time attribute; if it has none, the
+// milliseconds in its id if that is a UUIDv7; else the zero time. A function that
+// cannot do without should [Reject] an event whose Time is zero, and never take a
+// clock's.
+//
+// It is whatever the producer says. Nothing but what is stored should depend on
+// it, and a producer that sends an event again should send the same time.
+func Time(e event.Event) time.Time {
+	if at := e.Time(); !at.IsZero() {
+		return at.UTC()
+	}
+	if millis, ok := uuidV7Millis(e.ID()); ok {
+		return time.UnixMilli(int64(millis)).UTC()
+	}
+	return time.Time{}
+}
+
+// ID is a new id for something that comes into being with this event: a UUIDv7
+// (RFC 9562) whose time is the event's. It is the same in every cluster, on every
+// retry and in every version of the function, and differs for every name, and for
+// every index under a name:
+//
+//	order := functions.ID(e, "order")
+//	for i, line := range data.Lines {
+//		fx.Insert("lines", functions.Row{"id": functions.ID(e, "line", i), "order": order, …})
+//	}
+//
+// What a name stands for is for ever: another name gives another id. Two functions
+// that use the same name for the same event get the same id, which lets one refer
+// to what the other writes; where that is not wanted, the name tells them apart.
+//
+// Its upper 48 bits are the milliseconds of [Time], 0 before 1970. If that is zero
+// they are [Order] of the event's id, and if it has none the first bits of the
+// hash. The others, but for version and variant, are taken from the SHA-256 of the
+// byte 0x03, of source, id and name, each behind its length (4 bytes, big-endian),
+// of the number of indexes (4 bytes) and of the indexes (8 bytes each), bit for bit
+// at the place where they stand there. testdata/derived.tsv holds vectors.
+func ID(e event.Event, name string, index ...int) string {
+	sum := derive(idDomain, e, name, index)
+	var u [16]byte
+	copy(u[:], sum[:])
+	if begin, ok := beginning(e); ok {
+		u[0], u[1], u[2] = byte(begin>>40), byte(begin>>32), byte(begin>>24)
+		u[3], u[4], u[5] = byte(begin>>16), byte(begin>>8), byte(begin)
+	}
+	return uuidV7(u)
+}
+
+// Int64 is [ID] as a positive integer of 63 bits, in the manner of a Snowflake id,
+// for tables whose keys are numbers. Those that differ only in the last index
+// differ for sure, if the indexes are less than 2^21 apart. Between events there is
+// only chance: of two events in the same millisecond, one pair in 2^21 gets the
+// same number. That is one an hour at 1,000 events a second and one in five days at
+// 100. Use ID where two rows must not meet.
+//
+// Its upper 42 bits are those milliseconds that the upper 48 of [ID] are, cut to
+// the lower 42. The other 21 are the first 21 bits of the SHA-256 as in ID, with
+// the byte 0x04 and 0 for the last index, plus the last index, modulo 2^21. If there
+// is neither a time nor an order, the upper 42 bits are the 42 that follow in the
+// hash. testdata/derived.tsv holds vectors.
+func Int64(e event.Event, name string, index ...int) int64 {
+	var last int
+	var space [8]int
+	if n := len(index); n > 0 {
+		last = index[n-1]
+		index = append(space[:0], index...)
+		index[n-1] = 0
+	}
+	sum := derive(int64Domain, e, name, index)
+	bits := binary.BigEndian.Uint64(sum[:])
+	derived := (bits>>(64-int64DerivedBits) + uint64(last)) & (1<<int64DerivedBits - 1)
+	begin, ok := beginning(e)
+	if !ok {
+		begin = bits >> 1
+	}
+	return int64(begin&(1<<int64TimeBits-1)<<int64DerivedBits | derived)
+}
+
+// Rand is a generator of random numbers that gives the same sequence in every
+// cluster, on every retry and in every version of the function, and another one
+// for every event, name and index. It is not for concurrent use, and no secret:
+// who knows the event knows its numbers.
+//
+// It is ChaCha8 of math/rand/v2, its seed the SHA-256 as in [ID] with the byte
+// 0x05. testdata/derived.tsv holds vectors.
+func Rand(e event.Event, name string, index ...int) *rand.Rand {
+	return rand.New(rand.NewChaCha8(derive(randDomain, e, name, index)))
+}
+
+// beginning is what ids that are derived from e begin with: at most 48 bits.
+func beginning(e event.Event) (bits uint64, ok bool) {
+	if at := Time(e); !at.IsZero() {
+		return uint64(max(0, at.UnixMilli())), true
+	}
+	return Order(e.ID())
+}
+
+// derive hashes what tells one derived value from another. The time is left out:
+// a producer may send the same event again with another one.
+func derive(domain byte, e event.Event, name string, index []int) [sha256.Size]byte {
+	// Enough for the usual ones; append moves longer ones to the heap.
+	var space [512]byte
+	b := append(space[:0], domain)
+	b = appendPart(b, e.Source())
+	b = appendPart(b, e.ID())
+	b = appendPart(b, name)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(index)))
+	for _, i := range index {
+		b = binary.BigEndian.AppendUint64(b, uint64(int64(i)))
+	}
+	return sha256.Sum256(b)
+}

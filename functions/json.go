@@ -1,0 +1,65 @@
+package functions
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+)
+
+// JSON makes a [Func] of a function that takes the event's data as a T, as
+// encoding/json reads it: fields that T does not know are no fault, a field that is
+// missing or null stays zero, of a name that is there twice the last one counts.
+// If T or *T has a method Validate() error, it is called before handle.
+//
+// The event is refused with [Reject] if its data are missing, are said to be
+// something other than JSON, are no JSON (one value, in UTF-8) or are null; if a
+// field has another type than T wants; and if Validate returns an error. The reason
+// names the field, what it is and what is wanted: "lines[2].price: it is a string:
+// want a number". It quotes numbers and names of fields, no text.
+func JSON[T any](handle func(ctx context.Context, e event.Event, data T) (Effects, error)) Func {
+	return func(ctx context.Context, e event.Event) (Effects, error) {
+		var data T
+		if err := readJSON(e, &data); err != nil {
+			return Effects{}, Reject(fmt.Errorf("read data: %w", err))
+		}
+		return handle(ctx, e, data)
+	}
+}
+
+func readJSON[T any](e event.Event, data *T) error {
+	if contentType := e.DataContentType(); contentType != "" && contentType != event.ApplicationJSON {
+		mediaType, _, err := mime.ParseMediaType(contentType)
+		if err != nil || !isJSONType(mediaType) {
+			return fmt.Errorf("their content type is %q: want %s", contentType, event.ApplicationJSON)
+		}
+	}
+	text := e.Data()
+	switch trimmed := bytes.TrimSpace(text); {
+	case len(trimmed) == 0:
+		return errors.New("there are none")
+	case string(trimmed) == "null":
+		return errors.New("they are null")
+	case !utf8.Valid(text):
+		return errors.New("they are not UTF-8")
+	}
+	if err := json.Unmarshal(text, data); err != nil {
+		return explain[T](text, err)
+	}
+	for _, value := range [...]any{*data, data} {
+		if v, ok := value.(interface{ Validate() error }); ok {
+			return v.Validate()
+		}
+	}
+	return nil
+}
+
+func isJSONType(mediaType string) bool {
+	return mediaType == event.ApplicationJSON || mediaType == event.TextJSON || strings.HasSuffix(mediaType, "+json")
+}
