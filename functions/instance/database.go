@@ -78,14 +78,33 @@ type committer struct{ writer *sinkwriter.Writer }
 // Commit implements [serve.Committer].
 func (c committer) Commit(ctx context.Context, f functions.Function, e event.Event, fx functions.Effects) (serve.Receipt, error) {
 	receipt, err := c.writer.Commit(ctx, sinkwriter.Offer{Function: f.Name, Version: f.Version, Event: e, Effects: fx})
+	outcome := outcomeOf(receipt, err)
+	return outcome.Receipt, outcome.Err
+}
+
+// CommitAll implements [serve.Committer].
+func (c committer) CommitAll(ctx context.Context, offers []serve.Offer) []serve.Outcome {
+	all := make([]sinkwriter.Offer, len(offers))
+	for i, o := range offers {
+		all[i] = sinkwriter.Offer{Function: o.Function.Name, Version: o.Function.Version, Event: o.Event, Effects: o.Effects}
+	}
+	outcomes := make([]serve.Outcome, len(offers))
+	for i, o := range c.writer.CommitAll(ctx, all) {
+		outcomes[i] = outcomeOf(o.Receipt, o.Err)
+	}
+	return outcomes
+}
+
+// outcomeOf says in serve's words what sinkwriter says.
+func outcomeOf(receipt sinkwriter.Receipt, err error) serve.Outcome {
 	if err != nil {
 		var known *sinkwriter.Error
 		if errors.As(err, &known) && (known.Fault == sinkwriter.FaultFunction || known.Fault == sinkwriter.FaultOrder) {
-			return serve.Receipt{}, &serve.CountedError{Err: err}
+			err = &serve.CountedError{Err: err}
 		}
-		return serve.Receipt{}, err
+		return serve.Outcome{Err: err}
 	}
-	return serve.Receipt{Won: receipt.Won, Key: receipt.Key.String()}, nil
+	return serve.Outcome{Receipt: serve.Receipt{Won: receipt.Won, Key: receipt.Key.String()}}
 }
 
 // deadLetters joins serve and sinkwriter.

@@ -177,6 +177,39 @@ func TestEventIsCommittedOnceInTwoClusters(t *testing.T) {
 	}
 }
 
+func TestBatchIsCommittedTogetherAndAnswered2xxOnlyIfAllOfItIs(t *testing.T) {
+	t.Parallel()
+
+	url := database(t)
+	_, s := start(t, "east", url, nil)
+	const events = 100
+	members := make([]string, events)
+	for i := range members {
+		members[i] = fmt.Sprintf(`{"specversion":"1.0","id":"flight-%d","source":"/tests","type":"com.example.flight.departed","data":%s}`, i, departure(1))
+	}
+	send := func(members []string) answer {
+		return mustPost(t, s.URL, "", "["+strings.Join(members, ",")+"]", "content-type: application/cloudevents-batch+json")
+	}
+	if a := send(members); a.status != 204 {
+		t.Fatalf("answer is %d %q, want 204", a.status, a.body)
+	}
+	if got := query[string](t, url, "select count(*) || ' in ' || count(distinct xmin::text) from flights"); got != "100 in 1" {
+		t.Errorf("rows and transactions: %s, want 100 in 1", got)
+	}
+
+	// One that cannot be stored keeps no other from being.
+	more := []string{
+		strings.Replace(members[0], "flight-0", "flight-x", 1),
+		strings.Replace(strings.Replace(members[0], "flight-0", "flight-y", 1), "DTW", `\u0000`, 1),
+	}
+	if a := send(append(more, members...)); a.status != 422 || !strings.HasPrefix(a.body, "event 1: 422 ") || strings.Count(a.body, "\n") != 1 {
+		t.Errorf("answer is %d %q, want 422 for event 1 alone", a.status, a.body)
+	}
+	if got := query[string](t, url, "select row(a.*)::text from airports a"); got != "(DTW,101,101)" {
+		t.Errorf("the totals are %s, want (DTW,101,101)", got)
+	}
+}
+
 func TestClustersThatRaceAddUpExactly(t *testing.T) {
 	t.Parallel()
 

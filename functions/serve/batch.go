@@ -2,10 +2,10 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
-	"sync"
-	"sync/atomic"
+	"runtime/debug"
 
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
@@ -13,44 +13,48 @@ import (
 // maxReasons bounds how many refused events of a batch are named in an answer.
 const maxReasons = 32
 
-// serveBatch commits the events of a batch, each for itself and concurrently. It
-// answers 204 if all of them are committed, else the status that says most about
-// trying again: 503 before 500 before 422, and one line for each refused event.
-// What was committed stays so and is found when the batch comes again.
+// serveBatch has the effects of all events of a batch computed, concurrently and
+// each for itself, and committed, together. It answers 204 if all events are
+// committed, else the status that says most about trying again: 503 before 500
+// before 422, and one line for each refused event. What was committed stays so and
+// is found when the batch comes again.
 func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte) {
 	members, err := cloudevent.ReadBatch(body, rules(false))
 	if err != nil {
 		h.fail(w, r, withStatus(http.StatusBadRequest, fmt.Errorf("this is no valid batch of CloudEvents: %w", err)))
 		return
 	}
-	// All of them together have the time that one has.
-	ctx, cancel := context.WithTimeout(r.Context(), h.config.Deadline+h.config.CommitTimeout)
-	defer cancel()
-
-	refusals := make([]string, len(members))
-	statuses := make([]int, len(members))
-	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(len(members), h.config.MaxConcurrent) {
-		workers.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(members)); i = next.Add(1) - 1 {
-				if err := h.handleMember(ctx, members[i]); err != nil {
-					statuses[i], refusals[i] = statusOf(err), err.Error()
-				}
-			}
-		})
+	ctx := r.Context()
+	list := make([]call, len(members))
+	for i := range members {
+		c, m := &list[i], &members[i]
+		if m.Err != nil {
+			// No reason for 400: the batch is what was sent, and it can be read.
+			c.failure = withStatus(http.StatusUnprocessableEntity, fmt.Errorf("this is no valid CloudEvent: %w", m.Err))
+			continue
+		}
+		c.event = m.Event
+		c.function, c.failure = h.find(m.Event)
 	}
-	workers.Wait()
+	h.compute(ctx, list)
+	h.commitAll(ctx, list)
 
 	worst, refused := 0, 0
 	var lines []string
-	for i, status := range statuses {
-		if status == 0 {
+	for i := range list {
+		c := &list[i]
+		if c.failure == nil {
 			continue
 		}
+		if members[i].Err != nil {
+			h.log.unreadable(ctx, c.failure)
+		} else {
+			h.log.refused(ctx, c.function, c.event, c.failure)
+		}
+		status := statusOf(c.failure)
 		worst = max(worst, status)
 		if refused++; refused <= maxReasons {
-			lines = append(lines, fmt.Sprintf("event %d: %d %s", i, status, refusals[i]))
+			lines = append(lines, fmt.Sprintf("event %d: %d %s", i, status, c.failure))
 		}
 	}
 	if refused == 0 {
@@ -63,14 +67,45 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 	h.refuse(w, worst, lines...)
 }
 
-// handleMember works on one event of a batch. One that is not valid is no reason
-// for 400, since the batch is what was asked for, and it can be read.
-func (h *Handler) handleMember(ctx context.Context, m cloudevent.Member) error {
-	if m.Err != nil {
-		err := withStatus(http.StatusUnprocessableEntity, fmt.Errorf("this is no valid CloudEvent: %w", m.Err))
-		h.log.unreadable(ctx, err)
-		return err
+// commitAll has the effects that were computed committed.
+func (h *Handler) commitAll(ctx context.Context, list []call) {
+	offers := make([]Offer, 0, len(list))
+	offered := make([]*call, 0, len(list))
+	for i := range list {
+		if c := &list[i]; c.failure == nil {
+			offers = append(offers, Offer{Function: *c.function, Event: c.event, Effects: c.effects})
+			offered = append(offered, c)
+		}
 	}
-	_, err := h.handle(ctx, m.Event)
-	return err
+	if len(offers) == 0 {
+		return
+	}
+	outcomes, err := h.outcomes(ctx, offers)
+	for i, c := range offered {
+		switch {
+		case err != nil:
+			c.failure = err
+		case outcomes[i].Err != nil:
+			c.failure = outcomes[i].Err
+		default:
+			h.log.committed(ctx, c.function, c.event, outcomes[i].Receipt)
+		}
+	}
+}
+
+// outcomes are the committer's. The error is everybody's: it panicked.
+func (h *Handler) outcomes(ctx context.Context, offers []Offer) (outcomes []Outcome, err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			// As it may be one of these events that does it, it counts.
+			err = withStatus(http.StatusInternalServerError, &panicError{value: value, stack: debug.Stack()})
+		}
+	}()
+	bounded, cancel := context.WithTimeout(ctx, h.config.CommitTimeout)
+	defer cancel()
+	outcomes = h.committer.CommitAll(bounded, offers)
+	if len(outcomes) != len(offers) {
+		return nil, errors.New("commit a batch: the committer did not say what became of each event")
+	}
+	return outcomes, nil
 }

@@ -3,9 +3,14 @@ package serve_test
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
@@ -59,6 +64,9 @@ func TestBatchIsAnsweredWith2xxOnlyIfAllIsCommitted(t *testing.T) {
 			if m.committed() != tt.committed {
 				t.Errorf("%d events are committed, want %d", m.committed(), tt.committed)
 			}
+			if want := min(tt.committed, 1); m.batches != want {
+				t.Errorf("the committer was called %d times, want %d", m.batches, want)
+			}
 		})
 	}
 }
@@ -108,4 +116,174 @@ func TestBatchIsWorkedOnConcurrently(t *testing.T) {
 		members[i] = member("meets", i)
 	}
 	send(t, newServer(t, h).URL, "["+strings.Join(members, ",")+"]", batchType).want(t, 204, "")
+}
+
+func TestBatchIsAnsweredInTimeWhateverItsFunctionsDo(t *testing.T) {
+	t.Parallel()
+
+	sleepy := func(ctx context.Context, e event.Event) (functions.Effects, error) {
+		var seconds int
+		if err := e.DataAs(&seconds); err != nil {
+			return functions.Effects{}, err
+		}
+		select {
+		case <-time.After(time.Duration(seconds) * time.Second):
+			return functions.Effects{}, nil
+		case <-ctx.Done():
+			return functions.Effects{}, ctx.Err()
+		}
+	}
+	deaf := func(_ context.Context, e event.Event) (functions.Effects, error) {
+		return sleepy(context.Background(), e)
+	}
+	tests := []struct {
+		name       string
+		handle     functions.Func
+		concurrent int
+		seconds    []int
+		after      time.Duration
+		status     int
+		says       []string
+		committed  int
+	}{
+		{"nothing in it", sleepy, 0, nil, 0, 204, nil, 0},
+		{"all at once", sleepy, 0, []int{15, 15, 15}, 15 * time.Second, 204, nil, 3},
+		{"one takes too long", sleepy, 0, []int{1, 25, 1}, 20 * time.Second, 500, []string{"event 1: 500 function naps: not done within 20s"}, 2},
+		{"one is deaf", deaf, 0, []int{1, 25, 1}, 20 * time.Second, 500, []string{"event 1: 500 function naps: not done within 20s"}, 2},
+		{
+			"one after the other", sleepy, 1,
+			[]int{15, 15, 1},
+			20 * time.Second, 503,
+			[]string{"event 1: 503 function naps: not done within 20s", "event 2: 503 function naps: not called, as the other events took the 20s"},
+			1,
+		},
+		{
+			"one after the other, deaf", deaf, 1,
+			[]int{15, 15, 1},
+			20 * time.Second, 503,
+			[]string{"event 1: 503 function naps: not done within 20s", "event 2: 503 function naps: not called"},
+			1,
+		},
+		{
+			"began in the first half", sleepy, 1,
+			[]int{9, 15},
+			20 * time.Second, 500,
+			[]string{"event 1: 500 function naps: not done within 20s"},
+			1,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			synctest.Test(t, func(t *testing.T) {
+				m := &memory{}
+				h, err := serve.New([]functions.Function{function("naps", tt.handle)}, m, serve.Config{MaxConcurrent: tt.concurrent})
+				if err != nil {
+					t.Fatal(err)
+				}
+				members := make([]string, len(tt.seconds))
+				for i, seconds := range tt.seconds {
+					members[i] = fmt.Sprintf(`{"specversion":"1.0","id":"%d","source":"/tests","type":"naps","data":%d}`, i, seconds)
+				}
+				begin := time.Now()
+				w := postBatch(t, h, members)
+				if took := time.Since(begin); took != tt.after {
+					t.Errorf("the answer took %s, want %s", took, tt.after)
+				}
+				if w.Code != tt.status || strings.Count(w.Body.String(), "\n") != len(tt.says) {
+					t.Errorf("answer is %d %q, want %d and %d lines", w.Code, w.Body, tt.status, len(tt.says))
+				}
+				for _, says := range tt.says {
+					if !strings.Contains(w.Body.String(), says) {
+						t.Errorf("answer is %q, want it to say %q", w.Body, says)
+					}
+				}
+				if m.committed() != tt.committed {
+					t.Errorf("%d events are committed, want %d", m.committed(), tt.committed)
+				}
+				time.Sleep(time.Minute) // the deaf ones end
+				if err := h.Alive(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// postBatch gives h a batch, without a network.
+func postBatch(tb testing.TB, h http.Handler, members []string) *httptest.ResponseRecorder {
+	tb.Helper()
+
+	req := httptest.NewRequestWithContext(tb.Context(), http.MethodPost, "/", strings.NewReader("["+strings.Join(members, ",")+"]"))
+	req.Header.Set("Content-Type", "application/cloudevents-batch+json")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, req)
+	return w
+}
+
+func TestFunctionsThatAreLeftBehindInABatchAreCounted(t *testing.T) {
+	t.Parallel()
+
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		h, err := serve.New([]functions.Function{function("stubborn", func(context.Context, event.Event) (functions.Effects, error) {
+			<-release
+			return functions.Effects{}, nil
+		})}, &memory{}, serve.Config{MaxStuck: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		batch := []string{member("stubborn", 1), member("stubborn", 2), member("stubborn", 3)}
+		if w := postBatch(t, h, batch); w.Code != 500 {
+			t.Errorf("answer is %d %q, want 500", w.Code, w.Body)
+		}
+		if h.Alive() == nil {
+			t.Error("Alive reports nothing")
+		}
+		if w := postBatch(t, h, batch[:1]); w.Code != 503 || !strings.Contains(w.Body.String(), "3 calls of functions ignored their deadline") {
+			t.Errorf("answer is %d %q, want 503", w.Code, w.Body)
+		}
+		close(release)
+		synctest.Wait()
+		if err := h.Alive(); err != nil {
+			t.Errorf("all have ended, but Alive reports %v", err)
+		}
+		if w := postBatch(t, h, batch); w.Code != 204 {
+			t.Errorf("answer is %d %q, want 204", w.Code, w.Body)
+		}
+	})
+}
+
+func TestOneEventOfABatchThatBreaksItsFunctionBreaksNoOther(t *testing.T) {
+	t.Parallel()
+
+	h, err := serve.New(append(some(), function("exits", func(context.Context, event.Event) (functions.Effects, error) {
+		runtime.Goexit()
+		return functions.Effects{}, nil
+	})), &memory{}, serve.Config{MaxConcurrent: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := postBatch(t, h, []string{member("panics", 1), member("fine", 2), member("exits", 3), member("exits", 4), member("fine", 5)})
+	want := "event 0: 500 function panics: panic: a secret\n" +
+		"event 2: 500 function exits: the goroutine was ended\n" +
+		"event 3: 500 function exits: the goroutine was ended\n"
+	if w.Code != 500 || w.Body.String() != want {
+		t.Errorf("answer is %d %q, want 500 %q", w.Code, w.Body, want)
+	}
+}
+
+// silent is a committer that says nothing.
+type silent struct{ memory }
+
+func (*silent) CommitAll(context.Context, []serve.Offer) []serve.Outcome { return nil }
+
+func TestBatchWithoutOutcomesIsNotCommitted(t *testing.T) {
+	t.Parallel()
+
+	w := postBatch(t, newHandler(t, &silent{}, serve.Config{}), []string{member("fine", 1)})
+	if w.Code != 503 {
+		t.Errorf("answer is %d %q, want 503", w.Code, w.Body)
+	}
 }

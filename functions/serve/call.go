@@ -15,61 +15,144 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// call is one call of a function.
+// call is one call of a function, for one event.
 type call struct {
+	function *functions.Function // nil if there is none to be called
+	event    event.Event
+
+	// effects and err are the function's. They may be read once state is ended.
 	effects functions.Effects
 	err     error
-	ended   chan struct{}
 
 	// state is decided once, by the function's end or by whoever waits for it.
 	state atomic.Int32
+
+	// failure is why there is nothing to be committed, or why it was not.
+	failure error
 }
 
 const (
-	running int32 = iota
+	waiting int32 = iota
+	running
 	ended
 	leftBehind
 )
 
-// run calls f, and recovers.
-func (c *call) run(ctx context.Context, f functions.Func, e event.Event) {
+// calls are the calls that share a deadline: those for the events of a batch, or
+// the one for an event alone.
+type calls struct {
+	list    []call
+	stuck   *atomic.Int64
+	next    atomic.Int64
+	workers atomic.Int64
+	ended   chan struct{} // closed when no worker is left
+}
+
+// compute has functions compute the effects for list, in goroutines of their own
+// since a function may ignore its context. What has not ended by the deadline is
+// left behind, and counted until it ends. Afterwards a call has effects or a
+// failure.
+func (h *Handler) compute(ctx context.Context, list []call) {
+	if len(list) == 0 {
+		return
+	}
+	if err := h.Alive(); err != nil {
+		for i := range list {
+			if c := &list[i]; c.function != nil {
+				c.failure = err
+			}
+		}
+		return
+	}
+	bounded, cancel := context.WithTimeout(ctx, h.config.Deadline)
+	defer cancel()
+
+	cs := &calls{list: list, stuck: &h.stuck, ended: make(chan struct{})}
+	workers := min(len(list), h.config.MaxConcurrent)
+	cs.workers.Store(int64(workers))
+	for range workers {
+		go cs.work(bounded)
+	}
+	early := h.wait(ctx, bounded, cs, workers)
+	for i := range list {
+		if c := &list[i]; c.function != nil {
+			if err := h.settle(ctx, bounded, c, i < early); err != nil {
+				c.failure = fmt.Errorf("function %s: %w", c.function.Name, err)
+			}
+		}
+	}
+}
+
+// wait waits for the end of all calls, or until bounded, made from ctx, is past
+// its deadline. It returns how many, the first ones, had half of the time at least.
+func (h *Handler) wait(ctx, bounded context.Context, cs *calls, workers int) (early int) {
+	early = workers // which begin at once
+	var half <-chan time.Time
+	if early < len(cs.list) {
+		timer := time.NewTimer(h.config.Deadline / 2)
+		defer timer.Stop()
+		half = timer.C
+	}
+	for {
+		select {
+		case <-cs.ended:
+			return early
+		case <-half:
+			early, half = int(cs.next.Load()), nil
+		case <-bounded.Done():
+			if ctx.Err() != nil {
+				// The sender has gone, so there is time: no function is to be
+				// counted as stuck for that.
+				patience := time.NewTimer(h.config.Deadline)
+				defer patience.Stop()
+				select {
+				case <-cs.ended:
+				case <-patience.C:
+				}
+			}
+			return early
+		}
+	}
+}
+
+// work does one call after the other.
+func (cs *calls) work(ctx context.Context) {
+	orderly := false
+	defer func() {
+		switch {
+		case !orderly: // a function ended the goroutine
+			go cs.work(ctx)
+		case cs.workers.Add(-1) == 0:
+			close(cs.ended)
+		}
+	}()
+	for ctx.Err() == nil {
+		i := cs.next.Add(1) - 1
+		if i >= int64(len(cs.list)) {
+			break
+		}
+		cs.list[i].run(ctx, cs.stuck)
+	}
+	orderly = true
+}
+
+// run calls the function, and recovers.
+func (c *call) run(ctx context.Context, stuck *atomic.Int64) {
+	if c.function == nil || !c.state.CompareAndSwap(waiting, running) {
+		return
+	}
 	returned := false
 	defer func() {
 		if !returned {
 			// The value is nil after runtime.Goexit.
 			c.err = &panicError{value: recover(), stack: debug.Stack()}
 		}
+		if !c.state.CompareAndSwap(running, ended) {
+			stuck.Add(-1)
+		}
 	}()
-	c.effects, c.err = f(ctx, e)
+	c.effects, c.err = c.function.Handle(ctx, ownCopy(c.event))
 	returned = true
-}
-
-// call has f compute the effects of e, in a goroutine of its own since f may
-// ignore its context. Past the deadline it is left behind, and counted until it
-// ends.
-func (h *Handler) call(ctx context.Context, f *functions.Function, e event.Event) (functions.Effects, error) {
-	if err := h.Alive(); err != nil {
-		return functions.Effects{}, err
-	}
-	bounded, cancel := context.WithTimeout(ctx, h.config.Deadline)
-	defer cancel()
-
-	e = ownCopy(e)
-	c := &call{ended: make(chan struct{})}
-	go func() {
-		// Deferred, since Goexit leaves no other way.
-		defer func() {
-			if !c.state.CompareAndSwap(running, ended) {
-				h.stuck.Add(-1)
-			}
-			close(c.ended)
-		}()
-		c.run(bounded, f.Handle, e)
-	}()
-	if err := h.wait(ctx, bounded, c); err != nil {
-		return functions.Effects{}, fmt.Errorf("function %s: %w", f.Name, err)
-	}
-	return c.effects, nil
 }
 
 // ownCopy is e for a function to keep and to change: what it sets must not become
@@ -83,28 +166,22 @@ func ownCopy(e event.Event) event.Event {
 	return e
 }
 
-// wait waits for the end of c, or until bounded, made from ctx, is past its
-// deadline. It returns what was wrong, with the status that it has.
-func (h *Handler) wait(ctx, bounded context.Context, c *call) error {
-	select {
-	case <-c.ended:
-	case <-bounded.Done():
-		if ctx.Err() != nil {
-			// The sender has gone, so there is time: the function is not to be
-			// counted as stuck for that.
-			patience := time.NewTimer(h.config.Deadline)
-			defer patience.Stop()
-			select {
-			case <-c.ended:
-			case <-patience.C:
-			}
+// settle leaves c behind if it has not ended, and returns what was wrong with it,
+// with the status that it has. Early says that it had half of the time at least.
+func (h *Handler) settle(ctx, bounded context.Context, c *call, early bool) error {
+	if c.state.CompareAndSwap(waiting, leftBehind) {
+		if err := ctx.Err(); err != nil {
+			return err
 		}
+		return fmt.Errorf("not called, as the other events took the %s that a batch has", h.config.Deadline)
+	}
+	late := fmt.Errorf("not done within %s", h.config.Deadline)
+	if c.state.Load() != ended {
 		h.stuck.Add(1)
 		if c.state.CompareAndSwap(running, leftBehind) {
-			return withStatus(http.StatusInternalServerError, fmt.Errorf("not done within %s", h.config.Deadline))
+			return blame(late, early)
 		}
 		h.stuck.Add(-1)
-		<-c.ended
 	}
 
 	var rejected *functions.RejectError
@@ -115,7 +192,16 @@ func (h *Handler) wait(ctx, bounded context.Context, c *call) error {
 		// Nobody can say what it would have done with time enough.
 		return c.err
 	case bounded.Err() != nil:
-		return withStatus(http.StatusInternalServerError, fmt.Errorf("not done within %s: %w", h.config.Deadline, c.err))
+		return blame(fmt.Errorf("%w: %w", late, c.err), early)
 	}
 	return withStatus(http.StatusInternalServerError, c.err)
+}
+
+// blame holds it against an event that its function took too long, unless the
+// function began late: then others took its time.
+func blame(err error, early bool) error {
+	if early {
+		return withStatus(http.StatusInternalServerError, err)
+	}
+	return err
 }

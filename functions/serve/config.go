@@ -21,13 +21,32 @@ type Receipt struct {
 	Key string
 }
 
-// Committer commits the effects of an event, once. It is called concurrently.
+// Committer commits the effects of events, each once. It is called concurrently.
 //
 // A [functions.RejectError] among its errors says that the event can never be
 // committed, a [CountedError] that the try counts against the event, any other
 // error that it could not be committed now. The text goes to the sender.
 type Committer interface {
+	// Commit commits the effects of one event.
 	Commit(ctx context.Context, f functions.Function, e event.Event, fx functions.Effects) (Receipt, error)
+
+	// CommitAll commits those of a batch. Each event has its own fate; the
+	// outcomes are as many as the offers, and in their order.
+	CommitAll(ctx context.Context, offers []Offer) []Outcome
+}
+
+// Offer is an event with the effects that its function computed.
+type Offer struct {
+	Function functions.Function
+	Event    event.Event
+	Effects  functions.Effects
+}
+
+// Outcome is what became of an [Offer]: a receipt, or an error as
+// [Committer.Commit] gives it.
+type Outcome struct {
+	Receipt Receipt
+	Err     error
 }
 
 // CountedError is why an event could not be committed that is to be held against

@@ -56,7 +56,7 @@ func (h *Handler) serveDeadLetter(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	if err := h.config.DeadLetters.Save(ctx, letter); err != nil {
 		err = withStatus(http.StatusServiceUnavailable, fmt.Errorf("keep dead letter: %w", err))
-		h.log.refused(r.Context(), letter.Function, letter.Event, err)
+		h.log.refusedFor(r.Context(), letter.Function, letter.Event, err)
 		h.refuse(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}

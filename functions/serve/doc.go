@@ -24,9 +24,9 @@
 // # Design
 //
 // The codes are the ones that Knative Eventing acts upon: it gives up at once on
-// 400, 413, 415 and 422 (dead letter), and tries again on 500, 503, 404 and 405.
-// So a path or method that does not exist, a fault of whoever set the address, is
-// not held against the event.
+// 400, 413, 415 and 422 (dead letter), and tries again on 500, 503 and 404. So a
+// path that does not exist, a fault of whoever set the address, is not held against
+// the event.
 //
 // Messages are read by package cloudevent, of version 0.3 too. An event sent here
 // is the same to its function as if it had come through a stream.

@@ -180,38 +180,51 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// handle has the function for e compute its effects, and these committed. What
-// goes wrong is logged here, where the event is known.
-func (h *Handler) handle(ctx context.Context, e event.Event) (receipt Receipt, err error) {
-	name := ""
-	defer func() {
-		if value := recover(); value != nil {
-			// The committer's. As it may be this event that does it, it counts.
-			err = withStatus(http.StatusInternalServerError, &panicError{value: value, stack: debug.Stack()})
-		}
-		if err != nil {
-			h.log.refused(ctx, name, e, err)
-		}
-	}()
-
+// find gives the function for e.
+func (h *Handler) find(e event.Event) (*functions.Function, error) {
 	f, ok := h.byType[e.Type()]
 	if !ok {
-		return Receipt{}, withStatus(http.StatusUnprocessableEntity,
+		return nil, withStatus(http.StatusUnprocessableEntity,
 			fmt.Errorf("no function takes events of type %q; the types are: %s", clip(e.Type(), 256), clip(h.types, 512)))
 	}
-	name = f.Name
-	effects, err := h.call(ctx, f, e)
+	return f, nil
+}
+
+// handle has the function for e compute its effects, and these committed. What
+// goes wrong is logged here, where the event is known.
+func (h *Handler) handle(ctx context.Context, e event.Event) (Receipt, error) {
+	f, err := h.find(e)
 	if err != nil {
+		h.log.refused(ctx, nil, e, err)
 		return Receipt{}, err
 	}
+	list := []call{{function: f, event: e}}
+	h.compute(ctx, list)
+	c := &list[0]
+	if c.failure != nil {
+		h.log.refused(ctx, f, e, c.failure)
+		return Receipt{}, c.failure
+	}
+	receipt, err := h.commit(ctx, c)
+	if err != nil {
+		h.log.refused(ctx, f, e, err)
+		return Receipt{}, err
+	}
+	h.log.committed(ctx, f, e, receipt)
+	return receipt, nil
+}
+
+// commit has the effects of one event committed.
+func (h *Handler) commit(ctx context.Context, c *call) (receipt Receipt, err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			// As it may be this event that does it, it counts.
+			err = withStatus(http.StatusInternalServerError, &panicError{value: value, stack: debug.Stack()})
+		}
+	}()
 	bounded, cancel := context.WithTimeout(ctx, h.config.CommitTimeout)
 	defer cancel()
-	receipt, err = h.committer.Commit(bounded, *f, e, effects)
-	if err != nil {
-		return Receipt{}, err
-	}
-	h.log.committed(ctx, name, e, receipt)
-	return receipt, nil
+	return h.committer.Commit(bounded, *c.function, c.event, c.effects)
 }
 
 // fail answers a request that no event could be read from.

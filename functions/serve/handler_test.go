@@ -126,6 +126,8 @@ func (panicky) Commit(context.Context, functions.Function, event.Event, function
 	panic("a secret")
 }
 
+func (panicky) CommitAll(context.Context, []serve.Offer) []serve.Outcome { panic("a secret") }
+
 func TestCommitterThatPanicsIsAnswered(t *testing.T) {
 	t.Parallel()
 

@@ -12,6 +12,8 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"golang.org/x/time/rate"
+
+	"github.com/tandem-fn/tandem/functions"
 )
 
 // journal logs what became of events, and little of what repeats.
@@ -46,16 +48,26 @@ func (s *sampler) do(log func(leftOut slog.Attr)) {
 	}
 }
 
-func (j *journal) committed(ctx context.Context, function string, e event.Event, receipt Receipt) {
+func (j *journal) committed(ctx context.Context, f *functions.Function, e event.Event, receipt Receipt) {
 	if !j.log.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
-	j.log.LogAttrs(ctx, slog.LevelDebug, "event committed", slog.String("function", function),
+	j.log.LogAttrs(ctx, slog.LevelDebug, "event committed", slog.String("function", f.Name),
 		slog.String("event_source", e.Source()), slog.String("event_id", e.ID()), slog.Bool("won", receipt.Won))
 }
 
-// refused is told about an event that was not committed.
-func (j *journal) refused(ctx context.Context, function string, e event.Event, err error) {
+// refused is told about an event that was not committed, and of its function, if
+// it has one.
+func (j *journal) refused(ctx context.Context, f *functions.Function, e event.Event, err error) {
+	name := ""
+	if f != nil {
+		name = f.Name
+	}
+	j.refusedFor(ctx, name, e, err)
+}
+
+// refusedFor is refused where only the function's name is known.
+func (j *journal) refusedFor(ctx context.Context, function string, e event.Event, err error) {
 	status := statusOf(err)
 	if ctx.Err() != nil && status == http.StatusServiceUnavailable {
 		return // the sender has gone, and that is all

@@ -22,6 +22,8 @@ type memory struct {
 	mu     sync.Mutex
 	events map[[2]string]event.Event
 	err    error
+
+	batches int // calls of CommitAll
 }
 
 func (m *memory) Commit(ctx context.Context, f functions.Function, e event.Event, _ functions.Effects) (serve.Receipt, error) {
@@ -42,6 +44,17 @@ func (m *memory) Commit(ctx context.Context, f functions.Function, e event.Event
 		m.events[identity] = e
 	}
 	return serve.Receipt{Won: !lost, Key: f.Name + "-" + e.ID()}, nil
+}
+
+func (m *memory) CommitAll(ctx context.Context, offers []serve.Offer) []serve.Outcome {
+	m.mu.Lock()
+	m.batches++
+	m.mu.Unlock()
+	outcomes := make([]serve.Outcome, len(offers))
+	for i, o := range offers {
+		outcomes[i].Receipt, outcomes[i].Err = m.Commit(ctx, o.Function, o.Event, o.Effects)
+	}
+	return outcomes
 }
 
 func (m *memory) committed() int {
