@@ -101,7 +101,8 @@ type Config struct {
 
 	// CommitTimeout bounds one commit, or keeping one dead letter. Past it the
 	// answer is 503. Together with Deadline at most 28 s, so that an answer
-	// beats the 30 s write timeout of the server that func brings.
+	// beats the 30 s write timeout of the server that func brings, which begins
+	// anew if the body took its time.
 	//
 	// At least 1 ms. Defaults to 8 s.
 	CommitTimeout time.Duration
@@ -128,6 +129,10 @@ type Config struct {
 	// the path does not exist.
 	DeadLetters DeadLetters
 
+	// Now is the clock by which the time is measured that a body takes to come.
+	// Defaults to time.Now.
+	Now func() time.Time
+
 	// Logger is told about events that were refused (warn) or broke a function
 	// (error), never about their data. Of what repeats it is told ten times and
 	// then once a second, with the number left out. Defaults to discarding
@@ -153,6 +158,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxStuck == 0 {
 		c.MaxStuck = 64
+	}
+	if c.Now == nil {
+		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -40,7 +40,7 @@ func (h *Handler) serveDeadLetter(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	body, err := readBody(w, r, maxDeadLetter)
+	body, err := h.readInTime(w, r, maxDeadLetter)
 	if err != nil {
 		h.fail(w, r, err)
 		return

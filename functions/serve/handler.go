@@ -152,7 +152,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	body, err := readBody(w, r, h.config.MaxBytes)
+	body, err := h.readInTime(w, r, h.config.MaxBytes)
 	if err != nil {
 		h.fail(w, r, err)
 		return

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -60,6 +61,24 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		return nil, fmt.Errorf("read body: %w", err)
 	}
 	return body.Bytes(), nil
+}
+
+// slow is how long a body may take to come before that is made up for.
+const slow = 500 * time.Millisecond
+
+// readInTime is readBody, and sees to it that there is time for the answer: what the
+// server allows runs from the beginning of the request, for reading until the end
+// of the answer too, as reading is how it notices that the sender has gone.
+func (h *Handler) readInTime(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	begin := h.config.Now()
+	body, err := readBody(w, r, limit)
+	if now := h.config.Now(); now.Sub(begin) > slow {
+		end := now.Add(h.config.Deadline + h.config.CommitTimeout + time.Second)
+		c := http.NewResponseController(w)
+		_ = c.SetReadDeadline(end) // a server that cannot keeps its own limits
+		_ = c.SetWriteDeadline(end)
+	}
+	return body, err
 }
 
 func tooLarge(limit int64) error {
