@@ -78,7 +78,7 @@ func (s *Source) saveOne(ctx context.Context, in *inlet, last saved) (saved, err
 			return last, nil
 		}
 	}
-	if err := s.progress.Save(ctx, s.cfg.Function, in.stream.Name(), now.epoch, now.floor, now.head); err != nil {
+	if err := s.progress.Save(ctx, s.cfg.Function, reader.Origin(), now.epoch, now.floor, now.head); err != nil {
 		return last, fmt.Errorf("save progress in stream %s: %w", in.stream.Name(), err)
 	}
 	s.saving.succeeded(ctx)

@@ -23,8 +23,13 @@ type Stream interface {
 // Reader is an open [Stream]. After an error of Pull it is done for: open the
 // stream again. Messages that it handed out may still be acknowledged.
 type Reader interface {
-	// Epoch tells a stream from another one of the same name that was there
-	// before it. It stays the same for as long as the stream is there.
+	// Origin is the name of the stream in which messages were stored first, the
+	// same in every cluster: for a copy with the sequences of another stream, as
+	// a mirror is, that one's. Progress is saved under it.
+	Origin() string
+
+	// Epoch tells the origin from another one of the same name that was there
+	// before it. It stays the same for as long as that is there.
 	Epoch() string
 
 	// Pull hands at most n messages to receive, one after the other, as they

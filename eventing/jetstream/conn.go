@@ -59,13 +59,14 @@ type Config struct {
 // Conn is a connection to NATS that is made again for ever. It may be shared.
 type Conn struct {
 	nc     *nats.Conn
-	js     natsjs.JetStream
 	logger *slog.Logger
 	where  string // URLs without passwords
 	told   atomic.Bool
 
 	mu   sync.Mutex
-	lost chan struct{} // closed when the connection is lost, then a new one
+	apis map[string]natsjs.JetStream  // by prefix
+	lost chan struct{}                // closed when the connection is lost, then a new one
+	read map[string]map[string]string // by consumer, then by origin, the stream
 }
 
 // Connect connects to the servers at address, one URL or several with commas
@@ -84,7 +85,7 @@ func Connect(ctx context.Context, address string, cfg Config) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{logger: cfg.Logger, where: where, lost: make(chan struct{})}
+	c := &Conn{logger: cfg.Logger, where: where, lost: make(chan struct{}), apis: map[string]natsjs.JetStream{}, read: map[string]map[string]string{}}
 	// The handlers run without a caller whose context they could have, and
 	// before there is a c.nc.
 	ctx = context.WithoutCancel(ctx)
@@ -109,16 +110,36 @@ func Connect(ctx context.Context, address string, cfg Config) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS at %s: %w", where, err)
 	}
-	c.js, err = natsjs.New(c.nc,
+	return c, nil
+}
+
+// in gives the JetStream of a domain, or for none that of the server.
+func (c *Conn) in(domain string) natsjs.JetStream {
+	if domain == "" {
+		return c.at(natsjs.DefaultAPIPrefix)
+	}
+	return c.at("$JS." + domain + ".API")
+}
+
+// at gives the JetStream whose API has this prefix.
+func (c *Conn) at(prefix string) natsjs.JetStream {
+	prefix = strings.TrimSuffix(prefix, ".")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if js := c.apis[prefix]; js != nil {
+		return js
+	}
+	js, err := natsjs.NewWithAPIPrefix(c.nc, prefix,
 		natsjs.WithDefaultTimeout(apiTimeout),
 		natsjs.WithPublishAsyncMaxPending(maxPublishing),
 		natsjs.WithPublishAsyncTimeout(publishTimeout),
 	)
 	if err != nil {
-		c.nc.Close()
-		return nil, fmt.Errorf("set up JetStream: %w", err)
+		// Domains are checked, and prefixes come from a server.
+		panic("jetstream: set up the API at " + prefix + ": " + err.Error())
 	}
-	return c, nil
+	c.apis[prefix] = js
+	return js
 }
 
 // Close sends what is waiting to be sent, within ctx and 5 s, and ends the

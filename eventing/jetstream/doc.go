@@ -3,9 +3,9 @@
 //
 // # What is promised
 //
-//   - A connection that is lost is made again, for ever. A stream or consumer
-//     that is missing is made, with the settings that Tandem needs; a stream
-//     that is there is left as it is.
+//   - A connection that is lost is made again, for ever. A consumer that is
+//     missing is made, with the settings that Tandem needs, and a stream that is
+//     missing by who publishes to it; a stream that is there is left as it is.
 //   - CloudEvents are written in the binary content mode of the NATS binding and
 //     read in both. A message that is none has an identity of its own, which is
 //     the same through a mirror.

@@ -328,7 +328,7 @@ func TestIdentityIsTheSameThroughCopiesOfTheStream(t *testing.T) {
 		if _, err := js.CreateStream(t.Context(), cfg); err != nil {
 			t.Fatal(err)
 		}
-		got := identities(pull(t, openStream(t, conn, "east", cfg.Name), 5))
+		got := identities(pull(t, openStream(t, conn, strings.ToLower(cfg.Name), cfg.Name), 5))
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("identities in %s (-want +got):\n%s", cfg.Name, diff)
 		}
@@ -369,6 +369,9 @@ func TestPullFailsWhenTheServerGoesAwayAndAnOpenStreamGoesOn(t *testing.T) {
 
 	server := natstest.Start(t)
 	conn := connect(t, server)
+	if err := conn.EnsureStream(t.Context(), jetstream.StreamConfig{Name: "EVENTS"}); err != nil {
+		t.Fatal(err)
+	}
 	reader := open(t, conn, "east")
 	failed := make(chan error, 1)
 	go func() {
@@ -435,20 +438,6 @@ func open(t *testing.T, conn *jetstream.Conn, cluster string) eventing.Reader {
 	t.Helper()
 
 	return openStream(t, conn, cluster, "EVENTS")
-}
-
-func openStream(t *testing.T, conn *jetstream.Conn, cluster, name string) eventing.Reader {
-	t.Helper()
-
-	stream, err := jetstream.NewStream(conn, cluster, "flights", jetstream.StreamConfig{Name: name})
-	if err != nil {
-		t.Fatal(err)
-	}
-	reader, err := stream.Open(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return reader
 }
 
 // pull gives exactly n messages and fails if there are more.

@@ -78,7 +78,7 @@ func (p *Publisher) publish(ctx context.Context, events []event.Event) error {
 		if err != nil {
 			return err
 		}
-		future, err := p.conn.js.PublishMsgAsync(&nats.Msg{
+		future, err := p.conn.in(p.cfg.Domain).PublishMsgAsync(&nats.Msg{
 			Subject: Subject(p.cfg.prefix(), e.Type()),
 			Header:  header,
 			Data:    data,

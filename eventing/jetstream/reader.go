@@ -32,7 +32,8 @@ type reader struct {
 	epoch    string
 }
 
-func (r *reader) Epoch() string { return r.epoch }
+func (r *reader) Origin() string { return r.origin }
+func (r *reader) Epoch() string  { return r.epoch }
 
 // Pull is one request for n messages.
 func (r *reader) Pull(ctx context.Context, n int, receive func(eventing.Message)) error {

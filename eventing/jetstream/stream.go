@@ -2,7 +2,9 @@ package jetstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"reflect"
 	"regexp"
 	"time"
 
@@ -43,9 +45,10 @@ var _ eventing.Stream = (*Stream)(nil)
 
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 
-// NewStream gives the stream, read for this cluster and function. The stream and
-// the consumer, tandem-CLUSTER-FUNCTION, are made when it is opened. The error
-// says which argument is wrong.
+// NewStream gives the stream, read for this cluster and function. The consumer,
+// tandem-CLUSTER-FUNCTION, is made when the stream is opened, if it is missing; the
+// stream is not, since it may have to be a mirror. Of cfg only Name and Domain
+// count. The error says which argument is wrong.
 func NewStream(conn *Conn, cluster, function string, cfg StreamConfig) (*Stream, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -59,60 +62,72 @@ func NewStream(conn *Conn, cluster, function string, cfg StreamConfig) (*Stream,
 	return &Stream{conn: conn, cfg: cfg, consumer: "tandem-" + cluster + "-" + function}, nil
 }
 
-// Name is the stream's name.
-func (s *Stream) Name() string { return s.cfg.Name }
+// Name is the stream's name, with its domain if it was given one.
+func (s *Stream) Name() string { return s.cfg.String() }
 
-// Open finds or makes the stream and the consumer. Messages that the consumer
-// has handed out already and that nobody acknowledged come again at once: who
-// opens a stream is the only one to read it.
+// Open finds the stream, and finds or makes the consumer. Messages that the
+// consumer has handed out already and that nobody acknowledged come again at once:
+// who opens a stream is the only one to read it.
 func (s *Stream) Open(ctx context.Context) (eventing.Reader, error) {
-	found, err := s.conn.ensureStream(ctx, s.cfg)
+	found, err := s.conn.findStream(ctx, s.cfg)
 	if err != nil {
 		return nil, err
 	}
-	info := found.CachedInfo()
-	origin := info.Config.Name
-	if info.Config.Mirror != nil {
-		origin = info.Config.Mirror.Name
+	origin, err := s.findOrigin(ctx, found)
+	if err != nil {
+		return nil, err
 	}
-	consumer, err := s.configure(ctx, ackWait)
+	if err := s.alone(origin); err != nil {
+		return nil, err
+	}
+	consumer, err := s.configure(ctx, ackWait, origin)
 	if err != nil {
 		return nil, err
 	}
 	if consumer.CachedInfo().NumAckPending > 0 {
-		if consumer, err = s.reclaim(ctx); err != nil {
+		if consumer, err = s.reclaim(ctx, origin); err != nil {
 			return nil, err
 		}
 	}
-	return &reader{
-		conn:     s.conn,
-		consumer: consumer,
-		origin:   origin,
-		epoch:    info.Created.UTC().Format(time.RFC3339Nano),
-	}, nil
+	return &reader{conn: s.conn, consumer: consumer, origin: origin.name, epoch: origin.epoch}, nil
 }
 
-func (s *Stream) configure(ctx context.Context, ackWait time.Duration) (natsjs.Consumer, error) {
+// configure finds or makes the consumer, and changes it only if it is not as it
+// should be: the servers that do so may be away while those that hold the stream
+// are there.
+func (s *Stream) configure(ctx context.Context, ackWait time.Duration, origin origin) (natsjs.Consumer, error) {
 	ctx, cancel := s.conn.api(ctx)
 	defer cancel()
-	consumer, err := s.conn.js.CreateOrUpdateConsumer(ctx, s.cfg.Name, natsjs.ConsumerConfig{
-		Durable:       s.consumer,
-		Description:   "made by Tandem: everything, for one function in one cluster",
-		DeliverPolicy: natsjs.DeliverAllPolicy,
-		AckPolicy:     natsjs.AckExplicitPolicy,
-		AckWait:       ackWait,
-		MaxDeliver:    -1,
-		MaxAckPending: maxAckPending,
-	})
+	js := s.conn.in(s.cfg.Domain)
+	var is natsjs.ConsumerConfig
+	consumer, err := js.Consumer(ctx, s.cfg.Name, s.consumer)
+	if err == nil {
+		is = consumer.CachedInfo().Config
+	}
+	should := is
+	should.Durable = s.consumer
+	should.Description = "made by Tandem: everything, for one function in one cluster"
+	should.DeliverPolicy = natsjs.DeliverAllPolicy
+	should.AckPolicy = natsjs.AckExplicitPolicy
+	should.AckWait = ackWait
+	should.MaxDeliver = -1
+	should.MaxAckPending = maxAckPending
+	should.Metadata = origin.remember(is.Metadata)
+	if err == nil && reflect.DeepEqual(is, should) {
+		return consumer, nil
+	}
+	if err == nil || errors.Is(err, natsjs.ErrConsumerNotFound) {
+		consumer, err = js.CreateOrUpdateConsumer(ctx, s.cfg.Name, should)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("find or make consumer %s of stream %s: %w", s.consumer, s.cfg.Name, because(ctx, err))
+		return nil, fmt.Errorf("find or make consumer %s of stream %s: %w", s.consumer, s.cfg, because(ctx, err))
 	}
 	return consumer, nil
 }
 
 // reclaim has the server hand out again what is outstanding.
-func (s *Stream) reclaim(ctx context.Context) (natsjs.Consumer, error) {
-	if _, err := s.configure(ctx, reclaimWait); err != nil {
+func (s *Stream) reclaim(ctx context.Context, origin origin) (natsjs.Consumer, error) {
+	if _, err := s.configure(ctx, reclaimWait, origin); err != nil {
 		return nil, err
 	}
 	pause := time.NewTimer(reclaimPause)
@@ -121,5 +136,5 @@ func (s *Stream) reclaim(ctx context.Context) (natsjs.Consumer, error) {
 	case <-pause.C:
 	case <-ctx.Done(): // to be undone all the same
 	}
-	return s.configure(context.WithoutCancel(ctx), ackWait)
+	return s.configure(context.WithoutCancel(ctx), ackWait, origin)
 }

@@ -34,8 +34,10 @@ func (o *outputs) connect(ctx context.Context, c config) {
 	conn, err := jetstream.Connect(ctx, c.NATSURL, jetstream.Config{Name: "tandem-function-" + c.Cluster, Logger: o.log})
 	if err == nil {
 		o.conn.Store(conn)
+		stream := jetstream.ParseStream(c.OutputStream)
+		stream.Replicas = c.replicas
 		var publisher *jetstream.Publisher
-		if publisher, err = jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: c.OutputStream, Replicas: c.replicas}); err == nil {
+		if publisher, err = jetstream.NewPublisher(conn, stream); err == nil {
 			o.publisher.Store(publisher)
 			return
 		}

@@ -96,7 +96,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer atTheEnd(ctx, conn.Close)
-	publisher, err = jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: cfg.Stream, Replicas: cfg.Replicas})
+	stream := jetstream.ParseStream(cfg.Stream)
+	stream.Replicas = cfg.Replicas
+	publisher, err = jetstream.NewPublisher(conn, stream)
 	if err != nil {
 		return err
 	}

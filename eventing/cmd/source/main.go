@@ -91,7 +91,9 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	outputs, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: cfg.OutputStream, Replicas: cfg.Replicas})
+	output := jetstream.ParseStream(cfg.OutputStream)
+	output.Replicas = cfg.Replicas
+	outputs, err := jetstream.NewPublisher(conn, output)
 	if err != nil {
 		return err
 	}
@@ -116,7 +118,7 @@ func run(ctx context.Context) error {
 func openStreams(conn *jetstream.Conn, cfg config) ([]eventing.Stream, error) {
 	streams := make([]eventing.Stream, len(cfg.Streams))
 	for i, name := range cfg.Streams {
-		stream, err := jetstream.NewStream(conn, cfg.Cluster, cfg.Function, jetstream.StreamConfig{Name: name, Replicas: cfg.Replicas})
+		stream, err := jetstream.NewStream(conn, cfg.Cluster, cfg.Function, jetstream.ParseStream(name))
 		if err != nil {
 			return nil, err
 		}

@@ -85,6 +85,7 @@ func StartDomains(tb testing.TB, first, second string) (*Server, *Server, *Link)
 			ReconnectInterval: 100 * time.Millisecond,
 		}
 	})
+	await(tb, "a leaf node that is connected", func() bool { return hub.leafs() == 1 && leaf.leafs() == 1 })
 	return hub, leaf, link
 }
 

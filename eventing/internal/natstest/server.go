@@ -117,6 +117,12 @@ func (s *Server) peers() int {
 	return len(s.running.JetStreamClusterPeers())
 }
 
+func (s *Server) leafs() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running.NumLeafNodes()
+}
+
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // freePort gives a port that nobody listens on. Somebody may take it before the

@@ -1,0 +1,120 @@
+package jetstream
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
+)
+
+// originKey is the key in a consumer's metadata under which is remembered where
+// the messages of its stream were stored first, so that it is known while nobody
+// can be asked.
+const originKey = "tandem-origin"
+
+// maxMirrors bounds how many mirrors of mirrors are followed, as they may go in a
+// circle.
+const maxMirrors = 8
+
+// origin is the stream in which messages were stored first. A mirror has the
+// sequence numbers of its origin, so what is known of these, as how far somebody
+// has come, is known of the origin.
+type origin struct {
+	name  string
+	epoch string // when it was made
+}
+
+// findOrigin follows mirrors to where they begin. If that is away the answer is
+// what was found out before; the error says that nothing was.
+func (s *Stream) findOrigin(ctx context.Context, stream natsjs.Stream) (origin, error) {
+	info := stream.CachedInfo()
+	js := s.conn.in(s.cfg.Domain)
+	for range maxMirrors {
+		mirror := info.Config.Mirror
+		if mirror == nil {
+			return origin{name: info.Config.Name, epoch: info.Created.UTC().Format(time.RFC3339Nano)}, nil
+		}
+		if mirror.External != nil && mirror.External.APIPrefix != "" {
+			js = s.conn.at(mirror.External.APIPrefix)
+		}
+		var err error
+		if info, err = s.ask(ctx, js, mirror.Name); err != nil {
+			if known, ok := s.remembered(ctx, stream); ok {
+				return known, nil
+			}
+			return origin{}, fmt.Errorf("find stream %s, of which %s is a mirror: %w", mirror.Name, s.cfg, err)
+		}
+	}
+	return origin{}, fmt.Errorf("stream %s is a mirror of a mirror, and so on: want at most %d", s.cfg, maxMirrors)
+}
+
+// alone sees to it that no other stream with this origin is read for the same
+// cluster and function: progress is saved by the origin, and two streams of one
+// name in different domains would give their messages one identity.
+func (s *Stream) alone(o origin) error {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	read := s.conn.read[s.consumer]
+	if read == nil {
+		read = map[string]string{}
+		s.conn.read[s.consumer] = read
+	}
+	if other, ok := read[o.name]; ok && other != s.cfg.String() {
+		return fmt.Errorf("streams %s and %s are both %s, or mirrors of a stream of that name: read one of them, and give streams that are made apart different names", other, s.cfg, o.name)
+	}
+	read[o.name] = s.cfg.String()
+	return nil
+}
+
+func (s *Stream) ask(ctx context.Context, js natsjs.JetStream, name string) (*natsjs.StreamInfo, error) {
+	ctx, cancel := s.conn.api(ctx)
+	defer cancel()
+	stream, err := js.Stream(ctx, name)
+	if err != nil {
+		return nil, because(ctx, err)
+	}
+	return stream.CachedInfo(), nil
+}
+
+// remembered looks for the origin with all consumers of the stream, the own first.
+func (s *Stream) remembered(ctx context.Context, stream natsjs.Stream) (origin, bool) {
+	ctx, cancel := s.conn.api(ctx)
+	defer cancel()
+	own, err := stream.Consumer(ctx, s.consumer)
+	if err == nil {
+		if known, ok := recall(own.CachedInfo().Config.Metadata); ok {
+			return known, true
+		}
+	}
+	list := stream.ListConsumers(ctx)
+	found, ok := origin{}, false
+	for info := range list.Info() {
+		if !ok {
+			found, ok = recall(info.Config.Metadata)
+		}
+	}
+	return found, ok
+}
+
+// remember gives a consumer's metadata with the origin in it.
+func (o origin) remember(metadata map[string]string) map[string]string {
+	with := maps.Clone(metadata)
+	if with == nil {
+		with = map[string]string{}
+	}
+	with[originKey] = o.name + "@" + o.epoch
+	return with
+}
+
+// recall reads what [origin.remember] wrote.
+func recall(metadata map[string]string) (origin, bool) {
+	value := metadata[originKey]
+	i := strings.LastIndexByte(value, '@')
+	if i < 0 {
+		return origin{}, false
+	}
+	return origin{name: value[:i], epoch: value[i+1:]}, true
+}
