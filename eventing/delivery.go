@@ -44,6 +44,9 @@ type DeliveryConfig struct {
 	// are kept open. Defaults to 256.
 	InFlight int
 
+	// Sink is what belongs to the function's address beside the URL.
+	Sink SinkConfig
+
 	// Metrics counts the tries that were in vain. Nil counts nothing.
 	Metrics *Metrics
 
@@ -81,7 +84,7 @@ func (c DeliveryConfig) validate() error {
 	case c.InFlight < 0:
 		return fmt.Errorf("in flight %d: want at least 1", c.InFlight)
 	}
-	return nil
+	return c.Sink.validate()
 }
 
 func setDefault[T comparable](field *T, value T) {
@@ -127,30 +130,21 @@ func NewDelivery(sink, deadLetterSink string, cfg DeliveryConfig) (*Delivery, er
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("set up delivery: %w", err)
 	}
-	transport := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConns:        0, // no limit but the one below
-		MaxIdleConnsPerHost: cfg.InFlight,
-		// Under the 30 s after which func's server closes an idle connection:
-		// later, and requests meet connections that are just being closed.
-		IdleConnTimeout:    20 * time.Second,
-		DisableCompression: true,
-	}
-	d := &Delivery{
-		client: &http.Client{
-			Transport:     transport,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-		cfg: cfg,
-	}
+	d := &Delivery{cfg: cfg}
 	var err error
 	if d.function, err = d.newTarget("function", sink, ofFunction); err != nil {
 		return nil, err
 	}
 	if d.deadLetters, err = d.newTarget("dead letter sink", deadLetterSink, ofDeadLetterSink); err != nil {
 		return nil, err
+	}
+	transport, err := cfg.Sink.transport(d.function.url, cfg.InFlight)
+	if err != nil {
+		return nil, fmt.Errorf("set up delivery: %w", err)
+	}
+	d.client = &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return d, nil
 }
@@ -181,6 +175,7 @@ func (d *Delivery) newTarget(what, address string, verdict func(int) verdict) (*
 // is not settled. The only other error says that e is no CloudEvent that could
 // be sent.
 func (d *Delivery) Deliver(ctx context.Context, e event.Event) (Outcome, error) {
+	e = d.cfg.Sink.apply(e)
 	r, err := encode(e)
 	if err != nil {
 		return Outcome{}, fmt.Errorf("encode event for HTTP: %w", err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sethvargo/go-envconfig"
 
+	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/internal/ops"
 )
 
@@ -19,6 +20,8 @@ type config struct {
 	Function       string     `env:"TANDEM_FUNCTION, required"`
 	Sink           string     `env:"K_SINK, required"`
 	DeadLetterSink string     `env:"TANDEM_DEAD_LETTER_SINK"`
+	SinkCACerts    string     `env:"K_CA_CERTS"`
+	Overrides      string     `env:"K_CE_OVERRIDES"`
 	Streams        []string   `env:"TANDEM_STREAMS, default=EVENTS"`
 	OutputStream   string     `env:"TANDEM_OUTPUT_STREAM, default=OUTPUTS"`
 	Replicas       int        `env:"TANDEM_STREAM_REPLICAS, default=1"`
@@ -29,7 +32,12 @@ type config struct {
 	MetricsAddress string     `env:"METRICS_ADDRESS"`
 	OTLPEndpoint   string     `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
 	OTLPProtocol   string     `env:"OTEL_EXPORTER_OTLP_PROTOCOL"`
+
+	SinkConfig eventing.SinkConfig // made of what the above say about K_SINK
 }
+
+// tokenFile is where Knative puts a token for the sink if that wants one.
+const tokenFile = "/oidc/token"
 
 // readConfig reads the environment through lookup. The error names every
 // variable that is missing or wrong.
@@ -49,14 +57,19 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 			c.DeadLetterSink = c.Sink
 		}
 	}
-	errs := []error{ops.CheckName("TANDEM_CLUSTER", c.Cluster), ops.CheckName("TANDEM_FUNCTION", c.Function)}
+	overrides, err := eventing.ParseOverrides(c.Overrides)
+	if err != nil {
+		err = fmt.Errorf("K_CE_OVERRIDES: %w", err)
+	}
+	c.SinkConfig = eventing.SinkConfig{CACerts: c.SinkCACerts, TokenFile: tokenFile, Overrides: overrides}
+	errs := []error{err, ops.CheckName("TANDEM_CLUSTER", c.Cluster), ops.CheckName("TANDEM_FUNCTION", c.Function)}
 	if c.DatabaseURL == "" {
 		errs = append(errs, errors.New("DATABASE_URL: is empty"))
 	}
 	if c.InFlight < 1 || c.InFlight > 16384 {
 		errs = append(errs, fmt.Errorf("TANDEM_IN_FLIGHT %d: want 1 to 16384", c.InFlight))
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err = errors.Join(errs...); err != nil {
 		return config{}, fmt.Errorf("read environment: %w", err)
 	}
 	return c, nil

@@ -64,6 +64,7 @@ func run(ctx context.Context) error {
 	delivery, err := eventing.NewDelivery(cfg.Sink, cfg.DeadLetterSink, eventing.DeliveryConfig{
 		Function: cfg.Function,
 		InFlight: cfg.InFlight,
+		Sink:     cfg.SinkConfig,
 		Metrics:  metrics,
 		Logger:   logger,
 	})

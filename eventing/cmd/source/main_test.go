@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/sethvargo/go-envconfig"
 
+	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/internal/natstest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
@@ -50,9 +51,27 @@ func TestReadConfigHasDefaults(t *testing.T) {
 		Cluster: "east", Function: "flights", Sink: "http://flights/", DeadLetterSink: "http://flights/dead-letters",
 		Streams: []string{"EAST", "WEST"}, OutputStream: "OUTPUTS", Replicas: 1, InFlight: 256,
 		DatabaseURL: "postgres://x", NATSURL: "nats://x",
+		SinkConfig: eventing.SinkConfig{TokenFile: "/oidc/token"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
+	}
+}
+
+func TestReadConfigTakesWhatKnativeSaysAboutTheSink(t *testing.T) {
+	t.Parallel()
+
+	got, err := readConfig(t.Context(), envconfig.MapLookuper(map[string]string{
+		"TANDEM_CLUSTER": "east", "TANDEM_FUNCTION": "flights", "K_SINK": "https://flights/",
+		"DATABASE_URL": "postgres://x", "NATS_URL": "nats://x",
+		"K_CA_CERTS": "PEM", "K_CE_OVERRIDES": `{"extensions":{"tenant":"acme"}}`,
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := eventing.SinkConfig{CACerts: "PEM", TokenFile: "/oidc/token", Overrides: map[string]string{"tenant": "acme"}}
+	if diff := cmp.Diff(want, got.SinkConfig); diff != "" {
+		t.Errorf("what belongs to the sink (-want +got):\n%s", diff)
 	}
 }
 
@@ -64,6 +83,7 @@ func TestReadConfigSaysWhatIsWrong(t *testing.T) {
 		{name: "a cluster with a space", variable: "TANDEM_CLUSTER", value: "the east", want: `TANDEM_CLUSTER "the east": want lower-case`},
 		{name: "several functions", variable: "TANDEM_FUNCTION", value: "a,b", want: `TANDEM_FUNCTION "a,b": want lower-case`},
 		{name: "too many at once", variable: "TANDEM_IN_FLIGHT", value: "100000", want: "TANDEM_IN_FLIGHT 100000: want 1 to 16384"},
+		{name: "overrides that are none", variable: "K_CE_OVERRIDES", value: "tenant=acme", want: `K_CE_OVERRIDES: want {"extensions"`},
 		{name: "no number", variable: "TANDEM_IN_FLIGHT", value: "many", want: "InFlight"},
 	}
 	for _, tt := range tests {

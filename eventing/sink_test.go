@@ -1,0 +1,209 @@
+package eventing_test
+
+import (
+	"context"
+	"encoding/pem"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tandem-fn/tandem/eventing"
+)
+
+func TestASinkWithACertificateOfItsOwnIsTrustedWhenKnativeSaysSo(t *testing.T) {
+	t.Parallel()
+
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	t.Cleanup(server.Close)
+	certs := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+
+	if _, err := newSinkDelivery(t, server.URL, server.URL, eventing.SinkConfig{CACerts: certs}).Deliver(t.Context(), newEvent("1")); err != nil {
+		t.Error(err)
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	d := newSinkDelivery(t, server.URL, server.URL, eventing.SinkConfig{})
+	if _, err := d.Deliver(ctx, newEvent("1")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a certificate that nobody vouches for: %v", err)
+	}
+	if err := d.Ready(); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("Ready: %v", err)
+	}
+}
+
+func TestTheTokenIsReadForEachRequestAndGoesToTheSinkAlone(t *testing.T) {
+	t.Parallel()
+
+	file := filepath.Join(t.TempDir(), "token")
+	tokens := make(chan string, 10)
+	note := func(w http.ResponseWriter, r *http.Request) {
+		tokens <- r.URL.Path + " " + r.Header.Get("Authorization")
+		if r.URL.Path == "/" {
+			w.WriteHeader(http.StatusUnprocessableEntity)
+		}
+	}
+	sink, elsewhere := serve(t, note), serve(t, note)
+	cfg := eventing.SinkConfig{TokenFile: file}
+	near := newSinkDelivery(t, sink+"/", sink+"/dead-letters", cfg)
+	far := newSinkDelivery(t, sink+"/", elsewhere+"/letters", cfg)
+	for _, step := range []struct {
+		token    string
+		delivery *eventing.Delivery
+		want     []string
+	}{
+		{delivery: near, want: []string{"/ ", "/dead-letters "}}, // there is no file yet
+		{token: "one\n", delivery: near, want: []string{"/ Bearer one", "/dead-letters Bearer one"}},
+		{token: "two", delivery: near, want: []string{"/ Bearer two", "/dead-letters Bearer two"}},
+		{token: "two", delivery: far, want: []string{"/ Bearer two", "/letters "}},
+		{token: "\n", delivery: near, want: []string{"/ ", "/dead-letters "}},
+	} {
+		if step.token != "" {
+			if err := os.WriteFile(file, []byte(step.token), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := step.delivery.Deliver(t.Context(), newEvent("1")); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(step.want, []string{<-tokens, <-tokens}); diff != "" {
+			t.Errorf("token %q (-want +got):\n%s", step.token, diff)
+		}
+	}
+}
+
+func TestAnEventWaitsForAFreshToken(t *testing.T) {
+	t.Parallel()
+
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var refused atomic.Int64
+	sink := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer fresh" {
+			refused.Add(1)
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	})
+	d := newSinkDelivery(t, sink, sink, eventing.SinkConfig{TokenFile: file})
+	done := make(chan error, 1)
+	go func() {
+		_, err := d.Deliver(t.Context(), newEvent("1"))
+		done <- err
+	}()
+	eventually(t, "it is refused and tried again", func() bool { return refused.Load() > 2 })
+	if err := os.WriteFile(file, []byte("fresh"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestATokenThatCannotBeReadIsNotLeftOut(t *testing.T) {
+	t.Parallel()
+
+	var asked atomic.Bool
+	sink := serve(t, func(http.ResponseWriter, *http.Request) { asked.Store(true) })
+	d := newSinkDelivery(t, sink, sink, eventing.SinkConfig{TokenFile: t.TempDir()})
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := d.Deliver(ctx, newEvent("1")); !errors.Is(err, context.DeadlineExceeded) || asked.Load() {
+		t.Errorf("delivered without it: %v", err)
+	}
+	if err := d.Ready(); err == nil || !strings.Contains(err.Error(), "read the sink's token") {
+		t.Errorf("Ready: %v", err)
+	}
+}
+
+func TestOverridesAreInTheEventAndInItsDeadLetter(t *testing.T) {
+	t.Parallel()
+
+	got := make(chan http.Header, 2)
+	sink := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		got <- r.Header
+		if r.URL.Path == "/" {
+			w.WriteHeader(http.StatusUnprocessableEntity)
+		}
+	})
+	overrides, err := eventing.ParseOverrides(`{"extensions":{"tenant":"acme","stage":"100%"}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEvent("1")
+	e.SetExtension("tenant", "nobody")
+	if _, err := newSinkDelivery(t, sink+"/", sink+"/dead-letters", eventing.SinkConfig{Overrides: overrides}).Deliver(t.Context(), e); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		header := <-got
+		if header.Get("Ce-Tenant") != "acme" || header.Get("Ce-Stage") != "100%25" || header.Get("Ce-Id") != "1" {
+			t.Errorf("sent %v", header)
+		}
+	}
+	if e.Extensions()["tenant"] != "nobody" {
+		t.Error("the event itself was changed")
+	}
+}
+
+func TestParseOverrides(t *testing.T) {
+	t.Parallel()
+
+	for text, want := range map[string]string{
+		"":                                ``,
+		`{}`:                              ``,
+		`{"extensions":null}`:             ``,
+		`{"extensions":{"a":"b"}}`:        ``,
+		`tenant=acme`:                     `want {"extensions":{"NAME":"VALUE"}}: invalid character`,
+		`{"extensions":{"a":1}}`:          `cannot unmarshal number`,
+		`{"extension":{"tenant":"acme"}}`: `unknown field "extension"`,
+	} {
+		_, err := eventing.ParseOverrides(text)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: error %v, want %q in it", text, err, want)
+		}
+	}
+}
+
+func TestWhatASinkCannotHaveIsRefused(t *testing.T) {
+	t.Parallel()
+
+	for _, tt := range []struct {
+		cfg  eventing.SinkConfig
+		want string
+	}{
+		{cfg: eventing.SinkConfig{Overrides: map[string]string{"id": "1"}}, want: `override of "id": only extension attributes`},
+		{cfg: eventing.SinkConfig{Overrides: map[string]string{"Tenant": "1"}}, want: `override of "Tenant": want lower-case`},
+		{cfg: eventing.SinkConfig{Overrides: map[string]string{"": "1"}}, want: `override of ""`},
+		{cfg: eventing.SinkConfig{Overrides: map[string]string{"tenant": "a\nb"}}, want: "control character"},
+		{cfg: eventing.SinkConfig{CACerts: "certs"}, want: "CA certificates: want PEM"},
+	} {
+		_, err := eventing.NewDelivery("http://x", "http://x", eventing.DeliveryConfig{Function: "f", Sink: tt.cfg})
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("error %v, want %q in it", err, tt.want)
+		}
+	}
+}
+
+func newSinkDelivery(t *testing.T, sink, deadLetters string, cfg eventing.SinkConfig) *eventing.Delivery {
+	t.Helper()
+
+	d, err := eventing.NewDelivery(sink, deadLetters, eventing.DeliveryConfig{
+		Function: "flights", BackoffBase: time.Millisecond, BackoffCap: 20 * time.Millisecond, Sink: cfg,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
