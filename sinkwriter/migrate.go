@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 //go:embed migrations/*.sql
@@ -27,8 +27,11 @@ const ownSet = "tandem"
 const migrateLock int64 = 7_402_261_301
 
 const (
-	migrationsTableSQL = `create schema if not exists tandem;
-create table if not exists tandem.migration (
+	// To create a schema if it does not exist takes the permission even if it does.
+	findSchemaSQL = `select pg_catalog.to_regnamespace('tandem') is not null`
+	makeSchemaSQL = `create schema tandem`
+
+	migrationsTableSQL = `create table if not exists tandem.migration (
     set        text        not null,
     name       text        not null,
     sha256     text        not null,
@@ -39,11 +42,24 @@ create table if not exists tandem.migration (
 	appliedSQL = `select name, sha256 from tandem.migration where set = $1`
 	// A role's tables go by default into the schema of its name, if there is one,
 	// and many will call their role tandem.
-	leaveSchemaSQL  = `select pg_catalog.set_config('search_path', 'public', true) where pg_catalog.current_schema() = 'tandem'`
-	recordSQL       = `insert into tandem.migration (set, name, sha256) values ($1, $2, $3)`
-	migrateLockSQL  = `select pg_catalog.pg_try_advisory_lock($1)`
-	encodingSQL     = `select pg_catalog.pg_encoding_to_char(encoding) from pg_catalog.pg_database where datname = current_database()`
-	schemaExistsSQL = `select pg_catalog.to_regclass('tandem.migration') is not null`
+	leaveSchemaSQL = `select pg_catalog.set_config('search_path', 'public', true) where pg_catalog.current_schema() = 'tandem'`
+	recordSQL      = `insert into tandem.migration (set, name, sha256) values ($1, $2, $3)`
+
+	// The relations that there are before a function's migration, and then those
+	// that it has made: they were not there, and it holds them locked.
+	relationsSQL = `select pg_catalog.format('%I.%I', n.nspname, c.relname)
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p', 'f', 'v', 'm', 'S') and c.relpersistence <> 't'`
+	recordMadeSQL = `insert into tandem.migration (set, name, sha256, made)
+select $1, $2, $3, array(select name from (
+    select pg_catalog.format('%I.%I', n.nspname, c.relname) as name
+    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    join pg_catalog.pg_locks l on l.relation = c.oid and l.pid = pg_catalog.pg_backend_pid() and l.mode = 'AccessExclusiveLock'
+    and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
+    where c.relkind in ('r', 'p', 'f', 'v', 'm', 'S') and c.relpersistence <> 't'
+) as locked where not name = any($4::text[]) order by name)`
+	migrateLockSQL = `select pg_catalog.pg_try_advisory_lock($1)`
+	encodingSQL    = `select pg_catalog.pg_encoding_to_char(encoding) from pg_catalog.pg_database where datname = current_database()`
 )
 
 // MigrationSet is a folder of .sql files that are applied in the order of their
@@ -60,10 +76,15 @@ type MigrationSet struct {
 // order given. It may run anywhere at any time, also while writers of the
 // release before are at work, and twice at once: the second waits for the first
 // as long as ctx allows. A file that has changed since it was applied is refused.
+//
+// Its role will own what is made. It need be no superuser, but create schemas in
+// the database, or own a schema tandem that is there, and create tables in the
+// schemas of the functions. Roles that were given theirs by [Grant] are given what
+// is new.
 func Migrate(ctx context.Context, databaseURL string, sets ...MigrationSet) error {
-	conn, err := pgx.Connect(ctx, databaseURL)
+	conn, err := connectToMigrate(ctx, databaseURL)
 	if err != nil {
-		return fmt.Errorf("migrate: connect: %w", err)
+		return fmt.Errorf("migrate: %w", err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is open on it
 
@@ -75,10 +96,10 @@ func Migrate(ctx context.Context, databaseURL string, sets ...MigrationSet) erro
 		return fmt.Errorf("migrate: the database's encoding is %s, but events are Unicode: create it with encoding UTF8", encoding)
 	}
 	if err := lockMigrations(ctx, conn); err != nil {
-		return err
+		return fmt.Errorf("migrate: %w", err)
 	}
-	if _, err := conn.Exec(ctx, migrationsTableSQL); err != nil {
-		return fmt.Errorf("migrate: make the table of migrations: %w", err)
+	if err := makeSchema(ctx, conn); err != nil {
+		return fmt.Errorf("migrate: %w", advise(conn, err))
 	}
 	own, err := ownMigrations()
 	if err != nil {
@@ -86,10 +107,55 @@ func Migrate(ctx context.Context, databaseURL string, sets ...MigrationSet) erro
 	}
 	for _, set := range append([]MigrationSet{own}, sets...) {
 		if err := migrateSet(ctx, conn, set); err != nil {
-			return err
+			return advise(conn, err)
 		}
 	}
+	if err := giveAll(ctx, conn); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
 	return nil
+}
+
+func connectToMigrate(ctx context.Context, databaseURL string) (*pgx.Conn, error) {
+	config, err := pgx.ParseConfig(databaseURL)
+	if err != nil {
+		// Not the parser's error: it repeats the URL, and not always without
+		// the password.
+		return nil, errors.New("the database's URL: want postgres://USER:PASSWORD@HOST:5432/NAME")
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	return conn, nil
+}
+
+func makeSchema(ctx context.Context, conn *pgx.Conn) error {
+	var exists bool
+	if err := conn.QueryRow(ctx, findSchemaSQL).Scan(&exists); err != nil {
+		return fmt.Errorf("look for schema tandem: %w", err)
+	}
+	if !exists {
+		if _, err := conn.Exec(ctx, makeSchemaSQL); err != nil {
+			return fmt.Errorf("make schema tandem: %w", err)
+		}
+	}
+	if _, err := conn.Exec(ctx, migrationsTableSQL); err != nil {
+		return fmt.Errorf("make the table of migrations: %w", err)
+	}
+	return nil
+}
+
+// advise says what to do about a permission that the migrating role lacks.
+func advise(conn *pgx.Conn, err error) error {
+	var answer *pgconn.PgError
+	if !errors.As(err, &answer) || answer.Code != "42501" {
+		return err
+	}
+	role, database := quoteIdent(conn.Config().User), quoteIdent(conn.Config().Database)
+	return fmt.Errorf("%w: role %s migrates, so it has to own what it changes: always migrate as the same role, "+
+		"and let it create (grant create on database %s to %s, or create schema tandem authorization %s; grant create on schema public to %s, or wherever the functions' tables go)",
+		err, role, database, role, role, role)
 }
 
 // lockMigrations tries until it has the lock, which ends with the session.
@@ -98,7 +164,7 @@ func lockMigrations(ctx context.Context, conn *pgx.Conn) error {
 	for {
 		var locked bool
 		if err := conn.QueryRow(ctx, migrateLockSQL, migrateLock).Scan(&locked); err != nil {
-			return fmt.Errorf("migrate: take the lock: %w", err)
+			return fmt.Errorf("take the lock: %w", err)
 		}
 		if locked {
 			return nil
@@ -106,7 +172,7 @@ func lockMigrations(ctx context.Context, conn *pgx.Conn) error {
 		select {
 		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("migrate: another migration holds the lock: %w", ctx.Err())
+			return fmt.Errorf("another migration holds the lock: %w", ctx.Err())
 		}
 	}
 }
@@ -173,6 +239,7 @@ func migrateSet(ctx context.Context, conn *pgx.Conn, set MigrationSet) error {
 
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
 func appliedMigrations(ctx context.Context, db querier, set string) (map[string]string, error) {
@@ -193,50 +260,24 @@ func appliedMigrations(ctx context.Context, db querier, set string) (map[string]
 
 func apply(ctx context.Context, conn *pgx.Conn, set string, m migration) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if set != ownSet {
-			if _, err := tx.Exec(ctx, leaveSchemaSQL); err != nil {
+		if set == ownSet {
+			if _, err := tx.Exec(ctx, m.sql); err != nil {
 				return err
 			}
+			_, err := tx.Exec(ctx, recordSQL, set, m.name, m.sum)
+			return err
+		}
+		if _, err := tx.Exec(ctx, leaveSchemaSQL); err != nil {
+			return err
+		}
+		before, err := texts(ctx, tx, relationsSQL)
+		if err != nil {
+			return err
 		}
 		if _, err := tx.Exec(ctx, m.sql); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, recordSQL, set, m.name, m.sum)
+		_, err = tx.Exec(ctx, recordMadeSQL, set, m.name, m.sum, before)
 		return err
 	})
-}
-
-// ErrSchema says that the database lacks migrations that this program needs.
-var ErrSchema = errors.New("the database lacks migrations: run them")
-
-// CheckSchema reports, with [ErrSchema], whether the database has every
-// migration that this program and the sets bring. Newer ones are no obstacle.
-func CheckSchema(ctx context.Context, pool *pgxpool.Pool, sets ...MigrationSet) error {
-	var exists bool
-	if err := pool.QueryRow(ctx, schemaExistsSQL).Scan(&exists); err != nil {
-		return fmt.Errorf("check schema: %w", err)
-	}
-	if !exists {
-		return fmt.Errorf("check schema: schema tandem is missing: %w", ErrSchema)
-	}
-	own, err := ownMigrations()
-	if err != nil {
-		return err
-	}
-	for _, set := range append([]MigrationSet{own}, sets...) {
-		wanted, err := set.list()
-		if err != nil {
-			return err
-		}
-		applied, err := appliedMigrations(ctx, pool, set.Name)
-		if err != nil {
-			return err
-		}
-		for _, m := range wanted {
-			if _, ok := applied[m.name]; !ok {
-				return fmt.Errorf("check schema: %s of %s is missing: %w", m.name, set.Name, ErrSchema)
-			}
-		}
-	}
-	return nil
 }

@@ -83,6 +83,45 @@ func URL(tb testing.TB) string {
 	return c.url(name)
 }
 
+// Role makes one more role, which may log in to a test's database and owns and may
+// do nothing, and gives the URL by which it does. It is dropped when the test ends,
+// with what it has made.
+func Role(tb testing.TB, databaseURL string) string {
+	tb.Helper()
+	c := use(tb)
+	u, err := url.Parse(databaseURL)
+	if err != nil {
+		tb.Fatalf("make a role: %v", err)
+	}
+	database := strings.TrimPrefix(u.Path, "/")
+	name := newName()
+	c.exec(tb, fmt.Sprintf("create role %s login password '%s'", name, name))
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), time.Minute)
+		defer cancel()
+		err := c.inDatabase(ctx, database, "drop owned by "+name+" cascade")
+		if err == nil {
+			_, err = c.admin.Exec(ctx, "drop role "+name)
+		}
+		if err != nil {
+			tb.Errorf("drop the test's role: %v", err)
+		}
+	})
+	u.User = url.UserPassword(name, name)
+	return u.String()
+}
+
+// SuperuserURL gives the URL by which the superuser logs in to a test's database,
+// for what an operator would do.
+func SuperuserURL(tb testing.TB, databaseURL string) string {
+	tb.Helper()
+	u, err := url.Parse(databaseURL)
+	if err != nil {
+		tb.Fatalf("find the test's database: %v", err)
+	}
+	return use(tb).server.AdminURL(strings.TrimPrefix(u.Path, "/"))
+}
+
 // template is a database that others are copied from.
 type template struct {
 	once sync.Once

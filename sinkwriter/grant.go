@@ -1,0 +1,263 @@
+package sinkwriter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	// What role $1 lacks to write, as the statements that give it: of our own
+	// objects, and of those that the sets $2 (null: all) made. It reads catalogs
+	// only, so that the role itself can ask. TestTheWritingRoleHasWhatItNeedsAndNoMore
+	// compares the list with the statements of this package.
+	lackingSQL = `
+with own (relation, privilege, columns) as (values
+    ('migration',        'select', null),
+    ('writer',           'select', null),
+    ('writer',           'insert', null),
+    ('ledger',           'select', null),
+    ('ledger',           'insert', null),
+    ('ledger',           'delete', null),
+    ('outbox',           'select', null),
+    ('outbox',           'insert', null),
+    ('outbox',           'update', '{due}'::text[]),
+    ('outbox',           'delete', null),
+    ('dead_letter',      'select', null),
+    ('dead_letter',      'insert', null),
+    ('dead_letter',      'update', '{code,reason,event,times,last_at}'),
+    ('progress',         'select', null),
+    ('progress',         'insert', null),
+    ('progress',         'update', '{epoch,floor,head,hedge,timeline,saved_at}'),
+    ('tries',            'select', null),
+    ('tries',            'insert', null),
+    ('tries',            'update', '{epoch,tries,tried_ms,saved_at}'),
+    ('tries',            'delete', null),
+    ('floor_sample',     'select', null),
+    ('floor_sample',     'insert', null),
+    ('floor_sample',     'delete', null),
+    ('horizon',          'select', null),
+    ('horizon',          'insert', null),
+    ('horizon',          'update', '{floor,moved_at}'),
+    ('divergence',       'select', null),
+    ('divergence',       'insert', null),
+    ('divergence_count', 'select', null),
+    ('divergence_count', 'insert', null),
+    ('divergence_count', 'update', '{events,last_at}')
+), relations as (
+    select c.oid, c.relkind, c.relnamespace, n.nspname, pg_catalog.format('%I.%I', n.nspname, c.relname) as name, c.relname
+    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+), made as (
+    select r.* from relations r
+    where r.name in (select unnest(m.made) from tandem.migration m where $2::text[] is null or m.set = any($2))
+    -- The sequence of an identity column needs no permission, and an extension
+    -- sees to its own.
+    and not exists (select from pg_catalog.pg_depend d
+        where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = r.oid and d.deptype in ('i', 'e') and (r.relkind = 'S' or d.deptype = 'e'))
+), lacking (rank, object, privilege, columns) as (
+    select 1, 'database ' || quote_ident(current_database()), 'connect', null::text[]
+    where not pg_catalog.has_database_privilege($1::name, current_database(), 'connect')
+    union all
+    select 2, 'schema ' || quote_ident(nspname), 'usage', null
+    from pg_catalog.pg_namespace n where (nspname = 'tandem' or oid in (select relnamespace from made))
+    and not pg_catalog.has_schema_privilege($1::name, oid, 'usage')
+    union all
+    select 3, r.name, o.privilege, o.columns
+    from own o join relations r on r.nspname = 'tandem' and r.relname = o.relation
+    where case when o.columns is null then not pg_catalog.has_table_privilege($1::name, r.oid, o.privilege)
+        else exists (select from unnest(o.columns) c where not pg_catalog.has_column_privilege($1::name, r.oid, c, o.privilege)) end
+    union all
+    select 4, pg_catalog.format('function %I.%I(%s)', n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)), 'execute', null
+    from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = 'tandem' and p.proname in ('key', 'id_order', 'timeline') and not pg_catalog.has_function_privilege($1::name, p.oid, 'execute')
+    union all
+    select 5, m.name, privilege, null
+    from made m, unnest(case when m.relkind in ('r', 'p', 'f') then '{select,insert,update,delete}'
+        when m.relkind in ('v', 'm') then '{select}' else '{}' end::text[]) as privilege
+    where not pg_catalog.has_table_privilege($1::name, m.oid, privilege)
+    union all
+    select 6, 'sequence ' || m.name, 'usage', null
+    from made m where case when m.relkind = 'S' then not pg_catalog.has_sequence_privilege($1::name, m.oid, 'usage') end
+)
+select 'grant ' || string_agg(privilege || coalesce(' (' || array_to_string(columns, ', ') || ')', ''), ', ' order by privilege) || ' on ' || object || ' to ' || quote_ident($1::name)
+from lacking group by rank, object order by rank, object`
+
+	roleSQL = `select rolcanlogin, pg_catalog.pg_has_role(rolname, n.nspowner, 'usage'), current_user, current_database()
+from pg_catalog.pg_roles, pg_catalog.pg_namespace n where rolname = $1 and n.nspname = 'tandem'`
+
+	rememberRoleSQL = `insert into tandem.writing_role (role) values ($1) on conflict do nothing`
+	writingRolesSQL = `select w.role from tandem.writing_role w join pg_catalog.pg_roles r on r.rolname = w.role order by w.role`
+
+	// Where role $1 may make tables, and whether everybody may.
+	creatingSQL = `select 'schema ' || quote_ident(nspname), pg_catalog.has_schema_privilege('public', n.oid, 'create')
+from pg_catalog.pg_namespace n where pg_catalog.has_schema_privilege($1::name, n.oid, 'create')
+and (nspname in ('tandem', 'public') or n.oid in (select c.relnamespace from pg_catalog.pg_class c
+    where c.relnamespace = n.oid and pg_catalog.format('%I.%I', nspname, c.relname) in (select unnest(made) from tandem.migration)))
+union all
+select 'database ' || quote_ident(current_database()), pg_catalog.has_database_privilege('public', current_database(), 'create')
+where pg_catalog.has_database_privilege($1::name, current_database(), 'create')`
+
+	unnotedSQL = `select distinct set from tandem.migration where made is null and set <> $1 order by set`
+)
+
+// ErrGrants says that the role which asks may not do what writing takes.
+var ErrGrants = errors.New("the role lacks permissions: run hack/migrate with --grant, or the statements as the owner")
+
+// Granted is what [Grant] did.
+type Granted struct {
+	// Statements are those that it carried out; none if the role had all that it
+	// needs.
+	Statements []string
+
+	// Warnings are for somebody to decide about, a sentence each: what the role
+	// has beyond its needs, and what Grant does not know.
+	Warnings []string
+}
+
+// Grant gives a role what [Writer], [Outbox], [DeadLetters], [Progress],
+// [Tries], [Retention] and [CheckSchema] need, and all that can be done to rows of the
+// tables that the sets of [Migrate] have made. It can make, change and drop
+// nothing, nor read or write other tables. Later calls of Migrate give the role
+// what they add. Again, it does what is missing.
+//
+// The role must exist, and must not be the one that owns the tables: databaseURL
+// is that one's, which need be no superuser. All clusters have to log in as the
+// same role, as one ends hanging connections of its own only.
+func Grant(ctx context.Context, databaseURL, role string) (Granted, error) {
+	conn, err := connectToMigrate(ctx, databaseURL)
+	if err != nil {
+		return Granted{}, fmt.Errorf("grant: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is open on it
+
+	if err := lockMigrations(ctx, conn); err != nil {
+		return Granted{}, fmt.Errorf("grant: %w", err)
+	}
+	own, err := ownMigrations()
+	if err != nil {
+		return Granted{}, err
+	}
+	if migrator, err := findSchema(ctx, conn); errors.Is(err, ErrGrants) {
+		return Granted{}, fmt.Errorf("grant: role %s has not migrated this database: connect as the one that has", quoteIdent(migrator))
+	} else if err != nil {
+		return Granted{}, fmt.Errorf("grant: %w", err)
+	}
+	if err := checkMigrations(ctx, conn, own); err != nil {
+		return Granted{}, fmt.Errorf("grant: %w", err)
+	}
+	g := Granted{}
+	if g.Warnings, err = checkRole(ctx, conn, role); err != nil {
+		return Granted{}, fmt.Errorf("grant: %w", err)
+	}
+	if _, err := conn.Exec(ctx, rememberRoleSQL, role); err != nil {
+		return Granted{}, fmt.Errorf("grant: note down role %s: %w", quoteIdent(role), err)
+	}
+	if g.Statements, err = give(ctx, conn, role); err != nil {
+		return Granted{}, fmt.Errorf("grant: %w", err)
+	}
+	return g, nil
+}
+
+// checkRole reports why a role cannot be given anything, and what is worth a
+// warning.
+func checkRole(ctx context.Context, conn *pgx.Conn, role string) (warnings []string, err error) {
+	var canLogin, owns bool
+	var migrator, database string
+	err = conn.QueryRow(ctx, roleSQL, role).Scan(&canLogin, &owns, &migrator, &database)
+	quoted := quoteIdent(role)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, fmt.Errorf("there is no role %s: make it first, as a role that may: create role %s login password '…'", quoted, quoted)
+	case err != nil:
+		return nil, fmt.Errorf("look up role %s: %w", quoted, err)
+	case owns:
+		return nil, fmt.Errorf("role %s may do everything anyway, as it owns schema tandem, is a member of its owner, or is a superuser: name the role that functions and sources connect as", quoted)
+	}
+	if !canLogin {
+		warnings = append(warnings, fmt.Sprintf("role %s cannot log in: let all clusters log in as one member of it, since a role ends hanging connections of its own only", quoted))
+	}
+	rows, err := conn.Query(ctx, creatingSQL, role)
+	if err != nil {
+		return nil, fmt.Errorf("look up what role %s may create: %w", quoted, err)
+	}
+	var object string
+	var everybody bool
+	if _, err := pgx.ForEachRow(rows, []any{&object, &everybody}, func() error {
+		from := quoted
+		if everybody {
+			from = "public"
+		}
+		warnings = append(warnings, fmt.Sprintf("role %s may create in %s, which it does not need: revoke create on %s from %s", quoted, object, object, from))
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("look up what role %s may create: %w", quoted, err)
+	}
+	sets, err := texts(ctx, conn, unnotedSQL, ownSet)
+	if err != nil {
+		return nil, fmt.Errorf("look up migrations: %w", err)
+	}
+	for _, set := range sets {
+		warnings = append(warnings, fmt.Sprintf("migrations of %s ran before it was noted what they make: grant select, insert, update, delete on their tables to %s", set, quoted))
+	}
+	return warnings, nil
+}
+
+// give carries out what a role lacks.
+func give(ctx context.Context, conn *pgx.Conn, role string) ([]string, error) {
+	statements, err := lacking(ctx, conn, role, nil)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, sql := range statements {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", sql, err))
+		}
+	}
+	// Who may not grant something gets no error for it, if he has it himself.
+	left, err := lacking(ctx, conn, role, nil)
+	if err != nil {
+		return nil, errors.Join(append(errs, err)...)
+	}
+	if len(left) > 0 {
+		errs = append(errs, fmt.Errorf("this role may not grant everything; let the owner run: %s", strings.Join(left, "; ")))
+	}
+	return statements, errors.Join(errs...)
+}
+
+// giveAll gives every role that writes what it lacks by now.
+func giveAll(ctx context.Context, conn *pgx.Conn) error {
+	roles, err := texts(ctx, conn, writingRolesSQL)
+	if err != nil {
+		return fmt.Errorf("look up the roles that write: %w", err)
+	}
+	for _, role := range roles {
+		if _, err := give(ctx, conn, role); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lacking gives the statements that a role lacks, for our own tables and those of
+// the sets; nil for all sets.
+func lacking(ctx context.Context, db querier, role string, sets []string) ([]string, error) {
+	statements, err := texts(ctx, db, lackingSQL, role, sets)
+	if err != nil {
+		return nil, fmt.Errorf("look up what role %s may do: %w", quoteIdent(role), err)
+	}
+	return slices.Clip(statements), nil
+}
+
+// texts collects a query of one column.
+func texts(ctx context.Context, db querier, sql string, args ...any) ([]string, error) {
+	rows, err := db.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}

@@ -1,0 +1,426 @@
+package sinkwriter_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/test/pgtest"
+)
+
+// rooms are the tables of a function that has all kinds of effects.
+var rooms = sinkwriter.MigrationSet{Name: "rooms", Files: fstest.MapFS{
+	"0001_rooms.sql": {Data: []byte(`
+create table rooms (id text primary key, seats bigint not null, kind text not null default 'hall');
+create table members (room text references rooms, name text, since bigint, deleted boolean, primary key (room, name));
+create table notes (n bigint generated always as identity, m serial, room text, primary key (room, m));
+create schema audit;
+create table audit.changes (n bigserial primary key, room text);
+create view audit.latest as select max(n) as n from audit.changes;
+create function audit_change() returns trigger language plpgsql as 'begin insert into audit.changes (room) values (new.id); return null; end';
+create trigger audit after insert on rooms for each row execute function audit_change();`)},
+}}
+
+func roleOf(t *testing.T, databaseURL string) string {
+	t.Helper()
+	u, err := url.Parse(databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.User.Username()
+}
+
+// twoRoles migrates a database as a role that is neither superuser nor owner of
+// the database, grants to another, and gives the URLs of owner, migrator and
+// writer.
+func twoRoles(t *testing.T, sets ...sinkwriter.MigrationSet) (owner, migrator, writer string) {
+	t.Helper()
+	owner = pgtest.URL(t)
+	migrator, writer = pgtest.Role(t, owner), pgtest.Role(t, owner)
+	admin := newPool(t, owner)
+	for _, sql := range []string{"grant create on database %s to %s", "grant create on schema public to %[2]s"} {
+		if _, err := admin.Exec(t.Context(), fmt.Sprintf(sql, query[string](t, admin, "select current_database()"), roleOf(t, migrator))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := sinkwriter.Migrate(t.Context(), migrator, sets...); err != nil {
+		t.Fatal(err)
+	}
+	granted, err := sinkwriter.Grant(t.Context(), migrator, roleOf(t, writer))
+	if err != nil || len(granted.Statements) == 0 || len(granted.Warnings) > 0 {
+		t.Fatalf("granted %+v, %v", granted, err)
+	}
+	return owner, migrator, writer
+}
+
+// everything is an event with all kinds of effects.
+func everything(id string) sinkwriter.Offer {
+	var fx functions.Effects
+	fx.Insert("rooms", functions.Row{"id": id, "seats": 2})
+	fx.Upsert("members", functions.Row{"room": id, "name": "a", "since": 1}, functions.NewestWins("since"))
+	fx.Upsert("members", functions.Row{"room": id, "name": "b", "since": 1}, functions.Replace())
+	fx.Upsert("members", functions.Row{"room": id, "name": "c"}, functions.FirstWins())
+	fx.Add("rooms", functions.Row{"id": "all"}, functions.Row{"seats": 2})
+	fx.Delete("members", functions.Row{"room": id, "name": "b"})
+	fx.Delete("members", functions.Row{"room": id, "name": "a"}, functions.Version{Column: "since", Value: 2})
+	fx.Exec(functions.Statement{Name: "note", SQL: `insert into notes (room) select room from members where room = $1 and deleted is not true`}, id)
+	fx.Exec(functions.Statement{Name: "latest", SQL: `update rooms set kind = (select n::text from audit.latest) where id = $1`}, id)
+	fx.Emit(functions.Output{Type: "com.example.room.opened", Subject: id})
+	return sinkwriter.Offer{Function: "rooms", Version: "1", Event: newEvent(id), Effects: fx}
+}
+
+func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
+	t.Parallel()
+	_, migrator, url := twoRoles(t, rooms)
+	pool := newPool(t, url)
+	if err := sinkwriter.CheckSchema(t.Context(), pool, rooms); err != nil {
+		t.Fatal(err)
+	}
+
+	// All effects, a loser, one that computed something else, one of another
+	// version.
+	east := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	west := newWriter(t, pool, sinkwriter.Config{Cluster: "west"})
+	other, newer := everything("r-1"), everything("r-1")
+	other.Effects.Writes, newer.Effects.Writes, newer.Version = other.Effects.Writes[:1], newer.Effects.Writes[:1], "2"
+	for i, offered := range []struct {
+		writer *sinkwriter.Writer
+		offer  sinkwriter.Offer
+		want   sinkwriter.Receipt
+	}{
+		{east, everything("r-1"), sinkwriter.Receipt{Won: true}},
+		{west, everything("r-1"), sinkwriter.Receipt{}},
+		{west, other, sinkwriter.Receipt{Diverged: true}},
+		{west, newer, sinkwriter.Receipt{}},
+		{west, everything("r-2"), sinkwriter.Receipt{Won: true}},
+	} {
+		got, err := offered.writer.Commit(t.Context(), offered.offer)
+		offered.want.Key = sinkwriter.NewKey("rooms", "/test", offered.offer.Event.ID())
+		if diff := cmp.Diff(offered.want, got); err != nil || diff != "" {
+			t.Errorf("offer %d: %v\n%s", i, err, diff)
+		}
+	}
+	once := func(tx pgx.Tx) error {
+		_, err := tx.Exec(t.Context(), "delete from rooms where id = 'all'")
+		return err
+	}
+	if won, err := east.Once(t.Context(), sinkwriter.NewKey("sweep", "/test", "1"), once); !won || err != nil {
+		t.Errorf("once: won %t, %v", won, err)
+	}
+
+	// One that hangs between claim and commit is ended by the other.
+	hanging, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hanging.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // it is ended by then
+	key := sinkwriter.NewKey("rooms", "/test", "r-3").String()
+	for _, sql := range []string{"begin", "insert into tandem.ledger (key, digest, writer) values ('" + key + "', '', 0)"} {
+		if _, err := hanging.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r, err := west.Commit(t.Context(), everything("r-3")); !r.Won || err != nil {
+		t.Errorf("after one that hangs: %+v, %v", r, err)
+	}
+
+	// What a source does.
+	due := newPool(t, migrator)
+	if _, err := due.Exec(t.Context(), "update tandem.outbox set due = now() - interval '1 second'"); err != nil {
+		t.Fatal(err)
+	}
+	outbox := sinkwriter.NewOutbox(pool)
+	if n, err := outbox.Backlog(t.Context()); n != 3 || err != nil {
+		t.Errorf("backlog %d, %v", n, err)
+	}
+	if n, err := outbox.Relay(t.Context(), func(context.Context, []event.Event) error { return nil }); n != 3 || err != nil {
+		t.Errorf("relay %d, %v", n, err)
+	}
+	letters := sinkwriter.NewDeadLetters(pool, "east")
+	for range 2 {
+		if err := letters.Save(t.Context(), "rooms", newEvent("r-9"), 422, "because"); err != nil {
+			t.Error(err)
+		}
+	}
+	progress := sinkwriter.NewProgress(pool, "east")
+	saved := sinkwriter.SavedProgress{}
+	for i := range uint64(3) {
+		var ok bool
+		row := sinkwriter.NewProgressRow{Epoch: "e1", Floor: i + 1, Head: i + 1, Hedge: "0", Adopt: i == 2}
+		if saved, ok, err = progress.Save(t.Context(), "rooms", "EVENTS", row, saved); err != nil || !ok {
+			t.Errorf("save progress: %t, %v", ok, err)
+		}
+	}
+	tries := sinkwriter.NewTries(pool, "east")
+	for range 2 {
+		if err := tries.Save(t.Context(), "rooms", "EVENTS", "e1", []sinkwriter.EventTries{{Sequence: 5, Tries: 1}}, []uint64{4}); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, timeline, err := progress.Load(t.Context(), "rooms", "EVENTS"); err != nil || timeline == "" {
+		t.Errorf("timeline %q, %v", timeline, err)
+	}
+	if _, err := progress.Horizon(t.Context(), "rooms", "EVENTS", "e1"); err != nil {
+		t.Error(err)
+	}
+	if _, err := due.Exec(t.Context(), `update tandem.ledger set committed_at = now() - interval '1 hour';
+		insert into tandem.floor_sample (function, stream, epoch, taken_at, head) values ('rooms', 'EVENTS', 'e1', now() - interval '5 minutes', 2)`); err != nil {
+		t.Fatal(err)
+	}
+	retention, err := sinkwriter.NewRetention(pool, sinkwriter.RetentionConfig{Keep: time.Minute, Pause: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := retention.Sweep(t.Context()); n != 4 || err != nil {
+		t.Errorf("forgot %d, %v", n, err)
+	}
+}
+
+func TestAGrantedRoleCanDoNothingElse(t *testing.T) {
+	t.Parallel()
+	owner, _, url := twoRoles(t, rooms)
+	if _, err := newPool(t, owner).Exec(t.Context(), `create table payroll (id int primary key); create table tandem_like (id int)`); err != nil {
+		t.Fatal(err)
+	}
+	pool := newPool(t, url)
+	for _, sql := range []string{
+		"create table mine (id int)",
+		"create table tandem.mine (id int)",
+		"create table audit.mine (id int)",
+		"create schema mine",
+		"create function tandem.mine() returns int language sql as 'select 1'",
+		"alter table rooms add column more int",
+		"alter table tandem.ledger add column more int",
+		"create index on rooms (seats)",
+		"create trigger mine after insert on rooms for each row execute function audit_change()",
+		"drop table rooms",
+		"drop table tandem.ledger",
+		"truncate rooms",
+		"truncate tandem.ledger",
+		"update tandem.ledger set committed_at = now()",
+		"update tandem.outbox set events = '[]'",
+		"update tandem.dead_letter set source = ''",
+		"delete from tandem.dead_letter",
+		"delete from tandem.progress",
+		"delete from tandem.horizon",
+		"update tandem.writer set cluster = 'west'",
+		"delete from tandem.divergence",
+		"insert into tandem.migration (set, name, sha256) values ('tandem', 'x', 'y')",
+		"update tandem.migration set sha256 = ''",
+		"delete from tandem.migration",
+		"insert into tandem.writing_role (role) values ('x')",
+		"select setval('notes_m_seq', 1)",
+		"select * from payroll",
+		"insert into payroll values (1)",
+		"update payroll set id = 2",
+		"delete from payroll",
+		"insert into tandem_like values (1)",
+	} {
+		var answer *pgconn.PgError
+		if _, err := pool.Exec(t.Context(), sql); !errors.As(err, &answer) || answer.Code != "42501" {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	var fx functions.Effects
+	fx.Insert("payroll", functions.Row{"id": 1})
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	_, err := w.Commit(t.Context(), sinkwriter.Offer{Function: "rooms", Version: "1", Event: newEvent("p"), Effects: fx})
+	var refused *sinkwriter.Error
+	if !errors.As(err, &refused) || refused.Fault != sinkwriter.FaultDeployment || refused.Table != "payroll" {
+		t.Errorf("write to another's table: %v", err)
+	}
+}
+
+func TestGrantsAreRepeatedForWhatIsNew(t *testing.T) {
+	t.Parallel()
+	_, migrator, url := twoRoles(t, rooms)
+	again, err := sinkwriter.Grant(t.Context(), migrator, roleOf(t, url))
+	if err != nil || len(again.Statements) > 0 || len(again.Warnings) > 0 {
+		t.Errorf("again: %+v, %v", again, err)
+	}
+	files := fstest.MapFS{"0002_more.sql": {Data: []byte(`create table more (id int primary key); alter table members rename to guests; alter table rooms add column more int`)}}
+	files["0001_rooms.sql"] = rooms.Files.(fstest.MapFS)["0001_rooms.sql"]
+	set := sinkwriter.MigrationSet{Name: "rooms", Files: files}
+	if err := sinkwriter.Migrate(t.Context(), migrator, set); err != nil { // as nobody asks for it again
+		t.Fatal(err)
+	}
+	pool := newPool(t, url)
+	if err := sinkwriter.CheckSchema(t.Context(), pool, set); err != nil {
+		t.Error(err)
+	}
+	if _, err := pool.Exec(t.Context(), "insert into more values (1)"); err != nil {
+		t.Error(err)
+	}
+	if got := query[string](t, pool, `select array_to_string(made, ' ') from tandem.migration where name = '0002_more'`); got != "public.guests public.more" {
+		t.Errorf("the migration has made %s", got)
+	}
+	// A role that is gone is no obstacle.
+	if _, err := newPool(t, migrator).Exec(t.Context(), "insert into tandem.writing_role (role) values ('who-was')"); err != nil {
+		t.Fatal(err)
+	}
+	if err := sinkwriter.Migrate(t.Context(), migrator, set); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestARoleMayHaveAnyName(t *testing.T) {
+	t.Parallel()
+	owner := pgtest.URL(t)
+	if err := sinkwriter.Migrate(t.Context(), owner, rooms); err != nil {
+		t.Fatal(err)
+	}
+	role := `a "Role"; drop table rooms; -- ` + roleOf(t, owner)[:20]
+	quoted := pgx.Identifier{role}.Sanitize()
+	admin := superuser(t, owner)
+	if _, err := admin.Exec(t.Context(), "create role "+quoted); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := superuser(t, owner).Exec(context.WithoutCancel(t.Context()), "drop owned by "+quoted+"; drop role "+quoted); err != nil {
+			t.Error(err)
+		}
+	})
+	granted, err := sinkwriter.Grant(t.Context(), owner, role)
+	if err != nil || len(granted.Statements) == 0 || len(granted.Warnings) != 1 || !strings.Contains(granted.Warnings[0], "cannot log in") {
+		t.Errorf("granted %+v, %v", granted, err)
+	}
+	if !query[bool](t, admin, `select has_table_privilege($1::name, 'public.rooms', 'insert')`, role) {
+		t.Error("it may not insert")
+	}
+}
+
+func TestTwoMigratorsGrantAtOnce(t *testing.T) {
+	t.Parallel()
+	owner := pgtest.URL(t)
+	writer := pgtest.Role(t, owner)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			if err := sinkwriter.Migrate(t.Context(), owner, rooms); err != nil {
+				t.Error(err)
+			}
+			if _, err := sinkwriter.Grant(t.Context(), owner, roleOf(t, writer)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if err := sinkwriter.CheckSchema(t.Context(), newPool(t, writer), rooms); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestGrantSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	owner := pgtest.URL(t)
+	writer := pgtest.Role(t, owner)
+	grant := func(url, role, want string) {
+		t.Helper()
+		if _, err := sinkwriter.Grant(t.Context(), url, role); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("grant to %s: %v, want %q in it", role, err, want)
+		}
+	}
+	grant(owner, roleOf(t, writer), "the database lacks migrations")
+	if err := sinkwriter.Migrate(t.Context(), owner, rooms); err != nil {
+		t.Fatal(err)
+	}
+	grant(owner, `no"body`, `there is no role "no""body": make it first, as a role that may: create role "no""body" login`)
+	grant(owner, roleOf(t, owner), "may do everything anyway")
+	grant(owner, "postgres", "may do everything anyway")
+	grant(writer, roleOf(t, writer), "has not migrated this database")
+	grant("postgres://user:secret@host:x/y", "x", "want postgres://")
+
+	// What it is given by a program that lacks it is told at its start.
+	pool := newPool(t, writer)
+	err := sinkwriter.CheckSchema(t.Context(), pool, rooms)
+	if !errors.Is(err, sinkwriter.ErrGrants) || !strings.Contains(err.Error(), "may not use schema tandem") {
+		t.Errorf("check: %v", err)
+	}
+	if _, err := sinkwriter.Grant(t.Context(), owner, roleOf(t, writer)); err != nil {
+		t.Fatal(err)
+	}
+	admin := newPool(t, owner)
+	for _, sql := range []string{
+		"revoke update, delete on tandem.outbox from " + roleOf(t, writer),
+		"revoke insert on rooms from " + roleOf(t, writer),
+		"grant create on schema public to public",
+		"update tandem.migration set made = null where set = 'rooms' and name = '0001_rooms'",
+	} {
+		if _, err := admin.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = sinkwriter.CheckSchema(t.Context(), pool, rooms)
+	if want := "grant delete, update (due) on tandem.outbox to " + roleOf(t, writer); !errors.Is(err, sinkwriter.ErrGrants) || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("check: %v, want %s", err, want)
+	}
+	granted, err := sinkwriter.Grant(t.Context(), owner, roleOf(t, writer))
+	if want := []string{"grant delete, update (due) on tandem.outbox to " + roleOf(t, writer)}; err != nil || cmp.Diff(want, granted.Statements) != "" {
+		t.Errorf("granted %v, %v", granted.Statements, err)
+	}
+	warned := strings.Join(granted.Warnings, "\n")
+	for _, want := range []string{"revoke create on schema public from public", "migrations of rooms ran before"} {
+		if !strings.Contains(warned, want) {
+			t.Errorf("warned %s, want %q in it", warned, want)
+		}
+	}
+}
+
+func TestAMigratorNeedsNoMoreThanASchema(t *testing.T) {
+	t.Parallel()
+	owner := pgtest.URL(t)
+	migrator, writer := pgtest.Role(t, owner), pgtest.Role(t, owner)
+	set := sinkwriter.MigrationSet{Name: "f", Files: fstest.MapFS{"0001.sql": {Data: []byte("create table app.things (id int primary key)")}}}
+	err := sinkwriter.Migrate(t.Context(), migrator, set)
+	if err == nil || !strings.Contains(err.Error(), "grant create on database") {
+		t.Errorf("without any permission: %v", err)
+	}
+	// Made for it, in a database in which it may make none.
+	admin := superuser(t, owner)
+	for _, sql := range []string{
+		"create schema tandem authorization " + roleOf(t, migrator), "create schema app authorization " + roleOf(t, migrator),
+		"revoke connect on database " + query[string](t, admin, "select current_database()") + " from public",
+		"grant connect on database " + query[string](t, admin, "select current_database()") + " to " + roleOf(t, migrator),
+	} {
+		if _, err := admin.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := sinkwriter.Migrate(t.Context(), migrator, set); err != nil {
+		t.Fatal(err)
+	}
+	// It cannot let others in, and says who has to.
+	granted, err := sinkwriter.Grant(t.Context(), migrator, roleOf(t, writer))
+	if want := "let the owner run: grant connect on database"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("granted %v, %v, want %q", granted, err, want)
+	}
+	if _, err := admin.Exec(t.Context(), "grant connect on database "+query[string](t, admin, "select current_database()")+" to "+roleOf(t, writer)); err != nil {
+		t.Fatal(err)
+	}
+	if granted, err := sinkwriter.Grant(t.Context(), migrator, roleOf(t, writer)); err != nil || len(granted.Statements) > 0 {
+		t.Errorf("granted %v, %v", granted, err)
+	}
+	if err := sinkwriter.CheckSchema(t.Context(), newPool(t, writer), set); err != nil {
+		t.Error(err)
+	}
+}
+
+// superuser gives a pool of the superuser in a test's database.
+func superuser(t *testing.T, databaseURL string) *pgxpool.Pool {
+	t.Helper()
+	return newPool(t, pgtest.SuperuserURL(t, databaseURL))
+}

@@ -1,0 +1,91 @@
+package sinkwriter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// By names in the catalogs: to look a table up takes a permission.
+const schemaExistsSQL = `select c.oid is not null, coalesce(pg_catalog.has_schema_privilege(n.oid, 'usage'), false), coalesce(pg_catalog.has_table_privilege(c.oid, 'select'), false), current_user
+from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = 'tandem'
+left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = 'migration'`
+
+// ErrSchema says that the database lacks migrations that this program needs.
+var ErrSchema = errors.New("the database lacks migrations: run them")
+
+// CheckSchema reports, with [ErrSchema], whether the database has every migration
+// that this program and the sets bring (newer ones are no obstacle), and with
+// [ErrGrants] whether the pool's role may do what writing to these tables takes.
+func CheckSchema(ctx context.Context, pool *pgxpool.Pool, sets ...MigrationSet) error {
+	err := checkSchema(ctx, pool, sets)
+	if err != nil {
+		return fmt.Errorf("check schema: %w", err)
+	}
+	return nil
+}
+
+func checkSchema(ctx context.Context, pool *pgxpool.Pool, sets []MigrationSet) error {
+	role, err := findSchema(ctx, pool)
+	if err != nil {
+		return err
+	}
+	own, err := ownMigrations()
+	if err != nil {
+		return err
+	}
+	if err := checkMigrations(ctx, pool, append([]MigrationSet{own}, sets...)...); err != nil {
+		return err
+	}
+	names := make([]string, len(sets))
+	for i, set := range sets {
+		names[i] = set.Name
+	}
+	statements, err := lacking(ctx, pool, role, names)
+	if err != nil {
+		return err
+	}
+	if len(statements) > 0 {
+		return fmt.Errorf("%w: %s", ErrGrants, strings.Join(statements, "; "))
+	}
+	return nil
+}
+
+// findSchema reports whether the schema is there and can be used, and gives the
+// role that asks.
+func findSchema(ctx context.Context, db querier) (role string, err error) {
+	var exists, usable, readable bool
+	if err := db.QueryRow(ctx, schemaExistsSQL).Scan(&exists, &usable, &readable, &role); err != nil {
+		return "", err
+	}
+	switch {
+	case !exists:
+		return role, fmt.Errorf("schema tandem is missing: %w", ErrSchema)
+	case !usable, !readable:
+		return role, fmt.Errorf("role %s may not use schema tandem: %w", quoteIdent(role), ErrGrants)
+	}
+	return role, nil
+}
+
+// checkMigrations reports which migration is missing.
+func checkMigrations(ctx context.Context, db querier, sets ...MigrationSet) error {
+	for _, set := range sets {
+		wanted, err := set.list()
+		if err != nil {
+			return err
+		}
+		applied, err := appliedMigrations(ctx, db, set.Name)
+		if err != nil {
+			return err
+		}
+		for _, m := range wanted {
+			if _, ok := applied[m.name]; !ok {
+				return fmt.Errorf("%s of %s is missing: %w", m.name, set.Name, ErrSchema)
+			}
+		}
+	}
+	return nil
+}
