@@ -18,8 +18,8 @@ import (
 	"knative.dev/pkg/signals"
 
 	"github.com/tandem-fn/tandem/eventing"
-	"github.com/tandem-fn/tandem/eventing/internal/ops"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/ops"
 )
 
 // config is the environment. README.md has the table.

@@ -11,7 +11,7 @@ import (
 	"github.com/sethvargo/go-envconfig"
 
 	"github.com/tandem-fn/tandem/eventing"
-	"github.com/tandem-fn/tandem/eventing/internal/ops"
+	"github.com/tandem-fn/tandem/eventing/ops"
 )
 
 // config is the environment. README.md has the table.

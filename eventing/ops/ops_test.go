@@ -12,7 +12,7 @@ import (
 
 	"go.opentelemetry.io/otel/metric"
 
-	"github.com/tandem-fn/tandem/eventing/internal/ops"
+	"github.com/tandem-fn/tandem/eventing/ops"
 )
 
 func TestServerShowsMetricsAndHealth(t *testing.T) {
