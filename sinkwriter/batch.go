@@ -171,7 +171,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 		w.outbox.putBack(published)
 		return err
 	}
-	w.stats.won.Add(int64(len(c.won)))
+	countWon(c.won)
 	w.stats.batches.Add(1)
 	for _, o := range c.won {
 		s.state.writers[o.writer] = true

@@ -49,7 +49,9 @@ type winner struct {
 // lost finishes offers that have lost, those that differ once that is recorded.
 // The connection is outside a transaction, or broken: then it is only logged.
 func (w *Writer) lost(ctx context.Context, s *session, lost []*offer, differences []difference) {
-	w.stats.lost.Add(int64(len(lost)))
+	for _, o := range lost {
+		countLost(o)
+	}
 	diverged := map[*offer]bool{}
 	if len(differences) > 0 {
 		winners, err := s.winners(ctx, differences)
@@ -97,11 +99,12 @@ func (w *Writer) record(ctx context.Context, s *session, differences []differenc
 			params: [][]byte{[]byte(o.function), []byte(o.version), []byte(won.version), cluster},
 		})
 		if won.version != o.version {
+			o.counters.otherVersion.Add(1)
 			continue
 		}
-		w.stats.diverged.Add(1)
+		o.counters.diverged.Add(1)
 		w.config.Logger.LogAttrs(ctx, slog.LevelError, "a function computed something else here than the winner did, with the same version: it is not deterministic",
-			slog.String("cluster", w.config.Cluster), slog.String("winner", won.cluster), slog.String("function", o.function), slog.String("version", o.version),
+			slog.String("lost_cluster", w.config.Cluster), slog.String("won_cluster", won.cluster), slog.String("function", o.function), slog.String("version", o.version),
 			slog.String("event_source", o.event.Source()), slog.String("event_id", o.event.ID()))
 		steps = append(steps, step{
 			sql: divergenceSQL, table: "tandem.divergence",

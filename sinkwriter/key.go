@@ -53,16 +53,18 @@ func (k Key) String() string {
 type writerKnown struct {
 	function, version string
 	id                int64
+	counters          *functionCounters
 }
 
-// writerOf gives the id of this cluster's function and version.
-func (w *Writer) writerOf(function, version string) int64 {
+// writerOf gives the id of this cluster's function and version, and what counts
+// the function's offers.
+func (w *Writer) writerOf(function, version string) *writerKnown {
 	if k := w.known.Load(); k != nil && k.function == function && k.version == version {
-		return k.id
+		return k
 	}
-	k := &writerKnown{function, version, writerID(w.config.Cluster, function, version)}
+	k := &writerKnown{function, version, writerID(w.config.Cluster, function, version), w.countersOf(function)}
 	w.known.Store(k)
-	return k.id
+	return k
 }
 
 // writerID names a cluster, function and version in the ledger.

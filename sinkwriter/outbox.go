@@ -265,6 +265,16 @@ func (b *Outbox) Relay(ctx context.Context, publish func(context.Context, []even
 	return len(events), nil
 }
 
+// Bytes gives the size of the outputs in the outbox, as stored: what
+// [Config].BacklogBytes bounds. It takes less than to count them.
+func (b *Outbox) Bytes(ctx context.Context) (int64, error) {
+	var n int64
+	if err := b.pool.QueryRow(ctx, backlogBytesSQL).Scan(&n); err != nil {
+		return 0, fmt.Errorf("measure the outbox: %w", err)
+	}
+	return n, nil
+}
+
 // Backlog counts the events in the outbox.
 func (b *Outbox) Backlog(ctx context.Context) (int64, error) {
 	var n int64

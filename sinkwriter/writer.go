@@ -28,6 +28,8 @@ type Writer struct {
 	outbox  *outbox
 	stats   counters
 
+	functions sync.Map // names to *functionCounters
+
 	known atomic.Pointer[writerKnown]
 
 	// losing says that the last batch lost entirely: the other cluster is ahead.
@@ -49,6 +51,7 @@ type Writer struct {
 type offer struct {
 	function, version string
 	writer            int64
+	counters          *functionCounters
 	key               Key
 	digest            digest
 	event             event.Event
@@ -147,6 +150,7 @@ func (w *Writer) commitAll(ctx context.Context, offered []Offer, outcomes []Outc
 		o := &offers[i]
 		o.caller = c
 		if err := w.prepare(ctx, o, &offered[i]); err != nil {
+			w.countersOf(o.function).countRefused(err, 1)
 			o.result.err = err
 			o.finished.Store(true)
 			continue
@@ -183,7 +187,6 @@ func (w *Writer) prepare(ctx context.Context, o *offer, offered *Offer) error {
 		return fmt.Errorf("commit effects of function %s: %w", o.function, err)
 	}
 	if len(o.outputs) > 0 && w.outbox.full() {
-		w.stats.refused.Add(1)
 		return &Error{Fault: FaultSurroundings, Function: o.function, Err: ErrBacklog}
 	}
 	return nil
@@ -208,7 +211,8 @@ func (w *Writer) fill(o *offer, offered *Offer) error {
 	if source == "" || id == "" {
 		return fault(errors.New("the event has no source or no id"))
 	}
-	o.writer = w.writerOf(o.function, o.version)
+	known := w.writerOf(o.function, o.version)
+	o.writer, o.counters = known.id, known.counters
 	o.key = NewKey(o.function, source, id)
 	o.event = offered.Event
 	o.effects = offered.Effects
@@ -357,7 +361,11 @@ func (w *Writer) commitKeys(batch []*offer, blocked int) {
 }
 
 func (w *Writer) refuse(o *offer, err *Error) {
-	w.stats.refused.Add(1)
+	offers := int64(0)
+	for t := o; t != nil; t = t.twin {
+		offers++
+	}
+	o.counters.countRefused(err, offers)
 	o.finish(result{err: err})
 }
 

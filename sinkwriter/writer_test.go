@@ -302,7 +302,7 @@ func TestALoserThatComputedSomethingElseIsToldSo(t *testing.T) {
 	if got := query[string](t, pool, `select string_agg(concat_ws(' ', lost_version, won_version, events), ', ' order by lost_version) from tandem.divergence_count`); got != "1 1 1, 2 1 1" {
 		t.Errorf("counted: %s", got)
 	}
-	if got := west.Stats(); got != (sinkwriter.Stats{Lost: 2, Diverged: 1}) {
+	if got := west.Stats(); got != (sinkwriter.Stats{Lost: 2, Diverged: 1, OtherVersion: 1}) {
 		t.Errorf("stats: %+v", got)
 	}
 	if got := query[int](t, pool, `select amount from orders`); got != 1 {

@@ -1,0 +1,81 @@
+package sinkwriter_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+func TestEveryOfferIsCountedForItsFunction(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	var log bytes.Buffer
+	east := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	west := newWriter(t, pool, sinkwriter.Config{Cluster: "west", Logger: slog.New(slog.NewJSONHandler(&log, nil))})
+
+	if _, err := east.Commit(t.Context(), order("o-1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	newer, invoice, negative, nameless := order("o-1", 3), order("o-1", 1), order("o-2", -1), order("o-3", 1)
+	newer.Version, invoice.Function = "2", "invoices"
+	negative.Effects.Emit(functions.Output{Type: "com.example.more"})
+	nameless.Effects.Emit(functions.Output{})
+	lacking := order("o-4", 1)
+	lacking.Effects.Insert("no_such_table", functions.Row{"id": 1})
+	// One after the other, but for two of one event.
+	for _, offers := range [][]sinkwriter.Offer{
+		{order("o-1", 1)},
+		{order("o-1", 2)},
+		{newer},
+		{invoice},
+		{order("o-5", 1), order("o-5", 1)},
+		{negative, negative},
+		{nameless},
+		{lacking},
+	} {
+		west.CommitAll(t.Context(), offers)
+	}
+	want := map[string]sinkwriter.FunctionStats{
+		"orders": {
+			Won: 1, Lost: 4, Diverged: 1, OtherVersion: 1,
+			Refused: map[sinkwriter.Fault]int64{sinkwriter.FaultEvent: 2, sinkwriter.FaultFunction: 1, sinkwriter.FaultDeployment: 1},
+		},
+		"invoices": {Won: 1, Refused: map[sinkwriter.Fault]int64{}},
+	}
+	if diff := cmp.Diff(want, west.FunctionStats()); diff != "" {
+		t.Errorf("by function (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(sinkwriter.Stats{Won: 2, Lost: 4, Diverged: 1, OtherVersion: 1, Refused: 4, Batches: 2}, west.Stats()); diff != "" {
+		t.Errorf("in all (-want +got):\n%s", diff)
+	}
+
+	// Somebody has to know where to look.
+	var said map[string]any
+	for _, line := range bytes.Split(bytes.TrimSpace(log.Bytes()), []byte("\n")) {
+		var entry map[string]any
+		if err := json.Unmarshal(line, &entry); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		if entry["level"] == "ERROR" {
+			said = entry
+		}
+	}
+	delete(said, "time")
+	if diff := cmp.Diff(map[string]any{
+		"level": "ERROR", "msg": "a function computed something else here than the winner did, with the same version: it is not deterministic",
+		"lost_cluster": "west", "won_cluster": "east", "function": "orders", "version": "1", "event_source": "/test", "event_id": "o-1",
+	}, said); diff != "" {
+		t.Errorf("logged (-want +got):\n%s", diff)
+	}
+
+	outbox := sinkwriter.NewOutbox(pool)
+	if n, err := outbox.Bytes(t.Context()); n < 100 || err != nil {
+		t.Errorf("the outbox has %d bytes, %v", n, err)
+	}
+}
