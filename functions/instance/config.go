@@ -14,6 +14,7 @@ import (
 	"github.com/sethvargo/go-envconfig"
 
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/serve"
 )
 
 // config is the environment. What is not text is read from it afterwards, so that
@@ -29,11 +30,20 @@ type config struct {
 	Migrate       string   `env:"TANDEM_MIGRATE, default=false"`
 	LogLevel      string   `env:"LOG_LEVEL, default=info"`
 
+	OIDC struct {
+		Issuer    string   `env:"ISSUER"`
+		Audience  string   `env:"AUDIENCE"`
+		Subjects  []string `env:"SUBJECTS"`
+		CAFile    string   `env:"CA_FILE"`
+		TokenFile string   `env:"TOKEN_FILE"`
+	} `env:", prefix=TANDEM_OIDC_"`
+
 	picked   []functions.Function
 	replicas int
 	maxBytes int64
 	migrate  bool
 	level    slog.Level
+	gate     serve.Gate // nil without TANDEM_OIDC_ISSUER
 }
 
 var clusterPattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
@@ -71,6 +81,9 @@ func readConfig(ctx context.Context, env map[string]string, all []functions.Func
 	}
 	if err := c.level.UnmarshalText([]byte(c.LogLevel)); err != nil {
 		errs = append(errs, fmt.Errorf("LOG_LEVEL %q: want debug, info, warn or error", c.LogLevel))
+	}
+	if c.gate, err = newGate(c); err != nil {
+		errs = append(errs, err)
 	}
 	if c.picked, err = pick(all, c.Functions); err != nil {
 		errs = append(errs, err)

@@ -72,6 +72,7 @@ func start(ctx context.Context, c config) (*parts, error) {
 		names[i] = f.Name
 	}
 	p.log.LogAttrs(ctx, slog.LevelInfo, "functions started", slog.Any("functions", names), slog.Bool("publishing", p.outputs != nil))
+	c.saySenders(ctx, p.log)
 	return p, nil
 }
 
@@ -88,6 +89,7 @@ func (p *parts) join(c config) error {
 	p.handler, err = serve.New(c.picked, committer{p.writer}, serve.Config{
 		MaxBytes:    c.maxBytes,
 		DeadLetters: deadLetters{sinkwriter.NewDeadLetters(p.pool, c.Cluster)},
+		Gate:        c.gate,
 		Logger:      p.log,
 	})
 	return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -84,6 +85,30 @@ type DeadLetters interface {
 	Save(ctx context.Context, letter DeadLetter) error
 }
 
+// Gate says who may send. It is called concurrently, before a request's body is
+// read.
+type Gate interface {
+	// Admit returns nil if a request with these headers may be worked on. A
+	// [DeniedError] is answered with 401 or 403, any other error with 503: nobody
+	// can say for now.
+	Admit(ctx context.Context, header http.Header) error
+}
+
+// DeniedError is why a request may not be worked on. The text goes to the sender.
+type DeniedError struct {
+	// Known says that it is known who sent it: 403. Otherwise 401.
+	Known bool
+
+	// Err is the reason.
+	Err error
+}
+
+// Error gives the reason.
+func (e *DeniedError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the reason as an error.
+func (e *DeniedError) Unwrap() error { return e.Err }
+
 // Config sets up a [Handler]. The zero Config is ready to use; a field left at
 // zero takes the default named beside it.
 type Config struct {
@@ -129,8 +154,11 @@ type Config struct {
 	// the path does not exist.
 	DeadLetters DeadLetters
 
-	// Now is the clock by which the time is measured that a body takes to come.
-	// Defaults to time.Now.
+	// Gate says who may send. Nil means everybody who can reach this address.
+	Gate Gate
+
+	// Now is the clock by which the time is measured that a request takes to be
+	// admitted and to come. Defaults to time.Now.
 	Now func() time.Time
 
 	// Logger is told about events that were refused (warn) or broke a function

@@ -32,15 +32,10 @@ const maxDeadLetter = 64 << 20
 // every respect, since that may be why they are dead. No function has a part in
 // it, nor has the ledger.
 func (h *Handler) serveDeadLetter(w http.ResponseWriter, r *http.Request) {
-	mode, err := contentMode(r)
+	mode, body, err := h.receive(w, r, maxDeadLetter)
 	if err == nil && mode == cloudevent.Batch {
 		err = withStatus(http.StatusBadRequest, errors.New("send dead letters one by one"))
 	}
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	body, err := h.readInTime(w, r, maxDeadLetter)
 	if err != nil {
 		h.fail(w, r, err)
 		return

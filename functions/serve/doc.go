@@ -10,8 +10,8 @@
 //   - 400, 413 and 415: what came is no valid CloudEvent. 422: it is one, but can
 //     never work, or no function takes its type. 500: the function broke on it
 //     (error, panic, deadline). 503, with Retry-After: anything else, none of it
-//     the event's fault. Bodies of errors are text, one line, or for a batch one
-//     line for each event that was refused.
+//     the event's fault. 401 and 403: whoever sent it may not. Bodies of errors are
+//     text, one line, or for a batch one line for each event that was refused.
 //   - An answer is given within Config.Deadline and Config.CommitTimeout after
 //     the request has been read, whatever the function does.
 //   - Of an event's data nothing is logged.

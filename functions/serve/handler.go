@@ -147,12 +147,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
-	mode, err := contentMode(r)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	body, err := h.readInTime(w, r, h.config.MaxBytes)
+	mode, body, err := h.receive(w, r, h.config.MaxBytes)
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -239,8 +234,11 @@ func (h *Handler) refuse(w http.ResponseWriter, status int, lines ...string) {
 	header := w.Header()
 	header.Set("Content-Type", "text/plain; charset=utf-8")
 	header.Set("X-Content-Type-Options", "nosniff")
-	if status == http.StatusServiceUnavailable {
+	switch status {
+	case http.StatusServiceUnavailable:
 		header["Retry-After"] = h.retry
+	case http.StatusUnauthorized:
+		header.Set("WWW-Authenticate", "Bearer") // RFC 6750, section 3
 	}
 	var text strings.Builder
 	for _, line := range lines {

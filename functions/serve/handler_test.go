@@ -213,6 +213,51 @@ func TestWebHookHandshakeIsAnswered(t *testing.T) {
 	}
 }
 
+// gate lets in who says so.
+type gate struct{}
+
+func (gate) Admit(_ context.Context, header http.Header) error {
+	switch header.Get("Authorization") {
+	case "":
+		return &serve.DeniedError{Err: errors.New("no token")}
+	case "friend":
+		return nil
+	case "foe":
+		return fmt.Errorf("look: %w", &serve.DeniedError{Known: true, Err: errors.New("not you")})
+	}
+	return errors.New("no keys")
+}
+
+func TestGateLetsInWhomItKnows(t *testing.T) {
+	t.Parallel()
+
+	for _, path := range []string{"/", "/dead-letters"} {
+		m, s := &memory{}, &shelf{}
+		server := newServer(t, newHandler(t, m, serve.Config{Gate: gate{}, DeadLetters: s, MaxBytes: 1024}))
+		body := strings.Repeat(" ", 2000) // nobody looks at it
+		a := send(t, server.URL+path, body)
+		a.want(t, 401, "no token")
+		if got := a.header.Get("WWW-Authenticate"); got != "Bearer" {
+			t.Errorf("WWW-Authenticate is %q, want Bearer", got)
+		}
+		send(t, server.URL+path, body, "authorization: foe").want(t, 403, "look: not you")
+		send(t, server.URL+path, body, "authorization: who").want(t, 503, "no keys")
+		send(t, server.URL+path, "{}", append(binary("fine", "1"), "authorization: friend")...).want(t, 204, "")
+		if m.committed()+len(s.letters) != 1 {
+			t.Errorf("%d events are committed and %d dead letters kept, want one", m.committed(), len(s.letters))
+		}
+
+		// The handshake is no authorization (web hooks 1.0.2, section 4).
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, server.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := do(t, req); a.status != 200 {
+			t.Errorf("the handshake is answered %d", a.status)
+		}
+	}
+}
+
 // post gives h an event of a type, without a network.
 func post(tb testing.TB, h http.Handler, eventType string) *httptest.ResponseRecorder {
 	tb.Helper()

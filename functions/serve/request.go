@@ -63,22 +63,32 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 	return body.Bytes(), nil
 }
 
-// slow is how long a body may take to come before that is made up for.
+// slow is how long it may take until all of a request is there before that is made
+// up for.
 const slow = 500 * time.Millisecond
 
-// readInTime is readBody, and sees to it that there is time for the answer: what the
-// server allows runs from the beginning of the request, for reading until the end
-// of the answer too, as reading is how it notices that the sender has gone.
-func (h *Handler) readInTime(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+// receive lets a request in, tells its content mode, and reads its body, of at most
+// limit bytes. It sees to it that there is time left for the answer: what the server
+// allows runs from the beginning of the request, for reading until the end of the
+// answer too, as reading is how it notices that the sender has gone.
+func (h *Handler) receive(w http.ResponseWriter, r *http.Request, limit int64) (mode cloudevent.Mode, body []byte, err error) {
 	begin := h.config.Now()
-	body, err := readBody(w, r, limit)
+	if h.config.Gate != nil {
+		if err := h.config.Gate.Admit(r.Context(), r.Header); err != nil {
+			return 0, nil, err
+		}
+	}
+	if mode, err = contentMode(r); err != nil {
+		return 0, nil, err
+	}
+	body, err = readBody(w, r, limit)
 	if now := h.config.Now(); now.Sub(begin) > slow {
 		end := now.Add(h.config.Deadline + h.config.CommitTimeout + time.Second)
 		c := http.NewResponseController(w)
 		_ = c.SetReadDeadline(end) // a server that cannot keeps its own limits
 		_ = c.SetWriteDeadline(end)
 	}
-	return body, err
+	return mode, body, err
 }
 
 func tooLarge(limit int64) error {

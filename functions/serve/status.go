@@ -41,6 +41,7 @@ func statusOf(err error) int {
 	var known *statusError
 	var rejected *functions.RejectError
 	var counted *CountedError
+	var denied *DeniedError
 	switch {
 	case errors.As(err, &known):
 		return known.status
@@ -48,6 +49,11 @@ func statusOf(err error) int {
 		return http.StatusUnprocessableEntity
 	case errors.As(err, &counted):
 		return http.StatusInternalServerError
+	case errors.As(err, &denied):
+		if denied.Known {
+			return http.StatusForbidden
+		}
+		return http.StatusUnauthorized
 	}
 	return http.StatusServiceUnavailable
 }
