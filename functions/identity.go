@@ -82,7 +82,7 @@ func outputID(function, source, id string, position int) string {
 	return uuidV7(u)
 }
 
-func appendPart(b []byte, part string) []byte {
+func appendPart[T string | []byte](b []byte, part T) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(len(part)))
 	return append(b, part...)
 }

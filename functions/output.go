@@ -52,15 +52,11 @@ type EncodedOutput struct {
 // Encode encodes the data. The error says only what is wrong with them; as with
 // [Output.Event] it is the function's fault.
 func (o Output) Encode() (EncodedOutput, error) {
-	data, text, err := o.encode()
-	if err != nil {
-		return EncodedOutput{}, err
+	encoded, isJSON, err := o.encode()
+	if err == nil && isJSON && len(encoded.Bytes) > 0 && !json.Valid(encoded.Bytes) {
+		err = errNotJSON
 	}
-	contentType := o.DataContentType
-	if contentType == "" && data != nil {
-		contentType = event.ApplicationJSON
-	}
-	return EncodedOutput{Output: o, Bytes: data, ContentType: contentType, text: text}, nil
+	return encoded, err
 }
 
 // Event is [Output.Event].
@@ -124,45 +120,45 @@ func (o EncodedOutput) event(function string, input event.Event, position int) (
 	return event.Event{Context: ec, DataEncoded: o.Bytes, DataBase64: o.Bytes != nil && !o.text}, nil
 }
 
-// encode gives the data as bytes, nil for none, and whether they may stand in a
-// JSON envelope as they are, without base64.
-func (o Output) encode() (data []byte, text bool, err error) {
+// encode is [Output.Encode], without a look whether what is said to be JSON is.
+func (o *Output) encode() (encoded EncodedOutput, isJSON bool, err error) {
 	isJSON, isText := true, true
 	if o.DataContentType != "" && o.DataContentType != event.ApplicationJSON {
 		mediaType, _, err := mime.ParseMediaType(o.DataContentType)
 		if err != nil {
-			return nil, false, fmt.Errorf("data content type %q: %w", o.DataContentType, err)
+			return encoded, false, fmt.Errorf("data content type %q: %w", o.DataContentType, err)
 		}
 		if strings.HasPrefix(mediaType, "application/cloudevents") {
-			return nil, false, fmt.Errorf("data content type %q: an event cannot hold another one", o.DataContentType)
+			return encoded, false, fmt.Errorf("data content type %q: an event cannot hold another one", o.DataContentType)
 		}
 		isJSON = isJSONType(mediaType)
 		isText = isJSON || strings.HasPrefix(mediaType, "text/") || mediaType == event.ApplicationXML || strings.HasSuffix(mediaType, "+xml")
 	}
 
+	encoded.Output, encoded.ContentType = *o, o.DataContentType
 	switch d := o.Data.(type) {
 	case nil:
-		return nil, false, nil
 	case []byte:
-		data = d
+		encoded.Bytes = d
 	case json.RawMessage:
-		data = d
+		encoded.Bytes = d
 	default:
 		if !isJSON {
-			return nil, false, fmt.Errorf("data: %T is encoded as JSON, but the content type is %q: give the bytes", o.Data, o.DataContentType)
+			return encoded, false, fmt.Errorf("data: %T is encoded as JSON, but the content type is %q: give the bytes", o.Data, o.DataContentType)
 		}
-		if data, err = json.Marshal(d); err != nil {
-			return nil, false, fmt.Errorf("data: %w", err)
+		if encoded.Bytes, err = json.Marshal(d); err != nil {
+			return encoded, false, fmt.Errorf("data: %w", err)
 		}
-		return data, true, nil
 	}
-	if len(data) == 0 {
-		return nil, false, nil
+	if len(encoded.Bytes) == 0 {
+		encoded.Bytes = nil
+		return encoded, isJSON, nil
 	}
-	if isJSON && !json.Valid(data) {
-		return nil, false, errors.New("data: the content type is JSON, but the bytes are not")
+	if encoded.ContentType == "" {
+		encoded.ContentType = event.ApplicationJSON
 	}
-	return data, isText && utf8.Valid(data), nil
+	encoded.text = isText && utf8.Valid(encoded.Bytes)
+	return encoded, isJSON, nil
 }
 
 func (o Output) extensions(input event.EventContext, inputID string) (map[string]any, error) {

@@ -65,6 +65,11 @@ type Config struct {
 	// by it. At least 1 MiB. Defaults to 1 GiB.
 	BacklogBytes int64
 
+	// NoDivergence leaves the search for divergence out, for functions that are
+	// meant to compute something else each time, as those that ask a service:
+	// no digest is stored, and none is compared. Defaults to false.
+	NoDivergence bool
+
 	// Logger is told about batches that had to be tried again (warn),
 	// divergence (error) and rejected events (warn), never about payloads.
 	// Defaults to discarding everything.

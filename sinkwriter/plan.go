@@ -3,6 +3,7 @@ package sinkwriter
 import (
 	"bytes"
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"slices"
 
@@ -85,17 +86,7 @@ func delicate(o *offer, tables map[string]*table) bool {
 
 // compareExecs brings the same statements on the same arguments together, so
 // that those that lock the same rows mostly do it in one order.
-func compareExecs(a, b *offer) int {
-	name := func(o *offer) string {
-		for i := range o.effects.Writes {
-			if w := &o.effects.Writes[i]; w.Op == functions.OpExec {
-				return w.Statement.Name
-			}
-		}
-		return ""
-	}
-	return cmp.Or(cmp.Compare(name(a), name(b)), bytes.Compare(a.execArgs, b.execArgs))
-}
+func compareExecs(a, b *offer) int { return bytes.Compare(a.exec, b.exec) }
 
 // blame names the offer that an error is about.
 func blame(o *offer, tableName string, err error) error {
@@ -214,9 +205,10 @@ func (p *plan) phase(writes []planned) int {
 }
 
 func (p *plan) rowID(w *planned) string {
-	id := appendInt(nil, int64(w.table.oid))
+	id := binary.BigEndian.AppendUint32(nil, w.table.oid)
 	for _, part := range w.key {
-		id = appendPart(id, p.arena[part.from:part.to])
+		id = binary.BigEndian.AppendUint32(id, uint32(part.to-part.from))
+		id = append(id, p.arena[part.from:part.to]...)
 	}
 	return string(id)
 }

@@ -117,7 +117,7 @@ func (t *table) checkKey(w *functions.Write) error {
 // names no column of it: that would lock out inserts of rows that refer to them.
 func (t *table) newShape(op functions.Op, columns []int, version int) (*shape, error) {
 	s := &shape{op: op, columns: columns, version: version}
-	var names, values, arrays, aliases, key, set, stored, offered []string
+	var names, values, arrays, aliases, elements, key, set, stored, offered []string
 	for i, c := range columns {
 		col := &t.columns[c]
 		name, alias := quoteIdent(col.name), "c"+strconv.Itoa(i)
@@ -125,6 +125,7 @@ func (t *table) newShape(op functions.Op, columns []int, version int) (*shape, e
 		values = append(values, "u."+alias+col.cast)
 		arrays = append(arrays, "$"+strconv.Itoa(i+1))
 		aliases = append(aliases, alias)
+		elements = append(elements, "unnest("+arrays[i]+")"+col.cast)
 		s.oids = append(s.oids, col.arrayOID)
 		switch {
 		case i < len(t.key):
@@ -169,7 +170,7 @@ func (t *table) newShape(op functions.Op, columns []int, version int) (*shape, e
 			if !hasTombstone || t.columns[dead].oid != pgtype.BoolOID {
 				return nil, &Error{Fault: FaultDeployment, Column: tombstone, Err: errors.New("a delete with a version needs a boolean column of this name: add it")}
 			}
-			names, values = append(names, quoteIdent(tombstone)), append(values, "true")
+			names, elements = append(names, quoteIdent(tombstone)), append(elements, "true")
 			set = append(set, quoteIdent(tombstone)+" = true")
 			newer += " or excluded." + name + " = t." + name
 		} else {
@@ -184,7 +185,7 @@ func (t *table) newShape(op functions.Op, columns []int, version int) (*shape, e
 		action, marks = "update set "+list(set), " where "+newer
 	default:
 	}
-	s.sql = "insert into " + t.quoted + " as t (" + list(names) + ") select " + list(values) +
-		" from " + unnest + " as u(" + list(aliases) + ") on conflict (" + list(key) + ") do " + action + marks
+	s.sql = "insert into " + t.quoted + " as t (" + list(names) + ") select " + list(elements) +
+		" on conflict (" + list(key) + ") do " + action + marks
 	return s, nil
 }

@@ -60,7 +60,7 @@ type offer struct {
 	size              int // roughly, as encoded
 	executes          bool
 	asWritten         bool   // its writes are not sorted: that was tried
-	execArgs          []byte // canonical, of its first statement
+	exec              []byte // its first statement, in canonical form
 
 	caller *caller
 	twin   *offer // the same offer once more, in the same batch
@@ -192,9 +192,6 @@ func (w *Writer) prepare(ctx context.Context, o *offer, offered *Offer) error {
 	return nil
 }
 
-// digestBuffers hold canonical forms while they are hashed.
-var digestBuffers = sync.Pool{New: func() any { return new([]byte) }}
-
 // fill looks at what is offered and encodes what every batch needs of it.
 func (w *Writer) fill(o *offer, offered *Offer) error {
 	fault := func(err error) error {
@@ -216,28 +213,23 @@ func (w *Writer) fill(o *offer, offered *Offer) error {
 	o.key = NewKey(o.function, source, id)
 	o.event = offered.Event
 	o.effects = offered.Effects
-	if n := len(o.effects.Outputs); n > 0 {
-		// Only those of the winner become events.
-		o.outputs = make([]functions.EncodedOutput, n)
-		for i := range o.effects.Outputs {
-			var err error
-			if o.outputs[i], err = o.effects.Outputs[i].Encode(); err != nil {
-				return fault(fmt.Errorf("output %d, type %q: %w", i, o.effects.Outputs[i].Type, err))
-			}
-			o.size += 512 + len(o.outputs[i].Bytes)
-		}
-	}
-	buf := digestBuffers.Get().(*[]byte)
-	defer digestBuffers.Put(buf)
 	var err error
-	if o.digest, *buf, err = digestEffects(*buf, o.effects, o.outputs); err != nil {
+	if w.config.NoDivergence {
+		o.outputs, err = encodeOutputs(o.effects.Outputs)
+		o.size = roughSize(o.effects.Writes)
+	} else {
+		o.digest, o.outputs, o.size, err = digestEffects(o.effects)
+	}
+	if err != nil {
 		return fault(err)
 	}
-	o.size += len(*buf)
+	for i := range o.outputs {
+		o.size += 512 + len(o.outputs[i].Bytes)
+	}
 	for i := range o.effects.Writes {
 		if write := &o.effects.Writes[i]; write.Op == functions.OpExec && !o.executes {
 			o.executes = true
-			if o.execArgs, err = appendCanonical(nil, write.Args); err != nil {
+			if o.exec, err = write.AppendCanonical(nil); err != nil {
 				return fault(err)
 			}
 		}

@@ -280,6 +280,28 @@ func TestTheSameKeyManyTimesInOneBatchIsAppliedOnce(t *testing.T) {
 	}
 }
 
+func TestNobodyLooksForDivergenceWhereThatIsLeftOut(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	checks := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	checksToo := newWriter(t, pool, sinkwriter.Config{Cluster: "north"})
+	leavesOut := newWriter(t, pool, sinkwriter.Config{Cluster: "west", NoDivergence: true})
+	for _, won := range []struct {
+		id            string
+		first, second *sinkwriter.Writer
+		diverged      bool
+	}{{"a", checks, leavesOut, false}, {"b", leavesOut, checks, false}, {"c", checks, checksToo, true}} {
+		if r, err := won.first.Commit(t.Context(), order(won.id, 1)); err != nil || !r.Won {
+			t.Fatalf("%s, first: %+v, %v", won.id, r, err)
+		}
+		for range 2 { // the second time it looks before it claims
+			if r, err := won.second.Commit(t.Context(), order(won.id, 2)); err != nil || r.Won || r.Diverged != won.diverged {
+				t.Errorf("%s, second: %+v, %v", won.id, r, err)
+			}
+		}
+	}
+}
+
 func TestALoserThatComputedSomethingElseIsToldSo(t *testing.T) {
 	t.Parallel()
 	pool := newDatabase(t)

@@ -1,4 +1,4 @@
-package sinkwriter
+package functions
 
 import (
 	"bytes"
@@ -6,14 +6,14 @@ import (
 	"encoding/json"
 	"maps"
 	"math"
+	"math/big"
 	"slices"
+	"strings"
 	"testing"
 	"time"
-
-	"github.com/tandem-fn/tandem/functions"
 )
 
-func TestDigestsAreEqualForEqualEffects(t *testing.T) {
+func TestCanonicalFormsAreEqualForEqualEffects(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
 	minus := math.Copysign(0, -1)
@@ -40,43 +40,93 @@ func TestDigestsAreEqualForEqualEffects(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			var d [2]digest
+			var d [2][]byte
 			for i, v := range []any{tt.a, tt.b} {
-				var fx functions.Effects
-				fx.Insert("t", functions.Row{"id": 1, "v": v})
+				var fx Effects
+				fx.Insert("t", Row{"id": 1, "v": v})
 				var err error
-				if d[i], _, err = digestEffects(nil, fx, nil); err != nil {
+				if d[i], _, err = fx.AppendCanonical(nil); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if got := d[0] == d[1]; got != tt.same {
-				t.Errorf("digests of %v and %v are equal: %t, want %t", tt.a, tt.b, got, tt.same)
+			if got := bytes.Equal(d[0], d[1]); got != tt.same {
+				t.Errorf("canonical forms of %v and %v are equal: %t, want %t", tt.a, tt.b, got, tt.same)
 			}
 		})
 	}
 }
 
-func TestDigestsTellOperationsAndTablesApart(t *testing.T) {
+func TestCanonicalFormsTellOperationsAndTablesApart(t *testing.T) {
 	t.Parallel()
-	row := functions.Row{"id": 1}
-	seen := map[digest]string{}
-	for name, fx := range map[string]functions.Effects{
+	row := Row{"id": 1}
+	seen := map[string]string{}
+	for name, fx := range map[string]Effects{
 		"nothing":     {},
-		"insert":      {Writes: []functions.Write{{Op: functions.OpInsert, Table: "t", Row: row}}},
-		"other table": {Writes: []functions.Write{{Op: functions.OpInsert, Table: "u", Row: row}}},
-		"add":         {Writes: []functions.Write{{Op: functions.OpAdd, Table: "t", Row: row}}},
-		"in the key":  {Writes: []functions.Write{{Op: functions.OpInsert, Table: "t", Key: row}}},
-		"twice":       {Writes: []functions.Write{{Op: functions.OpInsert, Table: "t", Row: row}, {Op: functions.OpInsert, Table: "t", Row: row}}},
+		"insert":      {Writes: []Write{{Op: OpInsert, Table: "t", Row: row}}},
+		"other table": {Writes: []Write{{Op: OpInsert, Table: "u", Row: row}}},
+		"add":         {Writes: []Write{{Op: OpAdd, Table: "t", Row: row}}},
+		"in the key":  {Writes: []Write{{Op: OpInsert, Table: "t", Key: row}}},
+		"twice":       {Writes: []Write{{Op: OpInsert, Table: "t", Row: row}, {Op: OpInsert, Table: "t", Row: row}}},
 	} {
-		d, _, err := digestEffects(nil, fx, nil)
+		d, _, err := fx.AppendCanonical(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if other, ok := seen[d]; ok {
-			t.Errorf("%s and %s have the same digest", name, other)
+		if other, ok := seen[string(d)]; ok {
+			t.Errorf("%s and %s have the same canonical form", name, other)
 		}
-		seen[d] = name
+		seen[string(d)] = name
 	}
+}
+
+// rational gives the exact value of a JSON number, if it is of a size that people
+// use.
+func rational(s string) (*big.Rat, bool) {
+	if !json.Valid([]byte(s)) || len(s) > 100 {
+		return nil, false
+	}
+	if _, exponent, ok := strings.Cut(strings.ToLower(s), "e"); ok && len(exponent) > 4 {
+		return nil, false
+	}
+	return new(big.Rat).SetString(s)
+}
+
+func FuzzNumbersHaveOneCanonicalFormEach(f *testing.F) {
+	for _, s := range [][2]string{
+		{"1", "1.0"},
+		{"100", "1e2"},
+		{"-0", "0"},
+		{"0.0e9", "0"},
+		{"1E+2", "1e02"},
+		{"-1.50", "-15e-1"},
+		{"9007199254740993", "9007199254740992"},
+		{"0.1", "1e-1"},
+		{"10", "01"},
+		{"1e-9999", "1e9999"},
+		{"123.456000e3", "123456"},
+		{"0.00", "-0.0e-5"},
+	} {
+		f.Add(s[0], s[1])
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		x, ok := rational(a)
+		y, ok2 := rational(b)
+		if !ok || !ok2 {
+			return
+		}
+		one, other := canonicalNumber(a), canonicalNumber(b)
+		if (x.Cmp(y) == 0) != (one == other) {
+			t.Errorf("canonical forms of %s and %s are %s and %s", a, b, one, other)
+		}
+		if back, ok := new(big.Rat).SetString(one); !ok || back.Cmp(x) != 0 {
+			t.Errorf("canonical form of %s is %s", a, one)
+		}
+		for _, s := range []string{a, " " + b + "\n"} { // and where it stands in JSON
+			if got := appendJSONOrBytes(nil, []byte(s)); !bytes.Equal(got, appendPart([]byte("jd"), canonicalNumber(strings.TrimSpace(s)))) {
+				t.Errorf("canonical form of %q is %q", s, got)
+			}
+		}
+	})
 }
 
 // canonicalByLibrary is what appendJSON does, by way of encoding/json.
@@ -112,7 +162,7 @@ func FuzzCanonicalJSON(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		got := appendJSON(nil, text)
+		got := appendJSONOrBytes(nil, text)
 		d := json.NewDecoder(bytes.NewReader(text))
 		d.UseNumber()
 		var v any

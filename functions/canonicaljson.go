@@ -1,4 +1,4 @@
-package sinkwriter
+package functions
 
 import (
 	"bytes"
@@ -10,16 +10,17 @@ import (
 )
 
 // appendJSON writes JSON text in canonical form: names sorted, no white space,
-// each number and string in one spelling. What is no JSON is taken as bytes.
+// each number and string in one spelling. It reports whether it is JSON, by the
+// rules of [json.Valid]; if not, it gives b as it was.
 //
 // It is a scanner of its own since every output of every offer goes through it,
 // those of losers too; encoding/json takes ten times as long.
-func appendJSON(b, text []byte) []byte {
+func appendJSON(b, text []byte) ([]byte, bool) {
 	s := scanner{text: text, out: append(b, 'j')}
 	if s.value(0) && s.space() == len(text) {
-		return s.out
+		return s.out, true
 	}
-	return appendPart(append(b, 'b'), text)
+	return b, false
 }
 
 // scanner reads JSON and writes its canonical form. Each part is written behind
@@ -235,19 +236,27 @@ func (s *scanner) compareNames(a, b member) int {
 // sort puts the members in the order of their names. Of several of one name the
 // last stays, as encoding/json has it.
 func (s *scanner) sort(start int, members []member) []member {
-	slices.SortStableFunc(members, s.compareNames)
+	if len(members) <= 12 {
+		for i := 1; i < len(members); i++ {
+			for j := i; j > 0 && s.compareNames(members[j-1], members[j]) > 0; j-- {
+				members[j-1], members[j] = members[j], members[j-1]
+			}
+		}
+	} else {
+		slices.SortStableFunc(members, s.compareNames)
+	}
+	// What is written stands behind itself for a moment, in the new order.
+	end := len(s.out)
 	kept := members[:0]
 	for i, m := range members {
 		if i+1 < len(members) && s.compareNames(m, members[i+1]) == 0 {
 			continue
 		}
 		kept = append(kept, m)
+		s.out = append(s.out, s.out[m.from:m.to]...)
 	}
-	written := bytes.Clone(s.out[start:])
-	s.out = s.out[:start]
-	for _, m := range kept {
-		s.out = append(s.out, written[m.from-start:m.to-start]...)
-	}
+	n := copy(s.out[start:], s.out[end:])
+	s.out = s.out[:start+n]
 	return kept
 }
 
