@@ -25,8 +25,9 @@ const (
 	// two cores. Fewer callers leave batches short. More of them stand in Go's
 	// run queue before a batch that has its claims and wants to go on: with 4096
 	// on a busy machine, some waited for longer than the claim timeout.
-	defaultCallers     = 1024
-	defaultConnections = 2
+	defaultCallers     = 2048
+	defaultTogether    = 64
+	defaultConnections = 4
 	defaultBatch       = 512
 
 	// What lives is so little that with Go's 100 % the collector runs all the
@@ -107,8 +108,8 @@ func (b *bench) describe() []string {
 	o := b.options
 	return []string{
 		fmt.Sprintf("%s events a trial, %d round(s); by hand %s", thousands(o.events), o.rounds, thousands(byHandEvents(o.events))),
-		fmt.Sprintf("each cluster: %s callers, Connections %d, BatchEvents %d; %s, GOMAXPROCS %d, GOGC %d",
-			thousands(o.callers), o.connections, o.batch, runtime.Version(), runtime.GOMAXPROCS(0), gcPercent()),
+		fmt.Sprintf("each cluster: %s offers under way, %d together, Connections %d, BatchEvents %d; %s, GOMAXPROCS %d, GOGC %d",
+			thousands(o.callers), o.together, o.connections, o.batch, runtime.Version(), runtime.GOMAXPROCS(0), gcPercent()),
 	}
 }
 
@@ -133,9 +134,6 @@ func (b *bench) measure(ctx context.Context, selected []scenario) ([]result, err
 	}
 	for round := range b.options.rounds {
 		for i, s := range selected {
-			if s.missing != "" {
-				continue
-			}
 			for v, connections := range s.connections {
 				sample, err := b.trial(ctx, s, connections)
 				if err != nil {

@@ -108,7 +108,7 @@ func byHand(handle handler) func(context.Context, *trial) error {
 			group, ctx := errgroup.WithContext(ctx)
 			for _, pool := range pools {
 				group.Go(func() error {
-					return each(ctx, t.events, t.connections, func(ctx context.Context, n int) error {
+					return each(ctx, t.events, 1, t.connections, func(ctx context.Context, n, _ int) error {
 						ok, err := handle(ctx, pool, w.order(n), &violations)
 						if ok {
 							won.Add(1)

@@ -37,33 +37,57 @@ func (t *trial) cluster(ctx context.Context, name string) (*cluster, error) {
 	}
 	c := &cluster{}
 	c.writer, err = sinkwriter.New(pool, sinkwriter.Config{
-		Cluster: name, Publisher: c, Connections: connections, BatchEvents: t.options.batch, Logger: t.logger.With(slog.String("cluster", name)),
+		Cluster: name, Publisher: c, Connections: connections, BatchEvents: t.options.batch, NoDivergence: !t.checks,
+		Logger: t.logger.With(slog.String("cluster", name)),
 	})
+	t.clusters = append(t.clusters, c)
 	return c, err
 }
 
+// won is how many events were won so far.
+func (t *trial) won() (n int64) {
+	for _, c := range t.clusters {
+		n += c.won.Load()
+	}
+	return n
+}
+
 // offer offers all events in order, many at a time. Each caller waits with an
-// event until ready returns.
+// event until ready returns, and then offers those it has together.
 func (c *cluster) offer(ctx context.Context, t *trial, w workload, ready func(ctx context.Context, n int) error) error {
-	return each(ctx, t.events, t.options.callers, func(ctx context.Context, n int) error {
-		if ready != nil {
-			if err := ready(ctx, n); err != nil {
-				return err
+	together := t.together()
+	return each(ctx, t.events, together, t.options.callers/together, func(ctx context.Context, from, to int) error {
+		offers := make([]sinkwriter.Offer, 0, together)
+		for n := from; n < to; n++ {
+			if ready != nil {
+				if err := ready(ctx, n); err != nil {
+					return err
+				}
 			}
+			offers = append(offers, w.offer(n))
 		}
-		receipt, err := c.writer.Commit(ctx, w.offer(n))
-		switch {
-		case err != nil:
-			return err
-		case receipt.Won:
-			c.won.Add(1)
-		case receipt.Diverged:
-			c.diverged.Add(1)
-		default:
-			c.lost.Add(1)
+		for i, outcome := range c.writer.CommitAll(ctx, offers) {
+			switch {
+			case outcome.Err != nil:
+				return fmt.Errorf("event %d: %w", from+i, outcome.Err)
+			case outcome.Receipt.Won:
+				c.won.Add(1)
+			case outcome.Receipt.Diverged:
+				c.diverged.Add(1)
+			default:
+				c.lost.Add(1)
+			}
 		}
 		return nil
 	})
+}
+
+// together is how many events a caller offers at a time.
+func (t *trial) together() int {
+	if t.single {
+		return 1
+	}
+	return min(t.options.together, t.options.callers)
 }
 
 // close waits until outputs are published and deleted from the outbox.
@@ -97,7 +121,7 @@ func (t *trial) check(ctx context.Context, w workload, clusters ...*cluster) err
 		equal("the number of offers that won", won, events),
 		equal("the number of outputs published", published, events),
 		rows(ctx, w),
-		t.expect(ctx, "the number of rows in the ledger", "select count(*) from tandem.ledger", events+int64(t.ledgerRows)),
+		t.expect(ctx, "the number of rows in the ledger", "select count(*) from tandem.ledger", events+int64(t.ledgerRows)-t.forgotten),
 		t.expect(ctx, "the number of rows left in the outbox", "select count(*) from tandem.outbox", 0),
 	)
 }
@@ -144,10 +168,18 @@ func (t *trial) two(ctx context.Context, w workload, readyEast, readyWest func(c
 		return err
 	}
 	if err := t.measure(ctx, func(ctx context.Context) error {
+		beside, stop := context.WithCancel(ctx)
+		defer stop()
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return east.offer(ctx, t, w, readyEast) })
 		group.Go(func() error { return west.offer(ctx, t, w, readyWest) })
-		return group.Wait()
+		besides, _ := errgroup.WithContext(ctx)
+		if t.beside != nil {
+			besides.Go(func() error { return t.beside(beside) })
+		}
+		err := group.Wait()
+		stop()
+		return errors.Join(err, besides.Wait())
 	}); err != nil {
 		return err
 	}
@@ -213,19 +245,21 @@ func runLost(ctx context.Context, t *trial) error {
 	return t.check(ctx, w, east, west)
 }
 
-// each calls work for every number below events, from so many goroutines.
-func each(ctx context.Context, events, goroutines int, work func(ctx context.Context, n int) error) error {
+// each calls work for the numbers below events, so many of them together and from
+// so many goroutines.
+func each(ctx context.Context, events, together, goroutines int, work func(ctx context.Context, from, to int) error) error {
 	var next atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
 	for range goroutines {
 		group.Go(func() error {
 			for {
-				n := int(next.Add(1)) - 1
-				if n >= events {
+				to := int(next.Add(int64(together)))
+				from := to - together
+				if from >= events {
 					return nil
 				}
-				if err := work(ctx, n); err != nil {
-					return fmt.Errorf("event %d: %w", n, err)
+				if err := work(ctx, from, min(to, events)); err != nil {
+					return err
 				}
 			}
 		})

@@ -22,6 +22,7 @@ type options struct {
 	ledgerRows int
 
 	callers     int
+	together    int
 	connections int
 	batch       int
 }
@@ -45,8 +46,9 @@ smaller machine, give bench and server, which inherits it, two cores:
 
 An event writes one row of about 200 bytes and emits one output of about 200
 bytes. A cluster is a sinkwriter.Writer with a pool of its own; its callers take
-the events in the order of the stream and call Commit. Outputs are discarded as
-soon as they are to be published. What a writer has to try again is said on
+the events in the order of the stream, some at a time as an endpoint does that is
+sent batches, and call CommitAll; in row single each calls Commit with one. Outputs
+are discarded as soon as they are to be published. What a writer has to try again is said on
 stderr, as nothing goes wrong here on purpose: on a busy machine a batch can
 exceed its claim timeout, which is a rollback. The rate counts distinct events, until every
 cluster has an answer to every offer. By hand a fiftieth of the events is
@@ -89,7 +91,8 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 	flags.IntVar(&o.events, "events", 0, fmt.Sprintf("distinct events of a trial (default %d, quick %d)", defaultEvents, quickEvents))
 	flags.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("trials of each row (default %d, quick 1)", defaultRounds))
 	flags.IntVar(&o.ledgerRows, "ledger", 0, fmt.Sprintf("rows in the ledger beforehand in ledger-10m (default %d, quick %d)", defaultLedger, quickLedger))
-	flags.IntVar(&o.callers, "callers", defaultCallers, "goroutines of each cluster that call Commit")
+	flags.IntVar(&o.callers, "callers", defaultCallers, "offers of each cluster that are under way at a time")
+	flags.IntVar(&o.together, "together", defaultTogether, "events that one of them offers at a time with CommitAll, as an endpoint does that takes batches")
 	flags.IntVar(&o.connections, "connections", defaultConnections, "sinkwriter.Config.Connections of each cluster")
 	flags.IntVar(&o.batch, "batch", defaultBatch, "sinkwriter.Config.BatchEvents, and the floor's batch")
 	if err := flags.Parse(args); err != nil {
@@ -124,6 +127,7 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 		{"rounds", &o.rounds, rounds, 1, 1000},
 		{"ledger", &o.ledgerRows, ledger, 1, 40_000_000},
 		{"callers", &o.callers, defaultCallers, 1, 100_000},
+		{"together", &o.together, defaultTogether, 1, 10_000},
 		{"connections", &o.connections, defaultConnections, 1, 16},
 		{"batch", &o.batch, defaultBatch, 1, 10_000},
 	} {
@@ -141,7 +145,7 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 func (o options) selected() []scenario {
 	var list []scenario
 	for _, s := range scenarios() {
-		if o.only.MatchString(s.name) {
+		if o.only.MatchString(s.name) && (!s.long || o.only.String() != "") {
 			list = append(list, s)
 		}
 	}

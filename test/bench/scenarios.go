@@ -13,16 +13,16 @@ type scenario struct {
 	name  string
 	about string // one line, for --help
 
-	// missing says what has to be there before the row can be measured; empty
-	// if it can.
-	missing string
-
 	// connections to try, of each cluster; the best counts. Zero is those that
 	// the flags give.
 	connections []int
 
 	template string // the database that a trial begins with; empty for empty tables
 	byHand   bool   // measured with fewer events
+	single   bool   // each event in a call of its own
+	long     bool   // left out unless --only is given
+
+	noDivergence bool // sinkwriter.Config.NoDivergence
 
 	run func(ctx context.Context, t *trial) error
 }
@@ -74,6 +74,10 @@ func scenarios() []scenario {
 			about: "two clusters offer every event",
 		},
 		{
+			name: "single", connections: asFlags, run: race(workload{}), single: true,
+			about: "race, and each event in a call of Commit of its own",
+		},
+		{
 			name: "late", connections: asFlags, run: runLate,
 			about: "the second cluster offers each event 500 ms after the first",
 		},
@@ -93,17 +97,17 @@ func scenarios() []scenario {
 			name: "ledger-10m-random", connections: asFlags, template: randomTemplate, run: race(workload{random: true}),
 			about: "the same with ids without an order, so that keys are random",
 		},
-		// To come: race with sinkwriter.Retention at work beside it on old rows,
-		// and race with other settings.
 		{
-			name: rowRetention, connections: asFlags,
-			missing: "this row is not built yet",
-			about:   "race, while the ledger forgets what is old",
+			name: rowRetention, connections: asFlags, template: ledgerTemplate, run: runRetention,
+			about: "the same, while the ledger forgets as many old rows as come new",
 		},
 		{
-			name: rowNoDigest, connections: asFlags,
-			missing: "sinkwriter cannot leave the divergence check out",
-			about:   "race, without looking for divergence",
+			name: rowNoDigest, connections: asFlags, run: race(workload{}), noDivergence: true,
+			about: "race, without looking for divergence",
+		},
+		{
+			name: "window", connections: asFlags, template: ledgerTemplate, run: runWindow, long: true,
+			about: "race until all rows of the 10 million are new ones; only if --only names it",
 		},
 	}
 }

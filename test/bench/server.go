@@ -132,6 +132,9 @@ func (s *server) copyDatabase(ctx context.Context, from, to string) error {
 	return s.exec(ctx, "create database "+to+" template "+from+" owner tandem strategy file_copy")
 }
 
+// fillInterval is the time between two rows that are in the ledger beforehand.
+const fillInterval = 60 * time.Millisecond
+
 // fillSQL puts rows into the ledger as a week of events would have left them.
 const (
 	fillOrderedSQL = `insert into tandem.ledger (committed_at, writer, key, digest)

@@ -32,6 +32,7 @@ type trial struct {
 	options     options
 	server      *server
 	logger      *slog.Logger
+	progress    func(format string, args ...any)
 	now         func() time.Time
 	databaseURL string
 	admin       *pgx.Conn // in the trial's database, as superuser
@@ -39,16 +40,23 @@ type trial struct {
 	events      int
 	ledgerRows  int // that were there before
 	connections int // a cluster's
+	single      bool
+	checks      bool // whether clusters look for divergence
 
-	pools  []*pgxpool.Pool
-	sample sample
+	beside func(context.Context) error // runs while two clusters are measured, until its context ends
+
+	forgotten int64 // rows of the ledger
+
+	clusters []*cluster
+	pools    []*pgxpool.Pool
+	sample   sample
 }
 
 // trial measures a row once.
 func (b *bench) trial(ctx context.Context, s scenario, connections int) (sample, error) {
 	t := &trial{
-		options: b.options, server: b.server, logger: b.logger(), now: b.now,
-		events: b.options.events, connections: connections,
+		options: b.options, server: b.server, logger: b.logger(), progress: b.progress, now: b.now,
+		events: b.options.events, connections: connections, single: s.single, checks: !s.noDivergence,
 	}
 	if s.byHand {
 		t.events = byHandEvents(t.events)

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+// runRetention measures race while the ledger forgets as many old rows as come
+// new, as it does day by day once it is as old as the retention.
+func runRetention(ctx context.Context, t *trial) error {
+	w, err := t.window(ctx)
+	if err != nil {
+		return err
+	}
+	defer w.pool.Close()
+	t.beside = func(ctx context.Context) error { return w.forget(ctx, func() int64 { return int64(t.events) }) }
+	return race(workload{})(ctx, t)
+}
+
+// runWindow has as many events come as the ledger has rows, and forgets them at
+// the same pace: in the end all are new, and it should not have grown.
+func runWindow(ctx context.Context, t *trial) error {
+	t.events = t.ledgerRows
+	w, err := t.window(ctx)
+	if err != nil {
+		return err
+	}
+	defer w.pool.Close()
+	before, err := w.size(ctx)
+	if err != nil {
+		return err
+	}
+	t.progress("the ledger has %s rows and %s MiB", thousands(t.ledgerRows), thousands(int(before>>20)))
+	said := int64(0)
+	t.beside = func(ctx context.Context) error {
+		return w.forget(ctx, func() int64 {
+			won := t.won()
+			if step := int64(t.events / 10); won/step > said {
+				said = won / step
+				size, _ := w.size(ctx) // to look at
+				t.progress("%s events came, %s rows are forgotten: %s MiB", thousands(int(won)), thousands(int(t.forgotten)), thousands(int(size>>20)))
+			}
+			return won
+		})
+	}
+	if err := race(workload{})(ctx, t); err != nil {
+		return err
+	}
+	after, err := w.size(ctx)
+	if err != nil {
+		return err
+	}
+	t.progress("all rows are new: %s MiB, %.2f of what it was", thousands(int(after>>20)), float64(after)/float64(before))
+	return nil
+}
+
+// window is a ledger whose rows are forgotten from the oldest on.
+type window struct {
+	trial  *trial
+	pool   *pgxpool.Pool // not counted as a cluster's
+	oldest time.Time
+}
+
+func (t *trial) window(ctx context.Context) (*window, error) {
+	pool, err := pgxpool.New(ctx, t.databaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("connect to PostgreSQL: %w", err)
+	}
+	w := &window{trial: t, pool: pool}
+	if err := pool.QueryRow(ctx, "select min(committed_at) from tandem.ledger").Scan(&w.oldest); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("look for the oldest row of the ledger: %w", err)
+	}
+	return w, nil
+}
+
+func (w *window) size(ctx context.Context) (size int64, err error) {
+	if err := w.pool.QueryRow(ctx, "select pg_total_relation_size('tandem.ledger')").Scan(&size); err != nil {
+		return 0, fmt.Errorf("measure the ledger: %w", err)
+	}
+	return size, nil
+}
+
+// forget sweeps the ledger again and again, so that as many of its oldest rows
+// are gone as rows gives, until the context ends.
+func (w *window) forget(ctx context.Context, rows func() int64) error {
+	for ctx.Err() == nil {
+		// Rows that were there before the trial came one every 60 ms.
+		cutoff := w.oldest.Add(time.Duration(rows()) * fillInterval)
+		retention, err := sinkwriter.NewRetention(w.pool, sinkwriter.RetentionConfig{Keep: max(w.trial.now().Sub(cutoff), time.Minute)})
+		if err != nil {
+			return err
+		}
+		n, err := retention.Sweep(ctx)
+		w.trial.forgotten += n
+		if err != nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
+		_ = sleep(ctx, time.Second) // the loop looks at ctx
+	}
+	return nil
+}
