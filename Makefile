@@ -9,7 +9,7 @@ LINT             := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 .PHONY: help
 help: ## Show this.
 	@echo 'usage: make <target> [ARGS="..."]'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
 
 .PHONY: run
 run: ## Run PostgreSQL, NATS and two clusters here; ARGS=--help lists the flags.
@@ -26,9 +26,15 @@ bench: ## Measure what sinkwriter costs; ARGS=--quick takes under a minute.
 	@hack/install.sh postgres
 	go run ./test/bench $(ARGS)
 
+.PHONY: conformance
+conformance: ## Run CloudEvents' conformance scenarios against the served endpoint.
+	@hack/install.sh postgres cc
+	cd test/conformance && go test -mod=mod -race -timeout 5m $(ARGS) ./...
+
 .PHONY: lint
 lint: $(LINT) ## Look for faults and for what is not in house style.
 	$(LINT) run ./...
+	cd test/conformance && $(LINT) run ./...
 
 .PHONY: build
 build: ## Build every program into bin/.
