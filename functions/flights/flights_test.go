@@ -1,23 +1,17 @@
 package flights_test
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
+	"github.com/tandem-fn/tandem/functions/functionstest"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata/flights.golden")
 
 func departed(id, data string) event.Event {
 	e := event.New()
@@ -29,64 +23,14 @@ func departed(id, data string) event.Event {
 	return e
 }
 
-func text(t *testing.T, value any) string {
-	t.Helper()
-
-	text, err := json.Marshal(value)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
-// effects are the effects of every line in testdata, as text.
-func effects(t *testing.T) []byte {
-	t.Helper()
-
-	lines, err := os.ReadFile("testdata/flights.ndjson")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	for i, line := range strings.Split(strings.TrimSpace(string(lines)), "\n") {
-		fx, err := flights.Function().Handle(t.Context(), departed(fmt.Sprintf("flight-2001-%06d", i+1), line))
-		if err != nil {
-			t.Fatalf("line %d: %v", i+1, err)
-		}
-		for _, w := range fx.Writes {
-			fmt.Fprintf(&out, "%s op %d, key %s, row %s\n", w.Table, w.Op, text(t, w.Key), text(t, w.Row))
-		}
-		for _, o := range fx.Outputs {
-			fmt.Fprintf(&out, "%s of %s, data %s\n", o.Type, o.Subject, text(t, o.Data))
-		}
-	}
-	return out.Bytes()
+func TestEffectsAreTheSameEverywhere(t *testing.T) {
+	t.Parallel()
+	functionstest.Check(t, flights.Function(), functionstest.Events(t, "testdata/events.json"))
 }
 
 func TestEffectsAreTheGoldenOnes(t *testing.T) {
 	t.Parallel()
-
-	got := effects(t)
-	if *update {
-		if err := os.WriteFile("testdata/flights.golden", got, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile("testdata/flights.golden")
-	if err != nil {
-		t.Fatalf("%v; write it with -update, and read it", err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("effects (-golden +got):\n%s", diff)
-	}
-}
-
-func TestSameEventsGiveTheSameEffects(t *testing.T) {
-	t.Parallel()
-
-	if diff := cmp.Diff(string(effects(t)), string(effects(t))); diff != "" {
-		t.Errorf("effects (-first +second):\n%s", diff)
-	}
+	functionstest.Golden(t, flights.Function(), functionstest.Events(t, "testdata/events.json"), "testdata/flights.golden")
 }
 
 func TestDelayOfAnHourIsEmitted(t *testing.T) {

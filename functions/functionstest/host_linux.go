@@ -1,0 +1,51 @@
+package functionstest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+)
+
+// withOwnHost lets a process have a host name of its own: in a namespace for that,
+// and where it is not root's, in one where it is.
+func withOwnHost(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUTS}
+	if uid := os.Geteuid(); uid != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
+}
+
+// ownHostPossible says why a process cannot have a host name of its own.
+func ownHostPossible(ctx context.Context, binary string) error {
+	cmd := exec.CommandContext(ctx, binary, "-test.run=^$")
+	cmd.Env = changed(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	withOwnHost(cmd)
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("this process may not make a namespace: %w", err)
+	}
+	return nil
+}
+
+// beHost sets the host name and begins the process anew, so that what is done before
+// main knows it too.
+func beHost(host string) error {
+	if err := syscall.Sethostname([]byte(host)); err != nil {
+		return err
+	}
+	binary, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	var env []string
+	for _, setting := range os.Environ() {
+		if !strings.HasPrefix(setting, hostVariable+"=") {
+			env = append(env, setting)
+		}
+	}
+	return syscall.Exec(binary, os.Args, env)
+}
