@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"slices"
 	"time"
 
@@ -31,10 +32,14 @@ values ($1, $2, $3, $4) on conflict do nothing`
 cross join lateral (select digest, writer from tandem.ledger where key = u.k offset 0) as l
 where l.digest <> u.d and l.digest <> ''`
 
-	// What the ledger holds, the same or not, without claiming anything.
-	recognizeSQL = `select u.k, l.writer, l.digest from (select unnest($1::uuid[]) as k) as u
-cross join lateral (select digest, writer from tandem.ledger where key = u.k offset 0) as l`
+	// The keys that the ledger does not hold, or not with this digest, without
+	// claiming anything. Where all was handled before, no row comes back.
+	recognizeSQL = `select u.k, l.writer, l.digest from (select unnest($1::uuid[]) as k, unnest($2::bytea[]) as d) as u
+left join lateral (select digest, writer from tandem.ledger where key = u.k offset 0) as l on true
+where l.writer is null or (l.digest <> u.d and l.digest <> '' and u.d <> '')`
 )
+
+var errStrangeKey = errors.New("the server named a key that it was not asked for")
 
 // claimed is what a claim found out.
 type claimed struct {
@@ -103,29 +108,34 @@ func (w *Writer) check(c *claimed) []step {
 // others. That a key is there is certain knowledge, and a cluster that comes late
 // is spared the claim; that it is not there says nothing.
 func (w *Writer) recognize(ctx context.Context, s *session, batch []*offer) ([]*offer, error) {
-	found := make([]bool, len(batch))
+	missing := make([]bool, len(batch))
 	var differences []difference
+	strange := false
 	if err := s.run(ctx, []step{{
-		sql: recognizeSQL, oids: []uint32{pgtype.UUIDArrayOID}, params: [][]byte{keyArray(batch)}, table: "tandem.ledger",
+		sql: recognizeSQL, oids: []uint32{pgtype.UUIDArrayOID, pgtype.ByteaArrayOID},
+		params: [][]byte{keyArray(batch), digestArray(batch)}, table: "tandem.ledger",
 		row: func(v [][]byte) {
-			i := find(batch, v[0])
-			if i < 0 || found[i] {
-				return
-			}
-			found[i] = true
-			if len(v[2]) > 0 && !w.config.NoDivergence && !bytes.Equal(batch[i].digest[:], v[2]) {
+			switch i := find(batch, v[0]); {
+			case i < 0:
+				strange = true
+			case v[1] == nil:
+				missing[i] = true
+			default:
 				differences = append(differences, newDifference(batch[i], v))
 			}
 		},
 	}}); err != nil {
 		return batch, err
 	}
+	if strange { // what is not named counts as handled, so it has to be sure
+		return batch, errStrangeKey
+	}
 	var lost, rest []*offer
 	for i, o := range batch {
-		if found[i] {
-			lost = append(lost, o)
-		} else {
+		if missing[i] {
 			rest = append(rest, o)
+		} else {
+			lost = append(lost, o)
 		}
 	}
 	w.lost(ctx, s, lost, differences)
