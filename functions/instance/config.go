@@ -38,6 +38,10 @@ type config struct {
 		TokenFile string   `env:"TOKEN_FILE"`
 	} `env:", prefix=TANDEM_OIDC_"`
 
+	MetricsAddress string `env:"METRICS_ADDRESS"`
+	OTLPEndpoint   string `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
+	OTLPProtocol   string `env:"OTEL_EXPORTER_OTLP_PROTOCOL"`
+
 	picked   []functions.Function
 	replicas int
 	maxBytes int64

@@ -11,6 +11,24 @@
 // acknowledged. Until the database is there and has the migrations that the
 // functions need, it is not ready and every request is answered with 503.
 //
+// # Metrics
+//
+// METRICS_ADDRESS serves them to Prometheus, OTEL_EXPORTER_OTLP_ENDPOINT has them
+// sent. All have the label cluster:
+//
+//   - tandem_function_requests_total{status}: requests answered; with the label
+//     function if one alone is served.
+//   - tandem_writer_receipts_total{function, receipt}: events won and lost.
+//   - tandem_writer_divergence_total{function}: the function is not deterministic;
+//     the log and table tandem.divergence tell of which event. Above zero somebody
+//     has to look.
+//   - tandem_writer_other_version_total{function}: the same between two versions.
+//   - tandem_writer_refused_total{function, fault}: events that were not committed.
+//   - tandem_writer_batches_total, tandem_writer_retries_total,
+//     tandem_writer_published_total: of the writer as a whole.
+//   - tandem_writer_outbox_bytes: outputs that wait in the database, of all
+//     clusters and functions; missing while the database is away.
+//
 // # Design
 //
 // Once ready, it stays ready while the database is away. All instances in all

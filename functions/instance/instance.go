@@ -86,11 +86,7 @@ func (i *Instance) Handle(w http.ResponseWriter, r *http.Request) {
 		postpone(w, "not started yet")
 		return
 	}
-	if err := p.unfit.Load(); err != nil {
-		postpone(w, (*err).Error())
-		return
-	}
-	p.handler.ServeHTTP(w, r)
+	p.metrics.count(w, r, p.answer)
 }
 
 // Ready says whether the database has been found fit. The error says why not.

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // this is where functions and the database are joined
 
+	"github.com/tandem-fn/tandem/eventing/ops"
 	"github.com/tandem-fn/tandem/functions/serve"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
@@ -26,6 +28,10 @@ const (
 	// stopped. The server has waited for them before; what is left of its 30 s
 	// goes to the outbox.
 	drainTimeout = 10 * time.Second
+
+	// metricsTimeout bounds how long an instance that is stopped tries to push its
+	// last metrics.
+	metricsTimeout = 2 * time.Second
 )
 
 // parts are what an instance consists of once it is started.
@@ -35,6 +41,8 @@ type parts struct {
 	writer  *sinkwriter.Writer
 	handler *serve.Handler
 	outputs *outputs // nil without NATS_URL
+	ops     *ops.Server
+	metrics *metrics
 
 	stop context.CancelFunc // ends what runs in the background
 	done sync.WaitGroup
@@ -46,6 +54,8 @@ type parts struct {
 
 func start(ctx context.Context, c config) (*parts, error) {
 	p := &parts{log: c.logger()}
+	unchecked := errors.New("the database has not been looked at yet")
+	p.unfit.Store(&unchecked)
 	var err error
 	if p.pool, err = newPool(ctx, c); err != nil {
 		return nil, err
@@ -56,13 +66,15 @@ func start(ctx context.Context, c config) (*parts, error) {
 	if c.NATSURL != "" {
 		p.outputs = &outputs{log: p.log}
 	}
-	if err := p.join(c); err != nil {
+	err = p.join(c)
+	if err == nil {
+		err = p.show(ctx, c)
+	}
+	if err != nil {
 		stop()
 		p.pool.Close()
 		return nil, err
 	}
-	unchecked := errors.New("the database has not been looked at yet")
-	p.unfit.Store(&unchecked)
 	p.done.Go(func() { p.awaitSchema(background, c) })
 	if p.outputs != nil {
 		p.done.Go(func() { p.outputs.connect(background, c) })
@@ -93,6 +105,51 @@ func (p *parts) join(c config) error {
 		Logger:      p.log,
 	})
 	return err
+}
+
+// show makes the metrics, and takes the address that they are served at.
+func (p *parts) show(ctx context.Context, c config) error {
+	server, err := ops.Listen(ctx, ops.Config{
+		Address: c.MetricsAddress, OTLPEndpoint: c.OTLPEndpoint, OTLPProtocol: c.OTLPProtocol,
+		Ready: func(context.Context) error {
+			if err := p.unfit.Load(); err != nil {
+				return *err
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if p.metrics, err = newMetrics(server.Meters(), c, p.writer, sinkwriter.NewOutbox(p.pool)); err != nil {
+		return errors.Join(fmt.Errorf("set up metrics: %w", err), server.Close(ctx))
+	}
+	p.ops = server
+	go func() {
+		if err := server.Serve(); err != nil {
+			p.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelError, "metrics are not served any more", slog.Any("err", err))
+		}
+	}()
+	return nil
+}
+
+// sayLast pushes the last metrics, while there is a database to look at. Nobody
+// waits long for that.
+func (p *parts) sayLast(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, metricsTimeout)
+	defer cancel()
+	if err := p.ops.Close(ctx); err != nil {
+		p.log.LogAttrs(ctx, slog.LevelWarn, "the last metrics were not pushed", slog.Any("err", err))
+	}
+}
+
+// answer answers a request.
+func (p *parts) answer(w http.ResponseWriter, r *http.Request) {
+	if err := p.unfit.Load(); err != nil {
+		postpone(w, (*err).Error())
+		return
+	}
+	p.handler.ServeHTTP(w, r)
 }
 
 // awaitSchema looks at the database until it has every migration.
@@ -133,6 +190,7 @@ func (p *parts) close(ctx context.Context) error {
 	if p.outputs != nil {
 		errs = append(errs, p.outputs.close(ctx))
 	}
+	p.sayLast(ctx)
 	// Waits for connections in use; whoever still has one is beyond help.
 	closed := make(chan struct{})
 	go func() {

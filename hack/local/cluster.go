@@ -16,7 +16,7 @@ import (
 )
 
 // ClusterPorts is how many ports a cluster takes, from its first one on.
-const ClusterPorts = 4
+const ClusterPorts = 5
 
 // readyTimeout is how long the parts of a cluster may take until they answer.
 const readyTimeout = 30 * time.Second
@@ -37,8 +37,8 @@ type ClusterConfig struct {
 	Function string
 
 	// FirstPort on 127.0.0.1 is the ingest address's, the next ones are the
-	// function's, the source's metrics' and the ingest's metrics'. Defaults to
-	// free ones.
+	// function's, and those of the metrics of source, ingest and function.
+	// Defaults to free ones.
 	FirstPort int
 
 	// Env are further variables for each part, as "LOG_LEVEL=debug".
@@ -90,7 +90,7 @@ func (c *Cluster) start(sup *Supervisor) error {
 	c.Function, err = sup.Start(PartConfig{
 		Name:  c.cfg.Name + "-function",
 		Path:  c.cfg.Programs.Function,
-		Env:   slices.Concat(common, []string{"LISTEN_ADDRESS=" + c.address(1)}),
+		Env:   slices.Concat(common, []string{"LISTEN_ADDRESS=" + c.address(1), "METRICS_ADDRESS=" + c.address(4)}),
 		Stage: StageFunctions,
 	})
 	if err != nil {
@@ -151,6 +151,9 @@ func (c *Cluster) FunctionURL() string { return "http://" + c.address(1) }
 
 // MetricsURL has the source's metrics in Prometheus' text format.
 func (c *Cluster) MetricsURL() string { return "http://" + c.address(2) + "/metrics" }
+
+// FunctionMetricsURL has the function's.
+func (c *Cluster) FunctionMetricsURL() string { return "http://" + c.address(4) + "/metrics" }
 
 // Parts are the cluster's processes.
 func (c *Cluster) Parts() []*Part { return []*Part{c.Function, c.Source, c.Ingest} }

@@ -295,7 +295,7 @@ func (r *run) introduce() {
 		line("NATS", "%s (NATS_URL), sync_interval as it is set there", hidePassword(r.natsURL))
 	}
 	for _, c := range r.clusters {
-		line(c.Name(), "CloudEvents to %s, source metrics at %s", c.IngestURL(), c.MetricsURL())
+		line(c.Name(), "CloudEvents to %s, metrics of source %s and function %s", c.IngestURL(), c.MetricsURL(), c.FunctionMetricsURL())
 	}
 	line("logs", "%s", filepath.Join(r.o.dir, "log"))
 	line("your own", `curl -i %s -H 'ce-specversion: 1.0' -H 'ce-type: %s' -H 'ce-source: /me' -H 'ce-id: 1' `+

@@ -1,0 +1,160 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+// outboxTimeout bounds the look at the outbox for a reading of the metrics: better
+// one without it than none.
+const outboxTimeout = time.Second
+
+// faults are all that a refused offer can be somebody's.
+var faults = [...]sinkwriter.Fault{
+	sinkwriter.FaultSurroundings, sinkwriter.FaultDeployment, sinkwriter.FaultOrder, sinkwriter.FaultFunction, sinkwriter.FaultEvent,
+}
+
+// metrics are what an instance counts. Its requests by status and the counts of its
+// writer, which are kept by sinkwriter and read when somebody asks for them.
+type metrics struct {
+	requests metric.Int64Counter
+	labels   []attribute.KeyValue // of requests
+}
+
+// newMetrics makes the instruments. All have the label cluster, and function where
+// it is known: for requests, if the instance serves one only. The error is the
+// provider's.
+func newMetrics(provider metric.MeterProvider, c config, writer *sinkwriter.Writer, outbox *sinkwriter.Outbox) (*metrics, error) {
+	meter := provider.Meter("github.com/tandem-fn/tandem/functions/instance")
+	cluster := attribute.String("cluster", c.Cluster)
+	m := &metrics{labels: []attribute.KeyValue{cluster}}
+	if len(c.picked) == 1 {
+		m.labels = append(m.labels, attribute.String("function", c.picked[0].Name))
+	}
+	var err error
+	if m.requests, err = meter.Int64Counter("tandem_function_requests",
+		metric.WithDescription("HTTP requests by the status that they were answered with.")); err != nil {
+		return nil, err
+	}
+	for _, status := range []int{http.StatusNoContent, http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusInternalServerError, http.StatusServiceUnavailable} {
+		m.answered(context.Background(), status, 0) // so that they can be seen before the first request
+	}
+	return m, errors.Join(observeFunctions(meter, cluster, c.picked, writer), observeWriter(meter, cluster, writer, outbox))
+}
+
+// answered counts requests that were answered with a status.
+func (m *metrics) answered(ctx context.Context, status int, requests int64) {
+	m.requests.Add(ctx, requests, metric.WithAttributes(append(m.labels[:len(m.labels):len(m.labels)], attribute.String("status", strconv.Itoa(status)))...))
+}
+
+// observeFunctions shows what the writer counts by function. A function that is
+// served is shown from the beginning.
+func observeFunctions(meter metric.Meter, cluster attribute.KeyValue, picked []functions.Function, writer *sinkwriter.Writer) error {
+	var errs [4]error
+	var receipts, divergence, otherVersion, refused metric.Int64ObservableCounter
+	receipts, errs[0] = meter.Int64ObservableCounter("tandem_writer_receipts",
+		metric.WithDescription("Events committed, by receipt: won here, or lost as they had been committed before."))
+	divergence, errs[1] = meter.Int64ObservableCounter("tandem_writer_divergence",
+		metric.WithDescription("Lost events for which the function computed something else here than the winner did, with the same version: it is not deterministic."))
+	otherVersion, errs[2] = meter.Int64ObservableCounter("tandem_writer_other_version",
+		metric.WithDescription("Lost events for which another version of the function had computed something else: expected during a rollout."))
+	refused, errs[3] = meter.Int64ObservableCounter("tandem_writer_refused",
+		metric.WithDescription("Events that could not be committed, by whose fault it was: surroundings, deployment, order, function or event."))
+	if err := errors.Join(errs[:]...); err != nil {
+		return err
+	}
+	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		stats := writer.FunctionStats()
+		for _, f := range picked {
+			if _, ok := stats[f.Name]; !ok {
+				stats[f.Name] = sinkwriter.FunctionStats{} // so that it can be seen before the first event
+			}
+		}
+		for name, s := range stats {
+			with := func(more ...attribute.KeyValue) metric.ObserveOption {
+				return metric.WithAttributes(append(more, cluster, attribute.String("function", name))...)
+			}
+			o.ObserveInt64(receipts, s.Won, with(attribute.String("receipt", "won")))
+			o.ObserveInt64(receipts, s.Lost, with(attribute.String("receipt", "lost")))
+			o.ObserveInt64(divergence, s.Diverged, with())
+			o.ObserveInt64(otherVersion, s.OtherVersion, with())
+			for _, fault := range faults {
+				o.ObserveInt64(refused, s.Refused[fault], with(attribute.String("fault", fault.String())))
+			}
+		}
+		return nil
+	}, receipts, divergence, otherVersion, refused)
+	return err
+}
+
+// observeWriter shows what concerns no function.
+func observeWriter(meter metric.Meter, cluster attribute.KeyValue, writer *sinkwriter.Writer, outbox *sinkwriter.Outbox) error {
+	var errs [4]error
+	var batches, retries, published metric.Int64ObservableCounter
+	batches, errs[0] = meter.Int64ObservableCounter("tandem_writer_batches",
+		metric.WithDescription("Transactions committed that won at least one event."))
+	retries, errs[1] = meter.Int64ObservableCounter("tandem_writer_retries",
+		metric.WithDescription("Batches that had to be tried again."))
+	published, errs[2] = meter.Int64ObservableCounter("tandem_writer_published",
+		metric.WithDescription("Outputs that this writer published itself; the relay publishes the others."))
+	labels := metric.WithAttributes(cluster)
+	_, errs[3] = meter.Int64ObservableGauge("tandem_writer_outbox", metric.WithUnit("By"),
+		metric.WithDescription("Outputs of all functions and clusters that are not yet known to be published, as stored in the database."),
+		metric.WithInt64Callback(func(ctx context.Context, o metric.Int64Observer) error {
+			ctx, cancel := context.WithTimeout(ctx, outboxTimeout)
+			defer cancel()
+			if bytes, err := outbox.Bytes(ctx); err == nil { // else the database is away, which others tell
+				o.Observe(bytes, labels)
+			}
+			return nil
+		}))
+	if err := errors.Join(errs[:]...); err != nil {
+		return err
+	}
+	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		s := writer.Stats()
+		o.ObserveInt64(batches, s.Batches, labels)
+		o.ObserveInt64(retries, s.Retries, labels)
+		o.ObserveInt64(published, s.Published, labels)
+		return nil
+	}, batches, retries, published)
+	return err
+}
+
+// statusWriter notes down the status of an answer.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (w *statusWriter) WriteHeader(status int) {
+	if w.status == 0 && status >= http.StatusOK { // 1xx come before it
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for [http.ResponseController].
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// count has a request answered and counts it.
+func (m *metrics) count(w http.ResponseWriter, r *http.Request, answer http.HandlerFunc) {
+	noted := &statusWriter{ResponseWriter: w}
+	defer func() {
+		if noted.status == 0 {
+			noted.status = http.StatusOK
+		}
+		m.answered(context.WithoutCancel(r.Context()), noted.status, 1)
+	}()
+	answer(noted, r)
+}

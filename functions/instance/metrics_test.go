@@ -1,0 +1,207 @@
+package instance_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/instance"
+	"github.com/tandem-fn/tandem/hack/local"
+)
+
+// metricsOf reads the metrics of an instance that belong to Tandem, over HTTP.
+func metricsOf(t *testing.T, address string) []string {
+	t.Helper()
+
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/metrics", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // only read from
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "tandem_") {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// coin is a function whose outputs differ from call to call.
+func coin() functions.Function {
+	var calls atomic.Int64
+	return functions.Function{
+		Name: "coin", Version: "1", Types: []string{"com.example.flight.departed"},
+		Handle: func(_ context.Context, e event.Event) (functions.Effects, error) {
+			var fx functions.Effects
+			if e.ID() == "bad" {
+				fx.Emit(functions.Output{})
+			}
+			if e.ID() == "rejected" {
+				return fx, functions.Reject(fmt.Errorf("no"))
+			}
+			fx.Emit(functions.Output{Type: "com.example.coin", Data: calls.Add(1)})
+			return fx, nil
+		},
+	}
+}
+
+func TestMetricsSayWhatHappened(t *testing.T) {
+	t.Parallel()
+
+	var pushed atomic.Pointer[[]byte]
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if body, err := io.ReadAll(r.Body); err == nil && r.URL.Path == "/v1/metrics" {
+			pushed.Store(&body)
+		}
+	}))
+	t.Cleanup(collector.Close)
+	port, err := local.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := "127.0.0.1:" + strconv.Itoa(port)
+	i := instance.New(coin())
+	if err := i.Start(t.Context(), map[string]string{
+		"TANDEM_CLUSTER": "east", "DATABASE_URL": database(t), "LOG_LEVEL": "warn",
+		"METRICS_ADDRESS": address, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.URL,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, i)
+	awaitReady(t, i)
+	s := serve(t, i)
+
+	// Everything is there before anything happens.
+	want := map[string]int{
+		`tandem_function_requests_total{cluster="east",function="coin",status="204"}`:      0,
+		`tandem_function_requests_total{cluster="east",function="coin",status="400"}`:      0,
+		`tandem_function_requests_total{cluster="east",function="coin",status="422"}`:      0,
+		`tandem_function_requests_total{cluster="east",function="coin",status="500"}`:      0,
+		`tandem_function_requests_total{cluster="east",function="coin",status="503"}`:      0,
+		`tandem_writer_batches_total{cluster="east"}`:                                      0,
+		`tandem_writer_divergence_total{cluster="east",function="coin"}`:                   0,
+		`tandem_writer_other_version_total{cluster="east",function="coin"}`:                0,
+		`tandem_writer_outbox_bytes{cluster="east"}`:                                       0,
+		`tandem_writer_published_total{cluster="east"}`:                                    0,
+		`tandem_writer_receipts_total{cluster="east",function="coin",receipt="lost"}`:      0,
+		`tandem_writer_receipts_total{cluster="east",function="coin",receipt="won"}`:       0,
+		`tandem_writer_refused_total{cluster="east",fault="deployment",function="coin"}`:   0,
+		`tandem_writer_refused_total{cluster="east",fault="event",function="coin"}`:        0,
+		`tandem_writer_refused_total{cluster="east",fault="function",function="coin"}`:     0,
+		`tandem_writer_refused_total{cluster="east",fault="order",function="coin"}`:        0,
+		`tandem_writer_refused_total{cluster="east",fault="surroundings",function="coin"}`: 0,
+		`tandem_writer_retries_total{cluster="east"}`:                                      0,
+	}
+	check := func() {
+		t.Helper()
+		var lines []string
+		for name, value := range want {
+			lines = append(lines, name+" "+strconv.Itoa(value))
+		}
+		slices.Sort(lines)
+		if diff := cmp.Diff(lines, metricsOf(t, address)); diff != "" {
+			t.Errorf("metrics (-want +got):\n%s", diff)
+		}
+	}
+	check()
+
+	for range 3 {
+		mustPost(t, s.URL, "flight-1", departure(1))
+	}
+	mustPost(t, s.URL, "flight-2", departure(1))
+	mustPost(t, s.URL, "bad", departure(1))
+	mustPost(t, s.URL, "rejected", departure(1))
+	mustPost(t, s.URL, "", departure(1))
+	want[`tandem_function_requests_total{cluster="east",function="coin",status="204"}`] = 4
+	want[`tandem_function_requests_total{cluster="east",function="coin",status="400"}`] = 1
+	want[`tandem_function_requests_total{cluster="east",function="coin",status="422"}`] = 1
+	want[`tandem_function_requests_total{cluster="east",function="coin",status="500"}`] = 1
+	want[`tandem_writer_receipts_total{cluster="east",function="coin",receipt="won"}`] = 2
+	want[`tandem_writer_receipts_total{cluster="east",function="coin",receipt="lost"}`] = 2
+	want[`tandem_writer_divergence_total{cluster="east",function="coin"}`] = 2
+	want[`tandem_writer_refused_total{cluster="east",fault="function",function="coin"}`] = 1
+	want[`tandem_writer_batches_total{cluster="east"}`] = 2
+	lines := strings.Join(metricsOf(t, address), "\n")
+	size := regexp.MustCompile(`tandem_writer_outbox_bytes\{cluster="east"\} (\d+)`).FindStringSubmatch(lines)
+	if len(size) < 2 || len(size[1]) < 3 {
+		t.Errorf("two outputs in the outbox: %v", size)
+	} else {
+		want[`tandem_writer_outbox_bytes{cluster="east"}`], _ = strconv.Atoi(size[1])
+	}
+	check()
+
+	if err := i.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if body := pushed.Load(); body == nil || !bytes.Contains(*body, []byte("tandem_writer_divergence")) || !bytes.Contains(*body, []byte("tandem_function_requests")) {
+		t.Error("the last metrics were not pushed")
+	}
+}
+
+func TestHealthIsThatOfTheInstance(t *testing.T) {
+	t.Parallel()
+
+	port, err := local.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := "127.0.0.1:" + strconv.Itoa(port)
+	i := instance.New(coin())
+	if err := i.Start(t.Context(), map[string]string{
+		"TANDEM_CLUSTER": "east", "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none", "LOG_LEVEL": "error", "METRICS_ADDRESS": address,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, i)
+	s := serve(t, i)
+	if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 503 {
+		t.Errorf("answer is %d", a.status)
+	}
+	// Without a database nothing is said of the outbox, and the rest is there.
+	lines := strings.Join(metricsOf(t, address), "\n")
+	if strings.Contains(lines, "tandem_writer_outbox_bytes") || !strings.Contains(lines, `tandem_function_requests_total{cluster="east",function="coin",status="503"} 1`) {
+		t.Errorf("metrics:\n%s", lines)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/health", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // nothing is in it that counts
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("GET /health: %s", resp.Status)
+	}
+	// The address is taken.
+	err = instance.New(coin()).Start(t.Context(), map[string]string{
+		"TANDEM_CLUSTER": "west", "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none", "METRICS_ADDRESS": address,
+	})
+	if err == nil || !strings.Contains(err.Error(), "METRICS_ADDRESS: listen tcp") {
+		t.Errorf("error %v", err)
+	}
+}
