@@ -25,8 +25,10 @@ const (
 	// answered yet.
 	maxPublishing = 1 << 16
 
-	// publishTimeout is when an answer that did not come is given up.
-	publishTimeout = 30 * time.Second
+	// publishTimeout is when an answer that did not come is given up: it is lost
+	// with the leader of the stream, and whoever publishes again is answered by
+	// the next one. An ingest waits no longer either.
+	publishTimeout = 5 * time.Second
 )
 
 // ErrNotConnected says that there is no connection to NATS now. It is being made,

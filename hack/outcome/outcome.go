@@ -125,37 +125,47 @@ func readTotals(ctx context.Context, tx pgx.Tx, sql string) (map[string]feed.Tot
 // ReadOutputs counts, by subject, the different events of the output stream that
 // say that a flight was late.
 func ReadOutputs(ctx context.Context, nc *nats.Conn) (map[string]int64, error) {
-	bySubject := make(map[string]int64)
-	seen := make(map[[2]string]bool)
-	err := eachOutput(ctx, nc, func(header nats.Header) error {
-		e, err := jetstream.Decode(header, nil)
-		if err != nil {
-			return err
-		}
-		identity := [2]string{e.Source(), e.ID()}
-		if e.Type() == feed.DelayedType && !seen[identity] {
-			seen[identity] = true
-			bySubject[e.Subject()]++
-		}
-		return nil
-	})
+	js, err := natsjs.New(nc)
 	if err != nil {
 		return nil, fmt.Errorf("read stream %s: %w", OutputStream, err)
+	}
+	stream, err := js.Stream(ctx, OutputStream)
+	if err != nil {
+		return nil, fmt.Errorf("read stream %s: %w", OutputStream, err)
+	}
+	return ReadOutputsOf(ctx, stream)
+}
+
+// ReadOutputsOf does so for the outputs of several streams together.
+func ReadOutputsOf(ctx context.Context, streams ...natsjs.Stream) (map[string]int64, error) {
+	bySubject := make(map[string]int64)
+	seen := make(map[[2]string]bool)
+	for _, stream := range streams {
+		err := eachOutput(ctx, stream, func(header nats.Header) error {
+			e, err := jetstream.Decode(header, nil)
+			if err != nil {
+				return err
+			}
+			identity := [2]string{e.Source(), e.ID()}
+			if e.Type() == feed.DelayedType && !seen[identity] {
+				seen[identity] = true
+				bySubject[e.Subject()]++
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read stream %s: %w", stream.CachedInfo().Config.Name, err)
+		}
 	}
 	return bySubject, nil
 }
 
-func eachOutput(ctx context.Context, nc *nats.Conn, do func(nats.Header) error) error {
-	js, err := natsjs.New(nc)
+func eachOutput(ctx context.Context, stream natsjs.Stream, do func(nats.Header) error) error {
+	info, err := stream.Info(ctx)
 	if err != nil {
 		return err
 	}
-	stream, err := js.Stream(ctx, OutputStream)
-	if err != nil {
-		return err
-	}
-	last := stream.CachedInfo().State.LastSeq
-	if stream.CachedInfo().State.Msgs == 0 {
+	if info.State.Msgs == 0 {
 		return nil
 	}
 	consumer, err := stream.OrderedConsumer(ctx, natsjs.OrderedConsumerConfig{HeadersOnly: true})
@@ -179,7 +189,7 @@ func eachOutput(ctx context.Context, nc *nats.Conn, do func(nats.Header) error) 
 		if err := do(msg.Headers()); err != nil {
 			return fmt.Errorf("message %d: %w", meta.Sequence.Stream, err)
 		}
-		if meta.Sequence.Stream >= last {
+		if meta.Sequence.Stream >= info.State.LastSeq {
 			return nil
 		}
 	}

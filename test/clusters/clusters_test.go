@@ -123,8 +123,13 @@ func (w *world) waitFor(t *testing.T, events int64) {
 	w.poll(t, "the feed is behind", func(context.Context) bool { return w.feed.Published() >= events })
 }
 
-// poll waits until something is so.
 func (w *world) poll(t *testing.T, otherwise string, so func(context.Context) bool) {
+	t.Helper()
+	poll(t, otherwise, so)
+}
+
+// poll waits until something is so.
+func poll(t *testing.T, otherwise string, so func(context.Context) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
@@ -203,10 +208,15 @@ func (w *world) compare(t *testing.T) {
 }
 
 // won counts the events that a cluster won.
-func (w *world) won(t *testing.T, c *local.Cluster) (n int64) {
+func (w *world) won(t *testing.T, c *local.Cluster) int64 {
 	t.Helper()
-	if err := w.pool.QueryRow(t.Context(),
-		`select count(*) from tandem.ledger join tandem.writer using (writer) where cluster = $1`, c.Name()).Scan(&n); err != nil {
+	return wonBy(t, w.pool, c.Name())
+}
+
+func wonBy(t *testing.T, pool *pgxpool.Pool, cluster string) (n int64) {
+	t.Helper()
+	if err := pool.QueryRow(t.Context(),
+		`select count(*) from tandem.ledger join tandem.writer using (writer) where cluster = $1`, cluster).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -216,13 +226,18 @@ func (w *world) won(t *testing.T, c *local.Cluster) (n int64) {
 // started again and has a moment to work.
 func (w *world) kill(t *testing.T, p *local.Part, times int) {
 	t.Helper()
+	kill(t, p, times)
+}
+
+func kill(t *testing.T, p *local.Part, times int) {
+	t.Helper()
 	for range times {
-		w.poll(t, p.Name()+" does not run", func(context.Context) bool { return p.Pid() != 0 })
+		poll(t, p.Name()+" does not run", func(context.Context) bool { return p.Pid() != 0 })
 		before := p.Restarts()
 		if err := p.Kill(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			t.Fatal(err)
 		}
-		w.poll(t, p.Name()+" is not started again", func(context.Context) bool { return p.Restarts() > before })
+		poll(t, p.Name()+" is not started again", func(context.Context) bool { return p.Restarts() > before })
 	}
 }
 

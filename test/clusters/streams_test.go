@@ -1,0 +1,335 @@
+package clusters_test
+
+import (
+	"context"
+	"iter"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/hack/feed"
+	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/hack/outcome"
+	"github.com/tandem-fn/tandem/hack/schema"
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/test/natstest"
+	"github.com/tandem-fn/tandem/test/pgtest"
+)
+
+// side is a cluster with the NATS servers beside it, and the stream that takes
+// events in there.
+type side struct {
+	name string
+	nats string   // URLs of its NATS servers
+	in   string   // the stream that takes events in here; empty if none does
+	read []string // the streams that its source reads
+	out  string   // the stream that its function publishes to
+
+	js      natsjs.JetStream
+	cluster *local.Cluster
+	feed    *feed.Feed
+	fed     chan error
+}
+
+// sides is clusters that share a database, and each its own NATS servers.
+type sides struct {
+	all  []*side
+	pool *pgxpool.Pool
+}
+
+// newSides connects to the NATS servers of each side. The streams are still to be
+// made.
+func newSides(t *testing.T, all ...*side) *sides {
+	t.Helper()
+
+	for _, s := range all {
+		nc, err := nats.Connect(s.nats, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(nc.Close)
+		if s.js, err = natsjs.New(nc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &sides{all: all}
+}
+
+// begin starts the clusters and feeds the flights, every side that takes some in
+// its share of them, at a rate for all together.
+func (w *sides) begin(t *testing.T, rate float64) {
+	t.Helper()
+
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	built, err := programs()
+	must(err)
+	sup, err := local.NewSupervisor(local.SupervisorConfig{LogDir: pgtest.Dir(t)})
+	must(err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		sup.Stop(ctx)
+	})
+	databaseURL := pgtest.URL(t)
+	must(schema.Migrate(ctx, databaseURL))
+	w.pool, err = pgxpool.New(ctx, databaseURL)
+	must(err)
+	t.Cleanup(w.pool.Close)
+
+	var feeding []*side
+	for _, s := range w.all {
+		streams := ""
+		for _, name := range s.read {
+			streams += name + ","
+		}
+		env := []string{"TANDEM_STREAMS=" + streams[:len(streams)-1], "TANDEM_OUTPUT_STREAM=" + s.out}
+		if s.in != "" {
+			env = append(env, "TANDEM_STREAM="+s.in)
+			feeding = append(feeding, s)
+		}
+		s.cluster, err = local.StartCluster(sup, local.ClusterConfig{
+			Name: s.name, Programs: built, DatabaseURL: databaseURL, NATSURL: s.nats, Env: env,
+		})
+		must(err)
+	}
+	for _, s := range w.all {
+		must(s.cluster.WaitUntilReady(ctx))
+	}
+	for i, s := range feeding {
+		conn, err := jetstream.Connect(ctx, s.nats, jetstream.Config{Name: "test feed"})
+		must(err)
+		t.Cleanup(func() { _ = conn.Close(context.Background()) })
+		publisher, err := jetstream.NewPublisher(conn, jetstream.ParseStream(s.in))
+		must(err)
+		s.feed = feed.New(publisher, feed.Config{Rate: rate / float64(len(feeding))})
+		s.fed = make(chan error, 1)
+		go func() { s.fed <- s.feed.Run(t.Context(), 0, share(i, len(feeding))) }()
+	}
+}
+
+// share is every nth flight, from the ith on.
+func share(i, n int) iter.Seq2[event.Event, error] {
+	return func(yield func(event.Event, error) bool) {
+		at := 0
+		for e, err := range feed.FlightEvents(0) {
+			if at%n == i && !yield(e, err) {
+				return
+			}
+			at++
+		}
+	}
+}
+
+// waitFor waits until every side that takes events in has stored so many.
+func (w *sides) waitFor(t *testing.T, events int64) {
+	t.Helper()
+
+	for _, s := range w.all {
+		if s.feed != nil {
+			poll(t, "the feed of "+s.name+" is behind", func(context.Context) bool { return s.feed.Published() >= events })
+		}
+	}
+}
+
+// finish waits until every cluster has acknowledged everything, and compares with
+// the truth.
+func (w *sides) finish(t *testing.T) {
+	t.Helper()
+
+	var outputs []natsjs.Stream
+	seen := map[string]bool{}
+	for _, s := range w.all {
+		if s.fed == nil {
+			continue
+		}
+		if err := <-s.fed; err != nil {
+			t.Fatalf("feed of %s: %v", s.name, err)
+		}
+	}
+	poll(t, "events are still under way", func(ctx context.Context) bool { return w.counted(t, ctx) == feed.Flights })
+	// Acknowledgements go down with a leader or a link. Their messages come again
+	// after a minute and a half, or at once to a source that begins.
+	for _, s := range w.all {
+		kill(t, s.cluster.Source, 1)
+	}
+	for _, s := range w.all {
+		for _, stream := range s.read {
+			poll(t, s.name+" has not acknowledged everything in "+stream, func(ctx context.Context) bool {
+				return w.through(ctx, s, stream)
+			})
+		}
+	}
+	box := sinkwriter.NewOutbox(w.pool)
+	poll(t, "outputs are still in the outbox", func(ctx context.Context) bool {
+		n, err := box.Backlog(ctx)
+		return err == nil && n == 0
+	})
+
+	got, err := outcome.ReadTables(t.Context(), w.pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range w.all {
+		if seen[s.out] {
+			continue
+		}
+		seen[s.out] = true
+		stream, err := s.js.Stream(t.Context(), s.out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		outputs = append(outputs, stream)
+	}
+	if got.Outputs, err = outcome.ReadOutputsOf(t.Context(), outputs...); err != nil {
+		t.Fatal(err)
+	}
+	truth, err := feed.Truth()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, difference := range got.Differences(truth) {
+		t.Error(difference)
+	}
+	var ledger, letters int64
+	if err := w.pool.QueryRow(t.Context(), `select (select count(*) from tandem.ledger), (select count(*) from tandem.dead_letter)`).Scan(&ledger, &letters); err != nil {
+		t.Fatal(err)
+	}
+	if ledger != feed.Flights || letters != 0 {
+		t.Errorf("%d events in the ledger and %d dead letters, want %d and none", ledger, letters, feed.Flights)
+	}
+}
+
+// through says whether a cluster has acknowledged all that the streams which take
+// events in have, and a mirror has all of its origin.
+func (w *sides) through(ctx context.Context, s *side, stream string) bool {
+	there, err := s.js.Stream(ctx, jetstream.ParseStream(stream).Name)
+	if err != nil {
+		return false
+	}
+	origin := there.CachedInfo().Config.Name
+	if mirror := there.CachedInfo().Config.Mirror; mirror != nil {
+		origin = mirror.Name
+	}
+	for _, other := range w.all {
+		if other.in != origin {
+			continue
+		}
+		from, err := other.js.Stream(ctx, origin)
+		if err != nil || there.CachedInfo().State.LastSeq < from.CachedInfo().State.LastSeq {
+			return false
+		}
+	}
+	consumer, err := there.Consumer(ctx, "tandem-"+s.name+"-"+s.cluster.FunctionName())
+	if err != nil {
+		return false
+	}
+	info := consumer.CachedInfo()
+	return info.NumPending == 0 && info.NumAckPending == 0 && info.Delivered.Stream > 0
+}
+
+// counted counts what the clusters have committed.
+func (w *sides) counted(t *testing.T, ctx context.Context) (n int64) { //nolint:revive // as poll has it
+	t.Helper()
+
+	if err := w.pool.QueryRow(ctx, `select count(*) from tandem.ledger`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func makeStream(t *testing.T, js natsjs.JetStream, cfg natsjs.StreamConfig) {
+	t.Helper()
+
+	if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatalf("make stream %s: %v", cfg.Name, err)
+	}
+}
+
+func TestTheStreamsLeaderIsKilledUnderLoad(t *testing.T) {
+	t.Parallel()
+
+	c := natstest.StartCluster(t)
+	w := newSides(t,
+		&side{name: "east", nats: c.URL(), in: "EVENTS", read: []string{"EVENTS"}, out: "OUTPUTS"},
+		&side{name: "west", nats: c.URL(), read: []string{"EVENTS"}, out: "OUTPUTS"})
+	js := w.all[0].js
+	makeStream(t, js, natsjs.StreamConfig{Name: "EVENTS", Subjects: []string{"events.>"}, Replicas: 3})
+	makeStream(t, js, natsjs.StreamConfig{Name: "OUTPUTS", Subjects: []string{"outputs.>"}, Replicas: 3})
+	w.begin(t, 3000)
+	for i, stream := range []string{"EVENTS", "EVENTS", "OUTPUTS"} {
+		w.waitFor(t, int64(4000*(i+1)))
+		leader, _ := c.Leader(t, stream)
+		leader.Stop()
+		w.waitFor(t, int64(4000*(i+1)+2000)) // which the other two take
+		leader.Restart(t)
+	}
+	w.finish(t)
+}
+
+func TestTwoClustersJoinedByGatewaysAreCutApart(t *testing.T) {
+	t.Parallel()
+
+	clusters, link := natstest.StartSuperCluster(t, "east", "west")
+	both := []string{"EAST", "WEST"}
+	w := newSides(t,
+		&side{name: "east", nats: clusters[0].URL(), in: "EAST", read: both, out: "EAST-OUT"},
+		&side{name: "west", nats: clusters[1].URL(), in: "WEST", read: both, out: "WEST-OUT"})
+	for _, s := range w.all {
+		placed := &natsjs.Placement{Cluster: s.name}
+		makeStream(t, s.js, natsjs.StreamConfig{Name: s.in, Subjects: []string{s.name + ".>"}, Replicas: 3, Placement: placed})
+		makeStream(t, s.js, natsjs.StreamConfig{Name: s.out, Subjects: []string{s.name + "-out.>"}, Replicas: 3, Placement: placed})
+	}
+	w.begin(t, 3000)
+	w.waitFor(t, 2000)
+	link.Cut()
+	before := w.counted(t, t.Context())
+	w.waitFor(t, 5000) // of each, as both take events in
+	poll(t, "nothing is committed while they are apart", func(ctx context.Context) bool { return w.counted(t, ctx) > before+2000 })
+	leader, _ := clusters[0].Leader(t, "EAST")
+	leader.Stop()
+	link.Heal()
+	w.waitFor(t, 7000)
+	leader.Restart(t)
+	w.finish(t)
+}
+
+func TestTwoDomainsThatMirrorEachOtherAreCutApart(t *testing.T) {
+	t.Parallel()
+
+	first, second, link := natstest.StartDomains(t, "east", "west")
+	// Each reads its own side: its origin, and the mirror of the other one.
+	w := newSides(t,
+		&side{name: "east", nats: first.URL(), in: "EAST", read: []string{"EAST", "WEST@east"}, out: "EAST-OUT"},
+		&side{name: "west", nats: second.URL(), in: "WEST", read: []string{"EAST@west", "WEST"}, out: "WEST-OUT"})
+	for i, s := range w.all {
+		other := w.all[1-i]
+		makeStream(t, s.js, natsjs.StreamConfig{Name: s.in, Subjects: []string{s.name + ".>"}})
+		makeStream(t, s.js, natsjs.StreamConfig{Name: s.out, Subjects: []string{s.name + "-out.>"}})
+		makeStream(t, s.js, natsjs.StreamConfig{Name: other.in, Mirror: &natsjs.StreamSource{Name: other.in, Domain: other.name}})
+	}
+	w.begin(t, 3000)
+	w.waitFor(t, 2000)
+	link.Cut()
+	before := w.counted(t, t.Context())
+	w.waitFor(t, 7000)
+	poll(t, "nothing is committed while they are apart", func(ctx context.Context) bool { return w.counted(t, ctx) > before+4000 })
+	link.Heal()
+	w.finish(t)
+	for _, s := range w.all {
+		if won := wonBy(t, w.pool, s.name); won == 0 {
+			t.Errorf("%s has won nothing", s.name)
+		}
+	}
+}
