@@ -149,8 +149,8 @@ func TestBatchHasAnErrorForEachElementThatIsNoEvent(t *testing.T) {
 	if members, err := cloudevent.ReadBatch([]byte("[]"), relay); err != nil || len(members) != 0 {
 		t.Errorf("empty batch is %v, error %v", members, err)
 	}
-	for text, says := range map[string]string{one: "want a JSON array", "[" + one: "it is not JSON", "[" + one + ",5]": "element 1 is not an object"} {
-		if _, err := cloudevent.ReadBatch([]byte(text), relay); err == nil || !strings.Contains(err.Error(), says) {
+	for text, says := range map[string]string{one: "want a JSON array", "[" + one: "it is not JSON", "[" + one + ",5]": "element 1 is not an object", "[{}," + one + "," + strings.Replace(one, "1.0", "0.3", 1) + "]": "element 2 has specversion 0.3, others have 1.0: want the same in all"} {
+		if _, err := cloudevent.ReadBatch([]byte(text), function); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: error is %v, want it to say %q", text, err, says)
 		}
 	}

@@ -39,11 +39,13 @@ func ReadJSON(text []byte, rules Rules) (event.Event, error) {
 	if s.space(); s.text[s.i] != '{' {
 		return event.Event{}, errors.New("want a JSON object")
 	}
-	return s.event(rules)
+	e, _, err := s.event(rules)
+	return e, err
 }
 
 // ReadBatch reads events in the JSON batch format 1.0.2, as [ReadJSON] does. The
-// error says that the text is no batch; an element that is no event has its own.
+// error says that the text is no batch, which has events of one version only (HTTP
+// binding 1.0.2, section 3.3.2); an element that is no event has its own.
 func ReadBatch(text []byte, rules Rules) ([]Member, error) {
 	if err := checkJSON(text); err != nil {
 		return nil, err
@@ -53,45 +55,52 @@ func ReadBatch(text []byte, rules Rules) ([]Member, error) {
 		return nil, errors.New("want a JSON array")
 	}
 	var members []Member
+	first := ""
 	for more := s.next(true); more; more = s.next(false) {
 		if s.text[s.i] != '{' {
 			return nil, fmt.Errorf("element %d is not an object", len(members))
 		}
 		object := scanner{text: s.value()}
-		e, err := object.event(rules)
+		e, version, err := object.event(rules)
+		switch {
+		case err != nil:
+		case first == "":
+			first = version
+		case version != first:
+			return nil, fmt.Errorf("element %d has specversion %s, others have %s: want the same in all", len(members), version, first)
+		}
 		members = append(members, Member{Event: e, Err: err})
 	}
 	return members, nil
 }
 
-// event reads the object at which s stands.
-func (s *scanner) event(rules Rules) (event.Event, error) {
+// event reads the object at which s stands, and says of which version it is.
+func (s *scanner) event(rules Rules) (e event.Event, version string, err error) {
 	var space [16]member
 	members := space[:0]
-	version, limit := "", rules.maxAttributes()
+	limit := rules.maxAttributes()
 	for m, ok := s.member(true); ok; m, ok = s.member(false) {
 		if len(members) == limit {
-			return event.Event{}, tooMany(limit)
+			return event.Event{}, "", tooMany(limit)
 		}
 		for _, other := range members {
 			if other.name == m.name {
-				return event.Event{}, twice(m.name)
+				return event.Event{}, "", twice(m.name)
 			}
 		}
 		members = append(members, m)
 		if m.name == "specversion" {
-			var err error
 			if version, err = stringValue(m.value); err != nil {
-				return event.Event{}, fmt.Errorf("specversion: %w", err)
+				return event.Event{}, "", fmt.Errorf("specversion: %w", err)
 			}
 		}
 	}
 	if version == "" {
-		return event.Event{}, errors.New("specversion: missing")
+		return event.Event{}, "", errors.New("specversion: missing")
 	}
 	a, err := newAttributes(version, rules)
 	if err != nil {
-		return event.Event{}, err
+		return event.Event{}, "", err
 	}
 
 	var data, base64 []byte
@@ -104,11 +113,12 @@ func (s *scanner) event(rules Rules) (event.Event, error) {
 			base64 = m.value
 		default:
 			if err := a.setJSON(m.name, m.value); err != nil && !rules.Lenient {
-				return event.Event{}, err
+				return event.Event{}, "", err
 			}
 		}
 	}
-	return a.join(data, base64)
+	e, err = a.join(data, base64)
+	return e, version, err
 }
 
 // join gives the event with its data, which is JSON in both cases, or nil.
