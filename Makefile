@@ -9,7 +9,7 @@ LINT             := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 .PHONY: help
 help: ## Show this.
 	@echo 'usage: make <target> [ARGS="..."]'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
 
 .PHONY: run
 run: ## Run PostgreSQL, NATS and two clusters here; ARGS=--help lists the flags.
@@ -20,6 +20,7 @@ run: ## Run PostgreSQL, NATS and two clusters here; ARGS=--help lists the flags.
 test: ## Run every test, on real PostgreSQL and real NATS; ARGS go to go test.
 	@hack/install.sh postgres cc pgbouncer
 	go test -race -p 2 -timeout 12m $(ARGS) ./...
+	go test -C hack/images -timeout 12m ./...
 
 .PHONY: bench
 bench: ## Measure what sinkwriter costs; ARGS=--quick takes under a minute.
@@ -39,6 +40,10 @@ lint: $(LINT) ## Look for faults and for what is not in house style.
 .PHONY: build
 build: ## Build every program into bin/.
 	go build -o $(BIN)/ ./eventing/cmd/... ./hack/...
+
+.PHONY: images
+images: ## Build the images without Docker and push them; REGISTRY=HOST/NAME, none: only build.
+	go run -C hack/images . $(if $(REGISTRY),--registry $(REGISTRY) --kustomization $(CURDIR)/config/images/kustomization.yaml) $(ARGS)
 
 .PHONY: clean
 clean: ## Remove .tandem/ with everything that was stored, and bin/'s programs.
