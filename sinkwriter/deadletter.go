@@ -10,13 +10,33 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-const deadLetterSQL = `insert into tandem.dead_letter as d (function, source, id, cluster, type, code, reason, event)
-values ($1, $2, $3, $4, $5, $6, $7, $8)
+const saveDeadLetterSQL = `insert into tandem.dead_letter as d (function, source, id, cluster, type, code, reason, attempts, event)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 on conflict (function, source, id, cluster) do update
-set code = excluded.code, reason = excluded.reason, event = excluded.event, times = d.times + 1, last_at = now()`
+set code = excluded.code, reason = excluded.reason, event = excluded.event, times = d.times + 1, last_at = now(),
+    attempts = greatest(d.attempts, excluded.attempts)`
 
 // maxReason bounds the reason kept with a dead letter, in bytes.
 const maxReason = 4096
+
+// DeadLetter is an event that could not be got through a function.
+type DeadLetter struct {
+	// Function names the function.
+	Function string
+
+	// Event is the event, whole.
+	Event event.Event
+
+	// Code is the status that the function answered last; 0 if that is not known.
+	Code int
+
+	// Reason is what it said, of which the first 4,096 bytes count.
+	Reason string
+
+	// Attempts is how often the event was offered to the function; 0 if that is
+	// not known.
+	Attempts int
+}
 
 // DeadLetters keeps the events that a cluster could not get through a function.
 // They bypass the ledger: one row an event, function and cluster. It may be
@@ -32,16 +52,17 @@ func NewDeadLetters(pool *pgxpool.Pool, cluster string) *DeadLetters {
 	return &DeadLetters{pool: pool, cluster: cluster}
 }
 
-// Save keeps an event with the status that the function answered (0 if unknown)
-// and the reason, of which the first 4,096 bytes count. The same event again
-// replaces code and reason and is counted.
-func (d *DeadLetters) Save(ctx context.Context, function string, e event.Event, code int, reason string) error {
+// Save keeps a dead letter. The same event again replaces code and reason and is
+// counted.
+func (d *DeadLetters) Save(ctx context.Context, letter DeadLetter) error {
+	e := letter.Event
 	text, err := cloudevent.AppendJSON(nil, e)
 	if err != nil {
-		return fmt.Errorf("save dead letter of function %s: %w", function, err)
+		return fmt.Errorf("save dead letter of function %s: %w", letter.Function, err)
 	}
-	if _, err := d.pool.Exec(ctx, deadLetterSQL, function, e.Source(), e.ID(), d.cluster, e.Type(), code, storable(reason), text); err != nil {
-		return fmt.Errorf("save dead letter of function %s: %w", function, err)
+	if _, err := d.pool.Exec(ctx, saveDeadLetterSQL, letter.Function, e.Source(), e.ID(), d.cluster, e.Type(),
+		letter.Code, storable(letter.Reason), int32(min(max(letter.Attempts, 0), 1<<30)), text); err != nil {
+		return fmt.Errorf("save dead letter of function %s: %w", letter.Function, err)
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ with own (relation, privilege, columns) as (values
     ('outbox',           'delete', null),
     ('dead_letter',      'select', null),
     ('dead_letter',      'insert', null),
-    ('dead_letter',      'update', '{code,reason,event,times,last_at}'),
+    ('dead_letter',      'update', '{code,reason,attempts,event,times,last_at}'),
     ('progress',         'select', null),
     ('progress',         'insert', null),
     ('progress',         'update', '{epoch,floor,head,hedge,timeline,saved_at}'),

@@ -152,7 +152,7 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 	}
 	letters := sinkwriter.NewDeadLetters(pool, "east")
 	for range 2 {
-		if err := letters.Save(t.Context(), "rooms", newEvent("r-9"), 422, "because"); err != nil {
+		if err := letters.Save(t.Context(), sinkwriter.DeadLetter{Function: "rooms", Event: newEvent("r-9"), Code: 422, Reason: "because"}); err != nil {
 			t.Error(err)
 		}
 	}

@@ -15,7 +15,7 @@ import (
 )
 
 // The statements that only migrators run.
-var migratorsOnly = []string{"recordSQL", "recordMadeSQL", "rememberRoleSQL", "writingRolesSQL"}
+var migratorsOnly = []string{"recordSQL", "recordMadeSQL", "rememberRoleSQL", "writingRolesSQL", "listDeadSQL", "dropDeadSQL"}
 
 func TestTheWritingRoleHasWhatItNeedsAndNoMore(t *testing.T) {
 	t.Parallel()

@@ -102,9 +102,9 @@ func remove(table string, key functions.Row) func(*functions.Effects) {
 	return func(fx *functions.Effects) { fx.Delete(table, key) }
 }
 
-func execute(t *testing.T, pool *pgxpool.Pool, sql string) {
+func execute(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
 	t.Helper()
-	if _, err := pool.Exec(t.Context(), sql); err != nil {
+	if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 }

@@ -69,7 +69,7 @@ func TestTheLedgerForgetsOnlyWhatEveryClusterHasAcknowledged(t *testing.T) {
 	// West has caught up to message 15: the first day goes, but for the event
 	// that still has a dead letter.
 	save("west", 15, 16)
-	if err := sinkwriter.NewDeadLetters(pool, "west").Save(t.Context(), "orders", newEvent("o-3"), 422, "because"); err != nil {
+	if err := sinkwriter.NewDeadLetters(pool, "west").Save(t.Context(), sinkwriter.DeadLetter{Function: "orders", Event: newEvent("o-3"), Code: 422}); err != nil {
 		t.Fatal(err)
 	}
 	sweep(9, 11)

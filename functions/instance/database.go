@@ -112,5 +112,5 @@ type deadLetters struct{ kept *sinkwriter.DeadLetters }
 
 // Save implements [serve.DeadLetters].
 func (d deadLetters) Save(ctx context.Context, letter serve.DeadLetter) error {
-	return d.kept.Save(ctx, letter.Function, letter.Event, letter.Code, letter.Reason)
+	return d.kept.Save(ctx, sinkwriter.DeadLetter(letter))
 }

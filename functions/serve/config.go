@@ -78,6 +78,9 @@ type DeadLetter struct {
 	// Reason is the body of that answer, without white space around it; empty if
 	// unknown.
 	Reason string
+
+	// Attempts is how often the event was offered to the function; 0 if unknown.
+	Attempts int
 }
 
 // DeadLetters keeps dead letters. It is called concurrently.

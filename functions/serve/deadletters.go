@@ -15,10 +15,11 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// Extensions of a dead letter: the first is ours and names the function, the
-// others are Knative Eventing's.
+// Extensions of a dead letter: the first two are ours, with the function's name
+// and how often the event was offered to it, the others are Knative Eventing's.
 const (
 	extFunction    = "tandemfunction"
+	extAttempts    = "tandemattempts"
 	extDestination = "knativeerrordest"
 	extCode        = "knativeerrorcode"
 	extData        = "knativeerrordata"
@@ -72,24 +73,32 @@ func (h *Handler) deadLetter(e event.Event) DeadLetter {
 			letter.Function = f.Name
 		}
 	}
-	switch code := extensions[extCode].(type) {
-	case string:
-		if n, err := strconv.ParseUint(code, 10, 16); err == nil {
-			letter.Code = int(n)
-		}
-	case int32:
-		letter.Code = int(code)
-	}
+	letter.Code = number(extensions[extCode])
+	letter.Attempts = number(extensions[extAttempts])
 	letter.Reason, _ = extensions[extData].(string)
 	if text, err := base64.StdEncoding.DecodeString(letter.Reason); err == nil && utf8.Valid(text) {
 		letter.Reason = strings.ReplaceAll(string(text), "\x00", "\ufffd")
 	}
 	letter.Reason = strings.TrimSpace(letter.Reason) // a body ends with its line
-	for _, name := range []string{extFunction, extDestination, extCode, extData} {
+	for _, name := range []string{extFunction, extAttempts, extDestination, extCode, extData} {
 		delete(extensions, name)
 	}
 	if len(extensions) == 0 {
 		context.Extensions = nil
 	}
 	return letter
+}
+
+// number reads an extension that is a whole number, which headers have as text; 0
+// if it is none.
+func number(extension any) int {
+	switch value := extension.(type) {
+	case string:
+		if n, err := strconv.ParseUint(value, 10, 31); err == nil {
+			return int(n)
+		}
+	case int32:
+		return max(int(value), 0)
+	}
+	return 0
 }

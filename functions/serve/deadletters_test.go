@@ -19,7 +19,7 @@ func TestDeadLetterIsKeptWithoutWhatMadeItOne(t *testing.T) {
 
 	type kept struct {
 		Function, Source, ID, Data, Reason string
-		Code                               int
+		Code, Attempts                     int
 		Extensions                         map[string]any
 	}
 	reason := base64.StdEncoding.EncodeToString([]byte("function flights: origin: missing\n"))
@@ -33,12 +33,12 @@ func TestDeadLetterIsKeptWithoutWhatMadeItOne(t *testing.T) {
 			name: "as Knative and our source send it",
 			body: `{"a":1}`,
 			headers: append(binary("fine", "1"), "ce-tandemfunction: flights", "ce-knativeerrordest: http://flights",
-				"ce-knativeerrorcode: 422", "ce-knativeerrordata: "+reason, "ce-tenant: acme"),
-			want: kept{Function: "flights", Source: "/tests", ID: "1", Data: `{"a":1}`, Reason: "function flights: origin: missing", Code: 422, Extensions: map[string]any{"tenant": "acme"}},
+				"ce-knativeerrorcode: 422", "ce-knativeerrordata: "+reason, "ce-tandemattempts: 12", "ce-tenant: acme"),
+			want: kept{Function: "flights", Source: "/tests", ID: "1", Data: `{"a":1}`, Reason: "function flights: origin: missing", Code: 422, Attempts: 12, Extensions: map[string]any{"tenant": "acme"}},
 		},
 		{
 			name:    "in one piece, with a number for the code",
-			body:    `{"specversion":"1.0","id":"7","source":"/tests","type":"other","knativeerrorcode":500,"knativeerrordata":"not base64!","data":1}`,
+			body:    `{"specversion":"1.0","id":"7","source":"/tests","type":"other","knativeerrorcode":500,"knativeerrordata":"not base64!","tandemattempts":-1,"data":1}`,
 			headers: []string{"content-type: application/cloudevents+json"},
 			want:    kept{Source: "/tests", ID: "7", Data: `1`, Reason: "not base64!", Code: 500},
 		},
@@ -67,7 +67,7 @@ func TestDeadLetterIsKeptWithoutWhatMadeItOne(t *testing.T) {
 			l := s.letters[0]
 			got := kept{
 				Function: l.Function, Source: l.Event.Source(), ID: l.Event.ID(), Data: string(l.Event.Data()),
-				Reason: l.Reason, Code: l.Code, Extensions: l.Event.Extensions(),
+				Reason: l.Reason, Code: l.Code, Attempts: l.Attempts, Extensions: l.Event.Extensions(),
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("dead letter (-want +got):\n%s", diff)
