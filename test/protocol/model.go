@@ -1,0 +1,87 @@
+package protocol
+
+import "strconv"
+
+// Model says how large the model is, what may happen in it, and which rule is
+// broken.
+type Model struct {
+	// Events is how many there are, 1 or 2.
+	Events int
+
+	// Lone leaves one cluster alone: the other one never takes a step.
+	Lone bool
+
+	// Failover lets the primary be lost, once, with its last commits.
+	Failover bool
+
+	// Forget lets the ledger forget, and consumers be made anew.
+	Forget bool
+
+	// Mutant is the rule that is broken.
+	Mutant Mutant
+}
+
+// wrong says what must never be, and is; empty if nothing.
+func (m Model) wrong(s *state) string {
+	for e := range m.Events {
+		if what := m.wrongWith(s, e); what != "" {
+			return "event " + strconv.Itoa(e+1) + what
+		}
+	}
+	if m.waitsFor(s, 0) && m.waitsFor(s, 1) {
+		return "two sessions wait for each other"
+	}
+	return ""
+}
+
+func (m Model) wrongWith(s *state, e int) string {
+	p := &s.primary
+	applied := p.applied[e] > 0
+	known := p.ledger.has(e) || m.Forget && e < int(p.horizon)
+	switch {
+	case p.applied[e] > 1:
+		return " is applied twice"
+	case s.emitted[e] == 3:
+		return " has outputs with two identities"
+	case applied != known && !m.forgetsSilently():
+		return " is in the ledger or applied, but not both"
+	case applied && s.emitted[e] == 0 && !p.outbox.has(e):
+		return " is applied, and its output is neither emitted nor in the outbox"
+	case !applied && (int(p.floor[0]) > e || int(p.floor[1]) > e):
+		return " is below the progress that was saved, and not applied"
+	case m.Failover: // for a while what was committed may be gone
+	case !applied && s.emitted[e] != 0:
+		return " has an output without rows"
+	case !applied && (s.cluster[0].acked | s.cluster[1].acked).has(e):
+		return " is acknowledged and not applied"
+	}
+	return ""
+}
+
+// forgetsSilently says that rows of the ledger may be missing by the mutant's own
+// rule; what becomes of that is what is of interest.
+func (m Model) forgetsSilently() bool { return m.Mutant == NoHorizon }
+
+// waitsFor says whether the claim of cluster c waits for the other's, which is not
+// through either.
+func (m Model) waitsFor(s *state, c int) bool {
+	e := m.nextKey(s, c)
+	other := &s.cluster[1-c]
+	return e >= 0 && other.want != 0 && other.locks.has(e) && m.Mutant != LooseClaim
+}
+
+// handled says that everything is applied and emitted.
+func (m Model) handled(s *state) bool {
+	for e := range m.Events {
+		if s.primary.applied[e] != 1 || s.emitted[e] == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// finished says that besides both clusters know, and nothing is left to do.
+func (m Model) finished(s *state) bool {
+	all := below(m.Events)
+	return m.handled(s) && s.primary.outbox == 0 && s.cluster[0].acked == all && (m.Lone || s.cluster[1].acked == all)
+}

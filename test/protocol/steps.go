@@ -1,0 +1,325 @@
+package protocol
+
+import "strconv"
+
+// Whose step it is, if not a cluster's.
+const (
+	server = clusters     // the database's, or a timeout's
+	fault  = clusters + 1 // nobody's
+)
+
+// step is one thing that can happen.
+type step struct {
+	name string
+	who  int
+	next state
+}
+
+// steps gives everything that can happen in s.
+func (m Model) steps(s *state, do func(step)) {
+	for c := range clusters {
+		if m.Lone && c > 0 {
+			break
+		}
+		m.sourceSteps(s, c, do)
+		m.functionSteps(s, c, do)
+		m.sessionSteps(s, c, do)
+		m.faults(s, c, do)
+	}
+	m.relaySteps(s, do)
+	if m.Failover {
+		m.failover(s, do)
+	}
+	if m.Forget {
+		m.forget(s, do)
+	}
+}
+
+// change makes a step out of what it does to one cluster and to what is shared.
+func change(s *state, name string, who, c int, do func(step), by func(*state, *cluster)) {
+	next := *s
+	by(&next, &next.cluster[c])
+	do(step{name: [clusters]string{"east: ", "west: "}[c] + name, who: who, next: next})
+}
+
+func event(e int) string { return " event " + strconv.Itoa(e+1) }
+
+// sourceSteps are what a source does besides delivering, which is part of the
+// function's taking a batch. Its acknowledging is part of the function's answer,
+// unless there is a failover, as otherwise nobody could see what is between.
+func (m Model) sourceSteps(s *state, c int, do func(step)) {
+	cl := &s.cluster[c]
+	for e := range m.Events {
+		switch {
+		case cl.answered.has(e):
+			change(s, "source acknowledges"+event(e), c, c, do, func(_ *state, cl *cluster) {
+				cl.answered, cl.acked = cl.answered.without(of(e)), cl.acked|of(e)
+			})
+		case cl.acked.has(e) || cl.batch.has(e):
+		case m.Forget && e < int(s.primary.horizon):
+			change(s, "source leaves out, below the horizon,"+event(e), c, c, do, func(_ *state, cl *cluster) { cl.acked |= of(e) })
+		case m.asks(s, c, e):
+			change(s, "source finds in the ledger"+event(e), c, c, do, func(_ *state, cl *cluster) { cl.acked |= of(e) })
+		}
+	}
+	if m.Failover || m.Forget {
+		m.progress(s, c, do)
+	}
+}
+
+// asks says whether the ledger tells a hedging source that an event is done.
+func (m Model) asks(s *state, c, e int) bool {
+	return s.primary.ledger.has(e) || m.Mutant == AskUncommitted && s.heldByOther(c, e)
+}
+
+// progress is what the source does once a second.
+func (m Model) progress(s *state, c int, do func(step)) {
+	if s.primary.on[c] != s.timeline && m.Mutant != NoRewind {
+		change(s, "source rewinds", c, c, do, func(s *state, cl *cluster) {
+			cl.acked = below(int(s.primary.floor[c]))
+			if m.Mutant != KeepRequests {
+				cl.waited, cl.answered = 0, 0
+			}
+			s.primary.on[c] = s.timeline
+		})
+		return
+	}
+	floor := 0
+	for e := range m.Events {
+		if s.cluster[c].acked.has(e) && (floor == e || m.Mutant == FloorAhead) {
+			floor = e + 1
+		}
+	}
+	if floor > int(s.primary.floor[c]) || s.primary.on[c] != s.timeline {
+		change(s, "source saves its progress", c, c, do, func(s *state, _ *cluster) {
+			s.primary.floor[c] = max(s.primary.floor[c], uint8(floor))
+			s.primary.on[c] = s.timeline
+			if m.Mutant == FloorElsewhere && s.hasCopy {
+				s.copied.floor[c] = s.primary.floor[c]
+			}
+		})
+	}
+}
+
+func (m Model) functionSteps(s *state, c int, do func(step)) {
+	cl := &s.cluster[c]
+	if cl.batch == 0 {
+		m.takeBatch(s, c, do)
+	} else if cl.want == 0 {
+		change(s, "function sends what it won, commits and answers", c, c, do, func(s *state, cl *cluster) {
+			m.win(s, cl)
+			if m.Failover {
+				cl.answered |= cl.waited
+			} else {
+				cl.acked |= cl.waited
+			}
+			cl.rest()
+		})
+	}
+	for e := range m.Events {
+		if cl.toPublish.has(e) {
+			change(s, "winner publishes"+event(e), c, c, do, func(s *state, cl *cluster) {
+				m.emit(s, e, cl.late)
+				cl.toPublish, cl.late = cl.toPublish.without(of(e)), cl.late.without(of(e))
+				cl.toDelete |= of(e)
+			})
+		}
+	}
+	if m.Mutant == PublishEarly && cl.locks != 0 && cl.want == 0 {
+		change(s, "winner publishes before it commits", c, c, do, func(s *state, cl *cluster) {
+			for e := range m.Events {
+				if cl.locks.has(e) {
+					m.emit(s, e, 0)
+				}
+			}
+		})
+	}
+	// With the next batch or alone makes no difference to anybody.
+	if cl.toDelete != 0 {
+		change(s, "winner deletes what is published", c, c, do, func(s *state, cl *cluster) {
+			s.primary.outbox = s.primary.outbox.without(cl.toDelete)
+			if cl.stale {
+				s.primary.outbox = s.primary.outbox.without(s.primary.late)
+			}
+			cl.toDelete = 0
+		})
+	}
+}
+
+// takeBatch begins a transaction with any of the events that are not acknowledged.
+func (m Model) takeBatch(s *state, c int, do func(step)) {
+	for batch := set(1); batch <= below(m.Events); batch++ {
+		if batch&(s.cluster[c].acked|s.cluster[c].answered) != 0 || m.Forget && batch&below(int(s.primary.horizon)) != 0 {
+			continue
+		}
+		change(s, "function is given and claims"+list(batch), c, c, do, func(_ *state, cl *cluster) {
+			cl.batch, cl.waited, cl.want = batch, batch, batch
+			if m.Mutant == EarlyAck {
+				cl.acked, cl.waited = cl.acked|batch, 0
+			}
+		})
+	}
+}
+
+// rest is the function without a transaction.
+func (cl *cluster) rest() { cl.batch, cl.waited, cl.want, cl.locks = 0, 0, 0, 0 }
+
+// again is the transaction rolled back, and tried again if anybody still waits.
+func (cl *cluster) again() {
+	if cl.waited == 0 {
+		cl.rest()
+		return
+	}
+	cl.want, cl.locks = cl.batch, 0
+}
+
+// sessionSteps are what the server does for a function, and for one that is gone.
+func (m Model) sessionSteps(s *state, c int, do func(step)) {
+	cl := &s.cluster[c]
+	switch {
+	case cl.want != 0:
+		m.claimNext(s, c, do)
+		if cl.locks != 0 {
+			change(s, "claim waits in vain and gives up", server, c, do, func(_ *state, cl *cluster) { cl.again() })
+		}
+	case cl.batch != 0 && m.Mutant != NoTimeout:
+		change(s, "server ends what waits for its client", server, c, do, func(_ *state, cl *cluster) { cl.again() })
+	}
+	if cl.committing != 0 {
+		change(s, "server commits for a connection that is lost", server, c, do, func(s *state, cl *cluster) {
+			m.commit(s, cl.committing)
+			cl.committing = 0
+		})
+		change(s, "server rolls back for a connection that is lost", server, c, do, func(_ *state, cl *cluster) { cl.committing = 0 })
+	}
+}
+
+// claimNext looks at the next key of a claim, unless somebody has inserted it and
+// not said whether it stays.
+func (m Model) claimNext(s *state, c int, do func(step)) {
+	e := m.nextKey(s, c)
+	won := false
+	switch {
+	case s.primary.ledger.has(e):
+	case m.Mutant == LooseClaim:
+		won = true
+	case s.heldByOther(c, e) && m.Mutant != NoWait:
+		return
+	default:
+		won = !s.heldByOther(c, e)
+	}
+	what := "key is lost,"
+	if won {
+		what = "key is won,"
+	}
+	change(s, what+event(e), server, c, do, func(s *state, cl *cluster) {
+		cl.want = cl.want.without(of(e))
+		if won {
+			cl.locks |= of(e)
+		}
+		if m.Mutant == ClaimOutside && cl.want == 0 {
+			s.primary.ledger |= cl.locks
+		}
+	})
+}
+
+// nextKey is the one that a claim looks at next, -1 if it is through.
+func (m Model) nextKey(s *state, c int) int {
+	want := s.cluster[c].want
+	first, second := 0, 1
+	if m.Mutant == Unsorted && c == 1 {
+		first, second = 1, 0
+	}
+	switch {
+	case want.has(first):
+		return first
+	case want.has(second):
+		return second
+	}
+	return -1
+}
+
+// heldByOther says whether another session than the cluster's own has inserted a
+// key.
+func (s *state) heldByOther(c, e int) bool {
+	return (s.cluster[c].committing | s.cluster[1-c].committing | s.cluster[1-c].locks).has(e)
+}
+
+// commit makes what was won last.
+func (m Model) commit(s *state, won set) {
+	p := &s.primary
+	for e := range m.Events {
+		if won.has(e) {
+			p.applied[e] = min(p.applied[e]+1, 2)
+		}
+	}
+	p.ledger |= won
+	if m.Mutant != NoOutbox {
+		p.outbox |= won
+	}
+	if (m.Mutant == RandomIDs || m.Mutant == ReusedRows) && s.timeline == 1 {
+		p.late |= won
+	}
+}
+
+// win commits what a function has claimed, and has it published.
+func (m Model) win(s *state, cl *cluster) {
+	m.commit(s, cl.locks)
+	cl.toPublish |= cl.locks
+	cl.late = cl.late.without(cl.locks) | s.primary.late&cl.locks
+	if m.Mutant == DeleteFirst {
+		cl.toDelete |= cl.locks
+	}
+}
+
+func (m Model) relaySteps(s *state, do func(step)) {
+	next := *s
+	e := int(s.relay.event)
+	switch s.relay.at {
+	case relayIdle:
+		for e := range m.Events {
+			if s.primary.outbox.has(e) && m.Mutant != NoRelay {
+				next.relay = relay{at: relayTaken, event: uint8(e)}
+				do(step{name: "relay takes over" + event(e), who: server, next: next})
+			}
+		}
+		return
+	case relayTaken:
+		next.relay.at = relayHalf
+		if m.Mutant == RelayDeletesFirst {
+			next.primary.outbox = s.primary.outbox.without(of(e))
+		} else {
+			m.emit(&next, e, s.primary.late)
+		}
+		do(step{name: "relay publishes" + event(e), who: server, next: next})
+	case relayHalf:
+		next.relay = relay{}
+		if m.Mutant == RelayDeletesFirst {
+			m.emit(&next, e, s.primary.late)
+		}
+		next.primary.outbox = s.primary.outbox.without(of(e))
+		do(step{name: "relay deletes" + event(e), who: server, next: next})
+	}
+	next = *s
+	next.relay = relay{}
+	do(step{name: "relay is killed, or its cluster", who: server, next: next})
+}
+
+// emit stores an output in the stream, which has it once for each identity.
+func (m Model) emit(s *state, e int, late set) {
+	if m.Mutant == RandomIDs && late.has(e) {
+		s.emitted[e] |= 2
+	} else {
+		s.emitted[e] |= 1
+	}
+}
+
+func list(events set) string {
+	text := ""
+	for e := range maxEvents {
+		if events.has(e) {
+			text += event(e)
+		}
+	}
+	return text
+}
