@@ -7,6 +7,7 @@ package tandem
 
 import (
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/chat"
 	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/functions/instance"
 )
@@ -14,6 +15,7 @@ import (
 // Functions lists all functions, whichever of them are served.
 func Functions() []functions.Function {
 	return []functions.Function{
+		chat.Function(),
 		flights.Function(),
 	}
 }

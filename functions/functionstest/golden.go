@@ -30,13 +30,14 @@ func Golden(tb testing.TB, f functions.Function, events []event.Event, file stri
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# What function %s computes; rewrite it with: go test -update\n", f.Name)
+	said := map[field]bool{}
 	for i, e := range events {
 		r := c.compute(tb.Context(), i)
 		if r.Broken != "" {
 			tb.Errorf("function %s breaks on %s: %s", f.Name, c.describe(i), r.Broken)
 		}
 		fmt.Fprintf(&b, "\n%s %s %s\n", e.Type(), e.Source(), e.ID())
-		r.print(&b)
+		r.print(&b, said)
 	}
 	got := b.String()
 	if *update && !tb.Failed() {
@@ -58,8 +59,8 @@ func Golden(tb testing.TB, f functions.Function, events []event.Event, file stri
 	}
 }
 
-// print writes r as people read it.
-func (r record) print(b *strings.Builder) {
+// print writes r as people read it, a statement once. It notes what it has said.
+func (r record) print(b *strings.Builder, said map[field]bool) {
 	switch {
 	case r.Broken != "":
 		fmt.Fprintf(b, "  broken: %s\n", oneLine(r.Broken))
@@ -71,6 +72,11 @@ func (r record) print(b *strings.Builder) {
 	for _, p := range r.Parts {
 		fmt.Fprintf(b, "  %s\n", p.Head)
 		for _, f := range p.Fields {
+			if statement := (field{p.Head, f.Value}); f.Name == "sql" && said[statement] {
+				continue
+			} else if f.Name == "sql" {
+				said[statement] = true
+			}
 			fmt.Fprintf(b, "    %s = %s\n", f.Name, oneLine(f.Value))
 		}
 	}
