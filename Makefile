@@ -22,6 +22,11 @@ test: ## Run every test, on real PostgreSQL and real NATS; ARGS go to go test.
 	go test -race -p 2 -timeout 12m $(ARGS) ./...
 	go test -C hack/images -timeout 12m ./...
 
+.PHONY: func
+func: ## Build Knative's func into bin/, and test what it makes of functions.
+	@hack/install.sh func postgres cc
+	go test -race -timeout 20m $(ARGS) ./test/func
+
 .PHONY: bench
 bench: ## Measure what sinkwriter costs; ARGS=--quick takes under a minute.
 	@hack/install.sh postgres
@@ -48,7 +53,7 @@ images: ## Build the images without Docker and push them; REGISTRY=HOST/NAME, no
 .PHONY: clean
 clean: ## Remove .tandem/ with everything that was stored, and bin/'s programs.
 	@hack/clean.sh
-	@rm -f $(filter-out $(LINT),$(wildcard $(BIN)/*))
+	@rm -f $(filter-out $(LINT) $(BIN)/func,$(wildcard $(BIN)/*))
 
 $(LINT):
 	GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)

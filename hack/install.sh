@@ -5,6 +5,8 @@
 #   hack/install.sh postgres      a PostgreSQL server, 15 or newer
 #   hack/install.sh cc            a C compiler, which the race detector needs
 #   hack/install.sh pgbouncer     a connection pooler, which tests commit through
+#   hack/install.sh func          Knative's func, which ships functions, in bin/; builds
+#                                 for minutes the first time
 #
 # No server is left running: Tandem starts its own, on its own data.
 set -eu
@@ -122,12 +124,31 @@ install_pgbouncer() {
 	have_pgbouncer || die "PgBouncer was installed, but is neither in PATH nor /usr/sbin/pgbouncer"
 }
 
-[ "$#" -gt 0 ] || die "say what: postgres, cc, pgbouncer"
+here=$(cd "$(dirname "$0")" && pwd)
+
+func_version() {
+	sed -n 's/^require knative.dev\/func //p' "$here/func/go.mod"
+}
+
+have_func() {
+	[ "$("$here/../bin/func" version 2>/dev/null || true)" = "$(func_version)" ]
+}
+
+# Not go install: its module replaces others, which go install refuses.
+install_func() {
+	say "building func $(func_version) into bin/"
+	(cd "$here/func" && GOWORK=off GOFLAGS=-mod=readonly go build -buildvcs=false -o ../../bin/func \
+		-ldflags "-s -X knative.dev/func/pkg/version.Vers=$(func_version)" knative.dev/func/cmd/func)
+	have_func || die "bin/func was built, but says that it is $("$here/../bin/func" version)"
+}
+
+[ "$#" -gt 0 ] || die "say what: postgres, cc, pgbouncer, func"
 for what in "$@"; do
 	case "$what" in
 	postgres) have_postgres || install_postgres ;;
 	cc) command -v "$(go env CC 2>/dev/null || echo cc)" >/dev/null 2>&1 || install_cc ;;
 	pgbouncer) have_pgbouncer || install_pgbouncer ;;
-	*) die "do not know how to install $what: say postgres, cc or pgbouncer" ;;
+	func) have_func || install_func ;;
+	*) die "do not know how to install $what: say postgres, cc, pgbouncer or func" ;;
 	esac
 done

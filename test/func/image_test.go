@@ -1,0 +1,73 @@
+package func_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tandem-fn/tandem"
+	"github.com/tandem-fn/tandem/test/pgtest"
+)
+
+var departures = events{
+	eventType: "com.example.flight.departed",
+	data:      `{"date":"2001/01/01 00:47","delay":6,"distance":1750,"origin":"DTW","destination":"LAS"}`,
+	ids:       "select flight_id from flights",
+	total:     "select coalesce(sum(flights), 0)::bigint from airports",
+}
+
+func TestTheImageOfThisRepositoryLosesNothingWhenItIsStopped(t *testing.T) {
+	t.Parallel()
+
+	// func writes into the folder.
+	folder := filepath.Join(t.TempDir(), "tandem")
+	copyModule(t, folder)
+	program := build(t, folder, append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off"))
+
+	departures.stopUnderLoad(t, program, pgtest.URL(t), "TANDEM_FUNCTIONS=flights")
+}
+
+func TestEveryFuncYAMLIsWhatFuncReads(t *testing.T) {
+	t.Parallel()
+
+	var folders []string
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && slices.Contains(made, entry.Name()) {
+			return fs.SkipDir
+		}
+		if entry.Name() == "func.yaml" {
+			folders = append(folders, filepath.Dir(path))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said, err := scaffold(t, folders...); err != nil {
+		t.Errorf("%v: %s", err, said)
+	}
+
+	// And each function has one of its own.
+	for _, f := range tandem.Functions() {
+		folder := filepath.Join(root, "functions", f.Name)
+		if !slices.Contains(folders, folder) {
+			t.Errorf("%s/func.yaml is missing", folder)
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(folder, "func.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"\nname: " + f.Name + "\n", "- name: TANDEM_FUNCTIONS\n      value: " + f.Name + "\n"} {
+			if !strings.Contains(string(text), want) {
+				t.Errorf("%s/func.yaml does not say %q", folder, want)
+			}
+		}
+	}
+}
