@@ -92,6 +92,29 @@ from pg_catalog.pg_roles, pg_catalog.pg_namespace n where rolname = $1 and n.nsp
 	rememberRoleSQL = `insert into tandem.writing_role (role) values ($1) on conflict do nothing`
 	writingRolesSQL = `select w.role from tandem.writing_role w join pg_catalog.pg_roles r on r.rolname = w.role order by w.role`
 
+	// What role $1 was given of our own objects and of those that migrations made.
+	givenSQL = `
+with relations as (
+    select c.oid, c.relkind, c.relacl, c.relnamespace, n.nspname, pg_catalog.format('%I.%I', n.nspname, c.relname) as name
+    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.relkind in ('r', 'p', 'f', 'v', 'm', 'S')
+), ours as (
+    select * from relations where nspname = 'tandem' or name in (select unnest(made) from tandem.migration)
+), given (rank, object, acl) as (
+    select 1, case when relkind = 'S' then 'sequence ' else '' end || name, relacl from ours
+    union all
+    select 1, o.name, a.attacl from ours o join pg_catalog.pg_attribute a on a.attrelid = o.oid where a.attacl is not null
+    union all
+    select 2, pg_catalog.format('function %I.%I(%s)', n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)), p.proacl
+    from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace where n.nspname = 'tandem'
+    union all
+    select 3, 'schema ' || quote_ident(nspname), nspacl from pg_catalog.pg_namespace where oid in (select relnamespace from ours)
+)
+select 'revoke all on ' || object || ' from ' || quote_ident($1::name) from given
+where exists (select from pg_catalog.aclexplode(acl) a join pg_catalog.pg_roles r on r.oid = a.grantee and r.rolname = $1::name)
+group by rank, object order by rank, object`
+
+	forgetRoleSQL = `delete from tandem.writing_role where role = $1`
+
 	// Where role $1 may make tables, and whether everybody may.
 	creatingSQL = `select 'schema ' || quote_ident(nspname), pg_catalog.has_schema_privilege('public', n.oid, 'create')
 from pg_catalog.pg_namespace n where pg_catalog.has_schema_privilege($1::name, n.oid, 'create')
@@ -160,6 +183,43 @@ func Grant(ctx context.Context, databaseURL, role string) (Granted, error) {
 		return Granted{}, fmt.Errorf("grant: %w", err)
 	}
 	return g, nil
+}
+
+// Revoke takes from a role what [Grant] gave it, in schema tandem and in the tables
+// that migrations have made, and gives the statements that it carried out. Later
+// calls of [Migrate] leave the role alone. DatabaseURL is that of the role that
+// migrates.
+func Revoke(ctx context.Context, databaseURL, role string) ([]string, error) {
+	conn, err := connectToMigrate(ctx, databaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("revoke: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is open on it
+
+	if err := lockMigrations(ctx, conn); err != nil {
+		return nil, fmt.Errorf("revoke: %w", err)
+	}
+	statements, err := texts(ctx, conn, givenSQL, role)
+	if err != nil {
+		return nil, fmt.Errorf("revoke: look up what role %s was given: %w", quoteIdent(role), err)
+	}
+	if _, err := conn.Exec(ctx, forgetRoleSQL, role); err != nil {
+		return nil, fmt.Errorf("revoke: forget role %s: %w", quoteIdent(role), err)
+	}
+	for _, sql := range statements {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return nil, fmt.Errorf("revoke: %s: %w", sql, err)
+		}
+	}
+	// Of what somebody else gave it nothing is taken, without an error.
+	left, err := texts(ctx, conn, givenSQL, role)
+	if err != nil {
+		return nil, fmt.Errorf("revoke: look up what role %s has left: %w", quoteIdent(role), err)
+	}
+	if len(left) > 0 {
+		return nil, fmt.Errorf("revoke: somebody else gave it to the role: let him or the owner run: %s", strings.Join(left, "; "))
+	}
+	return statements, nil
 }
 
 // checkRole reports why a role cannot be given anything, and what is worth a

@@ -290,7 +290,7 @@ func TestARoleMayHaveAnyName(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := superuser(t, owner).Exec(context.WithoutCancel(t.Context()), "drop owned by "+quoted+"; drop role "+quoted); err != nil {
+		if _, err := superuser(t, owner).Exec(context.WithoutCancel(t.Context()), "drop role "+quoted); err != nil {
 			t.Error(err)
 		}
 	})
@@ -300,6 +300,21 @@ func TestARoleMayHaveAnyName(t *testing.T) {
 	}
 	if !query[bool](t, admin, `select has_table_privilege($1::name, 'public.rooms', 'insert')`, role) {
 		t.Error("it may not insert")
+	}
+
+	// And then it has nothing that would keep it from being dropped.
+	revoked, err := sinkwriter.Revoke(t.Context(), owner, role)
+	if err != nil || len(revoked) != len(granted.Statements) {
+		t.Errorf("revoked %q, %v, but granted %q", revoked, err, granted.Statements)
+	}
+	if revoked, err := sinkwriter.Revoke(t.Context(), owner, role); err != nil || len(revoked) > 0 {
+		t.Errorf("revoked again %q, %v", revoked, err)
+	}
+	if err := sinkwriter.Migrate(t.Context(), owner, rooms); err != nil {
+		t.Fatal(err)
+	}
+	if query[bool](t, admin, `select has_schema_privilege($1::name, 'tandem', 'usage')`, role) {
+		t.Error("a later migration has given it something")
 	}
 }
 

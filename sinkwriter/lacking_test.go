@@ -15,7 +15,7 @@ import (
 )
 
 // The statements that only migrators run.
-var migratorsOnly = []string{"recordSQL", "recordMadeSQL", "rememberRoleSQL", "writingRolesSQL", "listDeadSQL", "dropDeadSQL"}
+var migratorsOnly = []string{"recordSQL", "recordMadeSQL", "rememberRoleSQL", "writingRolesSQL", "forgetRoleSQL", "listDeadSQL", "dropDeadSQL"}
 
 func TestTheWritingRoleHasWhatItNeedsAndNoMore(t *testing.T) {
 	t.Parallel()

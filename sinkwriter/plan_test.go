@@ -505,3 +505,32 @@ func TestTimesAreStoredInUTCHoweverTheyAreGiven(t *testing.T) {
 		t.Errorf("row of NULLs: %s", got)
 	}
 }
+
+// As docs/postgres.md has it: what the server never gets to see it cannot refuse.
+func TestAWriteThatIsOverwrittenInItsBatchIsNotChecked(t *testing.T) {
+	t.Parallel()
+	pool := newDatabase(t)
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	offer := func(id string, amount int) sinkwriter.Offer {
+		var fx functions.Effects
+		fx.Upsert("orders", functions.Row{"id": "x", "amount": amount}, functions.Replace())
+		return sinkwriter.Offer{Function: "orders", Version: "1", Event: newEvent(id), Effects: fx}
+	}
+	// In the order of their keys: the digits at the end.
+	for i, o := range w.CommitAll(t.Context(), []sinkwriter.Offer{offer("o-1", -1), offer("o-2", 5)}) {
+		if o.Err != nil || !o.Receipt.Won {
+			t.Errorf("together, event %d: %+v", i, o)
+		}
+	}
+	var refused *sinkwriter.Error
+	if _, err := w.Commit(t.Context(), offer("o-3", -1)); !errors.As(err, &refused) || refused.Fault != sinkwriter.FaultEvent {
+		t.Errorf("alone: %v", err)
+	}
+	outcomes := w.CommitAll(t.Context(), []sinkwriter.Offer{offer("o-4", 6), offer("o-5", -1)})
+	if outcomes[0].Err != nil || !errors.As(outcomes[1].Err, &refused) || refused.Constraint != "orders_amount_check" {
+		t.Errorf("overwritten by one that is refused: %+v", outcomes)
+	}
+	if got := query[int](t, pool, "select amount from orders where id = 'x'"); got != 6 {
+		t.Errorf("amount %d", got)
+	}
+}

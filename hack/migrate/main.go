@@ -23,7 +23,7 @@ import (
 
 const help = `migrate makes and changes the tables of Tandem and of all its functions.
 
-  DATABASE_URL=postgres://MIGRATOR:PASSWORD@HOST:5432/NAME migrate [--grant ROLE]...
+  DATABASE_URL=postgres://MIGRATOR:PASSWORD@HOST:5432/NAME migrate [--grant ROLE]... [--revoke ROLE]...
 
 It may run while the version before is at work, any number of times, and twice at
 once: one waits for the other. Then start the new version.
@@ -55,12 +55,11 @@ another, and a role ends connections of its own only.
                  also without --grant. For tables that no migration here has made,
                  the owner has to grant: select, insert, update, delete.
                  May be given several times.
+  --revoke ROLE  Takes all of that from ROLE again, after the grants.
 
 A source shows how far standby servers are behind if the writing role may see them:
 grant pg_monitor to tandem_writer, as a superuser. Nothing depends on it.
 
-To take it all back: delete from tandem.writing_role where role = 'ROLE', and then,
-as ROLE or a superuser, in this database: drop owned by ROLE.
 `
 
 func main() {
@@ -76,14 +75,18 @@ func main() {
 func run(ctx context.Context, args []string, environment envconfig.Lookuper, out io.Writer) error {
 	flags := flag.NewFlagSet("migrate", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	var roles []string
-	flags.Func("grant", "", func(role string) error {
-		if role == "" {
-			return errors.New("want the name of a role")
+	var grants, revokes []string
+	names := func(list *[]string) func(string) error {
+		return func(role string) error {
+			if role == "" {
+				return errors.New("want the name of a role")
+			}
+			*list = append(*list, role)
+			return nil
 		}
-		roles = append(roles, role)
-		return nil
-	})
+	}
+	flags.Func("grant", "", names(&grants))
+	flags.Func("revoke", "", names(&revokes))
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		_, _ = io.WriteString(out, help)
@@ -91,7 +94,7 @@ func run(ctx context.Context, args []string, environment envconfig.Lookuper, out
 	case err != nil:
 		return fmt.Errorf("%w: migrate --help says how it is used", err)
 	case flags.NArg() > 0:
-		return fmt.Errorf("argument %q: there is none but --grant ROLE: migrate --help says how it is used", flags.Arg(0))
+		return fmt.Errorf("argument %q: there are only --grant ROLE and --revoke ROLE: migrate --help says how it is used", flags.Arg(0))
 	}
 	var env struct {
 		DatabaseURL string `env:"DATABASE_URL"`
@@ -105,12 +108,29 @@ func run(ctx context.Context, args []string, environment envconfig.Lookuper, out
 	if err := schema.Migrate(ctx, env.DatabaseURL); err != nil {
 		return err
 	}
-	for _, role := range roles {
+	for _, role := range grants {
 		if err := grant(ctx, env.DatabaseURL, role, out); err != nil {
 			return err
 		}
 	}
+	for _, role := range revokes {
+		statements, err := sinkwriter.Revoke(ctx, env.DatabaseURL, role)
+		if err != nil {
+			return err
+		}
+		if _, err := io.WriteString(out, script(statements, "-- role "+role+" had nothing")); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// script is what was done, as SQL.
+func script(statements []string, none string) string {
+	if len(statements) == 0 {
+		return none + "\n"
+	}
+	return strings.Join(statements, ";\n") + ";\n"
 }
 
 func grant(ctx context.Context, databaseURL, role string, out io.Writer) error {
@@ -118,16 +138,10 @@ func grant(ctx context.Context, databaseURL, role string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var text strings.Builder
-	for _, sql := range granted.Statements {
-		text.WriteString(sql + ";\n")
-	}
-	if len(granted.Statements) == 0 {
-		text.WriteString("-- role " + role + " has all that it needs\n")
-	}
+	text := script(granted.Statements, "-- role "+role+" has all that it needs")
 	for _, warning := range granted.Warnings {
-		text.WriteString("-- note: " + warning + "\n")
+		text += "-- note: " + warning + "\n"
 	}
-	_, err = io.WriteString(out, text.String())
+	_, err = io.WriteString(out, text)
 	return err
 }

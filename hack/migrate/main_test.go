@@ -58,6 +58,13 @@ func TestFunctionsWriteAsTheRoleThatWasGranted(t *testing.T) {
 	if err := sinkwriter.CheckSchema(t.Context(), pool, schema.Sets()...); err != nil {
 		t.Error(err)
 	}
+	out, err = migrate(t, owner, "--revoke", role)
+	if want := "revoke all on tandem.ledger from " + role + ";\n"; err != nil || !strings.Contains(out, want) {
+		t.Errorf("revoke: %q, %v, want %q in it", out, err, want)
+	}
+	if err := sinkwriter.CheckSchema(t.Context(), pool, schema.Sets()...); !errors.Is(err, sinkwriter.ErrGrants) {
+		t.Errorf("after the revoke: %v", err)
+	}
 }
 
 func TestMigrateSaysHowItIsUsed(t *testing.T) {
