@@ -61,6 +61,7 @@ type request struct {
 	event  event.Event
 	header http.Header
 	body   []byte
+	batch  bool // several events, in the batch content mode
 }
 
 func encode(e event.Event) (*request, error) {

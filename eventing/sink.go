@@ -131,6 +131,48 @@ func (c SinkConfig) transport(sink *url.URL, idle int) (http.RoundTripper, error
 	return &withToken{next: transport, file: c.TokenFile, scheme: sink.Scheme, host: sink.Host}, nil
 }
 
+// client makes the HTTP client to sink. It follows no redirects: these are another
+// address.
+func (c SinkConfig) client(sink *url.URL, idle int) (*http.Client, error) {
+	transport, err := c.transport(sink, idle)
+	if err != nil {
+		return nil, err
+	}
+	return &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, nil
+}
+
+// Client gives an HTTP client for requests to sink, an absolute URL. The error says
+// what is wrong with it or with c.
+func (c SinkConfig) Client(sink string) (*http.Client, error) {
+	if err := c.validate(); err != nil {
+		return nil, fmt.Errorf("set up client: %w", err)
+	}
+	u, _, err := parseSink(sink)
+	if err != nil {
+		return nil, fmt.Errorf("set up client: URL of the sink: %w", err)
+	}
+	client, err := c.client(u, DefaultInFlight)
+	if err != nil {
+		return nil, fmt.Errorf("set up client: %w", err)
+	}
+	return client, nil
+}
+
+// parseSink reads the URL of a sink, and gives it as it may be shown, too.
+func parseSink(address string) (u *url.URL, public string, err error) {
+	u, err = url.Parse(address)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		// Not the parser's error: it repeats the URL, password and all.
+		return nil, "", errors.New("want http://HOST/PATH or https://HOST/PATH")
+	}
+	shown := *u
+	shown.User = nil
+	return u, shown.String(), nil
+}
+
 // withToken adds the token to requests that go to the host it is meant for.
 type withToken struct {
 	next         http.RoundTripper

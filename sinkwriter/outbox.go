@@ -3,6 +3,7 @@ package sinkwriter
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -226,43 +227,94 @@ const relayRows = 64
 
 // Relay takes over rows that are overdue, since whoever won them did not come
 // back, publishes their events outside any transaction, and deletes them. It
-// gives the number of events; zero says that nothing was overdue. If publish
-// fails, the rows are due again after 30 s. Several relays may run at once.
+// gives the number of events that were published; zero without an error says that
+// nothing was overdue. What publish fails for is due again after 30 s, and holds up
+// no other row, as long as ctx lasts. Several relays may run at once.
 func (b *Outbox) Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (int, error) {
+	rows, err := b.takeOver(ctx)
+	if err != nil && len(rows) == 0 {
+		return 0, err
+	}
+	done, failed := publishRows(ctx, rows, publish)
+	if len(done) > 0 {
+		ids, n := []int64{}, 0
+		for _, r := range done {
+			ids = append(ids, r.row)
+			n += len(r.events)
+		}
+		if _, err := b.pool.Exec(ctx, outboxDeleteSQL, ids); err != nil {
+			return 0, fmt.Errorf("delete %d published rows of the outbox: %w", len(ids), err)
+		}
+		return n, errors.Join(err, failed)
+	}
+	return 0, errors.Join(err, failed)
+}
+
+// takeOver gives rows that are overdue and were not before. A row that cannot be
+// read is in the error, beside the others.
+func (b *Outbox) takeOver(ctx context.Context) (taken []committed, err error) {
 	rows, err := b.pool.Query(ctx, takeoverSQL, relayRows)
 	if err != nil {
-		return 0, fmt.Errorf("take over overdue outputs: %w", err)
+		return nil, fmt.Errorf("take over overdue outputs: %w", err)
 	}
-	var ids []int64
-	var events []event.Event
+	var unreadable error
 	var id int64
 	var text []byte
 	if _, err := pgx.ForEachRow(rows, []any{&id, &text}, func() error {
-		batch, err := cloudevent.ReadBatch(text, cloudevent.Rules{})
+		events, err := readRow(text)
 		if err != nil {
-			return fmt.Errorf("outbox row %d: %w", id, err)
+			unreadable = errors.Join(unreadable, fmt.Errorf("take over row %d of the outbox: %w", id, err))
+			return nil
 		}
-		for i, m := range batch {
-			if m.Err != nil {
-				return fmt.Errorf("outbox row %d, event %d: %w", id, i, m.Err)
-			}
-			events = append(events, m.Event)
-		}
-		ids = append(ids, id)
+		taken = append(taken, committed{row: id, events: events})
 		return nil
 	}); err != nil {
-		return 0, fmt.Errorf("take over overdue outputs: %w", err)
+		return nil, fmt.Errorf("take over overdue outputs: %w", err)
 	}
-	if len(ids) == 0 {
-		return 0, nil
+	return taken, unreadable
+}
+
+func readRow(text []byte) ([]event.Event, error) {
+	batch, err := cloudevent.ReadBatch(text, cloudevent.Rules{})
+	if err != nil {
+		return nil, err
 	}
-	if err := publish(ctx, events); err != nil {
-		return 0, fmt.Errorf("publish %d overdue outputs: %w", len(events), err)
+	events := make([]event.Event, len(batch))
+	for i, m := range batch {
+		if m.Err != nil {
+			return nil, fmt.Errorf("event %d: %w", i, m.Err)
+		}
+		events[i] = m.Event
 	}
-	if _, err := b.pool.Exec(ctx, outboxDeleteSQL, ids); err != nil {
-		return 0, fmt.Errorf("delete %d published rows of the outbox: %w", len(ids), err)
+	return events, nil
+}
+
+// publishRows publishes all rows together, and if that fails each alone: one event
+// that nobody ever takes must not hold up the others.
+func publishRows(ctx context.Context, rows []committed, publish func(context.Context, []event.Event) error) (done []committed, err error) {
+	if len(rows) == 0 {
+		return nil, nil
 	}
-	return len(events), nil
+	var all []event.Event
+	for _, r := range rows {
+		all = append(all, r.events...)
+	}
+	err = publish(ctx, all)
+	switch {
+	case err == nil:
+		return rows, nil
+	case len(rows) == 1 || ctx.Err() != nil:
+		return nil, fmt.Errorf("publish %d overdue outputs: %w", len(all), err)
+	}
+	var errs []error
+	for _, r := range rows {
+		if err := publish(ctx, r.events); err != nil {
+			errs = append(errs, fmt.Errorf("publish %d overdue outputs of row %d of the outbox: %w", len(r.events), r.row, err))
+			continue
+		}
+		done = append(done, r)
+	}
+	return done, errors.Join(errs...)
 }
 
 // Bytes gives the size of the outputs in the outbox, as stored: what

@@ -1,0 +1,261 @@
+package eventing
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tandem-fn/tandem/functions/cloudevent"
+)
+
+// batchContentType is that of a batch of CloudEvents in JSON.
+const batchContentType = "application/cloudevents-batch+json; charset=UTF-8"
+
+// SinkPublisherConfig sets up a [SinkPublisher]. A field left at zero takes the
+// default named beside it.
+type SinkPublisherConfig struct {
+	// Sink is what belongs to the address beside the URL.
+	Sink SinkConfig
+
+	// Batch is how many events go into one request, in the batch content mode;
+	// with 1 each goes alone in the binary one. What takes no batches gets its
+	// events one by one. From 1 to 1000. Defaults to 1.
+	Batch int
+
+	// BatchBytes bounds the body of a batch, but for an event that is larger
+	// alone. Defaults to 512 KiB, half of what many servers take.
+	BatchBytes int
+
+	// InFlight is how many requests one call of Publish has under way at once.
+	// Defaults to 64.
+	InFlight int
+
+	// Timeout bounds one request. Defaults to 10 s.
+	Timeout time.Duration
+
+	// BackoffBase is the wait after the first try that was in vain; it doubles
+	// with each, up to BackoffCap. They default to 100 ms and 2 s.
+	BackoffBase, BackoffCap time.Duration
+
+	// Logger is told when a sink does not take events (warn, then error once a
+	// minute). Defaults to discarding everything.
+	Logger *slog.Logger
+
+	// Now is the clock of Retry-After and of the log. Defaults to time.Now.
+	Now func() time.Time
+}
+
+func (c SinkPublisherConfig) withDefaults() SinkPublisherConfig {
+	setDefault(&c.Batch, 1)
+	setDefault(&c.BatchBytes, 512<<10)
+	setDefault(&c.InFlight, 64)
+	setDefault(&c.Timeout, 10*time.Second)
+	setDefault(&c.BackoffBase, 100*time.Millisecond)
+	setDefault(&c.BackoffCap, 2*time.Second)
+	setDefault(&c.Logger, slog.New(slog.DiscardHandler))
+	if c.Now == nil {
+		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
+	}
+	return c
+}
+
+func (c SinkPublisherConfig) validate() error {
+	switch {
+	case c.Batch < 1 || c.Batch > 1000:
+		return fmt.Errorf("batch of %d events: want 1 to 1000", c.Batch)
+	case c.BatchBytes < 1 || c.InFlight < 1:
+		return errors.New("a bound is negative")
+	case c.Timeout < 0 || c.BackoffBase < 0 || c.BackoffCap < c.BackoffBase:
+		return errors.New("want no negative times, and a backoff cap of at least the base")
+	}
+	return c.Sink.validate()
+}
+
+// SinkPublisher publishes events to an address that takes CloudEvents over HTTP,
+// as a broker's, instead of to a stream. It may be used concurrently.
+type SinkPublisher struct {
+	client *http.Client
+	url    *url.URL
+	public string // the URL without a password
+	outage *outage
+	cfg    SinkPublisherConfig
+}
+
+var _ Publisher = (*SinkPublisher)(nil)
+
+// NewSinkPublisher makes a SinkPublisher to the sink, an absolute URL. The error
+// says what is wrong with the arguments.
+func NewSinkPublisher(sink string, cfg SinkPublisherConfig) (*SinkPublisher, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("set up publisher: %w", err)
+	}
+	u, public, err := parseSink(sink)
+	if err != nil {
+		return nil, fmt.Errorf("set up publisher: URL of the sink: %w", err)
+	}
+	client, err := cfg.Sink.client(u, cfg.InFlight)
+	if err != nil {
+		return nil, fmt.Errorf("set up publisher: %w", err)
+	}
+	return &SinkPublisher{
+		client: client, url: u, public: public, cfg: cfg,
+		outage: newOutage(cfg.Logger, cfg.Now, "publishing to a sink", slog.String("url", public)),
+	}, nil
+}
+
+// Publish sends events, and returns nil only when the sink answered 2xx to every
+// one of them. What may pass (no answer, 5xx, 401, 403, 404, 408, 409, 415, 429, a
+// redirect) is tried again until ctx ends; any other answer refuses an event, and
+// the error names it. The sink may get an event several times.
+func (p *SinkPublisher) Publish(ctx context.Context, events []event.Event) error {
+	var group errgroup.Group // an event that is refused holds up no others
+	group.SetLimit(p.cfg.InFlight)
+	for len(events) > 0 {
+		chunk, body, err := p.chunk(events)
+		if err != nil {
+			return errors.Join(fmt.Errorf("publish to %s: %w", p.public, err), group.Wait())
+		}
+		events = events[len(chunk):]
+		group.Go(func() error { return p.send(ctx, chunk, body) })
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("publish to %s: %w", p.public, err)
+	}
+	return nil
+}
+
+// chunk takes as many events as go into one request, and gives the body of more
+// than one.
+func (p *SinkPublisher) chunk(events []event.Event) ([]event.Event, []byte, error) {
+	if p.cfg.Batch == 1 {
+		return events[:1], nil, nil
+	}
+	body := []byte{'['}
+	n := 0
+	for n < min(len(events), p.cfg.Batch) {
+		longer, err := cloudevent.AppendJSON(body, p.cfg.Sink.apply(events[n]))
+		if err != nil {
+			return nil, nil, fmt.Errorf("encode event %s of %s: %w", events[n].ID(), events[n].Source(), err)
+		}
+		if n > 0 && len(longer)+1 > p.cfg.BatchBytes {
+			break
+		}
+		body = append(longer, ',')
+		n++
+	}
+	body[len(body)-1] = ']'
+	return events[:n], body, nil
+}
+
+// send sends a chunk, and its events one by one if the sink does not take them
+// together.
+func (p *SinkPublisher) send(ctx context.Context, chunk []event.Event, body []byte) error {
+	if len(chunk) > 1 {
+		r := &request{header: http.Header{"Content-Type": {batchContentType}, "Idempotency-Key": nil}, body: body, batch: true}
+		if err := p.try(ctx, r); err == nil || !errors.As(err, new(*refusal)) {
+			return err
+		}
+	}
+	var errs []error
+	for _, e := range chunk {
+		r, err := encode(p.cfg.Sink.apply(e))
+		if err == nil {
+			err = p.try(ctx, r)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("event %s of %s: %w", e.ID(), e.Source(), err))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// refusal is an answer that trying again does not change.
+type refusal struct {
+	code   int
+	reason []byte
+}
+
+func (r *refusal) Error() string {
+	return fmt.Sprintf("refused with %d %s: %s", r.code, http.StatusText(r.code), bytes.TrimSpace(r.reason))
+}
+
+// Is makes [ErrTooLarge] of a refusal for the size.
+func (r *refusal) Is(target error) bool {
+	return target == ErrTooLarge && r.code == http.StatusRequestEntityTooLarge
+}
+
+// try sends a request until the answer is a verdict. The error is a refusal, or
+// why it was tried until ctx ended.
+func (p *SinkPublisher) try(ctx context.Context, r *request) error {
+	wait := patience{base: p.cfg.BackoffBase, limit: p.cfg.BackoffCap}
+	for {
+		err := p.once(ctx, r, &wait)
+		switch {
+		case err == nil:
+			p.outage.succeeded(ctx)
+			return nil
+		case errors.As(err, new(*refusal)):
+			p.outage.succeeded(ctx)
+			return err
+		}
+		if ctx.Err() == nil {
+			p.outage.failed(ctx, err)
+		}
+		if !sleep(ctx, &wait) {
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+	}
+}
+
+func (p *SinkPublisher) once(ctx context.Context, r *request, wait *patience) error {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout)
+	defer cancel()
+	res, err := p.client.Do(r.to(p.url).WithContext(ctx))
+	if err != nil {
+		return reason(err)
+	}
+	defer func() { _ = res.Body.Close() }() // nothing is lost with it
+	said, err := readReason(res)
+	switch code := res.StatusCode; {
+	case code >= 200 && code < 300:
+		return nil
+	case code >= 400 && code < 500 && !mayPass(code), code == http.StatusUnsupportedMediaType && r.batch:
+		return &refusal{code: code, reason: said}
+	}
+	wait.atLeast = 0
+	if err == nil {
+		wait.atLeast = retryAfter(res.Header.Get("Retry-After"), p.cfg.Now(), p.cfg.Timeout)
+	}
+	return &StatusError{Code: res.StatusCode}
+}
+
+// mayPass says whether a status in the 400s is not the event's fault, or not for
+// ever: a wrong address, a missing permission, a sink of something else.
+func mayPass(code int) bool {
+	switch code {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestTimeout,
+		http.StatusConflict, http.StatusUnsupportedMediaType, http.StatusTooManyRequests:
+		return true
+	}
+	return false
+}
+
+// Ready reports what keeps events from being published, as far as is known.
+func (p *SinkPublisher) Ready() error {
+	if err := p.outage.current(); err != nil {
+		return fmt.Errorf("publish to %s: %w", p.public, err)
+	}
+	return nil
+}
