@@ -58,6 +58,20 @@ func ParseOverrides(text string) (map[string]string, error) {
 	return overrides.Extensions, nil
 }
 
+// TokenFile is where Knative puts the token for a sink that wants one.
+const TokenFile = "/oidc/token"
+
+// OutputSink is the address that outputs go to over HTTP, if any, with what belongs
+// to it: the one that was named for them; or else the one that Knative has bound a
+// program to that sends nothing else. Empty if there is neither.
+func OutputSink(named, bound string, belonging SinkConfig) (sink string, cfg SinkConfig) {
+	if named == "" {
+		return bound, belonging
+	}
+	// The token and the overrides are for where the program is bound to.
+	return named, SinkConfig{CACerts: belonging.CACerts}
+}
+
 func (c SinkConfig) validate() error {
 	names := make([]string, 0, len(c.Overrides))
 	for name := range c.Overrides {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sethvargo/go-envconfig"
 
+	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/serve"
 )
@@ -24,6 +25,11 @@ type config struct {
 	DatabaseURL   string   `env:"DATABASE_URL, required"`
 	NATSURL       string   `env:"NATS_URL"`
 	OutputStream  string   `env:"TANDEM_OUTPUT_STREAM, default=OUTPUTS"`
+	OutputSink    string   `env:"TANDEM_OUTPUT_SINK"`
+	OutputBatch   string   `env:"TANDEM_OUTPUT_BATCH, default=1"`
+	Sink          string   `env:"K_SINK"`
+	CACerts       string   `env:"K_CA_CERTS"`
+	Overrides     string   `env:"K_CE_OVERRIDES"`
 	Replicas      string   `env:"TANDEM_STREAM_REPLICAS, default=1"`
 	Functions     []string `env:"TANDEM_FUNCTIONS"`
 	MaxEventBytes string   `env:"TANDEM_MAX_EVENT_BYTES, default=1048576"`
@@ -44,6 +50,7 @@ type config struct {
 
 	picked   []functions.Function
 	replicas int
+	outputs  *eventing.SinkPublisher // nil if outputs go to a stream, or nowhere
 	maxBytes int64
 	migrate  bool
 	level    slog.Level
@@ -85,6 +92,9 @@ func readConfig(ctx context.Context, env map[string]string, all []functions.Func
 	}
 	if err := c.level.UnmarshalText([]byte(c.LogLevel)); err != nil {
 		errs = append(errs, fmt.Errorf("LOG_LEVEL %q: want debug, info, warn or error", c.LogLevel))
+	}
+	if c.outputs, err = newSinkPublisher(c); err != nil {
+		errs = append(errs, err)
 	}
 	if c.gate, err = newGate(c); err != nil {
 		errs = append(errs, err)

@@ -3,13 +3,39 @@ package instance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
+
+// newSinkPublisher gives what publishes outputs over HTTP, nil if they do not go
+// there. The error names the variable that is wrong.
+func newSinkPublisher(c config) (*eventing.SinkPublisher, error) {
+	batch, err := number("TANDEM_OUTPUT_BATCH", c.OutputBatch, 1, 1000)
+	if err != nil {
+		return nil, err
+	}
+	overrides, err := eventing.ParseOverrides(c.Overrides)
+	if err != nil {
+		return nil, fmt.Errorf("K_CE_OVERRIDES: %w", err)
+	}
+	sink, cfg := eventing.OutputSink(c.OutputSink, c.Sink, eventing.SinkConfig{
+		CACerts: c.CACerts, TokenFile: eventing.TokenFile, Overrides: overrides,
+	})
+	if sink == "" {
+		return nil, nil //nolint:nilnil // that there is none is an answer
+	}
+	publisher, err := eventing.NewSinkPublisher(sink, eventing.SinkPublisherConfig{Sink: cfg, Batch: int(batch), Logger: c.logger()})
+	if err != nil {
+		return nil, fmt.Errorf("TANDEM_OUTPUT_SINK or K_SINK, K_CA_CERTS, K_CE_OVERRIDES: %w", err)
+	}
+	return publisher, nil
+}
 
 // outputs publishes to a stream as soon as there is a connection. Until then the
 // outbox keeps what there is to publish.

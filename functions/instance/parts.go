@@ -40,7 +40,7 @@ type parts struct {
 	pool    *pgxpool.Pool
 	writer  *sinkwriter.Writer
 	handler *serve.Handler
-	outputs *outputs // nil without NATS_URL
+	outputs *outputs // nil without NATS_URL, or if a sink takes the outputs
 	ops     *ops.Server
 	metrics *metrics
 
@@ -63,7 +63,7 @@ func start(ctx context.Context, c config) (*parts, error) {
 	// Start's context is its caller's; what goes on afterwards has its own end.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	p.stop = stop
-	if c.NATSURL != "" {
+	if c.NATSURL != "" && c.outputs == nil {
 		p.outputs = &outputs{log: p.log}
 	}
 	err = p.join(c)
@@ -83,7 +83,7 @@ func start(ctx context.Context, c config) (*parts, error) {
 	for i, f := range c.picked {
 		names[i] = f.Name
 	}
-	p.log.LogAttrs(ctx, slog.LevelInfo, "functions started", slog.Any("functions", names), slog.Bool("publishing", p.outputs != nil))
+	p.log.LogAttrs(ctx, slog.LevelInfo, "functions started", slog.Any("functions", names), slog.Bool("publishing", p.outputs != nil || c.outputs != nil))
 	c.saySenders(ctx, p.log)
 	return p, nil
 }
@@ -93,6 +93,9 @@ func (p *parts) join(c config) error {
 	config := sinkwriter.Config{Cluster: c.Cluster, Logger: p.log}
 	if p.outputs != nil {
 		config.Publisher = p.outputs
+	}
+	if c.outputs != nil {
+		config.Publisher = c.outputs
 	}
 	var err error
 	if p.writer, err = sinkwriter.New(p.pool, config); err != nil {

@@ -36,9 +36,6 @@ type config struct {
 	SinkConfig eventing.SinkConfig // made of what the above say about K_SINK
 }
 
-// tokenFile is where Knative puts a token for the sink if that wants one.
-const tokenFile = "/oidc/token"
-
 // readConfig reads the environment through lookup. The error names every
 // variable that is missing or wrong.
 func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) {
@@ -61,7 +58,7 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	if err != nil {
 		err = fmt.Errorf("K_CE_OVERRIDES: %w", err)
 	}
-	c.SinkConfig = eventing.SinkConfig{CACerts: c.SinkCACerts, TokenFile: tokenFile, Overrides: overrides}
+	c.SinkConfig = eventing.SinkConfig{CACerts: c.SinkCACerts, TokenFile: eventing.TokenFile, Overrides: overrides}
 	errs := []error{err, ops.CheckName("TANDEM_CLUSTER", c.Cluster), ops.CheckName("TANDEM_FUNCTION", c.Function)}
 	if c.DatabaseURL == "" {
 		errs = append(errs, errors.New("DATABASE_URL: is empty"))
