@@ -1,0 +1,142 @@
+package jetstream
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+)
+
+// historyStall is how long a read waits for the next message that must be there
+// before it gives up.
+const historyStall = 30 * time.Second
+
+// Past is a message of a stream as somebody sees it who looks back.
+type Past struct {
+	// Sequence is its place in the stream, Arrived when the stream stored it.
+	Sequence uint64
+	Arrived  time.Time
+
+	// Event is what sources deliver: for a message that is no CloudEvent, one
+	// with the identity that it has in every cluster.
+	Event event.Event
+}
+
+// Extent says what a stream holds.
+type Extent struct {
+	// Origin is the name that progress is saved under, Epoch the making of it,
+	// as those of [eventing.Reader].
+	Origin, Epoch string
+
+	// First and Last are the sequences of the oldest and the newest message;
+	// Last is First-1 if there is none.
+	First, Last uint64
+}
+
+// Extent asks what a stream holds now.
+func (c *Conn) Extent(ctx context.Context, cfg StreamConfig) (Extent, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return Extent{}, fmt.Errorf("look into stream: %w", err)
+	}
+	stream, err := c.findStream(ctx, cfg)
+	if err != nil {
+		return Extent{}, err
+	}
+	origin, err := (&Stream{conn: c, cfg: cfg}).findOrigin(ctx, stream)
+	if err != nil {
+		return Extent{}, err
+	}
+	state := stream.CachedInfo().State
+	return Extent{Origin: origin.name, Epoch: origin.epoch, First: state.FirstSeq, Last: state.LastSeq}, nil
+}
+
+// History hands the messages from sequence from to sequence until, both included,
+// to receive, in their order. It has no place in the stream and leaves nothing
+// there. It ends with receive's error, or when a message that must be there does
+// not come for 30 s.
+func (c *Conn) History(ctx context.Context, cfg StreamConfig, from, until uint64, receive func(Past) error) error {
+	extent, err := c.Extent(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	from, until = max(from, extent.First), min(until, extent.Last)
+	if from > until {
+		return nil
+	}
+	consumer, err := c.in(cfg.Domain).OrderedConsumer(ctx, cfg.Name, natsjs.OrderedConsumerConfig{
+		DeliverPolicy: natsjs.DeliverByStartSequencePolicy, OptStartSeq: from,
+	})
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", cfg, err)
+	}
+	// The newest messages may have been deleted: then nothing would come.
+	if info, err := consumer.Info(ctx); err == nil && info.NumPending == 0 {
+		return nil
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", cfg, err)
+	}
+	defer messages.Stop()
+	for {
+		past, pending, err := next(ctx, messages, extent.Origin)
+		if err != nil {
+			return fmt.Errorf("read stream %s: %w", cfg, err)
+		}
+		if past.Sequence > until {
+			return nil
+		}
+		if err := receive(past); err != nil {
+			return err
+		}
+		if past.Sequence == until || pending == 0 {
+			return nil
+		}
+	}
+}
+
+func next(ctx context.Context, messages natsjs.MessagesContext, origin string) (past Past, pending uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, historyStall)
+	defer cancel()
+	m, err := messages.Next(natsjs.NextContext(ctx))
+	if err != nil {
+		return Past{}, 0, because(ctx, err)
+	}
+	meta, err := m.Metadata()
+	if err != nil {
+		return Past{}, 0, fmt.Errorf("read metadata of message on %s: %w", m.Subject(), err)
+	}
+	e := (&message{msg: m, meta: meta, origin: origin}).Event()
+	return Past{Sequence: meta.Sequence.Stream, Arrived: meta.Timestamp, Event: e}, meta.NumPending, nil
+}
+
+// SequenceAt gives the sequence of the first message that the stream stored at a
+// time or later, by its clock; the one after the last if there is none.
+func (c *Conn) SequenceAt(ctx context.Context, cfg StreamConfig, at time.Time) (uint64, error) {
+	extent, err := c.Extent(ctx, cfg)
+	if err != nil {
+		return 0, err
+	}
+	consumer, err := c.in(cfg.Domain).OrderedConsumer(ctx, cfg.Name, natsjs.OrderedConsumerConfig{
+		DeliverPolicy: natsjs.DeliverByStartTimePolicy, OptStartTime: &at,
+	})
+	if err != nil {
+		return 0, fmt.Errorf("look for %s in stream %s: %w", at.Format(time.RFC3339), cfg, err)
+	}
+	if info, err := consumer.Info(ctx); err == nil && info.NumPending == 0 {
+		return extent.Last + 1, nil
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return 0, fmt.Errorf("look for %s in stream %s: %w", at.Format(time.RFC3339), cfg, err)
+	}
+	defer messages.Stop()
+	past, _, err := next(ctx, messages, extent.Origin)
+	if err != nil {
+		return 0, fmt.Errorf("look for %s in stream %s: %w", at.Format(time.RFC3339), cfg, err)
+	}
+	return past.Sequence, nil
+}

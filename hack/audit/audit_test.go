@@ -1,0 +1,388 @@
+package audit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/flights"
+	"github.com/tandem-fn/tandem/hack/audit"
+	"github.com/tandem-fn/tandem/hack/feed"
+	"github.com/tandem-fn/tandem/hack/schema"
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/test/natstest"
+	"github.com/tandem-fn/tandem/test/pgtest"
+)
+
+// world is a database and the streams, with events in them that were handled.
+type world struct {
+	url       string
+	pool      *pgxpool.Pool
+	conn      *jetstream.Conn
+	js        natsjs.JetStream
+	functions []functions.Function
+	events    []event.Event
+	writer    *sinkwriter.Writer
+}
+
+func newWorld(t *testing.T, events []event.Event, fs ...functions.Function) *world {
+	t.Helper()
+
+	w := &world{url: pgtest.URL(t), functions: fs, events: events}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(schema.Migrate(t.Context(), w.url))
+	var err error
+	w.pool, err = pgxpool.New(t.Context(), w.url)
+	must(err)
+	t.Cleanup(w.pool.Close)
+	server := natstest.Start(t)
+	w.conn, err = jetstream.Connect(t.Context(), server.URL(), jetstream.Config{})
+	must(err)
+	t.Cleanup(func() { _ = w.conn.Close(context.Background()) })
+	nc, err := nats.Connect(server.URL())
+	must(err)
+	t.Cleanup(nc.Close)
+	w.js, err = natsjs.New(nc)
+	must(err)
+
+	inputs, err := jetstream.NewPublisher(w.conn, jetstream.StreamConfig{Name: "EVENTS"})
+	must(err)
+	must(inputs.Publish(t.Context(), events))
+	outputs, err := jetstream.NewPublisher(w.conn, jetstream.StreamConfig{Name: "OUTPUTS"})
+	must(err)
+	must(w.conn.EnsureStream(t.Context(), jetstream.StreamConfig{Name: "OUTPUTS"}))
+	w.writer, err = sinkwriter.New(w.pool, sinkwriter.Config{Cluster: "east", Publisher: outputs})
+	must(err)
+	return w
+}
+
+// handle commits events as sources and functions would, and publishes.
+func (w *world) handle(t *testing.T, events []event.Event) {
+	t.Helper()
+
+	letters := sinkwriter.NewDeadLetters(w.pool, "east")
+	var offers []sinkwriter.Offer
+	for _, e := range events {
+		for _, f := range w.functions {
+			if !slices.Contains(f.Types, e.Type()) {
+				continue
+			}
+			fx, err := f.Handle(t.Context(), e)
+			var reject *functions.RejectError
+			if errors.As(err, &reject) {
+				err = letters.Save(t.Context(), sinkwriter.DeadLetter{Function: f.Name, Event: e, Code: 422, Reason: reject.Error()})
+			} else {
+				offers = append(offers, sinkwriter.Offer{Function: f.Name, Version: f.Version, Event: e, Effects: fx})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, outcome := range w.writer.CommitAll(t.Context(), offers) {
+		if outcome.Err != nil {
+			t.Fatal(outcome.Err)
+		}
+	}
+	if err := w.writer.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// acknowledge notes that a source has come to its end.
+func (w *world) acknowledge(t *testing.T) {
+	t.Helper()
+
+	extent, err := w.conn.Extent(t.Context(), jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := sinkwriter.NewProgressRow{Epoch: extent.Epoch, Floor: extent.Last + 1, Head: extent.Last + 1, Hedge: "0"}
+	if _, ok, err := sinkwriter.NewProgress(w.pool, "east").Save(t.Context(), w.functions[0].Name, extent.Origin, row, sinkwriter.SavedProgress{}); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+}
+
+func (w *world) audit(t *testing.T, change ...func(*audit.Config)) audit.Report {
+	t.Helper()
+
+	config := audit.Config{Functions: w.functions, Pool: w.pool, Conn: w.conn}
+	for _, c := range change {
+		c(&config)
+	}
+	report, err := audit.Run(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return report
+}
+
+func (w *world) exec(t *testing.T, sql string, args ...any) {
+	t.Helper()
+
+	if tag, err := w.pool.Exec(t.Context(), sql, args...); err != nil || tag.RowsAffected() == 0 {
+		t.Fatalf("%s: %v, %d rows", sql, err, tag.RowsAffected())
+	}
+}
+
+func someFlights(t *testing.T, n int) []event.Event {
+	t.Helper()
+
+	var events []event.Event
+	for e, err := range feed.FlightEvents(0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if events = append(events, e); len(events) == n {
+			break
+		}
+	}
+	return events
+}
+
+func poison() event.Event {
+	e := event.New()
+	e.SetID("poison-1")
+	e.SetSource("/test")
+	e.SetType(flights.Departed)
+	return e
+}
+
+func TestNothingIsWrongAfterEverythingWasHandled(t *testing.T) {
+	t.Parallel()
+
+	const n = 3000 // more than a portion
+	w := newWorld(t, append(someFlights(t, n), poison()), flights.Function())
+	w.handle(t, w.events)
+	w.acknowledge(t)
+	report := w.audit(t)
+	for _, f := range report.Findings {
+		t.Error(f)
+	}
+	if report.Events != n+1 || report.Handled != n || report.Dead != 1 || report.Pending != 0 || report.Rows <= n || report.Outputs < 100 || !report.Complete || len(report.Unchecked) != 0 {
+		t.Errorf("report %+v", report)
+	}
+}
+
+func TestWhatIsMissingExtraOrDifferentIsFound(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, someFlights(t, 1000), flights.Function())
+	w.handle(t, w.events)
+	w.acknowledge(t)
+	var late event.Event
+	for _, e := range w.events[100:] {
+		if fx, _ := w.functions[0].Handle(t.Context(), e); len(fx.Outputs) == 1 {
+			late = e
+		}
+	}
+	outSource, outID := functions.OutputIdentity("flights", late.Source(), late.ID(), 0)
+
+	// A lost event: neither ledger nor rows know it.
+	w.exec(t, `delete from tandem.ledger where key = tandem.key('flights', $1, 'flight-2001-000011')`, feed.FlightSource)
+	w.exec(t, `delete from flights where flight_id = 'flight-2001-000011'`)
+	// Rows that somebody has touched.
+	w.exec(t, `delete from flights where flight_id = 'flight-2001-000012'`)
+	w.exec(t, `update flights set delay = 9999 where flight_id = 'flight-2001-000013'`)
+	w.exec(t, `insert into flights select source, 'by-hand', departed_at, origin, destination, distance, delay from flights limit 1`)
+	// Effects that were others when they were committed.
+	w.exec(t, `update tandem.ledger set digest = sha256('x') where key = tandem.key('flights', $1, 'flight-2001-000014')`, feed.FlightSource)
+	// A dead letter of an event that never was, and one that says nothing.
+	w.exec(t, `insert into tandem.dead_letter (function, source, id, cluster, type, code, reason, event) values
+		('flights', '/nowhere', '1', 'east', 'x', 422, 'no reason', '{}'), ('flights', $1, 'flight-2001-000011', 'west', 'x', 422, '', '{}')`, feed.FlightSource)
+	// Messages that are gone from the streams, and one that nobody should have sent.
+	inputs, err := w.js.Stream(t.Context(), "EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := inputs.DeleteMsg(t.Context(), 20); err != nil {
+		t.Fatal(err)
+	}
+	outputs, err := w.js.Stream(t.Context(), "OUTPUTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lost uint64
+	if err := w.conn.History(t.Context(), jetstream.StreamConfig{Name: "OUTPUTS"}, 1, 1<<60, func(p jetstream.Past) error {
+		if p.Event.ID() == outID && p.Event.Source() == outSource {
+			lost = p.Sequence
+		}
+		return nil
+	}); err != nil || lost == 0 || lost == 1 {
+		t.Fatal(lost, err)
+	}
+	if err := outputs.DeleteMsg(t.Context(), lost); err != nil {
+		t.Fatal(err)
+	}
+	random := event.New()
+	random.SetID("random")
+	random.SetSource(outSource)
+	random.SetType(flights.Delayed)
+	publisher, err := jetstream.NewPublisher(w.conn, jetstream.StreamConfig{Name: "OUTPUTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := publisher.Publish(t.Context(), []event.Event{random}); err != nil {
+		t.Fatal(err)
+	}
+
+	report := w.audit(t)
+	// Event 11 has a dead letter, so it is dead, and its airport has too much. The
+	// sums of event 20's airport and of the deleted message are too high too.
+	want := map[string]int64{
+		"missing row": 1, "different row": 3, "extra row": 2,
+		"different event": 1, "extra event": 1,
+		"missing output": 1, "extra output": 1,
+		"extra dead letter": 1, "different dead letter": 1,
+	}
+	if diff := cmp.Diff(want, report.Counts); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+	text := fmt.Sprint(report.Findings)
+	for _, part := range []string{
+		`missing row of flights ["/tandem/flights-2001", "flight-2001-000012"]`,
+		`different row of flights ["/tandem/flights-2001", "flight-2001-000013"]: delay: is {`,
+		`extra row of flights ["/tandem/flights-2001", "by-hand"]`, `extra row of flights ["/tandem/flights-2001", "flight-2001-000020"]`,
+		"different event flight-2001-000014", "missing output " + outID, "extra output random",
+		"different dead letter flight-2001-000011 of /tandem/flights-2001, function flights: it has no reason",
+	} {
+		if !strings.Contains(text, part) {
+			t.Errorf("no finding %s", part)
+		}
+	}
+	for _, f := range report.Findings {
+		t.Log(f)
+	}
+}
+
+func TestALostEventIsHandedOut(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, someFlights(t, 100), flights.Function())
+	w.handle(t, w.events[1:])
+	w.acknowledge(t)
+	var lost []string
+	report := w.audit(t, func(c *audit.Config) {
+		c.Lost = func(_ context.Context, function string, e event.Event) error {
+			lost = append(lost, function+" "+e.ID())
+			return nil
+		}
+	})
+	if diff := cmp.Diff([]string{"flights flight-2001-000001"}, lost); diff != "" {
+		t.Errorf("lost (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[string]int64{"missing event": 1}, report.Counts); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+}
+
+func TestWhatIsUnderWayIsNotMissing(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, someFlights(t, 100), flights.Function())
+	w.handle(t, w.events[:60])
+	report := w.audit(t)
+	if report.Pending != 40 || report.Handled != 60 || !report.OK() {
+		t.Errorf("report %+v", report)
+	}
+}
+
+func TestAPartOfTheStreamIsComparedAsFarAsItGoes(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, someFlights(t, 100), flights.Function())
+	w.handle(t, w.events)
+	w.acknowledge(t)
+	w.exec(t, `delete from flights where flight_id in ('flight-2001-000010', 'flight-2001-000090')`)
+	w.exec(t, `update airports set delay_minutes = 0`) // which the part says nothing about
+	report := w.audit(t, func(c *audit.Config) { c.From = 51 })
+	if diff := cmp.Diff(map[string]int64{"missing row": 1}, report.Counts); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+	if report.Complete || report.Messages != 50 || len(report.Unchecked) == 0 {
+		t.Errorf("report %+v", report)
+	}
+}
+
+// everything writes in every way that there is.
+func everything() functions.Function {
+	at := func(i int) time.Time { return time.Date(2026, 1, 1, 0, 0, i, 0, time.UTC) }
+	return functions.Function{
+		Name: "everything", Version: "v1", Types: []string{"com.example.everything"},
+		Handle: func(_ context.Context, e event.Event) (functions.Effects, error) {
+			i := int(functions.Int64(e, "n") % 7)
+			if i < 0 {
+				i += 7
+			}
+			var fx functions.Effects
+			fx.Upsert("newest", functions.Row{"k": fmt.Sprint(i % 3), "at": at(i), "note": fmt.Sprint(i), "tags": []string{"a", fmt.Sprint(i)}, "doc": map[string]any{"i": i}}, functions.NewestWins("at"))
+			fx.Upsert("replaced", functions.Row{"k": e.ID(), "n": "1.50", "raw": []byte{0, byte(i)}}, functions.Replace())
+			fx.Upsert("replaced", functions.Row{"k": "same", "n": i}, functions.Replace())
+			fx.Insert("gone", functions.Row{"k": e.ID()})
+			if i == 0 {
+				fx.Delete("never", functions.Row{"k": e.ID()})
+				fx.Delete("newest", functions.Row{"k": "x"}, functions.Version{Column: "at", Value: at(3)})
+			}
+			return fx, nil
+		},
+	}
+}
+
+func TestEveryOperationIsExpectedAsItIsApplied(t *testing.T) {
+	t.Parallel()
+
+	events := make([]event.Event, 200)
+	for i := range events {
+		events[i] = event.New()
+		events[i].SetID(fmt.Sprintf("e-%04d", i))
+		events[i].SetSource("/test")
+		events[i].SetType("com.example.everything")
+	}
+	w := newWorld(t, events, everything())
+	for _, sql := range []string{
+		`create table newest (k text primary key, at timestamptz, note text, tags text[], doc jsonb, deleted boolean not null default false)`,
+		`create table replaced (k text primary key, n numeric, raw bytea)`,
+		`create table gone (k char(8) primary key)`,
+		`create table never (k text primary key)`,
+	} {
+		if _, err := w.pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.handle(t, events)
+	w.acknowledge(t)
+	report := w.audit(t)
+	for _, f := range report.Findings {
+		t.Error(f)
+	}
+	if report.Rows < 400 {
+		t.Errorf("report %+v", report)
+	}
+	w.exec(t, `update newest set tags = '{b}' where k = '1'`)
+	w.exec(t, `update newest set deleted = false where k = 'x'`)
+	w.exec(t, `update replaced set n = 1.51 where k = 'e-0003'`)
+	w.exec(t, `update replaced set raw = '\x07' where k = 'e-0004'`)
+	w.exec(t, `insert into never values ('1')`)
+	w.exec(t, `delete from gone where k = 'e-0005'`)
+	report = w.audit(t)
+	if diff := cmp.Diff(map[string]int64{"different row": 4, "extra row": 1, "missing row": 1}, report.Counts); diff != "" {
+		t.Errorf("counts (-want +got):\n%s\n%v", diff, report.Findings)
+	}
+}

@@ -1,0 +1,226 @@
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"reflect"
+	"time"
+
+	"github.com/tandem-fn/tandem/functions"
+)
+
+// expected is what the tables must hold.
+type expected struct {
+	tables map[string]*table
+
+	// holes says that there were effects which are not known.
+	holes      bool
+	statements int64
+}
+
+// row is one that events have written to.
+type row struct {
+	key   functions.Row
+	cells map[string]*cell
+
+	written bool // by anything but a delete
+	deleted bool // by a delete without a version
+	version any  // the newest so far
+}
+
+// cell is the value that a column must have.
+type cell struct {
+	value  any
+	set    bool
+	sum    *big.Int // of what was added, nil if nothing was
+	late   bool     // another event than those read may have changed it
+	unsure bool
+}
+
+// write folds one write into what is expected.
+func (a *audit) write(ctx context.Context, w *functions.Write) error {
+	if w.Op == functions.OpExec {
+		a.expected.statements++
+		a.expected.holes = true
+		return nil
+	}
+	t := a.expected.tables[w.Table]
+	if t == nil {
+		var err error
+		if t, err = describe(ctx, a.tx, w.Table); err != nil {
+			return fmt.Errorf("look at table %s: %w", w.Table, err)
+		}
+		a.expected.tables[w.Table] = t
+	}
+	key := functions.Row{}
+	for _, name := range t.key {
+		value, ok := w.Row[name]
+		if w.Key != nil {
+			value, ok = w.Key[name]
+		}
+		if !ok {
+			return fmt.Errorf("a write to table %s does not have column %s of its key", w.Table, name)
+		}
+		key[name] = value
+	}
+	text, err := t.encode(key)
+	if err != nil {
+		return fmt.Errorf("key of table %s: %w", w.Table, err)
+	}
+	r := t.rows[string(text)]
+	if r == nil {
+		r = &row{key: key, cells: map[string]*cell{}}
+		t.rows[string(text)] = r
+	}
+	r.apply(t, w)
+	return nil
+}
+
+// apply does what a write does, as far as it is certain in whatever order the
+// events were committed.
+func (r *row) apply(t *table, w *functions.Write) {
+	if w.Op == functions.OpDelete {
+		r.deleted = true
+		return
+	}
+	r.written = true
+	newer := 1
+	if w.Op == functions.OpNewest || w.Op == functions.OpDeleteNewest {
+		newer = r.compare(w.Row[w.Version])
+	}
+	for name, value := range w.Row {
+		if _, isKey := r.key[name]; isKey {
+			continue
+		}
+		c := r.cell(name)
+		switch w.Op {
+		case functions.OpAdd:
+			c.late = true
+			c.add(value)
+		case functions.OpNewest, functions.OpDeleteNewest:
+			c.late = true
+			c.newest(value, newer)
+		case functions.OpReplace:
+			c.late = true
+			c.assign(value)
+		default:
+			c.assign(value)
+		}
+	}
+	if w.Op != functions.OpNewest && w.Op != functions.OpDeleteNewest {
+		return
+	}
+	if _, named := w.Row["deleted"]; !named && t.types["deleted"] == "boolean" {
+		c := r.cell("deleted")
+		c.late = true
+		c.newest(w.Op == functions.OpDeleteNewest, newer)
+	}
+	// What only one of two versions has written is there or not, depending on
+	// which came first.
+	for name, c := range r.cells {
+		if _, named := w.Row[name]; !named && name != "deleted" {
+			c.unsure = true
+		}
+	}
+	if newer > 0 {
+		r.version = w.Row[w.Version]
+	}
+}
+
+func (r *row) cell(name string) *cell {
+	c := r.cells[name]
+	if c == nil {
+		c = &cell{unsure: r.version != nil}
+		r.cells[name] = c
+	}
+	return c
+}
+
+// assign is for writes of which the first or the last stays: with two different
+// ones nobody knows.
+func (c *cell) assign(value any) {
+	if c.set && !same(c.value, value) {
+		c.unsure = true
+	}
+	c.value, c.set = value, true
+}
+
+func (c *cell) newest(value any, newer int) {
+	switch {
+	case !c.set || newer > 0:
+		c.value, c.set = value, true
+	case newer == 0 && !same(c.value, value):
+		c.unsure = true
+	}
+}
+
+func (c *cell) add(amount any) {
+	v := reflect.ValueOf(amount)
+	if c.sum == nil {
+		c.sum = new(big.Int)
+	}
+	switch {
+	case v.CanInt():
+		c.sum.Add(c.sum, big.NewInt(v.Int()))
+	case v.CanUint():
+		c.sum.Add(c.sum, new(big.Int).SetUint64(v.Uint()))
+	default: // the sum of floats depends on their order
+		c.unsure = true
+	}
+}
+
+// compare says whether a version is newer than the newest so far (1), as new (0),
+// or older (-1). What cannot be compared here makes everything unsure.
+func (r *row) compare(version any) int {
+	if r.version == nil {
+		return 1
+	}
+	if same(r.version, version) {
+		return 0
+	}
+	a, aIsTime := r.version.(time.Time)
+	b, bIsTime := version.(time.Time)
+	if aIsTime && bIsTime {
+		return b.Compare(a)
+	}
+	x, y := reflect.ValueOf(r.version), reflect.ValueOf(version)
+	if x.CanInt() && y.CanInt() {
+		if y.Int() > x.Int() {
+			return 1
+		}
+		return -1
+	}
+	for _, c := range r.cells {
+		c.unsure = true
+	}
+	return 0
+}
+
+// value gives what the column must hold, if that is certain.
+func (c *cell) certain(complete bool) (any, bool) {
+	switch {
+	case c.unsure, c.late && !complete:
+		return nil, false
+	case c.sum == nil:
+		return c.value, true
+	case c.set: // whether it was there before the first addition is not known
+		v := reflect.ValueOf(c.value)
+		return json.Number(c.sum.String()), v.CanInt() && v.Int() == 0
+	}
+	return json.Number(c.sum.String()), true
+}
+
+func same(a, b any) bool {
+	at, ok := a.(time.Time)
+	bt, okB := b.(time.Time)
+	if ok && okB {
+		return at.Equal(bt)
+	}
+	x, y := reflect.ValueOf(a), reflect.ValueOf(b)
+	if x.IsValid() && y.IsValid() && x.CanInt() && y.CanInt() {
+		return x.Int() == y.Int()
+	}
+	return reflect.DeepEqual(a, b)
+}

@@ -1,0 +1,273 @@
+package audit
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+const (
+	progressSQL = `select function, stream, epoch, max(floor)::text from tandem.progress group by 1, 2, 3`
+	horizonSQL  = `select function, stream, epoch, floor::text from tandem.horizon`
+	lettersSQL  = `select function, source, id, bool_or(reason = '') from tandem.dead_letter group by 1, 2, 3`
+	ledgerSQL   = `select l.key, l.digest, coalesce(w.version, '') from tandem.ledger l
+left join tandem.writer w using (writer) where l.key = any($1::uuid[])`
+	extraSQL = `select l.key, w.function, l.committed_at::text from tandem.ledger l join tandem.writer w using (writer)
+where w.function = any($1::text[])`
+)
+
+// place is a function's in a stream.
+type place struct{ function, stream, epoch string }
+
+// letter is a dead letter, of whichever clusters.
+type letter struct{ function, source, id string }
+
+// memory is what the database says about events besides the ledger.
+type memory struct {
+	floors   map[place]uint64
+	horizons map[place]uint64
+	letters  map[letter]bool // whether one of them lacks a reason
+	met      map[letter]bool
+}
+
+func (m *memory) load(ctx context.Context, tx pgx.Tx) error {
+	var err error
+	if m.floors, err = readPlaces(ctx, tx, progressSQL); err != nil {
+		return err
+	}
+	if m.horizons, err = readPlaces(ctx, tx, horizonSQL); err != nil {
+		return err
+	}
+	m.letters, m.met = map[letter]bool{}, map[letter]bool{}
+	rows, err := tx.Query(ctx, lettersSQL)
+	if err != nil {
+		return err
+	}
+	var l letter
+	var silent bool
+	_, err = pgx.ForEachRow(rows, []any{&l.function, &l.source, &l.id, &silent}, func() error {
+		m.letters[l] = silent
+		return nil
+	})
+	return err
+}
+
+func readPlaces(ctx context.Context, tx pgx.Tx, sql string) (map[place]uint64, error) {
+	rows, err := tx.Query(ctx, sql)
+	if err != nil {
+		return nil, err
+	}
+	places := map[place]uint64{}
+	var p place
+	var text string
+	_, err = pgx.ForEachRow(rows, []any{&p.function, &p.stream, &p.epoch, &text}, func() error {
+		n, err := strconv.ParseUint(text, 10, 64)
+		places[p] = n
+		return err
+	})
+	return places, err
+}
+
+// floor is the place in its stream below which an event is acknowledged by some
+// cluster. A source may deliver for several functions of one image, and saves its
+// progress under one of their names.
+func (m *memory) floor(it *item) uint64 {
+	if floor, ok := m.floors[place{it.function.Name, it.stream, it.epoch}]; ok {
+		return floor
+	}
+	floor := uint64(0)
+	for p, f := range m.floors {
+		if p.stream == it.stream && p.epoch == it.epoch {
+			floor = max(floor, f)
+		}
+	}
+	return floor
+}
+
+// compute runs the function over the event, as the clusters did.
+func (it *item) compute(ctx context.Context) {
+	defer func() {
+		if r := recover(); r != nil {
+			it.broken = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	it.effects, it.broken = it.function.Handle(ctx, it.event)
+	if it.broken != nil {
+		return
+	}
+	form, encoded, err := it.effects.AppendCanonical(nil)
+	if err != nil {
+		it.broken = err
+		return
+	}
+	sum := sha256.Sum256(form)
+	it.digest, it.encoded = [16]byte(sum[:16]), encoded
+}
+
+type ledgerRow struct {
+	digest  []byte
+	version string
+}
+
+func (a *audit) ledger(ctx context.Context, items []*item) (map[sinkwriter.Key]ledgerRow, error) {
+	keys := make([][16]byte, len(items))
+	for i, it := range items {
+		keys[i] = it.key
+	}
+	rows, err := a.tx.Query(ctx, ledgerSQL, keys)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[sinkwriter.Key]ledgerRow, len(items))
+	var key [16]byte
+	var row ledgerRow
+	_, err = pgx.ForEachRow(rows, []any{&key, &row.digest, &row.version}, func() error {
+		found[key] = ledgerRow{digest: append([]byte(nil), row.digest...), version: row.version}
+		return nil
+	})
+	return found, err
+}
+
+// judge compares an event with its row of the ledger, and notes what must follow
+// from it.
+func (a *audit) judge(ctx context.Context, it *item, row ledgerRow, handled bool) error {
+	a.report.Events++
+	which := letter{it.function.Name, it.event.Source(), it.event.ID()}
+	_, dead := a.memory.letters[which]
+	if dead {
+		a.memory.met[which] = true
+	}
+	p := place{it.function.Name, it.stream, it.epoch}
+	switch {
+	case handled:
+		a.report.Handled++
+		return a.compareHandled(ctx, it, row)
+	case dead:
+		a.report.Dead++
+	case it.sequence < a.memory.horizons[p]:
+		a.report.Forgotten++
+		if it.broken == nil {
+			return a.expect(ctx, it)
+		}
+	case it.sequence >= a.memory.floor(it):
+		a.report.Pending++
+	default:
+		a.report.add(a.Limit, it.finding(Missing, "it is acknowledged, and neither in the ledger nor a dead letter"))
+		a.lost = append(a.lost, lostEvent{function: it.function.Name, event: it.event})
+	}
+	return nil
+}
+
+func (a *audit) compareHandled(ctx context.Context, it *item, row ledgerRow) error {
+	var reject *functions.RejectError
+	other := row.version != it.function.Version
+	if other {
+		a.report.OtherVersion++
+	}
+	switch {
+	case it.broken != nil && other:
+		a.expected.holes = true
+	case errors.As(it.broken, &reject):
+		a.report.add(a.Limit, it.finding(Different, "the function refuses it, and it was committed: "+it.broken.Error()))
+	case it.broken != nil:
+		a.report.add(a.Limit, it.finding(Different, "the function breaks on it, and it was committed: "+it.broken.Error()))
+	case len(row.digest) == 0:
+		a.report.NoDigest++
+	case !other && string(row.digest) != string(it.digest[:]):
+		a.report.add(a.Limit, it.finding(Different, fmt.Sprintf("the function computes digest %x, the ledger has %x", it.digest, row.digest)))
+	}
+	if it.broken != nil {
+		return nil //nolint:nilerr // that has been told
+	}
+	if other && string(row.digest) != string(it.digest[:]) {
+		a.expected.holes = true // what another version has written is not known
+		return nil
+	}
+	return a.expect(ctx, it)
+}
+
+// expect notes the rows and outputs that an event must have left.
+func (a *audit) expect(ctx context.Context, it *item) error {
+	for i := range it.effects.Writes {
+		if err := a.write(ctx, &it.effects.Writes[i]); err != nil {
+			return err
+		}
+	}
+	for i := range it.encoded {
+		e, err := it.encoded[i].Event(it.function.Name, it.event, i)
+		if err != nil {
+			return err
+		}
+		a.outputs.expect(it, e)
+	}
+	return nil
+}
+
+// lookForLetters tells of dead letters that say nothing, or whose event is not in
+// the stream.
+func (a *audit) lookForLetters() {
+	for l, silent := range a.memory.letters {
+		finding := Finding{Thing: Letter, Function: l.function, Source: l.source, ID: l.id}
+		switch {
+		case a.memory.met[l] && silent:
+			finding.Kind, finding.Detail = Different, "it has no reason"
+			a.report.add(a.Limit, finding)
+		case a.memory.met[l] || !a.report.Complete || !a.knows(l.function):
+		default:
+			finding.Kind, finding.Detail = Extra, "its event is not in the stream"
+			a.report.add(a.Limit, finding)
+		}
+	}
+}
+
+func (a *audit) knows(function string) bool {
+	for _, f := range a.Functions {
+		if f.Name == function {
+			return true
+		}
+	}
+	return false
+}
+
+// lookForExtraEvents tells of rows of the ledger whose event is not in the stream.
+func (a *audit) lookForExtraEvents(ctx context.Context) error {
+	if !a.report.Complete {
+		a.report.unchecked("whether the ledger has more than the stream: it was not read from its beginning to its end", 1)
+		return nil
+	}
+	names := make([]string, len(a.Functions))
+	for i, f := range a.Functions {
+		names[i] = f.Name
+	}
+	rows, err := a.tx.Query(ctx, extraSQL, names)
+	if err != nil {
+		return err
+	}
+	var key [16]byte
+	var function, at string
+	_, err = pgx.ForEachRow(rows, []any{&key, &function, &at}, func() error {
+		if a.seen[key] {
+			return nil
+		}
+		a.report.add(a.Limit, Finding{
+			Kind: Extra, Thing: Event, Function: function,
+			Detail: fmt.Sprintf("the ledger has key %s, committed at %s, and the stream no event with it", sinkwriter.Key(key), at),
+		})
+		return nil
+	})
+	return err
+}
+
+func (it *item) finding(kind Kind, detail string) Finding {
+	return Finding{
+		Kind: kind, Thing: Event, Function: it.function.Name, Source: it.event.Source(), ID: it.event.ID(),
+		Stream: it.stream, Sequence: it.sequence, Detail: detail,
+	}
+}
