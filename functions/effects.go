@@ -165,8 +165,10 @@ func (fx *Effects) Delete(table string, key Row, version ...Version) {
 // runs in the transaction that holds the claim, after all writes of its event.
 // Args are its parameters, in the types that Row takes.
 //
-// It costs a statement an event, and the locks that it takes are in no common
-// order: a deadlock is tried again.
+// It costs a statement an event. The statements of events that are committed
+// together run in the order of their names and then of their arguments, so put
+// what is locked into $1: then rows are locked in one order. Otherwise there may be
+// a deadlock, which is tried again.
 func (fx *Effects) Exec(statement Statement, args ...any) {
 	fx.Writes = append(fx.Writes, Write{Op: OpExec, Statement: statement, Args: args})
 }

@@ -35,4 +35,8 @@
 // Keys are claimed in sorted order, and rows are written in one order in all
 // clusters (tables with foreign keys after those they refer to, then by primary
 // key), so that two batches never wait for each other in a circle.
+//
+// Docs/postgres.md shows in sessions of psql why it is done so, and says where a
+// batch differs from its events one after the other, how large the ledger gets,
+// and what roles and settings the database needs.
 package sinkwriter
