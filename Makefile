@@ -16,6 +16,11 @@ run: ## Run PostgreSQL, NATS and two clusters here; ARGS=--help lists the flags.
 	@[ -n "$$DATABASE_URL" ] || hack/install.sh postgres
 	@started=$$(date +%s.%N) && echo "building (a minute or two the first time)" && go build -buildvcs=false -o .tandem/bin/run ./hack/run && TANDEM_STARTED=$$started exec .tandem/bin/run $(ARGS)
 
+.PHONY: chat
+chat: ## Chat between two clusters, in your browser; ARGS=--help lists the flags.
+	@[ -n "$$DATABASE_URL" ] || hack/install.sh postgres
+	@echo "building (a minute or two the first time)" && go build -buildvcs=false -o .tandem/bin/chat ./hack/chat && exec .tandem/bin/chat $(ARGS)
+
 .PHONY: test
 test: ## Run every test, on real PostgreSQL and real NATS; ARGS go to go test.
 	@hack/install.sh postgres cc pgbouncer
@@ -53,6 +58,7 @@ images: ## Build the images without Docker and push them; REGISTRY=HOST/NAME, no
 
 .PHONY: clean
 clean: ## Remove .tandem/ with everything that was stored, and bin/'s programs.
+	@hack/clean.sh .tandem/chat
 	@hack/clean.sh
 	@rm -f $(filter-out $(LINT) $(BIN)/func,$(wildcard $(BIN)/*))
 

@@ -1,0 +1,126 @@
+// Command chat is `make chat`: functions/chat in two clusters on this machine, each
+// part a process of its own, and a websocket server for each cluster with a page on
+// which one types on either side and sees it on both.
+//
+// With the argument push it is the websocket server of one cluster.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/tandem-fn/tandem/hack/local"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	context.AfterFunc(ctx, stop) // the second Ctrl-C ends us at once, and the system the rest
+
+	var err error
+	if len(os.Args) == 2 && os.Args[1] == "push" {
+		err = servePush(ctx)
+	} else {
+		err = launch(ctx, os.Args[1:])
+	}
+	if err != nil && !errors.Is(err, flag.ErrHelp) && ctx.Err() == nil {
+		fmt.Fprintln(os.Stderr, "chat:", strings.ReplaceAll(err.Error(), "\n", "; "))
+		os.Exit(1)
+	}
+}
+
+const (
+	defaultPort = 7400
+
+	// clusterStep is how far the first ports of two clusters are apart, the first
+	// cluster's from the servers' too; pagePort is where among them the page is.
+	clusterStep = 10
+	pagePort    = 8
+)
+
+// options are what the flags and the environment say.
+type options struct {
+	dir   string
+	ports int
+
+	databaseURL, natsURL, pgBin string
+}
+
+const usage = `usage: make chat ARGS="[flags]"
+
+Runs PostgreSQL, NATS and two clusters on this machine, each part a process of its own,
+and a page for each cluster on which Ann in the east and Bob in the west chat. Open it,
+type on either side, rename the room on both at once, kill any process that you like
+(kill -9): it is started again after a second, and nothing is lost or there twice.
+Ctrl-C ends it; the next run goes on where this one ended.
+
+flags:
+  --dir DIR   where data and logs go; default .tandem/chat
+  --ports N   first port, on 127.0.0.1: PostgreSQL N, NATS N+1, the parts of the clusters
+              from N+10 and N+20 on, their pages N+18 and N+28; default 7400
+
+environment:
+  DATABASE_URL     an existing PostgreSQL instead of one that is started here
+  NATS_URL         an existing NATS with JetStream, likewise
+  TANDEM_PG_BIN    the folder of initdb and postgres, if it is not found
+  LOG_LEVEL        debug, info, warn or error, for the parts' logs in DIR/log
+`
+
+// parseOptions reads the flags. With flag.ErrHelp the usage has been written to out.
+func parseOptions(args []string, getenv func(string) string, out io.Writer) (options, error) {
+	o := options{databaseURL: getenv("DATABASE_URL"), natsURL: getenv("NATS_URL"), pgBin: getenv("TANDEM_PG_BIN")}
+	flags := flag.NewFlagSet("chat", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // what is wrong is said in one line
+	flags.StringVar(&o.dir, "dir", ".tandem/chat", "")
+	flags.IntVar(&o.ports, "ports", defaultPort, "")
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		_, _ = io.WriteString(out, usage)
+		return options{}, err
+	case err != nil:
+		return options{}, fmt.Errorf("%w; --help lists the flags", err)
+	case flags.NArg() > 0:
+		return options{}, fmt.Errorf("what is %q? Only flags are taken; --help lists them", flags.Arg(0))
+	case o.dir == "":
+		return options{}, errors.New("--dir: want a folder")
+	case o.ports < 1 || o.page(len(clusterNames())-1) > 65_535:
+		return options{}, fmt.Errorf("--ports %d: want the first of ports between 1 and 65535", o.ports)
+	}
+	return o, nil
+}
+
+func clusterNames() []string { return []string{"east", "west"} }
+
+func (o options) cluster(i int) int { return o.ports + clusterStep*(i+1) }
+func (o options) page(i int) int    { return o.cluster(i) + pagePort }
+
+// checkPorts finds out early what would fail later.
+func (o options) checkPorts() error {
+	ports := map[int]string{}
+	if o.databaseURL == "" {
+		ports[o.ports] = "PostgreSQL"
+	}
+	if o.natsURL == "" {
+		ports[o.ports+1] = "NATS"
+	}
+	for i, name := range clusterNames() {
+		ports[o.page(i)] = "the page of " + name
+		for k := range local.ClusterPorts {
+			ports[o.cluster(i)+k] = "cluster " + name
+		}
+	}
+	for port, what := range ports {
+		if err := local.CheckPort(port); err != nil {
+			return fmt.Errorf("%s: %w (--ports sets the first one, now %d)", what, err, o.ports)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,76 @@
+package push
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+const (
+	// types is what the types of the events that are pushed begin with.
+	types = "com.example.chat.push"
+
+	// lookBack is how far back the stream is read at the start.
+	lookBack = 24 * time.Hour
+
+	// pause is how long to wait with a stream that cannot be read.
+	pause = time.Second
+)
+
+// Follow pushes what comes in a stream of outputs until ctx ends, first what came
+// in the last day. A stream that cannot be read, or is not there yet, is tried again
+// every second. It acknowledges nothing, so any number of servers can read the
+// stream.
+func (s *Server) Follow(ctx context.Context, js natsjs.JetStream, stream string) {
+	said := ""
+	for ctx.Err() == nil {
+		err := s.follow(ctx, js, stream)
+		if ctx.Err() != nil {
+			return
+		}
+		if text := err.Error(); text != said {
+			said = text
+			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "outputs cannot be read, trying again", slog.String("stream", stream), slog.Any("err", err))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (s *Server) follow(ctx context.Context, js natsjs.JetStream, stream string) error {
+	begin := s.cfg.Now().Add(-lookBack)
+	consumer, err := js.OrderedConsumer(ctx, stream, natsjs.OrderedConsumerConfig{
+		FilterSubjects: []string{jetstream.Subject(strings.ToLower(stream), types) + ".>"},
+		DeliverPolicy:  natsjs.DeliverByStartTimePolicy,
+		OptStartTime:   &begin,
+	})
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", stream, err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", stream, err)
+	}
+	defer messages.Stop()
+	for {
+		m, err := messages.Next(natsjs.NextContext(ctx))
+		if err != nil {
+			return fmt.Errorf("read stream %s: %w", stream, err)
+		}
+		e, err := jetstream.Decode(m.Headers(), m.Data())
+		if err == nil {
+			err = s.hub.publish(e)
+		}
+		if err != nil {
+			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "output is left out", slog.String("subject", m.Subject()), slog.Any("err", err))
+		}
+	}
+}

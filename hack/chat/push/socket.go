@@ -1,0 +1,156 @@
+package push
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+	"golang.org/x/time/rate"
+)
+
+const (
+	// waiting bounds what a browser has sent and is not stored yet.
+	waiting = 16
+
+	// perSecond and burst are how much it may send.
+	perSecond, burst = 20, 40
+)
+
+// socket is the connection of a browser.
+type socket struct {
+	server  *Server
+	conn    *websocket.Conn
+	watcher *watcher
+	room    string
+	member  string
+}
+
+// open answers GET /ws?room=…&member=…
+func (s *Server) open(w http.ResponseWriter, r *http.Request) {
+	room, member := r.URL.Query().Get("room"), r.URL.Query().Get("member")
+	for what, name := range map[string]string{"room": room, "member": member} {
+		if name == "" || len(name) > 64 || strings.TrimSpace(name) != name {
+			http.Error(w, what+": want a name of 1 to 64 bytes", http.StatusBadRequest)
+			return
+		}
+	}
+	if !s.enter() {
+		http.Error(w, "too many browsers, or the server ends", http.StatusServiceUnavailable)
+		return
+	}
+	defer s.leave()
+	// It looks whether a page of one of our hosts asks, and answers if not.
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{OriginPatterns: s.hosts})
+	if err != nil {
+		return
+	}
+	defer conn.CloseNow() //nolint:errcheck // closed before, if all went well
+	conn.SetReadLimit(s.cfg.MessageBytes)
+
+	// Not the request's context: whoever takes the connection over ends it.
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	k := &socket{server: s, conn: conn, watcher: s.hub.watch(room, s.cfg.Queue), room: room, member: member}
+	defer s.hub.leave(k.watcher)
+	s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "browser has come", slog.String("room", room))
+
+	requests := make(chan request, waiting)
+	var parts sync.WaitGroup
+	parts.Go(func() {
+		defer cancel()
+		k.write(ctx)
+	})
+	parts.Go(func() { k.store(ctx, requests) })
+	err = k.read(ctx, requests)
+	cancel()
+	close(requests)
+	parts.Wait()
+	s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "browser has gone", slog.String("room", room), slog.Any("err", err))
+}
+
+// write sends what waits, and asks now and then whether anybody is there.
+func (k *socket) write(ctx context.Context) {
+	pings := time.NewTicker(k.server.cfg.PingInterval)
+	defer pings.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			k.close(websocket.StatusGoingAway, "the server ends")
+			return
+		case text, ok := <-k.watcher.queue:
+			if !ok {
+				k.close(websocket.StatusTryAgainLater, "too slow: come again")
+				return
+			}
+			err = k.within(ctx, func(ctx context.Context) error {
+				return k.conn.Write(ctx, websocket.MessageText, text)
+			})
+		case <-pings.C:
+			err = k.within(ctx, k.conn.Ping)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (k *socket) within(ctx context.Context, do func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, k.server.cfg.WriteTimeout)
+	defer cancel()
+	return do(ctx)
+}
+
+// close says why, if the browser still listens.
+func (k *socket) close(code websocket.StatusCode, reason string) {
+	_ = k.conn.Close(code, reason)
+}
+
+// read reads requests until the connection ends. The error says why it did.
+func (k *socket) read(ctx context.Context, requests chan<- request) error {
+	allowed := rate.NewLimiter(perSecond, burst)
+	for {
+		kind, text, err := k.conn.Read(ctx)
+		if err != nil {
+			return err // also of a message that is too large
+		}
+		var r request
+		if kind != websocket.MessageText || json.Unmarshal(text, &r) != nil {
+			k.close(websocket.StatusUnsupportedData, "want JSON with id, type and data")
+			return errors.New("no request")
+		}
+		if !allowed.AllowN(k.server.cfg.Now(), 1) {
+			k.answer(answer{Failed: r.ID, Reason: fmt.Sprintf("too much at once: want at most %d a second", perSecond)})
+			continue
+		}
+		select {
+		case requests <- r:
+		default:
+			k.answer(answer{Failed: r.ID, Reason: "what you sent before is not stored yet: try again"})
+		}
+	}
+}
+
+// store stores requests, one after the other, and answers them.
+func (k *socket) store(ctx context.Context, requests <-chan request) {
+	for r := range requests {
+		e, err := r.event(ctx, k.room, k.member, k.server.cfg.Now())
+		if err == nil {
+			err = k.server.poster.post(ctx, e)
+		}
+		if err != nil {
+			k.answer(answer{Failed: r.ID, Reason: err.Error()})
+			continue
+		}
+		k.answer(answer{Stored: r.ID})
+	}
+}
+
+func (k *socket) answer(a answer) { k.server.hub.answer(k.watcher, a.text()) }
