@@ -37,6 +37,14 @@ func (p *patience) Next() (time.Duration, bool) {
 	return wait, stop
 }
 
+// after is how long to wait until the next try, with the given bounds, which are
+// those of the first call.
+func (p *patience) after(base, limit, atLeast time.Duration) time.Duration {
+	p.base, p.limit, p.atLeast = base, limit, atLeast
+	wait, _ := p.Next()
+	return wait
+}
+
 // sleep waits as long as b says and reports whether ctx is still there.
 func sleep(ctx context.Context, b retry.Backoff) bool {
 	wait, _ := b.Next()

@@ -9,9 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"time"
-
-	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/sethvargo/go-retry"
 )
 
 // DeliveryConfig sets up a [Delivery]. A field left at zero takes the default
@@ -25,9 +22,14 @@ type DeliveryConfig struct {
 	// exceed the function's cold start. Defaults to 60 s.
 	Timeout time.Duration
 
-	// Grace is how long a try that is under way may go on after the context of
-	// Deliver ended. Defaults to 2 s.
+	// Grace is how long a try that is under way may go on after the source was
+	// told to end. Defaults to 2 s.
 	Grace time.Duration
+
+	// TryFor is for how long an event may break the function, that is be answered
+	// with 500, until it becomes a dead letter. Only the time between two such
+	// answers counts, and it must have been three. Defaults to 15 min.
+	TryFor time.Duration
 
 	// BackoffBase is the wait after the first try that was in vain; it doubles
 	// with each, up to BackoffCap. Defaults to 100 ms.
@@ -62,6 +64,7 @@ type DeliveryConfig struct {
 func (c DeliveryConfig) withDefaults() DeliveryConfig {
 	setDefault(&c.Timeout, 60*time.Second)
 	setDefault(&c.Grace, 2*time.Second)
+	setDefault(&c.TryFor, 15*time.Minute)
 	setDefault(&c.BackoffBase, 100*time.Millisecond)
 	setDefault(&c.BackoffCap, 5*time.Second)
 	setDefault(&c.RetryAfterCap, 60*time.Second)
@@ -77,7 +80,7 @@ func (c DeliveryConfig) validate() error {
 	switch {
 	case c.Function == "":
 		return errors.New("function: missing")
-	case c.Timeout < 0 || c.Grace < 0 || c.BackoffBase < 0 || c.BackoffCap < 0 || c.RetryAfterCap < 0:
+	case c.Timeout < 0 || c.Grace < 0 || c.TryFor < 0 || c.BackoffBase < 0 || c.BackoffCap < 0 || c.RetryAfterCap < 0:
 		return errors.New("a duration is negative")
 	case c.BackoffCap < c.BackoffBase:
 		return fmt.Errorf("backoff cap %s: want at least the backoff base %s", c.BackoffCap, c.BackoffBase)
@@ -100,8 +103,8 @@ type Outcome struct {
 	// something else if the sink is no function of ours.
 	Receipt string
 
-	// Rejected is true if the function refused the event and the dead letter
-	// sink took it.
+	// Rejected is true if the function refused the event, or broke on it for too
+	// long, and the dead letter sink took it.
 	Rejected bool
 }
 
@@ -165,75 +168,6 @@ func (d *Delivery) newTarget(what, address string, verdict func(int) verdict) (*
 	}, nil
 }
 
-// Deliver sends e until it is settled: the function answered 2xx, or it refused
-// the event and the dead letter sink answered 2xx to it. Everything else is
-// tried again, without end, with growing waits and at least as long as a
-// Retry-After asks for.
-//
-// When ctx ends no further try is begun, and one that is under way has
-// [DeliveryConfig.Grace] left to finish. The error is then ctx's, and the event
-// is not settled. The only other error says that e is no CloudEvent that could
-// be sent.
-func (d *Delivery) Deliver(ctx context.Context, e event.Event) (Outcome, error) {
-	e = d.cfg.Sink.apply(e)
-	r, err := encode(e)
-	if err != nil {
-		return Outcome{}, fmt.Errorf("encode event for HTTP: %w", err)
-	}
-	a, err := d.send(ctx, d.function, r)
-	if err != nil {
-		return Outcome{}, err
-	}
-	if a.verdict == taken {
-		return Outcome{Receipt: a.receipt}, nil
-	}
-	letter, err := encode(deadLetter(e, d.cfg.Function, d.function.public, a))
-	if err != nil {
-		return Outcome{}, fmt.Errorf("encode dead letter for HTTP: %w", err)
-	}
-	if _, err = d.send(ctx, d.deadLetters, letter); err != nil {
-		return Outcome{}, err
-	}
-	d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event rejected, it is a dead letter now",
-		append(r.attrs(), slog.Int("code", a.status))...)
-	return Outcome{Rejected: true}, nil
-}
-
-// send tries until the answer is a verdict. The error is ctx's.
-func (d *Delivery) send(ctx context.Context, t *target, r *request) (answer, error) {
-	var (
-		a     answer
-		since time.Time // of the first try in vain
-		said  time.Time
-	)
-	wait := patience{base: d.cfg.BackoffBase, limit: d.cfg.BackoffCap}
-	err := retry.Do(ctx, &wait, func(ctx context.Context) error {
-		a = d.try(ctx, t, r)
-		if a.verdict != again {
-			return nil
-		}
-		d.cfg.Metrics.triedInVain(ctx)
-		now := d.cfg.Now()
-		switch {
-		case since.IsZero():
-			since, said = now, now
-		case now.Sub(said) >= eventRepeat:
-			said = now
-			d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event is still not taken and tried again", append(r.attrs(),
-				slog.String("url", t.public), slog.Any("err", a.err), slog.Duration("lasting", now.Sub(since)))...)
-		}
-		wait.atLeast = a.retryAfter
-		return retry.RetryableError(a.err)
-	})
-	if err != nil {
-		return answer{}, err
-	}
-	return a, nil
-}
-
-// eventRepeat is how often an event that is tried and tried again is reported.
-const eventRepeat = time.Minute
-
 // try sends once.
 func (d *Delivery) try(ctx context.Context, t *target, r *request) answer {
 	// A try outlives ctx by the grace, since the function may be about to
@@ -260,7 +194,7 @@ func (d *Delivery) try(ctx context.Context, t *target, r *request) answer {
 		t.outage.succeeded(ctx)
 	case refused:
 		t.outage.succeeded(ctx)
-	case again:
+	case again, broken:
 		a.err = &StatusError{Code: res.StatusCode}
 		if err == nil {
 			a.retryAfter = retryAfter(res.Header.Get("Retry-After"), d.cfg.Now(), d.cfg.RetryAfterCap)

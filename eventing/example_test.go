@@ -29,7 +29,7 @@ func ExampleNewSource() {
 	if err != nil {
 		panic(err)
 	}
-	var saver eventing.ProgressSaver // a sinkwriter.Progress
+	var saver eventing.Progress // as cmd/source makes it of a sinkwriter.Progress
 	source, err := eventing.NewSource([]eventing.Stream{stream}, delivery, saver, eventing.SourceConfig{
 		Function: "flights",
 		Logger:   logger,

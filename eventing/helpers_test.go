@@ -43,16 +43,16 @@ func (l *lockedBuffer) String() string {
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
 
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
-			tb.Fatalf("not within 30 s: %s", what)
+			tb.Fatalf("not within 60 s: %s", what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
 }
 
-func startLogged(t *testing.T, server *natstest.Server, sink string, progress eventing.ProgressSaver, logger *slog.Logger, streams ...string) running {
+func startLogged(t *testing.T, server *natstest.Server, sink string, progress eventing.Progress, logger *slog.Logger, streams ...string) running {
 	t.Helper()
 
 	conn := connectLogged(t, server, logger)

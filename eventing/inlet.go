@@ -10,28 +10,24 @@ import (
 
 // inlet is one stream of a [Source]: it keeps it open and pulls from it.
 type inlet struct {
+	source *Source
 	stream Stream
 	outage *outage
-	limit  int
 
-	mu     sync.Mutex
-	reader Reader  // nil while it is not open
-	epoch  string  // of the reader that was open last
-	window *window // of that epoch
-	err    error   // why it is not open
+	mu       sync.Mutex
+	reader   Reader  // nil while it is not open
+	epoch    string  // of the reader that was open last
+	window   *window // of that epoch
+	err      error   // why it is not open
+	returned map[uint64]*errand
+	lateTo   uint64 // messages before it were waiting when the cluster stopped standing by
 }
 
-// delivered is a message on its way to a worker.
-type delivered struct {
-	message Message
-	window  *window
-}
-
-// run pulls messages into queue until ctx ends.
-func (in *inlet) run(ctx context.Context, queue chan<- delivered) {
+// run pulls messages until ctx ends.
+func (in *inlet) run(ctx context.Context) {
 	wait := patience{base: 200 * time.Millisecond, limit: 2 * time.Second}
 	for {
-		flowed, err := in.follow(ctx, queue)
+		flowed, err := in.follow(ctx)
 		if ctx.Err() != nil {
 			return // still open, for the last acknowledgements
 		}
@@ -48,27 +44,23 @@ func (in *inlet) run(ctx context.Context, queue chan<- delivered) {
 
 // follow opens the stream and pulls from it until that fails or ctx ends. It
 // reports whether anything went well before.
-func (in *inlet) follow(ctx context.Context, queue chan<- delivered) (flowed bool, err error) {
-	reader, err := in.stream.Open(ctx)
+func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
+	reader, err := in.stream.Open(ctx, in.source.openConfig())
 	if err != nil {
 		return false, err
 	}
 	window := in.opened(ctx, reader)
 	for {
-		// Half a window at a time: with one message at a time each would cost a
-		// request. What is being delivered never fills more than half.
-		room := window.room(ctx, in.limit/2)
+		n, bytes := window.room(ctx, in.source.windowLimit, in.source.agenda.hurry)
 		if ctx.Err() != nil {
 			return flowed, ctx.Err()
 		}
-		err := reader.Pull(ctx, room, func(m Message) {
+		err := reader.Pull(ctx, n, bytes, func(m Message) {
 			if !flowed {
 				flowed = true
 				in.outage.succeeded(ctx)
 			}
-			if window.take(m) {
-				queue <- delivered{message: m, window: window}
-			}
+			in.receive(window, m)
 		})
 		if err != nil {
 			return flowed, err
@@ -78,6 +70,45 @@ func (in *inlet) follow(ctx context.Context, queue chan<- delivered) (flowed boo
 			in.outage.succeeded(ctx)
 		}
 	}
+}
+
+// receive takes a message in, unless it is at work already.
+func (in *inlet) receive(window *window, m Message) {
+	now := in.source.cfg.Now()
+	j := &job{in: in, window: window, message: m, size: m.Size() + jobOverhead, received: now, told: now, index: -1}
+	if !window.take(j) {
+		return
+	}
+	j.errand = in.errand(m)
+	in.mu.Lock()
+	late := m.Sequence() < in.lateTo
+	in.mu.Unlock()
+	in.source.agenda.admit(j, late)
+}
+
+// errand gives the delivery of a message: a new one, or, if it was handed back,
+// the one that was begun.
+func (in *inlet) errand(m Message) *errand {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	e := in.returned[m.Sequence()]
+	if e == nil {
+		e = &errand{}
+	}
+	delete(in.returned, m.Sequence())
+	e.event = m.Event()
+	return e
+}
+
+// handBack keeps what is known of a delivery for when its message comes again.
+func (in *inlet) handBack(j *job) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.window != j.window {
+		return
+	}
+	j.errand.rest()
+	in.returned[j.message.Sequence()] = j.errand
 }
 
 // opened makes reader the inlet's and gives the window for its messages.
@@ -91,10 +122,20 @@ func (in *inlet) opened(ctx context.Context, reader Reader) *window {
 		in.window = nil
 	}
 	if in.window == nil {
-		in.window = newWindow(in.limit)
+		in.window = newWindow(in.source.cfg.MaxBytes / len(in.source.inlets))
+		in.returned = map[uint64]*errand{}
+		in.lateTo = 0
 	}
 	in.reader, in.epoch, in.err = reader, reader.Epoch(), nil
 	return in.window
+}
+
+// late has the ledger asked about all messages before a sequence, whatever the
+// hedge.
+func (in *inlet) late(sequence uint64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.lateTo = sequence
 }
 
 func (in *inlet) closed(err error) {

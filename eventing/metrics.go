@@ -20,11 +20,12 @@ const (
 // and function. Exported to Prometheus with unit and suffix they are called
 // tandem_source_delivered_total, tandem_source_receipts_total{receipt},
 // tandem_source_rejected_total, tandem_source_failed_total,
+// tandem_source_skipped_total,
 // tandem_source_commit_seconds, tandem_source_pending and
 // tandem_source_unacknowledged. A nil Metrics counts nothing.
 type Metrics struct {
-	delivered, receipts, rejected, failed metric.Int64Counter
-	commit                                metric.Float64Histogram
+	delivered, receipts, rejected, failed, skipped metric.Int64Counter
+	commit                                         metric.Float64Histogram
 
 	labels, won, lost metric.MeasurementOption
 
@@ -46,7 +47,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		positions: map[string]Position{},
 	}
 
-	var errs [7]error
+	var errs [8]error
 	m.delivered, errs[0] = meter.Int64Counter("tandem_source_delivered",
 		metric.WithDescription("Events that the function answered with 2xx."))
 	m.receipts, errs[1] = meter.Int64Counter("tandem_source_receipts",
@@ -64,12 +65,14 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 	_, errs[6] = meter.Int64ObservableGauge("tandem_source_unacknowledged",
 		metric.WithDescription("Messages that were handed out to this cluster and not acknowledged."),
 		metric.WithInt64Callback(m.observe(func(p Position) uint64 { return p.Unacknowledged })))
+	m.skipped, errs[7] = meter.Int64Counter("tandem_source_skipped",
+		metric.WithDescription("Events that were acknowledged without a delivery, since the ledger has them: another cluster was first."))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 
 	ctx := context.Background()
-	for _, counter := range []metric.Int64Counter{m.delivered, m.rejected, m.failed} {
+	for _, counter := range []metric.Int64Counter{m.delivered, m.rejected, m.failed, m.skipped} {
 		counter.Add(ctx, 0, m.labels) // so that they can be seen before the first event
 	}
 	m.receipts.Add(ctx, 0, m.won)
@@ -132,6 +135,13 @@ func (m *Metrics) settled(ctx context.Context, out Outcome, age time.Duration) {
 		m.commit.Record(ctx, max(age, 0).Seconds(), m.labels)
 	case ReceiptLost:
 		m.receipts.Add(ctx, 1, m.lost)
+	}
+}
+
+// skippedOne counts an event that another cluster has done.
+func (m *Metrics) skippedOne(ctx context.Context) {
+	if m != nil {
+		m.skipped.Add(ctx, 1, m.labels)
 	}
 }
 

@@ -22,6 +22,7 @@ const (
 type saved struct {
 	epoch       string
 	floor, head uint64
+	hedge       string
 	at          time.Time
 }
 
@@ -71,14 +72,14 @@ func (s *Source) saveOne(ctx context.Context, in *inlet, last saved) (saved, err
 	}
 	s.cfg.Metrics.position(in.stream.Name(), position)
 
-	now := saved{epoch: reader.Epoch(), floor: position.Floor, head: position.Head, at: s.cfg.Now()}
+	now := saved{epoch: reader.Epoch(), floor: position.Floor, head: position.Head, hedge: s.agenda.current().String(), at: s.cfg.Now()}
 	if now.epoch == last.epoch {
 		now.floor, now.head = max(now.floor, last.floor), max(now.head, last.head)
-		if now.floor == last.floor && now.head == last.head && now.at.Sub(last.at) < saveAnyway {
+		if now.floor == last.floor && now.head == last.head && now.hedge == last.hedge && now.at.Sub(last.at) < saveAnyway {
 			return last, nil
 		}
 	}
-	if err := s.progress.Save(ctx, s.cfg.Function, reader.Origin(), now.epoch, now.floor, now.head); err != nil {
+	if err := s.progress.Save(ctx, s.cfg.Function, reader.Origin(), now.epoch, now.floor, now.head, now.hedge); err != nil {
 		return last, fmt.Errorf("save progress in stream %s: %w", in.stream.Name(), err)
 	}
 	s.saving.succeeded(ctx)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -58,7 +57,6 @@ type answer struct {
 
 // request is an event as it is sent in the binary content mode.
 type request struct {
-	event  event.Event
 	header http.Header
 	body   []byte
 	batch  bool // several events, in the batch content mode
@@ -72,7 +70,7 @@ func encode(e event.Event) (*request, error) {
 	// A repeated event does no harm. The empty list tells net/http so, which
 	// then replaces a connection that was closed while idle by itself.
 	header["Idempotency-Key"] = nil
-	return &request{event: e, header: header, body: body}, nil
+	return &request{header: header, body: body}, nil
 }
 
 // headerName is the canonical header of an attribute. The switch spares the
@@ -111,15 +109,6 @@ func (r *request) to(u *url.URL) *http.Request {
 		req.GetBody = body
 	}
 	return req
-}
-
-// attrs names the event in the log.
-func (r *request) attrs() []slog.Attr {
-	return []slog.Attr{
-		slog.String("event_source", r.event.Source()),
-		slog.String("event_id", r.event.ID()),
-		slog.String("event_type", r.event.Type()),
-	}
 }
 
 // readReason reads the beginning of an answer's body and skips the rest, so that

@@ -20,9 +20,31 @@ type SourceConfig struct {
 	Function string
 
 	// InFlight is how many events are delivered at once, from all streams
-	// together. As many again wait in memory, for each stream. From 1 to 16384.
-	// Defaults to 256.
+	// together. As many again wait in memory, for each stream; where the ledger is
+	// asked first, as many as MaxBytes lets. From 1 to 16384. Defaults to 256.
 	InFlight int
+
+	// MaxBytes bounds the memory that messages take, those being delivered and
+	// those that wait, from all streams together. At least 1 MiB. Defaults to
+	// 64 MiB.
+	MaxBytes int
+
+	// Rate is how many events a second the source is meant for: so many may be
+	// handed out and not acknowledged for as long as a stream waits. Defaults to
+	// 1000.
+	Rate int
+
+	// Hedge is how much redundancy is wanted if Switch says nothing else.
+	// Defaults to the race.
+	Hedge Hedge
+
+	// Switch says how much redundancy is wanted at run time. Nil for Hedge for
+	// ever.
+	Switch Switch
+
+	// Ledger is asked what other clusters have done. Required, unless Hedge is
+	// the race and Switch is nil.
+	Ledger Ledger
 
 	// Heartbeat is how often the streams are told that a message is still at
 	// work. It must be well below the time after which they hand it out again.
@@ -40,13 +62,15 @@ type SourceConfig struct {
 	// everything.
 	Logger *slog.Logger
 
-	// Now is the clock of the metrics and the log. It decides nothing. Defaults
-	// to time.Now.
+	// Now is the clock. Only the time between two of its answers decides
+	// anything. Defaults to time.Now.
 	Now func() time.Time
 }
 
 func (c SourceConfig) withDefaults() SourceConfig {
 	setDefault(&c.InFlight, DefaultInFlight)
+	setDefault(&c.MaxBytes, 64<<20)
+	setDefault(&c.Rate, 1000)
 	setDefault(&c.Heartbeat, 30*time.Second)
 	setDefault(&c.SaveInterval, time.Second)
 	setDefault(&c.Logger, slog.New(slog.DiscardHandler))
@@ -62,6 +86,14 @@ func (c SourceConfig) validate() error {
 		return errors.New("function: missing")
 	case c.InFlight < 1 || c.InFlight > 16384:
 		return fmt.Errorf("in flight %d: want 1 to 16384", c.InFlight)
+	case c.MaxBytes < 1<<20:
+		return fmt.Errorf("max bytes %d: want at least 1 MiB", c.MaxBytes)
+	case c.Rate < 1:
+		return fmt.Errorf("rate %d: want at least 1 event a second", c.Rate)
+	case c.Hedge.Delay < 0 || c.Hedge.Delay > MaxHedge:
+		return fmt.Errorf("hedge %s: want up to %s", c.Hedge, MaxHedge)
+	case c.Ledger == nil && (c.Switch != nil || !c.Hedge.race()):
+		return errors.New("a ledger is needed to hedge or to stand by")
 	case c.Heartbeat < 0 || c.SaveInterval < 0:
 		return errors.New("a duration is negative")
 	}
@@ -72,15 +104,18 @@ func (c SourceConfig) validate() error {
 // and acknowledges each after it is settled. One Source a cluster and function.
 type Source struct {
 	inlets   []*inlet
+	agenda   *agenda
 	delivery *Delivery
-	progress ProgressSaver
+	progress Progress
 	saving   *outage
+	asking   *outage
+	mode     mode
 	cfg      SourceConfig
 }
 
 // NewSource makes a Source that delivers what streams hold and saves in progress
 // how far it is. The error says what is wrong with the arguments.
-func NewSource(streams []Stream, delivery *Delivery, progress ProgressSaver, cfg SourceConfig) (*Source, error) {
+func NewSource(streams []Stream, delivery *Delivery, progress Progress, cfg SourceConfig) (*Source, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("set up source: %w", err)
@@ -89,15 +124,22 @@ func NewSource(streams []Stream, delivery *Delivery, progress ProgressSaver, cfg
 		return nil, errors.New("set up source: no stream to read from")
 	}
 	s := &Source{
+		agenda:   newAgenda(cfg.Now),
 		delivery: delivery,
 		progress: progress,
 		saving:   newOutage(cfg.Logger, cfg.Now, "saving progress"),
-		cfg:      cfg,
+		asking:   newOutage(cfg.Logger, cfg.Now, "asking the ledger what is done, which is delivered instead"),
+		mode: mode{
+			wanted:   cfg.Hedge,
+			reading:  newOutage(cfg.Logger, cfg.Now, "reading how much redundancy is wanted"),
+			standing: newOutage(cfg.Logger, cfg.Now, "standing by"),
+		},
+		cfg: cfg,
 	}
 	for _, stream := range streams {
 		s.inlets = append(s.inlets, &inlet{
+			source: s,
 			stream: stream,
-			limit:  2 * cfg.InFlight,
 			outage: newOutage(cfg.Logger, cfg.Now, "reading a stream", slog.String("stream", stream.Name())),
 		})
 	}
@@ -109,9 +151,6 @@ func NewSource(streams []Stream, delivery *Delivery, progress ProgressSaver, cfg
 // [DeliveryConfig.Grace], saves its progress a last time, and returns. Call it
 // once.
 func (s *Source) Run(ctx context.Context) {
-	// As many as all windows hold, so that pulling never waits for a worker.
-	queue := make(chan delivered, len(s.inlets)*2*s.cfg.InFlight)
-
 	// What has to go on until the last message is settled.
 	helping, help := context.WithCancel(context.WithoutCancel(ctx))
 	defer help()
@@ -119,22 +158,27 @@ func (s *Source) Run(ctx context.Context) {
 	helpers.Go(func() { s.beat(helping) })
 	helpers.Go(func() { s.save(helping) })
 	helpers.Go(func() { s.probe(ctx) })
+	helpers.Go(func() { s.agenda.run(ctx) })
+	helpers.Go(func() { s.followMode(ctx) })
 
 	var workers sync.WaitGroup
+	workers.Go(func() { s.ask(ctx) })
 	for range s.cfg.InFlight {
 		workers.Go(func() {
-			for d := range queue {
-				s.settle(ctx, d)
+			for j := s.agenda.take(); j != nil; j = s.agenda.take() {
+				s.deliver(ctx, j)
 			}
 		})
 	}
 	var pulling sync.WaitGroup
 	for _, in := range s.inlets {
-		pulling.Go(func() { in.run(ctx, queue) })
+		pulling.Go(func() { in.run(ctx) })
 	}
 
 	pulling.Wait()
-	close(queue)
+	for _, j := range s.agenda.close() {
+		s.release(ctx, j, 0)
+	}
 	workers.Wait()
 	help()
 	helpers.Wait()
@@ -151,61 +195,20 @@ func (s *Source) Ready() error {
 	return errors.Join(append(errs, s.delivery.Ready())...)
 }
 
-// settle delivers one message and acknowledges it. If ctx ends before, it gives
-// the message back.
-func (s *Source) settle(ctx context.Context, d delivered) {
-	defer d.window.drop(d.message)
-	if ctx.Err() != nil {
-		s.tell(ctx, d, Message.Release, "release")
-		return
+// windowLimit is how many messages of a stream are held at most. What waits for
+// the ledger costs nothing but memory, and [SourceConfig.MaxBytes] bounds that.
+func (s *Source) windowLimit() int {
+	if s.agenda.current().race() {
+		return 2 * s.cfg.InFlight
 	}
-	out, err := s.delivery.Deliver(ctx, d.message.Event())
-	switch {
-	case err == nil:
-		s.cfg.Metrics.settled(ctx, out, s.cfg.Now().Sub(d.message.Arrived()))
-		s.tell(ctx, d, Message.Ack, "acknowledge")
-	case ctx.Err() != nil:
-		s.tell(ctx, d, Message.Release, "release")
-	default:
-		// A stream that gives such an event is broken. The message comes again
-		// when its time is over.
-		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "message cannot be delivered, it will come again",
-			slog.Uint64("sequence", d.message.Sequence()), slog.Any("err", err))
-	}
+	return max(2*s.cfg.InFlight, s.cfg.MaxBytes/jobOverhead)
 }
 
-// tell tells the stream what became of a message. If it does not hear it, the
-// message comes again, which does no harm.
-func (s *Source) tell(ctx context.Context, d delivered, verb func(Message) error, what string) {
-	if d.window.abandoned() {
-		return
-	}
-	if err := verb(d.message); err != nil {
-		s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "stream not told, the message will come again",
-			slog.String("verb", what), slog.Uint64("sequence", d.message.Sequence()), slog.Any("err", err))
-	}
-}
-
-// beat tells the streams now and then that the messages held are still at work.
-func (s *Source) beat(ctx context.Context) {
-	ticker := time.NewTicker(s.cfg.Heartbeat)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		for _, in := range s.inlets {
-			_, window := in.current()
-			if window == nil {
-				continue
-			}
-			for _, m := range window.all() {
-				s.tell(ctx, delivered{message: m, window: window}, Message.InProgress, "heartbeat")
-			}
-		}
-	}
+// openConfig is what streams are opened with. What is handed back is a small
+// record in memory until it comes again.
+func (s *Source) openConfig() OpenConfig {
+	const record = 256 // bytes
+	return OpenConfig{Rate: s.cfg.Rate, MaxOutstanding: s.cfg.MaxBytes / record}
 }
 
 // probe looks whether the function is there, until it is. A wrong URL is then

@@ -324,8 +324,8 @@ type impatient struct {
 	handedOut *sequences
 }
 
-func (s impatient) Open(ctx context.Context) (eventing.Reader, error) {
-	reader, err := s.Stream.Open(ctx)
+func (s impatient) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Reader, error) {
+	reader, err := s.Stream.Open(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -342,9 +342,9 @@ func (s impatient) Open(ctx context.Context) (eventing.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := consumer.CachedInfo().Config
-	cfg.AckWait = 1500 * time.Millisecond
-	_, err = js.UpdateConsumer(ctx, "EVENTS", cfg)
+	changed := consumer.CachedInfo().Config
+	changed.AckWait = 1500 * time.Millisecond
+	_, err = js.UpdateConsumer(ctx, "EVENTS", changed)
 	return noting{reader, s.handedOut}, err
 }
 
@@ -353,8 +353,8 @@ type noting struct {
 	handedOut *sequences
 }
 
-func (r noting) Pull(ctx context.Context, n int, receive func(eventing.Message)) error {
-	return r.Reader.Pull(ctx, n, func(m eventing.Message) {
+func (r noting) Pull(ctx context.Context, n, bytes int, receive func(eventing.Message)) error {
+	return r.Reader.Pull(ctx, n, bytes, func(m eventing.Message) {
 		r.handedOut.add(m.Sequence())
 		receive(m)
 	})
@@ -393,6 +393,10 @@ func TestNewSourceSaysWhatIsWrong(t *testing.T) {
 	}{
 		{name: "no stream", cfg: eventing.SourceConfig{Function: "f"}, want: "no stream"},
 		{name: "no function", streams: streams, want: "function: missing"},
+		{name: "a hedge without a ledger", streams: streams, cfg: eventing.SourceConfig{Function: "f", Hedge: eventing.Hedge{Standby: true}}, want: "a ledger is needed"},
+		{name: "a delay too long", streams: streams, cfg: eventing.SourceConfig{Function: "f", Hedge: eventing.Hedge{Delay: time.Hour}}, want: "hedge 1h0m0s: want up to 1m0s"},
+		{name: "too little memory", streams: streams, cfg: eventing.SourceConfig{Function: "f", MaxBytes: 1}, want: "max bytes 1: want at least"},
+		{name: "no rate", streams: streams, cfg: eventing.SourceConfig{Function: "f", Rate: -1}, want: "rate -1: want at least"},
 		{name: "too much at once", streams: streams, cfg: eventing.SourceConfig{Function: "f", InFlight: 20000}, want: "in flight 20000"},
 		{name: "a negative time", streams: streams, cfg: eventing.SourceConfig{Function: "f", Heartbeat: -1}, want: "negative"},
 	}
@@ -519,16 +523,27 @@ func (f *function) waitFor(t *testing.T, n int) {
 	eventually(t, fmt.Sprintf("%d events are done", n), func() bool { return f.count() >= n })
 }
 
-// progress is a ProgressSaver in memory. The real one is sinkwriter's.
+// progress is a Progress in memory. The real one is sinkwriter's.
 type progress struct {
 	broken atomic.Bool
 
 	mu     sync.Mutex
 	floors map[string]uint64
 	seen   []string
+	hedge  string
+	alone  bool // no other cluster is at work
 }
 
-func (p *progress) Save(_ context.Context, function, stream, epoch string, floor, head uint64) error {
+func (p *progress) StandBy(context.Context, string) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.broken.Load() {
+		return false, errors.New("the database is away")
+	}
+	return !p.alone, nil
+}
+
+func (p *progress) Save(_ context.Context, function, stream, epoch string, floor, head uint64, hedge string) error {
 	if p.broken.Load() || function != "flights" {
 		return errors.New("the database is away")
 	}
@@ -538,6 +553,7 @@ func (p *progress) Save(_ context.Context, function, stream, epoch string, floor
 		p.floors = map[string]uint64{}
 	}
 	p.floors[stream] = floor
+	p.hedge = hedge
 	if head < floor {
 		return fmt.Errorf("head %d is below floor %d", head, floor)
 	}
@@ -557,6 +573,19 @@ func (p *progress) floor(stream string) uint64 {
 	return p.floors[stream]
 }
 
+// stored is the hedge that was saved last.
+func (p *progress) stored() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hedge
+}
+
+func (p *progress) set(change func(*progress)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change(p)
+}
+
 func (p *progress) epochs() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -570,13 +599,13 @@ type running struct {
 	kill   func() // as SIGKILL: what it would still say is not heard
 }
 
-func startSource(t *testing.T, server *natstest.Server, sink string, progress eventing.ProgressSaver) running {
+func startSource(t *testing.T, server *natstest.Server, sink string, progress eventing.Progress) running {
 	t.Helper()
 
 	return startSourceOf(t, server, sink, progress, "EVENTS")
 }
 
-func startSourceOf(t *testing.T, server *natstest.Server, sink string, progress eventing.ProgressSaver, streams ...string) running {
+func startSourceOf(t *testing.T, server *natstest.Server, sink string, progress eventing.Progress, streams ...string) running {
 	t.Helper()
 
 	return startLogged(t, server, sink, progress, nil, streams...)

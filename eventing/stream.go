@@ -13,11 +13,29 @@ type Stream interface {
 	// Name is the stream's name, for logs, metrics and progress.
 	Name() string
 
-	// Open finds this reader's place in the stream, or makes it at the
-	// beginning. What was handed out before and not acknowledged comes again,
-	// soon. An error says that the stream cannot be read now; to try again is
-	// always right.
-	Open(ctx context.Context) (Reader, error)
+	// Open finds this reader's place in the stream, or makes it. What was handed
+	// out before and not acknowledged comes again, soon. An error says that the
+	// stream cannot be read now; to try again is always right.
+	Open(ctx context.Context, cfg OpenConfig) (Reader, error)
+}
+
+// OpenConfig is what a [Stream] is opened with. The zero OpenConfig is ready to
+// use.
+type OpenConfig struct {
+	// Begin gives the sequence from which on a place is made if there is none,
+	// for the stream of this origin and epoch. An error keeps it from being made.
+	// Nil, 0, and a sequence that the stream has not got to stand for its
+	// beginning.
+	Begin func(ctx context.Context, origin, epoch string) (uint64, error)
+
+	// Rate is how many messages a second the reader is meant for. So many for as
+	// long as the stream waits for an acknowledgement may be handed out and not
+	// acknowledged; what a stream takes at least does, if that is more. 0 or
+	// more.
+	Rate int
+
+	// MaxOutstanding bounds that number. 0 for no bound.
+	MaxOutstanding int
 }
 
 // Reader is an open [Stream]. After an error of Pull it is done for: open the
@@ -32,10 +50,11 @@ type Reader interface {
 	// before it. It stays the same for as long as that is there.
 	Epoch() string
 
-	// Pull hands at most n messages to receive, one after the other, as they
-	// arrive. It returns nil when there were n or when none came for some
-	// seconds, and also when ctx ended; receive may be called until it returns.
-	Pull(ctx context.Context, n int, receive func(Message)) error
+	// Pull hands at most n messages, of at most bytes together, to receive, one
+	// after the other, as they arrive; one alone may be larger. It returns nil
+	// when there were as many or when none came for some seconds, and also when
+	// ctx ended; receive may be called until it returns.
+	Pull(ctx context.Context, n, bytes int, receive func(Message)) error
 
 	// Position asks how far the stream has been read. May be called while Pull
 	// runs.
@@ -68,6 +87,9 @@ type Message interface {
 	// Arrived is when the stream stored it, by the stream's clock.
 	Arrived() time.Time
 
+	// Size is about how many bytes it takes.
+	Size() int
+
 	// Event gives the message as a CloudEvent. What is none becomes one of type
 	// [MessageType] with the identity of [Origin.Identity].
 	Event() event.Event
@@ -79,16 +101,21 @@ type Message interface {
 	// InProgress says that somebody is still at work on it.
 	InProgress() error
 
-	// Release gives the message back, to be handed out again at once.
-	Release() error
+	// Release gives the message back, to be handed out again after that long; 0
+	// is at once.
+	Release(after time.Duration) error
 }
 
-// ProgressSaver stores how far a cluster has come in a stream.
-type ProgressSaver interface {
+// Progress keeps how far a cluster has come in its streams, and knows the others.
+type Progress interface {
 	// Save stores that function has every message of stream below floor behind
-	// it, and none from head on before it. Epoch is that of [Reader.Epoch].
-	// Called about once a second.
-	Save(ctx context.Context, function, stream, epoch string, floor, head uint64) error
+	// it, and none from head on before it. Epoch is that of [Reader.Epoch], hedge
+	// how much redundancy this cluster wants. Called about once a second.
+	Save(ctx context.Context, function, stream, epoch string, floor, head uint64, hedge string) error
+
+	// StandBy asks whether this cluster may stand by for function, and notes that
+	// it does. It may not if no other cluster is at work.
+	StandBy(ctx context.Context, function string) (granted bool, err error)
 }
 
 // Publisher stores events in a stream.

@@ -16,17 +16,23 @@ const (
 	taken
 	// refused: the event's own fault, it becomes a dead letter.
 	refused
+	// broken: the function broke on this event. It is delivered again, and if
+	// that goes on for too long it becomes a dead letter.
+	broken
 )
 
 // ofFunction says what a function's status code means. Only what is clearly the
 // event's fault is held against it: a wrong address, a missing permission or a
 // media type that the sink does not know are ours to mend, and until then the
-// event waits. 3xx means a wrong address too, since a redirect is not followed.
+// event waits. Of the 5xx only 500 is the function's own word that this event
+// broke it; 502 and 504 are a gateway's. 3xx means a wrong address too, since a redirect is not followed.
 func ofFunction(status int) verdict {
 	switch {
 	case status >= 200 && status < 300:
 		return taken
-	case status < 400 || status >= 500:
+	case status == http.StatusInternalServerError:
+		return broken
+	case status < 400 || status > 500:
 		return again
 	}
 	switch status {

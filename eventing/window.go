@@ -3,39 +3,53 @@ package eventing
 import (
 	"context"
 	"sync"
+	"time"
 )
 
+// jobOverhead is about what a message takes in memory beyond its own bytes.
+const jobOverhead = 2 << 10
+
 // window is the set of messages of one stream that this process has in its
-// hands. It bounds how many they are, tells one that comes a second time while
-// the first is still at work, and says which ones need a heartbeat.
+// hands. It bounds how many they are and how much memory they take, tells one
+// that comes a second time while the first is still at work, and says which ones
+// need a heartbeat.
 type window struct {
-	limit int
-	freed chan struct{} // holds a token after a message has gone
+	bytesLimit int
+	freed      chan struct{} // holds a token after a message has gone
 
 	mu    sync.Mutex
-	held  map[uint64]Message
-	stale bool
+	held  map[uint64]*job
+	bytes int
+
+	telling sync.RWMutex // held while the stream is told something
+	stale   bool
 }
 
-func newWindow(limit int) *window {
-	return &window{limit: limit, freed: make(chan struct{}, 1), held: make(map[uint64]Message, limit)}
+func newWindow(bytesLimit int) *window {
+	return &window{bytesLimit: bytesLimit, freed: make(chan struct{}, 1), held: map[uint64]*job{}}
 }
 
 // take adds a message, and reports whether it is not there already.
-func (w *window) take(m Message) bool {
+func (w *window) take(j *job) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, there := w.held[m.Sequence()]; there {
+	sequence := j.message.Sequence()
+	if _, there := w.held[sequence]; there {
 		return false
 	}
-	w.held[m.Sequence()] = m
+	w.held[sequence] = j
+	w.bytes += j.size
 	return true
 }
 
 // drop removes a message.
-func (w *window) drop(m Message) {
+func (w *window) drop(j *job) {
 	w.mu.Lock()
-	delete(w.held, m.Sequence())
+	sequence := j.message.Sequence()
+	if w.held[sequence] == j {
+		delete(w.held, sequence)
+		w.bytes -= j.size
+	}
 	w.mu.Unlock()
 	select {
 	case w.freed <- struct{}{}:
@@ -43,46 +57,90 @@ func (w *window) drop(m Message) {
 	}
 }
 
-// room waits until at least atLeast messages fit and says how many do; 0 if ctx
-// ended first.
-func (w *window) room(ctx context.Context, atLeast int) int {
+// room waits until half the window is free, which has room for limit messages,
+// and says how many and how many bytes of them fit; 0 if ctx ended first. While
+// it has to wait it calls hurry now and then.
+func (w *window) room(ctx context.Context, limit func() int, hurry func()) (n, bytes int) {
 	for {
-		w.mu.Lock()
-		room := w.limit - len(w.held)
-		w.mu.Unlock()
-		if room >= atLeast {
-			return room
+		most := limit()
+		if !w.crowded(most) {
+			w.mu.Lock()
+			n, bytes = most-len(w.held), w.bytesLimit-w.bytes
+			w.mu.Unlock()
+			// One half for the messages, the other for what each takes beyond.
+			return min(n, bytes/2/jobOverhead), bytes / 2
 		}
+		hurry()
+		again := time.NewTimer(hurryInterval)
 		select {
 		case <-w.freed:
+		case <-again.C:
 		case <-ctx.Done():
-			return 0
+			again.Stop()
+			return 0, 0
+		}
+		again.Stop()
+	}
+}
+
+// crowded reports whether less than half the window is free, which has room for
+// limit messages. More are pulled only then: with one at a time each would cost a
+// request.
+func (w *window) crowded(limit int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return limit-len(w.held) < limit/2 || w.bytesLimit-w.bytes < w.bytesLimit/2
+}
+
+// overdue are the messages that the stream has heard nothing about since then. It
+// is told now.
+func (w *window) overdue(since, now time.Time) []*job {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var due []*job
+	for _, j := range w.held {
+		if !j.told.After(since) {
+			j.told = now
+			due = append(due, j)
 		}
 	}
+	return due
 }
 
-// all are the messages that are held now.
-func (w *window) all() []Message {
+// oldest is the time since the arrival in the stream of the oldest message that
+// is held, by the stream's clock and ours; 0 if none is.
+func (w *window) oldest(now time.Time) (age time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	all := make([]Message, 0, len(w.held))
-	for _, m := range w.held {
-		all = append(all, m)
+	for _, j := range w.held {
+		age = max(age, now.Sub(j.message.Arrived()))
 	}
-	return all
+	return age
 }
 
-// abandon says that the stream of these messages is gone. Another one of its
-// name may be there, with other messages under the same sequences, which an
-// acknowledgement of these would hit.
+// abandon says that what these messages were is over: their stream is gone, or
+// the place in it was put back. Another message may be there under the same
+// sequence, which an acknowledgement of one of these would hit. It returns when
+// the stream hears nothing more about them.
 func (w *window) abandon() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.telling.Lock()
+	defer w.telling.Unlock()
 	w.stale = true
 }
 
+// tell tells the stream what became of a message, unless the window is
+// abandoned.
+func (w *window) tell(verb func() error) error {
+	w.telling.RLock()
+	defer w.telling.RUnlock()
+	if w.stale {
+		return nil
+	}
+	return verb()
+}
+
 func (w *window) abandoned() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.telling.RLock()
+	defer w.telling.RUnlock()
 	return w.stale
 }

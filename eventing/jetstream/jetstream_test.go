@@ -264,7 +264,7 @@ func TestAReleasedMessageComesAgainAtOnce(t *testing.T) {
 	conn := connect(t, natstest.Start(t))
 	publish(t, conn, newEvents(1, 1)...)
 	reader := open(t, conn, "east")
-	if err := pull(t, reader, 1)[0].Release(); err != nil {
+	if err := pull(t, reader, 1)[0].Release(0); err != nil {
 		t.Fatal(err)
 	}
 	if got := pull(t, reader, 1)[0].Sequence(); got != 1 {
@@ -377,7 +377,7 @@ func TestPullFailsWhenTheServerGoesAwayAndAnOpenStreamGoesOn(t *testing.T) {
 	go func() {
 		var err error
 		for err == nil {
-			err = reader.Pull(t.Context(), 10, func(eventing.Message) {})
+			err = reader.Pull(t.Context(), 10, 1<<20, func(eventing.Message) {})
 		}
 		failed <- err
 	}()
@@ -448,7 +448,7 @@ func pull(t *testing.T, reader eventing.Reader, n int) []eventing.Message {
 	defer cancel()
 	var messages []eventing.Message
 	for len(messages) < n {
-		if err := reader.Pull(ctx, n-len(messages), func(m eventing.Message) { messages = append(messages, m) }); err != nil {
+		if err := reader.Pull(ctx, n-len(messages), 64<<20, func(m eventing.Message) { messages = append(messages, m) }); err != nil {
 			t.Fatal(err)
 		}
 		if ctx.Err() != nil {
@@ -508,10 +508,10 @@ func identities(messages []eventing.Message) []string {
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 30 s: %s", what)
+			t.Fatalf("not within 60 s: %s", what)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

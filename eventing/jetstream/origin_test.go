@@ -57,7 +57,7 @@ func TestAMirrorInAnotherDomainIsItsOriginToWhoReadsIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = stream.Open(t.Context())
+	_, err = stream.Open(t.Context(), eventing.OpenConfig{})
 	wantError(t, err, "streams COPY and EAST@east are both EAST")
 
 	// While the origin is away, what was found out before counts, by anybody.
@@ -82,7 +82,7 @@ func TestAMirrorWhoseOriginWasNeverThereIsNotRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = stream.Open(t.Context())
+	_, err = stream.Open(t.Context(), eventing.OpenConfig{})
 	wantError(t, err, "find stream EAST, of which COPY is a mirror")
 }
 
@@ -95,7 +95,7 @@ func TestAStreamThatIsMissingIsNotMadeByWhoReads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = stream.Open(t.Context())
+		_, err = stream.Open(t.Context(), eventing.OpenConfig{})
 		if spec == "EVENTS" {
 			wantError(t, err, "there is no stream EVENTS at nats://")
 		} else if err == nil {
@@ -146,7 +146,7 @@ func openStream(t *testing.T, conn *jetstream.Conn, cluster, spec string) eventi
 	if err != nil {
 		t.Fatal(err)
 	}
-	reader, err := stream.Open(t.Context())
+	reader, err := stream.Open(t.Context(), eventing.OpenConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}

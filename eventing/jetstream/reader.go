@@ -36,14 +36,27 @@ func (r *reader) Origin() string { return r.origin }
 func (r *reader) Epoch() string  { return r.epoch }
 
 // Pull is one request for n messages.
-func (r *reader) Pull(ctx context.Context, n int, receive func(eventing.Message)) error {
+func (r *reader) Pull(ctx context.Context, n, bytes int, receive func(eventing.Message)) error {
+	came := false
+	err := r.fetch(ctx, n, func(m eventing.Message) {
+		came = true
+		receive(m)
+	}, natsjs.FetchMaxBytes(bytes))
+	if came || err != nil || ctx.Err() != nil {
+		return err
+	}
+	// There is none, or the next one is larger: the client does not tell.
+	return r.fetch(ctx, 1, receive)
+}
+
+func (r *reader) fetch(ctx context.Context, n int, receive func(eventing.Message), opts ...natsjs.FetchOpt) error {
 	lost := r.conn.loss()
 	if err := r.conn.Ready(); err != nil {
 		return err
 	}
 	pull, cancel := context.WithTimeout(ctx, pullWait)
 	defer cancel()
-	batch, err := r.consumer.Fetch(n, natsjs.FetchContext(pull))
+	batch, err := r.consumer.Fetch(n, append(opts, natsjs.FetchContext(pull))...)
 	if err != nil {
 		return fmt.Errorf("ask for messages: %w", err)
 	}
@@ -109,7 +122,24 @@ func (m *message) Sequence() uint64   { return m.meta.Sequence.Stream }
 func (m *message) Arrived() time.Time { return m.meta.Timestamp }
 func (m *message) Ack() error         { return m.msg.Ack() }
 func (m *message) InProgress() error  { return m.msg.InProgress() }
-func (m *message) Release() error     { return m.msg.Nak() }
+
+func (m *message) Release(after time.Duration) error {
+	if after <= 0 {
+		return m.msg.Nak()
+	}
+	return m.msg.NakWithDelay(after)
+}
+
+// Size is that of subject, headers and data.
+func (m *message) Size() int {
+	size := len(m.msg.Subject()) + len(m.msg.Data())
+	for name, values := range m.msg.Headers() {
+		for _, value := range values {
+			size += len(name) + len(value)
+		}
+	}
+	return size
+}
 
 func (m *message) Event() event.Event {
 	if e, err := Decode(m.msg.Headers(), m.msg.Data()); err == nil {

@@ -27,10 +27,10 @@ const (
 	// come after ackWait.
 	reclaimPause = 300 * time.Millisecond
 
-	// maxAckPending bounds the messages that are handed out and not
-	// acknowledged. Well above what a source holds, or one that holds on to its
-	// limit gets nothing more.
-	maxAckPending = 1 << 16
+	// minAckPending is how many messages may be handed out and not acknowledged
+	// at least. Well above what a source holds, or one that holds on to its limit
+	// gets nothing more.
+	minAckPending = 1 << 16
 )
 
 // Stream is a stream of JetStream with the place in it of one cluster and
@@ -68,7 +68,7 @@ func (s *Stream) Name() string { return s.cfg.String() }
 // Open finds the stream, and finds or makes the consumer. Messages that the
 // consumer has handed out already and that nobody acknowledged come again at once:
 // who opens a stream is the only one to read it.
-func (s *Stream) Open(ctx context.Context) (eventing.Reader, error) {
+func (s *Stream) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Reader, error) {
 	found, err := s.conn.findStream(ctx, s.cfg)
 	if err != nil {
 		return nil, err
@@ -80,22 +80,31 @@ func (s *Stream) Open(ctx context.Context) (eventing.Reader, error) {
 	if err := s.alone(origin); err != nil {
 		return nil, err
 	}
-	consumer, err := s.configure(ctx, ackWait, origin)
+	want := consumerWanted{origin: origin, ackWait: ackWait, open: cfg, state: found.CachedInfo().State}
+	consumer, err := s.configure(ctx, want)
 	if err != nil {
 		return nil, err
 	}
 	if consumer.CachedInfo().NumAckPending > 0 {
-		if consumer, err = s.reclaim(ctx, origin); err != nil {
+		if consumer, err = s.reclaim(ctx, want); err != nil {
 			return nil, err
 		}
 	}
 	return &reader{conn: s.conn, consumer: consumer, origin: origin.name, epoch: origin.epoch}, nil
 }
 
+// consumerWanted is what a consumer is to be like.
+type consumerWanted struct {
+	origin  origin
+	ackWait time.Duration
+	open    eventing.OpenConfig
+	state   natsjs.StreamState
+}
+
 // configure finds or makes the consumer, and changes it only if it is not as it
 // should be: the servers that do so may be away while those that hold the stream
 // are there.
-func (s *Stream) configure(ctx context.Context, ackWait time.Duration, origin origin) (natsjs.Consumer, error) {
+func (s *Stream) configure(ctx context.Context, want consumerWanted) (natsjs.Consumer, error) {
 	ctx, cancel := s.conn.api(ctx)
 	defer cancel()
 	js := s.conn.in(s.cfg.Domain)
@@ -107,16 +116,23 @@ func (s *Stream) configure(ctx context.Context, ackWait time.Duration, origin or
 	should := is
 	should.Durable = s.consumer
 	should.Description = "made by Tandem: everything, for one function in one cluster"
-	should.DeliverPolicy = natsjs.DeliverAllPolicy
 	should.AckPolicy = natsjs.AckExplicitPolicy
-	should.AckWait = ackWait
+	should.AckWait = want.ackWait
 	should.MaxDeliver = -1
-	should.MaxAckPending = maxAckPending
-	should.Metadata = origin.remember(is.Metadata)
+	should.MaxAckPending = maxAckPending(want.open)
+	should.Metadata = want.origin.remember(is.Metadata)
 	if err == nil && reflect.DeepEqual(is, should) {
 		return consumer, nil
 	}
-	if err == nil || errors.Is(err, natsjs.ErrConsumerNotFound) {
+	if errors.Is(err, natsjs.ErrConsumerNotFound) {
+		if should.OptStartSeq, err = want.begin(ctx); err != nil {
+			return nil, fmt.Errorf("find out where to begin with stream %s: %w", s.cfg, err)
+		}
+		if should.OptStartSeq > 0 {
+			should.DeliverPolicy = natsjs.DeliverByStartSequencePolicy
+		}
+	}
+	if err == nil {
 		consumer, err = js.CreateOrUpdateConsumer(ctx, s.cfg.Name, should)
 	}
 	if err != nil {
@@ -125,9 +141,35 @@ func (s *Stream) configure(ctx context.Context, ackWait time.Duration, origin or
 	return consumer, nil
 }
 
+// begin gives the sequence with which a new consumer begins; 0 for the beginning
+// of the stream. One that the stream has not got to was said about messages that
+// it has lost: others come under their sequences.
+func (w consumerWanted) begin(ctx context.Context) (uint64, error) {
+	if w.open.Begin == nil {
+		return 0, nil
+	}
+	sequence, err := w.open.Begin(ctx, w.origin.name, w.origin.epoch)
+	if sequence <= w.state.FirstSeq || sequence > w.state.LastSeq+1 {
+		sequence = 0
+	}
+	return sequence, err
+}
+
+// maxAckPending is what may be outstanding while a reader keeps up with its rate,
+// hedging as long as it may, and a crash of it goes unnoticed for AckWait.
+func maxAckPending(cfg eventing.OpenConfig) int {
+	n := max(int(float64(cfg.Rate)*(eventing.MaxHedge+ackWait).Seconds()), minAckPending)
+	if cfg.MaxOutstanding > 0 {
+		n = min(n, cfg.MaxOutstanding)
+	}
+	return n
+}
+
 // reclaim has the server hand out again what is outstanding.
-func (s *Stream) reclaim(ctx context.Context, origin origin) (natsjs.Consumer, error) {
-	if _, err := s.configure(ctx, reclaimWait, origin); err != nil {
+func (s *Stream) reclaim(ctx context.Context, want consumerWanted) (natsjs.Consumer, error) {
+	soon := want
+	soon.ackWait = reclaimWait
+	if _, err := s.configure(ctx, soon); err != nil {
 		return nil, err
 	}
 	pause := time.NewTimer(reclaimPause)
@@ -136,5 +178,5 @@ func (s *Stream) reclaim(ctx context.Context, origin origin) (natsjs.Consumer, e
 	case <-pause.C:
 	case <-ctx.Done(): // to be undone all the same
 	}
-	return s.configure(context.WithoutCancel(ctx), ackWait, origin)
+	return s.configure(context.WithoutCancel(ctx), want)
 }

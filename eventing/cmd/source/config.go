@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/sethvargo/go-envconfig"
 
@@ -16,22 +17,27 @@ import (
 
 // config is the environment. README.md has the table.
 type config struct {
-	Cluster        string     `env:"TANDEM_CLUSTER, required"`
-	Function       string     `env:"TANDEM_FUNCTION, required"`
-	Sink           string     `env:"K_SINK, required"`
-	DeadLetterSink string     `env:"TANDEM_DEAD_LETTER_SINK"`
-	SinkCACerts    string     `env:"K_CA_CERTS"`
-	Overrides      string     `env:"K_CE_OVERRIDES"`
-	Streams        []string   `env:"TANDEM_STREAMS, default=EVENTS"`
-	OutputStream   string     `env:"TANDEM_OUTPUT_STREAM, default=OUTPUTS"`
-	Replicas       int        `env:"TANDEM_STREAM_REPLICAS, default=1"`
-	InFlight       int        `env:"TANDEM_IN_FLIGHT, default=256"`
-	DatabaseURL    string     `env:"DATABASE_URL, required"`
-	NATSURL        string     `env:"NATS_URL, required"`
-	LogLevel       slog.Level `env:"LOG_LEVEL, default=info"`
-	MetricsAddress string     `env:"METRICS_ADDRESS"`
-	OTLPEndpoint   string     `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
-	OTLPProtocol   string     `env:"OTEL_EXPORTER_OTLP_PROTOCOL"`
+	Cluster        string        `env:"TANDEM_CLUSTER, required"`
+	Function       string        `env:"TANDEM_FUNCTION, required"`
+	Sink           string        `env:"K_SINK, required"`
+	DeadLetterSink string        `env:"TANDEM_DEAD_LETTER_SINK"`
+	SinkCACerts    string        `env:"K_CA_CERTS"`
+	Overrides      string        `env:"K_CE_OVERRIDES"`
+	Streams        []string      `env:"TANDEM_STREAMS, default=EVENTS"`
+	OutputStream   string        `env:"TANDEM_OUTPUT_STREAM, default=OUTPUTS"`
+	Replicas       int           `env:"TANDEM_STREAM_REPLICAS, default=1"`
+	InFlight       int           `env:"TANDEM_IN_FLIGHT, default=256"`
+	MaxBytes       int           `env:"TANDEM_IN_FLIGHT_BYTES, default=67108864"`
+	Rate           int           `env:"TANDEM_RATE, default=1000"`
+	Hedge          string        `env:"HEDGE, default=0"`
+	HedgeDomain    string        `env:"TANDEM_HEDGE_DOMAIN"`
+	TryFor         time.Duration `env:"TANDEM_TRY_FOR, default=15m"`
+	DatabaseURL    string        `env:"DATABASE_URL, required"`
+	NATSURL        string        `env:"NATS_URL, required"`
+	LogLevel       slog.Level    `env:"LOG_LEVEL, default=info"`
+	MetricsAddress string        `env:"METRICS_ADDRESS"`
+	OTLPEndpoint   string        `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
+	OTLPProtocol   string        `env:"OTEL_EXPORTER_OTLP_PROTOCOL"`
 
 	SinkConfig eventing.SinkConfig // made of what the above say about K_SINK
 }
@@ -65,6 +71,18 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	}
 	if c.InFlight < 1 || c.InFlight > 16384 {
 		errs = append(errs, fmt.Errorf("TANDEM_IN_FLIGHT %d: want 1 to 16384", c.InFlight))
+	}
+	if c.MaxBytes < 1<<20 {
+		errs = append(errs, fmt.Errorf("TANDEM_IN_FLIGHT_BYTES %d: want at least 1048576", c.MaxBytes))
+	}
+	if c.Rate < 1 {
+		errs = append(errs, fmt.Errorf("TANDEM_RATE %d: want at least 1", c.Rate))
+	}
+	if c.TryFor <= 0 {
+		errs = append(errs, fmt.Errorf("TANDEM_TRY_FOR %s: want more than 0", c.TryFor))
+	}
+	if _, err := eventing.ParseHedge(c.Hedge); err != nil {
+		errs = append(errs, fmt.Errorf("HEDGE %w", err))
 	}
 	if err = errors.Join(errs...); err != nil {
 		return config{}, fmt.Errorf("read environment: %w", err)

@@ -65,6 +65,7 @@ func run(ctx context.Context) error {
 		Function: cfg.Function,
 		InFlight: cfg.InFlight,
 		Sink:     cfg.SinkConfig,
+		TryFor:   cfg.TryFor,
 		Metrics:  metrics,
 		Logger:   logger,
 	})
@@ -83,9 +84,18 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	hedge, err := eventing.ParseHedge(cfg.Hedge)
+	if err != nil {
+		return err
+	}
 	source, err = eventing.NewSource(streams, delivery, db.progress, eventing.SourceConfig{
 		Function: cfg.Function,
 		InFlight: cfg.InFlight,
+		MaxBytes: cfg.MaxBytes,
+		Rate:     cfg.Rate,
+		Hedge:    hedge,
+		Switch:   jetstream.NewSwitch(conn, cfg.Cluster, cfg.HedgeDomain),
+		Ledger:   db.ledger,
 		Metrics:  metrics,
 		Logger:   logger,
 	})
@@ -100,7 +110,7 @@ func run(ctx context.Context) error {
 	}
 
 	logger.LogAttrs(ctx, slog.LevelInfo, "source begins", slog.String("version", ops.Version()),
-		slog.Any("streams", cfg.Streams), slog.String("output_stream", cfg.OutputStream), slog.Int("in_flight", cfg.InFlight))
+		slog.Any("streams", cfg.Streams), slog.String("output_stream", cfg.OutputStream), slog.Int("in_flight", cfg.InFlight), slog.String("hedge", cfg.Hedge))
 	go func() {
 		if err := server.Serve(); err != nil {
 			logger.LogAttrs(ctx, slog.LevelError, "metrics are not served any more", slog.Any("err", err))

@@ -50,6 +50,7 @@ func TestReadConfigHasDefaults(t *testing.T) {
 	want := config{
 		Cluster: "east", Function: "flights", Sink: "http://flights/", DeadLetterSink: "http://flights/dead-letters",
 		Streams: []string{"EAST", "WEST"}, OutputStream: "OUTPUTS", Replicas: 1, InFlight: 256,
+		MaxBytes: 64 << 20, Rate: 1000, Hedge: "0", TryFor: 15 * time.Minute,
 		DatabaseURL: "postgres://x", NATSURL: "nats://x",
 		SinkConfig: eventing.SinkConfig{TokenFile: "/oidc/token"},
 	}
@@ -84,6 +85,11 @@ func TestReadConfigSaysWhatIsWrong(t *testing.T) {
 		{name: "several functions", variable: "TANDEM_FUNCTION", value: "a,b", want: `TANDEM_FUNCTION "a,b": want lower-case`},
 		{name: "too many at once", variable: "TANDEM_IN_FLIGHT", value: "100000", want: "TANDEM_IN_FLIGHT 100000: want 1 to 16384"},
 		{name: "overrides that are none", variable: "K_CE_OVERRIDES", value: "tenant=acme", want: `K_CE_OVERRIDES: want {"extensions"`},
+		{name: "too little memory", variable: "TANDEM_IN_FLIGHT_BYTES", value: "1000", want: "TANDEM_IN_FLIGHT_BYTES 1000: want at least"},
+		{name: "a hedge that is none", variable: "HEDGE", value: "soon", want: `HEDGE "soon": want 0 (race), a delay`},
+		{name: "a delay too long", variable: "HEDGE", value: "2m", want: `HEDGE "2m": want 0 (race), a delay`},
+		{name: "no rate", variable: "TANDEM_RATE", value: "0", want: "TANDEM_RATE 0: want at least 1"},
+		{name: "no time to try", variable: "TANDEM_TRY_FOR", value: "-1s", want: "TANDEM_TRY_FOR -1s: want more than 0"},
 		{name: "no number", variable: "TANDEM_IN_FLIGHT", value: "many", want: "InFlight"},
 	}
 	for _, tt := range tests {
@@ -367,10 +373,10 @@ func get(t *testing.T, url string) (string, error) {
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 30 s: %s", what)
+			t.Fatalf("not within 60 s: %s", what)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

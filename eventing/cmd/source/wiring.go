@@ -14,7 +14,8 @@ import (
 
 // database is what the source needs of PostgreSQL.
 type database struct {
-	progress eventing.ProgressSaver
+	progress eventing.Progress
+	ledger   eventing.Ledger
 	relay    eventing.Relay
 	close    func()
 }
@@ -28,7 +29,7 @@ func openDatabase(ctx context.Context, url, cluster, function string) (database,
 		// the password.
 		return database{}, errors.New("DATABASE_URL: want postgres://USER:PASSWORD@HOST:5432/NAME")
 	}
-	cfg.MaxConns = 2 // one for progress, one for the relay
+	cfg.MaxConns = 4 // one each for progress, the relay and the ledger, and one more
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
@@ -40,20 +41,40 @@ func openDatabase(ctx context.Context, url, cluster, function string) (database,
 		return database{}, fmt.Errorf("set up connections to the database: %w", err)
 	}
 	return database{
-		progress: saver{sinkwriter.NewProgress(pool, cluster)},
+		progress: progress{sinkwriter.NewProgress(pool, cluster)},
+		ledger:   ledger{sinkwriter.NewLedger(pool)},
 		relay:    sinkwriter.NewOutbox(pool),
 		close:    pool.Close,
 	}, nil
 }
 
-// saver saves progress whatever was saved before.
-type saver struct{ progress *sinkwriter.Progress }
+// progress is the database's, whatever was saved before.
+type progress struct{ *sinkwriter.Progress }
 
-func (s saver) Save(ctx context.Context, function, stream, epoch string, floor, head uint64) error {
-	last, _, err := s.progress.Load(ctx, function, stream)
+func (p progress) Save(ctx context.Context, function, stream, epoch string, floor, head uint64, hedge string) error {
+	last, _, err := p.Load(ctx, function, stream)
 	if err != nil {
 		return err
 	}
-	_, _, err = s.progress.Save(ctx, function, stream, sinkwriter.NewProgressRow{Epoch: epoch, Floor: floor, Head: head, Hedge: "0", Adopt: true}, last)
+	_, _, err = p.Progress.Save(ctx, function, stream, sinkwriter.NewProgressRow{Epoch: epoch, Floor: floor, Head: head, Hedge: hedge, Adopt: true}, last)
 	return err
+}
+
+// ledger looks events up by their keys.
+type ledger struct{ *sinkwriter.Ledger }
+
+func (l ledger) Done(ctx context.Context, function string, events []eventing.EventID) ([]bool, error) {
+	keys := make([]sinkwriter.Key, len(events))
+	for i, e := range events {
+		keys[i] = sinkwriter.NewKey(function, e.Source, e.ID)
+	}
+	found, err := l.Ledger.Done(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	done := make([]bool, len(keys))
+	for i, k := range keys {
+		done[i] = found[k]
+	}
+	return done, nil
 }

@@ -23,7 +23,7 @@ func TestProgressAndRelayAreThoseOfTheDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.close)
-	if err := db.progress.Save(t.Context(), "flights", "EVENTS", "epoch", 7, 9); err != nil {
+	if err := db.progress.Save(t.Context(), "flights", "EVENTS", "epoch", 7, 9, "0"); err != nil {
 		t.Errorf("Save: %v", err)
 	}
 	n, err := db.relay.Relay(t.Context(), func(context.Context, []event.Event) error {

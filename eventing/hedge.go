@@ -1,0 +1,51 @@
+package eventing
+
+import (
+	"fmt"
+	"time"
+)
+
+// MaxHedge is the longest delay of a [Hedge]. While a message waits for it, the
+// stream holds it as handed out.
+const MaxHedge = time.Minute
+
+// Hedge is how much redundancy a cluster wants for a function. Its zero value is
+// the race: all clusters compute everything at once.
+type Hedge struct {
+	// Delay is how long a message waits, from its receipt, before the ledger is
+	// asked whether another cluster has done it. From 0 to [MaxHedge].
+	Delay time.Duration
+
+	// Standby delivers nothing. What others have done is acknowledged.
+	Standby bool
+}
+
+// ParseHedge reads what [Hedge.String] gives, and "race" for 0. The error says
+// what it wants instead.
+func ParseHedge(s string) (Hedge, error) {
+	switch s {
+	case "race", "0":
+		return Hedge{}, nil
+	case "standby":
+		return Hedge{Standby: true}, nil
+	}
+	delay, err := time.ParseDuration(s)
+	if err != nil || delay < 0 || delay > MaxHedge {
+		return Hedge{}, fmt.Errorf("%q: want 0 (race), a delay up to %s as 300ms (hedge), or standby", s, MaxHedge)
+	}
+	return Hedge{Delay: delay}, nil
+}
+
+// String gives 0, the delay, or standby.
+func (h Hedge) String() string {
+	switch {
+	case h.Standby:
+		return "standby"
+	case h.Delay == 0:
+		return "0"
+	}
+	return h.Delay.String()
+}
+
+// race reports whether messages are delivered at once.
+func (h Hedge) race() bool { return h == Hedge{} }

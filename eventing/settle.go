@@ -1,0 +1,117 @@
+package eventing
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+const (
+	// handBackAfter is the shortest wait for which a message is handed back to its
+	// stream that breaks the function, or that does not go through while others
+	// do: it would take a place that others could have. Shorter, and it comes and
+	// goes all the time.
+	handBackAfter = time.Second
+
+	// restAfter is when messages are handed back though nothing goes through, if
+	// they leave no room for others: perhaps it is just these. Each time they rest
+	// for longer, so that a function that is away is not asked for ever more of
+	// them.
+	restAfter = 10 * time.Second
+	restCap   = 5 * time.Minute
+)
+
+// deliver tries a message once and sees to what comes of it. If ctx ends before,
+// it gives the message back.
+func (s *Source) deliver(ctx context.Context, j *job) {
+	if j.window.abandoned() {
+		j.window.drop(j)
+		return
+	}
+	if ctx.Err() != nil {
+		s.release(ctx, j, 0)
+		return
+	}
+	for {
+		step, err := s.delivery.step(ctx, j.errand)
+		switch {
+		case err != nil:
+			// A stream that gives such an event is broken. The message comes again
+			// when its time is over.
+			s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "message cannot be delivered, it will come again",
+				slog.Uint64("sequence", j.message.Sequence()), slog.Any("err", err))
+			j.window.drop(j)
+		case step.settled:
+			s.cfg.Metrics.settled(ctx, step.outcome, s.cfg.Now().Sub(j.message.Arrived()))
+			s.acknowledge(ctx, j)
+		case ctx.Err() != nil:
+			s.release(ctx, j, 0)
+		case step.after == 0:
+			continue // to the dead letter sink
+		default:
+			s.putOff(ctx, j, step)
+		}
+		return
+	}
+}
+
+// putOff sees to it that a message is tried again: by us, or by whoever the stream
+// hands it out to then.
+func (s *Source) putOff(ctx context.Context, j *job, step step) {
+	after := step.after
+	switch {
+	case after >= handBackAfter && (step.broke || s.delivery.function.outage.current() == nil):
+		// It is this event that does not go through, or others do.
+	case s.cfg.Now().Sub(j.received) >= restAfter && j.window.crowded(s.windowLimit()):
+		after = max(after, j.errand.resting.after(restAfter, restCap, 0))
+	default:
+		s.agenda.later(j, after)
+		return
+	}
+	j.in.handBack(j)
+	s.release(ctx, j, after)
+}
+
+// acknowledge tells the stream that a message is done.
+func (s *Source) acknowledge(ctx context.Context, j *job) {
+	s.tell(ctx, j, j.message.Ack, "acknowledge")
+	j.window.drop(j)
+}
+
+// release gives a message back to its stream.
+func (s *Source) release(ctx context.Context, j *job, after time.Duration) {
+	s.tell(ctx, j, func() error { return j.message.Release(after) }, "release")
+	j.window.drop(j)
+}
+
+// tell tells the stream what became of a message. If it does not hear it, the
+// message comes again, which does no harm.
+func (s *Source) tell(ctx context.Context, j *job, verb func() error, what string) {
+	if err := j.window.tell(verb); err != nil {
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "stream not told, the message will come again",
+			slog.String("verb", what), slog.Uint64("sequence", j.message.Sequence()), slog.Any("err", err))
+	}
+}
+
+// beat tells the streams now and then that the messages held are still at work.
+func (s *Source) beat(ctx context.Context) {
+	ticker := time.NewTicker(s.cfg.Heartbeat / 2)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := s.cfg.Now()
+		for _, in := range s.inlets {
+			_, window := in.current()
+			if window == nil {
+				continue
+			}
+			for _, j := range window.overdue(now.Add(-s.cfg.Heartbeat/2), now) {
+				s.tell(ctx, j, j.message.InProgress, "heartbeat")
+			}
+		}
+	}
+}
