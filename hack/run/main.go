@@ -77,7 +77,9 @@ func execute(start time.Time, o options) int {
 
 // fail says in one line what is wrong.
 func fail(err error) {
-	fmt.Fprintln(os.Stderr, "tandem:", strings.ReplaceAll(err.Error(), "\n", "; "))
+	// The driver indents what belongs to the line before.
+	line := strings.NewReplacer("\n\t", " ", "\n", "; ").Replace(err.Error())
+	fmt.Fprintln(os.Stderr, "tandem:", line)
 }
 
 // begun is when make began, as `date +%s.%N` told it, since building is part of the

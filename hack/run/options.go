@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -115,6 +116,12 @@ func parseOptions(args []string, getenv func(string) string, out io.Writer) (opt
 	}
 	feedGiven := false
 	flags.Visit(func(f *flag.Flag) { feedGiven = feedGiven || f.Name == "feed" })
+	if level := getenv("LOG_LEVEL"); level != "" {
+		var known slog.Level
+		if err := known.UnmarshalText([]byte(level)); err != nil {
+			return options{}, fmt.Errorf("LOG_LEVEL %q: want debug, info, warn or error", level)
+		}
+	}
 	return o, o.validate(feedGiven)
 }
 

@@ -36,6 +36,15 @@ func TestFlagsThatCannotBeAreRefusedInOneLine(t *testing.T) {
 	}
 }
 
+func TestALogLevelThatNoPartKnowsIsRefusedAtOnce(t *testing.T) {
+	t.Parallel()
+
+	_, err := parseOptions(nil, func(name string) string { return map[string]string{"LOG_LEVEL": "loud"}[name] }, io.Discard)
+	if err == nil || err.Error() != `LOG_LEVEL "loud": want debug, info, warn or error` {
+		t.Errorf("error is %v", err)
+	}
+}
+
 func TestHelpNamesEveryFlagAndFailsNobody(t *testing.T) {
 	t.Parallel()
 

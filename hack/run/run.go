@@ -202,9 +202,13 @@ func (r *run) startDatabase(ctx context.Context) error {
 		}
 		r.dbURL = r.postgres.URL()
 	}
-	return patiently(ctx, r.database(), func(ctx context.Context) error {
+	err := patiently(ctx, r.database(), func(ctx context.Context) error {
 		return schema.Migrate(ctx, r.dbURL)
 	})
+	if err != nil && r.o.databaseURL != "" {
+		return fmt.Errorf("%w; look at DATABASE_URL", err)
+	}
+	return err
 }
 
 func (r *run) startStreams(ctx context.Context) error {
@@ -446,7 +450,10 @@ func (r *run) events(ctx context.Context) (iter.Seq2[event.Event, error], feed.C
 	if err != nil {
 		return nil, cfg, err
 	}
-	if r.watch.fedBefore > 0 {
+	switch {
+	case r.watch.fedBefore >= feed.Flights:
+		r.out.say("all %s events were fed by an earlier run; to begin anew, end this one and remove %s", count(feed.Flights), r.o.dir)
+	case r.watch.fedBefore > 0:
 		r.out.say("the feed goes on after %s of %s events", count(float64(r.watch.fedBefore)), count(feed.Flights))
 	}
 	cfg.Save = positions.Save
