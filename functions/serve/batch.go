@@ -36,7 +36,7 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 		c.event = m.Event
 		c.function, c.failure = h.find(m.Event)
 	}
-	h.compute(ctx, list)
+	h.compute(ctx, &calls{list: list})
 	h.commitAll(ctx, list)
 
 	worst, refused := 0, 0

@@ -41,51 +41,52 @@ const (
 // calls are the calls that share a deadline: those for the events of a batch, or
 // the one for an event alone.
 type calls struct {
-	list    []call
-	stuck   *atomic.Int64
-	next    atomic.Int64
-	workers atomic.Int64
-	ended   chan struct{} // closed when no worker is left
+	one      [1]call // what list is for an event alone
+	list     []call
+	deadline deadline
+	stuck    *atomic.Int64
+	next     atomic.Int64
+	workers  atomic.Int64
+	ended    chan struct{} // closed when no worker is left
 }
 
-// compute has functions compute the effects for list, in goroutines of their own
+// compute has functions compute the effects for cs.list, in goroutines of their own
 // since a function may ignore its context. What has not ended by the deadline is
 // left behind, and counted until it ends. Afterwards a call has effects or a
 // failure.
-func (h *Handler) compute(ctx context.Context, list []call) {
-	if len(list) == 0 {
+func (h *Handler) compute(ctx context.Context, cs *calls) {
+	if len(cs.list) == 0 {
 		return
 	}
 	if err := h.Alive(); err != nil {
-		for i := range list {
-			if c := &list[i]; c.function != nil {
+		for i := range cs.list {
+			if c := &cs.list[i]; c.function != nil {
 				c.failure = err
 			}
 		}
 		return
 	}
-	bounded, cancel := context.WithTimeout(ctx, h.config.Deadline)
-	defer cancel()
-
-	cs := &calls{list: list, stuck: &h.stuck, ended: make(chan struct{})}
-	workers := min(len(list), h.config.MaxConcurrent)
+	cs.deadline.begin(ctx, h.config.Now().Add(h.config.Deadline))
+	defer cs.deadline.end(context.Canceled)
+	cs.stuck, cs.ended = &h.stuck, make(chan struct{})
+	workers := min(len(cs.list), h.config.MaxConcurrent)
 	cs.workers.Store(int64(workers))
 	for range workers {
-		go cs.work(bounded)
+		go cs.work()
 	}
-	early := h.wait(ctx, bounded, cs, workers)
-	for i := range list {
-		if c := &list[i]; c.function != nil {
-			if err := h.settle(ctx, bounded, c, i < early); err != nil {
+	early := h.wait(ctx, cs, workers)
+	for i := range cs.list {
+		if c := &cs.list[i]; c.function != nil {
+			if err := h.settle(ctx, cs, c, i < early); err != nil {
 				c.failure = fmt.Errorf("function %s: %w", c.function.Name, err)
 			}
 		}
 	}
 }
 
-// wait waits for the end of all calls, or until bounded, made from ctx, is past
-// its deadline. It returns how many, the first ones, had half of the time at least.
-func (h *Handler) wait(ctx, bounded context.Context, cs *calls, workers int) (early int) {
+// wait waits for the end of all calls, or until their deadline, which it ends. It
+// returns how many, the first ones, had half of the time at least.
+func (h *Handler) wait(ctx context.Context, cs *calls, workers int) (early int) {
 	early = workers // which begin at once
 	var half <-chan time.Time
 	if early < len(cs.list) {
@@ -93,22 +94,25 @@ func (h *Handler) wait(ctx, bounded context.Context, cs *calls, workers int) (ea
 		defer timer.Stop()
 		half = timer.C
 	}
+	timer := time.NewTimer(h.config.Deadline)
+	defer timer.Stop()
 	for {
 		select {
 		case <-cs.ended:
 			return early
 		case <-half:
 			early, half = int(cs.next.Load()), nil
-		case <-bounded.Done():
-			if ctx.Err() != nil {
-				// The sender has gone, so there is time: no function is to be
-				// counted as stuck for that.
-				patience := time.NewTimer(h.config.Deadline)
-				defer patience.Stop()
-				select {
-				case <-cs.ended:
-				case <-patience.C:
-				}
+		case <-timer.C:
+			cs.deadline.end(context.DeadlineExceeded)
+			return early
+		case <-ctx.Done():
+			cs.deadline.end(ctx.Err())
+			// The sender has gone, so there is time: no function is to be
+			// counted as stuck for that.
+			timer.Reset(h.config.Deadline)
+			select {
+			case <-cs.ended:
+			case <-timer.C:
 			}
 			return early
 		}
@@ -116,22 +120,22 @@ func (h *Handler) wait(ctx, bounded context.Context, cs *calls, workers int) (ea
 }
 
 // work does one call after the other.
-func (cs *calls) work(ctx context.Context) {
+func (cs *calls) work() {
 	orderly := false
 	defer func() {
 		switch {
 		case !orderly: // a function ended the goroutine
-			go cs.work(ctx)
+			go cs.work()
 		case cs.workers.Add(-1) == 0:
 			close(cs.ended)
 		}
 	}()
-	for ctx.Err() == nil {
+	for cs.deadline.Err() == nil {
 		i := cs.next.Add(1) - 1
 		if i >= int64(len(cs.list)) {
 			break
 		}
-		cs.list[i].run(ctx, cs.stuck)
+		cs.list[i].run(&cs.deadline, cs.stuck)
 	}
 	orderly = true
 }
@@ -168,38 +172,45 @@ func ownCopy(e event.Event) event.Event {
 
 // settle leaves c behind if it has not ended, and returns what was wrong with it,
 // with the status that it has. Early says that it had half of the time at least.
-func (h *Handler) settle(ctx, bounded context.Context, c *call, early bool) error {
+func (h *Handler) settle(ctx context.Context, cs *calls, c *call, early bool) error {
 	if c.state.CompareAndSwap(waiting, leftBehind) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		return fmt.Errorf("not called, as the other events took the %s that a batch has", h.config.Deadline)
 	}
-	late := fmt.Errorf("not done within %s", h.config.Deadline)
 	if c.state.Load() != ended {
 		h.stuck.Add(1)
 		if c.state.CompareAndSwap(running, leftBehind) {
-			return blame(late, early)
+			return h.blame(nil, early)
 		}
 		h.stuck.Add(-1)
 	}
 
+	if c.err == nil {
+		return nil
+	}
 	var rejected *functions.RejectError
 	switch {
-	case c.err == nil, errors.As(c.err, &rejected):
+	case errors.As(c.err, &rejected):
 		return c.err
 	case ctx.Err() != nil:
 		// Nobody can say what it would have done with time enough.
 		return c.err
-	case bounded.Err() != nil:
-		return blame(fmt.Errorf("%w: %w", late, c.err), early)
+	case cs.deadline.Err() != nil:
+		return h.blame(c.err, early)
 	}
 	return withStatus(http.StatusInternalServerError, c.err)
 }
 
 // blame holds it against an event that its function took too long, unless the
-// function began late: then others took its time.
-func blame(err error, early bool) error {
+// function began late: then others took its time. The function's own error may be nil.
+func (h *Handler) blame(err error, early bool) error {
+	if err == nil {
+		err = fmt.Errorf("not done within %s", h.config.Deadline)
+	} else {
+		err = fmt.Errorf("not done within %s: %w", h.config.Deadline, err)
+	}
 	if early {
 		return withStatus(http.StatusInternalServerError, err)
 	}

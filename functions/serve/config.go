@@ -160,8 +160,7 @@ type Config struct {
 	// Gate says who may send. Nil means everybody who can reach this address.
 	Gate Gate
 
-	// Now is the clock by which the time is measured that a request takes to be
-	// admitted and to come. Defaults to time.Now.
+	// Now is the clock that deadlines are reckoned by. Defaults to time.Now.
 	Now func() time.Time
 
 	// Logger is told about events that were refused (warn) or broke a function

@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -111,6 +113,30 @@ func TestDeadLetterThatIsNoEventIsRefused(t *testing.T) {
 	send(t, server.URL+"/dead-letters", "[]", batchType).want(t, 400, "one by one")
 	if len(s.letters) != 0 {
 		t.Errorf("%d were kept", len(s.letters))
+	}
+}
+
+func TestWhatIsTooLargeIsSaidToWhoeverStillSends(t *testing.T) {
+	t.Parallel()
+
+	server := newServer(t, newHandler(t, &memory{}, serve.Config{}))
+	for _, hasLength := range []bool{true, false} {
+		for range 3 {
+			large := strings.Repeat(" ", 8<<20)
+			var body io.Reader = strings.NewReader(large)
+			if !hasLength {
+				body = io.MultiReader(body) // whose length nobody knows
+			}
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, h := range binary("fine", "1") {
+				name, value, _ := strings.Cut(h, ": ")
+				req.Header.Set(name, value)
+			}
+			do(t, req).want(t, 413, "at most 1048576 bytes are taken")
+		}
 	}
 }
 

@@ -193,9 +193,11 @@ func (h *Handler) handle(ctx context.Context, e event.Event) (Receipt, error) {
 		h.log.refused(ctx, nil, e, err)
 		return Receipt{}, err
 	}
-	list := []call{{function: f, event: e}}
-	h.compute(ctx, list)
-	c := &list[0]
+	cs := &calls{}
+	cs.list = cs.one[:]
+	c := &cs.one[0]
+	c.function, c.event = f, e
+	h.compute(ctx, cs)
 	if c.failure != nil {
 		h.log.refused(ctx, f, e, c.failure)
 		return Receipt{}, c.failure

@@ -39,9 +39,10 @@ func contentMode(r *http.Request) (cloudevent.Mode, error) {
 }
 
 // readBody reads all of a body, of at most limit bytes.
-func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+func readBody(r *http.Request, limit int64) ([]byte, error) {
 	length := r.ContentLength
 	if length > limit {
+		dismiss(r)
 		return nil, tooLarge(limit)
 	}
 	// A sender's word is taken for a little memory only.
@@ -54,13 +55,23 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		return body, nil
 	}
 	var body bytes.Buffer
-	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
-		if over := (*http.MaxBytesError)(nil); errors.As(err, &over) {
-			return nil, tooLarge(limit)
-		}
+	if _, err := body.ReadFrom(io.LimitReader(r.Body, limit+1)); err != nil {
 		return nil, fmt.Errorf("read body: %w", err)
 	}
+	if int64(body.Len()) > limit {
+		dismiss(r)
+		return nil, tooLarge(limit)
+	}
 	return body.Bytes(), nil
+}
+
+// dismiss reads what is left of a body that is too large. Otherwise the connection
+// would be reset while the sender still writes, and what he is told would be lost: he
+// would try again for ever. Who is larger than a dead letter may be is cut off.
+func dismiss(r *http.Request) {
+	if r.Header.Get("Expect") == "" { // else he waits for a word before he sends
+		_, _ = io.CopyN(io.Discard, r.Body, maxDeadLetter) // the answer is the same
+	}
 }
 
 // slow is how long it may take until all of a request is there before that is made
@@ -81,7 +92,7 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, limit int64) (
 	if mode, err = contentMode(r); err != nil {
 		return 0, nil, err
 	}
-	body, err = readBody(w, r, limit)
+	body, err = readBody(r, limit)
 	if now := h.config.Now(); now.Sub(begin) > slow {
 		end := now.Add(h.config.Deadline + h.config.CommitTimeout + time.Second)
 		c := http.NewResponseController(w)

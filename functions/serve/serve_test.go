@@ -128,6 +128,10 @@ type answer struct {
 	body   string
 }
 
+// client has connections of its own: those of the default one are closed whenever a
+// test's server is.
+var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
 // send posts body with headers given as "name: value".
 func send(tb testing.TB, url, body string, headers ...string) answer {
 	tb.Helper()
@@ -146,7 +150,7 @@ func send(tb testing.TB, url, body string, headers ...string) answer {
 func do(tb testing.TB, req *http.Request) answer {
 	tb.Helper()
 
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		tb.Fatal(err)
 	}
