@@ -20,8 +20,7 @@ import (
 const (
 	// Not "read write": a standby refuses that as a feature it lacks, rather than
 	// for being read-only.
-	beginSQL  = "begin isolation level read committed"
-	commitSQL = "commit"
+	beginSQL = "begin isolation level read committed"
 
 	outboxInsertSQL = `insert into tandem.outbox (events) values ($1) returning id`
 	outboxDeleteSQL = `delete from tandem.outbox where id = any($1::bigint[])`
@@ -68,7 +67,7 @@ func (w *Writer) attempt(ctx context.Context, batch []*offer, lockTimeout time.D
 		}
 	}()
 	left, err = w.transact(ctx, s, batch, lockTimeout)
-	if err != nil {
+	if err != nil && !s.left {
 		s.rollback()
 		next = w.after(ctx, s, err)
 	}
@@ -81,7 +80,10 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, lockT
 	if err != nil {
 		return batch, err
 	}
-	if w.losing.Load() {
+	// Who does not know what came of his COMMIT claims again, and sees to it that
+	// what he finds is as safe as what he commits.
+	unsure := slices.ContainsFunc(batch, func(o *offer) bool { return o.unsure })
+	if w.losing.Load() && !unsure {
 		if batch, err = w.recognize(ctx, s, batch); err != nil || len(batch) == 0 {
 			return batch, err
 		}
@@ -91,10 +93,18 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, lockT
 		return batch, err
 	}
 	w.losing.Store(len(c.won) == 0)
-	if len(c.won) == 0 {
-		err = s.run(ctx, append(w.check(c), step{sql: commitSQL}))
-	} else {
+	switch {
+	case len(c.won) > 0:
 		err = w.apply(ctx, s, c, tables, statements)
+	case unsure:
+		err = w.commitSteps(ctx, s, append(w.check(c), step{sql: witnessSQL}))
+	default:
+		err = s.run(ctx, append(w.check(c), step{sql: commitSQL}))
+	}
+	if errors.Is(err, errUnknown) {
+		for _, o := range batch {
+			o.unsure = true
+		}
 	}
 	if err != nil {
 		return batch, err
@@ -167,7 +177,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 	if len(published) > 0 {
 		steps = append(steps, deleteStep(published))
 	}
-	if err := s.run(ctx, append(steps, step{sql: commitSQL})); err != nil {
+	if err := w.commitSteps(ctx, s, steps); err != nil {
 		w.outbox.putBack(published)
 		return err
 	}

@@ -2,7 +2,6 @@ package sinkwriter
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -41,7 +40,7 @@ func (w *Writer) Once(ctx context.Context, key Key, fn func(pgx.Tx) error) (won 
 		s.release()
 	}()
 	won, err = w.once(ctx, s, key, fn)
-	if err != nil {
+	if err != nil && !s.left {
 		s.rollback()
 		w.after(ctx, s, err)
 	}
@@ -83,7 +82,14 @@ func (w *Writer) once(ctx context.Context, s *session, key Key, fn func(pgx.Tx) 
 			return false, err
 		}
 	}
-	if err := tx.Commit(ctx); err != nil && (won || !errors.Is(err, pgx.ErrTxClosed)) {
+	switch status := s.conn.Conn().PgConn().TxStatus(); {
+	case status == 'I' && won:
+		return false, fmt.Errorf("commit %s: %w", key, pgx.ErrTxClosed)
+	case status == 'E':
+		return false, fmt.Errorf("commit %s: %w", key, pgx.ErrTxCommitRollback)
+	}
+	// Nobody remembers whether an earlier call ended without an answer.
+	if err := w.commitSteps(ctx, s, []step{{sql: witnessSQL}}); err != nil {
 		return false, fmt.Errorf("commit %s: %w", key, err)
 	}
 	return won, nil

@@ -29,7 +29,9 @@ type step struct {
 // session is a connection while a batch has it.
 type session struct {
 	conn  *pgxpool.Conn
+	pg    *pgconn.PgConn // conn's
 	state *sessionState
+	left  bool // somebody else has the connection
 }
 
 // sessionState is what we know of a connection for as long as it lives.
@@ -65,7 +67,7 @@ func acquire(ctx context.Context, pool *pgxpool.Pool, claimTimeout, commitTimeou
 		}
 		custom[stateKey] = state
 	}
-	return &session{conn: conn, state: state}, nil
+	return &session{conn: conn, pg: conn.Conn().PgConn(), state: state}, nil
 }
 
 // settingsSQL sets the time-outs of one transaction. They are set in it and not
@@ -98,10 +100,23 @@ func milliseconds(d time.Duration) string {
 func (s *session) types() *pgtype.Map { return s.conn.Conn().TypeMap() }
 
 // release gives the connection back; a broken one is closed by the pool.
-func (s *session) release() { s.conn.Release() }
+func (s *session) release() {
+	if !s.left {
+		s.conn.Release()
+	}
+}
+
+// leave takes the connection out of the session and the pool.
+func (s *session) leave() *pgx.Conn {
+	s.left = true
+	return s.conn.Hijack()
+}
 
 // abandon closes the connection, so that the server rolls back what is open.
 func (s *session) abandon() {
+	if s.left {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = s.conn.Hijack().Close(ctx) // it is gone either way
@@ -121,7 +136,7 @@ var binaryFormat = []int16{pgtype.BinaryFormatCode}
 // run sends the steps in one round trip. If one of them fails, the rest is not
 // carried out, and the error is that one's.
 func (s *session) run(ctx context.Context, steps []step) error {
-	pg := s.conn.Conn().PgConn()
+	pg := s.pg
 	pipeline := pg.StartPipeline(ctx)
 	defer pipeline.Close() //nolint:errcheck // its error is the one already returned
 

@@ -32,6 +32,9 @@ type Writer struct {
 
 	known atomic.Pointer[writerKnown]
 
+	// left holds an element for each COMMIT that nobody waits for any more.
+	left chan struct{}
+
 	// losing says that the last batch lost entirely: the other cluster is ahead.
 	losing atomic.Bool
 
@@ -60,6 +63,7 @@ type offer struct {
 	size              int // roughly, as encoded
 	executes          bool
 	asWritten         bool   // its writes are not sorted: that was tried
+	unsure            bool   // it may be committed
 	exec              []byte // its first statement, in canonical form
 
 	caller *caller
@@ -110,7 +114,7 @@ func New(pool *pgxpool.Pool, config Config) (*Writer, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	w := &Writer{pool: pool, config: config, ctx: ctx, stop: stop}
+	w := &Writer{pool: pool, config: config, ctx: ctx, stop: stop, left: make(chan struct{}, config.Connections)}
 	w.outbox = newOutbox(w)
 	return w, nil
 }

@@ -1,0 +1,132 @@
+package sinkwriter_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/test/pgtest"
+)
+
+// Invariant I4 with a synchronous standby that is away: nobody may acknowledge
+// what it does not have, neither who committed nor who finds it done.
+func TestNobodyAcknowledgesWhatTheSynchronousStandbyDoesNotHave(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Server(t)
+	if err := sinkwriter.Migrate(t.Context(), server.URL()); err != nil {
+		t.Fatal(err)
+	}
+	admin, err := pgx.Connect(t.Context(), server.AdminURL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = admin.Close(context.Background()) })
+	standbys := func(names string) {
+		t.Helper()
+		for _, sql := range []string{"alter system set synchronous_standby_names = '" + names + "'", "select pg_reload_conf()"} {
+			if _, err := admin.Exec(t.Context(), sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	pool, err := pgxpool.New(t.Context(), server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	if _, err := pool.Exec(t.Context(), "create table orders (id text primary key, amount int)"); err != nil {
+		t.Fatal(err)
+	}
+	offer := func(id string) sinkwriter.Offer {
+		o := sinkwriter.Offer{Function: "orders", Version: "1", Event: newEvent(id)}
+		o.Effects.Insert("orders", functions.Row{"id": id, "amount": 1})
+		return o
+	}
+	newWriter := func(cluster string) *sinkwriter.Writer {
+		w, err := sinkwriter.New(pool, sinkwriter.Config{Cluster: cluster, CommitTimeout: 300 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	writers := []*sinkwriter.Writer{newWriter("east"), newWriter("west")}
+	t.Cleanup(func() {
+		for _, w := range writers {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			_ = w.Close(ctx)
+			cancel()
+		}
+	})
+	// What is asked of the server first, it knows.
+	if _, err := writers[0].Commit(t.Context(), offer("first")); err != nil {
+		t.Fatal(err)
+	}
+
+	standbys("nobody")
+	// More events than connections may be left waiting, for many commit timeouts.
+	ids := []string{"a", "b", "c", "d", "e"}
+	key := sinkwriter.NewKey("orders", "/test", "once")
+	once := func(ctx context.Context, w *sinkwriter.Writer) (bool, error) {
+		return w.Once(ctx, key, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "insert into orders values ('once', 1)")
+			return err
+		})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, w := range writers {
+		for i, id := range ids {
+			all.Go(func() {
+				time.Sleep(time.Duration(i) * 50 * time.Millisecond) // in batches of their own
+				for range 2 {
+					if r, err := w.Commit(ctx, offer(id)); err == nil {
+						t.Errorf("%s was acknowledged, won: %t", id, r.Won)
+					}
+				}
+			})
+		}
+		all.Go(func() {
+			for ctx.Err() == nil {
+				if won, err := once(ctx, w); err == nil {
+					t.Errorf("Once was acknowledged, won: %t", won)
+				}
+			}
+		})
+	}
+	all.Wait()
+	var visible int
+	if err := pool.QueryRow(t.Context(), "select count(*) from orders where id <> 'first'").Scan(&visible); err != nil || visible != 0 {
+		t.Errorf("%d rows can be seen that no standby has, %v", visible, err)
+	}
+
+	standbys("")
+	for i, w := range writers {
+		for _, id := range ids {
+			if _, err := w.Commit(t.Context(), offer(id)); err != nil {
+				t.Errorf("%s after the standby was given up: %v", id, err)
+			}
+		}
+		for {
+			won, err := once(t.Context(), w)
+			if errors.Is(err, context.DeadlineExceeded) {
+				continue // on a busy machine
+			}
+			if err != nil || won && i > 0 {
+				t.Errorf("Once after the standby was given up: won %t, %v", won, err)
+			}
+			break
+		}
+	}
+	var rows int
+	if err := pool.QueryRow(t.Context(), "select count(*) from orders").Scan(&rows); err != nil || rows != len(ids)+2 {
+		t.Errorf("%d rows, %v", rows, err)
+	}
+}
