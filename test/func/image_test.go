@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -53,6 +54,25 @@ func TestEveryFuncYAMLIsWhatFuncReads(t *testing.T) {
 		t.Errorf("%v: %s", err, said)
 	}
 
+	// They say the same as config/ does.
+	settings, err := os.ReadFile(filepath.Join(root, "config", "base", "env", "function.env"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range folders {
+		for line := range strings.Lines(string(settings)) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			if !regexp.MustCompile(`- name: ` + name + `\n\s+value: "?` + regexp.QuoteMeta(value) + `"?\n`).MatchString(read(t, folder)) {
+				t.Errorf("%s/func.yaml does not set %s to %s, as config/base/env/function.env does", folder, name, value)
+			}
+		}
+		for _, want := range []string{"key: app.kubernetes.io/component\n      value: function\n", "key: networking.knative.dev/visibility\n      value: cluster-local\n", "serviceAccountName: function\n"} {
+			if !strings.Contains(read(t, folder), want) {
+				t.Errorf("%s/func.yaml does not say %q, as config/functions/flights/function.yaml does", folder, want)
+			}
+		}
+	}
+
 	// And each function has one of its own.
 	for _, f := range tandem.Functions() {
 		folder := filepath.Join(root, "functions", f.Name)
@@ -60,14 +80,21 @@ func TestEveryFuncYAMLIsWhatFuncReads(t *testing.T) {
 			t.Errorf("%s/func.yaml is missing", folder)
 			continue
 		}
-		text, err := os.ReadFile(filepath.Join(folder, "func.yaml"))
-		if err != nil {
-			t.Fatal(err)
-		}
 		for _, want := range []string{"\nname: " + f.Name + "\n", "- name: TANDEM_FUNCTIONS\n      value: " + f.Name + "\n"} {
-			if !strings.Contains(string(text), want) {
+			if !strings.Contains(read(t, folder), want) {
 				t.Errorf("%s/func.yaml does not say %q", folder, want)
 			}
 		}
 	}
+}
+
+// read reads the func.yaml of a folder.
+func read(t *testing.T, folder string) string {
+	t.Helper()
+
+	text, err := os.ReadFile(filepath.Join(folder, "func.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
