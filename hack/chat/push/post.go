@@ -113,13 +113,16 @@ func (p *poster) post(ctx context.Context, e event.Event) error {
 	var last error
 	err = retry.Do(ctx, pauses, func(ctx context.Context) error {
 		again, err := p.try(ctx, body)
-		if last = err; again {
+		if last == nil || ctx.Err() == nil {
+			last = err // what was wrong, rather than that the time is up
+		}
+		if again {
 			return retry.RetryableError(err)
 		}
 		return err
 	})
 	if err != nil && last != nil {
-		return last // rather than that the time is up
+		return last
 	}
 	return err
 }

@@ -535,19 +535,19 @@ func TestWhoSendsWhatIsNoRequestIsDisconnected(t *testing.T) {
 func TestWhoIsTooSlowIsDisconnectedAndMayComeAgain(t *testing.T) {
 	t.Parallel()
 
-	const sent = 2000 // more than fits between two sockets
+	const sent, size = 300, 64 << 10 // together more than fits between two sockets
 	w := newWorld(t, func(c *push.Config) {
-		if c.Cluster == "east" {
-			c.Queue, c.WriteTimeout = 4, 200*time.Millisecond
-		} else {
-			c.Queue = sent
+		c.WriteTimeout = patience
+		if c.Queue = sent; c.Cluster == "east" {
+			c.Queue = 4
 		}
 	})
 	slow, quick := w.east.open(t, "ops", "Ann"), w.west.open(t, "ops", "Bob")
-	large := strings.Repeat("x", 3900)
 	var events []event.Event
 	for i := range sent - 1 {
-		events = append(events, said(t, fmt.Sprint(i), "ops", fmt.Sprint(i, large)))
+		e := said(t, fmt.Sprint(i), "ops", "x")
+		e.DataEncoded = []byte(`{"text":"` + strings.Repeat("x", size) + `"}`)
+		events = append(events, e)
 	}
 	w.publish(t, append(events, said(t, "last", "ops", "last"))...)
 	if got := quick.texts(t, "last"); len(got) != sent {

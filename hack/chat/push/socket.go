@@ -64,11 +64,12 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request) {
 	requests := make(chan request, waiting)
 	var parts sync.WaitGroup
 	parts.Go(func() {
-		defer cancel()
 		k.write(ctx)
+		_ = conn.CloseNow() // which ends the reading
 	})
 	parts.Go(func() { k.store(ctx, requests) })
-	err = k.read(ctx, requests)
+	// Not with ctx, whose end would close the connection before write says why.
+	err = k.read(context.WithoutCancel(ctx), requests)
 	cancel()
 	close(requests)
 	parts.Wait()
