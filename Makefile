@@ -56,6 +56,11 @@ build: ## Build every program into bin/.
 images: ## Build the images without Docker and push them; REGISTRY=HOST/NAME, none: only build.
 	go run -C hack/images . $(if $(REGISTRY),--registry $(REGISTRY) --kustomization $(CURDIR)/config/images/kustomization.yaml) $(ARGS)
 
+.PHONY: e2e
+e2e: ## Install into two clusters, do harm, compare: EAST=kubeconfig WEST=kubeconfig; test/e2e/doc.go has more.
+	@hack/install.sh postgres
+	EAST=$(abspath $(EAST)) WEST=$(abspath $(WEST)) go test -tags e2e -count=1 -v -timeout 30m $(ARGS) ./test/e2e
+
 .PHONY: clean
 clean: ## Remove .tandem/ with everything that was stored, and bin/'s programs.
 	@hack/clean.sh .tandem/chat
