@@ -60,8 +60,8 @@ func main() {
 
 func run(ctx context.Context) error {
 	var cfg config
-	if err := envconfig.Process(ctx, &cfg); err != nil {
-		return fmt.Errorf("read environment: %w", err)
+	if err := ops.ReadEnvironment(ctx, envconfig.OsLookuper(), &cfg); err != nil {
+		return err
 	}
 	if err := ops.CheckName("TANDEM_CLUSTER", cfg.Cluster); err != nil {
 		return fmt.Errorf("read environment: %w", err)

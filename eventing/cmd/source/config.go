@@ -46,8 +46,8 @@ type config struct {
 // variable that is missing or wrong.
 func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) {
 	var c config
-	if err := envconfig.ProcessWith(ctx, &envconfig.Config{Target: &c, Lookuper: lookup}); err != nil {
-		return config{}, fmt.Errorf("read environment: %w", err)
+	if err := ops.ReadEnvironment(ctx, lookup, &c); err != nil {
+		return config{}, err
 	}
 	for i := range c.Streams {
 		c.Streams[i] = strings.TrimSpace(c.Streams[i])
