@@ -84,7 +84,7 @@ func TestIngestSaysWhatIsWrong(t *testing.T) {
 		{name: "broken JSON", header: structured, body: `{"specversion":"1.0",`, code: 400, want: "it is not JSON: at byte 21"},
 		{name: "no JSON", header: structured, body: "", code: 400, want: "it is empty, want JSON"},
 		{name: "what makes other readers panic", header: structured, body: `{"specversion":"1.0","id":"1","source":"/s","type":"t","data_base64":0}`, code: 400, want: "data_base64"},
-		{name: "a batch", header: http.Header{"Content-Type": {"application/cloudevents-batch+json"}}, body: "[]", code: 400, want: "one event a message"},
+		{name: "a batch", header: http.Header{"Content-Type": {"application/cloudevents-batch+json"}}, body: "[]", code: 202},
 		{name: "too large", header: valid(), body: strings.Repeat("x", 1001), code: 413, want: "at most 1000 bytes"},
 		{name: "the wrong method", method: http.MethodPut, header: valid(), code: 405, want: "Method Not Allowed"},
 		{name: "the wrong path", path: "/events", header: valid(), code: 404, want: "not found"},
@@ -117,6 +117,38 @@ func TestIngestSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%d %s", code, body)
 		}
 	})
+}
+
+func TestIngestStoresABatchOrNothingOfIt(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	address, _ := startIngest(t, server, eventing.IngestConfig{})
+	batch := http.Header{"Content-Type": {"application/cloudevents-batch+json"}}
+	one := func(id string) string { return `{"specversion":"1.0","id":"` + id + `","source":"/s","type":"t"}` }
+	for _, tt := range []struct {
+		body string
+		code int
+		want string
+	}{
+		{body: "[]", code: 202},
+		{body: "[" + one("1") + "," + one("2") + "," + one("3") + "]", code: 202},
+		{body: "[" + one("4") + "," + one("") + "]", code: 400, want: "nothing is stored: event 2 of 2: no CloudEvent: id: missing"},
+		{body: "[" + one("5"), code: 400, want: "no batch of CloudEvents: it is not JSON"},
+		{body: one("6"), code: 400, want: "no batch of CloudEvents"},
+		{body: "[" + one("3") + "," + one("7") + "]", code: 202}, // one of them a repeat
+	} {
+		if code, body := request(t, http.MethodPost, address, batch, tt.body); code != tt.code || !strings.Contains(body, tt.want) {
+			t.Errorf("%s: %d %s, want %d %s", tt.body, code, body, tt.code, tt.want)
+		}
+	}
+	stream, err := nativeAt(t, server.URL()).Stream(t.Context(), "EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := stream.CachedInfo().State.Msgs; n != 4 {
+		t.Errorf("%d events are stored, want 4", n)
+	}
 }
 
 func TestIngestAnswers413WhenTheStreamTakesNothingSoLarge(t *testing.T) {
@@ -154,7 +186,7 @@ func TestIngestAnswers503WhileTheStreamStoresNothing(t *testing.T) {
 		}
 		body, _ := io.ReadAll(res.Body)
 		_ = res.Body.Close()
-		if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") != "1" || !bytes.Contains(body, []byte("send it again")) {
+		if res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") != "1" || !bytes.Contains(body, []byte("not stored, send it again")) {
 			t.Errorf("%d %s, Retry-After %q", res.StatusCode, body, res.Header.Get("Retry-After"))
 		}
 	}

@@ -16,6 +16,11 @@ type Relay interface {
 	Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (events int, err error)
 }
 
+// RelayTakeover is how long outputs that are committed are left to their winner
+// until a relay publishes them, maybe again. A stream of events must recognise
+// repeated ones for at least as long.
+const RelayTakeover = 30 * time.Second
+
 // RelayConfig sets up [RunRelay]. A field left at zero takes the default named
 // beside it.
 type RelayConfig struct {

@@ -43,18 +43,25 @@ func NewPublisher(conn *Conn, cfg StreamConfig) (*Publisher, error) {
 // event within its duplicate window.
 func (p *Publisher) Publish(ctx context.Context, events []event.Event) error {
 	if !p.found.Load() {
-		if err := p.conn.EnsureStream(ctx, p.cfg); err != nil {
+		if _, err := p.find(ctx); err != nil {
 			return fmt.Errorf("publish to stream %s: %w", p.cfg.Name, err)
 		}
 		p.found.Store(true)
 	}
 	err := p.publish(ctx, events)
 	if errors.Is(err, natsjs.ErrNoStreamResponse) {
-		// Nobody takes the subject, so the stream has gone.
-		if err := p.conn.EnsureStream(ctx, p.cfg); err != nil {
+		// Nobody takes the subject: the stream has gone, or it has no leader.
+		info, err := p.find(ctx)
+		if err == nil {
+			err = canStore(info)
+		}
+		if err != nil {
 			return fmt.Errorf("publish to stream %s: %w", p.cfg.Name, err)
 		}
-		err = p.publish(ctx, events)
+		if err := p.publish(ctx, events); err != nil {
+			return fmt.Errorf("publish to stream %s: %w", p.cfg.Name, err)
+		}
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("publish to stream %s: %w", p.cfg.Name, err)
@@ -108,19 +115,6 @@ func (p *Publisher) await(ctx context.Context, future natsjs.PubAckFuture) error
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// Ready reports why the stream could not store an event now: no connection, no
-// stream, or a stream without a leader.
-func (p *Publisher) Ready(ctx context.Context) error {
-	stream, err := p.conn.ensureStream(ctx, p.cfg)
-	if err != nil {
-		return err
-	}
-	if cluster := stream.CachedInfo().Cluster; cluster != nil && cluster.Leader == "" {
-		return fmt.Errorf("stream %s has no leader", p.cfg.Name)
-	}
-	return nil
 }
 
 // tooLarge makes [eventing.ErrTooLarge] of what the client and the server say

@@ -28,6 +28,11 @@ type StreamConfig struct {
 	// DuplicateWindow is for how long the stream recognises a repeated event.
 	// Defaults to 2 min.
 	DuplicateWindow time.Duration
+
+	// LeastWindow is the shortest duplicate window that a stream which is there
+	// may have for a [Publisher], which else gives [ErrDuplicateWindow]. 0, the
+	// default, takes any.
+	LeastWindow time.Duration
 }
 
 // ParseStream reads how people write a stream, NAME or NAME@DOMAIN. What is wrong
@@ -55,8 +60,10 @@ func (c StreamConfig) validate() error {
 		return fmt.Errorf("domain %q of stream %s: want letters, digits, '_' and '-'", c.Domain, c.Name)
 	case c.Replicas < 1 || c.Replicas > 5:
 		return fmt.Errorf("replicas %d: want 1 to 5", c.Replicas)
-	case c.DuplicateWindow < 0:
-		return fmt.Errorf("duplicate window %s: want more than 0", c.DuplicateWindow)
+	case c.DuplicateWindow < 0 || c.LeastWindow < 0:
+		return fmt.Errorf("duplicate window %s: want more than 0", min(c.DuplicateWindow, c.LeastWindow))
+	case c.DuplicateWindow < c.LeastWindow:
+		return fmt.Errorf("duplicate window %s: want at least %s", c.DuplicateWindow, c.LeastWindow)
 	}
 	return nil
 }

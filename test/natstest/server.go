@@ -22,7 +22,7 @@ const startTimeout = 60 * time.Second
 type Server struct {
 	dir  string
 	port int
-	join func(*server.Options) // nil for a server alone
+	join func(*server.Options) // nil for a server alone with usual options
 
 	mu      sync.Mutex
 	running *server.Server
@@ -33,6 +33,13 @@ func Start(tb testing.TB) *Server {
 	tb.Helper()
 
 	return start(tb, server.RANDOM_PORT, nil)
+}
+
+// StartWith runs a server alone with other options until the test ends.
+func StartWith(tb testing.TB, change func(*server.Options)) *Server {
+	tb.Helper()
+
+	return start(tb, server.RANDOM_PORT, change)
 }
 
 func start(tb testing.TB, port int, join func(*server.Options)) *Server {

@@ -44,6 +44,9 @@ const (
 	// drainTimeout bounds the wait for that.
 	drainTimeout = 2 * time.Second
 
+	// lookInterval is how often the stream is looked at while it is not there.
+	lookInterval = time.Second
+
 	// closeTimeout bounds each of the last steps.
 	closeTimeout = time.Second
 )
@@ -74,14 +77,14 @@ func run(ctx context.Context) error {
 	// The publisher is there before anybody can ask whether it is ready.
 	var publisher *jetstream.Publisher
 	var draining atomic.Bool
-	ready := func(ctx context.Context) error {
-		if draining.Load() {
-			return errDraining
-		}
-		return publisher.Ready(ctx)
-	}
 	metrics, err := ops.Listen(ctx, ops.Config{
-		Address: cfg.MetricsAddress, OTLPEndpoint: cfg.OTLPEndpoint, OTLPProtocol: cfg.OTLPProtocol, Ready: ready,
+		Address: cfg.MetricsAddress, OTLPEndpoint: cfg.OTLPEndpoint, OTLPProtocol: cfg.OTLPProtocol,
+		Ready: func(ctx context.Context) error {
+			if draining.Load() {
+				return errDraining
+			}
+			return publisher.Ready(ctx)
+		},
 	})
 	if err != nil {
 		return err
@@ -97,7 +100,7 @@ func run(ctx context.Context) error {
 	}
 	defer atTheEnd(ctx, conn.Close)
 	stream := jetstream.ParseStream(cfg.Stream)
-	stream.Replicas = cfg.Replicas
+	stream.Replicas, stream.LeastWindow = cfg.Replicas, eventing.RelayTakeover
 	publisher, err = jetstream.NewPublisher(conn, stream)
 	if err != nil {
 		return err
@@ -108,7 +111,8 @@ func run(ctx context.Context) error {
 	drainer := &handlers.Drainer{
 		Inner: eventing.NewIngest(publisher, eventing.IngestConfig{
 			MaxEventBytes: cfg.MaxEventBytes,
-			Ready:         ready,
+			Ready:         publisher.Ready,
+			Draining:      draining.Load,
 			Logger:        logger,
 		}),
 		QuietPeriod: quietPeriod,
@@ -124,7 +128,12 @@ func run(ctx context.Context) error {
 	logger.LogAttrs(ctx, slog.LevelInfo, "ingest begins", slog.String("version", ops.Version()),
 		slog.String("stream", cfg.Stream), slog.String("address", listener.Addr().String()))
 
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
+	go func() {
+		if err := refuse(ctx, publisher); err != nil {
+			failed <- err
+		}
+	}()
 	go func() { failed <- server.Serve(listener) }()
 	go func() {
 		if err := metrics.Serve(); err != nil {
@@ -150,6 +159,25 @@ func run(ctx context.Context) error {
 	atTheEnd(ctx, server.Shutdown)
 	logger.LogAttrs(ctx, slog.LevelInfo, "ingest ends")
 	return nil
+}
+
+// refuse looks at the stream until it is there, and gives an error only if it is
+// not as it must be, which somebody has to mend.
+func refuse(ctx context.Context, publisher *jetstream.Publisher) error {
+	for {
+		err := publisher.Ready(ctx)
+		if errors.Is(err, jetstream.ErrDuplicateWindow) {
+			return err
+		}
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(lookInterval):
+		}
+	}
 }
 
 // atTheEnd closes something of an ending process, which does not wait long for

@@ -140,6 +140,71 @@ func TestTheProcessSaysWhatKeepsItFromStarting(t *testing.T) {
 	}
 }
 
+func TestTheProcessRefusesAStreamThatForgetsTooSoon(t *testing.T) {
+	t.Parallel()
+
+	for _, late := range []bool{false, true} {
+		server := natstest.Start(t)
+		nc, err := nats.Connect(server.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(nc.Close)
+		js, err := natsjs.New(nc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := natsjs.StreamConfig{Name: "EVENTS", Subjects: []string{"events.>"}, Duplicates: 29 * time.Second}
+		if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		if late {
+			server.Stop()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		log := &buffer{}
+		address := freeAddress()
+		cmd := command(ctx, server.URL(), address)
+		cmd.Stderr = log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if late { // until the stream is there, it cannot know
+			eventually(t, "it says 503", func() bool {
+				code, _ := send(t, http.MethodPost, "http://"+address, "1")
+				return code == http.StatusServiceUnavailable
+			})
+			server.Restart(t)
+		}
+		var exit *exec.ExitError
+		if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+			t.Errorf("%v, want exit status 1", err)
+		}
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		want := "stream EVENTS: the stream's duplicate window is too short: it is 29s, want at least 30s"
+		if last := lines[len(lines)-1]; !strings.Contains(last, want) || strings.Count(log.String(), want) != 1 {
+			t.Errorf("said %s, want %q once, at the end", log, want)
+		}
+
+		// With one second more it starts.
+		cfg.Duplicates = 30 * time.Second
+		if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		cmd = command(ctx, server.URL(), address)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it is healthy", func() bool {
+			code, _ := send(t, http.MethodGet, "http://"+address+"/health", "")
+			return code == http.StatusOK
+		})
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+}
+
 func command(ctx context.Context, nats, address string, more ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append([]string{runMain + "=1", "TANDEM_CLUSTER=east", "NATS_URL=" + nats, "LISTEN_ADDRESS=" + address}, more...)
