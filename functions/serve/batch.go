@@ -25,7 +25,8 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 		return
 	}
 	ctx := r.Context()
-	list := make([]call, len(members))
+	cs := &calls{list: make([]call, len(members))}
+	list := cs.list
 	for i := range members {
 		c, m := &list[i], &members[i]
 		if m.Err != nil {
@@ -36,8 +37,8 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 		c.event = m.Event
 		c.function, c.failure = h.find(m.Event)
 	}
-	h.compute(ctx, &calls{list: list})
-	h.commitAll(ctx, list)
+	h.compute(ctx, cs)
+	h.commitAll(ctx, cs)
 
 	worst, refused := 0, 0
 	var lines []string
@@ -68,7 +69,8 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 }
 
 // commitAll has the effects that were computed committed.
-func (h *Handler) commitAll(ctx context.Context, list []call) {
+func (h *Handler) commitAll(ctx context.Context, cs *calls) {
+	list := cs.list
 	offers := make([]Offer, 0, len(list))
 	offered := make([]*call, 0, len(list))
 	for i := range list {
@@ -80,7 +82,7 @@ func (h *Handler) commitAll(ctx context.Context, list []call) {
 	if len(offers) == 0 {
 		return
 	}
-	outcomes, err := h.outcomes(ctx, offers)
+	outcomes, err := h.outcomes(ctx, cs, offers)
 	for i, c := range offered {
 		switch {
 		case err != nil:
@@ -94,16 +96,16 @@ func (h *Handler) commitAll(ctx context.Context, list []call) {
 }
 
 // outcomes are the committer's. The error is everybody's: it panicked.
-func (h *Handler) outcomes(ctx context.Context, offers []Offer) (outcomes []Outcome, err error) {
+func (h *Handler) outcomes(ctx context.Context, cs *calls, offers []Offer) (outcomes []Outcome, err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			// As it may be one of these events that does it, it counts.
 			err = withStatus(http.StatusInternalServerError, &panicError{value: value, stack: debug.Stack()})
 		}
 	}()
-	bounded, cancel := context.WithTimeout(ctx, h.config.CommitTimeout)
-	defer cancel()
-	outcomes = h.committer.CommitAll(bounded, offers)
+	h.commits.begin(ctx, &cs.commit)
+	defer h.commits.end(&cs.commit)
+	outcomes = h.committer.CommitAll(&cs.commit, offers)
 	if len(outcomes) != len(offers) {
 		return nil, errors.New("commit a batch: the committer did not say what became of each event")
 	}

@@ -20,6 +20,9 @@ type call struct {
 	function *functions.Function // nil if there is none to be called
 	event    event.Event
 
+	// own are the event's attributes for the function to keep and to change.
+	own event.EventContextV1
+
 	// effects and err are the function's. They may be read once state is ended.
 	effects functions.Effects
 	err     error
@@ -43,11 +46,11 @@ const (
 type calls struct {
 	one      [1]call // what list is for an event alone
 	list     []call
-	deadline deadline
+	deadline deadline // ends when no worker is left, or when it is past
+	commit   deadline // of the commit afterwards
 	stuck    *atomic.Int64
 	next     atomic.Int64
 	workers  atomic.Int64
-	ended    chan struct{} // closed when no worker is left
 }
 
 // compute has functions compute the effects for cs.list, in goroutines of their own
@@ -66,56 +69,59 @@ func (h *Handler) compute(ctx context.Context, cs *calls) {
 		}
 		return
 	}
-	cs.deadline.begin(ctx, h.config.Now().Add(h.config.Deadline))
-	defer cs.deadline.end(context.Canceled)
-	cs.stuck, cs.ended = &h.stuck, make(chan struct{})
-	workers := min(len(cs.list), h.config.MaxConcurrent)
-	cs.workers.Store(int64(workers))
-	for range workers {
-		go cs.work()
-	}
-	early := h.wait(ctx, cs, workers)
+	h.calls.begin(ctx, &cs.deadline)
+	defer h.calls.end(&cs.deadline)
+	cs.stuck = &h.stuck
+	cs.start(min(len(cs.list), h.config.MaxConcurrent, firstWorkers))
+	early := h.wait(cs)
 	for i := range cs.list {
 		if c := &cs.list[i]; c.function != nil {
-			if err := h.settle(ctx, cs, c, i < early); err != nil {
+			if err := h.settle(cs, c, i < early); err != nil {
 				c.failure = fmt.Errorf("function %s: %w", c.function.Name, err)
 			}
 		}
 	}
 }
 
-// wait waits for the end of all calls, or until their deadline, which it ends. It
+// Most functions only compute, and a few goroutines are all that a batch needs. If it
+// is not done soon, they do something else, and there are more.
+const (
+	firstWorkers = 8
+	soon         = 2 * time.Millisecond
+)
+
+// wait waits for the end of all calls, or until they are past their deadline. It
 // returns how many, the first ones, had half of the time at least.
-func (h *Handler) wait(ctx context.Context, cs *calls, workers int) (early int) {
-	early = workers // which begin at once
-	var half <-chan time.Time
-	if early < len(cs.list) {
-		timer := time.NewTimer(h.config.Deadline / 2)
-		defer timer.Stop()
-		half = timer.C
+func (h *Handler) wait(cs *calls) (early int) {
+	if len(cs.list) <= firstWorkers && len(cs.list) <= h.config.MaxConcurrent {
+		<-cs.deadline.done
+		return len(cs.list)
 	}
-	timer := time.NewTimer(h.config.Deadline)
+	timer := time.NewTimer(soon)
 	defer timer.Stop()
-	for {
-		select {
-		case <-cs.ended:
-			return early
-		case <-half:
-			early, half = int(cs.next.Load()), nil
-		case <-timer.C:
-			cs.deadline.end(context.DeadlineExceeded)
-			return early
-		case <-ctx.Done():
-			cs.deadline.end(ctx.Err())
-			// The sender has gone, so there is time: no function is to be
-			// counted as stuck for that.
-			timer.Reset(h.config.Deadline)
-			select {
-			case <-cs.ended:
-			case <-timer.C:
-			}
-			return early
-		}
+	select {
+	case <-timer.C:
+	case <-cs.deadline.done:
+		return len(cs.list)
+	}
+	cs.start(min(len(cs.list), h.config.MaxConcurrent) - min(firstWorkers, h.config.MaxConcurrent))
+
+	timer.Reset(h.config.Deadline/2 - soon)
+	select {
+	case <-timer.C:
+		early = min(int(cs.next.Load()), len(cs.list))
+		<-cs.deadline.done
+	case <-cs.deadline.done:
+		early = len(cs.list) // all have ended
+	}
+	return early
+}
+
+// start starts workers.
+func (cs *calls) start(workers int) {
+	cs.workers.Add(int64(workers))
+	for range workers {
+		go cs.work()
 	}
 }
 
@@ -127,7 +133,7 @@ func (cs *calls) work() {
 		case !orderly: // a function ended the goroutine
 			go cs.work()
 		case cs.workers.Add(-1) == 0:
-			close(cs.ended)
+			cs.deadline.end(context.Canceled)
 		}
 	}()
 	for cs.deadline.Err() == nil {
@@ -155,28 +161,26 @@ func (c *call) run(ctx context.Context, stuck *atomic.Int64) {
 			stuck.Add(-1)
 		}
 	}()
-	c.effects, c.err = c.function.Handle(ctx, ownCopy(c.event))
+	c.effects, c.err = c.function.Handle(ctx, c.ownEvent())
 	returned = true
 }
 
-// ownCopy is e for a function to keep and to change: what it sets must not become
-// the identity that is committed. Data and what pointers refer to are shared.
-func ownCopy(e event.Event) event.Event {
+// ownEvent is the event for the function to keep and to change: what it sets must not
+// become the identity that is committed. Data and what pointers refer to are shared.
+func (c *call) ownEvent() event.Event {
+	e := c.event
 	if v1, ok := e.Context.(*event.EventContextV1); ok {
-		attributes := *v1
-		attributes.Extensions = maps.Clone(v1.Extensions)
-		e.Context = &attributes
+		c.own = *v1
+		c.own.Extensions = maps.Clone(v1.Extensions)
+		e.Context = &c.own
 	}
 	return e
 }
 
 // settle leaves c behind if it has not ended, and returns what was wrong with it,
 // with the status that it has. Early says that it had half of the time at least.
-func (h *Handler) settle(ctx context.Context, cs *calls, c *call, early bool) error {
+func (h *Handler) settle(cs *calls, c *call, early bool) error {
 	if c.state.CompareAndSwap(waiting, leftBehind) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		return fmt.Errorf("not called, as the other events took the %s that a batch has", h.config.Deadline)
 	}
 	if c.state.Load() != ended {
@@ -194,10 +198,7 @@ func (h *Handler) settle(ctx context.Context, cs *calls, c *call, early bool) er
 	switch {
 	case errors.As(c.err, &rejected):
 		return c.err
-	case ctx.Err() != nil:
-		// Nobody can say what it would have done with time enough.
-		return c.err
-	case cs.deadline.Err() != nil:
+	case errors.Is(cs.deadline.Err(), context.DeadlineExceeded):
 		return h.blame(c.err, early)
 	}
 	return withStatus(http.StatusInternalServerError, c.err)

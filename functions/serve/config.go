@@ -124,7 +124,7 @@ type Config struct {
 
 	// Deadline bounds one call of a function. Past it the answer is 500.
 	//
-	// From 1 ms to 25 s. Defaults to 20 s.
+	// From 10 ms to 25 s. Defaults to 20 s.
 	Deadline time.Duration
 
 	// CommitTimeout bounds one commit, or keeping one dead letter. Past it the
@@ -203,8 +203,8 @@ func (c Config) validate() error {
 	if c.MaxBytes < 1<<10 || c.MaxBytes > 64<<20 {
 		errs = append(errs, fmt.Errorf("MaxBytes is %d: want 1 KiB to 64 MiB", c.MaxBytes))
 	}
-	if c.Deadline < time.Millisecond || c.Deadline > 25*time.Second {
-		errs = append(errs, fmt.Errorf("deadline is %s: want 1ms to 25s", c.Deadline))
+	if c.Deadline < 10*time.Millisecond || c.Deadline > 25*time.Second {
+		errs = append(errs, fmt.Errorf("deadline is %s: want 10ms to 25s", c.Deadline))
 	}
 	if c.CommitTimeout < time.Millisecond || c.Deadline+c.CommitTimeout > 28*time.Second {
 		errs = append(errs, fmt.Errorf("CommitTimeout is %s: want at least 1ms, and at most 28s together with Deadline, which is %s", c.CommitTimeout, c.Deadline))

@@ -40,6 +40,8 @@ type Handler struct {
 	drain   sync.Once
 	drained chan struct{}
 
+	calls, commits deadlines
+
 	stuck atomic.Int64
 	log   *journal
 }
@@ -67,6 +69,8 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 		lost:      []string{"lost"},
 		drained:   make(chan struct{}),
 		retry:     []string{strconv.FormatInt(int64((config.RetryAfter+time.Second-1)/time.Second), 10)},
+		calls:     deadlines{length: config.Deadline, now: config.Now},
+		commits:   deadlines{length: config.CommitTimeout, now: config.Now},
 		log:       newJournal(config.Logger),
 	}
 	names := make(map[string]bool)
@@ -202,7 +206,7 @@ func (h *Handler) handle(ctx context.Context, e event.Event) (Receipt, error) {
 		h.log.refused(ctx, f, e, c.failure)
 		return Receipt{}, c.failure
 	}
-	receipt, err := h.commit(ctx, c)
+	receipt, err := h.commit(ctx, cs)
 	if err != nil {
 		h.log.refused(ctx, f, e, err)
 		return Receipt{}, err
@@ -212,16 +216,17 @@ func (h *Handler) handle(ctx context.Context, e event.Event) (Receipt, error) {
 }
 
 // commit has the effects of one event committed.
-func (h *Handler) commit(ctx context.Context, c *call) (receipt Receipt, err error) {
+func (h *Handler) commit(ctx context.Context, cs *calls) (receipt Receipt, err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			// As it may be this event that does it, it counts.
 			err = withStatus(http.StatusInternalServerError, &panicError{value: value, stack: debug.Stack()})
 		}
 	}()
-	bounded, cancel := context.WithTimeout(ctx, h.config.CommitTimeout)
-	defer cancel()
-	return h.committer.Commit(bounded, *c.function, c.event, c.effects)
+	h.commits.begin(ctx, &cs.commit)
+	defer h.commits.end(&cs.commit)
+	c := &cs.one[0]
+	return h.committer.Commit(&cs.commit, *c.function, c.event, c.effects)
 }
 
 // fail answers a request that no event could be read from.

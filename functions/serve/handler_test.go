@@ -317,14 +317,14 @@ func TestFunctionThatIgnoresItsContextIsLeftBehind(t *testing.T) {
 	})
 }
 
-func TestSenderThatLeavesMakesNoFunctionStuck(t *testing.T) {
+func TestEventOfASenderThatLeavesIsCommittedAllTheSame(t *testing.T) {
 	t.Parallel()
 
 	synctest.Test(t, func(t *testing.T) {
-		h, err := serve.New([]functions.Function{function("slow", func(context.Context, event.Event) (functions.Effects, error) {
-			time.Sleep(time.Second)
-			return functions.Effects{}, nil
-		})}, &memory{}, serve.Config{MaxStuck: 1})
+		m := &memory{}
+		h, err := serve.New([]functions.Function{function("slow", func(ctx context.Context, _ event.Event) (functions.Effects, error) {
+			return functions.Effects{}, pause(ctx, time.Second)
+		})}, m, serve.Config{MaxStuck: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -335,15 +335,74 @@ func TestSenderThatLeavesMakesNoFunctionStuck(t *testing.T) {
 			name, value, _ := strings.Cut(header, ": ")
 			req.Header.Set(name, value)
 		}
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, req)
-		if w.Code != 503 {
-			t.Errorf("answer is %d %q, want 503: nobody knows", w.Code, w.Body)
+		h.ServeHTTP(httptest.NewRecorder(), req)
+		if m.committed() != 1 {
+			t.Errorf("%d events are committed, want 1", m.committed())
 		}
 		if err := h.Alive(); err != nil {
 			t.Errorf("Alive reports %v", err)
 		}
 	})
+}
+
+func TestDeadlinesOfManyCallsAndCommitsAreKept(t *testing.T) {
+	t.Parallel()
+
+	synctest.Test(t, func(t *testing.T) {
+		h, err := serve.New([]functions.Function{function("waits", func(ctx context.Context, e event.Event) (functions.Effects, error) {
+			at, _ := ctx.Deadline()
+			switch left := time.Until(at); {
+			case left != 20*time.Second:
+				t.Errorf("there are %s left, want 20s", left)
+			case e.Subject() == "quick":
+				return functions.Effects{}, nil
+			}
+			<-ctx.Done()
+			return functions.Effects{}, ctx.Err()
+		})}, hanging{}, serve.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var requests sync.WaitGroup
+		for i := range 50 {
+			requests.Go(func() {
+				begin := time.Now()
+				quick, want, status := i%2 == 0, 20*time.Second, 500
+				req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader("{}"))
+				for _, header := range binary("waits", fmt.Sprint(i)) {
+					name, value, _ := strings.Cut(header, ": ")
+					req.Header.Set(name, value)
+				}
+				if quick { // and then its commit hangs
+					want, status = 8*time.Second, 503
+					req.Header.Set("Ce-Subject", "quick")
+				}
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, req)
+				if took := time.Since(begin); took != want || w.Code != status {
+					t.Errorf("answer %d is %d after %s, want %d after %s", i, w.Code, took, status, want)
+				}
+			})
+			time.Sleep(700 * time.Millisecond)
+		}
+		requests.Wait()
+		if err := h.Alive(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// hanging is a committer without a database.
+type hanging struct{}
+
+func (hanging) Commit(ctx context.Context, _ functions.Function, _ event.Event, _ functions.Effects) (serve.Receipt, error) {
+	<-ctx.Done()
+	return serve.Receipt{}, ctx.Err()
+}
+
+func (hanging) CommitAll(ctx context.Context, offers []serve.Offer) []serve.Outcome {
+	<-ctx.Done()
+	return make([]serve.Outcome, len(offers))
 }
 
 func TestFunctionThatEndsItsGoroutineIsAnswered(t *testing.T) {
@@ -435,7 +494,7 @@ func TestNewRefusesWhatCannotBeServed(t *testing.T) {
 		{"one type twice", []functions.Function{twice("a"), twice("b")}, &memory{}, serve.Config{}, `a and b both take events of type "fine"`},
 		{"limit too small", some(), &memory{}, serve.Config{MaxBytes: 1}, "MaxBytes is 1: want 1 KiB to 64 MiB"},
 		{"no answer before the server gives up", some(), &memory{}, serve.Config{CommitTimeout: 20 * time.Second}, "CommitTimeout is 20s"},
-		{"deadline too long", some(), &memory{}, serve.Config{Deadline: time.Minute}, "deadline is 1m0s: want 1ms to 25s"},
+		{"deadline too long", some(), &memory{}, serve.Config{Deadline: time.Minute}, "deadline is 1m0s: want 10ms to 25s"},
 		{"retry at once", some(), &memory{}, serve.Config{RetryAfter: time.Millisecond}, "RetryAfter is 1ms"},
 		{"batches of nothing", some(), &memory{}, serve.Config{MaxConcurrent: -1}, "MaxConcurrent is -1"},
 		{"nothing may be stuck", some(), &memory{}, serve.Config{MaxStuck: -1}, "MaxStuck is -1"},
