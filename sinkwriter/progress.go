@@ -36,8 +36,12 @@ returning timeline`
 	loadProgressSQL = `select tandem.timeline(), coalesce(p.epoch, ''), coalesce(p.floor, 0)::text, coalesce(p.timeline, '')
 from (values (1)) as one left join tandem.progress p on p.cluster = $1 and p.function = $2 and p.stream = $3`
 
-	// Of several streams' rows the one that is least at rest counts.
-	clustersSQL = `select cluster, min(hedge), now() - max(saved_at) from tandem.progress where function = $1 group by cluster order by cluster`
+	// Of several streams' rows the one that is least at rest counts. Who is ahead
+	// says how far a stream has come.
+	clustersSQL = `select p.cluster, min(p.hedge), now() - max(p.saved_at), sum(greatest(f.head - p.floor, 0))::bigint
+from tandem.progress p
+join (select stream, epoch, max(head) as head from tandem.progress where function = $1 group by stream, epoch) as f using (stream, epoch)
+where p.function = $1 group by p.cluster order by p.cluster`
 )
 
 // Progress keeps how far the sources of one cluster have come. It may be shared.
@@ -131,6 +135,10 @@ type ClusterStatus struct {
 	// Age is the time since its source was heard of last, by the server's clock.
 	// A source that runs is heard of every minute.
 	Age time.Duration
+
+	// Behind is how many messages lie between what it has acknowledged and the
+	// last one that any cluster was handed, at most.
+	Behind int64
 }
 
 // Clusters gives the clusters whose sources ever saved progress for function, by

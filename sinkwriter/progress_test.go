@@ -74,13 +74,14 @@ func TestAClusterStandsByOnlyWhileAnotherOneIsAtWork(t *testing.T) {
 	t.Parallel()
 	pool := newDatabase(t)
 	east, west := sinkwriter.NewProgress(pool, "east"), sinkwriter.NewProgress(pool, "west")
+	heads := map[string]uint64{"10s": 30}
 	save := func(p *sinkwriter.Progress, hedge string) {
 		t.Helper()
 		last, _, err := p.Load(t.Context(), "orders", "EVENTS")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, ok, err := p.Save(t.Context(), "orders", "EVENTS", sinkwriter.NewProgressRow{Epoch: "e1", Hedge: hedge}, last); err != nil || !ok {
+		if _, ok, err := p.Save(t.Context(), "orders", "EVENTS", sinkwriter.NewProgressRow{Epoch: "e1", Floor: 7, Head: heads[hedge], Hedge: hedge}, last); err != nil || !ok {
 			t.Fatalf("saved %t, %v", ok, err)
 		}
 	}
@@ -121,7 +122,7 @@ func TestAClusterStandsByOnlyWhileAnotherOneIsAtWork(t *testing.T) {
 		}
 		got[i].Age = 0
 	}
-	if diff := cmp.Diff([]sinkwriter.ClusterStatus{{Cluster: "east", Hedge: "10s"}, {Cluster: "west", Hedge: "standby"}}, got); diff != "" {
+	if diff := cmp.Diff([]sinkwriter.ClusterStatus{{Cluster: "east", Hedge: "10s", Behind: 23}, {Cluster: "west", Hedge: "standby", Behind: 23}}, got); diff != "" {
 		t.Errorf("clusters (-want +got):\n%s", diff)
 	}
 }

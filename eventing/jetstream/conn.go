@@ -168,6 +168,23 @@ func (c *Conn) Ready() error {
 	return &notConnectedError{where: c.where}
 }
 
+// Wait waits until there is a connection, for so long at most. The error is
+// [ErrNotConnected] with the address.
+func (c *Conn) Wait(ctx context.Context, atMost time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for c.Ready() != nil {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return c.Ready()
+		}
+	}
+	return nil
+}
+
 func (c *Conn) connected(ctx context.Context, nc *nats.Conn) {
 	c.told.Store(false)
 	c.logger.LogAttrs(ctx, slog.LevelInfo, "connected to NATS", slog.String("url", nc.ConnectedUrlRedacted()))
