@@ -125,7 +125,7 @@ func partEnv(env []string) []string {
 		switch name {
 		case "DATABASE_URL", "NATS_URL", "LISTEN_ADDRESS", "METRICS_ADDRESS", "ADDRESS", "PORT",
 			"TANDEM_CLUSTER", "TANDEM_FUNCTION", "TANDEM_FUNCTIONS", "TANDEM_STREAM", "TANDEM_STREAMS",
-			"TANDEM_OUTPUT_STREAM", "TANDEM_DEAD_LETTER_SINK":
+			"TANDEM_OUTPUT_STREAM", "TANDEM_DEAD_LETTER_SINK", "HEDGE", "TANDEM_HEDGE_DOMAIN":
 			return true
 		default:
 			return strings.HasPrefix(name, "K_")

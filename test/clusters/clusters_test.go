@@ -67,6 +67,12 @@ type world struct {
 // newWorld starts everything and feeds the flights at a rate.
 func newWorld(t *testing.T, rate float64, names ...string) *world {
 	t.Helper()
+	return newWorldWith(t, rate, nil, names...)
+}
+
+// newWorldWith gives the parts of each cluster further variables.
+func newWorldWith(t *testing.T, rate float64, env map[string][]string, names ...string) *world {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	must := func(err error) {
@@ -98,7 +104,7 @@ func newWorld(t *testing.T, rate float64, names ...string) *world {
 
 	for _, name := range names {
 		c, err := local.StartCluster(sup, local.ClusterConfig{
-			Name: name, Programs: built, DatabaseURL: w.postgres.URL(), NATSURL: w.nats.URL(),
+			Name: name, Programs: built, DatabaseURL: w.postgres.URL(), NATSURL: w.nats.URL(), Env: env[name],
 		})
 		must(err)
 		w.clusters = append(w.clusters, c)

@@ -1,0 +1,157 @@
+package clusters_test
+
+import (
+	"bufio"
+	"context"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+// requests is how many requests a cluster's function was sent, by its own count.
+func requests(t *testing.T, c *local.Cluster) int {
+	t.Helper()
+	n, ok := metric(t, c.FunctionMetricsURL(), "tandem_function_requests_total")
+	if !ok {
+		return 0 // none was answered yet
+	}
+	return n
+}
+
+// metric adds up what a metric has for all labels.
+func metric(t *testing.T, url, name string) (sum int, found bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+		line := lines.Text()
+		if rest, ok := strings.CutPrefix(line, name); ok && strings.HasPrefix(rest, "{") {
+			value, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += int(value)
+			found = true
+		}
+	}
+	return sum, found
+}
+
+func TestAHedgingClusterIsNotAskedUntilTheOtherOneDies(t *testing.T) {
+	t.Parallel()
+	// On a busy machine the other cluster may take longer than one would choose.
+	const delay = 3 * time.Second
+	w := newWorldWith(t, 400, map[string][]string{"west": {"HEDGE=" + delay.String()}}, "east", "west")
+	east, west := w.clusters[0], w.clusters[1]
+	w.waitFor(t, 5000)
+	if n := requests(t, west); n != 0 {
+		t.Errorf("the hedging cluster's function got %d requests while the other one was healthy", n)
+	}
+	if skipped, _ := metric(t, west.MetricsURL(), "tandem_source_skipped_total"); skipped == 0 {
+		t.Error("the hedging cluster's source has skipped nothing")
+	}
+	if n := requests(t, east); n < 4000 {
+		t.Errorf("the other cluster's function got %d requests", n)
+	}
+
+	east.Vanish()
+	died := time.Now()
+	w.poll(t, "the hedging cluster commits nothing", func(context.Context) bool { return w.won(t, west) > 0 })
+	took := time.Since(died)
+	t.Logf("delay %s: first commit of the hedging cluster %s after the other one died", delay, took.Round(time.Millisecond))
+	// A second more is what is promised; the rest is for a busy machine.
+	if took > delay+10*time.Second {
+		t.Errorf("first commit after %s", took)
+	}
+	w.finish(t, west)
+	if n := requests(t, west); n == 0 || n > 20_000-4000 {
+		t.Errorf("the hedging cluster's function got %d requests in all", n)
+	}
+}
+
+func TestRedundancyIsSwitchedWhileEventsFlow(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, 700, map[string][]string{"west": {"HEDGE=standby"}}, "east", "west")
+	east, west := w.clusters[0], w.clusters[1]
+	conn, err := jetstream.Connect(t.Context(), w.nats.URL(), jetstream.Config{Name: "test switch"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	if err := conn.Wait(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	set := func(cluster, value string) {
+		t.Helper()
+		if err := (jetstream.Hedges{Conn: conn}).Set(t.Context(), "flights", cluster, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	progress := sinkwriter.NewProgress(w.pool, "")
+	expect := func(want ...string) {
+		t.Helper()
+		w.poll(t, "not switched to "+strings.Join(want, " and "), func(ctx context.Context) bool {
+			clusters, err := progress.Clusters(ctx, "flights")
+			return err == nil && len(clusters) == 2 && clusters[0].Hedge == want[0] && clusters[1].Hedge == want[1]
+		})
+	}
+
+	// West was alone when it began, if it came first, and stands by now.
+	expect("0", "standby")
+	before := -1
+	w.poll(t, "what was under way does not end", func(context.Context) bool {
+		last := before
+		before = requests(t, west)
+		time.Sleep(time.Second)
+		return before == last
+	})
+	w.waitFor(t, 4000)
+	if n := requests(t, west); n != before {
+		t.Errorf("the function got %d requests while its cluster stood by", n-before)
+	}
+
+	// All at once; and back.
+	set("", "50ms")
+	expect("50ms", "50ms")
+	if log, err := os.ReadFile(west.Source.LogFile()); err != nil || !strings.Contains(string(log), "standing by ends, this is the backlog") {
+		t.Errorf("no word about the backlog: %v", err)
+	}
+	w.waitFor(t, 6000)
+	set("", "race")
+	expect("0", "0")
+
+	// One of them refuses to stand by.
+	set("", "standby")
+	w.poll(t, "none stands by, or both", func(ctx context.Context) bool {
+		clusters, err := progress.Clusters(ctx, "flights")
+		return err == nil && (clusters[0].Hedge == "standby") != (clusters[1].Hedge == "standby")
+	})
+	w.waitFor(t, 9000)
+	clusters, err := progress.Clusters(t.Context(), "flights")
+	if err != nil || clusters[0].Hedge == clusters[1].Hedge {
+		t.Errorf("clusters %+v, %v", clusters, err)
+	}
+
+	// Swapped.
+	set("west", "0")
+	set("east", "standby")
+	expect("standby", "0")
+	east.Vanish()
+	w.finish(t, west)
+}
