@@ -163,6 +163,11 @@ func (c cluster) remove(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
+	// Serving lets a pod drain for minutes; nobody waits for these.
+	if _, err := c.try(ctx, "delete", "namespace", namespace, "--ignore-not-found", "--wait=false"); err != nil {
+		t.Error(err)
+	}
+	_, _ = c.try(ctx, "-n", namespace, "delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false")
 	if _, err := c.try(ctx, "delete", "namespace", namespace, "--ignore-not-found", "--timeout=150s"); err != nil {
 		t.Error(err)
 	}
