@@ -43,6 +43,11 @@ conformance: ## Run CloudEvents' conformance scenarios against the served endpoi
 	@hack/install.sh postgres cc
 	cd test/conformance && go test -mod=mod -race -timeout 5m $(ARGS) ./...
 
+.PHONY: chaos
+chaos: ## Strike two clusters and see what is left of the truth; SEED, DURATION, PLANT, RUNS.
+	@hack/install.sh postgres
+	go run ./test/chaos $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION)) $(if $(PLANT),--plant $(PLANT)) $(if $(RUNS),--runs $(RUNS)) $(ARGS)
+
 .PHONY: lint
 lint: $(LINT) ## Look for faults and for what is not in house style.
 	$(LINT) run ./...

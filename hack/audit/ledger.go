@@ -34,6 +34,7 @@ type memory struct {
 	floors   map[place]uint64
 	horizons map[place]uint64
 	letters  map[letter]bool // whether one of them lacks a reason
+	names    map[identity][]letter
 	met      map[letter]bool
 }
 
@@ -45,7 +46,7 @@ func (m *memory) load(ctx context.Context, tx pgx.Tx) error {
 	if m.horizons, err = readPlaces(ctx, tx, horizonSQL); err != nil {
 		return err
 	}
-	m.letters, m.met = map[letter]bool{}, map[letter]bool{}
+	m.letters, m.met, m.names = map[letter]bool{}, map[letter]bool{}, map[identity][]letter{}
 	rows, err := tx.Query(ctx, lettersSQL)
 	if err != nil {
 		return err
@@ -54,6 +55,7 @@ func (m *memory) load(ctx context.Context, tx pgx.Tx) error {
 	var silent bool
 	_, err = pgx.ForEachRow(rows, []any{&l.function, &l.source, &l.id, &silent}, func() error {
 		m.letters[l] = silent
+		m.names[identity{l.source, l.id}] = append(m.names[identity{l.source, l.id}], l)
 		return nil
 	})
 	return err
@@ -89,6 +91,19 @@ func (m *memory) floor(it *item) uint64 {
 		}
 	}
 	return floor
+}
+
+// isDead says whether an event has a dead letter: under its function's name, or under
+// that of another one of the same image, for which the source delivers.
+func (m *memory) isDead(it *item) bool {
+	all := m.names[identity{it.event.Source(), it.event.ID()}]
+	for _, l := range all {
+		m.met[l] = true
+		if l.function == it.function.Name {
+			return true
+		}
+	}
+	return len(all) > 0
 }
 
 // compute runs the function over the event, as the clusters did.
@@ -139,11 +154,7 @@ func (a *audit) ledger(ctx context.Context, items []*item) (map[sinkwriter.Key]l
 // from it.
 func (a *audit) judge(ctx context.Context, it *item, row ledgerRow, handled bool) error {
 	a.report.Events++
-	which := letter{it.function.Name, it.event.Source(), it.event.ID()}
-	_, dead := a.memory.letters[which]
-	if dead {
-		a.memory.met[which] = true
-	}
+	dead := a.memory.isDead(it)
 	p := place{it.function.Name, it.stream, it.epoch}
 	switch {
 	case handled:

@@ -41,6 +41,10 @@ type ClusterConfig struct {
 	// Defaults to free ones.
 	FirstPort int
 
+	// Through, if set, gives the URL by which the source reaches the function at
+	// url, so that there can be something between.
+	Through func(url string) string
+
 	// Env are further variables for each part, as "LOG_LEVEL=debug".
 	Env []string
 }
@@ -86,6 +90,10 @@ func (c *Cluster) start(sup *Supervisor) error {
 		"DATABASE_URL=" + c.cfg.DatabaseURL,
 		"NATS_URL=" + c.cfg.NATSURL,
 	}, c.cfg.Env)
+	sink := c.FunctionURL()
+	if c.cfg.Through != nil {
+		sink = c.cfg.Through(sink)
+	}
 	var err error
 	c.Function, err = sup.Start(PartConfig{
 		Name:  c.cfg.Name + "-function",
@@ -101,7 +109,7 @@ func (c *Cluster) start(sup *Supervisor) error {
 		Path: c.cfg.Programs.Source,
 		Env: slices.Concat(common, []string{
 			"TANDEM_FUNCTION=" + c.cfg.Function,
-			"K_SINK=" + c.FunctionURL(),
+			"K_SINK=" + sink,
 			"METRICS_ADDRESS=" + c.address(2),
 		}),
 		Stage: StageSources,

@@ -45,6 +45,16 @@ type NATSConfig struct {
 	StartTimeout time.Duration
 }
 
+func (c NATSConfig) withDefaults() NATSConfig {
+	if c.SyncInterval == "" {
+		c.SyncInterval = DefaultSyncInterval
+	}
+	if c.StartTimeout == 0 {
+		c.StartTimeout = 30 * time.Second
+	}
+	return c
+}
+
 // NATS is a running NATS server with JetStream that listens on 127.0.0.1 only
 // and is started again when it dies. Its methods may be called concurrently.
 type NATS struct {
@@ -57,12 +67,7 @@ func StartNATS(ctx context.Context, sup *Supervisor, cfg NATSConfig) (*NATS, err
 	if cfg.Program == "" || cfg.Dir == "" {
 		return nil, errors.New("start NATS: Program or Dir is missing")
 	}
-	if cfg.SyncInterval == "" {
-		cfg.SyncInterval = DefaultSyncInterval
-	}
-	if cfg.StartTimeout == 0 {
-		cfg.StartTimeout = 30 * time.Second
-	}
+	cfg = cfg.withDefaults()
 	dir, err := filepath.Abs(filepath.Join(cfg.Dir, "nats"))
 	if err != nil {
 		return nil, fmt.Errorf("prepare NATS: %w", err)

@@ -1,6 +1,7 @@
 package local_test
 
 import (
+	"context"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -84,4 +85,40 @@ func TestNATSSaysThatItsPortIsTaken(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "is taken") {
 		t.Errorf("second server on one port: %v, want that it is taken", err)
 	}
+}
+
+func TestThreeServersShareAJetStreamThatOutlivesOneOfThem(t *testing.T) {
+	t.Parallel()
+
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	sup := newSupervisor(t, local.SupervisorConfig{})
+	servers, err := local.StartNATSCluster(ctx, sup, 3, local.NATSConfig{Program: buildNATS(t), Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(servers[0].URL() + "," + servers[1].URL() + "," + servers[2].URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range servers {
+		if s.Part().Name() == stream.CachedInfo().Cluster.Leader {
+			s.Part().Destroy()
+		}
+	}
+	for ctx.Err() == nil {
+		if _, err = js.Publish(ctx, "s", nil); err == nil {
+			return
+		}
+	}
+	t.Fatalf("the stream takes nothing: %v", err)
 }

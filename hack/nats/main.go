@@ -63,8 +63,19 @@ func parse(args []string) (*server.Options, error) {
 		opts.SyncInterval = d
 		return nil
 	})
+	flags.StringVar(&opts.ServerName, "name", opts.ServerName, "name of the server: another one for each of a cluster")
+	flags.StringVar(&opts.Cluster.Name, "cluster", "", "name of the cluster that the server is of, with -cluster-port and -routes")
+	flags.IntVar(&opts.Cluster.Port, "cluster-port", 0, "port on 127.0.0.1 for the other servers of the cluster")
+	routes := flags.String("routes", "", "`URLs` of the cluster's servers, as nats://127.0.0.1:6222, with commas between")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
+	}
+	if opts.Cluster.Name != "" {
+		opts.Cluster.Host = "127.0.0.1"
+		// Clients keep to the addresses that they were given: somebody may have
+		// put something between.
+		opts.Cluster.NoAdvertise = true
+		opts.Routes = server.RoutesFromStr(*routes)
 	}
 	if opts.StoreDir == "" {
 		return nil, errors.New("name the folder for the streams with -dir")

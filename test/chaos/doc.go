@@ -1,0 +1,23 @@
+// Command chaos runs two clusters over a database and a three-node JetStream, each part
+// a process of its own, and strikes them: processes are killed and stopped, whole
+// clusters go and come back with another version of a function, the database crashes,
+// stops writing or refuses connections, the stream loses its leader, connections are
+// cut, cut one way, slowed, lossy or reset in mid-message, events come again and again,
+// and some can never work. What happens when follows from a seed.
+//
+// Afterwards everything is mended, and when all is through, looked at: package audit
+// compares stream, ledger, tables, outputs and dead letters, and this program the sums
+// with what it fed. A report says what was done and what was found, for people
+// (Markdown, with a chart as SVG) and programs (JSON).
+//
+//	make chaos SEED=7 DURATION=1m
+//	make chaos PLANT=early-ack        # must find something, or it is blind
+//
+// The exit status is 0 only without a violation.
+//
+// # Limits
+//
+// It strikes from within one machine without privileges: between the parts are proxies,
+// so a lost packet is the pause until it would be sent again. Clocks that are off and
+// full disks are not among the faults.
+package main

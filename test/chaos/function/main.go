@@ -1,0 +1,45 @@
+// Command function is the process that chaos strikes: flights and bank, served as
+// func would. With a planted fault (see planted.go) it is what a careless author
+// would have written instead of sinkwriter, which chaos must find.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"knative.dev/func-go/http"
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/flights"
+	"github.com/tandem-fn/tandem/functions/instance"
+	"github.com/tandem-fn/tandem/test/chaos/bank"
+)
+
+func main() {
+	version := os.Getenv("CHAOS_VERSION")
+	if version == "" {
+		version = "v1"
+	}
+	fs := []functions.Function{flights.Function(), bank.Function(version)}
+	var served http.Handler
+	switch plant := os.Getenv("CHAOS_PLANT"); plant {
+	case "":
+		served = instance.New(fs...)
+	default:
+		served = &planted{plant: plant, functions: fs}
+	}
+	if err := http.Start(served); err != nil {
+		fmt.Fprintln(os.Stderr, err.Error())
+		os.Exit(1)
+	}
+}
+
+// What func-go recognises by its methods.
+var (
+	_ http.Starter           = (*planted)(nil)
+	_ http.ReadinessReporter = (*planted)(nil)
+)
+
+// Ready implements func-go's ReadinessReporter.
+func (p *planted) Ready(context.Context) (bool, error) { return p.handler.Load() != nil, nil }

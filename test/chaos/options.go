@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// plants are the faults that can be planted, to see whether chaos sees.
+var plants = []string{"", "early-ack", "loose-claim", "random-ids"}
+
+type options struct {
+	seed     uint64
+	runs     int
+	duration time.Duration
+	rate     float64
+	plant    string
+	report   string // folder
+	dir      string // of everything that runs
+	keep     bool
+}
+
+func parse(args []string, random uint64, stderr io.Writer) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		_, _ = io.WriteString(stderr, "chaos strikes two clusters and looks at what is left of the truth. make chaos SEED=… DURATION=… PLANT=…\nExit status: 0 without a violation, 1 with one, 2 if it could not run.\n\n")
+		flags.PrintDefaults()
+	}
+	seed := flags.String("seed", "", "`number` from which everything follows; a random one by default, which is printed")
+	flags.IntVar(&o.runs, "runs", 1, "how `many` times, each with the next seed")
+	flags.DurationVar(&o.duration, "duration", 15*time.Second, "for how `long` it strikes")
+	flags.Float64Var(&o.rate, "rate", 300, "`events` a second")
+	flags.StringVar(&o.plant, "plant", "", "a `fault` to be found: "+strings.Join(plants[1:], ", "))
+	flags.StringVar(&o.report, "report", ".tandem/chaos", "`folder` for the report")
+	flags.BoolVar(&o.keep, "keep", false, "keep data and logs of the processes")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	o.seed = random
+	var errs []error
+	if *seed != "" {
+		if _, err := fmt.Sscan(*seed, &o.seed); err != nil {
+			errs = append(errs, fmt.Errorf("--seed %q: want a number", *seed))
+		}
+	}
+	if o.duration < time.Second || o.duration > 24*time.Hour {
+		errs = append(errs, fmt.Errorf("--duration %s: want 1s to 24h", o.duration))
+	}
+	if o.runs < 1 {
+		errs = append(errs, fmt.Errorf("--runs %d: want 1 or more", o.runs))
+	}
+	if o.rate < 1 || o.rate > 100_000 {
+		errs = append(errs, fmt.Errorf("--rate %g: want 1 to 100000", o.rate))
+	}
+	if !slices.Contains(plants, o.plant) {
+		errs = append(errs, fmt.Errorf("--plant %q: want one of %s", o.plant, strings.Join(plants[1:], ", ")))
+	}
+	if flags.NArg() > 0 {
+		errs = append(errs, fmt.Errorf("what is %q? --help lists the flags", flags.Arg(0)))
+	}
+	return o, errors.Join(errs...)
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// strike is a fault: what is done to whom, when, and for how long until it is undone.
+type strike struct {
+	At     time.Duration `json:"at"`
+	For    time.Duration `json:"for"`
+	Kind   string        `json:"kind"`
+	Target string        `json:"target,omitempty"`
+
+	// Failed says why it could not be done, if so: the target was not there.
+	Failed string `json:"failed,omitempty"`
+}
+
+func (s strike) String() string {
+	text := s.Kind
+	if s.Target != "" {
+		text += " " + s.Target
+	}
+	if s.For > 0 {
+		text += fmt.Sprintf(", for %s", s.For.Round(time.Millisecond))
+	}
+	return text
+}
+
+// kind is a fault that there is.
+type kind struct {
+	name    string
+	targets []string
+	longest time.Duration // 0 for what is over at once
+	weight  int
+}
+
+var (
+	clusterNames = []string{"east", "west"}
+	parts        = across(clusterNames, "function", "source", "ingest")
+	links        = across(clusterNames, "postgres", "nats", "function")
+	kinds        = []kind{
+		{"kill", parts, 0, 6},
+		{"stop", parts, 3 * time.Second, 4},
+		{"end", parts, 0, 1},
+		{"cluster gone", clusterNames, 3 * time.Second, 2},
+		{"upgrade", clusterNames, 2 * time.Second, 1},
+		{"database crashes", nil, 0, 1},
+		{"database restarts", nil, 0, 1},
+		{"database is read-only", nil, 2 * time.Second, 1},
+		{"database refuses connections", nil, 2 * time.Second, 1},
+		{"leader killed", []string{"EVENTS", "OUTPUTS"}, 0, 2},
+		{"stop", []string{"nats-1", "nats-2", "nats-3"}, 3 * time.Second, 1},
+		{"link cut", links, 3 * time.Second, 2},
+		{"link cut one way", links, 3 * time.Second, 2},
+		{"link slow", links, 3 * time.Second, 1},
+		{"link lossy", links, 3 * time.Second, 1},
+		{"link resets", links, 2 * time.Second, 2},
+		{"duplicates", nil, 0, 2},
+		{"poison", nil, 0, 2},
+	}
+)
+
+func across(clusters []string, parts ...string) []string {
+	var names []string
+	for _, c := range clusters {
+		for _, p := range parts {
+			names = append(names, c+"-"+p)
+		}
+	}
+	return names
+}
+
+// schedule gives the strikes that follow from a seed. Each kind comes up before one
+// comes again more often than its weight says, so that a short run has all of them
+// if it can.
+func schedule(seed uint64, duration time.Duration) []strike {
+	random := rand.New(rand.NewPCG(seed, 1))
+	var deck []kind
+	draw := func() kind {
+		if len(deck) == 0 {
+			for _, k := range kinds {
+				for range k.weight {
+					deck = append(deck, k)
+				}
+			}
+			random.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
+		}
+		k := deck[0]
+		deck = deck[1:]
+		return k
+	}
+	var strikes []strike
+	at := 500 * time.Millisecond
+	for at < duration {
+		k := draw()
+		s := strike{At: at, Kind: k.name}
+		if len(k.targets) > 0 {
+			s.Target = k.targets[random.IntN(len(k.targets))]
+		}
+		if k.longest > 0 {
+			s.For = 100*time.Millisecond + time.Duration(random.Int64N(int64(k.longest)))
+		}
+		strikes = append(strikes, s)
+		at += 50*time.Millisecond + time.Duration(random.ExpFloat64()*float64(500*time.Millisecond))
+	}
+	return strikes
+}

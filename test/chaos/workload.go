@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/functions/flights"
+	"github.com/tandem-fn/tandem/hack/feed"
+	"github.com/tandem-fn/tandem/test/chaos/bank"
+)
+
+const (
+	accounts   = 20
+	bankSource = "/chaos/bank"
+
+	// remembered is how many events can come again.
+	remembered = 2000
+	flood      = 500
+)
+
+// truth is what must come out, counted while events are made.
+type truth struct {
+	flights   map[string]feed.Totals // by airport
+	transfers int64
+	balances  map[string]int64
+	noticed   int64
+	poison    int64
+}
+
+// workload makes events, and knows the truth about them.
+type workload struct {
+	random *rand.Rand
+	until  time.Time
+
+	mu    sync.Mutex
+	truth truth
+	past  []event.Event
+	sent  int
+}
+
+func newWorkload(seed uint64, until time.Time) *workload {
+	return &workload{
+		random: rand.New(rand.NewPCG(seed, 2)), until: until,
+		truth: truth{flights: map[string]feed.Totals{}, balances: map[string]int64{}},
+	}
+}
+
+// events gives flights and transfers in turn, until the time is over.
+func (w *workload) events() iter.Seq2[event.Event, error] {
+	return func(yield func(event.Event, error) bool) {
+		next, stop := iter.Pull2(feed.FlightEvents(0))
+		defer stop()
+		for n := 1; time.Now().Before(w.until); n++ {
+			var e event.Event
+			var err error
+			more := false
+			if n%2 == 1 {
+				e, err, more = next()
+			}
+			switch {
+			case !more:
+				e, err = w.transfer(n)
+			case err == nil:
+				err = w.countFlight(e)
+			}
+			if err == nil {
+				w.remember(e)
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (w *workload) transfer(n int) (event.Event, error) {
+	from := w.random.IntN(accounts)
+	to := (from + 1 + w.random.IntN(accounts-1)) % accounts
+	t := bank.Transfer{From: fmt.Sprintf("account-%02d", from), To: fmt.Sprintf("account-%02d", to), Amount: 1 + w.random.Int64N(999)}
+	e, err := newEvent(bankSource, fmt.Sprintf("transfer-%08d", n), bank.Transferred, t)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.truth.transfers++
+	w.truth.balances[t.From] -= t.Amount
+	w.truth.balances[t.To] += t.Amount
+	if t.Amount >= bank.Large {
+		w.truth.noticed++
+	}
+	return e, err
+}
+
+func (w *workload) countFlight(e event.Event) error {
+	var f struct {
+		Origin string
+		Delay  int64
+	}
+	if err := json.Unmarshal(e.Data(), &f); err != nil {
+		return err
+	}
+	totals := feed.Totals{Flights: 1, DelayMinutes: f.Delay}
+	if f.Delay >= flights.LongDelay {
+		totals.Delayed = 1
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.truth.flights[f.Origin] = w.truth.flights[f.Origin].Plus(totals)
+	return nil
+}
+
+func (w *workload) remember(e event.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sent++
+	if w.past = append(w.past, e); len(w.past) > remembered {
+		w.past = w.past[1:]
+	}
+}
+
+// repeat publishes events once more, in a way that the stream does not recognise.
+func (w *workload) repeat(ctx context.Context, js natsjs.JetStream) error {
+	w.mu.Lock()
+	past := append([]event.Event(nil), w.past...)
+	w.mu.Unlock()
+	if len(past) > flood {
+		past = past[len(past)-flood:]
+	}
+	for _, e := range past {
+		header, data, err := jetstream.Encode(e)
+		if err != nil {
+			return err
+		}
+		// Without an answer, as when the stream has lost its leader, it is stored or
+		// not. Both are as good.
+		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
+		_, err = js.PublishMsg(attempt, &nats.Msg{Subject: jetstream.Subject("events", e.Type()), Header: header, Data: data})
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// spoil publishes events that can never work.
+func (w *workload) spoil(ctx context.Context, publisher *jetstream.Publisher, number int) error {
+	var events []event.Event
+	for i, bad := range []struct {
+		kind string
+		data any
+	}{
+		{flights.Departed, map[string]any{"date": "yesterday"}},
+		{bank.Transferred, bank.Transfer{From: "a", To: "a", Amount: 1}},
+		{bank.Transferred, []int{1}},
+	} {
+		e, err := newEvent("/chaos/poison", fmt.Sprintf("poison-%d-%d", number, i), bad.kind, bad.data)
+		if err != nil {
+			return err
+		}
+		events = append(events, e)
+	}
+	w.mu.Lock()
+	w.truth.poison += int64(len(events))
+	w.mu.Unlock()
+	for {
+		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := publisher.Publish(attempt, events)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func newEvent(source, id, kind string, data any) (event.Event, error) {
+	e := event.New()
+	e.SetSource(source)
+	e.SetID(id)
+	e.SetType(kind)
+	return e, e.SetData(event.ApplicationJSON, data)
+}
