@@ -207,7 +207,12 @@ func hedge(t *testing.T, o options, s *servers, east, west cluster, config strin
 	eventually(t, 3*time.Minute, "west hedges", func() bool {
 		return s.count(t, "select count(*) from tandem.progress where cluster = 'west' and hedge = '2s'") > 0
 	})
-	eventually(t, 4*time.Minute, "west's function is at zero", func() bool { return west.pods(t, functionPods) == 0 })
+	// From zero east takes longer than west waits, so west would wake too: east is kept
+	// awake until west sleeps.
+	s.feed(t, 5, others("/e2e/hedge/awake", 20_000))
+	eventually(t, 4*time.Minute, "west's function is at zero while east's is not", func() bool {
+		return west.pods(t, functionPods) == 0 && east.pods(t, functionPods) > 0 && s.count(t, "select count(*) from flights where source = '/e2e/hedge/awake'") > 20
+	})
 
 	const n, alone = 10_000, 1_000
 	f := s.feed(t, 250, others("/e2e/hedge", n))
