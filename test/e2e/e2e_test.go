@@ -51,8 +51,10 @@ func TestTwoClusters(t *testing.T) {
 	begun := time.Now()
 	east.install(t, config)
 	west.install(t, config)
-	t.Run("flights, with harm done meanwhile", func(t *testing.T) { flightsWithHarm(t, o, s, east, west, config) })
-	t.Logf("from two bare clusters to exact totals: %s", time.Since(begun).Round(time.Second))
+	t.Run("flights, with harm done meanwhile", func(t *testing.T) {
+		flightsWithHarm(t, o, s, east, west, config)
+		t.Logf("from two bare clusters to this: %s", time.Since(begun).Round(time.Second))
+	})
 	t.Run("from zero", func(t *testing.T) { fromZero(t, s, east, west) })
 	t.Run("hedge", func(t *testing.T) { hedge(t, o, s, east, west, config) })
 	t.Run("broker and triggers", func(t *testing.T) { throughBroker(t, s, east, west, config) })
