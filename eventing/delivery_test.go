@@ -230,6 +230,7 @@ func TestARefusedEventBecomesADeadLetterWithItsReason(t *testing.T) {
 		"knativeerrorcode": "422",
 		"knativeerrordata": base64.StdEncoding.EncodeToString([]byte("departed_at: no time\n")),
 		"tandemfunction":   "flights",
+		"tandemattempts":   "1",
 	}
 	if diff := cmp.Diff(want, letter.Extensions()); diff != "" {
 		t.Errorf("extensions (-want +got):\n%s", diff)

@@ -116,7 +116,11 @@ func (d *Delivery) prepare(e *errand) (err error) {
 
 // bury makes a dead letter of the event, which is to be delivered at once.
 func (d *Delivery) bury(e *errand, a answer) error {
-	letter, err := encode(deadLetter(d.cfg.Sink.apply(e.event), d.cfg.Function, d.function.public, a))
+	attempts := e.tries
+	if a.verdict == refused {
+		attempts++
+	}
+	letter, err := encode(deadLetter(d.cfg.Sink.apply(e.event), d.cfg.Function, d.function.public, a, attempts))
 	if err != nil {
 		return fmt.Errorf("encode dead letter for HTTP: %w", err)
 	}

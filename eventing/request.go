@@ -138,9 +138,9 @@ func reason(err error) error {
 }
 
 // deadLetter is the event as the dead letter sink gets it: itself, with the
-// attributes that Knative's delivery adds, and tandemfunction for the function
-// that refused it.
-func deadLetter(e event.Event, function, dest string, a answer) event.Event {
+// attributes that Knative's delivery adds, tandemfunction for the function that
+// refused it, and tandemattempts for how often it did so or broke.
+func deadLetter(e event.Event, function, dest string, a answer, attempts int) event.Event {
 	letter := e.Clone()
 	letter.SetExtension("knativeerrordest", dest)
 	letter.SetExtension("knativeerrorcode", a.status)
@@ -150,5 +150,6 @@ func deadLetter(e event.Event, function, dest string, a answer) event.Event {
 		letter.SetExtension("knativeerrordata", nil)
 	}
 	letter.SetExtension("tandemfunction", function)
+	letter.SetExtension("tandemattempts", attempts)
 	return letter
 }

@@ -176,7 +176,7 @@ func TestAnEventThatKeepsBreakingTheFunctionIsADeadLetterAfterAWhile(t *testing.
 	if took := time.Since(begun); took < 3500*time.Millisecond {
 		t.Errorf("dead after %s: the time without an answer was counted", took)
 	}
-	if letter.ID() != "test-000007" || letter.Extensions()["knativeerrorcode"] != "500" {
+	if letter.ID() != "test-000007" || letter.Extensions()["knativeerrorcode"] != "500" || letter.Extensions()["tandemattempts"] == "0" {
 		t.Errorf("dead letter %v", letter)
 	}
 	eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 21 })

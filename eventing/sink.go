@@ -65,7 +65,10 @@ const TokenFile = "/oidc/token"
 // to it: the one that was named for them; or else the one that Knative has bound a
 // program to that sends nothing else. Empty if there is neither.
 func OutputSink(named, bound string, belonging SinkConfig) (sink string, cfg SinkConfig) {
-	if named == "" {
+	switch {
+	case named == "" && bound == "":
+		return "", SinkConfig{}
+	case named == "":
 		return bound, belonging
 	}
 	// The token and the overrides are for where the program is bound to.

@@ -112,6 +112,9 @@ func NewSinkPublisher(sink string, cfg SinkPublisherConfig) (*SinkPublisher, err
 	}, nil
 }
 
+// URL is where events go, without a password.
+func (p *SinkPublisher) URL() string { return p.public }
+
 // Publish sends events, and returns nil only when the sink answered 2xx to every
 // one of them. What may pass (no answer, 5xx, 401, 403, 404, 408, 409, 415, 429, a
 // redirect) is tried again until ctx ends; any other answer refuses an event, and

@@ -18,13 +18,15 @@ import (
 // config is the environment. README.md has the table.
 type config struct {
 	Cluster        string        `env:"TANDEM_CLUSTER, required"`
-	Function       string        `env:"TANDEM_FUNCTION, required"`
-	Sink           string        `env:"K_SINK, required"`
+	Function       string        `env:"TANDEM_FUNCTION"`
+	Sink           string        `env:"K_SINK"`
 	DeadLetterSink string        `env:"TANDEM_DEAD_LETTER_SINK"`
 	SinkCACerts    string        `env:"K_CA_CERTS"`
 	Overrides      string        `env:"K_CE_OVERRIDES"`
 	Streams        []string      `env:"TANDEM_STREAMS, default=EVENTS"`
 	OutputStream   string        `env:"TANDEM_OUTPUT_STREAM, default=OUTPUTS"`
+	OutputSink     string        `env:"TANDEM_OUTPUT_SINK"`
+	OutputBatch    int           `env:"TANDEM_OUTPUT_BATCH, default=1"`
 	Replicas       int           `env:"TANDEM_STREAM_REPLICAS, default=1"`
 	InFlight       int           `env:"TANDEM_IN_FLIGHT, default=256"`
 	MaxBytes       int           `env:"TANDEM_IN_FLIGHT_BYTES, default=67108864"`
@@ -33,14 +35,30 @@ type config struct {
 	HedgeDomain    string        `env:"TANDEM_HEDGE_DOMAIN"`
 	TryFor         time.Duration `env:"TANDEM_TRY_FOR, default=15m"`
 	DatabaseURL    string        `env:"DATABASE_URL, required"`
-	NATSURL        string        `env:"NATS_URL, required"`
+	NATSURL        string        `env:"NATS_URL"`
 	LogLevel       slog.Level    `env:"LOG_LEVEL, default=info"`
 	MetricsAddress string        `env:"METRICS_ADDRESS"`
 	OTLPEndpoint   string        `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
 	OTLPProtocol   string        `env:"OTEL_EXPORTER_OTLP_PROTOCOL"`
 
-	SinkConfig eventing.SinkConfig // made of what the above say about K_SINK
+	// Made of the above: what belongs to K_SINK, and what to OutputSink, which is
+	// K_SINK if there is nothing else to send there.
+	SinkConfig, OutputConfig eventing.SinkConfig
 }
+
+// noStreams in place of the streams' names makes the program a relay alone.
+const noStreams = "none"
+
+// name is what the servers list this program under.
+func (c config) name() string {
+	if c.relayOnly() {
+		return "tandem-relay-" + c.Cluster
+	}
+	return "tandem-source-" + c.Cluster + "-" + c.Function
+}
+
+// relayOnly says that no stream is read.
+func (c config) relayOnly() bool { return len(c.Streams) == 1 && c.Streams[0] == noStreams }
 
 // readConfig reads the environment through lookup. The error names every
 // variable that is missing or wrong.
@@ -52,7 +70,7 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	for i := range c.Streams {
 		c.Streams[i] = strings.TrimSpace(c.Streams[i])
 	}
-	if c.DeadLetterSink == "" {
+	if c.DeadLetterSink == "" && !c.relayOnly() {
 		// A sink that is no URL is reported as such later.
 		if letters, err := url.JoinPath(c.Sink, "dead-letters"); err == nil {
 			c.DeadLetterSink = letters
@@ -65,7 +83,20 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 		err = fmt.Errorf("K_CE_OVERRIDES: %w", err)
 	}
 	c.SinkConfig = eventing.SinkConfig{CACerts: c.SinkCACerts, TokenFile: eventing.TokenFile, Overrides: overrides}
-	errs := []error{err, ops.CheckName("TANDEM_CLUSTER", c.Cluster), ops.CheckName("TANDEM_FUNCTION", c.Function)}
+	errs := []error{err, ops.CheckName("TANDEM_CLUSTER", c.Cluster)}
+	bound := ""
+	if c.relayOnly() {
+		bound = c.Sink
+	} else {
+		errs = append(errs, missing("TANDEM_FUNCTION", c.Function), missing("K_SINK", c.Sink))
+	}
+	if c.Function != "" {
+		errs = append(errs, ops.CheckName("TANDEM_FUNCTION", c.Function))
+	}
+	c.OutputSink, c.OutputConfig = eventing.OutputSink(c.OutputSink, bound, c.SinkConfig)
+	if !c.relayOnly() || c.OutputSink == "" {
+		errs = append(errs, missing("NATS_URL", c.NATSURL))
+	}
 	if c.DatabaseURL == "" {
 		errs = append(errs, errors.New("DATABASE_URL: is empty"))
 	}
@@ -88,4 +119,11 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 		return config{}, fmt.Errorf("read environment: %w", err)
 	}
 	return c, nil
+}
+
+func missing(variable, value string) error {
+	if value == "" {
+		return fmt.Errorf("%s: missing", variable)
+	}
+	return nil
 }

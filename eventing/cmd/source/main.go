@@ -1,7 +1,9 @@
 // Source delivers what the streams hold to one function over HTTP, in one
 // cluster; beside it it saves its progress in the database and publishes outputs
-// that a dead winner left behind. It ends on SIGTERM, within a few seconds and
-// without losing anything. Its settings are environment variables.
+// that a dead winner left behind. With TANDEM_STREAMS=none it does the last alone,
+// for a function that gets its events from another source. It ends on SIGTERM,
+// within a few seconds and without losing anything. Its settings are environment
+// variables.
 package main
 
 import (
@@ -38,30 +40,82 @@ func run(ctx context.Context) error {
 	}
 	logger := ops.Logger(os.Stderr, cfg.LogLevel).With(slog.String("cluster", cfg.Cluster), slog.String("function", cfg.Function))
 
-	db, err := openDatabase(ctx, cfg.DatabaseURL, cfg.Cluster, cfg.Function)
+	db, err := openDatabase(ctx, cfg.DatabaseURL, cfg.Cluster, cfg.name())
 	if err != nil {
 		return err
 	}
 	defer db.close()
 
-	// The source comes after the metrics that it counts with, and before anybody
-	// can ask whether it is ready.
-	var source *eventing.Source
+	// What can be ready comes after the metrics that it counts with, and before
+	// anybody can ask.
+	var ready func(context.Context) error
 	server, err := ops.Listen(ctx, ops.Config{
 		Address:      cfg.MetricsAddress,
 		OTLPEndpoint: cfg.OTLPEndpoint,
 		OTLPProtocol: cfg.OTLPProtocol,
-		Ready:        func(context.Context) error { return source.Ready() },
+		Ready:        func(ctx context.Context) error { return ready(ctx) },
 	})
 	if err != nil {
 		return err
 	}
 	defer atTheEnd(ctx, logger, "close metrics", server.Close)
+	var source *eventing.Source
+	var delivery *eventing.Delivery
 	metrics, err := eventing.NewMetrics(server.Meters(), cfg.Cluster, cfg.Function)
 	if err != nil {
 		return fmt.Errorf("set up metrics: %w", err)
 	}
-	delivery, err := eventing.NewDelivery(cfg.Sink, cfg.DeadLetterSink, eventing.DeliveryConfig{
+	if !cfg.relayOnly() {
+		if delivery, err = newDelivery(cfg, metrics, logger); err != nil {
+			return err
+		}
+	}
+	var conn *jetstream.Conn // nil if nothing needs it
+	if cfg.NATSURL != "" {
+		conn, err = jetstream.Connect(ctx, cfg.NATSURL, jetstream.Config{
+			Name:   cfg.name(),
+			Logger: logger,
+		})
+		if err != nil {
+			return err
+		}
+		defer atTheEnd(ctx, logger, "close connection to NATS", conn.Close)
+	}
+	outputs, err := newOutputs(conn, cfg, logger)
+	if err != nil {
+		return err
+	}
+	relay := &relay{database: db.relay}
+	if cfg.relayOnly() {
+		ready = relay.ready(outputs)
+	} else {
+		if source, err = newSource(conn, delivery, db, cfg, metrics, logger); err != nil {
+			return err
+		}
+		ready = func(context.Context) error { return source.Ready() }
+	}
+
+	logger.LogAttrs(ctx, slog.LevelInfo, "source begins", slog.String("version", ops.Version()), slog.Any("streams", cfg.Streams),
+		slog.String("outputs", outputs.where), slog.Int("in_flight", cfg.InFlight), slog.String("hedge", cfg.Hedge))
+	go func() {
+		if err := server.Serve(); err != nil {
+			logger.LogAttrs(ctx, slog.LevelError, "metrics are not served any more", slog.Any("err", err))
+		}
+	}()
+	var relaying sync.WaitGroup
+	relaying.Go(func() {
+		eventing.RunRelay(ctx, relay, outputs.publisher, eventing.RelayConfig{Logger: logger})
+	})
+	if source != nil {
+		source.Run(ctx)
+	}
+	relaying.Wait()
+	logger.LogAttrs(ctx, slog.LevelInfo, "source ends")
+	return nil
+}
+
+func newDelivery(cfg config, metrics *eventing.Metrics, logger *slog.Logger) (*eventing.Delivery, error) {
+	return eventing.NewDelivery(cfg.Sink, cfg.DeadLetterSink, eventing.DeliveryConfig{
 		Function: cfg.Function,
 		InFlight: cfg.InFlight,
 		Sink:     cfg.SinkConfig,
@@ -69,26 +123,18 @@ func run(ctx context.Context) error {
 		Metrics:  metrics,
 		Logger:   logger,
 	})
-	if err != nil {
-		return err
-	}
-	conn, err := jetstream.Connect(ctx, cfg.NATSURL, jetstream.Config{
-		Name:   fmt.Sprintf("tandem-source-%s-%s", cfg.Cluster, cfg.Function),
-		Logger: logger,
-	})
-	if err != nil {
-		return err
-	}
-	defer atTheEnd(ctx, logger, "close connection to NATS", conn.Close)
+}
+
+func newSource(conn *jetstream.Conn, delivery *eventing.Delivery, db database, cfg config, metrics *eventing.Metrics, logger *slog.Logger) (*eventing.Source, error) {
 	streams, err := openStreams(conn, cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	hedge, err := eventing.ParseHedge(cfg.Hedge)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	source, err = eventing.NewSource(streams, delivery, db.progress, eventing.SourceConfig{
+	return eventing.NewSource(streams, delivery, db.progress, eventing.SourceConfig{
 		Function: cfg.Function,
 		InFlight: cfg.InFlight,
 		MaxBytes: cfg.MaxBytes,
@@ -99,31 +145,6 @@ func run(ctx context.Context) error {
 		Metrics:  metrics,
 		Logger:   logger,
 	})
-	if err != nil {
-		return err
-	}
-	output := jetstream.ParseStream(cfg.OutputStream)
-	output.Replicas = cfg.Replicas
-	outputs, err := jetstream.NewPublisher(conn, output)
-	if err != nil {
-		return err
-	}
-
-	logger.LogAttrs(ctx, slog.LevelInfo, "source begins", slog.String("version", ops.Version()),
-		slog.Any("streams", cfg.Streams), slog.String("output_stream", cfg.OutputStream), slog.Int("in_flight", cfg.InFlight), slog.String("hedge", cfg.Hedge))
-	go func() {
-		if err := server.Serve(); err != nil {
-			logger.LogAttrs(ctx, slog.LevelError, "metrics are not served any more", slog.Any("err", err))
-		}
-	}()
-	var relaying sync.WaitGroup
-	relaying.Go(func() {
-		eventing.RunRelay(ctx, db.relay, outputs, eventing.RelayConfig{Logger: logger})
-	})
-	source.Run(ctx)
-	relaying.Wait()
-	logger.LogAttrs(ctx, slog.LevelInfo, "source ends")
-	return nil
 }
 
 func openStreams(conn *jetstream.Conn, cfg config) ([]eventing.Stream, error) {

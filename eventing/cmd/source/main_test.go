@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -52,7 +53,7 @@ func TestReadConfigHasDefaults(t *testing.T) {
 		Streams: []string{"EAST", "WEST"}, OutputStream: "OUTPUTS", Replicas: 1, InFlight: 256,
 		MaxBytes: 64 << 20, Rate: 1000, Hedge: "0", TryFor: 15 * time.Minute,
 		DatabaseURL: "postgres://x", NATSURL: "nats://x",
-		SinkConfig: eventing.SinkConfig{TokenFile: "/oidc/token"},
+		OutputBatch: 1, SinkConfig: eventing.SinkConfig{TokenFile: "/oidc/token"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
@@ -73,6 +74,42 @@ func TestReadConfigTakesWhatKnativeSaysAboutTheSink(t *testing.T) {
 	want := eventing.SinkConfig{CACerts: "PEM", TokenFile: "/oidc/token", Overrides: map[string]string{"tenant": "acme"}}
 	if diff := cmp.Diff(want, got.SinkConfig); diff != "" {
 		t.Errorf("what belongs to the sink (-want +got):\n%s", diff)
+	}
+}
+
+func TestReadConfigOfARelayAlone(t *testing.T) {
+	t.Parallel()
+
+	bound := eventing.SinkConfig{CACerts: "PEM", TokenFile: "/oidc/token"}
+	for _, tt := range []struct {
+		env        map[string]string
+		wantSink   string
+		wantConfig eventing.SinkConfig
+		wantError  string
+	}{
+		{env: map[string]string{"K_SINK": "http://broker"}, wantSink: "http://broker", wantConfig: bound},
+		{env: map[string]string{"K_SINK": "http://broker", "TANDEM_OUTPUT_SINK": "http://other"}, wantSink: "http://other", wantConfig: eventing.SinkConfig{CACerts: "PEM"}},
+		{env: map[string]string{"NATS_URL": "nats://x"}},
+		{env: map[string]string{}, wantError: "NATS_URL: missing"},
+		{env: map[string]string{"K_SINK": "http://f", "TANDEM_STREAMS": "EVENTS", "TANDEM_FUNCTION": "f"}, wantError: "NATS_URL: missing"},
+		{env: map[string]string{"K_SINK": "http://f", "TANDEM_STREAMS": "EVENTS", "TANDEM_FUNCTION": "f", "NATS_URL": "nats://x"}},
+		{env: map[string]string{"NATS_URL": "nats://x", "TANDEM_STREAMS": "EVENTS"}, wantError: "TANDEM_FUNCTION: missing\nK_SINK: missing"},
+	} {
+		env := map[string]string{"TANDEM_CLUSTER": "east", "TANDEM_STREAMS": "none", "DATABASE_URL": "postgres://x", "K_CA_CERTS": "PEM"}
+		maps.Copy(env, tt.env)
+		got, err := readConfig(t.Context(), envconfig.MapLookuper(env))
+		if tt.wantError != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.wantError) {
+				t.Errorf("%v: error %v, want %q in it", tt.env, err, tt.wantError)
+			}
+			continue
+		}
+		if err != nil || got.OutputSink != tt.wantSink {
+			t.Errorf("%v: outputs go to %q, %v", tt.env, got.OutputSink, err)
+		}
+		if diff := cmp.Diff(tt.wantConfig, got.OutputConfig); diff != "" {
+			t.Errorf("%v: what belongs to it (-want +got):\n%s", tt.env, diff)
+		}
 	}
 }
 
@@ -247,7 +284,7 @@ type process struct {
 	log     *buffer
 }
 
-func start(t *testing.T, nats, sink string) *process {
+func start(t *testing.T, nats, sink string, more ...string) *process {
 	t.Helper()
 
 	// A port that was free a moment ago.
@@ -256,7 +293,7 @@ func start(t *testing.T, nats, sink string) *process {
 	free.Close()
 
 	p := &process{metrics: "http://" + address, log: &buffer{}}
-	p.cmd = command(context.Background(), nats, sink, address)
+	p.cmd = command(context.Background(), nats, sink, address, more...)
 	p.cmd.Stderr = p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -20,9 +20,9 @@ type database struct {
 	close    func()
 }
 
-// openDatabase sets up connections, which are made when they are needed: the
+// openDatabase sets up connections under a name, which are made when they are needed: the
 // database may be away. The error says that the URL is not usable.
-func openDatabase(ctx context.Context, url, cluster, function string) (database, error) {
+func openDatabase(ctx context.Context, url, cluster, name string) (database, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		// Not the parser's error: it repeats the URL, and not always without
@@ -34,7 +34,7 @@ func openDatabase(ctx context.Context, url, cluster, function string) (database,
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
 	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
-		cfg.ConnConfig.RuntimeParams["application_name"] = fmt.Sprintf("tandem-source-%s-%s", cluster, function)
+		cfg.ConnConfig.RuntimeParams["application_name"] = name
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+// outputs is where outputs go.
+type outputs struct {
+	publisher eventing.Publisher
+	ready     func(context.Context) error
+	where     string // for people
+}
+
+// newOutputs gives the address that outputs go to, or else the stream.
+func newOutputs(conn *jetstream.Conn, cfg config, logger *slog.Logger) (outputs, error) {
+	if cfg.OutputSink != "" {
+		p, err := eventing.NewSinkPublisher(cfg.OutputSink, eventing.SinkPublisherConfig{
+			Sink: cfg.OutputConfig, Batch: cfg.OutputBatch, Logger: logger,
+		})
+		if err != nil {
+			return outputs{}, fmt.Errorf("outputs: TANDEM_OUTPUT_SINK or K_SINK: %w", err)
+		}
+		return outputs{publisher: p, ready: func(context.Context) error { return p.Ready() }, where: p.URL()}, nil
+	}
+	stream := jetstream.ParseStream(cfg.OutputStream)
+	stream.Replicas = cfg.Replicas
+	p, err := jetstream.NewPublisher(conn, stream)
+	if err != nil {
+		return outputs{}, fmt.Errorf("outputs: %w", err)
+	}
+	return outputs{publisher: p, ready: p.Ready, where: stream.String()}, nil
+}
+
+// relay is the database's, and remembers how its latest pass went.
+type relay struct {
+	database eventing.Relay
+	failed   atomic.Pointer[error]
+}
+
+func (r *relay) Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (int, error) {
+	n, err := r.database.Relay(ctx, publish)
+	if err != nil {
+		r.failed.Store(&err)
+	} else {
+		r.failed.Store(nil)
+	}
+	return n, err
+}
+
+// ready gives what says why outputs are not relayed.
+func (r *relay) ready(to outputs) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := r.failed.Load(); err != nil {
+			return fmt.Errorf("relay outputs: %w", *err)
+		}
+		return to.ready(ctx)
+	}
+}
