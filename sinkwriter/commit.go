@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -48,7 +49,8 @@ func (w *Writer) commitSteps(ctx context.Context, s *session, steps []step) erro
 	conn := s.leave()
 	go func() {
 		defer free()
-		<-done
+		err := <-done
+		w.config.Logger.LogAttrs(context.Background(), slog.LevelInfo, "a COMMIT that was given up has ended", slog.Any("err", err))
 		ctx, cancel := context.WithTimeout(context.Background(), w.config.ClaimTimeout)
 		defer cancel()
 		_ = conn.Close(ctx) // there is nothing more to know
