@@ -164,6 +164,8 @@ select $1, $2, hashtext($3::text || $4::text || $5::text) on conflict do nothing
 	if err != nil || tag.RowsAffected() == 0 {
 		return serve.Receipt{Key: key.String()}, err
 	}
+	// As if somebody asked a service in between.
+	time.Sleep(20 * time.Millisecond)
 	err = pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error {
 		writes := slices.Clone(fx.Writes)
 		slices.SortStableFunc(writes, func(a, b functions.Write) int {
