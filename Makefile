@@ -34,9 +34,14 @@ func: ## Build Knative's func into bin/, and test what it makes of functions.
 	go test -race -timeout 20m $(ARGS) ./test/func
 
 .PHONY: bench
-bench: ## Measure what sinkwriter costs; ARGS=--quick takes under a minute.
+bench: ## Measure what sinkwriter and the endpoint cost; ARGS=--quick takes a minute or two.
 	@hack/install.sh postgres
 	go run ./test/bench $(ARGS)
+
+.PHONY: soak
+soak: ## Send 1,000,000 events to the real instance over 100 connections; none may hang.
+	@hack/install.sh postgres
+	go run ./test/bench --only '^soak$$' --events 1000000 $(ARGS)
 
 .PHONY: conformance
 conformance: ## Run CloudEvents' conformance scenarios against the served endpoint.

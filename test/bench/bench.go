@@ -65,7 +65,7 @@ func say(w io.Writer, format string, args ...any) {
 // run measures the selected rows and writes the table.
 func (b *bench) run(ctx context.Context) (err error) {
 	selected := b.options.selected()
-	if len(selected) == 0 {
+	if len(selected)+len(b.options.selectedServing()) == 0 {
 		return errors.New("no row matches --only: see --help for their names")
 	}
 	if b.server, err = startServer(ctx, b.options.dir, b.pgBin); err != nil {
@@ -94,11 +94,24 @@ func (b *bench) run(ctx context.Context) (err error) {
 		return err
 	}
 	rows := summarise(results)
-	if _, err := fmt.Fprintf(b.stdout, "\n%s\n%s", formatTable(rows), formatGoals(results)); err != nil {
+	if len(rows) > 0 {
+		if _, err := fmt.Fprintf(b.stdout, "\n%s\n%s", formatTable(rows), formatGoals(results)); err != nil {
+			return fmt.Errorf("write the table: %w", err)
+		}
+	}
+	served, servedRows, err := b.serve(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(b.stdout, "\n%s", served); err != nil {
 		return fmt.Errorf("write the table: %w", err)
 	}
 	if b.options.jsonFile != "" {
-		return writeJSON(b.options.jsonFile, rows)
+		all := make([]any, 0, len(rows)+len(servedRows))
+		for _, r := range rows {
+			all = append(all, r)
+		}
+		return writeJSON(b.options.jsonFile, append(all, servedRows...))
 	}
 	return nil
 }

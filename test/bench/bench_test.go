@@ -34,7 +34,9 @@ func TestEveryRowIsMeasuredAndItsOutcomeIsRight(t *testing.T) {
 	var table strings.Builder
 	file := filepath.Join(t.TempDir(), "table.json")
 	const events = 1000
-	b := newBench(t, &table, "--quick", "--events", "1000", "--ledger", "5000", "--json", file)
+	// Those about serving have a test of their own.
+	b := newBench(t, &table, "--quick", "--events", "1000", "--ledger", "5000", "--json", file,
+		"--only", "^(floor|by-hand|one|race|single|late|lost|hot|ledger|retention|no-digest)")
 	if err := b.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}

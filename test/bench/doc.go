@@ -2,6 +2,9 @@
 // would write by hand and beside the floor under both: the bare upsert of the
 // same rows.
 //
+// Package serving, beside it, measures what it costs to take an event over HTTP, in a
+// table of its own.
+//
 // # What is promised
 //
 //   - Everything is measured in one run, on one server that the command starts

@@ -10,9 +10,14 @@ import (
 	"runtime/debug"
 	"syscall"
 	"time"
+
+	"github.com/tandem-fn/tandem/test/bench/serving"
 )
 
 func main() {
+	if serving.Child() {
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	o, err := parseOptions(os.Args[1:], os.Stderr)

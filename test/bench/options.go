@@ -30,7 +30,7 @@ type options struct {
 const usage = `Measure what sinkwriter costs, beside the same written by hand and beside the
 floor: the bare upsert of the same rows by one writer.
 
-    go run ./test/bench --quick              a look: one short round, under a minute
+    go run ./test/bench --quick              a look: one short round, a minute or two
     go run ./test/bench                      the table: %d rounds of %s events,
                                              about half an hour on two cores
     go run ./test/bench --only '^(one|race)$' --events 200000
@@ -66,6 +66,13 @@ Columns:
                          cluster are for making the event and its effects
   client_us, server_us   processor time an event, in microseconds (Linux)
 
+Columns about serving:
+  of_bare                events a second, of the bare handler's requests a second
+  server_us              processor time of the server for a request, likewise the
+                         generator's
+  server_busy            of the processor time that there was; if it is less than
+                         all, something else was the limit
+
 Flags:`
 
 // errUsage says that the flags are wrong and that this has been printed.
@@ -79,6 +86,10 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 		var rows strings.Builder
 		for _, s := range scenarios() {
 			fmt.Fprintf(&rows, "  %-18s %s\n", s.name, s.about)
+		}
+		rows.WriteString("\nRows about serving, in a table of their own:\n")
+		for _, r := range aboutServing() {
+			fmt.Fprintf(&rows, "  %-18s %s\n", r[0], r[1])
 		}
 		say(output, usage, defaultRounds, thousands(defaultEvents), rows.String())
 		flags.PrintDefaults()

@@ -170,7 +170,7 @@ func formatGoals(results []result) string {
 	return text.String()
 }
 
-func writeJSON(file string, rows []row) error {
+func writeJSON(file string, rows []any) error {
 	text, err := json.MarshalIndent(rows, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write the table as JSON: %w", err)

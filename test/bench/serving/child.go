@@ -1,0 +1,178 @@
+package serving
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"strings"
+	"syscall"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	runtimehttp "knative.dev/func-go/http"
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/flights"
+	"github.com/tandem-fn/tandem/functions/serve"
+)
+
+// What tells a process of this program that it is a server, and which, and where it
+// is to write a profile.
+const (
+	childVariable   = "TANDEM_BENCH_SERVE"
+	profileVariable = "TANDEM_BENCH_SERVE_PROFILE"
+)
+
+// Child is what a program that calls [Run] does first: if it was started as a server,
+// it is one until its standard input ends, and true is returned.
+func Child() bool {
+	row := os.Getenv(childVariable)
+	if row == "" {
+		return false
+	}
+	if err := serveRow(row, os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintf(os.Stderr, "serve %s: %v\n", row, err)
+		os.Exit(1)
+	}
+	return true
+}
+
+// serveRow says its address in a line, and then for each line of commands what it has
+// used so far.
+func serveRow(row string, commands io.Reader, answers io.Writer) error {
+	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	server, err := newServer(row)
+	if err != nil {
+		return err
+	}
+	go server.Serve(listener) //nolint:errcheck // it ends with the process
+	if _, err := fmt.Fprintln(answers, listener.Addr()); err != nil {
+		return err
+	}
+	if file := os.Getenv(profileVariable); file != "" {
+		f, err := os.Create(file)
+		if err != nil {
+			return err
+		}
+		defer f.Close() //nolint:errcheck // whoever reads it will see
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	for lines := bufio.NewScanner(commands); lines.Scan(); {
+		if err := json.NewEncoder(answers).Encode(used()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// server is an http.Server, or func's.
+type server interface{ Serve(net.Listener) error }
+
+func newServer(row string) (server, error) {
+	if row == RowBare {
+		return &http.Server{Handler: http.HandlerFunc(bare)}, nil //nolint:gosec // bare: no limits
+	}
+	f := flights.Function()
+	if row != rowFlights {
+		// What is measured is the way to the function and back.
+		f.Handle = func(context.Context, event.Event) (functions.Effects, error) { return functions.Effects{}, nil }
+	}
+	h, err := serve.New([]functions.Function{f}, nothing{}, serve.Config{Logger: slog.New(slog.NewJSONHandler(os.Stderr, nil))})
+	if err != nil {
+		return nil, err
+	}
+	return runtimehttp.New(endpoint{h}), nil
+}
+
+// endpoint is the handler as func's server wants it.
+type endpoint struct{ h *serve.Handler }
+
+// Handle implements func-go's Handler.
+func (e endpoint) Handle(w http.ResponseWriter, r *http.Request) { e.h.ServeHTTP(w, r) }
+
+// bare reads the body and answers 204.
+func bare(w http.ResponseWriter, r *http.Request) {
+	if _, err := io.ReadAll(r.Body); err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// nothing is a committer that commits nothing and says so at once.
+type nothing struct{}
+
+const key = "00000000-0001-8ff3-077e-8fbb2214b008"
+
+// Commit implements [serve.Committer].
+func (nothing) Commit(context.Context, functions.Function, event.Event, functions.Effects) (serve.Receipt, error) {
+	return serve.Receipt{Won: true, Key: key}, nil
+}
+
+// CommitAll implements [serve.Committer].
+func (nothing) CommitAll(_ context.Context, offers []serve.Offer) []serve.Outcome {
+	outcomes := make([]serve.Outcome, len(offers))
+	for i := range outcomes {
+		outcomes[i].Receipt = serve.Receipt{Won: true, Key: key}
+	}
+	return outcomes
+}
+
+// usage is what a server has used since it began.
+type usage struct {
+	Mallocs uint64
+	CPU     int64 // nanoseconds
+	RSS     int64 // bytes, now; 0 if it is not known
+}
+
+func used() usage {
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	rss, _, _ := resident(os.Getpid())
+	return usage{Mallocs: memory.Mallocs, CPU: cpuTime(), RSS: rss}
+}
+
+// cpuTime is the processor time of this process, in nanoseconds.
+func cpuTime() int64 {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		return 0
+	}
+	return r.Utime.Nano() + r.Stime.Nano()
+}
+
+// resident is the resident memory of a process in bytes, now and at its highest
+// (Linux).
+func resident(pid int) (now, highest int64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		var kib int64
+		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
+			now = kib << 10
+		}
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+			highest = kib << 10
+		}
+	}
+	if now == 0 {
+		return 0, 0, errors.New("the system does not say how much memory a process has")
+	}
+	return now, highest, nil
+}

@@ -1,0 +1,105 @@
+package serving
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func loadOf(url string, requests int) *load {
+	address := strings.TrimPrefix(url, "http://")
+	return &load{address: address, connections: 4, requests: requests, now: time.Now, request: distinct(address, 4)}
+}
+
+func TestEveryRequestIsSentOnceAndIsAnEventOfItsOwn(t *testing.T) {
+	t.Parallel()
+
+	var mu sync.Mutex
+	seen := map[string]int{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || string(body) != data || r.Header.Get("Ce-Type") != "com.example.flight.departed" {
+			t.Errorf("body is %q, header %v, error %v", body, r.Header, err)
+		}
+		mu.Lock()
+		seen[r.Header.Get("Ce-Id")]++
+		mu.Unlock()
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer server.Close()
+	const requests = 1000
+	o, err := loadOf(server.URL, requests).run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) != requests || seen["flight-000000000"] != 1 || seen["flight-000000999"] != 1 {
+		t.Errorf("%d events were sent", len(seen))
+	}
+	if o.latencies.max <= 0 || o.latencies.quantile(0.5) > o.latencies.max || o.elapsed <= 0 {
+		t.Errorf("outcome is %v, longest %s", o.elapsed, o.latencies.max)
+	}
+}
+
+func TestAnAnswerOtherThan204IsAnError(t *testing.T) {
+	t.Parallel()
+
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "not now", http.StatusServiceUnavailable)
+	}))
+	defer server.Close()
+	if _, err := loadOf(server.URL, 100).run(t.Context()); err == nil || !strings.Contains(err.Error(), "503 Service Unavailable") {
+		t.Errorf("error is %v, want it to say 503", err)
+	}
+}
+
+func TestARequestThatHangsIsAnError(t *testing.T) {
+	t.Parallel()
+
+	release := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Ce-Id") == "flight-000000050" {
+			<-release
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer server.Close()
+	defer close(release)
+	l := loadOf(server.URL, 100)
+	l.patience = 200 * time.Millisecond
+	if _, err := l.run(t.Context()); err == nil || !strings.Contains(err.Error(), "request 50: no answer for 200ms") {
+		t.Errorf("error is %v, want it to name the request", err)
+	}
+}
+
+func TestARunEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+
+	release := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	defer server.Close()
+	defer close(release)
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if _, err := loadOf(server.URL, 100).run(ctx); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestQuantilesAreTooLargeByAnEighthAtMost(t *testing.T) {
+	t.Parallel()
+
+	var l latencies
+	for us := range 10_000 {
+		l.count(time.Duration(us+1) * time.Microsecond)
+	}
+	for part, want := range map[float64]time.Duration{0: time.Microsecond, 0.5: 5000 * time.Microsecond, 0.99: 9900 * time.Microsecond, 1: 10 * time.Millisecond} {
+		if got := l.quantile(part); got < want || got > want+want/8+time.Microsecond {
+			t.Errorf("quantile %v is %s, want %s", part, got, want)
+		}
+	}
+}
