@@ -20,6 +20,8 @@ type inlet struct {
 	window   *window // of that epoch
 	err      error   // why it is not open
 	returned map[uint64]*errand
+	horizon  uint64 // messages below it are not delivered
+	below    bool   // one of those came, and that was said
 	lateTo   uint64 // messages before it were waiting when the cluster stopped standing by
 }
 
@@ -49,7 +51,11 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	window := in.opened(ctx, reader)
+	horizon, err := in.askHorizon(ctx, reader.Epoch())
+	if err != nil {
+		return false, err
+	}
+	window := in.opened(ctx, reader, horizon)
 	for {
 		n, bytes := window.room(ctx, in.source.windowLimit, in.source.agenda.hurry)
 		if ctx.Err() != nil {
@@ -60,7 +66,7 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 				flowed = true
 				in.outage.succeeded(ctx)
 			}
-			in.receive(window, m)
+			in.receive(ctx, window, m)
 		})
 		if err != nil {
 			return flowed, err
@@ -72,8 +78,43 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 	}
 }
 
+// askHorizon asks for the horizon. Without the answer nothing is delivered: what
+// the ledger has forgotten would be done again.
+func (in *inlet) askHorizon(ctx context.Context, epoch string) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	return in.source.progress.Horizon(ctx, in.source.cfg.Function, in.stream.Name(), epoch)
+}
+
+// forgotten reports whether a message is below the horizon, as those of a consumer
+// that was made anew or of a cluster that was added. Every cluster has done with it,
+// so it is acknowledged and that is all.
+func (in *inlet) forgotten(ctx context.Context, m Message) bool {
+	in.mu.Lock()
+	horizon, said := in.horizon, in.below
+	forgotten := m.Sequence() < horizon
+	in.below = said || forgotten
+	in.mu.Unlock()
+	if !forgotten {
+		return false
+	}
+	if !said {
+		in.outage.logger.LogAttrs(ctx, slog.LevelWarn, "the stream gives messages that were done so long ago that the ledger has forgotten them; they are not delivered",
+			slog.String("stream", in.stream.Name()), slog.Uint64("sequence", m.Sequence()), slog.Uint64("horizon", horizon))
+	}
+	in.source.cfg.Metrics.forgottenOne(ctx)
+	if err := m.Ack(); err != nil {
+		in.outage.logger.LogAttrs(ctx, slog.LevelDebug, "stream not told, the message will come again",
+			slog.Uint64("sequence", m.Sequence()), slog.Any("err", err))
+	}
+	return true
+}
+
 // receive takes a message in, unless it is at work already.
-func (in *inlet) receive(window *window, m Message) {
+func (in *inlet) receive(ctx context.Context, window *window, m Message) {
+	if in.forgotten(ctx, m) {
+		return
+	}
 	now := in.source.cfg.Now()
 	j := &job{in: in, window: window, message: m, size: m.Size() + jobOverhead, received: now, told: now, index: -1}
 	if !window.take(j) {
@@ -112,7 +153,7 @@ func (in *inlet) handBack(j *job) {
 }
 
 // opened makes reader the inlet's and gives the window for its messages.
-func (in *inlet) opened(ctx context.Context, reader Reader) *window {
+func (in *inlet) opened(ctx context.Context, reader Reader, horizon uint64) *window {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.window != nil && in.epoch != reader.Epoch() {
@@ -127,6 +168,7 @@ func (in *inlet) opened(ctx context.Context, reader Reader) *window {
 		in.lateTo = 0
 	}
 	in.reader, in.epoch, in.err = reader, reader.Epoch(), nil
+	in.horizon, in.below = horizon, false
 	return in.window
 }
 

@@ -45,6 +45,24 @@ func TestASourceDeliversEverythingAndSavesItsProgress(t *testing.T) {
 	}
 }
 
+func TestWhatTheLedgerHasForgottenIsNotDelivered(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publish(t, server, 1, 100)
+	f := newFunction(t)
+	progress := &progress{horizon: 41}
+	startSource(t, server, f.url(), progress)
+	f.waitFor(t, 60)
+	eventually(t, "what is below the horizon is acknowledged", func() bool { return progress.floor("EVENTS") == 101 })
+	if got := f.count(); got != 60 {
+		t.Errorf("%d events were delivered, want the 60 from the horizon on", got)
+	}
+	if got := f.tried("test-000040"); got != 0 {
+		t.Errorf("the last one below the horizon was delivered %d times", got)
+	}
+}
+
 func TestASourceReadsSeveralStreams(t *testing.T) {
 	t.Parallel()
 
@@ -532,6 +550,17 @@ type progress struct {
 	seen   []string
 	hedge  string
 	alone  bool // no other cluster is at work
+
+	horizon uint64
+}
+
+func (p *progress) Horizon(_ context.Context, _, _, epoch string) (uint64, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if epoch == "" {
+		return 0, errors.New("no epoch")
+	}
+	return p.horizon, nil
 }
 
 func (p *progress) StandBy(context.Context, string) (bool, error) {

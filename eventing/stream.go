@@ -113,6 +113,11 @@ type Progress interface {
 	// how much redundancy this cluster wants. Called about once a second.
 	Save(ctx context.Context, function, stream, epoch string, floor, head uint64, hedge string) error
 
+	// Horizon gives the sequence below which the ledger may have forgotten what
+	// function has done: every cluster had acknowledged it. 0 says that nothing
+	// was forgotten. Asked when a stream is opened.
+	Horizon(ctx context.Context, function, stream, epoch string) (uint64, error)
+
 	// StandBy asks whether this cluster may stand by for function, and notes that
 	// it does. It may not if no other cluster is at work.
 	StandBy(ctx context.Context, function string) (granted bool, err error)
