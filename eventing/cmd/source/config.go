@@ -34,6 +34,7 @@ type config struct {
 	Hedge          string        `env:"HEDGE, default=0"`
 	HedgeDomain    string        `env:"TANDEM_HEDGE_DOMAIN"`
 	TryFor         time.Duration `env:"TANDEM_TRY_FOR, default=15m"`
+	Retention      time.Duration `env:"TANDEM_RETENTION, default=168h"`
 	DatabaseURL    string        `env:"DATABASE_URL, required"`
 	NATSURL        string        `env:"NATS_URL"`
 	LogLevel       slog.Level    `env:"LOG_LEVEL, default=info"`
@@ -111,6 +112,9 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	}
 	if c.TryFor <= 0 {
 		errs = append(errs, fmt.Errorf("TANDEM_TRY_FOR %s: want more than 0", c.TryFor))
+	}
+	if c.Retention < time.Minute {
+		errs = append(errs, fmt.Errorf("TANDEM_RETENTION %s: want at least 1m, and more than any time after which an event may come again", c.Retention))
 	}
 	if _, err := eventing.ParseHedge(c.Hedge); err != nil {
 		errs = append(errs, fmt.Errorf("HEDGE %w", err))

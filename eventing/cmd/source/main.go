@@ -40,7 +40,7 @@ func run(ctx context.Context) error {
 	}
 	logger := ops.Logger(os.Stderr, cfg.LogLevel).With(slog.String("cluster", cfg.Cluster), slog.String("function", cfg.Function))
 
-	db, err := openDatabase(ctx, cfg.DatabaseURL, cfg.Cluster, cfg.name())
+	db, err := openDatabase(ctx, cfg.DatabaseURL, cfg.Cluster, cfg.name(), cfg.Retention)
 	if err != nil {
 		return err
 	}
@@ -106,6 +106,7 @@ func run(ctx context.Context) error {
 	relaying.Go(func() {
 		eventing.RunRelay(ctx, relay, outputs.publisher, eventing.RelayConfig{Logger: logger})
 	})
+	relaying.Go(func() { forget(ctx, db.old, logger) })
 	if source != nil {
 		source.Run(ctx)
 	}

@@ -17,12 +17,13 @@ type database struct {
 	progress eventing.Progress
 	ledger   eventing.Ledger
 	relay    eventing.Relay
+	old      *sinkwriter.Retention
 	close    func()
 }
 
 // openDatabase sets up connections under a name, which are made when they are needed: the
 // database may be away. The error says that the URL is not usable.
-func openDatabase(ctx context.Context, url, cluster, name string) (database, error) {
+func openDatabase(ctx context.Context, url, cluster, name string, keep time.Duration) (database, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		// Not the parser's error: it repeats the URL, and not always without
@@ -40,7 +41,13 @@ func openDatabase(ctx context.Context, url, cluster, name string) (database, err
 	if err != nil {
 		return database{}, fmt.Errorf("set up connections to the database: %w", err)
 	}
+	old, err := sinkwriter.NewRetention(pool, sinkwriter.RetentionConfig{Keep: keep})
+	if err != nil {
+		pool.Close()
+		return database{}, err
+	}
 	return database{
+		old:      old,
 		progress: progress{sinkwriter.NewProgress(pool, cluster)},
 		ledger:   ledger{sinkwriter.NewLedger(pool)},
 		relay:    sinkwriter.NewOutbox(pool),

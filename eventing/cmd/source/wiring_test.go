@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
@@ -18,7 +19,7 @@ func TestProgressAndRelayAreThoseOfTheDatabase(t *testing.T) {
 	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
-	db, err := openDatabase(t.Context(), url, "east", "flights")
+	db, err := openDatabase(t.Context(), url, "east", "flights", time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +39,7 @@ func TestProgressAndRelayAreThoseOfTheDatabase(t *testing.T) {
 func TestAWrongDatabaseURLIsNotShown(t *testing.T) {
 	t.Parallel()
 
-	_, err := openDatabase(t.Context(), "postgres://user:secret@x:port/name", "east", "flights")
+	_, err := openDatabase(t.Context(), "postgres://user:secret@x:port/name", "east", "flights", time.Hour)
 	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "DATABASE_URL") {
 		t.Errorf("error %v", err)
 	}

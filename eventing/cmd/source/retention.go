@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+// sweepInterval is the time between two looks at the whole ledger. All sources do
+// it, one at a time.
+const sweepInterval = 10 * time.Minute
+
+// forget lets the ledger forget what is old, until ctx ends.
+func forget(ctx context.Context, retention *sinkwriter.Retention, logger *slog.Logger) {
+	ticks := time.NewTicker(sweepInterval)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ticks.C:
+		case <-ctx.Done():
+			return
+		}
+		rows, err := retention.Sweep(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			logger.LogAttrs(ctx, slog.LevelWarn, "the ledger could not forget what is old, trying again later", slog.Any("err", err))
+		case rows > 0:
+			logger.LogAttrs(ctx, slog.LevelInfo, "the ledger has forgotten what is old", slog.Int64("rows", rows))
+		}
+	}
+}
