@@ -116,11 +116,14 @@ func Connect(ctx context.Context, address string, cfg Config) (*Conn, error) {
 }
 
 // in gives the JetStream of a domain, or for none that of the server.
-func (c *Conn) in(domain string) natsjs.JetStream {
+func (c *Conn) in(domain string) natsjs.JetStream { return c.at(apiPrefix(domain)) }
+
+// apiPrefix is what the subjects of a domain's API begin with.
+func apiPrefix(domain string) string {
 	if domain == "" {
-		return c.at(natsjs.DefaultAPIPrefix)
+		return "$JS.API"
 	}
-	return c.at("$JS." + domain + ".API")
+	return "$JS." + domain + ".API"
 }
 
 // at gives the JetStream whose API has this prefix.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 )
 
@@ -109,7 +110,12 @@ func next(ctx context.Context, messages natsjs.MessagesContext, origin string) (
 	if err != nil {
 		return Past{}, 0, fmt.Errorf("read metadata of message on %s: %w", m.Subject(), err)
 	}
-	e := (&message{msg: m, meta: meta, origin: origin}).Event()
+	e := (&message{
+		msg:      &nats.Msg{Subject: m.Subject(), Header: m.Headers(), Data: m.Data()},
+		sequence: meta.Sequence.Stream,
+		arrived:  meta.Timestamp,
+		origin:   origin,
+	}).Event()
 	return Past{Sequence: meta.Sequence.Stream, Arrived: meta.Timestamp, Event: e}, meta.NumPending, nil
 }
 

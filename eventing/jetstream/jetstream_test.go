@@ -422,7 +422,13 @@ func connect(t *testing.T, server *natstest.Server) *jetstream.Conn {
 func native(t *testing.T, server *natstest.Server) natsjs.JetStream {
 	t.Helper()
 
-	nc, err := nats.Connect(server.URL())
+	return nativeTo(t, server.URL())
+}
+
+func nativeTo(t *testing.T, url string) natsjs.JetStream {
+	t.Helper()
+
+	nc, err := nats.Connect(url)
 	if err != nil {
 		t.Fatal(err)
 	}

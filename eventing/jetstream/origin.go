@@ -31,10 +31,14 @@ type origin struct {
 // what was found out before; the error says that nothing was.
 func (s *Stream) findOrigin(ctx context.Context, stream natsjs.Stream) (origin, error) {
 	info := stream.CachedInfo()
+	state := info.State
 	js := s.conn.in(s.cfg.Domain)
 	for range maxMirrors {
 		mirror := info.Config.Mirror
 		if mirror == nil {
+			if older(state, info.Created) {
+				return origin{}, fmt.Errorf("mirror %s has messages of a stream %s that was there before the one that is there now, and passes over as many of that one: delete the mirror and make it again", s.cfg, info.Config.Name)
+			}
 			return origin{name: info.Config.Name, epoch: info.Created.UTC().Format(time.RFC3339Nano)}, nil
 		}
 		if mirror.External != nil && mirror.External.APIPrefix != "" {
@@ -49,6 +53,14 @@ func (s *Stream) findOrigin(ctx context.Context, stream natsjs.Stream) (origin, 
 		}
 	}
 	return origin{}, fmt.Errorf("stream %s is a mirror of a mirror, and so on: want at most %d", s.cfg, maxMirrors)
+}
+
+// older says whether a mirror has messages from before its origin was made: then
+// it was deleted and made again, and the mirror goes on only where the new one has
+// more messages than the old one had. Clocks within a cluster are that close.
+func older(mirror natsjs.StreamState, created time.Time) bool {
+	const skew = 30 * time.Second
+	return mirror.Msgs > 0 && mirror.FirstTime.Before(created.Add(-skew))
 }
 
 // alone sees to it that no other stream with this origin is read for the same

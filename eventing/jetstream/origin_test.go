@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
@@ -84,6 +85,26 @@ func TestAMirrorWhoseOriginWasNeverThereIsNotRead(t *testing.T) {
 	}
 	_, err = stream.Open(t.Context(), eventing.OpenConfig{})
 	wantError(t, err, "find stream EAST, of which COPY is a mirror")
+}
+
+func TestAMirrorOfAStreamThatWasMadeAnewIsFoundOut(t *testing.T) {
+	t.Parallel()
+
+	created := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, tt := range []struct {
+		name  string
+		state natsjs.StreamState
+		want  bool
+	}{
+		{name: "empty", state: natsjs.StreamState{}},
+		{name: "its own messages", state: natsjs.StreamState{Msgs: 1, FirstTime: created.Add(time.Millisecond)}},
+		{name: "clocks that disagree a little", state: natsjs.StreamState{Msgs: 1, FirstTime: created.Add(-time.Second)}},
+		{name: "messages of another one", state: natsjs.StreamState{Msgs: 1, FirstTime: created.Add(-time.Minute)}, want: true},
+	} {
+		if got := jetstream.Older(tt.state, created); got != tt.want {
+			t.Errorf("%s: %t, want %t", tt.name, got, tt.want)
+		}
+	}
 }
 
 func TestAStreamThatIsMissingIsNotMadeByWhoReads(t *testing.T) {

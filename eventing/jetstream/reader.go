@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -17,10 +19,6 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// pullWait bounds one request for messages. The server forgets it a little
-// earlier, so that none is on its way when it ends.
-const pullWait = 5 * time.Second
-
 // sourcedHeader is where the server notes, in a stream that copies others with
 // "sources", where a message was stored first.
 const sourcedHeader = "Nats-Stream-Source"
@@ -28,69 +26,35 @@ const sourcedHeader = "Nats-Stream-Source"
 type reader struct {
 	conn     *Conn
 	consumer natsjs.Consumer
+	next     string // the subject that asks for messages
 	origin   string
 	epoch    string
+	changed  atomic.Pointer[error] // the consumer, since it was opened
 }
 
 func (r *reader) Origin() string { return r.origin }
 func (r *reader) Epoch() string  { return r.epoch }
 
-// Pull is one request for n messages.
+// Pull is one request for n messages, or, if the next one alone is larger than
+// bytes, another one for that.
 func (r *reader) Pull(ctx context.Context, n, bytes int, receive func(eventing.Message)) error {
-	came := false
-	err := r.fetch(ctx, n, func(m eventing.Message) {
-		came = true
-		receive(m)
-	}, natsjs.FetchMaxBytes(bytes))
-	if came || err != nil || ctx.Err() != nil {
-		return err
+	if err := r.changed.Load(); err != nil {
+		return *err
 	}
-	// There is none, or the next one is larger: the client does not tell.
-	return r.fetch(ctx, 1, receive)
-}
-
-func (r *reader) fetch(ctx context.Context, n int, receive func(eventing.Message), opts ...natsjs.FetchOpt) error {
-	lost := r.conn.loss()
-	if err := r.conn.Ready(); err != nil {
-		return err
-	}
-	pull, cancel := context.WithTimeout(ctx, pullWait)
-	defer cancel()
-	batch, err := r.consumer.Fetch(n, append(opts, natsjs.FetchContext(pull))...)
-	if err != nil {
-		return fmt.Errorf("ask for messages: %w", err)
-	}
-	messages := batch.Messages()
-	for {
-		select {
-		case <-lost:
-			// The server, or its successor, knows nothing of the request. What
-			// has come so far is here.
-			cancel()
-			lost = nil
-		case m, more := <-messages:
-			if !more {
-				return pulled(batch.Error(), lost == nil, r.conn.where)
-			}
-			meta, err := m.Metadata()
-			if err != nil {
-				return fmt.Errorf("read metadata of message on %s: %w", m.Subject(), err)
-			}
-			receive(&message{msg: m, meta: meta, origin: r.origin})
+	take := func(m *nats.Msg) {
+		meta, err := m.Metadata()
+		if err != nil {
+			// Whoever sends to our inbox is not the server.
+			r.conn.logger.LogAttrs(ctx, slog.LevelWarn, "message of nobody passed over", slog.String("subject", m.Subject), slog.Any("err", err))
+			return
 		}
+		receive(&message{conn: r.conn, msg: m, sequence: meta.Sequence.Stream, arrived: meta.Timestamp, origin: r.origin})
 	}
-}
-
-// pulled says how a pull went. That it ended early, on request or since nothing
-// came, is no error.
-func pulled(err error, lost bool, where string) error {
-	switch {
-	case lost:
-		return &notConnectedError{where: where}
-	case err == nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return nil
+	err := r.request(ctx, n, bytes, take)
+	if errors.Is(err, errTooSmall) {
+		err = r.request(ctx, 1, 0, take)
 	}
-	return fmt.Errorf("ask for messages: %w", err)
+	return err
 }
 
 func (r *reader) Position(ctx context.Context) (eventing.Position, error) {
@@ -103,6 +67,9 @@ func (r *reader) Position(ctx context.Context) (eventing.Position, error) {
 	if err != nil {
 		return eventing.Position{}, fmt.Errorf("ask for the consumer's position: %w", because(ctx, err))
 	}
+	if err := checkWait(info); err != nil {
+		r.changed.Store(&err) // to open it again puts it right
+	}
 	return eventing.Position{
 		Floor:          info.AckFloor.Stream + 1,
 		Head:           info.Delivered.Stream + 1,
@@ -113,27 +80,39 @@ func (r *reader) Position(ctx context.Context) (eventing.Position, error) {
 
 // message is one message of a consumer.
 type message struct {
-	msg    natsjs.Msg
-	meta   *natsjs.MsgMetadata
-	origin string
+	conn     *Conn
+	msg      *nats.Msg
+	sequence uint64
+	arrived  time.Time
+	origin   string
 }
 
-func (m *message) Sequence() uint64   { return m.meta.Sequence.Stream }
-func (m *message) Arrived() time.Time { return m.meta.Timestamp }
-func (m *message) Ack() error         { return m.msg.Ack() }
-func (m *message) InProgress() error  { return m.msg.InProgress() }
+func (m *message) Sequence() uint64   { return m.sequence }
+func (m *message) Arrived() time.Time { return m.arrived }
+func (m *message) Ack() error         { return m.answer("+ACK") }
+func (m *message) InProgress() error  { return m.answer("+WPI") }
 
 func (m *message) Release(after time.Duration) error {
 	if after <= 0 {
-		return m.msg.Nak()
+		return m.answer("-NAK")
 	}
-	return m.msg.NakWithDelay(after)
+	return m.answer(`-NAK {"delay": ` + strconv.FormatInt(after.Nanoseconds(), 10) + `}`)
+}
+
+// answer tells the consumer what became of the message, as the protocol of
+// JetStream has it. The client's own functions go through the subscription, which
+// is gone by then.
+func (m *message) answer(word string) error {
+	if err := m.conn.nc.Publish(m.msg.Reply, []byte(word)); err != nil {
+		return fmt.Errorf("answer for message %d: %w", m.sequence, err)
+	}
+	return nil
 }
 
 // Size is that of subject, headers and data.
 func (m *message) Size() int {
-	size := len(m.msg.Subject()) + len(m.msg.Data())
-	for name, values := range m.msg.Headers() {
+	size := len(m.msg.Subject) + len(m.msg.Data)
+	for name, values := range m.msg.Header {
 		for _, value := range values {
 			size += len(name) + len(value)
 		}
@@ -142,7 +121,7 @@ func (m *message) Size() int {
 }
 
 func (m *message) Event() event.Event {
-	if e, err := Decode(m.msg.Headers(), m.msg.Data()); err == nil {
+	if e, err := Decode(m.msg.Header, m.msg.Data); err == nil {
 		return e
 	}
 	return m.foreign()
@@ -152,14 +131,14 @@ func (m *message) Event() event.Event {
 // time that it has in the stream, and its data as it is.
 func (m *message) foreign() event.Event {
 	origin := eventing.Origin{Stream: m.origin, Sequence: m.Sequence()}
-	header := m.msg.Headers()
+	header := m.msg.Header
 	if at := header.Get(sourcedHeader); at != "" {
 		if sourced, ok := parseSourced(at); ok {
 			origin = sourced
 		}
 		header = without(header, sourcedHeader)
 	}
-	source, id := origin.Identity(m.msg.Subject(), header, m.msg.Data())
+	source, id := origin.Identity(m.msg.Subject, header, m.msg.Data)
 
 	c := &event.EventContextV1{
 		ID:   id,
@@ -169,7 +148,7 @@ func (m *message) foreign() event.Event {
 	if uri := types.ParseURIRef(source); uri != nil {
 		c.Source = *uri
 	}
-	if subject := m.msg.Subject(); subject != "" && cloudevent.CheckText(subject) == nil {
+	if subject := m.msg.Subject; subject != "" && cloudevent.CheckText(subject) == nil {
 		c.Subject = &subject
 	}
 	contentType := header.Get(contentTypeHeader)
@@ -181,7 +160,7 @@ func (m *message) foreign() event.Event {
 	}
 	c.DataContentType = &contentType
 	e := event.Event{Context: c}
-	if data := m.msg.Data(); len(data) > 0 {
+	if data := m.msg.Data; len(data) > 0 {
 		e.DataEncoded, e.DataBase64 = data, true
 	}
 	if err := cloudevent.Check(e); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"regexp"
 	"time"
@@ -87,10 +88,24 @@ func (s *Stream) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Re
 	}
 	if consumer.CachedInfo().NumAckPending > 0 {
 		if consumer, err = s.reclaim(ctx, want); err != nil {
-			return nil, err
+			// Those who change consumers are away, as in the smaller part of a
+			// super-cluster, while the stream is there: its messages flow, and
+			// what is outstanding comes after AckWait.
+			var known error
+			if consumer, known = s.unchanged(ctx); known != nil {
+				return nil, err
+			}
+			s.conn.logger.LogAttrs(ctx, slog.LevelWarn, "what was outstanding comes later",
+				slog.String("stream", s.cfg.String()), slog.Duration("after", ackWait), slog.Any("err", err))
 		}
 	}
-	return &reader{conn: s.conn, consumer: consumer, origin: origin.name, epoch: origin.epoch}, nil
+	return &reader{
+		conn:     s.conn,
+		consumer: consumer,
+		next:     apiPrefix(s.cfg.Domain) + ".CONSUMER.MSG.NEXT." + s.cfg.Name + "." + s.consumer,
+		origin:   origin.name,
+		epoch:    origin.epoch,
+	}, nil
 }
 
 // consumerWanted is what a consumer is to be like.
@@ -163,6 +178,26 @@ func maxAckPending(cfg eventing.OpenConfig) int {
 		n = min(n, cfg.MaxOutstanding)
 	}
 	return n
+}
+
+// unchanged gives the consumer if it is as it should be.
+func (s *Stream) unchanged(ctx context.Context) (natsjs.Consumer, error) {
+	ctx, cancel := s.conn.api(ctx)
+	defer cancel()
+	consumer, err := s.conn.in(s.cfg.Domain).Consumer(ctx, s.cfg.Name, s.consumer)
+	if err == nil {
+		err = checkWait(consumer.CachedInfo())
+	}
+	return consumer, err
+}
+
+// checkWait reports that a consumer was left in the middle of [Stream.reclaim]: a
+// request that nobody answered was carried out later.
+func checkWait(info *natsjs.ConsumerInfo) error {
+	if wait := info.Config.AckWait; wait == reclaimWait {
+		return fmt.Errorf("consumer %s of stream %s has an AckWait of %s, want %s", info.Name, info.Stream, wait, ackWait)
+	}
+	return nil
 }
 
 // reclaim has the server hand out again what is outstanding.

@@ -1,0 +1,73 @@
+package jetstream_test
+
+import (
+	"context"
+	"testing"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/test/natstest"
+)
+
+func TestAStreamThatIsThereIsReadWhileThoseWhoChangeConsumersAreAway(t *testing.T) {
+	t.Parallel()
+
+	clusters, link := natstest.StartSuperCluster(t, "east", "west")
+	connectEast := func() *jetstream.Conn {
+		conn, err := jetstream.Connect(t.Context(), clusters[0].URL(), jetstream.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close(context.Background()) })
+		return conn
+	}
+	if _, err := nativeTo(t, clusters[0].URL()).CreateStream(t.Context(), natsjs.StreamConfig{
+		Name: "EVENTS", Subjects: []string{"events.>"}, Replicas: 3, Placement: &natsjs.Placement{Cluster: "east"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	dead := connectEast()
+	publish(t, dead, newEvents(1, 5)...)
+	pull(t, open(t, dead, "east"), 5) // and does not acknowledge them
+	if err := dead.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	link.Cut() // three of six servers are no majority
+	js := nativeTo(t, clusters[0].URL())
+	eventually(t, "no consumer can be made", func() bool {
+		_, err := js.CreateConsumer(t.Context(), "EVENTS", natsjs.ConsumerConfig{Durable: "other"})
+		return err != nil
+	})
+	conn := connectEast()
+	stream, err := jetstream.NewStream(conn, "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reader eventing.Reader
+	eventually(t, "the stream is opened", func() bool {
+		reader, err = stream.Open(t.Context(), eventing.OpenConfig{})
+		return err == nil
+	})
+	publish(t, conn, newEvents(6, 3)...)
+	for i, m := range pull(t, reader, 3) {
+		if want := uint64(6 + i); m.Sequence() != want {
+			t.Errorf("sequence %d, want %d", m.Sequence(), want)
+		}
+	}
+
+	// Afterwards it is as it was.
+	link.Heal()
+	eventually(t, "what was outstanding comes", func() bool {
+		if reader, err = stream.Open(t.Context(), eventing.OpenConfig{}); err != nil {
+			return false
+		}
+		var got []uint64
+		if err := reader.Pull(t.Context(), 8, 1<<20, func(m eventing.Message) { got = append(got, m.Sequence()) }); err != nil {
+			return false
+		}
+		return len(got) == 8
+	})
+}

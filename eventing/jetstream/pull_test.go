@@ -1,0 +1,120 @@
+package jetstream_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/test/natstest"
+)
+
+// What is read from a replicated stream comes after the word that the request is
+// over, and must not be taken for lost.
+func TestAReplicatedStreamIsReadWithoutWaitingForAckWait(t *testing.T) {
+	t.Parallel()
+
+	c := natstest.StartCluster(t)
+	conn, err := jetstream.Connect(t.Context(), c.URL(), jetstream.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	if _, err := nativeTo(t, c.URL()).CreateStream(t.Context(), natsjs.StreamConfig{Name: "EVENTS", Subjects: []string{"events.>"}, Replicas: 3}); err != nil {
+		t.Fatal(err)
+	}
+	const events = 500
+	publish(t, conn, newEvents(1, events)...)
+	for _, tt := range []struct{ n, bytes int }{
+		{n: 10, bytes: 1 << 20},         // ended by the number of messages
+		{n: 1000, bytes: 4000},          // by their size
+		{n: 10, bytes: 1},               // each larger than what there is room for
+		{n: events, bytes: 1 << 20},     // all of them
+		{n: 2 * events, bytes: 1 << 20}, // by the time
+	} {
+		reader := open(t, conn, fmt.Sprintf("n%d-b%d", tt.n, tt.bytes))
+		begun := time.Now()
+		seen := map[uint64]int{}
+		for len(seen) < events {
+			most, room := 0, 0
+			if err := reader.Pull(t.Context(), tt.n, tt.bytes, func(m eventing.Message) {
+				seen[m.Sequence()]++
+				most++
+				room += m.Size()
+				if err := m.Ack(); err != nil {
+					t.Error(err)
+				}
+			}); err != nil {
+				t.Fatalf("%+v: %v", tt, err)
+			}
+			if most > tt.n || room > tt.bytes && most > 1 {
+				t.Errorf("%+v: %d messages of %d bytes came at once", tt, most, room)
+			}
+			if time.Since(begun) > 60*time.Second {
+				t.Fatalf("%+v: %d messages came in %s, which is about AckWait", tt, len(seen), time.Since(begun))
+			}
+		}
+		for sequence, times := range seen {
+			if times != 1 {
+				t.Errorf("%+v: message %d came %d times", tt, sequence, times)
+			}
+		}
+		eventually(t, "all are acknowledged", func() bool {
+			p, err := reader.Position(t.Context())
+			return err == nil && p.Floor == events+1 && p.Unacknowledged == 0
+		})
+	}
+}
+
+func TestAReleasedMessageComesAgainAfterThatLong(t *testing.T) {
+	t.Parallel()
+
+	conn := connect(t, natstest.Start(t))
+	publish(t, conn, newEvents(1, 2)...)
+	reader := open(t, conn, "east")
+	begun := time.Now()
+	for _, m := range pull(t, reader, 2) {
+		if err := m.Release(time.Duration(m.Sequence()-1) * 500 * time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := pull(t, reader, 2)
+	if got[0].Sequence() != 1 || got[1].Sequence() != 2 {
+		t.Errorf("sequences %d, %d", got[0].Sequence(), got[1].Sequence())
+	}
+	if took := time.Since(begun); took < 500*time.Millisecond {
+		t.Errorf("both came within %s", took)
+	}
+}
+
+func TestADeletedConsumerIsNoticed(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	conn := connect(t, server)
+	if err := conn.EnsureStream(t.Context(), jetstream.StreamConfig{Name: "EVENTS"}); err != nil {
+		t.Fatal(err)
+	}
+	reader := open(t, conn, "east")
+	failed := make(chan error, 1)
+	go func() {
+		var err error
+		for err == nil && t.Context().Err() == nil {
+			err = reader.Pull(t.Context(), 10, 1<<20, func(eventing.Message) {})
+		}
+		failed <- err
+	}()
+	js := native(t, server)
+	eventually(t, "the request is there", func() bool {
+		consumer, err := js.Consumer(t.Context(), "EVENTS", "tandem-east-flights")
+		return err == nil && consumer.CachedInfo().NumWaiting > 0
+	})
+	if err := js.DeleteConsumer(t.Context(), "EVENTS", "tandem-east-flights"); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, <-failed, "ask for messages: the server answers 409 Consumer Deleted")
+}
