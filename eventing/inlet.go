@@ -78,12 +78,19 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 	}
 }
 
-// askHorizon asks for the horizon. Without the answer nothing is delivered: what
-// the ledger has forgotten would be done again.
+// askHorizon asks for the horizon. Without any answer nothing is delivered, as what
+// the ledger has forgotten would be done again; who was told once goes on with that,
+// since what has been forgotten meanwhile this cluster has acknowledged.
 func (in *inlet) askHorizon(ctx context.Context, epoch string) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	asking, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	return in.source.progress.Horizon(ctx, in.source.cfg.Function, in.stream.Name(), epoch)
+	horizon, err := in.source.progress.Horizon(asking, in.source.cfg.Function, in.stream.Name(), epoch)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err != nil && in.window != nil && in.epoch == epoch {
+		return in.horizon, nil
+	}
+	return horizon, err
 }
 
 // forgotten reports whether a message is below the horizon, as those of a consumer
