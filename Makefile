@@ -53,6 +53,11 @@ chaos: ## Strike two clusters and see what is left of the truth; SEED, DURATION,
 	@hack/install.sh postgres
 	go run ./test/chaos $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION)) $(if $(PLANT),--plant $(PLANT)) $(if $(RUNS),--runs $(RUNS)) $(ARGS)
 
+.PHONY: chaostest
+chaostest: ## Run 15 s of chaos and see that planted faults are found; takes up to ten minutes.
+	@hack/install.sh postgres cc
+	go test -tags chaos -race -timeout 30m $(ARGS) ./test/chaos
+
 .PHONY: lint
 lint: $(LINT) ## Look for faults and for what is not in house style.
 	$(LINT) run ./...
