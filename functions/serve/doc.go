@@ -12,8 +12,11 @@
 //     (error, panic, deadline). 503, with Retry-After: anything else, none of it
 //     the event's fault. 401 and 403: whoever sent it may not. Bodies of errors are
 //     text, one line, or for a batch one line for each event that was refused.
+//   - A batch is answered with 2xx only if every event in it is committed. They are
+//     offered to the committer together, and each has its own fate.
 //   - An answer is given within Config.Deadline and Config.CommitTimeout after
-//     the request has been read, whatever the function does.
+//     the request has been read, whatever the function does. What was begun is
+//     finished though its sender has gone.
 //   - Of an event's data nothing is logged.
 //
 // # What is not

@@ -117,7 +117,7 @@ func (o InstanceOptions) use(ctx context.Context, i *running, report *InstanceRe
 	if err == nil {
 		report.Idle = mib(idle)
 	}
-	l := &load{address: i.address, connections: min(o.Connections, o.Requests), requests: o.Requests, now: o.Now, request: distinct(i.address, o.Connections)}
+	l := &load{address: i.address, connections: min(o.Connections, o.Requests), requests: o.Requests, patience: patience, now: o.Now, request: distinct(i.address, o.Connections)}
 	outcome, err := l.run(ctx)
 	if err != nil {
 		return fmt.Errorf("%w\nthe instance says:\n%s", err, i.said())

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// patience is what a request or a start has.
+// patience is what requests and starts have.
 const patience = 30 * time.Second
 
 // load is what a server is sent: requests that are bytes, one after the other on each
@@ -25,7 +25,7 @@ type load struct {
 	address     string
 	connections int
 	requests    int
-	patience    time.Duration // how long an answer may take before the request is said to hang; zero is patience
+	patience    time.Duration // how long an answer may take before the request is said to hang
 	now         func() time.Time
 
 	// request gives a connection's next request, the nth of all. What it gives may
@@ -44,9 +44,6 @@ type outcome struct {
 func (l *load) run(ctx context.Context) (outcome, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if l.patience == 0 {
-		l.patience = patience
-	}
 	var next atomic.Int64
 	var workers sync.WaitGroup
 	latencies := make([]latencies, l.connections)
@@ -110,19 +107,22 @@ func (l *load) hangs(err error) error {
 	return err
 }
 
+// noContent is how an answer has to begin.
+const noContent = "HTTP/1.1 204 "
+
 // readAnswer reads an answer that is 204 and so has no body.
 func readAnswer(conn net.Conn, buf []byte) error {
 	end := 0
 	for {
 		n, err := conn.Read(buf[end:])
 		end += n
-		if bytes.HasSuffix(buf[:end], []byte("\r\n\r\n")) && bytes.HasPrefix(buf, []byte("HTTP/1.1 204 ")) {
+		if bytes.HasSuffix(buf[:end], []byte("\r\n\r\n")) && bytes.HasPrefix(buf, []byte(noContent)) {
 			return nil
 		}
 		switch {
 		case err != nil:
 			return err
-		case end >= len("HTTP/1.1 204 ") && !bytes.HasPrefix(buf, []byte("HTTP/1.1 204 ")):
+		case end >= len(noContent) && !bytes.HasPrefix(buf, []byte(noContent)):
 			return fmt.Errorf("the answer is %q, want 204", bytes.TrimSpace(buf[:end]))
 		case end == len(buf):
 			return io.ErrShortBuffer

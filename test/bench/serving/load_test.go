@@ -13,8 +13,11 @@ import (
 
 func loadOf(url string, requests int) *load {
 	address := strings.TrimPrefix(url, "http://")
-	return &load{address: address, connections: 4, requests: requests, now: time.Now, request: distinct(address, 4)}
+	return &load{address: address, connections: 4, requests: requests, patience: 30 * time.Second, now: time.Now, request: distinct(address, 4)}
 }
+
+// ways to run a load.
+var ways = map[string]func(*load, context.Context) (outcome, error){"run": (*load).run, "spin": (*load).spin}
 
 func TestEveryRequestIsSentOnceAndIsAnEventOfItsOwn(t *testing.T) {
 	t.Parallel()
@@ -33,15 +36,22 @@ func TestEveryRequestIsSentOnceAndIsAnEventOfItsOwn(t *testing.T) {
 	}))
 	defer server.Close()
 	const requests = 1000
-	o, err := loadOf(server.URL, requests).run(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(seen) != requests || seen["flight-000000000"] != 1 || seen["flight-000000999"] != 1 {
-		t.Errorf("%d events were sent", len(seen))
-	}
-	if o.latencies.max <= 0 || o.latencies.quantile(0.5) > o.latencies.max || o.elapsed <= 0 {
-		t.Errorf("outcome is %v, longest %s", o.elapsed, o.latencies.max)
+	for name, run := range ways {
+		mu.Lock()
+		clear(seen)
+		mu.Unlock()
+		o, err := run(loadOf(server.URL, requests), t.Context())
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		mu.Lock()
+		if len(seen) != requests || seen["flight-000000000"] != 1 || seen["flight-000000999"] != 1 {
+			t.Errorf("%s: %d events were sent", name, len(seen))
+		}
+		mu.Unlock()
+		if o.latencies.max <= 0 || o.latencies.quantile(0.5) > o.latencies.max || o.elapsed <= 0 {
+			t.Errorf("%s: outcome is %v, longest %s", name, o.elapsed, o.latencies.max)
+		}
 	}
 }
 
@@ -52,8 +62,10 @@ func TestAnAnswerOtherThan204IsAnError(t *testing.T) {
 		http.Error(w, "not now", http.StatusServiceUnavailable)
 	}))
 	defer server.Close()
-	if _, err := loadOf(server.URL, 100).run(t.Context()); err == nil || !strings.Contains(err.Error(), "503 Service Unavailable") {
-		t.Errorf("error is %v, want it to say 503", err)
+	for name, run := range ways {
+		if _, err := run(loadOf(server.URL, 100), t.Context()); err == nil || !strings.Contains(err.Error(), "503 Service Unavailable") {
+			t.Errorf("%s: error is %v, want it to say 503", name, err)
+		}
 	}
 }
 
@@ -69,10 +81,12 @@ func TestARequestThatHangsIsAnError(t *testing.T) {
 	}))
 	defer server.Close()
 	defer close(release)
-	l := loadOf(server.URL, 100)
-	l.patience = 200 * time.Millisecond
-	if _, err := l.run(t.Context()); err == nil || !strings.Contains(err.Error(), "request 50: no answer for 200ms") {
-		t.Errorf("error is %v, want it to name the request", err)
+	for name, run := range ways {
+		l := loadOf(server.URL, 100)
+		l.patience = 200 * time.Millisecond
+		if _, err := run(l, t.Context()); err == nil || !strings.Contains(err.Error(), "request 50: no answer for 200ms") {
+			t.Errorf("%s: error is %v, want it to name the request", name, err)
+		}
 	}
 }
 
@@ -83,10 +97,12 @@ func TestARunEndsWithItsContext(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer server.Close()
 	defer close(release)
-	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(50*time.Millisecond, cancel)
-	if _, err := loadOf(server.URL, 100).run(ctx); err == nil {
-		t.Error("no error")
+	for name, run := range ways {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(50*time.Millisecond, cancel)
+		if _, err := run(loadOf(server.URL, 100), ctx); err == nil {
+			t.Errorf("%s: no error", name)
+		}
 	}
 }
 

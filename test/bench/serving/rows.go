@@ -113,9 +113,9 @@ func (o Options) trial(ctx context.Context, row Row, cores int) (sample, error) 
 
 	requests := max(o.Events/row.events, 1)
 	request := requestOf(row, p.address)
-	l := &load{address: p.address, connections: min(o.Connections, requests), now: o.Now, request: func(int, int) []byte { return request }}
+	l := &load{address: p.address, connections: min(o.Connections, requests), patience: patience, now: o.Now, request: func(int, int) []byte { return request }}
 	l.requests = max(requests/10, 1) // to warm up
-	if _, err := l.run(ctx); err != nil {
+	if _, err := l.spin(ctx); err != nil {
 		return sample{}, err
 	}
 	l.requests = requests
@@ -124,7 +124,7 @@ func (o Options) trial(ctx context.Context, row Row, cores int) (sample, error) 
 		return sample{}, err
 	}
 	client := cpuTime()
-	outcome, err := l.run(ctx)
+	outcome, err := l.spin(ctx)
 	if err != nil {
 		return sample{}, err
 	}
