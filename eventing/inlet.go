@@ -2,6 +2,7 @@ package eventing
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -23,6 +24,8 @@ type inlet struct {
 	horizon  uint64 // messages below it are not delivered
 	below    bool   // one of those came, and that was said
 	lateTo   uint64 // messages before it were waiting when the cluster stopped standing by
+	lost     lost
+	reopen   context.CancelFunc // has the stream opened again
 }
 
 // run pulls messages until ctx ends.
@@ -32,6 +35,9 @@ func (in *inlet) run(ctx context.Context) {
 		flowed, err := in.follow(ctx)
 		if ctx.Err() != nil {
 			return // still open, for the last acknowledgements
+		}
+		if errors.Is(err, errReopen) {
+			continue
 		}
 		in.closed(err)
 		in.outage.failed(ctx, err)
@@ -51,17 +57,19 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	horizon, err := in.askHorizon(ctx, reader.Epoch())
+	horizon, err := in.askHorizon(ctx, reader)
 	if err != nil {
 		return false, err
 	}
-	window := in.opened(ctx, reader, horizon)
+	pulling, reopen := context.WithCancel(ctx)
+	defer reopen()
+	window := in.opened(ctx, reader, horizon, reopen)
 	for {
 		n, bytes := window.room(ctx, in.source.windowLimit, in.source.agenda.hurry)
 		if ctx.Err() != nil {
 			return flowed, ctx.Err()
 		}
-		err := reader.Pull(ctx, n, bytes, func(m Message) {
+		err := reader.Pull(pulling, n, bytes, func(m Message) {
 			if !flowed {
 				flowed = true
 				in.outage.succeeded(ctx)
@@ -75,19 +83,22 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 			flowed = true
 			in.outage.succeeded(ctx)
 		}
+		if pulling.Err() != nil && ctx.Err() == nil {
+			return flowed, errReopen
+		}
 	}
 }
 
 // askHorizon asks for the horizon. Without any answer nothing is delivered, as what
 // the ledger has forgotten would be done again; who was told once goes on with that,
 // since what has been forgotten meanwhile this cluster has acknowledged.
-func (in *inlet) askHorizon(ctx context.Context, epoch string) (uint64, error) {
+func (in *inlet) askHorizon(ctx context.Context, reader Reader) (uint64, error) {
 	asking, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	horizon, err := in.source.progress.Horizon(asking, in.source.cfg.Function, in.stream.Name(), epoch)
+	horizon, err := in.source.progress.Horizon(asking, in.source.cfg.Function, reader.Origin(), reader.Epoch())
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if err != nil && in.window != nil && in.epoch == epoch {
+	if err != nil && in.window != nil && in.epoch == reader.Epoch() {
 		return in.horizon, nil
 	}
 	return horizon, err
@@ -160,7 +171,7 @@ func (in *inlet) handBack(j *job) {
 }
 
 // opened makes reader the inlet's and gives the window for its messages.
-func (in *inlet) opened(ctx context.Context, reader Reader, horizon uint64) *window {
+func (in *inlet) opened(ctx context.Context, reader Reader, horizon uint64, reopen context.CancelFunc) *window {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.window != nil && in.epoch != reader.Epoch() {
@@ -174,7 +185,7 @@ func (in *inlet) opened(ctx context.Context, reader Reader, horizon uint64) *win
 		in.returned = map[uint64]*errand{}
 		in.lateTo = 0
 	}
-	in.reader, in.epoch, in.err = reader, reader.Epoch(), nil
+	in.reader, in.epoch, in.err, in.reopen = reader, reader.Epoch(), nil, reopen
 	in.horizon, in.below = horizon, false
 	return in.window
 }

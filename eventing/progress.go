@@ -71,6 +71,7 @@ func (s *Source) saveOne(ctx context.Context, in *inlet, last saved) (saved, err
 		return last, nil // pulling meets the same and says so
 	}
 	s.cfg.Metrics.position(in.stream.Name(), position)
+	in.watch(ctx, position)
 
 	now := saved{epoch: reader.Epoch(), floor: position.Floor, head: position.Head, hedge: s.agenda.current().String(), at: s.cfg.Now()}
 	if now.epoch == last.epoch {

@@ -42,6 +42,14 @@ func (w *window) take(j *job) bool {
 	return true
 }
 
+// has reports whether a message is held, and how many are.
+func (w *window) has(sequence uint64) (has bool, held int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, has = w.held[sequence]
+	return has, len(w.held)
+}
+
 // drop removes a message.
 func (w *window) drop(j *job) {
 	w.mu.Lock()

@@ -27,8 +27,8 @@ const (
 
 	// publishTimeout is when an answer that did not come is given up: it is lost
 	// with the leader of the stream, and whoever publishes again is answered by
-	// the next one. An ingest waits no longer either.
-	publishTimeout = 5 * time.Second
+	// the next one. Shorter, and a busy server is asked again what it is doing.
+	publishTimeout = 10 * time.Second
 )
 
 // ErrNotConnected says that there is no connection to NATS now. It is being made,

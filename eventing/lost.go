@@ -1,0 +1,53 @@
+package eventing
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+)
+
+// lostLooks is how many times in a row, once a [SourceConfig.SaveInterval], nobody
+// must have the message that the stream waits for. Fewer, and messages that are on
+// their way are taken for lost.
+const lostLooks = 10
+
+// errReopen says that a stream is to be opened again, so that what is lost comes.
+var errReopen = errors.New("messages were lost on the way")
+
+// lost notices messages that a stream takes for handed out while nobody has them:
+// those themselves were lost, or their acknowledgements, as with the leader of the
+// stream. They would come again after the stream's patience, a minute and a half.
+type lost struct {
+	floor uint64 // that the stream waits for
+	looks int    // how often it was found that nobody has it
+	tried uint64 // the floor for which the stream was opened again; once is enough
+}
+
+// look reports whether the stream is to be opened again.
+func (l *lost) look(p Position, held int, has bool) bool {
+	if p.Floor != l.floor || has || p.Unacknowledged <= uint64(held) {
+		l.floor, l.looks = p.Floor, 0
+		return false
+	}
+	if l.looks++; l.looks < lostLooks || l.tried == l.floor {
+		return false
+	}
+	l.tried, l.looks = l.floor, 0
+	return true
+}
+
+// watch looks for lost messages, and has the stream opened again if there are some.
+func (in *inlet) watch(ctx context.Context, p Position) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.window == nil || in.reader == nil {
+		return
+	}
+	has, held := in.window.has(p.Floor)
+	_, returned := in.returned[p.Floor]
+	if in.lost.look(p, held+len(in.returned), has || returned) {
+		in.outage.logger.LogAttrs(ctx, slog.LevelInfo, "messages or their acknowledgements were lost on the way, the stream gives them again",
+			slog.String("stream", in.stream.Name()), slog.Uint64("sequence", p.Floor))
+		in.reopen()
+	}
+}

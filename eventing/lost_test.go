@@ -1,0 +1,136 @@
+package eventing_test
+
+import (
+	"context"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/test/natstest"
+)
+
+// forgetful is a stream that does not hear the first acknowledgement of some
+// messages, and loses one on the way, as when its leader ends.
+type forgetful struct {
+	eventing.Stream
+	opened, deaf, lossy atomic.Int64
+}
+
+func (s *forgetful) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Reader, error) {
+	s.opened.Add(1)
+	reader, err := s.Stream.Open(ctx, cfg)
+	return forgetfulReader{reader, s}, err
+}
+
+type forgetfulReader struct {
+	eventing.Reader
+	stream *forgetful
+}
+
+func (r forgetfulReader) Pull(ctx context.Context, n, bytes int, receive func(eventing.Message)) error {
+	return r.Reader.Pull(ctx, n, bytes, func(m eventing.Message) {
+		if m.Sequence() == 7 && r.stream.lossy.Add(1) == 1 {
+			return
+		}
+		receive(forgetfulMessage{m, r.stream})
+	})
+}
+
+type forgetfulMessage struct {
+	eventing.Message
+	stream *forgetful
+}
+
+func (m forgetfulMessage) Ack() error {
+	if m.Sequence() < 4 && m.stream.deaf.Add(1) <= 3 {
+		return nil
+	}
+	return m.Message.Ack()
+}
+
+func TestWhatIsLostOnTheWayComesAgainSoon(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publish(t, server, 1, 20)
+	inner, err := jetstream.NewStream(connect(t, server), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream := &forgetful{Stream: inner}
+	f := newFunction(t)
+	hold := make(chan struct{})
+	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
+		if e.ID() == "test-000020" { // one that takes its time is not lost
+			<-hold
+		}
+		return http.StatusNoContent
+	})
+	p := &progress{}
+	source, err := eventing.NewSource([]eventing.Stream{stream}, newDelivery(t, f.url(), f.url()), p, eventing.SourceConfig{
+		Function: "flights", SaveInterval: 20 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	run(t, source)
+	eventually(t, "all that is done is acknowledged", func() bool { return p.floor("EVENTS") == 20 })
+	if took := time.Since(begun); took > 60*time.Second {
+		t.Errorf("took %s, which is about AckWait", took)
+	}
+	opened := stream.opened.Load()
+	if opened < 2 {
+		t.Errorf("opened %d times", opened)
+	}
+	time.Sleep(time.Second) // many looks
+	if got := stream.opened.Load(); got != opened {
+		t.Errorf("opened %d times more for a message that is at work", got-opened)
+	}
+	close(hold)
+	eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 21 })
+}
+
+func TestTheHorizonOfAMirrorIsThatOfItsOrigin(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publish(t, server, 1, 10)
+	nc, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "COPY", Mirror: &natsjs.StreamSource{Name: "EVENTS"}}); err != nil {
+		t.Fatal(err)
+	}
+	f := newFunction(t)
+	p := &progress{}
+	startSourceOf(t, server, f.url(), &ofOrigin{progress: p}, "COPY")
+	f.waitFor(t, 7)
+	eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 11 })
+	if n := f.count(); n != 7 {
+		t.Errorf("%d events were delivered, want those that the ledger has not forgotten", n)
+	}
+}
+
+// ofOrigin knows a horizon of the origin.
+type ofOrigin struct{ *progress }
+
+func (o *ofOrigin) Horizon(_ context.Context, _, stream, _ string) (uint64, error) {
+	if stream == "EVENTS" {
+		return 4, nil
+	}
+	return 0, nil
+}
