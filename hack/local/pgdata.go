@@ -140,15 +140,8 @@ func (d *pgData) init(ctx context.Context, bin pgInstall) error {
 		return nil
 	}
 	d.password = rand.Text()
-	// Dialects differ in what a password file may hold besides; one line will do.
-	if err := os.WriteFile(d.passFile, []byte("127.0.0.1:*:*:*:"+d.password+"\n"), 0o600); err != nil {
-		return err
-	}
-	fresh := d.dir + ".new"
-	if err := os.RemoveAll(fresh); err != nil {
-		return err
-	}
-	if err := mkdirFor(fresh, d.account); err != nil {
+	fresh, err := d.makeFresh()
+	if err != nil {
 		return err
 	}
 	pwFile := fresh + ".password"
@@ -168,6 +161,23 @@ func (d *pgData) init(ctx context.Context, bin pgInstall) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, initdbReason(string(out)))
 	}
+	return d.moveHere(fresh)
+}
+
+// makeFresh stores the password and makes an empty folder beside the data's place.
+func (d *pgData) makeFresh() (string, error) {
+	// Dialects differ in what a password file may hold besides; one line will do.
+	if err := os.WriteFile(d.passFile, []byte("127.0.0.1:*:*:*:"+d.password+"\n"), 0o600); err != nil {
+		return "", err
+	}
+	fresh := d.dir + ".new"
+	if err := os.RemoveAll(fresh); err != nil {
+		return "", err
+	}
+	return fresh, mkdirFor(fresh, d.account)
+}
+
+func (d *pgData) moveHere(fresh string) error {
 	if err := os.RemoveAll(d.dir); err != nil {
 		return err
 	}

@@ -93,13 +93,32 @@ type Postgres struct {
 // is none, and waits until it answers. An error says in one line what is wrong
 // and what to do.
 func StartPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig) (*Postgres, error) {
+	ctx, cancel := context.WithTimeout(ctx, cfg.withDefaults().StartTimeout)
+	defer cancel()
+	p, err := startPostgres(ctx, sup, cfg, (*pgData).init)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := p.createDatabase(ctx)
+		if err == nil {
+			return p, nil
+		}
+		// Somebody may have killed it meanwhile.
+		if isAnswer(err) || p.WaitUntilReady(ctx) != nil {
+			p.Stop(ctx)
+			return nil, fmt.Errorf("prepare PostgreSQL: %w", err)
+		}
+	}
+}
+
+// startPostgres starts a server on the data in cfg.Dir, after prepare has made it,
+// and waits until it answers.
+func startPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig, prepare func(*pgData, context.Context, pgInstall) error) (*Postgres, error) {
 	cfg = cfg.withDefaults()
 	if cfg.Dir == "" {
 		return nil, errors.New("start PostgreSQL: Dir is missing")
 	}
-	ctx, cancel := context.WithTimeout(ctx, cfg.StartTimeout)
-	defer cancel()
-
 	data, err := openPGData(ctx, cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("prepare PostgreSQL: %w", err)
@@ -113,7 +132,7 @@ func StartPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig) (*P
 			return nil, fmt.Errorf("prepare PostgreSQL: %w", err)
 		}
 	}
-	if err := data.init(ctx, bin); err != nil {
+	if err := prepare(&data, ctx, bin); err != nil {
 		return nil, fmt.Errorf("prepare PostgreSQL: %w", err)
 	}
 	free, cancelFree := context.WithTimeout(ctx, pgFreeTimeout)
@@ -131,17 +150,7 @@ func StartPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig) (*P
 		p.Stop(ctx)
 		return nil, err
 	}
-	for {
-		err := p.createDatabase(ctx)
-		if err == nil {
-			return p, nil
-		}
-		// Somebody may have killed it meanwhile.
-		if isAnswer(err) || p.WaitUntilReady(ctx) != nil {
-			p.Stop(ctx)
-			return nil, fmt.Errorf("prepare PostgreSQL: %w", err)
-		}
-	}
+	return p, nil
 }
 
 func (p *Postgres) describe() PartConfig {

@@ -3,7 +3,8 @@
 // Tests of one package share a server, which is started when the first of them
 // asks, and each gets a database and a role of its own, so that all can run in
 // parallel and none sees another's rows, counters or sessions. A test that
-// restarts or stops the server takes one for itself, with [Server].
+// restarts or stops the server takes one for itself, with [Server], or a pair of
+// which one fails over to the other, with [Replicated].
 //
 // No server, database or file outlives the test binary, however it ends: a small
 // shell waits for the end of a pipe that only the test binary holds, and clears
@@ -184,6 +185,19 @@ func (c *cluster) buildTemplate(name string, build func(context.Context, string)
 func Server(tb testing.TB) *local.Postgres {
 	tb.Helper()
 	dir := Dir(tb)
+	sup := supervisor(tb, dir)
+	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
+	defer cancel()
+	server, err := start(ctx, sup, dir)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return server
+}
+
+// supervisor starts what ends with the test.
+func supervisor(tb testing.TB, dir string) *local.Supervisor {
+	tb.Helper()
 	sup, err := local.NewSupervisor(local.SupervisorConfig{LogDir: dir})
 	if err != nil {
 		tb.Fatal(err)
@@ -193,13 +207,23 @@ func Server(tb testing.TB) *local.Postgres {
 		defer cancel()
 		sup.Stop(ctx)
 	})
+	return sup
+}
+
+// Replicated starts a primary and a standby that follows it asynchronously, for
+// this test only: to kill the one with commits that the other one has not got, and
+// promote that. Both end with the test.
+func Replicated(tb testing.TB) *local.Replicated {
+	tb.Helper()
+	primary, standby := config(Dir(tb)), config(Dir(tb))
+	sup := supervisor(tb, primary.Dir)
 	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
 	defer cancel()
-	server, err := start(ctx, sup, dir)
+	r, err := local.StartReplicated(ctx, sup, primary, standby)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return server
+	return r
 }
 
 // Dir makes a folder that every account may enter, as PostgreSQL's must be able to
@@ -228,11 +252,15 @@ func use(tb testing.TB) *cluster {
 }
 
 func start(ctx context.Context, sup *local.Supervisor, dir string) (*local.Postgres, error) {
-	return local.StartPostgres(ctx, sup, local.PostgresConfig{
+	return local.StartPostgres(ctx, sup, config(dir))
+}
+
+func config(dir string) local.PostgresConfig {
+	return local.PostgresConfig{
 		Dir:      dir,
 		BinDir:   os.Getenv("TANDEM_PG_BIN"),
 		Settings: map[string]string{"max_connections": "300"},
-	})
+	}
 }
 
 // newName makes a name for a database and its role that needs no quotes. It is

@@ -109,3 +109,52 @@ func TestServerOfOnesOwnSurvivesACrash(t *testing.T) {
 		t.Errorf("data folder: mode %v, err %v; want 0700", info.Mode(), err)
 	}
 }
+
+func TestWhatTheStandbyHasNotGotIsLostWithThePrimary(t *testing.T) {
+	t.Parallel()
+
+	r := pgtest.Replicated(t)
+	url := r.URL()
+	ctx := t.Context()
+	insert := func(n int) {
+		t.Helper()
+		if _, err := connect(t, url).Exec(ctx, "insert into a values ($1)", n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do := func(step func(context.Context) error) {
+		t.Helper()
+		if err := step(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := connect(t, url).Exec(ctx, "create table a (b int)"); err != nil {
+		t.Fatal(err)
+	}
+	insert(1)
+	do(r.StopReplication)
+	insert(2)
+	do(r.ResumeReplication)
+	do(r.CatchUp)
+	do(r.StopReplication)
+	insert(4)
+	r.LosePrimary()
+	do(r.Promote)
+	if got := query[int](t, connect(t, url), "select sum(b) from a"); got != 3 {
+		t.Errorf("after the failover the sum is %d, want 3: what came before replication stopped", got)
+	}
+
+	insert(8)
+	do(r.Rejoin)
+	do(r.CatchUp)
+	insert(16)
+	do(r.StopReplication)
+	r.LosePrimary()
+	do(r.Promote)
+	if r.URL() != url {
+		t.Errorf("the URL is %s after the failback, and was %s", r.URL(), url)
+	}
+	if got := query[int](t, connect(t, url), "select sum(b) from a"); got&^16 != 11 {
+		t.Errorf("after the failback the sum is %d, want 11, or 27 if the last one was sent", got)
+	}
+}

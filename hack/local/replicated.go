@@ -1,0 +1,272 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Replicated is a primary PostgreSQL server and a standby that follows it
+// asynchronously, so that what was committed last can be lost with the primary.
+// Its methods may be called concurrently, but those that change who is what.
+type Replicated struct {
+	sup *Supervisor
+
+	mu               sync.Mutex
+	primary, standby *Postgres // standby is nil after a failover
+	lost             *Postgres // the former primary
+}
+
+// StartReplicated starts both servers and waits until the standby follows. The
+// two need folders of their own; their names default to postgres and standby.
+func StartReplicated(ctx context.Context, sup *Supervisor, primary, standby PostgresConfig) (*Replicated, error) {
+	p, err := StartPostgres(ctx, sup, primary)
+	if err != nil {
+		return nil, err
+	}
+	if standby.Name == "" {
+		standby.Name = "standby"
+	}
+	s, err := startStandby(ctx, sup, p, standby)
+	if err != nil {
+		p.Stop(ctx)
+		return nil, err
+	}
+	return &Replicated{sup: sup, primary: p, standby: s}, nil
+}
+
+// Primary is the server that takes writes, or did until it was lost.
+func (r *Replicated) Primary() *Postgres {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.primary
+}
+
+// Standby is the server that follows; nil after a failover.
+func (r *Replicated) Standby() *Postgres {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.standby
+}
+
+// URL connects to whichever of both takes writes, as the role that owns the
+// database. It stays the same over failovers, and shows no password.
+func (r *Replicated) URL() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	other := r.standby
+	if other == nil {
+		other = r.lost
+	}
+	// In one order whoever is primary now.
+	ports := []int{r.primary.Port(), other.Port()}
+	if ports[0] > ports[1] {
+		ports[0], ports[1] = ports[1], ports[0]
+	}
+	host := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+	one := r.primary.URL()
+	return strings.Replace(one, host(r.primary.Port()), host(ports[0])+","+host(ports[1]), 1) + "&target_session_attrs=read-write"
+}
+
+// StopReplication has the standby receive nothing more: what is committed from
+// now on is lost with the primary.
+func (r *Replicated) StopReplication(ctx context.Context) error {
+	return r.follow(ctx, "", "select not exists (select from pg_catalog.pg_stat_wal_receiver)")
+}
+
+// ResumeReplication undoes [Replicated.StopReplication].
+func (r *Replicated) ResumeReplication(ctx context.Context) error {
+	s, p := r.Standby(), r.Primary()
+	if s == nil {
+		return errNoStandby
+	}
+	return r.follow(ctx, p.conninfo(s.cfg.Name), "select exists (select from pg_catalog.pg_stat_wal_receiver where status = 'streaming')")
+}
+
+var errNoStandby = errors.New("there is no standby: the failover has been")
+
+func (r *Replicated) follow(ctx context.Context, conninfo, done string) error {
+	s := r.Standby()
+	if s == nil {
+		return errNoStandby
+	}
+	// The password in it is letters and digits.
+	err := s.admin(ctx, "alter system set primary_conninfo = '"+strings.ReplaceAll(conninfo, "'", "''")+"'", "select pg_catalog.pg_reload_conf()")
+	if err == nil {
+		err = s.until(ctx, done)
+	}
+	if err != nil {
+		return fmt.Errorf("change whom PostgreSQL %s follows: %w", s.cfg.Name, err)
+	}
+	return nil
+}
+
+// CatchUp waits until the standby has applied what is committed now.
+func (r *Replicated) CatchUp(ctx context.Context) error {
+	p, s := r.Primary(), r.Standby()
+	if s == nil {
+		return errNoStandby
+	}
+	var at string
+	conn, err := pgx.Connect(ctx, p.AdminURL(pgSuperuser))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if err := conn.QueryRow(ctx, "select pg_catalog.pg_current_wal_lsn()::text").Scan(&at); err != nil {
+		return err
+	}
+	return s.until(ctx, "select pg_catalog.pg_last_wal_replay_lsn() >= '"+at+"'::pg_lsn")
+}
+
+// LosePrimary kills the primary with SIGKILL, for ever. It has lost nothing yet:
+// who takes its place decides that.
+func (r *Replicated) LosePrimary() { r.Primary().part.Destroy() }
+
+// Promote makes the standby the primary and waits until it takes writes.
+func (r *Replicated) Promote(ctx context.Context) error {
+	s := r.Standby()
+	if s == nil {
+		return errNoStandby
+	}
+	if err := s.admin(ctx, "select pg_catalog.pg_promote()"); err != nil {
+		return fmt.Errorf("promote PostgreSQL %s: %w", s.cfg.Name, err)
+	}
+	if err := s.until(ctx, "select not pg_catalog.pg_is_in_recovery()"); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lost, r.primary, r.standby = r.primary, s, nil
+	return nil
+}
+
+// Rejoin makes the server that was lost the standby of the one that is primary
+// now, at the address that it had, with a copy of the data.
+func (r *Replicated) Rejoin(ctx context.Context) error {
+	r.mu.Lock()
+	p, lost := r.primary, r.lost
+	r.mu.Unlock()
+	if lost == nil {
+		return errors.New("rejoin PostgreSQL: no server was lost")
+	}
+	s, err := startStandby(ctx, r.sup, p, lost.cfg)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.standby, r.lost = s, nil
+	return nil
+}
+
+// startStandby starts a server on a copy of the primary's data, which it takes
+// anew, and waits until it follows.
+func startStandby(ctx context.Context, sup *Supervisor, primary *Postgres, cfg PostgresConfig) (*Postgres, error) {
+	cfg = cfg.withDefaults()
+	ctx, cancel := context.WithTimeout(ctx, cfg.StartTimeout)
+	defer cancel()
+	cfg.BinDir = primary.bin.dir
+	s, err := startPostgres(ctx, sup, cfg, func(d *pgData, ctx context.Context, _ pgInstall) error {
+		return d.copyOf(ctx, primary, cfg.Name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.until(ctx, "select exists (select from pg_catalog.pg_stat_wal_receiver where status = 'streaming')"); err != nil {
+		s.Stop(ctx)
+		return nil, fmt.Errorf("PostgreSQL %s does not follow: %w; its log is %s", cfg.Name, err, s.part.LogFile())
+	}
+	return s, nil
+}
+
+// slot names what keeps the primary's log for a standby.
+func slot(name string) string { return "tandem_" + strings.ReplaceAll(name, "-", "_") }
+
+// conninfo is how a standby connects to p.
+func (p *Postgres) conninfo(name string) string {
+	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s password=%s sslmode=disable application_name=%s",
+		p.cfg.Port, pgSuperuser, p.data.password, name)
+}
+
+// copyOf makes the data folder as a copy of a running server's, which is to be its
+// standby under a name.
+func (d *pgData) copyOf(ctx context.Context, primary *Postgres, name string) error {
+	if err := primary.admin(ctx, "select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where slot_name = '"+slot(name)+"'"); err != nil {
+		return err
+	}
+	d.password, d.major = primary.data.password, primary.bin.major
+	fresh, err := d.makeFresh()
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, primary.bin.program("pg_basebackup"), "-D", fresh, "--checkpoint=fast", "--wal-method=stream", "--no-sync",
+		"--create-slot", "--slot="+slot(name), "--dbname="+primary.conninfo(name))
+	cmd.Dir = fresh
+	cmd.Env = d.env()
+	cmd.SysProcAttr = processAttributes(0, d.account) // no death signal: this thread may end before
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("pg_basebackup: %w: %s", err, initdbReason(string(out)))
+	}
+	follow := fmt.Sprintf("primary_conninfo = '%s'\nprimary_slot_name = '%s'\n", primary.conninfo(name), slot(name))
+	for file, content := range map[string]string{"postgresql.auto.conf": follow, "standby.signal": ""} {
+		file = filepath.Join(fresh, file)
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			return err
+		}
+		if err := chown(file, d.account); err != nil {
+			return err
+		}
+	}
+	return d.moveHere(fresh)
+}
+
+// admin runs statements as the superuser.
+func (p *Postgres) admin(ctx context.Context, statements ...string) error {
+	conn, err := pgx.Connect(ctx, p.AdminURL(pgSuperuser))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	for _, sql := range statements {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// until waits for a question to be answered with true.
+func (p *Postgres) until(ctx context.Context, question string) error {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, p.AdminURL(pgSuperuser))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	for {
+		var yes bool
+		if err := conn.QueryRow(ctx, question).Scan(&yes); err != nil {
+			return err
+		}
+		if yes {
+			return nil
+		}
+		select {
+		case <-time.After(pgReadyPoll):
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %q: %w", question, context.Cause(ctx))
+		}
+	}
+}
