@@ -130,7 +130,7 @@ func (in *inlet) forgotten(ctx context.Context, m Message) bool {
 
 // receive takes a message in, unless it is at work already.
 func (in *inlet) receive(ctx context.Context, window *window, m Message) {
-	if in.forgotten(ctx, m) {
+	if in.forgotten(ctx, m) || in.filtered(ctx, m) {
 		return
 	}
 	now := in.source.cfg.Now()

@@ -21,11 +21,12 @@ const (
 // tandem_source_delivered_total, tandem_source_receipts_total{receipt},
 // tandem_source_rejected_total, tandem_source_failed_total,
 // tandem_source_skipped_total, tandem_source_forgotten_total,
-// tandem_source_commit_seconds, tandem_source_pending and
+// tandem_source_filtered_total, tandem_source_commit_seconds, tandem_source_pending and
 // tandem_source_unacknowledged. A nil Metrics counts nothing.
 type Metrics struct {
-	delivered, receipts, rejected, failed, skipped, forgotten metric.Int64Counter
-	commit                                                    metric.Float64Histogram
+	delivered, receipts, rejected, failed, skipped, forgotten, filtered metric.Int64Counter
+
+	commit metric.Float64Histogram
 
 	labels, won, lost metric.MeasurementOption
 
@@ -47,7 +48,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		positions: map[string]Position{},
 	}
 
-	var errs [9]error
+	var errs [10]error
 	m.delivered, errs[0] = meter.Int64Counter("tandem_source_delivered",
 		metric.WithDescription("Events that the function answered with 2xx."))
 	m.receipts, errs[1] = meter.Int64Counter("tandem_source_receipts",
@@ -69,12 +70,14 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		metric.WithDescription("Events that were acknowledged without a delivery, since the ledger has them: another cluster was first."))
 	m.forgotten, errs[8] = meter.Int64Counter("tandem_source_forgotten",
 		metric.WithDescription("Messages below the horizon: done by every cluster so long ago that the ledger has forgotten them. They were acknowledged without a delivery."))
+	m.filtered, errs[9] = meter.Int64Counter("tandem_source_filtered",
+		metric.WithDescription("Messages of types that the function does not get. They were acknowledged without a delivery."))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 
 	ctx := context.Background()
-	for _, counter := range []metric.Int64Counter{m.delivered, m.rejected, m.failed, m.skipped, m.forgotten} {
+	for _, counter := range []metric.Int64Counter{m.delivered, m.rejected, m.failed, m.skipped, m.forgotten, m.filtered} {
 		counter.Add(ctx, 0, m.labels) // so that they can be seen before the first event
 	}
 	m.receipts.Add(ctx, 0, m.won)
@@ -151,6 +154,13 @@ func (m *Metrics) skippedOne(ctx context.Context) {
 func (m *Metrics) forgottenOne(ctx context.Context) {
 	if m != nil {
 		m.forgotten.Add(ctx, 1, m.labels)
+	}
+}
+
+// filteredOne counts a message of a type that is not delivered.
+func (m *Metrics) filteredOne(ctx context.Context) {
+	if m != nil {
+		m.filtered.Add(ctx, 1, m.labels)
 	}
 }
 

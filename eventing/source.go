@@ -19,6 +19,11 @@ type SourceConfig struct {
 	// Function is the function's name, under which progress is saved. Required.
 	Function string
 
+	// Types are the event types that are delivered; one that ends with '*' stands
+	// for all that begin so. Messages of other types are acknowledged, for good:
+	// they do not come when a type is added later. Defaults to all.
+	Types []string
+
 	// InFlight is how many events are delivered at once, from all streams
 	// together. As many again wait in memory, for each stream; where the ledger is
 	// asked first, as many as MaxBytes lets. From 1 to 16384. Defaults to 256.
@@ -97,7 +102,7 @@ func (c SourceConfig) validate() error {
 	case c.Heartbeat < 0 || c.SaveInterval < 0:
 		return errors.New("a duration is negative")
 	}
-	return nil
+	return CheckTypes(c.Types)
 }
 
 // Source delivers the messages of its streams to one function, many at once,
@@ -110,6 +115,7 @@ type Source struct {
 	saving   *outage
 	asking   *outage
 	mode     mode
+	filter   filter
 	cfg      SourceConfig
 }
 
@@ -136,6 +142,7 @@ func NewSource(streams []Stream, delivery *Delivery, progress Progress, cfg Sour
 		},
 		cfg: cfg,
 	}
+	s.filter, _ = newFilter(cfg.Types) // validate has seen to it
 	for _, stream := range streams {
 		s.inlets = append(s.inlets, &inlet{
 			source: s,

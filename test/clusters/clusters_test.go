@@ -55,6 +55,7 @@ func TestMain(m *testing.M) {
 
 // world is all of it, for one test.
 type world struct {
+	sup      *local.Supervisor
 	postgres *local.Postgres
 	nats     *local.NATS
 	clusters []*local.Cluster
@@ -92,6 +93,7 @@ func newWorldWith(t *testing.T, rate float64, env map[string][]string, names ...
 		defer cancel()
 		sup.Stop(ctx)
 	})
+	w.sup = sup
 	must(schema.Migrate(ctx, w.postgres.URL()))
 	w.nats, err = local.StartNATS(ctx, sup, local.NATSConfig{Program: built.NATS, Dir: dir})
 	must(err)

@@ -24,6 +24,7 @@ type config struct {
 	SinkCACerts    string        `env:"K_CA_CERTS"`
 	Overrides      string        `env:"K_CE_OVERRIDES"`
 	Streams        []string      `env:"TANDEM_STREAMS, default=EVENTS"`
+	Types          []string      `env:"TANDEM_TYPES"`
 	OutputStream   string        `env:"TANDEM_OUTPUT_STREAM, default=OUTPUTS"`
 	OutputSink     string        `env:"TANDEM_OUTPUT_SINK"`
 	OutputBatch    int           `env:"TANDEM_OUTPUT_BATCH, default=1"`
@@ -71,6 +72,9 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	for i := range c.Streams {
 		c.Streams[i] = strings.TrimSpace(c.Streams[i])
 	}
+	for i := range c.Types {
+		c.Types[i] = strings.TrimSpace(c.Types[i])
+	}
 	if c.DeadLetterSink == "" && !c.relayOnly() {
 		// A sink that is no URL is reported as such later.
 		if letters, err := url.JoinPath(c.Sink, "dead-letters"); err == nil {
@@ -115,6 +119,9 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	}
 	if c.Retention < time.Minute {
 		errs = append(errs, fmt.Errorf("TANDEM_RETENTION %s: want at least 1m, and more than any time after which an event may come again", c.Retention))
+	}
+	if err := eventing.CheckTypes(c.Types); err != nil {
+		errs = append(errs, fmt.Errorf("TANDEM_TYPES: %w", err))
 	}
 	if _, err := eventing.ParseHedge(c.Hedge); err != nil {
 		errs = append(errs, fmt.Errorf("HEDGE %w", err))

@@ -137,6 +137,7 @@ func newSource(conn *jetstream.Conn, delivery *eventing.Delivery, db database, c
 	}
 	return eventing.NewSource(streams, delivery, db.progress, eventing.SourceConfig{
 		Function: cfg.Function,
+		Types:    cfg.Types,
 		InFlight: cfg.InFlight,
 		MaxBytes: cfg.MaxBytes,
 		Rate:     cfg.Rate,

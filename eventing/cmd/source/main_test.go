@@ -129,6 +129,7 @@ func TestReadConfigSaysWhatIsWrong(t *testing.T) {
 		{name: "a delay too long", variable: "HEDGE", value: "2m", want: `HEDGE "2m": want 0 (race), a delay`},
 		{name: "no rate", variable: "TANDEM_RATE", value: "0", want: "TANDEM_RATE 0: want at least 1"},
 		{name: "no time to try", variable: "TANDEM_TRY_FOR", value: "-1s", want: "TANDEM_TRY_FOR -1s: want more than 0"},
+		{name: "types that are none", variable: "TANDEM_TYPES", value: "com.*.made", want: `TANDEM_TYPES: event type "com.*.made": '*' may only be at its end`},
 		{name: "no number", variable: "TANDEM_IN_FLIGHT", value: "many", want: `TANDEM_IN_FLIGHT "many": want a whole number`},
 	}
 	for _, tt := range tests {

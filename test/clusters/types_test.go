@@ -1,0 +1,94 @@
+package clusters_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/functions/chat"
+	"github.com/tandem-fn/tandem/functions/flights"
+	"github.com/tandem-fn/tandem/hack/local"
+)
+
+// Each of the functions refuses what is the other one's, so that a source without a
+// filter would make dead letters of it, which finish finds.
+func TestTwoFunctionsShareOneStream(t *testing.T) {
+	t.Parallel()
+	const posts = 3000
+	flight := []string{"TANDEM_TYPES=" + flights.Departed, "TANDEM_FUNCTIONS=flights"}
+	w := newWorldWith(t, 1500, map[string][]string{"east": flight, "west": append(flight, "HEDGE=500ms")}, "east", "west")
+	built, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	var chats []*local.Cluster
+	for name, hedge := range map[string]string{"east-chat": "0", "west-chat": "500ms"} {
+		c, err := local.StartCluster(w.sup, local.ClusterConfig{
+			Name: name, Function: "chat", Programs: built, DatabaseURL: w.postgres.URL(), NATSURL: w.nats.URL(),
+			Env: []string{"TANDEM_TYPES=com.example.chat.*", "TANDEM_FUNCTIONS=chat", "TANDEM_OUTPUT_STREAM=CHAT", "HEDGE=" + hedge},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		chats = append(chats, c)
+	}
+	for _, c := range chats {
+		if err := c.WaitUntilReady(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	conn, err := jetstream.Connect(ctx, w.nats.URL(), jetstream.Config{Name: "test posts"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: inputStream})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range posts {
+		e := event.New()
+		e.SetID(fmt.Sprintf("post-%06d", i))
+		e.SetSource("/test/chat")
+		e.SetType(chat.Posted)
+		e.SetTime(time.Date(2026, 11, 21, 0, 0, i, 0, time.UTC))
+		if err := e.SetData(event.ApplicationJSON, map[string]any{"room": fmt.Sprintf("room %d", i%50), "author": "ann", "text": "hello"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := publisher.Publish(ctx, []event.Event{e}); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	w.finish(t, w.clusters[0])
+	js, err := natsjs.New(w.nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range append(chats, w.clusters...) {
+		w.poll(t, c.Name()+" is not through", func(ctx context.Context) bool { return through(ctx, js, c) })
+		if filtered, _ := metric(t, c.MetricsURL(), "tandem_source_filtered_total"); filtered == 0 {
+			t.Errorf("%s filtered nothing", c.Name())
+		}
+	}
+	var stored, handled int
+	if err := w.pool.QueryRow(ctx, `select (select count(*) from chat_messages), (select count(*) from tandem.ledger)`).Scan(&stored, &handled); err != nil {
+		t.Fatal(err)
+	}
+	// 20,000 flights and the posts: not a row for what was filtered.
+	if stored != posts || handled != 20_000+posts {
+		t.Errorf("%d messages are stored and %d events in the ledger, want %d and %d", stored, handled, posts, 20_000+posts)
+	}
+	var letters int
+	if err := w.pool.QueryRow(ctx, `select count(*) from tandem.dead_letter`).Scan(&letters); err != nil || letters != 0 {
+		t.Errorf("%d dead letters, %v", letters, err)
+	}
+}
