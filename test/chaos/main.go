@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/test/world"
 )
 
 const (
@@ -43,13 +44,13 @@ func main() {
 // execute builds the parts and runs, once or with one seed after the other.
 func execute(ctx context.Context, o options, out io.Writer) (err error) {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
-	bin, err := makeDir()
+	bin, err := world.MakeDir()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(bin)) }()
 	say("building")
-	programs, err := build(ctx, bin, os.Stderr)
+	programs, err := world.Build(ctx, bin, os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -74,7 +75,7 @@ func execute(ctx context.Context, o options, out io.Writer) (err error) {
 
 // once runs in a folder of its own, and writes the report.
 func once(ctx context.Context, o options, programs local.Programs, say func(string, ...any)) (err error) {
-	if o.dir, err = makeDir(); err != nil {
+	if o.dir, err = world.MakeDir(); err != nil {
 		return err
 	}
 	say("seed %d, %s", o.seed, o.duration)
@@ -82,7 +83,7 @@ func once(ctx context.Context, o options, programs local.Programs, say func(stri
 	if o.keep || err != nil {
 		say("data and logs: %s", o.dir)
 	} else {
-		defer func() { err = errors.Join(err, cleanUp(o.dir)) }()
+		defer func() { err = errors.Join(err, world.CleanUp(o.dir)) }()
 	}
 	if err != nil {
 		return err
@@ -97,31 +98,6 @@ func once(ctx context.Context, o options, programs local.Programs, say func(stri
 	say("%s %d events handled once, %d dead with a reason, %d outputs. Report: %s", r.verdict(), r.Audit.Handled, r.Audit.Dead, r.Audit.Outputs, filepath.Join(dir, "report.md"))
 	if len(r.Violations) > 0 {
 		return errViolation
-	}
-	return nil
-}
-
-// makeDir makes a folder that PostgreSQL can enter though it runs as somebody else.
-func makeDir() (string, error) {
-	dir, err := os.MkdirTemp("", "tandem-chaos-")
-	if err == nil {
-		err = os.Chmod(dir, 0o755)
-	}
-	if err != nil {
-		return "", fmt.Errorf("make a folder: %w", err)
-	}
-	return dir, nil
-}
-
-// cleanUp removes a folder, and the database's data where that lies elsewhere.
-func cleanUp(dir string) error {
-	if data, err := os.Readlink(filepath.Join(dir, "postgres")); err == nil {
-		if err := os.RemoveAll(data); err != nil {
-			return fmt.Errorf("remove data: %w", err)
-		}
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("remove data: %w", err)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -48,6 +49,8 @@ func (r *report) violate(format string, args ...any) {
 		r.Violations = append(r.Violations, fmt.Sprintf(format, args...))
 	}
 }
+
+func (r *report) number() string { return strconv.FormatUint(r.Seed, 10) }
 
 // name is that of the report's folder.
 func (r *report) name() string {

@@ -16,20 +16,21 @@ import (
 
 	"github.com/tandem-fn/tandem/hack/local"
 	"github.com/tandem-fn/tandem/test/pgtest"
+	"github.com/tandem-fn/tandem/test/world"
 )
 
 // timeout bounds one run, on a machine that does other things too.
 const timeout = 8 * time.Minute
 
 var programs = sync.OnceValues(func() (local.Programs, error) {
-	dir, err := makeDir()
+	dir, err := world.MakeDir()
 	if err != nil {
 		return local.Programs{}, err
 	}
 	built = dir
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return build(ctx, dir, io.Discard)
+	return world.Build(ctx, dir, io.Discard)
 })
 
 var built string

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/tandem-fn/tandem/test/world"
 )
 
 // strike is a fault: what is done to whom, when, and for how long until it is undone.
@@ -36,40 +38,26 @@ type kind struct {
 	weight  int
 }
 
-var (
-	clusterNames = []string{"east", "west"}
-	parts        = across(clusterNames, "function", "source", "ingest")
-	links        = across(clusterNames, "postgres", "nats", "function")
-	kinds        = []kind{
-		{"kill", parts, 0, 6},
-		{"stop", parts, 3 * time.Second, 4},
-		{"end", parts, 0, 1},
-		{"cluster gone", clusterNames, 3 * time.Second, 2},
-		{"upgrade", clusterNames, 2 * time.Second, 1},
-		{"database crashes", nil, 0, 1},
-		{"database restarts", nil, 0, 1},
-		{"database is read-only", nil, 2 * time.Second, 1},
-		{"database refuses connections", nil, 2 * time.Second, 1},
-		{"leader killed", []string{"EVENTS", "OUTPUTS"}, 0, 2},
-		{"stop", []string{"nats-1", "nats-2", "nats-3"}, 3 * time.Second, 1},
-		{"link cut", links, 3 * time.Second, 2},
-		{"link cut one way", links, 3 * time.Second, 2},
-		{"link slow", links, 3 * time.Second, 1},
-		{"link lossy", links, 3 * time.Second, 1},
-		{"link resets", links, 2 * time.Second, 2},
-		{"duplicates", nil, 0, 2},
-		{"poison", nil, 0, 2},
-	}
-)
-
-func across(clusters []string, parts ...string) []string {
-	var names []string
-	for _, c := range clusters {
-		for _, p := range parts {
-			names = append(names, c+"-"+p)
-		}
-	}
-	return names
+var kinds = []kind{
+	{"kill", world.Parts(), 0, 6},
+	{"stop", world.Parts(), 3 * time.Second, 4},
+	{"end", world.Parts(), 0, 1},
+	{"cluster gone", world.Clusters(), 3 * time.Second, 2},
+	{"upgrade", world.Clusters(), 2 * time.Second, 1},
+	{"database crashes", nil, 0, 1},
+	{"database restarts", nil, 0, 1},
+	{"database is read-only", nil, 2 * time.Second, 1},
+	{"database refuses connections", nil, 2 * time.Second, 1},
+	{"leader killed", []string{"EVENTS", "OUTPUTS"}, 0, 2},
+	{"stop", []string{"nats-1", "nats-2", "nats-3"}, 3 * time.Second, 1},
+	{"link cut", world.Links(), 3 * time.Second, 2},
+	{"link cut one way", world.Links(), 3 * time.Second, 2},
+	{"link silent", world.Links(), 3 * time.Second, 2},
+	{"link slow", world.Links(), 3 * time.Second, 1},
+	{"link lossy", world.Links(), 3 * time.Second, 1},
+	{"link resets", world.Links(), 2 * time.Second, 2},
+	{"duplicates", nil, 0, 2},
+	{"poison", nil, 0, 2},
 }
 
 // schedule gives the strikes that follow from a seed. Each kind comes up before one

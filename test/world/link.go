@@ -1,4 +1,4 @@
-package main
+package world
 
 import (
 	"context"
@@ -10,41 +10,49 @@ import (
 	"time"
 )
 
-// weather is what a link does to what goes through it. The zero weather is none.
-type weather struct {
-	cut    bool          // connections end, and none is made
-	deaf   bool          // what the far end says does not arrive
-	delay  time.Duration // each way
-	loss   float64       // share of pieces that come when they would be sent again
-	resets float64       // share of pieces in the middle of which the connection is reset
+// Weather is what a link does to what goes through it. The zero Weather is none.
+type Weather struct {
+	// Cut ends connections, and lets none be made.
+	Cut bool
+
+	// Silent lets nothing through, neither what is said nor that an end is gone: as
+	// when a data centre has lost its power. Deaf does so to what the far end says.
+	Silent, Deaf bool
+
+	// Delay is how long each way takes.
+	Delay time.Duration
+
+	// Loss is the share of pieces that come when they would be sent again, and
+	// Resets of those in the middle of which the connection is reset; 0 to 1.
+	Loss, Resets float64
 }
 
 // resend is about how long TCP takes to notice a lost packet.
 const resend = 200 * time.Millisecond
 
-// link is what is between one part and others that it connects to.
-type link struct {
+// Link is what is between one part and others that it connects to. It may be shared.
+type Link struct {
 	name string
 
 	mu      sync.Mutex
-	now     weather
+	now     Weather
 	changed chan struct{} // closed with each change
 	conns   map[net.Conn]bool
 	closers []io.Closer
 }
 
-func newLink(name string) *link {
-	return &link{name: name, changed: make(chan struct{}), conns: map[net.Conn]bool{}}
+func newLink(name string) *Link {
+	return &Link{name: name, changed: make(chan struct{}), conns: map[net.Conn]bool{}}
 }
 
-// set changes the weather.
-func (l *link) set(w weather) {
+// Set changes the weather.
+func (l *Link) Set(w Weather) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.now = w
 	close(l.changed)
 	l.changed = make(chan struct{})
-	if w.cut {
+	if w.Cut {
 		for c := range l.conns {
 			reset(c)
 		}
@@ -52,14 +60,14 @@ func (l *link) set(w weather) {
 	}
 }
 
-func (l *link) weather() (weather, <-chan struct{}) {
+func (l *Link) weather() (Weather, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.now, l.changed
 }
 
 // to gives an address from which connections go to target through the link.
-func (l *link) to(ctx context.Context, target string) (string, error) {
+func (l *Link) to(ctx context.Context, target string) (string, error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -81,14 +89,15 @@ func (l *link) to(ctx context.Context, target string) (string, error) {
 }
 
 // close ends everything.
-func (l *link) close() {
-	l.set(weather{cut: true})
+func (l *Link) close() {
+	l.Set(Weather{Cut: true})
 	for _, c := range l.closers {
 		_ = c.Close()
 	}
 }
 
-func (l *link) carry(near net.Conn, target string) {
+func (l *Link) carry(near net.Conn, target string) {
+	l.hear()
 	dialer := net.Dialer{Timeout: 2 * time.Second}
 	far, err := dialer.DialContext(context.Background(), "tcp", target)
 	if err != nil {
@@ -105,20 +114,20 @@ func (l *link) carry(near net.Conn, target string) {
 	l.remove(near, far)
 }
 
-func (l *link) add(conns ...net.Conn) bool {
+func (l *Link) add(conns ...net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range conns {
-		if l.now.cut {
+		if l.now.Cut {
 			reset(c)
 			continue
 		}
 		l.conns[c] = true
 	}
-	return !l.now.cut
+	return !l.now.Cut
 }
 
-func (l *link) remove(conns ...net.Conn) {
+func (l *Link) remove(conns ...net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range conns {
@@ -134,7 +143,7 @@ type piece struct {
 }
 
 // pump carries what from says to to, until one of them ends.
-func (l *link) pump(to, from net.Conn, back bool) {
+func (l *Link) pump(to, from net.Conn, back bool) {
 	pieces := make(chan piece, 256)
 	gone := make(chan struct{})
 	go func() {
@@ -153,8 +162,8 @@ func (l *link) pump(to, from net.Conn, back bool) {
 		n, err := from.Read(buf)
 		if n > 0 {
 			w, _ := l.weather()
-			due := time.Now().Add(w.delay)
-			if w.loss > 0 && rand.Float64() < w.loss {
+			due := time.Now().Add(w.Delay)
+			if w.Loss > 0 && rand.Float64() < w.Loss {
 				due = due.Add(resend)
 			}
 			pieces <- piece{data: append([]byte(nil), buf[:n]...), due: due}
@@ -162,6 +171,7 @@ func (l *link) pump(to, from net.Conn, back bool) {
 		if err != nil {
 			close(pieces)
 			<-gone
+			l.hear()
 			if c, ok := to.(*net.TCPConn); ok && errors.Is(err, io.EOF) {
 				_ = c.CloseWrite()
 			} else {
@@ -173,19 +183,19 @@ func (l *link) pump(to, from net.Conn, back bool) {
 }
 
 // deliver hands over one piece, false if the connection is done for.
-func (l *link) deliver(to, from net.Conn, p piece, back bool) bool {
+func (l *Link) deliver(to, from net.Conn, p piece, back bool) bool {
 	if wait := time.Until(p.due); wait > 0 {
 		time.Sleep(wait)
 	}
 	for {
 		w, changed := l.weather()
 		switch {
-		case w.cut:
+		case w.Cut:
 			return false
-		case w.deaf && back:
+		case w.Silent, w.Deaf && back:
 			<-changed
 			continue
-		case w.resets > 0 && rand.Float64() < w.resets:
+		case w.Resets > 0 && rand.Float64() < w.Resets:
 			_, _ = to.Write(p.data[:len(p.data)/2])
 			reset(to)
 			reset(from)
@@ -193,6 +203,17 @@ func (l *link) deliver(to, from net.Conn, p piece, back bool) bool {
 		}
 		_, err := to.Write(p.data)
 		return err == nil
+	}
+}
+
+// hear waits until the link is not silent.
+func (l *Link) hear() {
+	for {
+		w, changed := l.weather()
+		if !w.Silent {
+			return
+		}
+		<-changed
 	}
 }
 

@@ -1,12 +1,14 @@
-package main
+package world
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
 	"iter"
+	"maps"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -16,7 +18,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/test/chaos/bank"
+	"github.com/tandem-fn/tandem/test/world/bank"
 )
 
 const (
@@ -28,39 +30,43 @@ const (
 	flood      = 500
 )
 
-// truth is what must come out, counted while events are made.
-type truth struct {
-	flights   map[string]feed.Totals // by airport
-	transfers int64
-	balances  map[string]int64
-	noticed   int64
-	poison    int64
-}
-
-// workload makes events, and knows the truth about them.
-type workload struct {
+// Workload makes events, and knows the truth about them. Its methods may be called
+// concurrently.
+type Workload struct {
 	random *rand.Rand
-	until  time.Time
+	ended  atomic.Bool
 
 	mu    sync.Mutex
-	truth truth
+	truth Truth
 	past  []event.Event
-	sent  int
 }
 
-func newWorkload(seed uint64, until time.Time) *workload {
-	return &workload{
-		random: rand.New(rand.NewPCG(seed, 2)), until: until,
-		truth: truth{flights: map[string]feed.Totals{}, balances: map[string]int64{}},
+// NewWorkload makes one that follows from a seed.
+func NewWorkload(seed uint64) *Workload {
+	return &Workload{
+		random: rand.New(rand.NewPCG(seed, 2)),
+		truth:  Truth{Flights: map[string]feed.Totals{}, Balances: map[string]int64{}},
 	}
 }
 
-// events gives flights and transfers in turn, until the time is over.
-func (w *workload) events() iter.Seq2[event.Event, error] {
+// End is the end of the events.
+func (w *Workload) End() { w.ended.Store(true) }
+
+// Truth is what must come out of the events so far.
+func (w *Workload) Truth() Truth {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := w.truth
+	t.Flights, t.Balances = maps.Clone(t.Flights), maps.Clone(t.Balances)
+	return t
+}
+
+// Events gives flights and transfers in turn, until the end. It may be used once.
+func (w *Workload) Events() iter.Seq2[event.Event, error] {
 	return func(yield func(event.Event, error) bool) {
 		next, stop := iter.Pull2(feed.FlightEvents(0))
 		defer stop()
-		for n := 1; time.Now().Before(w.until); n++ {
+		for n := 1; !w.ended.Load(); n++ {
 			var e event.Event
 			var err error
 			more := false
@@ -83,23 +89,23 @@ func (w *workload) events() iter.Seq2[event.Event, error] {
 	}
 }
 
-func (w *workload) transfer(n int) (event.Event, error) {
+func (w *Workload) transfer(n int) (event.Event, error) {
 	from := w.random.IntN(accounts)
 	to := (from + 1 + w.random.IntN(accounts-1)) % accounts
 	t := bank.Transfer{From: fmt.Sprintf("account-%02d", from), To: fmt.Sprintf("account-%02d", to), Amount: 1 + w.random.Int64N(999)}
 	e, err := newEvent(bankSource, fmt.Sprintf("transfer-%08d", n), bank.Transferred, t)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.truth.transfers++
-	w.truth.balances[t.From] -= t.Amount
-	w.truth.balances[t.To] += t.Amount
+	w.truth.Transfers++
+	w.truth.Balances[t.From] -= t.Amount
+	w.truth.Balances[t.To] += t.Amount
 	if t.Amount >= bank.Large {
-		w.truth.noticed++
+		w.truth.Noticed++
 	}
 	return e, err
 }
 
-func (w *workload) countFlight(e event.Event) error {
+func (w *Workload) countFlight(e event.Event) error {
 	var f struct {
 		Origin string
 		Delay  int64
@@ -113,21 +119,20 @@ func (w *workload) countFlight(e event.Event) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.truth.flights[f.Origin] = w.truth.flights[f.Origin].Plus(totals)
+	w.truth.Flights[f.Origin] = w.truth.Flights[f.Origin].Plus(totals)
 	return nil
 }
 
-func (w *workload) remember(e event.Event) {
+func (w *Workload) remember(e event.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.sent++
 	if w.past = append(w.past, e); len(w.past) > remembered {
 		w.past = w.past[1:]
 	}
 }
 
-// repeat publishes events once more, in a way that the stream does not recognise.
-func (w *workload) repeat(ctx context.Context, js natsjs.JetStream) error {
+// Repeat publishes events once more, in a way that the stream does not recognise.
+func (w *Workload) Repeat(ctx context.Context, js natsjs.JetStream) error {
 	w.mu.Lock()
 	past := append([]event.Event(nil), w.past...)
 	w.mu.Unlock()
@@ -151,8 +156,8 @@ func (w *workload) repeat(ctx context.Context, js natsjs.JetStream) error {
 	return nil
 }
 
-// spoil publishes events that can never work.
-func (w *workload) spoil(ctx context.Context, publisher *jetstream.Publisher, number int) error {
+// Spoil publishes events that can never work; number tells them from those before.
+func (w *Workload) Spoil(ctx context.Context, publisher *jetstream.Publisher, number int) error {
 	var events []event.Event
 	for i, bad := range []struct {
 		kind string
@@ -169,7 +174,7 @@ func (w *workload) spoil(ctx context.Context, publisher *jetstream.Publisher, nu
 		events = append(events, e)
 	}
 	w.mu.Lock()
-	w.truth.poison += int64(len(events))
+	w.truth.Poison += int64(len(events))
 	w.mu.Unlock()
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)

@@ -13,7 +13,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/functions/instance"
-	"github.com/tandem-fn/tandem/test/chaos/bank"
+	"github.com/tandem-fn/tandem/test/world/bank"
 )
 
 func main() {

@@ -1,0 +1,164 @@
+package world
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+// Parts are the names of all processes of the clusters.
+func Parts() []string { return across("function", "source", "ingest") }
+
+// Links are the names of all links.
+func Links() []string { return across("postgres", "nats", "function") }
+
+func across(parts ...string) []string {
+	var names []string
+	for _, c := range Clusters() {
+		for _, p := range parts {
+			names = append(names, c+"-"+p)
+		}
+	}
+	return names
+}
+
+// Signal sends a signal to a process, found by its name.
+func (w *World) Signal(name string, sig syscall.Signal) error {
+	p := w.Part(name)
+	if p == nil {
+		return fmt.Errorf("%s is not there", name)
+	}
+	if err := p.Kill(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
+}
+
+// Change ends a cluster and after a while starts it again. One at a time does so to
+// a cluster.
+func (w *World) Change(ctx context.Context, cluster string, after time.Duration, end func()) error {
+	w.changing[cluster].Lock()
+	defer w.changing[cluster].Unlock()
+	end()
+	Wait(ctx, after)
+	return w.StartCluster(context.WithoutCancel(ctx), cluster)
+}
+
+// Upgrade ends a cluster in good order and after a while starts it with the other
+// version of its function.
+func (w *World) Upgrade(ctx context.Context, cluster string, after time.Duration) error {
+	return w.Change(ctx, cluster, after, func() {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		w.Cluster(cluster).Stop(ctx)
+		w.versions[cluster] = map[string]string{"v1": "v2", "v2": "v1"}[w.versions[cluster]]
+	})
+}
+
+// KillLeader kills the NATS server that leads a stream.
+func (w *World) KillLeader(ctx context.Context, stream string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	s, err := w.JS.Stream(ctx, stream)
+	if err != nil {
+		return err
+	}
+	return w.Signal(s.CachedInfo().Cluster.Leader, syscall.SIGKILL)
+}
+
+// ReadOnly makes the database refuse writes, or take them again.
+func (w *World) ReadOnly(ctx context.Context, on bool) error {
+	sql := "alter system reset default_transaction_read_only"
+	if on {
+		sql = "alter system set default_transaction_read_only = on"
+	}
+	conn, err := w.Admin.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	// alter system is refused in a read-only transaction.
+	for _, sql := range []string{"set default_transaction_read_only = off", sql, "select pg_reload_conf()", "reset default_transaction_read_only"} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Mend undoes whatever may not have been undone, and waits until all clusters answer.
+func (w *World) Mend(ctx context.Context) error {
+	for _, name := range Links() {
+		w.Link(name).Set(Weather{})
+	}
+	for _, name := range append(Parts(), "nats-1", "nats-2", "nats-3") {
+		_ = w.Signal(name, syscall.SIGCONT) // whoever is gone needs none
+	}
+	if err := w.Postgres().WaitUntilReady(ctx); err != nil {
+		return err
+	}
+	if w.Replicated == nil {
+		for {
+			err := w.ReadOnly(ctx, false)
+			if err == nil {
+				break
+			}
+			if !Wait(ctx, 100*time.Millisecond) {
+				return fmt.Errorf("make the database take writes again: %w", err)
+			}
+		}
+	}
+	return w.waitForClusters(ctx)
+}
+
+// Left says what is still under way; empty if nothing is.
+func (w *World) Left(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for _, name := range Clusters() {
+		c, err := w.JS.Consumer(ctx, Inputs, "tandem-"+name+"-flights")
+		if err != nil {
+			return "", err
+		}
+		info := c.CachedInfo()
+		if info.NumPending > 0 || info.NumAckPending > 0 {
+			return fmt.Sprintf("%s: %d events to be delivered, %d unacknowledged", name, info.NumPending, info.NumAckPending), nil
+		}
+	}
+	return "", nil
+}
+
+// Drain waits until nothing is under way, all by itself, and no output waits. The
+// error says what is left when ctx ends; say is told now and then.
+func (w *World) Drain(ctx context.Context, say func(string, ...any)) error {
+	const news = 15 * time.Second
+	said := time.Now()
+	box := sinkwriter.NewOutbox(w.Pool)
+	for {
+		left, err := w.Left(ctx)
+		if err == nil && left == "" {
+			// Who won them and died will not publish them, and that the relay takes
+			// over after 30 s is no news.
+			_, _ = w.Pool.Exec(ctx, `update tandem.outbox set due = now() where due < now() + interval '25 seconds'`)
+			if n, err := box.Backlog(ctx); err == nil && n == 0 {
+				return nil
+			}
+			left = "outputs are in the outbox"
+		}
+		if err != nil {
+			left = err.Error()
+		}
+		if time.Since(said) > news {
+			say("  %s", left)
+			said = time.Now()
+		}
+		if !Wait(ctx, 200*time.Millisecond) {
+			return errors.New(left)
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package world
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tandem-fn/tandem/hack/feed"
+)
+
+// Truth is what must come out, counted while events are made.
+type Truth struct {
+	// Flights are counted by airport, Transfers all together; Balances are those of
+	// the accounts after them.
+	Flights   map[string]feed.Totals
+	Transfers int64
+	Balances  map[string]int64
+
+	// Noticed is how many transfers emit an event, and Poison how many events can
+	// never work.
+	Noticed, Poison int64
+}
+
+// Total adds up the flights of all airports.
+func (t Truth) Total() feed.Totals {
+	var sum feed.Totals
+	for _, totals := range t.Flights {
+		sum = sum.Plus(totals)
+	}
+	return sum
+}
+
+// Events is how many different events can work.
+func (t Truth) Events() int64 { return t.Total().Flights + t.Transfers }
+
+// Outputs is how many different events must come out.
+func (t Truth) Outputs() int64 { return t.Total().Delayed + t.Noticed }
+
+// Differences compares the tables with the truth and says what is not as it should
+// be, a line each.
+func (t Truth) Differences(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
+	var differences []string
+	check := func(what string, is, want int64) {
+		if is != want {
+			differences = append(differences, fmt.Sprintf("%s: %d, should be %d", what, is, want))
+		}
+	}
+	var flights, minutes, transfers, letters int64
+	if err := pool.QueryRow(ctx, `select (select coalesce(sum(flights), 0)::bigint from airports), (select coalesce(sum(delay_minutes), 0)::bigint from airports),
+(select count(*) from transfers), (select count(distinct (function, source, id)) from tandem.dead_letter)`).Scan(&flights, &minutes, &transfers, &letters); err != nil {
+		return nil, err
+	}
+	want := t.Total()
+	check("flights", flights, want.Flights)
+	check("minutes of delay", minutes, want.DelayMinutes)
+	check("transfers", transfers, t.Transfers)
+	check("dead letters", letters, t.Poison)
+	rows, err := pool.Query(ctx, `select account, balance from accounts`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	found := 0
+	for rows.Next() {
+		var account string
+		var balance int64
+		if err := rows.Scan(&account, &balance); err != nil {
+			return nil, err
+		}
+		found++
+		check("balance of "+account, balance, t.Balances[account])
+	}
+	check("accounts", int64(found), int64(len(t.Balances)))
+	slices.Sort(differences)
+	return differences, rows.Err()
+}

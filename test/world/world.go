@@ -1,0 +1,406 @@
+package world
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/flights"
+	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/test/world/bank"
+)
+
+const (
+	replicas     = 3
+	startTimeout = 2 * time.Minute
+)
+
+// The streams.
+const (
+	Inputs  = "EVENTS"
+	Outputs = "OUTPUTS"
+)
+
+// Config sets up a [World]. A field left at zero takes the default named beside it.
+type Config struct {
+	// Dir holds all data and logs. Required; PostgreSQL must be able to enter it,
+	// as [MakeDir] sees to.
+	Dir string
+
+	// Programs are what [Build] gives. Required.
+	Programs local.Programs
+
+	// Plant is a fault to be planted in the function. Defaults to none.
+	Plant string
+
+	// Env are further variables for the parts of a cluster, by its name.
+	Env map[string][]string
+
+	// Standby says that the database has one, which follows asynchronously.
+	Standby bool
+
+	// Settings are added to PostgreSQL's.
+	Settings map[string]string
+}
+
+// World is everything that runs. What it does to clusters and links may be done
+// concurrently.
+type World struct {
+	// Replicated is the database with its standby; nil without one.
+	Replicated *local.Replicated
+
+	// NATS are the servers that share the streams.
+	NATS []*local.NATS
+
+	// Pool is the database's, as the role that owns it; Admin is the superuser's, of
+	// the server that was the primary at first. Neither goes over a link.
+	Pool, Admin *pgxpool.Pool
+
+	// JS and Conn are connections to the streams that go over no link.
+	JS   natsjs.JetStream
+	Conn *jetstream.Conn
+
+	cfg      Config
+	sup      *local.Supervisor
+	single   *local.Postgres
+	nc       *nats.Conn
+	links    map[string]*Link
+	mu       sync.Mutex // for the clusters and the links
+	clusters map[string]*local.Cluster
+	versions map[string]string
+	changing map[string]*sync.Mutex
+	ports    map[string]int
+}
+
+// Clusters are the names of the clusters.
+func Clusters() []string { return []string{"east", "west"} }
+
+// Functions are those that run, in their first version.
+func Functions() []functions.Function {
+	return []functions.Function{flights.Function(), bank.Function("v1")}
+}
+
+// Build compiles the parts into dir, the function with what may be planted.
+func Build(ctx context.Context, dir string, log io.Writer) (local.Programs, error) {
+	programs, err := local.Build(ctx, dir, log)
+	if err != nil {
+		return local.Programs{}, err
+	}
+	programs.Function = filepath.Join(dir, "function")
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", programs.Function, "github.com/tandem-fn/tandem/test/world/function")
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Run(); err != nil {
+		return local.Programs{}, fmt.Errorf("build the function: %w", err)
+	}
+	return programs, nil
+}
+
+// Start starts everything and waits until it works.
+func Start(ctx context.Context, cfg Config) (*World, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	w := &World{
+		cfg: cfg, links: map[string]*Link{}, clusters: map[string]*local.Cluster{},
+		versions: map[string]string{}, changing: map[string]*sync.Mutex{}, ports: map[string]int{},
+	}
+	if err := w.startAll(ctx); err != nil {
+		w.Stop()
+		return nil, err
+	}
+	return w, nil
+}
+
+func (w *World) startAll(ctx context.Context) (err error) {
+	if w.sup, err = local.NewSupervisor(local.SupervisorConfig{LogDir: filepath.Join(w.cfg.Dir, "log"), RestartDelay: 300 * time.Millisecond}); err != nil {
+		return err
+	}
+	if err = w.startDatabase(ctx); err != nil {
+		return err
+	}
+	if w.NATS, err = local.StartNATSCluster(ctx, w.sup, replicas, local.NATSConfig{Program: w.cfg.Programs.NATS, Dir: w.cfg.Dir}); err != nil {
+		return err
+	}
+	if err = w.connect(ctx); err != nil {
+		return err
+	}
+	for _, name := range Clusters() {
+		w.changing[name], w.versions[name] = &sync.Mutex{}, "v1"
+		if err = w.StartCluster(ctx, name); err != nil {
+			return err
+		}
+	}
+	return w.waitForClusters(ctx)
+}
+
+func (w *World) startDatabase(ctx context.Context) (err error) {
+	settings := map[string]string{"max_connections": "60"}
+	for name, value := range w.cfg.Settings {
+		settings[name] = value
+	}
+	server := func(dir string) local.PostgresConfig {
+		return local.PostgresConfig{Dir: dir, BinDir: os.Getenv("TANDEM_PG_BIN"), Settings: settings}
+	}
+	if w.cfg.Standby {
+		w.Replicated, err = local.StartReplicated(ctx, w.sup, server(w.cfg.Dir), server(filepath.Join(w.cfg.Dir, "standby")))
+	} else {
+		w.single, err = local.StartPostgres(ctx, w.sup, server(w.cfg.Dir))
+	}
+	if err != nil {
+		return err
+	}
+	var sets []sinkwriter.MigrationSet
+	for _, f := range Functions() {
+		sets = append(sets, sinkwriter.MigrationSet{Name: f.Name, Files: f.Migrations})
+	}
+	return sinkwriter.Migrate(ctx, w.DatabaseURL(), sets...)
+}
+
+// Postgres is the server that takes writes, or did so last.
+func (w *World) Postgres() *local.Postgres {
+	if w.Replicated != nil {
+		return w.Replicated.Primary()
+	}
+	return w.single
+}
+
+// DatabaseURL connects to the server that takes writes, over no link.
+func (w *World) DatabaseURL() string {
+	if w.Replicated != nil {
+		return w.Replicated.URL()
+	}
+	return w.single.URL()
+}
+
+// connect connects this program, and makes the streams.
+func (w *World) connect(ctx context.Context) error {
+	var err error
+	if w.Pool, err = pgxpool.New(ctx, w.DatabaseURL()); err != nil {
+		return err
+	}
+	if w.Admin, err = pgxpool.New(ctx, w.Postgres().AdminURL("postgres")); err != nil {
+		return err
+	}
+	var urls []string
+	for _, n := range w.NATS {
+		urls = append(urls, n.URL())
+	}
+	all := strings.Join(urls, ",")
+	if w.nc, err = nats.Connect(all, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond)); err != nil {
+		return err
+	}
+	if w.JS, err = natsjs.New(w.nc); err != nil {
+		return err
+	}
+	if w.Conn, err = jetstream.Connect(ctx, all, jetstream.Config{Name: "world"}); err != nil {
+		return err
+	}
+	for _, name := range []string{Inputs, Outputs} {
+		for {
+			err := w.Conn.EnsureStream(ctx, jetstream.StreamConfig{Name: name, Replicas: replicas})
+			if err == nil {
+				break
+			}
+			if !Wait(ctx, 100*time.Millisecond) {
+				return fmt.Errorf("make stream %s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Publisher publishes inputs.
+func (w *World) Publisher() (*jetstream.Publisher, error) {
+	return jetstream.NewPublisher(w.Conn, jetstream.StreamConfig{Name: Inputs})
+}
+
+// StartCluster starts a cluster behind its links; again, at its old addresses. It
+// does not wait for it.
+func (w *World) StartCluster(ctx context.Context, name string) error {
+	databaseURL, err := w.through(ctx, name+"-postgres", w.DatabaseURL())
+	if err != nil {
+		return err
+	}
+	var natsURLs []string
+	for _, n := range w.NATS {
+		u, err := w.through(ctx, name+"-nats", n.URL())
+		if err != nil {
+			return err
+		}
+		natsURLs = append(natsURLs, u)
+	}
+	if w.ports[name] == 0 {
+		if w.ports[name], err = freePorts(local.ClusterPorts); err != nil {
+			return err
+		}
+	}
+	var linkErr error
+	c, err := local.StartCluster(w.sup, local.ClusterConfig{
+		Name: name, Programs: w.cfg.Programs, DatabaseURL: databaseURL, NATSURL: strings.Join(natsURLs, ","),
+		FirstPort: w.ports[name],
+		Through: func(target string) string {
+			u, err := w.through(ctx, name+"-function", target)
+			linkErr = err
+			return u
+		},
+		Env: slices.Concat([]string{
+			"LOG_LEVEL=warn", fmt.Sprintf("TANDEM_STREAM_REPLICAS=%d", replicas),
+			"CHAOS_PLANT=" + w.cfg.Plant, "CHAOS_VERSION=" + w.versions[name],
+		}, w.cfg.Env[name]),
+	})
+	if err = errors.Join(err, linkErr); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.clusters[name] = c
+	return nil
+}
+
+// Cluster is the cluster of a name, also if it is gone.
+func (w *World) Cluster(name string) *local.Cluster {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.clusters[name]
+}
+
+func (w *World) waitForClusters(ctx context.Context) error {
+	for _, name := range Clusters() {
+		if err := w.Cluster(name).WaitUntilReady(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// through gives the URL by which target is reached over a link. There may be several
+// hosts in it, with commas between.
+func (w *World) through(ctx context.Context, name, target string) (string, error) {
+	l := w.Link(name)
+	scheme, rest, ok := strings.Cut(target, "://")
+	if !ok {
+		return "", fmt.Errorf("make link %s: %q is no URL", name, target)
+	}
+	authority, path, slash := strings.Cut(rest, "/")
+	user, hosts, at := strings.Cut(authority, "@")
+	if !at {
+		user, hosts = "", user
+	} else {
+		user += "@"
+	}
+	var near []string
+	for host := range strings.SplitSeq(hosts, ",") {
+		address, err := l.to(context.WithoutCancel(ctx), host)
+		if err != nil {
+			return "", fmt.Errorf("make link %s: %w", name, err)
+		}
+		near = append(near, address)
+	}
+	if slash {
+		path = "/" + path
+	}
+	return scheme + "://" + user + strings.Join(near, ",") + path, nil
+}
+
+// Link is what is between a cluster and something else: east-postgres, east-nats,
+// east-function, which is the way from its source to its function.
+func (w *World) Link(name string) *Link {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l := w.links[name]
+	if l == nil {
+		l = newLink(name)
+		w.links[name] = l
+	}
+	return l
+}
+
+// freePorts gives the first of so many side by side, none of which is given again.
+func freePorts(n int) (int, error) {
+	first, last := 0, 0
+	for range 1000 {
+		port, err := local.FreePort()
+		if err != nil {
+			return 0, err
+		}
+		if port != last+1 {
+			first = port
+		}
+		if last = port; last == first+n-1 {
+			return first, nil
+		}
+	}
+	return 0, errors.New("no free ports side by side")
+}
+
+// Part finds a process by its name; nil if its cluster is gone.
+func (w *World) Part(name string) *local.Part {
+	for _, n := range w.NATS {
+		if n.Part().Name() == name {
+			return n.Part()
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.clusters {
+		for _, p := range c.Parts() {
+			if p.Name() == name {
+				return p
+			}
+		}
+	}
+	return nil
+}
+
+// Stop ends everything, in whatever state it is.
+func (w *World) Stop() {
+	if w.nc != nil {
+		w.nc.Close()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if w.Conn != nil {
+		_ = w.Conn.Close(ctx)
+	}
+	w.mu.Lock()
+	links := w.links
+	w.links = map[string]*Link{}
+	w.mu.Unlock()
+	for _, l := range links {
+		l.close()
+	}
+	for _, pool := range []*pgxpool.Pool{w.Pool, w.Admin} {
+		if pool != nil {
+			pool.Close()
+		}
+	}
+	if w.sup != nil {
+		w.sup.Stop(ctx)
+	}
+}
+
+// Wait waits; false if ctx ended before.
+func Wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
