@@ -34,7 +34,7 @@ func: ## Build Knative's func into bin/, and test what it makes of functions.
 	go test -race -timeout 20m $(ARGS) ./test/func
 
 .PHONY: bench
-bench: ## Measure what sinkwriter and the endpoint cost; ARGS=--quick takes a minute or two.
+bench: ## Measure sinkwriter, the endpoint and the whole way; ARGS=--quick takes a few minutes.
 	@hack/install.sh postgres
 	go run ./test/bench $(ARGS)
 
@@ -42,6 +42,11 @@ bench: ## Measure what sinkwriter and the endpoint cost; ARGS=--quick takes a mi
 soak: ## Send 1,000,000 events to the real instance over 100 connections; none may hang.
 	@hack/install.sh postgres
 	go run ./test/bench --only '^soak$$' --events 1000000 $(ARGS)
+
+.PHONY: pending
+pending: ## Measure the memory of a source with 10,000,000 messages pending; PENDING has another number.
+	@hack/install.sh postgres
+	go run ./test/bench --only '^pending$$' $(if $(PENDING),--pending $(PENDING)) $(ARGS)
 
 .PHONY: conformance
 conformance: ## Run CloudEvents' conformance scenarios against the served endpoint.

@@ -65,7 +65,7 @@ func say(w io.Writer, format string, args ...any) {
 // run measures the selected rows and writes the table.
 func (b *bench) run(ctx context.Context) (err error) {
 	selected := b.options.selected()
-	if len(selected)+len(b.options.selectedServing()) == 0 {
+	if len(selected)+len(b.options.selectedServing())+len(b.options.selectedE2E()) == 0 {
 		return errors.New("no row matches --only: see --help for their names")
 	}
 	if b.server, err = startServer(ctx, b.options.dir, b.pgBin); err != nil {
@@ -106,6 +106,14 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if _, err := fmt.Fprintf(b.stdout, "\n%s", served); err != nil {
 		return fmt.Errorf("write the table: %w", err)
 	}
+	whole, wholeRows, err := b.e2e(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(b.stdout, "\n%s", whole); err != nil {
+		return fmt.Errorf("write the table: %w", err)
+	}
+	servedRows = append(servedRows, wholeRows...)
 	if b.options.jsonFile != "" {
 		all := make([]any, 0, len(rows)+len(servedRows))
 		for _, r := range rows {

@@ -21,22 +21,28 @@ func (t *trial) cpu() (client, server time.Duration, known bool) {
 	if !ok {
 		return 0, 0, false
 	}
-	postmaster := t.server.postgres.Part().Pid()
+	server, known = t.server.cpu()
+	return own.own, server, known
+}
+
+// cpu gives the processor time that all of the server's processes have used.
+func (s *server) cpu() (used time.Duration, known bool) {
+	postmaster := s.postgres.Part().Pid()
 	main, ok := readStat(fmt.Sprintf("/proc/%d/stat", postmaster))
 	if !ok {
-		return 0, 0, false
+		return 0, false
 	}
-	server = main.own + main.ended
+	used = main.own + main.ended
 	all, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
-		return 0, 0, false
+		return 0, false
 	}
 	for _, file := range all {
 		if child, ok := readStat(file); ok && child.parent == postmaster {
-			server += child.own
+			used += child.own
 		}
 	}
-	return own.own, server, true
+	return used, true
 }
 
 // stat is the part of /proc/<pid>/stat that counts here.

@@ -3,7 +3,8 @@
 // same rows.
 //
 // Package serving, beside it, measures what it costs to take an event over HTTP, in a
-// table of its own.
+// table of its own; package e2e the whole way, from stream to stream, with two clusters
+// racing and one of them stalling.
 //
 // # What is promised
 //

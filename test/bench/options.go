@@ -7,6 +7,8 @@ import (
 	"io"
 	"regexp"
 	"strings"
+
+	"github.com/tandem-fn/tandem/test/bench/e2e"
 )
 
 // options are what the flags say.
@@ -25,17 +27,24 @@ type options struct {
 	together    int
 	connections int
 	batch       int
+
+	e2eRate int
+	e2eSync string
+	e2eEnv  []string
+	pending int
 }
 
 const usage = `Measure what sinkwriter costs, beside the same written by hand and beside the
 floor: the bare upsert of the same rows by one writer.
 
-    go run ./test/bench --quick              a look: one short round, a minute or two
+    go run ./test/bench --quick              a look: one short round, a few minutes
     go run ./test/bench                      the table: %d rounds of %s events,
-                                             about half an hour on two cores
+                                             about an hour on two cores
     go run ./test/bench --only '^(one|race)$' --events 200000
     go run ./test/bench --only '^race$' --rounds 1 --cpuprofile cpu.out
                                              then: go tool pprof -top cpu.out
+    go run ./test/bench --only '^(e2e-|no-stall|stall-|stop-)'
+                                             the whole way, with two clusters
 
 It starts a PostgreSQL of its own in a folder of its own and removes it in the
 end; TANDEM_PG_BIN names the folder of another initdb. The folder must be on a
@@ -73,6 +82,13 @@ Columns about serving:
   server_busy            of the processor time that there was; if it is less than
                          all, something else was the limit
 
+Columns end to end:
+  events_per_second      distinct events, from a full stream to outputs in a stream
+  of_by_hand             median of the ratio within each round
+  latencies at           the rate at which events were published: half of the highest
+  p50_ms, …              from there until the stream has stored the output, median of
+                         the rounds
+
 Flags:`
 
 // errUsage says that the flags are wrong and that this has been printed.
@@ -91,6 +107,10 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 		for _, r := range aboutServing() {
 			fmt.Fprintf(&rows, "  %-18s %s\n", r[0], r[1])
 		}
+		rows.WriteString("\nRows end to end, in a table of their own:\n")
+		for _, r := range e2e.Rows() {
+			fmt.Fprintf(&rows, "  %-18s %s\n", r.Name, r.About)
+		}
 		say(output, usage, defaultRounds, thousands(defaultEvents), rows.String())
 		flags.PrintDefaults()
 	}
@@ -106,6 +126,13 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 	flags.IntVar(&o.together, "together", defaultTogether, "events that one of them offers at a time with CommitAll, as an endpoint does that takes batches")
 	flags.IntVar(&o.connections, "connections", defaultConnections, "sinkwriter.Config.Connections of each cluster")
 	flags.IntVar(&o.batch, "batch", defaultBatch, "sinkwriter.Config.BatchEvents, and the floor's batch")
+	flags.IntVar(&o.e2eRate, "e2e-rate", defaultE2ERate, "events a second in the rows about stalls")
+	flags.StringVar(&o.e2eSync, "e2e-sync", defaultE2ESync, "how often NATS forces what it has stored to the disk: a `duration`, or always")
+	flags.Func("e2e-env", "a further `VARIABLE=value` for sources and functions end to end; may be repeated", func(s string) error {
+		o.e2eEnv = append(o.e2eEnv, s)
+		return nil
+	})
+	flags.IntVar(&o.pending, "pending", 0, fmt.Sprintf("messages of row pending (default %d, quick %d)", defaultPending, quickPending))
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return o, err
@@ -124,9 +151,9 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 	if o.only, err = regexp.Compile(*only); err != nil {
 		return problem("--only: %v", err)
 	}
-	events, rounds, ledger := defaultEvents, defaultRounds, defaultLedger
+	events, rounds, ledger, pending := defaultEvents, defaultRounds, defaultLedger, defaultPending
 	if o.quick {
-		events, rounds, ledger = quickEvents, 1, quickLedger
+		events, rounds, ledger, pending = quickEvents, 1, quickLedger, quickPending
 	}
 	for _, n := range []struct {
 		name            string
@@ -141,6 +168,8 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 		{"together", &o.together, defaultTogether, 1, 10_000},
 		{"connections", &o.connections, defaultConnections, 1, 16},
 		{"batch", &o.batch, defaultBatch, 1, 10_000},
+		{"e2e-rate", &o.e2eRate, defaultE2ERate, 1, 100_000},
+		{"pending", &o.pending, pending, 1000, 100_000_000},
 	} {
 		if *n.value == 0 {
 			*n.value = n.otherwise

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tandem-fn/tandem/test/bench/e2e"
+)
+
+const (
+	e2eDatabase = "bench_e2e"
+
+	// A trial of a few seconds is long enough to know a rate, and a latency's p99.9
+	// wants tens of thousands of events.
+	mostEndToEnd     = 100_000
+	e2eDuration      = 30 * time.Second
+	quickE2EDuration = 2 * time.Second
+
+	// What one stalling cluster alone can bear, on two cores.
+	defaultE2ERate = 1000
+	defaultE2ESync = "2m"
+
+	// Long enough for a source to hand back what does not go through, and to ask for
+	// other messages, several times.
+	pendingDuration = 2 * time.Minute
+
+	defaultPending = 10_000_000
+	quickPending   = 100_000
+)
+
+// selectedE2E are the rows of package e2e that the flags ask for.
+func (o options) selectedE2E() []e2e.Row {
+	var list []e2e.Row
+	for _, r := range e2e.Rows() {
+		if o.only.MatchString(r.Name) && (!r.Long() || o.only.String() != "") {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// e2e measures the rows of package e2e and gives them as text and for JSON.
+func (b *bench) e2e(ctx context.Context) (text string, rows []any, err error) {
+	selected := b.options.selectedE2E()
+	if len(selected) == 0 {
+		return "", nil, nil
+	}
+	dir, err := os.MkdirTemp("", "tandem-bench-")
+	if err != nil {
+		return "", nil, fmt.Errorf("make a folder for the programs: %w", err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder: not worth a word
+	programs, err := e2e.Build(ctx, dir)
+	if err != nil {
+		return "", nil, err
+	}
+	o := e2e.Options{
+		Programs: programs, Events: min(b.options.events, mostEndToEnd), Rounds: b.options.rounds,
+		Rate: b.options.e2eRate, Duration: e2eDuration, SyncInterval: b.options.e2eSync, Env: b.options.e2eEnv,
+		Dir: b.options.dir, NewDatabase: b.newE2EDatabase, Pending: b.options.pending,
+		Now: b.now, Progress: b.progress,
+	}
+	if b.options.quick {
+		o.Duration = quickE2EDuration
+	}
+	for _, r := range selected {
+		if !r.Long() {
+			o.Rows = append(o.Rows, r)
+		}
+	}
+	if len(o.Rows) > 0 {
+		lines, err := e2e.Run(ctx, o)
+		if err != nil {
+			return "", nil, err
+		}
+		text += e2e.Format(lines, o)
+		for _, l := range lines {
+			rows = append(rows, l)
+		}
+	}
+	for _, r := range selected {
+		if !r.Long() {
+			continue
+		}
+		if o.Duration = pendingDuration; b.options.quick {
+			o.Duration = quickE2EDuration
+		}
+		report, err := e2e.Pending(ctx, o)
+		if err != nil {
+			return "", nil, err
+		}
+		text += e2e.FormatPending(report)
+		rows = append(rows, report)
+	}
+	return text, rows, nil
+}
+
+// newE2EDatabase makes a database for a trial end to end.
+func (b *bench) newE2EDatabase(ctx context.Context) (e2e.Database, error) {
+	if err := b.server.copyDatabase(ctx, emptyTemplate, e2eDatabase); err != nil {
+		return e2e.Database{}, err
+	}
+	url, err := b.server.url(e2eDatabase)
+	if err != nil {
+		return e2e.Database{}, err
+	}
+	return e2e.Database{
+		URL:    url,
+		CPU:    func() time.Duration { used, _ := b.server.cpu(); return used },
+		Settle: func(ctx context.Context) error { return b.server.exec(ctx, "checkpoint") },
+		Check:  b.checkE2E,
+	}, nil
+}
+
+// checkE2E looks whether a trial has done what it should have, once.
+func (b *bench) checkE2E(ctx context.Context, events int, total int64, byHand bool) error {
+	conn, err := pgx.Connect(ctx, b.server.postgres.AdminURL(e2eDatabase))
+	if err != nil {
+		return fmt.Errorf("connect to PostgreSQL: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	expect := func(what, sql string, want int64) error {
+		var got int64
+		if err := conn.QueryRow(ctx, sql).Scan(&got); err != nil {
+			return fmt.Errorf("check %s: %w", what, err)
+		}
+		return equal(what, got, want)
+	}
+	known, left := "select count(*) from tandem.ledger", "select count(*) from tandem.outbox"
+	if byHand {
+		known, left = "select count(*) from processed", "select count(*) from outbound"
+	}
+	return errors.Join(
+		expect("the number of orders", "select count(*) from orders", int64(events)),
+		expect("the sum of amounts", "select coalesce(sum(amount), 0)::bigint from orders", total),
+		expect("the number of events that are known", known, int64(events)),
+		expect("what is left in the outbox", left, 0),
+	)
+}

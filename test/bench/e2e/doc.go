@@ -1,0 +1,25 @@
+// Package e2e measures the whole way of an event: from the shared stream through a
+// source, over HTTP to a function, into the database, until its output is stored in the
+// stream; both clusters racing, and beside them the same written by hand.
+//
+// # What is promised
+//
+//   - Source, function, pipeline by hand and NATS are processes of their own, built as
+//     for an image but for symbols; the streams are files; the database is the one that
+//     the caller gives, which is to be as durable as in earnest.
+//   - A trial has a new database and new streams. For a rate the stream is filled before;
+//     it counts from the first output that the stream has stored to the last one, by the
+//     stream's clock. For latencies an open loop publishes at a steady rate whatever comes
+//     of it, and a latency is from that moment until the stream has stored the output.
+//   - Each trial is checked: each event applied once, each output once in the stream,
+//     nothing left in the outbox.
+//   - The rounds go round robin through the rows, and ratios are medians over the rounds
+//     of the ratio within a round.
+//
+// # What is not
+//
+// Everything is on one machine and shares its cores, the two clusters, the database and
+// NATS: what one saves another one has. NATS forces what it has stored to the disk as
+// often as the sync mode of the row says, which is not before each acknowledgement
+// unless it is "always".
+package e2e

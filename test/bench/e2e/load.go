@@ -1,0 +1,170 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
+)
+
+// The streams.
+const (
+	inputs  = "EVENTS"
+	outputs = "OUTPUTS"
+)
+
+// message is event n as it is in the stream.
+func message(n int) (*nats.Msg, error) {
+	data, err := json.Marshal(orders.New(n))
+	if err != nil {
+		return nil, err
+	}
+	id := orders.ID(n)
+	return &nats.Msg{
+		Subject: "events." + orders.Placed,
+		Header: nats.Header{
+			"ce-specversion": {"1.0"}, "ce-id": {id}, "ce-source": {orders.Source}, "ce-type": {orders.Placed},
+			"content-type":     {"application/json"},
+			natsjs.MsgIDHeader: {eventing.MessageID(orders.Source, id)},
+		},
+		Data: data,
+	}, nil
+}
+
+// fill stores so many events in the stream.
+func (w *world) fill(ctx context.Context, events int) error {
+	for n := range events {
+		m, err := message(n)
+		if err != nil {
+			return err
+		}
+		if _, err := w.js.PublishMsgAsync(m); err != nil {
+			return fmt.Errorf("fill the stream: %w", err)
+		}
+	}
+	select {
+	case <-w.js.PublishAsyncComplete():
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	state, err := w.state(ctx, inputs)
+	if err == nil && state.Msgs != uint64(events) {
+		err = fmt.Errorf("fill the stream: it has %d events, want %d", state.Msgs, events)
+	}
+	return err
+}
+
+func (w *world) state(ctx context.Context, stream string) (natsjs.StreamState, error) {
+	s, err := w.js.Stream(ctx, stream)
+	if err != nil {
+		return natsjs.StreamState{}, fmt.Errorf("look at stream %s: %w", stream, err)
+	}
+	return s.CachedInfo().State, nil
+}
+
+// awaitOutputs returns when the stream has so many outputs. It gives up when no more
+// come.
+func (w *world) awaitOutputs(ctx context.Context, events int) (natsjs.StreamState, error) {
+	var last uint64
+	since := w.o.Now()
+	for {
+		state, err := w.state(ctx, outputs)
+		switch {
+		case err != nil:
+			return state, err
+		case state.Msgs == uint64(events):
+			return state, nil
+		case state.Msgs > uint64(events):
+			return state, fmt.Errorf("the outcome is wrong: the stream has %d outputs, want %d", state.Msgs, events)
+		case state.Msgs > last:
+			last, since = state.Msgs, w.o.Now()
+		case w.o.Now().Sub(since) > patience:
+			return state, fmt.Errorf("the stream has %d outputs of %d, and no more came for %s:\n%s", state.Msgs, events, patience, w.said())
+		}
+		if err := w.deaths(); err != nil {
+			return state, err
+		}
+		if !sleep(ctx, 20*time.Millisecond) {
+			return state, context.Cause(ctx)
+		}
+	}
+}
+
+// publish publishes events from first on, an open loop: each at its time, whatever comes
+// of those before. It gives when each was published.
+func (w *world) publish(ctx context.Context, first, events int, rate float64) ([]time.Time, error) {
+	published := make([]time.Time, 0, events)
+	begin := w.o.Now()
+	for len(published) < events {
+		due := min(int(w.o.Now().Sub(begin).Seconds()*rate), events)
+		for len(published) < due {
+			m, err := message(first + len(published))
+			if err != nil {
+				return nil, err
+			}
+			published = append(published, w.o.Now())
+			if err := w.nc.PublishMsg(m); err != nil {
+				return nil, fmt.Errorf("publish an event: %w", err)
+			}
+		}
+		if err := w.nc.FlushTimeout(patience); err != nil {
+			return nil, fmt.Errorf("publish events: %w", err)
+		}
+		if !sleep(ctx, time.Millisecond) {
+			return nil, context.Cause(ctx)
+		}
+	}
+	return published, nil
+}
+
+// stored reads from the outputs when the stream stored each, from order first on.
+func (w *world) stored(ctx context.Context, first, events int) ([]time.Time, error) {
+	consumer, err := w.js.OrderedConsumer(ctx, outputs, natsjs.OrderedConsumerConfig{})
+	if err != nil {
+		return nil, fmt.Errorf("read the outputs: %w", err)
+	}
+	times := make([]time.Time, events)
+	for read := 0; read < first+events; {
+		batch, err := consumer.Fetch(1000, natsjs.FetchMaxWait(patience))
+		if err != nil {
+			return nil, fmt.Errorf("read the outputs: %w", err)
+		}
+		before := read
+		for m := range batch.Messages() {
+			read++
+			n, err := orders.Number(m.Data())
+			if err != nil {
+				return nil, err
+			}
+			meta, err := m.Metadata()
+			if err != nil {
+				return nil, fmt.Errorf("read the outputs: %w", err)
+			}
+			if n >= first && n < first+events {
+				if !times[n-first].IsZero() {
+					return nil, fmt.Errorf("the outcome is wrong: order %d has two outputs", n)
+				}
+				times[n-first] = meta.Timestamp
+			}
+			if read == first+events {
+				break
+			}
+		}
+		if read == before {
+			return nil, errors.Join(errors.New("read the outputs: no more came"), batch.Error())
+		}
+	}
+	for i, at := range times {
+		if at.IsZero() {
+			return nil, fmt.Errorf("the outcome is wrong: order %d has no output", first+i)
+		}
+	}
+	return times, nil
+}

@@ -1,0 +1,120 @@
+// Package orders is what the events of the benchmark say, and the function that
+// handles them: one row of about 200 bytes and one output of about 200 bytes for each.
+package orders
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/functions"
+)
+
+// What the function is known by, and the events that go in and come out. Each has one
+// output.
+const (
+	Name     = "bench"
+	Source   = "/bench/orders"
+	Placed   = "com.example.order.placed"
+	Accepted = "com.example.order.accepted"
+)
+
+// note fills a row, and an output, up to about 200 bytes.
+const note = "to be left with the neighbours on the second floor, who are at home after six; ring twice, the dog is friendly"
+
+// Order is the data of an event.
+type Order struct {
+	Order    string    `json:"order"`
+	Customer string    `json:"customer"`
+	Amount   int64     `json:"amount"`
+	PlacedAt time.Time `json:"placed_at"`
+	Note     string    `json:"note"`
+}
+
+// Output is the data of an output.
+type Output struct {
+	Order    string `json:"order"`
+	Customer string `json:"customer"`
+	Amount   int64  `json:"amount"`
+	Accepted bool   `json:"accepted"`
+	Note     string `json:"note"`
+}
+
+// epoch is when the first order was placed, an arbitrary time.
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// ID is the id of event n.
+func ID(n int) string { return fmt.Sprintf("event-%08d", n) }
+
+// New is order n, the same wherever and whenever it is made.
+func New(n int) Order {
+	return Order{
+		Order:    fmt.Sprintf("order-%08d", n),
+		Customer: fmt.Sprintf("customer-%05d", n%10_000),
+		Amount:   int64(n % 997),
+		PlacedAt: epoch.Add(time.Duration(n) * time.Second),
+		Note:     note,
+	}
+}
+
+// Total is the sum of the amounts of the first n orders.
+func Total(n int) int64 {
+	var sum int64
+	for i := range n {
+		sum += int64(i % 997)
+	}
+	return sum
+}
+
+// Number is the number of the order that an output is about.
+func Number(output []byte) (int, error) {
+	var o Output
+	if err := json.Unmarshal(output, &o); err != nil {
+		return 0, fmt.Errorf("read output: %w", err)
+	}
+	digits, ok := strings.CutPrefix(o.Order, "order-")
+	if !ok {
+		return 0, fmt.Errorf("read output: order %q: want order- and a number", o.Order)
+	}
+	return strconv.Atoi(digits)
+}
+
+// Validate says what is wrong with an order.
+func (o Order) Validate() error {
+	if o.Order == "" {
+		return errors.New("order: missing")
+	}
+	return nil
+}
+
+// Accept is the output of an order.
+func (o Order) Accept() Output {
+	return Output{Order: o.Order, Customer: o.Customer, Amount: o.Amount, Accepted: true, Note: o.Note}
+}
+
+// Function is the function. Before is called before each computation, and may take its
+// time; nil for nothing.
+func Function(before func()) functions.Function {
+	return functions.Function{
+		Name:    Name,
+		Version: "v1",
+		Types:   []string{Placed},
+		Handle: functions.JSON(func(_ context.Context, _ event.Event, o Order) (functions.Effects, error) {
+			if before != nil {
+				before()
+			}
+			var fx functions.Effects
+			fx.Insert("orders", functions.Row{
+				"order_id": o.Order, "customer": o.Customer, "amount": o.Amount, "placed_at": o.PlacedAt, "note": o.Note,
+			})
+			fx.Emit(functions.Output{Type: Accepted, Subject: o.Customer, Data: o.Accept()})
+			return fx, nil
+		}),
+	}
+}

@@ -1,0 +1,136 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/tandem-fn/tandem/hack/local"
+)
+
+// fewPending is how many messages are pending when the memory of a source is measured
+// that has little to do.
+const fewPending = 1000
+
+// pendingAtMost is what a source may take, in MiB, however much is pending: the 64 MiB
+// that it bounds its messages to by default, and as much again for the collector.
+const pendingAtMost = 160
+
+// PendingReport is the memory of a source whose function answers 503 to everything.
+type PendingReport struct {
+	Row     string  `json:"row"`
+	Pending int     `json:"pending"`
+	Seconds float64 `json:"seconds"` // for how long
+	Tries   int64   `json:"tries"`   // that the function has answered
+
+	Few  float64 `json:"few_pending_mib"` // resident at the highest with 1000 messages
+	Many float64 `json:"many_pending_mib"`
+}
+
+// Pending measures the memory of a real source with few messages pending, and then with
+// o.Pending small ones.
+func Pending(ctx context.Context, o Options) (PendingReport, error) {
+	report := PendingReport{Row: RowPending, Pending: o.Pending, Seconds: o.Duration.Seconds()}
+	var err error
+	if report.Few, _, err = o.measurePending(ctx, fewPending); err != nil {
+		return report, fmt.Errorf("row %s: %w", RowPending, err)
+	}
+	if report.Many, report.Tries, err = o.measurePending(ctx, o.Pending); err != nil {
+		return report, fmt.Errorf("row %s: %w", RowPending, err)
+	}
+	return report, nil
+}
+
+func (o *Options) measurePending(ctx context.Context, pending int) (mib float64, tries int64, err error) {
+	w, err := o.newWorld(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer w.close(ctx)
+	if err := w.fillSmall(ctx, pending); err != nil {
+		return 0, 0, err
+	}
+	sink, err := refuse(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer sink.server.Close() //nolint:errcheck // nothing is lost with it
+	if err := w.start("source", "east", o.Programs.Source, local.StageSources, nil, append(sourceEnv("east", sink.url, 1), o.Env...)); err != nil {
+		return 0, 0, err
+	}
+	if err := w.await(ctx, "the first try", func(context.Context) error {
+		if sink.tries.Load() == 0 {
+			return fmt.Errorf("none yet")
+		}
+		return nil
+	}); err != nil {
+		return 0, 0, err
+	}
+	if !sleep(ctx, o.Duration) {
+		return 0, 0, context.Cause(ctx)
+	}
+	if err := w.deaths(); err != nil {
+		return 0, 0, err
+	}
+	_, highest := resident(w.parts[0].Pid())
+	o.Progress("%d messages pending, %d tries: the source takes %.1f MiB", pending, sink.tries.Load(), highest)
+	return highest, sink.tries.Load(), nil
+}
+
+// fillSmall stores many messages of a few bytes.
+func (w *world) fillSmall(ctx context.Context, n int) error {
+	const together = 10_000
+	for i := range n {
+		if err := w.nc.Publish("events.small", fmt.Appendf(nil, "%d", i)); err != nil {
+			return fmt.Errorf("fill the stream: %w", err)
+		}
+		if (i+1)%together != 0 && i+1 < n {
+			continue
+		}
+		// The server drops nothing as long as its queue for the stream is short.
+		if err := w.await(ctx, "the stream to store messages", func(ctx context.Context) error {
+			state, err := w.state(ctx, inputs)
+			if err == nil && state.Msgs+together < uint64(i+1) || i+1 == n && state.Msgs != uint64(n) {
+				err = fmt.Errorf("it has %d, want %d", state.Msgs, i+1)
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refusing is a function that answers 503 to everything.
+type refusing struct {
+	server *http.Server
+	url    string
+	tries  atomic.Int64
+}
+
+func refuse(ctx context.Context) (*refusing, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	r := &refusing{url: "http://" + listener.Addr().String()}
+	r.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		r.tries.Add(1)
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})}
+	go r.server.Serve(listener) //nolint:errcheck // it ends when it is closed
+	return r, nil
+}
+
+// FormatPending writes the report for people.
+func FormatPending(r PendingReport) string {
+	word := "reached"
+	if r.Many > pendingAtMost {
+		word = "NOT REACHED"
+	}
+	return fmt.Sprintf("%s: a source whose function answers 503 for %.0f s (%d tries): resident at the highest %.1f MiB with %d messages pending, %.1f MiB with %d\n%-52s %7.2f, at most %d: %s\n",
+		r.Row, r.Seconds, r.Tries, r.Few, fewPending, r.Many, r.Pending, "memory of a source, MiB", r.Many, pendingAtMost, word)
+}
