@@ -42,23 +42,25 @@ type job struct {
 type agenda struct {
 	now func() time.Time
 
-	mu      sync.Mutex
-	hedge   Hedge
-	ready   []*job // to be delivered, in order
-	head    int    // the first of ready
-	waiting jobs
-	asking  []*job
-	closed  bool
+	mu       sync.Mutex
+	hedge    Hedge
+	batch    int   // so many may be delivered together
+	ready    queue // to be delivered
+	together queue // to be delivered, several at a time
+	waiting  jobs
+	asking   []*job
+	closed   bool
 
 	deliveries sync.Cond     // for who takes from ready
+	requests   sync.Cond     // for who takes from together
 	questions  sync.Cond     // for who takes from asking
 	sooner     chan struct{} // holds a token when the first of waiting is another one
 	hurried    time.Time
 }
 
-func newAgenda(now func() time.Time) *agenda {
-	a := &agenda{now: now, hedge: Hedge{Standby: true}, sooner: make(chan struct{}, 1)}
-	a.deliveries.L, a.questions.L = &a.mu, &a.mu
+func newAgenda(now func() time.Time, batch int) *agenda {
+	a := &agenda{now: now, batch: batch, hedge: Hedge{Standby: true}, sooner: make(chan struct{}, 1)}
+	a.deliveries.L, a.questions.L, a.requests.L = &a.mu, &a.mu, &a.mu
 	return a
 }
 
@@ -118,8 +120,26 @@ func (a *agenda) notDone(jobs []*job) {
 
 func (a *agenda) deliver(j *job) {
 	j.held = false
-	a.ready = append(a.ready, j)
+	if a.batch > 1 && !j.errand.letter && !j.errand.alone {
+		a.together.push(j)
+		a.requests.Signal()
+		return
+	}
+	a.ready.push(j)
 	a.deliveries.Signal()
+}
+
+// deliverAlone has messages delivered that were about to go together.
+func (a *agenda) deliverAlone(jobs []*job) {
+	if len(jobs) == 0 {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, j := range jobs {
+		a.ready.push(j)
+	}
+	a.deliveries.Broadcast()
 }
 
 func (a *agenda) ask(j *job) {
@@ -205,16 +225,15 @@ func (a *agenda) set(h Hedge) {
 	defer a.mu.Unlock()
 	a.hedge = h
 	if h.Standby {
-		var letters []*job
-		for _, j := range a.ready[a.head:] {
+		ready := append(a.ready.clear(), a.together.clear()...)
+		for _, j := range ready {
 			if j.errand.letter {
-				letters = append(letters, j)
+				a.ready.push(j)
 				continue
 			}
 			j.held = true
 			heap.Push(&a.waiting, j)
 		}
-		a.ready, a.head = letters, 0
 	}
 	for _, j := range a.waiting {
 		if j.held {
@@ -236,23 +255,36 @@ func (a *agenda) current() Hedge {
 func (a *agenda) take() *job {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for a.head == len(a.ready) && !a.closed {
+	for a.ready.len() == 0 && !a.closed {
 		a.deliveries.Wait()
 	}
 	if a.closed {
 		return nil
 	}
-	j := a.ready[a.head]
-	a.ready[a.head] = nil
-	a.head++
-	switch {
-	case a.head == len(a.ready):
-		a.ready, a.head = a.ready[:0], 0
-	case a.head > 1024 && a.head > len(a.ready)/2:
-		a.ready = a.ready[:copy(a.ready, a.ready[a.head:])]
-		a.head = 0
+	return a.ready.pop()
+}
+
+// takeTogether waits for a message that may be delivered with others, and gives it
+// with those that wait, as many as go into one request; nil when there will be
+// none.
+func (a *agenda) takeTogether() []*job {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.together.len() == 0 && !a.closed {
+		a.requests.Wait()
 	}
-	return j
+	if a.closed {
+		return nil
+	}
+	first := a.together.pop()
+	jobs := append(make([]*job, 0, min(a.batch, 1+a.together.len())), first)
+	for bytes := first.size; len(jobs) < cap(jobs); {
+		if bytes += a.together.first().size - jobOverhead; bytes > batchBytes {
+			break
+		}
+		jobs = append(jobs, a.together.pop())
+	}
+	return jobs
 }
 
 // takeQuestions waits for messages that the ledger is to be asked about, and
@@ -281,11 +313,44 @@ func (a *agenda) close() []*job {
 	a.closed = true
 	a.deliveries.Broadcast()
 	a.questions.Broadcast()
-	left := append([]*job(nil), a.ready[a.head:]...)
+	a.requests.Broadcast()
+	left := append(a.ready.clear(), a.together.clear()...)
 	left = append(left, a.waiting...)
 	left = append(left, a.asking...)
-	a.ready, a.head, a.waiting, a.asking = nil, 0, nil, nil
+	a.waiting, a.asking = nil, nil
 	return left
+}
+
+// queue has jobs in order.
+type queue struct {
+	jobs []*job
+	head int
+}
+
+func (q *queue) len() int    { return len(q.jobs) - q.head }
+func (q *queue) first() *job { return q.jobs[q.head] }
+func (q *queue) push(j *job) { q.jobs = append(q.jobs, j) }
+
+func (q *queue) pop() *job {
+	j := q.jobs[q.head]
+	q.jobs[q.head] = nil
+	q.head++
+	switch {
+	case q.head == len(q.jobs):
+		q.jobs, q.head = q.jobs[:0], 0
+	case q.head > 1024 && q.head > len(q.jobs)/2:
+		left := copy(q.jobs, q.jobs[q.head:])
+		clear(q.jobs[left:])
+		q.jobs, q.head = q.jobs[:left], 0
+	}
+	return j
+}
+
+// clear gives all of them, and has none.
+func (q *queue) clear() []*job {
+	all := append([]*job(nil), q.jobs[q.head:]...)
+	*q = queue{}
+	return all
 }
 
 // jobs is a heap by the time when they are due.

@@ -191,6 +191,9 @@ func (d *Delivery) try(ctx context.Context, t *target, r *request) answer {
 	switch a.verdict {
 	case taken:
 		a.receipt = res.Header.Get("Tandem-Receipt")
+		if r.batch {
+			a.receipt = res.Header.Get(receiptsHeader)
+		}
 		t.outage.succeeded(ctx)
 	case refused:
 		t.outage.succeeded(ctx)
@@ -199,7 +202,9 @@ func (d *Delivery) try(ctx context.Context, t *target, r *request) answer {
 		if err == nil {
 			a.retryAfter = retryAfter(res.Header.Get("Retry-After"), d.cfg.Now(), d.cfg.RetryAfterCap)
 		}
-		t.outage.failed(ctx, a.err)
+		if !r.batch || res.StatusCode > http.StatusInternalServerError {
+			t.outage.failed(ctx, a.err) // of a batch its events will say more
+		}
 	}
 	return a
 }

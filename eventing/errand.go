@@ -19,6 +19,7 @@ type errand struct {
 	event   event.Event
 	request *request // of what is sent; nil until it is sent first
 	letter  bool     // it is for the dead letter sink
+	alone   bool     // it is not sent in a batch, since one with it was not taken
 	status  int      // why
 
 	waiting, brokenWaiting, letterWaiting, resting patience

@@ -143,6 +143,27 @@ func (m *Metrics) settled(ctx context.Context, out Outcome, age time.Duration) {
 	}
 }
 
+// settledTogether counts the events of a batch that was taken; receipts has a letter
+// for each, if the sink is a function of ours.
+func (m *Metrics) settledTogether(ctx context.Context, jobs []*job, receipts string, now time.Time) {
+	if m == nil {
+		return
+	}
+	m.delivered.Add(ctx, int64(len(jobs)), m.labels)
+	if len(receipts) != len(jobs) {
+		return
+	}
+	won := 0
+	for i, j := range jobs {
+		if receipts[i] == 'w' {
+			won++
+			m.commit.Record(ctx, max(now.Sub(j.message.Arrived()), 0).Seconds(), m.labels)
+		}
+	}
+	m.receipts.Add(ctx, int64(won), m.won)
+	m.receipts.Add(ctx, int64(len(jobs)-won), m.lost)
+}
+
 // skippedOne counts an event that another cluster has done.
 func (m *Metrics) skippedOne(ctx context.Context) {
 	if m != nil {

@@ -49,6 +49,9 @@ func (s *Source) deliver(ctx context.Context, j *job) {
 		case step.after == 0:
 			continue // to the dead letter sink
 		default:
+			if !step.broke && s.delivery.function.outage.current() != nil {
+				j.errand.alone = j.errand.tries > 0 // nothing goes through, alone or not
+			}
 			s.putOff(ctx, j, step)
 		}
 		return

@@ -29,6 +29,14 @@ type SourceConfig struct {
 	// asked first, as many as MaxBytes lets. From 1 to 16384. Defaults to 256.
 	InFlight int
 
+	// Batch is how many events at most go to the function in one request, in the
+	// batch content mode: those that wait when a request is made, which is not put
+	// off to have more. InFlight then bounds what goes alone, and batches are at
+	// least four at once. Events whose batch was refused go one by one, and only what
+	// is said of an event alone counts against it. 1 for no batches; at most
+	// [MaxBatch]. Defaults to 1.
+	Batch int
+
 	// MaxBytes bounds the memory that messages take, those being delivered and
 	// those that wait, from all streams together. At least 1 MiB. Defaults to
 	// 64 MiB.
@@ -74,6 +82,7 @@ type SourceConfig struct {
 
 func (c SourceConfig) withDefaults() SourceConfig {
 	setDefault(&c.InFlight, DefaultInFlight)
+	setDefault(&c.Batch, 1)
 	setDefault(&c.MaxBytes, 64<<20)
 	setDefault(&c.Rate, 1000)
 	setDefault(&c.Heartbeat, 30*time.Second)
@@ -91,6 +100,8 @@ func (c SourceConfig) validate() error {
 		return errors.New("function: missing")
 	case c.InFlight < 1 || c.InFlight > 16384:
 		return fmt.Errorf("in flight %d: want 1 to 16384", c.InFlight)
+	case c.Batch < 1 || c.Batch > MaxBatch:
+		return fmt.Errorf("batch of %d: want 1 to %d", c.Batch, MaxBatch)
 	case c.MaxBytes < 1<<20:
 		return fmt.Errorf("max bytes %d: want at least 1 MiB", c.MaxBytes)
 	case c.Rate < 1:
@@ -114,6 +125,7 @@ type Source struct {
 	progress Progress
 	saving   *outage
 	asking   *outage
+	batches  batches
 	mode     mode
 	filter   filter
 	cfg      SourceConfig
@@ -130,11 +142,12 @@ func NewSource(streams []Stream, delivery *Delivery, progress Progress, cfg Sour
 		return nil, errors.New("set up source: no stream to read from")
 	}
 	s := &Source{
-		agenda:   newAgenda(cfg.Now),
+		agenda:   newAgenda(cfg.Now, cfg.Batch),
 		delivery: delivery,
 		progress: progress,
 		saving:   newOutage(cfg.Logger, cfg.Now, "saving progress"),
 		asking:   newOutage(cfg.Logger, cfg.Now, "asking the ledger what is done, which is delivered instead"),
+		batches:  batches{now: cfg.Now, outage: newOutage(cfg.Logger, cfg.Now, "delivering batches, events go one by one meanwhile")},
 		mode: mode{
 			wanted:   cfg.Hedge,
 			reading:  newOutage(cfg.Logger, cfg.Now, "reading how much redundancy is wanted"),
@@ -177,6 +190,13 @@ func (s *Source) Run(ctx context.Context) {
 			}
 		})
 	}
+	for range s.cfg.batchesAtOnce() {
+		workers.Go(func() {
+			for jobs := s.agenda.takeTogether(); jobs != nil; jobs = s.agenda.takeTogether() {
+				s.deliverTogether(ctx, jobs)
+			}
+		})
+	}
 	var pulling sync.WaitGroup
 	for _, in := range s.inlets {
 		pulling.Go(func() { in.run(ctx) })
@@ -206,9 +226,9 @@ func (s *Source) Ready() error {
 // the ledger costs nothing but memory, and [SourceConfig.MaxBytes] bounds that.
 func (s *Source) windowLimit() int {
 	if s.agenda.current().race() {
-		return 2 * s.cfg.InFlight
+		return 2 * s.cfg.atOnce()
 	}
-	return max(2*s.cfg.InFlight, s.cfg.MaxBytes/jobOverhead)
+	return max(2*s.cfg.atOnce(), s.cfg.MaxBytes/jobOverhead)
 }
 
 // openConfig is what streams are opened with. What is handed back is a small

@@ -17,7 +17,8 @@ const maxReasons = 32
 // each for itself, and committed, together. It answers 204 if all events are
 // committed, else the status that says most about trying again: 503 before 500
 // before 422, and one line for each refused event. What was committed stays so and
-// is found when the batch comes again.
+// is found when the batch comes again. With 204 the header Tandem-Receipts has a
+// letter for each event: w for won, l for lost.
 func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte) {
 	members, err := cloudevent.ReadBatch(body, rules(false))
 	if err != nil {
@@ -59,6 +60,7 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 		}
 	}
 	if refused == 0 {
+		w.Header()["Tandem-Receipts"] = []string{receipts(list)}
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
@@ -66,6 +68,18 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 		lines = append(lines, fmt.Sprintf("and %d more of %d events", refused-maxReasons, len(members)))
 	}
 	h.refuse(w, worst, lines...)
+}
+
+// receipts says of each event of a batch whether it was won.
+func receipts(list []call) string {
+	letters := make([]byte, len(list))
+	for i := range list {
+		letters[i] = 'l'
+		if list[i].won {
+			letters[i] = 'w'
+		}
+	}
+	return string(letters)
 }
 
 // commitAll has the effects that were computed committed.
@@ -90,6 +104,7 @@ func (h *Handler) commitAll(ctx context.Context, cs *calls) {
 		case outcomes[i].Err != nil:
 			c.failure = outcomes[i].Err
 		default:
+			c.won = outcomes[i].Receipt.Won
 			h.log.committed(ctx, c.function, c.event, outcomes[i].Receipt)
 		}
 	}

@@ -64,6 +64,9 @@ func TestBatchIsAnsweredWith2xxOnlyIfAllIsCommitted(t *testing.T) {
 			if m.committed() != tt.committed {
 				t.Errorf("%d events are committed, want %d", m.committed(), tt.committed)
 			}
+			if got, want := a.header.Get("Tandem-Receipts"), strings.Repeat("w", tt.committed); tt.status == 204 && got != want {
+				t.Errorf("receipts %q, want %q", got, want)
+			}
 			if want := min(tt.committed, 1); m.batches != want {
 				t.Errorf("the committer was called %d times, want %d", m.batches, want)
 			}

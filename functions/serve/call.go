@@ -30,6 +30,8 @@ type call struct {
 	// state is decided once, by the function's end or by whoever waits for it.
 	state atomic.Int32
 
+	won bool // it was committed, by this call
+
 	// failure is why there is nothing to be committed, or why it was not.
 	failure error
 }

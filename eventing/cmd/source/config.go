@@ -30,6 +30,7 @@ type config struct {
 	OutputBatch    int           `env:"TANDEM_OUTPUT_BATCH, default=1"`
 	Replicas       int           `env:"TANDEM_STREAM_REPLICAS, default=1"`
 	InFlight       int           `env:"TANDEM_IN_FLIGHT, default=256"`
+	Batch          int           `env:"TANDEM_BATCH, default=1"`
 	MaxBytes       int           `env:"TANDEM_IN_FLIGHT_BYTES, default=67108864"`
 	Rate           int           `env:"TANDEM_RATE, default=1000"`
 	Hedge          string        `env:"HEDGE, default=0"`
@@ -107,6 +108,9 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	}
 	if c.InFlight < 1 || c.InFlight > 16384 {
 		errs = append(errs, fmt.Errorf("TANDEM_IN_FLIGHT %d: want 1 to 16384", c.InFlight))
+	}
+	if c.Batch < 0 || c.Batch > eventing.MaxBatch { // 0 is none, as 1 is
+		errs = append(errs, fmt.Errorf("TANDEM_BATCH %d: want 1 to %d", c.Batch, eventing.MaxBatch))
 	}
 	if c.MaxBytes < 1<<20 {
 		errs = append(errs, fmt.Errorf("TANDEM_IN_FLIGHT_BYTES %d: want at least 1048576", c.MaxBytes))

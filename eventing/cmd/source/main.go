@@ -139,6 +139,7 @@ func newSource(conn *jetstream.Conn, delivery *eventing.Delivery, db database, c
 		Function: cfg.Function,
 		Types:    cfg.Types,
 		InFlight: cfg.InFlight,
+		Batch:    cfg.Batch,
 		MaxBytes: cfg.MaxBytes,
 		Rate:     cfg.Rate,
 		Hedge:    hedge,

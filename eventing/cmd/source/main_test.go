@@ -52,7 +52,7 @@ func TestReadConfigHasDefaults(t *testing.T) {
 	}
 	want := config{
 		Cluster: "east", Function: "flights", Sink: "http://flights/", DeadLetterSink: "http://flights/dead-letters",
-		Streams: []string{"EAST", "WEST"}, OutputStream: "OUTPUTS", Replicas: 1, InFlight: 256,
+		Streams: []string{"EAST", "WEST"}, OutputStream: "OUTPUTS", Replicas: 1, InFlight: 256, Batch: 1,
 		MaxBytes: 64 << 20, Rate: 1000, Hedge: "0", TryFor: 15 * time.Minute, Retention: 7 * 24 * time.Hour,
 		DatabaseURL: "postgres://x", NATSURL: "nats://x",
 		OutputBatch: 1, SinkConfig: eventing.SinkConfig{TokenFile: "/oidc/token"},
@@ -130,6 +130,8 @@ func TestReadConfigSaysWhatIsWrong(t *testing.T) {
 		{name: "no rate", variable: "TANDEM_RATE", value: "0", want: "TANDEM_RATE 0: want at least 1"},
 		{name: "no time to try", variable: "TANDEM_TRY_FOR", value: "-1s", want: "TANDEM_TRY_FOR -1s: want more than 0"},
 		{name: "types that are none", variable: "TANDEM_TYPES", value: "com.*.made", want: `TANDEM_TYPES: event type "com.*.made": '*' may only be at its end`},
+		{name: "too large a batch", variable: "TANDEM_BATCH", value: "1001", want: "TANDEM_BATCH 1001: want 1 to 1000"},
+		{name: "a batch of less than nothing", variable: "TANDEM_BATCH", value: "-1", want: "TANDEM_BATCH -1: want 1 to 1000"},
 		{name: "no number", variable: "TANDEM_IN_FLIGHT", value: "many", want: `TANDEM_IN_FLIGHT "many": want a whole number`},
 	}
 	for _, tt := range tests {

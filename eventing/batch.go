@@ -1,0 +1,173 @@
+package eventing
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/tandem-fn/tandem/functions/cloudevent"
+)
+
+const (
+	// MaxBatch is the largest [SourceConfig.Batch].
+	MaxBatch = 1000
+
+	// minBatches is how many batches are under way at once at least: fewer, and
+	// nobody computes while the database commits. With many more none would be
+	// full.
+	minBatches = 4
+
+	// batchBytes bounds the events of a batch in bytes, as they are in the stream:
+	// well under what a function takes in a request, a megabyte.
+	batchBytes = 512 << 10
+
+	// doubtfulBatches is how many batches in a row must be refused until none is
+	// sent for a while, pauseBatches at first and up to pauseBatchesCap.
+	doubtfulBatches = 3
+	pauseBatches    = time.Second
+	pauseBatchesCap = time.Minute
+)
+
+// receiptsHeader has a letter for each event of a batch that was committed, in
+// order: w if it was won, l if it was lost.
+const receiptsHeader = "Tandem-Receipts"
+
+// batches says whether events go to the function several at a time. A sink that
+// refuses batches, or has events all over that it refuses, gets them one by one.
+type batches struct {
+	now    func() time.Time
+	outage *outage
+
+	mu      sync.Mutex
+	refused int // in a row
+	until   time.Time
+	wait    patience
+}
+
+// paused reports whether events are to be delivered one by one for now.
+func (b *batches) paused() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.refused > 0 && b.now().Before(b.until)
+}
+
+func (b *batches) taken(ctx context.Context) {
+	b.outage.succeeded(ctx)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.refused > 0 {
+		b.refused, b.until, b.wait = 0, time.Time{}, patience{}
+	}
+}
+
+// spoilt takes note of a batch that was refused.
+func (b *batches) spoilt(ctx context.Context, a answer) {
+	b.mu.Lock()
+	b.refused++
+	pause := false
+	switch a.status {
+	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusUnsupportedMediaType, http.StatusNotImplemented:
+		pause = true
+	}
+	if pause = pause || b.refused >= doubtfulBatches; pause && !b.now().Before(b.until) {
+		b.until = b.now().Add(b.wait.after(pauseBatches, pauseBatchesCap, 0))
+	}
+	b.mu.Unlock()
+	if pause {
+		b.outage.failed(ctx, &StatusError{Code: a.status})
+	}
+}
+
+// batchesAtOnce is how many batches are under way at once.
+func (c SourceConfig) batchesAtOnce() int {
+	if c.Batch < 2 {
+		return 0
+	}
+	return max(minBatches, (c.InFlight+c.Batch-1)/c.Batch)
+}
+
+// atOnce is how many events are under way at once.
+func (c SourceConfig) atOnce() int {
+	return max(c.InFlight, c.batchesAtOnce()*c.Batch)
+}
+
+// deliverTogether sends several messages in one request. What is said against the
+// batch is said against none of its events: each is then tried alone.
+func (s *Source) deliverTogether(ctx context.Context, jobs []*job) {
+	if len(jobs) == 1 && !s.batches.paused() {
+		s.deliver(ctx, jobs[0])
+		return
+	}
+	if s.batches.paused() {
+		s.agenda.deliverAlone(jobs)
+		return
+	}
+	size := 2
+	for _, j := range jobs {
+		size += j.size - jobOverhead + len(`,"datacontenttype":"","specversion":"1.0",`)
+	}
+	body := append(make([]byte, 0, size+size/8), '[')
+	together := jobs[:0]
+	var alone []*job
+	for _, j := range jobs {
+		if j.window.abandoned() {
+			j.window.drop(j)
+			continue
+		}
+		longer, ok := cloudevent.AppendMember(body, s.delivery.cfg.Sink.apply(j.errand.event))
+		if !ok {
+			alone = append(alone, j)
+			continue
+		}
+		body = append(longer, ',')
+		together = append(together, j)
+	}
+	s.agenda.deliverAlone(alone)
+	if len(together) == 0 {
+		return
+	}
+	body[len(body)-1] = ']'
+	s.settleTogether(ctx, together, s.delivery.tryTogether(ctx, body))
+}
+
+// settleTogether sees to what came of a batch.
+func (s *Source) settleTogether(ctx context.Context, jobs []*job, a answer) {
+	switch {
+	case a.verdict == taken:
+		s.batches.taken(ctx)
+		s.cfg.Metrics.settledTogether(ctx, jobs, a.receipt, s.cfg.Now())
+		for _, j := range jobs {
+			s.acknowledge(ctx, j)
+		}
+		return
+	case ctx.Err() != nil:
+		for _, j := range jobs {
+			s.release(ctx, j, 0)
+		}
+		return
+	}
+	for _, j := range jobs {
+		j.errand.alone = true
+	}
+	if away := a.status == 0 || a.status > http.StatusInternalServerError || a.status == http.StatusTooManyRequests; !away || a.status == http.StatusNotImplemented {
+		s.batches.spoilt(ctx, a)
+		s.agenda.deliverAlone(jobs)
+		return
+	}
+	// The function is away, or one of these makes it so.
+	for _, j := range jobs {
+		s.agenda.later(j, j.errand.waiting.after(s.delivery.cfg.BackoffBase, s.delivery.cfg.BackoffCap, a.retryAfter))
+	}
+}
+
+// tryTogether sends a batch once. It reports an outage only where no answer to one
+// event would say more.
+func (d *Delivery) tryTogether(ctx context.Context, body []byte) answer {
+	r := &request{header: http.Header{"Content-Type": {batchContentType}, "Idempotency-Key": nil}, body: body, batch: true}
+	a := d.try(ctx, d.function, r)
+	if a.verdict != taken && ctx.Err() == nil {
+		d.cfg.Metrics.triedInVain(ctx)
+	}
+	return a
+}

@@ -1,0 +1,57 @@
+package cloudevent
+
+import (
+	"encoding/json"
+	"unicode/utf8"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/cloudevents/sdk-go/v2/types"
+)
+
+// AppendMember appends e as an element of a batch, if who reads it there gets what
+// he gets in binary content mode. Else ok is false and nothing is appended: a
+// function that sees two forms of an event may compute two results of it. Data that
+// is said to be JSON and is not would, moreover, break the batch, or smuggle other
+// events into it.
+func AppendMember(buf []byte, e event.Event) (_ []byte, ok bool) {
+	c, err := contextOf(e)
+	if err != nil || c.Time != nil && c.Time.IsZero() {
+		return buf, false
+	}
+	if len(e.DataEncoded) == 0 {
+		e.DataEncoded = nil
+	} else {
+		if c.DataContentType == nil || *c.DataContentType == "" {
+			return buf, false // in JSON it would imply one
+		}
+		isJSON := declaresJSON(*c.DataContentType)
+		if isJSON && !standsAlone(e.DataEncoded) {
+			return buf, false
+		}
+		e.DataBase64 = !isJSON
+	}
+	for name, value := range c.Extensions {
+		if _, isText := value.(string); isText {
+			continue
+		}
+		text, err := types.Format(value)
+		if err != nil {
+			return buf, false
+		}
+		if c == e.Context {
+			e = e.Clone()
+		}
+		e.SetExtension(name, text)
+	}
+	long, err := AppendJSON(buf, e)
+	if err != nil {
+		return buf, false
+	}
+	return long, true
+}
+
+// standsAlone reports whether data is one JSON value without space around it, which
+// a reader of JSON would take off.
+func standsAlone(data []byte) bool {
+	return data[0] > ' ' && data[len(data)-1] > ' ' && utf8.Valid(data) && json.Valid(data)
+}
