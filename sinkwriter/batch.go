@@ -22,7 +22,7 @@ const (
 	// for being read-only.
 	beginSQL = "begin isolation level read committed"
 
-	outboxInsertSQL = `insert into tandem.outbox (events) values ($1) returning id`
+	outboxInsertSQL = `insert into tandem.outbox (id, events) overriding system value values ($1, $2)`
 	outboxDeleteSQL = `delete from tandem.outbox where id = any($1::bigint[])`
 
 	// Ends what holds locks and does not come back: backends of our own role
@@ -162,15 +162,14 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 	}
 	steps := append(w.check(c), w.register(s, c.won)...)
 	steps = append(steps, p.steps...)
-	var row int64
+	row := newRow()
 	if len(events) > 0 {
 		batch, err := cloudevent.AppendBatch(make([]byte, 0, size), events)
 		if err != nil {
 			return fmt.Errorf("encode outputs: %w", err)
 		}
 		steps = append(steps, step{
-			sql: outboxInsertSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{batch}, table: "tandem.outbox",
-			row: func(v [][]byte) { row = int64(binary.BigEndian.Uint64(v[0])) },
+			sql: outboxInsertSQL, oids: []uint32{pgtype.Int8OID, pgtype.TextOID}, params: [][]byte{int8Param(row), batch}, table: "tandem.outbox",
 		})
 	}
 	published := w.outbox.takePublished()

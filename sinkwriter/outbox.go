@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,12 @@ type committed struct {
 	row    int64
 	events []event.Event
 }
+
+// newRow gives the id of a row of the outbox: 62 random bits, above all that the
+// column's own sequence will ever give. A sequence would do, but for a failover to
+// a standby that lags: it gives numbers again, and who deletes what it has published
+// would hit a row of somebody else that nobody has.
+func newRow() int64 { return int64(rand.Uint64()&(1<<62-1) | 1<<62) }
 
 func newOutbox(w *Writer) *outbox {
 	b := &outbox{writer: w, wake: make(chan struct{}, 1), closed: make(chan struct{}), ended: make(chan struct{})}
