@@ -25,6 +25,7 @@ type job struct {
 	window   *window
 	message  Message
 	errand   *errand
+	tries    *triesOf
 	size     int
 	received time.Time
 	told     time.Time // when the stream last heard that it is at work

@@ -1,8 +1,11 @@
 package eventing_test
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -14,8 +17,15 @@ import (
 )
 
 // BenchmarkSource measures events from the stream over HTTP to a function that
-// does nothing, one event a request, everything in one process.
+// does nothing, one event a request and up to a hundred, everything in one process.
 func BenchmarkSource(b *testing.B) {
+	b.Run("single", func(b *testing.B) { benchmarkSource(b, 1) })
+	b.Run("batch", func(b *testing.B) { benchmarkSource(b, 100) })
+}
+
+func benchmarkSource(b *testing.B, batch int) {
+	b.Helper()
+
 	const n = 100_000
 	for b.Loop() {
 		b.StopTimer()
@@ -23,10 +33,16 @@ func BenchmarkSource(b *testing.B) {
 		publish(b, server, 1, n)
 		var count atomic.Int64
 		done := make(chan struct{})
-		function := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		function := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			events := int64(1)
+			if strings.HasPrefix(r.Header.Get("Content-Type"), "application/cloudevents-batch+json") {
+				body, _ := io.ReadAll(r.Body)
+				events = int64(bytes.Count(body, []byte(`{"specversion"`)))
+				w.Header().Set("Tandem-Receipts", strings.Repeat("w", int(events)))
+			}
 			w.Header().Set("Tandem-Receipt", "won")
 			w.WriteHeader(http.StatusNoContent)
-			if count.Add(1) == n {
+			if count.Add(events) == n {
 				close(done)
 			}
 		}))
@@ -42,7 +58,7 @@ func BenchmarkSource(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		source, err := eventing.NewSource([]eventing.Stream{stream}, delivery, &progress{}, eventing.SourceConfig{Function: "flights"})
+		source, err := eventing.NewSource([]eventing.Stream{stream}, delivery, &progress{}, eventing.SourceConfig{Function: "flights", Batch: batch})
 		if err != nil {
 			b.Fatal(err)
 		}

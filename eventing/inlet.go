@@ -21,6 +21,7 @@ type inlet struct {
 	window   *window // of that epoch
 	err      error   // why it is not open
 	returned map[uint64]*errand
+	tries    *triesOf // of the same epoch
 	horizon  uint64 // messages below it are not delivered
 	below    bool   // one of those came, and that was said
 	lateTo   uint64 // messages before it were waiting when the cluster stopped standing by
@@ -61,9 +62,13 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	tries, err := in.loadTries(ctx, reader)
+	if err != nil {
+		return false, err
+	}
 	pulling, reopen := context.WithCancel(ctx)
 	defer reopen()
-	window := in.opened(ctx, reader, horizon, reopen)
+	window := in.opened(ctx, reader, horizon, tries, reopen)
 	for {
 		n, bytes := window.room(ctx, in.source.windowLimit, in.source.agenda.hurry)
 		if ctx.Err() != nil {
@@ -140,6 +145,7 @@ func (in *inlet) receive(ctx context.Context, window *window, m Message) {
 	}
 	j.errand = in.errand(m)
 	in.mu.Lock()
+	j.tries = in.tries
 	late := m.Sequence() < in.lateTo
 	in.mu.Unlock()
 	in.source.agenda.admit(j, late)
@@ -153,6 +159,7 @@ func (in *inlet) errand(m Message) *errand {
 	e := in.returned[m.Sequence()]
 	if e == nil {
 		e = &errand{}
+		in.tries.begin(m.Sequence(), e)
 	}
 	delete(in.returned, m.Sequence())
 	e.event = m.Event()
@@ -171,7 +178,7 @@ func (in *inlet) handBack(j *job) {
 }
 
 // opened makes reader the inlet's and gives the window for its messages.
-func (in *inlet) opened(ctx context.Context, reader Reader, horizon uint64, reopen context.CancelFunc) *window {
+func (in *inlet) opened(ctx context.Context, reader Reader, horizon uint64, tries *triesOf, reopen context.CancelFunc) *window {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.window != nil && in.epoch != reader.Epoch() {
@@ -186,7 +193,7 @@ func (in *inlet) opened(ctx context.Context, reader Reader, horizon uint64, reop
 		in.lateTo = 0
 	}
 	in.reader, in.epoch, in.err, in.reopen = reader, reader.Epoch(), nil, reopen
-	in.horizon, in.below = horizon, false
+	in.horizon, in.below, in.tries = horizon, false, tries
 	return in.window
 }
 

@@ -72,6 +72,9 @@ func (s *Source) saveOne(ctx context.Context, in *inlet, last saved) (saved, err
 	}
 	s.cfg.Metrics.position(in.stream.Name(), position)
 	in.watch(ctx, position)
+	if err := s.saveTries(ctx, in, reader, position.Floor); err != nil {
+		return last, err
+	}
 
 	now := saved{epoch: reader.Epoch(), floor: position.Floor, head: position.Head, hedge: s.agenda.current().String(), at: s.cfg.Now()}
 	if now.epoch == last.epoch {

@@ -62,6 +62,9 @@ func (s *Source) deliver(ctx context.Context, j *job) {
 // hands it out to then.
 func (s *Source) putOff(ctx context.Context, j *job, step step) {
 	after := step.after
+	if step.broke {
+		j.tries.broke(j.message.Sequence(), j.errand)
+	}
 	switch {
 	case after >= handBackAfter && (step.broke || s.delivery.function.outage.current() == nil):
 		// It is this event that does not go through, or others do.
@@ -78,6 +81,9 @@ func (s *Source) putOff(ctx context.Context, j *job, step step) {
 // acknowledge tells the stream that a message is done.
 func (s *Source) acknowledge(ctx context.Context, j *job) {
 	s.tell(ctx, j, j.message.Ack, "acknowledge")
+	if !j.window.abandoned() {
+		j.tries.settle(j.message.Sequence(), j.errand)
+	}
 	j.window.drop(j)
 }
 

@@ -55,6 +55,10 @@ type SourceConfig struct {
 	// ever.
 	Switch Switch
 
+	// Tries keeps for how long events that break the function have been tried. Nil
+	// for this process' memory.
+	Tries Tries
+
 	// Ledger is asked what other clusters have done. Required, unless Hedge is
 	// the race and Switch is nil.
 	Ledger Ledger

@@ -145,6 +145,7 @@ func newSource(conn *jetstream.Conn, delivery *eventing.Delivery, db database, c
 		Hedge:    hedge,
 		Switch:   jetstream.NewSwitch(conn, cfg.Cluster, cfg.HedgeDomain),
 		Ledger:   db.ledger,
+		Tries:    db.tries,
 		Metrics:  metrics,
 		Logger:   logger,
 	})

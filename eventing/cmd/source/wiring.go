@@ -15,6 +15,7 @@ import (
 // database is what the source needs of PostgreSQL.
 type database struct {
 	progress eventing.Progress
+	tries    eventing.Tries
 	ledger   eventing.Ledger
 	relay    eventing.Relay
 	old      *sinkwriter.Retention
@@ -49,6 +50,7 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 	return database{
 		old:      old,
 		progress: progress{sinkwriter.NewProgress(pool, cluster)},
+		tries:    tries{sinkwriter.NewTries(pool, cluster)},
 		ledger:   ledger{sinkwriter.NewLedger(pool)},
 		relay:    sinkwriter.NewOutbox(pool),
 		close:    pool.Close,
@@ -84,4 +86,24 @@ func (l ledger) Done(ctx context.Context, function string, events []eventing.Eve
 		done[i] = found[k]
 	}
 	return done, nil
+}
+
+// tries are kept in the database.
+type tries struct{ *sinkwriter.Tries }
+
+func (t tries) Save(ctx context.Context, function, stream, epoch string, list []eventing.EventTries, settled []uint64) error {
+	rows := make([]sinkwriter.EventTries, len(list))
+	for i, e := range list {
+		rows[i] = sinkwriter.EventTries(e)
+	}
+	return t.Tries.Save(ctx, function, stream, epoch, rows, settled)
+}
+
+func (t tries) Load(ctx context.Context, function, stream, epoch string) ([]eventing.EventTries, error) {
+	rows, err := t.Tries.Load(ctx, function, stream, epoch)
+	list := make([]eventing.EventTries, len(rows))
+	for i, e := range rows {
+		list[i] = eventing.EventTries(e)
+	}
+	return list, err
 }
