@@ -58,6 +58,11 @@ chaos: ## Strike two clusters and see what is left of the truth; SEED, DURATION,
 	@hack/install.sh postgres
 	go run ./test/chaos $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION)) $(if $(PLANT),--plant $(PLANT)) $(if $(RUNS),--runs $(RUNS)) $(ARGS)
 
+.PHONY: drill
+drill: ## Take something away from two clusters, give it back, say what it cost; SCENARIO, none: lists them.
+	@hack/install.sh postgres
+	@go run ./test/drill $(ARGS) $(SCENARIO)
+
 .PHONY: chaostest
 chaostest: ## Run 15 s of chaos and see that planted faults are found; takes up to ten minutes.
 	@hack/install.sh postgres cc

@@ -39,6 +39,41 @@ func (w *World) Signal(name string, sig syscall.Signal) error {
 	return nil
 }
 
+// Weather sets the weather of all that a cluster has to do with others.
+func (w *World) Weather(cluster string, weather Weather) {
+	for _, to := range []string{"postgres", "standby", "nats"} {
+		w.Link(cluster + "-" + to).Set(weather)
+	}
+}
+
+// Lose loses a cluster as if its data centre had lost its power: all its processes are
+// killed, and nobody is told.
+func (w *World) Lose(cluster string) {
+	w.Weather(cluster, Weather{Silent: true})
+	w.Cluster(cluster).Vanish()
+}
+
+// Return brings a cluster back that was lost, and waits until it answers.
+func (w *World) Return(ctx context.Context, cluster string) error {
+	w.Weather(cluster, Weather{})
+	if err := w.StartCluster(ctx, cluster); err != nil {
+		return err
+	}
+	return w.Cluster(cluster).WaitUntilReady(ctx)
+}
+
+// Acknowledged says whether a cluster has acknowledged all messages of the inputs up
+// to a sequence.
+func (w *World) Acknowledged(ctx context.Context, cluster string, sequence uint64) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	c, err := w.JS.Consumer(ctx, Inputs, "tandem-"+cluster+"-flights")
+	if err != nil {
+		return false, err
+	}
+	return c.CachedInfo().AckFloor.Stream >= sequence, nil
+}
+
 // Change ends a cluster and after a while starts it again. One at a time does so to
 // a cluster.
 func (w *World) Change(ctx context.Context, cluster string, after time.Duration, end func()) error {

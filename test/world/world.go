@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -54,8 +55,9 @@ type Config struct {
 	// Standby says that the database has one, which follows asynchronously.
 	Standby bool
 
-	// Settings are added to PostgreSQL's.
+	// Settings are added to PostgreSQL's, and Grace is what local.PostgresConfig has.
 	Settings map[string]string
+	Grace    time.Duration
 }
 
 // World is everything that runs. What it does to clusters and links may be done
@@ -75,9 +77,12 @@ type World struct {
 	JS   natsjs.JetStream
 	Conn *jetstream.Conn
 
-	cfg      Config
-	sup      *local.Supervisor
-	single   *local.Postgres
+	cfg    Config
+	sup    *local.Supervisor
+	single *local.Postgres
+
+	standbyPort int // of the server that was the standby at first
+
 	nc       *nats.Conn
 	links    map[string]*Link
 	mu       sync.Mutex // for the clusters and the links
@@ -153,10 +158,12 @@ func (w *World) startDatabase(ctx context.Context) (err error) {
 		settings[name] = value
 	}
 	server := func(dir string) local.PostgresConfig {
-		return local.PostgresConfig{Dir: dir, BinDir: os.Getenv("TANDEM_PG_BIN"), Settings: settings}
+		return local.PostgresConfig{Dir: dir, BinDir: os.Getenv("TANDEM_PG_BIN"), Settings: settings, Grace: w.cfg.Grace}
 	}
 	if w.cfg.Standby {
-		w.Replicated, err = local.StartReplicated(ctx, w.sup, server(w.cfg.Dir), server(filepath.Join(w.cfg.Dir, "standby")))
+		if w.Replicated, err = local.StartReplicated(ctx, w.sup, server(w.cfg.Dir), server(filepath.Join(w.cfg.Dir, "standby"))); err == nil {
+			w.standbyPort = w.Replicated.Standby().Port()
+		}
 	} else {
 		w.single, err = local.StartPostgres(ctx, w.sup, server(w.cfg.Dir))
 	}
@@ -290,7 +297,7 @@ func (w *World) waitForClusters(ctx context.Context) error {
 // through gives the URL by which target is reached over a link. There may be several
 // hosts in it, with commas between.
 func (w *World) through(ctx context.Context, name, target string) (string, error) {
-	l := w.Link(name)
+	cluster, _, _ := strings.Cut(name, "-")
 	scheme, rest, ok := strings.Cut(target, "://")
 	if !ok {
 		return "", fmt.Errorf("make link %s: %q is no URL", name, target)
@@ -304,6 +311,10 @@ func (w *World) through(ctx context.Context, name, target string) (string, error
 	}
 	var near []string
 	for host := range strings.SplitSeq(hosts, ",") {
+		l := w.Link(name)
+		if w.Replicated != nil && strings.HasSuffix(host, ":"+strconv.Itoa(w.standbyPort)) {
+			l = w.Link(cluster + "-standby")
+		}
 		address, err := l.to(context.WithoutCancel(ctx), host)
 		if err != nil {
 			return "", fmt.Errorf("make link %s: %w", name, err)
@@ -316,8 +327,9 @@ func (w *World) through(ctx context.Context, name, target string) (string, error
 	return scheme + "://" + user + strings.Join(near, ",") + path, nil
 }
 
-// Link is what is between a cluster and something else: east-postgres, east-nats,
-// east-function, which is the way from its source to its function.
+// Link is what is between a cluster and something else: east-postgres, east-standby
+// (the server that was the standby at first), east-nats, and east-function, which is
+// the way from its source to its function.
 func (w *World) Link(name string) *Link {
 	w.mu.Lock()
 	defer w.mu.Unlock()

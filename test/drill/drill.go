@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/hack/audit"
+	"github.com/tandem-fn/tandem/hack/feed"
+	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/test/world"
+)
+
+const (
+	warmTimeout  = time.Minute
+	drainTimeout = 3 * time.Minute
+	catchUpLimit = time.Minute
+	poll         = 20 * time.Millisecond
+)
+
+// drill is one under way.
+type drill struct {
+	options  options
+	scenario scenario
+	world    *world.World
+	say      func(string, ...any)
+
+	begun, struck, healed, caught, ended time.Time
+
+	mu     sync.Mutex
+	result result
+	now    string // the phase, for the progress
+}
+
+// run does one drill on this machine. The error says that it could not.
+func run(ctx context.Context, o options, programs local.Programs, say func(string, ...any)) (result, error) {
+	s, _ := find(o.scenario)
+	d := &drill{options: o, scenario: s, say: say, now: "before"}
+	d.result = result{Scenario: s.name, What: s.what, Rate: o.rate, Plant: o.plant, Options: o.shown()}
+	say("starting PostgreSQL, NATS and two clusters")
+	var err error
+	d.world, err = world.Start(ctx, world.Config{
+		Dir: o.dir, Programs: programs, Plant: o.plant, Env: s.env, Standby: s.standby,
+		Settings: map[string]string{"track_commit_timestamp": "on"}, Grace: 10 * time.Second,
+	})
+	if err != nil {
+		return d.result, fmt.Errorf("start: %w", err)
+	}
+	defer d.world.Stop()
+	if s.prepare != nil {
+		say("preparing")
+		if err := s.prepare(ctx, d); err != nil {
+			return d.result, fmt.Errorf("prepare: %w", err)
+		}
+	}
+	load := world.NewWorkload(o.seed)
+	publisher, err := d.world.Publisher()
+	if err != nil {
+		return d.result, err
+	}
+	fed := make(chan error, 1)
+	f := feed.New(publisher, feed.Config{Rate: o.rate})
+	go func() { fed <- f.Run(ctx, 0, load.Events()) }()
+	err = d.phases(ctx)
+	load.End()
+	if err != nil {
+		return d.result, err
+	}
+	if s.restore != nil {
+		if err := s.restore(ctx, d); err != nil {
+			return d.result, fmt.Errorf("give back what is away: %w", err)
+		}
+	}
+	say("the events have ended; waiting until all is through")
+	if err := <-fed; err != nil {
+		return d.result, err
+	}
+	draining, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	if err := d.world.Drain(draining, say); err != nil {
+		d.result.fail("everything is through in the end", "after %s of peace: %s", drainTimeout, err)
+	}
+	say("comparing stream, ledger, tables and outputs")
+	return d.result, d.judge(ctx, load.Truth())
+}
+
+// phases lets time pass, strikes, and heals.
+func (d *drill) phases(ctx context.Context) error {
+	if err := d.warmUp(ctx); err != nil {
+		return err
+	}
+	d.begun = time.Now()
+	d.result.Begun = d.begun
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	go d.watch(watching)
+
+	world.Wait(ctx, d.options.phase)
+	d.struck = time.Now()
+	d.enter("during")
+	d.note("%s", d.scenario.what)
+	if err := d.scenario.strike(ctx, d); err != nil {
+		return fmt.Errorf("strike: %w", err)
+	}
+	if d.scenario.heal != nil {
+		world.Wait(ctx, d.options.phase)
+		d.healed = time.Now()
+		d.note("what was taken away is given back")
+		if err := d.scenario.heal(ctx, d); err != nil {
+			return fmt.Errorf("heal: %w", err)
+		}
+	}
+	if d.healed.IsZero() {
+		d.healed = time.Now()
+	}
+	if err := d.catchUp(ctx); err != nil {
+		return err
+	}
+	d.caught = time.Now()
+	d.note("all clusters that are there have caught up, after %s", d.caught.Sub(d.healed).Round(time.Millisecond))
+	d.enter("after")
+	world.Wait(ctx, d.options.phase)
+	d.ended = time.Now()
+	return context.Cause(ctx)
+}
+
+// warmUp waits until every cluster that is to work has done so for a moment.
+func (d *drill) warmUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
+	defer cancel()
+	for _, cluster := range world.Clusters() {
+		for {
+			// A standby acknowledges what others have done, too.
+			ok, err := d.world.Acknowledged(ctx, cluster, 100)
+			if err == nil && ok {
+				break
+			}
+			if !world.Wait(ctx, poll) {
+				return fmt.Errorf("%s has not begun to work", cluster)
+			}
+		}
+	}
+	world.Wait(ctx, 2*time.Second)
+	return context.Cause(ctx)
+}
+
+// catchUp waits until every cluster that is there has acknowledged all that had come
+// when everything was given back.
+func (d *drill) catchUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	var last uint64
+	for {
+		extent, err := d.world.Conn.Extent(ctx, jetstream.StreamConfig{Name: world.Inputs})
+		if err == nil {
+			last = extent.Last
+			break
+		}
+		if !world.Wait(ctx, poll) {
+			return fmt.Errorf("look into the stream: %w", err)
+		}
+	}
+	for _, cluster := range world.Clusters() {
+		for cluster != d.scenario.away {
+			ok, err := d.world.Acknowledged(ctx, cluster, last)
+			if err == nil && ok {
+				break
+			}
+			if !world.Wait(ctx, poll) {
+				d.result.fail("clusters catch up", "%s had not caught up after %s", cluster, drainTimeout)
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// committed counts the events in the ledger, as soon as the database answers.
+func (d *drill) committed(ctx context.Context) (n int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
+		err = d.world.Pool.QueryRow(attempt, "select count(*) from tandem.ledger").Scan(&n)
+		cancel()
+		if err == nil || !world.Wait(ctx, poll) {
+			return n, err
+		}
+	}
+}
+
+// judge reads what happened and gives the verdict.
+func (d *drill) judge(ctx context.Context, truth world.Truth) error {
+	r := &d.result
+	streams := []jetstream.StreamConfig{{Name: world.Inputs}}
+	rec, exact, err := readRecord(ctx, d.world.Pool, d.world.Conn, streams, world.Functions(), d.begun.Add(-10*time.Second))
+	if err != nil {
+		return fmt.Errorf("read what happened: %w", err)
+	}
+	if !exact {
+		return errors.New("read what happened: track_commit_timestamp is off")
+	}
+	r.measure(&rec, d.begun, d.struck, d.caught, d.ended)
+	r.CatchUp = d.caught.Sub(d.healed)
+	limit, why := d.scenario.gap(d.options, r.Phases[0].Gap)
+	if d.options.maxGap > 0 {
+		limit, why = d.options.maxGap, "--max-gap"
+	}
+	r.checkGap(limit, why)
+	r.check("time to catch up", r.CatchUp <= catchUpLimit, r.CatchUp, catchUpLimit, "")
+	if d.scenario.ordered {
+		r.check("commits that the database has forgotten", r.Forgotten == 0, r.Forgotten, 0, "")
+	}
+	r.Audit, err = audit.Run(ctx, audit.Config{Functions: world.Functions(), Pool: d.world.Pool, Conn: d.world.Conn, Limit: 20})
+	if err != nil {
+		return err
+	}
+	differences, err := truth.Differences(ctx, d.world.Pool)
+	if err != nil {
+		return err
+	}
+	twice, err := applied(ctx, d.world.Pool)
+	if err != nil {
+		return err
+	}
+	r.judge(truth.Events()-r.Audit.Events, max(0, twice-truth.Events()), differences)
+	return nil
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tandem-fn/tandem/test/world"
+)
+
+const (
+	// The witness asks the primary so often, and takes it for lost after so many
+	// questions in a row without an answer.
+	witnessInterval = 500 * time.Millisecond
+	witnessPatience = 4
+)
+
+// failover kills the primary with commits that the standby has not got.
+func failover(ctx context.Context, d *drill) error {
+	r := d.world.Replicated
+	if err := r.StopReplication(ctx); err != nil {
+		return err
+	}
+	d.note("the standby receives nothing more; %s later the primary is killed", d.options.lag)
+	world.Wait(ctx, d.options.lag)
+	committed, err := d.committed(ctx)
+	if err != nil {
+		return err
+	}
+	r.LosePrimary()
+	d.note("the primary is killed")
+	return promote(ctx, d, committed)
+}
+
+// losePrimary takes away all that is in the primary's data centre.
+func losePrimary(ctx context.Context, d *drill) error {
+	committed, err := d.committed(ctx)
+	if err != nil {
+		return err
+	}
+	for _, cluster := range world.Clusters() {
+		d.world.Link(cluster + "-postgres").Set(world.Weather{Silent: true})
+	}
+	d.world.Lose(lost)
+	d.world.Replicated.LosePrimary()
+	if err := d.world.Signal("nats-1", syscall.SIGKILL); err != nil {
+		return err
+	}
+	if d.options.witness {
+		if err := awaitWitness(ctx, d); err != nil {
+			return err
+		}
+	} else {
+		d.note("there is no witness: somebody notices, and promotes the standby after %s", d.options.reaction)
+		world.Wait(ctx, d.options.reaction)
+	}
+	return promote(ctx, d, committed)
+}
+
+// awaitWitness returns when the witness, in a third place, takes the primary for lost.
+func awaitWitness(ctx context.Context, d *drill) error {
+	silent := 0
+	for silent < witnessPatience {
+		asking, cancel := context.WithTimeout(ctx, witnessInterval)
+		conn, err := pgx.Connect(asking, d.world.Replicated.Primary().URL())
+		if err == nil {
+			silent = 0
+			_ = conn.Close(asking)
+		} else {
+			silent++
+		}
+		cancel()
+		if !world.Wait(ctx, witnessInterval) {
+			return context.Cause(ctx)
+		}
+	}
+	d.note("the witness has had no answer from the primary for %d questions, and promotes the standby", witnessPatience)
+	return nil
+}
+
+// promote makes the standby the primary, and says what it does not know.
+func promote(ctx context.Context, d *drill, committed int64) error {
+	if err := d.world.Replicated.Promote(ctx); err != nil {
+		return err
+	}
+	d.note("the standby is the primary now")
+	left, err := d.committed(ctx)
+	if err != nil {
+		return err
+	}
+	if left < committed {
+		d.result.Forgotten = committed - left
+		d.note("it does not know at least %d events that had been committed, and acknowledged to the stream", committed-left)
+	}
+	return nil
+}
+
+// switchOver stops the primary in good order and promotes the standby.
+func switchOver(ctx context.Context, d *drill) error {
+	r := d.world.Replicated
+	committed, err := d.committed(ctx)
+	if err != nil {
+		return err
+	}
+	r.Primary().Stop(ctx)
+	d.note("the primary has ended in good order: what it had committed, the standby has got")
+	return promote(ctx, d, committed)
+}

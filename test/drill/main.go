@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/test/world"
+)
+
+const (
+	exitBroken  = 1
+	exitFailure = 2
+)
+
+// errBroken says that a promise was broken, which has been printed.
+var errBroken = errors.New("a promise was broken")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	o, err := parse(os.Args[1:], os.Stdout, os.Stderr)
+	if err == nil {
+		err = execute(ctx, o, os.Stdin, os.Stdout)
+	}
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp), errors.Is(err, errListed):
+	case errors.Is(err, errBroken):
+		os.Exit(exitBroken)
+	default:
+		fmt.Fprintln(os.Stderr, "drill:", err)
+		os.Exit(exitFailure)
+	}
+}
+
+// execute does what was asked for.
+func execute(ctx context.Context, o options, in io.Reader, out io.Writer) (err error) {
+	say := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
+	if o.target.on {
+		r, err := observe(ctx, o, in, say)
+		if err != nil {
+			return err
+		}
+		return finish(r, o, say)
+	}
+	bin, err := world.MakeDir()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(bin)) }()
+	say("building (a minute or two the first time)")
+	programs, err := world.Build(ctx, bin, os.Stderr)
+	if err != nil {
+		return err
+	}
+	names := []string{o.scenario}
+	if o.scenario == "all" {
+		names = nil
+		for _, s := range scenarios {
+			names = append(names, s.name)
+		}
+	}
+	var broken error
+	for _, name := range names {
+		o.scenario = name
+		err := once(ctx, o, programs, say)
+		if err != nil && !errors.Is(err, errBroken) {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		broken = errors.Join(broken, err)
+	}
+	return broken
+}
+
+// once does one drill in a folder of its own.
+func once(ctx context.Context, o options, programs local.Programs, say func(string, ...any)) (err error) {
+	if o.dir, err = world.MakeDir(); err != nil {
+		return err
+	}
+	say("drill %s: %s", o.scenario, o.shown())
+	r, err := run(ctx, o, programs, say)
+	if o.keep || err != nil {
+		say("data and logs: %s", o.dir)
+	} else {
+		defer func() { err = errors.Join(err, world.CleanUp(o.dir)) }()
+	}
+	if err != nil {
+		return err
+	}
+	return finish(r, o, say)
+}
+
+// finish prints the verdict and writes the report.
+func finish(r result, o options, say func(string, ...any)) error {
+	for _, p := range r.Phases {
+		say("%-7s %6d events, p50 %s, p99 %s, longest gap %s", p.Name, p.Events, micro(p.P50), micro(p.P99), show(p.Gap))
+	}
+	for _, c := range r.Checks {
+		word := "kept  "
+		if !c.OK {
+			word = "BROKEN"
+		}
+		text := fmt.Sprintf("%s %s: %s", word, c.Name, c.Measured)
+		if c.Limit != "" {
+			text += " (at most " + c.Limit + ")"
+		}
+		say("%s", text)
+	}
+	dir, err := r.write(o.report)
+	if err != nil {
+		return err
+	}
+	verdict := "PASSED"
+	if !r.Passed {
+		verdict = "FAILED"
+	}
+	say("%s. Report: %s", verdict, filepath.Join(dir, "report.md"))
+	if !r.Passed {
+		return errBroken
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// plants are the faults that can be planted, to see whether a drill sees.
+var plants = []string{"", "early-ack", "loose-claim", "random-ids"}
+
+const help = `drill takes something away while events come, gives it back, and says what that cost.
+
+  make drill SCENARIO=lose-cluster         on this machine, with processes of its own
+  go run ./test/drill [flags] SCENARIO     the same
+  go run ./test/drill [flags] all          one after the other
+  go run ./test/drill --target [flags]     only watches your deployment, while you pull the
+                                           plugs; DATABASE_URL and NATS_URL say where it is
+
+Scenarios:
+
+%s
+Exit status: 0 if everything promised was kept, 1 if not, 2 if it could not be done.
+docs/drills.md explains what each shows, and the report.
+
+Flags:
+`
+
+type options struct {
+	scenario string
+
+	// On this machine.
+	seed     uint64
+	rate     float64
+	phase    time.Duration
+	lag      time.Duration
+	reaction time.Duration
+	witness  bool
+	plant    string
+	dir      string // of everything that runs
+	keep     bool
+
+	maxGap time.Duration
+	report string // folder
+
+	target targetOptions
+}
+
+// listed describes the scenarios.
+func listed() string {
+	var b strings.Builder
+	for _, s := range scenarios {
+		fmt.Fprintf(&b, "  %-20s %s\n", s.name, s.what)
+	}
+	return b.String()
+}
+
+// errListed says that there was nothing to do but to list the scenarios.
+var errListed = errors.New("scenarios listed")
+
+func parse(args []string, out, stderr io.Writer) (options, error) {
+	o := options{}
+	flags := flag.NewFlagSet("drill", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		_, _ = fmt.Fprintf(stderr, help, listed())
+		flags.PrintDefaults()
+	}
+	flags.Uint64Var(&o.seed, "seed", 1, "`number` from which the events follow")
+	flags.Float64Var(&o.rate, "rate", 500, "`events` a second")
+	flags.DurationVar(&o.phase, "phase", 10*time.Second, "how `long` it goes on before, during and after")
+	flags.DurationVar(&o.lag, "lag", 3*time.Second, "database-failover: how `long` the standby has not received anything when the primary is killed")
+	flags.DurationVar(&o.reaction, "reaction", 5*time.Second, "how `long` people take to notice and to act, where they have to")
+	flags.BoolVar(&o.witness, "witness", true, "lose-primary: a witness in a third place promotes the standby; without, somebody does by hand")
+	flags.StringVar(&o.plant, "plant", "", "a `fault` that must make it fail: "+strings.Join(plants[1:], ", "))
+	flags.BoolVar(&o.keep, "keep", false, "keep data and logs of the processes")
+	flags.DurationVar(&o.maxGap, "max-gap", 0, "longest `time` without a commit that is allowed; by default what the scenario promises")
+	flags.StringVar(&o.report, "report", ".tandem/drill", "`folder` for the report")
+	o.target.flags(flags)
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	o.scenario = flags.Arg(0)
+	var errs []error
+	if o.scenario == "" && !o.target.on {
+		_, _ = fmt.Fprintf(out, "Scenarios, for make drill SCENARIO=…; ARGS=--help says more:\n\n%s", listed())
+		return o, errListed
+	}
+	if _, ok := find(o.scenario); !ok && o.scenario != "all" && !o.target.on {
+		errs = append(errs, fmt.Errorf("there is no scenario %q; there are:\n%s", o.scenario, listed()))
+	}
+	if flags.NArg() > 1 {
+		errs = append(errs, fmt.Errorf("what is %q? Flags come first, then the scenario", flags.Arg(1)))
+	}
+	if o.rate < 1 || o.rate > 100_000 {
+		errs = append(errs, fmt.Errorf("--rate %g: want 1 to 100000", o.rate))
+	}
+	for name, d := range map[string]time.Duration{"phase": o.phase, "lag": o.lag, "reaction": o.reaction} {
+		if d < 500*time.Millisecond || d > 24*time.Hour {
+			errs = append(errs, fmt.Errorf("--%s %s: want 500ms to 24h", name, d))
+		}
+	}
+	if o.maxGap < 0 {
+		errs = append(errs, fmt.Errorf("--max-gap %s: want more than 0", o.maxGap))
+	}
+	if !slices.Contains(plants, o.plant) {
+		errs = append(errs, fmt.Errorf("--plant %q: want one of %s", o.plant, strings.Join(plants[1:], ", ")))
+	}
+	errs = append(errs, o.target.validate())
+	return o, errors.Join(errs...)
+}
+
+// shown says what the drill was done with.
+func (o options) shown() string {
+	text := fmt.Sprintf("%g events a second, %s before, during and after. To do it again: `make drill SCENARIO=%s`", o.rate, o.phase, o.scenario)
+	var args []string
+	if o.rate != 500 {
+		args = append(args, fmt.Sprintf("--rate %g", o.rate))
+	}
+	if o.phase != 10*time.Second {
+		args = append(args, "--phase "+o.phase.String())
+	}
+	if !o.witness {
+		args = append(args, "--witness=false")
+	}
+	if len(args) > 0 {
+		text = strings.TrimSuffix(text, "`") + ` ARGS="` + strings.Join(args, " ") + "\"`"
+	}
+	return text + "."
+}

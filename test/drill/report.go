@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// write writes report.md, report.json and chart.svg into a folder of its own in dir,
+// and gives that.
+func (r *result) write(dir string) (string, error) {
+	dir = filepath.Join(dir, r.Begun.UTC().Format("20060102-150405")+"-"+r.Scenario)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("write report: %w", err)
+	}
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return "", fmt.Errorf("write report: %w", err)
+	}
+	for name, text := range map[string]string{"report.json": string(data) + "\n", "report.md": r.markdown(), "chart.svg": r.chart()} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return "", fmt.Errorf("write report: %w", err)
+		}
+	}
+	return dir, nil
+}
+
+func mark(ok bool) string {
+	if ok {
+		return "kept"
+	}
+	return "**broken**"
+}
+
+func (r *result) markdown() string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	verdict := "Passed."
+	if !r.Passed {
+		verdict = "Failed."
+	}
+	line("# Drill: %s\n", r.Scenario)
+	line("**%s** %s. %s.", verdict, r.Begun.UTC().Format(time.RFC3339), upperFirst(r.What))
+	if r.Plant != "" {
+		line("\nA fault was planted: %s. It should have failed.", r.Plant)
+	}
+	line("\n%s\n\n![Commits a second](chart.svg)\n", r.Options)
+	line("## What was promised\n\n| | measured | at most | |\n|---|---:|---:|---|")
+	for _, c := range r.Checks {
+		limit, why, _ := strings.Cut(c.Limit, ": ")
+		if why != "" {
+			limit += " (" + why + ")"
+		}
+		line("| %s | %s | %s | %s |", c.Name, c.Measured, limit, mark(c.OK))
+	}
+	line("\n## What was measured\n\n| | from | to | events | p50 | p99 | longest gap |\n|---|---:|---:|---:|---:|---:|---:|")
+	for _, p := range r.Phases {
+		line("| %s | %.1f s | %.1f s | %d | %s | %s | %s, at %.1f s |", p.Name, p.From.Seconds(), p.To.Seconds(), p.Events,
+			micro(p.P50), micro(p.P99), show(p.Gap), p.GapAt.Seconds())
+	}
+	line("\nEvents are those that came in that time; p50 and p99 are the time from an event's arrival in the stream to its")
+	line("commit. A gap is the time between two commits. *During* ends when all clusters that are there have caught up.\n")
+	line("| | |\n|---|---:|")
+	a := &r.Audit
+	for _, row := range []struct {
+		what  string
+		value any
+	}{
+		{"recovery time (RTO): the longest gap during", r.RTO},
+		{"recovery point (RPO): events acknowledged but missing", r.RPO},
+		{"outputs missing", r.LostOutputs},
+		{"duplicates", r.Duplicates},
+		{"time to catch up, from when all was given back", r.CatchUp},
+		{"commits that the database has forgotten, at least; done again", r.Forgotten},
+		{"different events in the stream", a.Events},
+		{"handled, once", a.Handled},
+		{"dead letters with a reason", a.Dead},
+		{"rows compared", a.Rows},
+		{"different outputs", a.Outputs},
+		{"outputs repeated with the same source and id, which consumers drop", a.Duplicates},
+	} {
+		line("| %s | %s |", row.what, show(row.value))
+	}
+	line("\n## What was done\n\n| at | |\n|---:|---|")
+	for _, n := range r.Notes {
+		line("| %.1f s | %s |", n.At.Seconds(), strings.ReplaceAll(n.Text, "|", `\|`))
+	}
+	if len(a.Findings) > 0 {
+		line("\n## What is not as it should be\n")
+		for _, f := range a.Findings {
+			line("- %s", f)
+		}
+	}
+	if len(a.Unchecked)+len(r.Limits) > 0 {
+		line("\n## What this does not say\n")
+		for _, l := range r.Limits {
+			line("- %s", l)
+		}
+		for _, reason := range slices.Sorted(maps.Keys(a.Unchecked)) {
+			line("- not compared: %s (%d)", reason, a.Unchecked[reason])
+		}
+	}
+	return b.String()
+}
+
+// micro shows a latency.
+func micro(d time.Duration) string {
+	if d < 10*time.Millisecond {
+		return d.Round(10 * time.Microsecond).String()
+	}
+	return show(d)
+}
+
+func upperFirst(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/test/pgtest"
+	"github.com/tandem-fn/tandem/test/world"
+)
+
+// timeout bounds one run, on a machine that does other things too.
+const timeout = 5 * time.Minute
+
+var built string
+
+var programs = sync.OnceValues(func() (local.Programs, error) {
+	dir, err := world.MakeDir()
+	if err != nil {
+		return local.Programs{}, err
+	}
+	built = dir
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return world.Build(ctx, dir, io.Discard)
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built != "" {
+		_ = os.RemoveAll(built)
+	}
+	os.Exit(code)
+}
+
+// short does a drill in a short form. How long gaps are says nothing here: other
+// tests run at the same time.
+func short(t *testing.T, scenario, plant string) result {
+	t.Helper()
+
+	built, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	r, err := run(ctx, options{
+		scenario: scenario, plant: plant, seed: 1, rate: 300, dir: pgtest.Dir(t), witness: true,
+		phase: 2 * time.Second, lag: time.Second, reaction: time.Second, maxGap: time.Minute,
+	}, built, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestShortDrillsKeepWhatIsPromised(t *testing.T) {
+	t.Parallel()
+
+	for _, scenario := range []string{"lose-cluster", "lose-half-database"} {
+		t.Run(scenario, func(t *testing.T) {
+			t.Parallel()
+
+			r := short(t, scenario, "")
+			for _, c := range r.Checks {
+				if !c.OK {
+					t.Errorf("%s: %s, want %s", c.Name, c.Measured, c.Limit)
+				}
+			}
+			if len(r.Checks) < 6 || r.Audit.Handled < 500 || r.Phases[1].Events == 0 || r.Phases[1].P99 == 0 || r.RTO == 0 || len(r.Notes) < 3 {
+				t.Errorf("hardly anything happened: %+v", r)
+			}
+		})
+	}
+}
+
+func TestADrillWithAPlantedFaultFails(t *testing.T) {
+	t.Parallel()
+
+	r := short(t, "lose-cluster", "random-ids")
+	if r.Passed || r.Duplicates == 0 || r.LostOutputs == 0 {
+		t.Errorf("passed %t, %d duplicates, %d outputs lost", r.Passed, r.Duplicates, r.LostOutputs)
+	}
+	var out bytes.Buffer
+	say := func(format string, args ...any) { t.Logf(format, args...); out.WriteString(format) }
+	if err := finish(r, options{report: t.TempDir()}, say); !errors.Is(err, errBroken) {
+		t.Errorf("finish gave %v, which is no exit status 1", err)
+	}
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/test/world"
+)
+
+const (
+	// claimTimeout is how long a cluster that is gone can hold up the others.
+	claimTimeout = 200 * time.Millisecond
+
+	// tolerance is what may come on top of what was before, on a busy machine.
+	tolerance = 100 * time.Millisecond
+
+	hedgeDelay = 300 * time.Millisecond
+)
+
+// scenario is something that can be drilled.
+type scenario struct {
+	name string
+	what string // in one line
+
+	// env are variables of the clusters' parts, standby whether the database has one.
+	env     map[string][]string
+	standby bool
+
+	// prepare makes the world what it is before the drill; nil for nothing.
+	prepare func(ctx context.Context, d *drill) error
+
+	// strike takes something away. What follows by itself, or is done by hand, is
+	// strike's too: a drill goes on when the service does.
+	strike func(ctx context.Context, d *drill) error
+
+	// heal gives back what was taken, nil for nothing to give back; what is not given
+	// back before the end of the drill, restore gives back for the comparison.
+	heal, restore func(ctx context.Context, d *drill) error
+
+	// gap is the longest gap between commits that is allowed, given the longest one
+	// before the strike.
+	gap func(o options, before time.Duration) (time.Duration, string)
+
+	// ordered says that the database may forget nothing, since everybody says goodbye.
+	ordered bool
+
+	// away is a cluster that is not expected to catch up.
+	away string
+}
+
+const lost = "east" // the cluster that is lost
+
+func takeover(_ options, before time.Duration) (time.Duration, string) {
+	return before + claimTimeout + tolerance, fmt.Sprintf("the claim timeout (%s) + %s more than the longest one before", claimTimeout, tolerance)
+}
+
+func atMost(d time.Duration, why string) func(options, time.Duration) (time.Duration, string) {
+	return func(options, time.Duration) (time.Duration, string) { return d, why }
+}
+
+// scenarios are all there are, in the order in which they are listed.
+var scenarios = []scenario{
+	{
+		name: "lose-cluster",
+		what: "a whole cluster loses its power, both in race mode, and comes back",
+		strike: func(_ context.Context, d *drill) error {
+			d.world.Lose(lost)
+			return nil
+		},
+		heal: func(ctx context.Context, d *drill) error { return d.world.Return(ctx, lost) },
+		gap:  takeover,
+	},
+	{
+		name:   "lose-half-database",
+		what:   "a cluster's way to the database goes silent, its way to the stream does not",
+		strike: weather(world.Weather{Silent: true}, "postgres"),
+		heal:   weather(world.Weather{}, "postgres"),
+		gap:    takeover,
+	},
+	{
+		name:   "lose-half-stream",
+		what:   "a cluster's way to the stream goes silent, its way to the database does not",
+		strike: weather(world.Weather{Silent: true}, "nats"),
+		heal:   weather(world.Weather{}, "nats"),
+		gap:    takeover,
+	},
+	{
+		name:   "link-cut",
+		what:   "a cluster is cut off from database and stream, every connection is reset, and healed",
+		strike: weather(world.Weather{Cut: true}, "postgres", "nats"),
+		heal:   weather(world.Weather{}, "postgres", "nats"),
+		gap:    takeover,
+	},
+	{
+		name: "hedge-takeover",
+		what: "a cluster that hedges takes over when the one that does the work loses its power",
+		env:  map[string][]string{"west": {"HEDGE=" + hedgeDelay.String()}},
+		strike: func(_ context.Context, d *drill) error {
+			d.world.Lose(lost)
+			return nil
+		},
+		heal: func(ctx context.Context, d *drill) error { return d.world.Return(ctx, lost) },
+		gap: func(_ options, before time.Duration) (time.Duration, string) {
+			return before + hedgeDelay + claimTimeout + tolerance, fmt.Sprintf("the hedge (%s) + the claim timeout (%s) + %s more than the longest one before", hedgeDelay, claimTimeout, tolerance)
+		},
+	},
+	{
+		name: "standby-on",
+		what: "the working cluster loses its power, and somebody switches on the one that stands by",
+		env:  map[string][]string{"west": {"HEDGE=standby"}},
+		strike: func(ctx context.Context, d *drill) error {
+			d.world.Lose(lost)
+			d.note("somebody notices, and switches west on after %s", d.options.reaction)
+			world.Wait(ctx, d.options.reaction)
+			err := jetstream.Hedges{Conn: d.world.Conn, Replicas: 3}.Set(ctx, "flights", "west", "race")
+			d.note("west is switched from standby to race")
+			return err
+		},
+		heal: func(ctx context.Context, d *drill) error { return d.world.Return(ctx, lost) },
+		gap: func(o options, before time.Duration) (time.Duration, string) {
+			return o.reaction + before + 3*time.Second, fmt.Sprintf("the reaction (%s) + 3 s to look at the switch and ask the ledger", o.reaction)
+		},
+	},
+	{
+		name: "stream-leader",
+		what: "the NATS server that leads the stream is killed, and comes back as a follower",
+		strike: func(ctx context.Context, d *drill) error {
+			return d.world.KillLeader(ctx, world.Inputs)
+		},
+		gap: atMost(15*time.Second, "NATS elects another leader in up to 9 s"),
+	},
+	{
+		name:    "database-failover",
+		what:    "the primary is killed with commits that its asynchronous standby never got",
+		standby: true,
+		strike:  failover,
+		gap: func(o options, _ time.Duration) (time.Duration, string) {
+			return o.lag + 30*time.Second, fmt.Sprintf("what was forgotten (%s), to notice, to promote and to connect again: 30 s", o.lag)
+		},
+	},
+	{
+		name:    "lose-primary",
+		what:    "the data centre of the primary loses its power: cluster, primary, a NATS server",
+		standby: true,
+		away:    lost,
+		strike:  losePrimary,
+		restore: func(ctx context.Context, d *drill) error { return d.world.Return(ctx, lost) },
+		gap: func(o options, _ time.Duration) (time.Duration, string) {
+			if o.witness {
+				return 30 * time.Second, "to notice, to promote and to connect again: 30 s"
+			}
+			return o.reaction + 30*time.Second, fmt.Sprintf("the reaction (%s), to promote and to connect again: 30 s", o.reaction)
+		},
+	},
+	{
+		name:    "failback",
+		ordered: true,
+		what:    "back to the former primary after a failover, in good order: nothing may be forgotten",
+		standby: true,
+		prepare: func(ctx context.Context, d *drill) error {
+			d.world.Replicated.LosePrimary()
+			if err := d.world.Replicated.Promote(ctx); err != nil {
+				return err
+			}
+			if err := d.world.Replicated.Rejoin(ctx); err != nil {
+				return err
+			}
+			return d.world.Replicated.CatchUp(ctx)
+		},
+		strike: switchOver,
+		gap:    atMost(30*time.Second, "to stop, to promote and to connect again: 30 s"),
+	},
+}
+
+// weather sets that of ways of the cluster that is lost.
+func weather(w world.Weather, to ...string) func(context.Context, *drill) error {
+	return func(_ context.Context, d *drill) error {
+		for _, name := range to {
+			d.world.Link(lost + "-" + name).Set(w)
+		}
+		return nil
+	}
+}
+
+// find gives the scenario of a name.
+func find(name string) (scenario, bool) {
+	for _, s := range scenarios {
+		if s.name == name {
+			return s, true
+		}
+	}
+	return scenario{}, false
+}
