@@ -142,10 +142,14 @@ func (c SinkConfig) transport(sink *url.URL, idle int) (http.RoundTripper, error
 		pool.AppendCertsFromPEM([]byte(c.CACerts))
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	if c.TokenFile == "" {
-		return transport, nil
+	var trip http.RoundTripper = &direct{
+		next: transport, proxy: transport.Proxy, dial: transport.DialContext,
+		idle: idle, idleTime: transport.IdleConnTimeout, hosts: map[string]*directHost{},
 	}
-	return &withToken{next: transport, file: c.TokenFile, scheme: sink.Scheme, host: sink.Host}, nil
+	if c.TokenFile == "" {
+		return trip, nil
+	}
+	return &withToken{next: trip, file: c.TokenFile, scheme: sink.Scheme, host: sink.Host}, nil
 }
 
 // client makes the HTTP client to sink. It follows no redirects: these are another
