@@ -22,9 +22,9 @@ type inlet struct {
 	err      error   // why it is not open
 	returned map[uint64]*errand
 	tries    *triesOf // of the same epoch
-	horizon  uint64 // messages below it are not delivered
-	below    bool   // one of those came, and that was said
-	lateTo   uint64 // messages before it were waiting when the cluster stopped standing by
+	horizon  uint64   // messages below it are not delivered
+	below    bool     // one of those came, and that was said
+	lateTo   uint64   // messages before it were waiting when the cluster stopped standing by
 	lost     lost
 	reopen   context.CancelFunc // has the stream opened again
 }

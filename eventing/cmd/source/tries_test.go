@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // the test looks at what is kept
 
 	"github.com/tandem-fn/tandem/eventing/internal/natstest"
 	"github.com/tandem-fn/tandem/sinkwriter"
