@@ -66,7 +66,7 @@ drill: ## Take something away from two clusters, give it back, say what it cost;
 .PHONY: chaostest
 chaostest: ## Run 15 s of chaos and see that planted faults are found; takes up to ten minutes.
 	@hack/install.sh postgres cc
-	go test -tags chaos -race -timeout 30m $(ARGS) ./test/chaos
+	go test -tags chaos -race -timeout 30m $(ARGS) ./test/chaos ./test/world
 
 .PHONY: lint
 lint: $(LINT) ## Look for faults and for what is not in house style.

@@ -12,14 +12,14 @@ import (
 func TestAScheduleFollowsFromItsSeed(t *testing.T) {
 	t.Parallel()
 
-	if diff := cmp.Diff(schedule(7, time.Minute), schedule(7, time.Minute)); diff != "" {
+	if diff := cmp.Diff(schedule(kinds, 7, time.Minute), schedule(kinds, 7, time.Minute)); diff != "" {
 		t.Errorf("the same seed twice:\n%s", diff)
 	}
-	if cmp.Equal(schedule(7, time.Minute), schedule(8, time.Minute)) {
+	if cmp.Equal(schedule(kinds, 7, time.Minute), schedule(kinds, 8, time.Minute)) {
 		t.Error("two seeds give the same")
 	}
 	met := map[string]bool{}
-	for _, s := range schedule(7, time.Minute) {
+	for _, s := range schedule(kinds, 7, time.Minute) {
 		met[s.Kind] = true
 	}
 	for _, k := range kinds {
@@ -39,6 +39,7 @@ func TestWrongOptionsAreExplained(t *testing.T) {
 		{"--seed \"x\": want a number", []string{"--seed", "x"}},
 		{"--plant \"bug\": want one of early-ack", []string{"--plant", "bug"}},
 		{"--duration 1ms: want 1s", []string{"--duration", "1ms"}},
+		{"--only \"bug\": want the beginning of one of kill", []string{"--only", "kill,bug"}},
 		{"--help lists", []string{"7"}},
 	} {
 		if _, err := parse(tt.args, 1, &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -2,8 +2,8 @@
 // a process of its own, and strikes them: processes are killed and stopped, whole
 // clusters go and come back with another version of a function, the database crashes,
 // stops writing or refuses connections, the stream loses its leader, connections are
-// cut, cut one way, slowed, lossy or reset in mid-message, events come again and again,
-// and some can never work. What happens when follows from a seed.
+// cut, cut one way, silent, slowed, lossy or reset in mid-message, disks are full, clocks
+// an hour off, events come again and again, and some can never work. What happens when follows from a seed.
 //
 // Afterwards everything is mended, and when all is through, looked at: package audit
 // compares stream, ledger, tables, outputs and dead letters, and this program the sums
@@ -17,7 +17,10 @@
 //
 // # Limits
 //
-// It strikes from within one machine without privileges: between the parts are proxies,
-// so a lost packet is the pause until it would be sent again. Clocks that are off and
-// full disks are not among the faults.
+// It strikes from within one machine: between the parts are proxies, so a lost packet is
+// the pause until it would be sent again. Between the NATS servers is nothing. Full disks
+// are small ones in memory, which root on Linux can mount; else the report says that they
+// were not full. A clock that is off is off from the start of a process on: its parts are
+// built with another package time (world.BuildWrong), since nothing can be put between a
+// Go program and its clock.
 package main

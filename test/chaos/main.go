@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/tandem-fn/tandem/hack/local"
 	"github.com/tandem-fn/tandem/test/world"
 )
 
@@ -50,7 +49,7 @@ func execute(ctx context.Context, o options, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(bin)) }()
 	say("building")
-	programs, err := world.Build(ctx, bin, os.Stderr)
+	programs, err := build(ctx, bin, os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -74,7 +73,7 @@ func execute(ctx context.Context, o options, out io.Writer) (err error) {
 }
 
 // once runs in a folder of its own, and writes the report.
-func once(ctx context.Context, o options, programs local.Programs, say func(string, ...any)) (err error) {
+func once(ctx context.Context, o options, programs programs, say func(string, ...any)) (err error) {
 	if o.dir, err = world.MakeDir(); err != nil {
 		return err
 	}

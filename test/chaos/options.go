@@ -19,8 +19,9 @@ type options struct {
 	duration time.Duration
 	rate     float64
 	plant    string
-	report   string // folder
-	dir      string // of everything that runs
+	only     []string // kinds of strikes; all if there are none
+	report   string   // folder
+	dir      string   // of everything that runs
 	keep     bool
 }
 
@@ -37,6 +38,7 @@ func parse(args []string, random uint64, stderr io.Writer) (options, error) {
 	flags.DurationVar(&o.duration, "duration", 15*time.Second, "for how `long` it strikes")
 	flags.Float64Var(&o.rate, "rate", 300, "`events` a second")
 	flags.StringVar(&o.plant, "plant", "", "a `fault` to be found: "+strings.Join(plants[1:], ", "))
+	only := flags.String("only", "", "beginnings of the `kinds` of strikes, with commas between, as disk,clock; all by default")
 	flags.StringVar(&o.report, "report", ".tandem/chaos", "`folder` for the report")
 	flags.BoolVar(&o.keep, "keep", false, "keep data and logs of the processes")
 	if err := flags.Parse(args); err != nil {
@@ -60,6 +62,18 @@ func parse(args []string, random uint64, stderr io.Writer) (options, error) {
 	}
 	if !slices.Contains(plants, o.plant) {
 		errs = append(errs, fmt.Errorf("--plant %q: want one of %s", o.plant, strings.Join(plants[1:], ", ")))
+	}
+	if *only != "" {
+		o.only = strings.Split(*only, ",")
+	}
+	for _, word := range o.only {
+		if len(picked([]string{word})) == 0 {
+			var names []string
+			for _, k := range kinds {
+				names = append(names, k.name)
+			}
+			errs = append(errs, fmt.Errorf("--only %q: want the beginning of one of %s", word, strings.Join(slices.Compact(names), ", ")))
+		}
 	}
 	if flags.NArg() > 0 {
 		errs = append(errs, fmt.Errorf("what is %q? --help lists the flags", flags.Arg(0)))

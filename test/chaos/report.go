@@ -27,6 +27,7 @@ type report struct {
 	Duration time.Duration `json:"duration"`
 	Rate     float64       `json:"rate"`
 	Plant    string        `json:"plant,omitempty"`
+	Only     string        `json:"only,omitempty"`
 	Begun    time.Time     `json:"begun"`
 
 	Strikes []strike `json:"strikes"`
@@ -95,7 +96,11 @@ func (r *report) markdown() string {
 	if r.Plant != "" {
 		line("A fault was planted: %s. Violations are what should be found.", r.Plant)
 	}
-	line("\nTo do the same again: `make chaos SEED=%d DURATION=%s`\n\n![Commits a second, and what was done](chart.svg)\n", r.Seed, r.Duration)
+	args := ""
+	if r.Only != "" {
+		args = fmt.Sprintf(" ARGS=\"--only '%s'\"", r.Only)
+	}
+	line("\nTo do the same again: `make chaos SEED=%d DURATION=%s%s`\n\n![Commits a second, and what was done](chart.svg)\n", r.Seed, r.Duration, args)
 	if len(r.Violations) > 0 {
 		line("## Violations\n")
 		for _, v := range r.Violations {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/tandem-fn/tandem/hack/audit"
@@ -17,15 +20,26 @@ const (
 	drainTimeout = 4 * time.Minute
 )
 
+// programs are the parts, and those with a clock that can be off.
+type programs struct{ right, wrong local.Programs }
+
+// build compiles both into dir.
+func build(ctx context.Context, dir string, log io.Writer) (p programs, err error) {
+	if p.right, err = world.Build(ctx, dir, log); err == nil {
+		p.wrong, err = world.BuildWrong(ctx, filepath.Join(dir, "wrong"), p.right, log)
+	}
+	return p, err
+}
+
 // run strikes once and gives the report. The error says that it could not.
-func run(ctx context.Context, o options, programs local.Programs, say func(string, ...any)) (report, error) {
-	r := report{Seed: o.seed, Duration: o.duration, Rate: o.rate, Plant: o.plant, Begun: time.Now()}
-	w, err := world.Start(ctx, world.Config{Dir: o.dir, Programs: programs, Plant: o.plant})
+func run(ctx context.Context, o options, programs programs, say func(string, ...any)) (report, error) {
+	r := report{Seed: o.seed, Duration: o.duration, Rate: o.rate, Plant: o.plant, Only: strings.Join(o.only, ","), Begun: time.Now()}
+	w, err := world.Start(ctx, world.Config{Dir: o.dir, Programs: programs.right, Wrong: programs.wrong, Disks: true, Plant: o.plant})
 	if err != nil {
 		return r, fmt.Errorf("start: %w", err)
 	}
 	defer w.Stop()
-	r.Strikes = schedule(o.seed, o.duration)
+	r.Strikes = schedule(picked(o.only), o.seed, o.duration)
 	begun := time.Now()
 	load := world.NewWorkload(o.seed)
 	publisher, err := w.Publisher()

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/hack/local"
 	"github.com/tandem-fn/tandem/test/pgtest"
 	"github.com/tandem-fn/tandem/test/world"
 )
@@ -22,15 +21,15 @@ import (
 // timeout bounds one run, on a machine that does other things too.
 const timeout = 8 * time.Minute
 
-var programs = sync.OnceValues(func() (local.Programs, error) {
+var parts = sync.OnceValues(func() (programs, error) {
 	dir, err := world.MakeDir()
 	if err != nil {
-		return local.Programs{}, err
+		return programs{}, err
 	}
 	built = dir
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return world.Build(ctx, dir, io.Discard)
+	return build(ctx, dir, io.Discard)
 })
 
 var built string
@@ -46,7 +45,7 @@ func TestMain(m *testing.M) {
 func chaos(t *testing.T, o options) report {
 	t.Helper()
 
-	built, err := programs()
+	built, err := parts()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tandem-fn/tandem/test/world"
@@ -44,6 +46,10 @@ var kinds = []kind{
 	{"end", world.Parts(), 0, 1},
 	{"cluster gone", world.Clusters(), 3 * time.Second, 2},
 	{"upgrade", world.Clusters(), 2 * time.Second, 1},
+	{"clock an hour ahead", world.Clusters(), 2 * time.Second, 1},
+	{"clock an hour behind", world.Clusters(), 2 * time.Second, 1},
+	{"clock right", world.Clusters(), 2 * time.Second, 1},
+	{"disk full", world.Disks(), 3 * time.Second, 3},
 	{"database crashes", nil, 0, 1},
 	{"database restarts", nil, 0, 1},
 	{"database is read-only", nil, 2 * time.Second, 1},
@@ -60,10 +66,20 @@ var kinds = []kind{
 	{"poison", nil, 0, 2},
 }
 
-// schedule gives the strikes that follow from a seed. Each kind comes up before one
+// picked gives the kinds whose names begin with one of the words, all for none.
+func picked(words []string) []kind {
+	if len(words) == 0 {
+		return kinds
+	}
+	return slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool {
+		return !slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(k.name, w) })
+	})
+}
+
+// schedule gives the strikes of some kinds that follow from a seed. Each kind comes up before one
 // comes again more often than its weight says, so that a short run has all of them
 // if it can.
-func schedule(seed uint64, duration time.Duration) []strike {
+func schedule(kinds []kind, seed uint64, duration time.Duration) []strike {
 	random := rand.New(rand.NewPCG(seed, 1))
 	var deck []kind
 	draw := func() kind {

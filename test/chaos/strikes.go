@@ -49,6 +49,18 @@ func (s *strike) do(ctx context.Context, w *world.World, number int, load *world
 		return w.Change(ctx, cluster, s.For, func() { w.Cluster(cluster).Vanish() })
 	case "upgrade":
 		return w.Upgrade(ctx, cluster, s.For)
+	case "clock an hour ahead":
+		return w.Clock(ctx, cluster, s.For, time.Hour)
+	case "clock an hour behind":
+		return w.Clock(ctx, cluster, s.For, -time.Hour)
+	case "clock right":
+		return w.Clock(ctx, cluster, s.For, 0)
+	case "disk full":
+		if err := w.FillDisk(s.Target); err != nil {
+			return err
+		}
+		world.Wait(ctx, s.For)
+		return w.FreeDisk(s.Target)
 	case "database crashes":
 		return w.Postgres().Crash(ctx)
 	case "database restarts":

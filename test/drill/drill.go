@@ -113,7 +113,11 @@ func (d *drill) phases(ctx context.Context) error {
 			return fmt.Errorf("heal: %w", err)
 		}
 	}
-	if d.healed.IsZero() {
+	if d.scenario.heal == nil {
+		// It heals by itself: when the stream takes events again.
+		if err := d.awaitEvents(ctx); err != nil {
+			return err
+		}
 		d.healed = time.Now()
 	}
 	if err := d.catchUp(ctx); err != nil {
@@ -152,16 +156,9 @@ func (d *drill) warmUp(ctx context.Context) error {
 func (d *drill) catchUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
-	var last uint64
-	for {
-		extent, err := d.world.Conn.Extent(ctx, jetstream.StreamConfig{Name: world.Inputs})
-		if err == nil {
-			last = extent.Last
-			break
-		}
-		if !world.Wait(ctx, poll) {
-			return fmt.Errorf("look into the stream: %w", err)
-		}
+	last, err := d.last(ctx)
+	if err != nil {
+		return err
 	}
 	for _, cluster := range world.Clusters() {
 		for cluster != d.scenario.away {
@@ -176,6 +173,35 @@ func (d *drill) catchUp(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// last is the sequence of the newest message of the inputs, as soon as the stream
+// says it.
+func (d *drill) last(ctx context.Context) (uint64, error) {
+	for {
+		extent, err := d.world.Conn.Extent(ctx, jetstream.StreamConfig{Name: world.Inputs})
+		if err == nil {
+			return extent.Last, nil
+		}
+		if !world.Wait(ctx, poll) {
+			return 0, fmt.Errorf("look into the stream: %w", err)
+		}
+	}
+}
+
+// awaitEvents waits until the stream has taken some events that came from now on.
+func (d *drill) awaitEvents(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	first, err := d.last(ctx)
+	for err == nil {
+		var now uint64
+		if now, err = d.last(ctx); now >= first+uint64(d.options.rate/5) {
+			return nil
+		}
+		world.Wait(ctx, poll)
+	}
+	return err
 }
 
 // committed counts the events in the ledger, as soon as the database answers.

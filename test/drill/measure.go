@@ -105,14 +105,41 @@ type phase struct {
 	// when that began.
 	Gap   time.Duration `json:"longest_gap"`
 	GapAt time.Duration `json:"longest_gap_at"`
+
+	// Idle is the longest time in which the stream took no event, so that there was
+	// nothing to commit but what had come before.
+	Idle time.Duration `json:"longest_idle"`
 }
 
 // measure says what happened between two times. A gap that reaches into the next phase
 // counts there as a whole, and here as far as it is here.
 func (r *record) measure(name string, begun, from, to time.Time) phase {
 	p := phase{Name: name, From: from.Sub(begun), To: to.Sub(begun)}
+	var gapAt time.Time
+	p.Gap, gapAt = longest(r.commits, from, to)
+	p.GapAt = gapAt.Sub(begun)
+	arrivals := make([]time.Time, len(r.events))
+	var took []time.Duration
+	for i, e := range r.events {
+		arrivals[i] = e.arrived
+		if !e.arrived.Before(from) && e.arrived.Before(to) {
+			took = append(took, max(e.committed.Sub(e.arrived), 0))
+		}
+	}
+	slices.SortFunc(arrivals, time.Time.Compare)
+	p.Idle, _ = longest(arrivals, from, to)
+	slices.Sort(took)
+	if p.Events = len(took); p.Events > 0 {
+		p.P50, p.P99 = took[p.Events/2], took[p.Events*99/100]
+	}
+	return p
+}
+
+// longest finds the longest gap between times, which are sorted, and when it began.
+func longest(times []time.Time, from, to time.Time) (gap time.Duration, began time.Time) {
 	last := from
-	for _, at := range r.commits {
+	began = from
+	for _, at := range times {
 		if !at.After(from) {
 			last = at
 			continue
@@ -120,27 +147,17 @@ func (r *record) measure(name string, begun, from, to time.Time) phase {
 		if at.After(to) {
 			at = to
 		}
-		if gap := at.Sub(last); gap > p.Gap {
-			p.Gap, p.GapAt = gap, last.Sub(begun)
+		if d := at.Sub(last); d > gap {
+			gap, began = d, last
 		}
 		if last = at; !at.Before(to) {
-			break
+			return gap, began
 		}
 	}
-	if gap := to.Sub(last); gap > p.Gap {
-		p.Gap, p.GapAt = gap, last.Sub(begun)
+	if d := to.Sub(last); d > gap {
+		gap, began = d, last
 	}
-	var took []time.Duration
-	for _, e := range r.events {
-		if !e.arrived.Before(from) && e.arrived.Before(to) {
-			took = append(took, max(e.committed.Sub(e.arrived), 0))
-		}
-	}
-	slices.Sort(took)
-	if p.Events = len(took); p.Events > 0 {
-		p.P50, p.P99 = took[p.Events/2], took[p.Events*99/100]
-	}
-	return p
+	return gap, began
 }
 
 // rates gives the commits a second, for each fifth of a second between two times.

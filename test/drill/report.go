@@ -58,10 +58,10 @@ func (r *result) markdown() string {
 		}
 		line("| %s | %s | %s | %s |", c.Name, c.Measured, limit, mark(c.OK))
 	}
-	line("\n## What was measured\n\n| | from | to | events | p50 | p99 | longest gap |\n|---|---:|---:|---:|---:|---:|---:|")
+	line("\n## What was measured\n\n| | from | to | events | p50 | p99 | longest gap | longest without an event |\n|---|---:|---:|---:|---:|---:|---:|---:|")
 	for _, p := range r.Phases {
-		line("| %s | %.1f s | %.1f s | %d | %s | %s | %s, at %.1f s |", p.Name, p.From.Seconds(), p.To.Seconds(), p.Events,
-			micro(p.P50), micro(p.P99), show(p.Gap), p.GapAt.Seconds())
+		line("| %s | %.1f s | %.1f s | %d | %s | %s | %s, at %.1f s | %s |", p.Name, p.From.Seconds(), p.To.Seconds(), p.Events,
+			micro(p.P50), micro(p.P99), show(p.Gap), p.GapAt.Seconds(), show(p.Idle))
 	}
 	line("\nEvents are those that came in that time; p50 and p99 are the time from an event's arrival in the stream to its")
 	line("commit. A gap is the time between two commits. *During* ends when all clusters that are there have caught up.\n")

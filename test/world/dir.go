@@ -20,7 +20,7 @@ func MakeDir() (string, error) {
 
 // CleanUp removes a folder, and the databases' data where they lie elsewhere.
 func CleanUp(dir string) error {
-	for _, link := range []string{filepath.Join(dir, "postgres"), filepath.Join(dir, "standby", "postgres")} {
+	for _, link := range []string{filepath.Join(dir, "postgres"), filepath.Join(dir, "database", "postgres"), filepath.Join(dir, "standby", "postgres")} {
 		if data, err := os.Readlink(link); err == nil {
 			if err := os.RemoveAll(data); err != nil {
 				return fmt.Errorf("remove data: %w", err)

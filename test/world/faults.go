@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tandem-fn/tandem/hack/local"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -95,6 +96,18 @@ func (w *World) Upgrade(ctx context.Context, cluster string, after time.Duration
 	})
 }
 
+// Clock ends a cluster and after a while starts it with clocks that are so much off,
+// as after somebody has set them.
+func (w *World) Clock(ctx context.Context, cluster string, after, off time.Duration) error {
+	if w.cfg.Wrong == (local.Programs{}) {
+		return errors.New("there are no programs with another clock")
+	}
+	return w.Change(ctx, cluster, after, func() {
+		w.Cluster(cluster).Vanish()
+		w.clocks[cluster] = off
+	})
+}
+
 // KillLeader kills the NATS server that leads a stream.
 func (w *World) KillLeader(ctx context.Context, stream string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -133,6 +146,11 @@ func (w *World) Mend(ctx context.Context) error {
 	}
 	for _, name := range append(Parts(), "nats-1", "nats-2", "nats-3") {
 		_ = w.Signal(name, syscall.SIGCONT) // whoever is gone needs none
+	}
+	for name, dir := range w.disks {
+		if err := remount(dir, diskSize); err != nil {
+			return fmt.Errorf("make room on the disk of %s: %w", name, err)
+		}
 	}
 	if err := w.Postgres().WaitUntilReady(ctx); err != nil {
 		return err

@@ -46,6 +46,13 @@ type Config struct {
 	// Programs are what [Build] gives. Required.
 	Programs local.Programs
 
+	// Wrong are what [BuildWrong] gives, for clusters whose clock is to be off.
+	Wrong local.Programs
+
+	// Disks says that database and streams get disks of their own, where that is
+	// possible, which can be full.
+	Disks bool
+
 	// Plant is a fault to be planted in the function. Defaults to none.
 	Plant string
 
@@ -88,6 +95,8 @@ type World struct {
 	mu       sync.Mutex // for the clusters and the links
 	clusters map[string]*local.Cluster
 	versions map[string]string
+	clocks   map[string]time.Duration
+	disks    map[string]string // folder by server
 	changing map[string]*sync.Mutex
 	ports    map[string]int
 }
@@ -121,7 +130,7 @@ func Start(ctx context.Context, cfg Config) (*World, error) {
 	defer cancel()
 	w := &World{
 		cfg: cfg, links: map[string]*Link{}, clusters: map[string]*local.Cluster{},
-		versions: map[string]string{}, changing: map[string]*sync.Mutex{}, ports: map[string]int{},
+		versions: map[string]string{}, clocks: map[string]time.Duration{}, disks: map[string]string{}, changing: map[string]*sync.Mutex{}, ports: map[string]int{},
 	}
 	if err := w.startAll(ctx); err != nil {
 		w.Stop()
@@ -153,6 +162,13 @@ func (w *World) startAll(ctx context.Context) (err error) {
 }
 
 func (w *World) startDatabase(ctx context.Context) (err error) {
+	dir := w.cfg.Dir
+	if w.cfg.Disks {
+		if err := w.mountDisks(); err != nil {
+			return err
+		}
+		dir = filepath.Join(dir, "database")
+	}
 	settings := map[string]string{"max_connections": "60"}
 	for name, value := range w.cfg.Settings {
 		settings[name] = value
@@ -161,11 +177,11 @@ func (w *World) startDatabase(ctx context.Context) (err error) {
 		return local.PostgresConfig{Dir: dir, BinDir: os.Getenv("TANDEM_PG_BIN"), Settings: settings, Grace: w.cfg.Grace}
 	}
 	if w.cfg.Standby {
-		if w.Replicated, err = local.StartReplicated(ctx, w.sup, server(w.cfg.Dir), server(filepath.Join(w.cfg.Dir, "standby"))); err == nil {
+		if w.Replicated, err = local.StartReplicated(ctx, w.sup, server(dir), server(filepath.Join(w.cfg.Dir, "standby"))); err == nil {
 			w.standbyPort = w.Replicated.Standby().Port()
 		}
 	} else {
-		w.single, err = local.StartPostgres(ctx, w.sup, server(w.cfg.Dir))
+		w.single, err = local.StartPostgres(ctx, w.sup, server(dir))
 	}
 	if err != nil {
 		return err
@@ -255,9 +271,13 @@ func (w *World) StartCluster(ctx context.Context, name string) error {
 			return err
 		}
 	}
+	programs := w.cfg.Programs
+	if w.clocks[name] != 0 {
+		programs = w.cfg.Wrong
+	}
 	var linkErr error
 	c, err := local.StartCluster(w.sup, local.ClusterConfig{
-		Name: name, Programs: w.cfg.Programs, DatabaseURL: databaseURL, NATSURL: strings.Join(natsURLs, ","),
+		Name: name, Programs: programs, DatabaseURL: databaseURL, NATSURL: strings.Join(natsURLs, ","),
 		FirstPort: w.ports[name],
 		Through: func(target string) string {
 			u, err := w.through(ctx, name+"-function", target)
@@ -267,6 +287,7 @@ func (w *World) StartCluster(ctx context.Context, name string) error {
 		Env: slices.Concat([]string{
 			"LOG_LEVEL=warn", fmt.Sprintf("TANDEM_STREAM_REPLICAS=%d", replicas),
 			"CHAOS_PLANT=" + w.cfg.Plant, "CHAOS_VERSION=" + w.versions[name],
+			clockVariable + "=" + w.clocks[name].String(),
 		}, w.cfg.Env[name]),
 	})
 	if err = errors.Join(err, linkErr); err != nil {
@@ -403,6 +424,7 @@ func (w *World) Stop() {
 	if w.sup != nil {
 		w.sup.Stop(ctx)
 	}
+	w.unmountDisks()
 }
 
 // Wait waits; false if ctx ended before.

@@ -1,0 +1,89 @@
+package world
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/tandem-fn/tandem/hack/local"
+)
+
+// clockVariable says to programs of BuildWrong how wrong their clock is.
+const clockVariable = "WORLD_CLOCK"
+
+// clockSource is added to package time, and clockCall to its Now.
+const (
+	clockSource = `package time
+
+import "syscall"
+
+var worldClock = func() int64 {
+	text, _ := syscall.Getenv("` + clockVariable + `")
+	d, _ := ParseDuration(text)
+	return int64(d / Second)
+}()
+`
+	clockBefore = "sec, nsec, mono := runtimeNow()\n\tif mono == 0 {"
+	clockCall   = "sec, nsec, mono := runtimeNow()\n\tsec += worldClock\n\tif mono == 0 {"
+)
+
+// BuildWrong compiles the parts of a cluster into dir with a clock that is off by what
+// the variable WORLD_CLOCK says, as 1h. Nothing of the parts is changed for it: they
+// are built with another package time, since a Go program asks the system for the time
+// without a library that something could be put in front of.
+func BuildWrong(ctx context.Context, dir string, programs local.Programs, log io.Writer) (local.Programs, error) {
+	overlay, err := wrongTime(ctx, dir)
+	if err != nil {
+		return local.Programs{}, fmt.Errorf("build with another clock: %w", err)
+	}
+	const module = "github.com/tandem-fn/tandem/"
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-overlay", overlay, "-o", dir+string(filepath.Separator),
+		module+"eventing/cmd/source", module+"eventing/cmd/ingest", module+"test/world/function")
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Run(); err != nil {
+		return local.Programs{}, fmt.Errorf("build with another clock: %w", err)
+	}
+	programs.Source, programs.Ingest, programs.Function = filepath.Join(dir, "source"), filepath.Join(dir, "ingest"), filepath.Join(dir, "function")
+	return programs, nil
+}
+
+// wrongTime writes what replaces files of package time, and gives the file that says
+// which.
+func wrongTime(ctx context.Context, dir string) (string, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
+	if err != nil {
+		return "", err
+	}
+	folder := filepath.Join(strings.TrimSpace(string(root)), "src", "time")
+	original, err := os.ReadFile(filepath.Join(folder, "time.go"))
+	if err != nil {
+		return "", err
+	}
+	text := strings.Replace(string(original), clockBefore, clockCall, 1)
+	if text == string(original) {
+		return "", errors.New("time.Now is not as it was in Go 1.26: look at clockBefore in test/world/clock.go")
+	}
+	replace := map[string]string{}
+	for name, content := range map[string]string{"time.go": text, "world_clock.go": clockSource} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+			return "", err
+		}
+		replace[filepath.Join(folder, name)] = file
+	}
+	data, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return "", err
+	}
+	overlay := filepath.Join(dir, "overlay.json")
+	return overlay, os.WriteFile(overlay, data, 0o644)
+}

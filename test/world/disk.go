@@ -1,0 +1,73 @@
+package world
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+const diskSize = "size=2g"
+
+// errNoDisks says that disks cannot be filled.
+var errNoDisks = errors.New("filling a disk needs root on Linux, to mount small ones")
+
+// mountDisks gives the database and each server of the streams a disk of its own, if
+// that is possible here: in memory, since only its size matters.
+func (w *World) mountDisks() error {
+	disks := map[string]string{"postgres": filepath.Join(w.cfg.Dir, "database")}
+	for i := range replicas {
+		name := fmt.Sprintf("nats-%d", i+1)
+		disks[name] = filepath.Join(w.cfg.Dir, name)
+	}
+	for name, dir := range disks {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := mount(dir, diskSize); err != nil {
+			return nil //nolint:nilerr // then there are none, and who wants to fill one is told
+		}
+		w.disks[name] = dir
+	}
+	return nil
+}
+
+// Disks says whose disks can be filled.
+func Disks() []string { return []string{"postgres", "nats-1", "nats-2", "nats-3"} }
+
+// FillDisk leaves no room on the disk of a server.
+func (w *World) FillDisk(name string) error {
+	dir, ok := w.disks[name]
+	if !ok {
+		return errNoDisks
+	}
+	used, err := usedOf(dir)
+	if err != nil {
+		return err
+	}
+	return remount(dir, fmt.Sprintf("size=%d", used))
+}
+
+// FreeDisk makes room again. A NATS server that had none has given up its streams
+// until it is started again, so it is, as somebody would.
+func (w *World) FreeDisk(name string) error {
+	dir, ok := w.disks[name]
+	if !ok {
+		return errNoDisks
+	}
+	if err := remount(dir, diskSize); err != nil {
+		return err
+	}
+	if name == "postgres" {
+		return nil
+	}
+	return w.Signal(name, syscall.SIGTERM)
+}
+
+// unmountDisks gives the disks back.
+func (w *World) unmountDisks() {
+	for _, dir := range w.disks {
+		unmount(dir)
+	}
+}

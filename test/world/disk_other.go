@@ -1,0 +1,11 @@
+//go:build !linux
+
+package world
+
+func mount(string, string) error { return errNoDisks }
+
+func remount(string, string) error { return errNoDisks }
+
+func unmount(string) {}
+
+func usedOf(string) (int64, error) { return 0, errNoDisks }
