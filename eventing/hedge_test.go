@@ -240,8 +240,7 @@ func TestWhileItIsNotKnownWhetherAClusterMayStandByNothingIsDelivered(t *testing
 	server := natstest.Start(t)
 	publish(t, server, 1, 50)
 	f := newFunction(t)
-	p := &progress{}
-	p.broken.Store(true)
+	p := &progress{silent: true}
 	sw := &toggle{value: "standby"}
 	hedging(t, server, f, p, eventing.SourceConfig{Switch: sw, Ledger: &ledger{}})
 	time.Sleep(1500 * time.Millisecond)

@@ -27,6 +27,8 @@ type inlet struct {
 	lateTo   uint64   // messages before it were waiting when the cluster stopped standing by
 	lost     lost
 	reopen   context.CancelFunc // has the stream opened again
+
+	place place // not under mu
 }
 
 // run pulls messages until ctx ends.
@@ -54,7 +56,9 @@ func (in *inlet) run(ctx context.Context) {
 // follow opens the stream and pulls from it until that fails or ctx ends. It
 // reports whether anything went well before.
 func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
-	reader, err := in.stream.Open(ctx, in.source.openConfig())
+	open := in.source.openConfig()
+	open.Begin = in.begin
+	reader, err := in.stream.Open(ctx, open)
 	if err != nil {
 		return false, err
 	}
@@ -66,13 +70,23 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	late, err := in.findPlace(ctx, reader, horizon)
+	if err != nil {
+		return false, err
+	}
 	pulling, reopen := context.WithCancel(ctx)
 	defer reopen()
 	window := in.opened(ctx, reader, horizon, tries, reopen)
+	if late > 0 && in.source.cfg.Ledger != nil {
+		in.late(late)
+	}
 	for {
-		n, bytes := window.room(ctx, in.source.windowLimit, in.source.agenda.hurry)
+		n, bytes := window.room(pulling, in.source.windowLimit, in.source.agenda.hurry)
 		if ctx.Err() != nil {
 			return flowed, ctx.Err()
+		}
+		if pulling.Err() != nil {
+			return flowed, errReopen
 		}
 		err := reader.Pull(pulling, n, bytes, func(m Message) {
 			if !flowed {
@@ -181,16 +195,20 @@ func (in *inlet) handBack(j *job) {
 func (in *inlet) opened(ctx context.Context, reader Reader, horizon uint64, tries *triesOf, reopen context.CancelFunc) *window {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.window != nil && in.epoch != reader.Epoch() {
+	if in.epoch != "" && in.epoch != reader.Epoch() {
 		in.outage.logger.LogAttrs(ctx, slog.LevelWarn, "stream is another one than before, reading it from its beginning",
 			slog.String("stream", in.stream.Name()), slog.String("epoch", reader.Epoch()), slog.String("epoch_before", in.epoch))
-		in.window.abandon()
+		if in.window != nil {
+			in.window.abandon()
+		}
 		in.window = nil
 	}
 	if in.window == nil {
 		in.window = newWindow(in.source.cfg.MaxBytes / len(in.source.inlets))
-		in.returned = map[uint64]*errand{}
 		in.lateTo = 0
+	}
+	if in.returned == nil || in.epoch != reader.Epoch() {
+		in.returned = map[uint64]*errand{}
 	}
 	in.reader, in.epoch, in.err, in.reopen = reader, reader.Epoch(), nil, reopen
 	in.horizon, in.below, in.tries = horizon, false, tries

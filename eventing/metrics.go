@@ -21,10 +21,10 @@ const (
 // tandem_source_delivered_total, tandem_source_receipts_total{receipt},
 // tandem_source_rejected_total, tandem_source_failed_total,
 // tandem_source_skipped_total, tandem_source_forgotten_total,
-// tandem_source_filtered_total, tandem_source_commit_seconds, tandem_source_pending and
-// tandem_source_unacknowledged. A nil Metrics counts nothing.
+// tandem_source_filtered_total, tandem_source_rewinds_total, tandem_source_commit_seconds,
+// tandem_source_pending and tandem_source_unacknowledged. A nil Metrics counts nothing.
 type Metrics struct {
-	delivered, receipts, rejected, failed, skipped, forgotten, filtered metric.Int64Counter
+	delivered, receipts, rejected, failed, skipped, forgotten, filtered, rewinds metric.Int64Counter
 
 	commit metric.Float64Histogram
 
@@ -48,7 +48,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		positions: map[string]Position{},
 	}
 
-	var errs [10]error
+	var errs [11]error
 	m.delivered, errs[0] = meter.Int64Counter("tandem_source_delivered",
 		metric.WithDescription("Events that the function answered with 2xx."))
 	m.receipts, errs[1] = meter.Int64Counter("tandem_source_receipts",
@@ -72,12 +72,14 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		metric.WithDescription("Messages below the horizon: done by every cluster so long ago that the ledger has forgotten them. They were acknowledged without a delivery."))
 	m.filtered, errs[9] = meter.Int64Counter("tandem_source_filtered",
 		metric.WithDescription("Messages of types that the function does not get. They were acknowledged without a delivery."))
+	m.rewinds, errs[10] = meter.Int64Counter("tandem_source_rewinds",
+		metric.WithDescription("How often a stream was read again from where the database knows that everything is done: after a failover that may have lost commits, and after a crash of this source."))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 
 	ctx := context.Background()
-	for _, counter := range []metric.Int64Counter{m.delivered, m.rejected, m.failed, m.skipped, m.forgotten, m.filtered} {
+	for _, counter := range []metric.Int64Counter{m.delivered, m.rejected, m.failed, m.skipped, m.forgotten, m.filtered, m.rewinds} {
 		counter.Add(ctx, 0, m.labels) // so that they can be seen before the first event
 	}
 	m.receipts.Add(ctx, 0, m.won)
@@ -168,6 +170,13 @@ func (m *Metrics) settledTogether(ctx context.Context, jobs []*job, receipts str
 func (m *Metrics) skippedOne(ctx context.Context) {
 	if m != nil {
 		m.skipped.Add(ctx, 1, m.labels)
+	}
+}
+
+// rewoundOne counts a rewind.
+func (m *Metrics) rewoundOne(ctx context.Context) {
+	if m != nil {
+		m.rewinds.Add(ctx, 1, m.labels)
 	}
 }
 

@@ -47,7 +47,7 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]float64{
 		"tandem_source_delivered": 0, "tandem_source_receipts won": 0, "tandem_source_receipts lost": 0,
-		"tandem_source_rejected": 0, "tandem_source_failed": 0, "tandem_source_skipped": 0, "tandem_source_forgotten": 0, "tandem_source_filtered": 0,
+		"tandem_source_rejected": 0, "tandem_source_failed": 0, "tandem_source_skipped": 0, "tandem_source_forgotten": 0, "tandem_source_filtered": 0, "tandem_source_rewinds": 0,
 	}, collect(t, reader)); diff != "" {
 		t.Errorf("before the first event (-want +got):\n%s", diff)
 	}
@@ -85,6 +85,7 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 		"tandem_source_rejected":       1,
 		"tandem_source_filtered":       0,
 		"tandem_source_forgotten":      0,
+		"tandem_source_rewinds":        0,
 		"tandem_source_failed":         19,
 		"tandem_source_skipped":        0,
 		"tandem_source_commit count":   14,

@@ -10,82 +10,112 @@ const (
 	// saveTimeout bounds one question for a position and one save.
 	saveTimeout = 3 * time.Second
 
-	// lastSaveTimeout bounds the last save, for which an ending process waits.
+	// lastSaveTimeout bounds the last saves, for which an ending process waits.
 	lastSaveTimeout = time.Second
+
+	// settleInterval is the time between two of these, and settleSaves how many
+	// in a row must bring no news: a stream takes acknowledgements in when it has
+	// time, and what it has taken in after the last save looks to the next process
+	// as if the database had lost it.
+	settleInterval = 20 * time.Millisecond
+	settleSaves    = 5
 
 	// saveAnyway is how often progress is saved though nothing happened, so that
 	// others can see that this cluster is alive.
 	saveAnyway = time.Minute
 )
 
-// saved is what was saved last for a stream.
-type saved struct {
-	epoch       string
-	floor, head uint64
-	hedge       string
-	at          time.Time
-}
-
 // save saves the progress of every stream, again and again until ctx ends, and
-// once more then.
+// then until nothing changes any more.
 func (s *Source) save(ctx context.Context) {
-	last := make(map[*inlet]saved, len(s.inlets))
 	ticker := time.NewTicker(s.cfg.SaveInterval)
 	defer ticker.Stop()
-	for {
+	for ctx.Err() == nil {
 		select {
 		case <-ticker.C:
-			s.saveAll(ctx, last)
+			_ = s.saveAll(ctx)
 		case <-ctx.Done():
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSaveTimeout)
-			defer cancel()
-			s.saveAll(ctx, last)
-			return
 		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSaveTimeout)
+	defer cancel()
+	for quiet := 0; quiet < settleSaves && ctx.Err() == nil; quiet++ {
+		if s.saveAll(ctx) {
+			quiet = 0
+		}
+		time.Sleep(settleInterval)
 	}
 }
 
-func (s *Source) saveAll(ctx context.Context, last map[*inlet]saved) {
+// saveAll reports whether there was anything new.
+func (s *Source) saveAll(ctx context.Context) (news bool) {
 	for _, in := range s.inlets {
-		now, err := s.saveOne(ctx, in, last[in])
+		now, err := s.saveOne(ctx, in)
 		if err != nil {
 			s.saving.failed(ctx, err)
-			continue
 		}
-		last[in] = now
+		news = news || now
 	}
+	return news
 }
 
-// saveOne asks where in the stream we are and saves it if that is news. What is
-// acknowledged stays so, and what was handed out: if a stream reports less after
-// a restart, what is known counts.
-func (s *Source) saveOne(ctx context.Context, in *inlet, last saved) (saved, error) {
+// saveOne asks where in the stream we are and saves it if that is news; if not, it
+// looks whether what was saved is still there. What is acknowledged stays so, and
+// what was handed out: if a stream reports less after a restart, what is known
+// counts.
+func (s *Source) saveOne(ctx context.Context, in *inlet) (news bool, err error) {
+	p := &in.place
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	reader, _ := in.current()
-	if reader == nil {
-		return last, nil // the inlet has said why
+	if reader == nil || p.known.Epoch != reader.Epoch() {
+		return false, nil // the inlet has said why
 	}
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
 	position, err := reader.Position(ctx)
 	if err != nil {
-		return last, nil // pulling meets the same and says so
+		return false, nil // pulling meets the same and says so
 	}
 	s.cfg.Metrics.position(in.stream.Name(), position)
 	in.watch(ctx, position)
 	if err := s.saveTries(ctx, in, reader, position.Floor); err != nil {
-		return last, err
+		return false, err
 	}
 
-	now := saved{epoch: reader.Epoch(), floor: position.Floor, head: position.Head, hedge: s.agenda.current().String(), at: s.cfg.Now()}
-	if now.epoch == last.epoch {
-		now.floor, now.head = max(now.floor, last.floor), max(now.head, last.head)
-		if now.floor == last.floor && now.head == last.head && now.hedge == last.hedge && now.at.Sub(last.at) < saveAnyway {
-			return last, nil
+	row := ProgressRow{
+		Epoch: reader.Epoch(), Floor: max(position.Floor, p.known.Floor), Head: max(position.Head, p.saved.Head), Hedge: s.agenda.current().String(),
+	}
+	if at := s.cfg.Now(); row != p.saved || at.Sub(p.at) >= saveAnyway {
+		var now SavedProgress
+		if now, news, err = s.progress.Save(ctx, s.cfg.Function, reader.Origin(), row, p.known); news {
+			p.known, p.saved, p.at = now, row, at
 		}
 	}
-	if err := s.progress.Save(ctx, s.cfg.Function, reader.Origin(), now.epoch, now.floor, now.head, now.hedge); err != nil {
-		return last, fmt.Errorf("save progress in stream %s: %w", in.stream.Name(), err)
+	if err == nil && !news {
+		err = in.verify(ctx, reader)
+	}
+	if err != nil {
+		return false, fmt.Errorf("save progress in stream %s: %w", in.stream.Name(), err)
 	}
 	s.saving.succeeded(ctx)
-	return now, nil
+	return news, nil
+}
+
+// verify looks whether what was saved is still there, and has the stream opened
+// again if it is not, which finds the place in it anew.
+func (in *inlet) verify(ctx context.Context, reader Reader) error {
+	p := &in.place
+	stored, timeline, err := in.source.progress.Load(ctx, in.source.cfg.Function, reader.Origin())
+	if err != nil {
+		return err
+	}
+	if stored.Epoch == p.known.Epoch && stored.Floor >= p.known.Floor && stored.Timeline == timeline && timeline == p.known.Timeline {
+		p.known = stored // by another process, if it is more
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.reopen()
+	return nil
 }

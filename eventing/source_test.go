@@ -292,11 +292,13 @@ func TestADatabaseThatIsAwayHoldsNothingUp(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 500)
+	publish(t, server, 1, 1)
 	f := newFunction(t)
 	progress := &progress{}
-	progress.broken.Store(true)
 	startSource(t, server, f.url(), progress)
+	f.waitFor(t, 1)
+	progress.broken.Store(true)
+	publish(t, server, 2, 499)
 	f.waitFor(t, 500)
 	progress.broken.Store(false)
 	eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 501 })
@@ -545,13 +547,22 @@ func (f *function) waitFor(t *testing.T, n int) {
 type progress struct {
 	broken atomic.Bool
 
-	mu     sync.Mutex
-	floors map[string]uint64
-	seen   []string
-	hedge  string
-	alone  bool // no other cluster is at work
+	mu       sync.Mutex
+	rows     map[string]eventing.SavedProgress
+	heads    map[string]uint64
+	timeline string
+	seen     []string
+	hedge    string
+	alone    bool // no other cluster is at work
+	silent   bool // whether it is cannot be asked
 
 	horizon uint64
+}
+
+func (p *progress) Load(_ context.Context, _, stream string) (eventing.SavedProgress, string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rows[stream], "db/" + p.timeline, nil
 }
 
 func (p *progress) Horizon(_ context.Context, _, _, epoch string) (uint64, error) {
@@ -566,40 +577,50 @@ func (p *progress) Horizon(_ context.Context, _, _, epoch string) (uint64, error
 func (p *progress) StandBy(context.Context, string) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.broken.Load() {
+	if p.broken.Load() || p.silent {
 		return false, errors.New("the database is away")
 	}
 	return !p.alone, nil
 }
 
-func (p *progress) Save(_ context.Context, function, stream, epoch string, floor, head uint64, hedge string) error {
+func (p *progress) Save(_ context.Context, function, stream string, row eventing.ProgressRow, last eventing.SavedProgress) (eventing.SavedProgress, bool, error) {
 	if p.broken.Load() || function != "flights" {
-		return errors.New("the database is away")
+		return eventing.SavedProgress{}, false, errors.New("the database is away")
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.floors == nil {
-		p.floors = map[string]uint64{}
+	if p.rows == nil {
+		p.rows, p.heads = map[string]eventing.SavedProgress{}, map[string]uint64{}
 	}
-	p.floors[stream] = floor
-	p.hedge = hedge
-	if head < floor {
-		return fmt.Errorf("head %d is below floor %d", head, floor)
+	now := eventing.SavedProgress{Epoch: row.Epoch, Floor: row.Floor, Timeline: "db/" + p.timeline}
+	switch {
+	case row.Head < row.Floor:
+		return now, false, fmt.Errorf("head %d is below floor %d", row.Head, row.Floor)
+	case p.rows[stream] != last:
+		return eventing.SavedProgress{}, false, nil
+	case row.Rewind:
+		now.Timeline = ""
+	case !row.Adopt && last != (eventing.SavedProgress{}) && last.Timeline != now.Timeline:
+		return eventing.SavedProgress{}, false, nil
+	case !row.Adopt:
+		p.hedge = row.Hedge
 	}
+	p.rows[stream] = now
+	p.heads[stream] = max(p.heads[stream], row.Head)
 	known := false
 	for _, e := range p.seen {
-		known = known || e == epoch
+		known = known || e == row.Epoch
 	}
 	if !known {
-		p.seen = append(p.seen, epoch)
+		p.seen = append(p.seen, row.Epoch)
 	}
-	return nil
+	return now, true, nil
 }
 
 func (p *progress) floor(stream string) uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.floors[stream]
+	return p.rows[stream].Floor
 }
 
 // stored is the hedge that was saved last.

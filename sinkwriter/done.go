@@ -3,14 +3,14 @@ package sinkwriter
 import (
 	"context"
 	"fmt"
+	"strings"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // doneSQL looks each key up by itself, whatever the planner believes.
-const doneSQL = `select u.k from unnest($1::uuid[]) as u(k)
-cross join lateral (select from tandem.ledger where key = u.k offset 0) as l`
+const doneSQL = `select tandem.timeline(), array(select u.k from unnest($1::uuid[]) as u(k)
+cross join lateral (select from tandem.ledger where key = u.k offset 0) as l)`
 
 // Ledger says what is done. It claims nothing. It may be shared.
 type Ledger struct {
@@ -21,25 +21,36 @@ type Ledger struct {
 // primary.
 func NewLedger(pool *pgxpool.Pool) *Ledger { return &Ledger{pool: pool} }
 
-// Done gives those of the keys that are in the ledger: their events are handled,
-// for good. That one is not among them says nothing: it may be committed at this
-// moment. Ask for some thousand at a time.
-func (l *Ledger) Done(ctx context.Context, keys []Key) (map[Key]bool, error) {
+// Done gives those of the keys that are in the ledger, and the timeline on which
+// they are: there their events are handled, for good. That one is not among them
+// says nothing: it may be committed at this moment. Ask for some thousand at a time.
+//
+// A server whose place another one has taken since may still answer, on its own
+// timeline; see [Earlier].
+func (l *Ledger) Done(ctx context.Context, keys []Key) (done map[Key]bool, timeline string, err error) {
 	ask := make([][16]byte, len(keys))
 	for i, k := range keys {
 		ask[i] = k
 	}
-	rows, err := l.pool.Query(ctx, doneSQL, ask)
-	if err != nil {
-		return nil, fmt.Errorf("ask the ledger for %d keys: %w", len(keys), err)
+	var found [][16]byte
+	if err := l.pool.QueryRow(ctx, doneSQL, ask).Scan(&timeline, &found); err != nil {
+		return nil, "", fmt.Errorf("ask the ledger for %d keys: %w", len(keys), err)
 	}
-	done := make(map[Key]bool, len(keys))
-	var key [16]byte
-	if _, err := pgx.ForEachRow(rows, []any{&key}, func() error {
+	done = make(map[Key]bool, len(found))
+	for _, key := range found {
 		done[key] = true
-		return nil
-	}); err != nil {
-		return nil, fmt.Errorf("ask the ledger for %d keys: %w", len(keys), err)
 	}
-	return done, nil
+	return done, timeline, nil
 }
+
+// Earlier reports whether a timeline is one that the server of another one left by a
+// failover. Of two servers, or where timelines are hidden, that is not known.
+func Earlier(timeline, other string) bool {
+	server, number, _ := strings.Cut(timeline, "/")
+	otherServer, otherNumber, _ := strings.Cut(other, "/")
+	return server == otherServer && server != startedPrefix && number < otherNumber
+}
+
+// startedPrefix is before the slash where tandem.timeline() tells when the server was
+// started.
+const startedPrefix = "started"

@@ -14,23 +14,27 @@ import (
 
 const (
 	// A row is stored only over the one that was stored last, on the same
-	// timeline: whoever finds another one has something to learn first.
+	// timeline: whoever finds another one has something to learn first. The head
+	// never falls: what was delivered before a rewind was delivered.
 	firstProgressSQL = `insert into tandem.progress (cluster, function, stream, epoch, floor, head, hedge, timeline)
-values ($1, $2, $3, $4, $5::text::numeric, greatest($6::text::numeric, $5::text::numeric), $7, tandem.timeline())
+values ($1, $2, $3, $4, $5::text::numeric, greatest($6::text::numeric, $5::text::numeric), $7, case when $8 then '' else tandem.timeline() end)
 on conflict (cluster, function, stream) do nothing
 returning timeline`
 
 	progressSQL = `update tandem.progress
-set epoch = $4, floor = $5::text::numeric, head = greatest($6::text::numeric, $5::text::numeric), hedge = $7, saved_at = now()
+set epoch = $4, floor = $5::text::numeric, hedge = $7, saved_at = now(),
+    head = greatest($6::text::numeric, $5::text::numeric, case when epoch = $4 then head end)
 where cluster = $1 and function = $2 and stream = $3
 and epoch = $8 and floor = $9::text::numeric and timeline = $10 and tandem.timeline() = $10
 returning timeline`
 
-	// The same after a failover, when it is known what to do about it.
-	adoptProgressSQL = `update tandem.progress
-set epoch = $4, floor = $5::text::numeric, head = greatest($6::text::numeric, $5::text::numeric), hedge = $7, saved_at = now(),
-    timeline = tandem.timeline()
-where cluster = $1 and function = $2 and stream = $3 and epoch = $8 and floor = $9::text::numeric and timeline = $10
+	// The same after a failover: when the stream is about to be rewound, and when
+	// it has been.
+	rewindProgressSQL = `update tandem.progress
+set epoch = $4, floor = $5::text::numeric, saved_at = now(),
+    head = greatest($6::text::numeric, $5::text::numeric, case when epoch = $4 then head end),
+    timeline = case when $10 then '' else tandem.timeline() end
+where cluster = $1 and function = $2 and stream = $3 and epoch = $7 and floor = $8::text::numeric and timeline = $9
 returning timeline`
 
 	loadProgressSQL = `select tandem.timeline(), coalesce(p.epoch, ''), coalesce(p.floor, 0)::text, coalesce(p.timeline, '')
@@ -66,6 +70,7 @@ type SavedProgress struct {
 	Floor uint64
 
 	// Timeline is the history that the database followed when this was stored.
+	// Empty if the stream is to be rewound to Floor before anything else.
 	Timeline string
 }
 
@@ -93,11 +98,16 @@ type NewProgressRow struct {
 	// Head is a sequence number: no message from it on was delivered.
 	Head uint64
 
-	// Hedge is how much redundancy the cluster wants: 0, a delay, or standby.
+	// Hedge is how much redundancy the cluster wants: 0, a delay, or standby. With
+	// Rewind or Adopt it stays as it is stored, if anything is.
 	Hedge string
 
+	// Rewind says that the stream is about to be rewound to Floor. Whoever loads
+	// the row has to see to it, until it is saved with Adopt.
+	Rewind bool
+
 	// Adopt says that a change of the timeline since the last save is known and
-	// has been seen to.
+	// has been seen to: the stream gives again all from Floor on.
 	Adopt bool
 }
 
@@ -105,14 +115,18 @@ type NewProgressRow struct {
 // caller believes, last, and on the timeline that it was saved on. It gives what
 // is stored then. If ok is false nothing was stored: load, and see to it.
 func (p *Progress) Save(ctx context.Context, function, stream string, row NewProgressRow, last SavedProgress) (now SavedProgress, ok bool, err error) {
-	sql := firstProgressSQL
-	args := []any{p.cluster, function, stream, row.Epoch, number(row.Floor), number(row.Head), row.Hedge}
-	if last != (SavedProgress{}) {
-		sql = progressSQL
-		if row.Adopt {
-			sql = adoptProgressSQL
-		}
-		args = append(args, last.Epoch, number(last.Floor), last.Timeline)
+	sql := progressSQL
+	args := []any{p.cluster, function, stream, row.Epoch, number(row.Floor), number(row.Head)}
+	was := []any{last.Epoch, number(last.Floor), last.Timeline}
+	switch {
+	case last == (SavedProgress{}):
+		sql = firstProgressSQL
+		args = append(args, row.Hedge, row.Rewind)
+	case row.Rewind || row.Adopt:
+		sql = rewindProgressSQL
+		args = append(append(args, was...), row.Rewind)
+	default:
+		args = append(append(args, row.Hedge), was...)
 	}
 	now = SavedProgress{Epoch: row.Epoch, Floor: row.Floor}
 	err = p.pool.QueryRow(ctx, sql, args...).Scan(&now.Timeline)

@@ -8,7 +8,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/tandem-fn/tandem/hack/local"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -59,8 +61,17 @@ func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
 		t.Fatalf("survived %+v, timeline %q", survived, timeline)
 	}
 	save(11, survived, false, false) // it must be seen to
-	if now := save(7, survived, true, true); now.Timeline != timeline {
+	rewind := sinkwriter.NewProgressRow{Epoch: "e1", Floor: 7, Head: 9, Hedge: "300ms", Rewind: true}
+	begun, ok, err := east.Save(t.Context(), "orders", "EVENTS", rewind, survived)
+	if err != nil || !ok || begun != (sinkwriter.SavedProgress{Epoch: "e1", Floor: 7}) {
+		t.Fatalf("rewind noted as %+v, %t, %v", begun, ok, err)
+	}
+	save(11, begun, false, false) // not before it is through
+	if now := save(7, begun, true, true); now.Timeline != timeline {
 		t.Errorf("saved on timeline %q, want %q", now.Timeline, timeline)
+	}
+	if head := query[string](t, pool, `select head::text from tandem.progress`); head != "9223372036854775822" {
+		t.Errorf("head %s: it fell with the rewind", head)
 	}
 
 	// The row is gone.
@@ -68,6 +79,60 @@ func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
 		t.Fatal(err)
 	}
 	save(12, second, false, false)
+	rewind.Floor = 0
+	if begun, ok, err = east.Save(t.Context(), "orders", "EVENTS", rewind, sinkwriter.SavedProgress{}); err != nil || !ok {
+		t.Fatalf("rewind noted %t, %v", ok, err)
+	}
+	if saved, _ := load(); saved != begun || saved != (sinkwriter.SavedProgress{Epoch: "e1"}) {
+		t.Errorf("loaded %+v, noted %+v", saved, begun)
+	}
+}
+
+func TestATimelineIsKnownWhereItIsHiddenAndNoneIsOnAStandby(t *testing.T) {
+	t.Parallel()
+	r, _ := newReplicated(t)
+	admin := func(server *local.Postgres) *pgxpool.Pool { return newPool(t, server.AdminURL("tandem")) }
+	if err := r.CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := sinkwriter.NewLedger(admin(r.Standby())).Done(t.Context(), nil)
+	if err == nil || !strings.Contains(err.Error(), "is a standby") {
+		t.Errorf("a standby answers %v", err)
+	}
+
+	// As a service may.
+	if _, err := admin(r.Primary()).Exec(t.Context(), `revoke execute on function pg_control_system() from public`); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := query[string](t, newPool(t, r.URL()), `select tandem.timeline()`)
+	failOver(t, r, newPool(t, r.URL()))
+	after := query[string](t, newPool(t, r.URL()), `select tandem.timeline()`)
+	if !strings.HasPrefix(before, "started/") || !strings.HasPrefix(after, "started/") || after == before {
+		t.Errorf("before the failover %q, after it %q", before, after)
+	}
+}
+
+func TestEarlier(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		timeline, other string
+		want            bool
+	}{
+		{"17/00000002", "17/00000002", false},
+		{"17/00000003", "17/00000002", false},
+		{"17/0000000A", "17/0000000B", true},
+		{"18/00000001", "17/00000002", false},
+		{"started/1", "17/00000001", false},
+		{"started/1", "started/2", false},
+		{"", "17/00000001", false},
+	} {
+		if got := sinkwriter.Earlier(tt.timeline, tt.other); got != tt.want {
+			t.Errorf("Earlier(%q, %q) is %t", tt.timeline, tt.other, got)
+		}
+	}
 }
 
 func TestAClusterStandsByOnlyWhileAnotherOneIsAtWork(t *testing.T) {
@@ -183,9 +248,12 @@ func TestTheLedgerSaysWhatIsDone(t *testing.T) {
 			}
 		}
 	}
-	done, err := sinkwriter.NewLedger(pool).Done(t.Context(), keys)
+	done, timeline, err := sinkwriter.NewLedger(pool).Done(t.Context(), keys)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !strings.HasSuffix(timeline, "/00000001") {
+		t.Errorf("on timeline %q", timeline)
 	}
 	if len(done) != 10 {
 		t.Errorf("%d are done, want 10", len(done))
@@ -195,7 +263,7 @@ func TestTheLedgerSaysWhatIsDone(t *testing.T) {
 			t.Errorf("event %d: done is %t", i, done[k])
 		}
 	}
-	if done, err := sinkwriter.NewLedger(pool).Done(t.Context(), nil); err != nil || len(done) != 0 {
+	if done, _, err := sinkwriter.NewLedger(pool).Done(t.Context(), nil); err != nil || len(done) != 0 {
 		t.Errorf("nothing asked: %v, %v", done, err)
 	}
 }

@@ -25,6 +25,8 @@ const sourcedHeader = "Nats-Stream-Source"
 
 type reader struct {
 	conn     *Conn
+	stream   *Stream
+	want     consumerWanted
 	consumer natsjs.Consumer
 	next     string // the subject that asks for messages
 	origin   string
@@ -58,14 +60,20 @@ func (r *reader) Pull(ctx context.Context, n, bytes int, receive func(eventing.M
 }
 
 func (r *reader) Position(ctx context.Context) (eventing.Position, error) {
+	position, _, err := r.position(ctx)
+	return position, err
+}
+
+// position is also how many messages the consumer has handed out in its life.
+func (r *reader) position(ctx context.Context) (position eventing.Position, handedOut uint64, err error) {
 	ctx, cancel := r.conn.api(ctx)
 	defer cancel()
 	if err := r.conn.Ready(); err != nil {
-		return eventing.Position{}, err
+		return eventing.Position{}, 0, err
 	}
 	info, err := r.consumer.Info(ctx)
 	if err != nil {
-		return eventing.Position{}, fmt.Errorf("ask for the consumer's position: %w", because(ctx, err))
+		return eventing.Position{}, 0, fmt.Errorf("ask for the consumer's position: %w", because(ctx, err))
 	}
 	if err := checkWait(info); err != nil {
 		r.changed.Store(&err) // to open it again puts it right
@@ -75,7 +83,7 @@ func (r *reader) Position(ctx context.Context) (eventing.Position, error) {
 		Head:           info.Delivered.Stream + 1,
 		Pending:        info.NumPending,
 		Unacknowledged: uint64(max(info.NumAckPending, 0)),
-	}, nil
+	}, info.Delivered.Consumer, nil
 }
 
 // message is one message of a consumer.

@@ -101,6 +101,8 @@ func (s *Stream) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Re
 	}
 	return &reader{
 		conn:     s.conn,
+		stream:   s,
+		want:     want,
 		consumer: consumer,
 		next:     apiPrefix(s.cfg.Domain) + ".CONSUMER.MSG.NEXT." + s.cfg.Name + "." + s.consumer,
 		origin:   origin.name,

@@ -162,7 +162,7 @@ func TestNothingIsDeliveredWhileTheDatabaseHasBeenAwayFromTheBeginning(t *testin
 	f := newFunction(t)
 	publish(t, server, 10)
 	p := start(t, server.URL(), f.server.URL) // its database is nowhere
-	eventually(t, "that is said", func() bool { return strings.Contains(p.log.String(), "load horizon") })
+	eventually(t, "that is said", func() bool { return strings.Contains(p.log.String(), "load progress") })
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.done) != 0 {

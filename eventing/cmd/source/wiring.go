@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // this is where eventing and the database are joined
@@ -47,37 +48,77 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 		pool.Close()
 		return database{}, err
 	}
+	now := &timeline{}
 	return database{
 		old:      old,
-		progress: progress{sinkwriter.NewProgress(pool, cluster)},
+		progress: progress{sinkwriter.NewProgress(pool, cluster), now},
 		tries:    tries{sinkwriter.NewTries(pool, cluster)},
-		ledger:   ledger{sinkwriter.NewLedger(pool)},
+		ledger:   ledger{sinkwriter.NewLedger(pool), now},
 		relay:    sinkwriter.NewOutbox(pool),
 		close:    pool.Close,
 	}, nil
 }
 
-// progress is the database's, whatever was saved before.
-type progress struct{ *sinkwriter.Progress }
+// progress is kept in the database.
+type progress struct {
+	*sinkwriter.Progress
+	timeline *timeline
+}
 
-func (p progress) Save(ctx context.Context, function, stream, epoch string, floor, head uint64, hedge string) error {
-	last, _, err := p.Load(ctx, function, stream)
-	if err != nil {
-		return err
+func (p progress) Load(ctx context.Context, function, stream string) (eventing.SavedProgress, string, error) {
+	saved, now, err := p.Progress.Load(ctx, function, stream)
+	if err == nil {
+		p.timeline.met(now)
 	}
-	_, _, err = p.Progress.Save(ctx, function, stream, sinkwriter.NewProgressRow{Epoch: epoch, Floor: floor, Head: head, Hedge: hedge, Adopt: true}, last)
-	return err
+	return eventing.SavedProgress(saved), now, err
+}
+
+func (p progress) Save(ctx context.Context, function, stream string, row eventing.ProgressRow, last eventing.SavedProgress) (eventing.SavedProgress, bool, error) {
+	now, ok, err := p.Progress.Save(ctx, function, stream, sinkwriter.NewProgressRow(row), sinkwriter.SavedProgress(last))
+	return eventing.SavedProgress(now), ok, err
+}
+
+// timeline is the latest that the database was found on.
+type timeline struct {
+	mu     sync.Mutex
+	latest string
+}
+
+func (t *timeline) met(now string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !sinkwriter.Earlier(now, t.latest) {
+		t.latest = now
+	}
+}
+
+// check says why an answer that was given on a timeline is not to be believed: it
+// may come from a server that has lost its place since, over a connection that is
+// left.
+func (t *timeline) check(answer string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.latest == "" || answer == t.latest || sinkwriter.Earlier(t.latest, answer) {
+		return nil
+	}
+	return fmt.Errorf("the ledger answers on timeline %s, and the database is on %s", answer, t.latest)
 }
 
 // ledger looks events up by their keys.
-type ledger struct{ *sinkwriter.Ledger }
+type ledger struct {
+	*sinkwriter.Ledger
+	timeline *timeline
+}
 
 func (l ledger) Done(ctx context.Context, function string, events []eventing.EventID) ([]bool, error) {
 	keys := make([]sinkwriter.Key, len(events))
 	for i, e := range events {
 		keys[i] = sinkwriter.NewKey(function, e.Source, e.ID)
 	}
-	found, err := l.Ledger.Done(ctx, keys)
+	found, answered, err := l.Ledger.Done(ctx, keys)
+	if err == nil {
+		err = l.timeline.check(answered)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/test/pgtest"
 )
@@ -24,8 +25,12 @@ func TestProgressAndRelayAreThoseOfTheDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.close)
-	if err := db.progress.Save(t.Context(), "flights", "EVENTS", "epoch", 7, 9, "0"); err != nil {
-		t.Errorf("Save: %v", err)
+	saved, ok, err := db.progress.Save(t.Context(), "flights", "EVENTS", eventing.ProgressRow{Epoch: "epoch", Floor: 7, Head: 9, Hedge: "0"}, eventing.SavedProgress{})
+	if err != nil || !ok {
+		t.Errorf("Save: %t, %v", ok, err)
+	}
+	if stored, timeline, err := db.progress.Load(t.Context(), "flights", "EVENTS"); err != nil || stored != saved || timeline != saved.Timeline {
+		t.Errorf("Load: %+v on timeline %q, %v; saved %+v", stored, timeline, err, saved)
 	}
 	n, err := db.relay.Relay(t.Context(), func(context.Context, []event.Event) error {
 		t.Error("something to publish in an empty outbox")
@@ -33,6 +38,32 @@ func TestProgressAndRelayAreThoseOfTheDatabase(t *testing.T) {
 	})
 	if n != 0 || err != nil {
 		t.Errorf("Relay: %d, %v", n, err)
+	}
+}
+
+func TestAnAnswerOfTheLedgerIsBelievedOnlyFromWhereTheDatabaseIs(t *testing.T) {
+	t.Parallel()
+
+	now := &timeline{}
+	for _, step := range []struct {
+		met, answer string
+		believed    bool
+	}{
+		{"", "7/00000001", true}, // nothing else is known
+		{"7/00000001", "7/00000001", true},
+		{"7/00000001", "7/00000002", true}, // it was promoted since
+		{"7/00000002", "7/00000001", false},
+		{"7/00000001", "7/00000001", false}, // a connection to the old one is left
+		{"8/00000001", "7/00000002", false},
+		{"started/5", "started/5", true},
+		{"started/4", "started/5", false},
+	} {
+		if step.met != "" {
+			now.met(step.met)
+		}
+		if err := now.check(step.answer); (err == nil) != step.believed {
+			t.Errorf("met %s, answer on %s: %v", step.met, step.answer, err)
+		}
 	}
 }
 
