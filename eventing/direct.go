@@ -208,7 +208,7 @@ func (c *directConn) exchange(req *http.Request) (res *http.Response, open bool,
 		return nil, false, errors.Join(errNoAnswer, err, none)
 	}
 	for res == nil || res.StatusCode < 200 && res.StatusCode != http.StatusSwitchingProtocols {
-		if res, err = http.ReadResponse(c.r, req); err != nil { //nolint:bodyclose // a word in between has none
+		if res, err = http.ReadResponse(c.r, req); err != nil {
 			unhook()
 			return nil, false, err
 		}
