@@ -27,6 +27,7 @@ test: ## Run every test, on real PostgreSQL and real NATS; ARGS go to go test.
 	go test -race -p 2 -timeout 12m $(ARGS) ./...
 	go test -C hack/images -timeout 12m ./...
 	go test -C test/config -timeout 12m ./...
+	go test -C test/peers -mod=mod -timeout 12m ./...
 
 .PHONY: func
 func: ## Build Knative's func into bin/, and test what it makes of functions.
@@ -68,10 +69,16 @@ chaostest: ## Run 15 s of chaos and see that planted faults are found; takes up 
 	@hack/install.sh postgres cc
 	go test -tags chaos -race -timeout 30m $(ARGS) ./test/chaos ./test/world
 
+.PHONY: peers
+peers: ## Compare with the same work by hand and with others; ARGS=--quick takes minutes, --help.
+	@hack/install.sh postgres
+	go run -C test/peers -mod=mod . $(ARGS)
+
 .PHONY: lint
 lint: $(LINT) ## Look for faults and for what is not in house style.
 	$(LINT) run ./...
 	cd test/conformance && GOFLAGS=-mod=mod $(LINT) run ./...
+	cd test/peers && GOFLAGS=-mod=mod $(LINT) run ./...
 
 .PHONY: build
 build: ## Build every program into bin/.

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// options are what the flags say.
+type options struct {
+	quick    bool
+	keep     bool
+	only     *regexp.Regexp
+	report   string
+	dir      string
+	events   int
+	rounds   int
+	rate     int
+	duration time.Duration
+}
+
+const usage = `Have the others do what Tandem does: flights from JetStream in two clusters, repeats
+known by source and id, a row, a total, one event published once; by hand, with
+Watermill, DBOS and River.
+
+    make peers ARGS=--quick               a look, a few minutes
+    make peers                            the table, about half an hour on two cores
+    make peers ARGS='--report docs'       as docs/peers.md, peers.json, peers.svg
+    make peers ARGS='--only ^river'
+
+It builds Tandem, starts a PostgreSQL and a NATS server of its own and removes them in
+the end; TANDEM_PG_BIN names the folder of another initdb. The folder must be on a disk
+(--dir), not in memory, or a commit costs nothing. For two cores of a larger machine:
+
+    taskset -c 0,1 make peers
+
+Rows:
+%s
+For each: concurrencies are tried with some of the events, then rounds go round robin
+with the best of them; then latency at a rate that all can bear; then a cluster is
+killed in the midst of the work, and comes back when all is quiet.
+
+Flags:
+`
+
+const (
+	defaultEvents   = 20_000
+	quickEvents     = 2_000
+	defaultRounds   = 3
+	defaultRate     = 200
+	defaultDuration = 20 * time.Second
+	quickDuration   = 6 * time.Second
+)
+
+// errUsage says that the flags are wrong and that this has been printed.
+var errUsage = errors.New("wrong flags")
+
+func parseOptions(args []string, output io.Writer) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("peers", flag.ContinueOnError)
+	flags.SetOutput(output)
+	flags.Usage = func() {
+		var rows strings.Builder
+		for _, p := range allPeers() {
+			say(&rows, "  %-18s %s", p.name, p.title)
+		}
+		_, _ = fmt.Fprintf(output, usage, rows.String())
+		flags.PrintDefaults()
+	}
+	flags.BoolVar(&o.quick, "quick", false, "one short round, one concurrency each")
+	only := flags.String("only", "", "only the rows whose name matches this `regexp`")
+	flags.StringVar(&o.report, "report", "", "`folder` for the report, from the clone's root (default .tandem/peers)")
+	flags.BoolVar(&o.keep, "keep", false, "leave the servers' data and the logs")
+	flags.StringVar(&o.dir, "dir", "", "`folder` for the servers' data (default: the temporary one)")
+	flags.IntVar(&o.events, "events", 0, fmt.Sprintf("distinct events of a trial; Tandem has five times as many (default %d, quick %d)", defaultEvents, quickEvents))
+	flags.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("trials of each row (default %d, quick 1)", defaultRounds))
+	flags.IntVar(&o.rate, "rate", defaultRate, "events a second when latency is measured")
+	flags.DurationVar(&o.duration, "latency", 0, fmt.Sprintf("how long that takes (default %s, quick %s)", defaultDuration, quickDuration))
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return o, err
+		}
+		return o, errUsage
+	}
+	problem := func(format string, args ...any) (options, error) {
+		say(output, "peers: "+format+"; see --help", args...)
+		return o, errUsage
+	}
+	if flags.NArg() > 0 {
+		return problem("%q is not understood", flags.Arg(0))
+	}
+	var err error
+	if o.only, err = regexp.Compile(*only); err != nil {
+		return problem("--only: %v", err)
+	}
+	o.withDefaults()
+	switch {
+	case o.events < 100 || o.events > 1_000_000:
+		return problem("--events %d: want 100 to 1000000", o.events)
+	case o.rounds < 1 || o.rounds > 100:
+		return problem("--rounds %d: want 1 to 100", o.rounds)
+	case o.rate < 1 || o.rate > 20_000:
+		return problem("--rate %d: want 1 to 20000", o.rate)
+	case o.duration <= warmUp:
+		return problem("--latency %s: want more than %s", o.duration, warmUp)
+	case len(o.selected()) == 0:
+		return problem("--only %s matches no row", o.only)
+	}
+	return o, nil
+}
+
+func (o *options) withDefaults() {
+	events, rounds, duration := defaultEvents, defaultRounds, defaultDuration
+	if o.quick {
+		events, rounds, duration = quickEvents, 1, quickDuration
+	}
+	if o.events == 0 {
+		o.events = events
+	}
+	if o.rounds == 0 {
+		o.rounds = rounds
+	}
+	if o.duration == 0 {
+		o.duration = duration
+	}
+}
+
+// selected are the peers that the flags ask for.
+func (o options) selected() []peer {
+	var list []peer
+	for _, p := range allPeers() {
+		if o.only.MatchString(p.name) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// say writes a line for whoever watches; if nobody does, that is no error.
+func say(w io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(w, format+"\n", args...)
+}

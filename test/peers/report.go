@@ -1,0 +1,200 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+)
+
+// goal is how many times as many events as the best of the others Tandem is to do.
+const goal = 5
+
+// report is what was measured.
+type report struct {
+	Begun    time.Time     `json:"begun"`
+	Took     time.Duration `json:"took_ns"`
+	Setup    []string      `json:"setup"`
+	Versions []string      `json:"versions"`
+	Events   int           `json:"events"`
+	Quick    bool          `json:"quick"`
+	Rate     int           `json:"latency_rate"`
+	CutShort string        `json:"cut_short,omitempty"`
+	Rows     []*row        `json:"rows"`
+}
+
+// worthwhile says whether every row has been measured once.
+func (r *report) worthwhile() bool {
+	for _, row := range r.Rows {
+		if len(row.Rounds) == 0 {
+			return false
+		}
+	}
+	return len(r.Rows) > 0
+}
+
+// describe says on what it is measured.
+func (w *world) describe(ctx context.Context) ([]string, error) {
+	var version string
+	if err := w.admin.QueryRow(ctx, "select current_setting('server_version')").Scan(&version); err != nil {
+		return nil, fmt.Errorf("ask the server for its version: %w", err)
+	}
+	var list string
+	if err := w.admin.QueryRow(ctx, `select string_agg(name || ' = ' || current_setting(name), ', ' order by name) from pg_settings
+where name in ('shared_buffers', 'max_wal_size', 'max_connections', 'fsync', 'synchronous_commit', 'full_page_writes',
+	'wal_level', 'track_commit_timestamp', 'commit_delay', 'data_checksums')`).Scan(&list); err != nil {
+		return nil, fmt.Errorf("ask the server for its settings: %w", err)
+	}
+	commit, err := w.commitTime(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return []string{
+		"measured on " + cores() + ", clients and servers together",
+		fmt.Sprintf("PostgreSQL %s, a commit takes %s: %s", version, commit.Round(time.Microsecond), list),
+		fmt.Sprintf("NATS %s, one server, streams in files, sync_interval %s", w.nc.ConnectedServerVersion(), w.nats.SyncInterval()),
+		fmt.Sprintf("%s, GOMAXPROCS %d", runtime.Version(), runtime.GOMAXPROCS(0)),
+	}, nil
+}
+
+// commitTime is the median time that a small transaction takes, which shows whether
+// the disk is one.
+func (w *world) commitTime(ctx context.Context) (time.Duration, error) {
+	conn, err := w.admin.Acquire(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("connect to PostgreSQL: %w", err)
+	}
+	defer conn.Release()
+	var times []time.Duration
+	for range 200 {
+		start := time.Now()
+		if _, err := conn.Exec(ctx, "select pg_logical_emit_message(true, 'peers', '')"); err != nil {
+			return 0, fmt.Errorf("time a commit: %w", err)
+		}
+		times = append(times, time.Since(start))
+	}
+	return median(times), nil
+}
+
+// cores names the processor, and how many of its cores this process may use.
+func cores() string {
+	text := fmt.Sprintf("%d cores", runtime.NumCPU())
+	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(info)) {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+				return text + " of " + strings.TrimSpace(value)
+			}
+		}
+	}
+	return text
+}
+
+// versions are those of the modules that are compared.
+func versions() []string {
+	var list []string
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return nil
+	}
+	for _, prefix := range []string{"github.com/ThreeDotsLabs/", "github.com/dbos-inc/", "github.com/riverqueue/river", "github.com/jackc/pgx/v5", "github.com/nats-io/nats.go"} {
+		for _, m := range info.Deps {
+			if strings.HasPrefix(m.Path, prefix) && (prefix != "github.com/riverqueue/river" || m.Path == prefix) {
+				list = append(list, m.Path+" "+m.Version)
+			}
+		}
+	}
+	return list
+}
+
+func median[T cmp.Ordered](list []T) T {
+	list = slices.Sorted(slices.Values(list))
+	return list[len(list)/2]
+}
+
+// rate is the median of the rounds; lowest and highest are the others.
+func (r *row) rate() float64 { return median(r.rates()) }
+
+func (r *row) rates() []float64 {
+	var list []float64
+	for _, t := range r.Rounds {
+		list = append(list, t.EventsPerSecond)
+	}
+	return list
+}
+
+// best is the fastest row of Tandem, or of the others; nil if there is none.
+func (r *report) best(tandem bool) *row {
+	var best *row
+	for _, line := range r.Rows {
+		if (line.peer.consumer == "") == tandem && (best == nil || line.rate() > best.rate()) {
+			best = line
+		}
+	}
+	return best
+}
+
+// verdict compares Tandem with the best of the others, by the median of the ratios
+// within the rounds.
+func (r *report) verdict() string {
+	ours, theirs := r.best(true), r.best(false)
+	if ours == nil || theirs == nil {
+		return "Tandem and others were not measured together."
+	}
+	var ratios []float64
+	for i := range min(len(ours.Rounds), len(theirs.Rounds)) {
+		ratios = append(ratios, ours.Rounds[i].EventsPerSecond/theirs.Rounds[i].EventsPerSecond)
+	}
+	ratio := median(ratios)
+	text := fmt.Sprintf("%s does %s events a second, the best of the others, %s, %s: %.1f times as many in the same round (goal: %d).",
+		ours.Title, thousands(ours.rate()), theirs.Title, thousands(theirs.rate()), ratio, goal)
+	switch {
+	case ratio >= goal:
+		return text + " **The goal is reached.**"
+	case ratio >= 1:
+		return text + " **Tandem is ahead, but the goal is not reached.**"
+	}
+	return text + fmt.Sprintf(" **%s is ahead.**", theirs.Title)
+}
+
+// write writes the report into a folder, which it gives.
+func (r *report) write(ctx context.Context, dir string) (string, error) {
+	root, err := repository(ctx)
+	if err != nil {
+		return "", err
+	}
+	if dir == "" {
+		dir = filepath.Join(".tandem", "peers")
+	}
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(root, dir)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("write report: %w", err)
+	}
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return "", fmt.Errorf("write report: %w", err)
+	}
+	for name, text := range map[string]string{"peers.json": string(data) + "\n", "peers.md": r.markdown(), "peers.svg": r.chart()} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return "", fmt.Errorf("write report: %w", err)
+		}
+	}
+	return dir, nil
+}
+
+// thousands writes a number for people.
+func thousands(f float64) string {
+	s := fmt.Sprintf("%.0f", f)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

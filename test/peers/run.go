@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+)
+
+// row is all that was measured of a peer.
+type row struct {
+	Name        string       `json:"name"`
+	Title       string       `json:"title"`
+	Tried       []attempt    `json:"tried"`
+	Concurrency int          `json:"concurrency"`
+	Rounds      []throughput `json:"rounds"`
+	Latency     *latency     `json:"latency,omitempty"`
+	Killed      *killed      `json:"killed,omitempty"`
+
+	peer peer
+}
+
+// attempt is a concurrency that was tried.
+type attempt struct {
+	Concurrency     int     `json:"concurrency"`
+	EventsPerSecond float64 `json:"events_per_second"`
+}
+
+// execute measures what the flags ask for, and writes the report.
+func execute(ctx context.Context, o options, out io.Writer) error {
+	say(out, "building Tandem and starting the servers")
+	w, err := open(ctx, o.dir, o.keep, os.Stderr)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	if o.keep {
+		say(out, "data and logs: %s", w.dir)
+	}
+	r, err := w.measure(ctx, o, func(format string, args ...any) { say(out, format, args...) })
+	if r == nil || !r.worthwhile() {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx) // what was measured until somebody stopped it is worth having
+	if err != nil {
+		r.CutShort = err.Error()
+		say(out, "peers: cut short: %v", err)
+	}
+	r.Took = time.Since(r.Begun)
+	say(out, "\n%s", r.markdown())
+	dir, err := r.write(ctx, o.report)
+	if err != nil {
+		return err
+	}
+	say(out, "Report: %s", dir)
+	return nil
+}
+
+// measure goes through everything.
+func (w *world) measure(ctx context.Context, o options, progress func(string, ...any)) (*report, error) {
+	r := &report{Begun: time.Now().UTC(), Rate: o.rate, Events: o.events, Quick: o.quick, Versions: versions()}
+	var err error
+	if r.Setup, err = w.describe(ctx); err != nil {
+		return nil, err
+	}
+	for _, p := range o.selected() {
+		r.Rows = append(r.Rows, &row{Name: p.name, Title: p.title, peer: p})
+	}
+	for _, line := range r.Rows {
+		if err := w.try(ctx, o, line, progress); err != nil {
+			return nil, err
+		}
+	}
+	for round := range o.rounds {
+		for _, line := range r.Rows {
+			load, err := makeWorkload(o.events * line.peer.factor)
+			if err != nil {
+				return nil, err
+			}
+			t, err := w.throughput(ctx, line.peer, line.Concurrency, load)
+			if err != nil {
+				return r, fmt.Errorf("round %d: %w", round+1, err)
+			}
+			line.Rounds = append(line.Rounds, t)
+			progress("round %d/%d  %-18s %8.0f events/s, %5.0f bytes of WAL an event, %d connections", round+1, o.rounds, line.Name, t.EventsPerSecond, t.WALPerEvent, t.Connections)
+		}
+	}
+	for _, line := range r.Rows {
+		load, err := makeWorkload(int(o.duration.Seconds() * float64(o.rate)))
+		if err != nil {
+			return nil, err
+		}
+		l, err := w.latency(ctx, line.peer, line.Concurrency, load, o.rate)
+		if err != nil {
+			return r, err
+		}
+		line.Latency = &l
+		progress("latency    %-18s at %d events/s: p50 %.1f ms, p99 %.1f ms; output p99 %.1f ms", line.Name, o.rate, line.Latency.CommitP50, line.Latency.CommitP99, line.Latency.OutputP99)
+	}
+	for _, line := range r.Rows {
+		load, err := makeWorkload(o.events * line.peer.factor)
+		if err != nil {
+			return nil, err
+		}
+		k, err := w.killed(ctx, line.peer, line.Concurrency, load)
+		if err != nil {
+			return r, err
+		}
+		line.Killed = &k
+		progress("SIGKILL    %-18s survivor alone: %d missing, %d doubled; both again: %d lost, %d doubled", line.Name, k.Alone.Lost, k.Alone.Doubled, k.Back.Lost, k.Back.Doubled)
+	}
+	return r, nil
+}
+
+// try tries the peer's concurrencies and keeps the best.
+func (w *world) try(ctx context.Context, o options, line *row, progress func(string, ...any)) error {
+	list := line.peer.concurrencies
+	if o.quick {
+		list = list[len(list)/2 : len(list)/2+1]
+	}
+	line.Concurrency = list[0]
+	if len(list) == 1 {
+		return nil
+	}
+	load, err := makeWorkload(max(1000, o.events/4) * line.peer.factor)
+	if err != nil {
+		return err
+	}
+	best := 0.0
+	for _, concurrency := range list {
+		t, err := w.throughput(ctx, line.peer, concurrency, load)
+		if err != nil {
+			return err
+		}
+		line.Tried = append(line.Tried, attempt{concurrency, t.EventsPerSecond})
+		progress("tried      %-18s %4d at a time: %8.0f events/s", line.Name, concurrency, t.EventsPerSecond)
+		if t.EventsPerSecond > best {
+			best, line.Concurrency = t.EventsPerSecond, concurrency
+		}
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/functions/flights"
+	"github.com/tandem-fn/tandem/hack/feed"
+	"golang.org/x/time/rate"
+
+	"github.com/tandem-fn/tandem/test/peers/consume"
+)
+
+// repeatEvery is after how many events one comes again, though the stream took it
+// once already: a producer that was not told so.
+const repeatEvery = 50
+
+// workload is some events in the order of the stream, and what must come out of them.
+type workload struct {
+	messages []*nats.Msg // with those that come again
+	distinct int
+	want     map[string]feed.Totals // by airport
+}
+
+// total is what must come out of all airports.
+func (w workload) total() (t feed.Totals) {
+	for _, o := range w.want {
+		t = t.Plus(o)
+	}
+	return t
+}
+
+// makeWorkload takes n flights; when all 20,000 have gone they come again from another
+// source, with the ids that they have, so that they are other events.
+func makeWorkload(n int) (workload, error) {
+	w := workload{distinct: n, want: map[string]feed.Totals{}}
+	for turn := 0; w.left() > 0; turn++ {
+		for e, err := range feed.FlightEvents(0) {
+			if err != nil {
+				return workload{}, err
+			}
+			if w.left() == 0 {
+				break
+			}
+			if turn > 0 {
+				e.SetSource(fmt.Sprintf("%s/%d", feed.FlightSource, turn))
+			}
+			if err := w.add(e); err != nil {
+				return workload{}, err
+			}
+		}
+	}
+	again := w.messages
+	w.messages = nil
+	for i, m := range again {
+		w.messages = append(w.messages, m)
+		if i%repeatEvery == repeatEvery-1 {
+			w.messages = append(w.messages, again[i-repeatEvery/2])
+		}
+	}
+	return w, nil
+}
+
+func (w *workload) left() int { return w.distinct - len(w.messages) }
+
+func (w *workload) add(e event.Event) error {
+	header, data, err := jetstream.Encode(e)
+	if err != nil {
+		return err
+	}
+	var d struct {
+		Origin string `json:"origin"`
+		Delay  int64  `json:"delay"`
+	}
+	if err := e.DataAs(&d); err != nil {
+		return fmt.Errorf("read event %s: %w", e.ID(), err)
+	}
+	t := feed.Totals{Flights: 1, DelayMinutes: d.Delay}
+	if d.Delay >= flights.LongDelay {
+		t.Delayed = 1
+	}
+	w.want[d.Origin] = w.want[d.Origin].Plus(t)
+	w.messages = append(w.messages, &nats.Msg{Subject: "events." + e.Type(), Header: header, Data: data})
+	return nil
+}
+
+// publish stores the messages in the stream, so many a second; 0 is as fast as it
+// goes. They go without Nats-Msg-Id, so the stream takes those that come again.
+func publish(ctx context.Context, js natsjs.JetStream, messages []*nats.Msg, perSecond int) error {
+	limiter := rate.NewLimiter(rate.Inf, 1)
+	if perSecond > 0 {
+		limiter = rate.NewLimiter(rate.Limit(perSecond), 1)
+	}
+	for _, m := range messages {
+		if err := limiter.Wait(ctx); err != nil {
+			return err
+		}
+		// A message is one's own once it is sent.
+		if _, err := js.PublishMsgAsync(&nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}, natsjs.WithStallWait(10*time.Second)); err != nil {
+			return fmt.Errorf("publish to stream %s: %w", consume.InputStream, err)
+		}
+	}
+	select {
+	case <-js.PublishAsyncComplete():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
