@@ -37,6 +37,10 @@ type NATSConfig struct {
 	// Defaults to the server's default, 2m.
 	SyncInterval string
 
+	// Route, if set, gives the URL by which one server of a cluster reaches another,
+	// whose name it is told, at url, so that there can be something between.
+	Route func(from, to, url string) (string, error)
+
 	// Grace is how long the server may take to end. Defaults to 1 s.
 	Grace time.Duration
 

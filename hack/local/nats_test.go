@@ -93,7 +93,17 @@ func TestThreeServersShareAJetStreamThatOutlivesOneOfThem(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	sup := newSupervisor(t, local.SupervisorConfig{})
-	servers, err := local.StartNATSCluster(ctx, sup, 3, local.NATSConfig{Program: buildNATS(t), Dir: t.TempDir()})
+	ways := map[string]bool{}
+	servers, err := local.StartNATSCluster(ctx, sup, 3, local.NATSConfig{
+		Program: buildNATS(t), Dir: t.TempDir(),
+		Route: func(from, to, url string) (string, error) {
+			ways[from+" "+to] = strings.HasPrefix(url, "nats://127.0.0.1:")
+			return url, nil
+		},
+	})
+	if len(ways) != 6 || !ways["nats-1 nats-2"] || !ways["nats-3 nats-1"] {
+		t.Errorf("routes %v, want one each way between two of three servers", ways)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,12 +30,15 @@ func StartNATSCluster(ctx context.Context, sup *Supervisor, size int, cfg NATSCo
 	}
 	var servers []*NATS
 	for i := range size {
+		routes, more, err := cfg.routesOf(i, routes)
+		if err != nil {
+			return nil, fmt.Errorf("prepare NATS: %w", err)
+		}
 		n := &NATS{cfg: cfg}
-		var err error
 		if n.cfg.Port, err = FreePort(); err != nil {
 			return nil, fmt.Errorf("prepare NATS: %w", err)
 		}
-		name := "nats-" + strconv.Itoa(i+1)
+		name := natsName(i)
 		dir, err := filepath.Abs(filepath.Join(cfg.Dir, name))
 		if err == nil {
 			err = os.MkdirAll(dir, 0o700)
@@ -46,10 +49,10 @@ func StartNATSCluster(ctx context.Context, sup *Supervisor, size int, cfg NATSCo
 		if n.part, err = sup.Start(PartConfig{
 			Name: name,
 			Path: cfg.Program,
-			Args: []string{
+			Args: append([]string{
 				"-port", strconv.Itoa(n.cfg.Port), "-dir", dir, "-sync-interval", cfg.SyncInterval,
 				"-name", name, "-cluster", "tandem", "-cluster-port", strconv.Itoa(routePorts[i]), "-routes", strings.Join(routes, ","),
-			},
+			}, more...),
 			Stage: StageServers,
 			Grace: cfg.Grace,
 		}); err != nil {
@@ -64,3 +67,28 @@ func StartNATSCluster(ctx context.Context, sup *Supervisor, size int, cfg NATSCo
 	}
 	return servers, nil
 }
+
+func natsName(i int) string { return "nats-" + strconv.Itoa(i+1) }
+
+// routesOf gives the routes of a server, given the addresses of all, and further
+// arguments.
+func (c NATSConfig) routesOf(server int, addresses []string) (routes, more []string, err error) {
+	if c.Route == nil {
+		return addresses, nil, nil
+	}
+	for i, address := range addresses {
+		if i == server {
+			continue
+		}
+		through, err := c.Route(natsName(server), natsName(i), address)
+		if err != nil {
+			return nil, nil, err
+		}
+		routes = append(routes, through)
+	}
+	// Servers tell each other where others are; nobody is to find a way around.
+	return routes, []string{"-cluster-advertise", nowhere}, nil
+}
+
+// nowhere is an address at which nobody listens.
+const nowhere = "127.0.0.1:1"

@@ -66,6 +66,7 @@ func parse(args []string) (*server.Options, error) {
 	flags.StringVar(&opts.ServerName, "name", opts.ServerName, "name of the server: another one for each of a cluster")
 	flags.StringVar(&opts.Cluster.Name, "cluster", "", "name of the cluster that the server is of, with -cluster-port and -routes")
 	flags.IntVar(&opts.Cluster.Port, "cluster-port", 0, "port on 127.0.0.1 for the other servers of the cluster")
+	flags.StringVar(&opts.Cluster.Advertise, "cluster-advertise", "", "`HOST:PORT` by which servers of the cluster are told to find this one (default: where it listens)")
 	routes := flags.String("routes", "", "`URLs` of the cluster's servers, as nats://127.0.0.1:6222, with commas between")
 	if err := flags.Parse(args); err != nil {
 		return nil, err

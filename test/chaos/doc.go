@@ -18,9 +18,8 @@
 // # Limits
 //
 // It strikes from within one machine: between the parts are proxies, so a lost packet is
-// the pause until it would be sent again. Between the NATS servers is nothing. Full disks
-// are small ones in memory, which root on Linux can mount; else the report says that they
-// were not full. A clock that is off is off from the start of a process on: its parts are
-// built with another package time (world.BuildWrong), since nothing can be put between a
-// Go program and its clock.
+// the pause until it would be sent again. Full disks are small ones in memory, which root
+// on Linux can mount; else the report says that they were not full. A clock that is off is
+// off from the start of a process on: its parts are built with another package time
+// (world.BuildWrong), since nothing can be put between a Go program and its clock.
 package main

@@ -16,7 +16,19 @@ import (
 func Parts() []string { return across("function", "source", "ingest") }
 
 // Links are the names of all links.
-func Links() []string { return across("postgres", "nats", "function") }
+func Links() []string {
+	links := across("postgres", "nats", "function")
+	for i := range replicas {
+		for j := range i {
+			links = append(links, routeName(fmt.Sprintf("nats-%d", i+1), fmt.Sprintf("nats-%d", j+1)))
+		}
+	}
+	return links
+}
+
+// routeName is the link between two servers of the streams, whoever has made the
+// connection.
+func routeName(a, b string) string { return min(a, b) + "+" + max(a, b) }
 
 func across(parts ...string) []string {
 	var names []string

@@ -146,7 +146,10 @@ func (w *World) startAll(ctx context.Context) (err error) {
 	if err = w.startDatabase(ctx); err != nil {
 		return err
 	}
-	if w.NATS, err = local.StartNATSCluster(ctx, w.sup, replicas, local.NATSConfig{Program: w.cfg.Programs.NATS, Dir: w.cfg.Dir}); err != nil {
+	if w.NATS, err = local.StartNATSCluster(ctx, w.sup, replicas, local.NATSConfig{
+		Program: w.cfg.Programs.NATS, Dir: w.cfg.Dir,
+		Route: func(from, to, url string) (string, error) { return w.through(ctx, routeName(from, to), url) },
+	}); err != nil {
 		return err
 	}
 	if err = w.connect(ctx); err != nil {
@@ -350,7 +353,8 @@ func (w *World) through(ctx context.Context, name, target string) (string, error
 
 // Link is what is between a cluster and something else: east-postgres, east-standby
 // (the server that was the standby at first), east-nats, and east-function, which is
-// the way from its source to its function.
+// the way from its source to its function; or between two servers of the streams:
+// nats-1+nats-2.
 func (w *World) Link(name string) *Link {
 	w.mu.Lock()
 	defer w.mu.Unlock()
