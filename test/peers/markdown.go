@@ -53,13 +53,13 @@ which for all is before the commit is flushed.
 `
 
 const why = `
-A commit on a real disk and the round trips to it cost more than the work, so what counts is how many events share
-them. All the others commit each event by itself, some several times: Watermill once, River three times for a late
-flight and once for a hundred inserts, DBOS three times (its workflow's record, the step, the outcome). PostgreSQL
+A commit and the round trips to it cost more than the work, so what counts is how many events share them. All the others
+commit each event by itself: by hand and with Watermill once; River once, besides the batches in which it inserts,
+fetches and completes jobs; DBOS three times at least (the workflow's record, its transaction, its outcome). PostgreSQL
 flushes concurrent commits together, which is why more connections help them. Tandem commits the events of many
 requests in one transaction, with statements that take arrays, and needs two connections for that. Against that stands
-an HTTP request between source and function, for each event or, with TANDEM_BATCH, for many, which the others do not
-have: what they do is a call in the same process.
+an HTTP request between source and function, for each event or, with TANDEM_BATCH, for many, and that every event is
+computed in both clusters; what the others do is a call in the same process, and with one durable once.
 
 Whoever batches by hand, with arrays, a sorted claim, one transaction for hundreds, has what Tandem has, and without
 HTTP is faster; test/bench has the floor for that. What it takes besides (one bad event in a batch, order of locks, a

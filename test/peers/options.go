@@ -16,6 +16,7 @@ type options struct {
 	keep     bool
 	only     *regexp.Regexp
 	report   string
+	again    string
 	dir      string
 	events   int
 	rounds   int
@@ -31,6 +32,8 @@ Watermill, DBOS and River.
     make peers                            the table, about half an hour on two cores
     make peers ARGS='--report docs'       as docs/peers.md, peers.json, peers.svg
     make peers ARGS='--only ^river'
+    make peers ARGS='--again docs/peers.json --report docs'
+                                          only writes that report again
 
 It builds Tandem, starts a PostgreSQL and a NATS server of its own and removes them in
 the end; TANDEM_PG_BIN names the folder of another initdb. The folder must be on a disk
@@ -74,6 +77,7 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 	flags.BoolVar(&o.quick, "quick", false, "one short round, one concurrency each")
 	only := flags.String("only", "", "only the rows whose name matches this `regexp`")
 	flags.StringVar(&o.report, "report", "", "`folder` for the report, from the clone's root (default .tandem/peers)")
+	flags.StringVar(&o.again, "again", "", "measure nothing, but write the report of this JSON `file` again")
 	flags.BoolVar(&o.keep, "keep", false, "leave the servers' data and the logs")
 	flags.StringVar(&o.dir, "dir", "", "`folder` for the servers' data (default: the temporary one)")
 	flags.IntVar(&o.events, "events", 0, fmt.Sprintf("distinct events of a trial; Tandem has five times as many (default %d, quick %d)", defaultEvents, quickEvents))

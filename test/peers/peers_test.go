@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/tandem-fn/tandem/hack/feed"
@@ -175,6 +177,29 @@ func TestTheVerdictSaysWhoIsAhead(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAReportIsWrittenAgainFromItsJSON(t *testing.T) {
+	t.Parallel()
+
+	r := report{Begun: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Rate: 200, Rows: []*row{
+		{Name: "river", Title: "River", peer: allPeers()[8], Rounds: rounds(1000), Latency: &latency{CommitP99: 5}, Killed: &killed{CaughtUp: 3}},
+		{Name: "tandem", Title: "Tandem", peer: allPeers()[10], Rounds: rounds(7000), Tried: []attempt{{256, 6000}}},
+	}}
+	dir := t.TempDir()
+	if _, err := r.write(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	again, err := readReport(t.Context(), filepath.Join(dir, "peers.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(r.markdown(), again.markdown()); diff != "" {
+		t.Errorf("the report differs (-first +again):\n%s", diff)
+	}
+	if again.chart() != r.chart() {
+		t.Error("the chart differs")
 	}
 }
 

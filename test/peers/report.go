@@ -163,17 +163,50 @@ func (r *report) verdict() string {
 	return text + fmt.Sprintf(" **%s is ahead.**", theirs.Title)
 }
 
+// readReport reads the JSON of a report.
+func readReport(ctx context.Context, file string) (*report, error) {
+	file, err := fromRoot(ctx, file)
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read report: %w", err)
+	}
+	var r report
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, fmt.Errorf("read report %s: %w", file, err)
+	}
+	for _, row := range r.Rows {
+		i := slices.IndexFunc(allPeers(), func(p peer) bool { return p.name == row.Name })
+		if i < 0 {
+			return nil, fmt.Errorf("read report %s: there is no row %q any more: measure anew", file, row.Name)
+		}
+		row.peer = allPeers()[i]
+	}
+	if !r.worthwhile() {
+		return nil, fmt.Errorf("read report %s: not every row has been measured", file)
+	}
+	return &r, nil
+}
+
+// fromRoot takes what is no absolute path from the clone's root, in which make runs.
+func fromRoot(ctx context.Context, path string) (string, error) {
+	if filepath.IsAbs(path) {
+		return path, nil
+	}
+	root, err := repository(ctx)
+	return filepath.Join(root, path), err
+}
+
 // write writes the report into a folder, which it gives.
 func (r *report) write(ctx context.Context, dir string) (string, error) {
-	root, err := repository(ctx)
-	if err != nil {
-		return "", err
-	}
 	if dir == "" {
 		dir = filepath.Join(".tandem", "peers")
 	}
-	if !filepath.IsAbs(dir) {
-		dir = filepath.Join(root, dir)
+	dir, err := fromRoot(ctx, dir)
+	if err != nil {
+		return "", err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("write report: %w", err)

@@ -29,6 +29,18 @@ type attempt struct {
 
 // execute measures what the flags ask for, and writes the report.
 func execute(ctx context.Context, o options, out io.Writer) error {
+	if o.again != "" {
+		r, err := readReport(ctx, o.again)
+		if err != nil {
+			return err
+		}
+		dir, err := r.write(ctx, o.report)
+		if err != nil {
+			return err
+		}
+		say(out, "Report: %s", dir)
+		return nil
+	}
 	say(out, "building Tandem and starting the servers")
 	w, err := open(ctx, o.dir, o.keep, os.Stderr)
 	if err != nil {

@@ -131,7 +131,7 @@ func (w *world) build(ctx context.Context, log io.Writer) error {
 
 // repository is the folder of Tandem's module.
 func repository(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/tandem-fn/tandem").Output()
+	out, err := exec.CommandContext(ctx, "go", "list", "-mod=mod", "-m", "-f", "{{.Dir}}", "github.com/tandem-fn/tandem").Output()
 	if err != nil {
 		return "", fmt.Errorf("find Tandem's source: go list: %w; start this with make peers", err)
 	}
