@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 // world is all of it, for one test.
 type world struct {
 	sup      *local.Supervisor
-	postgres *local.Postgres
+	postgres *local.Postgres // nil if the test brought another one
 	nats     *local.NATS
 	clusters []*local.Cluster
 	pool     *pgxpool.Pool
@@ -74,6 +74,15 @@ func newWorld(t *testing.T, rate float64, names ...string) *world {
 // newWorldWith gives the parts of each cluster further variables.
 func newWorldWith(t *testing.T, rate float64, env map[string][]string, names ...string) *world {
 	t.Helper()
+	postgres := pgtest.Server(t)
+	w := newWorldOn(t, postgres.URL(), rate, env, names...)
+	w.postgres = postgres
+	return w
+}
+
+// newWorldOn does so with a database that is there.
+func newWorldOn(t *testing.T, databaseURL string, rate float64, env map[string][]string, names ...string) *world {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	must := func(err error) {
@@ -82,7 +91,7 @@ func newWorldWith(t *testing.T, rate float64, env map[string][]string, names ...
 			t.Fatal(err)
 		}
 	}
-	w := &world{postgres: pgtest.Server(t), fed: make(chan error, 1)}
+	w := &world{fed: make(chan error, 1)}
 	built, err := programs()
 	must(err)
 	dir := pgtest.Dir(t)
@@ -94,10 +103,10 @@ func newWorldWith(t *testing.T, rate float64, env map[string][]string, names ...
 		sup.Stop(ctx)
 	})
 	w.sup = sup
-	must(schema.Migrate(ctx, w.postgres.URL()))
+	must(schema.Migrate(ctx, databaseURL))
 	w.nats, err = local.StartNATS(ctx, sup, local.NATSConfig{Program: built.NATS, Dir: dir})
 	must(err)
-	w.pool, err = pgxpool.New(ctx, w.postgres.URL())
+	w.pool, err = pgxpool.New(ctx, databaseURL)
 	must(err)
 	t.Cleanup(w.pool.Close)
 	w.nc, err = nats.Connect(w.nats.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
@@ -106,7 +115,7 @@ func newWorldWith(t *testing.T, rate float64, env map[string][]string, names ...
 
 	for _, name := range names {
 		c, err := local.StartCluster(sup, local.ClusterConfig{
-			Name: name, Programs: built, DatabaseURL: w.postgres.URL(), NATSURL: w.nats.URL(), Env: env[name],
+			Name: name, Programs: built, DatabaseURL: databaseURL, NATSURL: w.nats.URL(), Env: env[name],
 		})
 		must(err)
 		w.clusters = append(w.clusters, c)

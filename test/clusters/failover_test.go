@@ -1,0 +1,102 @@
+package clusters_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/test/pgtest"
+)
+
+// failedOver starts two clusters on a primary with a standby, lets the standby fall
+// behind by so many events, kills the primary, does meanwhile what is asked, and
+// promotes the standby. It fails if no cluster had acknowledged what is lost then.
+func failedOver(t *testing.T, env map[string][]string, behind int64, meanwhile func(*world)) *world {
+	t.Helper()
+	r := pgtest.Replicated(t)
+	w := newWorldOn(t, r.URL(), 2000, env, "east", "west")
+	const first = 3000
+	w.waitFor(t, first)
+	if err := r.StopReplication(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.waitFor(t, first+behind)
+	w.poll(t, "nobody acknowledges", func(ctx context.Context) bool { return w.acknowledged(ctx, t) > first+behind/2 })
+
+	r.LosePrimary()
+	acknowledged := w.acknowledged(t.Context(), t)
+	meanwhile(w)
+	if err := r.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.pool.Reset()
+	var survived int64
+	// The rows that are there as soon as it can be asked; new ones come at once.
+	if err := w.pool.QueryRow(t.Context(), `select count(*) from tandem.ledger`).Scan(&survived); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d events were acknowledged when the primary was lost, and %d are in the ledger of the standby", acknowledged, survived)
+	if survived+100 > acknowledged {
+		t.Fatal("the failover has lost next to nothing: there is nothing to see here")
+	}
+	return w
+}
+
+// acknowledged is how far the foremost cluster has come: what it has acknowledged
+// without a gap.
+func (w *world) acknowledged(ctx context.Context, t *testing.T) (floor int64) {
+	t.Helper()
+	js, err := natsjs.New(w.nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range w.clusters {
+		if consumer, err := js.Consumer(ctx, inputStream, "tandem-"+c.Name()+"-"+c.FunctionName()); err == nil {
+			floor = max(floor, int64(consumer.CachedInfo().AckFloor.Stream))
+		}
+	}
+	return floor
+}
+
+// rewound waits until a cluster's source has begun again with what was lost.
+func (w *world) rewound(t *testing.T, c *local.Cluster) {
+	t.Helper()
+	w.poll(t, c.Name()+" does not begin again with what was lost", func(context.Context) bool {
+		log, err := os.ReadFile(c.Source.LogFile())
+		return err == nil && strings.Contains(string(log), "the database may have lost what the stream was told is done")
+	})
+}
+
+func killed(t *testing.T, p *local.Part) {
+	t.Helper()
+	if err := p.Kill(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Fatal(err)
+	}
+}
+
+func TestADatabaseFailoverThatLosesCommitsLosesNothing(t *testing.T) {
+	t.Parallel()
+	w := failedOver(t, nil, 4000, func(w *world) {
+		killed(t, w.clusters[0].Source)
+		killed(t, w.clusters[1].Function)
+	})
+	for _, c := range w.clusters {
+		w.rewound(t, c)
+	}
+	w.finish(t, w.clusters...)
+}
+
+func TestADatabaseFailoverInHedgeModeLosesNothing(t *testing.T) {
+	t.Parallel()
+	w := failedOver(t, map[string][]string{"west": {"HEDGE=500ms"}}, 4000, func(*world) {})
+	for _, c := range w.clusters {
+		w.rewound(t, c)
+	}
+	w.finish(t, w.clusters...)
+}
