@@ -49,6 +49,23 @@ func TestGapsAndLatenciesBelongToTheirPhase(t *testing.T) {
 	}
 }
 
+func TestItIsThroughWhenAllThatCameBeforeIsCommitted(t *testing.T) {
+	t.Parallel()
+
+	at := time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
+	r := record{events: []handled{
+		{at.Add(-time.Second), at.Add(time.Second)},
+		{at.Add(-time.Hour), at.Add(-time.Minute)},
+		{at.Add(time.Second), at.Add(time.Hour)},
+	}}
+	if got := r.through(at); !got.Equal(at.Add(time.Second)) {
+		t.Errorf("through at %s", got)
+	}
+	if early := at.Add(-2 * time.Hour); !r.through(early).Equal(early) {
+		t.Errorf("nothing had come, and through at %s", r.through(early))
+	}
+}
+
 func TestOneBrokenPromiseFailsTheDrill(t *testing.T) {
 	t.Parallel()
 

@@ -160,6 +160,25 @@ func longest(times []time.Time, from, to time.Time) (gap time.Duration, began ti
 	return gap, began
 }
 
+// through is when all that came before a time was committed; that time if it was by
+// then.
+func (r *record) through(before time.Time) time.Time {
+	last := before
+	for _, e := range r.events {
+		if e.arrived.Before(before) {
+			last = later(last, e.committed)
+		}
+	}
+	return last
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
 // rates gives the commits a second, for each fifth of a second between two times.
 func (r *record) rates(begun, end time.Time) []float64 {
 	const width = 200 * time.Millisecond

@@ -66,7 +66,12 @@ func (t *targetOptions) validate() error {
 	if !t.on {
 		return nil
 	}
-	t.databaseURL, t.natsURL = os.Getenv("DATABASE_URL"), os.Getenv("NATS_URL")
+	return t.find(os.Getenv("DATABASE_URL"), os.Getenv("NATS_URL"))
+}
+
+// find says where the deployment is, and what of it is looked at.
+func (t *targetOptions) find(databaseURL, natsURL string) error {
+	t.databaseURL, t.natsURL = databaseURL, natsURL
 	var errs []error
 	if t.databaseURL == "" {
 		errs = append(errs, errors.New("DATABASE_URL is not set: say where the database is, as postgres://USER:PASSWORD@HOST:5432/NAME"))
@@ -307,12 +312,7 @@ func (ob *observation) measure(rec *record, ended time.Time) {
 		struck, caught := at(ob.marks[0]), end
 		if len(ob.marks) > 1 {
 			healed := at(ob.marks[1])
-			caught = healed
-			for _, e := range rec.events {
-				if e.arrived.Before(healed) && e.committed.After(caught) {
-					caught = e.committed
-				}
-			}
+			caught = rec.through(healed)
 			r.CatchUp = caught.Sub(healed)
 		}
 		r.measure(rec, begun, struck, caught, end)

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/hack/feed"
+	"github.com/tandem-fn/tandem/test/pgtest"
+	"github.com/tandem-fn/tandem/test/world"
+)
+
+// TestARealDeploymentIsWatchedWhilePlugsArePulled has a world for a deployment, whose
+// database and streams it knows by their URLs only.
+func TestARealDeploymentIsWatchedWhilePlugsArePulled(t *testing.T) {
+	t.Parallel()
+
+	built, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	w, err := world.Start(ctx, world.Config{Dir: pgtest.Dir(t), Programs: built})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Stop)
+	publisher, err := w.Publisher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	feeding, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { _ = feed.New(publisher, feed.Config{Rate: 100}).Run(feeding, 0, feed.FlightEvents(0)) }()
+
+	marker := filepath.Join(t.TempDir(), "marker.json")
+	if err := os.WriteFile(marker, []byte(`{"specversion":"1.0","id":"x","source":"/drill","type":"com.example.flight.departed",
+"data":{"date":"2001/01/01 00:47","origin":"DTW","destination":"LAS","distance":1750,"delay":5}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o := options{scenario: "lose-cluster", maxGap: time.Minute}
+	o.target = targetOptions{
+		on: true, duration: 6 * time.Second, marker: marker, markerRate: 20,
+		streamNames: "EVENTS", outputName: "OUTPUTS", functionNames: "flights",
+	}
+	if err := o.target.find(w.DatabaseURL(), w.NATS[0].URL()); err != nil {
+		t.Fatal(err)
+	}
+	in, person := io.Pipe()
+	go func() {
+		world.Wait(ctx, 2*time.Second)
+		w.Lose("east")
+		_, _ = io.WriteString(person, "cut the power of east\n")
+		world.Wait(ctx, 2*time.Second)
+		_, _ = io.WriteString(person, "\n")
+	}()
+	r, err := observe(ctx, o, in, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range r.Checks {
+		if !c.OK {
+			t.Errorf("%s: %s, want %s", c.Name, c.Measured, c.Limit)
+		}
+	}
+	text := r.markdown()
+	for _, want := range []string{"cut the power of east: a plug is pulled", "it is back", "markers acknowledged by the stream but missing", "track_commit_timestamp is off"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the report lacks %q:\n%s", want, text)
+		}
+	}
+	if len(r.Phases) != 3 || r.Phases[1].Events == 0 || r.RTO == 0 || r.Audit.Handled < 50 {
+		t.Errorf("hardly anything was seen: %+v", r)
+	}
+}
