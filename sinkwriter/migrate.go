@@ -77,6 +77,10 @@ type MigrationSet struct {
 // release before are at work, and twice at once: the second waits for the first
 // as long as ctx allows. A file that has changed since it was applied is refused.
 //
+// A file that needs a lock which others hold waits for it 2 s at a time, so that
+// whoever queues behind it gets on in between, and for a minute at most; then the
+// error says who holds it.
+//
 // Its role will own what is made. It need be no superuser, but create schemas in
 // the database, or own a schema tandem that is there, and create tables in the
 // schemas of the functions. Roles that were given theirs by [Grant] are given what
@@ -227,7 +231,7 @@ func migrateSet(ctx context.Context, conn *pgx.Conn, set MigrationSet) error {
 	for _, m := range wanted {
 		switch sum, ok := applied[m.name]; {
 		case !ok:
-			if err := apply(ctx, conn, set.Name, m); err != nil {
+			if err := applyPatiently(ctx, conn, set.Name, m); err != nil {
 				return fmt.Errorf("migrate %s: %s: %w", set.Name, m.name, err)
 			}
 		case sum != m.sum:
@@ -258,8 +262,12 @@ func appliedMigrations(ctx context.Context, db querier, set string) (map[string]
 	return applied, nil
 }
 
-func apply(ctx context.Context, conn *pgx.Conn, set string, m migration) error {
+// applyOnce applies a file, and gives up if a lock takes longer than lockPatience.
+func applyOnce(ctx context.Context, conn *pgx.Conn, set string, m migration) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, lockTimeoutSQL, milliseconds(lockPatience)); err != nil {
+			return err
+		}
 		if set == ownSet {
 			if _, err := tx.Exec(ctx, m.sql); err != nil {
 				return err

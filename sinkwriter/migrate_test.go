@@ -1,12 +1,14 @@
 package sinkwriter_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
@@ -110,5 +112,55 @@ func TestARoleCalledTandemKeepsItsTablesApart(t *testing.T) {
 		if err := commit(table, functions.Row{"id": 1, "events": nil}); !errors.As(err, &e) || e.Fault != sinkwriter.FaultDeployment {
 			t.Errorf("write to %s: %v", table, err)
 		}
+	}
+}
+
+func TestAMigrationDoesNotQueueOthersBehindItself(t *testing.T) {
+	t.Parallel()
+	url := pgtest.URL(t)
+	if err := sinkwriter.Migrate(t.Context(), url, shop("create table second (id int);")); err != nil {
+		t.Fatal(err)
+	}
+	pool := newPool(t, url)
+	longer, err := pool.Begin(t.Context()) // a transaction that takes its time
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := longer.Exec(t.Context(), `lock table second in share mode`); err != nil {
+		t.Fatal(err)
+	}
+
+	set := shop("create table second (id int);")
+	set.Files.(fstest.MapFS)["0003_third.sql"] = &fstest.MapFile{Data: []byte("alter table second add column third int;")}
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- sinkwriter.Migrate(ctx, url, set) }()
+	waits := `select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query like 'alter table second%')`
+	for !query[bool](t, pool, waits) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	begun := time.Now()
+	if n := query[int](t, pool, `select count(*) from second`); n != 0 {
+		t.Errorf("%d rows", n)
+	}
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("a reader waited %s behind the migration", took)
+	}
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "0003_third") || !strings.Contains(err.Error(), "waits for a lock that others hold (pid ") || !strings.Contains(err.Error(), "idle in transaction") {
+		t.Errorf("error %v", err)
+	}
+
+	// And goes through when they are done.
+	go func() { done <- sinkwriter.Migrate(t.Context(), url, set) }()
+	for !query[bool](t, pool, waits) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(2500 * time.Millisecond) // longer than it waits at a time
+	if err := longer.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
