@@ -70,27 +70,6 @@ func TestAReplicatedStreamIsReadWithoutWaitingForAckWait(t *testing.T) {
 	}
 }
 
-func TestAReleasedMessageComesAgainAfterThatLong(t *testing.T) {
-	t.Parallel()
-
-	conn := connect(t, natstest.Start(t))
-	publish(t, conn, newEvents(1, 2)...)
-	reader := open(t, conn, "east")
-	begun := time.Now()
-	for _, m := range pull(t, reader, 2) {
-		if err := m.Release(time.Duration(m.Sequence()-1) * 500 * time.Millisecond); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got := pull(t, reader, 2)
-	if got[0].Sequence() != 1 || got[1].Sequence() != 2 {
-		t.Errorf("sequences %d, %d", got[0].Sequence(), got[1].Sequence())
-	}
-	if took := time.Since(begun); took < 500*time.Millisecond {
-		t.Errorf("both came within %s", took)
-	}
-}
-
 func TestADeletedConsumerIsNoticed(t *testing.T) {
 	t.Parallel()
 

@@ -1,0 +1,201 @@
+package streamtest
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing"
+)
+
+// patience bounds every wait for what must come.
+const patience = 60 * time.Second
+
+// Server is a server of one test, with one stream on it that has no messages yet.
+type Server interface {
+	// Connect gives a process of its own. It ends with the test, if not before.
+	Connect(t *testing.T) Process
+
+	// StoreForeign stores a message that is no CloudEvent.
+	StoreForeign(t *testing.T, data string)
+
+	// Recreate deletes the stream and makes it again.
+	Recreate(t *testing.T)
+
+	// Stop ends the server. What it has acknowledged it still has after Restart, at
+	// the same address.
+	Stop()
+	Restart(t testing.TB)
+}
+
+// Process is what one process has of a [Server].
+type Process interface {
+	// Stream is the stream, read for a cluster and one function.
+	Stream(t *testing.T, cluster string) eventing.Stream
+
+	// Publisher stores events in the stream.
+	Publisher(t *testing.T) eventing.Publisher
+
+	// Close ends the connection, as the end of the process would.
+	Close()
+}
+
+// Run runs every test. Each calls start for a server of its own, which ends with
+// that test.
+func Run(t *testing.T, start func(t *testing.T) Server) {
+	t.Helper()
+
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			tt.run(t, start(t))
+		})
+	}
+}
+
+type test struct {
+	name string
+	run  func(t *testing.T, server Server)
+}
+
+var tests = []test{
+	{"what is published is read in order, with all that it has", readInOrder},
+	{"every cluster sees everything", everyCluster},
+	{"a request is for so many messages, and so many bytes", pullIsBounded},
+	{"a request that has nothing to give ends", pullEnds},
+	{"what is published again is stored once, by source and id", repeats},
+	{"many may publish at once", concurrentPublish},
+	{"nobody is told that an event is stored that is not", publishErrors},
+	{"the floor stays below what is not acknowledged", floor},
+	{"what a dead reader held comes again, and nothing else", deadReader},
+	{"what is handed back comes again", release},
+	{"what is handed back for a time comes after it", releaseAfter},
+	{"what is no CloudEvent has an identity of its own", foreign},
+	{"a stream that was made again is another one", recreate},
+	{"a place is made where it is told to begin", begin},
+	{"what is rewound is handed out again, acknowledged or not", rewind},
+	{"a server that was away has what it acknowledged", outage},
+}
+
+// open opens the stream for a cluster.
+func open(t *testing.T, p Process, cluster string) eventing.Reader {
+	t.Helper()
+
+	return openWith(t, p, cluster, eventing.OpenConfig{})
+}
+
+func openWith(t *testing.T, p Process, cluster string, cfg eventing.OpenConfig) eventing.Reader {
+	t.Helper()
+
+	stream := p.Stream(t, cluster)
+	var reader eventing.Reader
+	eventually(t, "the stream can be opened", func() (err error) {
+		reader, err = stream.Open(t.Context(), cfg)
+		return err
+	})
+	return reader
+}
+
+// pull gives the next n messages.
+func pull(t *testing.T, reader eventing.Reader, n int) []eventing.Message {
+	t.Helper()
+
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var messages []eventing.Message
+	for len(messages) < n {
+		if err := reader.Pull(ctx, n-len(messages), 64<<20, func(m eventing.Message) { messages = append(messages, m) }); err != nil {
+			t.Fatal(err)
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("%d messages came, want %d", len(messages), n)
+		}
+	}
+	return messages
+}
+
+// nothing fails if any message comes.
+func nothing(t *testing.T, reader eventing.Reader) {
+	t.Helper()
+
+	if err := reader.Pull(t.Context(), 10, 64<<20, func(m eventing.Message) {
+		t.Errorf("message %d came", m.Sequence())
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func publish(t *testing.T, p Process, events ...event.Event) {
+	t.Helper()
+
+	if err := p.Publisher(t).Publish(t.Context(), events); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func ack(t *testing.T, messages ...eventing.Message) {
+	t.Helper()
+
+	for _, m := range messages {
+		if err := m.Ack(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// newEvents gives n events whose numbers begin with first.
+func newEvents(first, n int) []event.Event {
+	events := make([]event.Event, n)
+	for i := range events {
+		e := event.New()
+		e.SetID(fmt.Sprintf("test-%06d", first+i))
+		e.SetSource("/test")
+		e.SetType("com.example.test")
+		e.SetSubject("ünïcode % \"quoted\"")
+		e.SetTime(time.Date(2026, 1, 2, 3, 4, 5, 678900000, time.UTC))
+		e.SetExtension("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+		e.SetDataContentType("application/json")
+		e.DataEncoded = fmt.Appendf(nil, `{"n":%d}`, first+i)
+		events[i] = e
+	}
+	return events
+}
+
+func sequences(messages []eventing.Message) []uint64 {
+	all := make([]uint64, len(messages))
+	for i, m := range messages {
+		all[i] = m.Sequence()
+	}
+	return all
+}
+
+func identities(messages []eventing.Message) []string {
+	all := make([]string, len(messages))
+	for i, m := range messages {
+		e := m.Event()
+		all[i] = e.Source() + " " + e.ID()
+	}
+	return all
+}
+
+func eventually(t *testing.T, what string, try func() error) {
+	t.Helper()
+
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline.C:
+			t.Fatalf("not within %s: %s: %v", patience, what, err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
