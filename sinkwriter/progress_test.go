@@ -300,10 +300,28 @@ func TestTriesAreKeptUntilTheEventIsSettled(t *testing.T) {
 	expect(east, "e1") // another making of the stream was asked for
 }
 
-func TestReplicationGivesTheStandbyServers(t *testing.T) {
+func TestReplicationGivesTheStandbyServersAndHowFarTheyAreBehind(t *testing.T) {
 	t.Parallel()
-	list, err := sinkwriter.Replication(t.Context(), newDatabase(t))
-	if err != nil || len(list) != 0 {
-		t.Errorf("%v, %v", list, err)
+	r, pool := newReplicated(t)
+	if list, err := sinkwriter.Replication(t.Context(), pool); err != nil || len(list) != 0 {
+		t.Errorf("who may not see them is told %v, %v", list, err)
+	}
+	admin := newPool(t, r.Primary().AdminURL("tandem"))
+	if _, err := admin.Exec(t.Context(), `grant pg_monitor to tandem`); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// It receives what comes, and does not apply it.
+	if _, err := newPool(t, r.Standby().AdminURL("tandem")).Exec(t.Context(), `select pg_wal_replay_pause()`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), `create table big as select repeat('x', 100) from generate_series(1, 10000)`); err != nil {
+		t.Fatal(err)
+	}
+	list, err := sinkwriter.Replication(t.Context(), pool)
+	if err != nil || len(list) != 1 || list[0].Name != "standby" || list[0].Mode != "async" || list[0].Bytes < 1_000_000 {
+		t.Errorf("%+v, %v", list, err)
 	}
 }

@@ -65,6 +65,9 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("set up metrics: %w", err)
 	}
+	if err := observeReplication(server.Meters(), cfg, db.standbys); err != nil {
+		return fmt.Errorf("set up metrics: %w", err)
+	}
 	if !cfg.relayOnly() {
 		if delivery, err = newDelivery(cfg, metrics, logger); err != nil {
 			return err

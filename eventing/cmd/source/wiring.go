@@ -20,6 +20,7 @@ type database struct {
 	ledger   eventing.Ledger
 	relay    eventing.Relay
 	old      *sinkwriter.Retention
+	standbys func(context.Context) ([]sinkwriter.Standby, error)
 	close    func()
 }
 
@@ -55,6 +56,7 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 		tries:    tries{sinkwriter.NewTries(pool, cluster)},
 		ledger:   ledger{sinkwriter.NewLedger(pool), now},
 		relay:    sinkwriter.NewOutbox(pool),
+		standbys: func(ctx context.Context) ([]sinkwriter.Standby, error) { return sinkwriter.Replication(ctx, pool) },
 		close:    pool.Close,
 	}, nil
 }
