@@ -3,8 +3,8 @@ package protocol
 // faults are what can happen to a cluster at any moment.
 func (m Model) faults(s *state, c int, do func(step)) {
 	cl := &s.cluster[c]
-	if cl.waited|cl.answered != 0 {
-		change(s, "source is killed", fault, c, do, func(_ *state, cl *cluster) { cl.waited, cl.answered = 0, 0 })
+	if cl.waited|cl.answered != 0 || cl.rewinding {
+		change(s, "source is killed", fault, c, do, func(_ *state, cl *cluster) { cl.waited, cl.answered, cl.rewinding = 0, 0, false })
 	}
 	if cl.batch != 0 && cl.want == 0 && cl.waited != 0 {
 		change(s, "acknowledgements are lost", fault, c, do, func(s *state, cl *cluster) {
@@ -52,6 +52,9 @@ func (m Model) failover(s *state, do func(step)) {
 		return
 	}
 	next.primary, next.copied, next.hasCopy, next.timeline = s.copied, store{}, false, 1
+	if m.Mutant == AskLost {
+		next.lost = s.primary.ledger
+	}
 	for c := range clusters {
 		cl := &next.cluster[c]
 		cl.committing = 0

@@ -36,6 +36,11 @@ const (
 
 	// NoRewind saves progress whatever the timeline is.
 	NoRewind Mutant = "no-rewind"
+	// AdoptFirst adopts the timeline before it has rewound.
+	AdoptFirst Mutant = "adopt-first"
+	// AskLost believes, after a failover, what the ledger of the primary that was lost
+	// says.
+	AskLost Mutant = "ask-lost"
 	// FloorElsewhere keeps the floors in another database.
 	FloorElsewhere Mutant = "floor-elsewhere"
 	// FloorAhead saves the place after the foremost message acknowledged.

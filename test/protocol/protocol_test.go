@@ -61,6 +61,8 @@ func TestEveryMutantIsFound(t *testing.T) {
 		{protocol.RelayDeletesFirst, one, "neither emitted nor in the outbox"},
 		{protocol.NoRelay, one, "never comes to an end"},
 		{protocol.NoRewind, failover, "below the progress"},
+		{protocol.AdoptFirst, failover, "below the progress"},
+		{protocol.AskLost, failover, "below the progress"},
 		{protocol.FloorElsewhere, failover, "below the progress"},
 		{protocol.FloorAhead, failoverOfTwo, "below the progress"},
 		{protocol.KeepRequests, failover, "below the progress"},

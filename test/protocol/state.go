@@ -20,6 +20,7 @@ type state struct {
 	copied   store // what the standby has, once it has its last piece
 	hasCopy  bool
 	timeline uint8 // 1 after the failover
+	lost     set   // in a mutant, what the ledger of the primary that was lost had
 
 	emitted [maxEvents]set // by event, which identities the stream of outputs has
 	relay   relay
@@ -70,6 +71,10 @@ type cluster struct {
 
 	// What it has won and not published, and what is published and may be deleted.
 	toPublish, toDelete set
+
+	// The source is in the middle of a rewind: it has put its place back, and not
+	// adopted the timeline yet.
+	rewinding bool
 
 	late  set  // of toPublish: as in store
 	stale bool // it has numbers of rows that were lost with the primary

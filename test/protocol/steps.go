@@ -59,7 +59,13 @@ func (m Model) sourceSteps(s *state, c int, do func(step)) {
 		case m.Forget && e < int(s.primary.horizon):
 			change(s, "source leaves out, below the horizon,"+event(e), c, c, do, func(_ *state, cl *cluster) { cl.acked |= of(e) })
 		case m.asks(s, c, e):
-			change(s, "source finds in the ledger"+event(e), c, c, do, func(_ *state, cl *cluster) { cl.acked |= of(e) })
+			change(s, "source finds in the ledger"+event(e), c, c, do, func(_ *state, cl *cluster) {
+				if m.Failover {
+					cl.answered |= of(e)
+				} else {
+					cl.acked |= of(e)
+				}
+			})
 		}
 	}
 	if m.Failover || m.Forget {
@@ -69,19 +75,13 @@ func (m Model) sourceSteps(s *state, c int, do func(step)) {
 
 // asks says whether the ledger tells a hedging source that an event is done.
 func (m Model) asks(s *state, c, e int) bool {
-	return s.primary.ledger.has(e) || m.Mutant == AskUncommitted && s.heldByOther(c, e)
+	return s.primary.ledger.has(e) || m.Mutant == AskUncommitted && s.heldByOther(c, e) || m.Mutant == AskLost && s.lost.has(e)
 }
 
 // progress is what the source does once a second.
 func (m Model) progress(s *state, c int, do func(step)) {
-	if s.primary.on[c] != s.timeline && m.Mutant != NoRewind {
-		change(s, "source rewinds", c, c, do, func(s *state, cl *cluster) {
-			cl.acked = below(int(s.primary.floor[c]))
-			if m.Mutant != KeepRequests {
-				cl.waited, cl.answered = 0, 0
-			}
-			s.primary.on[c] = s.timeline
-		})
+	if (s.primary.on[c] != s.timeline || s.cluster[c].rewinding) && m.Mutant != NoRewind {
+		m.rewind(s, c, do)
 		return
 	}
 	floor := 0
@@ -99,6 +99,25 @@ func (m Model) progress(s *state, c int, do func(step)) {
 			}
 		})
 	}
+}
+
+// rewind is what the source does when it finds another timeline: the stream gives
+// everything again from the floor on, and only then the timeline is its own.
+func (m Model) rewind(s *state, c int, do func(step)) {
+	if s.cluster[c].rewinding == (m.Mutant == AdoptFirst) {
+		change(s, "source rewinds", c, c, do, func(s *state, cl *cluster) {
+			cl.acked = below(int(s.primary.floor[c]))
+			if m.Mutant != KeepRequests {
+				cl.waited, cl.answered = 0, 0
+			}
+			cl.rewinding = !cl.rewinding
+		})
+		return
+	}
+	change(s, "source adopts the timeline", c, c, do, func(s *state, cl *cluster) {
+		s.primary.on[c] = s.timeline
+		cl.rewinding = !cl.rewinding
+	})
 }
 
 func (m Model) functionSteps(s *state, c int, do func(step)) {
