@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,9 +44,7 @@ func losePrimary(ctx context.Context, d *drill) error {
 	}
 	d.world.Lose(lost)
 	d.world.Replicated.LosePrimary()
-	if err := d.world.Signal("nats-1", syscall.SIGKILL); err != nil {
-		return err
-	}
+	d.world.Part("nats-1").Destroy()
 	if d.options.witness {
 		if err := awaitWitness(ctx, d); err != nil {
 			return err

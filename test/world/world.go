@@ -257,7 +257,11 @@ func (w *World) Publisher() (*jetstream.Publisher, error) {
 // StartCluster starts a cluster behind its links; again, at its old addresses. It
 // does not wait for it.
 func (w *World) StartCluster(ctx context.Context, name string) error {
-	databaseURL, err := w.through(ctx, name+"-postgres", w.DatabaseURL())
+	databaseURL := w.DatabaseURL()
+	if w.Replicated != nil {
+		databaseURL += "&connect_timeout=2" // until the other server is tried
+	}
+	databaseURL, err := w.through(ctx, name+"-postgres", databaseURL)
 	if err != nil {
 		return err
 	}
