@@ -28,6 +28,7 @@ type job struct {
 	tries    *triesOf
 	size     int
 	received time.Time
+	leaving  bool      // the window's
 	told     time.Time // when the stream last heard that it is at work
 
 	// The agenda's.
@@ -36,6 +37,9 @@ type job struct {
 	held  bool // waits since the cluster hedges or stands by
 	early bool // is asked about before it is due
 	asked int  // how often it was not done
+
+	lane    *lane // nil if no order is kept
+	blocked bool  // waits for another one of its lane
 }
 
 // agenda says what is to be done with the messages of a source, and when: which
@@ -57,6 +61,8 @@ type agenda struct {
 	questions  sync.Cond     // for who takes from asking
 	sooner     chan struct{} // holds a token when the first of waiting is another one
 	hurried    time.Time
+
+	order
 }
 
 func newAgenda(now func() time.Time, batch int) *agenda {
@@ -70,6 +76,7 @@ func newAgenda(now func() time.Time, batch int) *agenda {
 func (a *agenda) admit(j *job, late bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.join(j)
 	switch {
 	case !a.hedge.race():
 		j.held = true
@@ -121,6 +128,13 @@ func (a *agenda) notDone(jobs []*job) {
 
 func (a *agenda) deliver(j *job) {
 	j.held = false
+	if !a.mayGo(j) {
+		a.block(j)
+		return
+	}
+	if j.lane != nil {
+		j.lane.running = j
+	}
 	if a.batch > 1 && !j.errand.letter && !j.errand.alone {
 		a.together.push(j)
 		a.requests.Signal()
@@ -235,6 +249,11 @@ func (a *agenda) set(h Hedge) {
 			j.held = true
 			heap.Push(&a.waiting, j)
 		}
+		for _, j := range a.blockedJobs() {
+			a.unblock(j)
+			j.held = true
+			heap.Push(&a.waiting, j)
+		}
 	}
 	for _, j := range a.waiting {
 		if j.held {
@@ -318,7 +337,8 @@ func (a *agenda) close() []*job {
 	left := append(a.ready.clear(), a.together.clear()...)
 	left = append(left, a.waiting...)
 	left = append(left, a.asking...)
-	a.waiting, a.asking = nil, nil
+	left = append(left, a.blockedJobs()...)
+	a.waiting, a.asking, a.lanes = nil, nil, nil
 	return left
 }
 

@@ -40,6 +40,7 @@ func (s *Source) ask(ctx context.Context) {
 			switch {
 			case j.window.abandoned():
 				j.window.drop(j)
+				s.agenda.left(j, false)
 			case err == nil && done[i]:
 				s.cfg.Metrics.skippedOne(ctx)
 				s.acknowledge(ctx, j)

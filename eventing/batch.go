@@ -113,6 +113,7 @@ func (s *Source) deliverTogether(ctx context.Context, jobs []*job) {
 	for _, j := range jobs {
 		if j.window.abandoned() {
 			j.window.drop(j)
+			s.agenda.left(j, false)
 			continue
 		}
 		longer, ok := cloudevent.AppendMember(body, s.delivery.cfg.Sink.apply(j.errand.event))

@@ -17,7 +17,7 @@
 //
 // A message is delivered at least once, and again after a crash or a lost
 // acknowledgement; the ledger behind the function makes one effect of it.
-// Nothing is promised about order.
+// Nothing is promised about order, unless [SourceConfig.Ordered].
 //
 // # Design
 //

@@ -136,6 +136,9 @@ func (e *errand) rest() {
 	e.event, e.request, e.letter = event.Event{}, nil, false
 }
 
+// untried reports whether there is nothing to be remembered.
+func (e *errand) untried() bool { return e.tries == 0 && !e.alone && e.since.IsZero() }
+
 // report says now and then that an event is tried in vain.
 func (d *Delivery) report(ctx context.Context, t *target, e *errand, a answer) {
 	now := d.cfg.Now()

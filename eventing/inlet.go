@@ -39,7 +39,7 @@ func (in *inlet) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return // still open, for the last acknowledgements
 		}
-		if errors.Is(err, errReopen) {
+		if errors.Is(err, errReopen) || errors.Is(err, ErrMissed) {
 			continue
 		}
 		in.closed(err)
@@ -80,13 +80,27 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 	if late > 0 && in.source.cfg.Ledger != nil {
 		in.late(late)
 	}
+	in.source.agenda.begin(window)
+	hurry := func() {
+		in.source.agenda.hurry()
+		in.source.makeRoom(ctx, window)
+	}
 	for {
-		n, bytes := window.room(pulling, in.source.windowLimit, in.source.agenda.hurry)
+		n, bytes := window.room(pulling, in.source.windowLimit, hurry)
 		if ctx.Err() != nil {
 			return flowed, ctx.Err()
 		}
 		if pulling.Err() != nil {
 			return flowed, errReopen
+		}
+		if in.source.agenda.missing(window) {
+			missing, err := in.missing(ctx, reader, window)
+			if err != nil {
+				return flowed, err
+			}
+			if missing > 0 {
+				n = min(n, missing)
+			}
 		}
 		err := reader.Pull(pulling, n, bytes, func(m Message) {
 			if !flowed {
@@ -188,6 +202,10 @@ func (in *inlet) handBack(j *job) {
 		return
 	}
 	j.errand.rest()
+	if j.errand.untried() {
+		in.returned[j.message.Sequence()] = nil // costs less
+		return
+	}
 	in.returned[j.message.Sequence()] = j.errand
 }
 

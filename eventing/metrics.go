@@ -22,10 +22,11 @@ const (
 // tandem_source_rejected_total, tandem_source_failed_total,
 // tandem_source_skipped_total, tandem_source_forgotten_total,
 // tandem_source_filtered_total, tandem_source_rewinds_total, tandem_source_commit_seconds,
-// tandem_source_pending and tandem_source_unacknowledged. A nil Metrics counts nothing.
+// tandem_source_parked, tandem_source_pending and tandem_source_unacknowledged. A nil Metrics counts nothing.
 type Metrics struct {
 	delivered, receipts, rejected, failed, skipped, forgotten, filtered, rewinds metric.Int64Counter
 
+	parked metric.Int64Gauge
 	commit metric.Float64Histogram
 
 	labels, won, lost metric.MeasurementOption
@@ -48,7 +49,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		positions: map[string]Position{},
 	}
 
-	var errs [11]error
+	var errs [12]error
 	m.delivered, errs[0] = meter.Int64Counter("tandem_source_delivered",
 		metric.WithDescription("Events that the function answered with 2xx."))
 	m.receipts, errs[1] = meter.Int64Counter("tandem_source_receipts",
@@ -74,6 +75,8 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		metric.WithDescription("Messages of types that the function does not get. They were acknowledged without a delivery."))
 	m.rewinds, errs[10] = meter.Int64Counter("tandem_source_rewinds",
 		metric.WithDescription("How often a stream was read again from where the database knows that everything is done: after a failover that may have lost commits, and after a crash of this source."))
+	m.parked, errs[11] = meter.Int64Gauge("tandem_source_parked",
+		metric.WithDescription("Dead events that wait for a verdict while what comes after them waits for them. Only where the order is kept."))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
@@ -184,6 +187,13 @@ func (m *Metrics) rewoundOne(ctx context.Context) {
 func (m *Metrics) forgottenOne(ctx context.Context) {
 	if m != nil {
 		m.forgotten.Add(ctx, 1, m.labels)
+	}
+}
+
+// waiting says how many dead events wait for a verdict.
+func (m *Metrics) waiting(ctx context.Context, events int) {
+	if m != nil {
+		m.parked.Record(ctx, int64(events), m.labels)
 	}
 }
 

@@ -26,6 +26,7 @@ const (
 func (s *Source) deliver(ctx context.Context, j *job) {
 	if j.window.abandoned() {
 		j.window.drop(j)
+		s.agenda.left(j, false)
 		return
 	}
 	if ctx.Err() != nil {
@@ -41,7 +42,13 @@ func (s *Source) deliver(ctx context.Context, j *job) {
 			s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "message cannot be delivered, it will come again",
 				slog.Uint64("sequence", j.message.Sequence()), slog.Any("err", err))
 			j.window.drop(j)
+			s.agenda.left(j, false)
 		case step.settled:
+			if step.outcome.Rejected && j.lane != nil {
+				s.agenda.park(j)
+				s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "what comes after a dead letter of its subject waits for the verdict",
+					append(attrsOf(j.errand.event), slog.String("event_subject", j.lane.subject))...)
+			}
 			s.cfg.Metrics.settled(ctx, step.outcome, s.cfg.Now().Sub(j.message.Arrived()))
 			s.acknowledge(ctx, j)
 		case ctx.Err() != nil:
@@ -68,7 +75,7 @@ func (s *Source) putOff(ctx context.Context, j *job, step step) {
 	switch {
 	case after >= handBackAfter && (step.broke || s.delivery.function.outage.current() == nil):
 		// It is this event that does not go through, or others do.
-	case s.cfg.Now().Sub(j.received) >= restAfter && j.window.crowded(s.windowLimit()):
+	case s.cfg.Now().Sub(later(j.received, j.errand.since)) >= restAfter && j.window.crowded(s.windowLimit()):
 		after = max(after, j.errand.resting.after(restAfter, restCap, 0))
 	default:
 		s.agenda.later(j, after)
@@ -78,19 +85,29 @@ func (s *Source) putOff(ctx context.Context, j *job, step step) {
 	s.release(ctx, j, after)
 }
 
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // acknowledge tells the stream that a message is done.
 func (s *Source) acknowledge(ctx context.Context, j *job) {
+	j.window.leave(j)
 	s.tell(ctx, j, j.message.Ack, "acknowledge")
 	if !j.window.abandoned() {
 		j.tries.settle(j.message.Sequence(), j.errand)
 	}
 	j.window.drop(j)
+	s.agenda.left(j, true)
 }
 
 // release gives a message back to its stream.
 func (s *Source) release(ctx context.Context, j *job, after time.Duration) {
 	s.tell(ctx, j, func() error { return j.message.Release(after) }, "release")
 	j.window.drop(j)
+	s.agenda.left(j, false)
 }
 
 // tell tells the stream what became of a message. If it does not hear it, the

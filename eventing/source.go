@@ -55,6 +55,15 @@ type SourceConfig struct {
 	// ever.
 	Switch Switch
 
+	// Ordered keeps the order of events that have the same subject: one is delivered
+	// when those before it in its stream are acknowledged. A dead letter holds back
+	// what comes after it until there is a verdict. Events without a subject come in
+	// any order. It needs to be the only Source of its cluster and function.
+	Ordered bool
+
+	// Verdicts says which dead letters wait for one. Required if Ordered.
+	Verdicts Verdicts
+
 	// Tries keeps for how long events that break the function have been tried. Nil
 	// for this process' memory.
 	Tries Tries
@@ -114,6 +123,8 @@ func (c SourceConfig) validate() error {
 		return fmt.Errorf("hedge %s: want up to %s", c.Hedge, MaxHedge)
 	case c.Ledger == nil && (c.Switch != nil || !c.Hedge.race()):
 		return errors.New("a ledger is needed to hedge or to stand by")
+	case c.Ordered && c.Verdicts == nil:
+		return errors.New("to keep the order, verdicts are needed")
 	case c.Heartbeat < 0 || c.SaveInterval < 0:
 		return errors.New("a duration is negative")
 	}
@@ -129,6 +140,7 @@ type Source struct {
 	progress Progress
 	saving   *outage
 	asking   *outage
+	verdicts *outage
 	batches  batches
 	mode     mode
 	filter   filter
@@ -152,12 +164,16 @@ func NewSource(streams []Stream, delivery *Delivery, progress Progress, cfg Sour
 		saving:   newOutage(cfg.Logger, cfg.Now, "saving progress"),
 		asking:   newOutage(cfg.Logger, cfg.Now, "asking the ledger what is done, which is delivered instead"),
 		batches:  batches{now: cfg.Now, outage: newOutage(cfg.Logger, cfg.Now, "delivering batches, events go one by one meanwhile")},
+		verdicts: newOutage(cfg.Logger, cfg.Now, "asking which dead letters wait for a verdict"),
 		mode: mode{
 			wanted:   cfg.Hedge,
 			reading:  newOutage(cfg.Logger, cfg.Now, "reading how much redundancy is wanted"),
 			standing: newOutage(cfg.Logger, cfg.Now, "standing by"),
 		},
 		cfg: cfg,
+	}
+	if cfg.Ordered {
+		s.agenda.lanes = map[*window]*lanes{}
 	}
 	s.filter, _ = newFilter(cfg.Types) // validate has seen to it
 	for _, stream := range streams {
@@ -184,6 +200,7 @@ func (s *Source) Run(ctx context.Context) {
 	helpers.Go(func() { s.probe(ctx) })
 	helpers.Go(func() { s.agenda.run(ctx) })
 	helpers.Go(func() { s.followMode(ctx) })
+	helpers.Go(func() { s.followVerdicts(ctx) })
 
 	var workers sync.WaitGroup
 	workers.Go(func() { s.ask(ctx) })
@@ -227,9 +244,9 @@ func (s *Source) Ready() error {
 }
 
 // windowLimit is how many messages of a stream are held at most. What waits for
-// the ledger costs nothing but memory, and [SourceConfig.MaxBytes] bounds that.
+// the ledger, or for its turn, costs nothing but memory, and [SourceConfig.MaxBytes] bounds that.
 func (s *Source) windowLimit() int {
-	if s.agenda.current().race() {
+	if s.agenda.current().race() && !s.cfg.Ordered {
 		return 2 * s.cfg.atOnce()
 	}
 	return max(2*s.cfg.atOnce(), s.cfg.MaxBytes/jobOverhead)
@@ -239,7 +256,7 @@ func (s *Source) windowLimit() int {
 // record in memory until it comes again.
 func (s *Source) openConfig() OpenConfig {
 	const record = 256 // bytes
-	return OpenConfig{Rate: s.cfg.Rate, MaxOutstanding: s.cfg.MaxBytes / record}
+	return OpenConfig{Rate: s.cfg.Rate, MaxOutstanding: s.cfg.MaxBytes / record, Gapless: s.cfg.Ordered}
 }
 
 // probe looks whether the function is there, until it is. A wrong URL is then

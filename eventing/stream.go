@@ -34,6 +34,10 @@ type OpenConfig struct {
 	// more.
 	Rate int
 
+	// Gapless has Pull end with [ErrMissed] instead of handing over a message if
+	// others were handed out before it that have not arrived.
+	Gapless bool
+
 	// MaxOutstanding bounds that number. 0 for no bound.
 	MaxOutstanding int
 }

@@ -17,9 +17,10 @@ type window struct {
 	bytesLimit int
 	freed      chan struct{} // holds a token after a message has gone
 
-	mu    sync.Mutex
-	held  map[uint64]*job
-	bytes int
+	mu      sync.Mutex
+	held    map[uint64]*job
+	leaving int // of them, about which the stream is told that they are done
+	bytes   int
 
 	telling sync.RWMutex // held while the stream is told something
 	stale   bool
@@ -50,6 +51,16 @@ func (w *window) has(sequence uint64) (has bool, held int) {
 	return has, len(w.held)
 }
 
+// leave says that the stream is about to be told that a message is done.
+func (w *window) leave(j *job) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.held[j.message.Sequence()] == j {
+		j.leaving = true
+		w.leaving++
+	}
+}
+
 // drop removes a message.
 func (w *window) drop(j *job) {
 	w.mu.Lock()
@@ -57,6 +68,9 @@ func (w *window) drop(j *job) {
 	if w.held[sequence] == j {
 		delete(w.held, sequence)
 		w.bytes -= j.size
+		if j.leaving {
+			w.leaving--
+		}
 	}
 	w.mu.Unlock()
 	select {

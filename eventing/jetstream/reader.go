@@ -32,6 +32,10 @@ type reader struct {
 	origin   string
 	epoch    string
 	changed  atomic.Pointer[error] // the consumer, since it was opened
+
+	// Each message that a consumer hands out, also again, has the next number.
+	gapless   bool
+	delivered uint64 // the number of the latest one
 }
 
 func (r *reader) Origin() string { return r.origin }
@@ -43,6 +47,9 @@ func (r *reader) Pull(ctx context.Context, n, bytes int, receive func(eventing.M
 	if err := r.changed.Load(); err != nil {
 		return *err
 	}
+	ctx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	var missed error
 	take := func(m *nats.Msg) {
 		meta, err := m.Metadata()
 		if err != nil {
@@ -50,11 +57,24 @@ func (r *reader) Pull(ctx context.Context, n, bytes int, receive func(eventing.M
 			r.conn.logger.LogAttrs(ctx, slog.LevelWarn, "message of nobody passed over", slog.String("subject", m.Subject), slog.Any("err", err))
 			return
 		}
+		if r.gapless {
+			if number := meta.Sequence.Consumer; missed == nil && number != r.delivered+1 {
+				missed = fmt.Errorf("%w: number %d comes after %d", eventing.ErrMissed, number, r.delivered)
+				giveUp()
+			}
+			if missed != nil {
+				return
+			}
+			r.delivered++
+		}
 		receive(&message{conn: r.conn, msg: m, sequence: meta.Sequence.Stream, arrived: meta.Timestamp, origin: r.origin})
 	}
 	err := r.request(ctx, n, bytes, take)
 	if errors.Is(err, errTooSmall) {
 		err = r.request(ctx, 1, 0, take)
+	}
+	if missed != nil {
+		return missed
 	}
 	return err
 }

@@ -44,5 +44,6 @@ func (r *reader) Rewind(ctx context.Context, to uint64) (head uint64, err error)
 	if r.consumer, err = r.stream.configure(ctx, want); err != nil {
 		return 0, err
 	}
+	r.delivered = r.consumer.CachedInfo().Delivered.Consumer
 	return position.Head, nil
 }

@@ -107,6 +107,9 @@ func (s *Stream) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Re
 		next:     apiPrefix(s.cfg.Domain) + ".CONSUMER.MSG.NEXT." + s.cfg.Name + "." + s.consumer,
 		origin:   origin.name,
 		epoch:    origin.epoch,
+
+		gapless:   cfg.Gapless,
+		delivered: consumer.CachedInfo().Delivered.Consumer,
 	}, nil
 }
 

@@ -25,6 +25,7 @@ type config struct {
 	Overrides      string        `env:"K_CE_OVERRIDES"`
 	Streams        []string      `env:"TANDEM_STREAMS, default=EVENTS"`
 	Types          []string      `env:"TANDEM_TYPES"`
+	Ordering       string        `env:"ORDERING, default=none"`
 	OutputStream   string        `env:"TANDEM_OUTPUT_STREAM, default=OUTPUTS"`
 	OutputSink     string        `env:"TANDEM_OUTPUT_SINK"`
 	OutputBatch    int           `env:"TANDEM_OUTPUT_BATCH, default=1"`
@@ -51,6 +52,9 @@ type config struct {
 
 // noStreams in place of the streams' names makes the program a relay alone.
 const noStreams = "none"
+
+// orderBySubject keeps the order of events that have the same subject.
+const orderBySubject = "subject"
 
 // name is what the servers list this program under.
 func (c config) name() string {
@@ -123,6 +127,9 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	}
 	if c.Retention < time.Minute {
 		errs = append(errs, fmt.Errorf("TANDEM_RETENTION %s: want at least 1m, and more than any time after which an event may come again", c.Retention))
+	}
+	if c.Ordering != "none" && c.Ordering != orderBySubject {
+		errs = append(errs, fmt.Errorf("ORDERING %q: want subject, or none", c.Ordering))
 	}
 	if err := eventing.CheckTypes(c.Types); err != nil {
 		errs = append(errs, fmt.Errorf("TANDEM_TYPES: %w", err))

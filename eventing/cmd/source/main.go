@@ -149,6 +149,8 @@ func newSource(conn *jetstream.Conn, delivery *eventing.Delivery, db database, c
 		Switch:   jetstream.NewSwitch(conn, cfg.Cluster, cfg.HedgeDomain),
 		Ledger:   db.ledger,
 		Tries:    db.tries,
+		Ordered:  cfg.Ordering == orderBySubject,
+		Verdicts: db.verdicts,
 		Metrics:  metrics,
 		Logger:   logger,
 	})

@@ -53,7 +53,7 @@ func TestReadConfigHasDefaults(t *testing.T) {
 	want := config{
 		Cluster: "east", Function: "flights", Sink: "http://flights/", DeadLetterSink: "http://flights/dead-letters",
 		Streams: []string{"EAST", "WEST"}, OutputStream: "OUTPUTS", Replicas: 1, InFlight: 256, Batch: 1,
-		MaxBytes: 64 << 20, Rate: 1000, Hedge: "0", TryFor: 15 * time.Minute, Retention: 7 * 24 * time.Hour,
+		MaxBytes: 64 << 20, Rate: 1000, Hedge: "0", Ordering: "none", TryFor: 15 * time.Minute, Retention: 7 * 24 * time.Hour,
 		DatabaseURL: "postgres://x", NATSURL: "nats://x",
 		OutputBatch: 1, SinkConfig: eventing.SinkConfig{TokenFile: "/oidc/token"},
 	}
@@ -132,6 +132,7 @@ func TestReadConfigSaysWhatIsWrong(t *testing.T) {
 		{name: "types that are none", variable: "TANDEM_TYPES", value: "com.*.made", want: `TANDEM_TYPES: event type "com.*.made": '*' may only be at its end`},
 		{name: "too large a batch", variable: "TANDEM_BATCH", value: "1001", want: "TANDEM_BATCH 1001: want 1 to 1000"},
 		{name: "a batch of less than nothing", variable: "TANDEM_BATCH", value: "-1", want: "TANDEM_BATCH -1: want 1 to 1000"},
+		{name: "another order", variable: "ORDERING", value: "id", want: `ORDERING "id": want subject, or none`},
 		{name: "no number", variable: "TANDEM_IN_FLIGHT", value: "many", want: `TANDEM_IN_FLIGHT "many": want a whole number`},
 	}
 	for _, tt := range tests {

@@ -17,6 +17,7 @@ import (
 type database struct {
 	progress eventing.Progress
 	tries    eventing.Tries
+	verdicts eventing.Verdicts
 	ledger   eventing.Ledger
 	relay    eventing.Relay
 	old      *sinkwriter.Retention
@@ -54,6 +55,7 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 		old:      old,
 		progress: progress{sinkwriter.NewProgress(pool, cluster), now},
 		tries:    tries{sinkwriter.NewTries(pool, cluster)},
+		verdicts: verdicts{sinkwriter.NewParked(pool, cluster)},
 		ledger:   ledger{sinkwriter.NewLedger(pool), now},
 		relay:    sinkwriter.NewOutbox(pool),
 		standbys: func(ctx context.Context) ([]sinkwriter.Standby, error) { return sinkwriter.Replication(ctx, pool) },
@@ -149,4 +151,29 @@ func (t tries) Load(ctx context.Context, function, stream, epoch string) ([]even
 		list[i] = eventing.EventTries(e)
 	}
 	return list, err
+}
+
+// verdicts are looked up in the dead letters and the ledger.
+type verdicts struct{ *sinkwriter.Parked }
+
+func (v verdicts) Waiting(ctx context.Context, function string) ([]eventing.DeadEvent, error) {
+	rows, err := v.List(ctx, function)
+	list := make([]eventing.DeadEvent, len(rows))
+	for i, e := range rows {
+		list[i] = eventing.DeadEvent{Subject: e.Subject, EventID: eventing.EventID{Source: e.Source, ID: e.ID}}
+	}
+	return list, err
+}
+
+func (v verdicts) Still(ctx context.Context, function string, events []eventing.DeadEvent) ([]bool, error) {
+	ask := make([]sinkwriter.ParkedEvent, len(events))
+	for i, e := range events {
+		ask[i] = sinkwriter.ParkedEvent{Source: e.Source, ID: e.ID}
+	}
+	found, err := v.Parked.Still(ctx, function, ask)
+	still := make([]bool, len(events))
+	for i, e := range ask {
+		still[i] = found[e]
+	}
+	return still, err
 }

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // the test keeps dead letters as a function does
+
+	"github.com/tandem-fn/tandem/eventing/internal/natstest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/test/pgtest"
+)
+
+// A dead letter holds back what comes after it, also for the next process, until it
+// is dropped, or its event handled; other subjects go on.
+func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publishOrdered(t, server, 0, 60)
+	url := pgtest.URL(t)
+	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := pgxpool.New(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+
+	letters := sinkwriter.NewDeadLetters(pool, "east")
+	var mu sync.Mutex
+	done := map[string][]string{} // by subject
+	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e, err := cloudevent.ReadBinary(r.Header, nil, cloudevent.Rules{})
+		switch {
+		case err != nil:
+			t.Errorf("not an event: %v", err)
+		case r.URL.Path == "/dead-letters":
+			if err := letters.Save(r.Context(), sinkwriter.DeadLetter{Function: "flights", Event: e, Code: 422}); err != nil {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+		case e.ID() == "a-03" || e.ID() == "b-04":
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			return
+		default:
+			if err := handle(r.Context(), pool, e.ID()); err != nil {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			mu.Lock()
+			if !slices.Contains(done[e.Subject()], e.ID()) {
+				done[e.Subject()] = append(done[e.Subject()], e.ID())
+			}
+			mu.Unlock()
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	t.Cleanup(sink.Close)
+	expect := func(what string, want map[string]int) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			for subject, n := range want {
+				if len(done[subject]) < n {
+					return false
+				}
+			}
+			return true
+		})
+		mu.Lock()
+		defer mu.Unlock()
+		for subject, n := range want {
+			if len(done[subject]) != n || !slices.IsSorted(done[subject]) {
+				t.Fatalf("%s: of %s these are done: %v, want %d in order", what, subject, done[subject], n)
+			}
+		}
+	}
+	env := []string{"DATABASE_URL=" + url, "ORDERING=subject"}
+
+	p := start(t, server.URL(), sink.URL, env...)
+	expect("two are parked", map[string]int{"a": 3, "b": 4, "c": 20})
+	p.end(t, syscall.SIGKILL)
+	p = start(t, server.URL(), sink.URL, env...)
+	publishOrdered(t, server, 60, 90)
+	expect("the third goes on", map[string]int{"a": 3, "b": 4, "c": 30})
+	p.end(t, syscall.SIGTERM)
+	p = start(t, server.URL(), sink.URL, env...)
+
+	// One is dropped, the other one handled, as by a replay or another cluster.
+	verdicts := sinkwriter.NewVerdicts(pool)
+	read, err := verdicts.Read(t.Context(), "flights", "/test", "a-03")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := verdicts.Drop(t.Context(), "flights", "/test", "a-03", read); n != 1 || err != nil {
+		t.Fatalf("dropped %d, %v", n, err)
+	}
+	expect("a goes on", map[string]int{"a": 29, "b": 4, "c": 30})
+	if err := handle(t.Context(), pool, "b-04"); err != nil {
+		t.Fatal(err)
+	}
+	expect("b goes on", map[string]int{"a": 29, "b": 29, "c": 30})
+	p.end(t, syscall.SIGTERM)
+	if log := p.log.String(); strings.Contains(log, `"level":"ERROR"`) {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+// handle leaves what a function leaves that has handled an event.
+func handle(ctx context.Context, pool *pgxpool.Pool, id string) error {
+	_, err := pool.Exec(ctx, `insert into tandem.ledger (writer, key, digest) values (1, tandem.key('flights', '/test', $1), '') on conflict do nothing`, id)
+	return err
+}
+
+// publishOrdered publishes events from..to-1, in turn of subject a, b and c.
+func publishOrdered(t *testing.T, server *natstest.Server, from, to int) {
+	t.Helper()
+
+	conn, err := jetstream.Connect(t.Context(), server.URL(), jetstream.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := from; i < to; i++ {
+		subject := string(rune('a' + i%3))
+		e := event.New()
+		e.SetID(fmt.Sprintf("%s-%02d", subject, i/3))
+		e.SetSource("/test")
+		e.SetType("com.example.test")
+		e.SetSubject(subject)
+		eventually(t, "it is stored", func() bool { return publisher.Publish(t.Context(), []event.Event{e}) == nil })
+	}
+}
