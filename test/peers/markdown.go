@@ -96,6 +96,11 @@ func (r *report) table(line func(string, ...any)) {
 			counts = append(counts, fmt.Sprintf("%s of %s", thousands(float64(row.Rounds[0].Events)), row.Title))
 		}
 	}
+	for _, row := range r.Rows {
+		for _, reason := range row.Again {
+			line("\nA trial of %s was made again: %s", row.Title, reason)
+		}
+	}
 	line("\n`at a time` is for each cluster, `connections` for both together. Distinct events a second are the median of %d rounds, which went round robin through the rows; %s events a trial, %s, which would be over too soon otherwise; short trials favour the others, whose tables stay small. Latency at %d events a second.\n",
 		len(r.Rows[0].Rounds), thousands(float64(r.Events)), strings.Join(counts, ", "), r.Rate)
 }

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"time"
+
+	"github.com/tandem-fn/tandem/hack/feed"
 )
 
 // row is all that was measured of a peer.
@@ -16,6 +19,7 @@ type row struct {
 	Concurrency int          `json:"concurrency"`
 	Rounds      []throughput `json:"rounds"`
 	Latency     *latency     `json:"latency,omitempty"`
+	Again       []string     `json:"again,omitempty"` // why a trial was made again
 	Killed      *killed      `json:"killed,omitempty"`
 
 	peer peer
@@ -90,13 +94,25 @@ func (w *world) measure(ctx context.Context, o options, progress func(string, ..
 			if err != nil {
 				return nil, err
 			}
-			t, err := w.throughput(ctx, line.peer, line.Concurrency, load)
+			t, err := w.again(ctx, line, line.Concurrency, load, progress)
 			if err != nil {
 				return r, fmt.Errorf("round %d: %w", round+1, err)
 			}
 			line.Rounds = append(line.Rounds, t)
 			progress("round %d/%d  %-18s %8.0f events/s, %5.0f bytes of WAL an event, %d connections", round+1, o.rounds, line.Name, t.EventsPerSecond, t.WALPerEvent, t.Connections)
 		}
+	}
+	for _, line := range r.Rows {
+		load, err := makeWorkload(killedEvents(o) * line.peer.factor)
+		if err != nil {
+			return nil, err
+		}
+		k, err := w.killed(ctx, line.peer, line.Concurrency, load)
+		if err != nil {
+			return r, err
+		}
+		line.Killed = &k
+		progress("SIGKILL    %-18s survivor alone: %d missing, %d doubled; both again: %d lost, %d doubled", line.Name, k.Alone.Lost, k.Alone.Doubled, k.Back.Lost, k.Back.Doubled)
 	}
 	for _, line := range r.Rows {
 		load, err := makeWorkload(int(o.duration.Seconds() * float64(o.rate)))
@@ -110,19 +126,28 @@ func (w *world) measure(ctx context.Context, o options, progress func(string, ..
 		line.Latency = &l
 		progress("latency    %-18s at %d events/s: p50 %.1f ms, p99 %.1f ms; output p99 %.1f ms", line.Name, o.rate, line.Latency.CommitP50, line.Latency.CommitP99, line.Latency.OutputP99)
 	}
-	for _, line := range r.Rows {
-		load, err := makeWorkload(o.events * line.peer.factor)
-		if err != nil {
-			return nil, err
-		}
-		k, err := w.killed(ctx, line.peer, line.Concurrency, load)
-		if err != nil {
-			return r, err
-		}
-		line.Killed = &k
-		progress("SIGKILL    %-18s survivor alone: %d missing, %d doubled; both again: %d lost, %d doubled", line.Name, k.Alone.Lost, k.Alone.Doubled, k.Back.Lost, k.Back.Doubled)
-	}
 	return r, nil
+}
+
+// killedEvents is how many events there are when a cluster is killed: all flights at
+// least, so that the truth is what another program counted, but for a quick look.
+func killedEvents(o options) int {
+	if o.quick {
+		return o.events
+	}
+	return max(o.events, feed.Flights)
+}
+
+// again measures throughput, a second time if something stood still or did not start;
+// the report says so. A wrong outcome is an error at once.
+func (w *world) again(ctx context.Context, line *row, concurrency int, load workload, progress func(string, ...any)) (throughput, error) {
+	t, err := w.throughput(ctx, line.peer, concurrency, load)
+	if err == nil || ctx.Err() != nil || errors.Is(err, errWrong) {
+		return t, err
+	}
+	line.Again = append(line.Again, err.Error())
+	progress("again      %-18s %v", line.Name, err)
+	return w.throughput(ctx, line.peer, concurrency, load)
 }
 
 // try tries the peer's concurrencies and keeps the best.
@@ -141,7 +166,7 @@ func (w *world) try(ctx context.Context, o options, line *row, progress func(str
 	}
 	best := 0.0
 	for _, concurrency := range list {
-		t, err := w.throughput(ctx, line.peer, concurrency, load)
+		t, err := w.again(ctx, line, concurrency, load, progress)
 		if err != nil {
 			return err
 		}

@@ -28,6 +28,9 @@ const (
 	west = "west"
 )
 
+// errWrong says that what came out is not the truth, or that a process died.
+var errWrong = errors.New("the outcome is wrong")
+
 // errStalled says that nothing happens any more though not all is done.
 var errStalled = errors.New("nothing happens any more")
 
@@ -253,11 +256,11 @@ func (t *trial) exact(ctx context.Context) error {
 		return err
 	}
 	if o.wrong() {
-		return fmt.Errorf("%s: the outcome is wrong: %s", t.peer.name, o)
+		return fmt.Errorf("%s: %w: %s", t.peer.name, errWrong, o)
 	}
 	select {
 	case died := <-t.w.died:
-		return fmt.Errorf("%s: %s died: %s", t.peer.name, died.Name, died.Reason)
+		return fmt.Errorf("%s: %w: %s died: %s", t.peer.name, errWrong, died.Name, died.Reason)
 	default:
 		return nil
 	}
