@@ -54,6 +54,7 @@ type agenda struct {
 	together queue // to be delivered, several at a time
 	waiting  jobs
 	asking   []*job
+	backlog  backlog
 	closed   bool
 
 	deliveries sync.Cond     // for who takes from ready
@@ -72,8 +73,9 @@ func newAgenda(now func() time.Time, batch int) *agenda {
 }
 
 // admit takes in a message that was received: to be delivered at once, or to wait
-// as the hedge says. One that is late is asked about in any case.
-func (a *agenda) admit(j *job, late bool) {
+// as the hedge says. One that is late is asked about in any case, one that much waits
+// behind when it is its turn.
+func (a *agenda) admit(j *job, late, behind bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.join(j)
@@ -83,6 +85,12 @@ func (a *agenda) admit(j *job, late bool) {
 		a.wait(j, a.dueHeld(j))
 	case late:
 		a.ask(j)
+	case behind:
+		a.backlog.jobs = append(a.backlog.jobs, j)
+		a.feed()
+		if len(a.backlog.jobs) == 1 {
+			a.reschedule()
+		}
 	default:
 		a.deliver(j)
 	}
@@ -182,7 +190,7 @@ func (a *agenda) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		timer.Reset(a.moveDue())
+		timer.Reset(a.moveDue(time.Hour))
 		select {
 		case <-timer.C:
 		case <-a.sooner:
@@ -192,14 +200,18 @@ func (a *agenda) run(ctx context.Context) {
 	}
 }
 
-// moveDue moves what is due and says how long it is until the next.
-func (a *agenda) moveDue() time.Duration {
+// moveDue moves what is due and says how long it is until the next, wait if there is
+// none.
+func (a *agenda) moveDue(wait time.Duration) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.feed(); len(a.backlog.jobs) > 0 {
+		wait = feedInterval
+	}
 	for len(a.waiting) > 0 {
 		first := a.waiting[0]
 		if left := first.due.Sub(a.now()); left > 0 {
-			return left
+			return min(left, wait)
 		}
 		heap.Pop(&a.waiting)
 		if !first.errand.letter && (first.held || !a.hedge.race()) {
@@ -208,7 +220,7 @@ func (a *agenda) moveDue() time.Duration {
 			a.deliver(first)
 		}
 	}
-	return time.Hour
+	return wait
 }
 
 // hurry has the ledger asked about messages that wait for their time, each once:
@@ -255,6 +267,13 @@ func (a *agenda) set(h Hedge) {
 			heap.Push(&a.waiting, j)
 		}
 	}
+	if !h.race() {
+		for _, j := range a.backlog.jobs {
+			j.held = true
+			heap.Push(&a.waiting, j)
+		}
+		a.backlog.jobs = nil
+	}
 	for _, j := range a.waiting {
 		if j.held {
 			j.due = a.dueHeld(j)
@@ -281,7 +300,9 @@ func (a *agenda) take() *job {
 	if a.closed {
 		return nil
 	}
-	return a.ready.pop()
+	j := a.ready.pop()
+	a.feed()
+	return j
 }
 
 // takeTogether waits for a message that may be delivered with others, and gives it
@@ -304,6 +325,7 @@ func (a *agenda) takeTogether() []*job {
 		}
 		jobs = append(jobs, a.together.pop())
 	}
+	a.feed()
 	return jobs
 }
 
@@ -312,11 +334,14 @@ func (a *agenda) takeTogether() []*job {
 func (a *agenda) takeQuestions(n int) []*job {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for len(a.asking) == 0 && !a.closed {
+	for len(a.asking) == 0 && !a.hungry() && !a.closed {
 		a.questions.Wait()
 	}
 	if a.closed {
 		return nil
+	}
+	if len(a.asking) == 0 {
+		a.askSome()
 	}
 	n = min(n, len(a.asking))
 	taken := append([]*job(nil), a.asking[:n]...)
@@ -338,7 +363,8 @@ func (a *agenda) close() []*job {
 	left = append(left, a.waiting...)
 	left = append(left, a.asking...)
 	left = append(left, a.blockedJobs()...)
-	a.waiting, a.asking, a.lanes = nil, nil, nil
+	left = append(left, a.backlog.jobs...)
+	a.waiting, a.asking, a.backlog.jobs, a.lanes = nil, nil, nil, nil
 	return left
 }
 

@@ -176,7 +176,7 @@ func (in *inlet) receive(ctx context.Context, window *window, m Message) {
 	j.tries = in.tries
 	late := m.Sequence() < in.lateTo
 	in.mu.Unlock()
-	in.source.agenda.admit(j, late)
+	in.source.agenda.admit(j, late, in.source.cfg.behind(m))
 }
 
 // errand gives the delivery of a message: a new one, or, if it was handed back,

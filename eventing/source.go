@@ -72,6 +72,12 @@ type SourceConfig struct {
 	// the race and Switch is nil.
 	Ledger Ledger
 
+	// Behind is how many messages wait in the stream behind one from where on this
+	// source, though it races, asks the ledger before it delivers, and takes what it
+	// holds in an order of its own: many are done by then, as after an outage. Less
+	// than 0 for never, as where Ordered is set. Defaults to four times what is delivered at once.
+	Behind int
+
 	// Heartbeat is how often the streams are told that a message is still at
 	// work. It must be well below the time after which they hand it out again.
 	// Defaults to 30 s.
@@ -101,6 +107,7 @@ func (c SourceConfig) withDefaults() SourceConfig {
 	setDefault(&c.Heartbeat, 30*time.Second)
 	setDefault(&c.SaveInterval, time.Second)
 	setDefault(&c.Logger, slog.New(slog.DiscardHandler))
+	setDefault(&c.Behind, 4*c.atOnce())
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
 	}
@@ -175,6 +182,10 @@ func NewSource(streams []Stream, delivery *Delivery, progress Progress, cfg Sour
 	if cfg.Ordered {
 		s.agenda.lanes = map[*window]*lanes{}
 	}
+	s.agenda.backlog = backlog{
+		low: (cfg.atOnce() + 3) / 4, some: (cfg.atOnce() + 1) / 2,
+		away: func() bool { return !delivery.function.outage.healthy.Load() },
+	}
 	s.filter, _ = newFilter(cfg.Types) // validate has seen to it
 	for _, stream := range streams {
 		s.inlets = append(s.inlets, &inlet{
@@ -246,7 +257,10 @@ func (s *Source) Ready() error {
 // windowLimit is how many messages of a stream are held at most. What waits for
 // the ledger, or for its turn, costs nothing but memory, and [SourceConfig.MaxBytes] bounds that.
 func (s *Source) windowLimit() int {
-	if s.agenda.current().race() && !s.cfg.Ordered {
+	switch {
+	case s.agenda.current().race() && s.agenda.isBehind():
+		return min(behindWindow*s.cfg.atOnce(), max(2*s.cfg.atOnce(), s.cfg.MaxBytes/jobOverhead))
+	case s.agenda.current().race() && !s.cfg.Ordered:
 		return 2 * s.cfg.atOnce()
 	}
 	return max(2*s.cfg.atOnce(), s.cfg.MaxBytes/jobOverhead)

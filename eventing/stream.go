@@ -100,6 +100,10 @@ type Message interface {
 	// Arrived is when the stream stored it, by the stream's clock.
 	Arrived() time.Time
 
+	// Pending is how many messages waited in the stream behind it, when it was handed
+	// out.
+	Pending() uint64
+
 	// Size is about how many bytes it takes.
 	Size() int
 

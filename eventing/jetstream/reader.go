@@ -67,7 +67,7 @@ func (r *reader) Pull(ctx context.Context, n, bytes int, receive func(eventing.M
 			}
 			r.delivered++
 		}
-		receive(&message{conn: r.conn, msg: m, sequence: meta.Sequence.Stream, arrived: meta.Timestamp, origin: r.origin})
+		receive(&message{conn: r.conn, msg: m, sequence: meta.Sequence.Stream, arrived: meta.Timestamp, pending: meta.NumPending, origin: r.origin})
 	}
 	err := r.request(ctx, n, bytes, take)
 	if errors.Is(err, errTooSmall) {
@@ -112,11 +112,13 @@ type message struct {
 	msg      *nats.Msg
 	sequence uint64
 	arrived  time.Time
+	pending  uint64
 	origin   string
 }
 
 func (m *message) Sequence() uint64   { return m.sequence }
 func (m *message) Arrived() time.Time { return m.arrived }
+func (m *message) Pending() uint64    { return m.pending }
 func (m *message) Ack() error         { return m.answer("+ACK") }
 func (m *message) InProgress() error  { return m.answer("+WPI") }
 

@@ -51,7 +51,7 @@ func TestEveryRowEndToEndIsMeasured(t *testing.T) {
 		}
 	}
 	want := []string{
-		e2e.RowByHand, e2e.RowSingle, e2e.RowBatch, e2e.RowNoStall,
+		e2e.RowByHand, e2e.RowSingle, e2e.RowBatch, e2e.RowSingleAll, e2e.RowBatchAll, e2e.RowNoStall,
 		e2e.RowStallAlone, e2e.RowStallRace, e2e.RowStopAlone, e2e.RowStopRace,
 	}
 	if diff := cmp.Diff(want, names); diff != "" {

@@ -32,6 +32,7 @@ type config struct {
 	Replicas       int           `env:"TANDEM_STREAM_REPLICAS, default=1"`
 	InFlight       int           `env:"TANDEM_IN_FLIGHT, default=256"`
 	Batch          int           `env:"TANDEM_BATCH, default=1"`
+	Behind         int           `env:"TANDEM_BEHIND"`
 	MaxBytes       int           `env:"TANDEM_IN_FLIGHT_BYTES, default=67108864"`
 	Rate           int           `env:"TANDEM_RATE, default=1000"`
 	Hedge          string        `env:"HEDGE, default=0"`

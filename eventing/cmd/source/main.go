@@ -143,6 +143,7 @@ func newSource(conn *jetstream.Conn, delivery *eventing.Delivery, db database, c
 		Types:    cfg.Types,
 		InFlight: cfg.InFlight,
 		Batch:    cfg.Batch,
+		Behind:   cfg.Behind,
 		MaxBytes: cfg.MaxBytes,
 		Rate:     cfg.Rate,
 		Hedge:    hedge,

@@ -7,6 +7,8 @@ const (
 	RowSingle     = "e2e-single"
 	RowBatch      = "e2e-batch"
 	RowByHand     = "e2e-by-hand"
+	RowSingleAll  = "e2e-single-all"
+	RowBatchAll   = "e2e-batch-all"
 	RowNoStall    = "no-stall"
 	RowStallAlone = "stall-alone"
 	RowStallRace  = "stall-race"
@@ -25,6 +27,7 @@ type Row struct {
 
 	byHand  []int // workers to try; the best counts
 	batch   int   // events a request at most
+	all     bool  // each cluster computes everything, also when it is behind
 	rate    bool  // its highest rate is measured, and latencies at half of it
 	alone   bool  // one cluster only
 	stalls  bool  // the computation of the last cluster
@@ -41,6 +44,8 @@ func Rows() []Row {
 		},
 		{Name: RowSingle, batch: 1, rate: true, About: "two clusters racing, an event a request"},
 		{Name: RowBatch, batch: batchEvents, rate: true, About: "two clusters racing, batches"},
+		{Name: RowSingleAll, batch: 1, all: true, rate: true, About: "e2e-single with TANDEM_BEHIND=-1: each cluster computes everything, however much waits"},
+		{Name: RowBatchAll, batch: batchEvents, all: true, rate: true, About: "the same with batches"},
 		{Name: RowNoStall, batch: 1, About: "two healthy clusters at --e2e-rate"},
 		{Name: RowStallAlone, batch: 1, alone: true, stalls: true, About: "one cluster whose computations sleep 200 ms once a second"},
 		{Name: RowStallRace, batch: 1, stalls: true, About: "the same beside a healthy one"},

@@ -177,6 +177,9 @@ func (w *world) startClusters(ctx context.Context, r Row) error {
 	}
 	for _, name := range names {
 		env := sourceEnv(name, sinks[name], r.batch)
+		if r.all {
+			env = append(env, "TANDEM_BEHIND=-1")
+		}
 		if err := w.start("source", name, w.o.Programs.Source, local.StageSources, nil, append(env, w.o.Env...)); err != nil {
 			return err
 		}
