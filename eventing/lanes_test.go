@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -364,4 +365,129 @@ func TestEventsOfASubjectAreCommittedInOrder(t *testing.T) {
 			}
 		})
 	}
+}
+
+// dawdling is a stream that, each time it is opened, gives the first message that
+// it has handed out before only after all the others.
+type dawdling struct{ eventing.Stream }
+
+func (s dawdling) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Reader, error) {
+	reader, err := s.Stream.Open(ctx, cfg)
+	return &dawdler{Reader: reader}, err
+}
+
+type dawdler struct {
+	eventing.Reader
+	kept  eventing.Message
+	pulls int
+}
+
+func (d *dawdler) Pull(ctx context.Context, n, bytes int, receive func(eventing.Message)) error {
+	d.pulls++
+	err := d.Reader.Pull(ctx, n, bytes, func(m eventing.Message) {
+		if d.pulls == 1 && d.kept == nil {
+			d.kept = m
+			return
+		}
+		receive(m)
+	})
+	if d.pulls > 1 && d.kept != nil {
+		receive(d.kept)
+		d.kept = nil
+	}
+	return err
+}
+
+func TestWhatWasHandedOutBeforeIsWaitedFor(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publisher, err := jetstream.NewPublisher(connect(t, server), jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 20 {
+		e := newEvent(fmt.Sprintf("test-%06d", 10*n+1))
+		e.SetSubject("hot")
+		eventually(t, "it is stored", func() bool { return publisher.Publish(t.Context(), []event.Event{e}) == nil })
+	}
+	var mu sync.Mutex
+	var done []int
+	away := true
+	sink := newFunction(t)
+	sink.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
+		mu.Lock()
+		defer mu.Unlock()
+		if away {
+			return http.StatusServiceUnavailable
+		}
+		done = append(done, numberOf(e.ID()))
+		return http.StatusNoContent
+	})
+	j, p := newJournal(0), &progress{}
+	r := startOrdered(t, server, j, "east", sink.url(), p, eventing.SourceConfig{})
+	eventually(t, "the first is tried", func() bool { return sink.tried("/ test-000001") > 3 })
+	r.kill()
+	mu.Lock()
+	away = false
+	mu.Unlock()
+
+	stream, err := jetstream.NewStream(connect(t, server), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := eventing.NewSource([]eventing.Stream{dawdling{stream}}, newDelivery(t, sink.url(), sink.url()+"/dead-letters"), p, eventing.SourceConfig{
+		Function: "flights", Ordered: true, Verdicts: verdictsOf{"east", j}, Ledger: j, SaveInterval: 10 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, source)
+	eventually(t, "all is done", func() bool { return p.floor("EVENTS") == 21 })
+	mu.Lock()
+	defer mu.Unlock()
+	if !slices.IsSorted(done) || len(done) != 20 {
+		t.Errorf("done in this order: %v", done)
+	}
+}
+
+// A subject that does not go on, with a stream full of it, holds up no other, and
+// takes no more memory than there is.
+func TestABlockedSubjectStarvesNoOther(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publisher, err := jetstream.NewPublisher(connect(t, server), jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const total = 3500 // of at most 4096, as docs/streams.md says
+	for n := 0; n < total; n += 500 {
+		var events []event.Event
+		for i := n; i < n+500; i++ {
+			e := newEvent(fmt.Sprintf("test-%06d", i))
+			e.SetSubject("blocked")
+			if i%100 == 99 {
+				e.SetSubject(fmt.Sprintf("free %d", i%7))
+			}
+			events = append(events, e)
+		}
+		eventually(t, "they are stored", func() bool { return publisher.Publish(t.Context(), events) == nil })
+	}
+	f := newFunction(t)
+	f.broken.Store(true)
+	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
+		if f.broken.Load() && e.Subject() == "blocked" {
+			return http.StatusInternalServerError
+		}
+		return http.StatusNoContent
+	})
+	p := &progress{}
+	r := startOrdered(t, server, newJournal(0), "east", f.url(), p, eventing.SourceConfig{MaxBytes: 1 << 20})
+	f.waitFor(t, total/100)
+	if err := r.source.Ready(); err != nil {
+		t.Errorf("Ready: %v", err)
+	}
+	f.broken.Store(false)
+	eventually(t, "the subject goes on", func() bool { return f.count() > total/100+20 })
 }

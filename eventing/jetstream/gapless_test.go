@@ -1,0 +1,83 @@
+package jetstream_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/test/natstest"
+)
+
+// What is handed out to somebody else is noticed before anything that
+// comes after it is handed over; and nothing is noticed where nothing is missing, as
+// with a request that its size ends.
+func TestAGapIsNoticed(t *testing.T) {
+	t.Parallel()
+
+	c := natstest.StartCluster(t)
+	conn, err := jetstream.Connect(t.Context(), c.URL(), jetstream.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	js := nativeTo(t, c.URL())
+	if _, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "EVENTS", Subjects: []string{"events.>"}, Replicas: 3}); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, conn, newEvents(1, 300)...)
+	stream, err := jetstream.NewStream(conn, "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	openGapless := func() eventing.Reader {
+		t.Helper()
+		reader, err := stream.Open(t.Context(), eventing.OpenConfig{Gapless: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reader
+	}
+	last := uint64(0)
+	take := func(reader eventing.Reader, n, bytes int) error {
+		return reader.Pull(t.Context(), n, bytes, func(m eventing.Message) {
+			if m.Sequence() != last+1 {
+				t.Errorf("message %d comes after %d", m.Sequence(), last)
+			}
+			last = m.Sequence()
+			if err := m.Ack(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+
+	reader := openGapless()
+	for range 10 { // ended by the number of messages, and by their size
+		if err := errors.Join(take(reader, 10, 1<<20), take(reader, 100, 600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	consumer, err := js.Consumer(t.Context(), "EVENTS", "tandem-east-flights")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stolen, err := consumer.Fetch(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range stolen.Messages() { //nolint:revive // nobody acknowledges them
+	}
+	before := last
+	if err := take(reader, 10, 1<<20); !errors.Is(err, eventing.ErrMissed) || last != before {
+		t.Fatalf("after two were handed out elsewhere: %v, and %d messages", err, last-before)
+	}
+
+	// Opened again it has them first.
+	reader = openGapless()
+	if err := take(reader, 10, 1<<20); err != nil || last != before+10 {
+		t.Fatalf("opened again: %v, and %d messages", err, last-before)
+	}
+}
