@@ -103,7 +103,7 @@ func (w *Writer) record(ctx context.Context, s *session, differences []differenc
 			continue
 		}
 		o.counters.diverged.Add(1)
-		w.config.Logger.LogAttrs(ctx, slog.LevelError, "a function computed something else here than the winner did, with the same version: it is not deterministic",
+		w.config.Logger.LogAttrs(ctx, slog.LevelError, "a function computed something else here than the winner did, with the same version: it is not deterministic, or two different events have one source and id",
 			slog.String("lost_cluster", w.config.Cluster), slog.String("won_cluster", won.cluster), slog.String("function", o.function), slog.String("version", o.version),
 			slog.String("event_source", o.event.Source()), slog.String("event_id", o.event.ID()))
 		steps = append(steps, step{

@@ -235,10 +235,15 @@ func migrateSet(ctx context.Context, conn *pgx.Conn, set MigrationSet) error {
 				return fmt.Errorf("migrate %s: %s: %w", set.Name, m.name, err)
 			}
 		case sum != m.sum:
-			return fmt.Errorf("migrate %s: %s has changed since it was applied: put it back and add a new file", set.Name, m.name)
+			return fmt.Errorf("migrate %w", changed(set, m))
 		}
 	}
 	return nil
+}
+
+// changed says that an applied file was edited.
+func changed(set MigrationSet, m migration) error {
+	return fmt.Errorf("%s: %s has changed since it was applied: put it back and add a new file", set.Name, m.name)
 }
 
 type querier interface {

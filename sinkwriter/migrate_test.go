@@ -72,6 +72,9 @@ func TestAnEditedMigrationIsRefused(t *testing.T) {
 	if err := sinkwriter.Migrate(t.Context(), url, shop("select 2")); err == nil || !strings.Contains(err.Error(), "0002_second has changed") {
 		t.Errorf("error %v", err)
 	}
+	if err := sinkwriter.CheckSchema(t.Context(), newPool(t, url), shop("select 2")); err == nil || !strings.Contains(err.Error(), "0002_second has changed") {
+		t.Errorf("check: %v", err)
+	}
 }
 
 func TestAnEmptyDatabaseIsNotFit(t *testing.T) {

@@ -18,7 +18,8 @@ left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = 'migra
 var ErrSchema = errors.New("the database lacks migrations: run them")
 
 // CheckSchema reports, with [ErrSchema], whether the database has every migration
-// that this program and the sets bring (newer ones are no obstacle), and with
+// that this program and the sets bring (newer ones are no obstacle), whether one of
+// them is another text than was applied, and with
 // [ErrGrants] whether the pool's role may do what writing to these tables takes.
 func CheckSchema(ctx context.Context, pool *pgxpool.Pool, sets ...MigrationSet) error {
 	err := checkSchema(ctx, pool, sets)
@@ -70,7 +71,7 @@ func findSchema(ctx context.Context, db querier) (role string, err error) {
 	return role, nil
 }
 
-// checkMigrations reports which migration is missing.
+// checkMigrations reports which migration is missing, or is not what was applied.
 func checkMigrations(ctx context.Context, db querier, sets ...MigrationSet) error {
 	for _, set := range sets {
 		wanted, err := set.list()
@@ -82,8 +83,11 @@ func checkMigrations(ctx context.Context, db querier, sets ...MigrationSet) erro
 			return err
 		}
 		for _, m := range wanted {
-			if _, ok := applied[m.name]; !ok {
+			switch sum, ok := applied[m.name]; {
+			case !ok:
 				return fmt.Errorf("%s of %s is missing: %w", m.name, set.Name, ErrSchema)
+			case sum != m.sum:
+				return changed(set, m)
 			}
 		}
 	}

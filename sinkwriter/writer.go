@@ -70,7 +70,8 @@ type offer struct {
 	twin   *offer // the same offer once more, in the same batch
 
 	result   result
-	finished atomic.Bool // result is there
+	finished atomic.Bool           // result is there
+	trouble  atomic.Pointer[error] // of the last try of its batch
 }
 
 type result struct {
@@ -177,9 +178,18 @@ func (w *Writer) commitAll(ctx context.Context, offered []Offer, outcomes []Outc
 		if o := &offers[i]; o.finished.Load() {
 			outcomes[i] = Outcome{Receipt: o.result.receipt, Err: o.result.err}
 		} else {
-			outcomes[i].Err = fmt.Errorf("commit effects of function %s: %w", o.function, ctx.Err())
+			outcomes[i].Err = fmt.Errorf("commit effects of function %s: %w", o.function, o.late(ctx.Err()))
 		}
 	}
+}
+
+// late says why an offer was given up that its caller had waited for: what went wrong
+// with its batch, if anything did.
+func (o *offer) late(err error) error {
+	if trouble := o.trouble.Load(); trouble != nil {
+		return fmt.Errorf("%w; the last try: %v", err, *trouble) //nolint:errorlint // what it was is for people, not for callers
+	}
+	return err
 }
 
 // prepare makes an offer ready for a batch, or says why it will not be in one.
@@ -349,6 +359,10 @@ func (w *Writer) commitKeys(batch []*offer, blocked int) {
 			}
 			wait, _ := backoff.Next()
 			w.stats.retries.Add(1)
+			trouble := err
+			for _, o := range batch {
+				o.trouble.Store(&trouble)
+			}
 			w.config.Logger.LogAttrs(w.ctx, slog.LevelWarn, "a batch is tried again",
 				slog.Int("events", len(batch)), slog.Duration("after", wait), slog.Any("err", err))
 			w.sleep(wait)

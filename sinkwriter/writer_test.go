@@ -482,10 +482,14 @@ func TestCommitGivesUpWhenItsContextEnds(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t, "postgres://nobody@127.0.0.1:1/none")
 	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
-	if _, err := w.Commit(ctx, order("o", 1)); !errors.Is(err, context.DeadlineExceeded) {
+	_, err := w.Commit(ctx, order("o", 1))
+	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v", err)
+	}
+	if !strings.Contains(fmt.Sprint(err), "the last try") || !strings.Contains(fmt.Sprint(err), "127.0.0.1") {
+		t.Errorf("error %v, want what went wrong with the last try", err)
 	}
 }
 

@@ -162,6 +162,18 @@ func TestEachFaultIsFoundWithItsCause(t *testing.T) {
 			fx.Insert("years", functions.Row{"year": time.Now().UTC().Year()})
 			return nil
 		}, "the clock", "year"},
+		{"clock that decides what is old", func(e event.Event, _ ordered, fx *functions.Effects) error {
+			if time.Since(e.Time()) > 50*365*24*time.Hour {
+				fx.Delete("x", functions.Row{"n": 1})
+			}
+			return nil
+		}, "the clock", "write or output 0"},
+		{"clock that decides from when on", func(_ event.Event, _ ordered, fx *functions.Effects) error {
+			if time.Now().Year() >= 2050 {
+				fx.Delete("x", functions.Row{"n": 1})
+			}
+			return nil
+		}, "the clock", "write or output 0"},
 		{"time since the start", func(_ event.Event, _ ordered, fx *functions.Effects) error {
 			fx.Insert("x", functions.Row{"age": time.Since(startedAt)})
 			return nil
@@ -232,6 +244,12 @@ func TestEachFaultIsFoundWithItsCause(t *testing.T) {
 			}
 			return nil
 		}, "the environment, of which it reads WITH_EXTRAS", "write or output 0"},
+		{"environment that names the cluster", func(_ event.Event, _ ordered, fx *functions.Effects) error {
+			if os.Getenv("TANDEM_CLUSTER") == "east" {
+				fx.Insert("x", functions.Row{"n": 1})
+			}
+			return nil
+		}, "the environment, of which it reads TANDEM_CLUSTER", "write or output 0"},
 		{"environment as a whole", func(_ event.Event, _ ordered, fx *functions.Effects) error {
 			var foreign []string
 			for _, setting := range os.Environ() {

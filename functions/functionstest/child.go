@@ -182,6 +182,9 @@ func elsewhere(tb testing.TB, me string, r *runs) error {
 	}
 	add(with(changed(os.Environ(), "LANG=tr_TR.UTF-8", "LANGUAGE=tr", "LC_ALL=tr_TR.UTF-8")), at("in the locale tr_TR", causeLocale))
 	add(with(elsewhereEnvironment(os.Environ(), r.variables)), at("with another environment", causeEnvironment))
+	for _, cluster := range [...]string{"east", "west"} {
+		add(with(inCluster(os.Environ(), cluster)), at("in a cluster named "+cluster, causeEnvironment))
+	}
 	host := with(os.Environ())
 	host.host, host.prep = "tandem-functionstest", withOwnHost
 	if err := ownHostPossible(tb.Context(), binary); err != nil {
@@ -310,6 +313,14 @@ var clusters = []string{
 	"HOSTNAME", "HOST", "CLUSTER", "CLUSTER_NAME", "REGION", "ZONE", "AWS_REGION", "AZ", "DATACENTER", "ENVIRONMENT", "STAGE",
 	"TANDEM_CLUSTER", "POD_NAME", "POD_NAMESPACE", "POD_IP", "NODE_NAME", "NAMESPACE",
 	"K_SERVICE", "K_REVISION", "K_CONFIGURATION", "USER", "LOGNAME", "PORT", "DEBUG", "LOG_LEVEL",
+}
+
+// inCluster is an environment in which everything that says where it is says cluster.
+func inCluster(env []string, cluster string) []string {
+	for _, name := range clusters {
+		env = changed(env, name+"="+cluster)
+	}
+	return env
 }
 
 // elsewhereEnvironment is an environment that has nothing in common with env but

@@ -147,6 +147,9 @@ func (c *checker) here(ctx context.Context, b bubble) *runs {
 			// Every part of the date and of the time of day is another one.
 			time.Sleep(400*24*time.Hour + 13*time.Hour + 17*time.Minute + 19*time.Second + 23*time.Millisecond)
 			r.days = append(r.days, c.inOrder(ctx, c.forwards(), many))
+			// And a day by which everything is old.
+			time.Sleep(100 * 365 * 24 * time.Hour)
+			r.days = append(r.days, c.inOrder(ctx, c.forwards(), many))
 		})
 	}
 	return r

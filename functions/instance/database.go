@@ -55,8 +55,11 @@ func (p *parts) look(ctx context.Context, c config) error {
 		}
 	}
 	err := p.check(ctx, sets)
-	if !errors.Is(err, sinkwriter.ErrSchema) || !c.migrate {
+	switch {
+	case !errors.Is(err, sinkwriter.ErrSchema):
 		return err
+	case !c.migrate:
+		return fmt.Errorf("%w (with TANDEM_MIGRATE=true this process does, if DATABASE_URL's role may)", err)
 	}
 	try, cancel := context.WithTimeout(ctx, migrateTimeout)
 	defer cancel()

@@ -202,7 +202,7 @@ func TestBatchIsCommittedTogetherAndAnswered2xxOnlyIfAllOfItIs(t *testing.T) {
 		strings.Replace(members[0], "flight-0", "flight-x", 1),
 		strings.Replace(strings.Replace(members[0], "flight-0", "flight-y", 1), "DTW", `\u0000`, 1),
 	}
-	if a := send(append(more, members...)); a.status != 422 || !strings.HasPrefix(a.body, "event 1: 422 ") || strings.Count(a.body, "\n") != 1 {
+	if a := send(append(more, members...)); a.status != 422 || !strings.HasPrefix(a.body, "event 2 of 102 (id \"flight-y\"): 422 ") || strings.Count(a.body, "\n") != 1 {
 		t.Errorf("answer is %d %q, want 422 for event 1 alone", a.status, a.body)
 	}
 	if got := query[string](t, url, "select row(a.*)::text from airports a"); got != "(DTW,101,101)" {

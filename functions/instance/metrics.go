@@ -64,7 +64,7 @@ func observeFunctions(meter metric.Meter, cluster attribute.KeyValue, picked []f
 	receipts, errs[0] = meter.Int64ObservableCounter("tandem_writer_receipts",
 		metric.WithDescription("Events committed, by receipt: won here, or lost as they had been committed before."))
 	divergence, errs[1] = meter.Int64ObservableCounter("tandem_writer_divergence",
-		metric.WithDescription("Lost events for which the function computed something else here than the winner did, with the same version: it is not deterministic."))
+		metric.WithDescription("Lost events for which the function computed something else here than the winner did, with the same version: it is not deterministic, or two different events have one source and id."))
 	otherVersion, errs[2] = meter.Int64ObservableCounter("tandem_writer_other_version",
 		metric.WithDescription("Lost events for which another version of the function had computed something else: expected during a rollout."))
 	refused, errs[3] = meter.Int64ObservableCounter("tandem_writer_refused",

@@ -56,7 +56,7 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 		status := statusOf(c.failure)
 		worst = max(worst, status)
 		if refused++; refused <= maxReasons {
-			lines = append(lines, fmt.Sprintf("event %d: %d %s", i, status, c.failure))
+			lines = append(lines, fmt.Sprintf("event %d of %d%s: %d %s", i+1, len(list), named(members[i]), status, c.failure))
 		}
 	}
 	if refused == 0 {
@@ -68,6 +68,14 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 		lines = append(lines, fmt.Sprintf("and %d more of %d events", refused-maxReasons, len(members)))
 	}
 	h.refuse(w, worst, lines...)
+}
+
+// named is the id of an event that could be read, for people.
+func named(m cloudevent.Member) string {
+	if m.Err != nil {
+		return ""
+	}
+	return fmt.Sprintf(" (id %q)", clip(m.Event.ID(), maxReason))
 }
 
 // receipts says of each event of a batch whether it was won.

@@ -36,9 +36,9 @@ func TestBatchIsAnsweredWith2xxOnlyIfAllIsCommitted(t *testing.T) {
 	}{
 		{"all fine", " [ " + member("fine", 1) + " , " + member("fine", 2) + " ] ", 204, nil, 2},
 		{"nothing in it", "[]", 204, nil, 0},
-		{"one rejected", "[" + member("fine", 1) + "," + member("rejects", 2) + "]", 422, []string{"event 1: 422 function rejects: origin: missing"}, 1},
-		{"one that is not valid", "[" + member("fine", 1) + ",{}]", 422, []string{"event 1: 422 this is no valid CloudEvent: specversion: missing"}, 1},
-		{"one broke its function, which counts for more", "[" + member("rejects", 1) + "," + member("fails", 2) + "," + member("other", 3) + "]", 500, []string{"event 0: 422", "event 1: 500", "event 2: 422"}, 0},
+		{"one rejected", "[" + member("fine", 1) + "," + member("rejects", 2) + "]", 422, []string{"event 2 of 2 (id \"2\"): 422 function rejects: origin: missing"}, 1},
+		{"one that is not valid", "[" + member("fine", 1) + ",{}]", 422, []string{"event 2 of 2: 422 this is no valid CloudEvent: specversion: missing"}, 1},
+		{"one broke its function, which counts for more", "[" + member("rejects", 1) + "," + member("fails", 2) + "," + member("other", 3) + "]", 500, []string{"event 1 of 3 (id \"1\"): 422", "event 2 of 3 (id \"2\"): 500", "event 3 of 3 (id \"3\"): 422"}, 0},
 		{"no array", member("fine", 1), 400, []string{"want a JSON array"}, 0},
 		{"broken array", "[" + member("fine", 1), 400, []string{"it is not JSON"}, 0},
 		{"element that is no object", "[" + member("fine", 1) + ",5]", 400, []string{"element 1 is not an object"}, 0},
@@ -151,27 +151,27 @@ func TestBatchIsAnsweredInTimeWhateverItsFunctionsDo(t *testing.T) {
 	}{
 		{"nothing in it", sleepy, 0, nil, 0, 204, nil, 0},
 		{"all at once", sleepy, 0, []int{15, 15, 15}, 15 * time.Second, 204, nil, 3},
-		{"one takes too long", sleepy, 0, []int{1, 25, 1}, 20 * time.Second, 500, []string{"event 1: 500 function naps: not done within 20s"}, 2},
-		{"one is deaf", deaf, 0, []int{1, 25, 1}, 20 * time.Second, 500, []string{"event 1: 500 function naps: not done within 20s"}, 2},
+		{"one takes too long", sleepy, 0, []int{1, 25, 1}, 20 * time.Second, 500, []string{"event 2 of 3 (id \"1\"): 500 function naps: not done within 20s"}, 2},
+		{"one is deaf", deaf, 0, []int{1, 25, 1}, 20 * time.Second, 500, []string{"event 2 of 3 (id \"1\"): 500 function naps: not done within 20s"}, 2},
 		{
 			"one after the other", sleepy, 1,
 			[]int{15, 15, 1},
 			20 * time.Second, 503,
-			[]string{"event 1: 503 function naps: not done within 20s", "event 2: 503 function naps: not called, as the other events took the 20s"},
+			[]string{"event 2 of 3 (id \"1\"): 503 function naps: not done within 20s", "event 3 of 3 (id \"2\"): 503 function naps: not called, as the other events took the 20s"},
 			1,
 		},
 		{
 			"one after the other, deaf", deaf, 1,
 			[]int{15, 15, 1},
 			20 * time.Second, 503,
-			[]string{"event 1: 503 function naps: not done within 20s", "event 2: 503 function naps: not called"},
+			[]string{"event 2 of 3 (id \"1\"): 503 function naps: not done within 20s", "event 3 of 3 (id \"2\"): 503 function naps: not called"},
 			1,
 		},
 		{
 			"began in the first half", sleepy, 1,
 			[]int{9, 15},
 			20 * time.Second, 500,
-			[]string{"event 1: 500 function naps: not done within 20s"},
+			[]string{"event 2 of 2 (id \"1\"): 500 function naps: not done within 20s"},
 			1,
 		},
 	}
@@ -269,9 +269,9 @@ func TestOneEventOfABatchThatBreaksItsFunctionBreaksNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := postBatch(t, h, []string{member("panics", 1), member("fine", 2), member("exits", 3), member("exits", 4), member("fine", 5)})
-	want := "event 0: 500 function panics: panic: a secret\n" +
-		"event 2: 500 function exits: the goroutine was ended\n" +
-		"event 3: 500 function exits: the goroutine was ended\n"
+	want := "event 1 of 5 (id \"1\"): 500 function panics: panic: a secret\n" +
+		"event 3 of 5 (id \"3\"): 500 function exits: the goroutine was ended\n" +
+		"event 4 of 5 (id \"4\"): 500 function exits: the goroutine was ended\n"
 	if w.Code != 500 || w.Body.String() != want {
 		t.Errorf("answer is %d %q, want 500 %q", w.Code, w.Body, want)
 	}

@@ -134,7 +134,25 @@ func TestCommitterThatPanicsIsAnswered(t *testing.T) {
 	server := newServer(t, newHandler(t, panicky{}, serve.Config{}))
 	send(t, server.URL, "{}", binary("fine", "1")...).want(t, 500, "panic: a secret")
 	one := `{"specversion":"1.0","id":"7","source":"/tests","type":"fine"}`
-	send(t, server.URL, "["+one+"]", batchType).want(t, 500, "event 0: 500 panic: a secret")
+	send(t, server.URL, "["+one+"]", batchType).want(t, 500, "event 1 of 1 (id \"7\"): 500 panic: a secret")
+}
+
+func TestLogSaysWhatTheRuntimePanickedWith(t *testing.T) {
+	t.Parallel()
+
+	var out bytes.Buffer
+	var none map[string]int
+	h, err := serve.New([]functions.Function{function("forgets", func(context.Context, event.Event) (functions.Effects, error) {
+		none["key"]++
+		return functions.Effects{}, nil
+	})}, &memory{}, serve.Config{Logger: slog.New(slog.NewTextHandler(&out, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	postBatch(t, h, []string{member("forgets", 1)})
+	if want := "panic: assignment to entry in nil map"; !strings.Contains(out.String(), want) {
+		t.Errorf("log is %s, want %q in it", &out, want)
+	}
 }
 
 func TestLogHasTheStackOfAPanicAndNoData(t *testing.T) {

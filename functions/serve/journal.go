@@ -108,7 +108,7 @@ func (j *journal) unreadable(ctx context.Context, err error) {
 func errAttr(err error) slog.Attr {
 	text := err.Error()
 	if panicked := (*panicError)(nil); errors.As(err, &panicked) {
-		if known := runtime.Error(nil); !errors.As(err, &known) {
+		if _, known := panicked.value.(runtime.Error); !known {
 			text = fmt.Sprintf("panic with a %T", panicked.value)
 		}
 	}

@@ -103,7 +103,7 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, limit int64) (
 }
 
 func tooLarge(limit int64) error {
-	return withStatus(http.StatusRequestEntityTooLarge, fmt.Errorf("the body is too large: at most %d bytes are taken", limit))
+	return withStatus(http.StatusRequestEntityTooLarge, fmt.Errorf("the body is too large: at most %d bytes are taken (TANDEM_MAX_EVENT_BYTES)", limit))
 }
 
 // readEvent reads the one event of a request that is not a batch. Body is kept.

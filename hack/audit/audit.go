@@ -174,6 +174,7 @@ func (a *audit) readStream(ctx context.Context, cfg jetstream.StreamConfig) erro
 		takes := a.byType[p.Event.Type()]
 		if len(takes) == 0 {
 			a.report.Ignored++
+			a.memory.meet(p.Event)
 		}
 		for _, f := range takes {
 			key := sinkwriter.NewKey(f.Name, p.Event.Source(), p.Event.ID())

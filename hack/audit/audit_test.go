@@ -169,14 +169,20 @@ func TestNothingIsWrongAfterEverythingWasHandled(t *testing.T) {
 	t.Parallel()
 
 	const n = 3000 // more than a portion
-	w := newWorld(t, append(someFlights(t, n), poison()), flights.Function())
+	stray := poison()
+	stray.SetID("stray")
+	stray.SetType("com.example.nobody.takes.it")
+	w := newWorld(t, append(someFlights(t, n), poison(), stray), flights.Function())
 	w.handle(t, w.events)
+	if err := sinkwriter.NewDeadLetters(w.pool, "east").Save(t.Context(), sinkwriter.DeadLetter{Function: "flights", Event: stray, Code: 422, Reason: "no function takes it"}); err != nil {
+		t.Fatal(err)
+	}
 	w.acknowledge(t)
 	report := w.audit(t)
 	for _, f := range report.Findings {
 		t.Error(f)
 	}
-	if report.Events != n+1 || report.Handled != n || report.Dead != 1 || report.Pending != 0 || report.Rows <= n || report.Outputs < 100 || !report.Complete || len(report.Unchecked) != 0 {
+	if report.Events != n+1 || report.Handled != n || report.Dead != 1 || report.Ignored != 1 || report.Pending != 0 || report.Rows <= n || report.Outputs < 100 || !report.Complete || len(report.Unchecked) != 0 {
 		t.Errorf("report %+v", report)
 	}
 }

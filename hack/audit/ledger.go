@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tandem-fn/tandem/functions"
@@ -104,6 +105,13 @@ func (m *memory) isDead(it *item) bool {
 		}
 	}
 	return len(all) > 0
+}
+
+// meet notes that the dead letters of an event that no function takes are in place.
+func (m *memory) meet(e event.Event) {
+	for _, l := range m.names[identity{e.Source(), e.ID()}] {
+		m.met[l] = true
+	}
 }
 
 // compute runs the function over the event, as the clusters did.
