@@ -11,6 +11,7 @@ import (
 
 	runtime "knative.dev/func-go/http"
 
+	"github.com/tandem-fn/tandem/eventing/ops"
 	"github.com/tandem-fn/tandem/functions"
 )
 
@@ -56,6 +57,7 @@ func (i *Instance) Start(ctx context.Context, env map[string]string) error {
 	if err != nil {
 		return fmt.Errorf("start functions: %w", err)
 	}
+	ops.TuneCollector()
 	p, err := start(ctx, c)
 	if err != nil {
 		return fmt.Errorf("start functions: %w", err)

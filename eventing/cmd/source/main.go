@@ -23,6 +23,7 @@ import (
 )
 
 func main() {
+	ops.TuneCollector()
 	ctx := signals.NewContext()
 	if err := run(ctx); err != nil {
 		ops.Logger(os.Stderr, slog.LevelInfo).LogAttrs(ctx, slog.LevelError, "source ends", slog.Any("err", err))
