@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -238,6 +239,13 @@ func startOrdered(t *testing.T, server *natstest.Server, j *journal, cluster, si
 	}}
 }
 
+// wavering switches each time it is asked.
+type wavering struct{ asked atomic.Int64 }
+
+func (w *wavering) Hedge(context.Context, string) (string, error) {
+	return []string{"0", "standby", "20ms"}[w.asked.Add(1)%3], nil
+}
+
 func publishSubjects(t *testing.T, server *natstest.Server, from, to int) {
 	t.Helper()
 
@@ -273,6 +281,7 @@ func TestEventsOfASubjectAreCommittedInOrder(t *testing.T) {
 		{"one with little memory", []cluster{{"east", eventing.SourceConfig{MaxBytes: 1 << 20}}}},
 		{"batches", []cluster{{"east", eventing.SourceConfig{Batch: 20, MaxBytes: 1 << 20}}}},
 		{"two race", []cluster{{"east", eventing.SourceConfig{}}, {"west", eventing.SourceConfig{Batch: 20}}}},
+		{"one is switched", []cluster{{"east", eventing.SourceConfig{}}, {"west", eventing.SourceConfig{Switch: &wavering{}, MaxBytes: 1 << 20}}}},
 		{"one hedges", []cluster{{"east", eventing.SourceConfig{}}, {"west", eventing.SourceConfig{Hedge: eventing.Hedge{Delay: 30 * time.Millisecond}}}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -68,7 +68,7 @@ func TestAGapIsNoticed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range stolen.Messages() { //nolint:revive // nobody acknowledges them
+	for range stolen.Messages() { // nobody acknowledges them
 	}
 	before := last
 	if err := take(reader, 10, 1<<20); !errors.Is(err, eventing.ErrMissed) || last != before {
