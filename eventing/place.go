@@ -37,22 +37,21 @@ type place struct {
 	at    time.Time     // and when
 }
 
-// begin says where a place is made if the stream has none: what is below the floor
-// need not be read.
+// begin says where a place is made if the stream has none: at its beginning, as who
+// deleted it wants everything again, unless that was a rewind that did not come to
+// its end.
 func (in *inlet) begin(ctx context.Context, origin, epoch string) (uint64, error) {
+	in.place.mu.Lock()
+	remembered := in.place.known.Epoch == epoch
+	in.place.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
 	stored, _, err := in.source.progress.Load(ctx, in.source.cfg.Function, origin)
-	if err != nil {
-		in.place.mu.Lock()
-		stored = in.place.known
-		in.place.mu.Unlock()
-	}
 	switch {
-	case stored.Epoch == epoch:
-		return stored.Floor, nil
-	case err != nil:
+	case err != nil && !remembered:
 		return 0, fmt.Errorf("ask where to begin: %w", err)
+	case err == nil && stored.Epoch == epoch && stored.Timeline == "":
+		return stored.Floor, nil
 	default:
 		return 0, nil
 	}
@@ -123,6 +122,9 @@ func (in *inlet) rewind(ctx context.Context, reader Reader, horizon uint64, stor
 	}
 	if late, err = reader.Rewind(ctx, row.Floor); err != nil {
 		return 0, fmt.Errorf("rewind stream %s to %d: %w", in.stream.Name(), row.Floor, err)
+	}
+	if late == 0 && stored.Epoch == reader.Epoch() && stored.Timeline == "" {
+		late = position.Head + position.Pending // somebody who could not finish has seen to it
 	}
 	row.Rewind, row.Adopt = false, true
 	now, ok, err = s.progress.Save(ctx, s.cfg.Function, reader.Origin(), row, now)

@@ -247,3 +247,20 @@ func native(t *testing.T, server *natstest.Server) natsjs.JetStream {
 	}
 	return js
 }
+
+func TestWhoDeletesTheConsumerGetsEverythingAgain(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publish(t, server, 1, 100)
+	f := newFunction(t)
+	p := &progress{horizon: 11}
+	s := startSource(t, server, f.url(), p)
+	eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
+	s.stop()
+	if err := native(t, server).DeleteConsumer(t.Context(), "EVENTS", "tandem-east-flights"); err != nil {
+		t.Fatal(err)
+	}
+	startSource(t, server, f.url(), p)
+	eventually(t, "all that the ledger remembers comes again", func() bool { return f.repeats() == 90 })
+}

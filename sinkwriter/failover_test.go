@@ -2,7 +2,11 @@ package sinkwriter_test
 
 import (
 	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -94,5 +98,85 @@ func TestWhoSurvivesAFailoverDeletesNobodysOutputs(t *testing.T) {
 	}
 	if got := query[int](t, pool, `select count(*) from tandem.outbox_event where event ->> 'subject' = 'o-2'`); got != 1 {
 		t.Errorf("the output that nobody has published is %d times in the outbox, want once", got)
+	}
+}
+
+func TestWhatIsAnsweredAfterAFailoverIsThere(t *testing.T) {
+	t.Parallel()
+	r, pool := newReplicated(t)
+	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	lag(t, r)
+
+	// Many callers, of whom some wait for an answer whenever the primary is lost.
+	var promoted atomic.Bool
+	var n atomic.Int64
+	var mu sync.Mutex
+	var before, after []string
+	var callers sync.WaitGroup
+	ended := make(chan struct{})
+	for range 50 {
+		callers.Go(func() {
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+				}
+				id := fmt.Sprintf("o-%d", n.Add(1))
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				_, err := w.Commit(ctx, order(id, 1))
+				cancel()
+				if err != nil {
+					t.Errorf("%s: %v", id, err)
+					return
+				}
+				mu.Lock()
+				if promoted.Load() {
+					after = append(after, id)
+				} else {
+					before = append(before, id)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	enough := func(list *[]string, than int) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			mu.Lock()
+			n := len(*list)
+			mu.Unlock()
+			if n > than {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%d answers within a minute, want %d", n, than)
+			}
+		}
+	}
+	enough(&before, 200)
+	r.LosePrimary()
+	time.Sleep(2 * time.Second) // for what it has answered to get through
+	mu.Lock()
+	promoted.Store(true)
+	mu.Unlock()
+	if err := r.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	enough(&after, 200)
+	close(ended)
+	callers.Wait()
+
+	pool.Reset()
+	const missing = `select count(*) from unnest($1::text[]) as u(id) where not exists (select from orders o where o.id = u.id)
+		or not exists (select from tandem.ledger l where l.key = tandem.key('orders', '/test', u.id))`
+	if lost := query[int](t, pool, missing, before); lost == 0 {
+		t.Error("the failover has lost nothing: there is nothing to see here")
+	}
+	if lost := query[int](t, pool, missing, after); lost != 0 {
+		t.Errorf("%d of %d events are not there though they were answered after the primary was lost", lost, len(after))
+	}
+	if got := query[string](t, pool, `select orders || ' ' || (select count(*) from orders) from totals`); got != fmt.Sprintf("%[1]d %[1]d", query[int](t, pool, `select count(*) from tandem.ledger`)) {
+		t.Errorf("counter and rows: %s, and not as many in the ledger", got)
 	}
 }
