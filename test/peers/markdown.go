@@ -13,12 +13,21 @@ func (r *report) markdown() string {
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("# The others, same work, same run\n")
 	line("%s\n", r.verdict())
+	if text := r.beside(); text != "" {
+		line("%s\n", text)
+	}
 	line("Made by `make peers` on %s, in %s. Figures of two runs compare only as ratios.", r.Begun.Format("2 January 2006, 15:04 MST"), r.Took.Round(time.Second))
 	if r.Quick {
 		line("This was a quick look: one short round.")
 	}
+	if !r.Continued.IsZero() {
+		line("It was cut short after the rounds and continued at %s: latencies, and those killed clusters that were missing, are from then.", r.Continued.Format("15:04 MST"))
+	}
 	if r.CutShort != "" {
 		line("It was cut short: %s.", r.CutShort)
+	}
+	if r.Note != "" {
+		line("%s", r.Note)
 	}
 	line("")
 	for _, s := range r.Setup {
@@ -126,7 +135,7 @@ does so after RescueStuckJobsAfter, which was 15 s here and is an hour by defaul
 executor when one of that name starts again, or its Conductor tells another one to, which was not there. Where both
 clusters start the same workflow directly, the second one that does so becomes the executor in its record although the
 first one runs it (InsertWorkflowStatus: on conflict, executor_id), so what the dead one had is not recovered when it
-comes back; a restart of the *survivor*, or POST /dbos-workflow-recovery for it, would. Through a queue, or with one
+comes back; a restart of the *survivor*, or POST /dbos-workflow-recovery with its name, should. Through a queue, or with one
 durable, that does not happen. Those who share a durable wait for AckWait, 30 s, for what the dead one had in its hands.
 `
 

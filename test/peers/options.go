@@ -17,6 +17,8 @@ type options struct {
 	only     *regexp.Regexp
 	report   string
 	again    string
+	goOn     string
+	note     string
 	dir      string
 	events   int
 	rounds   int
@@ -34,6 +36,8 @@ Watermill, DBOS and River.
     make peers ARGS='--only ^river'
     make peers ARGS='--again docs/peers.json --report docs'
                                           only writes that report again
+    make peers ARGS='--continue docs/peers.json --report docs'
+                                          measures what is missing there
 
 It builds Tandem, starts a PostgreSQL and a NATS server of its own and removes them in
 the end; TANDEM_PG_BIN names the folder of another initdb. The folder must be on a disk
@@ -78,6 +82,8 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 	only := flags.String("only", "", "only the rows whose name matches this `regexp`")
 	flags.StringVar(&o.report, "report", "", "`folder` for the report, from the clone's root (default .tandem/peers)")
 	flags.StringVar(&o.again, "again", "", "measure nothing, but write the report of this JSON `file` again")
+	flags.StringVar(&o.goOn, "continue", "", "measure only what a run that was cut short has not, whose JSON `file` this is")
+	flags.StringVar(&o.note, "note", "", "a `sentence` that the report says of the run")
 	flags.BoolVar(&o.keep, "keep", false, "leave the servers' data and the logs")
 	flags.StringVar(&o.dir, "dir", "", "`folder` for the servers' data (default: the temporary one)")
 	flags.IntVar(&o.events, "events", 0, fmt.Sprintf("distinct events of a trial; Tandem has five times as many (default %d, quick %d)", defaultEvents, quickEvents))

@@ -27,7 +27,11 @@ type report struct {
 	Quick    bool          `json:"quick"`
 	Rate     int           `json:"latency_rate"`
 	CutShort string        `json:"cut_short,omitempty"`
-	Rows     []*row        `json:"rows"`
+	Note     string        `json:"note,omitempty"`
+
+	// Continued is when what was missing was measured; zero if nothing was.
+	Continued time.Time `json:"continued,omitzero"`
+	Rows      []*row    `json:"rows"`
 }
 
 // worthwhile says whether every row has been measured once.
@@ -197,6 +201,32 @@ func fromRoot(ctx context.Context, path string) (string, error) {
 	}
 	root, err := repository(ctx)
 	return filepath.Join(root, path), err
+}
+
+// beside compares Tandem's best row with the best of each of the others.
+func (r *report) beside() string {
+	ours := r.best(true)
+	if ours == nil {
+		return ""
+	}
+	best := map[string]*row{}
+	var order []string
+	for _, line := range r.Rows {
+		name, _, _ := strings.Cut(line.Title, ",")
+		switch known := best[name]; {
+		case line.peer.consumer == "":
+		case known == nil:
+			order = append(order, name)
+			best[name] = line
+		case line.rate() > known.rate():
+			best[name] = line
+		}
+	}
+	var list []string
+	for _, name := range order {
+		list = append(list, fmt.Sprintf("%.1f times the best of %s", ours.rate()/best[name].rate(), name))
+	}
+	return fmt.Sprintf("By the medians, %s does %s.", ours.Title, strings.Join(list, ", "))
 }
 
 // write writes the report into a folder, which it gives.

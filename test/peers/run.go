@@ -38,12 +38,7 @@ func execute(ctx context.Context, o options, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		dir, err := r.write(ctx, o.report)
-		if err != nil {
-			return err
-		}
-		say(out, "Report: %s", dir)
-		return nil
+		return r.finish(ctx, o, out)
 	}
 	say(out, "building Tandem and starting the servers")
 	w, err := open(ctx, o.dir, o.keep, os.Stderr)
@@ -63,7 +58,17 @@ func execute(ctx context.Context, o options, out io.Writer) error {
 		r.CutShort = err.Error()
 		say(out, "peers: cut short: %v", err)
 	}
-	r.Took = time.Since(r.Begun)
+	if r.Continued.IsZero() {
+		r.Took = time.Since(r.Begun)
+	}
+	return r.finish(ctx, o, out)
+}
+
+// finish shows the report and writes it.
+func (r *report) finish(ctx context.Context, o options, out io.Writer) error {
+	if o.note != "" {
+		r.Note = o.note
+	}
 	say(out, "\n%s", r.markdown())
 	dir, err := r.write(ctx, o.report)
 	if err != nil {
@@ -75,6 +80,53 @@ func execute(ctx context.Context, o options, out io.Writer) error {
 
 // measure goes through everything.
 func (w *world) measure(ctx context.Context, o options, progress func(string, ...any)) (*report, error) {
+	r, err := w.rounds(ctx, o, progress)
+	if err != nil {
+		return r, err
+	}
+	for _, line := range r.Rows {
+		load, err := makeWorkload(int(o.duration.Seconds() * float64(o.rate)))
+		if err != nil {
+			return nil, err
+		}
+		if line.Latency != nil {
+			continue
+		}
+		l, err := w.latency(ctx, line.peer, line.Concurrency, load, o.rate)
+		if err != nil {
+			return r, err
+		}
+		line.Latency = &l
+		progress("latency    %-18s at %d events/s: p50 %.1f ms, p99 %.1f ms; output p99 %.1f ms", line.Name, o.rate, line.Latency.CommitP50, line.Latency.CommitP99, line.Latency.OutputP99)
+	}
+	for _, line := range r.Rows {
+		load, err := makeWorkload(killedEvents(o) * line.peer.factor)
+		if err != nil {
+			return nil, err
+		}
+		if line.Killed != nil {
+			continue
+		}
+		k, err := w.killed(ctx, line.peer, line.Concurrency, load)
+		if err != nil {
+			return r, err
+		}
+		line.Killed = &k
+		progress("SIGKILL    %-18s survivor alone: %d missing, %d doubled; both again: %d lost, %d doubled", line.Name, k.Alone.Lost, k.Alone.Doubled, k.Back.Lost, k.Back.Doubled)
+	}
+	return r, nil
+}
+
+// rounds measures throughput, or takes it from a report that is to be continued.
+func (w *world) rounds(ctx context.Context, o options, progress func(string, ...any)) (*report, error) {
+	if o.goOn != "" {
+		r, err := readReport(ctx, o.goOn)
+		if err == nil && r.CutShort != "" {
+			r.CutShort = ""
+			r.Continued = time.Now().UTC()
+		}
+		return r, err
+	}
 	r := &report{Begun: time.Now().UTC(), Rate: o.rate, Events: o.events, Quick: o.quick, Versions: versions()}
 	var err error
 	if r.Setup, err = w.describe(ctx); err != nil {
@@ -101,30 +153,6 @@ func (w *world) measure(ctx context.Context, o options, progress func(string, ..
 			line.Rounds = append(line.Rounds, t)
 			progress("round %d/%d  %-18s %8.0f events/s, %5.0f bytes of WAL an event, %d connections", round+1, o.rounds, line.Name, t.EventsPerSecond, t.WALPerEvent, t.Connections)
 		}
-	}
-	for _, line := range r.Rows {
-		load, err := makeWorkload(killedEvents(o) * line.peer.factor)
-		if err != nil {
-			return nil, err
-		}
-		k, err := w.killed(ctx, line.peer, line.Concurrency, load)
-		if err != nil {
-			return r, err
-		}
-		line.Killed = &k
-		progress("SIGKILL    %-18s survivor alone: %d missing, %d doubled; both again: %d lost, %d doubled", line.Name, k.Alone.Lost, k.Alone.Doubled, k.Back.Lost, k.Back.Doubled)
-	}
-	for _, line := range r.Rows {
-		load, err := makeWorkload(int(o.duration.Seconds() * float64(o.rate)))
-		if err != nil {
-			return nil, err
-		}
-		l, err := w.latency(ctx, line.peer, line.Concurrency, load, o.rate)
-		if err != nil {
-			return r, err
-		}
-		line.Latency = &l
-		progress("latency    %-18s at %d events/s: p50 %.1f ms, p99 %.1f ms; output p99 %.1f ms", line.Name, o.rate, line.Latency.CommitP50, line.Latency.CommitP99, line.Latency.OutputP99)
 	}
 	return r, nil
 }
