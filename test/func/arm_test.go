@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tandem-fn/tandem/hack/publish/proxy"
 )
 
 // listed is a package as go list describes it.
@@ -40,7 +42,7 @@ func TestEveryPackageCompilesFor32Bits(t *testing.T) {
 			t.Fatal(err)
 		}
 		exports[p.ImportPath] = p.Export
-		if p.Module != nil && p.Module.Path == modulePath {
+		if p.Module != nil && p.Module.Path == proxy.Module {
 			ours = append(ours, p)
 		}
 		// Its constants have the size of an int in them.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/tandem-fn/tandem"
+	"github.com/tandem-fn/tandem/hack/publish/proxy"
 	"github.com/tandem-fn/tandem/test/pgtest"
 )
 
@@ -39,7 +40,7 @@ func TestEveryFuncYAMLIsWhatFuncReads(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if entry.IsDir() && slices.Contains(made, entry.Name()) {
+		if entry.IsDir() && slices.Contains(proxy.Made, entry.Name()) {
 			return fs.SkipDir
 		}
 		if entry.Name() == "func.yaml" {
