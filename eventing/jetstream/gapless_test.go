@@ -42,16 +42,22 @@ func TestAGapIsNoticed(t *testing.T) {
 		return reader
 	}
 	last := uint64(0)
-	take := func(reader eventing.Reader, n, bytes int) error {
-		return reader.Pull(t.Context(), n, bytes, func(m eventing.Message) {
-			if m.Sequence() != last+1 {
-				t.Errorf("message %d comes after %d", m.Sequence(), last)
-			}
-			last = m.Sequence()
-			if err := m.Ack(); err != nil {
-				t.Error(err)
-			}
+	take := func(reader eventing.Reader, n, bytes int) (err error) {
+		t.Helper()
+		before := last
+		eventually(t, "the consumer has a leader", func() bool {
+			err = reader.Pull(t.Context(), n, bytes, func(m eventing.Message) {
+				if m.Sequence() != last+1 {
+					t.Errorf("message %d comes after %d", m.Sequence(), last)
+				}
+				last = m.Sequence()
+				if err := m.Ack(); err != nil {
+					t.Error(err)
+				}
+			})
+			return err == nil || last > before || errors.Is(err, eventing.ErrMissed)
 		})
+		return err
 	}
 
 	reader := openGapless()
