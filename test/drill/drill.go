@@ -231,7 +231,7 @@ func (d *drill) judge(ctx context.Context, truth world.Truth) error {
 	}
 	// After a failover clusters may have acknowledged what is to be done once more.
 	d.caught = later(d.caught, rec.through(d.healed))
-	r.measure(&rec, d.begun, d.struck, d.caught, later(d.ended, d.caught))
+	r.measure(&rec, d.begun, d.struck, d.healed, d.caught, later(d.ended, d.caught))
 	r.CatchUp = d.caught.Sub(d.healed)
 	limit, why := d.scenario.gap(d.options, r.Phases[0].Gap)
 	if d.options.maxGap > 0 {

@@ -100,7 +100,7 @@ func once(ctx context.Context, o options, programs local.Programs, say func(stri
 // finish prints the verdict and writes the report.
 func finish(r result, o options, say func(string, ...any)) error {
 	for _, p := range r.Phases {
-		say("%-7s %6d events, p50 %s, p99 %s, longest gap %s (longest without an event %s)", p.Name, p.Events, micro(p.P50), micro(p.P99), show(p.Gap), show(p.Idle))
+		say("%-11s %6d events, p50 %s, p99 %s, longest gap %s (longest without an event %s)", p.Name, p.Events, micro(p.P50), micro(p.P99), show(p.Gap), show(p.Idle))
 	}
 	for _, c := range r.Checks {
 		word := "kept  "

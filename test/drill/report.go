@@ -64,14 +64,15 @@ func (r *result) markdown() string {
 			micro(p.P50), micro(p.P99), show(p.Gap), p.GapAt.Seconds(), show(p.Idle))
 	}
 	line("\nEvents are those that came in that time; p50 and p99 are the time from an event's arrival in the stream to its")
-	line("commit. A gap is the time between two commits. *During* ends when all clusters that are there have caught up.\n")
+	line("commit. A gap is the time between two commits. *During* ends when all was given back, or the service came back by")
+	line("itself; *catching up* when all clusters that are there have acknowledged, and committed, what had come by then.\n")
 	line("| | |\n|---|---:|")
 	a := &r.Audit
 	for _, row := range []struct {
 		what  string
 		value any
 	}{
-		{"recovery time (RTO): the longest gap during", r.RTO},
+		{"recovery time (RTO): the longest gap from the strike until all had caught up", r.RTO},
 		{"recovery point (RPO): events acknowledged but missing", r.RPO},
 		{"outputs missing", r.LostOutputs},
 		{"duplicates", r.Duplicates},

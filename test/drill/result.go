@@ -83,13 +83,14 @@ func show(v any) string {
 }
 
 // measure gives the figures of the phases.
-func (r *result) measure(rec *record, begun, struck, caught, ended time.Time) {
+func (r *result) measure(rec *record, begun, struck, healed, caught, ended time.Time) {
 	r.Phases = []phase{
 		rec.measure("before", begun, begun, struck),
-		rec.measure("during", begun, struck, caught),
+		rec.measure("during", begun, struck, healed),
+		rec.measure("catching up", begun, healed, caught),
 		rec.measure("after", begun, caught, ended),
 	}
-	r.RTO = r.Phases[1].Gap
+	r.RTO = max(r.Phases[1].Gap, r.Phases[2].Gap)
 	r.Rates = rec.rates(begun, ended)
 }
 

@@ -309,13 +309,13 @@ func (ob *observation) measure(rec *record, ended time.Time) {
 		r.Phases = []phase{rec.measure("watched", begun, begun, end)}
 		r.RTO = r.Phases[0].Gap
 	} else {
-		struck, caught := at(ob.marks[0]), end
+		struck, healed, caught := at(ob.marks[0]), end, end
 		if len(ob.marks) > 1 {
-			healed := at(ob.marks[1])
+			healed = at(ob.marks[1])
 			caught = rec.through(healed)
 			r.CatchUp = caught.Sub(healed)
 		}
-		r.measure(rec, begun, struck, caught, end)
+		r.measure(rec, begun, struck, healed, caught, end)
 	}
 	limit, why := ob.options.maxGap, "--max-gap"
 	if s, ok := find(ob.options.scenario); ok && limit == 0 && len(ob.marks) > 0 {

@@ -74,7 +74,7 @@ func TestARealDeploymentIsWatchedWhilePlugsArePulled(t *testing.T) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
 	}
-	if len(r.Phases) != 3 || r.Phases[1].Events == 0 || r.RTO == 0 || r.Audit.Handled < 50 {
+	if len(r.Phases) != 4 || r.Phases[1].Events == 0 || r.RTO == 0 || r.Audit.Handled < 50 {
 		t.Errorf("hardly anything was seen: %+v", r)
 	}
 }
