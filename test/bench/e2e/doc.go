@@ -16,6 +16,10 @@
 //   - The rounds go round robin through the rows, and ratios are medians over the rounds
 //     of the ratio within a round.
 //
+// With a stream that is full the clusters of e2e-single and e2e-batch are behind, so
+// their sources ask the ledger before they deliver, and each computes what the other has
+// not done (TANDEM_BEHIND). In e2e-single-all and e2e-batch-all each computes everything.
+//
 // # What is not
 //
 // Everything is on one machine and shares its cores, the two clusters, the database and
