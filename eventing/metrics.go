@@ -22,7 +22,8 @@ const (
 // tandem_source_rejected_total, tandem_source_failed_total,
 // tandem_source_skipped_total, tandem_source_forgotten_total,
 // tandem_source_filtered_total, tandem_source_rewinds_total, tandem_source_commit_seconds,
-// tandem_source_parked, tandem_source_pending and tandem_source_unacknowledged. A nil Metrics counts nothing.
+// tandem_source_parked, tandem_source_pending, tandem_source_unacknowledged,
+// tandem_source_held and tandem_source_oldest_seconds. A nil Metrics counts nothing.
 type Metrics struct {
 	delivered, receipts, rejected, failed, skipped, forgotten, filtered, rewinds metric.Int64Counter
 
@@ -33,6 +34,7 @@ type Metrics struct {
 
 	mu        sync.Mutex
 	positions map[string]Position // by stream
+	holds     func() (messages int, oldest time.Duration)
 }
 
 // NewMetrics makes the instruments. The error is the provider's.
@@ -49,7 +51,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		positions: map[string]Position{},
 	}
 
-	var errs [12]error
+	var errs [14]error
 	m.delivered, errs[0] = meter.Int64Counter("tandem_source_delivered",
 		metric.WithDescription("Events that the function answered with 2xx."))
 	m.receipts, errs[1] = meter.Int64Counter("tandem_source_receipts",
@@ -77,6 +79,22 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		metric.WithDescription("How often a stream was read again from where the database knows that everything is done: after a failover that may have lost commits, and after a crash of this source."))
 	m.parked, errs[11] = meter.Int64Gauge("tandem_source_parked",
 		metric.WithDescription("Dead events that wait for a verdict while what comes after them waits for them. Only where the order is kept."))
+	_, errs[12] = meter.Int64ObservableGauge("tandem_source_held",
+		metric.WithDescription("Messages that this process has in its hands: on their way to the function, or waiting for that."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			if messages, _, ok := m.held(); ok {
+				o.Observe(int64(messages), m.labels)
+			}
+			return nil
+		}))
+	_, errs[13] = meter.Float64ObservableGauge("tandem_source_oldest", metric.WithUnit("s"),
+		metric.WithDescription("Time since the arrival in the stream, by its clock, of the oldest message in this process's hands; 0 if there is none."),
+		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
+			if _, oldest, ok := m.held(); ok {
+				o.Observe(oldest.Seconds(), m.labels)
+			}
+			return nil
+		}))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
@@ -115,6 +133,27 @@ func (m *Metrics) observe(value func(Position) uint64) metric.Int64Callback {
 		o.Observe(int64(sum), m.labels)
 		return nil
 	}
+}
+
+// watch has the metrics ask a source what it holds.
+func (m *Metrics) watch(holds func() (messages int, oldest time.Duration)) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.holds = holds
+}
+
+func (m *Metrics) held() (messages int, oldest time.Duration, ok bool) {
+	m.mu.Lock()
+	holds := m.holds
+	m.mu.Unlock()
+	if holds == nil {
+		return 0, 0, false // no source yet
+	}
+	messages, oldest = holds()
+	return messages, oldest, true
 }
 
 func (m *Metrics) position(stream string, p Position) {

@@ -91,6 +91,7 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 		"tandem_source_commit count":   14,
 		"tandem_source_pending":        0,
 		"tandem_source_unacknowledged": 0,
+		"tandem_source_held":           0,
 	}, collect(t, reader)); diff != "" {
 		t.Errorf("afterwards (-want +got):\n%s", diff)
 	}

@@ -145,8 +145,9 @@ func (s *Source) reportBacklog(ctx context.Context) {
 			continue
 		}
 		in.late(position.Head + position.Pending)
+		_, oldest := window.holds(s.cfg.Now())
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "standing by ends, this is the backlog",
 			slog.String("stream", in.stream.Name()), slog.Uint64("messages", position.Pending+position.Unacknowledged),
-			slog.String("oldest", window.oldest(s.cfg.Now()).Round(time.Millisecond).String()))
+			slog.String("oldest", oldest.Round(time.Millisecond).String()))
 	}
 }

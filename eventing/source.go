@@ -194,7 +194,24 @@ func NewSource(streams []Stream, delivery *Delivery, progress Progress, cfg Sour
 			outage: newOutage(cfg.Logger, cfg.Now, "reading a stream", slog.String("stream", stream.Name())),
 		})
 	}
+	cfg.Metrics.watch(s.holds)
 	return s, nil
+}
+
+// holds gives how many messages are in hand, and the age of the oldest.
+func (s *Source) holds() (messages int, oldest time.Duration) {
+	for _, in := range s.inlets {
+		in.mu.Lock()
+		window := in.window
+		in.mu.Unlock()
+		if window == nil {
+			continue
+		}
+		n, age := window.holds(s.cfg.Now())
+		messages += n
+		oldest = max(oldest, age)
+	}
+	return messages, oldest
 }
 
 // Run delivers until ctx ends, whatever fails meanwhile. Then it hands back what

@@ -129,15 +129,15 @@ func (w *window) overdue(since, now time.Time) []*job {
 	return due
 }
 
-// oldest is the time since the arrival in the stream of the oldest message that
-// is held, by the stream's clock and ours; 0 if none is.
-func (w *window) oldest(now time.Time) (age time.Duration) {
+// holds gives how many messages are held, and the time since the arrival in the
+// stream of the oldest, by the stream's clock and ours; 0 if none is.
+func (w *window) holds(now time.Time) (messages int, age time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, j := range w.held {
 		age = max(age, now.Sub(j.message.Arrived()))
 	}
-	return age
+	return len(w.held), age
 }
 
 // abandon says that what these messages were is over: their stream is gone, or

@@ -163,6 +163,12 @@ func (c *Conn) Close(ctx context.Context) error {
 	return nil
 }
 
+// Traffic gives how many bytes of messages were received and sent so far.
+func (c *Conn) Traffic() (received, sent uint64) {
+	stats := c.nc.Stats()
+	return stats.InBytes, stats.OutBytes
+}
+
 // Ready reports [ErrNotConnected] with the address, or nil.
 func (c *Conn) Ready() error {
 	if c.nc.IsConnected() {

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/jackc/pgx/v5/pgconn"  //nolint:depguard // this is where functions and the database are joined
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // this is where functions and the database are joined
 
+	"github.com/tandem-fn/tandem/eventing/ops"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/serve"
 	"github.com/tandem-fn/tandem/sinkwriter"
@@ -22,12 +24,12 @@ const maxConns = 4
 // large tables take their time; what a try has done stays done.
 const migrateTimeout = 10 * time.Minute
 
-func newPool(ctx context.Context, c config) (*pgxpool.Pool, error) {
+func newPool(ctx context.Context, c config) (*pgxpool.Pool, ops.Traffic, error) {
 	settings, err := pgxpool.ParseConfig(c.DatabaseURL)
 	if err != nil {
 		// Not the parser's error: it repeats the URL, and not always without
 		// the password.
-		return nil, errors.New("DATABASE_URL: want postgres://USER:PASSWORD@HOST:5432/NAME")
+		return nil, nil, errors.New("DATABASE_URL: want postgres://USER:PASSWORD@HOST:5432/NAME")
 	}
 	settings.MaxConns = maxConns
 	settings.MinConns = 0
@@ -37,12 +39,14 @@ func newPool(ctx context.Context, c config) (*pgxpool.Pool, error) {
 	if settings.ConnConfig.RuntimeParams["application_name"] == "" {
 		settings.ConnConfig.RuntimeParams["application_name"] = "tandem-function-" + c.Cluster
 	}
+	dial, traffic := ops.Counted(ops.Dial(settings.ConnConfig.DialFunc))
+	settings.ConnConfig.DialFunc = pgconn.DialFunc(dial)
 	// Connections are made when they are needed, so none is yet.
 	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), settings)
 	if err != nil {
-		return nil, fmt.Errorf("set up connections to the database: %w", err)
+		return nil, nil, fmt.Errorf("set up connections to the database: %w", err)
 	}
-	return pool, nil
+	return pool, traffic, nil
 }
 
 // look reports why the database is not fit, after having migrated it if that is

@@ -71,6 +71,14 @@ func (o *outputs) connect(ctx context.Context, c config) {
 	o.log.LogAttrs(ctx, slog.LevelError, "outputs cannot be published from here and are left to the relay: look at NATS_URL and TANDEM_OUTPUT_STREAM", slog.Any("err", err))
 }
 
+// traffic gives how many bytes went over the connection.
+func (o *outputs) traffic() (received, sent uint64) {
+	if conn := o.conn.Load(); conn != nil {
+		return conn.Traffic()
+	}
+	return 0, 0
+}
+
 func (o *outputs) close(ctx context.Context) error {
 	if conn := o.conn.Load(); conn != nil {
 		return conn.Close(ctx)

@@ -43,6 +43,7 @@ type parts struct {
 	outputs *outputs // nil without NATS_URL, or if a sink takes the outputs
 	ops     *ops.Server
 	metrics *metrics
+	traffic ops.Traffic // with the database
 
 	stop context.CancelFunc // ends what runs in the background
 	done sync.WaitGroup
@@ -57,7 +58,7 @@ func start(ctx context.Context, c config) (*parts, error) {
 	unchecked := errors.New("the database has not been looked at yet")
 	p.unfit.Store(&unchecked)
 	var err error
-	if p.pool, err = newPool(ctx, c); err != nil {
+	if p.pool, p.traffic, err = newPool(ctx, c); err != nil {
 		return nil, err
 	}
 	// Start's context is its caller's; what goes on afterwards has its own end.
@@ -125,6 +126,13 @@ func (p *parts) show(ctx context.Context, c config) error {
 		return err
 	}
 	if p.metrics, err = newMetrics(server.Meters(), c, p.writer, sinkwriter.NewOutbox(p.pool)); err != nil {
+		return errors.Join(fmt.Errorf("set up metrics: %w", err), server.Close(ctx))
+	}
+	links := map[string]ops.Traffic{"database": p.traffic}
+	if p.outputs != nil {
+		links["stream"] = p.outputs.traffic
+	}
+	if err := ops.ObserveLinks(server.Meters(), c.Cluster, links); err != nil {
 		return errors.Join(fmt.Errorf("set up metrics: %w", err), server.Close(ctx))
 	}
 	p.ops = server

@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -84,6 +85,13 @@ func run(ctx context.Context) error {
 			return err
 		}
 		defer atTheEnd(ctx, logger, "close connection to NATS", conn.Close)
+	}
+	links := map[string]ops.Traffic{"database": db.traffic}
+	if conn != nil {
+		links["stream"] = conn.Traffic
+	}
+	if err := errors.Join(ops.ObserveLinks(server.Meters(), cfg.Cluster, links), observeClusters(server.Meters(), cfg, db.clusters)); err != nil {
+		return fmt.Errorf("set up metrics: %w", err)
 	}
 	outputs, err := newOutputs(conn, cfg, logger)
 	if err != nil {

@@ -7,9 +7,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"  //nolint:depguard // this is where eventing and the database are joined
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // this is where eventing and the database are joined
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/ops"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -22,6 +24,8 @@ type database struct {
 	relay    eventing.Relay
 	old      *sinkwriter.Retention
 	standbys func(context.Context) ([]sinkwriter.Standby, error)
+	traffic  ops.Traffic
+	clusters func(ctx context.Context, function string) ([]sinkwriter.ClusterStatus, error)
 	close    func()
 }
 
@@ -41,6 +45,8 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
 		cfg.ConnConfig.RuntimeParams["application_name"] = name
 	}
+	dial, traffic := ops.Counted(ops.Dial(cfg.ConnConfig.DialFunc))
+	cfg.ConnConfig.DialFunc = pgconn.DialFunc(dial)
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return database{}, fmt.Errorf("set up connections to the database: %w", err)
@@ -59,6 +65,8 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 		ledger:   ledger{sinkwriter.NewLedger(pool), now},
 		relay:    sinkwriter.NewOutbox(pool),
 		standbys: func(ctx context.Context) ([]sinkwriter.Standby, error) { return sinkwriter.Replication(ctx, pool) },
+		traffic:  traffic,
+		clusters: sinkwriter.NewProgress(pool, cluster).Clusters,
 		close:    pool.Close,
 	}, nil
 }

@@ -1,0 +1,65 @@
+package ops
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+)
+
+// Traffic is how many bytes were received and sent since the process began.
+type Traffic func() (received, sent uint64)
+
+// ObserveLinks makes the counter tandem_link_bytes_total, with the labels peer and
+// direction, of the bytes over a process's connections to what is common to all
+// clusters: where that is in another data centre, these are the bytes between them.
+// Links are by the name of the peer. The error is the provider's.
+func ObserveLinks(provider metric.MeterProvider, cluster string, links map[string]Traffic) error {
+	_, err := provider.Meter("github.com/tandem-fn/tandem/eventing/ops").Int64ObservableCounter("tandem_link", metric.WithUnit("By"),
+		metric.WithDescription("Bytes over the connections to database and stream, which are common to all clusters."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			for peer, traffic := range links {
+				received, sent := traffic()
+				for direction, n := range map[string]uint64{"received": received, "sent": sent} {
+					o.Observe(int64(n), metric.WithAttributes(attribute.String("cluster", cluster),
+						attribute.String("peer", peer), attribute.String("direction", direction)))
+				}
+			}
+			return nil
+		}))
+	return err
+}
+
+// Dial makes a connection, as [net.Dialer.DialContext] does.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Counted is dial, and what went over the connections that it has made.
+func Counted(dial Dial) (Dial, Traffic) {
+	var received, sent atomic.Uint64
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &countedConn{Conn: c, received: &received, sent: &sent}, nil
+	}, func() (uint64, uint64) { return received.Load(), sent.Load() }
+}
+
+type countedConn struct {
+	net.Conn
+	received, sent *atomic.Uint64
+}
+
+func (c *countedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.received.Add(uint64(n))
+	return n, err
+}
+
+func (c *countedConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.sent.Add(uint64(n))
+	return n, err
+}
