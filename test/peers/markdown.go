@@ -115,7 +115,7 @@ func (r *report) table(line func(string, ...any)) {
 }
 
 func (r *report) outcomes(line func(string, ...any)) {
-	line("## A cluster is killed\n\nWith SIGKILL, all processes of it, when %.0f %% of a full stream were done. *Missing* is what was not there when the other cluster was alone and nothing happened any more for %s; *lost* and *doubled* are after the dead one had come back and all was quiet again. Outputs with the same id twice are not doubled: consumers drop them.\n", killAt*100, stallTimeout)
+	line("## A cluster is killed\n\nWith SIGKILL, all processes of it, when %.0f %% of a full stream were done. *Missing* is what was not there when the other cluster was alone and nothing happened any more for %s; *lost* and *doubled* are after the dead one had come back and all was quiet again. Outputs with the same id twice are not doubled: consumers drop them. The survivor had all that was left of the events to do, of which Tandem had five times as many as the others.\n", killAt*100, stallTimeout)
 	line("| | missing meanwhile | survivor done after | lost | doubled | outputs lost | outputs repeated | done after it was back |")
 	line("|---|---:|---:|---:|---:|---:|---:|---:|")
 	for _, row := range r.Rows {
@@ -135,8 +135,8 @@ does so after RescueStuckJobsAfter, which was 15 s here and is an hour by defaul
 executor when one of that name starts again, or its Conductor tells another one to, which was not there. Where both
 clusters start the same workflow directly, the second one that does so becomes the executor in its record although the
 first one runs it (InsertWorkflowStatus: on conflict, executor_id), so what the dead one had is not recovered when it
-comes back; a restart of the *survivor*, or POST /dbos-workflow-recovery with its name, should. Through a queue, or with one
-durable, that does not happen. Those who share a durable wait for AckWait, 30 s, for what the dead one had in its hands.
+comes back; a restart of the *survivor*, or POST /dbos-workflow-recovery with its name, should. Through a queue, or with one durable, the record
+keeps its executor. Those who share a durable wait for AckWait, 30 s, for what the dead one had in its hands.
 `
 
 func afterBack(k *killed) string {
