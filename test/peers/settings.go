@@ -34,7 +34,7 @@ var settingsOf = []struct {
 			{"NATS", "watermill-nats `pkg/nats` with JetStream", "`pkg/jetstream` calls itself beta and says to use this in production (pkg/jetstream/subscriber.go)"},
 			{"SubscribersCount", "the concurrency, with QueueGroupPrefix and DurablePrefix", "a subscriber waits for its handler, so this is how many work at a time (pkg/nats/subscriber.go)"},
 			{"AckAsync", "true", "else each event waits for a round trip (JetStreamConfig)"},
-			{"SubscribeOptions", "ManualAck, AckExplicit, MaxAckPending eight times the subscribers", "without ManualAck the client acknowledges what the handler did not; with the default of 1,000 and more the first of the subscribers gets a backlog all to itself, which was half as fast"},
+			{"SubscribeOptions", "ManualAck, AckExplicit, MaxAckPending eight times the subscribers", "without ManualAck the client acknowledges what the handler did not; with 10,000, tried at first, the first of the subscribers got most of a backlog to itself and the others idled"},
 			{"outbox", "DefaultPostgreSQLSchema and -OffsetsAdapter, SubscribeBatchSize 200", "those of the forwarder's example; \"1 … may have a negative impact on performance\", the default is 100 (schema_adapter_postgresql.go)"},
 			{"PollInterval, RetryInterval", "20 ms, 50 ms", "their defaults of 1 s would only add to latency"},
 			{"TrackMsgID", "true, message UUIDs derived from source and id", "the stream drops what is published twice"},
