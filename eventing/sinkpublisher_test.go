@@ -124,7 +124,7 @@ func TestPublishingToASinkThatIsAwayEndsWithItsContext(t *testing.T) {
 
 	logger, lines := logTo()
 	p := newSinkPublisher(t, "http://user:secret@127.0.0.1:1/", eventing.SinkPublisherConfig{Logger: logger})
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	err := p.Publish(ctx, outputs(3))
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "secret") {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -111,12 +112,17 @@ func TestTriesSurviveARestart(t *testing.T) {
 		t.Errorf("it took %d lives, of which each tried for 0.7 s and more, until the event was dead after 4 s", lives)
 	}
 
+	// What a kill kept from being forgotten goes when all below it is done.
+	mu.Lock()
+	blameless := maps.Clone(innocent)
+	clear(innocent)
+	mu.Unlock()
 	p := start(t, server.URL(), sink.URL, "DATABASE_URL="+url, "TANDEM_TRY_FOR=4s")
 	eventually(t, "tries are forgotten, and the rest is done", func() bool {
 		sequences, _ := row()
 		mu.Lock()
 		defer mu.Unlock()
-		return len(sequences) == 0 && len(done) == 20-len(innocent)-1
+		return len(sequences) == 0 && len(done) == 20-1
 	})
 	p.end(t, syscall.SIGTERM)
 	mu.Lock()
@@ -127,7 +133,7 @@ func TestTriesSurviveARestart(t *testing.T) {
 			t.Errorf("dead letters %v, want one, of %s after %d tries", letters, poison, tried[poison])
 		}
 	}
-	for id, status := range innocent {
+	for id, status := range blameless {
 		if tried[id] < lives {
 			t.Errorf("%s, answered %d, was tried %d times in %d lives", id, status, tried[id], lives)
 		}
