@@ -142,14 +142,10 @@ func (c SinkConfig) transport(sink *url.URL, idle int) (http.RoundTripper, error
 		pool.AppendCertsFromPEM([]byte(c.CACerts))
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	var trip http.RoundTripper = &direct{
-		next: transport, proxy: transport.Proxy, dial: transport.DialContext,
-		idle: idle, idleTime: transport.IdleConnTimeout, hosts: map[string]*directHost{},
-	}
 	if c.TokenFile == "" {
-		return trip, nil
+		return transport, nil
 	}
-	return &withToken{next: trip, file: c.TokenFile, scheme: sink.Scheme, host: sink.Host}, nil
+	return &withToken{next: transport, file: c.TokenFile, scheme: sink.Scheme, host: sink.Host}, nil
 }
 
 // client makes the HTTP client to sink. It follows no redirects: these are another

@@ -56,6 +56,9 @@ func (g *gaps) seen(changed bool) (tooLong bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if changed || g.last.IsZero() {
+		if g.started {
+			g.max = max(g.max, time.Since(g.last))
+		}
 		g.last, g.told = time.Now(), false
 	}
 	if !g.started {
