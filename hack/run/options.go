@@ -62,7 +62,8 @@ flags:
   --clusters N         2 (east and west) or 3 (and north); default 2
   --rate N             events a second; 0 is as fast as it goes; default 500
   --input FILE         CloudEvents in JSON, one a line, instead of the flights; - reads
-                       from standard input. A line that is none is reported and left out.
+                       from standard input. A line that is none is reported and left out, and the
+                       exit status is 1 in the end.
                        The file is published from its beginning in every run: an event
                        that was handled before changes nothing
   --feed NAME          flights or none; default flights
