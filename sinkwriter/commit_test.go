@@ -70,6 +70,16 @@ func TestNobodyAcknowledgesWhatTheSynchronousStandbyDoesNotHave(t *testing.T) {
 	}
 
 	standbys("nobody")
+	// The server hears of it some time later: wait until a commit waits.
+	for waits := false; !waits; {
+		probing, cancel := context.WithTimeout(t.Context(), time.Second)
+		_, err := pool.Exec(probing, "create table if not exists probe (); drop table probe")
+		waits = err != nil && errors.Is(probing.Err(), context.DeadlineExceeded)
+		cancel()
+		if err != nil && !waits {
+			t.Fatal(err)
+		}
+	}
 	// More events than connections may be left waiting, for many commit timeouts.
 	ids := []string{"a", "b", "c", "d", "e"}
 	key := sinkwriter.NewKey("orders", "/test", "once")
