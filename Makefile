@@ -22,12 +22,17 @@ chat: ## Chat between two clusters, in your browser; ARGS=--help lists the flags
 	@echo "building (a minute or two the first time)" && go build -buildvcs=false -o .tandem/bin/chat ./hack/chat && exec .tandem/bin/chat $(ARGS)
 
 .PHONY: test
-test: ## Run every test, on real PostgreSQL and real NATS; ARGS go to go test.
+test: ## Run the tests, on real PostgreSQL and real NATS; ARGS go to go test.
 	@hack/install.sh postgres cc pgbouncer
-	go test -race -p 2 -timeout 12m $(ARGS) ./...
+	go test -race -short -p 2 -timeout 12m $(ARGS) ./...
 	go test -C hack/images -timeout 12m ./...
 	go test -C test/config -timeout 12m ./...
 	go test -C test/peers -mod=mod -timeout 12m ./...
+
+.PHONY: clusters
+clusters: ## Run every test with the processes of whole clusters; make test leaves some out.
+	@hack/install.sh postgres cc
+	go test -race -timeout 20m $(ARGS) ./test/clusters
 
 .PHONY: func
 func: ## Build Knative's func into bin/, and test what it makes of functions.

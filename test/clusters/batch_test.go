@@ -5,6 +5,7 @@ import (
 )
 
 func TestBatchesWhileAFunctionAndASourceAreKilled(t *testing.T) {
+	long(t)
 	t.Parallel()
 	env := []string{"TANDEM_BATCH=100"}
 	w := newWorldWith(t, 4000, map[string][]string{"east": env, "west": env}, "east", "west")

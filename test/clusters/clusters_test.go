@@ -258,6 +258,15 @@ func kill(t *testing.T, p *local.Part, times int) {
 	}
 }
 
+// long leaves a test to make clusters.
+func long(t *testing.T) {
+	t.Helper()
+
+	if testing.Short() {
+		t.Skip("left to make clusters")
+	}
+}
+
 func TestAFunctionIsKilledTenTimes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1500, "east", "west")
@@ -295,6 +304,7 @@ func TestPostgreSQLCrashesInTheMiddle(t *testing.T) {
 }
 
 func TestThreeClustersInsteadOfTwo(t *testing.T) {
+	long(t)
 	t.Parallel()
 	w := newWorld(t, 3000, "east", "west", "north")
 	w.finish(t, w.clusters...)

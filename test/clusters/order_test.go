@@ -20,6 +20,9 @@ func TestEventsOfASubjectAreCommittedInOrderByBothClusters(t *testing.T) {
 		"hedging": {"ORDERING=subject", "HEDGE=100ms"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name == "hedging" {
+				long(t)
+			}
 			t.Parallel()
 			w := newWorldWith(t, 1000, map[string][]string{"east": {"ORDERING=subject"}, "west": second}, "east", "west")
 			for _, c := range w.clusters {
