@@ -20,10 +20,10 @@ func TestEventsOfASubjectAreCommittedInOrderByBothClusters(t *testing.T) {
 		"hedging": {"ORDERING=subject", "HEDGE=100ms"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			if name == "hedging" {
 				long(t)
 			}
-			t.Parallel()
 			w := newWorldWith(t, 1000, map[string][]string{"east": {"ORDERING=subject"}, "west": second}, "east", "west")
 			for _, c := range w.clusters {
 				w.kill(t, c.Source, 2)
