@@ -430,7 +430,10 @@ func TestWhatWasHandedOutBeforeIsWaitedFor(t *testing.T) {
 		if away {
 			return http.StatusServiceUnavailable
 		}
-		done = append(done, numberOf(e.ID()))
+		// One that comes again after it was done is nothing new to the ledger.
+		if n := numberOf(e.ID()); !slices.Contains(done, n) {
+			done = append(done, n)
+		}
 		return http.StatusNoContent
 	})
 	j, p := newJournal(0), &progress{}
