@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/tandem-fn/tandem/hack/local"
 )
 
 // startTimeout bounds the start of a server and the election of a leader.
@@ -32,14 +34,14 @@ type Server struct {
 func Start(tb testing.TB) *Server {
 	tb.Helper()
 
-	return start(tb, server.RANDOM_PORT, nil)
+	return start(tb, freePort(tb), nil)
 }
 
 // StartWith runs a server alone with other options until the test ends.
 func StartWith(tb testing.TB, change func(*server.Options)) *Server {
 	tb.Helper()
 
-	return start(tb, server.RANDOM_PORT, change)
+	return start(tb, freePort(tb), change)
 }
 
 func start(tb testing.TB, port int, join func(*server.Options)) *Server {
@@ -137,10 +139,9 @@ func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.It
 func freePort(tb testing.TB) int {
 	tb.Helper()
 
-	l, err := net.Listen("tcp", loopback(0)) //nolint:noctx // takes no time
+	port, err := local.FreePort()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // of a TCP listener
+	return port
 }
