@@ -84,6 +84,11 @@ lint: $(LINT) ## Look for faults and for what is not in house style.
 	$(LINT) run ./...
 	cd test/conformance && GOFLAGS=-mod=mod $(LINT) run ./...
 	cd test/peers && GOFLAGS=-mod=mod $(LINT) run ./...
+	@$(MAKE) --no-print-directory words
+
+.PHONY: words
+words: ## Count the words that house style avoids; ARGS=--update lowers the baseline.
+	@go run ./hack/words $(ARGS)
 
 .PHONY: build
 build: ## Build every program into bin/.

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"path"
+	"regexp"
+	"strings"
+)
+
+// kind is a kind of word that house style avoids.
+type kind int
+
+const (
+	give kind = iota
+	say
+	headlessWhat
+	somebody
+	subjectWho
+	kinds // their number
+)
+
+// String returns what a report calls the kind.
+func (k kind) String() string {
+	return [kinds]string{"gives", "says", "headless what", "somebody", "who as subject"}[k]
+}
+
+// The definitions, on text in lower case.
+var (
+	word       = regexp.MustCompile(`[a-z']+`)
+	wordKinds  = map[string]kind{"gives": give, "give": give, "gave": give, "says": say, "said": say, "whoever": somebody, "somebody": somebody, "nobody": somebody, "everybody": somebody}
+	whatPhrase = regexp.MustCompile(`\bwhat (?:is|was|has|it|are|were|comes|came|waits)\b`)
+	whoPhrase  = regexp.MustCompile(`(?:^|[.;:]\s+|\n\s*)(who)\b`)
+
+	codeBlock = regexp.MustCompile("(?s)```.*?```")
+	heading   = regexp.MustCompile(`(?m)^#.*$`)
+	codeSpan  = regexp.MustCompile("`[^`\n]*`")
+	notBreak  = regexp.MustCompile(`[^\n]+`)
+)
+
+// finding is one occurrence.
+type finding struct {
+	kind kind
+	line int
+	text string // the line, without the space around it
+}
+
+// find returns the occurrences in a file. Of a Go file only comments are read, of a
+// Markdown file only what is neither heading nor code. A comment begins at the first
+// double slash of a line, even inside a string, because that is simple and exact enough.
+func find(file, body string) []finding {
+	text := prose(file, body)
+	low := strings.ToLower(text)
+	if len(low) != len(text) {
+		text = low // an offset must mean the same in both
+	}
+	var found []finding
+	add := func(k kind, offset int) {
+		begin := strings.LastIndexByte(text[:offset], '\n') + 1
+		line, _, _ := strings.Cut(text[begin:], "\n")
+		found = append(found, finding{kind: k, line: strings.Count(text[:offset], "\n") + 1, text: strings.TrimSpace(line)})
+	}
+	for _, at := range word.FindAllStringIndex(low, -1) {
+		if k, ok := wordKinds[low[at[0]:at[1]]]; ok {
+			add(k, at[0])
+		}
+	}
+	for _, at := range whatPhrase.FindAllStringIndex(low, -1) {
+		add(headlessWhat, at[0])
+	}
+	for _, at := range whoPhrase.FindAllStringSubmatchIndex(low, -1) {
+		add(subjectWho, at[2])
+	}
+	return found
+}
+
+// prose returns the part of a file that is read, on the lines where it stands.
+func prose(file, body string) string {
+	if path.Ext(file) == ".md" {
+		body = codeBlock.ReplaceAllStringFunc(body, func(block string) string {
+			return notBreak.ReplaceAllString(block, " ")
+		})
+		return codeSpan.ReplaceAllString(heading.ReplaceAllString(body, " "), " ")
+	}
+	lines := strings.Split(body, "\n")
+	for i, line := range lines {
+		_, lines[i], _ = strings.Cut(line, "//")
+	}
+	return strings.Join(lines, "\n")
+}
