@@ -8,5 +8,5 @@
 // the event instead: [ID], [Int64], [Rand] and [Time]. [JSON] reads its data.
 //
 // The package knows nobody: neither PostgreSQL nor Knative nor NATS. Package
-// sinkwriter commits Effects; package functions/serve speaks HTTP.
+// sinkwriter commits Effects; package eventing/serve speaks HTTP.
 package functions

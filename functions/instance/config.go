@@ -15,7 +15,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/functions"
-	"github.com/tandem-fn/tandem/functions/serve"
+	"github.com/tandem-fn/tandem/eventing/serve"
 )
 
 // config is the environment. What is not text is read from it afterwards, so that

@@ -12,7 +12,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/ops"
 	"github.com/tandem-fn/tandem/functions"
-	"github.com/tandem-fn/tandem/functions/serve"
+	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 

@@ -7,7 +7,7 @@
 //	func New() *instance.Instance { return instance.New(Function()) }
 //
 // What func's scaffolding makes of that reads the environment, answers as package
-// functions/serve says, and stops on SIGTERM without losing what it has
+// eventing/serve says, and stops on SIGTERM without losing what it has
 // acknowledged. Until the database is there and has the migrations that the
 // functions need, it is not ready and every request is answered with 503.
 //

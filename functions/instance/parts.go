@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // this is where functions and the database are joined
 
 	"github.com/tandem-fn/tandem/eventing/ops"
-	"github.com/tandem-fn/tandem/functions/serve"
+	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 

@@ -7,8 +7,8 @@ import (
 	"log/slog"
 	"strings"
 
-	"github.com/tandem-fn/tandem/functions/serve"
-	"github.com/tandem-fn/tandem/functions/serve/oidc"
+	"github.com/tandem-fn/tandem/eventing/serve"
+	"github.com/tandem-fn/tandem/eventing/serve/oidc"
 )
 
 // newGate makes what says who may send; nil if everybody may.

@@ -21,7 +21,7 @@ import (
 
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/functions/serve"
+	"github.com/tandem-fn/tandem/eventing/serve"
 )
 
 // What tells a process of this program that it is a server, and which, and where it

@@ -19,7 +19,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
-	"github.com/tandem-fn/tandem/functions/serve"
+	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 

@@ -18,7 +18,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/functions"
-	"github.com/tandem-fn/tandem/functions/serve"
+	"github.com/tandem-fn/tandem/eventing/serve"
 )
 
 const jsonEvent = `{"specversion":"1.0","id":"7","source":"/tests","type":"fine","data":{"a":1}}`

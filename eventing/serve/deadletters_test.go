@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tandem-fn/tandem/functions/cloudevent"
-	"github.com/tandem-fn/tandem/functions/serve"
+	"github.com/tandem-fn/tandem/eventing/serve"
 )
 
 func TestDeadLetterIsKeptWithoutWhatMadeItOne(t *testing.T) {

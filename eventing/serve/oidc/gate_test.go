@@ -16,8 +16,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
-	"github.com/tandem-fn/tandem/functions/serve"
-	"github.com/tandem-fn/tandem/functions/serve/oidc"
+	"github.com/tandem-fn/tandem/eventing/serve"
+	"github.com/tandem-fn/tandem/eventing/serve/oidc"
 )
 
 const (
