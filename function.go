@@ -9,7 +9,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/chat"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/functions/instance"
+	"github.com/tandem-fn/tandem/eventing/process"
 )
 
 // Functions lists all functions, whichever of them are served.
@@ -21,4 +21,4 @@ func Functions() []functions.Function {
 }
 
 // New makes what func's scaffolding serves.
-func New() *instance.Instance { return instance.New(Functions()...) }
+func New() *process.Instance { return process.New(Functions()...) }

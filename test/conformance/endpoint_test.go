@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/tandem-fn/tandem/functions/instance"
+	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/test/pgtest"
 	runtime "knative.dev/func-go/http"
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	// What func's scaffolding makes.
-	if err := runtime.Start(instance.New(conformance.Function())); err != nil {
+	if err := runtime.Start(process.New(conformance.Function())); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

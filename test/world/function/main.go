@@ -12,7 +12,7 @@ import (
 
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/functions/instance"
+	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/test/world/bank"
 )
 
@@ -25,7 +25,7 @@ func main() {
 	var served http.Handler
 	switch plant := os.Getenv("CHAOS_PLANT"); plant {
 	case "":
-		served = instance.New(fs...)
+		served = process.New(fs...)
 	default:
 		served = &planted{plant: plant, functions: fs}
 	}

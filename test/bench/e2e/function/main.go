@@ -10,12 +10,12 @@ import (
 
 	"knative.dev/func-go/http"
 
-	"github.com/tandem-fn/tandem/functions/instance"
+	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
 )
 
 func main() {
-	if err := http.Start(instance.New(orders.Function(stall(os.Getenv("BENCH_STALL"))))); err != nil {
+	if err := http.Start(process.New(orders.Function(stall(os.Getenv("BENCH_STALL"))))); err != nil {
 		fmt.Fprintln(os.Stderr, err.Error())
 		os.Exit(1)
 	}

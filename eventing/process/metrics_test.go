@@ -1,4 +1,4 @@
-package instance_test
+package process_test
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tandem-fn/tandem/functions"
-	"github.com/tandem-fn/tandem/functions/instance"
+	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/hack/local"
 )
 
@@ -83,7 +83,7 @@ func TestMetricsSayWhatHappened(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := "127.0.0.1:" + strconv.Itoa(port)
-	i := instance.New(coin())
+	i := process.New(coin())
 	if err := i.Start(t.Context(), map[string]string{
 		"TANDEM_CLUSTER": "east", "DATABASE_URL": database(t), "LOG_LEVEL": "warn",
 		"METRICS_ADDRESS": address, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.URL,
@@ -177,7 +177,7 @@ func TestHealthIsThatOfTheInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := "127.0.0.1:" + strconv.Itoa(port)
-	i := instance.New(coin())
+	i := process.New(coin())
 	if err := i.Start(t.Context(), map[string]string{
 		"TANDEM_CLUSTER": "east", "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none", "LOG_LEVEL": "error", "METRICS_ADDRESS": address,
 	}); err != nil {
@@ -206,7 +206,7 @@ func TestHealthIsThatOfTheInstance(t *testing.T) {
 		t.Errorf("GET /health: %s", resp.Status)
 	}
 	// The address is taken.
-	err = instance.New(coin()).Start(t.Context(), map[string]string{
+	err = process.New(coin()).Start(t.Context(), map[string]string{
 		"TANDEM_CLUSTER": "west", "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none", "METRICS_ADDRESS": address,
 	})
 	if err == nil || !strings.Contains(err.Error(), "METRICS_ADDRESS: listen tcp") {

@@ -1,4 +1,4 @@
-package instance_test
+package process_test
 
 import (
 	"bytes"
@@ -24,7 +24,7 @@ import (
 
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/functions/instance"
+	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/test/pgtest"
 )
@@ -41,12 +41,12 @@ func database(tb testing.TB) string {
 }
 
 // start starts an instance and waits until it is ready.
-func start(tb testing.TB, cluster, databaseURL string, more map[string]string) (*instance.Instance, *httptest.Server) {
+func start(tb testing.TB, cluster, databaseURL string, more map[string]string) (*process.Instance, *httptest.Server) {
 	tb.Helper()
 
 	env := map[string]string{"TANDEM_CLUSTER": cluster, "DATABASE_URL": databaseURL, "LOG_LEVEL": "error"}
 	maps.Copy(env, more)
-	i := instance.New(flights.Function())
+	i := process.New(flights.Function())
 	if err := i.Start(tb.Context(), env); err != nil {
 		tb.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func start(tb testing.TB, cluster, databaseURL string, more map[string]string) (
 }
 
 // stop stops i when the test ends.
-func stop(tb testing.TB, i *instance.Instance) {
+func stop(tb testing.TB, i *process.Instance) {
 	tb.Helper()
 
 	tb.Cleanup(func() {
@@ -68,7 +68,7 @@ func stop(tb testing.TB, i *instance.Instance) {
 	})
 }
 
-func serve(tb testing.TB, i *instance.Instance) *httptest.Server {
+func serve(tb testing.TB, i *process.Instance) *httptest.Server {
 	tb.Helper()
 
 	s := httptest.NewServer(http.HandlerFunc(i.Handle))
@@ -76,7 +76,7 @@ func serve(tb testing.TB, i *instance.Instance) *httptest.Server {
 	return s
 }
 
-func awaitReady(tb testing.TB, i *instance.Instance) {
+func awaitReady(tb testing.TB, i *process.Instance) {
 	tb.Helper()
 
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
@@ -293,7 +293,7 @@ func TestDeadLetterBecomesARow(t *testing.T) {
 func TestRequestsBeforeStartArePostponed(t *testing.T) {
 	t.Parallel()
 
-	i := instance.New(flights.Function())
+	i := process.New(flights.Function())
 	a := mustPost(t, serve(t, i).URL, "flight-1", departure(1))
 	if a.status != 503 || a.header.Get("Retry-After") == "" {
 		t.Errorf("answer is %d with %v, want 503 with Retry-After", a.status, a.header)
@@ -309,7 +309,7 @@ func TestRequestsBeforeStartArePostponed(t *testing.T) {
 func TestStopBearsAnInstanceThatIsNotStarted(t *testing.T) {
 	t.Parallel()
 
-	i := instance.New(flights.Function())
+	i := process.New(flights.Function())
 	if err := i.Start(t.Context(), nil); err == nil {
 		t.Error("Start without a configuration returned no error")
 	}
@@ -327,7 +327,7 @@ func TestInstanceWaitsForMigrations(t *testing.T) {
 	t.Parallel()
 
 	url := pgtest.URL(t)
-	i := instance.New(flights.Function())
+	i := process.New(flights.Function())
 	if err := i.Start(t.Context(), map[string]string{"TANDEM_CLUSTER": "east", "DATABASE_URL": url, "LOG_LEVEL": "error"}); err != nil {
 		t.Fatal(err)
 	}
@@ -451,7 +451,7 @@ func TestNoDatabaseIsNoReasonToEnd(t *testing.T) {
 
 	databaseURL := database(t)
 	g, gated := newGate(t, databaseURL)
-	i := instance.New(flights.Function())
+	i := process.New(flights.Function())
 	if err := i.Start(t.Context(), map[string]string{"TANDEM_CLUSTER": "east", "DATABASE_URL": gated, "LOG_LEVEL": "error"}); err != nil {
 		t.Fatal(err)
 	}
@@ -632,7 +632,7 @@ func TestConfigurationErrorsNameTheVariable(t *testing.T) {
 	} {
 		env := maps.Clone(good)
 		env[tt.variable] = tt.value
-		i := instance.New(flights.Function())
+		i := process.New(flights.Function())
 		err := i.Start(t.Context(), env)
 		if err == nil || !strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s=%s: error is %v, want it to say %q", tt.variable, tt.value, err, tt.says)

@@ -1,4 +1,4 @@
-package instance_test
+package process_test
 
 import (
 	"crypto/ecdsa"
@@ -15,7 +15,7 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc/oidctest"
 
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/functions/instance"
+	"github.com/tandem-fn/tandem/eventing/process"
 )
 
 func TestOnlySendersWhoHaveATokenAreServed(t *testing.T) {
@@ -96,7 +96,7 @@ func TestHalfAConfigurationOfSendersIsRefused(t *testing.T) {
 		{map[string]string{"TANDEM_OIDC_ISSUER": "https://x", "TANDEM_OIDC_AUDIENCE": "a", "TANDEM_OIDC_CA_FILE": "/nowhere"}, "/nowhere"},
 	} {
 		tt.env["TANDEM_CLUSTER"], tt.env["DATABASE_URL"] = "east", "postgres://u@127.0.0.1:1/x"
-		if err := instance.New(flights.Function()).Start(t.Context(), tt.env); err == nil || !strings.Contains(err.Error(), tt.says) {
+		if err := process.New(flights.Function()).Start(t.Context(), tt.env); err == nil || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%v: error is %v, want it to say %q", tt.env, err, tt.says)
 		}
 	}

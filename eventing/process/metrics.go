@@ -1,4 +1,4 @@
-package instance
+package process
 
 import (
 	"context"
@@ -34,7 +34,7 @@ type metrics struct {
 // it is known: for requests, if the instance serves one only. The error is the
 // provider's.
 func newMetrics(provider metric.MeterProvider, c config, writer *sinkwriter.Writer, outbox *sinkwriter.Outbox) (*metrics, error) {
-	meter := provider.Meter("github.com/tandem-fn/tandem/functions/instance")
+	meter := provider.Meter("github.com/tandem-fn/tandem/eventing/process")
 	cluster := attribute.String("cluster", c.Cluster)
 	m := &metrics{labels: []attribute.KeyValue{cluster}}
 	if len(c.picked) == 1 {

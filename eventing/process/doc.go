@@ -1,4 +1,4 @@
-// Package instance is a function as Knative runs it: the process that takes
+// Package process is a function as Knative runs it: the process that takes
 // events over HTTP, has the functions that it serves compute their effects,
 // commits these with sinkwriter and publishes their outputs to JetStream.
 //
@@ -39,4 +39,4 @@
 // It does not change tables by itself unless TANDEM_MIGRATE says so: then its
 // role in the database must be allowed to, which many will not want of a program
 // that takes requests.
-package instance
+package process
