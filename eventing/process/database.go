@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"  //nolint:depguard // this is where functions and the database are joined
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // this is where functions and the database are joined
 
-	"github.com/tandem-fn/tandem/eventing/ops"
+	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/sinkwriter"
@@ -24,7 +24,7 @@ const maxConns = 4
 // large tables take their time; what a try has done stays done.
 const migrateTimeout = 10 * time.Minute
 
-func newPool(ctx context.Context, c config) (*pgxpool.Pool, ops.Traffic, error) {
+func newPool(ctx context.Context, c config) (*pgxpool.Pool, telemetry.Traffic, error) {
 	settings, err := pgxpool.ParseConfig(c.DatabaseURL)
 	if err != nil {
 		// Not the parser's error: it repeats the URL, and not always without
@@ -39,7 +39,7 @@ func newPool(ctx context.Context, c config) (*pgxpool.Pool, ops.Traffic, error) 
 	if settings.ConnConfig.RuntimeParams["application_name"] == "" {
 		settings.ConnConfig.RuntimeParams["application_name"] = "tandem-function-" + c.Cluster
 	}
-	dial, traffic := ops.Counted(ops.Dial(settings.ConnConfig.DialFunc))
+	dial, traffic := telemetry.Counted(telemetry.Dial(settings.ConnConfig.DialFunc))
 	settings.ConnConfig.DialFunc = pgconn.DialFunc(dial)
 	// Connections are made when they are needed, so none is yet.
 	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), settings)

@@ -11,7 +11,7 @@ import (
 
 	runtime "knative.dev/func-go/http"
 
-	"github.com/tandem-fn/tandem/eventing/ops"
+	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/functions"
 )
 
@@ -57,7 +57,7 @@ func (i *Instance) Start(ctx context.Context, env map[string]string) error {
 	if err != nil {
 		return fmt.Errorf("start functions: %w", err)
 	}
-	ops.TuneCollector()
+	telemetry.TuneCollector()
 	p, err := start(ctx, c)
 	if err != nil {
 		return fmt.Errorf("start functions: %w", err)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // this is where functions and the database are joined
 
-	"github.com/tandem-fn/tandem/eventing/ops"
+	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
@@ -41,9 +41,9 @@ type parts struct {
 	writer  *sinkwriter.Writer
 	handler *serve.Handler
 	outputs *outputs // nil without NATS_URL, or if a sink takes the outputs
-	ops     *ops.Server
+	ops     *telemetry.Server
 	metrics *metrics
-	traffic ops.Traffic // with the database
+	traffic telemetry.Traffic // with the database
 
 	stop context.CancelFunc // ends what runs in the background
 	done sync.WaitGroup
@@ -113,7 +113,7 @@ func (p *parts) join(c config) error {
 
 // show makes the metrics, and takes the address that they are served at.
 func (p *parts) show(ctx context.Context, c config) error {
-	server, err := ops.Listen(ctx, ops.Config{
+	server, err := telemetry.Listen(ctx, telemetry.Config{
 		Address: c.MetricsAddress, OTLPEndpoint: c.OTLPEndpoint, OTLPProtocol: c.OTLPProtocol,
 		Ready: func(context.Context) error {
 			if err := p.unfit.Load(); err != nil {
@@ -128,11 +128,11 @@ func (p *parts) show(ctx context.Context, c config) error {
 	if p.metrics, err = newMetrics(server.Meters(), c, p.writer, sinkwriter.NewOutbox(p.pool)); err != nil {
 		return errors.Join(fmt.Errorf("set up metrics: %w", err), server.Close(ctx))
 	}
-	links := map[string]ops.Traffic{"database": p.traffic}
+	links := map[string]telemetry.Traffic{"database": p.traffic}
 	if p.outputs != nil {
 		links["stream"] = p.outputs.traffic
 	}
-	if err := ops.ObserveLinks(server.Meters(), c.Cluster, links); err != nil {
+	if err := telemetry.ObserveLinks(server.Meters(), c.Cluster, links); err != nil {
 		return errors.Join(fmt.Errorf("set up metrics: %w", err), server.Close(ctx))
 	}
 	p.ops = server

@@ -19,7 +19,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/eventing/ops"
+	"github.com/tandem-fn/tandem/eventing/telemetry"
 )
 
 // config is the environment. README.md has the table.
@@ -56,28 +56,28 @@ var errDraining = errors.New("shutting down")
 func main() {
 	ctx := signals.NewContext()
 	if err := run(ctx); err != nil {
-		ops.Logger(os.Stderr, slog.LevelInfo).LogAttrs(ctx, slog.LevelError, "ingest ends", slog.Any("err", err))
+		telemetry.Logger(os.Stderr, slog.LevelInfo).LogAttrs(ctx, slog.LevelError, "ingest ends", slog.Any("err", err))
 		os.Exit(1)
 	}
 }
 
 func run(ctx context.Context) error {
 	var cfg config
-	if err := ops.ReadEnvironment(ctx, envconfig.OsLookuper(), &cfg); err != nil {
+	if err := telemetry.ReadEnvironment(ctx, envconfig.OsLookuper(), &cfg); err != nil {
 		return err
 	}
-	if err := ops.CheckName("TANDEM_CLUSTER", cfg.Cluster); err != nil {
+	if err := telemetry.CheckName("TANDEM_CLUSTER", cfg.Cluster); err != nil {
 		return fmt.Errorf("read environment: %w", err)
 	}
 	if cfg.MaxEventBytes < 1 {
 		return fmt.Errorf("read environment: TANDEM_MAX_EVENT_BYTES %d: want at least 1", cfg.MaxEventBytes)
 	}
-	logger := ops.Logger(os.Stderr, cfg.LogLevel).With(slog.String("cluster", cfg.Cluster))
+	logger := telemetry.Logger(os.Stderr, cfg.LogLevel).With(slog.String("cluster", cfg.Cluster))
 
 	// The publisher is there before anybody can ask whether it is ready.
 	var publisher *jetstream.Publisher
 	var draining atomic.Bool
-	metrics, err := ops.Listen(ctx, ops.Config{
+	metrics, err := telemetry.Listen(ctx, telemetry.Config{
 		Address: cfg.MetricsAddress, OTLPEndpoint: cfg.OTLPEndpoint, OTLPProtocol: cfg.OTLPProtocol,
 		Ready: func(ctx context.Context) error {
 			if draining.Load() {
@@ -90,7 +90,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer atTheEnd(ctx, metrics.Close)
-	listener, err := ops.ListenTCP(ctx, "LISTEN_ADDRESS", cfg.ListenAddress)
+	listener, err := telemetry.ListenTCP(ctx, "LISTEN_ADDRESS", cfg.ListenAddress)
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func run(ctx context.Context) error {
 		IdleTimeout:       60 * time.Second,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
-	logger.LogAttrs(ctx, slog.LevelInfo, "ingest begins", slog.String("version", ops.Version()),
+	logger.LogAttrs(ctx, slog.LevelInfo, "ingest begins", slog.String("version", telemetry.Version()),
 		slog.String("stream", cfg.Stream), slog.String("address", listener.Addr().String()))
 
 	failed := make(chan error, 3)

@@ -12,7 +12,7 @@ import (
 	"github.com/sethvargo/go-envconfig"
 
 	"github.com/tandem-fn/tandem/eventing"
-	"github.com/tandem-fn/tandem/eventing/ops"
+	"github.com/tandem-fn/tandem/eventing/telemetry"
 )
 
 // config is the environment. README.md has the table.
@@ -72,7 +72,7 @@ func (c config) relayOnly() bool { return len(c.Streams) == 1 && c.Streams[0] ==
 // variable that is missing or wrong.
 func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) {
 	var c config
-	if err := ops.ReadEnvironment(ctx, lookup, &c); err != nil {
+	if err := telemetry.ReadEnvironment(ctx, lookup, &c); err != nil {
 		return config{}, err
 	}
 	for i := range c.Streams {
@@ -94,7 +94,7 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 		err = fmt.Errorf("K_CE_OVERRIDES: %w", err)
 	}
 	c.SinkConfig = eventing.SinkConfig{CACerts: c.SinkCACerts, TokenFile: eventing.TokenFile, Overrides: overrides}
-	errs := []error{err, ops.CheckName("TANDEM_CLUSTER", c.Cluster)}
+	errs := []error{err, telemetry.CheckName("TANDEM_CLUSTER", c.Cluster)}
 	bound := ""
 	if c.relayOnly() {
 		bound = c.Sink
@@ -102,7 +102,7 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 		errs = append(errs, missing("TANDEM_FUNCTION", c.Function), missing("K_SINK", c.Sink))
 	}
 	if c.Function != "" {
-		errs = append(errs, ops.CheckName("TANDEM_FUNCTION", c.Function))
+		errs = append(errs, telemetry.CheckName("TANDEM_FUNCTION", c.Function))
 	}
 	c.OutputSink, c.OutputConfig = eventing.OutputSink(c.OutputSink, bound, c.SinkConfig)
 	if !c.relayOnly() || c.OutputSink == "" {

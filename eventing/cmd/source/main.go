@@ -20,14 +20,14 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/eventing/ops"
+	"github.com/tandem-fn/tandem/eventing/telemetry"
 )
 
 func main() {
-	ops.TuneCollector()
+	telemetry.TuneCollector()
 	ctx := signals.NewContext()
 	if err := run(ctx); err != nil {
-		ops.Logger(os.Stderr, slog.LevelInfo).LogAttrs(ctx, slog.LevelError, "source ends", slog.Any("err", err))
+		telemetry.Logger(os.Stderr, slog.LevelInfo).LogAttrs(ctx, slog.LevelError, "source ends", slog.Any("err", err))
 		os.Exit(1)
 	}
 }
@@ -40,7 +40,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	logger := ops.Logger(os.Stderr, cfg.LogLevel).With(slog.String("cluster", cfg.Cluster), slog.String("function", cfg.Function))
+	logger := telemetry.Logger(os.Stderr, cfg.LogLevel).With(slog.String("cluster", cfg.Cluster), slog.String("function", cfg.Function))
 
 	db, err := openDatabase(ctx, cfg.DatabaseURL, cfg.Cluster, cfg.name(), cfg.Retention)
 	if err != nil {
@@ -51,7 +51,7 @@ func run(ctx context.Context) error {
 	// What can be ready comes after the metrics that it counts with, and before
 	// anybody can ask.
 	var ready func(context.Context) error
-	server, err := ops.Listen(ctx, ops.Config{
+	server, err := telemetry.Listen(ctx, telemetry.Config{
 		Address:      cfg.MetricsAddress,
 		OTLPEndpoint: cfg.OTLPEndpoint,
 		OTLPProtocol: cfg.OTLPProtocol,
@@ -86,11 +86,11 @@ func run(ctx context.Context) error {
 		}
 		defer atTheEnd(ctx, logger, "close connection to NATS", conn.Close)
 	}
-	links := map[string]ops.Traffic{"database": db.traffic}
+	links := map[string]telemetry.Traffic{"database": db.traffic}
 	if conn != nil {
 		links["stream"] = conn.Traffic
 	}
-	if err := errors.Join(ops.ObserveLinks(server.Meters(), cfg.Cluster, links), observeClusters(server.Meters(), cfg, db.clusters)); err != nil {
+	if err := errors.Join(telemetry.ObserveLinks(server.Meters(), cfg.Cluster, links), observeClusters(server.Meters(), cfg, db.clusters)); err != nil {
 		return fmt.Errorf("set up metrics: %w", err)
 	}
 	outputs, err := newOutputs(conn, cfg, logger)
@@ -107,7 +107,7 @@ func run(ctx context.Context) error {
 		ready = func(context.Context) error { return source.Ready() }
 	}
 
-	logger.LogAttrs(ctx, slog.LevelInfo, "source begins", slog.String("version", ops.Version()), slog.Any("streams", cfg.Streams),
+	logger.LogAttrs(ctx, slog.LevelInfo, "source begins", slog.String("version", telemetry.Version()), slog.Any("streams", cfg.Streams),
 		slog.String("outputs", outputs.where), slog.Int("in_flight", cfg.InFlight), slog.String("hedge", cfg.Hedge))
 	go func() {
 		if err := server.Serve(); err != nil {

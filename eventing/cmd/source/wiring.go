@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // this is where eventing and the database are joined
 
 	"github.com/tandem-fn/tandem/eventing"
-	"github.com/tandem-fn/tandem/eventing/ops"
+	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -24,7 +24,7 @@ type database struct {
 	relay    eventing.Relay
 	old      *sinkwriter.Retention
 	standbys func(context.Context) ([]sinkwriter.Standby, error)
-	traffic  ops.Traffic
+	traffic  telemetry.Traffic
 	clusters func(ctx context.Context, function string) ([]sinkwriter.ClusterStatus, error)
 	close    func()
 }
@@ -45,7 +45,7 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
 		cfg.ConnConfig.RuntimeParams["application_name"] = name
 	}
-	dial, traffic := ops.Counted(ops.Dial(cfg.ConnConfig.DialFunc))
+	dial, traffic := telemetry.Counted(telemetry.Dial(cfg.ConnConfig.DialFunc))
 	cfg.ConnConfig.DialFunc = pgconn.DialFunc(dial)
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {

@@ -1,4 +1,4 @@
-package ops_test
+package telemetry_test
 
 import (
 	"log/slog"
@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/sethvargo/go-envconfig"
 
-	"github.com/tandem-fn/tandem/eventing/ops"
+	"github.com/tandem-fn/tandem/eventing/telemetry"
 )
 
 type environment struct {
@@ -27,7 +27,7 @@ func TestTheEnvironmentIsReadWithDefaults(t *testing.T) {
 	t.Parallel()
 
 	var got environment
-	err := ops.ReadEnvironment(t.Context(), envconfig.MapLookuper(map[string]string{"NAME": "east", "LARGE": "7", "FLAG": "true", "LOG_LEVEL": "warn", "STREAMS": "A,B"}), &got)
+	err := telemetry.ReadEnvironment(t.Context(), envconfig.MapLookuper(map[string]string{"NAME": "east", "LARGE": "7", "FLAG": "true", "LOG_LEVEL": "warn", "STREAMS": "A,B"}), &got)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestTheEnvironmentIsReadWithDefaults(t *testing.T) {
 func TestEveryVariableThatIsWrongIsNamed(t *testing.T) {
 	t.Parallel()
 
-	err := ops.ReadEnvironment(t.Context(), envconfig.MapLookuper(map[string]string{"NUMBER": "many", "WAIT": "15", "FLAG": "perhaps", "LOG_LEVEL": "loud"}), &environment{})
+	err := telemetry.ReadEnvironment(t.Context(), envconfig.MapLookuper(map[string]string{"NUMBER": "many", "WAIT": "15", "FLAG": "perhaps", "LOG_LEVEL": "loud"}), &environment{})
 	want := `read environment: NAME: missing
 NUMBER "many": want a whole number
 WAIT "15": want a duration like 300ms or 15m

@@ -1,4 +1,4 @@
-package ops_test
+package telemetry_test
 
 import (
 	"context"
@@ -9,13 +9,13 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
-	"github.com/tandem-fn/tandem/eventing/ops"
+	"github.com/tandem-fn/tandem/eventing/telemetry"
 )
 
 func TestBytesOverALinkAreCounted(t *testing.T) {
 	t.Parallel()
 
-	dial, traffic := ops.Counted(func(context.Context, string, string) (net.Conn, error) {
+	dial, traffic := telemetry.Counted(func(context.Context, string, string) (net.Conn, error) {
 		here, there := net.Pipe()
 		go func() {
 			_, _ = io.CopyN(io.Discard, there, 5)
@@ -35,7 +35,7 @@ func TestBytesOverALinkAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	reader := sdkmetric.NewManualReader()
-	if err := ops.ObserveLinks(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), "east", map[string]ops.Traffic{"database": traffic}); err != nil {
+	if err := telemetry.ObserveLinks(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), "east", map[string]telemetry.Traffic{"database": traffic}); err != nil {
 		t.Fatal(err)
 	}
 	var all metricdata.ResourceMetrics

@@ -1,4 +1,4 @@
-package ops_test
+package telemetry_test
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 
 	"go.opentelemetry.io/otel/metric"
 
-	"github.com/tandem-fn/tandem/eventing/ops"
+	"github.com/tandem-fn/tandem/eventing/telemetry"
 )
 
 func TestServerShowsMetricsAndHealth(t *testing.T) {
@@ -23,7 +23,7 @@ func TestServerShowsMetricsAndHealth(t *testing.T) {
 	free.Close()
 	var mu sync.Mutex
 	reason := errors.New("one reason\nand another")
-	server, err := ops.Listen(t.Context(), ops.Config{Address: address, Ready: func(context.Context) error {
+	server, err := telemetry.Listen(t.Context(), telemetry.Config{Address: address, Ready: func(context.Context) error {
 		mu.Lock()
 		defer mu.Unlock()
 		return reason
@@ -68,7 +68,7 @@ func TestMetricsArePushedToo(t *testing.T) {
 		pushed <- r.URL.Path + " " + string(body)
 	}))
 	defer collector.Close()
-	server, err := ops.Listen(t.Context(), ops.Config{OTLPEndpoint: collector.URL, Ready: func(context.Context) error { return nil }})
+	server, err := telemetry.Listen(t.Context(), telemetry.Config{OTLPEndpoint: collector.URL, Ready: func(context.Context) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestMetricsArePushedToo(t *testing.T) {
 		t.Errorf("pushed %q", got)
 	}
 
-	_, err = ops.Listen(t.Context(), ops.Config{OTLPEndpoint: collector.URL, OTLPProtocol: "carrier pigeon"})
+	_, err = telemetry.Listen(t.Context(), telemetry.Config{OTLPEndpoint: collector.URL, OTLPProtocol: "carrier pigeon"})
 	if err == nil || !strings.Contains(err.Error(), `OTEL_EXPORTER_OTLP_PROTOCOL "carrier pigeon": want`) {
 		t.Errorf("error %v", err)
 	}

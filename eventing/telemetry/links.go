@@ -1,4 +1,4 @@
-package ops
+package telemetry
 
 import (
 	"context"
@@ -17,7 +17,7 @@ type Traffic func() (received, sent uint64)
 // clusters: where that is in another data centre, these are the bytes between them.
 // Links are by the name of the peer. The error is the provider's.
 func ObserveLinks(provider metric.MeterProvider, cluster string, links map[string]Traffic) error {
-	_, err := provider.Meter("github.com/tandem-fn/tandem/eventing/ops").Int64ObservableCounter("tandem_link", metric.WithUnit("By"),
+	_, err := provider.Meter("github.com/tandem-fn/tandem/eventing/telemetry").Int64ObservableCounter("tandem_link", metric.WithUnit("By"),
 		metric.WithDescription("Bytes over the connections to database and stream, which are common to all clusters."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 			for peer, traffic := range links {

@@ -1,6 +1,6 @@
-// Package ops is what every process shows to those who run it: metrics and
+// Package telemetry is what every process shows to those who run it: metrics and
 // health over HTTP, and one way to log.
-package ops
+package telemetry
 
 import (
 	"context"
