@@ -26,7 +26,7 @@ as_root() {
 	fi
 }
 
-# The folders are those of hack/local/pgbin.go.
+# The folders are those of eventing/devcluster/pgbin.go.
 have_postgres() {
 	[ -z "${TANDEM_PG_BIN:-}" ] || return 0 # the run itself says if it is wrong
 	for dir in "$(pg_config --bindir 2>/dev/null || true)" \

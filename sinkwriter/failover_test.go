@@ -11,14 +11,14 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/test/pgtest"
 )
 
 // newReplicated is newDatabase on a primary that has a standby, and a pool that
 // leads to whichever of both takes writes.
-func newReplicated(t *testing.T) (*local.Replicated, *pgxpool.Pool) {
+func newReplicated(t *testing.T) (*devcluster.Replicated, *pgxpool.Pool) {
 	t.Helper()
 	r := pgtest.Replicated(t)
 	if err := sinkwriter.Migrate(t.Context(), r.URL()); err != nil {
@@ -32,7 +32,7 @@ func newReplicated(t *testing.T) (*local.Replicated, *pgxpool.Pool) {
 }
 
 // failOver has the standby take the place of the primary, with what it has.
-func failOver(t *testing.T, r *local.Replicated, pool *pgxpool.Pool) {
+func failOver(t *testing.T, r *devcluster.Replicated, pool *pgxpool.Pool) {
 	t.Helper()
 	r.LosePrimary()
 	if err := r.Promote(t.Context()); err != nil {
@@ -42,7 +42,7 @@ func failOver(t *testing.T, r *local.Replicated, pool *pgxpool.Pool) {
 }
 
 // lag has the standby get nothing more from now on.
-func lag(t *testing.T, r *local.Replicated) {
+func lag(t *testing.T, r *devcluster.Replicated) {
 	t.Helper()
 	if err := r.CatchUp(t.Context()); err != nil {
 		t.Fatal(err)

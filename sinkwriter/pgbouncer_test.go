@@ -16,7 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/test/pgtest"
 )
 
@@ -30,7 +30,7 @@ func startPgbouncer(t *testing.T, databaseURL string, connections int) string {
 		t.Fatal(err)
 	}
 	dir := pgtest.Dir(t)
-	port, err := local.FreePort()
+	port, err := devcluster.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ max_client_conn = 200
 		}
 	}
 
-	sup, err := local.NewSupervisor(local.SupervisorConfig{LogDir: dir})
+	sup, err := devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,9 +64,9 @@ max_client_conn = 200
 		defer cancel()
 		sup.Stop(ctx)
 	})
-	part, err := sup.Start(local.PartConfig{
+	part, err := sup.Start(devcluster.PartConfig{
 		Name: "pgbouncer", Path: pgbouncerPath(t), Args: []string{filepath.Join(dir, "pgbouncer.ini")}, Account: unprivileged(t),
-		Stage: local.StageServers,
+		Stage: devcluster.StageServers,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func pgbouncerPath(t *testing.T) string {
 
 // unprivileged is whom a server runs as that refuses to be root; nil if we are
 // not.
-func unprivileged(t *testing.T) *local.Account {
+func unprivileged(t *testing.T) *devcluster.Account {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		return nil
@@ -114,7 +114,7 @@ func unprivileged(t *testing.T) *local.Account {
 		uid, err := strconv.ParseUint(u.Uid, 10, 32)
 		gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
 		if err == nil && err2 == nil {
-			return &local.Account{UID: uint32(uid), GID: uint32(gid)}
+			return &devcluster.Account{UID: uint32(uid), GID: uint32(gid)}
 		}
 	}
 	t.Fatalf("PgBouncer does not run as root, and there is no other account: %v", errors.Join(errs...))

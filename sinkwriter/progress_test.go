@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -91,7 +91,7 @@ func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
 func TestATimelineIsKnownWhereItIsHiddenAndNoneIsOnAStandby(t *testing.T) {
 	t.Parallel()
 	r, _ := newReplicated(t)
-	admin := func(server *local.Postgres) *pgxpool.Pool { return newPool(t, server.AdminURL("tandem")) }
+	admin := func(server *devcluster.Postgres) *pgxpool.Pool { return newPool(t, server.AdminURL("tandem")) }
 	if err := r.CatchUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}

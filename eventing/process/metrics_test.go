@@ -19,7 +19,7 @@ import (
 
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/eventing/process"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 // metricsOf reads the metrics of an instance that belong to Tandem, over HTTP.
@@ -78,7 +78,7 @@ func TestMetricsSayWhatHappened(t *testing.T) {
 		}
 	}))
 	t.Cleanup(collector.Close)
-	port, err := local.FreePort()
+	port, err := devcluster.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestMetricsSayWhatHappened(t *testing.T) {
 func TestHealthIsThatOfTheInstance(t *testing.T) {
 	t.Parallel()
 
-	port, err := local.FreePort()
+	port, err := devcluster.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}

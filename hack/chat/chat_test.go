@@ -23,7 +23,7 @@ import (
 
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/chat"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/test/pgtest"
 )
 
@@ -47,7 +47,7 @@ func startRun(t *testing.T) *run {
 		t.Fatal(err)
 	}
 	r := &run{o: options{dir: pgtest.Dir(t), ports: freePorts(t), databaseURL: pgtest.URL(t)}, out: t.Output(), self: self}
-	if r.sup, err = local.NewSupervisor(local.SupervisorConfig{LogDir: filepath.Join(r.o.dir, "log")}); err != nil {
+	if r.sup, err = devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: filepath.Join(r.o.dir, "log")}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -262,7 +262,7 @@ func await(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func kill(t *testing.T, p *local.Part) {
+func kill(t *testing.T, p *devcluster.Part) {
 	t.Helper()
 	await(t, p.Name()+" runs", func() bool { return p.Pid() != 0 })
 	if err := p.Kill(syscall.SIGKILL); err != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions/chat"
 	"github.com/tandem-fn/tandem/hack/chat/push"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/hack/schema"
 )
 
@@ -35,15 +35,15 @@ const (
 type run struct {
 	o     options
 	out   io.Writer
-	sup   *local.Supervisor
-	parts local.Programs
+	sup   *devcluster.Supervisor
+	parts devcluster.Programs
 	dbURL string
 	nats  string
 	self  string // this program
 	sides []push.Side
 
-	clusters []*local.Cluster
-	pages    []*local.Part
+	clusters []*devcluster.Cluster
+	pages    []*devcluster.Part
 }
 
 // launch runs everything until ctx ends. Nothing is left when it returns.
@@ -55,7 +55,7 @@ func launch(ctx context.Context, args []string) error {
 	if o.dir, err = filepath.Abs(o.dir); err != nil {
 		return err
 	}
-	lock, err := local.AcquireLock(o.dir)
+	lock, err := devcluster.AcquireLock(o.dir)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func launch(ctx context.Context, args []string) error {
 		return err
 	}
 	r := &run{o: o, out: os.Stdout, self: self}
-	r.sup, err = local.NewSupervisor(local.SupervisorConfig{LogDir: filepath.Join(o.dir, "log"), OnExit: func(e local.Exit) {
+	r.sup, err = devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: filepath.Join(o.dir, "log"), OnExit: func(e devcluster.Exit) {
 		r.say("%s (pid %d) ended, %s; it starts again in a second", e.Name, e.PID, e.Reason)
 	}})
 	if err != nil {
@@ -105,7 +105,7 @@ func (r *run) start(ctx context.Context) error {
 	}
 	g, gctx = errgroup.WithContext(ctx)
 	for i, name := range clusterNames() {
-		c, err := local.StartCluster(r.sup, local.ClusterConfig{
+		c, err := devcluster.StartCluster(r.sup, devcluster.ClusterConfig{
 			Name: name, Programs: r.parts, DatabaseURL: r.dbURL, NATSURL: r.nats,
 			Function:  chat.Function().Name,
 			FirstPort: r.o.cluster(i),
@@ -125,7 +125,7 @@ func (r *run) start(ctx context.Context) error {
 
 func (r *run) startDatabase(ctx context.Context) error {
 	if r.dbURL = r.o.databaseURL; r.dbURL == "" {
-		p, err := local.StartPostgres(ctx, r.sup, local.PostgresConfig{Dir: r.o.dir, Port: r.o.ports, BinDir: r.o.pgBin})
+		p, err := devcluster.StartPostgres(ctx, r.sup, devcluster.PostgresConfig{Dir: r.o.dir, Port: r.o.ports, BinDir: r.o.pgBin})
 		if err != nil {
 			return err
 		}
@@ -136,11 +136,11 @@ func (r *run) startDatabase(ctx context.Context) error {
 
 func (r *run) startStreams(ctx context.Context) error {
 	var err error
-	if r.parts, err = local.Build(ctx, filepath.Join(r.o.dir, "bin"), os.Stderr); err != nil {
+	if r.parts, err = devcluster.Build(ctx, filepath.Join(r.o.dir, "bin"), os.Stderr); err != nil {
 		return err
 	}
 	if r.nats = r.o.natsURL; r.nats == "" {
-		n, err := local.StartNATS(ctx, r.sup, local.NATSConfig{Program: r.parts.NATS, Dir: r.o.dir, Port: r.o.ports + 1})
+		n, err := devcluster.StartNATS(ctx, r.sup, devcluster.NATSConfig{Program: r.parts.NATS, Dir: r.o.dir, Port: r.o.ports + 1})
 		if err != nil {
 			return err
 		}
@@ -166,7 +166,7 @@ func (r *run) startPage(i int, ingestURL string) error {
 		return err
 	}
 	name := clusterNames()[i]
-	part, err := r.sup.Start(local.PartConfig{
+	part, err := r.sup.Start(devcluster.PartConfig{
 		Name: name + "-page",
 		Path: r.self,
 		Args: []string{"push"},

@@ -16,7 +16,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 func main() {
@@ -113,12 +113,12 @@ func (o options) checkPorts() error {
 	}
 	for i, name := range clusterNames() {
 		ports[o.page(i)] = "the page of " + name
-		for k := range local.ClusterPorts {
+		for k := range devcluster.ClusterPorts {
 			ports[o.cluster(i)+k] = "cluster " + name
 		}
 	}
 	for port, what := range ports {
-		if err := local.CheckPort(port); err != nil {
+		if err := devcluster.CheckPort(port); err != nil {
 			return fmt.Errorf("%s: %w (--ports sets the first one, now %d)", what, err, o.ports)
 		}
 	}

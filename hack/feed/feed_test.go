@@ -23,7 +23,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 // natsServer is a NATS server inside the test that can be stopped and started
@@ -38,7 +38,7 @@ type natsServer struct {
 
 func startNATS(t *testing.T) *natsServer {
 	t.Helper()
-	port, err := local.FreePort()
+	port, err := devcluster.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}

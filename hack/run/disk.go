@@ -3,7 +3,7 @@ package main
 import (
 	"syscall"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 const (
@@ -36,7 +36,7 @@ type disk struct {
 // look says when the disk is full and when it no longer is. Then NATS, nil if it is
 // not ours, is started again: a stream that could not be written once is refused
 // until its server starts anew. PostgreSQL goes on by itself.
-func (d *disk) look(nats *local.NATS) {
+func (d *disk) look(nats *devcluster.NATS) {
 	free, err := freeDisk(d.dir)
 	switch {
 	case err != nil:

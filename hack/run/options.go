@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 const (
@@ -103,7 +103,7 @@ func parseOptions(args []string, getenv func(string) string, out io.Writer) (opt
 	flags.BoolVar(&o.untilDone, "until-done", false, "")
 	flags.StringVar(&o.dir, "dir", ".tandem", "")
 	flags.IntVar(&o.ports, "ports", defaultPort, "")
-	flags.StringVar(&o.syncInterval, "sync-interval", local.DefaultSyncInterval, "")
+	flags.StringVar(&o.syncInterval, "sync-interval", devcluster.DefaultSyncInterval, "")
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		_, _ = io.WriteString(out, usage)
@@ -128,7 +128,7 @@ func parseOptions(args []string, getenv func(string) string, out io.Writer) (opt
 
 func (o options) validate(feedGiven bool) error {
 	names := clusterNames()
-	last := o.ports + serverPorts + clusterPortStep*(o.clusters-1) + local.ClusterPorts - 1
+	last := o.ports + serverPorts + clusterPortStep*(o.clusters-1) + devcluster.ClusterPorts - 1
 	switch {
 	case o.clusters < 2 || o.clusters > len(names):
 		return fmt.Errorf("--clusters %d: want 2 to %d (%s)", o.clusters, len(names), strings.Join(names, ", "))

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 const (
@@ -25,13 +25,13 @@ const (
 
 // server is one of those that a run starts and that may be killed at any moment.
 type server interface {
-	Part() *local.Part
+	Part() *devcluster.Part
 	WaitUntilReady(ctx context.Context) error
 }
 
 var (
-	_ server = (*local.Postgres)(nil)
-	_ server = (*local.NATS)(nil)
+	_ server = (*devcluster.Postgres)(nil)
+	_ server = (*devcluster.NATS)(nil)
 )
 
 // patiently does something that a server must be up for, and again if it was killed

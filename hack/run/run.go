@@ -20,7 +20,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/hack/outcome"
 	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
@@ -56,13 +56,13 @@ type run struct {
 	now    func() time.Time
 	start  time.Time
 
-	sup      *local.Supervisor
-	programs local.Programs
-	postgres *local.Postgres // nil if another server is used
-	nats     *local.NATS     // likewise
+	sup      *devcluster.Supervisor
+	programs devcluster.Programs
+	postgres *devcluster.Postgres // nil if another server is used
+	nats     *devcluster.NATS     // likewise
 	dbURL    string
 	natsURL  string
-	clusters []*local.Cluster
+	clusters []*devcluster.Cluster
 
 	pool   *pgxpool.Pool
 	conn   *jetstream.Conn
@@ -78,7 +78,7 @@ type run struct {
 // execute runs everything until it is through or ctx ends. Nothing is left when it
 // returns.
 func (r *run) execute(ctx context.Context) (err error) {
-	lock, err := local.AcquireLock(r.o.dir)
+	lock, err := devcluster.AcquireLock(r.o.dir)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (r *run) execute(ctx context.Context) (err error) {
 	if err := r.check(); err != nil {
 		return err
 	}
-	r.sup, err = local.NewSupervisor(local.SupervisorConfig{LogDir: filepath.Join(r.o.dir, "log"), OnExit: r.died})
+	r.sup, err = devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: filepath.Join(r.o.dir, "log"), OnExit: r.died})
 	if err != nil {
 		return err
 	}
@@ -117,12 +117,12 @@ func (r *run) check() error {
 		uses = append(uses, use{r.o.natsPort(), "NATS"})
 	}
 	for i := range r.o.clusters {
-		for j := range local.ClusterPorts {
+		for j := range devcluster.ClusterPorts {
 			uses = append(uses, use{r.o.clusterPort(i) + j, "cluster " + clusterNames()[i]})
 		}
 	}
 	for _, u := range uses {
-		if err := local.CheckPort(u.port); err != nil {
+		if err := devcluster.CheckPort(u.port); err != nil {
 			return fmt.Errorf("%s: %w (--ports sets the first one, now %d)", u.what, err, r.o.ports)
 		}
 	}
@@ -137,7 +137,7 @@ func (r *run) check() error {
 }
 
 // died tells of a process that ended although nobody stopped it.
-func (r *run) died(e local.Exit) {
+func (r *run) died(e devcluster.Exit) {
 	r.out.say("%s (pid %d) ended, %s; it starts again in a second", e.Name, e.PID, e.Reason)
 }
 
@@ -171,7 +171,7 @@ func (r *run) startAll(ctx context.Context) error {
 		return err
 	}
 	for i := range r.o.clusters {
-		c, err := local.StartCluster(r.sup, local.ClusterConfig{
+		c, err := devcluster.StartCluster(r.sup, devcluster.ClusterConfig{
 			Name:        clusterNames()[i],
 			Programs:    r.programs,
 			DatabaseURL: r.dbURL,
@@ -194,7 +194,7 @@ func (r *run) startDatabase(ctx context.Context) error {
 	r.dbURL = r.o.databaseURL
 	if r.dbURL == "" {
 		var err error
-		r.postgres, err = local.StartPostgres(ctx, r.sup, local.PostgresConfig{
+		r.postgres, err = devcluster.StartPostgres(ctx, r.sup, devcluster.PostgresConfig{
 			Dir: r.o.dir, Port: r.o.postgresPort(), BinDir: r.o.pgBin,
 		})
 		if err != nil {
@@ -213,12 +213,12 @@ func (r *run) startDatabase(ctx context.Context) error {
 
 func (r *run) startStreams(ctx context.Context) error {
 	var err error
-	if r.programs, err = local.Build(ctx, filepath.Join(r.o.dir, "bin"), r.stderr); err != nil {
+	if r.programs, err = devcluster.Build(ctx, filepath.Join(r.o.dir, "bin"), r.stderr); err != nil {
 		return err
 	}
 	r.natsURL = r.o.natsURL
 	if r.natsURL == "" {
-		r.nats, err = local.StartNATS(ctx, r.sup, local.NATSConfig{
+		r.nats, err = devcluster.StartNATS(ctx, r.sup, devcluster.NATSConfig{
 			Program: r.programs.NATS, Dir: r.o.dir, Port: r.o.natsPort(), SyncInterval: r.o.syncInterval,
 		})
 		if err != nil {

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/test/pgtest"
 )
 
@@ -89,7 +89,7 @@ func freePorts(t *testing.T) int {
 		first := 10_000 + rand.IntN(20_000)
 		free := true
 		for port := first; free && port < first+serverPorts+3*clusterPortStep; port++ {
-			free = local.CheckPort(port) == nil
+			free = devcluster.CheckPort(port) == nil
 		}
 		if free {
 			return first
@@ -127,7 +127,7 @@ func nothingLeft(t *testing.T, dir string, ports int) {
 		t.Errorf("the lock is still there: %v", err)
 	}
 	for port := ports; port < ports+serverPorts+2*clusterPortStep; port++ {
-		if err := local.CheckPort(port); err != nil {
+		if err := devcluster.CheckPort(port); err != nil {
 			t.Errorf("a process is still there: %v", err)
 		}
 	}
@@ -201,7 +201,7 @@ func TestKilledRunLeavesNoProcessBehind(t *testing.T) {
 	exitStatus(t, cmd)
 	deadline := time.Now().Add(10 * time.Second)
 	for port := ports; port < ports+serverPorts+2*clusterPortStep; port++ {
-		for local.CheckPort(port) != nil {
+		for devcluster.CheckPort(port) != nil {
 			if time.Now().After(deadline) {
 				t.Fatalf("a process still has port %d", port)
 			}

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 // ledger reads what this run has committed, by the database's clock.
@@ -83,7 +83,7 @@ func (m *memory) look(r *run) {
 	if m.peak == nil {
 		m.peak = make(map[string]int64)
 	}
-	note := func(p *local.Part, measure func(int) int64) {
+	note := func(p *devcluster.Part, measure func(int) int64) {
 		if pid := p.Pid(); pid != 0 {
 			m.peak[p.Name()] = max(m.peak[p.Name()], measure(pid))
 		}

@@ -11,7 +11,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/hack/outcome"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
@@ -27,7 +27,7 @@ const (
 
 // watch looks at a run from outside: at metrics, tables and streams.
 type watch struct {
-	clusters  []*local.Cluster
+	clusters  []*devcluster.Cluster
 	pool      *pgxpool.Pool
 	outbox    *sinkwriter.Outbox
 	nc        *nats.Conn
@@ -71,7 +71,7 @@ func (w *watch) look(ctx context.Context) status {
 	return s
 }
 
-func (w *watch) lookAt(ctx context.Context, c *local.Cluster, counter *counter) clusterStatus {
+func (w *watch) lookAt(ctx context.Context, c *devcluster.Cluster, counter *counter) clusterStatus {
 	s := clusterStatus{name: c.Name()}
 	for _, p := range c.Parts() {
 		s.restarts += p.Restarts()
@@ -112,7 +112,7 @@ func (w *watch) rate(s status) float64 {
 	return (last.value - first.value) / last.at.Sub(first.at).Seconds()
 }
 
-func (w *watch) consumer(ctx context.Context, c *local.Cluster) (*natsjs.ConsumerInfo, error) {
+func (w *watch) consumer(ctx context.Context, c *devcluster.Cluster) (*natsjs.ConsumerInfo, error) {
 	consumer, err := w.js.Consumer(ctx, inputStream, "tandem-"+c.Name()+"-"+c.FunctionName())
 	if err != nil {
 		return nil, err

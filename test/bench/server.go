@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -39,8 +39,8 @@ const (
 
 // server is the PostgreSQL that everything is measured on.
 type server struct {
-	sup      *local.Supervisor
-	postgres *local.Postgres
+	sup      *devcluster.Supervisor
+	postgres *devcluster.Postgres
 	admin    *pgxpool.Pool
 	dir      string // to be removed in the end; empty if it is the user's
 	made     map[string]bool
@@ -59,11 +59,11 @@ func startServer(ctx context.Context, dir, pgBin string) (*server, error) {
 		}
 	}
 	var err error
-	if s.sup, err = local.NewSupervisor(local.SupervisorConfig{LogDir: dir}); err != nil {
+	if s.sup, err = devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: dir}); err != nil {
 		return nil, err
 	}
-	config := local.PostgresConfig{Dir: dir, BinDir: pgBin, Settings: settings}
-	if s.postgres, err = local.StartPostgres(ctx, s.sup, config); err != nil {
+	config := devcluster.PostgresConfig{Dir: dir, BinDir: pgBin, Settings: settings}
+	if s.postgres, err = devcluster.StartPostgres(ctx, s.sup, config); err != nil {
 		s.stop(ctx)
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/tandem-fn/tandem/hack/audit"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/test/world"
 )
 
@@ -21,7 +21,7 @@ const (
 )
 
 // programs are the parts, and those with a clock that can be off.
-type programs struct{ right, wrong local.Programs }
+type programs struct{ right, wrong devcluster.Programs }
 
 // build compiles both into dir.
 func build(ctx context.Context, dir string, log io.Writer) (p programs, err error) {

@@ -16,7 +16,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/hack/outcome"
 	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
@@ -32,15 +32,15 @@ const (
 )
 
 // programs are built once for all tests, into a folder that goes with them.
-var programs = sync.OnceValues(func() (local.Programs, error) {
+var programs = sync.OnceValues(func() (devcluster.Programs, error) {
 	dir, err := os.MkdirTemp("", "tandem-programs-")
 	if err != nil {
-		return local.Programs{}, err
+		return devcluster.Programs{}, err
 	}
 	built.dir = dir
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return local.Build(ctx, dir, io.Discard)
+	return devcluster.Build(ctx, dir, io.Discard)
 })
 
 var built struct{ dir string }
@@ -55,10 +55,10 @@ func TestMain(m *testing.M) {
 
 // world is all of it, for one test.
 type world struct {
-	sup      *local.Supervisor
-	postgres *local.Postgres // nil if the test brought another one
-	nats     *local.NATS
-	clusters []*local.Cluster
+	sup      *devcluster.Supervisor
+	postgres *devcluster.Postgres // nil if the test brought another one
+	nats     *devcluster.NATS
+	clusters []*devcluster.Cluster
 	pool     *pgxpool.Pool
 	nc       *nats.Conn
 	feed     *feed.Feed
@@ -95,7 +95,7 @@ func newWorldOn(t *testing.T, databaseURL string, rate float64, env map[string][
 	built, err := programs()
 	must(err)
 	dir := pgtest.Dir(t)
-	sup, err := local.NewSupervisor(local.SupervisorConfig{LogDir: dir})
+	sup, err := devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: dir})
 	must(err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -104,7 +104,7 @@ func newWorldOn(t *testing.T, databaseURL string, rate float64, env map[string][
 	})
 	w.sup = sup
 	must(schema.Migrate(ctx, databaseURL))
-	w.nats, err = local.StartNATS(ctx, sup, local.NATSConfig{Program: built.NATS, Dir: dir})
+	w.nats, err = devcluster.StartNATS(ctx, sup, devcluster.NATSConfig{Program: built.NATS, Dir: dir})
 	must(err)
 	w.pool, err = pgxpool.New(ctx, databaseURL)
 	must(err)
@@ -114,7 +114,7 @@ func newWorldOn(t *testing.T, databaseURL string, rate float64, env map[string][
 	t.Cleanup(w.nc.Close)
 
 	for _, name := range names {
-		c, err := local.StartCluster(sup, local.ClusterConfig{
+		c, err := devcluster.StartCluster(sup, devcluster.ClusterConfig{
 			Name: name, Programs: built, DatabaseURL: databaseURL, NATSURL: w.nats.URL(), Env: env[name],
 		})
 		must(err)
@@ -163,7 +163,7 @@ func poll(t *testing.T, otherwise string, so func(context.Context) bool) {
 
 // finish waits until everything is through in one of the clusters, and compares
 // with the truth.
-func (w *world) finish(t *testing.T, clusters ...*local.Cluster) {
+func (w *world) finish(t *testing.T, clusters ...*devcluster.Cluster) {
 	t.Helper()
 	if err := <-w.fed; err != nil {
 		t.Fatalf("feed: %v", err)
@@ -189,7 +189,7 @@ func (w *world) finish(t *testing.T, clusters ...*local.Cluster) {
 }
 
 // through says whether a cluster has acknowledged everything.
-func through(ctx context.Context, js natsjs.JetStream, c *local.Cluster) bool {
+func through(ctx context.Context, js natsjs.JetStream, c *devcluster.Cluster) bool {
 	consumer, err := js.Consumer(ctx, inputStream, "tandem-"+c.Name()+"-"+c.FunctionName())
 	if err != nil {
 		return false
@@ -225,7 +225,7 @@ func (w *world) compare(t *testing.T) {
 }
 
 // won counts the events that a cluster won.
-func (w *world) won(t *testing.T, c *local.Cluster) int64 {
+func (w *world) won(t *testing.T, c *devcluster.Cluster) int64 {
 	t.Helper()
 	return wonBy(t, w.pool, c.Name())
 }
@@ -241,12 +241,12 @@ func wonBy(t *testing.T, pool *pgxpool.Pool, cluster string) (n int64) {
 
 // kill kills the process of a part with SIGKILL so many times; between two it is
 // started again and has a moment to work.
-func (w *world) kill(t *testing.T, p *local.Part, times int) {
+func (w *world) kill(t *testing.T, p *devcluster.Part, times int) {
 	t.Helper()
 	kill(t, p, times)
 }
 
-func kill(t *testing.T, p *local.Part, times int) {
+func kill(t *testing.T, p *devcluster.Part, times int) {
 	t.Helper()
 	for range times {
 		poll(t, p.Name()+" does not run", func(context.Context) bool { return p.Pid() != 0 })

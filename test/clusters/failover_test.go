@@ -10,7 +10,7 @@ import (
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/test/pgtest"
 )
 
@@ -65,7 +65,7 @@ func (w *world) acknowledged(ctx context.Context, t *testing.T) (floor int64) {
 }
 
 // rewound waits until a cluster's source has begun again with what was lost.
-func (w *world) rewound(t *testing.T, c *local.Cluster) {
+func (w *world) rewound(t *testing.T, c *devcluster.Cluster) {
 	t.Helper()
 	w.poll(t, c.Name()+" does not begin again with what was lost", func(context.Context) bool {
 		log, err := os.ReadFile(c.Source.LogFile())
@@ -73,7 +73,7 @@ func (w *world) rewound(t *testing.T, c *local.Cluster) {
 	})
 }
 
-func killed(t *testing.T, p *local.Part) {
+func killed(t *testing.T, p *devcluster.Part) {
 	t.Helper()
 	if err := p.Kill(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Fatal(err)

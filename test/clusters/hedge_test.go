@@ -11,12 +11,12 @@ import (
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 // requests is how many requests a cluster's function was sent, by its own count.
-func requests(t *testing.T, c *local.Cluster) int {
+func requests(t *testing.T, c *devcluster.Cluster) int {
 	t.Helper()
 	n, ok := metric(t, c.FunctionMetricsURL(), "tandem_function_requests_total")
 	if !ok {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/hack/outcome"
 	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
@@ -31,7 +31,7 @@ type side struct {
 	out  string   // the stream that its function publishes to
 
 	js      natsjs.JetStream
-	cluster *local.Cluster
+	cluster *devcluster.Cluster
 	feed    *feed.Feed
 	fed     chan error
 }
@@ -75,7 +75,7 @@ func (w *sides) begin(t *testing.T, rate float64) {
 	}
 	built, err := programs()
 	must(err)
-	sup, err := local.NewSupervisor(local.SupervisorConfig{LogDir: pgtest.Dir(t)})
+	sup, err := devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: pgtest.Dir(t)})
 	must(err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -99,7 +99,7 @@ func (w *sides) begin(t *testing.T, rate float64) {
 			env = append(env, "TANDEM_STREAM="+s.in)
 			feeding = append(feeding, s)
 		}
-		s.cluster, err = local.StartCluster(sup, local.ClusterConfig{
+		s.cluster, err = devcluster.StartCluster(sup, devcluster.ClusterConfig{
 			Name: s.name, Programs: built, DatabaseURL: databaseURL, NATSURL: s.nats, Env: env,
 		})
 		must(err)

@@ -12,7 +12,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions/chat"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 // Each of the functions refuses what is the other one's, so that a source without a
@@ -28,9 +28,9 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	var chats []*local.Cluster
+	var chats []*devcluster.Cluster
 	for name, hedge := range map[string]string{"east-chat": "0", "west-chat": "500ms"} {
-		c, err := local.StartCluster(w.sup, local.ClusterConfig{
+		c, err := devcluster.StartCluster(w.sup, devcluster.ClusterConfig{
 			Name: name, Function: "chat", Programs: built, DatabaseURL: w.postgres.URL(), NATSURL: w.nats.URL(),
 			Env: []string{"TANDEM_TYPES=com.example.chat.*", "TANDEM_FUNCTIONS=chat", "TANDEM_OUTPUT_STREAM=CHAT", "HEDGE=" + hedge},
 		})

@@ -10,7 +10,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/audit"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/test/world"
 )
 
@@ -36,7 +36,7 @@ type drill struct {
 }
 
 // run does one drill on this machine. The error says that it could not.
-func run(ctx context.Context, o options, programs local.Programs, say func(string, ...any)) (result, error) {
+func run(ctx context.Context, o options, programs devcluster.Programs, say func(string, ...any)) (result, error) {
 	s, _ := find(o.scenario)
 	d := &drill{options: o, scenario: s, say: say, now: "before"}
 	d.result = result{Scenario: s.name, What: s.what, Rate: o.rate, Plant: o.plant, Options: o.shown()}

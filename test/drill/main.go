@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/test/world"
 )
 
@@ -80,7 +80,7 @@ func execute(ctx context.Context, o options, in io.Reader, out io.Writer) (err e
 }
 
 // once does one drill in a folder of its own.
-func once(ctx context.Context, o options, programs local.Programs, say func(string, ...any)) (err error) {
+func once(ctx context.Context, o options, programs devcluster.Programs, say func(string, ...any)) (err error) {
 	if o.dir, err = world.MakeDir(); err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/test/pgtest"
 	"github.com/tandem-fn/tandem/test/world"
 )
@@ -20,10 +20,10 @@ const timeout = 5 * time.Minute
 
 var built string
 
-var programs = sync.OnceValues(func() (local.Programs, error) {
+var programs = sync.OnceValues(func() (devcluster.Programs, error) {
 	dir, err := world.MakeDir()
 	if err != nil {
-		return local.Programs{}, err
+		return devcluster.Programs{}, err
 	}
 	built = dir
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)

@@ -18,7 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/hack/outcome"
 )
 
@@ -52,11 +52,11 @@ func startServers(t *testing.T) *servers {
 	if err := os.WriteFile(hba, []byte("host all all all scram-sha-256\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	sup, err := local.NewSupervisor(local.SupervisorConfig{LogDir: dir})
+	sup, err := devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
-	pg, err := local.StartPostgres(within(t, 2*time.Minute), sup, local.PostgresConfig{
+	pg, err := devcluster.StartPostgres(within(t, 2*time.Minute), sup, devcluster.PostgresConfig{
 		Dir: filepath.Join(dir, "pg"), Settings: map[string]string{"listen_addresses": "*", "hba_file": hba, "max_connections": "200"},
 	})
 	if err != nil {
@@ -97,7 +97,7 @@ func startServers(t *testing.T) *servers {
 }
 
 // makeRoles makes the two roles that docs/install.md has.
-func (s *servers) makeRoles(t *testing.T, pg *local.Postgres) {
+func (s *servers) makeRoles(t *testing.T, pg *devcluster.Postgres) {
 	t.Helper()
 
 	conn, err := pgx.Connect(t.Context(), pg.AdminURL("tandem"))

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 // patience is how long a process may take for what it does at once on a machine
@@ -55,7 +55,7 @@ func (b *lockedBuffer) String() string {
 func freeAddress(t *testing.T) string {
 	t.Helper()
 
-	port, err := local.FreePort()
+	port, err := devcluster.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 // startTimeout bounds the start of a server and the election of a leader.
@@ -139,7 +139,7 @@ func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.It
 func freePort(tb testing.TB) int {
 	tb.Helper()
 
-	port, err := local.FreePort()
+	port, err := devcluster.FreePort()
 	if err != nil {
 		tb.Fatal(err)
 	}

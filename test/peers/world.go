@@ -16,7 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 
 	"github.com/tandem-fn/tandem/test/peers/consume"
 )
@@ -45,10 +45,10 @@ const (
 
 // world is the servers, and what all trials need.
 type world struct {
-	sup      *local.Supervisor
-	postgres *local.Postgres
-	nats     *local.NATS
-	programs local.Programs
+	sup      *devcluster.Supervisor
+	postgres *devcluster.Postgres
+	nats     *devcluster.NATS
+	programs devcluster.Programs
 	admin    *pgxpool.Pool
 	nc       *nats.Conn
 	js       natsjs.JetStream
@@ -56,13 +56,13 @@ type world struct {
 	dir      string
 	self     string // this program
 	made     map[string]bool
-	died     chan local.Exit
+	died     chan devcluster.Exit
 	keep     bool
 }
 
 // open builds Tandem and starts the servers, in a folder in dir.
 func open(ctx context.Context, dir string, keep bool, log io.Writer) (*world, error) {
-	w := &world{keep: keep, made: map[string]bool{}, died: make(chan local.Exit, 16)}
+	w := &world{keep: keep, made: map[string]bool{}, died: make(chan devcluster.Exit, 16)}
 	if err := w.start(ctx, dir, log); err != nil {
 		w.close()
 		return nil, err
@@ -83,9 +83,9 @@ func (w *world) start(ctx context.Context, dir string, log io.Writer) (err error
 	if err = w.build(ctx, log); err != nil {
 		return err
 	}
-	if w.sup, err = local.NewSupervisor(local.SupervisorConfig{
+	if w.sup, err = devcluster.NewSupervisor(devcluster.SupervisorConfig{
 		LogDir: filepath.Join(w.dir, "log"),
-		OnExit: func(e local.Exit) {
+		OnExit: func(e devcluster.Exit) {
 			select {
 			case w.died <- e:
 			default:
@@ -94,10 +94,10 @@ func (w *world) start(ctx context.Context, dir string, log io.Writer) (err error
 	}); err != nil {
 		return err
 	}
-	if w.postgres, err = local.StartPostgres(ctx, w.sup, local.PostgresConfig{Dir: w.dir, BinDir: os.Getenv("TANDEM_PG_BIN"), Settings: settings}); err != nil {
+	if w.postgres, err = devcluster.StartPostgres(ctx, w.sup, devcluster.PostgresConfig{Dir: w.dir, BinDir: os.Getenv("TANDEM_PG_BIN"), Settings: settings}); err != nil {
 		return err
 	}
-	if w.nats, err = local.StartNATS(ctx, w.sup, local.NATSConfig{Program: w.programs.NATS, Dir: w.dir}); err != nil {
+	if w.nats, err = devcluster.StartNATS(ctx, w.sup, devcluster.NATSConfig{Program: w.programs.NATS, Dir: w.dir}); err != nil {
 		return err
 	}
 	if w.admin, err = pgxpool.New(ctx, w.postgres.AdminURL("postgres")); err != nil {
@@ -125,7 +125,7 @@ func (w *world) build(ctx context.Context, log io.Writer) error {
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("build Tandem: go build: %w", err)
 	}
-	w.programs = local.Programs{Source: filepath.Join(bin, "source"), Function: filepath.Join(bin, "serve"), NATS: filepath.Join(bin, "nats")}
+	w.programs = devcluster.Programs{Source: filepath.Join(bin, "source"), Function: filepath.Join(bin, "serve"), NATS: filepath.Join(bin, "nats")}
 	return nil
 }
 

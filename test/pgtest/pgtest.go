@@ -33,14 +33,14 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 const startTimeout = 2 * time.Minute
 
 // cluster is the test binary's shared server.
 type cluster struct {
-	server *local.Postgres
+	server *devcluster.Postgres
 	admin  *pgxpool.Pool
 
 	mu        sync.Mutex
@@ -56,7 +56,7 @@ var shared = sync.OnceValues(func() (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	sup, err := local.NewSupervisor(local.SupervisorConfig{LogDir: dir})
+	sup, err := devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: dir})
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +182,7 @@ func (c *cluster) buildTemplate(name string, build func(context.Context, string)
 
 // Server starts a server for this test only, to be restarted, stopped or killed,
 // with an empty database at its URL. It ends with the test.
-func Server(tb testing.TB) *local.Postgres {
+func Server(tb testing.TB) *devcluster.Postgres {
 	tb.Helper()
 	dir := Dir(tb)
 	sup := supervisor(tb, dir)
@@ -196,9 +196,9 @@ func Server(tb testing.TB) *local.Postgres {
 }
 
 // supervisor starts what ends with the test.
-func supervisor(tb testing.TB, dir string) *local.Supervisor {
+func supervisor(tb testing.TB, dir string) *devcluster.Supervisor {
 	tb.Helper()
-	sup, err := local.NewSupervisor(local.SupervisorConfig{LogDir: dir})
+	sup, err := devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: dir})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -213,13 +213,13 @@ func supervisor(tb testing.TB, dir string) *local.Supervisor {
 // Replicated starts a primary and a standby that follows it asynchronously, for
 // this test only: to kill the one with commits that the other one has not got, and
 // promote that. Both end with the test.
-func Replicated(tb testing.TB) *local.Replicated {
+func Replicated(tb testing.TB) *devcluster.Replicated {
 	tb.Helper()
 	primary, standby := config(Dir(tb)), config(Dir(tb))
 	sup := supervisor(tb, primary.Dir)
 	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
 	defer cancel()
-	r, err := local.StartReplicated(ctx, sup, primary, standby)
+	r, err := devcluster.StartReplicated(ctx, sup, primary, standby)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -242,7 +242,7 @@ func Dir(tb testing.TB) string {
 func use(tb testing.TB) *cluster {
 	tb.Helper()
 	c, err := shared()
-	if errors.Is(err, local.ErrNoPostgres) {
+	if errors.Is(err, devcluster.ErrNoPostgres) {
 		tb.Fatalf("this test needs PostgreSQL: %v", err)
 	}
 	if err != nil {
@@ -251,12 +251,12 @@ func use(tb testing.TB) *cluster {
 	return c
 }
 
-func start(ctx context.Context, sup *local.Supervisor, dir string) (*local.Postgres, error) {
-	return local.StartPostgres(ctx, sup, config(dir))
+func start(ctx context.Context, sup *devcluster.Supervisor, dir string) (*devcluster.Postgres, error) {
+	return devcluster.StartPostgres(ctx, sup, config(dir))
 }
 
-func config(dir string) local.PostgresConfig {
-	return local.PostgresConfig{
+func config(dir string) devcluster.PostgresConfig {
+	return devcluster.PostgresConfig{
 		Dir:      dir,
 		BinDir:   os.Getenv("TANDEM_PG_BIN"),
 		Settings: map[string]string{"max_connections": "300"},

@@ -12,7 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 const patience = 30 * time.Second
@@ -26,7 +26,7 @@ type psql struct {
 	owes  bool // an answer
 }
 
-func startPsql(t *testing.T, server *local.Postgres, name, url string) *psql {
+func startPsql(t *testing.T, server *devcluster.Postgres, name, url string) *psql {
 	t.Helper()
 	program := filepath.Join(server.BinDir(), "psql")
 	if _, err := exec.LookPath(program); err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/test/pgtest"
@@ -55,7 +55,7 @@ func blocks(t *testing.T, file string) map[int][]string {
 
 // prepare makes the database that the page speaks of, and gives how its sessions
 // log in.
-func prepare(t *testing.T, server *local.Postgres) (urls map[string]string, admin *pgx.Conn) {
+func prepare(t *testing.T, server *devcluster.Postgres) (urls map[string]string, admin *pgx.Conn) {
 	t.Helper()
 	admin, err := pgx.Connect(t.Context(), server.AdminURL("tandem"))
 	if err != nil {

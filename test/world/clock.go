@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 // clockVariable says to programs of BuildWrong how wrong their clock is.
@@ -37,17 +37,17 @@ var worldClock = func() int64 {
 // the variable WORLD_CLOCK says, as 1h. Nothing of the parts is changed for it: they
 // are built with another package time, since a Go program asks the system for the time
 // without a library that something could be put in front of.
-func BuildWrong(ctx context.Context, dir string, programs local.Programs, log io.Writer) (local.Programs, error) {
+func BuildWrong(ctx context.Context, dir string, programs devcluster.Programs, log io.Writer) (devcluster.Programs, error) {
 	overlay, err := wrongTime(ctx, dir)
 	if err != nil {
-		return local.Programs{}, fmt.Errorf("build with another clock: %w", err)
+		return devcluster.Programs{}, fmt.Errorf("build with another clock: %w", err)
 	}
 	const module = "github.com/tandem-fn/tandem/"
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-overlay", overlay, "-o", dir+string(filepath.Separator),
 		module+"eventing/cmd/source", module+"eventing/cmd/ingest", module+"test/world/function")
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Run(); err != nil {
-		return local.Programs{}, fmt.Errorf("build with another clock: %w", err)
+		return devcluster.Programs{}, fmt.Errorf("build with another clock: %w", err)
 	}
 	programs.Source, programs.Ingest, programs.Function = filepath.Join(dir, "source"), filepath.Join(dir, "ingest"), filepath.Join(dir, "function")
 	return programs, nil

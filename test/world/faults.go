@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -111,7 +111,7 @@ func (w *World) Upgrade(ctx context.Context, cluster string, after time.Duration
 // Clock ends a cluster and after a while starts it with clocks that are so much off,
 // as after somebody has set them.
 func (w *World) Clock(ctx context.Context, cluster string, after, off time.Duration) error {
-	if w.cfg.Wrong == (local.Programs{}) {
+	if w.cfg.Wrong == (devcluster.Programs{}) {
 		return errors.New("there are no programs with another clock")
 	}
 	return w.Change(ctx, cluster, after, func() {

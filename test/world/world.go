@@ -21,7 +21,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/test/world/bank"
 )
@@ -44,10 +44,10 @@ type Config struct {
 	Dir string
 
 	// Programs are what [Build] gives. Required.
-	Programs local.Programs
+	Programs devcluster.Programs
 
 	// Wrong are what [BuildWrong] gives, for clusters whose clock is to be off.
-	Wrong local.Programs
+	Wrong devcluster.Programs
 
 	// Disks says that database and streams get disks of their own, where that is
 	// possible, which can be full.
@@ -62,7 +62,7 @@ type Config struct {
 	// Standby says that the database has one, which follows asynchronously.
 	Standby bool
 
-	// Settings are added to PostgreSQL's, and Grace is what local.PostgresConfig has.
+	// Settings are added to PostgreSQL's, and Grace is what devcluster.PostgresConfig has.
 	Settings map[string]string
 	Grace    time.Duration
 }
@@ -71,10 +71,10 @@ type Config struct {
 // concurrently.
 type World struct {
 	// Replicated is the database with its standby; nil without one.
-	Replicated *local.Replicated
+	Replicated *devcluster.Replicated
 
 	// NATS are the servers that share the streams.
-	NATS []*local.NATS
+	NATS []*devcluster.NATS
 
 	// Pool is the database's, as the role that owns it; Admin is the superuser's, of
 	// the server that was the primary at first. Neither goes over a link.
@@ -85,15 +85,15 @@ type World struct {
 	Conn *jetstream.Conn
 
 	cfg    Config
-	sup    *local.Supervisor
-	single *local.Postgres
+	sup    *devcluster.Supervisor
+	single *devcluster.Postgres
 
 	standbyPort int // of the server that was the standby at first
 
 	nc       *nats.Conn
 	links    map[string]*Link
 	mu       sync.Mutex // for the clusters and the links
-	clusters map[string]*local.Cluster
+	clusters map[string]*devcluster.Cluster
 	versions map[string]string
 	clocks   map[string]time.Duration
 	disks    map[string]string // folder by server
@@ -110,16 +110,16 @@ func Functions() []functions.Function {
 }
 
 // Build compiles the parts into dir, the function with what may be planted.
-func Build(ctx context.Context, dir string, log io.Writer) (local.Programs, error) {
-	programs, err := local.Build(ctx, dir, log)
+func Build(ctx context.Context, dir string, log io.Writer) (devcluster.Programs, error) {
+	programs, err := devcluster.Build(ctx, dir, log)
 	if err != nil {
-		return local.Programs{}, err
+		return devcluster.Programs{}, err
 	}
 	programs.Function = filepath.Join(dir, "function")
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", programs.Function, "github.com/tandem-fn/tandem/test/world/function")
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Run(); err != nil {
-		return local.Programs{}, fmt.Errorf("build the function: %w", err)
+		return devcluster.Programs{}, fmt.Errorf("build the function: %w", err)
 	}
 	return programs, nil
 }
@@ -129,7 +129,7 @@ func Start(ctx context.Context, cfg Config) (*World, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	w := &World{
-		cfg: cfg, links: map[string]*Link{}, clusters: map[string]*local.Cluster{},
+		cfg: cfg, links: map[string]*Link{}, clusters: map[string]*devcluster.Cluster{},
 		versions: map[string]string{}, clocks: map[string]time.Duration{}, disks: map[string]string{}, changing: map[string]*sync.Mutex{}, ports: map[string]int{},
 	}
 	if err := w.startAll(ctx); err != nil {
@@ -140,13 +140,13 @@ func Start(ctx context.Context, cfg Config) (*World, error) {
 }
 
 func (w *World) startAll(ctx context.Context) (err error) {
-	if w.sup, err = local.NewSupervisor(local.SupervisorConfig{LogDir: filepath.Join(w.cfg.Dir, "log"), RestartDelay: 300 * time.Millisecond}); err != nil {
+	if w.sup, err = devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: filepath.Join(w.cfg.Dir, "log"), RestartDelay: 300 * time.Millisecond}); err != nil {
 		return err
 	}
 	if err = w.startDatabase(ctx); err != nil {
 		return err
 	}
-	if w.NATS, err = local.StartNATSCluster(ctx, w.sup, replicas, local.NATSConfig{
+	if w.NATS, err = devcluster.StartNATSCluster(ctx, w.sup, replicas, devcluster.NATSConfig{
 		Program: w.cfg.Programs.NATS, Dir: w.cfg.Dir,
 		Route: func(from, to, url string) (string, error) { return w.through(ctx, routeName(from, to), url) },
 	}); err != nil {
@@ -176,15 +176,15 @@ func (w *World) startDatabase(ctx context.Context) (err error) {
 	for name, value := range w.cfg.Settings {
 		settings[name] = value
 	}
-	server := func(dir string) local.PostgresConfig {
-		return local.PostgresConfig{Dir: dir, BinDir: os.Getenv("TANDEM_PG_BIN"), Settings: settings, Grace: w.cfg.Grace}
+	server := func(dir string) devcluster.PostgresConfig {
+		return devcluster.PostgresConfig{Dir: dir, BinDir: os.Getenv("TANDEM_PG_BIN"), Settings: settings, Grace: w.cfg.Grace}
 	}
 	if w.cfg.Standby {
-		if w.Replicated, err = local.StartReplicated(ctx, w.sup, server(dir), server(filepath.Join(w.cfg.Dir, "standby"))); err == nil {
+		if w.Replicated, err = devcluster.StartReplicated(ctx, w.sup, server(dir), server(filepath.Join(w.cfg.Dir, "standby"))); err == nil {
 			w.standbyPort = w.Replicated.Standby().Port()
 		}
 	} else {
-		w.single, err = local.StartPostgres(ctx, w.sup, server(dir))
+		w.single, err = devcluster.StartPostgres(ctx, w.sup, server(dir))
 	}
 	if err != nil {
 		return err
@@ -197,7 +197,7 @@ func (w *World) startDatabase(ctx context.Context) (err error) {
 }
 
 // Postgres is the server that takes writes, or did so last.
-func (w *World) Postgres() *local.Postgres {
+func (w *World) Postgres() *devcluster.Postgres {
 	if w.Replicated != nil {
 		return w.Replicated.Primary()
 	}
@@ -274,7 +274,7 @@ func (w *World) StartCluster(ctx context.Context, name string) error {
 		natsURLs = append(natsURLs, u)
 	}
 	if w.ports[name] == 0 {
-		if w.ports[name], err = freePorts(local.ClusterPorts); err != nil {
+		if w.ports[name], err = freePorts(devcluster.ClusterPorts); err != nil {
 			return err
 		}
 	}
@@ -283,7 +283,7 @@ func (w *World) StartCluster(ctx context.Context, name string) error {
 		programs = w.cfg.Wrong
 	}
 	var linkErr error
-	c, err := local.StartCluster(w.sup, local.ClusterConfig{
+	c, err := devcluster.StartCluster(w.sup, devcluster.ClusterConfig{
 		Name: name, Programs: programs, DatabaseURL: databaseURL, NATSURL: strings.Join(natsURLs, ","),
 		FirstPort: w.ports[name],
 		Through: func(target string) string {
@@ -307,7 +307,7 @@ func (w *World) StartCluster(ctx context.Context, name string) error {
 }
 
 // Cluster is the cluster of a name, also if it is gone.
-func (w *World) Cluster(name string) *local.Cluster {
+func (w *World) Cluster(name string) *devcluster.Cluster {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.clusters[name]
@@ -374,7 +374,7 @@ func (w *World) Link(name string) *Link {
 func freePorts(n int) (int, error) {
 	first, last := 0, 0
 	for range 1000 {
-		port, err := local.FreePort()
+		port, err := devcluster.FreePort()
 		if err != nil {
 			return 0, err
 		}
@@ -389,7 +389,7 @@ func freePorts(n int) (int, error) {
 }
 
 // Part finds a process by its name; nil if its cluster is gone.
-func (w *World) Part(name string) *local.Part {
+func (w *World) Part(name string) *devcluster.Part {
 	for _, n := range w.NATS {
 		if n.Part().Name() == name {
 			return n.Part()

@@ -18,7 +18,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
 )
 
@@ -45,8 +45,8 @@ type world struct {
 	o        *Options
 	dir      string
 	database Database
-	sup      *local.Supervisor
-	nats     *local.NATS
+	sup      *devcluster.Supervisor
+	nats     *devcluster.NATS
 	nc       *nats.Conn
 	js       natsjs.JetStream
 
@@ -55,7 +55,7 @@ type world struct {
 
 // part is a process, of a kind, in a cluster.
 type part struct {
-	*local.Part
+	*devcluster.Part
 	kind    string // source, function or by hand
 	cluster string
 }
@@ -70,10 +70,10 @@ func (o *Options) newWorld(ctx context.Context) (_ *world, err error) {
 			w.close(ctx)
 		}
 	}()
-	if w.sup, err = local.NewSupervisor(local.SupervisorConfig{LogDir: filepath.Join(w.dir, "log")}); err != nil {
+	if w.sup, err = devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: filepath.Join(w.dir, "log")}); err != nil {
 		return nil, err
 	}
-	if w.nats, err = local.StartNATS(ctx, w.sup, local.NATSConfig{Program: o.Programs.NATS, Dir: w.dir, SyncInterval: o.SyncInterval}); err != nil {
+	if w.nats, err = devcluster.StartNATS(ctx, w.sup, devcluster.NATSConfig{Program: o.Programs.NATS, Dir: w.dir, SyncInterval: o.SyncInterval}); err != nil {
 		return nil, err
 	}
 	if err := w.makeStreams(ctx); err != nil {
@@ -124,8 +124,8 @@ func (w *world) close(ctx context.Context) {
 	_ = os.RemoveAll(w.dir) // a temporary folder: not worth a word
 }
 
-func (w *world) start(kind, cluster, program string, stage local.Stage, args, env []string) error {
-	p, err := w.sup.Start(local.PartConfig{
+func (w *world) start(kind, cluster, program string, stage devcluster.Stage, args, env []string) error {
+	p, err := w.sup.Start(devcluster.PartConfig{
 		Name: cluster + "-" + kind, Path: program, Args: args, Stage: stage, Grace: 5 * time.Second,
 		Env: append([]string{"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + w.database.URL, "NATS_URL=" + w.nats.URL()}, env...),
 	})
@@ -139,7 +139,7 @@ func (w *world) start(kind, cluster, program string, stage local.Stage, args, en
 // startByHand starts two consumers.
 func (w *world) startByHand(workers int) error {
 	for _, cluster := range []string{"east", "west"} {
-		if err := w.start("by-hand", cluster, w.o.Programs.ByHand, local.StageSources,
+		if err := w.start("by-hand", cluster, w.o.Programs.ByHand, devcluster.StageSources,
 			[]string{"-name", cluster, "-workers", strconv.Itoa(workers)}, nil); err != nil {
 			return err
 		}
@@ -156,7 +156,7 @@ func (w *world) startClusters(ctx context.Context, r Row) error {
 	}
 	sinks := map[string]string{}
 	for _, name := range names {
-		port, err := local.FreePort()
+		port, err := devcluster.FreePort()
 		if err != nil {
 			return err
 		}
@@ -166,7 +166,7 @@ func (w *world) startClusters(ctx context.Context, r Row) error {
 		if r.stalls && name == "west" {
 			env = append(env, "BENCH_STALL="+stallLength.String())
 		}
-		if err := w.start("function", name, w.o.Programs.Function, local.StageFunctions, nil, append(env, w.o.Env...)); err != nil {
+		if err := w.start("function", name, w.o.Programs.Function, devcluster.StageFunctions, nil, append(env, w.o.Env...)); err != nil {
 			return err
 		}
 	}
@@ -180,7 +180,7 @@ func (w *world) startClusters(ctx context.Context, r Row) error {
 		if r.all {
 			env = append(env, "TANDEM_BEHIND=-1")
 		}
-		if err := w.start("source", name, w.o.Programs.Source, local.StageSources, nil, append(env, w.o.Env...)); err != nil {
+		if err := w.start("source", name, w.o.Programs.Source, devcluster.StageSources, nil, append(env, w.o.Env...)); err != nil {
 			return err
 		}
 	}

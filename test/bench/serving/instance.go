@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 // Names of the rows that are measured on a real instance.
@@ -168,7 +168,7 @@ func (i *running) said() string {
 
 // start starts one and says how long it took until it was ready.
 func (o InstanceOptions) start(ctx context.Context) (*running, time.Duration, error) {
-	port, err := local.FreePort()
+	port, err := devcluster.FreePort()
 	if err != nil {
 		return nil, 0, err
 	}

@@ -1,4 +1,4 @@
-package local_test
+package devcluster_test
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 // openDir is a temporary folder that the account which PostgreSQL runs as may
@@ -34,9 +34,9 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-func startPostgres(t *testing.T, sup *local.Supervisor, cfg local.PostgresConfig) *local.Postgres {
+func startPostgres(t *testing.T, sup *devcluster.Supervisor, cfg devcluster.PostgresConfig) *devcluster.Postgres {
 	t.Helper()
-	p, err := local.StartPostgres(t.Context(), sup, cfg)
+	p, err := devcluster.StartPostgres(t.Context(), sup, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,8 +74,8 @@ func TestPostgresKeepsItsDataFromRunToRun(t *testing.T) {
 
 	dir := openDir(t)
 	for i := range 2 {
-		sup := newSupervisor(t, local.SupervisorConfig{})
-		p := startPostgres(t, sup, local.PostgresConfig{Dir: dir})
+		sup := newSupervisor(t, devcluster.SupervisorConfig{})
+		p := startPostgres(t, sup, devcluster.PostgresConfig{Dir: dir})
 		if i == 0 {
 			execute(t, p.URL(), "create table kept as select 7 as a")
 		} else if got := query[int](t, p.URL(), "select a from kept"); got != 7 {
@@ -92,7 +92,7 @@ func TestPostgresKeepsItsDataFromRunToRun(t *testing.T) {
 func TestPostgresIsDurableAndListensOnlyHere(t *testing.T) {
 	t.Parallel()
 
-	p := startPostgres(t, newSupervisor(t, local.SupervisorConfig{}), local.PostgresConfig{Dir: openDir(t)})
+	p := startPostgres(t, newSupervisor(t, devcluster.SupervisorConfig{}), devcluster.PostgresConfig{Dir: openDir(t)})
 	for setting, want := range map[string]string{
 		"fsync":                   "on",
 		"synchronous_commit":      "on",
@@ -135,8 +135,8 @@ func TestPostgresIsDurableAndListensOnlyHere(t *testing.T) {
 func TestPostgresComesBackAfterKillAndCrash(t *testing.T) {
 	t.Parallel()
 
-	p := startPostgres(t, newSupervisor(t, local.SupervisorConfig{RestartDelay: 100 * time.Millisecond}),
-		local.PostgresConfig{Dir: openDir(t)})
+	p := startPostgres(t, newSupervisor(t, devcluster.SupervisorConfig{RestartDelay: 100 * time.Millisecond}),
+		devcluster.PostgresConfig{Dir: openDir(t)})
 	if err := p.Crash(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -167,8 +167,8 @@ func TestPostgresComesBackAfterKillAndCrash(t *testing.T) {
 func TestPostgresThatSomebodyElseRestartedEndsToo(t *testing.T) {
 	t.Parallel()
 
-	sup := newSupervisor(t, local.SupervisorConfig{RestartDelay: 2 * time.Second})
-	p := startPostgres(t, sup, local.PostgresConfig{Dir: openDir(t)})
+	sup := newSupervisor(t, devcluster.SupervisorConfig{RestartDelay: 2 * time.Second})
+	p := startPostgres(t, sup, devcluster.PostgresConfig{Dir: openDir(t)})
 	cmd := exec.CommandContext(t.Context(), p.BinDir()+"/pg_ctl", "-D", p.DataDir(), "-m", "immediate", "-w", "-l", "/dev/null", "restart")
 	cmd.Dir = p.DataDir()
 	if info, err := os.Stat(p.DataDir()); err == nil && os.Geteuid() == 0 {
@@ -195,7 +195,7 @@ func TestPostgresGoesWhereItsAccountCanEnter(t *testing.T) {
 	}
 
 	closed := t.TempDir() // 0700, like /root
-	p := startPostgres(t, newSupervisor(t, local.SupervisorConfig{}), local.PostgresConfig{Dir: closed})
+	p := startPostgres(t, newSupervisor(t, devcluster.SupervisorConfig{}), devcluster.PostgresConfig{Dir: closed})
 	t.Cleanup(func() { _ = os.RemoveAll(p.DataDir()) })
 	if strings.HasPrefix(p.DataDir(), closed) {
 		t.Errorf("data in %s, which the server's account cannot enter", p.DataDir())
@@ -223,23 +223,23 @@ func TestPostgresSaysWhatIsWrongInOneLine(t *testing.T) {
 
 	for _, tt := range []struct {
 		name  string
-		cfg   local.PostgresConfig
+		cfg   devcluster.PostgresConfig
 		spoil func(t *testing.T, dir string)
 		want  string
 	}{
 		{
 			name: "taken port",
-			cfg:  local.PostgresConfig{Port: taken.Addr().(*net.TCPAddr).Port},
+			cfg:  devcluster.PostgresConfig{Port: taken.Addr().(*net.TCPAddr).Port},
 			want: "is taken: stop what listens there",
 		},
 		{
 			name: "setting that does not exist",
-			cfg:  local.PostgresConfig{Settings: map[string]string{"max_conections": "3"}},
+			cfg:  devcluster.PostgresConfig{Settings: map[string]string{"max_conections": "3"}},
 			want: `unrecognized configuration parameter "max_conections"`,
 		},
 		{
 			name: "folder without a server",
-			cfg:  local.PostgresConfig{BinDir: "/nonexistent"},
+			cfg:  devcluster.PostgresConfig{BinDir: "/nonexistent"},
 			want: "no PostgreSQL server found: need version 15 or newer in /nonexistent",
 		},
 	} {
@@ -247,7 +247,7 @@ func TestPostgresSaysWhatIsWrongInOneLine(t *testing.T) {
 			t.Parallel()
 
 			tt.cfg.Dir = openDir(t)
-			_, err := local.StartPostgres(t.Context(), newSupervisor(t, local.SupervisorConfig{}), tt.cfg)
+			_, err := devcluster.StartPostgres(t.Context(), newSupervisor(t, devcluster.SupervisorConfig{}), tt.cfg)
 			if err == nil {
 				t.Fatal("it started")
 			}
@@ -262,10 +262,10 @@ func TestPostgresDoesNotShareItsData(t *testing.T) {
 	t.Parallel()
 
 	dir := openDir(t)
-	startPostgres(t, newSupervisor(t, local.SupervisorConfig{}), local.PostgresConfig{Dir: dir})
+	startPostgres(t, newSupervisor(t, devcluster.SupervisorConfig{}), devcluster.PostgresConfig{Dir: dir})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	_, err := local.StartPostgres(ctx, newSupervisor(t, local.SupervisorConfig{}), local.PostgresConfig{Dir: dir})
+	_, err := devcluster.StartPostgres(ctx, newSupervisor(t, devcluster.SupervisorConfig{}), devcluster.PostgresConfig{Dir: dir})
 	if err == nil || !strings.Contains(err.Error(), "another PostgreSQL (pid ") {
 		t.Errorf("second server on the same data: %v, want that another one works on it", err)
 	}
@@ -275,12 +275,12 @@ func TestLockIsForOneProcess(t *testing.T) {
 	t.Parallel()
 
 	dir := t.TempDir()
-	lock, err := local.AcquireLock(dir)
+	lock, err := devcluster.AcquireLock(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var locked *local.LockedError
-	if _, err := local.AcquireLock(dir); !errors.As(err, &locked) || locked.PID != os.Getpid() {
+	var locked *devcluster.LockedError
+	if _, err := devcluster.AcquireLock(dir); !errors.As(err, &locked) || locked.PID != os.Getpid() {
 		t.Errorf("second lock: %v, want a LockedError with pid %d", err, os.Getpid())
 	}
 	lock.Release()
@@ -291,7 +291,7 @@ func TestLockIsForOneProcess(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "lock"), []byte("1\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	lock, err = local.AcquireLock(dir)
+	lock, err = devcluster.AcquireLock(dir)
 	if err != nil {
 		t.Fatalf("lock after a dead owner: %v", err)
 	}

@@ -1,4 +1,4 @@
-// Package local runs what Tandem needs on one machine: PostgreSQL, a NATS
+// Package devcluster runs what Tandem needs on one machine: PostgreSQL, a NATS
 // server, and the parts of each cluster, every one an operating-system process
 // of its own, so that a kill -9 is a real one.
 //
@@ -17,4 +17,4 @@
 //
 // It is for trying out and for tests. Nothing here is a way to run Tandem in
 // earnest: that is Kubernetes' work, and config/ has the manifests.
-package local
+package devcluster

@@ -1,4 +1,4 @@
-package local_test
+package devcluster_test
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 func buildNATS(t *testing.T) string {
@@ -27,8 +27,8 @@ func buildNATS(t *testing.T) string {
 func TestNATSKeepsWhatItAcknowledgedWhenKilled(t *testing.T) {
 	t.Parallel()
 
-	sup := newSupervisor(t, local.SupervisorConfig{RestartDelay: 50 * time.Millisecond})
-	server, err := local.StartNATS(t.Context(), sup, local.NATSConfig{Program: buildNATS(t), Dir: t.TempDir()})
+	sup := newSupervisor(t, devcluster.SupervisorConfig{RestartDelay: 50 * time.Millisecond})
+	server, err := devcluster.StartNATS(t.Context(), sup, devcluster.NATSConfig{Program: buildNATS(t), Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,13 +75,13 @@ func TestNATSSaysThatItsPortIsTaken(t *testing.T) {
 	t.Parallel()
 
 	program := buildNATS(t)
-	sup := newSupervisor(t, local.SupervisorConfig{})
-	first, err := local.StartNATS(t.Context(), sup, local.NATSConfig{Program: program, Dir: t.TempDir()})
+	sup := newSupervisor(t, devcluster.SupervisorConfig{})
+	first, err := devcluster.StartNATS(t.Context(), sup, devcluster.NATSConfig{Program: program, Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = local.StartNATS(t.Context(), newSupervisor(t, local.SupervisorConfig{}),
-		local.NATSConfig{Program: program, Dir: t.TempDir(), Port: first.Port()})
+	_, err = devcluster.StartNATS(t.Context(), newSupervisor(t, devcluster.SupervisorConfig{}),
+		devcluster.NATSConfig{Program: program, Dir: t.TempDir(), Port: first.Port()})
 	if err == nil || !strings.Contains(err.Error(), "is taken") {
 		t.Errorf("second server on one port: %v, want that it is taken", err)
 	}
@@ -92,9 +92,9 @@ func TestThreeServersShareAJetStreamThatOutlivesOneOfThem(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	sup := newSupervisor(t, local.SupervisorConfig{})
+	sup := newSupervisor(t, devcluster.SupervisorConfig{})
 	ways := map[string]bool{}
-	servers, err := local.StartNATSCluster(ctx, sup, 3, local.NATSConfig{
+	servers, err := devcluster.StartNATSCluster(ctx, sup, 3, devcluster.NATSConfig{
 		Program: buildNATS(t), Dir: t.TempDir(),
 		Route: func(from, to, url string) (string, error) {
 			ways[from+" "+to] = strings.HasPrefix(url, "nats://127.0.0.1:")

@@ -1,4 +1,4 @@
-package local_test
+package devcluster_test
 
 import (
 	"bufio"
@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/hack/local"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 // superviseEnv makes the test binary a supervisor that can be killed.
@@ -28,12 +28,12 @@ func TestMain(m *testing.M) {
 
 // supervise runs two processes, prints their numbers, and waits to be killed.
 func supervise(dir string) {
-	sup, err := local.NewSupervisor(local.SupervisorConfig{LogDir: dir})
+	sup, err := devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: dir})
 	if err != nil {
 		panic(err)
 	}
 	for _, name := range []string{"one", "two"} {
-		p, err := sup.Start(local.PartConfig{Name: name, Path: "/bin/sleep", Args: []string{"1000"}})
+		p, err := sup.Start(devcluster.PartConfig{Name: name, Path: "/bin/sleep", Args: []string{"1000"}})
 		if err != nil {
 			panic(err)
 		}
@@ -42,10 +42,10 @@ func supervise(dir string) {
 	select {}
 }
 
-func newSupervisor(t *testing.T, cfg local.SupervisorConfig) *local.Supervisor {
+func newSupervisor(t *testing.T, cfg devcluster.SupervisorConfig) *devcluster.Supervisor {
 	t.Helper()
 	cfg.LogDir = t.TempDir()
-	sup, err := local.NewSupervisor(cfg)
+	sup, err := devcluster.NewSupervisor(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func newSupervisor(t *testing.T, cfg local.SupervisorConfig) *local.Supervisor {
 	return sup
 }
 
-func startPart(t *testing.T, sup *local.Supervisor, cfg local.PartConfig) *local.Part {
+func startPart(t *testing.T, sup *devcluster.Supervisor, cfg devcluster.PartConfig) *devcluster.Part {
 	t.Helper()
 	p, err := sup.Start(cfg)
 	if err != nil {
@@ -62,8 +62,8 @@ func startPart(t *testing.T, sup *local.Supervisor, cfg local.PartConfig) *local
 	return p
 }
 
-func shell(name, script string) local.PartConfig {
-	return local.PartConfig{Name: name, Path: "/bin/sh", Args: []string{"-c", script}, Env: os.Environ()}
+func shell(name, script string) devcluster.PartConfig {
+	return devcluster.PartConfig{Name: name, Path: "/bin/sh", Args: []string{"-c", script}, Env: os.Environ()}
 }
 
 // eventually waits until something is so, for at most 20 seconds.
@@ -85,10 +85,10 @@ func alive(pid int) bool {
 func TestKilledPartIsStartedAgain(t *testing.T) {
 	t.Parallel()
 
-	exits := make(chan local.Exit, 10)
-	sup := newSupervisor(t, local.SupervisorConfig{
+	exits := make(chan devcluster.Exit, 10)
+	sup := newSupervisor(t, devcluster.SupervisorConfig{
 		RestartDelay: 20 * time.Millisecond,
-		OnExit:       func(e local.Exit) { exits <- e },
+		OnExit:       func(e devcluster.Exit) { exits <- e },
 	})
 	p := startPart(t, sup, shell("sleeper", "exec sleep 1000"))
 	for i := range 3 {
@@ -107,8 +107,8 @@ func TestKilledPartIsStartedAgain(t *testing.T) {
 func TestExitTellsTheLastLineOfTheLog(t *testing.T) {
 	t.Parallel()
 
-	exits := make(chan local.Exit, 10)
-	sup := newSupervisor(t, local.SupervisorConfig{OnExit: func(e local.Exit) { exits <- e }})
+	exits := make(chan devcluster.Exit, 10)
+	sup := newSupervisor(t, devcluster.SupervisorConfig{OnExit: func(e devcluster.Exit) { exits <- e }})
 	startPart(t, sup, shell("talker", "echo first; echo no such thing >&2; exit 3"))
 	if e := <-exits; e.Reason != "exit status 3: no such thing" {
 		t.Errorf("reason %q, want the status and the last line", e.Reason)
@@ -118,7 +118,7 @@ func TestExitTellsTheLastLineOfTheLog(t *testing.T) {
 func TestStoppedPartStaysStopped(t *testing.T) {
 	t.Parallel()
 
-	sup := newSupervisor(t, local.SupervisorConfig{RestartDelay: time.Millisecond})
+	sup := newSupervisor(t, devcluster.SupervisorConfig{RestartDelay: time.Millisecond})
 	p := startPart(t, sup, shell("sleeper", "exec sleep 1000"))
 	pid := p.Pid()
 	p.Stop(t.Context())
@@ -134,7 +134,7 @@ func TestStoppedPartStaysStopped(t *testing.T) {
 func TestPartThatIgnoresTheSignalIsKilledAfterItsGrace(t *testing.T) {
 	t.Parallel()
 
-	sup := newSupervisor(t, local.SupervisorConfig{})
+	sup := newSupervisor(t, devcluster.SupervisorConfig{})
 	cfg := shell("deaf", "trap '' TERM; echo ready; while :; do sleep 0.05; done")
 	cfg.Grace = 100 * time.Millisecond
 	p := startPart(t, sup, cfg)
@@ -156,13 +156,13 @@ func TestPartThatIgnoresTheSignalIsKilledAfterItsGrace(t *testing.T) {
 func TestStopEndsStageAfterStage(t *testing.T) {
 	t.Parallel()
 
-	sup := newSupervisor(t, local.SupervisorConfig{})
+	sup := newSupervisor(t, devcluster.SupervisorConfig{})
 	order := filepath.Join(t.TempDir(), "order")
-	var parts []*local.Part
+	var parts []*devcluster.Part
 	for _, s := range []struct {
 		name  string
-		stage local.Stage
-	}{{"server", local.StageServers}, {"function", local.StageFunctions}, {"source", local.StageSources}} {
+		stage devcluster.Stage
+	}{{"server", devcluster.StageServers}, {"function", devcluster.StageFunctions}, {"source", devcluster.StageSources}} {
 		cfg := shell(s.name, "trap 'echo "+s.name+" >>"+order+"; exit' TERM; echo ready; while :; do sleep 0.02; done")
 		cfg.Stage = s.stage
 		parts = append(parts, startPart(t, sup, cfg))
@@ -181,7 +181,7 @@ func TestStopEndsStageAfterStage(t *testing.T) {
 	if string(got) != "source\nfunction\nserver\n" {
 		t.Errorf("ended in the order %q, want source, function, server", got)
 	}
-	if _, err := sup.Start(shell("late", "sleep 1")); !errors.Is(err, local.ErrStopped) {
+	if _, err := sup.Start(shell("late", "sleep 1")); !errors.Is(err, devcluster.ErrStopped) {
 		t.Errorf("Start after Stop: %v, want ErrStopped", err)
 	}
 }
@@ -189,8 +189,8 @@ func TestStopEndsStageAfterStage(t *testing.T) {
 func TestPartDoesNotDieWithTheThreadThatAskedForIt(t *testing.T) {
 	t.Parallel()
 
-	sup := newSupervisor(t, local.SupervisorConfig{})
-	started := make(chan *local.Part)
+	sup := newSupervisor(t, devcluster.SupervisorConfig{})
+	started := make(chan *devcluster.Part)
 	go func() {
 		p, err := sup.Start(shell("sleeper", "exec sleep 1000"))
 		if err != nil {
@@ -251,7 +251,7 @@ func zombie(pid int) bool {
 func TestLogStartsAgainWhenItIsTooLong(t *testing.T) {
 	t.Parallel()
 
-	sup := newSupervisor(t, local.SupervisorConfig{LogBytes: 4 << 10})
+	sup := newSupervisor(t, devcluster.SupervisorConfig{LogBytes: 4 << 10})
 	p := startPart(t, sup, shell("chatty", "while :; do echo a line of some length, again and again and again; sleep 0.001; done"))
 	size := func() int64 {
 		info, err := os.Stat(p.LogFile())
