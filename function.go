@@ -6,10 +6,10 @@
 package tandem
 
 import (
+	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/chat"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/eventing/process"
 )
 
 // Functions lists all functions, whichever of them are served.

@@ -14,8 +14,8 @@ import (
 	"github.com/sethvargo/go-envconfig"
 
 	"github.com/tandem-fn/tandem/eventing"
-	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/eventing/serve"
+	"github.com/tandem-fn/tandem/functions"
 )
 
 // config is the environment. What is not text is read from it afterwards, so that

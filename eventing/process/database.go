@@ -10,9 +10,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"  //nolint:depguard // this is where functions and the database are joined
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // this is where functions and the database are joined
 
+	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/functions"
-	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 

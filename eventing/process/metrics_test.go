@@ -17,9 +17,9 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tandem-fn/tandem/functions"
-	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/process"
+	"github.com/tandem-fn/tandem/functions"
 )
 
 // metricsOf reads the metrics of an instance that belong to Tandem, over HTTP.

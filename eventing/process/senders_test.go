@@ -14,8 +14,8 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/coreos/go-oidc/v3/oidc/oidctest"
 
-	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/eventing/process"
+	"github.com/tandem-fn/tandem/functions/flights"
 )
 
 func TestOnlySendersWhoHaveATokenAreServed(t *testing.T) {

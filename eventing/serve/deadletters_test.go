@@ -12,8 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/eventing/serve"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
 func TestDeadLetterIsKeptWithoutWhatMadeItOne(t *testing.T) {

@@ -17,8 +17,8 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
-	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/eventing/serve"
+	"github.com/tandem-fn/tandem/functions"
 )
 
 const jsonEvent = `{"specversion":"1.0","id":"7","source":"/tests","type":"fine","data":{"a":1}}`

@@ -14,8 +14,8 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
-	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/eventing/serve"
+	"github.com/tandem-fn/tandem/functions"
 )
 
 // pipes is a listener without a network, for tests with a time of their own.

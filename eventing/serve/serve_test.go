@@ -12,8 +12,8 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
-	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/eventing/serve"
+	"github.com/tandem-fn/tandem/functions"
 )
 
 // memory is a committer for tests of what HTTP does: an event is won once, and

@@ -16,10 +16,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions/chat"
 	"github.com/tandem-fn/tandem/hack/chat/push"
-	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/hack/schema"
 )
 

@@ -21,9 +21,9 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 // natsServer is a NATS server inside the test that can be stopped and started

@@ -18,9 +18,9 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/hack/outcome"
 	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"

@@ -10,8 +10,8 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
-	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/hack/outcome"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )

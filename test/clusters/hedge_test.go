@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 

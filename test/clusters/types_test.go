@@ -9,10 +9,10 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions/chat"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 // Each of the functions refuses what is the other one's, so that a source without a

@@ -17,8 +17,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
-	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/outcome"
 )
 

@@ -19,9 +19,9 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	runtimehttp "knative.dev/func-go/http"
 
+	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/eventing/serve"
 )
 
 // What tells a process of this program that it is a server, and which, and where it

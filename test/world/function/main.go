@@ -10,9 +10,9 @@ import (
 
 	"knative.dev/func-go/http"
 
+	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/test/world/bank"
 )
 

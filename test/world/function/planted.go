@@ -17,9 +17,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
-	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
