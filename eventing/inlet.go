@@ -161,14 +161,20 @@ func (in *inlet) forgotten(ctx context.Context, m Message) bool {
 	return true
 }
 
-// receive takes a message in, unless it is at work already.
+// receive takes a message in, unless it is at work already. A copy of an acknowledged
+// message, whose acknowledgement was lost, must not come before those of its subject
+// that are at work by now: it is acknowledged again.
 func (in *inlet) receive(ctx context.Context, window *window, m Message) {
 	if in.forgotten(ctx, m) || in.filtered(ctx, m) {
 		return
 	}
 	now := in.source.cfg.Now()
 	j := &job{in: in, window: window, message: m, size: m.Size() + jobOverhead, received: now, told: now, index: -1}
-	if !window.take(j) {
+	taken, copied := window.take(j)
+	if copied {
+		in.source.tell(ctx, j, m.Ack, "acknowledge")
+	}
+	if !taken {
 		return
 	}
 	j.errand = in.errand(m)
@@ -222,7 +228,7 @@ func (in *inlet) opened(ctx context.Context, reader Reader, horizon uint64, trie
 		in.window = nil
 	}
 	if in.window == nil {
-		in.window = newWindow(in.source.cfg.MaxBytes / len(in.source.inlets))
+		in.window = newWindow(in.source.cfg.MaxBytes/len(in.source.inlets), in.source.cfg.Ordered)
 		in.lateTo = 0
 	}
 	if in.returned == nil || in.epoch != reader.Epoch() {

@@ -153,8 +153,11 @@ func (a *agenda) mayGo(j *job) bool {
 	if l == nil || set == nil { // abandoned, and is dropped
 		return true
 	}
+	if l.running == j { // it was its turn, and still is
+		return true
+	}
 	first, _ := l.first()
-	if !set.known || a.parked == nil || first != j.message.Sequence() || l.running != nil && l.running != j {
+	if !set.known || a.parked == nil || first != j.message.Sequence() || l.running != nil {
 		return false
 	}
 	if events := a.parked[l.subject]; len(events) > 0 {

@@ -67,7 +67,7 @@ func (s *Source) saveOne(ctx context.Context, in *inlet) (news bool, err error) 
 	p := &in.place
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	reader, _ := in.current()
+	reader, window := in.current()
 	if reader == nil || p.known.Epoch != reader.Epoch() {
 		return false, nil // the inlet has said why
 	}
@@ -79,6 +79,9 @@ func (s *Source) saveOne(ctx context.Context, in *inlet) (news bool, err error) 
 	}
 	s.cfg.Metrics.position(in.stream.Name(), position)
 	in.watch(ctx, position)
+	if window != nil {
+		window.forget(position.Floor)
+	}
 	if err := s.saveTries(ctx, in, reader, position.Floor); err != nil {
 		return false, err
 	}

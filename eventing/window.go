@@ -22,25 +22,44 @@ type window struct {
 	leaving int // of them, about which the stream is told that they are done
 	bytes   int
 
+	acknowledged *sequenceSet // above the stream's floor; nil if no order is kept
+
 	telling sync.RWMutex // held while the stream is told something
 	stale   bool
 }
 
-func newWindow(bytesLimit int) *window {
-	return &window{bytesLimit: bytesLimit, freed: make(chan struct{}, 1), held: map[uint64]*job{}}
+func newWindow(bytesLimit int, ordered bool) *window {
+	w := &window{bytesLimit: bytesLimit, freed: make(chan struct{}, 1), held: map[uint64]*job{}}
+	if ordered {
+		w.acknowledged = &sequenceSet{}
+	}
+	return w
 }
 
-// take adds a message, and reports whether it is not there already.
-func (w *window) take(j *job) bool {
+// take adds a message and reports whether it did: not if the message is held
+// already, nor, in a window that keeps the order, if it is a copy of an acknowledged
+// message, which copied reports.
+func (w *window) take(j *job) (taken, copied bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	sequence := j.message.Sequence()
 	if _, there := w.held[sequence]; there {
-		return false
+		return false, false
+	}
+	if w.acknowledged.has(sequence) {
+		return false, true
 	}
 	w.held[sequence] = j
 	w.bytes += j.size
-	return true
+	return true, false
+}
+
+// forget drops the record of acknowledged messages below the stream's floor, of
+// which no copy comes any more.
+func (w *window) forget(floor uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.acknowledged.dropBelow(floor)
 }
 
 // has reports whether a message is held, and how many are.
@@ -70,6 +89,7 @@ func (w *window) drop(j *job) {
 		w.bytes -= j.size
 		if j.leaving {
 			w.leaving--
+			w.acknowledged.add(sequence)
 		}
 	}
 	w.mu.Unlock()
