@@ -173,8 +173,8 @@ func (r *run) startPage(i int, ingestURL string) error {
 		Env: slices.Concat(os.Environ(), []string{
 			"TANDEM_CLUSTER=" + name,
 			"NATS_URL=" + r.nats,
-			"INGEST_URL=" + ingestURL,
-			"CHAT_SIDES=" + string(sides),
+			"TANDEM_INGEST_URL=" + ingestURL,
+			"TANDEM_CHAT_SIDES=" + string(sides),
 			"LISTEN_ADDRESS=127.0.0.1:" + strconv.Itoa(r.o.page(i)),
 		}),
 	})

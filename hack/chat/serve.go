@@ -22,8 +22,8 @@ import (
 type settings struct {
 	Cluster   string     `env:"TANDEM_CLUSTER, required"`
 	NATSURL   string     `env:"NATS_URL, required"`
-	IngestURL string     `env:"INGEST_URL, required"`
-	Sides     string     `env:"CHAT_SIDES, required"` // JSON
+	IngestURL string     `env:"TANDEM_INGEST_URL, required"`
+	Sides     string     `env:"TANDEM_CHAT_SIDES, required"` // JSON
 	Address   string     `env:"LISTEN_ADDRESS, required"`
 	LogLevel  slog.Level `env:"LOG_LEVEL, default=info"`
 }
@@ -39,7 +39,7 @@ func servePush(ctx context.Context) error {
 		Logger: slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel})).With(slog.String("cluster", c.Cluster)),
 	}
 	if err := json.Unmarshal([]byte(c.Sides), &cfg.Sides); err != nil {
-		return fmt.Errorf("CHAT_SIDES: want JSON like [{\"name\":\"east\",\"url\":\"http://127.0.0.1:7418\"}]: %w", err)
+		return fmt.Errorf("TANDEM_CHAT_SIDES: want JSON like [{\"name\":\"east\",\"url\":\"http://127.0.0.1:7418\"}]: %w", err)
 	}
 	s, err := push.New(ctx, cfg)
 	if err != nil {

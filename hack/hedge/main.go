@@ -27,7 +27,7 @@ const help = `hedge says how much redundancy a function has in each cluster, and
   hedge FUNCTION VALUE                     Switches all clusters at once.
   hedge --cluster NAME FUNCTION VALUE      Switches one.
   hedge [--cluster NAME] --unset FUNCTION  Takes back what was switched: then the
-                                           variable HEDGE of each source counts.
+                                           variable TANDEM_HEDGE of each source counts.
 
 VALUE is one of
 

@@ -95,7 +95,7 @@ func TestADatabaseFailoverThatLosesCommitsLosesNothing(t *testing.T) {
 func TestADatabaseFailoverInHedgeModeLosesNothing(t *testing.T) {
 	long(t)
 	t.Parallel()
-	w := failedOver(t, map[string][]string{"west": {"HEDGE=500ms"}}, 4000, func(*world) {})
+	w := failedOver(t, map[string][]string{"west": {"TANDEM_HEDGE=500ms"}}, 4000, func(*world) {})
 	for _, c := range w.clusters {
 		w.rewound(t, c)
 	}

@@ -57,7 +57,7 @@ func TestAHedgingClusterIsNotAskedUntilTheOtherOneDies(t *testing.T) {
 	t.Parallel()
 	// On a busy machine the other cluster may take longer than one would choose.
 	const delay = 3 * time.Second
-	w := newWorldWith(t, 400, map[string][]string{"west": {"HEDGE=" + delay.String()}}, "east", "west")
+	w := newWorldWith(t, 400, map[string][]string{"west": {"TANDEM_HEDGE=" + delay.String()}}, "east", "west")
 	east, west := w.clusters[0], w.clusters[1]
 	w.waitFor(t, 5000)
 	if n := requests(t, west); n != 0 {
@@ -87,7 +87,7 @@ func TestAHedgingClusterIsNotAskedUntilTheOtherOneDies(t *testing.T) {
 
 func TestRedundancyIsSwitchedWhileEventsFlow(t *testing.T) {
 	t.Parallel()
-	w := newWorldWith(t, 700, map[string][]string{"west": {"HEDGE=standby"}}, "east", "west")
+	w := newWorldWith(t, 700, map[string][]string{"west": {"TANDEM_HEDGE=standby"}}, "east", "west")
 	east, west := w.clusters[0], w.clusters[1]
 	conn, err := jetstream.Connect(t.Context(), w.nats.URL(), jetstream.Config{Name: "test switch"})
 	if err != nil {

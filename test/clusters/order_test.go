@@ -16,15 +16,15 @@ import (
 func TestEventsOfASubjectAreCommittedInOrderByBothClusters(t *testing.T) {
 	t.Parallel()
 	for name, second := range map[string][]string{
-		"racing":  {"ORDERING=subject", "TANDEM_BATCH=20"},
-		"hedging": {"ORDERING=subject", "HEDGE=100ms"},
+		"racing":  {"TANDEM_ORDERING=subject", "TANDEM_BATCH=20"},
+		"hedging": {"TANDEM_ORDERING=subject", "TANDEM_HEDGE=100ms"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if name == "hedging" {
 				long(t)
 			}
-			w := newWorldWith(t, 1000, map[string][]string{"east": {"ORDERING=subject"}, "west": second}, "east", "west")
+			w := newWorldWith(t, 1000, map[string][]string{"east": {"TANDEM_ORDERING=subject"}, "west": second}, "east", "west")
 			for _, c := range w.clusters {
 				w.kill(t, c.Source, 2)
 				w.kill(t, c.Function, 1)

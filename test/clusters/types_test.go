@@ -21,7 +21,7 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 	t.Parallel()
 	const posts = 3000
 	flight := []string{"TANDEM_TYPES=" + flights.Departed, "TANDEM_FUNCTIONS=flights"}
-	w := newWorldWith(t, 1500, map[string][]string{"east": flight, "west": append(flight, "HEDGE=500ms")}, "east", "west")
+	w := newWorldWith(t, 1500, map[string][]string{"east": flight, "west": append(flight, "TANDEM_HEDGE=500ms")}, "east", "west")
 	built, err := programs()
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +32,7 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 	for name, hedge := range map[string]string{"east-chat": "0", "west-chat": "500ms"} {
 		c, err := devcluster.StartCluster(w.sup, devcluster.ClusterConfig{
 			Name: name, Function: "chat", Programs: built, DatabaseURL: w.postgres.URL(), NATSURL: w.nats.URL(),
-			Env: []string{"TANDEM_TYPES=com.example.chat.*", "TANDEM_FUNCTIONS=chat", "TANDEM_OUTPUT_STREAM=CHAT", "HEDGE=" + hedge},
+			Env: []string{"TANDEM_TYPES=com.example.chat.*", "TANDEM_FUNCTIONS=chat", "TANDEM_OUTPUT_STREAM=CHAT", "TANDEM_HEDGE=" + hedge},
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -96,7 +96,7 @@ var scenarios = []scenario{
 	{
 		name: "hedge-takeover",
 		what: "a cluster that hedges takes over when the one that does the work loses its power",
-		env:  map[string][]string{"west": {"HEDGE=" + hedgeDelay.String()}},
+		env:  map[string][]string{"west": {"TANDEM_HEDGE=" + hedgeDelay.String()}},
 		strike: func(_ context.Context, d *drill) error {
 			d.world.Lose(lost)
 			return nil
@@ -109,7 +109,7 @@ var scenarios = []scenario{
 	{
 		name: "standby-on",
 		what: "the working cluster loses its power, and somebody switches on the one that stands by",
-		env:  map[string][]string{"west": {"HEDGE=standby"}},
+		env:  map[string][]string{"west": {"TANDEM_HEDGE=standby"}},
 		strike: func(ctx context.Context, d *drill) error {
 			d.world.Lose(lost)
 			d.note("somebody notices, and switches west on after %s", d.options.reaction)

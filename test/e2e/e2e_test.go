@@ -204,7 +204,7 @@ func hedge(t *testing.T, o options, s *servers, east, west cluster, config strin
 	t.Helper()
 
 	folder := variant(t, config, "west", "")
-	change(t, filepath.Join(folder, "kustomization.yaml"), "literals: [TANDEM_STREAM_REPLICAS=1]", "literals: [TANDEM_STREAM_REPLICAS=1, HEDGE=2s]")
+	change(t, filepath.Join(folder, "kustomization.yaml"), "literals: [TANDEM_STREAM_REPLICAS=1]", "literals: [TANDEM_STREAM_REPLICAS=1, TANDEM_HEDGE=2s]")
 	west.do(t, "apply", "-k", folder)
 	eventually(t, 3*time.Minute, "west hedges", func() bool {
 		return s.count(t, "select count(*) from tandem.progress where cluster = 'west' and hedge = '2s'") > 0

@@ -184,7 +184,7 @@ func (p peer) startTandem(ctx context.Context, w *world, cluster, databaseURL st
 // environment is ours without what would point a process elsewhere.
 func environment() []string {
 	return slices.DeleteFunc(os.Environ(), func(s string) bool {
-		for _, prefix := range []string{"PG", "DATABASE_URL=", "NATS_URL=", "TANDEM_", "K_", "HEDGE=", "DBOS_", "OTEL_", "LISTEN_ADDRESS=", "METRICS_ADDRESS=", "PORT="} {
+		for _, prefix := range []string{"PG", "DATABASE_URL=", "NATS_URL=", "TANDEM_", "K_", "DBOS_", "OTEL_", "LISTEN_ADDRESS=", "METRICS_ADDRESS=", "PORT="} {
 			if strings.HasPrefix(s, prefix) {
 				return true
 			}

@@ -15,7 +15,7 @@ import (
 )
 
 // clockVariable says to programs of BuildWrong how wrong their clock is.
-const clockVariable = "WORLD_CLOCK"
+const clockVariable = "TANDEM_TEST_CLOCK"
 
 // clockSource is added to package time, and clockCall to its Now.
 const (
@@ -34,7 +34,7 @@ var worldClock = func() int64 {
 )
 
 // BuildWrong compiles the parts of a cluster into dir with a clock that is off by what
-// the variable WORLD_CLOCK says, as 1h. Nothing of the parts is changed for it: they
+// the variable TANDEM_TEST_CLOCK says, as 1h. Nothing of the parts is changed for it: they
 // are built with another package time, since a Go program asks the system for the time
 // without a library that something could be put in front of.
 func BuildWrong(ctx context.Context, dir string, programs devcluster.Programs, log io.Writer) (devcluster.Programs, error) {

@@ -293,7 +293,7 @@ func (w *World) StartCluster(ctx context.Context, name string) error {
 		},
 		Env: slices.Concat([]string{
 			"LOG_LEVEL=warn", fmt.Sprintf("TANDEM_STREAM_REPLICAS=%d", replicas),
-			"CHAOS_PLANT=" + w.cfg.Plant, "CHAOS_VERSION=" + w.versions[name],
+			"TANDEM_CHAOS_PLANT=" + w.cfg.Plant, "TANDEM_CHAOS_VERSION=" + w.versions[name],
 			clockVariable + "=" + w.clocks[name].String(),
 		}, w.cfg.Env[name]),
 	})

@@ -25,7 +25,7 @@ type config struct {
 	Overrides      string        `env:"K_CE_OVERRIDES"`
 	Streams        []string      `env:"TANDEM_STREAMS, default=EVENTS"`
 	Types          []string      `env:"TANDEM_TYPES"`
-	Ordering       string        `env:"ORDERING, default=none"`
+	Ordering       string        `env:"TANDEM_ORDERING, default=none"`
 	OutputStream   string        `env:"TANDEM_OUTPUT_STREAM, default=OUTPUTS"`
 	OutputSink     string        `env:"TANDEM_OUTPUT_SINK"`
 	OutputBatch    int           `env:"TANDEM_OUTPUT_BATCH, default=1"`
@@ -35,7 +35,7 @@ type config struct {
 	Behind         int           `env:"TANDEM_BEHIND"`
 	MaxBytes       int           `env:"TANDEM_IN_FLIGHT_BYTES, default=67108864"`
 	Rate           int           `env:"TANDEM_RATE, default=1000"`
-	Hedge          string        `env:"HEDGE, default=0"`
+	Hedge          string        `env:"TANDEM_HEDGE, default=0"`
 	HedgeDomain    string        `env:"TANDEM_HEDGE_DOMAIN"`
 	TryFor         time.Duration `env:"TANDEM_TRY_FOR, default=15m"`
 	Retention      time.Duration `env:"TANDEM_RETENTION, default=168h"`
@@ -130,13 +130,13 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 		errs = append(errs, fmt.Errorf("TANDEM_RETENTION %s: want at least 1m, and more than any time after which an event may come again", c.Retention))
 	}
 	if c.Ordering != "none" && c.Ordering != orderBySubject {
-		errs = append(errs, fmt.Errorf("ORDERING %q: want subject, or none", c.Ordering))
+		errs = append(errs, fmt.Errorf("TANDEM_ORDERING %q: want subject, or none", c.Ordering))
 	}
 	if err := eventing.CheckTypes(c.Types); err != nil {
 		errs = append(errs, fmt.Errorf("TANDEM_TYPES: %w", err))
 	}
 	if _, err := eventing.ParseHedge(c.Hedge); err != nil {
-		errs = append(errs, fmt.Errorf("HEDGE %w", err))
+		errs = append(errs, fmt.Errorf("TANDEM_HEDGE %w", err))
 	}
 	if err = errors.Join(errs...); err != nil {
 		return config{}, fmt.Errorf("read environment: %w", err)

@@ -125,14 +125,14 @@ func TestReadConfigSaysWhatIsWrong(t *testing.T) {
 		{name: "too many at once", variable: "TANDEM_IN_FLIGHT", value: "100000", want: "TANDEM_IN_FLIGHT 100000: want 1 to 16384"},
 		{name: "overrides that are none", variable: "K_CE_OVERRIDES", value: "tenant=acme", want: `K_CE_OVERRIDES: want {"extensions"`},
 		{name: "too little memory", variable: "TANDEM_IN_FLIGHT_BYTES", value: "1000", want: "TANDEM_IN_FLIGHT_BYTES 1000: want at least"},
-		{name: "a hedge that is none", variable: "HEDGE", value: "soon", want: `HEDGE "soon": want 0 (race), a delay`},
-		{name: "a delay too long", variable: "HEDGE", value: "2m", want: `HEDGE "2m": want 0 (race), a delay`},
+		{name: "a hedge that is none", variable: "TANDEM_HEDGE", value: "soon", want: `TANDEM_HEDGE "soon": want 0 (race), a delay`},
+		{name: "a delay too long", variable: "TANDEM_HEDGE", value: "2m", want: `TANDEM_HEDGE "2m": want 0 (race), a delay`},
 		{name: "no rate", variable: "TANDEM_RATE", value: "0", want: "TANDEM_RATE 0: want at least 1"},
 		{name: "no time to try", variable: "TANDEM_TRY_FOR", value: "-1s", want: "TANDEM_TRY_FOR -1s: want more than 0"},
 		{name: "types that are none", variable: "TANDEM_TYPES", value: "com.*.made", want: `TANDEM_TYPES: event type "com.*.made": '*' may only be at its end`},
 		{name: "too large a batch", variable: "TANDEM_BATCH", value: "1001", want: "TANDEM_BATCH 1001: want 1 to 1000"},
 		{name: "a batch of less than nothing", variable: "TANDEM_BATCH", value: "-1", want: "TANDEM_BATCH -1: want 1 to 1000"},
-		{name: "another order", variable: "ORDERING", value: "id", want: `ORDERING "id": want subject, or none`},
+		{name: "another order", variable: "TANDEM_ORDERING", value: "id", want: `TANDEM_ORDERING "id": want subject, or none`},
 		{name: "no number", variable: "TANDEM_IN_FLIGHT", value: "many", want: `TANDEM_IN_FLIGHT "many": want a whole number`},
 	}
 	for _, tt := range tests {

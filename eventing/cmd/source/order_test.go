@@ -88,7 +88,7 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 			}
 		}
 	}
-	env := []string{"DATABASE_URL=" + url, "ORDERING=subject"}
+	env := []string{"DATABASE_URL=" + url, "TANDEM_ORDERING=subject"}
 
 	p := start(t, server.URL(), sink.URL, env...)
 	expect("two are parked", map[string]int{"a": 3, "b": 4, "c": 20})

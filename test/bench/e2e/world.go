@@ -164,7 +164,7 @@ func (w *world) startClusters(ctx context.Context, r Row) error {
 		sinks[name] = "http://" + address
 		env := []string{"TANDEM_CLUSTER=" + name, "LISTEN_ADDRESS=" + address}
 		if r.stalls && name == "west" {
-			env = append(env, "BENCH_STALL="+stallLength.String())
+			env = append(env, "TANDEM_BENCH_STALL="+stallLength.String())
 		}
 		if err := w.start("function", name, w.o.Programs.Function, devcluster.StageFunctions, nil, append(env, w.o.Env...)); err != nil {
 			return err

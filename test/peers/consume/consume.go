@@ -18,7 +18,7 @@ import (
 )
 
 // Variable is what a process finds its [Config] in.
-const Variable = "PEERS_CONSUMER"
+const Variable = "TANDEM_PEERS_CONSUMER"
 
 // AckWait is when the stream hands out again what a dead consumer had, its default.
 const AckWait = 30 * time.Second

@@ -17,13 +17,13 @@ import (
 )
 
 func main() {
-	version := os.Getenv("CHAOS_VERSION")
+	version := os.Getenv("TANDEM_CHAOS_VERSION")
 	if version == "" {
 		version = "v1"
 	}
 	fs := []functions.Function{flights.Function(), bank.Function(version)}
 	var served http.Handler
-	switch plant := os.Getenv("CHAOS_PLANT"); plant {
+	switch plant := os.Getenv("TANDEM_CHAOS_PLANT"); plant {
 	case "":
 		served = process.New(fs...)
 	default:

@@ -71,7 +71,7 @@ func (p *planted) Start(ctx context.Context, env map[string]string) error {
 	case "random-ids":
 		committer = each{asItShould{writer}}
 	default:
-		return fmt.Errorf("CHAOS_PLANT %q: want early-ack, loose-claim or random-ids", p.plant)
+		return fmt.Errorf("TANDEM_CHAOS_PLANT %q: want early-ack, loose-claim or random-ids", p.plant)
 	}
 	h, err := serve.New(p.functions, committer, serve.Config{DeadLetters: letters{sinkwriter.NewDeadLetters(pool, cluster)}})
 	if err != nil {

@@ -1,5 +1,5 @@
 // Command function is the function of the benchmark's clusters: orders, served as func
-// would. With BENCH_STALL=200ms its computations stand still for as long at the
+// would. With TANDEM_BENCH_STALL=200ms its computations stand still for as long at the
 // beginning of each second.
 package main
 
@@ -15,7 +15,7 @@ import (
 )
 
 func main() {
-	if err := http.Start(process.New(orders.Function(stall(os.Getenv("BENCH_STALL"))))); err != nil {
+	if err := http.Start(process.New(orders.Function(stall(os.Getenv("TANDEM_BENCH_STALL"))))); err != nil {
 		fmt.Fprintln(os.Stderr, err.Error())
 		os.Exit(1)
 	}
