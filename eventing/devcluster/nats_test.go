@@ -18,7 +18,7 @@ import (
 func buildNATS(t *testing.T) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "nats")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../nats").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "github.com/tandem-fn/tandem/hack/nats").CombinedOutput(); err != nil {
 		t.Fatalf("build hack/nats: %v\n%s", err, out)
 	}
 	return program

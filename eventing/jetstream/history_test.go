@@ -7,8 +7,8 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/test/natstest"
 )
 
 func TestHistoryIsWhatTheStreamHoldsAndLeavesNothingBehind(t *testing.T) {

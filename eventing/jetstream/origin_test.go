@@ -12,8 +12,8 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/test/natstest"
 )
 
 func TestAMirrorInAnotherDomainIsItsOriginToWhoReadsIt(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing"
-	"github.com/tandem-fn/tandem/eventing/internal/natstest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 )
 
 func TestARewoundReaderGivesAgainWhatWasAcknowledged(t *testing.T) {

@@ -5,9 +5,9 @@ import (
 	"testing"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/eventing/streamtest"
-	"github.com/tandem-fn/tandem/test/natstest"
 )
 
 func TestStream(t *testing.T) {

@@ -21,9 +21,9 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/outcome"
 	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/test/expected"
 )
 
 const (
@@ -259,7 +259,7 @@ func (r *run) connect(ctx context.Context) error {
 	return patiently(ctx, r.streams(), func(ctx context.Context) error {
 		return errors.Join(
 			r.conn.EnsureStream(ctx, jetstream.StreamConfig{Name: inputStream}),
-			r.conn.EnsureStream(ctx, jetstream.StreamConfig{Name: outcome.OutputStream}),
+			r.conn.EnsureStream(ctx, jetstream.StreamConfig{Name: expected.OutputStream}),
 		)
 	})
 }
@@ -492,10 +492,10 @@ func (r *run) judge(ctx context.Context) error {
 	if n := r.watch.feed; n != nil && n.Skipped() > 0 {
 		defer r.out.say("left out of the input, since it is no event: %s", lines(n.Skipped()))
 	}
-	var o outcome.Outcome
+	var o expected.Outcome
 	err := patiently(ctx, r.database(), func(ctx context.Context) error {
 		var err error
-		o, err = outcome.ReadTables(ctx, r.pool)
+		o, err = expected.ReadTables(ctx, r.pool)
 		return err
 	})
 	if err != nil {
@@ -503,13 +503,13 @@ func (r *run) judge(ctx context.Context) error {
 	}
 	err = patiently(ctx, r.streams(), func(ctx context.Context) error {
 		var err error
-		o.Outputs, err = outcome.ReadOutputs(ctx, r.nc)
+		o.Outputs, err = expected.ReadOutputs(ctx, r.nc)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("compare with the truth: %w", err)
 	}
-	all := outcome.Total(o.Rows)
+	all := expected.Total(o.Rows)
 	if !r.o.flights() {
 		if all.Flights == 0 {
 			r.out.say("there is no truth to compare with, and no flight was among the events: look at your function's tables")
@@ -532,7 +532,7 @@ func (r *run) judge(ctx context.Context) error {
 		return errDifferent
 	}
 	own := ""
-	if n := outcome.Total(o.Own).Flights; n > 0 {
+	if n := expected.Total(o.Own).Flights; n > 0 {
 		own = fmt.Sprintf(", %s of your own among them", count(float64(n)))
 	}
 	var outputs int64

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
-	"github.com/tandem-fn/tandem/test/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 )
 
 // program builds this program once.

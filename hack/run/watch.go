@@ -12,8 +12,8 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/outcome"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/test/expected"
 )
 
 const (
@@ -127,7 +127,7 @@ func (w *watch) countRows(ctx context.Context) (int64, error) {
 }
 
 func (w *watch) countOutputs(ctx context.Context) (int64, error) {
-	stream, err := w.js.Stream(ctx, outcome.OutputStream)
+	stream, err := w.js.Stream(ctx, expected.OutputStream)
 	if err != nil {
 		return 0, err
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tandem-fn/tandem/test/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 )
 
 func newBench(t *testing.T, stdout io.Writer, args ...string) *bench {

@@ -15,12 +15,12 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/outcome"
 	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
-	"github.com/tandem-fn/tandem/test/pgtest"
+	"github.com/tandem-fn/tandem/test/expected"
 )
 
 const (
@@ -200,7 +200,7 @@ func through(ctx context.Context, js natsjs.JetStream, c *devcluster.Cluster) bo
 
 func (w *world) compare(t *testing.T) {
 	t.Helper()
-	got, err := outcome.Read(t.Context(), w.pool, w.nc)
+	got, err := expected.Read(t.Context(), w.pool, w.nc)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
-	"github.com/tandem-fn/tandem/test/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 )
 
 // failedOver starts two clusters on a primary with a standby, lets the standby fall

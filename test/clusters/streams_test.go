@@ -12,13 +12,13 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/outcome"
 	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
-	"github.com/tandem-fn/tandem/test/natstest"
-	"github.com/tandem-fn/tandem/test/pgtest"
+	"github.com/tandem-fn/tandem/test/expected"
 )
 
 // side is a cluster with the NATS servers beside it, and the stream that takes
@@ -177,7 +177,7 @@ func (w *sides) finish(t *testing.T) {
 		return err == nil && n == 0
 	})
 
-	got, err := outcome.ReadTables(t.Context(), w.pool)
+	got, err := expected.ReadTables(t.Context(), w.pool)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +192,7 @@ func (w *sides) finish(t *testing.T) {
 		}
 		outputs = append(outputs, stream)
 	}
-	if got.Outputs, err = outcome.ReadOutputsOf(t.Context(), outputs...); err != nil {
+	if got.Outputs, err = expected.ReadOutputsOf(t.Context(), outputs...); err != nil {
 		t.Fatal(err)
 	}
 	truth, err := feed.Truth()

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/test/pgtest"
 	"github.com/tandem-fn/tandem/test/world"
 )
 

@@ -17,7 +17,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/outcome"
+	"github.com/tandem-fn/tandem/test/expected"
 )
 
 const (
@@ -146,7 +146,7 @@ func flightsWithHarm(t *testing.T, o options, s *servers, east, west cluster, co
 	}
 	var differences []string
 	eventually(t, 2*time.Minute, "the outputs of everything are published", func() bool {
-		result, err := outcome.Read(ctx, s.pool, s.nc)
+		result, err := expected.Read(ctx, s.pool, s.nc)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,7 +19,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/hack/outcome"
+	"github.com/tandem-fn/tandem/test/expected"
 )
 
 // servers are PostgreSQL and NATS, as the clusters and the test reach them.
@@ -127,7 +127,7 @@ func (s *servers) makeStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
-	for _, name := range []string{"EVENTS", outcome.OutputStream} {
+	for _, name := range []string{"EVENTS", expected.OutputStream} {
 		if err := conn.EnsureStream(t.Context(), jetstream.StreamConfig{Name: name}); err != nil {
 			t.Fatal(err)
 		}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tandem-fn/tandem/test/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 )
 
 var orders = events{

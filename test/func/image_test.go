@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"github.com/tandem-fn/tandem"
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/hack/publish/proxy"
-	"github.com/tandem-fn/tandem/test/pgtest"
 )
 
 var departures = events{

@@ -7,8 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	natsjs "github.com/nats-io/nats.go/jetstream"
-	"github.com/tandem-fn/tandem/hack/outcome"
 
+	"github.com/tandem-fn/tandem/test/expected"
 	"github.com/tandem-fn/tandem/test/peers/consume"
 )
 
@@ -45,7 +45,7 @@ func (t *trial) outcome(ctx context.Context) (result, error) {
 		return result{}, fmt.Errorf("connect to PostgreSQL: %w", err)
 	}
 	defer pool.Close()
-	o, err := outcome.Read(ctx, pool, t.w.nc)
+	o, err := expected.Read(ctx, pool, t.w.nc)
 	if err != nil {
 		return result{}, err
 	}
@@ -55,7 +55,7 @@ func (t *trial) outcome(ctx context.Context) (result, error) {
 		return result{}, fmt.Errorf("look at stream %s: %w", consume.OutputStream, err)
 	}
 	r := result{differences: o.Differences(t.workload.want)}
-	rows, totals := outcome.Total(o.Rows), outcome.Total(o.Airports)
+	rows, totals := expected.Total(o.Rows), expected.Total(o.Airports)
 	r.Lost = int64(t.workload.distinct) - rows.Flights
 	r.Doubled = totals.Flights - rows.Flights
 	var outputs int64

@@ -14,11 +14,11 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // the test keeps dead letters as a function does
 
-	"github.com/tandem-fn/tandem/eventing/internal/natstest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/sinkwriter"
-	"github.com/tandem-fn/tandem/test/pgtest"
 )
 
 // A dead letter holds back what comes after it, also for the next process, until it

@@ -13,9 +13,9 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/sinkwriter"
-	"github.com/tandem-fn/tandem/test/natstest"
-	"github.com/tandem-fn/tandem/test/pgtest"
 )
 
 func TestWithoutAStreamTheProgramIsARelay(t *testing.T) {

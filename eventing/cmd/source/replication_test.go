@@ -8,7 +8,7 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
-	"github.com/tandem-fn/tandem/test/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 )
 
 func TestHowFarStandbyServersAreBehindIsShownToWhoMaySeeIt(t *testing.T) {

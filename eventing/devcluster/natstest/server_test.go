@@ -8,7 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
-	"github.com/tandem-fn/tandem/test/natstest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 )
 
 func TestAClusterGoesOnWithoutItsLeader(t *testing.T) {

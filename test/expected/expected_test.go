@@ -1,4 +1,4 @@
-package outcome_test
+package expected_test
 
 import (
 	"maps"
@@ -8,12 +8,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/outcome"
+	"github.com/tandem-fn/tandem/test/expected"
 )
 
 // exact is an outcome without a fault.
-func exact(truth map[string]feed.Totals) outcome.Outcome {
-	o := outcome.Outcome{Rows: maps.Clone(truth), Airports: map[string]feed.Totals{}, Outputs: map[string]int64{}}
+func exact(truth map[string]feed.Totals) expected.Outcome {
+	o := expected.Outcome{Rows: maps.Clone(truth), Airports: map[string]feed.Totals{}, Outputs: map[string]int64{}}
 	for name, t := range truth {
 		o.Airports[name] = feed.Totals{Flights: t.Flights, DelayMinutes: t.DelayMinutes}
 		if t.Delayed > 0 {

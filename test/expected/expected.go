@@ -1,6 +1,6 @@
-// Package outcome reads what came out of the flights that [feed] gives, from the
+// Package expected reads what came out of the flights that [feed] gives, from the
 // tables and from the stream of outputs, and compares it with the truth.
-package outcome
+package expected
 
 import (
 	"context"
