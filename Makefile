@@ -4,6 +4,9 @@ GOLANGCI_VERSION := v2.15.0
 BIN              := $(CURDIR)/bin
 LINT             := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
+# The modules of their own, but for those that only build the programs of others.
+MODULES = $(filter-out test/realcluster/%,$(patsubst %/go.mod,%,$(shell git ls-files '*/go.mod')))
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -81,9 +84,11 @@ peers: ## Compare with the same work by hand and with others; ARGS=--quick takes
 
 .PHONY: lint
 lint: $(LINT) ## Look for faults and for what is not in house style.
-	$(LINT) run ./...
-	cd test/conformance && GOFLAGS=-mod=mod $(LINT) run ./...
-	cd test/peers && GOFLAGS=-mod=mod $(LINT) run ./...
+	$(LINT) run --allow-parallel-runners --build-tags e2e,chaos ./...
+	@for module in $(MODULES); do \
+		echo "$(LINT) run, in $$module" && \
+		(cd $$module && GOFLAGS=-mod=mod $(LINT) run --allow-parallel-runners ./...) || exit 1; \
+	done
 	@$(MAKE) --no-print-directory words
 
 .PHONY: words

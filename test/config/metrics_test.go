@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -63,7 +63,7 @@ func checkAlert(t *testing.T, r monitoringv1.Rule, made map[string]bool) {
 			return nil
 		}
 		for _, m := range selector.LabelMatchers {
-			if m.Name == labels.MetricName {
+			if m.Name == model.MetricNameLabel {
 				if asked++; !made[m.Value] {
 					t.Errorf("%s asks for %s, which nobody makes", r.Alert, m.Value)
 				}
