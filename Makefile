@@ -77,6 +77,11 @@ chaostest: ## Run 15 s of chaos and see that planted faults are found; takes up 
 	@hack/install.sh postgres cc
 	go test -tags chaos -race -timeout 30m $(ARGS) ./test/chaos ./test/world
 
+.PHONY: long
+long: ## Run what takes too long for CI, and resume it; ARGS=--list, SEEDS, DURATION, FRESH=1.
+	@hack/install.sh postgres cc pgbouncer
+	@hack/long.sh $(ARGS)
+
 .PHONY: peers
 peers: ## Compare with the same work by hand and with others; ARGS=--quick takes minutes, --help.
 	@hack/install.sh postgres

@@ -1,25 +1,38 @@
 package protocol_test
 
 import (
+	"flag"
 	"strings"
 	"testing"
 
 	"github.com/tandem-fn/tandem/test/protocol"
 )
 
+var long = flag.Bool("long", false, "explore larger models too, which takes minutes and gigabytes")
+
+type namedModel struct {
+	name  string
+	model protocol.Model
+}
+
 func TestNoWayLeadsToAnythingWrong(t *testing.T) {
 	t.Parallel()
 
-	for _, tt := range []struct {
-		name  string
-		model protocol.Model
-	}{
+	models := []namedModel{
 		{"two events", protocol.Model{Events: 2}},
 		{"a failover that loses commits", protocol.Model{Events: 1, Failover: true}},
 		{"a failover that loses commits of two events", protocol.Model{Events: 2, Failover: true, Lone: true}},
 		{"a ledger that forgets", protocol.Model{Events: 1, Forget: true}},
 		{"a ledger that forgets two events", protocol.Model{Events: 2, Forget: true, Lone: true}},
-	} {
+	}
+	if *long {
+		models = append(
+			models,
+			namedModel{"a failover that loses commits, and a ledger that forgets", protocol.Model{Events: 1, Failover: true, Forget: true}},
+			namedModel{"two clusters and a ledger that forgets two events", protocol.Model{Events: 2, Forget: true}},
+		)
+	}
+	for _, tt := range models {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 
