@@ -22,16 +22,25 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
+// replayOptions are the flags of replay alone.
+type replayOptions struct {
+	to        string
+	parallel  int
+	patience  time.Duration
+	tokenFile string
+	caCerts   string
+}
+
 // Results of a replay, and of a drop.
 const (
-	resultWon     = "won"     // done now
-	resultLost    = "lost"    // was done before
+	resultWon     = "won"     // committed now
+	resultLost    = "lost"    // committed before
 	resultRefused = "refused" // still dead
 	resultDropped = "dropped"
 )
 
-// result is what became of one event.
-type result struct {
+// replayResult is the result for one event.
+type replayResult struct {
 	Result   string `json:"result"`
 	Function string `json:"function"`
 	Source   string `json:"source"`
@@ -40,30 +49,30 @@ type result struct {
 	Reason   string `json:"reason,omitempty"`
 }
 
-// results prints results as they come and counts them. For concurrent use.
+// results prints results as they arrive and counts them. It is safe for concurrent use.
 type results struct {
-	desk  desk
-	mu    sync.Mutex
-	count map[string]int
+	letters *letters
+	mu      sync.Mutex
+	count   map[string]int
 }
 
-func (r *results) add(res result) error {
+func (r *results) add(res replayResult) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.count[res.Result]++
-	if r.desk.opts.json {
-		return r.desk.printJSON(res)
+	if r.letters.tool.output.json {
+		return r.letters.tool.printJSON(res)
 	}
 	text := fmt.Sprintf("%-8s %s  %s  %s", res.Result, res.Function, res.Source, res.ID)
 	if res.Code != 0 {
 		text += fmt.Sprintf("  %d %s", res.Code, res.Reason)
 	}
-	_, err := fmt.Fprintln(r.desk.out, text)
+	_, err := fmt.Fprintln(r.letters.tool.out, text)
 	return err
 }
 
-func (d desk) drop(ctx context.Context) error {
-	printed := &results{desk: d, count: map[string]int{}}
+func (d *letters) drop(ctx context.Context) error {
+	printed := &results{letters: d, count: map[string]int{}}
 	err := d.each(ctx, func(list []sinkwriter.DeadEvent) error {
 		for _, e := range list {
 			letters, err := d.verdicts.Read(ctx, e.Function, e.Source, e.ID)
@@ -76,36 +85,33 @@ func (d desk) drop(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := printed.add(result{Result: resultDropped, Function: e.Function, Source: e.Source, ID: e.ID}); err != nil {
+			if err := printed.add(replayResult{Result: resultDropped, Function: e.Function, Source: e.Source, ID: e.ID}); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if !d.opts.json {
-		_, _ = fmt.Fprintf(d.out, "%d dropped\n", printed.count[resultDropped])
+	if !d.tool.output.json {
+		_, _ = fmt.Fprintf(d.tool.out, "%d dropped\n", printed.count[resultDropped])
 	}
 	return err
 }
 
-func (d desk) replay(ctx context.Context) error {
-	to := d.opts.to
-	if to == "" {
-		to = d.env.Sink
-	}
+func (d *letters) replayAll(ctx context.Context) error {
+	to := d.replay.to
 	if to == "" {
 		return errors.New("where to replay to: want --to with the function's URL, or K_SINK")
 	}
-	sinks := &sinks{cfg: eventing.SinkConfig{CACerts: d.env.CACerts, TokenFile: d.opts.tokenFile}, clients: map[string]*http.Client{}}
-	printed := &results{desk: d, count: map[string]int{}}
+	sinks := &sinks{cfg: eventing.SinkConfig{CACerts: d.replay.caCerts, TokenFile: d.replay.tokenFile}, clients: map[string]*http.Client{}}
+	printed := &results{letters: d, count: map[string]int{}}
 	err := d.each(ctx, func(list []sinkwriter.DeadEvent) error {
 		group, ctx := errgroup.WithContext(ctx)
-		group.SetLimit(d.opts.parallel)
+		group.SetLimit(d.replay.parallel)
 		for _, e := range list {
 			group.Go(func() error {
 				res, err := d.replayOne(ctx, sinks, strings.ReplaceAll(to, "{function}", url.PathEscape(e.Function)), e)
 				if errors.Is(err, sinkwriter.ErrNoDeadLetter) {
-					return nil // somebody else was quicker
+					return nil // deleted meanwhile
 				}
 				if err != nil {
 					return fmt.Errorf("replay event %s of %s: %w", e.ID, e.Source, err)
@@ -115,19 +121,19 @@ func (d desk) replay(ctx context.Context) error {
 		}
 		return group.Wait()
 	})
-	if !d.opts.json {
-		_, _ = fmt.Fprintf(d.out, "%d won, %d lost (done before), %d refused\n", printed.count[resultWon], printed.count[resultLost], printed.count[resultRefused])
+	if !d.tool.output.json {
+		_, _ = fmt.Fprintf(d.tool.out, "%d won, %d lost (committed before), %d refused\n", printed.count[resultWon], printed.count[resultLost], printed.count[resultRefused])
 	}
 	if n := printed.count[resultRefused]; err == nil && n > 0 {
-		err = fmt.Errorf("%d events were refused again and are still there", n)
+		err = &foundError{text: fmt.Sprintf("%d events were refused again and are still there", n)}
 	}
 	return err
 }
 
-// replayOne sends one event, and takes its letters out if the function says that
-// it is done. The error says that no event can be replayed now.
-func (d desk) replayOne(ctx context.Context, sinks *sinks, to string, e sinkwriter.DeadEvent) (result, error) {
-	res := result{Function: e.Function, Source: e.Source, ID: e.ID}
+// replayOne sends one event, and deletes its letters if the function answers that it is
+// committed. An error means that no event can be replayed now.
+func (d *letters) replayOne(ctx context.Context, sinks *sinks, to string, e sinkwriter.DeadEvent) (replayResult, error) {
+	res := replayResult{Function: e.Function, Source: e.Source, ID: e.ID}
 	letters, err := d.verdicts.Read(ctx, e.Function, e.Source, e.ID)
 	if err != nil {
 		return res, err
@@ -140,7 +146,7 @@ func (d desk) replayOne(ctx context.Context, sinks *sinks, to string, e sinkwrit
 	if err != nil {
 		return res, err
 	}
-	a, err := send(ctx, client, to, header, body, d.opts.patience)
+	a, err := send(ctx, client, to, header, body, d.replay.patience)
 	if err != nil {
 		return res, err
 	}
@@ -148,8 +154,8 @@ func (d desk) replayOne(ctx context.Context, sinks *sinks, to string, e sinkwrit
 		res.Result, res.Code, res.Reason = resultRefused, a.code, a.reason
 		return res, nil
 	}
-	// Whoever answers 2xx to everything, as a broker does, has not said that the
-	// function is done with it.
+	// A server that answers everything with 2xx, as a broker does, has not committed
+	// the event.
 	if want := sinkwriter.NewKey(e.Function, e.Source, e.ID).String(); a.key != want {
 		return res, fmt.Errorf("%s answered %d, but not as function %s does: --to must be that function's own address", public(to), a.code, e.Function)
 	}
@@ -160,7 +166,7 @@ func (d desk) replayOne(ctx context.Context, sinks *sinks, to string, e sinkwrit
 	return res, nil
 }
 
-// sinks has a client for each function's address. For concurrent use.
+// sinks holds a client for each function's address. It is safe for concurrent use.
 type sinks struct {
 	cfg     eventing.SinkConfig
 	mu      sync.Mutex
@@ -181,7 +187,7 @@ func (s *sinks) client(to string) (*http.Client, error) {
 	return client, nil
 }
 
-// encode gives an event as it is sent, without what made it a dead letter: in the
+// encode returns an event as it is sent, without the attributes of a dead letter: in the
 // binary content mode, as the source sent it, or, if it is not valid in every
 // respect, as it is stored.
 func encode(stored []byte) (http.Header, []byte, error) {
@@ -223,20 +229,19 @@ func encodeInvalid(stored []byte) (http.Header, []byte, error) {
 	return http.Header{"Content-Type": {"application/cloudevents+json"}}, text, nil
 }
 
-// ofDeath says whether an attribute was added when the event was dead-lettered.
+// ofDeath reports whether an attribute was added when the event became a dead letter.
 func ofDeath(attribute string) bool {
 	return strings.HasPrefix(attribute, "knativeerror") || attribute == "tandemfunction" || attribute == "tandemattempts"
 }
 
-// answer is a function's.
+// answer is the answer of a function.
 type answer struct {
 	code         int
 	reason       string
 	receipt, key string
 }
 
-// send tries until there is an answer that says something about the event, for as
-// long as patience lasts.
+// send retries until the answer is about the event, for as long as patience lasts.
 func send(ctx context.Context, client *http.Client, to string, header http.Header, body []byte, patience time.Duration) (a answer, err error) {
 	backoff := retry.WithMaxDuration(patience, retry.WithCappedDuration(5*time.Second, retry.NewExponential(200*time.Millisecond)))
 	err = retry.Do(ctx, backoff, func(ctx context.Context) error {
@@ -251,13 +256,13 @@ func send(ctx context.Context, client *http.Client, to string, header http.Heade
 		if err != nil {
 			return retry.RetryableError(withoutURL(err))
 		}
-		defer func() { _ = res.Body.Close() }() // nothing is lost with it
-		said, err := io.ReadAll(io.LimitReader(res.Body, 4096))
+		defer func() { _ = res.Body.Close() }()
+		text, err := io.ReadAll(io.LimitReader(res.Body, 4096))
 		if err != nil {
 			return retry.RetryableError(err)
 		}
 		a = answer{
-			code: res.StatusCode, reason: strings.Join(strings.Fields(string(said)), " "),
+			code: res.StatusCode, reason: strings.Join(strings.Fields(string(text)), " "),
 			receipt: res.Header.Get("Tandem-Receipt"), key: res.Header.Get("Tandem-Key"),
 		}
 		status := &eventing.StatusError{Code: a.code}
@@ -276,7 +281,7 @@ func send(ctx context.Context, client *http.Client, to string, header http.Heade
 	return a, nil
 }
 
-// withoutURL takes the URL out of an error of net/http, which may have a password.
+// withoutURL removes the URL, which may hold a password, from an error of net/http.
 func withoutURL(err error) error {
 	var at *url.Error
 	if errors.As(err, &at) {
@@ -285,6 +290,7 @@ func withoutURL(err error) error {
 	return err
 }
 
+// public returns to without its password.
 func public(to string) string {
 	u, err := url.Parse(to)
 	if err != nil {

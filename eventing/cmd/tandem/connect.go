@@ -1,0 +1,96 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"  //nolint:depguard // the tool opens the connection; sinkwriter has the statements
+	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // the tool opens the connection; sinkwriter has the statements
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+const (
+	connectTimeout = 10 * time.Second
+	maxConns       = 4
+)
+
+var (
+	errNoDatabase  = errors.New("no database: set --database-url or DATABASE_URL, as postgres://USER:PASSWORD@HOST:5432/NAME")
+	errDatabaseURL = errors.New("database URL: want postgres://USER:PASSWORD@HOST:5432/NAME")
+	errNoNATS      = errors.New("no NATS servers: set --nats-url or NATS_URL, as nats://HOST:4222")
+)
+
+// database returns the database's URL.
+func (t *tool) database() (string, error) {
+	url := cmp.Or(t.databaseURL, t.env("DATABASE_URL"))
+	if url == "" {
+		return "", errNoDatabase
+	}
+	// The parser's error repeats the URL, sometimes with the password.
+	if _, err := pgxpool.ParseConfig(url); err != nil {
+		return "", errDatabaseURL
+	}
+	return url, nil
+}
+
+// openDatabase returns connections to the database, which are established when they
+// are needed.
+func (t *tool) openDatabase(ctx context.Context) (*pgxpool.Pool, error) {
+	url, err := t.database()
+	if err != nil {
+		return nil, err
+	}
+	settings, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, errDatabaseURL
+	}
+	settings.MaxConns = maxConns
+	if settings.ConnConfig.ConnectTimeout == 0 {
+		settings.ConnConfig.ConnectTimeout = connectTimeout
+	}
+	if settings.ConnConfig.RuntimeParams["application_name"] == "" {
+		settings.ConnConfig.RuntimeParams["application_name"] = "tandem"
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, settings)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the database: %w", err)
+	}
+	return pool, nil
+}
+
+// openNATS returns a connection to the NATS servers. It waits until it is established,
+// for at most wait.
+func (t *tool) openNATS(ctx context.Context, wait time.Duration) (*jetstream.Conn, error) {
+	url := cmp.Or(t.natsURL, t.env("NATS_URL"))
+	if url == "" {
+		return nil, errNoNATS
+	}
+	conn, err := jetstream.Connect(ctx, url, jetstream.Config{Name: "tandem"})
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.Wait(ctx, wait); err != nil {
+		_ = conn.Close(context.WithoutCancel(ctx))
+		return nil, fmt.Errorf("%w: look at --nats-url or NATS_URL", err)
+	}
+	return conn, nil
+}
+
+// explain adds the next step to an error of the database.
+func explain(err error) error {
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	switch refused.Code {
+	case "42501":
+		return fmt.Errorf("%w: use the role that migrates", err)
+	case "42P01", "3F000":
+		return fmt.Errorf("%w: run tandem migrate first, or look at the database URL", err)
+	}
+	return err
+}

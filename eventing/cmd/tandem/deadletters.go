@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+const deadLettersHelp = `Looks after dead letters: events that a function could not process.
+
+The verdict on an event:
+
+  poison        Every cluster that works refused it, and none committed it. Read the
+                reason; correct the function or the producer; then replay or drop.
+  sick cluster  Some cluster refused it, but another one committed it: look at the
+                cluster that refused it, which may run an old version or lack a
+                permission. The event is fine; a replay removes the letter.
+  undecided     Another cluster has not processed it yet. Wait, or replay.
+
+The role of the database URL must be the one that migrates (see tandem migrate
+--help): the role of functions and sources cannot delete dead letters.`
+
+// letters is one run of one of the commands.
+type letters struct {
+	tool     *tool
+	verdicts *sinkwriter.Verdicts
+
+	filter sinkwriter.DeadFilter
+	all    bool
+	limit  int
+	check  bool
+
+	replay replayOptions
+}
+
+func (t *tool) deadLettersCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "dead-letters",
+		Aliases: []string{"dead-letter"},
+		Short:   "List, show, replay and drop dead letters",
+		Long:    deadLettersHelp,
+		Example: `  tandem dead-letters list --verdict poison --function orders
+  tandem dead-letters show --id 4711
+  tandem dead-letters replay --function orders --reason "no such product" --since 2h --to http://orders.shop.svc.cluster.local
+  tandem dead-letters drop --function orders --id 4711 --source /shop`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(t.listCommand(), t.showCommand(), t.replayCommand(), t.dropCommand())
+	return cmd
+}
+
+func (t *tool) listCommand() *cobra.Command {
+	d := &letters{tool: t}
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List dead letters, one line per event",
+		Example: `  tandem dead-letters list --verdict poison --function orders
+  tandem dead-letters list --since 24h -o json
+  tandem dead-letters list --check >/dev/null || echo "dead letters"`,
+	}
+	d.flags(cmd, 100)
+	cmd.Flags().BoolVar(&d.check, "check", false, "exit with status 1 if there is any")
+	return d.wire(cmd, d.list)
+}
+
+func (t *tool) showCommand() *cobra.Command {
+	d := &letters{tool: t}
+	cmd := &cobra.Command{
+		Use:     "show",
+		Short:   "Show whole events, and the answer that each cluster got",
+		Example: `  tandem dead-letters show --id 4711`,
+	}
+	d.flags(cmd, 10)
+	return d.wire(cmd, d.show)
+}
+
+func (t *tool) dropCommand() *cobra.Command {
+	d := &letters{tool: t}
+	cmd := &cobra.Command{
+		Use:   "drop",
+		Short: "Delete dead letters for good",
+		Long: `Deletes dead letters for good. They are stored nowhere else: keep the output of
+"tandem dead-letters show -o json" if in doubt. It wants a flag that selects events,
+or --all.`,
+		Example: `  tandem dead-letters drop --function orders --id 4711 --source /shop`,
+	}
+	d.flags(cmd, math.MaxInt)
+	return d.wire(cmd, d.drop)
+}
+
+func (t *tool) replayCommand() *cobra.Command {
+	d := &letters{tool: t}
+	o := &d.replay
+	cmd := &cobra.Command{
+		Use:   "replay",
+		Short: "Send dead letters to the function again, and delete those that it accepts",
+		Long: `Sends events to the function again, and deletes the dead letters of those that it
+answers with 2xx. An event that was committed before is not applied again: the ledger
+knows it, the answer is "lost", and the letter is deleted. It wants a flag that
+selects events, or --all.
+
+The exit status is 1 if events were refused again.`,
+		Example: `  tandem dead-letters replay --function orders --reason "no such product" --since 2h --to http://orders.shop.svc.cluster.local
+  tandem dead-letters replay --all --to 'http://{function}.shop.svc.cluster.local'`,
+	}
+	d.flags(cmd, math.MaxInt)
+	flags := cmd.Flags()
+	flags.StringVar(&o.to, "to", t.env("K_SINK"), "the function's own `URL`; {function} in it stands for the function's name. Not an ingest or a broker: others would get the event too (K_SINK)")
+	flags.IntVar(&o.parallel, "parallel", 8, "`number` of events sent at once")
+	flags.DurationVar(&o.patience, "patience", time.Minute, "`time` for which one event is retried while the function answers 503 or not at all; then the replay ends and the rest stays")
+	flags.StringVar(&o.tokenFile, "token-file", eventing.TokenFile, "`file` with a token that is sent along, read for each request")
+	flags.StringVar(&o.caCerts, "ca-certs", t.env("K_CA_CERTS"), "certificates to trust, in `PEM` (K_CA_CERTS)")
+	return d.wire(cmd, d.replayAll)
+}
+
+// flags adds the flags that select events.
+func (d *letters) flags(cmd *cobra.Command, limit int) {
+	flags := cmd.Flags()
+	flags.StringVar(&d.filter.Function, "function", "", "`name` of the function")
+	flags.StringVar(&d.filter.Source, "source", "", "`source` of the event")
+	flags.StringVar(&d.filter.ID, "id", "", "`id` of the event")
+	flags.StringVar(&d.filter.Type, "type", "", "`type` of the event")
+	flags.StringVar(&d.filter.Cluster, "cluster", "", "`name` of a cluster that refused it")
+	flags.Var(&verdictValue{&d.filter.Verdict}, "verdict", "`verdict`: poison, sick or undecided")
+	flags.IntVar(&d.filter.Code, "code", 0, "`status` of the last answer, as 422")
+	flags.StringVar(&d.filter.Reason, "reason", "", "`text` within the reason of the last answer, in any case")
+	flags.Var(&timeValue{&d.filter.Since}, "since", "last refused at this `time` or later: an age as 90m, or 2006-01-02T15:04:05Z")
+	flags.Var(&timeValue{&d.filter.Until}, "until", "last refused before this `time`")
+	flags.IntVar(&d.limit, "limit", limit, "`number` of events at most, the oldest first")
+	if limit == math.MaxInt {
+		flags.Lookup("limit").DefValue = "0" // which is not printed
+		flags.BoolVar(&d.all, "all", false, "all events")
+	}
+	_ = cmd.RegisterFlagCompletionFunc("verdict", cobra.FixedCompletions([]string{"poison", "sick", "undecided"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// wire makes cmd check its flags, connect and run.
+func (d *letters) wire(cmd *cobra.Command, run func(context.Context) error) *cobra.Command {
+	cmd.Args = noArguments
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := d.validate(cmd.Name()); err != nil {
+			return usage(cmd, err)
+		}
+		pool, err := d.tool.openDatabase(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer pool.Close()
+		d.verdicts = sinkwriter.NewVerdicts(pool)
+		return explain(run(cmd.Context()))
+	}
+	return cmd
+}
+
+func (d *letters) validate(command string) error {
+	filtered := d.filter != sinkwriter.DeadFilter{}
+	changes := command == "replay" || command == "drop"
+	switch {
+	case d.limit < 1:
+		return fmt.Errorf("--limit %d: want at least 1", d.limit)
+	case command == "replay" && (d.replay.parallel < 1 || d.replay.parallel > 256):
+		return fmt.Errorf("--parallel %d: want 1 to 256", d.replay.parallel)
+	case d.all && filtered:
+		return errors.New("--all beside another flag that selects events: want one or the other")
+	case changes && !d.all && !filtered:
+		return fmt.Errorf("which events to %s: want --function, --id or another flag that selects events, or --all", command)
+	}
+	return nil
+}
+
+// each calls do with every selected event, a page at a time, up to the limit. Do may
+// delete events.
+func (d *letters) each(ctx context.Context, do func([]sinkwriter.DeadEvent) error) error {
+	const page = 100
+	rest := d.limit
+	var after *sinkwriter.DeadEvent
+	for rest > 0 {
+		list, err := d.verdicts.List(ctx, d.filter, after, min(page, rest))
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 {
+			return nil
+		}
+		if err := do(list); err != nil {
+			return err
+		}
+		rest -= len(list)
+		after = &list[len(list)-1]
+	}
+	return nil
+}
+
+// verdictValue is a flag's value.
+type verdictValue struct{ verdict *string }
+
+var _ pflag.Value = (*verdictValue)(nil)
+
+// String implements pflag.Value.
+func (v *verdictValue) String() string {
+	if v.verdict == nil {
+		return ""
+	}
+	return *v.verdict
+}
+
+// Set implements pflag.Value.
+func (v *verdictValue) Set(text string) error {
+	switch strings.ToLower(text) {
+	case "poison":
+		*v.verdict = sinkwriter.VerdictPoison
+	case "sick", "sick cluster", "sick-cluster":
+		*v.verdict = sinkwriter.VerdictSickCluster
+	case "undecided":
+		*v.verdict = sinkwriter.VerdictUndecided
+	default:
+		return errors.New("want poison, sick or undecided")
+	}
+	return nil
+}
+
+// Type implements pflag.Value.
+func (v *verdictValue) Type() string { return "verdict" }
+
+// timeValue is a flag's value: a time, or an age.
+type timeValue struct{ at *time.Time }
+
+var _ pflag.Value = (*timeValue)(nil)
+
+// String implements pflag.Value.
+func (v *timeValue) String() string {
+	if v.at == nil || v.at.IsZero() {
+		return ""
+	}
+	return v.at.Format(time.RFC3339)
+}
+
+// Set implements pflag.Value.
+func (v *timeValue) Set(text string) error {
+	if age, err := time.ParseDuration(text); err == nil && age >= 0 {
+		*v.at = time.Now().Add(-age) //nolint:forbidigo // an age is relative to now
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return errors.New("want an age, as 90m, or a time, as 2006-01-02T15:04:05Z")
+	}
+	*v.at = at
+	return nil
+}
+
+// Type implements pflag.Value.
+func (v *timeValue) Type() string { return "time" }

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+func (d *letters) list(ctx context.Context) error {
+	table := tabwriter.NewWriter(d.tool.out, 0, 0, 2, ' ', 0)
+	n := 0
+	err := d.each(ctx, func(list []sinkwriter.DeadEvent) error {
+		for _, e := range list {
+			n++
+			if d.tool.output.json {
+				if err := d.tool.printJSON(e); err != nil {
+					return err
+				}
+				continue
+			}
+			if n == 1 {
+				row(table, "VERDICT", "FUNCTION", "CODE", "CLUSTERS", "ATTEMPTS", "LAST", "SOURCE", "ID", "REASON")
+			}
+			row(table, e.Verdict, e.Function, number(int64(e.Code)), strings.Join(e.Clusters, ","), number(e.Attempts),
+				e.LastAt.UTC().Format(time.RFC3339), e.Source, e.ID, e.Reason)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if err := d.printEnd(n); err != nil {
+		return err
+	}
+	if d.check && n > 0 {
+		return &foundError{}
+	}
+	return nil
+}
+
+// printEnd prints, for people, if there was nothing or if there may be more.
+func (d *letters) printEnd(n int) (err error) {
+	switch {
+	case d.tool.output.json:
+	case n == 0:
+		_, err = io.WriteString(d.tool.out, "no dead letters\n")
+	case n == d.limit:
+		_, err = fmt.Fprintf(d.tool.out, "… the first %d; more with --limit\n", n)
+	}
+	return err
+}
+
+// shown is an event with all its letters.
+type shown struct {
+	sinkwriter.DeadEvent
+	Letters []sinkwriter.ClusterLetter `json:"letters"`
+}
+
+func (d *letters) show(ctx context.Context) error {
+	n := 0
+	err := d.each(ctx, func(list []sinkwriter.DeadEvent) error {
+		for _, e := range list {
+			letters, err := d.verdicts.Read(ctx, e.Function, e.Source, e.ID)
+			if errors.Is(err, sinkwriter.ErrNoDeadLetter) {
+				continue // deleted since it was listed
+			}
+			if err != nil {
+				return err
+			}
+			n++
+			if d.tool.output.json {
+				err = d.tool.printJSON(shown{DeadEvent: e, Letters: letters})
+			} else {
+				err = d.printEvent(e, letters)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return d.printEnd(n)
+}
+
+// printEvent prints the answer that each cluster got, and the event as the last one
+// stored it.
+func (d *letters) printEvent(e sinkwriter.DeadEvent, letters []sinkwriter.ClusterLetter) error {
+	_, _ = fmt.Fprintf(d.tool.out, "%s  %s  %s  %s\n", e.Verdict, e.Function, e.Source, e.ID)
+	table := tabwriter.NewWriter(d.tool.out, 0, 0, 2, ' ', 0)
+	row(table, "  CLUSTER", "CODE", "ATTEMPTS", "TIMES", "FIRST", "LAST")
+	for _, l := range letters {
+		row(table, "  "+l.Cluster, number(int64(l.Code)), number(l.Attempts), strconv.FormatInt(l.Times, 10),
+			l.FirstAt.UTC().Format(time.RFC3339), l.LastAt.UTC().Format(time.RFC3339))
+	}
+	// A write that fails is reported with the last line.
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, l := range letters {
+		_, _ = fmt.Fprintf(d.tool.out, "  %s: %s\n", l.Cluster, l.Reason)
+	}
+	var pretty bytes.Buffer
+	if err := json.Indent(&pretty, letters[0].Event, "  ", "  "); err != nil {
+		return fmt.Errorf("event %s of %s: %w", e.ID, e.Source, err)
+	}
+	_, err := fmt.Fprintf(d.tool.out, "  %s\n\n", pretty.Bytes())
+	return err
+}

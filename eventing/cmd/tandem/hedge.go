@@ -1,0 +1,255 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+const hedgeHelp = `Shows how much redundancy a function has in each cluster, and switches it while
+everything runs.
+
+VALUE is one of
+
+  0, race   Every cluster computes every event at once. Lowest latency.
+  300ms     This long after an event arrived, the source asks the ledger whether
+            another cluster has committed it, and delivers the rest. The function
+            scales to zero while others are healthy. Up to 1m.
+  standby   Nothing is delivered; events that others have committed are
+            acknowledged. After a switch to another value the rest is delivered.
+
+Without VALUE the command prints the clusters. With --unset it removes the value:
+then TANDEM_HEDGE of each source counts.
+
+Standby in every cluster is refused, here and by the sources: a cluster stands by
+only while another one works. To swap two clusters, switch the one that stands by
+first. A switch from standby prints how many events are left.
+
+The value is stored in the bucket tandem-hedge of JetStream, under FUNCTION for all
+clusters and under FUNCTION.CLUSTER for one, which wins. "nats kv put tandem-hedge
+orders.west standby" has the same effect, without the checks.`
+
+// hedgeHeardOf is the age of the last report of a cluster that counts as working.
+// Sources report once a minute, and apply the same limit.
+const hedgeHeardOf = 3 * time.Minute
+
+// hedging is one run of the command.
+type hedging struct {
+	tool *tool
+
+	function, value, cluster string
+	unset                    bool
+	wait                     time.Duration
+	domain                   string
+	replicas                 int
+
+	hedges   jetstream.Hedges
+	progress *sinkwriter.Progress
+}
+
+func (t *tool) hedgeCommand() *cobra.Command {
+	h := &hedging{tool: t}
+	cmd := &cobra.Command{
+		Use:   "hedge FUNCTION [VALUE]",
+		Short: "Show and switch how much redundancy a function has",
+		Long:  hedgeHelp,
+		Example: `  tandem hedge orders
+  tandem hedge orders 300ms
+  tandem hedge --cluster west orders standby
+  tandem hedge --unset orders`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := h.read(args); err != nil {
+				return usage(cmd, err)
+			}
+			return h.run(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&h.cluster, "cluster", "", "`name` of the one cluster to switch; all clusters by default")
+	flags.BoolVar(&h.unset, "unset", false, "remove the value")
+	flags.DurationVar(&h.wait, "wait", 10*time.Second, "`time` to wait until the sources have switched; they look once a second")
+	flags.StringVar(&h.domain, "domain", t.env("TANDEM_HEDGE_DOMAIN"), "JetStream `domain` of the bucket, the same as the sources' (TANDEM_HEDGE_DOMAIN)")
+	flags.IntVar(&h.replicas, "replicas", 1, "`number` of NATS servers that store the bucket if it is created; 3 in production")
+	return cmd
+}
+
+// read checks the arguments.
+func (h *hedging) read(args []string) error {
+	switch {
+	case len(args) == 0:
+		return errors.New("want the name of a function")
+	case len(args) > 2:
+		return fmt.Errorf("argument %q: want FUNCTION and VALUE only", args[2])
+	}
+	h.function = args[0]
+	if len(args) == 2 {
+		h.value = args[1]
+		if _, err := eventing.ParseHedge(h.value); err != nil {
+			return err
+		}
+	}
+	switch {
+	case h.unset && h.value != "":
+		return errors.New("--unset and a value: want one of them")
+	case h.cluster != "" && h.value == "" && !h.unset:
+		return errors.New("--cluster without a value: want VALUE or --unset")
+	case h.replicas < 1 || h.replicas > 5:
+		return fmt.Errorf("--replicas %d: want 1 to 5", h.replicas)
+	}
+	return nil
+}
+
+func (h *hedging) run(ctx context.Context) error {
+	pool, err := h.tool.openDatabase(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	conn, err := h.tool.openNATS(ctx, h.wait)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	h.hedges = jetstream.Hedges{Conn: conn, Domain: h.domain, Replicas: h.replicas}
+	h.progress = sinkwriter.NewProgress(pool, "")
+	clusters, err := h.progress.Clusters(ctx, h.function)
+	if err != nil {
+		return explain(err)
+	}
+	if len(clusters) == 0 {
+		return fmt.Errorf("no source has ever worked for function %q: look at the name and at the database URL", h.function)
+	}
+	if h.value == "" && !h.unset {
+		return h.show(ctx, clusters)
+	}
+	if h.cluster != "" && !slices.ContainsFunc(clusters, func(c sinkwriter.ClusterStatus) bool { return c.Cluster == h.cluster }) {
+		return fmt.Errorf("no source has ever worked for function %q in cluster %q: the clusters are %s", h.function, h.cluster, clusterNames(clusters))
+	}
+	if err := h.allowed(clusters); err != nil {
+		return err
+	}
+	h.reportBacklog(clusters)
+	if err := h.hedges.Set(ctx, h.function, h.cluster, h.value); err != nil {
+		return err
+	}
+	return h.await(ctx)
+}
+
+// allowed refuses standby in all clusters.
+func (h *hedging) allowed(clusters []sinkwriter.ClusterStatus) error {
+	if h.value != "standby" {
+		return nil
+	}
+	if h.cluster == "" {
+		return fmt.Errorf("function %s would stand by in every cluster, and no event would be processed: switch one with --cluster", h.function)
+	}
+	for _, c := range clusters {
+		if c.Cluster != h.cluster && c.Hedge != "standby" && c.Age < hedgeHeardOf {
+			return nil
+		}
+	}
+	return fmt.Errorf("function %s would stand by in every cluster that reported in the last %s, and no event would be processed: switch another one from standby first", h.function, hedgeHeardOf)
+}
+
+// reportBacklog prints how many messages the clusters that leave standby have to
+// process.
+func (h *hedging) reportBacklog(clusters []sinkwriter.ClusterStatus) {
+	if h.value == "standby" || h.tool.output.json {
+		return
+	}
+	for _, c := range clusters {
+		if c.Hedge == "standby" && (h.cluster == "" || h.cluster == c.Cluster) {
+			h.tool.printf("%s leaves standby; up to %d messages wait for it\n", c.Cluster, c.Behind)
+		}
+	}
+}
+
+// await waits until the sources that work have switched.
+func (h *hedging) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, h.wait)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	late := "a cluster, as the database does not answer,"
+	for {
+		if clusters, err := h.progress.Clusters(ctx, h.function); err == nil {
+			if late = clusterNames(h.late(clusters)); late == "" {
+				return h.show(context.WithoutCancel(ctx), clusters)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the value is set, but %s has not switched within %s: look at its source's log", late, h.wait)
+		}
+	}
+}
+
+// late returns the working clusters that have not switched. Without a value only the
+// sources know what they switch to.
+func (h *hedging) late(clusters []sinkwriter.ClusterStatus) (late []sinkwriter.ClusterStatus) {
+	if h.unset {
+		return nil
+	}
+	want, _ := eventing.ParseHedge(h.value)
+	for _, c := range clusters {
+		if c.Hedge != want.String() && c.Age < hedgeHeardOf && (h.cluster == "" || h.cluster == c.Cluster) {
+			late = append(late, c)
+		}
+	}
+	return late
+}
+
+// hedgeStatus is what the command prints of a cluster.
+type hedgeStatus struct {
+	Function   string  `json:"function"`
+	Cluster    string  `json:"cluster"`
+	Hedge      string  `json:"hedge"`
+	SwitchedTo string  `json:"switched_to,omitempty"`
+	Lag        int64   `json:"lag"`         // messages
+	Age        float64 `json:"age_seconds"` // of the last report
+}
+
+// show prints a line for each cluster.
+func (h *hedging) show(ctx context.Context, clusters []sinkwriter.ClusterStatus) error {
+	set, err := h.hedges.All(ctx, h.function)
+	if err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(h.tool.out, 0, 0, 2, ' ', 0)
+	row(table, "CLUSTER", "HEDGE", "SWITCHED TO", "LAG", "LAST REPORT")
+	for _, c := range clusters {
+		switched := cmp.Or(set[c.Cluster], set[""])
+		if h.tool.output.json {
+			status := hedgeStatus{Function: h.function, Cluster: c.Cluster, Hedge: c.Hedge, SwitchedTo: switched, Lag: c.Behind, Age: c.Age.Seconds()}
+			if err := h.tool.printJSON(status); err != nil {
+				return err
+			}
+			continue
+		}
+		row(table, c.Cluster, c.Hedge, cmp.Or(switched, "-"), fmt.Sprint(c.Behind), c.Age.Round(time.Second).String()+" ago")
+	}
+	if h.tool.output.json {
+		return nil
+	}
+	return table.Flush()
+}
+
+func clusterNames(clusters []sinkwriter.ClusterStatus) string {
+	list := make([]string, len(clusters))
+	for i, c := range clusters {
+		list[i] = c.Cluster
+	}
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// format is the form in which a command prints: a table for people by default, or one
+// JSON object per line. It is a flag's value.
+type format struct{ json bool }
+
+// String implements pflag.Value.
+func (f *format) String() string {
+	if f.json {
+		return "json"
+	}
+	return "table"
+}
+
+// Set implements pflag.Value.
+func (f *format) Set(text string) error {
+	if text != "json" && text != "table" {
+		return errors.New("want table or json")
+	}
+	f.json = text == "json"
+	return nil
+}
+
+// Type implements pflag.Value.
+func (f *format) Type() string { return "format" }
+
+// printJSON prints v as one line.
+func (t *tool) printJSON(v any) error {
+	encoder := json.NewEncoder(t.out)
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
+}
+
+// printf prints for people.
+func (t *tool) printf(format string, args ...any) {
+	_, _ = fmt.Fprintf(t.out, format, args...)
+}
+
+// maxCell is the number of runes that a table shows of a text.
+const maxCell = 60
+
+// row writes a row of a table.
+func row(table io.Writer, cells ...string) {
+	for i, cell := range cells {
+		cells[i] = clip(cell)
+	}
+	_, _ = fmt.Fprintln(table, strings.Join(cells, "\t"))
+}
+
+// clip shortens a text to a table's cell and removes line breaks.
+func clip(text string) string {
+	indent := text[:len(text)-len(strings.TrimLeft(text, " "))]
+	runes := []rune(strings.Join(strings.Fields(text), " "))
+	if len(runes) > maxCell {
+		runes = append(runes[:maxCell-1], '…')
+	}
+	return indent + string(runes)
+}
+
+// number returns n as text, and 0, which means unknown, as a dash.
+func number(n int64) string {
+	if n == 0 {
+		return "-"
+	}
+	return strconv.FormatInt(n, 10)
+}

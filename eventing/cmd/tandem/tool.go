@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes.
+const (
+	exitFound  = 1 // the command worked and found something that needs a person
+	exitFailed = 2 // the command could not do its work
+)
+
+// tool is one run of the program.
+type tool struct {
+	in       io.Reader
+	out, err io.Writer
+	env      func(name string) string
+
+	databaseURL, natsURL string
+	output               format
+}
+
+// execute runs the command that args name and returns the exit code.
+func (t *tool) execute(ctx context.Context, args []string) int {
+	root := t.command()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var found *foundError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &found):
+		if found.text != "" {
+			_, _ = fmt.Fprintln(t.err, "tandem:", found.text)
+		}
+		return exitFound
+	}
+	_, _ = fmt.Fprintln(t.err, "tandem:", err)
+	return exitFailed
+}
+
+// foundError ends a command that found something. Text, if any, is printed.
+type foundError struct{ text string }
+
+// Error returns the text.
+func (e *foundError) Error() string { return e.text }
+
+const help = `tandem is the tool of those who use and operate Tandem.
+
+It reads and changes what the clusters share: the database and the streams. It
+needs no access to a cluster, and it links no function: where a command needs
+functions, it builds or runs their own program.`
+
+const environmentHelp = `Environment:
+  DATABASE_URL   the database, if --database-url is not set
+  NATS_URL       the NATS servers, if --nats-url is not set
+
+Exit status: 0 if all is well, 1 if the command found something that needs a
+person, 2 if it could not do its work.`
+
+// command returns the root with all commands.
+func (t *tool) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tandem",
+		Short: "Migrate, operate and verify Tandem",
+		Long:  help + "\n\n" + environmentHelp,
+		Example: `  tandem migrate --grant tandem_writer
+  tandem hedge orders
+  tandem dead-letters list --verdict poison`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          noArguments,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(t.in)
+	root.SetOut(t.out)
+	root.SetErr(t.err)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
+	flags := root.PersistentFlags()
+	flags.StringVar(&t.databaseURL, "database-url", "", "`URL` of the database, as postgres://USER:PASSWORD@HOST:5432/NAME (DATABASE_URL)")
+	flags.StringVar(&t.natsURL, "nats-url", "", "`URL` of the NATS servers, as nats://HOST:4222 (NATS_URL)")
+	flags.VarP(&t.output, "output", "o", "`format` of the output: table, or json for one JSON object per line")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	root.AddCommand(t.hedgeCommand(), t.deadLettersCommand(), t.versionCommand())
+	return root
+}
+
+// usage returns err with the command that explains how cmd is used.
+func usage(cmd *cobra.Command, err error) error {
+	return fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())
+}
+
+// noArguments refuses arguments, and names the commands where there are some.
+func noArguments(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case cmd.HasAvailableSubCommands():
+		var names []string
+		for _, c := range cmd.Commands() {
+			if c.IsAvailableCommand() {
+				names = append(names, c.Name())
+			}
+		}
+		return usage(cmd, fmt.Errorf("unknown command %q: want %s", args[0], strings.Join(names, ", ")))
+	}
+	return usage(cmd, fmt.Errorf("argument %q: want flags only", args[0]))
+}
