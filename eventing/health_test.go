@@ -255,7 +255,7 @@ func replicas(t *testing.T, url string) int {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	stream, err := nativeAt(t, url).Stream(ctx, "EVENTS")
-	if err != nil || stream.CachedInfo().Cluster.Leader == "" {
+	if err != nil || stream.CachedInfo().Cluster == nil || stream.CachedInfo().Cluster.Leader == "" { // nil for a moment after it was made
 		return 0
 	}
 	n := 1

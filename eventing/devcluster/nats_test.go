@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	tandemjs "github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
 func buildNATS(t *testing.T) string {
@@ -116,17 +117,28 @@ func TestThreeServersShareAJetStreamThatOutlivesOneOfThem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stream, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: 3})
+	stream, err := tandemjs.Ask(ctx, func(ctx context.Context) (jetstream.Stream, error) {
+		return js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: 3})
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range servers {
-		if s.Part().Name() == stream.CachedInfo().Cluster.Leader {
-			s.Part().Destroy()
+	destroyed := false
+	for !destroyed && ctx.Err() == nil {
+		info, err := tandemjs.Ask(ctx, func(ctx context.Context) (*jetstream.StreamInfo, error) { return stream.Info(ctx) })
+		if err != nil || info.Cluster == nil { // as of a stream that was created twice
+			continue
+		}
+		for _, s := range servers {
+			if s.Part().Name() == info.Cluster.Leader {
+				s.Part().Destroy()
+				destroyed = true
+			}
 		}
 	}
 	for ctx.Err() == nil {
-		if _, err = js.Publish(ctx, "s", nil); err == nil {
+		// A message that reaches the leader while it ends is never answered.
+		if err = tandemjs.Do(ctx, func(ctx context.Context) error { _, err := js.Publish(ctx, "s", nil); return err }); err == nil {
 			return
 		}
 	}

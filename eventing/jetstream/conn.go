@@ -18,17 +18,9 @@ import (
 )
 
 const (
-	// apiTimeout bounds one request to the JetStream API.
-	apiTimeout = 5 * time.Second
-
 	// maxPublishing bounds the messages of a connection that are sent and not
 	// answered yet.
 	maxPublishing = 1 << 16
-
-	// publishTimeout is when an answer that did not come is given up: it is lost
-	// with the leader of the stream, and whoever publishes again is answered by
-	// the next one. Shorter, and a busy server is asked again what it is doing.
-	publishTimeout = 10 * time.Second
 )
 
 // ErrNotConnected says that there is no connection to NATS now. It is being made,
@@ -135,9 +127,9 @@ func (c *Conn) at(prefix string) natsjs.JetStream {
 		return js
 	}
 	js, err := natsjs.NewWithAPIPrefix(c.nc, prefix,
-		natsjs.WithDefaultTimeout(apiTimeout),
+		natsjs.WithDefaultTimeout(RequestTimeout),
 		natsjs.WithPublishAsyncMaxPending(maxPublishing),
-		natsjs.WithPublishAsyncTimeout(publishTimeout),
+		natsjs.WithPublishAsyncTimeout(RequestTimeout),
 	)
 	if err != nil {
 		// Domains are checked, and prefixes come from a server.
@@ -155,7 +147,7 @@ func (c *Conn) Close(ctx context.Context) error {
 	if !c.nc.IsConnected() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
 	if err := c.nc.FlushWithContext(ctx); err != nil {
 		return fmt.Errorf("flush connection to NATS: %w", err)
@@ -230,9 +222,9 @@ func (c *Conn) loss() <-chan struct{} {
 }
 
 // api gives the context of one request to the JetStream API. It ends after
-// apiTimeout, and as soon as the connection is lost, since no answer comes then.
+// [RequestTimeout], and as soon as the connection is lost, since no answer comes then.
 func (c *Conn) api(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, timeout := context.WithTimeout(ctx, apiTimeout)
+	ctx, timeout := context.WithTimeout(ctx, RequestTimeout)
 	ctx, lose := context.WithCancelCause(ctx)
 	lost := c.loss()
 	go func() {

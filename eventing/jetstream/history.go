@@ -42,6 +42,10 @@ func (c *Conn) Extent(ctx context.Context, cfg StreamConfig) (Extent, error) {
 	if err := cfg.validate(); err != nil {
 		return Extent{}, fmt.Errorf("look into stream: %w", err)
 	}
+	return repeat(ctx, func(ctx context.Context) (Extent, error) { return c.extent(ctx, cfg) })
+}
+
+func (c *Conn) extent(ctx context.Context, cfg StreamConfig) (Extent, error) {
 	stream, err := c.findStream(ctx, cfg)
 	if err != nil {
 		return Extent{}, err
@@ -67,19 +71,14 @@ func (c *Conn) History(ctx context.Context, cfg StreamConfig, from, until uint64
 	if from > until {
 		return nil
 	}
-	consumer, err := c.in(cfg.Domain).OrderedConsumer(ctx, cfg.Name, natsjs.OrderedConsumerConfig{
+	messages, err := c.readFrom(ctx, cfg, natsjs.OrderedConsumerConfig{
 		DeliverPolicy: natsjs.DeliverByStartSequencePolicy, OptStartSeq: from,
 	})
 	if err != nil {
 		return fmt.Errorf("read stream %s: %w", cfg, err)
 	}
-	// The newest messages may have been deleted: then nothing would come.
-	if info, err := consumer.Info(ctx); err == nil && info.NumPending == 0 {
+	if messages == nil { // the newest messages were deleted
 		return nil
-	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		return fmt.Errorf("read stream %s: %w", cfg, err)
 	}
 	defer messages.Stop()
 	for {
@@ -97,6 +96,25 @@ func (c *Conn) History(ctx context.Context, cfg StreamConfig, from, until uint64
 			return nil
 		}
 	}
+}
+
+// readFrom begins to read a stream; nil if it holds no message from there on.
+func (c *Conn) readFrom(ctx context.Context, cfg StreamConfig, from natsjs.OrderedConsumerConfig) (natsjs.MessagesContext, error) {
+	consumer, err := Ask(ctx, func(ctx context.Context) (natsjs.Consumer, error) {
+		return c.in(cfg.Domain).OrderedConsumer(ctx, cfg.Name, from)
+	})
+	if err != nil {
+		return nil, err
+	}
+	info, err := Ask(ctx, consumer.Info)
+	if err != nil {
+		return nil, err
+	}
+	if info.NumPending == 0 {
+		return nil, nil //nolint:nilnil // that there is nothing to read is an answer
+	}
+	// A request for messages that is never answered is noticed by its heartbeats.
+	return consumer.Messages(natsjs.PullExpiry(pullWait), natsjs.PullHeartbeat(pullWait/2))
 }
 
 func next(ctx context.Context, messages natsjs.MessagesContext, origin string) (past Past, pending uint64, err error) {
@@ -126,18 +144,14 @@ func (c *Conn) SequenceAt(ctx context.Context, cfg StreamConfig, at time.Time) (
 	if err != nil {
 		return 0, err
 	}
-	consumer, err := c.in(cfg.Domain).OrderedConsumer(ctx, cfg.Name, natsjs.OrderedConsumerConfig{
+	messages, err := c.readFrom(ctx, cfg, natsjs.OrderedConsumerConfig{
 		DeliverPolicy: natsjs.DeliverByStartTimePolicy, OptStartTime: &at,
 	})
 	if err != nil {
 		return 0, fmt.Errorf("look for %s in stream %s: %w", at.Format(time.RFC3339), cfg, err)
 	}
-	if info, err := consumer.Info(ctx); err == nil && info.NumPending == 0 {
+	if messages == nil {
 		return extent.Last + 1, nil
-	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		return 0, fmt.Errorf("look for %s in stream %s: %w", at.Format(time.RFC3339), cfg, err)
 	}
 	defer messages.Stop()
 	past, _, err := next(ctx, messages, extent.Origin)

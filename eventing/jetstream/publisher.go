@@ -39,9 +39,15 @@ func NewPublisher(conn *Conn, cfg StreamConfig) (*Publisher, error) {
 
 // Publish stores events, as [eventing.Publisher] says. It sends many before it
 // waits for an answer, and waits no longer than ctx lets it; without a connection
-// it does not wait at all ([ErrNotConnected]). The stream recognises a repeated
+// it does not wait at all ([ErrNotConnected]). Events that are not answered within
+// [RequestTimeout] are sent again, as by [Ask]. The stream recognises a repeated
 // event within its duplicate window.
 func (p *Publisher) Publish(ctx context.Context, events []event.Event) error {
+	_, err := repeat(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, p.publishOnce(ctx, events) })
+	return err
+}
+
+func (p *Publisher) publishOnce(ctx context.Context, events []event.Event) error {
 	if !p.found.Load() {
 		if _, err := p.find(ctx); err != nil {
 			return fmt.Errorf("publish to stream %s: %w", p.cfg.Name, err)

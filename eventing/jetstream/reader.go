@@ -80,8 +80,10 @@ func (r *reader) Pull(ctx context.Context, n, bytes int, receive func(eventing.M
 }
 
 func (r *reader) Position(ctx context.Context) (eventing.Position, error) {
-	position, _, err := r.position(ctx)
-	return position, err
+	return repeat(ctx, func(ctx context.Context) (eventing.Position, error) {
+		position, _, err := r.position(ctx)
+		return position, err
+	})
 }
 
 // position is also how many messages the consumer has handed out in its life.

@@ -94,7 +94,7 @@ func (c *Conn) EnsureStream(ctx context.Context, cfg StreamConfig) error {
 	if err := cfg.validate(); err != nil {
 		return fmt.Errorf("make stream: %w", err)
 	}
-	_, err := c.ensureStream(ctx, cfg)
+	_, err := repeat(ctx, func(ctx context.Context) (natsjs.Stream, error) { return c.ensureStream(ctx, cfg) })
 	return err
 }
 

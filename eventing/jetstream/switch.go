@@ -95,12 +95,14 @@ type Hedges struct {
 // empty cluster, in all at once, whatever was set for one. An empty value takes
 // back what was set. It does not look whether the value makes sense.
 func (h Hedges) Set(ctx context.Context, function, cluster, value string) error {
-	ctx, cancel := h.Conn.api(ctx)
-	defer cancel()
-	if err := h.set(ctx, function, cluster, value); err != nil {
-		return fmt.Errorf("set what bucket %s has for function %s: %w", HedgeBucket, function, because(ctx, err))
-	}
-	return nil
+	return Do(ctx, func(ctx context.Context) error {
+		ctx, cancel := h.Conn.api(ctx)
+		defer cancel()
+		if err := h.set(ctx, function, cluster, value); err != nil {
+			return fmt.Errorf("set what bucket %s has for function %s: %w", HedgeBucket, function, because(ctx, err))
+		}
+		return nil
+	})
 }
 
 func (h Hedges) set(ctx context.Context, function, cluster, value string) error {
@@ -147,13 +149,15 @@ func (h Hedges) set(ctx context.Context, function, cluster, value string) error 
 // All gives all that is set for function: by cluster, and under the empty name
 // what counts for those that have nothing of their own.
 func (h Hedges) All(ctx context.Context, function string) (map[string]string, error) {
-	ctx, cancel := h.Conn.api(ctx)
-	defer cancel()
-	set, err := h.all(ctx, function)
-	if err != nil {
-		return nil, fmt.Errorf("read what bucket %s has for function %s: %w", HedgeBucket, function, because(ctx, err))
-	}
-	return set, nil
+	return Ask(ctx, func(ctx context.Context) (map[string]string, error) {
+		ctx, cancel := h.Conn.api(ctx)
+		defer cancel()
+		set, err := h.all(ctx, function)
+		if err != nil {
+			return nil, fmt.Errorf("read what bucket %s has for function %s: %w", HedgeBucket, function, because(ctx, err))
+		}
+		return set, nil
+	})
 }
 
 func (h Hedges) all(ctx context.Context, function string) (map[string]string, error) {

@@ -7,7 +7,9 @@ import (
 	"fmt"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
 // Bucket is the key-value bucket that keeps how far feeds have come, in the same
@@ -16,7 +18,7 @@ const Bucket = "tandem-feed"
 
 // Positions keeps how far a feed into a stream has come.
 type Positions struct {
-	js     jetstream.JetStream
+	js     natsjs.JetStream
 	stream string
 	feed   string
 }
@@ -30,7 +32,7 @@ type position struct {
 // NewPositions gives the place where the feed of this name into the stream keeps
 // how far it has come. Name and stream may have letters, digits, '-' and '_'.
 func NewPositions(conn *nats.Conn, stream, feed string) (*Positions, error) {
-	js, err := jetstream.New(conn)
+	js, err := natsjs.New(conn)
 	if err != nil {
 		return nil, fmt.Errorf("set up JetStream: %w", err)
 	}
@@ -39,7 +41,9 @@ func NewPositions(conn *nats.Conn, stream, feed string) (*Positions, error) {
 
 // Load gives the position that was saved last; 0 if none was, or if the stream has
 // been made anew since.
-func (p *Positions) Load(ctx context.Context) (int, error) {
+func (p *Positions) Load(ctx context.Context) (int, error) { return jetstream.Ask(ctx, p.load) }
+
+func (p *Positions) load(ctx context.Context) (int, error) {
 	epoch, err := p.epoch(ctx)
 	if err != nil {
 		return 0, err
@@ -49,7 +53,7 @@ func (p *Positions) Load(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	entry, err := bucket.Get(ctx, p.feed)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
+	if errors.Is(err, natsjs.ErrKeyNotFound) {
 		return 0, nil
 	}
 	if err != nil {
@@ -67,6 +71,10 @@ func (p *Positions) Load(ctx context.Context) (int, error) {
 
 // Save keeps a position.
 func (p *Positions) Save(ctx context.Context, at int) error {
+	return jetstream.Do(ctx, func(ctx context.Context) error { return p.save(ctx, at) })
+}
+
+func (p *Positions) save(ctx context.Context, at int) error {
 	epoch, err := p.epoch(ctx)
 	if err != nil {
 		return err
@@ -85,13 +93,13 @@ func (p *Positions) Save(ctx context.Context, at int) error {
 	return nil
 }
 
-func (p *Positions) bucket(ctx context.Context) (jetstream.KeyValue, error) {
+func (p *Positions) bucket(ctx context.Context) (natsjs.KeyValue, error) {
 	bucket, err := p.js.KeyValue(ctx, Bucket)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		bucket, err = p.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+	if errors.Is(err, natsjs.ErrBucketNotFound) {
+		bucket, err = p.js.CreateOrUpdateKeyValue(ctx, natsjs.KeyValueConfig{
 			Bucket:      Bucket,
 			Description: "how far the feeds of `make run` have come",
-			Storage:     jetstream.FileStorage,
+			Storage:     natsjs.FileStorage,
 		})
 	}
 	if err != nil {

@@ -29,6 +29,10 @@ const (
 	// timeout bounds a test: what a dead winner left behind waits 30 s for the
 	// relay, and a busy machine is slow.
 	timeout = 4 * time.Minute
+
+	// tryTimeout bounds one try of what is repeated until timeout: a request that
+	// reaches a server during a change of leader is never answered.
+	tryTimeout = 10 * time.Second
 )
 
 // programs are built once for all tests, into a folder that goes with them.
@@ -145,14 +149,19 @@ func (w *world) poll(t *testing.T, otherwise string, so func(context.Context) bo
 	poll(t, otherwise, so)
 }
 
-// poll waits until something is so.
+// poll waits until something is so, asked again and again.
 func poll(t *testing.T, otherwise string, so func(context.Context) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for !so(ctx) {
+	try := func() bool {
+		ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+		defer cancel()
+		return so(ctx)
+	}
+	for !try() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

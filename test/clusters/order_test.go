@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -77,7 +78,9 @@ func inOrder[T any](t *testing.T, js natsjs.JetStream, n int, read func(natsjs.M
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	consumer, err := js.OrderedConsumer(ctx, inputStream, natsjs.OrderedConsumerConfig{})
+	consumer, err := jetstream.Ask(ctx, func(ctx context.Context) (natsjs.Consumer, error) {
+		return js.OrderedConsumer(ctx, inputStream, natsjs.OrderedConsumerConfig{})
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -129,7 +129,7 @@ func ReadOutputs(ctx context.Context, nc *nats.Conn) (map[string]int64, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read stream %s: %w", OutputStream, err)
 	}
-	stream, err := js.Stream(ctx, OutputStream)
+	stream, err := jetstream.Ask(ctx, func(ctx context.Context) (natsjs.Stream, error) { return js.Stream(ctx, OutputStream) })
 	if err != nil {
 		return nil, fmt.Errorf("read stream %s: %w", OutputStream, err)
 	}
@@ -161,14 +161,16 @@ func ReadOutputsOf(ctx context.Context, streams ...natsjs.Stream) (map[string]in
 }
 
 func eachOutput(ctx context.Context, stream natsjs.Stream, do func(nats.Header) error) error {
-	info, err := stream.Info(ctx)
+	info, err := jetstream.Ask(ctx, func(ctx context.Context) (*natsjs.StreamInfo, error) { return stream.Info(ctx) })
 	if err != nil {
 		return err
 	}
 	if info.State.Msgs == 0 {
 		return nil
 	}
-	consumer, err := stream.OrderedConsumer(ctx, natsjs.OrderedConsumerConfig{HeadersOnly: true})
+	consumer, err := jetstream.Ask(ctx, func(ctx context.Context) (natsjs.Consumer, error) {
+		return stream.OrderedConsumer(ctx, natsjs.OrderedConsumerConfig{HeadersOnly: true})
+	})
 	if err != nil {
 		return err
 	}

@@ -128,7 +128,11 @@ func (w *World) KillLeader(ctx context.Context, stream string) error {
 	if err != nil {
 		return err
 	}
-	return w.Signal(s.CachedInfo().Cluster.Leader, syscall.SIGKILL)
+	cluster := s.CachedInfo().Cluster
+	if cluster == nil || cluster.Leader == "" {
+		return fmt.Errorf("stream %s has no leader now", stream)
+	}
+	return w.Signal(cluster.Leader, syscall.SIGKILL)
 }
 
 // ReadOnly makes the database refuse writes, or take them again.

@@ -11,6 +11,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
 )
 
@@ -62,7 +63,7 @@ func (w *world) fill(ctx context.Context, events int) error {
 }
 
 func (w *world) state(ctx context.Context, stream string) (natsjs.StreamState, error) {
-	s, err := w.js.Stream(ctx, stream)
+	s, err := jetstream.Ask(ctx, func(ctx context.Context) (natsjs.Stream, error) { return w.js.Stream(ctx, stream) })
 	if err != nil {
 		return natsjs.StreamState{}, fmt.Errorf("look at stream %s: %w", stream, err)
 	}
@@ -126,7 +127,9 @@ func (w *world) publish(ctx context.Context, first, events int, rate float64) ([
 
 // stored reads from the outputs when the stream stored each, from order first on.
 func (w *world) stored(ctx context.Context, first, events int) ([]time.Time, error) {
-	consumer, err := w.js.OrderedConsumer(ctx, outputs, natsjs.OrderedConsumerConfig{})
+	consumer, err := jetstream.Ask(ctx, func(ctx context.Context) (natsjs.Consumer, error) {
+		return w.js.OrderedConsumer(ctx, outputs, natsjs.OrderedConsumerConfig{})
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read the outputs: %w", err)
 	}
