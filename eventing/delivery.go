@@ -1,6 +1,7 @@
 package eventing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,14 +63,14 @@ type DeliveryConfig struct {
 }
 
 func (c DeliveryConfig) withDefaults() DeliveryConfig {
-	setDefault(&c.Timeout, 60*time.Second)
-	setDefault(&c.Grace, 2*time.Second)
-	setDefault(&c.TryFor, 15*time.Minute)
-	setDefault(&c.BackoffBase, 100*time.Millisecond)
-	setDefault(&c.BackoffCap, 5*time.Second)
-	setDefault(&c.RetryAfterCap, 60*time.Second)
-	setDefault(&c.InFlight, DefaultInFlight)
-	setDefault(&c.Logger, slog.New(slog.DiscardHandler))
+	c.Timeout = cmp.Or(c.Timeout, 60*time.Second)
+	c.Grace = cmp.Or(c.Grace, 2*time.Second)
+	c.TryFor = cmp.Or(c.TryFor, 15*time.Minute)
+	c.BackoffBase = cmp.Or(c.BackoffBase, 100*time.Millisecond)
+	c.BackoffCap = cmp.Or(c.BackoffCap, 5*time.Second)
+	c.RetryAfterCap = cmp.Or(c.RetryAfterCap, 60*time.Second)
+	c.InFlight = cmp.Or(c.InFlight, DefaultInFlight)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
 	}
@@ -88,13 +89,6 @@ func (c DeliveryConfig) validate() error {
 		return fmt.Errorf("in flight %d: want at least 1", c.InFlight)
 	}
 	return c.Sink.validate()
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Outcome is how a delivery ended.

@@ -1,6 +1,7 @@
 package eventing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,10 +48,10 @@ type IngestConfig struct {
 }
 
 func (c IngestConfig) withDefaults() IngestConfig {
-	setDefault(&c.MaxEventBytes, 1<<20)
-	setDefault(&c.Timeout, 5*time.Second)
-	setDefault(&c.RetryAfter, time.Second)
-	setDefault(&c.Logger, slog.New(slog.DiscardHandler))
+	c.MaxEventBytes = cmp.Or(c.MaxEventBytes, 1<<20)
+	c.Timeout = cmp.Or(c.Timeout, 5*time.Second)
+	c.RetryAfter = cmp.Or(c.RetryAfter, time.Second)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.Ready == nil {
 		c.Ready = func(context.Context) error { return nil }
 	}

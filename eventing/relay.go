@@ -1,6 +1,7 @@
 package eventing
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -42,9 +43,9 @@ type RelayConfig struct {
 }
 
 func (c RelayConfig) withDefaults() RelayConfig {
-	setDefault(&c.Interval, time.Second)
-	setDefault(&c.Timeout, 20*time.Second)
-	setDefault(&c.Logger, slog.New(slog.DiscardHandler))
+	c.Interval = cmp.Or(c.Interval, time.Second)
+	c.Timeout = cmp.Or(c.Timeout, 20*time.Second)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
 	}

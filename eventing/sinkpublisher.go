@@ -2,6 +2,7 @@ package eventing
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,13 +55,13 @@ type SinkPublisherConfig struct {
 }
 
 func (c SinkPublisherConfig) withDefaults() SinkPublisherConfig {
-	setDefault(&c.Batch, 1)
-	setDefault(&c.BatchBytes, 512<<10)
-	setDefault(&c.InFlight, 64)
-	setDefault(&c.Timeout, 10*time.Second)
-	setDefault(&c.BackoffBase, 100*time.Millisecond)
-	setDefault(&c.BackoffCap, 2*time.Second)
-	setDefault(&c.Logger, slog.New(slog.DiscardHandler))
+	c.Batch = cmp.Or(c.Batch, 1)
+	c.BatchBytes = cmp.Or(c.BatchBytes, 512<<10)
+	c.InFlight = cmp.Or(c.InFlight, 64)
+	c.Timeout = cmp.Or(c.Timeout, 10*time.Second)
+	c.BackoffBase = cmp.Or(c.BackoffBase, 100*time.Millisecond)
+	c.BackoffCap = cmp.Or(c.BackoffCap, 2*time.Second)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
 	}

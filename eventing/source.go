@@ -1,6 +1,7 @@
 package eventing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,14 +101,14 @@ type SourceConfig struct {
 }
 
 func (c SourceConfig) withDefaults() SourceConfig {
-	setDefault(&c.InFlight, DefaultInFlight)
-	setDefault(&c.Batch, 1)
-	setDefault(&c.MaxBytes, 64<<20)
-	setDefault(&c.Rate, 1000)
-	setDefault(&c.Heartbeat, 30*time.Second)
-	setDefault(&c.SaveInterval, time.Second)
-	setDefault(&c.Logger, slog.New(slog.DiscardHandler))
-	setDefault(&c.Behind, 4*c.atOnce())
+	c.InFlight = cmp.Or(c.InFlight, DefaultInFlight)
+	c.Batch = cmp.Or(c.Batch, 1)
+	c.MaxBytes = cmp.Or(c.MaxBytes, 64<<20)
+	c.Rate = cmp.Or(c.Rate, 1000)
+	c.Heartbeat = cmp.Or(c.Heartbeat, 30*time.Second)
+	c.SaveInterval = cmp.Or(c.SaveInterval, time.Second)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	c.Behind = cmp.Or(c.Behind, 4*c.atOnce())
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
 	}
