@@ -37,6 +37,9 @@ func (p *patience) Next() (time.Duration, bool) {
 	return wait, stop
 }
 
+// reset forgets all failures.
+func (p *patience) reset() { p.next = nil }
+
 // after is how long to wait until the next try, with the given bounds, which are
 // those of the first call.
 func (p *patience) after(base, limit, atLeast time.Duration) time.Duration {
@@ -45,8 +48,8 @@ func (p *patience) after(base, limit, atLeast time.Duration) time.Duration {
 	return wait
 }
 
-// sleep waits as long as b says and reports whether ctx is still there.
-func sleep(ctx context.Context, b retry.Backoff) bool {
+// sleep waits as long as b asks for and reports whether ctx is still there.
+func sleep(ctx context.Context, b *patience) bool {
 	wait, _ := b.Next()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()

@@ -66,7 +66,7 @@ func (in *inlet) filtered(ctx context.Context, m Message) bool {
 	}
 	in.source.cfg.Metrics.filteredOne(ctx)
 	if err := m.Ack(); err != nil {
-		in.outage.logger.LogAttrs(ctx, slog.LevelDebug, "stream not told, the message will come again",
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "stream not told, the message will come again",
 			slog.Uint64("sequence", m.Sequence()), slog.Any("err", err))
 	}
 	return true

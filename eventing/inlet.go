@@ -45,7 +45,7 @@ func (in *inlet) run(ctx context.Context) {
 		in.closed(err)
 		in.outage.failed(ctx, err)
 		if flowed {
-			wait.next = nil
+			wait.reset()
 		}
 		if !sleep(ctx, &wait) {
 			return
@@ -150,12 +150,12 @@ func (in *inlet) forgotten(ctx context.Context, m Message) bool {
 		return false
 	}
 	if !said {
-		in.outage.logger.LogAttrs(ctx, slog.LevelWarn, "the stream gives messages that were done so long ago that the ledger has forgotten them; they are not delivered",
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the stream gives messages that were done so long ago that the ledger has forgotten them; they are not delivered",
 			slog.String("stream", in.stream.Name()), slog.Uint64("sequence", m.Sequence()), slog.Uint64("horizon", horizon))
 	}
 	in.source.cfg.Metrics.forgottenOne(ctx)
 	if err := m.Ack(); err != nil {
-		in.outage.logger.LogAttrs(ctx, slog.LevelDebug, "stream not told, the message will come again",
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "stream not told, the message will come again",
 			slog.Uint64("sequence", m.Sequence()), slog.Any("err", err))
 	}
 	return true
@@ -220,7 +220,7 @@ func (in *inlet) opened(ctx context.Context, reader Reader, horizon uint64, trie
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.epoch != "" && in.epoch != reader.Epoch() {
-		in.outage.logger.LogAttrs(ctx, slog.LevelWarn, "stream is another one than before, reading it from its beginning",
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "stream is another one than before, reading it from its beginning",
 			slog.String("stream", in.stream.Name()), slog.String("epoch", reader.Epoch()), slog.String("epoch_before", in.epoch))
 		if in.window != nil {
 			in.window.abandon()

@@ -433,7 +433,7 @@ func (in *inlet) missing(ctx context.Context, reader Reader, w *window) (int, er
 			return 0, nil
 		}
 		if look == looks-1 || known == 0 {
-			in.outage.logger.LogAttrs(ctx, slog.LevelDebug, "messages that were handed out before are waited for, so that the order is kept",
+			in.source.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "messages that were handed out before are waited for, so that the order is kept",
 				slog.String("stream", in.stream.Name()), slog.Uint64("messages", position.Unacknowledged-uint64(known)))
 			return int(position.Unacknowledged - uint64(known)), nil
 		}

@@ -46,7 +46,7 @@ func (in *inlet) watch(ctx context.Context, p Position) {
 	has, held := in.window.has(p.Floor)
 	_, returned := in.returned[p.Floor]
 	if in.lost.look(p, held+len(in.returned), has || returned) {
-		in.outage.logger.LogAttrs(ctx, slog.LevelInfo, "messages or their acknowledgements were lost on the way, the stream gives them again",
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "messages or their acknowledgements were lost on the way, the stream gives them again",
 			slog.String("stream", in.stream.Name()), slog.Uint64("sequence", p.Floor))
 		in.reopen()
 	}

@@ -20,6 +20,10 @@ const (
 	outageRepeat = time.Minute
 )
 
+// ErrReported is in the chain of an error whose cause has been told to the log
+// already. Who meets it does not tell it again.
+var ErrReported = errors.New("reported")
+
 // outage makes few log lines of many failures of one thing: one when it begins,
 // one a minute while it lasts, one when it is over.
 type outage struct {
@@ -101,3 +105,6 @@ func (o *outage) current() error {
 	defer o.mu.Unlock()
 	return o.err
 }
+
+// working reports whether the latest attempt succeeded.
+func (o *outage) working() bool { return o.healthy.Load() }

@@ -141,9 +141,9 @@ func (in *inlet) rewind(ctx context.Context, reader Reader, horizon uint64, stor
 		slog.String("timeline", timeline), slog.String("timeline_before", stored.Timeline),
 	}
 	if crash {
-		in.outage.logger.LogAttrs(ctx, slog.LevelInfo, "the database was not told any more what the stream was told is done, which is read again", attrs...)
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the database was not told any more what the stream was told is done, which is read again", attrs...)
 	} else {
-		in.outage.logger.LogAttrs(ctx, slog.LevelWarn, "the database may have lost what the stream was told is done, which is read again", attrs...)
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the database may have lost what the stream was told is done, which is read again", attrs...)
 	}
 	return late, nil
 }

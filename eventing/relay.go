@@ -74,8 +74,8 @@ func RunRelay(ctx context.Context, relay Relay, publisher Publisher, cfg RelayCo
 			continue
 		}
 		trouble.succeeded(ctx)
-		failing.next = nil
-		if events == 0 && !sleep(ctx, backoff(cfg.Interval, cfg.Interval)) {
+		failing.reset()
+		if events == 0 && !sleep(ctx, &patience{base: cfg.Interval, limit: cfg.Interval}) {
 			return
 		}
 	}

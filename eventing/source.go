@@ -185,7 +185,7 @@ func NewSource(streams []Stream, delivery *Delivery, progress Progress, cfg Sour
 	}
 	s.agenda.backlog = backlog{
 		low: (cfg.atOnce() + 3) / 4, some: (cfg.atOnce() + 1) / 2,
-		away: func() bool { return !delivery.function.outage.healthy.Load() },
+		away: func() bool { return !delivery.function.outage.working() },
 	}
 	s.filter, _ = newFilter(cfg.Types) // validate has seen to it
 	for _, stream := range streams {
