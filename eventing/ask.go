@@ -33,7 +33,7 @@ func (s *Source) ask(ctx context.Context) {
 	for jobs := s.agenda.takeQuestions(questionSize); jobs != nil; jobs = s.agenda.takeQuestions(questionSize) {
 		done, err := s.askOnce(ctx, jobs)
 		if err != nil && ctx.Err() == nil {
-			s.asking.failed(ctx, err)
+			s.asking.Failed(ctx, err)
 		}
 		rest := jobs[:0]
 		for i, j := range jobs {
@@ -63,7 +63,7 @@ func (s *Source) askOnce(ctx context.Context, jobs []*job) ([]bool, error) {
 	defer cancel()
 	done, err := s.cfg.Ledger.Done(ctx, s.cfg.Function, ids)
 	if err == nil {
-		s.asking.succeeded(ctx)
+		s.asking.Succeeded(ctx)
 	}
 	return done, err
 }

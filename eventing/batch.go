@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
@@ -36,13 +38,13 @@ const receiptsHeader = "Tandem-Receipts"
 // batches says whether events go to the function several at a time. A sink that
 // refuses batches, or has events all over that it refuses, gets them one by one.
 type batches struct {
-	now    func() time.Time
-	outage *outage
+	now      func() time.Time
+	failures *failurelog.Log
 
 	mu      sync.Mutex
 	refused int // in a row
 	until   time.Time
-	wait    patience
+	wait    backoff.Backoff
 }
 
 // paused reports whether events are to be delivered one by one for now.
@@ -53,11 +55,11 @@ func (b *batches) paused() bool {
 }
 
 func (b *batches) taken(ctx context.Context) {
-	b.outage.succeeded(ctx)
+	b.failures.Succeeded(ctx)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refused > 0 {
-		b.refused, b.until, b.wait = 0, time.Time{}, patience{}
+		b.refused, b.until, b.wait = 0, time.Time{}, backoff.Backoff{}
 	}
 }
 
@@ -71,11 +73,11 @@ func (b *batches) spoilt(ctx context.Context, a answer) {
 		pause = true
 	}
 	if pause = pause || b.refused >= doubtfulBatches; pause && !b.now().Before(b.until) {
-		b.until = b.now().Add(b.wait.after(pauseBatches, pauseBatchesCap, 0))
+		b.until = b.now().Add(b.wait.Delay(pauseBatches, pauseBatchesCap, 0))
 	}
 	b.mu.Unlock()
 	if pause {
-		b.outage.failed(ctx, &StatusError{Code: a.status})
+		b.failures.Failed(ctx, &StatusError{Code: a.status})
 	}
 }
 
@@ -158,7 +160,7 @@ func (s *Source) settleTogether(ctx context.Context, jobs []*job, a answer) {
 	}
 	// The function is away, or one of these makes it so.
 	for _, j := range jobs {
-		s.agenda.later(j, j.errand.waiting.after(s.delivery.cfg.BackoffBase, s.delivery.cfg.BackoffCap, a.retryAfter))
+		s.agenda.later(j, j.errand.waiting.Delay(s.delivery.cfg.BackoffBase, s.delivery.cfg.BackoffCap, a.retryAfter))
 	}
 }
 

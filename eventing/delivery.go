@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"log/slog"
 	"net"
 	"net/http"
@@ -113,10 +114,10 @@ type Delivery struct {
 
 // target is somewhere that events are sent.
 type target struct {
-	url     *url.URL
-	public  string // the URL without a password
-	verdict func(status int) verdict
-	outage  *outage
+	url      *url.URL
+	public   string // the URL without a password
+	verdict  func(status int) verdict
+	failures *failurelog.Log
 }
 
 // NewDelivery makes a Delivery to the function at sink. What the function
@@ -155,10 +156,10 @@ func (d *Delivery) newTarget(what, address string, verdict func(int) verdict) (*
 	public := *u
 	public.User = nil
 	return &target{
-		url:     u,
-		public:  public.String(),
-		verdict: verdict,
-		outage:  newOutage(d.cfg.Logger, d.cfg.Now, "delivering to the "+what, slog.String("url", public.String())),
+		url:      u,
+		public:   public.String(),
+		verdict:  verdict,
+		failures: failurelog.New(d.cfg.Logger, d.cfg.Now, "delivering to the "+what, slog.String("url", public.String())),
 	}, nil
 }
 
@@ -174,7 +175,7 @@ func (d *Delivery) try(ctx context.Context, t *target, r *request) answer {
 	res, err := d.client.Do(r.to(t.url).WithContext(tryCtx))
 	if err != nil {
 		if ctx.Err() == nil {
-			t.outage.failed(ctx, reason(err))
+			t.failures.Failed(ctx, reason(err))
 		}
 		return answer{verdict: again, err: reason(err)}
 	}
@@ -188,16 +189,16 @@ func (d *Delivery) try(ctx context.Context, t *target, r *request) answer {
 		if r.batch {
 			a.receipt = res.Header.Get(receiptsHeader)
 		}
-		t.outage.succeeded(ctx)
+		t.failures.Succeeded(ctx)
 	case refused:
-		t.outage.succeeded(ctx)
+		t.failures.Succeeded(ctx)
 	case again, broken:
 		a.err = &StatusError{Code: res.StatusCode}
 		if err == nil {
 			a.retryAfter = retryAfter(res.Header.Get("Retry-After"), d.cfg.Now(), d.cfg.RetryAfterCap)
 		}
 		if !r.batch || res.StatusCode > http.StatusInternalServerError {
-			t.outage.failed(ctx, a.err) // of a batch its events will say more
+			t.failures.Failed(ctx, a.err) // of a batch its events will say more
 		}
 	}
 	return a
@@ -206,7 +207,7 @@ func (d *Delivery) try(ctx context.Context, t *target, r *request) answer {
 // Ready reports what keeps events from being delivered, as far as is known.
 func (d *Delivery) Ready() error {
 	for _, t := range []*target{d.function, d.deadLetters} {
-		if err := t.outage.current(); err != nil {
+		if err := t.failures.Current(); err != nil {
 			return fmt.Errorf("deliver to %s: %w", t.public, err)
 		}
 	}
@@ -230,11 +231,11 @@ func (d *Delivery) Probe(ctx context.Context) error {
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
 		if ctx.Err() == nil {
-			d.function.outage.failed(ctx, err)
+			d.function.failures.Failed(ctx, err)
 		}
 		return fmt.Errorf("connect to the function: %w", err)
 	}
 	_ = conn.Close() // it was never used
-	d.function.outage.succeeded(ctx)
+	d.function.failures.Succeeded(ctx)
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 )
 
 // eventRepeat is how often an event that is tried and tried again is reported.
@@ -22,7 +23,7 @@ type errand struct {
 	alone   bool     // it is not sent in a batch, since one with it was not taken
 	status  int      // why
 
-	waiting, brokenWaiting, letterWaiting, resting patience
+	waiting, brokenWaiting, letterWaiting, resting backoff.Backoff
 
 	// Answers of 500, and for how long they came: from each to the next, unless
 	// something else came in between.
@@ -73,16 +74,16 @@ func (d *Delivery) step(ctx context.Context, e *errand) (step, error) {
 	d.cfg.Metrics.triedInVain(ctx)
 	d.report(ctx, t, e, a)
 	if e.letter {
-		return step{after: e.letterWaiting.after(d.cfg.BackoffBase, d.cfg.BackoffCap, a.retryAfter)}, nil
+		return step{after: e.letterWaiting.Delay(d.cfg.BackoffBase, d.cfg.BackoffCap, a.retryAfter)}, nil
 	}
 	if a.verdict != broken {
 		e.brokeAt = time.Time{}
-		return step{after: e.waiting.after(d.cfg.BackoffBase, d.cfg.BackoffCap, a.retryAfter)}, nil
+		return step{after: e.waiting.Delay(d.cfg.BackoffBase, d.cfg.BackoffCap, a.retryAfter)}, nil
 	}
 	if e.broke(d.cfg.Now()); e.tried >= d.cfg.TryFor && e.tries >= minTries {
 		return step{}, d.bury(e, a)
 	}
-	return step{after: e.brokenWaiting.after(d.cfg.BackoffBase, d.brokenCap(), a.retryAfter), broke: true}, nil
+	return step{after: e.brokenWaiting.Delay(d.cfg.BackoffBase, d.brokenCap(), a.retryAfter), broke: true}, nil
 }
 
 // minTries is how often an event must have broken the function at least, however

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
@@ -67,7 +68,7 @@ func (c IngestConfig) withDefaults() IngestConfig {
 // ingest takes CloudEvents over HTTP.
 type ingest struct {
 	publisher Publisher
-	storing   *outage
+	storing   *failurelog.Log
 	health    *health
 	cfg       IngestConfig
 }
@@ -88,7 +89,7 @@ func NewIngest(publisher Publisher, cfg IngestConfig) http.Handler {
 	cfg = cfg.withDefaults()
 	in := &ingest{
 		publisher: publisher,
-		storing:   newOutage(cfg.Logger, cfg.Now, "storing events"),
+		storing:   failurelog.New(cfg.Logger, cfg.Now, "storing events"),
 		health:    &health{publisher: publisher, ready: cfg.Ready, now: cfg.Now},
 		cfg:       cfg,
 	}
@@ -119,14 +120,14 @@ func (in *ingest) take(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err == nil:
 		in.health.stored()
-		in.storing.succeeded(r.Context())
+		in.storing.Succeeded(r.Context())
 		w.WriteHeader(http.StatusAccepted)
 	case errors.Is(err, ErrTooLarge):
 		http.Error(w, oneLine(err), http.StatusRequestEntityTooLarge)
 	default:
 		if r.Context().Err() == nil { // else the sender went away
 			in.health.failed(events[0])
-			in.storing.failed(r.Context(), err)
+			in.storing.Failed(r.Context(), err)
 		}
 		in.unavailable(w, "not stored, send it again: "+oneLine(err))
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"log/slog"
 	"sync"
 	"time"
@@ -11,9 +13,9 @@ import (
 
 // inlet is one stream of a [Source]: it keeps it open and pulls from it.
 type inlet struct {
-	source *Source
-	stream Stream
-	outage *outage
+	source   *Source
+	stream   Stream
+	failures *failurelog.Log
 
 	mu       sync.Mutex
 	reader   Reader  // nil while it is not open
@@ -33,7 +35,7 @@ type inlet struct {
 
 // run pulls messages until ctx ends.
 func (in *inlet) run(ctx context.Context) {
-	wait := patience{base: 200 * time.Millisecond, limit: 2 * time.Second}
+	wait := backoff.Backoff{Base: 200 * time.Millisecond, Limit: 2 * time.Second}
 	for {
 		flowed, err := in.follow(ctx)
 		if ctx.Err() != nil {
@@ -43,11 +45,11 @@ func (in *inlet) run(ctx context.Context) {
 			continue
 		}
 		in.closed(err)
-		in.outage.failed(ctx, err)
+		in.failures.Failed(ctx, err)
 		if flowed {
-			wait.reset()
+			wait.Reset()
 		}
-		if !sleep(ctx, &wait) {
+		if !backoff.Sleep(ctx, &wait) {
 			return
 		}
 	}
@@ -105,7 +107,7 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 		err := reader.Pull(pulling, n, bytes, func(m Message) {
 			if !flowed {
 				flowed = true
-				in.outage.succeeded(ctx)
+				in.failures.Succeeded(ctx)
 			}
 			in.receive(ctx, window, m)
 		})
@@ -114,7 +116,7 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 		}
 		if !flowed {
 			flowed = true
-			in.outage.succeeded(ctx)
+			in.failures.Succeeded(ctx)
 		}
 		if pulling.Err() != nil && ctx.Err() == nil {
 			return flowed, errReopen

@@ -5,6 +5,7 @@ import (
 	"container/heap"
 	"context"
 	"errors"
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 	"log/slog"
 	"slices"
 	"time"
@@ -417,7 +418,7 @@ func (in *inlet) missing(ctx context.Context, reader Reader, w *window) (int, er
 	const looks, pause = 3, 50 * time.Millisecond // acknowledgements may be on their way
 	for look := range looks {
 		if look > 0 {
-			if wait := (patience{base: pause, limit: pause}); !sleep(ctx, &wait) {
+			if wait := (backoff.Backoff{Base: pause, Limit: pause}); !backoff.Sleep(ctx, &wait) {
 				return 0, ctx.Err()
 			}
 		}

@@ -3,6 +3,7 @@ package eventing
 import (
 	"context"
 	"errors"
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"log/slog"
 	"time"
 )
@@ -30,8 +31,8 @@ var errAllStandBy = errors.New("no other cluster has been at work in the last 3 
 type mode struct {
 	wanted   Hedge // by the switch, or the configuration
 	decided  bool  // the agenda has a hedge that was wanted
-	reading  *outage
-	standing *outage
+	reading  *failurelog.Log
+	standing *failurelog.Log
 }
 
 // followMode follows what is wanted until ctx ends.
@@ -57,7 +58,7 @@ func (s *Source) lookAtMode(ctx context.Context) {
 	case ctx.Err() != nil || s.mode.decided && want == now:
 		return
 	case !want.Standby:
-		s.mode.standing.succeeded(ctx)
+		s.mode.standing.Succeeded(ctx)
 		s.change(ctx, want)
 		return
 	}
@@ -66,12 +67,12 @@ func (s *Source) lookAtMode(ctx context.Context) {
 	case err != nil && ctx.Err() == nil:
 		// It stays as it is. A cluster that begins delivers nothing meanwhile, and
 		// could not, since the database is away.
-		s.mode.standing.failed(ctx, err)
+		s.mode.standing.Failed(ctx, err)
 	case granted:
-		s.mode.standing.succeeded(ctx)
+		s.mode.standing.Succeeded(ctx)
 		s.change(ctx, want)
 	case err == nil:
-		s.mode.standing.failed(ctx, errAllStandBy)
+		s.mode.standing.Failed(ctx, errAllStandBy)
 		if !s.mode.decided {
 			s.change(ctx, Hedge{})
 		}
@@ -92,11 +93,11 @@ func (s *Source) wanted(ctx context.Context) Hedge {
 	}
 	if err != nil {
 		if ctx.Err() == nil {
-			s.mode.reading.failed(ctx, err)
+			s.mode.reading.Failed(ctx, err)
 		}
 		return s.mode.wanted
 	}
-	s.mode.reading.succeeded(ctx)
+	s.mode.reading.Succeeded(ctx)
 	return want
 }
 

@@ -52,9 +52,9 @@ func (s *Source) followVerdicts(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			s.verdicts.failed(ctx, err)
+			s.verdicts.Failed(ctx, err)
 		default:
-			s.verdicts.succeeded(ctx)
+			s.verdicts.Succeeded(ctx)
 		}
 		s.cfg.Metrics.waiting(ctx, s.agenda.countParked())
 		select {

@@ -52,7 +52,7 @@ func (s *Source) saveAll(ctx context.Context) (news bool) {
 	for _, in := range s.inlets {
 		now, err := s.saveOne(ctx, in)
 		if err != nil {
-			s.saving.failed(ctx, err)
+			s.saving.Failed(ctx, err)
 		}
 		news = news || now
 	}
@@ -101,7 +101,7 @@ func (s *Source) saveOne(ctx context.Context, in *inlet) (news bool, err error) 
 	if err != nil {
 		return false, fmt.Errorf("save progress in stream %s: %w", in.stream.Name(), err)
 	}
-	s.saving.succeeded(ctx)
+	s.saving.Succeeded(ctx)
 	return news, nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 )
 
 // Relay publishes outputs that their winner committed and did not live to
@@ -56,8 +58,8 @@ func (c RelayConfig) withDefaults() RelayConfig {
 // ctx ends. It may run in every cluster at once.
 func RunRelay(ctx context.Context, relay Relay, publisher Publisher, cfg RelayConfig) {
 	cfg = cfg.withDefaults()
-	trouble := newOutage(cfg.Logger, cfg.Now, "relaying outputs")
-	failing := patience{base: cfg.Interval, limit: max(cfg.Interval, 10*time.Second)}
+	trouble := failurelog.New(cfg.Logger, cfg.Now, "relaying outputs")
+	failing := backoff.Backoff{Base: cfg.Interval, Limit: max(cfg.Interval, 10*time.Second)}
 	for {
 		events, err := relayOnce(ctx, relay, publisher, cfg.Timeout)
 		if events > 0 {
@@ -67,15 +69,15 @@ func RunRelay(ctx context.Context, relay Relay, publisher Publisher, cfg RelayCo
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			trouble.failed(ctx, err)
-			if !sleep(ctx, &failing) {
+			trouble.Failed(ctx, err)
+			if !backoff.Sleep(ctx, &failing) {
 				return
 			}
 			continue
 		}
-		trouble.succeeded(ctx)
-		failing.reset()
-		if events == 0 && !sleep(ctx, &patience{base: cfg.Interval, limit: cfg.Interval}) {
+		trouble.Succeeded(ctx)
+		failing.Reset()
+		if events == 0 && !backoff.Sleep(ctx, &backoff.Backoff{Base: cfg.Interval, Limit: cfg.Interval}) {
 			return
 		}
 	}

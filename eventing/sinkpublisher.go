@@ -14,6 +14,8 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
@@ -83,11 +85,11 @@ func (c SinkPublisherConfig) validate() error {
 // SinkPublisher publishes events to an address that takes CloudEvents over HTTP,
 // as a broker's, instead of to a stream. It may be used concurrently.
 type SinkPublisher struct {
-	client *http.Client
-	url    *url.URL
-	public string // the URL without a password
-	outage *outage
-	cfg    SinkPublisherConfig
+	client   *http.Client
+	url      *url.URL
+	public   string // the URL without a password
+	failures *failurelog.Log
+	cfg      SinkPublisherConfig
 }
 
 var _ Publisher = (*SinkPublisher)(nil)
@@ -109,7 +111,7 @@ func NewSinkPublisher(sink string, cfg SinkPublisherConfig) (*SinkPublisher, err
 	}
 	return &SinkPublisher{
 		client: client, url: u, public: public, cfg: cfg,
-		outage: newOutage(cfg.Logger, cfg.Now, "publishing to a sink", slog.String("url", public)),
+		failures: failurelog.New(cfg.Logger, cfg.Now, "publishing to a sink", slog.String("url", public)),
 	}, nil
 }
 
@@ -203,27 +205,27 @@ func (r *refusal) Is(target error) bool {
 // try sends a request until the answer is a verdict. The error is a refusal, or
 // why it was tried until ctx ended.
 func (p *SinkPublisher) try(ctx context.Context, r *request) error {
-	wait := patience{base: p.cfg.BackoffBase, limit: p.cfg.BackoffCap}
+	wait := backoff.Backoff{Base: p.cfg.BackoffBase, Limit: p.cfg.BackoffCap}
 	for {
 		err := p.once(ctx, r, &wait)
 		switch {
 		case err == nil:
-			p.outage.succeeded(ctx)
+			p.failures.Succeeded(ctx)
 			return nil
 		case errors.As(err, new(*refusal)):
-			p.outage.succeeded(ctx)
+			p.failures.Succeeded(ctx)
 			return err
 		}
 		if ctx.Err() == nil {
-			p.outage.failed(ctx, err)
+			p.failures.Failed(ctx, err)
 		}
-		if !sleep(ctx, &wait) {
+		if !backoff.Sleep(ctx, &wait) {
 			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
 	}
 }
 
-func (p *SinkPublisher) once(ctx context.Context, r *request, wait *patience) error {
+func (p *SinkPublisher) once(ctx context.Context, r *request, wait *backoff.Backoff) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout)
 	defer cancel()
 	res, err := p.client.Do(r.to(p.url).WithContext(ctx))
@@ -238,9 +240,9 @@ func (p *SinkPublisher) once(ctx context.Context, r *request, wait *patience) er
 	case code >= 400 && code < 500 && !mayPass(code), code == http.StatusUnsupportedMediaType && r.batch:
 		return &refusal{code: code, reason: said}
 	}
-	wait.atLeast = 0
+	wait.AtLeast = 0
 	if err == nil {
-		wait.atLeast = retryAfter(res.Header.Get("Retry-After"), p.cfg.Now(), p.cfg.Timeout)
+		wait.AtLeast = retryAfter(res.Header.Get("Retry-After"), p.cfg.Now(), p.cfg.Timeout)
 	}
 	return &StatusError{Code: res.StatusCode}
 }
@@ -258,7 +260,7 @@ func mayPass(code int) bool {
 
 // Ready reports what keeps events from being published, as far as is known.
 func (p *SinkPublisher) Ready() error {
-	if err := p.outage.current(); err != nil {
+	if err := p.failures.Current(); err != nil {
 		return fmt.Errorf("publish to %s: %w", p.public, err)
 	}
 	return nil

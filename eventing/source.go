@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"log/slog"
 	"sync"
 	"time"
@@ -146,9 +148,9 @@ type Source struct {
 	agenda   *agenda
 	delivery *Delivery
 	progress Progress
-	saving   *outage
-	asking   *outage
-	verdicts *outage
+	saving   *failurelog.Log
+	asking   *failurelog.Log
+	verdicts *failurelog.Log
 	batches  batches
 	mode     mode
 	filter   filter
@@ -169,14 +171,14 @@ func NewSource(streams []Stream, delivery *Delivery, progress Progress, cfg Sour
 		agenda:   newAgenda(cfg.Now, cfg.Batch),
 		delivery: delivery,
 		progress: progress,
-		saving:   newOutage(cfg.Logger, cfg.Now, "saving progress"),
-		asking:   newOutage(cfg.Logger, cfg.Now, "asking the ledger what is done, which is delivered instead"),
-		batches:  batches{now: cfg.Now, outage: newOutage(cfg.Logger, cfg.Now, "delivering batches, events go one by one meanwhile")},
-		verdicts: newOutage(cfg.Logger, cfg.Now, "asking which dead letters wait for a verdict"),
+		saving:   failurelog.New(cfg.Logger, cfg.Now, "saving progress"),
+		asking:   failurelog.New(cfg.Logger, cfg.Now, "asking the ledger what is done, which is delivered instead"),
+		batches:  batches{now: cfg.Now, failures: failurelog.New(cfg.Logger, cfg.Now, "delivering batches, events go one by one meanwhile")},
+		verdicts: failurelog.New(cfg.Logger, cfg.Now, "asking which dead letters wait for a verdict"),
 		mode: mode{
 			wanted:   cfg.Hedge,
-			reading:  newOutage(cfg.Logger, cfg.Now, "reading how much redundancy is wanted"),
-			standing: newOutage(cfg.Logger, cfg.Now, "standing by"),
+			reading:  failurelog.New(cfg.Logger, cfg.Now, "reading how much redundancy is wanted"),
+			standing: failurelog.New(cfg.Logger, cfg.Now, "standing by"),
 		},
 		cfg: cfg,
 	}
@@ -185,14 +187,14 @@ func NewSource(streams []Stream, delivery *Delivery, progress Progress, cfg Sour
 	}
 	s.agenda.backlog = backlog{
 		low: (cfg.atOnce() + 3) / 4, some: (cfg.atOnce() + 1) / 2,
-		away: func() bool { return !delivery.function.outage.working() },
+		away: func() bool { return !delivery.function.failures.Working() },
 	}
 	s.filter, _ = newFilter(cfg.Types) // validate has seen to it
 	for _, stream := range streams {
 		s.inlets = append(s.inlets, &inlet{
-			source: s,
-			stream: stream,
-			outage: newOutage(cfg.Logger, cfg.Now, "reading a stream", slog.String("stream", stream.Name())),
+			source:   s,
+			stream:   stream,
+			failures: failurelog.New(cfg.Logger, cfg.Now, "reading a stream", slog.String("stream", stream.Name())),
 		})
 	}
 	cfg.Metrics.watch(s.holds)
@@ -294,9 +296,9 @@ func (s *Source) openConfig() OpenConfig {
 // probe looks whether the function is there, until it is. A wrong URL is then
 // known before the first event comes.
 func (s *Source) probe(ctx context.Context) {
-	wait := patience{base: 200 * time.Millisecond, limit: 5 * time.Second}
+	wait := backoff.Backoff{Base: 200 * time.Millisecond, Limit: 5 * time.Second}
 	for s.delivery.Probe(ctx) != nil {
-		if !sleep(ctx, &wait) {
+		if !backoff.Sleep(ctx, &wait) {
 			return
 		}
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
-	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 )
 
 const (
@@ -36,7 +36,7 @@ func (e *notConnectedError) Error() string {
 }
 
 func (e *notConnectedError) Unwrap() []error {
-	return []error{ErrNotConnected, eventing.ErrReported}
+	return []error{ErrNotConnected, failurelog.ErrReported}
 }
 
 // Config sets up a [Conn]. The zero Config is ready to use.

@@ -1,0 +1,59 @@
+// Package backoff waits between attempts: exponentially longer, up to a limit, with
+// jitter, and at least as long as the other side asked for.
+package backoff
+
+import (
+	"context"
+	"time"
+
+	"github.com/sethvargo/go-retry"
+)
+
+// jitterPercent spreads attempts that would otherwise coincide.
+const jitterPercent = 25
+
+// Backoff is the state of one repeated attempt. It costs nothing before the first
+// failure. Its zero value is used with [Backoff.Delay]. It is not safe for concurrent
+// use.
+type Backoff struct {
+	Base, Limit time.Duration // the first wait, and the longest; each wait doubles the one before
+	AtLeast     time.Duration // what the latest answer asked for; 0 if nothing
+	next        retry.Backoff
+}
+
+// Next returns the wait until the next attempt. It never stops: the second result is
+// always false, as [retry.Backoff] wants it.
+func (b *Backoff) Next() (time.Duration, bool) {
+	if b.next == nil {
+		b.next = retry.WithJitterPercent(jitterPercent, retry.WithCappedDuration(b.Limit, retry.NewExponential(b.Base)))
+	}
+	wait, stop := b.next.Next()
+	if wait < b.AtLeast {
+		wait = b.AtLeast + wait/4 // clients that were asked for the same wait must not come back together
+	}
+	return wait, stop
+}
+
+// Reset forgets all failures.
+func (b *Backoff) Reset() { b.next = nil }
+
+// Delay returns the wait until the next attempt. Base and limit count in the first
+// call after the zero value or a Reset.
+func (b *Backoff) Delay(base, limit, atLeast time.Duration) time.Duration {
+	b.Base, b.Limit, b.AtLeast = base, limit, atLeast
+	wait, _ := b.Next()
+	return wait
+}
+
+// Sleep waits until b's next attempt. It reports whether ctx is still alive.
+func Sleep(ctx context.Context, b *Backoff) bool {
+	wait, _ := b.Next()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
