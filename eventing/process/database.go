@@ -62,7 +62,7 @@ func (p *parts) look(ctx context.Context, c config) error {
 	switch {
 	case !errors.Is(err, sinkwriter.ErrSchema):
 		return err
-	case !c.migrate:
+	case !c.Migrate:
 		return fmt.Errorf("%w (with TANDEM_MIGRATE=true this process does, if DATABASE_URL's role may)", err)
 	}
 	try, cancel := context.WithTimeout(ctx, migrateTimeout)

@@ -624,10 +624,10 @@ func TestConfigurationErrorsNameTheVariable(t *testing.T) {
 		{"DATABASE_URL", "", "DATABASE_URL"},
 		{"DATABASE_URL", "postgres://u:secret@127.0.0.1:port/x", "DATABASE_URL: want postgres://"},
 		{"TANDEM_FUNCTIONS", "flights,orders", `TANDEM_FUNCTIONS: there is no function "orders"; there are: flights`},
-		{"TANDEM_MAX_EVENT_BYTES", "5", `TANDEM_MAX_EVENT_BYTES "5": want 1024 to 67108864`},
-		{"TANDEM_MAX_EVENT_BYTES", "1 MiB", `TANDEM_MAX_EVENT_BYTES "1 MiB": want 1024 to 67108864`},
+		{"TANDEM_MAX_EVENT_BYTES", "5", `TANDEM_MAX_EVENT_BYTES 5: want 1024 to 67108864`},
+		{"TANDEM_MAX_EVENT_BYTES", "1 MiB", `TANDEM_MAX_EVENT_BYTES "1 MiB": want a whole number`},
 		{"TANDEM_MIGRATE", "perhaps", `TANDEM_MIGRATE "perhaps": want true or false`},
-		{"TANDEM_STREAM_REPLICAS", "9", `TANDEM_STREAM_REPLICAS "9": want 1 to 5`},
+		{"TANDEM_STREAM_REPLICAS", "9", `TANDEM_STREAM_REPLICAS 9: want 1 to 5`},
 		{"LOG_LEVEL", "loud", `LOG_LEVEL "loud": want debug, info, warn or error`},
 	} {
 		env := maps.Clone(good)

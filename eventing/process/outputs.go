@@ -16,9 +16,8 @@ import (
 // newSinkPublisher gives what publishes outputs over HTTP, nil if they do not go
 // there. The error names the variable that is wrong.
 func newSinkPublisher(c config) (*eventing.SinkPublisher, error) {
-	batch, err := number("TANDEM_OUTPUT_BATCH", c.OutputBatch, 1, 1000)
-	if err != nil {
-		return nil, err
+	if c.OutputBatch < 1 || c.OutputBatch > 1000 {
+		return nil, fmt.Errorf("TANDEM_OUTPUT_BATCH %d: want 1 to 1000", c.OutputBatch)
 	}
 	overrides, err := eventing.ParseOverrides(c.Overrides)
 	if err != nil {
@@ -30,7 +29,7 @@ func newSinkPublisher(c config) (*eventing.SinkPublisher, error) {
 	if sink == "" {
 		return nil, nil //nolint:nilnil // that there is none is an answer
 	}
-	publisher, err := eventing.NewSinkPublisher(sink, eventing.SinkPublisherConfig{Sink: cfg, Batch: int(batch), Logger: c.logger()})
+	publisher, err := eventing.NewSinkPublisher(sink, eventing.SinkPublisherConfig{Sink: cfg, Batch: c.OutputBatch, Logger: c.logger()})
 	if err != nil {
 		return nil, fmt.Errorf("TANDEM_OUTPUT_SINK or K_SINK, K_CA_CERTS, K_CE_OVERRIDES: %w", err)
 	}
@@ -61,7 +60,7 @@ func (o *outputs) connect(ctx context.Context, c config) {
 	if err == nil {
 		o.conn.Store(conn)
 		stream := jetstream.ParseStream(c.OutputStream)
-		stream.Replicas = c.replicas
+		stream.Replicas = c.Replicas
 		var publisher *jetstream.Publisher
 		if publisher, err = jetstream.NewPublisher(conn, stream); err == nil {
 			o.publisher.Store(publisher)

@@ -68,10 +68,10 @@ func TestAWrongSinkForOutputsIsRefused(t *testing.T) {
 	t.Parallel()
 
 	for want, env := range map[string]map[string]string{
-		"TANDEM_OUTPUT_SINK or K_SINK":            {"TANDEM_OUTPUT_SINK": "user:secret@x"},
-		`TANDEM_OUTPUT_BATCH "0": want 1 to 1000`: {"TANDEM_OUTPUT_SINK": "http://x", "TANDEM_OUTPUT_BATCH": "0"},
-		"K_CE_OVERRIDES: want {":                  {"K_SINK": "http://x", "K_CE_OVERRIDES": "x"},
-		"K_CA_CERTS":                              {"K_SINK": "http://x", "K_CA_CERTS": "x"},
+		"TANDEM_OUTPUT_SINK or K_SINK":          {"TANDEM_OUTPUT_SINK": "user:secret@x"},
+		`TANDEM_OUTPUT_BATCH 0: want 1 to 1000`: {"TANDEM_OUTPUT_SINK": "http://x", "TANDEM_OUTPUT_BATCH": "0"},
+		"K_CE_OVERRIDES: want {":                {"K_SINK": "http://x", "K_CE_OVERRIDES": "x"},
+		"K_CA_CERTS":                            {"K_SINK": "http://x", "K_CA_CERTS": "x"},
 	} {
 		env["TANDEM_CLUSTER"], env["DATABASE_URL"] = "east", "postgres://x"
 		err := tandem.New().Start(t.Context(), env)

@@ -103,7 +103,7 @@ func (p *parts) join(c config) error {
 		return err
 	}
 	p.handler, err = serve.New(c.picked, committer{p.writer}, serve.Config{
-		MaxBytes:    c.maxBytes,
+		MaxBytes:    c.MaxEventBytes,
 		DeadLetters: deadLetters{sinkwriter.NewDeadLetters(p.pool, c.Cluster)},
 		Gate:        c.gate,
 		Logger:      p.log,

@@ -12,9 +12,11 @@ import (
 	"github.com/sethvargo/go-envconfig"
 )
 
-// ReadEnvironment fills those fields of target, a pointer to a struct, that have a
-// tag of go-envconfig. The error names every variable that is missing or cannot be
-// read, and says what is wanted.
+// ReadEnvironment sets the fields of target, a pointer to a struct, that have a tag
+// of go-envconfig: `env:"NAME, default=VALUE"` or `env:"NAME, required"`. White space
+// around a value, and around the elements of a list, is ignored; an empty variable
+// counts as unset. The error names every variable that is missing or cannot be read,
+// and what is wanted.
 func ReadEnvironment(ctx context.Context, lookup envconfig.Lookuper, target any) error {
 	into := reflect.ValueOf(target).Elem()
 	var errs []error
@@ -26,15 +28,21 @@ func ReadEnvironment(ctx context.Context, lookup envconfig.Lookuper, target any)
 		}
 		// One by one: go-envconfig's errors name the field, and only the first.
 		one := reflect.New(reflect.StructOf([]reflect.StructField{{Name: field.Name, Type: field.Type, Tag: field.Tag}}))
-		err := envconfig.ProcessWith(ctx, &envconfig.Config{Target: one.Interface(), Lookuper: lookup})
+		err := envconfig.ProcessWith(ctx, &envconfig.Config{Target: one.Interface(), Lookuper: trimmed{lookup}})
 		variable, _, _ := strings.Cut(tag, ",")
-		value, _ := lookup.Lookup(variable)
 		switch {
 		case err == nil:
-			into.Field(i).Set(one.Elem().Field(0))
+			value := one.Elem().Field(0)
+			if list, ok := value.Interface().([]string); ok {
+				for i := range list {
+					list[i] = strings.TrimSpace(list[i])
+				}
+			}
+			into.Field(i).Set(value)
 		case errors.Is(err, envconfig.ErrMissingRequired):
 			errs = append(errs, fmt.Errorf("%s: missing", variable))
 		default:
+			value, _ := lookup.Lookup(variable)
 			errs = append(errs, fmt.Errorf("%s %q: want %s", variable, value, wanted(field.Type)))
 		}
 	}
@@ -44,7 +52,17 @@ func ReadEnvironment(ctx context.Context, lookup envconfig.Lookuper, target any)
 	return nil
 }
 
-// wanted says for people what is read as a type.
+// trimmed looks up variables without the white space around them.
+type trimmed struct{ envconfig.Lookuper }
+
+// Lookup implements [envconfig.Lookuper].
+func (t trimmed) Lookup(name string) (value string, found bool) {
+	value, _ = t.Lookuper.Lookup(name)
+	value = strings.TrimSpace(value)
+	return value, value != ""
+}
+
+// wanted describes, for an error, the values that are read as a t.
 func wanted(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[slog.Level]():

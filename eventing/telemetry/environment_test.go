@@ -27,7 +27,7 @@ func TestTheEnvironmentIsReadWithDefaults(t *testing.T) {
 	t.Parallel()
 
 	var got environment
-	err := telemetry.ReadEnvironment(t.Context(), envconfig.MapLookuper(map[string]string{"NAME": "east", "LARGE": "7", "FLAG": "true", "LOG_LEVEL": "warn", "STREAMS": "A,B"}), &got)
+	err := telemetry.ReadEnvironment(t.Context(), envconfig.MapLookuper(map[string]string{"NAME": "east", "LARGE": "7", "FLAG": "true", "LOG_LEVEL": " warn\n", "STREAMS": "A, B", "NUMBER": " "}), &got)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestTheEnvironmentIsReadWithDefaults(t *testing.T) {
 func TestEveryVariableThatIsWrongIsNamed(t *testing.T) {
 	t.Parallel()
 
-	err := telemetry.ReadEnvironment(t.Context(), envconfig.MapLookuper(map[string]string{"NUMBER": "many", "WAIT": "15", "FLAG": "perhaps", "LOG_LEVEL": "loud"}), &environment{})
+	err := telemetry.ReadEnvironment(t.Context(), envconfig.MapLookuper(map[string]string{"NAME": " ", "NUMBER": "many", "WAIT": "15", "FLAG": "perhaps", "LOG_LEVEL": "loud"}), &environment{})
 	want := `read environment: NAME: missing
 NUMBER "many": want a whole number
 WAIT "15": want a duration like 300ms or 15m

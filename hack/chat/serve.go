@@ -15,6 +15,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/sethvargo/go-envconfig"
 
+	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/hack/chat/push"
 )
 
@@ -31,8 +32,8 @@ type settings struct {
 // servePush is the websocket server of one cluster, until ctx ends.
 func servePush(ctx context.Context) error {
 	var c settings
-	if err := envconfig.Process(ctx, &c); err != nil {
-		return fmt.Errorf("read environment: %w", err)
+	if err := telemetry.ReadEnvironment(ctx, envconfig.OsLookuper(), &c); err != nil {
+		return err
 	}
 	cfg := push.Config{
 		Cluster: c.Cluster, IngestURL: c.IngestURL,

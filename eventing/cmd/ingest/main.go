@@ -22,7 +22,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 )
 
-// config is the environment. README.md has the table.
+// config is the environment; docs/configuration.md has the table.
 type config struct {
 	Cluster        string     `env:"TANDEM_CLUSTER, required"`
 	Stream         string     `env:"TANDEM_STREAM, default=EVENTS"`

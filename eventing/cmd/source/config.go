@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/sethvargo/go-envconfig"
@@ -15,7 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 )
 
-// config is the environment. README.md has the table.
+// config is the environment; docs/configuration.md has the table.
 type config struct {
 	Cluster        string        `env:"TANDEM_CLUSTER, required"`
 	Function       string        `env:"TANDEM_FUNCTION"`
@@ -75,12 +74,6 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	if err := telemetry.ReadEnvironment(ctx, lookup, &c); err != nil {
 		return config{}, err
 	}
-	for i := range c.Streams {
-		c.Streams[i] = strings.TrimSpace(c.Streams[i])
-	}
-	for i := range c.Types {
-		c.Types[i] = strings.TrimSpace(c.Types[i])
-	}
 	if c.DeadLetterSink == "" && !c.relayOnly() {
 		// A sink that is no URL is reported as such later.
 		if letters, err := url.JoinPath(c.Sink, "dead-letters"); err == nil {
@@ -107,9 +100,6 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	c.OutputSink, c.OutputConfig = eventing.OutputSink(c.OutputSink, bound, c.SinkConfig)
 	if !c.relayOnly() || c.OutputSink == "" {
 		errs = append(errs, missing("NATS_URL", c.NATSURL))
-	}
-	if c.DatabaseURL == "" {
-		errs = append(errs, errors.New("DATABASE_URL: is empty"))
 	}
 	if c.InFlight < 1 || c.InFlight > 16384 {
 		errs = append(errs, fmt.Errorf("TANDEM_IN_FLIGHT %d: want 1 to 16384", c.InFlight))
