@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgbin"
 )
 
 // pgData is a data folder, who works on it, and its password.
@@ -135,7 +137,7 @@ func (d *pgData) inspect(ctx context.Context) error {
 
 // init makes the data folder unless there is one. It is made beside its place
 // and then moved there, so an interrupted one leaves nothing that looks whole.
-func (d *pgData) init(ctx context.Context, bin pgInstall) error {
+func (d *pgData) init(ctx context.Context, bin pgbin.Install) error {
 	if d.major != 0 {
 		return nil
 	}
@@ -153,7 +155,7 @@ func (d *pgData) init(ctx context.Context, bin pgInstall) error {
 		return err
 	}
 
-	cmd := exec.CommandContext(ctx, bin.program("initdb"), "-D", fresh, "-U", pgSuperuser, "--pwfile", pwFile,
+	cmd := exec.CommandContext(ctx, bin.Program("initdb"), "-D", fresh, "-U", pgSuperuser, "--pwfile", pwFile,
 		"--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "--data-checksums", "--encoding=UTF8", "--locale=C")
 	cmd.Dir = fresh
 	cmd.Env = d.env()

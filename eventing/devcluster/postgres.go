@@ -17,6 +17,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgbin"
 )
 
 const (
@@ -43,8 +45,8 @@ type PostgresConfig struct {
 	// Port on 127.0.0.1. Defaults to a free one, chosen once.
 	Port int
 
-	// BinDir is the folder with initdb, pg_ctl and postgres. Defaults to the
-	// newest that is found.
+	// BinDir is the folder with initdb, pg_ctl and postgres. Defaults to what
+	// [pgbin.Find] returns, which may download them.
 	BinDir string
 
 	// Database is the name of the database and of the role that owns it.
@@ -58,7 +60,8 @@ type PostgresConfig struct {
 	// Defaults to 1 s.
 	Grace time.Duration
 
-	// StartTimeout bounds a start, recovery after a crash included.
+	// StartTimeout bounds a start, recovery after a crash included, and then the
+	// making of the database. A download of the programs comes before.
 	// Defaults to 60 s.
 	StartTimeout time.Duration
 }
@@ -84,7 +87,7 @@ func (c PostgresConfig) withDefaults() PostgresConfig {
 // started again when it dies. Its methods may be called concurrently.
 type Postgres struct {
 	cfg  PostgresConfig
-	bin  pgInstall
+	bin  pgbin.Install
 	data pgData
 	part *Part
 }
@@ -93,12 +96,12 @@ type Postgres struct {
 // is none, and waits until it answers. An error says in one line what is wrong
 // and what to do.
 func StartPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig) (*Postgres, error) {
-	ctx, cancel := context.WithTimeout(ctx, cfg.withDefaults().StartTimeout)
-	defer cancel()
 	p, err := startPostgres(ctx, sup, cfg, (*pgData).init)
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
+	defer cancel()
 	for {
 		err := p.createDatabase(ctx)
 		if err == nil {
@@ -114,7 +117,7 @@ func StartPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig) (*P
 
 // startPostgres starts a server on the data in cfg.Dir, after prepare has made it,
 // and waits until it answers.
-func startPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig, prepare func(*pgData, context.Context, pgInstall) error) (*Postgres, error) {
+func startPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig, prepare func(*pgData, context.Context, pgbin.Install) error) (*Postgres, error) {
 	cfg = cfg.withDefaults()
 	if cfg.Dir == "" {
 		return nil, errors.New("start PostgreSQL: Dir is missing")
@@ -123,10 +126,16 @@ func startPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig, pre
 	if err != nil {
 		return nil, fmt.Errorf("prepare PostgreSQL: %w", err)
 	}
-	bin, err := findPostgres(ctx, cfg.BinDir, data.major)
-	if err != nil {
+	bin, err := pgbin.Find(ctx, pgbin.Config{BinDir: cfg.BinDir, Major: data.major})
+	switch {
+	case err != nil && data.major != 0:
+		return nil, fmt.Errorf("%w; PostgreSQL %d made the data in %s (make clean removes them)", err, data.major, data.dir)
+	case err != nil:
 		return nil, err
 	}
+	// A download has no place in the time that a start may take.
+	ctx, cancel := context.WithTimeout(ctx, cfg.StartTimeout)
+	defer cancel()
 	if cfg.Port == 0 {
 		if cfg.Port, err = FreePort(); err != nil {
 			return nil, fmt.Errorf("prepare PostgreSQL: %w", err)
@@ -179,7 +188,7 @@ func (p *Postgres) describe() PartConfig {
 	}
 	return PartConfig{
 		Name:    p.cfg.Name,
-		Path:    p.bin.program("postgres"),
+		Path:    p.bin.Program("postgres"),
 		Args:    args,
 		Env:     p.data.env(),
 		Dir:     p.data.dir,
@@ -205,10 +214,10 @@ func (p *Postgres) Port() int { return p.cfg.Port }
 func (p *Postgres) DataDir() string { return p.data.dir }
 
 // BinDir is the folder of the server's programs, pg_ctl among them.
-func (p *Postgres) BinDir() string { return p.bin.dir }
+func (p *Postgres) BinDir() string { return p.bin.Dir }
 
-// Version is the server's major version, at least [MinPostgres].
-func (p *Postgres) Version() int { return p.bin.major }
+// Version is the server's major version, at least [pgbin.MinMajor].
+func (p *Postgres) Version() int { return p.bin.Major }
 
 // URL connects to the database as the role that owns it. It names the file with
 // the password rather than the password, so it can be shown and logged.

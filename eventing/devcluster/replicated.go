@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgbin"
 )
 
 // Replicated is a primary PostgreSQL server and a standby that follows it
@@ -176,8 +178,8 @@ func startStandby(ctx context.Context, sup *Supervisor, primary *Postgres, cfg P
 	cfg = cfg.withDefaults()
 	ctx, cancel := context.WithTimeout(ctx, cfg.StartTimeout)
 	defer cancel()
-	cfg.BinDir = primary.bin.dir
-	s, err := startPostgres(ctx, sup, cfg, func(d *pgData, ctx context.Context, _ pgInstall) error {
+	cfg.BinDir = primary.bin.Dir
+	s, err := startPostgres(ctx, sup, cfg, func(d *pgData, ctx context.Context, _ pgbin.Install) error {
 		return d.copyOf(ctx, primary, cfg.Name)
 	})
 	if err != nil {
@@ -205,12 +207,12 @@ func (d *pgData) copyOf(ctx context.Context, primary *Postgres, name string) err
 	if err := primary.admin(ctx, "select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where slot_name = '"+slot(name)+"'"); err != nil {
 		return err
 	}
-	d.password, d.major = primary.data.password, primary.bin.major
+	d.password, d.major = primary.data.password, primary.bin.Major
 	fresh, err := d.makeFresh()
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, primary.bin.program("pg_basebackup"), "-D", fresh, "--checkpoint=fast", "--wal-method=stream", "--no-sync",
+	cmd := exec.CommandContext(ctx, primary.bin.Program("pg_basebackup"), "-D", fresh, "--checkpoint=fast", "--wal-method=stream", "--no-sync",
 		"--create-slot", "--slot="+slot(name), "--dbname="+primary.conninfo(name))
 	cmd.Dir = fresh
 	cmd.Env = d.env()

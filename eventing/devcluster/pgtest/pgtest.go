@@ -16,7 +16,6 @@ package pgtest
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -242,9 +241,6 @@ func Dir(tb testing.TB) string {
 func use(tb testing.TB) *cluster {
 	tb.Helper()
 	c, err := shared()
-	if errors.Is(err, devcluster.ErrNoPostgres) {
-		tb.Fatalf("this test needs PostgreSQL: %v", err)
-	}
 	if err != nil {
 		tb.Fatalf("start PostgreSQL for the tests: %v", err)
 	}

