@@ -7,100 +7,52 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/tandem-fn/tandem/functions/internal/jsonscan"
 )
 
-// appendJSON writes JSON text in canonical form: names sorted, no white space,
-// each number and string in one spelling. It reports whether it is JSON, by the
-// rules of [json.Valid]; if not, it gives b as it was.
-//
-// It is a scanner of its own since every output of every offer goes through it,
-// those of losers too; encoding/json takes ten times as long.
+// appendJSON appends JSON text in canonical form: names sorted, no white space,
+// each number and string in one spelling. It reports whether text is JSON, by the
+// rules of [json.Valid]; if not, it returns b as it was.
 func appendJSON(b, text []byte) ([]byte, bool) {
-	s := scanner{text: text, out: append(b, 'j')}
-	if s.value(0) && s.space() == len(text) {
-		return s.out, true
+	w := canonicalWriter{in: jsonscan.New(text), out: append(b, 'j')}
+	w.value()
+	if w.in.Done() {
+		return w.out, true
 	}
 	return b, false
 }
 
-// scanner reads JSON and writes its canonical form. Each part is written behind
-// its kind and length, so that none runs into the next.
-type scanner struct {
-	text []byte
-	at   int
-	out  []byte
+// canonicalWriter writes the canonical form of the JSON that it reads. Each part is
+// written behind its kind and length, so that none runs into the next.
+type canonicalWriter struct {
+	in  jsonscan.Scanner
+	out []byte
 }
 
-// maxDepth is that of encoding/json.
-const maxDepth = 10_000
-
-func (s *scanner) space() int {
-	for s.at < len(s.text) && (s.text[s.at] == ' ' || s.text[s.at] == '\n' || s.text[s.at] == '\t' || s.text[s.at] == '\r') {
-		s.at++
-	}
-	return s.at
-}
-
-// next skips white space and gives the byte behind it, zero at the end.
-func (s *scanner) next() byte {
-	if s.space() == len(s.text) {
-		return 0
-	}
-	return s.text[s.at]
-}
-
-func (s *scanner) value(depth int) bool {
-	if depth > maxDepth {
-		return false
-	}
-	switch c := s.next(); c {
+func (w *canonicalWriter) value() {
+	switch w.in.Peek() {
 	case '{':
-		return s.object(depth)
+		w.object()
 	case '[':
-		return s.array(depth)
+		w.array()
 	case '"':
-		raw, ok := s.quoted()
-		s.out = appendPart(append(s.out, 's'), raw)
-		return ok
-	case 't':
-		return s.literal("true")
-	case 'f':
-		return s.literal("false")
-	case 'n':
-		return s.literal("null")
-	default:
-		return s.number()
-	}
-}
-
-func (s *scanner) literal(word string) bool {
-	if !bytes.HasPrefix(s.text[s.at:], []byte(word)) {
-		return false
-	}
-	s.at += len(word)
-	s.out = append(s.out, word[0])
-	return true
-}
-
-func (s *scanner) number() bool {
-	from := s.at
-	for s.at < len(s.text) {
-		c := s.text[s.at]
-		if (c < '0' || c > '9') && c != '-' && c != '+' && c != '.' && c != 'e' && c != 'E' {
-			break
+		w.out = appendPart(append(w.out, 's'), unquote(w.in.String()))
+	case 't', 'f', 'n':
+		if word := w.in.Literal(); len(word) > 0 {
+			w.out = append(w.out, word[0])
 		}
-		s.at++
+	default:
+		w.number(w.in.Number())
 	}
-	raw := s.text[from:s.at]
+}
+
+func (w *canonicalWriter) number(raw []byte) {
 	if plainInteger(raw) {
-		s.out = appendInteger(append(s.out, 'd'), raw)
-		return true
+		w.out = appendInteger(append(w.out, 'd'), raw)
+		return
 	}
-	if len(raw) == 0 || !json.Valid(raw) {
-		return false
-	}
-	s.out = appendPart(append(s.out, 'd'), canonicalNumber(string(raw)))
-	return true
+	w.out = appendPart(append(w.out, 'd'), canonicalNumber(string(raw)))
 }
 
 // plainInteger reports whether raw is 0 or digits that do not end in one, which
@@ -122,141 +74,84 @@ func appendInteger(b, raw []byte) []byte {
 	return append(append(b, raw...), 'e', '0')
 }
 
-// quoted reads a string and gives what it stands for.
-func (s *scanner) quoted() ([]byte, bool) {
-	from := s.at
-	plain := true
-	for s.at++; s.at < len(s.text); s.at++ {
-		switch c := s.text[s.at]; {
-		case c == '"':
-			s.at++
-			raw := s.text[from:s.at]
-			if plain {
-				return raw[1 : len(raw)-1], true
-			}
-			var text string
-			if json.Unmarshal(raw, &text) != nil {
-				return nil, false
-			}
-			return []byte(text), true
-		case c == '\\':
-			plain = false
-			s.at++
-		case c < ' ':
-			return nil, false
-		case c >= 0x80:
-			plain = false // may not be UTF-8: encoding/json mends it
-		}
+// unquote returns what a string stands for.
+func unquote(quoted []byte, plain bool) []byte {
+	if plain {
+		return quoted[1 : len(quoted)-1]
 	}
-	return nil, false
+	var text string
+	if json.Unmarshal(quoted, &text) != nil {
+		return nil // there was a syntax error
+	}
+	return []byte(text)
 }
 
-func (s *scanner) array(depth int) bool {
-	s.at++
-	count := len(s.out) + 1
-	s.out = append(s.out, 'a', 0, 0, 0, 0)
-	if s.next() == ']' {
-		s.at++
-		return true
+func (w *canonicalWriter) array() {
+	count := len(w.out) + 1
+	w.out = append(w.out, 'a', 0, 0, 0, 0)
+	n := uint32(0)
+	for more := w.in.More(true, ']'); more; more = w.in.More(false, ']') {
+		w.value()
+		n++
 	}
-	for n := uint32(1); ; n++ {
-		if !s.value(depth + 1) {
-			return false
-		}
-		switch s.next() {
-		case ',':
-			s.at++
-		case ']':
-			s.at++
-			binary.BigEndian.PutUint32(s.out[count:], n)
-			return true
-		default:
-			return false
-		}
-	}
+	binary.BigEndian.PutUint32(w.out[count:], n)
 }
 
 // member is where a name and its value lie in the output.
 type member struct{ from, value, to int }
 
-func (s *scanner) object(depth int) bool {
-	s.at++
-	count := len(s.out) + 1
-	s.out = append(s.out, 'm', 0, 0, 0, 0)
-	start := len(s.out)
-	if s.next() == '}' {
-		s.at++
-		return true
-	}
+func (w *canonicalWriter) object() {
+	count := len(w.out) + 1
+	w.out = append(w.out, 'm', 0, 0, 0, 0)
+	start := len(w.out)
 	var space [16]member
 	members := space[:0]
 	sorted := true
-	for {
-		if s.next() != '"' {
-			return false
-		}
-		m := member{from: len(s.out)}
-		name, ok := s.quoted()
-		if !ok || s.next() != ':' {
-			return false
-		}
-		s.at++
-		s.out = appendPart(s.out, name)
-		m.value = len(s.out)
-		if !s.value(depth + 1) {
-			return false
-		}
-		m.to = len(s.out)
-		if n := len(members); n > 0 && s.compareNames(members[n-1], m) >= 0 {
+	for more := w.in.More(true, '}'); more; more = w.in.More(false, '}') {
+		m := member{from: len(w.out)}
+		w.out = appendPart(w.out, unquote(w.in.Name()))
+		m.value = len(w.out)
+		w.value()
+		m.to = len(w.out)
+		if n := len(members); n > 0 && w.compareNames(members[n-1], m) >= 0 {
 			sorted = false
 		}
 		members = append(members, m)
-		switch s.next() {
-		case ',':
-			s.at++
-			continue
-		case '}':
-			s.at++
-		default:
-			return false
-		}
-		break
 	}
 	if !sorted {
-		members = s.sort(start, members)
+		members = w.sort(start, members)
 	}
-	binary.BigEndian.PutUint32(s.out[count:], uint32(len(members)))
-	return true
+	binary.BigEndian.PutUint32(w.out[count:], uint32(len(members)))
 }
 
-func (s *scanner) compareNames(a, b member) int {
-	return bytes.Compare(s.out[a.from+4:a.value], s.out[b.from+4:b.value])
+func (w *canonicalWriter) compareNames(a, b member) int {
+	return bytes.Compare(w.out[a.from+4:a.value], w.out[b.from+4:b.value])
 }
 
 // sort puts the members in the order of their names. Of several of one name the
 // last stays, as encoding/json has it.
-func (s *scanner) sort(start int, members []member) []member {
+func (w *canonicalWriter) sort(start int, members []member) []member {
 	if len(members) <= 12 {
 		for i := 1; i < len(members); i++ {
-			for j := i; j > 0 && s.compareNames(members[j-1], members[j]) > 0; j-- {
+			for j := i; j > 0 && w.compareNames(members[j-1], members[j]) > 0; j-- {
 				members[j-1], members[j] = members[j], members[j-1]
 			}
 		}
 	} else {
-		slices.SortStableFunc(members, s.compareNames)
+		slices.SortStableFunc(members, w.compareNames)
 	}
 	// What is written stands behind itself for a moment, in the new order.
-	end := len(s.out)
+	end := len(w.out)
 	kept := members[:0]
 	for i, m := range members {
-		if i+1 < len(members) && s.compareNames(m, members[i+1]) == 0 {
+		if i+1 < len(members) && w.compareNames(m, members[i+1]) == 0 {
 			continue
 		}
 		kept = append(kept, m)
-		s.out = append(s.out, s.out[m.from:m.to]...)
+		w.out = append(w.out, w.out[m.from:m.to]...)
 	}
-	n := copy(s.out[start:], s.out[end:])
-	s.out = s.out[:start+n]
+	n := copy(w.out[start:], w.out[end:])
+	w.out = w.out[:start+n]
 	return kept
 }
 

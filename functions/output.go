@@ -11,6 +11,8 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/cloudevents/sdk-go/v2/types"
+
+	"github.com/tandem-fn/tandem/functions/internal/jsonscan"
 )
 
 // Event makes the CloudEvent of an output: the one at position, counted from
@@ -53,7 +55,7 @@ type EncodedOutput struct {
 // [Output.Event] it is the function's fault.
 func (o Output) Encode() (EncodedOutput, error) {
 	encoded, isJSON, err := o.encode()
-	if err == nil && isJSON && len(encoded.Bytes) > 0 && !json.Valid(encoded.Bytes) {
+	if err == nil && isJSON && len(encoded.Bytes) > 0 && !jsonscan.Valid(encoded.Bytes) {
 		err = errNotJSON
 	}
 	return encoded, err

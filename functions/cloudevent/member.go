@@ -1,11 +1,12 @@
 package cloudevent
 
 import (
-	"encoding/json"
 	"unicode/utf8"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/cloudevents/sdk-go/v2/types"
+
+	"github.com/tandem-fn/tandem/functions/internal/jsonscan"
 )
 
 // AppendMember appends e as an element of a batch, if who reads it there gets what
@@ -53,5 +54,5 @@ func AppendMember(buf []byte, e event.Event) (_ []byte, ok bool) {
 // standsAlone reports whether data is one JSON value without space around it, which
 // a reader of JSON would take off.
 func standsAlone(data []byte) bool {
-	return data[0] > ' ' && data[len(data)-1] > ' ' && utf8.Valid(data) && json.Valid(data)
+	return data[0] > ' ' && data[len(data)-1] > ' ' && utf8.Valid(data) && jsonscan.Valid(data)
 }

@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/functions/internal/jsonscan"
 )
 
 // member is a member of a JSON object, its value as it stands there.
@@ -35,11 +37,10 @@ func ReadJSON(text []byte, rules Rules) (event.Event, error) {
 	if err := checkJSON(text); err != nil {
 		return event.Event{}, err
 	}
-	s := scanner{text: text}
-	if s.space(); s.text[s.i] != '{' {
+	if s := jsonscan.New(text); s.Peek() != '{' {
 		return event.Event{}, errors.New("want a JSON object")
 	}
-	e, _, err := s.event(rules)
+	e, _, err := readObject(text, rules)
 	return e, err
 }
 
@@ -50,18 +51,17 @@ func ReadBatch(text []byte, rules Rules) ([]Member, error) {
 	if err := checkJSON(text); err != nil {
 		return nil, err
 	}
-	s := scanner{text: text}
-	if s.space(); s.text[s.i] != '[' {
+	s := jsonscan.New(text)
+	if s.Peek() != '[' {
 		return nil, errors.New("want a JSON array")
 	}
 	var members []Member
 	first := ""
-	for more := s.next(true); more; more = s.next(false) {
-		if s.text[s.i] != '{' {
+	for more := s.More(true, ']'); more; more = s.More(false, ']') {
+		if s.Peek() != '{' {
 			return nil, fmt.Errorf("element %d is not an object", len(members))
 		}
-		object := scanner{text: s.value()}
-		e, version, err := object.event(rules)
+		e, version, err := readObject(s.Value(), rules)
 		switch {
 		case err != nil:
 		case first == "":
@@ -74,12 +74,17 @@ func ReadBatch(text []byte, rules Rules) ([]Member, error) {
 	return members, nil
 }
 
-// event reads the object at which s stands, and says of which version it is.
-func (s *scanner) event(rules Rules) (e event.Event, version string, err error) {
+// readObject reads an event from a valid JSON object, and returns the version of
+// CloudEvents that it is of.
+func readObject(text []byte, rules Rules) (e event.Event, version string, err error) {
 	var space [16]member
 	members := space[:0]
 	limit := rules.maxAttributes()
-	for m, ok := s.member(true); ok; m, ok = s.member(false) {
+	s := jsonscan.New(text)
+	s.Peek()
+	for more := s.More(true, '}'); more; more = s.More(false, '}') {
+		quoted, _ := s.Name()
+		m := member{name: memberName(quoted), value: s.Value()}
 		if len(members) == limit {
 			return event.Event{}, "", tooMany(limit)
 		}
@@ -119,6 +124,33 @@ func (s *scanner) event(rules Rules) (e event.Event, version string, err error) 
 	}
 	e, err = a.join(data, base64)
 	return e, version, err
+}
+
+// memberName decodes a member's name. The usual ones need no new string.
+func memberName(name []byte) string {
+	switch string(name) {
+	case `"specversion"`:
+		return "specversion"
+	case `"id"`:
+		return "id"
+	case `"source"`:
+		return "source"
+	case `"type"`:
+		return "type"
+	case `"subject"`:
+		return "subject"
+	case `"time"`:
+		return "time"
+	case `"datacontenttype"`:
+		return "datacontenttype"
+	case `"data"`:
+		return "data"
+	}
+	text, err := stringValue(name)
+	if err != nil {
+		return string(name) // no attribute's name; refused as such
+	}
+	return text
 }
 
 // join gives the event with its data, which is JSON in both cases, or nil.
@@ -195,7 +227,7 @@ func (a *attributes) setJSON(name string, value []byte) error {
 
 // checkJSON says where text is not JSON in UTF-8.
 func checkJSON(text []byte) error {
-	if !json.Valid(text) {
+	if !jsonscan.Valid(text) {
 		var syntax *json.SyntaxError
 		var any json.RawMessage
 		err := json.Unmarshal(text, &any)
