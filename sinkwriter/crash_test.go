@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/test/crash"
@@ -199,7 +200,7 @@ type stage struct {
 
 	mu     sync.Mutex
 	at     time.Time // when it was
-	frozen []*proxyConn
+	frozen []*link.Conn
 }
 
 // newStageDatabase gives the URL of a database for one stage after the other.
@@ -235,7 +236,7 @@ func newStageBehind(t *testing.T, program, databaseURL, helpersURL string, p pla
 			return pass{}
 		}
 		once = true
-		return pass{bytes: n, act: func(c *proxyConn) { s.meet(c, fate) }}
+		return pass{bytes: n, act: func(c *link.Conn) { s.meet(c, fate) }}
 	})
 	s.east = startHelper(t, program, way.url)
 	s.west = newWriter(t, s.pool, sinkwriter.Config{Cluster: "west"})
@@ -247,16 +248,16 @@ func newStageBehind(t *testing.T, program, databaseURL, helpersURL string, p pla
 	return s
 }
 
-func (s *stage) meet(c *proxyConn, fate string) {
+func (s *stage) meet(c *link.Conn, fate string) {
 	switch fate {
 	case "stopped":
-		c.freeze()
+		c.Freeze()
 		s.east.signal(syscall.SIGSTOP)
 	case "killed":
 		s.east.signal(syscall.SIGKILL)
-		c.cut()
+		c.Cut()
 	case "cut off":
-		c.cut()
+		c.Cut()
 	}
 	s.mu.Lock()
 	s.frozen = append(s.frozen, c)
@@ -292,7 +293,7 @@ func (s *stage) goOn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.frozen {
-		c.thaw()
+		c.Thaw()
 	}
 	s.east.signal(syscall.SIGCONT)
 }

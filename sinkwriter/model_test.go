@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/test/model"
@@ -117,13 +118,13 @@ func TestARandomRunWithFailuresLeavesWhatTheModelSays(t *testing.T) {
 func misfortune(random *rand.Rand) pass {
 	switch random.IntN(3000) {
 	case 0:
-		return pass{act: (*proxyConn).cut}
+		return pass{act: (*link.Conn).Cut}
 	case 1:
-		return pass{bytes: 1, act: (*proxyConn).cut}
+		return pass{bytes: 1, act: (*link.Conn).Cut}
 	case 2:
-		return pass{act: func(c *proxyConn) {
-			c.freeze()
-			time.AfterFunc(300*time.Millisecond, c.thaw)
+		return pass{act: func(c *link.Conn) {
+			c.Freeze()
+			time.AfterFunc(300*time.Millisecond, c.Thaw)
 		}}
 	}
 	return pass{}

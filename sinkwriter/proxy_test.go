@@ -5,11 +5,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
-	"net"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 )
 
 // message is one of the PostgreSQL protocol, on its way through a proxy.
@@ -39,192 +39,94 @@ func (m *message) asked(part string) bool {
 	return false
 }
 
-// pass says what becomes of a message: how many of its bytes are passed on before
-// the proxy acts, and what it does then. A nil act passes all of it on.
+// pass is what becomes of a message: how many of its bytes are passed on before act
+// is called. A nil act passes all of it on.
 type pass struct {
 	bytes int
-	act   func(*proxyConn)
+	act   func(*link.Conn)
 }
 
-// proxy stands between a client and a server and looks at every message.
+// proxy is a link to a database of which every message is looked at.
 type proxy struct {
-	url      string
-	listener net.Listener
-	server   string
-	look     func(*message) pass // called by one goroutine at a time
+	url string
 
-	mu    sync.Mutex
-	conns []*proxyConn
+	mu   sync.Mutex
+	look func(*message) pass // called by one goroutine at a time
 }
 
 // newProxy starts a proxy for the server of a database URL; its url leads
 // through it.
 func newProxy(t *testing.T, databaseURL string, look func(*message) pass) *proxy {
 	t.Helper()
-	u, err := url.Parse(databaseURL)
-	if err != nil {
+	p := &proxy{look: look}
+	l := link.NewTapped(func() link.Tap { return &proxyTap{proxy: p, statements: map[string]string{}} })
+	t.Cleanup(l.Close)
+	var err error
+	if p.url, err = l.URL(databaseURL); err != nil {
 		t.Fatal(err)
 	}
-	var config net.ListenConfig
-	l, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxy{listener: l, server: u.Host, look: look}
-	u.Host = l.Addr().String()
-	p.url = u.String()
-	t.Cleanup(p.close)
-	go p.accept()
 	return p
 }
 
-func (p *proxy) close() {
-	_ = p.listener.Close()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, c := range p.conns {
-		c.cut()
-	}
-}
+// proxyTap follows the protocol of one connection.
+type proxyTap struct {
+	proxy *proxy
 
-func (p *proxy) accept() {
-	for {
-		client, err := p.listener.Accept()
-		if err != nil {
-			return
-		}
-		server, err := net.Dial("tcp", p.server) //nolint:noctx // a test's proxy, closed with it
-		if err != nil {
-			_ = client.Close()
-			continue
-		}
-		c := &proxyConn{proxy: p, client: client, server: server, statements: map[string]string{}}
-		c.flows.L = &c.mu
-		p.mu.Lock()
-		p.conns = append(p.conns, c)
-		p.mu.Unlock()
-		go c.pump(client, server, false)
-		go c.pump(server, client, true)
-	}
-}
+	read bool // whether the first message of the client has been read
 
-// proxyConn is one connection through a proxy.
-type proxyConn struct {
-	proxy          *proxy
-	client, server net.Conn
-
-	mu     sync.Mutex
-	flows  sync.Cond
-	frozen bool
-
+	// Under the mutex of the proxy.
+	passed     bool              // whether the first message of the client has been passed on
 	statements map[string]string // name to SQL
 	pending    []string
 	synced     bool
 }
 
-// freeze stops both directions where they are.
-func (c *proxyConn) freeze() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.frozen = true
-}
-
-// thaw lets them go on.
-func (c *proxyConn) thaw() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.frozen = false
-	c.flows.Broadcast()
-}
-
-// cut ends the connection on both sides.
-func (c *proxyConn) cut() {
-	_ = c.client.Close()
-	_ = c.server.Close()
-	c.thaw()
-}
-
-func (c *proxyConn) waitUntilFlowing() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.frozen {
-		c.flows.Wait()
-	}
-}
-
-func (c *proxyConn) pump(from, to net.Conn, fromServer bool) {
-	defer c.cut()
-	in := bufio.NewReaderSize(from, 64<<10)
-	started := fromServer
-	for {
-		m, err := readMessage(in, started)
-		if err != nil {
-			c.waitUntilFlowing() // what one side did is not seen by the other yet
-			return
-		}
-		m.fromServer, started = fromServer, true
-		c.waitUntilFlowing()
-		p := c.see(m)
-		if p.act == nil {
-			p.bytes = len(m.text)
-		}
-		if _, err := to.Write(m.text[:p.bytes]); err != nil {
-			return
-		}
-		if p.act != nil {
-			p.act(c)
-			c.waitUntilFlowing()
-			if _, err := to.Write(m.text[p.bytes:]); err != nil {
-				return
-			}
-		}
-	}
-}
-
-// see keeps account of a message and asks what becomes of it.
-func (c *proxyConn) see(m *message) pass {
-	c.proxy.mu.Lock()
-	defer c.proxy.mu.Unlock()
-	body := m.text[min(5, len(m.text)):]
-	switch {
-	case m.kind == 'P' && !m.fromServer:
-		name, rest, _ := bytes.Cut(body, []byte{0})
-		sql, _, _ := bytes.Cut(rest, []byte{0})
-		c.statements[string(name)] = string(sql)
-	case m.kind == 'B' && !m.fromServer:
-		_, rest, _ := bytes.Cut(body, []byte{0})
-		name, _, _ := bytes.Cut(rest, []byte{0})
-		m.sql = c.statements[string(name)]
-		c.pending = append(c.pending, m.sql)
-	case m.kind == 'S' && !m.fromServer:
-		c.synced = true
-	}
-	m.pending, m.synced = c.pending, c.synced
-	var p pass
-	if c.proxy.look != nil {
-		p = c.proxy.look(m)
-	}
-	if m.kind == 'Z' && m.fromServer {
-		c.pending, c.synced = nil, false
-	}
-	return p
-}
-
-// readMessage reads a message; the first of a client has no kind.
-func readMessage(in *bufio.Reader, started bool) (*message, error) {
+// Read reads a message; the first of a client has no kind.
+func (c *proxyTap) Read(in *bufio.Reader, fromServer bool) ([]byte, error) {
 	header := 5
-	if !started {
+	if !fromServer && !c.read {
+		c.read = true
 		header = 4
 	}
 	head, err := in.Peek(header)
 	if err != nil {
 		return nil, err
 	}
-	m := &message{}
-	if started {
-		m.kind = head[0]
+	text := make([]byte, header-4+int(binary.BigEndian.Uint32(head[header-4:])))
+	if _, err := io.ReadFull(in, text); err != nil {
+		return nil, err
 	}
-	m.text = make([]byte, header-4+int(binary.BigEndian.Uint32(head[header-4:])))
-	_, err = io.ReadFull(in, m.text)
-	return m, err
+	return text, nil
+}
+
+// Pass keeps account of a message and asks what becomes of it.
+func (c *proxyTap) Pass(text []byte, fromServer bool) (int, func(*link.Conn)) {
+	c.proxy.mu.Lock()
+	defer c.proxy.mu.Unlock()
+	m := &message{fromServer: fromServer, text: text}
+	if fromServer || c.passed {
+		m.kind = text[0]
+	} else {
+		c.passed = true
+	}
+	body := text[min(5, len(text)):]
+	switch {
+	case m.kind == 'P' && !fromServer:
+		name, rest, _ := bytes.Cut(body, []byte{0})
+		sql, _, _ := bytes.Cut(rest, []byte{0})
+		c.statements[string(name)] = string(sql)
+	case m.kind == 'B' && !fromServer:
+		_, rest, _ := bytes.Cut(body, []byte{0})
+		name, _, _ := bytes.Cut(rest, []byte{0})
+		m.sql = c.statements[string(name)]
+		c.pending = append(c.pending, m.sql)
+	case m.kind == 'S' && !fromServer:
+		c.synced = true
+	}
+	m.pending, m.synced = c.pending, c.synced
+	p := c.proxy.look(m)
+	if m.kind == 'Z' && fromServer {
+		c.pending, c.synced = nil, false
+	}
+	return p.bytes, p.act
 }

@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/functions"
@@ -379,80 +378,28 @@ func TestInstanceMigratesIfItIsToldTo(t *testing.T) {
 	}
 }
 
-// gate stands between a program and its database. It begins shut.
-type gate struct {
-	address string // its own
-	server  string
-
-	mu       sync.Mutex
-	listener net.Listener
-	conns    []net.Conn
-}
-
-// newGate gives a gate, and the URL of the database behind it.
-func newGate(tb testing.TB, databaseURL string) (*gate, string) {
+// newLink returns a link to a database, which is cut at first, and the URL that leads
+// over it.
+func newLink(tb testing.TB, databaseURL string) (*link.Link, string) {
 	tb.Helper()
 
-	u, err := url.Parse(databaseURL)
+	l := link.New()
+	tb.Cleanup(l.Close)
+	l.Cut()
+	url, err := l.URL(databaseURL)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	g := &gate{address: "127.0.0.1:0", server: u.Host}
-	g.open(tb) // for a port
-	g.shut()
-	tb.Cleanup(g.shut)
-	u.Host = g.address
-	return g, u.String()
-}
-
-func (g *gate) open(tb testing.TB) {
-	tb.Helper()
-
-	listener, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", g.address)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.listener, g.address = listener, listener.Addr().String()
-	go func() {
-		for {
-			in, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			out, err := (&net.Dialer{}).DialContext(context.WithoutCancel(tb.Context()), "tcp", g.server)
-			if err != nil {
-				_ = in.Close()
-				continue
-			}
-			g.mu.Lock()
-			g.conns = append(g.conns, in, out)
-			g.mu.Unlock()
-			go func() { _, _ = io.Copy(in, out); _ = in.Close() }()
-			go func() { _, _ = io.Copy(out, in); _ = out.Close() }()
-		}
-	}()
-}
-
-// shut cuts every connection and takes no more.
-func (g *gate) shut() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	_ = g.listener.Close()
-	for _, conn := range g.conns {
-		_ = conn.Close()
-	}
-	g.conns = nil
+	return l, url
 }
 
 func TestNoDatabaseIsNoReasonToEnd(t *testing.T) {
 	t.Parallel()
 
 	databaseURL := database(t)
-	g, gated := newGate(t, databaseURL)
+	between, linked := newLink(t, databaseURL)
 	i := process.New(flights.Function())
-	if err := i.Start(t.Context(), map[string]string{"TANDEM_CLUSTER": "east", "DATABASE_URL": gated, "LOG_LEVEL": "error"}); err != nil {
+	if err := i.Start(t.Context(), map[string]string{"TANDEM_CLUSTER": "east", "DATABASE_URL": linked, "LOG_LEVEL": "error"}); err != nil {
 		t.Fatal(err)
 	}
 	stop(t, i)
@@ -460,21 +407,21 @@ func TestNoDatabaseIsNoReasonToEnd(t *testing.T) {
 	if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 503 {
 		t.Errorf("without a database the answer is %d %q, want 503", a.status, a.body)
 	}
-	g.open(t)
+	between.Heal()
 	awaitReady(t, i)
 	if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 204 {
 		t.Errorf("with a database the answer is %d %q, want 204", a.status, a.body)
 	}
 
 	// And if it goes away later, too.
-	g.shut()
+	between.Cut()
 	if a := mustPost(t, s.URL, "flight-2", departure(1)); a.status != 503 || a.header.Get("Retry-After") == "" || strings.Contains(a.body, "password") {
 		t.Errorf("answer is %d %q with %v, want 503 with Retry-After", a.status, a.body, a.header)
 	}
 	if ready, err := i.Ready(t.Context()); !ready {
 		t.Errorf("Ready is false, %v: no other instance could do better", err)
 	}
-	g.open(t)
+	between.Heal()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		a := mustPost(t, s.URL, "flight-2", departure(1))
 		if a.status == 204 {

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/test/world"
 )
 
@@ -73,11 +74,11 @@ func (s *strike) do(ctx context.Context, w *world.World, number int, load *world
 		return w.ReadOnly(ctx, false)
 	case "database refuses connections":
 		for _, name := range world.Clusters() {
-			w.Link(name + "-postgres").Set(world.Weather{Cut: true})
+			w.Link(name + "-postgres").Cut()
 		}
 		world.Wait(ctx, s.For)
 		for _, name := range world.Clusters() {
-			w.Link(name + "-postgres").Set(world.Weather{})
+			w.Link(name + "-postgres").Heal()
 		}
 		return nil
 	case "leader killed":
@@ -91,19 +92,20 @@ func (s *strike) do(ctx context.Context, w *world.World, number int, load *world
 		}
 		return load.Spoil(ctx, publisher, number)
 	}
-	bad, ok := weathers[s.Kind]
+	bad, ok := conditions[s.Kind]
 	if !ok {
 		return fmt.Errorf("there is no strike %q", s.Kind)
 	}
 	w.Link(s.Target).Set(bad)
 	world.Wait(ctx, s.For)
-	w.Link(s.Target).Set(world.Weather{})
+	w.Link(s.Target).Heal()
 	return nil
 }
 
-var weathers = map[string]world.Weather{
+// conditions are the strikes on links, by kind.
+var conditions = map[string]link.Condition{
 	"link cut":         {Cut: true},
-	"link cut one way": {Deaf: true},
+	"link cut one way": {SilentBack: true},
 	"link silent":      {Silent: true},
 	"link slow":        {Delay: 500 * time.Millisecond},
 	"link lossy":       {Loss: 0.01},

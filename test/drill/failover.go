@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/test/world"
 )
 
@@ -40,7 +41,7 @@ func losePrimary(ctx context.Context, d *drill) error {
 		return err
 	}
 	for _, cluster := range world.Clusters() {
-		d.world.Link(cluster + "-postgres").Set(world.Weather{Silent: true})
+		d.world.Link(cluster + "-postgres").Set(link.Condition{Silent: true})
 	}
 	d.world.Lose(lost)
 	d.world.Replicated.LosePrimary()

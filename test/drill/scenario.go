@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/test/world"
 )
@@ -75,22 +76,22 @@ var scenarios = []scenario{
 	{
 		name:   "lose-half-database",
 		what:   "a cluster's way to the database goes silent, its way to the stream does not",
-		strike: weather(world.Weather{Silent: true}, "postgres"),
-		heal:   weather(world.Weather{}, "postgres"),
+		strike: setLinks(link.Condition{Silent: true}, "postgres"),
+		heal:   setLinks(link.Condition{}, "postgres"),
 		gap:    takeover,
 	},
 	{
 		name:   "lose-half-stream",
 		what:   "a cluster's way to the stream goes silent, its way to the database does not",
-		strike: weather(world.Weather{Silent: true}, "nats"),
-		heal:   weather(world.Weather{}, "nats"),
+		strike: setLinks(link.Condition{Silent: true}, "nats"),
+		heal:   setLinks(link.Condition{}, "nats"),
 		gap:    takeover,
 	},
 	{
 		name:   "link-cut",
 		what:   "a cluster is cut off from database and stream, every connection is reset, and healed",
-		strike: weather(world.Weather{Cut: true}, "postgres", "nats"),
-		heal:   weather(world.Weather{}, "postgres", "nats"),
+		strike: setLinks(link.Condition{Cut: true}, "postgres", "nats"),
+		heal:   setLinks(link.Condition{}, "postgres", "nats"),
 		gap:    takeover,
 	},
 	{
@@ -174,11 +175,11 @@ var scenarios = []scenario{
 	},
 }
 
-// weather sets that of ways of the cluster that is lost.
-func weather(w world.Weather, to ...string) func(context.Context, *drill) error {
+// setLinks sets the condition of links of the cluster that is lost.
+func setLinks(c link.Condition, to ...string) func(context.Context, *drill) error {
 	return func(_ context.Context, d *drill) error {
 		for _, name := range to {
-			d.world.Link(lost + "-" + name).Set(w)
+			d.world.Link(lost + "-" + name).Set(c)
 		}
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -52,23 +53,23 @@ func (w *World) Signal(name string, sig syscall.Signal) error {
 	return nil
 }
 
-// Weather sets the weather of all that a cluster has to do with others.
-func (w *World) Weather(cluster string, weather Weather) {
+// SetLinks sets the condition of the links from a cluster to the servers.
+func (w *World) SetLinks(cluster string, condition link.Condition) {
 	for _, to := range []string{"postgres", "standby", "nats"} {
-		w.Link(cluster + "-" + to).Set(weather)
+		w.Link(cluster + "-" + to).Set(condition)
 	}
 }
 
 // Lose loses a cluster as if its data centre had lost its power: all its processes are
 // killed, and nobody is told.
 func (w *World) Lose(cluster string) {
-	w.Weather(cluster, Weather{Silent: true})
+	w.SetLinks(cluster, link.Condition{Silent: true})
 	w.Cluster(cluster).Vanish()
 }
 
 // Return brings a cluster back that was lost, and waits until it answers.
 func (w *World) Return(ctx context.Context, cluster string) error {
-	w.Weather(cluster, Weather{})
+	w.SetLinks(cluster, link.Condition{})
 	if err := w.StartCluster(ctx, cluster); err != nil {
 		return err
 	}
@@ -158,7 +159,7 @@ func (w *World) ReadOnly(ctx context.Context, on bool) error {
 // Mend undoes whatever may not have been undone, and waits until all clusters answer.
 func (w *World) Mend(ctx context.Context) error {
 	for _, name := range Links() {
-		w.Link(name).Set(Weather{})
+		w.Link(name).Heal()
 	}
 	for _, name := range append(Parts(), "nats-1", "nats-2", "nats-3") {
 		_ = w.Signal(name, syscall.SIGCONT) // whoever is gone needs none

@@ -19,6 +19,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
@@ -91,7 +92,7 @@ type World struct {
 	standbyPort int // of the server that was the standby at first
 
 	nc       *nats.Conn
-	links    map[string]*Link
+	links    map[string]*link.Link
 	mu       sync.Mutex // for the clusters and the links
 	clusters map[string]*devcluster.Cluster
 	versions map[string]string
@@ -129,7 +130,7 @@ func Start(ctx context.Context, cfg Config) (*World, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	w := &World{
-		cfg: cfg, links: map[string]*Link{}, clusters: map[string]*devcluster.Cluster{},
+		cfg: cfg, links: map[string]*link.Link{}, clusters: map[string]*devcluster.Cluster{},
 		versions: map[string]string{}, clocks: map[string]time.Duration{}, disks: map[string]string{}, changing: map[string]*sync.Mutex{}, ports: map[string]int{},
 	}
 	if err := w.startAll(ctx); err != nil {
@@ -148,7 +149,7 @@ func (w *World) startAll(ctx context.Context) (err error) {
 	}
 	if w.NATS, err = devcluster.StartNATSCluster(ctx, w.sup, replicas, devcluster.NATSConfig{
 		Program: w.cfg.Programs.NATS, Dir: w.cfg.Dir,
-		Route: func(from, to, url string) (string, error) { return w.through(ctx, routeName(from, to), url) },
+		Route: func(from, to, url string) (string, error) { return w.through(routeName(from, to), url) },
 	}); err != nil {
 		return err
 	}
@@ -261,13 +262,13 @@ func (w *World) StartCluster(ctx context.Context, name string) error {
 	if w.Replicated != nil {
 		databaseURL += "&connect_timeout=2" // until the other server is tried
 	}
-	databaseURL, err := w.through(ctx, name+"-postgres", databaseURL)
+	databaseURL, err := w.through(name+"-postgres", databaseURL)
 	if err != nil {
 		return err
 	}
 	var natsURLs []string
 	for _, n := range w.NATS {
-		u, err := w.through(ctx, name+"-nats", n.URL())
+		u, err := w.through(name+"-nats", n.URL())
 		if err != nil {
 			return err
 		}
@@ -287,7 +288,7 @@ func (w *World) StartCluster(ctx context.Context, name string) error {
 		Name: name, Programs: programs, DatabaseURL: databaseURL, NATSURL: strings.Join(natsURLs, ","),
 		FirstPort: w.ports[name],
 		Through: func(target string) string {
-			u, err := w.through(ctx, name+"-function", target)
+			u, err := w.through(name+"-function", target)
 			linkErr = err
 			return u
 		},
@@ -322,49 +323,32 @@ func (w *World) waitForClusters(ctx context.Context) error {
 	return nil
 }
 
-// through gives the URL by which target is reached over a link. There may be several
+// through returns the URL by which target is reached over a link. There may be several
 // hosts in it, with commas between.
-func (w *World) through(ctx context.Context, name, target string) (string, error) {
+func (w *World) through(name, target string) (string, error) {
 	cluster, _, _ := strings.Cut(name, "-")
-	scheme, rest, ok := strings.Cut(target, "://")
-	if !ok {
-		return "", fmt.Errorf("make link %s: %q is no URL", name, target)
-	}
-	authority, path, slash := strings.Cut(rest, "/")
-	user, hosts, at := strings.Cut(authority, "@")
-	if !at {
-		user, hosts = "", user
-	} else {
-		user += "@"
-	}
-	var near []string
-	for host := range strings.SplitSeq(hosts, ",") {
-		l := w.Link(name)
+	u, err := link.MapHosts(target, func(host string) (string, error) {
 		if w.Replicated != nil && strings.HasSuffix(host, ":"+strconv.Itoa(w.standbyPort)) {
-			l = w.Link(cluster + "-standby")
+			return w.Link(cluster + "-standby").Listen(host)
 		}
-		address, err := l.to(context.WithoutCancel(ctx), host)
-		if err != nil {
-			return "", fmt.Errorf("make link %s: %w", name, err)
-		}
-		near = append(near, address)
+		return w.Link(name).Listen(host)
+	})
+	if err != nil {
+		return "", fmt.Errorf("make link %s: %w", name, err)
 	}
-	if slash {
-		path = "/" + path
-	}
-	return scheme + "://" + user + strings.Join(near, ",") + path, nil
+	return u, nil
 }
 
 // Link is what is between a cluster and something else: east-postgres, east-standby
 // (the server that was the standby at first), east-nats, and east-function, which is
 // the way from its source to its function; or between two servers of the streams:
 // nats-1+nats-2.
-func (w *World) Link(name string) *Link {
+func (w *World) Link(name string) *link.Link {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := w.links[name]
 	if l == nil {
-		l = newLink(name)
+		l = link.New()
 		w.links[name] = l
 	}
 	return l
@@ -419,10 +403,10 @@ func (w *World) Stop() {
 	}
 	w.mu.Lock()
 	links := w.links
-	w.links = map[string]*Link{}
+	w.links = map[string]*link.Link{}
 	w.mu.Unlock()
 	for _, l := range links {
-		l.close()
+		l.Close()
 	}
 	for _, pool := range []*pgxpool.Pool{w.Pool, w.Admin} {
 		if pool != nil {

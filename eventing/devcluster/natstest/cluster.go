@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 )
 
 // Cluster is NATS servers joined by routes.
@@ -30,11 +32,11 @@ func StartCluster(tb testing.TB) *Cluster {
 // StartSuperCluster runs clusters of three servers each, joined by gateways, which
 // share one JetStream, and waits until it has a leader. The link is what their
 // gateways go through. A stream goes to a cluster by its placement.
-func StartSuperCluster(tb testing.TB, names ...string) ([]*Cluster, *Link) {
+func StartSuperCluster(tb testing.TB, names ...string) ([]*Cluster, *link.Link) {
 	tb.Helper()
 
 	const size = 3
-	link := newLink(tb)
+	between := newLink(tb)
 	ports := make([][]int, len(names))
 	remotes := make([]*server.RemoteGatewayOpts, len(names))
 	through := make([][]string, len(names))
@@ -44,7 +46,7 @@ func StartSuperCluster(tb testing.TB, names ...string) ([]*Cluster, *Link) {
 			port := freePort(tb)
 			// Servers tell each other the address that they advertise, so none
 			// finds a way around the link.
-			address := link.to(tb, loopback(port))
+			address := listen(tb, between, port)
 			ports[i] = append(ports[i], port)
 			through[i] = append(through[i], address)
 			remotes[i].URLs = append(remotes[i].URLs, &url.URL{Scheme: "nats", Host: address})
@@ -63,17 +65,17 @@ func StartSuperCluster(tb testing.TB, names ...string) ([]*Cluster, *Link) {
 		all = append(all, c.Servers...)
 	}
 	awaitLeader(tb, all)
-	return clusters, link
+	return clusters, between
 }
 
 // StartDomains runs two servers, each with a JetStream domain of its own; the
 // second is a leaf node of the first. The link is what is between them.
-func StartDomains(tb testing.TB, first, second string) (*Server, *Server, *Link) {
+func StartDomains(tb testing.TB, first, second string) (*Server, *Server, *link.Link) {
 	tb.Helper()
 
-	link := newLink(tb)
+	between := newLink(tb)
 	port := freePort(tb)
-	address := link.to(tb, loopback(port))
+	address := listen(tb, between, port)
 	hub := start(tb, freePort(tb), func(o *server.Options) {
 		o.ServerName, o.JetStreamDomain = first, first
 		o.LeafNode = server.LeafNodeOpts{Host: "127.0.0.1", Port: port, Advertise: address}
@@ -86,7 +88,7 @@ func StartDomains(tb testing.TB, first, second string) (*Server, *Server, *Link)
 		}
 	})
 	await(tb, "a leaf node that is connected", func() bool { return hub.leafs() == 1 && leaf.leafs() == 1 })
-	return hub, leaf, link
+	return hub, leaf, between
 }
 
 func startCluster(tb testing.TB, name string, size int, join func(n int, o *server.Options)) *Cluster {
@@ -167,4 +169,24 @@ func await(tb testing.TB, what string, ok func() bool) {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// newLink returns a link that ends with the test, as do the connections that cross it.
+func newLink(tb testing.TB) *link.Link {
+	tb.Helper()
+
+	l := link.New()
+	tb.Cleanup(l.Close)
+	return l
+}
+
+// listen returns an address from which connections cross the link to a port.
+func listen(tb testing.TB, l *link.Link, port int) (address string) {
+	tb.Helper()
+
+	address, err := l.Listen(loopback(port))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return address
 }
