@@ -1,0 +1,2 @@
+// Package docs holds the documentation against the code.
+package docs
