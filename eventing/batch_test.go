@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -116,7 +118,7 @@ func (f *together) read(look func()) {
 func startTogether(t *testing.T, server *natstest.Server, f *together, p *progress, batch int, cfg eventing.DeliveryConfig) running {
 	t.Helper()
 
-	stream, err := jetstream.NewStream(connect(t, server), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	stream, err := jetstream.NewStream(eventtest.Connect(t, server, nil), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,11 +140,11 @@ func TestEventsGoTogetherThatWaitTogether(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 3000)
+	eventtest.Publish(t, server, "EVENTS", 1, 3000)
 	f, p := newTogether(t), &progress{}
 	f.pause = 5 * time.Millisecond
 	startTogether(t, server, f, p, 100, eventing.DeliveryConfig{})
-	eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 3001 })
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 3001 })
 	f.read(func() {
 		if len(f.done) != 3000 {
 			t.Errorf("%d events are done", len(f.done))
@@ -158,15 +160,15 @@ func TestEventsGoTogetherThatWaitTogether(t *testing.T) {
 	})
 
 	// Nobody waits for a batch to fill.
-	publish(t, server, 3001, 1)
-	eventually(t, "one alone is acknowledged", func() bool { return p.floor("EVENTS") == 3002 })
+	eventtest.Publish(t, server, "EVENTS", 3001, 1)
+	eventtest.Eventually(t, "one alone is acknowledged", func() bool { return p.floor("EVENTS") == 3002 })
 }
 
 func TestWhatABatchIsRefusedForIsSaidOfNoGoodEvent(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 2000)
+	eventtest.Publish(t, server, "EVENTS", 1, 2000)
 	bad := map[string]int{
 		"test-000007": 422, "test-000008": 500, "test-000500": 400, "test-001500": 413, "test-001501": 500, "test-001999": 401,
 	}
@@ -183,7 +185,7 @@ func TestWhatABatchIsRefusedForIsSaidOfNoGoodEvent(t *testing.T) {
 	}
 	f.pause = time.Millisecond
 	startTogether(t, server, f, p, 50, eventing.DeliveryConfig{TryFor: 500 * time.Millisecond})
-	eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 2001 })
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 2001 })
 	f.read(func() {
 		if len(f.done) != 1995 {
 			t.Errorf("%d events are done, want 1995", len(f.done))
@@ -208,11 +210,11 @@ func TestAFunctionThatTakesNoBatchesGetsEventsOneByOne(t *testing.T) {
 			t.Parallel()
 
 			server := natstest.Start(t)
-			publish(t, server, 1, 3000)
+			eventtest.Publish(t, server, "EVENTS", 1, 3000)
 			f, p := newTogether(t), &progress{}
 			f.refuses = status
 			startTogether(t, server, f, p, 10, eventing.DeliveryConfig{})
-			eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 3001 })
+			eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 3001 })
 			f.read(func() {
 				if len(f.done) != 3000 || len(f.letters) != 0 {
 					t.Errorf("%d events are done, %d dead", len(f.done), len(f.letters))
@@ -229,7 +231,7 @@ func TestAFunctionThatIsAwayGetsBatchesAgain(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 2000)
+	eventtest.Publish(t, server, "EVENTS", 1, 2000)
 	f, p := newTogether(t), &progress{}
 	var away sync.Map
 	away.Store("away", true)
@@ -242,7 +244,7 @@ func TestAFunctionThatIsAwayGetsBatchesAgain(t *testing.T) {
 	startTogether(t, server, f, p, 20, eventing.DeliveryConfig{TryFor: 100 * time.Millisecond})
 	time.Sleep(2 * time.Second)
 	away.Store("away", false)
-	eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 2001 })
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 2001 })
 	f.read(func() {
 		if len(f.done) != 2000 || len(f.letters) != 0 {
 			t.Errorf("%d events are done, %d dead", len(f.done), len(f.letters))
@@ -255,21 +257,21 @@ func TestNoEventIsSmuggledIntoABatch(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publisher, err := jetstream.NewPublisher(connect(t, server), jetstream.StreamConfig{Name: "EVENTS"})
+	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, server, nil), jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range 100 {
-		e := newEvent(fmt.Sprintf("test-%06d", i+1))
+		e := eventtest.NewEvent(fmt.Sprintf("test-%06d", i+1))
 		if i%10 == 3 {
 			e.DataEncoded = []byte(`1},{"specversion":"1.0","id":"smuggled","source":"/else","type":"x","data":2`)
 		}
-		eventually(t, "it is stored", func() bool { return publisher.Publish(t.Context(), []event.Event{e}) == nil })
+		eventtest.Eventually(t, "it is stored", func() bool { return publisher.Publish(t.Context(), []event.Event{e}) == nil })
 	}
 	f, p := newTogether(t), &progress{}
 	f.pause = 5 * time.Millisecond
 	startTogether(t, server, f, p, 20, eventing.DeliveryConfig{})
-	eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 101 })
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 101 })
 	f.read(func() {
 		if len(f.done) != 100 || f.done["smuggled"] != 0 || len(f.batches) == 0 {
 			t.Errorf("%d events are done in %d batches, one that nobody sent %d times", len(f.done), len(f.batches), f.done["smuggled"])

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -33,12 +35,12 @@ func TestASourceThatIsBehindDeliversOnlyWhatIsNotDone(t *testing.T) {
 
 			const events = 3000
 			server := natstest.Start(t)
-			publish(t, server, 1, events)
+			eventtest.Publish(t, server, "EVENTS", 1, events)
 			f := newFunction(t)
 			p := &progress{}
 			cfg.Ledger = evenDone(events)
 			hedging(t, server, f, p, cfg)
-			eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == events+1 })
+			eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == events+1 })
 			// When little waits, all is delivered again.
 			if done, last := f.count(), 4*max(8, 20)+1; done < events/2 || done > events/2+last {
 				t.Errorf("%d events were delivered, want %d, and of the last %d all", done, events/2, last)
@@ -63,7 +65,7 @@ func TestASourceThatIsNotBehindDeliversAtOnce(t *testing.T) {
 			t.Parallel()
 
 			server := natstest.Start(t)
-			publish(t, server, 1, 500)
+			eventtest.Publish(t, server, "EVENTS", 1, 500)
 			f := newFunction(t)
 			l := &ledger{all: true}
 			cfg.Ledger = l
@@ -81,7 +83,7 @@ func TestASourceThatIsBehindDoesNotStormAFunctionThatIsAway(t *testing.T) {
 
 	const inFlight = 8
 	server := natstest.Start(t)
-	publish(t, server, 1, 2000)
+	eventtest.Publish(t, server, "EVENTS", 1, 2000)
 	f := newFunction(t)
 	seen := make(chan string, 100_000)
 	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
@@ -104,17 +106,17 @@ func TestASourceThatIsBehindDoesNotStormAFunctionThatIsAway(t *testing.T) {
 		t.Errorf("%d events were tried, want some, and not many more than the %d that are delivered at once", len(tried), inFlight)
 	}
 	f.answer(nil)
-	eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 2001 })
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 2001 })
 }
 
 func TestIfTheLedgerIsAwayWhoIsBehindDelivers(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 1000)
+	eventtest.Publish(t, server, "EVENTS", 1, 1000)
 	f := newFunction(t)
 	p := &progress{}
 	hedging(t, server, f, p, eventing.SourceConfig{InFlight: 8, Ledger: &ledger{broken: true}})
 	f.waitFor(t, 1000)
-	eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 1001 })
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 1001 })
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
@@ -30,7 +32,7 @@ func benchmarkSource(b *testing.B, batch int) {
 	for b.Loop() {
 		b.StopTimer()
 		server := natstest.Start(b)
-		publish(b, server, 1, n)
+		eventtest.Publish(b, server, "EVENTS", 1, n)
 		var count atomic.Int64
 		done := make(chan struct{})
 		function := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

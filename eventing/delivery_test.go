@@ -3,7 +3,6 @@ package eventing_test
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -13,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
@@ -26,14 +27,14 @@ func TestDeliverySendsTheBinaryContentMode(t *testing.T) {
 
 	got := make(chan *http.Request, 1)
 	body := make(chan []byte, 1)
-	sink := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
 		got <- r
 		body <- b
 		w.Header().Set("Tandem-Receipt", "lost")
 		w.WriteHeader(http.StatusNoContent)
 	})
-	e := newEvent("ü 1")
+	e := eventtest.NewEvent("ü 1")
 	e.SetExtension("myext", "100%")
 	e.SetTime(time.Date(2001, 1, 2, 3, 4, 5, 0, time.UTC))
 
@@ -83,7 +84,7 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 			t.Parallel()
 
 			var tries, letters atomic.Int32
-			sink := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 				if tries.Add(1) > 2 {
 					w.WriteHeader(http.StatusNoContent)
 					return
@@ -93,11 +94,11 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 				}
 				w.WriteHeader(code)
 			})
-			deadLetters := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			deadLetters := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 				letters.Add(1)
 				w.WriteHeader(http.StatusNoContent)
 			})
-			out, err := newDelivery(t, sink, deadLetters).Deliver(t.Context(), newEvent("1"))
+			out, err := newDelivery(t, sink, deadLetters).Deliver(t.Context(), eventtest.NewEvent("1"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -121,7 +122,7 @@ func TestNoAnswerIsTriedAgain(t *testing.T) {
 	t.Parallel()
 
 	var tries atomic.Int32
-	sink := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		switch tries.Add(1) {
 		case 1:
 			panic(http.ErrAbortHandler) // the function dies
@@ -141,7 +142,7 @@ func TestNoAnswerIsTriedAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Deliver(t.Context(), newEvent("1")); err != nil {
+	if _, err := d.Deliver(t.Context(), eventtest.NewEvent("1")); err != nil {
 		t.Fatal(err)
 	}
 	if got := tries.Load(); got != 3 {
@@ -168,7 +169,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 
 			var first atomic.Int64
 			var waited atomic.Int64
-			sink := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 				now := time.Now()
 				if first.CompareAndSwap(0, now.UnixNano()) {
 					header := tt.header
@@ -187,7 +188,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := d.Deliver(t.Context(), newEvent("1")); err != nil {
+			if _, err := d.Deliver(t.Context(), eventtest.NewEvent("1")); err != nil {
 				t.Fatal(err)
 			}
 			if got := time.Duration(waited.Load()); got < tt.atLeast || got > tt.atLeast+5*time.Second {
@@ -200,12 +201,12 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 func TestARefusedEventBecomesADeadLetterWithItsReason(t *testing.T) {
 	t.Parallel()
 
-	sink := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "departed_at: no time", http.StatusUnprocessableEntity)
 	})
 	letters := make(chan *event.Event, 10)
 	var tries atomic.Int32
-	deadLetters := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	deadLetters := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if code := []int{503, 400, 404, 204}[tries.Add(1)-1]; code != 204 {
 			w.WriteHeader(code) // no answer but a 2xx gets rid of it
 			return
@@ -217,7 +218,7 @@ func TestARefusedEventBecomesADeadLetterWithItsReason(t *testing.T) {
 		letters <- e
 	})
 	address := strings.Replace(sink, "http://", "http://user:secret@", 1)
-	out, err := newDelivery(t, address, deadLetters).Deliver(t.Context(), newEvent("1"))
+	out, err := newDelivery(t, address, deadLetters).Deliver(t.Context(), eventtest.NewEvent("1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,14 +248,14 @@ func TestDeliverEndsWithItsContext(t *testing.T) {
 		t.Parallel()
 
 		tried := make(chan struct{}, 100)
-		sink := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 			tried <- struct{}{}
 			w.Header().Set("Retry-After", "30")
 			w.WriteHeader(http.StatusServiceUnavailable)
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { <-tried; cancel() }()
-		if _, err := newDelivery(t, sink, sink).Deliver(ctx, newEvent("1")); !errors.Is(err, context.Canceled) {
+		if _, err := newDelivery(t, sink, sink).Deliver(ctx, eventtest.NewEvent("1")); !errors.Is(err, context.Canceled) {
 			t.Errorf("Deliver: %v", err)
 		}
 	})
@@ -262,14 +263,14 @@ func TestDeliverEndsWithItsContext(t *testing.T) {
 		t.Parallel()
 
 		tried, goOn := make(chan struct{}), make(chan struct{})
-		sink := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 			close(tried)
 			<-goOn
 			w.WriteHeader(http.StatusNoContent)
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { <-tried; cancel(); close(goOn) }()
-		if _, err := newDelivery(t, sink, sink).Deliver(ctx, newEvent("1")); err != nil {
+		if _, err := newDelivery(t, sink, sink).Deliver(ctx, eventtest.NewEvent("1")); err != nil {
 			t.Errorf("Deliver: %v", err)
 		}
 	})
@@ -277,7 +278,7 @@ func TestDeliverEndsWithItsContext(t *testing.T) {
 		t.Parallel()
 
 		tried := make(chan struct{})
-		sink := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body) // before which nobody sees the client go
 			close(tried)
 			select {
@@ -292,7 +293,7 @@ func TestDeliverEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { <-tried; cancel() }()
 		begun := time.Now()
-		if _, err := d.Deliver(ctx, newEvent("1")); !errors.Is(err, context.Canceled) {
+		if _, err := d.Deliver(ctx, eventtest.NewEvent("1")); !errors.Is(err, context.Canceled) {
 			t.Errorf("Deliver: %v", err)
 		}
 		if took := time.Since(begun); took > 10*time.Second {
@@ -304,9 +305,9 @@ func TestDeliverEndsWithItsContext(t *testing.T) {
 func TestATroubledFunctionIsReportedOnceAndWhenItIsWell(t *testing.T) {
 	t.Parallel()
 
-	logger, lines := logTo()
+	logger, lines := eventtest.Logger()
 	var well atomic.Bool
-	sink := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if !well.Load() {
 			w.WriteHeader(http.StatusUnauthorized)
 		}
@@ -320,12 +321,12 @@ func TestATroubledFunctionIsReportedOnceAndWhenItIsWell(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			if _, err := d.Deliver(t.Context(), newEvent("1")); err != nil {
+			if _, err := d.Deliver(t.Context(), eventtest.NewEvent("1")); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	eventually(t, "it is not ready", func() bool { return d.Ready() != nil })
+	eventtest.Eventually(t, "it is not ready", func() bool { return d.Ready() != nil })
 	if err := d.Ready(); !strings.Contains(err.Error(), "answered 401 Unauthorized: this source may not call it") {
 		t.Errorf("Ready: %v", err)
 	}
@@ -357,7 +358,7 @@ func TestProbeFindsOutWhetherTheFunctionIsThere(t *testing.T) {
 		t.Error("Probe sent a request")
 	}
 
-	logger, lines := logTo()
+	logger, lines := eventtest.Logger()
 	d, err := eventing.NewDelivery(server.URL, server.URL, eventing.DeliveryConfig{Function: "flights", Logger: logger})
 	if err != nil {
 		t.Fatal(err)
@@ -401,14 +402,6 @@ func TestNewDeliverySaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-func serve(t *testing.T, handle http.HandlerFunc) string {
-	t.Helper()
-
-	server := httptest.NewServer(handle)
-	t.Cleanup(server.Close)
-	return server.URL
-}
-
 func newDelivery(t *testing.T, sink, deadLetters string) *eventing.Delivery {
 	t.Helper()
 
@@ -419,14 +412,4 @@ func newDelivery(t *testing.T, sink, deadLetters string) *eventing.Delivery {
 		t.Fatal(err)
 	}
 	return d
-}
-
-func newEvent(id string) event.Event {
-	e := event.New()
-	e.SetID(id)
-	e.SetSource("/test")
-	e.SetType("com.example.test")
-	e.SetDataContentType("application/json")
-	e.DataEncoded = json.RawMessage(`{"n":1}`)
-	return e
 }

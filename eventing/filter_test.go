@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/nats-io/nats.go"
 
@@ -36,15 +38,15 @@ func TestOnlyTheTypesThatAreWantedAreDelivered(t *testing.T) {
 			t.Parallel()
 
 			server := natstest.Start(t)
-			conn := connect(t, server)
+			conn := eventtest.Connect(t, server, nil)
 			publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: "EVENTS"})
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, eventType := range []string{"com.example.made", "com.example.made.again", "com.other"} {
-				e := newEvent(eventType)
+				e := eventtest.NewEvent(eventType)
 				e.SetType(eventType)
-				eventually(t, "it is stored", func() bool { return publisher.Publish(t.Context(), []event.Event{e}) == nil })
+				eventtest.Eventually(t, "it is stored", func() bool { return publisher.Publish(t.Context(), []event.Event{e}) == nil })
 			}
 			nc, err := nats.Connect(server.URL())
 			if err != nil {
@@ -65,7 +67,7 @@ func TestOnlyTheTypesThatAreWantedAreDelivered(t *testing.T) {
 				return http.StatusNoContent
 			})
 			hedging(t, server, f, p, eventing.SourceConfig{Types: tt.types, Hedge: eventing.Hedge{Delay: tt.hedge}, Ledger: l})
-			eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 5 })
+			eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 5 })
 			mu.Lock()
 			defer mu.Unlock()
 			slices.Sort(got)

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -25,15 +27,15 @@ func TestIngestIsUnhealthyExactlyWhileNothingCanBeStored(t *testing.T) {
 
 	c := natstest.StartCluster(t)
 	in := startIngestAt(t, c.URL(), jetstream.StreamConfig{Name: "EVENTS", Replicas: 3})
-	eventually(t, "it is healthy", in.healthy)
+	eventtest.Eventually(t, "it is healthy", in.healthy)
 	in.send(t, "first", http.StatusAccepted)
 
 	leader, others := c.Leader(t, "EVENTS")
 	others[0].Stop()
 	for range 10 {
 		// Not at once, as on a busy machine the two may have to agree anew.
-		eventually(t, "it is healthy without one of three replicas", in.healthy)
-		eventually(t, "it stores without one", func() bool { return in.post(t, "without one") == http.StatusAccepted })
+		eventtest.Eventually(t, "it is healthy without one of three replicas", in.healthy)
+		eventtest.Eventually(t, "it stores without one", func() bool { return in.post(t, "without one") == http.StatusAccepted })
 	}
 
 	for _, busy := range []bool{false, true} {
@@ -44,7 +46,7 @@ func TestIngestIsUnhealthyExactlyWhileNothingCanBeStored(t *testing.T) {
 			others[0].Stop()
 		}
 		leader.Stop()
-		eventually(t, "it is unhealthy", func() bool { return !in.healthy() })
+		eventtest.Eventually(t, "it is unhealthy", func() bool { return !in.healthy() })
 		for range 2 {
 			if in.healthy() {
 				t.Errorf("healthy without two of three replicas (busy %t)", busy)
@@ -52,16 +54,16 @@ func TestIngestIsUnhealthyExactlyWhileNothingCanBeStored(t *testing.T) {
 			in.send(t, "without two", http.StatusServiceUnavailable)
 		}
 		leader.Restart(t)
-		eventually(t, "it is healthy again", in.healthy)
-		eventually(t, "it stores with two again", func() bool { return in.post(t, "with two again") == http.StatusAccepted })
+		eventtest.Eventually(t, "it is healthy again", in.healthy)
+		eventtest.Eventually(t, "it stores with two again", func() bool { return in.post(t, "with two again") == http.StatusAccepted })
 		others[0].Restart(t)
-		eventually(t, "all replicas are there again", func() bool { return replicas(t, c.URL()) == 3 })
+		eventtest.Eventually(t, "all replicas are there again", func() bool { return replicas(t, c.URL()) == 3 })
 	}
 	in.busy.Store(false)
 
 	// What was accepted is there, each once.
 	var stored map[string]int
-	eventually(t, "the stream is read", func() bool {
+	eventtest.Eventually(t, "the stream is read", func() bool {
 		var err error
 		stored, err = readIDs(t, c.URL())
 		return err == nil
@@ -84,10 +86,10 @@ func TestIngestIsUnhealthyWhenItsServerSaysThatAllIsWellAndStoresNothing(t *test
 	// As with a full disk: the stream is there, and takes nothing.
 	s := natstest.StartWith(t, func(o *server.Options) { o.JetStreamMaxStore = 64 << 10 })
 	in := startIngestAt(t, s.URL(), jetstream.StreamConfig{Name: "EVENTS"})
-	eventually(t, "it is healthy", in.healthy)
+	eventtest.Eventually(t, "it is healthy", in.healthy)
 	in.size = 16 << 10
-	eventually(t, "it is full", func() bool { return in.post(t, "more") == http.StatusServiceUnavailable })
-	publisher, err := jetstream.NewPublisher(connect(t, s), jetstream.StreamConfig{Name: "EVENTS"})
+	eventtest.Eventually(t, "it is full", func() bool { return in.post(t, "more") == http.StatusServiceUnavailable })
+	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, s, nil), jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +108,7 @@ func TestIngestIsUnhealthyWhenItsServerSaysThatAllIsWellAndStoresNothing(t *test
 	if err := stream.Purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it is healthy again", in.healthy)
+	eventtest.Eventually(t, "it is healthy again", in.healthy)
 }
 
 func TestAStreamThatTakesNothingSaysWhy(t *testing.T) {
@@ -132,7 +134,7 @@ func TestAStreamThatTakesNothingSaysWhy(t *testing.T) {
 			}
 		}
 		in := startIngestAt(t, s.URL(), jetstream.StreamConfig{Name: name, LeastWindow: eventing.RelayTakeover})
-		eventually(t, name+" says so", func() bool {
+		eventtest.Eventually(t, name+" says so", func() bool {
 			code, body := request(t, http.MethodGet, in.url+"/health", nil, "")
 			return code == http.StatusServiceUnavailable && strings.Contains(body, tt.want)
 		})

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -58,7 +60,7 @@ func (l *ledger) asked() (questions, largest int) {
 func hedging(t *testing.T, server *natstest.Server, f *function, p *progress, cfg eventing.SourceConfig) running {
 	t.Helper()
 
-	conn := connect(t, server)
+	conn := eventtest.Connect(t, server, nil)
 	stream, err := jetstream.NewStream(conn, "west", "flights", jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
@@ -75,12 +77,12 @@ func TestWhatTheLedgerHasIsAcknowledgedWithoutADelivery(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 3000)
+	eventtest.Publish(t, server, "EVENTS", 1, 3000)
 	f := newFunction(t)
 	l := &ledger{done: map[string]bool{}, all: true}
 	p := &progress{}
 	hedging(t, server, f, p, eventing.SourceConfig{Hedge: eventing.Hedge{Delay: 50 * time.Millisecond}, Ledger: l})
-	eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 3001 })
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 3001 })
 	if got := f.count(); got != 0 {
 		t.Errorf("%d events were delivered", got)
 	}
@@ -98,16 +100,16 @@ func TestWhatTheLedgerHasNotIsDeliveredAfterTheDelay(t *testing.T) {
 	l := &ledger{done: map[string]bool{"test-000001": true, "test-000003": true}}
 	p := &progress{}
 	hedging(t, server, f, p, eventing.SourceConfig{Hedge: eventing.Hedge{Delay: delay}, Ledger: l})
-	publish(t, server, 0, 1)
+	eventtest.Publish(t, server, "EVENTS", 0, 1)
 	f.waitFor(t, 1) // by now it is at work
 
 	begun := time.Now()
-	publish(t, server, 1, 4)
+	eventtest.Publish(t, server, "EVENTS", 1, 4)
 	f.waitFor(t, 3)
 	if took := time.Since(begun); took < delay {
 		t.Errorf("delivered after %s, want not before %s", took, delay)
 	}
-	eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 6 })
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 6 })
 	for id, want := range map[string]int{"test-000001": 0, "test-000002": 1, "test-000003": 0, "test-000004": 1} {
 		if got := f.tried("/ " + id); got != want {
 			t.Errorf("%s was delivered %d times, want %d", id, got, want)
@@ -121,14 +123,14 @@ func TestABacklogDoesNotWaitForTheDelayAWindowAtATime(t *testing.T) {
 	// A megabyte holds some 500 events: with a delay of 10 s each that would be
 	// 60 s, were they not asked about before their time.
 	server := natstest.Start(t)
-	publish(t, server, 1, 3000)
+	eventtest.Publish(t, server, "EVENTS", 1, 3000)
 	f := newFunction(t)
 	p := &progress{}
 	begun := time.Now()
 	hedging(t, server, f, p, eventing.SourceConfig{
 		Hedge: eventing.Hedge{Delay: 10 * time.Second}, Ledger: &ledger{all: true}, InFlight: 1, MaxBytes: 1 << 20,
 	})
-	eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") >= 2500 })
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") >= 2500 })
 	if took := time.Since(begun); took > 25*time.Second {
 		t.Errorf("took %s", took)
 	}
@@ -141,15 +143,15 @@ func TestIfTheLedgerCannotBeAskedEventsAreDelivered(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 200)
+	eventtest.Publish(t, server, "EVENTS", 1, 200)
 	f := newFunction(t)
 	l := &ledger{broken: true}
 	hedging(t, server, f, &progress{}, eventing.SourceConfig{Hedge: eventing.Hedge{Delay: 10 * time.Millisecond}, Ledger: l})
 	f.waitFor(t, 200)
 	// And then it can be again.
 	l.set(func(l *ledger) { l.broken, l.all = false, true })
-	publish(t, server, 201, 100)
-	eventually(t, "it is asked", func() bool { questions, _ := l.asked(); return questions > 0 })
+	eventtest.Publish(t, server, "EVENTS", 201, 100)
+	eventtest.Eventually(t, "it is asked", func() bool { questions, _ := l.asked(); return questions > 0 })
 }
 
 // toggle is a Switch in memory. The real one is jetstream's.
@@ -175,15 +177,15 @@ func TestStandbyDeliversNothingUntilItIsSwitched(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 700)
+	eventtest.Publish(t, server, "EVENTS", 1, 700)
 	f := newFunction(t)
 	l := &ledger{done: map[string]bool{"test-000001": true, "test-000003": true}}
 	p := &progress{}
-	logger, lines := logTo()
+	logger, lines := eventtest.Logger()
 	sw := &toggle{value: "standby"}
 	hedging(t, server, f, p, eventing.SourceConfig{Switch: sw, Ledger: l, InFlight: 16, Logger: logger})
-	eventually(t, "what others have done is acknowledged", func() bool { return p.floor("EVENTS") == 2 })
-	eventually(t, "it says that it stands by", func() bool { return p.stored() == "standby" })
+	eventtest.Eventually(t, "what others have done is acknowledged", func() bool { return p.floor("EVENTS") == 2 })
+	eventtest.Eventually(t, "it says that it stands by", func() bool { return p.stored() == "standby" })
 	time.Sleep(1500 * time.Millisecond) // for more than one question
 	if got := f.count(); got != 0 {
 		t.Fatalf("%d events were delivered", got)
@@ -191,8 +193,8 @@ func TestStandbyDeliversNothingUntilItIsSwitched(t *testing.T) {
 
 	sw.set("0", nil)
 	f.waitFor(t, 698)
-	eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 701 })
-	eventually(t, "it says that it races", func() bool { return p.stored() == "0" })
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 701 })
+	eventtest.Eventually(t, "it says that it races", func() bool { return p.stored() == "0" })
 	log := strings.Join(lines(), "")
 	report, switched := strings.Index(log, "standing by ends, this is the backlog"), strings.LastIndex(log, "redundancy is switched")
 	if report < 0 || switched < report || !strings.Contains(log, "messages=698") {
@@ -205,8 +207,8 @@ func TestStandbyDeliversNothingUntilItIsSwitched(t *testing.T) {
 		<-hold
 		return http.StatusNoContent
 	})
-	publish(t, server, 701, 100)
-	eventually(t, "as many as may be are being delivered", func() bool {
+	eventtest.Publish(t, server, "EVENTS", 701, 100)
+	eventtest.Eventually(t, "as many as may be are being delivered", func() bool {
 		begun := 0
 		for n := range 100 { // in whichever order
 			begun += f.tried(fmt.Sprintf("/ test-%06d", 701+n))
@@ -214,7 +216,7 @@ func TestStandbyDeliversNothingUntilItIsSwitched(t *testing.T) {
 		return begun == 16
 	})
 	sw.set("standby", nil)
-	eventually(t, "it says that it stands by", func() bool { return p.stored() == "standby" })
+	eventtest.Eventually(t, "it says that it stands by", func() bool { return p.stored() == "standby" })
 	close(hold)
 	f.waitFor(t, 698+16)
 	time.Sleep(100 * time.Millisecond)
@@ -227,10 +229,10 @@ func TestAClusterThatIsAloneDoesNotStandBy(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 50)
+	eventtest.Publish(t, server, "EVENTS", 1, 50)
 	f := newFunction(t)
 	p := &progress{alone: true}
-	logger, lines := logTo()
+	logger, lines := eventtest.Logger()
 	hedging(t, server, f, p, eventing.SourceConfig{Hedge: eventing.Hedge{Standby: true}, Ledger: &ledger{}, Logger: logger})
 	f.waitFor(t, 50)
 	refused := func() int { return strings.Count(strings.Join(lines(), ""), "no other cluster has been at work") }
@@ -238,14 +240,14 @@ func TestAClusterThatIsAloneDoesNotStandBy(t *testing.T) {
 		t.Errorf("%d lines say so:\n%s", refused(), strings.Join(lines(), ""))
 	}
 	p.set(func(p *progress) { p.alone = false })
-	eventually(t, "it stands by once another one is at work", func() bool { return p.stored() == "standby" })
+	eventtest.Eventually(t, "it stands by once another one is at work", func() bool { return p.stored() == "standby" })
 }
 
 func TestWhileItIsNotKnownWhetherAClusterMayStandByNothingIsDelivered(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 50)
+	eventtest.Publish(t, server, "EVENTS", 1, 50)
 	f := newFunction(t)
 	p := &progress{silent: true}
 	sw := &toggle{value: "standby"}
@@ -262,16 +264,16 @@ func TestTheSwitchWinsThenWhatItSaidLastThenTheConfiguration(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 1)
+	eventtest.Publish(t, server, "EVENTS", 1, 1)
 	p := &progress{}
 	sw := &toggle{err: errors.New("the bucket has no leader")}
-	logger, lines := logTo()
+	logger, lines := eventtest.Logger()
 	hedging(t, server, newFunction(t), p, eventing.SourceConfig{
 		Hedge: eventing.Hedge{Delay: 300 * time.Millisecond}, Switch: sw, Ledger: &ledger{}, Logger: logger,
 	})
 	expect := func(want string) {
 		t.Helper()
-		eventually(t, "the hedge is "+want, func() bool { return p.stored() == want })
+		eventtest.Eventually(t, "the hedge is "+want, func() bool { return p.stored() == want })
 	}
 	expect("300ms") // the configuration's
 	sw.set("1s", nil)
@@ -280,7 +282,7 @@ func TestTheSwitchWinsThenWhatItSaidLastThenTheConfiguration(t *testing.T) {
 	time.Sleep(1200 * time.Millisecond) // for a look
 	expect("1s")
 	sw.set("sometimes", nil)
-	eventually(t, "it says what is wrong", func() bool {
+	eventtest.Eventually(t, "it says what is wrong", func() bool {
 		return strings.Contains(strings.Join(lines(), ""), "want 0 (race), a delay up to 1m0s as 300ms (hedge), or standby")
 	})
 	expect("1s")

@@ -1,61 +1,22 @@
 package eventing_test
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
-	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
-// logTo gives a logger and what it has written so far, line by line.
-func logTo() (*slog.Logger, func() []string) {
-	b := &lockedBuffer{}
-	return slog.New(slog.NewTextHandler(b, nil)), func() []string {
-		return slices.Collect(strings.Lines(b.String()))
-	}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func eventually(tb testing.TB, what string, ok func() bool) {
-	tb.Helper()
-
-	deadline := time.Now().Add(60 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			tb.Fatalf("not within 60 s: %s", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
 func startLogged(t *testing.T, server *natstest.Server, sink string, progress eventing.Progress, logger *slog.Logger, streams ...string) running {
 	t.Helper()
 
-	conn := connectLogged(t, server, logger)
+	conn := eventtest.Connect(t, server, logger)
 	var list []eventing.Stream
 	for _, name := range streams {
 		stream, err := jetstream.NewStream(conn, "east", "flights", jetstream.StreamConfig{Name: name})

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -171,7 +173,7 @@ func TestIngestAnswers503WhileTheStreamStoresNothing(t *testing.T) {
 		code, _ := request(t, http.MethodGet, address+"/health", nil, "")
 		return code
 	}
-	eventually(t, "it is healthy", func() bool { return health() == http.StatusOK })
+	eventtest.Eventually(t, "it is healthy", func() bool { return health() == http.StatusOK })
 
 	server.Stop()
 	for range 3 {
@@ -195,11 +197,11 @@ func TestIngestAnswers503WhileTheStreamStoresNothing(t *testing.T) {
 	}
 
 	server.Restart(t)
-	eventually(t, "it stores again", func() bool {
+	eventtest.Eventually(t, "it stores again", func() bool {
 		code, _ := request(t, http.MethodPost, address, header, "")
 		return code == http.StatusAccepted
 	})
-	eventually(t, "it is healthy", func() bool { return health() == http.StatusOK })
+	eventtest.Eventually(t, "it is healthy", func() bool { return health() == http.StatusOK })
 	if text := strings.Join(lines(), ""); strings.Count(text, "level=WARN") != 1 || !strings.Contains(text, "connection to NATS lost") {
 		t.Errorf("log, want one warning:\n%s", text)
 	}
@@ -208,8 +210,8 @@ func TestIngestAnswers503WhileTheStreamStoresNothing(t *testing.T) {
 func startIngest(t *testing.T, server *natstest.Server, cfg eventing.IngestConfig) (address string, lines func() []string) {
 	t.Helper()
 
-	cfg.Logger, lines = logTo()
-	publisher, err := jetstream.NewPublisher(connectLogged(t, server, cfg.Logger), jetstream.StreamConfig{Name: "EVENTS"})
+	cfg.Logger, lines = eventtest.Logger()
+	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, server, cfg.Logger), jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +259,7 @@ func (o overdue) Relay(ctx context.Context, publish func(context.Context, []even
 	case pass := <-o.passes:
 		n, err := pass()
 		if n > 0 {
-			if err := publish(ctx, []event.Event{newEvent("output")}); err != nil {
+			if err := publish(ctx, []event.Event{eventtest.NewEvent("output")}); err != nil {
 				return 0, err
 			}
 		}
@@ -279,7 +281,7 @@ func TestTheRelayPublishesAgainAndAgain(t *testing.T) {
 
 	relay := overdue{passes: make(chan func() (int, error))}
 	publisher := published{n: make(chan int, 10)}
-	logger, lines := logTo()
+	logger, lines := eventtest.Logger()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -63,14 +65,14 @@ func TestACopyOfAnAcknowledgedMessageBlocksNoSubject(t *testing.T) {
 	t.Parallel()
 
 	server, p := natstest.Start(t), &progress{}
-	publisher, err := jetstream.NewPublisher(connect(t, server), jetstream.StreamConfig{Name: "EVENTS"})
+	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, server, nil), jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range []string{"test-000001", "test-000002"} {
-		e := newEvent(id)
+		e := eventtest.NewEvent(id)
 		e.SetSubject("hot")
-		eventually(t, "it is stored", func() bool { return publisher.Publish(t.Context(), []event.Event{e}) == nil })
+		eventtest.Eventually(t, "it is stored", func() bool { return publisher.Publish(t.Context(), []event.Event{e}) == nil })
 	}
 	var back, second atomic.Bool
 	f := newFunction(t)
@@ -81,7 +83,7 @@ func TestACopyOfAnAcknowledgedMessageBlocksNoSubject(t *testing.T) {
 		}
 		return http.StatusNoContent
 	})
-	inner, err := jetstream.NewStream(connect(t, server), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	inner, err := jetstream.NewStream(eventtest.Connect(t, server, nil), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +96,7 @@ func TestACopyOfAnAcknowledgedMessageBlocksNoSubject(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, source)
-	eventually(t, "the second message is attempted", second.Load)
+	eventtest.Eventually(t, "the second message is attempted", second.Load)
 	close(stream.again)
 	select {
 	case <-stream.acknowledged:
@@ -102,7 +104,7 @@ func TestACopyOfAnAcknowledgedMessageBlocksNoSubject(t *testing.T) {
 		t.Error("the copy of an acknowledged message is not acknowledged within a minute")
 	}
 	back.Store(true)
-	eventually(t, "the second message is acknowledged", func() bool { return p.floor("EVENTS") == 3 })
+	eventtest.Eventually(t, "the second message is acknowledged", func() bool { return p.floor("EVENTS") == 3 })
 	if n := f.tried("/ test-000001"); n != 1 {
 		t.Errorf("the first message was delivered %d times, want once", n)
 	}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -215,7 +217,7 @@ func (j *journal) functionOf(t *testing.T, cluster string, fail func(n int) int)
 func startOrdered(t *testing.T, server *natstest.Server, j *journal, cluster, sink string, p *progress, cfg eventing.SourceConfig) running {
 	t.Helper()
 
-	conn := connect(t, server)
+	conn := eventtest.Connect(t, server, nil)
 	stream, err := jetstream.NewStream(conn, cluster, "flights", jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
@@ -249,20 +251,20 @@ func (w *wavering) Hedge(context.Context, string) (string, error) {
 func publishSubjects(t *testing.T, server *natstest.Server, from, to int) {
 	t.Helper()
 
-	publisher, err := jetstream.NewPublisher(connect(t, server), jetstream.StreamConfig{Name: "EVENTS"})
+	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, server, nil), jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for n := from; n < to; n += 100 {
 		var events []event.Event
 		for i := n; i < min(to, n+100); i++ {
-			e := newEvent(fmt.Sprintf("test-%06d", i))
+			e := eventtest.NewEvent(fmt.Sprintf("test-%06d", i))
 			if subject := subjectOf(i); subject != "" {
 				e.SetSubject(subject)
 			}
 			events = append(events, e)
 		}
-		eventually(t, "events are stored", func() bool { return publisher.Publish(t.Context(), events) == nil })
+		eventtest.Eventually(t, "events are stored", func() bool { return publisher.Publish(t.Context(), events) == nil })
 	}
 }
 
@@ -411,14 +413,14 @@ func TestWhatWasHandedOutBeforeIsWaitedFor(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publisher, err := jetstream.NewPublisher(connect(t, server), jetstream.StreamConfig{Name: "EVENTS"})
+	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, server, nil), jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for n := range 20 {
-		e := newEvent(fmt.Sprintf("test-%06d", 10*n+1))
+		e := eventtest.NewEvent(fmt.Sprintf("test-%06d", 10*n+1))
 		e.SetSubject("hot")
-		eventually(t, "it is stored", func() bool { return publisher.Publish(t.Context(), []event.Event{e}) == nil })
+		eventtest.Eventually(t, "it is stored", func() bool { return publisher.Publish(t.Context(), []event.Event{e}) == nil })
 	}
 	var mu sync.Mutex
 	var done []int
@@ -438,13 +440,13 @@ func TestWhatWasHandedOutBeforeIsWaitedFor(t *testing.T) {
 	})
 	j, p := newJournal(0), &progress{}
 	r := startOrdered(t, server, j, "east", sink.url(), p, eventing.SourceConfig{})
-	eventually(t, "the first is tried", func() bool { return sink.tried("/ test-000001") > 3 })
+	eventtest.Eventually(t, "the first is tried", func() bool { return sink.tried("/ test-000001") > 3 })
 	r.kill()
 	mu.Lock()
 	away = false
 	mu.Unlock()
 
-	stream, err := jetstream.NewStream(connect(t, server), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	stream, err := jetstream.NewStream(eventtest.Connect(t, server, nil), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -455,7 +457,7 @@ func TestWhatWasHandedOutBeforeIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, source)
-	eventually(t, "all is done", func() bool { return p.floor("EVENTS") == 21 })
+	eventtest.Eventually(t, "all is done", func() bool { return p.floor("EVENTS") == 21 })
 	mu.Lock()
 	defer mu.Unlock()
 	if !slices.IsSorted(done) || len(done) != 20 {
@@ -469,7 +471,7 @@ func TestABlockedSubjectStarvesNoOther(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publisher, err := jetstream.NewPublisher(connect(t, server), jetstream.StreamConfig{Name: "EVENTS"})
+	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, server, nil), jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -477,14 +479,14 @@ func TestABlockedSubjectStarvesNoOther(t *testing.T) {
 	for n := 0; n < total; n += 500 {
 		var events []event.Event
 		for i := n; i < n+500; i++ {
-			e := newEvent(fmt.Sprintf("test-%06d", i))
+			e := eventtest.NewEvent(fmt.Sprintf("test-%06d", i))
 			e.SetSubject("blocked")
 			if i%100 == 99 {
 				e.SetSubject(fmt.Sprintf("free %d", i%7))
 			}
 			events = append(events, e)
 		}
-		eventually(t, "they are stored", func() bool { return publisher.Publish(t.Context(), events) == nil })
+		eventtest.Eventually(t, "they are stored", func() bool { return publisher.Publish(t.Context(), events) == nil })
 	}
 	f := newFunction(t)
 	f.broken.Store(true)
@@ -501,5 +503,5 @@ func TestABlockedSubjectStarvesNoOther(t *testing.T) {
 		t.Errorf("Ready: %v", err)
 	}
 	f.broken.Store(false)
-	eventually(t, "the subject goes on", func() bool { return f.count() > total/100+20 })
+	eventtest.Eventually(t, "the subject goes on", func() bool { return f.count() > total/100+20 })
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -59,8 +61,8 @@ func TestWhatIsLostOnTheWayComesAgainSoon(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 20)
-	inner, err := jetstream.NewStream(connect(t, server), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	eventtest.Publish(t, server, "EVENTS", 1, 20)
+	inner, err := jetstream.NewStream(eventtest.Connect(t, server, nil), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +84,7 @@ func TestWhatIsLostOnTheWayComesAgainSoon(t *testing.T) {
 	}
 	begun := time.Now()
 	run(t, source)
-	eventually(t, "all that is done is acknowledged", func() bool { return p.floor("EVENTS") == 20 })
+	eventtest.Eventually(t, "all that is done is acknowledged", func() bool { return p.floor("EVENTS") == 20 })
 	if took := time.Since(begun); took > 60*time.Second {
 		t.Errorf("took %s, which is about AckWait", took)
 	}
@@ -95,14 +97,14 @@ func TestWhatIsLostOnTheWayComesAgainSoon(t *testing.T) {
 		t.Errorf("opened %d times more for a message that is at work", got-opened)
 	}
 	close(hold)
-	eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 21 })
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 21 })
 }
 
 func TestTheHorizonOfAMirrorIsThatOfItsOrigin(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 10)
+	eventtest.Publish(t, server, "EVENTS", 1, 10)
 	nc, err := nats.Connect(server.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +121,7 @@ func TestTheHorizonOfAMirrorIsThatOfItsOrigin(t *testing.T) {
 	p := &progress{}
 	startSourceOf(t, server, f.url(), &ofOrigin{progress: p}, "COPY")
 	f.waitFor(t, 7)
-	eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 11 })
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 11 })
 	if n := f.count(); n != 7 {
 		t.Errorf("%d events were delivered, want those that the ledger has not forgotten", n)
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
 	"go.opentelemetry.io/otel/attribute"
@@ -22,7 +24,7 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 20)
+	eventtest.Publish(t, server, "EVENTS", 1, 20)
 	f := newFunction(t)
 	f.answer(func(w http.ResponseWriter, r *http.Request, e event.Event) int {
 		switch {
@@ -52,7 +54,7 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 		t.Errorf("before the first event (-want +got):\n%s", diff)
 	}
 
-	stream, err := jetstream.NewStream(connect(t, server), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	stream, err := jetstream.NewStream(eventtest.Connect(t, server, nil), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -59,24 +61,24 @@ func TestAfterAFailoverEverythingFromTheSurvivingFloorComesAgain(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 100)
-	publishTo(t, server, "OTHER", 1001, 50)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
+	eventtest.Publish(t, server, "OTHER", 1001, 50)
 	f := newFunction(t)
 	p := &progress{}
-	logger, lines := logTo()
+	logger, lines := eventtest.Logger()
 	startLogged(t, server, f.url(), p, logger, "EVENTS", "OTHER")
 	through := func(events, other uint64) func() bool {
 		return func() bool { return p.floor("EVENTS") == events && p.floor("OTHER") == other }
 	}
-	eventually(t, "progress is saved", through(101, 51))
+	eventtest.Eventually(t, "progress is saved", through(101, 51))
 	standby := p.snapshot()
-	publish(t, server, 101, 200)
-	eventually(t, "progress is saved", through(301, 51))
+	eventtest.Publish(t, server, "EVENTS", 101, 200)
+	eventtest.Eventually(t, "progress is saved", through(301, 51))
 
 	// Nothing comes any more, and yet it is noticed.
 	p.failOver(standby)
-	eventually(t, "all of it comes again", func() bool { return f.repeats() == 200 })
-	eventually(t, "progress is saved again", func() bool { return through(301, 51)() && p.adopted("EVENTS") && p.adopted("OTHER") })
+	eventtest.Eventually(t, "all of it comes again", func() bool { return f.repeats() == 200 })
+	eventtest.Eventually(t, "progress is saved again", func() bool { return through(301, 51)() && p.adopted("EVENTS") && p.adopted("OTHER") })
 	if got := f.timesOf("test-000100") + f.timesOf("test-001001"); got != 2 {
 		t.Errorf("what had survived was delivered %d times, want twice", got)
 	}
@@ -87,35 +89,35 @@ func TestAfterAFailoverEverythingFromTheSurvivingFloorComesAgain(t *testing.T) {
 
 	// Another one, to a standby that has never heard of the cluster.
 	p.failOver(nil)
-	eventually(t, "everything comes again", func() bool { return f.repeats() == 200+350 })
-	eventually(t, "progress is saved again", func() bool { return through(301, 51)() && p.adopted("EVENTS") })
+	eventtest.Eventually(t, "everything comes again", func() bool { return f.repeats() == 200+350 })
+	eventtest.Eventually(t, "progress is saved again", func() bool { return through(301, 51)() && p.adopted("EVENTS") })
 }
 
 func TestASourceThatWasAwayDuringTheFailoverRewinds(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 100)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
 	f := newFunction(t)
 	p := &progress{}
 	s := startSource(t, server, f.url(), p)
-	eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
 	standby := p.snapshot()
-	publish(t, server, 101, 50)
-	eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 151 })
+	eventtest.Publish(t, server, "EVENTS", 101, 50)
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 151 })
 	s.stop()
 	p.failOver(standby)
 
 	s = startSource(t, server, f.url(), p)
-	eventually(t, "what is lost comes again", func() bool { return f.repeats() == 50 })
-	eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 151 && p.adopted("EVENTS") })
+	eventtest.Eventually(t, "what is lost comes again", func() bool { return f.repeats() == 50 })
+	eventtest.Eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 151 && p.adopted("EVENTS") })
 	s.stop()
 
 	// And once it is through with it, not again.
-	logger, lines := logTo()
+	logger, lines := eventtest.Logger()
 	startLogged(t, server, f.url(), p, logger, "EVENTS")
-	publish(t, server, 151, 10)
-	eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 161 })
+	eventtest.Publish(t, server, "EVENTS", 151, 10)
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 161 })
 	if f.repeats() != 50 || len(rewinds(lines())) != 0 {
 		t.Errorf("%d events came again, want the 50 of before; log: %q", f.repeats(), rewinds(lines()))
 	}
@@ -125,29 +127,29 @@ func TestADatabaseThatWasPutBackOnTheSameTimelineIsNoticed(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 100)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
 	f := newFunction(t)
 	p := &progress{}
 	s := startSource(t, server, f.url(), p)
-	eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
 	copied := p.snapshot()
 	putBack := func() { p.set(func(p *progress) { p.rows = maps.Clone(copied) }) }
-	publish(t, server, 101, 50)
-	eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 151 })
+	eventtest.Publish(t, server, "EVENTS", 101, 50)
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 151 })
 	putBack() // while it runs
-	eventually(t, "what is lost comes again", func() bool { return f.repeats() == 50 })
-	eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 151 })
+	eventtest.Eventually(t, "what is lost comes again", func() bool { return f.repeats() == 50 })
+	eventtest.Eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 151 })
 	s.stop()
 	putBack() // while it does not
 	startSource(t, server, f.url(), p)
-	eventually(t, "what is lost comes again", func() bool { return f.repeats() == 100 })
+	eventtest.Eventually(t, "what is lost comes again", func() bool { return f.repeats() == 100 })
 }
 
 func TestAnAnswerFromBeforeTheFailoverIsNotBelieved(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 20)
+	eventtest.Publish(t, server, "EVENTS", 1, 20)
 	f := newFunction(t)
 	committed, again := make(chan struct{}), make(chan struct{})
 	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
@@ -163,9 +165,9 @@ func TestAnAnswerFromBeforeTheFailoverIsNotBelieved(t *testing.T) {
 	})
 	p := &progress{}
 	startSource(t, server, f.url(), p)
-	eventually(t, "the floor is at the one that takes its time", func() bool { return p.floor("EVENTS") == 5 })
+	eventtest.Eventually(t, "the floor is at the one that takes its time", func() bool { return p.floor("EVENTS") == 5 })
 	p.failOver(p.snapshot())
-	eventually(t, "it comes again", func() bool { return f.tried("/ test-000005") == 2 })
+	eventtest.Eventually(t, "it comes again", func() bool { return f.tried("/ test-000005") == 2 })
 	close(committed)
 	f.waitFor(t, 20)
 	time.Sleep(200 * time.Millisecond) // many saves
@@ -173,7 +175,7 @@ func TestAnAnswerFromBeforeTheFailoverIsNotBelieved(t *testing.T) {
 		t.Errorf("floor %d: an answer to a request from before the failover was believed", got)
 	}
 	close(again)
-	eventually(t, "the floor rises", func() bool { return p.floor("EVENTS") == 21 })
+	eventtest.Eventually(t, "the floor rises", func() bool { return p.floor("EVENTS") == 21 })
 	// What was acknowledged above the floor came again too.
 	if got := f.timesOf("test-000020"); got != 2 {
 		t.Errorf("the last event was done %d times, want twice", got)
@@ -184,11 +186,11 @@ func TestARewindThatWasInterruptedIsDoneByTheNext(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 100)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
 	f := newFunction(t)
 	p := &progress{}
 	s := startSource(t, server, f.url(), p)
-	eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
 	js := native(t, server)
 	for i, interrupted := range []func(){
 		func() {}, // after it was noted
@@ -204,8 +206,8 @@ func TestARewindThatWasInterruptedIsDoneByTheNext(t *testing.T) {
 		})
 		interrupted()
 		s = startSource(t, server, f.url(), p)
-		eventually(t, "what is lost comes again", func() bool { return f.repeats() == 40*(i+1) })
-		eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 101 && p.adopted("EVENTS") })
+		eventtest.Eventually(t, "what is lost comes again", func() bool { return f.repeats() == 40*(i+1) })
+		eventtest.Eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 101 && p.adopted("EVENTS") })
 	}
 	if got := f.timesOf("test-000060"); got != 1 {
 		t.Errorf("what had survived was delivered %d times", got)
@@ -216,18 +218,18 @@ func TestAfterARewindTheLedgerIsAskedFirst(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 100)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
 	f := newFunction(t)
 	p := &progress{}
 	// Of what the stream was told is done, the ledger has kept every second event.
 	l := &ledger{done: map[string]bool{}}
 	hedging(t, server, f, p, eventing.SourceConfig{Ledger: l})
-	eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
 	for i := 2; i <= 100; i += 2 {
 		l.set(func(l *ledger) { l.done[fmt.Sprintf("test-%06d", i)] = true })
 	}
 	p.failOver(nil)
-	eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 101 && p.adopted("EVENTS") })
+	eventtest.Eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 101 && p.adopted("EVENTS") })
 	if got := f.repeats(); got != 50 {
 		t.Errorf("%d events were delivered again, want the 50 that the ledger has not", got)
 	}
@@ -252,15 +254,15 @@ func TestWhoDeletesTheConsumerGetsEverythingAgain(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 100)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
 	f := newFunction(t)
 	p := &progress{horizon: 11}
 	s := startSource(t, server, f.url(), p)
-	eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
 	s.stop()
 	if err := native(t, server).DeleteConsumer(t.Context(), "EVENTS", "tandem-east-flights"); err != nil {
 		t.Fatal(err)
 	}
 	startSource(t, server, f.url(), p)
-	eventually(t, "all that the ledger remembers comes again", func() bool { return f.repeats() == 90 })
+	eventtest.Eventually(t, "all that the ledger remembers comes again", func() bool { return f.repeats() == 90 })
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -33,8 +35,8 @@ func TestEventsThatBreakTheFunctionDoNotHoldUpOthers(t *testing.T) {
 			t.Parallel()
 
 			server := natstest.Start(t)
-			publish(t, server, 1, tt.bad)
-			publish(t, server, 1001, 400)
+			eventtest.Publish(t, server, "EVENTS", 1, tt.bad)
+			eventtest.Publish(t, server, "EVENTS", 1001, 400)
 			f := newFunction(t)
 			var well atomic.Bool
 			f.answer(func(_ http.ResponseWriter, r *http.Request, e event.Event) int {
@@ -51,7 +53,7 @@ func TestEventsThatBreakTheFunctionDoNotHoldUpOthers(t *testing.T) {
 			}
 			well.Store(true)
 			f.waitFor(t, 400+tt.bad)
-			eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == uint64(401+tt.bad) })
+			eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == uint64(401+tt.bad) })
 		})
 	}
 }
@@ -61,12 +63,12 @@ func TestTheBytesInMemoryAreBounded(t *testing.T) {
 
 	server := natstest.Start(t)
 	large := make([]byte, 200<<10)
-	publisher, err := jetstream.NewPublisher(connect(t, server), jetstream.StreamConfig{Name: "EVENTS"})
+	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, server, nil), jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range 40 {
-		e := newEvent(fmt.Sprintf("test-%06d", i))
+		e := eventtest.NewEvent(fmt.Sprintf("test-%06d", i))
 		e.SetDataContentType("application/octet-stream")
 		e.DataEncoded = large
 		if err := publisher.Publish(t.Context(), []event.Event{e}); err != nil {
@@ -86,17 +88,17 @@ func TestTheBytesInMemoryAreBounded(t *testing.T) {
 	})
 	p := &progress{}
 	hedging(t, server, f, p, eventing.SourceConfig{MaxBytes: 1 << 20})
-	eventually(t, "some are being delivered", func() bool { return now.Load() >= 2 })
+	eventtest.Eventually(t, "some are being delivered", func() bool { return now.Load() >= 2 })
 	time.Sleep(500 * time.Millisecond)
 	close(hold)
 	f.waitFor(t, 40)
-	eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 41 })
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 41 })
 	if got := most.Load(); got > 5 {
 		t.Errorf("%d events of 200 KiB were held at once, with a bound of 1 MiB", got)
 	}
 
 	// One that is larger than all that may be held goes through alone.
-	e := newEvent("test-000040")
+	e := eventtest.NewEvent("test-000040")
 	e.SetDataContentType("application/octet-stream")
 	e.DataEncoded = make([]byte, 1000<<10)
 	if err := publisher.Publish(t.Context(), []event.Event{e}); err != nil {
@@ -108,7 +110,7 @@ func TestTheBytesInMemoryAreBounded(t *testing.T) {
 func TestABacklogDoesNotGrowTheMemory(t *testing.T) { //nolint:paralleltest // it measures the heap
 	server := natstest.Start(t)
 	const backlog = 30_000
-	publish(t, server, 1, backlog)
+	eventtest.Publish(t, server, "EVENTS", 1, backlog)
 	f := newFunction(t)
 	f.answer(func(http.ResponseWriter, *http.Request, event.Event) int { return http.StatusServiceUnavailable })
 	heap := func() int64 {
@@ -119,7 +121,7 @@ func TestABacklogDoesNotGrowTheMemory(t *testing.T) { //nolint:paralleltest // i
 	}
 	before := heap()
 	startSource(t, server, f.url(), &progress{})
-	eventually(t, "it is at work", func() bool { return f.tried("/ test-000001") > 3 })
+	eventtest.Eventually(t, "it is at work", func() bool { return f.tried("/ test-000001") > 3 })
 	// The server is in this process too, and keeps what it reads for a while.
 	if grown := heap() - before; grown > 32<<20 {
 		t.Errorf("the heap grew by %d MiB with a backlog of %d", grown>>20, backlog)
@@ -130,7 +132,7 @@ func TestAnEventThatKeepsBreakingTheFunctionIsADeadLetterAfterAWhile(t *testing.
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 20)
+	eventtest.Publish(t, server, "EVENTS", 1, 20)
 	f := newFunction(t)
 	letters := make(chan event.Event, 10)
 	var away atomic.Bool
@@ -150,12 +152,12 @@ func TestAnEventThatKeepsBreakingTheFunctionIsADeadLetterAfterAWhile(t *testing.
 		return http.StatusNoContent
 	})
 	p := &progress{}
-	conn := connect(t, server)
+	conn := eventtest.Connect(t, server, nil)
 	stream, err := jetstream.NewStream(conn, "west", "flights", jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	logger, lines := logTo()
+	logger, lines := eventtest.Logger()
 	delivery, err := eventing.NewDelivery(f.url(), f.url()+"/dead-letters", eventing.DeliveryConfig{
 		Function: "flights", BackoffBase: time.Millisecond, BackoffCap: 50 * time.Millisecond, TryFor: 2 * time.Second, Logger: logger,
 	})
@@ -179,7 +181,7 @@ func TestAnEventThatKeepsBreakingTheFunctionIsADeadLetterAfterAWhile(t *testing.
 	if letter.ID() != "test-000007" || letter.Extensions()["knativeerrorcode"] != "500" || letter.Extensions()["tandemattempts"] == "0" {
 		t.Errorf("dead letter %v", letter)
 	}
-	eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 21 })
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 21 })
 	select {
 	case letter := <-letters:
 		t.Errorf("another dead letter: %v", letter)

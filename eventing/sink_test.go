@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -27,14 +29,14 @@ func TestASinkWithACertificateOfItsOwnIsTrustedWhenKnativeSaysSo(t *testing.T) {
 	t.Cleanup(server.Close)
 	certs := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
 
-	if _, err := newSinkDelivery(t, server.URL, server.URL, eventing.SinkConfig{CACerts: certs}).Deliver(t.Context(), newEvent("1")); err != nil {
+	if _, err := newSinkDelivery(t, server.URL, server.URL, eventing.SinkConfig{CACerts: certs}).Deliver(t.Context(), eventtest.NewEvent("1")); err != nil {
 		t.Error(err)
 	}
 
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	d := newSinkDelivery(t, server.URL, server.URL, eventing.SinkConfig{})
-	if _, err := d.Deliver(ctx, newEvent("1")); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := d.Deliver(ctx, eventtest.NewEvent("1")); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a certificate that nobody vouches for: %v", err)
 	}
 	if err := d.Ready(); err == nil || !strings.Contains(err.Error(), "certificate") {
@@ -53,7 +55,7 @@ func TestTheTokenIsReadForEachRequestAndGoesToTheSinkAlone(t *testing.T) {
 			w.WriteHeader(http.StatusUnprocessableEntity)
 		}
 	}
-	sink, elsewhere := serve(t, note), serve(t, note)
+	sink, elsewhere := eventtest.Serve(t, note), eventtest.Serve(t, note)
 	cfg := eventing.SinkConfig{TokenFile: file}
 	near := newSinkDelivery(t, sink+"/", sink+"/dead-letters", cfg)
 	far := newSinkDelivery(t, sink+"/", elsewhere+"/letters", cfg)
@@ -73,7 +75,7 @@ func TestTheTokenIsReadForEachRequestAndGoesToTheSinkAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := step.delivery.Deliver(t.Context(), newEvent("1")); err != nil {
+		if _, err := step.delivery.Deliver(t.Context(), eventtest.NewEvent("1")); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(step.want, []string{<-tokens, <-tokens}); diff != "" {
@@ -90,7 +92,7 @@ func TestAnEventWaitsForAFreshToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refused atomic.Int64
-	sink := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer fresh" {
 			refused.Add(1)
 			w.WriteHeader(http.StatusUnauthorized)
@@ -99,10 +101,10 @@ func TestAnEventWaitsForAFreshToken(t *testing.T) {
 	d := newSinkDelivery(t, sink, sink, eventing.SinkConfig{TokenFile: file})
 	done := make(chan error, 1)
 	go func() {
-		_, err := d.Deliver(t.Context(), newEvent("1"))
+		_, err := d.Deliver(t.Context(), eventtest.NewEvent("1"))
 		done <- err
 	}()
-	eventually(t, "it is refused and tried again", func() bool { return refused.Load() > 2 })
+	eventtest.Eventually(t, "it is refused and tried again", func() bool { return refused.Load() > 2 })
 	if err := os.WriteFile(file, []byte("fresh"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -115,11 +117,11 @@ func TestATokenThatCannotBeReadIsNotLeftOut(t *testing.T) {
 	t.Parallel()
 
 	var asked atomic.Bool
-	sink := serve(t, func(http.ResponseWriter, *http.Request) { asked.Store(true) })
+	sink := eventtest.Serve(t, func(http.ResponseWriter, *http.Request) { asked.Store(true) })
 	d := newSinkDelivery(t, sink, sink, eventing.SinkConfig{TokenFile: t.TempDir()})
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if _, err := d.Deliver(ctx, newEvent("1")); !errors.Is(err, context.DeadlineExceeded) || asked.Load() {
+	if _, err := d.Deliver(ctx, eventtest.NewEvent("1")); !errors.Is(err, context.DeadlineExceeded) || asked.Load() {
 		t.Errorf("delivered without it: %v", err)
 	}
 	if err := d.Ready(); err == nil || !strings.Contains(err.Error(), "read the sink's token") {
@@ -131,7 +133,7 @@ func TestOverridesAreInTheEventAndInItsDeadLetter(t *testing.T) {
 	t.Parallel()
 
 	got := make(chan http.Header, 2)
-	sink := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		got <- r.Header
 		if r.URL.Path == "/" {
 			w.WriteHeader(http.StatusUnprocessableEntity)
@@ -141,7 +143,7 @@ func TestOverridesAreInTheEventAndInItsDeadLetter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := newEvent("1")
+	e := eventtest.NewEvent("1")
 	e.SetExtension("tenant", "nobody")
 	if _, err := newSinkDelivery(t, sink+"/", sink+"/dead-letters", eventing.SinkConfig{Overrides: overrides}).Deliver(t.Context(), e); err != nil {
 		t.Fatal(err)

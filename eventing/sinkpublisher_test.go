@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
 
@@ -122,7 +124,7 @@ func TestAnOutputThatIsRefusedIsNamedAndHoldsUpNoOthers(t *testing.T) {
 func TestPublishingToASinkThatIsAwayEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 
-	logger, lines := logTo()
+	logger, lines := eventtest.Logger()
 	p := newSinkPublisher(t, "http://user:secret@127.0.0.1:1/", eventing.SinkPublisherConfig{Logger: logger})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
@@ -173,7 +175,7 @@ func newOutputSink(t *testing.T, answer func(batch []event.Event) int) *outputSi
 	t.Helper()
 
 	s := &outputSink{}
-	s.url = serve(t, func(w http.ResponseWriter, r *http.Request) {
+	s.url = eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			t.Error(err)
@@ -240,7 +242,7 @@ func newSinkPublisher(t *testing.T, sink string, cfg eventing.SinkPublisherConfi
 func outputs(n int) []event.Event {
 	events := make([]event.Event, n)
 	for i := range events {
-		events[i] = newEvent(fmt.Sprintf("out-%02d", i))
+		events[i] = eventtest.NewEvent(fmt.Sprintf("out-%02d", i))
 	}
 	return events
 }

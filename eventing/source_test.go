@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
@@ -28,12 +29,12 @@ func TestASourceDeliversEverythingAndSavesItsProgress(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 3000)
+	eventtest.Publish(t, server, "EVENTS", 1, 3000)
 	f := newFunction(t)
 	progress := &progress{}
 	s := startSource(t, server, f.url(), progress)
 	f.waitFor(t, 3000)
-	eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 3001 })
+	eventtest.Eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 3001 })
 	if err := s.source.Ready(); err != nil {
 		t.Errorf("Ready: %v", err)
 	}
@@ -49,12 +50,12 @@ func TestWhatTheLedgerHasForgottenIsNotDelivered(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 100)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
 	f := newFunction(t)
 	progress := &progress{horizon: 41}
 	startSource(t, server, f.url(), progress)
 	f.waitFor(t, 60)
-	eventually(t, "what is below the horizon is acknowledged", func() bool { return progress.floor("EVENTS") == 101 })
+	eventtest.Eventually(t, "what is below the horizon is acknowledged", func() bool { return progress.floor("EVENTS") == 101 })
 	if got := f.count(); got != 60 {
 		t.Errorf("%d events were delivered, want the 60 from the horizon on", got)
 	}
@@ -67,13 +68,13 @@ func TestASourceReadsSeveralStreams(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 100)
-	publishTo(t, server, "OTHER", 101, 100)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
+	eventtest.Publish(t, server, "OTHER", 101, 100)
 	f := newFunction(t)
 	progress := &progress{}
 	startSourceOf(t, server, f.url(), progress, "EVENTS", "OTHER")
 	f.waitFor(t, 200)
-	eventually(t, "progress is saved for both", func() bool {
+	eventtest.Eventually(t, "progress is saved for both", func() bool {
 		return progress.floor("EVENTS") == 101 && progress.floor("OTHER") == 101
 	})
 }
@@ -82,7 +83,7 @@ func TestNothingIsAcknowledgedBeforeTheFunctionAnswered(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 10)
+	eventtest.Publish(t, server, "EVENTS", 1, 10)
 	f := newFunction(t)
 	hold := make(chan struct{})
 	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
@@ -94,20 +95,20 @@ func TestNothingIsAcknowledgedBeforeTheFunctionAnswered(t *testing.T) {
 	progress := &progress{}
 	startSource(t, server, f.url(), progress)
 	f.waitFor(t, 9)
-	eventually(t, "the floor is at the one that is not done", func() bool { return progress.floor("EVENTS") == 3 })
+	eventtest.Eventually(t, "the floor is at the one that is not done", func() bool { return progress.floor("EVENTS") == 3 })
 	time.Sleep(100 * time.Millisecond) // several saves
 	if got := progress.floor("EVENTS"); got != 3 {
 		t.Errorf("floor %d, want 3", got)
 	}
 	close(hold)
-	eventually(t, "the floor rises", func() bool { return progress.floor("EVENTS") == 11 })
+	eventtest.Eventually(t, "the floor rises", func() bool { return progress.floor("EVENTS") == 11 })
 }
 
 func TestARefusedEventIsAcknowledgedOnlyAfterTheDeadLetterSinkTookIt(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 5)
+	eventtest.Publish(t, server, "EVENTS", 1, 5)
 	f := newFunction(t)
 	f.answer(func(_ http.ResponseWriter, r *http.Request, e event.Event) int {
 		switch {
@@ -122,26 +123,26 @@ func TestARefusedEventIsAcknowledgedOnlyAfterTheDeadLetterSinkTookIt(t *testing.
 	progress := &progress{}
 	s := startSource(t, server, f.url(), progress)
 	f.waitFor(t, 4)
-	eventually(t, "the floor is at the refused one", func() bool { return progress.floor("EVENTS") == 2 })
-	eventually(t, "it is not ready", func() bool { return s.source.Ready() != nil })
+	eventtest.Eventually(t, "the floor is at the refused one", func() bool { return progress.floor("EVENTS") == 2 })
+	eventtest.Eventually(t, "it is not ready", func() bool { return s.source.Ready() != nil })
 
 	// Also not by a source that ends meanwhile.
 	s.stop()
 	startSource(t, server, f.url(), progress)
-	eventually(t, "it tries again", func() bool { return f.tried("/dead-letters test-000002") > 3 })
+	eventtest.Eventually(t, "it tries again", func() bool { return f.tried("/dead-letters test-000002") > 3 })
 	if got := progress.floor("EVENTS"); got != 2 {
 		t.Errorf("floor %d, want 2", got)
 	}
 
 	f.broken.Store(false)
-	eventually(t, "the floor rises", func() bool { return progress.floor("EVENTS") == 6 })
+	eventtest.Eventually(t, "the floor rises", func() bool { return progress.floor("EVENTS") == 6 })
 }
 
 func TestASourceThatIsStoppedAndStartedLosesNothing(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 5000)
+	eventtest.Publish(t, server, "EVENTS", 1, 5000)
 	f := newFunction(t)
 	progress := &progress{}
 	for n := 500; n < 5000; n += 1500 {
@@ -151,7 +152,7 @@ func TestASourceThatIsStoppedAndStartedLosesNothing(t *testing.T) {
 	}
 	startSource(t, server, f.url(), progress)
 	f.waitFor(t, 5000)
-	eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 5001 })
+	eventtest.Eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 5001 })
 	if got := f.repeats(); got != 0 {
 		t.Errorf("%d events came more than once though every source could finish", got)
 	}
@@ -161,7 +162,7 @@ func TestASourceThatIsKilledLosesNothing(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 3000)
+	eventtest.Publish(t, server, "EVENTS", 1, 3000)
 	f := newFunction(t)
 	progress := &progress{}
 	for n := 500; n < 3000; n += 1000 {
@@ -172,7 +173,7 @@ func TestASourceThatIsKilledLosesNothing(t *testing.T) {
 	begun := time.Now()
 	startSource(t, server, f.url(), progress)
 	f.waitFor(t, 3000)
-	eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 3001 })
+	eventtest.Eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 3001 })
 	if took := time.Since(begun); took > 45*time.Second {
 		t.Errorf("took %s: it waited for AckWait", took)
 	}
@@ -182,7 +183,7 @@ func TestAFunctionThatDiesGetsItsEventsAgain(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 2000)
+	eventtest.Publish(t, server, "EVENTS", 1, 2000)
 	f := newFunction(t)
 	startSource(t, server, f.url(), &progress{})
 	for n := 200; n < 2000; n += 600 {
@@ -200,19 +201,19 @@ func TestASourceMayStartBeforeFunctionAndStream(t *testing.T) {
 	server.Stop()
 	f := newFunction(t)
 	f.die()
-	logger, lines := logTo()
+	logger, lines := eventtest.Logger()
 	progress := &progress{}
 	s := startLogged(t, server, f.url(), progress, logger, "EVENTS")
-	eventually(t, "it is not ready", func() bool { return s.source.Ready() != nil })
-	eventually(t, "it says why", func() bool {
+	eventtest.Eventually(t, "it is not ready", func() bool { return s.source.Ready() != nil })
+	eventtest.Eventually(t, "it says why", func() bool {
 		text := strings.Join(lines(), "")
 		return strings.Contains(text, "no connection to NATS") && strings.Contains(text, "connection refused")
 	})
 	server.Restart(t)
-	publish(t, server, 1, 100)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
 	f.revive(t)
 	f.waitFor(t, 100)
-	eventually(t, "it is ready", func() bool { return s.source.Ready() == nil })
+	eventtest.Eventually(t, "it is ready", func() bool { return s.source.Ready() == nil })
 	var warnings []string
 	for _, line := range lines() {
 		if strings.Contains(line, "level=WARN") {
@@ -228,7 +229,7 @@ func TestAStreamThatIsAwayForAWhileLosesNothing(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 2000)
+	eventtest.Publish(t, server, "EVENTS", 1, 2000)
 	f := newFunction(t)
 	progress := &progress{}
 	startSource(t, server, f.url(), progress)
@@ -236,16 +237,16 @@ func TestAStreamThatIsAwayForAWhileLosesNothing(t *testing.T) {
 		f.waitFor(t, n)
 		server.Restart(t)
 	}
-	publish(t, server, 2001, 100)
+	eventtest.Publish(t, server, "EVENTS", 2001, 100)
 	f.waitFor(t, 2100)
-	eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 2101 })
+	eventtest.Eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 2101 })
 }
 
 func TestAStreamMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 100)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
 	f := newFunction(t)
 	old, anew := make(chan struct{}), make(chan struct{})
 	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
@@ -273,9 +274,9 @@ func TestAStreamMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	if err := js.DeleteStream(t.Context(), "EVENTS"); err != nil {
 		t.Fatal(err)
 	}
-	publish(t, server, 201, 50)
+	eventtest.Publish(t, server, "EVENTS", 201, 50)
 	f.waitFor(t, 148)
-	eventually(t, "progress is saved anew", func() bool { return len(progress.epochs()) == 2 && progress.floor("EVENTS") == 1 })
+	eventtest.Eventually(t, "progress is saved anew", func() bool { return len(progress.epochs()) == 2 && progress.floor("EVENTS") == 1 })
 
 	// The old stream's message 1 is done now, the new one's is not.
 	close(old)
@@ -285,23 +286,23 @@ func TestAStreamMadeAnewIsReadFromItsBeginning(t *testing.T) {
 		t.Errorf("floor %d, want 1: a message of the old stream acknowledged one of the new", got)
 	}
 	close(anew)
-	eventually(t, "the floor rises", func() bool { return progress.floor("EVENTS") == 51 })
+	eventtest.Eventually(t, "the floor rises", func() bool { return progress.floor("EVENTS") == 51 })
 }
 
 func TestADatabaseThatIsAwayHoldsNothingUp(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	publish(t, server, 1, 1)
+	eventtest.Publish(t, server, "EVENTS", 1, 1)
 	f := newFunction(t)
 	progress := &progress{}
 	startSource(t, server, f.url(), progress)
 	f.waitFor(t, 1)
 	progress.broken.Store(true)
-	publish(t, server, 2, 499)
+	eventtest.Publish(t, server, "EVENTS", 2, 499)
 	f.waitFor(t, 500)
 	progress.broken.Store(false)
-	eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 501 })
+	eventtest.Eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 501 })
 }
 
 func TestALongWaitForTheFunctionBringsNoRedelivery(t *testing.T) {
@@ -310,13 +311,13 @@ func TestALongWaitForTheFunctionBringsNoRedelivery(t *testing.T) {
 	// With a stream that hands out again what it does not hear of for 1.5 s, and a
 	// function that takes longer.
 	server := natstest.Start(t)
-	publish(t, server, 1, 15)
+	eventtest.Publish(t, server, "EVENTS", 1, 15)
 	f := newFunction(t)
 	f.answer(func(http.ResponseWriter, *http.Request, event.Event) int {
 		time.Sleep(2 * time.Second)
 		return http.StatusNoContent
 	})
-	conn := connect(t, server)
+	conn := eventtest.Connect(t, server, nil)
 	stream, err := jetstream.NewStream(conn, "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
@@ -502,7 +503,7 @@ func (f *function) revive(t *testing.T) {
 
 	server := httptest.NewUnstartedServer(f)
 	_ = server.Listener.Close()
-	eventually(t, "the port is free", func() bool {
+	eventtest.Eventually(t, "the port is free", func() bool {
 		var lc net.ListenConfig
 		l, err := lc.Listen(t.Context(), "tcp", f.addr)
 		if err == nil {
@@ -540,7 +541,7 @@ func (f *function) tried(what string) int {
 func (f *function) waitFor(t *testing.T, n int) {
 	t.Helper()
 
-	eventually(t, fmt.Sprintf("%d events are done", n), func() bool { return f.count() >= n })
+	eventtest.Eventually(t, fmt.Sprintf("%d events are done", n), func() bool { return f.count() >= n })
 }
 
 // progress is a Progress in memory. The real one is sinkwriter's.
@@ -659,47 +660,4 @@ func startSourceOf(t *testing.T, server *natstest.Server, sink string, progress 
 	t.Helper()
 
 	return startLogged(t, server, sink, progress, nil, streams...)
-}
-
-func connect(tb testing.TB, server *natstest.Server) *jetstream.Conn {
-	tb.Helper()
-
-	return connectLogged(tb, server, nil)
-}
-
-func connectLogged(tb testing.TB, server *natstest.Server, logger *slog.Logger) *jetstream.Conn {
-	tb.Helper()
-
-	conn, err := jetstream.Connect(tb.Context(), server.URL(), jetstream.Config{Logger: logger})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
-}
-
-func publish(tb testing.TB, server *natstest.Server, first, n int) {
-	tb.Helper()
-
-	publishTo(tb, server, "EVENTS", first, n)
-}
-
-func publishTo(tb testing.TB, server *natstest.Server, stream string, first, n int) {
-	tb.Helper()
-
-	publisher, err := jetstream.NewPublisher(connect(tb, server), jetstream.StreamConfig{Name: stream})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	events := make([]event.Event, n)
-	for i := range events {
-		events[i] = newEvent(fmt.Sprintf("test-%06d", first+i))
-	}
-	eventually(tb, "events are stored", func() bool {
-		err = publisher.Publish(tb.Context(), events)
-		return err == nil || !errors.Is(err, jetstream.ErrNotConnected)
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
 }

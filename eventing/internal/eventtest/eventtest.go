@@ -1,0 +1,118 @@
+// Package eventtest has what the tests of eventing's packages share: events, a log to
+// read, HTTP servers, and connections to a NATS server of natstest.
+package eventtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+// NewEvent returns an event of source /test and type com.example.test.
+func NewEvent(id string) event.Event {
+	e := event.New()
+	e.SetID(id)
+	e.SetSource("/test")
+	e.SetType("com.example.test")
+	e.SetDataContentType("application/json")
+	e.DataEncoded = json.RawMessage(`{"n":1}`)
+	return e
+}
+
+// Logger returns a logger and a function that returns the lines written so far.
+func Logger() (*slog.Logger, func() []string) {
+	b := &lockedBuffer{}
+	return slog.New(slog.NewTextHandler(b, nil)), func() []string {
+		return slices.Collect(strings.Lines(b.String()))
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write appends p.
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// String returns all that was written.
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// Eventually waits until ok returns true. It fails the test after a minute: what is
+// the claim that did not come true.
+func Eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+
+	deadline := time.Now().Add(60 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			tb.Fatalf("not within 60 s: %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// Serve starts an HTTP server that ends with the test, and returns its URL.
+func Serve(tb testing.TB, handle http.HandlerFunc) string {
+	tb.Helper()
+
+	server := httptest.NewServer(handle)
+	tb.Cleanup(server.Close)
+	return server.URL
+}
+
+// Connect connects to a NATS server until the test ends. A nil logger discards.
+func Connect(tb testing.TB, server *natstest.Server, logger *slog.Logger) *jetstream.Conn {
+	tb.Helper()
+
+	conn, err := jetstream.Connect(tb.Context(), server.URL(), jetstream.Config{Logger: logger})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}
+
+// Publish stores n events in a stream, whose ids are test-%06d from first on.
+func Publish(tb testing.TB, server *natstest.Server, stream string, first, n int) {
+	tb.Helper()
+
+	publisher, err := jetstream.NewPublisher(Connect(tb, server, nil), jetstream.StreamConfig{Name: stream})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	events := make([]event.Event, n)
+	for i := range events {
+		events[i] = NewEvent(fmt.Sprintf("test-%06d", first+i))
+	}
+	Eventually(tb, "events are stored", func() bool {
+		err = publisher.Publish(tb.Context(), events)
+		return err == nil || !errors.Is(err, jetstream.ErrNotConnected)
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
