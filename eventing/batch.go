@@ -8,7 +8,6 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
-	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
 const (
@@ -30,10 +29,6 @@ const (
 	pauseBatches    = time.Second
 	pauseBatchesCap = time.Minute
 )
-
-// receiptsHeader has a letter for each event of a batch that was committed, in
-// order: w if it was won, l if it was lost.
-const receiptsHeader = "Tandem-Receipts"
 
 // batches says whether events go to the function several at a time. A sink that
 // refuses batches, or has events all over that it refuses, gets them one by one.
@@ -118,7 +113,7 @@ func (s *Source) deliverTogether(ctx context.Context, jobs []*job) {
 			s.agenda.left(j, false)
 			continue
 		}
-		longer, ok := cloudevent.AppendMember(body, s.delivery.cfg.Sink.apply(j.errand.event))
+		longer, ok := s.delivery.appendMember(body, j.errand.event)
 		if !ok {
 			alone = append(alone, j)
 			continue
@@ -160,17 +155,6 @@ func (s *Source) settleTogether(ctx context.Context, jobs []*job, a answer) {
 	}
 	// The function is away, or one of these makes it so.
 	for _, j := range jobs {
-		s.agenda.later(j, j.errand.waiting.Delay(s.delivery.cfg.BackoffBase, s.delivery.cfg.BackoffCap, a.retryAfter))
+		s.agenda.later(j, s.delivery.backoff(j.errand, a))
 	}
-}
-
-// tryTogether sends a batch once. It reports an outage only where no answer to one
-// event would say more.
-func (d *Delivery) tryTogether(ctx context.Context, body []byte) answer {
-	r := &request{header: http.Header{"Content-Type": {batchContentType}, "Idempotency-Key": nil}, body: body, batch: true}
-	a := d.try(ctx, d.function, r)
-	if a.verdict != taken && ctx.Err() == nil {
-		d.cfg.Metrics.triedInVain(ctx)
-	}
-	return a
 }

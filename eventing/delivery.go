@@ -5,12 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 )
 
 // DeliveryConfig sets up a [Delivery]. A field left at zero takes the default
@@ -51,8 +52,9 @@ type DeliveryConfig struct {
 	// Sink is what belongs to the function's address beside the URL.
 	Sink SinkConfig
 
-	// Metrics counts the tries that were in vain. Nil counts nothing.
-	Metrics *Metrics
+	// Failed is called after each attempt that brought no answer, or one that is not
+	// the event's fault. Nil does nothing.
+	Failed func(context.Context)
 
 	// Logger is told about a function that does not answer (warn, then error
 	// once a minute) and about rejected events (warn), never about payloads.
@@ -72,6 +74,9 @@ func (c DeliveryConfig) withDefaults() DeliveryConfig {
 	c.RetryAfterCap = cmp.Or(c.RetryAfterCap, 60*time.Second)
 	c.InFlight = cmp.Or(c.InFlight, DefaultInFlight)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	if c.Failed == nil {
+		c.Failed = func(context.Context) {}
+	}
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
 	}
@@ -148,19 +153,26 @@ func NewDelivery(sink, deadLetterSink string, cfg DeliveryConfig) (*Delivery, er
 }
 
 func (d *Delivery) newTarget(what, address string, verdict func(int) verdict) (*target, error) {
-	u, err := url.Parse(address)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		// Not the parser's error: it repeats the URL, password and all.
-		return nil, fmt.Errorf("set up delivery: URL of the %s: want http://HOST/PATH or https://HOST/PATH", what)
+	u, public, err := parseSink(address)
+	if err != nil {
+		return nil, fmt.Errorf("set up delivery: URL of the %s: %w", what, err)
 	}
-	public := *u
-	public.User = nil
 	return &target{
 		url:      u,
-		public:   public.String(),
+		public:   public,
 		verdict:  verdict,
-		failures: failurelog.New(d.cfg.Logger, d.cfg.Now, "delivering to the "+what, slog.String("url", public.String())),
+		failures: failurelog.New(d.cfg.Logger, d.cfg.Now, "delivering to the "+what, slog.String("url", public)),
 	}, nil
+}
+
+// answer is what came of one try.
+type answer struct {
+	verdict    verdict
+	status     int // 0 if there was no answer
+	receipt    string
+	body       []byte // its beginning, unless taken
+	retryAfter time.Duration
+	err        error // why it is tried again
 }
 
 // try sends once.
@@ -185,9 +197,9 @@ func (d *Delivery) try(ctx context.Context, t *target, r *request) answer {
 	a.body, err = readReason(res)
 	switch a.verdict {
 	case taken:
-		a.receipt = res.Header.Get("Tandem-Receipt")
+		a.receipt = res.Header.Get(ReceiptHeader)
 		if r.batch {
-			a.receipt = res.Header.Get(receiptsHeader)
+			a.receipt = res.Header.Get(ReceiptsHeader)
 		}
 		t.failures.Succeeded(ctx)
 	case refused:
@@ -213,6 +225,12 @@ func (d *Delivery) Ready() error {
 	}
 	return nil
 }
+
+// failing returns the error of a function that does not answer; nil while it does.
+func (d *Delivery) failing() error { return d.function.failures.Current() }
+
+// working reports whether the latest answer of the function was one.
+func (d *Delivery) working() bool { return d.function.failures.Working() }
 
 // Probe finds out whether the function's host takes connections, without a
 // request that would start a function that is scaled to zero. It says so to the

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+
 	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 )
 
@@ -71,7 +72,7 @@ func (d *Delivery) step(ctx context.Context, e *errand) (step, error) {
 	case ctx.Err() != nil:
 		return step{}, nil //nolint:nilerr // what came of it says nothing, and the caller sees why
 	}
-	d.cfg.Metrics.triedInVain(ctx)
+	d.cfg.Failed(ctx)
 	d.report(ctx, t, e, a)
 	if e.letter {
 		return step{after: e.letterWaiting.Delay(d.cfg.BackoffBase, d.cfg.BackoffCap, a.retryAfter)}, nil

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/tandem-fn/tandem/eventing/internal/backoff"
-	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 )
 
 // inlet is one stream of a [Source]: it keeps it open and pulls from it.

@@ -5,10 +5,11 @@ import (
 	"container/heap"
 	"context"
 	"errors"
-	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 	"log/slog"
 	"slices"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 )
 
 const (

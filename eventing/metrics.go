@@ -10,12 +10,6 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// Receipts that a function gives with a 2xx, in the header Tandem-Receipt.
-const (
-	ReceiptWon  = "won"
-	ReceiptLost = "lost"
-)
-
 // Metrics are what a [Source] and its [Delivery] count, with the labels cluster
 // and function. Exported to Prometheus with unit and suffix they are called
 // tandem_source_delivered_total, tandem_source_receipts_total{receipt},
@@ -243,7 +237,8 @@ func (m *Metrics) filteredOne(ctx context.Context) {
 	}
 }
 
-func (m *Metrics) triedInVain(ctx context.Context) {
+// AttemptFailed counts an attempt as [DeliveryConfig.Failed] is told of it.
+func (m *Metrics) AttemptFailed(ctx context.Context) {
 	if m != nil {
 		m.failed.Add(ctx, 1, m.labels)
 	}

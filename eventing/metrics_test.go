@@ -59,7 +59,7 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	delivery, err := eventing.NewDelivery(f.url(), f.url()+"/dead-letters", eventing.DeliveryConfig{
-		Function: "flights", BackoffBase: time.Millisecond, Metrics: metrics,
+		Function: "flights", BackoffBase: time.Millisecond, Failed: metrics.AttemptFailed,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -3,9 +3,10 @@ package eventing
 import (
 	"context"
 	"errors"
-	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"log/slog"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 )
 
 const (

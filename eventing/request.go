@@ -2,13 +2,13 @@ package eventing
 
 import (
 	"bytes"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -43,16 +43,6 @@ func (e *StatusError) Error() string {
 		hint = ": what is there takes no CloudEvents, look at K_SINK"
 	}
 	return fmt.Sprintf("answered %d %s%s", e.Code, http.StatusText(e.Code), hint)
-}
-
-// answer is what came of one try.
-type answer struct {
-	verdict    verdict
-	status     int // 0 if there was no answer
-	receipt    string
-	body       []byte // its beginning, unless taken
-	retryAfter time.Duration
-	err        error // why it is tried again
 }
 
 // request is an event as it is sent in the binary content mode.
@@ -137,19 +127,17 @@ func reason(err error) error {
 	return err
 }
 
-// deadLetter is the event as the dead letter sink gets it: itself, with the
-// attributes that Knative's delivery adds, tandemfunction for the function that
-// refused it, and tandemattempts for how often it did so or broke.
-func deadLetter(e event.Event, function, dest string, a answer, attempts int) event.Event {
-	letter := e.Clone()
-	letter.SetExtension("knativeerrordest", dest)
-	letter.SetExtension("knativeerrorcode", a.status)
-	if len(a.body) > 0 {
-		letter.SetExtension("knativeerrordata", base64.StdEncoding.EncodeToString(a.body))
-	} else {
-		letter.SetExtension("knativeerrordata", nil)
+// retryAfter reads the header Retry-After, seconds or a date (RFC 9110, section
+// 10.2.3), as a duration from 0 to limit. 0 if there is none or it is neither.
+func retryAfter(header string, now time.Time, limit time.Duration) time.Duration {
+	if header == "" {
+		return 0
 	}
-	letter.SetExtension("tandemfunction", function)
-	letter.SetExtension("tandemattempts", attempts)
-	return letter
+	wait := time.Duration(0)
+	if seconds, err := strconv.ParseUint(header, 10, 31); err == nil {
+		wait = time.Duration(seconds) * time.Second
+	} else if at, err := http.ParseTime(header); err == nil {
+		wait = at.Sub(now)
+	}
+	return min(max(wait, 0), limit)
 }

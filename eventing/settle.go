@@ -56,7 +56,7 @@ func (s *Source) deliver(ctx context.Context, j *job) {
 		case step.after == 0:
 			continue // to the dead letter sink
 		default:
-			if !step.broke && s.delivery.function.failures.Current() != nil {
+			if !step.broke && s.delivery.failing() != nil {
 				j.errand.alone = j.errand.tries > 0 // nothing goes through, alone or not
 			}
 			s.putOff(ctx, j, step)
@@ -73,7 +73,7 @@ func (s *Source) putOff(ctx context.Context, j *job, step step) {
 		j.tries.broke(j.message.Sequence(), j.errand)
 	}
 	switch {
-	case after >= handBackAfter && (step.broke || s.delivery.function.failures.Current() == nil):
+	case after >= handBackAfter && (step.broke || s.delivery.failing() == nil):
 		// It is this event that does not go through, or others do.
 	case s.cfg.Now().Sub(later(j.received, j.errand.since)) >= restAfter && j.window.crowded(s.windowLimit()):
 		after = max(after, j.errand.resting.Delay(restAfter, restCap, 0))

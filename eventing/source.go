@@ -5,11 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/tandem-fn/tandem/eventing/internal/backoff"
-	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 )
 
 // DefaultInFlight is how many events are delivered at once if nothing else is
@@ -187,7 +188,7 @@ func NewSource(streams []Stream, delivery *Delivery, progress Progress, cfg Sour
 	}
 	s.agenda.backlog = backlog{
 		low: (cfg.atOnce() + 3) / 4, some: (cfg.atOnce() + 1) / 2,
-		away: func() bool { return !delivery.function.failures.Working() },
+		away: func() bool { return !delivery.working() },
 	}
 	s.filter, _ = newFilter(cfg.Types) // validate has seen to it
 	for _, stream := range streams {

@@ -2,8 +2,6 @@ package eventing
 
 import (
 	"net/http"
-	"strconv"
-	"time"
 )
 
 // verdict is what an answer means for the event.
@@ -51,19 +49,4 @@ func ofDeadLetterSink(status int) verdict {
 		return taken
 	}
 	return again
-}
-
-// retryAfter reads the header Retry-After, seconds or a date (RFC 9110, section
-// 10.2.3), as a duration from 0 to limit. 0 if there is none or it is neither.
-func retryAfter(header string, now time.Time, limit time.Duration) time.Duration {
-	if header == "" {
-		return 0
-	}
-	wait := time.Duration(0)
-	if seconds, err := strconv.ParseUint(header, 10, 31); err == nil {
-		wait = time.Duration(seconds) * time.Second
-	} else if at, err := http.ParseTime(header); err == nil {
-		wait = at.Sub(now)
-	}
-	return min(max(wait, 0), limit)
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"runtime/debug"
 
+	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
@@ -60,7 +61,7 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 		}
 	}
 	if refused == 0 {
-		w.Header()["Tandem-Receipts"] = []string{receipts(list)}
+		w.Header()[eventing.ReceiptsHeader] = []string{receipts(list)}
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}

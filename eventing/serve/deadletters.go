@@ -12,17 +12,8 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
-)
-
-// Extensions of a dead letter: the first two are ours, with the function's name
-// and how often the event was offered to it, the others are Knative Eventing's.
-const (
-	extFunction    = "tandemfunction"
-	extAttempts    = "tandemattempts"
-	extDestination = "knativeerrordest"
-	extCode        = "knativeerrorcode"
-	extData        = "knativeerrordata"
 )
 
 // maxDeadLetter bounds the body of a dead letter, in bytes: what is too large for
@@ -67,20 +58,20 @@ func (h *Handler) deadLetter(e event.Event) DeadLetter {
 		return letter
 	}
 	extensions := context.Extensions
-	letter.Function, _ = extensions[extFunction].(string)
+	letter.Function, _ = extensions[eventing.FunctionExtension].(string)
 	if letter.Function == "" {
 		if f, ok := h.byType[e.Type()]; ok {
 			letter.Function = f.Name
 		}
 	}
-	letter.Code = number(extensions[extCode])
-	letter.Attempts = number(extensions[extAttempts])
-	letter.Reason, _ = extensions[extData].(string)
+	letter.Code = number(extensions[eventing.ErrorCodeExtension])
+	letter.Attempts = number(extensions[eventing.AttemptsExtension])
+	letter.Reason, _ = extensions[eventing.ErrorDataExtension].(string)
 	if text, err := base64.StdEncoding.DecodeString(letter.Reason); err == nil && utf8.Valid(text) {
 		letter.Reason = strings.ReplaceAll(string(text), "\x00", "\ufffd")
 	}
 	letter.Reason = strings.TrimSpace(letter.Reason) // a body ends with its line
-	for _, name := range []string{extFunction, extAttempts, extDestination, extCode, extData} {
+	for _, name := range []string{eventing.FunctionExtension, eventing.AttemptsExtension, eventing.ErrorDestExtension, eventing.ErrorCodeExtension, eventing.ErrorDataExtension} {
 		delete(extensions, name)
 	}
 	if len(extensions) == 0 {

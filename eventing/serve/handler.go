@@ -15,6 +15,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
@@ -65,8 +66,8 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 		committer: committer,
 		config:    config,
 		byType:    make(map[string]*functions.Function),
-		won:       []string{"won"},
-		lost:      []string{"lost"},
+		won:       []string{eventing.ReceiptWon},
+		lost:      []string{eventing.ReceiptLost},
 		drained:   make(chan struct{}),
 		retry:     []string{strconv.FormatInt(int64((config.RetryAfter+time.Second-1)/time.Second), 10)},
 		calls:     deadlines{length: config.Deadline, now: config.Now},
@@ -171,11 +172,11 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	header := w.Header()
-	header["Tandem-Receipt"] = h.lost
+	header[eventing.ReceiptHeader] = h.lost
 	if receipt.Won {
-		header["Tandem-Receipt"] = h.won
+		header[eventing.ReceiptHeader] = h.won
 	}
-	header["Tandem-Key"] = []string{receipt.Key}
+	header[eventing.KeyHeader] = []string{receipt.Key}
 	w.WriteHeader(http.StatusNoContent)
 }
 

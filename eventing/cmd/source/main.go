@@ -133,7 +133,7 @@ func newDelivery(cfg config, metrics *eventing.Metrics, logger *slog.Logger) (*e
 		InFlight: cfg.InFlight,
 		Sink:     cfg.SinkConfig,
 		TryFor:   cfg.TryFor,
-		Metrics:  metrics,
+		Failed:   metrics.AttemptFailed,
 		Logger:   logger,
 	})
 }

@@ -231,7 +231,7 @@ func encodeInvalid(stored []byte) (http.Header, []byte, error) {
 
 // ofDeath reports whether an attribute was added when the event became a dead letter.
 func ofDeath(attribute string) bool {
-	return strings.HasPrefix(attribute, "knativeerror") || attribute == "tandemfunction" || attribute == "tandemattempts"
+	return strings.HasPrefix(attribute, "knativeerror") || attribute == eventing.FunctionExtension || attribute == eventing.AttemptsExtension
 }
 
 // answer is the answer of a function.
@@ -263,7 +263,7 @@ func send(ctx context.Context, client *http.Client, to string, header http.Heade
 		}
 		a = answer{
 			code: res.StatusCode, reason: strings.Join(strings.Fields(string(text)), " "),
-			receipt: res.Header.Get("Tandem-Receipt"), key: res.Header.Get("Tandem-Key"),
+			receipt: res.Header.Get(eventing.ReceiptHeader), key: res.Header.Get(eventing.KeyHeader),
 		}
 		status := &eventing.StatusError{Code: a.code}
 		switch {
