@@ -5,9 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
 )
+
+// recreateTimeout bounds the deletion and creation of a consumer, also while the
+// process ends.
+const recreateTimeout = 20 * time.Second
 
 // Rewind makes the consumer anew: not every server can put one back. From a stream
 // that drops what is acknowledged nothing can be read again; that is said, and the
@@ -32,18 +37,48 @@ func (r *reader) Rewind(ctx context.Context, to uint64) (head uint64, err error)
 		return 0, nil
 	}
 
-	deleting, cancel := r.conn.api(ctx)
+	// From here on a restart must not interrupt it: a consumer of which the server
+	// has deleted half cannot be opened.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recreateTimeout)
 	defer cancel()
-	err = r.conn.in(r.stream.cfg.Domain).DeleteConsumer(deleting, r.stream.cfg.Name, r.stream.consumer)
-	if err != nil && !errors.Is(err, natsjs.ErrConsumerNotFound) {
-		return 0, fmt.Errorf("delete consumer %s of stream %s: %w", r.stream.consumer, r.stream.cfg, because(deleting, err))
+	if err := r.stream.deleteConsumer(ctx); err != nil {
+		return 0, err
 	}
 	want := r.want
 	want.state = info.State
 	want.open.Begin = func(context.Context, string, string) (uint64, error) { return to, nil }
-	if r.consumer, err = r.stream.configure(ctx, want); err != nil {
+	r.consumer, err = repeat(ctx, func(ctx context.Context) (natsjs.Consumer, error) { return r.stream.configure(ctx, want) })
+	if err != nil {
 		return 0, err
 	}
 	r.delivered = r.consumer.CachedInfo().Delivered.Consumer
 	return position.Head, nil
+}
+
+// deleteConsumer deletes the consumer if it exists.
+func (s *Stream) deleteConsumer(ctx context.Context) error {
+	_, err := repeat(ctx, func(ctx context.Context) (struct{}, error) {
+		ctx, cancel := s.conn.api(ctx)
+		defer cancel()
+		err := s.conn.in(s.cfg.Domain).DeleteConsumer(ctx, s.cfg.Name, s.consumer)
+		return struct{}{}, because(ctx, err)
+	})
+	if err != nil && !errors.Is(err, natsjs.ErrConsumerNotFound) {
+		return fmt.Errorf("delete consumer %s of stream %s: %w", s.consumer, s.cfg, err)
+	}
+	return nil
+}
+
+// recreate deletes a consumer that the server can neither create nor change, and
+// creates it again: where [eventing.OpenConfig.Begin] says, else at its own floor.
+func (s *Stream) recreate(ctx context.Context, want consumerWanted, cause error) (natsjs.Consumer, error) {
+	s.conn.logger.LogAttrs(ctx, slog.LevelWarn, "consumer is damaged; it is deleted and created again",
+		slog.String("stream", s.cfg.String()), slog.String("consumer", s.consumer), slog.Uint64("floor", s.damaged), slog.Any("err", cause))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recreateTimeout)
+	defer cancel()
+	if err := s.deleteConsumer(ctx); err != nil {
+		return nil, err
+	}
+	want.recreated = true
+	return repeat(ctx, func(ctx context.Context) (natsjs.Consumer, error) { return s.configure(ctx, want) })
 }

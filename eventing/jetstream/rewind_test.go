@@ -1,12 +1,18 @@
 package jetstream_test
 
 import (
+	"context"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
 func TestARewoundReaderGivesAgainWhatWasAcknowledged(t *testing.T) {
@@ -107,4 +113,106 @@ func TestWhatAStreamHasDroppedIsNotReadAgain(t *testing.T) {
 	if n := stream.CachedInfo().State.Msgs; n != 1 {
 		t.Errorf("%d messages are left, want the one that is not acknowledged", n)
 	}
+}
+
+// A source that ends in the middle of a rewind leaves a consumer that can be opened.
+func TestARewindRunsToItsEndThoughItsCallerIsGone(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	losing := server.LoseOne(t, "$JS.API.CONSUMER.DELETE.")
+	conn, err := jetstream.Connect(t.Context(), losing.URL(), jetstream.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	if err := conn.Wait(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, conn, newEvents(1, 10)...)
+	reader := open(t, conn, "east")
+	acknowledge(t, reader, pull(t, reader, 8), 9)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		for losing.Seen() == 0 && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		cancel() // as a restart does
+	}()
+	if head, err := reader.Rewind(ctx, 3); err != nil || head != 9 {
+		t.Errorf("rewound from %d, %v, want from 9", head, err)
+	}
+	if losing.Seen() < 2 {
+		t.Error("the request to delete was not lost")
+	}
+	if got := pull(t, open(t, conn, "east"), 8); got[0].Sequence() != 3 {
+		t.Errorf("message %d comes first, want 3", got[0].Sequence())
+	}
+}
+
+// The server keeps a consumer whose files an interrupted deletion has removed, and
+// refuses every change of it.
+func TestADamagedConsumerIsCreatedAgain(t *testing.T) {
+	t.Parallel()
+
+	for _, tt := range []struct {
+		name  string
+		begin uint64 // where a rewind is due
+		want  uint64
+	}{
+		{"at its floor", 0, 5},
+		{"where a rewind is due", 3, 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			var dir string
+			s := natstest.StartWith(t, func(o *natsserver.Options) { dir = o.StoreDir })
+			conn := connect(t, s)
+			publish(t, conn, newEvents(1, 10)...)
+			reader := open(t, conn, "east")
+			acknowledge(t, reader, pull(t, reader, 8)[:4], 5)
+
+			found := 0
+			if err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+				if err == nil && d.IsDir() && d.Name() == "tandem-east-flights" {
+					found++
+					return os.RemoveAll(path)
+				}
+				return nil
+			}); err != nil || found == 0 {
+				t.Fatalf("%d folders of the consumer are removed, %v", found, err)
+			}
+			stream, err := jetstream.NewStream(conn, "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := stream.Open(t.Context(), eventing.OpenConfig{
+				Begin: func(context.Context, string, string) (uint64, error) { return tt.begin, nil },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := pull(t, again, int(11-tt.want)); got[0].Sequence() != tt.want {
+				t.Errorf("message %d comes first, want %d", got[0].Sequence(), tt.want)
+			}
+		})
+	}
+}
+
+// acknowledge acknowledges messages and waits until the reader's floor is floor.
+func acknowledge(t *testing.T, reader eventing.Reader, messages []eventing.Message, floor uint64) {
+	t.Helper()
+
+	for _, m := range messages {
+		if err := m.Ack(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "it is acknowledged", func() bool {
+		position, err := reader.Position(t.Context())
+		return err == nil && position.Floor == floor
+	})
 }

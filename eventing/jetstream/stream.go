@@ -40,6 +40,8 @@ type Stream struct {
 	conn     *Conn
 	cfg      StreamConfig
 	consumer string
+
+	damaged uint64 // the floor of a consumer that is deleted and not created again yet
 }
 
 var _ eventing.Stream = (*Stream)(nil)
@@ -119,6 +121,8 @@ type consumerWanted struct {
 	ackWait time.Duration
 	open    eventing.OpenConfig
 	state   natsjs.StreamState
+
+	recreated bool // since the server could not change it
 }
 
 // configure finds or makes the consumer, and changes it only if it is not as it
@@ -129,9 +133,10 @@ func (s *Stream) configure(ctx context.Context, want consumerWanted) (natsjs.Con
 	defer cancel()
 	js := s.conn.in(s.cfg.Domain)
 	var is natsjs.ConsumerConfig
+	var floor uint64
 	consumer, err := js.Consumer(ctx, s.cfg.Name, s.consumer)
 	if err == nil {
-		is = consumer.CachedInfo().Config
+		is, floor = consumer.CachedInfo().Config, consumer.CachedInfo().AckFloor.Stream
 	}
 	should := is
 	should.Durable = s.consumer
@@ -142,11 +147,15 @@ func (s *Stream) configure(ctx context.Context, want consumerWanted) (natsjs.Con
 	should.MaxAckPending = maxAckPending(want.open)
 	should.Metadata = want.origin.remember(is.Metadata)
 	if err == nil && reflect.DeepEqual(is, should) {
+		s.damaged = 0
 		return consumer, nil
 	}
 	if errors.Is(err, natsjs.ErrConsumerNotFound) {
 		if should.OptStartSeq, err = want.begin(ctx); err != nil {
 			return nil, fmt.Errorf("find out where to begin with stream %s: %w", s.cfg, err)
+		}
+		if should.OptStartSeq == 0 && s.damaged > 0 {
+			should.OptStartSeq = s.damaged + 1
 		}
 		if should.OptStartSeq > 0 {
 			should.DeliverPolicy = natsjs.DeliverByStartSequencePolicy
@@ -155,9 +164,16 @@ func (s *Stream) configure(ctx context.Context, want consumerWanted) (natsjs.Con
 	if err == nil {
 		consumer, err = js.CreateOrUpdateConsumer(ctx, s.cfg.Name, should)
 	}
+	var refused *natsjs.APIError
+	if !want.recreated && errors.As(err, &refused) && refused.ErrorCode == natsjs.JSErrCodeConsumerCreate {
+		// Its files are not as they should be, as after an interrupted deletion.
+		s.damaged = max(s.damaged, floor)
+		return s.recreate(ctx, want, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("find or make consumer %s of stream %s: %w", s.consumer, s.cfg, because(ctx, err))
 	}
+	s.damaged = 0
 	return consumer, nil
 }
 
