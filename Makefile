@@ -16,17 +16,15 @@ help: ## Show this.
 
 .PHONY: run
 run: ## Run PostgreSQL, NATS and two clusters here; ARGS=--help lists the flags.
-	@[ -n "$$DATABASE_URL" ] || hack/install.sh postgres
 	@started=$$(date +%s.%N) && echo "building (a minute or two the first time)" && go build -buildvcs=false -o .tandem/bin/run ./hack/run && TANDEM_STARTED=$$started exec .tandem/bin/run $(ARGS)
 
 .PHONY: chat
 chat: ## Chat between two clusters, in your browser; ARGS=--help lists the flags.
-	@[ -n "$$DATABASE_URL" ] || hack/install.sh postgres
 	@echo "building (a minute or two the first time)" && go build -buildvcs=false -o .tandem/bin/chat ./hack/chat && exec .tandem/bin/chat $(ARGS)
 
 .PHONY: test
 test: ## Run the tests, on real PostgreSQL and real NATS; ARGS go to go test.
-	@hack/install.sh postgres cc pgbouncer
+	@hack/install.sh cc pgbouncer
 	go test -race -short -p 2 -timeout 12m $(ARGS) ./...
 	go test -C hack/images -timeout 12m ./...
 	go test -C test/config -timeout 12m ./...
@@ -34,57 +32,51 @@ test: ## Run the tests, on real PostgreSQL and real NATS; ARGS go to go test.
 
 .PHONY: clusters
 clusters: ## Run every test with the processes of whole clusters; make test leaves some out.
-	@hack/install.sh postgres cc
+	@hack/install.sh cc
 	go test -race -timeout 20m $(ARGS) ./test/clusters
 
 .PHONY: func
 func: ## Build Knative's func into bin/, and test what it makes of functions.
-	@hack/install.sh func postgres cc
+	@hack/install.sh func cc
 	go test -race -timeout 20m $(ARGS) ./test/func
 
 .PHONY: bench
 bench: ## Measure sinkwriter, the endpoint and the whole way; ARGS=--quick takes a few minutes.
-	@hack/install.sh postgres
 	go run ./test/bench $(ARGS)
 
 .PHONY: soak
 soak: ## Send 1,000,000 events to the real instance over 100 connections; none may hang.
-	@hack/install.sh postgres
 	go run ./test/bench --only '^soak$$' --events 1000000 $(ARGS)
 
 .PHONY: pending
 pending: ## Measure the memory of a source with 10,000,000 messages pending; PENDING has another number.
-	@hack/install.sh postgres
 	go run ./test/bench --only '^pending$$' $(if $(PENDING),--pending $(PENDING)) $(ARGS)
 
 .PHONY: conformance
 conformance: ## Run CloudEvents' conformance scenarios against the served endpoint.
-	@hack/install.sh postgres cc
+	@hack/install.sh cc
 	cd test/conformance && go test -mod=mod -race -timeout 5m $(ARGS) ./...
 
 .PHONY: chaos
 chaos: ## Strike two clusters and see what is left of the truth; SEED, DURATION, PLANT, RUNS.
-	@hack/install.sh postgres
 	go run ./test/chaos $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION)) $(if $(PLANT),--plant $(PLANT)) $(if $(RUNS),--runs $(RUNS)) $(ARGS)
 
 .PHONY: drill
 drill: ## Take something away from two clusters, give it back, say what it cost; SCENARIO, none: lists them.
-	@hack/install.sh postgres
 	@go run ./test/drill $(ARGS) $(SCENARIO)
 
 .PHONY: chaostest
 chaostest: ## Run 15 s of chaos and see that planted faults are found; takes up to ten minutes.
-	@hack/install.sh postgres cc
+	@hack/install.sh cc
 	go test -tags chaos -race -timeout 30m $(ARGS) ./test/chaos ./test/world
 
 .PHONY: long
 long: ## Run what takes too long for CI, and resume it; ARGS=--list, SEEDS, DURATION, FRESH=1.
-	@hack/install.sh postgres cc pgbouncer
+	@hack/install.sh cc pgbouncer
 	@hack/long.sh $(ARGS)
 
 .PHONY: peers
 peers: ## Compare with the same work by hand and with others; ARGS=--quick takes minutes, --help.
-	@hack/install.sh postgres
 	go run -C test/peers -mod=mod . $(ARGS)
 
 .PHONY: lint
@@ -110,7 +102,6 @@ images: ## Build the images without Docker and push them; REGISTRY=HOST/NAME, no
 
 .PHONY: e2e
 e2e: ## Install into two clusters, do harm, compare: EAST=kubeconfig WEST=kubeconfig; test/e2e/doc.go has more.
-	@hack/install.sh postgres
 	EAST=$(abspath $(EAST)) WEST=$(abspath $(WEST)) go test -tags e2e -count=1 -v -timeout 30m $(ARGS) ./test/e2e
 
 .PHONY: clean

@@ -2,7 +2,8 @@
 # Installs what Tandem needs on this machine and does not find, with the system's
 # package manager, and says so first. Quick and silent if everything is there.
 #
-#   hack/install.sh postgres      a PostgreSQL server, 15 or newer
+#   hack/install.sh postgres      a PostgreSQL server, 15 or newer; without one, Tandem
+#                                 downloads a build of its own and needs no root
 #   hack/install.sh cc            a C compiler, which the race detector needs
 #   hack/install.sh pgbouncer     a connection pooler, which tests commit through
 #   hack/install.sh func          Knative's func, which ships functions, in bin/; builds
@@ -26,7 +27,7 @@ as_root() {
 	fi
 }
 
-# The folders are those of eventing/devcluster/pgbin.go.
+# The folders are those of eventing/devcluster/pgbin/find.go.
 have_postgres() {
 	[ -z "${TANDEM_PG_BIN:-}" ] || return 0 # the run itself says if it is wrong
 	for dir in "$(pg_config --bindir 2>/dev/null || true)" \

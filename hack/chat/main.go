@@ -69,7 +69,8 @@ flags:
 environment:
   DATABASE_URL     an existing PostgreSQL instead of one that is started here
   NATS_URL         an existing NATS with JetStream, likewise
-  TANDEM_PG_BIN    the folder of initdb and postgres, if it is not found
+  TANDEM_PG_BIN    the folder of initdb and postgres; default an installed server, else
+                   a pinned build that is downloaded once
   LOG_LEVEL        debug, info, warn or error, for the parts' logs in DIR/log
 `
 

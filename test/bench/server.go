@@ -191,8 +191,14 @@ func (s *server) describe(ctx context.Context, now func() time.Time) ([]string, 
 		return nil, fmt.Errorf("ask the server for its version: %w", err)
 	}
 	short, _, _ := strings.Cut(version, " on ")
+	// Without lz4 the outbox is not compressed with it, which was 1,096 bytes of WAL
+	// per event instead of 655.
 	rows, err := s.admin.Query(ctx, `select name || ' = ' || current_setting(name) from pg_settings
-where name = any($1) order by name`, []string{
+where name = any($1)
+union all
+select 'lz4 = ' || case when 'lz4' = any(enumvals) then 'on' else 'off' end from pg_settings
+where name = 'default_toast_compression'
+order by 1`, []string{
 		"shared_buffers", "max_wal_size", "max_connections", "fsync", "synchronous_commit", "full_page_writes",
 		"wal_level", "checkpoint_timeout", "data_checksums", "autovacuum", "wal_compression",
 	})

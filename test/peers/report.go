@@ -51,8 +51,9 @@ func (w *world) describe(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("ask the server for its version: %w", err)
 	}
 	var list string
-	if err := w.admin.QueryRow(ctx, `select string_agg(name || ' = ' || current_setting(name), ', ' order by name) from pg_settings
-where name in ('shared_buffers', 'max_wal_size', 'max_connections', 'fsync', 'synchronous_commit', 'full_page_writes',
+	if err := w.admin.QueryRow(ctx, `select string_agg(name || ' = ' || current_setting(name), ', ' order by name)
+	|| (select ', lz4 = ' || case when 'lz4' = any(enumvals) then 'on' else 'off' end from pg_settings where name = 'default_toast_compression')
+from pg_settings where name in ('shared_buffers', 'max_wal_size', 'max_connections', 'fsync', 'synchronous_commit', 'full_page_writes',
 	'wal_level', 'track_commit_timestamp', 'commit_delay', 'data_checksums')`).Scan(&list); err != nil {
 		return nil, fmt.Errorf("ask the server for its settings: %w", err)
 	}
