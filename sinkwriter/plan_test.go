@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/functions"
@@ -239,10 +240,17 @@ func TestTwoSpellingsOfOneKeyAreOneRow(t *testing.T) {
 	}
 	pool := newDatabase(t)
 	needCitext(t, pool)
-	execute(t, pool, `create domain nick as citext; create collation "nocase" (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)
+	execute(t, pool, `create domain nick as citext`)
+	_, noICU := pool.Exec(t.Context(), `create collation "nocase" (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)
+	if err, ok := errors.AsType[*pgconn.PgError](noICU); noICU != nil && (!ok || err.Code != "0A000") {
+		t.Fatal(noICU)
+	}
 	for i, k := range keys {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
+			if noICU != nil && strings.Contains(k.column, "collate") {
+				t.Skipf("the server has no such collations, and so nothing to test: %v", noICU)
+			}
 			in := func(table string) string { return fmt.Sprintf("%s_%d", table, i) }
 			for _, table := range []string{"counted", "replaced", "inserted", "deleted", "revived", "twice"} {
 				execute(t, pool, `create table `+in(table)+` (k `+k.column+` primary key, n bigint)`)
