@@ -20,7 +20,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/sinkwriter"
-	"github.com/tandem-fn/tandem/test/crash"
+	"github.com/tandem-fn/tandem/sinkwriter/internal/crash"
 )
 
 const (
@@ -45,7 +45,7 @@ type helper struct {
 func buildHelper(t *testing.T) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "writer")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../test/crash/writer").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./internal/crash/writer").CombinedOutput()
 	if err != nil {
 		t.Fatalf("build the program that is killed: %v\n%s", err, out)
 	}

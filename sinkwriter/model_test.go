@@ -21,7 +21,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/sinkwriter"
-	"github.com/tandem-fn/tandem/test/model"
+	"github.com/tandem-fn/tandem/sinkwriter/internal/model"
 )
 
 var (

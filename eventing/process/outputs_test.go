@@ -12,9 +12,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tandem-fn/tandem"
+	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
+	"github.com/tandem-fn/tandem/functions/flights"
 )
 
 func TestOutputsGoToTheSinkInsteadOfTheStream(t *testing.T) {
@@ -74,7 +75,7 @@ func TestAWrongSinkForOutputsIsRefused(t *testing.T) {
 		"K_CA_CERTS":                            {"K_SINK": "http://x", "K_CA_CERTS": "x"},
 	} {
 		env["TANDEM_CLUSTER"], env["DATABASE_URL"] = "east", "postgres://x"
-		err := tandem.New().Start(t.Context(), env)
+		err := process.New(flights.Function()).Start(t.Context(), env)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("error %v, want %q in it", err, want)
 		}

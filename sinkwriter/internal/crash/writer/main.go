@@ -17,7 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/sinkwriter"
-	"github.com/tandem-fn/tandem/test/crash"
+	"github.com/tandem-fn/tandem/sinkwriter/internal/crash"
 )
 
 func main() {
