@@ -52,12 +52,7 @@ func newPool(ctx context.Context, c config) (*pgxpool.Pool, telemetry.Traffic, e
 // look reports why the database is not fit, after having migrated it if that is
 // wanted.
 func (p *parts) look(ctx context.Context, c config) error {
-	var sets []sinkwriter.MigrationSet
-	for _, f := range c.picked {
-		if f.Migrations != nil {
-			sets = append(sets, sinkwriter.MigrationSet{Name: f.Name, Files: f.Migrations})
-		}
-	}
+	sets := migrationSets(c.picked)
 	err := p.check(ctx, sets)
 	switch {
 	case !errors.Is(err, sinkwriter.ErrSchema):

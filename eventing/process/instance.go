@@ -44,6 +44,9 @@ func New(fs ...functions.Function) *Instance { return &Instance{functions: fs} }
 // Start reads the configuration from env and begins to serve. It does not wait
 // for the database nor for NATS. An error says what is wrong with the
 // configuration or the functions, and where.
+//
+// If env has TANDEM_COMMAND, Start runs that command and ends the process: package
+// program explains which there are.
 func (i *Instance) Start(ctx context.Context, env map[string]string) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -53,6 +56,7 @@ func (i *Instance) Start(ctx context.Context, env map[string]string) error {
 	if i.parts.Load() != nil {
 		return errors.New("start functions: already started")
 	}
+	runCommand(ctx, env, i.functions)
 	c, err := readConfig(ctx, env, i.functions)
 	if err != nil {
 		return fmt.Errorf("start functions: %w", err)

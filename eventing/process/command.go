@@ -1,0 +1,79 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/sethvargo/go-envconfig"
+
+	"github.com/tandem-fn/tandem/eventing/program"
+	"github.com/tandem-fn/tandem/eventing/telemetry"
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+// Migrate creates and changes the tables of Tandem and of all functions of the
+// instance, which need not be started. It is safe to call in several processes.
+func (i *Instance) Migrate(ctx context.Context, databaseURL string) error {
+	return sinkwriter.Migrate(ctx, databaseURL, migrationSets(i.functions)...)
+}
+
+// migrationSets returns the migrations of the functions that have some.
+func migrationSets(fs []functions.Function) []sinkwriter.MigrationSet {
+	var sets []sinkwriter.MigrationSet
+	for _, f := range fs {
+		if f.Migrations != nil {
+			sets = append(sets, sinkwriter.MigrationSet{Name: f.Name, Files: f.Migrations})
+		}
+	}
+	return sets
+}
+
+// commandConfig is the environment of a process that runs a command.
+type commandConfig struct {
+	Command     string   `env:"TANDEM_COMMAND"`
+	DatabaseURL string   `env:"DATABASE_URL"`
+	Functions   []string `env:"TANDEM_FUNCTIONS"`
+}
+
+// runCommand runs the command that env names, if any, and ends the process.
+func runCommand(ctx context.Context, env map[string]string, all []functions.Function) {
+	var c commandConfig
+	err := telemetry.ReadEnvironment(ctx, envconfig.MapLookuper(env), &c)
+	if c.Command == "" {
+		return // what is wrong with the environment is reported for the whole of it
+	}
+	// A function that prints must not write between the answers.
+	out := os.Stdout
+	os.Stdout = os.Stderr
+	if err == nil {
+		err = c.run(ctx, all, os.Stdin, out)
+	}
+	if err != nil {
+		_, _ = fmt.Fprintf(os.Stderr, "TANDEM_COMMAND=%s: %v\n", c.Command, err)
+		os.Exit(2)
+	}
+	os.Exit(0)
+}
+
+func (c *commandConfig) run(ctx context.Context, all []functions.Function, in io.Reader, out io.Writer) error {
+	picked, err := pick(all, c.Functions)
+	if err != nil {
+		return err
+	}
+	switch c.Command {
+	case program.CommandDescribe:
+		return program.Describe(picked, out)
+	case program.CommandMigrate:
+		if c.DatabaseURL == "" {
+			return errors.New("DATABASE_URL is not set: want postgres://USER:PASSWORD@HOST:5432/NAME")
+		}
+		return sinkwriter.Migrate(ctx, c.DatabaseURL, migrationSets(picked)...)
+	case program.CommandCompute:
+		return program.Compute(ctx, picked, in, out)
+	}
+	return fmt.Errorf("want %s, %s or %s", program.CommandDescribe, program.CommandMigrate, program.CommandCompute)
+}
