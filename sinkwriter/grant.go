@@ -128,7 +128,7 @@ where pg_catalog.has_database_privilege($1::name, current_database(), 'create')`
 )
 
 // ErrGrants says that the role which asks may not do what writing takes.
-var ErrGrants = errors.New("the role lacks permissions: run hack/migrate with --grant, or the statements as the owner")
+var ErrGrants = errors.New("the role lacks permissions: run tandem migrate --grant, or the statements as the owner")
 
 // Granted is what [Grant] did.
 type Granted struct {

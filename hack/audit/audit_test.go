@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
@@ -22,7 +23,6 @@ import (
 	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/hack/audit"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -47,7 +47,7 @@ func newWorld(t *testing.T, events []event.Event, fs ...functions.Function) *wor
 			t.Fatal(err)
 		}
 	}
-	must(schema.Migrate(t.Context(), w.url))
+	must(tandem.New().Migrate(t.Context(), w.url))
 	var err error
 	w.pool, err = pgxpool.New(t.Context(), w.url)
 	must(err)

@@ -16,11 +16,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions/chat"
 	"github.com/tandem-fn/tandem/hack/chat/push"
-	"github.com/tandem-fn/tandem/hack/schema"
 )
 
 const (
@@ -131,7 +131,7 @@ func (r *run) startDatabase(ctx context.Context) error {
 		}
 		r.dbURL = p.URL()
 	}
-	return schema.Migrate(ctx, r.dbURL)
+	return tandem.New().Migrate(ctx, r.dbURL)
 }
 
 func (r *run) startStreams(ctx context.Context) error {

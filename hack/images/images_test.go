@@ -32,7 +32,7 @@ func TestAnImageIsPushedWithItsContentsListedAndIsTheSameAgain(t *testing.T) {
 	push := func(root string) string {
 		t.Helper()
 		opts, err := parse([]string{
-			"--registry", host + "/team", "--tag", "v1", "--only", "migrate", "--kustomization", file,
+			"--registry", host + "/team", "--tag", "v1", "--only", "tandem", "--kustomization", file,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -57,7 +57,7 @@ func TestAnImageIsPushedWithItsContentsListedAndIsTheSameAgain(t *testing.T) {
 		t.Errorf("built again: %s, the first time %s", again, first)
 	}
 
-	tag, err := name.NewTag(host + "/team/migrate:v1")
+	tag, err := name.NewTag(host + "/team/tandem:v1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestAnImageIsPushedWithItsContentsListedAndIsTheSameAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if written, err := os.ReadFile(file); err != nil || !strings.Contains(string(written), "- name: tandem/migrate\n    newName: "+host+"/team/migrate\n    digest: "+digest.String()) {
+	if written, err := os.ReadFile(file); err != nil || !strings.Contains(string(written), "- name: tandem/tandem\n    newName: "+host+"/team/tandem\n    digest: "+digest.String()) {
 		t.Errorf("kustomization: %v\n%s", err, written)
 	}
 	manifest, err := index.IndexManifest()
@@ -126,7 +126,7 @@ func checkImage(t *testing.T, repository name.Repository, d v1.Descriptor) {
 			}
 		}
 	}
-	if len(files) != 2 || files["migrate"] == nil || files["migrate"].Mode != 0o555 {
+	if len(files) != 2 || files["tandem"] == nil || files["tandem"].Mode != 0o555 {
 		t.Errorf("files %v, want the program and the certificates", files)
 	}
 	n := 0
@@ -180,8 +180,8 @@ func checkSBOM(t *testing.T, repository name.Repository, d v1.Descriptor) {
 			t.Errorf("SBOM lacks %s or its version: %v", want, found)
 		}
 	}
-	if found["migrate"] != d.Digest.String() {
-		t.Errorf("SBOM is of %s, the image is %s", found["migrate"], d.Digest)
+	if found["tandem"] != d.Digest.String() {
+		t.Errorf("SBOM is of %s, the image is %s", found["tandem"], d.Digest)
 	}
 }
 
@@ -189,7 +189,7 @@ func TestWrongFlagsAreRefused(t *testing.T) {
 	t.Parallel()
 
 	for _, tt := range []struct{ args, want string }{
-		{"--only sauce", "want some of source, ingest, migrate, functions"},
+		{"--only sauce", "want some of source, ingest, tandem, functions"},
 		{"--platforms amd64", "want linux/ARCH"},
 		{"--kustomization x", "--kustomization needs --registry"},
 		{"push", `argument "push"`},

@@ -27,7 +27,7 @@ const help = `images builds Tandem's images and pushes them to a registry; Docke
   make images REGISTRY=registry.example.com/team        # or, with more flags:
   go run -C hack/images . --registry registry.example.com/team
 
-They are REGISTRY/source, /ingest, /migrate and /functions, an index of linux/amd64 and
+They are REGISTRY/source, /ingest, /tandem and /functions, an index of linux/amd64 and
 linux/arm64 each. Whoever may push there according to docker login, podman login or a
 credential helper may do it here. What is pushed is printed by digest, a line each.
 
@@ -46,7 +46,7 @@ func programs() []program {
 	return []program{
 		{"source", "./eventing/cmd/source", "Tandem's source: delivers what streams hold to a function"},
 		{"ingest", "./eventing/cmd/ingest", "Tandem's ingest: takes CloudEvents over HTTP into a stream"},
-		{"migrate", "./hack/migrate", "Tandem's migrations: makes and changes the tables"},
+		{"tandem", "./eventing/cmd/tandem", "Tandem's tool: migrates, operates and verifies"},
 		{"functions", "./hack/serve", "Tandem's functions, as func builds them"},
 	}
 }
@@ -106,7 +106,7 @@ func parse(args []string) (options, error) {
 		names := strings.Split(*only, ",")
 		opts.programs = slices.DeleteFunc(opts.programs, func(p program) bool { return !slices.Contains(names, p.name) })
 		if len(opts.programs) != len(names) {
-			return options{}, fmt.Errorf("--only %s: want some of source, ingest, migrate, functions", *only)
+			return options{}, fmt.Errorf("--only %s: want some of source, ingest, tandem, functions", *only)
 		}
 	}
 	return opts, nil

@@ -18,10 +18,10 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/test/expected"
 )
@@ -203,7 +203,7 @@ func (r *run) startDatabase(ctx context.Context) error {
 		r.dbURL = r.postgres.URL()
 	}
 	err := patiently(ctx, r.database(), func(ctx context.Context) error {
-		return schema.Migrate(ctx, r.dbURL)
+		return tandem.New().Migrate(ctx, r.dbURL)
 	})
 	if err != nil && r.o.databaseURL != "" {
 		return fmt.Errorf("%w; look at DATABASE_URL", err)

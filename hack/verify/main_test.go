@@ -22,7 +22,6 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -49,7 +48,7 @@ func deploy(t *testing.T, n int) *deployed {
 		}
 	}
 	d := &deployed{databaseURL: pgtest.URL(t), natsURL: natstest.Start(t).URL()}
-	must(schema.Migrate(ctx, d.databaseURL))
+	must(tandem.New().Migrate(ctx, d.databaseURL))
 	var err error
 	d.pool, err = pgxpool.New(ctx, d.databaseURL)
 	must(err)

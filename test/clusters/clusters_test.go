@@ -14,11 +14,11 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/test/expected"
 )
@@ -107,7 +107,7 @@ func newWorldOn(t *testing.T, databaseURL string, rate float64, env map[string][
 		sup.Stop(ctx)
 	})
 	w.sup = sup
-	must(schema.Migrate(ctx, databaseURL))
+	must(tandem.New().Migrate(ctx, databaseURL))
 	w.nats, err = devcluster.StartNATS(ctx, sup, devcluster.NATSConfig{Program: built.NATS, Dir: dir})
 	must(err)
 	w.pool, err = pgxpool.New(ctx, databaseURL)

@@ -11,12 +11,12 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/test/expected"
 )
@@ -83,7 +83,7 @@ func (w *sides) begin(t *testing.T, rate float64) {
 		sup.Stop(ctx)
 	})
 	databaseURL := pgtest.URL(t)
-	must(schema.Migrate(ctx, databaseURL))
+	must(tandem.New().Migrate(ctx, databaseURL))
 	w.pool, err = pgxpool.New(ctx, databaseURL)
 	must(err)
 	t.Cleanup(w.pool.Close)

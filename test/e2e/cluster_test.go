@@ -128,7 +128,7 @@ func (c cluster) install(t *testing.T, config string) {
 			c.tell(t)
 		}
 	})
-	c.do(t, "-n", namespace, "wait", "--timeout=170s", "--for=condition=complete", "job/migrate")
+	c.do(t, "-n", namespace, "wait", "--timeout=170s", "--for=condition=complete", "job/migrate", "job/migrate-flights")
 	c.ready(t)
 	t.Logf("%s: installed in %s", c.name, time.Since(begun).Round(100*time.Millisecond))
 }

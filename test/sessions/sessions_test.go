@@ -12,9 +12,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
-	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -77,7 +77,7 @@ func prepare(t *testing.T, server *devcluster.Postgres) (urls map[string]string,
 	if admin, err = pgx.Connect(t.Context(), server.AdminURL("tandem")); err != nil {
 		t.Fatal(err)
 	}
-	if err := schema.Migrate(t.Context(), server.URL()); err != nil {
+	if err := tandem.New().Migrate(t.Context(), server.URL()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := sinkwriter.Grant(t.Context(), server.URL(), "tandem_writer"); err != nil {

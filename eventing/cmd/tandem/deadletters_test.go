@@ -18,7 +18,6 @@ import (
 	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/hack/schema"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -244,7 +243,7 @@ type lettersWorld struct {
 func newLettersWorld(t *testing.T) *lettersWorld {
 	t.Helper()
 
-	w := &lettersWorld{url: pgtest.Copy(t, "migrated", schema.Migrate)}
+	w := &lettersWorld{url: pgtest.Copy(t, "migrated", tandem.New().Migrate)}
 	var err error
 	if w.pool, err = pgxpool.New(t.Context(), w.url); err != nil {
 		t.Fatal(err)

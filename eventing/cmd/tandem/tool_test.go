@@ -72,6 +72,7 @@ Available Commands:
   dead-letters List, show, replay and drop dead letters
   hedge        Show and switch how much redundancy a function has
   help         Help about any command
+  migrate      Create and change the tables of Tandem and of a function
   version      Print the version of this tool
 
 Flags:
@@ -100,7 +101,7 @@ func TestHelpListsTheCommands(t *testing.T) {
 			t.Errorf("%s has no example", cmd.CommandPath())
 		}
 	}
-	invoke(t, nil, "frobnicate").fails(t, 2, `unknown command "frobnicate": want completion, dead-letters, hedge, `)
+	invoke(t, nil, "frobnicate").fails(t, 2, `unknown command "frobnicate": want completion, dead-letters, hedge, migrate, `)
 	invoke(t, nil, "version", "--colour").fails(t, 2, "unknown flag: --colour: see tandem version --help")
 	invoke(t, nil, "version", "-o", "yaml").fails(t, 2, "want table or json")
 }
