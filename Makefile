@@ -20,7 +20,7 @@ run: ## Run PostgreSQL, NATS and two clusters here; ARGS=--help lists the flags.
 
 .PHONY: chat
 chat: ## Chat between two clusters, in your browser; ARGS=--help lists the flags.
-	@echo "building (a minute or two the first time)" && go build -buildvcs=false -o .tandem/bin/chat ./hack/chat && exec .tandem/bin/chat $(ARGS)
+	@echo "building (a minute or two the first time)" && go build -C hack/chat -mod=mod -buildvcs=false -o $(CURDIR)/.tandem/bin/chat . && exec .tandem/bin/chat $(ARGS)
 
 .PHONY: test
 test: ## Run the tests, on real PostgreSQL and real NATS; ARGS go to go test.
@@ -29,6 +29,7 @@ test: ## Run the tests, on real PostgreSQL and real NATS; ARGS go to go test.
 	go test -C hack/images -timeout 12m ./...
 	go test -C test/config -timeout 12m ./...
 	go test -C test/peers -mod=mod -timeout 12m ./...
+	go test -C hack/chat -mod=mod -race -short -timeout 12m ./...
 
 .PHONY: clusters
 clusters: ## Run every test with the processes of whole clusters; make test leaves some out.

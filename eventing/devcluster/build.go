@@ -51,16 +51,15 @@ func Build(ctx context.Context, dir string, log io.Writer) (Programs, error) {
 	}, nil
 }
 
-// moduleRoot is the folder of our go.mod, of which the working directory must be a
-// part.
+// moduleRoot returns the folder of our go.mod. The working directory must be in our
+// module, or in one that requires it.
 func moduleRoot(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Path}} {{.Dir}}").Output()
+	cmd := exec.CommandContext(ctx, "go", "list", "-mod=mod", "-m", "-f", "{{.Dir}}", modulePath)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("find Tandem's source: go list: %w; start this in a clone of it", err)
+		return "", fmt.Errorf("find Tandem's source: go list: %w: %s; start this in a clone of %s", err, strings.TrimSpace(stderr.String()), modulePath)
 	}
-	path, dir, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
-	if path != modulePath {
-		return "", fmt.Errorf("find Tandem's source: this folder is of module %s; start this in a clone of %s", path, modulePath)
-	}
-	return dir, nil
+	return strings.TrimSpace(string(out)), nil
 }

@@ -14,12 +14,12 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions/chat"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tandem-fn/tandem/hack/chat/push"
 )
 

@@ -14,8 +14,8 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/sethvargo/go-envconfig"
-
 	"github.com/tandem-fn/tandem/eventing/telemetry"
+
 	"github.com/tandem-fn/tandem/hack/chat/push"
 )
 

@@ -16,11 +16,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	runtime "knative.dev/func-go/http"
-
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	runtime "knative.dev/func-go/http"
+
 	"github.com/tandem-fn/tandem/test/conformance"
 )
 

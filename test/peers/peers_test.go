@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
 	"github.com/tandem-fn/tandem/hack/feed"
+
 	"github.com/tandem-fn/tandem/test/peers/consume"
 )
 

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+
 	"github.com/tandem-fn/tandem/test/peers/consume"
 )
 

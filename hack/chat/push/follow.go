@@ -8,7 +8,6 @@ import (
 	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
-
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 

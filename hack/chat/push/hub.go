@@ -5,7 +5,6 @@ import (
 	"sync"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 

@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
-
 	"github.com/tandem-fn/tandem/functions/flights"
 )
 
