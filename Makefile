@@ -4,8 +4,8 @@ GOLANGCI_VERSION := v2.15.0
 BIN              := $(CURDIR)/bin
 LINT             := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
-# The modules of their own, but for those that only build the programs of others.
-MODULES = $(filter-out test/realcluster/%,$(patsubst %/go.mod,%,$(shell git ls-files '*/go.mod')))
+# The modules of their own, without those that mainly build other projects' programs.
+MODULES = $(filter-out test/realcluster/build/cluster test/realcluster/build/etcd,$(patsubst %/go.mod,%,$(shell git ls-files '*/go.mod')))
 
 .DEFAULT_GOAL := help
 
@@ -102,8 +102,12 @@ images: ## Build the images without Docker and push them; REGISTRY=HOST/NAME, no
 	go run -C hack/images . $(if $(REGISTRY),--registry $(REGISTRY) --kustomization $(CURDIR)/config/images/kustomization.yaml) $(ARGS)
 
 .PHONY: e2e
-e2e: ## Install into two clusters, do harm, compare: EAST=kubeconfig WEST=kubeconfig; test/e2e/doc.go has more.
-	EAST=$(abspath $(EAST)) WEST=$(abspath $(WEST)) go test -tags e2e -count=1 -v -timeout 30m $(ARGS) ./test/e2e
+e2e: ## Install into two clusters, do harm, compare: EAST=kubeconfig WEST=kubeconfig, or starts two here (test/realcluster).
+	$(if $(EAST)$(WEST),EAST=$(abspath $(EAST)) WEST=$(abspath $(WEST)),test/realcluster/realcluster pair) go test -tags e2e -count=1 -v -timeout 30m $(ARGS) ./test/e2e
+
+.PHONY: realcluster
+realcluster: ## Start real Kubernetes clusters with Knative on this machine (Linux, root): ARGS=--help.
+	@test/realcluster/realcluster $(ARGS)
 
 .PHONY: clean
 clean: ## Remove .tandem/ with everything that was stored, and bin/'s programs.

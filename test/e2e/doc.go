@@ -1,6 +1,7 @@
 // Package e2e installs Tandem into two empty Kubernetes clusters with Knative, sends
 // the flights through, does harm meanwhile, and compares with the truth.
 //
+//	make e2e                                           starts two clusters here: test/realcluster
 //	make e2e EAST=east.kubeconfig WEST=west.kubeconfig
 //
 // PostgreSQL and NATS run on this machine, in the test's process and beside it; the

@@ -1,0 +1,3 @@
+module github.com/tandem-fn/tandem/test/realcluster/build/tools
+
+go 1.26
