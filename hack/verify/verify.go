@@ -19,7 +19,7 @@ import (
 	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions"
-	"github.com/tandem-fn/tandem/hack/audit"
+	"github.com/tandem-fn/tandem/eventing/audit"
 )
 
 const (

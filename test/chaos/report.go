@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tandem-fn/tandem/hack/audit"
+	"github.com/tandem-fn/tandem/eventing/audit"
 )
 
 // maxViolations bounds what is told of one run.

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/audit"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
-	"github.com/tandem-fn/tandem/hack/audit"
 	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/test/world"
 )

@@ -7,9 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/audit"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/hack/audit"
 	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/test/world"
 )

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/tandem-fn/tandem/hack/audit"
+	"github.com/tandem-fn/tandem/eventing/audit"
 	"github.com/tandem-fn/tandem/test/world"
 )
 

@@ -5,89 +5,57 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"strconv"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/snapshot"
 )
-
-const (
-	progressSQL = `select function, stream, epoch, max(floor)::text from tandem.progress group by 1, 2, 3`
-	horizonSQL  = `select function, stream, epoch, floor::text from tandem.horizon`
-	lettersSQL  = `select function, source, id, bool_or(reason = '') from tandem.dead_letter group by 1, 2, 3`
-	ledgerSQL   = `select l.key, l.digest, coalesce(w.version, '') from tandem.ledger l
-left join tandem.writer w using (writer) where l.key = any($1::uuid[])`
-	extraSQL = `select l.key, w.function, l.committed_at::text from tandem.ledger l join tandem.writer w using (writer)
-where w.function = any($1::text[])`
-)
-
-// place is a function's in a stream.
-type place struct{ function, stream, epoch string }
 
 // letter is a dead letter, of whichever clusters.
 type letter struct{ function, source, id string }
 
 // memory is what the database says about events besides the ledger.
 type memory struct {
-	floors   map[place]uint64
-	horizons map[place]uint64
+	floors   map[snapshot.Stream]uint64
+	horizons map[snapshot.Stream]uint64
 	letters  map[letter]bool // whether one of them lacks a reason
 	names    map[identity][]letter
 	met      map[letter]bool
 }
 
-func (m *memory) load(ctx context.Context, tx pgx.Tx) error {
+func (m *memory) load(ctx context.Context, database *snapshot.Snapshot) error {
 	var err error
-	if m.floors, err = readPlaces(ctx, tx, progressSQL); err != nil {
+	if m.floors, err = database.Floors(ctx); err != nil {
 		return err
 	}
-	if m.horizons, err = readPlaces(ctx, tx, horizonSQL); err != nil {
+	if m.horizons, err = database.Horizons(ctx); err != nil {
+		return err
+	}
+	dead, err := database.DeadLetters(ctx)
+	if err != nil {
 		return err
 	}
 	m.letters, m.met, m.names = map[letter]bool{}, map[letter]bool{}, map[identity][]letter{}
-	rows, err := tx.Query(ctx, lettersSQL)
-	if err != nil {
-		return err
-	}
-	var l letter
-	var silent bool
-	_, err = pgx.ForEachRow(rows, []any{&l.function, &l.source, &l.id, &silent}, func() error {
-		m.letters[l] = silent
+	for _, d := range dead {
+		l := letter{function: d.Function, source: d.Source, id: d.ID}
+		m.letters[l] = d.WithoutReason
 		m.names[identity{l.source, l.id}] = append(m.names[identity{l.source, l.id}], l)
-		return nil
-	})
-	return err
-}
-
-func readPlaces(ctx context.Context, tx pgx.Tx, sql string) (map[place]uint64, error) {
-	rows, err := tx.Query(ctx, sql)
-	if err != nil {
-		return nil, err
 	}
-	places := map[place]uint64{}
-	var p place
-	var text string
-	_, err = pgx.ForEachRow(rows, []any{&p.function, &p.stream, &p.epoch, &text}, func() error {
-		n, err := strconv.ParseUint(text, 10, 64)
-		places[p] = n
-		return err
-	})
-	return places, err
+	return nil
 }
 
-// floor is the place in its stream below which an event is acknowledged by some
-// cluster. A source may deliver for several functions of one image, and saves its
+// floor returns the sequence number below which some cluster has acknowledged every
+// event. A source may deliver for several functions of one image, and saves its
 // progress under one of their names.
 func (m *memory) floor(it *item) uint64 {
-	if floor, ok := m.floors[place{it.function.Name, it.stream, it.epoch}]; ok {
+	if floor, ok := m.floors[it.place()]; ok {
 		return floor
 	}
 	floor := uint64(0)
 	for p, f := range m.floors {
-		if p.stream == it.stream && p.epoch == it.epoch {
+		if p.Stream == it.stream && p.Epoch == it.epoch {
 			floor = max(floor, f)
 		}
 	}
@@ -134,43 +102,23 @@ func (it *item) compute(ctx context.Context) {
 	it.digest, it.encoded = [16]byte(sum[:16]), encoded
 }
 
-type ledgerRow struct {
-	digest  []byte
-	version string
-}
-
-func (a *audit) ledger(ctx context.Context, items []*item) (map[sinkwriter.Key]ledgerRow, error) {
-	keys := make([][16]byte, len(items))
-	for i, it := range items {
-		keys[i] = it.key
-	}
-	rows, err := a.tx.Query(ctx, ledgerSQL, keys)
-	if err != nil {
-		return nil, err
-	}
-	found := make(map[sinkwriter.Key]ledgerRow, len(items))
-	var key [16]byte
-	var row ledgerRow
-	_, err = pgx.ForEachRow(rows, []any{&key, &row.digest, &row.version}, func() error {
-		found[key] = ledgerRow{digest: append([]byte(nil), row.digest...), version: row.version}
-		return nil
-	})
-	return found, err
+// place returns the function and the stream of an event.
+func (it *item) place() snapshot.Stream {
+	return snapshot.Stream{Function: it.function.Name, Stream: it.stream, Epoch: it.epoch}
 }
 
 // judge compares an event with its row of the ledger, and notes what must follow
 // from it.
-func (a *audit) judge(ctx context.Context, it *item, row ledgerRow, handled bool) error {
+func (a *audit) judge(ctx context.Context, it *item, row snapshot.Committed, handled bool) error {
 	a.report.Events++
 	dead := a.memory.isDead(it)
-	p := place{it.function.Name, it.stream, it.epoch}
 	switch {
 	case handled:
 		a.report.Handled++
 		return a.compareHandled(ctx, it, row)
 	case dead:
 		a.report.Dead++
-	case it.sequence < a.memory.horizons[p]:
+	case it.sequence < a.memory.horizons[it.place()]:
 		a.report.Forgotten++
 		if it.broken == nil {
 			return a.expect(ctx, it)
@@ -184,9 +132,9 @@ func (a *audit) judge(ctx context.Context, it *item, row ledgerRow, handled bool
 	return nil
 }
 
-func (a *audit) compareHandled(ctx context.Context, it *item, row ledgerRow) error {
+func (a *audit) compareHandled(ctx context.Context, it *item, row snapshot.Committed) error {
 	var reject *functions.RejectError
-	other := row.version != it.function.Version
+	other := row.Version != it.function.Version
 	if other {
 		a.report.OtherVersion++
 	}
@@ -197,15 +145,15 @@ func (a *audit) compareHandled(ctx context.Context, it *item, row ledgerRow) err
 		a.report.add(a.Limit, it.finding(Different, "the function refuses it, and it was committed: "+it.broken.Error()))
 	case it.broken != nil:
 		a.report.add(a.Limit, it.finding(Different, "the function breaks on it, and it was committed: "+it.broken.Error()))
-	case len(row.digest) == 0:
+	case len(row.Digest) == 0:
 		a.report.NoDigest++
-	case !other && string(row.digest) != string(it.digest[:]):
-		a.report.add(a.Limit, it.finding(Different, fmt.Sprintf("the function computes digest %x, the ledger has %x", it.digest, row.digest)))
+	case !other && string(row.Digest) != string(it.digest[:]):
+		a.report.add(a.Limit, it.finding(Different, fmt.Sprintf("the function computes digest %x, the ledger has %x", it.digest, row.Digest)))
 	}
 	if it.broken != nil {
 		return nil //nolint:nilerr // that has been told
 	}
-	if other && string(row.digest) != string(it.digest[:]) {
+	if other && string(row.Digest) != string(it.digest[:]) {
 		a.expected.holes = true // what another version has written is not known
 		return nil
 	}
@@ -265,23 +213,15 @@ func (a *audit) lookForExtraEvents(ctx context.Context) error {
 	for i, f := range a.Functions {
 		names[i] = f.Name
 	}
-	rows, err := a.tx.Query(ctx, extraSQL, names)
-	if err != nil {
-		return err
-	}
-	var key [16]byte
-	var function, at string
-	_, err = pgx.ForEachRow(rows, []any{&key, &function, &at}, func() error {
+	return a.database.EachCommitted(ctx, names, func(key sinkwriter.Key, function, at string) {
 		if a.seen[key] {
-			return nil
+			return
 		}
 		a.report.add(a.Limit, Finding{
 			Kind: Extra, Thing: Event, Function: function,
-			Detail: fmt.Sprintf("the ledger has key %s, committed at %s, and the stream no event with it", sinkwriter.Key(key), at),
+			Detail: fmt.Sprintf("the ledger has key %s, committed at %s, and the stream no event with it", key, at),
 		})
-		return nil
 	})
-	return err
 }
 
 func (it *item) finding(kind Kind, detail string) Finding {

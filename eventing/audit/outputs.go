@@ -7,12 +7,9 @@ import (
 	"strings"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
-
-const outboxSQL = `select event_source, event_id from tandem.outbox_event`
 
 // identity is an event's.
 type identity struct{ source, id string }
@@ -39,17 +36,11 @@ func (o *outputs) expect(it *item, e event.Event) {
 }
 
 func (a *audit) compareOutputs(ctx context.Context) error {
-	rows, err := a.tx.Query(ctx, outboxSQL)
-	if err != nil {
-		return err
-	}
-	var id identity
-	if _, err := pgx.ForEachRow(rows, []any{&id.source, &id.id}, func() error {
-		if o := a.outputs.want[id]; o != nil {
+	if err := a.database.EachInOutbox(ctx, func(source, id string) {
+		if o := a.outputs.want[identity{source, id}]; o != nil {
 			o.waiting = true
 			a.report.Waiting++
 		}
-		return nil
 	}); err != nil {
 		return err
 	}

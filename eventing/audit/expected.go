@@ -48,14 +48,15 @@ func (a *audit) write(ctx context.Context, w *functions.Write) error {
 	}
 	t := a.expected.tables[w.Table]
 	if t == nil {
-		var err error
-		if t, err = describe(ctx, a.tx, w.Table); err != nil {
+		described, err := a.database.Table(ctx, w.Table)
+		if err != nil {
 			return fmt.Errorf("look at table %s: %w", w.Table, err)
 		}
+		t = &table{Table: described, rows: map[string]*row{}}
 		a.expected.tables[w.Table] = t
 	}
 	key := functions.Row{}
-	for _, name := range t.key {
+	for _, name := range t.Key {
 		value, ok := w.Row[name]
 		if w.Key != nil {
 			value, ok = w.Key[name]
@@ -112,7 +113,7 @@ func (r *row) apply(t *table, w *functions.Write) {
 	if w.Op != functions.OpNewest && w.Op != functions.OpDeleteNewest {
 		return
 	}
-	if _, named := w.Row["deleted"]; !named && t.types["deleted"] == "boolean" {
+	if _, named := w.Row["deleted"]; !named && t.Types["deleted"] == "boolean" {
 		c := r.cell("deleted")
 		c.late = true
 		c.newest(w.Op == functions.OpDeleteNewest, newer)

@@ -6,12 +6,12 @@ import (
 	"fmt"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // handed on to sinkwriter/snapshot, which has the statements
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/snapshot"
 )
 
 // portion is how many events are looked up at a time.
@@ -70,7 +70,7 @@ type audit struct {
 	report Report
 	byType map[string][]functions.Function
 
-	tx       pgx.Tx
+	database *snapshot.Snapshot
 	memory   memory
 	expected expected
 	outputs  outputs
@@ -115,8 +115,8 @@ func Run(ctx context.Context, config Config) (Report, error) {
 			a.byType[t] = append(a.byType[t], f)
 		}
 	}
-	err := pgx.BeginTxFunc(ctx, config.Pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		a.tx = tx
+	err := snapshot.Read(ctx, config.Pool, func(s *snapshot.Snapshot) error {
+		a.database = s
 		return a.run(ctx)
 	})
 	if err != nil {
@@ -130,7 +130,7 @@ func Run(ctx context.Context, config Config) (Report, error) {
 
 func (a *audit) run(ctx context.Context) error {
 	// The first statement makes the snapshot, so the stream is read after it.
-	if err := a.memory.load(ctx, a.tx); err != nil {
+	if err := a.memory.load(ctx, a.database); err != nil {
 		return fmt.Errorf("read progress and dead letters: %w", err)
 	}
 	if extent, err := a.Conn.Extent(ctx, a.Outputs); err == nil {
@@ -204,7 +204,11 @@ func (a *audit) flush(ctx context.Context) error {
 	for _, it := range items {
 		it.compute(ctx)
 	}
-	rows, err := a.ledger(ctx, items)
+	keys := make([]sinkwriter.Key, len(items))
+	for i, it := range items {
+		keys[i] = it.key
+	}
+	rows, err := a.database.Committed(ctx, keys)
 	if err != nil {
 		return fmt.Errorf("read the ledger: %w", err)
 	}
