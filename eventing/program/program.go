@@ -152,6 +152,13 @@ func Image(reference string) (*Program, error) {
 // String returns the folder or the image of the program.
 func (p *Program) String() string { return p.name }
 
+// Shared returns the program with a Close that does nothing, for several users.
+func (p *Program) Shared() *Program {
+	shared := *p
+	shared.remove = func() error { return nil }
+	return &shared
+}
+
 // Close removes what Build built.
 func (p *Program) Close() error { return p.remove() }
 

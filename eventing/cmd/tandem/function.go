@@ -15,7 +15,12 @@ import (
 )
 
 // functionFlags name the program of functions that a command asks.
-type functionFlags struct{ folder, image string }
+type functionFlags struct {
+	folder, image string
+
+	// build is program.Build, unless a test shares a program.
+	build func(ctx context.Context, folder string) (*program.Program, error)
+}
 
 func (f *functionFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
@@ -46,5 +51,33 @@ func (f *functionFlags) open(ctx context.Context) (*program.Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--function: %w", err)
 	}
+	if f.build != nil {
+		return f.build(ctx, folder)
+	}
 	return program.Build(ctx, folder)
 }
+
+// compute starts the program to compute effects. Close ends it and removes the program.
+func (f *functionFlags) compute(ctx context.Context) (*computing, error) {
+	p, err := f.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if p == nil {
+		return nil, errors.New("no function: run this in the folder of a function, or set --function or --image")
+	}
+	computer, err := p.Compute(ctx)
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return &computing{computer, p}, nil
+}
+
+// computing is a program that computes effects.
+type computing struct {
+	*program.Computer
+	program *program.Program
+}
+
+// Close ends the program and removes it.
+func (c *computing) Close() error { return errors.Join(c.Computer.Close(), c.program.Close()) }

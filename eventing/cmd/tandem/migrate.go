@@ -68,7 +68,7 @@ type migrated struct {
 }
 
 func (t *tool) migrateCommand() *cobra.Command {
-	m := &migration{tool: t}
+	m := &migration{tool: t, function: functionFlags{build: t.build}}
 	cmd := &cobra.Command{
 		Use:   "migrate",
 		Short: "Create and change the tables of Tandem and of a function",

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tandem-fn/tandem/eventing/program"
 )
 
 // Exit codes.
@@ -21,6 +23,9 @@ type tool struct {
 	in       io.Reader
 	out, err io.Writer
 	env      func(name string) string
+
+	// build builds the program of a folder; nil for program.Build.
+	build func(ctx context.Context, folder string) (*program.Program, error)
 
 	databaseURL, natsURL string
 	output               format
@@ -72,7 +77,8 @@ func (t *tool) command() *cobra.Command {
 		Long:  help + "\n\n" + environmentHelp,
 		Example: `  tandem migrate --grant tandem_writer
   tandem hedge orders
-  tandem dead-letters list --verdict poison`,
+  tandem dead-letters list --verdict poison
+  tandem verify --since 2h`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          noArguments,
@@ -87,7 +93,7 @@ func (t *tool) command() *cobra.Command {
 	flags.StringVar(&t.natsURL, "nats-url", "", "`URL` of the NATS servers, as nats://HOST:4222 (NATS_URL)")
 	flags.VarP(&t.output, "output", "o", "`format` of the output: table, or json for one JSON object per line")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(t.migrateCommand(), t.hedgeCommand(), t.deadLettersCommand(), t.versionCommand())
+	root.AddCommand(t.migrateCommand(), t.hedgeCommand(), t.deadLettersCommand(), t.verifyCommand(), t.versionCommand())
 	return root
 }
 

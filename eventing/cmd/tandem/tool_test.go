@@ -17,8 +17,14 @@ type ran struct {
 func invoke(t *testing.T, env map[string]string, args ...string) ran {
 	t.Helper()
 
+	return invokeTool(t, tool{env: func(name string) string { return env[name] }}, args...)
+}
+
+func invokeTool(t *testing.T, tool tool, args ...string) ran {
+	t.Helper()
+
 	var out, err bytes.Buffer
-	tool := tool{in: strings.NewReader(""), out: &out, err: &err, env: func(name string) string { return env[name] }}
+	tool.in, tool.out, tool.err = strings.NewReader(""), &out, &err
 	code := tool.execute(t.Context(), args)
 	return ran{out: out.String(), err: err.String(), code: code}
 }
@@ -66,6 +72,7 @@ Examples:
   tandem migrate --grant tandem_writer
   tandem hedge orders
   tandem dead-letters list --verdict poison
+  tandem verify --since 2h
 
 Available Commands:
   completion   Generate the autocompletion script for the specified shell
@@ -73,6 +80,7 @@ Available Commands:
   hedge        Show and switch how much redundancy a function has
   help         Help about any command
   migrate      Create and change the tables of Tandem and of a function
+  verify       Compare the database with the stream, and repair
   version      Print the version of this tool
 
 Flags:

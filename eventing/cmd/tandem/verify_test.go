@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	"flag"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -13,7 +10,7 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // the test looks into the database
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
@@ -21,16 +18,18 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/program"
 	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-const patience = 60 * time.Second
+const verifyPatience = 60 * time.Second
 
 // deployed is a function over a database and streams, which has handled flights.
 type deployed struct {
 	databaseURL, natsURL, functionURL string
 
+	build  func(context.Context, string) (*program.Program, error)
 	pool   *pgxpool.Pool
 	stream natsjs.Stream // the inputs
 	output natsjs.Stream
@@ -39,7 +38,7 @@ type deployed struct {
 func deploy(t *testing.T, n int) *deployed {
 	t.Helper()
 
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), verifyPatience)
 	defer cancel()
 	must := func(err error) {
 		t.Helper()
@@ -104,26 +103,22 @@ func deploy(t *testing.T, n int) *deployed {
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(verifyPatience)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
+			t.Fatalf("not within %s: %s", verifyPatience, what)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// verify runs the program and gives what it printed.
-func (d *deployed) verify(t *testing.T, args ...string) (string, error) {
+// verify runs the command.
+func (d *deployed) verify(t *testing.T, args ...string) ran {
 	t.Helper()
 
-	o, err := parse(args, time.Now(), &bytes.Buffer{})
-	if o.databaseURL, o.natsURL = d.databaseURL, d.natsURL; err != nil && !strings.Contains(err.Error(), "is not set") {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	err = run(t.Context(), o, &out)
-	return out.String(), err
+	env := map[string]string{"DATABASE_URL": d.databaseURL, "NATS_URL": d.natsURL}
+	args = append([]string{"verify", "--function", root}, args...)
+	return invokeTool(t, tool{env: func(name string) string { return env[name] }, build: d.build}, args...)
 }
 
 func (d *deployed) exec(t *testing.T, sql string) {
@@ -134,16 +129,21 @@ func (d *deployed) exec(t *testing.T, sql string) {
 	}
 }
 
-func TestItSaysWhatIsWrongAndRepairsWhatIsMissing(t *testing.T) {
+func TestDifferencesAreListedAndRepaired(t *testing.T) {
 	t.Parallel()
 
 	d := deploy(t, 400)
-	out, err := d.verify(t)
-	if err != nil || !strings.Contains(out, "The database says what the stream says.") || strings.Contains(out, "WRONG") {
-		t.Fatalf("%v\n%s", err, out)
+	p, err := program.Build(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	d.build = func(context.Context, string) (*program.Program, error) { return p.Shared(), nil }
+	if out := d.verify(t).ok(t); !strings.Contains(out, "The database agrees with the stream.") || strings.Contains(out, "WRONG") {
+		t.Fatal(out)
 	}
 
-	// As after a failover that lost commits: an event with all that it left.
+	// As after a failover that lost commits: an event with everything that it wrote.
 	d.exec(t, `delete from tandem.ledger where key = tandem.key('flights', '/tandem/flights-2001', 'flight-2001-000007')`)
 	d.exec(t, `update airports a set flights = a.flights - 1, delay_minutes = a.delay_minutes - f.delay from flights f where f.flight_id = 'flight-2001-000007' and a.airport = f.origin`)
 	d.exec(t, `delete from flights where flight_id = 'flight-2001-000007'`)
@@ -154,65 +154,58 @@ func TestItSaysWhatIsWrongAndRepairsWhatIsMissing(t *testing.T) {
 	if err := d.output.DeleteMsg(t.Context(), info.State.LastSeq); err != nil {
 		t.Fatal(err)
 	}
-	out, err = d.verify(t)
-	if !errors.Is(err, errWrong) || !strings.Contains(out, "missing event flight-2001-000007 of /tandem/flights-2001 (EVENTS 7), function flights") || !strings.Contains(out, "missing output ") {
-		t.Fatalf("%v\n%s", err, out)
+	got := d.verify(t)
+	if got.code != 1 || got.err != "" || !strings.Contains(got.out, "missing event flight-2001-000007 of /tandem/flights-2001 (EVENTS 7), function flights") || !strings.Contains(got.out, "missing output ") {
+		t.Fatalf("%+v", got)
 	}
-	out, err = d.verify(t, "--repair", "--function", d.functionURL)
-	if !errors.Is(err, errWrong) || !strings.Contains(out, "delivered again") || !strings.Contains(out, "published again") {
-		t.Fatalf("%v\n%s", err, out)
+	got = d.verify(t, "--repair", "--to", d.functionURL)
+	if got.code != 1 || !strings.Contains(got.out, "delivered again") || !strings.Contains(got.out, "published again") {
+		t.Fatalf("%+v", got)
 	}
-	out, err = d.verify(t, "--json")
-	var r result
-	if err != nil || json.Unmarshal([]byte(out), &r) != nil || r.Handled != 400 || !r.OK() {
-		t.Fatalf("%v\n%s", err, out)
+	var r verified
+	if out := d.verify(t, "-o", "json").ok(t); json.Unmarshal([]byte(out), &r) != nil || r.Handled != 400 || !r.OK() || strings.Count(out, "\n") != 1 {
+		t.Fatal(out)
 	}
 
-	// What redelivery cannot mend.
+	// Differences that a delivery cannot repair.
 	d.exec(t, `delete from flights where flight_id = 'flight-2001-000008'`)
 	d.exec(t, `update flights set origin = 'XXX' where flight_id = 'flight-2001-000009'`)
 	if err := d.stream.DeleteMsg(t.Context(), 10); err != nil {
 		t.Fatal(err)
 	}
-	out, err = d.verify(t, "--json", "--repair", "--function", d.functionURL)
-	r = result{}
-	if !errors.Is(err, errWrong) || json.Unmarshal([]byte(out), &r) != nil || r.Delivered != 0 ||
+	got = d.verify(t, "-o", "json", "--repair", "--to", d.functionURL)
+	r = verified{}
+	if got.code != 1 || json.Unmarshal([]byte(got.out), &r) != nil || r.Delivered != 0 ||
 		r.Counts["missing row"] != 1 || r.Counts["different row"] != 2 || r.Counts["extra row"] != 1 || r.Counts["extra event"] != 1 {
-		t.Fatalf("%v\n%s", err, out)
+		t.Fatalf("%+v", got)
 	}
-	// A later part has nothing to do with it.
-	if out, err = d.verify(t, "--from", "11"); err != nil {
-		t.Errorf("%v\n%s", err, out)
+	// A later part is not concerned.
+	d.verify(t, "--from", "11", "--functions", "flights").ok(t)
+	if out := d.verify(t, "--since", "0s").ok(t); !strings.Contains(out, "messages read  0") {
+		t.Error(out)
 	}
-	if out, err = d.verify(t, "--since", "0s"); err != nil || !strings.Contains(out, "messages read  0") {
-		t.Errorf("%v\n%s", err, out)
-	}
+	d.verify(t, "--functions", "fligths").fails(t, 2, `the program has no function "fligths"`)
 }
 
-func TestWhatIsAskedForWronglyIsExplained(t *testing.T) {
-	t.Setenv("DATABASE_URL", "postgres://x")
-	t.Setenv("NATS_URL", "nats://x")
+func TestAWrongVerificationIsExplained(t *testing.T) {
+	t.Parallel()
+
 	for _, tt := range []struct {
 		name, want string
 		args       []string
 	}{
-		{"a word", "--help lists", []string{"now"}},
-		{"a time", "--since \"yesterday\": want a time", []string{"--since", "yesterday"}},
-		{"two beginnings", "give one of them", []string{"--since", "1h", "--from", "3"}},
+		{"a word", `argument "now"`, []string{"now"}},
+		{"a time", "want an age, as 90m, or a time", []string{"--since", "yesterday"}},
+		{"two beginnings", "--since and --from: want one of them", []string{"--since", "1h", "--from", "3"}},
+		{"two streams", "--since needs one stream", []string{"--since", "1h", "--streams", "A,B"}},
 		{"no function", "want the URL of the function", []string{"--repair"}},
+		{"no database", "set --database-url or DATABASE_URL", nil},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			if _, err := parse(tt.args, time.Now(), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("error %v, want %q in it", err, tt.want)
-			}
-		})
+		invoke(t, nil, append([]string{"verify"}, tt.args...)...).fails(t, 2, tt.want)
 	}
-	var help bytes.Buffer
-	if _, err := parse([]string{"--help"}, time.Now(), &help); !errors.Is(err, flag.ErrHelp) || !strings.Contains(help.String(), "different event") {
-		t.Errorf("%v: %s", err, help.String())
+	if out := invoke(t, nil, "verify", "--help").ok(t); !strings.Contains(out, "different event") {
+		t.Error(out)
 	}
-	t.Setenv("DATABASE_URL", "")
-	if _, err := parse(nil, time.Now(), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "DATABASE_URL is not set") {
-		t.Errorf("error %v", err)
-	}
+	url, nats := pgtest.URL(t), natstest.Start(t).URL()
+	invoke(t, nil, "verify", "--database-url", url, "--nats-url", nats).fails(t, 2, "no function: run this in the folder of a function")
 }

@@ -43,25 +43,28 @@ func deliver(ctx context.Context, client *http.Client, url string, e event.Event
 	return nil
 }
 
-const publishTimeout = 10 * time.Second
+const (
+	deliverTimeout = time.Minute
+	publishTimeout = 10 * time.Second
+)
 
-// publisher publishes what was published before and is gone. Unlike those of package
-// jetstream it gives a message no id: the stream recognises a repeated one for some
-// minutes, also if the first is not there any more, and would drop it.
+// publisher publishes outputs again that are gone. Unlike those of package jetstream it
+// sets no message id: the stream recognises a repeated id for some minutes, even if the
+// first message was deleted, and would drop the output.
 type publisher struct {
 	nc     *nats.Conn
 	js     natsjs.JetStream
 	stream jetstream.StreamConfig
 }
 
-func newPublisher(o options) (*publisher, error) {
-	nc, err := nats.Connect(o.natsURL, nats.Name("tandem-verify"))
+func newPublisher(url string, stream jetstream.StreamConfig) (*publisher, error) {
+	nc, err := nats.Connect(url, nats.Name("tandem"))
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
-	p := &publisher{nc: nc, stream: o.outputs}
-	if p.js, err = natsjs.New(nc); o.outputs.Domain != "" {
-		p.js, err = natsjs.NewWithDomain(nc, o.outputs.Domain)
+	p := &publisher{nc: nc, stream: stream}
+	if p.js, err = natsjs.New(nc); stream.Domain != "" {
+		p.js, err = natsjs.NewWithDomain(nc, stream.Domain)
 	}
 	if err != nil {
 		nc.Close()
