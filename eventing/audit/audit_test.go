@@ -15,16 +15,16 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
-	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/audit"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
+
+const flightSource = "/tandem/flights-2001"
 
 // world is a database and the streams, with events in them that were handled.
 type world struct {
@@ -47,7 +47,13 @@ func newWorld(t *testing.T, events []event.Event, fs ...functions.Function) *wor
 			t.Fatal(err)
 		}
 	}
-	must(tandem.New().Migrate(t.Context(), w.url))
+	var sets []sinkwriter.MigrationSet
+	for _, f := range fs {
+		if f.Migrations != nil {
+			sets = append(sets, sinkwriter.MigrationSet{Name: f.Name, Files: f.Migrations})
+		}
+	}
+	must(sinkwriter.Migrate(t.Context(), w.url, sets...))
 	var err error
 	w.pool, err = pgxpool.New(t.Context(), w.url)
 	must(err)
@@ -145,14 +151,23 @@ func (w *world) exec(t *testing.T, sql string, args ...any) {
 func someFlights(t *testing.T, n int) []event.Event {
 	t.Helper()
 
-	var events []event.Event
-	for e, err := range feed.FlightEvents(0) {
+	airports := []string{"DTW", "HNL", "LAS", "MHT", "ALB", "JFK", "SFO"}
+	events := make([]event.Event, n)
+	for i := range events {
+		at := time.Date(2001, 1, 1, 0, i, 0, 0, time.UTC)
+		e := event.New()
+		e.SetSource(flightSource)
+		e.SetID(fmt.Sprintf("flight-2001-%06d", i+1))
+		e.SetType("com.example.flight.departed")
+		e.SetTime(at)
+		err := e.SetData(event.ApplicationJSON, map[string]any{
+			"date": at.Format("2006/01/02 15:04"), "delay": i%90 - 10, "distance": 100 + i,
+			"origin": airports[i%len(airports)], "destination": airports[(i+1)%len(airports)],
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if events = append(events, e); len(events) == n {
-			break
-		}
+		events[i] = e
 	}
 	return events
 }
@@ -202,17 +217,17 @@ func TestWhatIsMissingExtraOrDifferentIsFound(t *testing.T) {
 	outSource, outID := functions.OutputIdentity("flights", late.Source(), late.ID(), 0)
 
 	// A lost event: neither ledger nor rows know it.
-	w.exec(t, `delete from tandem.ledger where key = tandem.key('flights', $1, 'flight-2001-000011')`, feed.FlightSource)
+	w.exec(t, `delete from tandem.ledger where key = tandem.key('flights', $1, 'flight-2001-000011')`, flightSource)
 	w.exec(t, `delete from flights where flight_id = 'flight-2001-000011'`)
 	// Rows that somebody has touched.
 	w.exec(t, `delete from flights where flight_id = 'flight-2001-000012'`)
 	w.exec(t, `update flights set delay = 9999 where flight_id = 'flight-2001-000013'`)
 	w.exec(t, `insert into flights select source, 'by-hand', departed_at, origin, destination, distance, delay from flights limit 1`)
 	// Effects that were others when they were committed.
-	w.exec(t, `update tandem.ledger set digest = sha256('x') where key = tandem.key('flights', $1, 'flight-2001-000014')`, feed.FlightSource)
+	w.exec(t, `update tandem.ledger set digest = sha256('x') where key = tandem.key('flights', $1, 'flight-2001-000014')`, flightSource)
 	// A dead letter of an event that never was, and one that says nothing.
 	w.exec(t, `insert into tandem.dead_letter (function, source, id, cluster, type, code, reason, event) values
-		('flights', '/nowhere', '1', 'east', 'x', 422, 'no reason', '{}'), ('flights', $1, 'flight-2001-000011', 'west', 'x', 422, '', '{}')`, feed.FlightSource)
+		('flights', '/nowhere', '1', 'east', 'x', 422, 'no reason', '{}'), ('flights', $1, 'flight-2001-000011', 'west', 'x', 422, '', '{}')`, flightSource)
 	// Messages that are gone from the streams, and one that nobody should have sent.
 	inputs, err := w.js.Stream(t.Context(), "EVENTS")
 	if err != nil {
