@@ -18,6 +18,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 // startPgbouncer starts a PgBouncer in transaction mode for a database, and gives
@@ -55,7 +56,7 @@ max_client_conn = 200
 		}
 	}
 
-	sup, err := devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: dir})
+	sup, err := supervisor.New(supervisor.Config{LogDir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,9 +65,9 @@ max_client_conn = 200
 		defer cancel()
 		sup.Stop(ctx)
 	})
-	part, err := sup.Start(devcluster.PartConfig{
+	part, err := sup.Start(supervisor.ProcessConfig{
 		Name: "pgbouncer", Path: pgbouncerPath(t), Args: []string{filepath.Join(dir, "pgbouncer.ini")}, Account: unprivileged(t),
-		Stage: devcluster.StageServers,
+		Stage: supervisor.StageServers,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +100,7 @@ func pgbouncerPath(t *testing.T) string {
 
 // unprivileged is whom a server runs as that refuses to be root; nil if we are
 // not.
-func unprivileged(t *testing.T) *devcluster.Account {
+func unprivileged(t *testing.T) *supervisor.Account {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		return nil
@@ -114,7 +115,7 @@ func unprivileged(t *testing.T) *devcluster.Account {
 		uid, err := strconv.ParseUint(u.Uid, 10, 32)
 		gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
 		if err == nil && err2 == nil {
-			return &devcluster.Account{UID: uint32(uid), GID: uint32(gid)}
+			return &supervisor.Account{UID: uint32(uid), GID: uint32(gid)}
 		}
 	}
 	t.Fatalf("PgBouncer does not run as root, and there is no other account: %v", errors.Join(errs...))

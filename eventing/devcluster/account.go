@@ -9,33 +9,13 @@ import (
 	"os/user"
 	"strconv"
 	"syscall"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
-// Account is whom a process runs as, by number.
-type Account struct {
-	UID, GID uint32
-}
-
-// credential is nil for a nil account: the process runs as whoever starts it.
-func (a *Account) credential() *syscall.Credential {
-	if a == nil {
-		return nil
-	}
-	return &syscall.Credential{Uid: a.UID, Gid: a.GID, Groups: []uint32{a.GID}}
-}
-
-// String gives the account's name, or its number if it has none.
-func (a *Account) String() string {
-	uid := strconv.FormatUint(uint64(a.UID), 10)
-	if u, err := user.LookupId(uid); err == nil {
-		return u.Username
-	}
-	return uid
-}
-
-// unprivileged is the account that PostgreSQL runs as when root starts it, which
-// it refuses to be; nil if we are not root.
-func unprivileged() (*Account, error) {
+// unprivileged returns the account that PostgreSQL runs as when root starts it, since it
+// refuses to run as root; nil if we are not root.
+func unprivileged() (*supervisor.Account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil //nolint:nilnil // no account is an answer: stay who we are
 	}
@@ -52,13 +32,13 @@ func unprivileged() (*Account, error) {
 		if err != nil {
 			continue
 		}
-		return &Account{UID: uint32(uid), GID: uint32(gid)}, nil
+		return &supervisor.Account{UID: uint32(uid), GID: uint32(gid)}, nil
 	}
 	return nil, errors.New("PostgreSQL does not run as root, and there is neither a user postgres nor nobody: make one, or start this as another user")
 }
 
-// owner is who owns a file.
-func owner(file string) (*Account, error) {
+// owner returns the account that owns a file.
+func owner(file string) (*supervisor.Account, error) {
 	info, err := os.Stat(file)
 	if err != nil {
 		return nil, err
@@ -67,15 +47,15 @@ func owner(file string) (*Account, error) {
 	if !ok {
 		return nil, fmt.Errorf("find the owner of %s: the system does not say", file)
 	}
-	return &Account{UID: stat.Uid, GID: stat.Gid}, nil
+	return &supervisor.Account{UID: stat.Uid, GID: stat.Gid}, nil
 }
 
-// canReach says whether the account can enter a folder. It is tried, since access
-// lists and mounts make a look at mode bits wrong.
-func (a *Account) canReach(ctx context.Context, dir string) bool {
+// canReach reports whether an account can enter a folder. It tries, since mode bits do
+// not show access lists and mounts.
+func canReach(ctx context.Context, account *supervisor.Account, dir string) bool {
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", ":")
 	cmd.Dir = dir
 	cmd.Env = []string{}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: a.credential()}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account.Credential()}
 	return cmd.Run() == nil
 }

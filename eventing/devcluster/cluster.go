@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 // ClusterPorts is how many ports a cluster takes, from its first one on.
@@ -56,11 +58,11 @@ type Cluster struct {
 	ports [ClusterPorts]int
 
 	// The parts. Any of them may be killed, and is started again.
-	Source, Function, Ingest *Part
+	Source, Function, Ingest *supervisor.Process
 }
 
 // StartCluster starts the parts of a cluster. It does not wait for them.
-func StartCluster(sup *Supervisor, cfg ClusterConfig) (*Cluster, error) {
+func StartCluster(sup *supervisor.Supervisor, cfg ClusterConfig) (*Cluster, error) {
 	if cfg.Name == "" || cfg.DatabaseURL == "" || cfg.NATSURL == "" || cfg.Programs == (Programs{}) {
 		return nil, errors.New("start cluster: Name, Programs, DatabaseURL or NATSURL is missing")
 	}
@@ -84,8 +86,8 @@ func StartCluster(sup *Supervisor, cfg ClusterConfig) (*Cluster, error) {
 	return c, nil
 }
 
-func (c *Cluster) start(sup *Supervisor) error {
-	common := slices.Concat(partEnv(os.Environ()), []string{
+func (c *Cluster) start(sup *supervisor.Supervisor) error {
+	common := slices.Concat(processEnv(os.Environ()), []string{
 		"TANDEM_CLUSTER=" + c.cfg.Name,
 		"DATABASE_URL=" + c.cfg.DatabaseURL,
 		"NATS_URL=" + c.cfg.NATSURL,
@@ -95,16 +97,16 @@ func (c *Cluster) start(sup *Supervisor) error {
 		sink = c.cfg.Through(sink)
 	}
 	var err error
-	c.Function, err = sup.Start(PartConfig{
+	c.Function, err = sup.Start(supervisor.ProcessConfig{
 		Name:  c.cfg.Name + "-function",
 		Path:  c.cfg.Programs.Function,
 		Env:   slices.Concat(common, []string{"LISTEN_ADDRESS=" + c.address(1), "METRICS_ADDRESS=" + c.address(4)}),
-		Stage: StageFunctions,
+		Stage: supervisor.StageFunctions,
 	})
 	if err != nil {
 		return err
 	}
-	c.Source, err = sup.Start(PartConfig{
+	c.Source, err = sup.Start(supervisor.ProcessConfig{
 		Name: c.cfg.Name + "-source",
 		Path: c.cfg.Programs.Source,
 		Env: slices.Concat(common, []string{
@@ -112,22 +114,22 @@ func (c *Cluster) start(sup *Supervisor) error {
 			"K_SINK=" + sink,
 			"METRICS_ADDRESS=" + c.address(2),
 		}),
-		Stage: StageSources,
+		Stage: supervisor.StageSources,
 	})
 	if err != nil {
 		return err
 	}
-	c.Ingest, err = sup.Start(PartConfig{
+	c.Ingest, err = sup.Start(supervisor.ProcessConfig{
 		Name:  c.cfg.Name + "-ingest",
 		Path:  c.cfg.Programs.Ingest,
 		Env:   slices.Concat(common, []string{"LISTEN_ADDRESS=" + c.address(0), "METRICS_ADDRESS=" + c.address(3)}),
-		Stage: StageSources,
+		Stage: supervisor.StageSources,
 	})
 	return err
 }
 
-// partEnv is our environment without what would point a part elsewhere.
-func partEnv(env []string) []string {
+// processEnv returns our environment without variables that point elsewhere.
+func processEnv(env []string) []string {
 	return slices.DeleteFunc(withoutPG(env), func(s string) bool {
 		name, _, _ := strings.Cut(s, "=")
 		switch name {
@@ -164,22 +166,24 @@ func (c *Cluster) MetricsURL() string { return "http://" + c.address(2) + "/metr
 // FunctionMetricsURL has the function's.
 func (c *Cluster) FunctionMetricsURL() string { return "http://" + c.address(4) + "/metrics" }
 
-// Parts are the cluster's processes.
-func (c *Cluster) Parts() []*Part { return []*Part{c.Function, c.Source, c.Ingest} }
+// Processes are the cluster's processes.
+func (c *Cluster) Processes() []*supervisor.Process {
+	return []*supervisor.Process{c.Function, c.Source, c.Ingest}
+}
 
 // Stop ends the whole cluster for ever, in good order.
 func (c *Cluster) Stop(ctx context.Context) {
-	c.all(func(p *Part) { p.Stop(ctx) }, c.Source, c.Ingest)
+	c.all(func(p *supervisor.Process) { p.Stop(ctx) }, c.Source, c.Ingest)
 	c.Function.Stop(ctx)
 }
 
 // Vanish ends the whole cluster for ever, at once, as if its data centre had
 // lost its power.
 func (c *Cluster) Vanish() {
-	c.all((*Part).Destroy, c.Parts()...)
+	c.all((*supervisor.Process).Destroy, c.Processes()...)
 }
 
-func (c *Cluster) all(do func(*Part), parts ...*Part) {
+func (c *Cluster) all(do func(*supervisor.Process), parts ...*supervisor.Process) {
 	var wg sync.WaitGroup
 	for _, p := range parts {
 		wg.Go(func() { do(p) })
@@ -192,15 +196,15 @@ func (c *Cluster) all(do func(*Part), parts ...*Part) {
 func (c *Cluster) WaitUntilReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	for _, part := range []struct {
-		part *Part
-		url  string
+	for _, need := range []struct {
+		process *supervisor.Process
+		url     string
 	}{
 		{c.Function, c.FunctionURL() + "/health/readiness"},
 		{c.Source, c.MetricsURL()},
 		{c.Ingest, c.IngestURL() + "/health"},
 	} {
-		if err := waitForOK(ctx, part.part, part.url); err != nil {
+		if err := waitForOK(ctx, need.process, need.url); err != nil {
 			return err
 		}
 	}
@@ -209,7 +213,7 @@ func (c *Cluster) WaitUntilReady(ctx context.Context) error {
 
 // waitForOK asks until the answer is 200. A part that dies again and again will
 // not become ready.
-func waitForOK(ctx context.Context, p *Part, url string) error {
+func waitForOK(ctx context.Context, p *supervisor.Process, url string) error {
 	const deaths = 3
 	restarts := p.Restarts()
 	for {
@@ -218,12 +222,12 @@ func waitForOK(ctx context.Context, p *Part, url string) error {
 			return nil
 		}
 		if p.Restarts() >= restarts+deaths {
-			return fmt.Errorf("%s ends again and again: %s; its log is %s", p.Name(), lastLine(p.LogFile()), p.LogFile())
+			return fmt.Errorf("%s ends again and again: %s; its log is %s", p.Name(), p.LastLine(), p.LogFile())
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-p.Done():
-			return fmt.Errorf("%s is %w", p.Name(), ErrStopped)
+			return fmt.Errorf("%s is %w", p.Name(), supervisor.ErrStopped)
 		case <-ctx.Done():
 			return fmt.Errorf("%s is not ready: %w; its log is %s", p.Name(), err, p.LogFile())
 		}
@@ -242,12 +246,12 @@ func get(ctx context.Context, url string) error {
 		return err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxLineBytes))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 	if err != nil {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s: %s", url, resp.Status, strings.TrimSpace(string(body)))
+		return fmt.Errorf("GET %s: %s: %s", url, resp.Status, supervisor.Shorten(strings.TrimSpace(string(body))))
 	}
 	return nil
 }

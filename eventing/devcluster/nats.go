@@ -13,6 +13,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 // DefaultSyncInterval is how often NATS forces to the disk what it has stored
@@ -62,12 +64,12 @@ func (c NATSConfig) withDefaults() NATSConfig {
 // NATS is a running NATS server with JetStream that listens on 127.0.0.1 only
 // and is started again when it dies. Its methods may be called concurrently.
 type NATS struct {
-	cfg  NATSConfig
-	part *Part
+	cfg     NATSConfig
+	process *supervisor.Process
 }
 
 // StartNATS starts a server on the streams in cfg.Dir and waits until it answers.
-func StartNATS(ctx context.Context, sup *Supervisor, cfg NATSConfig) (*NATS, error) {
+func StartNATS(ctx context.Context, sup *supervisor.Supervisor, cfg NATSConfig) (*NATS, error) {
 	if cfg.Program == "" || cfg.Dir == "" {
 		return nil, errors.New("start NATS: Program or Dir is missing")
 	}
@@ -88,25 +90,25 @@ func StartNATS(ctx context.Context, sup *Supervisor, cfg NATSConfig) (*NATS, err
 		return nil, fmt.Errorf("start NATS: %w", err)
 	}
 	n := &NATS{cfg: cfg}
-	n.part, err = sup.Start(PartConfig{
+	n.process, err = sup.Start(supervisor.ProcessConfig{
 		Name:  "nats",
 		Path:  cfg.Program,
 		Args:  []string{"-port", strconv.Itoa(cfg.Port), "-dir", dir, "-sync-interval", cfg.SyncInterval},
-		Stage: StageServers,
+		Stage: supervisor.StageServers,
 		Grace: cfg.Grace,
 	})
 	if err != nil {
 		return nil, err
 	}
 	if err := n.WaitUntilReady(ctx); err != nil {
-		n.part.Stop(ctx)
+		n.process.Stop(ctx)
 		return nil, err
 	}
 	return n, nil
 }
 
-// Part is the server's process, to be killed or asked for its number.
-func (n *NATS) Part() *Part { return n.part }
+// Process is the server's process, to be killed or asked for its number.
+func (n *NATS) Process() *supervisor.Process { return n.process }
 
 // Port is where the server listens on 127.0.0.1.
 func (n *NATS) Port() int { return n.cfg.Port }
@@ -130,13 +132,13 @@ func (n *NATS) WaitUntilReady(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		if n.part.Pid() == 0 && n.part.hasFailed() {
-			return fmt.Errorf("NATS cannot start: %s; its log is %s", n.whyDead(), n.part.LogFile())
+		if n.process.Pid() == 0 && n.process.Failed() {
+			return fmt.Errorf("NATS cannot start: %s; its log is %s", n.whyDead(), n.process.LogFile())
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("NATS does not answer on port %d: %w; its log is %s", n.cfg.Port, err, n.part.LogFile())
+			return fmt.Errorf("NATS does not answer on port %d: %w; its log is %s", n.cfg.Port, err, n.process.LogFile())
 		}
 	}
 }
@@ -158,7 +160,7 @@ func (n *NATS) ping(ctx context.Context) error {
 }
 
 func (n *NATS) whyDead() string {
-	for _, line := range tail(n.part.LogFile()) {
+	for _, line := range n.process.LogTail() {
 		switch {
 		case strings.Contains(line, "address already in use"):
 			return fmt.Sprintf("port %d on 127.0.0.1 is taken: stop what listens there, or choose another port", n.cfg.Port)
@@ -166,10 +168,10 @@ func (n *NATS) whyDead() string {
 			return fmt.Sprintf("no space left on the disk of %s: make room, then start again", n.cfg.Dir)
 		}
 		if _, text, ok := strings.Cut(line, "[FTL] "); ok {
-			return shorten(text)
+			return supervisor.Shorten(text)
 		}
 	}
-	if line := lastLine(n.part.LogFile()); line != "" {
+	if line := n.process.LastLine(); line != "" {
 		return line
 	}
 	return "it ended without a word"

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	tandemjs "github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
@@ -28,7 +29,7 @@ func buildNATS(t *testing.T) string {
 func TestNATSKeepsWhatItAcknowledgedWhenKilled(t *testing.T) {
 	t.Parallel()
 
-	sup := newSupervisor(t, devcluster.SupervisorConfig{RestartDelay: 50 * time.Millisecond})
+	sup := newSupervisor(t, supervisor.Config{RestartDelay: 50 * time.Millisecond})
 	server, err := devcluster.StartNATS(t.Context(), sup, devcluster.NATSConfig{Program: buildNATS(t), Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -55,10 +56,10 @@ func TestNATSKeepsWhatItAcknowledgedWhenKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := server.Part().Kill(syscall.SIGKILL); err != nil {
+	if err := server.Process().Kill(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it runs again", func() bool { return server.Part().Restarts() == 1 })
+	eventually(t, "it runs again", func() bool { return server.Process().Restarts() == 1 })
 	if err := server.WaitUntilReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -76,12 +77,12 @@ func TestNATSSaysThatItsPortIsTaken(t *testing.T) {
 	t.Parallel()
 
 	program := buildNATS(t)
-	sup := newSupervisor(t, devcluster.SupervisorConfig{})
+	sup := newSupervisor(t, supervisor.Config{})
 	first, err := devcluster.StartNATS(t.Context(), sup, devcluster.NATSConfig{Program: program, Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = devcluster.StartNATS(t.Context(), newSupervisor(t, devcluster.SupervisorConfig{}),
+	_, err = devcluster.StartNATS(t.Context(), newSupervisor(t, supervisor.Config{}),
 		devcluster.NATSConfig{Program: program, Dir: t.TempDir(), Port: first.Port()})
 	if err == nil || !strings.Contains(err.Error(), "is taken") {
 		t.Errorf("second server on one port: %v, want that it is taken", err)
@@ -93,7 +94,7 @@ func TestThreeServersShareAJetStreamThatOutlivesOneOfThem(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	sup := newSupervisor(t, devcluster.SupervisorConfig{})
+	sup := newSupervisor(t, supervisor.Config{})
 	ways := map[string]bool{}
 	servers, err := devcluster.StartNATSCluster(ctx, sup, 3, devcluster.NATSConfig{
 		Program: buildNATS(t), Dir: t.TempDir(),
@@ -130,8 +131,8 @@ func TestThreeServersShareAJetStreamThatOutlivesOneOfThem(t *testing.T) {
 			continue
 		}
 		for _, s := range servers {
-			if s.Part().Name() == info.Cluster.Leader {
-				s.Part().Destroy()
+			if s.Process().Name() == info.Cluster.Leader {
+				s.Process().Destroy()
 				destroyed = true
 			}
 		}

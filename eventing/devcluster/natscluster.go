@@ -8,12 +8,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 // StartNATSCluster starts servers that share one JetStream, with their streams in
 // folders of their own in cfg.Dir, and waits until all of them answer. The ports are
 // free ones; cfg.Port must be zero.
-func StartNATSCluster(ctx context.Context, sup *Supervisor, size int, cfg NATSConfig) ([]*NATS, error) {
+func StartNATSCluster(ctx context.Context, sup *supervisor.Supervisor, size int, cfg NATSConfig) ([]*NATS, error) {
 	if cfg.Program == "" || cfg.Dir == "" || cfg.Port != 0 {
 		return nil, errors.New("start NATS: Program or Dir is missing, or Port is set")
 	}
@@ -46,14 +48,14 @@ func StartNATSCluster(ctx context.Context, sup *Supervisor, size int, cfg NATSCo
 		if err != nil {
 			return nil, fmt.Errorf("prepare NATS: %w", err)
 		}
-		if n.part, err = sup.Start(PartConfig{
+		if n.process, err = sup.Start(supervisor.ProcessConfig{
 			Name: name,
 			Path: cfg.Program,
 			Args: append([]string{
 				"-port", strconv.Itoa(n.cfg.Port), "-dir", dir, "-sync-interval", cfg.SyncInterval,
 				"-name", name, "-cluster", "tandem", "-cluster-port", strconv.Itoa(routePorts[i]), "-routes", strings.Join(routes, ","),
 			}, more...),
-			Stage: StageServers,
+			Stage: supervisor.StageServers,
 			Grace: cfg.Grace,
 		}); err != nil {
 			return nil, err

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgbin"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 // pgData is a data folder, who works on it, and its password.
@@ -25,7 +26,7 @@ type pgData struct {
 
 	passFile string
 	password string
-	account  *Account // nil: whoever we are
+	account  *supervisor.Account // nil: whoever we are
 
 	// major is the version that made the data; 0 if there is none yet.
 	major int
@@ -71,7 +72,7 @@ func openPGData(ctx context.Context, parent string) (pgData, error) {
 // choose decides where the data is to be: in parent if the account can get there.
 func (d *pgData) choose(ctx context.Context, parent string) error {
 	d.dir = d.link
-	if d.account == nil || d.account.canReach(ctx, parent) {
+	if d.account == nil || canReach(ctx, d.account, parent) {
 		return nil
 	}
 	elsewhere, err := reachable(ctx, d.account)
@@ -86,13 +87,13 @@ func (d *pgData) choose(ctx context.Context, parent string) error {
 
 // reachable is a folder for the data of those whose own folder is closed to
 // others, as a clone in /root is.
-func reachable(ctx context.Context, account *Account) (string, error) {
+func reachable(ctx context.Context, account *supervisor.Account) (string, error) {
 	candidates := []string{"/var/lib/tandem", filepath.Join(os.TempDir(), "tandem")}
 	for _, dir := range candidates {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			continue
 		}
-		if account.canReach(ctx, dir) {
+		if canReach(ctx, account, dir) {
 			return dir, nil
 		}
 	}
@@ -123,7 +124,7 @@ func (d *pgData) inspect(ctx context.Context) error {
 	default:
 		return fmt.Errorf("%s belongs to user %s: start this as that user, or `make clean` to start anew without the data", d.dir, who)
 	}
-	if d.account != nil && !d.account.canReach(ctx, d.dir) {
+	if d.account != nil && !canReach(ctx, d.account, d.dir) {
 		return fmt.Errorf("user %s, who owns %s, cannot enter it: open the folders above it to others", d.account, d.dir)
 	}
 	pass, err := os.ReadFile(d.passFile)
@@ -159,7 +160,7 @@ func (d *pgData) init(ctx context.Context, bin pgbin.Install) error {
 		"--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "--data-checksums", "--encoding=UTF8", "--locale=C")
 	cmd.Dir = fresh
 	cmd.Env = d.env()
-	cmd.SysProcAttr = processAttributes(0, d.account) // no death signal: this thread may end before
+	cmd.SysProcAttr = supervisor.Attributes(0, d.account) // no death signal: this thread may end before
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, initdbReason(string(out)))
 	}
@@ -194,10 +195,10 @@ func initdbReason(out string) string {
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	for _, line := range lines {
 		if strings.Contains(line, "error:") || strings.Contains(line, "FATAL:") {
-			return shorten(line)
+			return supervisor.Shorten(line)
 		}
 	}
-	return shorten(lines[len(lines)-1])
+	return supervisor.Shorten(lines[len(lines)-1])
 }
 
 // env is what PostgreSQL's programs get: nothing that points them elsewhere, and

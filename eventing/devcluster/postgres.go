@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgbin"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 const (
@@ -74,7 +75,7 @@ func (c PostgresConfig) withDefaults() PostgresConfig {
 		c.Database = "tandem"
 	}
 	if c.Grace == 0 {
-		c.Grace = defaultGrace
+		c.Grace = supervisor.DefaultGrace
 	}
 	if c.StartTimeout == 0 {
 		c.StartTimeout = time.Minute
@@ -86,16 +87,16 @@ func (c PostgresConfig) withDefaults() PostgresConfig {
 // its log to disk at each commit (fsync and synchronous_commit are on), and is
 // started again when it dies. Its methods may be called concurrently.
 type Postgres struct {
-	cfg  PostgresConfig
-	bin  pgbin.Install
-	data pgData
-	part *Part
+	cfg     PostgresConfig
+	bin     pgbin.Install
+	data    pgData
+	process *supervisor.Process
 }
 
 // StartPostgres starts a server on the data in cfg.Dir, which it makes if there
 // is none, and waits until it answers. An error says in one line what is wrong
 // and what to do.
-func StartPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig) (*Postgres, error) {
+func StartPostgres(ctx context.Context, sup *supervisor.Supervisor, cfg PostgresConfig) (*Postgres, error) {
 	p, err := startPostgres(ctx, sup, cfg, (*pgData).init)
 	if err != nil {
 		return nil, err
@@ -117,7 +118,7 @@ func StartPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig) (*P
 
 // startPostgres starts a server on the data in cfg.Dir, after prepare has made it,
 // and waits until it answers.
-func startPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig, prepare func(*pgData, context.Context, pgbin.Install) error) (*Postgres, error) {
+func startPostgres(ctx context.Context, sup *supervisor.Supervisor, cfg PostgresConfig, prepare func(*pgData, context.Context, pgbin.Install) error) (*Postgres, error) {
 	cfg = cfg.withDefaults()
 	if cfg.Dir == "" {
 		return nil, errors.New("start PostgreSQL: Dir is missing")
@@ -151,7 +152,7 @@ func startPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig, pre
 	}
 
 	p := &Postgres{cfg: cfg, bin: bin, data: data}
-	p.part, err = sup.Start(p.describe())
+	p.process, err = sup.Start(p.describe())
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +163,7 @@ func startPostgres(ctx context.Context, sup *Supervisor, cfg PostgresConfig, pre
 	return p, nil
 }
 
-func (p *Postgres) describe() PartConfig {
+func (p *Postgres) describe() supervisor.ProcessConfig {
 	settings := map[string]string{
 		"port":                       strconv.Itoa(p.cfg.Port),
 		"listen_addresses":           "127.0.0.1",
@@ -186,13 +187,13 @@ func (p *Postgres) describe() PartConfig {
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		args = append(args, "-c", name+"="+settings[name])
 	}
-	return PartConfig{
+	return supervisor.ProcessConfig{
 		Name:    p.cfg.Name,
 		Path:    p.bin.Program("postgres"),
 		Args:    args,
 		Env:     p.data.env(),
 		Dir:     p.data.dir,
-		Stage:   StageServers,
+		Stage:   supervisor.StageServers,
 		Grace:   p.cfg.Grace,
 		Account: p.data.account,
 		// Fast first: sessions end, a checkpoint is written. Then immediate.
@@ -204,8 +205,8 @@ func (p *Postgres) describe() PartConfig {
 	}
 }
 
-// Part is the server's process, to be killed or asked for its number.
-func (p *Postgres) Part() *Part { return p.part }
+// Process is the server's process, to be killed or asked for its number.
+func (p *Postgres) Process() *supervisor.Process { return p.process }
 
 // Port is where the server listens on 127.0.0.1.
 func (p *Postgres) Port() int { return p.cfg.Port }
@@ -258,8 +259,8 @@ func (p *Postgres) Restart(ctx context.Context) error {
 func (p *Postgres) restart(ctx context.Context, sig syscall.Signal) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
 	defer cancel()
-	ended := p.part.incarnation()
-	if err := p.part.Kill(sig); err != nil {
+	ended := p.process.Ended()
+	if err := p.process.Kill(sig); err != nil {
 		return err
 	}
 	select {
@@ -272,7 +273,7 @@ func (p *Postgres) restart(ctx context.Context, sig syscall.Signal) error {
 
 // Stop ends the server for ever: in good order, then at once.
 func (p *Postgres) Stop(ctx context.Context) {
-	p.part.Stop(ctx)
+	p.process.Stop(ctx)
 }
 
 // WaitUntilReady returns when the server answers. If it fails to start, the error
@@ -285,7 +286,7 @@ func (p *Postgres) WaitUntilReady(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		if p.part.Pid() == 0 && p.part.hasFailed() {
+		if p.process.Pid() == 0 && p.process.Failed() {
 			if reason, fatal := p.whyDead(); fatal {
 				return fmt.Errorf("PostgreSQL cannot start: %s", reason)
 			}
@@ -293,7 +294,7 @@ func (p *Postgres) WaitUntilReady(ctx context.Context) error {
 		select {
 		case <-time.After(pgReadyPoll):
 		case <-ctx.Done():
-			return fmt.Errorf("PostgreSQL does not answer on port %d: %w; its log is %s", p.cfg.Port, err, p.part.LogFile())
+			return fmt.Errorf("PostgreSQL does not answer on port %d: %w; its log is %s", p.cfg.Port, err, p.process.LogFile())
 		}
 	}
 }
@@ -312,7 +313,7 @@ func (p *Postgres) ping(ctx context.Context) error {
 // whyDead distils the server's log. Not fatal is what goes away by itself: the
 // processes of a server that was killed need a moment to notice.
 func (p *Postgres) whyDead() (reason string, fatal bool) {
-	lines := tail(p.part.LogFile())
+	lines := p.process.LogTail()
 	var hint string
 	for _, line := range slices.Backward(lines) {
 		_, text, ok := strings.Cut(line, "HINT:  ")
@@ -344,7 +345,7 @@ func (p *Postgres) whyDead() (reason string, fatal bool) {
 	if hint != "" {
 		reason += " (" + hint + ")"
 	}
-	return shorten(reason) + "; its log is " + p.part.LogFile() + ", `make clean` starts anew without the data", true
+	return supervisor.Shorten(reason) + "; its log is " + p.process.LogFile() + ", `make clean` starts anew without the data", true
 }
 
 // createDatabase makes role and database where they are missing.
@@ -385,7 +386,7 @@ func isAnswer(err error) bool {
 }
 
 // mkdirFor makes a folder that belongs to account, 0700.
-func mkdirFor(dir string, account *Account) error {
+func mkdirFor(dir string, account *supervisor.Account) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
 	}
@@ -395,7 +396,7 @@ func mkdirFor(dir string, account *Account) error {
 	return chown(dir, account)
 }
 
-func chown(file string, account *Account) error {
+func chown(file string, account *supervisor.Account) error {
 	if account == nil {
 		return nil
 	}

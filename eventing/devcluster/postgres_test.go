@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 // openDir is a temporary folder that the account which PostgreSQL runs as may
@@ -34,7 +35,7 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-func startPostgres(t *testing.T, sup *devcluster.Supervisor, cfg devcluster.PostgresConfig) *devcluster.Postgres {
+func startPostgres(t *testing.T, sup *supervisor.Supervisor, cfg devcluster.PostgresConfig) *devcluster.Postgres {
 	t.Helper()
 	p, err := devcluster.StartPostgres(t.Context(), sup, cfg)
 	if err != nil {
@@ -74,7 +75,7 @@ func TestPostgresKeepsItsDataFromRunToRun(t *testing.T) {
 
 	dir := openDir(t)
 	for i := range 2 {
-		sup := newSupervisor(t, devcluster.SupervisorConfig{})
+		sup := newSupervisor(t, supervisor.Config{})
 		p := startPostgres(t, sup, devcluster.PostgresConfig{Dir: dir})
 		if i == 0 {
 			execute(t, p.URL(), "create table kept as select 7 as a")
@@ -92,7 +93,7 @@ func TestPostgresKeepsItsDataFromRunToRun(t *testing.T) {
 func TestPostgresIsDurableAndListensOnlyHere(t *testing.T) {
 	t.Parallel()
 
-	p := startPostgres(t, newSupervisor(t, devcluster.SupervisorConfig{}), devcluster.PostgresConfig{Dir: openDir(t)})
+	p := startPostgres(t, newSupervisor(t, supervisor.Config{}), devcluster.PostgresConfig{Dir: openDir(t)})
 	for setting, want := range map[string]string{
 		"fsync":                   "on",
 		"synchronous_commit":      "on",
@@ -135,7 +136,7 @@ func TestPostgresIsDurableAndListensOnlyHere(t *testing.T) {
 func TestPostgresComesBackAfterKillAndCrash(t *testing.T) {
 	t.Parallel()
 
-	p := startPostgres(t, newSupervisor(t, devcluster.SupervisorConfig{RestartDelay: 100 * time.Millisecond}),
+	p := startPostgres(t, newSupervisor(t, supervisor.Config{RestartDelay: 100 * time.Millisecond}),
 		devcluster.PostgresConfig{Dir: openDir(t)})
 	if err := p.Crash(t.Context()); err != nil {
 		t.Fatal(err)
@@ -145,8 +146,8 @@ func TestPostgresComesBackAfterKillAndCrash(t *testing.T) {
 	}
 	// A killed one leaves its lock file behind, here with the number of a process
 	// that is alive: ours.
-	pid := p.Part().Pid()
-	if err := p.Part().Kill(9); err != nil {
+	pid := p.Process().Pid()
+	if err := p.Process().Kill(9); err != nil {
 		t.Fatal(err)
 	}
 	lock := filepath.Join(p.DataDir(), "postmaster.pid")
@@ -167,7 +168,7 @@ func TestPostgresComesBackAfterKillAndCrash(t *testing.T) {
 func TestPostgresThatSomebodyElseRestartedEndsToo(t *testing.T) {
 	t.Parallel()
 
-	sup := newSupervisor(t, devcluster.SupervisorConfig{RestartDelay: 2 * time.Second})
+	sup := newSupervisor(t, supervisor.Config{RestartDelay: 2 * time.Second})
 	p := startPostgres(t, sup, devcluster.PostgresConfig{Dir: openDir(t)})
 	cmd := exec.CommandContext(t.Context(), p.BinDir()+"/pg_ctl", "-D", p.DataDir(), "-m", "immediate", "-w", "-l", "/dev/null", "restart")
 	cmd.Dir = p.DataDir()
@@ -178,8 +179,8 @@ func TestPostgresThatSomebodyElseRestartedEndsToo(t *testing.T) {
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err)
 	}
-	if got := query[int](t, p.URL(), "select 7"); got != 7 || p.Part().Pid() != 0 {
-		t.Errorf("select 7 is %d, our own process is %d; want that the other one answers", got, p.Part().Pid())
+	if got := query[int](t, p.URL(), "select 7"); got != 7 || p.Process().Pid() != 0 {
+		t.Errorf("select 7 is %d, our own process is %d; want that the other one answers", got, p.Process().Pid())
 	}
 	sup.Stop(t.Context())
 	if _, err := os.Stat(filepath.Join(p.DataDir(), "postmaster.pid")); !errors.Is(err, os.ErrNotExist) {
@@ -195,7 +196,7 @@ func TestPostgresGoesWhereItsAccountCanEnter(t *testing.T) {
 	}
 
 	closed := t.TempDir() // 0700, like /root
-	p := startPostgres(t, newSupervisor(t, devcluster.SupervisorConfig{}), devcluster.PostgresConfig{Dir: closed})
+	p := startPostgres(t, newSupervisor(t, supervisor.Config{}), devcluster.PostgresConfig{Dir: closed})
 	t.Cleanup(func() { _ = os.RemoveAll(p.DataDir()) })
 	if strings.HasPrefix(p.DataDir(), closed) {
 		t.Errorf("data in %s, which the server's account cannot enter", p.DataDir())
@@ -247,7 +248,7 @@ func TestPostgresSaysWhatIsWrongInOneLine(t *testing.T) {
 			t.Parallel()
 
 			tt.cfg.Dir = openDir(t)
-			_, err := devcluster.StartPostgres(t.Context(), newSupervisor(t, devcluster.SupervisorConfig{}), tt.cfg)
+			_, err := devcluster.StartPostgres(t.Context(), newSupervisor(t, supervisor.Config{}), tt.cfg)
 			if err == nil {
 				t.Fatal("it started")
 			}
@@ -262,10 +263,10 @@ func TestPostgresDoesNotShareItsData(t *testing.T) {
 	t.Parallel()
 
 	dir := openDir(t)
-	startPostgres(t, newSupervisor(t, devcluster.SupervisorConfig{}), devcluster.PostgresConfig{Dir: dir})
+	startPostgres(t, newSupervisor(t, supervisor.Config{}), devcluster.PostgresConfig{Dir: dir})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	_, err := devcluster.StartPostgres(ctx, newSupervisor(t, devcluster.SupervisorConfig{}), devcluster.PostgresConfig{Dir: dir})
+	_, err := devcluster.StartPostgres(ctx, newSupervisor(t, supervisor.Config{}), devcluster.PostgresConfig{Dir: dir})
 	if err == nil || !strings.Contains(err.Error(), "another PostgreSQL (pid ") {
 		t.Errorf("second server on the same data: %v, want that another one works on it", err)
 	}

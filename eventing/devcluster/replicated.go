@@ -16,13 +16,14 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgbin"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 // Replicated is a primary PostgreSQL server and a standby that follows it
 // asynchronously, so that what was committed last can be lost with the primary.
 // Its methods may be called concurrently, but those that change who is what.
 type Replicated struct {
-	sup *Supervisor
+	sup *supervisor.Supervisor
 
 	mu               sync.Mutex
 	primary, standby *Postgres // standby is nil after a failover
@@ -31,7 +32,7 @@ type Replicated struct {
 
 // StartReplicated starts both servers and waits until the standby follows. The
 // two need folders of their own; their names default to postgres and standby.
-func StartReplicated(ctx context.Context, sup *Supervisor, primary, standby PostgresConfig) (*Replicated, error) {
+func StartReplicated(ctx context.Context, sup *supervisor.Supervisor, primary, standby PostgresConfig) (*Replicated, error) {
 	p, err := StartPostgres(ctx, sup, primary)
 	if err != nil {
 		return nil, err
@@ -133,7 +134,7 @@ func (r *Replicated) CatchUp(ctx context.Context) error {
 
 // LosePrimary kills the primary with SIGKILL, for ever. It has lost nothing yet:
 // who takes its place decides that.
-func (r *Replicated) LosePrimary() { r.Primary().part.Destroy() }
+func (r *Replicated) LosePrimary() { r.Primary().process.Destroy() }
 
 // Promote makes the standby the primary and waits until it takes writes.
 func (r *Replicated) Promote(ctx context.Context) error {
@@ -174,7 +175,7 @@ func (r *Replicated) Rejoin(ctx context.Context) error {
 
 // startStandby starts a server on a copy of the primary's data, which it takes
 // anew, and waits until it follows.
-func startStandby(ctx context.Context, sup *Supervisor, primary *Postgres, cfg PostgresConfig) (*Postgres, error) {
+func startStandby(ctx context.Context, sup *supervisor.Supervisor, primary *Postgres, cfg PostgresConfig) (*Postgres, error) {
 	cfg = cfg.withDefaults()
 	ctx, cancel := context.WithTimeout(ctx, cfg.StartTimeout)
 	defer cancel()
@@ -187,7 +188,7 @@ func startStandby(ctx context.Context, sup *Supervisor, primary *Postgres, cfg P
 	}
 	if err := s.until(ctx, "select exists (select from pg_catalog.pg_stat_wal_receiver where status = 'streaming')"); err != nil {
 		s.Stop(ctx)
-		return nil, fmt.Errorf("PostgreSQL %s does not follow: %w; its log is %s", cfg.Name, err, s.part.LogFile())
+		return nil, fmt.Errorf("PostgreSQL %s does not follow: %w; its log is %s", cfg.Name, err, s.process.LogFile())
 	}
 	return s, nil
 }
@@ -216,7 +217,7 @@ func (d *pgData) copyOf(ctx context.Context, primary *Postgres, name string) err
 		"--create-slot", "--slot="+slot(name), "--dbname="+primary.conninfo(name))
 	cmd.Dir = fresh
 	cmd.Env = d.env()
-	cmd.SysProcAttr = processAttributes(0, d.account) // no death signal: this thread may end before
+	cmd.SysProcAttr = supervisor.Attributes(0, d.account) // no death signal: this thread may end before
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("pg_basebackup: %w: %s", err, initdbReason(string(out)))
 	}

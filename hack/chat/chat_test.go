@@ -20,8 +20,8 @@ import (
 	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
-	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/chat"
 )
@@ -46,7 +46,7 @@ func startRun(t *testing.T) *run {
 		t.Fatal(err)
 	}
 	r := &run{o: options{dir: pgtest.Dir(t), ports: freePorts(t), databaseURL: pgtest.URL(t)}, out: t.Output(), self: self}
-	if r.sup, err = devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: filepath.Join(r.o.dir, "log")}); err != nil {
+	if r.sup, err = supervisor.New(supervisor.Config{LogDir: filepath.Join(r.o.dir, "log")}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -261,7 +261,7 @@ func await(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func kill(t *testing.T, p *devcluster.Part) {
+func kill(t *testing.T, p *supervisor.Process) {
 	t.Helper()
 	await(t, p.Name()+" runs", func() bool { return p.Pid() != 0 })
 	if err := p.Kill(syscall.SIGKILL); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions/chat"
 	"golang.org/x/sync/errgroup"
@@ -35,7 +36,7 @@ const (
 type run struct {
 	o     options
 	out   io.Writer
-	sup   *devcluster.Supervisor
+	sup   *supervisor.Supervisor
 	parts devcluster.Programs
 	dbURL string
 	nats  string
@@ -43,7 +44,7 @@ type run struct {
 	sides []push.Side
 
 	clusters []*devcluster.Cluster
-	pages    []*devcluster.Part
+	pages    []*supervisor.Process
 }
 
 // launch runs everything until ctx ends. Nothing is left when it returns.
@@ -68,7 +69,7 @@ func launch(ctx context.Context, args []string) error {
 		return err
 	}
 	r := &run{o: o, out: os.Stdout, self: self}
-	r.sup, err = devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: filepath.Join(o.dir, "log"), OnExit: func(e devcluster.Exit) {
+	r.sup, err = supervisor.New(supervisor.Config{LogDir: filepath.Join(o.dir, "log"), OnExit: func(e supervisor.Exit) {
 		r.say("%s (pid %d) ended, %s; it starts again in a second", e.Name, e.PID, e.Reason)
 	}})
 	if err != nil {
@@ -166,7 +167,7 @@ func (r *run) startPage(i int, ingestURL string) error {
 		return err
 	}
 	name := clusterNames()[i]
-	part, err := r.sup.Start(devcluster.PartConfig{
+	part, err := r.sup.Start(supervisor.ProcessConfig{
 		Name: name + "-page",
 		Path: r.self,
 		Args: []string{"push"},

@@ -50,6 +50,6 @@ func (d *disk) look(nats *devcluster.NATS) {
 			return
 		}
 		d.say("there is room on the disk again; NATS starts anew, since it refuses a stream that it once could not write")
-		_ = nats.Part().Kill(syscall.SIGTERM) // dead already is started anyway
+		_ = nats.Process().Kill(syscall.SIGTERM) // dead already is started anyway
 	}
 }

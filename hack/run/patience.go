@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 const (
@@ -25,7 +26,7 @@ const (
 
 // server is one of those that a run starts and that may be killed at any moment.
 type server interface {
-	Part() *devcluster.Part
+	Process() *supervisor.Process
 	WaitUntilReady(ctx context.Context) error
 }
 
@@ -45,7 +46,7 @@ func patiently(ctx context.Context, s server, do func(context.Context) error) er
 			if err := s.WaitUntilReady(limit); err != nil {
 				return err
 			}
-			restarts = s.Part().Restarts()
+			restarts = s.Process().Restarts()
 		}
 		try, cancel := context.WithTimeout(ctx, tryTimeout)
 		err := do(try)
@@ -58,7 +59,7 @@ func patiently(ctx context.Context, s server, do func(context.Context) error) er
 		case <-limit.Done():
 			return err
 		}
-		if s == nil || s.Part().Pid() != 0 && s.Part().Restarts() == restarts {
+		if s == nil || s.Process().Pid() != 0 && s.Process().Restarts() == restarts {
 			failed++
 		}
 		if failed == tries {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/sinkwriter"
@@ -56,7 +57,7 @@ type run struct {
 	now    func() time.Time
 	start  time.Time
 
-	sup      *devcluster.Supervisor
+	sup      *supervisor.Supervisor
 	programs devcluster.Programs
 	postgres *devcluster.Postgres // nil if another server is used
 	nats     *devcluster.NATS     // likewise
@@ -86,7 +87,7 @@ func (r *run) execute(ctx context.Context) (err error) {
 	if err := r.check(); err != nil {
 		return err
 	}
-	r.sup, err = devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: filepath.Join(r.o.dir, "log"), OnExit: r.died})
+	r.sup, err = supervisor.New(supervisor.Config{LogDir: filepath.Join(r.o.dir, "log"), OnExit: r.died})
 	if err != nil {
 		return err
 	}
@@ -137,7 +138,7 @@ func (r *run) check() error {
 }
 
 // died tells of a process that ended although nobody stopped it.
-func (r *run) died(e devcluster.Exit) {
+func (r *run) died(e supervisor.Exit) {
 	r.out.say("%s (pid %d) ended, %s; it starts again in a second", e.Name, e.PID, e.Reason)
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 // ledger reads what this run has committed, by the database's clock.
@@ -83,21 +83,21 @@ func (m *memory) look(r *run) {
 	if m.peak == nil {
 		m.peak = make(map[string]int64)
 	}
-	note := func(p *devcluster.Part, measure func(int) int64) {
+	note := func(p *supervisor.Process, measure func(int) int64) {
 		if pid := p.Pid(); pid != 0 {
 			m.peak[p.Name()] = max(m.peak[p.Name()], measure(pid))
 		}
 	}
 	for _, c := range r.clusters {
-		for _, p := range c.Parts() {
+		for _, p := range c.Processes() {
 			note(p, peakMemory)
 		}
 	}
 	if r.nats != nil {
-		note(r.nats.Part(), peakMemory)
+		note(r.nats.Process(), peakMemory)
 	}
 	if r.postgres != nil && m.looks%treeLooks == 0 {
-		note(r.postgres.Part(), treeMemory)
+		note(r.postgres.Process(), treeMemory)
 	}
 	m.looks++
 }

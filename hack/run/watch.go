@@ -73,7 +73,7 @@ func (w *watch) look(ctx context.Context) status {
 
 func (w *watch) lookAt(ctx context.Context, c *devcluster.Cluster, counter *counter) clusterStatus {
 	s := clusterStatus{name: c.Name()}
-	for _, p := range c.Parts() {
+	for _, p := range c.Processes() {
 		s.restarts += p.Restarts()
 	}
 	generation := c.Source.Restarts()

@@ -27,7 +27,7 @@ func (t *trial) cpu() (client, server time.Duration, known bool) {
 
 // cpu gives the processor time that all of the server's processes have used.
 func (s *server) cpu() (used time.Duration, known bool) {
-	postmaster := s.postgres.Part().Pid()
+	postmaster := s.postgres.Process().Pid()
 	main, ok := readStat(fmt.Sprintf("/proc/%d/stat", postmaster))
 	if !ok {
 		return 0, false

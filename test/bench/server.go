@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -39,7 +40,7 @@ const (
 
 // server is the PostgreSQL that everything is measured on.
 type server struct {
-	sup      *devcluster.Supervisor
+	sup      *supervisor.Supervisor
 	postgres *devcluster.Postgres
 	admin    *pgxpool.Pool
 	dir      string // to be removed in the end; empty if it is the user's
@@ -59,7 +60,7 @@ func startServer(ctx context.Context, dir, pgBin string) (*server, error) {
 		}
 	}
 	var err error
-	if s.sup, err = devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: dir}); err != nil {
+	if s.sup, err = supervisor.New(supervisor.Config{LogDir: dir}); err != nil {
 		return nil, err
 	}
 	config := devcluster.PostgresConfig{Dir: dir, BinDir: pgBin, Settings: settings}

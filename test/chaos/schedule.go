@@ -41,9 +41,9 @@ type kind struct {
 }
 
 var kinds = []kind{
-	{"kill", world.Parts(), 0, 6},
-	{"stop", world.Parts(), 3 * time.Second, 4},
-	{"end", world.Parts(), 0, 1},
+	{"kill", world.Processes(), 0, 6},
+	{"stop", world.Processes(), 3 * time.Second, 4},
+	{"end", world.Processes(), 0, 1},
 	{"cluster gone", world.Clusters(), 3 * time.Second, 2},
 	{"upgrade", world.Clusters(), 2 * time.Second, 1},
 	{"clock an hour ahead", world.Clusters(), 2 * time.Second, 1},

@@ -17,6 +17,7 @@ import (
 	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/sinkwriter"
@@ -59,7 +60,7 @@ func TestMain(m *testing.M) {
 
 // world is all of it, for one test.
 type world struct {
-	sup      *devcluster.Supervisor
+	sup      *supervisor.Supervisor
 	postgres *devcluster.Postgres // nil if the test brought another one
 	nats     *devcluster.NATS
 	clusters []*devcluster.Cluster
@@ -99,7 +100,7 @@ func newWorldOn(t *testing.T, databaseURL string, rate float64, env map[string][
 	built, err := programs()
 	must(err)
 	dir := pgtest.Dir(t)
-	sup, err := devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: dir})
+	sup, err := supervisor.New(supervisor.Config{LogDir: dir})
 	must(err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -250,12 +251,12 @@ func wonBy(t *testing.T, pool *pgxpool.Pool, cluster string) (n int64) {
 
 // kill kills the process of a part with SIGKILL so many times; between two it is
 // started again and has a moment to work.
-func (w *world) kill(t *testing.T, p *devcluster.Part, times int) {
+func (w *world) kill(t *testing.T, p *supervisor.Process, times int) {
 	t.Helper()
 	kill(t, p, times)
 }
 
-func kill(t *testing.T, p *devcluster.Part, times int) {
+func kill(t *testing.T, p *supervisor.Process, times int) {
 	t.Helper()
 	for range times {
 		poll(t, p.Name()+" does not run", func(context.Context) bool { return p.Pid() != 0 })
@@ -328,7 +329,7 @@ func TestTheStreamsServerIsKilledInTheMiddle(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 3000, "east", "west")
 	w.waitFor(t, 6000)
-	w.kill(t, w.nats.Part(), 2)
+	w.kill(t, w.nats.Process(), 2)
 	w.finish(t, w.clusters...)
 }
 
@@ -337,7 +338,7 @@ func TestEveryPartIsKilledOneAfterTheOther(t *testing.T) {
 	w := newWorld(t, 1500, "east", "west")
 	w.waitFor(t, 500)
 	for _, c := range w.clusters {
-		for _, p := range c.Parts() {
+		for _, p := range c.Processes() {
 			w.kill(t, p, 1)
 		}
 	}

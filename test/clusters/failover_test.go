@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 // failedOver starts two clusters on a primary with a standby, lets the standby fall
@@ -73,7 +74,7 @@ func (w *world) rewound(t *testing.T, c *devcluster.Cluster) {
 	})
 }
 
-func killed(t *testing.T, p *devcluster.Part) {
+func killed(t *testing.T, p *supervisor.Process) {
 	t.Helper()
 	if err := p.Kill(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Fatal(err)

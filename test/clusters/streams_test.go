@@ -15,6 +15,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/sinkwriter"
@@ -75,7 +76,7 @@ func (w *sides) begin(t *testing.T, rate float64) {
 	}
 	built, err := programs()
 	must(err)
-	sup, err := devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: pgtest.Dir(t)})
+	sup, err := supervisor.New(supervisor.Config{LogDir: pgtest.Dir(t)})
 	must(err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

@@ -45,7 +45,7 @@ func losePrimary(ctx context.Context, d *drill) error {
 	}
 	d.world.Lose(lost)
 	d.world.Replicated.LosePrimary()
-	d.world.Part("nats-1").Destroy()
+	d.world.Process("nats-1").Destroy()
 	if d.options.witness {
 		if err := awaitWitness(ctx, d); err != nil {
 			return err

@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/test/expected"
 )
@@ -52,7 +53,7 @@ func startServers(t *testing.T) *servers {
 	if err := os.WriteFile(hba, []byte("host all all all scram-sha-256\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	sup, err := devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: dir})
+	sup, err := supervisor.New(supervisor.Config{LogDir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/sinkwriter"
 
@@ -125,7 +126,7 @@ func (p peer) durable(cluster string) string {
 }
 
 // start starts the processes of a cluster.
-func (p peer) start(ctx context.Context, w *world, cluster string, concurrency int) ([]*devcluster.Part, error) {
+func (p peer) start(ctx context.Context, w *world, cluster string, concurrency int) ([]*supervisor.Process, error) {
 	databaseURL, err := w.url(trialDatabase)
 	if err != nil {
 		return nil, err
@@ -139,17 +140,17 @@ func (p peer) start(ctx context.Context, w *world, cluster string, concurrency i
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
-	part, err := w.sup.Start(devcluster.PartConfig{
+	part, err := w.sup.Start(supervisor.ProcessConfig{
 		Name: p.name + "-" + cluster, Path: w.self, Env: append(environment(), consume.Variable+"="+string(text)),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return []*devcluster.Part{part}, nil
+	return []*supervisor.Process{part}, nil
 }
 
 // startTandem starts a function and a source, as they are deployed.
-func (p peer) startTandem(ctx context.Context, w *world, cluster, databaseURL string, concurrency int) ([]*devcluster.Part, error) {
+func (p peer) startTandem(ctx context.Context, w *world, cluster, databaseURL string, concurrency int) ([]*supervisor.Process, error) {
 	port, err := devcluster.FreePort()
 	if err != nil {
 		return nil, err
@@ -158,19 +159,19 @@ func (p peer) startTandem(ctx context.Context, w *world, cluster, databaseURL st
 	env := slices.Concat(environment(), []string{
 		"TANDEM_CLUSTER=" + cluster, "DATABASE_URL=" + databaseURL, "NATS_URL=" + w.nats.URL(), "LOG_LEVEL=warn",
 	}, p.env)
-	function, err := w.sup.Start(devcluster.PartConfig{
+	function, err := w.sup.Start(supervisor.ProcessConfig{
 		Name: p.name + "-function-" + cluster, Path: w.programs.Function,
 		Env: append(slices.Clone(env), "LISTEN_ADDRESS="+address, "TANDEM_FUNCTIONS=flights"),
 	})
 	if err != nil {
 		return nil, err
 	}
-	parts := []*devcluster.Part{function}
+	parts := []*supervisor.Process{function}
 	if err := awaitOK(ctx, "http://"+address+"/health/readiness"); err != nil {
 		function.Destroy()
 		return nil, fmt.Errorf("start %s: the function is not ready: %w", p.name, err)
 	}
-	source, err := w.sup.Start(devcluster.PartConfig{
+	source, err := w.sup.Start(supervisor.ProcessConfig{
 		Name: p.name + "-source-" + cluster, Path: w.programs.Source,
 		Env: append(slices.Clone(env), "K_SINK=http://"+address, "TANDEM_FUNCTION=flights", "TANDEM_IN_FLIGHT="+strconv.Itoa(concurrency), "TANDEM_RATE=20000"),
 	})

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 
 	"github.com/tandem-fn/tandem/test/peers/consume"
 )
@@ -41,7 +41,7 @@ type trial struct {
 	concurrency int
 	workload    workload
 	admin       *pgx.Conn // in the trial's database, as superuser
-	parts       map[string][]*devcluster.Part
+	parts       map[string][]*supervisor.Process
 	connections int // most that were seen
 	looked      time.Time
 }
@@ -55,7 +55,7 @@ func (w *world) begin(ctx context.Context, p peer, concurrency int, load workloa
 	if err != nil {
 		return nil, fmt.Errorf("connect to PostgreSQL: %w", err)
 	}
-	return &trial{w: w, peer: p, concurrency: concurrency, workload: load, admin: admin, parts: map[string][]*devcluster.Part{}}, nil
+	return &trial{w: w, peer: p, concurrency: concurrency, workload: load, admin: admin, parts: map[string][]*supervisor.Process{}}, nil
 }
 
 // end kills what runs.

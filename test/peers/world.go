@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 
 	"github.com/tandem-fn/tandem/test/peers/consume"
@@ -45,7 +46,7 @@ const (
 
 // world is the servers, and what all trials need.
 type world struct {
-	sup      *devcluster.Supervisor
+	sup      *supervisor.Supervisor
 	postgres *devcluster.Postgres
 	nats     *devcluster.NATS
 	programs devcluster.Programs
@@ -56,13 +57,13 @@ type world struct {
 	dir      string
 	self     string // this program
 	made     map[string]bool
-	died     chan devcluster.Exit
+	died     chan supervisor.Exit
 	keep     bool
 }
 
 // open builds Tandem and starts the servers, in a folder in dir.
 func open(ctx context.Context, dir string, keep bool, log io.Writer) (*world, error) {
-	w := &world{keep: keep, made: map[string]bool{}, died: make(chan devcluster.Exit, 16)}
+	w := &world{keep: keep, made: map[string]bool{}, died: make(chan supervisor.Exit, 16)}
 	if err := w.start(ctx, dir, log); err != nil {
 		w.close()
 		return nil, err
@@ -83,9 +84,9 @@ func (w *world) start(ctx context.Context, dir string, log io.Writer) (err error
 	if err = w.build(ctx, log); err != nil {
 		return err
 	}
-	if w.sup, err = devcluster.NewSupervisor(devcluster.SupervisorConfig{
+	if w.sup, err = supervisor.New(supervisor.Config{
 		LogDir: filepath.Join(w.dir, "log"),
-		OnExit: func(e devcluster.Exit) {
+		OnExit: func(e supervisor.Exit) {
 			select {
 			case w.died <- e:
 			default:

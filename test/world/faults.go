@@ -13,8 +13,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// Parts are the names of all processes of the clusters.
-func Parts() []string { return across("function", "source", "ingest") }
+// Processes returns the names of all processes of the clusters.
+func Processes() []string { return across("function", "source", "ingest") }
 
 // Links are the names of all links.
 func Links() []string {
@@ -43,7 +43,7 @@ func across(parts ...string) []string {
 
 // Signal sends a signal to a process, found by its name.
 func (w *World) Signal(name string, sig syscall.Signal) error {
-	p := w.Part(name)
+	p := w.Process(name)
 	if p == nil {
 		return fmt.Errorf("%s is not there", name)
 	}
@@ -161,7 +161,7 @@ func (w *World) Mend(ctx context.Context) error {
 	for _, name := range Links() {
 		w.Link(name).Heal()
 	}
-	for _, name := range append(Parts(), "nats-1", "nats-2", "nats-3") {
+	for _, name := range append(Processes(), "nats-1", "nats-2", "nats-3") {
 		_ = w.Signal(name, syscall.SIGCONT) // whoever is gone needs none
 	}
 	for name, dir := range w.disks {

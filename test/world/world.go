@@ -20,6 +20,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
@@ -86,7 +87,7 @@ type World struct {
 	Conn *jetstream.Conn
 
 	cfg    Config
-	sup    *devcluster.Supervisor
+	sup    *supervisor.Supervisor
 	single *devcluster.Postgres
 
 	standbyPort int // of the server that was the standby at first
@@ -141,7 +142,7 @@ func Start(ctx context.Context, cfg Config) (*World, error) {
 }
 
 func (w *World) startAll(ctx context.Context) (err error) {
-	if w.sup, err = devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: filepath.Join(w.cfg.Dir, "log"), RestartDelay: 300 * time.Millisecond}); err != nil {
+	if w.sup, err = supervisor.New(supervisor.Config{LogDir: filepath.Join(w.cfg.Dir, "log"), RestartDelay: 300 * time.Millisecond}); err != nil {
 		return err
 	}
 	if err = w.startDatabase(ctx); err != nil {
@@ -372,17 +373,17 @@ func freePorts(n int) (int, error) {
 	return 0, errors.New("no free ports side by side")
 }
 
-// Part finds a process by its name; nil if its cluster is gone.
-func (w *World) Part(name string) *devcluster.Part {
+// Process returns a process by its name, nil if its cluster is gone.
+func (w *World) Process(name string) *supervisor.Process {
 	for _, n := range w.NATS {
-		if n.Part().Name() == name {
-			return n.Part()
+		if n.Process().Name() == name {
+			return n.Process()
 		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range w.clusters {
-		for _, p := range c.Parts() {
+		for _, p := range c.Processes() {
 			if p.Name() == name {
 				return p
 			}

@@ -33,6 +33,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 const startTimeout = 2 * time.Minute
@@ -55,7 +56,7 @@ var shared = sync.OnceValues(func() (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	sup, err := devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: dir})
+	sup, err := supervisor.New(supervisor.Config{LogDir: dir})
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +185,7 @@ func (c *cluster) buildTemplate(name string, build func(context.Context, string)
 func Server(tb testing.TB) *devcluster.Postgres {
 	tb.Helper()
 	dir := Dir(tb)
-	sup := supervisor(tb, dir)
+	sup := startSupervisor(tb, dir)
 	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
 	defer cancel()
 	server, err := start(ctx, sup, dir)
@@ -194,10 +195,10 @@ func Server(tb testing.TB) *devcluster.Postgres {
 	return server
 }
 
-// supervisor starts what ends with the test.
-func supervisor(tb testing.TB, dir string) *devcluster.Supervisor {
+// startSupervisor starts a supervisor that ends with the test.
+func startSupervisor(tb testing.TB, dir string) *supervisor.Supervisor {
 	tb.Helper()
-	sup, err := devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: dir})
+	sup, err := supervisor.New(supervisor.Config{LogDir: dir})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -215,7 +216,7 @@ func supervisor(tb testing.TB, dir string) *devcluster.Supervisor {
 func Replicated(tb testing.TB) *devcluster.Replicated {
 	tb.Helper()
 	primary, standby := config(Dir(tb)), config(Dir(tb))
-	sup := supervisor(tb, primary.Dir)
+	sup := startSupervisor(tb, primary.Dir)
 	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
 	defer cancel()
 	r, err := devcluster.StartReplicated(ctx, sup, primary, standby)
@@ -247,7 +248,7 @@ func use(tb testing.TB) *cluster {
 	return c
 }
 
-func start(ctx context.Context, sup *devcluster.Supervisor, dir string) (*devcluster.Postgres, error) {
+func start(ctx context.Context, sup *supervisor.Supervisor, dir string) (*devcluster.Postgres, error) {
 	return devcluster.StartPostgres(ctx, sup, config(dir))
 }
 

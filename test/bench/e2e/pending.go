@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 // fewPending is how many messages are pending when the memory of a source is measured
@@ -58,7 +58,7 @@ func (o *Options) measurePending(ctx context.Context, pending int) (mib float64,
 		return 0, 0, err
 	}
 	defer sink.server.Close() //nolint:errcheck // nothing is lost with it
-	if err := w.start("source", "east", o.Programs.Source, devcluster.StageSources, nil, append(sourceEnv("east", sink.url, 1), o.Env...)); err != nil {
+	if err := w.start("source", "east", o.Programs.Source, supervisor.StageSources, nil, append(sourceEnv("east", sink.url, 1), o.Env...)); err != nil {
 		return 0, 0, err
 	}
 	if err := w.await(ctx, "the first try", func(context.Context) error {

@@ -18,6 +18,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
 )
@@ -45,7 +46,7 @@ type world struct {
 	o        *Options
 	dir      string
 	database Database
-	sup      *devcluster.Supervisor
+	sup      *supervisor.Supervisor
 	nats     *devcluster.NATS
 	nc       *nats.Conn
 	js       natsjs.JetStream
@@ -55,7 +56,7 @@ type world struct {
 
 // part is a process, of a kind, in a cluster.
 type part struct {
-	*devcluster.Part
+	*supervisor.Process
 	kind    string // source, function or by hand
 	cluster string
 }
@@ -70,7 +71,7 @@ func (o *Options) newWorld(ctx context.Context) (_ *world, err error) {
 			w.close(ctx)
 		}
 	}()
-	if w.sup, err = devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: filepath.Join(w.dir, "log")}); err != nil {
+	if w.sup, err = supervisor.New(supervisor.Config{LogDir: filepath.Join(w.dir, "log")}); err != nil {
 		return nil, err
 	}
 	if w.nats, err = devcluster.StartNATS(ctx, w.sup, devcluster.NATSConfig{Program: o.Programs.NATS, Dir: w.dir, SyncInterval: o.SyncInterval}); err != nil {
@@ -124,22 +125,22 @@ func (w *world) close(ctx context.Context) {
 	_ = os.RemoveAll(w.dir) // a temporary folder: not worth a word
 }
 
-func (w *world) start(kind, cluster, program string, stage devcluster.Stage, args, env []string) error {
-	p, err := w.sup.Start(devcluster.PartConfig{
+func (w *world) start(kind, cluster, program string, stage supervisor.Stage, args, env []string) error {
+	p, err := w.sup.Start(supervisor.ProcessConfig{
 		Name: cluster + "-" + kind, Path: program, Args: args, Stage: stage, Grace: 5 * time.Second,
 		Env: append([]string{"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + w.database.URL, "NATS_URL=" + w.nats.URL()}, env...),
 	})
 	if err != nil {
 		return err
 	}
-	w.parts = append(w.parts, part{Part: p, kind: kind, cluster: cluster})
+	w.parts = append(w.parts, part{Process: p, kind: kind, cluster: cluster})
 	return nil
 }
 
 // startByHand starts two consumers.
 func (w *world) startByHand(workers int) error {
 	for _, cluster := range []string{"east", "west"} {
-		if err := w.start("by-hand", cluster, w.o.Programs.ByHand, devcluster.StageSources,
+		if err := w.start("by-hand", cluster, w.o.Programs.ByHand, supervisor.StageSources,
 			[]string{"-name", cluster, "-workers", strconv.Itoa(workers)}, nil); err != nil {
 			return err
 		}
@@ -166,7 +167,7 @@ func (w *world) startClusters(ctx context.Context, r Row) error {
 		if r.stalls && name == "west" {
 			env = append(env, "TANDEM_BENCH_STALL="+stallLength.String())
 		}
-		if err := w.start("function", name, w.o.Programs.Function, devcluster.StageFunctions, nil, append(env, w.o.Env...)); err != nil {
+		if err := w.start("function", name, w.o.Programs.Function, supervisor.StageFunctions, nil, append(env, w.o.Env...)); err != nil {
 			return err
 		}
 	}
@@ -180,7 +181,7 @@ func (w *world) startClusters(ctx context.Context, r Row) error {
 		if r.all {
 			env = append(env, "TANDEM_BEHIND=-1")
 		}
-		if err := w.start("source", name, w.o.Programs.Source, devcluster.StageSources, nil, append(env, w.o.Env...)); err != nil {
+		if err := w.start("source", name, w.o.Programs.Source, supervisor.StageSources, nil, append(env, w.o.Env...)); err != nil {
 			return err
 		}
 	}
@@ -263,7 +264,7 @@ func get(ctx context.Context, url string) error {
 
 // spend gives the processor time of all processes so far, by kind.
 func (w *world) spend() map[string]time.Duration {
-	spent := map[string]time.Duration{"nats": processorTime(w.nats.Part().Pid())}
+	spent := map[string]time.Duration{"nats": processorTime(w.nats.Process().Pid())}
 	if w.database.CPU != nil {
 		spent["postgres"] = w.database.CPU()
 	}

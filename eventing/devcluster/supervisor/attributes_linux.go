@@ -1,14 +1,14 @@
-package devcluster
+package supervisor
 
 import "syscall"
 
-// processAttributes puts the process into a group of its own, so that a Ctrl-C
+// Attributes puts the process into a group of its own, so that a Ctrl-C
 // reaches only the supervisor, which keeps the order; and has the kernel send
 // it deathSignal when the thread that started it ends.
-func processAttributes(deathSignal syscall.Signal, account *Account) *syscall.SysProcAttr {
+func Attributes(deathSignal syscall.Signal, account *Account) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{
 		Setpgid:    true,
 		Pdeathsig:  deathSignal,
-		Credential: account.credential(),
+		Credential: account.Credential(),
 	}
 }

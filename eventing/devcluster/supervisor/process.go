@@ -1,4 +1,4 @@
-package devcluster
+package supervisor
 
 import (
 	"context"
@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// Stage is when a part is ended by [Supervisor.Stop]: the lower first.
+// Stage orders the processes that [Supervisor.Stop] ends: the lower first.
 type Stage int
 
-// The stages, in the way of an event: what brings events ends before what
-// handles them, and what all depend on ends last.
+// The stages, along the path of an event: sources end before functions, and the
+// servers that all of them need end last.
 const (
 	StageSources Stage = iota
 	StageFunctions
@@ -23,27 +23,27 @@ const (
 	stages
 )
 
-// PartConfig describes a process to be supervised. A field left at zero takes
+// ProcessConfig describes a process to be supervised. A field left at zero takes
 // the default named beside it.
-type PartConfig struct {
-	// Name is what people call it, and its log. Required.
+type ProcessConfig struct {
+	// Name is the name of the process and of its log. Required.
 	Name string
 
-	// Path is the program's file, Args what follows its name. Path is required.
+	// Path is the file of the program, and Args are its arguments. Path is required.
 	Path string
 	Args []string
 
-	// Env is the whole environment, as os.Environ gives it. Defaults to none.
+	// Env is the whole environment, in the form of os.Environ. Defaults to none.
 	Env []string
 
 	// Dir is the working directory. Defaults to the supervisor's.
 	Dir string
 
-	// Stage is when it is ended. Defaults to StageSources, the first.
+	// Stage is the stage in which it is ended. Defaults to StageSources, the first.
 	Stage Stage
 
-	// Grace is how long the process may take to end after each of
-	// StopSignals, before the next, and at last SIGKILL, is sent.
+	// Grace is the time that the process has to end after each of StopSignals,
+	// before the next one, and at last SIGKILL, is sent.
 	// Defaults to 1 s.
 	Grace time.Duration
 
@@ -51,25 +51,25 @@ type PartConfig struct {
 	// before. Defaults to SIGTERM.
 	StopSignals []syscall.Signal
 
-	// DeathSignal is what the process gets on Linux when the supervisor dies.
+	// DeathSignal is sent to the process on Linux when the supervisor dies.
 	// Defaults to SIGKILL.
 	DeathSignal syscall.Signal
 
-	// Account, if set, is who the process runs as. Only root can set it.
+	// Account, if set, is the account that the process runs as. Only root can set it.
 	Account *Account
 
 	// Before, if set, is called before each start but the first; it may wait.
-	// It gives up when its context is done.
+	// It returns when its context is done.
 	Before func(context.Context)
 
-	// After, if set, is called when the part has been stopped for ever, to end
-	// what took the process's place. It is done soon, at once if its context is.
+	// After, if set, is called after the process has been stopped for good, to end
+	// another one that took its place. It returns soon, at once if its context is done.
 	After func(context.Context)
 }
 
-func (c PartConfig) withDefaults() PartConfig {
+func (c ProcessConfig) withDefaults() ProcessConfig {
 	if c.Grace == 0 {
-		c.Grace = defaultGrace
+		c.Grace = DefaultGrace
 	}
 	if len(c.StopSignals) == 0 {
 		c.StopSignals = []syscall.Signal{syscall.SIGTERM}
@@ -83,7 +83,7 @@ func (c PartConfig) withDefaults() PartConfig {
 	return c
 }
 
-func (c PartConfig) validate() error {
+func (c ProcessConfig) validate() error {
 	var errs []error
 	if c.Name == "" {
 		errs = append(errs, errors.New("name is missing"))
@@ -95,18 +95,19 @@ func (c PartConfig) validate() error {
 		errs = append(errs, fmt.Errorf("stage %d: want 0 to %d", c.Stage, stages-1))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("describe part %q: %w", c.Name, err)
+		return fmt.Errorf("configure process %q: %w", c.Name, err)
 	}
 	return nil
 }
 
-// Part is a supervised process. Its methods may be called concurrently.
-type Part struct {
-	cfg  PartConfig
+// Process is a supervised process. Each restart has a pid of its own. It is safe for
+// concurrent use.
+type Process struct {
+	cfg  ProcessConfig
 	sup  *Supervisor
 	log  string
 	quit chan struct{} // closed when it must not start again
-	done chan struct{} // closed when it has ended for ever
+	done chan struct{} // closed when it has ended for good
 
 	mu       sync.Mutex
 	cmd      *exec.Cmd     // nil while it is not running
@@ -116,17 +117,17 @@ type Part struct {
 	held     bool
 }
 
-// Name is what the part is called.
-func (p *Part) Name() string { return p.cfg.Name }
+// Name returns the name of the process.
+func (p *Process) Name() string { return p.cfg.Name }
 
-// LogFile is where the process's output goes.
-func (p *Part) LogFile() string { return p.log }
+// LogFile returns the file that holds the output of the process.
+func (p *Process) LogFile() string { return p.log }
 
-// Done is closed when the part has been stopped and its process is gone.
-func (p *Part) Done() <-chan struct{} { return p.done }
+// Done returns a channel that is closed when the process has been stopped for good.
+func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Pid is the running process's id, or 0 between two of them.
-func (p *Part) Pid() int {
+// Pid returns the id of the running process, or 0 while it is being restarted.
+func (p *Process) Pid() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd == nil {
@@ -135,24 +136,24 @@ func (p *Part) Pid() int {
 	return p.cmd.Process.Pid
 }
 
-// Restarts is how often the process has been started again.
-func (p *Part) Restarts() int {
+// Restarts returns the number of restarts.
+func (p *Process) Restarts() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.restarts
 }
 
-// hasFailed says whether the process that ended last did so with a failure of its
-// own, so that the next one will too; not if somebody killed or stopped it.
-func (p *Part) hasFailed() bool {
+// Failed reports whether the process last ended with a status of its own that is not
+// 0, so that a restart will fail too. It has not failed if a signal ended it.
+func (p *Process) Failed() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.failed
 }
 
-// incarnation gives a channel that is closed when the process that runs now has
-// ended; a closed one if none runs.
-func (p *Part) incarnation() <-chan struct{} {
+// Ended returns a channel that is closed when the process ends, also if it is
+// restarted then. The channel is closed already if the process is not running.
+func (p *Process) Ended() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd == nil {
@@ -163,9 +164,9 @@ func (p *Part) incarnation() <-chan struct{} {
 	return p.ended
 }
 
-// Kill sends the running process a signal, SIGKILL or another; if it dies of it,
-// it is started again. The error is os.ErrProcessDone if none is running.
-func (p *Part) Kill(sig syscall.Signal) error {
+// Kill sends a signal, SIGKILL or another. If the process dies of it, it is restarted.
+// The error is os.ErrProcessDone if none is running.
+func (p *Process) Kill(sig syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd == nil {
@@ -177,9 +178,9 @@ func (p *Part) Kill(sig syscall.Signal) error {
 	return nil
 }
 
-// Stop ends the process for ever and waits until it is gone: politely first,
-// then with SIGKILL, which is also what follows when ctx is done.
-func (p *Part) Stop(ctx context.Context) {
+// Stop ends the process for good and waits until it is gone. It sends StopSignals
+// first, then SIGKILL; at once if ctx is done.
+func (p *Process) Stop(ctx context.Context) {
 	p.hold()
 	defer p.sup.remove(p)
 	if p.cfg.After != nil {
@@ -201,20 +202,20 @@ func (p *Part) Stop(ctx context.Context) {
 	p.destroy()
 }
 
-// Destroy ends the process for ever with SIGKILL and waits until it is gone.
-func (p *Part) Destroy() {
+// Destroy ends the process for good with SIGKILL and waits until it is gone.
+func (p *Process) Destroy() {
 	p.hold()
 	defer p.sup.remove(p)
 	p.destroy()
 }
 
-func (p *Part) destroy() {
+func (p *Process) destroy() {
 	_ = p.Kill(syscall.SIGKILL) // gone already is what we want
 	<-p.done
 }
 
-// hold keeps the part from being started again.
-func (p *Part) hold() {
+// hold prevents restarts.
+func (p *Process) hold() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.held {
@@ -223,7 +224,7 @@ func (p *Part) hold() {
 	}
 }
 
-func (p *Part) start() error {
+func (p *Process) start() error {
 	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return fmt.Errorf("start %s: open its log: %w", p.cfg.Name, err)
@@ -236,7 +237,7 @@ func (p *Part) start() error {
 	cmd.Dir = p.cfg.Dir
 	cmd.Stdout = out
 	cmd.Stderr = out
-	cmd.SysProcAttr = processAttributes(p.cfg.DeathSignal, p.cfg.Account)
+	cmd.SysProcAttr = Attributes(p.cfg.DeathSignal, p.cfg.Account)
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -251,8 +252,8 @@ func (p *Part) start() error {
 	return nil
 }
 
-// keep waits for the process and starts it again, until the part is stopped.
-func (p *Part) keep() {
+// keep restarts the process until it is stopped.
+func (p *Process) keep() {
 	defer close(p.done)
 	for {
 		p.report(p.wait())
@@ -276,7 +277,7 @@ func (p *Part) keep() {
 }
 
 // wait returns how the process ended.
-func (p *Part) wait() Exit {
+func (p *Process) wait() Exit {
 	p.mu.Lock()
 	cmd, ended := p.cmd, p.ended
 	p.mu.Unlock()
@@ -296,14 +297,14 @@ func (p *Part) wait() Exit {
 		exit.Reason = err.Error()
 	}
 	if err != nil && byItself {
-		if line := lastLine(p.log); line != "" {
+		if line := p.LastLine(); line != "" {
 			exit.Reason += ": " + line
 		}
 	}
 	return exit
 }
 
-func (p *Part) report(exit Exit) {
+func (p *Process) report(exit Exit) {
 	select {
 	case <-p.quit:
 	default:
@@ -313,8 +314,8 @@ func (p *Part) report(exit Exit) {
 	}
 }
 
-// pause waits until it is time for the next start; false if there is none.
-func (p *Part) pause() bool {
+// pause waits until the next start is due, and reports whether there is one.
+func (p *Process) pause() bool {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {

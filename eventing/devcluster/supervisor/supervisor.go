@@ -1,4 +1,4 @@
-package devcluster
+package supervisor
 
 import (
 	"context"
@@ -13,38 +13,36 @@ import (
 )
 
 const (
-	// defaultGrace is how long a process has to end after the polite signal.
-	defaultGrace = time.Second
+	// DefaultGrace is the time that a process has to end after each stop signal.
+	DefaultGrace = time.Second
 
-	// defaultLogBytes is where a log starts again from nothing: enough to find
-	// the cause of something, too little to fill a disk.
+	// defaultLogBytes is enough to find a cause and too little to fill a disk.
 	defaultLogBytes = 64 << 20
 
 	logCheckInterval = 5 * time.Second
 )
 
-// ErrStopped is returned for what is asked of a supervisor or a part that has
-// been stopped.
+// ErrStopped is the error of a supervisor or a process that has been stopped.
 var ErrStopped = errors.New("stopped")
 
-// Exit says that a supervised process has ended although nobody stopped it.
+// Exit is the end of a process that was not stopped.
 type Exit struct {
-	// Name is the part's.
+	// Name is the name of the process.
 	Name string
 
-	// PID is the one that the process had; 0 if it did not even start.
+	// PID is the id that the process had, or 0 if it did not start.
 	PID int
 
-	// Reason is what the system said, for example "signal: killed", with the
-	// last line of the process's log if it ended by itself.
+	// Reason is the exit status, for example "signal: killed", with the last line
+	// of the log if the process ended by itself.
 	Reason string
 }
 
-// SupervisorConfig sets up a [Supervisor]. A field left at zero takes the
+// Config sets up a [Supervisor]. A field left at zero takes the
 // default named beside it.
-type SupervisorConfig struct {
-	// LogDir is where each process's output goes, as <name>.log, emptied when
-	// the part is made. Required; made if missing.
+type Config struct {
+	// LogDir is the folder of the logs, <name>.log. Each is emptied when its process
+	// is started for the first time. Required; made if missing.
 	LogDir string
 
 	// LogBytes is the size at which a log is emptied. At least 4 KiB.
@@ -55,21 +53,21 @@ type SupervisorConfig struct {
 	// Defaults to 1 s.
 	RestartDelay time.Duration
 
-	// OnExit, if set, is told about each process that ended unasked. It is
-	// called from the part's goroutine and must not block.
+	// OnExit, if set, is called for each process that ended without being stopped. It
+	// must not block.
 	OnExit func(Exit)
 }
 
-// Supervisor starts processes, starts them again when they die, and ends them.
-// It may be shared.
+// Supervisor starts processes, restarts them when they die, and ends them. It is safe
+// for concurrent use.
 type Supervisor struct {
-	cfg    SupervisorConfig
+	cfg    Config
 	starts chan startRequest
 	closed chan struct{}
 
-	mu      sync.Mutex
-	parts   map[string]*Part
-	stopped bool
+	mu        sync.Mutex
+	processes map[string]*Process
+	stopped   bool
 }
 
 type startRequest struct {
@@ -77,9 +75,8 @@ type startRequest struct {
 	done chan<- error
 }
 
-// NewSupervisor makes a supervisor. Stop must be called in the end: until then
-// one operating-system thread is kept for it.
-func NewSupervisor(cfg SupervisorConfig) (*Supervisor, error) {
+// New returns a supervisor. It keeps one operating-system thread until Stop is called.
+func New(cfg Config) (*Supervisor, error) {
 	if cfg.LogDir == "" {
 		return nil, errors.New("set up supervisor: LogDir is missing")
 	}
@@ -96,10 +93,10 @@ func NewSupervisor(cfg SupervisorConfig) (*Supervisor, error) {
 		return nil, fmt.Errorf("make folder for logs: %w", err)
 	}
 	s := &Supervisor{
-		cfg:    cfg,
-		starts: make(chan startRequest),
-		closed: make(chan struct{}),
-		parts:  make(map[string]*Part),
+		cfg:       cfg,
+		starts:    make(chan startRequest),
+		closed:    make(chan struct{}),
+		processes: make(map[string]*Process),
 	}
 	go s.startFromOneThread()
 	go s.boundLogs()
@@ -153,12 +150,12 @@ func (s *Supervisor) boundLogs() {
 // Start starts a process and keeps it running until it is stopped. The error is
 // about the first start only; that the process works is for the caller to find
 // out.
-func (s *Supervisor) Start(cfg PartConfig) (*Part, error) {
+func (s *Supervisor) Start(cfg ProcessConfig) (*Process, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	p := &Part{
+	p := &Process{
 		cfg:  cfg,
 		sup:  s,
 		log:  filepath.Join(s.cfg.LogDir, cfg.Name+".log"),
@@ -180,39 +177,39 @@ func (s *Supervisor) Start(cfg PartConfig) (*Part, error) {
 	return p, nil
 }
 
-func (s *Supervisor) add(p *Part) error {
+func (s *Supervisor) add(p *Process) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
 		return fmt.Errorf("start %s: supervisor: %w", p.cfg.Name, ErrStopped)
 	}
-	if _, ok := s.parts[p.cfg.Name]; ok {
-		return fmt.Errorf("start %s: a part of this name is running", p.cfg.Name)
+	if _, ok := s.processes[p.cfg.Name]; ok {
+		return fmt.Errorf("start %s: a process of this name is running", p.cfg.Name)
 	}
-	s.parts[p.cfg.Name] = p
+	s.processes[p.cfg.Name] = p
 	return nil
 }
 
-func (s *Supervisor) remove(p *Part) {
+func (s *Supervisor) remove(p *Process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.parts[p.cfg.Name] == p {
-		delete(s.parts, p.cfg.Name)
+	if s.processes[p.cfg.Name] == p {
+		delete(s.processes, p.cfg.Name)
 	}
 }
 
-func (s *Supervisor) all() []*Part {
+func (s *Supervisor) all() []*Process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	parts := make([]*Part, 0, len(s.parts))
-	for _, p := range s.parts {
-		parts = append(parts, p)
+	processes := make([]*Process, 0, len(s.processes))
+	for _, p := range s.processes {
+		processes = append(processes, p)
 	}
-	return parts
+	return processes
 }
 
-// Stop ends every process for ever and then the supervisor itself: one stage
-// after the other in the order of [PartConfig].Stage, the parts of a stage at
+// Stop ends every process for good and then the supervisor itself: one stage
+// after the other in the order of [ProcessConfig].Stage, the processes of a stage at
 // the same time. It takes no longer than the longest grace of each stage
 // together, or until ctx is done, after which all that is left is killed.
 func (s *Supervisor) Stop(ctx context.Context) {
@@ -224,13 +221,13 @@ func (s *Supervisor) Stop(ctx context.Context) {
 	s.stopped = true
 	s.mu.Unlock()
 
-	parts := s.all()
-	for _, p := range parts {
-		p.hold() // whoever dies from here on, because another one went, stays dead
+	processes := s.all()
+	for _, p := range processes {
+		p.hold() // a process that dies because another one ended is not restarted
 	}
 	for stage := Stage(0); stage < stages; stage++ {
 		var wg sync.WaitGroup
-		for _, p := range parts {
+		for _, p := range processes {
 			if p.cfg.Stage == stage {
 				wg.Go(func() { p.Stop(ctx) })
 			}

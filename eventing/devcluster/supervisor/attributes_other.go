@@ -1,15 +1,15 @@
 //go:build !linux
 
-package devcluster
+package supervisor
 
 import "syscall"
 
-// processAttributes puts the process into a group of its own, so that a Ctrl-C
+// Attributes puts the process into a group of its own, so that a Ctrl-C
 // reaches only the supervisor, which keeps the order. Only Linux can also end
 // it when the supervisor is killed with SIGKILL.
-func processAttributes(_ syscall.Signal, account *Account) *syscall.SysProcAttr {
+func Attributes(_ syscall.Signal, account *Account) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{
 		Setpgid:    true,
-		Credential: account.credential(),
+		Credential: account.Credential(),
 	}
 }

@@ -1,4 +1,4 @@
-package devcluster
+package supervisor
 
 import (
 	"bytes"
@@ -12,9 +12,9 @@ const (
 	maxLineBytes = 400
 )
 
-// tail gives the last lines of a log, oldest first; none if it cannot be read.
-func tail(file string) []string {
-	f, err := os.Open(file)
+// LogTail returns the last lines of the log, oldest first; none if it cannot be read.
+func (p *Process) LogTail() []string {
+	f, err := os.Open(p.log)
 	if err != nil {
 		return nil
 	}
@@ -37,16 +37,17 @@ func tail(file string) []string {
 	return lines
 }
 
-// lastLine gives a log's last line, cut to what fits into a message.
-func lastLine(file string) string {
-	lines := tail(file)
+// LastLine returns the last line of the log, cut to the length of a message.
+func (p *Process) LastLine() string {
+	lines := p.LogTail()
 	if len(lines) == 0 {
 		return ""
 	}
-	return shorten(lines[len(lines)-1])
+	return Shorten(lines[len(lines)-1])
 }
 
-func shorten(s string) string {
+// Shorten cuts a line to the length of a message.
+func Shorten(s string) string {
 	if len(s) > maxLineBytes {
 		return strings.ToValidUTF8(s[:maxLineBytes], "") + "…"
 	}

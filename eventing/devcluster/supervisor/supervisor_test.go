@@ -1,4 +1,4 @@
-package devcluster_test
+package supervisor_test
 
 import (
 	"bufio"
@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 // superviseEnv makes the test binary a supervisor that can be killed.
@@ -28,12 +28,12 @@ func TestMain(m *testing.M) {
 
 // supervise runs two processes, prints their numbers, and waits to be killed.
 func supervise(dir string) {
-	sup, err := devcluster.NewSupervisor(devcluster.SupervisorConfig{LogDir: dir})
+	sup, err := supervisor.New(supervisor.Config{LogDir: dir})
 	if err != nil {
 		panic(err)
 	}
 	for _, name := range []string{"one", "two"} {
-		p, err := sup.Start(devcluster.PartConfig{Name: name, Path: "/bin/sleep", Args: []string{"1000"}})
+		p, err := sup.Start(supervisor.ProcessConfig{Name: name, Path: "/bin/sleep", Args: []string{"1000"}})
 		if err != nil {
 			panic(err)
 		}
@@ -42,10 +42,10 @@ func supervise(dir string) {
 	select {}
 }
 
-func newSupervisor(t *testing.T, cfg devcluster.SupervisorConfig) *devcluster.Supervisor {
+func newSupervisor(t *testing.T, cfg supervisor.Config) *supervisor.Supervisor {
 	t.Helper()
 	cfg.LogDir = t.TempDir()
-	sup, err := devcluster.NewSupervisor(cfg)
+	sup, err := supervisor.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func newSupervisor(t *testing.T, cfg devcluster.SupervisorConfig) *devcluster.Su
 	return sup
 }
 
-func startPart(t *testing.T, sup *devcluster.Supervisor, cfg devcluster.PartConfig) *devcluster.Part {
+func startProcess(t *testing.T, sup *supervisor.Supervisor, cfg supervisor.ProcessConfig) *supervisor.Process {
 	t.Helper()
 	p, err := sup.Start(cfg)
 	if err != nil {
@@ -62,8 +62,8 @@ func startPart(t *testing.T, sup *devcluster.Supervisor, cfg devcluster.PartConf
 	return p
 }
 
-func shell(name, script string) devcluster.PartConfig {
-	return devcluster.PartConfig{Name: name, Path: "/bin/sh", Args: []string{"-c", script}, Env: os.Environ()}
+func shell(name, script string) supervisor.ProcessConfig {
+	return supervisor.ProcessConfig{Name: name, Path: "/bin/sh", Args: []string{"-c", script}, Env: os.Environ()}
 }
 
 // eventually waits until something is so, for at most 20 seconds.
@@ -85,12 +85,12 @@ func alive(pid int) bool {
 func TestKilledPartIsStartedAgain(t *testing.T) {
 	t.Parallel()
 
-	exits := make(chan devcluster.Exit, 10)
-	sup := newSupervisor(t, devcluster.SupervisorConfig{
+	exits := make(chan supervisor.Exit, 10)
+	sup := newSupervisor(t, supervisor.Config{
 		RestartDelay: 20 * time.Millisecond,
-		OnExit:       func(e devcluster.Exit) { exits <- e },
+		OnExit:       func(e supervisor.Exit) { exits <- e },
 	})
-	p := startPart(t, sup, shell("sleeper", "exec sleep 1000"))
+	p := startProcess(t, sup, shell("sleeper", "exec sleep 1000"))
 	for i := range 3 {
 		pid := p.Pid()
 		if err := p.Kill(syscall.SIGKILL); err != nil {
@@ -107,9 +107,9 @@ func TestKilledPartIsStartedAgain(t *testing.T) {
 func TestExitTellsTheLastLineOfTheLog(t *testing.T) {
 	t.Parallel()
 
-	exits := make(chan devcluster.Exit, 10)
-	sup := newSupervisor(t, devcluster.SupervisorConfig{OnExit: func(e devcluster.Exit) { exits <- e }})
-	startPart(t, sup, shell("talker", "echo first; echo no such thing >&2; exit 3"))
+	exits := make(chan supervisor.Exit, 10)
+	sup := newSupervisor(t, supervisor.Config{OnExit: func(e supervisor.Exit) { exits <- e }})
+	startProcess(t, sup, shell("talker", "echo first; echo no such thing >&2; exit 3"))
 	if e := <-exits; e.Reason != "exit status 3: no such thing" {
 		t.Errorf("reason %q, want the status and the last line", e.Reason)
 	}
@@ -118,8 +118,8 @@ func TestExitTellsTheLastLineOfTheLog(t *testing.T) {
 func TestStoppedPartStaysStopped(t *testing.T) {
 	t.Parallel()
 
-	sup := newSupervisor(t, devcluster.SupervisorConfig{RestartDelay: time.Millisecond})
-	p := startPart(t, sup, shell("sleeper", "exec sleep 1000"))
+	sup := newSupervisor(t, supervisor.Config{RestartDelay: time.Millisecond})
+	p := startProcess(t, sup, shell("sleeper", "exec sleep 1000"))
 	pid := p.Pid()
 	p.Stop(t.Context())
 	if alive(pid) || p.Pid() != 0 {
@@ -128,16 +128,16 @@ func TestStoppedPartStaysStopped(t *testing.T) {
 	if err := p.Kill(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("Kill after Stop: %v, want os.ErrProcessDone", err)
 	}
-	startPart(t, sup, shell("sleeper", "exec sleep 1000")) // its name is free again
+	startProcess(t, sup, shell("sleeper", "exec sleep 1000")) // its name is free again
 }
 
 func TestPartThatIgnoresTheSignalIsKilledAfterItsGrace(t *testing.T) {
 	t.Parallel()
 
-	sup := newSupervisor(t, devcluster.SupervisorConfig{})
+	sup := newSupervisor(t, supervisor.Config{})
 	cfg := shell("deaf", "trap '' TERM; echo ready; while :; do sleep 0.05; done")
 	cfg.Grace = 100 * time.Millisecond
-	p := startPart(t, sup, cfg)
+	p := startProcess(t, sup, cfg)
 	eventually(t, "it is deaf", func() bool {
 		log, err := os.ReadFile(p.LogFile())
 		return err == nil && strings.Contains(string(log), "ready")
@@ -156,18 +156,18 @@ func TestPartThatIgnoresTheSignalIsKilledAfterItsGrace(t *testing.T) {
 func TestStopEndsStageAfterStage(t *testing.T) {
 	t.Parallel()
 
-	sup := newSupervisor(t, devcluster.SupervisorConfig{})
+	sup := newSupervisor(t, supervisor.Config{})
 	order := filepath.Join(t.TempDir(), "order")
-	var parts []*devcluster.Part
+	var processes []*supervisor.Process
 	for _, s := range []struct {
 		name  string
-		stage devcluster.Stage
-	}{{"server", devcluster.StageServers}, {"function", devcluster.StageFunctions}, {"source", devcluster.StageSources}} {
+		stage supervisor.Stage
+	}{{"server", supervisor.StageServers}, {"function", supervisor.StageFunctions}, {"source", supervisor.StageSources}} {
 		cfg := shell(s.name, "trap 'echo "+s.name+" >>"+order+"; exit' TERM; echo ready; while :; do sleep 0.02; done")
 		cfg.Stage = s.stage
-		parts = append(parts, startPart(t, sup, cfg))
+		processes = append(processes, startProcess(t, sup, cfg))
 	}
-	for _, p := range parts {
+	for _, p := range processes {
 		eventually(t, p.Name()+" listens to signals", func() bool {
 			log, err := os.ReadFile(p.LogFile())
 			return err == nil && strings.Contains(string(log), "ready")
@@ -181,7 +181,7 @@ func TestStopEndsStageAfterStage(t *testing.T) {
 	if string(got) != "source\nfunction\nserver\n" {
 		t.Errorf("ended in the order %q, want source, function, server", got)
 	}
-	if _, err := sup.Start(shell("late", "sleep 1")); !errors.Is(err, devcluster.ErrStopped) {
+	if _, err := sup.Start(shell("late", "sleep 1")); !errors.Is(err, supervisor.ErrStopped) {
 		t.Errorf("Start after Stop: %v, want ErrStopped", err)
 	}
 }
@@ -189,8 +189,8 @@ func TestStopEndsStageAfterStage(t *testing.T) {
 func TestPartDoesNotDieWithTheThreadThatAskedForIt(t *testing.T) {
 	t.Parallel()
 
-	sup := newSupervisor(t, devcluster.SupervisorConfig{})
-	started := make(chan *devcluster.Part)
+	sup := newSupervisor(t, supervisor.Config{})
+	started := make(chan *supervisor.Process)
 	go func() {
 		p, err := sup.Start(shell("sleeper", "exec sleep 1000"))
 		if err != nil {
@@ -251,8 +251,8 @@ func zombie(pid int) bool {
 func TestLogStartsAgainWhenItIsTooLong(t *testing.T) {
 	t.Parallel()
 
-	sup := newSupervisor(t, devcluster.SupervisorConfig{LogBytes: 4 << 10})
-	p := startPart(t, sup, shell("chatty", "while :; do echo a line of some length, again and again and again; sleep 0.001; done"))
+	sup := newSupervisor(t, supervisor.Config{LogBytes: 4 << 10})
+	p := startProcess(t, sup, shell("chatty", "while :; do echo a line of some length, again and again and again; sleep 0.001; done"))
 	size := func() int64 {
 		info, err := os.Stat(p.LogFile())
 		if err != nil {
