@@ -39,7 +39,7 @@ type lane struct {
 	running *job            // is being delivered
 
 	settled time.Time     // the latest one, or when the lane began
-	pace    time.Duration // about that long from one to the next
+	pace    time.Duration // about that long from one to the next, once that is here
 }
 
 // lanes are those of one window.
@@ -239,7 +239,7 @@ func (a *agenda) left(j *job, settled bool) {
 	if settled {
 		delete(l.there, sequence)
 		now := a.now()
-		l.pace = (3*l.pace + now.Sub(l.settled)) / 4
+		l.pace = (3*l.pace + now.Sub(later(l.settled, j.received))) / 4
 		l.settled = now
 	}
 	a.advance(set, l)
