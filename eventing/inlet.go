@@ -88,6 +88,7 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 		in.source.agenda.hurry()
 		in.source.makeRoom(ctx, window)
 	}
+	pulled := true // something, or nothing was asked for yet
 	for {
 		n, bytes := window.room(pulling, in.source.windowLimit, hurry)
 		if ctx.Err() != nil {
@@ -101,11 +102,18 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 			if err != nil {
 				return flowed, err
 			}
+			if missing > 0 && !pulled {
+				in.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "messages were lost on the way; the stream is opened again, which redelivers them",
+					slog.String("stream", in.stream.Name()), slog.Int("messages", missing))
+				return flowed, errReopen
+			}
 			if missing > 0 {
 				n = min(n, missing)
 			}
 		}
+		pulled = false
 		err := reader.Pull(pulling, n, bytes, func(m Message) {
+			pulled = true
 			if !flowed {
 				flowed = true
 				in.failures.Succeeded(ctx)

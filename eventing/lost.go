@@ -37,10 +37,15 @@ func (l *lost) look(p Position, held int, has bool) bool {
 }
 
 // watch looks for lost messages, and has the stream opened again if there are some.
+// Until it is known what was handed out before, pulling itself looks for them.
 func (in *inlet) watch(ctx context.Context, p Position) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.window == nil || in.reader == nil {
+		return
+	}
+	if in.source.agenda.missing(in.window) { // what was not pulled yet is not lost
+		in.lost.looks = 0
 		return
 	}
 	has, held := in.window.has(p.Floor)

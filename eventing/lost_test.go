@@ -136,3 +136,83 @@ func (o *ofOrigin) Horizon(_ context.Context, _, stream, _ string) (uint64, erro
 	}
 	return 0, nil
 }
+
+// hesitant is a stream of which nothing is pulled until its position was asked for
+// many times.
+type hesitant struct {
+	eventing.Stream
+	opened, asked atomic.Int64
+}
+
+func (s *hesitant) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Reader, error) {
+	s.opened.Add(1)
+	reader, err := s.Stream.Open(ctx, cfg)
+	return hesitantReader{reader, s}, err
+}
+
+type hesitantReader struct {
+	eventing.Reader
+	stream *hesitant
+}
+
+func (r hesitantReader) Position(ctx context.Context) (eventing.Position, error) {
+	r.stream.asked.Add(1)
+	return r.Reader.Position(ctx)
+}
+
+func (r hesitantReader) Pull(ctx context.Context, n, bytes int, receive func(eventing.Message)) error {
+	for r.stream.asked.Load() < 50 && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	return r.Reader.Pull(ctx, n, bytes, receive)
+}
+
+func TestWhatIsLostAtTheStartIsNotedThere(t *testing.T) {
+	t.Parallel()
+
+	for name, tt := range map[string]struct {
+		stream func(eventing.Stream) (eventing.Stream, *atomic.Int64)
+		want   int64 // times that the stream is opened
+	}{
+		"not pulled yet": {func(inner eventing.Stream) (eventing.Stream, *atomic.Int64) {
+			s := &hesitant{Stream: inner}
+			return s, &s.opened
+		}, 1},
+		"lost": {func(inner eventing.Stream) (eventing.Stream, *atomic.Int64) {
+			s := &forgetful{Stream: inner}
+			s.deaf.Store(3) // hears every acknowledgement
+			return s, &s.opened
+		}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			server := natstest.Start(t)
+			publishSubjects(t, server, 1, 41)
+			f := newFunction(t)
+			f.answer(func(http.ResponseWriter, *http.Request, event.Event) int { return http.StatusServiceUnavailable })
+			j, p := newJournal(0), &progress{}
+			before := startOrdered(t, server, j, "east", f.url(), p, eventing.SourceConfig{})
+			eventtest.Eventually(t, "messages are handed out", func() bool { return f.tried("/ test-000001") > 0 })
+			before.kill()
+
+			f.answer(nil)
+			inner, err := jetstream.NewStream(eventtest.Connect(t, server, nil), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			stream, opened := tt.stream(inner)
+			source, err := eventing.NewSource([]eventing.Stream{stream}, newDelivery(t, f.url(), f.url()+"/dead-letters"), p, eventing.SourceConfig{
+				Function: "flights", Ordered: true, Verdicts: verdictsOf{"east", j}, Ledger: j, SaveInterval: 10 * time.Millisecond,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			run(t, source)
+			eventtest.Eventually(t, "all is done", func() bool { return p.floor("EVENTS") == 41 })
+			if n := opened.Load(); n != tt.want {
+				t.Errorf("the stream was opened %d times, want %d", n, tt.want)
+			}
+		})
+	}
+}
