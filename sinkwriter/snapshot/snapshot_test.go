@@ -22,7 +22,8 @@ func TestEveryStatementSuitsTheSchema(t *testing.T) {
 	table := Table{Name: "tandem.progress", Key: []string{"cluster", "function", "stream"}}
 	for name, sql := range map[string]string{
 		"floors": floorsSQL, "horizons": horizonsSQL, "letters": lettersSQL, "committed": committedSQL, "ledger": ledgerSQL,
-		"outbox": outboxSQL, "columns": columnsSQL, "compare": table.compareSQL([]string{"floor", "head"}), "compare keys": table.compareSQL(nil),
+		"outbox": outboxSQL, "commits": commitsSQL, "letters of an event": eventLettersSQL, "divergences": divergencesSQL,
+		"waiting": waitingSQL, "blockers": blockersSQL, "progress": progressSQL, "columns": columnsSQL, "compare": table.compareSQL([]string{"floor", "head"}), "compare keys": table.compareSQL(nil),
 	} {
 		if _, err := conn.Prepare(t.Context(), name, sql); err != nil {
 			t.Errorf("%s: %v", name, err)

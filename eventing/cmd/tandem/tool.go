@@ -78,6 +78,7 @@ func (t *tool) command() *cobra.Command {
 		Example: `  tandem migrate --grant tandem_writer
   tandem hedge orders
   tandem dead-letters list --verdict poison
+  tandem event /shop 4711
   tandem verify --since 2h`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -93,7 +94,7 @@ func (t *tool) command() *cobra.Command {
 	flags.StringVar(&t.natsURL, "nats-url", "", "`URL` of the NATS servers, as nats://HOST:4222 (NATS_URL)")
 	flags.VarP(&t.output, "output", "o", "`format` of the output: table, or json for one JSON object per line")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(t.migrateCommand(), t.hedgeCommand(), t.deadLettersCommand(), t.verifyCommand(), t.versionCommand())
+	root.AddCommand(t.migrateCommand(), t.hedgeCommand(), t.deadLettersCommand(), t.eventCommand(), t.verifyCommand(), t.versionCommand())
 	return root
 }
 

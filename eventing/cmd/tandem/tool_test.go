@@ -72,11 +72,13 @@ Examples:
   tandem migrate --grant tandem_writer
   tandem hedge orders
   tandem dead-letters list --verdict poison
+  tandem event /shop 4711
   tandem verify --since 2h
 
 Available Commands:
   completion   Generate the autocompletion script for the specified shell
   dead-letters List, show, replay and drop dead letters
+  event        Print everything that is known about one event
   hedge        Show and switch how much redundancy a function has
   help         Help about any command
   migrate      Create and change the tables of Tandem and of a function
@@ -109,7 +111,7 @@ func TestHelpListsTheCommands(t *testing.T) {
 			t.Errorf("%s has no example", cmd.CommandPath())
 		}
 	}
-	invoke(t, nil, "frobnicate").fails(t, 2, `unknown command "frobnicate": want completion, dead-letters, hedge, migrate, `)
+	invoke(t, nil, "frobnicate").fails(t, 2, `unknown command "frobnicate": want completion, dead-letters, event, hedge, migrate, `)
 	invoke(t, nil, "version", "--colour").fails(t, 2, "unknown flag: --colour: see tandem version --help")
 	invoke(t, nil, "version", "-o", "yaml").fails(t, 2, "want table or json")
 }

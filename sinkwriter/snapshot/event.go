@@ -1,0 +1,182 @@
+package snapshot
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	commitsSQL = `select f.function, coalesce(w.cluster, ''), coalesce(w.version, ''), l.committed_at, l.key::text, encode(l.digest, 'hex')
+from (select function from tandem.writer union select function from tandem.progress union select function from tandem.dead_letter) as f
+join tandem.ledger l on l.key = tandem.key(f.function, $1, $2)
+left join tandem.writer w on w.writer = l.writer and w.function = f.function
+order by l.committed_at, f.function`
+
+	eventLettersSQL = `select d.function, d.cluster, v.verdict, d.code, d.reason, d.attempts, d.times, d.first_at, d.last_at,
+    case when v.verdict = 'sick cluster' then '' else coalesce(d.event ->> 'subject', '') end
+from tandem.dead_letter d join tandem.verdict v using (function, source, id)
+where d.source = $1 and d.id = $2 order by d.function, d.cluster`
+
+	divergencesSQL = `select function, version, lost_cluster, won_cluster, found_at from tandem.divergence
+where source = $1 and id = $2 order by function, version, lost_cluster`
+
+	waitingSQL = `select event_source, event_id, type, due from tandem.outbox_event where event ->> 'causationid' = $1`
+
+	blockersSQL = `select d.function, d.cluster, d.source, d.id from tandem.dead_letter d
+where d.event ->> 'subject' = $1 and not (d.source = $2 and d.id = $3)
+and not exists (select from tandem.ledger l where l.key = tandem.key(d.function, d.source, d.id))
+order by d.function, d.cluster, d.first_at`
+
+	progressSQL = `select p.cluster, p.function, p.stream, p.epoch, p.floor::text, p.head::text, coalesce(h.floor, 0)::text, p.hedge, p.saved_at
+from tandem.progress p left join tandem.horizon h using (function, stream, epoch) order by p.function, p.stream, p.cluster`
+)
+
+// Event is what the database holds of one event.
+type Event struct {
+	Commits     []Commit     `json:"commits"`
+	Letters     []Letter     `json:"dead_letters"`
+	Divergences []Divergence `json:"divergences"`
+}
+
+// Commit is the ledger's row for a function.
+type Commit struct {
+	Function    string    `json:"function"`
+	Cluster     string    `json:"cluster"` // which won
+	Version     string    `json:"version"`
+	CommittedAt time.Time `json:"committed_at"` // by the server's clock
+	Key         string    `json:"key"`
+	Digest      string    `json:"digest"`
+}
+
+// Letter is a dead letter of one cluster.
+type Letter struct {
+	Function string    `json:"function"`
+	Cluster  string    `json:"cluster"`
+	Verdict  string    `json:"verdict"`
+	Code     int       `json:"code"`
+	Reason   string    `json:"reason"`
+	Attempts int64     `json:"attempts"`
+	Times    int64     `json:"times"`
+	FirstAt  time.Time `json:"first_at"`
+	LastAt   time.Time `json:"last_at"`
+
+	// Blocks is the subject whose later events wait, with ordered delivery, until the
+	// letter is replayed or dropped. Empty if none does.
+	Blocks string `json:"blocks,omitempty"`
+}
+
+// Divergence is a cluster that computed other effects than the winner.
+type Divergence struct {
+	Function    string    `json:"function"`
+	Version     string    `json:"version"`
+	LostCluster string    `json:"lost_cluster"`
+	WonCluster  string    `json:"won_cluster"`
+	FoundAt     time.Time `json:"found_at"`
+}
+
+// Event returns what the database holds of an event, for all functions.
+func (s *Snapshot) Event(ctx context.Context, source, id string) (Event, error) {
+	var e Event
+	var err error
+	if e.Commits, err = collect[Commit](ctx, s.tx, commitsSQL, source, id); err != nil {
+		return e, fmt.Errorf("read the ledger: %w", err)
+	}
+	if e.Letters, err = collect[Letter](ctx, s.tx, eventLettersSQL, source, id); err != nil {
+		return e, fmt.Errorf("read dead letters: %w", err)
+	}
+	if e.Divergences, err = collect[Divergence](ctx, s.tx, divergencesSQL, source, id); err != nil {
+		return e, fmt.Errorf("read divergences: %w", err)
+	}
+	return e, nil
+}
+
+// Waiting is an output in the outbox.
+type Waiting struct {
+	Source string    `json:"source"`
+	ID     string    `json:"id"`
+	Type   string    `json:"type"`
+	Due    time.Time `json:"due"` // when a relay takes it over
+}
+
+// Outbox returns the outputs in the outbox that were caused by events with an id, of
+// whichever source.
+func (s *Snapshot) Outbox(ctx context.Context, causationID string) ([]Waiting, error) {
+	list, err := collect[Waiting](ctx, s.tx, waitingSQL, causationID)
+	if err != nil {
+		return nil, fmt.Errorf("read the outbox: %w", err)
+	}
+	return list, nil
+}
+
+// Blocker is a dead letter that blocks a subject where delivery is ordered.
+type Blocker struct {
+	Function string `json:"function"`
+	Cluster  string `json:"cluster"`
+	Source   string `json:"source"`
+	ID       string `json:"id"`
+}
+
+// Blockers returns the dead letters of other events that block a subject.
+func (s *Snapshot) Blockers(ctx context.Context, subject, source, id string) ([]Blocker, error) {
+	list, err := collect[Blocker](ctx, s.tx, blockersSQL, subject, source, id)
+	if err != nil {
+		return nil, fmt.Errorf("read dead letters of the subject: %w", err)
+	}
+	return list, nil
+}
+
+// Progress is how far the source of a cluster has come in a stream.
+type Progress struct {
+	Cluster, Function, Stream, Epoch string
+
+	// Floor is the sequence number below which it has acknowledged every message, Head
+	// the one from which on it has delivered none, Horizon the one below which the
+	// ledger may have forgotten events; 0 if nothing was forgotten.
+	Floor, Head, Horizon uint64
+
+	Hedge   string
+	SavedAt time.Time
+}
+
+// Progress returns the progress of all clusters.
+func (s *Snapshot) Progress(ctx context.Context) ([]Progress, error) {
+	rows, err := s.tx.Query(ctx, progressSQL)
+	if err != nil {
+		return nil, fmt.Errorf("read progress: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Progress, error) {
+		var p Progress
+		var numbers [3]string
+		if err := row.Scan(&p.Cluster, &p.Function, &p.Stream, &p.Epoch, &numbers[0], &numbers[1], &numbers[2], &p.Hedge, &p.SavedAt); err != nil {
+			return p, err
+		}
+		for i, into := range []*uint64{&p.Floor, &p.Head, &p.Horizon} {
+			var err error
+			if *into, err = strconv.ParseUint(numbers[i], 10, 64); err != nil {
+				return p, err
+			}
+		}
+		return p, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read progress: %w", err)
+	}
+	return list, nil
+}
+
+// collect returns rows as structs, and no rows as an empty slice.
+func collect[T any](ctx context.Context, tx pgx.Tx, sql string, args ...any) ([]T, error) {
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[T])
+	if list == nil {
+		list = []T{}
+	}
+	return list, err
+}
