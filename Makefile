@@ -4,6 +4,9 @@ GOLANGCI_VERSION := v2.15.0
 BIN              := $(CURDIR)/bin
 LINT             := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
+# The programs of a cluster; eventing/devcluster builds them where it is asked to.
+PARTS            := ./eventing/cmd/source ./eventing/cmd/ingest ./hack/serve ./hack/nats
+
 # The modules of their own, without those that mainly build other projects' programs.
 MODULES = $(filter-out test/realcluster/build/cluster test/realcluster/build/etcd,$(patsubst %/go.mod,%,$(shell git ls-files '*/go.mod')))
 
@@ -16,11 +19,11 @@ help: ## Show this.
 
 .PHONY: run
 run: ## Run PostgreSQL, NATS and two clusters here; ARGS=--help lists the flags.
-	@started=$$(date +%s.%N) && echo "building (a minute or two the first time)" && go build -buildvcs=false -o .tandem/bin/run ./hack/run && TANDEM_STARTED=$$started exec .tandem/bin/run $(ARGS)
+	@started=$$(date +%s.%N) && hack/build.sh .tandem/bin ./hack/run $(PARTS) && TANDEM_STARTED=$$started exec .tandem/bin/run $(ARGS)
 
 .PHONY: chat
 chat: ## Chat between two clusters, in your browser; ARGS=--help lists the flags.
-	@echo "building (a minute or two the first time)" && go build -C hack/chat -mod=mod -buildvcs=false -o $(CURDIR)/.tandem/bin/chat . && exec .tandem/bin/chat $(ARGS)
+	@hack/build.sh .tandem/chat/bin $(PARTS) && go build -C hack/chat -mod=mod -buildvcs=false -o $(CURDIR)/.tandem/chat/bin/chat . && exec .tandem/chat/bin/chat $(ARGS)
 
 .PHONY: test
 test: ## Run the tests, on real PostgreSQL and real NATS; ARGS go to go test.
