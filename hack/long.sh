@@ -29,7 +29,7 @@ parts() {
 	echo protocol clusters chaostest repeat func soak fuzz
 	seq -f 'model-%g' 1 "$seeds"
 	seq -f 'chaos-%g' 1 "$seeds"
-	make --no-print-directory drill | sed -n 's/^  \([a-z][a-z-]*\)  .*/drill-\1/p'
+	make --no-print-directory drill | sed -n 's/^  \([a-z][a-z-]*\)  .*/drill-\1/p' | grep . || return 1
 	echo e2e
 }
 
@@ -87,8 +87,12 @@ case ${1:-} in -*)
 	exit 2
 	;;
 esac
+all=$(parts) || {
+	echo "long: make drill lists no scenarios" >&2
+	exit 2
+}
 selected=
-for part in $(parts); do
+for part in $all; do
 	wanted "$part" "$@" && selected="$selected $part"
 done
 [ -n "$selected" ] || {
