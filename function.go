@@ -21,4 +21,4 @@ func Functions() []functions.Function {
 }
 
 // New makes what func's scaffolding serves.
-func New() *process.Instance { return process.New(Functions()...) }
+func New() *process.Runtime { return process.New(Functions()...) }

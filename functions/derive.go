@@ -24,13 +24,12 @@ const (
 	int64DerivedBits = 63 - int64TimeBits
 )
 
-// Time is the time of an event, in UTC: its time attribute; if it has none, the
-// milliseconds in its id if that is a UUIDv7; else the zero time. A function that
-// cannot do without should [Reject] an event whose Time is zero, and never take a
-// clock's.
+// Time returns the time of an event, in UTC: its time attribute; if it has none, the
+// milliseconds in its id if that is a UUIDv7; otherwise the zero time. A function that
+// needs a time should [Reject] an event whose Time is zero, and never use a clock.
 //
-// It is whatever the producer says. Nothing but what is stored should depend on
-// it, and a producer that sends an event again should send the same time.
+// The producer sets the time. Nothing but stored values should depend on it, and a
+// producer that sends an event again should send the same time.
 func Time(e event.Event) time.Time {
 	if at := e.Time(); !at.IsZero() {
 		return at.UTC()
@@ -41,19 +40,18 @@ func Time(e event.Event) time.Time {
 	return time.Time{}
 }
 
-// ID is a new id for something that comes into being with this event: a UUIDv7
-// (RFC 9562) whose time is the event's. It is the same in every cluster, on every
-// retry and in every version of the function, and differs for every name, and for
-// every index under a name:
+// ID returns an id for a thing that the event creates: a UUIDv7 (RFC 9562) with the
+// event's time. It is the same in every cluster, on every retry and in every version of
+// the function, and differs for every name, and for every index under a name:
 //
 //	order := functions.ID(e, "order")
 //	for i, line := range data.Lines {
 //		fx.Insert("lines", functions.Row{"id": functions.ID(e, "line", i), "order": order, …})
 //	}
 //
-// What a name stands for is for ever: another name gives another id. Two functions
-// that use the same name for the same event get the same id, which lets one refer
-// to what the other writes; where that is not wanted, the name tells them apart.
+// A name must never change: another name returns another id. Two functions that use the
+// same name for the same event get the same id, so that one can refer to rows of the
+// other; to prevent that, choose different names.
 //
 // Its upper 48 bits are the milliseconds of [Time], 0 before 1970. If that is zero
 // they are [Order] of the event's id, and if it has none the first bits of the
@@ -65,14 +63,14 @@ func ID(e event.Event, name string, index ...int) string {
 	sum := derive(idDomain, e, name, index)
 	var u [16]byte
 	copy(u[:], sum[:])
-	if begin, ok := beginning(e); ok {
+	if begin, ok := timeOrOrder(e); ok {
 		u[0], u[1], u[2] = byte(begin>>40), byte(begin>>32), byte(begin>>24)
 		u[3], u[4], u[5] = byte(begin>>16), byte(begin>>8), byte(begin)
 	}
 	return uuidV7(u)
 }
 
-// Int64 is [ID] as a positive integer of 63 bits, in the manner of a Snowflake id,
+// Int64 returns an [ID] as a positive integer of 63 bits, in the manner of a Snowflake id,
 // for tables whose keys are numbers. Those that differ only in the last index
 // differ for sure, if the indexes are less than 2^21 apart. Between events there is
 // only chance: of two events in the same millisecond, one pair in 2^21 gets the
@@ -95,17 +93,17 @@ func Int64(e event.Event, name string, index ...int) int64 {
 	sum := derive(int64Domain, e, name, index)
 	bits := binary.BigEndian.Uint64(sum[:])
 	derived := (bits>>(64-int64DerivedBits) + uint64(last)) & (1<<int64DerivedBits - 1)
-	begin, ok := beginning(e)
+	begin, ok := timeOrOrder(e)
 	if !ok {
 		begin = bits >> 1
 	}
 	return int64(begin&(1<<int64TimeBits-1)<<int64DerivedBits | derived)
 }
 
-// Rand is a generator of random numbers that gives the same sequence in every
-// cluster, on every retry and in every version of the function, and another one
-// for every event, name and index. It is not for concurrent use, and no secret:
-// who knows the event knows its numbers.
+// Rand returns a generator of random numbers with the same sequence in every cluster,
+// on every retry and in every version of the function, and another one for every event,
+// name and index. It is not safe for concurrent use. The numbers are not secret: they
+// can be computed from the event.
 //
 // It is ChaCha8 of math/rand/v2, its seed the SHA-256 as in [ID] with the byte
 // 0x05. testdata/derived.tsv holds vectors.
@@ -113,15 +111,15 @@ func Rand(e event.Event, name string, index ...int) *rand.Rand {
 	return rand.New(rand.NewChaCha8(derive(randDomain, e, name, index)))
 }
 
-// beginning is what ids that are derived from e begin with: at most 48 bits.
-func beginning(e event.Event) (bits uint64, ok bool) {
+// timeOrOrder returns the first bits, at most 48, of ids that are derived from e.
+func timeOrOrder(e event.Event) (bits uint64, ok bool) {
 	if at := Time(e); !at.IsZero() {
 		return uint64(max(0, at.UnixMilli())), true
 	}
 	return Order(e.ID())
 }
 
-// derive hashes what tells one derived value from another. The time is left out:
+// derive hashes the parts that distinguish derived values. The time is not among them:
 // a producer may send the same event again with another one.
 func derive(domain byte, e event.Event, name string, index []int) [sha256.Size]byte {
 	// Enough for the usual ones; append moves longer ones to the heap.

@@ -12,15 +12,15 @@ import (
 
 // Func computes from one event what to write and what to emit.
 //
-// It is called in every cluster, possibly several times and concurrently, and
-// must return equal Effects each time. An event that can never work is refused
-// with [Reject]; any other error says that the function broke on this event,
-// and it will be tried again.
+// It is called in every cluster, possibly several times and concurrently, and must
+// return equal Effects each time. It refuses an event that can never succeed with
+// [Reject]; any other error means that the function broke on this event, which is
+// retried.
 type Func func(ctx context.Context, e event.Event) (Effects, error)
 
-// Function is a [Func] with the names that it is known by.
+// Function is a [Func] with its name, version and event types.
 type Function struct {
-	// Name is the function's part of the ledger's key. It is for ever: a
+	// Name is the function's part of the ledger's key. It must never change: a
 	// function under a new name handles the whole stream again. Lower-case
 	// letters, digits and '-', at most 63, beginning with a letter.
 	Name string
@@ -30,10 +30,10 @@ type Function struct {
 	// it whenever Handle may compute something else. At most 63 bytes.
 	Version string
 
-	// Types are the CloudEvent types that Handle takes, each spelled out.
+	// Types are the CloudEvent types that Handle accepts, without patterns.
 	Types []string
 
-	// Handle does the work.
+	// Handle computes the effects of an event.
 	Handle Func
 
 	// Migrations hold the function's own tables, one .sql file a migration,
@@ -43,7 +43,7 @@ type Function struct {
 
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 
-// Validate reports everything that is wrong with how f is declared.
+// Validate returns an error that reports everything that is wrong with the declaration of f.
 func (f Function) Validate() error {
 	var errs []error
 	if !namePattern.MatchString(f.Name) {
@@ -64,20 +64,19 @@ func (f Function) Validate() error {
 	return nil
 }
 
-// RejectError says that an event can never work: its own fault, not the
-// function's and not the surroundings'. It is answered with 422 and becomes a
-// dead letter.
+// RejectError is the error of an event that can never succeed, because of its own
+// content. The event is answered with 422 and becomes a dead letter.
 type RejectError struct {
 	Err error
 }
 
-// Error gives the reason.
+// Error returns the reason.
 func (e *RejectError) Error() string { return e.Err.Error() }
 
-// Unwrap gives the reason as an error.
+// Unwrap returns the reason as an error.
 func (e *RejectError) Unwrap() error { return e.Err }
 
-// Reject marks err as the event's own fault. A nil err stays nil.
+// Reject returns err as a [RejectError]; nil for a nil err.
 func Reject(err error) error {
 	if err == nil {
 		return nil

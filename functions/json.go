@@ -13,16 +13,16 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
-// JSON makes a [Func] of a function that takes the event's data as a T, as
-// encoding/json reads it: fields that T does not know are no fault, a field that is
-// missing or null stays zero, of a name that is there twice the last one counts.
-// If T or *T has a method Validate() error, it is called before handle.
+// JSON returns a [Func] that decodes the event's data into a T and calls handle.
+// Decoding is that of encoding/json: unknown fields are ignored, a field that is missing
+// or null stays zero, of duplicate names the last one counts. If T or *T has a method
+// Validate() error, it is called before handle.
 //
-// The event is refused with [Reject] if its data are missing, are said to be
-// something other than JSON, are no JSON (one value, in UTF-8) or are null; if a
-// field has another type than T wants; and if Validate returns an error. The reason
-// names the field, what it is and what is wanted: "lines[2].price: it is a string:
-// want a number". It quotes numbers and names of fields, no text.
+// The event is refused with [Reject] if its data are missing, have a content type other
+// than JSON, are not JSON (one value, in UTF-8) or are null; if a field has another type
+// than in T; and if Validate returns an error. The reason names the field, its kind and
+// the type that is wanted: "lines[2].price: it is a string: want a number". It quotes
+// numbers and names of fields, no text.
 func JSON[T any](handle func(ctx context.Context, e event.Event, data T) (Effects, error)) Func {
 	return func(ctx context.Context, e event.Event) (Effects, error) {
 		var data T
@@ -50,7 +50,7 @@ func readJSON[T any](e event.Event, data *T) error {
 		return errors.New("they are not UTF-8")
 	}
 	if err := json.Unmarshal(text, data); err != nil {
-		return explain[T](text, err)
+		return explainError[T](text, err)
 	}
 	for _, value := range [...]any{*data, data} {
 		if v, ok := value.(interface{ Validate() error }); ok {

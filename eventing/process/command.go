@@ -15,10 +15,10 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// Migrate creates and changes the tables of Tandem and of all functions of the
-// instance, which need not be started. It is safe to call in several processes.
-func (i *Instance) Migrate(ctx context.Context, databaseURL string) error {
-	return sinkwriter.Migrate(ctx, databaseURL, migrationSets(i.functions)...)
+// Migrate creates and changes the tables of Tandem and of all functions of the Runtime,
+// which need not be started. It is safe to call in several processes.
+func (rt *Runtime) Migrate(ctx context.Context, databaseURL string) error {
+	return sinkwriter.Migrate(ctx, databaseURL, migrationSets(rt.functions)...)
 }
 
 // migrationSets returns the migrations of the functions that have some.
@@ -60,20 +60,20 @@ func runCommand(ctx context.Context, env map[string]string, all []functions.Func
 }
 
 func (c *commandConfig) run(ctx context.Context, all []functions.Function, in io.Reader, out io.Writer) error {
-	picked, err := pick(all, c.Functions)
+	selected, err := selectFunctions(all, c.Functions)
 	if err != nil {
 		return err
 	}
 	switch c.Command {
 	case program.CommandDescribe:
-		return program.Describe(picked, out)
+		return program.Describe(selected, out)
 	case program.CommandMigrate:
 		if c.DatabaseURL == "" {
 			return errors.New("DATABASE_URL is not set: want postgres://USER:PASSWORD@HOST:5432/NAME")
 		}
-		return sinkwriter.Migrate(ctx, c.DatabaseURL, migrationSets(picked)...)
+		return sinkwriter.Migrate(ctx, c.DatabaseURL, migrationSets(selected)...)
 	case program.CommandCompute:
-		return program.Compute(ctx, picked, in, out)
+		return program.Compute(ctx, selected, in, out)
 	}
 	return fmt.Errorf("want %s, %s or %s", program.CommandDescribe, program.CommandMigrate, program.CommandCompute)
 }

@@ -43,9 +43,9 @@ type config struct {
 	OTLPProtocol   string     `env:"OTEL_EXPORTER_OTLP_PROTOCOL"`
 
 	// Made of the above.
-	picked  []functions.Function
-	outputs *eventing.SinkPublisher // nil if outputs go to a stream, or nowhere
-	gate    serve.Gate              // nil without TANDEM_OIDC_ISSUER
+	functions  []functions.Function
+	outputs    *eventing.SinkPublisher // nil if outputs go to a stream, or nowhere
+	authorizer serve.Authorizer        // nil without TANDEM_OIDC_ISSUER
 }
 
 // readConfig reads the environment. The error names every variable that is wrong.
@@ -65,10 +65,10 @@ func readConfig(ctx context.Context, env map[string]string, all []functions.Func
 	if c.outputs, err = newSinkPublisher(c); err != nil {
 		errs = append(errs, err)
 	}
-	if c.gate, err = newGate(c); err != nil {
+	if c.authorizer, err = newAuthorizer(c); err != nil {
 		errs = append(errs, err)
 	}
-	if c.picked, err = pick(all, c.Functions); err != nil {
+	if c.functions, err = selectFunctions(all, c.Functions); err != nil {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -77,15 +77,15 @@ func readConfig(ctx context.Context, env map[string]string, all []functions.Func
 	return c, nil
 }
 
-// pick gives the functions with these names, all of them for no names.
-func pick(all []functions.Function, names []string) ([]functions.Function, error) {
+// selectFunctions returns the functions with these names; all for no names.
+func selectFunctions(all []functions.Function, names []string) ([]functions.Function, error) {
 	if len(names) == 0 {
 		return all, nil
 	}
-	var picked []functions.Function
+	var selected []functions.Function
 	for _, f := range all {
 		if slices.Contains(names, f.Name) {
-			picked = append(picked, f)
+			selected = append(selected, f)
 		}
 	}
 	var known []string
@@ -97,7 +97,7 @@ func pick(all []functions.Function, names []string) ([]functions.Function, error
 			return nil, fmt.Errorf("TANDEM_FUNCTIONS: there is no function %q; there are: %s", name, strings.Join(known, ", "))
 		}
 	}
-	return picked, nil
+	return selected, nil
 }
 
 func (c config) logger() *slog.Logger {

@@ -16,12 +16,12 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// maxConns bounds the connections of an instance to the database: two for
-// batches, the others for dead letters and checks.
+// maxConns bounds the connections of a process to the database: two for batches, the
+// others for dead letters and checks.
 const maxConns = 4
 
-// migrateTimeout bounds one try to migrate. Another instance may be at it, and
-// large tables take their time; what a try has done stays done.
+// migrateTimeout bounds one attempt to migrate. Another process may be migrating, and
+// large tables take long; migrations that an attempt has finished stay applied.
 const migrateTimeout = 10 * time.Minute
 
 func newPool(ctx context.Context, c config) (*pgxpool.Pool, telemetry.Traffic, error) {
@@ -49,32 +49,32 @@ func newPool(ctx context.Context, c config) (*pgxpool.Pool, telemetry.Traffic, e
 	return pool, traffic, nil
 }
 
-// look reports why the database is not fit, after having migrated it if that is
-// wanted.
-func (p *parts) look(ctx context.Context, c config) error {
-	sets := migrationSets(c.picked)
-	err := p.check(ctx, sets)
+// prepareSchema checks that the database has every migration, and applies missing ones
+// if TANDEM_MIGRATE is true.
+func (cs *components) prepareSchema(ctx context.Context, c config) error {
+	sets := migrationSets(c.functions)
+	err := cs.checkSchema(ctx, sets)
 	switch {
 	case !errors.Is(err, sinkwriter.ErrSchema):
 		return err
 	case !c.Migrate:
 		return fmt.Errorf("%w (with TANDEM_MIGRATE=true this process does, if DATABASE_URL's role may)", err)
 	}
-	try, cancel := context.WithTimeout(ctx, migrateTimeout)
+	attempt, cancel := context.WithTimeout(ctx, migrateTimeout)
 	defer cancel()
-	if err := sinkwriter.Migrate(try, c.DatabaseURL, sets...); err != nil {
+	if err := sinkwriter.Migrate(attempt, c.DatabaseURL, sets...); err != nil {
 		return err
 	}
-	return p.check(ctx, sets)
+	return cs.checkSchema(ctx, sets)
 }
 
-func (p *parts) check(ctx context.Context, sets []sinkwriter.MigrationSet) error {
+func (cs *components) checkSchema(ctx context.Context, sets []sinkwriter.MigrationSet) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	return sinkwriter.CheckSchema(ctx, p.pool, sets...)
+	return sinkwriter.CheckSchema(ctx, cs.pool, sets...)
 }
 
-// committer joins serve and sinkwriter.
+// committer is a [serve.Committer] that commits with sinkwriter.
 type committer struct{ writer *sinkwriter.Writer }
 
 // Commit implements [serve.Committer].
@@ -97,7 +97,7 @@ func (c committer) CommitAll(ctx context.Context, offers []serve.Offer) []serve.
 	return outcomes
 }
 
-// outcomeOf says in serve's words what sinkwriter says.
+// outcomeOf converts an outcome of sinkwriter into one of serve.
 func outcomeOf(receipt sinkwriter.Receipt, err error) serve.Outcome {
 	if err != nil {
 		var known *sinkwriter.Error
@@ -109,10 +109,10 @@ func outcomeOf(receipt sinkwriter.Receipt, err error) serve.Outcome {
 	return serve.Outcome{Receipt: serve.Receipt{Won: receipt.Won, Key: receipt.Key.String()}}
 }
 
-// deadLetters joins serve and sinkwriter.
-type deadLetters struct{ kept *sinkwriter.DeadLetters }
+// deadLetters is a [serve.DeadLetters] that saves with sinkwriter.
+type deadLetters struct{ store *sinkwriter.DeadLetters }
 
 // Save implements [serve.DeadLetters].
 func (d deadLetters) Save(ctx context.Context, letter serve.DeadLetter) error {
-	return d.kept.Save(ctx, sinkwriter.DeadLetter(letter))
+	return d.store.Save(ctx, sinkwriter.DeadLetter(letter))
 }

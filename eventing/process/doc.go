@@ -4,7 +4,7 @@
 //
 // The package that lies beside func.yaml needs no more than
 //
-//	func New() *instance.Instance { return instance.New(Function()) }
+//	func New() *process.Runtime { return process.New(Function()) }
 //
 // What func's scaffolding makes of that reads the environment, answers as package
 // eventing/serve says, and stops on SIGTERM without losing what it has
@@ -31,9 +31,9 @@
 //
 // # Design
 //
-// Once ready, it stays ready while the database is away. All instances in all
-// clusters share that database, so there is none that could do better, and
-// taking them out of service would only make the way back longer. A 503 with
+// Once ready, it stays ready while the database is away. All processes in all
+// clusters share that database, so that no other could do better, and taking them
+// out of service would only delay the recovery. A 503 with
 // Retry-After tells the sources what they need.
 //
 // It does not change tables by itself unless TANDEM_MIGRATE says so: then its

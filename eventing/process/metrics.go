@@ -23,7 +23,7 @@ var faults = [...]sinkwriter.Fault{
 	sinkwriter.FaultSurroundings, sinkwriter.FaultDeployment, sinkwriter.FaultOrder, sinkwriter.FaultFunction, sinkwriter.FaultEvent,
 }
 
-// metrics are what an instance counts. Its requests by status and the counts of its
+// metrics are the counters of a process. Its requests by status and the counts of its
 // writer, which are kept by sinkwriter and read when somebody asks for them.
 type metrics struct {
 	requests metric.Int64Counter
@@ -31,14 +31,14 @@ type metrics struct {
 }
 
 // newMetrics makes the instruments. All have the label cluster, and function where
-// it is known: for requests, if the instance serves one only. The error is the
+// it is known: for requests, if the process serves only one. The error is the
 // provider's.
 func newMetrics(provider metric.MeterProvider, c config, writer *sinkwriter.Writer, outbox *sinkwriter.Outbox) (*metrics, error) {
 	meter := provider.Meter("github.com/tandem-fn/tandem/eventing/process")
 	cluster := attribute.String("cluster", c.Cluster)
 	m := &metrics{labels: []attribute.KeyValue{cluster}}
-	if len(c.picked) == 1 {
-		m.labels = append(m.labels, attribute.String("function", c.picked[0].Name))
+	if len(c.functions) == 1 {
+		m.labels = append(m.labels, attribute.String("function", c.functions[0].Name))
 	}
 	var err error
 	if m.requests, err = meter.Int64Counter("tandem_function_requests",
@@ -48,7 +48,7 @@ func newMetrics(provider metric.MeterProvider, c config, writer *sinkwriter.Writ
 	for _, status := range []int{http.StatusNoContent, http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusInternalServerError, http.StatusServiceUnavailable} {
 		m.answered(context.Background(), status, 0) // so that they can be seen before the first request
 	}
-	return m, errors.Join(observeFunctions(meter, cluster, c.picked, writer), observeWriter(meter, cluster, writer, outbox))
+	return m, errors.Join(observeFunctions(meter, cluster, c.functions, writer), observeWriter(meter, cluster, writer, outbox))
 }
 
 // answered counts requests that were answered with a status.

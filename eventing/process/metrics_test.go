@@ -22,7 +22,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// metricsOf reads the metrics of an instance that belong to Tandem, over HTTP.
+// metricsOf reads the metrics of a process that belong to Tandem, over HTTP.
 func metricsOf(t *testing.T, address string) []string {
 	t.Helper()
 

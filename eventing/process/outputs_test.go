@@ -43,7 +43,7 @@ func TestOutputsGoToTheSinkInsteadOfTheStream(t *testing.T) {
 			server := httptest.NewServer(sink)
 			t.Cleanup(server.Close)
 			url := database(t)
-			i, s := start(t, "east", url, env(server.URL))
+			i, s := startComponents(t, "east", url, env(server.URL))
 			for n := range events {
 				if a := mustPost(t, s.URL, fmt.Sprintf("flight-%d", n), departure(60)); a.status != 204 {
 					t.Fatalf("answer is %d %q", a.status, a.body)

@@ -89,7 +89,7 @@ var tables embed.FS
 
 type order struct{ Cents int64 }
 
-func New() *process.Instance {
+func New() *process.Runtime {
 	return process.New(functions.Function{
 		Name: "orders", Version: "v7", Types: []string{"placed"}, Migrations: tables,
 		Handle: functions.JSON(func(_ context.Context, e event.Event, o order) (functions.Effects, error) {

@@ -11,19 +11,19 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// maxReasons bounds how many refused events of a batch are named in an answer.
+// maxReasons bounds how many refused events of a batch an answer names.
 const maxReasons = 32
 
-// serveBatch has the effects of all events of a batch computed, concurrently and
-// each for itself, and committed, together. It answers 204 if all events are
-// committed, else the status that says most about trying again: 503 before 500
-// before 422, and one line for each refused event. What was committed stays so and
-// is found when the batch comes again. With 204 the header Tandem-Receipts has a
-// letter for each event: w for won, l for lost.
+// serveBatch computes the effects of the events of a batch, concurrently and
+// independently, and commits them together. It answers 204 if all events are committed,
+// otherwise the status that matters most for a retry, 503 before 500 before 422, and
+// one line for each refused event. Committed events stay committed, and are lost when
+// the batch is sent again. With 204 the header Tandem-Receipts has a letter for each
+// event: w for won, l for lost.
 func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte) {
 	members, err := cloudevent.ReadBatch(body, rules(false))
 	if err != nil {
-		h.fail(w, r, withStatus(http.StatusBadRequest, fmt.Errorf("this is no valid batch of CloudEvents: %w", err)))
+		h.refuseUnreadable(w, r, withStatus(http.StatusBadRequest, fmt.Errorf("this is no valid batch of CloudEvents: %w", err)))
 		return
 	}
 	ctx := r.Context()
@@ -32,12 +32,12 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 	for i := range members {
 		c, m := &list[i], &members[i]
 		if m.Err != nil {
-			// No reason for 400: the batch is what was sent, and it can be read.
+			// Not 400: the batch itself can be read.
 			c.failure = withStatus(http.StatusUnprocessableEntity, fmt.Errorf("this is no valid CloudEvent: %w", m.Err))
 			continue
 		}
 		c.event = m.Event
-		c.function, c.failure = h.find(m.Event)
+		c.function, c.failure = h.findFunction(m.Event)
 	}
 	h.compute(ctx, cs)
 	h.commitAll(ctx, cs)
@@ -50,14 +50,14 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 			continue
 		}
 		if members[i].Err != nil {
-			h.log.unreadable(ctx, c.failure)
+			h.log.logUnreadable(ctx, c.failure)
 		} else {
-			h.log.refused(ctx, c.function, c.event, c.failure)
+			h.log.logRefused(ctx, c.function, c.event, c.failure)
 		}
 		status := statusOf(c.failure)
 		worst = max(worst, status)
 		if refused++; refused <= maxReasons {
-			lines = append(lines, fmt.Sprintf("event %d of %d%s: %d %s", i+1, len(list), named(members[i]), status, c.failure))
+			lines = append(lines, fmt.Sprintf("event %d of %d%s: %d %s", i+1, len(list), quotedID(members[i]), status, c.failure))
 		}
 	}
 	if refused == 0 {
@@ -71,15 +71,15 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 	h.refuse(w, worst, lines...)
 }
 
-// named is the id of an event that could be read, for people.
-func named(m cloudevent.Member) string {
+// quotedID returns the id of an event that could be read, for an error message.
+func quotedID(m cloudevent.Member) string {
 	if m.Err != nil {
 		return ""
 	}
 	return fmt.Sprintf(" (id %q)", clip(m.Event.ID(), maxReason))
 }
 
-// receipts says of each event of a batch whether it was won.
+// receipts returns a letter for each event of a batch: w for won, l for lost.
 func receipts(list []call) string {
 	letters := make([]byte, len(list))
 	for i := range list {
@@ -91,7 +91,7 @@ func receipts(list []call) string {
 	return string(letters)
 }
 
-// commitAll has the effects that were computed committed.
+// commitAll commits the effects that were computed.
 func (h *Handler) commitAll(ctx context.Context, cs *calls) {
 	list := cs.list
 	offers := make([]Offer, 0, len(list))
@@ -105,7 +105,7 @@ func (h *Handler) commitAll(ctx context.Context, cs *calls) {
 	if len(offers) == 0 {
 		return
 	}
-	outcomes, err := h.outcomes(ctx, cs, offers)
+	outcomes, err := h.commitOffers(ctx, cs, offers)
 	for i, c := range offered {
 		switch {
 		case err != nil:
@@ -114,13 +114,14 @@ func (h *Handler) commitAll(ctx context.Context, cs *calls) {
 			c.failure = outcomes[i].Err
 		default:
 			c.won = outcomes[i].Receipt.Won
-			h.log.committed(ctx, c.function, c.event, outcomes[i].Receipt)
+			h.log.logCommitted(ctx, c.function, c.event, outcomes[i].Receipt)
 		}
 	}
 }
 
-// outcomes are the committer's. The error is everybody's: it panicked.
-func (h *Handler) outcomes(ctx context.Context, cs *calls, offers []Offer) (outcomes []Outcome, err error) {
+// commitOffers returns the committer's outcomes. An error is that of all offers: the
+// committer panicked.
+func (h *Handler) commitOffers(ctx context.Context, cs *calls, offers []Offer) (outcomes []Outcome, err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			// As it may be one of these events that does it, it counts.
@@ -131,7 +132,7 @@ func (h *Handler) outcomes(ctx context.Context, cs *calls, offers []Offer) (outc
 	defer h.commits.end(&cs.commit)
 	outcomes = h.committer.CommitAll(&cs.commit, offers)
 	if len(outcomes) != len(offers) {
-		return nil, errors.New("commit a batch: the committer did not say what became of each event")
+		return nil, errors.New("commit a batch: the committer did not return an outcome for each event")
 	}
 	return outcomes, nil
 }

@@ -270,8 +270,8 @@ func TestOneEventOfABatchThatBreaksItsFunctionBreaksNoOther(t *testing.T) {
 	}
 	w := postBatch(t, h, []string{member("panics", 1), member("fine", 2), member("exits", 3), member("exits", 4), member("fine", 5)})
 	want := "event 1 of 5 (id \"1\"): 500 function panics: panic: a secret\n" +
-		"event 3 of 5 (id \"3\"): 500 function exits: the goroutine was ended\n" +
-		"event 4 of 5 (id \"4\"): 500 function exits: the goroutine was ended\n"
+		"event 3 of 5 (id \"3\"): 500 function exits: the goroutine ended\n" +
+		"event 4 of 5 (id \"4\"): 500 function exits: the goroutine ended\n"
 	if w.Code != 500 || w.Body.String() != want {
 		t.Errorf("answer is %d %q, want 500 %q", w.Code, w.Body, want)
 	}

@@ -17,7 +17,7 @@ import (
 
 // call is one call of a function, for one event.
 type call struct {
-	function *functions.Function // nil if there is none to be called
+	function *functions.Function // nil if there is none to call
 	event    event.Event
 
 	// own are the event's attributes for the function to keep and to change.
@@ -27,12 +27,13 @@ type call struct {
 	effects functions.Effects
 	err     error
 
-	// state is decided once, by the function's end or by whoever waits for it.
+	// state is decided once, by the end of the function or by the goroutine that waits
+	// for it.
 	state atomic.Int32
 
 	won bool // it was committed, by this call
 
-	// failure is why there is nothing to be committed, or why it was not.
+	// failure is the reason why nothing is committed.
 	failure error
 }
 
@@ -40,11 +41,11 @@ const (
 	waiting int32 = iota
 	running
 	ended
-	leftBehind
+	abandoned
 )
 
-// calls are the calls that share a deadline: those for the events of a batch, or
-// the one for an event alone.
+// calls are the calls that share a deadline: those for the events of a batch, or the
+// one for a single event.
 type calls struct {
 	one      [1]call // what list is for an event alone
 	list     []call
@@ -55,10 +56,9 @@ type calls struct {
 	workers  atomic.Int64
 }
 
-// compute has functions compute the effects for cs.list, in goroutines of their own
-// since a function may ignore its context. What has not ended by the deadline is
-// left behind, and counted until it ends. Afterwards a call has effects or a
-// failure.
+// compute calls the functions for cs.list, in goroutines of their own since a function
+// may ignore its context. Calls that have not ended by the deadline are abandoned, and
+// counted until they end. Afterwards each call has effects or a failure.
 func (h *Handler) compute(ctx context.Context, cs *calls) {
 	if len(cs.list) == 0 {
 		return
@@ -74,27 +74,27 @@ func (h *Handler) compute(ctx context.Context, cs *calls) {
 	h.calls.begin(ctx, &cs.deadline)
 	defer h.calls.end(&cs.deadline)
 	cs.stuck = &h.stuck
-	cs.start(min(len(cs.list), h.config.MaxConcurrent, firstWorkers))
-	early := h.wait(cs)
+	cs.startWorkers(min(len(cs.list), h.config.MaxConcurrent, firstWorkers))
+	early := h.awaitCalls(cs)
 	for i := range cs.list {
 		if c := &cs.list[i]; c.function != nil {
-			if err := h.settle(cs, c, i < early); err != nil {
+			if err := h.callFailure(cs, c, i < early); err != nil {
 				c.failure = fmt.Errorf("function %s: %w", c.function.Name, err)
 			}
 		}
 	}
 }
 
-// Most functions only compute, and a few goroutines are all that a batch needs. If it
-// is not done soon, they do something else, and there are more.
+// Most functions only compute, so that a batch needs few goroutines. If it is not done
+// soon, its functions wait for something, and more are started.
 const (
 	firstWorkers = 8
 	soon         = 2 * time.Millisecond
 )
 
-// wait waits for the end of all calls, or until they are past their deadline. It
-// returns how many, the first ones, had half of the time at least.
-func (h *Handler) wait(cs *calls) (early int) {
+// awaitCalls waits for the end of all calls or for their deadline. It returns how many
+// calls, the first ones, had at least half of the time.
+func (h *Handler) awaitCalls(cs *calls) (early int) {
 	if len(cs.list) <= firstWorkers && len(cs.list) <= h.config.MaxConcurrent {
 		<-cs.deadline.done
 		return len(cs.list)
@@ -106,7 +106,7 @@ func (h *Handler) wait(cs *calls) (early int) {
 	case <-cs.deadline.done:
 		return len(cs.list)
 	}
-	cs.start(min(len(cs.list), h.config.MaxConcurrent) - min(firstWorkers, h.config.MaxConcurrent))
+	cs.startWorkers(min(len(cs.list), h.config.MaxConcurrent) - min(firstWorkers, h.config.MaxConcurrent))
 
 	timer.Reset(h.config.Deadline/2 - soon)
 	select {
@@ -119,15 +119,15 @@ func (h *Handler) wait(cs *calls) (early int) {
 	return early
 }
 
-// start starts workers.
-func (cs *calls) start(workers int) {
+// startWorkers starts workers.
+func (cs *calls) startWorkers(workers int) {
 	cs.workers.Add(int64(workers))
 	for range workers {
 		go cs.work()
 	}
 }
 
-// work does one call after the other.
+// work runs one call after the other.
 func (cs *calls) work() {
 	orderly := false
 	defer func() {
@@ -167,8 +167,9 @@ func (c *call) run(ctx context.Context, stuck *atomic.Int64) {
 	returned = true
 }
 
-// ownEvent is the event for the function to keep and to change: what it sets must not
-// become the identity that is committed. Data and what pointers refer to are shared.
+// ownEvent returns the event for the function to keep and to change: its changes must
+// not become the identity that is committed. Data and the targets of pointers are
+// shared.
 func (c *call) ownEvent() event.Event {
 	e := c.event
 	if v1, ok := e.Context.(*event.EventContextV1); ok {
@@ -179,16 +180,16 @@ func (c *call) ownEvent() event.Event {
 	return e
 }
 
-// settle leaves c behind if it has not ended, and returns what was wrong with it,
-// with the status that it has. Early says that it had half of the time at least.
-func (h *Handler) settle(cs *calls, c *call, early bool) error {
-	if c.state.CompareAndSwap(waiting, leftBehind) {
+// callFailure abandons c if it has not ended, and returns its failure, with its status.
+// Early reports whether it had at least half of the time.
+func (h *Handler) callFailure(cs *calls, c *call, early bool) error {
+	if c.state.CompareAndSwap(waiting, abandoned) {
 		return fmt.Errorf("not called, as the other events took the %s that a batch has", h.config.Deadline)
 	}
 	if c.state.Load() != ended {
 		h.stuck.Add(1)
-		if c.state.CompareAndSwap(running, leftBehind) {
-			return h.blame(nil, early)
+		if c.state.CompareAndSwap(running, abandoned) {
+			return h.attributeTimeout(nil, early)
 		}
 		h.stuck.Add(-1)
 	}
@@ -201,14 +202,15 @@ func (h *Handler) settle(cs *calls, c *call, early bool) error {
 	case errors.As(c.err, &rejected):
 		return c.err
 	case errors.Is(cs.deadline.Err(), context.DeadlineExceeded):
-		return h.blame(c.err, early)
+		return h.attributeTimeout(c.err, early)
 	}
 	return withStatus(http.StatusInternalServerError, c.err)
 }
 
-// blame holds it against an event that its function took too long, unless the
-// function began late: then others took its time. The function's own error may be nil.
-func (h *Handler) blame(err error, early bool) error {
+// attributeTimeout returns a timeout that counts as an attempt of the event, unless the
+// function was called late: then the other events took the time. The function's own
+// error may be nil.
+func (h *Handler) attributeTimeout(err error, early bool) error {
 	if err == nil {
 		err = fmt.Errorf("not done within %s", h.config.Deadline)
 	} else {

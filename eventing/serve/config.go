@@ -13,7 +13,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// Receipt is what became of a committed event.
+// Receipt is the outcome of a committed event.
 type Receipt struct {
 	// Won is false if the event had been committed before.
 	Won bool
@@ -22,17 +22,18 @@ type Receipt struct {
 	Key string
 }
 
-// Committer commits the effects of events, each once. It is called concurrently.
+// Committer commits the effects of events, each once. It must be safe for concurrent
+// use.
 //
-// A [functions.RejectError] among its errors says that the event can never be
-// committed, a [CountedError] that the try counts against the event, any other
-// error that it could not be committed now. The text goes to the sender.
+// A [functions.RejectError] among its errors means that the event can never be
+// committed, a [CountedError] that the attempt counts against the event, any other
+// error that the event could not be committed now. The sender receives the text.
 type Committer interface {
 	// Commit commits the effects of one event.
 	Commit(ctx context.Context, f functions.Function, e event.Event, fx functions.Effects) (Receipt, error)
 
-	// CommitAll commits those of a batch. Each event has its own fate; the
-	// outcomes are as many as the offers, and in their order.
+	// CommitAll commits those of a batch. Each event has an outcome of its own; the
+	// outcomes are in the order of the offers.
 	CommitAll(ctx context.Context, offers []Offer) []Outcome
 }
 
@@ -43,36 +44,36 @@ type Offer struct {
 	Effects  functions.Effects
 }
 
-// Outcome is what became of an [Offer]: a receipt, or an error as
-// [Committer.Commit] gives it.
+// Outcome is the outcome of an [Offer]: a receipt, or an error as that of
+// [Committer.Commit].
 type Outcome struct {
 	Receipt Receipt
 	Err     error
 }
 
-// CountedError is why an event could not be committed that is to be held against
-// it, though trying again may help: its function asked for something impossible,
+// CountedError is the reason why an event could not be committed that counts as a
+// failed attempt, though a retry may help: its function asked for something impossible,
 // or another event has to come first. It is answered with 500.
 type CountedError struct {
 	Err error
 }
 
-// Error gives the reason.
+// Error returns the reason.
 func (e *CountedError) Error() string { return e.Err.Error() }
 
-// Unwrap gives the reason as an error.
+// Unwrap returns the reason as an error.
 func (e *CountedError) Unwrap() error { return e.Err }
 
 // DeadLetter is an event that was refused, or failed too often.
 type DeadLetter struct {
-	// Function names the function that it was meant for, which need not be one
-	// that is served here. Empty if nobody said.
+	// Function is the name of the function that it was sent to, which need not be
+	// served here. Empty if unknown.
 	Function string
 
 	// Event is the event without the extensions that its dead-lettering added.
 	Event event.Event
 
-	// Code is the status that the last try was answered with; 0 if unknown.
+	// Code is the status of the last attempt; 0 if unknown.
 	Code int
 
 	// Reason is the body of that answer, without white space around it; empty if
@@ -88,32 +89,32 @@ type DeadLetters interface {
 	Save(ctx context.Context, letter DeadLetter) error
 }
 
-// Gate says who may send. It is called concurrently, before a request's body is
-// read.
-type Gate interface {
-	// Admit returns nil if a request with these headers may be worked on. A
-	// [DeniedError] is answered with 401 or 403, any other error with 503: nobody
-	// can say for now.
-	Admit(ctx context.Context, header http.Header) error
+// Authorizer decides which senders are accepted. It is called before a request's body
+// is read, and must be safe for concurrent use.
+type Authorizer interface {
+	// Authorize returns nil if a request with these headers is accepted. A
+	// [DeniedError] is answered with 401 or 403, any other error with 503: the
+	// decision is not possible now.
+	Authorize(ctx context.Context, header http.Header) error
 }
 
-// DeniedError is why a request may not be worked on. The text goes to the sender.
+// DeniedError is the reason why a request is denied. The sender receives the text.
 type DeniedError struct {
-	// Known says that it is known who sent it: 403. Otherwise 401.
-	Known bool
+	// Forbidden reports whether the sender is authenticated but not allowed to send:
+	// 403. Otherwise it is unauthenticated: 401.
+	Forbidden bool
 
 	// Err is the reason.
 	Err error
 }
 
-// Error gives the reason.
+// Error returns the reason.
 func (e *DeniedError) Error() string { return e.Err.Error() }
 
-// Unwrap gives the reason as an error.
+// Unwrap returns the reason as an error.
 func (e *DeniedError) Unwrap() error { return e.Err }
 
-// Config sets up a [Handler]. The zero Config is ready to use; a field left at
-// zero takes the default named beside it.
+// Config configures a [Handler]. Every field has a default.
 type Config struct {
 	// MaxBytes bounds the body of a request: the data of an event in binary
 	// mode, the whole event in structured mode, all of them in batch mode. A
@@ -129,44 +130,43 @@ type Config struct {
 
 	// CommitTimeout bounds one commit, or keeping one dead letter. Past it the
 	// answer is 503. Together with Deadline at most 28 s, so that an answer
-	// beats the 30 s write timeout of the server that func brings, which begins
-	// anew if the body took its time.
+	// beats the 30 s write timeout of func's server, which starts again if the body
+	// was slow.
 	//
 	// At least 1 ms. Defaults to 8 s.
 	CommitTimeout time.Duration
 
-	// RetryAfter is what a sender is asked to wait after a 503, in whole
-	// seconds; the header knows nothing finer.
+	// RetryAfter is how long a sender is asked to wait after a 503, in whole seconds,
+	// as in the header.
 	//
 	// From 1 s to 1 h. Defaults to 1 s.
 	RetryAfter time.Duration
 
-	// MaxConcurrent bounds how many events of one batch are worked on at once.
+	// MaxConcurrent bounds how many events of one batch are computed at the same time.
 	//
 	// From 1 to 4096. Defaults to 256.
 	MaxConcurrent int
 
-	// MaxStuck is how many calls of functions may be left behind because they
-	// ignored their deadline. When there are so many, every event is answered
-	// with 503 and Alive reports it, so that the process is started anew.
+	// MaxStuck is how many calls of functions may be abandoned because they ignored
+	// their deadline. When there are so many, every event is answered
+	// with 503 and Alive reports it, so that the process is restarted.
 	//
 	// From 1 to 4096. Defaults to 64.
 	MaxStuck int
 
-	// DeadLetters is where POST /dead-letters puts what it gets. Nil means that
-	// the path does not exist.
+	// DeadLetters saves the events of POST /dead-letters. If it is nil, the path does
+	// not exist.
 	DeadLetters DeadLetters
 
-	// Gate says who may send. Nil means everybody who can reach this address.
-	Gate Gate
+	// Authorizer decides which senders are accepted. If it is nil, all are.
+	Authorizer Authorizer
 
-	// Now is the clock that deadlines are reckoned by. Defaults to time.Now.
+	// Now is the clock. Defaults to time.Now.
 	Now func() time.Time
 
-	// Logger is told about events that were refused (warn) or broke a function
-	// (error), never about their data. Of what repeats it is told ten times and
-	// then once a second, with the number left out. Defaults to discarding
-	// everything.
+	// Logger logs events that were refused (warn) or broke a function (error), never
+	// their data. It logs ten entries of a kind and then one per second, with the
+	// number of those left out. Defaults to discarding everything.
 	Logger *slog.Logger
 }
 

@@ -16,41 +16,41 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// maxDeadLetter bounds the body of a dead letter, in bytes: what is too large for
-// an event must not be too large here. NATS takes no larger message.
+// maxDeadLetter bounds the body of a dead letter, in bytes: an event that is too large
+// must fit here. NATS accepts no larger message.
 const maxDeadLetter = 64 << 20
 
-// serveDeadLetter keeps a dead letter. It takes events that are not valid in
-// every respect, since that may be why they are dead. No function has a part in
-// it, nor has the ledger.
+// serveDeadLetter saves a dead letter. It accepts events that are not valid in every
+// respect, since that may be the reason why they are dead. It calls no function and
+// does not use the ledger.
 func (h *Handler) serveDeadLetter(w http.ResponseWriter, r *http.Request) {
-	mode, body, err := h.receive(w, r, maxDeadLetter)
+	mode, body, err := h.receiveRequest(w, r, maxDeadLetter)
 	if err == nil && mode == cloudevent.Batch {
-		err = withStatus(http.StatusBadRequest, errors.New("send dead letters one by one"))
+		err = withStatus(http.StatusBadRequest, errors.New("a batch of dead letters: send them one by one"))
 	}
 	if err != nil {
-		h.fail(w, r, err)
+		h.refuseUnreadable(w, r, err)
 		return
 	}
 	e, err := readEvent(mode, r.Header, body, true)
 	if err != nil {
 		// It cannot be an event in another format either: 415 would say so.
-		h.fail(w, r, withStatus(http.StatusBadRequest, err))
+		h.refuseUnreadable(w, r, withStatus(http.StatusBadRequest, err))
 		return
 	}
 	letter := h.deadLetter(e)
 	ctx, cancel := context.WithTimeout(r.Context(), h.config.CommitTimeout)
 	defer cancel()
 	if err := h.config.DeadLetters.Save(ctx, letter); err != nil {
-		err = withStatus(http.StatusServiceUnavailable, fmt.Errorf("keep dead letter: %w", err))
-		h.log.refusedFor(r.Context(), letter.Function, letter.Event, err)
+		err = withStatus(http.StatusServiceUnavailable, fmt.Errorf("save dead letter: %w", err))
+		h.log.logRefusedFor(r.Context(), letter.Function, letter.Event, err)
 		h.refuse(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// deadLetter takes what its dead-lettering added out of an event.
+// deadLetter removes the extensions from an event that its dead-lettering added.
 func (h *Handler) deadLetter(e event.Event) DeadLetter {
 	letter := DeadLetter{Event: e}
 	context, ok := e.Context.(*event.EventContextV1)
@@ -80,8 +80,8 @@ func (h *Handler) deadLetter(e event.Event) DeadLetter {
 	return letter
 }
 
-// number reads an extension that is a whole number, which headers have as text; 0
-// if it is none.
+// number returns the value of an extension that is a whole number, which headers carry
+// as text; 0 if it is not one.
 func number(extension any) int {
 	switch value := extension.(type) {
 	case string:

@@ -100,7 +100,7 @@ func TestDeadLetterIsTriedAgainIfItCannotBeKept(t *testing.T) {
 
 	s := &shelf{err: errors.New("no database")}
 	server := newServer(t, newHandler(t, &memory{}, serve.Config{DeadLetters: s}))
-	send(t, server.URL+"/dead-letters", "", binary("fine", "1")...).want(t, 503, "keep dead letter: no database")
+	send(t, server.URL+"/dead-letters", "", binary("fine", "1")...).want(t, 503, "save dead letter: no database")
 }
 
 func TestDeadLetterThatIsNoEventIsRefused(t *testing.T) {
@@ -135,7 +135,7 @@ func TestWhatIsTooLargeIsSaidToWhoeverStillSends(t *testing.T) {
 				name, value, _ := strings.Cut(h, ": ")
 				req.Header.Set(name, value)
 			}
-			do(t, req).want(t, 413, "at most 1048576 bytes are taken")
+			do(t, req).want(t, 413, "want at most 1048576 bytes")
 		}
 	}
 }

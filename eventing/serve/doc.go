@@ -1,36 +1,36 @@
-// Package serve takes CloudEvents over HTTP, has the right function compute
-// their Effects, has these committed, and answers with a status that says whose
-// fault it was if that did not work.
+// Package serve accepts CloudEvents over HTTP, calls the function of each event's
+// type, commits the Effects that it returns, and answers with a status that tells a
+// sender whether to retry.
 //
-// # What is promised
+// # Guarantees
 //
-//   - 204 is answered only after the committer said that the event is committed,
-//     now or before. The header Tandem-Receipt says "won" or "lost", Tandem-Key
-//     has the event's key in the ledger.
-//   - 400, 413 and 415: what came is no valid CloudEvent. 422: it is one, but can
-//     never work, or no function takes its type. 500: the function broke on it
-//     (error, panic, deadline). 503, with Retry-After: anything else, none of it
-//     the event's fault. 401 and 403: whoever sent it may not. Bodies of errors are
-//     text, one line, or for a batch one line for each event that was refused.
-//   - A batch is answered with 2xx only if every event in it is committed. They are
-//     offered to the committer together, and each has its own fate.
-//   - An answer is given within Config.Deadline and Config.CommitTimeout after
-//     the request has been read, whatever the function does. What was begun is
-//     finished though its sender has gone.
-//   - Of an event's data nothing is logged.
+//   - 204 is answered only after the committer has confirmed that the event is
+//     committed, now or before. The header Tandem-Receipt is "won" or "lost",
+//     Tandem-Key is the event's key in the ledger.
+//   - 400, 413 and 415: the request is not a valid CloudEvent. 422: it is one, but can
+//     never succeed, or no function has its type. 500: the function broke on it
+//     (error, panic, deadline). 503, with Retry-After: any other error, none of it
+//     attributable to the event. 401 and 403: the sender is unauthenticated, or not
+//     allowed to send. Bodies of errors are text: one line, or one line for each
+//     refused event of a batch.
+//   - A batch is answered with 2xx only if every event in it is committed. Its events
+//     are offered to the committer together, and each has an outcome of its own.
+//   - A request is answered within Config.Deadline and Config.CommitTimeout after it
+//     has been read, even if a function hangs. Work that has begun is finished though
+//     its sender has gone.
+//   - The data of an event are not logged.
 //
-// # What is not
+// # Limits
 //
-// A function that ignores its context cannot be stopped; it is left behind and
-// counted, and [Handler.Alive] says when there are too many of them.
+// A function that ignores its context cannot be stopped. Its call is abandoned and
+// counted, and [Handler.Alive] returns an error if there are too many of them.
 //
 // # Design
 //
-// The codes are the ones that Knative Eventing acts upon: it gives up at once on
-// 400, 413, 415 and 422 (dead letter), and tries again on 500, 503 and 404. So a
-// path that does not exist, a fault of whoever set the address, is not held against
-// the event.
+// The codes are those that Knative Eventing acts on: 400, 413, 415 and 422 end
+// delivery at once (dead letter); 500, 503 and 404 are retried. So a path that does not
+// exist, an error in an address, does not count against the event.
 //
-// Messages are read by package cloudevent, of version 0.3 too. An event sent here
-// is the same to its function as if it had come through a stream.
+// Package cloudevent reads the messages, of version 0.3 too. An event that is sent here
+// is the same to its function as one that came through a stream.
 package serve

@@ -20,44 +20,44 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// maxReason bounds a line of an answer, in bytes. It is as much as Knative keeps
-// of it in a dead letter.
+// maxReason bounds a line of an answer, in bytes. Knative keeps as much of it in a dead
+// letter.
 const maxReason = 1024
 
-// Handler serves events at POST / and dead letters at POST /dead-letters. Make
-// it with [New]. For concurrent use.
+// Handler serves events at POST / and dead letters at POST /dead-letters. Create it
+// with [New]. It is safe for concurrent use.
 type Handler struct {
 	committer Committer
 	config    Config
 	byType    map[string]*functions.Function
-	types     string // for people
+	types     string // for error messages
 
-	// Values of headers, made once.
+	// Values of headers.
 	won, lost, retry []string
 
-	// gate is held for reading by every request, and for writing, for ever, by
-	// Drain.
-	gate    sync.RWMutex
-	drain   sync.Once
-	drained chan struct{}
+	// underWay is held for reading by every request, and for writing by Drain, which
+	// does not release it.
+	underWay sync.RWMutex
+	drain    sync.Once
+	drained  chan struct{}
 
 	calls, commits deadlines
 
 	stuck atomic.Int64
-	log   *journal
+	log   *eventLog
 }
 
-// New makes a Handler for functions, whose effects committer commits.
+// New returns a Handler for functions, whose effects committer commits.
 //
-// It refuses functions that are not valid, no functions, two with one name, and
-// two that take the same event type.
+// The error reports functions that are not valid, no functions, two with one name, and
+// two for the same event type.
 func New(fs []functions.Function, committer Committer, config Config) (*Handler, error) {
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {
 		return nil, fmt.Errorf("serve functions: %w", err)
 	}
 	if committer == nil {
-		return nil, errors.New("serve functions: a committer is missing")
+		return nil, errors.New("serve functions: the committer is missing")
 	}
 	if len(fs) == 0 {
 		return nil, errors.New("serve functions: there are none")
@@ -72,7 +72,7 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 		retry:     []string{strconv.FormatInt(int64((config.RetryAfter+time.Second-1)/time.Second), 10)},
 		calls:     deadlines{length: config.Deadline, now: config.Now},
 		commits:   deadlines{length: config.CommitTimeout, now: config.Now},
-		log:       newJournal(config.Logger),
+		log:       newEventLog(config.Logger),
 	}
 	names := make(map[string]bool)
 	var types []string
@@ -86,7 +86,7 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 		names[f.Name] = true
 		for _, eventType := range f.Types {
 			if other, ok := h.byType[eventType]; ok {
-				return nil, fmt.Errorf("serve functions: %s and %s both take events of type %q; serve them apart", other.Name, f.Name, eventType)
+				return nil, fmt.Errorf("serve functions: %s and %s both have event type %q; serve them in different processes", other.Name, f.Name, eventType)
 			}
 			h.byType[eventType] = &f
 			types = append(types, eventType)
@@ -97,11 +97,11 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 }
 
 // Drain refuses new requests with 503 and returns when those under way have been
-// answered, or with an error when ctx ends first. There is no way back.
+// answered, or with an error when ctx ends first. It cannot be undone.
 func (h *Handler) Drain(ctx context.Context) error {
 	h.drain.Do(func() {
 		go func() {
-			h.gate.Lock()
+			h.underWay.Lock()
 			close(h.drained)
 		}()
 	})
@@ -113,8 +113,8 @@ func (h *Handler) Drain(ctx context.Context) error {
 	}
 }
 
-// Alive reports that so many calls of functions ignored their deadline, and still
-// run, that only a new process helps.
+// Alive returns an error if so many calls of functions ignore their deadline, and still
+// run, that the process must be restarted.
 func (h *Handler) Alive() error {
 	if stuck := h.stuck.Load(); stuck >= int64(h.config.MaxStuck) {
 		return fmt.Errorf("%d calls of functions ignored their deadline and still run", stuck)
@@ -124,23 +124,23 @@ func (h *Handler) Alive() error {
 
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// Fails only if Drain holds the gate or waits for it.
-	if !h.gate.TryRLock() {
+	// Fails only if Drain holds it or waits for it.
+	if !h.underWay.TryRLock() {
 		w.Header().Set("Connection", "close")
 		h.refuse(w, http.StatusServiceUnavailable, "shutting down")
 		return
 	}
-	defer h.gate.RUnlock()
-	defer h.recover(w, r)
+	defer h.underWay.RUnlock()
+	defer h.recoverPanic(w, r)
 
 	deadLetter := r.URL.Path == "/dead-letters" && h.config.DeadLetters != nil
 	if !deadLetter && r.URL.Path != "/" && r.URL.Path != "" {
-		h.refuse(w, http.StatusNotFound, "nothing is served here: send events to /")
+		h.refuse(w, http.StatusNotFound, "not found: send events to /")
 		return
 	}
 	switch {
 	case r.Method == http.MethodOptions:
-		shakeHands(w, r)
+		answerHandshake(w, r)
 	case r.Method != http.MethodPost:
 		w.Header().Set("Allow", "OPTIONS, POST")
 		h.refuse(w, http.StatusMethodNotAllowed, "send events with POST")
@@ -152,9 +152,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
-	mode, body, err := h.receive(w, r, h.config.MaxBytes)
+	mode, body, err := h.receiveRequest(w, r, h.config.MaxBytes)
 	if err != nil {
-		h.fail(w, r, err)
+		h.refuseUnreadable(w, r, err)
 		return
 	}
 	if mode == cloudevent.Batch {
@@ -163,10 +163,10 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	e, err := readEvent(mode, r.Header, body, false)
 	if err != nil {
-		h.fail(w, r, err)
+		h.refuseUnreadable(w, r, err)
 		return
 	}
-	receipt, err := h.handle(r.Context(), e)
+	receipt, err := h.handleEvent(r.Context(), e)
 	if err != nil {
 		h.refuse(w, statusOf(err), err.Error())
 		return
@@ -180,22 +180,21 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// find gives the function for e.
-func (h *Handler) find(e event.Event) (*functions.Function, error) {
+// findFunction returns the function for e.
+func (h *Handler) findFunction(e event.Event) (*functions.Function, error) {
 	f, ok := h.byType[e.Type()]
 	if !ok {
 		return nil, withStatus(http.StatusUnprocessableEntity,
-			fmt.Errorf("no function takes events of type %q; the types are: %s", clip(e.Type(), 256), clip(h.types, 512)))
+			fmt.Errorf("no function for event type %q; the types are: %s", clip(e.Type(), 256), clip(h.types, 512)))
 	}
 	return f, nil
 }
 
-// handle has the function for e compute its effects, and these committed. What
-// goes wrong is logged here, where the event is known.
-func (h *Handler) handle(ctx context.Context, e event.Event) (Receipt, error) {
-	f, err := h.find(e)
+// handleEvent computes and commits the effects of e, and logs errors.
+func (h *Handler) handleEvent(ctx context.Context, e event.Event) (Receipt, error) {
+	f, err := h.findFunction(e)
 	if err != nil {
-		h.log.refused(ctx, nil, e, err)
+		h.log.logRefused(ctx, nil, e, err)
 		return Receipt{}, err
 	}
 	cs := &calls{}
@@ -204,19 +203,19 @@ func (h *Handler) handle(ctx context.Context, e event.Event) (Receipt, error) {
 	c.function, c.event = f, e
 	h.compute(ctx, cs)
 	if c.failure != nil {
-		h.log.refused(ctx, f, e, c.failure)
+		h.log.logRefused(ctx, f, e, c.failure)
 		return Receipt{}, c.failure
 	}
 	receipt, err := h.commit(ctx, cs)
 	if err != nil {
-		h.log.refused(ctx, f, e, err)
+		h.log.logRefused(ctx, f, e, err)
 		return Receipt{}, err
 	}
-	h.log.committed(ctx, f, e, receipt)
+	h.log.logCommitted(ctx, f, e, receipt)
 	return receipt, nil
 }
 
-// commit has the effects of one event committed.
+// commit commits the effects of one event.
 func (h *Handler) commit(ctx context.Context, cs *calls) (receipt Receipt, err error) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -230,14 +229,14 @@ func (h *Handler) commit(ctx context.Context, cs *calls) (receipt Receipt, err e
 	return h.committer.Commit(&cs.commit, *c.function, c.event, c.effects)
 }
 
-// fail answers a request that no event could be read from.
-func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
-	h.log.unreadable(r.Context(), err)
+// refuseUnreadable answers a request that no event could be read from.
+func (h *Handler) refuseUnreadable(w http.ResponseWriter, r *http.Request, err error) {
+	h.log.logUnreadable(r.Context(), err)
 	h.refuse(w, statusOf(err), err.Error())
 }
 
-// refuse answers with a status other than 2xx, and text: one line, or one for
-// each event of a batch.
+// refuse answers with a status other than 2xx and text: one line, or one per event of a
+// batch.
 func (h *Handler) refuse(w http.ResponseWriter, status int, lines ...string) {
 	header := w.Header()
 	header.Set("Content-Type", "text/plain; charset=utf-8")
@@ -255,12 +254,12 @@ func (h *Handler) refuse(w http.ResponseWriter, status int, lines ...string) {
 	}
 	header.Set("Content-Length", strconv.Itoa(text.Len()))
 	w.WriteHeader(status)
-	_, _ = io.WriteString(w, text.String()) // who has gone needs no answer
+	_, _ = io.WriteString(w, text.String()) // the sender may have gone
 }
 
-// recover answers 500 for a panic that is nobody else's.
-func (h *Handler) recover(w http.ResponseWriter, r *http.Request) {
+// recoverPanic answers 500 for a panic.
+func (h *Handler) recoverPanic(w http.ResponseWriter, r *http.Request) {
 	if value := recover(); value != nil {
-		h.fail(w, r, withStatus(http.StatusInternalServerError, &panicError{value: value, stack: debug.Stack()}))
+		h.refuseUnreadable(w, r, withStatus(http.StatusInternalServerError, &panicError{value: value, stack: debug.Stack()}))
 	}
 }

@@ -50,7 +50,7 @@ func TestAnswersSayWhoseFaultItIs(t *testing.T) {
 		{"longest id", `{}`, binary("fine", strings.Repeat("x", 1024)), 204, ""},
 		{"NUL in the id", `{}`, binary("fine", "a%00"), 400, "id: control character U+0000 at byte 1"},
 		{"line break in the id, which no output could name as its cause", `{}`, binary("fine", "a%0A"), 400, "id: control character U+000A at byte 1"},
-		{"content type as an attribute", `{}`, append(binary("fine", "1"), "ce-datacontenttype: text/plain"), 400, "header ce-datacontenttype: it does not exist, send content-type"},
+		{"content type as an attribute", `{}`, append(binary("fine", "1"), "ce-datacontenttype: text/plain"), 400, "header ce-datacontenttype: not an attribute of the HTTP binding, send content-type"},
 		{"version 0.3", `{}`, []string{"ce-specversion: 0.3", "ce-id: 1", "ce-source: /s", "ce-type: fine"}, 204, ""},
 		{"version 0.3 in JSON", strings.Replace(jsonEvent, "1.0", "0.3", 1), []string{structured}, 204, ""},
 		{"bad time", `{}`, append(binary("fine", "1"), "ce-time: yesterday"), 400, `time "yesterday": want a time as in RFC 3339`},
@@ -58,12 +58,12 @@ func TestAnswersSayWhoseFaultItIs(t *testing.T) {
 		{"no JSON at all", ``, []string{structured}, 400, "it is empty"},
 		{"array", `[]`, []string{structured}, 400, "want a JSON object"},
 		{"base64 that is a number", `{"specversion":"1.0","id":"7","source":"/tests","type":"fine","data_base64":5}`, []string{structured}, 400, "data_base64: want a string"},
-		{"type nobody takes", `{}`, binary("other", "1"), 422, `no function takes events of type "other"; the types are: fine, rejects`},
+		{"type nobody takes", `{}`, binary("other", "1"), 422, `no function for event type "other"; the types are: fine, rejects`},
 		{"event that the function rejects", `{}`, binary("rejects", "1"), 422, "function rejects: origin: missing"},
 		{"function that fails", `{}`, binary("fails", "1"), 500, "function fails: division by zero in line 2"},
 		{"function that panics", `{}`, binary("panics", "1"), 500, "function panics: panic: a secret"},
 		{"function that takes too long", `{}`, binary("waits", "1"), 500, "function waits: not done within 50ms"},
-		{"body over the limit", strings.Repeat(" ", 1025), binary("fine", "1"), 413, "at most 1024 bytes are taken"},
+		{"body over the limit", strings.Repeat(" ", 1025), binary("fine", "1"), 413, "want at most 1024 bytes"},
 		{"body at the limit", strings.Repeat(" ", 1024), binary("fine", "1"), 204, ""},
 	}
 	server := newServer(t, newHandler(t, &memory{}, serve.Config{MaxBytes: 1024, Deadline: 50 * time.Millisecond}))
@@ -231,17 +231,17 @@ func TestWebHookHandshakeIsAnswered(t *testing.T) {
 	}
 }
 
-// gate lets in who says so.
-type gate struct{}
+// authorizer accepts requests by a header.
+type authorizer struct{}
 
-func (gate) Admit(_ context.Context, header http.Header) error {
+func (authorizer) Authorize(_ context.Context, header http.Header) error {
 	switch header.Get("Authorization") {
 	case "":
 		return &serve.DeniedError{Err: errors.New("no token")}
 	case "friend":
 		return nil
 	case "foe":
-		return fmt.Errorf("look: %w", &serve.DeniedError{Known: true, Err: errors.New("not you")})
+		return fmt.Errorf("look: %w", &serve.DeniedError{Forbidden: true, Err: errors.New("not you")})
 	}
 	return errors.New("no keys")
 }
@@ -251,7 +251,7 @@ func TestGateLetsInWhomItKnows(t *testing.T) {
 
 	for _, path := range []string{"/", "/dead-letters"} {
 		m, s := &memory{}, &shelf{}
-		server := newServer(t, newHandler(t, m, serve.Config{Gate: gate{}, DeadLetters: s, MaxBytes: 1024}))
+		server := newServer(t, newHandler(t, m, serve.Config{Authorizer: authorizer{}, DeadLetters: s, MaxBytes: 1024}))
 		body := strings.Repeat(" ", 2000) // nobody looks at it
 		a := send(t, server.URL+path, body)
 		a.want(t, 401, "no token")
@@ -433,7 +433,7 @@ func TestFunctionThatEndsItsGoroutineIsAnswered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w := post(t, h, "exits"); w.Code != 500 || !strings.Contains(w.Body.String(), "the goroutine was ended") {
+	if w := post(t, h, "exits"); w.Code != 500 || !strings.Contains(w.Body.String(), "the goroutine ended") {
 		t.Errorf("answer is %d %q, want 500", w.Code, w.Body)
 	}
 }
@@ -506,10 +506,10 @@ func TestNewRefusesWhatCannotBeServed(t *testing.T) {
 		says      string
 	}{
 		{"no functions", nil, &memory{}, serve.Config{}, "there are none"},
-		{"no committer", some(), nil, serve.Config{}, "a committer is missing"},
+		{"no committer", some(), nil, serve.Config{}, "the committer is missing"},
 		{"function without a name", []functions.Function{{}}, &memory{}, serve.Config{}, `name "": want`},
 		{"one name twice", []functions.Function{twice("a"), twice("a")}, &memory{}, serve.Config{}, "two are named a"},
-		{"one type twice", []functions.Function{twice("a"), twice("b")}, &memory{}, serve.Config{}, `a and b both take events of type "fine"`},
+		{"one type twice", []functions.Function{twice("a"), twice("b")}, &memory{}, serve.Config{}, `a and b both have event type "fine"`},
 		{"limit too small", some(), &memory{}, serve.Config{MaxBytes: 1}, "MaxBytes is 1: want 1 KiB to 64 MiB"},
 		{"no answer before the server gives up", some(), &memory{}, serve.Config{CommitTimeout: 20 * time.Second}, "CommitTimeout is 20s"},
 		{"deadline too long", some(), &memory{}, serve.Config{Deadline: time.Minute}, "deadline is 1m0s: want 10ms to 25s"},

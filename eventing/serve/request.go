@@ -19,14 +19,14 @@ import (
 // indexes and in subjects.
 const maxName = 1024
 
-// rules say which events are taken, or which dead letters, which are events that
-// need not be valid in every respect.
+// rules are the rules for events, or for dead letters, which need not be valid events
+// in every respect.
 func rules(deadLetter bool) cloudevent.Rules {
 	return cloudevent.Rules{Old: true, MaxName: maxName, Lenient: deadLetter}
 }
 
-// contentMode tells the content mode, or what there is about the body that is not
-// supported.
+// contentMode returns the content mode. The error reports an encoding or format that is
+// not supported.
 func contentMode(r *http.Request) (cloudevent.Mode, error) {
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return 0, withStatus(http.StatusUnsupportedMediaType, fmt.Errorf("content-encoding %q is not supported: send the body as it is", clip(encoding, 64)))
@@ -42,10 +42,10 @@ func contentMode(r *http.Request) (cloudevent.Mode, error) {
 func readBody(r *http.Request, limit int64) ([]byte, error) {
 	length := r.ContentLength
 	if length > limit {
-		dismiss(r)
+		drainBody(r)
 		return nil, tooLarge(limit)
 	}
-	// A sender's word is taken for a little memory only.
+	// A declared length is trusted only up to a little memory.
 	const trusted = 64 << 10
 	if length >= 0 && length <= trusted {
 		body := make([]byte, length)
@@ -59,33 +59,33 @@ func readBody(r *http.Request, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("read body: %w", err)
 	}
 	if int64(body.Len()) > limit {
-		dismiss(r)
+		drainBody(r)
 		return nil, tooLarge(limit)
 	}
 	return body.Bytes(), nil
 }
 
-// dismiss reads what is left of a body that is too large. Otherwise the connection
-// would be reset while the sender still writes, and what he is told would be lost: he
-// would try again for ever. Who is larger than a dead letter may be is cut off.
-func dismiss(r *http.Request) {
-	if r.Header.Get("Expect") == "" { // else he waits for a word before he sends
+// drainBody reads the rest of a body that is too large. Otherwise the connection would
+// be reset while the sender still writes, the answer would be lost, and the sender
+// would retry forever. A body that is larger than a dead letter may be is cut off.
+func drainBody(r *http.Request) {
+	if r.Header.Get("Expect") == "" { // otherwise the sender waits for 100 Continue
 		_, _ = io.CopyN(io.Discard, r.Body, maxDeadLetter) // the answer is the same
 	}
 }
 
-// slow is how long it may take until all of a request is there before that is made
-// up for.
+// slow is how long a request may take to arrive before the server's deadlines are
+// extended.
 const slow = 500 * time.Millisecond
 
-// receive lets a request in, tells its content mode, and reads its body, of at most
-// limit bytes. It sees to it that there is time left for the answer: what the server
-// allows runs from the beginning of the request, for reading until the end of the
-// answer too, as reading is how it notices that the sender has gone.
-func (h *Handler) receive(w http.ResponseWriter, r *http.Request, limit int64) (mode cloudevent.Mode, body []byte, err error) {
+// receiveRequest authorizes a request, determines its content mode, and reads its body,
+// of at most limit bytes. It extends the server's deadlines if the body was slow: the
+// server's run from the beginning of the request, and that for reading until the end of
+// the answer too, since by reading the server detects that the sender has gone.
+func (h *Handler) receiveRequest(w http.ResponseWriter, r *http.Request, limit int64) (mode cloudevent.Mode, body []byte, err error) {
 	begin := h.config.Now()
-	if h.config.Gate != nil {
-		if err := h.config.Gate.Admit(r.Context(), r.Header); err != nil {
+	if h.config.Authorizer != nil {
+		if err := h.config.Authorizer.Authorize(r.Context(), r.Header); err != nil {
 			return 0, nil, err
 		}
 	}
@@ -103,17 +103,17 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, limit int64) (
 }
 
 func tooLarge(limit int64) error {
-	return withStatus(http.StatusRequestEntityTooLarge, fmt.Errorf("the body is too large: at most %d bytes are taken (TANDEM_MAX_EVENT_BYTES)", limit))
+	return withStatus(http.StatusRequestEntityTooLarge, fmt.Errorf("the body is too large: want at most %d bytes (TANDEM_MAX_EVENT_BYTES)", limit))
 }
 
-// readEvent reads the one event of a request that is not a batch. Body is kept.
+// readEvent reads the event of a request that is not a batch. It keeps body.
 func readEvent(m cloudevent.Mode, header http.Header, body []byte, deadLetter bool) (e event.Event, err error) {
 	switch {
 	case m == cloudevent.Structured:
 		e, err = cloudevent.ReadJSON(body, rules(deadLetter))
 	case header["Ce-Datacontenttype"] != nil && !deadLetter:
 		// HTTP binding 1.0.2, section 3.1.1.
-		err = errors.New("header ce-datacontenttype: it does not exist, send content-type")
+		err = errors.New("header ce-datacontenttype: not an attribute of the HTTP binding, send content-type")
 	default:
 		e, err = cloudevent.ReadBinary(header, body, rules(deadLetter))
 	}
@@ -126,9 +126,9 @@ func readEvent(m cloudevent.Mode, header http.Header, body []byte, deadLetter bo
 	return e, nil
 }
 
-// shakeHands answers the validation request of CloudEvents' web hooks (HTTP 1.1
-// Web Hooks for Event Delivery 1.0.2, section 4): everybody may send, at any rate.
-func shakeHands(w http.ResponseWriter, r *http.Request) {
+// answerHandshake answers the validation request of CloudEvents' web hooks (HTTP 1.1
+// Web Hooks for Event Delivery 1.0.2, section 4): every origin may send, at any rate.
+func answerHandshake(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Allow", "OPTIONS, POST")
 	if r.Header.Get("WebHook-Request-Origin") != "" {

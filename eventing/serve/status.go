@@ -8,7 +8,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// statusError is an error of which it is known whose fault it is.
+// statusError is an error with the status that it is answered with.
 type statusError struct {
 	status int
 	err    error
@@ -17,12 +17,12 @@ type statusError struct {
 func (e *statusError) Error() string { return e.err.Error() }
 func (e *statusError) Unwrap() error { return e.err }
 
-// withStatus says which status err is answered with.
+// withStatus returns err with the status that it is answered with.
 func withStatus(status int, err error) error {
 	return &statusError{status: status, err: err}
 }
 
-// panicError is what somebody panicked with.
+// panicError is the value of a panic.
 type panicError struct {
 	value any // nil after runtime.Goexit
 	stack []byte
@@ -30,13 +30,13 @@ type panicError struct {
 
 func (e *panicError) Error() string {
 	if e.value == nil {
-		return "the goroutine was ended"
+		return "the goroutine ended"
 	}
 	return fmt.Sprintf("panic: %v", e.value)
 }
 
-// statusOf maps what went wrong to the status that is answered. What nobody has
-// given a status is not the event's fault.
+// statusOf returns the status that err is answered with: 503 unless a cause of it has
+// another.
 func statusOf(err error) int {
 	var known *statusError
 	var rejected *functions.RejectError
@@ -50,7 +50,7 @@ func statusOf(err error) int {
 	case errors.As(err, &counted):
 		return http.StatusInternalServerError
 	case errors.As(err, &denied):
-		if denied.Known {
+		if denied.Forbidden {
 			return http.StatusForbidden
 		}
 		return http.StatusUnauthorized

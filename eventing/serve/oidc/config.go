@@ -10,38 +10,37 @@ import (
 	"time"
 )
 
-// Where Kubernetes puts what a pod needs to talk to the API server.
+// Files that a pod needs for requests to the API server.
 const (
 	accountCA    = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 	accountToken = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 )
 
-// Config sets up a [Gate]. Issuer and Audience are required.
+// Config configures an [Authorizer]. Issuer and Audience are required.
 type Config struct {
-	// Issuer is the issuer's URL, as it stands in tokens under "iss". Its
-	// /.well-known/openid-configuration says where the keys are. With http instead
-	// of https anybody on the way can let himself in.
+	// Issuer is the issuer's URL, equal to "iss" in tokens. Its keys are found by its
+	// /.well-known/openid-configuration. With http instead of https, a man in the
+	// middle can forge tokens.
 	Issuer string
 
-	// Audience is whom tokens have to be for: one of their "aud".
+	// Audience must be among the "aud" of a token.
 	Audience string
 
-	// Subjects are who may send: "sub", for a service account
-	// system:serviceaccount:NAMESPACE:NAME. One that ends in "*" stands for all
-	// that begin so. None means everybody who has a token.
+	// Subjects are the senders that are accepted, by "sub" of their tokens: for a
+	// service account system:serviceaccount:NAMESPACE:NAME. One that ends in "*" is a
+	// prefix. If there are none, every sender with a token is accepted.
 	Subjects []string
 
-	// CAFile has the certificates, in PEM, by which the issuer and where its keys
-	// are is known; read anew each time. Defaults to the cluster's for the API
-	// server as the issuer (kubernetes.default.svc), otherwise to the system's.
+	// CAFile holds the certificates, in PEM, that the issuer is verified with. It is
+	// read for each fetch. Defaults to the cluster's for the API server as the issuer
+	// (kubernetes.default.svc), otherwise to the system's.
 	CAFile string
 
-	// TokenFile has a token that is shown to the issuer, likewise read anew.
-	// Defaults to the service account's for the API server, which wants one,
-	// otherwise to none.
+	// TokenFile holds a token for the issuer. It is read for each fetch. Defaults to the
+	// service account's for the API server, which requires one, otherwise to none.
 	TokenFile string
 
-	// Now is the clock by which tokens expire. Defaults to time.Now.
+	// Now is the clock that tokens expire by. Defaults to time.Now.
 	Now func() time.Time
 }
 
@@ -72,14 +71,14 @@ func (c Config) validate() error {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "":
 		errs = append(errs, fmt.Errorf("issuer %q: want a URL like https://issuer.example.com", c.Issuer))
 	case u.Scheme == "http" && c.TokenFile != "":
-		errs = append(errs, fmt.Errorf("issuer %q: want https, as it is shown a token", c.Issuer))
+		errs = append(errs, fmt.Errorf("issuer %q: want https, as a token is sent to it", c.Issuer))
 	}
 	if c.Audience == "" {
 		errs = append(errs, errors.New("audience: missing"))
 	}
 	for _, subject := range c.Subjects {
 		if prefix := strings.TrimSuffix(subject, "*"); prefix == "" || strings.Contains(prefix, "*") {
-			errs = append(errs, fmt.Errorf("subject %q: want one like system:serviceaccount:NAMESPACE:NAME, with * at its end or none", subject))
+			errs = append(errs, fmt.Errorf("subject %q: want one like system:serviceaccount:NAMESPACE:NAME, * only at its end", subject))
 		}
 	}
 	if _, err := c.roots(); err != nil {
@@ -91,7 +90,7 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// roots are the certificates in CAFile; nil for the system's.
+// roots returns the certificates in CAFile; nil for the system's.
 func (c Config) roots() (*x509.CertPool, error) {
 	if c.CAFile == "" {
 		return nil, nil
@@ -102,12 +101,12 @@ func (c Config) roots() (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("certificates of the issuer: %s has none in PEM", c.CAFile)
+		return nil, fmt.Errorf("certificates of the issuer: %s holds none in PEM", c.CAFile)
 	}
 	return pool, nil
 }
 
-// token is what stands in TokenFile.
+// token returns the text of TokenFile.
 func (c Config) token() (string, error) {
 	if c.TokenFile == "" {
 		return "", nil

@@ -9,26 +9,27 @@ import (
 )
 
 const (
-	// fetchTimeout bounds one look at the issuer.
+	// fetchTimeout bounds one request to the issuer.
 	fetchTimeout = 5 * time.Second
 
-	// refreshAfter is how old keys may be before they are fetched again while they
-	// are used: one that the issuer has withdrawn is believed for that long.
+	// refreshAfter is the age of keys after which they are fetched again while they are
+	// used. A key that the issuer has withdrawn is accepted for that long.
 	refreshAfter = 10 * time.Minute
 
-	// pauseAfterKeys and pauseAfterFailure are how long the issuer is left alone.
+	// pauseAfterKeys and pauseAfterFailure are the times between requests to the
+	// issuer.
 	pauseAfterKeys    = 10 * time.Second
 	pauseAfterFailure = time.Second
 )
 
-// key is one of the issuer's.
+// key is a public key of the issuer.
 type key struct {
 	id     string
 	public crypto.PublicKey
 }
 
-// keys are the issuer's keys, as they were last seen.
-type keys struct {
+// keySet holds the keys of the issuer.
+type keySet struct {
 	now   func() time.Time
 	fetch func(context.Context) ([]key, error)
 
@@ -36,22 +37,23 @@ type keys struct {
 	list       []key
 	generation int       // of list, from 1
 	fetched    time.Time // when list was fetched
-	err        error     // why the last look brought nothing, if it did not
-	until      time.Time // the issuer is left alone until then
+	err        error     // of the last fetch
+	until      time.Time // no fetch before
 	flight     chan struct{}
 }
 
-// find gives the keys with this id, all for an empty one, and their generation. None
-// means that the issuer has no such key; an error, that this cannot be known now.
-func (k *keys) find(ctx context.Context, id string) ([]crypto.PublicKey, int, error) {
+// findKeys returns the keys with this id, all for an empty id, and their generation. It
+// returns no keys if the issuer has no such key, and an error if the keys are not
+// available now.
+func (k *keySet) findKeys(ctx context.Context, id string) ([]crypto.PublicKey, int, error) {
 	asked := false
 	for {
 		k.mu.Lock()
-		found, generation, now := k.match(id), k.generation, k.now()
+		found, generation, now := k.matchKeys(id), k.generation, k.now()
 		flight, wait := k.flight, k.until.Sub(now)
 		switch {
 		case len(found) > 0:
-			k.refresh(now)
+			k.refreshKeys(now)
 			k.mu.Unlock()
 			return found, generation, nil
 		case asked && k.err == nil:
@@ -63,9 +65,9 @@ func (k *keys) find(ctx context.Context, id string) ([]crypto.PublicKey, int, er
 			if err != nil {
 				return nil, 0, fmt.Errorf("fetch the issuer's keys: %w", err)
 			}
-			return nil, 0, fmt.Errorf("the key is not known, and the issuer is asked again in %s", wait.Round(time.Second))
+			return nil, 0, fmt.Errorf("the key is unknown, and keys are fetched again in %s", wait.Round(time.Second))
 		case flight == nil:
-			flight, asked = k.look(), true
+			flight, asked = k.startFetch(), true
 		}
 		k.mu.Unlock()
 		select {
@@ -76,22 +78,22 @@ func (k *keys) find(ctx context.Context, id string) ([]crypto.PublicKey, int, er
 	}
 }
 
-// current gives the generation of the keys, which are in use.
-func (k *keys) current() int {
+// currentGeneration returns the generation of the keys, and refreshes old ones.
+func (k *keySet) currentGeneration() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.refresh(k.now())
+	k.refreshKeys(k.now())
 	return k.generation
 }
 
-// refresh begins to fetch keys that are old. It is called with mu held.
-func (k *keys) refresh(now time.Time) {
+// refreshKeys starts to fetch keys that are old. It is called with mu held.
+func (k *keySet) refreshKeys(now time.Time) {
 	if k.generation > 0 && k.flight == nil && now.After(k.until) && now.Sub(k.fetched) > refreshAfter {
-		k.look()
+		k.startFetch()
 	}
 }
 
-func (k *keys) match(id string) []crypto.PublicKey {
+func (k *keySet) matchKeys(id string) []crypto.PublicKey {
 	var found []crypto.PublicKey
 	for _, key := range k.list {
 		if id == "" || key.id == id {
@@ -101,12 +103,13 @@ func (k *keys) match(id string) []crypto.PublicKey {
 	return found
 }
 
-// look begins to fetch the keys. It is called with mu held and without a flight.
-func (k *keys) look() (flight chan struct{}) {
+// startFetch starts to fetch the keys. It is called with mu held and without a fetch in
+// flight.
+func (k *keySet) startFetch() (flight chan struct{}) {
 	flight = make(chan struct{})
 	k.flight = flight
 	go func() {
-		// Whoever asked first may go before the others.
+		// The first request may end before those that wait with it.
 		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
 		defer cancel()
 		list, err := k.fetch(ctx)

@@ -17,14 +17,14 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// Bounds of what is taken from an issuer.
+// Bounds of an issuer's answers.
 const (
 	maxAnswer = 1 << 20 // bytes
 	maxKeys   = 256
 )
 
-// fetch asks the issuer where its keys are, and then for them.
-func (c Config) fetch(ctx context.Context) ([]key, error) {
+// fetchKeys asks the issuer for the address of its keys, and fetches them.
+func (c Config) fetchKeys(ctx context.Context) ([]key, error) {
 	client, err := c.client()
 	if err != nil {
 		return nil, err
@@ -32,34 +32,34 @@ func (c Config) fetch(ctx context.Context) ([]key, error) {
 	defer client.CloseIdleConnections()
 	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, client), c.Issuer)
 	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w", c.Issuer, plain(err))
+		return nil, fmt.Errorf("ask %s: %w", c.Issuer, withoutURL(err))
 	}
-	var says struct {
+	var metadata struct {
 		KeysURL string `json:"jwks_uri"`
 	}
-	if err := provider.Claims(&says); err != nil {
+	if err := provider.Claims(&metadata); err != nil {
 		return nil, fmt.Errorf("ask %s: %w", c.Issuer, err)
 	}
-	u, err := url.Parse(says.KeysURL)
+	u, err := url.Parse(metadata.KeysURL)
 	if err != nil || u.Scheme != "https" && (u.Scheme != "http" || c.TokenFile != "") {
-		return nil, fmt.Errorf("ask %s: its keys are said to be at %q, want https", c.Issuer, clip(says.KeysURL))
+		return nil, fmt.Errorf("ask %s: the address of its keys is %q, want https", c.Issuer, clip(metadata.KeysURL))
 	}
-	list, err := get(ctx, client, says.KeysURL)
+	list, err := getKeys(ctx, client, metadata.KeysURL)
 	if err != nil {
-		return nil, fmt.Errorf("get %s: %w", clip(says.KeysURL), plain(err))
+		return nil, fmt.Errorf("get %s: %w", clip(metadata.KeysURL), withoutURL(err))
 	}
 	return list, nil
 }
 
-// plain leaves out the URL, which net/http puts before its errors.
-func plain(err error) error {
+// withoutURL removes the URL, which net/http puts before its errors.
+func withoutURL(err error) error {
 	if u := (*url.Error)(nil); errors.As(err, &u) {
 		return u.Err
 	}
 	return err
 }
 
-func get(ctx context.Context, client *http.Client, from string) ([]key, error) {
+func getKeys(ctx context.Context, client *http.Client, from string) ([]key, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, http.NoBody)
 	if err != nil {
 		return nil, err
@@ -79,8 +79,8 @@ func get(ctx context.Context, client *http.Client, from string) ([]key, error) {
 	return readKeys(text)
 }
 
-// readKeys reads a set of keys (RFC 7517, section 5). Those that no token can be
-// verified by are left out.
+// readKeys reads a set of keys (RFC 7517, section 5), except those that cannot verify
+// tokens.
 func readKeys(text []byte) ([]key, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -100,12 +100,12 @@ func readKeys(text []byte) ([]key, error) {
 		}
 	}
 	if len(list) == 0 || len(list) > maxKeys {
-		return nil, fmt.Errorf("read keys: there are %d that can be used, want 1 to %d", len(list), maxKeys)
+		return nil, fmt.Errorf("read keys: %d can be used, want 1 to %d", len(list), maxKeys)
 	}
 	return list, nil
 }
 
-// client is one for a single look, so that certificates and token may change.
+// client returns a client for one fetch, so that certificates and token may change.
 func (c Config) client() (*http.Client, error) {
 	roots, err := c.roots()
 	if err != nil {
@@ -124,13 +124,13 @@ func (c Config) client() (*http.Client, error) {
 		},
 	}}
 	if token != "" {
-		// It is for the issuer, and for whom that names, but for nobody else.
+		// The token is for the issuer, and not for a server that it redirects to.
 		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	}
 	return client, nil
 }
 
-// transport shows a token and bounds answers.
+// transport sends a token and bounds answers.
 type transport struct {
 	base  *http.Transport
 	token string
@@ -150,5 +150,5 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// CloseIdleConnections is for [http.Client.CloseIdleConnections].
+// CloseIdleConnections is called by [http.Client.CloseIdleConnections].
 func (t *transport) CloseIdleConnections() { t.base.CloseIdleConnections() }

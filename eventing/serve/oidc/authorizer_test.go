@@ -31,7 +31,7 @@ type clock struct{ ahead atomic.Int64 }
 func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
 func (c *clock) forward(d time.Duration) { c.ahead.Add(int64(d)) }
 
-func newGate(tb testing.TB, config oidc.Config) *oidc.Gate {
+func newAuthorizer(tb testing.TB, config oidc.Config) *oidc.Authorizer {
 	tb.Helper()
 
 	if config.Audience == "" {
@@ -45,21 +45,21 @@ func newGate(tb testing.TB, config oidc.Config) *oidc.Gate {
 }
 
 // admit shows a token and gives the status that it is answered with; 0 for none.
-func admit(ctx context.Context, g *oidc.Gate, token string) (status int, err error) {
-	err = g.Admit(ctx, http.Header{"Authorization": {"Bearer " + token}})
+func admit(ctx context.Context, g *oidc.Authorizer, token string) (status int, err error) {
+	err = g.Authorize(ctx, http.Header{"Authorization": {"Bearer " + token}})
 	var denied *serve.DeniedError
 	switch {
 	case err == nil:
 		return 0, nil
 	case !errors.As(err, &denied):
 		return http.StatusServiceUnavailable, err
-	case denied.Known:
+	case denied.Forbidden:
 		return http.StatusForbidden, err
 	}
 	return http.StatusUnauthorized, err
 }
 
-func wants(tb testing.TB, g *oidc.Gate, token string, status int, says string) {
+func wants(tb testing.TB, g *oidc.Authorizer, token string, status int, says string) {
 	tb.Helper()
 
 	got, err := admit(tb.Context(), g, token)
@@ -78,7 +78,7 @@ func TestOnlyWhoHasAGoodTokenIsLetIn(t *testing.T) {
 	i := newIssuer(t, false, newKey(t, "k0"), good)
 	nameless := newKey(t, "")
 	i.keys = append(i.keys, nameless)
-	g := newGate(t, oidc.Config{Issuer: i.url, Subjects: []string{"system:serviceaccount:tandem:other", subject, "system:serviceaccount:teams:*"}})
+	g := newAuthorizer(t, oidc.Config{Issuer: i.url, Subjects: []string{"system:serviceaccount:tandem:other", subject, "system:serviceaccount:teams:*"}})
 	now := time.Now()
 	public := good.Key.(*ecdsa.PrivateKey).X.Bytes()
 	secret := jose.JSONWebKey{Key: append(public, public...), KeyID: "k1", Algorithm: string(jose.HS256)}
@@ -91,21 +91,21 @@ func TestOnlyWhoHasAGoodTokenIsLetIn(t *testing.T) {
 		{"without a key's name", sign(t, nameless, i.claims(now, nil)), 0, ""},
 		{"audience alone", sign(t, good, i.claims(now, map[string]any{"aud": audience})), 0, ""},
 		{"subject by its beginning", sign(t, good, i.claims(now, map[string]any{"sub": "system:serviceaccount:teams:a"})), 0, ""},
-		{"other subject", sign(t, good, i.claims(now, map[string]any{"sub": "system:serviceaccount:tandem:sourcerer"})), 403, `"system:serviceaccount:tandem:sourcerer" may not send`},
-		{"no subject", sign(t, good, i.claims(now, map[string]any{"sub": ""})), 403, "may not send"},
+		{"other subject", sign(t, good, i.claims(now, map[string]any{"sub": "system:serviceaccount:tandem:sourcerer"})), 403, `"system:serviceaccount:tandem:sourcerer" is not among`},
+		{"no subject", sign(t, good, i.claims(now, map[string]any{"sub": ""})), 403, "is not among the accepted subjects"},
 		{"wrong audience", sign(t, good, i.claims(now, map[string]any{"aud": "https://kubernetes"})), 401, "audience"},
 		{"no audience", sign(t, good, i.claims(now, map[string]any{"aud": nil})), 401, "audience"},
 		{"expired", sign(t, good, i.claims(now.Add(-2*time.Hour), nil)), 401, "expired"},
 		{"does not expire", sign(t, good, i.claims(now, map[string]any{"exp": nil})), 401, "verify token"},
 		{"not good yet", sign(t, good, i.claims(now.Add(time.Hour), nil)), 401, "before the nbf"},
-		{"other issuer", sign(t, good, i.claims(now, map[string]any{"iss": "https://elsewhere.example.com"})), 401, `the token is from "https://elsewhere.example.com"`},
+		{"other issuer", sign(t, good, i.claims(now, map[string]any{"iss": "https://elsewhere.example.com"})), 401, `the token is of issuer "https://elsewhere.example.com"`},
 		{"other key of that name", sign(t, other, i.claims(now, nil)), 401, "verify"},
 		{"algorithm none", unsigned(t, "k1", i.claims(now, nil)), 401, "none"},
 		{"secret key", sign(t, secret, i.claims(now, nil)), 401, "HS256"},
 		{"changed afterwards", swapClaims(t, sign(t, good, i.claims(now, nil)), sign(t, other, i.claims(now, map[string]any{"sub": "system:serviceaccount:teams:a"}))), 401, "verify"},
-		{"no JWT", "abc", 401, "it is no JWT"},
-		{"parts that are no JSON", "YQ.YQ.YQ", 401, "it is no JWT"},
-		{"too long", strings.Repeat("a", 20_000), 401, "at most 16384 are taken"},
+		{"no JWT", "abc", 401, "it is not a JWT"},
+		{"parts that are no JSON", "YQ.YQ.YQ", 401, "it is not a JWT"},
+		{"too long", strings.Repeat("a", 20_000), 401, "want at most 16384"},
 		{"none", "", 401, "want Bearer and a token"},
 	}
 	for range 2 { // the second time, good ones are remembered
@@ -137,7 +137,7 @@ func TestTokenIsReadFromTheHeaderAsTheStandardSays(t *testing.T) {
 
 	k := newKey(t, "k1")
 	i := newIssuer(t, false, k)
-	g := newGate(t, oidc.Config{Issuer: i.url})
+	g := newAuthorizer(t, oidc.Config{Issuer: i.url})
 	token := sign(t, k, i.claims(time.Now(), nil))
 	for _, tt := range []struct {
 		values []string
@@ -148,14 +148,14 @@ func TestTokenIsReadFromTheHeaderAsTheStandardSays(t *testing.T) {
 		{nil, "is missing"},
 		{[]string{"Basic " + token}, "want Bearer"},
 		{[]string{token}, "want Bearer"},
-		{[]string{"Bearer " + token, "Bearer " + token}, "it is there 2 times"},
+		{[]string{"Bearer " + token, "Bearer " + token}, "it occurs 2 times"},
 	} {
-		err := g.Admit(t.Context(), http.Header{"Authorization": tt.values})
+		err := g.Authorize(t.Context(), http.Header{"Authorization": tt.values})
 		var denied *serve.DeniedError
 		switch {
 		case tt.says == "" && err != nil:
 			t.Errorf("%.20q: %v", tt.values, err)
-		case tt.says != "" && (!errors.As(err, &denied) || denied.Known || !strings.Contains(err.Error(), tt.says)):
+		case tt.says != "" && (!errors.As(err, &denied) || denied.Forbidden || !strings.Contains(err.Error(), tt.says)):
 			t.Errorf("%.20q: error is %v, want a denial that says %q", tt.values, err, tt.says)
 		}
 	}
@@ -168,7 +168,7 @@ func TestIssuerThatIsDownTurnsNobodyAwayAndIsAskedAgain(t *testing.T) {
 	k := newKey(t, "k1")
 	i := &issuer{keys: []jose.JSONWebKey{k}, url: "http://" + address}
 	c := &clock{}
-	g := newGate(t, oidc.Config{Issuer: i.url, Now: c.now})
+	g := newAuthorizer(t, oidc.Config{Issuer: i.url, Now: c.now})
 	token := sign(t, k, i.claims(c.now(), nil))
 	wants(t, g, token, 503, "connection refused")
 	wants(t, g, token, 503, "connection refused") // said without asking
@@ -200,7 +200,7 @@ func TestIssuerThatHangsIsWaitedForByAllAtOnceAndNotForLong(t *testing.T) {
 	i := newIssuer(t, false, k)
 	hold := make(chan struct{})
 	i.hold = hold
-	g := newGate(t, oidc.Config{Issuer: i.url})
+	g := newAuthorizer(t, oidc.Config{Issuer: i.url})
 	token := sign(t, k, i.claims(time.Now(), nil))
 
 	// Who leaves gets no answer, and keeps nobody else from getting one.
@@ -244,7 +244,7 @@ func TestKeysMayBeChanged(t *testing.T) {
 	first, second, third := newKey(t, "k1"), newKey(t, "k2"), newKey(t, "k3")
 	i := newIssuer(t, false, first)
 	c := &clock{}
-	g := newGate(t, oidc.Config{Issuer: i.url, Now: c.now})
+	g := newAuthorizer(t, oidc.Config{Issuer: i.url, Now: c.now})
 	old := sign(t, first, i.claims(c.now(), nil))
 	wants(t, g, old, 0, "")
 
@@ -258,7 +258,7 @@ func TestKeysMayBeChanged(t *testing.T) {
 	i.change(func(i *issuer) { i.keys = []jose.JSONWebKey{second, third} })
 	fresh := sign(t, third, i.claims(c.now(), nil))
 	for range 20 {
-		wants(t, g, fresh, 503, "the key is not known, and the issuer is asked again in 10s")
+		wants(t, g, fresh, 503, "the key is unknown, and keys are fetched again in 10s")
 	}
 	if looks := i.looks.Load(); looks != 2 {
 		t.Errorf("the issuer was asked %d times, want twice", looks)
@@ -268,13 +268,13 @@ func TestKeysMayBeChanged(t *testing.T) {
 
 	// One that is withdrawn is believed no longer, though its token was known.
 	c.forward(11 * time.Second)
-	wants(t, g, old, 401, `it is signed with key "k1", which the issuer does not have`)
+	wants(t, g, old, 401, `the issuer has no key "k1"`)
 	// And a key that the issuer never had is asked for once.
 	c.forward(time.Minute)
 	looks := i.looks.Load()
 	stranger := sign(t, newKey(t, "k9"), i.claims(c.now(), nil))
-	wants(t, g, stranger, 401, "which the issuer does not have")
-	wants(t, g, stranger, 503, "is asked again")
+	wants(t, g, stranger, 401, "the issuer has no key")
+	wants(t, g, stranger, 503, "are fetched again")
 	if got := i.looks.Load() - looks; got != 1 {
 		t.Errorf("the issuer was asked %d times, want once", got)
 	}
@@ -286,7 +286,7 @@ func TestWithdrawnKeyIsNoticedThoughOnlyKnownTokensCome(t *testing.T) {
 	first, second := newKey(t, "k1"), newKey(t, "k2")
 	i := newIssuer(t, false, first)
 	c := &clock{}
-	g := newGate(t, oidc.Config{Issuer: i.url, Now: c.now})
+	g := newAuthorizer(t, oidc.Config{Issuer: i.url, Now: c.now})
 	token := sign(t, first, i.claims(c.now(), nil))
 	wants(t, g, token, 0, "")
 	i.change(func(i *issuer) { i.keys = []jose.JSONWebKey{second} })
@@ -301,7 +301,7 @@ func TestWithdrawnKeyIsNoticedThoughOnlyKnownTokensCome(t *testing.T) {
 		}
 	}
 	c.forward(time.Minute)
-	wants(t, g, token, 401, "which the issuer does not have")
+	wants(t, g, token, 401, "the issuer has no key")
 }
 
 func TestIssuerIsKnownByItsCertificateAndMayWantAToken(t *testing.T) {
@@ -314,14 +314,14 @@ func TestIssuerIsKnownByItsCertificateAndMayWantAToken(t *testing.T) {
 	token := sign(t, k, i.claims(c.now(), nil))
 	ca := i.caFile(t)
 
-	wants(t, newGate(t, oidc.Config{Issuer: i.url}), token, 503, "certificate")
-	wants(t, newGate(t, oidc.Config{Issuer: i.url, CAFile: ca}), token, 0, "")
+	wants(t, newAuthorizer(t, oidc.Config{Issuer: i.url}), token, 503, "certificate")
+	wants(t, newAuthorizer(t, oidc.Config{Issuer: i.url, CAFile: ca}), token, 0, "")
 
 	// As the API server: both for its configuration and for its keys.
 	i.change(func(i *issuer) { i.wants = "first" })
-	wants(t, newGate(t, oidc.Config{Issuer: i.url, CAFile: ca}), token, 503, "401 Unauthorized")
+	wants(t, newAuthorizer(t, oidc.Config{Issuer: i.url, CAFile: ca}), token, 503, "401 Unauthorized")
 	tokenFile := write(t, "first\n")
-	g := newGate(t, oidc.Config{Issuer: i.url, CAFile: ca, TokenFile: tokenFile, Now: c.now})
+	g := newAuthorizer(t, oidc.Config{Issuer: i.url, CAFile: ca, TokenFile: tokenFile, Now: c.now})
 	wants(t, g, token, 0, "")
 
 	// Kubernetes writes another token into the file now and then.
@@ -346,7 +346,7 @@ func TestTokenForTheIssuerIsShownToNobodyElse(t *testing.T) {
 	redirects := httptest.NewTLSServer(http.RedirectHandler(thief.URL, http.StatusFound))
 	defer redirects.Close()
 	i := issuer{server: redirects, url: redirects.URL}
-	g := newGate(t, oidc.Config{Issuer: redirects.URL, CAFile: i.caFile(t), TokenFile: write(t, "secret")})
+	g := newAuthorizer(t, oidc.Config{Issuer: redirects.URL, CAFile: i.caFile(t), TokenFile: write(t, "secret")})
 	wants(t, g, sign(t, newKey(t, "k1"), i.claims(time.Now(), nil)), 503, "302 Found")
 	if seen.Load() != 0 {
 		t.Error("the token was shown to somebody else")
@@ -360,10 +360,10 @@ func TestAnswersOfTheIssuerThatCannotBeUsedAreSaid(t *testing.T) {
 		{"other issuer", "/.well-known/openid-configuration", `{"issuer":"https://other","jwks_uri":"SELF/keys"}`, "did not match the issuer URL"},
 		{"no JSON", "/.well-known/openid-configuration", `<html>`, "decode"},
 		{"endless", "/.well-known/openid-configuration", strings.Repeat(" ", 2<<20), "too large"},
-		{"keys nowhere", "/.well-known/openid-configuration", `{"issuer":"SELF"}`, `its keys are said to be at ""`},
+		{"keys nowhere", "/.well-known/openid-configuration", `{"issuer":"SELF"}`, `the address of its keys is ""`},
 		{"keys in a file", "/.well-known/openid-configuration", `{"issuer":"SELF","jwks_uri":"file:///etc/passwd"}`, "want https"},
-		{"no keys", "/keys", `{"keys":[]}`, "there are 0 that can be used"},
-		{"only keys of other kinds", "/keys", `{"keys":[{"kty":"oct","k":"AAAA","kid":"k1"},{"kty":"new"}]}`, "there are 0 that can be used"},
+		{"no keys", "/keys", `{"keys":[]}`, "0 can be used"},
+		{"only keys of other kinds", "/keys", `{"keys":[{"kty":"oct","k":"AAAA","kid":"k1"},{"kty":"new"}]}`, "0 can be used"},
 		{"endless keys", "/keys", strings.Repeat(" ", 2<<20), "too large"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -381,7 +381,7 @@ func TestAnswersOfTheIssuerThatCannotBeUsedAreSaid(t *testing.T) {
 			defer server.Close()
 			self = server.URL
 			i := issuer{url: self}
-			wants(t, newGate(t, oidc.Config{Issuer: self}), sign(t, newKey(t, "k1"), i.claims(time.Now(), nil)), 503, tt.says)
+			wants(t, newAuthorizer(t, oidc.Config{Issuer: self}), sign(t, newKey(t, "k1"), i.claims(time.Now(), nil)), 503, tt.says)
 		})
 	}
 }
@@ -401,7 +401,7 @@ func TestNewRefusesWhatCannotBeMeant(t *testing.T) {
 		{"everybody as a subject", func(c *oidc.Config) { c.Subjects = []string{"*"} }, `subject "*": want one like`},
 		{"star in the middle", func(c *oidc.Config) { c.Subjects = []string{"a*b"} }, `subject "a*b"`},
 		{"no such file", func(c *oidc.Config) { c.CAFile = "/nowhere" }, "/nowhere"},
-		{"file without certificates", func(c *oidc.Config) { c.CAFile = write(t, "x") }, "has none in PEM"},
+		{"file without certificates", func(c *oidc.Config) { c.CAFile = write(t, "x") }, "holds none in PEM"},
 		{"no such token", func(c *oidc.Config) { c.TokenFile = "/nowhere" }, "/nowhere"},
 		{"token for everybody to see", func(c *oidc.Config) { c.Issuer, c.TokenFile = "http://x", write(t, "x") }, "want https"},
 		{"API server outside of a cluster", func(c *oidc.Config) { c.Issuer = "https://kubernetes.default.svc.cluster.local" }, "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"},
@@ -422,11 +422,11 @@ func TestNewRefusesWhatCannotBeMeant(t *testing.T) {
 func BenchmarkAdmit(b *testing.B) {
 	k := newKey(b, "k1")
 	i := newIssuer(b, false, k)
-	g := newGate(b, oidc.Config{Issuer: i.url})
+	g := newAuthorizer(b, oidc.Config{Issuer: i.url})
 	header := http.Header{"Authorization": {"Bearer " + sign(b, k, i.claims(time.Now(), nil))}}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := g.Admit(b.Context(), header); err != nil {
+		if err := g.Authorize(b.Context(), header); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -36,7 +36,7 @@ func TestOnlySendersWhoHaveATokenAreServed(t *testing.T) {
 	}
 
 	url := database(t)
-	i, s := start(t, "east", url, map[string]string{
+	i, s := startComponents(t, "east", url, map[string]string{
 		"TANDEM_OIDC_ISSUER": issuer.URL, "TANDEM_OIDC_AUDIENCE": audience,
 		"TANDEM_OIDC_SUBJECTS": "system:serviceaccount:tandem:source, system:serviceaccount:tandem:oidc-*",
 	})
@@ -71,7 +71,7 @@ func TestOnlySendersWhoHaveATokenAreServed(t *testing.T) {
 func TestSendersArePostponedWhileTheIssuerIsAway(t *testing.T) {
 	t.Parallel()
 
-	_, s := start(t, "east", database(t), map[string]string{"TANDEM_OIDC_ISSUER": "http://127.0.0.1:1", "TANDEM_OIDC_AUDIENCE": "a"})
+	_, s := startComponents(t, "east", database(t), map[string]string{"TANDEM_OIDC_ISSUER": "http://127.0.0.1:1", "TANDEM_OIDC_AUDIENCE": "a"})
 	claims := `{"iss":"http://127.0.0.1:1","aud":"a","sub":"s","exp":9999999999}`
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -39,8 +39,8 @@ func database(tb testing.TB) string {
 	return pgtest.Copy(tb, "migrated", migrate)
 }
 
-// start starts an instance and waits until it is ready.
-func start(tb testing.TB, cluster, databaseURL string, more map[string]string) (*process.Instance, *httptest.Server) {
+// start starts a Runtime and waits until it is ready.
+func startComponents(tb testing.TB, cluster, databaseURL string, more map[string]string) (*process.Runtime, *httptest.Server) {
 	tb.Helper()
 
 	env := map[string]string{"TANDEM_CLUSTER": cluster, "DATABASE_URL": databaseURL, "LOG_LEVEL": "error"}
@@ -55,7 +55,7 @@ func start(tb testing.TB, cluster, databaseURL string, more map[string]string) (
 }
 
 // stop stops i when the test ends.
-func stop(tb testing.TB, i *process.Instance) {
+func stop(tb testing.TB, i *process.Runtime) {
 	tb.Helper()
 
 	tb.Cleanup(func() {
@@ -67,7 +67,7 @@ func stop(tb testing.TB, i *process.Instance) {
 	})
 }
 
-func serve(tb testing.TB, i *process.Instance) *httptest.Server {
+func serve(tb testing.TB, i *process.Runtime) *httptest.Server {
 	tb.Helper()
 
 	s := httptest.NewServer(http.HandlerFunc(i.Handle))
@@ -75,7 +75,7 @@ func serve(tb testing.TB, i *process.Instance) *httptest.Server {
 	return s
 }
 
-func awaitReady(tb testing.TB, i *process.Instance) {
+func awaitReady(tb testing.TB, i *process.Runtime) {
 	tb.Helper()
 
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
@@ -153,8 +153,8 @@ func TestEventIsCommittedOnceInTwoClusters(t *testing.T) {
 	t.Parallel()
 
 	url := database(t)
-	_, east := start(t, "east", url, nil)
-	_, west := start(t, "west", url, nil)
+	_, east := startComponents(t, "east", url, nil)
+	_, west := startComponents(t, "west", url, nil)
 
 	first := mustPost(t, east.URL, "flight-1", departure(66))
 	if first.status != 204 || first.receipt != "won" {
@@ -180,7 +180,7 @@ func TestBatchIsCommittedTogetherAndAnswered2xxOnlyIfAllOfItIs(t *testing.T) {
 	t.Parallel()
 
 	url := database(t)
-	_, s := start(t, "east", url, nil)
+	_, s := startComponents(t, "east", url, nil)
 	const events = 100
 	members := make([]string, events)
 	for i := range members {
@@ -213,8 +213,8 @@ func TestClustersThatRaceAddUpExactly(t *testing.T) {
 	t.Parallel()
 
 	url := database(t)
-	_, east := start(t, "east", url, nil)
-	_, west := start(t, "west", url, nil)
+	_, east := startComponents(t, "east", url, nil)
+	_, west := startComponents(t, "west", url, nil)
 	const events = 500
 	var won, lost atomic.Int64
 	var senders sync.WaitGroup
@@ -249,7 +249,7 @@ func TestAnswersSayWhoseFaultItIs(t *testing.T) {
 	t.Parallel()
 
 	url := database(t)
-	_, s := start(t, "east", url, map[string]string{"TANDEM_MAX_EVENT_BYTES": "1024"})
+	_, s := startComponents(t, "east", url, map[string]string{"TANDEM_MAX_EVENT_BYTES": "1024"})
 	for _, tt := range []struct {
 		name, data string
 		headers    []string
@@ -258,7 +258,7 @@ func TestAnswersSayWhoseFaultItIs(t *testing.T) {
 	}{
 		{"no departure", `{}`, nil, 422, "function flights: read data: date: missing"},
 		{"text that PostgreSQL cannot hold", strings.Replace(departure(1), "DTW", `\u0000`, 1), nil, 422, "table"},
-		{"other type", departure(1), []string{"ce-type: other"}, 422, "no function takes events of type"},
+		{"other type", departure(1), []string{"ce-type: other"}, 422, "no function for event type"},
 		{"no version", departure(1), []string{"ce-specversion: "}, 400, "specversion"},
 		{"too large", strings.Repeat(" ", 1025), nil, 413, "at most 1024 bytes"},
 	} {
@@ -275,7 +275,7 @@ func TestDeadLetterBecomesARow(t *testing.T) {
 	t.Parallel()
 
 	url := database(t)
-	_, s := start(t, "east", url, nil)
+	_, s := startComponents(t, "east", url, nil)
 	a := mustPost(t, s.URL+"/dead-letters", "flight-1", `{}`, "ce-tandemfunction: flights", "ce-knativeerrorcode: 422", "ce-knativeerrordata: ZGF0ZTogbWlzc2luZw==")
 	if a.status != 204 {
 		t.Fatalf("answer is %d %q, want 204", a.status, a.body)
@@ -369,8 +369,8 @@ func TestInstanceMigratesIfItIsToldTo(t *testing.T) {
 
 	// Two begin at once, as they do when two clusters are set up.
 	url, more := pgtest.URL(t), map[string]string{"TANDEM_MIGRATE": "true"}
-	_, east := start(t, "east", url, more)
-	_, west := start(t, "west", url, more)
+	_, east := startComponents(t, "east", url, more)
+	_, west := startComponents(t, "west", url, more)
 	for _, s := range []*httptest.Server{east, west} {
 		if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 204 {
 			t.Errorf("answer is %d %q, want 204", a.status, a.body)
@@ -459,7 +459,7 @@ func TestOutputsAreInTheStreamWhenTheInstanceHasStopped(t *testing.T) {
 	t.Parallel()
 
 	url, natsURL := database(t), natsServer(t)
-	i, s := start(t, "east", url, map[string]string{"NATS_URL": natsURL})
+	i, s := startComponents(t, "east", url, map[string]string{"NATS_URL": natsURL})
 	const events = 50
 	for n := range events {
 		if a := mustPost(t, s.URL, fmt.Sprintf("flight-%d", n), departure(60)); a.status != 204 {
@@ -507,7 +507,7 @@ func TestOutputsWaitInTheOutboxWhileThereIsNoStream(t *testing.T) {
 
 	url := database(t)
 	begin := time.Now()
-	i, s := start(t, "east", url, map[string]string{"NATS_URL": "nats://127.0.0.1:1"})
+	i, s := startComponents(t, "east", url, map[string]string{"NATS_URL": "nats://127.0.0.1:1"})
 	if a := mustPost(t, s.URL, "flight-1", departure(60)); a.status != 204 {
 		t.Fatalf("answer is %d %q", a.status, a.body)
 	}
@@ -526,7 +526,7 @@ func TestWhatIsAcknowledgedBeforeStopIsInTheDatabase(t *testing.T) {
 	t.Parallel()
 
 	url := database(t)
-	i, s := start(t, "east", url, nil)
+	i, s := startComponents(t, "east", url, nil)
 	var acknowledged, next atomic.Int64
 	var senders sync.WaitGroup
 	running := make(chan struct{})
@@ -590,7 +590,7 @@ func TestConfigurationErrorsNameTheVariable(t *testing.T) {
 func TestFunctionsArePickedByName(t *testing.T) {
 	t.Parallel()
 
-	_, s := start(t, "east", database(t), map[string]string{"TANDEM_FUNCTIONS": " flights ", "NATS_URL": "", "LOG_LEVEL": " "})
+	_, s := startComponents(t, "east", database(t), map[string]string{"TANDEM_FUNCTIONS": " flights ", "NATS_URL": "", "LOG_LEVEL": " "})
 	if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 204 {
 		t.Errorf("answer is %d %q, want 204", a.status, a.body)
 	}

@@ -16,28 +16,28 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// journal logs what became of events, and little of what repeats.
-type journal struct {
+// eventLog logs the outcomes of events, and few of those that repeat.
+type eventLog struct {
 	log *slog.Logger
 
-	bad, rejected, broken, postponed sampler
+	unreadableRequests, rejected, broken, postponed sampler
 }
 
-func newJournal(log *slog.Logger) *journal {
-	j := &journal{log: log}
-	for _, s := range []*sampler{&j.bad, &j.rejected, &j.broken, &j.postponed} {
+func newEventLog(log *slog.Logger) *eventLog {
+	j := &eventLog{log: log}
+	for _, s := range []*sampler{&j.unreadableRequests, &j.rejected, &j.broken, &j.postponed} {
 		s.sometimes = rate.Sometimes{First: 10, Interval: time.Second}
 	}
 	return j
 }
 
-// sampler lets the first ten through, and then one a second.
+// sampler logs the first ten entries, and then one per second.
 type sampler struct {
 	sometimes rate.Sometimes
 	leftOut   atomic.Int64
 }
 
-func (s *sampler) do(log func(leftOut slog.Attr)) {
+func (s *sampler) logSampled(log func(leftOut slog.Attr)) {
 	done := false
 	s.sometimes.Do(func() {
 		done = true
@@ -48,7 +48,7 @@ func (s *sampler) do(log func(leftOut slog.Attr)) {
 	}
 }
 
-func (j *journal) committed(ctx context.Context, f *functions.Function, e event.Event, receipt Receipt) {
+func (j *eventLog) logCommitted(ctx context.Context, f *functions.Function, e event.Event, receipt Receipt) {
 	if !j.log.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
@@ -56,21 +56,20 @@ func (j *journal) committed(ctx context.Context, f *functions.Function, e event.
 		slog.String("event_source", e.Source()), slog.String("event_id", e.ID()), slog.Bool("won", receipt.Won))
 }
 
-// refused is told about an event that was not committed, and of its function, if
-// it has one.
-func (j *journal) refused(ctx context.Context, f *functions.Function, e event.Event, err error) {
+// logRefused logs an event that was not committed. f is nil if no function handles it.
+func (j *eventLog) logRefused(ctx context.Context, f *functions.Function, e event.Event, err error) {
 	name := ""
 	if f != nil {
 		name = f.Name
 	}
-	j.refusedFor(ctx, name, e, err)
+	j.logRefusedFor(ctx, name, e, err)
 }
 
-// refusedFor is refused where only the function's name is known.
-func (j *journal) refusedFor(ctx context.Context, function string, e event.Event, err error) {
+// logRefusedFor is logRefused if only the function's name is known.
+func (j *eventLog) logRefusedFor(ctx context.Context, function string, e event.Event, err error) {
 	status := statusOf(err)
 	if ctx.Err() != nil && status == http.StatusServiceUnavailable {
-		return // the sender has gone, and that is all
+		return // the sender has gone; there is no other error
 	}
 	attrs := []slog.Attr{
 		slog.String("function", function), slog.String("event_source", clip(e.Source(), maxName)),
@@ -78,33 +77,33 @@ func (j *journal) refusedFor(ctx context.Context, function string, e event.Event
 	}
 	switch status {
 	case http.StatusServiceUnavailable:
-		j.postponed.do(func(leftOut slog.Attr) {
+		j.postponed.logSampled(func(leftOut slog.Attr) {
 			j.log.LogAttrs(ctx, slog.LevelWarn, "event postponed", append(attrs, leftOut)...)
 		})
 	case http.StatusInternalServerError:
-		j.broken.do(func(leftOut slog.Attr) {
+		j.broken.logSampled(func(leftOut slog.Attr) {
 			j.log.LogAttrs(ctx, slog.LevelError, "event failed", append(append(attrs, leftOut), stackAttrs(err)...)...)
 		})
 	default:
-		j.rejected.do(func(leftOut slog.Attr) {
+		j.rejected.logSampled(func(leftOut slog.Attr) {
 			j.log.LogAttrs(ctx, slog.LevelWarn, "event rejected", append(attrs, leftOut)...)
 		})
 	}
 }
 
-// unreadable is told about a request that no event could be read from.
-func (j *journal) unreadable(ctx context.Context, err error) {
+// logUnreadable logs a request that no event could be read from.
+func (j *eventLog) logUnreadable(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		return
 	}
-	j.bad.do(func(leftOut slog.Attr) {
+	j.unreadableRequests.logSampled(func(leftOut slog.Attr) {
 		j.log.LogAttrs(ctx, slog.LevelWarn, "request refused",
 			append([]slog.Attr{slog.Int("status", statusOf(err)), errAttr(err), leftOut}, stackAttrs(err)...)...)
 	})
 }
 
-// errAttr is the error's text, but for a panic, whose value may be anything, data
-// of the event too.
+// errAttr is the error's text; for a panic only the type of its value, which may hold
+// data of the event.
 func errAttr(err error) slog.Attr {
 	text := err.Error()
 	if panicked := (*panicError)(nil); errors.As(err, &panicked) {

@@ -12,40 +12,40 @@ import (
 	"time"
 )
 
-// explain says in words why text cannot be read as a T.
-func explain[T any](text []byte, err error) error {
+// explainError describes the value that keeps text from being read as a T.
+func explainError[T any](text []byte, err error) error {
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
-		return fmt.Errorf("they are no JSON: %w, at byte %d", err, syntax.Offset)
+		return fmt.Errorf("they are not JSON: %w, at byte %d", err, syntax.Offset)
 	}
-	b := blame{
+	v := offendingValue{
 		try: func(part []byte) error { return json.Unmarshal(part, new(T)) },
-		// Enough for 16 levels. Whoever sends something absurd is told less.
+		// Enough for 16 levels. The error of a deeper document is less precise.
 		budget: 16*len(text) + 1<<16,
 		raw:    text,
 		err:    err,
 	}
-	for b.descend() {
+	for v.narrow() {
 	}
-	where := b.path
+	where := v.path
 	if where != "" {
 		where += ": "
 	}
 	var wrong *json.UnmarshalTypeError
 	var noTime *time.ParseError
 	switch {
-	case errors.As(b.err, &wrong):
-		return fmt.Errorf("%sit is %s: want %s", where, kindOf(b.raw), wanted(wrong.Type))
-	case errors.As(b.err, &noTime):
-		return fmt.Errorf("%sit is %s: want a time like 2006-01-02T15:04:05Z", where, kindOf(b.raw))
+	case errors.As(v.err, &wrong):
+		return fmt.Errorf("%sit is %s: want %s", where, kindOf(v.raw), wanted(wrong.Type))
+	case errors.As(v.err, &noTime):
+		return fmt.Errorf("%sit is %s: want a time like 2006-01-02T15:04:05Z", where, kindOf(v.raw))
 	}
-	return fmt.Errorf("%sit is %s: %w", where, kindOf(b.raw), b.err)
+	return fmt.Errorf("%sit is %s: %w", where, kindOf(v.raw), v.err)
 }
 
-// blame finds the value that cannot be read, since errors of encoding/json name no
-// element of an array, and those of types that read themselves (time.Time) no field
-// at all. It reads smaller and smaller parts of a document.
-type blame struct {
+// offendingValue finds the value that cannot be read, since errors of encoding/json
+// name no element of an array, and those of types that read themselves (time.Time) no
+// field at all. It reads smaller and smaller parts of a document.
+type offendingValue struct {
 	try    func(part []byte) error
 	budget int // of bytes to try
 
@@ -55,16 +55,16 @@ type blame struct {
 	err           error
 }
 
-// descend goes to the member or element that is to blame. It reports false if
-// there is none: then the value itself is.
-func (b *blame) descend() bool {
-	raw := bytes.TrimSpace(b.raw)
+// narrow moves to the offending member or element. It returns false if there is none:
+// then the value itself is offending.
+func (v *offendingValue) narrow() bool {
+	raw := bytes.TrimSpace(v.raw)
 	if len(raw) < 2 || raw[0] != '{' && raw[0] != '[' {
 		return false
 	}
 	begin, end := raw[:1], raw[len(raw)-1:]
-	if b.read(begin, end) != nil {
-		return false // whatever is in it
+	if v.tryParts(begin, end) != nil {
+		return false // its members do not matter
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	if _, err := d.Token(); err != nil {
@@ -82,39 +82,39 @@ func (b *blame) descend() bool {
 			if err != nil {
 				return false
 			}
-			head, step = append(append([]byte("{"), quoted...), ':'), memberStep(b.path, name)
+			head, step = append(append([]byte("{"), quoted...), ':'), memberStep(v.path, name)
 		}
 		var value json.RawMessage
 		if d.Decode(&value) != nil {
 			return false
 		}
-		if err := b.read(head, value, end); err != nil {
-			b.before = append(b.before, head...)
-			b.after = append(bytes.Clone(end), b.after...)
-			b.raw, b.path, b.err = value, b.path+step, err
+		if err := v.tryParts(head, value, end); err != nil {
+			v.before = append(v.before, head...)
+			v.after = append(bytes.Clone(end), v.after...)
+			v.raw, v.path, v.err = value, v.path+step, err
 			return true
 		}
-		if b.budget < 0 {
+		if v.budget < 0 {
 			return false
 		}
 	}
 	return false
 }
 
-// read tries the document that holds parts in the place of raw.
-func (b *blame) read(parts ...[]byte) error {
-	document := append([]byte(nil), b.before...)
+// tryParts reads the document that holds parts in the place of raw.
+func (v *offendingValue) tryParts(parts ...[]byte) error {
+	document := append([]byte(nil), v.before...)
 	for _, part := range parts {
 		document = append(document, part...)
 	}
-	document = append(document, b.after...)
-	if b.budget -= len(document); b.budget < 0 {
+	document = append(document, v.after...)
+	if v.budget -= len(document); v.budget < 0 {
 		return nil
 	}
-	return b.try(document)
+	return v.try(document)
 }
 
-// memberStep is what a member adds to a path.
+// memberStep returns the step of a path to a member.
 func memberStep(path, name string) string {
 	const limit = 64
 	plain := name != "" && len(name) <= limit
@@ -130,7 +130,7 @@ func memberStep(path, name string) string {
 	return "." + name
 }
 
-// kindOf says what a value is.
+// kindOf describes the kind of a value.
 func kindOf(raw json.RawMessage) string {
 	raw = bytes.TrimSpace(raw)
 	if len(raw) == 0 {
@@ -153,7 +153,7 @@ func kindOf(raw json.RawMessage) string {
 	return "the number " + string(raw)
 }
 
-// wanted says what a value of type t is in JSON.
+// wanted describes the values of type t in JSON.
 func wanted(t reflect.Type) string {
 	if pointer := reflect.PointerTo(t); pointer.Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
 		return "a string (" + t.String() + ")"
