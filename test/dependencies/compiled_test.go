@@ -24,14 +24,14 @@ var forbidden = map[string]*regexp.Regexp{
 func TestAUsersFunctionCompilesNoServerAndNoTestTools(t *testing.T) {
 	t.Parallel()
 
-	compiled := dependencies(t, "./functions", "./sinkwriter", "./eventing/process")
+	compiled := dependencies(t, "./functions", "./sinkwriter", "./eventing/process", "./eventing/program")
 	for _, want := range []string{"github.com/jackc/pgx/v5", "github.com/nats-io/nats.go", "net/http"} {
 		if !slices.Contains(compiled, want) {
 			t.Errorf("%s is missing: does go list read the right packages?", want)
 		}
 	}
 	for name, paths := range matches(compiled) {
-		t.Errorf("functions, sinkwriter or eventing/process compiles %s: %s", name, strings.Join(paths, ", "))
+		t.Errorf("functions, sinkwriter, eventing/process or eventing/program compiles %s: %s", name, strings.Join(paths, ", "))
 	}
 }
 
