@@ -281,10 +281,7 @@ func TestDeliverEndsWithItsContext(t *testing.T) {
 		sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body) // before which nobody sees the client go
 			close(tried)
-			select {
-			case <-r.Context().Done():
-			case <-time.After(20 * time.Second):
-			}
+			<-r.Context().Done()
 		})
 		d, err := eventing.NewDelivery(sink, sink, eventing.DeliveryConfig{Function: "flights", Grace: 10 * time.Millisecond})
 		if err != nil {
@@ -292,12 +289,8 @@ func TestDeliverEndsWithItsContext(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { <-tried; cancel() }()
-		begun := time.Now()
 		if _, err := d.Deliver(ctx, eventtest.NewEvent("1")); !errors.Is(err, context.Canceled) {
 			t.Errorf("Deliver: %v", err)
-		}
-		if took := time.Since(begun); took > 10*time.Second {
-			t.Errorf("took %s", took)
 		}
 	})
 }

@@ -82,12 +82,8 @@ func TestWhatIsLostOnTheWayComesAgainSoon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	begun := time.Now()
 	run(t, source)
 	eventtest.Eventually(t, "all that is done is acknowledged", func() bool { return p.floor("EVENTS") == 20 })
-	if took := time.Since(begun); took > 60*time.Second {
-		t.Errorf("took %s, which is about AckWait", took)
-	}
 	opened := stream.opened.Load()
 	if opened < 2 {
 		t.Errorf("opened %d times", opened)

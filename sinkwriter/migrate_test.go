@@ -135,31 +135,35 @@ func TestAMigrationDoesNotQueueOthersBehindItself(t *testing.T) {
 
 	set := shop("create table second (id int);")
 	set.Files.(fstest.MapFS)["0003_third.sql"] = &fstest.MapFile{Data: []byte("alter table second add column third int;")}
-	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- sinkwriter.Migrate(ctx, url, set) }()
 	waits := `select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query like 'alter table second%')`
-	for !query[bool](t, pool, waits) {
-		time.Sleep(10 * time.Millisecond)
+	untilItWaits := func(want bool) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); query[bool](t, pool, waits) != want; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("within a minute the migration does not come to wait: %t", want)
+			}
+		}
 	}
-	begun := time.Now()
-	if n := query[int](t, pool, `select count(*) from second`); n != 0 {
+	untilItWaits(true)
+	if n := query[int](t, pool, `select count(*) from second`); n != 0 { // does not wait for the end of the migration
 		t.Errorf("%d rows", n)
 	}
-	if took := time.Since(begun); took > 5*time.Second {
-		t.Errorf("a reader waited %s behind the migration", took)
-	}
+	untilItWaits(false) // for a moment, in which others get their turn
+	untilItWaits(true)
+	cancel()
 	if err := <-done; err == nil || !strings.Contains(err.Error(), "0003_third") || !strings.Contains(err.Error(), "waits for a lock that others hold (pid ") || !strings.Contains(err.Error(), "idle in transaction") {
 		t.Errorf("error %v", err)
 	}
 
 	// And goes through when they are done.
 	go func() { done <- sinkwriter.Migrate(t.Context(), url, set) }()
-	for !query[bool](t, pool, waits) {
-		time.Sleep(10 * time.Millisecond)
-	}
-	time.Sleep(2500 * time.Millisecond) // longer than it waits at a time
+	untilItWaits(true)
+	untilItWaits(false) // longer than it waits at a time
+	untilItWaits(true)
 	if err := longer.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}

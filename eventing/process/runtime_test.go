@@ -506,13 +506,9 @@ func TestOutputsWaitInTheOutboxWhileThereIsNoStream(t *testing.T) {
 	t.Parallel()
 
 	url := database(t)
-	begin := time.Now()
 	i, s := startComponents(t, "east", url, map[string]string{"NATS_URL": "nats://127.0.0.1:1"})
 	if a := mustPost(t, s.URL, "flight-1", departure(60)); a.status != 204 {
 		t.Fatalf("answer is %d %q", a.status, a.body)
-	}
-	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("it took %s to start and to commit", took)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()

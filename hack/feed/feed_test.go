@@ -320,13 +320,9 @@ func TestFeedGoesOnWhenTheServerComesBack(t *testing.T) {
 	f := feed.New(publisher, feed.Config{Rate: 4_000})
 	done := make(chan error, 1)
 	go func() { done <- f.Run(t.Context(), 0, numbers(0, events)) }()
-	for f.Published() < 500 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "events are published", func() bool { return f.Published() >= 500 })
 	n.stop()
-	for f.Trouble() == nil {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "the feed reports trouble", func() bool { return f.Trouble() != nil })
 	n.start(t)
 	if err := <-done; err != nil {
 		t.Fatal(err)
@@ -368,9 +364,7 @@ func TestTypedEventIsPublishedBeforeTheNext(t *testing.T) {
 		if _, err := fmt.Fprintf(w, `{"specversion":"1.0","id":"%d","source":"/s","type":"t"}`+"\n", i); err != nil {
 			t.Fatal(err)
 		}
-		for f.Published() != int64(i+1) {
-			time.Sleep(time.Millisecond)
-		}
+		eventually(t, "the event is published", func() bool { return f.Published() == int64(i+1) })
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
@@ -413,6 +407,16 @@ no json
 	for i, want := range []string{"event long of /s: ", "line 2: ", "line 4: ", "line 6: longer than 8 MiB"} {
 		if i >= len(told) || !strings.HasPrefix(told[i], want) {
 			t.Errorf("told %q, want %d to begin with %q", told, i, want)
+		}
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }
