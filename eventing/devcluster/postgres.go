@@ -46,8 +46,8 @@ type PostgresConfig struct {
 	// Port on 127.0.0.1. Defaults to a free one, chosen once.
 	Port int
 
-	// BinDir is the folder with initdb, pg_ctl and postgres. Defaults to what
-	// [pgbin.Find] returns, which may download them.
+	// BinDir is the folder with initdb, pg_ctl and postgres. Defaults to that
+	// of TANDEM_PG_BIN, then to what [pgbin.Find] returns, which may download them.
 	BinDir string
 
 	// Database is the name of the database and of the role that owns it.

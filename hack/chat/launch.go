@@ -126,7 +126,7 @@ func (r *run) start(ctx context.Context) error {
 
 func (r *run) startDatabase(ctx context.Context) error {
 	if r.dbURL = r.o.databaseURL; r.dbURL == "" {
-		p, err := devcluster.StartPostgres(ctx, r.sup, devcluster.PostgresConfig{Dir: r.o.dir, Port: r.o.ports, BinDir: r.o.pgBin})
+		p, err := devcluster.StartPostgres(ctx, r.sup, devcluster.PostgresConfig{Dir: r.o.dir, Port: r.o.ports})
 		if err != nil {
 			return err
 		}

@@ -50,7 +50,7 @@ type options struct {
 	dir   string
 	ports int
 
-	databaseURL, natsURL, pgBin string
+	databaseURL, natsURL string
 }
 
 const usage = `usage: make chat ARGS="[flags]"
@@ -76,7 +76,7 @@ environment:
 
 // parseOptions reads the flags. With flag.ErrHelp the usage has been written to out.
 func parseOptions(args []string, getenv func(string) string, out io.Writer) (options, error) {
-	o := options{databaseURL: getenv("DATABASE_URL"), natsURL: getenv("NATS_URL"), pgBin: getenv("TANDEM_PG_BIN")}
+	o := options{databaseURL: getenv("DATABASE_URL"), natsURL: getenv("NATS_URL")}
 	flags := flag.NewFlagSet("chat", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // what is wrong is said in one line
 	flags.StringVar(&o.dir, "dir", ".tandem/chat", "")

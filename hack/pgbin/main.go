@@ -36,7 +36,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	cfg := pgbin.Config{BinDir: os.Getenv("TANDEM_PG_BIN")}
+	cfg := pgbin.Config{}
 	switch {
 	case len(args) > 1, len(args) == 1 && (args[0] == "-h" || args[0] == "--help"):
 		fmt.Fprint(os.Stderr, usage)

@@ -40,7 +40,6 @@ type options struct {
 
 	databaseURL string // an existing server
 	natsURL     string // likewise
-	pgBin       string
 }
 
 const usage = `usage: make run ARGS="[flags]"
@@ -93,7 +92,6 @@ func parseOptions(args []string, getenv func(string) string, out io.Writer) (opt
 	o := options{
 		databaseURL: getenv("DATABASE_URL"),
 		natsURL:     getenv("NATS_URL"),
-		pgBin:       getenv("TANDEM_PG_BIN"),
 	}
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // what is wrong is said in one line

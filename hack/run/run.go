@@ -196,7 +196,7 @@ func (r *run) startDatabase(ctx context.Context) error {
 	if r.dbURL == "" {
 		var err error
 		r.postgres, err = devcluster.StartPostgres(ctx, r.sup, devcluster.PostgresConfig{
-			Dir: r.o.dir, Port: r.o.postgresPort(), BinDir: r.o.pgBin,
+			Dir: r.o.dir, Port: r.o.postgresPort(),
 		})
 		if err != nil {
 			return err

@@ -39,7 +39,6 @@ const (
 // bench is one run of the command.
 type bench struct {
 	options options
-	pgBin   string // folder of initdb; empty for the newest
 	stdout  io.Writer
 	stderr  io.Writer
 	now     func() time.Time
@@ -68,7 +67,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if len(selected)+len(b.options.selectedServing())+len(b.options.selectedE2E()) == 0 {
 		return errors.New("no row matches --only: see --help for their names")
 	}
-	if b.server, err = startServer(ctx, b.options.dir, b.pgBin); err != nil {
+	if b.server, err = startServer(ctx, b.options.dir); err != nil {
 		return err
 	}
 	defer b.server.stop(ctx)

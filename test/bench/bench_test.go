@@ -23,7 +23,7 @@ func newBench(t *testing.T, stdout io.Writer, args ...string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench{options: o, pgBin: os.Getenv("TANDEM_PG_BIN"), stdout: stdout, stderr: t.Output(), now: time.Now}
+	return &bench{options: o, stdout: stdout, stderr: t.Output(), now: time.Now}
 }
 
 // Every trial compares what is in the database with what has to be, so that a
@@ -99,7 +99,7 @@ func TestATrialThatLosesAnEventIsAnError(t *testing.T) {
 
 	b := newBench(t, io.Discard, "--events", "200")
 	var err error
-	if b.server, err = startServer(t.Context(), b.options.dir, b.pgBin); err != nil {
+	if b.server, err = startServer(t.Context(), b.options.dir); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.server.stop(context.WithoutCancel(t.Context())) })
@@ -128,7 +128,7 @@ func TestRollbacksOfATrialAreCounted(t *testing.T) {
 
 	b := newBench(t, io.Discard, "--events", "200")
 	var err error
-	if b.server, err = startServer(t.Context(), b.options.dir, b.pgBin); err != nil {
+	if b.server, err = startServer(t.Context(), b.options.dir); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.server.stop(context.WithoutCancel(t.Context())) })

@@ -30,7 +30,7 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(defaultGC)
 	}
-	b := &bench{options: o, pgBin: os.Getenv("TANDEM_PG_BIN"), stdout: os.Stdout, stderr: os.Stderr, now: time.Now}
+	b := &bench{options: o, stdout: os.Stdout, stderr: os.Stderr, now: time.Now}
 	if err := b.run(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		stop()

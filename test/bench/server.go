@@ -47,7 +47,7 @@ type server struct {
 	made     map[string]bool
 }
 
-func startServer(ctx context.Context, dir, pgBin string) (*server, error) {
+func startServer(ctx context.Context, dir string) (*server, error) {
 	s := &server{made: map[string]bool{}}
 	if dir == "" {
 		made, err := os.MkdirTemp("", "tandem-bench-")
@@ -63,7 +63,7 @@ func startServer(ctx context.Context, dir, pgBin string) (*server, error) {
 	if s.sup, err = supervisor.New(supervisor.Config{LogDir: dir}); err != nil {
 		return nil, err
 	}
-	config := devcluster.PostgresConfig{Dir: dir, BinDir: pgBin, Settings: settings}
+	config := devcluster.PostgresConfig{Dir: dir, Settings: settings}
 	if s.postgres, err = devcluster.StartPostgres(ctx, s.sup, config); err != nil {
 		s.stop(ctx)
 		return nil, err

@@ -95,7 +95,7 @@ func (w *world) start(ctx context.Context, dir string, log io.Writer) (err error
 	}); err != nil {
 		return err
 	}
-	if w.postgres, err = devcluster.StartPostgres(ctx, w.sup, devcluster.PostgresConfig{Dir: w.dir, BinDir: os.Getenv("TANDEM_PG_BIN"), Settings: settings}); err != nil {
+	if w.postgres, err = devcluster.StartPostgres(ctx, w.sup, devcluster.PostgresConfig{Dir: w.dir, Settings: settings}); err != nil {
 		return err
 	}
 	if w.nats, err = devcluster.StartNATS(ctx, w.sup, devcluster.NATSConfig{Program: w.programs.NATS, Dir: w.dir}); err != nil {

