@@ -14,40 +14,45 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// Computer is a running program that computes effects. It is safe for concurrent use;
-// concurrent calls take turns.
+// Computer computes effects in a process of a program, which starts with the first
+// event. It is safe for concurrent use; concurrent calls take turns.
 type Computer struct {
 	program     *Program
 	description Description
 
 	mu     sync.Mutex
-	cmd    *exec.Cmd
+	cmd    *exec.Cmd // nil until it is started
 	stdin  io.WriteCloser
 	stdout *json.Decoder
 	stderr tail
 	failed error // of the process
 }
 
-// Compute starts the program to compute effects, until ctx ends or Close is called.
+// Compute returns a Computer of the program. Its process runs until Close is called.
 func (p *Program) Compute(ctx context.Context) (*Computer, error) {
 	description, err := p.Describe(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c := &Computer{program: p, description: description, cmd: p.run(ctx, CommandCompute)}
-	c.cmd.Stderr = &c.stderr
-	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", p.name, err)
+	return &Computer{program: p, description: description}, nil
+}
+
+func (c *Computer) start() (err error) {
+	cmd := c.program.run(context.Background(), CommandCompute)
+	cmd.Stderr = &c.stderr
+	if c.stdin, err = cmd.StdinPipe(); err != nil {
+		return fmt.Errorf("start %s: %w", c.program.name, err)
 	}
-	stdout, err := c.cmd.StdoutPipe()
+	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", p.name, err)
+		return fmt.Errorf("start %s: %w", c.program.name, err)
 	}
 	c.stdout = json.NewDecoder(stdout)
-	if err := c.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", p.name, err)
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", c.program.name, err)
 	}
-	return c, nil
+	c.cmd = cmd
+	return nil
 }
 
 // Functions returns the functions of the program. Their Handle computes in it, and
@@ -80,6 +85,11 @@ func (c *Computer) compute(function string, e event.Event) (functions.Effects, e
 	if c.failed != nil {
 		return functions.Effects{}, c.failed
 	}
+	if c.cmd == nil {
+		if c.failed = c.start(); c.failed != nil {
+			return functions.Effects{}, c.failed
+		}
+	}
 	var a answer
 	if _, err = c.stdin.Write(line); err == nil {
 		err = c.stdout.Decode(&a)
@@ -111,6 +121,9 @@ func (c *Computer) Close() error {
 		return nil // it has ended
 	}
 	c.failed = errors.New("the program is closed")
+	if c.cmd == nil {
+		return nil
+	}
 	_ = c.stdin.Close()
 	if err := c.cmd.Wait(); err != nil {
 		return fmt.Errorf("end %s: %w", c.program.name, withReason(err, c.stderr.String()))

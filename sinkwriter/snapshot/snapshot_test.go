@@ -23,6 +23,7 @@ func TestEveryStatementSuitsTheSchema(t *testing.T) {
 	for name, sql := range map[string]string{
 		"floors": floorsSQL, "horizons": horizonsSQL, "letters": lettersSQL, "committed": committedSQL, "ledger": ledgerSQL,
 		"outbox": outboxSQL, "commits": commitsSQL, "letters of an event": eventLettersSQL, "divergences": divergencesSQL,
+		"clock": clockSQL, "count": countSinceSQL, "begun": begunSinceSQL, "exact": exactSinceSQL, "processed": processedSQL,
 		"waiting": waitingSQL, "blockers": blockersSQL, "progress": progressSQL, "columns": columnsSQL, "compare": table.compareSQL([]string{"floor", "head"}), "compare keys": table.compareSQL(nil),
 	} {
 		if _, err := conn.Prepare(t.Context(), name, sql); err != nil {

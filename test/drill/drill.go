@@ -9,6 +9,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/audit"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/drill"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/test/world"
@@ -21,8 +22,8 @@ const (
 	poll         = 20 * time.Millisecond
 )
 
-// drill is one under way.
-type drill struct {
+// drilling is a drill under way.
+type drilling struct {
 	options  options
 	scenario scenario
 	world    *world.World
@@ -31,15 +32,15 @@ type drill struct {
 	begun, struck, healed, caught, ended time.Time
 
 	mu     sync.Mutex
-	result result
+	result drill.Result
 	now    string // the phase, for the progress
 }
 
 // run does one drill on this machine. The error says that it could not.
-func run(ctx context.Context, o options, programs devcluster.Programs, say func(string, ...any)) (result, error) {
+func run(ctx context.Context, o options, programs devcluster.Programs, say func(string, ...any)) (drill.Result, error) {
 	s, _ := find(o.scenario)
-	d := &drill{options: o, scenario: s, say: say, now: "before"}
-	d.result = result{Scenario: s.name, What: s.what, Rate: o.rate, Plant: o.plant, Options: o.shown()}
+	d := &drilling{options: o, scenario: s, say: say, now: "before"}
+	d.result = drill.Result{Scenario: s.name, What: s.what, Rate: o.rate, Plant: o.plant, Options: o.shown()}
 	say("starting PostgreSQL, NATS and two clusters")
 	var err error
 	d.world, err = world.Start(ctx, world.Config{
@@ -81,14 +82,14 @@ func run(ctx context.Context, o options, programs devcluster.Programs, say func(
 	draining, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	if err := d.world.Drain(draining, say); err != nil {
-		d.result.fail("everything is through in the end", "after %s of peace: %s", drainTimeout, err)
+		d.result.Fail("everything is through in the end", "after %s of peace: %s", drainTimeout, err)
 	}
 	say("comparing stream, ledger, tables and outputs")
 	return d.result, d.judge(ctx, load.Truth())
 }
 
 // phases lets time pass, strikes, and heals.
-func (d *drill) phases(ctx context.Context) error {
+func (d *drilling) phases(ctx context.Context) error {
 	if err := d.warmUp(ctx); err != nil {
 		return err
 	}
@@ -132,7 +133,7 @@ func (d *drill) phases(ctx context.Context) error {
 }
 
 // warmUp waits until every cluster that is to work has done so for a moment.
-func (d *drill) warmUp(ctx context.Context) error {
+func (d *drilling) warmUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
 	defer cancel()
 	for _, cluster := range world.Clusters() {
@@ -153,7 +154,7 @@ func (d *drill) warmUp(ctx context.Context) error {
 
 // catchUp waits until every cluster that is there has acknowledged all that had come
 // when everything was given back.
-func (d *drill) catchUp(ctx context.Context) error {
+func (d *drilling) catchUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	last, err := d.last(ctx)
@@ -167,7 +168,7 @@ func (d *drill) catchUp(ctx context.Context) error {
 				break
 			}
 			if !world.Wait(ctx, poll) {
-				d.result.fail("clusters catch up", "%s had not caught up after %s", cluster, drainTimeout)
+				d.result.Fail("clusters catch up", "%s had not caught up after %s", cluster, drainTimeout)
 				return nil
 			}
 		}
@@ -177,7 +178,7 @@ func (d *drill) catchUp(ctx context.Context) error {
 
 // last is the sequence of the newest message of the inputs, as soon as the stream
 // says it.
-func (d *drill) last(ctx context.Context) (uint64, error) {
+func (d *drilling) last(ctx context.Context) (uint64, error) {
 	for {
 		extent, err := d.world.Conn.Extent(ctx, jetstream.StreamConfig{Name: world.Inputs})
 		if err == nil {
@@ -190,7 +191,7 @@ func (d *drill) last(ctx context.Context) (uint64, error) {
 }
 
 // awaitEvents waits until the stream has taken some events that came from now on.
-func (d *drill) awaitEvents(ctx context.Context) error {
+func (d *drilling) awaitEvents(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	first, err := d.last(ctx)
@@ -205,7 +206,7 @@ func (d *drill) awaitEvents(ctx context.Context) error {
 }
 
 // committed counts the events in the ledger, as soon as the database answers.
-func (d *drill) committed(ctx context.Context) (n int64, err error) {
+func (d *drilling) committed(ctx context.Context) (n int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
@@ -219,10 +220,10 @@ func (d *drill) committed(ctx context.Context) (n int64, err error) {
 }
 
 // judge reads what happened and gives the verdict.
-func (d *drill) judge(ctx context.Context, truth world.Truth) error {
+func (d *drilling) judge(ctx context.Context, truth world.Truth) error {
 	r := &d.result
 	streams := []jetstream.StreamConfig{{Name: world.Inputs}}
-	rec, exact, err := readRecord(ctx, d.world.Pool, d.world.Conn, streams, world.Functions(), d.begun.Add(-10*time.Second))
+	rec, exact, err := drill.Read(ctx, d.world.Pool, d.world.Conn, streams, world.Functions(), d.begun.Add(-10*time.Second))
 	if err != nil {
 		return fmt.Errorf("read what happened: %w", err)
 	}
@@ -230,17 +231,17 @@ func (d *drill) judge(ctx context.Context, truth world.Truth) error {
 		return errors.New("read what happened: track_commit_timestamp is off")
 	}
 	// After a failover clusters may have acknowledged what is to be done once more.
-	d.caught = later(d.caught, rec.through(d.healed))
-	r.measure(&rec, d.begun, d.struck, d.healed, d.caught, later(d.ended, d.caught))
+	d.caught = later(d.caught, rec.Through(d.healed))
+	r.Measure(&rec, d.begun, d.struck, d.healed, d.caught, later(d.ended, d.caught))
 	r.CatchUp = d.caught.Sub(d.healed)
-	limit, why := d.scenario.gap(d.options, r.Phases[0].Gap)
+	limit, why, _ := drill.AllowedGap(d.scenario.name, d.options.conditions(r.Phases[0].Gap))
 	if d.options.maxGap > 0 {
 		limit, why = d.options.maxGap, "--max-gap"
 	}
-	r.checkGap(limit, why)
-	r.check("time to catch up", r.CatchUp <= catchUpLimit, r.CatchUp, catchUpLimit, "")
+	r.CheckGap(limit, why)
+	r.Check("time to catch up", r.CatchUp <= catchUpLimit, r.CatchUp, catchUpLimit, "")
 	if d.scenario.ordered {
-		r.check("commits that the database has forgotten", r.Forgotten == 0, r.Forgotten, 0, "")
+		r.Check("commits that the database has forgotten", r.Forgotten == 0, r.Forgotten, 0, "")
 	}
 	r.Audit, err = audit.Run(ctx, audit.Config{Functions: world.Functions(), Pool: d.world.Pool, Conn: d.world.Conn, Limit: 20})
 	if err != nil {
@@ -254,6 +255,13 @@ func (d *drill) judge(ctx context.Context, truth world.Truth) error {
 	if err != nil {
 		return err
 	}
-	r.judge(truth.Events()-r.Audit.Events, max(0, twice-truth.Events()), differences)
+	r.Judge(truth.Events()-r.Audit.Events, max(0, twice-truth.Events()), differences)
 	return nil
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }

@@ -18,7 +18,7 @@ const (
 )
 
 // failover kills the primary with commits that the standby has not got.
-func failover(ctx context.Context, d *drill) error {
+func failover(ctx context.Context, d *drilling) error {
 	r := d.world.Replicated
 	if err := r.StopReplication(ctx); err != nil {
 		return err
@@ -35,7 +35,7 @@ func failover(ctx context.Context, d *drill) error {
 }
 
 // losePrimary takes away all that is in the primary's data centre.
-func losePrimary(ctx context.Context, d *drill) error {
+func losePrimary(ctx context.Context, d *drilling) error {
 	committed, err := d.committed(ctx)
 	if err != nil {
 		return err
@@ -58,7 +58,7 @@ func losePrimary(ctx context.Context, d *drill) error {
 }
 
 // awaitWitness returns when the witness, in a third place, takes the primary for lost.
-func awaitWitness(ctx context.Context, d *drill) error {
+func awaitWitness(ctx context.Context, d *drilling) error {
 	silent := 0
 	for silent < witnessPatience {
 		asking, cancel := context.WithTimeout(ctx, witnessInterval)
@@ -79,7 +79,7 @@ func awaitWitness(ctx context.Context, d *drill) error {
 }
 
 // promote makes the standby the primary, and says what it does not know.
-func promote(ctx context.Context, d *drill, committed int64) error {
+func promote(ctx context.Context, d *drilling, committed int64) error {
 	if err := d.world.Replicated.Promote(ctx); err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func promote(ctx context.Context, d *drill, committed int64) error {
 }
 
 // switchOver stops the primary in good order and promotes the standby.
-func switchOver(ctx context.Context, d *drill) error {
+func switchOver(ctx context.Context, d *drilling) error {
 	r := d.world.Replicated
 	committed, err := d.committed(ctx)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/drill"
 	"github.com/tandem-fn/tandem/test/world"
 )
 
@@ -28,7 +29,7 @@ func main() {
 	defer stop()
 	o, err := parse(os.Args[1:], os.Stdout, os.Stderr)
 	if err == nil {
-		err = execute(ctx, o, os.Stdin, os.Stdout)
+		err = execute(ctx, o, os.Stdout)
 	}
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp), errors.Is(err, errListed):
@@ -41,15 +42,8 @@ func main() {
 }
 
 // execute does what was asked for.
-func execute(ctx context.Context, o options, in io.Reader, out io.Writer) (err error) {
+func execute(ctx context.Context, o options, out io.Writer) (err error) {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
-	if o.target.on {
-		r, err := observe(ctx, o, in, say)
-		if err != nil {
-			return err
-		}
-		return finish(r, o, say)
-	}
 	bin, err := world.MakeDir()
 	if err != nil {
 		return err
@@ -98,22 +92,9 @@ func once(ctx context.Context, o options, programs devcluster.Programs, say func
 }
 
 // finish prints the verdict and writes the report.
-func finish(r result, o options, say func(string, ...any)) error {
-	for _, p := range r.Phases {
-		say("%-11s %6d events, p50 %s, p99 %s, longest gap %s (longest without an event %s)", p.Name, p.Events, micro(p.P50), micro(p.P99), show(p.Gap), show(p.Idle))
-	}
-	for _, c := range r.Checks {
-		word := "kept  "
-		if !c.OK {
-			word = "BROKEN"
-		}
-		text := fmt.Sprintf("%s %s: %s", word, c.Name, c.Measured)
-		if c.Limit != "" {
-			text += " (at most " + c.Limit + ")"
-		}
-		say("%s", text)
-	}
-	dir, err := r.write(o.report)
+func finish(r drill.Result, o options, say func(string, ...any)) error {
+	r.Print(say)
+	dir, err := r.Write(o.report)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing/drill"
 )
 
 // plants are the faults that can be planted, to see whether a drill sees.
@@ -18,8 +20,8 @@ const help = `drill takes something away while events come, gives it back, and s
   make drill SCENARIO=lose-cluster         on this machine, with processes of its own
   go run ./test/drill [flags] SCENARIO     the same
   go run ./test/drill [flags] all          one after the other
-  go run ./test/drill --target [flags]     only watches your deployment, while you pull the
-                                           plugs; DATABASE_URL and NATS_URL say where it is
+
+tandem drill watches your own deployment while you pull the plugs.
 
 Scenarios:
 
@@ -46,8 +48,6 @@ type options struct {
 
 	maxGap time.Duration
 	report string // folder
-
-	target targetOptions
 }
 
 // listed describes the scenarios.
@@ -80,17 +80,16 @@ func parse(args []string, out, stderr io.Writer) (options, error) {
 	flags.BoolVar(&o.keep, "keep", false, "keep data and logs of the processes")
 	flags.DurationVar(&o.maxGap, "max-gap", 0, "longest `time` without a commit that is allowed; by default what the scenario promises")
 	flags.StringVar(&o.report, "report", ".tandem/drill", "`folder` for the report")
-	o.target.flags(flags)
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
 	o.scenario = flags.Arg(0)
 	var errs []error
-	if o.scenario == "" && !o.target.on {
+	if o.scenario == "" {
 		_, _ = fmt.Fprintf(out, "Scenarios, for make drill SCENARIO=…; ARGS=--help says more:\n\n%s", listed())
 		return o, errListed
 	}
-	if _, ok := find(o.scenario); !ok && o.scenario != "all" && !o.target.on {
+	if _, ok := find(o.scenario); !ok && o.scenario != "all" {
 		errs = append(errs, fmt.Errorf("there is no scenario %q; there are:\n%s", o.scenario, listed()))
 	}
 	if flags.NArg() > 1 {
@@ -110,8 +109,12 @@ func parse(args []string, out, stderr io.Writer) (options, error) {
 	if !slices.Contains(plants, o.plant) {
 		errs = append(errs, fmt.Errorf("--plant %q: want one of %s", o.plant, strings.Join(plants[1:], ", ")))
 	}
-	errs = append(errs, o.target.validate())
 	return o, errors.Join(errs...)
+}
+
+// conditions returns what the allowed gap depends on.
+func (o options) conditions(before time.Duration) drill.Conditions {
+	return drill.Conditions{Before: before, Lag: o.lag, Reaction: o.reaction, Witness: o.witness}
 }
 
 // shown says what the drill was done with.

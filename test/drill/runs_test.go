@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/drill"
 	"github.com/tandem-fn/tandem/test/world"
 )
 
@@ -41,7 +42,7 @@ func TestMain(m *testing.M) {
 
 // short does a drill in a short form. How long gaps are says nothing here: other
 // tests run at the same time.
-func short(t *testing.T, scenario, plant string) result {
+func short(t *testing.T, scenario, plant string) drill.Result {
 	t.Helper()
 
 	built, err := programs()

@@ -2,22 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
+	"github.com/tandem-fn/tandem/eventing/drill"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/test/world"
-)
-
-const (
-	// claimTimeout is how long a cluster that is gone can hold up the others.
-	claimTimeout = 200 * time.Millisecond
-
-	// tolerance is what may come on top of what was before, on a busy machine.
-	tolerance = 100 * time.Millisecond
-
-	hedgeDelay = 300 * time.Millisecond
 )
 
 // scenario is something that can be drilled.
@@ -30,19 +19,15 @@ type scenario struct {
 	standby bool
 
 	// prepare makes the world what it is before the drill; nil for nothing.
-	prepare func(ctx context.Context, d *drill) error
+	prepare func(ctx context.Context, d *drilling) error
 
 	// strike takes something away. What follows by itself, or is done by hand, is
 	// strike's too: a drill goes on when the service does.
-	strike func(ctx context.Context, d *drill) error
+	strike func(ctx context.Context, d *drilling) error
 
 	// heal gives back what was taken, nil for nothing to give back; what is not given
 	// back before the end of the drill, restore gives back for the comparison.
-	heal, restore func(ctx context.Context, d *drill) error
-
-	// gap is the longest gap between commits that is allowed, given the longest one
-	// before the strike.
-	gap func(o options, before time.Duration) (time.Duration, string)
+	heal, restore func(ctx context.Context, d *drilling) error
 
 	// ordered says that the database may forget nothing, since everybody says goodbye.
 	ordered bool
@@ -53,65 +38,50 @@ type scenario struct {
 
 const lost = "east" // the cluster that is lost
 
-func takeover(_ options, before time.Duration) (time.Duration, string) {
-	return before + claimTimeout + tolerance, fmt.Sprintf("the claim timeout (%s) + %s more than the longest one before", claimTimeout, tolerance)
-}
-
-func atMost(d time.Duration, why string) func(options, time.Duration) (time.Duration, string) {
-	return func(options, time.Duration) (time.Duration, string) { return d, why }
-}
-
-// scenarios are all there are, in the order in which they are listed.
+// scenarios are listed in this order. drill.AllowedGap has the longest gap that each allows.
 var scenarios = []scenario{
 	{
 		name: "lose-cluster",
 		what: "a whole cluster loses its power, both in race mode, and comes back",
-		strike: func(_ context.Context, d *drill) error {
+		strike: func(_ context.Context, d *drilling) error {
 			d.world.Lose(lost)
 			return nil
 		},
-		heal: func(ctx context.Context, d *drill) error { return d.world.Return(ctx, lost) },
-		gap:  takeover,
+		heal: func(ctx context.Context, d *drilling) error { return d.world.Return(ctx, lost) },
 	},
 	{
 		name:   "lose-half-database",
 		what:   "a cluster's way to the database goes silent, its way to the stream does not",
 		strike: setLinks(link.Condition{Silent: true}, "postgres"),
 		heal:   setLinks(link.Condition{}, "postgres"),
-		gap:    takeover,
 	},
 	{
 		name:   "lose-half-stream",
 		what:   "a cluster's way to the stream goes silent, its way to the database does not",
 		strike: setLinks(link.Condition{Silent: true}, "nats"),
 		heal:   setLinks(link.Condition{}, "nats"),
-		gap:    takeover,
 	},
 	{
 		name:   "link-cut",
 		what:   "a cluster is cut off from database and stream, every connection is reset, and healed",
 		strike: setLinks(link.Condition{Cut: true}, "postgres", "nats"),
 		heal:   setLinks(link.Condition{}, "postgres", "nats"),
-		gap:    takeover,
 	},
 	{
 		name: "hedge-takeover",
 		what: "a cluster that hedges takes over when the one that does the work loses its power",
-		env:  map[string][]string{"west": {"TANDEM_HEDGE=" + hedgeDelay.String()}},
-		strike: func(_ context.Context, d *drill) error {
+		env:  map[string][]string{"west": {"TANDEM_HEDGE=" + drill.HedgeDelay.String()}},
+		strike: func(_ context.Context, d *drilling) error {
 			d.world.Lose(lost)
 			return nil
 		},
-		heal: func(ctx context.Context, d *drill) error { return d.world.Return(ctx, lost) },
-		gap: func(_ options, before time.Duration) (time.Duration, string) {
-			return before + hedgeDelay + claimTimeout + tolerance, fmt.Sprintf("the hedge (%s) + the claim timeout (%s) + %s more than the longest one before", hedgeDelay, claimTimeout, tolerance)
-		},
+		heal: func(ctx context.Context, d *drilling) error { return d.world.Return(ctx, lost) },
 	},
 	{
 		name: "standby-on",
 		what: "the working cluster loses its power, and somebody switches on the one that stands by",
 		env:  map[string][]string{"west": {"TANDEM_HEDGE=standby"}},
-		strike: func(ctx context.Context, d *drill) error {
+		strike: func(ctx context.Context, d *drilling) error {
 			d.world.Lose(lost)
 			d.note("somebody notices, and switches west on after %s", d.options.reaction)
 			world.Wait(ctx, d.options.reaction)
@@ -119,27 +89,20 @@ var scenarios = []scenario{
 			d.note("west is switched from standby to race")
 			return err
 		},
-		heal: func(ctx context.Context, d *drill) error { return d.world.Return(ctx, lost) },
-		gap: func(o options, before time.Duration) (time.Duration, string) {
-			return o.reaction + before + 3*time.Second, fmt.Sprintf("the reaction (%s) + 3 s to look at the switch and ask the ledger", o.reaction)
-		},
+		heal: func(ctx context.Context, d *drilling) error { return d.world.Return(ctx, lost) },
 	},
 	{
 		name: "stream-leader",
 		what: "the NATS server that leads the stream is killed, and comes back as a follower",
-		strike: func(ctx context.Context, d *drill) error {
+		strike: func(ctx context.Context, d *drilling) error {
 			return d.world.KillLeader(ctx, world.Inputs)
 		},
-		gap: atMost(15*time.Second, "NATS elects another leader in up to 9 s"),
 	},
 	{
 		name:    "database-failover",
 		what:    "the primary is killed with commits that its asynchronous standby never got",
 		standby: true,
 		strike:  failover,
-		gap: func(o options, _ time.Duration) (time.Duration, string) {
-			return o.lag + 30*time.Second, fmt.Sprintf("what was forgotten (%s), to notice, to promote and to connect again: 30 s", o.lag)
-		},
 	},
 	{
 		name:    "lose-primary",
@@ -147,20 +110,14 @@ var scenarios = []scenario{
 		standby: true,
 		away:    lost,
 		strike:  losePrimary,
-		restore: func(ctx context.Context, d *drill) error { return d.world.Return(ctx, lost) },
-		gap: func(o options, _ time.Duration) (time.Duration, string) {
-			if o.witness {
-				return 30 * time.Second, "to notice, to promote and to connect again: 30 s"
-			}
-			return o.reaction + 30*time.Second, fmt.Sprintf("the reaction (%s), to promote and to connect again: 30 s", o.reaction)
-		},
+		restore: func(ctx context.Context, d *drilling) error { return d.world.Return(ctx, lost) },
 	},
 	{
 		name:    "failback",
 		ordered: true,
 		what:    "back to the former primary after a failover, in good order: nothing may be forgotten",
 		standby: true,
-		prepare: func(ctx context.Context, d *drill) error {
+		prepare: func(ctx context.Context, d *drilling) error {
 			d.world.Replicated.LosePrimary()
 			if err := d.world.Replicated.Promote(ctx); err != nil {
 				return err
@@ -171,13 +128,12 @@ var scenarios = []scenario{
 			return d.world.Replicated.CatchUp(ctx)
 		},
 		strike: switchOver,
-		gap:    atMost(30*time.Second, "to stop, to promote and to connect again: 30 s"),
 	},
 }
 
 // setLinks sets the condition of links of the cluster that is lost.
-func setLinks(c link.Condition, to ...string) func(context.Context, *drill) error {
-	return func(_ context.Context, d *drill) error {
+func setLinks(c link.Condition, to ...string) func(context.Context, *drilling) error {
+	return func(_ context.Context, d *drilling) error {
 		for _, name := range to {
 			d.world.Link(lost + "-" + name).Set(c)
 		}

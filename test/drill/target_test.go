@@ -9,7 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/drill"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/test/world"
 )
@@ -43,12 +49,17 @@ func TestARealDeploymentIsWatchedWhilePlugsArePulled(t *testing.T) {
 "data":{"date":"2001/01/01 00:47","origin":"DTW","destination":"LAS","distance":1750,"delay":5}}`), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	o := options{scenario: "lose-cluster", maxGap: time.Minute}
-	o.target = targetOptions{
-		on: true, duration: 6 * time.Second, marker: marker, markerRate: 20,
-		streamNames: "EVENTS", outputName: "OUTPUTS", functionNames: "flights",
+	pool, err := pgxpool.New(ctx, w.DatabaseURL())
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := o.target.find(w.DatabaseURL(), w.NATS[0].URL()); err != nil {
+	defer pool.Close()
+	conn, err := jetstream.Connect(ctx, w.NATS[0].URL(), jetstream.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := conn.Wait(ctx, timeout); err != nil {
 		t.Fatal(err)
 	}
 	in, person := io.Pipe()
@@ -59,7 +70,11 @@ func TestARealDeploymentIsWatchedWhilePlugsArePulled(t *testing.T) {
 		world.Wait(ctx, 2*time.Second)
 		_, _ = io.WriteString(person, "\n")
 	}()
-	r, err := observe(ctx, o, in, t.Logf)
+	r, err := drill.Watch(ctx, drill.Config{
+		Pool: pool, Conn: conn, Streams: []jetstream.StreamConfig{{Name: "EVENTS"}}, Outputs: jetstream.StreamConfig{Name: "OUTPUTS"},
+		Functions: []functions.Function{flights.Function()}, Scenario: "lose-cluster", MaxGap: time.Minute,
+		Duration: 6 * time.Second, Marker: marker, MarkerRate: 20, Marks: in, Print: t.Logf,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +83,7 @@ func TestARealDeploymentIsWatchedWhilePlugsArePulled(t *testing.T) {
 			t.Errorf("%s: %s, want %s", c.Name, c.Measured, c.Limit)
 		}
 	}
-	text := r.markdown()
+	text := r.Markdown()
 	for _, want := range []string{"cut the power of east: a plug is pulled", "it is back", "markers acknowledged by the stream but missing", "track_commit_timestamp is off"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)

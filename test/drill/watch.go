@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/tandem-fn/tandem/eventing/drill"
 	"github.com/tandem-fn/tandem/test/world"
 )
 
@@ -17,15 +18,15 @@ func applied(ctx context.Context, pool *pgxpool.Pool) (n int64, err error) {
 }
 
 // enter begins a phase.
-func (d *drill) enter(phase string) {
+func (d *drilling) enter(phase string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.now = phase
 }
 
 // note says what was done, and keeps it for the report.
-func (d *drill) note(format string, args ...any) {
-	n := note{At: time.Since(d.begun), Text: fmt.Sprintf(format, args...)}
+func (d *drilling) note(format string, args ...any) {
+	n := drill.Note{At: time.Since(d.begun), Text: fmt.Sprintf(format, args...)}
 	d.mu.Lock()
 	d.result.Notes = append(d.result.Notes, n)
 	d.mu.Unlock()
@@ -33,7 +34,7 @@ func (d *drill) note(format string, args ...any) {
 }
 
 // watch shows once a second how it is going.
-func (d *drill) watch(ctx context.Context) {
+func (d *drilling) watch(ctx context.Context) {
 	var before int64
 	for world.Wait(ctx, time.Second) {
 		var n int64

@@ -78,6 +78,7 @@ Examples:
 Available Commands:
   completion   Generate the autocompletion script for the specified shell
   dead-letters List, show, replay and drop dead letters
+  drill        Watch a deployment while you pull the plugs, and report what it cost
   event        Print everything that is known about one event
   hedge        Show and switch how much redundancy a function has
   help         Help about any command
@@ -111,7 +112,7 @@ func TestHelpListsTheCommands(t *testing.T) {
 			t.Errorf("%s has no example", cmd.CommandPath())
 		}
 	}
-	invoke(t, nil, "frobnicate").fails(t, 2, `unknown command "frobnicate": want completion, dead-letters, event, hedge, migrate, `)
+	invoke(t, nil, "frobnicate").fails(t, 2, `unknown command "frobnicate": want completion, dead-letters, drill, event, hedge, migrate, `)
 	invoke(t, nil, "version", "--colour").fails(t, 2, "unknown flag: --colour: see tandem version --help")
 	invoke(t, nil, "version", "-o", "yaml").fails(t, 2, "want table or json")
 }

@@ -1,15 +1,14 @@
-package main
+package drill
 
 import (
 	"fmt"
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing/audit"
-	"github.com/tandem-fn/tandem/test/world"
 )
 
-// result is what a drill has shown.
-type result struct {
+// Result is the result of a drill.
+type Result struct {
 	Scenario string    `json:"scenario"`
 	What     string    `json:"what"`
 	Begun    time.Time `json:"begun"`
@@ -17,8 +16,8 @@ type result struct {
 	Plant    string    `json:"plant,omitempty"`
 	Options  string    `json:"options"`
 
-	// Checks are what was promised, and Passed that all of it was kept.
-	Checks []check `json:"checks"`
+	// Checks are the promises; Passed reports whether all were kept.
+	Checks []Check `json:"checks"`
 	Passed bool    `json:"passed"`
 
 	// RTO is the longest gap between two commits from the strike on until all had
@@ -35,44 +34,44 @@ type result struct {
 	// database that took the other one's place.
 	Forgotten int64 `json:"forgotten"`
 
-	Phases []phase `json:"phases"`
-	Notes  []note  `json:"notes"`
+	Phases []Phase `json:"phases"`
+	Notes  []Note  `json:"notes"`
 
 	// Rates are commits a second, one for each 200 ms.
 	Rates []float64 `json:"rates"`
 
 	Audit audit.Report `json:"audit"`
 
-	// Limits say what the figures do not.
+	// Limits are the limits of the figures, for people.
 	Limits []string `json:"limits,omitempty"`
 }
 
-// check is something promised.
-type check struct {
+// Check is something promised.
+type Check struct {
 	Name     string `json:"name"`
 	OK       bool   `json:"ok"`
 	Measured string `json:"measured"`
 	Limit    string `json:"limit,omitempty"`
 }
 
-// note is what was done when.
-type note struct {
+// Note is what was done when.
+type Note struct {
 	At   time.Duration `json:"at"`
 	Text string        `json:"text"`
 }
 
-// check notes whether a promise was kept.
-func (r *result) check(name string, ok bool, measured, limit any, why string) {
+// Check adds whether a promise was kept.
+func (r *Result) Check(name string, ok bool, measured, limit any, why string) {
 	text := show(limit)
 	if why != "" {
 		text += ": " + why
 	}
-	r.Checks = append(r.Checks, check{Name: name, OK: ok, Measured: show(measured), Limit: text})
+	r.Checks = append(r.Checks, Check{Name: name, OK: ok, Measured: show(measured), Limit: text})
 }
 
-// fail notes that one was not.
-func (r *result) fail(name, format string, args ...any) {
-	r.Checks = append(r.Checks, check{Name: name, Measured: fmt.Sprintf(format, args...)})
+// Fail adds a promise that was not kept.
+func (r *Result) Fail(name, format string, args ...any) {
+	r.Checks = append(r.Checks, Check{Name: name, Measured: fmt.Sprintf(format, args...)})
 }
 
 func show(v any) string {
@@ -82,9 +81,9 @@ func show(v any) string {
 	return fmt.Sprint(v)
 }
 
-// measure gives the figures of the phases.
-func (r *result) measure(rec *record, begun, struck, healed, caught, ended time.Time) {
-	r.Phases = []phase{
+// Measure adds the figures of the phases.
+func (r *Result) Measure(rec *Record, begun, struck, healed, caught, ended time.Time) {
+	r.Phases = []Phase{
 		rec.measure("before", begun, begun, struck),
 		rec.measure("during", begun, struck, healed),
 		rec.measure("catching up", begun, healed, caught),
@@ -94,68 +93,69 @@ func (r *result) measure(rec *record, begun, struck, healed, caught, ended time.
 	r.Rates = rec.rates(begun, ended)
 }
 
-func (r *result) checkGap(limit time.Duration, why string) {
-	r.check("longest gap between commits (RTO)", r.RTO <= limit, r.RTO, limit, why)
+// CheckGap checks the longest gap, and that there were events before the strike.
+func (r *Result) CheckGap(limit time.Duration, why string) {
+	r.Check("longest gap between commits (RTO)", r.RTO <= limit, r.RTO, limit, why)
 	if n := r.Phases[0].Events; n == 0 {
-		r.fail("events before the strike", "none was committed")
+		r.Fail("events before the strike", "none was committed")
 	}
 }
 
-// judge adds what audit has found: what is missing, also from the stream, what was
-// applied more often than it should be, and what else differs.
-func (r *result) judge(missingFromStream, twice int64, differences []string) {
+// Judge checks the findings of Audit: missing events, with those missing from the stream,
+// effects that were applied twice, and other differences. It sets Passed.
+func (r *Result) Judge(missingFromStream, twice int64, differences []string) {
 	counts := r.Audit.Counts
 	r.RPO = max(0, missingFromStream) + counts["missing event"]
 	r.LostOutputs = counts["missing output"]
 	r.Duplicates = twice + counts["extra event"] + counts["extra output"]
-	r.check("events acknowledged but missing (RPO)", r.RPO == 0, r.RPO, 0, "")
-	r.check("outputs missing", r.LostOutputs == 0, r.LostOutputs, 0, "")
-	r.check("duplicates: applied twice, or put out under another id", r.Duplicates == 0, r.Duplicates, 0, "")
+	r.Check("events acknowledged but missing (RPO)", r.RPO == 0, r.RPO, 0, "")
+	r.Check("outputs missing", r.LostOutputs == 0, r.LostOutputs, 0, "")
+	r.Check("duplicates: applied twice, or put out under another id", r.Duplicates == 0, r.Duplicates, 0, "")
 	var other int64
 	for _, n := range counts {
 		other += n
 	}
 	other += int64(len(differences))
-	r.check("anything else that differs in ledger, tables, outputs, dead letters", other == 0, other, 0, "")
+	r.Check("anything else that differs in ledger, tables, outputs, dead letters", other == 0, other, 0, "")
 	for i, d := range differences {
-		r.Notes = append(r.Notes, note{At: r.Phases[len(r.Phases)-1].To, Text: "differs: " + d})
+		r.Notes = append(r.Notes, Note{At: r.Phases[len(r.Phases)-1].To, Text: "differs: " + d})
 		if i == 9 {
 			break
 		}
 	}
 	if r.Audit.Pending != 0 {
-		r.fail("events neither committed nor acknowledged", "%d", r.Audit.Pending)
+		r.Fail("events neither committed nor acknowledged", "%d", r.Audit.Pending)
 	}
 	r.verdict()
 }
 
-func (r *result) verdict() {
+func (r *Result) verdict() {
 	r.Passed = true
 	for _, c := range r.Checks {
 		r.Passed = r.Passed && c.OK
 	}
 }
 
-// chart draws it.
-func (r *result) chart() string {
+// chart returns the drawing.
+func (r *Result) chart() string {
 	verdict := "passed"
 	if !r.Passed {
 		verdict = "failed"
 	}
-	c := world.Chart{Title: fmt.Sprintf("drill %s: %s", r.Scenario, verdict)}
+	c := Chart{Title: fmt.Sprintf("drill %s: %s", r.Scenario, verdict)}
 	for i, rate := range r.Rates {
-		c.Points = append(c.Points, world.Point{At: time.Duration(i) * 200 * time.Millisecond, Value: rate})
+		c.Points = append(c.Points, Point{At: time.Duration(i) * 200 * time.Millisecond, Value: rate})
 	}
 	for _, p := range r.Phases {
-		c.Marks = append(c.Marks, world.Span{At: p.From, Label: p.Name, Detail: fmt.Sprintf("%s, until %s", p.Name, show(p.To))})
+		c.Marks = append(c.Marks, Span{At: p.From, Label: p.Name, Detail: fmt.Sprintf("%s, until %s", p.Name, show(p.To))})
 		c.End = max(c.End, p.To)
 	}
 	for _, p := range r.Phases {
-		c.Spans = append(c.Spans, world.Span{At: p.GapAt, For: p.Gap, Label: "longest gap " + p.Name + ": " + show(p.Gap), Detail: "between two commits"})
+		c.Spans = append(c.Spans, Span{At: p.GapAt, For: p.Gap, Label: "longest gap " + p.Name + ": " + show(p.Gap), Detail: "between two commits"})
 	}
 	for _, n := range r.Notes {
 		if n.At <= c.End {
-			c.Spans = append(c.Spans, world.Span{At: n.At, Label: n.Text, Detail: n.Text})
+			c.Spans = append(c.Spans, Span{At: n.At, Label: n.Text, Detail: n.Text})
 		}
 	}
 	return c.SVG()

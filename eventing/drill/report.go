@@ -1,4 +1,4 @@
-package main
+package drill
 
 import (
 	"encoding/json"
@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// write writes report.md, report.json and chart.svg into a folder of its own in dir,
-// and gives that.
-func (r *result) write(dir string) (string, error) {
+// Write writes report.md, report.json and chart.svg into a new folder in dir, and
+// returns that folder.
+func (r *Result) Write(dir string) (string, error) {
 	dir = filepath.Join(dir, r.Begun.UTC().Format("20060102-150405")+"-"+r.Scenario)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("write report: %w", err)
@@ -22,7 +22,7 @@ func (r *result) write(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("write report: %w", err)
 	}
-	for name, text := range map[string]string{"report.json": string(data) + "\n", "report.md": r.markdown(), "chart.svg": r.chart()} {
+	for name, text := range map[string]string{"report.json": string(data) + "\n", "report.md": r.Markdown(), "chart.svg": r.chart()} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return "", fmt.Errorf("write report: %w", err)
 		}
@@ -37,7 +37,8 @@ func mark(ok bool) string {
 	return "**broken**"
 }
 
-func (r *result) markdown() string {
+// Markdown returns the report.
+func (r *Result) Markdown() string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	verdict := "Passed."
@@ -122,4 +123,22 @@ func upperFirst(s string) string {
 		return s
 	}
 	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+// Print prints the figures and the checks, a line for each.
+func (r *Result) Print(print func(format string, args ...any)) {
+	for _, p := range r.Phases {
+		print("%-11s %6d events, p50 %s, p99 %s, longest gap %s (longest without an event %s)", p.Name, p.Events, micro(p.P50), micro(p.P99), show(p.Gap), show(p.Idle))
+	}
+	for _, c := range r.Checks {
+		word := "kept  "
+		if !c.OK {
+			word = "BROKEN"
+		}
+		text := fmt.Sprintf("%s %s: %s", word, c.Name, c.Measured)
+		if c.Limit != "" {
+			text += " (at most " + c.Limit + ")"
+		}
+		print("%s", text)
+	}
 }

@@ -1,7 +1,6 @@
-package main
+package drill
 
 import (
-	"bytes"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -17,7 +16,7 @@ func TestGapsAndLatenciesBelongToTheirPhase(t *testing.T) {
 
 	begun := time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(ms int) time.Time { return begun.Add(time.Duration(ms) * time.Millisecond) }
-	var r record
+	var r Record
 	for _, ms := range []int{-50, 0, 100, 200, 950, 1400, 1450, 1500, 2100, 2200} {
 		r.commits = append(r.commits, at(ms))
 		r.events = append(r.events, handled{arrived: at(ms - 10), committed: at(ms)})
@@ -53,43 +52,43 @@ func TestItIsThroughWhenAllThatCameBeforeIsCommitted(t *testing.T) {
 	t.Parallel()
 
 	at := time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC)
-	r := record{events: []handled{
+	r := Record{events: []handled{
 		{at.Add(-time.Second), at.Add(time.Second)},
 		{at.Add(-time.Hour), at.Add(-time.Minute)},
 		{at.Add(time.Second), at.Add(time.Hour)},
 	}}
-	if got := r.through(at); !got.Equal(at.Add(time.Second)) {
+	if got := r.Through(at); !got.Equal(at.Add(time.Second)) {
 		t.Errorf("through at %s", got)
 	}
-	if early := at.Add(-2 * time.Hour); !r.through(early).Equal(early) {
-		t.Errorf("nothing had come, and through at %s", r.through(early))
+	if early := at.Add(-2 * time.Hour); !r.Through(early).Equal(early) {
+		t.Errorf("nothing had come, and through at %s", r.Through(early))
 	}
 }
 
 func TestOneBrokenPromiseFailsTheDrill(t *testing.T) {
 	t.Parallel()
 
-	passed := func(change func(*result)) result {
-		r := result{Scenario: "lose-cluster", Phases: []phase{
+	passed := func(change func(*Result)) Result {
+		r := Result{Scenario: "lose-cluster", Phases: []Phase{
 			{Name: "before", To: time.Second, Events: 1, Gap: 50 * time.Millisecond},
 			{Name: "during", From: time.Second, To: 2 * time.Second, Gap: 300 * time.Millisecond},
 		}, RTO: 300 * time.Millisecond}
 		change(&r)
-		limit, why := takeover(options{}, r.Phases[0].Gap)
-		r.checkGap(limit, why)
-		r.judge(0, 0, nil)
+		limit, why, _ := AllowedGap("lose-cluster", Conditions{Before: r.Phases[0].Gap})
+		r.CheckGap(limit, why)
+		r.Judge(0, 0, nil)
 		return r
 	}
-	if r := passed(func(*result) {}); !r.Passed {
+	if r := passed(func(*Result) {}); !r.Passed {
 		t.Errorf("nothing is wrong: %+v", r.Checks)
 	}
-	for name, change := range map[string]func(*result){
-		"a gap of the claim timeout and 101 ms": func(r *result) { r.RTO = 351 * time.Millisecond },
-		"a lost event":                          func(r *result) { r.Audit.Counts = map[string]int64{"missing event": 1} },
-		"a lost output":                         func(r *result) { r.Audit.Counts = map[string]int64{"missing output": 1} },
-		"an output twice":                       func(r *result) { r.Audit.Counts = map[string]int64{"extra output": 1} },
-		"a row":                                 func(r *result) { r.Audit.Counts = map[string]int64{"different row": 1} },
-		"an event that hangs":                   func(r *result) { r.Audit.Pending = 1 },
+	for name, change := range map[string]func(*Result){
+		"a gap of the claim timeout and 101 ms": func(r *Result) { r.RTO = 351 * time.Millisecond },
+		"a lost event":                          func(r *Result) { r.Audit.Counts = map[string]int64{"missing event": 1} },
+		"a lost output":                         func(r *Result) { r.Audit.Counts = map[string]int64{"missing output": 1} },
+		"an output twice":                       func(r *Result) { r.Audit.Counts = map[string]int64{"extra output": 1} },
+		"a row":                                 func(r *Result) { r.Audit.Counts = map[string]int64{"different row": 1} },
+		"an event that hangs":                   func(r *Result) { r.Audit.Pending = 1 },
 	} {
 		if r := passed(change); r.Passed {
 			t.Errorf("%s: passed: %+v", name, r.Checks)
@@ -100,13 +99,13 @@ func TestOneBrokenPromiseFailsTheDrill(t *testing.T) {
 func TestTheReportIsWrittenForPeopleAndPrograms(t *testing.T) {
 	t.Parallel()
 
-	r := result{
+	r := Result{
 		Scenario: "lose-cluster", What: "a cluster | goes", Begun: time.Date(2001, 1, 2, 3, 4, 5, 0, time.UTC),
-		Phases: []phase{{Name: "before", To: time.Second}}, Notes: []note{{At: time.Second, Text: "a <b> & c | d"}}, Rates: []float64{1, 2, 3},
+		Phases: []Phase{{Name: "before", To: time.Second}}, Notes: []Note{{At: time.Second, Text: "a <b> & c | d"}}, Rates: []float64{1, 2, 3},
 	}
-	r.check("something", false, 3*time.Second, time.Second, "why")
+	r.Check("something", false, 3*time.Second, time.Second, "why")
 	r.verdict()
-	dir, err := r.write(t.TempDir())
+	dir, err := r.Write(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,28 +123,5 @@ func TestTheReportIsWrittenForPeopleAndPrograms(t *testing.T) {
 		} else if err != nil {
 			t.Fatalf("chart: %v", err)
 		}
-	}
-}
-
-func TestWrongOptionsAreExplained(t *testing.T) {
-	t.Setenv("DATABASE_URL", "")
-	t.Setenv("NATS_URL", "")
-	for _, tt := range []struct {
-		want string
-		args []string
-	}{
-		{"lose-cluster ", []string{"lose-everything"}},
-		{"--plant \"bug\": want one of early-ack", []string{"--plant", "bug", "lose-cluster"}},
-		{"--phase 1ms: want 500ms", []string{"--phase", "1ms", "lose-cluster"}},
-		{"Flags come first", []string{"lose-cluster", "--keep"}},
-		{"DATABASE_URL is not set", []string{"--target"}},
-	} {
-		if _, err := parse(tt.args, &bytes.Buffer{}, &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%v: error %v, want %q in it", tt.args, err, tt.want)
-		}
-	}
-	var out bytes.Buffer
-	if _, err := parse(nil, &out, &out); !errors.Is(err, errListed) || strings.Count(out.String(), "\n  ") < len(scenarios) {
-		t.Errorf("without a scenario: %v\n%s", err, out.String())
 	}
 }

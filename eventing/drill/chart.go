@@ -1,4 +1,4 @@
-package world
+package drill
 
 import (
 	"fmt"
@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Chart is what happened over time, to be drawn. Times count from the beginning.
+// Chart is a drawing of commits over time. Times count from the beginning.
 type Chart struct {
 	// Title is above it.
 	Title string

@@ -1,36 +1,35 @@
-package main
+package drill
 
 import (
 	"context"
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // handed on to sinkwriter/snapshot, which has the statements
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/snapshot"
 )
 
-// handled is an event's way: when it came, and when it was committed.
+// handled holds when an event arrived in the stream and when it was committed.
 type handled struct{ arrived, committed time.Time }
 
-// record is what was read about the time of a drill.
-type record struct {
+// Record holds what the stream and the ledger recorded during a drill.
+type Record struct {
 	commits []time.Time // sorted; for the gaps
 	events  []handled
 }
 
-// readRecord reads what came since a time, and when it was committed. Exact says that
-// the database has kept when transactions were committed, and not only when they began.
-func readRecord(ctx context.Context, pool *pgxpool.Pool, conn *jetstream.Conn, streams []jetstream.StreamConfig, fs []functions.Function, since time.Time) (r record, exact bool, err error) {
-	var setting string
-	if err := pool.QueryRow(ctx, "show track_commit_timestamp").Scan(&setting); err != nil {
-		return r, false, err
-	}
-	exact = setting == "on"
-	committed, err := readCommits(ctx, pool, exact, since)
+// Read reads the events since a time, and when they were committed. Exact reports
+// whether the database records commits, and not only when transactions began.
+func Read(ctx context.Context, pool *pgxpool.Pool, conn *jetstream.Conn, streams []jetstream.StreamConfig, fs []functions.Function, since time.Time) (r Record, exact bool, err error) {
+	var committed map[sinkwriter.Key]time.Time
+	err = snapshot.Read(ctx, pool, func(s *snapshot.Snapshot) error {
+		committed, exact, err = s.CommitTimes(ctx, since)
+		return err
+	})
 	if err != nil {
 		return r, exact, err
 	}
@@ -67,36 +66,16 @@ func readRecord(ctx context.Context, pool *pgxpool.Pool, conn *jetstream.Conn, s
 	return r, exact, nil
 }
 
-func readCommits(ctx context.Context, pool *pgxpool.Pool, exact bool, since time.Time) (map[sinkwriter.Key]time.Time, error) {
-	sql := `select key, committed_at from tandem.ledger where committed_at >= $1`
-	if exact {
-		sql = `select key, coalesce(pg_xact_commit_timestamp(xmin), committed_at) from tandem.ledger where committed_at >= $1`
-	}
-	rows, err := pool.Query(ctx, sql, since)
-	if err != nil {
-		return nil, err
-	}
-	commits := map[sinkwriter.Key]time.Time{}
-	var key [16]byte
-	var at time.Time
-	_, err = pgx.ForEachRow(rows, []any{&key, &at}, func() error {
-		commits[key] = at
-		return nil
-	})
-	return commits, err
-}
-
-// phase is a part of the drill.
-type phase struct {
+// Phase is a part of a drill.
+type Phase struct {
 	Name string `json:"name"`
 
 	// From and To count from the beginning of the drill.
 	From time.Duration `json:"from"`
 	To   time.Duration `json:"to"`
 
-	// Events came in it, and Missing of them are not committed at the end. Half of
-	// them were committed within P50 of their arrival in the stream, 99 of 100 within
-	// P99.
+	// Events is the number of events that arrived in it. Half of them were committed
+	// within P50 of their arrival in the stream, 99 of 100 within P99.
 	Events int           `json:"events"`
 	P50    time.Duration `json:"p50"`
 	P99    time.Duration `json:"p99"`
@@ -111,10 +90,10 @@ type phase struct {
 	Idle time.Duration `json:"longest_idle"`
 }
 
-// measure says what happened between two times. A gap that reaches into the next phase
+// measure returns the figures between two times. A gap that reaches into the next phase
 // counts there as a whole, and here as far as it is here.
-func (r *record) measure(name string, begun, from, to time.Time) phase {
-	p := phase{Name: name, From: from.Sub(begun), To: to.Sub(begun)}
+func (r *Record) measure(name string, begun, from, to time.Time) Phase {
+	p := Phase{Name: name, From: from.Sub(begun), To: to.Sub(begun)}
 	var gapAt time.Time
 	p.Gap, gapAt = longest(r.commits, from, to)
 	p.GapAt = gapAt.Sub(begun)
@@ -135,7 +114,7 @@ func (r *record) measure(name string, begun, from, to time.Time) phase {
 	return p
 }
 
-// longest finds the longest gap between times, which are sorted, and when it began.
+// longest returns the longest gap between times, which are sorted, and when it began.
 func longest(times []time.Time, from, to time.Time) (gap time.Duration, began time.Time) {
 	last := from
 	began = from
@@ -160,9 +139,9 @@ func longest(times []time.Time, from, to time.Time) (gap time.Duration, began ti
 	return gap, began
 }
 
-// through is when all that came before a time was committed; that time if it was by
-// then.
-func (r *record) through(before time.Time) time.Time {
+// Through returns when all events that arrived before a time were committed; that time
+// if they were by then.
+func (r *Record) Through(before time.Time) time.Time {
 	last := before
 	for _, e := range r.events {
 		if e.arrived.Before(before) {
@@ -179,8 +158,8 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// rates gives the commits a second, for each fifth of a second between two times.
-func (r *record) rates(begun, end time.Time) []float64 {
+// rates returns the commits a second, for each fifth of a second between two times.
+func (r *Record) rates(begun, end time.Time) []float64 {
 	const width = 200 * time.Millisecond
 	rates := make([]float64, max(1, int(end.Sub(begun)/width)))
 	for _, at := range r.commits {
