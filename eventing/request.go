@@ -63,6 +63,11 @@ func encode(e event.Event) (*request, error) {
 	return &request{header: header, body: body}, nil
 }
 
+// encodeBatch returns the request of a batch, whose body is a JSON array of events.
+func encodeBatch(body []byte) *request {
+	return &request{header: http.Header{"Content-Type": {batchContentType}, "Idempotency-Key": nil}, body: body, batch: true}
+}
+
 // headerName is the canonical header of an attribute. The switch spares the
 // usual ones the work.
 func headerName(attribute string) string {

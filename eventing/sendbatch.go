@@ -2,7 +2,6 @@ package eventing
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -24,7 +23,7 @@ func (d *Delivery) backoff(e *errand, a answer) time.Duration {
 // tryTogether sends a batch once. It reports an outage only where no answer to one
 // event would say more.
 func (d *Delivery) tryTogether(ctx context.Context, body []byte) answer {
-	r := &request{header: http.Header{"Content-Type": {batchContentType}, "Idempotency-Key": nil}, body: body, batch: true}
+	r := encodeBatch(body)
 	a := d.try(ctx, d.function, r)
 	if a.verdict != taken && ctx.Err() == nil {
 		d.cfg.Failed(ctx)

@@ -161,6 +161,9 @@ func (c SinkConfig) client(sink *url.URL, idle int) (*http.Client, error) {
 	}, nil
 }
 
+// idleConnections is how many idle connections a client keeps to its sink.
+const idleConnections = 256
+
 // Client gives an HTTP client for requests to sink, an absolute URL. The error says
 // what is wrong with it or with c.
 func (c SinkConfig) Client(sink string) (*http.Client, error) {
@@ -171,7 +174,7 @@ func (c SinkConfig) Client(sink string) (*http.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up client: URL of the sink: %w", err)
 	}
-	client, err := c.client(u, DefaultInFlight)
+	client, err := c.client(u, idleConnections)
 	if err != nil {
 		return nil, fmt.Errorf("set up client: %w", err)
 	}

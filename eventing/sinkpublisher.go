@@ -166,7 +166,7 @@ func (p *SinkPublisher) chunk(events []event.Event) ([]event.Event, []byte, erro
 // together.
 func (p *SinkPublisher) send(ctx context.Context, chunk []event.Event, body []byte) error {
 	if len(chunk) > 1 {
-		r := &request{header: http.Header{"Content-Type": {batchContentType}, "Idempotency-Key": nil}, body: body, batch: true}
+		r := encodeBatch(body)
 		if err := p.try(ctx, r); err == nil || !errors.As(err, new(*refusal)) {
 			return err
 		}
