@@ -14,6 +14,10 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 )
 
+// DefaultInFlight is how many events are delivered at once if nothing else is
+// said.
+const DefaultInFlight = 256
+
 // DeliveryConfig sets up a [Delivery]. A field left at zero takes the default
 // named beside it.
 type DeliveryConfig struct {

@@ -27,7 +27,7 @@ func TestDeliverySendsTheBinaryContentMode(t *testing.T) {
 
 	got := make(chan *http.Request, 1)
 	body := make(chan []byte, 1)
-	sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+	address := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
 		got <- r
 		body <- b
@@ -38,7 +38,7 @@ func TestDeliverySendsTheBinaryContentMode(t *testing.T) {
 	e.SetExtension("myext", "100%")
 	e.SetTime(time.Date(2001, 1, 2, 3, 4, 5, 0, time.UTC))
 
-	out, err := newDelivery(t, sink, sink).Deliver(t.Context(), e)
+	out, err := newDelivery(t, address, address).Deliver(t.Context(), e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 			t.Parallel()
 
 			var tries, letters atomic.Int32
-			sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+			address := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 				if tries.Add(1) > 2 {
 					w.WriteHeader(http.StatusNoContent)
 					return
@@ -98,7 +98,7 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 				letters.Add(1)
 				w.WriteHeader(http.StatusNoContent)
 			})
-			out, err := newDelivery(t, sink, deadLetters).Deliver(t.Context(), eventtest.NewEvent("1"))
+			out, err := newDelivery(t, address, deadLetters).Deliver(t.Context(), eventtest.NewEvent("1"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -122,7 +122,7 @@ func TestNoAnswerIsTriedAgain(t *testing.T) {
 	t.Parallel()
 
 	var tries atomic.Int32
-	sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+	address := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		switch tries.Add(1) {
 		case 1:
 			panic(http.ErrAbortHandler) // the function dies
@@ -136,7 +136,7 @@ func TestNoAnswerIsTriedAgain(t *testing.T) {
 			w.WriteHeader(http.StatusNoContent)
 		}
 	})
-	d, err := eventing.NewDelivery(sink, sink, eventing.DeliveryConfig{
+	d, err := eventing.NewDelivery(address, address, eventing.DeliveryConfig{
 		Function: "flights", Timeout: 200 * time.Millisecond, BackoffBase: time.Millisecond,
 	})
 	if err != nil {
@@ -169,7 +169,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 
 			var first atomic.Int64
 			var waited atomic.Int64
-			sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+			address := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 				now := time.Now()
 				if first.CompareAndSwap(0, now.UnixNano()) {
 					header := tt.header
@@ -182,7 +182,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 				}
 				waited.Store(now.UnixNano() - first.Load())
 			})
-			d, err := eventing.NewDelivery(sink, sink, eventing.DeliveryConfig{
+			d, err := eventing.NewDelivery(address, address, eventing.DeliveryConfig{
 				Function: "flights", BackoffBase: time.Millisecond, RetryAfterCap: 1500 * time.Millisecond,
 			})
 			if err != nil {
@@ -201,7 +201,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 func TestARefusedEventBecomesADeadLetterWithItsReason(t *testing.T) {
 	t.Parallel()
 
-	sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+	address := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "departed_at: no time", http.StatusUnprocessableEntity)
 	})
 	letters := make(chan *event.Event, 10)
@@ -217,8 +217,8 @@ func TestARefusedEventBecomesADeadLetterWithItsReason(t *testing.T) {
 		}
 		letters <- e
 	})
-	address := strings.Replace(sink, "http://", "http://user:secret@", 1)
-	out, err := newDelivery(t, address, deadLetters).Deliver(t.Context(), eventtest.NewEvent("1"))
+	withPassword := strings.Replace(address, "http://", "http://user:secret@", 1)
+	out, err := newDelivery(t, withPassword, deadLetters).Deliver(t.Context(), eventtest.NewEvent("1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func TestARefusedEventBecomesADeadLetterWithItsReason(t *testing.T) {
 	}
 	letter := <-letters
 	want := map[string]any{
-		"knativeerrordest": sink,
+		"knativeerrordest": address,
 		"knativeerrorcode": "422",
 		"knativeerrordata": base64.StdEncoding.EncodeToString([]byte("departed_at: no time\n")),
 		"tandemfunction":   "flights",
@@ -248,14 +248,14 @@ func TestDeliverEndsWithItsContext(t *testing.T) {
 		t.Parallel()
 
 		tried := make(chan struct{}, 100)
-		sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		address := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 			tried <- struct{}{}
 			w.Header().Set("Retry-After", "30")
 			w.WriteHeader(http.StatusServiceUnavailable)
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { <-tried; cancel() }()
-		if _, err := newDelivery(t, sink, sink).Deliver(ctx, eventtest.NewEvent("1")); !errors.Is(err, context.Canceled) {
+		if _, err := newDelivery(t, address, address).Deliver(ctx, eventtest.NewEvent("1")); !errors.Is(err, context.Canceled) {
 			t.Errorf("Deliver: %v", err)
 		}
 	})
@@ -263,14 +263,14 @@ func TestDeliverEndsWithItsContext(t *testing.T) {
 		t.Parallel()
 
 		tried, goOn := make(chan struct{}), make(chan struct{})
-		sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		address := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 			close(tried)
 			<-goOn
 			w.WriteHeader(http.StatusNoContent)
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { <-tried; cancel(); close(goOn) }()
-		if _, err := newDelivery(t, sink, sink).Deliver(ctx, eventtest.NewEvent("1")); err != nil {
+		if _, err := newDelivery(t, address, address).Deliver(ctx, eventtest.NewEvent("1")); err != nil {
 			t.Errorf("Deliver: %v", err)
 		}
 	})
@@ -278,12 +278,12 @@ func TestDeliverEndsWithItsContext(t *testing.T) {
 		t.Parallel()
 
 		tried := make(chan struct{})
-		sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		address := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body) // before which nobody sees the client go
 			close(tried)
 			<-r.Context().Done()
 		})
-		d, err := eventing.NewDelivery(sink, sink, eventing.DeliveryConfig{Function: "flights", Grace: 10 * time.Millisecond})
+		d, err := eventing.NewDelivery(address, address, eventing.DeliveryConfig{Function: "flights", Grace: 10 * time.Millisecond})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -300,12 +300,12 @@ func TestATroubledFunctionIsReportedOnceAndWhenItIsWell(t *testing.T) {
 
 	logger, lines := eventtest.Logger()
 	var well atomic.Bool
-	sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+	address := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if !well.Load() {
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 	})
-	d, err := eventing.NewDelivery(sink, sink, eventing.DeliveryConfig{
+	d, err := eventing.NewDelivery(address, address, eventing.DeliveryConfig{
 		Function: "flights", BackoffBase: time.Millisecond, BackoffCap: 5 * time.Millisecond, Logger: logger,
 	})
 	if err != nil {
@@ -329,7 +329,7 @@ func TestATroubledFunctionIsReportedOnceAndWhenItIsWell(t *testing.T) {
 	if err := d.Ready(); err != nil {
 		t.Errorf("Ready: %v", err)
 	}
-	if got := lines(); len(got) != 2 || !strings.Contains(got[0], "failing, trying again") || !strings.Contains(got[0], sink) || !strings.Contains(got[1], "works again") {
+	if got := lines(); len(got) != 2 || !strings.Contains(got[0], "failing, trying again") || !strings.Contains(got[0], address) || !strings.Contains(got[1], "works again") {
 		t.Errorf("log:\n%s", strings.Join(got, ""))
 	}
 }
@@ -371,23 +371,23 @@ func TestNewDeliverySaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 
 	tests := []struct {
-		name, sink string
-		cfg        eventing.DeliveryConfig
-		want       string
+		name, address string
+		cfg           eventing.DeliveryConfig
+		want          string
 	}{
-		{name: "no URL", sink: "", cfg: eventing.DeliveryConfig{Function: "f"}, want: "URL of the function: want http://"},
-		{name: "no host", sink: "http:///x", cfg: eventing.DeliveryConfig{Function: "f"}, want: "URL of the function: want http://"},
-		{name: "another scheme", sink: "ftp://user:secret@x", cfg: eventing.DeliveryConfig{Function: "f"}, want: "URL of the function: want http://"},
-		{name: "a broken URL", sink: "http://user:secret@x:y", cfg: eventing.DeliveryConfig{Function: "f"}, want: "URL of the function: want http://"},
-		{name: "no function", sink: "http://x", want: "function: missing"},
-		{name: "a negative time", sink: "http://x", cfg: eventing.DeliveryConfig{Function: "f", Timeout: -1}, want: "negative"},
-		{name: "backoff upside down", sink: "http://x", cfg: eventing.DeliveryConfig{Function: "f", BackoffBase: time.Minute}, want: "backoff cap"},
+		{name: "no URL", address: "", cfg: eventing.DeliveryConfig{Function: "f"}, want: "URL of the function: want http://"},
+		{name: "no host", address: "http:///x", cfg: eventing.DeliveryConfig{Function: "f"}, want: "URL of the function: want http://"},
+		{name: "another scheme", address: "ftp://user:secret@x", cfg: eventing.DeliveryConfig{Function: "f"}, want: "URL of the function: want http://"},
+		{name: "a broken URL", address: "http://user:secret@x:y", cfg: eventing.DeliveryConfig{Function: "f"}, want: "URL of the function: want http://"},
+		{name: "no function", address: "http://x", want: "function: missing"},
+		{name: "a negative time", address: "http://x", cfg: eventing.DeliveryConfig{Function: "f", Timeout: -1}, want: "negative"},
+		{name: "backoff upside down", address: "http://x", cfg: eventing.DeliveryConfig{Function: "f", BackoffBase: time.Minute}, want: "backoff cap"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 
-			_, err := eventing.NewDelivery(tt.sink, "http://x", tt.cfg)
+			_, err := eventing.NewDelivery(tt.address, "http://x", tt.cfg)
 			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "secret") {
 				t.Errorf("error %v, want %q in it", err, tt.want)
 			}
@@ -395,10 +395,10 @@ func TestNewDeliverySaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-func newDelivery(t *testing.T, sink, deadLetters string) *eventing.Delivery {
+func newDelivery(t *testing.T, address, deadLetters string) *eventing.Delivery {
 	t.Helper()
 
-	d, err := eventing.NewDelivery(sink, deadLetters, eventing.DeliveryConfig{
+	d, err := eventing.NewDelivery(address, deadLetters, eventing.DeliveryConfig{
 		Function: "flights", BackoffBase: time.Millisecond, BackoffCap: 20 * time.Millisecond,
 	})
 	if err != nil {

@@ -3,9 +3,7 @@ package eventing_test
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"os"
-	"time"
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
@@ -38,24 +36,4 @@ func ExampleNewSource() {
 		panic(err)
 	}
 	source.Run(ctx) // until ctx ends
-}
-
-func ExampleNewIngest() {
-	ctx := context.Background()
-	conn, err := jetstream.Connect(ctx, "nats://127.0.0.1:4222", jetstream.Config{Name: "example"})
-	if err != nil {
-		panic(err)
-	}
-	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: "EVENTS", Replicas: 3})
-	if err != nil {
-		panic(err)
-	}
-	server := &http.Server{
-		Addr:              "127.0.0.1:8080",
-		Handler:           eventing.NewIngest(publisher, eventing.IngestConfig{Ready: publisher.Ready}),
-		ReadHeaderTimeout: 5 * time.Second,
-	}
-	if err := server.ListenAndServe(); err != nil {
-		panic(err)
-	}
 }

@@ -1,6 +1,7 @@
 package eventing
 
 import (
+	"context"
 	"fmt"
 	"time"
 )
@@ -49,3 +50,10 @@ func (h Hedge) String() string {
 
 // race reports whether messages are delivered at once.
 func (h Hedge) race() bool { return h == Hedge{} }
+
+// Switch says at run time how much redundancy is wanted.
+type Switch interface {
+	// Hedge gives what was set for function in this cluster, as [ParseHedge] reads
+	// it; empty if nothing was. An error says that it could not be found out.
+	Hedge(ctx context.Context, function string) (string, error)
+}

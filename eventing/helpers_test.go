@@ -13,7 +13,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
-func startLogged(t *testing.T, server *natstest.Server, sink string, progress eventing.Progress, logger *slog.Logger, streams ...string) running {
+func startLogged(t *testing.T, server *natstest.Server, address string, progress eventing.Progress, logger *slog.Logger, streams ...string) running {
 	t.Helper()
 
 	conn := eventtest.Connect(t, server, logger)
@@ -25,7 +25,7 @@ func startLogged(t *testing.T, server *natstest.Server, sink string, progress ev
 		}
 		list = append(list, stream)
 	}
-	delivery, err := eventing.NewDelivery(sink, sink+"/dead-letters", eventing.DeliveryConfig{
+	delivery, err := eventing.NewDelivery(address, address+"/dead-letters", eventing.DeliveryConfig{
 		Function: "flights", BackoffBase: time.Millisecond, BackoffCap: 20 * time.Millisecond, Logger: logger,
 	})
 	if err != nil {
@@ -64,4 +64,16 @@ func run(tb testing.TB, source *eventing.Source) (stop func()) {
 	}
 	tb.Cleanup(stop)
 	return stop
+}
+
+func newSender(t *testing.T, function, deadLetters string) *eventing.Delivery {
+	t.Helper()
+
+	d, err := eventing.NewDelivery(function, deadLetters, eventing.DeliveryConfig{
+		Function: "flights", BackoffBase: time.Millisecond, BackoffCap: 20 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }

@@ -41,18 +41,33 @@ func TestIngestStoresWhatItAnswers202To(t *testing.T) {
 		}
 	}
 
-	f := newFunction(t)
-	got := make(chan event.Event, 10)
-	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int { got <- e; return http.StatusNoContent })
-	startSource(t, server, f.url(), &progress{})
-	f.waitFor(t, 2)
-	for range 2 {
-		e := <-got
-		// The test's own decoder does not undo the escapes.
-		if e.Subject() != "%C3%BC" || e.DataContentType() != "application/json" || string(e.Data()) != `{"a":1}` {
+	for _, e := range stored(t, server, 2) {
+		if e.Subject() != "ü" || e.DataContentType() != "application/json" || string(e.Data()) != `{"a":1}` {
 			t.Errorf("stored %v", e)
 		}
 	}
+}
+
+// stored reads n events of the stream, and fails if there are more.
+func stored(t *testing.T, server *natstest.Server, n uint64) (events []event.Event) {
+	t.Helper()
+
+	stream, err := jetstream.NewStream(eventtest.Connect(t, server, nil), "east", "reader", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := stream.Open(t.Context(), eventing.OpenConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	position, err := reader.Position(t.Context())
+	if err != nil || position.Pending != n {
+		t.Fatalf("%d events are stored, %v, want %d", position.Pending, err, n)
+	}
+	if err := reader.Pull(t.Context(), int(n), 1<<20, func(m eventing.Message) { events = append(events, m.Event()) }); err != nil {
+		t.Fatal(err)
+	}
+	return events
 }
 
 func TestIngestSaysWhatIsWrong(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"container/heap"
 	"context"
-	"errors"
 	"log/slog"
 	"slices"
 	"time"
@@ -26,9 +25,6 @@ const (
 	// makeRoomInterval is how often it is looked for such.
 	makeRoomInterval = 100 * time.Millisecond
 )
-
-// ErrMissed says that a stream has handed out messages that did not arrive.
-var ErrMissed = errors.New("messages that were handed out have not arrived")
 
 // lane has the messages of one subject in one stream that were received and are not
 // settled. Only the first of them, in the order of the stream, is delivered.

@@ -89,7 +89,7 @@ func TestACopyOfAnAcknowledgedMessageBlocksNoSubject(t *testing.T) {
 	}
 	stream := repeating{inner, make(chan struct{}), make(chan struct{})}
 	j := newJournal(0)
-	source, err := eventing.NewSource([]eventing.Stream{stream}, newDelivery(t, f.url(), f.url()+"/dead-letters"), p, eventing.SourceConfig{
+	source, err := eventing.NewSource([]eventing.Stream{stream}, newSender(t, f.url(), f.url()+"/dead-letters"), p, eventing.SourceConfig{
 		Function: "flights", Ordered: true, Verdicts: verdictsOf{"east", j}, Ledger: j, SaveInterval: 10 * time.Millisecond,
 	})
 	if err != nil {

@@ -450,7 +450,7 @@ func TestWhatWasHandedOutBeforeIsWaitedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := eventing.NewSource([]eventing.Stream{dawdling{stream}}, newDelivery(t, sink.url(), sink.url()+"/dead-letters"), p, eventing.SourceConfig{
+	source, err := eventing.NewSource([]eventing.Stream{dawdling{stream}}, newSender(t, sink.url(), sink.url()+"/dead-letters"), p, eventing.SourceConfig{
 		Function: "flights", Ordered: true, Verdicts: verdictsOf{"east", j}, Ledger: j, SaveInterval: 10 * time.Millisecond,
 	})
 	if err != nil {

@@ -76,7 +76,7 @@ func TestWhatIsLostOnTheWayComesAgainSoon(t *testing.T) {
 		return http.StatusNoContent
 	})
 	p := &progress{}
-	source, err := eventing.NewSource([]eventing.Stream{stream}, newDelivery(t, f.url(), f.url()), p, eventing.SourceConfig{
+	source, err := eventing.NewSource([]eventing.Stream{stream}, newSender(t, f.url(), f.url()), p, eventing.SourceConfig{
 		Function: "flights", SaveInterval: 20 * time.Millisecond,
 	})
 	if err != nil {

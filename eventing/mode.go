@@ -17,13 +17,6 @@ const (
 	modeTimeout = 2 * time.Second
 )
 
-// Switch says at run time how much redundancy is wanted.
-type Switch interface {
-	// Hedge gives what was set for function in this cluster, as [ParseHedge] reads
-	// it; empty if nothing was. An error says that it could not be found out.
-	Hedge(ctx context.Context, function string) (string, error)
-}
-
 // errAllStandBy says why a cluster does not stand by though it is told to.
 var errAllStandBy = errors.New("no other cluster has been at work in the last 3 minutes, and nothing would be done: switch another one first")
 

@@ -43,14 +43,14 @@ func (p published) Publish(_ context.Context, events []event.Event) error {
 func TestTheRelayPublishesAgainAndAgain(t *testing.T) {
 	t.Parallel()
 
-	relay := overdue{passes: make(chan func() (int, error))}
+	outbox := overdue{passes: make(chan func() (int, error))}
 	publisher := published{n: make(chan int, 10)}
 	logger, lines := eventtest.Logger()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		eventing.RunRelay(ctx, relay, publisher, eventing.RelayConfig{Interval: 10 * time.Millisecond, Logger: logger})
+		eventing.RunRelay(ctx, outbox, publisher, eventing.RelayConfig{Interval: 10 * time.Millisecond, Logger: logger})
 	}()
 	for _, pass := range []func() (int, error){
 		func() (int, error) { return 1, nil },
@@ -60,7 +60,7 @@ func TestTheRelayPublishesAgainAndAgain(t *testing.T) {
 		func() (int, error) { return 1, nil },
 		func() (int, error) { return 0, nil },
 	} {
-		relay.passes <- pass
+		outbox.passes <- pass
 	}
 	cancel()
 	<-ended
@@ -75,14 +75,14 @@ func TestTheRelayPublishesAgainAndAgain(t *testing.T) {
 func TestTheRelayGoesOnAtOnceWhileThereIsSomething(t *testing.T) {
 	t.Parallel()
 
-	relay := overdue{passes: make(chan func() (int, error))}
+	outbox := overdue{passes: make(chan func() (int, error))}
 	publisher := published{n: make(chan int, 100)}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	go eventing.RunRelay(ctx, relay, publisher, eventing.RelayConfig{Interval: time.Hour})
+	go eventing.RunRelay(ctx, outbox, publisher, eventing.RelayConfig{Interval: time.Hour})
 	for range 50 {
 		select {
-		case relay.passes <- func() (int, error) { return 1, nil }:
+		case outbox.passes <- func() (int, error) { return 1, nil }:
 		case <-time.After(30 * time.Second):
 			t.Fatal("it waits though there is more")
 		}

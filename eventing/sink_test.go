@@ -53,10 +53,10 @@ func TestTheTokenIsReadForEachRequestAndGoesToTheSinkAlone(t *testing.T) {
 			w.WriteHeader(http.StatusUnprocessableEntity)
 		}
 	}
-	sink, elsewhere := eventtest.Serve(t, note), eventtest.Serve(t, note)
+	address, elsewhere := eventtest.Serve(t, note), eventtest.Serve(t, note)
 	cfg := eventing.SinkConfig{TokenFile: file}
-	near := newSinkDelivery(t, sink+"/", sink+"/dead-letters", cfg)
-	far := newSinkDelivery(t, sink+"/", elsewhere+"/letters", cfg)
+	near := newSinkDelivery(t, address+"/", address+"/dead-letters", cfg)
+	far := newSinkDelivery(t, address+"/", elsewhere+"/letters", cfg)
 	for _, step := range []struct {
 		token    string
 		delivery *eventing.Delivery
@@ -90,13 +90,13 @@ func TestAnEventWaitsForAFreshToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refused atomic.Int64
-	sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+	address := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer fresh" {
 			refused.Add(1)
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 	})
-	d := newSinkDelivery(t, sink, sink, eventing.SinkConfig{TokenFile: file})
+	d := newSinkDelivery(t, address, address, eventing.SinkConfig{TokenFile: file})
 	done := make(chan error, 1)
 	go func() {
 		_, err := d.Deliver(t.Context(), eventtest.NewEvent("1"))
@@ -115,8 +115,8 @@ func TestATokenThatCannotBeReadIsNotLeftOut(t *testing.T) {
 	t.Parallel()
 
 	var asked atomic.Bool
-	sink := eventtest.Serve(t, func(http.ResponseWriter, *http.Request) { asked.Store(true) })
-	d := newSinkDelivery(t, sink, sink, eventing.SinkConfig{TokenFile: t.TempDir()})
+	address := eventtest.Serve(t, func(http.ResponseWriter, *http.Request) { asked.Store(true) })
+	d := newSinkDelivery(t, address, address, eventing.SinkConfig{TokenFile: t.TempDir()})
 	if err := deliverUntilReported(t, d); !errors.Is(err, context.Canceled) || asked.Load() {
 		t.Errorf("delivered without it: %v", err)
 	}
@@ -129,7 +129,7 @@ func TestOverridesAreInTheEventAndInItsDeadLetter(t *testing.T) {
 	t.Parallel()
 
 	got := make(chan http.Header, 2)
-	sink := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+	address := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		got <- r.Header
 		if r.URL.Path == "/" {
 			w.WriteHeader(http.StatusUnprocessableEntity)
@@ -141,7 +141,7 @@ func TestOverridesAreInTheEventAndInItsDeadLetter(t *testing.T) {
 	}
 	e := eventtest.NewEvent("1")
 	e.SetExtension("tenant", "nobody")
-	if _, err := newSinkDelivery(t, sink+"/", sink+"/dead-letters", eventing.SinkConfig{Overrides: overrides}).Deliver(t.Context(), e); err != nil {
+	if _, err := newSinkDelivery(t, address+"/", address+"/dead-letters", eventing.SinkConfig{Overrides: overrides}).Deliver(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -194,10 +194,10 @@ func TestWhatASinkCannotHaveIsRefused(t *testing.T) {
 	}
 }
 
-func newSinkDelivery(t *testing.T, sink, deadLetters string, cfg eventing.SinkConfig) *eventing.Delivery {
+func newSinkDelivery(t *testing.T, address, deadLetters string, cfg eventing.SinkConfig) *eventing.Delivery {
 	t.Helper()
 
-	d, err := eventing.NewDelivery(sink, deadLetters, eventing.DeliveryConfig{
+	d, err := eventing.NewDelivery(address, deadLetters, eventing.DeliveryConfig{
 		Function: "flights", BackoffBase: time.Millisecond, BackoffCap: 20 * time.Millisecond, Sink: cfg,
 	})
 	if err != nil {

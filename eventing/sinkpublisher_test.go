@@ -144,17 +144,17 @@ func TestNewSinkPublisherSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 
 	for _, tt := range []struct {
-		sink string
-		cfg  eventing.SinkPublisherConfig
-		want string
+		address string
+		cfg     eventing.SinkPublisherConfig
+		want    string
 	}{
-		{sink: "user:secret@x", want: "URL of the sink: want http://"},
-		{sink: "http://x", cfg: eventing.SinkPublisherConfig{Batch: 1001}, want: "batch of 1001 events"},
-		{sink: "http://x", cfg: eventing.SinkPublisherConfig{InFlight: -1}, want: "negative"},
-		{sink: "http://x", cfg: eventing.SinkPublisherConfig{BackoffBase: time.Minute}, want: "backoff cap"},
-		{sink: "http://x", cfg: eventing.SinkPublisherConfig{Sink: eventing.SinkConfig{CACerts: "x"}}, want: "CA certificates"},
+		{address: "user:secret@x", want: "URL of the sink: want http://"},
+		{address: "http://x", cfg: eventing.SinkPublisherConfig{Batch: 1001}, want: "batch of 1001 events"},
+		{address: "http://x", cfg: eventing.SinkPublisherConfig{InFlight: -1}, want: "negative"},
+		{address: "http://x", cfg: eventing.SinkPublisherConfig{BackoffBase: time.Minute}, want: "backoff cap"},
+		{address: "http://x", cfg: eventing.SinkPublisherConfig{Sink: eventing.SinkConfig{CACerts: "x"}}, want: "CA certificates"},
 	} {
-		_, err := eventing.NewSinkPublisher(tt.sink, tt.cfg)
+		_, err := eventing.NewSinkPublisher(tt.address, tt.cfg)
 		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("error %v, want %q in it", err, tt.want)
 		}
@@ -226,13 +226,13 @@ func (s *outputSink) taken() []string {
 	return slices.Compact(ids)
 }
 
-func newSinkPublisher(t *testing.T, sink string, cfg eventing.SinkPublisherConfig) *eventing.SinkPublisher {
+func newSinkPublisher(t *testing.T, address string, cfg eventing.SinkPublisherConfig) *eventing.SinkPublisher {
 	t.Helper()
 
 	if cfg.BackoffBase == 0 {
 		cfg.BackoffBase = time.Millisecond
 	}
-	p, err := eventing.NewSinkPublisher(sink, cfg)
+	p, err := eventing.NewSinkPublisher(address, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

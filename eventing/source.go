@@ -13,10 +13,6 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 )
 
-// DefaultInFlight is how many events are delivered at once if nothing else is
-// said.
-const DefaultInFlight = 256
-
 // SourceConfig sets up a [Source]. A field left at zero takes the default named
 // beside it.
 type SourceConfig struct {

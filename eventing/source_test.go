@@ -322,7 +322,7 @@ func TestALongWaitForTheFunctionBringsNoRedelivery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	delivery := newDelivery(t, f.url(), f.url()+"/dead-letters")
+	delivery := newSender(t, f.url(), f.url()+"/dead-letters")
 	var handedOut sequences
 	source, err := eventing.NewSource([]eventing.Stream{impatient{stream, server, &handedOut}}, delivery, &progress{}, eventing.SourceConfig{
 		Function: "flights", InFlight: 5, Heartbeat: 100 * time.Millisecond,

@@ -23,13 +23,13 @@ func newSinkPublisher(c config) (*eventing.SinkPublisher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("K_CE_OVERRIDES: %w", err)
 	}
-	sink, cfg := eventing.OutputSink(c.OutputSink, c.Sink, eventing.SinkConfig{
+	address, cfg := eventing.OutputSink(c.OutputSink, c.Sink, eventing.SinkConfig{
 		CACerts: c.CACerts, TokenFile: eventing.TokenFile, Overrides: overrides,
 	})
-	if sink == "" {
+	if address == "" {
 		return nil, nil //nolint:nilnil // that there is none is an answer
 	}
-	publisher, err := eventing.NewSinkPublisher(sink, eventing.SinkPublisherConfig{Sink: cfg, Batch: c.OutputBatch, Logger: c.logger()})
+	publisher, err := eventing.NewSinkPublisher(address, eventing.SinkPublisherConfig{Sink: cfg, Batch: c.OutputBatch, Logger: c.logger()})
 	if err != nil {
 		return nil, fmt.Errorf("TANDEM_OUTPUT_SINK or K_SINK, K_CA_CERTS, K_CE_OVERRIDES: %w", err)
 	}

@@ -61,8 +61,8 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer atTheEnd(ctx, logger, "close metrics", server.Close)
-	var source *eventing.Source
-	var delivery *eventing.Delivery
+	var reader *eventing.Source
+	var sender *eventing.Delivery
 	metrics, err := eventing.NewMetrics(server.Meters(), cfg.Cluster, cfg.Function)
 	if err != nil {
 		return fmt.Errorf("set up metrics: %w", err)
@@ -71,7 +71,7 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("set up metrics: %w", err)
 	}
 	if !cfg.relayOnly() {
-		if delivery, err = newDelivery(cfg, metrics, logger); err != nil {
+		if sender, err = newSender(cfg, metrics, logger); err != nil {
 			return err
 		}
 	}
@@ -97,14 +97,14 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	relay := &relay{database: db.relay}
+	outbox := &observedOutbox{database: db.relay}
 	if cfg.relayOnly() {
-		ready = relay.ready(outputs)
+		ready = outbox.ready(outputs)
 	} else {
-		if source, err = newSource(conn, delivery, db, cfg, metrics, logger); err != nil {
+		if reader, err = newSource(conn, sender, db, cfg, metrics, logger); err != nil {
 			return err
 		}
-		ready = func(context.Context) error { return source.Ready() }
+		ready = func(context.Context) error { return reader.Ready() }
 	}
 
 	logger.LogAttrs(ctx, slog.LevelInfo, "source begins", slog.String("version", telemetry.Version()), slog.Any("streams", cfg.Streams),
@@ -116,18 +116,18 @@ func run(ctx context.Context) error {
 	}()
 	var relaying sync.WaitGroup
 	relaying.Go(func() {
-		eventing.RunRelay(ctx, relay, outputs.publisher, eventing.RelayConfig{Logger: logger})
+		eventing.RunRelay(ctx, outbox, outputs.publisher, eventing.RelayConfig{Logger: logger})
 	})
 	relaying.Go(func() { forget(ctx, db.old, logger) })
-	if source != nil {
-		source.Run(ctx)
+	if reader != nil {
+		reader.Run(ctx)
 	}
 	relaying.Wait()
 	logger.LogAttrs(ctx, slog.LevelInfo, "source ends")
 	return nil
 }
 
-func newDelivery(cfg config, metrics *eventing.Metrics, logger *slog.Logger) (*eventing.Delivery, error) {
+func newSender(cfg config, metrics *eventing.Metrics, logger *slog.Logger) (*eventing.Delivery, error) {
 	return eventing.NewDelivery(cfg.Sink, cfg.DeadLetterSink, eventing.DeliveryConfig{
 		Function: cfg.Function,
 		InFlight: cfg.InFlight,
@@ -138,7 +138,7 @@ func newDelivery(cfg config, metrics *eventing.Metrics, logger *slog.Logger) (*e
 	})
 }
 
-func newSource(conn *jetstream.Conn, delivery *eventing.Delivery, db database, cfg config, metrics *eventing.Metrics, logger *slog.Logger) (*eventing.Source, error) {
+func newSource(conn *jetstream.Conn, sender *eventing.Delivery, db database, cfg config, metrics *eventing.Metrics, logger *slog.Logger) (*eventing.Source, error) {
 	streams, err := openStreams(conn, cfg)
 	if err != nil {
 		return nil, err
@@ -147,7 +147,7 @@ func newSource(conn *jetstream.Conn, delivery *eventing.Delivery, db database, c
 	if err != nil {
 		return nil, err
 	}
-	return eventing.NewSource(streams, delivery, db.progress, eventing.SourceConfig{
+	return eventing.NewSource(streams, sender, db.progress, eventing.SourceConfig{
 		Function: cfg.Function,
 		Types:    cfg.Types,
 		InFlight: cfg.InFlight,

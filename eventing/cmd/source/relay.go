@@ -39,13 +39,13 @@ func newOutputs(conn *jetstream.Conn, cfg config, logger *slog.Logger) (outputs,
 	return outputs{publisher: p, ready: p.Ready, where: stream.String()}, nil
 }
 
-// relay is the database's, and remembers how its latest pass went.
-type relay struct {
+// observedOutbox is the database's outbox. It remembers the error of its latest pass.
+type observedOutbox struct {
 	database eventing.Relay
 	failed   atomic.Pointer[error]
 }
 
-func (r *relay) Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (int, error) {
+func (r *observedOutbox) Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (int, error) {
 	n, err := r.database.Relay(ctx, publish)
 	if err != nil {
 		r.failed.Store(&err)
@@ -56,7 +56,7 @@ func (r *relay) Relay(ctx context.Context, publish func(context.Context, []event
 }
 
 // ready gives what says why outputs are not relayed.
-func (r *relay) ready(to outputs) func(context.Context) error {
+func (r *observedOutbox) ready(to outputs) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if err := r.failed.Load(); err != nil {
 			return fmt.Errorf("relay outputs: %w", *err)
