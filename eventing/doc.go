@@ -1,28 +1,28 @@
-// Package eventing brings events from shared streams to a function and back:
-// a [Source] delivers what a [Stream] holds over HTTP, a relay publishes what a
-// dead winner left behind, and [Ingest] takes events in.
+// Package eventing defines the terms that everything which speaks to a stream or over
+// HTTP shares: [Stream], [Reader] and [Message], [Publisher], the identity of messages
+// ([Origin]), how much redundancy a cluster wants ([Hedge]), and the names of headers
+// and extensions.
 //
-// # What is promised
+// The packages below it each do one thing:
 //
-//   - A message is acknowledged to its stream only after the function, or the
-//     dead letter sink, answered 2xx. Whatever dies in between is delivered
-//     again, by this process or the next one.
-//   - Every message has an identity, source and id, that is the same in every
-//     cluster and on every delivery: the CloudEvent's own, or for a message that
-//     is none the one of [Origin.Identity].
-//   - An answer that is not the event's fault is never held against it: the
-//     source waits and tries again, for as long as it takes.
+//   - source delivers the messages of a stream to a function and acknowledges them;
+//   - delivery is one event's way to the function, with its attempts and outcome;
+//   - sink is an HTTP address that accepts CloudEvents: credentials, requests, outputs;
+//   - ingest accepts CloudEvents over HTTP and stores them in a stream;
+//   - relay publishes outputs that their winner did not live to publish;
+//   - serve answers CloudEvents over HTTP with functions, process runs it;
+//   - jetstream is NATS JetStream as a stream, streamtest the tests of every stream;
+//   - telemetry serves metrics and health, devcluster starts clusters on one machine.
 //
-// # What is not
+// # Guarantees
 //
-// A message is delivered at least once, and again after a crash or a lost
-// acknowledgement; the ledger behind the function makes one effect of it.
-// Nothing is promised about order, unless [SourceConfig.Ordered].
+//   - A message is acknowledged to its stream only after the function, or the dead
+//     letter sink, answered 2xx. If any process dies before, the message is redelivered.
+//   - Every message has an identity, source and id, that is the same in every cluster
+//     and on every delivery: the CloudEvent's own, or that of [Origin.Identity].
+//   - An answer that is not the event's fault does not count against the event: it is
+//     retried for as long as it takes.
 //
-// # Design
-//
-// The package knows neither a stream's protocol nor the database: a stream
-// implements [Stream], [Reader] and [Message], whoever stores progress and
-// outputs implements [ProgressSaver] and [Relay], and the main packages under
-// cmd join them.
+// A message is delivered at least once; the ledger behind the function makes one effect
+// of it. Messages are unordered, unless the source orders them by subject.
 package eventing

@@ -48,8 +48,8 @@ func (h Hedge) String() string {
 	return h.Delay.String()
 }
 
-// race reports whether messages are delivered at once.
-func (h Hedge) race() bool { return h == Hedge{} }
+// Race reports whether messages are delivered at once.
+func (h Hedge) Race() bool { return h == Hedge{} }
 
 // Switch says at run time how much redundancy is wanted.
 type Switch interface {

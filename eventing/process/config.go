@@ -11,8 +11,8 @@ import (
 
 	"github.com/sethvargo/go-envconfig"
 
-	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/serve"
+	"github.com/tandem-fn/tandem/eventing/sink"
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/functions"
 )
@@ -44,8 +44,8 @@ type config struct {
 
 	// Made of the above.
 	functions  []functions.Function
-	outputs    *eventing.SinkPublisher // nil if outputs go to a stream, or nowhere
-	authorizer serve.Authorizer        // nil without TANDEM_OIDC_ISSUER
+	outputs    *sink.Publisher  // nil if outputs go to a stream, or nowhere
+	authorizer serve.Authorizer // nil without TANDEM_OIDC_ISSUER
 }
 
 // readConfig reads the environment. The error names every variable that is wrong.

@@ -9,27 +9,27 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
-	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/sink"
 )
 
 // newSinkPublisher gives what publishes outputs over HTTP, nil if they do not go
 // there. The error names the variable that is wrong.
-func newSinkPublisher(c config) (*eventing.SinkPublisher, error) {
+func newSinkPublisher(c config) (*sink.Publisher, error) {
 	if c.OutputBatch < 1 || c.OutputBatch > 1000 {
 		return nil, fmt.Errorf("TANDEM_OUTPUT_BATCH %d: want 1 to 1000", c.OutputBatch)
 	}
-	overrides, err := eventing.ParseOverrides(c.Overrides)
+	overrides, err := sink.ParseOverrides(c.Overrides)
 	if err != nil {
 		return nil, fmt.Errorf("K_CE_OVERRIDES: %w", err)
 	}
-	address, cfg := eventing.OutputSink(c.OutputSink, c.Sink, eventing.SinkConfig{
-		CACerts: c.CACerts, TokenFile: eventing.TokenFile, Overrides: overrides,
+	address, cfg := sink.ForOutputs(c.OutputSink, c.Sink, sink.Config{
+		CACerts: c.CACerts, TokenFile: sink.TokenFile, Overrides: overrides,
 	})
 	if address == "" {
 		return nil, nil //nolint:nilnil // that there is none is an answer
 	}
-	publisher, err := eventing.NewSinkPublisher(address, eventing.SinkPublisherConfig{Sink: cfg, Batch: c.OutputBatch, Logger: c.logger()})
+	publisher, err := sink.NewPublisher(address, sink.PublisherConfig{Sink: cfg, Batch: c.OutputBatch, Logger: c.logger()})
 	if err != nil {
 		return nil, fmt.Errorf("TANDEM_OUTPUT_SINK or K_SINK, K_CA_CERTS, K_CE_OVERRIDES: %w", err)
 	}

@@ -17,8 +17,9 @@ import (
 	"knative.dev/pkg/network/handlers"
 	"knative.dev/pkg/signals"
 
-	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/ingest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/relay"
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 )
 
@@ -100,7 +101,7 @@ func run(ctx context.Context) error {
 	}
 	defer atTheEnd(ctx, conn.Close)
 	stream := jetstream.ParseStream(cfg.Stream)
-	stream.Replicas, stream.LeastWindow = cfg.Replicas, eventing.RelayTakeover
+	stream.Replicas, stream.LeastWindow = cfg.Replicas, relay.Takeover
 	publisher, err = jetstream.NewPublisher(conn, stream)
 	if err != nil {
 		return err
@@ -109,7 +110,7 @@ func run(ctx context.Context) error {
 	// To the kubelet it is well until it drains: that the stream is away is
 	// told to senders with 503, and to load balancers at /health.
 	drainer := &handlers.Drainer{
-		Inner: eventing.NewIngest(publisher, eventing.IngestConfig{
+		Inner: ingest.New(publisher, ingest.Config{
 			MaxEventBytes: cfg.MaxEventBytes,
 			Ready:         publisher.Ready,
 			Draining:      draining.Load,

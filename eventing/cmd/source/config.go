@@ -11,6 +11,8 @@ import (
 	"github.com/sethvargo/go-envconfig"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/sink"
+	"github.com/tandem-fn/tandem/eventing/source"
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 )
 
@@ -47,7 +49,7 @@ type config struct {
 
 	// Made of the above: what belongs to K_SINK, and what to OutputSink, which is
 	// K_SINK if there is nothing else to send there.
-	SinkConfig, OutputConfig eventing.SinkConfig
+	SinkConfig, OutputConfig sink.Config
 }
 
 // noStreams in place of the streams' names makes the program a relay alone.
@@ -82,11 +84,11 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 			c.DeadLetterSink = c.Sink
 		}
 	}
-	overrides, err := eventing.ParseOverrides(c.Overrides)
+	overrides, err := sink.ParseOverrides(c.Overrides)
 	if err != nil {
 		err = fmt.Errorf("K_CE_OVERRIDES: %w", err)
 	}
-	c.SinkConfig = eventing.SinkConfig{CACerts: c.SinkCACerts, TokenFile: eventing.TokenFile, Overrides: overrides}
+	c.SinkConfig = sink.Config{CACerts: c.SinkCACerts, TokenFile: sink.TokenFile, Overrides: overrides}
 	errs := []error{err, telemetry.CheckName("TANDEM_CLUSTER", c.Cluster)}
 	bound := ""
 	if c.relayOnly() {
@@ -97,15 +99,15 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	if c.Function != "" {
 		errs = append(errs, telemetry.CheckName("TANDEM_FUNCTION", c.Function))
 	}
-	c.OutputSink, c.OutputConfig = eventing.OutputSink(c.OutputSink, bound, c.SinkConfig)
+	c.OutputSink, c.OutputConfig = sink.ForOutputs(c.OutputSink, bound, c.SinkConfig)
 	if !c.relayOnly() || c.OutputSink == "" {
 		errs = append(errs, missing("NATS_URL", c.NATSURL))
 	}
 	if c.InFlight < 1 || c.InFlight > 16384 {
 		errs = append(errs, fmt.Errorf("TANDEM_IN_FLIGHT %d: want 1 to 16384", c.InFlight))
 	}
-	if c.Batch < 0 || c.Batch > eventing.MaxBatch { // 0 is none, as 1 is
-		errs = append(errs, fmt.Errorf("TANDEM_BATCH %d: want 1 to %d", c.Batch, eventing.MaxBatch))
+	if c.Batch < 0 || c.Batch > source.MaxBatch { // 0 is none, as 1 is
+		errs = append(errs, fmt.Errorf("TANDEM_BATCH %d: want 1 to %d", c.Batch, source.MaxBatch))
 	}
 	if c.MaxBytes < 1<<20 {
 		errs = append(errs, fmt.Errorf("TANDEM_IN_FLIGHT_BYTES %d: want at least 1048576", c.MaxBytes))
@@ -122,7 +124,7 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	if c.Ordering != "none" && c.Ordering != orderBySubject {
 		errs = append(errs, fmt.Errorf("TANDEM_ORDERING %q: want subject, or none", c.Ordering))
 	}
-	if err := eventing.CheckTypes(c.Types); err != nil {
+	if err := source.CheckTypes(c.Types); err != nil {
 		errs = append(errs, fmt.Errorf("TANDEM_TYPES: %w", err))
 	}
 	if _, err := eventing.ParseHedge(c.Hedge); err != nil {

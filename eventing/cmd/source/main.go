@@ -19,7 +19,10 @@ import (
 	"knative.dev/pkg/signals"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/relay"
+	"github.com/tandem-fn/tandem/eventing/source"
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 )
 
@@ -61,9 +64,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer atTheEnd(ctx, logger, "close metrics", server.Close)
-	var reader *eventing.Source
-	var sender *eventing.Delivery
-	metrics, err := eventing.NewMetrics(server.Meters(), cfg.Cluster, cfg.Function)
+	var reader *source.Source
+	var sender *delivery.Sender
+	metrics, err := source.NewMetrics(server.Meters(), cfg.Cluster, cfg.Function)
 	if err != nil {
 		return fmt.Errorf("set up metrics: %w", err)
 	}
@@ -116,7 +119,7 @@ func run(ctx context.Context) error {
 	}()
 	var relaying sync.WaitGroup
 	relaying.Go(func() {
-		eventing.RunRelay(ctx, outbox, outputs.publisher, eventing.RelayConfig{Logger: logger})
+		relay.Run(ctx, outbox, outputs.publisher, relay.Config{Logger: logger})
 	})
 	relaying.Go(func() { forget(ctx, db.old, logger) })
 	if reader != nil {
@@ -127,8 +130,8 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-func newSender(cfg config, metrics *eventing.Metrics, logger *slog.Logger) (*eventing.Delivery, error) {
-	return eventing.NewDelivery(cfg.Sink, cfg.DeadLetterSink, eventing.DeliveryConfig{
+func newSender(cfg config, metrics *source.Metrics, logger *slog.Logger) (*delivery.Sender, error) {
+	return delivery.New(cfg.Sink, cfg.DeadLetterSink, delivery.Config{
 		Function: cfg.Function,
 		InFlight: cfg.InFlight,
 		Sink:     cfg.SinkConfig,
@@ -138,7 +141,7 @@ func newSender(cfg config, metrics *eventing.Metrics, logger *slog.Logger) (*eve
 	})
 }
 
-func newSource(conn *jetstream.Conn, sender *eventing.Delivery, db database, cfg config, metrics *eventing.Metrics, logger *slog.Logger) (*eventing.Source, error) {
+func newSource(conn *jetstream.Conn, sender *delivery.Sender, db database, cfg config, metrics *source.Metrics, logger *slog.Logger) (*source.Source, error) {
 	streams, err := openStreams(conn, cfg)
 	if err != nil {
 		return nil, err
@@ -147,7 +150,7 @@ func newSource(conn *jetstream.Conn, sender *eventing.Delivery, db database, cfg
 	if err != nil {
 		return nil, err
 	}
-	return eventing.NewSource(streams, sender, db.progress, eventing.SourceConfig{
+	return source.New(streams, sender, db.progress, source.Config{
 		Function: cfg.Function,
 		Types:    cfg.Types,
 		InFlight: cfg.InFlight,

@@ -21,10 +21,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/sethvargo/go-envconfig"
 
-	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/sink"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -55,7 +55,7 @@ func TestReadConfigHasDefaults(t *testing.T) {
 		Streams: []string{"EAST", "WEST"}, OutputStream: "OUTPUTS", Replicas: 1, InFlight: 256, Batch: 1,
 		MaxBytes: 64 << 20, Rate: 1000, Hedge: "0", Ordering: "none", TryFor: 15 * time.Minute, Retention: 7 * 24 * time.Hour,
 		DatabaseURL: "postgres://x", NATSURL: "nats://x",
-		OutputBatch: 1, SinkConfig: eventing.SinkConfig{TokenFile: "/oidc/token"},
+		OutputBatch: 1, SinkConfig: sink.Config{TokenFile: "/oidc/token"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
@@ -73,7 +73,7 @@ func TestReadConfigTakesWhatKnativeSaysAboutTheSink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := eventing.SinkConfig{CACerts: "PEM", TokenFile: "/oidc/token", Overrides: map[string]string{"tenant": "acme"}}
+	want := sink.Config{CACerts: "PEM", TokenFile: "/oidc/token", Overrides: map[string]string{"tenant": "acme"}}
 	if diff := cmp.Diff(want, got.SinkConfig); diff != "" {
 		t.Errorf("what belongs to the sink (-want +got):\n%s", diff)
 	}
@@ -82,15 +82,15 @@ func TestReadConfigTakesWhatKnativeSaysAboutTheSink(t *testing.T) {
 func TestReadConfigOfARelayAlone(t *testing.T) {
 	t.Parallel()
 
-	bound := eventing.SinkConfig{CACerts: "PEM", TokenFile: "/oidc/token"}
+	bound := sink.Config{CACerts: "PEM", TokenFile: "/oidc/token"}
 	for _, tt := range []struct {
 		env        map[string]string
 		wantSink   string
-		wantConfig eventing.SinkConfig
+		wantConfig sink.Config
 		wantError  string
 	}{
 		{env: map[string]string{"K_SINK": "http://broker"}, wantSink: "http://broker", wantConfig: bound},
-		{env: map[string]string{"K_SINK": "http://broker", "TANDEM_OUTPUT_SINK": "http://other"}, wantSink: "http://other", wantConfig: eventing.SinkConfig{CACerts: "PEM"}},
+		{env: map[string]string{"K_SINK": "http://broker", "TANDEM_OUTPUT_SINK": "http://other"}, wantSink: "http://other", wantConfig: sink.Config{CACerts: "PEM"}},
 		{env: map[string]string{"NATS_URL": "nats://x"}},
 		{env: map[string]string{}, wantError: "NATS_URL: missing"},
 		{env: map[string]string{"K_SINK": "http://f", "TANDEM_STREAMS": "EVENTS", "TANDEM_FUNCTION": "f"}, wantError: "NATS_URL: missing"},

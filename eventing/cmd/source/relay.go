@@ -10,6 +10,8 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/relay"
+	"github.com/tandem-fn/tandem/eventing/sink"
 )
 
 // outputs is where outputs go.
@@ -22,7 +24,7 @@ type outputs struct {
 // newOutputs gives the address that outputs go to, or else the stream.
 func newOutputs(conn *jetstream.Conn, cfg config, logger *slog.Logger) (outputs, error) {
 	if cfg.OutputSink != "" {
-		p, err := eventing.NewSinkPublisher(cfg.OutputSink, eventing.SinkPublisherConfig{
+		p, err := sink.NewPublisher(cfg.OutputSink, sink.PublisherConfig{
 			Sink: cfg.OutputConfig, Batch: cfg.OutputBatch, Logger: logger,
 		})
 		if err != nil {
@@ -41,7 +43,7 @@ func newOutputs(conn *jetstream.Conn, cfg config, logger *slog.Logger) (outputs,
 
 // observedOutbox is the database's outbox. It remembers the error of its latest pass.
 type observedOutbox struct {
-	database eventing.Relay
+	database relay.Outbox
 	failed   atomic.Pointer[error]
 }
 

@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // this is where eventing and the database are joined
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/relay"
+	"github.com/tandem-fn/tandem/eventing/source"
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
@@ -18,10 +20,10 @@ import (
 // database is what the source needs of PostgreSQL.
 type database struct {
 	progress eventing.Progress
-	tries    eventing.Tries
-	verdicts eventing.Verdicts
-	ledger   eventing.Ledger
-	relay    eventing.Relay
+	tries    source.Tries
+	verdicts source.Verdicts
+	ledger   source.Ledger
+	relay    relay.Outbox
 	old      *sinkwriter.Retention
 	standbys func(context.Context) ([]sinkwriter.Standby, error)
 	traffic  telemetry.Traffic
@@ -122,7 +124,7 @@ type ledger struct {
 	timeline *timeline
 }
 
-func (l ledger) Done(ctx context.Context, function string, events []eventing.EventID) ([]bool, error) {
+func (l ledger) Done(ctx context.Context, function string, events []source.EventID) ([]bool, error) {
 	keys := make([]sinkwriter.Key, len(events))
 	for i, e := range events {
 		keys[i] = sinkwriter.NewKey(function, e.Source, e.ID)
@@ -144,7 +146,7 @@ func (l ledger) Done(ctx context.Context, function string, events []eventing.Eve
 // tries are kept in the database.
 type tries struct{ *sinkwriter.Tries }
 
-func (t tries) Save(ctx context.Context, function, stream, epoch string, list []eventing.EventTries, settled []uint64) error {
+func (t tries) Save(ctx context.Context, function, stream, epoch string, list []source.EventTries, settled []uint64) error {
 	rows := make([]sinkwriter.EventTries, len(list))
 	for i, e := range list {
 		rows[i] = sinkwriter.EventTries(e)
@@ -152,11 +154,11 @@ func (t tries) Save(ctx context.Context, function, stream, epoch string, list []
 	return t.Tries.Save(ctx, function, stream, epoch, rows, settled)
 }
 
-func (t tries) Load(ctx context.Context, function, stream, epoch string) ([]eventing.EventTries, error) {
+func (t tries) Load(ctx context.Context, function, stream, epoch string) ([]source.EventTries, error) {
 	rows, err := t.Tries.Load(ctx, function, stream, epoch)
-	list := make([]eventing.EventTries, len(rows))
+	list := make([]source.EventTries, len(rows))
 	for i, e := range rows {
-		list[i] = eventing.EventTries(e)
+		list[i] = source.EventTries(e)
 	}
 	return list, err
 }
@@ -164,16 +166,16 @@ func (t tries) Load(ctx context.Context, function, stream, epoch string) ([]even
 // verdicts are looked up in the dead letters and the ledger.
 type verdicts struct{ *sinkwriter.Parked }
 
-func (v verdicts) Waiting(ctx context.Context, function string) ([]eventing.DeadEvent, error) {
+func (v verdicts) Waiting(ctx context.Context, function string) ([]source.DeadEvent, error) {
 	rows, err := v.List(ctx, function)
-	list := make([]eventing.DeadEvent, len(rows))
+	list := make([]source.DeadEvent, len(rows))
 	for i, e := range rows {
-		list[i] = eventing.DeadEvent{Subject: e.Subject, EventID: eventing.EventID{Source: e.Source, ID: e.ID}}
+		list[i] = source.DeadEvent{Subject: e.Subject, EventID: source.EventID{Source: e.Source, ID: e.ID}}
 	}
 	return list, err
 }
 
-func (v verdicts) Still(ctx context.Context, function string, events []eventing.DeadEvent) ([]bool, error) {
+func (v verdicts) Still(ctx context.Context, function string, events []source.DeadEvent) ([]bool, error) {
 	ask := make([]sinkwriter.ParkedEvent, len(events))
 	for i, e := range events {
 		ask[i] = sinkwriter.ParkedEvent{Source: e.Source, ID: e.ID}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/sink"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
@@ -102,7 +103,7 @@ func (d *letters) replayAll(ctx context.Context) error {
 	if to == "" {
 		return errors.New("where to replay to: want --to with the function's URL, or K_SINK")
 	}
-	sinks := &sinks{cfg: eventing.SinkConfig{CACerts: d.replay.caCerts, TokenFile: d.replay.tokenFile}, clients: map[string]*http.Client{}}
+	sinks := &sinks{cfg: sink.Config{CACerts: d.replay.caCerts, TokenFile: d.replay.tokenFile}, clients: map[string]*http.Client{}}
 	printed := &results{letters: d, count: map[string]int{}}
 	err := d.each(ctx, func(list []sinkwriter.DeadEvent) error {
 		group, ctx := errgroup.WithContext(ctx)
@@ -168,7 +169,7 @@ func (d *letters) replayOne(ctx context.Context, sinks *sinks, to string, e sink
 
 // sinks holds a client for each function's address. It is safe for concurrent use.
 type sinks struct {
-	cfg     eventing.SinkConfig
+	cfg     sink.Config
 	mu      sync.Mutex
 	clients map[string]*http.Client
 }
@@ -265,7 +266,7 @@ func send(ctx context.Context, client *http.Client, to string, header http.Heade
 			code: res.StatusCode, reason: strings.Join(strings.Fields(string(text)), " "),
 			receipt: res.Header.Get(eventing.ReceiptHeader), key: res.Header.Get(eventing.KeyHeader),
 		}
-		status := &eventing.StatusError{Code: a.code}
+		status := &sink.StatusError{Code: a.code}
 		switch {
 		case a.code == http.StatusServiceUnavailable || a.code == http.StatusTooManyRequests || a.code == http.StatusBadGateway || a.code == http.StatusGatewayTimeout:
 			return retry.RetryableError(fmt.Errorf("%w: %s", status, a.reason))

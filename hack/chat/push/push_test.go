@@ -17,8 +17,8 @@ import (
 	"github.com/coder/websocket"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
-	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/ingest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/chat"
@@ -68,7 +68,7 @@ func newWorld(t *testing.T, change func(*push.Config)) *world {
 	if w.js, err = natsjs.New(w.nc); err != nil {
 		t.Fatal(err)
 	}
-	ingest := httptest.NewServer(eventing.NewIngest(publisher("EVENTS"), eventing.IngestConfig{}))
+	ingest := httptest.NewServer(ingest.New(publisher("EVENTS"), ingest.Config{}))
 	t.Cleanup(ingest.Close)
 
 	east, west := httptest.NewUnstartedServer(nil), httptest.NewUnstartedServer(nil)

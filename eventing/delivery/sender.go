@@ -1,0 +1,265 @@
+package delivery
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
+	"github.com/tandem-fn/tandem/eventing/sink"
+)
+
+// DefaultInFlight is how many events are delivered at once if nothing else is
+// said.
+const DefaultInFlight = 256
+
+// Config sets up a [Sender]. A field left at zero takes the default
+// named beside it.
+type Config struct {
+	// Function is the function's name, which a dead letter carries as the
+	// extension tandemfunction. Required.
+	Function string
+
+	// Timeout bounds one try, from connecting to the end of the answer. It must
+	// exceed the function's cold start. Defaults to 60 s.
+	Timeout time.Duration
+
+	// Grace is how long a try that is under way may go on after the source was
+	// told to end. Defaults to 2 s.
+	Grace time.Duration
+
+	// TryFor is for how long an event may break the function, that is be answered
+	// with 500, until it becomes a dead letter. Only the time between two such
+	// answers counts, and it must have been three. Defaults to 15 min.
+	TryFor time.Duration
+
+	// BackoffBase is the wait after the first try that was in vain; it doubles
+	// with each, up to BackoffCap. Defaults to 100 ms.
+	BackoffBase time.Duration
+
+	// BackoffCap bounds the wait between two tries. Longer, and an event waits
+	// on after the function is well again. Defaults to 5 s.
+	BackoffCap time.Duration
+
+	// RetryAfterCap bounds what a Retry-After can ask for. Defaults to 60 s.
+	RetryAfterCap time.Duration
+
+	// InFlight is how many events are delivered at once: so many connections
+	// are kept open. Defaults to 256.
+	InFlight int
+
+	// Sink is what belongs to the function's address beside the URL.
+	Sink sink.Config
+
+	// Failed is called after each attempt that brought no answer, or one that is not
+	// the event's fault. Nil does nothing.
+	Failed func(context.Context)
+
+	// Logger is told about a function that does not answer (warn, then error
+	// once a minute) and about rejected events (warn), never about payloads.
+	// Defaults to discarding everything.
+	Logger *slog.Logger
+
+	// Now is the clock of Retry-After and of the log. Defaults to time.Now.
+	Now func() time.Time
+}
+
+func (c Config) withDefaults() Config {
+	c.Timeout = cmp.Or(c.Timeout, 60*time.Second)
+	c.Grace = cmp.Or(c.Grace, 2*time.Second)
+	c.TryFor = cmp.Or(c.TryFor, 15*time.Minute)
+	c.BackoffBase = cmp.Or(c.BackoffBase, 100*time.Millisecond)
+	c.BackoffCap = cmp.Or(c.BackoffCap, 5*time.Second)
+	c.RetryAfterCap = cmp.Or(c.RetryAfterCap, 60*time.Second)
+	c.InFlight = cmp.Or(c.InFlight, DefaultInFlight)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	if c.Failed == nil {
+		c.Failed = func(context.Context) {}
+	}
+	if c.Now == nil {
+		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.Function == "":
+		return errors.New("function: missing")
+	case c.Timeout < 0 || c.Grace < 0 || c.TryFor < 0 || c.BackoffBase < 0 || c.BackoffCap < 0 || c.RetryAfterCap < 0:
+		return errors.New("a duration is negative")
+	case c.BackoffCap < c.BackoffBase:
+		return fmt.Errorf("backoff cap %s: want at least the backoff base %s", c.BackoffCap, c.BackoffBase)
+	case c.InFlight < 0:
+		return fmt.Errorf("in flight %d: want at least 1", c.InFlight)
+	}
+	return c.Sink.Validate()
+}
+
+// Result is how a delivery ended.
+type Result struct {
+	// Receipt is what the function said: [eventing.ReceiptWon], [eventing.ReceiptLost], or
+	// something else if the sink is no function of ours.
+	Receipt string
+
+	// Rejected is true if the function refused the event, or broke on it for too
+	// long, and the dead letter sink took it.
+	Rejected bool
+}
+
+// Sender sends events to a function over HTTP, one a request, in the binary
+// content mode of CloudEvents. It may be used concurrently.
+type Sender struct {
+	client      *http.Client
+	function    *target
+	deadLetters *target
+	cfg         Config
+}
+
+// target is somewhere that events are sent.
+type target struct {
+	url      *url.URL
+	public   string // the URL without a password
+	outcome  func(status int) Outcome
+	failures *failurelog.Log
+}
+
+// New makes a Delivery to the function at sink. What the function
+// refuses goes to deadLetterSink. Both are absolute URLs, http or https; the
+// error says what is wrong with one.
+func New(sink, deadLetterSink string, cfg Config) (*Sender, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("set up delivery: %w", err)
+	}
+	d := &Sender{cfg: cfg}
+	var err error
+	if d.function, err = d.newTarget("function", sink, functionOutcome); err != nil {
+		return nil, err
+	}
+	if d.deadLetters, err = d.newTarget("dead letter sink", deadLetterSink, deadLetterOutcome); err != nil {
+		return nil, err
+	}
+	transport, err := cfg.Sink.Transport(d.function.url, cfg.InFlight)
+	if err != nil {
+		return nil, fmt.Errorf("set up delivery: %w", err)
+	}
+	d.client = &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return d, nil
+}
+
+func (d *Sender) newTarget(what, address string, verdict func(int) Outcome) (*target, error) {
+	u, public, err := sink.ParseURL(address)
+	if err != nil {
+		return nil, fmt.Errorf("set up delivery: URL of the %s: %w", what, err)
+	}
+	return &target{
+		url:      u,
+		public:   public,
+		outcome:  verdict,
+		failures: failurelog.New(d.cfg.Logger, d.cfg.Now, "delivering to the "+what, slog.String("url", public)),
+	}, nil
+}
+
+// Answer is what came of one try.
+type Answer struct {
+	Outcome    Outcome
+	Status     int // 0 if there was no answer
+	Receipt    string
+	body       []byte // its beginning, unless taken
+	retryAfter time.Duration
+	err        error // why it is tried again
+}
+
+// send sends once.
+func (d *Sender) send(ctx context.Context, t *target, r *sink.Request) Answer {
+	// A try outlives ctx by the grace, since the function may be about to
+	// commit.
+	tryCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Timeout)
+	defer cancel()
+	unhook := context.AfterFunc(ctx, func() { time.AfterFunc(d.cfg.Grace, cancel) })
+	defer unhook()
+
+	res, err := d.client.Do(r.HTTP(t.url).WithContext(tryCtx))
+	if err != nil {
+		if ctx.Err() == nil {
+			t.failures.Failed(ctx, sink.Cause(err))
+		}
+		return Answer{Outcome: Retry, err: sink.Cause(err)}
+	}
+	defer func() { _ = res.Body.Close() }() // nothing is lost with it
+
+	a := Answer{Outcome: t.outcome(res.StatusCode), Status: res.StatusCode}
+	a.body, err = sink.ReadReason(res)
+	switch a.Outcome {
+	case Accepted:
+		a.Receipt = res.Header.Get(eventing.ReceiptHeader)
+		if r.Batch {
+			a.Receipt = res.Header.Get(eventing.ReceiptsHeader)
+		}
+		t.failures.Succeeded(ctx)
+	case Rejected:
+		t.failures.Succeeded(ctx)
+	case Retry, Failed:
+		a.err = &sink.StatusError{Code: res.StatusCode}
+		if err == nil {
+			a.retryAfter = sink.RetryAfter(res.Header.Get("Retry-After"), d.cfg.Now(), d.cfg.RetryAfterCap)
+		}
+		if !r.Batch || res.StatusCode > http.StatusInternalServerError {
+			t.failures.Failed(ctx, a.err) // of a batch its events will say more
+		}
+	}
+	return a
+}
+
+// Ready reports what keeps events from being delivered, as far as is known.
+func (d *Sender) Ready() error {
+	for _, t := range []*target{d.function, d.deadLetters} {
+		if err := t.failures.Current(); err != nil {
+			return fmt.Errorf("deliver to %s: %w", t.public, err)
+		}
+	}
+	return nil
+}
+
+// Failing returns the error of a function that does not answer; nil while it does.
+func (d *Sender) Failing() error { return d.function.failures.Current() }
+
+// Working reports whether the latest answer of the function was one.
+func (d *Sender) Working() bool { return d.function.failures.Working() }
+
+// Probe finds out whether the function's host takes connections, without a
+// request that would start a function that is scaled to zero. It says so to the
+// log and to [Sender.Ready]; the error is for a caller that tries again. With
+// a proxy in between there is nothing to find out, and it is nil.
+func (d *Sender) Probe(ctx context.Context) error {
+	u := d.function.url
+	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u}); err != nil || proxy != nil {
+		return nil //nolint:nilerr // the first delivery will tell
+	}
+	port := u.Port()
+	if port == "" {
+		port = u.Scheme // net.Dial knows http and https
+	}
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	if err != nil {
+		if ctx.Err() == nil {
+			d.function.failures.Failed(ctx, err)
+		}
+		return fmt.Errorf("connect to the function: %w", err)
+	}
+	_ = conn.Close() // it was never used
+	d.function.failures.Succeeded(ctx)
+	return nil
+}

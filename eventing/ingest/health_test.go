@@ -1,0 +1,286 @@
+package ingest_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/ingest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+	"github.com/tandem-fn/tandem/eventing/relay"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+func TestIngestIsUnhealthyExactlyWhileNothingCanBeStored(t *testing.T) {
+	t.Parallel()
+
+	c := natstest.StartCluster(t)
+	in := startIngestAt(t, c.URL(), jetstream.StreamConfig{Name: "EVENTS", Replicas: 3})
+	eventtest.Eventually(t, "it is healthy", in.healthy)
+	in.send(t, "first", http.StatusAccepted)
+
+	leader, others := c.Leader(t, "EVENTS")
+	others[0].Stop()
+	for range 10 {
+		// Not at once, as on a busy machine the two may have to agree anew.
+		eventtest.Eventually(t, "it is healthy without one of three replicas", in.healthy)
+		eventtest.Eventually(t, "it stores without one", func() bool { return in.post(t, "without one") == http.StatusAccepted })
+	}
+
+	for _, busy := range []bool{false, true} {
+		// Two of three are away: no leader, or one that cannot store.
+		if busy {
+			in.busy.Store(true)
+			leader, others = c.Leader(t, "EVENTS")
+			others[0].Stop()
+		}
+		leader.Stop()
+		eventtest.Eventually(t, "it is unhealthy", func() bool { return !in.healthy() })
+		for range 2 {
+			if in.healthy() {
+				t.Errorf("healthy without two of three replicas (busy %t)", busy)
+			}
+			in.send(t, "without two", http.StatusServiceUnavailable)
+		}
+		leader.Restart(t)
+		eventtest.Eventually(t, "it is healthy again", in.healthy)
+		eventtest.Eventually(t, "it stores with two again", func() bool { return in.post(t, "with two again") == http.StatusAccepted })
+		others[0].Restart(t)
+		eventtest.Eventually(t, "all replicas are there again", func() bool { return replicas(t, c.URL()) == 3 })
+	}
+	in.busy.Store(false)
+
+	// What was accepted is there, each once.
+	var stored map[string]int
+	eventtest.Eventually(t, "the stream is read", func() bool {
+		var err error
+		stored, err = readIDs(t, c.URL())
+		return err == nil
+	})
+	accepted := 0
+	for id := range in.accepted.Range {
+		accepted++
+		if stored[id.(string)] != 1 {
+			t.Errorf("event %s is stored %d times", id, stored[id.(string)])
+		}
+	}
+	if accepted < 13 {
+		t.Errorf("only %d events were accepted", accepted)
+	}
+}
+
+func TestIngestIsUnhealthyWhenItsServerSaysThatAllIsWellAndStoresNothing(t *testing.T) {
+	t.Parallel()
+
+	// As with a full disk: the stream is there, and takes nothing.
+	s := natstest.StartWith(t, func(o *server.Options) { o.JetStreamMaxStore = 64 << 10 })
+	in := startIngestAt(t, s.URL(), jetstream.StreamConfig{Name: "EVENTS"})
+	eventtest.Eventually(t, "it is healthy", in.healthy)
+	in.size = 16 << 10
+	eventtest.Eventually(t, "it is full", func() bool { return in.post(t, "more") == http.StatusServiceUnavailable })
+	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, s, nil), jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := publisher.Ready(t.Context()); err != nil {
+		t.Errorf("the stream knows it: %v; this test needs one that does not", err)
+	}
+	for range 3 {
+		if in.healthy() {
+			t.Error("healthy though nothing can be stored")
+		}
+	}
+	stream, err := nativeAt(t, s.URL()).Stream(t.Context(), "EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventtest.Eventually(t, "it is healthy again", in.healthy)
+}
+
+func TestAStreamThatTakesNothingSaysWhy(t *testing.T) {
+	t.Parallel()
+
+	s := natstest.Start(t)
+	js := nativeAt(t, s.URL())
+	for _, tt := range []struct {
+		cfg  natsjs.StreamConfig
+		want string
+	}{
+		{cfg: natsjs.StreamConfig{Name: "FULL", Subjects: []string{"full.>"}, Discard: natsjs.DiscardNew, MaxMsgs: 1}, want: "stream FULL is full"},
+		{cfg: natsjs.StreamConfig{Name: "MIRROR", Mirror: &natsjs.StreamSource{Name: "FULL"}}, want: "stream MIRROR is a mirror of FULL"},
+		{cfg: natsjs.StreamConfig{Name: "SHORT", Subjects: []string{"short.>"}, Duplicates: time.Second}, want: "duplicate window is too short: it is 1s, want at least 30s"},
+	} {
+		name := tt.cfg.Name
+		if _, err := js.CreateStream(t.Context(), tt.cfg); err != nil {
+			t.Fatal(err)
+		}
+		if name == "FULL" {
+			if _, err := js.Publish(t.Context(), "full.x", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		in := startIngestAt(t, s.URL(), jetstream.StreamConfig{Name: name, LeastWindow: relay.Takeover})
+		eventtest.Eventually(t, name+" says so", func() bool {
+			code, body := Request(t, http.MethodGet, in.url+"/health", nil, "")
+			return code == http.StatusServiceUnavailable && strings.Contains(body, tt.want)
+		})
+		in.send(t, "x", http.StatusServiceUnavailable)
+	}
+}
+
+// readIDs counts the ids in stream EVENTS.
+func readIDs(t *testing.T, url string) (map[string]int, error) {
+	t.Helper()
+
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	stream, err := nativeAt(t, url).Stream(ctx, "EVENTS")
+	if err != nil {
+		return nil, err
+	}
+	ids := map[string]int{}
+	state := stream.CachedInfo().State
+	for sequence := state.FirstSeq; sequence <= state.LastSeq; sequence++ {
+		m, err := stream.GetMsg(ctx, sequence)
+		if err != nil {
+			return nil, err
+		}
+		ids[m.Header.Get("ce-id")]++
+	}
+	return ids, nil
+}
+
+// ingestion is an ingest address and somebody who may send to it all the time.
+type ingestion struct {
+	url      string
+	size     int // of the data
+	busy     atomic.Bool
+	accepted sync.Map
+	sent     atomic.Int64
+}
+
+func startIngestAt(t *testing.T, url string, cfg jetstream.StreamConfig) *ingestion {
+	t.Helper()
+
+	conn, err := jetstream.Connect(t.Context(), url, jetstream.Config{Name: t.Name()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	publisher, err := jetstream.NewPublisher(conn, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(ingest.New(publisher, ingest.Config{Ready: publisher.Ready, Timeout: 3 * time.Second}))
+	t.Cleanup(server.Close)
+	in := &ingestion{url: server.URL}
+	ended := make(chan struct{})
+	t.Cleanup(func() { <-ended })
+	go func() {
+		defer close(ended)
+		for t.Context().Err() == nil {
+			if in.busy.Load() {
+				in.post(t, "busy")
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	return in
+}
+
+func (in *ingestion) healthy() bool {
+	res, err := http.Get(in.url + "/health") //nolint:noctx // of this process
+	if err != nil {
+		return false
+	}
+	_ = res.Body.Close()
+	return res.StatusCode == http.StatusOK
+}
+
+// send sends another event and wants this answer.
+func (in *ingestion) send(t *testing.T, what string, want int) {
+	t.Helper()
+
+	if code := in.post(t, what); code != want {
+		t.Errorf("%s: answered %d, want %d", what, code, want)
+	}
+}
+
+// post sends another event and notes whether it was accepted.
+func (in *ingestion) post(t *testing.T, what string) int {
+	t.Helper()
+
+	id := fmt.Sprintf("%s-%d", strings.ReplaceAll(what, " ", "-"), in.sent.Add(1))
+	req, err := http.NewRequest(http.MethodPost, in.url, strings.NewReader(strings.Repeat("x", in.size))) //nolint:noctx // may outlive the test
+	if err != nil {
+		t.Error(err)
+		return 0
+	}
+	req.Header = http.Header{"Ce-Specversion": {"1.0"}, "Ce-Id": {id}, "Ce-Source": {"/s"}, "Ce-Type": {"t"}}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Error(err)
+		return 0
+	}
+	_ = res.Body.Close()
+	switch res.StatusCode {
+	case http.StatusAccepted:
+		in.accepted.Store(id, true)
+	case http.StatusServiceUnavailable:
+		if res.Header.Get("Retry-After") != "1" {
+			t.Errorf("503 with Retry-After %q", res.Header.Get("Retry-After"))
+		}
+	default:
+		t.Errorf("%s: answered %d", id, res.StatusCode)
+	}
+	return res.StatusCode
+}
+
+// replicas counts those of stream EVENTS that are up to date.
+func replicas(t *testing.T, url string) int {
+	t.Helper()
+
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	stream, err := nativeAt(t, url).Stream(ctx, "EVENTS")
+	if err != nil || stream.CachedInfo().Cluster == nil || stream.CachedInfo().Cluster.Leader == "" { // nil for a moment after it was made
+		return 0
+	}
+	n := 1
+	for _, peer := range stream.CachedInfo().Cluster.Replicas {
+		if peer.Current && !peer.Offline {
+			n++
+		}
+	}
+	return n
+}
+
+func nativeAt(t *testing.T, url string) natsjs.JetStream {
+	t.Helper()
+
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}

@@ -1,0 +1,92 @@
+package relay
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
+)
+
+// Outbox publishes outputs that their winner committed and did not live to
+// publish.
+type Outbox interface {
+	// Relay takes over what is overdue, calls publish with it, forgets what
+	// publish returned nil for, and says how many events that were.
+	Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (events int, err error)
+}
+
+// Takeover is how long outputs that are committed are left to their winner
+// until a relay publishes them, maybe again. A stream of events must recognise
+// repeated ones for at least as long.
+const Takeover = 30 * time.Second
+
+// Config sets up [Run]. A field left at zero takes the default named
+// beside it.
+type Config struct {
+	// Interval is the time between two looks for something overdue, give or
+	// take a quarter. After one that found something the next comes at once.
+	// Defaults to 1 s.
+	Interval time.Duration
+
+	// Timeout bounds one look and the publishing of what it found. Defaults to
+	// 20 s.
+	Timeout time.Duration
+
+	// Logger is told when it does not work (warn, then error once a minute) and
+	// how much was taken over (info). Defaults to discarding everything.
+	Logger *slog.Logger
+
+	// Now is the clock of the log. Defaults to time.Now.
+	Now func() time.Time
+}
+
+func (c Config) withDefaults() Config {
+	c.Interval = cmp.Or(c.Interval, time.Second)
+	c.Timeout = cmp.Or(c.Timeout, 20*time.Second)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	if c.Now == nil {
+		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
+	}
+	return c
+}
+
+// Run has relay publish to publisher what is overdue, again and again until
+// ctx ends. It may run in every cluster at once.
+func Run(ctx context.Context, relay Outbox, publisher eventing.Publisher, cfg Config) {
+	cfg = cfg.withDefaults()
+	trouble := failurelog.New(cfg.Logger, cfg.Now, "relaying outputs")
+	failing := backoff.Backoff{Base: cfg.Interval, Limit: max(cfg.Interval, 10*time.Second)}
+	for {
+		events, err := relayOnce(ctx, relay, publisher, cfg.Timeout)
+		if events > 0 {
+			cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "outputs that a winner left behind are published", slog.Int("events", events))
+		}
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			trouble.Failed(ctx, err)
+			if !backoff.Sleep(ctx, &failing) {
+				return
+			}
+			continue
+		}
+		trouble.Succeeded(ctx)
+		failing.Reset()
+		if events == 0 && !backoff.Sleep(ctx, &backoff.Backoff{Base: cfg.Interval, Limit: cfg.Interval}) {
+			return
+		}
+	}
+}
+
+func relayOnce(ctx context.Context, relay Outbox, publisher eventing.Publisher, timeout time.Duration) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return relay.Relay(ctx, publisher.Publish)
+}

@@ -1,0 +1,257 @@
+package sink_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+	"github.com/tandem-fn/tandem/eventing/sink"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
+)
+
+func TestOutputsGoToASinkOneByOneOrInBatches(t *testing.T) {
+	t.Parallel()
+
+	for _, tt := range []struct {
+		name  string
+		cfg   sink.PublisherConfig
+		sizes []int // of the requests
+	}{
+		{name: "one by one", sizes: []int{1, 1, 1, 1, 1, 1, 1}},
+		{name: "in batches", cfg: sink.PublisherConfig{Batch: 3}, sizes: []int{1, 3, 3}},
+		{name: "in small batches", cfg: sink.PublisherConfig{Batch: 3, BatchBytes: 400}, sizes: []int{1, 2, 2, 2}},
+		{name: "each larger than a batch", cfg: sink.PublisherConfig{Batch: 3, BatchBytes: 10}, sizes: []int{1, 1, 1, 1, 1, 1, 1}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			s := newOutputSink(t, nil)
+			tt.cfg.Sink.Overrides = map[string]string{"tenant": "acme"}
+			if err := newSinkPublisher(t, s.url, tt.cfg).Publish(t.Context(), outputs(7)); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(outputIDs(7), s.taken()); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+			slices.Sort(s.sizes)
+			if diff := cmp.Diff(tt.sizes, s.sizes); diff != "" {
+				t.Errorf("events a request (-want +got):\n%s", diff)
+			}
+			for _, e := range s.events {
+				if e.Extensions()["tenant"] != "acme" || e.Source() != "/test" || string(e.Data()) != `{"n":1}` {
+					t.Errorf("sent %v", e)
+				}
+			}
+		})
+	}
+}
+
+func TestASinkThatTakesNoBatchesGetsEventsOneByOne(t *testing.T) {
+	t.Parallel()
+
+	for _, code := range []int{http.StatusBadRequest, http.StatusUnsupportedMediaType, http.StatusRequestEntityTooLarge} {
+		s := newOutputSink(t, func(batch []event.Event) int {
+			if len(batch) > 1 {
+				return code
+			}
+			return http.StatusAccepted
+		})
+		if err := newSinkPublisher(t, s.url, sink.PublisherConfig{Batch: 5}).Publish(t.Context(), outputs(10)); err != nil {
+			t.Errorf("%d: %v", code, err)
+		}
+		if diff := cmp.Diff(outputIDs(10), s.taken()); diff != "" {
+			t.Errorf("%d: events (-want +got):\n%s", code, diff)
+		}
+	}
+}
+
+func TestOnlyA2xxCounts(t *testing.T) {
+	t.Parallel()
+
+	for _, code := range []int{301, 401, 403, 404, 408, 409, 415, 429, 500, 502, 503} {
+		var mu sync.Mutex
+		tries := map[string]int{}
+		s := newOutputSink(t, func(batch []event.Event) int {
+			mu.Lock()
+			defer mu.Unlock()
+			if tries[batch[0].ID()]++; tries[batch[0].ID()] < 3 {
+				return code
+			}
+			return http.StatusNoContent
+		})
+		if err := newSinkPublisher(t, s.url, sink.PublisherConfig{}).Publish(t.Context(), outputs(5)); err != nil {
+			t.Errorf("%d: %v", code, err)
+		}
+		if diff := cmp.Diff(outputIDs(5), s.taken()); diff != "" {
+			t.Errorf("%d: events (-want +got):\n%s", code, diff)
+		}
+	}
+}
+
+func TestAnOutputThatIsRefusedIsNamedAndHoldsUpNoOthers(t *testing.T) {
+	t.Parallel()
+
+	for _, batch := range []int{1, 4} {
+		s := newOutputSink(t, func(batch []event.Event) int {
+			if slices.ContainsFunc(batch, func(e event.Event) bool { return e.ID() == "out-03" }) {
+				return http.StatusRequestEntityTooLarge
+			}
+			return http.StatusNoContent
+		})
+		err := newSinkPublisher(t, s.url, sink.PublisherConfig{Batch: batch}).Publish(t.Context(), outputs(10))
+		if !errors.Is(err, eventing.ErrTooLarge) || !strings.Contains(err.Error(), "event out-03 of /test: refused with 413 Request Entity Too Large: as told") {
+			t.Errorf("error %v", err)
+		}
+		want := slices.DeleteFunc(outputIDs(10), func(id string) bool { return id == "out-03" })
+		if diff := cmp.Diff(want, s.taken()); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+	}
+}
+
+func TestPublishingToASinkThatIsAwayEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+
+	logger, lines := eventtest.Logger()
+	p := newSinkPublisher(t, "http://user:secret@127.0.0.1:1/", sink.PublisherConfig{Logger: logger})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	err := p.Publish(ctx, outputs(3))
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "secret") {
+		t.Errorf("error %v", err)
+	}
+	if got := lines(); len(got) != 1 || strings.Contains(got[0], "secret") {
+		t.Errorf("log:\n%s", strings.Join(got, ""))
+	}
+	if err := p.Ready(); err == nil {
+		t.Error("it is ready")
+	}
+}
+
+func TestNewSinkPublisherSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+
+	for _, tt := range []struct {
+		address string
+		cfg     sink.PublisherConfig
+		want    string
+	}{
+		{address: "user:secret@x", want: "URL of the sink: want http://"},
+		{address: "http://x", cfg: sink.PublisherConfig{Batch: 1001}, want: "batch of 1001 events"},
+		{address: "http://x", cfg: sink.PublisherConfig{InFlight: -1}, want: "negative"},
+		{address: "http://x", cfg: sink.PublisherConfig{BackoffBase: time.Minute}, want: "backoff cap"},
+		{address: "http://x", cfg: sink.PublisherConfig{Sink: sink.Config{CACerts: "x"}}, want: "CA certificates"},
+	} {
+		_, err := sink.NewPublisher(tt.address, tt.cfg)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("error %v, want %q in it", err, tt.want)
+		}
+	}
+}
+
+// outputSink takes CloudEvents in every mode.
+type outputSink struct {
+	url string
+
+	mu     sync.Mutex
+	events []event.Event
+	sizes  []int
+}
+
+// newOutputSink answers as answer says; nil is always 202.
+func newOutputSink(t *testing.T, answer func(batch []event.Event) int) *outputSink {
+	t.Helper()
+
+	s := &outputSink{}
+	s.url = eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		var batch []event.Event
+		if strings.HasPrefix(r.Header.Get("Content-Type"), "application/cloudevents-batch+json") {
+			members, err := cloudevent.ReadBatch(body, cloudevent.Rules{})
+			if err != nil {
+				t.Error(err)
+			}
+			for _, m := range members {
+				if m.Err != nil {
+					t.Error(m.Err)
+				}
+				batch = append(batch, m.Event)
+			}
+		} else {
+			e, err := cloudevent.Read(r.Header.Get("Content-Type"), r.Header, body, cloudevent.Rules{})
+			if err != nil {
+				t.Error(err)
+			}
+			batch = append(batch, e)
+		}
+		code := http.StatusAccepted
+		if answer != nil {
+			code = answer(batch)
+		}
+		if code/100 == 2 {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.events = append(s.events, batch...)
+			s.sizes = append(s.sizes, len(batch))
+		}
+		http.Error(w, "as told", code)
+	})
+	return s
+}
+
+// taken are the different ids that were taken.
+func (s *outputSink) taken() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ids []string
+	for _, e := range s.events {
+		ids = append(ids, e.ID())
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+func newSinkPublisher(t *testing.T, address string, cfg sink.PublisherConfig) *sink.Publisher {
+	t.Helper()
+
+	if cfg.BackoffBase == 0 {
+		cfg.BackoffBase = time.Millisecond
+	}
+	p, err := sink.NewPublisher(address, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func outputs(n int) []event.Event {
+	events := make([]event.Event, n)
+	for i := range events {
+		events[i] = eventtest.NewEvent(fmt.Sprintf("out-%02d", i))
+	}
+	return events
+}
+
+func outputIDs(n int) []string {
+	var ids []string
+	for _, e := range outputs(n) {
+		ids = append(ids, e.ID())
+	}
+	return ids
+}

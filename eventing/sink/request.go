@@ -1,0 +1,148 @@
+package sink
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/functions/cloudevent"
+)
+
+const (
+	// maxReason bounds what is kept of an answer's body as the reason for a
+	// refusal, in bytes.
+	maxReason = 1024
+
+	// maxDrain bounds what is read of an answer's body so that its connection
+	// can be used again, in bytes.
+	maxDrain = 64 << 10
+)
+
+// StatusError is an answer that was no 2xx and is not the event's fault.
+type StatusError struct {
+	Code int
+}
+
+// Error gives the code and its text, and what to look at where a person must.
+func (e *StatusError) Error() string {
+	hint := ""
+	switch {
+	case e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden:
+		hint = ": this source may not call it, look at its credentials and audience"
+	case e.Code == http.StatusNotFound || e.Code >= 300 && e.Code < 400:
+		hint = ": wrong URL, look at K_SINK"
+	case e.Code == http.StatusUnsupportedMediaType:
+		hint = ": what is there takes no CloudEvents, look at K_SINK"
+	}
+	return fmt.Sprintf("answered %d %s%s", e.Code, http.StatusText(e.Code), hint)
+}
+
+// Request is an event as it is sent in the binary content mode.
+type Request struct {
+	header http.Header
+	body   []byte
+	Batch  bool // several events, in the batch content mode
+}
+
+func Encode(e event.Event) (*Request, error) {
+	header, body, err := cloudevent.WriteBinary(e, headerName)
+	if err != nil {
+		return nil, err
+	}
+	// A repeated event does no harm. The empty list tells net/http so, which
+	// then replaces a connection that was closed while idle by itself.
+	header["Idempotency-Key"] = nil
+	return &Request{header: header, body: body}, nil
+}
+
+// EncodeBatch returns the request of a batch, whose body is a JSON array of events.
+func EncodeBatch(body []byte) *Request {
+	return &Request{header: http.Header{"Content-Type": {batchContentType}, "Idempotency-Key": nil}, body: body, Batch: true}
+}
+
+// headerName is the canonical header of an attribute. The switch spares the
+// usual ones the work.
+func headerName(attribute string) string {
+	switch attribute {
+	case "specversion":
+		return "Ce-Specversion"
+	case "id":
+		return "Ce-Id"
+	case "source":
+		return "Ce-Source"
+	case "type":
+		return "Ce-Type"
+	case "subject":
+		return "Ce-Subject"
+	case "time":
+		return "Ce-Time"
+	case "datacontenttype":
+		return "Content-Type"
+	}
+	return textproto.CanonicalMIMEHeaderKey("Ce-" + attribute)
+}
+
+// HTTP gives an HTTP request, a new one for each try.
+func (r *Request) HTTP(u *url.URL) *http.Request {
+	req := &http.Request{
+		Method: http.MethodPost, URL: u, Host: u.Host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: r.header, Body: http.NoBody,
+	}
+	if len(r.body) > 0 {
+		req.ContentLength = int64(len(r.body))
+		body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(r.body)), nil }
+		req.Body, _ = body()
+		req.GetBody = body
+	}
+	return req
+}
+
+// ReadReason reads the beginning of an answer's body and skips the rest, so that
+// the connection can be used again.
+func ReadReason(res *http.Response) ([]byte, error) {
+	if res.ContentLength == 0 {
+		return nil, nil
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxReason))
+	if err != nil {
+		return body, err
+	}
+	_, err = io.CopyN(io.Discard, res.Body, maxDrain)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return body, err
+}
+
+// Cause takes the URL out of an error of net/http; it is logged beside it.
+func Cause(err error) error {
+	var at *url.Error
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
+}
+
+// RetryAfter reads the header Retry-After, seconds or a date (RFC 9110, section
+// 10.2.3), as a duration from 0 to limit. 0 if there is none or it is neither.
+func RetryAfter(header string, now time.Time, limit time.Duration) time.Duration {
+	if header == "" {
+		return 0
+	}
+	wait := time.Duration(0)
+	if seconds, err := strconv.ParseUint(header, 10, 31); err == nil {
+		wait = time.Duration(seconds) * time.Second
+	} else if at, err := http.ParseTime(header); err == nil {
+		wait = at.Sub(now)
+	}
+	return min(max(wait, 0), limit)
+}

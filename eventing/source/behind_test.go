@@ -1,0 +1,122 @@
+package source_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+	"github.com/tandem-fn/tandem/eventing/source"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+)
+
+// evenDone is a ledger that has every second event.
+func evenDone(events int) *ledger {
+	l := &ledger{done: map[string]bool{}}
+	for n := 0; n <= events; n += 2 {
+		l.done[fmt.Sprintf("test-%06d", n)] = true
+	}
+	return l
+}
+
+func TestASourceThatIsBehindDeliversOnlyWhatIsNotDone(t *testing.T) {
+	t.Parallel()
+
+	for name, cfg := range map[string]source.Config{
+		"one by one": {InFlight: 8},
+		"batches":    {InFlight: 8, Batch: 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			const events = 3000
+			server := natstest.Start(t)
+			eventtest.Publish(t, server, "EVENTS", 1, events)
+			f := newFunction(t)
+			p := &progress{}
+			cfg.Ledger = evenDone(events)
+			hedging(t, server, f, p, cfg)
+			eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == events+1 })
+			// When little waits, all is delivered again.
+			if done, last := f.count(), 4*max(8, 20)+1; done < events/2 || done > events/2+last {
+				t.Errorf("%d events were delivered, want %d, and of the last %d all", done, events/2, last)
+			}
+			for n := 1; n <= events; n += 2 {
+				if id := fmt.Sprintf("test-%06d", n); cfg.Batch == 0 && f.tried("/ "+id) != 1 {
+					t.Errorf("%s was delivered %d times", id, f.tried("/ "+id))
+				}
+			}
+		})
+	}
+}
+
+func TestASourceThatIsNotBehindDeliversAtOnce(t *testing.T) {
+	t.Parallel()
+
+	for name, cfg := range map[string]source.Config{
+		"little waits": {},
+		"never":        {InFlight: 8, Behind: -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			server := natstest.Start(t)
+			eventtest.Publish(t, server, "EVENTS", 1, 500)
+			f := newFunction(t)
+			l := &ledger{all: true}
+			cfg.Ledger = l
+			hedging(t, server, f, &progress{}, cfg)
+			f.waitFor(t, 500)
+			if questions, _ := l.asked(); questions > 0 {
+				t.Errorf("the ledger was asked %d times", questions)
+			}
+		})
+	}
+}
+
+func TestASourceThatIsBehindDoesNotStormAFunctionThatIsAway(t *testing.T) {
+	t.Parallel()
+
+	const inFlight = 8
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 2000)
+	f := newFunction(t)
+	seen := make(chan string, 100_000)
+	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
+		seen <- e.ID()
+		return http.StatusServiceUnavailable
+	})
+	p := &progress{}
+	hedging(t, server, f, p, source.Config{InFlight: inFlight, Ledger: &ledger{}})
+	tried := map[string]bool{}
+	for end := time.After(3 * time.Second); ; {
+		select {
+		case id := <-seen:
+			tried[id] = true
+			continue
+		case <-end:
+		}
+		break
+	}
+	if len(tried) == 0 || len(tried) > 4*inFlight { // some more each second
+		t.Errorf("%d events were tried, want some, and not many more than the %d that are delivered at once", len(tried), inFlight)
+	}
+	f.answer(nil)
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 2001 })
+}
+
+func TestIfTheLedgerIsAwayWhoIsBehindDelivers(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 1000)
+	f := newFunction(t)
+	p := &progress{}
+	hedging(t, server, f, p, source.Config{InFlight: 8, Ledger: &ledger{broken: true}})
+	f.waitFor(t, 1000)
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 1001 })
+}

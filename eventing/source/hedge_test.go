@@ -1,0 +1,305 @@
+package source_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+	"github.com/tandem-fn/tandem/eventing/source"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+// ledger is a Ledger in memory. The real one is sinkwriter's.
+type ledger struct {
+	mu        sync.Mutex
+	done      map[string]bool
+	all       bool // everything is done
+	broken    bool
+	questions int
+	largest   int
+}
+
+func (l *ledger) Done(ctx context.Context, function string, events []source.EventID) ([]bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.broken || function != "flights" {
+		return nil, errors.New("the database is away")
+	}
+	l.questions++
+	l.largest = max(l.largest, len(events))
+	done := make([]bool, len(events))
+	for i, e := range events {
+		done[i] = l.all || l.done[e.ID] && e.Source == "/test"
+	}
+	return done, ctx.Err()
+}
+
+func (l *ledger) set(change func(*ledger)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change(l)
+}
+
+func (l *ledger) asked() (questions, largest int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.questions, l.largest
+}
+
+// hedging starts a source whose redundancy is as cfg says.
+func hedging(t *testing.T, server *natstest.Server, f *function, p *progress, cfg source.Config) running {
+	t.Helper()
+
+	conn := eventtest.Connect(t, server, nil)
+	stream, err := jetstream.NewStream(conn, "west", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Function, cfg.SaveInterval = "flights", 10*time.Millisecond
+	source, err := source.New([]eventing.Stream{stream}, newSender(t, f.url(), f.url()+"/dead-letters"), p, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return running{source: source, stop: run(t, source)}
+}
+
+func TestWhatTheLedgerHasIsAcknowledgedWithoutADelivery(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 3000)
+	f := newFunction(t)
+	l := &ledger{done: map[string]bool{}, all: true}
+	p := &progress{}
+	hedging(t, server, f, p, source.Config{Hedge: eventing.Hedge{Delay: 50 * time.Millisecond}, Ledger: l})
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 3001 })
+	if got := f.count(); got != 0 {
+		t.Errorf("%d events were delivered", got)
+	}
+	if questions, largest := l.asked(); questions > 1500 || largest < 6 {
+		t.Errorf("%d questions, the largest about %d events: they were not asked many at a time", questions, largest)
+	}
+}
+
+func TestWhatTheLedgerHasNotIsDeliveredAfterTheDelay(t *testing.T) {
+	t.Parallel()
+
+	const delay = 400 * time.Millisecond
+	server := natstest.Start(t)
+	f := newFunction(t)
+	l := &ledger{done: map[string]bool{"test-000001": true, "test-000003": true}}
+	p := &progress{}
+	hedging(t, server, f, p, source.Config{Hedge: eventing.Hedge{Delay: delay}, Ledger: l})
+	eventtest.Publish(t, server, "EVENTS", 0, 1)
+	f.waitFor(t, 1) // by now it is at work
+
+	begun := time.Now()
+	eventtest.Publish(t, server, "EVENTS", 1, 4)
+	f.waitFor(t, 3)
+	if took := time.Since(begun); took < delay {
+		t.Errorf("delivered after %s, want not before %s", took, delay)
+	}
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 6 })
+	for id, want := range map[string]int{"test-000001": 0, "test-000002": 1, "test-000003": 0, "test-000004": 1} {
+		if got := f.tried("/ " + id); got != want {
+			t.Errorf("%s was delivered %d times, want %d", id, got, want)
+		}
+	}
+}
+
+func TestABacklogDoesNotWaitForTheDelayAWindowAtATime(t *testing.T) {
+	t.Parallel()
+
+	// A megabyte holds some 500 events: with a delay of a minute the first of them
+	// would be looked up after that, were they not looked up before their time.
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 3000)
+	f := newFunction(t)
+	p := &progress{}
+	hedging(t, server, f, p, source.Config{
+		Hedge: eventing.Hedge{Delay: eventing.MaxHedge}, Ledger: &ledger{all: true}, InFlight: 1, MaxBytes: 1 << 20,
+	})
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") >= 2500 })
+	if got := f.count(); got != 0 {
+		t.Errorf("%d events were delivered", got)
+	}
+}
+
+func TestIfTheLedgerCannotBeAskedEventsAreDelivered(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 200)
+	f := newFunction(t)
+	l := &ledger{broken: true}
+	hedging(t, server, f, &progress{}, source.Config{Hedge: eventing.Hedge{Delay: 10 * time.Millisecond}, Ledger: l})
+	f.waitFor(t, 200)
+	// And then it can be again.
+	l.set(func(l *ledger) { l.broken, l.all = false, true })
+	eventtest.Publish(t, server, "EVENTS", 201, 100)
+	eventtest.Eventually(t, "it is asked", func() bool { questions, _ := l.asked(); return questions > 0 })
+}
+
+// toggle is a Switch in memory. The real one is jetstream's.
+type toggle struct {
+	mu    sync.Mutex
+	value string
+	err   error
+}
+
+func (s *toggle) Hedge(context.Context, string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.value, s.err
+}
+
+func (s *toggle) set(value string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.value, s.err = value, err
+}
+
+func TestStandbyDeliversNothingUntilItIsSwitched(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 700)
+	f := newFunction(t)
+	l := &ledger{done: map[string]bool{"test-000001": true, "test-000003": true}}
+	p := &progress{}
+	logger, lines := eventtest.Logger()
+	sw := &toggle{value: "standby"}
+	hedging(t, server, f, p, source.Config{Switch: sw, Ledger: l, InFlight: 16, Logger: logger})
+	eventtest.Eventually(t, "what others have done is acknowledged", func() bool { return p.floor("EVENTS") == 2 })
+	eventtest.Eventually(t, "it says that it stands by", func() bool { return p.stored() == "standby" })
+	time.Sleep(1500 * time.Millisecond) // for more than one question
+	if got := f.count(); got != 0 {
+		t.Fatalf("%d events were delivered", got)
+	}
+
+	sw.set("0", nil)
+	f.waitFor(t, 698)
+	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 701 })
+	eventtest.Eventually(t, "it says that it races", func() bool { return p.stored() == "0" })
+	log := strings.Join(lines(), "")
+	report, switched := strings.Index(log, "standing by ends, this is the backlog"), strings.LastIndex(log, "redundancy is switched")
+	if report < 0 || switched < report || !strings.Contains(log, "messages=698") {
+		t.Errorf("the backlog of 698 was not reported first:\n%s", log)
+	}
+
+	// Back again, with something under way.
+	hold := make(chan struct{})
+	f.answer(func(http.ResponseWriter, *http.Request, event.Event) int {
+		<-hold
+		return http.StatusNoContent
+	})
+	eventtest.Publish(t, server, "EVENTS", 701, 100)
+	eventtest.Eventually(t, "as many as may be are being delivered", func() bool {
+		begun := 0
+		for n := range 100 { // in whichever order
+			begun += f.tried(fmt.Sprintf("/ test-%06d", 701+n))
+		}
+		return begun == 16
+	})
+	sw.set("standby", nil)
+	eventtest.Eventually(t, "it says that it stands by", func() bool { return p.stored() == "standby" })
+	close(hold)
+	f.waitFor(t, 698+16)
+	time.Sleep(100 * time.Millisecond)
+	if got := f.count(); got != 698+16 {
+		t.Errorf("%d events were delivered, want only those that were under way", got)
+	}
+}
+
+func TestAClusterThatIsAloneDoesNotStandBy(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 50)
+	f := newFunction(t)
+	p := &progress{alone: true}
+	logger, lines := eventtest.Logger()
+	hedging(t, server, f, p, source.Config{Hedge: eventing.Hedge{Standby: true}, Ledger: &ledger{}, Logger: logger})
+	f.waitFor(t, 50)
+	refused := func() int { return strings.Count(strings.Join(lines(), ""), "no other cluster has been at work") }
+	if refused() != 1 {
+		t.Errorf("%d lines say so:\n%s", refused(), strings.Join(lines(), ""))
+	}
+	p.set(func(p *progress) { p.alone = false })
+	eventtest.Eventually(t, "it stands by once another one is at work", func() bool { return p.stored() == "standby" })
+}
+
+func TestWhileItIsNotKnownWhetherAClusterMayStandByNothingIsDelivered(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 50)
+	f := newFunction(t)
+	p := &progress{silent: true}
+	sw := &toggle{value: "standby"}
+	hedging(t, server, f, p, source.Config{Switch: sw, Ledger: &ledger{}})
+	time.Sleep(1500 * time.Millisecond)
+	if got := f.count(); got != 0 {
+		t.Errorf("%d events were delivered", got)
+	}
+	sw.set("race", nil)
+	f.waitFor(t, 50)
+}
+
+func TestTheSwitchWinsThenWhatItSaidLastThenTheConfiguration(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 1)
+	p := &progress{}
+	sw := &toggle{err: errors.New("the bucket has no leader")}
+	logger, lines := eventtest.Logger()
+	hedging(t, server, newFunction(t), p, source.Config{
+		Hedge: eventing.Hedge{Delay: 300 * time.Millisecond}, Switch: sw, Ledger: &ledger{}, Logger: logger,
+	})
+	expect := func(want string) {
+		t.Helper()
+		eventtest.Eventually(t, "the hedge is "+want, func() bool { return p.stored() == want })
+	}
+	expect("300ms") // the configuration's
+	sw.set("1s", nil)
+	expect("1s")
+	sw.set("", errors.New("the bucket has no leader"))
+	time.Sleep(1200 * time.Millisecond) // for a look
+	expect("1s")
+	sw.set("sometimes", nil)
+	eventtest.Eventually(t, "it says what is wrong", func() bool {
+		return strings.Contains(strings.Join(lines(), ""), "want 0 (race), a delay up to 1m0s as 300ms (hedge), or standby")
+	})
+	expect("1s")
+	sw.set("", nil)
+	expect("300ms")
+}
+
+func TestParseHedge(t *testing.T) {
+	t.Parallel()
+
+	for text, want := range map[string]string{
+		"0": "0", "race": "0", "0s": "0", "300ms": "300ms", "1m": "1m0s", "standby": "standby",
+		"": "", "300": "", "-1s": "", "61s": "", "Standby": "",
+	} {
+		h, err := eventing.ParseHedge(text)
+		switch {
+		case err == nil && h.String() != want, (err != nil) != (want == ""):
+			t.Errorf("ParseHedge(%q) is %v, %v; want %q", text, h, err, want)
+		case err != nil && !strings.Contains(err.Error(), "want 0 (race)"):
+			t.Errorf("ParseHedge(%q): %v", text, err)
+		}
+	}
+}

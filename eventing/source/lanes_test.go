@@ -1,0 +1,509 @@
+package source_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/delivery"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+	"github.com/tandem-fn/tandem/eventing/source"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
+)
+
+// journal notes in which order events of all clusters are committed first, and what
+// breaks the promise: that an event is committed before one of its subject that
+// comes before it, or while that waits for a verdict.
+type journal struct {
+	mu        sync.Mutex
+	poison    map[int]bool
+	committed map[int]bool
+	highest   map[string]int // by subject, of those that are committed or dropped
+	dead      map[string]map[int]time.Time
+	dropped   map[int]int
+	wrong     []string
+	total     int
+}
+
+func newJournal(total int, poison ...int) *journal {
+	j := &journal{
+		poison: map[int]bool{}, committed: map[int]bool{}, highest: map[string]int{}, dead: map[string]map[int]time.Time{},
+		dropped: map[int]int{}, total: total,
+	}
+	for _, n := range poison {
+		j.poison[n] = true
+	}
+	return j
+}
+
+// subjectOf is that of event n: some are rare, one is hot, and some have none.
+func subjectOf(n int) string {
+	switch n % 10 {
+	case 0:
+		return ""
+	case 1, 2, 3, 4:
+		return "hot"
+	default:
+		return fmt.Sprintf("s%d", n%37)
+	}
+}
+
+func numberOf(id string) (n int) {
+	_, _ = fmt.Sscanf(id, "test-%d", &n)
+	return n
+}
+
+func (j *journal) commit(cluster, id string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	n := numberOf(id)
+	subject := subjectOf(n)
+	if j.committed[n] {
+		return
+	}
+	j.committed[n] = true
+	if subject == "" {
+		return
+	}
+	if j.highest[subject] > n {
+		j.wrong = append(j.wrong, fmt.Sprintf("%s commits %d of %s after %d", cluster, n, subject, j.highest[subject]))
+	}
+	j.highest[subject] = max(j.highest[subject], n)
+	for before := range n {
+		if before > 0 && subjectOf(before) == subject && !j.committed[before] && !j.poison[before] {
+			j.wrong = append(j.wrong, fmt.Sprintf("%s commits %d of %s before %d", cluster, n, subject, before))
+		}
+	}
+	for before := range j.dead[cluster] {
+		if before < n && subjectOf(before) == subject {
+			j.wrong = append(j.wrong, fmt.Sprintf("%s commits %d of %s while %d waits for a verdict", cluster, n, subject, before))
+		}
+	}
+}
+
+func (j *journal) letter(cluster, id string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.dead[cluster] == nil {
+		j.dead[cluster] = map[int]time.Time{}
+	}
+	j.dead[cluster][numberOf(id)] = time.Now()
+}
+
+// drop gives every dead letter that is older than age its verdict.
+func (j *journal) drop(age time.Duration) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, dead := range j.dead {
+		for n, at := range dead {
+			if time.Since(at) > age {
+				delete(dead, n)
+				j.dropped[n]++
+			}
+		}
+	}
+}
+
+func (j *journal) done() (committed, dropped int, wrong []string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.committed), len(j.dropped), append([]string(nil), j.wrong...)
+}
+
+// verdictsOf is a cluster's Verdicts. The real ones are in the database.
+type verdictsOf struct {
+	cluster string
+	*journal
+}
+
+func (v verdictsOf) Waiting(context.Context, string) (list []source.DeadEvent, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for n := range v.dead[v.cluster] {
+		id := fmt.Sprintf("test-%06d", n)
+		list = append(list, source.DeadEvent{Subject: subjectOf(n), EventID: source.EventID{Source: "/test", ID: id}})
+	}
+	return list, nil
+}
+
+func (v verdictsOf) Still(_ context.Context, _ string, events []source.DeadEvent) ([]bool, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	still := make([]bool, len(events))
+	for i, e := range events {
+		_, still[i] = v.dead[v.cluster][numberOf(e.ID)]
+	}
+	return still, nil
+}
+
+// Done makes the journal a Ledger, too.
+func (j *journal) Done(_ context.Context, _ string, events []source.EventID) ([]bool, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	done := make([]bool, len(events))
+	for i, e := range events {
+		done[i] = j.committed[numberOf(e.ID)]
+	}
+	return done, nil
+}
+
+// functionOf is a cluster's function, of which fail may say how it fails.
+func (j *journal) functionOf(t *testing.T, cluster string, fail func(n int) int) string {
+	t.Helper()
+
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var events []event.Event
+		if strings.HasPrefix(r.Header.Get("Content-Type"), "application/cloudevents-batch") {
+			body := make([]byte, r.ContentLength)
+			for read := 0; read < len(body); {
+				n, err := r.Body.Read(body[read:])
+				if read += n; err != nil {
+					break
+				}
+			}
+			members, _ := cloudevent.ReadBatch(body, cloudevent.Rules{})
+			for _, m := range members {
+				events = append(events, m.Event)
+			}
+		} else {
+			e, err := cloudevent.ReadBinary(r.Header, nil, cloudevent.Rules{})
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			events = append(events, e)
+		}
+		if r.URL.Path == "/dead-letters" {
+			j.letter(cluster, events[0].ID())
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		worst := http.StatusNoContent
+		for _, e := range events {
+			n := numberOf(e.ID())
+			status := http.StatusNoContent
+			if fail != nil {
+				status = fail(n)
+			}
+			if j.poison[n] {
+				status = http.StatusUnprocessableEntity
+			}
+			if status == http.StatusNoContent {
+				j.commit(cluster, e.ID())
+			}
+			worst = max(worst, status)
+		}
+		if worst == 599 {
+			panic(http.ErrAbortHandler) // perhaps after a commit
+		}
+		w.WriteHeader(worst)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func startOrdered(t *testing.T, server *natstest.Server, j *journal, cluster, sink string, p *progress, cfg source.Config) running {
+	t.Helper()
+
+	conn := eventtest.Connect(t, server, nil)
+	stream, err := jetstream.NewStream(conn, cluster, "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	delivery, err := delivery.New(sink, sink+"/dead-letters", delivery.Config{
+		Function: "flights", BackoffBase: time.Millisecond, BackoffCap: 50 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Function, cfg.Ordered, cfg.Verdicts, cfg.Ledger = "flights", true, verdictsOf{cluster, j}, j
+	cfg.SaveInterval, cfg.InFlight = 10*time.Millisecond, 32
+	source, err := source.New([]eventing.Stream{stream}, delivery, p, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, source)
+	return running{source: source, stop: stop, kill: func() {
+		_ = conn.Close(t.Context())
+		stop()
+	}}
+}
+
+// wavering switches each time it is asked.
+type wavering struct{ asked atomic.Int64 }
+
+func (w *wavering) Hedge(context.Context, string) (string, error) {
+	return []string{"0", "standby", "20ms"}[w.asked.Add(1)%3], nil
+}
+
+func publishSubjects(t *testing.T, server *natstest.Server, from, to int) {
+	t.Helper()
+
+	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, server, nil), jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := from; n < to; n += 100 {
+		var events []event.Event
+		for i := n; i < min(to, n+100); i++ {
+			e := eventtest.NewEvent(fmt.Sprintf("test-%06d", i))
+			if subject := subjectOf(i); subject != "" {
+				e.SetSubject(subject)
+			}
+			events = append(events, e)
+		}
+		eventtest.Eventually(t, "events are stored", func() bool { return publisher.Publish(t.Context(), events) == nil })
+	}
+}
+
+func TestEventsOfASubjectAreCommittedInOrder(t *testing.T) {
+	t.Parallel()
+
+	type cluster struct {
+		name string
+		cfg  source.Config
+	}
+	for _, tt := range []struct {
+		name     string
+		clusters []cluster
+	}{
+		{"one", []cluster{{"east", source.Config{}}}},
+		{"one with little memory", []cluster{{"east", source.Config{MaxBytes: 1 << 20}}}},
+		{"batches", []cluster{{"east", source.Config{Batch: 20, MaxBytes: 1 << 20}}}},
+		{"two race", []cluster{{"east", source.Config{}}, {"west", source.Config{Batch: 20}}}},
+		{"one is switched", []cluster{{"east", source.Config{}}, {"west", source.Config{Switch: &wavering{}, MaxBytes: 1 << 20}}}},
+		{"one hedges", []cluster{{"east", source.Config{}}, {"west", source.Config{Hedge: eventing.Hedge{Delay: 30 * time.Millisecond}}}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			const total, lives = 2000, 6
+			server := natstest.Start(t)
+			publishSubjects(t, server, 1, total/2)
+			j := newJournal(total, 11, 12, 205, 806, 1207, 1811)
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				publishSubjects(t, server, total/2, total)
+			}()
+
+			var all sync.WaitGroup
+			over := make(chan struct{})
+			all.Go(func() {
+				for {
+					select {
+					case <-over:
+						return
+					case <-time.After(50 * time.Millisecond):
+						j.drop(300 * time.Millisecond)
+					}
+				}
+			})
+			places := make([]*progress, len(tt.clusters))
+			for i, c := range tt.clusters {
+				places[i] = &progress{}
+				var mu sync.Mutex
+				random := rand.New(rand.NewPCG(uint64(i), 7))
+				sink := j.functionOf(t, c.name, func(int) int {
+					mu.Lock()
+					defer mu.Unlock()
+					switch x := random.IntN(200); {
+					case x < 6:
+						return http.StatusInternalServerError
+					case x < 12:
+						return http.StatusServiceUnavailable
+					case x < 14:
+						return 599
+					}
+					return http.StatusNoContent
+				})
+				all.Go(func() {
+					random := rand.New(rand.NewPCG(uint64(i), 8))
+					for life := 0; ; life++ {
+						r := startOrdered(t, server, j, c.name, sink, places[i], c.cfg)
+						lasting := time.Duration(300+random.IntN(500)) * time.Millisecond
+						if life >= lives {
+							lasting = time.Hour
+						}
+						select {
+						case <-over:
+							return
+						case <-time.After(lasting):
+						}
+						if life%2 == 0 {
+							r.kill()
+						} else {
+							r.stop()
+						}
+					}
+				})
+			}
+			<-ended
+			through := func() bool {
+				committed, dropped, wrong := j.done()
+				for _, p := range places {
+					if p.floor("EVENTS") != total {
+						return len(wrong) > 0
+					}
+				}
+				return committed == total-1-len(j.poison) && dropped == len(j.poison)
+			}
+			// Whoever has to wait in a queue of a thousand, with room for a quarter of
+			// them, takes a while.
+			for deadline := time.Now().Add(4 * time.Minute); !through() && time.Now().Before(deadline); {
+				time.Sleep(20 * time.Millisecond)
+			}
+			if !through() {
+				committed, dropped, _ := j.done()
+				t.Errorf("after 4 min %d are committed and %d dropped", committed, dropped)
+			}
+			close(over)
+			all.Wait()
+			if _, _, wrong := j.done(); len(wrong) > 0 {
+				t.Errorf("%d times out of order: %s", len(wrong), strings.Join(wrong[:min(5, len(wrong))], "; "))
+			}
+		})
+	}
+}
+
+// dawdling is a stream that, each time it is opened, gives the first message that
+// it has handed out before only after all the others.
+type dawdling struct{ eventing.Stream }
+
+func (s dawdling) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Reader, error) {
+	reader, err := s.Stream.Open(ctx, cfg)
+	return &dawdler{Reader: reader}, err
+}
+
+type dawdler struct {
+	eventing.Reader
+	kept  eventing.Message
+	pulls int
+}
+
+func (d *dawdler) Pull(ctx context.Context, n, bytes int, receive func(eventing.Message)) error {
+	d.pulls++
+	err := d.Reader.Pull(ctx, n, bytes, func(m eventing.Message) {
+		if d.pulls == 1 && d.kept == nil {
+			d.kept = m
+			return
+		}
+		receive(m)
+	})
+	if d.pulls > 1 && d.kept != nil {
+		receive(d.kept)
+		d.kept = nil
+	}
+	return err
+}
+
+func TestWhatWasHandedOutBeforeIsWaitedFor(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, server, nil), jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 20 {
+		e := eventtest.NewEvent(fmt.Sprintf("test-%06d", 10*n+1))
+		e.SetSubject("hot")
+		eventtest.Eventually(t, "it is stored", func() bool { return publisher.Publish(t.Context(), []event.Event{e}) == nil })
+	}
+	var mu sync.Mutex
+	var done []int
+	away := true
+	sink := newFunction(t)
+	sink.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
+		mu.Lock()
+		defer mu.Unlock()
+		if away {
+			return http.StatusServiceUnavailable
+		}
+		// One that comes again after it was done is nothing new to the ledger.
+		if n := numberOf(e.ID()); !slices.Contains(done, n) {
+			done = append(done, n)
+		}
+		return http.StatusNoContent
+	})
+	j, p := newJournal(0), &progress{}
+	r := startOrdered(t, server, j, "east", sink.url(), p, source.Config{})
+	eventtest.Eventually(t, "the first is tried", func() bool { return sink.tried("/ test-000001") > 3 })
+	r.kill()
+	mu.Lock()
+	away = false
+	mu.Unlock()
+
+	stream, err := jetstream.NewStream(eventtest.Connect(t, server, nil), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := source.New([]eventing.Stream{dawdling{stream}}, newSender(t, sink.url(), sink.url()+"/dead-letters"), p, source.Config{
+		Function: "flights", Ordered: true, Verdicts: verdictsOf{"east", j}, Ledger: j, SaveInterval: 10 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, source)
+	eventtest.Eventually(t, "all is done", func() bool { return p.floor("EVENTS") == 21 })
+	mu.Lock()
+	defer mu.Unlock()
+	if !slices.IsSorted(done) || len(done) != 20 {
+		t.Errorf("done in this order: %v", done)
+	}
+}
+
+// A subject that does not go on, with a stream full of it, holds up no other, and
+// takes no more memory than there is.
+func TestABlockedSubjectStarvesNoOther(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, server, nil), jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const total = 3500 // of at most 4096, as docs/streams.md says
+	for n := 0; n < total; n += 500 {
+		var events []event.Event
+		for i := n; i < n+500; i++ {
+			e := eventtest.NewEvent(fmt.Sprintf("test-%06d", i))
+			e.SetSubject("blocked")
+			if i%100 == 99 {
+				e.SetSubject(fmt.Sprintf("free %d", i%7))
+			}
+			events = append(events, e)
+		}
+		eventtest.Eventually(t, "they are stored", func() bool { return publisher.Publish(t.Context(), events) == nil })
+	}
+	f := newFunction(t)
+	f.broken.Store(true)
+	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
+		if f.broken.Load() && e.Subject() == "blocked" {
+			return http.StatusInternalServerError
+		}
+		return http.StatusNoContent
+	})
+	p := &progress{}
+	r := startOrdered(t, server, newJournal(0), "east", f.url(), p, source.Config{MaxBytes: 1 << 20})
+	f.waitFor(t, total/100)
+	if err := r.source.Ready(); err != nil {
+		t.Errorf("Ready: %v", err)
+	}
+	f.broken.Store(false)
+	eventtest.Eventually(t, "the subject goes on", func() bool { return f.count() > total/100+20 })
+}

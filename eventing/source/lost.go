@@ -1,0 +1,59 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"github.com/tandem-fn/tandem/eventing"
+	"log/slog"
+)
+
+// lostLooks is how many times in a row, once a [Config.SaveInterval], nobody
+// must have the message that the stream waits for. Fewer, and messages that are on
+// their way are taken for lost.
+const lostLooks = 10
+
+// errReopen says that a stream is to be opened again, so that what is lost comes.
+var errReopen = errors.New("messages were lost on the way")
+
+// lost notices messages that a stream takes for handed out while nobody has them:
+// those themselves were lost, or their acknowledgements, as with the leader of the
+// stream. They would come again after the stream's patience, a minute and a half.
+type lost struct {
+	floor uint64 // that the stream waits for
+	looks int    // how often it was found that nobody has it
+	tried uint64 // the floor for which the stream was opened again; once is enough
+}
+
+// look reports whether the stream is to be opened again.
+func (l *lost) look(p eventing.Position, held int, has bool) bool {
+	if p.Floor != l.floor || has || p.Unacknowledged <= uint64(held) {
+		l.floor, l.looks = p.Floor, 0
+		return false
+	}
+	if l.looks++; l.looks < lostLooks || l.tried == l.floor {
+		return false
+	}
+	l.tried, l.looks = l.floor, 0
+	return true
+}
+
+// watch looks for lost messages, and has the stream opened again if there are some.
+// Until it is known what was handed out before, pulling itself looks for them.
+func (in *inlet) watch(ctx context.Context, p eventing.Position) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.window == nil || in.reader == nil {
+		return
+	}
+	if in.source.agenda.missing(in.window) { // what was not pulled yet is not lost
+		in.lost.looks = 0
+		return
+	}
+	has, held := in.window.has(p.Floor)
+	_, returned := in.returned[p.Floor]
+	if in.lost.look(p, held+len(in.returned), has || returned) {
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "messages or their acknowledgements were lost on the way, the stream gives them again",
+			slog.String("stream", in.stream.Name()), slog.Uint64("sequence", p.Floor))
+		in.reopen()
+	}
+}

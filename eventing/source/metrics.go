@@ -1,0 +1,247 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+)
+
+// Metrics are what a [Source] and its [delivery.Sender] count, with the labels cluster
+// and function. Exported to Prometheus with unit and suffix they are called
+// tandem_source_delivered_total, tandem_source_receipts_total{receipt},
+// tandem_source_rejected_total, tandem_source_failed_total,
+// tandem_source_skipped_total, tandem_source_forgotten_total,
+// tandem_source_filtered_total, tandem_source_rewinds_total, tandem_source_commit_seconds,
+// tandem_source_parked, tandem_source_pending, tandem_source_unacknowledged,
+// tandem_source_held and tandem_source_oldest_seconds. A nil Metrics counts nothing.
+type Metrics struct {
+	delivered, receipts, rejected, failed, skipped, forgotten, filtered, rewinds metric.Int64Counter
+
+	parked metric.Int64Gauge
+	commit metric.Float64Histogram
+
+	labels, won, lost metric.MeasurementOption
+
+	mu        sync.Mutex
+	positions map[string]eventing.Position // by stream
+	holds     func() (messages int, oldest time.Duration)
+}
+
+// NewMetrics makes the instruments. The error is the provider's.
+func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metrics, error) {
+	meter := provider.Meter("github.com/tandem-fn/tandem/eventing")
+	labels := []attribute.KeyValue{attribute.String("cluster", cluster), attribute.String("function", function)}
+	with := func(more ...attribute.KeyValue) metric.MeasurementOption {
+		return metric.WithAttributeSet(attribute.NewSet(append(more, labels...)...))
+	}
+	m := &Metrics{
+		labels:    with(),
+		won:       with(attribute.String("receipt", eventing.ReceiptWon)),
+		lost:      with(attribute.String("receipt", eventing.ReceiptLost)),
+		positions: map[string]eventing.Position{},
+	}
+
+	var errs [14]error
+	m.delivered, errs[0] = meter.Int64Counter("tandem_source_delivered",
+		metric.WithDescription("Events that the function answered with 2xx."))
+	m.receipts, errs[1] = meter.Int64Counter("tandem_source_receipts",
+		metric.WithDescription("Receipts that the function gave: won if this cluster committed first, else lost."))
+	m.rejected, errs[2] = meter.Int64Counter("tandem_source_rejected",
+		metric.WithDescription("Events that the function refused and that the dead letter sink took."))
+	m.failed, errs[3] = meter.Int64Counter("tandem_source_failed",
+		metric.WithDescription("Tries that brought no answer or one that is not the event's fault, at the function or the dead letter sink."))
+	m.commit, errs[4] = meter.Float64Histogram("tandem_source_commit", metric.WithUnit("s"),
+		metric.WithDescription("Time from an event's arrival in the stream, by the stream's clock, to the answer that this cluster committed it."),
+		metric.WithExplicitBucketBoundaries(commitBuckets()...))
+	_, errs[5] = meter.Int64ObservableGauge("tandem_source_pending",
+		metric.WithDescription("Messages in the streams that were not handed out to this cluster yet."),
+		metric.WithInt64Callback(m.observe(func(p eventing.Position) uint64 { return p.Pending })))
+	_, errs[6] = meter.Int64ObservableGauge("tandem_source_unacknowledged",
+		metric.WithDescription("Messages that were handed out to this cluster and not acknowledged."),
+		metric.WithInt64Callback(m.observe(func(p eventing.Position) uint64 { return p.Unacknowledged })))
+	m.skipped, errs[7] = meter.Int64Counter("tandem_source_skipped",
+		metric.WithDescription("Events that were acknowledged without a delivery, since the ledger has them: another cluster was first."))
+	m.forgotten, errs[8] = meter.Int64Counter("tandem_source_forgotten",
+		metric.WithDescription("Messages below the horizon: done by every cluster so long ago that the ledger has forgotten them. They were acknowledged without a delivery."))
+	m.filtered, errs[9] = meter.Int64Counter("tandem_source_filtered",
+		metric.WithDescription("Messages of types that the function does not get. They were acknowledged without a delivery."))
+	m.rewinds, errs[10] = meter.Int64Counter("tandem_source_rewinds",
+		metric.WithDescription("How often a stream was read again from where the database knows that everything is done: after a failover that may have lost commits, and after a crash of this source."))
+	m.parked, errs[11] = meter.Int64Gauge("tandem_source_parked",
+		metric.WithDescription("Dead events that wait for a verdict while what comes after them waits for them. Only where the order is kept."))
+	_, errs[12] = meter.Int64ObservableGauge("tandem_source_held",
+		metric.WithDescription("Messages that this process has in its hands: on their way to the function, or waiting for that."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			if messages, _, ok := m.held(); ok {
+				o.Observe(int64(messages), m.labels)
+			}
+			return nil
+		}))
+	_, errs[13] = meter.Float64ObservableGauge("tandem_source_oldest", metric.WithUnit("s"),
+		metric.WithDescription("Time since the arrival in the stream, by its clock, of the oldest message in this process's hands; 0 if there is none."),
+		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
+			if _, oldest, ok := m.held(); ok {
+				o.Observe(oldest.Seconds(), m.labels)
+			}
+			return nil
+		}))
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+
+	ctx := context.Background()
+	for _, counter := range []metric.Int64Counter{m.delivered, m.rejected, m.failed, m.skipped, m.forgotten, m.filtered, m.rewinds} {
+		counter.Add(ctx, 0, m.labels) // so that they can be seen before the first event
+	}
+	m.receipts.Add(ctx, 0, m.won)
+	m.receipts.Add(ctx, 0, m.lost)
+	return m, nil
+}
+
+// commitBuckets are the bounds of the commit histogram in seconds: from 0.5 ms
+// on, each a quarter above the one before, and at last 30 s.
+func commitBuckets() []float64 {
+	const first, growth, last = 0.0005, 1.25, 30
+	var bounds []float64
+	for bound := first; bound < last; bound *= growth {
+		bounds = append(bounds, bound)
+	}
+	return append(bounds, last)
+}
+
+func (m *Metrics) observe(value func(eventing.Position) uint64) metric.Int64Callback {
+	return func(_ context.Context, o metric.Int64Observer) error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if len(m.positions) == 0 {
+			return nil // not known yet
+		}
+		var sum uint64
+		for _, position := range m.positions {
+			sum += value(position)
+		}
+		o.Observe(int64(sum), m.labels)
+		return nil
+	}
+}
+
+// watch has the metrics ask a source what it holds.
+func (m *Metrics) watch(holds func() (messages int, oldest time.Duration)) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.holds = holds
+}
+
+func (m *Metrics) held() (messages int, oldest time.Duration, ok bool) {
+	m.mu.Lock()
+	holds := m.holds
+	m.mu.Unlock()
+	if holds == nil {
+		return 0, 0, false // no source yet
+	}
+	messages, oldest = holds()
+	return messages, oldest, true
+}
+
+func (m *Metrics) position(stream string, p eventing.Position) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.positions[stream] = p
+}
+
+// settled counts an event that needs no further delivery; age is the time since
+// its arrival.
+func (m *Metrics) settled(ctx context.Context, out delivery.Result, age time.Duration) {
+	if m == nil {
+		return
+	}
+	if out.Rejected {
+		m.rejected.Add(ctx, 1, m.labels)
+		return
+	}
+	m.delivered.Add(ctx, 1, m.labels)
+	switch out.Receipt {
+	case eventing.ReceiptWon:
+		m.receipts.Add(ctx, 1, m.won)
+		// Two computers' clocks are compared here, so a little less than
+		// nothing is possible.
+		m.commit.Record(ctx, max(age, 0).Seconds(), m.labels)
+	case eventing.ReceiptLost:
+		m.receipts.Add(ctx, 1, m.lost)
+	}
+}
+
+// settledTogether counts the events of a batch that was taken; receipts has a letter
+// for each, if the sink is a function of ours.
+func (m *Metrics) settledTogether(ctx context.Context, jobs []*job, receipts string, now time.Time) {
+	if m == nil {
+		return
+	}
+	m.delivered.Add(ctx, int64(len(jobs)), m.labels)
+	if len(receipts) != len(jobs) {
+		return
+	}
+	won := 0
+	for i, j := range jobs {
+		if receipts[i] == 'w' {
+			won++
+			m.commit.Record(ctx, max(now.Sub(j.message.Arrived()), 0).Seconds(), m.labels)
+		}
+	}
+	m.receipts.Add(ctx, int64(won), m.won)
+	m.receipts.Add(ctx, int64(len(jobs)-won), m.lost)
+}
+
+// skippedOne counts an event that another cluster has done.
+func (m *Metrics) skippedOne(ctx context.Context) {
+	if m != nil {
+		m.skipped.Add(ctx, 1, m.labels)
+	}
+}
+
+// rewoundOne counts a rewind.
+func (m *Metrics) rewoundOne(ctx context.Context) {
+	if m != nil {
+		m.rewinds.Add(ctx, 1, m.labels)
+	}
+}
+
+// forgottenOne counts a message below the horizon.
+func (m *Metrics) forgottenOne(ctx context.Context) {
+	if m != nil {
+		m.forgotten.Add(ctx, 1, m.labels)
+	}
+}
+
+// waiting says how many dead events wait for a verdict.
+func (m *Metrics) waiting(ctx context.Context, events int) {
+	if m != nil {
+		m.parked.Record(ctx, int64(events), m.labels)
+	}
+}
+
+// filteredOne counts a message of a type that is not delivered.
+func (m *Metrics) filteredOne(ctx context.Context) {
+	if m != nil {
+		m.filtered.Add(ctx, 1, m.labels)
+	}
+}
+
+// AttemptFailed counts an attempt as [delivery.Config.Failed] is told of it.
+func (m *Metrics) AttemptFailed(ctx context.Context) {
+	if m != nil {
+		m.failed.Add(ctx, 1, m.labels)
+	}
+}

@@ -1,0 +1,156 @@
+package source_test
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/delivery"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+	"github.com/tandem-fn/tandem/eventing/source"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/otel/attribute"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 20)
+	f := newFunction(t)
+	f.answer(func(w http.ResponseWriter, r *http.Request, e event.Event) int {
+		switch {
+		case r.URL.Path == "/dead-letters":
+			return http.StatusNoContent
+		case e.ID() == "test-000020":
+			return http.StatusBadRequest
+		case f.tried("/ "+e.ID()) == 1:
+			return http.StatusServiceUnavailable
+		case e.ID() < "test-000015":
+			w.Header().Set("Tandem-Receipt", "won")
+		default:
+			w.Header().Set("Tandem-Receipt", "lost")
+		}
+		return http.StatusNoContent
+	})
+
+	reader := sdkmetric.NewManualReader()
+	metrics, err := source.NewMetrics(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), "east", "flights")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]float64{
+		"tandem_source_delivered": 0, "tandem_source_receipts won": 0, "tandem_source_receipts lost": 0,
+		"tandem_source_rejected": 0, "tandem_source_failed": 0, "tandem_source_skipped": 0, "tandem_source_forgotten": 0, "tandem_source_filtered": 0, "tandem_source_rewinds": 0,
+	}, collect(t, reader)); diff != "" {
+		t.Errorf("before the first event (-want +got):\n%s", diff)
+	}
+
+	stream, err := jetstream.NewStream(eventtest.Connect(t, server, nil), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	delivery, err := delivery.New(f.url(), f.url()+"/dead-letters", delivery.Config{
+		Function: "flights", BackoffBase: time.Millisecond, Failed: metrics.AttemptFailed,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := source.New([]eventing.Stream{stream}, delivery, &progress{}, source.Config{
+		Function: "flights", SaveInterval: 10 * time.Millisecond, Metrics: metrics,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, source)
+	f.waitFor(t, 20)
+	// The last acknowledgement and the look at the stream come a moment later.
+	for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(time.Millisecond) {
+		if now := collect(t, reader); now["tandem_source_pending"] == 0 && now["tandem_source_unacknowledged"] == 0 {
+			break
+		}
+	}
+	stop()
+
+	if diff := cmp.Diff(map[string]float64{
+		"tandem_source_delivered":      19,
+		"tandem_source_receipts won":   14,
+		"tandem_source_receipts lost":  5,
+		"tandem_source_rejected":       1,
+		"tandem_source_filtered":       0,
+		"tandem_source_forgotten":      0,
+		"tandem_source_rewinds":        0,
+		"tandem_source_failed":         19,
+		"tandem_source_skipped":        0,
+		"tandem_source_commit count":   14,
+		"tandem_source_pending":        0,
+		"tandem_source_unacknowledged": 0,
+		"tandem_source_held":           0,
+	}, collect(t, reader)); diff != "" {
+		t.Errorf("afterwards (-want +got):\n%s", diff)
+	}
+}
+
+// collect gives the value of every metric, of a histogram the count. Counters
+// must have the labels cluster and function.
+func collect(t *testing.T, reader sdkmetric.Reader) map[string]float64 {
+	t.Helper()
+
+	var all metricdata.ResourceMetrics
+	if err := reader.Collect(context.Background(), &all); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, scope := range all.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			switch data := m.Data.(type) {
+			case metricdata.Sum[int64]:
+				for _, p := range data.DataPoints {
+					name := m.Name
+					if receipt, ok := p.Attributes.Value("receipt"); ok {
+						name += " " + receipt.AsString()
+					}
+					got[name] = float64(p.Value)
+					for label, want := range map[attribute.Key]string{"cluster": "east", "function": "flights"} {
+						if value, _ := p.Attributes.Value(label); value.AsString() != want {
+							t.Errorf("%s has %s %q, want %q", m.Name, label, value.AsString(), want)
+						}
+					}
+				}
+			case metricdata.Gauge[int64]:
+				for _, p := range data.DataPoints {
+					got[m.Name] = float64(p.Value)
+				}
+			case metricdata.Histogram[float64]:
+				for _, p := range data.DataPoints {
+					got[m.Name+" count"] = float64(p.Count)
+					checkBounds(t, p.Bounds)
+				}
+			}
+		}
+	}
+	return got
+}
+
+func checkBounds(t *testing.T, bounds []float64) {
+	t.Helper()
+
+	if first, last := bounds[0], bounds[len(bounds)-1]; first != 0.0005 || last != 30 {
+		t.Errorf("bounds from %g to %g, want 0.0005 to 30", first, last)
+	}
+	for i := 1; i < len(bounds)-1; i++ {
+		if growth := bounds[i] / bounds[i-1]; math.Abs(growth-1.25) > 1e-9 {
+			t.Errorf("bound %d is %g times the one before", i, growth)
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"github.com/tandem-fn/tandem/eventing"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// rewindTimeout bounds the finding of a place, a rewind included.
+const rewindTimeout = 30 * time.Second
+
+// place is how far an inlet has come, as far as the database knows.
+//
+// # Design
+//
+// A failover to a standby that lags loses commits of which the stream was told that
+// they are done. Since its log is a prefix of the primary's, a floor that survived
+// says that everything below it has survived too; what is above may be gone. So who
+// finds that there was a failover (another timeline, or a lower floor than was
+// saved) has the stream hand out again everything from the surviving floor on, and
+// the ledger tells what is done.
+//
+// The order is: nothing is acknowledged any more of what was handed out before; it
+// is stored that a rewind is due; the stream is rewound; the new timeline is stored.
+// Whoever ends in between leaves a row that has the next one begin anew with it.
+//
+// A source that begins remembers no floor. The stream's own stands for it: it is
+// ahead of the database's by what was acknowledged since the last save. Without a
+// failover that is a second's worth, which is read again for nothing; but the
+// database may as well have been put back to an older copy of its files.
+type place struct {
+	mu    sync.Mutex             // held while it is sought, and while it is saved
+	known eventing.SavedProgress // as stored last; the zero value if that is not known
+	saved eventing.ProgressRow   // last; the zero value if that has to be done in any case
+	at    time.Time              // and when
+}
+
+// begin says where a place is made if the stream has none: at its beginning, as who
+// deleted it wants everything again, unless that was a rewind that did not come to
+// its end.
+func (in *inlet) begin(ctx context.Context, origin, epoch string) (uint64, error) {
+	in.place.mu.Lock()
+	remembered := in.place.known.Epoch == epoch
+	in.place.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	stored, _, err := in.source.progress.Load(ctx, in.source.cfg.Function, origin)
+	switch {
+	case err != nil && !remembered:
+		return 0, fmt.Errorf("ask where to begin: %w", err)
+	case err == nil && stored.Epoch == epoch && stored.Timeline == "":
+		return stored.Floor, nil
+	default:
+		return 0, nil
+	}
+}
+
+// findPlace compares what is stored with what is remembered, and has the stream
+// rewound if some of what it took for done may be lost. It gives the sequence before
+// which messages may be done all the same; 0 if it was not rewound.
+//
+// Without an answer of the database nothing is delivered, but by who had one before:
+// what is amiss shows when progress is saved.
+func (in *inlet) findPlace(ctx context.Context, reader eventing.Reader, horizon uint64) (late uint64, err error) {
+	p := &in.place
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	asking, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	remembered := p.known.Epoch == reader.Epoch()
+	stored, timeline, err := in.source.progress.Load(asking, in.source.cfg.Function, reader.Origin())
+	switch {
+	case err != nil && remembered:
+		return 0, nil
+	case err != nil:
+		return 0, err
+	case stored.Epoch != reader.Epoch() || stored.Timeline != timeline:
+	case remembered && stored.Floor >= p.known.Floor:
+		if p.known.Timeline != timeline {
+			in.abandon() // another process has seen to the rest
+		}
+		p.known = stored
+		return 0, nil
+	case remembered:
+	default:
+		position, err := reader.Position(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if position.Floor <= max(stored.Floor, horizon) {
+			p.known = stored
+			return 0, nil
+		}
+	}
+	return in.rewind(ctx, reader, horizon, stored, timeline)
+}
+
+// rewind has the stream hand out again everything that may be lost. Stored is what
+// has survived.
+func (in *inlet) rewind(ctx context.Context, reader eventing.Reader, horizon uint64, stored eventing.SavedProgress, timeline string) (late uint64, err error) {
+	p, s := &in.place, in.source
+	ctx, cancel := context.WithTimeout(ctx, rewindTimeout)
+	defer cancel()
+	in.abandon()
+	crash := p.known == eventing.SavedProgress{} && stored.Epoch == reader.Epoch() && stored.Timeline == timeline
+	p.known, p.saved = eventing.SavedProgress{}, eventing.ProgressRow{}
+
+	position, err := reader.Position(ctx)
+	if err != nil {
+		return 0, err
+	}
+	row := eventing.ProgressRow{Epoch: reader.Epoch(), Floor: horizon, Hedge: eventing.Hedge{}.String(), Rewind: true}
+	if stored.Epoch == reader.Epoch() {
+		row.Floor = max(stored.Floor, horizon)
+	}
+	row.Head = max(position.Head, row.Floor)
+	now, ok, err := s.progress.Save(ctx, s.cfg.Function, reader.Origin(), row, stored)
+	if err != nil || !ok {
+		return 0, orReopen(err)
+	}
+	if late, err = reader.Rewind(ctx, row.Floor); err != nil {
+		return 0, fmt.Errorf("rewind stream %s to %d: %w", in.stream.Name(), row.Floor, err)
+	}
+	if late == 0 && stored.Epoch == reader.Epoch() && stored.Timeline == "" {
+		late = position.Head + position.Pending // somebody who could not finish has seen to it
+	}
+	row.Rewind, row.Adopt = false, true
+	now, ok, err = s.progress.Save(ctx, s.cfg.Function, reader.Origin(), row, now)
+	if err != nil || !ok {
+		return 0, orReopen(err)
+	}
+	p.known = now
+	if late == 0 {
+		return 0, nil
+	}
+	s.cfg.Metrics.rewoundOne(ctx)
+	attrs := []slog.Attr{
+		slog.String("stream", in.stream.Name()), slog.Uint64("from", row.Floor), slog.Uint64("messages", late-max(row.Floor, 1)),
+		slog.String("timeline", timeline), slog.String("timeline_before", stored.Timeline),
+	}
+	if crash {
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the database was not told any more what the stream was told is done, which is read again", attrs...)
+	} else {
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the database may have lost what the stream was told is done, which is read again", attrs...)
+	}
+	return late, nil
+}
+
+// orReopen is the error, or, without one, that another process is at it too: what is
+// stored is to be looked at again.
+func orReopen(err error) error {
+	if err == nil {
+		return errReopen
+	}
+	return err
+}
+
+// abandon gives up all that was handed out: what becomes of it is not believed any
+// more.
+func (in *inlet) abandon() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.window != nil {
+		in.window.abandon()
+		in.window = nil
+	}
+}

@@ -1,0 +1,269 @@
+package source_test
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+	"github.com/tandem-fn/tandem/eventing/source"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+)
+
+// failOver puts the database back to what a lagging standby has.
+func (p *progress) failOver(rows map[string]eventing.SavedProgress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rows = rows
+	p.timeline += "+"
+}
+
+// snapshot is what the standby has by now.
+func (p *progress) snapshot() map[string]eventing.SavedProgress {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.rows)
+}
+
+// adopted reports whether progress is saved on the timeline that the database is on.
+func (p *progress) adopted(stream string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rows[stream].Timeline == "db/"+p.timeline
+}
+
+// timesOf says how often events were delivered, by the way they came first.
+func (f *function) timesOf(id string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.done[id]
+}
+
+// rewinds counts the lines of a log that say so.
+func rewinds(lines []string) (said []string) {
+	for _, line := range lines {
+		if strings.Contains(line, "is read again") {
+			said = append(said, line)
+		}
+	}
+	return said
+}
+
+func TestAfterAFailoverEverythingFromTheSurvivingFloorComesAgain(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
+	eventtest.Publish(t, server, "OTHER", 1001, 50)
+	f := newFunction(t)
+	p := &progress{}
+	logger, lines := eventtest.Logger()
+	startLogged(t, server, f.url(), p, logger, "EVENTS", "OTHER")
+	through := func(events, other uint64) func() bool {
+		return func() bool { return p.floor("EVENTS") == events && p.floor("OTHER") == other }
+	}
+	eventtest.Eventually(t, "progress is saved", through(101, 51))
+	standby := p.snapshot()
+	eventtest.Publish(t, server, "EVENTS", 101, 200)
+	eventtest.Eventually(t, "progress is saved", through(301, 51))
+
+	// Nothing comes any more, and yet it is noticed.
+	p.failOver(standby)
+	eventtest.Eventually(t, "all of it comes again", func() bool { return f.repeats() == 200 })
+	eventtest.Eventually(t, "progress is saved again", func() bool { return through(301, 51)() && p.adopted("EVENTS") && p.adopted("OTHER") })
+	if got := f.timesOf("test-000100") + f.timesOf("test-001001"); got != 2 {
+		t.Errorf("what had survived was delivered %d times, want twice", got)
+	}
+	said := rewinds(lines())
+	if len(said) != 1 || !strings.Contains(said[0], "stream=EVENTS from=101 messages=200 timeline=db/+ timeline_before=db/") {
+		t.Errorf("the log says %q", said)
+	}
+
+	// Another one, to a standby that has never heard of the cluster.
+	p.failOver(nil)
+	eventtest.Eventually(t, "everything comes again", func() bool { return f.repeats() == 200+350 })
+	eventtest.Eventually(t, "progress is saved again", func() bool { return through(301, 51)() && p.adopted("EVENTS") })
+}
+
+func TestASourceThatWasAwayDuringTheFailoverRewinds(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
+	f := newFunction(t)
+	p := &progress{}
+	s := startSource(t, server, f.url(), p)
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
+	standby := p.snapshot()
+	eventtest.Publish(t, server, "EVENTS", 101, 50)
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 151 })
+	s.stop()
+	p.failOver(standby)
+
+	s = startSource(t, server, f.url(), p)
+	eventtest.Eventually(t, "what is lost comes again", func() bool { return f.repeats() == 50 })
+	eventtest.Eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 151 && p.adopted("EVENTS") })
+	s.stop()
+
+	// And once it is through with it, not again.
+	logger, lines := eventtest.Logger()
+	startLogged(t, server, f.url(), p, logger, "EVENTS")
+	eventtest.Publish(t, server, "EVENTS", 151, 10)
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 161 })
+	if f.repeats() != 50 || len(rewinds(lines())) != 0 {
+		t.Errorf("%d events came again, want the 50 of before; log: %q", f.repeats(), rewinds(lines()))
+	}
+}
+
+func TestADatabaseThatWasPutBackOnTheSameTimelineIsNoticed(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
+	f := newFunction(t)
+	p := &progress{}
+	s := startSource(t, server, f.url(), p)
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
+	copied := p.snapshot()
+	putBack := func() { p.set(func(p *progress) { p.rows = maps.Clone(copied) }) }
+	eventtest.Publish(t, server, "EVENTS", 101, 50)
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 151 })
+	putBack() // while it runs
+	eventtest.Eventually(t, "what is lost comes again", func() bool { return f.repeats() == 50 })
+	eventtest.Eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 151 })
+	s.stop()
+	putBack() // while it does not
+	startSource(t, server, f.url(), p)
+	eventtest.Eventually(t, "what is lost comes again", func() bool { return f.repeats() == 100 })
+}
+
+func TestAnAnswerFromBeforeTheFailoverIsNotBelieved(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 20)
+	f := newFunction(t)
+	committed, again := make(chan struct{}), make(chan struct{})
+	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
+		if e.ID() != "test-000005" {
+			return http.StatusNoContent
+		}
+		if f.tried("/ test-000005") > 1 {
+			<-again // the new primary takes its time
+			return http.StatusNoContent
+		}
+		<-committed // on the old one, of which the answer comes late
+		return http.StatusNoContent
+	})
+	p := &progress{}
+	startSource(t, server, f.url(), p)
+	eventtest.Eventually(t, "the floor is at the one that takes its time", func() bool { return p.floor("EVENTS") == 5 })
+	p.failOver(p.snapshot())
+	eventtest.Eventually(t, "it comes again", func() bool { return f.tried("/ test-000005") == 2 })
+	close(committed)
+	f.waitFor(t, 20)
+	time.Sleep(200 * time.Millisecond) // many saves
+	if got := p.floor("EVENTS"); got != 5 {
+		t.Errorf("floor %d: an answer to a request from before the failover was believed", got)
+	}
+	close(again)
+	eventtest.Eventually(t, "the floor rises", func() bool { return p.floor("EVENTS") == 21 })
+	// What was acknowledged above the floor came again too.
+	if got := f.timesOf("test-000020"); got != 2 {
+		t.Errorf("the last event was done %d times, want twice", got)
+	}
+}
+
+func TestARewindThatWasInterruptedIsDoneByTheNext(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
+	f := newFunction(t)
+	p := &progress{}
+	s := startSource(t, server, f.url(), p)
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
+	js := native(t, server)
+	for i, interrupted := range []func(){
+		func() {}, // after it was noted
+		func() { // after the consumer was deleted
+			if err := js.DeleteConsumer(t.Context(), "EVENTS", "tandem-east-flights"); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		s.stop()
+		p.set(func(p *progress) {
+			p.rows["EVENTS"] = eventing.SavedProgress{Epoch: p.rows["EVENTS"].Epoch, Floor: 61}
+		})
+		interrupted()
+		s = startSource(t, server, f.url(), p)
+		eventtest.Eventually(t, "what is lost comes again", func() bool { return f.repeats() == 40*(i+1) })
+		eventtest.Eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 101 && p.adopted("EVENTS") })
+	}
+	if got := f.timesOf("test-000060"); got != 1 {
+		t.Errorf("what had survived was delivered %d times", got)
+	}
+}
+
+func TestAfterARewindTheLedgerIsAskedFirst(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
+	f := newFunction(t)
+	p := &progress{}
+	// Of what the stream was told is done, the ledger has kept every second event.
+	l := &ledger{done: map[string]bool{}}
+	hedging(t, server, f, p, source.Config{Ledger: l})
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
+	for i := 2; i <= 100; i += 2 {
+		l.set(func(l *ledger) { l.done[fmt.Sprintf("test-%06d", i)] = true })
+	}
+	p.failOver(nil)
+	eventtest.Eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 101 && p.adopted("EVENTS") })
+	if got := f.repeats(); got != 50 {
+		t.Errorf("%d events were delivered again, want the 50 that the ledger has not", got)
+	}
+}
+
+func native(t *testing.T, server *natstest.Server) natsjs.JetStream {
+	t.Helper()
+
+	nc, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+func TestWhoDeletesTheConsumerGetsEverythingAgain(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
+	f := newFunction(t)
+	p := &progress{horizon: 11}
+	s := startSource(t, server, f.url(), p)
+	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
+	s.stop()
+	if err := native(t, server).DeleteConsumer(t.Context(), "EVENTS", "tandem-east-flights"); err != nil {
+		t.Fatal(err)
+	}
+	startSource(t, server, f.url(), p)
+	eventtest.Eventually(t, "all that the ledger remembers comes again", func() bool { return f.repeats() == 90 })
+}

@@ -1,0 +1,125 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"github.com/tandem-fn/tandem/eventing"
+	"time"
+)
+
+const (
+	// saveTimeout bounds one question for a position and one save.
+	saveTimeout = 3 * time.Second
+
+	// lastSaveTimeout bounds the last saves, for which an ending process waits.
+	lastSaveTimeout = time.Second
+
+	// settleInterval is the time between two of these, and settleSaves how many
+	// in a row must bring no news: a stream takes acknowledgements in when it has
+	// time, and what it has taken in after the last save looks to the next process
+	// as if the database had lost it.
+	settleInterval = 20 * time.Millisecond
+	settleSaves    = 5
+
+	// saveAnyway is how often progress is saved though nothing happened, so that
+	// others can see that this cluster is alive.
+	saveAnyway = time.Minute
+)
+
+// save saves the progress of every stream, again and again until ctx ends, and
+// then until nothing changes any more.
+func (s *Source) save(ctx context.Context) {
+	ticker := time.NewTicker(s.cfg.SaveInterval)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ticker.C:
+			_ = s.saveAll(ctx)
+		case <-ctx.Done():
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSaveTimeout)
+	defer cancel()
+	for quiet := 0; quiet < settleSaves && ctx.Err() == nil; quiet++ {
+		if s.saveAll(ctx) {
+			quiet = 0
+		}
+		time.Sleep(settleInterval)
+	}
+}
+
+// saveAll reports whether there was anything new.
+func (s *Source) saveAll(ctx context.Context) (news bool) {
+	for _, in := range s.inlets {
+		now, err := s.saveOne(ctx, in)
+		if err != nil {
+			s.saving.Failed(ctx, err)
+		}
+		news = news || now
+	}
+	return news
+}
+
+// saveOne asks where in the stream we are and saves it if that is news; if not, it
+// looks whether what was saved is still there. What is acknowledged stays so, and
+// what was handed out: if a stream reports less after a restart, what is known
+// counts.
+func (s *Source) saveOne(ctx context.Context, in *inlet) (news bool, err error) {
+	p := &in.place
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	reader, window := in.current()
+	if reader == nil || p.known.Epoch != reader.Epoch() {
+		return false, nil // the inlet has said why
+	}
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	position, err := reader.Position(ctx)
+	if err != nil {
+		return false, nil // pulling meets the same and says so
+	}
+	s.cfg.Metrics.position(in.stream.Name(), position)
+	in.watch(ctx, position)
+	if window != nil {
+		window.forget(position.Floor)
+	}
+	if err := s.saveTries(ctx, in, reader, position.Floor); err != nil {
+		return false, err
+	}
+
+	row := eventing.ProgressRow{
+		Epoch: reader.Epoch(), Floor: max(position.Floor, p.known.Floor), Head: max(position.Head, p.saved.Head), Hedge: s.agenda.current().String(),
+	}
+	if at := s.cfg.Now(); row != p.saved || at.Sub(p.at) >= saveAnyway {
+		var now eventing.SavedProgress
+		if now, news, err = s.progress.Save(ctx, s.cfg.Function, reader.Origin(), row, p.known); news {
+			p.known, p.saved, p.at = now, row, at
+		}
+	}
+	if err == nil && !news {
+		err = in.verify(ctx, reader)
+	}
+	if err != nil {
+		return false, fmt.Errorf("save progress in stream %s: %w", in.stream.Name(), err)
+	}
+	s.saving.Succeeded(ctx)
+	return news, nil
+}
+
+// verify looks whether what was saved is still there, and has the stream opened
+// again if it is not, which finds the place in it anew.
+func (in *inlet) verify(ctx context.Context, reader eventing.Reader) error {
+	p := &in.place
+	stored, timeline, err := in.source.progress.Load(ctx, in.source.cfg.Function, reader.Origin())
+	if err != nil {
+		return err
+	}
+	if stored.Epoch == p.known.Epoch && stored.Floor >= p.known.Floor && stored.Timeline == timeline && timeline == p.known.Timeline {
+		p.known = stored // by another process, if it is more
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.reopen()
+	return nil
+}

@@ -1,0 +1,664 @@
+package source_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+	"github.com/tandem-fn/tandem/eventing/source"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+func TestASourceDeliversEverythingAndSavesItsProgress(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 3000)
+	f := newFunction(t)
+	progress := &progress{}
+	s := startSource(t, server, f.url(), progress)
+	f.waitFor(t, 3000)
+	eventtest.Eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 3001 })
+	if err := s.source.Ready(); err != nil {
+		t.Errorf("Ready: %v", err)
+	}
+	if got := progress.epochs(); len(got) != 1 || got[0] == "" {
+		t.Errorf("epochs %v, want one", got)
+	}
+	if got := f.repeats(); got != 0 {
+		t.Errorf("%d events came more than once", got)
+	}
+}
+
+func TestWhatTheLedgerHasForgottenIsNotDelivered(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
+	f := newFunction(t)
+	progress := &progress{horizon: 41}
+	startSource(t, server, f.url(), progress)
+	f.waitFor(t, 60)
+	eventtest.Eventually(t, "what is below the horizon is acknowledged", func() bool { return progress.floor("EVENTS") == 101 })
+	if got := f.count(); got != 60 {
+		t.Errorf("%d events were delivered, want the 60 from the horizon on", got)
+	}
+	if got := f.tried("test-000040"); got != 0 {
+		t.Errorf("the last one below the horizon was delivered %d times", got)
+	}
+}
+
+func TestASourceReadsSeveralStreams(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
+	eventtest.Publish(t, server, "OTHER", 101, 100)
+	f := newFunction(t)
+	progress := &progress{}
+	startSourceOf(t, server, f.url(), progress, "EVENTS", "OTHER")
+	f.waitFor(t, 200)
+	eventtest.Eventually(t, "progress is saved for both", func() bool {
+		return progress.floor("EVENTS") == 101 && progress.floor("OTHER") == 101
+	})
+}
+
+func TestNothingIsAcknowledgedBeforeTheFunctionAnswered(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 10)
+	f := newFunction(t)
+	hold := make(chan struct{})
+	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
+		if e.ID() == "test-000003" {
+			<-hold
+		}
+		return http.StatusNoContent
+	})
+	progress := &progress{}
+	startSource(t, server, f.url(), progress)
+	f.waitFor(t, 9)
+	eventtest.Eventually(t, "the floor is at the one that is not done", func() bool { return progress.floor("EVENTS") == 3 })
+	time.Sleep(100 * time.Millisecond) // several saves
+	if got := progress.floor("EVENTS"); got != 3 {
+		t.Errorf("floor %d, want 3", got)
+	}
+	close(hold)
+	eventtest.Eventually(t, "the floor rises", func() bool { return progress.floor("EVENTS") == 11 })
+}
+
+func TestARefusedEventIsAcknowledgedOnlyAfterTheDeadLetterSinkTookIt(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 5)
+	f := newFunction(t)
+	f.answer(func(_ http.ResponseWriter, r *http.Request, e event.Event) int {
+		switch {
+		case r.URL.Path == "/dead-letters" && f.broken.Load():
+			return http.StatusServiceUnavailable
+		case r.URL.Path == "/" && e.ID() == "test-000002":
+			return http.StatusUnprocessableEntity
+		}
+		return http.StatusNoContent
+	})
+	f.broken.Store(true)
+	progress := &progress{}
+	s := startSource(t, server, f.url(), progress)
+	f.waitFor(t, 4)
+	eventtest.Eventually(t, "the floor is at the refused one", func() bool { return progress.floor("EVENTS") == 2 })
+	eventtest.Eventually(t, "it is not ready", func() bool { return s.source.Ready() != nil })
+
+	// Also not by a source that ends meanwhile.
+	s.stop()
+	startSource(t, server, f.url(), progress)
+	eventtest.Eventually(t, "it tries again", func() bool { return f.tried("/dead-letters test-000002") > 3 })
+	if got := progress.floor("EVENTS"); got != 2 {
+		t.Errorf("floor %d, want 2", got)
+	}
+
+	f.broken.Store(false)
+	eventtest.Eventually(t, "the floor rises", func() bool { return progress.floor("EVENTS") == 6 })
+}
+
+func TestASourceThatIsStoppedAndStartedLosesNothing(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 5000)
+	f := newFunction(t)
+	progress := &progress{}
+	for n := 500; n < 5000; n += 1500 {
+		s := startSource(t, server, f.url(), progress)
+		f.waitFor(t, n)
+		s.stop()
+	}
+	startSource(t, server, f.url(), progress)
+	f.waitFor(t, 5000)
+	eventtest.Eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 5001 })
+	if got := f.repeats(); got != 0 {
+		t.Errorf("%d events came more than once though every source could finish", got)
+	}
+}
+
+func TestASourceThatIsKilledLosesNothing(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 3000)
+	f := newFunction(t)
+	progress := &progress{}
+	for n := 500; n < 3000; n += 1000 {
+		s := startSource(t, server, f.url(), progress)
+		f.waitFor(t, n)
+		s.kill()
+	}
+	begun := time.Now()
+	startSource(t, server, f.url(), progress)
+	f.waitFor(t, 3000)
+	eventtest.Eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 3001 })
+	if took := time.Since(begun); took > 85*time.Second {
+		t.Errorf("took %s: it waited for AckWait, 90 s", took)
+	}
+}
+
+func TestAFunctionThatDiesGetsItsEventsAgain(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 2000)
+	f := newFunction(t)
+	startSource(t, server, f.url(), &progress{})
+	for n := 200; n < 2000; n += 600 {
+		f.waitFor(t, n)
+		f.die()
+		f.revive(t)
+	}
+	f.waitFor(t, 2000)
+}
+
+func TestASourceMayStartBeforeFunctionAndStream(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	server.Stop()
+	f := newFunction(t)
+	f.die()
+	logger, lines := eventtest.Logger()
+	progress := &progress{}
+	s := startLogged(t, server, f.url(), progress, logger, "EVENTS")
+	eventtest.Eventually(t, "it is not ready", func() bool { return s.source.Ready() != nil })
+	eventtest.Eventually(t, "it says why", func() bool {
+		text := strings.Join(lines(), "")
+		return strings.Contains(text, "no connection to NATS") && strings.Contains(text, "connection refused")
+	})
+	server.Restart(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
+	f.revive(t)
+	f.waitFor(t, 100)
+	eventtest.Eventually(t, "it is ready", func() bool { return s.source.Ready() == nil })
+	var warnings []string
+	for _, line := range lines() {
+		if strings.Contains(line, "level=WARN") {
+			warnings = append(warnings, line)
+		}
+	}
+	if len(warnings) != 2 {
+		t.Errorf("%d warnings, want one about NATS and one about the function:\n%s", len(warnings), strings.Join(lines(), ""))
+	}
+}
+
+func TestAStreamThatIsAwayForAWhileLosesNothing(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 2000)
+	f := newFunction(t)
+	progress := &progress{}
+	startSource(t, server, f.url(), progress)
+	for n := 300; n < 2000; n += 600 {
+		f.waitFor(t, n)
+		server.Restart(t)
+	}
+	eventtest.Publish(t, server, "EVENTS", 2001, 100)
+	f.waitFor(t, 2100)
+	eventtest.Eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 2101 })
+}
+
+func TestAStreamMadeAnewIsReadFromItsBeginning(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
+	f := newFunction(t)
+	old, anew := make(chan struct{}), make(chan struct{})
+	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
+		switch e.ID() {
+		case "test-000001": // the first message of the old stream
+			<-old
+		case "test-000201": // of the new one
+			<-anew
+		}
+		return http.StatusNoContent
+	})
+	progress := &progress{}
+	startSource(t, server, f.url(), progress)
+	f.waitFor(t, 99)
+
+	nc, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteStream(t.Context(), "EVENTS"); err != nil {
+		t.Fatal(err)
+	}
+	eventtest.Publish(t, server, "EVENTS", 201, 50)
+	f.waitFor(t, 148)
+	eventtest.Eventually(t, "progress is saved anew", func() bool { return len(progress.epochs()) == 2 && progress.floor("EVENTS") == 1 })
+
+	// The old stream's message 1 is done now, the new one's is not.
+	close(old)
+	f.waitFor(t, 149)
+	time.Sleep(100 * time.Millisecond) // several saves
+	if got := progress.floor("EVENTS"); got != 1 {
+		t.Errorf("floor %d, want 1: a message of the old stream acknowledged one of the new", got)
+	}
+	close(anew)
+	eventtest.Eventually(t, "the floor rises", func() bool { return progress.floor("EVENTS") == 51 })
+}
+
+func TestADatabaseThatIsAwayHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 1)
+	f := newFunction(t)
+	progress := &progress{}
+	startSource(t, server, f.url(), progress)
+	f.waitFor(t, 1)
+	progress.broken.Store(true)
+	eventtest.Publish(t, server, "EVENTS", 2, 499)
+	f.waitFor(t, 500)
+	progress.broken.Store(false)
+	eventtest.Eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 501 })
+}
+
+func TestALongWaitForTheFunctionBringsNoRedelivery(t *testing.T) {
+	t.Parallel()
+
+	// With a stream that hands out again what it does not hear of for 4 s, and a
+	// function that takes longer.
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 10)
+	f := newFunction(t)
+	f.answer(func(http.ResponseWriter, *http.Request, event.Event) int {
+		time.Sleep(5 * time.Second)
+		return http.StatusNoContent
+	})
+	conn := eventtest.Connect(t, server, nil)
+	stream, err := jetstream.NewStream(conn, "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	delivery := newSender(t, f.url(), f.url()+"/dead-letters")
+	var handedOut sequences
+	source, err := source.New([]eventing.Stream{impatient{stream, server, &handedOut}}, delivery, &progress{}, source.Config{
+		Function: "flights", InFlight: 5, Heartbeat: 100 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, source)
+	f.waitFor(t, 10)
+	if got := handedOut.repeats(); got != 0 {
+		t.Errorf("%d messages were handed out again", got)
+	}
+}
+
+// impatient is a stream whose AckWait is 4 s. It notes what it hands
+// out.
+type impatient struct {
+	eventing.Stream
+	server    *natstest.Server
+	handedOut *sequences
+}
+
+func (s impatient) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Reader, error) {
+	reader, err := s.Stream.Open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	nc, err := nats.Connect(s.server.URL())
+	if err != nil {
+		return nil, err
+	}
+	defer nc.Close()
+	js, err := natsjs.New(nc)
+	if err != nil {
+		return nil, err
+	}
+	consumer, err := js.Consumer(ctx, "EVENTS", "tandem-east-flights")
+	if err != nil {
+		return nil, err
+	}
+	changed := consumer.CachedInfo().Config
+	changed.AckWait = 4 * time.Second
+	_, err = js.UpdateConsumer(ctx, "EVENTS", changed)
+	return noting{reader, s.handedOut}, err
+}
+
+type noting struct {
+	eventing.Reader
+	handedOut *sequences
+}
+
+func (r noting) Pull(ctx context.Context, n, bytes int, receive func(eventing.Message)) error {
+	return r.Reader.Pull(ctx, n, bytes, func(m eventing.Message) {
+		r.handedOut.add(m.Sequence())
+		receive(m)
+	})
+}
+
+type sequences struct {
+	mu  sync.Mutex
+	all []uint64
+}
+
+func (s *sequences) add(sequence uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, sequence)
+}
+
+func (s *sequences) repeats() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := map[uint64]bool{}
+	for _, sequence := range s.all {
+		seen[sequence] = true
+	}
+	return len(s.all) - len(seen)
+}
+
+func TestNewSourceSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+
+	streams := []eventing.Stream{impatient{}}
+	tests := []struct {
+		name    string
+		streams []eventing.Stream
+		cfg     source.Config
+		want    string
+	}{
+		{name: "no stream", cfg: source.Config{Function: "f"}, want: "no stream"},
+		{name: "no function", streams: streams, want: "function: missing"},
+		{name: "a hedge without a ledger", streams: streams, cfg: source.Config{Function: "f", Hedge: eventing.Hedge{Standby: true}}, want: "a ledger is needed"},
+		{name: "a delay too long", streams: streams, cfg: source.Config{Function: "f", Hedge: eventing.Hedge{Delay: time.Hour}}, want: "hedge 1h0m0s: want up to 1m0s"},
+		{name: "too little memory", streams: streams, cfg: source.Config{Function: "f", MaxBytes: 1}, want: "max bytes 1: want at least"},
+		{name: "no rate", streams: streams, cfg: source.Config{Function: "f", Rate: -1}, want: "rate -1: want at least"},
+		{name: "too much at once", streams: streams, cfg: source.Config{Function: "f", InFlight: 20000}, want: "in flight 20000"},
+		{name: "a negative time", streams: streams, cfg: source.Config{Function: "f", Heartbeat: -1}, want: "negative"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			_, err := source.New(tt.streams, nil, nil, tt.cfg)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q in it", err, tt.want)
+			}
+		})
+	}
+}
+
+// function is a sink that remembers what it answered 2xx.
+type function struct {
+	broken atomic.Bool
+
+	mu     sync.Mutex
+	server *httptest.Server
+	addr   string
+	how    func(http.ResponseWriter, *http.Request, event.Event) int
+	done   map[string]int
+	tries  map[string]int
+}
+
+func newFunction(t *testing.T) *function {
+	t.Helper()
+
+	f := &function{done: map[string]int{}, tries: map[string]int{}}
+	f.server = httptest.NewServer(f)
+	f.addr = f.server.Listener.Addr().String()
+	t.Cleanup(f.die)
+	return f
+}
+
+func (f *function) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	e, err := cehttp.NewEventFromHTTPRequest(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	f.mu.Lock()
+	how := f.how
+	f.tries[r.URL.Path+" "+e.ID()]++
+	f.mu.Unlock()
+	code := http.StatusNoContent
+	if how != nil {
+		code = how(w, r, *e)
+	}
+	if code < 300 {
+		f.mu.Lock()
+		f.done[e.ID()]++
+		f.mu.Unlock()
+	}
+	w.WriteHeader(code)
+}
+
+func (f *function) answer(how func(http.ResponseWriter, *http.Request, event.Event) int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.how = how
+}
+
+func (f *function) url() string { return "http://" + f.addr }
+
+// die ends the function as a kill does: its connections are cut.
+func (f *function) die() {
+	f.mu.Lock()
+	server := f.server
+	f.server = nil
+	f.mu.Unlock()
+	if server != nil {
+		_ = server.Listener.Close()
+		server.CloseClientConnections()
+		go server.Close() // waits for handlers, which a kill would not
+	}
+}
+
+func (f *function) revive(t *testing.T) {
+	t.Helper()
+
+	server := httptest.NewUnstartedServer(f)
+	_ = server.Listener.Close()
+	eventtest.Eventually(t, "the port is free", func() bool {
+		var lc net.ListenConfig
+		l, err := lc.Listen(t.Context(), "tcp", f.addr)
+		if err == nil {
+			server.Listener = l
+		}
+		return err == nil
+	})
+	server.Start()
+	f.mu.Lock()
+	f.server = server
+	f.mu.Unlock()
+}
+
+func (f *function) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.done)
+}
+
+func (f *function) repeats() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, times := range f.done {
+		n += times - 1
+	}
+	return n
+}
+
+func (f *function) tried(what string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.tries[what]
+}
+
+func (f *function) waitFor(t *testing.T, n int) {
+	t.Helper()
+
+	eventtest.Eventually(t, fmt.Sprintf("%d events are done", n), func() bool { return f.count() >= n })
+}
+
+// progress is a Progress in memory. The real one is sinkwriter's.
+type progress struct {
+	broken atomic.Bool
+
+	mu       sync.Mutex
+	rows     map[string]eventing.SavedProgress
+	heads    map[string]uint64
+	timeline string
+	seen     []string
+	hedge    string
+	alone    bool // no other cluster is at work
+	silent   bool // whether it is cannot be asked
+
+	horizon uint64
+}
+
+func (p *progress) Load(_ context.Context, _, stream string) (eventing.SavedProgress, string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rows[stream], "db/" + p.timeline, nil
+}
+
+func (p *progress) Horizon(_ context.Context, _, _, epoch string) (uint64, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if epoch == "" {
+		return 0, errors.New("no epoch")
+	}
+	return p.horizon, nil
+}
+
+func (p *progress) StandBy(context.Context, string) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.broken.Load() || p.silent {
+		return false, errors.New("the database is away")
+	}
+	return !p.alone, nil
+}
+
+func (p *progress) Save(_ context.Context, function, stream string, row eventing.ProgressRow, last eventing.SavedProgress) (eventing.SavedProgress, bool, error) {
+	if p.broken.Load() || function != "flights" {
+		return eventing.SavedProgress{}, false, errors.New("the database is away")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.rows == nil {
+		p.rows, p.heads = map[string]eventing.SavedProgress{}, map[string]uint64{}
+	}
+	now := eventing.SavedProgress{Epoch: row.Epoch, Floor: row.Floor, Timeline: "db/" + p.timeline}
+	switch {
+	case row.Head < row.Floor:
+		return now, false, fmt.Errorf("head %d is below floor %d", row.Head, row.Floor)
+	case p.rows[stream] != last:
+		return eventing.SavedProgress{}, false, nil
+	case row.Rewind:
+		now.Timeline = ""
+	case !row.Adopt && last != (eventing.SavedProgress{}) && last.Timeline != now.Timeline:
+		return eventing.SavedProgress{}, false, nil
+	case !row.Adopt:
+		p.hedge = row.Hedge
+	}
+	p.rows[stream] = now
+	p.heads[stream] = max(p.heads[stream], row.Head)
+	known := false
+	for _, e := range p.seen {
+		known = known || e == row.Epoch
+	}
+	if !known {
+		p.seen = append(p.seen, row.Epoch)
+	}
+	return now, true, nil
+}
+
+func (p *progress) floor(stream string) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rows[stream].Floor
+}
+
+// stored is the hedge that was saved last.
+func (p *progress) stored() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.hedge
+}
+
+func (p *progress) set(change func(*progress)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change(p)
+}
+
+func (p *progress) epochs() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string(nil), p.seen...)
+}
+
+// running is a source at work.
+type running struct {
+	source *source.Source
+	stop   func() // as SIGTERM
+	kill   func() // as SIGKILL: what it would still say is not heard
+}
+
+func startSource(t *testing.T, server *natstest.Server, sink string, progress eventing.Progress) running {
+	t.Helper()
+
+	return startSourceOf(t, server, sink, progress, "EVENTS")
+}
+
+func startSourceOf(t *testing.T, server *natstest.Server, sink string, progress eventing.Progress, streams ...string) running {
+	t.Helper()
+
+	return startLogged(t, server, sink, progress, nil, streams...)
+}

@@ -1,0 +1,151 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
+	"sync"
+	"time"
+)
+
+// Tries keeps for how long the events that break a function have been tried, so that
+// a source that is restarted does not begin anew with them.
+type Tries interface {
+	// Save stores tries of messages over what is stored, and drops what is stored
+	// for those in settled. Stream and epoch are those of [eventing.Progress]. Called about
+	// once a second while there is something to be said.
+	Save(ctx context.Context, function, stream, epoch string, tries []EventTries, settled []uint64) error
+
+	// Load gives what is stored. Asked when a stream is opened.
+	Load(ctx context.Context, function, stream, epoch string) ([]EventTries, error)
+}
+
+// EventTries is how often, and for how long in all, an event broke the function.
+type EventTries struct {
+	Sequence uint64
+	Tries    int
+	Tried    time.Duration
+}
+
+// triesOf are the tries of one making of a stream.
+type triesOf struct {
+	epoch string
+
+	mu      sync.Mutex
+	stored  map[uint64]EventTries // by who read the stream before
+	news    map[uint64]EventTries
+	settled map[uint64]struct{}
+}
+
+// loadTries gives the tries of the stream that reader reads: those that are known
+// already, or else those that are stored.
+func (in *inlet) loadTries(ctx context.Context, reader eventing.Reader) (*triesOf, error) {
+	in.mu.Lock()
+	known := in.tries
+	in.mu.Unlock()
+	if known != nil && known.epoch == reader.Epoch() {
+		return known, nil
+	}
+	t := &triesOf{
+		epoch: reader.Epoch(), stored: map[uint64]EventTries{}, news: map[uint64]EventTries{}, settled: map[uint64]struct{}{},
+	}
+	if in.source.cfg.Tries == nil {
+		return t, nil
+	}
+	asking, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	stored, err := in.source.cfg.Tries.Load(asking, in.source.cfg.Function, reader.Origin(), reader.Epoch())
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range stored {
+		t.stored[e.Sequence] = e
+	}
+	return t, nil
+}
+
+// begin gives a new errand what is known of its event.
+func (t *triesOf) begin(sequence uint64, e *delivery.Delivery) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if known, ok := t.stored[sequence]; ok {
+		e.Attempts, e.AttemptedFor = known.Tries, known.Tried
+		e.Alone = true
+	}
+}
+
+// broke takes note that an event broke the function.
+func (t *triesOf) broke(sequence uint64, e *delivery.Delivery) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.news[sequence] = EventTries{Sequence: sequence, Tries: e.Attempts, Tried: e.AttemptedFor}
+}
+
+// settle forgets an event.
+func (t *triesOf) settle(sequence uint64, e *delivery.Delivery) {
+	if e.Attempts == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.news, sequence)
+	delete(t.stored, sequence)
+	t.settled[sequence] = struct{}{}
+}
+
+// take gives what is to be saved. Below floor everything is settled, also what this
+// process has never seen.
+func (t *triesOf) take(floor uint64) (tries []EventTries, settled []uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for sequence := range t.stored {
+		if sequence < floor {
+			delete(t.stored, sequence)
+			t.settled[sequence] = struct{}{}
+		}
+	}
+	for _, e := range t.news {
+		tries = append(tries, e)
+	}
+	for sequence := range t.settled {
+		settled = append(settled, sequence)
+	}
+	clear(t.news)
+	clear(t.settled)
+	return tries, settled
+}
+
+// putBack takes back what could not be saved, unless there is news.
+func (t *triesOf) putBack(tries []EventTries, settled []uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range tries {
+		_, newer := t.news[e.Sequence]
+		if _, gone := t.settled[e.Sequence]; !newer && !gone {
+			t.news[e.Sequence] = e
+		}
+	}
+	for _, sequence := range settled {
+		t.settled[sequence] = struct{}{}
+	}
+}
+
+// saveTries saves the tries of a stream.
+func (s *Source) saveTries(ctx context.Context, in *inlet, reader eventing.Reader, floor uint64) error {
+	in.mu.Lock()
+	t := in.tries
+	in.mu.Unlock()
+	if s.cfg.Tries == nil || t == nil || t.epoch != reader.Epoch() {
+		return nil
+	}
+	tries, settled := t.take(floor)
+	if len(tries) == 0 && len(settled) == 0 {
+		return nil
+	}
+	if err := s.cfg.Tries.Save(ctx, s.cfg.Function, reader.Origin(), reader.Epoch(), tries, settled); err != nil {
+		t.putBack(tries, settled)
+		return fmt.Errorf("save tries in stream %s: %w", in.stream.Name(), err)
+	}
+	return nil
+}
