@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -216,6 +217,18 @@ func (p *Postgres) DataDir() string { return p.data.dir }
 
 // BinDir is the folder of the server's programs, pg_ctl among them.
 func (p *Postgres) BinDir() string { return p.bin.Dir }
+
+// Psql returns the command line that opens the database: with psql of the PATH, or
+// that of the server if there is no other. Not every pinned build has one.
+func (p *Postgres) Psql() string {
+	program := "psql"
+	if _, err := exec.LookPath(program); err != nil {
+		if own, err := exec.LookPath(p.bin.Program(program)); err == nil {
+			program = own
+		}
+	}
+	return fmt.Sprintf("%s '%s'", program, p.URL())
+}
 
 // Version is the server's major version, at least [pgbin.MinMajor].
 func (p *Postgres) Version() int { return p.bin.Major }

@@ -39,6 +39,7 @@ type run struct {
 	sup   *supervisor.Supervisor
 	parts devcluster.Programs
 	dbURL string
+	psql  string // the command line that opens the database
 	nats  string
 	self  string // this program
 	sides []push.Side
@@ -130,7 +131,7 @@ func (r *run) startDatabase(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.dbURL = p.URL()
+		r.dbURL, r.psql = p.URL(), p.Psql()
 	}
 	return tandem.New().Migrate(ctx, r.dbURL)
 }
@@ -231,13 +232,13 @@ func (r *run) introduce() {
 	for _, side := range r.sides {
 		r.say("  %-9s  %s/?side=%s", side.Name, side.URL, side.Name)
 	}
-	database := r.dbURL
+	database := r.psql
 	if r.o.databaseURL != "" {
 		database = "set"
 		if u, err := url.Parse(r.dbURL); err == nil && u.Host != "" {
 			database = u.Redacted()
 		}
 	}
-	r.say("  database   psql '%s': chat_messages, chat_members, …", database)
+	r.say("  database   %s: chat_messages, chat_members, …", database)
 	r.say("  logs       %s\n", filepath.Join(r.o.dir, "log"))
 }

@@ -290,7 +290,7 @@ func (r *run) introduce() {
 	names := clusterNames()[:r.o.clusters]
 	fmt.Fprintf(&b, "%d clusters (%s) on one stream and one database, after %.1f s", len(names), strings.Join(names, ", "), r.now().Sub(r.start).Seconds())
 	if r.postgres != nil {
-		line("database", "psql '%s'", r.dbURL)
+		line("database", "%s", r.postgres.Psql())
 	} else {
 		line("database", "%s (DATABASE_URL)", hidePassword(r.dbURL))
 	}
