@@ -1,0 +1,2 @@
+// Package exports tests that packages export few names.
+package exports
