@@ -242,3 +242,55 @@ func TestAFolderWithoutAFunctionIsExplained(t *testing.T) {
 		}
 	}
 }
+
+// TestAnImageIsRunByAContainerEngine has a script in place of the engine, because a test
+// cannot rely on one: it checks how the engine is called, and runs the program that the
+// image would hold.
+func TestAnImageIsRunByAContainerEngine(t *testing.T) {
+	inside := build(t, otherModule(t)).Binary(t.Context())
+	engines := t.TempDir()
+	t.Setenv("PATH", engines)
+	if _, err := program.Image("registry.example.com/orders"); err == nil || !strings.Contains(err.Error(), "want docker, podman or nerdctl in PATH") {
+		t.Errorf("without an engine: %v", err)
+	}
+	script := `#!/bin/sh
+echo "$*" >>'` + filepath.Join(engines, "calls") + `'
+exec '` + inside + `'
+`
+	if err := os.WriteFile(filepath.Join(engines, "podman"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const reference = "registry.example.com/orders@sha256:0123"
+	p, err := program.Image(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err := p.Describe(t.Context()); err != nil || len(d.Functions) != 1 || d.Functions[0].Name != "orders" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if err := p.Migrate(t.Context(), "postgres://user:secret@127.0.0.1:1/x"); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("without a database: %v", err)
+	}
+	c, err := p.Compute(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fx, err := c.Functions()[0].Handle(t.Context(), order("1", `{"cents":5}`)); err != nil || len(fx.Writes) != 1 {
+		t.Errorf("%+v, %v", fx, err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	calls, err := os.ReadFile(filepath.Join(engines, "calls"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for call := range strings.Lines(string(calls)) {
+		if !strings.HasPrefix(call, "run --rm --interactive --network host --env TANDEM_COMMAND --env LISTEN_ADDRESS ") || !strings.HasSuffix(call, " "+reference+"\n") {
+			t.Errorf("the engine was called with %s", call)
+		}
+		if strings.Contains(call, "secret") {
+			t.Errorf("the arguments show a password: %s", call)
+		}
+	}
+}

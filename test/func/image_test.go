@@ -30,6 +30,17 @@ func TestTheImageOfThisRepositoryLosesNothingWhenItIsStopped(t *testing.T) {
 	program := build(t, folder, append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off"))
 
 	departures.stopUnderLoad(t, program, pgtest.URL(t), "TANDEM_FUNCTIONS=flights")
+
+	// The same program, around which func has put its main package, runs commands.
+	databaseURL := pgtest.URL(t)
+	env := append(os.Environ(), "LISTEN_ADDRESS=127.0.0.1:0", "TANDEM_FUNCTIONS=flights", "DATABASE_URL="+databaseURL)
+	if said := run(t, t.TempDir(), append(env, "TANDEM_COMMAND=describe"), program); !strings.Contains(said, `{"functions":[{"name":"flights",`) {
+		t.Errorf("describe: %s", said)
+	}
+	run(t, t.TempDir(), append(env, "TANDEM_COMMAND=migrate"), program)
+	if n := query[int](t, databaseURL, "select count(*) from pg_tables where tablename in ('ledger', 'flights', 'airports')"); n != 3 {
+		t.Errorf("migrate has created %d of 3 tables", n)
+	}
 }
 
 func TestEveryFuncYAMLIsWhatFuncReads(t *testing.T) {

@@ -21,11 +21,28 @@ After this page you can use every command of ` + "`tandem`" + `. It is generated
 
 There are three ways to get it: ` + "`go tool tandem`" + ` in the folder of a function, after
 ` + "`go get -tool github.com/tandem-fn/tandem/eventing/cmd/tandem@latest`" + `; ` + "`make build`" + ` in a clone, which writes
-` + "`bin/tandem`" + `; and the image ` + "`tandem`" + ` of ` + "`make images`" + `, in which neither Go nor a clone is needed:
+` + "`bin/tandem`" + `; and the image ` + "`tandem`" + ` of ` + "`make images`" + `, for which neither Go nor a clone is needed:
 
 ` + "```console" + `
-$ kubectl -n tandem run tandem --rm -it --restart=Never --image registry.example.com/team/tandem:dev --env DATABASE_URL=… -- dead-letters list
+$ docker run --rm -it -e DATABASE_URL -e NATS_URL registry.example.com/team/tandem:dev dead-letters list
 ` + "```" + `
+
+Where database and stream are reachable from the cluster only, run it there. Its label lets it through the network
+policies, and the rest is what the namespace demands (not tried in a cluster):
+
+` + "```console" + `
+$ kubectl -n tandem run tool --rm -it --restart=Never --labels app.kubernetes.io/component=tool \
+    --image registry.example.com/team/tandem:dev --override-type strategic --overrides '{"spec": {
+      "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+      "containers": [{"name": "tool",
+        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+        "env": [
+          {"name": "DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": "tandem-migrate", "key": "database-url"}}},
+          {"name": "NATS_URL", "valueFrom": {"secretKeyRef": {"name": "tandem", "key": "nats-url"}}}]}]}}' -- dead-letters list
+` + "```" + `
+
+` + "`migrate`, `verify` and `drill`" + ` run a function's program, so they need Go or a container engine; as a Job, the function's
+own image migrates (` + "`config/functions/flights/migrate.yaml`" + `).
 
 Flags come before or after arguments. ` + "`tandem completion bash`" + ` prints completion for your shell (also zsh, fish, powershell).
 `

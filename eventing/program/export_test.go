@@ -1,0 +1,6 @@
+package program
+
+import "context"
+
+// Binary returns the path of the program that Build has built.
+func (p *Program) Binary(ctx context.Context) string { return p.command(ctx, nil).Path }
