@@ -12,7 +12,7 @@ import (
 // their way are taken for lost.
 const lostLooks = 10
 
-// errReopen says that a stream is to be opened again, so that what is lost comes.
+// errReopen ends the reader of a stream, so that lost messages are redelivered.
 var errReopen = errors.New("messages were lost on the way")
 
 // lost notices messages that a stream takes for handed out while nobody has them:
@@ -45,7 +45,7 @@ func (in *inlet) watch(ctx context.Context, p eventing.Position) {
 	if in.window == nil || in.reader == nil {
 		return
 	}
-	if in.source.agenda.missing(in.window) { // what was not pulled yet is not lost
+	if in.source.agenda.missing(in.window) { // a message that is not pulled yet is not lost
 		in.lost.looks = 0
 		return
 	}
