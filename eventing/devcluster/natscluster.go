@@ -8,13 +8,18 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
 // StartNATSCluster starts servers that share one JetStream, with their streams in
-// folders of their own in cfg.Dir, and waits until all of them answer. The ports are
-// free ones; cfg.Port must be zero.
+// folders of their own in cfg.Dir, and waits until a stream can be stored on all of
+// them. The ports are free ones; cfg.Port must be zero.
 func StartNATSCluster(ctx context.Context, sup *supervisor.Supervisor, size int, cfg NATSConfig) ([]*NATS, error) {
 	if cfg.Program == "" || cfg.Dir == "" || cfg.Port != 0 {
 		return nil, errors.New("start NATS: Program or Dir is missing, or Port is set")
@@ -67,7 +72,51 @@ func StartNATSCluster(ctx context.Context, sup *supervisor.Supervisor, size int,
 			return nil, err
 		}
 	}
+	if err := awaitPeers(ctx, servers); err != nil {
+		return nil, err
+	}
 	return servers, nil
+}
+
+// awaitPeers returns when a stream can be stored on all servers. The leader of
+// JetStream learns of the others some time after each of them answers.
+func awaitPeers(ctx context.Context, servers []*NATS) error {
+	ctx, cancel := context.WithTimeout(ctx, servers[0].cfg.StartTimeout)
+	defer cancel()
+	conn, err := nats.Connect(servers[0].URL(), nats.Timeout(2*time.Second))
+	if err != nil {
+		return fmt.Errorf("connect to NATS: %w", err)
+	}
+	defer conn.Close()
+	js, err := natsjs.New(conn)
+	if err != nil {
+		return fmt.Errorf("connect to NATS: %w", err)
+	}
+	probe := natsjs.StreamConfig{Name: "tandem-probe", Subjects: []string{"tandem-probe"}, Storage: natsjs.MemoryStorage, Replicas: len(servers)}
+	for {
+		err := jetstream.Do(ctx, func(ctx context.Context) error {
+			_, err := js.CreateOrUpdateStream(ctx, probe)
+			return err
+		})
+		if err == nil {
+			break
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("no stream can be stored on %d NATS servers: %w", len(servers), err)
+		}
+	}
+	err = jetstream.Do(ctx, func(ctx context.Context) error {
+		if err := js.DeleteStream(ctx, probe.Name); !errors.Is(err, natsjs.ErrStreamNotFound) {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("delete stream %s: %w", probe.Name, err)
+	}
+	return nil
 }
 
 func natsName(i int) string { return "nats-" + strconv.Itoa(i+1) }
