@@ -2,9 +2,12 @@ package devcluster_test
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -17,11 +20,34 @@ import (
 	tandemjs "github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
+// programs is a folder for programs that several tests use.
+var programs string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "tandem-programs-")
+	if err != nil {
+		panic(err)
+	}
+	programs = dir
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+var natsProgram = sync.OnceValues(func() (string, error) {
+	program := filepath.Join(programs, "nats")
+	out, err := exec.CommandContext(context.Background(), "go", "build", "-o", program, "github.com/tandem-fn/tandem/hack/nats").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("build hack/nats: %w: %s", err, out)
+	}
+	return program, err
+})
+
 func buildNATS(t *testing.T) string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "nats")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "github.com/tandem-fn/tandem/hack/nats").CombinedOutput(); err != nil {
-		t.Fatalf("build hack/nats: %v\n%s", err, out)
+	program, err := natsProgram()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return program
 }

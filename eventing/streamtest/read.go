@@ -342,7 +342,10 @@ func rewind(t *testing.T, server Server) {
 	if head, err := reader.Rewind(t.Context(), 3); err != nil || head != 9 {
 		t.Errorf("rewound from %d, %v, want from 9", head, err)
 	}
-	position(eventing.Position{Floor: 3, Head: 3, Pending: 8})
+	want := eventing.Position{Floor: 3, Head: 3, Pending: 8}
+	if got, err := reader.Position(t.Context()); err != nil || got != want {
+		t.Fatalf("position %+v, %v right after the rewind, want %+v", got, err, want)
+	}
 	if diff := cmp.Diff([]uint64{3, 4, 5, 6, 7, 8, 9, 10}, sequences(pull(t, reader, 8))); diff != "" {
 		t.Errorf("sequences (-want +got):\n%s", diff)
 	}
