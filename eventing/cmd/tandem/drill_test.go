@@ -14,18 +14,12 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/drill"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/eventing/program"
 )
 
 func TestADeploymentIsWatched(t *testing.T) {
 	t.Parallel()
 
 	d := deploy(t, 10)
-	p, err := program.Build(t.Context(), root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.Close() })
 	conn, err := jetstream.Connect(t.Context(), d.natsURL, jetstream.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +37,7 @@ func TestADeploymentIsWatched(t *testing.T) {
 		var out, err bytes.Buffer
 		tool := tool{
 			in: in, out: &out, err: &err, env: func(name string) string { return env[name] },
-			build: func(context.Context, string) (*program.Program, error) { return p.Shared(), nil },
+			build: buildShared,
 		}
 		args = append([]string{"drill", "--function", root, "--report", folder, "-o", "json"}, args...)
 		return ran{code: tool.execute(ctx, args), out: out.String(), err: err.String()}

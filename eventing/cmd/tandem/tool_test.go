@@ -2,12 +2,46 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"os"
 	"strings"
+	"sync"
 	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/program"
 )
 
-// ran is what one run of the tool left.
+// built is the program of this repository's functions, which tests share.
+var built struct {
+	once    sync.Once
+	program *program.Program
+	err     error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.program != nil {
+		_ = built.program.Close()
+	}
+	os.Exit(code)
+}
+
+// buildShared stands in for program.Build.
+func buildShared(ctx context.Context, _ string) (*program.Program, error) {
+	built.once.Do(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Minute) // with an empty cache
+		defer cancel()
+		built.program, built.err = program.Build(ctx, root)
+	})
+	if built.err != nil {
+		return nil, built.err
+	}
+	return built.program.Shared(), nil
+}
+
+// ran is the result of one run of the tool.
 type ran struct {
 	out, err string
 	code     int

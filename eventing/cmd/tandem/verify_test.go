@@ -18,7 +18,6 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/eventing/program"
 	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
@@ -29,7 +28,6 @@ const verifyPatience = 60 * time.Second
 type deployed struct {
 	databaseURL, natsURL, functionURL string
 
-	build  func(context.Context, string) (*program.Program, error)
 	pool   *pgxpool.Pool
 	stream natsjs.Stream // the inputs
 	output natsjs.Stream
@@ -118,7 +116,7 @@ func (d *deployed) verify(t *testing.T, args ...string) ran {
 
 	env := map[string]string{"DATABASE_URL": d.databaseURL, "NATS_URL": d.natsURL}
 	args = append([]string{"verify", "--function", root}, args...)
-	return invokeTool(t, tool{env: func(name string) string { return env[name] }, build: d.build}, args...)
+	return invokeTool(t, tool{env: func(name string) string { return env[name] }, build: buildShared}, args...)
 }
 
 func (d *deployed) exec(t *testing.T, sql string) {
@@ -133,12 +131,6 @@ func TestDifferencesAreListedAndRepaired(t *testing.T) {
 	t.Parallel()
 
 	d := deploy(t, 400)
-	p, err := program.Build(t.Context(), root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.Close() })
-	d.build = func(context.Context, string) (*program.Program, error) { return p.Shared(), nil }
 	if out := d.verify(t).ok(t); !strings.Contains(out, "The database agrees with the stream.") || strings.Contains(out, "WRONG") {
 		t.Fatal(out)
 	}
