@@ -15,7 +15,7 @@ from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = 'tandem
 left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = 'migration'`
 
 // ErrSchema says that the database lacks migrations that this program needs.
-var ErrSchema = errors.New("the database lacks migrations: run them")
+var ErrSchema = errors.New("the database lacks migrations: run tandem migrate")
 
 // CheckSchema reports, with [ErrSchema], whether the database has every migration
 // that this program and the sets bring (newer ones are no obstacle), whether one of
