@@ -1,6 +1,7 @@
 package sinkwriter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,30 +80,14 @@ type Config struct {
 var clusterPattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 
 func (c Config) withDefaults() Config {
-	if c.Connections == 0 {
-		c.Connections = 2
-	}
-	if c.BatchEvents == 0 {
-		c.BatchEvents = 512
-	}
-	if c.BatchBytes == 0 {
-		c.BatchBytes = 4 << 20
-	}
-	if c.ClaimTimeout == 0 {
-		c.ClaimTimeout = 200 * time.Millisecond
-	}
-	if c.CommitTimeout == 0 {
-		c.CommitTimeout = 5 * time.Second
-	}
-	if c.PublishTimeout == 0 {
-		c.PublishTimeout = 15 * time.Second
-	}
-	if c.BacklogBytes == 0 {
-		c.BacklogBytes = 1 << 30
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Connections = cmp.Or(c.Connections, 2)
+	c.BatchEvents = cmp.Or(c.BatchEvents, 512)
+	c.BatchBytes = cmp.Or(c.BatchBytes, 4<<20)
+	c.ClaimTimeout = cmp.Or(c.ClaimTimeout, 200*time.Millisecond)
+	c.CommitTimeout = cmp.Or(c.CommitTimeout, 5*time.Second)
+	c.PublishTimeout = cmp.Or(c.PublishTimeout, 15*time.Second)
+	c.BacklogBytes = cmp.Or(c.BacklogBytes, 1<<30)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c
 }
 

@@ -1,6 +1,7 @@
 package sinkwriter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,29 +96,33 @@ type Retention struct {
 	config RetentionConfig
 }
 
+func (c RetentionConfig) withDefaults() RetentionConfig {
+	c.Keep = cmp.Or(c.Keep, 7*24*time.Hour)
+	c.Pages = cmp.Or(c.Pages, 256)
+	c.Pause = cmp.Or(c.Pause, 20*time.Millisecond)
+	c.Sample = cmp.Or(c.Sample, 15*time.Minute)
+	return c
+}
+
+func (c RetentionConfig) validate() error {
+	switch {
+	case c.Keep < time.Minute:
+		return fmt.Errorf("configure retention: Keep %v: want 1m or more", c.Keep)
+	case c.Pages < 1 || c.Pages > 100_000:
+		return fmt.Errorf("configure retention: Pages %d: want 1 to 100000", c.Pages)
+	case c.Pause > time.Minute:
+		return fmt.Errorf("configure retention: Pause %v: want 1m or less", c.Pause)
+	case c.Sample < time.Millisecond:
+		return fmt.Errorf("configure retention: Sample %v: want 1ms or more", c.Sample)
+	}
+	return nil
+}
+
 // NewRetention gives the retention of the ledger in the database behind pool.
 func NewRetention(pool *pgxpool.Pool, config RetentionConfig) (*Retention, error) {
-	if config.Keep == 0 {
-		config.Keep = 7 * 24 * time.Hour
-	}
-	if config.Pages == 0 {
-		config.Pages = 256
-	}
-	if config.Pause == 0 {
-		config.Pause = 20 * time.Millisecond
-	}
-	if config.Sample == 0 {
-		config.Sample = 15 * time.Minute
-	}
-	switch {
-	case config.Keep < time.Minute:
-		return nil, fmt.Errorf("configure retention: Keep %v: want 1m or more", config.Keep)
-	case config.Pages < 1 || config.Pages > 100_000:
-		return nil, fmt.Errorf("configure retention: Pages %d: want 1 to 100000", config.Pages)
-	case config.Pause > time.Minute:
-		return nil, fmt.Errorf("configure retention: Pause %v: want 1m or less", config.Pause)
-	case config.Sample < time.Millisecond:
-		return nil, fmt.Errorf("configure retention: Sample %v: want 1ms or more", config.Sample)
+	config = config.withDefaults()
+	if err := config.validate(); err != nil {
+		return nil, err
 	}
 	return &Retention{pool: pool, config: config}, nil
 }

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,12 +56,8 @@ func (c Config) withDefaults() Config {
 	if c.Outputs.Name == "" {
 		c.Outputs.Name = "OUTPUTS"
 	}
-	if c.Until == 0 {
-		c.Until = ^uint64(0)
-	}
-	if c.Limit == 0 {
-		c.Limit = 100
-	}
+	c.Until = cmp.Or(c.Until, ^uint64(0))
+	c.Limit = cmp.Or(c.Limit, 100)
 	return c
 }
 

@@ -1,6 +1,7 @@
 package devcluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,9 +67,7 @@ func StartCluster(sup *supervisor.Supervisor, cfg ClusterConfig) (*Cluster, erro
 	if cfg.Name == "" || cfg.DatabaseURL == "" || cfg.NATSURL == "" || cfg.Programs == (Programs{}) {
 		return nil, errors.New("start cluster: Name, Programs, DatabaseURL or NATSURL is missing")
 	}
-	if cfg.Function == "" {
-		cfg.Function = "flights"
-	}
+	cfg.Function = cmp.Or(cfg.Function, "flights")
 	c := &Cluster{cfg: cfg}
 	for i := range c.ports {
 		c.ports[i] = cfg.FirstPort + i

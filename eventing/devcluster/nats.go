@@ -1,6 +1,7 @@
 package devcluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,12 +53,8 @@ type NATSConfig struct {
 }
 
 func (c NATSConfig) withDefaults() NATSConfig {
-	if c.SyncInterval == "" {
-		c.SyncInterval = DefaultSyncInterval
-	}
-	if c.StartTimeout == 0 {
-		c.StartTimeout = 30 * time.Second
-	}
+	c.SyncInterval = cmp.Or(c.SyncInterval, DefaultSyncInterval)
+	c.StartTimeout = cmp.Or(c.StartTimeout, 30*time.Second)
 	return c
 }
 

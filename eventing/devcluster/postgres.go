@@ -1,6 +1,7 @@
 package devcluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,18 +70,10 @@ type PostgresConfig struct {
 }
 
 func (c PostgresConfig) withDefaults() PostgresConfig {
-	if c.Name == "" {
-		c.Name = "postgres"
-	}
-	if c.Database == "" {
-		c.Database = "tandem"
-	}
-	if c.Grace == 0 {
-		c.Grace = supervisor.DefaultGrace
-	}
-	if c.StartTimeout == 0 {
-		c.StartTimeout = time.Minute
-	}
+	c.Name = cmp.Or(c.Name, "postgres")
+	c.Database = cmp.Or(c.Database, "tandem")
+	c.Grace = cmp.Or(c.Grace, supervisor.DefaultGrace)
+	c.StartTimeout = cmp.Or(c.StartTimeout, time.Minute)
 	return c
 }
 

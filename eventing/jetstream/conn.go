@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,12 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+func (c Config) withDefaults() Config {
+	c.Name = cmp.Or(c.Name, "tandem")
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	return c
+}
+
 // Conn is a connection to NATS that is made again for ever. It may be shared.
 type Conn struct {
 	nc     *nats.Conn
@@ -69,12 +76,7 @@ type Conn struct {
 // [ErrNotConnected]. The error says that the address or the configuration is not
 // usable.
 func Connect(ctx context.Context, address string, cfg Config) (*Conn, error) {
-	if cfg.Name == "" {
-		cfg.Name = "tandem"
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg = cfg.withDefaults()
 	where, err := withoutPasswords(address)
 	if err != nil {
 		return nil, err

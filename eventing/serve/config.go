@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -171,30 +172,16 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	if c.MaxBytes == 0 {
-		c.MaxBytes = 1 << 20
-	}
-	if c.Deadline == 0 {
-		c.Deadline = 20 * time.Second
-	}
-	if c.CommitTimeout == 0 {
-		c.CommitTimeout = 8 * time.Second
-	}
-	if c.RetryAfter == 0 {
-		c.RetryAfter = time.Second
-	}
-	if c.MaxConcurrent == 0 {
-		c.MaxConcurrent = 256
-	}
-	if c.MaxStuck == 0 {
-		c.MaxStuck = 64
-	}
+	c.MaxBytes = cmp.Or(c.MaxBytes, 1<<20)
+	c.Deadline = cmp.Or(c.Deadline, 20*time.Second)
+	c.CommitTimeout = cmp.Or(c.CommitTimeout, 8*time.Second)
+	c.RetryAfter = cmp.Or(c.RetryAfter, time.Second)
+	c.MaxConcurrent = cmp.Or(c.MaxConcurrent, 256)
+	c.MaxStuck = cmp.Or(c.MaxStuck, 64)
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c
 }
 

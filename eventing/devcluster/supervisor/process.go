@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -68,15 +69,11 @@ type ProcessConfig struct {
 }
 
 func (c ProcessConfig) withDefaults() ProcessConfig {
-	if c.Grace == 0 {
-		c.Grace = DefaultGrace
-	}
+	c.Grace = cmp.Or(c.Grace, DefaultGrace)
 	if len(c.StopSignals) == 0 {
 		c.StopSignals = []syscall.Signal{syscall.SIGTERM}
 	}
-	if c.DeathSignal == 0 {
-		c.DeathSignal = syscall.SIGKILL
-	}
+	c.DeathSignal = cmp.Or(c.DeathSignal, syscall.SIGKILL)
 	if c.Env == nil {
 		c.Env = []string{} // nil would mean ours
 	}

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,15 +81,11 @@ func New(cfg Config) (*Supervisor, error) {
 	if cfg.LogDir == "" {
 		return nil, errors.New("set up supervisor: LogDir is missing")
 	}
-	if cfg.LogBytes == 0 {
-		cfg.LogBytes = defaultLogBytes
-	}
+	cfg.LogBytes = cmp.Or(cfg.LogBytes, defaultLogBytes)
 	if cfg.LogBytes < 4<<10 {
 		return nil, fmt.Errorf("set up supervisor: LogBytes is %d, want at least 4096", cfg.LogBytes)
 	}
-	if cfg.RestartDelay == 0 {
-		cfg.RestartDelay = time.Second
-	}
+	cfg.RestartDelay = cmp.Or(cfg.RestartDelay, time.Second)
 	if err := os.MkdirAll(cfg.LogDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make folder for logs: %w", err)
 	}

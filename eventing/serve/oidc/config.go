@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -46,12 +47,8 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if u, err := url.Parse(c.Issuer); err == nil && isAPIServer(u.Hostname()) {
-		if c.CAFile == "" {
-			c.CAFile = accountCA
-		}
-		if c.TokenFile == "" {
-			c.TokenFile = accountToken
-		}
+		c.CAFile = cmp.Or(c.CAFile, accountCA)
+		c.TokenFile = cmp.Or(c.TokenFile, accountToken)
 	}
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of Config.Now

@@ -1,6 +1,7 @@
 package push
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -65,27 +66,18 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	setDefault(&c.History, 2_000)
-	setDefault(&c.MessageBytes, 16<<10)
-	setDefault(&c.Queue, 256)
-	setDefault(&c.Connections, 1_000)
-	setDefault(&c.WriteTimeout, 10*time.Second)
-	setDefault(&c.PingInterval, 30*time.Second)
-	setDefault(&c.PostTimeout, 10*time.Second)
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.History = cmp.Or(c.History, 2_000)
+	c.MessageBytes = cmp.Or(c.MessageBytes, 16<<10)
+	c.Queue = cmp.Or(c.Queue, 256)
+	c.Connections = cmp.Or(c.Connections, 1_000)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
+	c.PingInterval = cmp.Or(c.PingInterval, 30*time.Second)
+	c.PostTimeout = cmp.Or(c.PostTimeout, 10*time.Second)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
 	}
 	return c
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // hosts are those of the sides, as a request names them.

@@ -3,6 +3,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,18 @@ type Config struct {
 	Ready func(ctx context.Context) error
 }
 
+func (c Config) withDefaults() Config {
+	c.OTLPProtocol = cmp.Or(c.OTLPProtocol, metrics.ProtocolHTTPProtobuf)
+	return c
+}
+
+func (c Config) validate() error {
+	if c.OTLPEndpoint != "" && c.OTLPProtocol != metrics.ProtocolHTTPProtobuf && c.OTLPProtocol != metrics.ProtocolGRPC {
+		return fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL %q: want %s or %s", c.OTLPProtocol, metrics.ProtocolHTTPProtobuf, metrics.ProtocolGRPC)
+	}
+	return nil
+}
+
 // Server answers GET /metrics in Prometheus' text format and GET /health with
 // 200, or 503 and the reason.
 type Server struct {
@@ -52,6 +65,10 @@ type Server struct {
 // Listen takes the address, so that its error says at once if that is not
 // possible, and sets up the metrics. [Server.Serve] answers.
 func Listen(ctx context.Context, cfg Config) (*Server, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("set up metrics: %w", err)
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	provider, err := newProvider(ctx, cfg, registry)
@@ -93,14 +110,7 @@ func newProvider(ctx context.Context, cfg Config, registry prometheus.Registerer
 	if cfg.OTLPEndpoint == "" {
 		return &metrics.MeterProvider{MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))}, nil
 	}
-	pushed := metrics.Config{Protocol: cfg.OTLPProtocol, Endpoint: cfg.OTLPEndpoint}
-	if pushed.Protocol == "" {
-		pushed.Protocol = metrics.ProtocolHTTPProtobuf
-	}
-	if pushed.Protocol != metrics.ProtocolHTTPProtobuf && pushed.Protocol != metrics.ProtocolGRPC {
-		return nil, fmt.Errorf("OTEL_EXPORTER_OTLP_PROTOCOL %q: want %s or %s", pushed.Protocol, metrics.ProtocolHTTPProtobuf, metrics.ProtocolGRPC)
-	}
-	return metrics.NewMeterProvider(ctx, pushed, sdkmetric.WithReader(reader))
+	return metrics.NewMeterProvider(ctx, metrics.Config{Protocol: cfg.OTLPProtocol, Endpoint: cfg.OTLPEndpoint}, sdkmetric.WithReader(reader))
 }
 
 // Meters makes instruments.
