@@ -27,7 +27,7 @@ func Build(ctx context.Context, dir string, log io.Writer) (Programs, error) {
 	if err != nil {
 		return Programs{}, fmt.Errorf("build the parts: %w", err)
 	}
-	root, err := moduleRoot(ctx)
+	root, err := ModuleRoot(ctx)
 	if err != nil {
 		return Programs{}, err
 	}
@@ -51,9 +51,9 @@ func Build(ctx context.Context, dir string, log io.Writer) (Programs, error) {
 	}, nil
 }
 
-// moduleRoot returns the folder of our go.mod. The working directory must be in our
+// ModuleRoot returns the folder of Tandem's source, which has its go.mod. The working directory must be in our
 // module, or in one that requires it.
-func moduleRoot(ctx context.Context) (string, error) {
+func ModuleRoot(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "list", "-mod=mod", "-m", "-f", "{{.Dir}}", modulePath)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr

@@ -70,7 +70,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if b.server, err = startServer(ctx, b.options.dir); err != nil {
 		return err
 	}
-	defer b.server.stop(ctx)
+	defer b.server.Stop(ctx)
 
 	setup, err := b.server.describe(ctx, b.now)
 	if err != nil {

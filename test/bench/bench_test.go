@@ -102,7 +102,7 @@ func TestATrialThatLosesAnEventIsAnError(t *testing.T) {
 	if b.server, err = startServer(t.Context(), b.options.dir); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { b.server.stop(context.WithoutCancel(t.Context())) })
+	t.Cleanup(func() { b.server.Stop(context.WithoutCancel(t.Context())) })
 
 	for want, spoil := range map[string]string{
 		"the number of orders is 199": "delete from orders where order_id = 'order-00000007'",
@@ -131,7 +131,7 @@ func TestRollbacksOfATrialAreCounted(t *testing.T) {
 	if b.server, err = startServer(t.Context(), b.options.dir); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { b.server.stop(context.WithoutCancel(t.Context())) })
+	t.Cleanup(func() { b.server.Stop(context.WithoutCancel(t.Context())) })
 
 	const rollbacks = 7
 	got, err := b.trial(t.Context(), scenario{run: func(ctx context.Context, t *trial) error {

@@ -102,24 +102,24 @@ func (b *bench) e2e(ctx context.Context) (text string, rows []any, err error) {
 
 // newE2EDatabase makes a database for a trial end to end.
 func (b *bench) newE2EDatabase(ctx context.Context) (e2e.Database, error) {
-	if err := b.server.copyDatabase(ctx, emptyTemplate, e2eDatabase); err != nil {
+	if err := b.server.CopyDatabase(ctx, emptyTemplate, e2eDatabase); err != nil {
 		return e2e.Database{}, err
 	}
-	url, err := b.server.url(e2eDatabase)
+	url, err := b.server.URL(e2eDatabase)
 	if err != nil {
 		return e2e.Database{}, err
 	}
 	return e2e.Database{
 		URL:    url,
-		CPU:    func() time.Duration { used, _ := b.server.cpu(); return used },
-		Settle: func(ctx context.Context) error { return b.server.exec(ctx, "checkpoint") },
+		CPU:    func() time.Duration { used, _ := b.server.ProcessorTime(); return used },
+		Settle: func(ctx context.Context) error { return b.server.Exec(ctx, "checkpoint") },
 		Check:  b.checkE2E,
 	}, nil
 }
 
 // checkE2E looks whether a trial has done what it should have, once.
 func (b *bench) checkE2E(ctx context.Context, events int, total int64, byHand bool) error {
-	conn, err := pgx.Connect(ctx, b.server.postgres.AdminURL(e2eDatabase))
+	conn, err := pgx.Connect(ctx, b.server.Postgres.AdminURL(e2eDatabase))
 	if err != nil {
 		return fmt.Errorf("connect to PostgreSQL: %w", err)
 	}

@@ -115,10 +115,10 @@ func (b *bench) serve(ctx context.Context) (text string, rows []any, err error) 
 // that was sent is there.
 func (b *bench) instance(ctx context.Context, o serving.InstanceOptions) (serving.InstanceReport, error) {
 	fail := func(err error) (serving.InstanceReport, error) { return serving.InstanceReport{}, err }
-	if err := b.server.copyDatabase(ctx, emptyTemplate, servingDatabase); err != nil {
+	if err := b.server.CopyDatabase(ctx, emptyTemplate, servingDatabase); err != nil {
 		return fail(err)
 	}
-	url, err := b.server.url(servingDatabase)
+	url, err := b.server.URL(servingDatabase)
 	if err != nil {
 		return fail(err)
 	}

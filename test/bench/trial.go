@@ -71,14 +71,14 @@ func (b *bench) trial(ctx context.Context, s scenario, connections int) (sample,
 			return sample{}, err
 		}
 	}
-	if err := b.server.copyDatabase(ctx, template, trialDatabase); err != nil {
+	if err := b.server.CopyDatabase(ctx, template, trialDatabase); err != nil {
 		return sample{}, err
 	}
 	var err error
-	if t.databaseURL, err = b.server.url(trialDatabase); err != nil {
+	if t.databaseURL, err = b.server.URL(trialDatabase); err != nil {
 		return sample{}, err
 	}
-	if t.admin, err = pgx.Connect(ctx, b.server.postgres.AdminURL(trialDatabase)); err != nil {
+	if t.admin, err = pgx.Connect(ctx, b.server.Postgres.AdminURL(trialDatabase)); err != nil {
 		return sample{}, fmt.Errorf("connect to PostgreSQL: %w", err)
 	}
 	defer func() { _ = t.admin.Close(context.WithoutCancel(ctx)) }()
@@ -176,7 +176,7 @@ func (t *trial) counters(ctx context.Context) error {
 	}
 	for {
 		var sessions int
-		if err := t.server.admin.QueryRow(ctx,
+		if err := t.server.Admin.QueryRow(ctx,
 			"select count(*) from pg_stat_activity where datname = $1 and backend_type = 'client backend'", trialDatabase).Scan(&sessions); err != nil {
 			return fmt.Errorf("wait for the end of sessions: %w", err)
 		}
@@ -187,7 +187,7 @@ func (t *trial) counters(ctx context.Context) error {
 			return fmt.Errorf("wait for the end of %d sessions: %w", sessions, err)
 		}
 	}
-	if err := t.server.admin.QueryRow(ctx,
+	if err := t.server.Admin.QueryRow(ctx,
 		"select xact_rollback, deadlocks from pg_stat_database where datname = $1", trialDatabase).
 		Scan(&t.sample.rollbacks, &t.sample.deadlocks); err != nil {
 		return fmt.Errorf("read the database's counters: %w", err)

@@ -31,13 +31,13 @@ type killed struct {
 }
 
 // killed kills a cluster in the midst of a backlog.
-func (w *world) killed(ctx context.Context, p peer, concurrency int, load workload) (killed, error) {
-	t, err := w.begin(ctx, p, concurrency, load)
+func (d *deployment) killed(ctx context.Context, p peer, concurrency int, load workload) (killed, error) {
+	t, err := d.begin(ctx, p, concurrency, load)
 	if err != nil {
 		return killed{}, err
 	}
 	defer t.end()
-	if err := publish(ctx, w.js, load.messages, 0); err != nil {
+	if err := publish(ctx, d.JS, load.messages, 0); err != nil {
 		return killed{}, err
 	}
 	for _, cluster := range []string{west, east} {

@@ -29,8 +29,8 @@ type latency struct {
 
 // latency has events come at a rate, and compares the time at which the stream stored
 // each with that at which its row was committed, and its output stored.
-func (w *world) latency(ctx context.Context, p peer, concurrency int, load workload, perSecond int) (latency, error) {
-	t, err := w.begin(ctx, p, concurrency, load)
+func (d *deployment) latency(ctx context.Context, p peer, concurrency int, load workload, perSecond int) (latency, error) {
+	t, err := d.begin(ctx, p, concurrency, load)
 	if err != nil {
 		return latency{}, err
 	}
@@ -47,7 +47,7 @@ func (w *world) latency(ctx context.Context, p peer, concurrency int, load workl
 	if err := t.await(ctx, listens); err != nil {
 		return latency{}, err
 	}
-	if err := publish(ctx, w.js, load.messages, perSecond); err != nil {
+	if err := publish(ctx, d.JS, load.messages, perSecond); err != nil {
 		return latency{}, err
 	}
 	if err := t.await(ctx, t.through); err != nil {
@@ -62,7 +62,7 @@ func (w *world) latency(ctx context.Context, p peer, concurrency int, load workl
 func (t *trial) latencies(ctx context.Context, perSecond int) (latency, error) {
 	stored := map[string]time.Time{}
 	var begin time.Time
-	err := t.w.each(ctx, consume.InputStream, func(m natsjs.Msg, meta *natsjs.MsgMetadata) error {
+	err := t.d.each(ctx, consume.InputStream, func(m natsjs.Msg, meta *natsjs.MsgMetadata) error {
 		if begin.IsZero() {
 			begin = meta.Timestamp
 		}
@@ -90,7 +90,7 @@ func (t *trial) latencies(ctx context.Context, perSecond int) (latency, error) {
 	if _, err := pgx.ForEachRow(rows, []any{&id, &at}, func() error { add(&commits, id, at); return nil }); err != nil {
 		return latency{}, fmt.Errorf("ask for the times of commits: %w", err)
 	}
-	err = t.w.each(ctx, consume.OutputStream, func(m natsjs.Msg, meta *natsjs.MsgMetadata) error {
+	err = t.d.each(ctx, consume.OutputStream, func(m natsjs.Msg, meta *natsjs.MsgMetadata) error {
 		var d struct {
 			FlightID string `json:"flight_id"`
 		}

@@ -36,7 +36,7 @@ func (r result) String() string {
 
 // outcome compares tables and outputs with what must come out.
 func (t *trial) outcome(ctx context.Context) (result, error) {
-	databaseURL, err := t.w.url(trialDatabase)
+	databaseURL, err := t.d.URL(trialDatabase)
 	if err != nil {
 		return result{}, err
 	}
@@ -45,12 +45,12 @@ func (t *trial) outcome(ctx context.Context) (result, error) {
 		return result{}, fmt.Errorf("connect to PostgreSQL: %w", err)
 	}
 	defer pool.Close()
-	o, err := expected.Read(ctx, pool, t.w.nc)
+	o, err := expected.Read(ctx, pool, t.d.NC)
 	if err != nil {
 		return result{}, err
 	}
 	o.Own = nil // the flights that come again from another source are in the truth
-	stream, err := t.w.js.Stream(ctx, consume.OutputStream)
+	stream, err := t.d.JS.Stream(ctx, consume.OutputStream)
 	if err != nil {
 		return result{}, fmt.Errorf("look at stream %s: %w", consume.OutputStream, err)
 	}
@@ -70,8 +70,8 @@ func (t *trial) outcome(ctx context.Context) (result, error) {
 }
 
 // each reads all messages of a stream.
-func (w *world) each(ctx context.Context, name string, do func(natsjs.Msg, *natsjs.MsgMetadata) error) error {
-	stream, err := w.js.Stream(ctx, name)
+func (d *deployment) each(ctx context.Context, name string, do func(natsjs.Msg, *natsjs.MsgMetadata) error) error {
+	stream, err := d.JS.Stream(ctx, name)
 	if err != nil {
 		return fmt.Errorf("read stream %s: %w", name, err)
 	}

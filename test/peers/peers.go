@@ -126,22 +126,22 @@ func (p peer) durable(cluster string) string {
 }
 
 // start starts the processes of a cluster.
-func (p peer) start(ctx context.Context, w *world, cluster string, concurrency int) ([]*supervisor.Process, error) {
-	databaseURL, err := w.url(trialDatabase)
+func (p peer) start(ctx context.Context, d *deployment, cluster string, concurrency int) ([]*supervisor.Process, error) {
+	databaseURL, err := d.URL(trialDatabase)
 	if err != nil {
 		return nil, err
 	}
 	if p.consumer == "" {
-		return p.startTandem(ctx, w, cluster, databaseURL, concurrency)
+		return p.startTandem(ctx, d, cluster, databaseURL, concurrency)
 	}
 	text, err := json.Marshal(consume.Config{
-		Peer: p.consumer, Cluster: cluster, DatabaseURL: databaseURL, NATSURL: w.nats.URL(), Concurrency: concurrency, Shared: p.shared,
+		Peer: p.consumer, Cluster: cluster, DatabaseURL: databaseURL, NATSURL: d.Server.URL(), Concurrency: concurrency, Shared: p.shared,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
-	part, err := w.sup.Start(supervisor.ProcessConfig{
-		Name: p.name + "-" + cluster, Path: w.self, Env: append(environment(), consume.Variable+"="+string(text)),
+	part, err := d.Supervisor.Start(supervisor.ProcessConfig{
+		Name: p.name + "-" + cluster, Path: d.self, Env: append(environment(), consume.Variable+"="+string(text)),
 	})
 	if err != nil {
 		return nil, err
@@ -150,17 +150,17 @@ func (p peer) start(ctx context.Context, w *world, cluster string, concurrency i
 }
 
 // startTandem starts a function and a source, as they are deployed.
-func (p peer) startTandem(ctx context.Context, w *world, cluster, databaseURL string, concurrency int) ([]*supervisor.Process, error) {
+func (p peer) startTandem(ctx context.Context, d *deployment, cluster, databaseURL string, concurrency int) ([]*supervisor.Process, error) {
 	port, err := devcluster.FreePort()
 	if err != nil {
 		return nil, err
 	}
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	env := slices.Concat(environment(), []string{
-		"TANDEM_CLUSTER=" + cluster, "DATABASE_URL=" + databaseURL, "NATS_URL=" + w.nats.URL(), "LOG_LEVEL=warn",
+		"TANDEM_CLUSTER=" + cluster, "DATABASE_URL=" + databaseURL, "NATS_URL=" + d.Server.URL(), "LOG_LEVEL=warn",
 	}, p.env)
-	function, err := w.sup.Start(supervisor.ProcessConfig{
-		Name: p.name + "-function-" + cluster, Path: w.programs.Function,
+	function, err := d.Supervisor.Start(supervisor.ProcessConfig{
+		Name: p.name + "-function-" + cluster, Path: d.programs.Function,
 		Env: append(slices.Clone(env), "LISTEN_ADDRESS="+address, "TANDEM_FUNCTIONS=flights"),
 	})
 	if err != nil {
@@ -171,8 +171,8 @@ func (p peer) startTandem(ctx context.Context, w *world, cluster, databaseURL st
 		function.Destroy()
 		return nil, fmt.Errorf("start %s: the function is not ready: %w", p.name, err)
 	}
-	source, err := w.sup.Start(supervisor.ProcessConfig{
-		Name: p.name + "-source-" + cluster, Path: w.programs.Source,
+	source, err := d.Supervisor.Start(supervisor.ProcessConfig{
+		Name: p.name + "-source-" + cluster, Path: d.programs.Source,
 		Env: append(slices.Clone(env), "K_SINK=http://"+address, "TANDEM_FUNCTION=flights", "TANDEM_IN_FLIGHT="+strconv.Itoa(concurrency), "TANDEM_RATE=20000"),
 	})
 	if err != nil {

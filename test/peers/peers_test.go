@@ -57,18 +57,18 @@ func TestPeers(t *testing.T) { //nolint:tparallel // they share the server and a
 	t.Parallel()
 
 	var log bytes.Buffer
-	w, err := open(t.Context(), "", false, &log)
+	d, err := deploy(t.Context(), "", false, &log)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
-	t.Cleanup(w.close)
+	t.Cleanup(d.close)
 	load, err := makeWorkload(smallWorkload)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range allPeers() {
 		t.Run(p.name+" does everything exactly once", func(t *testing.T) {
-			got, err := w.throughput(t.Context(), p, p.concurrencies[0], load)
+			got, err := d.throughput(t.Context(), p, p.concurrencies[0], load)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -78,7 +78,7 @@ func TestPeers(t *testing.T) { //nolint:tparallel // they share the server and a
 		})
 	}
 	t.Run("latency is that of each event", func(t *testing.T) {
-		got, err := w.latency(t.Context(), allPeers()[1], 4, load, 150)
+		got, err := d.latency(t.Context(), allPeers()[1], 4, load, 150)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +87,7 @@ func TestPeers(t *testing.T) { //nolint:tparallel // they share the server and a
 		}
 	})
 	t.Run("a killed cluster loses nothing by hand", func(t *testing.T) {
-		got, err := w.killed(t.Context(), allPeers()[1], 4, load)
+		got, err := d.killed(t.Context(), allPeers()[1], 4, load)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,18 +96,18 @@ func TestPeers(t *testing.T) { //nolint:tparallel // they share the server and a
 		}
 	})
 	t.Run("what is lost or doubled is seen", func(t *testing.T) {
-		testHarmIsSeen(t, w, load)
+		testHarmIsSeen(t, d, load)
 	})
 }
 
-func testHarmIsSeen(t *testing.T, w *world, load workload) {
+func testHarmIsSeen(t *testing.T, d *deployment, load workload) {
 	t.Helper()
-	tr, err := w.begin(t.Context(), allPeers()[1], 4, load)
+	tr, err := d.begin(t.Context(), allPeers()[1], 4, load)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tr.end()
-	if err := publish(t.Context(), w.js, load.messages, 0); err != nil {
+	if err := publish(t.Context(), d.JS, load.messages, 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := tr.start(t.Context(), east); err != nil {
@@ -128,10 +128,10 @@ func testHarmIsSeen(t *testing.T, w *world, load workload) {
 			t.Fatal(err)
 		}
 	}
-	if err := w.js.DeleteStream(t.Context(), consume.OutputStream); err != nil {
+	if err := d.JS.DeleteStream(t.Context(), consume.OutputStream); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.conn.EnsureStream(t.Context(), outputs); err != nil {
+	if err := d.Conn.EnsureStream(t.Context(), outputs); err != nil {
 		t.Fatal(err)
 	}
 	got, err := tr.outcome(t.Context())

@@ -12,6 +12,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/test/bench/harness"
 )
 
 // goal is how many times as many events as the best of the others Tandem is to do.
@@ -45,60 +48,28 @@ func (r *report) worthwhile() bool {
 }
 
 // describe says on what it is measured.
-func (w *world) describe(ctx context.Context) ([]string, error) {
+func (d *deployment) describe(ctx context.Context) ([]string, error) {
 	var version string
-	if err := w.admin.QueryRow(ctx, "select current_setting('server_version')").Scan(&version); err != nil {
+	if err := d.Admin.QueryRow(ctx, "select current_setting('server_version')").Scan(&version); err != nil {
 		return nil, fmt.Errorf("ask the server for its version: %w", err)
 	}
 	var list string
-	if err := w.admin.QueryRow(ctx, `select string_agg(name || ' = ' || current_setting(name), ', ' order by name)
+	if err := d.Admin.QueryRow(ctx, `select string_agg(name || ' = ' || current_setting(name), ', ' order by name)
 	|| (select ', lz4 = ' || case when 'lz4' = any(enumvals) then 'on' else 'off' end from pg_settings where name = 'default_toast_compression')
 from pg_settings where name in ('shared_buffers', 'max_wal_size', 'max_connections', 'fsync', 'synchronous_commit', 'full_page_writes',
 	'wal_level', 'track_commit_timestamp', 'commit_delay', 'data_checksums')`).Scan(&list); err != nil {
 		return nil, fmt.Errorf("ask the server for its settings: %w", err)
 	}
-	commit, err := w.commitTime(ctx)
+	commit, err := d.CommitTime(ctx, time.Now)
 	if err != nil {
 		return nil, err
 	}
 	return []string{
-		"measured on " + cores() + ", clients and servers together",
+		"measured on " + harness.Cores() + ", clients and servers together",
 		fmt.Sprintf("PostgreSQL %s, a commit takes %s: %s", version, commit.Round(time.Microsecond), list),
-		fmt.Sprintf("NATS %s, one server, streams in files, sync_interval %s", w.nc.ConnectedServerVersion(), w.nats.SyncInterval()),
+		fmt.Sprintf("NATS %s, one server, streams in files, sync_interval %s", d.NC.ConnectedServerVersion(), d.Server.SyncInterval()),
 		fmt.Sprintf("%s, GOMAXPROCS %d", runtime.Version(), runtime.GOMAXPROCS(0)),
 	}, nil
-}
-
-// commitTime is the median time that a small transaction takes, which shows whether
-// the disk is one.
-func (w *world) commitTime(ctx context.Context) (time.Duration, error) {
-	conn, err := w.admin.Acquire(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("connect to PostgreSQL: %w", err)
-	}
-	defer conn.Release()
-	var times []time.Duration
-	for range 200 {
-		start := time.Now()
-		if _, err := conn.Exec(ctx, "select pg_logical_emit_message(true, 'peers', '')"); err != nil {
-			return 0, fmt.Errorf("time a commit: %w", err)
-		}
-		times = append(times, time.Since(start))
-	}
-	return median(times), nil
-}
-
-// cores names the processor, and how many of its cores this process may use.
-func cores() string {
-	text := fmt.Sprintf("%d cores", runtime.NumCPU())
-	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(info)) {
-			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-				return text + " of " + strings.TrimSpace(value)
-			}
-		}
-	}
-	return text
 }
 
 // versions are those of the modules that are compared.
@@ -200,7 +171,7 @@ func fromRoot(ctx context.Context, path string) (string, error) {
 	if filepath.IsAbs(path) {
 		return path, nil
 	}
-	root, err := repository(ctx)
+	root, err := devcluster.ModuleRoot(ctx)
 	return filepath.Join(root, path), err
 }
 

@@ -41,15 +41,15 @@ func execute(ctx context.Context, o options, out io.Writer) error {
 		return r.finish(ctx, o, out)
 	}
 	say(out, "building Tandem and starting the servers")
-	w, err := open(ctx, o.dir, o.keep, os.Stderr)
+	d, err := deploy(ctx, o.dir, o.keep, os.Stderr)
 	if err != nil {
 		return err
 	}
-	defer w.close()
+	defer d.close()
 	if o.keep {
-		say(out, "data and logs: %s", w.dir)
+		say(out, "data and logs: %s", d.dir)
 	}
-	r, err := w.measure(ctx, o, func(format string, args ...any) { say(out, format, args...) })
+	r, err := d.measure(ctx, o, func(format string, args ...any) { say(out, format, args...) })
 	if r == nil || !r.worthwhile() {
 		return err
 	}
@@ -79,8 +79,8 @@ func (r *report) finish(ctx context.Context, o options, out io.Writer) error {
 }
 
 // measure goes through everything.
-func (w *world) measure(ctx context.Context, o options, progress func(string, ...any)) (*report, error) {
-	r, err := w.rounds(ctx, o, progress)
+func (d *deployment) measure(ctx context.Context, o options, progress func(string, ...any)) (*report, error) {
+	r, err := d.rounds(ctx, o, progress)
 	if err != nil {
 		return r, err
 	}
@@ -92,7 +92,7 @@ func (w *world) measure(ctx context.Context, o options, progress func(string, ..
 		if line.Latency != nil {
 			continue
 		}
-		l, err := w.latency(ctx, line.peer, line.Concurrency, load, o.rate)
+		l, err := d.latency(ctx, line.peer, line.Concurrency, load, o.rate)
 		if err != nil {
 			return r, err
 		}
@@ -107,7 +107,7 @@ func (w *world) measure(ctx context.Context, o options, progress func(string, ..
 		if line.Killed != nil {
 			continue
 		}
-		k, err := w.killed(ctx, line.peer, line.Concurrency, load)
+		k, err := d.killed(ctx, line.peer, line.Concurrency, load)
 		if err != nil {
 			return r, err
 		}
@@ -118,7 +118,7 @@ func (w *world) measure(ctx context.Context, o options, progress func(string, ..
 }
 
 // rounds measures throughput, or takes it from a report that is to be continued.
-func (w *world) rounds(ctx context.Context, o options, progress func(string, ...any)) (*report, error) {
+func (d *deployment) rounds(ctx context.Context, o options, progress func(string, ...any)) (*report, error) {
 	if o.goOn != "" {
 		r, err := readReport(ctx, o.goOn)
 		if err == nil && r.CutShort != "" {
@@ -129,14 +129,14 @@ func (w *world) rounds(ctx context.Context, o options, progress func(string, ...
 	}
 	r := &report{Begun: time.Now().UTC(), Rate: o.rate, Events: o.events, Quick: o.quick, Versions: versions()}
 	var err error
-	if r.Setup, err = w.describe(ctx); err != nil {
+	if r.Setup, err = d.describe(ctx); err != nil {
 		return nil, err
 	}
 	for _, p := range o.selected() {
 		r.Rows = append(r.Rows, &row{Name: p.name, Title: p.title, peer: p})
 	}
 	for _, line := range r.Rows {
-		if err := w.try(ctx, o, line, progress); err != nil {
+		if err := d.try(ctx, o, line, progress); err != nil {
 			return nil, err
 		}
 	}
@@ -146,7 +146,7 @@ func (w *world) rounds(ctx context.Context, o options, progress func(string, ...
 			if err != nil {
 				return nil, err
 			}
-			t, err := w.again(ctx, line, line.Concurrency, load, progress)
+			t, err := d.again(ctx, line, line.Concurrency, load, progress)
 			if err != nil {
 				return r, fmt.Errorf("round %d: %w", round+1, err)
 			}
@@ -168,18 +168,18 @@ func killedEvents(o options) int {
 
 // again measures throughput, a second time if something stood still or did not start;
 // the report says so. A wrong outcome is an error at once.
-func (w *world) again(ctx context.Context, line *row, concurrency int, load workload, progress func(string, ...any)) (throughput, error) {
-	t, err := w.throughput(ctx, line.peer, concurrency, load)
+func (d *deployment) again(ctx context.Context, line *row, concurrency int, load workload, progress func(string, ...any)) (throughput, error) {
+	t, err := d.throughput(ctx, line.peer, concurrency, load)
 	if err == nil || ctx.Err() != nil || errors.Is(err, errWrong) {
 		return t, err
 	}
 	line.Again = append(line.Again, err.Error())
 	progress("again      %-18s %v", line.Name, err)
-	return w.throughput(ctx, line.peer, concurrency, load)
+	return d.throughput(ctx, line.peer, concurrency, load)
 }
 
 // try tries the peer's concurrencies and keeps the best.
-func (w *world) try(ctx context.Context, o options, line *row, progress func(string, ...any)) error {
+func (d *deployment) try(ctx context.Context, o options, line *row, progress func(string, ...any)) error {
 	list := line.peer.concurrencies
 	if o.quick {
 		list = list[len(list)/2 : len(list)/2+1]
@@ -194,7 +194,7 @@ func (w *world) try(ctx context.Context, o options, line *row, progress func(str
 	}
 	best := 0.0
 	for _, concurrency := range list {
-		t, err := w.again(ctx, line, concurrency, load, progress)
+		t, err := d.again(ctx, line, concurrency, load, progress)
 		if err != nil {
 			return err
 		}

@@ -36,7 +36,7 @@ var errStalled = errors.New("nothing happens any more")
 
 // trial is a peer at work on a database and streams of its own.
 type trial struct {
-	w           *world
+	d           *deployment
 	peer        peer
 	concurrency int
 	workload    workload
@@ -47,15 +47,15 @@ type trial struct {
 }
 
 // begin makes everything for a trial but starts nothing.
-func (w *world) begin(ctx context.Context, p peer, concurrency int, load workload) (*trial, error) {
-	if err := w.fresh(ctx, p); err != nil {
+func (d *deployment) begin(ctx context.Context, p peer, concurrency int, load workload) (*trial, error) {
+	if err := d.fresh(ctx, p); err != nil {
 		return nil, err
 	}
-	admin, err := pgx.Connect(ctx, w.postgres.AdminURL(trialDatabase))
+	admin, err := pgx.Connect(ctx, d.Postgres.AdminURL(trialDatabase))
 	if err != nil {
 		return nil, fmt.Errorf("connect to PostgreSQL: %w", err)
 	}
-	return &trial{w: w, peer: p, concurrency: concurrency, workload: load, admin: admin, parts: map[string][]*supervisor.Process{}}, nil
+	return &trial{d: d, peer: p, concurrency: concurrency, workload: load, admin: admin, parts: map[string][]*supervisor.Process{}}, nil
 }
 
 // end kills what runs.
@@ -69,7 +69,7 @@ func (t *trial) end() {
 }
 
 func (t *trial) start(ctx context.Context, cluster string) error {
-	parts, err := t.peer.start(ctx, t.w, cluster, t.concurrency)
+	parts, err := t.peer.start(ctx, t.d, cluster, t.concurrency)
 	if err != nil {
 		return err
 	}
@@ -104,12 +104,12 @@ func (t *trial) look(ctx context.Context) (state, error) {
 	if err := t.count(ctx); err != nil {
 		return state{}, err
 	}
-	out, err := t.w.js.Stream(ctx, consume.OutputStream)
+	out, err := t.d.JS.Stream(ctx, consume.OutputStream)
 	if err != nil {
 		return state{}, fmt.Errorf("look at stream %s: %w", consume.OutputStream, err)
 	}
 	s.outputs = out.CachedInfo().State.Msgs
-	in, err := t.w.js.Stream(ctx, consume.InputStream)
+	in, err := t.d.JS.Stream(ctx, consume.InputStream)
 	if err != nil {
 		return state{}, fmt.Errorf("look at stream %s: %w", consume.InputStream, err)
 	}
@@ -136,7 +136,7 @@ func (t *trial) count(ctx context.Context) error {
 	}
 	t.looked = time.Now()
 	var n int
-	if err := t.w.admin.QueryRow(ctx, "select count(*) from pg_stat_activity where datname = $1 and backend_type = 'client backend' and usename = 'tandem'", trialDatabase).Scan(&n); err != nil {
+	if err := t.d.Admin.QueryRow(ctx, "select count(*) from pg_stat_activity where datname = $1 and backend_type = 'client backend' and usename = 'tandem'", trialDatabase).Scan(&n); err != nil {
 		return fmt.Errorf("count connections: %w", err)
 	}
 	t.connections = max(t.connections, n)
@@ -167,7 +167,7 @@ func (t *trial) await(ctx context.Context, want func(state) bool) error {
 		}
 		if time.Since(since) > stallTimeout {
 			return fmt.Errorf("%s: %w: %d of %d events, %d of %d outputs, %d messages not handed out, %d not acknowledged; logs are in %s",
-				t.peer.name, errStalled, s.added, t.workload.distinct, s.outputs, t.workload.total().Delayed, s.waiting, s.unanswered, filepath.Join(t.w.dir, "log"))
+				t.peer.name, errStalled, s.added, t.workload.distinct, s.outputs, t.workload.total().Delayed, s.waiting, s.unanswered, filepath.Join(t.d.dir, "log"))
 		}
 		if err := sleep(ctx, lookInterval); err != nil {
 			return err
@@ -201,13 +201,13 @@ type throughput struct {
 // throughput has both clusters work on a stream that is full already. The time is that
 // from the first commit until all events are committed, all outputs in their stream
 // and all messages acknowledged by both clusters.
-func (w *world) throughput(ctx context.Context, p peer, concurrency int, load workload) (throughput, error) {
-	t, err := w.begin(ctx, p, concurrency, load)
+func (d *deployment) throughput(ctx context.Context, p peer, concurrency int, load workload) (throughput, error) {
+	t, err := d.begin(ctx, p, concurrency, load)
 	if err != nil {
 		return throughput{}, err
 	}
 	defer t.end()
-	if err := publish(ctx, w.js, load.messages, 0); err != nil {
+	if err := publish(ctx, d.JS, load.messages, 0); err != nil {
 		return throughput{}, err
 	}
 	if err := t.checkpoint(ctx); err != nil {
@@ -259,7 +259,7 @@ func (t *trial) exact(ctx context.Context) error {
 		return fmt.Errorf("%s: %w: %s", t.peer.name, errWrong, o)
 	}
 	select {
-	case died := <-t.w.died:
+	case died := <-t.d.died:
 		return fmt.Errorf("%s: %w: %s died: %s", t.peer.name, errWrong, died.Name, died.Reason)
 	default:
 		return nil

@@ -40,30 +40,30 @@ func message(n int) (*nats.Msg, error) {
 }
 
 // fill stores so many events in the stream.
-func (w *world) fill(ctx context.Context, events int) error {
+func (d *deployment) fill(ctx context.Context, events int) error {
 	for n := range events {
 		m, err := message(n)
 		if err != nil {
 			return err
 		}
-		if _, err := w.js.PublishMsgAsync(m); err != nil {
+		if _, err := d.JS.PublishMsgAsync(m); err != nil {
 			return fmt.Errorf("fill the stream: %w", err)
 		}
 	}
 	select {
-	case <-w.js.PublishAsyncComplete():
+	case <-d.JS.PublishAsyncComplete():
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	state, err := w.state(ctx, inputs)
+	state, err := d.state(ctx, inputs)
 	if err == nil && state.Msgs != uint64(events) {
 		err = fmt.Errorf("fill the stream: it has %d events, want %d", state.Msgs, events)
 	}
 	return err
 }
 
-func (w *world) state(ctx context.Context, stream string) (natsjs.StreamState, error) {
-	s, err := jetstream.Ask(ctx, func(ctx context.Context) (natsjs.Stream, error) { return w.js.Stream(ctx, stream) })
+func (d *deployment) state(ctx context.Context, stream string) (natsjs.StreamState, error) {
+	s, err := jetstream.Ask(ctx, func(ctx context.Context) (natsjs.Stream, error) { return d.JS.Stream(ctx, stream) })
 	if err != nil {
 		return natsjs.StreamState{}, fmt.Errorf("look at stream %s: %w", stream, err)
 	}
@@ -72,11 +72,11 @@ func (w *world) state(ctx context.Context, stream string) (natsjs.StreamState, e
 
 // awaitOutputs returns when the stream has so many outputs. It gives up when no more
 // come.
-func (w *world) awaitOutputs(ctx context.Context, events int) (natsjs.StreamState, error) {
+func (d *deployment) awaitOutputs(ctx context.Context, events int) (natsjs.StreamState, error) {
 	var last uint64
-	since := w.o.Now()
+	since := d.o.Now()
 	for {
-		state, err := w.state(ctx, outputs)
+		state, err := d.state(ctx, outputs)
 		switch {
 		case err != nil:
 			return state, err
@@ -85,11 +85,11 @@ func (w *world) awaitOutputs(ctx context.Context, events int) (natsjs.StreamStat
 		case state.Msgs > uint64(events):
 			return state, fmt.Errorf("the outcome is wrong: the stream has %d outputs, want %d", state.Msgs, events)
 		case state.Msgs > last:
-			last, since = state.Msgs, w.o.Now()
-		case w.o.Now().Sub(since) > patience:
-			return state, fmt.Errorf("the stream has %d outputs of %d, and no more came for %s:\n%s", state.Msgs, events, patience, w.said())
+			last, since = state.Msgs, d.o.Now()
+		case d.o.Now().Sub(since) > patience:
+			return state, fmt.Errorf("the stream has %d outputs of %d, and no more came for %s:\n%s", state.Msgs, events, patience, d.said())
 		}
-		if err := w.deaths(); err != nil {
+		if err := d.deaths(); err != nil {
 			return state, err
 		}
 		if !sleep(ctx, 20*time.Millisecond) {
@@ -100,22 +100,22 @@ func (w *world) awaitOutputs(ctx context.Context, events int) (natsjs.StreamStat
 
 // publish publishes events from first on, an open loop: each at its time, whatever comes
 // of those before. It gives when each was published.
-func (w *world) publish(ctx context.Context, first, events int, rate float64) ([]time.Time, error) {
+func (d *deployment) publish(ctx context.Context, first, events int, rate float64) ([]time.Time, error) {
 	published := make([]time.Time, 0, events)
-	begin := w.o.Now()
+	begin := d.o.Now()
 	for len(published) < events {
-		due := min(int(w.o.Now().Sub(begin).Seconds()*rate), events)
+		due := min(int(d.o.Now().Sub(begin).Seconds()*rate), events)
 		for len(published) < due {
 			m, err := message(first + len(published))
 			if err != nil {
 				return nil, err
 			}
-			published = append(published, w.o.Now())
-			if err := w.nc.PublishMsg(m); err != nil {
+			published = append(published, d.o.Now())
+			if err := d.NC.PublishMsg(m); err != nil {
 				return nil, fmt.Errorf("publish an event: %w", err)
 			}
 		}
-		if err := w.nc.FlushTimeout(patience); err != nil {
+		if err := d.NC.FlushTimeout(patience); err != nil {
 			return nil, fmt.Errorf("publish events: %w", err)
 		}
 		if !sleep(ctx, time.Millisecond) {
@@ -126,9 +126,9 @@ func (w *world) publish(ctx context.Context, first, events int, rate float64) ([
 }
 
 // stored reads from the outputs when the stream stored each, from order first on.
-func (w *world) stored(ctx context.Context, first, events int) ([]time.Time, error) {
+func (d *deployment) stored(ctx context.Context, first, events int) ([]time.Time, error) {
 	consumer, err := jetstream.Ask(ctx, func(ctx context.Context) (natsjs.Consumer, error) {
-		return w.js.OrderedConsumer(ctx, outputs, natsjs.OrderedConsumerConfig{})
+		return d.JS.OrderedConsumer(ctx, outputs, natsjs.OrderedConsumerConfig{})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the outputs: %w", err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
+	"github.com/tandem-fn/tandem/test/bench/harness"
 )
 
 // fewPending is how many messages are pending when the memory of a source is measured
@@ -45,12 +46,12 @@ func Pending(ctx context.Context, o Options) (PendingReport, error) {
 }
 
 func (o *Options) measurePending(ctx context.Context, pending int) (mib float64, tries int64, err error) {
-	w, err := o.newWorld(ctx)
+	d, err := o.deploy(ctx)
 	if err != nil {
 		return 0, 0, err
 	}
-	defer w.close(ctx)
-	if err := w.fillSmall(ctx, pending); err != nil {
+	defer d.close(ctx)
+	if err := d.fillSmall(ctx, pending); err != nil {
 		return 0, 0, err
 	}
 	sink, err := refuse(ctx)
@@ -58,10 +59,10 @@ func (o *Options) measurePending(ctx context.Context, pending int) (mib float64,
 		return 0, 0, err
 	}
 	defer sink.server.Close() //nolint:errcheck // nothing is lost with it
-	if err := w.start("source", "east", o.Programs.Source, supervisor.StageSources, nil, append(sourceEnv("east", sink.url, 1), o.Env...)); err != nil {
+	if err := d.start("source", "east", o.Programs.Source, supervisor.StageSources, nil, append(sourceEnv("east", sink.url, 1), o.Env...)); err != nil {
 		return 0, 0, err
 	}
-	if err := w.await(ctx, "the first try", func(context.Context) error {
+	if err := d.await(ctx, "the first try", func(context.Context) error {
 		if sink.tries.Load() == 0 {
 			return fmt.Errorf("none yet")
 		}
@@ -72,27 +73,28 @@ func (o *Options) measurePending(ctx context.Context, pending int) (mib float64,
 	if !sleep(ctx, o.Duration) {
 		return 0, 0, context.Cause(ctx)
 	}
-	if err := w.deaths(); err != nil {
+	if err := d.deaths(); err != nil {
 		return 0, 0, err
 	}
-	_, highest := resident(w.parts[0].Pid())
+	_, bytes, _ := harness.Resident(d.processes[0].Pid()) // 0 where it is not counted
+	highest := float64(bytes) / (1 << 20)
 	o.Progress("%d messages pending, %d tries: the source takes %.1f MiB", pending, sink.tries.Load(), highest)
 	return highest, sink.tries.Load(), nil
 }
 
 // fillSmall stores many messages of a few bytes.
-func (w *world) fillSmall(ctx context.Context, n int) error {
+func (d *deployment) fillSmall(ctx context.Context, n int) error {
 	const together = 10_000
 	for i := range n {
-		if err := w.nc.Publish("events.small", fmt.Appendf(nil, "%d", i)); err != nil {
+		if err := d.NC.Publish("events.small", fmt.Appendf(nil, "%d", i)); err != nil {
 			return fmt.Errorf("fill the stream: %w", err)
 		}
 		if (i+1)%together != 0 && i+1 < n {
 			continue
 		}
 		// The server drops nothing as long as its queue for the stream is short.
-		if err := w.await(ctx, "the stream to store messages", func(ctx context.Context) error {
-			state, err := w.state(ctx, inputs)
+		if err := d.await(ctx, "the stream to store messages", func(ctx context.Context) error {
+			state, err := d.state(ctx, inputs)
 			if err == nil && state.Msgs+together < uint64(i+1) || i+1 == n && state.Msgs != uint64(n) {
 				err = fmt.Errorf("it has %d, want %d", state.Msgs, i+1)
 			}

@@ -20,50 +20,50 @@ type speed struct {
 
 // measureRate has a row handle a stream that is full already, as fast as it can.
 func (o *Options) measureRate(ctx context.Context, r Row, workers int) (speed, error) {
-	w, err := o.newWorld(ctx)
+	d, err := o.deploy(ctx)
 	if err != nil {
 		return speed{}, err
 	}
-	defer w.close(ctx)
+	defer d.close(ctx)
 	events := o.Events
 	if workers > 0 {
 		events = o.byHandEvents()
 	}
-	if err := w.fill(ctx, events); err != nil {
+	if err := d.fill(ctx, events); err != nil {
 		return speed{}, err
 	}
-	if err := w.database.Settle(ctx); err != nil {
+	if err := d.database.Settle(ctx); err != nil {
 		return speed{}, err
 	}
-	before := w.spend()
+	before := d.spend()
 	if workers > 0 {
-		err = w.startByHand(workers)
+		err = d.startByHand(workers)
 	} else {
-		err = w.startClusters(ctx, r)
+		err = d.startClusters(ctx, r)
 	}
 	if err != nil {
 		return speed{}, err
 	}
-	state, err := w.awaitOutputs(ctx, events)
+	state, err := d.awaitOutputs(ctx, events)
 	if err != nil {
 		return speed{}, err
 	}
-	s := speed{rate: float64(events-1) / state.LastTime.Sub(state.FirstTime).Seconds(), cpu: w.spend()}
+	s := speed{rate: float64(events-1) / state.LastTime.Sub(state.FirstTime).Seconds(), cpu: d.spend()}
 	for kind := range s.cpu {
 		s.cpu[kind] = (s.cpu[kind] - before[kind]) / time.Duration(events)
 	}
-	return s, w.check(ctx, events, workers > 0)
+	return s, d.check(ctx, events, workers > 0)
 }
 
 // check ends the processes, and looks whether the outcome is right.
-func (w *world) check(ctx context.Context, events int, byHand bool) error {
-	for _, p := range slices.Backward(w.parts) {
+func (d *deployment) check(ctx context.Context, events int, byHand bool) error {
+	for _, p := range slices.Backward(d.processes) {
 		p.Stop(ctx)
 	}
-	if _, err := w.awaitOutputs(ctx, events); err != nil { // no more than these
+	if _, err := d.awaitOutputs(ctx, events); err != nil { // no more than these
 		return err
 	}
-	return w.database.Check(ctx, events, orders.Total(events), byHand)
+	return d.database.Check(ctx, events, orders.Total(events), byHand)
 }
 
 // Latency is how long events took, in milliseconds.
@@ -76,30 +76,30 @@ type Latency struct {
 
 // measureLatency has a row handle events that come at a steady rate.
 func (o *Options) measureLatency(ctx context.Context, r Row, workers int, rate float64) (Latency, error) {
-	w, err := o.newWorld(ctx)
+	d, err := o.deploy(ctx)
 	if err != nil {
 		return Latency{}, err
 	}
-	defer w.close(ctx)
-	if err := w.database.Settle(ctx); err != nil {
+	defer d.close(ctx)
+	if err := d.database.Settle(ctx); err != nil {
 		return Latency{}, err
 	}
 	if workers > 0 {
-		err = w.startByHand(workers)
+		err = d.startByHand(workers)
 	} else {
-		err = w.startClusters(ctx, r)
+		err = d.startClusters(ctx, r)
 	}
 	if err != nil {
 		return Latency{}, err
 	}
-	if err := w.fill(ctx, 1); err != nil {
+	if err := d.fill(ctx, 1); err != nil {
 		return Latency{}, err
 	}
-	if _, err := w.awaitOutputs(ctx, 1); err != nil { // all is up
+	if _, err := d.awaitOutputs(ctx, 1); err != nil { // all is up
 		return Latency{}, err
 	}
 	warm, events := max(int(rate*warmUp.Seconds()), 1), max(int(rate*o.Duration.Seconds()), 1)
-	if _, err := w.publish(ctx, 1, warm, rate); err != nil {
+	if _, err := d.publish(ctx, 1, warm, rate); err != nil {
 		return Latency{}, err
 	}
 	freezing, thaw := context.WithCancel(ctx)
@@ -108,24 +108,24 @@ func (o *Options) measureLatency(ctx context.Context, r Row, workers int, rate f
 	go func() {
 		defer close(frozen)
 		if r.stops {
-			w.freeze(freezing, o.Now)
+			d.freeze(freezing, o.Now)
 		}
 	}()
-	published, err := w.publish(ctx, 1+warm, events, rate)
+	published, err := d.publish(ctx, 1+warm, events, rate)
 	thaw()
 	<-frozen
 	if err != nil {
 		return Latency{}, err
 	}
 	all := 1 + warm + events
-	if _, err := w.awaitOutputs(ctx, all); err != nil {
+	if _, err := d.awaitOutputs(ctx, all); err != nil {
 		return Latency{}, err
 	}
-	stored, err := w.stored(ctx, 1+warm, events)
+	stored, err := d.stored(ctx, 1+warm, events)
 	if err != nil {
 		return Latency{}, err
 	}
-	if err := w.check(ctx, all, workers > 0); err != nil {
+	if err := d.check(ctx, all, workers > 0); err != nil {
 		return Latency{}, err
 	}
 	return latencyOf(published, stored)

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,7 +12,6 @@ import (
 	"os"
 	"runtime"
 	"runtime/pprof"
-	"strings"
 	"syscall"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -22,6 +20,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
+	"github.com/tandem-fn/tandem/test/bench/harness"
 )
 
 // What tells a process of this program that it is a server, and which, and where it
@@ -142,7 +141,7 @@ type usage struct {
 func used() usage {
 	var memory runtime.MemStats
 	runtime.ReadMemStats(&memory)
-	rss, _, _ := resident(os.Getpid())
+	rss, _, _ := harness.Resident(os.Getpid())
 	return usage{Mallocs: memory.Mallocs, CPU: cpuTime(), RSS: rss}
 }
 
@@ -153,26 +152,4 @@ func cpuTime() int64 {
 		return 0
 	}
 	return r.Utime.Nano() + r.Stime.Nano()
-}
-
-// resident is the resident memory of a process in bytes, now and at its highest
-// (Linux).
-func resident(pid int) (now, highest int64, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		var kib int64
-		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
-			now = kib << 10
-		}
-		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
-			highest = kib << 10
-		}
-	}
-	if now == 0 {
-		return 0, 0, errors.New("the system does not say how much memory a process has")
-	}
-	return now, highest, nil
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/test/bench/harness"
 )
 
 // Names of the rows that are measured on a real instance.
@@ -113,7 +114,7 @@ func (o InstanceOptions) use(ctx context.Context, i *running, report *InstanceRe
 		return context.Cause(ctx)
 	}
 	pid := i.cmd.Process.Pid
-	idle, _, err := resident(pid)
+	idle, _, err := harness.Resident(pid)
 	if err == nil {
 		report.Idle = mib(idle)
 	}
@@ -122,7 +123,7 @@ func (o InstanceOptions) use(ctx context.Context, i *running, report *InstanceRe
 	if err != nil {
 		return fmt.Errorf("%w\nthe instance says:\n%s", err, i.said())
 	}
-	if _, highest, err := resident(pid); err == nil {
+	if _, highest, err := harness.Resident(pid); err == nil {
 		report.Highest = mib(highest)
 	}
 	report.RequestsPerSecond = rounded(float64(o.Requests)/outcome.elapsed.Seconds(), 0)

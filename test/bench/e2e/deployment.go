@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,17 +13,18 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	natsjs "github.com/nats-io/nats.go/jetstream"
-
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
+	"github.com/tandem-fn/tandem/test/bench/harness"
 )
 
 // patience is how long something may take until it is given up.
 const patience = time.Minute
+
+// publishAhead is the number of messages that are sent before the stream has answered.
+const publishAhead = 1024
 
 // Database is what a trial writes to.
 type Database struct {
@@ -41,106 +41,82 @@ type Database struct {
 	Settle func(ctx context.Context) error
 }
 
-// world is what a trial consists of.
-type world struct {
+// deployment is what a trial consists of.
+type deployment struct {
+	*harness.Streams
+
 	o        *Options
 	dir      string
 	database Database
 	sup      *supervisor.Supervisor
-	nats     *devcluster.NATS
-	nc       *nats.Conn
-	js       natsjs.JetStream
 
-	parts []part // in the order of their start
+	processes []process // in the order of their start
 }
 
-// part is a process, of a kind, in a cluster.
-type part struct {
+// process is one of a kind, in a cluster.
+type process struct {
 	*supervisor.Process
 	kind    string // source, function or by hand
 	cluster string
 }
 
-func (o *Options) newWorld(ctx context.Context) (_ *world, err error) {
-	w := &world{o: o}
-	if w.dir, err = os.MkdirTemp(o.Dir, "e2e-"); err != nil {
-		return nil, fmt.Errorf("make a folder for a trial: %w", err)
+func (o *Options) deploy(ctx context.Context) (_ *deployment, err error) {
+	d := &deployment{o: o}
+	if d.dir, err = devcluster.TempDir(o.Dir, "e2e-"); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			w.close(ctx)
+			d.close(ctx)
 		}
 	}()
-	if w.sup, err = supervisor.New(supervisor.Config{LogDir: filepath.Join(w.dir, "log")}); err != nil {
+	if d.sup, err = supervisor.New(supervisor.Config{LogDir: filepath.Join(d.dir, "log")}); err != nil {
 		return nil, err
 	}
-	if w.nats, err = devcluster.StartNATS(ctx, w.sup, devcluster.NATSConfig{Program: o.Programs.NATS, Dir: w.dir, SyncInterval: o.SyncInterval}); err != nil {
+	if d.Streams, err = harness.StartStreams(ctx, d.sup, devcluster.NATSConfig{Program: o.Programs.NATS, Dir: d.dir, SyncInterval: o.SyncInterval}, publishAhead); err != nil {
 		return nil, err
 	}
-	if err := w.makeStreams(ctx); err != nil {
+	if err := d.Ensure(ctx, jetstream.StreamConfig{Name: inputs}, jetstream.StreamConfig{Name: outputs}); err != nil {
 		return nil, err
-	}
-	if w.nc, err = nats.Connect(w.nats.URL()); err != nil {
-		return nil, fmt.Errorf("connect to NATS: %w", err)
-	}
-	if w.js, err = natsjs.New(w.nc, natsjs.WithPublishAsyncMaxPending(1024)); err != nil {
-		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
 	if o.NewDatabase == nil {
-		return w, nil
+		return d, nil
 	}
-	if w.database, err = o.NewDatabase(ctx); err != nil {
+	if d.database, err = o.NewDatabase(ctx); err != nil {
 		return nil, err
 	}
-	return w, nil
-}
-
-func (w *world) makeStreams(ctx context.Context) (err error) {
-	conn, err := jetstream.Connect(ctx, w.nats.URL(), jetstream.Config{})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
-	if err := conn.Wait(ctx, patience); err != nil {
-		return err
-	}
-	for _, name := range []string{inputs, outputs} {
-		if err := conn.EnsureStream(ctx, jetstream.StreamConfig{Name: name}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return d, nil
 }
 
 // close ends everything and removes what it has stored.
-func (w *world) close(ctx context.Context) {
+func (d *deployment) close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	if w.nc != nil {
-		w.nc.Close()
+	if d.Streams != nil {
+		d.Close(ctx)
 	}
-	if w.sup != nil {
-		w.sup.Stop(ctx)
+	if d.sup != nil {
+		d.sup.Stop(ctx)
 	}
-	_ = os.RemoveAll(w.dir) // a temporary folder: not worth a word
+	_ = devcluster.RemoveDir(d.dir) // temporary: an error changes no result
 }
 
-func (w *world) start(kind, cluster, program string, stage supervisor.Stage, args, env []string) error {
-	p, err := w.sup.Start(supervisor.ProcessConfig{
+func (d *deployment) start(kind, cluster, program string, stage supervisor.Stage, args, env []string) error {
+	p, err := d.sup.Start(supervisor.ProcessConfig{
 		Name: cluster + "-" + kind, Path: program, Args: args, Stage: stage, Grace: 5 * time.Second,
-		Env: append([]string{"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + w.database.URL, "NATS_URL=" + w.nats.URL()}, env...),
+		Env: append([]string{"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + d.database.URL, "NATS_URL=" + d.Server.URL()}, env...),
 	})
 	if err != nil {
 		return err
 	}
-	w.parts = append(w.parts, part{Process: p, kind: kind, cluster: cluster})
+	d.processes = append(d.processes, process{Process: p, kind: kind, cluster: cluster})
 	return nil
 }
 
 // startByHand starts two consumers.
-func (w *world) startByHand(workers int) error {
+func (d *deployment) startByHand(workers int) error {
 	for _, cluster := range []string{"east", "west"} {
-		if err := w.start("by-hand", cluster, w.o.Programs.ByHand, supervisor.StageSources,
+		if err := d.start("by-hand", cluster, d.o.Programs.ByHand, supervisor.StageSources,
 			[]string{"-name", cluster, "-workers", strconv.Itoa(workers)}, nil); err != nil {
 			return err
 		}
@@ -150,7 +126,7 @@ func (w *world) startByHand(workers int) error {
 
 // startClusters starts the clusters of a row, and returns when the functions are ready
 // and the sources have been started.
-func (w *world) startClusters(ctx context.Context, r Row) error {
+func (d *deployment) startClusters(ctx context.Context, r Row) error {
 	names := []string{"east", "west"}
 	if r.alone {
 		names = names[1:]
@@ -167,12 +143,12 @@ func (w *world) startClusters(ctx context.Context, r Row) error {
 		if r.stalls && name == "west" {
 			env = append(env, "TANDEM_BENCH_STALL="+stallLength.String())
 		}
-		if err := w.start("function", name, w.o.Programs.Function, supervisor.StageFunctions, nil, append(env, w.o.Env...)); err != nil {
+		if err := d.start("function", name, d.o.Programs.Function, supervisor.StageFunctions, nil, append(env, d.o.Env...)); err != nil {
 			return err
 		}
 	}
 	for name, sink := range sinks {
-		if err := w.await(ctx, name+"-function", func(ctx context.Context) error { return get(ctx, sink+"/health/readiness") }); err != nil {
+		if err := d.await(ctx, name+"-function", func(ctx context.Context) error { return get(ctx, sink+"/health/readiness") }); err != nil {
 			return err
 		}
 	}
@@ -181,7 +157,7 @@ func (w *world) startClusters(ctx context.Context, r Row) error {
 		if r.all {
 			env = append(env, "TANDEM_BEHIND=-1")
 		}
-		if err := w.start("source", name, w.o.Programs.Source, supervisor.StageSources, nil, append(env, w.o.Env...)); err != nil {
+		if err := d.start("source", name, d.o.Programs.Source, supervisor.StageSources, nil, append(env, d.o.Env...)); err != nil {
 			return err
 		}
 	}
@@ -205,7 +181,7 @@ func inFlight(batch int) int {
 }
 
 // await asks until there is no error.
-func (w *world) await(ctx context.Context, what string, ask func(context.Context) error) error {
+func (d *deployment) await(ctx context.Context, what string, ask func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
@@ -213,31 +189,31 @@ func (w *world) await(ctx context.Context, what string, ask func(context.Context
 		if err == nil {
 			return nil
 		}
-		if deaths := w.deaths(); deaths != nil {
+		if deaths := d.deaths(); deaths != nil {
 			return deaths
 		}
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w\n%s", what, err, w.said())
+			return fmt.Errorf("wait for %s: %w\n%s", what, err, d.said())
 		}
 	}
 }
 
 // deaths reports a process that ended by itself.
-func (w *world) deaths() error {
-	for _, p := range w.parts {
+func (d *deployment) deaths() error {
+	for _, p := range d.processes {
 		if p.Restarts() > 0 {
-			return fmt.Errorf("%s ended by itself:\n%s", p.Name(), w.said())
+			return fmt.Errorf("%s ended by itself:\n%s", p.Name(), d.said())
 		}
 	}
 	return nil
 }
 
 // said is the end of what the processes have said.
-func (w *world) said() string {
+func (d *deployment) said() string {
 	var all []byte
-	for _, p := range w.parts {
+	for _, p := range d.processes {
 		text, _ := os.ReadFile(p.LogFile())
 		all = append(all, "--- "+p.Name()+"\n"...)
 		all = append(all, text[max(0, len(text)-2048):]...)
@@ -262,23 +238,28 @@ func get(ctx context.Context, url string) error {
 	return err
 }
 
-// spend gives the processor time of all processes so far, by kind.
-func (w *world) spend() map[string]time.Duration {
-	spent := map[string]time.Duration{"nats": processorTime(w.nats.Process().Pid())}
-	if w.database.CPU != nil {
-		spent["postgres"] = w.database.CPU()
+// spend returns the processor time of all processes so far, by kind.
+func (d *deployment) spend() map[string]time.Duration {
+	spent := map[string]time.Duration{}
+	add := func(kind string, pid int) {
+		used, _ := harness.ProcessorTime(pid)
+		spent[kind] += used
 	}
-	for _, p := range w.parts {
-		spent[p.kind] += processorTime(p.Pid())
+	add("nats", d.Server.Process().Pid())
+	if d.database.CPU != nil {
+		spent["postgres"] = d.database.CPU()
+	}
+	for _, p := range d.processes {
+		add(p.kind, p.Pid())
 	}
 	return spent
 }
 
 // freeze stops the processes of the last cluster once a second, until ctx ends.
-func (w *world) freeze(ctx context.Context, now func() time.Time) {
-	last := w.parts[len(w.parts)-1].cluster
+func (d *deployment) freeze(ctx context.Context, now func() time.Time) {
+	last := d.processes[len(d.processes)-1].cluster
 	all := func(signal syscall.Signal) {
-		for _, p := range w.parts {
+		for _, p := range d.processes {
 			if p.cluster == last {
 				_ = p.Kill(signal) // who has ended is found out elsewhere
 			}

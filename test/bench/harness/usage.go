@@ -1,0 +1,105 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// clockTick is the unit of processor times in /proc: 100 a second on every Linux that
+// Go runs on.
+const clockTick = 10 * time.Millisecond
+
+// ProcessorTime returns what a process has used, all its threads together, and false
+// where the system does not count it, which is all but Linux.
+func ProcessorTime(pid int) (time.Duration, bool) {
+	s, ok := readStat(fmt.Sprintf("/proc/%d/stat", pid))
+	return s.own, ok
+}
+
+// ProcessorTime returns what all processes of PostgreSQL have used, likewise.
+func (s *Servers) ProcessorTime() (used time.Duration, known bool) {
+	postmaster := s.Postgres.Process().Pid()
+	main, ok := readStat(fmt.Sprintf("/proc/%d/stat", postmaster))
+	if !ok {
+		return 0, false
+	}
+	used = main.own + main.ended
+	all, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, false
+	}
+	for _, file := range all {
+		if child, ok := readStat(file); ok && child.parent == postmaster {
+			used += child.own
+		}
+	}
+	return used, true
+}
+
+// stat is the part of /proc/<pid>/stat that counts here.
+type stat struct {
+	parent     int
+	own, ended time.Duration // of the process, and of its children that have ended
+}
+
+func readStat(file string) (stat, bool) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return stat{}, false
+	}
+	// After the name, which is in parentheses and may hold anything.
+	fields := strings.Fields(string(content[strings.LastIndexByte(string(content), ')')+1:]))
+	if len(fields) < 15 {
+		return stat{}, false
+	}
+	number := func(i int) int64 {
+		n, _ := strconv.ParseInt(fields[i], 10, 64)
+		return n
+	}
+	return stat{
+		parent: int(number(1)),
+		own:    time.Duration(number(11)+number(12)) * clockTick,
+		ended:  time.Duration(number(13)+number(14)) * clockTick,
+	}, true
+}
+
+// Resident returns the resident memory of a process in bytes, now and at its highest. It
+// fails where the system does not count it, which is all but Linux.
+func Resident(pid int) (now, highest int64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		var kib int64
+		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
+			now = kib << 10
+		}
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+			highest = kib << 10
+		}
+	}
+	if now == 0 {
+		return 0, 0, errors.New("the system does not count the memory of a process")
+	}
+	return now, highest, nil
+}
+
+// Cores returns the number of cores that this process may use, and the processor's name.
+func Cores() string {
+	text := fmt.Sprintf("%d cores", runtime.NumCPU())
+	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(info)) {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+				return text + " of " + strings.TrimSpace(value)
+			}
+		}
+	}
+	return text
+}
