@@ -10,7 +10,8 @@ import (
 )
 
 // bufferSize is the size of a piece without a tap, and ahead the number of pieces that
-// may be on their way in one direction.
+// may be on their way in one direction. With a tap none are: what is sent behind a
+// frozen piece must stay with its sender, so that a server blocks while it writes.
 const (
 	bufferSize = 16 << 10
 	ahead      = 256
@@ -112,6 +113,9 @@ type piece struct {
 // pump carries what from sends to to, until one of them ends.
 func (c *Conn) pump(to, from net.Conn, back bool) {
 	pieces := make(chan piece, ahead)
+	if c.tap != nil {
+		pieces = make(chan piece)
+	}
 	delivered := make(chan struct{})
 	go func() {
 		defer close(delivered)

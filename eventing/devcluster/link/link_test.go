@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -263,6 +264,32 @@ func TestTapActsAtAByteOfAMessage(t *testing.T) {
 	c.wantsTheEnd(t)
 	other.send(t, "free")
 	other.wants(t, "free")
+}
+
+func TestASenderBlocksBehindAFrozenMessage(t *testing.T) {
+	t.Parallel()
+
+	frozen := make(chan struct{})
+	l := link.NewTapped(func() link.Tap {
+		return lineTap{act: map[string]func(*link.Conn){"freeze": func(c *link.Conn) { c.Freeze(); close(frozen) }}}
+	})
+	t.Cleanup(l.Close)
+	c := dial(t, listen(t, l, echo(t)))
+	c.send(t, "freeze")
+	<-frozen
+	// More than the buffers of the system hold.
+	line := []byte(strings.Repeat("x", 1<<20) + "\n")
+	if err := c.SetWriteDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for range 64 {
+		if _, err := c.Write(line); errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Error("64 MiB were read from the sender of a frozen message")
 }
 
 func TestURLLeadsOverTheLinkAtOneAddress(t *testing.T) {
