@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"os"
 	"time"
 
@@ -76,6 +77,79 @@ func Example() {
 		return nil
 	}
 	_ = handle
+}
+
+// Migrate creates the ledger and a function's own tables. It is safe to run in several
+// clusters at once; applied migrations are left alone.
+func ExampleMigrate() {
+	err := sinkwriter.Migrate(context.Background(), "postgres://owner@localhost:5432/orders",
+		sinkwriter.MigrationSet{Name: "orders", Files: os.DirFS("migrations")})
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A Writer per process is enough: concurrent commits share transactions.
+func ExampleNew() {
+	ctx := context.Background()
+	pool, err := pgxpool.New(ctx, "postgres://tandem@localhost:5432/orders")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer pool.Close()
+	writer, err := sinkwriter.New(pool, sinkwriter.Config{Cluster: "east"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() {
+		if err := writer.Close(ctx); err != nil {
+			log.Print(err)
+		}
+	}()
+}
+
+// Acknowledge a message only after Commit has returned a receipt, won or lost.
+func ExampleWriter_Commit() {
+	var writer *sinkwriter.Writer // see New
+	ctx := context.Background()
+
+	e := event.New()
+	e.SetID("order-17")
+	e.SetSource("/shop")
+	e.SetType("com.example.order.placed")
+	var fx functions.Effects
+	fx.Insert("orders", functions.Row{"id": e.ID(), "cents": 450})
+
+	receipt, err := writer.Commit(ctx, sinkwriter.Offer{Function: "orders", Version: "v1", Event: e, Effects: fx})
+	var known *sinkwriter.Error
+	switch {
+	case err == nil && receipt.Won:
+		log.Print("committed here")
+	case err == nil:
+		log.Print("committed before, by this cluster or another")
+	case errors.As(err, &known) && known.Fault == sinkwriter.FaultEvent:
+		log.Print("it can never be committed: ", err)
+	default:
+		log.Print("not committed: deliver it again: ", err)
+	}
+}
+
+// The ledger forgets events a week after their commit, unless a cluster lags.
+func ExampleNewRetention() {
+	ctx := context.Background()
+	pool, err := pgxpool.New(ctx, "postgres://tandem@localhost:5432/orders")
+	if err != nil {
+		log.Fatal(err)
+	}
+	retention, err := sinkwriter.NewRetention(pool, sinkwriter.RetentionConfig{Keep: 7 * 24 * time.Hour})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for range time.Tick(10 * time.Minute) {
+		if _, err := retention.Sweep(ctx); err != nil {
+			log.Print(err)
+		}
+	}
 }
 
 // Any SQL, once for each key.

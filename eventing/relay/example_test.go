@@ -1,0 +1,31 @@
+package relay_test
+
+import (
+	"context"
+	"log"
+
+	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // the outbox is in the database
+
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/relay"
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+// A relay publishes the outputs of writers that died before they could. It may run in
+// every cluster.
+func ExampleRun() {
+	ctx := context.Background()
+	pool, err := pgxpool.New(ctx, "postgres://tandem@localhost:5432/orders")
+	if err != nil {
+		log.Fatal(err)
+	}
+	conn, err := jetstream.Connect(ctx, "nats://localhost:4222", jetstream.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: "OUTPUTS", LeastWindow: relay.Takeover})
+	if err != nil {
+		log.Fatal(err)
+	}
+	relay.Run(ctx, sinkwriter.NewOutbox(pool), publisher, relay.Config{}) // until ctx ends
+}
