@@ -45,7 +45,7 @@ func New(config Config) (*Authorizer, error) {
 	return a, nil
 }
 
-// Authorize implements [serve.Gate].
+// Authorize implements [serve.Authorizer].
 func (a *Authorizer) Authorize(ctx context.Context, header http.Header) error {
 	token, err := bearerToken(header)
 	if err != nil {
