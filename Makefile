@@ -72,7 +72,7 @@ drill: ## Take something away from two clusters, give it back, say what it cost;
 .PHONY: chaostest
 chaostest: ## Run 15 s of chaos and see that planted faults are found; takes up to ten minutes.
 	@hack/install.sh cc
-	go test -tags chaos -race -timeout 30m $(ARGS) ./test/chaos ./test/world
+	go test -tags chaos -race -timeout 30m $(ARGS) ./test/chaos ./test/deployment
 
 .PHONY: long
 long: ## Run what takes too long for CI, and resume it; ARGS=--list, SEEDS, DURATION, FRESH=1.

@@ -21,5 +21,5 @@
 // the pause until it would be sent again. Full disks are small ones in memory, which root
 // on Linux can mount; else the report says that they were not full. A clock that is off is
 // off from the start of a process on: its parts are built with another package time
-// (world.BuildWrong), since nothing can be put between a Go program and its clock.
+// (deployment.BuildWrong), since nothing can be put between a Go program and its clock.
 package main

@@ -12,7 +12,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/tandem-fn/tandem/test/world"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
 const (
@@ -43,7 +43,7 @@ func main() {
 // execute builds the parts and runs, once or with one seed after the other.
 func execute(ctx context.Context, o options, out io.Writer) (err error) {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
-	bin, err := world.MakeDir()
+	bin, err := devcluster.TempDir("", "tandem-test-")
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func execute(ctx context.Context, o options, out io.Writer) (err error) {
 
 // once runs in a folder of its own, and writes the report.
 func once(ctx context.Context, o options, programs programs, say func(string, ...any)) (err error) {
-	if o.dir, err = world.MakeDir(); err != nil {
+	if o.dir, err = devcluster.TempDir("", "tandem-test-"); err != nil {
 		return err
 	}
 	say("seed %d, %s", o.seed, o.duration)
@@ -82,7 +82,7 @@ func once(ctx context.Context, o options, programs programs, say func(string, ..
 	if o.keep || err != nil {
 		say("data and logs: %s", o.dir)
 	} else {
-		defer func() { err = errors.Join(err, world.CleanUp(o.dir)) }()
+		defer func() { err = errors.Join(err, devcluster.RemoveDir(o.dir)) }()
 	}
 	if err != nil {
 		return err

@@ -12,7 +12,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/audit"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/test/world"
+	"github.com/tandem-fn/tandem/test/deployment"
+	"github.com/tandem-fn/tandem/test/deployment/workload"
 )
 
 const (
@@ -25,8 +26,8 @@ type programs struct{ right, wrong devcluster.Programs }
 
 // build compiles both into dir.
 func build(ctx context.Context, dir string, log io.Writer) (p programs, err error) {
-	if p.right, err = world.Build(ctx, dir, log); err == nil {
-		p.wrong, err = world.BuildWrong(ctx, filepath.Join(dir, "wrong"), p.right, log)
+	if p.right, err = deployment.Build(ctx, dir, log); err == nil {
+		p.wrong, err = deployment.BuildWrong(ctx, filepath.Join(dir, "wrong"), p.right, log)
 	}
 	return p, err
 }
@@ -34,15 +35,15 @@ func build(ctx context.Context, dir string, log io.Writer) (p programs, err erro
 // run strikes once and gives the report. The error says that it could not.
 func run(ctx context.Context, o options, programs programs, say func(string, ...any)) (report, error) {
 	r := report{Seed: o.seed, Duration: o.duration, Rate: o.rate, Plant: o.plant, Only: strings.Join(o.only, ","), Begun: time.Now()}
-	w, err := world.Start(ctx, world.Config{Dir: o.dir, Programs: programs.right, Wrong: programs.wrong, Disks: true, Plant: o.plant})
+	d, err := deployment.Start(ctx, deployment.Config{Dir: o.dir, Programs: programs.right, Wrong: programs.wrong, Disks: true, Plant: o.plant})
 	if err != nil {
 		return r, fmt.Errorf("start: %w", err)
 	}
-	defer w.Stop()
+	defer d.Stop()
 	r.Strikes = schedule(picked(o.only), o.seed, o.duration)
 	begun := time.Now()
-	load := world.NewWorkload(o.seed)
-	publisher, err := w.Publisher()
+	load := workload.New(o.seed)
+	publisher, err := d.Publisher()
 	if err != nil {
 		return r, err
 	}
@@ -52,25 +53,25 @@ func run(ctx context.Context, o options, programs programs, say func(string, ...
 	defer time.AfterFunc(o.duration, load.End).Stop()
 	watching, stopWatching := context.WithCancel(ctx)
 	watched := make(chan struct{})
-	go func() { defer close(watched); watch(watching, w, begun, &r) }()
+	go func() { defer close(watched); watch(watching, d, begun, &r) }()
 
-	strikeAll(ctx, w, r.Strikes, load, say)
+	strikeAll(ctx, d, r.Strikes, load, say)
 	say("mending, and waiting until all is through")
-	err = mendAndDrain(ctx, w, fed, &r, say)
+	err = mendAndDrain(ctx, d, fed, &r, say)
 	stopWatching()
 	<-watched
 	if err != nil {
 		return r, err
 	}
 	r.Drained = time.Since(begun) - o.duration
-	return r, judge(ctx, w, load.Truth(), &r)
+	return r, judge(ctx, d, load.Truth(), &r)
 }
 
 // mendAndDrain waits until nothing is under way.
-func mendAndDrain(ctx context.Context, w *world.World, fed <-chan error, r *report, say func(string, ...any)) error {
+func mendAndDrain(ctx context.Context, d *deployment.Deployment, fed <-chan error, r *report, say func(string, ...any)) error {
 	mending, cancel := context.WithTimeout(ctx, mendTimeout)
 	defer cancel()
-	if err := w.Mend(mending); err != nil {
+	if err := d.Mend(mending); err != nil {
 		return fmt.Errorf("mend: %w", err)
 	}
 	select {
@@ -83,18 +84,18 @@ func mendAndDrain(ctx context.Context, w *world.World, fed <-chan error, r *repo
 	}
 	draining, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
-	if err := w.Drain(draining, say); err != nil {
+	if err := d.Drain(draining, say); err != nil {
 		r.violate("after %s of peace not everything is through: %s", drainTimeout, err)
 	}
 	return nil
 }
 
 // watch looks now and then how many events are committed, and at the invariant.
-func watch(ctx context.Context, w *world.World, begun time.Time, r *report) {
-	for world.Wait(ctx, 200*time.Millisecond) {
+func watch(ctx context.Context, d *deployment.Deployment, begun time.Time, r *report) {
+	for deployment.Wait(ctx, 200*time.Millisecond) {
 		var n, sum int64
 		looking, cancel := context.WithTimeout(ctx, time.Second)
-		err := w.Pool.QueryRow(looking, `select (select count(*) from tandem.ledger), (select coalesce(sum(balance), 0)::bigint from accounts)`).Scan(&n, &sum)
+		err := d.Pool.QueryRow(looking, `select (select count(*) from tandem.ledger), (select coalesce(sum(balance), 0)::bigint from accounts)`).Scan(&n, &sum)
 		cancel()
 		if err != nil {
 			continue // it is away
@@ -107,9 +108,9 @@ func watch(ctx context.Context, w *world.World, begun time.Time, r *report) {
 }
 
 // judge compares what is there with what the streams say, and with the truth.
-func judge(ctx context.Context, w *world.World, truth world.Truth, r *report) error {
+func judge(ctx context.Context, d *deployment.Deployment, truth workload.Truth, r *report) error {
 	var err error
-	r.Audit, err = audit.Run(ctx, audit.Config{Functions: world.Functions(), Pool: w.Pool, Conn: w.Conn, Limit: 10})
+	r.Audit, err = audit.Run(ctx, audit.Config{Functions: deployment.Functions(), Pool: d.Pool, Conn: d.Conn, Limit: 10})
 	if err != nil {
 		return err
 	}
@@ -128,7 +129,7 @@ func judge(ctx context.Context, w *world.World, truth world.Truth, r *report) er
 	if r.Audit.Outputs != truth.Outputs() {
 		r.violate("different outputs: %d, should be %d", r.Audit.Outputs, truth.Outputs())
 	}
-	differences, err := truth.Differences(ctx, w.Pool)
+	differences, err := truth.Differences(ctx, d.Pool)
 	if err != nil {
 		return err
 	}
@@ -136,5 +137,5 @@ func judge(ctx context.Context, w *world.World, truth world.Truth, r *report) er
 		r.violate("%s", d)
 	}
 	r.Events = truth.Events()
-	return w.Pool.QueryRow(ctx, `select xact_rollback, deadlocks from pg_stat_database where datname = current_database()`).Scan(&r.Rollbacks, &r.Deadlocks)
+	return d.Pool.QueryRow(ctx, `select xact_rollback, deadlocks from pg_stat_database where datname = current_database()`).Scan(&r.Rollbacks, &r.Deadlocks)
 }

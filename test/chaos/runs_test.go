@@ -14,15 +14,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
-	"github.com/tandem-fn/tandem/test/world"
 )
 
 // timeout bounds one run, on a machine that does other things too.
 const timeout = 8 * time.Minute
 
 var parts = sync.OnceValues(func() (programs, error) {
-	dir, err := world.MakeDir()
+	dir, err := devcluster.TempDir("", "tandem-test-")
 	if err != nil {
 		return programs{}, err
 	}

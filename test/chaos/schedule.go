@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tandem-fn/tandem/test/world"
+	"github.com/tandem-fn/tandem/test/deployment"
 )
 
 // strike is a fault: what is done to whom, when, and for how long until it is undone.
@@ -41,27 +41,27 @@ type kind struct {
 }
 
 var kinds = []kind{
-	{"kill", world.Processes(), 0, 6},
-	{"stop", world.Processes(), 3 * time.Second, 4},
-	{"end", world.Processes(), 0, 1},
-	{"cluster gone", world.Clusters(), 3 * time.Second, 2},
-	{"upgrade", world.Clusters(), 2 * time.Second, 1},
-	{"clock an hour ahead", world.Clusters(), 2 * time.Second, 1},
-	{"clock an hour behind", world.Clusters(), 2 * time.Second, 1},
-	{"clock right", world.Clusters(), 2 * time.Second, 1},
-	{"disk full", world.Disks(), 3 * time.Second, 3},
+	{"kill", deployment.Processes(), 0, 6},
+	{"stop", deployment.Processes(), 3 * time.Second, 4},
+	{"end", deployment.Processes(), 0, 1},
+	{"cluster gone", deployment.Clusters(), 3 * time.Second, 2},
+	{"upgrade", deployment.Clusters(), 2 * time.Second, 1},
+	{"clock an hour ahead", deployment.Clusters(), 2 * time.Second, 1},
+	{"clock an hour behind", deployment.Clusters(), 2 * time.Second, 1},
+	{"clock right", deployment.Clusters(), 2 * time.Second, 1},
+	{"disk full", deployment.Disks(), 3 * time.Second, 3},
 	{"database crashes", nil, 0, 1},
 	{"database restarts", nil, 0, 1},
 	{"database is read-only", nil, 2 * time.Second, 1},
 	{"database refuses connections", nil, 2 * time.Second, 1},
 	{"leader killed", []string{"EVENTS", "OUTPUTS"}, 0, 2},
 	{"stop", []string{"nats-1", "nats-2", "nats-3"}, 3 * time.Second, 1},
-	{"link cut", world.Links(), 3 * time.Second, 2},
-	{"link cut one way", world.Links(), 3 * time.Second, 2},
-	{"link silent", world.Links(), 3 * time.Second, 2},
-	{"link slow", world.Links(), 3 * time.Second, 1},
-	{"link lossy", world.Links(), 3 * time.Second, 1},
-	{"link resets", world.Links(), 2 * time.Second, 2},
+	{"link cut", deployment.Links(), 3 * time.Second, 2},
+	{"link cut one way", deployment.Links(), 3 * time.Second, 2},
+	{"link silent", deployment.Links(), 3 * time.Second, 2},
+	{"link slow", deployment.Links(), 3 * time.Second, 1},
+	{"link lossy", deployment.Links(), 3 * time.Second, 1},
+	{"link resets", deployment.Links(), 2 * time.Second, 2},
 	{"duplicates", nil, 0, 2},
 	{"poison", nil, 0, 2},
 }

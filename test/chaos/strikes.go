@@ -9,22 +9,23 @@ import (
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
-	"github.com/tandem-fn/tandem/test/world"
+	"github.com/tandem-fn/tandem/test/deployment"
+	"github.com/tandem-fn/tandem/test/deployment/workload"
 )
 
 // strikeAll does what is scheduled, from now on, and undoes it again. It returns when
 // all is undone.
-func strikeAll(ctx context.Context, w *world.World, strikes []strike, load *world.Workload, say func(string, ...any)) {
+func strikeAll(ctx context.Context, d *deployment.Deployment, strikes []strike, load *workload.Workload, say func(string, ...any)) {
 	begun := time.Now()
 	var under sync.WaitGroup
 	for i := range strikes {
 		s := &strikes[i]
-		if !world.Wait(ctx, time.Until(begun.Add(s.At))) {
+		if !deployment.Wait(ctx, time.Until(begun.Add(s.At))) {
 			break
 		}
 		say("%6.1f s  %s", s.At.Seconds(), s)
 		under.Go(func() {
-			if err := s.do(ctx, w, i, load); err != nil {
+			if err := s.do(ctx, d, i, load); err != nil {
 				s.Failed = err.Error()
 			}
 		})
@@ -33,60 +34,60 @@ func strikeAll(ctx context.Context, w *world.World, strikes []strike, load *worl
 }
 
 // do does it and undoes it.
-func (s *strike) do(ctx context.Context, w *world.World, number int, load *world.Workload) error {
+func (s *strike) do(ctx context.Context, d *deployment.Deployment, number int, load *workload.Workload) error {
 	cluster, _, _ := strings.Cut(s.Target, "-")
 	switch s.Kind {
 	case "kill":
-		return w.Signal(s.Target, syscall.SIGKILL)
+		return d.Signal(s.Target, syscall.SIGKILL)
 	case "end":
-		return w.Signal(s.Target, syscall.SIGTERM)
+		return d.Signal(s.Target, syscall.SIGTERM)
 	case "stop":
-		if err := w.Signal(s.Target, syscall.SIGSTOP); err != nil {
+		if err := d.Signal(s.Target, syscall.SIGSTOP); err != nil {
 			return err
 		}
-		world.Wait(ctx, s.For)
-		return w.Signal(s.Target, syscall.SIGCONT)
+		deployment.Wait(ctx, s.For)
+		return d.Signal(s.Target, syscall.SIGCONT)
 	case "cluster gone":
-		return w.Change(ctx, cluster, s.For, func() { w.Cluster(cluster).Vanish() })
+		return d.Change(ctx, cluster, s.For, func() { d.Cluster(cluster).Vanish() })
 	case "upgrade":
-		return w.Upgrade(ctx, cluster, s.For)
+		return d.Upgrade(ctx, cluster, s.For)
 	case "clock an hour ahead":
-		return w.Clock(ctx, cluster, s.For, time.Hour)
+		return d.Clock(ctx, cluster, s.For, time.Hour)
 	case "clock an hour behind":
-		return w.Clock(ctx, cluster, s.For, -time.Hour)
+		return d.Clock(ctx, cluster, s.For, -time.Hour)
 	case "clock right":
-		return w.Clock(ctx, cluster, s.For, 0)
+		return d.Clock(ctx, cluster, s.For, 0)
 	case "disk full":
-		if err := w.FillDisk(s.Target); err != nil {
+		if err := d.FillDisk(s.Target); err != nil {
 			return err
 		}
-		world.Wait(ctx, s.For)
-		return w.FreeDisk(s.Target)
+		deployment.Wait(ctx, s.For)
+		return d.FreeDisk(s.Target)
 	case "database crashes":
-		return w.Postgres().Crash(ctx)
+		return d.Postgres().Crash(ctx)
 	case "database restarts":
-		return w.Postgres().Restart(ctx)
+		return d.Postgres().Restart(ctx)
 	case "database is read-only":
-		if err := w.ReadOnly(ctx, true); err != nil {
+		if err := d.ReadOnly(ctx, true); err != nil {
 			return err
 		}
-		world.Wait(ctx, s.For)
-		return w.ReadOnly(ctx, false)
+		deployment.Wait(ctx, s.For)
+		return d.ReadOnly(ctx, false)
 	case "database refuses connections":
-		for _, name := range world.Clusters() {
-			w.Link(name + "-postgres").Cut()
+		for _, name := range deployment.Clusters() {
+			d.Link(name + "-postgres").Cut()
 		}
-		world.Wait(ctx, s.For)
-		for _, name := range world.Clusters() {
-			w.Link(name + "-postgres").Heal()
+		deployment.Wait(ctx, s.For)
+		for _, name := range deployment.Clusters() {
+			d.Link(name + "-postgres").Heal()
 		}
 		return nil
 	case "leader killed":
-		return w.KillLeader(ctx, s.Target)
+		return d.KillLeader(ctx, s.Target)
 	case "duplicates":
-		return load.Repeat(ctx, w.JS)
+		return load.Repeat(ctx, d.JS)
 	case "poison":
-		publisher, err := w.Publisher()
+		publisher, err := d.Publisher()
 		if err != nil {
 			return err
 		}
@@ -96,9 +97,9 @@ func (s *strike) do(ctx context.Context, w *world.World, number int, load *world
 	if !ok {
 		return fmt.Errorf("there is no strike %q", s.Kind)
 	}
-	w.Link(s.Target).Set(bad)
-	world.Wait(ctx, s.For)
-	w.Link(s.Target).Heal()
+	d.Link(s.Target).Set(bad)
+	deployment.Wait(ctx, s.For)
+	d.Link(s.Target).Heal()
 	return nil
 }
 

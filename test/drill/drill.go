@@ -12,7 +12,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/drill"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/test/world"
+	"github.com/tandem-fn/tandem/test/deployment"
+	"github.com/tandem-fn/tandem/test/deployment/workload"
 )
 
 const (
@@ -24,10 +25,10 @@ const (
 
 // drilling is a drill under way.
 type drilling struct {
-	options  options
-	scenario scenario
-	world    *world.World
-	say      func(string, ...any)
+	options    options
+	scenario   scenario
+	deployment *deployment.Deployment
+	say        func(string, ...any)
 
 	begun, struck, healed, caught, ended time.Time
 
@@ -43,22 +44,22 @@ func run(ctx context.Context, o options, programs devcluster.Programs, say func(
 	d.result = drill.Result{Scenario: s.name, What: s.what, Rate: o.rate, Plant: o.plant, Options: o.shown()}
 	say("starting PostgreSQL, NATS and two clusters")
 	var err error
-	d.world, err = world.Start(ctx, world.Config{
+	d.deployment, err = deployment.Start(ctx, deployment.Config{
 		Dir: o.dir, Programs: programs, Plant: o.plant, Env: s.env, Standby: s.standby,
 		Settings: map[string]string{"track_commit_timestamp": "on"}, Grace: 10 * time.Second,
 	})
 	if err != nil {
 		return d.result, fmt.Errorf("start: %w", err)
 	}
-	defer d.world.Stop()
+	defer d.deployment.Stop()
 	if s.prepare != nil {
 		say("preparing")
 		if err := s.prepare(ctx, d); err != nil {
 			return d.result, fmt.Errorf("prepare: %w", err)
 		}
 	}
-	load := world.NewWorkload(o.seed)
-	publisher, err := d.world.Publisher()
+	load := workload.New(o.seed)
+	publisher, err := d.deployment.Publisher()
 	if err != nil {
 		return d.result, err
 	}
@@ -81,7 +82,7 @@ func run(ctx context.Context, o options, programs devcluster.Programs, say func(
 	}
 	draining, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
-	if err := d.world.Drain(draining, say); err != nil {
+	if err := d.deployment.Drain(draining, say); err != nil {
 		d.result.Fail("everything is through in the end", "after %s of peace: %s", drainTimeout, err)
 	}
 	say("comparing stream, ledger, tables and outputs")
@@ -99,7 +100,7 @@ func (d *drilling) phases(ctx context.Context) error {
 	defer stop()
 	go d.watch(watching)
 
-	world.Wait(ctx, d.options.phase)
+	deployment.Wait(ctx, d.options.phase)
 	d.struck = time.Now()
 	d.enter("during")
 	d.note("%s", d.scenario.what)
@@ -107,7 +108,7 @@ func (d *drilling) phases(ctx context.Context) error {
 		return fmt.Errorf("strike: %w", err)
 	}
 	if d.scenario.heal != nil {
-		world.Wait(ctx, d.options.phase)
+		deployment.Wait(ctx, d.options.phase)
 		d.healed = time.Now()
 		d.note("what was taken away is given back")
 		if err := d.scenario.heal(ctx, d); err != nil {
@@ -127,7 +128,7 @@ func (d *drilling) phases(ctx context.Context) error {
 	d.caught = time.Now()
 	d.note("all clusters that are there have caught up, after %s", d.caught.Sub(d.healed).Round(time.Millisecond))
 	d.enter("after")
-	world.Wait(ctx, d.options.phase)
+	deployment.Wait(ctx, d.options.phase)
 	d.ended = time.Now()
 	return context.Cause(ctx)
 }
@@ -136,19 +137,19 @@ func (d *drilling) phases(ctx context.Context) error {
 func (d *drilling) warmUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
 	defer cancel()
-	for _, cluster := range world.Clusters() {
+	for _, cluster := range deployment.Clusters() {
 		for {
 			// A standby acknowledges what others have done, too.
-			ok, err := d.world.Acknowledged(ctx, cluster, 100)
+			ok, err := d.deployment.Acknowledged(ctx, cluster, 100)
 			if err == nil && ok {
 				break
 			}
-			if !world.Wait(ctx, poll) {
+			if !deployment.Wait(ctx, poll) {
 				return fmt.Errorf("%s has not begun to work", cluster)
 			}
 		}
 	}
-	world.Wait(ctx, 2*time.Second)
+	deployment.Wait(ctx, 2*time.Second)
 	return context.Cause(ctx)
 }
 
@@ -161,13 +162,13 @@ func (d *drilling) catchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, cluster := range world.Clusters() {
+	for _, cluster := range deployment.Clusters() {
 		for cluster != d.scenario.away {
-			ok, err := d.world.Acknowledged(ctx, cluster, last)
+			ok, err := d.deployment.Acknowledged(ctx, cluster, last)
 			if err == nil && ok {
 				break
 			}
-			if !world.Wait(ctx, poll) {
+			if !deployment.Wait(ctx, poll) {
 				d.result.Fail("clusters catch up", "%s had not caught up after %s", cluster, drainTimeout)
 				return nil
 			}
@@ -180,11 +181,11 @@ func (d *drilling) catchUp(ctx context.Context) error {
 // says it.
 func (d *drilling) last(ctx context.Context) (uint64, error) {
 	for {
-		extent, err := d.world.Conn.Extent(ctx, jetstream.StreamConfig{Name: world.Inputs})
+		extent, err := d.deployment.Conn.Extent(ctx, jetstream.StreamConfig{Name: deployment.Inputs})
 		if err == nil {
 			return extent.Last, nil
 		}
-		if !world.Wait(ctx, poll) {
+		if !deployment.Wait(ctx, poll) {
 			return 0, fmt.Errorf("look into the stream: %w", err)
 		}
 	}
@@ -200,7 +201,7 @@ func (d *drilling) awaitEvents(ctx context.Context) error {
 		if now, err = d.last(ctx); now >= first+uint64(d.options.rate/5) {
 			return nil
 		}
-		world.Wait(ctx, poll)
+		deployment.Wait(ctx, poll)
 	}
 	return err
 }
@@ -211,19 +212,19 @@ func (d *drilling) committed(ctx context.Context) (n int64, err error) {
 	defer cancel()
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
-		err = d.world.Pool.QueryRow(attempt, "select count(*) from tandem.ledger").Scan(&n)
+		err = d.deployment.Pool.QueryRow(attempt, "select count(*) from tandem.ledger").Scan(&n)
 		cancel()
-		if err == nil || !world.Wait(ctx, poll) {
+		if err == nil || !deployment.Wait(ctx, poll) {
 			return n, err
 		}
 	}
 }
 
 // judge reads what happened and gives the verdict.
-func (d *drilling) judge(ctx context.Context, truth world.Truth) error {
+func (d *drilling) judge(ctx context.Context, truth workload.Truth) error {
 	r := &d.result
-	streams := []jetstream.StreamConfig{{Name: world.Inputs}}
-	rec, exact, err := drill.Read(ctx, d.world.Pool, d.world.Conn, streams, world.Functions(), d.begun.Add(-10*time.Second))
+	streams := []jetstream.StreamConfig{{Name: deployment.Inputs}}
+	rec, exact, err := drill.Read(ctx, d.deployment.Pool, d.deployment.Conn, streams, deployment.Functions(), d.begun.Add(-10*time.Second))
 	if err != nil {
 		return fmt.Errorf("read what happened: %w", err)
 	}
@@ -243,15 +244,15 @@ func (d *drilling) judge(ctx context.Context, truth world.Truth) error {
 	if d.scenario.ordered {
 		r.Check("commits that the database has forgotten", r.Forgotten == 0, r.Forgotten, 0, "")
 	}
-	r.Audit, err = audit.Run(ctx, audit.Config{Functions: world.Functions(), Pool: d.world.Pool, Conn: d.world.Conn, Limit: 20})
+	r.Audit, err = audit.Run(ctx, audit.Config{Functions: deployment.Functions(), Pool: d.deployment.Pool, Conn: d.deployment.Conn, Limit: 20})
 	if err != nil {
 		return err
 	}
-	differences, err := truth.Differences(ctx, d.world.Pool)
+	differences, err := truth.Differences(ctx, d.deployment.Pool)
 	if err != nil {
 		return err
 	}
-	twice, err := applied(ctx, d.world.Pool)
+	twice, err := applied(ctx, d.deployment.Pool)
 	if err != nil {
 		return err
 	}

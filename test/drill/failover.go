@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
-	"github.com/tandem-fn/tandem/test/world"
+	"github.com/tandem-fn/tandem/test/deployment"
 )
 
 const (
@@ -19,12 +19,12 @@ const (
 
 // failover kills the primary with commits that the standby has not got.
 func failover(ctx context.Context, d *drilling) error {
-	r := d.world.Replicated
+	r := d.deployment.Replicated
 	if err := r.StopReplication(ctx); err != nil {
 		return err
 	}
 	d.note("the standby receives nothing more; %s later the primary is killed", d.options.lag)
-	world.Wait(ctx, d.options.lag)
+	deployment.Wait(ctx, d.options.lag)
 	committed, err := d.committed(ctx)
 	if err != nil {
 		return err
@@ -40,19 +40,19 @@ func losePrimary(ctx context.Context, d *drilling) error {
 	if err != nil {
 		return err
 	}
-	for _, cluster := range world.Clusters() {
-		d.world.Link(cluster + "-postgres").Set(link.Condition{Silent: true})
+	for _, cluster := range deployment.Clusters() {
+		d.deployment.Link(cluster + "-postgres").Set(link.Condition{Silent: true})
 	}
-	d.world.Lose(lost)
-	d.world.Replicated.LosePrimary()
-	d.world.Process("nats-1").Destroy()
+	d.deployment.Lose(lost)
+	d.deployment.Replicated.LosePrimary()
+	d.deployment.Process("nats-1").Destroy()
 	if d.options.witness {
 		if err := awaitWitness(ctx, d); err != nil {
 			return err
 		}
 	} else {
 		d.note("there is no witness: somebody notices, and promotes the standby after %s", d.options.reaction)
-		world.Wait(ctx, d.options.reaction)
+		deployment.Wait(ctx, d.options.reaction)
 	}
 	return promote(ctx, d, committed)
 }
@@ -62,7 +62,7 @@ func awaitWitness(ctx context.Context, d *drilling) error {
 	silent := 0
 	for silent < witnessPatience {
 		asking, cancel := context.WithTimeout(ctx, witnessInterval)
-		conn, err := pgx.Connect(asking, d.world.Replicated.Primary().URL())
+		conn, err := pgx.Connect(asking, d.deployment.Replicated.Primary().URL())
 		if err == nil {
 			silent = 0
 			_ = conn.Close(asking)
@@ -70,7 +70,7 @@ func awaitWitness(ctx context.Context, d *drilling) error {
 			silent++
 		}
 		cancel()
-		if !world.Wait(ctx, witnessInterval) {
+		if !deployment.Wait(ctx, witnessInterval) {
 			return context.Cause(ctx)
 		}
 	}
@@ -80,7 +80,7 @@ func awaitWitness(ctx context.Context, d *drilling) error {
 
 // promote makes the standby the primary, and says what it does not know.
 func promote(ctx context.Context, d *drilling, committed int64) error {
-	if err := d.world.Replicated.Promote(ctx); err != nil {
+	if err := d.deployment.Replicated.Promote(ctx); err != nil {
 		return err
 	}
 	d.note("the standby is the primary now")
@@ -97,7 +97,7 @@ func promote(ctx context.Context, d *drilling, committed int64) error {
 
 // switchOver stops the primary in good order and promotes the standby.
 func switchOver(ctx context.Context, d *drilling) error {
-	r := d.world.Replicated
+	r := d.deployment.Replicated
 	committed, err := d.committed(ctx)
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/drill"
-	"github.com/tandem-fn/tandem/test/world"
+	"github.com/tandem-fn/tandem/test/deployment"
 )
 
 const (
@@ -44,13 +44,13 @@ func main() {
 // execute does what was asked for.
 func execute(ctx context.Context, o options, out io.Writer) (err error) {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
-	bin, err := world.MakeDir()
+	bin, err := devcluster.TempDir("", "tandem-test-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(bin)) }()
 	say("building (a minute or two the first time)")
-	programs, err := world.Build(ctx, bin, os.Stderr)
+	programs, err := deployment.Build(ctx, bin, os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func execute(ctx context.Context, o options, out io.Writer) (err error) {
 
 // once does one drill in a folder of its own.
 func once(ctx context.Context, o options, programs devcluster.Programs, say func(string, ...any)) (err error) {
-	if o.dir, err = world.MakeDir(); err != nil {
+	if o.dir, err = devcluster.TempDir("", "tandem-test-"); err != nil {
 		return err
 	}
 	say("drill %s: %s", o.scenario, o.shown())
@@ -83,7 +83,7 @@ func once(ctx context.Context, o options, programs devcluster.Programs, say func
 	if o.keep || err != nil {
 		say("data and logs: %s", o.dir)
 	} else {
-		defer func() { err = errors.Join(err, world.CleanUp(o.dir)) }()
+		defer func() { err = errors.Join(err, devcluster.RemoveDir(o.dir)) }()
 	}
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/drill"
-	"github.com/tandem-fn/tandem/test/world"
+	"github.com/tandem-fn/tandem/test/deployment"
 )
 
 // timeout bounds one run, on a machine that does other things too.
@@ -22,14 +22,14 @@ const timeout = 5 * time.Minute
 var built string
 
 var programs = sync.OnceValues(func() (devcluster.Programs, error) {
-	dir, err := world.MakeDir()
+	dir, err := devcluster.TempDir("", "tandem-test-")
 	if err != nil {
 		return devcluster.Programs{}, err
 	}
 	built = dir
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return world.Build(ctx, dir, io.Discard)
+	return deployment.Build(ctx, dir, io.Discard)
 })
 
 func TestMain(m *testing.M) {

@@ -6,7 +6,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/eventing/drill"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/test/world"
+	"github.com/tandem-fn/tandem/test/deployment"
 )
 
 // scenario is something that can be drilled.
@@ -18,7 +18,7 @@ type scenario struct {
 	env     map[string][]string
 	standby bool
 
-	// prepare makes the world what it is before the drill; nil for nothing.
+	// prepare sets up the deployment before the drill; nil for nothing.
 	prepare func(ctx context.Context, d *drilling) error
 
 	// strike takes something away. What follows by itself, or is done by hand, is
@@ -44,10 +44,10 @@ var scenarios = []scenario{
 		name: "lose-cluster",
 		what: "a whole cluster loses its power, both in race mode, and comes back",
 		strike: func(_ context.Context, d *drilling) error {
-			d.world.Lose(lost)
+			d.deployment.Lose(lost)
 			return nil
 		},
-		heal: func(ctx context.Context, d *drilling) error { return d.world.Return(ctx, lost) },
+		heal: func(ctx context.Context, d *drilling) error { return d.deployment.Return(ctx, lost) },
 	},
 	{
 		name:   "lose-half-database",
@@ -72,30 +72,30 @@ var scenarios = []scenario{
 		what: "a cluster that hedges takes over when the one that does the work loses its power",
 		env:  map[string][]string{"west": {"TANDEM_HEDGE=" + drill.HedgeDelay.String()}},
 		strike: func(_ context.Context, d *drilling) error {
-			d.world.Lose(lost)
+			d.deployment.Lose(lost)
 			return nil
 		},
-		heal: func(ctx context.Context, d *drilling) error { return d.world.Return(ctx, lost) },
+		heal: func(ctx context.Context, d *drilling) error { return d.deployment.Return(ctx, lost) },
 	},
 	{
 		name: "standby-on",
 		what: "the working cluster loses its power, and somebody switches on the one that stands by",
 		env:  map[string][]string{"west": {"TANDEM_HEDGE=standby"}},
 		strike: func(ctx context.Context, d *drilling) error {
-			d.world.Lose(lost)
+			d.deployment.Lose(lost)
 			d.note("somebody notices, and switches west on after %s", d.options.reaction)
-			world.Wait(ctx, d.options.reaction)
-			err := jetstream.Hedges{Conn: d.world.Conn, Replicas: 3}.Set(ctx, "flights", "west", "race")
+			deployment.Wait(ctx, d.options.reaction)
+			err := jetstream.Hedges{Conn: d.deployment.Conn, Replicas: 3}.Set(ctx, "flights", "west", "race")
 			d.note("west is switched from standby to race")
 			return err
 		},
-		heal: func(ctx context.Context, d *drilling) error { return d.world.Return(ctx, lost) },
+		heal: func(ctx context.Context, d *drilling) error { return d.deployment.Return(ctx, lost) },
 	},
 	{
 		name: "stream-leader",
 		what: "the NATS server that leads the stream is killed, and comes back as a follower",
 		strike: func(ctx context.Context, d *drilling) error {
-			return d.world.KillLeader(ctx, world.Inputs)
+			return d.deployment.KillLeader(ctx, deployment.Inputs)
 		},
 	},
 	{
@@ -110,7 +110,7 @@ var scenarios = []scenario{
 		standby: true,
 		away:    lost,
 		strike:  losePrimary,
-		restore: func(ctx context.Context, d *drilling) error { return d.world.Return(ctx, lost) },
+		restore: func(ctx context.Context, d *drilling) error { return d.deployment.Return(ctx, lost) },
 	},
 	{
 		name:    "failback",
@@ -118,14 +118,14 @@ var scenarios = []scenario{
 		what:    "back to the former primary after a failover, in good order: nothing may be forgotten",
 		standby: true,
 		prepare: func(ctx context.Context, d *drilling) error {
-			d.world.Replicated.LosePrimary()
-			if err := d.world.Replicated.Promote(ctx); err != nil {
+			d.deployment.Replicated.LosePrimary()
+			if err := d.deployment.Replicated.Promote(ctx); err != nil {
 				return err
 			}
-			if err := d.world.Replicated.Rejoin(ctx); err != nil {
+			if err := d.deployment.Replicated.Rejoin(ctx); err != nil {
 				return err
 			}
-			return d.world.Replicated.CatchUp(ctx)
+			return d.deployment.Replicated.CatchUp(ctx)
 		},
 		strike: switchOver,
 	},
@@ -135,7 +135,7 @@ var scenarios = []scenario{
 func setLinks(c link.Condition, to ...string) func(context.Context, *drilling) error {
 	return func(_ context.Context, d *drilling) error {
 		for _, name := range to {
-			d.world.Link(lost + "-" + name).Set(c)
+			d.deployment.Link(lost + "-" + name).Set(c)
 		}
 		return nil
 	}

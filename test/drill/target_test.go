@@ -17,10 +17,10 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/test/world"
+	"github.com/tandem-fn/tandem/test/deployment"
 )
 
-// TestARealDeploymentIsWatchedWhilePlugsArePulled has a world for a deployment, whose
+// TestARealDeploymentIsWatchedWhilePlugsArePulled has one of ours for a deployment, whose
 // database and streams it knows by their URLs only.
 func TestARealDeploymentIsWatchedWhilePlugsArePulled(t *testing.T) {
 	t.Parallel()
@@ -31,7 +31,7 @@ func TestARealDeploymentIsWatchedWhilePlugsArePulled(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	w, err := world.Start(ctx, world.Config{Dir: pgtest.Dir(t), Programs: built})
+	w, err := deployment.Start(ctx, deployment.Config{Dir: pgtest.Dir(t), Programs: built})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,10 +64,10 @@ func TestARealDeploymentIsWatchedWhilePlugsArePulled(t *testing.T) {
 	}
 	in, person := io.Pipe()
 	go func() {
-		world.Wait(ctx, 2*time.Second)
+		deployment.Wait(ctx, 2*time.Second)
 		w.Lose("east")
 		_, _ = io.WriteString(person, "cut the power of east\n")
-		world.Wait(ctx, 2*time.Second)
+		deployment.Wait(ctx, 2*time.Second)
 		_, _ = io.WriteString(person, "\n")
 	}()
 	r, err := drill.Watch(ctx, drill.Config{

@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/eventing/drill"
-	"github.com/tandem-fn/tandem/test/world"
+	"github.com/tandem-fn/tandem/test/deployment"
 )
 
 // applied counts how often events have changed the counters.
@@ -36,10 +36,10 @@ func (d *drilling) note(format string, args ...any) {
 // watch shows once a second how it is going.
 func (d *drilling) watch(ctx context.Context) {
 	var before int64
-	for world.Wait(ctx, time.Second) {
+	for deployment.Wait(ctx, time.Second) {
 		var n int64
 		looking, cancel := context.WithTimeout(ctx, time.Second)
-		err := d.world.Pool.QueryRow(looking, "select count(*) from tandem.ledger").Scan(&n)
+		err := d.deployment.Pool.QueryRow(looking, "select count(*) from tandem.ledger").Scan(&n)
 		cancel()
 		if ctx.Err() != nil {
 			return

@@ -1,4 +1,6 @@
-package world
+// Package workload makes the events of chaos and drills, and counts what must come out of
+// them.
+package workload
 
 import (
 	"context"
@@ -18,7 +20,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/test/world/bank"
+	"github.com/tandem-fn/tandem/test/deployment/workload/bank"
 )
 
 const (
@@ -30,8 +32,7 @@ const (
 	flood      = 500
 )
 
-// Workload makes events, and knows the truth about them. Its methods may be called
-// concurrently.
+// Workload makes events and counts their truth. It is safe for concurrent use.
 type Workload struct {
 	random *rand.Rand
 	ended  atomic.Bool
@@ -41,8 +42,8 @@ type Workload struct {
 	past  []event.Event
 }
 
-// NewWorkload makes one that follows from a seed.
-func NewWorkload(seed uint64) *Workload {
+// New returns a workload that follows from a seed.
+func New(seed uint64) *Workload {
 	return &Workload{
 		random: rand.New(rand.NewPCG(seed, 2)),
 		truth:  Truth{Flights: map[string]feed.Totals{}, Balances: map[string]int64{}},
@@ -52,7 +53,7 @@ func NewWorkload(seed uint64) *Workload {
 // End is the end of the events.
 func (w *Workload) End() { w.ended.Store(true) }
 
-// Truth is what must come out of the events so far.
+// Truth returns what must come out of the events so far.
 func (w *Workload) Truth() Truth {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -61,7 +62,7 @@ func (w *Workload) Truth() Truth {
 	return t
 }
 
-// Events gives flights and transfers in turn, until the end. It may be used once.
+// Events returns flights and transfers in turn, until End is called. It may be used once.
 func (w *Workload) Events() iter.Seq2[event.Event, error] {
 	return func(yield func(event.Event, error) bool) {
 		next, stop := iter.Pull2(feed.FlightEvents(0))

@@ -1,4 +1,4 @@
-package world
+package deployment
 
 import (
 	"errors"
@@ -15,11 +15,11 @@ var errNoDisks = errors.New("filling a disk needs root on Linux, to mount small 
 
 // mountDisks gives the database and each server of the streams a disk of its own, if
 // that is possible here: in memory, since only its size matters.
-func (w *World) mountDisks() error {
-	disks := map[string]string{"postgres": filepath.Join(w.cfg.Dir, "database")}
+func (d *Deployment) mountDisks() error {
+	disks := map[string]string{"postgres": filepath.Join(d.cfg.Dir, "database")}
 	for i := range replicas {
 		name := fmt.Sprintf("nats-%d", i+1)
-		disks[name] = filepath.Join(w.cfg.Dir, name)
+		disks[name] = filepath.Join(d.cfg.Dir, name)
 	}
 	for name, dir := range disks {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -28,7 +28,7 @@ func (w *World) mountDisks() error {
 		if err := mount(dir, diskSize); err != nil {
 			return nil //nolint:nilerr // then there are none, and who wants to fill one is told
 		}
-		w.disks[name] = dir
+		d.disks[name] = dir
 	}
 	return nil
 }
@@ -37,8 +37,8 @@ func (w *World) mountDisks() error {
 func Disks() []string { return []string{"postgres", "nats-1", "nats-2", "nats-3"} }
 
 // FillDisk leaves no room on the disk of a server.
-func (w *World) FillDisk(name string) error {
-	dir, ok := w.disks[name]
+func (d *Deployment) FillDisk(name string) error {
+	dir, ok := d.disks[name]
 	if !ok {
 		return errNoDisks
 	}
@@ -51,8 +51,8 @@ func (w *World) FillDisk(name string) error {
 
 // FreeDisk makes room again. A NATS server that had none has given up its streams
 // until it is started again, so it is, as somebody would.
-func (w *World) FreeDisk(name string) error {
-	dir, ok := w.disks[name]
+func (d *Deployment) FreeDisk(name string) error {
+	dir, ok := d.disks[name]
 	if !ok {
 		return errNoDisks
 	}
@@ -62,12 +62,12 @@ func (w *World) FreeDisk(name string) error {
 	if name == "postgres" {
 		return nil
 	}
-	return w.Signal(name, syscall.SIGTERM)
+	return d.Signal(name, syscall.SIGTERM)
 }
 
 // unmountDisks gives the disks back.
-func (w *World) unmountDisks() {
-	for _, dir := range w.disks {
+func (d *Deployment) unmountDisks() {
+	for _, dir := range d.disks {
 		unmount(dir)
 	}
 }

@@ -1,4 +1,4 @@
-package world
+package deployment
 
 import (
 	"context"
@@ -24,7 +24,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/sinkwriter"
-	"github.com/tandem-fn/tandem/test/world/bank"
+	"github.com/tandem-fn/tandem/test/deployment/workload/bank"
 )
 
 const (
@@ -38,29 +38,29 @@ const (
 	Outputs = "OUTPUTS"
 )
 
-// Config sets up a [World]. A field left at zero takes the default named beside it.
+// Config sets up a [Deployment]. A field left at zero takes the default named beside it.
 type Config struct {
-	// Dir holds all data and logs. Required; PostgreSQL must be able to enter it,
-	// as [MakeDir] sees to.
+	// Dir holds all data and logs. Required; PostgreSQL must be able to enter it, as
+	// one of [devcluster.TempDir].
 	Dir string
 
-	// Programs are what [Build] gives. Required.
+	// Programs are those of [Build]. Required.
 	Programs devcluster.Programs
 
-	// Wrong are what [BuildWrong] gives, for clusters whose clock is to be off.
+	// Wrong are those of [BuildWrong], for clusters whose clock is wrong.
 	Wrong devcluster.Programs
 
-	// Disks says that database and streams get disks of their own, where that is
-	// possible, which can be full.
+	// Disks puts the database and each server of the streams on a disk of its own that
+	// can be full, where the system allows it.
 	Disks bool
 
-	// Plant is a fault to be planted in the function. Defaults to none.
+	// Plant is a fault that is planted in the function. Defaults to none.
 	Plant string
 
-	// Env are further variables for the parts of a cluster, by its name.
+	// Env are further variables for the processes of a cluster, by its name.
 	Env map[string][]string
 
-	// Standby says that the database has one, which follows asynchronously.
+	// Standby adds a standby to the database, which follows asynchronously.
 	Standby bool
 
 	// Settings are added to PostgreSQL's, and Grace is what devcluster.PostgresConfig has.
@@ -68,9 +68,9 @@ type Config struct {
 	Grace    time.Duration
 }
 
-// World is everything that runs. What it does to clusters and links may be done
-// concurrently.
-type World struct {
+// Deployment is everything that runs. Methods on clusters and links are safe for
+// concurrent use.
+type Deployment struct {
 	// Replicated is the database with its standby; nil without one.
 	Replicated *devcluster.Replicated
 
@@ -117,7 +117,7 @@ func Build(ctx context.Context, dir string, log io.Writer) (devcluster.Programs,
 		return devcluster.Programs{}, err
 	}
 	programs.Function = filepath.Join(dir, "function")
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", programs.Function, "github.com/tandem-fn/tandem/test/world/function")
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", programs.Function, "github.com/tandem-fn/tandem/test/deployment/function")
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Run(); err != nil {
 		return devcluster.Programs{}, fmt.Errorf("build the function: %w", err)
@@ -126,66 +126,66 @@ func Build(ctx context.Context, dir string, log io.Writer) (devcluster.Programs,
 }
 
 // Start starts everything and waits until it works.
-func Start(ctx context.Context, cfg Config) (*World, error) {
+func Start(ctx context.Context, cfg Config) (*Deployment, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	w := &World{
+	d := &Deployment{
 		cfg: cfg, links: map[string]*link.Link{}, clusters: map[string]*devcluster.Cluster{},
 		versions: map[string]string{}, clocks: map[string]time.Duration{}, disks: map[string]string{}, changing: map[string]*sync.Mutex{}, ports: map[string]int{},
 	}
-	if err := w.startAll(ctx); err != nil {
-		w.Stop()
+	if err := d.startAll(ctx); err != nil {
+		d.Stop()
 		return nil, err
 	}
-	return w, nil
+	return d, nil
 }
 
-func (w *World) startAll(ctx context.Context) (err error) {
-	if w.sup, err = supervisor.New(supervisor.Config{LogDir: filepath.Join(w.cfg.Dir, "log"), RestartDelay: 300 * time.Millisecond}); err != nil {
+func (d *Deployment) startAll(ctx context.Context) (err error) {
+	if d.sup, err = supervisor.New(supervisor.Config{LogDir: filepath.Join(d.cfg.Dir, "log"), RestartDelay: 300 * time.Millisecond}); err != nil {
 		return err
 	}
-	if err = w.startDatabase(ctx); err != nil {
+	if err = d.startDatabase(ctx); err != nil {
 		return err
 	}
-	if w.NATS, err = devcluster.StartNATSCluster(ctx, w.sup, replicas, devcluster.NATSConfig{
-		Program: w.cfg.Programs.NATS, Dir: w.cfg.Dir,
-		Route: func(from, to, url string) (string, error) { return w.through(routeName(from, to), url) },
+	if d.NATS, err = devcluster.StartNATSCluster(ctx, d.sup, replicas, devcluster.NATSConfig{
+		Program: d.cfg.Programs.NATS, Dir: d.cfg.Dir,
+		Route: func(from, to, url string) (string, error) { return d.through(routeName(from, to), url) },
 	}); err != nil {
 		return err
 	}
-	if err = w.connect(ctx); err != nil {
+	if err = d.connect(ctx); err != nil {
 		return err
 	}
 	for _, name := range Clusters() {
-		w.changing[name], w.versions[name] = &sync.Mutex{}, "v1"
-		if err = w.StartCluster(ctx, name); err != nil {
+		d.changing[name], d.versions[name] = &sync.Mutex{}, "v1"
+		if err = d.StartCluster(ctx, name); err != nil {
 			return err
 		}
 	}
-	return w.waitForClusters(ctx)
+	return d.waitForClusters(ctx)
 }
 
-func (w *World) startDatabase(ctx context.Context) (err error) {
-	dir := w.cfg.Dir
-	if w.cfg.Disks {
-		if err := w.mountDisks(); err != nil {
+func (d *Deployment) startDatabase(ctx context.Context) (err error) {
+	dir := d.cfg.Dir
+	if d.cfg.Disks {
+		if err := d.mountDisks(); err != nil {
 			return err
 		}
 		dir = filepath.Join(dir, "database")
 	}
 	settings := map[string]string{"max_connections": "60"}
-	for name, value := range w.cfg.Settings {
+	for name, value := range d.cfg.Settings {
 		settings[name] = value
 	}
 	server := func(dir string) devcluster.PostgresConfig {
-		return devcluster.PostgresConfig{Dir: dir, Settings: settings, Grace: w.cfg.Grace}
+		return devcluster.PostgresConfig{Dir: dir, Settings: settings, Grace: d.cfg.Grace}
 	}
-	if w.cfg.Standby {
-		if w.Replicated, err = devcluster.StartReplicated(ctx, w.sup, server(dir), server(filepath.Join(w.cfg.Dir, "standby"))); err == nil {
-			w.standbyPort = w.Replicated.Standby().Port()
+	if d.cfg.Standby {
+		if d.Replicated, err = devcluster.StartReplicated(ctx, d.sup, server(dir), server(filepath.Join(d.cfg.Dir, "standby"))); err == nil {
+			d.standbyPort = d.Replicated.Standby().Port()
 		}
 	} else {
-		w.single, err = devcluster.StartPostgres(ctx, w.sup, server(dir))
+		d.single, err = devcluster.StartPostgres(ctx, d.sup, server(dir))
 	}
 	if err != nil {
 		return err
@@ -194,51 +194,51 @@ func (w *World) startDatabase(ctx context.Context) (err error) {
 	for _, f := range Functions() {
 		sets = append(sets, sinkwriter.MigrationSet{Name: f.Name, Files: f.Migrations})
 	}
-	return sinkwriter.Migrate(ctx, w.DatabaseURL(), sets...)
+	return sinkwriter.Migrate(ctx, d.DatabaseURL(), sets...)
 }
 
 // Postgres is the server that takes writes, or did so last.
-func (w *World) Postgres() *devcluster.Postgres {
-	if w.Replicated != nil {
-		return w.Replicated.Primary()
+func (d *Deployment) Postgres() *devcluster.Postgres {
+	if d.Replicated != nil {
+		return d.Replicated.Primary()
 	}
-	return w.single
+	return d.single
 }
 
 // DatabaseURL connects to the server that takes writes, over no link.
-func (w *World) DatabaseURL() string {
-	if w.Replicated != nil {
-		return w.Replicated.URL()
+func (d *Deployment) DatabaseURL() string {
+	if d.Replicated != nil {
+		return d.Replicated.URL()
 	}
-	return w.single.URL()
+	return d.single.URL()
 }
 
 // connect connects this program, and makes the streams.
-func (w *World) connect(ctx context.Context) error {
+func (d *Deployment) connect(ctx context.Context) error {
 	var err error
-	if w.Pool, err = pgxpool.New(ctx, w.DatabaseURL()); err != nil {
+	if d.Pool, err = pgxpool.New(ctx, d.DatabaseURL()); err != nil {
 		return err
 	}
-	if w.Admin, err = pgxpool.New(ctx, w.Postgres().AdminURL("postgres")); err != nil {
+	if d.Admin, err = pgxpool.New(ctx, d.Postgres().AdminURL("postgres")); err != nil {
 		return err
 	}
 	var urls []string
-	for _, n := range w.NATS {
+	for _, n := range d.NATS {
 		urls = append(urls, n.URL())
 	}
 	all := strings.Join(urls, ",")
-	if w.nc, err = nats.Connect(all, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond)); err != nil {
+	if d.nc, err = nats.Connect(all, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond)); err != nil {
 		return err
 	}
-	if w.JS, err = natsjs.New(w.nc); err != nil {
+	if d.JS, err = natsjs.New(d.nc); err != nil {
 		return err
 	}
-	if w.Conn, err = jetstream.Connect(ctx, all, jetstream.Config{Name: "world"}); err != nil {
+	if d.Conn, err = jetstream.Connect(ctx, all, jetstream.Config{Name: "deployment"}); err != nil {
 		return err
 	}
 	for _, name := range []string{Inputs, Outputs} {
 		for {
-			err := w.Conn.EnsureStream(ctx, jetstream.StreamConfig{Name: name, Replicas: replicas})
+			err := d.Conn.EnsureStream(ctx, jetstream.StreamConfig{Name: name, Replicas: replicas})
 			if err == nil {
 				break
 			}
@@ -251,72 +251,72 @@ func (w *World) connect(ctx context.Context) error {
 }
 
 // Publisher publishes inputs.
-func (w *World) Publisher() (*jetstream.Publisher, error) {
-	return jetstream.NewPublisher(w.Conn, jetstream.StreamConfig{Name: Inputs})
+func (d *Deployment) Publisher() (*jetstream.Publisher, error) {
+	return jetstream.NewPublisher(d.Conn, jetstream.StreamConfig{Name: Inputs})
 }
 
 // StartCluster starts a cluster behind its links; again, at its old addresses. It
 // does not wait for it.
-func (w *World) StartCluster(ctx context.Context, name string) error {
-	databaseURL := w.DatabaseURL()
-	if w.Replicated != nil {
+func (d *Deployment) StartCluster(ctx context.Context, name string) error {
+	databaseURL := d.DatabaseURL()
+	if d.Replicated != nil {
 		databaseURL += "&connect_timeout=2" // until the other server is tried
 	}
-	databaseURL, err := w.through(name+"-postgres", databaseURL)
+	databaseURL, err := d.through(name+"-postgres", databaseURL)
 	if err != nil {
 		return err
 	}
 	var natsURLs []string
-	for _, n := range w.NATS {
-		u, err := w.through(name+"-nats", n.URL())
+	for _, n := range d.NATS {
+		u, err := d.through(name+"-nats", n.URL())
 		if err != nil {
 			return err
 		}
 		natsURLs = append(natsURLs, u)
 	}
-	if w.ports[name] == 0 {
-		if w.ports[name], err = freePorts(devcluster.ClusterPorts); err != nil {
+	if d.ports[name] == 0 {
+		if d.ports[name], err = freePorts(devcluster.ClusterPorts); err != nil {
 			return err
 		}
 	}
-	programs := w.cfg.Programs
-	if w.clocks[name] != 0 {
-		programs = w.cfg.Wrong
+	programs := d.cfg.Programs
+	if d.clocks[name] != 0 {
+		programs = d.cfg.Wrong
 	}
 	var linkErr error
-	c, err := devcluster.StartCluster(w.sup, devcluster.ClusterConfig{
+	c, err := devcluster.StartCluster(d.sup, devcluster.ClusterConfig{
 		Name: name, Programs: programs, DatabaseURL: databaseURL, NATSURL: strings.Join(natsURLs, ","),
-		FirstPort: w.ports[name],
+		FirstPort: d.ports[name],
 		Through: func(target string) string {
-			u, err := w.through(name+"-function", target)
+			u, err := d.through(name+"-function", target)
 			linkErr = err
 			return u
 		},
 		Env: slices.Concat([]string{
 			"LOG_LEVEL=warn", fmt.Sprintf("TANDEM_STREAM_REPLICAS=%d", replicas),
-			"TANDEM_CHAOS_PLANT=" + w.cfg.Plant, "TANDEM_CHAOS_VERSION=" + w.versions[name],
-			clockVariable + "=" + w.clocks[name].String(),
-		}, w.cfg.Env[name]),
+			"TANDEM_CHAOS_PLANT=" + d.cfg.Plant, "TANDEM_CHAOS_VERSION=" + d.versions[name],
+			clockVariable + "=" + d.clocks[name].String(),
+		}, d.cfg.Env[name]),
 	})
 	if err = errors.Join(err, linkErr); err != nil {
 		return err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.clusters[name] = c
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.clusters[name] = c
 	return nil
 }
 
 // Cluster is the cluster of a name, also if it is gone.
-func (w *World) Cluster(name string) *devcluster.Cluster {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.clusters[name]
+func (d *Deployment) Cluster(name string) *devcluster.Cluster {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.clusters[name]
 }
 
-func (w *World) waitForClusters(ctx context.Context) error {
+func (d *Deployment) waitForClusters(ctx context.Context) error {
 	for _, name := range Clusters() {
-		if err := w.Cluster(name).WaitUntilReady(ctx); err != nil {
+		if err := d.Cluster(name).WaitUntilReady(ctx); err != nil {
 			return err
 		}
 	}
@@ -325,13 +325,13 @@ func (w *World) waitForClusters(ctx context.Context) error {
 
 // through returns the URL by which target is reached over a link. There may be several
 // hosts in it, with commas between.
-func (w *World) through(name, target string) (string, error) {
+func (d *Deployment) through(name, target string) (string, error) {
 	cluster, _, _ := strings.Cut(name, "-")
 	u, err := link.MapHosts(target, func(host string) (string, error) {
-		if w.Replicated != nil && strings.HasSuffix(host, ":"+strconv.Itoa(w.standbyPort)) {
-			return w.Link(cluster + "-standby").Listen(host)
+		if d.Replicated != nil && strings.HasSuffix(host, ":"+strconv.Itoa(d.standbyPort)) {
+			return d.Link(cluster + "-standby").Listen(host)
 		}
-		return w.Link(name).Listen(host)
+		return d.Link(name).Listen(host)
 	})
 	if err != nil {
 		return "", fmt.Errorf("make link %s: %w", name, err)
@@ -343,13 +343,13 @@ func (w *World) through(name, target string) (string, error) {
 // (the server that was the standby at first), east-nats, and east-function, which is
 // the way from its source to its function; or between two servers of the streams:
 // nats-1+nats-2.
-func (w *World) Link(name string) *link.Link {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	l := w.links[name]
+func (d *Deployment) Link(name string) *link.Link {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l := d.links[name]
 	if l == nil {
 		l = link.New()
-		w.links[name] = l
+		d.links[name] = l
 	}
 	return l
 }
@@ -373,15 +373,15 @@ func freePorts(n int) (int, error) {
 }
 
 // Process returns a process by its name, nil if its cluster is gone.
-func (w *World) Process(name string) *supervisor.Process {
-	for _, n := range w.NATS {
+func (d *Deployment) Process(name string) *supervisor.Process {
+	for _, n := range d.NATS {
 		if n.Process().Name() == name {
 			return n.Process()
 		}
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, c := range w.clusters {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.clusters {
 		for _, p := range c.Processes() {
 			if p.Name() == name {
 				return p
@@ -392,31 +392,31 @@ func (w *World) Process(name string) *supervisor.Process {
 }
 
 // Stop ends everything, in whatever state it is.
-func (w *World) Stop() {
-	if w.nc != nil {
-		w.nc.Close()
+func (d *Deployment) Stop() {
+	if d.nc != nil {
+		d.nc.Close()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if w.Conn != nil {
-		_ = w.Conn.Close(ctx)
+	if d.Conn != nil {
+		_ = d.Conn.Close(ctx)
 	}
-	w.mu.Lock()
-	links := w.links
-	w.links = map[string]*link.Link{}
-	w.mu.Unlock()
+	d.mu.Lock()
+	links := d.links
+	d.links = map[string]*link.Link{}
+	d.mu.Unlock()
 	for _, l := range links {
 		l.Close()
 	}
-	for _, pool := range []*pgxpool.Pool{w.Pool, w.Admin} {
+	for _, pool := range []*pgxpool.Pool{d.Pool, d.Admin} {
 		if pool != nil {
 			pool.Close()
 		}
 	}
-	if w.sup != nil {
-		w.sup.Stop(ctx)
+	if d.sup != nil {
+		d.sup.Stop(ctx)
 	}
-	w.unmountDisks()
+	d.unmountDisks()
 }
 
 // Wait waits; false if ctx ended before.

@@ -1,6 +1,6 @@
 //go:build chaos
 
-package world
+package deployment
 
 import (
 	"os"

@@ -1,4 +1,4 @@
-package world
+package deployment
 
 import (
 	"context"
@@ -23,14 +23,14 @@ const (
 
 import "syscall"
 
-var worldClock = func() int64 {
+var tandemClock = func() int64 {
 	text, _ := syscall.Getenv("` + clockVariable + `")
 	d, _ := ParseDuration(text)
 	return int64(d / Second)
 }()
 `
 	clockBefore = "sec, nsec, mono := runtimeNow()\n\tif mono == 0 {"
-	clockCall   = "sec, nsec, mono := runtimeNow()\n\tsec += worldClock\n\tif mono == 0 {"
+	clockCall   = "sec, nsec, mono := runtimeNow()\n\tsec += tandemClock\n\tif mono == 0 {"
 )
 
 // BuildWrong compiles the parts of a cluster into dir with a clock that is off by what
@@ -44,7 +44,7 @@ func BuildWrong(ctx context.Context, dir string, programs devcluster.Programs, l
 	}
 	const module = "github.com/tandem-fn/tandem/"
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-overlay", overlay, "-o", dir+string(filepath.Separator),
-		module+"eventing/cmd/source", module+"eventing/cmd/ingest", module+"test/world/function")
+		module+"eventing/cmd/source", module+"eventing/cmd/ingest", module+"test/deployment/function")
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Run(); err != nil {
 		return devcluster.Programs{}, fmt.Errorf("build with another clock: %w", err)
@@ -70,10 +70,10 @@ func wrongTime(ctx context.Context, dir string) (string, error) {
 	}
 	text := strings.Replace(string(original), clockBefore, clockCall, 1)
 	if text == string(original) {
-		return "", errors.New("time.Now is not as it was in Go 1.26: look at clockBefore in test/world/clock.go")
+		return "", errors.New("time.Now is not as it was in Go 1.26: look at clockBefore in test/deployment/clock.go")
 	}
 	replace := map[string]string{}
-	for name, content := range map[string]string{"time.go": text, "world_clock.go": clockSource} {
+	for name, content := range map[string]string{"time.go": text, "tandem_clock.go": clockSource} {
 		file := filepath.Join(dir, name)
 		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
 			return "", err

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package world
+package deployment
 
 func mount(string, string) error { return errNoDisks }
 

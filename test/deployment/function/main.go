@@ -13,7 +13,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/test/world/bank"
+	"github.com/tandem-fn/tandem/test/deployment/workload/bank"
 )
 
 func main() {

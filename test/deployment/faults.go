@@ -1,4 +1,4 @@
-package world
+package deployment
 
 import (
 	"context"
@@ -42,8 +42,8 @@ func across(parts ...string) []string {
 }
 
 // Signal sends a signal to a process, found by its name.
-func (w *World) Signal(name string, sig syscall.Signal) error {
-	p := w.Process(name)
+func (d *Deployment) Signal(name string, sig syscall.Signal) error {
+	p := d.Process(name)
 	if p == nil {
 		return fmt.Errorf("%s is not there", name)
 	}
@@ -54,34 +54,34 @@ func (w *World) Signal(name string, sig syscall.Signal) error {
 }
 
 // SetLinks sets the condition of the links from a cluster to the servers.
-func (w *World) SetLinks(cluster string, condition link.Condition) {
+func (d *Deployment) SetLinks(cluster string, condition link.Condition) {
 	for _, to := range []string{"postgres", "standby", "nats"} {
-		w.Link(cluster + "-" + to).Set(condition)
+		d.Link(cluster + "-" + to).Set(condition)
 	}
 }
 
 // Lose loses a cluster as if its data centre had lost its power: all its processes are
 // killed, and nobody is told.
-func (w *World) Lose(cluster string) {
-	w.SetLinks(cluster, link.Condition{Silent: true})
-	w.Cluster(cluster).Vanish()
+func (d *Deployment) Lose(cluster string) {
+	d.SetLinks(cluster, link.Condition{Silent: true})
+	d.Cluster(cluster).Vanish()
 }
 
 // Return brings a cluster back that was lost, and waits until it answers.
-func (w *World) Return(ctx context.Context, cluster string) error {
-	w.SetLinks(cluster, link.Condition{})
-	if err := w.StartCluster(ctx, cluster); err != nil {
+func (d *Deployment) Return(ctx context.Context, cluster string) error {
+	d.SetLinks(cluster, link.Condition{})
+	if err := d.StartCluster(ctx, cluster); err != nil {
 		return err
 	}
-	return w.Cluster(cluster).WaitUntilReady(ctx)
+	return d.Cluster(cluster).WaitUntilReady(ctx)
 }
 
 // Acknowledged says whether a cluster has acknowledged all messages of the inputs up
 // to a sequence.
-func (w *World) Acknowledged(ctx context.Context, cluster string, sequence uint64) (bool, error) {
+func (d *Deployment) Acknowledged(ctx context.Context, cluster string, sequence uint64) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	c, err := w.JS.Consumer(ctx, Inputs, "tandem-"+cluster+"-flights")
+	c, err := d.JS.Consumer(ctx, Inputs, "tandem-"+cluster+"-flights")
 	if err != nil {
 		return false, err
 	}
@@ -90,42 +90,42 @@ func (w *World) Acknowledged(ctx context.Context, cluster string, sequence uint6
 
 // Change ends a cluster and after a while starts it again. One at a time does so to
 // a cluster.
-func (w *World) Change(ctx context.Context, cluster string, after time.Duration, end func()) error {
-	w.changing[cluster].Lock()
-	defer w.changing[cluster].Unlock()
+func (d *Deployment) Change(ctx context.Context, cluster string, after time.Duration, end func()) error {
+	d.changing[cluster].Lock()
+	defer d.changing[cluster].Unlock()
 	end()
 	Wait(ctx, after)
-	return w.StartCluster(context.WithoutCancel(ctx), cluster)
+	return d.StartCluster(context.WithoutCancel(ctx), cluster)
 }
 
 // Upgrade ends a cluster in good order and after a while starts it with the other
 // version of its function.
-func (w *World) Upgrade(ctx context.Context, cluster string, after time.Duration) error {
-	return w.Change(ctx, cluster, after, func() {
+func (d *Deployment) Upgrade(ctx context.Context, cluster string, after time.Duration) error {
+	return d.Change(ctx, cluster, after, func() {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
-		w.Cluster(cluster).Stop(ctx)
-		w.versions[cluster] = map[string]string{"v1": "v2", "v2": "v1"}[w.versions[cluster]]
+		d.Cluster(cluster).Stop(ctx)
+		d.versions[cluster] = map[string]string{"v1": "v2", "v2": "v1"}[d.versions[cluster]]
 	})
 }
 
 // Clock ends a cluster and after a while starts it with clocks that are so much off,
 // as after somebody has set them.
-func (w *World) Clock(ctx context.Context, cluster string, after, off time.Duration) error {
-	if w.cfg.Wrong == (devcluster.Programs{}) {
+func (d *Deployment) Clock(ctx context.Context, cluster string, after, off time.Duration) error {
+	if d.cfg.Wrong == (devcluster.Programs{}) {
 		return errors.New("there are no programs with another clock")
 	}
-	return w.Change(ctx, cluster, after, func() {
-		w.Cluster(cluster).Vanish()
-		w.clocks[cluster] = off
+	return d.Change(ctx, cluster, after, func() {
+		d.Cluster(cluster).Vanish()
+		d.clocks[cluster] = off
 	})
 }
 
 // KillLeader kills the NATS server that leads a stream.
-func (w *World) KillLeader(ctx context.Context, stream string) error {
+func (d *Deployment) KillLeader(ctx context.Context, stream string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	s, err := w.JS.Stream(ctx, stream)
+	s, err := d.JS.Stream(ctx, stream)
 	if err != nil {
 		return err
 	}
@@ -133,16 +133,16 @@ func (w *World) KillLeader(ctx context.Context, stream string) error {
 	if cluster == nil || cluster.Leader == "" {
 		return fmt.Errorf("stream %s has no leader now", stream)
 	}
-	return w.Signal(cluster.Leader, syscall.SIGKILL)
+	return d.Signal(cluster.Leader, syscall.SIGKILL)
 }
 
 // ReadOnly makes the database refuse writes, or take them again.
-func (w *World) ReadOnly(ctx context.Context, on bool) error {
+func (d *Deployment) ReadOnly(ctx context.Context, on bool) error {
 	sql := "alter system reset default_transaction_read_only"
 	if on {
 		sql = "alter system set default_transaction_read_only = on"
 	}
-	conn, err := w.Admin.Acquire(ctx)
+	conn, err := d.Admin.Acquire(ctx)
 	if err != nil {
 		return err
 	}
@@ -157,24 +157,24 @@ func (w *World) ReadOnly(ctx context.Context, on bool) error {
 }
 
 // Mend undoes whatever may not have been undone, and waits until all clusters answer.
-func (w *World) Mend(ctx context.Context) error {
+func (d *Deployment) Mend(ctx context.Context) error {
 	for _, name := range Links() {
-		w.Link(name).Heal()
+		d.Link(name).Heal()
 	}
 	for _, name := range append(Processes(), "nats-1", "nats-2", "nats-3") {
-		_ = w.Signal(name, syscall.SIGCONT) // whoever is gone needs none
+		_ = d.Signal(name, syscall.SIGCONT) // whoever is gone needs none
 	}
-	for name, dir := range w.disks {
+	for name, dir := range d.disks {
 		if err := remount(dir, diskSize); err != nil {
 			return fmt.Errorf("make room on the disk of %s: %w", name, err)
 		}
 	}
-	if err := w.Postgres().WaitUntilReady(ctx); err != nil {
+	if err := d.Postgres().WaitUntilReady(ctx); err != nil {
 		return err
 	}
-	if w.Replicated == nil {
+	if d.Replicated == nil {
 		for {
-			err := w.ReadOnly(ctx, false)
+			err := d.ReadOnly(ctx, false)
 			if err == nil {
 				break
 			}
@@ -183,15 +183,15 @@ func (w *World) Mend(ctx context.Context) error {
 			}
 		}
 	}
-	return w.waitForClusters(ctx)
+	return d.waitForClusters(ctx)
 }
 
 // Left says what is still under way; empty if nothing is.
-func (w *World) Left(ctx context.Context) (string, error) {
+func (d *Deployment) Left(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	for _, name := range Clusters() {
-		c, err := w.JS.Consumer(ctx, Inputs, "tandem-"+name+"-flights")
+		c, err := d.JS.Consumer(ctx, Inputs, "tandem-"+name+"-flights")
 		if err != nil {
 			return "", err
 		}
@@ -205,16 +205,16 @@ func (w *World) Left(ctx context.Context) (string, error) {
 
 // Drain waits until nothing is under way, all by itself, and no output waits. The
 // error says what is left when ctx ends; say is told now and then.
-func (w *World) Drain(ctx context.Context, say func(string, ...any)) error {
+func (d *Deployment) Drain(ctx context.Context, say func(string, ...any)) error {
 	const news = 15 * time.Second
 	said := time.Now()
-	box := sinkwriter.NewOutbox(w.Pool)
+	box := sinkwriter.NewOutbox(d.Pool)
 	for {
-		left, err := w.Left(ctx)
+		left, err := d.Left(ctx)
 		if err == nil && left == "" {
 			// Who won them and died will not publish them, and that the relay takes
 			// over after 30 s is no news.
-			_, _ = w.Pool.Exec(ctx, `update tandem.outbox set due = now() where due < now() + interval '25 seconds'`)
+			_, _ = d.Pool.Exec(ctx, `update tandem.outbox set due = now() where due < now() + interval '25 seconds'`)
 			if n, err := box.Backlog(ctx); err == nil && n == 0 {
 				return nil
 			}
