@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+
 	"github.com/tandem-fn/tandem/eventing"
 )
 

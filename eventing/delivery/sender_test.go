@@ -13,14 +13,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/eventing/delivery"
-	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
-
 	"github.com/cloudevents/sdk-go/v2/event"
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 )
 
 func TestDeliverySendsTheBinaryContentMode(t *testing.T) {

@@ -11,16 +11,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/eventing/ingest"
-	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
-	"github.com/tandem-fn/tandem/eventing/relay"
-
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/ingest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/relay"
 )
 
 func TestIngestIsUnhealthyExactlyWhileNothingCanBeStored(t *testing.T) {

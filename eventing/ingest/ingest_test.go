@@ -9,13 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/eventing/ingest"
-	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
-
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/ingest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 

@@ -3,10 +3,11 @@ package source
 import (
 	"container/heap"
 	"context"
-	"github.com/tandem-fn/tandem/eventing"
-	"github.com/tandem-fn/tandem/eventing/delivery"
 	"sync"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
 )
 
 const (

@@ -1,10 +1,11 @@
 package source
 
 import (
-	"github.com/tandem-fn/tandem/eventing"
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing"
 )
 
 // # Design

@@ -11,13 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/eventing/delivery"
-	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
-	"github.com/tandem-fn/tandem/eventing/source"
-
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/source"
 )
 
 // BenchmarkSource measures events from the stream over HTTP to a function that

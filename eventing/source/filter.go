@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/tandem-fn/tandem/eventing"
 	"log/slog"
 	"strings"
+
+	"github.com/tandem-fn/tandem/eventing"
 )
 
 // filter says which types of events are delivered. Its zero value lets all through.

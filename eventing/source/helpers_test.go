@@ -6,13 +6,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/eventing/delivery"
-	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
-	"github.com/tandem-fn/tandem/eventing/source"
-
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/source"
 )
 
 func startLogged(t *testing.T, server *natstest.Server, address string, progress eventing.Progress, logger *slog.Logger, streams ...string) running {

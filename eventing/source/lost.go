@@ -3,8 +3,9 @@ package source
 import (
 	"context"
 	"errors"
-	"github.com/tandem-fn/tandem/eventing"
 	"log/slog"
+
+	"github.com/tandem-fn/tandem/eventing"
 )
 
 // lostLooks is how many times in a row, once a [Config.SaveInterval], nobody

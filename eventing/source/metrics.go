@@ -6,10 +6,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tandem-fn/tandem/eventing"
-	"github.com/tandem-fn/tandem/eventing/delivery"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
 )
 
 // Metrics are what a [Source] and its [delivery.Sender] count, with the labels cluster

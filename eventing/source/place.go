@@ -3,10 +3,11 @@ package source
 import (
 	"context"
 	"fmt"
-	"github.com/tandem-fn/tandem/eventing"
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing"
 )
 
 // rewindTimeout bounds the finding of a place, a rewind included.

@@ -3,8 +3,9 @@ package source
 import (
 	"context"
 	"fmt"
-	"github.com/tandem-fn/tandem/eventing"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing"
 )
 
 const (

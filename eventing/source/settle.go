@@ -2,9 +2,10 @@ package source
 
 import (
 	"context"
-	"github.com/tandem-fn/tandem/eventing/delivery"
 	"log/slog"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing/delivery"
 )
 
 const (

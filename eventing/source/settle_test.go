@@ -9,15 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/eventing/delivery"
-	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
-	"github.com/tandem-fn/tandem/eventing/source"
-
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/source"
 )
 
 func TestEventsThatBreakTheFunctionDoNotHoldUpOthers(t *testing.T) {

@@ -3,10 +3,11 @@ package source
 import (
 	"context"
 	"fmt"
-	"github.com/tandem-fn/tandem/eventing"
-	"github.com/tandem-fn/tandem/eventing/delivery"
 	"sync"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
 )
 
 // Tries keeps for how long the events that break a function have been tried, so that
