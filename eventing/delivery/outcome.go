@@ -8,13 +8,13 @@ import (
 type Outcome uint8
 
 const (
-	// Retry: nothing is known against the event, it is delivered again.
+	// Retry means that the event is not to blame. It is delivered again.
 	Retry Outcome = iota
-	// Accepted: done.
+	// Accepted means that the function has processed the event.
 	Accepted
-	// Rejected: the event's own fault, it becomes a dead letter.
+	// Rejected means that the event is at fault. It becomes a dead letter.
 	Rejected
-	// Failed: the function broke on this event. It is delivered again, and if
+	// Failed means that the function broke on this event. It is delivered again, and if
 	// that goes on for too long it becomes a dead letter.
 	Failed
 )

@@ -75,6 +75,7 @@ func ForOutputs(named, bound string, belonging Config) (sink string, cfg Config)
 	return named, Config{CACerts: belonging.CACerts}
 }
 
+// Validate returns an error that names the first setting that is wrong.
 func (c Config) Validate() error {
 	names := make([]string, 0, len(c.Overrides))
 	for name := range c.Overrides {

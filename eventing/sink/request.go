@@ -52,6 +52,7 @@ type Request struct {
 	Batch  bool // several events, in the batch content mode
 }
 
+// Encode returns e as a request in the binary content mode.
 func Encode(e event.Event) (*Request, error) {
 	header, body, err := cloudevent.WriteBinary(e, headerName)
 	if err != nil {
