@@ -36,7 +36,7 @@ func (c *checker) report(tb testing.TB, r *runs) {
 	tb.Helper()
 	found := 0
 	for i := range c.events {
-		f, ok := r.find(i)
+		f, ok := r.findDifference(i)
 		ref := r.first[i][0]
 		broken := ref.Broken
 		if ok && f.other.Broken != "" {
@@ -55,8 +55,8 @@ func (c *checker) report(tb testing.TB, r *runs) {
 			tb.Errorf("function %s breaks on %s: %s", c.f.Name, c.describe(i), broken)
 			continue
 		}
-		d := differ(ref, f.other)
-		first, second := d.show()
+		d := differenceOf(ref, f.other)
+		first, second := d.texts()
 		tb.Errorf("function %s does not always compute the same from %s\n"+
 			"    where:        %s\n"+
 			"    first:        %s\n"+
@@ -69,18 +69,18 @@ func (c *checker) report(tb testing.TB, r *runs) {
 	}
 }
 
-// find looks for the first record of event i that is not the first one, and for
+// findDifference looks for the first record of event i that is not the first one, and for
 // what made the difference.
 //
 // Two processes of which nothing is known to differ show first whether f is
 // deterministic at all. If it is not, the clock is to blame if standing it still
 // helps. If it is, then whatever makes a difference.
-func (r *runs) find(i int) (finding, bool) {
+func (r *runs) findDifference(i int) (finding, bool) {
 	ref := r.first[i][0]
 	if when, other, ok := r.nondeterministic(i); ok {
 		return finding{other, when, r.whyNondeterministic(i, other)}, true
 	}
-	if f, ok := r.place(i); ok {
+	if f, ok := r.findPlace(i); ok {
 		return f, true
 	}
 	for _, day := range r.days {
@@ -117,8 +117,8 @@ func (r *runs) find(i int) (finding, bool) {
 	return finding{}, false
 }
 
-// place looks for a place that makes a difference.
-func (r *runs) place(i int) (finding, bool) {
+// findPlace looks for a place that makes a difference.
+func (r *runs) findPlace(i int) (finding, bool) {
 	var found []finding
 	causes := map[string]bool{}
 	for _, p := range r.places {

@@ -55,15 +55,15 @@ func check(tb testing.TB, b bubble, f functions.Function, events []event.Event) 
 	me := name(tb)
 	c := &checker{f: f, events: events}
 	if job, ok := readJob(); ok {
-		job.do(tb, c, me)
+		job.runIn(tb, c, me)
 		return
 	}
-	if !c.fit(tb) {
+	if !c.checkInput(tb) {
 		return
 	}
 
-	r := c.here(tb.Context(), b)
-	if err := elsewhere(tb, me, r); err != nil {
+	r := c.computeHere(tb.Context(), b)
+	if err := computeElsewhere(tb, me, r); err != nil {
 		tb.Fatalf("check function %s: %v", f.Name, err)
 	}
 	c.report(tb, r)
@@ -76,8 +76,8 @@ type checker struct {
 	stacks sync.Map // of the last panic on each event, by its index
 }
 
-// fit reports what makes it useless to compute anything.
-func (c *checker) fit(tb testing.TB) bool {
+// checkInput reports errors of the function and the events that make computing useless.
+func (c *checker) checkInput(tb testing.TB) bool {
 	tb.Helper()
 	if err := c.f.Validate(); err != nil {
 		tb.Errorf("check %v", err)

@@ -90,8 +90,8 @@ func readJob() (job, bool) {
 	return j, j.name != "" && err == nil
 }
 
-// do does the job and ends the test, if this call of Check is meant.
-func (j job) do(tb testing.TB, c *checker, me string) {
+// runIn does the job and ends the test, if this call of Check is meant.
+func (j job) runIn(tb testing.TB, c *checker, me string) {
 	tb.Helper()
 	if me != j.name {
 		return
@@ -132,8 +132,8 @@ type process struct {
 	log  string // file for what it reads, empty for none
 }
 
-// elsewhere has other processes do what is computed in here, and adds it to r.
-func elsewhere(tb testing.TB, me string, r *runs) error {
+// computeElsewhere computes in other processes what computeHere computes, and adds it to r.
+func computeElsewhere(tb testing.TB, me string, r *runs) error {
 	tb.Helper()
 	binary, err := os.Executable()
 	if err != nil {
@@ -143,7 +143,7 @@ func elsewhere(tb testing.TB, me string, r *runs) error {
 	log := filepath.Join(folder, "log")
 	results := 0
 	run := func(p process) (answer, error) {
-		return p.run(tb.Context(), binary, tb.Name())
+		return p.runBinary(tb.Context(), binary, tb.Name())
 	}
 	with := func(env []string) process {
 		results++
@@ -217,14 +217,14 @@ func elsewhere(tb testing.TB, me string, r *runs) error {
 	return nil
 }
 
-// run runs the test binary again until it has done the job.
-func (p process) run(ctx context.Context, binary, test string) (answer, error) {
-	const patience = 5 * time.Minute
+// runBinary runs the test binary again until it has done the job.
+func (p process) runBinary(ctx context.Context, binary, test string) (answer, error) {
+	const timeout = 5 * time.Minute
 	var pattern []string
 	for part := range strings.SplitSeq(test, "/") {
 		pattern = append(pattern, "^"+regexp.QuoteMeta(part)+"$")
 	}
-	args := []string{"-test.run=" + strings.Join(pattern, "/"), "-test.count=1", "-test.timeout=" + patience.String()}
+	args := []string{"-test.run=" + strings.Join(pattern, "/"), "-test.count=1", "-test.timeout=" + timeout.String()}
 	if p.log != "" {
 		args = append(args, "-test.testlogfile="+p.log)
 	}

@@ -127,8 +127,8 @@ func (c *checker) shuffled(seed int) []int {
 	return order
 }
 
-// here computes everything that can be computed in this process.
-func (c *checker) here(ctx context.Context, b bubble) *runs {
+// computeHere computes everything that can be computed in this process.
+func (c *checker) computeHere(ctx context.Context, b bubble) *runs {
 	mixed := make(series, len(c.events))
 	r := &runs{here: []run{
 		{"in the same process", c.inOrder(ctx, c.forwards(), few)},

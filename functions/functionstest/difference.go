@@ -18,8 +18,8 @@ type difference struct {
 
 const nothing = "(nothing)"
 
-// differ finds the first difference of two records that are not equal.
-func differ(a, b record) difference {
+// differenceOf finds the first difference of two records that are not equal.
+func differenceOf(a, b record) difference {
 	switch {
 	case a.Broken != b.Broken:
 		return difference{"error", orNothing(a.Broken), orNothing(b.Broken)}
@@ -142,8 +142,8 @@ func jsonText(v any, there bool) string {
 	return strings.TrimSpace(text.String())
 }
 
-// show cuts two values to where they begin to differ.
-func (d difference) show() (first, second string) {
+// texts cuts two values to where they begin to differ.
+func (d difference) texts() (first, second string) {
 	const before, limit = 40, 160
 	same := 0
 	for same < min(len(d.first), len(d.second)) && d.first[same] == d.second[same] {
@@ -170,7 +170,7 @@ func (d difference) show() (first, second string) {
 // parts, or pieces of the value in which they first differ.
 func permuted(a, b record) bool {
 	if a.Broken != "" || a.Rejected != "" || b.Broken != "" || b.Rejected != "" {
-		d := differ(a, b)
+		d := differenceOf(a, b)
 		return sameBytes(d.first, d.second)
 	}
 	return len(a.Parts) == len(b.Parts) && sameBytes(a.flat(), b.flat())

@@ -25,7 +25,7 @@ var update = flag.Bool("update", false, "functionstest: rewrite golden files wit
 func Golden(tb testing.TB, f functions.Function, events []event.Event, file string) {
 	tb.Helper()
 	c := &checker{f: f, events: events}
-	if _, ok := readJob(); ok || !c.fit(tb) {
+	if _, ok := readJob(); ok || !c.checkInput(tb) {
 		return
 	}
 	var b strings.Builder
