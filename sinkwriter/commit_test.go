@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
@@ -45,7 +46,7 @@ func TestNobodyAcknowledgesWhatTheSynchronousStandbyDoesNotHave(t *testing.T) {
 		t.Fatal(err)
 	}
 	offer := func(id string) sinkwriter.Offer {
-		o := sinkwriter.Offer{Function: "orders", Version: "1", Event: newEvent(id)}
+		o := sinkwriter.Offer{Function: "orders", Version: "1", Event: sinktest.NewEvent(id)}
 		o.Effects.Insert("orders", functions.Row{"id": id, "amount": 1})
 		return o
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/sinkwriter/internal/crash"
 )
@@ -210,7 +211,7 @@ func newStageDatabase(t *testing.T) string {
 	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
-	execute(t, newPool(t, url), crash.Tables)
+	execute(t, sinktest.NewPool(t, url), crash.Tables)
 	return url
 }
 
@@ -223,7 +224,7 @@ func newStage(t *testing.T, program, databaseURL string, p place, fate string) *
 func newStageBehind(t *testing.T, program, databaseURL, helpersURL string, p place, fate string) *stage {
 	t.Helper()
 	s := &stage{url: databaseURL, met: make(chan struct{})}
-	s.pool = newPool(t, s.url)
+	s.pool = sinktest.NewPool(t, s.url)
 	execute(t, s.pool, `truncate entries, totals, tandem.ledger, tandem.outbox`)
 
 	once := false
@@ -239,7 +240,7 @@ func newStageBehind(t *testing.T, program, databaseURL, helpersURL string, p pla
 		return pass{bytes: n, act: func(c *link.Conn) { s.meet(c, fate) }}
 	})
 	s.east = startHelper(t, program, way.url)
-	s.west = newWriter(t, s.pool, sinkwriter.Config{Cluster: "west"})
+	s.west = sinktest.NewWriter(t, s.pool, sinkwriter.Config{Cluster: "west"})
 	// Connections and what is known of tables are there before anything is
 	// measured.
 	if _, err := s.west.Commit(t.Context(), crash.Offer("warm", 1, false)); err != nil {
@@ -328,7 +329,7 @@ func (s *stage) commitInWest(t *testing.T, size int, ids ...string) (took time.D
 // that went ahead.
 func (s *stage) totals(t *testing.T, events int) {
 	t.Helper()
-	got := query[string](t, s.pool, `select format('%s entries, total %s, %s in the ledger, %s outputs',
+	got := sinktest.Query[string](t, s.pool, `select format('%s entries, total %s, %s in the ledger, %s outputs',
 (select count(*) from entries), (select n from totals), (select count(*) from tandem.ledger), (select sum(json_array_length(events::json)) from tandem.outbox))`)
 	n := events + 1
 	if want := fmt.Sprintf("%d entries, total %d, %d in the ledger, %d outputs", n, n, n, n); got != want {
@@ -387,7 +388,7 @@ func TestAWriterThatDoesNotReadItsAnswersHoldsUpNobody(t *testing.T) {
 	s.east.offer(t, "e-1", 10, true)
 	s.waitUntilMet(t)
 	deadline := time.Now().Add(10 * time.Second)
-	for query[int](t, s.pool, `select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'ClientWrite'`) == 0 {
+	for sinktest.Query[int](t, s.pool, `select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'ClientWrite'`) == 0 {
 		if time.Now().After(deadline) {
 			t.Fatal("the server got rid of its answer: the test needs a longer one")
 		}
@@ -483,7 +484,7 @@ func holdRow(t *testing.T, databaseURL, lock string) func() {
 		defer close(ended)
 		_, _ = conn.Exec(context.WithoutCancel(t.Context()), `select pg_sleep(30)`) // ends with the connection
 	}()
-	other := newPool(t, databaseURL)
+	other := sinktest.NewPool(t, databaseURL)
 	release := sync.OnceFunc(func() {
 		if _, err := other.Exec(context.WithoutCancel(t.Context()), `select pg_terminate_backend($1)`, pid); err != nil {
 			t.Errorf("give the row back: %v", err)
@@ -498,7 +499,7 @@ func holdRow(t *testing.T, databaseURL, lock string) func() {
 func waitUntilBlocked(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
-	for query[int](t, pool, `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`) == 0 {
+	for sinktest.Query[int](t, pool, `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`) == 0 {
 		if time.Now().After(deadline) {
 			t.Fatal("nobody waits")
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -24,8 +25,8 @@ func newReplicated(t *testing.T) (*devcluster.Replicated, *pgxpool.Pool) {
 	if err := sinkwriter.Migrate(t.Context(), r.URL()); err != nil {
 		t.Fatal(err)
 	}
-	pool := newPool(t, r.URL())
-	if _, err := pool.Exec(t.Context(), tablesSQL); err != nil {
+	pool := sinktest.NewPool(t, r.URL())
+	if _, err := pool.Exec(t.Context(), sinktest.TablesSQL); err != nil {
 		t.Fatal(err)
 	}
 	return r, pool
@@ -73,20 +74,20 @@ func TestWhoSurvivesAFailoverDeletesNobodysOutputs(t *testing.T) {
 	r, pool := newReplicated(t)
 	g := gate{waits: make(chan struct{}, 1), open: make(chan struct{})}
 	// It outlives the primary, and with it goes what it committed.
-	survivor := newWriter(t, pool, sinkwriter.Config{Cluster: "east", Publisher: g})
+	survivor := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", Publisher: g})
 	lag(t, r)
-	if _, err := survivor.Commit(t.Context(), order("o-1", 1)); err != nil {
+	if _, err := survivor.Commit(t.Context(), sinktest.Order("o-1", 1)); err != nil {
 		t.Fatal(err)
 	}
 	<-g.waits
 	failOver(t, r, pool)
-	if n := query[int](t, pool, `select count(*) from tandem.ledger`); n != 0 {
+	if n := sinktest.Query[int](t, pool, `select count(*) from tandem.ledger`); n != 0 {
 		t.Fatalf("the new primary has %d events, want none", n)
 	}
 
 	// Somebody else commits another event, and ends before its output is published.
-	other := newWriter(t, pool, sinkwriter.Config{Cluster: "west"})
-	receipt, err := other.Commit(t.Context(), order("o-2", 1))
+	other := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "west"})
+	receipt, err := other.Commit(t.Context(), sinktest.Order("o-2", 1))
 	if err != nil || !receipt.Won {
 		t.Fatalf("receipt %+v, %v", receipt, err)
 	}
@@ -96,7 +97,7 @@ func TestWhoSurvivesAFailoverDeletesNobodysOutputs(t *testing.T) {
 	if err := survivor.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := query[int](t, pool, `select count(*) from tandem.outbox_event where event ->> 'subject' = 'o-2'`); got != 1 {
+	if got := sinktest.Query[int](t, pool, `select count(*) from tandem.outbox_event where event ->> 'subject' = 'o-2'`); got != 1 {
 		t.Errorf("the output that nobody has published is %d times in the outbox, want once", got)
 	}
 }
@@ -104,7 +105,7 @@ func TestWhoSurvivesAFailoverDeletesNobodysOutputs(t *testing.T) {
 func TestWhatIsAnsweredAfterAFailoverIsThere(t *testing.T) {
 	t.Parallel()
 	r, pool := newReplicated(t)
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	lag(t, r)
 
 	// Many callers, of whom some wait for an answer whenever the primary is lost.
@@ -124,7 +125,7 @@ func TestWhatIsAnsweredAfterAFailoverIsThere(t *testing.T) {
 				}
 				id := fmt.Sprintf("o-%d", n.Add(1))
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-				_, err := w.Commit(ctx, order(id, 1))
+				_, err := w.Commit(ctx, sinktest.Order(id, 1))
 				cancel()
 				if err != nil {
 					t.Errorf("%s: %v", id, err)
@@ -170,13 +171,13 @@ func TestWhatIsAnsweredAfterAFailoverIsThere(t *testing.T) {
 	pool.Reset()
 	const missing = `select count(*) from unnest($1::text[]) as u(id) where not exists (select from orders o where o.id = u.id)
 		or not exists (select from tandem.ledger l where l.key = tandem.key('orders', '/test', u.id))`
-	if lost := query[int](t, pool, missing, before); lost == 0 {
+	if lost := sinktest.Query[int](t, pool, missing, before); lost == 0 {
 		t.Error("the failover has lost nothing: there is nothing to see here")
 	}
-	if lost := query[int](t, pool, missing, after); lost != 0 {
+	if lost := sinktest.Query[int](t, pool, missing, after); lost != 0 {
 		t.Errorf("%d of %d events are not there though they were answered after the primary was lost", lost, len(after))
 	}
-	if got := query[string](t, pool, `select orders || ' ' || (select count(*) from orders) from totals`); got != fmt.Sprintf("%[1]d %[1]d", query[int](t, pool, `select count(*) from tandem.ledger`)) {
+	if got := sinktest.Query[string](t, pool, `select orders || ' ' || (select count(*) from orders) from totals`); got != fmt.Sprintf("%[1]d %[1]d", sinktest.Query[int](t, pool, `select count(*) from tandem.ledger`)) {
 		t.Errorf("counter and rows: %s, and not as many in the ledger", got)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
@@ -27,12 +28,12 @@ func (t trap) MarshalJSON() ([]byte, error) { return []byte(`"` + t.text + `"`),
 
 func TestAPanicLeavesNoClaimAndHarmsNobodyElse(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	offers := []sinkwriter.Offer{order("trap", 1)}
+	pool := sinktest.NewDatabase(t)
+	offers := []sinkwriter.Offer{sinktest.Order("trap", 1)}
 	offers[0].Effects.Writes[0].Row["note"] = nil
 	offers[0].Effects.Writes[0].Row["placed"] = trap{"x"}
 	for i := range 20 {
-		offers = append(offers, order(fmt.Sprint("good-", i), 1))
+		offers = append(offers, sinktest.Order(fmt.Sprint("good-", i), 1))
 	}
 	got := commitTogether(t, pool.Config().ConnString(), offers...)
 	for i, o := range got {
@@ -40,23 +41,23 @@ func TestAPanicLeavesNoClaimAndHarmsNobodyElse(t *testing.T) {
 			t.Errorf("offer %d: %+v, %v", i, o.receipt, o.err)
 		}
 	}
-	if n := query[int](t, pool, `select count(*) from tandem.ledger where key = tandem.key('orders', '/test', 'trap')`); n != 0 {
+	if n := sinktest.Query[int](t, pool, `select count(*) from tandem.ledger where key = tandem.key('orders', '/test', 'trap')`); n != 0 {
 		t.Error("the one that panicked is in the ledger")
 	}
-	if n := query[int](t, pool, `select orders from totals`); n != 20 {
+	if n := sinktest.Query[int](t, pool, `select orders from totals`); n != 20 {
 		t.Errorf("%d orders, want 20", n)
 	}
 }
 
 func TestAnOfferThatNobodyWaitsForLeavesNoClaimBehind(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east", Connections: 1})
+	pool := sinktest.NewDatabase(t)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", Connections: 1})
 	release := holdTotals(t, pool.Config().ConnString())
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	all.Go(func() {
-		if _, err := w.Commit(ctx, order("o-1", 1)); !errors.Is(err, context.Canceled) {
+		if _, err := w.Commit(ctx, sinktest.Order("o-1", 1)); !errors.Is(err, context.Canceled) {
 			t.Errorf("error %v, want the context's", err)
 		}
 	})
@@ -65,11 +66,11 @@ func TestAnOfferThatNobodyWaitsForLeavesNoClaimBehind(t *testing.T) {
 	all.Wait()
 	release()
 	// Whether it was committed is not to be known; it must be one or the other.
-	r, err := w.Commit(t.Context(), order("o-1", 1))
+	r, err := w.Commit(t.Context(), sinktest.Order("o-1", 1))
 	if err != nil || r.Diverged {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if got := query[string](t, pool, `select format('%s %s', (select count(*) from tandem.ledger), (select orders from totals where region = 'north'))`); got != "1 1" {
+	if got := sinktest.Query[string](t, pool, `select format('%s %s', (select count(*) from tandem.ledger), (select orders from totals where region = 'north'))`); got != "1 1" {
 		t.Errorf("ledger and total: %s", got)
 	}
 }
@@ -77,7 +78,7 @@ func TestAnOfferThatNobodyWaitsForLeavesNoClaimBehind(t *testing.T) {
 // holdTotals locks the row that all orders add to, and gives what ends that.
 func holdTotals(t *testing.T, databaseURL string) func() {
 	t.Helper()
-	execute(t, newPool(t, databaseURL), `insert into totals values ('north', 0, 0) on conflict do nothing`)
+	execute(t, sinktest.NewPool(t, databaseURL), `insert into totals values ('north', 0, 0) on conflict do nothing`)
 	return holdRow(t, databaseURL, `update totals set orders = orders where region = 'north'`)
 }
 
@@ -88,10 +89,10 @@ func TestACommitWaitsWhileTheDatabaseIsReadOnly(t *testing.T) {
 	if err := sinkwriter.Migrate(t.Context(), server.URL()); err != nil {
 		t.Fatal(err)
 	}
-	pool := newPool(t, server.URL())
-	execute(t, pool, tablesSQL)
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	if _, err := w.Commit(t.Context(), order("before", 1)); err != nil {
+	pool := sinktest.NewPool(t, server.URL())
+	execute(t, pool, sinktest.TablesSQL)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	if _, err := w.Commit(t.Context(), sinktest.Order("before", 1)); err != nil {
 		t.Fatal(err)
 	}
 
@@ -104,7 +105,7 @@ func TestACommitWaitsWhileTheDatabaseIsReadOnly(t *testing.T) {
 	done := make(chan error)
 	key := sinkwriter.NewKey("mine", "/test", "once")
 	go func() {
-		_, err := w.Commit(ctx, order("during", 1))
+		_, err := w.Commit(ctx, sinktest.Order("during", 1))
 		done <- err
 	}()
 	select {
@@ -115,14 +116,14 @@ func TestACommitWaitsWhileTheDatabaseIsReadOnly(t *testing.T) {
 	if _, err := w.Once(ctx, key, func(pgx.Tx) error { return nil }); err == nil {
 		t.Error("Once succeeded while the database was read-only")
 	}
-	admin := newPool(t, server.AdminURL("postgres"))
+	admin := sinktest.NewPool(t, server.AdminURL("postgres"))
 	execute(t, admin, `select pg_promote()`)
 	promoted := time.Now()
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("committed %s after the promotion", time.Since(promoted).Round(time.Millisecond))
-	if n := query[int](t, pool, `select orders from totals`); n != 2 {
+	if n := sinktest.Query[int](t, pool, `select orders from totals`); n != 2 {
 		t.Errorf("%d orders, want 2", n)
 	}
 }
@@ -145,13 +146,13 @@ func becomeStandby(t *testing.T, dataDir string) {
 // up what has nothing to do with its row.
 func TestOneEventThatWaitsForALockDoesNotHoldUpItsBatch(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	execute(t, pool, `insert into totals values ('south', 0, 0)`)
 	release := holdTotals(t, pool.Config().ConnString())
 	defer release()
 	var offers []sinkwriter.Offer
 	for i := range 20 {
-		offers = append(offers, order(fmt.Sprint("o-", i), 1))
+		offers = append(offers, sinktest.Order(fmt.Sprint("o-", i), 1))
 		if i != 7 {
 			offers[i].Effects.Writes[1] = functions.Write{Op: functions.OpAdd, Table: "totals", Key: functions.Row{"region": fmt.Sprint("r-", i)}, Row: functions.Row{"orders": 1}}
 		}
@@ -159,12 +160,12 @@ func TestOneEventThatWaitsForALockDoesNotHoldUpItsBatch(t *testing.T) {
 	var all sync.WaitGroup
 	all.Go(func() {
 		for range 200 {
-			if query[int](t, pool, `select count(*) from orders`) == 19 {
+			if sinktest.Query[int](t, pool, `select count(*) from orders`) == 19 {
 				break
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
-		if n := query[int](t, pool, `select count(*) from orders`); n != 19 {
+		if n := sinktest.Query[int](t, pool, `select count(*) from orders`); n != 19 {
 			t.Errorf("%d orders are stored, want 19: all but the one that waits for a lock", n)
 		}
 		release()

@@ -165,7 +165,7 @@ func Grant(ctx context.Context, databaseURL, role string) (Granted, error) {
 		return Granted{}, err
 	}
 	if migrator, err := findSchema(ctx, conn); errors.Is(err, ErrGrants) {
-		return Granted{}, fmt.Errorf("grant: role %s has not migrated this database: connect as the one that has", quoteIdent(migrator))
+		return Granted{}, fmt.Errorf("grant: role %s has not migrated this database: connect as the one that has", pgx.Identifier{migrator}.Sanitize())
 	} else if err != nil {
 		return Granted{}, fmt.Errorf("grant: %w", err)
 	}
@@ -177,7 +177,7 @@ func Grant(ctx context.Context, databaseURL, role string) (Granted, error) {
 		return Granted{}, fmt.Errorf("grant: %w", err)
 	}
 	if _, err := conn.Exec(ctx, rememberRoleSQL, role); err != nil {
-		return Granted{}, fmt.Errorf("grant: note down role %s: %w", quoteIdent(role), err)
+		return Granted{}, fmt.Errorf("grant: note down role %s: %w", pgx.Identifier{role}.Sanitize(), err)
 	}
 	if g.Statements, err = give(ctx, conn, role); err != nil {
 		return Granted{}, fmt.Errorf("grant: %w", err)
@@ -201,10 +201,10 @@ func Revoke(ctx context.Context, databaseURL, role string) ([]string, error) {
 	}
 	statements, err := texts(ctx, conn, givenSQL, role)
 	if err != nil {
-		return nil, fmt.Errorf("revoke: look up what role %s was given: %w", quoteIdent(role), err)
+		return nil, fmt.Errorf("revoke: look up what role %s was given: %w", pgx.Identifier{role}.Sanitize(), err)
 	}
 	if _, err := conn.Exec(ctx, forgetRoleSQL, role); err != nil {
-		return nil, fmt.Errorf("revoke: forget role %s: %w", quoteIdent(role), err)
+		return nil, fmt.Errorf("revoke: forget role %s: %w", pgx.Identifier{role}.Sanitize(), err)
 	}
 	for _, sql := range statements {
 		if _, err := conn.Exec(ctx, sql); err != nil {
@@ -214,7 +214,7 @@ func Revoke(ctx context.Context, databaseURL, role string) ([]string, error) {
 	// Of what somebody else gave it nothing is taken, without an error.
 	left, err := texts(ctx, conn, givenSQL, role)
 	if err != nil {
-		return nil, fmt.Errorf("revoke: look up what role %s has left: %w", quoteIdent(role), err)
+		return nil, fmt.Errorf("revoke: look up what role %s has left: %w", pgx.Identifier{role}.Sanitize(), err)
 	}
 	if len(left) > 0 {
 		return nil, fmt.Errorf("revoke: somebody else gave it to the role: let him or the owner run: %s", strings.Join(left, "; "))
@@ -228,7 +228,7 @@ func checkRole(ctx context.Context, conn *pgx.Conn, role string) (warnings []str
 	var canLogin, owns bool
 	var migrator, database string
 	err = conn.QueryRow(ctx, roleSQL, role).Scan(&canLogin, &owns, &migrator, &database)
-	quoted := quoteIdent(role)
+	quoted := pgx.Identifier{role}.Sanitize()
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, fmt.Errorf("there is no role %s: make it first, as a role that may: create role %s login password '…'", quoted, quoted)
@@ -308,7 +308,7 @@ func giveAll(ctx context.Context, conn *pgx.Conn) error {
 func lacking(ctx context.Context, db querier, role string, sets []string) ([]string, error) {
 	statements, err := texts(ctx, db, lackingSQL, role, sets)
 	if err != nil {
-		return nil, fmt.Errorf("look up what role %s may do: %w", quoteIdent(role), err)
+		return nil, fmt.Errorf("look up what role %s may do: %w", pgx.Identifier{role}.Sanitize(), err)
 	}
 	return slices.Clip(statements), nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
@@ -51,9 +52,9 @@ func twoRoles(t *testing.T, sets ...sinkwriter.MigrationSet) (owner, migrator, w
 	t.Helper()
 	owner = pgtest.URL(t)
 	migrator, writer = pgtest.Role(t, owner), pgtest.Role(t, owner)
-	admin := newPool(t, owner)
+	admin := sinktest.NewPool(t, owner)
 	for _, sql := range []string{"grant create on database %s to %s", "grant create on schema public to %[2]s"} {
-		if _, err := admin.Exec(t.Context(), fmt.Sprintf(sql, query[string](t, admin, "select current_database()"), roleOf(t, migrator))); err != nil {
+		if _, err := admin.Exec(t.Context(), fmt.Sprintf(sql, sinktest.Query[string](t, admin, "select current_database()"), roleOf(t, migrator))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -80,21 +81,21 @@ func everything(id string) sinkwriter.Offer {
 	fx.Exec(functions.Statement{Name: "note", SQL: `insert into notes (room) select room from members where room = $1 and deleted is not true`}, id)
 	fx.Exec(functions.Statement{Name: "latest", SQL: `update rooms set kind = (select n::text from audit.latest) where id = $1`}, id)
 	fx.Emit(functions.Output{Type: "com.example.room.opened", Subject: id})
-	return sinkwriter.Offer{Function: "rooms", Version: "1", Event: newEvent(id), Effects: fx}
+	return sinkwriter.Offer{Function: "rooms", Version: "1", Event: sinktest.NewEvent(id), Effects: fx}
 }
 
 func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 	t.Parallel()
 	_, migrator, url := twoRoles(t, rooms)
-	pool := newPool(t, url)
+	pool := sinktest.NewPool(t, url)
 	if err := sinkwriter.CheckSchema(t.Context(), pool, rooms); err != nil {
 		t.Fatal(err)
 	}
 
 	// All effects, a loser, one that computed something else, one of another
 	// version.
-	east := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	west := newWriter(t, pool, sinkwriter.Config{Cluster: "west"})
+	east := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	west := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "west"})
 	other, newer := everything("r-1"), everything("r-1")
 	other.Effects.Writes, newer.Effects.Writes, newer.Version = other.Effects.Writes[:1], newer.Effects.Writes[:1], "2"
 	for i, offered := range []struct {
@@ -139,7 +140,7 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 	}
 
 	// What a source does.
-	due := newPool(t, migrator)
+	due := sinktest.NewPool(t, migrator)
 	if _, err := due.Exec(t.Context(), "update tandem.outbox set due = now() - interval '1 second'"); err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +153,7 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 	}
 	letters := sinkwriter.NewDeadLetters(pool, "east")
 	for range 2 {
-		if err := letters.Save(t.Context(), sinkwriter.DeadLetter{Function: "rooms", Event: newEvent("r-9"), Code: 422, Reason: "because"}); err != nil {
+		if err := letters.Save(t.Context(), sinkwriter.DeadLetter{Function: "rooms", Event: sinktest.NewEvent("r-9"), Code: 422, Reason: "because"}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -193,10 +194,10 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 func TestAGrantedRoleCanDoNothingElse(t *testing.T) {
 	t.Parallel()
 	owner, _, url := twoRoles(t, rooms)
-	if _, err := newPool(t, owner).Exec(t.Context(), `create table payroll (id int primary key); create table tandem_like (id int)`); err != nil {
+	if _, err := sinktest.NewPool(t, owner).Exec(t.Context(), `create table payroll (id int primary key); create table tandem_like (id int)`); err != nil {
 		t.Fatal(err)
 	}
-	pool := newPool(t, url)
+	pool := sinktest.NewPool(t, url)
 	for _, sql := range []string{
 		"create table mine (id int)",
 		"create table tandem.mine (id int)",
@@ -237,8 +238,8 @@ func TestAGrantedRoleCanDoNothingElse(t *testing.T) {
 	}
 	var fx functions.Effects
 	fx.Insert("payroll", functions.Row{"id": 1})
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	_, err := w.Commit(t.Context(), sinkwriter.Offer{Function: "rooms", Version: "1", Event: newEvent("p"), Effects: fx})
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	_, err := w.Commit(t.Context(), sinkwriter.Offer{Function: "rooms", Version: "1", Event: sinktest.NewEvent("p"), Effects: fx})
 	var refused *sinkwriter.Error
 	if !errors.As(err, &refused) || refused.Fault != sinkwriter.FaultDeployment || refused.Table != "payroll" {
 		t.Errorf("write to another's table: %v", err)
@@ -258,18 +259,18 @@ func TestGrantsAreRepeatedForWhatIsNew(t *testing.T) {
 	if err := sinkwriter.Migrate(t.Context(), migrator, set); err != nil { // as nobody asks for it again
 		t.Fatal(err)
 	}
-	pool := newPool(t, url)
+	pool := sinktest.NewPool(t, url)
 	if err := sinkwriter.CheckSchema(t.Context(), pool, set); err != nil {
 		t.Error(err)
 	}
 	if _, err := pool.Exec(t.Context(), "insert into more values (1)"); err != nil {
 		t.Error(err)
 	}
-	if got := query[string](t, pool, `select array_to_string(made, ' ') from tandem.migration where name = '0002_more'`); got != "public.guests public.more" {
+	if got := sinktest.Query[string](t, pool, `select array_to_string(made, ' ') from tandem.migration where name = '0002_more'`); got != "public.guests public.more" {
 		t.Errorf("the migration has made %s", got)
 	}
 	// A role that is gone is no obstacle.
-	if _, err := newPool(t, migrator).Exec(t.Context(), "insert into tandem.writing_role (role) values ('who-was')"); err != nil {
+	if _, err := sinktest.NewPool(t, migrator).Exec(t.Context(), "insert into tandem.writing_role (role) values ('who-was')"); err != nil {
 		t.Fatal(err)
 	}
 	if err := sinkwriter.Migrate(t.Context(), migrator, set); err != nil {
@@ -298,7 +299,7 @@ func TestARoleMayHaveAnyName(t *testing.T) {
 	if err != nil || len(granted.Statements) == 0 || len(granted.Warnings) != 1 || !strings.Contains(granted.Warnings[0], "cannot log in") {
 		t.Errorf("granted %+v, %v", granted, err)
 	}
-	if !query[bool](t, admin, `select has_table_privilege($1::name, 'public.rooms', 'insert')`, role) {
+	if !sinktest.Query[bool](t, admin, `select has_table_privilege($1::name, 'public.rooms', 'insert')`, role) {
 		t.Error("it may not insert")
 	}
 
@@ -313,7 +314,7 @@ func TestARoleMayHaveAnyName(t *testing.T) {
 	if err := sinkwriter.Migrate(t.Context(), owner, rooms); err != nil {
 		t.Fatal(err)
 	}
-	if query[bool](t, admin, `select has_schema_privilege($1::name, 'tandem', 'usage')`, role) {
+	if sinktest.Query[bool](t, admin, `select has_schema_privilege($1::name, 'tandem', 'usage')`, role) {
 		t.Error("a later migration has given it something")
 	}
 }
@@ -334,7 +335,7 @@ func TestTwoMigratorsGrantAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if err := sinkwriter.CheckSchema(t.Context(), newPool(t, writer), rooms); err != nil {
+	if err := sinkwriter.CheckSchema(t.Context(), sinktest.NewPool(t, writer), rooms); err != nil {
 		t.Error(err)
 	}
 }
@@ -360,7 +361,7 @@ func TestGrantSaysWhatIsWrong(t *testing.T) {
 	grant("postgres://user:secret@host:x/y", "x", "want postgres://")
 
 	// What it is given by a program that lacks it is told at its start.
-	pool := newPool(t, writer)
+	pool := sinktest.NewPool(t, writer)
 	err := sinkwriter.CheckSchema(t.Context(), pool, rooms)
 	if !errors.Is(err, sinkwriter.ErrGrants) || !strings.Contains(err.Error(), "may not use schema tandem") {
 		t.Errorf("check: %v", err)
@@ -368,7 +369,7 @@ func TestGrantSaysWhatIsWrong(t *testing.T) {
 	if _, err := sinkwriter.Grant(t.Context(), owner, roleOf(t, writer)); err != nil {
 		t.Fatal(err)
 	}
-	admin := newPool(t, owner)
+	admin := sinktest.NewPool(t, owner)
 	for _, sql := range []string{
 		"revoke update, delete on tandem.outbox from " + roleOf(t, writer),
 		"revoke insert on rooms from " + roleOf(t, writer),
@@ -408,8 +409,8 @@ func TestAMigratorNeedsNoMoreThanASchema(t *testing.T) {
 	admin := superuser(t, owner)
 	for _, sql := range []string{
 		"create schema tandem authorization " + roleOf(t, migrator), "create schema app authorization " + roleOf(t, migrator),
-		"revoke connect on database " + query[string](t, admin, "select current_database()") + " from public",
-		"grant connect on database " + query[string](t, admin, "select current_database()") + " to " + roleOf(t, migrator),
+		"revoke connect on database " + sinktest.Query[string](t, admin, "select current_database()") + " from public",
+		"grant connect on database " + sinktest.Query[string](t, admin, "select current_database()") + " to " + roleOf(t, migrator),
 	} {
 		if _, err := admin.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
@@ -423,13 +424,13 @@ func TestAMigratorNeedsNoMoreThanASchema(t *testing.T) {
 	if want := "let the owner run: grant connect on database"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("granted %v, %v, want %q", granted, err, want)
 	}
-	if _, err := admin.Exec(t.Context(), "grant connect on database "+query[string](t, admin, "select current_database()")+" to "+roleOf(t, writer)); err != nil {
+	if _, err := admin.Exec(t.Context(), "grant connect on database "+sinktest.Query[string](t, admin, "select current_database()")+" to "+roleOf(t, writer)); err != nil {
 		t.Fatal(err)
 	}
 	if granted, err := sinkwriter.Grant(t.Context(), migrator, roleOf(t, writer)); err != nil || len(granted.Statements) > 0 {
 		t.Errorf("granted %v, %v", granted, err)
 	}
-	if err := sinkwriter.CheckSchema(t.Context(), newPool(t, writer), set); err != nil {
+	if err := sinkwriter.CheckSchema(t.Context(), sinktest.NewPool(t, writer), set); err != nil {
 		t.Error(err)
 	}
 }
@@ -437,5 +438,5 @@ func TestAMigratorNeedsNoMoreThanASchema(t *testing.T) {
 // superuser gives a pool of the superuser in a test's database.
 func superuser(t *testing.T, databaseURL string) *pgxpool.Pool {
 	t.Helper()
-	return newPool(t, pgtest.SuperuserURL(t, databaseURL))
+	return sinktest.NewPool(t, pgtest.SuperuserURL(t, databaseURL))
 }

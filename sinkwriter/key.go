@@ -1,11 +1,11 @@
 package sinkwriter
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter/internal/keyhash"
 )
 
 // Key is the ledger's key of one event for one function. Keys compare bytewise,
@@ -24,7 +24,7 @@ type Key [16]byte
 // time has no part in it, since a producer may send the same id again with
 // another time.
 func NewKey(function, source, id string) Key {
-	h := digestOf(1, function, source, id)
+	h := keyhash.Sum(1, function, source, id)
 	var k Key
 	if order, ok := functions.Order(id); ok {
 		k[0], k[1] = byte(order>>40), byte(order>>32)
@@ -46,41 +46,4 @@ func (k Key) String() string {
 	hex.Encode(b[24:36], k[10:16])
 	b[8], b[13], b[18], b[23] = '-', '-', '-', '-'
 	return string(b[:])
-}
-
-// writerKnown is a function and version with their id, which most offers share
-// with the one before.
-type writerKnown struct {
-	function, version string
-	id                int64
-	counters          *functionCounters
-}
-
-// writerOf gives the id of this cluster's function and version, and what counts
-// the function's offers.
-func (w *Writer) writerOf(function, version string) *writerKnown {
-	if k := w.known.Load(); k != nil && k.function == function && k.version == version {
-		return k
-	}
-	k := &writerKnown{function, version, writerID(w.config.Cluster, function, version), w.countersOf(function)}
-	w.known.Store(k)
-	return k
-}
-
-// writerID names a cluster, function and version in the ledger.
-func writerID(cluster, function, version string) int64 {
-	h := digestOf(3, cluster, function, version)
-	return int64(binary.BigEndian.Uint64(h[:8]))
-}
-
-// digestOf hashes a domain byte and the parts, each behind its length, so that
-// parts cannot run together.
-func digestOf(domain byte, parts ...string) [sha256.Size]byte {
-	var buf [256]byte
-	b := append(buf[:0], domain)
-	for _, p := range parts {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(p)))
-		b = append(b, p...)
-	}
-	return sha256.Sum256(b)
 }

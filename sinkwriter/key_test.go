@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -69,7 +70,7 @@ func TestKeysAreThoseOfThePublishedVectors(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +92,7 @@ func TestKeysAreThoseOfThePublishedVectors(t *testing.T) {
 		if got := sinkwriter.NewKey(in[0], in[1], in[2]).String(); got != fields[3] {
 			t.Errorf("NewKey(%q) = %s, published %s", in, got, fields[3])
 		}
-		if got := query[string](t, pool, `select tandem.key($1, $2, $3)::text`, in[0], in[1], in[2]); got != fields[3] {
+		if got := sinktest.Query[string](t, pool, `select tandem.key($1, $2, $3)::text`, in[0], in[1], in[2]); got != fields[3] {
 			t.Errorf("tandem.key(%q) = %s, published %s", in, got, fields[3])
 		}
 	}

@@ -156,7 +156,7 @@ func advise(conn *pgx.Conn, err error) error {
 	if !errors.As(err, &answer) || answer.Code != "42501" {
 		return err
 	}
-	role, database := quoteIdent(conn.Config().User), quoteIdent(conn.Config().Database)
+	role, database := pgx.Identifier{conn.Config().User}.Sanitize(), pgx.Identifier{conn.Config().Database}.Sanitize()
 	return fmt.Errorf("%w: role %s migrates, so it has to own what it changes: always migrate as the same role, "+
 		"and let it create (grant create on database %s to %s, or create schema tandem authorization %s; grant create on schema public to %s, or wherever the functions' tables go)",
 		err, role, database, role, role, role)
@@ -267,10 +267,13 @@ func appliedMigrations(ctx context.Context, db querier, set string) (map[string]
 	return applied, nil
 }
 
+// migrationLockSQL bounds the wait for a lock, in the transaction.
+const migrationLockSQL = `select pg_catalog.set_config('lock_timeout', $1, true)`
+
 // applyOnce applies a file, and gives up if a lock takes longer than lockPatience.
 func applyOnce(ctx context.Context, conn *pgx.Conn, set string, m migration) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, lockTimeoutSQL, milliseconds(lockPatience)); err != nil {
+		if _, err := tx.Exec(ctx, migrationLockSQL, fmt.Sprintf("%dms", lockPatience.Milliseconds())); err != nil {
 			return err
 		}
 		if set == ownSet {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
@@ -37,8 +38,8 @@ func TestMigrationsAreAppliedOnceAndInOrder(t *testing.T) {
 		})
 	}
 	all.Wait()
-	pool := newPool(t, url)
-	if got := query[string](t, pool, `select string_agg(name, ' ' order by name) from tandem.migration where set = 'shop'`); got != "0001_first 0002_second" {
+	pool := sinktest.NewPool(t, url)
+	if got := sinktest.Query[string](t, pool, `select string_agg(name, ' ' order by name) from tandem.migration where set = 'shop'`); got != "0001_first 0002_second" {
 		t.Errorf("recorded: %s", got)
 	}
 	if err := sinkwriter.CheckSchema(t.Context(), pool, set); err != nil {
@@ -53,8 +54,8 @@ func TestABrokenMigrationLeavesNothingOfItself(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "shop") || !strings.Contains(err.Error(), "0002_second") {
 		t.Fatalf("error %v", err)
 	}
-	pool := newPool(t, url)
-	if got := query[bool](t, pool, `select to_regclass('half') is null and to_regclass('first') is not null`); !got {
+	pool := sinktest.NewPool(t, url)
+	if got := sinktest.Query[bool](t, pool, `select to_regclass('half') is null and to_regclass('first') is not null`); !got {
 		t.Error("the broken one is half there, or the first is not")
 	}
 	err = sinkwriter.CheckSchema(t.Context(), pool, shop(""))
@@ -72,14 +73,14 @@ func TestAnEditedMigrationIsRefused(t *testing.T) {
 	if err := sinkwriter.Migrate(t.Context(), url, shop("select 2")); err == nil || !strings.Contains(err.Error(), "0002_second has changed") {
 		t.Errorf("error %v", err)
 	}
-	if err := sinkwriter.CheckSchema(t.Context(), newPool(t, url), shop("select 2")); err == nil || !strings.Contains(err.Error(), "0002_second has changed") {
+	if err := sinkwriter.CheckSchema(t.Context(), sinktest.NewPool(t, url), shop("select 2")); err == nil || !strings.Contains(err.Error(), "0002_second has changed") {
 		t.Errorf("check: %v", err)
 	}
 }
 
 func TestAnEmptyDatabaseIsNotFit(t *testing.T) {
 	t.Parallel()
-	if err := sinkwriter.CheckSchema(t.Context(), newPool(t, pgtest.URL(t))); !errors.Is(err, sinkwriter.ErrSchema) {
+	if err := sinkwriter.CheckSchema(t.Context(), sinktest.NewPool(t, pgtest.URL(t))); !errors.Is(err, sinkwriter.ErrSchema) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -87,9 +88,9 @@ func TestAnEmptyDatabaseIsNotFit(t *testing.T) {
 func TestARoleCalledTandemKeepsItsTablesApart(t *testing.T) {
 	t.Parallel()
 	url := pgtest.URL(t)
-	pool := newPool(t, url)
+	pool := sinktest.NewPool(t, url)
 	// As with a role called tandem, whose first schema is that of its name.
-	database := query[string](t, pool, `select current_database()`)
+	database := sinktest.Query[string](t, pool, `select current_database()`)
 	if _, err := pool.Exec(t.Context(), fmt.Sprintf(`alter database %s set search_path = tandem, public`, database)); err != nil {
 		t.Fatal(err)
 	}
@@ -97,14 +98,14 @@ func TestARoleCalledTandemKeepsItsTablesApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	pool.Reset()
-	if got := query[string](t, pool, `select relnamespace::regnamespace::text from pg_class where relname = 'first'`); got != "public" {
+	if got := sinktest.Query[string](t, pool, `select relnamespace::regnamespace::text from pg_class where relname = 'first'`); got != "public" {
 		t.Errorf("a function's table is in schema %s", got)
 	}
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	commit := func(table string, row functions.Row) error {
 		var fx functions.Effects
 		fx.Insert(table, row)
-		_, err := w.Commit(t.Context(), sinkwriter.Offer{Function: "shop", Version: "1", Event: newEvent(table), Effects: fx})
+		_, err := w.Commit(t.Context(), sinkwriter.Offer{Function: "shop", Version: "1", Event: sinktest.NewEvent(table), Effects: fx})
 		return err
 	}
 	if err := commit("first", functions.Row{"id": 1}); err != nil {
@@ -124,7 +125,7 @@ func TestAMigrationDoesNotQueueOthersBehindItself(t *testing.T) {
 	if err := sinkwriter.Migrate(t.Context(), url, shop("create table second (id int);")); err != nil {
 		t.Fatal(err)
 	}
-	pool := newPool(t, url)
+	pool := sinktest.NewPool(t, url)
 	longer, err := pool.Begin(t.Context()) // a transaction that takes its time
 	if err != nil {
 		t.Fatal(err)
@@ -142,14 +143,14 @@ func TestAMigrationDoesNotQueueOthersBehindItself(t *testing.T) {
 	waits := `select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query like 'alter table second%')`
 	untilItWaits := func(want bool) {
 		t.Helper()
-		for deadline := time.Now().Add(time.Minute); query[bool](t, pool, waits) != want; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); sinktest.Query[bool](t, pool, waits) != want; time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("within a minute the migration does not come to wait: %t", want)
 			}
 		}
 	}
 	untilItWaits(true)
-	if n := query[int](t, pool, `select count(*) from second`); n != 0 { // does not wait for the end of the migration
+	if n := sinktest.Query[int](t, pool, `select count(*) from second`); n != 0 { // does not wait for the end of the migration
 		t.Errorf("%d rows", n)
 	}
 	untilItWaits(false) // for a moment, in which others get their turn

@@ -20,6 +20,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/sinkwriter/internal/model"
 )
@@ -82,7 +83,7 @@ func TestARandomRunWithFailuresLeavesWhatTheModelSays(t *testing.T) {
 	if err := sinkwriter.Migrate(t.Context(), server.URL()); err != nil {
 		t.Fatal(err)
 	}
-	pool := newPool(t, server.URL())
+	pool := sinktest.NewPool(t, server.URL())
 	needCitext(t, pool)
 	execute(t, pool, model.Schema)
 	pool.Close()
@@ -137,7 +138,7 @@ func newModelDatabase(t *testing.T) string {
 	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
-	pool := newPool(t, url)
+	pool := sinktest.NewPool(t, url)
 	needCitext(t, pool)
 	execute(t, pool, model.Schema)
 	return url
@@ -162,7 +163,7 @@ func newWorld(t *testing.T, seed uint64, events int, url string) *world {
 		Model: model.New(seed, events), url: url, events: events, random: rand.New(rand.NewPCG(seed, 0)),
 		won: make([]atomic.Int32, events), told: make([]atomic.Int32, events),
 	}
-	execute(t, newPool(t, url), w.StockSQL())
+	execute(t, sinktest.NewPool(t, url), w.StockSQL())
 	return w
 }
 
@@ -186,7 +187,7 @@ func (w *world) run(t *testing.T, clusters int) {
 		if w.way != nil {
 			url = w.way(c)
 		}
-		writer := newWriter(t, newPool(t, url), config)
+		writer := sinktest.NewWriter(t, sinktest.NewPool(t, url), config)
 		order := w.order()
 		all.Go(func() {
 			for pass := 0; len(order) > 0; pass++ {
@@ -218,7 +219,7 @@ func (w *world) order() []int {
 	}
 	for i := range order {
 		j := min(len(order)-1, i+w.random.IntN(60))
-		order[i], order[j] = order[j], order[i]
+		sinktest.Order[i], sinktest.Order[j] = sinktest.Order[j], sinktest.Order[i]
 	}
 	return order
 }
@@ -291,7 +292,7 @@ func (w *world) commit(t *testing.T, writer *sinkwriter.Writer, style uint64, i 
 // check compares receipts, tables, ledger and outputs with the model.
 func (w *world) check(t *testing.T) {
 	t.Helper()
-	pool := newPool(t, w.url)
+	pool := sinktest.NewPool(t, w.url)
 	found, err := pool.Query(t.Context(), `select key::text from tandem.ledger`)
 	if err != nil {
 		t.Fatal(err)
@@ -346,7 +347,7 @@ func (w *world) compare(t *testing.T, pool *pgxpool.Pool, won func(int) bool) {
 		t.Error(line)
 	}
 
-	if n := query[int](t, pool, `select count(*) from tandem.divergence_count`); n != 0 {
+	if n := sinktest.Query[int](t, pool, `select count(*) from tandem.divergence_count`); n != 0 {
 		t.Errorf("%d rows in tandem.divergence_count", n)
 	}
 	for _, line := range w.CheckOutputs(won, w.outputs(t, pool)) {

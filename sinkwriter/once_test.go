@@ -8,15 +8,16 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 func TestOnceRunsOnceForAKey(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	var writers [2]*sinkwriter.Writer
 	for i, cluster := range []string{"east", "west"} {
-		writers[i] = newWriter(t, pool, sinkwriter.Config{Cluster: cluster})
+		writers[i] = sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: cluster})
 	}
 	key := sinkwriter.NewKey("invoice", "/shop", "7")
 	var won atomic.Int64
@@ -43,8 +44,8 @@ func TestOnceRunsOnceForAKey(t *testing.T) {
 
 func TestOnceLeavesNoClaimWhenItsWorkFails(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	pool := sinktest.NewDatabase(t)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	key := sinkwriter.NewKey("invoice", "/shop", "7")
 
 	broken := errors.New("broken")
@@ -56,7 +57,7 @@ func TestOnceLeavesNoClaimWhenItsWorkFails(t *testing.T) {
 		_, _ = w.Once(t.Context(), key, func(pgx.Tx) error { panic("broken") })
 		t.Error("the panic was swallowed")
 	}()
-	if n := query[int](t, pool, `select count(*) from tandem.ledger`); n != 0 {
+	if n := sinktest.Query[int](t, pool, `select count(*) from tandem.ledger`); n != 0 {
 		t.Errorf("%d claims are left", n)
 	}
 	if won, err := w.Once(t.Context(), key, func(pgx.Tx) error { return nil }); !won || err != nil {

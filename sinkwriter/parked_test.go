@@ -5,19 +5,20 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 func TestAnEventIsParkedUntilItIsHandledOrItsLetterIsGone(t *testing.T) {
 	t.Parallel()
 
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	letters := sinkwriter.NewDeadLetters(pool, "east")
 	parked := sinkwriter.NewParked(pool, "east")
 	var events []sinkwriter.ParkedEvent
 	save := func(letters *sinkwriter.DeadLetters, function, id, subject string) {
 		t.Helper()
-		e := newEvent(id)
+		e := sinktest.NewEvent(id)
 		e.SetSubject(subject)
 		if err := letters.Save(t.Context(), sinkwriter.DeadLetter{Function: function, Event: e, Code: 422}); err != nil {
 			t.Fatal(err)

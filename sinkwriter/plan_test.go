@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
@@ -49,7 +50,7 @@ func commitTogether(t *testing.T, url string, offers ...sinkwriter.Offer) []outc
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east", Connections: 1})
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", Connections: 1})
 
 	only, err := pool.Acquire(t.Context())
 	if err != nil {
@@ -75,7 +76,7 @@ func commitTogether(t *testing.T, url string, offers ...sinkwriter.Offer) []outc
 
 // write offers effects as those of the event with that id.
 func write(id string, fx functions.Effects) sinkwriter.Offer {
-	return sinkwriter.Offer{Function: "f", Version: "1", Event: newEvent(id), Effects: fx}
+	return sinkwriter.Offer{Function: "f", Version: "1", Event: sinktest.NewEvent(id), Effects: fx}
 }
 
 // effects collects effects in one expression.
@@ -113,12 +114,12 @@ func execute(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
 // rows gives a query's rows, one a line, as text.
 func rows(t *testing.T, pool *pgxpool.Pool, table, columns, order string) string {
 	t.Helper()
-	return query[string](t, pool, fmt.Sprintf(`select coalesce(string_agg(concat_ws(' ', %s), E'\n' order by %s), '') from %s`, columns, order, table))
+	return sinktest.Query[string](t, pool, fmt.Sprintf(`select coalesce(string_agg(concat_ws(' ', %s), E'\n' order by %s), '') from %s`, columns, order, table))
 }
 
 func TestATableMayBeNamedInTwoWays(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	execute(t, pool, `create table things (id text primary key, n bigint)`)
 	got := commitTogether(t, pool.Config().ConnString(),
 		write("1", effects(insert("things", functions.Row{"id": "a", "n": 1}))),
@@ -140,7 +141,7 @@ func TestATableMayBeNamedInTwoWays(t *testing.T) {
 // indexes, triggers or deletes of parents.
 func TestHotRowsRollNothingBackAndNeverDeadlock(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	needCitext(t, pool)
 	execute(t, pool, `
 create table things (id int primary key, n bigint);
@@ -153,7 +154,7 @@ insert into parents select i, 0 from generate_series(0, 5) i`)
 	var all sync.WaitGroup
 	for c, cluster := range []string{"east", "west"} {
 		// So long that a time-out is none of a machine that has much to do.
-		w := newWriter(t, pool, sinkwriter.Config{Cluster: cluster, Connections: 4, BatchEvents: 16, ClaimTimeout: 10 * time.Second})
+		w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: cluster, Connections: 4, BatchEvents: 16, ClaimTimeout: 10 * time.Second})
 		for g := range 32 {
 			all.Go(func() {
 				for i := range 30 {
@@ -211,15 +212,15 @@ func hotEffects(random *rand.Rand, i int) functions.Effects {
 func troubles(t *testing.T, pool *pgxpool.Pool) string {
 	t.Helper()
 	pool.Reset()
-	other := newPool(t, pool.Config().ConnString())
+	other := sinktest.NewPool(t, pool.Config().ConnString())
 	deadline := time.Now().Add(10 * time.Second)
-	for query[int](t, other, `select count(*) from pg_stat_activity where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()`) > 0 {
+	for sinktest.Query[int](t, other, `select count(*) from pg_stat_activity where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()`) > 0 {
 		if time.Now().After(deadline) {
 			t.Fatal("connections do not end")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	return query[string](t, other, `select format('%s %s', xact_rollback, deadlocks) from pg_stat_database where datname = current_database()`)
+	return sinktest.Query[string](t, other, `select format('%s %s', xact_rollback, deadlocks) from pg_stat_database where datname = current_database()`)
 }
 
 func TestTwoSpellingsOfOneKeyAreOneRow(t *testing.T) {
@@ -238,7 +239,7 @@ func TestTwoSpellingsOfOneKeyAreOneRow(t *testing.T) {
 		{"domain over citext", "nick", "Ann", "aNN"},
 		{"address", "inet", "10.0.0.1", "10.0.0.1/32"},
 	}
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	needCitext(t, pool)
 	execute(t, pool, `create domain nick as citext`)
 	_, noICU := pool.Exec(t.Context(), `create collation "nocase" (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)
@@ -255,7 +256,7 @@ func TestTwoSpellingsOfOneKeyAreOneRow(t *testing.T) {
 			for _, table := range []string{"counted", "replaced", "inserted", "deleted", "revived", "twice"} {
 				execute(t, pool, `create table `+in(table)+` (k `+k.column+` primary key, n bigint)`)
 			}
-			one := query[bool](t, pool, fmt.Sprintf(`select $1::text::%[1]s = $2::text::%[1]s`, strings.TrimSuffix(k.column, ` collate "nocase"`)), text(k.a), text(k.b)) ||
+			one := sinktest.Query[bool](t, pool, fmt.Sprintf(`select $1::text::%[1]s = $2::text::%[1]s`, strings.TrimSuffix(k.column, ` collate "nocase"`)), text(k.a), text(k.b)) ||
 				strings.Contains(k.column, "collate")
 			row := func(key any, n int) functions.Row { return functions.Row{"k": key, "n": n} }
 			key := func(key any) functions.Row { return functions.Row{"k": key} }
@@ -285,7 +286,7 @@ func TestTwoSpellingsOfOneKeyAreOneRow(t *testing.T) {
 			}
 			state := map[string]string{}
 			for table := range want {
-				state[table] = query[string](t, pool, `select coalesce(string_agg(n::text, ' ' order by n), '') from `+in(table))
+				state[table] = sinktest.Query[string](t, pool, `select coalesce(string_agg(n::text, ' ' order by n), '') from `+in(table))
 			}
 			if diff := cmp.Diff(want, state); diff != "" {
 				t.Errorf("%v and %v are one key: %t; rows (-want +got):\n%s", k.a, k.b, one, diff)
@@ -367,16 +368,16 @@ insert into children values ('c', 'old');`
 			"b x@example.com|||old|c old",
 		},
 	}
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	for i, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			execute(t, pool, tables)
-			w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+			w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 			if _, err := w.Commit(t.Context(), write(fmt.Sprint(i), tt.fx)); err != nil {
 				t.Fatal(err)
 			}
 			list := func(table, columns string) string {
-				return query[string](t, pool, fmt.Sprintf(`select coalesce(string_agg(concat_ws(' ', %s), ', ' order by id), '') from %s`, columns, table))
+				return sinktest.Query[string](t, pool, fmt.Sprintf(`select coalesce(string_agg(concat_ws(' ', %s), ', ' order by id), '') from %s`, columns, table))
 			}
 			got := strings.Join([]string{list("users", "id, email"), list("tree", "id, parent"), "", list("parents", "id"), list("children", "id, parent")}, "|")
 			if got != tt.want {
@@ -388,9 +389,9 @@ insert into children values ('c', 'old');`
 
 func TestAForeignKeyThatIsAddedLaterIsNoticed(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	execute(t, pool, `create table children (id text primary key, parent text); create table parents (id text primary key);`)
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	family := func(i int) sinkwriter.Offer {
 		id := fmt.Sprint(i)
 		return write(id, effects(insert("parents", functions.Row{"id": id}), insert("children", functions.Row{"id": id, "parent": id})))
@@ -411,7 +412,7 @@ func TestAForeignKeyThatIsAddedLaterIsNoticed(t *testing.T) {
 
 func TestAnAmountThatIsNULLIsRefused(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	got := commitTogether(t, pool.Config().ConnString(),
 		write("1", effects(add("totals", functions.Row{"region": "north"}, functions.Row{"orders": 1, "amount": 1}))),
 		write("2", effects(add("totals", functions.Row{"region": "north"}, functions.Row{"orders": 1, "amount": nil}))),
@@ -427,7 +428,7 @@ func TestAnAmountThatIsNULLIsRefused(t *testing.T) {
 
 func TestDataThatExceedLimitsOfTheServerAreTheEventsFault(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	long := make([]byte, 20_000) // does not compress to what an index takes
 	for i := range long {
@@ -444,28 +445,28 @@ func TestDataThatExceedLimitsOfTheServerAreTheEventsFault(t *testing.T) {
 
 func TestTheWriterIsKnownAfterItsFirstBatchFailed(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	got := commitTogether(t, pool.Config().ConnString(),
-		sinkwriter.Offer{Function: "other", Version: "1", Event: newEvent("bad"), Effects: order("bad", -1).Effects},
-		sinkwriter.Offer{Function: "other", Version: "1", Event: newEvent("good"), Effects: order("good", 1).Effects},
+		sinkwriter.Offer{Function: "other", Version: "1", Event: sinktest.NewEvent("bad"), Effects: sinktest.Order("bad", -1).Effects},
+		sinkwriter.Offer{Function: "other", Version: "1", Event: sinktest.NewEvent("good"), Effects: sinktest.Order("good", 1).Effects},
 	)
 	if got[0].fault() != "event" || got[1].err != nil {
 		t.Fatalf("outcomes %v", got)
 	}
-	if got := query[int](t, pool, `select count(*) from tandem.handled('other', '/test', 'good') where cluster = 'east'`); got != 1 {
+	if got := sinktest.Query[int](t, pool, `select count(*) from tandem.handled('other', '/test', 'good') where cluster = 'east'`); got != 1 {
 		t.Error("nobody can tell who handled the event: the cluster is not in tandem.writer")
 	}
 }
 
 func TestOffersOfOneKeyInOneBatchAreComparedWithTheWinner(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	one, other := order("o", 1), order("o", 2)
+	pool := sinktest.NewDatabase(t)
+	one, other := sinktest.Order("o", 1), sinktest.Order("o", 2)
 	for _, offers := range [][]sinkwriter.Offer{{one, other, other, one, other}, {other, one, one, one, other}} {
 		execute(t, pool, `delete from tandem.ledger; delete from orders; delete from totals`)
 		for range 2 { // the second time all are losers
 			got := commitTogether(t, pool.Config().ConnString(), offers...)
-			stored := query[int](t, pool, `select amount from orders`)
+			stored := sinktest.Query[int](t, pool, `select amount from orders`)
 			for i, o := range got {
 				is := 1
 				if offers[i].Effects.Writes[0].Row["amount"] == 2 {
@@ -481,7 +482,7 @@ func TestOffersOfOneKeyInOneBatchAreComparedWithTheWinner(t *testing.T) {
 
 func TestTimesAreStoredInUTCHoweverTheyAreGiven(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	execute(t, pool, `create table times (id int primary key, at timestamp, day date, many timestamp[])`)
 	at := time.Date(2001, 2, 3, 4, 5, 6, 0, time.FixedZone("far", 9*3600)) // the day before in UTC
 	var none *time.Time
@@ -499,7 +500,7 @@ func TestTimesAreStoredInUTCHoweverTheyAreGiven(t *testing.T) {
 			t.Fatal(o.err)
 		}
 		for _, id := range []int{i, 10 + i} {
-			if got := query[string](t, pool, `select concat_ws(' ', at, day, many) from times where id = $1`, id); got != want {
+			if got := sinktest.Query[string](t, pool, `select concat_ws(' ', at, day, many) from times where id = $1`, id); got != want {
 				t.Errorf("row %d: %s, want %s", id, got, want)
 			}
 		}
@@ -509,7 +510,7 @@ func TestTimesAreStoredInUTCHoweverTheyAreGiven(t *testing.T) {
 	if o := commitTogether(t, pool.Config().ConnString(), write("99", fx))[0]; o.err != nil {
 		t.Fatal(o.err)
 	}
-	if got := query[string](t, pool, `select format('%s|%s', at, many) from times where id = 99`); got != "|{NULL}" {
+	if got := sinktest.Query[string](t, pool, `select format('%s|%s', at, many) from times where id = 99`); got != "|{NULL}" {
 		t.Errorf("row of NULLs: %s", got)
 	}
 }
@@ -517,12 +518,12 @@ func TestTimesAreStoredInUTCHoweverTheyAreGiven(t *testing.T) {
 // As docs/postgres.md has it: what the server never gets to see it cannot refuse.
 func TestAWriteThatIsOverwrittenInItsBatchIsNotChecked(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	pool := sinktest.NewDatabase(t)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	offer := func(id string, amount int) sinkwriter.Offer {
 		var fx functions.Effects
 		fx.Upsert("orders", functions.Row{"id": "x", "amount": amount}, functions.Replace())
-		return sinkwriter.Offer{Function: "orders", Version: "1", Event: newEvent(id), Effects: fx}
+		return sinkwriter.Offer{Function: "orders", Version: "1", Event: sinktest.NewEvent(id), Effects: fx}
 	}
 	// In the order of their keys: the digits at the end.
 	for i, o := range w.CommitAll(t.Context(), []sinkwriter.Offer{offer("o-1", -1), offer("o-2", 5)}) {
@@ -538,7 +539,7 @@ func TestAWriteThatIsOverwrittenInItsBatchIsNotChecked(t *testing.T) {
 	if outcomes[0].Err != nil || !errors.As(outcomes[1].Err, &refused) || refused.Constraint != "orders_amount_check" {
 		t.Errorf("overwritten by one that is refused: %+v", outcomes)
 	}
-	if got := query[int](t, pool, "select amount from orders where id = 'x'"); got != 6 {
+	if got := sinktest.Query[int](t, pool, "select amount from orders where id = 'x'"); got != 6 {
 		t.Errorf("amount %d", got)
 	}
 }

@@ -11,12 +11,13 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	east := sinkwriter.NewProgress(pool, "east")
 	load := func() (sinkwriter.SavedProgress, string) {
 		t.Helper()
@@ -70,7 +71,7 @@ func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
 	if now := save(7, begun, true, true); now.Timeline != timeline {
 		t.Errorf("saved on timeline %q, want %q", now.Timeline, timeline)
 	}
-	if head := query[string](t, pool, `select head::text from tandem.progress`); head != "9223372036854775822" {
+	if head := sinktest.Query[string](t, pool, `select head::text from tandem.progress`); head != "9223372036854775822" {
 		t.Errorf("head %s: it fell with the rewind", head)
 	}
 
@@ -91,7 +92,7 @@ func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
 func TestATimelineIsKnownWhereItIsHiddenAndNoneIsOnAStandby(t *testing.T) {
 	t.Parallel()
 	r, _ := newReplicated(t)
-	admin := func(server *devcluster.Postgres) *pgxpool.Pool { return newPool(t, server.AdminURL("tandem")) }
+	admin := func(server *devcluster.Postgres) *pgxpool.Pool { return sinktest.NewPool(t, server.AdminURL("tandem")) }
 	if err := r.CatchUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -107,9 +108,9 @@ func TestATimelineIsKnownWhereItIsHiddenAndNoneIsOnAStandby(t *testing.T) {
 	if err := r.CatchUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	before := query[string](t, newPool(t, r.URL()), `select tandem.timeline()`)
-	failOver(t, r, newPool(t, r.URL()))
-	after := query[string](t, newPool(t, r.URL()), `select tandem.timeline()`)
+	before := sinktest.Query[string](t, sinktest.NewPool(t, r.URL()), `select tandem.timeline()`)
+	failOver(t, r, sinktest.NewPool(t, r.URL()))
+	after := sinktest.Query[string](t, sinktest.NewPool(t, r.URL()), `select tandem.timeline()`)
 	if !strings.HasPrefix(before, "started/") || !strings.HasPrefix(after, "started/") || after == before {
 		t.Errorf("before the failover %q, after it %q", before, after)
 	}
@@ -137,7 +138,7 @@ func TestEarlier(t *testing.T) {
 
 func TestAClusterStandsByOnlyWhileAnotherOneIsAtWork(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	east, west := sinkwriter.NewProgress(pool, "east"), sinkwriter.NewProgress(pool, "west")
 	heads := map[string]uint64{"10s": 30}
 	save := func(p *sinkwriter.Progress, hedge string) {
@@ -194,7 +195,7 @@ func TestAClusterStandsByOnlyWhileAnotherOneIsAtWork(t *testing.T) {
 
 func TestOfClustersThatAskAtOnceNeverAllStandBy(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	for round := range 20 {
 		var clusters []*sinkwriter.Progress
 		for _, name := range []string{"east", "west", "north"} {
@@ -230,14 +231,14 @@ func TestOfClustersThatAskAtOnceNeverAllStandBy(t *testing.T) {
 
 func TestTheLedgerSaysWhatIsDone(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	east := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	pool := sinktest.NewDatabase(t)
+	east := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	var keys []sinkwriter.Key
 	for i := range 3000 {
 		id := fmt.Sprintf("o-%d", i)
 		keys = append(keys, sinkwriter.NewKey("orders", "/test", id))
 		if i%3 == 0 {
-			o := order(id, 1)
+			o := sinktest.Order(id, 1)
 			if i%2 == 0 {
 				o.Effects.Writes, o.Effects.Outputs = nil, nil // nothing to do is done too
 			}
@@ -270,7 +271,7 @@ func TestTheLedgerSaysWhatIsDone(t *testing.T) {
 
 func TestTriesAreKeptUntilTheEventIsSettled(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	east, west := sinkwriter.NewTries(pool, "east"), sinkwriter.NewTries(pool, "west")
 	save := func(epoch string, tries []sinkwriter.EventTries, settled ...uint64) {
 		t.Helper()
@@ -306,7 +307,7 @@ func TestReplicationGivesTheStandbyServersAndHowFarTheyAreBehind(t *testing.T) {
 	if list, err := sinkwriter.Replication(t.Context(), pool); err != nil || len(list) != 0 {
 		t.Errorf("who may not see them is told %v, %v", list, err)
 	}
-	admin := newPool(t, r.Primary().AdminURL("tandem"))
+	admin := sinktest.NewPool(t, r.Primary().AdminURL("tandem"))
 	if _, err := admin.Exec(t.Context(), `grant pg_monitor to tandem`); err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +315,7 @@ func TestReplicationGivesTheStandbyServersAndHowFarTheyAreBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It receives what comes, and does not apply it.
-	if _, err := newPool(t, r.Standby().AdminURL("tandem")).Exec(t.Context(), `select pg_wal_replay_pause()`); err != nil {
+	if _, err := sinktest.NewPool(t, r.Standby().AdminURL("tandem")).Exec(t.Context(), `select pg_wal_replay_pause()`); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := pool.Exec(t.Context(), `create table big as select repeat('x', 100) from generate_series(1, 10000)`); err != nil {

@@ -10,13 +10,14 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 func TestAnOutputThatNobodyTakesHoldsUpNoOthers(t *testing.T) {
 	t.Parallel()
 
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	for _, text := range []string{
 		`[{"specversion":"1.0","id":"a","source":"/s","type":"t"},{"specversion":"1.0","id":"b","source":"/s","type":"t"}]`,
 		`[{"specversion":"1.0","id":"bad","source":"/s","type":"t"}]`,
@@ -43,7 +44,7 @@ func TestAnOutputThatNobodyTakesHoldsUpNoOthers(t *testing.T) {
 	if diff := cmp.Diff([]string{"a", "b", "c"}, published); diff != "" {
 		t.Errorf("published (-want +got):\n%s", diff)
 	}
-	if left := query[int](t, pool, `select count(*) from tandem.outbox where due > now()`); left != 2 {
+	if left := sinktest.Query[int](t, pool, `select count(*) from tandem.outbox where due > now()`); left != 2 {
 		t.Errorf("%d rows are left, want the two that were not published", left)
 	}
 }

@@ -5,13 +5,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 func TestTheLedgerForgetsOnlyWhatEveryClusterHasAcknowledged(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	east := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	pool := sinktest.NewDatabase(t)
+	east := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	exec := func(sql string, args ...any) {
 		t.Helper()
 		if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
@@ -20,7 +21,7 @@ func TestTheLedgerForgetsOnlyWhatEveryClusterHasAcknowledged(t *testing.T) {
 	}
 	// Messages 1 to 30, ten a day: committed 12, 11 and 10 days ago.
 	for i := range 30 {
-		if _, err := east.Commit(t.Context(), order(fmt.Sprintf("o-%d", i+1), 1)); err != nil {
+		if _, err := east.Commit(t.Context(), sinktest.Order(fmt.Sprintf("o-%d", i+1), 1)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -69,11 +70,11 @@ func TestTheLedgerForgetsOnlyWhatEveryClusterHasAcknowledged(t *testing.T) {
 	// West has caught up to message 15: the first day goes, but for the event
 	// that still has a dead letter.
 	save("west", 15, 16)
-	if err := sinkwriter.NewDeadLetters(pool, "west").Save(t.Context(), sinkwriter.DeadLetter{Function: "orders", Event: newEvent("o-3"), Code: 422}); err != nil {
+	if err := sinkwriter.NewDeadLetters(pool, "west").Save(t.Context(), sinkwriter.DeadLetter{Function: "orders", Event: sinktest.NewEvent("o-3"), Code: 422}); err != nil {
 		t.Fatal(err)
 	}
 	sweep(9, 11)
-	if got := query[int](t, pool, `select count(*) from tandem.ledger where key = tandem.key('orders', '/test', 'o-3')`); got != 1 {
+	if got := sinktest.Query[int](t, pool, `select count(*) from tandem.ledger where key = tandem.key('orders', '/test', 'o-3')`); got != 1 {
 		t.Error("an event with a dead letter was forgotten")
 	}
 
@@ -89,10 +90,10 @@ func TestTheLedgerForgetsOnlyWhatEveryClusterHasAcknowledged(t *testing.T) {
 
 func TestTheLedgerOfPlainWritersForgetsByAgeAlone(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	east := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	pool := sinktest.NewDatabase(t)
+	east := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	for i := range 4 {
-		if _, err := east.Commit(t.Context(), order(fmt.Sprintf("o-%d", i), 1)); err != nil {
+		if _, err := east.Commit(t.Context(), sinktest.Order(fmt.Sprintf("o-%d", i), 1)); err != nil {
 			t.Fatal(err)
 		}
 	}

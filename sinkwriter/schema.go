@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -66,7 +67,7 @@ func findSchema(ctx context.Context, db querier) (role string, err error) {
 	case !exists:
 		return role, fmt.Errorf("schema tandem is missing: %w", ErrSchema)
 	case !usable, !readable:
-		return role, fmt.Errorf("role %s may not use schema tandem: %w", quoteIdent(role), ErrGrants)
+		return role, fmt.Errorf("role %s may not use schema tandem: %w", pgx.Identifier{role}.Sanitize(), ErrGrants)
 	}
 	return role, nil
 }

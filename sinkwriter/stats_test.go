@@ -8,33 +8,34 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 func TestEveryOfferIsCountedForItsFunction(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	var log bytes.Buffer
-	east := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	west := newWriter(t, pool, sinkwriter.Config{Cluster: "west", Logger: slog.New(slog.NewJSONHandler(&log, nil))})
+	east := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	west := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "west", Logger: slog.New(slog.NewJSONHandler(&log, nil))})
 
-	if _, err := east.Commit(t.Context(), order("o-1", 1)); err != nil {
+	if _, err := east.Commit(t.Context(), sinktest.Order("o-1", 1)); err != nil {
 		t.Fatal(err)
 	}
-	newer, invoice, negative, nameless := order("o-1", 3), order("o-1", 1), order("o-2", -1), order("o-3", 1)
+	newer, invoice, negative, nameless := sinktest.Order("o-1", 3), sinktest.Order("o-1", 1), sinktest.Order("o-2", -1), sinktest.Order("o-3", 1)
 	newer.Version, invoice.Function = "2", "invoices"
 	negative.Effects.Emit(functions.Output{Type: "com.example.more"})
 	nameless.Effects.Emit(functions.Output{})
-	lacking := order("o-4", 1)
+	lacking := sinktest.Order("o-4", 1)
 	lacking.Effects.Insert("no_such_table", functions.Row{"id": 1})
 	// One after the other, but for two of one event.
 	for _, offers := range [][]sinkwriter.Offer{
-		{order("o-1", 1)},
-		{order("o-1", 2)},
+		{sinktest.Order("o-1", 1)},
+		{sinktest.Order("o-1", 2)},
 		{newer},
 		{invoice},
-		{order("o-5", 1), order("o-5", 1)},
+		{sinktest.Order("o-5", 1), sinktest.Order("o-5", 1)},
 		{negative, negative},
 		{nameless},
 		{lacking},

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -37,7 +38,7 @@ func TestVerdicts(t *testing.T) {
 		{name: "nobody is at work", sources: map[string]at{"east": gone, "west": standby}, refused: []string{"east"}, want: "undecided"},
 		{name: "nobody ever saved progress", refused: []string{"east"}, want: "undecided"},
 	}
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	for i, tt := range tests {
 		// Each with a function of its own, so that one database is enough.
 		function, id := fmt.Sprintf("f%d", i), fmt.Sprintf("e-%d", i)
@@ -49,12 +50,12 @@ func TestVerdicts(t *testing.T) {
 				values ($1, $2, 'EVENTS', 'e', 1, $3, now() - $4::text::interval)`, cluster, function, s.hedge, s.age)
 		}
 		for _, cluster := range tt.refused {
-			saveLetter(t, pool, cluster, sinkwriter.DeadLetter{Function: function, Event: newEvent(id)})
+			saveLetter(t, pool, cluster, sinkwriter.DeadLetter{Function: function, Event: sinktest.NewEvent(id)})
 		}
 		if tt.handled {
 			execute(t, pool, `insert into tandem.ledger (writer, key, digest) values (1, tandem.key($1, '/test', $2), '\x00')`, function, id)
 		}
-		if got := query[string](t, pool, `select verdict from tandem.verdict where function = $1`, function); got != tt.want {
+		if got := sinktest.Query[string](t, pool, `select verdict from tandem.verdict where function = $1`, function); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
 		}
 	}
@@ -63,13 +64,13 @@ func TestVerdicts(t *testing.T) {
 func TestDeadLettersAreFoundByWhatIsKnownOfThem(t *testing.T) {
 	t.Parallel()
 
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	for i := range 5 {
-		saveLetter(t, pool, "east", sinkwriter.DeadLetter{Function: "orders", Event: newEvent(fmt.Sprintf("o-%d", i)), Code: 422, Reason: fmt.Sprintf("Amount %d: negative", i), Attempts: 1})
+		saveLetter(t, pool, "east", sinkwriter.DeadLetter{Function: "orders", Event: sinktest.NewEvent(fmt.Sprintf("o-%d", i)), Code: 422, Reason: fmt.Sprintf("Amount %d: negative", i), Attempts: 1})
 	}
-	saveLetter(t, pool, "west", sinkwriter.DeadLetter{Function: "orders", Event: newEvent("o-3"), Code: 500, Reason: "panic", Attempts: 7})
-	saveLetter(t, pool, "west", sinkwriter.DeadLetter{Function: "orders", Event: newEvent("o-3"), Code: 500, Reason: "panic", Attempts: 9})
-	saveLetter(t, pool, "west", sinkwriter.DeadLetter{Function: "stock", Event: newEvent("o-4")})
+	saveLetter(t, pool, "west", sinkwriter.DeadLetter{Function: "orders", Event: sinktest.NewEvent("o-3"), Code: 500, Reason: "panic", Attempts: 7})
+	saveLetter(t, pool, "west", sinkwriter.DeadLetter{Function: "orders", Event: sinktest.NewEvent("o-3"), Code: 500, Reason: "panic", Attempts: 9})
+	saveLetter(t, pool, "west", sinkwriter.DeadLetter{Function: "stock", Event: sinktest.NewEvent("o-4")})
 	execute(t, pool, `update tandem.dead_letter set first_at = now() - interval '1 day', last_at = now() - interval '1 day' where id = 'o-0'`)
 	yesterday := time.Now().Add(-12 * time.Hour)
 
@@ -130,9 +131,9 @@ func TestDeadLettersAreFoundByWhatIsKnownOfThem(t *testing.T) {
 func TestADeadLetterThatWasHandedInAgainIsNotDropped(t *testing.T) {
 	t.Parallel()
 
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	verdicts := sinkwriter.NewVerdicts(pool)
-	letter := sinkwriter.DeadLetter{Function: "orders", Event: newEvent("o-1"), Code: 422}
+	letter := sinkwriter.DeadLetter{Function: "orders", Event: sinktest.NewEvent("o-1"), Code: 422}
 	saveLetter(t, pool, "east", letter)
 	read, err := verdicts.Read(t.Context(), "orders", "/test", "o-1")
 	if err != nil || len(read) != 1 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -13,105 +12,23 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
-	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-const tablesSQL = `
-create table orders (id text primary key, amount bigint not null check (amount >= 0), placed timestamptz, note jsonb, tags text[]);
-create table totals (region text primary key, orders bigint not null, amount bigint);
-create table lines (order_id text references orders, line int, primary key (order_id, line));`
-
-// newDatabase gives a pool on a migrated database with the tests' tables.
-func newDatabase(t *testing.T) *pgxpool.Pool {
-	t.Helper()
-	url := pgtest.URL(t)
-	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
-		t.Fatal(err)
-	}
-	pool := newPool(t, url)
-	if _, err := pool.Exec(t.Context(), tablesSQL); err != nil {
-		t.Fatal(err)
-	}
-	return pool
-}
-
-func newPool(t *testing.T, url string) *pgxpool.Pool {
-	t.Helper()
-	config, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.MaxConns = 8
-	pool, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	return pool
-}
-
-func newWriter(t *testing.T, pool *pgxpool.Pool, config sinkwriter.Config) *sinkwriter.Writer {
-	t.Helper()
-	if config.Logger == nil {
-		config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
-	}
-	w, err := sinkwriter.New(pool, config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := w.Close(ctx); err != nil {
-			t.Errorf("close writer: %v", err)
-		}
-	})
-	return w
-}
-
-func newEvent(id string) event.Event {
-	e := event.New()
-	e.SetSource("/test")
-	e.SetID(id)
-	e.SetType("com.example.order.placed")
-	e.SetTime(time.Date(2001, 1, 2, 3, 4, 5, 0, time.UTC))
-	return e
-}
-
-// order is what the test function computes: a row, the region's total, and an
-// event out.
-func order(id string, amount int) sinkwriter.Offer {
-	var fx functions.Effects
-	fx.Insert("orders", functions.Row{"id": id, "amount": amount, "placed": time.Date(2001, 1, 2, 3, 4, 5, 0, time.UTC)})
-	fx.Add("totals", functions.Row{"region": "north"}, functions.Row{"orders": 1, "amount": amount})
-	fx.Emit(functions.Output{Type: "com.example.order.stored", Subject: id, Data: map[string]any{"id": id}})
-	return sinkwriter.Offer{Function: "orders", Version: "1", Event: newEvent(id), Effects: fx}
-}
-
-func query[T any](t *testing.T, pool *pgxpool.Pool, sql string, args ...any) T {
-	t.Helper()
-	var v T
-	if err := pool.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-	return v
-}
-
 func TestFirstOfferWinsAndLaterOnesChangeNothing(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	east := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	west := newWriter(t, pool, sinkwriter.Config{Cluster: "west"})
+	pool := sinktest.NewDatabase(t)
+	east := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	west := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "west"})
 
-	first, err := east.Commit(t.Context(), order("o-1", 5))
+	first, err := east.Commit(t.Context(), sinktest.Order("o-1", 5))
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := west.Commit(t.Context(), order("o-1", 5))
+	second, err := west.Commit(t.Context(), sinktest.Order("o-1", 5))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,30 +36,30 @@ func TestFirstOfferWinsAndLaterOnesChangeNothing(t *testing.T) {
 	if diff := cmp.Diff([]sinkwriter.Receipt{{Key: key, Won: true}, {Key: key}}, []sinkwriter.Receipt{first, second}); diff != "" {
 		t.Errorf("receipts (-want +got):\n%s", diff)
 	}
-	if got := query[string](t, pool, `select format('%s %s %s', region, orders, amount) from totals`); got != "north 1 5" {
+	if got := sinktest.Query[string](t, pool, `select format('%s %s %s', region, orders, amount) from totals`); got != "north 1 5" {
 		t.Errorf("totals: %s", got)
 	}
-	if got := query[int](t, pool, `select count(*) from orders`); got != 1 {
+	if got := sinktest.Query[int](t, pool, `select count(*) from orders`); got != 1 {
 		t.Errorf("%d rows in orders", got)
 	}
-	if got := query[string](t, pool, `select cluster || ' ' || version from tandem.handled('orders', '/test', 'o-1')`); got != "east 1" {
+	if got := sinktest.Query[string](t, pool, `select cluster || ' ' || version from tandem.handled('orders', '/test', 'o-1')`); got != "east 1" {
 		t.Errorf("handled by %s", got)
 	}
-	if got := query[string](t, pool, `select type from tandem.outbox_event`); got != "com.example.order.stored" {
+	if got := sinktest.Query[string](t, pool, `select type from tandem.outbox_event`); got != "com.example.order.stored" {
 		t.Errorf("outbox holds %s", got)
 	}
 }
 
 func TestTwoRacingWritersApplyEachEventOnce(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	const events, callers = 4000, 64
 	var won [2]int
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	for c, cluster := range []string{"east", "west"} {
 		// A busy machine may stop us for longer than the default.
-		w := newWriter(t, pool, sinkwriter.Config{Cluster: cluster, ClaimTimeout: 10 * time.Second, CommitTimeout: 20 * time.Second})
+		w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: cluster, ClaimTimeout: 10 * time.Second, CommitTimeout: 20 * time.Second})
 		next := make(chan int)
 		all.Go(func() {
 			defer close(next)
@@ -153,7 +70,7 @@ func TestTwoRacingWritersApplyEachEventOnce(t *testing.T) {
 		for range callers {
 			all.Go(func() {
 				for i := range next {
-					r, err := w.Commit(t.Context(), order(fmt.Sprintf("o-%d", i), i))
+					r, err := w.Commit(t.Context(), sinktest.Order(fmt.Sprintf("o-%d", i), i))
 					if err != nil {
 						t.Errorf("commit %d in %s: %v", i, cluster, err)
 						continue
@@ -174,29 +91,29 @@ func TestTwoRacingWritersApplyEachEventOnce(t *testing.T) {
 	if won[0]+won[1] != events {
 		t.Errorf("won %v, together not %d", won, events)
 	}
-	if got, want := query[string](t, pool, `select format('%s %s', orders, amount) from totals`), fmt.Sprintf("%d %d", events, events*(events-1)/2); got != want {
+	if got, want := sinktest.Query[string](t, pool, `select format('%s %s', orders, amount) from totals`), fmt.Sprintf("%d %d", events, events*(events-1)/2); got != want {
 		t.Errorf("totals %s, want %s", got, want)
 	}
-	if got := query[int](t, pool, `select sum(json_array_length(events::json))::int from tandem.outbox`); got != events {
+	if got := sinktest.Query[int](t, pool, `select sum(json_array_length(events::json))::int from tandem.outbox`); got != events {
 		t.Errorf("%d outputs, want %d", got, events)
 	}
-	if got := query[string](t, pool, `select format('%s %s', xact_rollback, deadlocks) from pg_stat_database where datname = current_database()`); got != "0 0" {
+	if got := sinktest.Query[string](t, pool, `select format('%s %s', xact_rollback, deadlocks) from pg_stat_database where datname = current_database()`); got != "0 0" {
 		t.Errorf("rollbacks and deadlocks: %s", got)
 	}
 }
 
 func TestABadEventDoesNotSpoilItsBatch(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east", Connections: 1})
+	pool := sinktest.NewDatabase(t)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", Connections: 1})
 
 	offers := map[string]sinkwriter.Offer{
-		"check violated": order("bad-check", -1),
-		"wrong type":     order("bad-type", 1),
-		"missing parent": order("bad-parent", 1),
-		"missing table":  order("bad-table", 1),
-		"missing column": order("bad-column", 1),
-		"zero byte":      order("bad-zero", 1),
+		"check violated": sinktest.Order("bad-check", -1),
+		"wrong type":     sinktest.Order("bad-type", 1),
+		"missing parent": sinktest.Order("bad-parent", 1),
+		"missing table":  sinktest.Order("bad-table", 1),
+		"missing column": sinktest.Order("bad-column", 1),
+		"zero byte":      sinktest.Order("bad-zero", 1),
 	}
 	offers["wrong type"].Effects.Writes[0].Row["amount"] = "many"
 	offers["zero byte"].Effects.Writes[0].Row["id"] = "a\x00b"
@@ -234,7 +151,7 @@ func TestABadEventDoesNotSpoilItsBatch(t *testing.T) {
 	}
 	for i := range 50 {
 		all.Go(func() {
-			if r, err := w.Commit(t.Context(), order(fmt.Sprintf("good-%d", i), 1)); err != nil || !r.Won {
+			if r, err := w.Commit(t.Context(), sinktest.Order(fmt.Sprintf("good-%d", i), 1)); err != nil || !r.Won {
 				t.Errorf("good %d: %v, %v", i, r, err)
 			}
 		})
@@ -243,24 +160,24 @@ func TestABadEventDoesNotSpoilItsBatch(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("faults (-want +got):\n%s", diff)
 	}
-	if got := query[string](t, pool, `select format('%s %s', orders, amount) from totals`); got != "50 50" {
+	if got := sinktest.Query[string](t, pool, `select format('%s %s', orders, amount) from totals`); got != "50 50" {
 		t.Errorf("totals %s", got)
 	}
-	if got := query[int](t, pool, `select count(*) from tandem.ledger`); got != 50 {
+	if got := sinktest.Query[int](t, pool, `select count(*) from tandem.ledger`); got != 50 {
 		t.Errorf("%d rows in the ledger", got)
 	}
 }
 
 func TestTheSameKeyManyTimesInOneBatchIsAppliedOnce(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east", Connections: 1})
+	pool := sinktest.NewDatabase(t)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", Connections: 1})
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	won := 0
 	for range 100 {
 		all.Go(func() {
-			r, err := w.Commit(t.Context(), order("same", 7))
+			r, err := w.Commit(t.Context(), sinktest.Order("same", 7))
 			if err != nil || r.Diverged {
 				t.Errorf("%+v, %v", r, err)
 			}
@@ -275,27 +192,27 @@ func TestTheSameKeyManyTimesInOneBatchIsAppliedOnce(t *testing.T) {
 	if won != 1 {
 		t.Errorf("won %d times", won)
 	}
-	if got := query[int](t, pool, `select orders from totals`); got != 1 {
+	if got := sinktest.Query[int](t, pool, `select orders from totals`); got != 1 {
 		t.Errorf("applied %d times", got)
 	}
 }
 
 func TestNobodyLooksForDivergenceWhereThatIsLeftOut(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	checks := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	checksToo := newWriter(t, pool, sinkwriter.Config{Cluster: "north"})
-	leavesOut := newWriter(t, pool, sinkwriter.Config{Cluster: "west", NoDivergence: true})
+	pool := sinktest.NewDatabase(t)
+	checks := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	checksToo := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "north"})
+	leavesOut := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "west", NoDivergence: true})
 	for _, won := range []struct {
 		id            string
 		first, second *sinkwriter.Writer
 		diverged      bool
 	}{{"a", checks, leavesOut, false}, {"b", leavesOut, checks, false}, {"c", checks, checksToo, true}} {
-		if r, err := won.first.Commit(t.Context(), order(won.id, 1)); err != nil || !r.Won {
+		if r, err := won.first.Commit(t.Context(), sinktest.Order(won.id, 1)); err != nil || !r.Won {
 			t.Fatalf("%s, first: %+v, %v", won.id, r, err)
 		}
 		for range 2 { // the second time it looks before it claims
-			if r, err := won.second.Commit(t.Context(), order(won.id, 2)); err != nil || r.Won || r.Diverged != won.diverged {
+			if r, err := won.second.Commit(t.Context(), sinktest.Order(won.id, 2)); err != nil || r.Won || r.Diverged != won.diverged {
 				t.Errorf("%s, second: %+v, %v", won.id, r, err)
 			}
 		}
@@ -304,13 +221,13 @@ func TestNobodyLooksForDivergenceWhereThatIsLeftOut(t *testing.T) {
 
 func TestALoserThatComputedSomethingElseIsToldSo(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	east := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	west := newWriter(t, pool, sinkwriter.Config{Cluster: "west"})
-	if _, err := east.Commit(t.Context(), order("o", 1)); err != nil {
+	pool := sinktest.NewDatabase(t)
+	east := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	west := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "west"})
+	if _, err := east.Commit(t.Context(), sinktest.Order("o", 1)); err != nil {
 		t.Fatal(err)
 	}
-	other := order("o", 2)
+	other := sinktest.Order("o", 2)
 	if r, err := west.Commit(t.Context(), other); err != nil || !r.Diverged || r.Won {
 		t.Errorf("other effects, same version: %+v, %v", r, err)
 	}
@@ -318,24 +235,24 @@ func TestALoserThatComputedSomethingElseIsToldSo(t *testing.T) {
 	if r, err := west.Commit(t.Context(), other); err != nil || r.Diverged || r.Won {
 		t.Errorf("other effects, other version: %+v, %v", r, err)
 	}
-	if got := query[string](t, pool, `select concat_ws(' ', function, version, source, id, lost_cluster, won_cluster, wanted -> 'Writes' -> 0 -> 'Row' ->> 'amount') from tandem.divergence`); got != "orders 1 /test o west east 2" {
+	if got := sinktest.Query[string](t, pool, `select concat_ws(' ', function, version, source, id, lost_cluster, won_cluster, wanted -> 'Writes' -> 0 -> 'Row' ->> 'amount') from tandem.divergence`); got != "orders 1 /test o west east 2" {
 		t.Errorf("recorded: %s", got)
 	}
-	if got := query[string](t, pool, `select string_agg(concat_ws(' ', lost_version, won_version, events), ', ' order by lost_version) from tandem.divergence_count`); got != "1 1 1, 2 1 1" {
+	if got := sinktest.Query[string](t, pool, `select string_agg(concat_ws(' ', lost_version, won_version, events), ', ' order by lost_version) from tandem.divergence_count`); got != "1 1 1, 2 1 1" {
 		t.Errorf("counted: %s", got)
 	}
 	if got := west.Stats(); got != (sinkwriter.Stats{Lost: 2, Diverged: 1, OtherVersion: 1}) {
 		t.Errorf("stats: %+v", got)
 	}
-	if got := query[int](t, pool, `select amount from orders`); got != 1 {
+	if got := sinktest.Query[int](t, pool, `select amount from orders`); got != 1 {
 		t.Errorf("what the winner stored does not stand: %d", got)
 	}
 }
 
 func TestAClaimThatHangsIsEndedAfterTheClaimTimeout(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	pool := sinktest.NewDatabase(t)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 
 	hanging, err := pool.Acquire(t.Context())
 	if err != nil {
@@ -350,7 +267,7 @@ func TestAClaimThatHangsIsEndedAfterTheClaimTimeout(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	r, err := w.Commit(ctx, order("o", 1))
+	r, err := w.Commit(ctx, sinktest.Order("o", 1))
 	if err != nil || !r.Won {
 		t.Fatalf("%+v, %v", r, err)
 	}
@@ -361,8 +278,8 @@ func TestAClaimThatHangsIsEndedAfterTheClaimTimeout(t *testing.T) {
 
 func TestEveryValueComesBackAsItWasWritten(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	pool := sinktest.NewDatabase(t)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	if _, err := pool.Exec(t.Context(), `create schema "My Schema"; create type mood as enum ('glad', 'sad');
 create domain positive as int check (value > 0);
 create table "My Schema"."Values" (id uuid primary key, "a ""b""" text, b bool, i2 smallint, i4 int, f float8, n numeric, d date,
@@ -377,10 +294,10 @@ create table "My Schema"."Values" (id uuid primary key, "a ""b""" text, b bool, 
 		"ts": at, "tz": at, "j": map[string]any{"b": 1, "a": []int{1}}, "raw": []byte(`{"z":1,  "a":2}`), "by": []byte{0, 1, 255},
 		"arr": []int{1, 2, 3}, "texts": []string{"a b", "{,}", `"`}, "m": "sad", "dom": 3, "nothing": nil, "iv": "90 minutes",
 	})
-	if _, err := w.Commit(t.Context(), sinkwriter.Offer{Function: "f", Version: "1", Event: newEvent("1"), Effects: fx}); err != nil {
+	if _, err := w.Commit(t.Context(), sinkwriter.Offer{Function: "f", Version: "1", Event: sinktest.NewEvent("1"), Effects: fx}); err != nil {
 		t.Fatal(err)
 	}
-	got := query[string](t, pool, `select concat_ws('|', id, "a ""b""", b, i2, i4, f, n, d, ts, tz at time zone 'utc', j, raw, by, arr, texts, m, dom, nothing is null, iv) from "My Schema"."Values"`)
+	got := sinktest.Query[string](t, pool, `select concat_ws('|', id, "a ""b""", b, i2, i4, f, n, d, ts, tz at time zone 'utc', j, raw, by, arr, texts, m, dom, nothing is null, iv) from "My Schema"."Values"`)
 	want := `00000000-0000-0000-0000-00000000002a|q"'\|t|-2|4|1.5|12.340|2001-02-02|2001-02-02 22:35:06.000007|2001-02-02 22:35:06.000007|` +
 		`{"a": [1], "b": 1}|{"z":1,  "a":2}|\x0001ff|{1,2,3}|{"a b","{,}","\""}|sad|3|t|01:30:00`
 	if got != want {
@@ -418,14 +335,14 @@ func (s *stream) ids() []string {
 
 func TestTheWinnerPublishesItsOutputsAndEmptiesTheOutbox(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	out := &stream{}
 	w, err := sinkwriter.New(pool, sinkwriter.Config{Cluster: "east", Publisher: out})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range 10 {
-		if _, err := w.Commit(t.Context(), order(fmt.Sprintf("o-%d", i), 1)); err != nil {
+		if _, err := w.Commit(t.Context(), sinktest.Order(fmt.Sprintf("o-%d", i), 1)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -438,18 +355,18 @@ func TestTheWinnerPublishesItsOutputsAndEmptiesTheOutbox(t *testing.T) {
 	if n, err := sinkwriter.NewOutbox(pool).Backlog(t.Context()); err != nil || n != 0 {
 		t.Errorf("backlog %d, %v", n, err)
 	}
-	if _, err := w.Commit(t.Context(), order("late", 1)); !errors.Is(err, sinkwriter.ErrClosed) {
+	if _, err := w.Commit(t.Context(), sinktest.Order("late", 1)); !errors.Is(err, sinkwriter.ErrClosed) {
 		t.Errorf("commit after close: %v", err)
 	}
 }
 
 func TestTheRelayTakesOverWhatADeadWinnerLeftBehind(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
+	pool := sinktest.NewDatabase(t)
 	down, up := &stream{down: true}, &stream{}
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east", Publisher: down, PublishTimeout: 100 * time.Millisecond})
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", Publisher: down, PublishTimeout: 100 * time.Millisecond})
 	for i := range 3 {
-		if _, err := w.Commit(t.Context(), order(fmt.Sprintf("o-%d", i), 1)); err != nil {
+		if _, err := w.Commit(t.Context(), sinktest.Order(fmt.Sprintf("o-%d", i), 1)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -480,11 +397,11 @@ func TestTheRelayTakesOverWhatADeadWinnerLeftBehind(t *testing.T) {
 
 func TestCommitGivesUpWhenItsContextEnds(t *testing.T) {
 	t.Parallel()
-	pool := newPool(t, "postgres://nobody@127.0.0.1:1/none")
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	pool := sinktest.NewPool(t, "postgres://nobody@127.0.0.1:1/none")
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
-	_, err := w.Commit(ctx, order("o", 1))
+	_, err := w.Commit(ctx, sinktest.Order("o", 1))
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v", err)
 	}
@@ -495,15 +412,15 @@ func TestCommitGivesUpWhenItsContextEnds(t *testing.T) {
 
 func TestAChangedTableIsNoticed(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	if _, err := w.Commit(t.Context(), order("o-1", 1)); err != nil {
+	pool := sinktest.NewDatabase(t)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	if _, err := w.Commit(t.Context(), sinktest.Order("o-1", 1)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := pool.Exec(t.Context(), "alter table orders alter amount type numeric, add colour text"); err != nil {
 		t.Fatal(err)
 	}
-	o := order("o-2", 1)
+	o := sinktest.Order("o-2", 1)
 	o.Effects.Writes[0].Row["colour"] = "red"
 	var err error
 	for range 3 { // as a source would deliver it again
@@ -514,15 +431,15 @@ func TestAChangedTableIsNoticed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := query[string](t, pool, "select colour from orders where id = 'o-2'"); got != "red" {
+	if got := sinktest.Query[string](t, pool, "select colour from orders where id = 'o-2'"); got != "red" {
 		t.Errorf("colour %s", got)
 	}
 }
 
 func TestABacklogOverItsLimitIsRefusedUntilItIsPublished(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east", BacklogBytes: 1 << 20})
+	pool := sinktest.NewDatabase(t)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", BacklogBytes: 1 << 20})
 	// Two megabytes that compression does not shrink.
 	if _, err := pool.Exec(t.Context(), `insert into tandem.outbox (events)
 		select to_json(array(select sha512(n::text::bytea)::text from generate_series(1, 16000) n))::text`); err != nil {
@@ -530,13 +447,13 @@ func TestABacklogOverItsLimitIsRefusedUntilItIsPublished(t *testing.T) {
 	}
 	var err error
 	for i := 0; err == nil && i < 1000; i++ {
-		_, err = w.Commit(t.Context(), order(fmt.Sprintf("o-%d", i), 1))
+		_, err = w.Commit(t.Context(), sinktest.Order(fmt.Sprintf("o-%d", i), 1))
 	}
 	var e *sinkwriter.Error
 	if !errors.Is(err, sinkwriter.ErrBacklog) || !errors.As(err, &e) || e.Fault != sinkwriter.FaultSurroundings {
 		t.Fatalf("over the limit: %v", err)
 	}
-	quiet := order("quiet", 1)
+	quiet := sinktest.Order("quiet", 1)
 	quiet.Effects.Outputs = nil
 	if _, err := w.Commit(t.Context(), quiet); err != nil {
 		t.Errorf("an event without outputs: %v", err)
@@ -545,7 +462,7 @@ func TestABacklogOverItsLimitIsRefusedUntilItIsPublished(t *testing.T) {
 		t.Fatal(err)
 	}
 	for { // until it is measured again
-		r, err := w.Commit(t.Context(), order("late", 1))
+		r, err := w.Commit(t.Context(), sinktest.Order("late", 1))
 		if err == nil {
 			if !r.Won {
 				t.Errorf("%+v", r)
@@ -561,14 +478,14 @@ func TestABacklogOverItsLimitIsRefusedUntilItIsPublished(t *testing.T) {
 
 func TestEachOfSeveralOffersHasItsOwnFate(t *testing.T) {
 	t.Parallel()
-	pool := newDatabase(t)
-	w := newWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	if _, err := w.Commit(t.Context(), order("old", 1)); err != nil {
+	pool := sinktest.NewDatabase(t)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	if _, err := w.Commit(t.Context(), sinktest.Order("old", 1)); err != nil {
 		t.Fatal(err)
 	}
-	nameless := order("x", 1)
+	nameless := sinktest.Order("x", 1)
 	nameless.Event = event.New()
-	got := w.CommitAll(t.Context(), []sinkwriter.Offer{order("a", 1), order("bad", -1), order("old", 1), nameless, order("b", 1), order("a", 1)})
+	got := w.CommitAll(t.Context(), []sinkwriter.Offer{sinktest.Order("a", 1), sinktest.Order("bad", -1), sinktest.Order("old", 1), nameless, sinktest.Order("b", 1), sinktest.Order("a", 1)})
 	var fates []string
 	for _, o := range got {
 		var e *sinkwriter.Error
@@ -584,7 +501,7 @@ func TestEachOfSeveralOffersHasItsOwnFate(t *testing.T) {
 	if diff := cmp.Diff([]string{"won", "event", "lost", "function", "won", "lost"}, fates); diff != "" {
 		t.Errorf("fates (-want +got):\n%s", diff)
 	}
-	if got := query[int](t, pool, `select orders from totals`); got != 3 {
+	if got := sinktest.Query[int](t, pool, `select orders from totals`); got != 3 {
 		t.Errorf("%d orders, want 3", got)
 	}
 	if got := w.CommitAll(t.Context(), nil); len(got) != 0 {
@@ -592,7 +509,7 @@ func TestEachOfSeveralOffersHasItsOwnFate(t *testing.T) {
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	for _, o := range w.CommitAll(ended, []sinkwriter.Offer{order("c", 1), order("d", 1)}) {
+	for _, o := range w.CommitAll(ended, []sinkwriter.Offer{sinktest.Order("c", 1), sinktest.Order("d", 1)}) {
 		if !errors.Is(o.Err, context.Canceled) {
 			t.Errorf("after the end of its context: %v", o.Err)
 		}

@@ -1,0 +1,99 @@
+// Package sinktest has what the tests of sinkwriter's packages share: a migrated
+// database with tables, a writer, events and queries.
+package sinktest
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+// TablesSQL makes the tests' tables.
+const TablesSQL = `
+create table orders (id text primary key, amount bigint not null check (amount >= 0), placed timestamptz, note jsonb, tags text[]);
+create table totals (region text primary key, orders bigint not null, amount bigint);
+create table lines (order_id text references orders, line int, primary key (order_id, line));`
+
+// NewDatabase returns a pool on a migrated database with the tests' tables.
+func NewDatabase(tb testing.TB) *pgxpool.Pool {
+	tb.Helper()
+	url := pgtest.URL(tb)
+	if err := sinkwriter.Migrate(tb.Context(), url); err != nil {
+		tb.Fatal(err)
+	}
+	pool := NewPool(tb, url)
+	if _, err := pool.Exec(tb.Context(), TablesSQL); err != nil {
+		tb.Fatal(err)
+	}
+	return pool
+}
+
+func NewPool(tb testing.TB, url string) *pgxpool.Pool {
+	tb.Helper()
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	config.MaxConns = 8
+	pool, err := pgxpool.NewWithConfig(tb.Context(), config)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(pool.Close)
+	return pool
+}
+
+func NewWriter(tb testing.TB, pool *pgxpool.Pool, config sinkwriter.Config) *sinkwriter.Writer {
+	tb.Helper()
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.NewTextHandler(tb.Output(), nil))
+	}
+	w, err := sinkwriter.New(pool, config)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := w.Close(ctx); err != nil {
+			tb.Errorf("close writer: %v", err)
+		}
+	})
+	return w
+}
+
+func NewEvent(id string) event.Event {
+	e := event.New()
+	e.SetSource("/test")
+	e.SetID(id)
+	e.SetType("com.example.order.placed")
+	e.SetTime(time.Date(2001, 1, 2, 3, 4, 5, 0, time.UTC))
+	return e
+}
+
+// Order returns what the test function computes: a row, the region's total, and an
+// event out.
+func Order(id string, amount int) sinkwriter.Offer {
+	var fx functions.Effects
+	fx.Insert("orders", functions.Row{"id": id, "amount": amount, "placed": time.Date(2001, 1, 2, 3, 4, 5, 0, time.UTC)})
+	fx.Add("totals", functions.Row{"region": "north"}, functions.Row{"orders": 1, "amount": amount})
+	fx.Emit(functions.Output{Type: "com.example.order.stored", Subject: id, Data: map[string]any{"id": id}})
+	return sinkwriter.Offer{Function: "orders", Version: "1", Event: NewEvent(id), Effects: fx}
+}
+
+func Query[T any](tb testing.TB, pool *pgxpool.Pool, sql string, args ...any) T {
+	tb.Helper()
+	var v T
+	if err := pool.QueryRow(tb.Context(), sql, args...).Scan(&v); err != nil {
+		tb.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}

@@ -1,0 +1,19 @@
+// Package keyhash hashes what identifies an event, a writer or an output in the ledger.
+package keyhash
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+)
+
+// Sum returns the SHA-256 of a domain byte and the parts, each behind its length (4
+// bytes, big-endian), so that parts cannot run together.
+func Sum(domain byte, parts ...string) [sha256.Size]byte {
+	var buf [256]byte
+	b := append(buf[:0], domain)
+	for _, p := range parts {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(p)))
+		b = append(b, p...)
+	}
+	return sha256.Sum256(b)
+}
