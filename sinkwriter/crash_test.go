@@ -211,7 +211,7 @@ func newStageDatabase(t *testing.T) string {
 	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
-	execute(t, sinktest.NewPool(t, url), crash.Tables)
+	sinktest.Execute(t, sinktest.NewPool(t, url), crash.Tables)
 	return url
 }
 
@@ -225,7 +225,7 @@ func newStageBehind(t *testing.T, program, databaseURL, helpersURL string, p pla
 	t.Helper()
 	s := &stage{url: databaseURL, met: make(chan struct{})}
 	s.pool = sinktest.NewPool(t, s.url)
-	execute(t, s.pool, `truncate entries, totals, tandem.ledger, tandem.outbox`)
+	sinktest.Execute(t, s.pool, `truncate entries, totals, tandem.ledger, tandem.outbox`)
 
 	once := false
 	way := newProxy(t, helpersURL, func(m *message) pass {

@@ -9,38 +9,11 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
-	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
-
-// newReplicated is newDatabase on a primary that has a standby, and a pool that
-// leads to whichever of both takes writes.
-func newReplicated(t *testing.T) (*devcluster.Replicated, *pgxpool.Pool) {
-	t.Helper()
-	r := pgtest.Replicated(t)
-	if err := sinkwriter.Migrate(t.Context(), r.URL()); err != nil {
-		t.Fatal(err)
-	}
-	pool := sinktest.NewPool(t, r.URL())
-	if _, err := pool.Exec(t.Context(), sinktest.TablesSQL); err != nil {
-		t.Fatal(err)
-	}
-	return r, pool
-}
-
-// failOver has the standby take the place of the primary, with what it has.
-func failOver(t *testing.T, r *devcluster.Replicated, pool *pgxpool.Pool) {
-	t.Helper()
-	r.LosePrimary()
-	if err := r.Promote(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	pool.Reset() // or the test itself would have to try again
-}
 
 // lag has the standby get nothing more from now on.
 func lag(t *testing.T, r *devcluster.Replicated) {
@@ -71,7 +44,7 @@ func (g gate) Publish(ctx context.Context, _ []event.Event) error {
 
 func TestWhoSurvivesAFailoverDeletesNobodysOutputs(t *testing.T) {
 	t.Parallel()
-	r, pool := newReplicated(t)
+	r, pool := sinktest.NewReplicated(t)
 	g := gate{waits: make(chan struct{}, 1), open: make(chan struct{})}
 	// It outlives the primary, and with it goes what it committed.
 	survivor := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", Publisher: g})
@@ -80,7 +53,7 @@ func TestWhoSurvivesAFailoverDeletesNobodysOutputs(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-g.waits
-	failOver(t, r, pool)
+	sinktest.FailOver(t, r, pool)
 	if n := sinktest.Query[int](t, pool, `select count(*) from tandem.ledger`); n != 0 {
 		t.Fatalf("the new primary has %d events, want none", n)
 	}
@@ -104,7 +77,7 @@ func TestWhoSurvivesAFailoverDeletesNobodysOutputs(t *testing.T) {
 
 func TestWhatIsAnsweredAfterAFailoverIsThere(t *testing.T) {
 	t.Parallel()
-	r, pool := newReplicated(t)
+	r, pool := sinktest.NewReplicated(t)
 	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	lag(t, r)
 

@@ -78,7 +78,7 @@ func TestAnOfferThatNobodyWaitsForLeavesNoClaimBehind(t *testing.T) {
 // holdTotals locks the row that all orders add to, and gives what ends that.
 func holdTotals(t *testing.T, databaseURL string) func() {
 	t.Helper()
-	execute(t, sinktest.NewPool(t, databaseURL), `insert into totals values ('north', 0, 0) on conflict do nothing`)
+	sinktest.Execute(t, sinktest.NewPool(t, databaseURL), `insert into totals values ('north', 0, 0) on conflict do nothing`)
 	return holdRow(t, databaseURL, `update totals set orders = orders where region = 'north'`)
 }
 
@@ -90,7 +90,7 @@ func TestACommitWaitsWhileTheDatabaseIsReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	pool := sinktest.NewPool(t, server.URL())
-	execute(t, pool, sinktest.TablesSQL)
+	sinktest.Execute(t, pool, sinktest.TablesSQL)
 	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	if _, err := w.Commit(t.Context(), sinktest.Order("before", 1)); err != nil {
 		t.Fatal(err)
@@ -117,7 +117,7 @@ func TestACommitWaitsWhileTheDatabaseIsReadOnly(t *testing.T) {
 		t.Error("Once succeeded while the database was read-only")
 	}
 	admin := sinktest.NewPool(t, server.AdminURL("postgres"))
-	execute(t, admin, `select pg_promote()`)
+	sinktest.Execute(t, admin, `select pg_promote()`)
 	promoted := time.Now()
 	if err := <-done; err != nil {
 		t.Fatal(err)
@@ -147,7 +147,7 @@ func becomeStandby(t *testing.T, dataDir string) {
 func TestOneEventThatWaitsForALockDoesNotHoldUpItsBatch(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
-	execute(t, pool, `insert into totals values ('south', 0, 0)`)
+	sinktest.Execute(t, pool, `insert into totals values ('south', 0, 0)`)
 	release := holdTotals(t, pool.Config().ConnString())
 	defer release()
 	var offers []sinkwriter.Offer

@@ -85,7 +85,7 @@ func TestARandomRunWithFailuresLeavesWhatTheModelSays(t *testing.T) {
 	}
 	pool := sinktest.NewPool(t, server.URL())
 	needCitext(t, pool)
-	execute(t, pool, model.Schema)
+	sinktest.Execute(t, pool, model.Schema)
 	pool.Close()
 
 	w := newWorld(t, seed, *eventsFlag, server.URL())
@@ -140,7 +140,7 @@ func newModelDatabase(t *testing.T) string {
 	}
 	pool := sinktest.NewPool(t, url)
 	needCitext(t, pool)
-	execute(t, pool, model.Schema)
+	sinktest.Execute(t, pool, model.Schema)
 	return url
 }
 
@@ -163,7 +163,7 @@ func newWorld(t *testing.T, seed uint64, events int, url string) *world {
 		Model: model.New(seed, events), url: url, events: events, random: rand.New(rand.NewPCG(seed, 0)),
 		won: make([]atomic.Int32, events), told: make([]atomic.Int32, events),
 	}
-	execute(t, sinktest.NewPool(t, url), w.StockSQL())
+	sinktest.Execute(t, sinktest.NewPool(t, url), w.StockSQL())
 	return w
 }
 
@@ -219,7 +219,7 @@ func (w *world) order() []int {
 	}
 	for i := range order {
 		j := min(len(order)-1, i+w.random.IntN(60))
-		sinktest.Order[i], sinktest.Order[j] = sinktest.Order[j], sinktest.Order[i]
+		order[i], order[j] = order[j], order[i]
 	}
 	return order
 }
@@ -363,7 +363,7 @@ func (w *world) outputs(t *testing.T, pool *pgxpool.Pool) map[string]bool {
 	if w.stream != nil {
 		all = w.stream.seen
 	}
-	execute(t, pool, `update tandem.outbox set due = now() - interval '1 second'`)
+	sinktest.Execute(t, pool, `update tandem.outbox set due = now() - interval '1 second'`)
 	box := sinkwriter.NewOutbox(pool)
 	for {
 		n, err := box.Relay(t.Context(), func(_ context.Context, events []event.Event) error {

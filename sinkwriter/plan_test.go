@@ -104,13 +104,6 @@ func remove(table string, key functions.Row) func(*functions.Effects) {
 	return func(fx *functions.Effects) { fx.Delete(table, key) }
 }
 
-func execute(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
-	t.Helper()
-	if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-}
-
 // rows gives a query's rows, one a line, as text.
 func rows(t *testing.T, pool *pgxpool.Pool, table, columns, order string) string {
 	t.Helper()
@@ -120,7 +113,7 @@ func rows(t *testing.T, pool *pgxpool.Pool, table, columns, order string) string
 func TestATableMayBeNamedInTwoWays(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
-	execute(t, pool, `create table things (id text primary key, n bigint)`)
+	sinktest.Execute(t, pool, `create table things (id text primary key, n bigint)`)
 	got := commitTogether(t, pool.Config().ConnString(),
 		write("1", effects(insert("things", functions.Row{"id": "a", "n": 1}))),
 		write("2", effects(insert("public.things", functions.Row{"id": "b", "n": 2}))),
@@ -143,7 +136,7 @@ func TestHotRowsRollNothingBackAndNeverDeadlock(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
 	needCitext(t, pool)
-	execute(t, pool, `
+	sinktest.Execute(t, pool, `
 create table things (id int primary key, n bigint);
 create table names (name citext primary key, n bigint);
 create table newest (id int primary key, version bigint, n bigint, deleted boolean not null default false);
@@ -241,7 +234,7 @@ func TestTwoSpellingsOfOneKeyAreOneRow(t *testing.T) {
 	}
 	pool := sinktest.NewDatabase(t)
 	needCitext(t, pool)
-	execute(t, pool, `create domain nick as citext`)
+	sinktest.Execute(t, pool, `create domain nick as citext`)
 	_, noICU := pool.Exec(t.Context(), `create collation "nocase" (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)
 	if err, ok := errors.AsType[*pgconn.PgError](noICU); noICU != nil && (!ok || err.Code != "0A000") {
 		t.Fatal(noICU)
@@ -254,7 +247,7 @@ func TestTwoSpellingsOfOneKeyAreOneRow(t *testing.T) {
 			}
 			in := func(table string) string { return fmt.Sprintf("%s_%d", table, i) }
 			for _, table := range []string{"counted", "replaced", "inserted", "deleted", "revived", "twice"} {
-				execute(t, pool, `create table `+in(table)+` (k `+k.column+` primary key, n bigint)`)
+				sinktest.Execute(t, pool, `create table `+in(table)+` (k `+k.column+` primary key, n bigint)`)
 			}
 			one := sinktest.Query[bool](t, pool, fmt.Sprintf(`select $1::text::%[1]s = $2::text::%[1]s`, strings.TrimSuffix(k.column, ` collate "nocase"`)), text(k.a), text(k.b)) ||
 				strings.Contains(k.column, "collate")
@@ -371,7 +364,7 @@ insert into children values ('c', 'old');`
 	pool := sinktest.NewDatabase(t)
 	for i, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			execute(t, pool, tables)
+			sinktest.Execute(t, pool, tables)
 			w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 			if _, err := w.Commit(t.Context(), write(fmt.Sprint(i), tt.fx)); err != nil {
 				t.Fatal(err)
@@ -390,7 +383,7 @@ insert into children values ('c', 'old');`
 func TestAForeignKeyThatIsAddedLaterIsNoticed(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
-	execute(t, pool, `create table children (id text primary key, parent text); create table parents (id text primary key);`)
+	sinktest.Execute(t, pool, `create table children (id text primary key, parent text); create table parents (id text primary key);`)
 	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	family := func(i int) sinkwriter.Offer {
 		id := fmt.Sprint(i)
@@ -399,7 +392,7 @@ func TestAForeignKeyThatIsAddedLaterIsNoticed(t *testing.T) {
 	if _, err := w.Commit(t.Context(), family(0)); err != nil {
 		t.Fatal(err)
 	}
-	execute(t, pool, `alter table children add foreign key (parent) references parents`)
+	sinktest.Execute(t, pool, `alter table children add foreign key (parent) references parents`)
 	for i := range 3 {
 		if _, err := w.Commit(t.Context(), family(i+1)); err != nil {
 			t.Fatal(err)
@@ -463,7 +456,7 @@ func TestOffersOfOneKeyInOneBatchAreComparedWithTheWinner(t *testing.T) {
 	pool := sinktest.NewDatabase(t)
 	one, other := sinktest.Order("o", 1), sinktest.Order("o", 2)
 	for _, offers := range [][]sinkwriter.Offer{{one, other, other, one, other}, {other, one, one, one, other}} {
-		execute(t, pool, `delete from tandem.ledger; delete from orders; delete from totals`)
+		sinktest.Execute(t, pool, `delete from tandem.ledger; delete from orders; delete from totals`)
 		for range 2 { // the second time all are losers
 			got := commitTogether(t, pool.Config().ConnString(), offers...)
 			stored := sinktest.Query[int](t, pool, `select amount from orders`)
@@ -483,7 +476,7 @@ func TestOffersOfOneKeyInOneBatchAreComparedWithTheWinner(t *testing.T) {
 func TestTimesAreStoredInUTCHoweverTheyAreGiven(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
-	execute(t, pool, `create table times (id int primary key, at timestamp, day date, many timestamp[])`)
+	sinktest.Execute(t, pool, `create table times (id int primary key, at timestamp, day date, many timestamp[])`)
 	at := time.Date(2001, 2, 3, 4, 5, 6, 0, time.FixedZone("far", 9*3600)) // the day before in UTC
 	var none *time.Time
 	want := "2001-02-02 19:05:06 2001-02-02 {\"2001-02-02 19:05:06\"}"

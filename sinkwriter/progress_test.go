@@ -91,7 +91,7 @@ func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
 
 func TestATimelineIsKnownWhereItIsHiddenAndNoneIsOnAStandby(t *testing.T) {
 	t.Parallel()
-	r, _ := newReplicated(t)
+	r, _ := sinktest.NewReplicated(t)
 	admin := func(server *devcluster.Postgres) *pgxpool.Pool { return sinktest.NewPool(t, server.AdminURL("tandem")) }
 	if err := r.CatchUp(t.Context()); err != nil {
 		t.Fatal(err)
@@ -109,7 +109,7 @@ func TestATimelineIsKnownWhereItIsHiddenAndNoneIsOnAStandby(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := sinktest.Query[string](t, sinktest.NewPool(t, r.URL()), `select tandem.timeline()`)
-	failOver(t, r, sinktest.NewPool(t, r.URL()))
+	sinktest.FailOver(t, r, sinktest.NewPool(t, r.URL()))
 	after := sinktest.Query[string](t, sinktest.NewPool(t, r.URL()), `select tandem.timeline()`)
 	if !strings.HasPrefix(before, "started/") || !strings.HasPrefix(after, "started/") || after == before {
 		t.Errorf("before the failover %q, after it %q", before, after)
@@ -303,7 +303,7 @@ func TestTriesAreKeptUntilTheEventIsSettled(t *testing.T) {
 
 func TestReplicationGivesTheStandbyServersAndHowFarTheyAreBehind(t *testing.T) {
 	t.Parallel()
-	r, pool := newReplicated(t)
+	r, pool := sinktest.NewReplicated(t)
 	if list, err := sinkwriter.Replication(t.Context(), pool); err != nil || len(list) != 0 {
 		t.Errorf("who may not see them is told %v, %v", list, err)
 	}

@@ -24,7 +24,7 @@ func TestAnOutputThatNobodyTakesHoldsUpNoOthers(t *testing.T) {
 		`[{"specversion":"1.0","id":"unreadable"}]`,
 		`[{"specversion":"1.0","id":"c","source":"/s","type":"t"}]`,
 	} {
-		execute(t, pool, `insert into tandem.outbox (due, events) values (now() - interval '1 second', $1)`, text)
+		sinktest.Execute(t, pool, `insert into tandem.outbox (due, events) values (now() - interval '1 second', $1)`, text)
 	}
 	var published []string
 	refused := errors.New("refused")

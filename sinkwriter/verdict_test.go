@@ -46,14 +46,14 @@ func TestVerdicts(t *testing.T) {
 			if s.age == "" {
 				s.age = "1 second"
 			}
-			execute(t, pool, `insert into tandem.progress (cluster, function, stream, epoch, floor, hedge, saved_at)
+			sinktest.Execute(t, pool, `insert into tandem.progress (cluster, function, stream, epoch, floor, hedge, saved_at)
 				values ($1, $2, 'EVENTS', 'e', 1, $3, now() - $4::text::interval)`, cluster, function, s.hedge, s.age)
 		}
 		for _, cluster := range tt.refused {
 			saveLetter(t, pool, cluster, sinkwriter.DeadLetter{Function: function, Event: sinktest.NewEvent(id)})
 		}
 		if tt.handled {
-			execute(t, pool, `insert into tandem.ledger (writer, key, digest) values (1, tandem.key($1, '/test', $2), '\x00')`, function, id)
+			sinktest.Execute(t, pool, `insert into tandem.ledger (writer, key, digest) values (1, tandem.key($1, '/test', $2), '\x00')`, function, id)
 		}
 		if got := sinktest.Query[string](t, pool, `select verdict from tandem.verdict where function = $1`, function); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
@@ -71,7 +71,7 @@ func TestDeadLettersAreFoundByWhatIsKnownOfThem(t *testing.T) {
 	saveLetter(t, pool, "west", sinkwriter.DeadLetter{Function: "orders", Event: sinktest.NewEvent("o-3"), Code: 500, Reason: "panic", Attempts: 7})
 	saveLetter(t, pool, "west", sinkwriter.DeadLetter{Function: "orders", Event: sinktest.NewEvent("o-3"), Code: 500, Reason: "panic", Attempts: 9})
 	saveLetter(t, pool, "west", sinkwriter.DeadLetter{Function: "stock", Event: sinktest.NewEvent("o-4")})
-	execute(t, pool, `update tandem.dead_letter set first_at = now() - interval '1 day', last_at = now() - interval '1 day' where id = 'o-0'`)
+	sinktest.Execute(t, pool, `update tandem.dead_letter set first_at = now() - interval '1 day', last_at = now() - interval '1 day' where id = 'o-0'`)
 	yesterday := time.Now().Add(-12 * time.Hour)
 
 	verdicts := sinkwriter.NewVerdicts(pool)

@@ -11,6 +11,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
@@ -36,6 +37,7 @@ func NewDatabase(tb testing.TB) *pgxpool.Pool {
 	return pool
 }
 
+// NewPool returns a pool of up to 8 connections, until the test ends.
 func NewPool(tb testing.TB, url string) *pgxpool.Pool {
 	tb.Helper()
 	config, err := pgxpool.ParseConfig(url)
@@ -51,6 +53,7 @@ func NewPool(tb testing.TB, url string) *pgxpool.Pool {
 	return pool
 }
 
+// NewWriter returns a writer that logs to the test and is closed when it ends.
 func NewWriter(tb testing.TB, pool *pgxpool.Pool, config sinkwriter.Config) *sinkwriter.Writer {
 	tb.Helper()
 	if config.Logger == nil {
@@ -70,6 +73,7 @@ func NewWriter(tb testing.TB, pool *pgxpool.Pool, config sinkwriter.Config) *sin
 	return w
 }
 
+// NewEvent returns an event of source /test.
 func NewEvent(id string) event.Event {
 	e := event.New()
 	e.SetSource("/test")
@@ -89,6 +93,7 @@ func Order(id string, amount int) sinkwriter.Offer {
 	return sinkwriter.Offer{Function: "orders", Version: "1", Event: NewEvent(id), Effects: fx}
 }
 
+// Query returns the one value of the first row of a query.
 func Query[T any](tb testing.TB, pool *pgxpool.Pool, sql string, args ...any) T {
 	tb.Helper()
 	var v T
@@ -96,4 +101,37 @@ func Query[T any](tb testing.TB, pool *pgxpool.Pool, sql string, args ...any) T 
 		tb.Fatalf("%s: %v", sql, err)
 	}
 	return v
+}
+
+// NewReplicated is NewDatabase on a primary that has a standby, and a pool that
+// leads to whichever of both takes writes.
+func NewReplicated(tb testing.TB) (*devcluster.Replicated, *pgxpool.Pool) {
+	tb.Helper()
+	r := pgtest.Replicated(tb)
+	if err := sinkwriter.Migrate(tb.Context(), r.URL()); err != nil {
+		tb.Fatal(err)
+	}
+	pool := NewPool(tb, r.URL())
+	if _, err := pool.Exec(tb.Context(), TablesSQL); err != nil {
+		tb.Fatal(err)
+	}
+	return r, pool
+}
+
+// FailOver promotes the standby with what it has, after the primary is gone.
+func FailOver(tb testing.TB, r *devcluster.Replicated, pool *pgxpool.Pool) {
+	tb.Helper()
+	r.LosePrimary()
+	if err := r.Promote(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	pool.Reset() // or the test itself would have to try again
+}
+
+// Execute runs a statement, and fails the test on an error.
+func Execute(tb testing.TB, pool *pgxpool.Pool, sql string, args ...any) {
+	tb.Helper()
+	if _, err := pool.Exec(tb.Context(), sql, args...); err != nil {
+		tb.Fatalf("%s: %v", sql, err)
+	}
 }
