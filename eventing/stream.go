@@ -123,63 +123,6 @@ type Message interface {
 	Release(after time.Duration) error
 }
 
-// Progress keeps how far a cluster has come in its streams, and knows the others.
-// It is kept where the function's effects are, so that a failover that loses
-// commits loses what was saved after them too.
-type Progress interface {
-	// Load gives what is stored of function in stream, and the timeline: which
-	// history of the database this is. With another one than what is stored was
-	// saved on, commits made since may be lost.
-	Load(ctx context.Context, function, stream string) (saved SavedProgress, timeline string, err error)
-
-	// Save stores row if what is stored is still last, and, unless row says that a
-	// rewind is under way, the timeline still that of last. It gives what is stored
-	// then. If ok is false, nothing was stored: load, and see to it. Called about
-	// once a second.
-	Save(ctx context.Context, function, stream string, row ProgressRow, last SavedProgress) (now SavedProgress, ok bool, err error)
-
-	// Horizon gives the sequence below which the ledger may have forgotten what
-	// function has done: every cluster had acknowledged it. 0 says that nothing
-	// was forgotten. Asked when a stream is opened.
-	Horizon(ctx context.Context, function, stream, epoch string) (uint64, error)
-
-	// StandBy asks whether this cluster may stand by for function, and notes that
-	// it does. It may not if no other cluster is at work.
-	StandBy(ctx context.Context, function string) (granted bool, err error)
-}
-
-// SavedProgress is what is stored of how far a cluster has come in a stream. Its
-// zero value says that nothing is.
-type SavedProgress struct {
-	// Epoch is that of [Reader.Epoch].
-	Epoch string
-
-	// Floor is a sequence: every message below it is acknowledged, and what became
-	// of it is stored.
-	Floor uint64
-
-	// Timeline is the history of the database on which this was saved. Empty if
-	// the stream is to be rewound to Floor before anything else.
-	Timeline string
-}
-
-// ProgressRow is what is to be stored.
-type ProgressRow struct {
-	// Epoch and Floor are as in [SavedProgress].
-	Epoch string
-	Floor uint64
-
-	// Head is a sequence: no message with it or a higher one was handed out.
-	Head uint64
-
-	// Hedge is how much redundancy this cluster wants.
-	Hedge string
-
-	// Rewind says that the stream is about to be rewound to Floor, Adopt that it
-	// has been: from there on it hands out everything again.
-	Rewind, Adopt bool
-}
-
 // Publisher stores events in a stream.
 type Publisher interface {
 	// Publish stores events and returns nil only when all of them are stored,

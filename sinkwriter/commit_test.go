@@ -14,6 +14,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // Invariant I4 with a synchronous standby that is away: nobody may acknowledge
@@ -21,7 +23,7 @@ import (
 func TestNobodyAcknowledgesWhatTheSynchronousStandbyDoesNotHave(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Server(t)
-	if err := sinkwriter.Migrate(t.Context(), server.URL()); err != nil {
+	if err := schema.Migrate(t.Context(), server.URL()); err != nil {
 		t.Fatal(err)
 	}
 	admin, err := pgx.Connect(t.Context(), server.AdminURL("postgres"))
@@ -83,7 +85,7 @@ func TestNobodyAcknowledgesWhatTheSynchronousStandbyDoesNotHave(t *testing.T) {
 	}
 	// More events than connections may be left waiting, for many commit timeouts.
 	ids := []string{"a", "b", "c", "d", "e"}
-	key := sinkwriter.NewKey("orders", "/test", "once")
+	key := ledger.NewKey("orders", "/test", "once")
 	once := func(ctx context.Context, w *sinkwriter.Writer) (bool, error) {
 		return w.Once(ctx, key, func(tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, "insert into orders values ('once', 1)")

@@ -22,6 +22,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/sinkwriter/internal/crash"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 const (
@@ -208,7 +209,7 @@ type stage struct {
 func newStageDatabase(t *testing.T) string {
 	t.Helper()
 	url := pgtest.URL(t)
-	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
+	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
 	sinktest.Execute(t, sinktest.NewPool(t, url), crash.Tables)

@@ -1,7 +1,7 @@
 // Package sinkwriter commits what a function computed, once.
 //
 // The same event is computed in several clusters, and delivered more than once
-// in each. All of them offer the same effects under the same [Key]; the first
+// in each. All of them offer the same effects under the same [ledger.Key]; the first
 // one to commit wins, the others find out without an error and without a
 // rollback. Which one wins is decided by the primary key of tandem.ledger and
 // by nothing else: no lease, no leader, no clock.

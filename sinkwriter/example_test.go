@@ -15,6 +15,8 @@ import (
 
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // A consumer without Knative. It runs in two data centres on the same stream, and
@@ -25,7 +27,7 @@ func Example() {
 	// Once, with every deployment: the ledger, and your own tables from a folder
 	// of .sql files.
 	url := os.Getenv("DATABASE_URL")
-	if err := sinkwriter.Migrate(ctx, url, sinkwriter.MigrationSet{Name: "orders", Files: os.DirFS("migrations")}); err != nil {
+	if err := schema.Migrate(ctx, url, schema.MigrationSet{Name: "orders", Files: os.DirFS("migrations")}); err != nil {
 		fmt.Println(err)
 		return
 	}
@@ -82,8 +84,8 @@ func Example() {
 // Migrate creates the ledger and a function's own tables. It is safe to run in several
 // clusters at once; applied migrations are left alone.
 func ExampleMigrate() {
-	err := sinkwriter.Migrate(context.Background(), "postgres://owner@localhost:5432/orders",
-		sinkwriter.MigrationSet{Name: "orders", Files: os.DirFS("migrations")})
+	err := schema.Migrate(context.Background(), "postgres://owner@localhost:5432/orders",
+		schema.MigrationSet{Name: "orders", Files: os.DirFS("migrations")})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -141,7 +143,7 @@ func ExampleNewRetention() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	retention, err := sinkwriter.NewRetention(pool, sinkwriter.RetentionConfig{Keep: 7 * 24 * time.Hour})
+	retention, err := ledger.NewRetention(pool, ledger.RetentionConfig{Keep: 7 * 24 * time.Hour})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -157,7 +159,7 @@ func ExampleWriter_Once() {
 	var writer *sinkwriter.Writer // as in the package's example
 	ctx := context.Background()
 
-	key := sinkwriter.NewKey("invoices", "/shop", "order-17")
+	key := ledger.NewKey("invoices", "/shop", "order-17")
 	won, err := writer.Once(ctx, key, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `insert into invoices (order_id, number) select $1, coalesce(max(number), 0) + 1 from invoices`, "order-17")
 		return err

@@ -17,6 +17,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // trap is a value that panics when it is encoded.
@@ -86,7 +88,7 @@ func holdTotals(t *testing.T, databaseURL string) func() {
 func TestACommitWaitsWhileTheDatabaseIsReadOnly(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Server(t)
-	if err := sinkwriter.Migrate(t.Context(), server.URL()); err != nil {
+	if err := schema.Migrate(t.Context(), server.URL()); err != nil {
 		t.Fatal(err)
 	}
 	pool := sinktest.NewPool(t, server.URL())
@@ -103,7 +105,7 @@ func TestACommitWaitsWhileTheDatabaseIsReadOnly(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	done := make(chan error)
-	key := sinkwriter.NewKey("mine", "/test", "once")
+	key := ledger.NewKey("mine", "/test", "once")
 	go func() {
 		_, err := w.Commit(ctx, sinktest.Order("during", 1))
 		done <- err

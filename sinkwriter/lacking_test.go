@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // The statements that only migrators run.
@@ -20,7 +21,7 @@ var migratorsOnly = []string{"recordSQL", "recordMadeSQL", "rememberRoleSQL", "w
 func TestTheWritingRoleHasWhatItNeedsAndNoMore(t *testing.T) {
 	t.Parallel()
 	owner := pgtest.URL(t)
-	if err := Migrate(t.Context(), owner); err != nil {
+	if err := schema.Migrate(t.Context(), owner); err != nil {
 		t.Fatal(err)
 	}
 	writer := pgtest.Role(t, owner)
@@ -29,7 +30,7 @@ func TestTheWritingRoleHasWhatItNeedsAndNoMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	role := u.User.Username()
-	if _, err := Grant(t.Context(), owner, role); err != nil {
+	if _, err := schema.Grant(t.Context(), owner, role); err != nil {
 		t.Fatal(err)
 	}
 	admin, conn := connect(t, owner), connect(t, writer)

@@ -23,6 +23,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/sinkwriter/internal/model"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 var (
@@ -80,7 +82,7 @@ func TestARandomRunWithFailuresLeavesWhatTheModelSays(t *testing.T) {
 	t.Parallel()
 	seed := randomSeed(t)
 	server := pgtest.Server(t)
-	if err := sinkwriter.Migrate(t.Context(), server.URL()); err != nil {
+	if err := schema.Migrate(t.Context(), server.URL()); err != nil {
 		t.Fatal(err)
 	}
 	pool := sinktest.NewPool(t, server.URL())
@@ -135,7 +137,7 @@ func misfortune(random *rand.Rand) pass {
 func newModelDatabase(t *testing.T) string {
 	t.Helper()
 	url := pgtest.URL(t)
-	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
+	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
 	pool := sinktest.NewPool(t, url)
@@ -307,7 +309,7 @@ func (w *world) check(t *testing.T) {
 	}
 	committed := make([]bool, w.events)
 	for i := range w.events {
-		key := sinkwriter.NewKey(model.Function, model.Source, w.ID(i)).String()
+		key := ledger.NewKey(model.Function, model.Source, w.ID(i)).String()
 		committed[i] = inLedger[key]
 		delete(inLedger, key)
 		won, told := w.won[i].Load(), w.told[i].Load()

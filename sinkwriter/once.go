@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // Once runs fn in the transaction that claims key, if it was not claimed
@@ -21,7 +22,7 @@ import (
 // Fn holds the claim while it runs. The server ends its transaction when it
 // pauses for longer than the claim timeout between two statements, so compute
 // first and keep to SQL in fn. It may run at the same time for different keys.
-func (w *Writer) Once(ctx context.Context, key Key, fn func(pgx.Tx) error) (won bool, err error) {
+func (w *Writer) Once(ctx context.Context, key ledger.Key, fn func(pgx.Tx) error) (won bool, err error) {
 	if w.isClosed() {
 		return false, ErrClosed
 	}
@@ -48,7 +49,7 @@ func (w *Writer) Once(ctx context.Context, key Key, fn func(pgx.Tx) error) (won 
 	return won, err
 }
 
-func (w *Writer) once(ctx context.Context, s *session, key Key, fn func(pgx.Tx) error) (bool, error) {
+func (w *Writer) once(ctx context.Context, s *session, key ledger.Key, fn func(pgx.Tx) error) (bool, error) {
 	tx, err := s.conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 	if err != nil {
 		return false, fmt.Errorf("claim %s: %w", key, err)

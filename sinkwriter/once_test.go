@@ -10,6 +10,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 func TestOnceRunsOnceForAKey(t *testing.T) {
@@ -19,7 +20,7 @@ func TestOnceRunsOnceForAKey(t *testing.T) {
 	for i, cluster := range []string{"east", "west"} {
 		writers[i] = sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: cluster})
 	}
-	key := sinkwriter.NewKey("invoice", "/shop", "7")
+	key := ledger.NewKey("invoice", "/shop", "7")
 	var won atomic.Int64
 	var all sync.WaitGroup
 	for i := range 6 {
@@ -46,7 +47,7 @@ func TestOnceLeavesNoClaimWhenItsWorkFails(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
 	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	key := sinkwriter.NewKey("invoice", "/shop", "7")
+	key := ledger.NewKey("invoice", "/shop", "7")
 
 	broken := errors.New("broken")
 	if won, err := w.Once(t.Context(), key, func(pgx.Tx) error { return broken }); won || !errors.Is(err, broken) {

@@ -4,6 +4,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // Offer is what one function computed from one event, to be committed if nobody
@@ -24,7 +25,7 @@ type Offer struct {
 // error: a caller that only wants the event handled can ignore it.
 type Receipt struct {
 	// Key is the event's key in the ledger.
-	Key Key
+	Key ledger.Key
 
 	// Won is true for at most one of the offers of a key, ever. It is true for
 	// none if the winner lost its connection before the answer to COMMIT

@@ -18,34 +18,42 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// statements gives every SQL constant of this package by its name.
+// statements returns every SQL constant of this package, of the ledger's and of the
+// schema's by its name.
 func statements(t *testing.T) map[string]string {
 	t.Helper()
-	files := token.NewFileSet()
-	names, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var parsed []*ast.File
-	for _, name := range names {
-		if strings.HasSuffix(name, "_test.go") {
-			continue
-		}
-		f, err := parser.ParseFile(files, name, nil, parser.SkipObjectResolution)
+	all := map[string]string{}
+	for _, dir := range []string{".", "ledger", "schema"} {
+		files := token.NewFileSet()
+		names, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		parsed = append(parsed, f)
-	}
-	info := &types.Info{Defs: map[*ast.Ident]types.Object{}}
-	config := types.Config{Error: func(error) {}} // what it imports is not needed for constants
-	_, _ = config.Check("sinkwriter", files, parsed, info)
-	all := map[string]string{}
-	for _, object := range info.Defs {
-		if c, ok := object.(*types.Const); ok && strings.HasSuffix(c.Name(), "SQL") {
-			all[c.Name()] = constant.StringVal(c.Val())
+		var parsed []*ast.File
+		for _, name := range names {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			f, err := parser.ParseFile(files, name, nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parsed = append(parsed, f)
+		}
+		info := &types.Info{Defs: map[*ast.Ident]types.Object{}}
+		config := types.Config{Error: func(error) {}} // constants need no imports
+		_, _ = config.Check(dir, files, parsed, info)
+		for _, object := range info.Defs {
+			if c, ok := object.(*types.Const); ok && strings.HasSuffix(c.Name(), "SQL") {
+				if all[c.Name()] != "" {
+					t.Fatalf("%s is the name of two statements", c.Name())
+				}
+				all[c.Name()] = constant.StringVal(c.Val())
+			}
 		}
 	}
 	for _, name := range []string{"claimSQL", "divergedSQL", "terminateSQL", "takeoverSQL", "backlogSQL", "tableSQL"} {
@@ -60,7 +68,7 @@ func statements(t *testing.T) map[string]string {
 func migrated(t *testing.T) *pgx.Conn {
 	t.Helper()
 	url := pgtest.URL(t)
-	if err := Migrate(t.Context(), url); err != nil {
+	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
 	return connect(t, url)
@@ -140,7 +148,7 @@ select gen_random_uuid(), '\x00112233445566778899aabbccddeeff', 1 from generate_
 		{"a ledger that was emptied", fill + "; analyze tandem.ledger; delete from tandem.ledger; analyze tandem.ledger", ""},
 	}
 	url := pgtest.URL(t)
-	if err := Migrate(t.Context(), url); err != nil {
+	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
 	admin := connect(t, url)
@@ -164,7 +172,7 @@ select gen_random_uuid(), '\x00112233445566778899aabbccddeeff', 1 from generate_
 func planKeys() (keys, writers string) {
 	var ids, sums, ones []string
 	for i := range 512 {
-		k := NewKey("f", "/plans", fmt.Sprint("e-", i))
+		k := ledger.NewKey("f", "/plans", fmt.Sprint("e-", i))
 		ids, sums, ones = append(ids, k.String()), append(sums, `"\\x00"`), append(ones, "1")
 	}
 	return "'{" + strings.Join(ids, ",") + "}', '{" + strings.Join(sums, ",") + "}'", ", '{" + strings.Join(ones, ",") + "}'"
@@ -262,7 +270,7 @@ func TestABatchThatLostHasNoTransactionIDAndWritesNoWAL(t *testing.T) {
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := Migrate(t.Context(), server.URL()); err != nil {
+	if err := schema.Migrate(t.Context(), server.URL()); err != nil {
 		t.Fatal(err)
 	}
 	conn := connect(t, server.URL())

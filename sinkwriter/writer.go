@@ -17,6 +17,7 @@ import (
 	"github.com/sethvargo/go-retry"
 
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // Writer commits offers, many at a time. It may be shared by any number of
@@ -55,7 +56,7 @@ type offer struct {
 	function, version string
 	writer            int64
 	counters          *functionCounters
-	key               Key
+	key               ledger.Key
 	digest            digest
 	event             event.Event
 	effects           functions.Effects
@@ -105,7 +106,7 @@ func (o *offer) finish(r result) {
 // New makes a Writer that commits through pool, which needs at least
 // Config.Connections connections to be of use and stays the caller's to close.
 // It does not touch the database: schema tandem must be there when the first
-// offer comes ([Migrate], [CheckSchema]).
+// offer comes ([schema.Migrate], [schema.Check]).
 //
 // Behind PgBouncer in transaction mode the pool's URL needs
 // default_query_exec_mode=exec, unless PgBouncer keeps prepared statements.
@@ -224,7 +225,7 @@ func (w *Writer) fill(o *offer, offered *Offer) error {
 	}
 	known := w.writerOf(o.function, o.version)
 	o.writer, o.counters = known.id, known.counters
-	o.key = NewKey(o.function, source, id)
+	o.key = ledger.NewKey(o.function, source, id)
 	o.event = offered.Event
 	o.effects = offered.Effects
 	var err error

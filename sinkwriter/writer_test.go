@@ -16,6 +16,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 func TestFirstOfferWinsAndLaterOnesChangeNothing(t *testing.T) {
@@ -32,7 +33,7 @@ func TestFirstOfferWinsAndLaterOnesChangeNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := sinkwriter.NewKey("orders", "/test", "o-1")
+	key := ledger.NewKey("orders", "/test", "o-1")
 	if diff := cmp.Diff([]sinkwriter.Receipt{{Key: key, Won: true}, {Key: key}}, []sinkwriter.Receipt{first, second}); diff != "" {
 		t.Errorf("receipts (-want +got):\n%s", diff)
 	}
@@ -259,7 +260,7 @@ func TestAClaimThatHangsIsEndedAfterTheClaimTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hanging.Release()
-	key := sinkwriter.NewKey("orders", "/test", "o")
+	key := ledger.NewKey("orders", "/test", "o")
 	for _, sql := range []string{"begin", `insert into tandem.ledger (writer, key, digest) values (1, '` + key.String() + `', 'x')`} {
 		if _, err := hanging.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/sinkwriter/snapshot"
 )
 
@@ -72,7 +72,7 @@ type audit struct {
 	expected expected
 	outputs  outputs
 	waiting  []*item
-	seen     map[sinkwriter.Key]bool
+	seen     map[ledger.Key]bool
 
 	lost []lostEvent
 }
@@ -86,7 +86,7 @@ type lostEvent struct {
 type item struct {
 	function functions.Function
 	event    event.Event
-	key      sinkwriter.Key
+	key      ledger.Key
 	stream   string // the origin
 	epoch    string
 	sequence uint64
@@ -104,7 +104,7 @@ func Run(ctx context.Context, config Config) (Report, error) {
 	if len(config.Functions) == 0 || config.Pool == nil || config.Conn == nil {
 		return Report{}, errors.New("audit: functions, database or streams are missing")
 	}
-	a := &audit{Config: config, byType: map[string][]functions.Function{}, seen: map[sinkwriter.Key]bool{}}
+	a := &audit{Config: config, byType: map[string][]functions.Function{}, seen: map[ledger.Key]bool{}}
 	a.expected.tables = map[string]*table{}
 	a.outputs.want = map[identity]*output{}
 	for _, f := range config.Functions {
@@ -174,7 +174,7 @@ func (a *audit) readStream(ctx context.Context, cfg jetstream.StreamConfig) erro
 			a.memory.meet(p.Event)
 		}
 		for _, f := range takes {
-			key := sinkwriter.NewKey(f.Name, p.Event.Source(), p.Event.ID())
+			key := ledger.NewKey(f.Name, p.Event.Source(), p.Event.ID())
 			if a.seen[key] {
 				a.report.Repeated++
 				continue
@@ -201,7 +201,7 @@ func (a *audit) flush(ctx context.Context) error {
 	for _, it := range items {
 		it.compute(ctx)
 	}
-	keys := make([]sinkwriter.Key, len(items))
+	keys := make([]ledger.Key, len(items))
 	for i, it := range items {
 		keys[i] = it.key
 	}

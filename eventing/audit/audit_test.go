@@ -22,6 +22,8 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 const flightSource = "/tandem/flights-2001"
@@ -47,13 +49,13 @@ func newWorld(t *testing.T, events []event.Event, fs ...functions.Function) *wor
 			t.Fatal(err)
 		}
 	}
-	var sets []sinkwriter.MigrationSet
+	var sets []schema.MigrationSet
 	for _, f := range fs {
 		if f.Migrations != nil {
-			sets = append(sets, sinkwriter.MigrationSet{Name: f.Name, Files: f.Migrations})
+			sets = append(sets, schema.MigrationSet{Name: f.Name, Files: f.Migrations})
 		}
 	}
-	must(sinkwriter.Migrate(t.Context(), w.url, sets...))
+	must(schema.Migrate(t.Context(), w.url, sets...))
 	var err error
 	w.pool, err = pgxpool.New(t.Context(), w.url)
 	must(err)
@@ -83,7 +85,7 @@ func newWorld(t *testing.T, events []event.Event, fs ...functions.Function) *wor
 func (w *world) handle(t *testing.T, events []event.Event) {
 	t.Helper()
 
-	letters := sinkwriter.NewDeadLetters(w.pool, "east")
+	letters := ledger.NewDeadLetters(w.pool, "east")
 	var offers []sinkwriter.Offer
 	for _, e := range events {
 		for _, f := range w.functions {
@@ -93,7 +95,7 @@ func (w *world) handle(t *testing.T, events []event.Event) {
 			fx, err := f.Handle(t.Context(), e)
 			var reject *functions.RejectError
 			if errors.As(err, &reject) {
-				err = letters.Save(t.Context(), sinkwriter.DeadLetter{Function: f.Name, Event: e, Code: 422, Reason: reject.Error()})
+				err = letters.Save(t.Context(), ledger.DeadLetter{Function: f.Name, Event: e, Code: 422, Reason: reject.Error()})
 			} else {
 				offers = append(offers, sinkwriter.Offer{Function: f.Name, Version: f.Version, Event: e, Effects: fx})
 			}
@@ -120,8 +122,8 @@ func (w *world) acknowledge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	row := sinkwriter.NewProgressRow{Epoch: extent.Epoch, Floor: extent.Last + 1, Head: extent.Last + 1, Hedge: "0"}
-	if _, ok, err := sinkwriter.NewProgress(w.pool, "east").Save(t.Context(), w.functions[0].Name, extent.Origin, row, sinkwriter.SavedProgress{}); err != nil || !ok {
+	row := ledger.CheckpointUpdate{Epoch: extent.Epoch, Floor: extent.Last + 1, Head: extent.Last + 1, Hedge: "0"}
+	if _, ok, err := ledger.NewCheckpoints(w.pool, "east").Save(t.Context(), w.functions[0].Name, extent.Origin, row, ledger.Checkpoint{}); err != nil || !ok {
 		t.Fatal(ok, err)
 	}
 }
@@ -189,7 +191,7 @@ func TestNothingIsWrongAfterEverythingWasHandled(t *testing.T) {
 	stray.SetType("com.example.nobody.takes.it")
 	w := newWorld(t, append(someFlights(t, n), poison(), stray), flights.Function())
 	w.handle(t, w.events)
-	if err := sinkwriter.NewDeadLetters(w.pool, "east").Save(t.Context(), sinkwriter.DeadLetter{Function: "flights", Event: stray, Code: 422, Reason: "no function takes it"}); err != nil {
+	if err := ledger.NewDeadLetters(w.pool, "east").Save(t.Context(), ledger.DeadLetter{Function: "flights", Event: stray, Code: 422, Reason: "no function takes it"}); err != nil {
 		t.Fatal(err)
 	}
 	w.acknowledge(t)

@@ -9,7 +9,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/functions"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/sinkwriter/snapshot"
 )
 
@@ -213,7 +213,7 @@ func (a *audit) lookForExtraEvents(ctx context.Context) error {
 	for i, f := range a.Functions {
 		names[i] = f.Name
 	}
-	return a.database.EachCommitted(ctx, names, func(key sinkwriter.Key, function, at string) {
+	return a.database.EachCommitted(ctx, names, func(key ledger.Key, function, at string) {
 		if a.seen[key] {
 			return
 		}

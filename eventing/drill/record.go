@@ -9,7 +9,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/sinkwriter/snapshot"
 )
 
@@ -25,7 +25,7 @@ type Record struct {
 // Read reads the events since a time, and when they were committed. Exact reports
 // whether the database records commits, and not only when transactions began.
 func Read(ctx context.Context, pool *pgxpool.Pool, conn *jetstream.Conn, streams []jetstream.StreamConfig, fs []functions.Function, since time.Time) (r Record, exact bool, err error) {
-	var committed map[sinkwriter.Key]time.Time
+	var committed map[ledger.Key]time.Time
 	err = snapshot.Read(ctx, pool, func(s *snapshot.Snapshot) error {
 		committed, exact, err = s.CommitTimes(ctx, since)
 		return err
@@ -50,7 +50,7 @@ func Read(ctx context.Context, pool *pgxpool.Pool, conn *jetstream.Conn, streams
 		}
 		if err := conn.History(ctx, stream, from, ^uint64(0), func(p jetstream.Past) error {
 			for _, f := range byType[p.Event.Type()] {
-				key := sinkwriter.NewKey(f.Name, p.Event.Source(), p.Event.ID())
+				key := ledger.NewKey(f.Name, p.Event.Source(), p.Event.ID())
 				at, ok := committed[key]
 				if !ok {
 					continue // dead, or forgotten; or the same event once more

@@ -12,21 +12,21 @@ import (
 	"github.com/tandem-fn/tandem/eventing/program"
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/functions"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // Migrate creates and changes the tables of Tandem and of all functions of the Runtime,
 // which need not be started. It is safe to call in several processes.
 func (rt *Runtime) Migrate(ctx context.Context, databaseURL string) error {
-	return sinkwriter.Migrate(ctx, databaseURL, migrationSets(rt.functions)...)
+	return schema.Migrate(ctx, databaseURL, migrationSets(rt.functions)...)
 }
 
 // migrationSets returns the migrations of the functions that have some.
-func migrationSets(fs []functions.Function) []sinkwriter.MigrationSet {
-	var sets []sinkwriter.MigrationSet
+func migrationSets(fs []functions.Function) []schema.MigrationSet {
+	var sets []schema.MigrationSet
 	for _, f := range fs {
 		if f.Migrations != nil {
-			sets = append(sets, sinkwriter.MigrationSet{Name: f.Name, Files: f.Migrations})
+			sets = append(sets, schema.MigrationSet{Name: f.Name, Files: f.Migrations})
 		}
 	}
 	return sets
@@ -71,7 +71,7 @@ func (c *commandConfig) run(ctx context.Context, all []functions.Function, in io
 		if c.DatabaseURL == "" {
 			return errors.New("DATABASE_URL is not set: want postgres://USER:PASSWORD@HOST:5432/NAME")
 		}
-		return sinkwriter.Migrate(ctx, c.DatabaseURL, migrationSets(selected)...)
+		return schema.Migrate(ctx, c.DatabaseURL, migrationSets(selected)...)
 	case program.CommandCompute:
 		return program.Compute(ctx, selected, in, out)
 	}

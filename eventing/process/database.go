@@ -14,6 +14,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // maxConns bounds the connections of a process to the database: two for batches, the
@@ -55,23 +57,23 @@ func (cs *components) prepareSchema(ctx context.Context, c config) error {
 	sets := migrationSets(c.functions)
 	err := cs.checkSchema(ctx, sets)
 	switch {
-	case !errors.Is(err, sinkwriter.ErrSchema):
+	case !errors.Is(err, schema.ErrMissing):
 		return err
 	case !c.Migrate:
 		return fmt.Errorf("%w (with TANDEM_MIGRATE=true this process does, if DATABASE_URL's role may)", err)
 	}
 	attempt, cancel := context.WithTimeout(ctx, migrateTimeout)
 	defer cancel()
-	if err := sinkwriter.Migrate(attempt, c.DatabaseURL, sets...); err != nil {
+	if err := schema.Migrate(attempt, c.DatabaseURL, sets...); err != nil {
 		return err
 	}
 	return cs.checkSchema(ctx, sets)
 }
 
-func (cs *components) checkSchema(ctx context.Context, sets []sinkwriter.MigrationSet) error {
+func (cs *components) checkSchema(ctx context.Context, sets []schema.MigrationSet) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	return sinkwriter.CheckSchema(ctx, cs.pool, sets...)
+	return schema.Check(ctx, cs.pool, sets...)
 }
 
 // committer is a [serve.Committer] that commits with sinkwriter.
@@ -110,9 +112,9 @@ func outcomeOf(receipt sinkwriter.Receipt, err error) serve.Outcome {
 }
 
 // deadLetters is a [serve.DeadLetters] that saves with sinkwriter.
-type deadLetters struct{ store *sinkwriter.DeadLetters }
+type deadLetters struct{ store *ledger.DeadLetters }
 
 // Save implements [serve.DeadLetters].
 func (d deadLetters) Save(ctx context.Context, letter serve.DeadLetter) error {
-	return d.store.Save(ctx, sinkwriter.DeadLetter(letter))
+	return d.store.Save(ctx, ledger.DeadLetter(letter))
 }

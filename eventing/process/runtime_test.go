@@ -25,13 +25,13 @@ import (
 	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // migrate makes every table there is.
 func migrate(ctx context.Context, databaseURL string) error {
 	f := flights.Function()
-	return sinkwriter.Migrate(ctx, databaseURL, sinkwriter.MigrationSet{Name: f.Name, Files: f.Migrations})
+	return schema.Migrate(ctx, databaseURL, schema.MigrationSet{Name: f.Name, Files: f.Migrations})
 }
 
 func database(tb testing.TB) string {
@@ -337,7 +337,7 @@ func TestInstanceWaitsForMigrations(t *testing.T) {
 		if ready {
 			t.Fatal("ready without tables")
 		}
-		if errors.Is(err, sinkwriter.ErrSchema) {
+		if errors.Is(err, schema.ErrMissing) {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -348,7 +348,7 @@ func TestInstanceWaitsForMigrations(t *testing.T) {
 		t.Errorf("answer is %d %q, want 503 that says what to do", a.status, a.body)
 	}
 	// The tables of Tandem alone will not do: the function has its own.
-	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
+	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(2 * 250 * time.Millisecond)

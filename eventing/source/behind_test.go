@@ -14,8 +14,8 @@ import (
 )
 
 // evenDone is a ledger that has every second event.
-func evenDone(events int) *ledger {
-	l := &ledger{done: map[string]bool{}}
+func evenDone(events int) *testLedger {
+	l := &testLedger{done: map[string]bool{}}
 	for n := 0; n <= events; n += 2 {
 		l.done[fmt.Sprintf("test-%06d", n)] = true
 	}
@@ -66,7 +66,7 @@ func TestASourceThatIsNotBehindDeliversAtOnce(t *testing.T) {
 			server := natstest.Start(t)
 			eventtest.Publish(t, server, "EVENTS", 1, 500)
 			f := newFunction(t)
-			l := &ledger{all: true}
+			l := &testLedger{all: true}
 			cfg.Ledger = l
 			hedging(t, server, f, &progress{}, cfg)
 			f.waitFor(t, 500)
@@ -90,7 +90,7 @@ func TestASourceThatIsBehindDoesNotStormAFunctionThatIsAway(t *testing.T) {
 		return http.StatusServiceUnavailable
 	})
 	p := &progress{}
-	hedging(t, server, f, p, source.Config{InFlight: inFlight, Ledger: &ledger{}})
+	hedging(t, server, f, p, source.Config{InFlight: inFlight, Ledger: &testLedger{}})
 	tried := map[string]bool{}
 	for end := time.After(3 * time.Second); ; {
 		select {
@@ -115,7 +115,7 @@ func TestIfTheLedgerIsAwayWhoIsBehindDelivers(t *testing.T) {
 	eventtest.Publish(t, server, "EVENTS", 1, 1000)
 	f := newFunction(t)
 	p := &progress{}
-	hedging(t, server, f, p, source.Config{InFlight: 8, Ledger: &ledger{broken: true}})
+	hedging(t, server, f, p, source.Config{InFlight: 8, Ledger: &testLedger{broken: true}})
 	f.waitFor(t, 1000)
 	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 1001 })
 }

@@ -57,7 +57,7 @@ func TestOnlyTheTypesThatAreWantedAreDelivered(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			f, l, p := newFunction(t), &ledger{}, &progress{}
+			f, l, p := newFunction(t), &testLedger{}, &progress{}
 			var mu sync.Mutex
 			var got []string
 			f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {

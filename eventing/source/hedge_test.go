@@ -19,8 +19,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/source"
 )
 
-// ledger is a Ledger in memory. The real one is sinkwriter's.
-type ledger struct {
+// testLedger is a Ledger in memory. The real one is ledger.Ledger.
+type testLedger struct {
 	mu        sync.Mutex
 	done      map[string]bool
 	all       bool // everything is done
@@ -29,7 +29,7 @@ type ledger struct {
 	largest   int
 }
 
-func (l *ledger) Done(ctx context.Context, function string, events []source.EventID) ([]bool, error) {
+func (l *testLedger) Done(ctx context.Context, function string, events []source.EventID) ([]bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.broken || function != "flights" {
@@ -44,13 +44,13 @@ func (l *ledger) Done(ctx context.Context, function string, events []source.Even
 	return done, ctx.Err()
 }
 
-func (l *ledger) set(change func(*ledger)) {
+func (l *testLedger) set(change func(*testLedger)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	change(l)
 }
 
-func (l *ledger) asked() (questions, largest int) {
+func (l *testLedger) asked() (questions, largest int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.questions, l.largest
@@ -79,7 +79,7 @@ func TestWhatTheLedgerHasIsAcknowledgedWithoutADelivery(t *testing.T) {
 	server := natstest.Start(t)
 	eventtest.Publish(t, server, "EVENTS", 1, 3000)
 	f := newFunction(t)
-	l := &ledger{done: map[string]bool{}, all: true}
+	l := &testLedger{done: map[string]bool{}, all: true}
 	p := &progress{}
 	hedging(t, server, f, p, source.Config{Hedge: eventing.Hedge{Delay: 50 * time.Millisecond}, Ledger: l})
 	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 3001 })
@@ -97,7 +97,7 @@ func TestWhatTheLedgerHasNotIsDeliveredAfterTheDelay(t *testing.T) {
 	const delay = 400 * time.Millisecond
 	server := natstest.Start(t)
 	f := newFunction(t)
-	l := &ledger{done: map[string]bool{"test-000001": true, "test-000003": true}}
+	l := &testLedger{done: map[string]bool{"test-000001": true, "test-000003": true}}
 	p := &progress{}
 	hedging(t, server, f, p, source.Config{Hedge: eventing.Hedge{Delay: delay}, Ledger: l})
 	eventtest.Publish(t, server, "EVENTS", 0, 1)
@@ -127,7 +127,7 @@ func TestABacklogDoesNotWaitForTheDelayAWindowAtATime(t *testing.T) {
 	f := newFunction(t)
 	p := &progress{}
 	hedging(t, server, f, p, source.Config{
-		Hedge: eventing.Hedge{Delay: eventing.MaxHedge}, Ledger: &ledger{all: true}, InFlight: 1, MaxBytes: 1 << 20,
+		Hedge: eventing.Hedge{Delay: eventing.MaxHedge}, Ledger: &testLedger{all: true}, InFlight: 1, MaxBytes: 1 << 20,
 	})
 	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") >= 2500 })
 	if got := f.count(); got != 0 {
@@ -141,11 +141,11 @@ func TestIfTheLedgerCannotBeAskedEventsAreDelivered(t *testing.T) {
 	server := natstest.Start(t)
 	eventtest.Publish(t, server, "EVENTS", 1, 200)
 	f := newFunction(t)
-	l := &ledger{broken: true}
+	l := &testLedger{broken: true}
 	hedging(t, server, f, &progress{}, source.Config{Hedge: eventing.Hedge{Delay: 10 * time.Millisecond}, Ledger: l})
 	f.waitFor(t, 200)
 	// And then it can be again.
-	l.set(func(l *ledger) { l.broken, l.all = false, true })
+	l.set(func(l *testLedger) { l.broken, l.all = false, true })
 	eventtest.Publish(t, server, "EVENTS", 201, 100)
 	eventtest.Eventually(t, "it is asked", func() bool { questions, _ := l.asked(); return questions > 0 })
 }
@@ -175,7 +175,7 @@ func TestStandbyDeliversNothingUntilItIsSwitched(t *testing.T) {
 	server := natstest.Start(t)
 	eventtest.Publish(t, server, "EVENTS", 1, 700)
 	f := newFunction(t)
-	l := &ledger{done: map[string]bool{"test-000001": true, "test-000003": true}}
+	l := &testLedger{done: map[string]bool{"test-000001": true, "test-000003": true}}
 	p := &progress{}
 	logger, lines := eventtest.Logger()
 	sw := &toggle{value: "standby"}
@@ -229,7 +229,7 @@ func TestAClusterThatIsAloneDoesNotStandBy(t *testing.T) {
 	f := newFunction(t)
 	p := &progress{alone: true}
 	logger, lines := eventtest.Logger()
-	hedging(t, server, f, p, source.Config{Hedge: eventing.Hedge{Standby: true}, Ledger: &ledger{}, Logger: logger})
+	hedging(t, server, f, p, source.Config{Hedge: eventing.Hedge{Standby: true}, Ledger: &testLedger{}, Logger: logger})
 	f.waitFor(t, 50)
 	refused := func() int { return strings.Count(strings.Join(lines(), ""), "no other cluster has been at work") }
 	if refused() != 1 {
@@ -247,7 +247,7 @@ func TestWhileItIsNotKnownWhetherAClusterMayStandByNothingIsDelivered(t *testing
 	f := newFunction(t)
 	p := &progress{silent: true}
 	sw := &toggle{value: "standby"}
-	hedging(t, server, f, p, source.Config{Switch: sw, Ledger: &ledger{}})
+	hedging(t, server, f, p, source.Config{Switch: sw, Ledger: &testLedger{}})
 	time.Sleep(1500 * time.Millisecond)
 	if got := f.count(); got != 0 {
 		t.Errorf("%d events were delivered", got)
@@ -265,7 +265,7 @@ func TestTheSwitchWinsThenWhatItSaidLastThenTheConfiguration(t *testing.T) {
 	sw := &toggle{err: errors.New("the bucket has no leader")}
 	logger, lines := eventtest.Logger()
 	hedging(t, server, newFunction(t), p, source.Config{
-		Hedge: eventing.Hedge{Delay: 300 * time.Millisecond}, Switch: sw, Ledger: &ledger{}, Logger: logger,
+		Hedge: eventing.Hedge{Delay: 300 * time.Millisecond}, Switch: sw, Ledger: &testLedger{}, Logger: logger,
 	})
 	expect := func(want string) {
 		t.Helper()

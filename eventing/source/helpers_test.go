@@ -14,7 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/source"
 )
 
-func startLogged(t *testing.T, server *natstest.Server, address string, progress eventing.Progress, logger *slog.Logger, streams ...string) running {
+func startLogged(t *testing.T, server *natstest.Server, address string, progress source.Checkpoints, logger *slog.Logger, streams ...string) running {
 	t.Helper()
 
 	conn := eventtest.Connect(t, server, logger)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // rewindTimeout bounds the finding of a place, a rewind included.
@@ -33,10 +34,10 @@ const rewindTimeout = 30 * time.Second
 // failover that is a second's worth, which is read again for nothing; but the
 // database may as well have been put back to an older copy of its files.
 type place struct {
-	mu    sync.Mutex             // held while it is sought, and while it is saved
-	known eventing.SavedProgress // as stored last; the zero value if that is not known
-	saved eventing.ProgressRow   // last; the zero value if that has to be done in any case
-	at    time.Time              // and when
+	mu    sync.Mutex              // held while it is sought, and while it is saved
+	known ledger.Checkpoint       // as stored last; the zero value if that is not known
+	saved ledger.CheckpointUpdate // last; the zero value if that has to be done in any case
+	at    time.Time               // and when
 }
 
 // begin says where a place is made if the stream has none: at its beginning, as who
@@ -101,19 +102,19 @@ func (in *inlet) findPlace(ctx context.Context, reader eventing.Reader, horizon 
 
 // rewind has the stream hand out again everything that may be lost. Stored is what
 // has survived.
-func (in *inlet) rewind(ctx context.Context, reader eventing.Reader, horizon uint64, stored eventing.SavedProgress, timeline string) (late uint64, err error) {
+func (in *inlet) rewind(ctx context.Context, reader eventing.Reader, horizon uint64, stored ledger.Checkpoint, timeline string) (late uint64, err error) {
 	p, s := &in.place, in.source
 	ctx, cancel := context.WithTimeout(ctx, rewindTimeout)
 	defer cancel()
 	in.abandon()
-	crash := p.known == eventing.SavedProgress{} && stored.Epoch == reader.Epoch() && stored.Timeline == timeline
-	p.known, p.saved = eventing.SavedProgress{}, eventing.ProgressRow{}
+	crash := p.known == ledger.Checkpoint{} && stored.Epoch == reader.Epoch() && stored.Timeline == timeline
+	p.known, p.saved = ledger.Checkpoint{}, ledger.CheckpointUpdate{}
 
 	position, err := reader.Position(ctx)
 	if err != nil {
 		return 0, err
 	}
-	row := eventing.ProgressRow{Epoch: reader.Epoch(), Floor: horizon, Hedge: eventing.Hedge{}.String(), Rewind: true}
+	row := ledger.CheckpointUpdate{Epoch: reader.Epoch(), Floor: horizon, Hedge: eventing.Hedge{}.String(), Rewind: true}
 	if stored.Epoch == reader.Epoch() {
 		row.Floor = max(stored.Floor, horizon)
 	}

@@ -8,18 +8,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+	"github.com/tandem-fn/tandem/eventing/source"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
-	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
-	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
-	"github.com/tandem-fn/tandem/eventing/source"
 )
 
 // failOver puts the database back to what a lagging standby has.
-func (p *progress) failOver(rows map[string]eventing.SavedProgress) {
+func (p *progress) failOver(rows map[string]ledger.Checkpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rows = rows
@@ -27,7 +28,7 @@ func (p *progress) failOver(rows map[string]eventing.SavedProgress) {
 }
 
 // snapshot is what the standby has by now.
-func (p *progress) snapshot() map[string]eventing.SavedProgress {
+func (p *progress) snapshot() map[string]ledger.Checkpoint {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.rows)
@@ -202,7 +203,7 @@ func TestARewindThatWasInterruptedIsDoneByTheNext(t *testing.T) {
 	} {
 		s.stop()
 		p.set(func(p *progress) {
-			p.rows["EVENTS"] = eventing.SavedProgress{Epoch: p.rows["EVENTS"].Epoch, Floor: 61}
+			p.rows["EVENTS"] = ledger.Checkpoint{Epoch: p.rows["EVENTS"].Epoch, Floor: 61}
 		})
 		interrupted()
 		s = startSource(t, server, f.url(), p)
@@ -222,11 +223,11 @@ func TestAfterARewindTheLedgerIsAskedFirst(t *testing.T) {
 	f := newFunction(t)
 	p := &progress{}
 	// Of what the stream was told is done, the ledger has kept every second event.
-	l := &ledger{done: map[string]bool{}}
+	l := &testLedger{done: map[string]bool{}}
 	hedging(t, server, f, p, source.Config{Ledger: l})
 	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
 	for i := 2; i <= 100; i += 2 {
-		l.set(func(l *ledger) { l.done[fmt.Sprintf("test-%06d", i)] = true })
+		l.set(func(l *testLedger) { l.done[fmt.Sprintf("test-%06d", i)] = true })
 	}
 	p.failOver(nil)
 	eventtest.Eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 101 && p.adopted("EVENTS") })

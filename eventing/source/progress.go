@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 const (
@@ -88,11 +89,11 @@ func (s *Source) saveOne(ctx context.Context, in *inlet) (news bool, err error) 
 		return false, err
 	}
 
-	row := eventing.ProgressRow{
+	row := ledger.CheckpointUpdate{
 		Epoch: reader.Epoch(), Floor: max(position.Floor, p.known.Floor), Head: max(position.Head, p.saved.Head), Hedge: s.agenda.current().String(),
 	}
 	if at := s.cfg.Now(); row != p.saved || at.Sub(p.at) >= saveAnyway {
-		var now eventing.SavedProgress
+		var now ledger.Checkpoint
 		if now, news, err = s.progress.Save(ctx, s.cfg.Function, reader.Origin(), row, p.known); news {
 			p.known, p.saved, p.at = now, row, at
 		}

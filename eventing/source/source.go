@@ -146,7 +146,7 @@ type Source struct {
 	inlets   []*inlet
 	agenda   *agenda
 	delivery *delivery.Sender
-	progress eventing.Progress
+	progress Checkpoints
 	saving   *failurelog.Log
 	asking   *failurelog.Log
 	verdicts *failurelog.Log
@@ -158,7 +158,7 @@ type Source struct {
 
 // New makes a Source that delivers what streams hold and saves in progress
 // how far it is. The error says what is wrong with the arguments.
-func New(streams []eventing.Stream, delivery *delivery.Sender, progress eventing.Progress, cfg Config) (*Source, error) {
+func New(streams []eventing.Stream, delivery *delivery.Sender, progress Checkpoints, cfg Config) (*Source, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("set up source: %w", err)

@@ -13,6 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+	"github.com/tandem-fn/tandem/eventing/source"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+
 	"github.com/cloudevents/sdk-go/v2/event"
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
 	"github.com/nats-io/nats.go"
@@ -20,9 +24,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
-	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/eventing/source"
 )
 
 func TestASourceDeliversEverythingAndSavesItsProgress(t *testing.T) {
@@ -549,7 +551,7 @@ type progress struct {
 	broken atomic.Bool
 
 	mu       sync.Mutex
-	rows     map[string]eventing.SavedProgress
+	rows     map[string]ledger.Checkpoint
 	heads    map[string]uint64
 	timeline string
 	seen     []string
@@ -560,7 +562,7 @@ type progress struct {
 	horizon uint64
 }
 
-func (p *progress) Load(_ context.Context, _, stream string) (eventing.SavedProgress, string, error) {
+func (p *progress) Load(_ context.Context, _, stream string) (ledger.Checkpoint, string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.rows[stream], "db/" + p.timeline, nil
@@ -584,25 +586,25 @@ func (p *progress) StandBy(context.Context, string) (bool, error) {
 	return !p.alone, nil
 }
 
-func (p *progress) Save(_ context.Context, function, stream string, row eventing.ProgressRow, last eventing.SavedProgress) (eventing.SavedProgress, bool, error) {
+func (p *progress) Save(_ context.Context, function, stream string, row ledger.CheckpointUpdate, last ledger.Checkpoint) (ledger.Checkpoint, bool, error) {
 	if p.broken.Load() || function != "flights" {
-		return eventing.SavedProgress{}, false, errors.New("the database is away")
+		return ledger.Checkpoint{}, false, errors.New("the database is away")
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.rows == nil {
-		p.rows, p.heads = map[string]eventing.SavedProgress{}, map[string]uint64{}
+		p.rows, p.heads = map[string]ledger.Checkpoint{}, map[string]uint64{}
 	}
-	now := eventing.SavedProgress{Epoch: row.Epoch, Floor: row.Floor, Timeline: "db/" + p.timeline}
+	now := ledger.Checkpoint{Epoch: row.Epoch, Floor: row.Floor, Timeline: "db/" + p.timeline}
 	switch {
 	case row.Head < row.Floor:
 		return now, false, fmt.Errorf("head %d is below floor %d", row.Head, row.Floor)
 	case p.rows[stream] != last:
-		return eventing.SavedProgress{}, false, nil
+		return ledger.Checkpoint{}, false, nil
 	case row.Rewind:
 		now.Timeline = ""
-	case !row.Adopt && last != (eventing.SavedProgress{}) && last.Timeline != now.Timeline:
-		return eventing.SavedProgress{}, false, nil
+	case !row.Adopt && last != (ledger.Checkpoint{}) && last.Timeline != now.Timeline:
+		return ledger.Checkpoint{}, false, nil
 	case !row.Adopt:
 		p.hedge = row.Hedge
 	}
@@ -650,13 +652,13 @@ type running struct {
 	kill   func() // as SIGKILL: what it would still say is not heard
 }
 
-func startSource(t *testing.T, server *natstest.Server, sink string, progress eventing.Progress) running {
+func startSource(t *testing.T, server *natstest.Server, sink string, progress source.Checkpoints) running {
 	t.Helper()
 
 	return startSourceOf(t, server, sink, progress, "EVENTS")
 }
 
-func startSourceOf(t *testing.T, server *natstest.Server, sink string, progress eventing.Progress, streams ...string) running {
+func startSourceOf(t *testing.T, server *natstest.Server, sink string, progress source.Checkpoints, streams ...string) running {
 	t.Helper()
 
 	return startLogged(t, server, sink, progress, nil, streams...)

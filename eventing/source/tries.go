@@ -4,29 +4,23 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/delivery"
+
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // Tries keeps for how long the events that break a function have been tried, so that
 // a source that is restarted does not begin anew with them.
 type Tries interface {
 	// Save stores tries of messages over what is stored, and drops what is stored
-	// for those in settled. Stream and epoch are those of [eventing.Progress]. Called about
+	// for those in settled. Stream and epoch are those of [Checkpoints]. Called about
 	// once a second while there is something to be said.
-	Save(ctx context.Context, function, stream, epoch string, tries []EventTries, settled []uint64) error
+	Save(ctx context.Context, function, stream, epoch string, tries []ledger.EventAttempts, settled []uint64) error
 
 	// Load gives what is stored. Asked when a stream is opened.
-	Load(ctx context.Context, function, stream, epoch string) ([]EventTries, error)
-}
-
-// EventTries is how often, and for how long in all, an event broke the function.
-type EventTries struct {
-	Sequence uint64
-	Tries    int
-	Tried    time.Duration
+	Load(ctx context.Context, function, stream, epoch string) ([]ledger.EventAttempts, error)
 }
 
 // triesOf are the tries of one making of a stream.
@@ -34,8 +28,8 @@ type triesOf struct {
 	epoch string
 
 	mu      sync.Mutex
-	stored  map[uint64]EventTries // by who read the stream before
-	news    map[uint64]EventTries
+	stored  map[uint64]ledger.EventAttempts // by who read the stream before
+	news    map[uint64]ledger.EventAttempts
 	settled map[uint64]struct{}
 }
 
@@ -49,7 +43,7 @@ func (in *inlet) loadTries(ctx context.Context, reader eventing.Reader) (*triesO
 		return known, nil
 	}
 	t := &triesOf{
-		epoch: reader.Epoch(), stored: map[uint64]EventTries{}, news: map[uint64]EventTries{}, settled: map[uint64]struct{}{},
+		epoch: reader.Epoch(), stored: map[uint64]ledger.EventAttempts{}, news: map[uint64]ledger.EventAttempts{}, settled: map[uint64]struct{}{},
 	}
 	if in.source.cfg.Tries == nil {
 		return t, nil
@@ -71,7 +65,7 @@ func (t *triesOf) begin(sequence uint64, e *delivery.Delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if known, ok := t.stored[sequence]; ok {
-		e.Attempts, e.AttemptedFor = known.Tries, known.Tried
+		e.Attempts, e.AttemptedFor = known.Attempts, known.For
 		e.Alone = true
 	}
 }
@@ -80,7 +74,7 @@ func (t *triesOf) begin(sequence uint64, e *delivery.Delivery) {
 func (t *triesOf) broke(sequence uint64, e *delivery.Delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.news[sequence] = EventTries{Sequence: sequence, Tries: e.Attempts, Tried: e.AttemptedFor}
+	t.news[sequence] = ledger.EventAttempts{Sequence: sequence, Attempts: e.Attempts, For: e.AttemptedFor}
 }
 
 // settle forgets an event.
@@ -97,7 +91,7 @@ func (t *triesOf) settle(sequence uint64, e *delivery.Delivery) {
 
 // take gives what is to be saved. Below floor everything is settled, also what this
 // process has never seen.
-func (t *triesOf) take(floor uint64) (tries []EventTries, settled []uint64) {
+func (t *triesOf) take(floor uint64) (tries []ledger.EventAttempts, settled []uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for sequence := range t.stored {
@@ -118,7 +112,7 @@ func (t *triesOf) take(floor uint64) (tries []EventTries, settled []uint64) {
 }
 
 // putBack takes back what could not be saved, unless there is news.
-func (t *triesOf) putBack(tries []EventTries, settled []uint64) {
+func (t *triesOf) putBack(tries []ledger.EventAttempts, settled []uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range tries {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 const (
@@ -40,7 +40,7 @@ func (s *Snapshot) CountCommits(ctx context.Context, since time.Time) (n int64, 
 // CommitTimes returns when the events were committed whose transactions began at a time
 // or later. If exact is false, the server does not record commits
 // (track_commit_timestamp), and the times are those at which the transactions began.
-func (s *Snapshot) CommitTimes(ctx context.Context, since time.Time) (at map[sinkwriter.Key]time.Time, exact bool, err error) {
+func (s *Snapshot) CommitTimes(ctx context.Context, since time.Time) (at map[ledger.Key]time.Time, exact bool, err error) {
 	var setting string
 	if err := s.tx.QueryRow(ctx, keepsCommitsSQL).Scan(&setting); err != nil {
 		return nil, false, fmt.Errorf("read the times of commits: %w", err)
@@ -53,7 +53,7 @@ func (s *Snapshot) CommitTimes(ctx context.Context, since time.Time) (at map[sin
 	if err != nil {
 		return nil, exact, fmt.Errorf("read the times of commits: %w", err)
 	}
-	at = map[sinkwriter.Key]time.Time{}
+	at = map[ledger.Key]time.Time{}
 	var key [16]byte
 	var one time.Time
 	if _, err = pgx.ForEachRow(rows, []any{&key, &one}, func() error {
@@ -70,7 +70,7 @@ func (s *Snapshot) CommitTimes(ctx context.Context, since time.Time) (at map[sin
 func (s *Snapshot) CountProcessed(ctx context.Context, function, source string, ids []string) (n int, err error) {
 	keys := make([][16]byte, len(ids))
 	for i, id := range ids {
-		keys[i] = sinkwriter.NewKey(function, source, id)
+		keys[i] = ledger.NewKey(function, source, id)
 	}
 	if err := s.tx.QueryRow(ctx, processedSQL, keys, function, source, ids).Scan(&n); err != nil {
 		return 0, fmt.Errorf("look up %d events: %w", len(ids), err)

@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 const (
@@ -100,7 +100,7 @@ type Committed struct {
 
 // Committed returns what the ledger holds of the keys; a key that is missing is not in
 // the ledger.
-func (s *Snapshot) Committed(ctx context.Context, keys []sinkwriter.Key) (map[sinkwriter.Key]Committed, error) {
+func (s *Snapshot) Committed(ctx context.Context, keys []ledger.Key) (map[ledger.Key]Committed, error) {
 	plain := make([][16]byte, len(keys))
 	for i, key := range keys {
 		plain[i] = key
@@ -109,7 +109,7 @@ func (s *Snapshot) Committed(ctx context.Context, keys []sinkwriter.Key) (map[si
 	if err != nil {
 		return nil, err
 	}
-	found := make(map[sinkwriter.Key]Committed, len(keys))
+	found := make(map[ledger.Key]Committed, len(keys))
 	var key [16]byte
 	var row Committed
 	_, err = pgx.ForEachRow(rows, []any{&key, &row.Digest, &row.Version}, func() error {
@@ -120,7 +120,7 @@ func (s *Snapshot) Committed(ctx context.Context, keys []sinkwriter.Key) (map[si
 }
 
 // EachCommitted calls do for everything that the ledger holds of the functions.
-func (s *Snapshot) EachCommitted(ctx context.Context, functions []string, do func(key sinkwriter.Key, function, committedAt string)) error {
+func (s *Snapshot) EachCommitted(ctx context.Context, functions []string, do func(key ledger.Key, function, committedAt string)) error {
 	rows, err := s.tx.Query(ctx, ledgerSQL, functions)
 	if err != nil {
 		return err

@@ -7,13 +7,13 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 func TestEveryStatementSuitsTheSchema(t *testing.T) {
 	t.Parallel()
 
-	url := pgtest.Copy(t, "tandem alone", func(ctx context.Context, url string) error { return sinkwriter.Migrate(ctx, url) })
+	url := pgtest.Copy(t, "tandem alone", func(ctx context.Context, url string) error { return schema.Migrate(ctx, url) })
 	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)

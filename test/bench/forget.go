@@ -8,7 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // runRetention measures race while the ledger forgets as many old rows as come
@@ -93,7 +93,7 @@ func (w *window) forget(ctx context.Context, rows func() int64) error {
 	for ctx.Err() == nil {
 		// Rows that were there before the trial came one every 60 ms.
 		cutoff := w.oldest.Add(time.Duration(rows()) * fillInterval)
-		retention, err := sinkwriter.NewRetention(w.pool, sinkwriter.RetentionConfig{Keep: max(w.trial.now().Sub(cutoff), time.Minute)})
+		retention, err := ledger.NewRetention(w.pool, ledger.RetentionConfig{Keep: max(w.trial.now().Sub(cutoff), time.Minute)})
 		if err != nil {
 			return err
 		}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 	"github.com/tandem-fn/tandem/test/bench/harness"
 )
 
@@ -61,7 +61,7 @@ func (s *server) makeEmpty(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return sinkwriter.Migrate(ctx, databaseURL, sinkwriter.MigrationSet{Name: functionName, Files: tables})
+	return schema.Migrate(ctx, databaseURL, schema.MigrationSet{Name: functionName, Files: tables})
 }
 
 // fillInterval is the time between two rows that are in the ledger beforehand.

@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tandem-fn/tandem"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 	"github.com/tandem-fn/tandem/test/bench/serving"
 )
 
@@ -122,13 +122,13 @@ func (b *bench) instance(ctx context.Context, o serving.InstanceOptions) (servin
 	if err != nil {
 		return fail(err)
 	}
-	var sets []sinkwriter.MigrationSet
+	var sets []schema.MigrationSet
 	for _, f := range tandem.Functions() {
 		if f.Migrations != nil {
-			sets = append(sets, sinkwriter.MigrationSet{Name: f.Name, Files: f.Migrations})
+			sets = append(sets, schema.MigrationSet{Name: f.Name, Files: f.Migrations})
 		}
 	}
-	if err := sinkwriter.Migrate(ctx, url, sets...); err != nil {
+	if err := schema.Migrate(ctx, url, sets...); err != nil {
 		return fail(err)
 	}
 	o.DatabaseURL, o.Now, o.Progress = url, b.now, b.progress

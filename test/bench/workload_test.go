@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tandem-fn/tandem/functions"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 func TestEventsAreTheSameWheneverTheyAreMade(t *testing.T) {
@@ -49,7 +49,7 @@ func TestKeysAreInOrderUnlessRandomOnesAreAskedFor(t *testing.T) {
 
 	key := func(w workload, n int) string {
 		o := w.offer(n)
-		return sinkwriter.NewKey(o.Function, o.Event.Source(), o.Event.ID()).String()
+		return ledger.NewKey(o.Function, o.Event.Source(), o.Event.ID()).String()
 	}
 	w := workload{first: 10_000_001}
 	if low, high := key(w, 0), key(w, 1); !strings.HasPrefix(low, "00000098-9681-") || low >= high {

@@ -26,13 +26,14 @@ import (
 	"github.com/tandem-fn/tandem/functions/chat"
 	"github.com/tandem-fn/tandem/functions/functionstest"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 func newPool(tb testing.TB) *pgxpool.Pool {
 	tb.Helper()
 	url := pgtest.Copy(tb, "chat", func(ctx context.Context, url string) error {
 		f := chat.Function()
-		return sinkwriter.Migrate(ctx, url, sinkwriter.MigrationSet{Name: f.Name, Files: f.Migrations})
+		return schema.Migrate(ctx, url, schema.MigrationSet{Name: f.Name, Files: f.Migrations})
 	})
 	pool, err := pgxpool.New(tb.Context(), url)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // requests is how many requests a cluster's function was sent, by its own count.
@@ -102,7 +102,7 @@ func TestRedundancyIsSwitchedWhileEventsFlow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	progress := sinkwriter.NewProgress(w.pool, "")
+	progress := ledger.NewCheckpoints(w.pool, "")
 	expect := func(want ...string) {
 		t.Helper()
 		w.poll(t, "not switched to "+strings.Join(want, " and "), func(ctx context.Context) bool {

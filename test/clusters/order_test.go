@@ -9,7 +9,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // By the clock of the database an event was committed before the transaction of the
@@ -41,7 +41,7 @@ func TestEventsOfASubjectAreCommittedInOrderByBothClusters(t *testing.T) {
 			events := inOrder(t, js, 20_000, func(m natsjs.Msg) event {
 				return event{m.Headers().Get("ce-source"), m.Headers().Get("ce-id"), m.Headers().Get("ce-subject")}
 			})
-			committed := map[sinkwriter.Key]time.Time{}
+			committed := map[ledger.Key]time.Time{}
 			rows, err := w.pool.Query(t.Context(), `select key, committed_at from tandem.ledger`)
 			if err != nil {
 				t.Fatal(err)
@@ -57,7 +57,7 @@ func TestEventsOfASubjectAreCommittedInOrderByBothClusters(t *testing.T) {
 			last := map[string]time.Time{}
 			wrong := 0
 			for _, e := range events {
-				at, there := committed[sinkwriter.NewKey("flights", e.source, e.id)]
+				at, there := committed[ledger.NewKey("flights", e.source, e.id)]
 				if e.subject == "" || !there {
 					t.Fatalf("event %s of subject %q is not in the ledger", e.id, e.subject)
 				}

@@ -18,7 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/process"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 	runtime "knative.dev/func-go/http"
 
 	"github.com/tandem-fn/tandem/test/conformance"
@@ -50,7 +50,7 @@ func start(tb testing.TB) *endpoint {
 
 	databaseURL := pgtest.URL(tb)
 	f := conformance.Function()
-	if err := sinkwriter.Migrate(tb.Context(), databaseURL, sinkwriter.MigrationSet{Name: f.Name, Files: f.Migrations}); err != nil {
+	if err := schema.Migrate(tb.Context(), databaseURL, schema.MigrationSet{Name: f.Name, Files: f.Migrations}); err != nil {
 		tb.Fatal(err)
 	}
 	listener, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", "127.0.0.1:0")

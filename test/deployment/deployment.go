@@ -23,7 +23,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 	"github.com/tandem-fn/tandem/test/deployment/workload/bank"
 )
 
@@ -190,11 +190,11 @@ func (d *Deployment) startDatabase(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	var sets []sinkwriter.MigrationSet
+	var sets []schema.MigrationSet
 	for _, f := range Functions() {
-		sets = append(sets, sinkwriter.MigrationSet{Name: f.Name, Files: f.Migrations})
+		sets = append(sets, schema.MigrationSet{Name: f.Name, Files: f.Migrations})
 	}
-	return sinkwriter.Migrate(ctx, d.DatabaseURL(), sets...)
+	return schema.Migrate(ctx, d.DatabaseURL(), sets...)
 }
 
 // Postgres is the server that takes writes, or did so last.

@@ -17,7 +17,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 
 	"github.com/tandem-fn/tandem/test/peers/consume"
 )
@@ -93,7 +93,7 @@ func (p peer) prepared() string {
 // prepare makes the tables that all write to, and the peer's own.
 func (p peer) prepare(ctx context.Context, databaseURL string) error {
 	if p.consumer == "" {
-		return sinkwriter.Migrate(ctx, databaseURL, sinkwriter.MigrationSet{Name: "flights", Files: flights.Function().Migrations})
+		return schema.Migrate(ctx, databaseURL, schema.MigrationSet{Name: "flights", Files: flights.Function().Migrations})
 	}
 	pool, err := pgxpool.New(ctx, databaseURL)
 	if err != nil {

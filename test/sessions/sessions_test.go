@@ -16,6 +16,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 var (
@@ -80,7 +81,7 @@ func prepare(t *testing.T, server *devcluster.Postgres) (urls map[string]string,
 	if err := tandem.New().Migrate(t.Context(), server.URL()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := sinkwriter.Grant(t.Context(), server.URL(), "tandem_writer"); err != nil {
+	if _, err := schema.Grant(t.Context(), server.URL(), "tandem_writer"); err != nil {
 		t.Fatal(err)
 	}
 	writer := fmt.Sprintf("postgres://tandem_writer:secret@127.0.0.1:%d/tandem?sslmode=disable", server.Port())

@@ -7,14 +7,14 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // observeClusters makes gauges of the other clusters, by what they have saved of their
 // progress: each cluster's metrics tell of a cluster that tells nothing itself. The
 // ledger waits for a cluster that lags, and grows; one that was silent for as long as
 // the retention does not count any more.
-func observeClusters(provider metric.MeterProvider, cfg config, clusters func(context.Context, string) ([]sinkwriter.ClusterStatus, error)) error {
+func observeClusters(provider metric.MeterProvider, cfg config, clusters func(context.Context, string) ([]ledger.ClusterStatus, error)) error {
 	if cfg.relayOnly() {
 		return nil
 	}

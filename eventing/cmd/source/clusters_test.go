@@ -9,7 +9,7 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 func TestAClusterThatIsSilentIsShownByTheOthers(t *testing.T) {
@@ -18,11 +18,11 @@ func TestAClusterThatIsSilentIsShownByTheOthers(t *testing.T) {
 	away := false
 	reader := sdkmetric.NewManualReader()
 	cfg := config{Cluster: "east", Function: "flights", Retention: time.Hour, Streams: []string{"EVENTS"}}
-	err := observeClusters(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), cfg, func(_ context.Context, function string) ([]sinkwriter.ClusterStatus, error) {
+	err := observeClusters(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), cfg, func(_ context.Context, function string) ([]ledger.ClusterStatus, error) {
 		if away {
 			return nil, errors.New("away")
 		}
-		return []sinkwriter.ClusterStatus{{Cluster: "east", Age: -time.Second}, {Cluster: "west", Age: time.Minute, Behind: 7}}, nil
+		return []ledger.ClusterStatus{{Cluster: "east", Age: -time.Second}, {Cluster: "west", Age: time.Minute, Behind: 7}}, nil
 	})
 	if err != nil {
 		t.Fatal(err)

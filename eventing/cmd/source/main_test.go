@@ -25,7 +25,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/eventing/sink"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // runMain makes this test's program the source, so that tests have a process to
@@ -181,7 +181,7 @@ func TestTheProcessIsKilledAndStoppedAndLosesNothing(t *testing.T) {
 	f := newFunction(t)
 	publish(t, server, 4000)
 	url := pgtest.URL(t)
-	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
+	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
 

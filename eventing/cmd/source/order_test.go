@@ -18,7 +18,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // A dead letter holds back what comes after it, also for the next process, until it
@@ -29,7 +30,7 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 	server := natstest.Start(t)
 	publishOrdered(t, server, 0, 60)
 	url := pgtest.URL(t)
-	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
+	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
 	pool, err := pgxpool.New(t.Context(), url)
@@ -38,7 +39,7 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 	}
 	t.Cleanup(pool.Close)
 
-	letters := sinkwriter.NewDeadLetters(pool, "east")
+	letters := ledger.NewDeadLetters(pool, "east")
 	var mu sync.Mutex
 	done := map[string][]string{} // by subject
 	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -47,7 +48,7 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 		case err != nil:
 			t.Errorf("not an event: %v", err)
 		case r.URL.Path == "/dead-letters":
-			if err := letters.Save(r.Context(), sinkwriter.DeadLetter{Function: "flights", Event: e, Code: 422}); err != nil {
+			if err := letters.Save(r.Context(), ledger.DeadLetter{Function: "flights", Event: e, Code: 422}); err != nil {
 				w.WriteHeader(http.StatusServiceUnavailable)
 				return
 			}
@@ -100,7 +101,7 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 	p = start(t, server.URL(), sink.URL, env...)
 
 	// One is dropped, the other one handled, as by a replay or another cluster.
-	verdicts := sinkwriter.NewVerdicts(pool)
+	verdicts := ledger.NewVerdicts(pool)
 	read, err := verdicts.Read(t.Context(), "flights", "/test", "a-03")
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 func TestWithoutAStreamTheProgramIsARelay(t *testing.T) {
@@ -83,7 +83,7 @@ func abandoned(t *testing.T) (url string, left func() int) {
 	t.Helper()
 
 	url = pgtest.URL(t)
-	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
+	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := pgx.Connect(t.Context(), url)

@@ -8,7 +8,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // replicationTimeout bounds the look at the standby servers for a reading of the
@@ -18,7 +18,7 @@ const replicationTimeout = time.Second
 // observeReplication makes gauges of how far the database's standby servers are
 // behind: what a failover to them would lose, and the stream give again. While the
 // database is away, and where the role may not see them, there are none.
-func observeReplication(provider metric.MeterProvider, cfg config, standbys func(context.Context) ([]sinkwriter.Standby, error)) error {
+func observeReplication(provider metric.MeterProvider, cfg config, standbys func(context.Context) ([]ledger.Standby, error)) error {
 	meter := provider.Meter("github.com/tandem-fn/tandem/eventing/cmd/source")
 	var errs [3]error
 	var lag metric.Float64ObservableGauge

@@ -5,7 +5,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // sweepInterval is the time between two looks at the whole ledger. All sources do
@@ -13,7 +13,7 @@ import (
 const sweepInterval = 10 * time.Minute
 
 // forget lets the ledger forget what is old, until ctx ends.
-func forget(ctx context.Context, retention *sinkwriter.Retention, logger *slog.Logger) {
+func forget(ctx context.Context, retention *ledger.Retention, logger *slog.Logger) {
 	ticks := time.NewTicker(sweepInterval)
 	defer ticks.Stop()
 	for {

@@ -14,7 +14,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // An event that breaks the function is dead after TANDEM_TRY_FOR, though no process
@@ -62,7 +62,7 @@ func TestTriesSurviveARestart(t *testing.T) {
 	}))
 	t.Cleanup(sink.Close)
 	url := pgtest.URL(t)
-	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
+	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
 	pool, err := pgxpool.New(t.Context(), url)

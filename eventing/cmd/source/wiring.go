@@ -10,24 +10,24 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"  //nolint:depguard // this is where eventing and the database are joined
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // this is where eventing and the database are joined
 
-	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/relay"
 	"github.com/tandem-fn/tandem/eventing/source"
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // database is what the source needs of PostgreSQL.
 type database struct {
-	progress eventing.Progress
+	progress source.Checkpoints
 	tries    source.Tries
 	verdicts source.Verdicts
 	ledger   source.Ledger
 	relay    relay.Outbox
-	old      *sinkwriter.Retention
-	standbys func(context.Context) ([]sinkwriter.Standby, error)
+	old      *ledger.Retention
+	standbys func(context.Context) ([]ledger.Standby, error)
 	traffic  telemetry.Traffic
-	clusters func(ctx context.Context, function string) ([]sinkwriter.ClusterStatus, error)
+	clusters func(ctx context.Context, function string) ([]ledger.ClusterStatus, error)
 	close    func()
 }
 
@@ -53,7 +53,7 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 	if err != nil {
 		return database{}, fmt.Errorf("set up connections to the database: %w", err)
 	}
-	old, err := sinkwriter.NewRetention(pool, sinkwriter.RetentionConfig{Keep: keep})
+	old, err := ledger.NewRetention(pool, ledger.RetentionConfig{Keep: keep})
 	if err != nil {
 		pool.Close()
 		return database{}, err
@@ -61,35 +61,31 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 	now := &timeline{}
 	return database{
 		old:      old,
-		progress: progress{sinkwriter.NewProgress(pool, cluster), now},
-		tries:    tries{sinkwriter.NewTries(pool, cluster)},
-		verdicts: verdicts{sinkwriter.NewParked(pool, cluster)},
-		ledger:   ledger{sinkwriter.NewLedger(pool), now},
+		progress: timelineCheckpoints{ledger.NewCheckpoints(pool, cluster), now},
+		tries:    ledger.NewAttempts(pool, cluster),
+		verdicts: verdicts{ledger.NewBlocked(pool, cluster)},
+		ledger:   timelineLedger{ledger.New(pool), now},
 		relay:    sinkwriter.NewOutbox(pool),
-		standbys: func(ctx context.Context) ([]sinkwriter.Standby, error) { return sinkwriter.Replication(ctx, pool) },
+		standbys: func(ctx context.Context) ([]ledger.Standby, error) { return ledger.Replication(ctx, pool) },
 		traffic:  traffic,
-		clusters: sinkwriter.NewProgress(pool, cluster).Clusters,
+		clusters: ledger.NewCheckpoints(pool, cluster).Clusters,
 		close:    pool.Close,
 	}, nil
 }
 
-// progress is kept in the database.
-type progress struct {
-	*sinkwriter.Progress
+// timelineCheckpoints are kept in the database.
+type timelineCheckpoints struct {
+	*ledger.Checkpoints
 	timeline *timeline
 }
 
-func (p progress) Load(ctx context.Context, function, stream string) (eventing.SavedProgress, string, error) {
-	saved, now, err := p.Progress.Load(ctx, function, stream)
+// Load implements [source.Checkpoints]; it notes the timeline.
+func (p timelineCheckpoints) Load(ctx context.Context, function, stream string) (ledger.Checkpoint, string, error) {
+	saved, now, err := p.Checkpoints.Load(ctx, function, stream)
 	if err == nil {
 		p.timeline.met(now)
 	}
-	return eventing.SavedProgress(saved), now, err
-}
-
-func (p progress) Save(ctx context.Context, function, stream string, row eventing.ProgressRow, last eventing.SavedProgress) (eventing.SavedProgress, bool, error) {
-	now, ok, err := p.Progress.Save(ctx, function, stream, sinkwriter.NewProgressRow(row), sinkwriter.SavedProgress(last))
-	return eventing.SavedProgress(now), ok, err
+	return saved, now, err
 }
 
 // timeline is the latest that the database was found on.
@@ -101,7 +97,7 @@ type timeline struct {
 func (t *timeline) met(now string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !sinkwriter.Earlier(now, t.latest) {
+	if !ledger.Earlier(now, t.latest) {
 		t.latest = now
 	}
 }
@@ -112,24 +108,24 @@ func (t *timeline) met(now string) {
 func (t *timeline) check(answer string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.latest == "" || answer == t.latest || sinkwriter.Earlier(t.latest, answer) {
+	if t.latest == "" || answer == t.latest || ledger.Earlier(t.latest, answer) {
 		return nil
 	}
 	return fmt.Errorf("the ledger answers on timeline %s, and the database is on %s", answer, t.latest)
 }
 
-// ledger looks events up by their keys.
-type ledger struct {
-	*sinkwriter.Ledger
+// timelineLedger looks events up by their keys.
+type timelineLedger struct {
+	*ledger.Ledger
 	timeline *timeline
 }
 
-func (l ledger) Done(ctx context.Context, function string, events []source.EventID) ([]bool, error) {
-	keys := make([]sinkwriter.Key, len(events))
+func (l timelineLedger) Done(ctx context.Context, function string, events []source.EventID) ([]bool, error) {
+	keys := make([]ledger.Key, len(events))
 	for i, e := range events {
-		keys[i] = sinkwriter.NewKey(function, e.Source, e.ID)
+		keys[i] = ledger.NewKey(function, e.Source, e.ID)
 	}
-	found, answered, err := l.Ledger.Done(ctx, keys)
+	found, answered, err := l.Ledger.Committed(ctx, keys)
 	if err == nil {
 		err = l.timeline.check(answered)
 	}
@@ -143,28 +139,8 @@ func (l ledger) Done(ctx context.Context, function string, events []source.Event
 	return done, nil
 }
 
-// tries are kept in the database.
-type tries struct{ *sinkwriter.Tries }
-
-func (t tries) Save(ctx context.Context, function, stream, epoch string, list []source.EventTries, settled []uint64) error {
-	rows := make([]sinkwriter.EventTries, len(list))
-	for i, e := range list {
-		rows[i] = sinkwriter.EventTries(e)
-	}
-	return t.Tries.Save(ctx, function, stream, epoch, rows, settled)
-}
-
-func (t tries) Load(ctx context.Context, function, stream, epoch string) ([]source.EventTries, error) {
-	rows, err := t.Tries.Load(ctx, function, stream, epoch)
-	list := make([]source.EventTries, len(rows))
-	for i, e := range rows {
-		list[i] = source.EventTries(e)
-	}
-	return list, err
-}
-
 // verdicts are looked up in the dead letters and the ledger.
-type verdicts struct{ *sinkwriter.Parked }
+type verdicts struct{ *ledger.Blocked }
 
 func (v verdicts) Waiting(ctx context.Context, function string) ([]source.DeadEvent, error) {
 	rows, err := v.List(ctx, function)
@@ -176,11 +152,11 @@ func (v verdicts) Waiting(ctx context.Context, function string) ([]source.DeadEv
 }
 
 func (v verdicts) Still(ctx context.Context, function string, events []source.DeadEvent) ([]bool, error) {
-	ask := make([]sinkwriter.ParkedEvent, len(events))
+	ask := make([]ledger.BlockedEvent, len(events))
 	for i, e := range events {
-		ask[i] = sinkwriter.ParkedEvent{Source: e.Source, ID: e.ID}
+		ask[i] = ledger.BlockedEvent{Source: e.Source, ID: e.ID}
 	}
-	found, err := v.Parked.Still(ctx, function, ask)
+	found, err := v.Blocked.Still(ctx, function, ask)
 	still := make([]bool, len(events))
 	for i, e := range ask {
 		still[i] = found[e]

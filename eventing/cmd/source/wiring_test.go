@@ -8,16 +8,16 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
-	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 func TestProgressAndRelayAreThoseOfTheDatabase(t *testing.T) {
 	t.Parallel()
 
 	url := pgtest.URL(t)
-	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
+	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
 	db, err := openDatabase(t.Context(), url, "east", "flights", time.Hour)
@@ -25,7 +25,7 @@ func TestProgressAndRelayAreThoseOfTheDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(db.close)
-	saved, ok, err := db.progress.Save(t.Context(), "flights", "EVENTS", eventing.ProgressRow{Epoch: "epoch", Floor: 7, Head: 9, Hedge: "0"}, eventing.SavedProgress{})
+	saved, ok, err := db.progress.Save(t.Context(), "flights", "EVENTS", ledger.CheckpointUpdate{Epoch: "epoch", Floor: 7, Head: 9, Hedge: "0"}, ledger.Checkpoint{})
 	if err != nil || !ok {
 		t.Errorf("Save: %t, %v", ok, err)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tandem-fn/tandem/eventing/sink"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 const deadLettersHelp = `Looks after dead letters: events that a function could not process.
@@ -32,9 +32,9 @@ The role of the database URL must be the one that migrates (see tandem migrate
 // letters is one run of one of the commands.
 type letters struct {
 	tool     *tool
-	verdicts *sinkwriter.Verdicts
+	verdicts *ledger.Verdicts
 
-	filter sinkwriter.DeadFilter
+	filter ledger.DeadFilter
 	all    bool
 	limit  int
 	check  bool
@@ -156,14 +156,14 @@ func (d *letters) wire(cmd *cobra.Command, run func(context.Context) error) *cob
 			return err
 		}
 		defer pool.Close()
-		d.verdicts = sinkwriter.NewVerdicts(pool)
+		d.verdicts = ledger.NewVerdicts(pool)
 		return explain(run(cmd.Context()))
 	}
 	return cmd
 }
 
 func (d *letters) validate(command string) error {
-	filtered := d.filter != sinkwriter.DeadFilter{}
+	filtered := d.filter != ledger.DeadFilter{}
 	changes := command == "replay" || command == "drop"
 	switch {
 	case d.limit < 1:
@@ -180,10 +180,10 @@ func (d *letters) validate(command string) error {
 
 // each calls do with every selected event, a page at a time, up to the limit. Do may
 // delete events.
-func (d *letters) each(ctx context.Context, do func([]sinkwriter.DeadEvent) error) error {
+func (d *letters) each(ctx context.Context, do func([]ledger.DeadEvent) error) error {
 	const page = 100
 	rest := d.limit
-	var after *sinkwriter.DeadEvent
+	var after *ledger.DeadEvent
 	for rest > 0 {
 		list, err := d.verdicts.List(ctx, d.filter, after, min(page, rest))
 		if err != nil {
@@ -218,11 +218,11 @@ func (v *verdictValue) String() string {
 func (v *verdictValue) Set(text string) error {
 	switch strings.ToLower(text) {
 	case "poison":
-		*v.verdict = sinkwriter.VerdictPoison
+		*v.verdict = ledger.VerdictPoison
 	case "sick", "sick cluster", "sick-cluster":
-		*v.verdict = sinkwriter.VerdictSickCluster
+		*v.verdict = ledger.VerdictSickCluster
 	case "undecided":
-		*v.verdict = sinkwriter.VerdictUndecided
+		*v.verdict = ledger.VerdictUndecided
 	default:
 		return errors.New("want poison, sick or undecided")
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 func TestAReplayIsDoneOnceAndTakesTheLetterOut(t *testing.T) {
@@ -117,7 +117,7 @@ func TestAReplayWaitsForAFunctionThatIsNotReady(t *testing.T) {
 		}
 		header <- r.Header
 		rw.Header().Set("Tandem-Receipt", "won")
-		rw.Header().Set("Tandem-Key", sinkwriter.NewKey("flights", r.Header.Get("Ce-Source"), r.Header.Get("Ce-Id")).String())
+		rw.Header().Set("Tandem-Key", ledger.NewKey("flights", r.Header.Get("Ce-Source"), r.Header.Get("Ce-Id")).String())
 	}))
 	t.Cleanup(server.Close)
 	e := w.flights(t, 1)[0]
@@ -182,7 +182,7 @@ undecided  flights   500   west       3         2001-01-02T00:00:00Z  /tandem/fl
 		t.Errorf("printed\n%s", out)
 	}
 	out = w.run(t, "list", "-o", "json", "--verdict", "poison", "--since", "2001-01-01T00:00:00Z", "--until", "1h").ok(t)
-	var got sinkwriter.DeadEvent
+	var got ledger.DeadEvent
 	if err := json.Unmarshal([]byte(out), &got); err != nil || got.ID != e[0].ID() || len(got.Clusters) != 2 || strings.Count(out, "\n") != 1 {
 		t.Errorf("%s, %v", out, err)
 	}
@@ -289,8 +289,8 @@ func (w *lettersWorld) flights(t *testing.T, n int) []event.Event {
 func (w *lettersWorld) save(t *testing.T, cluster string, e event.Event, code int, reason string) {
 	t.Helper()
 
-	letter := sinkwriter.DeadLetter{Function: "flights", Event: e, Code: code, Reason: reason, Attempts: 3}
-	if err := sinkwriter.NewDeadLetters(w.pool, cluster).Save(t.Context(), letter); err != nil {
+	letter := ledger.DeadLetter{Function: "flights", Event: e, Code: code, Reason: reason, Attempts: 3}
+	if err := ledger.NewDeadLetters(w.pool, cluster).Save(t.Context(), letter); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 func (d *deployed) event(t *testing.T, source, id string, args ...string) ran {
@@ -37,7 +37,7 @@ func TestEverythingThatIsKnownAboutAnEventIsPrinted(t *testing.T) {
 		id = fmt.Sprintf("flight-2001-%06d", n)
 		whole = find(d.event(t, feed.FlightSource, id, "-o", "json"))
 		if len(whole.Commits) != 1 || whole.Commits[0].Function != "flights" || whole.Commits[0].Cluster != "east" ||
-			whole.Commits[0].Key != sinkwriter.NewKey("flights", feed.FlightSource, id).String() {
+			whole.Commits[0].Key != ledger.NewKey("flights", feed.FlightSource, id).String() {
 			t.Fatalf("commits %+v", whole.Commits)
 		}
 		if len(whole.Messages) != 1 || whole.Messages[0].Sequence != uint64(n) || whole.Messages[0].Stream != "EVENTS" ||
@@ -57,15 +57,15 @@ func TestEverythingThatIsKnownAboutAnEventIsPrinted(t *testing.T) {
 
 	// A dead letter of a cluster that refused it, and a divergence.
 	e := (&lettersWorld{}).flights(t, 2)[1]
-	letters := sinkwriter.NewDeadLetters(d.pool, "west")
-	if err := letters.Save(t.Context(), sinkwriter.DeadLetter{Function: "flights", Event: e, Code: 422, Reason: "delay: want a number", Attempts: 3}); err != nil {
+	letters := ledger.NewDeadLetters(d.pool, "west")
+	if err := letters.Save(t.Context(), ledger.DeadLetter{Function: "flights", Event: e, Code: 422, Reason: "delay: want a number", Attempts: 3}); err != nil {
 		t.Fatal(err)
 	}
 	d.exec(t, `insert into tandem.divergence (function, version, source, id, lost_cluster, won_cluster, lost_digest, won_digest, wanted)
 values ('flights', 'v1', '`+e.Source()+`', '`+e.ID()+`', 'west', 'east', 'a', 'b', '{}')`)
 	got := d.event(t, e.Source(), e.ID(), "-o", "json")
 	f := find(got)
-	if got.code != 1 || len(f.Letters) != 1 || f.Letters[0].Verdict != sinkwriter.VerdictSickCluster || f.Letters[0].Blocks != "" || len(f.Divergences) != 1 {
+	if got.code != 1 || len(f.Letters) != 1 || f.Letters[0].Verdict != ledger.VerdictSickCluster || f.Letters[0].Blocks != "" || len(f.Divergences) != 1 {
 		t.Errorf("exit code %d, %+v", got.code, f.Event)
 	}
 	got = d.event(t, e.Source(), e.ID())
@@ -78,7 +78,7 @@ values ('flights', 'v1', '`+e.Source()+`', '`+e.ID()+`', 'west', 'east', 'a', 'b
 	// An event that is dead everywhere blocks its subject, also for others.
 	dead := e.Clone()
 	dead.SetID("dead")
-	if err := letters.Save(t.Context(), sinkwriter.DeadLetter{Function: "flights", Event: dead, Code: 500, Reason: "panic"}); err != nil {
+	if err := letters.Save(t.Context(), ledger.DeadLetter{Function: "flights", Event: dead, Code: 500, Reason: "panic"}); err != nil {
 		t.Fatal(err)
 	}
 	if f = find(d.event(t, dead.Source(), "dead", "-o", "json")); len(f.Commits) != 0 || len(f.Letters) != 1 || f.Letters[0].Blocks != e.Subject() || e.Subject() == "" {

@@ -14,7 +14,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 const hedgeHelp = `Shows how much redundancy a function has in each cluster, and switches it while
@@ -55,7 +55,7 @@ type hedging struct {
 	replicas                 int
 
 	hedges   jetstream.Hedges
-	progress *sinkwriter.Progress
+	progress *ledger.Checkpoints
 }
 
 func (t *tool) hedgeCommand() *cobra.Command {
@@ -122,7 +122,7 @@ func (h *hedging) run(ctx context.Context) error {
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	h.hedges = jetstream.Hedges{Conn: conn, Domain: h.domain, Replicas: h.replicas}
-	h.progress = sinkwriter.NewProgress(pool, "")
+	h.progress = ledger.NewCheckpoints(pool, "")
 	clusters, err := h.progress.Clusters(ctx, h.function)
 	if err != nil {
 		return explain(err)
@@ -133,7 +133,7 @@ func (h *hedging) run(ctx context.Context) error {
 	if h.value == "" && !h.unset {
 		return h.show(ctx, clusters)
 	}
-	if h.cluster != "" && !slices.ContainsFunc(clusters, func(c sinkwriter.ClusterStatus) bool { return c.Cluster == h.cluster }) {
+	if h.cluster != "" && !slices.ContainsFunc(clusters, func(c ledger.ClusterStatus) bool { return c.Cluster == h.cluster }) {
 		return fmt.Errorf("no source has ever worked for function %q in cluster %q: the clusters are %s", h.function, h.cluster, clusterNames(clusters))
 	}
 	if err := h.allowed(clusters); err != nil {
@@ -147,7 +147,7 @@ func (h *hedging) run(ctx context.Context) error {
 }
 
 // allowed refuses standby in all clusters.
-func (h *hedging) allowed(clusters []sinkwriter.ClusterStatus) error {
+func (h *hedging) allowed(clusters []ledger.ClusterStatus) error {
 	if h.value != "standby" {
 		return nil
 	}
@@ -164,7 +164,7 @@ func (h *hedging) allowed(clusters []sinkwriter.ClusterStatus) error {
 
 // reportBacklog prints how many messages the clusters that leave standby have to
 // process.
-func (h *hedging) reportBacklog(clusters []sinkwriter.ClusterStatus) {
+func (h *hedging) reportBacklog(clusters []ledger.ClusterStatus) {
 	if h.value == "standby" || h.tool.output.json {
 		return
 	}
@@ -198,7 +198,7 @@ func (h *hedging) await(ctx context.Context) error {
 
 // late returns the working clusters that have not switched. Without a value only the
 // sources know what they switch to.
-func (h *hedging) late(clusters []sinkwriter.ClusterStatus) (late []sinkwriter.ClusterStatus) {
+func (h *hedging) late(clusters []ledger.ClusterStatus) (late []ledger.ClusterStatus) {
 	if h.unset {
 		return nil
 	}
@@ -222,7 +222,7 @@ type hedgeStatus struct {
 }
 
 // show prints a line for each cluster.
-func (h *hedging) show(ctx context.Context, clusters []sinkwriter.ClusterStatus) error {
+func (h *hedging) show(ctx context.Context, clusters []ledger.ClusterStatus) error {
 	set, err := h.hedges.All(ctx, h.function)
 	if err != nil {
 		return err
@@ -246,7 +246,7 @@ func (h *hedging) show(ctx context.Context, clusters []sinkwriter.ClusterStatus)
 	return table.Flush()
 }
 
-func clusterNames(clusters []sinkwriter.ClusterStatus) string {
+func clusterNames(clusters []ledger.ClusterStatus) string {
 	list := make([]string, len(clusters))
 	for i, c := range clusters {
 		list[i] = c.Cluster

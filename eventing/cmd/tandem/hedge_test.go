@@ -11,7 +11,8 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // hedgeWorld is a database in which sources have reported, and a server with the bucket.
@@ -23,7 +24,7 @@ type hedgeWorld struct {
 func newHedgeWorld(t *testing.T) *hedgeWorld {
 	t.Helper()
 	url := pgtest.URL(t)
-	if err := sinkwriter.Migrate(t.Context(), url); err != nil {
+	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
 	pool, err := pgxpool.New(t.Context(), url)
@@ -43,12 +44,12 @@ func newHedgeWorld(t *testing.T) *hedgeWorld {
 // source saves the progress that a source would.
 func (w *hedgeWorld) source(t *testing.T, cluster, hedge string, floor uint64) {
 	t.Helper()
-	p := sinkwriter.NewProgress(w.pool, cluster)
+	p := ledger.NewCheckpoints(w.pool, cluster)
 	last, _, err := p.Load(t.Context(), "flights", "EVENTS")
 	if err != nil {
 		t.Fatal(err)
 	}
-	row := sinkwriter.NewProgressRow{Epoch: "e1", Floor: floor, Head: floor, Hedge: hedge}
+	row := ledger.CheckpointUpdate{Epoch: "e1", Floor: floor, Head: floor, Hedge: hedge}
 	if _, ok, err := p.Save(t.Context(), "flights", "EVENTS", row, last); err != nil || !ok {
 		t.Fatalf("saved %t, %v", ok, err)
 	}

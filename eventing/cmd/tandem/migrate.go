@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tandem-fn/tandem/eventing/program"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 const migrateHelp = `Creates and changes the tables of Tandem and of a function. It may run while the
@@ -115,7 +115,7 @@ func (m *migration) run(ctx context.Context) (err error) {
 		}
 		done.Functions = d.Functions
 	}
-	if err := sinkwriter.Migrate(ctx, url); err != nil {
+	if err := schema.Migrate(ctx, url); err != nil {
 		return err
 	}
 	if function != nil {
@@ -127,7 +127,7 @@ func (m *migration) run(ctx context.Context) (err error) {
 		m.tool.printf("-- migrated: %s\n", done.names())
 	}
 	for _, role := range m.grants {
-		granted, err := sinkwriter.Grant(ctx, url, role)
+		granted, err := schema.Grant(ctx, url, role)
 		if err != nil {
 			return err
 		}
@@ -137,7 +137,7 @@ func (m *migration) run(ctx context.Context) (err error) {
 		m.printNotes(granted.Warnings)
 	}
 	for _, role := range m.revokes {
-		statements, err := sinkwriter.Revoke(ctx, url, role)
+		statements, err := schema.Revoke(ctx, url, role)
 		if err != nil {
 			return err
 		}

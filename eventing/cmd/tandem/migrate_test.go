@@ -13,7 +13,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/functions/chat"
 	"github.com/tandem-fn/tandem/functions/flights"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // root is the folder of this module, which is a function's.
@@ -49,13 +49,13 @@ func TestFunctionsWriteAsTheRoleThatWasGranted(t *testing.T) {
 	if out := migrateTool(t, owner, "--grant="+role).ok(t); out != "-- migrated: tandem\n-- role "+role+" has all that it needs\n" {
 		t.Errorf("again: %q", out)
 	}
-	sets := []sinkwriter.MigrationSet{{Name: "chat", Files: chat.Function().Migrations}, {Name: "flights", Files: flights.Function().Migrations}}
+	sets := []schema.MigrationSet{{Name: "chat", Files: chat.Function().Migrations}, {Name: "flights", Files: flights.Function().Migrations}}
 	pool, err := pgxpool.New(t.Context(), writer)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	if err := sinkwriter.CheckSchema(t.Context(), pool, sets...); err != nil {
+	if err := schema.Check(t.Context(), pool, sets...); err != nil {
 		t.Error(err)
 	}
 	var done migrated
@@ -63,7 +63,7 @@ func TestFunctionsWriteAsTheRoleThatWasGranted(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &done); err != nil || !strings.Contains(strings.Join(done.Revoked, ";"), "revoke all on tandem.ledger from "+role) || done.Functions == nil || len(done.Granted) > 0 {
 		t.Errorf("revoke: %v, %s", err, out)
 	}
-	if err := sinkwriter.CheckSchema(t.Context(), pool, sets...); !errors.Is(err, sinkwriter.ErrGrants) {
+	if err := schema.Check(t.Context(), pool, sets...); !errors.Is(err, schema.ErrGrants) {
 		t.Errorf("after the revoke: %v", err)
 	}
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/sink"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // replayOptions are the flags of replay alone.
@@ -74,13 +74,13 @@ func (r *results) add(res replayResult) error {
 
 func (d *letters) drop(ctx context.Context) error {
 	printed := &results{letters: d, count: map[string]int{}}
-	err := d.each(ctx, func(list []sinkwriter.DeadEvent) error {
+	err := d.each(ctx, func(list []ledger.DeadEvent) error {
 		for _, e := range list {
 			letters, err := d.verdicts.Read(ctx, e.Function, e.Source, e.ID)
 			if err == nil {
 				_, err = d.verdicts.Drop(ctx, e.Function, e.Source, e.ID, letters)
 			}
-			if errors.Is(err, sinkwriter.ErrNoDeadLetter) {
+			if errors.Is(err, ledger.ErrNoDeadLetter) {
 				continue
 			}
 			if err != nil {
@@ -105,13 +105,13 @@ func (d *letters) replayAll(ctx context.Context) error {
 	}
 	sinks := &sinks{cfg: sink.Config{CACerts: d.replay.caCerts, TokenFile: d.replay.tokenFile}, clients: map[string]*http.Client{}}
 	printed := &results{letters: d, count: map[string]int{}}
-	err := d.each(ctx, func(list []sinkwriter.DeadEvent) error {
+	err := d.each(ctx, func(list []ledger.DeadEvent) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.SetLimit(d.replay.parallel)
 		for _, e := range list {
 			group.Go(func() error {
 				res, err := d.replayOne(ctx, sinks, strings.ReplaceAll(to, "{function}", url.PathEscape(e.Function)), e)
-				if errors.Is(err, sinkwriter.ErrNoDeadLetter) {
+				if errors.Is(err, ledger.ErrNoDeadLetter) {
 					return nil // deleted meanwhile
 				}
 				if err != nil {
@@ -133,7 +133,7 @@ func (d *letters) replayAll(ctx context.Context) error {
 
 // replayOne sends one event, and deletes its letters if the function answers that it is
 // committed. An error means that no event can be replayed now.
-func (d *letters) replayOne(ctx context.Context, sinks *sinks, to string, e sinkwriter.DeadEvent) (replayResult, error) {
+func (d *letters) replayOne(ctx context.Context, sinks *sinks, to string, e ledger.DeadEvent) (replayResult, error) {
 	res := replayResult{Function: e.Function, Source: e.Source, ID: e.ID}
 	letters, err := d.verdicts.Read(ctx, e.Function, e.Source, e.ID)
 	if err != nil {
@@ -157,7 +157,7 @@ func (d *letters) replayOne(ctx context.Context, sinks *sinks, to string, e sink
 	}
 	// A server that answers everything with 2xx, as a broker does, has not committed
 	// the event.
-	if want := sinkwriter.NewKey(e.Function, e.Source, e.ID).String(); a.key != want {
+	if want := ledger.NewKey(e.Function, e.Source, e.ID).String(); a.key != want {
 		return res, fmt.Errorf("%s answered %d, but not as function %s does: --to must be that function's own address", public(to), a.code, e.Function)
 	}
 	if _, err := d.verdicts.Drop(ctx, e.Function, e.Source, e.ID, letters); err != nil {

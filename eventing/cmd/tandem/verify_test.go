@@ -20,6 +20,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 const verifyPatience = 60 * time.Second
@@ -80,8 +81,8 @@ func deploy(t *testing.T, n int) *deployed {
 	}
 	extent, err := conn.Extent(ctx, jetstream.StreamConfig{Name: "EVENTS"})
 	must(err)
-	row := sinkwriter.NewProgressRow{Epoch: extent.Epoch, Floor: extent.Last + 1, Head: extent.Last + 1, Hedge: "0"}
-	_, _, err = sinkwriter.NewProgress(d.pool, "east").Save(ctx, "flights", extent.Origin, row, sinkwriter.SavedProgress{})
+	row := ledger.CheckpointUpdate{Epoch: extent.Epoch, Floor: extent.Last + 1, Head: extent.Last + 1, Hedge: "0"}
+	_, _, err = ledger.NewCheckpoints(d.pool, "east").Save(ctx, "flights", extent.Origin, row, ledger.Checkpoint{})
 	must(err)
 
 	nc, err := nats.Connect(d.natsURL)

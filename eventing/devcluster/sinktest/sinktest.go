@@ -15,6 +15,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // TablesSQL makes the tests' tables.
@@ -27,7 +28,7 @@ create table lines (order_id text references orders, line int, primary key (orde
 func NewDatabase(tb testing.TB) *pgxpool.Pool {
 	tb.Helper()
 	url := pgtest.URL(tb)
-	if err := sinkwriter.Migrate(tb.Context(), url); err != nil {
+	if err := schema.Migrate(tb.Context(), url); err != nil {
 		tb.Fatal(err)
 	}
 	pool := NewPool(tb, url)
@@ -108,7 +109,7 @@ func Query[T any](tb testing.TB, pool *pgxpool.Pool, sql string, args ...any) T 
 func NewReplicated(tb testing.TB) (*devcluster.Replicated, *pgxpool.Pool) {
 	tb.Helper()
 	r := pgtest.Replicated(tb)
-	if err := sinkwriter.Migrate(tb.Context(), r.URL()); err != nil {
+	if err := schema.Migrate(tb.Context(), r.URL()); err != nil {
 		tb.Fatal(err)
 	}
 	pool := NewPool(tb, r.URL())

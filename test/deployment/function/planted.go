@@ -21,6 +21,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // planted serves the functions with a fault.
@@ -73,7 +74,7 @@ func (p *planted) Start(ctx context.Context, env map[string]string) error {
 	default:
 		return fmt.Errorf("TANDEM_CHAOS_PLANT %q: want early-ack, loose-claim or random-ids", p.plant)
 	}
-	h, err := serve.New(p.functions, committer, serve.Config{DeadLetters: letters{sinkwriter.NewDeadLetters(pool, cluster)}})
+	h, err := serve.New(p.functions, committer, serve.Config{DeadLetters: letters{ledger.NewDeadLetters(pool, cluster)}})
 	if err != nil {
 		return err
 	}
@@ -90,10 +91,10 @@ func (p *planted) Handle(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, "not started yet", http.StatusServiceUnavailable)
 }
 
-type letters struct{ kept *sinkwriter.DeadLetters }
+type letters struct{ kept *ledger.DeadLetters }
 
 func (l letters) Save(ctx context.Context, letter serve.DeadLetter) error {
-	return l.kept.Save(ctx, sinkwriter.DeadLetter(letter))
+	return l.kept.Save(ctx, ledger.DeadLetter(letter))
 }
 
 // one commits one event.
@@ -154,7 +155,7 @@ func (c looseClaim) Commit(ctx context.Context, f functions.Function, e event.Ev
 		return serve.Receipt{}, err
 	}
 	sum := sha256.Sum256(form)
-	key := sinkwriter.NewKey(f.Name, e.Source(), e.ID())
+	key := ledger.NewKey(f.Name, e.Source(), e.ID())
 	if _, err := c.pool.Exec(ctx, `insert into tandem.writer (writer, cluster, function, version)
 select hashtext($1 || $2 || $3), $1, $2, $3 on conflict do nothing`, c.cluster, f.Name, f.Version); err != nil {
 		return serve.Receipt{}, err

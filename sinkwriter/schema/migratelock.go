@@ -1,4 +1,4 @@
-package sinkwriter
+package schema
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package sinkwriter
+package schema
 
 import (
 	"context"
@@ -141,8 +141,8 @@ type Granted struct {
 	Warnings []string
 }
 
-// Grant gives a role what [Writer], [Outbox], [DeadLetters], [Progress],
-// [Tries], [Retention] and [CheckSchema] need, and all that can be done to rows of the
+// Grant gives a role what [sinkwriter.Writer], [sinkwriter.Outbox], [ledger.DeadLetters], [ledger.Checkpoints],
+// [ledger.Attempts], [ledger.Retention] and [Check] need, and all that can be done to rows of the
 // tables that the sets of [Migrate] have made. It can make, change and drop
 // nothing, nor read or write other tables. Later calls of Migrate give the role
 // what they add. Again, it does what is missing.

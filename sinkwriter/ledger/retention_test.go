@@ -1,4 +1,4 @@
-package sinkwriter_test
+package ledger_test
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 func TestTheLedgerForgetsOnlyWhatEveryClusterHasAcknowledged(t *testing.T) {
@@ -31,19 +32,19 @@ func TestTheLedgerForgetsOnlyWhatEveryClusterHasAcknowledged(t *testing.T) {
 	exec(`insert into tandem.floor_sample (function, stream, epoch, taken_at, head)
 		select 'orders', 'EVENTS', 'e1', now() - make_interval(days => 12 - d, hours => -1), 10 * d + 11 from generate_series(0, 2) d`)
 
-	progress := map[string]*sinkwriter.Progress{"east": sinkwriter.NewProgress(pool, "east"), "west": sinkwriter.NewProgress(pool, "west")}
+	progress := map[string]*ledger.Checkpoints{"east": ledger.NewCheckpoints(pool, "east"), "west": ledger.NewCheckpoints(pool, "west")}
 	save := func(cluster string, floor, head uint64) {
 		t.Helper()
 		last, _, err := progress[cluster].Load(t.Context(), "orders", "EVENTS")
 		if err != nil {
 			t.Fatal(err)
 		}
-		row := sinkwriter.NewProgressRow{Epoch: "e1", Floor: floor, Head: head, Hedge: "0"}
+		row := ledger.CheckpointUpdate{Epoch: "e1", Floor: floor, Head: head, Hedge: "0"}
 		if _, ok, err := progress[cluster].Save(t.Context(), "orders", "EVENTS", row, last); err != nil || !ok {
 			t.Fatalf("saved %t, %v", ok, err)
 		}
 	}
-	retention, err := sinkwriter.NewRetention(pool, sinkwriter.RetentionConfig{Pause: -1, Pages: 1})
+	retention, err := ledger.NewRetention(pool, ledger.RetentionConfig{Pause: -1, Pages: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +71,7 @@ func TestTheLedgerForgetsOnlyWhatEveryClusterHasAcknowledged(t *testing.T) {
 	// West has caught up to message 15: the first day goes, but for the event
 	// that still has a dead letter.
 	save("west", 15, 16)
-	if err := sinkwriter.NewDeadLetters(pool, "west").Save(t.Context(), sinkwriter.DeadLetter{Function: "orders", Event: sinktest.NewEvent("o-3"), Code: 422}); err != nil {
+	if err := ledger.NewDeadLetters(pool, "west").Save(t.Context(), ledger.DeadLetter{Function: "orders", Event: sinktest.NewEvent("o-3"), Code: 422}); err != nil {
 		t.Fatal(err)
 	}
 	sweep(9, 11)
@@ -100,7 +101,7 @@ func TestTheLedgerOfPlainWritersForgetsByAgeAlone(t *testing.T) {
 	if _, err := pool.Exec(t.Context(), `update tandem.ledger set committed_at = now() - interval '2 hours' where key = tandem.key('orders', '/test', 'o-0')`); err != nil {
 		t.Fatal(err)
 	}
-	retention, err := sinkwriter.NewRetention(pool, sinkwriter.RetentionConfig{Keep: time.Hour, Pause: -1})
+	retention, err := ledger.NewRetention(pool, ledger.RetentionConfig{Keep: time.Hour, Pause: -1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package sinkwriter_test
+package schema_test
 
 import (
 	"context"
@@ -14,11 +14,12 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // shop is a set of migrations of which the second can be broken.
-func shop(second string) sinkwriter.MigrationSet {
-	return sinkwriter.MigrationSet{Name: "shop", Files: fstest.MapFS{
+func shop(second string) schema.MigrationSet {
+	return schema.MigrationSet{Name: "shop", Files: fstest.MapFS{
 		"0001_first.sql":  {Data: []byte("create table first (id int primary key);")},
 		"0002_second.sql": {Data: []byte(second)},
 		"README.md":       {Data: []byte("is no migration")},
@@ -32,7 +33,7 @@ func TestMigrationsAreAppliedOnceAndInOrder(t *testing.T) {
 	var all sync.WaitGroup
 	for range 4 { // at once: the others wait for the first
 		all.Go(func() {
-			if err := sinkwriter.Migrate(t.Context(), url, set); err != nil {
+			if err := schema.Migrate(t.Context(), url, set); err != nil {
 				t.Error(err)
 			}
 		})
@@ -42,7 +43,7 @@ func TestMigrationsAreAppliedOnceAndInOrder(t *testing.T) {
 	if got := sinktest.Query[string](t, pool, `select string_agg(name, ' ' order by name) from tandem.migration where set = 'shop'`); got != "0001_first 0002_second" {
 		t.Errorf("recorded: %s", got)
 	}
-	if err := sinkwriter.CheckSchema(t.Context(), pool, set); err != nil {
+	if err := schema.Check(t.Context(), pool, set); err != nil {
 		t.Error(err)
 	}
 }
@@ -50,7 +51,7 @@ func TestMigrationsAreAppliedOnceAndInOrder(t *testing.T) {
 func TestABrokenMigrationLeavesNothingOfItself(t *testing.T) {
 	t.Parallel()
 	url := pgtest.URL(t)
-	err := sinkwriter.Migrate(t.Context(), url, shop("create table half (id int); select nonsense;"))
+	err := schema.Migrate(t.Context(), url, shop("create table half (id int); select nonsense;"))
 	if err == nil || !strings.Contains(err.Error(), "shop") || !strings.Contains(err.Error(), "0002_second") {
 		t.Fatalf("error %v", err)
 	}
@@ -58,8 +59,8 @@ func TestABrokenMigrationLeavesNothingOfItself(t *testing.T) {
 	if got := sinktest.Query[bool](t, pool, `select to_regclass('half') is null and to_regclass('first') is not null`); !got {
 		t.Error("the broken one is half there, or the first is not")
 	}
-	err = sinkwriter.CheckSchema(t.Context(), pool, shop(""))
-	if !errors.Is(err, sinkwriter.ErrSchema) || !strings.Contains(err.Error(), "0002_second") {
+	err = schema.Check(t.Context(), pool, shop(""))
+	if !errors.Is(err, schema.ErrMissing) || !strings.Contains(err.Error(), "0002_second") {
 		t.Errorf("check: %v", err)
 	}
 }
@@ -67,20 +68,20 @@ func TestABrokenMigrationLeavesNothingOfItself(t *testing.T) {
 func TestAnEditedMigrationIsRefused(t *testing.T) {
 	t.Parallel()
 	url := pgtest.URL(t)
-	if err := sinkwriter.Migrate(t.Context(), url, shop("select 1")); err != nil {
+	if err := schema.Migrate(t.Context(), url, shop("select 1")); err != nil {
 		t.Fatal(err)
 	}
-	if err := sinkwriter.Migrate(t.Context(), url, shop("select 2")); err == nil || !strings.Contains(err.Error(), "0002_second has changed") {
+	if err := schema.Migrate(t.Context(), url, shop("select 2")); err == nil || !strings.Contains(err.Error(), "0002_second has changed") {
 		t.Errorf("error %v", err)
 	}
-	if err := sinkwriter.CheckSchema(t.Context(), sinktest.NewPool(t, url), shop("select 2")); err == nil || !strings.Contains(err.Error(), "0002_second has changed") {
+	if err := schema.Check(t.Context(), sinktest.NewPool(t, url), shop("select 2")); err == nil || !strings.Contains(err.Error(), "0002_second has changed") {
 		t.Errorf("check: %v", err)
 	}
 }
 
 func TestAnEmptyDatabaseIsNotFit(t *testing.T) {
 	t.Parallel()
-	if err := sinkwriter.CheckSchema(t.Context(), sinktest.NewPool(t, pgtest.URL(t))); !errors.Is(err, sinkwriter.ErrSchema) {
+	if err := schema.Check(t.Context(), sinktest.NewPool(t, pgtest.URL(t))); !errors.Is(err, schema.ErrMissing) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -94,7 +95,7 @@ func TestARoleCalledTandemKeepsItsTablesApart(t *testing.T) {
 	if _, err := pool.Exec(t.Context(), fmt.Sprintf(`alter database %s set search_path = tandem, public`, database)); err != nil {
 		t.Fatal(err)
 	}
-	if err := sinkwriter.Migrate(t.Context(), url, shop("select 1")); err != nil {
+	if err := schema.Migrate(t.Context(), url, shop("select 1")); err != nil {
 		t.Fatal(err)
 	}
 	pool.Reset()
@@ -122,7 +123,7 @@ func TestARoleCalledTandemKeepsItsTablesApart(t *testing.T) {
 func TestAMigrationDoesNotQueueOthersBehindItself(t *testing.T) {
 	t.Parallel()
 	url := pgtest.URL(t)
-	if err := sinkwriter.Migrate(t.Context(), url, shop("create table second (id int);")); err != nil {
+	if err := schema.Migrate(t.Context(), url, shop("create table second (id int);")); err != nil {
 		t.Fatal(err)
 	}
 	pool := sinktest.NewPool(t, url)
@@ -139,7 +140,7 @@ func TestAMigrationDoesNotQueueOthersBehindItself(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- sinkwriter.Migrate(ctx, url, set) }()
+	go func() { done <- schema.Migrate(ctx, url, set) }()
 	waits := `select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' and query like 'alter table second%')`
 	untilItWaits := func(want bool) {
 		t.Helper()
@@ -161,7 +162,7 @@ func TestAMigrationDoesNotQueueOthersBehindItself(t *testing.T) {
 	}
 
 	// And goes through when they are done.
-	go func() { done <- sinkwriter.Migrate(t.Context(), url, set) }()
+	go func() { done <- schema.Migrate(t.Context(), url, set) }()
 	untilItWaits(true)
 	untilItWaits(false) // longer than it waits at a time
 	untilItWaits(true)

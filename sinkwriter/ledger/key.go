@@ -1,4 +1,4 @@
-package sinkwriter
+package ledger
 
 import (
 	"encoding/binary"

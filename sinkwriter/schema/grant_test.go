@@ -1,4 +1,4 @@
-package sinkwriter_test
+package schema_test
 
 import (
 	"context"
@@ -21,10 +21,12 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // rooms are the tables of a function that has all kinds of effects.
-var rooms = sinkwriter.MigrationSet{Name: "rooms", Files: fstest.MapFS{
+var rooms = schema.MigrationSet{Name: "rooms", Files: fstest.MapFS{
 	"0001_rooms.sql": {Data: []byte(`
 create table rooms (id text primary key, seats bigint not null, kind text not null default 'hall');
 create table members (room text references rooms, name text, since bigint, deleted boolean, primary key (room, name));
@@ -48,7 +50,7 @@ func roleOf(t *testing.T, databaseURL string) string {
 // twoRoles migrates a database as a role that is neither superuser nor owner of
 // the database, grants to another, and gives the URLs of owner, migrator and
 // writer.
-func twoRoles(t *testing.T, sets ...sinkwriter.MigrationSet) (owner, migrator, writer string) {
+func twoRoles(t *testing.T, sets ...schema.MigrationSet) (owner, migrator, writer string) {
 	t.Helper()
 	owner = pgtest.URL(t)
 	migrator, writer = pgtest.Role(t, owner), pgtest.Role(t, owner)
@@ -58,10 +60,10 @@ func twoRoles(t *testing.T, sets ...sinkwriter.MigrationSet) (owner, migrator, w
 			t.Fatal(err)
 		}
 	}
-	if err := sinkwriter.Migrate(t.Context(), migrator, sets...); err != nil {
+	if err := schema.Migrate(t.Context(), migrator, sets...); err != nil {
 		t.Fatal(err)
 	}
-	granted, err := sinkwriter.Grant(t.Context(), migrator, roleOf(t, writer))
+	granted, err := schema.Grant(t.Context(), migrator, roleOf(t, writer))
 	if err != nil || len(granted.Statements) == 0 || len(granted.Warnings) > 0 {
 		t.Fatalf("granted %+v, %v", granted, err)
 	}
@@ -88,7 +90,7 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 	t.Parallel()
 	_, migrator, url := twoRoles(t, rooms)
 	pool := sinktest.NewPool(t, url)
-	if err := sinkwriter.CheckSchema(t.Context(), pool, rooms); err != nil {
+	if err := schema.Check(t.Context(), pool, rooms); err != nil {
 		t.Fatal(err)
 	}
 
@@ -110,7 +112,7 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 		{west, everything("r-2"), sinkwriter.Receipt{Won: true}},
 	} {
 		got, err := offered.writer.Commit(t.Context(), offered.offer)
-		offered.want.Key = sinkwriter.NewKey("rooms", "/test", offered.offer.Event.ID())
+		offered.want.Key = ledger.NewKey("rooms", "/test", offered.offer.Event.ID())
 		if diff := cmp.Diff(offered.want, got); err != nil || diff != "" {
 			t.Errorf("offer %d: %v\n%s", i, err, diff)
 		}
@@ -119,7 +121,7 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 		_, err := tx.Exec(t.Context(), "delete from rooms where id = 'all'")
 		return err
 	}
-	if won, err := east.Once(t.Context(), sinkwriter.NewKey("sweep", "/test", "1"), once); !won || err != nil {
+	if won, err := east.Once(t.Context(), ledger.NewKey("sweep", "/test", "1"), once); !won || err != nil {
 		t.Errorf("once: won %t, %v", won, err)
 	}
 
@@ -129,7 +131,7 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hanging.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // it is ended by then
-	key := sinkwriter.NewKey("rooms", "/test", "r-3").String()
+	key := ledger.NewKey("rooms", "/test", "r-3").String()
 	for _, sql := range []string{"begin", "insert into tandem.ledger (key, digest, writer) values ('" + key + "', '', 0)"} {
 		if _, err := hanging.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
@@ -151,24 +153,24 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 	if n, err := outbox.Relay(t.Context(), func(context.Context, []event.Event) error { return nil }); n != 3 || err != nil {
 		t.Errorf("relay %d, %v", n, err)
 	}
-	letters := sinkwriter.NewDeadLetters(pool, "east")
+	letters := ledger.NewDeadLetters(pool, "east")
 	for range 2 {
-		if err := letters.Save(t.Context(), sinkwriter.DeadLetter{Function: "rooms", Event: sinktest.NewEvent("r-9"), Code: 422, Reason: "because"}); err != nil {
+		if err := letters.Save(t.Context(), ledger.DeadLetter{Function: "rooms", Event: sinktest.NewEvent("r-9"), Code: 422, Reason: "because"}); err != nil {
 			t.Error(err)
 		}
 	}
-	progress := sinkwriter.NewProgress(pool, "east")
-	saved := sinkwriter.SavedProgress{}
+	progress := ledger.NewCheckpoints(pool, "east")
+	saved := ledger.Checkpoint{}
 	for i := range uint64(3) {
 		var ok bool
-		row := sinkwriter.NewProgressRow{Epoch: "e1", Floor: i + 1, Head: i + 1, Hedge: "0", Adopt: i == 2}
+		row := ledger.CheckpointUpdate{Epoch: "e1", Floor: i + 1, Head: i + 1, Hedge: "0", Adopt: i == 2}
 		if saved, ok, err = progress.Save(t.Context(), "rooms", "EVENTS", row, saved); err != nil || !ok {
 			t.Errorf("save progress: %t, %v", ok, err)
 		}
 	}
-	tries := sinkwriter.NewTries(pool, "east")
+	tries := ledger.NewAttempts(pool, "east")
 	for range 2 {
-		if err := tries.Save(t.Context(), "rooms", "EVENTS", "e1", []sinkwriter.EventTries{{Sequence: 5, Tries: 1}}, []uint64{4}); err != nil {
+		if err := tries.Save(t.Context(), "rooms", "EVENTS", "e1", []ledger.EventAttempts{{Sequence: 5, Attempts: 1}}, []uint64{4}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -182,7 +184,7 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 		insert into tandem.floor_sample (function, stream, epoch, taken_at, head) values ('rooms', 'EVENTS', 'e1', now() - interval '5 minutes', 2)`); err != nil {
 		t.Fatal(err)
 	}
-	retention, err := sinkwriter.NewRetention(pool, sinkwriter.RetentionConfig{Keep: time.Minute, Pause: -1})
+	retention, err := ledger.NewRetention(pool, ledger.RetentionConfig{Keep: time.Minute, Pause: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,18 +251,18 @@ func TestAGrantedRoleCanDoNothingElse(t *testing.T) {
 func TestGrantsAreRepeatedForWhatIsNew(t *testing.T) {
 	t.Parallel()
 	_, migrator, url := twoRoles(t, rooms)
-	again, err := sinkwriter.Grant(t.Context(), migrator, roleOf(t, url))
+	again, err := schema.Grant(t.Context(), migrator, roleOf(t, url))
 	if err != nil || len(again.Statements) > 0 || len(again.Warnings) > 0 {
 		t.Errorf("again: %+v, %v", again, err)
 	}
 	files := fstest.MapFS{"0002_more.sql": {Data: []byte(`create table more (id int primary key); alter table members rename to guests; alter table rooms add column more int`)}}
 	files["0001_rooms.sql"] = rooms.Files.(fstest.MapFS)["0001_rooms.sql"]
-	set := sinkwriter.MigrationSet{Name: "rooms", Files: files}
-	if err := sinkwriter.Migrate(t.Context(), migrator, set); err != nil { // as nobody asks for it again
+	set := schema.MigrationSet{Name: "rooms", Files: files}
+	if err := schema.Migrate(t.Context(), migrator, set); err != nil { // as nobody asks for it again
 		t.Fatal(err)
 	}
 	pool := sinktest.NewPool(t, url)
-	if err := sinkwriter.CheckSchema(t.Context(), pool, set); err != nil {
+	if err := schema.Check(t.Context(), pool, set); err != nil {
 		t.Error(err)
 	}
 	if _, err := pool.Exec(t.Context(), "insert into more values (1)"); err != nil {
@@ -273,7 +275,7 @@ func TestGrantsAreRepeatedForWhatIsNew(t *testing.T) {
 	if _, err := sinktest.NewPool(t, migrator).Exec(t.Context(), "insert into tandem.writing_role (role) values ('who-was')"); err != nil {
 		t.Fatal(err)
 	}
-	if err := sinkwriter.Migrate(t.Context(), migrator, set); err != nil {
+	if err := schema.Migrate(t.Context(), migrator, set); err != nil {
 		t.Error(err)
 	}
 }
@@ -281,7 +283,7 @@ func TestGrantsAreRepeatedForWhatIsNew(t *testing.T) {
 func TestARoleMayHaveAnyName(t *testing.T) {
 	t.Parallel()
 	owner := pgtest.URL(t)
-	if err := sinkwriter.Migrate(t.Context(), owner, rooms); err != nil {
+	if err := schema.Migrate(t.Context(), owner, rooms); err != nil {
 		t.Fatal(err)
 	}
 	role := `a "Role"; drop table rooms; -- ` + roleOf(t, owner)[:20]
@@ -295,7 +297,7 @@ func TestARoleMayHaveAnyName(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	granted, err := sinkwriter.Grant(t.Context(), owner, role)
+	granted, err := schema.Grant(t.Context(), owner, role)
 	if err != nil || len(granted.Statements) == 0 || len(granted.Warnings) != 1 || !strings.Contains(granted.Warnings[0], "cannot log in") {
 		t.Errorf("granted %+v, %v", granted, err)
 	}
@@ -304,14 +306,14 @@ func TestARoleMayHaveAnyName(t *testing.T) {
 	}
 
 	// And then it has nothing that would keep it from being dropped.
-	revoked, err := sinkwriter.Revoke(t.Context(), owner, role)
+	revoked, err := schema.Revoke(t.Context(), owner, role)
 	if err != nil || len(revoked) != len(granted.Statements) {
 		t.Errorf("revoked %q, %v, but granted %q", revoked, err, granted.Statements)
 	}
-	if revoked, err := sinkwriter.Revoke(t.Context(), owner, role); err != nil || len(revoked) > 0 {
+	if revoked, err := schema.Revoke(t.Context(), owner, role); err != nil || len(revoked) > 0 {
 		t.Errorf("revoked again %q, %v", revoked, err)
 	}
-	if err := sinkwriter.Migrate(t.Context(), owner, rooms); err != nil {
+	if err := schema.Migrate(t.Context(), owner, rooms); err != nil {
 		t.Fatal(err)
 	}
 	if sinktest.Query[bool](t, admin, `select has_schema_privilege($1::name, 'tandem', 'usage')`, role) {
@@ -326,16 +328,16 @@ func TestTwoMigratorsGrantAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
-			if err := sinkwriter.Migrate(t.Context(), owner, rooms); err != nil {
+			if err := schema.Migrate(t.Context(), owner, rooms); err != nil {
 				t.Error(err)
 			}
-			if _, err := sinkwriter.Grant(t.Context(), owner, roleOf(t, writer)); err != nil {
+			if _, err := schema.Grant(t.Context(), owner, roleOf(t, writer)); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	all.Wait()
-	if err := sinkwriter.CheckSchema(t.Context(), sinktest.NewPool(t, writer), rooms); err != nil {
+	if err := schema.Check(t.Context(), sinktest.NewPool(t, writer), rooms); err != nil {
 		t.Error(err)
 	}
 }
@@ -346,12 +348,12 @@ func TestGrantSaysWhatIsWrong(t *testing.T) {
 	writer := pgtest.Role(t, owner)
 	grant := func(url, role, want string) {
 		t.Helper()
-		if _, err := sinkwriter.Grant(t.Context(), url, role); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := schema.Grant(t.Context(), url, role); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("grant to %s: %v, want %q in it", role, err, want)
 		}
 	}
 	grant(owner, roleOf(t, writer), "the database lacks migrations")
-	if err := sinkwriter.Migrate(t.Context(), owner, rooms); err != nil {
+	if err := schema.Migrate(t.Context(), owner, rooms); err != nil {
 		t.Fatal(err)
 	}
 	grant(owner, `no"body`, `there is no role "no""body": make it first, as a role that may: create role "no""body" login`)
@@ -362,11 +364,11 @@ func TestGrantSaysWhatIsWrong(t *testing.T) {
 
 	// What it is given by a program that lacks it is told at its start.
 	pool := sinktest.NewPool(t, writer)
-	err := sinkwriter.CheckSchema(t.Context(), pool, rooms)
-	if !errors.Is(err, sinkwriter.ErrGrants) || !strings.Contains(err.Error(), "may not use schema tandem") {
+	err := schema.Check(t.Context(), pool, rooms)
+	if !errors.Is(err, schema.ErrGrants) || !strings.Contains(err.Error(), "may not use schema tandem") {
 		t.Errorf("check: %v", err)
 	}
-	if _, err := sinkwriter.Grant(t.Context(), owner, roleOf(t, writer)); err != nil {
+	if _, err := schema.Grant(t.Context(), owner, roleOf(t, writer)); err != nil {
 		t.Fatal(err)
 	}
 	admin := sinktest.NewPool(t, owner)
@@ -380,11 +382,11 @@ func TestGrantSaysWhatIsWrong(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	err = sinkwriter.CheckSchema(t.Context(), pool, rooms)
-	if want := "grant delete, update (due) on tandem.outbox to " + roleOf(t, writer); !errors.Is(err, sinkwriter.ErrGrants) || !strings.HasSuffix(err.Error(), want) {
+	err = schema.Check(t.Context(), pool, rooms)
+	if want := "grant delete, update (due) on tandem.outbox to " + roleOf(t, writer); !errors.Is(err, schema.ErrGrants) || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("check: %v, want %s", err, want)
 	}
-	granted, err := sinkwriter.Grant(t.Context(), owner, roleOf(t, writer))
+	granted, err := schema.Grant(t.Context(), owner, roleOf(t, writer))
 	if want := []string{"grant delete, update (due) on tandem.outbox to " + roleOf(t, writer)}; err != nil || cmp.Diff(want, granted.Statements) != "" {
 		t.Errorf("granted %v, %v", granted.Statements, err)
 	}
@@ -400,8 +402,8 @@ func TestAMigratorNeedsNoMoreThanASchema(t *testing.T) {
 	t.Parallel()
 	owner := pgtest.URL(t)
 	migrator, writer := pgtest.Role(t, owner), pgtest.Role(t, owner)
-	set := sinkwriter.MigrationSet{Name: "f", Files: fstest.MapFS{"0001.sql": {Data: []byte("create table app.things (id int primary key)")}}}
-	err := sinkwriter.Migrate(t.Context(), migrator, set)
+	set := schema.MigrationSet{Name: "f", Files: fstest.MapFS{"0001.sql": {Data: []byte("create table app.things (id int primary key)")}}}
+	err := schema.Migrate(t.Context(), migrator, set)
 	if err == nil || !strings.Contains(err.Error(), "grant create on database") {
 		t.Errorf("without any permission: %v", err)
 	}
@@ -416,21 +418,21 @@ func TestAMigratorNeedsNoMoreThanASchema(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := sinkwriter.Migrate(t.Context(), migrator, set); err != nil {
+	if err := schema.Migrate(t.Context(), migrator, set); err != nil {
 		t.Fatal(err)
 	}
 	// It cannot let others in, and says who has to.
-	granted, err := sinkwriter.Grant(t.Context(), migrator, roleOf(t, writer))
+	granted, err := schema.Grant(t.Context(), migrator, roleOf(t, writer))
 	if want := "let the owner run: grant connect on database"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("granted %v, %v, want %q", granted, err, want)
 	}
 	if _, err := admin.Exec(t.Context(), "grant connect on database "+sinktest.Query[string](t, admin, "select current_database()")+" to "+roleOf(t, writer)); err != nil {
 		t.Fatal(err)
 	}
-	if granted, err := sinkwriter.Grant(t.Context(), migrator, roleOf(t, writer)); err != nil || len(granted.Statements) > 0 {
+	if granted, err := schema.Grant(t.Context(), migrator, roleOf(t, writer)); err != nil || len(granted.Statements) > 0 {
 		t.Errorf("granted %v, %v", granted, err)
 	}
-	if err := sinkwriter.CheckSchema(t.Context(), sinktest.NewPool(t, writer), set); err != nil {
+	if err := schema.Check(t.Context(), sinktest.NewPool(t, writer), set); err != nil {
 		t.Error(err)
 	}
 }

@@ -1,4 +1,4 @@
-package sinkwriter
+package ledger
 
 import (
 	"context"
@@ -23,31 +23,31 @@ set epoch = excluded.epoch, tries = excluded.tries, tried_ms = excluded.tried_ms
 	loadTriesSQL = `select sequence::text, tries, tried_ms from tandem.tries where cluster = $1 and function = $2 and stream = $3 and epoch = $4`
 )
 
-// Tries keeps for how long the events that break a function have been tried in
+// Attempts keeps for how long the events that break a function have been tried in
 // one cluster. It may be shared.
-type Tries struct {
+type Attempts struct {
 	pool    *pgxpool.Pool
 	cluster string
 }
 
-// NewTries keeps the tries of one cluster in the database behind pool.
-func NewTries(pool *pgxpool.Pool, cluster string) *Tries {
-	return &Tries{pool: pool, cluster: cluster}
+// NewAttempts keeps the tries of one cluster in the database behind pool.
+func NewAttempts(pool *pgxpool.Pool, cluster string) *Attempts {
+	return &Attempts{pool: pool, cluster: cluster}
 }
 
-// EventTries is how often and for how long an event broke the function.
-type EventTries struct {
+// EventAttempts is how often and for how long an event broke the function.
+type EventAttempts struct {
 	Sequence uint64
-	Tries    int
-	Tried    time.Duration // kept to the millisecond
+	Attempts int
+	For      time.Duration // kept to the millisecond
 }
 
 // Save stores tries over what is stored, and drops what is stored for the
 // sequence numbers in settled.
-func (t *Tries) Save(ctx context.Context, function, stream, epoch string, tries []EventTries, settled []uint64) error {
+func (t *Attempts) Save(ctx context.Context, function, stream, epoch string, tries []EventAttempts, settled []uint64) error {
 	sequences, counts, times := make([]string, len(tries)), make([]int32, len(tries)), make([]int64, len(tries))
 	for i, e := range tries {
-		sequences[i], counts[i], times[i] = number(e.Sequence), int32(min(e.Tries, 1<<30)), e.Tried.Milliseconds()
+		sequences[i], counts[i], times[i] = number(e.Sequence), int32(min(e.Attempts, 1<<30)), e.For.Milliseconds()
 	}
 	gone := make([]string, len(settled))
 	for i, s := range settled {
@@ -71,8 +71,8 @@ func (t *Tries) Save(ctx context.Context, function, stream, epoch string, tries 
 
 // Load gives what is stored for this making of the stream, and drops what is
 // stored for another one.
-func (t *Tries) Load(ctx context.Context, function, stream, epoch string) ([]EventTries, error) {
-	fail := func(err error) ([]EventTries, error) {
+func (t *Attempts) Load(ctx context.Context, function, stream, epoch string) ([]EventAttempts, error) {
+	fail := func(err error) ([]EventAttempts, error) {
 		return nil, fmt.Errorf("load tries of function %s in stream %s: %w", function, stream, err)
 	}
 	if _, err := t.pool.Exec(ctx, staleTriesSQL, t.cluster, function, stream, epoch); err != nil {
@@ -82,13 +82,13 @@ func (t *Tries) Load(ctx context.Context, function, stream, epoch string) ([]Eve
 	if err != nil {
 		return fail(err)
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e EventTries, err error) {
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e EventAttempts, err error) {
 		var sequence string
 		var ms int64
-		if err := row.Scan(&sequence, &e.Tries, &ms); err != nil {
+		if err := row.Scan(&sequence, &e.Attempts, &ms); err != nil {
 			return e, err
 		}
-		e.Tried = time.Duration(ms) * time.Millisecond
+		e.For = time.Duration(ms) * time.Millisecond
 		e.Sequence, err = strconv.ParseUint(sequence, 10, 64)
 		return e, err
 	})

@@ -1,4 +1,4 @@
-package sinkwriter
+package schema
 
 import (
 	"context"
@@ -15,14 +15,14 @@ const schemaExistsSQL = `select c.oid is not null, coalesce(pg_catalog.has_schem
 from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = 'tandem'
 left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = 'migration'`
 
-// ErrSchema says that the database lacks migrations that this program needs.
-var ErrSchema = errors.New("the database lacks migrations: run tandem migrate")
+// ErrMissing says that the database lacks migrations that this program needs.
+var ErrMissing = errors.New("the database lacks migrations: run tandem migrate")
 
-// CheckSchema reports, with [ErrSchema], whether the database has every migration
+// Check reports, with [ErrMissing], whether the database has every migration
 // that this program and the sets bring (newer ones are no obstacle), whether one of
 // them is another text than was applied, and with
 // [ErrGrants] whether the pool's role may do what writing to these tables takes.
-func CheckSchema(ctx context.Context, pool *pgxpool.Pool, sets ...MigrationSet) error {
+func Check(ctx context.Context, pool *pgxpool.Pool, sets ...MigrationSet) error {
 	err := checkSchema(ctx, pool, sets)
 	if err != nil {
 		return fmt.Errorf("check schema: %w", err)
@@ -65,7 +65,7 @@ func findSchema(ctx context.Context, db querier) (role string, err error) {
 	}
 	switch {
 	case !exists:
-		return role, fmt.Errorf("schema tandem is missing: %w", ErrSchema)
+		return role, fmt.Errorf("schema tandem is missing: %w", ErrMissing)
 	case !usable, !readable:
 		return role, fmt.Errorf("role %s may not use schema tandem: %w", pgx.Identifier{role}.Sanitize(), ErrGrants)
 	}
@@ -86,7 +86,7 @@ func checkMigrations(ctx context.Context, db querier, sets ...MigrationSet) erro
 		for _, m := range wanted {
 			switch sum, ok := applied[m.name]; {
 			case !ok:
-				return fmt.Errorf("%s of %s is missing: %w", m.name, set.Name, ErrSchema)
+				return fmt.Errorf("%s of %s is missing: %w", m.name, set.Name, ErrMissing)
 			case sum != m.sum:
 				return changed(set, m)
 			}

@@ -1,4 +1,4 @@
-package sinkwriter_test
+package ledger_test
 
 import (
 	"testing"
@@ -6,25 +6,25 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 func TestAnEventIsParkedUntilItIsHandledOrItsLetterIsGone(t *testing.T) {
 	t.Parallel()
 
 	pool := sinktest.NewDatabase(t)
-	letters := sinkwriter.NewDeadLetters(pool, "east")
-	parked := sinkwriter.NewParked(pool, "east")
-	var events []sinkwriter.ParkedEvent
-	save := func(letters *sinkwriter.DeadLetters, function, id, subject string) {
+	letters := ledger.NewDeadLetters(pool, "east")
+	parked := ledger.NewBlocked(pool, "east")
+	var events []ledger.BlockedEvent
+	save := func(letters *ledger.DeadLetters, function, id, subject string) {
 		t.Helper()
 		e := sinktest.NewEvent(id)
 		e.SetSubject(subject)
-		if err := letters.Save(t.Context(), sinkwriter.DeadLetter{Function: function, Event: e, Code: 422}); err != nil {
+		if err := letters.Save(t.Context(), ledger.DeadLetter{Function: function, Event: e, Code: 422}); err != nil {
 			t.Fatal(err)
 		}
 		if function == "f" && letters != nil && subject != "" {
-			events = append(events, sinkwriter.ParkedEvent{Subject: subject, Source: e.Source(), ID: id})
+			events = append(events, ledger.BlockedEvent{Subject: subject, Source: e.Source(), ID: id})
 		}
 	}
 	save(letters, "f", "handled", "a")
@@ -32,10 +32,10 @@ func TestAnEventIsParkedUntilItIsHandledOrItsLetterIsGone(t *testing.T) {
 	save(letters, "f", "waits", "b")
 	save(letters, "f", "has none", "")
 	save(letters, "g", "another function's", "a")
-	want := append([]sinkwriter.ParkedEvent(nil), events...)
-	save(sinkwriter.NewDeadLetters(pool, "west"), "f", "another cluster's", "a")
+	want := append([]ledger.BlockedEvent(nil), events...)
+	save(ledger.NewDeadLetters(pool, "west"), "f", "another cluster's", "a")
 
-	check := func(what string, want ...sinkwriter.ParkedEvent) {
+	check := func(what string, want ...ledger.BlockedEvent) {
 		t.Helper()
 		got, err := parked.List(t.Context(), "f")
 		if err != nil {
@@ -45,20 +45,20 @@ func TestAnEventIsParkedUntilItIsHandledOrItsLetterIsGone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wanted := map[sinkwriter.ParkedEvent]bool{}
+		wanted := map[ledger.BlockedEvent]bool{}
 		for _, e := range want {
 			wanted[e] = true
 		}
-		listed := map[sinkwriter.ParkedEvent]bool{}
+		listed := map[ledger.BlockedEvent]bool{}
 		for _, e := range got {
 			listed[e] = true
 		}
 		if diff := cmp.Diff(wanted, listed); diff != "" {
 			t.Errorf("%s: listed (-want +got)\n%s", what, diff)
 		}
-		asked := map[sinkwriter.ParkedEvent]bool{}
+		asked := map[ledger.BlockedEvent]bool{}
 		for _, e := range events {
-			if still[sinkwriter.ParkedEvent{Source: e.Source, ID: e.ID}] {
+			if still[ledger.BlockedEvent{Source: e.Source, ID: e.ID}] {
 				asked[e] = true
 			}
 		}

@@ -1,4 +1,4 @@
-package sinkwriter
+package ledger
 
 import (
 	"context"
@@ -48,20 +48,20 @@ join (select stream, epoch, max(head) as head from tandem.progress where functio
 where p.function = $1 group by p.cluster order by p.cluster`
 )
 
-// Progress keeps how far the sources of one cluster have come. It may be shared.
-type Progress struct {
+// Checkpoints keeps how far the sources of one cluster have come. It may be shared.
+type Checkpoints struct {
 	pool    *pgxpool.Pool
 	cluster string
 }
 
-// NewProgress keeps the progress of one cluster in the database behind pool.
-func NewProgress(pool *pgxpool.Pool, cluster string) *Progress {
-	return &Progress{pool: pool, cluster: cluster}
+// NewCheckpoints keeps the progress of one cluster in the database behind pool.
+func NewCheckpoints(pool *pgxpool.Pool, cluster string) *Checkpoints {
+	return &Checkpoints{pool: pool, cluster: cluster}
 }
 
-// SavedProgress is what is stored of how far a source has come in a stream. Its
+// Checkpoint is what is stored of how far a source has come in a stream. Its
 // zero value says that nothing is.
-type SavedProgress struct {
+type Checkpoint struct {
 	// Epoch tells one making of the stream from the next. Empty if nothing is
 	// stored.
 	Epoch string
@@ -77,21 +77,21 @@ type SavedProgress struct {
 // Load gives what is stored for this cluster, and the timeline that the database
 // follows now. If that is another one than what is stored was saved on, there was
 // a failover since, and what was committed after the save may be gone.
-func (p *Progress) Load(ctx context.Context, function, stream string) (saved SavedProgress, timeline string, err error) {
+func (p *Checkpoints) Load(ctx context.Context, function, stream string) (saved Checkpoint, timeline string, err error) {
 	var floor string
 	err = p.pool.QueryRow(ctx, loadProgressSQL, p.cluster, function, stream).Scan(&timeline, &saved.Epoch, &floor, &saved.Timeline)
 	if err == nil {
 		saved.Floor, err = strconv.ParseUint(floor, 10, 64)
 	}
 	if err != nil {
-		return SavedProgress{}, "", fmt.Errorf("load progress of function %s in stream %s: %w", function, stream, err)
+		return Checkpoint{}, "", fmt.Errorf("load progress of function %s in stream %s: %w", function, stream, err)
 	}
 	return saved, timeline, nil
 }
 
-// NewProgressRow is what [Progress.Save] stores.
-type NewProgressRow struct {
-	// Epoch and Floor are as in [SavedProgress].
+// CheckpointUpdate is what [Checkpoints.Save] stores.
+type CheckpointUpdate struct {
+	// Epoch and Floor are as in [Checkpoint].
 	Epoch string
 	Floor uint64
 
@@ -114,12 +114,12 @@ type NewProgressRow struct {
 // Save stores how far this cluster has come, if what is stored is still what the
 // caller believes, last, and on the timeline that it was saved on. It gives what
 // is stored then. If ok is false nothing was stored: load, and see to it.
-func (p *Progress) Save(ctx context.Context, function, stream string, row NewProgressRow, last SavedProgress) (now SavedProgress, ok bool, err error) {
+func (p *Checkpoints) Save(ctx context.Context, function, stream string, row CheckpointUpdate, last Checkpoint) (now Checkpoint, ok bool, err error) {
 	sql := progressSQL
 	args := []any{p.cluster, function, stream, row.Epoch, number(row.Floor), number(row.Head)}
 	was := []any{last.Epoch, number(last.Floor), last.Timeline}
 	switch {
-	case last == (SavedProgress{}):
+	case last == (Checkpoint{}):
 		sql = firstProgressSQL
 		args = append(args, row.Hedge, row.Rewind)
 	case row.Rewind || row.Adopt:
@@ -128,13 +128,13 @@ func (p *Progress) Save(ctx context.Context, function, stream string, row NewPro
 	default:
 		args = append(append(args, row.Hedge), was...)
 	}
-	now = SavedProgress{Epoch: row.Epoch, Floor: row.Floor}
+	now = Checkpoint{Epoch: row.Epoch, Floor: row.Floor}
 	err = p.pool.QueryRow(ctx, sql, args...).Scan(&now.Timeline)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return SavedProgress{}, false, nil
+		return Checkpoint{}, false, nil
 	}
 	if err != nil {
-		return SavedProgress{}, false, fmt.Errorf("save progress of function %s in stream %s: %w", function, stream, err)
+		return Checkpoint{}, false, fmt.Errorf("save progress of function %s in stream %s: %w", function, stream, err)
 	}
 	return now, true, nil
 }
@@ -157,7 +157,7 @@ type ClusterStatus struct {
 
 // Clusters gives the clusters whose sources ever saved progress for function, by
 // their names.
-func (p *Progress) Clusters(ctx context.Context, function string) ([]ClusterStatus, error) {
+func (p *Checkpoints) Clusters(ctx context.Context, function string) ([]ClusterStatus, error) {
 	rows, err := p.pool.Query(ctx, clustersSQL, function)
 	if err != nil {
 		return nil, fmt.Errorf("list the clusters of function %s: %w", function, err)

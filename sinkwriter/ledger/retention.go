@@ -1,4 +1,4 @@
-package sinkwriter
+package ledger
 
 import (
 	"cmp"
@@ -210,7 +210,7 @@ func (r *Retention) alone(ctx context.Context, fn func(pgx.Tx) error) error {
 // Horizon gives the sequence number below which the ledger may have forgotten
 // messages of a stream for a function; a source does not deliver them. Zero
 // says that nothing was forgotten.
-func (p *Progress) Horizon(ctx context.Context, function, stream, epoch string) (uint64, error) {
+func (p *Checkpoints) Horizon(ctx context.Context, function, stream, epoch string) (uint64, error) {
 	var text string
 	err := p.pool.QueryRow(ctx, loadHorizonSQL, function, stream, epoch).Scan(&text)
 	if errors.Is(err, pgx.ErrNoRows) {

@@ -1,4 +1,4 @@
-package sinkwriter
+package ledger
 
 import (
 	"context"
@@ -18,31 +18,31 @@ join tandem.dead_letter d on d.function = $1 and d.source = u.source and d.id = 
 where not exists (select from tandem.ledger l where l.key = tandem.key(d.function, d.source, d.id))`
 )
 
-// Parked says which dead letters of one cluster wait for a verdict: the event is
+// Blocked says which dead letters of one cluster wait for a verdict: the event is
 // handled nowhere, and nobody has dropped the letter. It may be shared.
-type Parked struct {
+type Blocked struct {
 	pool    *pgxpool.Pool
 	cluster string
 }
 
-// NewParked reads the dead letters of one cluster in the database behind pool,
+// NewBlocked reads the dead letters of one cluster in the database behind pool,
 // which must be the primary.
-func NewParked(pool *pgxpool.Pool, cluster string) *Parked {
-	return &Parked{pool: pool, cluster: cluster}
+func NewBlocked(pool *pgxpool.Pool, cluster string) *Blocked {
+	return &Blocked{pool: pool, cluster: cluster}
 }
 
-// ParkedEvent is an event that waits for a verdict.
-type ParkedEvent struct {
+// BlockedEvent is an event that waits for a verdict.
+type BlockedEvent struct {
 	Subject, Source, ID string
 }
 
 // List gives all of a function that have a subject.
-func (p *Parked) List(ctx context.Context, function string) ([]ParkedEvent, error) {
+func (p *Blocked) List(ctx context.Context, function string) ([]BlockedEvent, error) {
 	rows, err := p.pool.Query(ctx, parkedSQL, function, p.cluster)
 	if err != nil {
 		return nil, fmt.Errorf("list events of function %s that wait for a verdict: %w", function, err)
 	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ParkedEvent])
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[BlockedEvent])
 	if err != nil {
 		return nil, fmt.Errorf("list events of function %s that wait for a verdict: %w", function, err)
 	}
@@ -51,7 +51,7 @@ func (p *Parked) List(ctx context.Context, function string) ([]ParkedEvent, erro
 
 // Still gives those of the events that wait for a verdict still. Their subjects do
 // not count. Ask for some thousand at a time.
-func (p *Parked) Still(ctx context.Context, function string, events []ParkedEvent) (map[ParkedEvent]bool, error) {
+func (p *Blocked) Still(ctx context.Context, function string, events []BlockedEvent) (map[BlockedEvent]bool, error) {
 	sources, ids := make([]string, len(events)), make([]string, len(events))
 	for i, e := range events {
 		sources[i], ids[i] = e.Source, e.ID
@@ -60,8 +60,8 @@ func (p *Parked) Still(ctx context.Context, function string, events []ParkedEven
 	if err != nil {
 		return nil, fmt.Errorf("ask which events of function %s wait for a verdict: %w", function, err)
 	}
-	still := make(map[ParkedEvent]bool, len(events))
-	var e ParkedEvent
+	still := make(map[BlockedEvent]bool, len(events))
+	var e BlockedEvent
 	if _, err := pgx.ForEachRow(rows, []any{&e.Source, &e.ID}, func() error {
 		still[e] = true
 		return nil

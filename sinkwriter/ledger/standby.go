@@ -1,4 +1,4 @@
-package sinkwriter
+package ledger
 
 import (
 	"context"
@@ -27,7 +27,7 @@ or exists (select from tandem.progress where function = $1 and cluster <> $2 and
 // minutes is at work: all would stand by, and nothing be done. Two clusters that
 // ask at the same moment are answered one after the other; which comes second is
 // told false, or an error, and asks again.
-func (p *Progress) StandBy(ctx context.Context, function string) (granted bool, err error) {
+func (p *Checkpoints) StandBy(ctx context.Context, function string) (granted bool, err error) {
 	err = pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
 		var locked bool
 		if err := tx.QueryRow(ctx, standbyLockSQL, standbyLock).Scan(&locked); err != nil {

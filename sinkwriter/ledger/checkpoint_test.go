@@ -1,4 +1,4 @@
-package sinkwriter_test
+package ledger_test
 
 import (
 	"fmt"
@@ -13,13 +13,14 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
-	east := sinkwriter.NewProgress(pool, "east")
-	load := func() (sinkwriter.SavedProgress, string) {
+	east := ledger.NewCheckpoints(pool, "east")
+	load := func() (ledger.Checkpoint, string) {
 		t.Helper()
 		saved, timeline, err := east.Load(t.Context(), "orders", "EVENTS")
 		if err != nil {
@@ -27,9 +28,9 @@ func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
 		}
 		return saved, timeline
 	}
-	save := func(floor uint64, last sinkwriter.SavedProgress, adopt, want bool) sinkwriter.SavedProgress {
+	save := func(floor uint64, last ledger.Checkpoint, adopt, want bool) ledger.Checkpoint {
 		t.Helper()
-		row := sinkwriter.NewProgressRow{Epoch: "e1", Floor: floor, Head: floor + 5, Hedge: "300ms", Adopt: adopt}
+		row := ledger.CheckpointUpdate{Epoch: "e1", Floor: floor, Head: floor + 5, Hedge: "300ms", Adopt: adopt}
 		now, ok, err := east.Save(t.Context(), "orders", "EVENTS", row, last)
 		if err != nil || ok != want {
 			t.Fatalf("saved %t, %v, want %t", ok, err, want)
@@ -38,11 +39,11 @@ func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
 	}
 
 	none, timeline := load()
-	if none != (sinkwriter.SavedProgress{}) || !strings.HasSuffix(timeline, "/00000001") {
+	if none != (ledger.Checkpoint{}) || !strings.HasSuffix(timeline, "/00000001") {
 		t.Fatalf("before the first save: %+v, timeline %q", none, timeline)
 	}
 	first := save(7, none, false, true)
-	if want := (sinkwriter.SavedProgress{Epoch: "e1", Floor: 7, Timeline: timeline}); first != want {
+	if want := (ledger.Checkpoint{Epoch: "e1", Floor: 7, Timeline: timeline}); first != want {
 		t.Errorf("saved %+v, want %+v", first, want)
 	}
 	save(8, none, false, false) // somebody has saved since
@@ -62,9 +63,9 @@ func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
 		t.Fatalf("survived %+v, timeline %q", survived, timeline)
 	}
 	save(11, survived, false, false) // it must be seen to
-	rewind := sinkwriter.NewProgressRow{Epoch: "e1", Floor: 7, Head: 9, Hedge: "300ms", Rewind: true}
+	rewind := ledger.CheckpointUpdate{Epoch: "e1", Floor: 7, Head: 9, Hedge: "300ms", Rewind: true}
 	begun, ok, err := east.Save(t.Context(), "orders", "EVENTS", rewind, survived)
-	if err != nil || !ok || begun != (sinkwriter.SavedProgress{Epoch: "e1", Floor: 7}) {
+	if err != nil || !ok || begun != (ledger.Checkpoint{Epoch: "e1", Floor: 7}) {
 		t.Fatalf("rewind noted as %+v, %t, %v", begun, ok, err)
 	}
 	save(11, begun, false, false) // not before it is through
@@ -81,10 +82,10 @@ func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
 	}
 	save(12, second, false, false)
 	rewind.Floor = 0
-	if begun, ok, err = east.Save(t.Context(), "orders", "EVENTS", rewind, sinkwriter.SavedProgress{}); err != nil || !ok {
+	if begun, ok, err = east.Save(t.Context(), "orders", "EVENTS", rewind, ledger.Checkpoint{}); err != nil || !ok {
 		t.Fatalf("rewind noted %t, %v", ok, err)
 	}
-	if saved, _ := load(); saved != begun || saved != (sinkwriter.SavedProgress{Epoch: "e1"}) {
+	if saved, _ := load(); saved != begun || saved != (ledger.Checkpoint{Epoch: "e1"}) {
 		t.Errorf("loaded %+v, noted %+v", saved, begun)
 	}
 }
@@ -96,7 +97,7 @@ func TestATimelineIsKnownWhereItIsHiddenAndNoneIsOnAStandby(t *testing.T) {
 	if err := r.CatchUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_, _, err := sinkwriter.NewLedger(admin(r.Standby())).Done(t.Context(), nil)
+	_, _, err := ledger.New(admin(r.Standby())).Committed(t.Context(), nil)
 	if err == nil || !strings.Contains(err.Error(), "is a standby") {
 		t.Errorf("a standby answers %v", err)
 	}
@@ -130,7 +131,7 @@ func TestEarlier(t *testing.T) {
 		{"started/1", "started/2", false},
 		{"", "17/00000001", false},
 	} {
-		if got := sinkwriter.Earlier(tt.timeline, tt.other); got != tt.want {
+		if got := ledger.Earlier(tt.timeline, tt.other); got != tt.want {
 			t.Errorf("Earlier(%q, %q) is %t", tt.timeline, tt.other, got)
 		}
 	}
@@ -139,19 +140,19 @@ func TestEarlier(t *testing.T) {
 func TestAClusterStandsByOnlyWhileAnotherOneIsAtWork(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
-	east, west := sinkwriter.NewProgress(pool, "east"), sinkwriter.NewProgress(pool, "west")
+	east, west := ledger.NewCheckpoints(pool, "east"), ledger.NewCheckpoints(pool, "west")
 	heads := map[string]uint64{"10s": 30}
-	save := func(p *sinkwriter.Progress, hedge string) {
+	save := func(p *ledger.Checkpoints, hedge string) {
 		t.Helper()
 		last, _, err := p.Load(t.Context(), "orders", "EVENTS")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, ok, err := p.Save(t.Context(), "orders", "EVENTS", sinkwriter.NewProgressRow{Epoch: "e1", Floor: 7, Head: heads[hedge], Hedge: hedge}, last); err != nil || !ok {
+		if _, ok, err := p.Save(t.Context(), "orders", "EVENTS", ledger.CheckpointUpdate{Epoch: "e1", Floor: 7, Head: heads[hedge], Hedge: hedge}, last); err != nil || !ok {
 			t.Fatalf("saved %t, %v", ok, err)
 		}
 	}
-	ask := func(p *sinkwriter.Progress, want bool) {
+	ask := func(p *ledger.Checkpoints, want bool) {
 		t.Helper()
 		granted, err := p.StandBy(t.Context(), "orders")
 		if err != nil || granted != want {
@@ -188,7 +189,7 @@ func TestAClusterStandsByOnlyWhileAnotherOneIsAtWork(t *testing.T) {
 		}
 		got[i].Age = 0
 	}
-	if diff := cmp.Diff([]sinkwriter.ClusterStatus{{Cluster: "east", Hedge: "10s", Behind: 23}, {Cluster: "west", Hedge: "standby", Behind: 23}}, got); diff != "" {
+	if diff := cmp.Diff([]ledger.ClusterStatus{{Cluster: "east", Hedge: "10s", Behind: 23}, {Cluster: "west", Hedge: "standby", Behind: 23}}, got); diff != "" {
 		t.Errorf("clusters (-want +got):\n%s", diff)
 	}
 }
@@ -197,11 +198,11 @@ func TestOfClustersThatAskAtOnceNeverAllStandBy(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
 	for round := range 20 {
-		var clusters []*sinkwriter.Progress
+		var clusters []*ledger.Checkpoints
 		for _, name := range []string{"east", "west", "north"} {
-			c := sinkwriter.NewProgress(pool, name)
-			row := sinkwriter.NewProgressRow{Epoch: "e1", Hedge: "0"}
-			if _, _, err := c.Save(t.Context(), fmt.Sprint("f", round), "EVENTS", row, sinkwriter.SavedProgress{}); err != nil {
+			c := ledger.NewCheckpoints(pool, name)
+			row := ledger.CheckpointUpdate{Epoch: "e1", Hedge: "0"}
+			if _, _, err := c.Save(t.Context(), fmt.Sprint("f", round), "EVENTS", row, ledger.Checkpoint{}); err != nil {
 				t.Fatal(err)
 			}
 			clusters = append(clusters, c)
@@ -233,10 +234,10 @@ func TestTheLedgerSaysWhatIsDone(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
 	east := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	var keys []sinkwriter.Key
+	var keys []ledger.Key
 	for i := range 3000 {
 		id := fmt.Sprintf("o-%d", i)
-		keys = append(keys, sinkwriter.NewKey("orders", "/test", id))
+		keys = append(keys, ledger.NewKey("orders", "/test", id))
 		if i%3 == 0 {
 			o := sinktest.Order(id, 1)
 			if i%2 == 0 {
@@ -249,7 +250,7 @@ func TestTheLedgerSaysWhatIsDone(t *testing.T) {
 			}
 		}
 	}
-	done, timeline, err := sinkwriter.NewLedger(pool).Done(t.Context(), keys)
+	done, timeline, err := ledger.New(pool).Committed(t.Context(), keys)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +265,7 @@ func TestTheLedgerSaysWhatIsDone(t *testing.T) {
 			t.Errorf("event %d: done is %t", i, done[k])
 		}
 	}
-	if done, _, err := sinkwriter.NewLedger(pool).Done(t.Context(), nil); err != nil || len(done) != 0 {
+	if done, _, err := ledger.New(pool).Committed(t.Context(), nil); err != nil || len(done) != 0 {
 		t.Errorf("nothing asked: %v, %v", done, err)
 	}
 }
@@ -272,14 +273,14 @@ func TestTheLedgerSaysWhatIsDone(t *testing.T) {
 func TestTriesAreKeptUntilTheEventIsSettled(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
-	east, west := sinkwriter.NewTries(pool, "east"), sinkwriter.NewTries(pool, "west")
-	save := func(epoch string, tries []sinkwriter.EventTries, settled ...uint64) {
+	east, west := ledger.NewAttempts(pool, "east"), ledger.NewAttempts(pool, "west")
+	save := func(epoch string, tries []ledger.EventAttempts, settled ...uint64) {
 		t.Helper()
 		if err := east.Save(t.Context(), "orders", "EVENTS", epoch, tries, settled); err != nil {
 			t.Fatal(err)
 		}
 	}
-	expect := func(p *sinkwriter.Tries, epoch string, want ...sinkwriter.EventTries) {
+	expect := func(p *ledger.Attempts, epoch string, want ...ledger.EventAttempts) {
 		t.Helper()
 		got, err := p.Load(t.Context(), "orders", "EVENTS", epoch)
 		if err != nil {
@@ -291,12 +292,12 @@ func TestTriesAreKeptUntilTheEventIsSettled(t *testing.T) {
 	}
 
 	save("e1", nil)
-	save("e1", []sinkwriter.EventTries{{Sequence: 3, Tries: 1}, {Sequence: 1<<64 - 1, Tries: 2, Tried: 1500 * time.Millisecond}})
-	save("e1", []sinkwriter.EventTries{{Sequence: 3, Tries: 4, Tried: time.Hour}, {Sequence: 5, Tries: 1}}, 1<<64-1)
-	expect(east, "e1", sinkwriter.EventTries{Sequence: 3, Tries: 4, Tried: time.Hour}, sinkwriter.EventTries{Sequence: 5, Tries: 1})
+	save("e1", []ledger.EventAttempts{{Sequence: 3, Attempts: 1}, {Sequence: 1<<64 - 1, Attempts: 2, For: 1500 * time.Millisecond}})
+	save("e1", []ledger.EventAttempts{{Sequence: 3, Attempts: 4, For: time.Hour}, {Sequence: 5, Attempts: 1}}, 1<<64-1)
+	expect(east, "e1", ledger.EventAttempts{Sequence: 3, Attempts: 4, For: time.Hour}, ledger.EventAttempts{Sequence: 5, Attempts: 1})
 	expect(west, "e1")
 	save("e1", nil, 5)
-	expect(east, "e1", sinkwriter.EventTries{Sequence: 3, Tries: 4, Tried: time.Hour})
+	expect(east, "e1", ledger.EventAttempts{Sequence: 3, Attempts: 4, For: time.Hour})
 	expect(east, "e2")
 	expect(east, "e1") // another making of the stream was asked for
 }
@@ -304,7 +305,7 @@ func TestTriesAreKeptUntilTheEventIsSettled(t *testing.T) {
 func TestReplicationGivesTheStandbyServersAndHowFarTheyAreBehind(t *testing.T) {
 	t.Parallel()
 	r, pool := sinktest.NewReplicated(t)
-	if list, err := sinkwriter.Replication(t.Context(), pool); err != nil || len(list) != 0 {
+	if list, err := ledger.Replication(t.Context(), pool); err != nil || len(list) != 0 {
 		t.Errorf("who may not see them is told %v, %v", list, err)
 	}
 	admin := sinktest.NewPool(t, r.Primary().AdminURL("tandem"))
@@ -321,7 +322,7 @@ func TestReplicationGivesTheStandbyServersAndHowFarTheyAreBehind(t *testing.T) {
 	if _, err := pool.Exec(t.Context(), `create table big as select repeat('x', 100) from generate_series(1, 10000)`); err != nil {
 		t.Fatal(err)
 	}
-	list, err := sinkwriter.Replication(t.Context(), pool)
+	list, err := ledger.Replication(t.Context(), pool)
 	if err != nil || len(list) != 1 || list[0].Name != "standby" || list[0].Mode != "async" || list[0].Bytes < 1_000_000 {
 		t.Errorf("%+v, %v", list, err)
 	}

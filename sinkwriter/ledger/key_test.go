@@ -1,4 +1,4 @@
-package sinkwriter_test
+package ledger_test
 
 import (
 	"bufio"
@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
-	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 var update = flag.Bool("update", false, "write testdata anew")
@@ -64,7 +64,7 @@ func TestKeysAreThoseOfThePublishedVectors(t *testing.T) {
 		var b strings.Builder
 		b.WriteString("# function, source, id (each quoted as in Go), key\n")
 		for _, v := range vectorInputs() {
-			fmt.Fprintf(&b, "%q\t%q\t%q\t%s\n", v[0], v[1], v[2], sinkwriter.NewKey(v[0], v[1], v[2]))
+			fmt.Fprintf(&b, "%q\t%q\t%q\t%s\n", v[0], v[1], v[2], ledger.NewKey(v[0], v[1], v[2]))
 		}
 		if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
 			t.Fatal(err)
@@ -89,7 +89,7 @@ func TestKeysAreThoseOfThePublishedVectors(t *testing.T) {
 			}
 		}
 		n++
-		if got := sinkwriter.NewKey(in[0], in[1], in[2]).String(); got != fields[3] {
+		if got := ledger.NewKey(in[0], in[1], in[2]).String(); got != fields[3] {
 			t.Errorf("NewKey(%q) = %s, published %s", in, got, fields[3])
 		}
 		if got := sinktest.Query[string](t, pool, `select tandem.key($1, $2, $3)::text`, in[0], in[1], in[2]); got != fields[3] {
@@ -105,7 +105,7 @@ func TestKeysFollowTheOrderOfIDs(t *testing.T) {
 	t.Parallel()
 	last := ""
 	for i := range 2000 {
-		k := sinkwriter.NewKey("f", "/s", fmt.Sprintf("event-%07d", i*37)).String()
+		k := ledger.NewKey("f", "/s", fmt.Sprintf("event-%07d", i*37)).String()
 		if k <= last {
 			t.Fatalf("key of %d, %s, is not behind %s", i, k, last)
 		}

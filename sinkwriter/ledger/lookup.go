@@ -1,4 +1,4 @@
-package sinkwriter
+package ledger
 
 import (
 	"context"
@@ -17,17 +17,17 @@ type Ledger struct {
 	pool *pgxpool.Pool
 }
 
-// NewLedger reads the ledger of the database behind pool, which must be the
+// New reads the ledger of the database behind pool, which must be the
 // primary.
-func NewLedger(pool *pgxpool.Pool) *Ledger { return &Ledger{pool: pool} }
+func New(pool *pgxpool.Pool) *Ledger { return &Ledger{pool: pool} }
 
-// Done gives those of the keys that are in the ledger, and the timeline on which
+// Committed gives those of the keys that are in the ledger, and the timeline on which
 // they are: there their events are handled, for good. That one is not among them
 // says nothing: it may be committed at this moment. Ask for some thousand at a time.
 //
 // A server whose place another one has taken since may still answer, on its own
 // timeline; see [Earlier].
-func (l *Ledger) Done(ctx context.Context, keys []Key) (done map[Key]bool, timeline string, err error) {
+func (l *Ledger) Committed(ctx context.Context, keys []Key) (done map[Key]bool, timeline string, err error) {
 	ask := make([][16]byte, len(keys))
 	for i, k := range keys {
 		ask[i] = k
