@@ -25,14 +25,14 @@ type Programs struct {
 func Build(ctx context.Context, dir string, log io.Writer) (Programs, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return Programs{}, fmt.Errorf("build the parts: %w", err)
+		return Programs{}, fmt.Errorf("build the programs: %w", err)
 	}
 	root, err := ModuleRoot(ctx)
 	if err != nil {
 		return Programs{}, err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return Programs{}, fmt.Errorf("build the parts: %w", err)
+		return Programs{}, fmt.Errorf("build the programs: %w", err)
 	}
 	// Without the version: git tells it only to the owner of the clone.
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", dir+string(filepath.Separator),
@@ -41,7 +41,7 @@ func Build(ctx context.Context, dir string, log io.Writer) (Programs, error) {
 	cmd.Stdout = log
 	cmd.Stderr = log
 	if err := cmd.Run(); err != nil {
-		return Programs{}, fmt.Errorf("build the parts: go build: %w", err)
+		return Programs{}, fmt.Errorf("build the programs: go build: %w", err)
 	}
 	return Programs{
 		Source:   filepath.Join(dir, "source"),
@@ -51,8 +51,8 @@ func Build(ctx context.Context, dir string, log io.Writer) (Programs, error) {
 	}, nil
 }
 
-// ModuleRoot returns the folder of Tandem's source, which has its go.mod. The working directory must be in our
-// module, or in one that requires it.
+// ModuleRoot returns the folder of Tandem's source, which has its go.mod. The working
+// directory must be in Tandem's module, or in one that requires it.
 func ModuleRoot(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "list", "-mod=mod", "-m", "-f", "{{.Dir}}", modulePath)
 	var stderr strings.Builder
