@@ -51,7 +51,7 @@ func (b *batches) paused() bool {
 	return b.refused > 0 && b.now().Before(b.until)
 }
 
-func (b *batches) taken(ctx context.Context) {
+func (b *batches) accepted(ctx context.Context) {
 	b.failures.Succeeded(ctx)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -60,8 +60,8 @@ func (b *batches) taken(ctx context.Context) {
 	}
 }
 
-// spoilt takes note of a batch that was refused.
-func (b *batches) spoilt(ctx context.Context, a delivery.Answer) {
+// recordRefusal takes note of a batch that was refused.
+func (b *batches) recordRefusal(ctx context.Context, a delivery.Answer) {
 	b.mu.Lock()
 	b.refused++
 	pause := false
@@ -91,31 +91,31 @@ func (c Config) atOnce() int {
 	return max(c.InFlight, c.batchesAtOnce()*c.Batch)
 }
 
-// deliverTogether sends several messages in one request. What is said against the
+// deliverBatch sends several messages in one request. What is said against the
 // batch is said against none of its events: each is then tried alone.
-func (s *Source) deliverTogether(ctx context.Context, jobs []*job) {
+func (s *Source) deliverBatch(ctx context.Context, jobs []*message) {
 	if len(jobs) == 1 && !s.batches.paused() {
 		s.deliver(ctx, jobs[0])
 		return
 	}
 	if s.batches.paused() {
-		s.agenda.deliverAlone(jobs)
+		s.scheduler.deliverAlone(jobs)
 		return
 	}
 	size := 2
 	for _, j := range jobs {
-		size += j.size - jobOverhead + len(`,"datacontenttype":"","specversion":"1.0",`)
+		size += j.size - messageOverhead + len(`,"datacontenttype":"","specversion":"1.0",`)
 	}
 	body := append(make([]byte, 0, size+size/8), '[')
 	together := jobs[:0]
-	var alone []*job
+	var alone []*message
 	for _, j := range jobs {
-		if j.window.abandoned() {
-			j.window.drop(j)
-			s.agenda.left(j, false)
+		if j.table.abandoned() {
+			j.table.remove(j)
+			s.scheduler.finish(j, false)
 			continue
 		}
-		longer, ok := s.delivery.AppendMember(body, j.errand.Event)
+		longer, ok := s.delivery.AppendMember(body, j.delivery.Event)
 		if !ok {
 			alone = append(alone, j)
 			continue
@@ -123,19 +123,19 @@ func (s *Source) deliverTogether(ctx context.Context, jobs []*job) {
 		body = append(longer, ',')
 		together = append(together, j)
 	}
-	s.agenda.deliverAlone(alone)
+	s.scheduler.deliverAlone(alone)
 	if len(together) == 0 {
 		return
 	}
 	body[len(body)-1] = ']'
-	s.settleTogether(ctx, together, s.delivery.SendBatch(ctx, body))
+	s.settleBatch(ctx, together, s.delivery.SendBatch(ctx, body))
 }
 
-// settleTogether sees to what came of a batch.
-func (s *Source) settleTogether(ctx context.Context, jobs []*job, a delivery.Answer) {
+// settleBatch sees to what came of a batch.
+func (s *Source) settleBatch(ctx context.Context, jobs []*message, a delivery.Answer) {
 	switch {
 	case a.Outcome == delivery.Accepted:
-		s.batches.taken(ctx)
+		s.batches.accepted(ctx)
 		s.cfg.Metrics.settledTogether(ctx, jobs, a.Receipt, s.cfg.Now())
 		for _, j := range jobs {
 			s.acknowledge(ctx, j)
@@ -148,15 +148,15 @@ func (s *Source) settleTogether(ctx context.Context, jobs []*job, a delivery.Ans
 		return
 	}
 	for _, j := range jobs {
-		j.errand.Alone = true
+		j.delivery.Alone = true
 	}
 	if away := a.Status == 0 || a.Status > http.StatusInternalServerError || a.Status == http.StatusTooManyRequests; !away || a.Status == http.StatusNotImplemented {
-		s.batches.spoilt(ctx, a)
-		s.agenda.deliverAlone(jobs)
+		s.batches.recordRefusal(ctx, a)
+		s.scheduler.deliverAlone(jobs)
 		return
 	}
 	// The function is away, or one of these makes it so.
 	for _, j := range jobs {
-		s.agenda.later(j, s.delivery.BatchBackoff(j.errand, a))
+		s.scheduler.retryLater(j, s.delivery.BatchBackoff(j.delivery, a))
 	}
 }

@@ -62,7 +62,7 @@ func (f filter) passes(eventType string) bool {
 // filtered reports whether the function has nothing to do with a message, which is
 // acknowledged then, and that is all: it takes no room, no question to the ledger
 // and no row in it.
-func (in *inlet) filtered(ctx context.Context, m eventing.Message) bool {
+func (in *consumer) filtered(ctx context.Context, m eventing.Message) bool {
 	if in.source.filter.all() || in.source.filter.passes(m.Event().Type()) {
 		return false
 	}

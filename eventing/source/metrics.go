@@ -186,7 +186,7 @@ func (m *Metrics) settled(ctx context.Context, out delivery.Result, age time.Dur
 
 // settledTogether counts the events of a batch that was taken; receipts has a letter
 // for each, if the sink is a function of ours.
-func (m *Metrics) settledTogether(ctx context.Context, jobs []*job, receipts string, now time.Time) {
+func (m *Metrics) settledTogether(ctx context.Context, jobs []*message, receipts string, now time.Time) {
 	if m == nil {
 		return
 	}
@@ -198,7 +198,7 @@ func (m *Metrics) settledTogether(ctx context.Context, jobs []*job, receipts str
 	for i, j := range jobs {
 		if receipts[i] == 'w' {
 			won++
-			m.commit.Record(ctx, max(now.Sub(j.message.Arrived()), 0).Seconds(), m.labels)
+			m.commit.Record(ctx, max(now.Sub(j.msg.Arrived()), 0).Seconds(), m.labels)
 		}
 	}
 	m.receipts.Add(ctx, int64(won), m.won)

@@ -63,22 +63,22 @@ type Config struct {
 	// any order. It needs to be the only Source of its cluster and function.
 	Ordered bool
 
-	// Verdicts says which dead letters wait for one. Required if Ordered.
-	Verdicts Verdicts
+	// Blocked says which dead letters wait for one. Required if Ordered.
+	Blocked Blocked
 
-	// Tries keeps for how long events that break the function have been tried. Nil
+	// Attempts keeps for how long events that break the function have been tried. Nil
 	// for this process' memory.
-	Tries Tries
+	Attempts Attempts
 
 	// Ledger is asked what other clusters have done. Required, unless Hedge is
 	// the race and Switch is nil.
 	Ledger Ledger
 
-	// Behind is how many messages wait in the stream behind one from where on this
+	// CatchUpLag is how many messages wait in the stream behind one from where on this
 	// source, though it races, asks the ledger before it delivers, and takes what it
 	// holds in an order of its own: many are done by then, as after an outage. Less
 	// than 0 for never, as where Ordered is set. Defaults to four times what is delivered at once.
-	Behind int
+	CatchUpLag int
 
 	// Heartbeat is how often the streams are told that a message is still at
 	// work. It must be well below the time after which they hand it out again.
@@ -109,7 +109,7 @@ func (c Config) withDefaults() Config {
 	c.Heartbeat = cmp.Or(c.Heartbeat, 30*time.Second)
 	c.SaveInterval = cmp.Or(c.SaveInterval, time.Second)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
-	c.Behind = cmp.Or(c.Behind, 4*c.atOnce())
+	c.CatchUpLag = cmp.Or(c.CatchUpLag, 4*c.atOnce())
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
 	}
@@ -132,7 +132,7 @@ func (c Config) validate() error {
 		return fmt.Errorf("hedge %s: want up to %s", c.Hedge, eventing.MaxHedge)
 	case c.Ledger == nil && (c.Switch != nil || !c.Hedge.Race()):
 		return errors.New("a ledger is needed to hedge or to stand by")
-	case c.Ordered && c.Verdicts == nil:
+	case c.Ordered && c.Blocked == nil:
 		return errors.New("to keep the order, verdicts are needed")
 	case c.Heartbeat < 0 || c.SaveInterval < 0:
 		return errors.New("a duration is negative")
@@ -143,17 +143,17 @@ func (c Config) validate() error {
 // Source delivers the messages of its streams to one function, many at once,
 // and acknowledges each after it is settled. One Source a cluster and function.
 type Source struct {
-	inlets   []*inlet
-	agenda   *agenda
-	delivery *delivery.Sender
-	progress Checkpoints
-	saving   *failurelog.Log
-	asking   *failurelog.Log
-	verdicts *failurelog.Log
-	batches  batches
-	mode     mode
-	filter   filter
-	cfg      Config
+	consumers   []*consumer
+	scheduler   *scheduler
+	delivery    *delivery.Sender
+	checkpoints Checkpoints
+	saving      *failurelog.Log
+	asking      *failurelog.Log
+	verdicts    *failurelog.Log
+	batches     batches
+	hedge       hedgeController
+	filter      filter
+	cfg         Config
 }
 
 // New makes a Source that delivers what streams hold and saves in progress
@@ -167,14 +167,14 @@ func New(streams []eventing.Stream, delivery *delivery.Sender, progress Checkpoi
 		return nil, errors.New("set up source: no stream to read from")
 	}
 	s := &Source{
-		agenda:   newAgenda(cfg.Now, cfg.Batch),
-		delivery: delivery,
-		progress: progress,
-		saving:   failurelog.New(cfg.Logger, cfg.Now, "saving progress"),
-		asking:   failurelog.New(cfg.Logger, cfg.Now, "asking the ledger what is done, which is delivered instead"),
-		batches:  batches{now: cfg.Now, failures: failurelog.New(cfg.Logger, cfg.Now, "delivering batches, events go one by one meanwhile")},
-		verdicts: failurelog.New(cfg.Logger, cfg.Now, "asking which dead letters wait for a verdict"),
-		mode: mode{
+		scheduler:   newScheduler(cfg.Now, cfg.Batch),
+		delivery:    delivery,
+		checkpoints: progress,
+		saving:      failurelog.New(cfg.Logger, cfg.Now, "saving progress"),
+		asking:      failurelog.New(cfg.Logger, cfg.Now, "asking the ledger what is done, which is delivered instead"),
+		batches:     batches{now: cfg.Now, failures: failurelog.New(cfg.Logger, cfg.Now, "delivering batches, events go one by one meanwhile")},
+		verdicts:    failurelog.New(cfg.Logger, cfg.Now, "asking which dead letters wait for a verdict"),
+		hedge: hedgeController{
 			wanted:   cfg.Hedge,
 			reading:  failurelog.New(cfg.Logger, cfg.Now, "reading how much redundancy is wanted"),
 			standing: failurelog.New(cfg.Logger, cfg.Now, "standing by"),
@@ -182,15 +182,15 @@ func New(streams []eventing.Stream, delivery *delivery.Sender, progress Checkpoi
 		cfg: cfg,
 	}
 	if cfg.Ordered {
-		s.agenda.lanes = map[*window]*lanes{}
+		s.scheduler.keys = map[*inFlight]*orderingKeys{}
 	}
-	s.agenda.backlog = backlog{
+	s.scheduler.backlog = backlog{
 		low: (cfg.atOnce() + 3) / 4, some: (cfg.atOnce() + 1) / 2,
 		away: func() bool { return !delivery.Working() },
 	}
 	s.filter, _ = newFilter(cfg.Types) // validate has seen to it
 	for _, stream := range streams {
-		s.inlets = append(s.inlets, &inlet{
+		s.consumers = append(s.consumers, &consumer{
 			source:   s,
 			stream:   stream,
 			failures: failurelog.New(cfg.Logger, cfg.Now, "reading a stream", slog.String("stream", stream.Name())),
@@ -202,14 +202,14 @@ func New(streams []eventing.Stream, delivery *delivery.Sender, progress Checkpoi
 
 // holds gives how many messages are in hand, and the age of the oldest.
 func (s *Source) holds() (messages int, oldest time.Duration) {
-	for _, in := range s.inlets {
+	for _, in := range s.consumers {
 		in.mu.Lock()
-		window := in.window
+		window := in.table
 		in.mu.Unlock()
 		if window == nil {
 			continue
 		}
-		n, age := window.holds(s.cfg.Now())
+		n, age := window.oldest(s.cfg.Now())
 		messages += n
 		oldest = max(oldest, age)
 	}
@@ -225,36 +225,36 @@ func (s *Source) Run(ctx context.Context) {
 	helping, help := context.WithCancel(context.WithoutCancel(ctx))
 	defer help()
 	var helpers sync.WaitGroup
-	helpers.Go(func() { s.beat(helping) })
-	helpers.Go(func() { s.save(helping) })
+	helpers.Go(func() { s.heartbeat(helping) })
+	helpers.Go(func() { s.saveCheckpoints(helping) })
 	helpers.Go(func() { s.probe(ctx) })
-	helpers.Go(func() { s.agenda.run(ctx) })
-	helpers.Go(func() { s.followMode(ctx) })
-	helpers.Go(func() { s.followVerdicts(ctx) })
+	helpers.Go(func() { s.scheduler.run(ctx) })
+	helpers.Go(func() { s.followHedge(ctx) })
+	helpers.Go(func() { s.followBlocked(ctx) })
 
 	var workers sync.WaitGroup
-	workers.Go(func() { s.ask(ctx) })
+	workers.Go(func() { s.lookUpAll(ctx) })
 	for range s.cfg.InFlight {
 		workers.Go(func() {
-			for j := s.agenda.take(); j != nil; j = s.agenda.take() {
+			for j := s.scheduler.takeDelivery(); j != nil; j = s.scheduler.takeDelivery() {
 				s.deliver(ctx, j)
 			}
 		})
 	}
 	for range s.cfg.batchesAtOnce() {
 		workers.Go(func() {
-			for jobs := s.agenda.takeTogether(); jobs != nil; jobs = s.agenda.takeTogether() {
-				s.deliverTogether(ctx, jobs)
+			for jobs := s.scheduler.takeBatch(); jobs != nil; jobs = s.scheduler.takeBatch() {
+				s.deliverBatch(ctx, jobs)
 			}
 		})
 	}
 	var pulling sync.WaitGroup
-	for _, in := range s.inlets {
+	for _, in := range s.consumers {
 		pulling.Go(func() { in.run(ctx) })
 	}
 
 	pulling.Wait()
-	for _, j := range s.agenda.close() {
+	for _, j := range s.scheduler.close() {
 		s.release(ctx, j, 0)
 	}
 	workers.Wait()
@@ -267,7 +267,7 @@ func (s *Source) Run(ctx context.Context) {
 // as far as is known.
 func (s *Source) Ready() error {
 	var errs []error
-	for _, in := range s.inlets {
+	for _, in := range s.consumers {
 		errs = append(errs, in.ready())
 	}
 	return errors.Join(append(errs, s.delivery.Ready())...)
@@ -277,12 +277,12 @@ func (s *Source) Ready() error {
 // the ledger, or for its turn, costs nothing but memory, and [Config.MaxBytes] bounds that.
 func (s *Source) windowLimit() int {
 	switch {
-	case s.agenda.current().Race() && s.agenda.isBehind():
-		return min(behindWindow*s.cfg.atOnce(), max(2*s.cfg.atOnce(), s.cfg.MaxBytes/jobOverhead))
-	case s.agenda.current().Race() && !s.cfg.Ordered:
+	case s.scheduler.currentHedge().Race() && s.scheduler.isLagging():
+		return min(behindWindow*s.cfg.atOnce(), max(2*s.cfg.atOnce(), s.cfg.MaxBytes/messageOverhead))
+	case s.scheduler.currentHedge().Race() && !s.cfg.Ordered:
 		return 2 * s.cfg.atOnce()
 	}
-	return max(2*s.cfg.atOnce(), s.cfg.MaxBytes/jobOverhead)
+	return max(2*s.cfg.atOnce(), s.cfg.MaxBytes/messageOverhead)
 }
 
 // openConfig is what streams are opened with. What is handed back is a small

@@ -20,8 +20,8 @@ import (
 // database is what the source needs of PostgreSQL.
 type database struct {
 	progress source.Checkpoints
-	tries    source.Tries
-	verdicts source.Verdicts
+	tries    source.Attempts
+	verdicts source.Blocked
 	ledger   source.Ledger
 	relay    relay.Outbox
 	old      *ledger.Retention

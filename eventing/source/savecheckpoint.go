@@ -28,9 +28,9 @@ const (
 	saveAnyway = time.Minute
 )
 
-// save saves the progress of every stream, again and again until ctx ends, and
+// saveCheckpoints saves the progress of every stream, again and again until ctx ends, and
 // then until nothing changes any more.
-func (s *Source) save(ctx context.Context) {
+func (s *Source) saveCheckpoints(ctx context.Context) {
 	ticker := time.NewTicker(s.cfg.SaveInterval)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
@@ -52,8 +52,8 @@ func (s *Source) save(ctx context.Context) {
 
 // saveAll reports whether there was anything new.
 func (s *Source) saveAll(ctx context.Context) (news bool) {
-	for _, in := range s.inlets {
-		now, err := s.saveOne(ctx, in)
+	for _, in := range s.consumers {
+		now, err := s.saveCheckpoint(ctx, in)
 		if err != nil {
 			s.saving.Failed(ctx, err)
 		}
@@ -62,17 +62,17 @@ func (s *Source) saveAll(ctx context.Context) (news bool) {
 	return news
 }
 
-// saveOne asks where in the stream we are and saves it if that is news; if not, it
+// saveCheckpoint asks where in the stream we are and saves it if that is news; if not, it
 // looks whether what was saved is still there. What is acknowledged stays so, and
 // what was handed out: if a stream reports less after a restart, what is known
 // counts.
-func (s *Source) saveOne(ctx context.Context, in *inlet) (news bool, err error) {
-	p := &in.place
+func (s *Source) saveCheckpoint(ctx context.Context, in *consumer) (news bool, err error) {
+	p := &in.checkpoint
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	reader, window := in.current()
+	reader, window := in.currentReader()
 	if reader == nil || p.known.Epoch != reader.Epoch() {
-		return false, nil // the inlet has said why
+		return false, nil // the consumer has said why
 	}
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
@@ -81,25 +81,25 @@ func (s *Source) saveOne(ctx context.Context, in *inlet) (news bool, err error) 
 		return false, nil // pulling meets the same and says so
 	}
 	s.cfg.Metrics.position(in.stream.Name(), position)
-	in.watch(ctx, position)
+	in.detectStall(ctx, position)
 	if window != nil {
 		window.forget(position.Floor)
 	}
-	if err := s.saveTries(ctx, in, reader, position.Floor); err != nil {
+	if err := s.saveAttempts(ctx, in, reader, position.Floor); err != nil {
 		return false, err
 	}
 
 	row := ledger.CheckpointUpdate{
-		Epoch: reader.Epoch(), Floor: max(position.Floor, p.known.Floor), Head: max(position.Head, p.saved.Head), Hedge: s.agenda.current().String(),
+		Epoch: reader.Epoch(), Floor: max(position.Floor, p.known.Floor), Head: max(position.Head, p.saved.Head), Hedge: s.scheduler.currentHedge().String(),
 	}
 	if at := s.cfg.Now(); row != p.saved || at.Sub(p.at) >= saveAnyway {
 		var now ledger.Checkpoint
-		if now, news, err = s.progress.Save(ctx, s.cfg.Function, reader.Origin(), row, p.known); news {
+		if now, news, err = s.checkpoints.Save(ctx, s.cfg.Function, reader.Origin(), row, p.known); news {
 			p.known, p.saved, p.at = now, row, at
 		}
 	}
 	if err == nil && !news {
-		err = in.verify(ctx, reader)
+		err = in.verifyCheckpoint(ctx, reader)
 	}
 	if err != nil {
 		return false, fmt.Errorf("save progress in stream %s: %w", in.stream.Name(), err)
@@ -108,11 +108,11 @@ func (s *Source) saveOne(ctx context.Context, in *inlet) (news bool, err error) 
 	return news, nil
 }
 
-// verify looks whether what was saved is still there, and has the stream opened
+// verifyCheckpoint looks whether what was saved is still there, and has the stream opened
 // again if it is not, which finds the place in it anew.
-func (in *inlet) verify(ctx context.Context, reader eventing.Reader) error {
-	p := &in.place
-	stored, timeline, err := in.source.progress.Load(ctx, in.source.cfg.Function, reader.Origin())
+func (in *consumer) verifyCheckpoint(ctx context.Context, reader eventing.Reader) error {
+	p := &in.checkpoint
+	stored, timeline, err := in.source.checkpoints.Load(ctx, in.source.cfg.Function, reader.Origin())
 	if err != nil {
 		return err
 	}

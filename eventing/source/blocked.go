@@ -6,16 +6,16 @@ import (
 )
 
 const (
-	// parkedInterval is how often it is asked whether there is a verdict.
-	parkedInterval = time.Second
+	// blockedInterval is how often it is asked whether there is a verdict.
+	blockedInterval = time.Second
 
-	// parkedQuestion bounds the events of one question.
-	parkedQuestion = 1000
+	// blockedLookup bounds the events of one question.
+	blockedLookup = 1000
 )
 
-// Verdicts knows the dead letters that wait for a verdict, for which a [Source]
+// Blocked knows the dead letters that wait for a verdict, for which a [Source]
 // that keeps the order holds back what comes after them.
-type Verdicts interface {
+type Blocked interface {
 	// Waiting gives the events of function that are dead in this cluster, have a
 	// subject and are handled nowhere.
 	Waiting(ctx context.Context, function string) ([]DeadEvent, error)
@@ -31,22 +31,22 @@ type DeadEvent struct {
 	EventID
 }
 
-// followVerdicts finds out which subjects are parked, and when there is a verdict,
+// followBlocked finds out which subjects are parked, and when there is a verdict,
 // until ctx ends.
-func (s *Source) followVerdicts(ctx context.Context) {
+func (s *Source) followBlocked(ctx context.Context) {
 	if !s.cfg.Ordered {
 		return
 	}
-	ticker := time.NewTicker(parkedInterval)
+	ticker := time.NewTicker(blockedInterval)
 	defer ticker.Stop()
 	known := false
 	for {
 		var err error
 		if !known {
-			err = s.loadParked(ctx)
+			err = s.loadBlocked(ctx)
 			known = err == nil
 		} else {
-			err = s.askVerdicts(ctx)
+			err = s.lookUpBlocked(ctx)
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -56,7 +56,7 @@ func (s *Source) followVerdicts(ctx context.Context) {
 		default:
 			s.verdicts.Succeeded(ctx)
 		}
-		s.cfg.Metrics.waiting(ctx, s.agenda.countParked())
+		s.cfg.Metrics.waiting(ctx, s.scheduler.countBlocking())
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -65,27 +65,27 @@ func (s *Source) followVerdicts(ctx context.Context) {
 	}
 }
 
-// loadParked asks for what was parked before this process began.
-func (s *Source) loadParked(ctx context.Context) error {
+// loadBlocked asks for what was parked before this process began.
+func (s *Source) loadBlocked(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	list, err := s.cfg.Verdicts.Waiting(ctx, s.cfg.Function)
+	list, err := s.cfg.Blocked.Waiting(ctx, s.cfg.Function)
 	if err != nil {
 		return err
 	}
-	s.agenda.parkAll(list)
+	s.scheduler.blockSubjects(list)
 	return nil
 }
 
-// askVerdicts asks about those that are parked, not all at once if they are many.
-func (s *Source) askVerdicts(ctx context.Context) error {
-	list := s.agenda.parkedEvents(parkedQuestion)
+// lookUpBlocked asks about those that are parked, not all at once if they are many.
+func (s *Source) lookUpBlocked(ctx context.Context) error {
+	list := s.scheduler.blockingEvents(blockedLookup)
 	if len(list) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	still, err := s.cfg.Verdicts.Still(ctx, s.cfg.Function, list)
+	still, err := s.cfg.Blocked.Still(ctx, s.cfg.Function, list)
 	if err != nil {
 		return err
 	}
@@ -95,6 +95,6 @@ func (s *Source) askVerdicts(ctx context.Context) error {
 			gone = append(gone, e)
 		}
 	}
-	s.agenda.unpark(gone)
+	s.scheduler.unblockSubjects(gone)
 	return nil
 }

@@ -229,7 +229,7 @@ func startOrdered(t *testing.T, server *natstest.Server, j *journal, cluster, si
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Function, cfg.Ordered, cfg.Verdicts, cfg.Ledger = "flights", true, verdictsOf{cluster, j}, j
+	cfg.Function, cfg.Ordered, cfg.Blocked, cfg.Ledger = "flights", true, verdictsOf{cluster, j}, j
 	cfg.SaveInterval, cfg.InFlight = 10*time.Millisecond, 32
 	source, err := source.New([]eventing.Stream{stream}, delivery, p, cfg)
 	if err != nil {
@@ -452,7 +452,7 @@ func TestWhatWasHandedOutBeforeIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	source, err := source.New([]eventing.Stream{dawdling{stream}}, newSender(t, sink.url(), sink.url()+"/dead-letters"), p, source.Config{
-		Function: "flights", Ordered: true, Verdicts: verdictsOf{"east", j}, Ledger: j, SaveInterval: 10 * time.Millisecond,
+		Function: "flights", Ordered: true, Blocked: verdictsOf{"east", j}, Ledger: j, SaveInterval: 10 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -11,9 +11,9 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// Tries keeps for how long the events that break a function have been tried, so that
+// Attempts keeps for how long the events that break a function have been tried, so that
 // a source that is restarted does not begin anew with them.
-type Tries interface {
+type Attempts interface {
 	// Save stores tries of messages over what is stored, and drops what is stored
 	// for those in settled. Stream and epoch are those of [Checkpoints]. Called about
 	// once a second while there is something to be said.
@@ -23,8 +23,8 @@ type Tries interface {
 	Load(ctx context.Context, function, stream, epoch string) ([]ledger.EventAttempts, error)
 }
 
-// triesOf are the tries of one making of a stream.
-type triesOf struct {
+// attemptsOf are the tries of one making of a stream.
+type attemptsOf struct {
 	epoch string
 
 	mu      sync.Mutex
@@ -33,24 +33,24 @@ type triesOf struct {
 	settled map[uint64]struct{}
 }
 
-// loadTries gives the tries of the stream that reader reads: those that are known
+// loadAttempts gives the tries of the stream that reader reads: those that are known
 // already, or else those that are stored.
-func (in *inlet) loadTries(ctx context.Context, reader eventing.Reader) (*triesOf, error) {
+func (in *consumer) loadAttempts(ctx context.Context, reader eventing.Reader) (*attemptsOf, error) {
 	in.mu.Lock()
-	known := in.tries
+	known := in.attempts
 	in.mu.Unlock()
 	if known != nil && known.epoch == reader.Epoch() {
 		return known, nil
 	}
-	t := &triesOf{
+	t := &attemptsOf{
 		epoch: reader.Epoch(), stored: map[uint64]ledger.EventAttempts{}, news: map[uint64]ledger.EventAttempts{}, settled: map[uint64]struct{}{},
 	}
-	if in.source.cfg.Tries == nil {
+	if in.source.cfg.Attempts == nil {
 		return t, nil
 	}
 	asking, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	stored, err := in.source.cfg.Tries.Load(asking, in.source.cfg.Function, reader.Origin(), reader.Epoch())
+	stored, err := in.source.cfg.Attempts.Load(asking, in.source.cfg.Function, reader.Origin(), reader.Epoch())
 	if err != nil {
 		return nil, err
 	}
@@ -60,8 +60,8 @@ func (in *inlet) loadTries(ctx context.Context, reader eventing.Reader) (*triesO
 	return t, nil
 }
 
-// begin gives a new errand what is known of its event.
-func (t *triesOf) begin(sequence uint64, e *delivery.Delivery) {
+// restore gives a new delivery what is known of its event.
+func (t *attemptsOf) restore(sequence uint64, e *delivery.Delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if known, ok := t.stored[sequence]; ok {
@@ -70,15 +70,15 @@ func (t *triesOf) begin(sequence uint64, e *delivery.Delivery) {
 	}
 }
 
-// broke takes note that an event broke the function.
-func (t *triesOf) broke(sequence uint64, e *delivery.Delivery) {
+// recordFailure takes note that an event broke the function.
+func (t *attemptsOf) recordFailure(sequence uint64, e *delivery.Delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.news[sequence] = ledger.EventAttempts{Sequence: sequence, Attempts: e.Attempts, For: e.AttemptedFor}
 }
 
-// settle forgets an event.
-func (t *triesOf) settle(sequence uint64, e *delivery.Delivery) {
+// forget forgets an event.
+func (t *attemptsOf) forget(sequence uint64, e *delivery.Delivery) {
 	if e.Attempts == 0 {
 		return
 	}
@@ -89,9 +89,9 @@ func (t *triesOf) settle(sequence uint64, e *delivery.Delivery) {
 	t.settled[sequence] = struct{}{}
 }
 
-// take gives what is to be saved. Below floor everything is settled, also what this
+// unsaved gives what is to be saved. Below floor everything is settled, also what this
 // process has never seen.
-func (t *triesOf) take(floor uint64) (tries []ledger.EventAttempts, settled []uint64) {
+func (t *attemptsOf) unsaved(floor uint64) (tries []ledger.EventAttempts, settled []uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for sequence := range t.stored {
@@ -112,7 +112,7 @@ func (t *triesOf) take(floor uint64) (tries []ledger.EventAttempts, settled []ui
 }
 
 // putBack takes back what could not be saved, unless there is news.
-func (t *triesOf) putBack(tries []ledger.EventAttempts, settled []uint64) {
+func (t *attemptsOf) putBack(tries []ledger.EventAttempts, settled []uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range tries {
@@ -126,19 +126,19 @@ func (t *triesOf) putBack(tries []ledger.EventAttempts, settled []uint64) {
 	}
 }
 
-// saveTries saves the tries of a stream.
-func (s *Source) saveTries(ctx context.Context, in *inlet, reader eventing.Reader, floor uint64) error {
+// saveAttempts saves the tries of a stream.
+func (s *Source) saveAttempts(ctx context.Context, in *consumer, reader eventing.Reader, floor uint64) error {
 	in.mu.Lock()
-	t := in.tries
+	t := in.attempts
 	in.mu.Unlock()
-	if s.cfg.Tries == nil || t == nil || t.epoch != reader.Epoch() {
+	if s.cfg.Attempts == nil || t == nil || t.epoch != reader.Epoch() {
 		return nil
 	}
-	tries, settled := t.take(floor)
+	tries, settled := t.unsaved(floor)
 	if len(tries) == 0 && len(settled) == 0 {
 		return nil
 	}
-	if err := s.cfg.Tries.Save(ctx, s.cfg.Function, reader.Origin(), reader.Epoch(), tries, settled); err != nil {
+	if err := s.cfg.Attempts.Save(ctx, s.cfg.Function, reader.Origin(), reader.Epoch(), tries, settled); err != nil {
 		t.putBack(tries, settled)
 		return fmt.Errorf("save tries in stream %s: %w", in.stream.Name(), err)
 	}

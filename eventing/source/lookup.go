@@ -27,20 +27,20 @@ type EventID struct {
 	Source, ID string
 }
 
-// ask asks the ledger about messages whose time has come, many at a time: what is
-// done is acknowledged, the rest delivered. It ends when the agenda is closed.
-func (s *Source) ask(ctx context.Context) {
-	for jobs := s.agenda.takeQuestions(questionSize); jobs != nil; jobs = s.agenda.takeQuestions(questionSize) {
-		done, err := s.askOnce(ctx, jobs)
+// lookUpAll asks the ledger about messages whose time has come, many at a time: what is
+// done is acknowledged, the rest delivered. It ends when the scheduler is closed.
+func (s *Source) lookUpAll(ctx context.Context) {
+	for jobs := s.scheduler.takeLookups(questionSize); jobs != nil; jobs = s.scheduler.takeLookups(questionSize) {
+		done, err := s.lookUp(ctx, jobs)
 		if err != nil && ctx.Err() == nil {
 			s.asking.Failed(ctx, err)
 		}
 		rest := jobs[:0]
 		for i, j := range jobs {
 			switch {
-			case j.window.abandoned():
-				j.window.drop(j)
-				s.agenda.left(j, false)
+			case j.table.abandoned():
+				j.table.remove(j)
+				s.scheduler.finish(j, false)
 			case err == nil && done[i]:
 				s.cfg.Metrics.skippedOne(ctx)
 				s.acknowledge(ctx, j)
@@ -50,14 +50,14 @@ func (s *Source) ask(ctx context.Context) {
 				rest = append(rest, j)
 			}
 		}
-		s.agenda.notDone(rest)
+		s.scheduler.notCommitted(rest)
 	}
 }
 
-func (s *Source) askOnce(ctx context.Context, jobs []*job) ([]bool, error) {
+func (s *Source) lookUp(ctx context.Context, jobs []*message) ([]bool, error) {
 	ids := make([]EventID, len(jobs))
 	for i, j := range jobs {
-		ids[i] = EventID{Source: j.errand.Event.Source(), ID: j.errand.Event.ID()}
+		ids[i] = EventID{Source: j.delivery.Event.Source(), ID: j.delivery.Event.ID()}
 	}
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()

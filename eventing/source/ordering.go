@@ -19,98 +19,98 @@ const (
 	// laneRestCap. That must stay below the time after which the stream
 	// hands them out anyway: a source that begins has them handed out at once, so
 	// that it knows what comes before what.
-	laneSoon    = 2 * time.Second
-	laneRest    = time.Second
-	laneRestCap = 30 * time.Second
+	soon        = 2 * time.Second
+	handBackMin = time.Second
+	handBackMax = 30 * time.Second
 
 	// makeRoomInterval is how often it is looked for such.
 	makeRoomInterval = 100 * time.Millisecond
 )
 
-// lane has the messages of one subject in one stream that were received and are not
+// keyQueue has the messages of one subject in one stream that were received and are not
 // settled. Only the first of them, in the order of the stream, is delivered.
-type lane struct {
+type keyQueue struct {
 	subject string
-	there   map[uint64]*job // nil while it is handed back
-	order   sequences       // all of there, and some that are settled
-	running *job            // is being delivered
+	there   map[uint64]*message // nil while it is handed back
+	order   sequences           // all of there, and some that are settled
+	running *message            // is being delivered
 
 	settled time.Time     // the latest one, or when the lane began
 	pace    time.Duration // about that long from one to the next, once that is here
 }
 
-// lanes are those of one window.
-type lanes struct {
+// orderingKeys are those of one window.
+type orderingKeys struct {
 	// known says that there is no message that was handed out and did not arrive.
 	known   bool
-	subject map[string]*lane
+	subject map[string]*keyQueue
 	blocked int // jobs that wait for another one
 }
 
-// order is what the agenda knows about the order.
-type order struct {
-	lanes map[*window]*lanes // nil if none is kept
+// ordering is what the scheduler knows about the order.
+type ordering struct {
+	keys map[*inFlight]*orderingKeys // nil if none is kept
 
 	// Subjects with a dead letter, and its event; nil until that is known.
-	parked map[string]map[EventID]struct{}
-	asked  []DeadEvent // about which it was not asked yet in this round
+	blockedSubjects map[string]map[EventID]struct{}
+	asked           []DeadEvent // about which it was not asked yet in this round
 
 	madeRoom time.Time
 }
 
-// begin is called when a stream is opened: until it is known that nothing is on its
+// openWindow is called when a stream is opened: until it is known that nothing is on its
 // way that comes before, no message with a subject is delivered.
-func (a *agenda) begin(w *window) {
+func (a *scheduler) openWindow(w *inFlight) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.lanes == nil {
+	if a.keys == nil {
 		return
 	}
-	for other := range a.lanes {
+	for other := range a.keys {
 		if other == w || !other.abandoned() {
 			continue
 		}
-		for subject, l := range a.lanes[other].subject {
+		for subject, l := range a.keys[other].subject {
 			if l.running != nil { // and may still commit
 				a.lane(w, subject).running = l.running
 			}
 		}
-		delete(a.lanes, other)
+		delete(a.keys, other)
 	}
 	a.lanesOf(w).known = false
 }
 
 // lanesOf gives the lanes of a window.
-func (a *agenda) lanesOf(w *window) *lanes {
-	if a.lanes[w] == nil {
-		a.lanes[w] = &lanes{subject: map[string]*lane{}}
+func (a *scheduler) lanesOf(w *inFlight) *orderingKeys {
+	if a.keys[w] == nil {
+		a.keys[w] = &orderingKeys{subject: map[string]*keyQueue{}}
 	}
-	return a.lanes[w]
+	return a.keys[w]
 }
 
 // lane gives that of a subject.
-func (a *agenda) lane(w *window, subject string) *lane {
+func (a *scheduler) lane(w *inFlight, subject string) *keyQueue {
 	set := a.lanesOf(w)
 	l := set.subject[subject]
 	if l == nil {
-		l = &lane{subject: subject, there: map[uint64]*job{}, settled: a.now()}
+		l = &keyQueue{subject: subject, there: map[uint64]*message{}, settled: a.now()}
 		set.subject[subject] = l
 	}
 	return l
 }
 
 // missing reports whether it is not known yet what a window's stream has handed out.
-func (a *agenda) missing(w *window) bool {
+func (a *scheduler) missing(w *inFlight) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.lanes != nil && a.lanes[w] != nil && !a.lanes[w].known
+	return a.keys != nil && a.keys[w] != nil && !a.keys[w].known
 }
 
 // complete says that all of it is there.
-func (a *agenda) complete(w *window) {
+func (a *scheduler) complete(w *inFlight) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	set := a.lanes[w]
+	set := a.keys[w]
 	if set == nil { // at the end
 		return
 	}
@@ -121,14 +121,14 @@ func (a *agenda) complete(w *window) {
 }
 
 // join puts a message in its lane, if it has a subject.
-func (a *agenda) join(j *job) {
-	subject := j.errand.Event.Subject()
-	if a.lanes[j.window] == nil || subject == "" {
+func (a *scheduler) join(j *message) {
+	subject := j.delivery.Event.Subject()
+	if a.keys[j.table] == nil || subject == "" {
 		return
 	}
-	l := a.lane(j.window, subject)
-	j.lane = l
-	sequence := j.message.Sequence()
+	l := a.lane(j.table, subject)
+	j.queue = l
+	sequence := j.msg.Sequence()
 	if _, before := l.there[sequence]; !before {
 		heap.Push(&l.order, sequence)
 	}
@@ -136,7 +136,7 @@ func (a *agenda) join(j *job) {
 }
 
 // first is the first message that is not settled; ok is false if there is none.
-func (l *lane) first() (sequence uint64, ok bool) {
+func (l *keyQueue) first() (sequence uint64, ok bool) {
 	for len(l.order) > 0 {
 		if _, ok := l.there[l.order[0]]; ok {
 			return l.order[0], true
@@ -146,9 +146,9 @@ func (l *lane) first() (sequence uint64, ok bool) {
 	return 0, false
 }
 
-// mayGo reports whether it is a message's turn.
-func (a *agenda) mayGo(j *job) bool {
-	l, set := j.lane, a.lanes[j.window]
+// mayDeliver reports whether it is a message's turn.
+func (a *scheduler) mayDeliver(j *message) bool {
+	l, set := j.queue, a.keys[j.table]
 	if l == nil || set == nil { // abandoned, and is dropped
 		return true
 	}
@@ -156,38 +156,38 @@ func (a *agenda) mayGo(j *job) bool {
 		return true
 	}
 	first, _ := l.first()
-	if !set.known || a.parked == nil || first != j.message.Sequence() || l.running != nil {
+	if !set.known || a.blockedSubjects == nil || first != j.msg.Sequence() || l.running != nil {
 		return false
 	}
-	if events := a.parked[l.subject]; len(events) > 0 {
+	if events := a.blockedSubjects[l.subject]; len(events) > 0 {
 		// Itself, if this is not known to the stream.
-		_, itself := events[EventID{Source: j.errand.Event.Source(), ID: j.errand.Event.ID()}]
+		_, itself := events[EventID{Source: j.delivery.Event.Source(), ID: j.delivery.Event.ID()}]
 		return itself
 	}
 	return true
 }
 
 // block has a message wait for its turn.
-func (a *agenda) block(j *job) {
+func (a *scheduler) block(j *message) {
 	if !j.blocked {
 		j.blocked = true
-		if set := a.lanes[j.window]; set != nil {
+		if set := a.keys[j.table]; set != nil {
 			set.blocked++
 		}
 	}
 }
 
-func (a *agenda) unblock(j *job) {
+func (a *scheduler) unblock(j *message) {
 	if j.blocked {
 		j.blocked = false
-		if set := a.lanes[j.window]; set != nil {
+		if set := a.keys[j.table]; set != nil {
 			set.blocked--
 		}
 	}
 }
 
 // advance sees whether it is the turn of the first of a lane.
-func (a *agenda) advance(set *lanes, l *lane) {
+func (a *scheduler) advance(set *orderingKeys, l *keyQueue) {
 	first, ok := l.first()
 	if !ok {
 		if l.running == nil {
@@ -196,7 +196,7 @@ func (a *agenda) advance(set *lanes, l *lane) {
 		return
 	}
 	j := l.there[first]
-	if j == nil || !j.blocked || !a.mayGo(j) {
+	if j == nil || !j.blocked || !a.mayDeliver(j) {
 		return
 	}
 	a.unblock(j)
@@ -204,32 +204,32 @@ func (a *agenda) advance(set *lanes, l *lane) {
 	case a.closed:
 	case a.hedge.Standby:
 		j.held = true
-		a.wait(j, a.dueHeld(j))
+		a.wait(j, a.dueHedged(j))
 	case !a.hedge.Race():
-		a.ask(j) // perhaps it is done, after all that time
+		a.lookUp(j) // perhaps it is done, after all that time
 	default:
 		a.deliver(j)
 	}
 }
 
-// left says that a message is not held any more: it is settled, or was handed back
+// finish says that a message is not held any more: it is settled, or was handed back
 // and will come again.
-func (a *agenda) left(j *job, settled bool) {
-	if j.lane == nil {
+func (a *scheduler) finish(j *message, settled bool) {
+	if j.queue == nil {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	l, set := j.lane, a.lanes[j.window]
+	l, set := j.queue, a.keys[j.table]
 	if l.running == j {
 		l.running = nil
 	}
 	a.unblock(j)
 	if set == nil {
-		a.leftLate(j)
+		a.finishLate(j)
 		return
 	}
-	sequence := j.message.Sequence()
+	sequence := j.msg.Sequence()
 	if l.there[sequence] == j {
 		l.there[sequence] = nil
 	}
@@ -242,69 +242,69 @@ func (a *agenda) left(j *job, settled bool) {
 	a.advance(set, l)
 }
 
-// leftLate is left for a message of a window that was abandoned meanwhile.
-func (a *agenda) leftLate(j *job) {
-	for _, set := range a.lanes {
-		if l := set.subject[j.lane.subject]; l != nil && l.running == j {
+// finishLate is left for a message of a window that was abandoned meanwhile.
+func (a *scheduler) finishLate(j *message) {
+	for _, set := range a.keys {
+		if l := set.subject[j.queue.subject]; l != nil && l.running == j {
 			l.running = nil
 			a.advance(set, l)
 		}
 	}
 }
 
-// park holds back what comes after an event that is dead.
-func (a *agenda) park(j *job) {
-	if j.lane == nil {
+// blockSubject holds back what comes after an event that is dead.
+func (a *scheduler) blockSubject(j *message) {
+	if j.queue == nil {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.parkOne(DeadEvent{Subject: j.lane.subject, EventID: EventID{Source: j.errand.Event.Source(), ID: j.errand.Event.ID()}})
+	a.blockOneSubject(DeadEvent{Subject: j.queue.subject, EventID: EventID{Source: j.delivery.Event.Source(), ID: j.delivery.Event.ID()}})
 }
 
-func (a *agenda) parkOne(e DeadEvent) {
-	if a.parked == nil {
-		a.parked = map[string]map[EventID]struct{}{}
+func (a *scheduler) blockOneSubject(e DeadEvent) {
+	if a.blockedSubjects == nil {
+		a.blockedSubjects = map[string]map[EventID]struct{}{}
 	}
-	if a.parked[e.Subject] == nil {
-		a.parked[e.Subject] = map[EventID]struct{}{}
+	if a.blockedSubjects[e.Subject] == nil {
+		a.blockedSubjects[e.Subject] = map[EventID]struct{}{}
 	}
-	a.parked[e.Subject][e.EventID] = struct{}{}
+	a.blockedSubjects[e.Subject][e.EventID] = struct{}{}
 }
 
-// countParked counts the events that are parked.
-func (a *agenda) countParked() (n int) {
+// countBlocking counts the events that are parked.
+func (a *scheduler) countBlocking() (n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, events := range a.parked {
+	for _, events := range a.blockedSubjects {
 		n += len(events)
 	}
 	return n
 }
 
-// parkAll takes in what was parked before.
-func (a *agenda) parkAll(list []DeadEvent) {
+// blockSubjects takes in what was parked before.
+func (a *scheduler) blockSubjects(list []DeadEvent) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.parked == nil {
-		a.parked = map[string]map[EventID]struct{}{}
+	if a.blockedSubjects == nil {
+		a.blockedSubjects = map[string]map[EventID]struct{}{}
 	}
 	for _, e := range list {
-		a.parkOne(e)
+		a.blockOneSubject(e)
 	}
-	for _, set := range a.lanes {
+	for _, set := range a.keys {
 		for _, l := range set.subject {
 			a.advance(set, l)
 		}
 	}
 }
 
-// parkedEvents gives up to n of those that are parked, others each time.
-func (a *agenda) parkedEvents(n int) []DeadEvent {
+// blockingEvents gives up to n of those that are parked, others each time.
+func (a *scheduler) blockingEvents(n int) []DeadEvent {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.asked) == 0 {
-		for subject, events := range a.parked {
+		for subject, events := range a.blockedSubjects {
 			for e := range events {
 				a.asked = append(a.asked, DeadEvent{Subject: subject, EventID: e})
 			}
@@ -316,17 +316,17 @@ func (a *agenda) parkedEvents(n int) []DeadEvent {
 	return list
 }
 
-// unpark lets what comes after these events go on.
-func (a *agenda) unpark(list []DeadEvent) {
+// unblockSubjects lets what comes after these events go on.
+func (a *scheduler) unblockSubjects(list []DeadEvent) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, e := range list {
-		delete(a.parked[e.Subject], e.EventID)
-		if len(a.parked[e.Subject]) > 0 {
+		delete(a.blockedSubjects[e.Subject], e.EventID)
+		if len(a.blockedSubjects[e.Subject]) > 0 {
 			continue
 		}
-		delete(a.parked, e.Subject)
-		for _, set := range a.lanes {
+		delete(a.blockedSubjects, e.Subject)
+		for _, set := range a.keys {
 			if l := set.subject[e.Subject]; l != nil {
 				a.advance(set, l)
 			}
@@ -335,8 +335,8 @@ func (a *agenda) unpark(list []DeadEvent) {
 }
 
 // blockedJobs are those that wait for their turn, of all windows.
-func (a *agenda) blockedJobs() (all []*job) {
-	for _, set := range a.lanes {
+func (a *scheduler) blockedJobs() (all []*message) {
+	for _, set := range a.keys {
 		for _, l := range set.subject {
 			for _, j := range l.there {
 				if j != nil && j.blocked {
@@ -352,37 +352,37 @@ func (a *agenda) blockedJobs() (all []*job) {
 // others and their turn is far: at most half of those that wait for it, those first
 // whose turn is last, with the time for which they are to rest. None if busy
 // messages are at work all the same.
-func (a *agenda) surplus(w *window, busy int) (jobs []*job, rest []time.Duration) {
+func (a *scheduler) surplus(w *inFlight, busy int) (jobs []*message, rest []time.Duration) {
 	_, held := w.has(0)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	set, now := a.lanes[w], a.now()
+	set, now := a.keys[w], a.now()
 	if set == nil || set.blocked == 0 || held-set.blocked >= busy || now.Sub(a.madeRoom) < makeRoomInterval {
 		return nil, nil
 	}
 	a.madeRoom = now
 	type late struct {
-		job        *job
+		job        *message
 		turn, rest time.Duration
 	}
 	var all []late
 	for _, l := range set.subject {
-		var mine []*job
+		var mine []*message
 		for _, j := range l.there {
 			if j != nil && j.blocked {
 				mine = append(mine, j)
 			}
 		}
-		slices.SortFunc(mine, func(x, y *job) int { return cmp.Compare(x.message.Sequence(), y.message.Sequence()) })
+		slices.SortFunc(mine, func(x, y *message) int { return cmp.Compare(x.msg.Sequence(), y.msg.Sequence()) })
 		pace, rest := l.pace, time.Duration(0)
 		if stuck := now.Sub(l.settled); !set.known {
-			pace, rest = laneSoon, laneRest
-		} else if stuck >= laneSoon {
+			pace, rest = soon, handBackMin
+		} else if stuck >= soon {
 			pace, rest = stuck, stuck/2 // it may go on at any moment
 		}
 		for i, j := range mine {
 			turn := pace * time.Duration(min(i, 10_000)+1)
-			if turn < laneSoon {
+			if turn < soon {
 				continue
 			}
 			if rest == 0 {
@@ -395,24 +395,24 @@ func (a *agenda) surplus(w *window, busy int) (jobs []*job, rest []time.Duration
 	slices.SortFunc(all, func(x, y late) int { return cmp.Compare(y.turn, x.turn) })
 	for _, x := range all[:min(len(all), (set.blocked+1)/2)] {
 		a.unblock(x.job)
-		x.job.lane.there[x.job.message.Sequence()] = nil
-		jobs, rest = append(jobs, x.job), append(rest, min(max(x.rest, laneRest), laneRestCap))
+		x.job.queue.there[x.job.msg.Sequence()] = nil
+		jobs, rest = append(jobs, x.job), append(rest, min(max(x.rest, handBackMin), handBackMax))
 	}
 	return jobs, rest
 }
 
 // makeRoom hands back messages that wait for their turn.
-func (s *Source) makeRoom(ctx context.Context, w *window) {
-	jobs, rest := s.agenda.surplus(w, s.cfg.atOnce()/2)
+func (s *Source) makeRoom(ctx context.Context, w *inFlight) {
+	jobs, rest := s.scheduler.surplus(w, s.cfg.atOnce()/2)
 	for i, j := range jobs {
-		j.in.handBack(j)
+		j.consumer.handBack(j)
 		s.release(ctx, j, rest[i])
 	}
 }
 
-// missing reports how many messages the stream has handed out that are not here;
+// missingMessages reports how many messages the stream has handed out that are not here;
 // 0 if that is known to be none. Nothing must be on its way from the stream.
-func (in *inlet) missing(ctx context.Context, reader eventing.Reader, w *window) (int, error) {
+func (in *consumer) missingMessages(ctx context.Context, reader eventing.Reader, w *inFlight) (int, error) {
 	const looks, pause = 3, 50 * time.Millisecond // acknowledgements may be on their way
 	for look := range looks {
 		if look > 0 {
@@ -428,7 +428,7 @@ func (in *inlet) missing(ctx context.Context, reader eventing.Reader, w *window)
 		}
 		known := in.known(w)
 		if position.Unacknowledged <= uint64(known) {
-			in.source.agenda.complete(w)
+			in.source.scheduler.complete(w)
 			return 0, nil
 		}
 		if look == looks-1 || known == 0 {
@@ -441,7 +441,7 @@ func (in *inlet) missing(ctx context.Context, reader eventing.Reader, w *window)
 }
 
 // known counts the messages of a window that are not acknowledged.
-func (in *inlet) known(w *window) int {
+func (in *consumer) known(w *inFlight) int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	w.mu.Lock()

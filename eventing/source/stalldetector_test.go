@@ -199,7 +199,7 @@ func TestWhatIsLostAtTheStartIsNotedThere(t *testing.T) {
 			}
 			stream, opened := tt.stream(inner)
 			source, err := source.New([]eventing.Stream{stream}, newSender(t, f.url(), f.url()+"/dead-letters"), p, source.Config{
-				Function: "flights", Ordered: true, Verdicts: verdictsOf{"east", j}, Ledger: j, SaveInterval: 10 * time.Millisecond,
+				Function: "flights", Ordered: true, Blocked: verdictsOf{"east", j}, Ledger: j, SaveInterval: 10 * time.Millisecond,
 			})
 			if err != nil {
 				t.Fatal(err)

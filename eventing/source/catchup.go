@@ -25,16 +25,16 @@ const fromTheHead = 8
 // the source is behind. With few, all clusters are at the same ones.
 const behindWindow = 32
 
-// behind reports whether so much waits in the stream behind a message that the ledger is
+// lagging reports whether so much waits in the stream behind a message that the ledger is
 // asked first. Where an order is kept, it is that of the stream.
-func (c Config) behind(m eventing.Message) bool {
-	return c.Ledger != nil && c.Behind > 0 && !c.Ordered && m.Pending() >= uint64(c.Behind)
+func (c Config) lagging(m eventing.Message) bool {
+	return c.Ledger != nil && c.CatchUpLag > 0 && !c.Ordered && m.Pending() >= uint64(c.CatchUpLag)
 }
 
 // backlog are the messages that were received while much waited: they are neither
 // asked about nor delivered yet.
 type backlog struct {
-	jobs []*job
+	jobs []*message
 	low  int         // more are asked about when fewer than these are to be delivered
 	some int         // that many at a time
 	away func() bool // whether the function is
@@ -51,8 +51,8 @@ const feedInterval = 100 * time.Millisecond
 
 // hungry reports whether some of the backlog should be asked about. While the function
 // is away, what is tried again and again is enough; but that may have been handed back.
-func (a *agenda) hungry() bool {
-	left := a.ready.len() + a.together.len()
+func (a *scheduler) hungry() bool {
+	left := a.ready.len() + a.batched.len()
 	switch {
 	case len(a.backlog.jobs) == 0 || left >= a.backlog.low:
 		return false
@@ -63,26 +63,26 @@ func (a *agenda) hungry() bool {
 }
 
 // feed has some of the backlog asked about if little is to be delivered.
-func (a *agenda) feed() {
+func (a *scheduler) feed() {
 	if a.hungry() {
-		a.questions.Signal()
+		a.lookupReady.Signal()
 	}
 }
 
-// askSome moves some of the backlog, next to each other, to what is asked about.
-func (a *agenda) askSome() {
+// lookUpBacklog moves some of the backlog, next to each other, to what is asked about.
+func (a *scheduler) lookUpBacklog() {
 	b := &a.backlog
 	b.fed = a.now()
 	n, at := min(b.some, len(b.jobs)), 0
 	if rand.IntN(fromTheHead) > 0 {
 		at = rand.IntN(len(b.jobs) - n + 1)
 	}
-	a.asking = append(a.asking, b.jobs[at:at+n]...)
+	a.lookups = append(a.lookups, b.jobs[at:at+n]...)
 	b.jobs = slices.Delete(b.jobs, at, at+n)
 }
 
-// isBehind reports whether there is a backlog.
-func (a *agenda) isBehind() bool {
+// isLagging reports whether there is a backlog.
+func (a *scheduler) isLagging() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return len(a.backlog.jobs) > 0

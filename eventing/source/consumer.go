@@ -14,8 +14,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 )
 
-// inlet is one stream of a [Source]: it keeps it open and pulls from it.
-type inlet struct {
+// consumer is one stream of a [Source]: it keeps it open and pulls from it.
+type consumer struct {
 	source   *Source
 	stream   eventing.Stream
 	failures *failurelog.Log
@@ -23,21 +23,21 @@ type inlet struct {
 	mu       sync.Mutex
 	reader   eventing.Reader // nil while it is not open
 	epoch    string          // of the reader that was open last
-	window   *window         // of that epoch
+	table    *inFlight       // of that epoch
 	err      error           // why it is not open
 	returned map[uint64]*delivery.Delivery
-	tries    *triesOf // of the same epoch
-	horizon  uint64   // messages below it are not delivered
-	below    bool     // one of those came, and that was said
-	lateTo   uint64   // messages before it were waiting when the cluster stopped standing by
-	lost     lost
+	attempts *attemptsOf // of the same epoch
+	horizon  uint64      // messages below it are not delivered
+	below    bool        // one of those came, and that was said
+	lateTo   uint64      // messages before it were waiting when the cluster stopped standing by
+	lost     stallDetector
 	reopen   context.CancelFunc // has the stream opened again
 
-	place place // not under mu
+	checkpoint checkpoint // not under mu
 }
 
 // run pulls messages until ctx ends.
-func (in *inlet) run(ctx context.Context) {
+func (in *consumer) run(ctx context.Context) {
 	wait := backoff.Backoff{Base: 200 * time.Millisecond, Limit: 2 * time.Second}
 	for {
 		flowed, err := in.follow(ctx)
@@ -60,22 +60,22 @@ func (in *inlet) run(ctx context.Context) {
 
 // follow opens the stream and pulls from it until that fails or ctx ends. It
 // reports whether anything went well before.
-func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
+func (in *consumer) follow(ctx context.Context) (flowed bool, err error) {
 	open := in.source.openConfig()
-	open.Begin = in.begin
+	open.Begin = in.beginAt
 	reader, err := in.stream.Open(ctx, open)
 	if err != nil {
 		return false, err
 	}
-	horizon, err := in.askHorizon(ctx, reader)
+	horizon, err := in.loadHorizon(ctx, reader)
 	if err != nil {
 		return false, err
 	}
-	tries, err := in.loadTries(ctx, reader)
+	tries, err := in.loadAttempts(ctx, reader)
 	if err != nil {
 		return false, err
 	}
-	late, err := in.findPlace(ctx, reader, horizon)
+	late, err := in.findCheckpoint(ctx, reader, horizon)
 	if err != nil {
 		return false, err
 	}
@@ -83,11 +83,11 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 	defer reopen()
 	window := in.opened(ctx, reader, horizon, tries, reopen)
 	if late > 0 && in.source.cfg.Ledger != nil {
-		in.late(late)
+		in.lateBefore(late)
 	}
-	in.source.agenda.begin(window)
+	in.source.scheduler.openWindow(window)
 	hurry := func() {
-		in.source.agenda.hurry()
+		in.source.scheduler.hurry()
 		in.source.makeRoom(ctx, window)
 	}
 	pulled := true // something, or nothing was asked for yet
@@ -99,8 +99,8 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 		if pulling.Err() != nil {
 			return flowed, errReopen
 		}
-		if in.source.agenda.missing(window) {
-			missing, err := in.missing(ctx, reader, window)
+		if in.source.scheduler.missing(window) {
+			missing, err := in.missingMessages(ctx, reader, window)
 			if err != nil {
 				return flowed, err
 			}
@@ -135,16 +135,16 @@ func (in *inlet) follow(ctx context.Context) (flowed bool, err error) {
 	}
 }
 
-// askHorizon asks for the horizon. Without any answer nothing is delivered, as what
+// loadHorizon asks for the horizon. Without any answer nothing is delivered, as what
 // the ledger has forgotten would be done again; who was told once goes on with that,
 // since what has been forgotten meanwhile this cluster has acknowledged.
-func (in *inlet) askHorizon(ctx context.Context, reader eventing.Reader) (uint64, error) {
+func (in *consumer) loadHorizon(ctx context.Context, reader eventing.Reader) (uint64, error) {
 	asking, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	horizon, err := in.source.progress.Horizon(asking, in.source.cfg.Function, reader.Origin(), reader.Epoch())
+	horizon, err := in.source.checkpoints.Horizon(asking, in.source.cfg.Function, reader.Origin(), reader.Epoch())
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if err != nil && in.window != nil && in.epoch == reader.Epoch() {
+	if err != nil && in.table != nil && in.epoch == reader.Epoch() {
 		return in.horizon, nil
 	}
 	return horizon, err
@@ -153,7 +153,7 @@ func (in *inlet) askHorizon(ctx context.Context, reader eventing.Reader) (uint64
 // forgotten reports whether a message is below the horizon, as those of a consumer
 // that was made anew or of a cluster that was added. Every cluster has done with it,
 // so it is acknowledged and that is all.
-func (in *inlet) forgotten(ctx context.Context, m eventing.Message) bool {
+func (in *consumer) forgotten(ctx context.Context, m eventing.Message) bool {
 	in.mu.Lock()
 	horizon, said := in.horizon, in.below
 	forgotten := m.Sequence() < horizon
@@ -177,36 +177,36 @@ func (in *inlet) forgotten(ctx context.Context, m eventing.Message) bool {
 // receive takes a message in, unless it is at work already. A copy of an acknowledged
 // message, whose acknowledgement was lost, must not come before those of its subject
 // that are at work by now: it is acknowledged again.
-func (in *inlet) receive(ctx context.Context, window *window, m eventing.Message) {
+func (in *consumer) receive(ctx context.Context, window *inFlight, m eventing.Message) {
 	if in.forgotten(ctx, m) || in.filtered(ctx, m) {
 		return
 	}
 	now := in.source.cfg.Now()
-	j := &job{in: in, window: window, message: m, size: m.Size() + jobOverhead, received: now, told: now, index: -1}
-	taken, copied := window.take(j)
+	j := &message{consumer: in, table: window, msg: m, size: m.Size() + messageOverhead, received: now, heartbeatAt: now, index: -1}
+	taken, copied := window.add(j)
 	if copied {
-		in.source.tell(ctx, j, m.Ack, "acknowledge")
+		in.source.notify(ctx, j, m.Ack, "acknowledge")
 	}
 	if !taken {
 		return
 	}
-	j.errand = in.errand(m)
+	j.delivery = in.deliveryOf(m)
 	in.mu.Lock()
-	j.tries = in.tries
+	j.attempts = in.attempts
 	late := m.Sequence() < in.lateTo
 	in.mu.Unlock()
-	in.source.agenda.admit(j, late, in.source.cfg.behind(m))
+	in.source.scheduler.admit(j, late, in.source.cfg.lagging(m))
 }
 
-// errand gives the delivery of a message: a new one, or, if it was handed back,
+// deliveryOf gives the delivery of a message: a new one, or, if it was handed back,
 // the one that was begun.
-func (in *inlet) errand(m eventing.Message) *delivery.Delivery {
+func (in *consumer) deliveryOf(m eventing.Message) *delivery.Delivery {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	e := in.returned[m.Sequence()]
 	if e == nil {
 		e = &delivery.Delivery{}
-		in.tries.begin(m.Sequence(), e)
+		in.attempts.restore(m.Sequence(), e)
 	}
 	delete(in.returned, m.Sequence())
 	e.Event = m.Event()
@@ -214,67 +214,67 @@ func (in *inlet) errand(m eventing.Message) *delivery.Delivery {
 }
 
 // handBack keeps what is known of a delivery for when its message comes again.
-func (in *inlet) handBack(j *job) {
+func (in *consumer) handBack(j *message) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.window != j.window {
+	if in.table != j.table {
 		return
 	}
-	j.errand.Release()
-	if j.errand.Fresh() {
-		in.returned[j.message.Sequence()] = nil // costs less
+	j.delivery.Release()
+	if j.delivery.Fresh() {
+		in.returned[j.msg.Sequence()] = nil // costs less
 		return
 	}
-	in.returned[j.message.Sequence()] = j.errand
+	in.returned[j.msg.Sequence()] = j.delivery
 }
 
-// opened makes reader the inlet's and gives the window for its messages.
-func (in *inlet) opened(ctx context.Context, reader eventing.Reader, horizon uint64, tries *triesOf, reopen context.CancelFunc) *window {
+// opened makes reader the consumer's and gives the window for its messages.
+func (in *consumer) opened(ctx context.Context, reader eventing.Reader, horizon uint64, tries *attemptsOf, reopen context.CancelFunc) *inFlight {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.epoch != "" && in.epoch != reader.Epoch() {
 		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "stream is another one than before, reading it from its beginning",
 			slog.String("stream", in.stream.Name()), slog.String("epoch", reader.Epoch()), slog.String("epoch_before", in.epoch))
-		if in.window != nil {
-			in.window.abandon()
+		if in.table != nil {
+			in.table.abandon()
 		}
-		in.window = nil
+		in.table = nil
 	}
-	if in.window == nil {
-		in.window = newWindow(in.source.cfg.MaxBytes/len(in.source.inlets), in.source.cfg.Ordered)
+	if in.table == nil {
+		in.table = newInFlight(in.source.cfg.MaxBytes/len(in.source.consumers), in.source.cfg.Ordered)
 		in.lateTo = 0
 	}
 	if in.returned == nil || in.epoch != reader.Epoch() {
 		in.returned = map[uint64]*delivery.Delivery{}
 	}
 	in.reader, in.epoch, in.err, in.reopen = reader, reader.Epoch(), nil, reopen
-	in.horizon, in.below, in.tries = horizon, false, tries
-	return in.window
+	in.horizon, in.below, in.attempts = horizon, false, tries
+	return in.table
 }
 
-// late has the ledger asked about all messages before a sequence, whatever the
+// lateBefore has the ledger asked about all messages before a sequence, whatever the
 // hedge.
-func (in *inlet) late(sequence uint64) {
+func (in *consumer) lateBefore(sequence uint64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.lateTo = sequence
 }
 
-func (in *inlet) closed(err error) {
+func (in *consumer) closed(err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.reader, in.err = nil, err
 }
 
-// current is the open reader and its window; nil while there is none.
-func (in *inlet) current() (eventing.Reader, *window) {
+// currentReader is the open reader and its window; nil while there is none.
+func (in *consumer) currentReader() (eventing.Reader, *inFlight) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.reader, in.window
+	return in.reader, in.table
 }
 
 // ready reports why the stream cannot be read.
-func (in *inlet) ready() error {
+func (in *consumer) ready() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	switch {

@@ -11,31 +11,31 @@ import (
 )
 
 const (
-	// modeInterval is how often a source looks how much redundancy is wanted.
-	modeInterval = time.Second
+	// hedgeInterval is how often a source looks how much redundancy is wanted.
+	hedgeInterval = time.Second
 
-	// modeTimeout bounds one look, and one question whether it may stand by.
-	modeTimeout = 2 * time.Second
+	// hedgeTimeout bounds one look, and one question whether it may stand by.
+	hedgeTimeout = 2 * time.Second
 )
 
 // errAllStandBy says why a cluster does not stand by though it is told to.
 var errAllStandBy = errors.New("no other cluster has been at work in the last 3 minutes, and nothing would be done: switch another one first")
 
-// mode follows how much redundancy is wanted. What the switch says wins; if it
+// hedgeController follows how much redundancy is wanted. What the switch says wins; if it
 // cannot be asked, what it said last; then the configuration.
-type mode struct {
+type hedgeController struct {
 	wanted   eventing.Hedge // by the switch, or the configuration
-	decided  bool           // the agenda has a hedge that was wanted
+	decided  bool           // the scheduler has a hedge that was wanted
 	reading  *failurelog.Log
 	standing *failurelog.Log
 }
 
-// followMode follows what is wanted until ctx ends.
-func (s *Source) followMode(ctx context.Context) {
-	ticker := time.NewTicker(modeInterval)
+// followHedge follows what is wanted until ctx ends.
+func (s *Source) followHedge(ctx context.Context) {
+	ticker := time.NewTicker(hedgeInterval)
 	defer ticker.Stop()
 	for {
-		s.lookAtMode(ctx)
+		s.updateHedge(ctx)
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -44,17 +44,17 @@ func (s *Source) followMode(ctx context.Context) {
 	}
 }
 
-// lookAtMode finds out what is wanted, and does it. Until it is known for the
+// updateHedge finds out what is wanted, and does it. Until it is known for the
 // first time nothing is delivered.
-func (s *Source) lookAtMode(ctx context.Context) {
-	s.mode.wanted = s.wanted(ctx)
-	want, now := s.mode.wanted, s.agenda.current()
+func (s *Source) updateHedge(ctx context.Context) {
+	s.hedge.wanted = s.wantedHedge(ctx)
+	want, now := s.hedge.wanted, s.scheduler.currentHedge()
 	switch {
-	case ctx.Err() != nil || s.mode.decided && want == now:
+	case ctx.Err() != nil || s.hedge.decided && want == now:
 		return
 	case !want.Standby:
-		s.mode.standing.Succeeded(ctx)
-		s.change(ctx, want)
+		s.hedge.standing.Succeeded(ctx)
+		s.changeHedge(ctx, want)
 		return
 	}
 	granted, err := s.standBy(ctx)
@@ -62,24 +62,24 @@ func (s *Source) lookAtMode(ctx context.Context) {
 	case err != nil && ctx.Err() == nil:
 		// It stays as it is. A cluster that begins delivers nothing meanwhile, and
 		// could not, since the database is away.
-		s.mode.standing.Failed(ctx, err)
+		s.hedge.standing.Failed(ctx, err)
 	case granted:
-		s.mode.standing.Succeeded(ctx)
-		s.change(ctx, want)
+		s.hedge.standing.Succeeded(ctx)
+		s.changeHedge(ctx, want)
 	case err == nil:
-		s.mode.standing.Failed(ctx, errAllStandBy)
-		if !s.mode.decided {
-			s.change(ctx, eventing.Hedge{})
+		s.hedge.standing.Failed(ctx, errAllStandBy)
+		if !s.hedge.decided {
+			s.changeHedge(ctx, eventing.Hedge{})
 		}
 	}
 }
 
-// wanted asks the switch.
-func (s *Source) wanted(ctx context.Context) eventing.Hedge {
+// wantedHedge asks the switch.
+func (s *Source) wantedHedge(ctx context.Context) eventing.Hedge {
 	if s.cfg.Switch == nil {
 		return s.cfg.Hedge
 	}
-	asking, cancel := context.WithTimeout(ctx, modeTimeout)
+	asking, cancel := context.WithTimeout(ctx, hedgeTimeout)
 	defer cancel()
 	value, err := s.cfg.Switch.Hedge(asking, s.cfg.Function)
 	want := s.cfg.Hedge
@@ -88,37 +88,37 @@ func (s *Source) wanted(ctx context.Context) eventing.Hedge {
 	}
 	if err != nil {
 		if ctx.Err() == nil {
-			s.mode.reading.Failed(ctx, err)
+			s.hedge.reading.Failed(ctx, err)
 		}
-		return s.mode.wanted
+		return s.hedge.wanted
 	}
-	s.mode.reading.Succeeded(ctx)
+	s.hedge.reading.Succeeded(ctx)
 	return want
 }
 
 func (s *Source) standBy(ctx context.Context) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, modeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, hedgeTimeout)
 	defer cancel()
-	return s.progress.StandBy(ctx, s.cfg.Function)
+	return s.checkpoints.StandBy(ctx, s.cfg.Function)
 }
 
-// change makes a hedge the one that counts. Who stops standing by says first what
+// changeHedge makes a hedge the one that counts. Who stops standing by says first what
 // has been left lying.
-func (s *Source) change(ctx context.Context, to eventing.Hedge) {
-	from := s.agenda.current()
-	if s.mode.decided && from.Standby {
+func (s *Source) changeHedge(ctx context.Context, to eventing.Hedge) {
+	from := s.scheduler.currentHedge()
+	if s.hedge.decided && from.Standby {
 		s.reportBacklog(ctx)
 	}
-	s.agenda.set(to)
-	if s.mode.decided || !to.Race() {
+	s.scheduler.setHedge(to)
+	if s.hedge.decided || !to.Race() {
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "redundancy is switched",
 			slog.String("hedge", to.String()), slog.String("hedge_before", s.hedgeBefore(from)))
 	}
-	s.mode.decided = true
+	s.hedge.decided = true
 }
 
 func (s *Source) hedgeBefore(from eventing.Hedge) string {
-	if !s.mode.decided {
+	if !s.hedge.decided {
 		return "none"
 	}
 	return from.String()
@@ -127,12 +127,12 @@ func (s *Source) hedgeBefore(from eventing.Hedge) string {
 // reportBacklog says for each stream what is not done yet. All of it is asked
 // about before it is delivered.
 func (s *Source) reportBacklog(ctx context.Context) {
-	for _, in := range s.inlets {
-		reader, window := in.current()
+	for _, in := range s.consumers {
+		reader, window := in.currentReader()
 		if reader == nil {
 			continue
 		}
-		asking, cancel := context.WithTimeout(ctx, modeTimeout)
+		asking, cancel := context.WithTimeout(ctx, hedgeTimeout)
 		position, err := reader.Position(asking)
 		cancel()
 		if err != nil {
@@ -140,8 +140,8 @@ func (s *Source) reportBacklog(ctx context.Context) {
 				slog.String("stream", in.stream.Name()), slog.Any("err", err))
 			continue
 		}
-		in.late(position.Head + position.Pending)
-		_, oldest := window.holds(s.cfg.Now())
+		in.lateBefore(position.Head + position.Pending)
+		_, oldest := window.oldest(s.cfg.Now())
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "standing by ends, this is the backlog",
 			slog.String("stream", in.stream.Name()), slog.Uint64("messages", position.Pending+position.Unacknowledged),
 			slog.String("oldest", oldest.Round(time.Millisecond).String()))

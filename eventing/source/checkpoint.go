@@ -14,7 +14,7 @@ import (
 // rewindTimeout bounds the finding of a place, a rewind included.
 const rewindTimeout = 30 * time.Second
 
-// place is how far an inlet has come, as far as the database knows.
+// checkpoint is how far an consumer has come, as far as the database knows.
 //
 // # Design
 //
@@ -33,23 +33,23 @@ const rewindTimeout = 30 * time.Second
 // ahead of the database's by what was acknowledged since the last save. Without a
 // failover that is a second's worth, which is read again for nothing; but the
 // database may as well have been put back to an older copy of its files.
-type place struct {
+type checkpoint struct {
 	mu    sync.Mutex              // held while it is sought, and while it is saved
 	known ledger.Checkpoint       // as stored last; the zero value if that is not known
 	saved ledger.CheckpointUpdate // last; the zero value if that has to be done in any case
 	at    time.Time               // and when
 }
 
-// begin says where a place is made if the stream has none: at its beginning, as who
+// beginAt says where a place is made if the stream has none: at its beginning, as who
 // deleted it wants everything again, unless that was a rewind that did not come to
 // its end.
-func (in *inlet) begin(ctx context.Context, origin, epoch string) (uint64, error) {
-	in.place.mu.Lock()
-	remembered := in.place.known.Epoch == epoch
-	in.place.mu.Unlock()
+func (in *consumer) beginAt(ctx context.Context, origin, epoch string) (uint64, error) {
+	in.checkpoint.mu.Lock()
+	remembered := in.checkpoint.known.Epoch == epoch
+	in.checkpoint.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	stored, _, err := in.source.progress.Load(ctx, in.source.cfg.Function, origin)
+	stored, _, err := in.source.checkpoints.Load(ctx, in.source.cfg.Function, origin)
 	switch {
 	case err != nil && !remembered:
 		return 0, fmt.Errorf("ask where to begin: %w", err)
@@ -60,20 +60,20 @@ func (in *inlet) begin(ctx context.Context, origin, epoch string) (uint64, error
 	}
 }
 
-// findPlace compares what is stored with what is remembered, and has the stream
+// findCheckpoint compares what is stored with what is remembered, and has the stream
 // rewound if some of what it took for done may be lost. It gives the sequence before
 // which messages may be done all the same; 0 if it was not rewound.
 //
 // Without an answer of the database nothing is delivered, but by who had one before:
 // what is amiss shows when progress is saved.
-func (in *inlet) findPlace(ctx context.Context, reader eventing.Reader, horizon uint64) (late uint64, err error) {
-	p := &in.place
+func (in *consumer) findCheckpoint(ctx context.Context, reader eventing.Reader, horizon uint64) (late uint64, err error) {
+	p := &in.checkpoint
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	asking, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
 	remembered := p.known.Epoch == reader.Epoch()
-	stored, timeline, err := in.source.progress.Load(asking, in.source.cfg.Function, reader.Origin())
+	stored, timeline, err := in.source.checkpoints.Load(asking, in.source.cfg.Function, reader.Origin())
 	switch {
 	case err != nil && remembered:
 		return 0, nil
@@ -102,8 +102,8 @@ func (in *inlet) findPlace(ctx context.Context, reader eventing.Reader, horizon 
 
 // rewind has the stream hand out again everything that may be lost. Stored is what
 // has survived.
-func (in *inlet) rewind(ctx context.Context, reader eventing.Reader, horizon uint64, stored ledger.Checkpoint, timeline string) (late uint64, err error) {
-	p, s := &in.place, in.source
+func (in *consumer) rewind(ctx context.Context, reader eventing.Reader, horizon uint64, stored ledger.Checkpoint, timeline string) (late uint64, err error) {
+	p, s := &in.checkpoint, in.source
 	ctx, cancel := context.WithTimeout(ctx, rewindTimeout)
 	defer cancel()
 	in.abandon()
@@ -119,7 +119,7 @@ func (in *inlet) rewind(ctx context.Context, reader eventing.Reader, horizon uin
 		row.Floor = max(stored.Floor, horizon)
 	}
 	row.Head = max(position.Head, row.Floor)
-	now, ok, err := s.progress.Save(ctx, s.cfg.Function, reader.Origin(), row, stored)
+	now, ok, err := s.checkpoints.Save(ctx, s.cfg.Function, reader.Origin(), row, stored)
 	if err != nil || !ok {
 		return 0, orReopen(err)
 	}
@@ -130,7 +130,7 @@ func (in *inlet) rewind(ctx context.Context, reader eventing.Reader, horizon uin
 		late = position.Head + position.Pending // somebody who could not finish has seen to it
 	}
 	row.Rewind, row.Adopt = false, true
-	now, ok, err = s.progress.Save(ctx, s.cfg.Function, reader.Origin(), row, now)
+	now, ok, err = s.checkpoints.Save(ctx, s.cfg.Function, reader.Origin(), row, now)
 	if err != nil || !ok {
 		return 0, orReopen(err)
 	}
@@ -162,11 +162,11 @@ func orReopen(err error) error {
 
 // abandon gives up all that was handed out: what becomes of it is not believed any
 // more.
-func (in *inlet) abandon() {
+func (in *consumer) abandon() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.window != nil {
-		in.window.abandon()
-		in.window = nil
+	if in.table != nil {
+		in.table.abandon()
+		in.table = nil
 	}
 }

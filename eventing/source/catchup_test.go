@@ -58,7 +58,7 @@ func TestASourceThatIsNotBehindDeliversAtOnce(t *testing.T) {
 
 	for name, cfg := range map[string]source.Config{
 		"little waits": {},
-		"never":        {InFlight: 8, Behind: -1},
+		"never":        {InFlight: 8, CatchUpLag: -1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

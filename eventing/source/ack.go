@@ -25,10 +25,10 @@ const (
 
 // deliver tries a message once and sees to what comes of it. If ctx ends before,
 // it gives the message back.
-func (s *Source) deliver(ctx context.Context, j *job) {
-	if j.window.abandoned() {
-		j.window.drop(j)
-		s.agenda.left(j, false)
+func (s *Source) deliver(ctx context.Context, j *message) {
+	if j.table.abandoned() {
+		j.table.remove(j)
+		s.scheduler.finish(j, false)
 		return
 	}
 	if ctx.Err() != nil {
@@ -36,22 +36,22 @@ func (s *Source) deliver(ctx context.Context, j *job) {
 		return
 	}
 	for {
-		step, err := s.delivery.Attempt(ctx, j.errand)
+		step, err := s.delivery.Attempt(ctx, j.delivery)
 		switch {
 		case err != nil:
 			// A stream that gives such an event is broken. The message comes again
 			// when its time is over.
 			s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "message cannot be delivered, it will come again",
-				slog.Uint64("sequence", j.message.Sequence()), slog.Any("err", err))
-			j.window.drop(j)
-			s.agenda.left(j, false)
+				slog.Uint64("sequence", j.msg.Sequence()), slog.Any("err", err))
+			j.table.remove(j)
+			s.scheduler.finish(j, false)
 		case step.Settled:
-			if step.Result.Rejected && j.lane != nil {
-				s.agenda.park(j)
+			if step.Result.Rejected && j.queue != nil {
+				s.scheduler.blockSubject(j)
 				s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "what comes after a dead letter of its subject waits for the verdict",
-					append(delivery.EventAttrs(j.errand.Event), slog.String("event_subject", j.lane.subject))...)
+					append(delivery.EventAttrs(j.delivery.Event), slog.String("event_subject", j.queue.subject))...)
 			}
-			s.cfg.Metrics.settled(ctx, step.Result, s.cfg.Now().Sub(j.message.Arrived()))
+			s.cfg.Metrics.settled(ctx, step.Result, s.cfg.Now().Sub(j.msg.Arrived()))
 			s.acknowledge(ctx, j)
 		case ctx.Err() != nil:
 			s.release(ctx, j, 0)
@@ -59,31 +59,31 @@ func (s *Source) deliver(ctx context.Context, j *job) {
 			continue // to the dead letter sink
 		default:
 			if !step.Failed && s.delivery.Failing() != nil {
-				j.errand.Alone = j.errand.Attempts > 0 // nothing goes through, alone or not
+				j.delivery.Alone = j.delivery.Attempts > 0 // nothing goes through, alone or not
 			}
-			s.putOff(ctx, j, step)
+			s.retryLater(ctx, j, step)
 		}
 		return
 	}
 }
 
-// putOff sees to it that a message is tried again: by us, or by whoever the stream
+// retryLater sees to it that a message is tried again: by us, or by whoever the stream
 // hands it out to then.
-func (s *Source) putOff(ctx context.Context, j *job, step delivery.Attempt) {
+func (s *Source) retryLater(ctx context.Context, j *message, step delivery.Attempt) {
 	after := step.RetryIn
 	if step.Failed {
-		j.tries.broke(j.message.Sequence(), j.errand)
+		j.attempts.recordFailure(j.msg.Sequence(), j.delivery)
 	}
 	switch {
 	case after >= handBackAfter && (step.Failed || s.delivery.Failing() == nil):
 		// It is this event that does not go through, or others do.
-	case s.cfg.Now().Sub(later(j.received, j.errand.Since)) >= restAfter && j.window.crowded(s.windowLimit()):
-		after = max(after, j.errand.Resting.Delay(restAfter, restCap, 0))
+	case s.cfg.Now().Sub(later(j.received, j.delivery.Since)) >= restAfter && j.table.crowded(s.windowLimit()):
+		after = max(after, j.delivery.Resting.Delay(restAfter, restCap, 0))
 	default:
-		s.agenda.later(j, after)
+		s.scheduler.retryLater(j, after)
 		return
 	}
-	j.in.handBack(j)
+	j.consumer.handBack(j)
 	s.release(ctx, j, after)
 }
 
@@ -95,34 +95,34 @@ func later(a, b time.Time) time.Time {
 }
 
 // acknowledge tells the stream that a message is done.
-func (s *Source) acknowledge(ctx context.Context, j *job) {
-	j.window.leave(j)
-	s.tell(ctx, j, j.message.Ack, "acknowledge")
-	if !j.window.abandoned() {
-		j.tries.settle(j.message.Sequence(), j.errand)
+func (s *Source) acknowledge(ctx context.Context, j *message) {
+	j.table.startAck(j)
+	s.notify(ctx, j, j.msg.Ack, "acknowledge")
+	if !j.table.abandoned() {
+		j.attempts.forget(j.msg.Sequence(), j.delivery)
 	}
-	j.window.drop(j)
-	s.agenda.left(j, true)
+	j.table.remove(j)
+	s.scheduler.finish(j, true)
 }
 
 // release gives a message back to its stream.
-func (s *Source) release(ctx context.Context, j *job, after time.Duration) {
-	s.tell(ctx, j, func() error { return j.message.Release(after) }, "release")
-	j.window.drop(j)
-	s.agenda.left(j, false)
+func (s *Source) release(ctx context.Context, j *message, after time.Duration) {
+	s.notify(ctx, j, func() error { return j.msg.Release(after) }, "release")
+	j.table.remove(j)
+	s.scheduler.finish(j, false)
 }
 
-// tell tells the stream what became of a message. If it does not hear it, the
+// notify tells the stream what became of a message. If it does not hear it, the
 // message comes again, which does no harm.
-func (s *Source) tell(ctx context.Context, j *job, verb func() error, what string) {
-	if err := j.window.tell(verb); err != nil {
+func (s *Source) notify(ctx context.Context, j *message, verb func() error, what string) {
+	if err := j.table.notify(verb); err != nil {
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "stream not told, the message will come again",
-			slog.String("verb", what), slog.Uint64("sequence", j.message.Sequence()), slog.Any("err", err))
+			slog.String("verb", what), slog.Uint64("sequence", j.msg.Sequence()), slog.Any("err", err))
 	}
 }
 
-// beat tells the streams now and then that the messages held are still at work.
-func (s *Source) beat(ctx context.Context) {
+// heartbeat tells the streams now and then that the messages held are still at work.
+func (s *Source) heartbeat(ctx context.Context) {
 	ticker := time.NewTicker(s.cfg.Heartbeat / 2)
 	defer ticker.Stop()
 	for {
@@ -132,13 +132,13 @@ func (s *Source) beat(ctx context.Context) {
 		case <-ticker.C:
 		}
 		now := s.cfg.Now()
-		for _, in := range s.inlets {
-			_, window := in.current()
+		for _, in := range s.consumers {
+			_, window := in.currentReader()
 			if window == nil {
 				continue
 			}
 			for _, j := range window.overdue(now.Add(-s.cfg.Heartbeat/2), now) {
-				s.tell(ctx, j, j.message.InProgress, "heartbeat")
+				s.notify(ctx, j, j.msg.InProgress, "heartbeat")
 			}
 		}
 	}

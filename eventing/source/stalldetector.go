@@ -16,17 +16,17 @@ const lostLooks = 10
 // errReopen ends the reader of a stream, so that lost messages are redelivered.
 var errReopen = errors.New("messages were lost on the way")
 
-// lost notices messages that a stream takes for handed out while nobody has them:
+// stallDetector notices messages that a stream takes for handed out while nobody has them:
 // those themselves were lost, or their acknowledgements, as with the leader of the
 // stream. They would come again after the stream's patience, a minute and a half.
-type lost struct {
+type stallDetector struct {
 	floor uint64 // that the stream waits for
 	looks int    // how often it was found that nobody has it
 	tried uint64 // the floor for which the stream was opened again; once is enough
 }
 
-// look reports whether the stream is to be opened again.
-func (l *lost) look(p eventing.Position, held int, has bool) bool {
+// detect reports whether the stream is to be opened again.
+func (l *stallDetector) detect(p eventing.Position, held int, has bool) bool {
 	if p.Floor != l.floor || has || p.Unacknowledged <= uint64(held) {
 		l.floor, l.looks = p.Floor, 0
 		return false
@@ -38,21 +38,21 @@ func (l *lost) look(p eventing.Position, held int, has bool) bool {
 	return true
 }
 
-// watch looks for lost messages, and has the stream opened again if there are some.
+// detectStall looks for lost messages, and has the stream opened again if there are some.
 // Until it is known what was handed out before, pulling itself looks for them.
-func (in *inlet) watch(ctx context.Context, p eventing.Position) {
+func (in *consumer) detectStall(ctx context.Context, p eventing.Position) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.window == nil || in.reader == nil {
+	if in.table == nil || in.reader == nil {
 		return
 	}
-	if in.source.agenda.missing(in.window) { // a message that is not pulled yet is not lost
+	if in.source.scheduler.missing(in.table) { // a message that is not pulled yet is not lost
 		in.lost.looks = 0
 		return
 	}
-	has, held := in.window.has(p.Floor)
+	has, held := in.table.has(p.Floor)
 	_, returned := in.returned[p.Floor]
-	if in.lost.look(p, held+len(in.returned), has || returned) {
+	if in.lost.detect(p, held+len(in.returned), has || returned) {
 		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "messages or their acknowledgements were lost on the way, the stream gives them again",
 			slog.String("stream", in.stream.Name()), slog.Uint64("sequence", p.Floor))
 		in.reopen()
