@@ -22,6 +22,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
@@ -85,7 +86,7 @@ func newWorld(t *testing.T, events []event.Event, fs ...functions.Function) *wor
 func (w *world) handle(t *testing.T, events []event.Event) {
 	t.Helper()
 
-	letters := ledger.NewDeadLetters(w.pool, "east")
+	letters := deadletter.NewStore(w.pool, "east")
 	var offers []sinkwriter.Offer
 	for _, e := range events {
 		for _, f := range w.functions {
@@ -95,7 +96,7 @@ func (w *world) handle(t *testing.T, events []event.Event) {
 			fx, err := f.Handle(t.Context(), e)
 			var reject *functions.RejectError
 			if errors.As(err, &reject) {
-				err = letters.Save(t.Context(), ledger.DeadLetter{Function: f.Name, Event: e, Code: 422, Reason: reject.Error()})
+				err = letters.Save(t.Context(), deadletter.Letter{Function: f.Name, Event: e, Code: 422, Reason: reject.Error()})
 			} else {
 				offers = append(offers, sinkwriter.Offer{Function: f.Name, Version: f.Version, Event: e, Effects: fx})
 			}
@@ -191,7 +192,7 @@ func TestNothingIsWrongAfterEverythingWasHandled(t *testing.T) {
 	stray.SetType("com.example.nobody.takes.it")
 	w := newWorld(t, append(someFlights(t, n), poison(), stray), flights.Function())
 	w.handle(t, w.events)
-	if err := ledger.NewDeadLetters(w.pool, "east").Save(t.Context(), ledger.DeadLetter{Function: "flights", Event: stray, Code: 422, Reason: "no function takes it"}); err != nil {
+	if err := deadletter.NewStore(w.pool, "east").Save(t.Context(), deadletter.Letter{Function: "flights", Event: stray, Code: 422, Reason: "no function takes it"}); err != nil {
 		t.Fatal(err)
 	}
 	w.acknowledge(t)

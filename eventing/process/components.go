@@ -15,7 +15,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/sinkwriter"
-	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 )
 
 const (
@@ -102,7 +102,7 @@ func (cs *components) buildHandler(c config) error {
 	}
 	cs.handler, err = serve.New(c.functions, committer{cs.writer}, serve.Config{
 		MaxBytes:    c.MaxEventBytes,
-		DeadLetters: deadLetters{ledger.NewDeadLetters(cs.pool, c.Cluster)},
+		DeadLetters: deadLetters{deadletter.NewStore(cs.pool, c.Cluster)},
 		Authorizer:  c.authorizer,
 		Logger:      cs.log,
 	})

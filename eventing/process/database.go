@@ -14,7 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
-	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
@@ -112,9 +112,9 @@ func outcomeOf(receipt sinkwriter.Receipt, err error) serve.Outcome {
 }
 
 // deadLetters is a [serve.DeadLetters] that saves with sinkwriter.
-type deadLetters struct{ store *ledger.DeadLetters }
+type deadLetters struct{ store *deadletter.Store }
 
 // Save implements [serve.DeadLetters].
 func (d deadLetters) Save(ctx context.Context, letter serve.DeadLetter) error {
-	return d.store.Save(ctx, ledger.DeadLetter(letter))
+	return d.store.Save(ctx, deadletter.Letter(letter))
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
@@ -13,14 +14,14 @@ func TestAnEventIsParkedUntilItIsHandledOrItsLetterIsGone(t *testing.T) {
 	t.Parallel()
 
 	pool := sinktest.NewDatabase(t)
-	letters := ledger.NewDeadLetters(pool, "east")
+	letters := deadletter.NewStore(pool, "east")
 	parked := ledger.NewBlocked(pool, "east")
 	var events []ledger.BlockedEvent
-	save := func(letters *ledger.DeadLetters, function, id, subject string) {
+	save := func(letters *deadletter.Store, function, id, subject string) {
 		t.Helper()
 		e := sinktest.NewEvent(id)
 		e.SetSubject(subject)
-		if err := letters.Save(t.Context(), ledger.DeadLetter{Function: function, Event: e, Code: 422}); err != nil {
+		if err := letters.Save(t.Context(), deadletter.Letter{Function: function, Event: e, Code: 422}); err != nil {
 			t.Fatal(err)
 		}
 		if function == "f" && letters != nil && subject != "" {
@@ -33,7 +34,7 @@ func TestAnEventIsParkedUntilItIsHandledOrItsLetterIsGone(t *testing.T) {
 	save(letters, "f", "has none", "")
 	save(letters, "g", "another function's", "a")
 	want := append([]ledger.BlockedEvent(nil), events...)
-	save(ledger.NewDeadLetters(pool, "west"), "f", "another cluster's", "a")
+	save(deadletter.NewStore(pool, "west"), "f", "another cluster's", "a")
 
 	check := func(what string, want ...ledger.BlockedEvent) {
 		t.Helper()

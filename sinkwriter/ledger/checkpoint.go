@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -171,12 +170,3 @@ func (p *Checkpoints) Clusters(ctx context.Context, function string) ([]ClusterS
 
 // number is a sequence number as a numeric, which holds all 64 bits.
 func number(n uint64) string { return strconv.FormatUint(n, 10) }
-
-// storable makes a text that PostgreSQL can store out of any bytes, and not too
-// long a one.
-func storable(text string) string {
-	if len(text) > maxReason {
-		text = text[:maxReason]
-	}
-	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
-}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
@@ -71,7 +72,7 @@ func TestTheLedgerForgetsOnlyWhatEveryClusterHasAcknowledged(t *testing.T) {
 	// West has caught up to message 15: the first day goes, but for the event
 	// that still has a dead letter.
 	save("west", 15, 16)
-	if err := ledger.NewDeadLetters(pool, "west").Save(t.Context(), ledger.DeadLetter{Function: "orders", Event: sinktest.NewEvent("o-3"), Code: 422}); err != nil {
+	if err := deadletter.NewStore(pool, "west").Save(t.Context(), deadletter.Letter{Function: "orders", Event: sinktest.NewEvent("o-3"), Code: 422}); err != nil {
 		t.Fatal(err)
 	}
 	sweep(9, 11)

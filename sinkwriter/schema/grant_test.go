@@ -21,6 +21,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
@@ -153,9 +154,9 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 	if n, err := outbox.Relay(t.Context(), func(context.Context, []event.Event) error { return nil }); n != 3 || err != nil {
 		t.Errorf("relay %d, %v", n, err)
 	}
-	letters := ledger.NewDeadLetters(pool, "east")
+	letters := deadletter.NewStore(pool, "east")
 	for range 2 {
-		if err := letters.Save(t.Context(), ledger.DeadLetter{Function: "rooms", Event: sinktest.NewEvent("r-9"), Code: 422, Reason: "because"}); err != nil {
+		if err := letters.Save(t.Context(), deadletter.Letter{Function: "rooms", Event: sinktest.NewEvent("r-9"), Code: 422, Reason: "because"}); err != nil {
 			t.Error(err)
 		}
 	}

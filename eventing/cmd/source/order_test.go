@@ -18,7 +18,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
-	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
@@ -39,7 +39,7 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 	}
 	t.Cleanup(pool.Close)
 
-	letters := ledger.NewDeadLetters(pool, "east")
+	letters := deadletter.NewStore(pool, "east")
 	var mu sync.Mutex
 	done := map[string][]string{} // by subject
 	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -48,7 +48,7 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 		case err != nil:
 			t.Errorf("not an event: %v", err)
 		case r.URL.Path == "/dead-letters":
-			if err := letters.Save(r.Context(), ledger.DeadLetter{Function: "flights", Event: e, Code: 422}); err != nil {
+			if err := letters.Save(r.Context(), deadletter.Letter{Function: "flights", Event: e, Code: 422}); err != nil {
 				w.WriteHeader(http.StatusServiceUnavailable)
 				return
 			}
@@ -101,7 +101,7 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 	p = start(t, server.URL(), sink.URL, env...)
 
 	// One is dropped, the other one handled, as by a replay or another cluster.
-	verdicts := ledger.NewVerdicts(pool)
+	verdicts := deadletter.NewVerdicts(pool)
 	read, err := verdicts.Read(t.Context(), "flights", "/test", "a-03")
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tandem-fn/tandem/eventing/sink"
-	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 )
 
 const deadLettersHelp = `Looks after dead letters: events that a function could not process.
@@ -32,9 +32,9 @@ The role of the database URL must be the one that migrates (see tandem migrate
 // letters is one run of one of the commands.
 type letters struct {
 	tool     *tool
-	verdicts *ledger.Verdicts
+	verdicts *deadletter.Verdicts
 
-	filter ledger.DeadFilter
+	filter deadletter.Filter
 	all    bool
 	limit  int
 	check  bool
@@ -156,14 +156,14 @@ func (d *letters) wire(cmd *cobra.Command, run func(context.Context) error) *cob
 			return err
 		}
 		defer pool.Close()
-		d.verdicts = ledger.NewVerdicts(pool)
+		d.verdicts = deadletter.NewVerdicts(pool)
 		return explain(run(cmd.Context()))
 	}
 	return cmd
 }
 
 func (d *letters) validate(command string) error {
-	filtered := d.filter != ledger.DeadFilter{}
+	filtered := d.filter != deadletter.Filter{}
 	changes := command == "replay" || command == "drop"
 	switch {
 	case d.limit < 1:
@@ -180,10 +180,10 @@ func (d *letters) validate(command string) error {
 
 // each calls do with every selected event, a page at a time, up to the limit. Do may
 // delete events.
-func (d *letters) each(ctx context.Context, do func([]ledger.DeadEvent) error) error {
+func (d *letters) each(ctx context.Context, do func([]deadletter.Event) error) error {
 	const page = 100
 	rest := d.limit
-	var after *ledger.DeadEvent
+	var after *deadletter.Event
 	for rest > 0 {
 		list, err := d.verdicts.List(ctx, d.filter, after, min(page, rest))
 		if err != nil {
@@ -218,11 +218,11 @@ func (v *verdictValue) String() string {
 func (v *verdictValue) Set(text string) error {
 	switch strings.ToLower(text) {
 	case "poison":
-		*v.verdict = ledger.VerdictPoison
+		*v.verdict = deadletter.VerdictPoison
 	case "sick", "sick cluster", "sick-cluster":
-		*v.verdict = ledger.VerdictSickCluster
+		*v.verdict = deadletter.VerdictSickCluster
 	case "undecided":
-		*v.verdict = ledger.VerdictUndecided
+		*v.verdict = deadletter.VerdictUndecided
 	default:
 		return errors.New("want poison, sick or undecided")
 	}

@@ -12,13 +12,13 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 )
 
 func (d *letters) list(ctx context.Context) error {
 	table := tabwriter.NewWriter(d.tool.out, 0, 0, 2, ' ', 0)
 	n := 0
-	err := d.each(ctx, func(list []ledger.DeadEvent) error {
+	err := d.each(ctx, func(list []deadletter.Event) error {
 		for _, e := range list {
 			n++
 			if d.tool.output.json {
@@ -64,16 +64,16 @@ func (d *letters) printEnd(n int) (err error) {
 
 // shown is an event with all its letters.
 type shown struct {
-	ledger.DeadEvent
-	Letters []ledger.ClusterLetter `json:"letters"`
+	deadletter.Event
+	Letters []deadletter.ClusterLetter `json:"letters"`
 }
 
 func (d *letters) show(ctx context.Context) error {
 	n := 0
-	err := d.each(ctx, func(list []ledger.DeadEvent) error {
+	err := d.each(ctx, func(list []deadletter.Event) error {
 		for _, e := range list {
 			letters, err := d.verdicts.Read(ctx, e.Function, e.Source, e.ID)
-			if errors.Is(err, ledger.ErrNoDeadLetter) {
+			if errors.Is(err, deadletter.ErrNotFound) {
 				continue // deleted since it was listed
 			}
 			if err != nil {
@@ -81,7 +81,7 @@ func (d *letters) show(ctx context.Context) error {
 			}
 			n++
 			if d.tool.output.json {
-				err = d.tool.printJSON(shown{DeadEvent: e, Letters: letters})
+				err = d.tool.printJSON(shown{Event: e, Letters: letters})
 			} else {
 				err = d.printEvent(e, letters)
 			}
@@ -99,7 +99,7 @@ func (d *letters) show(ctx context.Context) error {
 
 // printEvent prints the answer that each cluster got, and the event as the last one
 // stored it.
-func (d *letters) printEvent(e ledger.DeadEvent, letters []ledger.ClusterLetter) error {
+func (d *letters) printEvent(e deadletter.Event, letters []deadletter.ClusterLetter) error {
 	_, _ = fmt.Fprintf(d.tool.out, "%s  %s  %s  %s\n", e.Verdict, e.Function, e.Source, e.ID)
 	table := tabwriter.NewWriter(d.tool.out, 0, 0, 2, ' ', 0)
 	row(table, "  CLUSTER", "CODE", "ATTEMPTS", "TIMES", "FIRST", "LAST")

@@ -18,6 +18,7 @@ import (
 	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/hack/feed"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
@@ -182,7 +183,7 @@ undecided  flights   500   west       3         2001-01-02T00:00:00Z  /tandem/fl
 		t.Errorf("printed\n%s", out)
 	}
 	out = w.run(t, "list", "-o", "json", "--verdict", "poison", "--since", "2001-01-01T00:00:00Z", "--until", "1h").ok(t)
-	var got ledger.DeadEvent
+	var got deadletter.Event
 	if err := json.Unmarshal([]byte(out), &got); err != nil || got.ID != e[0].ID() || len(got.Clusters) != 2 || strings.Count(out, "\n") != 1 {
 		t.Errorf("%s, %v", out, err)
 	}
@@ -289,8 +290,8 @@ func (w *lettersWorld) flights(t *testing.T, n int) []event.Event {
 func (w *lettersWorld) save(t *testing.T, cluster string, e event.Event, code int, reason string) {
 	t.Helper()
 
-	letter := ledger.DeadLetter{Function: "flights", Event: e, Code: code, Reason: reason, Attempts: 3}
-	if err := ledger.NewDeadLetters(w.pool, cluster).Save(t.Context(), letter); err != nil {
+	letter := deadletter.Letter{Function: "flights", Event: e, Code: code, Reason: reason, Attempts: 3}
+	if err := deadletter.NewStore(w.pool, cluster).Save(t.Context(), letter); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tandem-fn/tandem/hack/feed"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
@@ -57,15 +58,15 @@ func TestEverythingThatIsKnownAboutAnEventIsPrinted(t *testing.T) {
 
 	// A dead letter of a cluster that refused it, and a divergence.
 	e := (&lettersWorld{}).flights(t, 2)[1]
-	letters := ledger.NewDeadLetters(d.pool, "west")
-	if err := letters.Save(t.Context(), ledger.DeadLetter{Function: "flights", Event: e, Code: 422, Reason: "delay: want a number", Attempts: 3}); err != nil {
+	letters := deadletter.NewStore(d.pool, "west")
+	if err := letters.Save(t.Context(), deadletter.Letter{Function: "flights", Event: e, Code: 422, Reason: "delay: want a number", Attempts: 3}); err != nil {
 		t.Fatal(err)
 	}
 	d.exec(t, `insert into tandem.divergence (function, version, source, id, lost_cluster, won_cluster, lost_digest, won_digest, wanted)
 values ('flights', 'v1', '`+e.Source()+`', '`+e.ID()+`', 'west', 'east', 'a', 'b', '{}')`)
 	got := d.event(t, e.Source(), e.ID(), "-o", "json")
 	f := find(got)
-	if got.code != 1 || len(f.Letters) != 1 || f.Letters[0].Verdict != ledger.VerdictSickCluster || f.Letters[0].Blocks != "" || len(f.Divergences) != 1 {
+	if got.code != 1 || len(f.Letters) != 1 || f.Letters[0].Verdict != deadletter.VerdictSickCluster || f.Letters[0].Blocks != "" || len(f.Divergences) != 1 {
 		t.Errorf("exit code %d, %+v", got.code, f.Event)
 	}
 	got = d.event(t, e.Source(), e.ID())
@@ -78,7 +79,7 @@ values ('flights', 'v1', '`+e.Source()+`', '`+e.ID()+`', 'west', 'east', 'a', 'b
 	// An event that is dead everywhere blocks its subject, also for others.
 	dead := e.Clone()
 	dead.SetID("dead")
-	if err := letters.Save(t.Context(), ledger.DeadLetter{Function: "flights", Event: dead, Code: 500, Reason: "panic"}); err != nil {
+	if err := letters.Save(t.Context(), deadletter.Letter{Function: "flights", Event: dead, Code: 500, Reason: "panic"}); err != nil {
 		t.Fatal(err)
 	}
 	if f = find(d.event(t, dead.Source(), "dead", "-o", "json")); len(f.Commits) != 0 || len(f.Letters) != 1 || f.Letters[0].Blocks != e.Subject() || e.Subject() == "" {

@@ -20,6 +20,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/sink"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
@@ -74,13 +75,13 @@ func (r *results) add(res replayResult) error {
 
 func (d *letters) drop(ctx context.Context) error {
 	printed := &results{letters: d, count: map[string]int{}}
-	err := d.each(ctx, func(list []ledger.DeadEvent) error {
+	err := d.each(ctx, func(list []deadletter.Event) error {
 		for _, e := range list {
 			letters, err := d.verdicts.Read(ctx, e.Function, e.Source, e.ID)
 			if err == nil {
 				_, err = d.verdicts.Drop(ctx, e.Function, e.Source, e.ID, letters)
 			}
-			if errors.Is(err, ledger.ErrNoDeadLetter) {
+			if errors.Is(err, deadletter.ErrNotFound) {
 				continue
 			}
 			if err != nil {
@@ -105,13 +106,13 @@ func (d *letters) replayAll(ctx context.Context) error {
 	}
 	sinks := &sinks{cfg: sink.Config{CACerts: d.replay.caCerts, TokenFile: d.replay.tokenFile}, clients: map[string]*http.Client{}}
 	printed := &results{letters: d, count: map[string]int{}}
-	err := d.each(ctx, func(list []ledger.DeadEvent) error {
+	err := d.each(ctx, func(list []deadletter.Event) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.SetLimit(d.replay.parallel)
 		for _, e := range list {
 			group.Go(func() error {
 				res, err := d.replayOne(ctx, sinks, strings.ReplaceAll(to, "{function}", url.PathEscape(e.Function)), e)
-				if errors.Is(err, ledger.ErrNoDeadLetter) {
+				if errors.Is(err, deadletter.ErrNotFound) {
 					return nil // deleted meanwhile
 				}
 				if err != nil {
@@ -133,7 +134,7 @@ func (d *letters) replayAll(ctx context.Context) error {
 
 // replayOne sends one event, and deletes its letters if the function answers that it is
 // committed. An error means that no event can be replayed now.
-func (d *letters) replayOne(ctx context.Context, sinks *sinks, to string, e ledger.DeadEvent) (replayResult, error) {
+func (d *letters) replayOne(ctx context.Context, sinks *sinks, to string, e deadletter.Event) (replayResult, error) {
 	res := replayResult{Function: e.Function, Source: e.Source, ID: e.ID}
 	letters, err := d.verdicts.Read(ctx, e.Function, e.Source, e.ID)
 	if err != nil {

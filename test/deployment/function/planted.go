@@ -21,6 +21,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
@@ -74,7 +75,7 @@ func (p *planted) Start(ctx context.Context, env map[string]string) error {
 	default:
 		return fmt.Errorf("TANDEM_CHAOS_PLANT %q: want early-ack, loose-claim or random-ids", p.plant)
 	}
-	h, err := serve.New(p.functions, committer, serve.Config{DeadLetters: letters{ledger.NewDeadLetters(pool, cluster)}})
+	h, err := serve.New(p.functions, committer, serve.Config{DeadLetters: letters{deadletter.NewStore(pool, cluster)}})
 	if err != nil {
 		return err
 	}
@@ -91,10 +92,10 @@ func (p *planted) Handle(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, "not started yet", http.StatusServiceUnavailable)
 }
 
-type letters struct{ kept *ledger.DeadLetters }
+type letters struct{ kept *deadletter.Store }
 
 func (l letters) Save(ctx context.Context, letter serve.DeadLetter) error {
-	return l.kept.Save(ctx, ledger.DeadLetter(letter))
+	return l.kept.Save(ctx, deadletter.Letter(letter))
 }
 
 // one commits one event.

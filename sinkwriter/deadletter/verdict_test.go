@@ -1,4 +1,4 @@
-package ledger_test
+package deadletter_test
 
 import (
 	"encoding/json"
@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
-	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 )
 
 func TestVerdicts(t *testing.T) {
@@ -50,7 +50,7 @@ func TestVerdicts(t *testing.T) {
 				values ($1, $2, 'EVENTS', 'e', 1, $3, now() - $4::text::interval)`, cluster, function, s.hedge, s.age)
 		}
 		for _, cluster := range tt.refused {
-			saveLetter(t, pool, cluster, ledger.DeadLetter{Function: function, Event: sinktest.NewEvent(id)})
+			saveLetter(t, pool, cluster, deadletter.Letter{Function: function, Event: sinktest.NewEvent(id)})
 		}
 		if tt.handled {
 			sinktest.Execute(t, pool, `insert into tandem.ledger (writer, key, digest) values (1, tandem.key($1, '/test', $2), '\x00')`, function, id)
@@ -66,35 +66,35 @@ func TestDeadLettersAreFoundByWhatIsKnownOfThem(t *testing.T) {
 
 	pool := sinktest.NewDatabase(t)
 	for i := range 5 {
-		saveLetter(t, pool, "east", ledger.DeadLetter{Function: "orders", Event: sinktest.NewEvent(fmt.Sprintf("o-%d", i)), Code: 422, Reason: fmt.Sprintf("Amount %d: negative", i), Attempts: 1})
+		saveLetter(t, pool, "east", deadletter.Letter{Function: "orders", Event: sinktest.NewEvent(fmt.Sprintf("o-%d", i)), Code: 422, Reason: fmt.Sprintf("Amount %d: negative", i), Attempts: 1})
 	}
-	saveLetter(t, pool, "west", ledger.DeadLetter{Function: "orders", Event: sinktest.NewEvent("o-3"), Code: 500, Reason: "panic", Attempts: 7})
-	saveLetter(t, pool, "west", ledger.DeadLetter{Function: "orders", Event: sinktest.NewEvent("o-3"), Code: 500, Reason: "panic", Attempts: 9})
-	saveLetter(t, pool, "west", ledger.DeadLetter{Function: "stock", Event: sinktest.NewEvent("o-4")})
+	saveLetter(t, pool, "west", deadletter.Letter{Function: "orders", Event: sinktest.NewEvent("o-3"), Code: 500, Reason: "panic", Attempts: 7})
+	saveLetter(t, pool, "west", deadletter.Letter{Function: "orders", Event: sinktest.NewEvent("o-3"), Code: 500, Reason: "panic", Attempts: 9})
+	saveLetter(t, pool, "west", deadletter.Letter{Function: "stock", Event: sinktest.NewEvent("o-4")})
 	sinktest.Execute(t, pool, `update tandem.dead_letter set first_at = now() - interval '1 day', last_at = now() - interval '1 day' where id = 'o-0'`)
 	yesterday := time.Now().Add(-12 * time.Hour)
 
-	verdicts := ledger.NewVerdicts(pool)
+	verdicts := deadletter.NewVerdicts(pool)
 	for _, tt := range []struct {
 		name   string
-		filter ledger.DeadFilter
+		filter deadletter.Filter
 		want   []string
 	}{
 		{name: "all", want: []string{"orders o-0", "orders o-1", "orders o-2", "orders o-3", "orders o-4", "stock o-4"}},
-		{name: "function", filter: ledger.DeadFilter{Function: "stock"}, want: []string{"stock o-4"}},
-		{name: "identity", filter: ledger.DeadFilter{Source: "/test", ID: "o-4"}, want: []string{"orders o-4", "stock o-4"}},
-		{name: "another source", filter: ledger.DeadFilter{Source: "/other"}},
-		{name: "type", filter: ledger.DeadFilter{Type: "com.example.order.placed", ID: "o-1"}, want: []string{"orders o-1"}},
-		{name: "cluster", filter: ledger.DeadFilter{Cluster: "west"}, want: []string{"orders o-3", "stock o-4"}},
-		{name: "code of the last", filter: ledger.DeadFilter{Code: 500}, want: []string{"orders o-3"}},
-		{name: "reason in any case", filter: ledger.DeadFilter{Reason: "amount 2"}, want: []string{"orders o-2"}},
-		{name: "reason is no pattern", filter: ledger.DeadFilter{Reason: "amount%"}},
-		{name: "verdict", filter: ledger.DeadFilter{Verdict: ledger.VerdictPoison}},
-		{name: "since", filter: ledger.DeadFilter{Function: "orders", Since: yesterday}, want: []string{"orders o-1", "orders o-2", "orders o-3", "orders o-4"}},
-		{name: "until", filter: ledger.DeadFilter{Until: yesterday}, want: []string{"orders o-0"}},
+		{name: "function", filter: deadletter.Filter{Function: "stock"}, want: []string{"stock o-4"}},
+		{name: "identity", filter: deadletter.Filter{Source: "/test", ID: "o-4"}, want: []string{"orders o-4", "stock o-4"}},
+		{name: "another source", filter: deadletter.Filter{Source: "/other"}},
+		{name: "type", filter: deadletter.Filter{Type: "com.example.order.placed", ID: "o-1"}, want: []string{"orders o-1"}},
+		{name: "cluster", filter: deadletter.Filter{Cluster: "west"}, want: []string{"orders o-3", "stock o-4"}},
+		{name: "code of the last", filter: deadletter.Filter{Code: 500}, want: []string{"orders o-3"}},
+		{name: "reason in any case", filter: deadletter.Filter{Reason: "amount 2"}, want: []string{"orders o-2"}},
+		{name: "reason is no pattern", filter: deadletter.Filter{Reason: "amount%"}},
+		{name: "verdict", filter: deadletter.Filter{Verdict: deadletter.VerdictPoison}},
+		{name: "since", filter: deadletter.Filter{Function: "orders", Since: yesterday}, want: []string{"orders o-1", "orders o-2", "orders o-3", "orders o-4"}},
+		{name: "until", filter: deadletter.Filter{Until: yesterday}, want: []string{"orders o-0"}},
 	} {
 		var got []string
-		var after *ledger.DeadEvent
+		var after *deadletter.Event
 		for { // two at a time
 			list, err := verdicts.List(t.Context(), tt.filter, after, 2)
 			if err != nil {
@@ -113,13 +113,13 @@ func TestDeadLettersAreFoundByWhatIsKnownOfThem(t *testing.T) {
 		}
 	}
 
-	list, err := verdicts.List(t.Context(), ledger.DeadFilter{ID: "o-3"}, nil, 10)
+	list, err := verdicts.List(t.Context(), deadletter.Filter{ID: "o-3"}, nil, 10)
 	if err != nil || len(list) != 1 {
 		t.Fatalf("%v, %v", list, err)
 	}
 	got := list[0]
 	got.FirstAt, got.LastAt = time.Time{}, time.Time{}
-	want := ledger.DeadEvent{
+	want := deadletter.Event{
 		Function: "orders", Source: "/test", ID: "o-3", Type: "com.example.order.placed", Clusters: []string{"east", "west"},
 		Verdict: "undecided", Code: 500, Reason: "panic", Attempts: 10, Times: 3,
 	}
@@ -132,8 +132,8 @@ func TestADeadLetterThatWasHandedInAgainIsNotDropped(t *testing.T) {
 	t.Parallel()
 
 	pool := sinktest.NewDatabase(t)
-	verdicts := ledger.NewVerdicts(pool)
-	letter := ledger.DeadLetter{Function: "orders", Event: sinktest.NewEvent("o-1"), Code: 422}
+	verdicts := deadletter.NewVerdicts(pool)
+	letter := deadletter.Letter{Function: "orders", Event: sinktest.NewEvent("o-1"), Code: 422}
 	saveLetter(t, pool, "east", letter)
 	read, err := verdicts.Read(t.Context(), "orders", "/test", "o-1")
 	if err != nil || len(read) != 1 {
@@ -157,16 +157,16 @@ func TestADeadLetterThatWasHandedInAgainIsNotDropped(t *testing.T) {
 		t.Fatalf("%v, %v", read, err)
 	}
 	drop(2)
-	if _, err := verdicts.Read(t.Context(), "orders", "/test", "o-1"); !errors.Is(err, ledger.ErrNoDeadLetter) {
+	if _, err := verdicts.Read(t.Context(), "orders", "/test", "o-1"); !errors.Is(err, deadletter.ErrNotFound) {
 		t.Errorf("error %v", err)
 	}
 	drop(0)
 }
 
-func saveLetter(t *testing.T, pool *pgxpool.Pool, cluster string, letter ledger.DeadLetter) {
+func saveLetter(t *testing.T, pool *pgxpool.Pool, cluster string, letter deadletter.Letter) {
 	t.Helper()
 
-	if err := ledger.NewDeadLetters(pool, cluster).Save(t.Context(), letter); err != nil {
+	if err := deadletter.NewStore(pool, cluster).Save(t.Context(), letter); err != nil {
 		t.Fatal(err)
 	}
 }

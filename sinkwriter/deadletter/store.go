@@ -1,8 +1,9 @@
-package ledger
+package deadletter
 
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -19,8 +20,8 @@ set code = excluded.code, reason = excluded.reason, event = excluded.event, time
 // maxReason bounds the reason kept with a dead letter, in bytes.
 const maxReason = 4096
 
-// DeadLetter is an event that could not be got through a function.
-type DeadLetter struct {
+// Letter is an event that could not be got through a function.
+type Letter struct {
 	// Function names the function.
 	Function string
 
@@ -38,23 +39,23 @@ type DeadLetter struct {
 	Attempts int
 }
 
-// DeadLetters keeps the events that a cluster could not get through a function.
+// Store keeps the events that a cluster could not get through a function.
 // They bypass the ledger: one row an event, function and cluster. It may be
 // shared.
-type DeadLetters struct {
+type Store struct {
 	pool    *pgxpool.Pool
 	cluster string
 }
 
-// NewDeadLetters keeps the dead letters of one cluster in the database behind
+// NewStore keeps the dead letters of one cluster in the database behind
 // pool.
-func NewDeadLetters(pool *pgxpool.Pool, cluster string) *DeadLetters {
-	return &DeadLetters{pool: pool, cluster: cluster}
+func NewStore(pool *pgxpool.Pool, cluster string) *Store {
+	return &Store{pool: pool, cluster: cluster}
 }
 
 // Save keeps a dead letter. The same event again replaces code and reason and is
 // counted.
-func (d *DeadLetters) Save(ctx context.Context, letter DeadLetter) error {
+func (d *Store) Save(ctx context.Context, letter Letter) error {
 	e := letter.Event
 	text, err := cloudevent.AppendJSON(nil, e)
 	if err != nil {
@@ -65,4 +66,13 @@ func (d *DeadLetters) Save(ctx context.Context, letter DeadLetter) error {
 		return fmt.Errorf("save dead letter of function %s: %w", letter.Function, err)
 	}
 	return nil
+}
+
+// storable makes a text that PostgreSQL can store out of any bytes, and not too
+// long a one.
+func storable(text string) string {
+	if len(text) > maxReason {
+		text = text[:maxReason]
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }

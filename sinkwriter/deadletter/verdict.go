@@ -1,4 +1,4 @@
-package ledger
+package deadletter
 
 import (
 	"context"
@@ -40,8 +40,8 @@ const (
 	VerdictUndecided = "undecided"
 )
 
-// DeadEvent is an event and function with dead letters, one a cluster.
-type DeadEvent struct {
+// Event is an event and function with dead letters, one a cluster.
+type Event struct {
 	Function string    `json:"function"`
 	Source   string    `json:"source"`
 	ID       string    `json:"id"`
@@ -56,8 +56,8 @@ type DeadEvent struct {
 	LastAt   time.Time `json:"last_at"`
 }
 
-// DeadFilter picks dead events. A field left at zero picks all.
-type DeadFilter struct {
+// Filter picks dead events. A field left at zero picks all.
+type Filter struct {
 	Function, Source, ID, Type, Cluster string
 
 	// Verdict is one of the constants.
@@ -94,8 +94,8 @@ func NewVerdicts(pool *pgxpool.Pool) *Verdicts { return &Verdicts{pool: pool} }
 
 // List gives at most limit dead events, those first that were handed in first.
 // After, if not nil, is one of them: what comes behind it is given.
-func (v *Verdicts) List(ctx context.Context, f DeadFilter, after *DeadEvent, limit int) ([]DeadEvent, error) {
-	var from DeadEvent
+func (v *Verdicts) List(ctx context.Context, f Filter, after *Event, limit int) ([]Event, error) {
+	var from Event
 	if after != nil {
 		from = *after
 	}
@@ -104,18 +104,18 @@ func (v *Verdicts) List(ctx context.Context, f DeadFilter, after *DeadEvent, lim
 	if err != nil {
 		return nil, fmt.Errorf("list dead letters: %w", err)
 	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[DeadEvent])
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Event])
 	if err != nil {
 		return nil, fmt.Errorf("list dead letters: %w", err)
 	}
 	return list, nil
 }
 
-// ErrNoDeadLetter says that an event has no dead letter, or none any more.
-var ErrNoDeadLetter = errors.New("it has no dead letter")
+// ErrNotFound says that an event has no dead letter, or none any more.
+var ErrNotFound = errors.New("it has no dead letter")
 
 // Read gives the dead letters of an event, the last one first, or
-// [ErrNoDeadLetter].
+// [ErrNotFound].
 func (v *Verdicts) Read(ctx context.Context, function, source, id string) ([]ClusterLetter, error) {
 	rows, err := v.pool.Query(ctx, readDeadSQL, function, source, id)
 	if err != nil {
@@ -123,7 +123,7 @@ func (v *Verdicts) Read(ctx context.Context, function, source, id string) ([]Clu
 	}
 	letters, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ClusterLetter])
 	if err == nil && len(letters) == 0 {
-		err = ErrNoDeadLetter
+		err = ErrNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read dead letters of event %s of %s: %w", id, source, err)
