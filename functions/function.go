@@ -41,12 +41,18 @@ type Function struct {
 	Migrations fs.FS
 }
 
+// namePattern is what the names of functions, clusters and consumers must match: they
+// are parts of the names of Kubernetes objects, PostgreSQL roles and NATS consumers.
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
+
+// ValidName reports whether name may be that of a function or a cluster: lower-case
+// letters, digits and '-', at most 63, beginning with a letter.
+func ValidName(name string) bool { return namePattern.MatchString(name) }
 
 // Validate returns an error that reports everything that is wrong with the declaration of f.
 func (f Function) Validate() error {
 	var errs []error
-	if !namePattern.MatchString(f.Name) {
+	if !ValidName(f.Name) {
 		errs = append(errs, fmt.Errorf("name %q: want lower-case letters, digits and '-', at most 63, beginning with a letter", f.Name))
 	}
 	if f.Version == "" || len(f.Version) > 63 {

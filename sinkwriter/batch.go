@@ -130,8 +130,8 @@ func (w *Writer) lookUp(ctx context.Context, s *session, batch []*offer) (map[st
 			} else if tables[name] == nil {
 				tables[name], err = w.catalog.get(ctx, s.conn.Conn(), name)
 			}
-			if err != nil && culpable(err) {
-				return nil, nil, blame(o, name, asError(o.function, err))
+			if err != nil && attributable(err) {
+				return nil, nil, attribute(o, name, asError(o.function, err))
 			}
 			if err != nil {
 				return nil, nil, err
@@ -150,7 +150,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 		for i := range o.outputs {
 			e, err := o.outputs[i].Event(o.function, o.event, i)
 			if err != nil {
-				return blame(o, "", &Error{Fault: FaultFunction, Err: err})
+				return attribute(o, "", &Error{Fault: FaultFunction, Err: err})
 			}
 			events = append(events, e)
 		}

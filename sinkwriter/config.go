@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/functions"
 )
 
 // Publisher sends output events to the stream. Publish returns nil only when
@@ -77,8 +78,6 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-var clusterPattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
-
 func (c Config) withDefaults() Config {
 	c.Connections = cmp.Or(c.Connections, 2)
 	c.BatchEvents = cmp.Or(c.BatchEvents, 512)
@@ -98,7 +97,7 @@ func (c Config) validate() error {
 			errs = append(errs, fmt.Errorf("%s %v: want %s", name, value, want))
 		}
 	}
-	within("Cluster", clusterPattern.MatchString(c.Cluster), fmt.Sprintf("%q", c.Cluster), "lower-case letters, digits and '-', at most 63, beginning with a letter")
+	within("Cluster", functions.ValidName(c.Cluster), fmt.Sprintf("%q", c.Cluster), "lower-case letters, digits and '-', at most 63, beginning with a letter")
 	within("Connections", c.Connections >= 1 && c.Connections <= 16, c.Connections, "1 to 16")
 	within("BatchEvents", c.BatchEvents >= 1 && c.BatchEvents <= 10_000, c.BatchEvents, "1 to 10000")
 	within("BatchBytes", c.BatchBytes >= 1<<10 && c.BatchBytes <= 256<<20, c.BatchBytes, "1 KiB to 256 MiB")

@@ -15,10 +15,10 @@ type Fault uint8
 
 // The faults. The zero Fault is none of them.
 const (
-	// FaultSurroundings: the database is away, busy or read-only, or the
+	// FaultTransient: the database is away, busy or read-only, or the
 	// deadline passed. The same offer can succeed later; it counts against
 	// nobody.
-	FaultSurroundings Fault = iota + 1
+	FaultTransient Fault = iota + 1
 
 	// FaultDeployment: a table, column, function or permission is missing. The
 	// same offer succeeds once the migration has caught up; it does not count
@@ -41,7 +41,7 @@ const (
 // String names the fault for logs and metrics.
 func (f Fault) String() string {
 	switch f {
-	case FaultSurroundings:
+	case FaultTransient:
 		return "surroundings"
 	case FaultDeployment:
 		return "deployment"
@@ -131,7 +131,7 @@ func faultOf(err *pgconn.PgError) Fault {
 	case "23503", "23001":
 		return FaultOrder
 	case "25006": // read-only after a failover
-		return FaultSurroundings
+		return FaultTransient
 	}
 	switch err.Code[:min(2, len(err.Code))] {
 	case "22", "23", "21", "P0", "44", "54": // 54: longer than an index or a row takes
@@ -139,7 +139,7 @@ func faultOf(err *pgconn.PgError) Fault {
 	case "42":
 		return FaultDeployment
 	}
-	return FaultSurroundings
+	return FaultTransient
 }
 
 // asError says what a batch of one means for its offer.
@@ -150,7 +150,7 @@ func asError(function string, err error) *Error {
 	}
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
-		return &Error{Fault: FaultSurroundings, Function: function, Err: err}
+		return &Error{Fault: FaultTransient, Function: function, Err: err}
 	}
 	e := &Error{
 		Fault: faultOf(pg), Function: function,
@@ -164,15 +164,15 @@ func asError(function string, err error) *Error {
 	return e
 }
 
-// culpable reports whether err is about what an offer holds, so that the others
+// attributable reports whether err is about what an offer holds, so that the others
 // of its batch may be committed without it.
-func culpable(err error) bool {
+func attributable(err error) bool {
 	var known *Error
 	if errors.As(err, &known) {
-		return known.Fault != FaultSurroundings
+		return known.Fault != FaultTransient
 	}
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && faultOf(pg) != FaultSurroundings
+	return errors.As(err, &pg) && faultOf(pg) != FaultTransient
 }
 
 // ordered reports whether err may come from the order that an offer's writes were

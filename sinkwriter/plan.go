@@ -88,8 +88,8 @@ func delicate(o *offer, tables map[string]*table) bool {
 // that those that lock the same rows mostly do it in one order.
 func compareExecs(a, b *offer) int { return bytes.Compare(a.exec, b.exec) }
 
-// blame names the offer that an error is about.
-func blame(o *offer, tableName string, err error) error {
+// attribute names the offer that an error is about.
+func attribute(o *offer, tableName string, err error) error {
 	var known *Error
 	if !errors.As(err, &known) {
 		known = &Error{Fault: FaultEvent, Err: err}
@@ -114,7 +114,7 @@ func (p *plan) encode(o *offer, tables map[string]*table) error {
 			err = p.encodeWrite(t, s, w)
 		}
 		if err != nil {
-			return blame(o, w.Table, err)
+			return attribute(o, w.Table, err)
 		}
 	}
 	return nil
@@ -399,12 +399,12 @@ func (p *plan) exec(o *offer, statements map[string][]uint32) error {
 		oids := statements[w.Statement.SQL]
 		st := step{sql: w.Statement.SQL, oids: oids, table: "(statement " + w.Statement.Name + ")"}
 		if len(oids) != len(w.Args) {
-			return blame(o, st.table, &Error{Fault: FaultFunction, Err: errors.New("the statement has another number of parameters than arguments were given")})
+			return attribute(o, st.table, &Error{Fault: FaultFunction, Err: errors.New("the statement has another number of parameters than arguments were given")})
 		}
 		for a, v := range w.Args {
 			param, format, err := encodeArg(p.types, oids[a], v)
 			if err != nil {
-				return blame(o, st.table, err)
+				return attribute(o, st.table, err)
 			}
 			st.params, st.formats = append(st.params, param), append(st.formats, format)
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
@@ -332,5 +333,40 @@ func TestABatchThatLostHasNoTransactionIDAndWritesNoWAL(t *testing.T) {
 	commit("west", 200, 300)
 	if after := position(); after != before {
 		t.Errorf("after two batches that lost: %s, before: %s", after, before)
+	}
+}
+
+func TestGoAndSQLAgreeOnTheTakeover(t *testing.T) {
+	t.Parallel()
+	conn := migrated(t)
+	var byDefault, byRelay float64
+	const sql = `select extract(epoch from due - now()) from tandem.outbox where id = $1`
+	if _, err := conn.Exec(t.Context(), `insert into tandem.outbox (id, events) overriding system value values (1, '[]'), (2, '[]')`); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(t.Context()) }()
+	var column string
+	if err := tx.QueryRow(t.Context(), `select column_default from information_schema.columns where table_schema = 'tandem' and table_name = 'outbox' and column_name = 'due'`).Scan(&column); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.QueryRow(t.Context(), `select extract(epoch from (`+column+`) - now())`).Scan(&byDefault); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `update tandem.outbox set due = now() - interval '1 second'`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), takeoverSQL, 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.QueryRow(t.Context(), sql, 1).Scan(&byRelay); err != nil {
+		t.Fatal(err)
+	}
+	want := contract.RelayTakeover.Seconds()
+	if byDefault != want || byRelay < want || byRelay > want+60 { // the relay counts from the clock, not from the transaction
+		t.Errorf("the winner has %v s by the table's default and %v s by the relay, want %v", byDefault, byRelay, want)
 	}
 }

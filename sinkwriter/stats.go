@@ -89,13 +89,13 @@ func (w *Writer) countersOf(function string) *functionCounters {
 func countWon(won []*offer) {
 	for _, o := range won {
 		o.counters.won.Add(1)
-		countLost(o.twin)
+		countLost(o.duplicate)
 	}
 }
 
 // countLost counts an offer that has lost, and its twins.
 func countLost(o *offer) {
-	for ; o != nil; o = o.twin {
+	for ; o != nil; o = o.duplicate {
 		o.counters.lost.Add(1)
 	}
 }

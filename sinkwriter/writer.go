@@ -44,11 +44,11 @@ type Writer struct {
 	ctx  context.Context
 	done sync.WaitGroup
 
-	mu      sync.Mutex
-	closed  bool
-	queue   []*offer
-	workers int
-	aside   []*offer // what waits for somebody else's lock
+	mu          sync.Mutex
+	closed      bool
+	queue       []*offer
+	workers     int
+	lockWaiters []*offer // what waits for somebody else's lock
 }
 
 // offer is an Offer on its way.
@@ -67,8 +67,8 @@ type offer struct {
 	unsure            bool   // it may be committed
 	exec              []byte // its first statement, in canonical form
 
-	caller *caller
-	twin   *offer // the same offer once more, in the same batch
+	waiter    *waiter
+	duplicate *offer // the same offer once more, in the same batch
 
 	result   result
 	finished atomic.Bool           // result is there
@@ -80,8 +80,8 @@ type result struct {
 	err     error
 }
 
-// caller is somebody who waits for one offer or for several.
-type caller struct {
+// waiter is somebody who waits for one offer or for several.
+type waiter struct {
 	ctx     context.Context
 	pending atomic.Int64
 	done    chan struct{} // closed when nothing is pending
@@ -93,13 +93,13 @@ func (o *offer) finish(r result) {
 	if !o.finished.Load() {
 		o.result = r
 		o.finished.Store(true)
-		if o.caller.pending.Add(-1) == 0 {
-			close(o.caller.done)
+		if o.waiter.pending.Add(-1) == 0 {
+			close(o.waiter.done)
 		}
 	}
-	if o.twin != nil {
+	if o.duplicate != nil {
 		r.receipt.Won = false
-		o.twin.finish(r)
+		o.duplicate.finish(r)
 	}
 }
 
@@ -149,12 +149,12 @@ func (w *Writer) CommitAll(ctx context.Context, offers []Offer) []Outcome {
 }
 
 func (w *Writer) commitAll(ctx context.Context, offered []Offer, outcomes []Outcome) {
-	c := &caller{ctx: ctx, done: make(chan struct{})}
+	c := &waiter{ctx: ctx, done: make(chan struct{})}
 	offers := make([]offer, len(offered))
 	waiting := make([]*offer, 0, len(offered))
 	for i := range offered {
 		o := &offers[i]
-		o.caller = c
+		o.waiter = c
 		if err := w.prepare(ctx, o, &offered[i]); err != nil {
 			w.countersOf(o.function).countRefused(err, 1)
 			o.result.err = err
@@ -202,7 +202,7 @@ func (w *Writer) prepare(ctx context.Context, o *offer, offered *Offer) error {
 		return fmt.Errorf("commit effects of function %s: %w", o.function, err)
 	}
 	if len(o.outputs) > 0 && w.outbox.full() {
-		return &Error{Fault: FaultSurroundings, Function: o.function, Err: ErrBacklog}
+		return &Error{Fault: FaultTransient, Function: o.function, Err: ErrBacklog}
 	}
 	return nil
 }
@@ -325,19 +325,19 @@ func (w *Writer) commitKeys(batch []*offer, blocked int) {
 			return
 		}
 		batch = left
-		var guilty *offerError
+		var offending *offerError
 		switch {
-		case errors.As(err, &guilty):
-			batch = slices.DeleteFunc(batch, func(o *offer) bool { return o == guilty.offer })
-			w.refuse(guilty.offer, guilty.err)
-		case culpable(err) && len(batch) > 1:
+		case errors.As(err, &offending):
+			batch = slices.DeleteFunc(batch, func(o *offer) bool { return o == offending.offer })
+			w.refuse(offending.offer, offending.err)
+		case attributable(err) && len(batch) > 1:
 			half := len(batch) / 2
 			w.commitKeys(slices.Clone(batch[:half]), 0)
 			w.commitKeys(slices.Clone(batch[half:]), 0)
 			return
-		case culpable(err) && len(batch) == 1 && !batch[0].asWritten && ordered(err):
+		case attributable(err) && len(batch) == 1 && !batch[0].asWritten && ordered(err):
 			batch[0].asWritten = true
-		case culpable(err) && len(batch) == 1:
+		case attributable(err) && len(batch) == 1:
 			w.refuse(batch[0], asError(batch[0].function, err))
 			return
 		case w.ctx.Err() != nil:
@@ -373,7 +373,7 @@ func (w *Writer) commitKeys(batch []*offer, blocked int) {
 
 func (w *Writer) refuse(o *offer, err *Error) {
 	offers := int64(0)
-	for t := o; t != nil; t = t.twin {
+	for t := o; t != nil; t = t.duplicate {
 		offers++
 	}
 	o.counters.countRefused(err, offers)
@@ -413,7 +413,7 @@ func sortBatch(batch []*offer) (out, later []*offer) {
 		case n == 0 || out[n-1].key != o.key:
 			out = append(out, o)
 		case out[n-1].digest == o.digest && out[n-1].writer == o.writer:
-			o.twin, out[n-1].twin = out[n-1].twin, o
+			o.duplicate, out[n-1].duplicate = out[n-1].duplicate, o
 		default:
 			later = append(later, o)
 		}
@@ -429,14 +429,14 @@ func dropAbandoned(batch []*offer) []*offer {
 			out = append(out, o)
 			continue
 		}
-		o.finish(result{err: o.caller.ctx.Err()})
+		o.finish(result{err: o.waiter.ctx.Err()})
 	}
 	return out
 }
 
 func (o *offer) waited() bool {
-	for t := o; t != nil; t = t.twin {
-		if t.caller.ctx.Err() == nil {
+	for t := o; t != nil; t = t.duplicate {
+		if t.waiter.ctx.Err() == nil {
 			return true
 		}
 	}

@@ -451,7 +451,7 @@ func TestABacklogOverItsLimitIsRefusedUntilItIsPublished(t *testing.T) {
 		_, err = w.Commit(t.Context(), sinktest.Order(fmt.Sprintf("o-%d", i), 1))
 	}
 	var e *sinkwriter.Error
-	if !errors.Is(err, sinkwriter.ErrBacklog) || !errors.As(err, &e) || e.Fault != sinkwriter.FaultSurroundings {
+	if !errors.Is(err, sinkwriter.ErrBacklog) || !errors.As(err, &e) || e.Fault != sinkwriter.FaultTransient {
 		t.Fatalf("over the limit: %v", err)
 	}
 	quiet := sinktest.Order("quiet", 1)

@@ -19,7 +19,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/ingest"
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/eventing/relay"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
 func TestIngestIsUnhealthyExactlyWhileNothingCanBeStored(t *testing.T) {
@@ -133,7 +133,7 @@ func TestAStreamThatTakesNothingSaysWhy(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		in := startIngestAt(t, s.URL(), jetstream.StreamConfig{Name: name, LeastWindow: relay.Takeover})
+		in := startIngestAt(t, s.URL(), jetstream.StreamConfig{Name: name, LeastWindow: contract.RelayTakeover})
 		eventtest.Eventually(t, name+" says so", func() bool {
 			code, body := Request(t, http.MethodGet, in.url+"/health", nil, "")
 			return code == http.StatusServiceUnavailable && strings.Contains(body, tt.want)

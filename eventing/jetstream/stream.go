@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
-	"regexp"
 	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/functions"
 )
 
 const (
@@ -46,8 +46,6 @@ type Stream struct {
 
 var _ eventing.Stream = (*Stream)(nil)
 
-var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
-
 // NewStream gives the stream, read for this cluster and function. The consumer,
 // tandem-CLUSTER-FUNCTION, is made when the stream is opened, if it is missing; the
 // stream is not, since it may have to be a mirror. Of cfg only Name and Domain
@@ -58,7 +56,7 @@ func NewStream(conn *Conn, cluster, function string, cfg StreamConfig) (*Stream,
 		return nil, fmt.Errorf("set up stream: %w", err)
 	}
 	for what, name := range map[string]string{"cluster": cluster, "function": function} {
-		if !namePattern.MatchString(name) {
+		if !functions.ValidName(name) {
 			return nil, fmt.Errorf("set up stream: %s %q: want lower-case letters, digits and '-', at most 63, beginning with a letter", what, name)
 		}
 	}

@@ -20,7 +20,7 @@ const outboxTimeout = time.Second
 
 // faults are all that a refused offer can be somebody's.
 var faults = [...]sinkwriter.Fault{
-	sinkwriter.FaultSurroundings, sinkwriter.FaultDeployment, sinkwriter.FaultOrder, sinkwriter.FaultFunction, sinkwriter.FaultEvent,
+	sinkwriter.FaultTransient, sinkwriter.FaultDeployment, sinkwriter.FaultOrder, sinkwriter.FaultFunction, sinkwriter.FaultEvent,
 }
 
 // metrics are the counters of a process. Its requests by status and the counts of its

@@ -9,6 +9,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/eventing/relay"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
 // A relay publishes the outputs of writers that died before they could. It may run in
@@ -23,7 +24,7 @@ func ExampleRun() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: "OUTPUTS", LeastWindow: relay.Takeover})
+	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: "OUTPUTS", LeastWindow: contract.RelayTakeover})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -21,11 +21,6 @@ type Outbox interface {
 	Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (events int, err error)
 }
 
-// Takeover is how long outputs that are committed are left to their winner
-// until a relay publishes them, maybe again. A stream of events must recognise
-// repeated ones for at least as long.
-const Takeover = 30 * time.Second
-
 // Config sets up [Run]. A field left at zero takes the default named
 // beside it.
 type Config struct {

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"regexp"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -24,6 +23,8 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"knative.dev/pkg/observability/metrics"
+
+	"github.com/tandem-fn/tandem/functions"
 )
 
 // Config sets up a [Server].
@@ -147,12 +148,10 @@ func ListenTCP(ctx context.Context, variable, address string) (net.Listener, err
 	return listener, nil
 }
 
-var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
-
 // CheckName reports what is wrong with the name of a cluster or function. The
 // error names the variable that it came from.
 func CheckName(variable, name string) error {
-	if namePattern.MatchString(name) {
+	if functions.ValidName(name) {
 		return nil
 	}
 	return fmt.Errorf("%s %q: want lower-case letters, digits and '-', at most 63, beginning with a letter", variable, name)

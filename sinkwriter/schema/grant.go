@@ -93,7 +93,7 @@ from pg_catalog.pg_roles, pg_catalog.pg_namespace n where rolname = $1 and n.nsp
 	writingRolesSQL = `select w.role from tandem.writing_role w join pg_catalog.pg_roles r on r.rolname = w.role order by w.role`
 
 	// What role $1 was given of our own objects and of those that migrations made.
-	givenSQL = `
+	grantedSQL = `
 with relations as (
     select c.oid, c.relkind, c.relacl, c.relnamespace, n.nspname, pg_catalog.format('%I.%I', n.nspname, c.relname) as name
     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.relkind in ('r', 'p', 'f', 'v', 'm', 'S')
@@ -199,7 +199,7 @@ func Revoke(ctx context.Context, databaseURL, role string) ([]string, error) {
 	if err := lockMigrations(ctx, conn); err != nil {
 		return nil, fmt.Errorf("revoke: %w", err)
 	}
-	statements, err := texts(ctx, conn, givenSQL, role)
+	statements, err := texts(ctx, conn, grantedSQL, role)
 	if err != nil {
 		return nil, fmt.Errorf("revoke: look up what role %s was given: %w", pgx.Identifier{role}.Sanitize(), err)
 	}
@@ -212,7 +212,7 @@ func Revoke(ctx context.Context, databaseURL, role string) ([]string, error) {
 		}
 	}
 	// Of what somebody else gave it nothing is taken, without an error.
-	left, err := texts(ctx, conn, givenSQL, role)
+	left, err := texts(ctx, conn, grantedSQL, role)
 	if err != nil {
 		return nil, fmt.Errorf("revoke: look up what role %s has left: %w", pgx.Identifier{role}.Sanitize(), err)
 	}
@@ -268,7 +268,7 @@ func checkRole(ctx context.Context, conn *pgx.Conn, role string) (warnings []str
 
 // give carries out what a role lacks.
 func give(ctx context.Context, conn *pgx.Conn, role string) ([]string, error) {
-	statements, err := lacking(ctx, conn, role, nil)
+	statements, err := missingPrivileges(ctx, conn, role, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -279,7 +279,7 @@ func give(ctx context.Context, conn *pgx.Conn, role string) ([]string, error) {
 		}
 	}
 	// Who may not grant something gets no error for it, if he has it himself.
-	left, err := lacking(ctx, conn, role, nil)
+	left, err := missingPrivileges(ctx, conn, role, nil)
 	if err != nil {
 		return nil, errors.Join(append(errs, err)...)
 	}
@@ -303,9 +303,9 @@ func giveAll(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// lacking gives the statements that a role lacks, for our own tables and those of
+// missingPrivileges gives the statements that a role lacks, for our own tables and those of
 // the sets; nil for all sets.
-func lacking(ctx context.Context, db querier, role string, sets []string) ([]string, error) {
+func missingPrivileges(ctx context.Context, db querier, role string, sets []string) ([]string, error) {
 	statements, err := texts(ctx, db, lackingSQL, role, sets)
 	if err != nil {
 		return nil, fmt.Errorf("look up what role %s may do: %w", pgx.Identifier{role}.Sanitize(), err)

@@ -46,7 +46,7 @@ func checkSchema(ctx context.Context, pool *pgxpool.Pool, sets []MigrationSet) e
 	for i, set := range sets {
 		names[i] = set.Name
 	}
-	statements, err := lacking(ctx, pool, role, names)
+	statements, err := missingPrivileges(ctx, pool, role, names)
 	if err != nil {
 		return err
 	}

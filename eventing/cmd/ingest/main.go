@@ -19,8 +19,8 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/ingest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/eventing/relay"
 	"github.com/tandem-fn/tandem/eventing/telemetry"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
 // config is the environment; docs/configuration.md has the table.
@@ -101,7 +101,7 @@ func run(ctx context.Context) error {
 	}
 	defer atTheEnd(ctx, conn.Close)
 	stream := jetstream.ParseStream(cfg.Stream)
-	stream.Replicas, stream.LeastWindow = cfg.Replicas, relay.Takeover
+	stream.Replicas, stream.LeastWindow = cfg.Replicas, contract.RelayTakeover
 	publisher, err = jetstream.NewPublisher(conn, stream)
 	if err != nil {
 		return err

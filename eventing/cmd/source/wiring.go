@@ -125,7 +125,7 @@ func (l timelineLedger) Done(ctx context.Context, function string, events []sour
 	for i, e := range events {
 		keys[i] = ledger.NewKey(function, e.Source, e.ID)
 	}
-	found, answered, err := l.Ledger.Committed(ctx, keys)
+	found, answered, err := l.Committed(ctx, keys)
 	if err == nil {
 		err = l.timeline.check(answered)
 	}

@@ -26,8 +26,8 @@ func waitedInVain(err error) bool {
 func (w *Writer) setAside(o *offer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.aside = append(w.aside, o)
-	if len(w.aside) == 1 {
+	w.lockWaiters = append(w.lockWaiters, o)
+	if len(w.lockWaiters) == 1 {
 		w.done.Add(1)
 		go w.tryAside()
 	}
@@ -40,7 +40,7 @@ func (w *Writer) tryAside() {
 	for {
 		w.sleep(asideInterval)
 		w.mu.Lock()
-		waiting := slices.Clone(w.aside)
+		waiting := slices.Clone(w.lockWaiters)
 		w.mu.Unlock()
 		var ended []*offer
 		for _, o := range waiting {
@@ -49,8 +49,8 @@ func (w *Writer) tryAside() {
 			}
 		}
 		w.mu.Lock()
-		w.aside = slices.DeleteFunc(w.aside, func(o *offer) bool { return slices.Contains(ended, o) })
-		none := len(w.aside) == 0
+		w.lockWaiters = slices.DeleteFunc(w.lockWaiters, func(o *offer) bool { return slices.Contains(ended, o) })
+		none := len(w.lockWaiters) == 0
 		w.mu.Unlock()
 		if none {
 			return
@@ -64,17 +64,17 @@ func (w *Writer) tryOne(o *offer) bool {
 		return true
 	}
 	left, _, err := w.attemptSafely([]*offer{o}, w.config.ClaimTimeout/4)
-	var guilty *offerError
+	var offending *offerError
 	switch {
 	case err == nil || len(left) == 0:
 		return true
-	case errors.As(err, &guilty):
-		w.refuse(o, guilty.err)
+	case errors.As(err, &offending):
+		w.refuse(o, offending.err)
 		return true
-	case culpable(err) && !o.asWritten && ordered(err):
+	case attributable(err) && !o.asWritten && ordered(err):
 		o.asWritten = true
 		return false
-	case culpable(err):
+	case attributable(err):
 		w.refuse(o, asError(o.function, err))
 		return true
 	case w.ctx.Err() != nil:
