@@ -181,6 +181,9 @@ func New(streams []eventing.Stream, delivery *delivery.Sender, progress Checkpoi
 		},
 		cfg: cfg,
 	}
+	if cfg.Ledger == nil {
+		s.scheduler.hedge = eventing.Hedge{} // only the race needs no ledger, and there is nothing to wait for
+	}
 	if cfg.Ordered {
 		s.scheduler.keys = map[*inFlight]*orderingKeys{}
 	}
