@@ -7,7 +7,6 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/delivery"
-
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 

@@ -8,15 +8,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
-	"github.com/tandem-fn/tandem/eventing/source"
-	"github.com/tandem-fn/tandem/sinkwriter/ledger"
-
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+	"github.com/tandem-fn/tandem/eventing/source"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // failOver puts the database back to what a lagging standby has.

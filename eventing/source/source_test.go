@@ -13,10 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
-	"github.com/tandem-fn/tandem/eventing/source"
-	"github.com/tandem-fn/tandem/sinkwriter/ledger"
-
 	"github.com/cloudevents/sdk-go/v2/event"
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
 	"github.com/nats-io/nats.go"
@@ -24,7 +20,10 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/source"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 func TestASourceDeliversEverythingAndSavesItsProgress(t *testing.T) {
