@@ -100,9 +100,9 @@ func (cs *components) buildHandler(c config) error {
 	if cs.writer, err = sinkwriter.New(cs.pool, config); err != nil {
 		return err
 	}
-	cs.handler, err = serve.New(c.functions, committer{cs.writer}, serve.Config{
+	cs.handler, err = serve.New(c.functions, cs.writer, serve.Config{
 		MaxBytes:    c.MaxEventBytes,
-		DeadLetters: deadLetters{deadletter.NewStore(cs.pool, c.Cluster)},
+		DeadLetters: deadletter.NewStore(cs.pool, c.Cluster),
 		Authorizer:  c.authorizer,
 		Logger:      cs.log,
 	})

@@ -6,15 +6,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5/pgconn"  //nolint:depguard // this is where functions and the database are joined
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // this is where functions and the database are joined
 
-	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/eventing/telemetry"
-	"github.com/tandem-fn/tandem/functions"
-	"github.com/tandem-fn/tandem/sinkwriter"
-	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
@@ -74,47 +69,4 @@ func (cs *components) checkSchema(ctx context.Context, sets []schema.MigrationSe
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	return schema.Check(ctx, cs.pool, sets...)
-}
-
-// committer is a [serve.Committer] that commits with sinkwriter.
-type committer struct{ writer *sinkwriter.Writer }
-
-// Commit implements [serve.Committer].
-func (c committer) Commit(ctx context.Context, f functions.Function, e event.Event, fx functions.Effects) (serve.Receipt, error) {
-	receipt, err := c.writer.Commit(ctx, sinkwriter.Offer{Function: f.Name, Version: f.Version, Event: e, Effects: fx})
-	outcome := outcomeOf(receipt, err)
-	return outcome.Receipt, outcome.Err
-}
-
-// CommitAll implements [serve.Committer].
-func (c committer) CommitAll(ctx context.Context, offers []serve.Offer) []serve.Outcome {
-	all := make([]sinkwriter.Offer, len(offers))
-	for i, o := range offers {
-		all[i] = sinkwriter.Offer{Function: o.Function.Name, Version: o.Function.Version, Event: o.Event, Effects: o.Effects}
-	}
-	outcomes := make([]serve.Outcome, len(offers))
-	for i, o := range c.writer.CommitAll(ctx, all) {
-		outcomes[i] = outcomeOf(o.Receipt, o.Err)
-	}
-	return outcomes
-}
-
-// outcomeOf converts an outcome of sinkwriter into one of serve.
-func outcomeOf(receipt sinkwriter.Receipt, err error) serve.Outcome {
-	if err != nil {
-		var known *sinkwriter.Error
-		if errors.As(err, &known) && (known.Fault == sinkwriter.FaultFunction || known.Fault == sinkwriter.FaultOrder) {
-			err = &serve.CountedError{Err: err}
-		}
-		return serve.Outcome{Err: err}
-	}
-	return serve.Outcome{Receipt: serve.Receipt{Won: receipt.Won, Key: receipt.Key.String()}}
-}
-
-// deadLetters is a [serve.DeadLetters] that saves with sinkwriter.
-type deadLetters struct{ store *deadletter.Store }
-
-// Save implements [serve.DeadLetters].
-func (d deadLetters) Save(ctx context.Context, letter serve.DeadLetter) error {
-	return d.store.Save(ctx, deadletter.Letter(letter))
 }

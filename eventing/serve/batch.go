@@ -9,6 +9,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
+	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 // maxReasons bounds how many refused events of a batch an answer names.
@@ -94,11 +95,11 @@ func receipts(list []call) string {
 // commitAll commits the effects that were computed.
 func (h *Handler) commitAll(ctx context.Context, cs *calls) {
 	list := cs.list
-	offers := make([]Offer, 0, len(list))
+	offers := make([]sinkwriter.Offer, 0, len(list))
 	offered := make([]*call, 0, len(list))
 	for i := range list {
 		if c := &list[i]; c.failure == nil {
-			offers = append(offers, Offer{Function: *c.function, Event: c.event, Effects: c.effects})
+			offers = append(offers, c.offer())
 			offered = append(offered, c)
 		}
 	}
@@ -121,7 +122,7 @@ func (h *Handler) commitAll(ctx context.Context, cs *calls) {
 
 // commitOffers returns the committer's outcomes. An error is that of all offers: the
 // committer panicked.
-func (h *Handler) commitOffers(ctx context.Context, cs *calls, offers []Offer) (outcomes []Outcome, err error) {
+func (h *Handler) commitOffers(ctx context.Context, cs *calls, offers []sinkwriter.Offer) (outcomes []sinkwriter.Outcome, err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			// As it may be one of these events that does it, it counts.

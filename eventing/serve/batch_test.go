@@ -16,6 +16,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 const batchType = "content-type: application/cloudevents-batch+json"
@@ -280,7 +281,7 @@ func TestOneEventOfABatchThatBreaksItsFunctionBreaksNoOther(t *testing.T) {
 // silent is a committer that says nothing.
 type silent struct{ memory }
 
-func (*silent) CommitAll(context.Context, []serve.Offer) []serve.Outcome { return nil }
+func (*silent) CommitAll(context.Context, []sinkwriter.Offer) []sinkwriter.Outcome { return nil }
 
 func TestBatchWithoutOutcomesIsNotCommitted(t *testing.T) {
 	t.Parallel()

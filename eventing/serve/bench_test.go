@@ -8,21 +8,20 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cloudevents/sdk-go/v2/event"
-
 	"github.com/tandem-fn/tandem/eventing/serve"
-	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // nothing commits nothing, and says so at once.
 type nothing struct{}
 
-func (nothing) Commit(context.Context, functions.Function, event.Event, functions.Effects) (serve.Receipt, error) {
-	return serve.Receipt{Won: true, Key: "00000000-0001-8ff3-077e-8fbb2214b008"}, nil
+func (nothing) Commit(context.Context, sinkwriter.Offer) (sinkwriter.Receipt, error) {
+	return sinkwriter.Receipt{Won: true, Key: ledger.Key{}}, nil
 }
 
-func (nothing) CommitAll(_ context.Context, offers []serve.Offer) []serve.Outcome {
-	outcomes := make([]serve.Outcome, len(offers))
+func (nothing) CommitAll(_ context.Context, offers []sinkwriter.Offer) []sinkwriter.Outcome {
+	outcomes := make([]sinkwriter.Outcome, len(offers))
 	for i := range outcomes {
 		outcomes[i].Receipt.Won = true
 	}

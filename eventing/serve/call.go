@@ -13,6 +13,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 // call is one call of a function, for one event.
@@ -220,4 +221,9 @@ func (h *Handler) attributeTimeout(err error, early bool) error {
 		return withStatus(http.StatusInternalServerError, err)
 	}
 	return err
+}
+
+// offer returns the computed effects as they are committed.
+func (c *call) offer() sinkwriter.Offer {
+	return sinkwriter.Offer{Function: c.function.Name, Version: c.function.Version, Event: c.event, Effects: c.effects}
 }

@@ -9,85 +9,29 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/cloudevents/sdk-go/v2/event"
-
-	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 )
 
-// Receipt is the outcome of a committed event.
-type Receipt struct {
-	// Won is false if the event had been committed before.
-	Won bool
-
-	// Key is the event's key in the ledger, as text.
-	Key string
-}
-
-// Committer commits the effects of events, each once. It must be safe for concurrent
-// use.
+// Committer commits the effects of events, each once; [sinkwriter.Writer] is one. It must
+// be safe for concurrent use.
 //
-// A [functions.RejectError] among its errors means that the event can never be
-// committed, a [CountedError] that the attempt counts against the event, any other
-// error that the event could not be committed now. The sender receives the text.
+// A [functions.RejectError] among its errors means that the event can never be committed
+// (422). A [sinkwriter.Error] whose fault is the function or the order of events counts
+// as a failed attempt (500). Any other error means that the event could not be committed
+// now (503). The sender receives the text.
 type Committer interface {
 	// Commit commits the effects of one event.
-	Commit(ctx context.Context, f functions.Function, e event.Event, fx functions.Effects) (Receipt, error)
+	Commit(ctx context.Context, offer sinkwriter.Offer) (sinkwriter.Receipt, error)
 
 	// CommitAll commits those of a batch. Each event has an outcome of its own; the
 	// outcomes are in the order of the offers.
-	CommitAll(ctx context.Context, offers []Offer) []Outcome
+	CommitAll(ctx context.Context, offers []sinkwriter.Offer) []sinkwriter.Outcome
 }
 
-// Offer is an event with the effects that its function computed.
-type Offer struct {
-	Function functions.Function
-	Event    event.Event
-	Effects  functions.Effects
-}
-
-// Outcome is the outcome of an [Offer]: a receipt, or an error as that of
-// [Committer.Commit].
-type Outcome struct {
-	Receipt Receipt
-	Err     error
-}
-
-// CountedError is the reason why an event could not be committed that counts as a
-// failed attempt, though a retry may help: its function asked for something impossible,
-// or another event has to come first. It is answered with 500.
-type CountedError struct {
-	Err error
-}
-
-// Error returns the reason.
-func (e *CountedError) Error() string { return e.Err.Error() }
-
-// Unwrap returns the reason as an error.
-func (e *CountedError) Unwrap() error { return e.Err }
-
-// DeadLetter is an event that was refused, or failed too often.
-type DeadLetter struct {
-	// Function is the name of the function that it was sent to, which need not be
-	// served here. Empty if unknown.
-	Function string
-
-	// Event is the event without the extensions that its dead-lettering added.
-	Event event.Event
-
-	// Code is the status of the last attempt; 0 if unknown.
-	Code int
-
-	// Reason is the body of that answer, without white space around it; empty if
-	// unknown.
-	Reason string
-
-	// Attempts is how often the event was offered to the function; 0 if unknown.
-	Attempts int
-}
-
-// DeadLetters keeps dead letters. It is called concurrently.
+// DeadLetters stores dead letters; [deadletter.Store] is one. It is called concurrently.
 type DeadLetters interface {
-	Save(ctx context.Context, letter DeadLetter) error
+	Save(ctx context.Context, letter deadletter.Letter) error
 }
 
 // Authorizer decides which senders are accepted. It is called before a request's body

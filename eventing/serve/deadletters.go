@@ -14,6 +14,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 )
 
 // maxDeadLetter bounds the body of a dead letter, in bytes: an event that is too large
@@ -51,8 +52,8 @@ func (h *Handler) serveDeadLetter(w http.ResponseWriter, r *http.Request) {
 }
 
 // deadLetter removes the extensions from an event that its dead-lettering added.
-func (h *Handler) deadLetter(e event.Event) DeadLetter {
-	letter := DeadLetter{Event: e}
+func (h *Handler) deadLetter(e event.Event) deadletter.Letter {
+	letter := deadletter.Letter{Event: e}
 	context, ok := e.Context.(*event.EventContextV1)
 	if !ok {
 		return letter

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 // eventLog logs the outcomes of events, and few of those that repeat.
@@ -48,7 +49,7 @@ func (s *sampler) logSampled(log func(leftOut slog.Attr)) {
 	}
 }
 
-func (j *eventLog) logCommitted(ctx context.Context, f *functions.Function, e event.Event, receipt Receipt) {
+func (j *eventLog) logCommitted(ctx context.Context, f *functions.Function, e event.Event, receipt sinkwriter.Receipt) {
 	if !j.log.Enabled(ctx, slog.LevelDebug) {
 		return
 	}

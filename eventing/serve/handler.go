@@ -18,6 +18,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
+	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 // maxReason bounds a line of an answer, in bytes. Knative keeps as much of it in a dead
@@ -176,7 +177,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if receipt.Won {
 		header[eventing.ReceiptHeader] = h.won
 	}
-	header[eventing.KeyHeader] = []string{receipt.Key}
+	header[eventing.KeyHeader] = []string{receipt.Key.String()}
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -191,11 +192,11 @@ func (h *Handler) findFunction(e event.Event) (*functions.Function, error) {
 }
 
 // handleEvent computes and commits the effects of e, and logs errors.
-func (h *Handler) handleEvent(ctx context.Context, e event.Event) (Receipt, error) {
+func (h *Handler) handleEvent(ctx context.Context, e event.Event) (sinkwriter.Receipt, error) {
 	f, err := h.findFunction(e)
 	if err != nil {
 		h.log.logRefused(ctx, nil, e, err)
-		return Receipt{}, err
+		return sinkwriter.Receipt{}, err
 	}
 	cs := &calls{}
 	cs.list = cs.one[:]
@@ -204,19 +205,19 @@ func (h *Handler) handleEvent(ctx context.Context, e event.Event) (Receipt, erro
 	h.compute(ctx, cs)
 	if c.failure != nil {
 		h.log.logRefused(ctx, f, e, c.failure)
-		return Receipt{}, c.failure
+		return sinkwriter.Receipt{}, c.failure
 	}
 	receipt, err := h.commit(ctx, cs)
 	if err != nil {
 		h.log.logRefused(ctx, f, e, err)
-		return Receipt{}, err
+		return sinkwriter.Receipt{}, err
 	}
 	h.log.logCommitted(ctx, f, e, receipt)
 	return receipt, nil
 }
 
 // commit commits the effects of one event.
-func (h *Handler) commit(ctx context.Context, cs *calls) (receipt Receipt, err error) {
+func (h *Handler) commit(ctx context.Context, cs *calls) (receipt sinkwriter.Receipt, err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			// As it may be this event that does it, it counts.
@@ -226,7 +227,7 @@ func (h *Handler) commit(ctx context.Context, cs *calls) (receipt Receipt, err e
 	h.commits.begin(ctx, &cs.commit)
 	defer h.commits.end(&cs.commit)
 	c := &cs.one[0]
-	return h.committer.Commit(&cs.commit, *c.function, c.event, c.effects)
+	return h.committer.Commit(&cs.commit, c.offer())
 }
 
 // refuseUnreadable answers a request that no event could be read from.

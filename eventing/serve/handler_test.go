@@ -19,6 +19,8 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 const jsonEvent = `{"specversion":"1.0","id":"7","source":"/tests","type":"fine","data":{"a":1}}`
@@ -86,8 +88,8 @@ func TestReceiptSaysWhoWon(t *testing.T) {
 		if got := a.header.Get("Tandem-Receipt"); got != want {
 			t.Errorf("Tandem-Receipt is %q, want %q", got, want)
 		}
-		if got := a.header.Get("Tandem-Key"); got != "fine-1" {
-			t.Errorf("Tandem-Key is %q, want fine-1", got)
+		if got, want := a.header.Get("Tandem-Key"), ledger.NewKey("fine", "/tests", "1").String(); got != want {
+			t.Errorf("Tandem-Key is %q, want %s", got, want)
 		}
 	}
 }
@@ -103,7 +105,7 @@ func TestCommitterDecidesBetweenTheEventAndTheSurroundings(t *testing.T) {
 	}{
 		{"bad data", fmt.Errorf("apply: %w", functions.Reject(errors.New("value out of range"))), 422, "apply: value out of range"},
 		{"no database", errors.New("connection refused"), 503, "connection refused"},
-		{"row that another event brings", &serve.CountedError{Err: errors.New("no such parent")}, 500, "no such parent"},
+		{"row that another event brings", &sinkwriter.Error{Fault: sinkwriter.FaultOrder, Err: errors.New("no such parent")}, 500, "no such parent"},
 		{"no time", context.DeadlineExceeded, 503, "deadline exceeded"},
 	}
 	for _, tt := range tests {
@@ -122,11 +124,11 @@ func TestCommitterDecidesBetweenTheEventAndTheSurroundings(t *testing.T) {
 
 type panicky struct{}
 
-func (panicky) Commit(context.Context, functions.Function, event.Event, functions.Effects) (serve.Receipt, error) {
+func (panicky) Commit(context.Context, sinkwriter.Offer) (sinkwriter.Receipt, error) {
 	panic("a secret")
 }
 
-func (panicky) CommitAll(context.Context, []serve.Offer) []serve.Outcome { panic("a secret") }
+func (panicky) CommitAll(context.Context, []sinkwriter.Offer) []sinkwriter.Outcome { panic("a secret") }
 
 func TestCommitterThatPanicsIsAnswered(t *testing.T) {
 	t.Parallel()
@@ -413,14 +415,14 @@ func TestDeadlinesOfManyCallsAndCommitsAreKept(t *testing.T) {
 // hanging is a committer without a database.
 type hanging struct{}
 
-func (hanging) Commit(ctx context.Context, _ functions.Function, _ event.Event, _ functions.Effects) (serve.Receipt, error) {
+func (hanging) Commit(ctx context.Context, _ sinkwriter.Offer) (sinkwriter.Receipt, error) {
 	<-ctx.Done()
-	return serve.Receipt{}, ctx.Err()
+	return sinkwriter.Receipt{}, ctx.Err()
 }
 
-func (hanging) CommitAll(ctx context.Context, offers []serve.Offer) []serve.Outcome {
+func (hanging) CommitAll(ctx context.Context, offers []sinkwriter.Offer) []sinkwriter.Outcome {
 	<-ctx.Done()
-	return make([]serve.Outcome, len(offers))
+	return make([]sinkwriter.Outcome, len(offers))
 }
 
 func TestFunctionThatEndsItsGoroutineIsAnswered(t *testing.T) {

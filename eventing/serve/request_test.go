@@ -16,6 +16,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 )
 
 // pipes is a listener without a network, for tests with a time of their own.
@@ -93,6 +94,6 @@ func pause(ctx context.Context, d time.Duration) error {
 // slowShelf takes seven seconds for a dead letter.
 type slowShelf struct{}
 
-func (slowShelf) Save(ctx context.Context, _ serve.DeadLetter) error {
+func (slowShelf) Save(ctx context.Context, _ deadletter.Letter) error {
 	return pause(ctx, 7*time.Second)
 }

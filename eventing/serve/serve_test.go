@@ -14,6 +14,9 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // memory is a committer for tests of what HTTP does: an event is won once, and
@@ -26,33 +29,34 @@ type memory struct {
 	batches int // calls of CommitAll
 }
 
-func (m *memory) Commit(ctx context.Context, f functions.Function, e event.Event, _ functions.Effects) (serve.Receipt, error) {
+func (m *memory) Commit(ctx context.Context, o sinkwriter.Offer) (sinkwriter.Receipt, error) {
 	if err := ctx.Err(); err != nil {
-		return serve.Receipt{}, err
+		return sinkwriter.Receipt{}, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.err != nil {
-		return serve.Receipt{}, m.err
+		return sinkwriter.Receipt{}, m.err
 	}
 	if m.events == nil {
 		m.events = make(map[[2]string]event.Event)
 	}
+	e := o.Event
 	identity := [2]string{e.Source(), e.ID()}
 	_, lost := m.events[identity]
 	if !lost {
 		m.events[identity] = e
 	}
-	return serve.Receipt{Won: !lost, Key: f.Name + "-" + e.ID()}, nil
+	return sinkwriter.Receipt{Won: !lost, Key: ledger.NewKey(o.Function, e.Source(), e.ID())}, nil
 }
 
-func (m *memory) CommitAll(ctx context.Context, offers []serve.Offer) []serve.Outcome {
+func (m *memory) CommitAll(ctx context.Context, offers []sinkwriter.Offer) []sinkwriter.Outcome {
 	m.mu.Lock()
 	m.batches++
 	m.mu.Unlock()
-	outcomes := make([]serve.Outcome, len(offers))
+	outcomes := make([]sinkwriter.Outcome, len(offers))
 	for i, o := range offers {
-		outcomes[i].Receipt, outcomes[i].Err = m.Commit(ctx, o.Function, o.Event, o.Effects)
+		outcomes[i].Receipt, outcomes[i].Err = m.Commit(ctx, o)
 	}
 	return outcomes
 }
@@ -66,11 +70,11 @@ func (m *memory) committed() int {
 // shelf is a DeadLetters for tests of what HTTP does.
 type shelf struct {
 	mu      sync.Mutex
-	letters []serve.DeadLetter
+	letters []deadletter.Letter
 	err     error
 }
 
-func (s *shelf) Save(_ context.Context, letter serve.DeadLetter) error {
+func (s *shelf) Save(_ context.Context, letter deadletter.Letter) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err == nil {

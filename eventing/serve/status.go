@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 // statusError is an error with the status that it is answered with.
@@ -40,14 +41,14 @@ func (e *panicError) Error() string {
 func statusOf(err error) int {
 	var known *statusError
 	var rejected *functions.RejectError
-	var counted *CountedError
+	var commit *sinkwriter.Error
 	var denied *DeniedError
 	switch {
 	case errors.As(err, &known):
 		return known.status
 	case errors.As(err, &rejected):
 		return http.StatusUnprocessableEntity
-	case errors.As(err, &counted):
+	case errors.As(err, &commit) && (commit.Fault == sinkwriter.FaultFunction || commit.Fault == sinkwriter.FaultOrder):
 		return http.StatusInternalServerError
 	case errors.As(err, &denied):
 		if denied.Forbidden {

@@ -20,6 +20,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/test/bench/harness"
 )
 
@@ -115,18 +117,18 @@ func bare(w http.ResponseWriter, r *http.Request) {
 // nothing is a committer that commits nothing and says so at once.
 type nothing struct{}
 
-const key = "00000000-0001-8ff3-077e-8fbb2214b008"
+var key = ledger.NewKey("flights", "/tandem/flights-2001", "flight-2001-000001")
 
 // Commit implements [serve.Committer].
-func (nothing) Commit(context.Context, functions.Function, event.Event, functions.Effects) (serve.Receipt, error) {
-	return serve.Receipt{Won: true, Key: key}, nil
+func (nothing) Commit(context.Context, sinkwriter.Offer) (sinkwriter.Receipt, error) {
+	return sinkwriter.Receipt{Won: true, Key: key}, nil
 }
 
 // CommitAll implements [serve.Committer].
-func (nothing) CommitAll(_ context.Context, offers []serve.Offer) []serve.Outcome {
-	outcomes := make([]serve.Outcome, len(offers))
+func (nothing) CommitAll(_ context.Context, offers []sinkwriter.Offer) []sinkwriter.Outcome {
+	outcomes := make([]sinkwriter.Outcome, len(offers))
 	for i := range outcomes {
-		outcomes[i].Receipt = serve.Receipt{Won: true, Key: key}
+		outcomes[i].Receipt = sinkwriter.Receipt{Won: true, Key: key}
 	}
 	return outcomes
 }

@@ -71,11 +71,11 @@ func (p *planted) Start(ctx context.Context, env map[string]string) error {
 	case "loose-claim":
 		committer = each{looseClaim{pool: pool, cluster: cluster}}
 	case "random-ids":
-		committer = each{asItShould{writer}}
+		committer = writer
 	default:
 		return fmt.Errorf("TANDEM_CHAOS_PLANT %q: want early-ack, loose-claim or random-ids", p.plant)
 	}
-	h, err := serve.New(p.functions, committer, serve.Config{DeadLetters: letters{deadletter.NewStore(pool, cluster)}})
+	h, err := serve.New(p.functions, committer, serve.Config{DeadLetters: deadletter.NewStore(pool, cluster)})
 	if err != nil {
 		return err
 	}
@@ -92,44 +92,31 @@ func (p *planted) Handle(w http.ResponseWriter, r *http.Request) {
 	http.Error(w, "not started yet", http.StatusServiceUnavailable)
 }
 
-type letters struct{ kept *deadletter.Store }
-
-func (l letters) Save(ctx context.Context, letter serve.DeadLetter) error {
-	return l.kept.Save(ctx, deadletter.Letter(letter))
-}
-
 // one commits one event.
 type one interface {
-	Commit(ctx context.Context, f functions.Function, e event.Event, fx functions.Effects) (serve.Receipt, error)
+	Commit(ctx context.Context, o sinkwriter.Offer) (sinkwriter.Receipt, error)
 }
 
 // each commits a batch event by event.
 type each struct{ one }
 
-func (c each) CommitAll(ctx context.Context, offers []serve.Offer) []serve.Outcome {
-	outcomes := make([]serve.Outcome, len(offers))
+func (c each) CommitAll(ctx context.Context, offers []sinkwriter.Offer) []sinkwriter.Outcome {
+	outcomes := make([]sinkwriter.Outcome, len(offers))
 	for i, o := range offers {
-		outcomes[i].Receipt, outcomes[i].Err = c.Commit(ctx, o.Function, o.Event, o.Effects)
+		outcomes[i].Receipt, outcomes[i].Err = c.Commit(ctx, o)
 	}
 	return outcomes
 }
 
-type asItShould struct{ writer *sinkwriter.Writer }
-
-func (c asItShould) Commit(ctx context.Context, f functions.Function, e event.Event, fx functions.Effects) (serve.Receipt, error) {
-	receipt, err := c.writer.Commit(ctx, sinkwriter.Offer{Function: f.Name, Version: f.Version, Event: e, Effects: fx})
-	return serve.Receipt{Won: receipt.Won, Key: receipt.Key.String()}, err
-}
-
 type earlyAck struct{ writer *sinkwriter.Writer }
 
-func (c earlyAck) Commit(ctx context.Context, f functions.Function, e event.Event, fx functions.Effects) (serve.Receipt, error) {
+func (c earlyAck) Commit(ctx context.Context, o sinkwriter.Offer) (sinkwriter.Receipt, error) {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 200*time.Millisecond)
 		defer cancel()
-		_, _ = asItShould(c).Commit(ctx, f, e, fx)
+		_, _ = c.writer.Commit(ctx, o)
 	}()
-	return serve.Receipt{Won: true}, nil
+	return sinkwriter.Receipt{Won: true}, nil
 }
 
 // randomIDs publishes under identities that nobody could have foreseen.
@@ -150,21 +137,22 @@ type looseClaim struct {
 	cluster string
 }
 
-func (c looseClaim) Commit(ctx context.Context, f functions.Function, e event.Event, fx functions.Effects) (serve.Receipt, error) {
+func (c looseClaim) Commit(ctx context.Context, o sinkwriter.Offer) (sinkwriter.Receipt, error) {
+	e, fx := o.Event, o.Effects
 	form, encoded, err := fx.AppendCanonical(nil)
 	if err != nil {
-		return serve.Receipt{}, err
+		return sinkwriter.Receipt{}, err
 	}
 	sum := sha256.Sum256(form)
-	key := ledger.NewKey(f.Name, e.Source(), e.ID())
+	key := ledger.NewKey(o.Function, e.Source(), e.ID())
 	if _, err := c.pool.Exec(ctx, `insert into tandem.writer (writer, cluster, function, version)
-select hashtext($1 || $2 || $3), $1, $2, $3 on conflict do nothing`, c.cluster, f.Name, f.Version); err != nil {
-		return serve.Receipt{}, err
+select hashtext($1 || $2 || $3), $1, $2, $3 on conflict do nothing`, c.cluster, o.Function, o.Version); err != nil {
+		return sinkwriter.Receipt{}, err
 	}
 	tag, err := c.pool.Exec(ctx, `insert into tandem.ledger (key, digest, writer)
-select $1, $2, hashtext($3::text || $4::text || $5::text) on conflict do nothing`, [16]byte(key), sum[:16], c.cluster, f.Name, f.Version)
+select $1, $2, hashtext($3::text || $4::text || $5::text) on conflict do nothing`, [16]byte(key), sum[:16], c.cluster, o.Function, o.Version)
 	if err != nil || tag.RowsAffected() == 0 {
-		return serve.Receipt{Key: key.String()}, err
+		return sinkwriter.Receipt{Key: key}, err
 	}
 	// As if somebody asked a service in between.
 	time.Sleep(20 * time.Millisecond)
@@ -180,7 +168,7 @@ select $1, $2, hashtext($3::text || $4::text || $5::text) on conflict do nothing
 		}
 		var events []event.Event
 		for i := range encoded {
-			out, err := encoded[i].Event(f.Name, e, i)
+			out, err := encoded[i].Event(o.Function, e, i)
 			if err != nil {
 				return err
 			}
@@ -196,7 +184,7 @@ select $1, $2, hashtext($3::text || $4::text || $5::text) on conflict do nothing
 		_, err = tx.Exec(ctx, `insert into tandem.outbox (events) values ($1)`, string(text))
 		return err
 	})
-	return serve.Receipt{Won: true, Key: key.String()}, err
+	return sinkwriter.Receipt{Won: true, Key: key}, err
 }
 
 // apply does the two operations that flights and bank have.
