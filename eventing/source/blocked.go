@@ -3,6 +3,8 @@ package source
 import (
 	"context"
 	"time"
+
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 const (
@@ -13,26 +15,20 @@ const (
 	blockedLookup = 1000
 )
 
-// Blocked knows the dead letters that wait for a verdict, for which a [Source]
-// that keeps the order holds back what comes after them.
+// Blocked returns the dead letters that wait for a verdict: a [Source] that keeps the
+// order holds back the later events of their subjects. [ledger.Blocked] is the one on
+// PostgreSQL.
 type Blocked interface {
-	// Waiting gives the events of function that are dead in this cluster, have a
-	// subject and are handled nowhere.
-	Waiting(ctx context.Context, function string) ([]DeadEvent, error)
+	// List returns the events of function that are dead in this cluster, have a
+	// subject, and are committed in no cluster.
+	List(ctx context.Context, function string) ([]ledger.BlockedEvent, error)
 
-	// Still says of each of the events whether it waits still: its dead letter is
-	// there, and it is handled nowhere.
-	Still(ctx context.Context, function string, events []DeadEvent) ([]bool, error)
+	// Still returns those of the events whose dead letter is still stored and that are
+	// committed in no cluster. The keys of the result have no subject.
+	Still(ctx context.Context, function string, events []ledger.BlockedEvent) (map[ledger.BlockedEvent]bool, error)
 }
 
-// DeadEvent is an event that has a dead letter.
-type DeadEvent struct {
-	Subject string
-	EventID
-}
-
-// followBlocked finds out which subjects are parked, and when there is a verdict,
-// until ctx ends.
+// followBlocked keeps the blocked subjects up to date until ctx ends.
 func (s *Source) followBlocked(ctx context.Context) {
 	if !s.cfg.Ordered {
 		return
@@ -65,11 +61,11 @@ func (s *Source) followBlocked(ctx context.Context) {
 	}
 }
 
-// loadBlocked asks for what was parked before this process began.
+// loadBlocked loads the subjects that were blocked before this process started.
 func (s *Source) loadBlocked(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	list, err := s.cfg.Blocked.Waiting(ctx, s.cfg.Function)
+	list, err := s.cfg.Blocked.List(ctx, s.cfg.Function)
 	if err != nil {
 		return err
 	}
@@ -77,7 +73,7 @@ func (s *Source) loadBlocked(ctx context.Context) error {
 	return nil
 }
 
-// lookUpBlocked asks about those that are parked, not all at once if they are many.
+// lookUpBlocked unblocks subjects whose dead letters have a verdict; many in several rounds.
 func (s *Source) lookUpBlocked(ctx context.Context) error {
 	list := s.scheduler.blockingEvents(blockedLookup)
 	if len(list) == 0 {
@@ -90,8 +86,8 @@ func (s *Source) lookUpBlocked(ctx context.Context) error {
 		return err
 	}
 	gone := list[:0]
-	for i, e := range list {
-		if !still[i] {
+	for _, e := range list {
+		if !still[ledger.BlockedEvent{Source: e.Source, ID: e.ID}] {
 			gone = append(gone, e)
 		}
 	}

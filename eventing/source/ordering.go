@@ -10,6 +10,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/internal/backoff"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 const (
@@ -53,7 +54,7 @@ type ordering struct {
 
 	// Subjects with a dead letter, and its event; nil until that is known.
 	blockedSubjects map[string]map[EventID]struct{}
-	asked           []DeadEvent // about which it was not asked yet in this round
+	asked           []ledger.BlockedEvent // about which it was not asked yet in this round
 
 	madeRoom time.Time
 }
@@ -259,17 +260,17 @@ func (a *scheduler) blockSubject(j *message) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.blockOneSubject(DeadEvent{Subject: j.queue.subject, EventID: EventID{Source: j.delivery.Event.Source(), ID: j.delivery.Event.ID()}})
+	a.blockOneSubject(ledger.BlockedEvent{Subject: j.queue.subject, Source: j.delivery.Event.Source(), ID: j.delivery.Event.ID()})
 }
 
-func (a *scheduler) blockOneSubject(e DeadEvent) {
+func (a *scheduler) blockOneSubject(e ledger.BlockedEvent) {
 	if a.blockedSubjects == nil {
 		a.blockedSubjects = map[string]map[EventID]struct{}{}
 	}
 	if a.blockedSubjects[e.Subject] == nil {
 		a.blockedSubjects[e.Subject] = map[EventID]struct{}{}
 	}
-	a.blockedSubjects[e.Subject][e.EventID] = struct{}{}
+	a.blockedSubjects[e.Subject][EventID{Source: e.Source, ID: e.ID}] = struct{}{}
 }
 
 // countBlocking counts the events that are parked.
@@ -283,7 +284,7 @@ func (a *scheduler) countBlocking() (n int) {
 }
 
 // blockSubjects takes in what was parked before.
-func (a *scheduler) blockSubjects(list []DeadEvent) {
+func (a *scheduler) blockSubjects(list []ledger.BlockedEvent) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.blockedSubjects == nil {
@@ -300,13 +301,13 @@ func (a *scheduler) blockSubjects(list []DeadEvent) {
 }
 
 // blockingEvents gives up to n of those that are parked, others each time.
-func (a *scheduler) blockingEvents(n int) []DeadEvent {
+func (a *scheduler) blockingEvents(n int) []ledger.BlockedEvent {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.asked) == 0 {
 		for subject, events := range a.blockedSubjects {
 			for e := range events {
-				a.asked = append(a.asked, DeadEvent{Subject: subject, EventID: e})
+				a.asked = append(a.asked, ledger.BlockedEvent{Subject: subject, Source: e.Source, ID: e.ID})
 			}
 		}
 	}
@@ -317,11 +318,11 @@ func (a *scheduler) blockingEvents(n int) []DeadEvent {
 }
 
 // unblockSubjects lets what comes after these events go on.
-func (a *scheduler) unblockSubjects(list []DeadEvent) {
+func (a *scheduler) unblockSubjects(list []ledger.BlockedEvent) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, e := range list {
-		delete(a.blockedSubjects[e.Subject], e.EventID)
+		delete(a.blockedSubjects[e.Subject], EventID{Source: e.Source, ID: e.ID})
 		if len(a.blockedSubjects[e.Subject]) > 0 {
 			continue
 		}

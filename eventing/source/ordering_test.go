@@ -22,6 +22,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/eventing/source"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // journal notes in which order events of all clusters are committed first, and what
@@ -129,22 +130,22 @@ type verdictsOf struct {
 	*journal
 }
 
-func (v verdictsOf) Waiting(context.Context, string) (list []source.DeadEvent, err error) {
+func (v verdictsOf) List(context.Context, string) (list []ledger.BlockedEvent, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for n := range v.dead[v.cluster] {
 		id := fmt.Sprintf("test-%06d", n)
-		list = append(list, source.DeadEvent{Subject: subjectOf(n), EventID: source.EventID{Source: "/test", ID: id}})
+		list = append(list, ledger.BlockedEvent{Subject: subjectOf(n), Source: "/test", ID: id})
 	}
 	return list, nil
 }
 
-func (v verdictsOf) Still(_ context.Context, _ string, events []source.DeadEvent) ([]bool, error) {
+func (v verdictsOf) Still(_ context.Context, _ string, events []ledger.BlockedEvent) (map[ledger.BlockedEvent]bool, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	still := make([]bool, len(events))
-	for i, e := range events {
-		_, still[i] = v.dead[v.cluster][numberOf(e.ID)]
+	still := map[ledger.BlockedEvent]bool{}
+	for _, e := range events {
+		_, still[ledger.BlockedEvent{Source: e.Source, ID: e.ID}] = v.dead[v.cluster][numberOf(e.ID)]
 	}
 	return still, nil
 }

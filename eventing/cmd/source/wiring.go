@@ -63,7 +63,7 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 		old:      old,
 		progress: timelineCheckpoints{ledger.NewCheckpoints(pool, cluster), now},
 		tries:    ledger.NewAttempts(pool, cluster),
-		verdicts: verdicts{ledger.NewBlocked(pool, cluster)},
+		verdicts: ledger.NewBlocked(pool, cluster),
 		ledger:   timelineLedger{ledger.New(pool), now},
 		relay:    sinkwriter.NewOutbox(pool),
 		standbys: func(ctx context.Context) ([]ledger.Standby, error) { return ledger.Replication(ctx, pool) },
@@ -137,29 +137,4 @@ func (l timelineLedger) Done(ctx context.Context, function string, events []sour
 		done[i] = found[k]
 	}
 	return done, nil
-}
-
-// verdicts are looked up in the dead letters and the ledger.
-type verdicts struct{ *ledger.Blocked }
-
-func (v verdicts) Waiting(ctx context.Context, function string) ([]source.DeadEvent, error) {
-	rows, err := v.List(ctx, function)
-	list := make([]source.DeadEvent, len(rows))
-	for i, e := range rows {
-		list[i] = source.DeadEvent{Subject: e.Subject, EventID: source.EventID{Source: e.Source, ID: e.ID}}
-	}
-	return list, err
-}
-
-func (v verdicts) Still(ctx context.Context, function string, events []source.DeadEvent) ([]bool, error) {
-	ask := make([]ledger.BlockedEvent, len(events))
-	for i, e := range events {
-		ask[i] = ledger.BlockedEvent{Source: e.Source, ID: e.ID}
-	}
-	found, err := v.Blocked.Still(ctx, function, ask)
-	still := make([]bool, len(events))
-	for i, e := range ask {
-		still[i] = found[e]
-	}
-	return still, err
 }
