@@ -33,7 +33,7 @@ type config struct {
 	Replicas       int           `env:"TANDEM_STREAM_REPLICAS, default=1"`
 	InFlight       int           `env:"TANDEM_IN_FLIGHT, default=256"`
 	Batch          int           `env:"TANDEM_BATCH, default=1"`
-	Behind         int           `env:"TANDEM_BEHIND"`
+	CatchUpLag     int           `env:"TANDEM_CATCH_UP_LAG"`
 	MaxBytes       int           `env:"TANDEM_IN_FLIGHT_BYTES, default=67108864"`
 	Rate           int           `env:"TANDEM_RATE, default=1000"`
 	Hedge          string        `env:"TANDEM_HEDGE, default=0"`

@@ -155,7 +155,7 @@ func newSource(conn *jetstream.Conn, sender *delivery.Sender, db database, cfg c
 		Types:      cfg.Types,
 		InFlight:   cfg.InFlight,
 		Batch:      cfg.Batch,
-		CatchUpLag: cfg.Behind,
+		CatchUpLag: cfg.CatchUpLag,
 		MaxBytes:   cfg.MaxBytes,
 		Rate:       cfg.Rate,
 		Hedge:      hedge,

@@ -155,7 +155,7 @@ func (d *deployment) startClusters(ctx context.Context, r Row) error {
 	for _, name := range names {
 		env := sourceEnv(name, sinks[name], r.batch)
 		if r.all {
-			env = append(env, "TANDEM_BEHIND=-1")
+			env = append(env, "TANDEM_CATCH_UP_LAG=-1")
 		}
 		if err := d.start("source", name, d.o.Programs.Source, supervisor.StageSources, nil, append(env, d.o.Env...)); err != nil {
 			return err

@@ -18,7 +18,7 @@
 //
 // With a stream that is full the clusters of e2e-single and e2e-batch are behind, so
 // their sources ask the ledger before they deliver, and each computes what the other has
-// not done (TANDEM_BEHIND). In e2e-single-all and e2e-batch-all each computes everything.
+// not done (TANDEM_CATCH_UP_LAG). In e2e-single-all and e2e-batch-all each computes everything.
 //
 // # What is not
 //

@@ -44,7 +44,7 @@ func Rows() []Row {
 		},
 		{Name: RowSingle, batch: 1, rate: true, About: "two clusters racing, an event a request"},
 		{Name: RowBatch, batch: batchEvents, rate: true, About: "two clusters racing, batches"},
-		{Name: RowSingleAll, batch: 1, all: true, rate: true, About: "e2e-single with TANDEM_BEHIND=-1: each cluster computes everything, however much waits"},
+		{Name: RowSingleAll, batch: 1, all: true, rate: true, About: "e2e-single with TANDEM_CATCH_UP_LAG=-1: each cluster computes everything, however much waits"},
 		{Name: RowBatchAll, batch: batchEvents, all: true, rate: true, About: "the same with batches"},
 		{Name: RowNoStall, batch: 1, About: "two healthy clusters at --e2e-rate"},
 		{Name: RowStallAlone, batch: 1, alone: true, stalls: true, About: "one cluster whose computations sleep 200 ms once a second"},
