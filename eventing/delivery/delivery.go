@@ -82,29 +82,10 @@ func (d *Sender) Attempt(ctx context.Context, e *Delivery) (Attempt, error) {
 		e.failedAt = time.Time{}
 		return Attempt{RetryIn: e.retryBackoff.Delay(d.cfg.BackoffBase, d.cfg.BackoffCap, a.retryAfter)}, nil
 	}
-	if e.recordFailure(d.cfg.Now()); e.AttemptedFor >= d.cfg.TryFor && e.Attempts >= minAttempts {
+	if e.recordFailure(d.cfg.Now()); d.exhausted(e) {
 		return Attempt{}, d.reject(e, a)
 	}
 	return Attempt{RetryIn: e.failedBackoff.Delay(d.cfg.BackoffBase, d.failedBackoffCap(), a.retryAfter), Failed: true}, nil
-}
-
-// minAttempts is how often an event must have broken the function at least, however
-// long that took, before it is a dead letter.
-const minAttempts = 3
-
-// failedBackoffCap bounds the wait between two tries of an event that breaks the
-// function: about thirty tries until it is a dead letter.
-func (d *Sender) failedBackoffCap() time.Duration {
-	return max(d.cfg.TryFor/30, d.cfg.BackoffCap)
-}
-
-// recordFailure counts an answer of 500.
-func (e *Delivery) recordFailure(now time.Time) {
-	e.Attempts++
-	if !e.failedAt.IsZero() {
-		e.AttemptedFor += max(0, now.Sub(e.failedAt))
-	}
-	e.failedAt = now
 }
 
 // prepare encodes what is to be sent, if that has not been done.

@@ -13,11 +13,12 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 )
 
-// Outbox publishes outputs that their winner committed and did not live to
-// publish.
+// Outbox is where committed outputs wait to be published. An output is left to its winner
+// for contract.RelayTakeover; then it is overdue. sinkwriter.Outbox is the one on
+// PostgreSQL.
 type Outbox interface {
-	// Relay takes over what is overdue, calls publish with it, forgets what
-	// publish returned nil for, and says how many events that were.
+	// Relay takes over overdue outputs, calls publish with them, deletes those that
+	// publish returned nil for, and returns how many events they were.
 	Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (events int, err error)
 }
 
