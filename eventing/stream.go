@@ -7,128 +7,122 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
-// Stream is a durable sequence of messages with one place in it for each
-// cluster and function. Each cluster has its own place, so each sees everything.
+// Stream is a durable sequence of messages with a consumer for each cluster and function.
+// Every cluster has consumers of its own, so each cluster receives every message.
+// Package streamtest tests an implementation.
 type Stream interface {
-	// Name is the stream's name, for logs, metrics and progress.
+	// Name returns the stream's name, for logs, metrics and checkpoints.
 	Name() string
 
-	// Open finds this reader's place in the stream, or makes it. What was handed
-	// out before and not acknowledged comes again, soon. An error says that the
-	// stream cannot be read now; to try again is always right.
+	// Open finds or creates the consumer. Messages that were delivered before and not
+	// acknowledged are redelivered soon. An error means that the stream cannot be read
+	// now; a retry is always right.
 	Open(ctx context.Context, cfg OpenConfig) (Reader, error)
 }
 
-// OpenConfig is what a [Stream] is opened with. The zero OpenConfig is ready to
-// use.
+// OpenConfig is the configuration of [Stream.Open]. Its zero value is ready to use.
 type OpenConfig struct {
-	// Begin gives the sequence from which on a place is made if there is none,
-	// for the stream of this origin and epoch. An error keeps it from being made.
-	// Nil, 0, and a sequence that the stream has not got to stand for its
-	// beginning.
+	// Begin returns the sequence at which a consumer starts that has to be created, for
+	// the stream of this origin and epoch. If it returns an error, none is created. Nil,
+	// 0, and a sequence that the stream does not have mean the beginning.
 	Begin func(ctx context.Context, origin, epoch string) (uint64, error)
 
-	// Rate is how many messages a second the reader is meant for. So many for as
-	// long as the stream waits for an acknowledgement may be handed out and not
-	// acknowledged; what a stream takes at least does, if that is more. 0 or
-	// more.
+	// Rate is the number of messages per second that the reader is meant for. It bounds
+	// unacknowledged messages: Rate times the longest wait for an acknowledgement, or
+	// the stream's own minimum if that is more. 0 or more.
 	Rate int
 
-	// Gapless has Pull end with [ErrMissed] instead of handing over a message if
-	// others were handed out before it that have not arrived.
+	// Gapless ends Pull with [ErrMissed] instead of passing on a message if messages
+	// that were delivered before it have not arrived.
 	Gapless bool
 
-	// MaxOutstanding bounds that number. 0 for no bound.
+	// MaxOutstanding bounds unacknowledged messages further. 0 is no bound.
 	MaxOutstanding int
 }
 
-// Reader is an open [Stream]. After an error of Pull it is done for: open the
-// stream again. Messages that it handed out may still be acknowledged.
+// Reader is an open [Stream]. After an error of Pull it cannot be used any more: open the
+// stream again. Its messages may still be acknowledged.
 type Reader interface {
-	// Origin is the name of the stream in which messages were stored first, the
-	// same in every cluster: for a copy with the sequences of another stream, as
-	// a mirror is, that one's. Progress is saved under it.
+	// Origin returns the name of the stream in which messages were stored first, the same
+	// in every cluster: for a mirror, the mirrored stream's. Checkpoints are saved under
+	// it.
 	Origin() string
 
-	// Epoch tells the origin from another one of the same name that was there
-	// before it. It stays the same for as long as that is there.
+	// Epoch returns an id of this incarnation of the origin. It changes if the stream is
+	// deleted and created again under its name.
 	Epoch() string
 
-	// Pull hands at most n messages, of at most bytes together, to receive, one
-	// after the other, as they arrive; one alone may be larger. It returns nil
-	// when there were as many or when none came for some seconds, and also when
-	// ctx ended; receive may be called until it returns.
+	// Pull passes at most n messages, of at most bytes together, to receive, one after
+	// the other, as they arrive; a single one may be larger. It returns nil after n
+	// messages, when none came for some seconds, and when ctx ended. It calls receive
+	// only until it returns.
 	Pull(ctx context.Context, n, bytes int, receive func(Message)) error
 
-	// Position asks how far the stream has been read. May be called while Pull
-	// runs.
+	// Position returns how far the stream has been read. It may be called during Pull.
 	Position(ctx context.Context) (Position, error)
 
-	// Rewind has the stream hand out again everything from sequence to on, also
-	// what was acknowledged. It gives the head as it was; 0 if nothing from there
-	// on was acknowledged, so that there was nothing to do. After an error the
-	// place may be gone: what Open makes in its stead begins where
-	// [OpenConfig.Begin] says. Acknowledgements of messages that were handed out
-	// before count afterwards too, so none may be given any more. May not be called
-	// while Pull runs.
+	// Rewind has the stream redeliver every message from sequence to on, acknowledged or
+	// not. It returns the head before; 0 if no message from there on was acknowledged, so
+	// that nothing had to be done. After an error the consumer may be gone: Open then
+	// creates one at [OpenConfig.Begin]. An acknowledgement of a message that was
+	// delivered before the rewind counts after it too, so none may be sent any more. Not
+	// to be called during Pull.
 	Rewind(ctx context.Context, to uint64) (head uint64, err error)
 }
 
-// Position is how far a place in a stream has come.
+// Position is how far a consumer has read its stream.
 type Position struct {
-	// Floor is a sequence: every message below it is acknowledged. It may lag
-	// behind.
+	// Floor is a sequence: every message below it is acknowledged. It may lag.
 	Floor uint64
 
-	// Head is a sequence: no message with it or a higher one was handed out
-	// when the position was asked for.
+	// Head is a sequence: no message with it or a higher one had been delivered when the
+	// position was read.
 	Head uint64
 
-	// Pending counts messages that were not handed out yet.
+	// Pending is the number of messages that were not delivered yet.
 	Pending uint64
 
-	// Unacknowledged counts messages that were handed out and not acknowledged.
+	// Unacknowledged is the number of messages that were delivered and not acknowledged.
 	Unacknowledged uint64
 }
 
-// Message is one message of a stream, handed out to this process for a limited
-// time, which InProgress begins anew. Its methods may be called concurrently.
+// Message is one message of a stream, delivered to this process for a limited time that
+// InProgress extends. Its methods are safe for concurrent use.
 type Message interface {
-	// Sequence is the message's place in the stream that it was read from.
+	// Sequence returns the message's position in the stream that it was read from.
 	Sequence() uint64
 
-	// Arrived is when the stream stored it, by the stream's clock.
+	// Arrived returns when the stream stored it, by the stream's clock.
 	Arrived() time.Time
 
-	// Pending is how many messages waited in the stream behind it, when it was handed
-	// out.
+	// Pending returns the number of messages behind it in the stream, when it was
+	// delivered.
 	Pending() uint64
 
-	// Size is about how many bytes it takes.
+	// Size returns its approximate size in bytes.
 	Size() int
 
-	// Event gives the message as a CloudEvent. What is none becomes one of type
-	// [MessageType] with the identity of [Origin.Identity].
+	// Event returns the message as a CloudEvent. A message that is no CloudEvent becomes
+	// an event of type [MessageType] with the identity of [Origin.Identity].
 	Event() event.Event
 
-	// Ack says that the message is done and need not come again. The stream may
-	// not hear of it, and then it does come again.
+	// Ack acknowledges the message. If the acknowledgement is lost, the message is
+	// redelivered.
 	Ack() error
 
-	// InProgress says that somebody is still at work on it.
+	// InProgress extends the time until the message is redelivered.
 	InProgress() error
 
-	// Release gives the message back, to be handed out again after that long; 0
-	// is at once.
-	Release(after time.Duration) error
+	// Nak returns the message to the stream, which redelivers it after that long; 0 is
+	// at once.
+	Nak(after time.Duration) error
 }
 
 // Publisher stores events in a stream.
 type Publisher interface {
-	// Publish stores events and returns nil only when all of them are stored,
-	// or were before: the stream drops repeats by [MessageID]. After an error
-	// any number of them may be stored, and to publish all again is right.
-	// [ErrTooLarge] says that one of them never fits. May be called
-	// concurrently.
+	// Publish stores events and returns nil only when all of them are stored, now or
+	// before: the stream drops duplicates by [MessageID]. After an error any number of
+	// them may be stored, and publishing all again is right. [ErrTooLarge] means that one
+	// of them never fits. It is safe for concurrent use.
 	Publish(ctx context.Context, events []event.Event) error
 }

@@ -114,9 +114,9 @@ func (d *Sender) reject(e *Delivery, a Answer) error {
 	return nil
 }
 
-// Release gives up what takes memory and can be had again. Who was on the way to the
+// Forget gives up what takes memory and can be had again. Who was on the way to the
 // dead letter sink asks the function once more.
-func (e *Delivery) Release() {
+func (e *Delivery) Forget() {
 	e.Event, e.request, e.DeadLetter = event.Event{}, nil, false
 }
 

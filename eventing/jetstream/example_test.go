@@ -65,13 +65,13 @@ func ExampleNewPublisher() {
 }
 
 // The redundancy of a function, which "tandem hedge" switches at run time.
-func ExampleNewSwitch() {
+func ExampleNewHedgeSwitch() {
 	ctx := context.Background()
 	conn, err := jetstream.Connect(ctx, "nats://localhost:4222", jetstream.Config{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	hedge, err := jetstream.NewSwitch(conn, "east", "").Hedge(ctx, "orders")
+	hedge, err := jetstream.NewHedgeSwitch(conn, "east", "").Hedge(ctx, "orders")
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -183,9 +183,9 @@ func (m mutantMessage) Ack() error {
 	return m.Message.Ack()
 }
 
-func (m mutantMessage) Release(after time.Duration) error {
+func (m mutantMessage) Nak(after time.Duration) error {
 	if m.fault.releasesAtOnce {
 		after = 0
 	}
-	return m.Message.Release(after)
+	return m.Message.Nak(after)
 }

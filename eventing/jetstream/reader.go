@@ -124,7 +124,7 @@ func (m *message) Pending() uint64    { return m.pending }
 func (m *message) Ack() error         { return m.answer("+ACK") }
 func (m *message) InProgress() error  { return m.answer("+WPI") }
 
-func (m *message) Release(after time.Duration) error {
+func (m *message) Nak(after time.Duration) error {
 	if after <= 0 {
 		return m.answer("-NAK")
 	}

@@ -32,7 +32,7 @@ func (s *Source) deliver(ctx context.Context, j *message) {
 		return
 	}
 	if ctx.Err() != nil {
-		s.release(ctx, j, 0)
+		s.nak(ctx, j, 0)
 		return
 	}
 	for {
@@ -54,7 +54,7 @@ func (s *Source) deliver(ctx context.Context, j *message) {
 			s.cfg.Metrics.settled(ctx, step.Result, s.cfg.Now().Sub(j.msg.Arrived()))
 			s.acknowledge(ctx, j)
 		case ctx.Err() != nil:
-			s.release(ctx, j, 0)
+			s.nak(ctx, j, 0)
 		case step.RetryIn == 0:
 			continue // to the dead letter sink
 		default:
@@ -84,7 +84,7 @@ func (s *Source) retryLater(ctx context.Context, j *message, step delivery.Attem
 		return
 	}
 	j.consumer.handBack(j)
-	s.release(ctx, j, after)
+	s.nak(ctx, j, after)
 }
 
 func later(a, b time.Time) time.Time {
@@ -105,9 +105,9 @@ func (s *Source) acknowledge(ctx context.Context, j *message) {
 	s.scheduler.finish(j, true)
 }
 
-// release gives a message back to its stream.
-func (s *Source) release(ctx context.Context, j *message, after time.Duration) {
-	s.notify(ctx, j, func() error { return j.msg.Release(after) }, "release")
+// nak gives a message back to its stream.
+func (s *Source) nak(ctx context.Context, j *message, after time.Duration) {
+	s.notify(ctx, j, func() error { return j.msg.Nak(after) }, "release")
 	j.table.remove(j)
 	s.scheduler.finish(j, false)
 }

@@ -143,7 +143,7 @@ func (s *Source) settleBatch(ctx context.Context, jobs []*message, a delivery.An
 		return
 	case ctx.Err() != nil:
 		for _, j := range jobs {
-			s.release(ctx, j, 0)
+			s.nak(ctx, j, 0)
 		}
 		return
 	}

@@ -220,7 +220,7 @@ func (in *consumer) handBack(j *message) {
 	if in.table != j.table {
 		return
 	}
-	j.delivery.Release()
+	j.delivery.Forget()
 	if j.delivery.Fresh() {
 		in.returned[j.msg.Sequence()] = nil // costs less
 		return

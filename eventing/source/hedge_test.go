@@ -179,7 +179,7 @@ func TestStandbyDeliversNothingUntilItIsSwitched(t *testing.T) {
 	p := &progress{}
 	logger, lines := eventtest.Logger()
 	sw := &toggle{value: "standby"}
-	hedging(t, server, f, p, source.Config{Switch: sw, Ledger: l, InFlight: 16, Logger: logger})
+	hedging(t, server, f, p, source.Config{HedgeSwitch: sw, Ledger: l, InFlight: 16, Logger: logger})
 	eventtest.Eventually(t, "what others have done is acknowledged", func() bool { return p.floor("EVENTS") == 2 })
 	eventtest.Eventually(t, "it says that it stands by", func() bool { return p.stored() == "standby" })
 	time.Sleep(1500 * time.Millisecond) // for more than one question
@@ -247,7 +247,7 @@ func TestWhileItIsNotKnownWhetherAClusterMayStandByNothingIsDelivered(t *testing
 	f := newFunction(t)
 	p := &progress{silent: true}
 	sw := &toggle{value: "standby"}
-	hedging(t, server, f, p, source.Config{Switch: sw, Ledger: &testLedger{}})
+	hedging(t, server, f, p, source.Config{HedgeSwitch: sw, Ledger: &testLedger{}})
 	time.Sleep(1500 * time.Millisecond)
 	if got := f.count(); got != 0 {
 		t.Errorf("%d events were delivered", got)
@@ -265,7 +265,7 @@ func TestTheSwitchWinsThenWhatItSaidLastThenTheConfiguration(t *testing.T) {
 	sw := &toggle{err: errors.New("the bucket has no leader")}
 	logger, lines := eventtest.Logger()
 	hedging(t, server, newFunction(t), p, source.Config{
-		Hedge: eventing.Hedge{Delay: 300 * time.Millisecond}, Switch: sw, Ledger: &testLedger{}, Logger: logger,
+		Hedge: eventing.Hedge{Delay: 300 * time.Millisecond}, HedgeSwitch: sw, Ledger: &testLedger{}, Logger: logger,
 	})
 	expect := func(want string) {
 		t.Helper()

@@ -76,12 +76,12 @@ func (s *Source) updateHedge(ctx context.Context) {
 
 // wantedHedge asks the switch.
 func (s *Source) wantedHedge(ctx context.Context) eventing.Hedge {
-	if s.cfg.Switch == nil {
+	if s.cfg.HedgeSwitch == nil {
 		return s.cfg.Hedge
 	}
 	asking, cancel := context.WithTimeout(ctx, hedgeTimeout)
 	defer cancel()
-	value, err := s.cfg.Switch.Hedge(asking, s.cfg.Function)
+	value, err := s.cfg.HedgeSwitch.Hedge(asking, s.cfg.Function)
 	want := s.cfg.Hedge
 	if err == nil && value != "" {
 		want, err = eventing.ParseHedge(value)

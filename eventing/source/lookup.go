@@ -45,7 +45,7 @@ func (s *Source) lookUpAll(ctx context.Context) {
 				s.cfg.Metrics.skippedOne(ctx)
 				s.acknowledge(ctx, j)
 			case ctx.Err() != nil:
-				s.release(ctx, j, 0)
+				s.nak(ctx, j, 0)
 			default:
 				rest = append(rest, j)
 			}

@@ -407,7 +407,7 @@ func (s *Source) makeRoom(ctx context.Context, w *inFlight) {
 	jobs, rest := s.scheduler.surplus(w, s.cfg.atOnce()/2)
 	for i, j := range jobs {
 		j.consumer.handBack(j)
-		s.release(ctx, j, rest[i])
+		s.nak(ctx, j, rest[i])
 	}
 }
 

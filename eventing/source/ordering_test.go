@@ -285,7 +285,7 @@ func TestEventsOfASubjectAreCommittedInOrder(t *testing.T) {
 		{"one with little memory", []cluster{{"east", source.Config{MaxBytes: 1 << 20}}}},
 		{"batches", []cluster{{"east", source.Config{Batch: 20, MaxBytes: 1 << 20}}}},
 		{"two race", []cluster{{"east", source.Config{}}, {"west", source.Config{Batch: 20}}}},
-		{"one is switched", []cluster{{"east", source.Config{}}, {"west", source.Config{Switch: &wavering{}, MaxBytes: 1 << 20}}}},
+		{"one is switched", []cluster{{"east", source.Config{}}, {"west", source.Config{HedgeSwitch: &wavering{}, MaxBytes: 1 << 20}}}},
 		{"one hedges", []cluster{{"east", source.Config{}}, {"west", source.Config{Hedge: eventing.Hedge{Delay: 30 * time.Millisecond}}}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -53,9 +53,9 @@ type Config struct {
 	// Defaults to the race.
 	Hedge eventing.Hedge
 
-	// Switch says how much redundancy is wanted at run time. Nil for Hedge for
+	// HedgeSwitch says how much redundancy is wanted at run time. Nil for Hedge for
 	// ever.
-	Switch eventing.Switch
+	HedgeSwitch eventing.HedgeSwitch
 
 	// Ordered keeps the order of events that have the same subject: one is delivered
 	// when those before it in its stream are acknowledged. A dead letter holds back
@@ -130,7 +130,7 @@ func (c Config) validate() error {
 		return fmt.Errorf("rate %d: want at least 1 event a second", c.Rate)
 	case c.Hedge.Delay < 0 || c.Hedge.Delay > eventing.MaxHedge:
 		return fmt.Errorf("hedge %s: want up to %s", c.Hedge, eventing.MaxHedge)
-	case c.Ledger == nil && (c.Switch != nil || !c.Hedge.Race()):
+	case c.Ledger == nil && (c.HedgeSwitch != nil || !c.Hedge.Race()):
 		return errors.New("a ledger is needed to hedge or to stand by")
 	case c.Ordered && c.Blocked == nil:
 		return errors.New("to keep the order, verdicts are needed")
@@ -258,7 +258,7 @@ func (s *Source) Run(ctx context.Context) {
 
 	pulling.Wait()
 	for _, j := range s.scheduler.close() {
-		s.release(ctx, j, 0)
+		s.nak(ctx, j, 0)
 	}
 	workers.Wait()
 	help()

@@ -163,7 +163,7 @@ func release(t *testing.T, server Server) {
 		if m.Sequence() != 1 {
 			t.Fatalf("sequence %d, want 1", m.Sequence())
 		}
-		if err := m.Release(0); err != nil {
+		if err := m.Nak(0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -178,7 +178,7 @@ func releaseAfter(t *testing.T, server Server) {
 	reader := open(t, p, "east")
 	begun := time.Now() //nolint:forbidigo // how long the stream waits
 	for _, m := range pull(t, reader, 3) {
-		if err := m.Release(time.Duration(3-m.Sequence()) * unit); err != nil {
+		if err := m.Nak(time.Duration(3-m.Sequence()) * unit); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -151,21 +151,21 @@ func newSource(conn *jetstream.Conn, sender *delivery.Sender, db database, cfg c
 		return nil, err
 	}
 	return source.New(streams, sender, db.progress, source.Config{
-		Function:   cfg.Function,
-		Types:      cfg.Types,
-		InFlight:   cfg.InFlight,
-		Batch:      cfg.Batch,
-		CatchUpLag: cfg.CatchUpLag,
-		MaxBytes:   cfg.MaxBytes,
-		Rate:       cfg.Rate,
-		Hedge:      hedge,
-		Switch:     jetstream.NewSwitch(conn, cfg.Cluster, cfg.HedgeDomain),
-		Ledger:     db.ledger,
-		Attempts:   db.tries,
-		Ordered:    cfg.Ordering == orderBySubject,
-		Blocked:    db.verdicts,
-		Metrics:    metrics,
-		Logger:     logger,
+		Function:    cfg.Function,
+		Types:       cfg.Types,
+		InFlight:    cfg.InFlight,
+		Batch:       cfg.Batch,
+		CatchUpLag:  cfg.CatchUpLag,
+		MaxBytes:    cfg.MaxBytes,
+		Rate:        cfg.Rate,
+		Hedge:       hedge,
+		HedgeSwitch: jetstream.NewHedgeSwitch(conn, cfg.Cluster, cfg.HedgeDomain),
+		Ledger:      db.ledger,
+		Attempts:    db.tries,
+		Ordered:     cfg.Ordering == orderBySubject,
+		Blocked:     db.verdicts,
+		Metrics:     metrics,
+		Logger:      logger,
 	})
 }
 

@@ -71,7 +71,7 @@ func (w *hedgeWorld) set(t *testing.T, cluster string) string {
 	if err := conn.Wait(t.Context(), time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	value, err := jetstream.NewSwitch(conn, cluster, "").Hedge(t.Context(), "flights")
+	value, err := jetstream.NewHedgeSwitch(conn, cluster, "").Hedge(t.Context(), "flights")
 	if err != nil {
 		t.Fatal(err)
 	}

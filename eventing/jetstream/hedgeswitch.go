@@ -16,9 +16,9 @@ import (
 // under FUNCTION for all clusters, under FUNCTION.CLUSTER for one, which wins.
 const HedgeBucket = "tandem-hedge"
 
-// Switch is how much redundancy was set for functions at run time, in a bucket of
+// HedgeSwitch is how much redundancy was set for functions at run time, in a bucket of
 // JetStream that all clusters can read. It may be shared.
-type Switch struct {
+type HedgeSwitch struct {
 	conn    *Conn
 	cluster string
 	domain  string
@@ -27,16 +27,16 @@ type Switch struct {
 	bucket natsjs.KeyValue // nil until it was found
 }
 
-var _ eventing.Switch = (*Switch)(nil)
+var _ eventing.HedgeSwitch = (*HedgeSwitch)(nil)
 
-// NewSwitch reads what was set for one cluster. The bucket is in a domain of
+// NewHedgeSwitch reads what was set for one cluster. The bucket is in a domain of
 // JetStream, which must be the same for all clusters; empty for the server's own.
-func NewSwitch(conn *Conn, cluster, domain string) *Switch {
-	return &Switch{conn: conn, cluster: cluster, domain: domain}
+func NewHedgeSwitch(conn *Conn, cluster, domain string) *HedgeSwitch {
+	return &HedgeSwitch{conn: conn, cluster: cluster, domain: domain}
 }
 
 // Hedge gives what was set for function in the cluster; empty if nothing was.
-func (s *Switch) Hedge(ctx context.Context, function string) (string, error) {
+func (s *HedgeSwitch) Hedge(ctx context.Context, function string) (string, error) {
 	ctx, cancel := s.conn.api(ctx)
 	defer cancel()
 	value, err := s.hedge(ctx, function)
@@ -46,7 +46,7 @@ func (s *Switch) Hedge(ctx context.Context, function string) (string, error) {
 	return value, nil
 }
 
-func (s *Switch) hedge(ctx context.Context, function string) (string, error) {
+func (s *HedgeSwitch) hedge(ctx context.Context, function string) (string, error) {
 	if err := s.conn.Ready(); err != nil {
 		return "", err
 	}
@@ -83,7 +83,7 @@ type Hedges struct {
 	// Conn is a connection to the servers.
 	Conn *Conn
 
-	// Domain is where the bucket is, as in [NewSwitch].
+	// Domain is where the bucket is, as in [NewHedgeSwitch].
 	Domain string
 
 	// Replicas is on how many servers the bucket is stored if it is made because

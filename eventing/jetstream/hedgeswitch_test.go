@@ -18,7 +18,7 @@ func TestWhatIsSetForOneClusterWinsOverWhatIsSetForAll(t *testing.T) {
 	server := natstest.Start(t)
 	conn := connect(t, server)
 	hedges := jetstream.Hedges{Conn: conn}
-	east, west := jetstream.NewSwitch(conn, "east", ""), jetstream.NewSwitch(conn, "west", "")
+	east, west := jetstream.NewHedgeSwitch(conn, "east", ""), jetstream.NewHedgeSwitch(conn, "west", "")
 	set := func(cluster, value string) {
 		t.Helper()
 		if err := hedges.Set(t.Context(), "flights", cluster, value); err != nil {
@@ -27,7 +27,7 @@ func TestWhatIsSetForOneClusterWinsOverWhatIsSetForAll(t *testing.T) {
 	}
 	expect := func(wantEast, wantWest string) {
 		t.Helper()
-		for s, want := range map[*jetstream.Switch]string{east: wantEast, west: wantWest} {
+		for s, want := range map[*jetstream.HedgeSwitch]string{east: wantEast, west: wantWest} {
 			if got, err := s.Hedge(t.Context(), "flights"); err != nil || got != want {
 				t.Errorf("hedge %q, %v, want %q", got, err, want)
 			}
@@ -80,7 +80,7 @@ func TestABucketThatCannotBeReadIsAnError(t *testing.T) {
 
 	server := natstest.Start(t)
 	conn := connect(t, server)
-	s := jetstream.NewSwitch(conn, "east", "")
+	s := jetstream.NewHedgeSwitch(conn, "east", "")
 	if err := (jetstream.Hedges{Conn: conn}).Set(t.Context(), "flights", "", "300ms"); err != nil {
 		t.Fatal(err)
 	}
