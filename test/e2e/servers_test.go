@@ -20,7 +20,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/test/expected"
+	"github.com/tandem-fn/tandem/hack/expected"
 )
 
 // servers are PostgreSQL and NATS, as the clusters and the test reach them.

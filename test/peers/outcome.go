@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	natsjs "github.com/nats-io/nats.go/jetstream"
-	"github.com/tandem-fn/tandem/test/expected"
+	"github.com/tandem-fn/tandem/hack/expected"
 
 	"github.com/tandem-fn/tandem/test/peers/consume"
 )
