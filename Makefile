@@ -97,7 +97,7 @@ words: ## Count the words that house style avoids; ARGS=--update lowers the base
 	@go run ./hack/words $(ARGS)
 
 .PHONY: build
-build: ## Build every program into bin/.
+build: ## Build the programs of eventing/cmd and hack into bin/.
 	go build -o $(BIN)/ ./eventing/cmd/... ./hack/...
 
 .PHONY: images

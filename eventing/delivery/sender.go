@@ -131,7 +131,7 @@ type target struct {
 	failures *failurelog.Log
 }
 
-// New makes a Delivery to the function at sink. What the function
+// New returns a Sender to the function at sink. What the function
 // refuses goes to deadLetterSink. Both are absolute URLs, http or https; the
 // error says what is wrong with one.
 func New(sink, deadLetterSink string, cfg Config) (*Sender, error) {

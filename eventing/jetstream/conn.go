@@ -26,7 +26,7 @@ const (
 
 // ErrNotConnected says that there is no connection to NATS now. It is being made,
 // and the log of [Config] knows why it is not there: it is an
-// [eventing.ErrReported].
+// failurelog.ErrReported.
 var ErrNotConnected = errors.New("not connected to NATS")
 
 // notConnectedError is [ErrNotConnected] with the address.

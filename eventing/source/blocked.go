@@ -15,19 +15,6 @@ const (
 	blockedLookup = 1000
 )
 
-// Blocked returns the dead letters that wait for a verdict: a [Source] that keeps the
-// order holds back the later events of their subjects. [ledger.Blocked] is the one on
-// PostgreSQL.
-type Blocked interface {
-	// List returns the events of function that are dead in this cluster, have a
-	// subject, and are committed in no cluster.
-	List(ctx context.Context, function string) ([]ledger.BlockedEvent, error)
-
-	// Still returns those of the events whose dead letter is still stored and that are
-	// committed in no cluster. The keys of the result have no subject.
-	Still(ctx context.Context, function string, events []ledger.BlockedEvent) (map[ledger.BlockedEvent]bool, error)
-}
-
 // followBlocked keeps the blocked subjects up to date until ctx ends.
 func (s *Source) followBlocked(ctx context.Context) {
 	if !s.cfg.Ordered {

@@ -14,7 +14,7 @@ import (
 // rewindTimeout bounds the finding of a place, a rewind included.
 const rewindTimeout = 30 * time.Second
 
-// checkpoint is how far an consumer has come, as far as the database knows.
+// checkpoint is how far a consumer has come, as far as the database knows.
 //
 // # Design
 //

@@ -11,7 +11,7 @@
 //   - package delivery sends it, alone or in a batch (batch.go);
 //   - ack.go acknowledges it, retries it or hands it back to the stream.
 //
-// savecheckpoint.go saves once a second how far the stream is acknowledged, attempts.go
+// savecheckpoint.go saves once a second how far the stream is acknowledged, saveattempts.go
 // how often an event has failed; stalldetector.go has lost messages redelivered.
 //
 // # Design

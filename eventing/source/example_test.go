@@ -29,7 +29,7 @@ func ExampleNew() {
 	if err != nil {
 		panic(err)
 	}
-	var saver source.Checkpoints // as cmd/source makes it of a sinkwriter.Progress
+	var saver source.Checkpoints // as cmd/source makes it of a ledger.Checkpoints
 	source, err := source.New([]eventing.Stream{stream}, delivery, saver, source.Config{
 		Function: "flights",
 		Logger:   logger,

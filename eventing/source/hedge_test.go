@@ -29,7 +29,7 @@ type testLedger struct {
 	largest   int
 }
 
-func (l *testLedger) Done(ctx context.Context, function string, events []source.EventID) ([]bool, error) {
+func (l *testLedger) Committed(ctx context.Context, function string, events []source.EventID) ([]bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.broken || function != "flights" {

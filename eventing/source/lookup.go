@@ -14,14 +14,6 @@ const (
 	questionTimeout = 400 * time.Millisecond
 )
 
-// Ledger says what is done, in whichever cluster.
-type Ledger interface {
-	// Done says of each of the events whether function has handled it. That one
-	// is not done says nothing about the next moment. An error says that it could
-	// not be found out.
-	Done(ctx context.Context, function string, events []EventID) ([]bool, error)
-}
-
 // EventID is the identity of an event.
 type EventID struct {
 	Source, ID string
@@ -61,7 +53,7 @@ func (s *Source) lookUp(ctx context.Context, jobs []*message) ([]bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()
-	done, err := s.cfg.Ledger.Done(ctx, s.cfg.Function, ids)
+	done, err := s.cfg.Ledger.Committed(ctx, s.cfg.Function, ids)
 	if err == nil {
 		s.asking.Succeeded(ctx)
 	}

@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	// Messages whose turn is later than laneSoon, as far as can be told, are handed
+	// Messages whose turn is later than soon, as far as can be told, are handed
 	// back when they leave no room for others: for half of that time, or of the time
-	// for which nothing of the subject has gone through, within laneRest and
-	// laneRestCap. That must stay below the time after which the stream
+	// for which nothing of the subject has gone through, within handBackMin and
+	// handBackMax. That must stay below the time after which the stream
 	// hands them out anyway: a source that begins has them handed out at once, so
 	// that it knows what comes before what.
 	soon        = 2 * time.Second
@@ -73,25 +73,25 @@ func (a *scheduler) openWindow(w *inFlight) {
 		}
 		for subject, l := range a.keys[other].subject {
 			if l.running != nil { // and may still commit
-				a.lane(w, subject).running = l.running
+				a.queueOf(w, subject).running = l.running
 			}
 		}
 		delete(a.keys, other)
 	}
-	a.lanesOf(w).known = false
+	a.keysOf(w).known = false
 }
 
-// lanesOf gives the lanes of a window.
-func (a *scheduler) lanesOf(w *inFlight) *orderingKeys {
+// keysOf returns the ordering keys of a table.
+func (a *scheduler) keysOf(w *inFlight) *orderingKeys {
 	if a.keys[w] == nil {
 		a.keys[w] = &orderingKeys{subject: map[string]*keyQueue{}}
 	}
 	return a.keys[w]
 }
 
-// lane gives that of a subject.
-func (a *scheduler) lane(w *inFlight, subject string) *keyQueue {
-	set := a.lanesOf(w)
+// queueOf returns the queue of a subject.
+func (a *scheduler) queueOf(w *inFlight, subject string) *keyQueue {
+	set := a.keysOf(w)
 	l := set.subject[subject]
 	if l == nil {
 		l = &keyQueue{subject: subject, there: map[uint64]*message{}, settled: a.now()}
@@ -127,7 +127,7 @@ func (a *scheduler) join(j *message) {
 	if a.keys[j.table] == nil || subject == "" {
 		return
 	}
-	l := a.lane(j.table, subject)
+	l := a.queueOf(j.table, subject)
 	j.queue = l
 	sequence := j.msg.Sequence()
 	if _, before := l.there[sequence]; !before {

@@ -151,7 +151,7 @@ func (v verdictsOf) Still(_ context.Context, _ string, events []ledger.BlockedEv
 }
 
 // Done makes the journal a Ledger, too.
-func (j *journal) Done(_ context.Context, _ string, events []source.EventID) ([]bool, error) {
+func (j *journal) Committed(_ context.Context, _ string, events []source.EventID) ([]bool, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	done := make([]bool, len(events))

@@ -52,17 +52,17 @@ type scheduler struct {
 
 	mu      sync.Mutex
 	hedge   eventing.Hedge
-	batch   int   // so many may be delivered together
-	ready   queue // to be delivered
-	batched queue // to be delivered, several at a time
+	batch   int        // so many may be delivered together
+	ready   readyQueue // to be delivered
+	batched readyQueue // to be delivered, several at a time
 	waiting messages
 	lookups []*message
 	backlog backlog
 	closed  bool
 
-	deliveryReady sync.Cond     // for who takes from ready
-	batchReady    sync.Cond     // for who takes from together
-	lookupReady   sync.Cond     // for who takes from asking
+	deliveryReady sync.Cond     // for takeDelivery
+	batchReady    sync.Cond     // for takeBatch
+	lookupReady   sync.Cond     // for takeLookups
 	sooner        chan struct{} // holds a token when the first of waiting is another one
 	hurried       time.Time
 
@@ -371,17 +371,17 @@ func (a *scheduler) close() []*message {
 	return left
 }
 
-// queue has jobs in order.
-type queue struct {
+// readyQueue has jobs in order.
+type readyQueue struct {
 	jobs []*message
 	head int
 }
 
-func (q *queue) len() int        { return len(q.jobs) - q.head }
-func (q *queue) first() *message { return q.jobs[q.head] }
-func (q *queue) push(j *message) { q.jobs = append(q.jobs, j) }
+func (q *readyQueue) len() int        { return len(q.jobs) - q.head }
+func (q *readyQueue) first() *message { return q.jobs[q.head] }
+func (q *readyQueue) push(j *message) { q.jobs = append(q.jobs, j) }
 
-func (q *queue) pop() *message {
+func (q *readyQueue) pop() *message {
 	j := q.jobs[q.head]
 	q.jobs[q.head] = nil
 	q.head++
@@ -397,9 +397,9 @@ func (q *queue) pop() *message {
 }
 
 // clear gives all of them, and has none.
-func (q *queue) clear() []*message {
+func (q *readyQueue) clear() []*message {
 	all := append([]*message(nil), q.jobs[q.head:]...)
-	*q = queue{}
+	*q = readyQueue{}
 	return all
 }
 

@@ -14,7 +14,7 @@ const (
 	// What role $1 lacks to write, as the statements that give it: of our own
 	// objects, and of those that the sets $2 (null: all) made. It reads catalogs
 	// only, so that the role itself can ask. TestTheWritingRoleHasWhatItNeedsAndNoMore
-	// compares the list with the statements of this package.
+	// compares the list with the statements of package sinkwriter.
 	lackingSQL = `
 with own (relation, privilege, columns) as (values
     ('migration',        'select', null),
@@ -141,7 +141,7 @@ type Granted struct {
 	Warnings []string
 }
 
-// Grant gives a role what [sinkwriter.Writer], [sinkwriter.Outbox], [ledger.DeadLetters], [ledger.Checkpoints],
+// Grant gives a role what [sinkwriter.Writer], [sinkwriter.Outbox], [deadletter.Store], [ledger.Checkpoints],
 // [ledger.Attempts], [ledger.Retention] and [Check] need, and all that can be done to rows of the
 // tables that the sets of [Migrate] have made. It can make, change and drop
 // nothing, nor read or write other tables. Later calls of Migrate give the role

@@ -120,12 +120,12 @@ type timelineLedger struct {
 	timeline *timeline
 }
 
-func (l timelineLedger) Done(ctx context.Context, function string, events []source.EventID) ([]bool, error) {
+func (l timelineLedger) Committed(ctx context.Context, function string, events []source.EventID) ([]bool, error) {
 	keys := make([]ledger.Key, len(events))
 	for i, e := range events {
 		keys[i] = ledger.NewKey(function, e.Source, e.ID)
 	}
-	found, answered, err := l.Committed(ctx, keys)
+	found, answered, err := l.Ledger.Committed(ctx, keys)
 	if err == nil {
 		err = l.timeline.check(answered)
 	}

@@ -10,18 +10,6 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// Attempts keeps for how long the events that break a function have been tried, so that
-// a source that is restarted does not begin anew with them.
-type Attempts interface {
-	// Save stores tries of messages over what is stored, and drops what is stored
-	// for those in settled. Stream and epoch are those of [Checkpoints]. Called about
-	// once a second while there is something to be said.
-	Save(ctx context.Context, function, stream, epoch string, tries []ledger.EventAttempts, settled []uint64) error
-
-	// Load gives what is stored. Asked when a stream is opened.
-	Load(ctx context.Context, function, stream, epoch string) ([]ledger.EventAttempts, error)
-}
-
 // attemptsOf are the tries of one making of a stream.
 type attemptsOf struct {
 	epoch string

@@ -1,0 +1,65 @@
+package source
+
+import (
+	"context"
+
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+)
+
+// Checkpoints stores how far a cluster has read its streams, and knows the other
+// clusters. It is kept where the function's effects are, so that a failover that loses
+// commits loses the checkpoints saved after them too. [ledger.Checkpoints] is the one on
+// PostgreSQL. It must be safe for concurrent use.
+type Checkpoints interface {
+	// Load returns the stored checkpoint of function in stream, and the timeline: which
+	// history of the database this is. If the checkpoint was saved on another timeline,
+	// commits made since may be lost.
+	Load(ctx context.Context, function, stream string) (saved ledger.Checkpoint, timeline string, err error)
+
+	// Save stores update if the stored checkpoint is still last, and, unless update
+	// starts a rewind, the timeline is still that of last. It returns the stored
+	// checkpoint. If ok is false, nothing was stored: load again. Called about once a
+	// second.
+	Save(ctx context.Context, function, stream string, update ledger.CheckpointUpdate, last ledger.Checkpoint) (now ledger.Checkpoint, ok bool, err error)
+
+	// Horizon returns the sequence below which the ledger may have forgotten the
+	// events of function: every cluster had acknowledged them. 0 means that nothing was
+	// forgotten. Called when a stream is opened.
+	Horizon(ctx context.Context, function, stream, epoch string) (uint64, error)
+
+	// StandBy reports whether this cluster may stand by for function, and records that
+	// it does. It may not if no other cluster is at work.
+	StandBy(ctx context.Context, function string) (granted bool, err error)
+}
+
+// Blocked returns the dead letters that wait for a verdict: a [Source] that keeps the
+// order holds back the later events of their subjects. [ledger.Blocked] is the one on
+// PostgreSQL.
+type Blocked interface {
+	// List returns the events of function that are dead in this cluster, have a
+	// subject, and are committed in no cluster.
+	List(ctx context.Context, function string) ([]ledger.BlockedEvent, error)
+
+	// Still returns those of the events whose dead letter is still stored and that are
+	// committed in no cluster. The keys of the result have no subject.
+	Still(ctx context.Context, function string, events []ledger.BlockedEvent) (map[ledger.BlockedEvent]bool, error)
+}
+
+// Attempts stores the failed attempts of events that break a function, so that a source
+// that restarts does not start counting again. [ledger.Attempts] is the one on PostgreSQL.
+type Attempts interface {
+	// Save stores the attempts of messages, and deletes those of settled sequences.
+	// Stream and epoch are those of [Checkpoints]. Called about once a second while there
+	// is something to store.
+	Save(ctx context.Context, function, stream, epoch string, attempts []ledger.EventAttempts, settled []uint64) error
+
+	// Load returns the stored attempts. Called when a stream is opened.
+	Load(ctx context.Context, function, stream, epoch string) ([]ledger.EventAttempts, error)
+}
+
+// Ledger looks up which events are committed, by any cluster.
+type Ledger interface {
+	// Committed reports, for each of the events, whether function has committed it. An
+	// event that is not may be committed a moment later.
+	Committed(ctx context.Context, function string, events []EventID) ([]bool, error)
+}
