@@ -81,16 +81,6 @@ func Example() {
 	_ = handle
 }
 
-// Migrate creates the ledger and a function's own tables. It is safe to run in several
-// clusters at once; applied migrations are left alone.
-func ExampleMigrate() {
-	err := schema.Migrate(context.Background(), "postgres://owner@localhost:5432/orders",
-		schema.MigrationSet{Name: "orders", Files: os.DirFS("migrations")})
-	if err != nil {
-		log.Fatal(err)
-	}
-}
-
 // A Writer per process is enough: concurrent commits share transactions.
 func ExampleNew() {
 	ctx := context.Background()
@@ -133,24 +123,6 @@ func ExampleWriter_Commit() {
 		log.Print("it can never be committed: ", err)
 	default:
 		log.Print("not committed: deliver it again: ", err)
-	}
-}
-
-// The ledger forgets events a week after their commit, unless a cluster lags.
-func ExampleNewRetention() {
-	ctx := context.Background()
-	pool, err := pgxpool.New(ctx, "postgres://tandem@localhost:5432/orders")
-	if err != nil {
-		log.Fatal(err)
-	}
-	retention, err := ledger.NewRetention(pool, ledger.RetentionConfig{Keep: 7 * 24 * time.Hour})
-	if err != nil {
-		log.Fatal(err)
-	}
-	for range time.Tick(10 * time.Minute) {
-		if _, err := retention.Sweep(ctx); err != nil {
-			log.Print(err)
-		}
 	}
 }
 

@@ -20,7 +20,7 @@ set code = excluded.code, reason = excluded.reason, event = excluded.event, time
 // maxReason bounds the reason kept with a dead letter, in bytes.
 const maxReason = 4096
 
-// Letter is an event that could not be got through a function.
+// Letter is an event that a function refused, or that failed too often.
 type Letter struct {
 	// Function names the function.
 	Function string
@@ -28,33 +28,29 @@ type Letter struct {
 	// Event is the event, whole.
 	Event event.Event
 
-	// Code is the status that the function answered last; 0 if that is not known.
+	// Code is the status of the function's last answer; 0 if unknown.
 	Code int
 
-	// Reason is what it said, of which the first 4,096 bytes count.
+	// Reason is the body of that answer, of which 4,096 bytes are stored.
 	Reason string
 
-	// Attempts is how often the event was offered to the function; 0 if that is
-	// not known.
+	// Attempts is how often the event was delivered to the function; 0 if unknown.
 	Attempts int
 }
 
-// Store keeps the events that a cluster could not get through a function.
-// They bypass the ledger: one row an event, function and cluster. It may be
-// shared.
+// Store stores dead letters. They bypass the ledger: one row per event, function and
+// cluster. It is safe for concurrent use.
 type Store struct {
 	pool    *pgxpool.Pool
 	cluster string
 }
 
-// NewStore keeps the dead letters of one cluster in the database behind
-// pool.
+// NewStore returns the dead letters of one cluster in the database behind pool.
 func NewStore(pool *pgxpool.Pool, cluster string) *Store {
 	return &Store{pool: pool, cluster: cluster}
 }
 
-// Save keeps a dead letter. The same event again replaces code and reason and is
-// counted.
+// Save stores a dead letter. A repeated event replaces code and reason, and is counted.
 func (d *Store) Save(ctx context.Context, letter Letter) error {
 	e := letter.Event
 	text, err := cloudevent.AppendJSON(nil, e)

@@ -23,14 +23,14 @@ set epoch = excluded.epoch, tries = excluded.tries, tried_ms = excluded.tried_ms
 	loadTriesSQL = `select sequence::text, tries, tried_ms from tandem.tries where cluster = $1 and function = $2 and stream = $3 and epoch = $4`
 )
 
-// Attempts keeps for how long the events that break a function have been tried in
-// one cluster. It may be shared.
+// Attempts stores the failed attempts of events that break a function, for one cluster. It
+// is safe for concurrent use.
 type Attempts struct {
 	pool    *pgxpool.Pool
 	cluster string
 }
 
-// NewAttempts keeps the tries of one cluster in the database behind pool.
+// NewAttempts returns the attempts of one cluster in the database behind pool.
 func NewAttempts(pool *pgxpool.Pool, cluster string) *Attempts {
 	return &Attempts{pool: pool, cluster: cluster}
 }

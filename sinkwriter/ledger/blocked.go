@@ -18,20 +18,20 @@ join tandem.dead_letter d on d.function = $1 and d.source = u.source and d.id = 
 where not exists (select from tandem.ledger l where l.key = tandem.key(d.function, d.source, d.id))`
 )
 
-// Blocked says which dead letters of one cluster wait for a verdict: the event is
-// handled nowhere, and nobody has dropped the letter. It may be shared.
+// Blocked looks up which dead letters of one cluster wait for a verdict: the event is
+// committed in no cluster, and the letter was not dropped. It is safe for concurrent use.
 type Blocked struct {
 	pool    *pgxpool.Pool
 	cluster string
 }
 
-// NewBlocked reads the dead letters of one cluster in the database behind pool,
-// which must be the primary.
+// NewBlocked returns the blocked events of one cluster in the database behind pool, which
+// must be the primary.
 func NewBlocked(pool *pgxpool.Pool, cluster string) *Blocked {
 	return &Blocked{pool: pool, cluster: cluster}
 }
 
-// BlockedEvent is an event that waits for a verdict.
+// BlockedEvent is a dead event that blocks its subject until there is a verdict.
 type BlockedEvent struct {
 	Subject, Source, ID string
 }

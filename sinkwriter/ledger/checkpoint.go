@@ -47,13 +47,14 @@ join (select stream, epoch, max(head) as head from tandem.progress where functio
 where p.function = $1 group by p.cluster order by p.cluster`
 )
 
-// Checkpoints keeps how far the sources of one cluster have come. It may be shared.
+// Checkpoints stores how far the sources of one cluster have read their streams. It is safe
+// for concurrent use.
 type Checkpoints struct {
 	pool    *pgxpool.Pool
 	cluster string
 }
 
-// NewCheckpoints keeps the progress of one cluster in the database behind pool.
+// NewCheckpoints returns the checkpoints of one cluster in the database behind pool.
 func NewCheckpoints(pool *pgxpool.Pool, cluster string) *Checkpoints {
 	return &Checkpoints{pool: pool, cluster: cluster}
 }

@@ -12,21 +12,20 @@ import (
 const doneSQL = `select tandem.timeline(), array(select u.k from unnest($1::uuid[]) as u(k)
 cross join lateral (select from tandem.ledger where key = u.k offset 0) as l)`
 
-// Ledger says what is done. It claims nothing. It may be shared.
+// Ledger looks up which events are committed. It claims nothing. It is safe for concurrent
+// use.
 type Ledger struct {
 	pool *pgxpool.Pool
 }
 
-// New reads the ledger of the database behind pool, which must be the
-// primary.
+// New returns the ledger of the database behind pool, which must be the primary.
 func New(pool *pgxpool.Pool) *Ledger { return &Ledger{pool: pool} }
 
-// Committed gives those of the keys that are in the ledger, and the timeline on which
-// they are: there their events are handled, for good. That one is not among them
-// says nothing: it may be committed at this moment. Ask for some thousand at a time.
+// Committed returns the subset of keys that are in the ledger, and the timeline of the
+// server that answered. It does not wait for transactions in progress, so a key that is
+// missing may be committed a moment later. Pass some thousand keys at a time.
 //
-// A server whose place another one has taken since may still answer, on its own
-// timeline; see [Earlier].
+// A former primary may still answer, on its own timeline; see [Earlier].
 func (l *Ledger) Committed(ctx context.Context, keys []Key) (done map[Key]bool, timeline string, err error) {
 	ask := make([][16]byte, len(keys))
 	for i, k := range keys {
@@ -43,8 +42,8 @@ func (l *Ledger) Committed(ctx context.Context, keys []Key) (done map[Key]bool, 
 	return done, timeline, nil
 }
 
-// Earlier reports whether a timeline is one that the server of another one left by a
-// failover. Of two servers, or where timelines are hidden, that is not known.
+// Earlier reports whether a failover of one server led from timeline to other. It is false
+// for timelines of two servers, and where timelines are hidden.
 func Earlier(timeline, other string) bool {
 	server, number, _ := strings.Cut(timeline, "/")
 	otherServer, otherNumber, _ := strings.Cut(other, "/")
