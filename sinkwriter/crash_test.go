@@ -345,32 +345,39 @@ func TestAWaiterThatWasThereBeforeTheStopWaitsNoLonger(t *testing.T) { //nolint:
 	t.Parallel()
 	program := buildHelper(t)
 	const timeout = 200 * time.Millisecond // of the helper and the waiter
+	const trials = 5
 	db := newStageDatabase(t)
 	for _, before := range []time.Duration{10 * time.Millisecond, 60 * time.Millisecond, 120 * time.Millisecond, 170 * time.Millisecond} {
 		t.Run(fmt.Sprintf("by %v", before), func(t *testing.T) {
-			claimed := make(chan struct{})
-			p := place{size: megabyte, meet: func(m *message) (int, bool) {
-				if m.fromServer || m.kind != 'B' || !strings.Contains(m.sql, entryPart) {
-					return 0, false
+			// A busy machine slows a trial, a second whole wait slows all of them.
+			for trial := range trials {
+				claimed := make(chan struct{})
+				p := place{size: megabyte, meet: func(m *message) (int, bool) {
+					if m.fromServer || m.kind != 'B' || !strings.Contains(m.sql, entryPart) {
+						return 0, false
+					}
+					close(claimed)
+					time.Sleep(before)
+					return len(m.text) / 2, true
+				}}
+				s := newStage(t, program, db, p, "stopped")
+				s.east.offer(t, "e-1", p.size, false)
+				<-claimed
+				took, won := s.commitInWest(t, p.size, "e-1")
+				if !won {
+					t.Error("the other cluster did not win")
 				}
-				close(claimed)
-				time.Sleep(before)
-				return len(m.text) / 2, true
-			}}
-			s := newStage(t, program, db, p, "stopped")
-			s.east.offer(t, "e-1", p.size, false)
-			<-claimed
-			took, won := s.commitInWest(t, p.size, "e-1")
-			if !won {
-				t.Error("the other cluster did not win")
+				t.Logf("the other cluster went on after %s", took.Round(time.Millisecond))
+				s.goOn()
+				s.east.wants(t, "e-1 lost")
+				s.totals(t, 1)
+				if took <= 2*timeout-20*time.Millisecond || raceEnabled || t.Failed() {
+					return
+				}
+				if trial == trials-1 {
+					t.Errorf("the other cluster was held up for %s, and as long in every trial before, want less than two claim timeouts", took)
+				}
 			}
-			t.Logf("the other cluster went on after %s", took.Round(time.Millisecond))
-			if took > 2*timeout-20*time.Millisecond && !raceEnabled {
-				t.Errorf("the other cluster was held up for %s, want less than two claim timeouts", took)
-			}
-			s.goOn()
-			s.east.wants(t, "e-1 lost")
-			s.totals(t, 1)
 		})
 	}
 }
