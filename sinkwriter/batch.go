@@ -218,7 +218,7 @@ func (w *Writer) after(ctx context.Context, s *session, err error) (next time.Du
 			return 0
 		}
 		if ended > 0 {
-			w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "ended connections that held locks and did not come back", slog.Int64("connections", ended))
+			w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "terminated idle connections that held locks", slog.Int64("connections", ended))
 			return 0
 		}
 		return time.Duration(remaining) * time.Millisecond

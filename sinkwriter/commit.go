@@ -50,7 +50,7 @@ func (w *Writer) commitSteps(ctx context.Context, s *session, steps []step) erro
 	go func() {
 		defer free()
 		err := <-done
-		w.config.Logger.LogAttrs(context.Background(), slog.LevelInfo, "a COMMIT that was given up has ended", slog.Any("err", err))
+		w.config.Logger.LogAttrs(context.Background(), slog.LevelInfo, "an abandoned COMMIT has ended", slog.Any("err", err))
 		ctx, cancel := context.WithTimeout(context.Background(), w.config.ClaimTimeout)
 		defer cancel()
 		_ = conn.Close(ctx) // there is nothing more to know

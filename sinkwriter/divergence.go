@@ -56,7 +56,7 @@ func (w *Writer) lost(ctx context.Context, s *session, lost []*offer, difference
 	if len(differences) > 0 {
 		winners, err := s.winners(ctx, differences)
 		if err != nil {
-			w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "divergence could not be recorded", slog.Int("events", len(differences)), slog.Any("err", err))
+			w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not record divergence", slog.Int("events", len(differences)), slog.Any("err", err))
 		} else {
 			w.record(ctx, s, differences, winners)
 		}
@@ -103,7 +103,7 @@ func (w *Writer) record(ctx context.Context, s *session, differences []differenc
 			continue
 		}
 		o.counters.diverged.Add(1)
-		w.config.Logger.LogAttrs(ctx, slog.LevelError, "a function computed something else here than the winner did, with the same version: it is not deterministic, or two different events have one source and id",
+		w.config.Logger.LogAttrs(ctx, slog.LevelError, "divergence: the function computed other effects than the winner, with the same version: it is not deterministic, or two events share a source and id",
 			slog.String("lost_cluster", w.config.Cluster), slog.String("won_cluster", won.cluster), slog.String("function", o.function), slog.String("version", o.version),
 			slog.String("event_source", o.event.Source()), slog.String("event_id", o.event.ID()))
 		steps = append(steps, step{
@@ -116,7 +116,7 @@ func (w *Writer) record(ctx context.Context, s *session, differences []differenc
 		})
 	}
 	if err := s.run(ctx, steps); err != nil {
-		w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "divergence could not be recorded", slog.Int("events", len(differences)), slog.Any("err", err))
+		w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not record divergence", slog.Int("events", len(differences)), slog.Any("err", err))
 	}
 }
 

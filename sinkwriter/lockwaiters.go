@@ -82,7 +82,7 @@ func (w *Writer) tryOne(o *offer) bool {
 		return true
 	}
 	w.stats.retries.Add(1)
-	w.config.Logger.LogAttrs(w.ctx, slog.LevelDebug, "an event waits for somebody's lock",
+	w.config.Logger.LogAttrs(w.ctx, slog.LevelDebug, "event waits for another session's lock",
 		slog.String("function", o.function), slog.String("event_source", o.event.Source()), slog.String("event_id", o.event.ID()), slog.Any("err", err))
 	return false
 }

@@ -182,7 +182,7 @@ func (b *outbox) publish() {
 		return retry.RetryableError(config.Publisher.Publish(ctx, events))
 	})
 	if err != nil {
-		config.Logger.LogAttrs(ctx, slog.LevelWarn, "outputs could not be published and are left to the relay",
+		config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not publish outputs; the relay will",
 			slog.Int("events", len(events)), slog.Any("err", err))
 		return
 	}
@@ -205,7 +205,7 @@ func (b *outbox) deletePublished() {
 	}
 	if err != nil {
 		// The relay publishes them again, with the same identity, and deletes.
-		config.Logger.LogAttrs(ctx, slog.LevelWarn, "published outputs could not be deleted from the outbox",
+		config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not delete published outputs from the outbox",
 			slog.Int("rows", len(rows)), slog.Any("err", err))
 	}
 }

@@ -69,7 +69,7 @@ func TestEveryOfferIsCountedForItsFunction(t *testing.T) {
 	}
 	delete(said, "time")
 	if diff := cmp.Diff(map[string]any{
-		"level": "ERROR", "msg": "a function computed something else here than the winner did, with the same version: it is not deterministic, or two different events have one source and id",
+		"level": "ERROR", "msg": "divergence: the function computed other effects than the winner, with the same version: it is not deterministic, or two events share a source and id",
 		"lost_cluster": "west", "won_cluster": "east", "function": "orders", "version": "1", "event_source": "/test", "event_id": "o-1",
 	}, said); diff != "" {
 		t.Errorf("logged (-want +got):\n%s", diff)

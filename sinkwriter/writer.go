@@ -364,7 +364,7 @@ func (w *Writer) commitKeys(batch []*offer, blocked int) {
 			for _, o := range batch {
 				o.trouble.Store(&trouble)
 			}
-			w.config.Logger.LogAttrs(w.ctx, slog.LevelWarn, "a batch is tried again",
+			w.config.Logger.LogAttrs(w.ctx, slog.LevelWarn, "retrying a batch",
 				slog.Int("events", len(batch)), slog.Duration("after", wait), slog.Any("err", err))
 			w.sleep(wait)
 		}

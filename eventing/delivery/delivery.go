@@ -63,7 +63,7 @@ func (d *Sender) Attempt(ctx context.Context, e *Delivery) (Attempt, error) {
 	a := d.send(ctx, t, e.request)
 	switch {
 	case a.Outcome == Accepted && e.DeadLetter:
-		d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event rejected, it is a dead letter now",
+		d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event rejected; it is a dead letter now",
 			append(EventAttrs(e.Event), slog.Int("code", e.status))...)
 		return Attempt{Settled: true, Result: Result{Rejected: true}}, nil
 	case a.Outcome == Accepted:
@@ -131,7 +131,7 @@ func (d *Sender) reportRetry(ctx context.Context, t *target, e *Delivery, a Answ
 		e.Since, e.reported = now, now
 	case now.Sub(e.reported) >= eventRepeat:
 		e.reported = now
-		d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event is still not taken and tried again", append(EventAttrs(e.Event),
+		d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "delivery still fails; retrying", append(EventAttrs(e.Event),
 			slog.String("url", t.public), slog.Any("err", a.err), slog.Duration("lasting", now.Sub(e.Since)))...)
 	}
 }

@@ -329,7 +329,7 @@ func TestATroubledFunctionIsReportedOnceAndWhenItIsWell(t *testing.T) {
 	if err := d.Ready(); err != nil {
 		t.Errorf("Ready: %v", err)
 	}
-	if got := lines(); len(got) != 2 || !strings.Contains(got[0], "failing, trying again") || !strings.Contains(got[0], address) || !strings.Contains(got[1], "works again") {
+	if got := lines(); len(got) != 2 || !strings.Contains(got[0], "failing; retrying") || !strings.Contains(got[0], address) || !strings.Contains(got[1], "recovered") {
 		t.Errorf("log:\n%s", strings.Join(got, ""))
 	}
 }

@@ -100,7 +100,7 @@ func Connect(ctx context.Context, address string, cfg Config) (*Conn, error) {
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) { c.disconnected(ctx, nc, err) }),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.inVain(ctx, err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			c.logger.LogAttrs(ctx, slog.LevelWarn, "NATS reports an error", slog.String("url", c.where), slog.Any("err", err))
+			c.logger.LogAttrs(ctx, slog.LevelWarn, "NATS reported an error", slog.String("url", c.where), slog.Any("err", err))
 		}),
 	)
 	if err != nil {
@@ -200,7 +200,7 @@ func (c *Conn) disconnected(ctx context.Context, nc *nats.Conn, err error) {
 	c.mu.Unlock()
 	if !nc.IsClosed() {
 		c.told.Store(true)
-		c.logger.LogAttrs(ctx, slog.LevelWarn, "connection to NATS lost, connecting again until it works",
+		c.logger.LogAttrs(ctx, slog.LevelWarn, "connection to NATS lost; reconnecting",
 			slog.String("url", c.where), slog.Any("err", err))
 	}
 }
@@ -211,7 +211,7 @@ func (c *Conn) inVain(ctx context.Context, err error) {
 		return // the next error says why
 	}
 	if !c.told.Swap(true) {
-		c.logger.LogAttrs(ctx, slog.LevelWarn, "no connection to NATS, trying until it works: look at NATS_URL if that does not help",
+		c.logger.LogAttrs(ctx, slog.LevelWarn, "cannot connect to NATS; retrying: check NATS_URL",
 			slog.String("url", c.where), slog.Any("err", err))
 	}
 }

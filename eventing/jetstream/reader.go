@@ -54,7 +54,7 @@ func (r *reader) Pull(ctx context.Context, n, bytes int, receive func(eventing.M
 		meta, err := m.Metadata()
 		if err != nil {
 			// Whoever sends to our inbox is not the server.
-			r.conn.logger.LogAttrs(ctx, slog.LevelWarn, "message of nobody passed over", slog.String("subject", m.Subject), slog.Any("err", err))
+			r.conn.logger.LogAttrs(ctx, slog.LevelWarn, "ignored a message without a reply subject", slog.String("subject", m.Subject), slog.Any("err", err))
 			return
 		}
 		if r.gapless {

@@ -32,7 +32,7 @@ func (r *reader) Rewind(ctx context.Context, to uint64) (head uint64, err error)
 		return 0, nil
 	}
 	if info.Config.Retention != natsjs.LimitsPolicy {
-		r.conn.logger.LogAttrs(ctx, slog.LevelError, "stream has dropped what was acknowledged, which cannot be read again: give it retention limits",
+		r.conn.logger.LogAttrs(ctx, slog.LevelError, "stream has deleted acknowledged messages, which cannot be re-read: set its retention to limits",
 			slog.String("stream", r.stream.cfg.String()), slog.String("retention", info.Config.Retention.String()), slog.Uint64("from", to))
 		return 0, nil
 	}

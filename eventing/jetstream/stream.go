@@ -95,7 +95,7 @@ func (s *Stream) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Re
 			if consumer, known = s.unchanged(ctx); known != nil {
 				return nil, err
 			}
-			s.conn.logger.LogAttrs(ctx, slog.LevelWarn, "what was outstanding comes later",
+			s.conn.logger.LogAttrs(ctx, slog.LevelWarn, "could not redeliver unacknowledged messages at once; they follow after the acknowledgement timeout",
 				slog.String("stream", s.cfg.String()), slog.Duration("after", ackWait), slog.Any("err", err))
 		}
 	}

@@ -117,7 +117,7 @@ func (c *Conn) ensureStream(ctx context.Context, cfg StreamConfig) (natsjs.Strea
 	case err != nil:
 		return nil, fmt.Errorf("make stream %s at %s: %w", cfg, c.where, because(ctx, err))
 	}
-	c.logger.LogAttrs(ctx, slog.LevelInfo, "stream was missing and is made",
+	c.logger.LogAttrs(ctx, slog.LevelInfo, "created the missing stream",
 		slog.String("stream", cfg.Name), slog.Int("replicas", cfg.Replicas))
 	return stream, nil
 }

@@ -190,7 +190,7 @@ func (cs *components) awaitSchema(ctx context.Context, c config) {
 }
 
 func (cs *components) close(ctx context.Context) error {
-	cs.log.LogAttrs(ctx, slog.LevelInfo, "functions stop")
+	cs.log.LogAttrs(ctx, slog.LevelInfo, "functions stopping")
 	drain, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	errs := []error{cs.handler.Drain(drain), cs.writer.Close(ctx)}

@@ -61,7 +61,7 @@ func Run(ctx context.Context, relay Outbox, publisher eventing.Publisher, cfg Co
 	for {
 		events, err := relayOnce(ctx, relay, publisher, cfg.Timeout)
 		if events > 0 {
-			cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "outputs that a winner left behind are published", slog.Int("events", events))
+			cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "published outputs that their winner left behind", slog.Int("events", events))
 		}
 		switch {
 		case ctx.Err() != nil:

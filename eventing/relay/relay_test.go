@@ -67,7 +67,7 @@ func TestTheRelayPublishesAgainAndAgain(t *testing.T) {
 	if got := len(publisher.n); got != 3 {
 		t.Errorf("published %d times, want 3", got)
 	}
-	if text := strings.Join(lines(), ""); strings.Count(text, "are published") != 3 {
+	if text := strings.Join(lines(), ""); strings.Count(text, "published outputs") != 3 {
 		t.Errorf("log:\n%s", text)
 	}
 }

@@ -41,14 +41,14 @@ func (s *Source) deliver(ctx context.Context, j *message) {
 		case err != nil:
 			// A stream that gives such an event is broken. The message comes again
 			// when its time is over.
-			s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "message cannot be delivered, it will come again",
+			s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "message cannot be encoded; it will be redelivered",
 				slog.Uint64("sequence", j.msg.Sequence()), slog.Any("err", err))
 			j.table.remove(j)
 			s.scheduler.finish(j, false)
 		case step.Settled:
 			if step.Result.Rejected && j.queue != nil {
 				s.scheduler.blockSubject(j)
-				s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "what comes after a dead letter of its subject waits for the verdict",
+				s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "subject blocked behind its dead letter until there is a verdict",
 					append(delivery.EventAttrs(j.delivery.Event), slog.String("event_subject", j.queue.subject))...)
 			}
 			s.cfg.Metrics.settled(ctx, step.Result, s.cfg.Now().Sub(j.msg.Arrived()))
@@ -116,7 +116,7 @@ func (s *Source) nak(ctx context.Context, j *message, after time.Duration) {
 // message comes again, which does no harm.
 func (s *Source) notify(ctx context.Context, j *message, verb func() error, what string) {
 	if err := j.table.notify(verb); err != nil {
-		s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "stream not told, the message will come again",
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "could not notify the stream; the message will be redelivered",
 			slog.String("verb", what), slog.Uint64("sequence", j.msg.Sequence()), slog.Any("err", err))
 	}
 }

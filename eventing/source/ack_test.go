@@ -188,7 +188,7 @@ func TestAnEventThatKeepsBreakingTheFunctionIsADeadLetterAfterAWhile(t *testing.
 		t.Errorf("another dead letter: %v", letter)
 	default:
 	}
-	if log := strings.Join(lines(), ""); strings.Count(log, "event rejected, it is a dead letter now") != 1 {
+	if log := strings.Join(lines(), ""); strings.Count(log, "event rejected; it is a dead letter now") != 1 {
 		t.Errorf("log:\n%s", log)
 	}
 }

@@ -144,9 +144,9 @@ func (in *consumer) rewind(ctx context.Context, reader eventing.Reader, horizon 
 		slog.String("timeline", timeline), slog.String("timeline_before", stored.Timeline),
 	}
 	if crash {
-		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the database was not told any more what the stream was told is done, which is read again", attrs...)
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the last checkpoint was not saved; the stream is re-read from it", attrs...)
 	} else {
-		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the database may have lost what the stream was told is done, which is read again", attrs...)
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the database may have lost commits; the stream is re-read from the checkpoint that survived", attrs...)
 	}
 	return late, nil
 }

@@ -50,7 +50,7 @@ func (f *function) timesOf(id string) int {
 // rewinds counts the lines of a log that say so.
 func rewinds(lines []string) (said []string) {
 	for _, line := range lines {
-		if strings.Contains(line, "is read again") {
+		if strings.Contains(line, "is re-read") {
 			said = append(said, line)
 		}
 	}

@@ -105,7 +105,7 @@ func (in *consumer) follow(ctx context.Context) (flowed bool, err error) {
 				return flowed, err
 			}
 			if missing > 0 && !pulled {
-				in.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "messages were lost on the way; the stream is opened again, which redelivers them",
+				in.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "messages were lost; opening the stream again, which redelivers them",
 					slog.String("stream", in.stream.Name()), slog.Int("messages", missing))
 				return flowed, errReopen
 			}
@@ -163,12 +163,12 @@ func (in *consumer) forgotten(ctx context.Context, m eventing.Message) bool {
 		return false
 	}
 	if !said {
-		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the stream gives messages that were done so long ago that the ledger has forgotten them; they are not delivered",
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "messages below the retention horizon are acknowledged without a delivery: all clusters have processed them",
 			slog.String("stream", in.stream.Name()), slog.Uint64("sequence", m.Sequence()), slog.Uint64("horizon", horizon))
 	}
 	in.source.cfg.Metrics.forgottenOne(ctx)
 	if err := m.Ack(); err != nil {
-		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "stream not told, the message will come again",
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "could not notify the stream; the message will be redelivered",
 			slog.Uint64("sequence", m.Sequence()), slog.Any("err", err))
 	}
 	return true
@@ -233,7 +233,7 @@ func (in *consumer) opened(ctx context.Context, reader eventing.Reader, horizon 
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.epoch != "" && in.epoch != reader.Epoch() {
-		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "stream is another one than before, reading it from its beginning",
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "stream was deleted and created again; reading it from its beginning",
 			slog.String("stream", in.stream.Name()), slog.String("epoch", reader.Epoch()), slog.String("epoch_before", in.epoch))
 		if in.table != nil {
 			in.table.abandon()

@@ -68,7 +68,7 @@ func (in *consumer) filtered(ctx context.Context, m eventing.Message) bool {
 	}
 	in.source.cfg.Metrics.filteredOne(ctx)
 	if err := m.Ack(); err != nil {
-		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "stream not told, the message will come again",
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "could not notify the stream; the message will be redelivered",
 			slog.Uint64("sequence", m.Sequence()), slog.Any("err", err))
 	}
 	return true

@@ -192,7 +192,7 @@ func TestStandbyDeliversNothingUntilItIsSwitched(t *testing.T) {
 	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 701 })
 	eventtest.Eventually(t, "it says that it races", func() bool { return p.stored() == "0" })
 	log := strings.Join(lines(), "")
-	report, switched := strings.Index(log, "standing by ends, this is the backlog"), strings.LastIndex(log, "redundancy is switched")
+	report, switched := strings.Index(log, "standby ended"), strings.LastIndex(log, "hedge switched")
 	if report < 0 || switched < report || !strings.Contains(log, "messages=698") {
 		t.Errorf("the backlog of 698 was not reported first:\n%s", log)
 	}

@@ -111,7 +111,7 @@ func (s *Source) changeHedge(ctx context.Context, to eventing.Hedge) {
 	}
 	s.scheduler.setHedge(to)
 	if s.hedge.decided || !to.Race() {
-		s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "redundancy is switched",
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "hedge switched",
 			slog.String("hedge", to.String()), slog.String("hedge_before", s.hedgeBefore(from)))
 	}
 	s.hedge.decided = true
@@ -136,13 +136,13 @@ func (s *Source) reportBacklog(ctx context.Context) {
 		position, err := reader.Position(asking)
 		cancel()
 		if err != nil {
-			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "standing by ends, the backlog is not known",
+			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "standby ended; the backlog is unknown",
 				slog.String("stream", in.stream.Name()), slog.Any("err", err))
 			continue
 		}
 		in.lateBefore(position.Head + position.Pending)
 		_, oldest := window.oldest(s.cfg.Now())
-		s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "standing by ends, this is the backlog",
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "standby ended",
 			slog.String("stream", in.stream.Name()), slog.Uint64("messages", position.Pending+position.Unacknowledged),
 			slog.String("oldest", oldest.Round(time.Millisecond).String()))
 	}

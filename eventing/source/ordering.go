@@ -433,7 +433,7 @@ func (in *consumer) missingMessages(ctx context.Context, reader eventing.Reader,
 			return 0, nil
 		}
 		if look == looks-1 || known == 0 {
-			in.source.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "messages that were handed out before are waited for, so that the order is kept",
+			in.source.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "waiting for messages that were delivered before, to keep the order",
 				slog.String("stream", in.stream.Name()), slog.Uint64("messages", position.Unacknowledged-uint64(known)))
 			return int(position.Unacknowledged - uint64(known)), nil
 		}

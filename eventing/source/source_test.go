@@ -208,7 +208,7 @@ func TestASourceMayStartBeforeFunctionAndStream(t *testing.T) {
 	eventtest.Eventually(t, "it is not ready", func() bool { return s.source.Ready() != nil })
 	eventtest.Eventually(t, "it says why", func() bool {
 		text := strings.Join(lines(), "")
-		return strings.Contains(text, "no connection to NATS") && strings.Contains(text, "connection refused")
+		return strings.Contains(text, "cannot connect to NATS") && strings.Contains(text, "connection refused")
 	})
 	server.Restart(t)
 	eventtest.Publish(t, server, "EVENTS", 1, 100)

@@ -53,7 +53,7 @@ func (in *consumer) detectStall(ctx context.Context, p eventing.Position) {
 	has, held := in.table.has(p.Floor)
 	_, returned := in.returned[p.Floor]
 	if in.lost.detect(p, held+len(in.returned), has || returned) {
-		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "messages or their acknowledgements were lost on the way, the stream gives them again",
+		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "messages or acknowledgements were lost; the stream redelivers them",
 			slog.String("stream", in.stream.Name()), slog.Uint64("sequence", p.Floor))
 		in.reopen()
 	}

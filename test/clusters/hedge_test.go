@@ -128,7 +128,7 @@ func TestRedundancyIsSwitchedWhileEventsFlow(t *testing.T) {
 	// All at once; and back.
 	set("", "50ms")
 	expect("50ms", "50ms")
-	if log, err := os.ReadFile(west.Source.LogFile()); err != nil || !strings.Contains(string(log), "standing by ends, this is the backlog") {
+	if log, err := os.ReadFile(west.Source.LogFile()); err != nil || !strings.Contains(string(log), "standby ended") {
 		t.Errorf("no word about the backlog: %v", err)
 	}
 	w.waitFor(t, 6000)

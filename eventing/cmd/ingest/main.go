@@ -57,7 +57,7 @@ var errDraining = errors.New("shutting down")
 func main() {
 	ctx := signals.NewContext()
 	if err := run(ctx); err != nil {
-		telemetry.Logger(os.Stderr, slog.LevelInfo).LogAttrs(ctx, slog.LevelError, "ingest ends", slog.Any("err", err))
+		telemetry.Logger(os.Stderr, slog.LevelInfo).LogAttrs(ctx, slog.LevelError, "ingest stopped", slog.Any("err", err))
 		os.Exit(1)
 	}
 }
@@ -126,7 +126,7 @@ func run(ctx context.Context) error {
 		IdleTimeout:       60 * time.Second,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
-	logger.LogAttrs(ctx, slog.LevelInfo, "ingest begins", slog.String("version", telemetry.Version()),
+	logger.LogAttrs(ctx, slog.LevelInfo, "ingest started", slog.String("version", telemetry.Version()),
 		slog.String("stream", cfg.Stream), slog.String("address", listener.Addr().String()))
 
 	failed := make(chan error, 3)
@@ -158,7 +158,7 @@ func run(ctx context.Context) error {
 	case <-time.After(drainTimeout):
 	}
 	atTheEnd(ctx, server.Shutdown)
-	logger.LogAttrs(ctx, slog.LevelInfo, "ingest ends")
+	logger.LogAttrs(ctx, slog.LevelInfo, "ingest stopped")
 	return nil
 }
 

@@ -103,7 +103,7 @@ func TestTheProcessDrainsOnSIGTERMAndLosesNothing(t *testing.T) {
 	if stored := int64(stream.CachedInfo().State.Msgs); stored < accepted.Load() {
 		t.Errorf("%d events stored, %d accepted", stored, accepted.Load())
 	}
-	if !strings.Contains(log.String(), `"msg":"ingest begins"`) || !strings.Contains(log.String(), `"msg":"ingest ends"`) {
+	if !strings.Contains(log.String(), `"msg":"ingest started"`) || !strings.Contains(log.String(), `"msg":"ingest stopped"`) {
 		t.Errorf("log:\n%s", log)
 	}
 }

@@ -30,7 +30,7 @@ func main() {
 	telemetry.TuneCollector()
 	ctx := signals.NewContext()
 	if err := run(ctx); err != nil {
-		telemetry.Logger(os.Stderr, slog.LevelInfo).LogAttrs(ctx, slog.LevelError, "source ends", slog.Any("err", err))
+		telemetry.Logger(os.Stderr, slog.LevelInfo).LogAttrs(ctx, slog.LevelError, "source stopped", slog.Any("err", err))
 		os.Exit(1)
 	}
 }
@@ -110,11 +110,11 @@ func run(ctx context.Context) error {
 		ready = func(context.Context) error { return reader.Ready() }
 	}
 
-	logger.LogAttrs(ctx, slog.LevelInfo, "source begins", slog.String("version", telemetry.Version()), slog.Any("streams", cfg.Streams),
+	logger.LogAttrs(ctx, slog.LevelInfo, "source started", slog.String("version", telemetry.Version()), slog.Any("streams", cfg.Streams),
 		slog.String("outputs", outputs.where), slog.Int("in_flight", cfg.InFlight), slog.String("hedge", cfg.Hedge))
 	go func() {
 		if err := server.Serve(); err != nil {
-			logger.LogAttrs(ctx, slog.LevelError, "metrics are not served any more", slog.Any("err", err))
+			logger.LogAttrs(ctx, slog.LevelError, "metrics server failed", slog.Any("err", err))
 		}
 	}()
 	var relaying sync.WaitGroup
@@ -126,7 +126,7 @@ func run(ctx context.Context) error {
 		reader.Run(ctx)
 	}
 	relaying.Wait()
-	logger.LogAttrs(ctx, slog.LevelInfo, "source ends")
+	logger.LogAttrs(ctx, slog.LevelInfo, "source stopped")
 	return nil
 }
 
@@ -187,6 +187,6 @@ func atTheEnd(ctx context.Context, logger *slog.Logger, what string, shut func(c
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	if err := shut(ctx); err != nil {
-		logger.LogAttrs(ctx, slog.LevelWarn, "not all was said at the end", slog.String("what", what), slog.Any("err", err))
+		logger.LogAttrs(ctx, slog.LevelWarn, "could not finish a step of shutdown", slog.String("what", what), slog.Any("err", err))
 	}
 }

@@ -228,7 +228,7 @@ func TestTheProcessIsKilledAndStoppedAndLosesNothing(t *testing.T) {
 		t.Errorf("GET /health: %v", err)
 	}
 	log := p.log.String()
-	if n := strings.Count(log, `"msg":"source begins"`); n != 1 || !strings.Contains(log, `"streams":["EVENTS"]`) || !strings.Contains(log, `"version":`) {
+	if n := strings.Count(log, `"msg":"source started"`); n != 1 || !strings.Contains(log, `"streams":["EVENTS"]`) || !strings.Contains(log, `"version":`) {
 		t.Errorf("log:\n%s", log)
 	}
 	if strings.Contains(log, "secret") {
@@ -276,7 +276,7 @@ func TestTheProcessIsNotReadyWithAWrongURLAndKeepsTrying(t *testing.T) {
 	t.Parallel()
 
 	for _, tt := range []struct{ name, nats, sink, want string }{
-		{name: "NATS", nats: "nats://127.0.0.1:1", sink: "running", want: "no connection to NATS, trying until it works"},
+		{name: "NATS", nats: "nats://127.0.0.1:1", sink: "running", want: "cannot connect to NATS; retrying"},
 		{name: "function", nats: "running", sink: "http://127.0.0.1:1", want: `"doing":"delivering to the function","url":"http://127.0.0.1:1"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -27,9 +27,9 @@ func forget(ctx context.Context, retention *ledger.Retention, logger *slog.Logge
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			logger.LogAttrs(ctx, slog.LevelWarn, "the ledger could not forget what is old, trying again later", slog.Any("err", err))
+			logger.LogAttrs(ctx, slog.LevelWarn, "ledger retention failed; retrying later", slog.Any("err", err))
 		case rows > 0:
-			logger.LogAttrs(ctx, slog.LevelInfo, "the ledger has forgotten what is old", slog.Int64("rows", rows))
+			logger.LogAttrs(ctx, slog.LevelInfo, "ledger retention deleted old rows", slog.Int64("rows", rows))
 		}
 	}
 }

@@ -40,7 +40,7 @@ type Log struct {
 	err      error // of the latest failure, once it counts
 }
 
-// New returns a Log. Doing is the attempt that fails or works, as "saving progress";
+// New returns a Log. Doing is the attempt that fails or works, as "saving the checkpoint";
 // attrs are added to each line. Now is the clock of rates and durations.
 func New(logger *slog.Logger, now func() time.Time, doing string, attrs ...slog.Attr) *Log {
 	return &Log{logger: logger, now: now, doing: append([]slog.Attr{slog.String("doing", doing)}, attrs...)}
@@ -50,7 +50,7 @@ func New(logger *slog.Logger, now func() time.Time, doing string, attrs ...slog.
 func (l *Log) Failed(ctx context.Context, err error) {
 	level, lasting, report := l.record(err)
 	if report {
-		l.logger.LogAttrs(ctx, level, "failing, trying again until it works", append(l.doing[:len(l.doing):len(l.doing)],
+		l.logger.LogAttrs(ctx, level, "failing; retrying", append(l.doing[:len(l.doing):len(l.doing)],
 			slog.Any("err", err), slog.String("for", lasting.Round(time.Millisecond).String()))...)
 	}
 }
@@ -96,7 +96,7 @@ func (l *Log) Succeeded(ctx context.Context) {
 	l.mu.Unlock()
 
 	if !reported.IsZero() {
-		l.logger.LogAttrs(ctx, slog.LevelInfo, "works again", append(l.doing[:len(l.doing):len(l.doing)],
+		l.logger.LogAttrs(ctx, slog.LevelInfo, "recovered", append(l.doing[:len(l.doing):len(l.doing)],
 			slog.String("after", l.now().Sub(since).Round(time.Millisecond).String()))...)
 	}
 }
