@@ -70,7 +70,7 @@ func (w *world) rewound(t *testing.T, c *devcluster.Cluster) {
 	t.Helper()
 	w.poll(t, c.Name()+" does not begin again with what was lost", func(context.Context) bool {
 		log, err := os.ReadFile(c.Source.LogFile())
-		return err == nil && strings.Contains(string(log), "the database may have lost what the stream was told is done")
+		return err == nil && strings.Contains(string(log), "the database may have lost commits")
 	})
 }
 
