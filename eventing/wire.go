@@ -1,7 +1,7 @@
 package eventing
 
 // Headers of the answer to a delivered event. Every package that sends or reads one
-// takes its name from here.
+// takes its name from here, or from package outcome.
 const (
 	// ReceiptHeader of a 2xx is the receipt: ReceiptWon or ReceiptLost.
 	ReceiptHeader = "Tandem-Receipt"

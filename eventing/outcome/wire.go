@@ -1,0 +1,21 @@
+package outcome
+
+// Headers of a function's answer, beside those of package eventing.
+const (
+	// DigestHeader of a 2xx is the digest of the effects, in hexadecimal.
+	DigestHeader = "Tandem-Digest"
+
+	// OutcomeHeader of a single event's answer other than 2xx is the kind of its
+	// outcome, with parameters: [Outcome.Header].
+	OutcomeHeader = "Tandem-Outcome"
+
+	// MaxBatchHeader and MaxBatchBytesHeader are how many events a function accepts in
+	// one request, and how many bytes the body may have. Every answer of a function has
+	// both, whatever its status. A sink that does not send them accepts single events.
+	MaxBatchHeader      = "Tandem-Max-Batch"
+	MaxBatchBytesHeader = "Tandem-Max-Batch-Bytes"
+)
+
+// OutcomesType is the media type of an answer with an outcome for each event of a batch.
+// A sender asks for it with Accept.
+const OutcomesType = "application/vnd.tandem.outcomes+json"
