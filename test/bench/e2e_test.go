@@ -19,7 +19,7 @@ func TestEveryRowEndToEndIsMeasured(t *testing.T) {
 
 	var table strings.Builder
 	file := filepath.Join(t.TempDir(), "table.json")
-	b := newBench(t, &table, "--quick", "--events", "500", "--e2e-rate", "100", "--json", file, "--only", "^(e2e-|stall-|stop-|no-stall)")
+	b := newBench(t, &table, "--quick", "--events", "500", "--e2e-rate", "100", "--json", file, "--only", "^(e2e|stall-|stop-|no-stall)")
 	if err := b.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestEveryRowEndToEndIsMeasured(t *testing.T) {
 		if l.P50 <= 0 || l.P99 < l.P50 || l.P999 < l.P99 || l.Max < l.P999 || l.Rate <= 0 || l.Outputs != 1 || l.SyncInterval == "" {
 			t.Errorf("%s: %+v", l.Row, l)
 		}
-		if strings.HasPrefix(l.Row, "e2e-") && (l.EventsPerSecond == nil || *l.EventsPerSecond < 1 || l.OfByHand == nil || *l.OfByHand <= 0) {
+		if strings.HasPrefix(l.Row, "e2e") && (l.EventsPerSecond == nil || *l.EventsPerSecond < 1 || l.OfByHand == nil || *l.OfByHand <= 0) {
 			t.Errorf("%s: %+v", l.Row, l)
 		}
 		if !strings.Contains(table.String(), l.Row) {
@@ -51,7 +51,7 @@ func TestEveryRowEndToEndIsMeasured(t *testing.T) {
 		}
 	}
 	want := []string{
-		e2e.RowByHand, e2e.RowSingle, e2e.RowBatch, e2e.RowSingleAll, e2e.RowBatchAll, e2e.RowNoStall,
+		e2e.RowByHand, e2e.RowDefaults, e2e.RowSingle, e2e.RowNoStall,
 		e2e.RowStallAlone, e2e.RowStallRace, e2e.RowStopAlone, e2e.RowStopRace,
 	}
 	if diff := cmp.Diff(want, names); diff != "" {

@@ -43,7 +43,7 @@ floor: the bare upsert of the same rows by one writer.
     go run ./test/bench --only '^(one|race)$' --events 200000
     go run ./test/bench --only '^race$' --rounds 1 --cpuprofile cpu.out
                                              then: go tool pprof -top cpu.out
-    go run ./test/bench --only '^(e2e-|no-stall|stall-|stop-)'
+    go run ./test/bench --only '^(e2e|no-stall|stall-|stop-)'
                                              the whole way, with two clusters
 
 It starts a PostgreSQL of its own in a folder of its own and removes it in the

@@ -153,31 +153,16 @@ func (d *deployment) startClusters(ctx context.Context, r Row) error {
 		}
 	}
 	for _, name := range names {
-		env := sourceEnv(name, sinks[name], r.batch)
-		if r.all {
-			env = append(env, "TANDEM_CATCH_UP_LAG=-1")
-		}
-		if err := d.start("source", name, d.o.Programs.Source, supervisor.StageSources, nil, append(env, d.o.Env...)); err != nil {
+		env := slices.Concat(sourceEnv(name, sinks[name]), r.env, d.o.Env)
+		if err := d.start("source", name, d.o.Programs.Source, supervisor.StageSources, nil, env); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func sourceEnv(cluster, sink string, batch int) []string {
-	return []string{
-		"TANDEM_CLUSTER=" + cluster, "TANDEM_FUNCTION=" + orders.Name, "K_SINK=" + sink,
-		"TANDEM_IN_FLIGHT=" + strconv.Itoa(inFlight(batch)), "TANDEM_BATCH=" + strconv.Itoa(batch),
-	}
-}
-
-// inFlight is how many events a source has under way. More do not make it faster, and
-// the last of them wait for longer.
-func inFlight(batch int) int {
-	if batch > 1 {
-		return 1024
-	}
-	return 256
+func sourceEnv(cluster, sink string) []string {
+	return []string{"TANDEM_CLUSTER=" + cluster, "TANDEM_FUNCTION=" + orders.Name, "K_SINK=" + sink}
 }
 
 // await asks until there is no error.

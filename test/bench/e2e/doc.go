@@ -16,9 +16,9 @@
 //   - The rounds go round robin through the rows, and ratios are medians over the rounds
 //     of the ratio within a round.
 //
-// With a stream that is full the clusters of e2e-single and e2e-batch are behind, so
-// their sources ask the ledger before they deliver, and each computes what the other has
-// not done (TANDEM_CATCH_UP_LAG). In e2e-single-all and e2e-batch-all each computes everything.
+// With a stream that is full the clusters lag, so their sources look events up in the
+// ledger before they deliver, and each computes what the other has not done. A row whose
+// name has no suffix sets no variable that tunes a source.
 //
 // # What is not
 //
