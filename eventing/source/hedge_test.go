@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -237,6 +238,67 @@ func TestAClusterThatIsAloneDoesNotStandBy(t *testing.T) {
 	}
 	p.set(func(p *progress) { p.alone = false })
 	eventtest.Eventually(t, "it stands by once another one is at work", func() bool { return p.stored() == "standby" })
+}
+
+func TestAClusterWhoseStandbyWasLostAsksAgain(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 50)
+	f := newFunction(t)
+	p := &progress{}
+	hedging(t, server, f, p, source.Config{Hedge: eventing.Hedge{Standby: true}, Ledger: &testLedger{}})
+	eventtest.Eventually(t, "it stands by", p.isStandingBy)
+
+	// A failover lost the grant.
+	p.set(func(p *progress) { p.standsBy = false })
+	eventtest.Eventually(t, "it asks again", p.isStandingBy)
+	if got := f.count(); got != 0 {
+		t.Errorf("%d events were delivered", got)
+	}
+	// And again, and another cluster stands by now.
+	p.set(func(p *progress) { p.standsBy, p.alone = false, true })
+	f.waitFor(t, 50)
+}
+
+func TestStandbyEndsInTheDatabaseOnceEventsAreDelivered(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 50)
+	f := newFunction(t)
+	logger, lines := eventtest.Logger()
+	p := &progress{}
+	sw := &toggle{value: "standby"}
+	hedging(t, server, f, p, source.Config{HedgeSwitch: sw, Ledger: &testLedger{}, Logger: logger})
+	eventtest.Eventually(t, "it stands by", p.isStandingBy)
+	var early atomic.Bool
+	p.set(func(p *progress) {
+		p.onEnd = func() {
+			if !strings.Contains(strings.Join(lines(), ""), "hedge=0 hedge_before=standby") {
+				early.Store(true)
+			}
+		}
+	})
+	sw.set("0", nil)
+	eventtest.Eventually(t, "standby ends in the database", func() bool { return !p.isStandingBy() })
+	if early.Load() {
+		t.Errorf("standby ended in the database before the source had switched:\n%s", strings.Join(lines(), ""))
+	}
+	f.waitFor(t, 50)
+}
+
+func TestASourceThatRestartsEndsTheStandbyOfTheOneThatCrashed(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 1)
+	p := &progress{standsBy: true, silent: true}
+	f := newFunction(t)
+	hedging(t, server, f, p, source.Config{})
+	f.waitFor(t, 1) // without an answer of the database
+	p.set(func(p *progress) { p.silent = false })
+	eventtest.Eventually(t, "standby ends in the database", func() bool { return !p.isStandingBy() })
 }
 
 func TestWhileItIsNotKnownWhetherAClusterMayStandByNothingIsDelivered(t *testing.T) {

@@ -14,7 +14,8 @@ const (
 	// hedgeInterval is how often a source looks how much redundancy is wanted.
 	hedgeInterval = time.Second
 
-	// hedgeTimeout bounds one look, and one question whether it may stand by.
+	// hedgeTimeout bounds one read of the switch, and one question whether the cluster
+	// may stand by.
 	hedgeTimeout = 2 * time.Second
 )
 
@@ -44,31 +45,37 @@ func (s *Source) followHedge(ctx context.Context) {
 	}
 }
 
-// updateHedge finds out what is wanted, and does it. Until it is known for the
-// first time nothing is delivered.
+// updateHedge changes to the wanted hedge. Nothing is delivered until it is known for
+// the first time.
+//
+// Standby is granted by the database, and asked for again while it lasts: a failover
+// may have lost the grant. It ends there after delivery has started, and that is
+// repeated too, since this process does not know whether the one before it, which may
+// have crashed, stood by.
 func (s *Source) updateHedge(ctx context.Context) {
 	s.hedge.wanted = s.wantedHedge(ctx)
-	want, now := s.hedge.wanted, s.scheduler.currentHedge()
+	want := s.hedge.wanted
 	switch {
-	case ctx.Err() != nil || s.hedge.decided && want == now:
+	case ctx.Err() != nil:
 		return
 	case !want.Standby:
 		s.hedge.standing.Succeeded(ctx)
 		s.changeHedge(ctx, want)
+		s.endStandBy(ctx)
 		return
 	}
 	granted, err := s.standBy(ctx)
 	switch {
 	case err != nil && ctx.Err() == nil:
-		// It stays as it is. A cluster that begins delivers nothing meanwhile, and
-		// could not, since the database is away.
+		// The hedge stays as it is. A cluster that starts delivers nothing meanwhile, and
+		// could not, since the database is unavailable.
 		s.hedge.standing.Failed(ctx, err)
 	case granted:
 		s.hedge.standing.Succeeded(ctx)
 		s.changeHedge(ctx, want)
 	case err == nil:
 		s.hedge.standing.Failed(ctx, errAllStandBy)
-		if !s.hedge.decided {
+		if !s.hedge.decided || s.scheduler.currentHedge().Standby {
 			s.changeHedge(ctx, eventing.Hedge{})
 		}
 	}
@@ -102,10 +109,21 @@ func (s *Source) standBy(ctx context.Context) (bool, error) {
 	return s.checkpoints.StandBy(ctx, s.cfg.Function)
 }
 
-// changeHedge makes a hedge the one that counts. Who stops standing by says first what
-// has been left lying.
+// endStandBy lets other clusters stand by. An error is not reported: it is retried a
+// second later, and saving the checkpoint fails for the same reason.
+func (s *Source) endStandBy(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, hedgeTimeout)
+	defer cancel()
+	_ = s.checkpoints.EndStandBy(ctx, s.cfg.Function)
+}
+
+// changeHedge sets the hedge, unless it is set already. At the end of standby, the
+// backlog is logged first.
 func (s *Source) changeHedge(ctx context.Context, to eventing.Hedge) {
 	from := s.scheduler.currentHedge()
+	if s.hedge.decided && from == to {
+		return
+	}
 	if s.hedge.decided && from.Standby {
 		s.reportBacklog(ctx)
 	}

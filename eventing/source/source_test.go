@@ -557,6 +557,8 @@ type progress struct {
 	hedge    string
 	alone    bool // no other cluster is at work
 	silent   bool // whether it is cannot be asked
+	standsBy bool // was granted
+	onEnd    func()
 
 	horizon uint64
 }
@@ -582,7 +584,21 @@ func (p *progress) StandBy(context.Context, string) (bool, error) {
 	if p.broken.Load() || p.silent {
 		return false, errors.New("the database is away")
 	}
-	return !p.alone, nil
+	p.standsBy = p.standsBy || !p.alone
+	return p.standsBy, nil
+}
+
+func (p *progress) EndStandBy(context.Context, string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.broken.Load() || p.silent {
+		return errors.New("the database is away")
+	}
+	if p.onEnd != nil {
+		p.onEnd()
+	}
+	p.standsBy = false
+	return nil
 }
 
 func (p *progress) Save(_ context.Context, function, stream string, row ledger.CheckpointUpdate, last ledger.Checkpoint) (ledger.Checkpoint, bool, error) {
@@ -630,6 +646,12 @@ func (p *progress) stored() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.hedge
+}
+
+func (p *progress) isStandingBy() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.standsBy
 }
 
 func (p *progress) set(change func(*progress)) {

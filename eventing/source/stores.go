@@ -28,8 +28,13 @@ type Checkpoints interface {
 	Horizon(ctx context.Context, function, stream, epoch string) (uint64, error)
 
 	// StandBy reports whether this cluster may stand by for function, and records that
-	// it does. It may not if no other cluster is at work.
+	// it does until EndStandBy. It may not if no other cluster is at work. No Save
+	// changes what it recorded. Called once a second while the cluster shall stand by.
 	StandBy(ctx context.Context, function string) (granted bool, err error)
+
+	// EndStandBy records that this cluster does not stand by for function. Called once
+	// a second while it does not.
+	EndStandBy(ctx context.Context, function string) error
 }
 
 // Blocked returns the dead letters that wait for a verdict: a [Source] that keeps the

@@ -41,7 +41,7 @@ from (values (1)) as one left join tandem.progress p on p.cluster = $1 and p.fun
 
 	// Of several streams' rows the one that is least at rest counts. Who is ahead
 	// says how far a stream has come.
-	clustersSQL = `select p.cluster, min(p.hedge), now() - max(p.saved_at), sum(greatest(f.head - p.floor, 0))::bigint
+	clustersSQL = `select p.cluster, coalesce((select 'standby' from tandem.standby s where s.function = $1 and s.cluster = p.cluster), min(p.hedge)), now() - max(p.saved_at), sum(greatest(f.head - p.floor, 0))::bigint
 from tandem.progress p
 join (select stream, epoch, max(head) as head from tandem.progress where function = $1 group by stream, epoch) as f using (stream, epoch)
 where p.function = $1 group by p.cluster order by p.cluster`
@@ -98,8 +98,9 @@ type CheckpointUpdate struct {
 	// Head is a sequence number: no message from it on was delivered.
 	Head uint64
 
-	// Hedge is how much redundancy the cluster wants: 0, a delay, or standby. With
-	// Rewind or Adopt it stays as it is stored, if anything is.
+	// Hedge is how much redundancy the cluster reports: 0, a delay, or standby. With
+	// Rewind or Adopt it stays as it is stored, if anything is. Whether the cluster
+	// stands by is decided by [Checkpoints.StandBy].
 	Hedge string
 
 	// Rewind says that the stream is about to be rewound to Floor. Whoever loads
@@ -143,7 +144,8 @@ func (p *Checkpoints) Save(ctx context.Context, function, stream string, row Che
 type ClusterStatus struct {
 	Cluster string
 
-	// Hedge is how much redundancy it wants: 0, a delay, or standby.
+	// Hedge is standby while it stands by, else how much redundancy it last reported:
+	// 0 or a delay.
 	Hedge string
 
 	// Age is the time since its source was heard of last, by the server's clock.

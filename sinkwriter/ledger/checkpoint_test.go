@@ -166,18 +166,31 @@ func TestAClusterStandsByOnlyWhileAnotherOneIsAtWork(t *testing.T) {
 		}
 	}
 
-	ask(west, false) // nobody else was ever heard of
+	end := func(p *ledger.Checkpoints) {
+		t.Helper()
+		if err := p.EndStandBy(t.Context(), "orders"); err != nil {
+			t.Error(err)
+		}
+	}
+
+	end(west)        // nothing to end
+	ask(west, false) // no other cluster has ever reported
 	save(east, "0")
-	save(west, "300ms")
-	ask(west, true)
+	ask(west, true) // before its own first checkpoint
+	ask(east, false)
+	save(west, "300ms") // a report
 	ask(east, false)
 	ask(west, true) // still
 	age("east")
 	ask(west, true) // it stands by already
-	save(west, "0")
-	ask(west, false) // nobody has heard of east for a while
+	end(west)
+	ask(west, false) // east has not reported for a while
+	save(east, "standby")
+	ask(west, false) // east has not decided yet
 	save(east, "10s")
 	ask(west, true)
+	end(east) // of another cluster
+	ask(east, false)
 
 	got, err := east.Clusters(t.Context(), "orders")
 	if err != nil {
@@ -228,6 +241,50 @@ func TestOfClustersThatAskAtOnceNeverAllStandBy(t *testing.T) {
 			t.Fatalf("%d of %d clusters stand by", n, len(clusters))
 		}
 	}
+}
+
+func TestACheckpointSavedLateDoesNotEndStandby(t *testing.T) {
+	t.Parallel()
+	pool := sinktest.NewDatabase(t)
+	east, west := ledger.NewCheckpoints(pool, "east"), ledger.NewCheckpoints(pool, "west")
+	save := func(p *ledger.Checkpoints, stream string) {
+		t.Helper()
+		last, _, err := p.Load(t.Context(), "orders", stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		update := ledger.CheckpointUpdate{Epoch: "e1", Floor: last.Floor + 1, Head: 9, Hedge: "0"}
+		if _, ok, err := p.Save(t.Context(), "orders", stream, update, last); err != nil || !ok {
+			t.Fatalf("saved %t, %v", ok, err)
+		}
+	}
+	standBy := func(p *ledger.Checkpoints, want bool) {
+		t.Helper()
+		if granted, err := p.StandBy(t.Context(), "orders"); err != nil || granted != want {
+			t.Errorf("granted %t, %v, want %t", granted, err, want)
+		}
+	}
+
+	save(east, "EVENTS")
+	save(west, "EVENTS")
+	standBy(east, true)
+	save(east, "EVENTS") // computed before
+	standBy(west, false)
+	save(east, "MORE") // a stream that opens
+	standBy(west, false)
+	if _, err := pool.Exec(t.Context(), `delete from tandem.progress where cluster = 'east' and stream = 'EVENTS'`); err != nil {
+		t.Fatal(err)
+	}
+	save(east, "EVENTS") // the first checkpoint again
+	standBy(west, false)
+
+	// A grant of the process that crashed before it changed holds until it is ended.
+	standBy(ledger.NewCheckpoints(pool, "east"), true)
+	if err := east.EndStandBy(t.Context(), "orders"); err != nil {
+		t.Fatal(err)
+	}
+	standBy(west, true)
+	standBy(east, false)
 }
 
 func TestTheLedgerSaysWhatIsDone(t *testing.T) {

@@ -7,28 +7,49 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// standbyLock is the advisory lock under which a cluster asks to stand by, an
-// arbitrary number.
+// standbyLock is the advisory lock that serializes grants of standby, an arbitrary
+// number.
 const standbyLock int64 = 7_402_261_303
 
 const (
 	standbyLockSQL = `select pg_catalog.pg_try_advisory_xact_lock($1)`
 
-	// Whoever stands by already may go on. Else somebody must be at work: a source
-	// that runs is heard of every minute.
-	mayStandBySQL = `select exists (select from tandem.progress where function = $1 and cluster = $2 and hedge = 'standby')
-or exists (select from tandem.progress where function = $1 and cluster <> $2 and hedge <> 'standby' and saved_at > now() - interval '3 minutes')`
+	standsBySQL = `select exists (select from tandem.standby where function = $1 and cluster = $2)`
 
-	standBySQL = `update tandem.progress set hedge = 'standby' where function = $1 and cluster = $2`
+	// A source that runs reports every minute. One that has not decided yet reports
+	// standby without a row in tandem.standby: it does not work either.
+	mayStandBySQL = `select exists (select from tandem.progress p
+where p.function = $1 and p.cluster <> $2 and p.hedge <> 'standby' and p.saved_at > now() - interval '3 minutes'
+and not exists (select from tandem.standby s where s.function = p.function and s.cluster = p.cluster))`
+
+	standBySQL    = `insert into tandem.standby (function, cluster) values ($1, $2) on conflict (function, cluster) do nothing`
+	endStandBySQL = `delete from tandem.standby where function = $1 and cluster = $2`
 )
 
-// StandBy asks whether this cluster may stand by for function, and notes that it
-// does. It may not if no other cluster that was heard of within the last three
-// minutes is at work: all would stand by, and nothing be done. Two clusters that
-// ask at the same moment are answered one after the other; which comes second is
-// told false, or an error, and asks again.
+// StandBy reports whether this cluster may stand by for function, and records that
+// it does. It is granted only while another cluster is at work: one that reported
+// within the last three minutes and does not stand by. Otherwise all clusters would
+// stand by, and no event would be processed.
+//
+// The grant lasts until [Checkpoints.EndStandBy], whatever checkpoints are saved
+// and however often the source restarts; asking again costs one lookup. Grants are
+// serialized: of clusters that ask at the same moment, the later one gets false or
+// an error, and asks again.
 func (p *Checkpoints) StandBy(ctx context.Context, function string) (granted bool, err error) {
-	err = pgx.BeginFunc(ctx, p.pool, func(tx pgx.Tx) error {
+	err = p.pool.QueryRow(ctx, standsBySQL, function, p.cluster).Scan(&granted)
+	if err == nil && !granted {
+		granted, err = p.grantStandBy(ctx, function)
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask to stand by for function %s: %w", function, err)
+	}
+	return granted, nil
+}
+
+func (p *Checkpoints) grantStandBy(ctx context.Context, function string) (granted bool, err error) {
+	// The check has to see what the previous holder of the lock committed.
+	options := pgx.TxOptions{IsoLevel: pgx.ReadCommitted}
+	err = pgx.BeginTxFunc(ctx, p.pool, options, func(tx pgx.Tx) error {
 		var locked bool
 		if err := tx.QueryRow(ctx, standbyLockSQL, standbyLock).Scan(&locked); err != nil {
 			return err
@@ -42,8 +63,15 @@ func (p *Checkpoints) StandBy(ctx context.Context, function string) (granted boo
 		_, err := tx.Exec(ctx, standBySQL, function, p.cluster)
 		return err
 	})
-	if err != nil {
-		return false, fmt.Errorf("ask to stand by for function %s: %w", function, err)
+	return granted, err
+}
+
+// EndStandBy records that this cluster does not stand by for function, so that
+// others may. Call it after delivery has started: in between, no cluster would be at
+// work. It does nothing if the cluster does not stand by.
+func (p *Checkpoints) EndStandBy(ctx context.Context, function string) error {
+	if _, err := p.pool.Exec(ctx, endStandBySQL, function, p.cluster); err != nil {
+		return fmt.Errorf("end standby for function %s: %w", function, err)
 	}
-	return granted, nil
+	return nil
 }

@@ -169,6 +169,13 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 			t.Errorf("save progress: %t, %v", ok, err)
 		}
 	}
+	standby := ledger.NewCheckpoints(pool, "west")
+	if granted, err := standby.StandBy(t.Context(), "rooms"); err != nil || !granted {
+		t.Errorf("stand by: %t, %v", granted, err)
+	}
+	if err := standby.EndStandBy(t.Context(), "rooms"); err != nil {
+		t.Error(err)
+	}
 	tries := ledger.NewAttempts(pool, "east")
 	for range 2 {
 		if err := tries.Save(t.Context(), "rooms", "EVENTS", "e1", []ledger.EventAttempts{{Sequence: 5, Attempts: 1}}, []uint64{4}); err != nil {
