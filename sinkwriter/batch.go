@@ -184,7 +184,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 	w.stats.batches.Add(1)
 	for _, o := range c.won {
 		s.state.writers[o.writer] = true
-		o.finish(result{receipt: Receipt{Key: o.key, Won: true}})
+		o.finish(result{receipt: Receipt{Key: o.key, Won: true, Digest: o.digest}})
 	}
 	if len(events) > 0 {
 		w.outbox.committed(row, events)

@@ -52,7 +52,7 @@ func (w *Writer) lost(ctx context.Context, s *session, lost []*offer, difference
 	for _, o := range lost {
 		countLost(o)
 	}
-	diverged := map[*offer]bool{}
+	different := map[*offer]Receipt{}
 	if len(differences) > 0 {
 		winners, err := s.winners(ctx, differences)
 		if err != nil {
@@ -62,11 +62,15 @@ func (w *Writer) lost(ctx context.Context, s *session, lost []*offer, difference
 		}
 		for _, d := range differences {
 			won, known := winners[d.writer]
-			diverged[d.offer] = known && won.version == d.offer.version
+			different[d.offer] = Receipt{Key: d.offer.key, Diverged: known && won.version == d.offer.version, Digest: d.digest}
 		}
 	}
 	for _, o := range lost {
-		o.finish(result{receipt: Receipt{Key: o.key, Diverged: diverged[o]}})
+		receipt, differs := different[o]
+		if !differs {
+			receipt = Receipt{Key: o.key, Digest: o.digest}
+		}
+		o.finish(result{receipt: receipt})
 	}
 }
 

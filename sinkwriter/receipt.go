@@ -36,4 +36,10 @@ type Receipt struct {
 	// although both ran the same version of the function. What the winner
 	// committed stands.
 	Diverged bool
+
+	// Digest is the first half of the SHA-256 of the effects that the winner
+	// committed, as the ledger stores it. It is zero if Config.NoDivergence is
+	// set. If only the winner's writer had it set, the digest is that of the
+	// loser's effects, as the ledger has none.
+	Digest [16]byte
 }

@@ -34,7 +34,8 @@ func TestFirstOfferWinsAndLaterOnesChangeNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := ledger.NewKey("orders", "/test", "o-1")
-	if diff := cmp.Diff([]sinkwriter.Receipt{{Key: key, Won: true}, {Key: key}}, []sinkwriter.Receipt{first, second}); diff != "" {
+	digest := [16]byte(sinktest.Query[[]byte](t, pool, `select digest from tandem.ledger`))
+	if diff := cmp.Diff([]sinkwriter.Receipt{{Key: key, Won: true, Digest: digest}, {Key: key, Digest: digest}}, []sinkwriter.Receipt{first, second}); diff != "" {
 		t.Errorf("receipts (-want +got):\n%s", diff)
 	}
 	if got := sinktest.Query[string](t, pool, `select format('%s %s %s', region, orders, amount) from totals`); got != "north 1 5" {
@@ -213,7 +214,7 @@ func TestNobodyLooksForDivergenceWhereThatIsLeftOut(t *testing.T) {
 			t.Fatalf("%s, first: %+v, %v", won.id, r, err)
 		}
 		for range 2 { // the second time it looks before it claims
-			if r, err := won.second.Commit(t.Context(), sinktest.Order(won.id, 2)); err != nil || r.Won || r.Diverged != won.diverged {
+			if r, err := won.second.Commit(t.Context(), sinktest.Order(won.id, 2)); err != nil || r.Won || r.Diverged != won.diverged || won.second == leavesOut && r.Digest != [16]byte{} {
 				t.Errorf("%s, second: %+v, %v", won.id, r, err)
 			}
 		}
@@ -229,8 +230,9 @@ func TestALoserThatComputedSomethingElseIsToldSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := sinktest.Order("o", 2)
-	if r, err := west.Commit(t.Context(), other); err != nil || !r.Diverged || r.Won {
-		t.Errorf("other effects, same version: %+v, %v", r, err)
+	winners := [16]byte(sinktest.Query[[]byte](t, pool, `select digest from tandem.ledger`))
+	if r, err := west.Commit(t.Context(), other); err != nil || !r.Diverged || r.Won || r.Digest != winners {
+		t.Errorf("other effects, same version: %+v, %v, want the winner's digest %x", r, err, winners)
 	}
 	other.Version = "2"
 	if r, err := west.Commit(t.Context(), other); err != nil || r.Diverged || r.Won {

@@ -114,6 +114,7 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 	} {
 		got, err := offered.writer.Commit(t.Context(), offered.offer)
 		offered.want.Key = ledger.NewKey("rooms", "/test", offered.offer.Event.ID())
+		offered.want.Digest = [16]byte(sinktest.Query[[]byte](t, pool, "select digest from tandem.ledger where key = '"+offered.want.Key.String()+"'"))
 		if diff := cmp.Diff(offered.want, got); err != nil || diff != "" {
 			t.Errorf("offer %d: %v\n%s", i, err, diff)
 		}
