@@ -102,6 +102,7 @@ func (cs *components) buildHandler(c config) error {
 	}
 	cs.handler, err = serve.New(c.functions, cs.writer, serve.Config{
 		MaxBytes:    c.MaxEventBytes,
+		MaxBatch:    c.MaxBatch,
 		DeadLetters: deadletter.NewStore(cs.pool, c.Cluster),
 		Authorizer:  c.authorizer,
 		Logger:      cs.log,
@@ -155,6 +156,7 @@ func (cs *components) pushLastMetrics(ctx context.Context) {
 // serve answers a request; with 503 until the database is ready.
 func (cs *components) serve(w http.ResponseWriter, r *http.Request) {
 	if err := cs.notReady.Load(); err != nil {
+		cs.handler.AdvertiseBatch(w.Header())
 		postpone(w, (*err).Error())
 		return
 	}

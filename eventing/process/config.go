@@ -31,6 +31,7 @@ type config struct {
 	Replicas       int        `env:"TANDEM_STREAM_REPLICAS, default=1"`
 	Functions      []string   `env:"TANDEM_FUNCTIONS"`
 	MaxEventBytes  int64      `env:"TANDEM_MAX_EVENT_BYTES, default=1048576"`
+	MaxBatch       int        `env:"TANDEM_MAX_BATCH, default=128"`
 	Migrate        bool       `env:"TANDEM_MIGRATE, default=false"`
 	LogLevel       slog.Level `env:"LOG_LEVEL, default=info"`
 	OIDCIssuer     string     `env:"TANDEM_OIDC_ISSUER"`
@@ -57,6 +58,9 @@ func readConfig(ctx context.Context, env map[string]string, all []functions.Func
 	errs := []error{telemetry.CheckName("TANDEM_CLUSTER", c.Cluster)}
 	if c.MaxEventBytes < 1<<10 || c.MaxEventBytes > 64<<20 {
 		errs = append(errs, fmt.Errorf("TANDEM_MAX_EVENT_BYTES %d: want 1024 to 67108864", c.MaxEventBytes))
+	}
+	if c.MaxBatch < 1 || c.MaxBatch > 4096 {
+		errs = append(errs, fmt.Errorf("TANDEM_MAX_BATCH %d: want 1 to 4096", c.MaxBatch))
 	}
 	if c.Replicas < 1 || c.Replicas > 5 {
 		errs = append(errs, fmt.Errorf("TANDEM_STREAM_REPLICAS %d: want 1 to 5", c.Replicas))

@@ -346,6 +346,8 @@ func TestInstanceWaitsForMigrations(t *testing.T) {
 	}
 	if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 503 || !strings.Contains(a.body, "lacks migrations") {
 		t.Errorf("answer is %d %q, want 503 that says what to do", a.status, a.body)
+	} else if got := a.header.Get("Tandem-Max-Batch"); got != "128" {
+		t.Errorf("Tandem-Max-Batch is %q, want 128", got)
 	}
 	// The tables of Tandem alone will not do: the function has its own.
 	if err := schema.Migrate(t.Context(), url); err != nil {
@@ -569,6 +571,8 @@ func TestConfigurationErrorsNameTheVariable(t *testing.T) {
 		{"TANDEM_FUNCTIONS", "flights,orders", `TANDEM_FUNCTIONS: there is no function "orders"; there are: flights`},
 		{"TANDEM_MAX_EVENT_BYTES", "5", `TANDEM_MAX_EVENT_BYTES 5: want 1024 to 67108864`},
 		{"TANDEM_MAX_EVENT_BYTES", "1 MiB", `TANDEM_MAX_EVENT_BYTES "1 MiB": want a whole number`},
+		{"TANDEM_MAX_BATCH", "0", `TANDEM_MAX_BATCH 0: want 1 to 4096`},
+		{"TANDEM_MAX_BATCH", "many", `TANDEM_MAX_BATCH "many": want a whole number`},
 		{"TANDEM_MIGRATE", "perhaps", `TANDEM_MIGRATE "perhaps": want true or false`},
 		{"TANDEM_STREAM_REPLICAS", "9", `TANDEM_STREAM_REPLICAS 9: want 1 to 5`},
 		{"LOG_LEVEL", "loud", `LOG_LEVEL "loud": want debug, info, warn or error`},

@@ -92,7 +92,7 @@ func TestBatchThatIsAllWrongGetsAShortAnswer(t *testing.T) {
 	for i := range members {
 		members[i] = member(strings.Repeat("x", 900), i)
 	}
-	a := send(t, newServer(t, newHandler(t, &memory{}, serve.Config{MaxBytes: 2 << 20})).URL, "["+strings.Join(members, ",")+"]", batchType)
+	a := send(t, newServer(t, newHandler(t, &memory{}, serve.Config{MaxBytes: 2 << 20, MaxBatch: 1000})).URL, "["+strings.Join(members, ",")+"]", batchType)
 	if lines := strings.Count(a.body, "\n"); lines != 33 || !strings.HasSuffix(a.body, "and 968 more of 1000 events\n") {
 		t.Errorf("answer has %d lines, and ends in %q", lines, a.body[len(a.body)-40:])
 	}

@@ -32,7 +32,7 @@ type call struct {
 	// for it.
 	state atomic.Int32
 
-	won bool // it was committed, by this call
+	receipt sinkwriter.Receipt // of what is committed
 
 	// failure is the reason why nothing is committed.
 	failure error

@@ -87,6 +87,13 @@ type Config struct {
 	// From 1 s to 1 h. Defaults to 1 s.
 	RetryAfter time.Duration
 
+	// MaxBatch bounds how many events a request may have. A batch of more is answered
+	// with 413. Every answer states it, so that senders know: 1 asks them for single
+	// events.
+	//
+	// From 1 to 4096. Defaults to 128.
+	MaxBatch int
+
 	// MaxConcurrent bounds how many events of one batch are computed at the same time.
 	//
 	// From 1 to 4096. Defaults to 256.
@@ -120,6 +127,7 @@ func (c Config) withDefaults() Config {
 	c.Deadline = cmp.Or(c.Deadline, 20*time.Second)
 	c.CommitTimeout = cmp.Or(c.CommitTimeout, 8*time.Second)
 	c.RetryAfter = cmp.Or(c.RetryAfter, time.Second)
+	c.MaxBatch = cmp.Or(c.MaxBatch, 128)
 	c.MaxConcurrent = cmp.Or(c.MaxConcurrent, 256)
 	c.MaxStuck = cmp.Or(c.MaxStuck, 64)
 	if c.Now == nil {
@@ -142,6 +150,9 @@ func (c Config) validate() error {
 	}
 	if c.RetryAfter < time.Second || c.RetryAfter > time.Hour {
 		errs = append(errs, fmt.Errorf("RetryAfter is %s: want 1s to 1h", c.RetryAfter))
+	}
+	if c.MaxBatch < 1 || c.MaxBatch > 4096 {
+		errs = append(errs, fmt.Errorf("MaxBatch is %d: want 1 to 4096", c.MaxBatch))
 	}
 	if c.MaxConcurrent < 1 || c.MaxConcurrent > 4096 {
 		errs = append(errs, fmt.Errorf("MaxConcurrent is %d: want 1 to 4096", c.MaxConcurrent))

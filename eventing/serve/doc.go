@@ -14,7 +14,10 @@
 //     allowed to send. Bodies of errors are text: one line, or one line for each
 //     refused event of a batch.
 //   - A batch is answered with 2xx only if every event in it is committed. Its events
-//     are offered to the committer together, and each has an outcome of its own.
+//     are offered to the committer together, and each has an outcome of its own. A
+//     sender that accepts the type of package outcome receives them all, whatever the
+//     status.
+//   - Every answer states how many events and bytes a request may have.
 //   - A request is answered within Config.Deadline and Config.CommitTimeout after it
 //     has been read, even if a function hangs. Work that has begun is finished though
 //     its sender has gone.
@@ -31,6 +34,6 @@
 // delivery at once (dead letter); 500, 503 and 404 are retried. So a path that does not
 // exist, an error in an address, does not count against the event.
 //
-// Package cloudevent reads the messages, of version 0.3 too. An event that is sent here
+// Package outcome has the form of outcomes. Package cloudevent reads the messages, of version 0.3 too. An event that is sent here
 // is the same to its function as one that came through a stream.
 package serve

@@ -16,6 +16,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/sinkwriter"
@@ -34,7 +35,7 @@ type Handler struct {
 	types     string // for error messages
 
 	// Values of headers.
-	won, lost, retry []string
+	won, lost, retry, maxBatch, maxBatchBytes []string
 
 	// underWay is held for reading by every request, and for writing by Drain, which
 	// does not release it.
@@ -71,9 +72,13 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 		lost:      []string{eventing.ReceiptLost},
 		drained:   make(chan struct{}),
 		retry:     []string{strconv.FormatInt(int64((config.RetryAfter+time.Second-1)/time.Second), 10)},
-		calls:     deadlines{length: config.Deadline, now: config.Now},
-		commits:   deadlines{length: config.CommitTimeout, now: config.Now},
-		log:       newEventLog(config.Logger),
+		maxBatch:  []string{strconv.Itoa(config.MaxBatch)},
+
+		maxBatchBytes: []string{strconv.FormatInt(config.MaxBytes, 10)},
+
+		calls:   deadlines{length: config.Deadline, now: config.Now},
+		commits: deadlines{length: config.CommitTimeout, now: config.Now},
+		log:     newEventLog(config.Logger),
 	}
 	names := make(map[string]bool)
 	var types []string
@@ -123,8 +128,16 @@ func (h *Handler) Alive() error {
 	return nil
 }
 
+// AdvertiseBatch sets the headers of an answer that state how many events and bytes a
+// request may have. [Handler.ServeHTTP] does so itself.
+func (h *Handler) AdvertiseBatch(header http.Header) {
+	header[outcome.MaxBatchHeader] = h.maxBatch
+	header[outcome.MaxBatchBytesHeader] = h.maxBatchBytes
+}
+
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.AdvertiseBatch(w.Header())
 	// Fails only if Drain holds it or waits for it.
 	if !h.underWay.TryRLock() {
 		w.Header().Set("Connection", "close")
@@ -168,16 +181,20 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	receipt, err := h.handleEvent(r.Context(), e)
+	header := w.Header()
 	if err != nil {
+		header[outcome.OutcomeHeader] = []string{h.outcomeOf(err).Header()}
 		h.refuse(w, statusOf(err), err.Error())
 		return
 	}
-	header := w.Header()
 	header[eventing.ReceiptHeader] = h.lost
 	if receipt.Won {
 		header[eventing.ReceiptHeader] = h.won
 	}
 	header[eventing.KeyHeader] = []string{receipt.Key.String()}
+	if digest := digestOf(receipt); digest != "" {
+		header[outcome.DigestHeader] = []string{digest}
+	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -250,7 +267,7 @@ func (h *Handler) refuse(w http.ResponseWriter, status int, lines ...string) {
 	}
 	var text strings.Builder
 	for _, line := range lines {
-		text.WriteString(clip(strings.Join(strings.Fields(line), " "), maxReason))
+		text.WriteString(oneLine(line))
 		text.WriteByte('\n')
 	}
 	header.Set("Content-Length", strconv.Itoa(text.Len()))

@@ -148,3 +148,8 @@ func clip(s string, limit int) string {
 	}
 	return s[:limit] + "…"
 }
+
+// oneLine returns an error's text as one bounded line.
+func oneLine(text string) string {
+	return clip(strings.Join(strings.Fields(text), " "), maxReason)
+}

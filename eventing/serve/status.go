@@ -1,10 +1,12 @@
 package serve
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
 
+	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
@@ -57,4 +59,31 @@ func statusOf(err error) int {
 		return http.StatusUnauthorized
 	}
 	return http.StatusServiceUnavailable
+}
+
+// outcomeOf returns the outcome of an event that is not committed.
+func (h *Handler) outcomeOf(err error) outcome.Outcome {
+	o := outcome.Outcome{Status: statusOf(err), Reason: oneLine(err.Error())}
+	switch o.Status {
+	case http.StatusServiceUnavailable:
+		o.RetryAfter = h.config.RetryAfter
+	case http.StatusInternalServerError:
+		o.Kind = outcome.Failed
+	default:
+		o.Kind = outcome.Rejected
+	}
+	return o
+}
+
+// committedOutcome returns the outcome of an event that is committed.
+func committedOutcome(receipt sinkwriter.Receipt) outcome.Outcome {
+	return outcome.Outcome{Kind: outcome.Committed, Status: http.StatusNoContent, Won: receipt.Won, Digest: digestOf(receipt)}
+}
+
+// digestOf returns the digest of a receipt in hexadecimal; empty if it has none.
+func digestOf(receipt sinkwriter.Receipt) string {
+	if receipt.Digest == [16]byte{} {
+		return ""
+	}
+	return hex.EncodeToString(receipt.Digest[:])
 }

@@ -1,0 +1,154 @@
+package serve_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tandem-fn/tandem/eventing/outcome"
+	"github.com/tandem-fn/tandem/eventing/serve"
+)
+
+const memorysDigest = "ab000000000000000000000000000000"
+
+// postForOutcomes gives h a batch, and asks for an outcome for each event.
+func postForOutcomes(ctx context.Context, tb testing.TB, h http.Handler, members ...string) (status int, outcomes []outcome.Outcome) {
+	tb.Helper()
+
+	req := httptest.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader("["+strings.Join(members, ",")+"]"))
+	req.Header.Set("Content-Type", "application/cloudevents-batch+json")
+	req.Header.Set("Accept", "text/plain, Application/vnd.tandem.outcomes+json;q=1")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, req)
+	if got := w.Header().Get("Content-Type"); got != outcome.OutcomesType {
+		tb.Errorf("content type of the answer is %q: %d %s", got, w.Code, w.Body)
+	}
+	outcomes, err := outcome.Parse(w.Body.Bytes(), len(members))
+	if err != nil {
+		tb.Errorf("answer is %d %q: %v", w.Code, w.Body, err)
+	}
+	return w.Code, outcomes
+}
+
+func TestEachEventOfABatchHasAnOutcomeIfTheSenderAsks(t *testing.T) {
+	t.Parallel()
+
+	won := outcome.Outcome{Kind: outcome.Committed, Status: 204, Won: true, Digest: memorysDigest}
+	lost := outcome.Outcome{Kind: outcome.Committed, Status: 204, Digest: memorysDigest}
+	tests := []struct {
+		name    string
+		err     error
+		members []string
+		status  int
+		want    []outcome.Outcome
+	}{
+		{"nothing in it", nil, nil, 200, []outcome.Outcome{}},
+		{"all committed", nil, []string{member("fine", 1), member("fine", 2), member("fine", 0)}, 200, []outcome.Outcome{won, won, lost}},
+		{
+			"each its own", nil,
+			[]string{member("fine", 1), member("rejects", 2), `{}`, member("fails", 3), member("other", 4), member("fine", 5)},
+			500,
+			[]outcome.Outcome{
+				won,
+				{Kind: outcome.Rejected, Status: 422, Reason: "function rejects: origin: missing"},
+				{Kind: outcome.Rejected, Status: 422, Reason: "this is no valid CloudEvent: specversion: missing"},
+				{Kind: outcome.Failed, Status: 500, Reason: "function fails: division by zero in line 2"},
+				{Kind: outcome.Rejected, Status: 422, Reason: `no function for event type "other"; the types are: fine, rejects, fails, panics, waits`},
+				won,
+			},
+		},
+		{
+			"no database", errors.New("connection refused"),
+			[]string{member("fine", 1), member("rejects", 2)},
+			503,
+			[]outcome.Outcome{
+				{Status: 503, Reason: "connection refused", RetryAfter: 2 * time.Second},
+				{Kind: outcome.Rejected, Status: 422, Reason: "function rejects: origin: missing"},
+			},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			m := &memory{}
+			h := newHandler(t, m, serve.Config{RetryAfter: 2 * time.Second})
+			send(t, newServer(t, h).URL, strings.Replace(jsonEvent, `"7"`, `"0"`, 1), "content-type: application/cloudevents+json").want(t, 204, "")
+			m.err = tt.err
+			status, got := postForOutcomes(t.Context(), t, h, tt.members...)
+			if status != tt.status {
+				t.Errorf("status %d, want %d", status, tt.status)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("outcomes (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestSingleAnswerHasItsOutcomeInItsHeaders(t *testing.T) {
+	t.Parallel()
+
+	h := newHandler(t, &memory{}, serve.Config{})
+	for _, tt := range []struct {
+		eventType string
+		want      outcome.Outcome
+	}{
+		{"fine", outcome.Outcome{Kind: outcome.Committed, Status: 204, Won: true, Digest: memorysDigest}},
+		{"fine", outcome.Outcome{Kind: outcome.Committed, Status: 204, Digest: memorysDigest}},
+		{"rejects", outcome.Outcome{Kind: outcome.Rejected, Status: 422}},
+		{"fails", outcome.Outcome{Kind: outcome.Failed, Status: 500}},
+	} {
+		w := post(t, h, tt.eventType)
+		if diff := cmp.Diff(tt.want, outcome.FromHTTP(w.Code, w.Header(), "")); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.eventType, diff)
+		}
+		if got := w.Header().Get(outcome.OutcomeHeader); w.Code != 204 && got != tt.want.Kind.String() {
+			t.Errorf("%s: header %q", tt.eventType, got)
+		}
+	}
+	if w := post(t, newHandler(t, &memory{err: errors.New("no database")}, serve.Config{}), "fine"); w.Header().Get(outcome.OutcomeHeader) != "unavailable" {
+		t.Errorf("503 has the headers %v", w.Header())
+	}
+}
+
+func TestEveryAnswerStatesTheLargestBatch(t *testing.T) {
+	t.Parallel()
+
+	h := newHandler(t, &memory{}, serve.Config{MaxBatch: 2, MaxBytes: 4096})
+	server := newServer(t, h)
+	answers := map[string]answer{
+		"committed":      send(t, server.URL, "{}", binary("fine", "1")...),
+		"rejected":       send(t, server.URL, "{}", binary("rejects", "1")...),
+		"failed":         send(t, server.URL, "{}", binary("fails", "1")...),
+		"no event":       send(t, server.URL, "{}", "content-type: application/json"),
+		"too large":      send(t, server.URL, strings.Repeat(" ", 5000), binary("fine", "1")...),
+		"another path":   send(t, server.URL+"/elsewhere", "{}", binary("fine", "1")...),
+		"batch":          send(t, server.URL, "["+member("fine", 1)+"]", batchType),
+		"batch, outcome": send(t, server.URL, "["+member("fine", 1)+"]", batchType, "accept: "+outcome.OutcomesType),
+		"large batch":    send(t, server.URL, "["+member("fine", 1)+","+member("fine", 2)+","+member("fine", 3)+"]", batchType, "accept: "+outcome.OutcomesType),
+	}
+	for _, method := range []string{http.MethodGet, http.MethodOptions} {
+		req, err := http.NewRequestWithContext(t.Context(), method, server.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answers[method] = do(t, req)
+	}
+	if err := h.Drain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	answers["shutting down"] = send(t, server.URL, "{}", binary("fine", "1")...)
+	for name, a := range answers {
+		if events, bytes := a.header.Get(outcome.MaxBatchHeader), a.header.Get(outcome.MaxBatchBytesHeader); events != "2" || bytes != "4096" {
+			t.Errorf("%s: %d with the limits %q and %q, want 2 and 4096", name, a.status, events, bytes)
+		}
+	}
+	answers["large batch"].want(t, 413, "the batch has 3 events: want at most 2 in a request (TANDEM_MAX_BATCH)")
+}
