@@ -18,8 +18,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
-// ClusterPorts is how many ports a cluster takes, from its first one on.
-const ClusterPorts = 5
+// clusterPorts is the number of ports of a cluster.
+const clusterPorts = 5
 
 // readyTimeout is how long the parts of a cluster may take until they answer.
 const readyTimeout = 30 * time.Second
@@ -27,62 +27,44 @@ const readyTimeout = 30 * time.Second
 // ClusterConfig sets up a [Cluster]. A field left at zero takes the default named
 // beside it.
 type ClusterConfig struct {
-	// Name is the cluster's, as east. Required.
+	// Name is the name of the cluster, for example east. Required.
 	Name string
-
-	// Programs are what [Build] gives. Required.
-	Programs Programs
-
-	// DatabaseURL and NATSURL are what the clusters share. Required.
-	DatabaseURL, NATSURL string
 
 	// Function is the one that the source delivers to. Defaults to flights.
 	Function string
 
-	// FirstPort on 127.0.0.1 is the ingest address's, the next ones are the
-	// function's, and those of the metrics of source, ingest and function.
-	// Defaults to free ones.
-	FirstPort int
+	// Programs, DatabaseURL and NATSURL default to those of the [Deployment].
+	Programs             Programs
+	DatabaseURL, NATSURL string
 
-	// Through, if set, gives the URL by which the source reaches the function at
-	// url, so that there can be something between.
-	Through func(url string) string
+	FirstPort int                     // for StartCluster
+	Through   func(url string) string // for StartCluster
 
-	// Env are further variables for each part, as "LOG_LEVEL=debug".
+	// Env are further variables for each process, for example "LOG_LEVEL=debug".
 	Env []string
 }
 
-// Cluster is what stands for a Kubernetes cluster here: a source, a function and
-// an ingest address, each a process.
+// Cluster stands for a Kubernetes cluster: a source, a function and an ingest address,
+// each a process.
 type Cluster struct {
-	cfg   ClusterConfig
-	ports [ClusterPorts]int
+	cfg ClusterConfig
 
-	// The parts. Any of them may be killed, and is started again.
+	// ports are those of ingest and function, and of the metrics of source, ingest and
+	// function.
+	ports [clusterPorts]int
+	sink  string // URL by which the source reaches the function
+
+	// Source, Function and Ingest are restarted if they are killed.
 	Source, Function, Ingest *supervisor.Process
 }
 
-// StartCluster starts the parts of a cluster. It does not wait for them.
-func StartCluster(sup *supervisor.Supervisor, cfg ClusterConfig) (*Cluster, error) {
+// newCluster returns a cluster without addresses.
+func newCluster(cfg ClusterConfig) (*Cluster, error) {
 	if cfg.Name == "" || cfg.DatabaseURL == "" || cfg.NATSURL == "" || cfg.Programs == (Programs{}) {
-		return nil, errors.New("start cluster: Name, Programs, DatabaseURL or NATSURL is missing")
+		return nil, errors.New("Name, Programs, DatabaseURL or NATSURL is missing")
 	}
 	cfg.Function = cmp.Or(cfg.Function, "flights")
-	c := &Cluster{cfg: cfg}
-	for i := range c.ports {
-		c.ports[i] = cfg.FirstPort + i
-		if cfg.FirstPort != 0 {
-			continue
-		}
-		var err error
-		if c.ports[i], err = FreePort(); err != nil {
-			return nil, fmt.Errorf("start cluster %s: %w", cfg.Name, err)
-		}
-	}
-	if err := c.start(sup); err != nil {
-		return nil, fmt.Errorf("start cluster %s: %w", cfg.Name, err)
-	}
-	return c, nil
+	return &Cluster{cfg: cfg}, nil
 }
 
 func (c *Cluster) start(sup *supervisor.Supervisor) error {
@@ -91,10 +73,6 @@ func (c *Cluster) start(sup *supervisor.Supervisor) error {
 		"DATABASE_URL=" + c.cfg.DatabaseURL,
 		"NATS_URL=" + c.cfg.NATSURL,
 	}, c.cfg.Env)
-	sink := c.FunctionURL()
-	if c.cfg.Through != nil {
-		sink = c.cfg.Through(sink)
-	}
 	var err error
 	c.Function, err = sup.Start(supervisor.ProcessConfig{
 		Name:  c.cfg.Name + "-function",
@@ -110,7 +88,7 @@ func (c *Cluster) start(sup *supervisor.Supervisor) error {
 		Path: c.cfg.Programs.Source,
 		Env: slices.Concat(common, []string{
 			"TANDEM_FUNCTION=" + c.cfg.Function,
-			"K_SINK=" + sink,
+			"K_SINK=" + c.sink,
 			"METRICS_ADDRESS=" + c.address(2),
 		}),
 		Stage: supervisor.StageSources,

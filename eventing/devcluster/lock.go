@@ -10,29 +10,29 @@ import (
 	"syscall"
 )
 
-// LockedError says that another process works in the folder.
-type LockedError struct {
-	Dir string
-	PID int // 0 if it is not known
+// lockedError reports that another process uses the folder.
+type lockedError struct {
+	dir string
+	pid int // 0 if it is not known
 }
 
-// Error says who works there and what to do.
-func (e *LockedError) Error() string {
-	if e.PID == 0 {
-		return fmt.Sprintf("another `make run` works in %s: end it first, or use another folder with --dir", e.Dir)
+// Error returns which process uses the folder and what to do.
+func (e *lockedError) Error() string {
+	if e.pid == 0 {
+		return fmt.Sprintf("another `make run` works in %s: end it first, or use another folder with --dir", e.dir)
 	}
-	return fmt.Sprintf("another `make run` (pid %d) works in %s: end it first (kill %d), or use another folder with --dir", e.PID, e.Dir, e.PID)
+	return fmt.Sprintf("another `make run` (pid %d) works in %s: end it first (kill %d), or use another folder with --dir", e.pid, e.dir, e.pid)
 }
 
-// Lock keeps a folder for one process.
-type Lock struct {
+// lock keeps a folder for one process.
+type lock struct {
 	file *os.File
 }
 
-// AcquireLock takes the folder, which is made if missing. What a process left
-// behind that was killed does not count: the system gives a dead process's lock
-// back. The error is a [*LockedError] if a living one has it.
-func AcquireLock(dir string) (*Lock, error) {
+// acquireLock locks the folder, which is made if missing. The lock of a process that was
+// killed does not count: the system releases it. The error is a [*lockedError] if a running
+// process has the lock.
+func acquireLock(dir string) (*lock, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make folder: %w", err)
 	}
@@ -44,7 +44,7 @@ func AcquireLock(dir string) (*Lock, error) {
 		}
 		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			locked := &LockedError{Dir: dir, PID: readPID(name)}
+			locked := &lockedError{dir: dir, pid: readPID(name)}
 			_ = file.Close()
 			return nil, locked
 		}
@@ -60,12 +60,12 @@ func AcquireLock(dir string) (*Lock, error) {
 			_ = file.Close()
 			return nil, fmt.Errorf("lock folder: %w", err)
 		}
-		return &Lock{file: file}, nil
+		return &lock{file: file}, nil
 	}
 }
 
-// Release gives the folder back and removes the lock's file.
-func (l *Lock) Release() {
+// release unlocks the folder and removes the lock's file.
+func (l *lock) release() {
 	_ = os.Remove(l.file.Name())
 	_ = l.file.Close()
 }

@@ -25,14 +25,19 @@ const DefaultSyncInterval = "2m"
 // NATSConfig sets up a [NATS]. A field left at zero takes the default named
 // beside it.
 type NATSConfig struct {
-	// Program is the file that hack/nats was built into. Required.
+	// Program is the file that hack/nats was built into. Required; a [Deployment] sets it.
 	Program string
 
-	// Dir holds the streams, in Dir/nats. Required; made if missing.
+	// Dir holds the streams, in Dir/nats, or Dir/nats-1 and so on for several servers.
+	// Required; a [Deployment] sets it; made if missing.
 	Dir string
 
 	// Port on 127.0.0.1. Defaults to a free one, chosen once.
 	Port int
+
+	// Servers is the number of servers that share one JetStream. Several take free ports.
+	// Defaults to 1.
+	Servers int
 
 	// SyncInterval is how often what is stored is forced to the disk: a
 	// duration, or "always", before each acknowledgement. A process that is
@@ -40,9 +45,7 @@ type NATSConfig struct {
 	// Defaults to the server's default, 2m.
 	SyncInterval string
 
-	// Route, if set, gives the URL by which one server of a cluster reaches another,
-	// whose name it is told, at url, so that there can be something between.
-	Route func(from, to, url string) (string, error)
+	Route func(from, to, url string) (string, error) // for StartNATSCluster
 
 	// Grace is how long the server may take to end. Defaults to 1 s.
 	Grace time.Duration

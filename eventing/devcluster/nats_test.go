@@ -120,27 +120,22 @@ func TestThreeServersShareAJetStreamThatOutlivesOneOfThem(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	sup := newSupervisor(t, supervisor.Config{})
-	ways := map[string]bool{}
-	servers, err := devcluster.StartNATSCluster(ctx, sup, 3, devcluster.NATSConfig{
-		Program: buildNATS(t), Dir: t.TempDir(),
-		Route: func(from, to, url string) (string, error) {
-			ways[from+" "+to] = strings.HasPrefix(url, "nats://127.0.0.1:")
-			return url, nil
-		},
+	d, err := devcluster.New(devcluster.Config{
+		Dir: t.TempDir(), Programs: devcluster.Programs{NATS: buildNATS(t)}, NATS: &devcluster.NATSConfig{Servers: 3}, Linked: true,
 	})
-	if len(ways) != 6 || !ways["nats-1 nats-2"] || !ways["nats-3 nats-1"] {
-		t.Errorf("routes %v, want one each way between two of three servers", ways)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc, err := nats.Connect(servers[0].URL() + "," + servers[1].URL() + "," + servers[2].URL())
-	if err != nil {
+	t.Cleanup(func() { d.Stop(context.WithoutCancel(t.Context())) })
+	if err := d.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
+	for _, name := range []string{"nats-1+nats-2", "nats-1+nats-3", "nats-2+nats-3"} {
+		if there, back := d.Link(name).Bytes(); there == 0 || back == 0 {
+			t.Errorf("%d and %d bytes have crossed link %s, want a route over it", there, back, name)
+		}
+	}
+	js, err := jetstream.New(d.NC)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +151,7 @@ func TestThreeServersShareAJetStreamThatOutlivesOneOfThem(t *testing.T) {
 		if err != nil || info.Cluster == nil { // as of a stream that was created twice
 			continue
 		}
-		for _, s := range servers {
+		for _, s := range d.NATS {
 			if s.Process().Name() == info.Cluster.Leader {
 				s.Process().Destroy()
 				destroyed = true

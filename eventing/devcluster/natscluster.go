@@ -17,14 +17,15 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
-// StartNATSCluster starts servers that share one JetStream, with their streams in
-// folders of their own in cfg.Dir, and waits until a stream can be stored on all of
-// them. The ports are free ones; cfg.Port must be zero.
-func StartNATSCluster(ctx context.Context, sup *supervisor.Supervisor, size int, cfg NATSConfig) ([]*NATS, error) {
+// startNATSCluster starts cfg.Servers servers that share one JetStream, with their streams
+// in folders of their own in cfg.Dir, and waits until a stream can be stored on all of
+// them. Route, if not nil, returns the URL by which one server reaches another at url.
+func startNATSCluster(ctx context.Context, sup *supervisor.Supervisor, cfg NATSConfig, route func(from, to, url string) (string, error)) ([]*NATS, error) {
 	if cfg.Program == "" || cfg.Dir == "" || cfg.Port != 0 {
 		return nil, errors.New("start NATS: Program or Dir is missing, or Port is set")
 	}
 	cfg = cfg.withDefaults()
+	size := cfg.Servers
 	var routes []string
 	var routePorts []int
 	for range size {
@@ -37,7 +38,7 @@ func StartNATSCluster(ctx context.Context, sup *supervisor.Supervisor, size int,
 	}
 	var servers []*NATS
 	for i := range size {
-		routes, more, err := cfg.routesOf(i, routes)
+		routes, more, err := routesOf(i, routes, route)
 		if err != nil {
 			return nil, fmt.Errorf("prepare NATS: %w", err)
 		}
@@ -121,25 +122,25 @@ func awaitPeers(ctx context.Context, servers []*NATS) error {
 
 func natsName(i int) string { return "nats-" + strconv.Itoa(i+1) }
 
-// routesOf gives the routes of a server, given the addresses of all, and further
+// routesOf returns the routes of a server, given the addresses of all, and further
 // arguments.
-func (c NATSConfig) routesOf(server int, addresses []string) (routes, more []string, err error) {
-	if c.Route == nil {
+func routesOf(server int, addresses []string, route func(from, to, url string) (string, error)) (routes, more []string, err error) {
+	if route == nil {
 		return addresses, nil, nil
 	}
 	for i, address := range addresses {
 		if i == server {
 			continue
 		}
-		through, err := c.Route(natsName(server), natsName(i), address)
+		through, err := route(natsName(server), natsName(i), address)
 		if err != nil {
 			return nil, nil, err
 		}
 		routes = append(routes, through)
 	}
-	// Servers tell each other where others are; nobody is to find a way around.
+	// Servers advertise others to each other: none may find a way around.
 	return routes, []string{"-cluster-advertise", nowhere}, nil
 }
 
-// nowhere is an address at which nobody listens.
+// nowhere is an address on which no process listens.
 const nowhere = "127.0.0.1:1"

@@ -267,30 +267,3 @@ func TestPostgresDoesNotShareItsData(t *testing.T) {
 		t.Errorf("second server on the same data: %v, want that another one works on it", err)
 	}
 }
-
-func TestLockIsForOneProcess(t *testing.T) {
-	t.Parallel()
-
-	dir := t.TempDir()
-	lock, err := devcluster.AcquireLock(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var locked *devcluster.LockedError
-	if _, err := devcluster.AcquireLock(dir); !errors.As(err, &locked) || locked.PID != os.Getpid() {
-		t.Errorf("second lock: %v, want a LockedError with pid %d", err, os.Getpid())
-	}
-	lock.Release()
-	if _, err := os.Stat(filepath.Join(dir, "lock")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the lock's file is still there: %v", err)
-	}
-	// What a killed process leaves behind does not count.
-	if err := os.WriteFile(filepath.Join(dir, "lock"), []byte("1\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	lock, err = devcluster.AcquireLock(dir)
-	if err != nil {
-		t.Fatalf("lock after a dead owner: %v", err)
-	}
-	lock.Release()
-}
