@@ -33,10 +33,10 @@ type disk struct {
 	full bool
 }
 
-// look says when the disk is full and when it no longer is. Then NATS, nil if it is
-// not ours, is started again: a stream that could not be written once is refused
-// until its server starts anew. PostgreSQL goes on by itself.
-func (d *disk) look(nats *devcluster.NATS) {
+// look says when the disk is full and when it no longer is. Then the NATS servers that
+// were started are restarted: a stream that could not be written once is refused until
+// its server restarts. PostgreSQL goes on by itself.
+func (d *disk) look(servers []*devcluster.NATS) {
 	free, err := freeDisk(d.dir)
 	switch {
 	case err != nil:
@@ -45,11 +45,13 @@ func (d *disk) look(nats *devcluster.NATS) {
 		d.say("the disk of %s is full, %d MB are free: make room, and it goes on; nothing that was acknowledged is lost", d.dir, free>>20)
 	case d.full && free > roomyDisk:
 		d.full = false
-		if nats == nil {
+		if len(servers) == 0 {
 			d.say("there is room on the disk again")
 			return
 		}
 		d.say("there is room on the disk again; NATS starts anew, since it refuses a stream that it once could not write")
-		_ = nats.Process().Kill(syscall.SIGTERM) // dead already is started anyway
+		for _, n := range servers {
+			_ = n.Process().Kill(syscall.SIGTERM) // one that has ended is restarted anyway
+		}
 	}
 }

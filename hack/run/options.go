@@ -16,12 +16,6 @@ import (
 const (
 	defaultPort = 7300
 	defaultRate = 500
-
-	// serverPorts is how many ports come before the clusters'.
-	serverPorts = 10
-
-	// clusterPortStep is how far the first ports of two clusters are apart.
-	clusterPortStep = 10
 )
 
 // clusterNames are those of the clusters, in the order in which they are added.
@@ -127,7 +121,6 @@ func parseOptions(args []string, getenv func(string) string, out io.Writer) (opt
 
 func (o options) validate(feedGiven bool) error {
 	names := clusterNames()
-	last := o.ports + serverPorts + clusterPortStep*(o.clusters-1) + devcluster.ClusterPorts - 1
 	switch {
 	case o.clusters < 2 || o.clusters > len(names):
 		return fmt.Errorf("--clusters %d: want 2 to %d (%s)", o.clusters, len(names), strings.Join(names, ", "))
@@ -139,7 +132,7 @@ func (o options) validate(feedGiven bool) error {
 		return errors.New("--input and --feed flights: take one of them")
 	case o.dir == "":
 		return errors.New("--dir: want a folder")
-	case o.ports < 1 || last > 65_535:
+	case o.ports < 1 || o.ports+devcluster.PortStep*(o.clusters+1) > 65_535:
 		return fmt.Errorf("--ports %d: want the first of ports between 1 and 65535", o.ports)
 	case !isSyncInterval(o.syncInterval):
 		return fmt.Errorf("--sync-interval %s: want a duration like 10s, or always", o.syncInterval)
@@ -154,9 +147,3 @@ func isSyncInterval(s string) bool {
 
 // flights says whether the flights are fed, and so whether there is a truth.
 func (o options) flights() bool { return o.input == "" && o.feed == "flights" }
-
-func (o options) postgresPort() int { return o.ports }
-func (o options) natsPort() int     { return o.ports + 1 }
-
-// clusterPort is the first port of a cluster.
-func (o options) clusterPort(i int) int { return o.ports + serverPorts + clusterPortStep*i }

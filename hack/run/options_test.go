@@ -67,7 +67,7 @@ func TestDefaultsAreTwoClustersAndTheFlights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.clusters != 2 || o.rate != 500 || !o.flights() || o.untilDone || o.clusterPort(1) != 7320 {
+	if o.clusters != 2 || o.rate != 500 || !o.flights() || o.untilDone || o.ports != 7300 {
 		t.Errorf("defaults are %+v", o)
 	}
 	if o, err := parseOptions([]string{"--input", "-"}, func(string) string { return "" }, io.Discard); err != nil || o.flights() {

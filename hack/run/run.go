@@ -13,10 +13,7 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
@@ -57,17 +54,8 @@ type run struct {
 	now    func() time.Time
 	start  time.Time
 
-	sup      *supervisor.Supervisor
-	programs devcluster.Programs
-	postgres *devcluster.Postgres // nil if another server is used
-	nats     *devcluster.NATS     // likewise
-	dbURL    string
-	natsURL  string
-	clusters []*devcluster.Cluster
+	*devcluster.Deployment
 
-	pool   *pgxpool.Pool
-	conn   *jetstream.Conn
-	nc     *nats.Conn
 	watch  *watch
 	fedErr error // how the feed has ended
 	ledger ledger
@@ -79,53 +67,55 @@ type run struct {
 // execute runs everything until it is through or ctx ends. Nothing is left when it
 // returns.
 func (r *run) execute(ctx context.Context) (err error) {
-	lock, err := devcluster.AcquireLock(r.o.dir)
-	if err != nil {
+	if r.Deployment, err = devcluster.New(r.config()); err != nil {
 		return err
 	}
-	defer lock.Release()
+	defer r.Stop(ctx)
 	if err := r.check(); err != nil {
 		return err
 	}
-	r.sup, err = supervisor.New(supervisor.Config{LogDir: filepath.Join(r.o.dir, "log"), OnExit: r.died})
-	if err != nil {
-		return err
-	}
-	defer r.stop(ctx)
 	r.disk = disk{dir: r.o.dir, say: r.out.say}
 
-	if err := r.startAll(ctx); err != nil {
+	r.out.say("starting: the parts are built, PostgreSQL and NATS started, in %s", r.o.dir)
+	if err := r.Start(ctx); err != nil {
 		return err
 	}
 	r.introduce()
 	return r.goOn(ctx)
 }
 
+// config returns what is started: servers unless existing ones are used, and clusters.
+func (r *run) config() devcluster.Config {
+	cfg := devcluster.Config{
+		Dir: r.o.dir, FirstPort: r.o.ports, BuildLog: r.stderr, OnExit: r.died, StopTimeout: stopTimeout,
+		DatabaseURL: r.o.databaseURL, Prepare: r.prepare,
+		NATSURL: r.o.natsURL, Streams: []jetstream.StreamConfig{{Name: inputStream}, {Name: expected.OutputStream}},
+	}
+	if r.o.databaseURL == "" {
+		cfg.Postgres = &devcluster.PostgresConfig{}
+	}
+	if r.o.natsURL == "" {
+		cfg.NATS = &devcluster.NATSConfig{SyncInterval: r.o.syncInterval}
+	}
+	for _, name := range clusterNames()[:r.o.clusters] {
+		cfg.Clusters = append(cfg.Clusters, devcluster.ClusterConfig{Name: name})
+	}
+	return cfg
+}
+
+// prepare migrates the database, and reads its clock before the clusters commit anything.
+func (r *run) prepare(ctx context.Context, databaseURL string) (err error) {
+	if err := tandem.New().Migrate(ctx, databaseURL); err != nil {
+		return err
+	}
+	r.ledger, err = openLedger(ctx, r.Pool, r.now().Sub(r.start))
+	return err
+}
+
 // check finds out early what would fail later.
 func (r *run) check() error {
 	if free, err := freeDisk(r.o.dir); err == nil && free < leastDisk {
 		return fmt.Errorf("only %d MB are free on the disk of %s, at least %d are needed: make room, or use another folder with --dir", free>>20, r.o.dir, leastDisk>>20)
-	}
-	type use struct {
-		port int
-		what string
-	}
-	var uses []use
-	if r.o.databaseURL == "" {
-		uses = append(uses, use{r.o.postgresPort(), "PostgreSQL"})
-	}
-	if r.o.natsURL == "" {
-		uses = append(uses, use{r.o.natsPort(), "NATS"})
-	}
-	for i := range r.o.clusters {
-		for j := range devcluster.ClusterPorts {
-			uses = append(uses, use{r.o.clusterPort(i) + j, "cluster " + clusterNames()[i]})
-		}
-	}
-	for _, u := range uses {
-		if err := devcluster.CheckPort(u.port); err != nil {
-			return fmt.Errorf("%s: %w (--ports sets the first one, now %d)", u.what, err, r.o.ports)
-		}
 	}
 	if r.o.input != "" && r.o.input != "-" {
 		file, err := os.Open(r.o.input)
@@ -142,145 +132,6 @@ func (r *run) died(e supervisor.Exit) {
 	r.out.say("%s (pid %d) ended, %s; it starts again in a second", e.Name, e.PID, e.Reason)
 }
 
-// stop ends every process, in the order of the way of an event.
-func (r *run) stop(ctx context.Context) {
-	if r.conn != nil {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 100*time.Millisecond)
-		_ = r.conn.Close(closing) // the feed has ended, there is nothing to flush
-		cancel()
-	}
-	if r.nc != nil {
-		r.nc.Close()
-	}
-	if r.pool != nil {
-		go r.pool.Close() // which waits for a server that may not answer
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-	defer cancel()
-	r.sup.Stop(ctx)
-}
-
-func (r *run) startAll(ctx context.Context) error {
-	r.out.say("starting: the parts are built, PostgreSQL and NATS started, in %s", r.o.dir)
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.startDatabase(gctx) })
-	g.Go(func() error { return r.startStreams(gctx) })
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	if err := r.connect(ctx); err != nil {
-		return err
-	}
-	for i := range r.o.clusters {
-		c, err := devcluster.StartCluster(r.sup, devcluster.ClusterConfig{
-			Name:        clusterNames()[i],
-			Programs:    r.programs,
-			DatabaseURL: r.dbURL,
-			NATSURL:     r.natsURL,
-			FirstPort:   r.o.clusterPort(i),
-		})
-		if err != nil {
-			return err
-		}
-		r.clusters = append(r.clusters, c)
-	}
-	g, gctx = errgroup.WithContext(ctx)
-	for _, c := range r.clusters {
-		g.Go(func() error { return c.WaitUntilReady(gctx) })
-	}
-	return g.Wait()
-}
-
-func (r *run) startDatabase(ctx context.Context) error {
-	r.dbURL = r.o.databaseURL
-	if r.dbURL == "" {
-		var err error
-		r.postgres, err = devcluster.StartPostgres(ctx, r.sup, devcluster.PostgresConfig{
-			Dir: r.o.dir, Port: r.o.postgresPort(),
-		})
-		if err != nil {
-			return err
-		}
-		r.dbURL = r.postgres.URL()
-	}
-	err := patiently(ctx, r.database(), func(ctx context.Context) error {
-		return tandem.New().Migrate(ctx, r.dbURL)
-	})
-	if err != nil && r.o.databaseURL != "" {
-		return fmt.Errorf("%w; look at DATABASE_URL", err)
-	}
-	return err
-}
-
-func (r *run) startStreams(ctx context.Context) error {
-	var err error
-	if r.programs, err = devcluster.Build(ctx, filepath.Join(r.o.dir, "bin"), r.stderr); err != nil {
-		return err
-	}
-	r.natsURL = r.o.natsURL
-	if r.natsURL == "" {
-		r.nats, err = devcluster.StartNATS(ctx, r.sup, devcluster.NATSConfig{
-			Program: r.programs.NATS, Dir: r.o.dir, Port: r.o.natsPort(), SyncInterval: r.o.syncInterval,
-		})
-		if err != nil {
-			return err
-		}
-		r.natsURL = r.nats.URL()
-	}
-	return nil
-}
-
-// connect opens our own connections and makes the streams, which the parts would
-// make too.
-func (r *run) connect(ctx context.Context) error {
-	var err error
-	if r.pool, err = pgxpool.New(ctx, r.dbURL); err != nil {
-		return fmt.Errorf("connect to PostgreSQL: %w", err)
-	}
-	err = patiently(ctx, r.database(), func(ctx context.Context) error {
-		r.ledger, err = openLedger(ctx, r.pool, r.now().Sub(r.start))
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	err = patiently(ctx, r.streams(), func(context.Context) error {
-		r.nc, err = nats.Connect(r.natsURL, nats.Name("tandem run"), nats.MaxReconnects(-1), nats.ReconnectWait(200*time.Millisecond))
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("connect to NATS: %w; look at NATS_URL", err)
-	}
-	if r.conn, err = jetstream.Connect(ctx, r.natsURL, jetstream.Config{Name: "tandem feed"}); err != nil {
-		return err
-	}
-	if err := awaitConnection(ctx, r.conn.Ready); err != nil {
-		return err
-	}
-	return patiently(ctx, r.streams(), func(ctx context.Context) error {
-		return errors.Join(
-			r.conn.EnsureStream(ctx, jetstream.StreamConfig{Name: inputStream}),
-			r.conn.EnsureStream(ctx, jetstream.StreamConfig{Name: expected.OutputStream}),
-		)
-	})
-}
-
-// database is the server to be patient with, nil if it is not ours.
-func (r *run) database() server {
-	if r.postgres == nil {
-		return nil
-	}
-	return r.postgres
-}
-
-// streams is likewise.
-func (r *run) streams() server {
-	if r.nats == nil {
-		return nil
-	}
-	return r.nats
-}
-
 // introduce says where everything is.
 func (r *run) introduce() {
 	var b strings.Builder
@@ -289,24 +140,25 @@ func (r *run) introduce() {
 	}
 	names := clusterNames()[:r.o.clusters]
 	fmt.Fprintf(&b, "%d clusters (%s) on one stream and one database, after %.1f s", len(names), strings.Join(names, ", "), r.now().Sub(r.start).Seconds())
-	if r.postgres != nil {
-		line("database", "%s", r.postgres.Psql())
+	if p := r.Postgres(); p != nil {
+		line("database", "%s", p.Psql())
 	} else {
-		line("database", "%s (DATABASE_URL)", hidePassword(r.dbURL))
+		line("database", "%s (DATABASE_URL)", hidePassword(r.o.databaseURL))
 	}
-	if r.nats != nil {
-		line("NATS", "%s, sync_interval %s%s", r.natsURL, r.nats.SyncInterval(), syncNote(r.nats.SyncInterval()))
-	} else {
-		line("NATS", "%s (NATS_URL), sync_interval as it is set there", hidePassword(r.natsURL))
+	for _, n := range r.NATS {
+		line("NATS", "%s, sync_interval %s%s", n.URL(), n.SyncInterval(), syncNote(n.SyncInterval()))
 	}
-	for _, c := range r.clusters {
+	if r.o.natsURL != "" {
+		line("NATS", "%s (NATS_URL), sync_interval as it is set there", hidePassword(r.o.natsURL))
+	}
+	for _, c := range r.Clusters() {
 		line(c.Name(), "CloudEvents to %s, metrics of source %s and function %s", c.IngestURL(), c.MetricsURL(), c.FunctionMetricsURL())
 	}
 	line("logs", "%s", filepath.Join(r.o.dir, "log"))
 	line("your own", `curl -i %s -H 'ce-specversion: 1.0' -H 'ce-type: %s' -H 'ce-source: /me' -H 'ce-id: 1' `+
 		`-H 'ce-time: 2001-04-01T08:00:00Z' -H 'content-type: application/json' `+
 		`-d '{"date":"2001/04/01 08:00","delay":75,"distance":316,"origin":"ORD","destination":"CLE"}'`,
-		r.clusters[0].IngestURL(), feed.FlightType)
+		r.Clusters()[0].IngestURL(), feed.FlightType)
 	r.out.say("%s\n", b.String())
 }
 
@@ -358,7 +210,7 @@ func (r *run) goOn(ctx context.Context) error {
 		case <-tick.C:
 			r.out.show(r.watch.look(ctx))
 			r.memory.look(r)
-			r.disk.look(r.nats)
+			r.disk.look(r.NATS)
 			r.tellTrouble()
 		}
 		if fed != nil || !r.o.untilDone {
@@ -395,13 +247,13 @@ func (r *run) tellTrouble() {
 // startFeed starts publishing. The channel is closed when it has ended; fedErr says
 // how.
 func (r *run) startFeed(ctx context.Context) (<-chan struct{}, error) {
-	js, err := natsjs.New(r.nc)
+	js, err := natsjs.New(r.NC)
 	if err != nil {
 		return nil, fmt.Errorf("set up JetStream: %w", err)
 	}
 	r.watch = &watch{
-		clusters: r.clusters, counters: make([]counter, len(r.clusters)),
-		pool: r.pool, outbox: sinkwriter.NewOutbox(r.pool), nc: r.nc, js: js, now: r.now, start: r.start,
+		clusters: r.Clusters(), counters: make([]counter, r.o.clusters),
+		pool: r.Pool, outbox: sinkwriter.NewOutbox(r.Pool), nc: r.NC, js: js, now: r.now, start: r.start,
 	}
 	fed := make(chan struct{})
 	events, cfg, err := r.events(ctx)
@@ -412,7 +264,7 @@ func (r *run) startFeed(ctx context.Context) (<-chan struct{}, error) {
 		close(fed)
 		return fed, nil
 	}
-	publisher, err := jetstream.NewPublisher(r.conn, jetstream.StreamConfig{Name: inputStream})
+	publisher, err := jetstream.NewPublisher(r.Conn, jetstream.StreamConfig{Name: inputStream})
 	if err != nil {
 		return nil, err
 	}
@@ -440,11 +292,11 @@ func (r *run) events(ctx context.Context) (iter.Seq2[event.Event, error], feed.C
 	case !r.o.flights():
 		return nil, cfg, nil
 	}
-	positions, err := feed.NewPositions(r.nc, inputStream, "flights-2001")
+	positions, err := feed.NewPositions(r.NC, inputStream, "flights-2001")
 	if err != nil {
 		return nil, cfg, err
 	}
-	err = patiently(ctx, r.streams(), func(ctx context.Context) error {
+	err = r.RetryStreams(ctx, func(ctx context.Context) error {
 		r.watch.fedBefore, err = positions.Load(ctx)
 		return err
 	})
@@ -494,17 +346,17 @@ func (r *run) judge(ctx context.Context) error {
 		defer r.out.say("left out of the input, since it is no event: %s", lines(n.Skipped()))
 	}
 	var o expected.Outcome
-	err := patiently(ctx, r.database(), func(ctx context.Context) error {
+	err := r.RetryDatabase(ctx, func(ctx context.Context) error {
 		var err error
-		o, err = expected.ReadTables(ctx, r.pool)
+		o, err = expected.ReadTables(ctx, r.Pool)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("compare with the truth: %w", err)
 	}
-	err = patiently(ctx, r.streams(), func(ctx context.Context) error {
+	err = r.RetryStreams(ctx, func(ctx context.Context) error {
 		var err error
-		o.Outputs, err = expected.ReadOutputs(ctx, r.nc)
+		o.Outputs, err = expected.ReadOutputs(ctx, r.NC)
 		return err
 	})
 	if err != nil {

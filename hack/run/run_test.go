@@ -88,7 +88,7 @@ func freePorts(t *testing.T) int {
 	for range 100 {
 		first := 10_000 + rand.IntN(20_000)
 		free := true
-		for port := first; free && port < first+serverPorts+3*clusterPortStep; port++ {
+		for port := first; free && port < first+4*devcluster.PortStep; port++ {
 			free = devcluster.CheckPort(port) == nil
 		}
 		if free {
@@ -126,7 +126,7 @@ func nothingLeft(t *testing.T, dir string, ports int) {
 	if _, err := os.Stat(filepath.Join(dir, "lock")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the lock is still there: %v", err)
 	}
-	for port := ports; port < ports+serverPorts+2*clusterPortStep; port++ {
+	for port := ports; port < ports+3*devcluster.PortStep; port++ {
 		if err := devcluster.CheckPort(port); err != nil {
 			t.Errorf("a process is still there: %v", err)
 		}
@@ -201,7 +201,7 @@ func TestKilledRunLeavesNoProcessBehind(t *testing.T) {
 	}
 	exitStatus(t, cmd)
 	deadline := time.Now().Add(10 * time.Second)
-	for port := ports; port < ports+serverPorts+2*clusterPortStep; port++ {
+	for port := ports; port < ports+3*devcluster.PortStep; port++ {
 		for devcluster.CheckPort(port) != nil {
 			if time.Now().After(deadline) {
 				t.Fatalf("a process still has port %d", port)
@@ -240,7 +240,7 @@ func TestWhatCannotStartIsSaidInOneLine(t *testing.T) {
 	t.Parallel()
 
 	ports := freePorts(t)
-	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(ports+serverPorts))
+	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:"+strconv.Itoa(ports+devcluster.PortStep))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestWhatCannotStartIsSaidInOneLine(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"taken port", nil, "tandem: cluster east: port " + strconv.Itoa(ports+serverPorts) + " on 127.0.0.1 is taken: "},
+		{"taken port", nil, "tandem: cluster east: port " + strconv.Itoa(ports+devcluster.PortStep) + " on 127.0.0.1 is taken: "},
 		{"no such file", []string{"--ports", strconv.Itoa(freePorts(t)), "--input", "/nonexistent"}, "tandem: --input: open /nonexistent: no such file"},
 		{"wrong flag", []string{"--clusters", "9"}, "tandem: --clusters 9: want 2 to 3"},
 	} {

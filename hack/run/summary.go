@@ -88,16 +88,16 @@ func (m *memory) look(r *run) {
 			m.peak[p.Name()] = max(m.peak[p.Name()], measure(pid))
 		}
 	}
-	for _, c := range r.clusters {
+	for _, c := range r.Clusters() {
 		for _, p := range c.Processes() {
 			note(p, peakMemory)
 		}
 	}
-	if r.nats != nil {
-		note(r.nats.Process(), peakMemory)
+	for _, n := range r.NATS {
+		note(n.Process(), peakMemory)
 	}
-	if r.postgres != nil && m.looks%treeLooks == 0 {
-		note(r.postgres.Process(), treeMemory)
+	if p := r.Postgres(); p != nil && m.looks%treeLooks == 0 {
+		note(p.Process(), treeMemory)
 	}
 	m.looks++
 }
@@ -110,7 +110,7 @@ func (r *run) conclude(ctx context.Context, timeout time.Duration) {
 	r.memory.looks = 0
 	r.memory.look(r)
 	var c committed
-	err := patiently(ctx, r.database(), func(ctx context.Context) error {
+	err := r.RetryDatabase(ctx, func(ctx context.Context) error {
 		var err error
 		c, err = r.ledger.read(ctx)
 		return err
@@ -123,7 +123,7 @@ func (r *run) conclude(ctx context.Context, timeout time.Duration) {
 	default:
 		r.out.say("%s", c.summary())
 	}
-	for i, cluster := range r.clusters {
+	for i, cluster := range r.Clusters() {
 		if c := r.watch.counters[i].total(); c.commit.count() > 0 {
 			r.out.say("%s", latencies(cluster.Name(), c))
 		}
