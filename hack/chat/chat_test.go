@@ -20,6 +20,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/functions"
@@ -41,12 +42,8 @@ func TestMain(m *testing.M) {
 // startRun starts everything but PostgreSQL, which the tests have.
 func startRun(t *testing.T) *run {
 	t.Helper()
-	self, err := os.Executable()
+	r, err := newRun(options{dir: pgtest.Dir(t), ports: freePorts(t), databaseURL: pgtest.URL(t)}, t.Output())
 	if err != nil {
-		t.Fatal(err)
-	}
-	r := &run{o: options{dir: pgtest.Dir(t), ports: freePorts(t), databaseURL: pgtest.URL(t)}, out: t.Output(), self: self}
-	if r.sup, err = supervisor.New(supervisor.Config{LogDir: filepath.Join(r.o.dir, "log")}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -57,9 +54,7 @@ func startRun(t *testing.T) *run {
 				t.Logf("%s: %s", filepath.Base(log), text[max(0, len(text)-2000):])
 			}
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), stopTimeout)
-		defer cancel()
-		r.sup.Stop(ctx)
+		r.Stop(t.Context())
 	})
 	if err := r.start(t.Context()); err != nil {
 		t.Fatal(err)
@@ -72,9 +67,13 @@ func startRun(t *testing.T) *run {
 func freePorts(t *testing.T) int {
 	t.Helper()
 	for range 100 {
-		o := options{ports: 10_000 + rand.IntN(20_000)}
-		if o.checkPorts() == nil {
-			return o.ports
+		first := 10_000 + rand.IntN(20_000)
+		free := true
+		for port := first; free && port < first+3*devcluster.PortStep; port++ {
+			free = devcluster.CheckPort(port) == nil
+		}
+		if free {
+			return first
 		}
 	}
 	t.Fatal("no free ports")
@@ -292,13 +291,13 @@ func TestTwoBrowsersChatWhileProcessesAreKilled(t *testing.T) {
 		want = append(want, fmt.Sprintf("%s: message %d", u.name, i))
 		switch i {
 		case 8:
-			kill(t, r.clusters[0].Function)
+			kill(t, r.Clusters()[0].Function)
 		case 16:
 			kill(t, r.pages[1])
 		case 24:
-			kill(t, r.clusters[1].Source)
+			kill(t, r.Clusters()[1].Source)
 		case 32:
-			r.clusters[0].Vanish() // but for the page, which stays
+			r.Clusters()[0].Vanish() // but for the page, which stays
 			ann.goTo(r.sides[1].URL)
 			kill(t, r.pages[0]) // so that Ann goes over to the west
 		}
@@ -323,10 +322,10 @@ func TestTwoBrowsersChatWhileProcessesAreKilled(t *testing.T) {
 		return len(a) == 2 && len(b) == 2
 	})
 	await(t, "what is stored is all there", func() bool {
-		return query(t, r.dbURL, "select name from chat_names") == "Pager duty" &&
-			query(t, r.dbURL, "select string_agg(member || ' ' || unread, ', ' order by member) from chat_members") == fmt.Sprintf("Ann 0, Bob %d", sent/2)
+		return query(t, r.o.databaseURL, "select name from chat_names") == "Pager duty" &&
+			query(t, r.o.databaseURL, "select string_agg(member || ' ' || unread, ', ' order by member) from chat_members") == fmt.Sprintf("Ann 0, Bob %d", sent/2)
 	})
-	if got := query(t, r.dbURL, "select format('%s messages, %s dead letters, %s divergences', (select count(*) from chat_messages), (select count(*) from tandem.dead_letter), (select count(*) from tandem.divergence))"); got != "40 messages, 0 dead letters, 0 divergences" {
+	if got := query(t, r.o.databaseURL, "select format('%s messages, %s dead letters, %s divergences', (select count(*) from chat_messages), (select count(*) from tandem.dead_letter), (select count(*) from tandem.divergence))"); got != "40 messages, 0 dead letters, 0 divergences" {
 		t.Errorf("there are %s", got)
 	}
 	for _, u := range both {

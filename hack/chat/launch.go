@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -34,18 +33,13 @@ const (
 
 // run is one `make chat`.
 type run struct {
+	*devcluster.Deployment
+
 	o     options
 	out   io.Writer
-	sup   *supervisor.Supervisor
-	parts devcluster.Programs
-	dbURL string
-	psql  string // the command line that opens the database
-	nats  string
 	self  string // this program
 	sides []push.Side
-
-	clusters []*devcluster.Cluster
-	pages    []*supervisor.Process
+	pages []*supervisor.Process
 }
 
 // launch runs everything until ctx ends. Nothing is left when it returns.
@@ -57,30 +51,11 @@ func launch(ctx context.Context, args []string) error {
 	if o.dir, err = filepath.Abs(o.dir); err != nil {
 		return err
 	}
-	lock, err := devcluster.AcquireLock(o.dir)
+	r, err := newRun(o, os.Stdout)
 	if err != nil {
 		return err
 	}
-	defer lock.Release()
-	if err := o.checkPorts(); err != nil {
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	r := &run{o: o, out: os.Stdout, self: self}
-	r.sup, err = supervisor.New(supervisor.Config{LogDir: filepath.Join(o.dir, "log"), OnExit: func(e supervisor.Exit) {
-		r.say("%s (pid %d) ended, %s; it starts again in a second", e.Name, e.PID, e.Reason)
-	}})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-		defer cancel()
-		r.sup.Stop(stopping)
-	}()
+	defer r.Stop(ctx)
 	if err := r.start(ctx); err != nil {
 		return err
 	}
@@ -89,76 +64,58 @@ func launch(ctx context.Context, args []string) error {
 	return nil
 }
 
+// newRun returns a run that has not started anything. Stop must be called in the end.
+func newRun(o options, out io.Writer) (*run, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	r := &run{o: o, out: out, self: self}
+	cfg := devcluster.Config{
+		Dir: o.dir, FirstPort: o.ports, BuildLog: os.Stderr, StopTimeout: stopTimeout,
+		DatabaseURL: o.databaseURL, Prepare: tandem.New().Migrate,
+		NATSURL: o.natsURL, Streams: []jetstream.StreamConfig{{Name: inputStream}, {Name: outputStream}},
+		OnExit: func(e supervisor.Exit) {
+			r.say("%s (pid %d) ended, %s; it starts again in a second", e.Name, e.PID, e.Reason)
+		},
+	}
+	if o.databaseURL == "" {
+		cfg.Postgres = &devcluster.PostgresConfig{}
+	}
+	if o.natsURL == "" {
+		cfg.NATS = &devcluster.NATSConfig{}
+	}
+	for i, name := range clusterNames() {
+		cfg.Clusters = append(cfg.Clusters, devcluster.ClusterConfig{Name: name, Function: chat.Function().Name})
+		r.sides = append(r.sides, push.Side{Name: name, URL: "http://127.0.0.1:" + strconv.Itoa(o.page(i))})
+	}
+	r.Deployment, err = devcluster.New(cfg)
+	return r, err
+}
+
 func (r *run) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(r.out, format+"\n", args...)
 }
 
 // start starts everything and waits until it answers.
 func (r *run) start(ctx context.Context) error {
+	for i, name := range clusterNames() {
+		if err := devcluster.CheckPort(r.o.page(i)); err != nil {
+			return fmt.Errorf("the page of %s: %w (--ports sets the first one, now %d)", name, err, r.o.ports)
+		}
+	}
 	r.say("starting in %s: the parts are built, PostgreSQL and NATS started", r.o.dir)
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.startDatabase(gctx) })
-	g.Go(func() error { return r.startStreams(gctx) })
-	if err := g.Wait(); err != nil {
+	if err := r.Start(ctx); err != nil {
 		return err
 	}
-	for i, name := range clusterNames() {
-		r.sides = append(r.sides, push.Side{Name: name, URL: "http://127.0.0.1:" + strconv.Itoa(r.o.page(i))})
-	}
-	g, gctx = errgroup.WithContext(ctx)
-	for i, name := range clusterNames() {
-		c, err := devcluster.StartCluster(r.sup, devcluster.ClusterConfig{
-			Name: name, Programs: r.parts, DatabaseURL: r.dbURL, NATSURL: r.nats,
-			Function:  chat.Function().Name,
-			FirstPort: r.o.cluster(i),
-		})
-		if err != nil {
-			return err
-		}
-		r.clusters = append(r.clusters, c)
-		g.Go(func() error { return c.WaitUntilReady(gctx) })
+	g, ctx := errgroup.WithContext(ctx)
+	for i, c := range r.Clusters() {
 		if err := r.startPage(i, c.IngestURL()); err != nil {
 			return err
 		}
-		g.Go(func() error { return waitForPage(gctx, r.sides[i].URL) })
+		g.Go(func() error { return waitForPage(ctx, r.sides[i].URL) })
 	}
 	return g.Wait()
-}
-
-func (r *run) startDatabase(ctx context.Context) error {
-	if r.dbURL = r.o.databaseURL; r.dbURL == "" {
-		p, err := devcluster.StartPostgres(ctx, r.sup, devcluster.PostgresConfig{Dir: r.o.dir, Port: r.o.ports})
-		if err != nil {
-			return err
-		}
-		r.dbURL, r.psql = p.URL(), p.Psql()
-	}
-	return tandem.New().Migrate(ctx, r.dbURL)
-}
-
-func (r *run) startStreams(ctx context.Context) error {
-	var err error
-	if r.parts, err = devcluster.Build(ctx, filepath.Join(r.o.dir, "bin"), os.Stderr); err != nil {
-		return err
-	}
-	if r.nats = r.o.natsURL; r.nats == "" {
-		n, err := devcluster.StartNATS(ctx, r.sup, devcluster.NATSConfig{Program: r.parts.NATS, Dir: r.o.dir, Port: r.o.ports + 1})
-		if err != nil {
-			return err
-		}
-		r.nats = n.URL()
-	}
-	conn, err := jetstream.Connect(ctx, r.nats, jetstream.Config{Name: "tandem chat"})
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx) //nolint:errcheck // nothing waits to be sent
-	return eventually(ctx, func(ctx context.Context) error {
-		return errors.Join(
-			conn.EnsureStream(ctx, jetstream.StreamConfig{Name: inputStream}),
-			conn.EnsureStream(ctx, jetstream.StreamConfig{Name: outputStream}),
-		)
-	})
 }
 
 // startPage starts the websocket server of cluster i: this program once more.
@@ -168,13 +125,13 @@ func (r *run) startPage(i int, ingestURL string) error {
 		return err
 	}
 	name := clusterNames()[i]
-	part, err := r.sup.Start(supervisor.ProcessConfig{
+	part, err := r.Supervisor.Start(supervisor.ProcessConfig{
 		Name: name + "-page",
 		Path: r.self,
 		Args: []string{"push"},
 		Env: slices.Concat(os.Environ(), []string{
 			"TANDEM_CLUSTER=" + name,
-			"NATS_URL=" + r.nats,
+			"NATS_URL=" + r.NATSURL(),
 			"TANDEM_INGEST_URL=" + ingestURL,
 			"TANDEM_CHAT_SIDES=" + string(sides),
 			"LISTEN_ADDRESS=127.0.0.1:" + strconv.Itoa(r.o.page(i)),
@@ -187,43 +144,37 @@ func (r *run) startPage(i int, ingestURL string) error {
 	return nil
 }
 
+// waitForPage asks until the page answers or readyTimeout has passed.
 func waitForPage(ctx context.Context, pageURL string) error {
-	err := eventually(ctx, func(ctx context.Context) error {
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, pageURL+"/health", nil)
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(r)
-		if err != nil {
-			return err
-		}
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("it answers %d", resp.StatusCode)
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("wait for page %s: %w", pageURL, err)
-	}
-	return nil
-}
-
-// eventually tries until it works or readyTimeout has passed.
-func eventually(ctx context.Context, try func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	for {
-		err := try(ctx)
+		err := askPage(ctx, pageURL)
 		if err == nil {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return err
+			return fmt.Errorf("wait for page %s: %w", pageURL, err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+func askPage(ctx context.Context, pageURL string) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, pageURL+"/health", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("it answers %d", resp.StatusCode)
+	}
+	return nil
 }
 
 // introduce says where everything is.
@@ -232,12 +183,11 @@ func (r *run) introduce() {
 	for _, side := range r.sides {
 		r.say("  %-9s  %s/?side=%s", side.Name, side.URL, side.Name)
 	}
-	database := r.psql
-	if r.o.databaseURL != "" {
-		database = "set"
-		if u, err := url.Parse(r.dbURL); err == nil && u.Host != "" {
-			database = u.Redacted()
-		}
+	database := "set"
+	if p := r.Postgres(); p != nil {
+		database = p.Psql()
+	} else if u, err := url.Parse(r.o.databaseURL); err == nil && u.Host != "" {
+		database = u.Redacted()
 	}
 	r.say("  database   %s: chat_messages, chat_members, …", database)
 	r.say("  logs       %s\n", filepath.Join(r.o.dir, "log"))

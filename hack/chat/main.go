@@ -39,10 +39,8 @@ func main() {
 const (
 	defaultPort = 7400
 
-	// clusterStep is how far the first ports of two clusters are apart, the first
-	// cluster's from the servers' too; pagePort is where among them the page is.
-	clusterStep = 10
-	pagePort    = 8
+	// pagePort is the page's among the ports of a cluster.
+	pagePort = 8
 )
 
 // options are what the flags and the environment say.
@@ -100,28 +98,4 @@ func parseOptions(args []string, getenv func(string) string, out io.Writer) (opt
 
 func clusterNames() []string { return []string{"east", "west"} }
 
-func (o options) cluster(i int) int { return o.ports + clusterStep*(i+1) }
-func (o options) page(i int) int    { return o.cluster(i) + pagePort }
-
-// checkPorts finds out early what would fail later.
-func (o options) checkPorts() error {
-	ports := map[int]string{}
-	if o.databaseURL == "" {
-		ports[o.ports] = "PostgreSQL"
-	}
-	if o.natsURL == "" {
-		ports[o.ports+1] = "NATS"
-	}
-	for i, name := range clusterNames() {
-		ports[o.page(i)] = "the page of " + name
-		for k := range devcluster.ClusterPorts {
-			ports[o.cluster(i)+k] = "cluster " + name
-		}
-	}
-	for port, what := range ports {
-		if err := devcluster.CheckPort(port); err != nil {
-			return fmt.Errorf("%s: %w (--ports sets the first one, now %d)", what, err, o.ports)
-		}
-	}
-	return nil
-}
+func (o options) page(i int) int { return o.ports + devcluster.PortStep*(i+1) + pagePort }
