@@ -30,7 +30,7 @@ func newDeployment(t *testing.T, cfg devcluster.Config) *devcluster.Deployment {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.Stop(context.WithoutCancel(t.Context())) })
+	t.Cleanup(func() { d.Stop(t.Context()) })
 	return d
 }
 

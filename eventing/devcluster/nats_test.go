@@ -126,7 +126,7 @@ func TestThreeServersShareAJetStreamThatOutlivesOneOfThem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { d.Stop(context.WithoutCancel(t.Context())) })
+	t.Cleanup(func() { d.Stop(t.Context()) })
 	if err := d.Start(ctx); err != nil {
 		t.Fatal(err)
 	}

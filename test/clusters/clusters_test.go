@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem"
@@ -58,82 +57,66 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// world is all of it, for one test.
-type world struct {
-	sup      *supervisor.Supervisor
-	postgres *devcluster.Postgres // nil if the test brought another one
-	nats     *devcluster.NATS
-	clusters []*devcluster.Cluster
-	pool     *pgxpool.Pool
-	nc       *nats.Conn
-	feed     *feed.Feed
-	fed      chan error
-}
-
-// newWorld starts everything and feeds the flights at a rate.
-func newWorld(t *testing.T, rate float64, names ...string) *world {
-	t.Helper()
-	return newWorldWith(t, rate, nil, names...)
-}
-
-// newWorldWith gives the parts of each cluster further variables.
-func newWorldWith(t *testing.T, rate float64, env map[string][]string, names ...string) *world {
-	t.Helper()
-	postgres := pgtest.Server(t)
-	w := newWorldOn(t, postgres.URL(), rate, env, names...)
-	w.postgres = postgres
-	return w
-}
-
-// newWorldOn does so with a database that is there.
-func newWorldOn(t *testing.T, databaseURL string, rate float64, env map[string][]string, names ...string) *world {
+// start starts a deployment that ends with the test. It sets the folder, the programs and
+// the migrations.
+func start(t *testing.T, cfg devcluster.Config) *devcluster.Deployment {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+	var err error
+	if cfg.Programs, err = programs(); err != nil {
+		t.Fatal(err)
 	}
-	w := &world{fed: make(chan error, 1)}
-	built, err := programs()
-	must(err)
-	dir := pgtest.Dir(t)
-	sup, err := supervisor.New(supervisor.Config{LogDir: dir})
-	must(err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		sup.Stop(ctx)
-	})
-	w.sup = sup
-	must(tandem.New().Migrate(ctx, databaseURL))
-	w.nats, err = devcluster.StartNATS(ctx, sup, devcluster.NATSConfig{Program: built.NATS, Dir: dir})
-	must(err)
-	w.pool, err = pgxpool.New(ctx, databaseURL)
-	must(err)
-	t.Cleanup(w.pool.Close)
-	w.nc, err = nats.Connect(w.nats.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
-	must(err)
-	t.Cleanup(w.nc.Close)
+	cfg.Dir, cfg.Prepare = pgtest.Dir(t), tandem.New().Migrate
+	d, err := devcluster.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Stop(t.Context()) })
+	if err := d.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
 
+// world is a deployment to which the flights are fed.
+type world struct {
+	*devcluster.Deployment
+
+	feed *feed.Feed
+	fed  chan error
+}
+
+// newWorld starts clusters and feeds the flights at a rate.
+func newWorld(t *testing.T, rate float64, names ...string) *world {
+	t.Helper()
+	cfg := devcluster.Config{}
 	for _, name := range names {
-		c, err := devcluster.StartCluster(sup, devcluster.ClusterConfig{
-			Name: name, Programs: built, DatabaseURL: databaseURL, NATSURL: w.nats.URL(), Env: env[name],
-		})
-		must(err)
-		w.clusters = append(w.clusters, c)
+		cfg.Clusters = append(cfg.Clusters, devcluster.ClusterConfig{Name: name})
 	}
-	for _, c := range w.clusters {
-		must(c.WaitUntilReady(ctx))
-	}
+	return newWorldOf(t, rate, cfg)
+}
 
-	conn, err := jetstream.Connect(ctx, w.nats.URL(), jetstream.Config{Name: "test feed"})
-	must(err)
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: inputStream})
-	must(err)
+// newWorldWith starts two clusters with further variables for each.
+func newWorldWith(t *testing.T, rate float64, east, west []string) *world {
+	t.Helper()
+	return newWorldOf(t, rate, devcluster.Config{Clusters: eastAndWest(east, west)})
+}
+
+func eastAndWest(east, west []string) []devcluster.ClusterConfig {
+	return []devcluster.ClusterConfig{{Name: "east", Env: east}, {Name: "west", Env: west}}
+}
+
+// newWorldOf adds PostgreSQL and NATS to the configuration.
+func newWorldOf(t *testing.T, rate float64, cfg devcluster.Config) *world {
+	t.Helper()
+	cfg.Postgres = &devcluster.PostgresConfig{Settings: map[string]string{"max_connections": "300"}}
+	cfg.NATS = &devcluster.NATSConfig{}
+	w := &world{Deployment: start(t, cfg), fed: make(chan error, 1)}
+	publisher, err := jetstream.NewPublisher(w.Conn, jetstream.StreamConfig{Name: inputStream})
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.feed = feed.New(publisher, feed.Config{Rate: rate})
 	go func() { w.fed <- w.feed.Run(t.Context(), 0, feed.FlightEvents(0)) }()
 	return w
@@ -178,7 +161,7 @@ func (w *world) finish(t *testing.T, clusters ...*devcluster.Cluster) {
 	if err := <-w.fed; err != nil {
 		t.Fatalf("feed: %v", err)
 	}
-	js, err := natsjs.New(w.nc)
+	js, err := natsjs.New(w.NC)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +173,7 @@ func (w *world) finish(t *testing.T, clusters ...*devcluster.Cluster) {
 		}
 		return false
 	})
-	box := sinkwriter.NewOutbox(w.pool)
+	box := sinkwriter.NewOutbox(w.Pool)
 	w.poll(t, "outputs are still in the outbox", func(ctx context.Context) bool {
 		n, err := box.Backlog(ctx)
 		return err == nil && n == 0
@@ -210,7 +193,7 @@ func through(ctx context.Context, js natsjs.JetStream, c *devcluster.Cluster) bo
 
 func (w *world) compare(t *testing.T) {
 	t.Helper()
-	got, err := expected.Read(t.Context(), w.pool, w.nc)
+	got, err := expected.Read(t.Context(), w.Pool, w.NC)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +212,7 @@ func (w *world) compare(t *testing.T) {
 		t.Errorf("%d different outputs, want 1108", outputs)
 	}
 	var letters int64
-	if err := w.pool.QueryRow(t.Context(), `select count(*) from tandem.dead_letter`).Scan(&letters); err != nil || letters != 0 {
+	if err := w.Pool.QueryRow(t.Context(), `select count(*) from tandem.dead_letter`).Scan(&letters); err != nil || letters != 0 {
 		t.Errorf("%d dead letters, %v", letters, err)
 	}
 }
@@ -237,7 +220,7 @@ func (w *world) compare(t *testing.T) {
 // won counts the events that a cluster won.
 func (w *world) won(t *testing.T, c *devcluster.Cluster) int64 {
 	t.Helper()
-	return wonBy(t, w.pool, c.Name())
+	return wonBy(t, w.Pool, c.Name())
 }
 
 func wonBy(t *testing.T, pool *pgxpool.Pool, cluster string) (n int64) {
@@ -281,9 +264,9 @@ func TestAFunctionIsKilledTenTimes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1500, "east", "west")
 	w.waitFor(t, 500)
-	w.kill(t, w.clusters[0].Function, 10)
-	w.finish(t, w.clusters...)
-	for _, c := range w.clusters {
+	w.kill(t, w.Clusters()[0].Function, 10)
+	w.finish(t, w.Clusters()...)
+	for _, c := range w.Clusters() {
 		if w.won(t, c) == 0 {
 			t.Errorf("%s has won nothing", c.Name())
 		}
@@ -294,9 +277,9 @@ func TestAClusterVanishesAndNeverComesBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 3000, "east", "west")
 	w.waitFor(t, 6000)
-	w.clusters[0].Vanish()
-	w.finish(t, w.clusters[1])
-	if w.won(t, w.clusters[0]) == 0 {
+	w.Clusters()[0].Vanish()
+	w.finish(t, w.Clusters()[1])
+	if w.won(t, w.Clusters()[0]) == 0 {
 		t.Error("the cluster that vanished had won nothing")
 	}
 }
@@ -307,18 +290,18 @@ func TestPostgreSQLCrashesInTheMiddle(t *testing.T) {
 	w.waitFor(t, 6000)
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	if err := w.postgres.Crash(ctx); err != nil { // as pg_ctl -m immediate
+	if err := w.Postgres().Crash(ctx); err != nil { // as pg_ctl -m immediate
 		t.Fatal(err)
 	}
-	w.finish(t, w.clusters...)
+	w.finish(t, w.Clusters()...)
 }
 
 func TestThreeClustersInsteadOfTwo(t *testing.T) {
 	long(t)
 	t.Parallel()
 	w := newWorld(t, 3000, "east", "west", "north")
-	w.finish(t, w.clusters...)
-	for _, c := range w.clusters {
+	w.finish(t, w.Clusters()...)
+	for _, c := range w.Clusters() {
 		if w.won(t, c) == 0 {
 			t.Errorf("%s has won nothing", c.Name())
 		}
@@ -329,18 +312,18 @@ func TestTheStreamsServerIsKilledInTheMiddle(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 3000, "east", "west")
 	w.waitFor(t, 6000)
-	w.kill(t, w.nats.Process(), 2)
-	w.finish(t, w.clusters...)
+	w.kill(t, w.NATS[0].Process(), 2)
+	w.finish(t, w.Clusters()...)
 }
 
 func TestEveryPartIsKilledOneAfterTheOther(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1500, "east", "west")
 	w.waitFor(t, 500)
-	for _, c := range w.clusters {
+	for _, c := range w.Clusters() {
 		for _, p := range c.Processes() {
 			w.kill(t, p, 1)
 		}
 	}
-	w.finish(t, w.clusters...)
+	w.finish(t, w.Clusters()...)
 }

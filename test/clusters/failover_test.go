@@ -11,17 +11,16 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
-	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 // failedOver starts two clusters on a primary with a standby, lets the standby fall
 // behind by so many events, kills the primary, does meanwhile what is asked, and
 // promotes the standby. It fails if no cluster had acknowledged what is lost then.
-func failedOver(t *testing.T, env map[string][]string, behind int64, meanwhile func(*world)) *world {
+func failedOver(t *testing.T, west []string, behind int64, meanwhile func(*world)) *world {
 	t.Helper()
-	r := pgtest.Replicated(t)
-	w := newWorldOn(t, r.URL(), 2000, env, "east", "west")
+	w := newWorldOf(t, 2000, devcluster.Config{Standby: true, Clusters: eastAndWest(nil, west)})
+	r := w.Replicated
 	const first = 3000
 	w.waitFor(t, first)
 	if err := r.StopReplication(t.Context()); err != nil {
@@ -36,10 +35,10 @@ func failedOver(t *testing.T, env map[string][]string, behind int64, meanwhile f
 	if err := r.Promote(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w.pool.Reset()
+	w.Pool.Reset()
 	var survived int64
 	// The rows that are there as soon as it can be asked; new ones come at once.
-	if err := w.pool.QueryRow(t.Context(), `select count(*) from tandem.ledger`).Scan(&survived); err != nil {
+	if err := w.Pool.QueryRow(t.Context(), `select count(*) from tandem.ledger`).Scan(&survived); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d events were acknowledged when the primary was lost, and %d are in the ledger of the standby", acknowledged, survived)
@@ -53,11 +52,11 @@ func failedOver(t *testing.T, env map[string][]string, behind int64, meanwhile f
 // without a gap.
 func (w *world) acknowledged(ctx context.Context, t *testing.T) (floor int64) {
 	t.Helper()
-	js, err := natsjs.New(w.nc)
+	js, err := natsjs.New(w.NC)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range w.clusters {
+	for _, c := range w.Clusters() {
 		if consumer, err := js.Consumer(ctx, inputStream, "tandem-"+c.Name()+"-"+c.FunctionName()); err == nil {
 			floor = max(floor, int64(consumer.CachedInfo().AckFloor.Stream))
 		}
@@ -84,21 +83,21 @@ func killed(t *testing.T, p *supervisor.Process) {
 func TestADatabaseFailoverThatLosesCommitsLosesNothing(t *testing.T) {
 	t.Parallel()
 	w := failedOver(t, nil, 4000, func(w *world) {
-		killed(t, w.clusters[0].Source)
-		killed(t, w.clusters[1].Function)
+		killed(t, w.Clusters()[0].Source)
+		killed(t, w.Clusters()[1].Function)
 	})
-	for _, c := range w.clusters {
+	for _, c := range w.Clusters() {
 		w.rewound(t, c)
 	}
-	w.finish(t, w.clusters...)
+	w.finish(t, w.Clusters()...)
 }
 
 func TestADatabaseFailoverInHedgeModeLosesNothing(t *testing.T) {
 	long(t)
 	t.Parallel()
-	w := failedOver(t, map[string][]string{"west": {"TANDEM_HEDGE=500ms"}}, 4000, func(*world) {})
-	for _, c := range w.clusters {
+	w := failedOver(t, []string{"TANDEM_HEDGE=500ms"}, 4000, func(*world) {})
+	for _, c := range w.Clusters() {
 		w.rewound(t, c)
 	}
-	w.finish(t, w.clusters...)
+	w.finish(t, w.Clusters()...)
 }

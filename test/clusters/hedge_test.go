@@ -57,8 +57,8 @@ func TestAHedgingClusterIsNotAskedUntilTheOtherOneDies(t *testing.T) {
 	t.Parallel()
 	// On a busy machine the other cluster may take longer than one would choose.
 	const delay = 10 * time.Second
-	w := newWorldWith(t, 400, map[string][]string{"west": {"TANDEM_HEDGE=" + delay.String()}}, "east", "west")
-	east, west := w.clusters[0], w.clusters[1]
+	w := newWorldWith(t, 400, nil, []string{"TANDEM_HEDGE=" + delay.String()})
+	east, west := w.Clusters()[0], w.Clusters()[1]
 	w.waitFor(t, 5000)
 	if n := requests(t, west); n != 0 {
 		t.Errorf("the hedging cluster's function got %d requests while the other one was healthy", n)
@@ -86,23 +86,15 @@ func TestAHedgingClusterIsNotAskedUntilTheOtherOneDies(t *testing.T) {
 
 func TestRedundancyIsSwitchedWhileEventsFlow(t *testing.T) {
 	t.Parallel()
-	w := newWorldWith(t, 700, map[string][]string{"west": {"TANDEM_HEDGE=standby"}}, "east", "west")
-	east, west := w.clusters[0], w.clusters[1]
-	conn, err := jetstream.Connect(t.Context(), w.nats.URL(), jetstream.Config{Name: "test switch"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	if err := conn.Wait(t.Context(), time.Minute); err != nil {
-		t.Fatal(err)
-	}
+	w := newWorldWith(t, 700, nil, []string{"TANDEM_HEDGE=standby"})
+	east, west := w.Clusters()[0], w.Clusters()[1]
 	set := func(cluster, value string) {
 		t.Helper()
-		if err := (jetstream.Hedges{Conn: conn}).Set(t.Context(), "flights", cluster, value); err != nil {
+		if err := (jetstream.Hedges{Conn: w.Conn}).Set(t.Context(), "flights", cluster, value); err != nil {
 			t.Fatal(err)
 		}
 	}
-	progress := ledger.NewCheckpoints(w.pool, "")
+	progress := ledger.NewCheckpoints(w.Pool, "")
 	expect := func(want ...string) {
 		t.Helper()
 		w.poll(t, "not switched to "+strings.Join(want, " and "), func(ctx context.Context) bool {

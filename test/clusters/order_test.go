@@ -25,15 +25,15 @@ func TestEventsOfASubjectAreCommittedInOrderByBothClusters(t *testing.T) {
 			if name == "hedging" {
 				long(t)
 			}
-			w := newWorldWith(t, 1000, map[string][]string{"east": {"TANDEM_ORDERING=subject"}, "west": second}, "east", "west")
-			for _, c := range w.clusters {
+			w := newWorldWith(t, 1000, []string{"TANDEM_ORDERING=subject"}, second)
+			for _, c := range w.Clusters() {
 				w.kill(t, c.Source, 2)
 				w.kill(t, c.Function, 1)
 				w.kill(t, c.Source, 1)
 			}
-			w.finish(t, w.clusters...)
+			w.finish(t, w.Clusters()...)
 
-			js, err := natsjs.New(w.nc)
+			js, err := natsjs.New(w.NC)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -42,7 +42,7 @@ func TestEventsOfASubjectAreCommittedInOrderByBothClusters(t *testing.T) {
 				return event{m.Headers().Get("ce-source"), m.Headers().Get("ce-id"), m.Headers().Get("ce-subject")}
 			})
 			committed := map[ledger.Key]time.Time{}
-			rows, err := w.pool.Query(t.Context(), `select key, committed_at from tandem.ledger`)
+			rows, err := w.Pool.Query(t.Context(), `select key, committed_at from tandem.ledger`)
 			if err != nil {
 				t.Fatal(err)
 			}

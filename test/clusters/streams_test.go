@@ -3,19 +3,17 @@ package clusters_test
 import (
 	"context"
 	"iter"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
-	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
-	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/expected"
 	"github.com/tandem-fn/tandem/hack/feed"
@@ -39,8 +37,9 @@ type side struct {
 
 // sides is clusters that share a database, and each its own NATS servers.
 type sides struct {
-	all  []*side
-	pool *pgxpool.Pool
+	*devcluster.Deployment
+
+	all []*side
 }
 
 // newSides connects to the NATS servers of each side. The streams are still to be
@@ -66,54 +65,30 @@ func newSides(t *testing.T, all ...*side) *sides {
 func (w *sides) begin(t *testing.T, rate float64) {
 	t.Helper()
 
-	ctx, cancel := context.WithTimeout(t.Context(), timeout)
-	defer cancel()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	built, err := programs()
-	must(err)
-	sup, err := supervisor.New(supervisor.Config{LogDir: pgtest.Dir(t)})
-	must(err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		sup.Stop(ctx)
-	})
-	databaseURL := pgtest.URL(t)
-	must(tandem.New().Migrate(ctx, databaseURL))
-	w.pool, err = pgxpool.New(ctx, databaseURL)
-	must(err)
-	t.Cleanup(w.pool.Close)
-
+	cfg := devcluster.Config{DatabaseURL: pgtest.URL(t)}
 	var feeding []*side
 	for _, s := range w.all {
-		streams := ""
-		for _, name := range s.read {
-			streams += name + ","
-		}
-		env := []string{"TANDEM_STREAMS=" + streams[:len(streams)-1], "TANDEM_OUTPUT_STREAM=" + s.out}
+		env := []string{"TANDEM_STREAMS=" + strings.Join(s.read, ","), "TANDEM_OUTPUT_STREAM=" + s.out}
 		if s.in != "" {
 			env = append(env, "TANDEM_STREAM="+s.in)
 			feeding = append(feeding, s)
 		}
-		s.cluster, err = devcluster.StartCluster(sup, devcluster.ClusterConfig{
-			Name: s.name, Programs: built, DatabaseURL: databaseURL, NATSURL: s.nats, Env: env,
-		})
-		must(err)
+		cfg.Clusters = append(cfg.Clusters, devcluster.ClusterConfig{Name: s.name, NATSURL: s.nats, Env: env})
 	}
+	w.Deployment = start(t, cfg)
 	for _, s := range w.all {
-		must(s.cluster.WaitUntilReady(ctx))
+		s.cluster = w.Cluster(s.name)
 	}
 	for i, s := range feeding {
-		conn, err := jetstream.Connect(ctx, s.nats, jetstream.Config{Name: "test feed"})
-		must(err)
+		conn, err := jetstream.Connect(t.Context(), s.nats, jetstream.Config{Name: "test feed"})
+		if err != nil {
+			t.Fatal(err)
+		}
 		t.Cleanup(func() { _ = conn.Close(context.Background()) })
 		publisher, err := jetstream.NewPublisher(conn, jetstream.ParseStream(s.in))
-		must(err)
+		if err != nil {
+			t.Fatal(err)
+		}
 		s.feed = feed.New(publisher, feed.Config{Rate: rate / float64(len(feeding))})
 		s.fed = make(chan error, 1)
 		go func() { s.fed <- s.feed.Run(t.Context(), 0, share(i, len(feeding))) }()
@@ -172,13 +147,13 @@ func (w *sides) finish(t *testing.T) {
 			})
 		}
 	}
-	box := sinkwriter.NewOutbox(w.pool)
+	box := sinkwriter.NewOutbox(w.Pool)
 	poll(t, "outputs are still in the outbox", func(ctx context.Context) bool {
 		n, err := box.Backlog(ctx)
 		return err == nil && n == 0
 	})
 
-	got, err := expected.ReadTables(t.Context(), w.pool)
+	got, err := expected.ReadTables(t.Context(), w.Pool)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +179,7 @@ func (w *sides) finish(t *testing.T) {
 		t.Error(difference)
 	}
 	var ledger, letters int64
-	if err := w.pool.QueryRow(t.Context(), `select (select count(*) from tandem.ledger), (select count(*) from tandem.dead_letter)`).Scan(&ledger, &letters); err != nil {
+	if err := w.Pool.QueryRow(t.Context(), `select (select count(*) from tandem.ledger), (select count(*) from tandem.dead_letter)`).Scan(&ledger, &letters); err != nil {
 		t.Fatal(err)
 	}
 	if ledger != feed.Flights || letters != 0 {
@@ -244,7 +219,7 @@ func (w *sides) through(ctx context.Context, s *side, stream string) bool {
 func (w *sides) counted(t *testing.T, ctx context.Context) (n int64) { //nolint:revive // as poll has it
 	t.Helper()
 
-	err := w.pool.QueryRow(ctx, `select count(*) from tandem.ledger`).Scan(&n)
+	err := w.Pool.QueryRow(ctx, `select count(*) from tandem.ledger`).Scan(&n)
 	if err != nil && ctx.Err() == nil {
 		t.Fatal(err)
 	}
@@ -330,7 +305,7 @@ func TestTwoDomainsThatMirrorEachOtherAreCutApart(t *testing.T) {
 	link.Heal()
 	w.finish(t)
 	for _, s := range w.all {
-		if won := wonBy(t, w.pool, s.name); won == 0 {
+		if won := wonBy(t, w.Pool, s.name); won == 0 {
 			t.Errorf("%s has won nothing", s.name)
 		}
 	}

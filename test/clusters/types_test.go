@@ -21,36 +21,22 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 	t.Parallel()
 	const posts = 3000
 	flight := []string{"TANDEM_TYPES=" + flights.Departed, "TANDEM_FUNCTIONS=flights"}
-	w := newWorldWith(t, 1500, map[string][]string{"east": flight, "west": append(flight, "TANDEM_HEDGE=500ms")}, "east", "west")
-	built, err := programs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := newWorldWith(t, 1500, flight, append(flight, "TANDEM_HEDGE=500ms"))
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	var chats []*devcluster.Cluster
 	for name, hedge := range map[string]string{"east-chat": "0", "west-chat": "500ms"} {
-		c, err := devcluster.StartCluster(w.sup, devcluster.ClusterConfig{
-			Name: name, Function: "chat", Programs: built, DatabaseURL: w.postgres.URL(), NATSURL: w.nats.URL(),
+		if _, err := w.StartCluster(devcluster.ClusterConfig{
+			Name: name, Function: "chat",
 			Env: []string{"TANDEM_TYPES=com.example.chat.*", "TANDEM_FUNCTIONS=chat", "TANDEM_OUTPUT_STREAM=CHAT", "TANDEM_HEDGE=" + hedge},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		chats = append(chats, c)
-	}
-	for _, c := range chats {
-		if err := c.WaitUntilReady(ctx); err != nil {
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
-
-	conn, err := jetstream.Connect(ctx, w.nats.URL(), jetstream.Config{Name: "test posts"})
-	if err != nil {
+	if err := w.WaitUntilReady(ctx); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: inputStream})
+
+	publisher, err := jetstream.NewPublisher(w.Conn, jetstream.StreamConfig{Name: inputStream})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,19 +54,19 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 		}
 	}
 
-	w.finish(t, w.clusters[0])
-	js, err := natsjs.New(w.nc)
+	w.finish(t, w.Clusters()[0])
+	js, err := natsjs.New(w.NC)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range append(chats, w.clusters...) {
+	for _, c := range w.Clusters() {
 		w.poll(t, c.Name()+" is not through", func(ctx context.Context) bool { return through(ctx, js, c) })
 		if filtered, _ := metric(t, c.MetricsURL(), "tandem_source_filtered_total"); filtered == 0 {
 			t.Errorf("%s filtered nothing", c.Name())
 		}
 	}
 	var stored, handled int
-	if err := w.pool.QueryRow(ctx, `select (select count(*) from chat_messages), (select count(*) from tandem.ledger)`).Scan(&stored, &handled); err != nil {
+	if err := w.Pool.QueryRow(ctx, `select (select count(*) from chat_messages), (select count(*) from tandem.ledger)`).Scan(&stored, &handled); err != nil {
 		t.Fatal(err)
 	}
 	// 20,000 flights and the posts: not a row for what was filtered.
@@ -88,7 +74,7 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 		t.Errorf("%d messages are stored and %d events in the ledger, want %d and %d", stored, handled, posts, 20_000+posts)
 	}
 	var letters int
-	if err := w.pool.QueryRow(ctx, `select count(*) from tandem.dead_letter`).Scan(&letters); err != nil || letters != 0 {
+	if err := w.Pool.QueryRow(ctx, `select count(*) from tandem.dead_letter`).Scan(&letters); err != nil || letters != 0 {
 		t.Errorf("%d dead letters, %v", letters, err)
 	}
 }
