@@ -119,7 +119,7 @@ func (b *bench) newE2EDatabase(ctx context.Context) (e2e.Database, error) {
 
 // checkE2E looks whether a trial has done what it should have, once.
 func (b *bench) checkE2E(ctx context.Context, events int, total int64, byHand bool) error {
-	conn, err := pgx.Connect(ctx, b.server.Postgres.AdminURL(e2eDatabase))
+	conn, err := pgx.Connect(ctx, b.server.Postgres().AdminURL(e2eDatabase))
 	if err != nil {
 		return fmt.Errorf("connect to PostgreSQL: %w", err)
 	}

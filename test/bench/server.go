@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 	"github.com/tandem-fn/tandem/test/bench/harness"
 )
@@ -40,7 +41,7 @@ type server struct {
 }
 
 func startServer(ctx context.Context, dir string) (*server, error) {
-	servers, err := harness.Start(ctx, harness.Config{Dir: dir, Settings: settings})
+	servers, err := harness.Start(ctx, devcluster.Config{Dir: dir, Postgres: &devcluster.PostgresConfig{Settings: settings}}, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +92,7 @@ func (s *server) makeLedger(ctx context.Context, template string, rows int) erro
 	if err := s.CopyDatabase(ctx, emptyTemplate, template); err != nil {
 		return err
 	}
-	conn, err := pgx.Connect(ctx, s.Postgres.AdminURL(template))
+	conn, err := pgx.Connect(ctx, s.Postgres().AdminURL(template))
 	if err != nil {
 		return fmt.Errorf("connect to PostgreSQL: %w", err)
 	}

@@ -78,7 +78,7 @@ func (b *bench) trial(ctx context.Context, s scenario, connections int) (sample,
 	if t.databaseURL, err = b.server.URL(trialDatabase); err != nil {
 		return sample{}, err
 	}
-	if t.admin, err = pgx.Connect(ctx, b.server.Postgres.AdminURL(trialDatabase)); err != nil {
+	if t.admin, err = pgx.Connect(ctx, b.server.Postgres().AdminURL(trialDatabase)); err != nil {
 		return sample{}, fmt.Errorf("connect to PostgreSQL: %w", err)
 	}
 	defer func() { _ = t.admin.Close(context.WithoutCancel(ctx)) }()

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
@@ -44,7 +43,6 @@ const (
 // deployment is the servers, and what all trials need.
 type deployment struct {
 	*harness.Servers
-	*harness.Streams
 
 	programs devcluster.Programs
 	dir      string
@@ -74,29 +72,22 @@ func (d *deployment) start(ctx context.Context, dir string, log io.Writer) (err 
 	if d.programs, err = devcluster.Build(ctx, filepath.Join(d.dir, "bin"), log); err != nil {
 		return err
 	}
-	if d.Servers, err = harness.Start(ctx, harness.Config{
-		Dir: d.dir, Settings: settings,
+	d.Servers, err = harness.Start(ctx, devcluster.Config{
+		Dir: d.dir, Programs: d.programs,
+		Postgres: &devcluster.PostgresConfig{Settings: settings}, NATS: &devcluster.NATSConfig{},
 		OnExit: func(e supervisor.Exit) {
 			select {
 			case d.died <- e:
 			default:
 			}
 		},
-	}); err != nil {
-		return err
-	}
-	d.Streams, err = harness.StartStreams(ctx, d.Supervisor, devcluster.NATSConfig{Program: d.programs.NATS, Dir: d.dir}, publishAhead)
+	}, publishAhead)
 	return err
 }
 
 func (d *deployment) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	if d.Streams != nil {
-		d.Close(ctx)
-	}
 	if d.Servers != nil {
-		d.Stop(ctx)
+		d.Stop(context.Background())
 	}
 	if !d.keep && d.dir != "" {
 		_ = devcluster.RemoveDir(d.dir) // temporary: an error changes no result
@@ -126,7 +117,7 @@ func (d *deployment) fresh(ctx context.Context, p peer) error {
 		if err := d.JS.DeleteStream(ctx, stream.Name); err != nil && !errors.Is(err, natsjs.ErrStreamNotFound) {
 			return fmt.Errorf("delete stream %s: %w", stream.Name, err)
 		}
-		if err := d.Ensure(ctx, stream); err != nil {
+		if err := d.Conn.EnsureStream(ctx, stream); err != nil {
 			return err
 		}
 	}

@@ -135,7 +135,7 @@ func (p peer) start(ctx context.Context, d *deployment, cluster string, concurre
 		return p.startTandem(ctx, d, cluster, databaseURL, concurrency)
 	}
 	text, err := json.Marshal(consume.Config{
-		Peer: p.consumer, Cluster: cluster, DatabaseURL: databaseURL, NATSURL: d.Server.URL(), Concurrency: concurrency, Shared: p.shared,
+		Peer: p.consumer, Cluster: cluster, DatabaseURL: databaseURL, NATSURL: d.NATSURL(), Concurrency: concurrency, Shared: p.shared,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
@@ -157,7 +157,7 @@ func (p peer) startTandem(ctx context.Context, d *deployment, cluster, databaseU
 	}
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	env := slices.Concat(environment(), []string{
-		"TANDEM_CLUSTER=" + cluster, "DATABASE_URL=" + databaseURL, "NATS_URL=" + d.Server.URL(), "LOG_LEVEL=warn",
+		"TANDEM_CLUSTER=" + cluster, "DATABASE_URL=" + databaseURL, "NATS_URL=" + d.NATSURL(), "LOG_LEVEL=warn",
 	}, p.env)
 	function, err := d.Supervisor.Start(supervisor.ProcessConfig{
 		Name: p.name + "-function-" + cluster, Path: d.programs.Function,

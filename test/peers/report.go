@@ -67,7 +67,7 @@ from pg_settings where name in ('shared_buffers', 'max_wal_size', 'max_connectio
 	return []string{
 		"measured on " + harness.Cores() + ", clients and servers together",
 		fmt.Sprintf("PostgreSQL %s, a commit takes %s: %s", version, commit.Round(time.Microsecond), list),
-		fmt.Sprintf("NATS %s, one server, streams in files, sync_interval %s", d.NC.ConnectedServerVersion(), d.Server.SyncInterval()),
+		fmt.Sprintf("NATS %s, one server, streams in files, sync_interval %s", d.NC.ConnectedServerVersion(), d.NATS[0].SyncInterval()),
 		fmt.Sprintf("%s, GOMAXPROCS %d", runtime.Version(), runtime.GOMAXPROCS(0)),
 	}, nil
 }

@@ -51,7 +51,7 @@ func (d *deployment) begin(ctx context.Context, p peer, concurrency int, load wo
 	if err := d.fresh(ctx, p); err != nil {
 		return nil, err
 	}
-	admin, err := pgx.Connect(ctx, d.Postgres.AdminURL(trialDatabase))
+	admin, err := pgx.Connect(ctx, d.Postgres().AdminURL(trialDatabase))
 	if err != nil {
 		return nil, fmt.Errorf("connect to PostgreSQL: %w", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -43,12 +42,11 @@ type Database struct {
 
 // deployment is what a trial consists of.
 type deployment struct {
-	*harness.Streams
+	*harness.Servers
 
 	o        *Options
 	dir      string
 	database Database
-	sup      *supervisor.Supervisor
 
 	processes []process // in the order of their start
 }
@@ -70,13 +68,11 @@ func (o *Options) deploy(ctx context.Context) (_ *deployment, err error) {
 			d.close(ctx)
 		}
 	}()
-	if d.sup, err = supervisor.New(supervisor.Config{LogDir: filepath.Join(d.dir, "log")}); err != nil {
-		return nil, err
-	}
-	if d.Streams, err = harness.StartStreams(ctx, d.sup, devcluster.NATSConfig{Program: o.Programs.NATS, Dir: d.dir, SyncInterval: o.SyncInterval}, publishAhead); err != nil {
-		return nil, err
-	}
-	if err := d.Ensure(ctx, jetstream.StreamConfig{Name: inputs}, jetstream.StreamConfig{Name: outputs}); err != nil {
+	if d.Servers, err = harness.Start(ctx, devcluster.Config{
+		Dir: d.dir, Programs: devcluster.Programs{NATS: o.Programs.NATS},
+		NATS:    &devcluster.NATSConfig{SyncInterval: o.SyncInterval},
+		Streams: []jetstream.StreamConfig{{Name: inputs}, {Name: outputs}},
+	}, publishAhead); err != nil {
 		return nil, err
 	}
 	if o.NewDatabase == nil {
@@ -90,21 +86,16 @@ func (o *Options) deploy(ctx context.Context) (_ *deployment, err error) {
 
 // close ends everything and removes what it has stored.
 func (d *deployment) close(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	if d.Streams != nil {
-		d.Close(ctx)
-	}
-	if d.sup != nil {
-		d.sup.Stop(ctx)
+	if d.Servers != nil {
+		d.Stop(ctx)
 	}
 	_ = devcluster.RemoveDir(d.dir) // temporary: an error changes no result
 }
 
 func (d *deployment) start(kind, cluster, program string, stage supervisor.Stage, args, env []string) error {
-	p, err := d.sup.Start(supervisor.ProcessConfig{
+	p, err := d.Supervisor.Start(supervisor.ProcessConfig{
 		Name: cluster + "-" + kind, Path: program, Args: args, Stage: stage, Grace: 5 * time.Second,
-		Env: append([]string{"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + d.database.URL, "NATS_URL=" + d.Server.URL()}, env...),
+		Env: append([]string{"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + d.database.URL, "NATS_URL=" + d.NATSURL()}, env...),
 	})
 	if err != nil {
 		return err
@@ -230,7 +221,7 @@ func (d *deployment) spend() map[string]time.Duration {
 		used, _ := harness.ProcessorTime(pid)
 		spent[kind] += used
 	}
-	add("nats", d.Server.Process().Pid())
+	add("nats", d.NATS[0].Process().Pid())
 	if d.database.CPU != nil {
 		spent["postgres"] = d.database.CPU()
 	}

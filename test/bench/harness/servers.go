@@ -4,43 +4,29 @@ import (
 	"context"
 	"fmt"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
-	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
-// stopTimeout bounds [Servers.Stop].
-const stopTimeout = 20 * time.Second
-
-// Config sets up [Servers]. A field left at zero takes the default named beside it.
-type Config struct {
-	// Dir is the folder of data and logs (Dir/log), which is kept. PostgreSQL must be able to
-	// enter it. Defaults to a temporary one, which Stop removes.
-	Dir string
-
-	// Settings are added to PostgreSQL's.
-	Settings map[string]string
-
-	// OnExit is that of [supervisor.Config].
-	OnExit func(supervisor.Exit)
-}
-
-// Servers are a PostgreSQL server and the supervisor of all processes of a benchmark.
+// Servers are the servers of a benchmark and connections to them.
 type Servers struct {
-	Supervisor *supervisor.Supervisor
-	Postgres   *devcluster.Postgres
-	Admin      *pgxpool.Pool // as the superuser
+	*devcluster.Deployment
+
+	Admin *pgxpool.Pool    // the superuser's; nil without PostgreSQL
+	JS    natsjs.JetStream // nil without NATS
 
 	temporary string // folder to remove in the end
 }
 
-// Start starts PostgreSQL and waits until it answers. Stop must be called in the end.
-func Start(ctx context.Context, cfg Config) (_ *Servers, err error) {
+// Start starts the servers of a deployment and waits until they answer. Stop must be called
+// in the end. Dir defaults to a temporary folder, which Stop removes. JS publishes up to
+// ahead messages before the stream has answered.
+func Start(ctx context.Context, cfg devcluster.Config, ahead int) (_ *Servers, err error) {
 	s := &Servers{}
 	if cfg.Dir == "" {
 		if cfg.Dir, err = devcluster.TempDir("", "tandem-bench-"); err != nil {
@@ -53,29 +39,32 @@ func Start(ctx context.Context, cfg Config) (_ *Servers, err error) {
 			s.Stop(ctx)
 		}
 	}()
-	if s.Supervisor, err = supervisor.New(supervisor.Config{LogDir: filepath.Join(cfg.Dir, "log"), OnExit: cfg.OnExit}); err != nil {
+	if s.Deployment, err = devcluster.New(cfg); err != nil {
 		return nil, err
 	}
-	if s.Postgres, err = devcluster.StartPostgres(ctx, s.Supervisor, devcluster.PostgresConfig{
-		Dir: cfg.Dir, Settings: cfg.Settings,
-	}); err != nil {
+	if err = s.Start(ctx); err != nil {
 		return nil, err
 	}
-	if s.Admin, err = pgxpool.New(ctx, s.Postgres.AdminURL("postgres")); err != nil {
-		return nil, fmt.Errorf("connect to PostgreSQL: %w", err)
+	if s.NC != nil {
+		if s.JS, err = natsjs.New(s.NC, natsjs.WithPublishAsyncMaxPending(ahead)); err != nil {
+			return nil, fmt.Errorf("set up JetStream: %w", err)
+		}
+	}
+	if p := s.Postgres(); p != nil {
+		if s.Admin, err = pgxpool.New(ctx, p.AdminURL("postgres")); err != nil {
+			return nil, fmt.Errorf("connect to PostgreSQL: %w", err)
+		}
 	}
 	return s, nil
 }
 
 // Stop ends all processes.
 func (s *Servers) Stop(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-	defer cancel()
 	if s.Admin != nil {
 		s.Admin.Close()
 	}
-	if s.Supervisor != nil {
-		s.Supervisor.Stop(ctx)
+	if s.Deployment != nil {
+		s.Deployment.Stop(ctx)
 	}
 	if s.temporary != "" {
 		_ = devcluster.RemoveDir(s.temporary) // temporary: an error changes no result
@@ -84,7 +73,7 @@ func (s *Servers) Stop(ctx context.Context) {
 
 // URL connects to a database as its owner.
 func (s *Servers) URL(database string) (string, error) {
-	u, err := url.Parse(s.Postgres.URL())
+	u, err := url.Parse(s.DatabaseURL())
 	if err != nil {
 		return "", fmt.Errorf("parse the server's URL: %w", err)
 	}

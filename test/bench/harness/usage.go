@@ -24,7 +24,7 @@ func ProcessorTime(pid int) (time.Duration, bool) {
 
 // ProcessorTime returns what all processes of PostgreSQL have used, likewise.
 func (s *Servers) ProcessorTime() (used time.Duration, known bool) {
-	postmaster := s.Postgres.Process().Pid()
+	postmaster := s.Postgres().Process().Pid()
 	main, ok := readStat(fmt.Sprintf("/proc/%d/stat", postmaster))
 	if !ok {
 		return 0, false
