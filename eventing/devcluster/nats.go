@@ -32,7 +32,10 @@ type NATSConfig struct {
 	// Required; a [Deployment] sets it; made if missing.
 	Dir string
 
-	// Port on 127.0.0.1. Defaults to a free one, chosen once.
+	// Host is the address that the server listens on. Defaults to 127.0.0.1.
+	Host string
+
+	// Port of Host. Defaults to one that is free on 127.0.0.1, chosen once.
 	Port int
 
 	// Servers is the number of servers that share one JetStream. Several take free ports.
@@ -56,13 +59,13 @@ type NATSConfig struct {
 }
 
 func (c NATSConfig) withDefaults() NATSConfig {
+	c.Host = cmp.Or(c.Host, "127.0.0.1")
 	c.SyncInterval = cmp.Or(c.SyncInterval, DefaultSyncInterval)
 	c.StartTimeout = cmp.Or(c.StartTimeout, 30*time.Second)
 	return c
 }
 
-// NATS is a running NATS server with JetStream that listens on 127.0.0.1 only
-// and is started again when it dies. Its methods may be called concurrently.
+// NATS is a running NATS server with JetStream that is restarted when it dies. Its methods may be called concurrently.
 type NATS struct {
 	cfg     NATSConfig
 	process *supervisor.Process
@@ -93,7 +96,7 @@ func StartNATS(ctx context.Context, sup *supervisor.Supervisor, cfg NATSConfig) 
 	n.process, err = sup.Start(supervisor.ProcessConfig{
 		Name:  "nats",
 		Path:  cfg.Program,
-		Args:  []string{"-port", strconv.Itoa(cfg.Port), "-dir", dir, "-sync-interval", cfg.SyncInterval},
+		Args:  []string{"-host", cfg.Host, "-port", strconv.Itoa(cfg.Port), "-dir", dir, "-sync-interval", cfg.SyncInterval},
 		Stage: supervisor.StageServers,
 		Grace: cfg.Grace,
 	})
@@ -110,7 +113,7 @@ func StartNATS(ctx context.Context, sup *supervisor.Supervisor, cfg NATSConfig) 
 // Process is the server's process, to be killed or asked for its number.
 func (n *NATS) Process() *supervisor.Process { return n.process }
 
-// Port is where the server listens on 127.0.0.1.
+// Port returns the port that the server listens on.
 func (n *NATS) Port() int { return n.cfg.Port }
 
 // SyncInterval is how often the server forces to the disk what it has stored, as

@@ -1,6 +1,6 @@
-// Command nats runs a NATS server with JetStream on 127.0.0.1, its streams in
-// files: the server of `make run`, in a process of its own, so that it can be
-// killed and started again like any other part.
+// Command nats runs a NATS server with JetStream, its streams in files: the server of
+// `make run`, in a process of its own, so that it can be killed and restarted like any
+// other part.
 package main
 
 import (
@@ -43,13 +43,13 @@ func main() {
 func parse(args []string) (*server.Options, error) {
 	opts := &server.Options{
 		ServerName: "tandem",
-		Host:       "127.0.0.1",
 		JetStream:  true,
 		NoSigs:     true, // ours
 		Logtime:    true,
 	}
 	flags := flag.NewFlagSet("nats", flag.ContinueOnError)
-	flags.IntVar(&opts.Port, "port", server.DEFAULT_PORT, "port on 127.0.0.1")
+	flags.StringVar(&opts.Host, "host", "127.0.0.1", "`ADDRESS` to listen on")
+	flags.IntVar(&opts.Port, "port", server.DEFAULT_PORT, "port to listen on")
 	flags.StringVar(&opts.StoreDir, "dir", "", "folder for the streams (required)")
 	flags.Func("sync-interval", "how often what is stored is forced to the disk: a duration, or always, before each acknowledgement (default 2m)", func(s string) error {
 		if s == "always" {

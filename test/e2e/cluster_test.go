@@ -76,8 +76,8 @@ func makeConfig(t *testing.T, o options, s *servers) string {
 	for _, name := range []string{"east", "west"} {
 		overlay := filepath.Join(dir, "overlays", name)
 		write(t, filepath.Join(overlay, "addresses.env"), fmt.Sprintf("database-url=postgres://tandem_writer:%s@%s:%d/tandem\nnats-url=nats://%s:%d\n",
-			password, o.HostFromPods, s.pgPort, o.HostFromPods, s.natsPort))
-		write(t, filepath.Join(overlay, "migrate.env"), fmt.Sprintf("database-url=postgres://tandem_migrator:%s@%s:%d/tandem\n", password, o.HostFromPods, s.pgPort))
+			password, o.HostFromPods, s.Postgres().Port(), o.HostFromPods, s.NATS[0].Port()))
+		write(t, filepath.Join(overlay, "migrate.env"), fmt.Sprintf("database-url=postgres://tandem_migrator:%s@%s:%d/tandem\n", password, o.HostFromPods, s.Postgres().Port()))
 		// One NATS server makes no streams of three replicas, and the ports here are
 		// whichever were free.
 		change(t, filepath.Join(overlay, "kustomization.yaml"), "configMapGenerator:\n", fmt.Sprintf(`patches:
@@ -91,7 +91,7 @@ configMapGenerator:
   - {name: env-source, behavior: merge, literals: [TANDEM_STREAM_REPLICAS=1]}
   - {name: env-function, behavior: merge, literals: [TANDEM_STREAM_REPLICAS=1]}
   - {name: env-ingest, behavior: merge, literals: [TANDEM_STREAM_REPLICAS=1]}
-`, s.pgPort, s.natsPort))
+`, s.Postgres().Port(), s.NATS[0].Port()))
 	}
 	return dir
 }

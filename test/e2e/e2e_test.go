@@ -38,7 +38,6 @@ func TestTwoClusters(t *testing.T) {
 	o := readOptions(t)
 	east, west := cluster{"east", o.East}, cluster{"west", o.West}
 	s := startServers(t)
-	s.makeStreams(t)
 	config := makeConfig(t, o, s)
 	for _, c := range []cluster{east, west} {
 		c.remove(t)
@@ -146,7 +145,7 @@ func flightsWithHarm(t *testing.T, o options, s *servers, east, west cluster, co
 	}
 	var differences []string
 	eventually(t, 2*time.Minute, "the outputs of everything are published", func() bool {
-		result, err := expected.Read(ctx, s.pool, s.nc)
+		result, err := expected.Read(ctx, s.pool, s.NC)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -291,11 +290,7 @@ func variant(t *testing.T, config, cluster, component string) string {
 func (s *servers) feed(t *testing.T, rate float64, events iter.Seq2[event.Event, error]) *feed.Feed {
 	t.Helper()
 
-	conn, err := jetstream.Connect(t.Context(), s.natsURL, jetstream.Config{Name: "tandem e2e"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: "EVENTS"})
+	publisher, err := jetstream.NewPublisher(s.Conn, jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +298,7 @@ func (s *servers) feed(t *testing.T, rate float64, events iter.Seq2[event.Event,
 	ended := make(chan struct{})
 	ctx, stop := context.WithCancel(context.Background())
 	go func() { defer close(ended); _ = f.Run(ctx, 0, events) }()
-	t.Cleanup(func() { stop(); <-ended; _ = conn.Close(context.Background()) })
+	t.Cleanup(func() { stop(); <-ended })
 	return f
 }
 

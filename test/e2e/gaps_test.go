@@ -83,7 +83,7 @@ func (s *servers) activity(ctx context.Context) string {
 		return err.Error()
 	}
 	streams := make([]string, 0, 2)
-	if js, err := natsjs.New(s.nc); err == nil {
+	if js, err := natsjs.New(s.NC); err == nil {
 		if stream, err := js.Stream(ctx, "EVENTS"); err == nil {
 			streams = append(streams, fmt.Sprintf("stream at %d", stream.CachedInfo().State.LastSeq))
 			for info := range stream.ListConsumers(ctx).Info() {

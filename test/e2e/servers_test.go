@@ -4,32 +4,25 @@ package e2e
 
 import (
 	"context"
-	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
-	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/expected"
 )
 
 // servers are PostgreSQL and NATS, as the clusters and the test reach them.
 type servers struct {
-	pool     *pgxpool.Pool // as a superuser, from here
-	nc       *nats.Conn
-	natsURL  string // from here
-	pgPort   int
-	natsPort int
+	*devcluster.Deployment
+
+	pool *pgxpool.Pool // as a superuser
 }
 
 // password is of both roles: the server is gone with the test.
@@ -38,70 +31,40 @@ const password = "tandem-e2e"
 func startServers(t *testing.T) *servers {
 	t.Helper()
 
-	s := &servers{}
-	//nolint:usetesting // PostgreSQL runs as somebody else, who cannot reach TempDir
-	dir, err := os.MkdirTemp("", "tandem-e2e-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL runs as somebody else
-		t.Fatal(err)
-	}
+	dir := pgtest.Dir(t)
 	// The rules that initdb makes admit this machine only.
 	hba := filepath.Join(dir, "pg_hba.conf")
 	if err := os.WriteFile(hba, []byte("host all all all scram-sha-256\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	sup, err := supervisor.New(supervisor.Config{LogDir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	pg, err := devcluster.StartPostgres(within(t, 2*time.Minute), sup, devcluster.PostgresConfig{
-		Dir: filepath.Join(dir, "pg"), Settings: map[string]string{"listen_addresses": "*", "hba_file": hba, "max_connections": "200"},
+	d, err := devcluster.New(devcluster.Config{
+		Dir: dir, BuildLog: t.Output(),
+		Postgres: &devcluster.PostgresConfig{Settings: map[string]string{"listen_addresses": "*", "hba_file": hba, "max_connections": "200"}},
+		NATS:     &devcluster.NATSConfig{Host: "0.0.0.0", SyncInterval: "always"},
+		// docs/install.md creates them with the nats program.
+		Streams: []jetstream.StreamConfig{{Name: "EVENTS"}, {Name: expected.OutputStream}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { pg.Stop(context.Background()) })
-	s.pgPort = pg.Port()
-	s.makeRoles(t, pg)
-	if s.pool, err = pgxpool.New(t.Context(), pg.AdminURL("tandem")); err != nil {
+	t.Cleanup(func() { d.Stop(t.Context()) })
+	if err := d.Start(within(t, 10*time.Minute)); err != nil { // it builds the NATS server
+		t.Fatal(err)
+	}
+	s := &servers{Deployment: d}
+	s.makeRoles(t)
+	if s.pool, err = pgxpool.New(t.Context(), d.Postgres().AdminURL("tandem")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.pool.Close)
-
-	broker, err := server.NewServer(&server.Options{
-		Host: "0.0.0.0", Port: server.RANDOM_PORT, JetStream: true, StoreDir: filepath.Join(dir, "nats"), SyncAlways: true, NoLog: true, NoSigs: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	broker.Start()
-	t.Cleanup(broker.Shutdown)
-	if !broker.ReadyForConnections(30 * time.Second) {
-		t.Fatal("NATS does not start")
-	}
-	u, err := url.Parse(broker.ClientURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s.natsPort, err = strconv.Atoi(u.Port()); err != nil {
-		t.Fatal(err)
-	}
-	s.natsURL = fmt.Sprintf("nats://127.0.0.1:%d", s.natsPort)
-	if s.nc, err = nats.Connect(s.natsURL); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.nc.Close)
 	return s
 }
 
 // makeRoles makes the two roles that docs/install.md has.
-func (s *servers) makeRoles(t *testing.T, pg *devcluster.Postgres) {
+func (s *servers) makeRoles(t *testing.T) {
 	t.Helper()
 
-	conn, err := pgx.Connect(t.Context(), pg.AdminURL("tandem"))
+	conn, err := pgx.Connect(t.Context(), s.Postgres().AdminURL("tandem"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,22 +78,6 @@ func (s *servers) makeRoles(t *testing.T, pg *devcluster.Postgres) {
 	} {
 		if _, err := conn.Exec(t.Context(), sql); err != nil {
 			t.Fatalf("%s: %v", sql, err)
-		}
-	}
-}
-
-// makeStreams makes the streams, which docs/install.md does with the nats program.
-func (s *servers) makeStreams(t *testing.T) {
-	t.Helper()
-
-	conn, err := jetstream.Connect(t.Context(), s.natsURL, jetstream.Config{Name: "tandem e2e"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.Background()) }()
-	for _, name := range []string{"EVENTS", expected.OutputStream} {
-		if err := conn.EnsureStream(t.Context(), jetstream.StreamConfig{Name: name}); err != nil {
-			t.Fatal(err)
 		}
 	}
 }
