@@ -70,7 +70,7 @@ func (d *Deployment) Lose(cluster string) {
 // Return brings a cluster back that was lost, and waits until it answers.
 func (d *Deployment) Return(ctx context.Context, cluster string) error {
 	d.SetLinks(cluster, link.Condition{})
-	if err := d.StartCluster(ctx, cluster); err != nil {
+	if err := d.StartCluster(cluster); err != nil {
 		return err
 	}
 	return d.Cluster(cluster).WaitUntilReady(ctx)
@@ -91,11 +91,12 @@ func (d *Deployment) Acknowledged(ctx context.Context, cluster string, sequence 
 // Change ends a cluster and after a while starts it again. One at a time does so to
 // a cluster.
 func (d *Deployment) Change(ctx context.Context, cluster string, after time.Duration, end func()) error {
-	d.changing[cluster].Lock()
-	defer d.changing[cluster].Unlock()
+	changing := &d.states[cluster].changing
+	changing.Lock()
+	defer changing.Unlock()
 	end()
 	Wait(ctx, after)
-	return d.StartCluster(context.WithoutCancel(ctx), cluster)
+	return d.StartCluster(cluster)
 }
 
 // Upgrade ends a cluster in good order and after a while starts it with the other
@@ -105,7 +106,8 @@ func (d *Deployment) Upgrade(ctx context.Context, cluster string, after time.Dur
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		d.Cluster(cluster).Stop(ctx)
-		d.versions[cluster] = map[string]string{"v1": "v2", "v2": "v1"}[d.versions[cluster]]
+		s := d.states[cluster]
+		s.version = map[string]string{"v1": "v2", "v2": "v1"}[s.version]
 	})
 }
 
@@ -117,7 +119,7 @@ func (d *Deployment) Clock(ctx context.Context, cluster string, after, off time.
 	}
 	return d.Change(ctx, cluster, after, func() {
 		d.Cluster(cluster).Vanish()
-		d.clocks[cluster] = off
+		d.states[cluster].clock = off
 	})
 }
 
@@ -183,7 +185,7 @@ func (d *Deployment) Mend(ctx context.Context) error {
 			}
 		}
 	}
-	return d.waitForClusters(ctx)
+	return d.WaitUntilReady(ctx)
 }
 
 // Left says what is still under way; empty if nothing is.
