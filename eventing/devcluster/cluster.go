@@ -37,9 +37,6 @@ type ClusterConfig struct {
 	Programs             Programs
 	DatabaseURL, NATSURL string
 
-	FirstPort int                     // for StartCluster
-	Through   func(url string) string // for StartCluster
-
 	// Env are further variables for each process, for example "LOG_LEVEL=debug".
 	Env []string
 }

@@ -48,8 +48,6 @@ type NATSConfig struct {
 	// Defaults to the server's default, 2m.
 	SyncInterval string
 
-	Route func(from, to, url string) (string, error) // for StartNATSCluster
-
 	// Grace is how long the server may take to end. Defaults to 1 s.
 	Grace time.Duration
 

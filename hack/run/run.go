@@ -84,7 +84,7 @@ func (r *run) execute(ctx context.Context) (err error) {
 	return r.goOn(ctx)
 }
 
-// config returns what is started: servers unless existing ones are used, and clusters.
+// config returns the deployment: servers, unless existing ones are used, and clusters.
 func (r *run) config() devcluster.Config {
 	cfg := devcluster.Config{
 		Dir: r.o.dir, FirstPort: r.o.ports, BuildLog: r.stderr, OnExit: r.died, StopTimeout: stopTimeout,
