@@ -105,10 +105,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if _, err := fmt.Fprintf(b.stdout, "\n%s", served); err != nil {
 		return fmt.Errorf("write the table: %w", err)
 	}
-	whole, wholeRows, err := b.e2e(ctx)
-	if err != nil {
-		return err
-	}
+	whole, wholeRows, failures := b.e2e(ctx)
 	if _, err := fmt.Fprintf(b.stdout, "\n%s", whole); err != nil {
 		return fmt.Errorf("write the table: %w", err)
 	}
@@ -118,9 +115,9 @@ func (b *bench) run(ctx context.Context) (err error) {
 		for _, r := range rows {
 			all = append(all, r)
 		}
-		return writeJSON(b.options.jsonFile, append(all, servedRows...))
+		return errors.Join(failures, writeJSON(b.options.jsonFile, append(all, servedRows...)))
 	}
-	return nil
+	return failures
 }
 
 // describe says how it is measured.

@@ -19,15 +19,20 @@ const (
 	// wants tens of thousands of events.
 	mostEndToEnd     = 100_000
 	e2eDuration      = 30 * time.Second
-	quickE2EDuration = 2 * time.Second
+	quickE2EDuration = 3 * time.Second
+
+	// A probe is long enough for a lag to grow, and short enough for many of them.
+	e2eProbe        = 6 * time.Second
+	quickE2EProbe   = 2 * time.Second
+	e2ePrecision    = 1.06
+	quickPrecision  = 1.2
+	e2eLimit        = 4 * time.Minute
+	quickE2ELimit   = time.Minute
+	pendingDuration = 2 * time.Minute // for a source to hand messages back several times
 
 	// What one stalling cluster alone can bear, on two cores.
 	defaultE2ERate = 1000
 	defaultE2ESync = "2m"
-
-	// Long enough for a source to hand back what does not go through, and to ask for
-	// other messages, several times.
-	pendingDuration = 2 * time.Minute
 
 	defaultPending = 10_000_000
 	quickPending   = 100_000
@@ -44,7 +49,8 @@ func (o options) selectedE2E() []e2e.Row {
 	return list
 }
 
-// e2e measures the rows of package e2e and gives them as text and for JSON.
+// e2e measures the rows of package e2e and returns them as text and for JSON, together with
+// the errors of rows that failed.
 func (b *bench) e2e(ctx context.Context) (text string, rows []any, err error) {
 	selected := b.options.selectedE2E()
 	if len(selected) == 0 {
@@ -61,22 +67,28 @@ func (b *bench) e2e(ctx context.Context) (text string, rows []any, err error) {
 	}
 	o := e2e.Options{
 		Programs: programs, Events: min(b.options.events, mostEndToEnd), Rounds: b.options.rounds,
-		Rate: b.options.e2eRate, Duration: e2eDuration, SyncInterval: b.options.e2eSync, Env: b.options.e2eEnv,
+		Rate: b.options.e2eRate, RaceRate: b.options.raceRate, Duration: e2eDuration, Probe: e2eProbe, Precision: e2ePrecision,
+		Limit: e2eLimit, SyncInterval: b.options.e2eSync, Env: b.options.e2eEnv,
 		Dir: b.options.dir, NewDatabase: b.newE2EDatabase, Pending: b.options.pending,
 		Now: b.now, Progress: b.progress,
 	}
 	if b.options.quick {
-		o.Duration = quickE2EDuration
+		o.Duration, o.Probe, o.Precision, o.Limit = quickE2EDuration, quickE2EProbe, quickPrecision, quickE2ELimit
 	}
+	if b.options.e2eDuration > 0 {
+		o.Duration, o.Probe = b.options.e2eDuration, min(o.Probe, b.options.e2eDuration)
+	}
+	var failures error // of single rows: the others are in the table
 	for _, r := range selected {
 		if !r.Long() {
 			o.Rows = append(o.Rows, r)
 		}
 	}
 	if len(o.Rows) > 0 {
-		lines, err := e2e.Run(ctx, o)
-		if err != nil {
-			return "", nil, err
+		var lines []e2e.Line
+		lines, failures = e2e.Run(ctx, o)
+		if ctx.Err() != nil {
+			return "", nil, failures
 		}
 		text += e2e.Format(lines, o)
 		for _, l := range lines {
@@ -97,7 +109,7 @@ func (b *bench) e2e(ctx context.Context) (text string, rows []any, err error) {
 		text += e2e.FormatPending(report)
 		rows = append(rows, report)
 	}
-	return text, rows, nil
+	return text, rows, failures
 }
 
 // newE2EDatabase makes a database for a trial end to end.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -12,14 +13,18 @@ import (
 	"github.com/tandem-fn/tandem/test/bench/e2e"
 )
 
+// e2eRows are rows of each kind.
+const e2eRows = "^(e2e-by-hand|e2e|e2e-race|latency-50-by-hand|nap-50|freeze-50|slow-50|stall-alone|stop-alone|catch-up-.*|ordered-tight)$"
+
 // Every trial compares what is in database and stream with what has to be, so that a run
 // without an error has done exactly what was to be done.
-func TestEveryRowEndToEndIsMeasured(t *testing.T) {
+func TestRowsOfEachKindEndToEndAreMeasured(t *testing.T) {
 	t.Parallel()
 
 	var table strings.Builder
 	file := filepath.Join(t.TempDir(), "table.json")
-	b := newBench(t, &table, "--quick", "--events", "500", "--e2e-rate", "100", "--json", file, "--only", "^(e2e|stall-|stop-|no-stall)")
+	b := newBench(t, &table, "--quick", "--events", "500", "--e2e-rate", "100", "--race-rate", "100", "--e2e-duration", "1500ms",
+		"--json", file, "--only", e2eRows)
 	if err := b.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -33,26 +38,37 @@ func TestEveryRowEndToEndIsMeasured(t *testing.T) {
 	if err := json.Unmarshal(text, &lines); err != nil {
 		t.Fatal(err)
 	}
-	var names []string
+	var want, names []string
+	for _, r := range e2e.Rows() {
+		if regexp.MustCompile(e2eRows).MatchString(r.Name) {
+			want = append(want, r.Name)
+		}
+	}
 	for _, l := range lines {
 		names = append(names, l.Row)
-		if l.P50 <= 0 || l.P99 < l.P50 || l.P999 < l.P99 || l.Max < l.P999 || l.Rate <= 0 || l.Outputs != 1 || l.SyncInterval == "" {
-			t.Errorf("%s: %+v", l.Row, l)
-		}
-		if strings.HasPrefix(l.Row, "e2e") && (l.EventsPerSecond == nil || *l.EventsPerSecond < 1 || l.OfByHand == nil || *l.OfByHand <= 0) {
-			t.Errorf("%s: %+v", l.Row, l)
-		}
 		if !strings.Contains(table.String(), l.Row) {
 			t.Errorf("%s is not in the table", l.Row)
 		}
+		if l.Outputs != 1 || l.SyncInterval == "" || l.Rounds != 1 {
+			t.Errorf("%s: %+v", l.Row, l)
+		}
+		rate := strings.Contains(l.Row, "e2e") || strings.Contains(l.Row, "race") && !strings.HasPrefix(l.Row, "st") || strings.Contains(l.Row, "-up-") || strings.HasPrefix(l.Row, "ordered")
+		if rate != (l.EventsPerSecond != nil) || rate && *l.EventsPerSecond < 1 {
+			t.Errorf("%s: events per second %v; whether it has a rate: %v", l.Row, l.EventsPerSecond, rate)
+		}
+		if open := !rate || strings.Contains(l.Row, "race"); open != (l.Latency != nil) {
+			t.Errorf("%s: latencies %+v; whether it is an open loop: %v", l.Row, l.Latency, open)
+			continue
+		} else if !open {
+			continue
+		}
+		if l.P50 <= 0 || l.P99 < l.P50 || l.P999 < l.P99 || l.Max < l.P999 || l.At == nil || *l.At <= 0 || *l.Computed < 0.9 {
+			t.Errorf("%s: %+v", l.Row, l)
+		}
 		// No event that falls into the time is quicker than its end.
 		if strings.HasSuffix(l.Row, "-alone") && l.Max < 50 {
-			t.Errorf("%s: the longest took %v ms, though the cluster stood still for 200 ms", l.Row, l.Max)
+			t.Errorf("%s: the longest took %v ms, though the cluster was stopped for 200 ms", l.Row, l.Max)
 		}
-	}
-	want := []string{
-		e2e.RowByHand, e2e.RowDefaults, e2e.RowSingle, e2e.RowNoStall,
-		e2e.RowStallAlone, e2e.RowStallRace, e2e.RowStopAlone, e2e.RowStopRace,
 	}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("rows (-want +got):\n%s", diff)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/tandem-fn/tandem/test/bench/e2e"
 )
@@ -28,10 +29,12 @@ type options struct {
 	connections int
 	batch       int
 
-	e2eRate int
-	e2eSync string
-	e2eEnv  []string
-	pending int
+	e2eRate     int
+	raceRate    int
+	e2eDuration time.Duration
+	e2eSync     string
+	e2eEnv      []string
+	pending     int
 }
 
 const usage = `Measure what sinkwriter costs, beside the same written by hand and beside the
@@ -39,12 +42,14 @@ floor: the bare upsert of the same rows by one writer.
 
     go run ./test/bench --quick              a look: one short round, a few minutes
     go run ./test/bench                      the table: %d rounds of %s events,
-                                             about an hour on two cores
+                                             some hours on two cores
     go run ./test/bench --only '^(one|race)$' --events 200000
     go run ./test/bench --only '^race$' --rounds 1 --cpuprofile cpu.out
                                              then: go tool pprof -top cpu.out
-    go run ./test/bench --only '^(e2e|no-stall|stall-|stop-)'
+    go run ./test/bench --only '^(e2e|latency|nap|freeze|slow|no-stall|stall|stop|catch-up|ordered)'
                                              the whole way, with two clusters
+    go run ./test/bench --quick --only '^latency-' --race-rate 3000
+                                             latencies at shares of a known rate
 
 It starts a PostgreSQL of its own in a folder of its own and removes it in the
 end; TANDEM_PG_BIN names the folder of another initdb. The folder must be on a
@@ -83,11 +88,24 @@ Columns about serving:
                          all, something else was the limit
 
 Columns end to end:
-  events_per_second      distinct events, from a full stream to outputs in a stream
-  of_by_hand             median of the ratio within each round
-  latencies at           the rate at which events were published: half of the highest
+  events/s               distinct events: of a filled stream, from its first output to
+                         its last; in race rows the highest rate of an open loop that
+                         is held
+  of                     median of the ratio within each round: of the rates, in rows
+                         with latencies of the p99.9
+  at                     the rate at which events were published
   p50_ms, …              from there until the stream has stored the output, median of
                          the rounds
+  lag_ms, end_lag_ms     the lag of the cluster, or outbox, that lags most: its highest,
+                         and its median in the last second
+  computed               share of the events, by the cluster that computed fewest, or,
+                         in catch-up-skip, by the one that rejoins
+
+A race row searches its rate: up or down by a factor, then by bisection, in short
+probes, and confirms it for --e2e-duration. A rate is held if the lag stays below
+1 s (in a probe below 200 ms in its end) and each cluster computes at least 95 %%
+of the events. Rows at a share of that rate measure it first unless --race-rate
+is set. A row that fails is listed with its error, and the exit status is 1.
 
 Flags:`
 
@@ -126,7 +144,9 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 	flags.IntVar(&o.together, "together", defaultTogether, "events that one of them offers at a time with CommitAll, as an endpoint does that takes batches")
 	flags.IntVar(&o.connections, "connections", defaultConnections, "sinkwriter.Config.Connections of each cluster")
 	flags.IntVar(&o.batch, "batch", defaultBatch, "sinkwriter.Config.BatchEvents, and the floor's batch")
-	flags.IntVar(&o.e2eRate, "e2e-rate", defaultE2ERate, "events a second in the rows about stalls")
+	flags.IntVar(&o.e2eRate, "e2e-rate", defaultE2ERate, "events a second in the rows about stalls, and where searches start")
+	flags.IntVar(&o.raceRate, "race-rate", 0, "events a second of e2e-race and e2e-race-by-hand; 0: search for the highest")
+	flags.DurationVar(&o.e2eDuration, "e2e-duration", 0, fmt.Sprintf("how long latencies are measured, and a rate is held (default %s, quick %s)", e2eDuration, quickE2EDuration))
 	flags.StringVar(&o.e2eSync, "e2e-sync", defaultE2ESync, "how often NATS forces what it has stored to the disk: a `duration`, or always")
 	flags.Func("e2e-env", "a further `VARIABLE=value` for sources and functions end to end; may be repeated", func(s string) error {
 		o.e2eEnv = append(o.e2eEnv, s)
@@ -146,6 +166,12 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 	}
 	if flags.NArg() > 0 {
 		return problem("%q is not understood", flags.Arg(0))
+	}
+	if o.raceRate < 0 || o.raceRate > 100_000 {
+		return problem("--race-rate %d: want 0 to 100000", o.raceRate)
+	}
+	if o.e2eDuration < 0 || o.e2eDuration > time.Hour || o.e2eDuration > 0 && o.e2eDuration < time.Second {
+		return problem("--e2e-duration %s: want 1s to 1h", o.e2eDuration)
 	}
 	var err error
 	if o.only, err = regexp.Compile(*only); err != nil {

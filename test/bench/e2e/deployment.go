@@ -9,7 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"syscall"
+	"strings"
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
@@ -19,8 +19,12 @@ import (
 	"github.com/tandem-fn/tandem/test/bench/harness"
 )
 
-// patience is how long something may take until it is given up.
-const patience = time.Minute
+const (
+	// patience is how long something may take until it is given up.
+	patience = time.Minute
+
+	requestTimeout = 5 * time.Second
+)
 
 // publishAhead is the number of messages that are sent before the stream has answered.
 const publishAhead = 1024
@@ -48,7 +52,9 @@ type deployment struct {
 	dir      string
 	database Database
 
-	processes []process // in the order of their start
+	processes []process         // in the order of their start
+	sinks     map[string]string // URLs of the functions, by cluster
+	controls  map[string]string // URLs that count what they have computed
 }
 
 // process is one of a kind, in a cluster.
@@ -59,7 +65,7 @@ type process struct {
 }
 
 func (o *Options) deploy(ctx context.Context) (_ *deployment, err error) {
-	d := &deployment{o: o}
+	d := &deployment{o: o, sinks: map[string]string{}, controls: map[string]string{}}
 	if d.dir, err = devcluster.TempDir(o.Dir, "e2e-"); err != nil {
 		return nil, err
 	}
@@ -92,7 +98,8 @@ func (d *deployment) close(ctx context.Context) {
 	_ = devcluster.RemoveDir(d.dir) // temporary: an error changes no result
 }
 
-func (d *deployment) start(kind, cluster, program string, stage supervisor.Stage, args, env []string) error {
+// start starts a process of a cluster; env comes after the variables that all have.
+func (d *deployment) start(kind, cluster, program string, stage supervisor.Stage, args []string, env ...string) error {
 	p, err := d.Supervisor.Start(supervisor.ProcessConfig{
 		Name: cluster + "-" + kind, Path: program, Args: args, Stage: stage, Grace: 5 * time.Second,
 		Env: append([]string{"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + d.database.URL, "NATS_URL=" + d.NATSURL()}, env...),
@@ -104,52 +111,81 @@ func (d *deployment) start(kind, cluster, program string, stage supervisor.Stage
 	return nil
 }
 
-// startByHand starts two consumers.
-func (d *deployment) startByHand(workers int) error {
-	for _, cluster := range []string{"east", "west"} {
-		if err := d.start("by-hand", cluster, d.o.Programs.ByHand, supervisor.StageSources,
-			[]string{"-name", cluster, "-workers", strconv.Itoa(workers)}, nil); err != nil {
+// The clusters, and the consumers by hand.
+const (
+	east = "east"
+	west = "west" // stalls, or is alone
+)
+
+// startRow starts what a row measures: consumers by hand with so many workers, or clusters.
+func (d *deployment) startRow(ctx context.Context, r Row, workers int) error {
+	if r.byHand {
+		for _, name := range []string{east, west} {
+			args := []string{"-name", name, "-workers", strconv.Itoa(workers)}
+			if err := d.start("by-hand", name, d.o.Programs.ByHand, supervisor.StageSources, args); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, name := range r.clusters() {
+		if err := d.startFunction(r, name); err != nil {
+			return err
+		}
+	}
+	for _, name := range r.clusters() {
+		if err := d.awaitFunction(ctx, name); err != nil {
+			return err
+		}
+	}
+	for _, name := range r.clusters() {
+		if err := d.startSource(r, name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// startClusters starts the clusters of a row, and returns when the functions are ready
-// and the sources have been started.
-func (d *deployment) startClusters(ctx context.Context, r Row) error {
-	names := []string{"east", "west"}
+func (r Row) clusters() []string {
 	if r.alone {
-		names = names[1:]
+		return []string{west}
 	}
-	sinks := map[string]string{}
-	for _, name := range names {
-		port, err := devcluster.FreePort()
-		if err != nil {
-			return err
-		}
-		address := "127.0.0.1:" + strconv.Itoa(port)
-		sinks[name] = "http://" + address
-		env := []string{"TANDEM_CLUSTER=" + name, "LISTEN_ADDRESS=" + address}
-		if r.stalls && name == "west" {
-			env = append(env, "TANDEM_BENCH_STALL="+stallLength.String())
-		}
-		if err := d.start("function", name, d.o.Programs.Function, supervisor.StageFunctions, nil, append(env, d.o.Env...)); err != nil {
-			return err
-		}
+	return []string{east, west}
+}
+
+func (d *deployment) startFunction(r Row, name string, env ...string) error {
+	sink, err := freeAddress()
+	if err != nil {
+		return err
 	}
-	for name, sink := range sinks {
-		if err := d.await(ctx, name+"-function", func(ctx context.Context) error { return get(ctx, sink+"/health/readiness") }); err != nil {
-			return err
-		}
+	control, err := freeAddress()
+	if err != nil {
+		return err
 	}
-	for _, name := range names {
-		env := slices.Concat(sourceEnv(name, sinks[name]), r.env, d.o.Env)
-		if err := d.start("source", name, d.o.Programs.Source, supervisor.StageSources, nil, env); err != nil {
-			return err
-		}
+	d.sinks[name], d.controls[name] = "http://"+sink, "http://"+control
+	env = slices.Concat([]string{"TANDEM_CLUSTER=" + name, "LISTEN_ADDRESS=" + sink, "TANDEM_BENCH_CONTROL=" + control}, r.function, d.o.Env, env)
+	if r.strike == strikeStall && name == west {
+		env = append(env, "TANDEM_BENCH_STALL="+stallLength.String())
 	}
-	return nil
+	return d.start("function", name, d.o.Programs.Function, supervisor.StageFunctions, nil, env...)
+}
+
+// awaitFunction returns when a function is ready.
+func (d *deployment) awaitFunction(ctx context.Context, name string) error {
+	return d.await(ctx, name+"-function", func(ctx context.Context) error {
+		_, err := request(ctx, http.MethodGet, d.sinks[name]+"/health/readiness")
+		return err
+	})
+}
+
+func (d *deployment) startSource(r Row, name string, env ...string) error {
+	env = slices.Concat(sourceEnv(name, d.sinks[name]), r.source, d.o.Env, env)
+	return d.start("source", name, d.o.Programs.Source, supervisor.StageSources, nil, env...)
+}
+
+func freeAddress() (string, error) {
+	port, err := devcluster.FreePort()
+	return "127.0.0.1:" + strconv.Itoa(port), err
 }
 
 func sourceEnv(cluster, sink string) []string {
@@ -186,6 +222,22 @@ func (d *deployment) deaths() error {
 	return nil
 }
 
+// stop ends the processes of a cluster.
+func (d *deployment) stop(ctx context.Context, cluster string) {
+	for _, p := range slices.Backward(d.processes) {
+		if p.cluster == cluster {
+			p.Stop(ctx)
+		}
+	}
+}
+
+// destroy ends the processes at once.
+func (d *deployment) destroy() {
+	for _, p := range slices.Backward(d.processes) {
+		p.Destroy()
+	}
+}
+
 // said is the end of what the processes have said.
 func (d *deployment) said() string {
 	var all []byte
@@ -197,21 +249,38 @@ func (d *deployment) said() string {
 	return string(all)
 }
 
-func get(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+func request(ctx context.Context, method, url string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, url, http.NoBody)
 	if err != nil {
-		return err
+		return "", err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 1024))
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s: %s", resp.Status, text)
 	}
-	return err
+	return strings.TrimSpace(string(text)), err
+}
+
+// computed returns how many events each cluster has computed.
+func (d *deployment) computed(ctx context.Context) (map[string]int, error) {
+	counts := map[string]int{}
+	for cluster, url := range d.controls {
+		text, err := request(ctx, http.MethodGet, url)
+		if err == nil {
+			counts[cluster], err = strconv.Atoi(text)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("count what %s computed: %w", cluster, err)
+		}
+	}
+	return counts, nil
 }
 
 // spend returns the processor time of all processes so far, by kind.
@@ -231,26 +300,6 @@ func (d *deployment) spend() map[string]time.Duration {
 	return spent
 }
 
-// freeze stops the processes of the last cluster once a second, until ctx ends.
-func (d *deployment) freeze(ctx context.Context, now func() time.Time) {
-	last := d.processes[len(d.processes)-1].cluster
-	all := func(signal syscall.Signal) {
-		for _, p := range d.processes {
-			if p.cluster == last {
-				_ = p.Kill(signal) // who has ended is found out elsewhere
-			}
-		}
-	}
-	for {
-		if !sleep(ctx, now().Truncate(time.Second).Add(time.Second).Sub(now())) {
-			return
-		}
-		all(syscall.SIGSTOP)
-		time.Sleep(stallLength)
-		all(syscall.SIGCONT)
-	}
-}
-
 func sleep(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):
@@ -262,12 +311,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // Describe says how it is measured.
 func (o *Options) Describe() string {
-	rates := slices.ContainsFunc(o.Rows, func(r Row) bool { return r.rate })
-	text := fmt.Sprintf("end to end: everything on this machine (%d cores), NATS sync_interval %s, streams in files, 1 output an event; ", runtime.NumCPU(), o.SyncInterval)
-	if rates {
-		text += fmt.Sprintf("%d events a trial (by hand %d), %d round(s), latencies over %s", o.Events, o.byHandEvents(), o.Rounds, o.Duration)
-	} else {
-		text += fmt.Sprintf("%d events a second for %s, %d round(s)", o.Rate, o.Duration, o.Rounds)
-	}
-	return text
+	return fmt.Sprintf("end to end: everything on this machine (%d cores), NATS sync_interval %s, streams in files, 1 output an event; "+
+		"%d round(s), %d events of a filled stream (by hand %d), latencies over %s; rows about stalls at %d events/s",
+		runtime.NumCPU(), o.SyncInterval, o.Rounds, o.Events, o.byHandEvents(), o.Duration, o.Rate)
 }

@@ -21,32 +21,32 @@ const (
 	outputs = "OUTPUTS"
 )
 
-// message is event n as it is in the stream.
-func message(n int) (*nats.Msg, error) {
+// message returns event n as it is in the stream.
+func (r Row) message(n int) (*nats.Msg, error) {
 	data, err := json.Marshal(orders.New(n))
 	if err != nil {
 		return nil, err
 	}
 	id := orders.ID(n)
-	return &nats.Msg{
-		Subject: "events." + orders.Placed,
-		Header: nats.Header{
-			"ce-specversion": {"1.0"}, "ce-id": {id}, "ce-source": {orders.Source}, "ce-type": {orders.Placed},
-			"content-type":     {"application/json"},
-			natsjs.MsgIDHeader: {eventing.MessageID(orders.Source, id)},
-		},
-		Data: data,
-	}, nil
+	header := nats.Header{
+		"ce-specversion": {"1.0"}, "ce-id": {id}, "ce-source": {orders.Source}, "ce-type": {orders.Placed},
+		"content-type":     {"application/json"},
+		natsjs.MsgIDHeader: {eventing.MessageID(orders.Source, id)},
+	}
+	if r.subject != nil {
+		header["ce-subject"] = []string{r.subject(n)}
+	}
+	return &nats.Msg{Subject: "events." + orders.Placed, Header: header, Data: data}, nil
 }
 
-// fill stores so many events in the stream.
-func (d *deployment) fill(ctx context.Context, events int) error {
-	for n := range events {
-		m, err := message(n)
+// fill stores events in the stream, from first on.
+func (d *deployment) fill(ctx context.Context, r Row, first, events int) error {
+	for n := first; n < first+events; n++ {
+		m, err := r.message(n)
 		if err != nil {
 			return err
 		}
-		if _, err := d.JS.PublishMsgAsync(m); err != nil {
+		if _, err := d.JS.PublishMsgAsync(m, natsjs.WithStallWait(patience)); err != nil {
 			return fmt.Errorf("fill the stream: %w", err)
 		}
 	}
@@ -56,8 +56,8 @@ func (d *deployment) fill(ctx context.Context, events int) error {
 		return context.Cause(ctx)
 	}
 	state, err := d.state(ctx, inputs)
-	if err == nil && state.Msgs != uint64(events) {
-		err = fmt.Errorf("fill the stream: it has %d events, want %d", state.Msgs, events)
+	if err == nil && state.Msgs != uint64(first+events) {
+		err = fmt.Errorf("fill the stream: it has %d events, want %d", state.Msgs, first+events)
 	}
 	return err
 }
@@ -78,7 +78,7 @@ func (d *deployment) awaitOutputs(ctx context.Context, events int) (natsjs.Strea
 	for {
 		state, err := d.state(ctx, outputs)
 		switch {
-		case err != nil:
+		case err != nil && ctx.Err() == nil:
 			return state, err
 		case state.Msgs == uint64(events):
 			return state, nil
@@ -93,20 +93,19 @@ func (d *deployment) awaitOutputs(ctx context.Context, events int) (natsjs.Strea
 			return state, err
 		}
 		if !sleep(ctx, 20*time.Millisecond) {
-			return state, context.Cause(ctx)
+			return state, fmt.Errorf("the stream has %d outputs of %d: %w", max(last, state.Msgs), events, context.Cause(ctx))
 		}
 	}
 }
 
-// publish publishes events from first on, an open loop: each at its time, whatever comes
-// of those before. It gives when each was published.
-func (d *deployment) publish(ctx context.Context, first, events int, rate float64) ([]time.Time, error) {
-	published := make([]time.Time, 0, events)
-	begin := d.o.Now()
-	for len(published) < events {
-		due := min(int(d.o.Now().Sub(begin).Seconds()*rate), events)
+// publish publishes the events of a schedule, an open loop: each when it is due, whatever
+// comes of those before. It returns when each was published.
+func (d *deployment) publish(ctx context.Context, r Row, s schedule) ([]time.Time, error) {
+	published := make([]time.Time, 0, s.events)
+	for len(published) < s.events {
+		due := min(int(d.o.Now().Sub(s.begin).Seconds()*s.rate), s.events)
 		for len(published) < due {
-			m, err := message(first + len(published))
+			m, err := r.message(s.first + len(published))
 			if err != nil {
 				return nil, err
 			}
@@ -115,12 +114,12 @@ func (d *deployment) publish(ctx context.Context, first, events int, rate float6
 				return nil, fmt.Errorf("publish an event: %w", err)
 			}
 		}
-		if err := d.NC.FlushTimeout(patience); err != nil {
-			return nil, fmt.Errorf("publish events: %w", err)
-		}
 		if !sleep(ctx, time.Millisecond) {
 			return nil, context.Cause(ctx)
 		}
+	}
+	if err := d.NC.FlushTimeout(patience); err != nil {
+		return nil, fmt.Errorf("publish events: %w", err)
 	}
 	return published, nil
 }

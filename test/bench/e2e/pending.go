@@ -59,7 +59,7 @@ func (o *Options) measurePending(ctx context.Context, pending int) (mib float64,
 		return 0, 0, err
 	}
 	defer sink.server.Close() //nolint:errcheck // nothing is lost with it
-	if err := d.start("source", "east", o.Programs.Source, supervisor.StageSources, nil, append(sourceEnv("east", sink.url), o.Env...)); err != nil {
+	if err := d.start("source", east, o.Programs.Source, supervisor.StageSources, nil, append(sourceEnv(east, sink.url), o.Env...)...); err != nil {
 		return 0, 0, err
 	}
 	if err := d.await(ctx, "the first try", func(context.Context) error {

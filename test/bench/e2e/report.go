@@ -10,78 +10,124 @@ import (
 	"time"
 )
 
-// Line is a line of the table, as JSON. A figure that was not measured is null.
+// Line is a line of the table, as JSON: medians over the rounds. A figure that was not
+// measured is missing.
 type Line struct {
 	Row             string   `json:"row"`
-	EventsPerSecond *float64 `json:"events_per_second"` // distinct events, at the most
-	Lowest          *float64 `json:"lowest_events_per_second"`
-	Highest         *float64 `json:"highest_events_per_second"`
-	OfByHand        *float64 `json:"of_by_hand"`
+	EventsPerSecond *float64 `json:"events_per_second,omitempty"` // distinct events
+	Lowest          *float64 `json:"lowest_events_per_second,omitempty"`
+	Highest         *float64 `json:"highest_events_per_second,omitempty"`
 	Workers         int      `json:"workers,omitempty"` // of each consumer by hand
+	Seconds         *float64 `json:"seconds,omitempty"` // of a filled stream
 
-	Rate float64 `json:"latencies_at_events_per_second"`
-	Latency
+	// Of is the ratio within a round to row OfRow: of the rates, or of the p99.9.
+	Of    *float64 `json:"of,omitempty"`
+	OfRow string   `json:"of_row,omitempty"`
 
-	Outputs      int    `json:"outputs_per_event"`
-	SyncInterval string `json:"sync_interval"`
-	Rounds       int    `json:"rounds"`
+	// Divided is the time of two clusters, of that of one.
+	Divided *float64 `json:"time_of_two_of_one,omitempty"`
+
+	// Of an open loop.
+	At *float64 `json:"at_events_per_second,omitempty"`
+	*Latency
+	Lag      *float64 `json:"lag_ms,omitempty"`     // the highest
+	EndLag   *float64 `json:"end_lag_ms,omitempty"` // in the last second
+	Computed *float64 `json:"computed,omitempty"`   // share of the events, by the cluster that computed fewest, or that skips
+
+	Probes []Probe `json:"probes,omitempty"` // of all rounds
 
 	// CPU is the processor time of an event in microseconds, both clusters together.
 	CPU map[string]float64 `json:"cpu_us_per_event,omitempty"`
+
+	Outputs      int    `json:"outputs_per_event"`
+	SyncInterval string `json:"sync_interval"`
+	Rounds       int    `json:"rounds"` // that were measured
+	Error        string `json:"error,omitempty"`
 }
 
-func (o *Options) summarise(results []result) []Line {
-	var byHand []speed
+func (o *Options) summarise(results []*result) []Line {
+	samples := map[string][]sample{}
 	for _, r := range results {
-		if r.row.Name == RowByHand {
-			byHand = r.speeds[r.best()]
-		}
+		samples[r.row.Name] = r.best()
 	}
 	lines := make([]Line, 0, len(results))
 	for _, r := range results {
-		line := Line{Row: r.row.Name, Rate: float64(o.Rate), Outputs: 1, SyncInterval: o.SyncInterval, Rounds: o.Rounds}
-		if r.row.rate {
-			speeds := r.speeds[r.best()]
-			line.fill(speeds, byHand)
-			line.Workers = r.row.variants()[r.best()]
+		best := samples[r.row.Name]
+		line := Line{Row: r.row.Name, Outputs: 1, SyncInterval: o.SyncInterval, Rounds: len(best)}
+		if r.err != nil {
+			line.Error = r.err.Error()
 		}
-		line.Latency = Latency{
-			P50:  rounded(medianOf(r.latencies, func(l Latency) float64 { return l.P50 }), 1),
-			P99:  rounded(medianOf(r.latencies, func(l Latency) float64 { return l.P99 }), 1),
-			P999: rounded(medianOf(r.latencies, func(l Latency) float64 { return l.P999 }), 1),
-			Max:  rounded(medianOf(r.latencies, func(l Latency) float64 { return l.Max }), 1),
+		if len(best) > 0 {
+			line.fill(best)
+			line.compare(r.row, best, samples[r.row.of])
 		}
 		lines = append(lines, line)
 	}
 	return lines
 }
 
-func (l *Line) fill(speeds, byHand []speed) {
-	rate := func(s speed) float64 { return s.rate }
-	median := medianOf(speeds, rate)
-	lowest, highest := math.Inf(1), 0.0
-	ratios := make([]float64, 0, len(speeds))
-	l.CPU = map[string]float64{}
-	for i, s := range speeds {
-		lowest, highest = min(lowest, s.rate), max(highest, s.rate)
-		if len(byHand) == len(speeds) {
-			ratios = append(ratios, s.rate/byHand[i].rate)
+// fill sets the medians of the samples.
+func (l *Line) fill(samples []sample) {
+	median := func(digits int, figure func(s sample) float64) *float64 {
+		value := rounded(medianOf(samples, figure), digits)
+		return &value
+	}
+	first := samples[0]
+	l.Workers = samples[len(samples)-1].workers
+	for _, s := range samples {
+		l.Probes = append(l.Probes, s.probes...)
+	}
+	if first.rate > 0 {
+		l.EventsPerSecond = median(0, rateOf)
+		lowest, highest := math.Inf(1), 0.0
+		for _, s := range samples {
+			lowest, highest = min(lowest, s.rate), max(highest, s.rate)
 		}
-		for kind := range s.cpu {
-			l.CPU[kind] = rounded(medianOf(speeds, func(s speed) float64 { return micros(s.cpu[kind]) }), 1)
+		lowest, highest = rounded(lowest, 0), rounded(highest, 0)
+		l.Lowest, l.Highest = &lowest, &highest
+	}
+	if first.seconds > 0 {
+		l.Seconds = median(2, func(s sample) float64 { return s.seconds })
+	}
+	if first.divided > 0 {
+		l.Divided = median(2, func(s sample) float64 { return s.divided })
+	}
+	if len(first.cpu) > 0 {
+		l.CPU = map[string]float64{}
+		for kind := range first.cpu {
+			l.CPU[kind] = *median(1, func(s sample) float64 { return micros(s.cpu[kind]) })
 		}
 	}
-	l.Rate = rounded(median/2, 0)
-	for _, f := range []struct {
-		to    **float64
-		value float64
-	}{{&l.EventsPerSecond, median}, {&l.Lowest, lowest}, {&l.Highest, highest}} {
-		value := rounded(f.value, 0)
-		*f.to = &value
+	if first.open != nil {
+		l.At = median(0, func(s sample) float64 { return s.open.at })
+		l.Latency = &Latency{
+			P50:  *median(1, func(s sample) float64 { return s.open.P50 }),
+			P99:  *median(1, func(s sample) float64 { return s.open.P99 }),
+			P999: *median(1, func(s sample) float64 { return s.open.P999 }),
+			Max:  *median(1, func(s sample) float64 { return s.open.Max }),
+		}
+		l.Lag = median(0, func(s sample) float64 { return millis(s.open.lag) })
+		l.EndLag = median(0, func(s sample) float64 { return millis(s.open.endLag) })
+		l.Computed = median(3, func(s sample) float64 { return s.open.computed })
+	}
+	if first.computed > 0 {
+		l.Computed = median(3, func(s sample) float64 { return s.computed })
+	}
+}
+
+// compare sets the median of the ratios within a round.
+func (l *Line) compare(r Row, samples, others []sample) {
+	figure := rateOf
+	if r.measure == measureLatency {
+		figure = func(s sample) float64 { return s.open.P999 }
+	}
+	var ratios []float64
+	for i := range min(len(samples), len(others)) {
+		ratios = append(ratios, figure(samples[i])/figure(others[i]))
 	}
 	if len(ratios) > 0 {
 		ratio := rounded(medianOf(ratios, func(f float64) float64 { return f }), 2)
-		l.OfByHand = &ratio
+		l.Of, l.OfRow = &ratio, r.of
 	}
 }
 
@@ -92,67 +138,124 @@ func rounded(f float64, digits int) float64 {
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-func formatCPU(cpu map[string]time.Duration) string {
+// String returns what was measured, for the progress.
+func (s sample) String() string {
 	var parts []string
-	for _, kind := range slices.Sorted(maps.Keys(cpu)) {
-		parts = append(parts, fmt.Sprintf("%s %.0f", kind, micros(cpu[kind])))
+	if s.rate > 0 {
+		parts = append(parts, fmt.Sprintf("%7.0f events/s", s.rate))
 	}
-	return "cpu µs an event: " + strings.Join(parts, ", ")
+	if s.divided > 0 {
+		parts = append(parts, fmt.Sprintf("time of two of that of one %.2f", s.divided))
+	}
+	if s.computed > 0 {
+		parts = append(parts, fmt.Sprintf("computed %.1f %%", 100*s.computed))
+	}
+	if s.open != nil {
+		parts = append(parts, s.open.String())
+	}
+	if len(s.cpu) > 0 {
+		var kinds []string
+		for _, kind := range slices.Sorted(maps.Keys(s.cpu)) {
+			kinds = append(kinds, fmt.Sprintf("%s %.0f", kind, micros(s.cpu[kind])))
+		}
+		parts = append(parts, "cpu µs an event: "+strings.Join(kinds, ", "))
+	}
+	return strings.Join(parts, "; ")
 }
 
-// What is to be reached.
-const (
-	backlogAtLeast = 8   // times by hand
-	stallAtMost    = 1.5 // times the p99.9 of two healthy clusters
-	stopAtMost     = 200 // ms, the claim timeout
-)
+func (r *openResult) String() string {
+	return fmt.Sprintf("at %.0f/s p50 %.1f ms, p99 %.1f, p99.9 %.1f, longest %.1f, lag at most %.0f ms, %.0f in the end, computed %.0f %%",
+		r.at, r.P50, r.P99, r.P999, r.Max, millis(r.lag), millis(r.endLag), 100*r.computed)
+}
 
-// Format writes the table for people, and how the figures compare with those that are to
-// be reached.
+// Format writes the tables for people, and how the figures compare with the targets.
 func Format(lines []Line, o Options) string {
 	var text strings.Builder
 	text.WriteString(o.Describe() + "\n")
-	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
-	row := func(cells ...string) { _, _ = fmt.Fprintln(table, strings.Join(cells, "\t")+"\t") } // into memory
-	row("row", "events_per_second", "of_by_hand", "latencies at", "p50_ms", "p99_ms", "p999_ms", "max_ms", "outputs", "sync_interval")
-	figure := func(f *float64, digits int) string {
+	formatFigures(&text, lines)
+	formatCPU(&text, lines)
+	for _, l := range lines {
+		if len(l.Probes) > 0 {
+			fmt.Fprintf(&text, "%s tried: %s\n", l.Row, join(l.Probes))
+		}
+	}
+	for _, l := range lines {
+		if l.Error != "" {
+			fmt.Fprintf(&text, "%s FAILED: %s\n", l.Row, l.Error)
+		}
+	}
+	text.WriteString(formatGoals(lines))
+	return text.String()
+}
+
+func join(probes []Probe) string {
+	parts := make([]string, 0, len(probes))
+	for _, p := range probes {
+		parts = append(parts, p.String())
+	}
+	return strings.Join(parts, ", ")
+}
+
+func newTable(text *strings.Builder) (row func(cells ...string), flush func()) {
+	table := tabwriter.NewWriter(text, 0, 0, 2, ' ', tabwriter.AlignRight)
+	return func(cells ...string) { _, _ = fmt.Fprintln(table, strings.Join(cells, "\t")+"\t") }, // into memory
+		func() { _ = table.Flush() }
+}
+
+func formatFigures(text *strings.Builder, lines []Line) {
+	row, flush := newTable(text)
+	defer flush()
+	row("row", "events/s", "seconds", "of", "at", "p50_ms", "p99_ms", "p99.9_ms", "max_ms", "lag_ms", "end_lag_ms", "computed")
+	figure := func(f *float64, format string) string {
 		if f == nil {
 			return "–"
 		}
-		return fmt.Sprintf("%.*f", digits, *f)
+		return fmt.Sprintf(format, *f)
 	}
-	known := map[string]Line{}
 	for _, l := range lines {
-		known[l.Row] = l
-		row(l.Row, figure(l.EventsPerSecond, 0), figure(l.OfByHand, 2), fmt.Sprintf("%.0f/s", l.Rate),
-			figure(&l.P50, 1), figure(&l.P99, 1), figure(&l.P999, 1), figure(&l.Max, 1), fmt.Sprint(l.Outputs), l.SyncInterval)
-	}
-	_ = table.Flush() // into memory
-	for _, l := range lines {
-		if len(l.CPU) > 0 {
-			var parts []string
-			for _, kind := range slices.Sorted(maps.Keys(l.CPU)) {
-				parts = append(parts, fmt.Sprintf("%s %.0f", kind, l.CPU[kind]))
+		name, latency := Row{Name: l.Row}.title(l.Workers), [4]string{"–", "–", "–", "–"}
+		if l.Latency != nil {
+			for i, f := range []float64{l.P50, l.P99, l.P999, l.Max} {
+				latency[i] = fmt.Sprintf("%.1f", f)
 			}
-			fmt.Fprintf(&text, "%s: processor time of an event, µs, both clusters together: %s\n", l.Row, strings.Join(parts, ", "))
+		}
+		of := figure(l.Of, "%.2f × "+l.OfRow)
+		if l.Divided != nil {
+			of = figure(l.Divided, "%.2f × one cluster")
+		}
+		row(name, figure(l.EventsPerSecond, "%.0f"), figure(l.Seconds, "%.2f"), of, figure(l.At, "%.0f/s"),
+			latency[0], latency[1], latency[2], latency[3], figure(l.Lag, "%.0f"), figure(l.EndLag, "%.0f"), figure(l.Computed, "%.2f"))
+	}
+}
+
+func formatCPU(text *strings.Builder, lines []Line) {
+	kinds := map[string]bool{}
+	for _, l := range lines {
+		for kind := range l.CPU {
+			kinds[kind] = true
 		}
 	}
-	goal := func(what string, got, want float64, reached bool, bound string) {
-		word := "reached"
-		if !reached {
-			word = "NOT REACHED"
+	if len(kinds) == 0 {
+		return
+	}
+	text.WriteString("\nprocessor time of an event in µs, both clusters together\n")
+	row, flush := newTable(text)
+	defer flush()
+	columns := slices.Sorted(maps.Keys(kinds))
+	row(slices.Concat([]string{"row"}, columns, []string{"sum"})...)
+	for _, l := range lines {
+		if len(l.CPU) == 0 {
+			continue
 		}
-		fmt.Fprintf(&text, "%-52s %7.2f, %s %.2f: %s\n", what, got, bound, want, word)
+		cells, sum := []string{l.Row}, 0.0
+		for _, kind := range columns {
+			cell := "–"
+			if used, ok := l.CPU[kind]; ok {
+				cell = fmt.Sprintf("%.0f", used)
+				sum += used
+			}
+			cells = append(cells, cell)
+		}
+		row(append(cells, fmt.Sprintf("%.0f", sum))...)
 	}
-	if of := known[RowDefaults].OfByHand; of != nil {
-		goal("e2e of e2e-by-hand", *of, backlogAtLeast, *of >= backlogAtLeast, "at least")
-	}
-	if healthy := known[RowNoStall]; healthy.P999 > 0 && known[RowStallRace].Rounds > 0 {
-		got := known[RowStallRace].P999 / healthy.P999
-		goal("p99.9 of stall-race, of two healthy clusters", got, stallAtMost, got <= stallAtMost, "at most")
-	}
-	if stopped, ok := known[RowStopRace]; ok {
-		goal("p99.9 of stop-race, ms, of a claim timeout", stopped.P999, stopAtMost, stopped.P999 <= stopAtMost, "at most")
-	}
-	return text.String()
 }

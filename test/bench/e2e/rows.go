@@ -1,54 +1,174 @@
 package e2e
 
-import "time"
+import (
+	"slices"
+	"time"
+
+	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
+)
 
 // Names of the rows.
 const (
 	RowByHand     = "e2e-by-hand"
 	RowDefaults   = "e2e"
 	RowSingle     = "e2e-single"
+	RowRaceByHand = "e2e-race-by-hand"
+	RowRace       = "e2e-race"
+
+	Row50ByHand = "latency-50-by-hand"
+	Row50       = "latency-50"
+	Row80       = "latency-80"
+	RowNap50    = "nap-50"
+	RowFreeze50 = "freeze-50"
+	RowNap80    = "nap-80"
+	RowFreeze80 = "freeze-80"
+	RowSlowRace = "slow-race"
+	RowSlow50   = "slow-50"
+
 	RowNoStall    = "no-stall"
 	RowStallAlone = "stall-alone"
 	RowStallRace  = "stall-race"
 	RowStopAlone  = "stop-alone"
 	RowStopRace   = "stop-race"
-	RowPending    = "pending"
-)
 
-// stallLength is for how long a cluster stalls, once a second.
-const stallLength = 200 * time.Millisecond
+	RowCatchUpSkip   = "catch-up-skip"
+	RowCatchUpDivide = "catch-up-divide"
+
+	RowOrderedEach  = "ordered-each"
+	RowOrderedFew   = "ordered-few"
+	RowOrderedHot   = "ordered-hot"
+	RowOrderedTight = "ordered-tight"
+
+	RowPending = "pending"
+)
 
 // Row is a line of the table.
 type Row struct {
 	Name  string
 	About string // one line, for --help
 
-	byHand  []int    // workers to try; the best counts
-	env     []string // variables of the sources: none where a row measures the defaults
-	rate    bool     // its highest rate is measured, and latencies at half of it
-	alone   bool     // one cluster only
-	stalls  bool     // the computation of the last cluster
-	stops   bool     // the processes of the last cluster
-	pending bool     // no trial: the memory of a source
+	measure  measure
+	byHand   bool     // two consumers written by hand, no clusters
+	source   []string // variables of the sources: none where a row measures the defaults
+	function []string // variables of the functions
+	alone    bool     // one cluster only
+
+	events  int                // at most, of a filled stream; 0 for no bound
+	subject func(n int) string // of event n; nil for none
+	slow    bool               // the events of orders.Slow sleep, and their latencies do not count
+
+	share  float64 // of the rate of e2e-race, or e2e-race-by-hand: latencies are measured there; 0 for --e2e-rate
+	strike strike  // what happens to the last cluster
+
+	of string // the row with which its rate, or its p99.9, is compared
 }
 
-// Rows are all rows.
+// measure is what is measured of a row.
+type measure int
+
+const (
+	measureBacklog measure = iota // the rate at which a filled stream is handled
+	measureRace                   // the highest rate of an open loop that is held
+	measureLatency                // latencies in an open loop
+	measureSkip                   // how fast a cluster that rejoins skips what is committed
+	measureDivide                 // how long two clusters take for a backlog, and how long one takes
+	measurePending                // the memory of a source
+)
+
+// strike is what happens to the last cluster while latencies are measured.
+type strike int
+
+const (
+	noStrike     strike = iota
+	strikeStall         // all computations sleep, stallLength in every second
+	strikeStop          // all processes are stopped, stallLength in every second
+	strikeNap           // one computation sleeps, pauseLength in every pausePeriod
+	strikeFreeze        // one process is stopped, the function and the source in turn, pauseLength in every pausePeriod
+)
+
+const (
+	stallLength = 200 * time.Millisecond
+
+	pauseLength = 300 * time.Millisecond
+	pausePeriod = 10 * time.Second
+)
+
+const (
+	slowLength = time.Second // of orders.Slow
+
+	// A function that waits is bound by its 8 places, not by the cores: one cluster alone
+	// handles at most 1,600 events a second.
+	waitLength = 5 * time.Millisecond
+)
+
+// Rows are all rows, each after those that it needs.
 func Rows() []Row {
+	ordered := func(name string, events int, subject func(n int) string, about string, env ...string) Row {
+		return Row{
+			Name: name, events: events, subject: subject, source: append([]string{"TANDEM_ORDERING=subject"}, env...),
+			About: "a filled stream with TANDEM_ORDERING=subject, " + about,
+		}
+	}
+	slow := []string{"TANDEM_BENCH_SLOW=" + slowLength.String()}
 	return []Row{
+		{Name: RowByHand, byHand: true, About: "a filled stream, as people write it: two consumers, a transaction an event, a poller; no HTTP; the best of 8 to 64 workers each"},
+		{Name: RowDefaults, of: RowByHand, About: "a filled stream, two clusters with the defaults, which divide the backlog"},
+		{Name: RowSingle, of: RowByHand, source: []string{"TANDEM_BATCH=1"}, About: "the same with TANDEM_BATCH=1, one event a request"},
+		{Name: RowRaceByHand, measure: measureRace, byHand: true, About: "the highest open-loop rate that both consumers by hand hold with a lag below 1 s"},
+		{Name: RowRace, measure: measureRace, of: RowRaceByHand, About: "the highest open-loop rate that both clusters, each computing everything, hold with a lag below 1 s"},
+
+		{Name: Row50ByHand, measure: measureLatency, byHand: true, share: 0.5, About: "latencies by hand at 50 % of its own highest rate"},
+		{Name: Row50, measure: measureLatency, share: 0.5, About: "latencies at 50 % of the rate of e2e-race"},
+		{Name: Row80, measure: measureLatency, share: 0.8, About: "latencies at 80 % of it"},
+		{Name: RowNap50, measure: measureLatency, share: 0.5, strike: strikeNap, of: Row50, About: "latency-50 while one computation in one cluster sleeps 300 ms every 10 s"},
+		{Name: RowFreeze50, measure: measureLatency, share: 0.5, strike: strikeFreeze, of: Row50, About: "latency-50 while one process is stopped for 300 ms every 10 s, function and source of one cluster in turn"},
+		{Name: RowNap80, measure: measureLatency, share: 0.8, strike: strikeNap, of: Row80, About: "nap-50 at 80 %: does a lag remain?"},
+		{Name: RowFreeze80, measure: measureLatency, share: 0.8, strike: strikeFreeze, of: Row80, About: "freeze-50 at 80 %: does a lag remain?"},
+		{Name: RowSlowRace, measure: measureRace, function: slow, slow: true, of: RowRace, About: "e2e-race when 0.1 % of the events sleep 1 s"},
+		{Name: RowSlow50, measure: measureLatency, share: 0.5, function: slow, slow: true, of: Row50, About: "latency-50 when 0.1 % of the events sleep 1 s: latencies of the others"},
+
+		{Name: RowNoStall, measure: measureLatency, About: "two healthy clusters at --e2e-rate"},
+		{Name: RowStallAlone, measure: measureLatency, alone: true, strike: strikeStall, of: RowNoStall, About: "one cluster whose computations sleep 200 ms once a second"},
+		{Name: RowStallRace, measure: measureLatency, strike: strikeStall, of: RowNoStall, About: "the same beside a healthy one"},
+		{Name: RowStopAlone, measure: measureLatency, alone: true, strike: strikeStop, of: RowNoStall, About: "one cluster whose processes are stopped 200 ms once a second"},
+		{Name: RowStopRace, measure: measureLatency, strike: strikeStop, of: RowNoStall, About: "the same beside a healthy one"},
+
+		{Name: RowCatchUpSkip, measure: measureSkip, About: "a cluster rejoins, 60 ms from the database, with a backlog that is committed: events skipped a second"},
 		{
-			Name: RowByHand, byHand: []int{8, 16, 32, 64}, rate: true,
-			About: "as people write it: two consumers, a transaction an event, a poller; no HTTP; the best of 8 to 64 workers each",
+			Name: RowCatchUpDivide, measure: measureDivide, events: 16_000,
+			function: []string{"TANDEM_BENCH_WAIT=" + waitLength.String()},
+			About:    "two clusters with a backlog and a function that waits 5 ms an event, 8 events at a time: time of two, of that of one",
 		},
-		{Name: RowDefaults, rate: true, About: "two clusters with the defaults, which divide the backlog of a filled stream"},
-		{Name: RowSingle, env: []string{"TANDEM_BATCH=1"}, rate: true, About: "the same with TANDEM_BATCH=1, one event a request"},
-		{Name: RowNoStall, About: "two healthy clusters at --e2e-rate"},
-		{Name: RowStallAlone, alone: true, stalls: true, About: "one cluster whose computations sleep 200 ms once a second"},
-		{Name: RowStallRace, stalls: true, About: "the same beside a healthy one"},
-		{Name: RowStopAlone, alone: true, stops: true, About: "one cluster whose processes are stopped 200 ms once a second"},
-		{Name: RowStopRace, stops: true, About: "the same beside a healthy one"},
-		{Name: RowPending, pending: true, About: "memory of a source with millions of messages pending (--pending) and a function that answers 503; only if named"},
+
+		ordered(RowOrderedEach, 20_000, func(n int) string { return orders.Subject(n) }, "one subject per event"),
+		ordered(RowOrderedFew, 5_000, func(n int) string { return orders.Subject(n % 16) }, "16 subjects"),
+		ordered(RowOrderedHot, 5_000, func(n int) string { return orders.Subject((n % 2) * (1 + n%2000)) }, "half of the events of one subject, half of 1,000 others"),
+		ordered(RowOrderedTight, 2_000, func(int) string { return orders.Subject(0) }, "one subject, TANDEM_IN_FLIGHT_BYTES at its minimum", "TANDEM_IN_FLIGHT_BYTES=1048576"),
+
+		{Name: RowPending, measure: measurePending, About: "memory of a source with millions of messages pending (--pending) and a function that answers 503; only if named"},
 	}
 }
 
 // Long reports whether the row is measured only if it is named.
-func (r Row) Long() bool { return r.pending }
+func (r Row) Long() bool { return r.measure == measurePending }
+
+// race returns the name of the row with the highest rate that the row's own is a part of,
+// or near to; "" for none.
+func (r Row) race() string {
+	switch {
+	case r.measure == measureLatency && r.share > 0 && r.byHand:
+		return RowRaceByHand
+	case r.measure == measureLatency && r.share > 0, r.Name == RowSlowRace:
+		return RowRace
+	}
+	return ""
+}
+
+// withRaces returns the rows, and those whose rate they need.
+func withRaces(selected []Row) []Row {
+	wanted := map[string]bool{}
+	for _, r := range selected {
+		wanted[r.Name], wanted[r.race()] = true, true
+	}
+	return slices.DeleteFunc(Rows(), func(r Row) bool { return !wanted[r.Name] })
+}

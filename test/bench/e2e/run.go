@@ -2,20 +2,31 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
 
-// Options say what is measured, and how.
+// Options set what is measured, and how.
 type Options struct {
 	Rows     []Row
 	Programs Programs
 
-	Events   int           // of a trial for a rate
+	Events   int           // of a filled stream, at most
 	Rounds   int           // trials of each row
-	Rate     int           // events a second, of the rows about stalls
-	Duration time.Duration // of a trial for latencies
+	Rate     int           // events a second of the rows about stalls, and where searches start
+	Duration time.Duration // of an open loop
+
+	// RaceRate is the rate of e2e-race and e2e-race-by-hand. 0 searches for the highest,
+	// with probes of Probe, until the rate is known up to the factor Precision.
+	RaceRate  int
+	Probe     time.Duration
+	Precision float64
+
+	// Limit bounds a trial that is not an open loop.
+	Limit time.Duration
 
 	// SyncInterval is how often NATS forces to the disk what it has stored: a duration,
 	// or always.
@@ -37,79 +48,209 @@ type Options struct {
 	Progress func(format string, args ...any)
 }
 
-// byHandEvents is how many events a trial by hand has: enough to know the rate, on
+// byHandEvents is how many events a filled stream by hand has: enough to know the rate, on
 // tables that stay small, which favours it.
 func (o *Options) byHandEvents() int { return max(min(o.Events, 1000), o.Events/5) }
 
+// byHandWorkers are the numbers of workers of a consumer by hand that are tried.
+var byHandWorkers = []int{8, 16, 32, 64}
+
 // result is all that was measured of a row.
 type result struct {
-	row       Row
-	speeds    [][]speed // for each number of workers, or one, a sample a round
-	latencies []Latency // one a round
+	row Row
+
+	// variants has, for each number of workers that was tried or for one that is 0, a
+	// sample per round.
+	variants [][]sample
+	err      error // ended the measuring of the row
 }
 
-// variants are the numbers of workers that are tried; 0 for clusters.
-func (r Row) variants() []int {
-	if len(r.byHand) > 0 {
-		return r.byHand
+// tries returns the numbers of workers of which each is measured in a round; 0 for
+// clusters, and where one is chosen.
+func (r Row) tries() []int {
+	if r.byHand && r.measure == measureBacklog {
+		return byHandWorkers
 	}
 	return []int{0}
 }
 
-// best gives the number of the variant with the highest median rate.
-func (r result) best() int {
-	best := 0
-	for i := range r.speeds {
-		if r.rate(i) > r.rate(best) {
-			best = i
+// best returns the samples of the variant with the highest median rate, one per round.
+func (r *result) best() []sample {
+	var best []sample
+	for _, samples := range r.variants {
+		if len(samples) > 0 && (best == nil || medianOf(samples, rateOf) > medianOf(best, rateOf)) {
+			best = samples
 		}
 	}
 	return best
 }
 
-func (r result) rate(variant int) float64 {
-	return medianOf(r.speeds[variant], func(s speed) float64 { return s.rate })
+func rateOf(s sample) float64 { return s.rate }
+
+// run is one run over all rows.
+type run struct {
+	*Options
+
+	results []*result
+	round   int
 }
 
-// Run measures the rows, round robin, so that all see the same weather.
+// Run measures the rows, and those whose rates they need, round robin. A row that fails is
+// not measured further, and has its error in its line.
 func Run(ctx context.Context, o Options) ([]Line, error) {
-	results := make([]result, len(o.Rows))
-	for i, row := range o.Rows {
-		results[i] = result{row: row, speeds: make([][]speed, len(row.variants()))}
+	r := &run{Options: &o}
+	rows := o.Rows
+	if o.RaceRate == 0 {
+		rows = withRaces(rows)
 	}
-	for round := range o.Rounds {
-		for i := range results {
-			r := &results[i]
-			for v, workers := range r.row.variants() {
-				if !r.row.rate {
-					continue
-				}
-				s, err := o.measureRate(ctx, r.row, workers)
-				if err != nil {
-					return nil, fmt.Errorf("row %s, round %d: %w", r.row.Name, round+1, err)
-				}
-				r.speeds[v] = append(r.speeds[v], s)
-				o.Progress("round %d/%d  %-22s %7.0f events/s; %s", round+1, o.Rounds, r.row.title(workers), s.rate, formatCPU(s.cpu))
+	for _, row := range rows {
+		r.results = append(r.results, &result{row: row, variants: make([][]sample, len(row.tries()))})
+	}
+	for r.round = range o.Rounds {
+		for _, result := range r.results {
+			if result.err != nil {
+				continue
+			}
+			if result.err = r.measureRow(ctx, result); ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			if result.err != nil {
+				o.Progress("round %d/%d  %-22s FAILED: %v", r.round+1, o.Rounds, result.row.Name, result.err)
 			}
 		}
 	}
-	for round := range o.Rounds {
-		for i := range results {
-			r := &results[i]
-			workers, rate := 0, float64(o.Rate)
-			if r.row.rate {
-				workers, rate = r.row.variants()[r.best()], r.rate(r.best())/2
-			}
-			l, err := o.measureLatency(ctx, r.row, workers, rate)
+	var errs []error
+	for _, result := range r.results {
+		if result.err != nil {
+			errs = append(errs, fmt.Errorf("row %s: %w", result.row.Name, result.err))
+		}
+	}
+	return o.summarise(r.results), errors.Join(errs...)
+}
+
+func (r *run) measureRow(ctx context.Context, result *result) error {
+	for v, workers := range result.row.tries() {
+		s, err := r.measure(ctx, result, workers)
+		if err != nil {
+			return err
+		}
+		result.variants[v] = append(result.variants[v], s)
+		r.Progress("round %d/%d  %-22s %s", r.round+1, r.Rounds, result.row.title(s.workers), s)
+	}
+	return nil
+}
+
+func (r *run) measure(ctx context.Context, result *result, workers int) (sample, error) {
+	row := result.row
+	if row.measure != measureRace && row.measure != measureLatency {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, r.Limit, fmt.Errorf("it was not done in %s", r.Limit))
+		defer cancel()
+	}
+	switch row.measure {
+	case measureBacklog:
+		return r.measureBacklog(ctx, row, workers)
+	case measureSkip:
+		return r.measureSkip(ctx, row)
+	case measureDivide:
+		return r.measureDivide(ctx, row)
+	case measureRace:
+		start, factor := float64(r.Rate), 2.0
+		if known := result.variants[0]; len(known) > 0 { // an earlier round
+			start, factor = medianOf(known, rateOf), 1.15
+		} else if row.race() != "" {
+			race, err := r.current(row.race())
 			if err != nil {
-				return nil, fmt.Errorf("row %s, round %d: %w", r.row.Name, round+1, err)
+				return sample{}, err
 			}
-			r.latencies = append(r.latencies, l)
-			o.Progress("round %d/%d  %-22s %7.0f events/s: p50 %.1f ms, p99 %.1f, p99.9 %.1f, longest %.1f",
-				round+1, o.Rounds, r.row.title(workers), rate, l.P50, l.P99, l.P999, l.Max)
+			start, factor = race.rate, 1.15
+		}
+		if row.byHand {
+			return r.measureRaceByHand(ctx, row, start, factor)
+		}
+		return r.measureRace(ctx, row, 0, start, factor)
+	case measureLatency:
+		rate := float64(r.Rate)
+		if row.share > 0 {
+			race, err := r.current(row.race())
+			if err != nil {
+				return sample{}, err
+			}
+			rate, workers = row.share*race.rate, race.workers
+		}
+		result, err := r.measureOpenLoop(ctx, openLoop{row: row, workers: workers, rate: rate, duration: r.Duration})
+		if err != nil {
+			return sample{}, err
+		}
+		return sample{workers: workers, cpu: result.cpu, open: result}, nil
+	default:
+		return sample{}, fmt.Errorf("row %s is not measured here", row.Name)
+	}
+}
+
+// current returns the sample of this round of a row with a highest rate.
+func (r *run) current(name string) (sample, error) {
+	if r.RaceRate > 0 {
+		s := sample{rate: float64(r.RaceRate)}
+		if name == RowRaceByHand {
+			s.workers = r.bestWorkers()
+		}
+		return s, nil
+	}
+	for _, result := range r.results {
+		if samples := result.variants[0]; result.row.Name == name && len(samples) > r.round {
+			return samples[r.round], nil
 		}
 	}
-	return o.summarise(results), nil
+	return sample{}, fmt.Errorf("%w: %s", errNotMeasured, name)
+}
+
+// measureRaceByHand finds the highest rate with the number of workers that was best so
+// far, and looks whether one of the others holds more.
+func (r *run) measureRaceByHand(ctx context.Context, row Row, start, factor float64) (sample, error) {
+	best, err := r.measureRace(ctx, row, r.bestWorkers(), start, factor)
+	if err != nil || r.RaceRate > 0 || factor < 2 {
+		return best, err
+	}
+	for _, workers := range byHandWorkers {
+		if workers == best.workers {
+			continue
+		}
+		more := math.Round(best.rate * otherWorkersGain)
+		l := openLoop{row: row, workers: workers, rate: more, duration: r.Probe, giveUp: lagAtMost}
+		result, err := r.measureOpenLoop(ctx, l)
+		if err != nil {
+			return sample{}, err
+		}
+		if result.failure(false) != "" {
+			continue
+		}
+		other, err := r.measureRace(ctx, row, workers, more, 1.15)
+		if err != nil {
+			return sample{}, err
+		}
+		if other.rate > best.rate {
+			best = other
+		}
+	}
+	return best, nil
+}
+
+// otherWorkersGain is by how much another number of workers has to be better to be
+// searched for its highest rate.
+const otherWorkersGain = 1.1
+
+// bestWorkers returns the number of workers with the highest rate so far: of e2e-race-by-hand,
+// or of e2e-by-hand.
+func (r *run) bestWorkers() int {
+	for _, name := range []string{RowRaceByHand, RowByHand} {
+		for _, result := range r.results {
+			if samples := result.best(); result.row.Name == name && len(samples) > 0 {
+				return samples[len(samples)-1].workers
+			}
+		}
+	}
+	return 16
 }
 
 func (r Row) title(workers int) string {

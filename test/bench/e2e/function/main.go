@@ -1,11 +1,22 @@
 // Command function is the function of the benchmark's clusters: orders, served as func
-// would. With TANDEM_BENCH_STALL=200ms its computations stand still for as long at the
-// beginning of each second.
+// serves it. Variables make it wait:
+//
+//	TANDEM_BENCH_STALL=200ms   all computations sleep until that much of a second is over
+//	TANDEM_BENCH_SLOW=1s       a computation of an order that orders.Slow reports sleeps
+//	TANDEM_BENCH_WAIT=5ms      each computation holds one of 8 places for that time
+//	TANDEM_BENCH_CONTROL=ADDRESS
+//
+// At the control address, GET returns the number of computations so far, and POST with
+// ?nap=300ms has the next computation sleep.
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net"
+	stdhttp "net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"knative.dev/func-go/http"
@@ -14,23 +25,81 @@ import (
 	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
 )
 
+// places is how many computations wait at the same time with TANDEM_BENCH_WAIT.
+const places = 8
+
 func main() {
-	if err := http.Start(process.New(orders.Function(stall(os.Getenv("TANDEM_BENCH_STALL"))))); err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, err.Error())
 		os.Exit(1)
 	}
 }
 
-// stall gives what sleeps until that much of a second is over; nil for no duration.
-func stall(text string) func() {
-	length, err := time.ParseDuration(text)
-	if err != nil || length <= 0 {
-		return nil
-	}
-	return func() {
-		now := time.Now()
-		if left := length - now.Sub(now.Truncate(time.Second)); left > 0 {
-			time.Sleep(left)
+func run() error {
+	p := pace{pool: make(chan struct{}, places)}
+	var errs []error
+	for name, to := range map[string]*time.Duration{
+		"TANDEM_BENCH_STALL": &p.stall, "TANDEM_BENCH_SLOW": &p.slow, "TANDEM_BENCH_WAIT": &p.wait,
+	} {
+		if text := os.Getenv(name); text != "" {
+			var err error
+			if *to, err = time.ParseDuration(text); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			}
 		}
 	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if address := os.Getenv("TANDEM_BENCH_CONTROL"); address != "" {
+		listener, err := net.Listen("tcp", address) //nolint:noctx // at once, or not at all
+		if err != nil {
+			return err
+		}
+		control := &stdhttp.Server{Handler: stdhttp.HandlerFunc(p.control), ReadHeaderTimeout: 10 * time.Second}
+		go control.Serve(listener) //nolint:errcheck // it ends with the process
+	}
+	return http.Start(process.New(orders.Function(p.before)))
+}
+
+// pace counts computations and makes them wait.
+type pace struct {
+	stall, slow, wait time.Duration
+
+	computed atomic.Int64
+	nap      atomic.Int64 // for how long the next computation sleeps
+	pool     chan struct{}
+}
+
+func (p *pace) before(o orders.Order) {
+	p.computed.Add(1)
+	if nap := time.Duration(p.nap.Swap(0)); nap > 0 {
+		time.Sleep(nap)
+	}
+	if p.stall > 0 {
+		now := time.Now()
+		time.Sleep(p.stall - now.Sub(now.Truncate(time.Second)))
+	}
+	if p.slow > 0 {
+		if n, err := o.Number(); err == nil && orders.Slow(n) {
+			time.Sleep(p.slow)
+		}
+	}
+	if p.wait > 0 {
+		p.pool <- struct{}{}
+		time.Sleep(p.wait)
+		<-p.pool
+	}
+}
+
+func (p *pace) control(w stdhttp.ResponseWriter, r *stdhttp.Request) {
+	if r.Method == stdhttp.MethodPost {
+		nap, err := time.ParseDuration(r.URL.Query().Get("nap"))
+		if err != nil {
+			stdhttp.Error(w, err.Error(), stdhttp.StatusBadRequest)
+			return
+		}
+		p.nap.Store(int64(nap))
+	}
+	_, _ = fmt.Fprintln(w, p.computed.Load()) // the client repeats the request
 }

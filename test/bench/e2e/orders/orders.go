@@ -72,17 +72,35 @@ func Total(n int) int64 {
 	return sum
 }
 
-// Number is the number of the order that an output is about.
+// Subject is the CloudEvent subject with number n.
+func Subject(n int) string { return fmt.Sprintf("subject-%05d", n) }
+
+// Slow reports whether order n is one of the 0.1 % that sleep in a function that has slow
+// events.
+func Slow(n int) bool { return n%1000 == 100 }
+
+// Number returns the number of the order that an output is about.
 func Number(output []byte) (int, error) {
 	var o Output
 	if err := json.Unmarshal(output, &o); err != nil {
 		return 0, fmt.Errorf("read output: %w", err)
 	}
-	digits, ok := strings.CutPrefix(o.Order, "order-")
+	return number(o.Order)
+}
+
+// Number returns the number of the order.
+func (o Order) Number() (int, error) { return number(o.Order) }
+
+func number(order string) (int, error) {
+	digits, ok := strings.CutPrefix(order, "order-")
 	if !ok {
-		return 0, fmt.Errorf("read output: order %q: want order- and a number", o.Order)
+		return 0, fmt.Errorf("order %q: want order- and a number", order)
 	}
-	return strconv.Atoi(digits)
+	n, err := strconv.Atoi(digits)
+	if err != nil {
+		return 0, fmt.Errorf("order %q: want order- and a number: %w", order, err)
+	}
+	return n, nil
 }
 
 // Validate says what is wrong with an order.
@@ -98,16 +116,16 @@ func (o Order) Accept() Output {
 	return Output{Order: o.Order, Customer: o.Customer, Amount: o.Amount, Accepted: true, Note: o.Note}
 }
 
-// Function is the function. Before is called before each computation, and may take its
-// time; nil for nothing.
-func Function(before func()) functions.Function {
+// Function is the function. Before is called before each computation and may wait; nil
+// for nothing.
+func Function(before func(o Order)) functions.Function {
 	return functions.Function{
 		Name:    Name,
 		Version: "v1",
 		Types:   []string{Placed},
 		Handle: functions.JSON(func(_ context.Context, _ event.Event, o Order) (functions.Effects, error) {
 			if before != nil {
-				before()
+				before(o)
 			}
 			var fx functions.Effects
 			fx.Insert("orders", functions.Row{

@@ -1,0 +1,148 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+const (
+	lagAtMost      = time.Second            // for a rate to be held
+	probeLagAtMost = 200 * time.Millisecond // at the end of a probe: more would grow beyond lagAtMost in 30 s
+	computedShare  = 0.95                   // that each cluster computes at least, for it to compute everything
+
+	lowestRate = 10
+)
+
+// Probe is an attempt at a rate.
+type Probe struct {
+	Rate    float64 `json:"events_per_second"`
+	Seconds float64 `json:"seconds"`
+	Failure string  `json:"failure,omitempty"` // why the rate was not held
+}
+
+func (p Probe) String() string {
+	if p.Failure == "" {
+		return fmt.Sprintf("%.0f/s held for %.0f s", p.Rate, p.Seconds)
+	}
+	return fmt.Sprintf("%.0f/s not held (%s)", p.Rate, p.Failure)
+}
+
+// search finds the highest rate that is held: from start up or down by a factor, then by
+// bisection, in short probes. A rate that a probe does not hold is probed a second time.
+// The rate that is found has to be held for the whole time, or a lower one is confirmed.
+type search struct {
+	start, factor float64
+	precision     float64 // the ratio of the lowest rate that is not held to the highest that is
+	probes        int     // at most; with 0 only start is confirmed
+	confirmations int     // at most
+
+	// try attempts a rate, in a probe or for the whole time.
+	try func(ctx context.Context, rate float64, whole bool) (*openResult, Probe, error)
+
+	tried []Probe
+}
+
+func (s *search) run(ctx context.Context) (*openResult, error) {
+	low, high, rate := 0.0, math.Inf(1), s.start
+	if s.probes == 0 {
+		low = s.start
+	}
+	for n := 0; n < s.probes && high > low*s.precision; n++ {
+		held, err := s.probe(ctx, rate)
+		if err != nil {
+			return nil, err
+		}
+		if held {
+			low = rate
+		} else {
+			high = rate
+		}
+		switch {
+		case low == 0:
+			rate = high / s.factor
+		case math.IsInf(high, 1):
+			rate = low * s.factor
+		default:
+			rate = math.Sqrt(low * high)
+		}
+		if rate < lowestRate {
+			return nil, fmt.Errorf("not even %.0f events/s are held: %v", high, s.tried)
+		}
+	}
+	if low == 0 {
+		return nil, fmt.Errorf("no rate is held: %v", s.tried)
+	}
+	for range s.confirmations {
+		result, probe, err := s.try(ctx, low, true)
+		if err != nil {
+			return nil, err
+		}
+		s.tried = append(s.tried, probe)
+		if probe.Failure == "" {
+			return result, nil
+		}
+		low /= s.precision
+	}
+	return nil, fmt.Errorf("no rate is held for the whole time: %v", s.tried)
+}
+
+func (s *search) probe(ctx context.Context, rate float64) (held bool, err error) {
+	for range 2 {
+		_, probe, err := s.try(ctx, rate, false)
+		if err != nil {
+			return false, err
+		}
+		s.tried = append(s.tried, probe)
+		if probe.Failure == "" {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// failure returns why a rate was not held, or "".
+func (r *openResult) failure(whole bool) string {
+	switch {
+	case r.gaveUp || r.lag > lagAtMost:
+		return fmt.Sprintf("lag %.1f s", r.lag.Seconds())
+	case !whole && r.endLag > probeLagAtMost:
+		return fmt.Sprintf("lag %.0f ms in the end", millis(r.endLag))
+	case r.computed < computedShare:
+		return fmt.Sprintf("a cluster computed %.0f %%", 100*r.computed)
+	}
+	return ""
+}
+
+// measureRace finds the highest rate that a row holds, starting with one, or tries
+// o.RaceRate only.
+func (o *Options) measureRace(ctx context.Context, r Row, workers int, start, factor float64) (sample, error) {
+	s := search{
+		start: start, factor: factor, precision: o.Precision, probes: 12, confirmations: 4,
+		try: func(ctx context.Context, rate float64, whole bool) (*openResult, Probe, error) {
+			l := openLoop{row: r, workers: workers, rate: math.Round(rate), duration: o.Probe, giveUp: lagAtMost}
+			if whole {
+				l.duration = o.Duration
+			}
+			result, err := o.measureOpenLoop(ctx, l)
+			if err != nil {
+				return nil, Probe{}, fmt.Errorf("%.0f events/s: %w", rate, err)
+			}
+			probe := Probe{Rate: l.rate, Seconds: l.duration.Seconds(), Failure: result.failure(whole)}
+			o.Progress("         %-22s %s; lag at most %.0f ms", r.title(workers), probe, millis(result.lag))
+			return result, probe, nil
+		},
+	}
+	if o.RaceRate > 0 {
+		s.start, s.probes, s.confirmations = float64(o.RaceRate), 0, 1
+	}
+	result, err := s.run(ctx)
+	if err != nil {
+		return sample{}, err
+	}
+	return sample{rate: result.at, cpu: result.cpu, open: result, probes: s.tried, workers: workers}, nil
+}
+
+var errNotMeasured = errors.New("the rate that this row needs was not measured")

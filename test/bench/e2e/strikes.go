@@ -1,0 +1,69 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"syscall"
+	"time"
+)
+
+// strike does to cluster west what the row is about, until ctx ends. It leaves no process
+// stopped.
+func (d *deployment) strike(ctx context.Context, l openLoop, s schedule) error {
+	begin := s.at(s.warm)
+	switch l.row.strike {
+	case strikeStop:
+		return d.every(ctx, begin, time.Second, time.Second, func(int) error {
+			d.stopWest(stallLength, "function", "source")
+			return nil
+		})
+	case strikeNap:
+		return d.every(ctx, begin, pausePeriodOf(l.duration)/2, pausePeriodOf(l.duration), func(int) error {
+			_, err := request(ctx, http.MethodPost, d.controls[west]+"?nap="+pauseLength.String())
+			if err != nil && ctx.Err() == nil {
+				return fmt.Errorf("have a computation sleep: %w", err)
+			}
+			return nil
+		})
+	case strikeFreeze:
+		return d.every(ctx, begin, pausePeriodOf(l.duration)/2, pausePeriodOf(l.duration), func(i int) error {
+			d.stopWest(pauseLength, []string{"function", "source"}[i%2])
+			return nil
+		})
+	default: // none, or strikeStall: the function does so by itself
+		return nil
+	}
+}
+
+// every calls do at begin + first, and after each period. It returns the cause of ctx's
+// end, or do's error.
+func (d *deployment) every(ctx context.Context, begin time.Time, first, period time.Duration, do func(i int) error) error {
+	for i := 0; ; i++ {
+		if !sleep(ctx, begin.Add(first+time.Duration(i)*period).Sub(d.o.Now())) {
+			return context.Cause(ctx)
+		}
+		if err := do(i); err != nil {
+			return err
+		}
+	}
+}
+
+// stopWest stops processes of cluster west for some time.
+func (d *deployment) stopWest(length time.Duration, kinds ...string) {
+	all := func(signal syscall.Signal) {
+		for _, p := range d.processes {
+			for _, kind := range kinds {
+				if p.cluster == west && p.kind == kind {
+					_ = p.Kill(signal) // observeLag reports a process that has ended
+				}
+			}
+		}
+	}
+	all(syscall.SIGSTOP)
+	time.Sleep(length) // also if the trial ends meanwhile
+	all(syscall.SIGCONT)
+}
+
+// pausePeriodOf returns the time between two pauses: a short trial has two.
+func pausePeriodOf(duration time.Duration) time.Duration { return min(pausePeriod, duration/2) }
