@@ -20,6 +20,15 @@
 // ledger before they deliver, and each computes what the other has not done. A row whose
 // name has no suffix sets no variable that tunes a source.
 //
+// A race row has the highest rate of an open loop that is held: the lag of each cluster
+// stays below a second, and each computes everything. A probe of a few seconds holds a
+// rate if the lag is below 200 ms in its end, as one that grows faster is above a second
+// after 30 s. The function of a trial counts what it computes. A lag counts events: that of
+// a cluster that has acknowledged n events is the time since the next one was due.
+//
+// Latencies are measured at a share of that rate, of the same round, so that the machine's
+// other work changes both.
+//
 // # What is not
 //
 // Everything is on one machine and shares its cores, the two clusters, the database and

@@ -69,11 +69,16 @@ func formatGoals(lines []Line) string {
 				bound = "at most"
 			}
 			got := g.of(l)
+			switch {
+			case l.Error != "":
+				word = "FAILED"
+			case got == nil:
+				word = "not measured"
+			case g.atMost && *got > g.bound, !g.atMost && *got < g.bound:
+				word = "NOT REACHED"
+			}
 			if got != nil {
 				measured = fmt.Sprintf("%.2f", *got)
-			}
-			if got == nil || l.Error != "" || g.atMost && *got > g.bound || !g.atMost && *got < g.bound {
-				word = "NOT REACHED"
 			}
 			row(g.row, g.what, measured, fmt.Sprintf("%s %.2f", bound, g.bound), word)
 		}

@@ -178,7 +178,7 @@ func TestTargetsAreComparedWithWhatWasMeasured(t *testing.T) {
 		"e2e rate, × e2e-by-hand 8.10 at least 8.00 reached",
 		"latency-80 p50, ms 9.00 at most 10.00 reached",
 		"latency-80 p99.9, ms 101.00 at most 100.00 NOT REACHED",
-		"ordered-tight seconds – at most 5.00 NOT REACHED",
+		"ordered-tight seconds – at most 5.00 FAILED",
 	} {
 		var lines []string
 		for line := range strings.Lines(text) {
