@@ -9,11 +9,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
@@ -117,6 +119,111 @@ func TestWhatTheLedgerHasNotIsDeliveredAfterTheDelay(t *testing.T) {
 		}
 	}
 }
+
+// The clock is synctest's, and the ledger and the stream are in memory. The function
+// is unreachable, so the moment of an attempt is the moment at which it fails.
+func TestAnEventIsDeliveredAtItsDelayAndWithinASecondIfTheLedgerIsSilent(t *testing.T) {
+	t.Parallel()
+
+	const delay = 10 * time.Second
+	for _, tt := range []struct {
+		name   string
+		ledger source.Ledger
+		latest time.Duration // after the delay
+	}{
+		{"it has not committed the event", &testLedger{}, 0},
+		{"it returns an error", &testLedger{broken: true}, 0},
+		{"it does not answer", silentLedger{}, time.Second},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				attempts := make(chan time.Time, 100)
+				const unreachable = "http://127.0.0.1:1"
+				sender, err := delivery.New(unreachable, unreachable, delivery.Config{
+					Function: "flights", BackoffBase: time.Minute, BackoffCap: time.Minute,
+					Failed: func(context.Context) { attempts <- time.Now() },
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				stream := memoryStream{messages: make(chan eventing.Message)}
+				s, err := source.New([]eventing.Stream{stream}, sender, &progress{}, source.Config{
+					Function: "flights", Hedge: eventing.Hedge{Delay: delay}, Ledger: tt.ledger,
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				stop := run(t, s)
+				defer stop()
+
+				// The second one is due while the ledger is asked about the first.
+				var received [2]time.Time
+				for i := range received {
+					time.Sleep(time.Millisecond)
+					received[i] = time.Now()
+					stream.messages <- memoryMessage{sequence: uint64(i + 1)}
+				}
+				for i, at := range received {
+					took := (<-attempts).Sub(at)
+					if took < delay || took > delay+tt.latest {
+						t.Errorf("event %d was delivered after %s, want %s to %s", i+1, took, delay, delay+tt.latest)
+					}
+				}
+			})
+		})
+	}
+}
+
+// silentLedger never answers.
+type silentLedger struct{}
+
+func (silentLedger) Committed(ctx context.Context, _ string, _ []source.EventID) ([]bool, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// memoryStream is a Stream, and its Reader, whose messages come from a channel.
+type memoryStream struct{ messages chan eventing.Message }
+
+func (s memoryStream) Name() string   { return "EVENTS" }
+func (s memoryStream) Origin() string { return "EVENTS" }
+func (s memoryStream) Epoch() string  { return "e1" }
+
+func (s memoryStream) Open(context.Context, eventing.OpenConfig) (eventing.Reader, error) {
+	return s, nil
+}
+
+func (s memoryStream) Pull(ctx context.Context, n, _ int, receive func(eventing.Message)) error {
+	for range n {
+		select {
+		case m := <-s.messages:
+			receive(m)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return nil
+}
+
+func (s memoryStream) Position(context.Context) (eventing.Position, error) {
+	return eventing.Position{}, nil
+}
+
+func (s memoryStream) Rewind(context.Context, uint64) (uint64, error) { return 0, nil }
+
+type memoryMessage struct{ sequence uint64 }
+
+func (m memoryMessage) Sequence() uint64   { return m.sequence }
+func (m memoryMessage) Arrived() time.Time { return time.Now() }
+func (m memoryMessage) Pending() uint64    { return 0 }
+func (m memoryMessage) Size() int          { return 100 }
+func (m memoryMessage) Event() event.Event {
+	return eventtest.NewEvent(fmt.Sprintf("test-%06d", m.sequence))
+}
+func (m memoryMessage) Ack() error              { return nil }
+func (m memoryMessage) InProgress() error       { return nil }
+func (m memoryMessage) Nak(time.Duration) error { return nil }
 
 func TestABacklogDoesNotWaitForTheDelayAWindowAtATime(t *testing.T) {
 	t.Parallel()
