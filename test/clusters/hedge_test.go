@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
@@ -53,6 +55,24 @@ func metric(t *testing.T, url, name string) (sum int, found bool) {
 	return sum, found
 }
 
+// redelivered returns how many deliveries to a cluster's source were not the first of
+// their message.
+func redelivered(t *testing.T, w *world, c *devcluster.Cluster) uint64 {
+	t.Helper()
+	js, err := natsjs.New(w.NC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	consumer, err := js.Consumer(ctx, inputStream, "tandem-"+c.Name()+"-"+c.FunctionName())
+	if err != nil {
+		t.Fatal(err)
+	}
+	delivered := consumer.CachedInfo().Delivered
+	return delivered.Consumer - delivered.Stream // every message of the stream is for it
+}
+
 func TestAHedgingClusterIsNotAskedUntilTheOtherOneDies(t *testing.T) {
 	t.Parallel()
 	// On a busy machine the other cluster may take longer than one would choose.
@@ -70,13 +90,15 @@ func TestAHedgingClusterIsNotAskedUntilTheOtherOneDies(t *testing.T) {
 		t.Errorf("the other cluster's function got %d requests", n)
 	}
 
+	// TestAnEventIsDeliveredAtItsDelayAndWithinASecondIfTheLedgerIsSilent, in
+	// eventing/source, has the time that this takes. Here, on a machine of any speed:
+	// the hedging cluster holds the events and needs no redelivery by the stream.
 	east.Vanish()
 	died := time.Now()
 	w.poll(t, "the hedging cluster commits nothing", func(context.Context) bool { return w.won(t, west) > 0 })
-	took := time.Since(died)
-	t.Logf("delay %s: first commit of the hedging cluster %s after the other one died", delay, took.Round(time.Millisecond))
-	if took > 80*time.Second {
-		t.Errorf("first commit after %s: it waited for AckWait, 90 s", took)
+	t.Logf("delay %s: first commit of the hedging cluster %s after the other one died", delay, time.Since(died).Round(time.Millisecond))
+	if n := redelivered(t, w, west); n != 0 {
+		t.Errorf("the stream redelivered %d messages to the hedging cluster before its first commit", n)
 	}
 	w.finish(t, west)
 	if n := requests(t, west); n == 0 || n > 20_000-4000 {
