@@ -27,6 +27,9 @@ const (
 	publishTimeout = 5 * time.Second
 	retryPause     = 100 * time.Millisecond
 	saveInterval   = 250 * time.Millisecond
+
+	// LastSaveTimeout bounds how long [Feed.Run] goes on after its context ended.
+	LastSaveTimeout = 100 * time.Millisecond
 )
 
 // Config sets up a [Feed]. A field left at zero takes the default named beside it.
@@ -135,7 +138,16 @@ func read(ctx context.Context, events iter.Seq2[event.Event, error]) <-chan item
 func (f *Feed) publishAll(ctx context.Context, position int, events iter.Seq2[event.Event, error], ahead chan<- chunk) error {
 	size, limiter := f.pace()
 	items := read(ctx, events)
-	for first := range items {
+	for {
+		var first item
+		var more bool
+		select {
+		case first, more = <-items:
+		case <-ctx.Done(): // the next event may never come
+		}
+		if !more {
+			return context.Cause(ctx)
+		}
 		next := chunk{end: position}
 		if err := f.add(&next, first); err != nil {
 			return err
@@ -160,7 +172,6 @@ func (f *Feed) publishAll(ctx context.Context, position int, events iter.Seq2[ev
 		}
 		position = next.end
 	}
-	return context.Cause(ctx)
 }
 
 func (f *Feed) add(c *chunk, it item) error {
@@ -260,7 +271,7 @@ func (f *Feed) follow(ctx context.Context, position int, ahead <-chan chunk) err
 				position, waiting = c.end, false
 			case <-ctx.Done():
 				// What is known goes down at the last moment.
-				last, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryPause)
+				last, cancel := context.WithTimeout(context.WithoutCancel(ctx), LastSaveTimeout)
 				defer cancel()
 				return errors.Join(context.Cause(ctx), save(last))
 			case <-tick.C:

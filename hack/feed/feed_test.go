@@ -374,6 +374,30 @@ func TestTypedEventIsPublishedBeforeTheNext(t *testing.T) {
 	}
 }
 
+func TestFeedEndsWhileItWaitsForAnEvent(t *testing.T) {
+	t.Parallel()
+
+	r, w := io.Pipe()
+	defer func() { _ = w.Close() }()
+	f := feed.New(startNATS(t).publisher(t), feed.Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx, 0, feed.Lines(r)) }()
+	if _, err := fmt.Fprintln(w, `{"specversion":"1.0","id":"1","source":"/s","type":"t"}`); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the event is published", func() bool { return f.Published() == 1 })
+	cancel()
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%v, want that the context was canceled", err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("it still waits for the next event a minute after its context ended")
+	}
+}
+
 func TestWhatIsNoEventIsLeftOutAndTold(t *testing.T) {
 	t.Parallel()
 
