@@ -25,10 +25,13 @@ import (
 )
 
 const (
-	// stopTimeout and lastLook together are less than the five seconds in which
-	// a Ctrl-C must end everything.
-	stopTimeout = 4 * time.Second
-	lastLook    = 700 * time.Millisecond
+	// interruptTimeout bounds a Ctrl-C. It has to do, one after the other: the last
+	// save of the feed, the last look at the ledger, and the stopping of everything,
+	// each with a limit of its own.
+	interruptTimeout = 5 * time.Second
+	lastLook         = 700 * time.Millisecond
+	besides          = 200 * time.Millisecond
+	stopTimeout      = interruptTimeout - feed.LastSaveTimeout - lastLook - besides
 
 	maxLinesTold = 20
 
