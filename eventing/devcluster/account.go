@@ -34,7 +34,7 @@ func unprivileged() (*supervisor.Account, error) {
 		}
 		return &supervisor.Account{UID: uint32(uid), GID: uint32(gid)}, nil
 	}
-	return nil, errors.New("PostgreSQL does not run as root, and there is neither a user postgres nor nobody: make one, or start this as another user")
+	return nil, errors.New("PostgreSQL does not run as root, and there is neither a user postgres nor nobody: create one, or start this as another user")
 }
 
 // owner returns the account that owns a file.
@@ -45,7 +45,7 @@ func owner(file string) (*supervisor.Account, error) {
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return nil, fmt.Errorf("find the owner of %s: the system does not say", file)
+		return nil, fmt.Errorf("find the owner of %s: unknown on this system", file)
 	}
 	return &supervisor.Account{UID: stat.Uid, GID: stat.Gid}, nil
 }

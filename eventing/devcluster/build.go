@@ -21,7 +21,7 @@ type Programs struct {
 	NATS     string // hack/nats
 }
 
-// Build compiles the programs into dir. What the compiler says goes to log.
+// Build compiles the programs into dir and writes the compiler's output to log.
 func Build(ctx context.Context, dir string, log io.Writer) (Programs, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -34,7 +34,7 @@ func Build(ctx context.Context, dir string, log io.Writer) (Programs, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Programs{}, fmt.Errorf("build the programs: %w", err)
 	}
-	// Without the version: git tells it only to the owner of the clone.
+	// Without the version: git reports it only to the owner of the clone.
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", dir+string(filepath.Separator),
 		"./eventing/cmd/source", "./eventing/cmd/ingest", "./hack/serve", "./hack/nats")
 	cmd.Dir = root

@@ -21,7 +21,7 @@ import (
 // clusterPorts is the number of ports of a cluster.
 const clusterPorts = 5
 
-// readyTimeout is how long the parts of a cluster may take until they answer.
+// readyTimeout bounds the time until the processes of a cluster answer.
 const readyTimeout = 30 * time.Second
 
 // ClusterConfig sets up a [Cluster]. A field left at zero takes the default named
@@ -102,7 +102,7 @@ func (c *Cluster) start(sup *supervisor.Supervisor) error {
 	return err
 }
 
-// processEnv returns our environment without variables that point elsewhere.
+// processEnv returns env without the variables that configure Tandem's processes.
 func processEnv(env []string) []string {
 	return slices.DeleteFunc(withoutPG(env), func(s string) bool {
 		name, _, _ := strings.Cut(s, "=")
@@ -122,37 +122,36 @@ func (c *Cluster) address(i int) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(c.ports[i]))
 }
 
-// Name is the cluster's.
+// Name returns the name of the cluster.
 func (c *Cluster) Name() string { return c.cfg.Name }
 
-// FunctionName is the function that the source delivers to.
+// FunctionName returns the name of the function that the source delivers to.
 func (c *Cluster) FunctionName() string { return c.cfg.Function }
 
-// IngestURL takes CloudEvents and stores them in the stream.
+// IngestURL returns the URL that accepts CloudEvents for the stream.
 func (c *Cluster) IngestURL() string { return "http://" + c.address(0) }
 
-// FunctionURL takes CloudEvents and commits what comes out of them.
+// FunctionURL returns the URL of the function, which commits the effects of CloudEvents.
 func (c *Cluster) FunctionURL() string { return "http://" + c.address(1) }
 
-// MetricsURL has the source's metrics in Prometheus' text format.
+// MetricsURL returns the URL of the source's metrics in Prometheus' text format.
 func (c *Cluster) MetricsURL() string { return "http://" + c.address(2) + "/metrics" }
 
-// FunctionMetricsURL has the function's.
+// FunctionMetricsURL returns the URL of the function's metrics.
 func (c *Cluster) FunctionMetricsURL() string { return "http://" + c.address(4) + "/metrics" }
 
-// Processes are the cluster's processes.
+// Processes returns the cluster's processes.
 func (c *Cluster) Processes() []*supervisor.Process {
 	return []*supervisor.Process{c.Function, c.Source, c.Ingest}
 }
 
-// Stop ends the whole cluster for ever, in good order.
+// Stop ends the whole cluster for good: first source and ingest, then the function.
 func (c *Cluster) Stop(ctx context.Context) {
 	c.all(func(p *supervisor.Process) { p.Stop(ctx) }, c.Source, c.Ingest)
 	c.Function.Stop(ctx)
 }
 
-// Vanish ends the whole cluster for ever, at once, as if its data centre had
-// lost its power.
+// Vanish kills the whole cluster for good, as when its data centre loses power.
 func (c *Cluster) Vanish() {
 	c.all((*supervisor.Process).Destroy, c.Processes()...)
 }
@@ -165,8 +164,8 @@ func (c *Cluster) all(do func(*supervisor.Process), parts ...*supervisor.Process
 	wg.Wait()
 }
 
-// WaitUntilReady returns when all parts of the cluster answer, or says of the
-// first that does not why.
+// WaitUntilReady returns when all processes of the cluster answer. The error has the cause
+// of the first one that does not.
 func (c *Cluster) WaitUntilReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -185,8 +184,8 @@ func (c *Cluster) WaitUntilReady(ctx context.Context) error {
 	return nil
 }
 
-// waitForOK asks until the answer is 200. A part that dies again and again will
-// not become ready.
+// waitForOK returns when the process answers 200. It gives up on a process that dies three
+// times meanwhile.
 func waitForOK(ctx context.Context, p *supervisor.Process, url string) error {
 	const deaths = 3
 	restarts := p.Restarts()
@@ -196,7 +195,7 @@ func waitForOK(ctx context.Context, p *supervisor.Process, url string) error {
 			return nil
 		}
 		if p.Restarts() >= restarts+deaths {
-			return fmt.Errorf("%s ends again and again: %s; its log is %s", p.Name(), p.LastLine(), p.LogFile())
+			return fmt.Errorf("%s ends whenever it is started: %s; its log is %s", p.Name(), p.LastLine(), p.LogFile())
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):

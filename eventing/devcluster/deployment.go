@@ -32,7 +32,7 @@ const connectTimeout = 10 * time.Second
 // Config sets up a [Deployment]. A field left at zero takes the default named beside it.
 type Config struct {
 	// Dir holds the data of all servers, and the logs in Dir/log. Only one process uses it
-	// at a time. PostgreSQL must be able to enter it, see [TempDir]. Required; made if
+	// at a time. PostgreSQL must be able to enter it, see [TempDir]. Required; created if
 	// missing.
 	Dir string
 

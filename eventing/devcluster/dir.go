@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// TempDir makes a folder in parent, or in the system's folder for temporary files if
+// TempDir creates a folder in parent, or in the system's folder for temporary files if
 // parent is empty. Every account may enter it, as PostgreSQL must where root starts it.
 func TempDir(parent, prefix string) (string, error) {
 	dir, err := os.MkdirTemp(parent, prefix)
@@ -15,7 +15,7 @@ func TempDir(parent, prefix string) (string, error) {
 		err = os.Chmod(dir, 0o755)
 	}
 	if err != nil {
-		return "", fmt.Errorf("make folder: %w", err)
+		return "", fmt.Errorf("create folder: %w", err)
 	}
 	return dir, nil
 }

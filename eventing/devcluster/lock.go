@@ -29,12 +29,12 @@ type lock struct {
 	file *os.File
 }
 
-// acquireLock locks the folder, which is made if missing. The lock of a process that was
+// acquireLock locks the folder, which is created if missing. The lock of a process that was
 // killed does not count: the system releases it. The error is a [*lockedError] if a running
 // process has the lock.
 func acquireLock(dir string) (*lock, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make folder: %w", err)
+		return nil, fmt.Errorf("create folder: %w", err)
 	}
 	name := filepath.Join(dir, "lock")
 	for {

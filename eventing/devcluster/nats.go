@@ -18,8 +18,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
-// DefaultSyncInterval is how often NATS forces to the disk what it has stored
-// and acknowledged, unless it is told otherwise.
+// DefaultSyncInterval is the interval at which NATS syncs stored messages to the disk by
+// default.
 const DefaultSyncInterval = "2m"
 
 // NATSConfig sets up a [NATS]. A field left at zero takes the default named
@@ -29,7 +29,7 @@ type NATSConfig struct {
 	Program string
 
 	// Dir holds the streams, in Dir/nats, or Dir/nats-1 and so on for several servers.
-	// Required; a [Deployment] sets it; made if missing.
+	// Required; a [Deployment] sets it; created if missing.
 	Dir string
 
 	// Host is the address that the server listens on. Defaults to 127.0.0.1.
@@ -42,17 +42,16 @@ type NATSConfig struct {
 	// Defaults to 1.
 	Servers int
 
-	// SyncInterval is how often what is stored is forced to the disk: a
-	// duration, or "always", before each acknowledgement. A process that is
-	// killed loses nothing either way; a machine that loses power does.
-	// Defaults to the server's default, 2m.
+	// SyncInterval is the interval at which stored messages are synced to the disk: a
+	// duration, or "always" for before each acknowledgement. A killed process loses no
+	// message either way; a machine that loses power does. Defaults to the server's
+	// default, 2m.
 	SyncInterval string
 
-	// Grace is how long the server may take to end. Defaults to 1 s.
+	// Grace bounds the end of the server. Defaults to 1 s.
 	Grace time.Duration
 
-	// StartTimeout bounds a start, recovery of the streams included.
-	// Defaults to 30 s.
+	// StartTimeout bounds a start with the recovery of the streams. Defaults to 30 s.
 	StartTimeout time.Duration
 }
 
@@ -63,13 +62,14 @@ func (c NATSConfig) withDefaults() NATSConfig {
 	return c
 }
 
-// NATS is a running NATS server with JetStream that is restarted when it dies. Its methods may be called concurrently.
+// NATS is a running NATS server with JetStream that is restarted when it dies. It is safe for
+// concurrent use.
 type NATS struct {
 	cfg     NATSConfig
 	process *supervisor.Process
 }
 
-// StartNATS starts a server on the streams in cfg.Dir and waits until it answers.
+// StartNATS starts a server on the streams in cfg.Dir and returns when it answers.
 func StartNATS(ctx context.Context, sup *supervisor.Supervisor, cfg NATSConfig) (*NATS, error) {
 	if cfg.Program == "" || cfg.Dir == "" {
 		return nil, errors.New("start NATS: Program or Dir is missing")
@@ -108,23 +108,22 @@ func StartNATS(ctx context.Context, sup *supervisor.Supervisor, cfg NATSConfig) 
 	return n, nil
 }
 
-// Process is the server's process, to be killed or asked for its number.
+// Process returns the server's process.
 func (n *NATS) Process() *supervisor.Process { return n.process }
 
 // Port returns the port that the server listens on.
 func (n *NATS) Port() int { return n.cfg.Port }
 
-// SyncInterval is how often the server forces to the disk what it has stored, as
-// it was told.
+// SyncInterval returns the interval at which the server syncs stored messages to the disk.
 func (n *NATS) SyncInterval() string { return n.cfg.SyncInterval }
 
-// URL is where clients connect to.
+// URL returns the URL that clients connect to.
 func (n *NATS) URL() string {
 	return "nats://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(n.cfg.Port))
 }
 
-// WaitUntilReady returns when JetStream answers. If the server fails to start, the
-// error says why.
+// WaitUntilReady returns when JetStream answers. If the server cannot start, the error has
+// the cause.
 func (n *NATS) WaitUntilReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.StartTimeout)
 	defer cancel()
@@ -175,5 +174,5 @@ func (n *NATS) whyDead() string {
 	if line := n.process.LastLine(); line != "" {
 		return line
 	}
-	return "it ended without a word"
+	return "it ended and logged nothing"
 }

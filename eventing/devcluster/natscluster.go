@@ -18,7 +18,7 @@ import (
 )
 
 // startNATSCluster starts cfg.Servers servers that share one JetStream, with their streams
-// in folders of their own in cfg.Dir, and waits until a stream can be stored on all of
+// in folders of their own in cfg.Dir, and returns when a stream can be stored on all of
 // them. Route, if not nil, returns the URL by which one server reaches another at url.
 func startNATSCluster(ctx context.Context, sup *supervisor.Supervisor, cfg NATSConfig, route func(from, to, url string) (string, error)) ([]*NATS, error) {
 	if cfg.Program == "" || cfg.Dir == "" || cfg.Port != 0 {
@@ -79,8 +79,8 @@ func startNATSCluster(ctx context.Context, sup *supervisor.Supervisor, cfg NATSC
 	return servers, nil
 }
 
-// awaitPeers returns when a stream can be stored on all servers. The leader of
-// JetStream learns of the others some time after each of them answers.
+// awaitPeers returns when a stream can be stored on all servers. The leader of JetStream
+// learns of the others some time after each of them answers.
 func awaitPeers(ctx context.Context, servers []*NATS) error {
 	ctx, cancel := context.WithTimeout(ctx, servers[0].cfg.StartTimeout)
 	defer cancel()

@@ -19,20 +19,20 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
-// pgData is a data folder, who works on it, and its password.
+// pgData is a data folder, its owner and its password.
 type pgData struct {
-	// link is <Dir>/postgres, dir where it really is.
+	// link is <Dir>/postgres; dir is the folder itself.
 	link, dir string
 
 	passFile string
 	password string
-	account  *supervisor.Account // nil: whoever we are
+	account  *supervisor.Account // nil for our own
 
-	// major is the version that made the data; 0 if there is none yet.
+	// major is the version that created the data; 0 without data.
 	major int
 }
 
-// openPGData finds out where the data is, or is to be, and whose.
+// openPGData returns the data folder of parent, which may not exist yet.
 func openPGData(ctx context.Context, parent string) (pgData, error) {
 	parent, err := filepath.Abs(parent)
 	if err != nil {
@@ -56,7 +56,7 @@ func openPGData(ctx context.Context, parent string) (pgData, error) {
 	case err == nil:
 		d.dir = real
 	case errors.Is(err, os.ErrNotExist):
-		// A link whose target is gone is a folder to be made anew.
+		// A link without its target is replaced.
 		if err := os.Remove(d.link); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return pgData{}, err
 		}
@@ -69,7 +69,7 @@ func openPGData(ctx context.Context, parent string) (pgData, error) {
 	return d, d.inspect(ctx)
 }
 
-// choose decides where the data is to be: in parent if the account can get there.
+// choose sets the place of new data: in parent if the account can enter it.
 func (d *pgData) choose(ctx context.Context, parent string) error {
 	d.dir = d.link
 	if d.account == nil || canReach(ctx, d.account, parent) {
@@ -81,12 +81,12 @@ func (d *pgData) choose(ctx context.Context, parent string) error {
 	}
 	sum := sha256.Sum256([]byte(parent))
 	d.dir = filepath.Join(elsewhere, fmt.Sprintf("postgres-%x", sum[:6]))
-	// The link comes first: whoever cleans up finds by it what was made.
+	// The link comes first: RemoveDir finds the data by it.
 	return os.Symlink(d.dir, d.link)
 }
 
-// reachable is a folder for the data of those whose own folder is closed to
-// others, as a clone in /root is.
+// reachable returns a folder for data whose own folder is closed to the account, for
+// example in a clone in /root.
 func reachable(ctx context.Context, account *supervisor.Account) (string, error) {
 	candidates := []string{"/var/lib/tandem", filepath.Join(os.TempDir(), "tandem")}
 	for _, dir := range candidates {
@@ -100,7 +100,7 @@ func reachable(ctx context.Context, account *supervisor.Account) (string, error)
 	return "", fmt.Errorf("user %s, as whom PostgreSQL runs for root, can enter neither this folder nor %s: start this in a folder that others may enter", account, strings.Join(candidates, " nor "))
 }
 
-// inspect looks at what is in the data folder.
+// inspect reads the version, the owner and the password of the data, if there is any.
 func (d *pgData) inspect(ctx context.Context) error {
 	version, err := os.ReadFile(filepath.Join(d.dir, "PG_VERSION"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -110,34 +110,34 @@ func (d *pgData) inspect(ctx context.Context) error {
 		return err
 	}
 	if d.major, err = strconv.Atoi(strings.TrimSpace(string(version))); err != nil {
-		return fmt.Errorf("%s holds data of an unknown version of PostgreSQL: `make clean` starts anew without the data", d.dir)
+		return fmt.Errorf("%s holds data of an unknown version of PostgreSQL: `make clean` removes the data", d.dir)
 	}
-	who, err := owner(d.dir)
+	account, err := owner(d.dir)
 	if err != nil {
 		return err
 	}
 	switch {
-	case int64(who.UID) == int64(os.Geteuid()) && who.UID != 0:
+	case int64(account.UID) == int64(os.Geteuid()) && account.UID != 0:
 		d.account = nil
-	case os.Geteuid() == 0 && who.UID != 0:
-		d.account = who // whoever made the data can go on
+	case os.Geteuid() == 0 && account.UID != 0:
+		d.account = account // PostgreSQL runs as the owner of the data
 	default:
-		return fmt.Errorf("%s belongs to user %s: start this as that user, or `make clean` to start anew without the data", d.dir, who)
+		return fmt.Errorf("%s belongs to user %s: start this as that user, or remove the data with `make clean`", d.dir, account)
 	}
 	if d.account != nil && !canReach(ctx, d.account, d.dir) {
-		return fmt.Errorf("user %s, who owns %s, cannot enter it: open the folders above it to others", d.account, d.dir)
+		return fmt.Errorf("user %s owns %s and cannot enter it: open the folders above it to others", d.account, d.dir)
 	}
 	pass, err := os.ReadFile(d.passFile)
 	if err != nil {
-		return fmt.Errorf("read the password of the data in %s: %w; `make clean` starts anew without the data", d.dir, err)
+		return fmt.Errorf("read the password of the data in %s: %w; `make clean` removes the data", d.dir, err)
 	}
 	fields := strings.Split(strings.TrimSpace(string(pass)), ":")
 	d.password = fields[len(fields)-1]
 	return nil
 }
 
-// init makes the data folder unless there is one. It is made beside its place
-// and then moved there, so an interrupted one leaves nothing that looks whole.
+// init creates the data folder unless it exists. It creates a folder beside it and then
+// renames that, so that an interrupted initdb leaves no data that looks complete.
 func (d *pgData) init(ctx context.Context, bin pgbin.Install) error {
 	if d.major != 0 {
 		return nil
@@ -167,9 +167,9 @@ func (d *pgData) init(ctx context.Context, bin pgbin.Install) error {
 	return d.moveHere(fresh)
 }
 
-// makeFresh stores the password and makes an empty folder beside the data's place.
+// makeFresh stores the password and creates an empty folder beside the data folder.
 func (d *pgData) makeFresh() (string, error) {
-	// Dialects differ in what a password file may hold besides; one line will do.
+	// One line: libpq and pgx differ in what else a password file may hold.
 	if err := os.WriteFile(d.passFile, []byte("127.0.0.1:*:*:*:"+d.password+"\n"), 0o600); err != nil {
 		return "", err
 	}
@@ -187,7 +187,7 @@ func (d *pgData) moveHere(fresh string) error {
 	return os.Rename(fresh, d.dir)
 }
 
-// initdbReason picks the line that says why initdb gave up.
+// initdbReason returns the line of the output that has the cause.
 func initdbReason(out string) string {
 	if strings.Contains(out, "No space left on device") {
 		return "no space left on the disk: make room, then start again"
@@ -201,23 +201,22 @@ func initdbReason(out string) string {
 	return supervisor.Shorten(lines[len(lines)-1])
 }
 
-// env is what PostgreSQL's programs get: nothing that points them elsewhere, and
-// messages in English, which we read.
+// env returns the environment of PostgreSQL's programs: without variables that name another
+// server, and with messages in English, which whyDead reads.
 func (d *pgData) env() []string {
 	return slices.Concat(withoutPG(os.Environ()), []string{"LC_ALL=C", "TZ=UTC"})
 }
 
-// withoutPG drops the variables that libpq and pgx would follow.
+// withoutPG returns env without the variables that libpq and pgx read.
 func withoutPG(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(s string) bool {
 		return strings.HasPrefix(s, "PG")
 	})
 }
 
-// waitUntilFree returns when no server works on the data, for example one whose
-// supervisor was killed a moment ago; an error if ctx is done before. A lock
-// file that a dead server left is removed: its number may belong to another
-// process by now, and then PostgreSQL would refuse to start.
+// waitUntilFree returns when no server works on the data, for example one whose supervisor
+// was killed a moment ago. It fails if ctx is done before. It removes the lock file of a dead
+// server: if another process has the same pid by now, PostgreSQL refuses to start.
 func (d *pgData) waitUntilFree(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -241,14 +240,14 @@ func (d *pgData) end(ctx context.Context, grace time.Duration) {
 		if pid == 0 {
 			return
 		}
-		_ = syscall.Kill(pid, sig) // gone already is what we want
+		_ = syscall.Kill(pid, sig) // it may have ended already
 		wait, cancel := context.WithTimeout(ctx, grace)
 		_ = d.waitUntilFree(wait)
 		cancel()
 	}
 }
 
-// serverPid is the number of the server that works on the data; 0 if none does.
+// serverPid returns the pid of the server that works on the data; 0 if none does.
 func (d *pgData) serverPid() int {
 	file := filepath.Join(d.dir, "postmaster.pid")
 	content, err := os.ReadFile(file)

@@ -28,24 +28,24 @@ const (
 	pgSuperuser = "postgres"
 	pgReadyPoll = 50 * time.Millisecond
 
-	// pgFreeTimeout is how long a server whose supervisor was killed may take
-	// to end: an immediate shutdown gives its sessions five seconds.
+	// pgFreeTimeout bounds the end of a server whose supervisor was killed: in an immediate
+	// shutdown its sessions have five seconds.
 	pgFreeTimeout = 8 * time.Second
 )
 
 // PostgresConfig sets up a [Postgres]. A field left at zero takes the default
 // named beside it.
 type PostgresConfig struct {
-	// Name is the part's. Defaults to postgres.
+	// Name is the name of the process. Defaults to postgres.
 	Name string
 
-	// Dir holds the server's data, in Dir/postgres, and its password, in
-	// Dir/pgpass. Required; made if missing. If root starts the server and the
-	// account that it runs as cannot reach Dir, Dir/postgres is a link to a
-	// folder elsewhere.
+	// Dir holds the server's data, in Dir/postgres, and its password, in Dir/pgpass.
+	// Required; a [Deployment] sets it; created if missing. If root starts the server and
+	// the account that it runs as cannot enter Dir, Dir/postgres is a link to a folder
+	// elsewhere.
 	Dir string
 
-	// Port on 127.0.0.1. Defaults to a free one, chosen once.
+	// Port is the port on 127.0.0.1. Defaults to a free one, which stays the same.
 	Port int
 
 	// BinDir is the folder with initdb, pg_ctl and postgres. Defaults to that
@@ -59,13 +59,11 @@ type PostgresConfig struct {
 	// Settings are added to the server's, for example max_connections.
 	Settings map[string]string
 
-	// Grace is how long a fast shutdown may take, and then an immediate one.
-	// Defaults to 1 s.
+	// Grace bounds a fast shutdown, and then an immediate one. Defaults to 1 s.
 	Grace time.Duration
 
-	// StartTimeout bounds a start, recovery after a crash included, and then the
-	// making of the database. A download of the programs comes before.
-	// Defaults to 60 s.
+	// StartTimeout bounds a start with the recovery after a crash, and then the creation
+	// of the database, but not the download of the programs. Defaults to 60 s.
 	StartTimeout time.Duration
 }
 
@@ -78,8 +76,8 @@ func (c PostgresConfig) withDefaults() PostgresConfig {
 }
 
 // Postgres is a running PostgreSQL server that listens on 127.0.0.1 only, writes
-// its log to disk at each commit (fsync and synchronous_commit are on), and is
-// started again when it dies. Its methods may be called concurrently.
+// its log to disk at each commit (fsync and synchronous_commit are on), and is restarted
+// when it dies. It is safe for concurrent use.
 type Postgres struct {
 	cfg     PostgresConfig
 	bin     pgbin.Install
@@ -87,9 +85,8 @@ type Postgres struct {
 	process *supervisor.Process
 }
 
-// StartPostgres starts a server on the data in cfg.Dir, which it makes if there
-// is none, and waits until it answers. An error says in one line what is wrong
-// and what to do.
+// StartPostgres starts a server on the data in cfg.Dir, which it creates if missing, and
+// returns when the server answers. The error is one line: the cause, and what to do.
 func StartPostgres(ctx context.Context, sup *supervisor.Supervisor, cfg PostgresConfig) (*Postgres, error) {
 	p, err := startPostgres(ctx, sup, cfg, (*pgData).init)
 	if err != nil {
@@ -102,7 +99,7 @@ func StartPostgres(ctx context.Context, sup *supervisor.Supervisor, cfg Postgres
 		if err == nil {
 			return p, nil
 		}
-		// Somebody may have killed it meanwhile.
+		// The server may have been killed meanwhile.
 		if isAnswer(err) || p.WaitUntilReady(ctx) != nil {
 			p.Stop(ctx)
 			return nil, fmt.Errorf("prepare PostgreSQL: %w", err)
@@ -110,8 +107,8 @@ func StartPostgres(ctx context.Context, sup *supervisor.Supervisor, cfg Postgres
 	}
 }
 
-// startPostgres starts a server on the data in cfg.Dir, after prepare has made it,
-// and waits until it answers.
+// startPostgres starts a server on the data in cfg.Dir, after prepare has created it, and
+// returns when the server answers.
 func startPostgres(ctx context.Context, sup *supervisor.Supervisor, cfg PostgresConfig, prepare func(*pgData, context.Context, pgbin.Install) error) (*Postgres, error) {
 	cfg = cfg.withDefaults()
 	if cfg.Dir == "" {
@@ -124,11 +121,11 @@ func startPostgres(ctx context.Context, sup *supervisor.Supervisor, cfg Postgres
 	bin, err := pgbin.Find(ctx, pgbin.Config{BinDir: cfg.BinDir, Major: data.major})
 	switch {
 	case err != nil && data.major != 0:
-		return nil, fmt.Errorf("%w; PostgreSQL %d made the data in %s (make clean removes them)", err, data.major, data.dir)
+		return nil, fmt.Errorf("%w; PostgreSQL %d created the data in %s (`make clean` removes it)", err, data.major, data.dir)
 	case err != nil:
 		return nil, err
 	}
-	// A download has no place in the time that a start may take.
+	// StartTimeout does not bound the download.
 	ctx, cancel := context.WithTimeout(ctx, cfg.StartTimeout)
 	defer cancel()
 	if cfg.Port == 0 {
@@ -193,26 +190,26 @@ func (p *Postgres) describe() supervisor.ProcessConfig {
 		// Fast first: sessions end, a checkpoint is written. Then immediate.
 		StopSignals: []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT},
 		DeathSignal: syscall.SIGQUIT,
-		// Somebody may have taken the server over, with pg_ctl restart.
+		// A server that pg_ctl restart has started is not our child.
 		Before: func(ctx context.Context) { _ = p.data.waitUntilFree(ctx) },
 		After:  func(ctx context.Context) { p.data.end(ctx, p.cfg.Grace) },
 	}
 }
 
-// Process is the server's process, to be killed or asked for its number.
+// Process returns the server's process.
 func (p *Postgres) Process() *supervisor.Process { return p.process }
 
-// Port is where the server listens on 127.0.0.1.
+// Port returns the port that the server listens on.
 func (p *Postgres) Port() int { return p.cfg.Port }
 
-// DataDir is the server's data folder, with symbolic links resolved.
+// DataDir returns the server's data folder, with symbolic links resolved.
 func (p *Postgres) DataDir() string { return p.data.dir }
 
-// BinDir is the folder of the server's programs, pg_ctl among them.
+// BinDir returns the folder of the server's programs, pg_ctl among them.
 func (p *Postgres) BinDir() string { return p.bin.Dir }
 
-// Psql returns the command line that opens the database: with psql of the PATH, or
-// that of the server if there is no other. Not every pinned build has one.
+// Psql returns the command line that opens the database: with the psql of the PATH, else
+// with the server's, which not every pinned build has.
 func (p *Postgres) Psql() string {
 	program := "psql"
 	if _, err := exec.LookPath(program); err != nil {
@@ -223,14 +220,15 @@ func (p *Postgres) Psql() string {
 	return fmt.Sprintf("%s '%s'", program, p.URL())
 }
 
-// Version is the server's major version, at least [pgbin.MinMajor].
+// Version returns the server's major version, at least [pgbin.MinMajor].
 func (p *Postgres) Version() int { return p.bin.Major }
 
-// URL connects to the database as the role that owns it. It names the file with
-// the password rather than the password, so it can be shown and logged.
+// URL returns the URL that connects to the database as the role that owns it. It has the
+// name of the password file instead of the password, so it can be printed and logged.
 func (p *Postgres) URL() string { return p.url(p.cfg.Database, p.cfg.Database) }
 
-// AdminURL connects to a database as the superuser, likewise without password.
+// AdminURL returns the URL that connects to a database as the superuser, likewise without
+// password.
 func (p *Postgres) AdminURL(database string) string { return p.url(pgSuperuser, database) }
 
 func (p *Postgres) url(role, database string) string {
@@ -244,20 +242,19 @@ func (p *Postgres) url(role, database string) string {
 	return u.String()
 }
 
-// escapeValue makes a file's name fit to stand in a URL's query: slashes stay, for
-// the reader, and a blank is not a plus, which libpq takes for itself.
+// escapeValue escapes the name of a file for the query of a URL. Slashes stay readable, and a
+// blank becomes %20, since libpq does not decode a plus.
 func escapeValue(s string) string {
 	return strings.NewReplacer("%2F", "/", "+", "%20").Replace(url.QueryEscape(s))
 }
 
-// Crash ends the server as a loss of power would, by an immediate shutdown
-// (what pg_ctl -m immediate does), and waits until it answers again.
+// Crash ends the server as a loss of power does, by an immediate shutdown (pg_ctl -m
+// immediate), and returns when it answers again.
 func (p *Postgres) Crash(ctx context.Context) error {
 	return p.restart(ctx, syscall.SIGQUIT)
 }
 
-// Restart ends the server in good order, by a fast shutdown, and waits until it
-// answers again.
+// Restart ends the server by a fast shutdown and returns when it answers again.
 func (p *Postgres) Restart(ctx context.Context) error {
 	return p.restart(ctx, syscall.SIGINT)
 }
@@ -277,13 +274,13 @@ func (p *Postgres) restart(ctx context.Context, sig syscall.Signal) error {
 	return p.WaitUntilReady(ctx)
 }
 
-// Stop ends the server for ever: in good order, then at once.
+// Stop ends the server for good: by a fast shutdown, then by an immediate one.
 func (p *Postgres) Stop(ctx context.Context) {
 	p.process.Stop(ctx)
 }
 
-// WaitUntilReady returns when the server answers. If it fails to start, the error
-// says why.
+// WaitUntilReady returns when the server answers. If the server cannot start, the error
+// has the cause.
 func (p *Postgres) WaitUntilReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
 	defer cancel()
@@ -316,8 +313,8 @@ func (p *Postgres) ping(ctx context.Context) error {
 	return conn.Ping(ctx)
 }
 
-// whyDead distils the server's log. Not fatal is what goes away by itself: the
-// processes of a server that was killed need a moment to notice.
+// whyDead returns the cause from the server's log, and whether it is fatal. A cause that
+// passes is not: the processes of a server that was killed need a moment to end.
 func (p *Postgres) whyDead() (reason string, fatal bool) {
 	lines := p.process.LogTail()
 	var hint string
@@ -346,15 +343,15 @@ func (p *Postgres) whyDead() (reason string, fatal bool) {
 	case reason == "" && len(lines) > 0:
 		reason = lines[len(lines)-1]
 	case reason == "":
-		reason = "it ended without a word"
+		reason = "it ended and logged nothing"
 	}
 	if hint != "" {
 		reason += " (" + hint + ")"
 	}
-	return supervisor.Shorten(reason) + "; its log is " + p.process.LogFile() + ", `make clean` starts anew without the data", true
+	return supervisor.Shorten(reason) + "; its log is " + p.process.LogFile() + ", `make clean` removes the data", true
 }
 
-// createDatabase makes role and database where they are missing.
+// createDatabase creates the role and the database where they are missing.
 func (p *Postgres) createDatabase(ctx context.Context) error {
 	conn, err := pgx.Connect(ctx, p.AdminURL(pgSuperuser))
 	if err != nil {
@@ -371,8 +368,8 @@ func (p *Postgres) createDatabase(ctx context.Context) error {
 	if err != nil && !hasCode(err, "42P04") { // duplicate_database
 		return fmt.Errorf("create database %s: %w", p.cfg.Database, err)
 	}
-	// By default a role's tables go into the schema of its name, if there is one,
-	// and role tandem would find schema tandem, which is not for others' tables.
+	// By default a role's tables go into the schema of its name, if it exists, and role
+	// tandem would find schema tandem, which is for Tandem's own tables.
 	if _, err = conn.Exec(ctx, "alter role "+name+" set search_path = public"); err != nil {
 		return fmt.Errorf("set search path of role %s: %w", p.cfg.Database, err)
 	}
@@ -384,14 +381,14 @@ func hasCode(err error, code string) bool {
 	return errors.As(err, &pgErr) && pgErr.Code == code
 }
 
-// isAnswer says whether the server itself refused, and not because it ends or
-// starts (class 57).
+// isAnswer reports whether the server refused a request, other than because it is starting
+// or ending (class 57).
 func isAnswer(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && !strings.HasPrefix(pgErr.Code, "57")
 }
 
-// mkdirFor makes a folder that belongs to account, 0700.
+// mkdirFor creates a folder that belongs to account, with mode 0700.
 func mkdirFor(dir string, account *supervisor.Account) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err

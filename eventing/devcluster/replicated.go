@@ -19,9 +19,9 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
-// Replicated is a primary PostgreSQL server and a standby that follows it
-// asynchronously, so that what was committed last can be lost with the primary.
-// Its methods may be called concurrently, but those that change who is what.
+// Replicated is a primary PostgreSQL server and a standby that follows it asynchronously, so
+// that the last commits can be lost with the primary. It is safe for concurrent use, except
+// for Promote and Rejoin.
 type Replicated struct {
 	sup *supervisor.Supervisor
 
@@ -30,8 +30,8 @@ type Replicated struct {
 	lost             *Postgres // the former primary
 }
 
-// StartReplicated starts both servers and waits until the standby follows. The
-// two need folders of their own; their names default to postgres and standby.
+// StartReplicated starts both servers and returns when the standby follows. They need a
+// folder each; their names default to postgres and standby.
 func StartReplicated(ctx context.Context, sup *supervisor.Supervisor, primary, standby PostgresConfig) (*Replicated, error) {
 	p, err := StartPostgres(ctx, sup, primary)
 	if err != nil {
@@ -48,22 +48,22 @@ func StartReplicated(ctx context.Context, sup *supervisor.Supervisor, primary, s
 	return &Replicated{sup: sup, primary: p, standby: s}, nil
 }
 
-// Primary is the server that takes writes, or did until it was lost.
+// Primary returns the server that accepts writes, or did until it was lost.
 func (r *Replicated) Primary() *Postgres {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.primary
 }
 
-// Standby is the server that follows; nil after a failover.
+// Standby returns the server that follows; nil after a failover.
 func (r *Replicated) Standby() *Postgres {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.standby
 }
 
-// URL connects to whichever of both takes writes, as the role that owns the
-// database. It stays the same over failovers, and shows no password.
+// URL returns the URL that connects to the server that accepts writes, as the role that owns
+// the database. It stays the same over failovers, and has no password.
 func (r *Replicated) URL() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -71,7 +71,7 @@ func (r *Replicated) URL() string {
 	if other == nil {
 		other = r.lost
 	}
-	// In one order whoever is primary now.
+	// The order does not depend on which server is the primary.
 	ports := []int{r.primary.Port(), other.Port()}
 	if ports[0] > ports[1] {
 		ports[0], ports[1] = ports[1], ports[0]
@@ -81,8 +81,7 @@ func (r *Replicated) URL() string {
 	return strings.Replace(one, host(r.primary.Port()), host(ports[0])+","+host(ports[1]), 1) + "&target_session_attrs=read-write"
 }
 
-// StopReplication has the standby receive nothing more: what is committed from
-// now on is lost with the primary.
+// StopReplication stops the standby from receiving: later commits are lost with the primary.
 func (r *Replicated) StopReplication(ctx context.Context) error {
 	return r.follow(ctx, "", "select not exists (select from pg_catalog.pg_stat_wal_receiver)")
 }
@@ -96,7 +95,7 @@ func (r *Replicated) ResumeReplication(ctx context.Context) error {
 	return r.follow(ctx, p.conninfo(s.cfg.Name), "select exists (select from pg_catalog.pg_stat_wal_receiver where status = 'streaming')")
 }
 
-var errNoStandby = errors.New("there is no standby: the failover has been")
+var errNoStandby = errors.New("no standby: it was promoted")
 
 func (r *Replicated) follow(ctx context.Context, conninfo, done string) error {
 	s := r.Standby()
@@ -109,12 +108,12 @@ func (r *Replicated) follow(ctx context.Context, conninfo, done string) error {
 		err = s.until(ctx, done)
 	}
 	if err != nil {
-		return fmt.Errorf("change whom PostgreSQL %s follows: %w", s.cfg.Name, err)
+		return fmt.Errorf("change the primary of PostgreSQL %s: %w", s.cfg.Name, err)
 	}
 	return nil
 }
 
-// CatchUp waits until the standby has applied what is committed now.
+// CatchUp returns when the standby has applied all present commits.
 func (r *Replicated) CatchUp(ctx context.Context) error {
 	p, s := r.Primary(), r.Standby()
 	if s == nil {
@@ -132,11 +131,11 @@ func (r *Replicated) CatchUp(ctx context.Context) error {
 	return s.until(ctx, "select pg_catalog.pg_last_wal_replay_lsn() >= '"+at+"'::pg_lsn")
 }
 
-// LosePrimary kills the primary with SIGKILL, for ever. It has lost nothing yet:
-// who takes its place decides that.
+// LosePrimary kills the primary with SIGKILL, for good. Commits are lost when the standby is
+// promoted without them.
 func (r *Replicated) LosePrimary() { r.Primary().process.Destroy() }
 
-// Promote makes the standby the primary and waits until it takes writes.
+// Promote makes the standby the primary and returns when it accepts writes.
 func (r *Replicated) Promote(ctx context.Context) error {
 	s := r.Standby()
 	if s == nil {
@@ -154,8 +153,8 @@ func (r *Replicated) Promote(ctx context.Context) error {
 	return nil
 }
 
-// Rejoin makes the server that was lost the standby of the one that is primary
-// now, at the address that it had, with a copy of the data.
+// Rejoin makes the lost server the standby of the present primary, at its old address, with a
+// copy of the data.
 func (r *Replicated) Rejoin(ctx context.Context) error {
 	r.mu.Lock()
 	p, lost := r.primary, r.lost
@@ -173,8 +172,8 @@ func (r *Replicated) Rejoin(ctx context.Context) error {
 	return nil
 }
 
-// startStandby starts a server on a copy of the primary's data, which it takes
-// anew, and waits until it follows.
+// startStandby starts a server on a new copy of the primary's data and returns when it
+// follows.
 func startStandby(ctx context.Context, sup *supervisor.Supervisor, primary *Postgres, cfg PostgresConfig) (*Postgres, error) {
 	cfg = cfg.withDefaults()
 	ctx, cancel := context.WithTimeout(ctx, cfg.StartTimeout)
@@ -193,17 +192,16 @@ func startStandby(ctx context.Context, sup *supervisor.Supervisor, primary *Post
 	return s, nil
 }
 
-// slot names what keeps the primary's log for a standby.
+// slot returns the name of the replication slot of a standby.
 func slot(name string) string { return "tandem_" + strings.ReplaceAll(name, "-", "_") }
 
-// conninfo is how a standby connects to p.
+// conninfo returns the connection string with which a standby connects to p.
 func (p *Postgres) conninfo(name string) string {
 	return fmt.Sprintf("host=127.0.0.1 port=%d user=%s password=%s sslmode=disable application_name=%s",
 		p.cfg.Port, pgSuperuser, p.data.password, name)
 }
 
-// copyOf makes the data folder as a copy of a running server's, which is to be its
-// standby under a name.
+// copyOf creates the data folder as a copy of a running server's, for a standby of a name.
 func (d *pgData) copyOf(ctx context.Context, primary *Postgres, name string) error {
 	if err := primary.admin(ctx, "select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where slot_name = '"+slot(name)+"'"); err != nil {
 		return err
@@ -249,8 +247,8 @@ func (p *Postgres) admin(ctx context.Context, statements ...string) error {
 	return nil
 }
 
-// until waits for a question to be answered with true.
-func (p *Postgres) until(ctx context.Context, question string) error {
+// until returns when the query returns true.
+func (p *Postgres) until(ctx context.Context, query string) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, p.AdminURL(pgSuperuser))
@@ -260,7 +258,7 @@ func (p *Postgres) until(ctx context.Context, question string) error {
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	for {
 		var yes bool
-		if err := conn.QueryRow(ctx, question).Scan(&yes); err != nil {
+		if err := conn.QueryRow(ctx, query).Scan(&yes); err != nil {
 			return err
 		}
 		if yes {
@@ -269,7 +267,7 @@ func (p *Postgres) until(ctx context.Context, question string) error {
 		select {
 		case <-time.After(pgReadyPoll):
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %q: %w", question, context.Cause(ctx))
+			return fmt.Errorf("wait for %q: %w", query, context.Cause(ctx))
 		}
 	}
 }

@@ -15,12 +15,12 @@ import (
 
 // Cluster is NATS servers joined by routes.
 type Cluster struct {
-	// Servers are all of them, also those that are stopped.
+	// Servers are all servers, also those that are stopped.
 	Servers []*Server
 }
 
-// StartCluster runs three servers that share one JetStream, and waits until it has
-// a leader.
+// StartCluster starts three servers that share one JetStream, and returns when it has a
+// leader.
 func StartCluster(tb testing.TB) *Cluster {
 	tb.Helper()
 
@@ -29,9 +29,9 @@ func StartCluster(tb testing.TB) *Cluster {
 	return c
 }
 
-// StartSuperCluster runs clusters of three servers each, joined by gateways, which
-// share one JetStream, and waits until it has a leader. The link is what their
-// gateways go through. A stream goes to a cluster by its placement.
+// StartSuperCluster starts clusters of three servers each, which gateways join into one
+// JetStream, and returns when it has a leader. The gateways cross the link. A stream's
+// placement selects its cluster.
 func StartSuperCluster(tb testing.TB, names ...string) ([]*Cluster, *link.Link) {
 	tb.Helper()
 
@@ -44,8 +44,8 @@ func StartSuperCluster(tb testing.TB, names ...string) ([]*Cluster, *link.Link) 
 		remotes[i] = &server.RemoteGatewayOpts{Name: name}
 		for range size {
 			port := freePort(tb)
-			// Servers tell each other the address that they advertise, so none
-			// finds a way around the link.
+			// Servers announce the addresses that they advertise, so that none finds
+			// a way around the link.
 			address := listen(tb, between, port)
 			ports[i] = append(ports[i], port)
 			through[i] = append(through[i], address)
@@ -68,8 +68,8 @@ func StartSuperCluster(tb testing.TB, names ...string) ([]*Cluster, *link.Link) 
 	return clusters, between
 }
 
-// StartDomains runs two servers, each with a JetStream domain of its own; the
-// second is a leaf node of the first. The link is what is between them.
+// StartDomains starts two servers, each with a JetStream domain of its own; the second is a
+// leaf node of the first. Their connection crosses the link.
 func StartDomains(tb testing.TB, first, second string) (*Server, *Server, *link.Link) {
 	tb.Helper()
 
@@ -112,7 +112,7 @@ func startCluster(tb testing.TB, name string, size int, join func(n int, o *serv
 	return c
 }
 
-// URL is where clients connect to: all servers, with commas between.
+// URL returns the URLs of all servers, with commas between.
 func (c *Cluster) URL() string {
 	urls := make([]string, len(c.Servers))
 	for i, s := range c.Servers {
@@ -121,8 +121,8 @@ func (c *Cluster) URL() string {
 	return strings.Join(urls, ",")
 }
 
-// Leader waits until the stream has a leader in this cluster and gives it, and the
-// others.
+// Leader waits until the stream has a leader in this cluster, and returns it and the other
+// servers.
 func (c *Cluster) Leader(tb testing.TB, stream string) (leader *Server, others []*Server) {
 	tb.Helper()
 
@@ -140,8 +140,8 @@ func (c *Cluster) Leader(tb testing.TB, stream string) (leader *Server, others [
 	return leader, others
 }
 
-// awaitLeader waits until the servers have a leader that knows all of them, and
-// all know what it knows.
+// awaitLeader returns when the servers have a leader that knows all of them, and all know
+// what it knows.
 func awaitLeader(tb testing.TB, servers []*Server) {
 	tb.Helper()
 

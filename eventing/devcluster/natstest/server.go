@@ -1,7 +1,7 @@
 // Package natstest runs NATS servers with JetStream inside a test's process,
 // with their files in a folder of the test: one alone, clusters, clusters joined
-// by gateways, and domains joined by leaf nodes. It can stop servers and start
-// them again, and cut the links between clusters.
+// by gateways, and domains joined by leaf nodes. It can stop and restart
+// servers, and cut the links between clusters.
 package natstest
 
 import (
@@ -19,8 +19,8 @@ import (
 // startTimeout bounds the start of a server and the election of a leader.
 const startTimeout = 60 * time.Second
 
-// Server is a NATS server that the test may stop and start again under the same
-// address and with the same files.
+// Server is a NATS server that the test may stop and restart at the same address and with
+// the same files.
 type Server struct {
 	dir  string
 	port int
@@ -53,10 +53,10 @@ func start(tb testing.TB, port int, join func(*server.Options)) *Server {
 	return s
 }
 
-// URL is where clients connect to, also while the server is stopped.
+// URL returns the URL that clients connect to, also while the server is stopped.
 func (s *Server) URL() string { return "nats://" + loopback(s.port) }
 
-// Stop ends the server and waits until it is gone.
+// Stop ends the server and returns when it has ended.
 func (s *Server) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,8 +115,7 @@ func (s *Server) current() bool {
 	return s.running != nil && s.running.JetStreamIsCurrent()
 }
 
-// peers gives how many servers are in its JetStream, if it is the leader there,
-// else 0.
+// peers returns the number of servers in its JetStream if it is the leader there, else 0.
 func (s *Server) peers() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,8 +133,7 @@ func (s *Server) leafs() int {
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// freePort gives a port that nobody listens on. Somebody may take it before the
-// server does, but hardly: the system gives ports in turn.
+// freePort returns a port on which no process listens.
 func freePort(tb testing.TB) int {
 	tb.Helper()
 

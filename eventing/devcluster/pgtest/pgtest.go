@@ -1,16 +1,14 @@
-// Package pgtest gives tests a real PostgreSQL server.
+// Package pgtest starts real PostgreSQL servers for tests.
 //
-// Tests of one package share a server, which is started when the first of them
-// asks, and each gets a database and a role of its own, so that all can run in
-// parallel and none sees another's rows, counters or sessions. A test that
-// restarts or stops the server takes one for itself, with [Server], or a pair of
-// which one fails over to the other, with [Replicated].
+// The tests of a package share a server, which the first of them starts. Each has a database
+// and a role of its own, so that all can run in parallel and none sees another's rows,
+// counters or sessions. A test that restarts or stops the server has its own, with [Server],
+// or a primary with a standby, with [Replicated].
 //
-// No server, database or file outlives the test binary, however it ends: a small
-// shell waits for the end of a pipe that only the test binary holds, and clears
-// up after it.
+// No server, database or file outlives the test binary, however it ends: a small shell waits
+// for the end of a pipe that only the test binary holds, and then removes them.
 //
-// A machine without PostgreSQL fails the test, with what to install.
+// Without PostgreSQL a test fails, and its error names the package to install.
 package pgtest
 
 import (
@@ -47,8 +45,7 @@ type cluster struct {
 	templates map[string]*template
 }
 
-// shared is one for each test binary: its tests have no other place in common.
-// It ends with the process.
+// shared returns the server of this test binary, which ends with the process.
 var shared = sync.OnceValues(func() (*cluster, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
@@ -71,9 +68,9 @@ var shared = sync.OnceValues(func() (*cluster, error) {
 	return &cluster{server: server, admin: admin, templates: make(map[string]*template)}, nil
 })
 
-// URL gives the URL of a new, empty database on the test binary's server. The role
-// in it owns the database, is no superuser, and is used by this test only. Both
-// are dropped when the test ends.
+// URL returns the URL of a new, empty database on the shared server. Its role owns the
+// database, is no superuser, and belongs to this test only. Both are dropped when the test
+// ends.
 func URL(tb testing.TB) string {
 	tb.Helper()
 	c := use(tb)
@@ -84,15 +81,15 @@ func URL(tb testing.TB) string {
 	return c.url(name)
 }
 
-// Role makes one more role, which may log in to a test's database and owns and may
-// do nothing, and gives the URL by which it does. It is dropped when the test ends,
-// with what it has made.
+// Role creates another role, which may log in to a test's database and has no other
+// privilege, and returns the URL with it. The role is dropped when the test ends, with all
+// that it owns.
 func Role(tb testing.TB, databaseURL string) string {
 	tb.Helper()
 	c := use(tb)
 	u, err := url.Parse(databaseURL)
 	if err != nil {
-		tb.Fatalf("make a role: %v", err)
+		tb.Fatalf("create a role: %v", err)
 	}
 	database := strings.TrimPrefix(u.Path, "/")
 	name := newName()
@@ -112,13 +109,13 @@ func Role(tb testing.TB, databaseURL string) string {
 	return u.String()
 }
 
-// SuperuserURL gives the URL by which the superuser logs in to a test's database,
-// for what an operator would do.
+// SuperuserURL returns the URL with which the superuser logs in to a test's database, for
+// the work of an operator.
 func SuperuserURL(tb testing.TB, databaseURL string) string {
 	tb.Helper()
 	u, err := url.Parse(databaseURL)
 	if err != nil {
-		tb.Fatalf("find the test's database: %v", err)
+		tb.Fatalf("parse the URL of the test's database: %v", err)
 	}
 	return use(tb).server.AdminURL(strings.TrimPrefix(u.Path, "/"))
 }
@@ -130,10 +127,9 @@ type template struct {
 	err  error
 }
 
-// Copy gives the URL of a new database that holds what build has made, likewise a
-// test's own. Build is called once for each key in a test binary, whichever test
-// comes first; the tests get copies, which is quicker than building each. What
-// build makes must be in schemas of its own or in public.
+// Copy returns the URL of a new database with the objects that build creates, for this test
+// only. Build is called once for each key in a test binary; the tests have copies, which are
+// quicker. Build may create objects in public and in new schemas.
 func Copy(tb testing.TB, key string, build func(ctx context.Context, databaseURL string) error) string {
 	tb.Helper()
 	c := use(tb)
@@ -153,8 +149,8 @@ func Copy(tb testing.TB, key string, build func(ctx context.Context, databaseURL
 	c.exec(tb, fmt.Sprintf("create role %s login password '%s'", name, name))
 	c.exec(tb, fmt.Sprintf("create database %s template %s", name, tmpl.name))
 	c.dropAtEnd(tb, name)
-	// First the objects, whose owner is looked for in this database only; and
-	// the database last, or the template would change hands too.
+	// First the objects, whose owner is changed in this database only, and then the
+	// database; otherwise the owner of the template would change too.
 	c.execIn(tb, name, fmt.Sprintf("reassign owned by %s to %s", tmpl.name, name))
 	c.exec(tb, fmt.Sprintf("alter database %s owner to %s", name, name))
 	return c.url(name)
@@ -163,8 +159,8 @@ func Copy(tb testing.TB, key string, build func(ctx context.Context, databaseURL
 func (c *cluster) buildTemplate(name string, build func(context.Context, string) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	// The superuser owns the template, so that reassigning what the role owns
-	// does not take the template along.
+	// The superuser owns the template, so that reassigning the objects of the role does
+	// not change the owner of the template.
 	for _, sql := range []string{
 		fmt.Sprintf("create role %s login password '%s'", name, name),
 		fmt.Sprintf("create database %s template template0", name),
@@ -180,8 +176,8 @@ func (c *cluster) buildTemplate(name string, build func(context.Context, string)
 	return build(ctx, c.url(name))
 }
 
-// Server starts a server for this test only, to be restarted, stopped or killed,
-// with an empty database at its URL. It ends with the test.
+// Server starts a server for this test only, which may restart, stop or kill it, with an
+// empty database at its URL. It ends with the test.
 func Server(tb testing.TB) *devcluster.Postgres {
 	tb.Helper()
 	dir := Dir(tb)
@@ -210,9 +206,9 @@ func startSupervisor(tb testing.TB, dir string) *supervisor.Supervisor {
 	return sup
 }
 
-// Replicated starts a primary and a standby that follows it asynchronously, for
-// this test only: to kill the one with commits that the other one has not got, and
-// promote that. Both end with the test.
+// Replicated starts a primary and a standby that follows it asynchronously, for this test
+// only, which may kill the primary with commits that the standby lacks. Both end with the
+// test.
 func Replicated(tb testing.TB) *devcluster.Replicated {
 	tb.Helper()
 	primary, standby := config(Dir(tb)), config(Dir(tb))
@@ -226,9 +222,9 @@ func Replicated(tb testing.TB) *devcluster.Replicated {
 	return r
 }
 
-// Dir makes a folder that every account may enter, as PostgreSQL's must be able to
-// if root runs the tests; t.TempDir is closed to others. It is removed with all
-// that is in it when the test ends, at the latest when the test binary does.
+// Dir creates a folder that every account may enter, as PostgreSQL must where root runs the
+// tests; t.TempDir is closed to others. It is removed when the test ends, at the latest when
+// the test binary ends.
 func Dir(tb testing.TB) string {
 	tb.Helper()
 	dir, err := makeDir()
@@ -259,8 +255,8 @@ func config(dir string) devcluster.PostgresConfig {
 	}
 }
 
-// newName makes a name for a database and its role that needs no quotes. It is
-// the role's password too: the server listens on this machine only, and ends.
+// newName returns a name for a database and its role that needs no quotes. It is the role's
+// password too: the server listens on this machine only, and ends.
 func newName() string {
 	return "t" + strings.ToLower(rand.Text())
 }
@@ -316,16 +312,16 @@ func (c *cluster) dropAtEnd(tb testing.TB, name string) {
 	})
 }
 
-// makeDir makes a folder that goes when this process does, however it ends: a
-// shell, in a process group of its own, waits until the pipe to it closes.
-// A server that works in the folder is ended first.
+// makeDir creates a folder that is removed when this process ends, however it ends: a shell,
+// in a process group of its own, waits until the pipe to it closes. Then it ends the server
+// that works in the folder, and removes the folder.
 func makeDir() (string, error) {
 	dir, err := os.MkdirTemp("", "tandem-test-")
 	if err != nil {
-		return "", fmt.Errorf("make folder for a test: %w", err)
+		return "", fmt.Errorf("create folder for a test: %w", err)
 	}
 	if err := os.Chmod(dir, 0o755); err != nil {
-		return "", fmt.Errorf("open the test's folder to others: %w", err)
+		return "", fmt.Errorf("set the mode of the test's folder: %w", err)
 	}
 	cmd := exec.CommandContext(context.Background(), "/bin/sh", "-c", clearUp, "clear-up", dir)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
@@ -333,19 +329,19 @@ func makeDir() (string, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	reader, err := endlessPipe()
 	if err != nil {
-		return "", fmt.Errorf("make a pipe: %w", err)
+		return "", fmt.Errorf("create a pipe: %w", err)
 	}
 	defer func() { _ = reader.Close() }()
 	cmd.Stdin = reader
 	if err := cmd.Start(); err != nil {
-		return "", fmt.Errorf("start the shell that clears up after the test: %w", err)
+		return "", fmt.Errorf("start the shell that removes the test's folder: %w", err)
 	}
 	return dir, nil
 }
 
-// endlessPipe gives the reading end of a pipe whose writing end stays open as
-// long as this process lives, and in no other: a bare descriptor, since an
-// os.File that nobody holds is closed when it is collected.
+// endlessPipe returns the reading end of a pipe whose writing end stays open as long as this
+// process lives, and in no other: a bare descriptor, since an unreferenced os.File is closed
+// when it is collected.
 func endlessPipe() (*os.File, error) {
 	var fds [2]int
 	syscall.ForkLock.RLock()
@@ -358,8 +354,8 @@ func endlessPipe() (*os.File, error) {
 	return os.NewFile(uintptr(fds[0]), "clear-up"), nil
 }
 
-// clearUp ends the server in $1 with an immediate shutdown, waits until it is
-// gone, and removes the folder, and the data where that lies elsewhere.
+// clearUp ends the server in $1 with an immediate shutdown, waits until it has ended, and
+// removes the folder, and the data if it is elsewhere.
 const clearUp = `
 cat >/dev/null
 data=$(readlink "$1/postgres" || echo "$1/postgres")
