@@ -30,6 +30,9 @@ const (
 	// remembered is how many events can come again.
 	remembered = 2000
 	flood      = 500
+
+	// repeatTimeout bounds the publishing of repeated events.
+	repeatTimeout = 10 * time.Second
 )
 
 // Workload makes events and counts their truth. It is safe for concurrent use.
@@ -132,14 +135,19 @@ func (w *Workload) remember(e event.Event) {
 	}
 }
 
-// Repeat publishes events once more, in a way that the stream does not recognise.
+// Repeat publishes events once more, in a way that the stream does not recognise. It fails
+// if none is stored.
 func (w *Workload) Repeat(ctx context.Context, js natsjs.JetStream) error {
+	ctx, cancel := context.WithTimeout(ctx, repeatTimeout)
+	defer cancel()
 	w.mu.Lock()
 	past := append([]event.Event(nil), w.past...)
 	w.mu.Unlock()
 	if len(past) > flood {
 		past = past[len(past)-flood:]
 	}
+	stored := false
+	var failed error
 	for _, e := range past {
 		header, data, err := jetstream.Encode(e)
 		if err != nil {
@@ -151,10 +159,18 @@ func (w *Workload) Repeat(ctx context.Context, js natsjs.JetStream) error {
 		_, err = js.PublishMsg(attempt, &nats.Msg{Subject: jetstream.Subject("events", e.Type()), Header: header, Data: data})
 		cancel()
 		if err != nil {
-			return err
+			failed = err
+		} else {
+			stored = true
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return nil
+	if stored {
+		return nil
+	}
+	return failed
 }
 
 // Spoil publishes events that can never work; number tells them from those before.
