@@ -21,9 +21,8 @@
 // name has no suffix sets no variable that tunes a source.
 //
 // A race row has the highest rate of an open loop that is held: the lag of each cluster
-// stays below a second, and each computes everything. A probe of a few seconds holds a
-// rate if the lag is below 200 ms in its end, as one that grows faster is above a second
-// after 30 s. The function of a trial counts what it computes. A lag counts events: that of
+// stays below a second, and each computes everything. A trial of less than 30 s holds a
+// rate only if the lag is so low in its end that it would stay below a second for 30 s. The function of a trial counts what it computes. A lag counts events: that of
 // a cluster that has acknowledged n events is the time since the next one was due.
 //
 // Latencies are measured at a share of that rate, of the same round, so that the machine's
@@ -32,7 +31,7 @@
 // # What is not
 //
 // Everything is on one machine and shares its cores, the two clusters, the database and
-// NATS: what one saves another one has. NATS forces what it has stored to the disk as
+// NATS: processor time that one saves is used by another. NATS syncs its files to the disk as
 // often as the sync mode of the row says, which is not before each acknowledgement
 // unless it is "always".
 package e2e

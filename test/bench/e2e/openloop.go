@@ -24,6 +24,7 @@ type openResult struct {
 	Latency
 
 	at       float64       // events a second
+	duration time.Duration // of the trial
 	lag      time.Duration // at its highest
 	endLag   time.Duration // in the last second, the median
 	computed float64       // of the events, by the cluster that computed fewest; 1 by hand
@@ -77,7 +78,7 @@ func (o *Options) measureOpenLoop(ctx context.Context, l openLoop) (_ *openResul
 	s := schedule{begin: o.Now(), rate: l.rate, first: 1, events: warm + max(int(l.rate*l.duration.Seconds()), 1), warm: warm}
 	before := d.spend()
 	published, lags, err := d.runOpenLoop(ctx, l, s)
-	result := &openResult{at: l.rate, lag: lags.highest(), endLag: lags.last(min(time.Second, l.duration/4))}
+	result := &openResult{at: l.rate, duration: l.duration, lag: lags.highest(), endLag: lags.last(min(time.Second, l.duration/8))}
 	if errors.Is(err, errLag) {
 		d.destroy()
 		result.gaveUp = true

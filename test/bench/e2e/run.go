@@ -212,6 +212,7 @@ func (r *run) measureRaceByHand(ctx context.Context, row Row, start, factor floa
 	if err != nil || r.RaceRate > 0 || factor < 2 {
 		return best, err
 	}
+	probes := slices.Clone(best.probes)
 	for _, workers := range byHandWorkers {
 		if workers == best.workers {
 			continue
@@ -222,17 +223,21 @@ func (r *run) measureRaceByHand(ctx context.Context, row Row, start, factor floa
 		if err != nil {
 			return sample{}, err
 		}
-		if result.failure(false) != "" {
+		failure := result.failure()
+		probes = append(probes, Probe{Rate: more, Workers: workers, Seconds: r.Probe.Seconds(), Failure: failure})
+		if failure != "" {
 			continue
 		}
 		other, err := r.measureRace(ctx, row, workers, more, 1.15)
 		if err != nil {
 			return sample{}, err
 		}
+		probes = append(probes, other.probes...)
 		if other.rate > best.rate {
 			best = other
 		}
 	}
+	best.probes = probes
 	return best, nil
 }
 

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	lagAtMost      = time.Second            // for a rate to be held
-	probeLagAtMost = 200 * time.Millisecond // at the end of a probe: more would grow beyond lagAtMost in 30 s
-	computedShare  = 0.95                   // that each cluster computes at least, for it to compute everything
+	lagAtMost     = time.Second // for a rate to be held
+	wholeTime     = 30 * time.Second
+	computedShare = 0.95 // that each cluster computes at least, for it to compute everything
 
 	lowestRate = 10
 )
@@ -20,14 +20,19 @@ const (
 type Probe struct {
 	Rate    float64 `json:"events_per_second"`
 	Seconds float64 `json:"seconds"`
+	Workers int     `json:"workers,omitempty"` // of each consumer by hand
 	Failure string  `json:"failure,omitempty"` // why the rate was not held
 }
 
 func (p Probe) String() string {
-	if p.Failure == "" {
-		return fmt.Sprintf("%.0f/s held for %.0f s", p.Rate, p.Seconds)
+	rate := fmt.Sprintf("%.0f/s", p.Rate)
+	if p.Workers > 0 {
+		rate += fmt.Sprintf(" at %d", p.Workers)
 	}
-	return fmt.Sprintf("%.0f/s not held (%s)", p.Rate, p.Failure)
+	if p.Failure == "" {
+		return fmt.Sprintf("%s held for %.0f s", rate, p.Seconds)
+	}
+	return fmt.Sprintf("%s not held (%s)", rate, p.Failure)
 }
 
 // search finds the highest rate that is held: from start up or down by a factor, then by
@@ -104,16 +109,23 @@ func (s *search) probe(ctx context.Context, rate float64) (held bool, err error)
 }
 
 // failure returns why a rate was not held, or "".
-func (r *openResult) failure(whole bool) string {
+func (r *openResult) failure() string {
 	switch {
 	case r.gaveUp || r.lag > lagAtMost:
 		return fmt.Sprintf("lag %.1f s", r.lag.Seconds())
-	case !whole && r.endLag > probeLagAtMost:
+	case r.endLag > endLagAtMost(r.duration):
 		return fmt.Sprintf("lag %.0f ms in the end", millis(r.endLag))
 	case r.computed < computedShare:
 		return fmt.Sprintf("a cluster computed %.0f %%", 100*r.computed)
 	}
 	return ""
+}
+
+// endLagAtMost returns the highest lag at the end of a trial that would not grow beyond
+// lagAtMost in the whole time.
+func endLagAtMost(duration time.Duration) time.Duration {
+	share := min(duration.Seconds()/wholeTime.Seconds(), 1)
+	return max(200*time.Millisecond, time.Duration(share*float64(lagAtMost)))
 }
 
 // measureRace finds the highest rate that a row holds, starting with one, or tries
@@ -130,8 +142,8 @@ func (o *Options) measureRace(ctx context.Context, r Row, workers int, start, fa
 			if err != nil {
 				return nil, Probe{}, fmt.Errorf("%.0f events/s: %w", rate, err)
 			}
-			probe := Probe{Rate: l.rate, Seconds: l.duration.Seconds(), Failure: result.failure(whole)}
-			o.Progress("         %-22s %s; lag at most %.0f ms", r.title(workers), probe, millis(result.lag))
+			probe := Probe{Rate: l.rate, Seconds: l.duration.Seconds(), Workers: workers, Failure: result.failure()}
+			o.Progress("         %-22s %s; lag at most %.0f ms", r.Name, probe, millis(result.lag))
 			return result, probe, nil
 		},
 	}

@@ -88,7 +88,7 @@ func limited(probes, whole float64) *search {
 			if long && rate > whole || !long && rate > probes {
 				r.gaveUp, r.lag = true, 2*time.Second
 			}
-			return r, Probe{Rate: rate, Failure: r.failure(long)}, nil
+			return r, Probe{Rate: rate, Failure: r.failure()}, nil
 		},
 	}
 }
@@ -96,7 +96,7 @@ func limited(probes, whole float64) *search {
 func TestWhyARateIsNotHeld(t *testing.T) {
 	t.Parallel()
 
-	held := openResult{lag: 900 * time.Millisecond, endLag: 100 * time.Millisecond, computed: 0.97}
+	held := openResult{duration: 6 * time.Second, lag: 900 * time.Millisecond, endLag: 100 * time.Millisecond, computed: 0.97}
 	for want, change := range map[string]func(r *openResult){
 		"":                        func(*openResult) {},
 		"lag 1.1 s":               func(r *openResult) { r.lag = 1100 * time.Millisecond },
@@ -106,11 +106,11 @@ func TestWhyARateIsNotHeld(t *testing.T) {
 	} {
 		r := held
 		change(&r)
-		if got := r.failure(false); got != want {
+		if got := r.failure(); got != want {
 			t.Errorf("failure %q, want %q", got, want)
 		}
 	}
-	if r := (openResult{endLag: 900 * time.Millisecond, computed: 1}); r.failure(true) != "" {
+	if r := (openResult{duration: wholeTime, endLag: 900 * time.Millisecond, computed: 1}); r.failure() != "" {
 		t.Error("a lag below 1 s in the end of the whole time is a failure")
 	}
 }

@@ -19,7 +19,7 @@ func (d *deployment) strike(ctx context.Context, l openLoop, s schedule) error {
 			return nil
 		})
 	case strikeNap:
-		return d.every(ctx, begin, pausePeriodOf(l.duration)/2, pausePeriodOf(l.duration), func(int) error {
+		return d.every(ctx, begin, pausePeriodOf(l.duration)/4, pausePeriodOf(l.duration), func(int) error {
 			_, err := request(ctx, http.MethodPost, d.controls[west]+"?nap="+pauseLength.String())
 			if err != nil && ctx.Err() == nil {
 				return fmt.Errorf("have a computation sleep: %w", err)
@@ -27,7 +27,7 @@ func (d *deployment) strike(ctx context.Context, l openLoop, s schedule) error {
 			return nil
 		})
 	case strikeFreeze:
-		return d.every(ctx, begin, pausePeriodOf(l.duration)/2, pausePeriodOf(l.duration), func(i int) error {
+		return d.every(ctx, begin, pausePeriodOf(l.duration)/4, pausePeriodOf(l.duration), func(i int) error {
 			d.stopWest(pauseLength, []string{"function", "source"}[i%2])
 			return nil
 		})
