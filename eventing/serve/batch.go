@@ -1,18 +1,14 @@
 package serve
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/http"
-	"runtime/debug"
 	"strconv"
 	"strings"
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
-	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 // maxReasons bounds how many refused events of a batch an answer names.
@@ -21,6 +17,9 @@ const maxReasons = 32
 // serveBatch computes the effects of the events of a batch, concurrently and
 // independently, and commits them together. Committed events stay committed, and are
 // lost when the batch is sent again.
+//
+// If the sender accepts an outcome for each event, the batch is answered when most
+// events are decided, and the others are pending. Otherwise it is answered when all are.
 func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte) {
 	members, err := cloudevent.ReadBatch(body, rules(false))
 	if err != nil {
@@ -32,33 +31,27 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 			fmt.Errorf("the batch has %d events: want at most %d in a request (TANDEM_MAX_BATCH)", len(members), h.config.MaxBatch)))
 		return
 	}
-	ctx := r.Context()
-	cs := &calls{list: make([]call, len(members))}
+	early := acceptsOutcomes(r.Header)
+	g := newGroup(r.Context(), h)
+	g.list = make([]call, len(members))
 	for i := range members {
-		c, m := &cs.list[i], &members[i]
+		c, m := &g.list[i], &members[i]
 		if m.Err != nil {
 			// Not 400: the batch itself can be read.
-			c.failure = withStatus(http.StatusUnprocessableEntity, fmt.Errorf("this is no valid CloudEvent: %w", m.Err))
+			c.err = withStatus(http.StatusUnprocessableEntity, fmt.Errorf("this is no valid CloudEvent: %w", m.Err))
+			h.log.logUnreadable(g.ctx, c.err)
 			continue
 		}
 		c.event = m.Event
-		c.function, c.failure = h.findFunction(m.Event)
-	}
-	h.compute(ctx, cs)
-	h.commitAll(ctx, cs)
-	for i := range cs.list {
-		switch c := &cs.list[i]; {
-		case c.failure == nil:
-		case members[i].Err != nil:
-			h.log.logUnreadable(ctx, c.failure)
-		default:
-			h.log.logRefused(ctx, c.function, c.event, c.failure)
+		if c.function, c.err = h.findFunction(m.Event); c.err != nil {
+			h.log.logRefused(g.ctx, nil, m.Event, c.err)
 		}
 	}
-	if acceptsOutcomes(r.Header) {
-		h.answerOutcomes(w, cs.list)
+	h.handle(g, early)
+	if early {
+		h.answerOutcomes(w, g)
 	} else {
-		h.answerText(w, cs.list, members)
+		h.answerText(w, g, members)
 	}
 }
 
@@ -77,18 +70,16 @@ func acceptsOutcomes(header http.Header) bool {
 
 // answerOutcomes answers with an outcome for each event, and with 200 or the status that
 // matters most for a retry.
-func (h *Handler) answerOutcomes(w http.ResponseWriter, list []call) {
-	outcomes := make([]outcome.Outcome, len(list))
+func (h *Handler) answerOutcomes(w http.ResponseWriter, g *group) {
+	outcomes := make([]outcome.Outcome, len(g.list))
 	status := http.StatusOK
-	for i := range list {
-		if c := &list[i]; c.failure == nil {
-			outcomes[i] = committedOutcome(c.receipt)
-		} else {
-			outcomes[i] = h.outcomeOf(c.failure)
+	for i := range g.list {
+		outcomes[i] = h.outcomeOf(g.resultOf(i))
+		if outcomes[i].Kind != outcome.Committed {
 			status = max(status, outcomes[i].Status)
 		}
 	}
-	body := outcome.Append(make([]byte, 0, 96*len(list)+2), outcomes)
+	body := outcome.Append(make([]byte, 0, 96*len(outcomes)+2), outcomes)
 	header := w.Header()
 	header["Content-Type"] = []string{outcome.OutcomesType}
 	if status == http.StatusServiceUnavailable {
@@ -103,22 +94,27 @@ func (h *Handler) answerOutcomes(w http.ResponseWriter, list []call) {
 // header Tandem-Receipts: w for won, l for lost. Otherwise it answers with the status
 // that matters most for a retry, 503 before 500 before 422, and one line for each
 // refused event.
-func (h *Handler) answerText(w http.ResponseWriter, list []call, members []cloudevent.Member) {
+func (h *Handler) answerText(w http.ResponseWriter, g *group, members []cloudevent.Member) {
 	worst, refused := 0, 0
 	var lines []string
-	for i := range list {
-		c := &list[i]
-		if c.failure == nil {
+	receipts := make([]byte, len(g.list))
+	for i := range g.list {
+		r := g.resultOf(i)
+		if r.err == nil {
+			receipts[i] = 'l'
+			if r.receipt.Won {
+				receipts[i] = 'w'
+			}
 			continue
 		}
-		status := statusOf(c.failure)
+		status := statusOf(r.err)
 		worst = max(worst, status)
 		if refused++; refused <= maxReasons {
-			lines = append(lines, fmt.Sprintf("event %d of %d%s: %d %s", i+1, len(list), quotedID(members[i]), status, c.failure))
+			lines = append(lines, fmt.Sprintf("event %d of %d%s: %d %s", i+1, len(g.list), quotedID(members[i]), status, r.err))
 		}
 	}
 	if refused == 0 {
-		w.Header()[eventing.ReceiptsHeader] = []string{receipts(list)}
+		w.Header()[eventing.ReceiptsHeader] = []string{string(receipts)}
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
@@ -134,62 +130,4 @@ func quotedID(m cloudevent.Member) string {
 		return ""
 	}
 	return fmt.Sprintf(" (id %q)", clip(m.Event.ID(), maxReason))
-}
-
-// receipts returns a letter for each event of a batch: w for won, l for lost.
-func receipts(list []call) string {
-	letters := make([]byte, len(list))
-	for i := range list {
-		letters[i] = 'l'
-		if list[i].receipt.Won {
-			letters[i] = 'w'
-		}
-	}
-	return string(letters)
-}
-
-// commitAll commits the effects that were computed.
-func (h *Handler) commitAll(ctx context.Context, cs *calls) {
-	list := cs.list
-	offers := make([]sinkwriter.Offer, 0, len(list))
-	offered := make([]*call, 0, len(list))
-	for i := range list {
-		if c := &list[i]; c.failure == nil {
-			offers = append(offers, c.offer())
-			offered = append(offered, c)
-		}
-	}
-	if len(offers) == 0 {
-		return
-	}
-	outcomes, err := h.commitOffers(ctx, cs, offers)
-	for i, c := range offered {
-		switch {
-		case err != nil:
-			c.failure = err
-		case outcomes[i].Err != nil:
-			c.failure = outcomes[i].Err
-		default:
-			c.receipt = outcomes[i].Receipt
-			h.log.logCommitted(ctx, c.function, c.event, c.receipt)
-		}
-	}
-}
-
-// commitOffers returns the committer's outcomes. An error is that of all offers: the
-// committer panicked.
-func (h *Handler) commitOffers(ctx context.Context, cs *calls, offers []sinkwriter.Offer) (outcomes []sinkwriter.Outcome, err error) {
-	defer func() {
-		if value := recover(); value != nil {
-			// As it may be one of these events that does it, it counts.
-			err = withStatus(http.StatusInternalServerError, &panicError{value: value, stack: debug.Stack()})
-		}
-	}()
-	h.commits.begin(ctx, &cs.commit)
-	defer h.commits.end(&cs.commit)
-	outcomes = h.committer.CommitAll(&cs.commit, offers)
-	if len(outcomes) != len(offers) {
-		return nil, errors.New("commit a batch: the committer did not return an outcome for each event")
-	}
-	return outcomes, nil
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
@@ -69,4 +70,39 @@ func BenchmarkBinaryMode(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkBatch is what serving a batch of 64 events costs beside net/http.
+func BenchmarkBatch(b *testing.B) {
+	for _, accept := range []string{"", outcome.OutcomesType} {
+		b.Run("accept="+accept, func(b *testing.B) {
+			h := newHandler(b, nothing{}, serve.Config{})
+			members := make([]string, 64)
+			for i := range members {
+				members[i] = member("fine", i)
+			}
+			body := []byte("[" + strings.Join(members, ",") + "]")
+			reader := bytes.NewReader(body)
+			req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, "/", http.NoBody)
+			if err != nil {
+				b.Fatal(err)
+			}
+			req.Header.Set("Content-Type", "application/cloudevents-batch+json")
+			if accept != "" {
+				req.Header.Set("Accept", accept)
+			}
+			req.ContentLength = int64(len(body))
+			w := &sink{header: http.Header{}}
+			b.ReportAllocs()
+			for b.Loop() {
+				reader.Reset(body)
+				req.Body = io.NopCloser(reader)
+				clear(w.header)
+				h.ServeHTTP(w, req)
+				if w.status/100 != 2 {
+					b.Fatalf("status %d", w.status)
+				}
+			}
+		})
+	}
 }

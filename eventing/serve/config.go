@@ -95,9 +95,18 @@ type Config struct {
 	MaxBatch int
 
 	// MaxConcurrent bounds how many events of one batch are computed at the same time.
+	// The others wait, if necessary until after the batch was answered.
 	//
 	// From 1 to 4096. Defaults to 256.
 	MaxConcurrent int
+
+	// MaxPending bounds how many events may still be computed after their batches were
+	// answered. Above it the events of batches are answered with 503. It also bounds how
+	// many outcomes are kept, for a minute, for events whose senders have not received
+	// them.
+	//
+	// From 1 to 65536. Defaults to 1024.
+	MaxPending int
 
 	// MaxStuck is how many calls of functions may be abandoned because they ignored
 	// their deadline. When there are so many, every event is answered
@@ -129,6 +138,7 @@ func (c Config) withDefaults() Config {
 	c.RetryAfter = cmp.Or(c.RetryAfter, time.Second)
 	c.MaxBatch = cmp.Or(c.MaxBatch, 128)
 	c.MaxConcurrent = cmp.Or(c.MaxConcurrent, 256)
+	c.MaxPending = cmp.Or(c.MaxPending, 1024)
 	c.MaxStuck = cmp.Or(c.MaxStuck, 64)
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
@@ -156,6 +166,9 @@ func (c Config) validate() error {
 	}
 	if c.MaxConcurrent < 1 || c.MaxConcurrent > 4096 {
 		errs = append(errs, fmt.Errorf("MaxConcurrent is %d: want 1 to 4096", c.MaxConcurrent))
+	}
+	if c.MaxPending < 1 || c.MaxPending > 65536 {
+		errs = append(errs, fmt.Errorf("MaxPending is %d: want 1 to 65536", c.MaxPending))
 	}
 	if c.MaxStuck < 1 || c.MaxStuck > 4096 {
 		errs = append(errs, fmt.Errorf("MaxStuck is %d: want 1 to 4096", c.MaxStuck))

@@ -12,10 +12,11 @@ import (
 type deadline struct {
 	values context.Context // the request's
 	at     time.Time
-	done   chan struct{}
+	call   *call // is abandoned at that time; nil for a commit
 
-	mu  sync.Mutex
-	err error
+	mu   sync.Mutex
+	done chan struct{} // nil until it is asked for
+	err  error
 
 	before, after *deadline // in deadlines
 }
@@ -24,7 +25,17 @@ type deadline struct {
 func (d *deadline) Deadline() (time.Time, bool) { return d.at, true }
 
 // Done implements [context.Context].
-func (d *deadline) Done() <-chan struct{} { return d.done }
+func (d *deadline) Done() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.done == nil {
+		d.done = make(chan struct{})
+		if d.err != nil {
+			close(d.done)
+		}
+	}
+	return d.done
+}
 
 // Value implements [context.Context].
 func (d *deadline) Value(key any) any { return d.values.Value(key) }
@@ -42,7 +53,9 @@ func (d *deadline) end(err error) {
 	defer d.mu.Unlock()
 	if d.err == nil {
 		d.err = err
-		close(d.done)
+		if d.done != nil {
+			close(d.done)
+		}
 	}
 }
 
@@ -64,7 +77,7 @@ type deadlines struct {
 
 // begin starts d.
 func (ds *deadlines) begin(ctx context.Context, d *deadline) {
-	d.values, d.done, d.at = ctx, make(chan struct{}), ds.now().Add(ds.length)
+	d.values, d.at = ctx, ds.now().Add(ds.length)
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	if d.before = ds.last; ds.last == nil {
@@ -110,10 +123,13 @@ func (ds *deadlines) remove(d *deadline) {
 	d.before, d.after = nil, nil
 }
 
-// expire ends the deadlines that are past.
+// expire ends the deadlines that are past, and abandons their calls.
 func (ds *deadlines) expire() {
 	for _, d := range ds.removePast() {
 		d.end(context.DeadlineExceeded)
+		if d.call != nil {
+			d.call.abandon()
+		}
 	}
 }
 

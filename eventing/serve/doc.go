@@ -13,10 +13,14 @@
 //     attributable to the event. 401 and 403: the sender is unauthenticated, or not
 //     allowed to send. Bodies of errors are text: one line, or one line for each
 //     refused event of a batch.
-//   - A batch is answered with 2xx only if every event in it is committed. Its events
-//     are offered to the committer together, and each has an outcome of its own. A
-//     sender that accepts the type of package outcome receives them all, whatever the
-//     status.
+//   - Each event of a batch has an outcome of its own. A sender that accepts the type of
+//     package outcome receives them all, whatever the status, and as soon as most events
+//     are decided: a slow one is pending, and computed and committed without the sender.
+//     For other senders a batch is answered when all is done, and with 2xx only if every
+//     event in it is committed.
+//   - An event is computed once at a time in this process. An event that is sent again
+//     while it is computed shares that computation and its outcome. The outcome of an
+//     event whose sender did not receive it is kept for a minute.
 //   - Every answer states how many events and bytes a request may have.
 //   - A request is answered within Config.Deadline and Config.CommitTimeout after it
 //     has been read, even if a function hangs. Work that has begun is finished though
@@ -27,6 +31,9 @@
 //
 // A function that ignores its context cannot be stopped. Its call is abandoned and
 // counted, and [Handler.Alive] returns an error if there are too many of them.
+//
+// Events of batches that are answered are computed on, up to Config.MaxPending of them.
+// Above that, events of other batches are answered with 503.
 //
 // # Design
 //

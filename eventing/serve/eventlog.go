@@ -49,6 +49,15 @@ func (s *sampler) logSampled(log func(leftOut slog.Attr)) {
 	}
 }
 
+// logResult logs the result of a call that was computed.
+func (j *eventLog) logResult(ctx context.Context, c *call) {
+	if c.err == nil {
+		j.logCommitted(ctx, c.function, c.event, c.receipt)
+	} else {
+		j.logRefused(ctx, c.function, c.event, c.err)
+	}
+}
+
 func (j *eventLog) logCommitted(ctx context.Context, f *functions.Function, e event.Event, receipt sinkwriter.Receipt) {
 	if !j.log.Enabled(ctx, slog.LevelDebug) {
 		return

@@ -19,7 +19,6 @@ import (
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
-	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 // maxReason bounds a line of an answer, in bytes. Knative keeps as much of it in a dead
@@ -45,7 +44,13 @@ type Handler struct {
 
 	calls, commits deadlines
 
-	stuck atomic.Int64
+	running *running
+
+	// late has an element for each call that goes on after its request was answered.
+	late      sync.WaitGroup
+	lateCalls atomic.Int64
+
+	stuck atomic.Int64 // calls that ignore their deadline
 	log   *eventLog
 }
 
@@ -78,6 +83,7 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 
 		calls:   deadlines{length: config.Deadline, now: config.Now},
 		commits: deadlines{length: config.CommitTimeout, now: config.Now},
+		running: newRunning(config.Now, config.MaxPending),
 		log:     newEventLog(config.Logger),
 	}
 	names := make(map[string]bool)
@@ -103,11 +109,13 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 }
 
 // Drain refuses new requests with 503 and returns when those under way have been
-// answered, or with an error when ctx ends first. It cannot be undone.
+// answered and pending events are committed, or with an error when ctx ends first. It
+// cannot be undone.
 func (h *Handler) Drain(ctx context.Context) error {
 	h.drain.Do(func() {
 		go func() {
 			h.underWay.Lock()
+			h.late.Wait() // only requests add to it
 			close(h.drained)
 		}()
 	})
@@ -115,7 +123,7 @@ func (h *Handler) Drain(ctx context.Context) error {
 	case <-h.drained:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for requests under way: %w", context.Cause(ctx))
+		return fmt.Errorf("wait for requests and pending events under way: %w", context.Cause(ctx))
 	}
 }
 
@@ -180,19 +188,32 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 		h.refuseUnreadable(w, r, err)
 		return
 	}
-	receipt, err := h.handleEvent(r.Context(), e)
+	g := newGroup(r.Context(), h)
+	g.list = g.one[:]
+	c := &g.one[0]
+	c.event = e
+	if c.function, c.err = h.findFunction(e); c.err != nil {
+		h.log.logRefused(g.ctx, nil, e, c.err)
+	} else {
+		h.handle(g, false)
+	}
+	h.answerOne(w, c.result)
+}
+
+// answerOne answers a request with one event.
+func (h *Handler) answerOne(w http.ResponseWriter, r result) {
 	header := w.Header()
-	if err != nil {
-		header[outcome.OutcomeHeader] = []string{h.outcomeOf(err).Header()}
-		h.refuse(w, statusOf(err), err.Error())
+	if r.err != nil {
+		header[outcome.OutcomeHeader] = []string{h.outcomeOf(r).Header()}
+		h.refuse(w, statusOf(r.err), r.err.Error())
 		return
 	}
 	header[eventing.ReceiptHeader] = h.lost
-	if receipt.Won {
+	if r.receipt.Won {
 		header[eventing.ReceiptHeader] = h.won
 	}
-	header[eventing.KeyHeader] = []string{receipt.Key.String()}
-	if digest := digestOf(receipt); digest != "" {
+	header[eventing.KeyHeader] = []string{r.receipt.Key.String()}
+	if digest := digestOf(r.receipt); digest != "" {
 		header[outcome.DigestHeader] = []string{digest}
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -206,45 +227,6 @@ func (h *Handler) findFunction(e event.Event) (*functions.Function, error) {
 			fmt.Errorf("no function for event type %q; the types are: %s", clip(e.Type(), 256), clip(h.types, 512)))
 	}
 	return f, nil
-}
-
-// handleEvent computes and commits the effects of e, and logs errors.
-func (h *Handler) handleEvent(ctx context.Context, e event.Event) (sinkwriter.Receipt, error) {
-	f, err := h.findFunction(e)
-	if err != nil {
-		h.log.logRefused(ctx, nil, e, err)
-		return sinkwriter.Receipt{}, err
-	}
-	cs := &calls{}
-	cs.list = cs.one[:]
-	c := &cs.one[0]
-	c.function, c.event = f, e
-	h.compute(ctx, cs)
-	if c.failure != nil {
-		h.log.logRefused(ctx, f, e, c.failure)
-		return sinkwriter.Receipt{}, c.failure
-	}
-	receipt, err := h.commit(ctx, cs)
-	if err != nil {
-		h.log.logRefused(ctx, f, e, err)
-		return sinkwriter.Receipt{}, err
-	}
-	h.log.logCommitted(ctx, f, e, receipt)
-	return receipt, nil
-}
-
-// commit commits the effects of one event.
-func (h *Handler) commit(ctx context.Context, cs *calls) (receipt sinkwriter.Receipt, err error) {
-	defer func() {
-		if value := recover(); value != nil {
-			// As it may be this event that does it, it counts.
-			err = withStatus(http.StatusInternalServerError, &panicError{value: value, stack: debug.Stack()})
-		}
-	}()
-	h.commits.begin(ctx, &cs.commit)
-	defer h.commits.end(&cs.commit)
-	c := &cs.one[0]
-	return h.committer.Commit(&cs.commit, c.offer())
 }
 
 // refuseUnreadable answers a request that no event could be read from.

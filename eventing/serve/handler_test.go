@@ -282,8 +282,15 @@ func TestGateLetsInWhomItKnows(t *testing.T) {
 func post(tb testing.TB, h http.Handler, eventType string) *httptest.ResponseRecorder {
 	tb.Helper()
 
-	req := httptest.NewRequestWithContext(tb.Context(), http.MethodPost, "/", strings.NewReader("{}"))
-	for _, header := range binary(eventType, "1") {
+	return postEvent(tb.Context(), tb, h, eventType, "1")
+}
+
+// postEvent gives h an event with a type and an id, without a network.
+func postEvent(ctx context.Context, tb testing.TB, h http.Handler, eventType, id string) *httptest.ResponseRecorder {
+	tb.Helper()
+
+	req := httptest.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader("{}"))
+	for _, header := range binary(eventType, id) {
 		name, value, _ := strings.Cut(header, ": ")
 		req.Header.Set(name, value)
 	}
@@ -307,9 +314,9 @@ func TestFunctionThatIgnoresItsContextIsLeftBehind(t *testing.T) {
 
 		begin := time.Now()
 		var requests sync.WaitGroup
-		for range 3 {
+		for i := range 3 {
 			requests.Go(func() {
-				if w := post(t, h, "stubborn"); w.Code != 500 || !strings.Contains(w.Body.String(), "not done within 20s") {
+				if w := postEvent(t.Context(), t, h, "stubborn", fmt.Sprint(i)); w.Code != 500 || !strings.Contains(w.Body.String(), "not done within 20s") {
 					t.Errorf("answer is %d %q, want 500", w.Code, w.Body)
 				}
 			})

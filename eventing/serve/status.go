@@ -61,9 +61,15 @@ func statusOf(err error) int {
 	return http.StatusServiceUnavailable
 }
 
-// outcomeOf returns the outcome of an event that is not committed.
-func (h *Handler) outcomeOf(err error) outcome.Outcome {
-	o := outcome.Outcome{Status: statusOf(err), Reason: oneLine(err.Error())}
+// outcomeOf returns the outcome of an event.
+func (h *Handler) outcomeOf(r result) outcome.Outcome {
+	if r.err == nil {
+		return outcome.Outcome{Kind: outcome.Committed, Status: http.StatusNoContent, Won: r.receipt.Won, Digest: digestOf(r.receipt)}
+	}
+	if errors.Is(r.err, errPending) {
+		return outcome.Outcome{Kind: outcome.Pending}
+	}
+	o := outcome.Outcome{Status: statusOf(r.err), Reason: oneLine(r.err.Error())}
 	switch o.Status {
 	case http.StatusServiceUnavailable:
 		o.RetryAfter = h.config.RetryAfter
@@ -73,11 +79,6 @@ func (h *Handler) outcomeOf(err error) outcome.Outcome {
 		o.Kind = outcome.Rejected
 	}
 	return o
-}
-
-// committedOutcome returns the outcome of an event that is committed.
-func committedOutcome(receipt sinkwriter.Receipt) outcome.Outcome {
-	return outcome.Outcome{Kind: outcome.Committed, Status: http.StatusNoContent, Won: receipt.Won, Digest: digestOf(receipt)}
 }
 
 // digestOf returns the digest of a receipt in hexadecimal; empty if it has none.

@@ -1,0 +1,134 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+// handle computes and commits the events of g, sets their results, and logs. If early is
+// set, it returns when most are decided; the result of the others is errPending.
+func (h *Handler) handle(g *group, early bool) {
+	begin := h.config.Now()
+	h.running.join(g, h.refusal(len(g.list)))
+	h.commitEnded(g, g.compute(begin, early))
+	g.awaitShared(begin, early)
+	if g.own+g.preset < len(g.list) {
+		h.running.receive(g, g.ctx.Err() != nil)
+	}
+	late := false
+	for i := range g.list {
+		switch c := &g.list[i]; {
+		case c.late:
+			late = true
+		case c.function != nil && c.shared == nil && !c.kept: // the others are logged elsewhere
+			h.log.logResult(g.ctx, c)
+		}
+	}
+	if late {
+		g.release()
+	}
+}
+
+// refusal returns why nothing more can be computed for a request with so many events; nil
+// if it can.
+func (h *Handler) refusal(events int) error {
+	if err := h.Alive(); err != nil {
+		return err
+	}
+	// A single event is never late.
+	if late := h.lateCalls.Load(); events > 1 && late >= int64(h.config.MaxPending) {
+		return fmt.Errorf("busy: %d events of batches that are answered are still being computed", late)
+	}
+	return nil
+}
+
+// commitEnded commits the effects of a group's calls that have ended, and sets and
+// publishes their results.
+func (h *Handler) commitEnded(g *group, ended []*call) {
+	if len(ended) == 0 {
+		return
+	}
+	defer func() { h.running.finish(g.ctx.Err() == nil, ended...) }()
+	if len(g.list) == 1 {
+		if c := ended[0]; c.err == nil {
+			c.result = h.commitOne(g.ctx, c, &g.commit)
+		}
+		return
+	}
+	offers := make([]sinkwriter.Offer, 0, len(ended))
+	offered := make([]*call, 0, len(ended))
+	for _, c := range ended {
+		if c.err == nil {
+			offers = append(offers, c.offer())
+			offered = append(offered, c)
+		}
+	}
+	if len(offers) == 0 {
+		return
+	}
+	outcomes, err := h.commitAll(g, offers)
+	for i, c := range offered {
+		if err != nil {
+			c.err = err
+		} else {
+			c.result = result{receipt: outcomes[i].Receipt, err: outcomes[i].Err}
+		}
+	}
+}
+
+// finishLate commits the effects of a call whose request was answered before it ended.
+func (h *Handler) finishLate(c *call) {
+	defer h.late.Done()
+	defer h.lateCalls.Add(-1)
+	ctx := context.WithoutCancel(c.group.ctx)
+	if c.err == nil {
+		c.result = h.commitOne(ctx, c, &deadline{})
+	}
+	h.log.logResult(ctx, c)
+	h.running.finish(false, c)
+	c.release()
+}
+
+// addLate counts calls that will call finishLate. It is called by a request, so that
+// Drain cannot miss them.
+func (h *Handler) addLate(calls int) {
+	h.late.Add(calls)
+	h.lateCalls.Add(int64(calls))
+}
+
+// commitOne commits the effects of one call, within d.
+func (h *Handler) commitOne(ctx context.Context, c *call, d *deadline) (r result) {
+	defer func() {
+		if value := recover(); value != nil {
+			// As it may be this event that does it, it counts.
+			r = result{err: withStatus(http.StatusInternalServerError, &panicError{value: value, stack: debug.Stack()})}
+		}
+	}()
+	h.commits.begin(ctx, d)
+	defer h.commits.end(d)
+	r.receipt, r.err = h.committer.Commit(d, c.offer())
+	return r
+}
+
+// commitAll returns the committer's outcomes for several calls of a group. An error is
+// that of all of them: the committer panicked.
+func (h *Handler) commitAll(g *group, offers []sinkwriter.Offer) (outcomes []sinkwriter.Outcome, err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			// As it may be one of these events that does it, it counts.
+			err = withStatus(http.StatusInternalServerError, &panicError{value: value, stack: debug.Stack()})
+		}
+	}()
+	h.commits.begin(g.ctx, &g.commit)
+	defer h.commits.end(&g.commit)
+	outcomes = h.committer.CommitAll(&g.commit, offers)
+	if len(outcomes) != len(offers) {
+		return nil, errors.New("commit a batch: the committer did not return an outcome for each event")
+	}
+	return outcomes, nil
+}
