@@ -8,3 +8,6 @@ var ErrTooLarge = errors.New("the event is larger than the stream accepts")
 
 // ErrMissed means that a stream has delivered messages that did not arrive.
 var ErrMissed = errors.New("messages that were delivered have not arrived")
+
+// ErrGone means that a stream does not have a message any more.
+var ErrGone = errors.New("the stream does not have the message any more")

@@ -61,6 +61,10 @@ type Reader interface {
 	// Position returns how far the stream has been read. It may be called during Pull.
 	Position(ctx context.Context) (Position, error)
 
+	// Fetch returns a message with its payload again, from the stream: the one that m is
+	// without. [ErrGone] means that the stream does not have it any more.
+	Fetch(ctx context.Context, m Message) (Message, error)
+
 	// Rewind has the stream redeliver every message from sequence to on, acknowledged or
 	// not. It returns the head before; 0 if no message from there on was acknowledged, so
 	// that nothing had to be done. After an error the consumer may be gone: Open then
@@ -101,6 +105,10 @@ type Message interface {
 
 	// Size returns its approximate size in bytes.
 	Size() int
+
+	// WithoutPayload returns the message as far as it takes to acknowledge it: it has no
+	// Event, and takes little memory.
+	WithoutPayload() Message
 
 	// Event returns the message as a CloudEvent. A message that is no CloudEvent becomes
 	// an event of type [MessageType] with the identity of [Origin.Identity].

@@ -2,32 +2,45 @@ package delivery
 
 import (
 	"context"
-	"time"
 
-	"github.com/cloudevents/sdk-go/v2/event"
-
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/sink"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// AppendMember appends an event to the JSON array of a batch, as the sink gets it. Ok
-// is false if it can only be sent alone.
-func (d *Sender) AppendMember(body []byte, e event.Event) (longer []byte, ok bool) {
-	return cloudevent.AppendMember(body, d.cfg.Sink.Apply(e))
-}
-
-// BatchBackoff returns the wait until an event whose batch failed is delivered again.
-func (d *Sender) BatchBackoff(e *Delivery, a Answer) time.Duration {
-	return e.retryBackoff.Delay(d.cfg.BackoffBase, d.cfg.BackoffCap, a.retryAfter)
-}
-
-// SendBatch sends a batch once. It reports an outage only where no answer to one
-// event would say more.
-func (d *Sender) SendBatch(ctx context.Context, body []byte) Answer {
-	r := sink.EncodeBatch(body)
-	a := d.send(ctx, d.function, r)
-	if a.Outcome != Accepted && ctx.Err() == nil {
-		d.cfg.Failed(ctx)
+// deliverBatch sends several events. What can only be sent alone is not sent.
+func (d *Sender) deliverBatch(ctx context.Context, ds []*Delivery) (steps []Step, answered bool) {
+	steps = make([]Step, len(ds))
+	body := append(make([]byte, 0, 512*len(ds)), '[')
+	members := make([]int, 0, len(ds))
+	for i, e := range ds {
+		longer, ok := cloudevent.AppendMember(body, d.cfg.Sink.Apply(e.Event))
+		if !ok {
+			e.Alone = true
+			continue
+		}
+		body = append(longer, ',')
+		members = append(members, i)
 	}
-	return a
+	if len(members) == 0 {
+		return steps, true
+	}
+	body[len(body)-1] = ']'
+	a := d.send(ctx, d.function, sink.EncodeBatch(body).Accepting(eventing.OutcomesType), len(members))
+	for k, i := range members {
+		o := a.outcome
+		switch {
+		case a.outcomes != nil:
+			o = a.outcomes[k]
+		case a.outcome.Kind != outcome.Unavailable:
+			// What is said of a batch is said of none of its events: each is sent alone.
+			o = outcome.Outcome{Kind: outcome.Pending}
+		}
+		if a.outcomes == nil {
+			ds[i].Alone = true // one of them may be why
+		}
+		steps[i] = d.step(ctx, ds[i], a, o)
+	}
+	return steps, a.answered
 }

@@ -9,86 +9,135 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing/internal/backoff"
+	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/sink"
 )
 
-// eventRepeat is how often an event that is tried and tried again is reported.
+// eventRepeat is how often an event that is retried is reported.
 const eventRepeat = time.Minute
 
-// Delivery is the delivery of one event: to the function, and to the dead letter
-// sink if the function refused it or broke on it for too long. It is used by one
-// goroutine at a time.
+// Delivery is the delivery of one event: to the function, and to the dead letter sink
+// if the function rejects it or breaks on it for too long. It is used by one goroutine
+// at a time.
 type Delivery struct {
-	Event      event.Event
-	request    *sink.Request // of what is sent; nil until it is sent first
-	DeadLetter bool          // it is for the dead letter sink
-	Alone      bool          // it is not sent in a batch, since one with it was not taken
-	status     int           // why
+	Event event.Event
 
-	retryBackoff, failedBackoff, deadLetterBackoff, Resting backoff.Backoff
+	// DeadLetter reports whether the event goes to the dead letter sink, and Alone
+	// whether it goes in a request of its own, since its batch had no answer, it broke
+	// the function, or it is pending.
+	DeadLetter, Alone bool
 
-	// Answers of 500, and for how long they came: from each to the next, unless
-	// something else came in between.
+	// Attempts is how often the event broke the function, and AttemptedFor for how long:
+	// from each attempt to the next, unless something else came in between.
 	Attempts     int
 	AttemptedFor time.Duration
-	failedAt     time.Time // when the latest answer was 500
+	failedAt     time.Time // when the latest answer was that
 
-	Since, reported time.Time // the first try in vain, and when it was reported last
+	request *sink.Request // of what is sent alone; nil until it is
+	status  int           // why it is a dead letter
+
+	retryBackoff, failedBackoff, deadLetterBackoff backoff.Backoff
+
+	failingSince, reported time.Time // the first attempt that failed, and when it was reported last
 }
 
-// Attempt is what came of one try.
-type Attempt struct {
-	Settled bool
-	Result  Result
+// Step is what comes next for an event after a request.
+type Step struct {
+	// Outcome is the function's, or, of a dead letter, that of its sink.
+	Outcome outcome.Outcome
 
-	// Else it is to be tried again, after that long.
+	// Settled is true if nothing more is to be sent: the event is committed, or the dead
+	// letter sink took it, which Rejected reports.
+	Settled, Rejected bool
+
+	// RetryIn is how long to wait before it is sent again; 0 is not at all.
 	RetryIn time.Duration
 
-	// Failed is true if it is this event that does not go through, and not the
-	// function that is not there.
+	// Failed is true if the event broke the function.
 	Failed bool
+
+	// Err is why the event cannot be encoded. Nothing was sent.
+	Err error
 }
 
-// Attempt tries once. When ctx ends, a try that is under way has
-// [Config.Grace] left to finish. The error says that the event cannot be
-// sent at all.
-func (d *Sender) Attempt(ctx context.Context, e *Delivery) (Attempt, error) {
+// Deliver sends the events of ds in one request, each at most once: one of them in the
+// binary content mode, several as a batch. It returns what comes next for each. When ctx
+// ends, a request that is under way has [Config.Grace] left to finish; after that the
+// steps mean nothing. Answered reports whether the function said something about an
+// event.
+func (d *Sender) Deliver(ctx context.Context, ds []*Delivery) (steps []Step, answered bool) {
+	if len(ds) == 1 {
+		step, answered := d.deliverAlone(ctx, ds[0])
+		return []Step{step}, answered
+	}
+	return d.deliverBatch(ctx, ds)
+}
+
+// deliverAlone sends one event.
+func (d *Sender) deliverAlone(ctx context.Context, e *Delivery) (step Step, answered bool) {
 	if err := d.prepare(e); err != nil {
-		return Attempt{}, err
+		return Step{Err: err}, true
 	}
 	t := d.function
 	if e.DeadLetter {
 		t = d.deadLetters
 	}
-	a := d.send(ctx, t, e.request)
-	switch {
-	case a.Outcome == Accepted && e.DeadLetter:
-		d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event rejected; it is a dead letter now",
-			append(EventAttrs(e.Event), slog.Int("code", e.status))...)
-		return Attempt{Settled: true, Result: Result{Rejected: true}}, nil
-	case a.Outcome == Accepted:
-		return Attempt{Settled: true, Result: Result{Receipt: a.Receipt}}, nil
-	case a.Outcome == Rejected:
-		return Attempt{}, d.reject(e, a)
-	case ctx.Err() != nil:
-		return Attempt{}, nil //nolint:nilerr // what came of it says nothing, and the caller sees why
-	}
-	d.cfg.Failed(ctx)
-	d.reportRetry(ctx, t, e, a)
-	if e.DeadLetter {
-		return Attempt{RetryIn: e.deadLetterBackoff.Delay(d.cfg.BackoffBase, d.cfg.BackoffCap, a.retryAfter)}, nil
-	}
-	if a.Outcome != Failed {
-		e.failedAt = time.Time{}
-		return Attempt{RetryIn: e.retryBackoff.Delay(d.cfg.BackoffBase, d.cfg.BackoffCap, a.retryAfter)}, nil
-	}
-	if e.recordFailure(d.cfg.Now()); d.exhausted(e) {
-		return Attempt{}, d.reject(e, a)
-	}
-	return Attempt{RetryIn: e.failedBackoff.Delay(d.cfg.BackoffBase, d.failedBackoffCap(), a.retryAfter), Failed: true}, nil
+	a := d.send(ctx, t, e.request, 1)
+	return d.step(ctx, e, a, a.outcome), a.answered
 }
 
-// prepare encodes what is to be sent, if that has not been done.
+// step decides what comes next for an event.
+func (d *Sender) step(ctx context.Context, e *Delivery, a answer, o outcome.Outcome) Step {
+	step := Step{Outcome: o}
+	switch {
+	case ctx.Err() != nil && o.Kind != outcome.Committed && o.Kind != outcome.Rejected:
+		return step // what came of it says nothing, and the caller sees why
+	case e.DeadLetter:
+		return d.stepDeadLetter(ctx, e, a, step)
+	}
+	switch o.Kind {
+	case outcome.Committed:
+		step.Settled = true
+		return step
+	case outcome.Rejected:
+		step.Err = d.reject(e, o)
+		return step
+	case outcome.Pending:
+		e.Alone = true
+		return step
+	case outcome.Failed:
+		e.Alone, step.Failed = true, true
+		d.cfg.Failed(ctx)
+		if e.recordFailure(d.cfg.Now()); d.exhausted(e) {
+			step.Err = d.reject(e, o)
+			return step
+		}
+		step.RetryIn = e.failedBackoff.Delay(d.cfg.BackoffBase, d.failedBackoffCap(), o.RetryAfter)
+	case outcome.Deployment, outcome.Unavailable:
+		e.failedAt = time.Time{}
+		d.cfg.Failed(ctx)
+		step.RetryIn = e.retryBackoff.Delay(d.cfg.BackoffBase, d.cfg.BackoffCap, min(o.RetryAfter, d.cfg.RetryAfterCap))
+	}
+	d.reportRetry(ctx, d.function, e, a, o)
+	return step
+}
+
+// stepDeadLetter is step for a dead letter: it has nowhere else to go, so everything but
+// a 2xx is retried.
+func (d *Sender) stepDeadLetter(ctx context.Context, e *Delivery, a answer, step Step) Step {
+	if a.status >= 200 && a.status < 300 {
+		d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event rejected; it is a dead letter now",
+			append(EventAttrs(e.Event), slog.Int("code", e.status))...)
+		step.Settled, step.Rejected = true, true
+		return step
+	}
+	d.cfg.Failed(ctx)
+	d.reportRetry(ctx, d.deadLetters, e, a, step.Outcome)
+	step.RetryIn = e.deadLetterBackoff.Delay(d.cfg.BackoffBase, d.cfg.BackoffCap, step.Outcome.RetryAfter)
+	return step
+}
+
+// prepare encodes what is sent alone, if that has not been done.
 func (d *Sender) prepare(e *Delivery) (err error) {
 	if e.request != nil {
 		return nil
@@ -99,44 +148,45 @@ func (d *Sender) prepare(e *Delivery) (err error) {
 	return nil
 }
 
-// reject makes a dead letter of the event, which is to be delivered at once.
-func (d *Sender) reject(e *Delivery, a Answer) error {
+// reject makes the event a dead letter, which is to be sent at once.
+func (d *Sender) reject(e *Delivery, o outcome.Outcome) error {
 	attempts := e.Attempts
-	if a.Outcome == Rejected {
+	if o.Kind == outcome.Rejected {
 		attempts++
 	}
-	letter, err := sink.Encode(deadLetter(d.cfg.Sink.Apply(e.Event), d.cfg.Function, d.function.public, a, attempts))
+	letter, err := sink.Encode(deadLetter(d.cfg.Sink.Apply(e.Event), d.cfg.Function, d.function.public, o, attempts))
 	if err != nil {
 		return fmt.Errorf("encode dead letter for HTTP: %w", err)
 	}
-	e.request, e.DeadLetter, e.status = letter, true, a.Status
-	e.Since = time.Time{}
+	e.request, e.DeadLetter, e.status = letter, true, o.Status
+	e.failingSince = time.Time{}
 	return nil
 }
 
-// Forget gives up what takes memory and can be had again. Who was on the way to the
-// dead letter sink asks the function once more.
+// Forget gives up what takes memory and can be had again. What was on the way to the
+// dead letter sink goes to the function once more.
 func (e *Delivery) Forget() {
 	e.Event, e.request, e.DeadLetter = event.Event{}, nil, false
 }
 
-// Fresh reports whether there is nothing to be remembered.
-func (e *Delivery) Fresh() bool { return e.Attempts == 0 && !e.Alone && e.Since.IsZero() }
-
-// reportRetry says now and then that an event is tried in vain.
-func (d *Sender) reportRetry(ctx context.Context, t *target, e *Delivery, a Answer) {
+// reportRetry reports now and then an event that is retried.
+func (d *Sender) reportRetry(ctx context.Context, t *target, e *Delivery, a answer, o outcome.Outcome) {
 	now := d.cfg.Now()
 	switch {
-	case e.Since.IsZero():
-		e.Since, e.reported = now, now
+	case e.failingSince.IsZero():
+		e.failingSince, e.reported = now, now
 	case now.Sub(e.reported) >= eventRepeat:
 		e.reported = now
+		cause := a.err
+		if cause == nil {
+			cause = &sink.StatusError{Code: o.Status}
+		}
 		d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "delivery still fails; retrying", append(EventAttrs(e.Event),
-			slog.String("url", t.public), slog.Any("err", a.err), slog.Duration("lasting", now.Sub(e.Since)))...)
+			slog.String("url", t.public), slog.Any("err", cause), slog.String("reason", o.Reason), slog.Duration("lasting", now.Sub(e.failingSince)))...)
 	}
 }
 
-// EventAttrs names an event in the log.
+// EventAttrs returns the log attributes that identify an event.
 func EventAttrs(e event.Event) []slog.Attr {
 	return []slog.Attr{
 		slog.String("event_source", e.Source()),

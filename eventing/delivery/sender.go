@@ -5,20 +5,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
+	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/sink"
 )
 
-// DefaultInFlight is how many events are delivered at once if nothing else is
-// said.
-const DefaultInFlight = 256
+// DefaultInFlight is how many events are in requests at once at most, by default.
+const DefaultInFlight = 1024
 
 // Config sets up a [Sender]. A field left at zero takes the default
 // named beside it.
@@ -51,8 +54,8 @@ type Config struct {
 	// RetryAfterCap bounds what a Retry-After can ask for. Defaults to 60 s.
 	RetryAfterCap time.Duration
 
-	// InFlight is how many events are delivered at once: so many connections
-	// are kept open. Defaults to 256.
+	// InFlight is how many requests there are at once at most: so many connections are
+	// kept open. Defaults to [DefaultInFlight].
 	InFlight int
 
 	// Sink is what belongs to the function's address beside the URL.
@@ -103,20 +106,11 @@ func (c Config) validate() error {
 	return c.Sink.Validate()
 }
 
-// Result is how a delivery ended.
-type Result struct {
-	// Receipt is what the function said: [eventing.ReceiptWon], [eventing.ReceiptLost], or
-	// something else if the sink is no function of ours.
-	Receipt string
-
-	// Rejected is true if the function refused the event, or broke on it for too
-	// long, and the dead letter sink took it.
-	Rejected bool
-}
-
-// Sender sends events to a function over HTTP, one a request, in the binary
-// content mode of CloudEvents. It may be used concurrently.
+// Sender sends events to a function over HTTP: single ones in the binary content mode of
+// CloudEvents, and batches to a function that says that it accepts them. It is safe for
+// concurrent use.
 type Sender struct {
+	batch       atomic.Pointer[batchLimit] // what the function accepts; nil until it says so
 	client      *http.Client
 	function    *target
 	deadLetters *target
@@ -127,7 +121,6 @@ type Sender struct {
 type target struct {
 	url      *url.URL
 	public   string // the URL without a password
-	outcome  func(status int) Outcome
 	failures *failurelog.Log
 }
 
@@ -141,10 +134,10 @@ func New(sink, deadLetterSink string, cfg Config) (*Sender, error) {
 	}
 	d := &Sender{cfg: cfg}
 	var err error
-	if d.function, err = d.newTarget("function", sink, functionOutcome); err != nil {
+	if d.function, err = d.newTarget("function", sink); err != nil {
 		return nil, err
 	}
-	if d.deadLetters, err = d.newTarget("dead letter sink", deadLetterSink, deadLetterOutcome); err != nil {
+	if d.deadLetters, err = d.newTarget("dead letter sink", deadLetterSink); err != nil {
 		return nil, err
 	}
 	transport, err := cfg.Sink.Transport(d.function.url, cfg.InFlight)
@@ -158,7 +151,7 @@ func New(sink, deadLetterSink string, cfg Config) (*Sender, error) {
 	return d, nil
 }
 
-func (d *Sender) newTarget(what, address string, verdict func(int) Outcome) (*target, error) {
+func (d *Sender) newTarget(what, address string) (*target, error) {
 	u, public, err := sink.ParseURL(address)
 	if err != nil {
 		return nil, fmt.Errorf("set up delivery: URL of the %s: %w", what, err)
@@ -166,25 +159,63 @@ func (d *Sender) newTarget(what, address string, verdict func(int) Outcome) (*ta
 	return &target{
 		url:      u,
 		public:   public,
-		outcome:  verdict,
 		failures: failurelog.New(d.cfg.Logger, d.cfg.Now, "delivering to the "+what, slog.String("url", public)),
 	}, nil
 }
 
-// Answer is what came of one try.
-type Answer struct {
-	Outcome    Outcome
-	Status     int // 0 if there was no answer
-	Receipt    string
-	body       []byte // its beginning, unless taken
-	retryAfter time.Duration
-	err        error // why it is tried again
+const (
+	// maxOutcomes bounds the outcomes of a batch, in bytes.
+	maxOutcomes = 4 << 20
+
+	// batchBytes bounds the events of a batch, in bytes: well below what a function
+	// accepts in a request.
+	batchBytes = 512 << 10
+)
+
+// batchLimit is what a function accepts in one request.
+type batchLimit struct{ events, bytes int }
+
+// MaxBatch returns how many events, and how many bytes of them, the function accepts in
+// one request: 1 until it has said so, and again once it does not any more.
+func (d *Sender) MaxBatch() (events, bytes int) {
+	if limit := d.batch.Load(); limit != nil {
+		return limit.events, limit.bytes
+	}
+	return 1, batchBytes
 }
 
-// send sends once.
-func (d *Sender) send(ctx context.Context, t *target, r *sink.Request) Answer {
-	// A try outlives ctx by the grace, since the function may be about to
-	// commit.
+// noteMaxBatch reads what a function says that it accepts. A gateway that answers in its
+// place says nothing.
+func (d *Sender) noteMaxBatch(res *http.Response) {
+	events, err := strconv.Atoi(res.Header.Get(eventing.MaxBatchHeader))
+	if err != nil || events < 2 {
+		if err == nil || res.StatusCode < 300 {
+			d.batch.Store(nil)
+		}
+		return
+	}
+	bytes, err := strconv.Atoi(res.Header.Get(eventing.MaxBatchBytesHeader))
+	if err != nil || bytes <= 0 {
+		bytes = batchBytes
+	}
+	limit := batchLimit{events: events, bytes: min(batchBytes, bytes/2)}
+	if known := d.batch.Load(); known == nil || *known != limit {
+		d.batch.Store(&limit)
+	}
+}
+
+// answer is what came of one request.
+type answer struct {
+	status   int // 0 if there was no answer
+	outcome  outcome.Outcome
+	outcomes []outcome.Outcome // of the events of a batch; nil if it has none
+	answered bool              // the function said something about an event
+	err      error             // why it is retried
+}
+
+// send sends a request of so many events once.
+func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events int) answer {
+	// A request outlives ctx by the grace, since the function may be about to commit.
 	tryCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Timeout)
 	defer cancel()
 	unhook := context.AfterFunc(ctx, func() { time.AfterFunc(d.cfg.Grace, cancel) })
@@ -195,31 +226,63 @@ func (d *Sender) send(ctx context.Context, t *target, r *sink.Request) Answer {
 		if ctx.Err() == nil {
 			t.failures.Failed(ctx, sink.Cause(err))
 		}
-		return Answer{Outcome: Retry, err: sink.Cause(err)}
+		return answer{err: sink.Cause(err)}
 	}
 	defer func() { _ = res.Body.Close() }() // nothing is lost with it
-
-	a := Answer{Outcome: t.outcome(res.StatusCode), Status: res.StatusCode}
-	a.body, err = sink.ReadReason(res)
-	switch a.Outcome {
-	case Accepted:
-		a.Receipt = res.Header.Get(eventing.ReceiptHeader)
-		if r.Batch {
-			a.Receipt = res.Header.Get(eventing.ReceiptsHeader)
+	if t == d.function {
+		d.noteMaxBatch(res)
+	}
+	a := answer{status: res.StatusCode}
+	if r.Batch && res.Header.Get("Content-Type") == eventing.OutcomesType {
+		if err := a.readOutcomes(res, events); err != nil {
+			t.failures.Failed(ctx, err)
+			return answer{status: res.StatusCode, err: err}
 		}
-		t.failures.Succeeded(ctx)
-	case Rejected:
-		t.failures.Succeeded(ctx)
-	case Retry, Failed:
-		a.err = &sink.StatusError{Code: res.StatusCode}
+	} else {
+		reason, err := sink.ReadReason(res)
+		if err != nil { // the answer is cut off, and so may be its meaning
+			reason = nil
+		}
+		a.outcome = outcome.FromHTTP(res.StatusCode, res.Header, string(reason))
 		if err == nil {
-			a.retryAfter = sink.RetryAfter(res.Header.Get("Retry-After"), d.cfg.Now(), d.cfg.RetryAfterCap)
-		}
-		if !r.Batch || res.StatusCode > http.StatusInternalServerError {
-			t.failures.Failed(ctx, a.err) // of a batch its events will say more
+			a.outcome.RetryAfter = sink.RetryAfter(res.Header.Get("Retry-After"), d.cfg.Now(), d.cfg.RetryAfterCap)
 		}
 	}
+	a.report(ctx, t)
 	return a
+}
+
+// readOutcomes reads the outcomes of the events of a batch.
+func (a *answer) readOutcomes(res *http.Response, events int) error {
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxOutcomes))
+	if err == nil {
+		a.outcomes, err = outcome.Parse(body, events)
+	}
+	if err != nil {
+		return fmt.Errorf("read the outcomes of a batch: %w", err)
+	}
+	return nil
+}
+
+// report notes whether the function answers.
+func (a *answer) report(ctx context.Context, t *target) {
+	all := a.outcomes
+	if all == nil {
+		all = []outcome.Outcome{a.outcome}
+	}
+	for _, o := range all {
+		switch o.Kind {
+		case outcome.Committed, outcome.Rejected, outcome.Pending:
+			a.answered, a.err = true, nil
+			t.failures.Succeeded(ctx)
+			return
+		case outcome.Failed:
+			a.answered = true
+		case outcome.Deployment, outcome.Unavailable:
+		}
+		a.err = &sink.StatusError{Code: cmp.Or(o.Status, a.status)}
+	}
+	t.failures.Failed(ctx, a.err)
 }
 
 // Ready reports what keeps events from being delivered, as far as is known.

@@ -27,6 +27,7 @@ type reader struct {
 	conn     *Conn
 	stream   *Stream
 	want     consumerWanted
+	stored   natsjs.Stream
 	consumer natsjs.Consumer
 	next     string // the subject that asks for messages
 	origin   string
@@ -108,6 +109,29 @@ func (r *reader) position(ctx context.Context) (position eventing.Position, hand
 	}, info.Delivered.Consumer, nil
 }
 
+// Fetch gets the message from the stream by its sequence.
+func (r *reader) Fetch(ctx context.Context, m eventing.Message) (eventing.Message, error) {
+	without, ok := m.(*message)
+	if !ok {
+		return nil, fmt.Errorf("fetch message %d: it is not one of this stream", m.Sequence())
+	}
+	stored, err := repeat(ctx, func(ctx context.Context) (*natsjs.RawStreamMsg, error) {
+		ctx, cancel := r.conn.api(ctx)
+		defer cancel()
+		stored, err := r.stored.GetMsg(ctx, m.Sequence())
+		return stored, because(ctx, err)
+	})
+	if errors.Is(err, natsjs.ErrMsgNotFound) {
+		return nil, fmt.Errorf("fetch message %d: %w", m.Sequence(), eventing.ErrGone)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fetch message %d: %w", m.Sequence(), err)
+	}
+	full := *without
+	full.msg = &nats.Msg{Subject: stored.Subject, Reply: without.msg.Reply, Header: stored.Header, Data: stored.Data}
+	return &full, nil
+}
+
 // message is one message of a consumer.
 type message struct {
 	conn     *Conn
@@ -122,7 +146,14 @@ func (m *message) Sequence() uint64   { return m.sequence }
 func (m *message) Arrived() time.Time { return m.arrived }
 func (m *message) Pending() uint64    { return m.pending }
 func (m *message) Ack() error         { return m.answer("+ACK") }
-func (m *message) InProgress() error  { return m.answer("+WPI") }
+
+func (m *message) WithoutPayload() eventing.Message {
+	without := *m
+	without.msg = &nats.Msg{Reply: m.msg.Reply}
+	return &without
+}
+
+func (m *message) InProgress() error { return m.answer("+WPI") }
 
 func (m *message) Nak(after time.Duration) error {
 	if after <= 0 {

@@ -103,6 +103,7 @@ func (s *Stream) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Re
 		conn:     s.conn,
 		stream:   s,
 		want:     want,
+		stored:   found,
 		consumer: consumer,
 		next:     apiPrefix(s.cfg.Domain) + ".CONSUMER.MSG.NEXT." + s.cfg.Name + "." + s.consumer,
 		origin:   origin.name,

@@ -69,6 +69,12 @@ func EncodeBatch(body []byte) *Request {
 	return &Request{header: http.Header{"Content-Type": {batchContentType}, "Idempotency-Key": nil}, body: body, Batch: true}
 }
 
+// Accepting asks for an answer of a media type, and returns r.
+func (r *Request) Accepting(mediaType string) *Request {
+	r.header["Accept"] = []string{mediaType}
+	return r
+}
+
 // headerName is the canonical header of an attribute. The switch spares the
 // usual ones the work.
 func headerName(attribute string) string {

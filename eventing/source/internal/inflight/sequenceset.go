@@ -1,4 +1,4 @@
-package source
+package inflight
 
 // sequencePage is how many sequences one page of a [sequenceSet] covers.
 const sequencePage = 4096

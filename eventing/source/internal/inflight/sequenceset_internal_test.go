@@ -1,4 +1,4 @@
-package source
+package inflight
 
 import (
 	"math/rand/v2"

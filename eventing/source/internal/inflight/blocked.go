@@ -1,0 +1,72 @@
+package inflight
+
+import (
+	"slices"
+
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+)
+
+// Block adds subjects with a dead letter, and its events: what comes after these waits
+// until [Table.Unblock]. Before the first call no message with a subject runs.
+func (t *Table) Block(events ...ledger.BlockedEvent) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	known := t.blocked != nil
+	if !known {
+		t.blocked = map[string]map[EventID]struct{}{}
+	}
+	for _, e := range events {
+		if t.blocked[e.Subject] == nil {
+			t.blocked[e.Subject] = map[EventID]struct{}{}
+		}
+		t.blocked[e.Subject][EventID{Source: e.Source, ID: e.ID}] = struct{}{}
+	}
+	if !known {
+		t.advanceAll()
+	}
+}
+
+// Unblock lets what comes after these events run.
+func (t *Table) Unblock(events []ledger.BlockedEvent) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range events {
+		delete(t.blocked[e.Subject], EventID{Source: e.Source, ID: e.ID})
+		if len(t.blocked[e.Subject]) > 0 {
+			continue
+		}
+		delete(t.blocked, e.Subject)
+		for _, p := range t.partitions {
+			if l := p.lanes[e.Subject]; l != nil {
+				t.advance(p, l)
+			}
+		}
+	}
+}
+
+// CountBlocking returns the number of events that block their subjects.
+func (t *Table) CountBlocking() (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, events := range t.blocked {
+		n += len(events)
+	}
+	return n
+}
+
+// Blocking returns up to n of the events that block their subjects, others each time.
+func (t *Table) Blocking(n int) []ledger.BlockedEvent {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.blockedTurn) == 0 {
+		for subject, events := range t.blocked {
+			for e := range events {
+				t.blockedTurn = append(t.blockedTurn, ledger.BlockedEvent{Subject: subject, Source: e.Source, ID: e.ID})
+			}
+		}
+	}
+	n = min(n, len(t.blockedTurn))
+	list := slices.Clone(t.blockedTurn[:n])
+	t.blockedTurn = t.blockedTurn[n:]
+	return list
+}

@@ -1,0 +1,198 @@
+package inflight
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// caughtUp is the share of the lag at which catching up begins below which it ends.
+	caughtUp = 4
+
+	// blockSize is how many positions belong to one block. Clusters that catch up divide
+	// the blocks between them.
+	blockSize = 256
+
+	// relookEvery is how often it is looked up what the others have committed of the
+	// blocks that were left to them, relook entries at a time.
+	relookEvery = 50 * time.Millisecond
+	relook      = 512
+)
+
+// catchUp is what a [Table] knows about lookups and about its share of a backlog.
+type catchUp struct {
+	lookups     fifo // to be looked up
+	asking      int  // entries that are being looked up
+	failing     bool // the latest lookup failed
+	lookupReady sync.Cond
+
+	lagging  bool     // a partition lags
+	left     []*Entry // to other clusters
+	relooked time.Time
+	prefers  func(block uint64) bool // whether this cluster goes first with a block; nil for all
+}
+
+// SetPreference sets which blocks of positions this cluster goes first with while it
+// catches up; nil for all.
+func (t *Table) SetPreference(prefers func(block uint64) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.prefers = prefers
+	t.signal()
+}
+
+// Lagging reports whether this cluster catches up.
+func (t *Table) Lagging() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lagging
+}
+
+// lags reports whether a message of p that is so old, and has so many behind it, is part
+// of a backlog.
+func (p *Partition) lags(age time.Duration, pending uint64) bool {
+	lag := p.table.cfg.CatchUpLag
+	if p.lagging {
+		return age > lag/caughtUp
+	}
+	return lag > 0 && age > lag && pending >= uint64(min(blockSize, p.table.cfg.InFlight))
+}
+
+// setLagging notes whether p lags. What was left to other clusters is not any more when
+// it does not.
+func (t *Table) setLagging(p *Partition, lagging bool) {
+	if p.lagging == lagging {
+		return
+	}
+	p.lagging = lagging
+	t.lagging = slices.ContainsFunc(t.partitions, func(p *Partition) bool { return p.lagging })
+	if !lagging {
+		t.left = keepOnly(t.left, func(e *Entry) bool {
+			if e.partition != p {
+				return true
+			}
+			e.mine = true
+			t.ask(e)
+			return false
+		})
+	}
+}
+
+// ask has e looked up.
+func (t *Table) ask(e *Entry) {
+	e.state, e.taken = Asking, false
+	t.lookups.push(e)
+	t.lookupReady.Signal()
+}
+
+// NextLookup waits for entries to look up and returns up to n of them, in order; nil
+// after [Table.Close]. While lookups fail, only one is under way.
+func (t *Table) NextLookup(n int) []*Entry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for !t.closed && (t.lookups.len() == 0 || t.failing && t.asking > 0) {
+		t.lookupReady.Wait()
+	}
+	if t.closed {
+		return nil
+	}
+	entries := t.lookups.take(n)
+	for _, e := range entries {
+		e.taken = true
+	}
+	t.asking += len(entries)
+	return entries
+}
+
+// LookedUp reports which entries the ledger has, and returns these, which are to be
+// acknowledged. Without an answer, when committed is nil, some are delivered all the
+// same, and the rest is looked up again: the database must not get the load of all at
+// once.
+func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.asking -= len(entries)
+	t.failing = committed == nil
+	unsure := 0
+	var again []*Entry
+	for i, e := range entries {
+		switch {
+		case e.stale():
+			e.state = Finished
+			t.leave(e)
+		case committed != nil && committed[i]:
+			e.partition.finish(e)
+			t.leave(e)
+			finished = append(finished, e)
+		case committed == nil && !t.hedge.Standby && unsure >= max(1, t.cfg.InFlight/4):
+			again = append(again, e)
+		default:
+			unsure++
+			t.notCommitted(e)
+		}
+	}
+	if len(again) > 0 {
+		for _, e := range again {
+			e.state, e.taken = Asking, false
+		}
+		t.lookups.pushFront(again)
+	}
+	t.lookupReady.Broadcast()
+	t.signal()
+	return finished
+}
+
+// notCommitted decides what to do with an entry that the ledger does not have.
+func (t *Table) notCommitted(e *Entry) {
+	e.lookups++
+	switch {
+	case t.hedge.Standby:
+		e.received = t.cfg.Now() // for the next lookup
+		t.waitHedged(e)
+	case e.partition.lagging && t.hedge.Race() && !e.mine && e.lane == nil && t.prefers != nil && !t.prefers(e.Sequence()/blockSize):
+		e.state = Left
+		t.left = append(t.left, e)
+	default:
+		t.ready(e)
+	}
+}
+
+// takeLeft takes some of what was left to others: to deliver it, if there is little else
+// to do, from the far end, where they are not yet; and to see what they have committed.
+// It returns the time after which to call it again; 0 for no such time.
+func (t *Table) takeLeft() (again time.Duration) {
+	if len(t.left) == 0 {
+		return 0
+	}
+	if t.lookups.len() > 0 || t.asking > 0 {
+		return 0 // LookedUp signals
+	}
+	now := t.cfg.Now()
+	if t.silent == 0 && t.together.Len()+t.alone.Len() < t.cfg.InFlight/4 {
+		slices.SortFunc(t.left, func(a, b *Entry) int {
+			if a.before(b) {
+				return -1
+			}
+			return 1
+		})
+		from := max(0, len(t.left)-blockSize)
+		for _, e := range t.left[from:] {
+			e.mine = true
+			t.ask(e)
+		}
+		clear(t.left[from:])
+		t.left = t.left[:from]
+		return 0
+	}
+	if wait := relookEvery - now.Sub(t.relooked); wait > 0 {
+		return wait
+	}
+	t.relooked = now
+	n := min(relook, len(t.left))
+	for _, e := range t.left[:n] {
+		t.ask(e)
+	}
+	t.left = slices.Delete(t.left, 0, n)
+	return 0
+}

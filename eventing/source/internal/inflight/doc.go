@@ -1,0 +1,37 @@
+// Package inflight holds every message that a source has received and not acknowledged,
+// and decides what happens to it next: it is the one owner of a message's state. It does
+// no I/O and starts no goroutine; a source asks it what to do ([Table.NextRequest],
+// [Table.NextLookup]) and reports what came of it ([Table.Complete], [Table.LookedUp]).
+// One lock guards all of it.
+//
+//	          Receive
+//	             │
+//	  ┌──────────┼──────────────┐ hedge, standby
+//	  │ race     │ lagging      ▼
+//	  │          ▼   due     Waiting ◄──────────────┐
+//	  │        Asking ◄─────────┤                   │ retry later
+//	  │          │  │ another   │ due, race         │
+//	  │  not     │  └─► Left ───┤ idle: Asking      │
+//	  │ committed│  committed   │                   │
+//	  ▼          ▼       │      ▼                   │
+//	Blocked ◄─► Ready ◄──┼──────┘                   │
+//	  ▲ order     │      │                          │
+//	  │           ▼      │                          │
+//	  │        Sending ──┼──────────────────────────┘
+//	  │           │      │
+//	  └ next of   ▼      ▼
+//	    subject  Finished ── the floor has passed ──► gone
+//
+// # Order of service
+//
+// Ready entries are delivered in the order in which the stream stored them, so that new
+// events never overtake a backlog. While this cluster lags, the blocks of positions that
+// another lagging cluster goes first with are left to it (Left); idle capacity takes
+// them, from the far end, after a lookup.
+//
+// # Memory
+//
+// The payloads of a partition are bounded by its share of MaxBytes. When they leave no room
+// for messages that could be delivered, those of entries whose turn is far are evicted,
+// and fetched again by sequence when it comes. Nothing is handed back to the stream.
+package inflight

@@ -1,0 +1,96 @@
+package inflight
+
+import (
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
+)
+
+// State is the state of an [Entry].
+type State uint8
+
+// The states; doc.go has the diagram.
+const (
+	Waiting  State = iota // for its time: a retry, a hedge delay, the next lookup of a standby
+	Asking                // for a lookup, or one is under way
+	Left                  // to another cluster that catches up too
+	Blocked               // behind another event of its subject
+	Ready                 // to be delivered
+	Sending               // in a request
+	Finished              // acknowledged
+)
+
+const (
+	// entryOverhead is about what an entry takes in memory beyond its payload, and
+	// stubOverhead what one takes whose payload is evicted.
+	entryOverhead = 2 << 10
+	stubOverhead  = 512
+
+	// memberOverhead is about what an event takes in a batch beyond its payload.
+	memberOverhead = 64
+)
+
+// EventID is the identity of an event.
+type EventID struct {
+	Source, ID string
+}
+
+// Entry is a message from its receipt until it is finished. Between [Table.NextRequest]
+// or [Table.NextLookup] and the report of what came of it, it belongs to the caller;
+// otherwise to the table.
+type Entry struct {
+	Message  eventing.Message // without payload if Evicted
+	Delivery *delivery.Delivery
+	ID       EventID
+	Subject  string
+	Evicted  bool
+
+	partition  *Partition
+	generation int // of the partition, when it was received
+
+	state       State
+	size        int // in memory
+	payload     int // in a request
+	received    time.Time
+	heartbeatAt time.Time // when the stream last heard that it is in progress
+
+	due     time.Time
+	retry   bool // waits for a retry, not for the hedge
+	lookups int  // how often it was not committed
+	taken   bool // is being looked up
+	mine    bool // is not left to another cluster any more
+	lane    *lane
+}
+
+// Sequence returns the position of the message in its partition.
+func (e *Entry) Sequence() uint64 { return e.Message.Sequence() }
+
+// Partition returns the partition that the message was read from.
+func (e *Entry) Partition() *Partition { return e.partition }
+
+// Received returns when this process received the message.
+func (e *Entry) Received() time.Time { return e.received }
+
+// Evict gives up the payload. It is called with the table's lock held.
+func (e *Entry) evict() (freed int) {
+	e.Message, e.Evicted = e.Message.WithoutPayload(), true
+	e.Delivery.Event = event.Event{}
+	e.Delivery.Forget()
+	freed = e.size - stubOverhead
+	e.size = stubOverhead
+	return freed
+}
+
+// before is the order of service: that of the streams, as far as they have one.
+func (e *Entry) before(other *Entry) bool {
+	if e.partition == other.partition {
+		return e.Message.Sequence() < other.Message.Sequence()
+	}
+	if a, b := e.Message.Arrived(), other.Message.Arrived(); !a.Equal(b) {
+		return a.Before(b)
+	}
+	return e.Message.Sequence() < other.Message.Sequence()
+}

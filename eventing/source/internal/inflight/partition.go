@@ -1,0 +1,218 @@
+package inflight
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
+)
+
+// maxUnconfirmed bounds the acknowledgements of a partition that are remembered until
+// the floor has passed them.
+const maxUnconfirmed = 1 << 16
+
+// Partition is what a [Table] holds of one partition of a stream. [Partition.Abandon]
+// starts it anew: what was received before is not acknowledged any more.
+type Partition struct {
+	table *Table
+
+	telling    sync.RWMutex // held for reading while the stream is told something
+	generation int          // changes under telling and the table's lock
+
+	// The rest is under the table's lock.
+	entries     map[uint64]*Entry // that are not finished
+	finished    sequenceSet       // above the floor
+	unconfirmed []unconfirmed     // in the order of their acknowledgement
+	bytes       int
+	lanes       map[string]*lane // nil if no order is kept
+	complete    bool             // nothing that was delivered before is on its way
+	freed       chan struct{}    // holds a token after an entry is finished or evicted
+
+	lookUpBelow uint64 // messages below it are looked up, whatever the hedge
+	lagging     bool
+}
+
+// unconfirmed is an acknowledgement that may be lost on its way.
+type unconfirmed struct {
+	sequence uint64
+	message  eventing.Message // without payload
+	at       time.Time
+}
+
+// Received is what [Partition.Receive] did with a message.
+type Received uint8
+
+const (
+	// Added means that the message is in flight now.
+	Added Received = iota
+	// Known means that it is in flight already. The new copy's acknowledgement counts.
+	Known
+	// Copy means that it is acknowledged already; acknowledge it again.
+	Copy
+)
+
+// Receive adds a message, with the delivery that is known of it; nil for a new one.
+func (p *Partition) Receive(m eventing.Message, d *delivery.Delivery, id EventID, subject string) Received {
+	t := p.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	sequence := m.Sequence()
+	if known := p.entries[sequence]; known != nil {
+		return Known
+	}
+	if p.finished.has(sequence) {
+		return Copy
+	}
+	now := t.cfg.Now()
+	e := &Entry{
+		Message: m, Delivery: d, ID: id, Subject: subject, partition: p, generation: p.generation,
+		size: m.Size() + entryOverhead, payload: m.Size() + memberOverhead, received: now, heartbeatAt: now,
+	}
+	p.entries[sequence] = e
+	p.bytes += e.size
+	p.join(e)
+	t.setLagging(p, p.lags(now.Sub(m.Arrived()), m.Pending()))
+	t.admit(e)
+	return Added
+}
+
+// Abandon ends what these messages were: their stream is gone, or the position in it
+// was put back. Another message may be there under the same sequence, which an
+// acknowledgement of one of these would hit. It returns when the stream hears nothing
+// more about them.
+func (p *Partition) Abandon() {
+	p.telling.Lock()
+	defer p.telling.Unlock()
+	t := p.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p.generation++
+	p.entries, p.finished, p.unconfirmed, p.bytes = map[uint64]*Entry{}, sequenceSet{}, nil, 0
+	p.complete, p.lookUpBelow = false, 0
+	current := func(e *Entry) bool { return !e.stale() }
+	t.waiting.rebuild(current)
+	t.together.rebuild(current)
+	t.alone.rebuild(current)
+	t.lookups.rebuild(current)
+	t.left = keepOnly(t.left, current)
+	for subject, l := range p.lanes {
+		l.entries = keepOnly(l.entries, current)
+		if l.running != nil && l.running.state != Sending { // else it may still commit
+			l.running = nil
+		}
+		if l.running == nil {
+			delete(p.lanes, subject)
+		}
+	}
+	p.free()
+}
+
+// stale reports whether e's partition was abandoned since. It is called with the
+// table's lock held.
+func (e *Entry) stale() bool { return e.generation != e.partition.generation }
+
+// Tell tells the stream something about e with verb, unless e's partition was abandoned.
+func (e *Entry) Tell(verb func() error) error {
+	e.partition.telling.RLock()
+	defer e.partition.telling.RUnlock()
+	if e.stale() {
+		return nil
+	}
+	return verb()
+}
+
+// Abandoned reports whether e's partition was abandoned since.
+func (e *Entry) Abandoned() bool {
+	e.partition.telling.RLock()
+	defer e.partition.telling.RUnlock()
+	return e.stale()
+}
+
+// free wakes up who waits for room.
+func (p *Partition) free() {
+	select {
+	case p.freed <- struct{}{}:
+	default:
+	}
+}
+
+// finish moves e to the finished ones.
+func (p *Partition) finish(e *Entry) {
+	sequence := e.Sequence()
+	e.state = Finished
+	delete(p.entries, sequence)
+	p.bytes -= e.size
+	p.finished.add(sequence)
+	if len(p.unconfirmed) >= maxUnconfirmed {
+		p.unconfirmed = slices.Delete(p.unconfirmed, 0, maxUnconfirmed/2) // these come again when they are due
+	}
+	p.unconfirmed = append(p.unconfirmed, unconfirmed{sequence, e.Message.WithoutPayload(), p.table.cfg.Now()})
+	p.free()
+}
+
+// Confirm forgets the finished messages below the stream's floor. It returns messages
+// whose acknowledgement was sent before and has not arrived, as the stream waits for
+// nothing else: stands reports that the floor has not moved since it was sent.
+func (p *Partition) Confirm(floor uint64, before time.Time, stands bool) (again []eventing.Message) {
+	t := p.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p.finished.dropBelow(floor)
+	p.unconfirmed = slices.DeleteFunc(p.unconfirmed, func(u unconfirmed) bool { return u.sequence < floor })
+	if !stands || len(p.unconfirmed) == 0 {
+		return nil
+	}
+	lowest := ^uint64(0) // that is not finished
+	for sequence := range p.entries {
+		lowest = min(lowest, sequence)
+	}
+	for _, u := range p.unconfirmed {
+		if u.sequence < lowest && u.at.Before(before) {
+			again = append(again, u.message)
+		}
+	}
+	return again
+}
+
+// Has reports whether the message at a sequence is in flight, and how many are.
+func (p *Partition) Has(sequence uint64) (has bool, inFlight int) {
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	return p.entries[sequence] != nil, len(p.entries)
+}
+
+// LookUpBelow has messages below a sequence looked up before they are delivered,
+// whatever the hedge: some may be committed.
+func (p *Partition) LookUpBelow(sequence uint64) {
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	p.lookUpBelow = sequence
+}
+
+// Overdue returns the entries of which the stream has heard nothing since then. It is
+// told now.
+func (p *Partition) Overdue(since, now time.Time) []*Entry {
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	var due []*Entry
+	for _, e := range p.entries {
+		if !e.heartbeatAt.After(since) {
+			e.heartbeatAt = now
+			due = append(due, e)
+		}
+	}
+	return due
+}
+
+// Oldest returns how many messages are in flight, and the time since the arrival in the
+// stream of the oldest, by the stream's clock and ours; 0 if there is none.
+func (p *Partition) Oldest(now time.Time) (messages int, age time.Duration) {
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	for _, e := range p.entries {
+		age = max(age, now.Sub(e.Message.Arrived()))
+	}
+	return len(p.entries), age
+}

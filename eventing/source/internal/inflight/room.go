@@ -1,0 +1,126 @@
+package inflight
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+const (
+	// roomInterval is how often room is looked for while there is none.
+	roomInterval = 20 * time.Millisecond
+
+	// prefetch is how many times as many messages as are delivered at once are held of
+	// a partition, where more would only wait.
+	prefetch = 4
+
+	// farBehind is how far behind the first of its subject, or before its time, an entry
+	// is whose payload may be evicted.
+	farBehind = 16
+	farOff    = time.Second
+)
+
+// Room waits until half of the partition's room is free, and returns how many messages
+// of how many bytes together fit; 0 if ctx ended first.
+func (p *Partition) Room(ctx context.Context) (n, bytes int) {
+	for {
+		if n, bytes = p.roomNow(); n > 0 {
+			return n, bytes
+		}
+		again := time.NewTimer(roomInterval)
+		select {
+		case <-p.freed:
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return 0, 0
+		}
+		again.Stop()
+	}
+}
+
+// roomNow returns the room if half of it is free; with one message at a time each would
+// cost a request. If there is none, and little could be delivered of what is here, it
+// evicts payloads.
+func (p *Partition) roomNow() (n, bytes int) {
+	t := p.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	limit, most := t.cfg.MaxBytes/len(t.partitions), t.mostEntries(p)
+	if p.bytes > limit/2 && p.starved() {
+		p.evict(limit / 4)
+	}
+	if p.bytes > limit/2 || len(p.entries) > most/2 {
+		return 0, 0
+	}
+	bytes = limit - p.bytes
+	// One half for the payloads, the other for what each takes beyond.
+	return min(most-len(p.entries), max(1, bytes/2/entryOverhead)), bytes / 2
+}
+
+// mostEntries is how many messages of p are held at most. What waits for a lookup, for
+// its time or for its turn costs nothing but memory; for a function, little more than it
+// takes is enough.
+func (t *Table) mostEntries(p *Partition) int {
+	if t.hedge.Race() && !t.lagging && p.lanes == nil {
+		return prefetch * t.cfg.InFlight
+	}
+	return max(t.cfg.MaxBytes/len(t.partitions)/stubOverhead, prefetch)
+}
+
+// starved reports whether less could be delivered of what is here than requests take.
+func (p *Partition) starved() bool {
+	t := p.table
+	return t.together.Len()+t.alone.Len()+t.sending+t.lookups.len()+t.asking < t.cfg.InFlight/2
+}
+
+// evict gives up payloads until no more than so many bytes are taken: those first whose
+// turn is last.
+func (p *Partition) evict(bytes int) {
+	type far struct {
+		entry *Entry
+		turn  int
+	}
+	var all []far
+	now := p.table.cfg.Now()
+	for _, l := range p.lanes {
+		first := l.first()
+		turn := 0
+		if l.running == nil && first != nil && !p.table.mayRun(first) { // behind a dead letter, or not all is here
+			turn = farBehind
+		}
+		for _, e := range l.entries {
+			if e.state == Finished {
+				continue
+			}
+			if e.state == Blocked && !e.Evicted && turn >= farBehind {
+				all = append(all, far{e, turn})
+			}
+			turn++
+		}
+	}
+	for _, e := range p.table.waiting.entries {
+		if e.partition == p && !e.Evicted && e.due.Sub(now) > farOff {
+			all = append(all, far{e, farBehind})
+		}
+	}
+	slices.SortFunc(all, func(a, b far) int { return b.turn - a.turn })
+	for _, f := range all {
+		if p.bytes <= bytes {
+			break
+		}
+		p.bytes -= f.entry.evict()
+	}
+}
+
+// Fetched gives an entry its payload back. It is called by who sends it.
+func (e *Entry) Fetched(size int) {
+	t := e.partition.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e.Evicted = false
+	if !e.stale() {
+		e.partition.bytes += size + entryOverhead - e.size
+	}
+	e.size = size + entryOverhead
+}

@@ -1,0 +1,241 @@
+package inflight
+
+import (
+	"sync"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+)
+
+const (
+	// standbyLookup is how long a cluster that stands by waits until it looks a message
+	// up for the first time; standbyLookupCap bounds the time between two lookups.
+	standbyLookup    = time.Second
+	standbyLookupCap = 30 * time.Second
+)
+
+// Config is the configuration of a [Table]. All fields are required.
+type Config struct {
+	// Now is the clock.
+	Now func() time.Time
+
+	// InFlight is how many events are in requests at most.
+	InFlight int
+
+	// MaxBatch returns how many events, and how many bytes of them, one request may
+	// have now; 1 or more.
+	MaxBatch func() (events, bytes int)
+
+	// MaxBytes bounds the memory of all messages together.
+	MaxBytes int
+
+	// CatchUpLag is the age of a message from which on it is part of a backlog, whose
+	// messages are looked up before they are delivered; 0 for never.
+	CatchUpLag time.Duration
+
+	// Ordered keeps the order of messages with the same subject in a partition.
+	Ordered bool
+}
+
+// Table holds the messages of a source. Create it with [New]. It is safe for concurrent
+// use.
+type Table struct {
+	cfg Config
+
+	mu         sync.Mutex
+	partitions []*Partition
+	hedge      eventing.Hedge
+	closed     bool
+	wake       chan struct{} // holds a token when there may be something to do
+
+	waiting entryHeap // by when they are due
+	requests
+	catchUp
+
+	blocked     map[string]map[EventID]struct{} // by subject; nil until it is known
+	blockedTurn []ledger.BlockedEvent           // those that Blocking has not returned yet in this round
+}
+
+// New returns a Table. Until [Table.SetHedge], it delivers nothing.
+func New(cfg Config) *Table {
+	t := &Table{cfg: cfg, hedge: eventing.Hedge{Standby: true}, wake: make(chan struct{}, 1)}
+	t.waiting.less = func(a, b *Entry) bool { return a.due.Before(b.due) }
+	t.together.less = (*Entry).before
+	t.alone.less = (*Entry).before
+	t.lookupReady.L = &t.mu
+	return t
+}
+
+// AddPartition returns a new partition.
+func (t *Table) AddPartition() *Partition {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := &Partition{table: t, entries: map[uint64]*Entry{}, freed: make(chan struct{}, 1), complete: !t.cfg.Ordered}
+	if t.cfg.Ordered {
+		p.lanes = map[string]*lane{}
+	}
+	t.partitions = append(t.partitions, p)
+	return p
+}
+
+// Wake returns a channel that has a token when [Table.NextRequest] may return something
+// that it did not return before.
+func (t *Table) Wake() <-chan struct{} { return t.wake }
+
+func (t *Table) signal() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+// admit decides what to do with a message that was received.
+func (t *Table) admit(e *Entry) {
+	switch {
+	case !t.hedge.Race():
+		t.waitHedged(e)
+	case e.partition.lagging || e.Sequence() < e.partition.lookUpBelow:
+		t.ask(e)
+	default:
+		t.ready(e)
+	}
+	t.signal()
+}
+
+// ready has e delivered when it is its turn.
+func (t *Table) ready(e *Entry) {
+	e.retry = false
+	if !t.mayRun(e) {
+		e.state = Blocked
+		return
+	}
+	if e.lane != nil {
+		e.lane.running = e
+	}
+	e.state = Ready
+	if e.Delivery.DeadLetter || e.Delivery.Alone {
+		t.alone.add(e)
+		return
+	}
+	t.together.add(e)
+}
+
+// waitHedged has e wait as the hedge says.
+func (t *Table) waitHedged(e *Entry) {
+	e.state, e.retry, e.due = Waiting, false, t.dueHedged(e)
+	t.waiting.add(e)
+}
+
+// dueHedged returns when a message that was not tried yet is looked up.
+func (t *Table) dueHedged(e *Entry) time.Time {
+	if !t.hedge.Standby {
+		return e.received.Add(t.hedge.Delay)
+	}
+	return e.received.Add(min(standbyLookup<<min(e.lookups, 10), standbyLookupCap))
+}
+
+// moveDue moves the entries whose time has come, and returns the time until the next one;
+// idle if there is none.
+func (t *Table) moveDue(idle time.Duration) time.Duration {
+	now := t.cfg.Now()
+	for t.waiting.Len() > 0 {
+		e := t.waiting.first()
+		if left := e.due.Sub(now); left > 0 {
+			return min(left, idle)
+		}
+		t.waiting.take()
+		if !e.Delivery.DeadLetter && (!e.retry || !t.hedge.Race()) {
+			t.ask(e)
+		} else {
+			t.ready(e)
+		}
+	}
+	return idle
+}
+
+// Hedge returns the hedge.
+func (t *Table) Hedge() eventing.Hedge {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.hedge
+}
+
+// SetHedge changes the hedge, also for messages that wait already.
+func (t *Table) SetHedge(h eventing.Hedge) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.hedge = h
+	if h.Standby {
+		t.holdReady()
+	}
+	if !h.Race() {
+		for _, e := range t.left {
+			t.waitHedged(e)
+		}
+		t.left = nil
+	}
+	for _, e := range t.waiting.entries {
+		if !e.retry {
+			e.due = t.dueHedged(e)
+		}
+	}
+	t.waiting.rebuild(func(*Entry) bool { return true })
+	t.signal()
+}
+
+// holdReady has what is ready or blocked wait for the next lookup instead, but for dead
+// letters.
+func (t *Table) holdReady() {
+	hold := func(e *Entry) bool {
+		if e.Delivery.DeadLetter {
+			return true
+		}
+		if e.lane != nil && e.lane.running == e {
+			e.lane.running = nil
+		}
+		t.waitHedged(e)
+		return false
+	}
+	t.together.rebuild(hold)
+	t.alone.rebuild(hold)
+	for _, p := range t.partitions {
+		for _, l := range p.lanes {
+			for _, e := range l.entries {
+				if e.state == Blocked {
+					t.waitHedged(e)
+				}
+			}
+		}
+	}
+}
+
+// Close ends [Table.NextRequest] and [Table.NextLookup], and returns the entries that
+// were not taken.
+func (t *Table) Close() (left []*Entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	t.lookupReady.Broadcast()
+	t.signal()
+	for _, p := range t.partitions {
+		for _, e := range p.entries {
+			if e.state != Sending && !(e.state == Asking && e.taken) {
+				left = append(left, e)
+			}
+		}
+	}
+	return left
+}
+
+// Counts returns how many entries are in each state.
+func (t *Table) Counts() (counts [Finished + 1]int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.partitions {
+		for _, e := range p.entries {
+			counts[e.state]++
+		}
+	}
+	return counts
+}
