@@ -27,16 +27,12 @@ type OpenConfig struct {
 	// 0, and a sequence that the stream does not have mean the beginning.
 	Begin func(ctx context.Context, origin, epoch string) (uint64, error)
 
-	// Rate is the number of messages per second that the reader is meant for. It bounds
-	// unacknowledged messages: Rate times the longest wait for an acknowledgement, or
-	// the stream's own minimum if that is more. 0 or more.
-	Rate int
-
 	// Gapless ends Pull with [ErrMissed] instead of passing on a message if messages
 	// that were delivered before it have not arrived.
 	Gapless bool
 
-	// MaxOutstanding bounds unacknowledged messages further. 0 is no bound.
+	// MaxOutstanding is how many unacknowledged messages the reader may have. 0 is the
+	// stream's default.
 	MaxOutstanding int
 }
 

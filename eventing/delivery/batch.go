@@ -1,9 +1,14 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
 
-	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/sink"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
@@ -27,13 +32,15 @@ func (d *Sender) deliverBatch(ctx context.Context, ds []*Delivery) (steps []Step
 		return steps, true
 	}
 	body[len(body)-1] = ']'
-	a := d.send(ctx, d.function, sink.EncodeBatch(body).Accepting(eventing.OutcomesType), len(members))
+	a := d.send(ctx, d.function, sink.EncodeBatch(body).Accepting(outcome.OutcomesType), len(members))
+	refused := a.outcomes == nil && (a.outcome.Kind != outcome.Unavailable || a.status > 0 && a.status < 500 || a.status == http.StatusNotImplemented)
+	d.batch.answered(d.cfg.Now(), a.outcomes != nil, refused)
 	for k, i := range members {
 		o := a.outcome
 		switch {
 		case a.outcomes != nil:
 			o = a.outcomes[k]
-		case a.outcome.Kind != outcome.Unavailable:
+		case refused:
 			// What is said of a batch is said of none of its events: each is sent alone.
 			o = outcome.Outcome{Kind: outcome.Pending}
 		}
@@ -43,4 +50,66 @@ func (d *Sender) deliverBatch(ctx context.Context, ds []*Delivery) (steps []Step
 		steps[i] = d.step(ctx, ds[i], a, o)
 	}
 	return steps, a.answered
+}
+
+const (
+	// batchBytes bounds the events of a batch, in bytes: well below what a function
+	// accepts in a request.
+	batchBytes = 512 << 10
+
+	// A function, or a gateway before it, that refuses a batch although it says that it
+	// accepts them gets single events for a while.
+	distrustBase  = time.Second
+	distrustLimit = time.Minute
+)
+
+// batchLimit is what a function accepts in one request.
+type batchLimit struct {
+	mu            sync.Mutex
+	events, bytes int // 0 until it has answered
+	until         time.Time
+	wait          backoff.Backoff
+}
+
+// MaxBatch returns how many events, and how many bytes of them, the function accepts in
+// one request: 0 events, which is one, until it has answered for the first time, and 1 if
+// it does not say that it accepts more.
+func (d *Sender) MaxBatch() (events, bytes int) {
+	d.batch.mu.Lock()
+	defer d.batch.mu.Unlock()
+	return d.batch.events, cmp.Or(d.batch.bytes, batchBytes)
+}
+
+// read reads what a function says that it accepts. A gateway that answers in its place
+// with an error says nothing.
+func (l *batchLimit) read(now time.Time, res *http.Response) {
+	events, err := strconv.Atoi(res.Header.Get(outcome.MaxBatchHeader))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case now.Before(l.until):
+		return
+	case err != nil && res.StatusCode >= 300:
+		return
+	case err != nil || events < 2:
+		l.events = 1
+		return
+	}
+	bytes, err := strconv.Atoi(res.Header.Get(outcome.MaxBatchBytesHeader))
+	if err != nil || bytes <= 0 {
+		bytes = 2 * batchBytes
+	}
+	l.events, l.bytes = events, min(batchBytes, bytes/2)
+}
+
+// answered notes what came of a batch.
+func (l *batchLimit) answered(now time.Time, outcomes, refused bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case outcomes:
+		l.wait = backoff.Backoff{}
+	case refused && !now.Before(l.until):
+		l.events, l.until = 1, now.Add(l.wait.Delay(distrustBase, distrustLimit, 0))
+	}
 }

@@ -6,18 +6,17 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing"
-	"github.com/tandem-fn/tandem/eventing/outcome"
 )
 
 // deadLetter is the event as the dead letter sink gets it: itself, with the
 // attributes that Knative's delivery adds, tandemfunction for the function that
 // refused it, and tandemattempts for how often it did so or broke.
-func deadLetter(e event.Event, function, dest string, o outcome.Outcome, attempts int) event.Event {
+func deadLetter(e event.Event, function, dest string, status int, reason []byte, attempts int) event.Event {
 	letter := e.Clone()
 	letter.SetExtension(eventing.ErrorDestExtension, dest)
-	letter.SetExtension(eventing.ErrorCodeExtension, o.Status)
-	if o.Reason != "" {
-		letter.SetExtension(eventing.ErrorDataExtension, base64.StdEncoding.EncodeToString([]byte(o.Reason)))
+	letter.SetExtension(eventing.ErrorCodeExtension, status)
+	if len(reason) > 0 {
+		letter.SetExtension(eventing.ErrorDataExtension, base64.StdEncoding.EncodeToString(reason))
 	} else {
 		letter.SetExtension(eventing.ErrorDataExtension, nil)
 	}

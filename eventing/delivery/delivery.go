@@ -8,6 +8,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/sink"
@@ -45,6 +46,10 @@ type Delivery struct {
 type Step struct {
 	// Outcome is the function's, or, of a dead letter, that of its sink.
 	Outcome outcome.Outcome
+
+	// Receipt is the function's: [eventing.ReceiptWon], [eventing.ReceiptLost], or
+	// something else if the sink is no function of ours.
+	Receipt string
 
 	// Settled is true if nothing more is to be sent: the event is committed, or the dead
 	// letter sink took it, which Rejected reports.
@@ -97,10 +102,16 @@ func (d *Sender) step(ctx context.Context, e *Delivery, a answer, o outcome.Outc
 	}
 	switch o.Kind {
 	case outcome.Committed:
-		step.Settled = true
+		step.Settled, step.Receipt = true, a.receipt
+		if a.outcomes != nil {
+			step.Receipt = eventing.ReceiptLost
+			if o.Won {
+				step.Receipt = eventing.ReceiptWon
+			}
+		}
 		return step
 	case outcome.Rejected:
-		step.Err = d.reject(e, o)
+		step.Err = d.reject(e, a, o)
 		return step
 	case outcome.Pending:
 		e.Alone = true
@@ -109,7 +120,7 @@ func (d *Sender) step(ctx context.Context, e *Delivery, a answer, o outcome.Outc
 		e.Alone, step.Failed = true, true
 		d.cfg.Failed(ctx)
 		if e.recordFailure(d.cfg.Now()); d.exhausted(e) {
-			step.Err = d.reject(e, o)
+			step.Err = d.reject(e, a, o)
 			return step
 		}
 		step.RetryIn = e.failedBackoff.Delay(d.cfg.BackoffBase, d.failedBackoffCap(), o.RetryAfter)
@@ -149,12 +160,16 @@ func (d *Sender) prepare(e *Delivery) (err error) {
 }
 
 // reject makes the event a dead letter, which is to be sent at once.
-func (d *Sender) reject(e *Delivery, o outcome.Outcome) error {
+func (d *Sender) reject(e *Delivery, a answer, o outcome.Outcome) error {
 	attempts := e.Attempts
 	if o.Kind == outcome.Rejected {
 		attempts++
 	}
-	letter, err := sink.Encode(deadLetter(d.cfg.Sink.Apply(e.Event), d.cfg.Function, d.function.public, o, attempts))
+	reason := a.body
+	if a.outcomes != nil {
+		reason = []byte(o.Reason)
+	}
+	letter, err := sink.Encode(deadLetter(d.cfg.Sink.Apply(e.Event), d.cfg.Function, d.function.public, o.Status, reason, attempts))
 	if err != nil {
 		return fmt.Errorf("encode dead letter for HTTP: %w", err)
 	}

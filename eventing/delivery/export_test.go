@@ -7,21 +7,22 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
-// Deliver tries until e is settled or ctx ends, as a source does that has nothing
-// else to do.
-func (d *Sender) Deliver(ctx context.Context, e event.Event) (Result, error) {
-	errand := &Delivery{Event: e}
+// DeliverUntilSettled sends e until it is settled or ctx ends, as a source does that has
+// nothing else to do. It returns the last step.
+func (d *Sender) DeliverUntilSettled(ctx context.Context, e event.Event) (Step, error) {
+	delivery := &Delivery{Event: e}
 	for {
-		step, err := d.Attempt(ctx, errand)
-		if err != nil || step.Settled {
-			return step.Result, err
+		steps, _ := d.Deliver(ctx, []*Delivery{delivery})
+		step := steps[0]
+		if step.Err != nil || step.Settled {
+			return step, step.Err
 		}
 		select {
 		case <-time.After(step.RetryIn):
 		case <-ctx.Done():
 		}
 		if ctx.Err() != nil {
-			return Result{}, ctx.Err()
+			return Step{}, ctx.Err()
 		}
 	}
 }

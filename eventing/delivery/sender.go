@@ -10,8 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -110,7 +108,7 @@ func (c Config) validate() error {
 // CloudEvents, and batches to a function that says that it accepts them. It is safe for
 // concurrent use.
 type Sender struct {
-	batch       atomic.Pointer[batchLimit] // what the function accepts; nil until it says so
+	batch       batchLimit // what the function accepts
 	client      *http.Client
 	function    *target
 	deadLetters *target
@@ -163,52 +161,16 @@ func (d *Sender) newTarget(what, address string) (*target, error) {
 	}, nil
 }
 
-const (
-	// maxOutcomes bounds the outcomes of a batch, in bytes.
-	maxOutcomes = 4 << 20
-
-	// batchBytes bounds the events of a batch, in bytes: well below what a function
-	// accepts in a request.
-	batchBytes = 512 << 10
-)
-
-// batchLimit is what a function accepts in one request.
-type batchLimit struct{ events, bytes int }
-
-// MaxBatch returns how many events, and how many bytes of them, the function accepts in
-// one request: 1 until it has said so, and again once it does not any more.
-func (d *Sender) MaxBatch() (events, bytes int) {
-	if limit := d.batch.Load(); limit != nil {
-		return limit.events, limit.bytes
-	}
-	return 1, batchBytes
-}
-
-// noteMaxBatch reads what a function says that it accepts. A gateway that answers in its
-// place says nothing.
-func (d *Sender) noteMaxBatch(res *http.Response) {
-	events, err := strconv.Atoi(res.Header.Get(eventing.MaxBatchHeader))
-	if err != nil || events < 2 {
-		if err == nil || res.StatusCode < 300 {
-			d.batch.Store(nil)
-		}
-		return
-	}
-	bytes, err := strconv.Atoi(res.Header.Get(eventing.MaxBatchBytesHeader))
-	if err != nil || bytes <= 0 {
-		bytes = batchBytes
-	}
-	limit := batchLimit{events: events, bytes: min(batchBytes, bytes/2)}
-	if known := d.batch.Load(); known == nil || *known != limit {
-		d.batch.Store(&limit)
-	}
-}
+// maxOutcomes bounds the outcomes of a batch, in bytes.
+const maxOutcomes = 4 << 20
 
 // answer is what came of one request.
 type answer struct {
 	status   int // 0 if there was no answer
 	outcome  outcome.Outcome
 	outcomes []outcome.Outcome // of the events of a batch; nil if it has none
+	receipt  string            // of a single event
+	body     []byte            // its beginning, of a single event
 	answered bool              // the function said something about an event
 	err      error             // why it is retried
 }
@@ -230,20 +192,18 @@ func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events in
 	}
 	defer func() { _ = res.Body.Close() }() // nothing is lost with it
 	if t == d.function {
-		d.noteMaxBatch(res)
+		d.batch.read(d.cfg.Now(), res)
 	}
 	a := answer{status: res.StatusCode}
-	if r.Batch && res.Header.Get("Content-Type") == eventing.OutcomesType {
+	if r.Batch && res.Header.Get("Content-Type") == outcome.OutcomesType {
 		if err := a.readOutcomes(res, events); err != nil {
 			t.failures.Failed(ctx, err)
 			return answer{status: res.StatusCode, err: err}
 		}
 	} else {
-		reason, err := sink.ReadReason(res)
-		if err != nil { // the answer is cut off, and so may be its meaning
-			reason = nil
-		}
-		a.outcome = outcome.FromHTTP(res.StatusCode, res.Header, string(reason))
+		a.body, err = sink.ReadReason(res)
+		a.receipt = res.Header.Get(eventing.ReceiptHeader)
+		a.outcome = outcome.FromHTTP(res.StatusCode, res.Header, string(a.body))
 		if err == nil {
 			a.outcome.RetryAfter = sink.RetryAfter(res.Header.Get("Retry-After"), d.cfg.Now(), d.cfg.RetryAfterCap)
 		}

@@ -29,7 +29,7 @@ func TestASinkWithACertificateOfItsOwnIsTrustedWhenKnativeSaysSo(t *testing.T) {
 	t.Cleanup(server.Close)
 	certs := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
 
-	if _, err := newSinkDelivery(t, server.URL, server.URL, sink.Config{CACerts: certs}).Deliver(t.Context(), eventtest.NewEvent("1")); err != nil {
+	if _, err := newSinkDelivery(t, server.URL, server.URL, sink.Config{CACerts: certs}).DeliverUntilSettled(t.Context(), eventtest.NewEvent("1")); err != nil {
 		t.Error(err)
 	}
 
@@ -73,7 +73,7 @@ func TestTheTokenIsReadForEachRequestAndGoesToTheSinkAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := step.delivery.Deliver(t.Context(), eventtest.NewEvent("1")); err != nil {
+		if _, err := step.delivery.DeliverUntilSettled(t.Context(), eventtest.NewEvent("1")); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(step.want, []string{<-tokens, <-tokens}); diff != "" {
@@ -99,7 +99,7 @@ func TestAnEventWaitsForAFreshToken(t *testing.T) {
 	d := newSinkDelivery(t, address, address, sink.Config{TokenFile: file})
 	done := make(chan error, 1)
 	go func() {
-		_, err := d.Deliver(t.Context(), eventtest.NewEvent("1"))
+		_, err := d.DeliverUntilSettled(t.Context(), eventtest.NewEvent("1"))
 		done <- err
 	}()
 	eventtest.Eventually(t, "it is refused and tried again", func() bool { return refused.Load() > 2 })
@@ -141,7 +141,7 @@ func TestOverridesAreInTheEventAndInItsDeadLetter(t *testing.T) {
 	}
 	e := eventtest.NewEvent("1")
 	e.SetExtension("tenant", "nobody")
-	if _, err := newSinkDelivery(t, address+"/", address+"/dead-letters", sink.Config{Overrides: overrides}).Deliver(t.Context(), e); err != nil {
+	if _, err := newSinkDelivery(t, address+"/", address+"/dead-letters", sink.Config{Overrides: overrides}).DeliverUntilSettled(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -215,7 +215,7 @@ func deliverUntilReported(t *testing.T, d *delivery.Sender) error {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
-		_, err := d.Deliver(ctx, eventtest.NewEvent("1"))
+		_, err := d.DeliverUntilSettled(ctx, eventtest.NewEvent("1"))
 		ended <- err
 	}()
 	eventtest.Eventually(t, "the delivery reports that it fails", func() bool { return d.Ready() != nil || len(ended) > 0 })

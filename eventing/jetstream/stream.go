@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,10 +29,9 @@ const (
 	// come after ackWait.
 	reclaimPause = 300 * time.Millisecond
 
-	// minAckPending is how many messages may be handed out and not acknowledged
-	// at least. Well above what a source holds, or one that holds on to its limit
-	// gets nothing more.
-	minAckPending = 1 << 16
+	// defaultAckPending is how many messages may be delivered and not acknowledged. Above
+	// what a source holds, or one that holds its limit gets nothing more.
+	defaultAckPending = 1 << 17
 )
 
 // Stream is a stream of JetStream with the place in it of one cluster and
@@ -190,14 +190,9 @@ func (w consumerWanted) begin(ctx context.Context) (uint64, error) {
 	return sequence, err
 }
 
-// maxAckPending is what may be outstanding while a reader keeps up with its rate,
-// hedging as long as it may, and a crash of it goes unnoticed for AckWait.
+// maxAckPending returns how many unacknowledged messages the consumer may have.
 func maxAckPending(cfg eventing.OpenConfig) int {
-	n := max(int(float64(cfg.Rate)*(eventing.MaxHedge+ackWait).Seconds()), minAckPending)
-	if cfg.MaxOutstanding > 0 {
-		n = min(n, cfg.MaxOutstanding)
-	}
-	return n
+	return cmp.Or(cfg.MaxOutstanding, defaultAckPending)
 }
 
 // unchanged gives the consumer if it is as it should be.

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,12 +17,12 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/source"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// together is a sink that takes batches, and answers as serve does: the worst
-// status of any event, while it keeps those that it took.
+// together is a function that accepts batches, and answers with the outcome of each event.
 type together struct {
 	server *httptest.Server
 
@@ -31,7 +30,7 @@ type together struct {
 	status  func(id string, alone bool) int
 	refuses int // the status for any batch
 	done    map[string]int
-	alone   map[string]int // how often it came alone
+	tried   map[string]int // how often it came, alone or not
 	letters map[string]event.Event
 	batches []int // their sizes
 	single  int
@@ -41,7 +40,7 @@ type together struct {
 func newTogether(t *testing.T) *together {
 	t.Helper()
 
-	f := &together{done: map[string]int{}, alone: map[string]int{}, letters: map[string]event.Event{}}
+	f := &together{done: map[string]int{}, tried: map[string]int{}, letters: map[string]event.Event{}}
 	f.server = httptest.NewServer(f)
 	t.Cleanup(f.server.Close)
 	return f
@@ -83,6 +82,7 @@ func (f *together) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 	}
 	alone := mode != cloudevent.Batch
+	w.Header().Set(outcome.MaxBatchHeader, "100")
 	if alone {
 		f.single++
 	} else {
@@ -92,22 +92,27 @@ func (f *together) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	worst := http.StatusNoContent
-	for _, e := range events {
+	outcomes := make([]outcome.Outcome, len(events))
+	for i, e := range events {
 		status := http.StatusNoContent
 		if f.status != nil {
 			status = f.status(e.ID(), alone)
 		}
-		if alone {
-			f.alone[e.ID()]++
-		}
+		f.tried[e.ID()]++
 		if status < 300 {
 			f.done[e.ID()]++
 		}
-		worst = max(worst, status)
+		header := http.Header{}
+		header.Set("Tandem-Receipt", "won")
+		outcomes[i] = outcome.FromHTTP(status, header, "reason")
+		if alone {
+			w.Header().Set("Tandem-Receipt", "won")
+			w.WriteHeader(status)
+			return
+		}
 	}
-	w.Header().Set("Tandem-Receipts", strings.Repeat("w", len(events)))
-	w.WriteHeader(worst)
+	w.Header().Set("Content-Type", outcome.OutcomesType)
+	_, _ = w.Write(outcome.Append(nil, outcomes))
 }
 
 func (f *together) read(look func()) {
@@ -176,7 +181,7 @@ func TestWhatABatchIsRefusedForIsSaidOfNoGoodEvent(t *testing.T) {
 	f, p := newTogether(t), &progress{}
 	begun := time.Now()
 	f.status = func(id string, alone bool) int {
-		if bad[id] == http.StatusUnauthorized && alone && time.Since(begun) > 2*time.Second {
+		if bad[id] == http.StatusUnauthorized && time.Since(begun) > 2*time.Second {
 			return http.StatusNoContent
 		}
 		if bad[id] == 0 {
@@ -191,13 +196,18 @@ func TestWhatABatchIsRefusedForIsSaidOfNoGoodEvent(t *testing.T) {
 		if len(f.done) != 1995 {
 			t.Errorf("%d events are done, want 1995", len(f.done))
 		}
+		for id := range f.tried {
+			if bad[id] == 0 && f.tried[id] != 1 {
+				t.Errorf("%s, which is good, was sent %d times", id, f.tried[id])
+			}
+		}
 		if len(f.letters) != 5 {
 			t.Errorf("%d dead letters, want 5", len(f.letters))
 		}
 		for id, letter := range f.letters {
 			code, tries := fmt.Sprint(letter.Extensions()["knativeerrorcode"]), fmt.Sprint(letter.Extensions()["tandemattempts"])
-			if code != fmt.Sprint(bad[id]) || tries != fmt.Sprint(f.alone[id]) {
-				t.Errorf("%s is dead with code %s after %s tries, want %d after %d alone", id, code, tries, bad[id], f.alone[id])
+			if code != fmt.Sprint(bad[id]) || tries != fmt.Sprint(f.tried[id]) {
+				t.Errorf("%s is dead with code %s after %s attempts, want %d after %d", id, code, tries, bad[id], f.tried[id])
 			}
 		}
 	})

@@ -2,8 +2,11 @@ package source
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing/delivery"
+	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
@@ -39,7 +42,7 @@ func (s *Source) followBlocked(ctx context.Context) {
 		default:
 			s.verdicts.Succeeded(ctx)
 		}
-		s.cfg.Metrics.waiting(ctx, s.scheduler.countBlocking())
+		s.cfg.Metrics.waiting(ctx, s.table.CountBlocking())
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -56,13 +59,13 @@ func (s *Source) loadBlocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.scheduler.blockSubjects(list)
+	s.table.Block(list...)
 	return nil
 }
 
 // lookUpBlocked unblocks subjects whose dead letters have a verdict; many in several rounds.
 func (s *Source) lookUpBlocked(ctx context.Context) error {
-	list := s.scheduler.blockingEvents(blockedLookup)
+	list := s.table.Blocking(blockedLookup)
 	if len(list) == 0 {
 		return nil
 	}
@@ -78,6 +81,13 @@ func (s *Source) lookUpBlocked(ctx context.Context) error {
 			gone = append(gone, e)
 		}
 	}
-	s.scheduler.unblockSubjects(gone)
+	s.table.Unblock(gone)
 	return nil
+}
+
+// block holds back what comes after an event that is dead.
+func (s *Source) block(ctx context.Context, e *inflight.Entry) {
+	s.table.Block(ledger.BlockedEvent{Subject: e.Subject, Source: e.ID.Source, ID: e.ID.ID})
+	s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "subject blocked behind its dead letter until there is a verdict",
+		append(delivery.EventAttrs(e.Delivery.Event), slog.String("event_subject", e.Subject))...)
 }

@@ -26,8 +26,8 @@ func TestASourceThatIsBehindDeliversOnlyWhatIsNotDone(t *testing.T) {
 	t.Parallel()
 
 	for name, cfg := range map[string]source.Config{
-		"one by one": {InFlight: 8},
-		"batches":    {InFlight: 8, Batch: 5},
+		"one by one": {InFlight: 8, CatchUpLag: time.Millisecond},
+		"batches":    {InFlight: 8, Batch: 5, CatchUpLag: time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -57,7 +57,7 @@ func TestASourceThatIsNotBehindDeliversAtOnce(t *testing.T) {
 	t.Parallel()
 
 	for name, cfg := range map[string]source.Config{
-		"little waits": {},
+		"not for long": {CatchUpLag: time.Hour},
 		"never":        {InFlight: 8, CatchUpLag: -1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestASourceThatIsBehindDoesNotStormAFunctionThatIsAway(t *testing.T) {
 		return http.StatusServiceUnavailable
 	})
 	p := &progress{}
-	hedging(t, server, f, p, source.Config{InFlight: inFlight, Ledger: &testLedger{}})
+	hedging(t, server, f, p, source.Config{InFlight: inFlight, Ledger: &testLedger{}, CatchUpLag: time.Millisecond})
 	tried := map[string]bool{}
 	for end := time.After(3 * time.Second); ; {
 		select {
@@ -115,7 +115,7 @@ func TestIfTheLedgerIsAwayWhoIsBehindDelivers(t *testing.T) {
 	eventtest.Publish(t, server, "EVENTS", 1, 1000)
 	f := newFunction(t)
 	p := &progress{}
-	hedging(t, server, f, p, source.Config{InFlight: 8, Ledger: &testLedger{broken: true}})
+	hedging(t, server, f, p, source.Config{InFlight: 8, Ledger: &testLedger{broken: true}, CatchUpLag: time.Millisecond})
 	f.waitFor(t, 1000)
 	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 1001 })
 }

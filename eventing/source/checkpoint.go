@@ -43,13 +43,13 @@ type checkpoint struct {
 // beginAt says where a place is made if the stream has none: at its beginning, as who
 // deleted it wants everything again, unless that was a rewind that did not come to
 // its end.
-func (in *consumer) beginAt(ctx context.Context, origin, epoch string) (uint64, error) {
-	in.checkpoint.mu.Lock()
-	remembered := in.checkpoint.known.Epoch == epoch
-	in.checkpoint.mu.Unlock()
+func (c *consumer) beginAt(ctx context.Context, origin, epoch string) (uint64, error) {
+	c.checkpoint.mu.Lock()
+	remembered := c.checkpoint.known.Epoch == epoch
+	c.checkpoint.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	stored, _, err := in.source.checkpoints.Load(ctx, in.source.cfg.Function, origin)
+	stored, _, err := c.source.checkpoints.Load(ctx, c.source.cfg.Function, origin)
 	switch {
 	case err != nil && !remembered:
 		return 0, fmt.Errorf("ask where to begin: %w", err)
@@ -66,14 +66,14 @@ func (in *consumer) beginAt(ctx context.Context, origin, epoch string) (uint64, 
 //
 // Without an answer of the database nothing is delivered, but by who had one before:
 // what is amiss shows when progress is saved.
-func (in *consumer) findCheckpoint(ctx context.Context, reader eventing.Reader, horizon uint64) (late uint64, err error) {
-	p := &in.checkpoint
+func (c *consumer) findCheckpoint(ctx context.Context, reader eventing.Reader, horizon uint64) (late uint64, err error) {
+	p := &c.checkpoint
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	asking, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
 	remembered := p.known.Epoch == reader.Epoch()
-	stored, timeline, err := in.source.checkpoints.Load(asking, in.source.cfg.Function, reader.Origin())
+	stored, timeline, err := c.source.checkpoints.Load(asking, c.source.cfg.Function, reader.Origin())
 	switch {
 	case err != nil && remembered:
 		return 0, nil
@@ -82,7 +82,7 @@ func (in *consumer) findCheckpoint(ctx context.Context, reader eventing.Reader, 
 	case stored.Epoch != reader.Epoch() || stored.Timeline != timeline:
 	case remembered && stored.Floor >= p.known.Floor:
 		if p.known.Timeline != timeline {
-			in.abandon() // another process has seen to the rest
+			c.partition.Abandon() // another process has seen to the rest
 		}
 		p.known = stored
 		return 0, nil
@@ -97,16 +97,16 @@ func (in *consumer) findCheckpoint(ctx context.Context, reader eventing.Reader, 
 			return 0, nil
 		}
 	}
-	return in.rewind(ctx, reader, horizon, stored, timeline)
+	return c.rewind(ctx, reader, horizon, stored, timeline)
 }
 
 // rewind has the stream hand out again everything that may be lost. Stored is what
 // has survived.
-func (in *consumer) rewind(ctx context.Context, reader eventing.Reader, horizon uint64, stored ledger.Checkpoint, timeline string) (late uint64, err error) {
-	p, s := &in.checkpoint, in.source
+func (c *consumer) rewind(ctx context.Context, reader eventing.Reader, horizon uint64, stored ledger.Checkpoint, timeline string) (late uint64, err error) {
+	p, s := &c.checkpoint, c.source
 	ctx, cancel := context.WithTimeout(ctx, rewindTimeout)
 	defer cancel()
-	in.abandon()
+	c.partition.Abandon()
 	crash := p.known == ledger.Checkpoint{} && stored.Epoch == reader.Epoch() && stored.Timeline == timeline
 	p.known, p.saved = ledger.Checkpoint{}, ledger.CheckpointUpdate{}
 
@@ -124,7 +124,7 @@ func (in *consumer) rewind(ctx context.Context, reader eventing.Reader, horizon 
 		return 0, orReopen(err)
 	}
 	if late, err = reader.Rewind(ctx, row.Floor); err != nil {
-		return 0, fmt.Errorf("rewind stream %s to %d: %w", in.stream.Name(), row.Floor, err)
+		return 0, fmt.Errorf("rewind stream %s to %d: %w", c.stream.Name(), row.Floor, err)
 	}
 	if late == 0 && stored.Epoch == reader.Epoch() && stored.Timeline == "" {
 		late = position.Head + position.Pending // somebody who could not finish has seen to it
@@ -140,13 +140,13 @@ func (in *consumer) rewind(ctx context.Context, reader eventing.Reader, horizon 
 	}
 	s.cfg.Metrics.rewoundOne(ctx)
 	attrs := []slog.Attr{
-		slog.String("stream", in.stream.Name()), slog.Uint64("from", row.Floor), slog.Uint64("messages", late-max(row.Floor, 1)),
+		slog.String("stream", c.stream.Name()), slog.Uint64("from", row.Floor), slog.Uint64("messages", late-max(row.Floor, 1)),
 		slog.String("timeline", timeline), slog.String("timeline_before", stored.Timeline),
 	}
 	if crash {
-		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the last checkpoint was not saved; the stream is re-read from it", attrs...)
+		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the last checkpoint was not saved; the stream is re-read from it", attrs...)
 	} else {
-		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the database may have lost commits; the stream is re-read from the checkpoint that survived", attrs...)
+		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the database may have lost commits; the stream is re-read from the checkpoint that survived", attrs...)
 	}
 	return late, nil
 }
@@ -158,15 +158,4 @@ func orReopen(err error) error {
 		return errReopen
 	}
 	return err
-}
-
-// abandon gives up all that was handed out: what becomes of it is not believed any
-// more.
-func (in *consumer) abandon() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.table != nil {
-		in.table.abandon()
-		in.table = nil
-	}
 }

@@ -1,13 +1,9 @@
 package source
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
-
-	"github.com/tandem-fn/tandem/eventing"
 )
 
 // filter says which types of events are delivered. Its zero value lets all through.
@@ -57,19 +53,4 @@ func (f filter) passes(eventType string) bool {
 		}
 	}
 	return false
-}
-
-// filtered reports whether the function has nothing to do with a message, which is
-// acknowledged then, and that is all: it takes no room, no question to the ledger
-// and no row in it.
-func (in *consumer) filtered(ctx context.Context, m eventing.Message) bool {
-	if in.source.filter.all() || in.source.filter.passes(m.Event().Type()) {
-		return false
-	}
-	in.source.cfg.Metrics.filteredOne(ctx)
-	if err := m.Ack(); err != nil {
-		in.source.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "could not notify the stream; the message will be redelivered",
-			slog.Uint64("sequence", m.Sequence()), slog.Any("err", err))
-	}
-	return true
 }

@@ -26,7 +26,7 @@ var errAllStandBy = errors.New("no other cluster has been at work in the last 3 
 // cannot be asked, what it said last; then the configuration.
 type hedgeController struct {
 	wanted   eventing.Hedge // by the switch, or the configuration
-	decided  bool           // the scheduler has a hedge that was wanted
+	decided  bool           // the table has a hedge that was wanted
 	reading  *failurelog.Log
 	standing *failurelog.Log
 }
@@ -120,14 +120,14 @@ func (s *Source) endStandBy(ctx context.Context) {
 // changeHedge sets the hedge, unless it is set already. At the end of standby, the
 // backlog is logged first.
 func (s *Source) changeHedge(ctx context.Context, to eventing.Hedge) {
-	from := s.scheduler.currentHedge()
+	from := s.table.Hedge()
 	if s.hedge.decided && from == to {
 		return
 	}
 	if s.hedge.decided && from.Standby {
 		s.reportBacklog(ctx)
 	}
-	s.scheduler.setHedge(to)
+	s.table.SetHedge(to)
 	if s.hedge.decided || !to.Race() {
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "hedge switched",
 			slog.String("hedge", to.String()), slog.String("hedge_before", s.hedgeBefore(from)))
@@ -145,8 +145,8 @@ func (s *Source) hedgeBefore(from eventing.Hedge) string {
 // reportBacklog says for each stream what is not done yet. All of it is asked
 // about before it is delivered.
 func (s *Source) reportBacklog(ctx context.Context) {
-	for _, in := range s.consumers {
-		reader, window := in.currentReader()
+	for _, c := range s.consumers {
+		reader := c.currentReader()
 		if reader == nil {
 			continue
 		}
@@ -155,13 +155,13 @@ func (s *Source) reportBacklog(ctx context.Context) {
 		cancel()
 		if err != nil {
 			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "standby ended; the backlog is unknown",
-				slog.String("stream", in.stream.Name()), slog.Any("err", err))
+				slog.String("stream", c.stream.Name()), slog.Any("err", err))
 			continue
 		}
-		in.lateBefore(position.Head + position.Pending)
-		_, oldest := window.oldest(s.cfg.Now())
+		c.partition.LookUpBelow(position.Head + position.Pending)
+		_, oldest := c.partition.Oldest(s.cfg.Now())
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "standby ended",
-			slog.String("stream", in.stream.Name()), slog.Uint64("messages", position.Pending+position.Unacknowledged),
+			slog.String("stream", c.stream.Name()), slog.Uint64("messages", position.Pending+position.Unacknowledged),
 			slog.String("oldest", oldest.Round(time.Millisecond).String()))
 	}
 }

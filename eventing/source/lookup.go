@@ -3,59 +3,57 @@ package source
 import (
 	"context"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
+	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
 )
 
 const (
-	// questionSize bounds the events of one question to the ledger.
-	questionSize = 4096
+	// lookupSize bounds the events of one lookup, and lookups how many are under way at
+	// once: so many are looked up while a database far away answers.
+	lookupSize = 4096
+	lookups    = 4
 
-	// questionTimeout bounds one. An event waits for two of them at most, and must
-	// be delivered within a second of its delay if the ledger is away.
-	questionTimeout = 400 * time.Millisecond
+	// lookupTimeout bounds one lookup. An event waits for two of them at most, and must
+	// be delivered within a second of its delay if the ledger is unavailable.
+	lookupTimeout = 400 * time.Millisecond
 )
 
 // EventID is the identity of an event.
-type EventID struct {
-	Source, ID string
-}
+type EventID = inflight.EventID
 
-// lookUpAll asks the ledger about messages whose time has come, many at a time: what is
-// done is acknowledged, the rest delivered. It ends when the scheduler is closed.
+// lookUpAll looks entries up in the ledger, many at a time, until the table is closed:
+// what is committed is acknowledged, and the rest delivered.
 func (s *Source) lookUpAll(ctx context.Context) {
-	for jobs := s.scheduler.takeLookups(questionSize); jobs != nil; jobs = s.scheduler.takeLookups(questionSize) {
-		done, err := s.lookUp(ctx, jobs)
-		if err != nil && ctx.Err() == nil {
+	wait := backoff.Backoff{Base: 10 * time.Millisecond, Limit: 100 * time.Millisecond}
+	for entries := s.table.NextLookup(lookupSize); entries != nil; entries = s.table.NextLookup(lookupSize) {
+		committed, err := s.lookUp(ctx, entries)
+		switch {
+		case err == nil:
+			s.asking.Succeeded(ctx)
+			wait.Reset()
+		case ctx.Err() == nil:
 			s.asking.Failed(ctx, err)
 		}
-		rest := jobs[:0]
-		for i, j := range jobs {
-			switch {
-			case j.table.abandoned():
-				j.table.remove(j)
-				s.scheduler.finish(j, false)
-			case err == nil && done[i]:
-				s.cfg.Metrics.skippedOne(ctx)
-				s.acknowledge(ctx, j)
-			case ctx.Err() != nil:
-				s.nak(ctx, j, 0)
-			default:
-				rest = append(rest, j)
-			}
+		finished := s.table.LookedUp(entries, committed)
+		s.cfg.Metrics.skippedSome(ctx, len(finished))
+		for _, e := range finished {
+			s.consumerOf[e.Partition()].forgetAttempts(e)
+			s.acknowledge(ctx, e)
 		}
-		s.scheduler.notCommitted(rest)
+		if err != nil {
+			backoff.Sleep(ctx, &wait)
+		}
 	}
 }
 
-func (s *Source) lookUp(ctx context.Context, jobs []*message) ([]bool, error) {
-	ids := make([]EventID, len(jobs))
-	for i, j := range jobs {
-		ids[i] = EventID{Source: j.delivery.Event.Source(), ID: j.delivery.Event.ID()}
+// lookUp returns, for each entry, whether the ledger has it.
+func (s *Source) lookUp(ctx context.Context, entries []*inflight.Entry) ([]bool, error) {
+	ids := make([]EventID, len(entries))
+	for i, e := range entries {
+		ids[i] = e.ID
 	}
-	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	done, err := s.cfg.Ledger.Committed(ctx, s.cfg.Function, ids)
-	if err == nil {
-		s.asking.Succeeded(ctx)
-	}
-	return done, err
+	return s.cfg.Ledger.Committed(ctx, s.cfg.Function, ids)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/delivery"
+	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
 )
 
 // Metrics are what a [Source] and its [delivery.Sender] count, with the labels cluster
@@ -22,7 +23,7 @@ import (
 // tandem_source_parked, tandem_source_pending, tandem_source_unacknowledged,
 // tandem_source_held and tandem_source_oldest_seconds. A nil Metrics counts nothing.
 type Metrics struct {
-	delivered, receipts, rejected, failed, skipped, forgotten, filtered, rewinds metric.Int64Counter
+	delivered, receipts, rejected, failed, skipped, forgotten, filtered, gone, rewinds metric.Int64Counter
 
 	parked metric.Int64Gauge
 	commit metric.Float64Histogram
@@ -48,7 +49,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		positions: map[string]eventing.Position{},
 	}
 
-	var errs [14]error
+	var errs [15]error
 	m.delivered, errs[0] = meter.Int64Counter("tandem_source_delivered",
 		metric.WithDescription("Events that the function answered with 2xx."))
 	m.receipts, errs[1] = meter.Int64Counter("tandem_source_receipts",
@@ -92,12 +93,14 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 			}
 			return nil
 		}))
+	m.gone, errs[14] = meter.Int64Counter("tandem_source_gone",
+		metric.WithDescription("Messages that their stream deleted before they were delivered."))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 
 	ctx := context.Background()
-	for _, counter := range []metric.Int64Counter{m.delivered, m.rejected, m.failed, m.skipped, m.forgotten, m.filtered, m.rewinds} {
+	for _, counter := range []metric.Int64Counter{m.delivered, m.rejected, m.failed, m.skipped, m.forgotten, m.filtered, m.gone, m.rewinds} {
 		counter.Add(ctx, 0, m.labels) // so that they can be seen before the first event
 	}
 	m.receipts.Add(ctx, 0, m.won)
@@ -162,53 +165,56 @@ func (m *Metrics) position(stream string, p eventing.Position) {
 	m.positions[stream] = p
 }
 
-// settled counts an event that needs no further delivery; age is the time since
-// its arrival.
-func (m *Metrics) settled(ctx context.Context, out delivery.Result, age time.Duration) {
+// settled counts the events that a request settled.
+func (m *Metrics) settled(ctx context.Context, entries []*inflight.Entry, sent []int, steps []delivery.Step, now time.Time) {
 	if m == nil {
 		return
 	}
-	if out.Rejected {
-		m.rejected.Add(ctx, 1, m.labels)
-		return
-	}
-	m.delivered.Add(ctx, 1, m.labels)
-	switch out.Receipt {
-	case eventing.ReceiptWon:
-		m.receipts.Add(ctx, 1, m.won)
-		// Two computers' clocks are compared here, so a little less than
-		// nothing is possible.
-		m.commit.Record(ctx, max(age, 0).Seconds(), m.labels)
-	case eventing.ReceiptLost:
-		m.receipts.Add(ctx, 1, m.lost)
-	}
-}
-
-// settledTogether counts the events of a batch that was taken; receipts has a letter
-// for each, if the sink is a function of ours.
-func (m *Metrics) settledTogether(ctx context.Context, jobs []*message, receipts string, now time.Time) {
-	if m == nil {
-		return
-	}
-	m.delivered.Add(ctx, int64(len(jobs)), m.labels)
-	if len(receipts) != len(jobs) {
-		return
-	}
-	won := 0
-	for i, j := range jobs {
-		if receipts[i] == 'w' {
+	var delivered, rejected, won, lost int64
+	for k, i := range sent {
+		step := steps[k]
+		switch {
+		case step.Rejected:
+			rejected++
+			continue
+		case !step.Settled:
+			continue
+		}
+		delivered++
+		switch step.Receipt {
+		case eventing.ReceiptWon:
 			won++
-			m.commit.Record(ctx, max(now.Sub(j.msg.Arrived()), 0).Seconds(), m.labels)
+			// Two computers' clocks are compared here, so a little less than nothing is
+			// possible.
+			m.commit.Record(ctx, max(now.Sub(entries[i].Message.Arrived()), 0).Seconds(), m.labels)
+		case eventing.ReceiptLost:
+			lost++
 		}
 	}
-	m.receipts.Add(ctx, int64(won), m.won)
-	m.receipts.Add(ctx, int64(len(jobs)-won), m.lost)
+	for _, c := range []struct {
+		counter metric.Int64Counter
+		n       int64
+		labels  metric.MeasurementOption
+	}{
+		{m.rejected, rejected, m.labels}, {m.delivered, delivered, m.labels}, {m.receipts, won, m.won}, {m.receipts, lost, m.lost},
+	} {
+		if c.n > 0 {
+			c.counter.Add(ctx, c.n, c.labels)
+		}
+	}
 }
 
-// skippedOne counts an event that another cluster has done.
-func (m *Metrics) skippedOne(ctx context.Context) {
+// skippedSome counts events that another cluster has committed.
+func (m *Metrics) skippedSome(ctx context.Context, events int) {
+	if m != nil && events > 0 {
+		m.skipped.Add(ctx, int64(events), m.labels)
+	}
+}
+
+// goneOne counts a message that its stream deleted before it was delivered.
+func (m *Metrics) goneOne(ctx context.Context) {
 	if m != nil {
-		m.skipped.Add(ctx, 1, m.labels)
+		m.gone.Add(ctx, 1, m.labels)
 	}
 }
 

@@ -50,7 +50,7 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]float64{
 		"tandem_source_delivered": 0, "tandem_source_receipts won": 0, "tandem_source_receipts lost": 0,
-		"tandem_source_rejected": 0, "tandem_source_failed": 0, "tandem_source_skipped": 0, "tandem_source_forgotten": 0, "tandem_source_filtered": 0, "tandem_source_rewinds": 0,
+		"tandem_source_rejected": 0, "tandem_source_failed": 0, "tandem_source_skipped": 0, "tandem_source_forgotten": 0, "tandem_source_gone": 0, "tandem_source_filtered": 0, "tandem_source_rewinds": 0,
 	}, collect(t, reader)); diff != "" {
 		t.Errorf("before the first event (-want +got):\n%s", diff)
 	}
@@ -82,12 +82,12 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 	stop()
 
 	if diff := cmp.Diff(map[string]float64{
-		"tandem_source_delivered":      19,
-		"tandem_source_receipts won":   14,
-		"tandem_source_receipts lost":  5,
-		"tandem_source_rejected":       1,
-		"tandem_source_filtered":       0,
-		"tandem_source_forgotten":      0,
+		"tandem_source_delivered":     19,
+		"tandem_source_receipts won":  14,
+		"tandem_source_receipts lost": 5,
+		"tandem_source_rejected":      1,
+		"tandem_source_filtered":      0,
+		"tandem_source_forgotten":     0, "tandem_source_gone": 0,
 		"tandem_source_rewinds":        0,
 		"tandem_source_failed":         19,
 		"tandem_source_skipped":        0,

@@ -477,10 +477,10 @@ func TestABlockedSubjectStarvesNoOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const total = 3500 // of at most 4096, as docs/streams.md says
-	for n := 0; n < total; n += 500 {
+	const total = 1900 // of at most 2048, as docs/streams.md says
+	for n := 0; n < total; n += 100 {
 		var events []event.Event
-		for i := n; i < n+500; i++ {
+		for i := n; i < n+100; i++ {
 			e := eventtest.NewEvent(fmt.Sprintf("test-%06d", i))
 			e.SetSubject("blocked")
 			if i%100 == 99 {

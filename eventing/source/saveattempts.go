@@ -7,6 +7,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/delivery"
+	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
@@ -22,22 +23,22 @@ type attemptsOf struct {
 
 // loadAttempts gives the tries of the stream that reader reads: those that are known
 // already, or else those that are stored.
-func (in *consumer) loadAttempts(ctx context.Context, reader eventing.Reader) (*attemptsOf, error) {
-	in.mu.Lock()
-	known := in.attempts
-	in.mu.Unlock()
+func (c *consumer) loadAttempts(ctx context.Context, reader eventing.Reader) (*attemptsOf, error) {
+	c.mu.Lock()
+	known := c.attempts
+	c.mu.Unlock()
 	if known != nil && known.epoch == reader.Epoch() {
 		return known, nil
 	}
 	t := &attemptsOf{
 		epoch: reader.Epoch(), stored: map[uint64]ledger.EventAttempts{}, news: map[uint64]ledger.EventAttempts{}, settled: map[uint64]struct{}{},
 	}
-	if in.source.cfg.Attempts == nil {
+	if c.source.cfg.Attempts == nil {
 		return t, nil
 	}
 	asking, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	stored, err := in.source.cfg.Attempts.Load(asking, in.source.cfg.Function, reader.Origin(), reader.Epoch())
+	stored, err := c.source.cfg.Attempts.Load(asking, c.source.cfg.Function, reader.Origin(), reader.Epoch())
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +75,35 @@ func (t *attemptsOf) forget(sequence uint64, e *delivery.Delivery) {
 	delete(t.news, sequence)
 	delete(t.stored, sequence)
 	t.settled[sequence] = struct{}{}
+}
+
+// restoreAttempts gives a new delivery what is known of its event.
+func (c *consumer) restoreAttempts(sequence uint64, d *delivery.Delivery) {
+	c.mu.Lock()
+	attempts := c.attempts
+	c.mu.Unlock()
+	attempts.restore(sequence, d)
+}
+
+// recordFailure notes that an event broke the function.
+func (c *consumer) recordFailure(e *inflight.Entry) {
+	c.mu.Lock()
+	attempts := c.attempts
+	c.mu.Unlock()
+	if !e.Abandoned() {
+		attempts.recordFailure(e.Sequence(), e.Delivery)
+	}
+}
+
+// forgetAttempts forgets the attempts of a finished event.
+func (c *consumer) forgetAttempts(e *inflight.Entry) {
+	if e.Delivery.Attempts == 0 || e.Abandoned() {
+		return
+	}
+	c.mu.Lock()
+	attempts := c.attempts
+	c.mu.Unlock()
+	attempts.forget(e.Sequence(), e.Delivery)
 }
 
 // unsaved gives what is to be saved. Below floor everything is settled, also what this
@@ -114,10 +144,10 @@ func (t *attemptsOf) putBack(tries []ledger.EventAttempts, settled []uint64) {
 }
 
 // saveAttempts saves the tries of a stream.
-func (s *Source) saveAttempts(ctx context.Context, in *consumer, reader eventing.Reader, floor uint64) error {
-	in.mu.Lock()
-	t := in.attempts
-	in.mu.Unlock()
+func (s *Source) saveAttempts(ctx context.Context, c *consumer, reader eventing.Reader, floor uint64) error {
+	c.mu.Lock()
+	t := c.attempts
+	c.mu.Unlock()
 	if s.cfg.Attempts == nil || t == nil || t.epoch != reader.Epoch() {
 		return nil
 	}
@@ -127,7 +157,7 @@ func (s *Source) saveAttempts(ctx context.Context, in *consumer, reader eventing
 	}
 	if err := s.cfg.Attempts.Save(ctx, s.cfg.Function, reader.Origin(), reader.Epoch(), tries, settled); err != nil {
 		t.putBack(tries, settled)
-		return fmt.Errorf("save tries in stream %s: %w", in.stream.Name(), err)
+		return fmt.Errorf("save tries in stream %s: %w", c.stream.Name(), err)
 	}
 	return nil
 }

@@ -52,8 +52,8 @@ func (s *Source) saveCheckpoints(ctx context.Context) {
 
 // saveAll reports whether there was anything new.
 func (s *Source) saveAll(ctx context.Context) (news bool) {
-	for _, in := range s.consumers {
-		now, err := s.saveCheckpoint(ctx, in)
+	for _, c := range s.consumers {
+		now, err := s.saveCheckpoint(ctx, c)
 		if err != nil {
 			s.saving.Failed(ctx, err)
 		}
@@ -66,11 +66,11 @@ func (s *Source) saveAll(ctx context.Context) (news bool) {
 // looks whether what was saved is still there. What is acknowledged stays so, and
 // what was handed out: if a stream reports less after a restart, what is known
 // counts.
-func (s *Source) saveCheckpoint(ctx context.Context, in *consumer) (news bool, err error) {
-	p := &in.checkpoint
+func (s *Source) saveCheckpoint(ctx context.Context, c *consumer) (news bool, err error) {
+	p := &c.checkpoint
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	reader, window := in.currentReader()
+	reader := c.currentReader()
 	if reader == nil || p.known.Epoch != reader.Epoch() {
 		return false, nil // the consumer has said why
 	}
@@ -80,17 +80,14 @@ func (s *Source) saveCheckpoint(ctx context.Context, in *consumer) (news bool, e
 	if err != nil {
 		return false, nil // pulling meets the same and says so
 	}
-	s.cfg.Metrics.position(in.stream.Name(), position)
-	in.detectStall(ctx, position)
-	if window != nil {
-		window.forget(position.Floor)
-	}
-	if err := s.saveAttempts(ctx, in, reader, position.Floor); err != nil {
+	s.cfg.Metrics.position(c.stream.Name(), position)
+	c.detectStall(ctx, position)
+	if err := s.saveAttempts(ctx, c, reader, position.Floor); err != nil {
 		return false, err
 	}
 
 	row := ledger.CheckpointUpdate{
-		Epoch: reader.Epoch(), Floor: max(position.Floor, p.known.Floor), Head: max(position.Head, p.saved.Head), Hedge: s.scheduler.currentHedge().String(),
+		Epoch: reader.Epoch(), Floor: max(position.Floor, p.known.Floor), Head: max(position.Head, p.saved.Head), Hedge: s.table.Hedge().String(),
 	}
 	if at := s.cfg.Now(); row != p.saved || at.Sub(p.at) >= saveAnyway {
 		var now ledger.Checkpoint
@@ -99,10 +96,10 @@ func (s *Source) saveCheckpoint(ctx context.Context, in *consumer) (news bool, e
 		}
 	}
 	if err == nil && !news {
-		err = in.verifyCheckpoint(ctx, reader)
+		err = c.verifyCheckpoint(ctx, reader)
 	}
 	if err != nil {
-		return false, fmt.Errorf("save progress in stream %s: %w", in.stream.Name(), err)
+		return false, fmt.Errorf("save progress in stream %s: %w", c.stream.Name(), err)
 	}
 	s.saving.Succeeded(ctx)
 	return news, nil
@@ -110,9 +107,9 @@ func (s *Source) saveCheckpoint(ctx context.Context, in *consumer) (news bool, e
 
 // verifyCheckpoint looks whether what was saved is still there, and has the stream opened
 // again if it is not, which finds the place in it anew.
-func (in *consumer) verifyCheckpoint(ctx context.Context, reader eventing.Reader) error {
-	p := &in.checkpoint
-	stored, timeline, err := in.source.checkpoints.Load(ctx, in.source.cfg.Function, reader.Origin())
+func (c *consumer) verifyCheckpoint(ctx context.Context, reader eventing.Reader) error {
+	p := &c.checkpoint
+	stored, timeline, err := c.source.checkpoints.Load(ctx, c.source.cfg.Function, reader.Origin())
 	if err != nil {
 		return err
 	}
@@ -120,8 +117,6 @@ func (in *consumer) verifyCheckpoint(ctx context.Context, reader eventing.Reader
 		p.known = stored // by another process, if it is more
 		return nil
 	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.reopen()
+	c.reopenStream()
 	return nil
 }

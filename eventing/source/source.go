@@ -13,6 +13,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/delivery"
 	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
+	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
 )
 
 // Config sets up a [Source]. A field left at zero takes the default named
@@ -26,27 +27,22 @@ type Config struct {
 	// they do not come when a type is added later. Defaults to all.
 	Types []string
 
-	// InFlight is how many events are delivered at once, from all streams
-	// together. As many again wait in memory, for each stream; where the ledger is
-	// asked first, as many as MaxBytes lets. From 1 to 16384. Defaults to 256.
+	// InFlight is how many events are in requests at once at most, from all streams
+	// together. From 1 to 16384. Defaults to [delivery.DefaultInFlight].
 	InFlight int
 
-	// Batch is how many events at most go to the function in one request, in the
-	// batch content mode: those that wait when a request is made, which is not put
-	// off to have more. InFlight then bounds what goes alone, and batches are at
-	// least four at once. Events whose batch was refused go one by one, and only what
-	// is said of an event alone counts against it. 1 for no batches; at most
-	// [MaxBatch]. Defaults to 1.
+	// Batch is how many events go to the function in one request at most, in the batch
+	// content mode. A function that does not say that it accepts batches gets single
+	// events, and none gets more than it says. A batch is what waits when a request is
+	// made; nothing waits for a batch to fill. 1 for single events; at most [MaxBatch],
+	// the default.
 	Batch int
 
-	// MaxBytes bounds the memory that messages take, those being delivered and
-	// those that wait, from all streams together. At least 1 MiB. Defaults to
-	// 64 MiB.
+	// MaxBytes bounds the memory that messages take, those being delivered and those
+	// that wait, from all streams together. At least 1 MiB. Defaults to 64 MiB.
 	MaxBytes int
 
-	// Rate is how many events a second the source is meant for: so many may be
-	// handed out and not acknowledged for as long as a stream waits. Defaults to
-	// 1000.
+	// Rate is how many events per second the source delivers at most; 0 for no limit.
 	Rate int
 
 	// Hedge is how much redundancy is wanted if Switch says nothing else.
@@ -74,11 +70,16 @@ type Config struct {
 	// the race and Switch is nil.
 	Ledger Ledger
 
-	// CatchUpLag is how many messages wait in the stream behind one from where on this
-	// source, though it races, asks the ledger before it delivers, and takes what it
-	// holds in an order of its own: many are done by then, as after an outage. Less
-	// than 0 for never, as where Ordered is set. Defaults to four times what is delivered at once.
-	CatchUpLag int
+	// CatchUpLag is the age of a message from which on the source catches up: it looks
+	// messages up in the ledger before it delivers them, and divides what is not committed
+	// with other clusters that catch up. Less than 0 is never. Defaults to 1 s; it needs
+	// a Ledger.
+	CatchUpLag time.Duration
+
+	// Cluster is the name of this cluster among Peers, the clusters that a backlog is
+	// divided with. Without Peers it is not divided.
+	Cluster string
+	Peers   Peers
 
 	// Heartbeat is how often the streams are told that a message is still at
 	// work. It must be well below the time after which they hand it out again.
@@ -103,13 +104,12 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	c.InFlight = cmp.Or(c.InFlight, delivery.DefaultInFlight)
-	c.Batch = cmp.Or(c.Batch, 1)
+	c.Batch = cmp.Or(c.Batch, MaxBatch)
 	c.MaxBytes = cmp.Or(c.MaxBytes, 64<<20)
-	c.Rate = cmp.Or(c.Rate, 1000)
 	c.Heartbeat = cmp.Or(c.Heartbeat, 30*time.Second)
 	c.SaveInterval = cmp.Or(c.SaveInterval, time.Second)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
-	c.CatchUpLag = cmp.Or(c.CatchUpLag, 4*c.atOnce())
+	c.CatchUpLag = cmp.Or(c.CatchUpLag, time.Second)
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
 	}
@@ -126,8 +126,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("batch of %d: want 1 to %d", c.Batch, MaxBatch)
 	case c.MaxBytes < 1<<20:
 		return fmt.Errorf("max bytes %d: want at least 1 MiB", c.MaxBytes)
-	case c.Rate < 1:
-		return fmt.Errorf("rate %d: want at least 1 event a second", c.Rate)
+	case c.Rate < 0:
+		return fmt.Errorf("rate %d: want 0 or more events per second", c.Rate)
 	case c.Hedge.Delay < 0 || c.Hedge.Delay > eventing.MaxHedge:
 		return fmt.Errorf("hedge %s: want up to %s", c.Hedge, eventing.MaxHedge)
 	case c.Ledger == nil && (c.HedgeSwitch != nil || !c.Hedge.Race()):
@@ -140,25 +140,28 @@ func (c Config) validate() error {
 	return CheckTypes(c.Types)
 }
 
-// Source delivers the messages of its streams to one function, many at once,
-// and acknowledges each after it is settled. One Source a cluster and function.
+// MaxBatch is the largest [Config.Batch].
+const MaxBatch = 1000
+
+// Source delivers the messages of its streams to one function, many at once, and
+// acknowledges each after it is settled. There is one Source for a cluster and function.
+// Create it with [New].
 type Source struct {
-	consumers   []*consumer
-	scheduler   *scheduler
-	delivery    *delivery.Sender
-	checkpoints Checkpoints
-	saving      *failurelog.Log
-	asking      *failurelog.Log
-	verdicts    *failurelog.Log
-	batches     batches
-	hedge       hedgeController
-	filter      filter
 	cfg         Config
+	consumers   []*consumer
+	consumerOf  map[*inflight.Partition]*consumer
+	table       *inflight.Table
+	sender      *delivery.Sender
+	checkpoints Checkpoints
+	filter      filter
+	hedge       hedgeController
+
+	saving, asking, verdicts, peers *failurelog.Log
 }
 
-// New makes a Source that delivers what streams hold and saves in progress
-// how far it is. The error says what is wrong with the arguments.
-func New(streams []eventing.Stream, delivery *delivery.Sender, progress Checkpoints, cfg Config) (*Source, error) {
+// New returns a Source that delivers the messages of streams with sender, and saves in
+// checkpoints how far it has read them. The error says what is wrong with the arguments.
+func New(streams []eventing.Stream, sender *delivery.Sender, checkpoints Checkpoints, cfg Config) (*Source, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("set up source: %w", err)
@@ -167,62 +170,68 @@ func New(streams []eventing.Stream, delivery *delivery.Sender, progress Checkpoi
 		return nil, errors.New("set up source: no stream to read from")
 	}
 	s := &Source{
-		scheduler:   newScheduler(cfg.Now, cfg.Batch),
-		delivery:    delivery,
-		checkpoints: progress,
+		cfg:         cfg,
+		consumerOf:  map[*inflight.Partition]*consumer{},
+		sender:      sender,
+		checkpoints: checkpoints,
 		saving:      failurelog.New(cfg.Logger, cfg.Now, "saving the checkpoint"),
-		asking:      failurelog.New(cfg.Logger, cfg.Now, "looking up the ledger; events are delivered instead"),
-		batches:     batches{now: cfg.Now, failures: failurelog.New(cfg.Logger, cfg.Now, "delivering batches; events are sent one by one meanwhile")},
+		asking:      failurelog.New(cfg.Logger, cfg.Now, "looking up the ledger; a few events at a time are delivered without it"),
 		verdicts:    failurelog.New(cfg.Logger, cfg.Now, "looking up blocked subjects"),
+		peers:       failurelog.New(cfg.Logger, cfg.Now, "looking up the other clusters; the backlog is not divided"),
 		hedge: hedgeController{
 			wanted:   cfg.Hedge,
 			reading:  failurelog.New(cfg.Logger, cfg.Now, "reading the hedge"),
 			standing: failurelog.New(cfg.Logger, cfg.Now, "standing by"),
 		},
-		cfg: cfg,
 	}
+	s.table = inflight.New(inflight.Config{
+		Now: cfg.Now, InFlight: cfg.InFlight, Rate: cfg.Rate, MaxBatch: s.maxBatch, MaxBytes: cfg.MaxBytes, CatchUpLag: s.catchUpLag(), Ordered: cfg.Ordered,
+	})
 	if cfg.Ledger == nil {
-		s.scheduler.hedge = eventing.Hedge{} // only the race needs no ledger, and there is nothing to wait for
+		s.table.SetHedge(eventing.Hedge{}) // only the race needs no ledger, and there is nothing to wait for
 	}
-	if cfg.Ordered {
-		s.scheduler.keys = map[*inFlight]*orderingKeys{}
-	}
-	s.scheduler.backlog = backlog{
-		low: (cfg.atOnce() + 3) / 4, some: (cfg.atOnce() + 1) / 2,
-		away: func() bool { return !delivery.Working() },
-	}
-	s.filter, _ = newFilter(cfg.Types) // validate has seen to it
+	s.filter, _ = newFilter(cfg.Types) // validate has checked them
 	for _, stream := range streams {
-		s.consumers = append(s.consumers, &consumer{
-			source:   s,
-			stream:   stream,
-			failures: failurelog.New(cfg.Logger, cfg.Now, "reading a stream", slog.String("stream", stream.Name())),
-		})
+		c := &consumer{
+			source:    s,
+			stream:    stream,
+			partition: s.table.AddPartition(),
+			failures:  failurelog.New(cfg.Logger, cfg.Now, "reading a stream", slog.String("stream", stream.Name())),
+		}
+		s.consumers = append(s.consumers, c)
+		s.consumerOf[c.partition] = c
 	}
-	cfg.Metrics.watch(s.holds)
+	cfg.Metrics.watch(s.inFlight)
 	return s, nil
 }
 
-// holds gives how many messages are in hand, and the age of the oldest.
-func (s *Source) holds() (messages int, oldest time.Duration) {
-	for _, in := range s.consumers {
-		in.mu.Lock()
-		window := in.table
-		in.mu.Unlock()
-		if window == nil {
-			continue
-		}
-		n, age := window.oldest(s.cfg.Now())
+// maxBatch returns how many events, and bytes of them, one request may have.
+func (s *Source) maxBatch() (events, bytes int) {
+	events, bytes = s.sender.MaxBatch()
+	return min(events, s.cfg.Batch), bytes
+}
+
+// catchUpLag is the age of a message from which on the source catches up; 0 for never.
+func (s *Source) catchUpLag() time.Duration {
+	if s.cfg.Ledger == nil {
+		return 0
+	}
+	return max(s.cfg.CatchUpLag, 0)
+}
+
+// inFlight returns how many messages are in flight, and the age of the oldest.
+func (s *Source) inFlight() (messages int, oldest time.Duration) {
+	for _, c := range s.consumers {
+		n, age := c.partition.Oldest(s.cfg.Now())
 		messages += n
 		oldest = max(oldest, age)
 	}
 	return messages, oldest
 }
 
-// Run delivers until ctx ends, whatever fails meanwhile. Then it hands back what
-// is not being delivered, lets deliveries that are under way finish within
-// [delivery.Config.Grace], saves its progress a last time, and returns. Call it
-// once.
+// Run delivers until ctx ends, whatever fails meanwhile. Then it hands back what is not
+// being delivered, lets requests that are under way finish within
+// [delivery.Config.Grace], saves its checkpoints a last time, and returns. Call it once.
 func (s *Source) Run(ctx context.Context) {
 	// What has to go on until the last message is settled.
 	helping, help := context.WithCancel(context.WithoutCancel(ctx))
@@ -231,35 +240,28 @@ func (s *Source) Run(ctx context.Context) {
 	helpers.Go(func() { s.heartbeat(helping) })
 	helpers.Go(func() { s.saveCheckpoints(helping) })
 	helpers.Go(func() { s.probe(ctx) })
-	helpers.Go(func() { s.scheduler.run(ctx) })
 	helpers.Go(func() { s.followHedge(ctx) })
 	helpers.Go(func() { s.followBlocked(ctx) })
+	helpers.Go(func() { s.followPeers(ctx) })
 
+	closed := make(chan struct{})
 	var workers sync.WaitGroup
-	workers.Go(func() { s.lookUpAll(ctx) })
-	for range s.cfg.InFlight {
-		workers.Go(func() {
-			for j := s.scheduler.takeDelivery(); j != nil; j = s.scheduler.takeDelivery() {
-				s.deliver(ctx, j)
-			}
-		})
-	}
-	for range s.cfg.batchesAtOnce() {
-		workers.Go(func() {
-			for jobs := s.scheduler.takeBatch(); jobs != nil; jobs = s.scheduler.takeBatch() {
-				s.deliverBatch(ctx, jobs)
-			}
-		})
+	workers.Go(func() { s.dispatch(ctx, closed) })
+	if s.cfg.Ledger != nil {
+		for range lookups {
+			workers.Go(func() { s.lookUpAll(ctx) })
+		}
 	}
 	var pulling sync.WaitGroup
-	for _, in := range s.consumers {
-		pulling.Go(func() { in.run(ctx) })
+	for _, c := range s.consumers {
+		pulling.Go(func() { c.run(ctx) })
 	}
 
 	pulling.Wait()
-	for _, j := range s.scheduler.close() {
-		s.nak(ctx, j, 0)
+	for _, e := range s.table.Close() {
+		s.handBack(ctx, e)
 	}
+	close(closed)
 	workers.Wait()
 	help()
 	helpers.Wait()
@@ -270,36 +272,22 @@ func (s *Source) Run(ctx context.Context) {
 // as far as is known.
 func (s *Source) Ready() error {
 	var errs []error
-	for _, in := range s.consumers {
-		errs = append(errs, in.ready())
+	for _, c := range s.consumers {
+		errs = append(errs, c.ready())
 	}
-	return errors.Join(append(errs, s.delivery.Ready())...)
+	return errors.Join(append(errs, s.sender.Ready())...)
 }
 
-// windowLimit is how many messages of a stream are held at most. What waits for
-// the ledger, or for its turn, costs nothing but memory, and [Config.MaxBytes] bounds that.
-func (s *Source) windowLimit() int {
-	switch {
-	case s.scheduler.currentHedge().Race() && s.scheduler.isLagging():
-		return min(behindWindow*s.cfg.atOnce(), max(2*s.cfg.atOnce(), s.cfg.MaxBytes/messageOverhead))
-	case s.scheduler.currentHedge().Race() && !s.cfg.Ordered:
-		return 2 * s.cfg.atOnce()
-	}
-	return max(2*s.cfg.atOnce(), s.cfg.MaxBytes/messageOverhead)
-}
-
-// openConfig is what streams are opened with. What is handed back is a small
-// record in memory until it comes again.
+// openConfig is what streams are opened with.
 func (s *Source) openConfig() eventing.OpenConfig {
-	const record = 256 // bytes
-	return eventing.OpenConfig{Rate: s.cfg.Rate, MaxOutstanding: s.cfg.MaxBytes / record, Gapless: s.cfg.Ordered}
+	return eventing.OpenConfig{MaxOutstanding: 2 * s.table.MaxEntries(), Gapless: s.cfg.Ordered}
 }
 
 // probe looks whether the function is there, until it is. A wrong URL is then
 // known before the first event comes.
 func (s *Source) probe(ctx context.Context) {
 	wait := backoff.Backoff{Base: 200 * time.Millisecond, Limit: 5 * time.Second}
-	for s.delivery.Probe(ctx) != nil {
+	for s.sender.Probe(ctx) != nil {
 		if !backoff.Sleep(ctx, &wait) {
 			return
 		}

@@ -20,7 +20,7 @@ func TestASourceWithoutALedgerNeverLooksUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if hedge := s.scheduler.currentHedge(); !hedge.Race() {
+	if hedge := s.table.Hedge(); !hedge.Race() {
 		t.Errorf("the hedge is %v before anything is known, want the race", hedge)
 	}
 }

@@ -418,7 +418,7 @@ func TestNewSourceSaysWhatIsWrong(t *testing.T) {
 		{name: "a hedge without a ledger", streams: streams, cfg: source.Config{Function: "f", Hedge: eventing.Hedge{Standby: true}}, want: "a ledger is needed"},
 		{name: "a delay too long", streams: streams, cfg: source.Config{Function: "f", Hedge: eventing.Hedge{Delay: time.Hour}}, want: "hedge 1h0m0s: want up to 1m0s"},
 		{name: "too little memory", streams: streams, cfg: source.Config{Function: "f", MaxBytes: 1}, want: "max bytes 1: want at least"},
-		{name: "no rate", streams: streams, cfg: source.Config{Function: "f", Rate: -1}, want: "rate -1: want at least"},
+		{name: "no rate", streams: streams, cfg: source.Config{Function: "f", Rate: -1}, want: "rate -1: want 0"},
 		{name: "too much at once", streams: streams, cfg: source.Config{Function: "f", InFlight: 20000}, want: "in flight 20000"},
 		{name: "a negative time", streams: streams, cfg: source.Config{Function: "f", Heartbeat: -1}, want: "negative"},
 	}

@@ -68,3 +68,11 @@ type Ledger interface {
 	// event that is not may be committed a moment later.
 	Committed(ctx context.Context, function string, events []EventID) ([]bool, error)
 }
+
+// Peers returns the clusters that deliver a function too. [ledger.Checkpoints] is the one
+// on PostgreSQL.
+type Peers interface {
+	// Clusters returns the clusters of function, this one included, with the time since
+	// each saved its checkpoint.
+	Clusters(ctx context.Context, function string) ([]ledger.ClusterStatus, error)
+}

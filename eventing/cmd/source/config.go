@@ -31,11 +31,10 @@ type config struct {
 	OutputSink     string        `env:"TANDEM_OUTPUT_SINK"`
 	OutputBatch    int           `env:"TANDEM_OUTPUT_BATCH, default=1"`
 	Replicas       int           `env:"TANDEM_STREAM_REPLICAS, default=1"`
-	InFlight       int           `env:"TANDEM_IN_FLIGHT, default=256"`
-	Batch          int           `env:"TANDEM_BATCH, default=1"`
-	CatchUpLag     int           `env:"TANDEM_CATCH_UP_LAG"`
+	InFlight       int           `env:"TANDEM_IN_FLIGHT, default=1024"`
+	Batch          int           `env:"TANDEM_BATCH, default=1000"`
 	MaxBytes       int           `env:"TANDEM_IN_FLIGHT_BYTES, default=67108864"`
-	Rate           int           `env:"TANDEM_RATE, default=1000"`
+	Rate           int           `env:"TANDEM_RATE"`
 	Hedge          string        `env:"TANDEM_HEDGE, default=0"`
 	HedgeDomain    string        `env:"TANDEM_HEDGE_DOMAIN"`
 	TryFor         time.Duration `env:"TANDEM_TRY_FOR, default=15m"`
@@ -106,14 +105,14 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	if c.InFlight < 1 || c.InFlight > 16384 {
 		errs = append(errs, fmt.Errorf("TANDEM_IN_FLIGHT %d: want 1 to 16384", c.InFlight))
 	}
-	if c.Batch < 0 || c.Batch > source.MaxBatch { // 0 is none, as 1 is
+	if c.Batch < 1 || c.Batch > source.MaxBatch {
 		errs = append(errs, fmt.Errorf("TANDEM_BATCH %d: want 1 to %d", c.Batch, source.MaxBatch))
 	}
 	if c.MaxBytes < 1<<20 {
 		errs = append(errs, fmt.Errorf("TANDEM_IN_FLIGHT_BYTES %d: want at least 1048576", c.MaxBytes))
 	}
-	if c.Rate < 1 {
-		errs = append(errs, fmt.Errorf("TANDEM_RATE %d: want at least 1", c.Rate))
+	if c.Rate < 0 {
+		errs = append(errs, fmt.Errorf("TANDEM_RATE %d: want 0 (no limit) or more events per second", c.Rate))
 	}
 	if c.TryFor <= 0 {
 		errs = append(errs, fmt.Errorf("TANDEM_TRY_FOR %s: want more than 0", c.TryFor))

@@ -93,7 +93,7 @@ func run(ctx context.Context) error {
 	if conn != nil {
 		links["stream"] = conn.Traffic
 	}
-	if err := errors.Join(telemetry.ObserveLinks(server.Meters(), cfg.Cluster, links), observeClusters(server.Meters(), cfg, db.clusters)); err != nil {
+	if err := errors.Join(telemetry.ObserveLinks(server.Meters(), cfg.Cluster, links), observeClusters(server.Meters(), cfg, db.peers.Clusters)); err != nil {
 		return fmt.Errorf("set up metrics: %w", err)
 	}
 	outputs, err := newOutputs(conn, cfg, logger)
@@ -155,7 +155,8 @@ func newSource(conn *jetstream.Conn, sender *delivery.Sender, db database, cfg c
 		Types:       cfg.Types,
 		InFlight:    cfg.InFlight,
 		Batch:       cfg.Batch,
-		CatchUpLag:  cfg.CatchUpLag,
+		Cluster:     cfg.Cluster,
+		Peers:       db.peers,
 		MaxBytes:    cfg.MaxBytes,
 		Rate:        cfg.Rate,
 		Hedge:       hedge,

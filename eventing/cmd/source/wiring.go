@@ -27,7 +27,7 @@ type database struct {
 	old      *ledger.Retention
 	standbys func(context.Context) ([]ledger.Standby, error)
 	traffic  telemetry.Traffic
-	clusters func(ctx context.Context, function string) ([]ledger.ClusterStatus, error)
+	peers    source.Peers
 	close    func()
 }
 
@@ -40,7 +40,7 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 		// the password.
 		return database{}, errors.New("DATABASE_URL: want postgres://USER:PASSWORD@HOST:5432/NAME")
 	}
-	cfg.MaxConns = 4 // one each for progress, the relay and the ledger, and one more
+	cfg.MaxConns = 7 // one each for checkpoints, the relay and retention, and four for lookups
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
@@ -68,7 +68,7 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 		relay:    sinkwriter.NewOutbox(pool),
 		standbys: func(ctx context.Context) ([]ledger.Standby, error) { return ledger.Replication(ctx, pool) },
 		traffic:  traffic,
-		clusters: ledger.NewCheckpoints(pool, cluster).Clusters,
+		peers:    ledger.NewCheckpoints(pool, cluster),
 		close:    pool.Close,
 	}, nil
 }

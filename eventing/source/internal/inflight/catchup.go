@@ -27,8 +27,9 @@ type catchUp struct {
 	failing     bool // the latest lookup failed
 	lookupReady sync.Cond
 
-	lagging  bool     // a partition lags
-	left     []*Entry // to other clusters
+	lagging  bool          // a partition lags
+	changed  chan struct{} // holds a token when that has changed
+	left     []*Entry      // to other clusters
 	relooked time.Time
 	prefers  func(block uint64) bool // whether this cluster goes first with a block; nil for all
 }
@@ -41,6 +42,9 @@ func (t *Table) SetPreference(prefers func(block uint64) bool) {
 	t.prefers = prefers
 	t.signal()
 }
+
+// LagChanged returns a channel that has a token when [Table.Lagging] has changed.
+func (t *Table) LagChanged() <-chan struct{} { return t.changed }
 
 // Lagging reports whether this cluster catches up.
 func (t *Table) Lagging() bool {
@@ -66,7 +70,13 @@ func (t *Table) setLagging(p *Partition, lagging bool) {
 		return
 	}
 	p.lagging = lagging
-	t.lagging = slices.ContainsFunc(t.partitions, func(p *Partition) bool { return p.lagging })
+	if now := slices.ContainsFunc(t.partitions, func(p *Partition) bool { return p.lagging }); now != t.lagging {
+		t.lagging = now
+		select {
+		case t.changed <- struct{}{}:
+		default:
+		}
+	}
 	if !lagging {
 		t.left = keepOnly(t.left, func(e *Entry) bool {
 			if e.partition != p {
@@ -81,7 +91,8 @@ func (t *Table) setLagging(p *Partition, lagging bool) {
 
 // ask has e looked up.
 func (t *Table) ask(e *Entry) {
-	e.state, e.taken = Asking, false
+	e.to(Asking)
+	e.taken = false
 	t.lookups.push(e)
 	t.lookupReady.Signal()
 }
@@ -119,7 +130,7 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 	for i, e := range entries {
 		switch {
 		case e.stale():
-			e.state = Finished
+			e.to(Finished)
 			t.leave(e)
 		case committed != nil && committed[i]:
 			e.partition.finish(e)
@@ -134,7 +145,7 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 	}
 	if len(again) > 0 {
 		for _, e := range again {
-			e.state, e.taken = Asking, false
+			e.taken = false
 		}
 		t.lookups.pushFront(again)
 	}
@@ -146,12 +157,16 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 // notCommitted decides what to do with an entry that the ledger does not have.
 func (t *Table) notCommitted(e *Entry) {
 	e.lookups++
+	early := e.early
+	e.early = false
 	switch {
 	case t.hedge.Standby:
 		e.received = t.cfg.Now() // for the next lookup
 		t.waitHedged(e)
+	case early && t.cfg.Now().Before(t.dueHedged(e)):
+		t.waitHedged(e)
 	case e.partition.lagging && t.hedge.Race() && !e.mine && e.lane == nil && t.prefers != nil && !t.prefers(e.Sequence()/blockSize):
-		e.state = Left
+		e.to(Left)
 		t.left = append(t.left, e)
 	default:
 		t.ready(e)
@@ -169,7 +184,7 @@ func (t *Table) takeLeft() (again time.Duration) {
 		return 0 // LookedUp signals
 	}
 	now := t.cfg.Now()
-	if t.silent == 0 && t.together.Len()+t.alone.Len() < t.cfg.InFlight/4 {
+	if t.silent == 0 && t.together.Len()+t.alone.Len()+t.again.Len() < t.cfg.InFlight/4 {
 		slices.SortFunc(t.left, func(a, b *Entry) int {
 			if a.before(b) {
 				return -1

@@ -25,7 +25,7 @@ const (
 
 const (
 	// entryOverhead is about what an entry takes in memory beyond its payload, and
-	// stubOverhead what one takes whose payload is evicted.
+	// stubOverhead what one takes whose payload is evicted, which counts separately.
 	entryOverhead = 2 << 10
 	stubOverhead  = 512
 
@@ -52,8 +52,9 @@ type Entry struct {
 	generation int // of the partition, when it was received
 
 	state       State
-	size        int // in memory
-	payload     int // in a request
+	counted     bool // in the partition's counts
+	size        int  // in memory
+	payload     int  // in a request
 	received    time.Time
 	heartbeatAt time.Time // when the stream last heard that it is in progress
 
@@ -61,6 +62,9 @@ type Entry struct {
 	retry   bool // waits for a retry, not for the hedge
 	lookups int  // how often it was not committed
 	taken   bool // is being looked up
+	early   bool // is looked up before it is due
+	tried   bool // was delivered without success
+	failing bool // likewise, while the function answered for others
 	mine    bool // is not left to another cluster any more
 	lane    *lane
 }
@@ -74,13 +78,35 @@ func (e *Entry) Partition() *Partition { return e.partition }
 // Received returns when this process received the message.
 func (e *Entry) Received() time.Time { return e.received }
 
-// Evict gives up the payload. It is called with the table's lock held.
+// GoesTogether reports whether e may be sent with others.
+func (e *Entry) GoesTogether() bool {
+	return !e.failing && !e.Delivery.Alone && !e.Delivery.DeadLetter
+}
+
+// to moves e to a state. It is called with the table's lock held.
+func (e *Entry) to(s State) {
+	if s == Finished && e.tried {
+		e.tried = false
+		e.partition.table.tried--
+	}
+	if !e.stale() {
+		if e.counted {
+			e.partition.counts[e.state]--
+		}
+		if e.counted = s != Finished; e.counted {
+			e.partition.counts[s]++
+		}
+	}
+	e.state = s
+}
+
+// evict gives up the payload. It is called with the table's lock held.
 func (e *Entry) evict() (freed int) {
 	e.Message, e.Evicted = e.Message.WithoutPayload(), true
 	e.Delivery.Event = event.Event{}
 	e.Delivery.Forget()
-	freed = e.size - stubOverhead
-	e.size = stubOverhead
+	freed = e.size
+	e.size = 0
 	return freed
 }
 

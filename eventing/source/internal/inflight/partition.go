@@ -26,6 +26,7 @@ type Partition struct {
 	finished    sequenceSet       // above the floor
 	unconfirmed []unconfirmed     // in the order of their acknowledgement
 	bytes       int
+	counts      [Finished]int    // entries, by their state
 	lanes       map[string]*lane // nil if no order is kept
 	complete    bool             // nothing that was delivered before is on its way
 	freed       chan struct{}    // holds a token after an entry is finished or evicted
@@ -88,13 +89,20 @@ func (p *Partition) Abandon() {
 	t := p.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for _, e := range p.entries {
+		if e.tried {
+			e.tried = false
+			t.tried--
+		}
+	}
 	p.generation++
 	p.entries, p.finished, p.unconfirmed, p.bytes = map[uint64]*Entry{}, sequenceSet{}, nil, 0
-	p.complete, p.lookUpBelow = false, 0
+	p.complete, p.lookUpBelow, p.counts = p.lanes == nil, 0, [Finished]int{}
 	current := func(e *Entry) bool { return !e.stale() }
 	t.waiting.rebuild(current)
 	t.together.rebuild(current)
 	t.alone.rebuild(current)
+	t.again.rebuild(current)
 	t.lookups.rebuild(current)
 	t.left = keepOnly(t.left, current)
 	for subject, l := range p.lanes {
@@ -141,7 +149,7 @@ func (p *Partition) free() {
 // finish moves e to the finished ones.
 func (p *Partition) finish(e *Entry) {
 	sequence := e.Sequence()
-	e.state = Finished
+	e.to(Finished)
 	delete(p.entries, sequence)
 	p.bytes -= e.size
 	p.finished.add(sequence)
@@ -152,16 +160,25 @@ func (p *Partition) finish(e *Entry) {
 	p.free()
 }
 
-// Confirm forgets the finished messages below the stream's floor. It returns messages
-// whose acknowledgement was sent before and has not arrived, as the stream waits for
-// nothing else: stands reports that the floor has not moved since it was sent.
-func (p *Partition) Confirm(floor uint64, before time.Time, stands bool) (again []eventing.Message) {
-	t := p.table
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// Confirm forgets the finished messages below the stream's floor. If again is set, it
+// calls ack for messages whose acknowledgement was sent before a time and has not
+// arrived, as the stream waits for nothing else, and returns their number.
+func (p *Partition) Confirm(floor uint64, again bool, before time.Time, ack func(eventing.Message)) int {
+	p.telling.RLock()
+	defer p.telling.RUnlock()
+	lost := p.confirm(floor, again, before)
+	for _, m := range lost {
+		ack(m)
+	}
+	return len(lost)
+}
+
+func (p *Partition) confirm(floor uint64, again bool, before time.Time) (lost []eventing.Message) {
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
 	p.finished.dropBelow(floor)
 	p.unconfirmed = slices.DeleteFunc(p.unconfirmed, func(u unconfirmed) bool { return u.sequence < floor })
-	if !stands || len(p.unconfirmed) == 0 {
+	if !again {
 		return nil
 	}
 	lowest := ^uint64(0) // that is not finished
@@ -170,10 +187,10 @@ func (p *Partition) Confirm(floor uint64, before time.Time, stands bool) (again 
 	}
 	for _, u := range p.unconfirmed {
 		if u.sequence < lowest && u.at.Before(before) {
-			again = append(again, u.message)
+			lost = append(lost, u.message)
 		}
 	}
-	return again
+	return lost
 }
 
 // Has reports whether the message at a sequence is in flight, and how many are.

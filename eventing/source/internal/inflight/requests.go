@@ -18,23 +18,36 @@ const (
 	minPace   = time.Millisecond
 	maxPace   = 5 * time.Millisecond
 
-	// After silentRequests requests in a row that the function did not answer, one at a
-	// time is sent, at intervals from probeBase to probeLimit.
+	// After silentRequests requests in a row that the function did not answer, it is away,
+	// and an event that was not tried yet is sent at intervals from probeBase to probeLimit.
 	silentRequests = 16
 	probeBase      = 50 * time.Millisecond
 	probeLimit     = time.Second
+
+	// retryShare is the share of the capacity that retries take, while other events are
+	// ready.
+	retryShare = 10
+
+	// rateBurst is for how long a rate that was not used may be caught up with.
+	rateBurst = 50 * time.Millisecond
 )
 
 // requests is what a [Table] knows about the requests to the function.
 type requests struct {
 	together entryHeap // ready, in the order of service
 	alone    entryHeap // ready, but each in a request of its own
+	again    entryHeap // ready, and delivered before without success, likewise
+	retrying int       // entries of again in requests
 	sending  int       // entries in requests
 	open     int       // requests of entries that may go together
 	opened   time.Time // when the latest of them was opened
 	takes    time.Duration
 
+	allowed float64   // events that the rate lets through now
+	counted time.Time // when allowed was that
+
 	silent int // requests in a row without an answer
+	tried  int // entries that were delivered without success
 	probe  time.Time
 	wait   backoff.Backoff
 }
@@ -54,34 +67,37 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 	}
 	now := t.cfg.Now()
 	room := t.cfg.InFlight - t.sending
-	if t.silent >= silentRequests {
-		if t.sending > 0 {
-			return nil, wait
-		}
-		if left := t.probe.Sub(now); left > 0 {
-			return nil, min(wait, left)
+	if t.cfg.Rate > 0 {
+		allowed, next := t.allow(now)
+		if room = min(room, allowed); room <= 0 {
+			wait = min(wait, next)
 		}
 	}
-	if room <= 0 {
+	events, bytes := t.cfg.MaxBatch()
+	if room <= 0 || events == 0 && t.sending >= fewRequests {
 		return nil, wait
 	}
-	if t.alone.Len() > 0 && (t.together.Len() == 0 || t.alone.first().before(t.together.first())) {
-		return t.send(t.alone.take()), 0
+	if t.away() {
+		e, left := t.takeProbe(now)
+		if e == nil {
+			return nil, min(wait, left)
+		}
+		return t.send(e), 0
+	}
+	if e := t.takeSingle(); e != nil {
+		return t.send(e), 0
 	}
 	if t.together.Len() == 0 {
 		return nil, wait
 	}
-	events, bytes := t.cfg.MaxBatch()
-	if events > 1 && t.open >= fewRequests {
-		if left := t.opened.Add(min(max(t.takes/paceShare, minPace), maxPace)).Sub(now); left > 0 {
-			if t.alone.Len() > 0 {
-				return t.send(t.alone.take()), 0
-			}
-			return nil, min(wait, left)
+	if left := t.pace(events, now); left > 0 {
+		if t.alone.Len() > 0 {
+			return t.send(t.alone.take()), 0
 		}
+		return nil, min(wait, left)
 	}
 	first := t.together.take()
-	events = min(events, room, 1+t.together.Len())
+	events = min(max(events, 1), room, 1+t.together.Len())
 	batch = append(make([]*Entry, 0, events), first)
 	for size := first.payload; len(batch) < events; {
 		if size += t.together.first().payload; size > bytes {
@@ -89,16 +105,83 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 		}
 		batch = append(batch, t.together.take())
 	}
-	t.open++
 	t.opened = now
 	return t.send(batch...), 0
+}
+
+// away reports whether the function does not answer. As many as may be delivered at once
+// are retried then, and others only now and then.
+func (t *Table) away() bool { return t.silent >= silentRequests && t.tried >= t.cfg.InFlight }
+
+// takeProbe returns the entry that is sent next while the function is away: one that was
+// tried before, or, when it is time for one, another. If there is none, it returns the
+// time until then.
+func (t *Table) takeProbe(now time.Time) (*Entry, time.Duration) {
+	left := t.probe.Sub(now)
+	var oldest *entryHeap
+	for _, h := range []*entryHeap{&t.together, &t.alone, &t.again} {
+		if h.Len() > 0 && (left <= 0 || h.first().tried) && (oldest == nil || h.first().before(oldest.first())) {
+			oldest = h
+		}
+	}
+	if oldest == nil {
+		return nil, max(left, probeBase)
+	}
+	if !oldest.first().tried {
+		t.probe = now.Add(t.wait.Delay(probeBase, probeLimit, 0))
+	}
+	return oldest.take(), 0
+}
+
+// takeSingle returns the entry that is sent next, alone; nil if others come before it.
+// Retries take at most a share of the capacity if there is anything else to send.
+func (t *Table) takeSingle() *Entry {
+	single := &t.alone
+	if t.again.Len() > 0 && (t.together.Len()+t.alone.Len() == 0 || t.retrying < max(1, t.cfg.InFlight/retryShare)) {
+		if t.alone.Len() == 0 || t.again.first().before(t.alone.first()) {
+			single = &t.again
+		}
+	}
+	if single.Len() == 0 || t.together.Len() > 0 && t.together.first().before(single.first()) {
+		return nil
+	}
+	return single.take()
+}
+
+// pace returns the time until another batch may be opened; 0 if that is now.
+func (t *Table) pace(events int, now time.Time) time.Duration {
+	if events <= 1 || t.open < fewRequests {
+		return 0
+	}
+	return t.opened.Add(min(max(t.takes/paceShare, minPace), maxPace)).Sub(now)
+}
+
+// allow returns how many events the rate lets through now, and the time until the next
+// one.
+func (t *Table) allow(now time.Time) (events int, next time.Duration) {
+	rate := float64(t.cfg.Rate)
+	if !t.counted.IsZero() {
+		t.allowed += now.Sub(t.counted).Seconds() * rate
+	}
+	t.counted = now
+	t.allowed = min(t.allowed, max(1, rate*rateBurst.Seconds()))
+	return int(t.allowed), time.Duration((1 - t.allowed) / rate * float64(time.Second))
 }
 
 // send marks entries as being sent.
 func (t *Table) send(entries ...*Entry) []*Entry {
 	t.sending += len(entries)
+	if entries[0].GoesTogether() {
+		t.open++
+	}
+	if t.cfg.Rate > 0 {
+		t.allowed -= float64(len(entries))
+	}
 	for _, e := range entries {
-		e.state = Sending
+		e.to(Sending)
+		if e.failing {
+			t.retrying++
+		}
 	}
 	return entries
 }
@@ -124,7 +207,7 @@ type Request struct {
 	After    []time.Duration // for each entry that is retried
 	Took     time.Duration
 	Answered bool // the function said something about an entry
-	Alone    bool // its entry was sent alone, as it must be
+	Together bool // its entries need not have been sent alone
 }
 
 // Complete reports what came of a request. The entries to finish are to be acknowledged
@@ -134,19 +217,22 @@ func (t *Table) Complete(r Request) {
 	defer t.mu.Unlock()
 	now := t.cfg.Now()
 	t.sending -= len(r.Entries)
-	if !r.Alone {
+	if r.Together {
 		t.open--
 		t.takes += (r.Took - t.takes) / 8
 	}
 	if r.Answered {
 		t.silent, t.wait = 0, backoff.Backoff{}
-	} else if t.silent++; t.silent >= silentRequests {
-		t.probe = now.Add(t.wait.Delay(probeBase, probeLimit, 0))
+	} else {
+		t.silent++
 	}
 	for i, e := range r.Entries {
 		p := e.partition
+		if e.failing {
+			t.retrying--
+		}
 		if e.stale() {
-			e.state = Finished
+			e.to(Finished)
 			t.leave(e)
 			continue
 		}
@@ -155,9 +241,16 @@ func (t *Table) Complete(r Request) {
 			p.finish(e)
 			t.leave(e)
 		case Retry:
-			e.state, e.retry, e.due = Waiting, true, now.Add(r.After[i])
+			e.to(Waiting)
+			e.retry, e.due = true, now.Add(r.After[i])
+			e.failing = t.silent < silentRequests // else it is not this one
+			if !e.tried {
+				e.tried = true
+				t.tried++
+			}
 			t.waiting.add(e)
 		case Again:
+			e.failing = false
 			t.ready(e)
 		case Drop:
 			t.drop(e)
@@ -169,7 +262,7 @@ func (t *Table) Complete(r Request) {
 // drop forgets an entry.
 func (t *Table) drop(e *Entry) {
 	p := e.partition
-	e.state = Finished
+	e.to(Finished)
 	if p.entries[e.Sequence()] == e {
 		delete(p.entries, e.Sequence())
 		p.bytes -= e.size

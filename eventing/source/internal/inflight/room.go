@@ -14,6 +14,9 @@ const (
 	// a partition, where more would only wait.
 	prefetch = 4
 
+	// roomFor is for how many messages there must be room before some are pulled.
+	roomFor = 64
+
 	// farBehind is how far behind the first of its subject, or before its time, an entry
 	// is whose payload may be evicted.
 	farBehind = 16
@@ -50,19 +53,62 @@ func (p *Partition) roomNow() (n, bytes int) {
 	if p.bytes > limit/2 && p.starved() {
 		p.evict(limit / 4)
 	}
-	if p.bytes > limit/2 || len(p.entries) > most/2 {
+	held := p.held()
+	if p.bytes > limit/2 || most-held < min(most/2, roomFor) {
+		p.hurry()
 		return 0, 0
 	}
 	bytes = limit - p.bytes
 	// One half for the payloads, the other for what each takes beyond.
-	return min(most-len(p.entries), max(1, bytes/2/entryOverhead)), bytes / 2
+	return min(most-held, max(1, bytes/2/entryOverhead)), bytes / 2
 }
 
-// mostEntries is how many messages of p are held at most. What waits for a lookup, for
-// its time or for its turn costs nothing but memory; for a function, little more than it
-// takes is enough.
+// MaxEntries returns how many messages of a partition are held at most.
+func (t *Table) MaxEntries() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return max(t.cfg.MaxBytes/max(len(t.partitions), 1)/stubOverhead, prefetch)
+}
+
+// held is how many messages count against mostEntries.
+func (p *Partition) held() int {
+	if p.table.eager(p) {
+		return len(p.entries)
+	}
+	return len(p.entries) - p.counts[Waiting] - p.counts[Blocked]
+}
+
+// hurry has the messages that wait for the hedge looked up before their time, each once:
+// nothing more fits in, and many of them may be committed.
+func (p *Partition) hurry() {
+	t := p.table
+	if t.hedge.Race() {
+		return
+	}
+	asked := false
+	t.waiting.rebuild(func(e *Entry) bool {
+		if e.partition != p || e.retry || e.lookups > 0 {
+			return true
+		}
+		e.early, asked = true, true
+		t.ask(e)
+		return false
+	})
+	if asked {
+		t.signal()
+	}
+}
+
+// eager reports whether as many messages of p are held as memory lets: what waits for a
+// lookup, for its time or for its turn costs nothing else.
+func (t *Table) eager(p *Partition) bool {
+	return !t.hedge.Race() || t.lagging || p.lanes != nil
+}
+
+// mostEntries is how many messages of p are held at most. For the function alone, little
+// more than it takes is enough, beside what waits for a retry.
 func (t *Table) mostEntries(p *Partition) int {
-	if t.hedge.Race() && !t.lagging && p.lanes == nil {
+	if !t.eager(p) {
 		return prefetch * t.cfg.InFlight
 	}
 	return max(t.cfg.MaxBytes/len(t.partitions)/stubOverhead, prefetch)
@@ -71,7 +117,7 @@ func (t *Table) mostEntries(p *Partition) int {
 // starved reports whether less could be delivered of what is here than requests take.
 func (p *Partition) starved() bool {
 	t := p.table
-	return t.together.Len()+t.alone.Len()+t.sending+t.lookups.len()+t.asking < t.cfg.InFlight/2
+	return t.together.Len()+t.alone.Len()+t.again.Len()+t.sending+t.lookups.len()+t.asking < t.cfg.InFlight/2
 }
 
 // evict gives up payloads until no more than so many bytes are taken: those first whose
@@ -118,9 +164,8 @@ func (e *Entry) Fetched(size int) {
 	t := e.partition.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e.Evicted = false
+	e.Evicted, e.size = false, size+entryOverhead
 	if !e.stale() {
-		e.partition.bytes += size + entryOverhead - e.size
+		e.partition.bytes += e.size
 	}
-	e.size = size + entryOverhead
 }

@@ -15,7 +15,7 @@ const (
 	standbyLookupCap = 30 * time.Second
 )
 
-// Config is the configuration of a [Table]. All fields are required.
+// Config is the configuration of a [Table]. The functions are required.
 type Config struct {
 	// Now is the clock.
 	Now func() time.Time
@@ -23,8 +23,11 @@ type Config struct {
 	// InFlight is how many events are in requests at most.
 	InFlight int
 
+	// Rate is how many events per second are delivered at most; 0 for no limit.
+	Rate int
+
 	// MaxBatch returns how many events, and how many bytes of them, one request may
-	// have now; 1 or more.
+	// have now; 0 events means one, until it is known.
 	MaxBatch func() (events, bytes int)
 
 	// MaxBytes bounds the memory of all messages together.
@@ -63,7 +66,8 @@ func New(cfg Config) *Table {
 	t.waiting.less = func(a, b *Entry) bool { return a.due.Before(b.due) }
 	t.together.less = (*Entry).before
 	t.alone.less = (*Entry).before
-	t.lookupReady.L = &t.mu
+	t.again.less = (*Entry).before
+	t.lookupReady.L, t.changed = &t.mu, make(chan struct{}, 1)
 	return t
 }
 
@@ -107,14 +111,18 @@ func (t *Table) admit(e *Entry) {
 func (t *Table) ready(e *Entry) {
 	e.retry = false
 	if !t.mayRun(e) {
-		e.state = Blocked
+		e.to(Blocked)
 		return
 	}
 	if e.lane != nil {
 		e.lane.running = e
 	}
-	e.state = Ready
-	if e.Delivery.DeadLetter || e.Delivery.Alone {
+	e.to(Ready)
+	if e.failing {
+		t.again.add(e)
+		return
+	}
+	if !e.GoesTogether() {
 		t.alone.add(e)
 		return
 	}
@@ -123,7 +131,8 @@ func (t *Table) ready(e *Entry) {
 
 // waitHedged has e wait as the hedge says.
 func (t *Table) waitHedged(e *Entry) {
-	e.state, e.retry, e.due = Waiting, false, t.dueHedged(e)
+	e.to(Waiting)
+	e.retry, e.due = false, t.dueHedged(e)
 	t.waiting.add(e)
 }
 
@@ -199,6 +208,7 @@ func (t *Table) holdReady() {
 	}
 	t.together.rebuild(hold)
 	t.alone.rebuild(hold)
+	t.again.rebuild(hold)
 	for _, p := range t.partitions {
 		for _, l := range p.lanes {
 			for _, e := range l.entries {
@@ -229,12 +239,12 @@ func (t *Table) Close() (left []*Entry) {
 }
 
 // Counts returns how many entries are in each state.
-func (t *Table) Counts() (counts [Finished + 1]int) {
+func (t *Table) Counts() (counts [Finished]int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.partitions {
-		for _, e := range p.entries {
-			counts[e.state]++
+		for state, n := range p.counts {
+			counts[state] += n
 		}
 	}
 	return counts

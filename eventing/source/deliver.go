@@ -1,0 +1,136 @@
+package source
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/delivery"
+	"github.com/tandem-fn/tandem/eventing/outcome"
+	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
+)
+
+// idleWait is how long the dispatcher waits at most until it looks for work.
+const idleWait = time.Minute
+
+// dispatch opens requests as the table says, until it is closed, and returns when all of
+// them have ended.
+func (s *Source) dispatch(ctx context.Context, closed <-chan struct{}) {
+	var requests sync.WaitGroup
+	defer requests.Wait()
+	timer := time.NewTimer(idleWait)
+	defer timer.Stop()
+	for {
+		entries, wait := s.table.NextRequest(idleWait)
+		if entries != nil {
+			requests.Go(func() { s.deliver(ctx, entries) })
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-s.table.Wake():
+		case <-timer.C:
+		case <-closed:
+			return
+		}
+	}
+}
+
+// deliver sends entries in one request and sees to what comes of it.
+func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
+	request := inflight.Request{
+		Entries: entries, Next: make([]inflight.Next, len(entries)), After: make([]time.Duration, len(entries)),
+		Together: entries[0].GoesTogether(), Answered: true,
+	}
+	begun := s.cfg.Now()
+	ds, sent := s.prepare(ctx, &request)
+	var steps []delivery.Step
+	if len(ds) > 0 {
+		steps, request.Answered = s.sender.Deliver(ctx, ds)
+	}
+	request.Took = s.cfg.Now().Sub(begun)
+	for k, i := range sent {
+		request.Next[i], request.After[i] = s.next(ctx, entries[i], steps[k])
+	}
+	s.cfg.Metrics.settled(ctx, entries, sent, steps, s.cfg.Now())
+	s.table.Complete(request)
+	for i, e := range entries {
+		switch request.Next[i] {
+		case inflight.Finish:
+			s.acknowledge(ctx, e)
+		case inflight.Drop:
+			if ctx.Err() != nil {
+				s.handBack(ctx, e)
+			}
+		case inflight.Retry, inflight.Again:
+		}
+	}
+}
+
+// prepare returns the deliveries of the entries that can be sent, and which these are.
+func (s *Source) prepare(ctx context.Context, r *inflight.Request) (ds []*delivery.Delivery, sent []int) {
+	for i, e := range r.Entries {
+		switch {
+		case ctx.Err() != nil || e.Abandoned():
+			r.Next[i] = inflight.Drop
+			continue
+		case e.Evicted:
+			if r.Next[i], r.After[i] = s.fetch(ctx, e); e.Evicted {
+				continue
+			}
+		}
+		ds, sent = append(ds, e.Delivery), append(sent, i)
+	}
+	return ds, sent
+}
+
+// next decides what happens to an entry after a request.
+func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step) (inflight.Next, time.Duration) {
+	consumer := s.consumerOf[e.Partition()]
+	switch {
+	case step.Err != nil:
+		// A stream with such an event is broken. The message is redelivered.
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "message cannot be encoded; it will be redelivered",
+			slog.Uint64("sequence", e.Sequence()), slog.Any("err", step.Err))
+		return inflight.Drop, 0
+	case step.Settled:
+		if step.Rejected && s.cfg.Ordered && e.Subject != "" {
+			s.block(ctx, e)
+		}
+		consumer.forgetAttempts(e)
+		return inflight.Finish, 0
+	case ctx.Err() != nil:
+		return inflight.Drop, 0
+	case step.RetryIn == 0:
+		return inflight.Again, 0 // alone, or to the dead letter sink
+	case step.Outcome.Kind == outcome.Failed:
+		consumer.recordFailure(e)
+	}
+	return inflight.Retry, step.RetryIn
+}
+
+// fetch gets the payload of an entry from its stream. If it cannot be had, it returns
+// what happens to the entry.
+func (s *Source) fetch(ctx context.Context, e *inflight.Entry) (inflight.Next, time.Duration) {
+	consumer := s.consumerOf[e.Partition()]
+	message, err := consumer.fetch(ctx, e.Message)
+	switch {
+	case err == nil:
+		e.Message, e.Delivery.Event = message, message.Event()
+		e.Fetched(message.Size())
+		return 0, 0
+	case isGone(err):
+		s.cfg.Metrics.goneOne(ctx)
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stream has deleted a message before it was delivered",
+			slog.String("stream", consumer.stream.Name()), slog.Uint64("sequence", e.Sequence()),
+			slog.String("event_source", e.ID.Source), slog.String("event_id", e.ID.ID))
+		return inflight.Finish, 0
+	default:
+		consumer.failures.Failed(ctx, err)
+		return inflight.Retry, fetchRetry
+	}
+}
+
+// fetchRetry is how long an entry waits whose payload could not be fetched.
+const fetchRetry = 200 * time.Millisecond
