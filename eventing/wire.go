@@ -6,10 +6,6 @@ const (
 	// ReceiptHeader of a 2xx is the receipt: ReceiptWon or ReceiptLost.
 	ReceiptHeader = "Tandem-Receipt"
 
-	// ReceiptsHeader of a batch's 204 has a letter for each event that was committed,
-	// in order: w if it was won, l if it was lost.
-	ReceiptsHeader = "Tandem-Receipts"
-
 	// KeyHeader is the event's key in the ledger, as a UUID.
 	KeyHeader = "Tandem-Key"
 

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
@@ -114,7 +113,7 @@ func (h *Handler) answerText(w http.ResponseWriter, g *group, members []cloudeve
 		}
 	}
 	if refused == 0 {
-		w.Header()[eventing.ReceiptsHeader] = []string{string(receipts)}
+		w.Header()[outcome.ReceiptsHeader] = []string{string(receipts)}
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}

@@ -210,6 +210,10 @@ func (s memoryStream) Position(context.Context) (eventing.Position, error) {
 	return eventing.Position{}, nil
 }
 
+func (s memoryStream) Fetch(_ context.Context, m eventing.Message) (eventing.Message, error) {
+	return m, nil
+}
+
 func (s memoryStream) Rewind(context.Context, uint64) (uint64, error) { return 0, nil }
 
 type memoryMessage struct{ sequence uint64 }
@@ -221,6 +225,8 @@ func (m memoryMessage) Size() int          { return 100 }
 func (m memoryMessage) Event() event.Event {
 	return eventtest.NewEvent(fmt.Sprintf("test-%06d", m.sequence))
 }
+func (m memoryMessage) WithoutPayload() eventing.Message { return m }
+
 func (m memoryMessage) Ack() error              { return nil }
 func (m memoryMessage) InProgress() error       { return nil }
 func (m memoryMessage) Nak(time.Duration) error { return nil }

@@ -75,7 +75,7 @@ func (s *Source) updateHedge(ctx context.Context) {
 		s.changeHedge(ctx, want)
 	case err == nil:
 		s.hedge.standing.Failed(ctx, errAllStandBy)
-		if !s.hedge.decided || s.scheduler.currentHedge().Standby {
+		if !s.hedge.decided || s.table.Hedge().Standby {
 			s.changeHedge(ctx, eventing.Hedge{})
 		}
 	}

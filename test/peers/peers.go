@@ -63,7 +63,7 @@ func allPeers() []peer {
 		{name: "river", title: "River", consumer: "river", setup: consume.PrepareRiver},
 		{name: "river-shared", title: "River, one durable", consumer: "river", shared: true, setup: consume.PrepareRiver},
 		{name: "tandem", title: "Tandem", concurrencies: inFlight, factor: tandemFactor},
-		{name: "tandem-batch", title: "Tandem, TANDEM_BATCH=" + tandemBatch, concurrencies: inFlight, factor: tandemFactor, env: []string{"TANDEM_BATCH=" + tandemBatch}},
+		{name: "tandem-single", title: "Tandem, TANDEM_BATCH=1", concurrencies: inFlight, factor: tandemFactor, env: []string{"TANDEM_BATCH=1"}},
 	}
 	for i := range list {
 		if list[i].consumer != "" {
@@ -74,10 +74,7 @@ func allPeers() []peer {
 }
 
 // inFlight are the values of TANDEM_IN_FLIGHT, of which the first is the default.
-var inFlight = []int{256, 1024, 4096}
-
-// tandemBatch is how many events the source sends in one request at most.
-const tandemBatch = "128"
+var inFlight = []int{1024}
 
 // tandemFactor is how many times the events of the others Tandem has.
 const tandemFactor = 5
@@ -173,7 +170,7 @@ func (p peer) startTandem(ctx context.Context, d *deployment, cluster, databaseU
 	}
 	source, err := d.Supervisor.Start(supervisor.ProcessConfig{
 		Name: p.name + "-source-" + cluster, Path: d.programs.Source,
-		Env: append(slices.Clone(env), "K_SINK=http://"+address, "TANDEM_FUNCTION=flights", "TANDEM_IN_FLIGHT="+strconv.Itoa(concurrency), "TANDEM_RATE=20000"),
+		Env: append(slices.Clone(env), "K_SINK=http://"+address, "TANDEM_FUNCTION=flights", "TANDEM_IN_FLIGHT="+strconv.Itoa(concurrency)),
 	})
 	if err != nil {
 		function.Destroy()

@@ -67,12 +67,10 @@ var settingsOf = []struct {
 	},
 	{
 		title:  "Tandem",
-		about:  "A source and a function in each cluster, two processes that talk HTTP, as they are deployed; functions/flights as it is. Every event is computed in both clusters. A batch is what the source sends in one request (TANDEM_BATCH).",
+		about:  "A source and a function in each cluster, two processes that talk HTTP, as they are deployed; functions/flights as it is. Every event is computed in both clusters. A batch is what waits when the source makes a request.",
 		offers: "",
 		list: []setting{
-			{"TANDEM_IN_FLIGHT", "256, 1,024 and 4,096 were tried", "256 is the default"},
-			{"TANDEM_RATE", "20000", "what the source is meant for; it sizes what the stream may hand out"},
-			{"everything else", "the defaults: two connections that commit, batches of up to 512", ""},
+			{"everything", "the defaults: two connections that commit, batches of up to 512", ""},
 		},
 	},
 }

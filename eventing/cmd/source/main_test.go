@@ -52,8 +52,8 @@ func TestReadConfigHasDefaults(t *testing.T) {
 	}
 	want := config{
 		Cluster: "east", Function: "flights", Sink: "http://flights/", DeadLetterSink: "http://flights/dead-letters",
-		Streams: []string{"EAST", "WEST"}, OutputStream: "OUTPUTS", Replicas: 1, InFlight: 256, Batch: 1,
-		MaxBytes: 64 << 20, Rate: 1000, Hedge: "0", Ordering: "none", TryFor: 15 * time.Minute, Retention: 7 * 24 * time.Hour,
+		Streams: []string{"EAST", "WEST"}, OutputStream: "OUTPUTS", Replicas: 1, InFlight: 1024, Batch: 1000,
+		MaxBytes: 64 << 20, Hedge: "0", Ordering: "none", TryFor: 15 * time.Minute, Retention: 7 * 24 * time.Hour,
 		DatabaseURL: "postgres://x", NATSURL: "nats://x",
 		OutputBatch: 1, SinkConfig: sink.Config{TokenFile: "/oidc/token"},
 	}
@@ -127,7 +127,7 @@ func TestReadConfigSaysWhatIsWrong(t *testing.T) {
 		{name: "too little memory", variable: "TANDEM_IN_FLIGHT_BYTES", value: "1000", want: "TANDEM_IN_FLIGHT_BYTES 1000: want at least"},
 		{name: "a hedge that is none", variable: "TANDEM_HEDGE", value: "soon", want: `TANDEM_HEDGE "soon": want 0 (race), a delay`},
 		{name: "a delay too long", variable: "TANDEM_HEDGE", value: "2m", want: `TANDEM_HEDGE "2m": want 0 (race), a delay`},
-		{name: "no rate", variable: "TANDEM_RATE", value: "0", want: "TANDEM_RATE 0: want at least 1"},
+		{name: "a rate below nothing", variable: "TANDEM_RATE", value: "-1", want: "TANDEM_RATE -1: want 0 (no limit) or more"},
 		{name: "no time to try", variable: "TANDEM_TRY_FOR", value: "-1s", want: "TANDEM_TRY_FOR -1s: want more than 0"},
 		{name: "types that are none", variable: "TANDEM_TYPES", value: "com.*.made", want: `TANDEM_TYPES: event type "com.*.made": '*' may only be at its end`},
 		{name: "too large a batch", variable: "TANDEM_BATCH", value: "1001", want: "TANDEM_BATCH 1001: want 1 to 1000"},
