@@ -190,13 +190,13 @@ func (t *Table) send(entries ...*Entry) []*Entry {
 type Next uint8
 
 const (
-	// Finish: it is committed, or dead; acknowledge it.
+	// Finish means that it is committed, or dead, and is to be acknowledged.
 	Finish Next = iota
-	// Retry: it is sent again after a time.
+	// Retry means that it is sent again after a time.
 	Retry
-	// Again: it is sent again at once.
+	// Again means that it is sent again at once.
 	Again
-	// Drop: it is forgotten; the stream redelivers it.
+	// Drop means that it is forgotten; the stream redelivers it.
 	Drop
 )
 

@@ -230,7 +230,7 @@ func (t *Table) Close() (left []*Entry) {
 	t.signal()
 	for _, p := range t.partitions {
 		for _, e := range p.entries {
-			if e.state != Sending && !(e.state == Asking && e.taken) {
+			if e.state != Sending && (e.state != Asking || !e.taken) {
 				left = append(left, e)
 			}
 		}
