@@ -4,19 +4,40 @@
 // A message's way through the package:
 //
 //   - consumer.go reads it from its stream, from the position that checkpoint.go finds;
-//   - inflight.go holds it until it is acknowledged, and bounds memory;
-//   - scheduler.go decides what happens next and when: a lookup in the ledger
-//     (lookup.go, and catchup.go for a backlog), a wait (hedgecontroller.go), or a
-//     delivery, which is in order if so configured (ordering.go, blocked.go);
-//   - package delivery sends it, alone or in a batch (batch.go);
-//   - ack.go acknowledges it, retries it or hands it back to the stream.
+//   - internal/inflight owns it until it is acknowledged, and decides what happens next:
+//     a lookup in the ledger, a wait, or a delivery, in order if so configured;
+//   - lookup.go looks it up, when the cluster hedges, stands by or catches up;
+//   - deliver.go sends it with others that are ready, through package delivery;
+//   - ack.go acknowledges it, and redeliver.go sends a lost acknowledgement again.
 //
-// savecheckpoint.go saves once a second how far the stream is acknowledged, saveattempts.go
-// how often an event has failed; stalldetector.go has lost messages redelivered.
+// Beside that way, hedgecontroller.go follows the hedge, peers.go the clusters that a
+// backlog is divided with, and blocked.go the dead letters that block their subjects;
+// savecheckpoint.go saves once a second how far the stream is acknowledged, and
+// saveattempts.go how often an event has failed.
+//
+// # State of a message
+//
+//	             received
+//	                │
+//	     ┌──────────┼──────────────┐ hedge, standby
+//	     │ race     │ lagging      ▼
+//	     │          ▼   due     Waiting ◄───────────────┐
+//	     │        Asking ◄─────────┤                    │ retry later
+//	     │          │  │ others   │ due, race           │
+//	     │  not     │  └─► Left ───┤ idle: Asking       │
+//	     │ committed│  committed   │                    │
+//	     ▼          ▼       │      ▼                    │
+//	   Blocked ◄─► Ready ◄──┼──────┘                    │
+//	     ▲ order     │      │                           │
+//	     │           ▼      │                           │
+//	     │        Sending ──┼───────────────────────────┘
+//	     │           │      │
+//	     └ next of   ▼      ▼
+//	       subject  Finished ── the floor has passed ──► gone
 //
 // # Design
 //
 // The package knows neither a stream's protocol nor the database: a stream implements
 // [eventing.Stream], the database the small interfaces [Checkpoints], [Ledger],
-// [Attempts] and [Blocked].
+// [Attempts], [Blocked] and [Peers].
 package source

@@ -2,25 +2,8 @@
 // and decides what happens to it next: it is the one owner of a message's state. It does
 // no I/O and starts no goroutine; a source asks it what to do ([Table.NextRequest],
 // [Table.NextLookup]) and reports what came of it ([Table.Complete], [Table.LookedUp]).
-// One lock guards all of it.
-//
-//	          Receive
-//	             │
-//	  ┌──────────┼──────────────┐ hedge, standby
-//	  │ race     │ lagging      ▼
-//	  │          ▼   due     Waiting ◄──────────────┐
-//	  │        Asking ◄─────────┤                   │ retry later
-//	  │          │  │ another   │ due, race         │
-//	  │  not     │  └─► Left ───┤ idle: Asking      │
-//	  │ committed│  committed   │                   │
-//	  ▼          ▼       │      ▼                   │
-//	Blocked ◄─► Ready ◄──┼──────┘                   │
-//	  ▲ order     │      │                          │
-//	  │           ▼      │                          │
-//	  │        Sending ──┼──────────────────────────┘
-//	  │           │      │
-//	  └ next of   ▼      ▼
-//	    subject  Finished ── the floor has passed ──► gone
+// One lock guards all of it. The states of a message, and what moves it from one to the
+// next, are drawn in package source.
 //
 // # Order of service
 //

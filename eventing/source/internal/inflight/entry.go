@@ -12,7 +12,7 @@ import (
 // State is the state of an [Entry].
 type State uint8
 
-// The states; doc.go has the diagram.
+// The states; package source has the diagram.
 const (
 	Waiting  State = iota // for its time: a retry, a hedge delay, the next lookup of a standby
 	Asking                // for a lookup, or one is under way
