@@ -38,7 +38,7 @@ func TestDeliverySendsTheBinaryContentMode(t *testing.T) {
 	e.SetExtension("myext", "100%")
 	e.SetTime(time.Date(2001, 1, 2, 3, 4, 5, 0, time.UTC))
 
-	out, err := newDelivery(t, address, address).DeliverUntilSettled(t.Context(), e)
+	out, err := eventtest.NewSender(t, address, address).DeliverUntilSettled(t.Context(), e)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 				letters.Add(1)
 				w.WriteHeader(http.StatusNoContent)
 			})
-			out, err := newDelivery(t, address, deadLetters).DeliverUntilSettled(t.Context(), eventtest.NewEvent("1"))
+			out, err := eventtest.NewSender(t, address, deadLetters).DeliverUntilSettled(t.Context(), eventtest.NewEvent("1"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -218,7 +218,7 @@ func TestARefusedEventBecomesADeadLetterWithItsReason(t *testing.T) {
 		letters <- e
 	})
 	withPassword := strings.Replace(address, "http://", "http://user:secret@", 1)
-	out, err := newDelivery(t, withPassword, deadLetters).DeliverUntilSettled(t.Context(), eventtest.NewEvent("1"))
+	out, err := eventtest.NewSender(t, withPassword, deadLetters).DeliverUntilSettled(t.Context(), eventtest.NewEvent("1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +255,7 @@ func TestDeliverEndsWithItsContext(t *testing.T) {
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { <-tried; cancel() }()
-		if _, err := newDelivery(t, address, address).DeliverUntilSettled(ctx, eventtest.NewEvent("1")); !errors.Is(err, context.Canceled) {
+		if _, err := eventtest.NewSender(t, address, address).DeliverUntilSettled(ctx, eventtest.NewEvent("1")); !errors.Is(err, context.Canceled) {
 			t.Errorf("Deliver: %v", err)
 		}
 	})
@@ -270,7 +270,7 @@ func TestDeliverEndsWithItsContext(t *testing.T) {
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { <-tried; cancel(); close(goOn) }()
-		if _, err := newDelivery(t, address, address).DeliverUntilSettled(ctx, eventtest.NewEvent("1")); err != nil {
+		if _, err := eventtest.NewSender(t, address, address).DeliverUntilSettled(ctx, eventtest.NewEvent("1")); err != nil {
 			t.Errorf("Deliver: %v", err)
 		}
 	})
@@ -339,7 +339,7 @@ func TestProbeFindsOutWhetherTheFunctionIsThere(t *testing.T) {
 
 	var requests atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
-	d := newDelivery(t, server.URL, server.URL)
+	d := eventtest.NewSender(t, server.URL, server.URL)
 	if err := d.Probe(t.Context()); err != nil {
 		t.Errorf("Probe: %v", err)
 	}
@@ -393,16 +393,4 @@ func TestNewDeliverySaysWhatIsWrong(t *testing.T) {
 			}
 		})
 	}
-}
-
-func newDelivery(t *testing.T, address, deadLetters string) *delivery.Sender {
-	t.Helper()
-
-	d, err := delivery.New(address, deadLetters, delivery.Config{
-		Function: "flights", BackoffBase: time.Millisecond, BackoffCap: 20 * time.Millisecond,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
 }

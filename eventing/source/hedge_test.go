@@ -69,7 +69,7 @@ func hedging(t *testing.T, server *natstest.Server, f *function, p *progress, cf
 		t.Fatal(err)
 	}
 	cfg.Function, cfg.SaveInterval = "flights", 10*time.Millisecond
-	source, err := source.New([]eventing.Stream{stream}, newSender(t, f.url(), f.url()+"/dead-letters"), p, cfg)
+	source, err := source.New([]eventing.Stream{stream}, eventtest.NewSender(t, f.url(), f.url()+"/dead-letters"), p, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

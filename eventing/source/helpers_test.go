@@ -66,15 +66,3 @@ func run(tb testing.TB, source *source.Source) (stop func()) {
 	tb.Cleanup(stop)
 	return stop
 }
-
-func newSender(t *testing.T, function, deadLetters string) *delivery.Sender {
-	t.Helper()
-
-	d, err := delivery.New(function, deadLetters, delivery.Config{
-		Function: "flights", BackoffBase: time.Millisecond, BackoffCap: 20 * time.Millisecond,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
-}

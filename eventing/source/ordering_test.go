@@ -452,7 +452,7 @@ func TestWhatWasHandedOutBeforeIsWaitedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := source.New([]eventing.Stream{dawdling{stream}}, newSender(t, sink.url(), sink.url()+"/dead-letters"), p, source.Config{
+	source, err := source.New([]eventing.Stream{dawdling{stream}}, eventtest.NewSender(t, sink.url(), sink.url()+"/dead-letters"), p, source.Config{
 		Function: "flights", Ordered: true, Blocked: verdictsOf{"east", j}, Ledger: j, SaveInterval: 10 * time.Millisecond,
 	})
 	if err != nil {

@@ -323,7 +323,7 @@ func TestALongWaitForTheFunctionBringsNoRedelivery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	delivery := newSender(t, f.url(), f.url()+"/dead-letters")
+	delivery := eventtest.NewSender(t, f.url(), f.url()+"/dead-letters")
 	var handedOut sequences
 	source, err := source.New([]eventing.Stream{impatient{stream, server, &handedOut}}, delivery, &progress{}, source.Config{
 		Function: "flights", InFlight: 5, Heartbeat: 100 * time.Millisecond,

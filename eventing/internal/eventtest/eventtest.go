@@ -19,6 +19,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/tandem-fn/tandem/eventing/delivery"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
@@ -94,6 +95,19 @@ func Connect(tb testing.TB, server *natstest.Server, logger *slog.Logger) *jetst
 	}
 	tb.Cleanup(func() { _ = conn.Close(context.Background()) })
 	return conn
+}
+
+// NewSender returns a sender of function flights whose backoff is short.
+func NewSender(tb testing.TB, function, deadLetters string) *delivery.Sender {
+	tb.Helper()
+
+	sender, err := delivery.New(function, deadLetters, delivery.Config{
+		Function: "flights", BackoffBase: time.Millisecond, BackoffCap: 20 * time.Millisecond,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return sender
 }
 
 // Publish stores n events in a stream, whose ids are test-%06d from first on.
