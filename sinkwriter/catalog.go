@@ -149,16 +149,16 @@ func (c *catalog) load(ctx context.Context, conn *pgx.Conn, name string) (*table
 		return nil, fmt.Errorf("look up table %s: %w", name, err)
 	}
 	if len(t.columns) == 0 {
-		return nil, &Error{Fault: FaultDeployment, Table: name, Err: errors.New("there is no such table, or this role may not see it: run the migrations")}
+		return nil, &Error{Fault: FaultDeployment, code: "42P01", Table: name, Err: errors.New("there is no such table, or this role may not see it: run the migrations")}
 	}
 	if ours {
-		return nil, &Error{Fault: FaultDeployment, Table: name, Err: errors.New("schema tandem is not for functions' tables: name the table's own schema, or set the role's search_path")}
+		return nil, &Error{Fault: FaultDeployment, code: "42501", Table: name, Err: errors.New("schema tandem is not for functions' tables: name the table's own schema, or set the role's search_path")}
 	}
 	for _, position := range slices.Sorted(maps.Keys(keyAt)) {
 		t.key = append(t.key, keyAt[position])
 	}
 	if len(t.key) == 0 {
-		return nil, &Error{Fault: FaultDeployment, Table: name, Err: errors.New("the table has no primary key, by which rows are addressed and ordered: add one")}
+		return nil, &Error{Fault: FaultDeployment, code: "42P10", Table: name, Err: errors.New("the table has no primary key, by which rows are addressed and ordered: add one")}
 	}
 	if t.rank, err = rankOf(ctx, conn, t.oid); err != nil {
 		return nil, fmt.Errorf("look up foreign keys of table %s: %w", name, err)

@@ -1,6 +1,7 @@
 package sinkwriter
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -71,6 +72,9 @@ type Error struct {
 
 	// Err is the cause.
 	Err error
+
+	// code is the SQLSTATE of what the catalog lacks.
+	code string
 }
 
 // Error names function, table, column and constraint, and the cause.
@@ -96,6 +100,24 @@ func (e *Error) Unwrap() error {
 		return functions.Reject(e.Err)
 	}
 	return e.Err
+}
+
+// Fingerprint identifies, for FaultDeployment, what is missing: the SQLSTATE, and the
+// table with the column or the constraint if they are known, such as "42703 flights.gate".
+// It is equal for all events that the same change would help. For other faults it is
+// empty.
+func (e *Error) Fingerprint() string {
+	if e.Fault != FaultDeployment {
+		return ""
+	}
+	code, what := e.code, e.Table
+	if pg := (*pgconn.PgError)(nil); errors.As(e.Err, &pg) {
+		code = pg.Code
+	}
+	if name := cmp.Or(e.Column, e.Constraint); name != "" {
+		what += "." + name
+	}
+	return strings.TrimSpace(code + " " + what)
 }
 
 // ErrBacklog says that too many outputs wait to be published: the stream is away

@@ -179,3 +179,48 @@ func TestOneEventThatWaitsForALockDoesNotHoldUpItsBatch(t *testing.T) {
 	}
 	all.Wait()
 }
+
+func TestFingerprintIdentifiesWhatADeploymentLacks(t *testing.T) {
+	t.Parallel()
+	pool := sinktest.NewDatabase(t)
+	if _, err := pool.Exec(t.Context(), "create table keyless (id int)"); err != nil {
+		t.Fatal(err)
+	}
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	tests := []struct {
+		name   string
+		change func(*functions.Effects)
+		want   string
+	}{
+		{"table", func(fx *functions.Effects) { fx.Insert("gates", functions.Row{"id": 1}) }, "42P01 gates"},
+		{"columns", func(fx *functions.Effects) {
+			fx.Insert("orders", functions.Row{"id": "1", "zone": 1, "gate": 1, "hall": 2})
+		}, "42703 orders.gate"},
+		{"column that marks deleted rows", func(fx *functions.Effects) {
+			fx.Delete("orders", functions.Row{"id": "1"}, functions.Version{Column: "amount", Value: 1})
+		}, "42703 orders.deleted"},
+		{"primary key", func(fx *functions.Effects) { fx.Insert("keyless", functions.Row{"id": 1}) }, "42P10 keyless"},
+		{"function", func(fx *functions.Effects) {
+			fx.Exec(functions.Statement{Name: "close", SQL: "select close_order($1::text)"}, "1")
+		}, "42883 (statement close)"},
+		{"none: it is the event's fault", func(fx *functions.Effects) { fx.Insert("orders", functions.Row{"id": nil}) }, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			for range 3 { // whatever order the columns come in
+				var fx functions.Effects
+				tt.change(&fx)
+				_, err := w.Commit(t.Context(), sinkwriter.Offer{Function: "orders", Version: "1", Event: sinktest.NewEvent(tt.name), Effects: fx})
+				var refused *sinkwriter.Error
+				if !errors.As(err, &refused) {
+					t.Fatalf("committed: %v", err)
+				}
+				if got := refused.Fingerprint(); got != tt.want {
+					t.Errorf("fingerprint is %q, want %q: %v", got, tt.want, err)
+				}
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package sinkwriter
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +28,20 @@ type shape struct {
 	oids    []uint32
 }
 
+// undefinedColumn is the SQLSTATE of a column that does not exist.
+const undefinedColumn = "42703"
+
+// missingColumn returns the error about the first column, by name, that w writes and t
+// lacks, so that all events that lack it have one fingerprint.
+func (t *table) missingColumn(w *functions.Write) error {
+	for _, name := range slices.Sorted(maps.Keys(w.Row)) {
+		if _, ok := t.byName[name]; !ok {
+			return &Error{Fault: FaultDeployment, code: undefinedColumn, Column: name, Err: errors.New("the table has no such column: run the migrations")}
+		}
+	}
+	return nil
+}
+
 // shapeOf finds or makes the shape of a write.
 func (t *table) shapeOf(w *functions.Write) (*shape, error) {
 	var space [64]byte
@@ -41,7 +56,7 @@ func (t *table) shapeOf(w *functions.Write) (*shape, error) {
 	for name := range w.Row {
 		c, ok := t.byName[name]
 		if !ok {
-			return nil, &Error{Fault: FaultDeployment, Column: name, Err: errors.New("the table has no such column: run the migrations")}
+			return nil, t.missingColumn(w)
 		}
 		if !t.columns[c].inKey {
 			columns = append(columns, c)
@@ -168,7 +183,7 @@ func (t *table) newShape(op functions.Op, columns []int, version int) (*shape, e
 		newer := "t." + name + " is null or excluded." + name + " > t." + name
 		if op == functions.OpDeleteNewest {
 			if !hasTombstone || t.columns[dead].oid != pgtype.BoolOID {
-				return nil, &Error{Fault: FaultDeployment, Column: tombstone, Err: errors.New("a delete with a version needs a boolean column of this name: add it")}
+				return nil, &Error{Fault: FaultDeployment, code: undefinedColumn, Column: tombstone, Err: errors.New("a delete with a version needs a boolean column of this name: add it")}
 			}
 			names, elements = append(names, quoteIdent(tombstone)), append(elements, "true")
 			set = append(set, quoteIdent(tombstone)+" = true")

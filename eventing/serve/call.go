@@ -124,6 +124,14 @@ func (c *call) offer() sinkwriter.Offer {
 	return sinkwriter.Offer{Function: c.function.Name, Version: c.function.Version, Event: c.event, Effects: c.effects}
 }
 
+// setResult sets the committer's answer.
+func (c *call) setResult(receipt sinkwriter.Receipt, err error) {
+	c.result = result{receipt: receipt, err: err}
+	if deploymentError(err) != nil {
+		c.effectClass = effectClass(c.effects)
+	}
+}
+
 // release drops the event and the effects.
 func (c *call) release() {
 	c.event, c.effects = event.Event{}, functions.Effects{}

@@ -56,7 +56,7 @@ func (h *Handler) commitEnded(g *group, ended []*call) {
 	defer func() { h.running.finish(g.ctx.Err() == nil, ended...) }()
 	if len(g.list) == 1 {
 		if c := ended[0]; c.err == nil {
-			c.result = h.commitOne(g.ctx, c, &g.commit)
+			c.setResult(h.commitOne(g.ctx, c, &g.commit))
 		}
 		return
 	}
@@ -76,7 +76,7 @@ func (h *Handler) commitEnded(g *group, ended []*call) {
 		if err != nil {
 			c.err = err
 		} else {
-			c.result = result{receipt: outcomes[i].Receipt, err: outcomes[i].Err}
+			c.setResult(outcomes[i].Receipt, outcomes[i].Err)
 		}
 	}
 }
@@ -87,7 +87,7 @@ func (h *Handler) finishLate(c *call) {
 	defer h.lateCalls.Add(-1)
 	ctx := context.WithoutCancel(c.group.ctx)
 	if c.err == nil {
-		c.result = h.commitOne(ctx, c, &deadline{})
+		c.setResult(h.commitOne(ctx, c, &deadline{}))
 	}
 	h.log.logResult(ctx, c)
 	h.running.finish(false, c)
@@ -102,17 +102,16 @@ func (h *Handler) addLate(calls int) {
 }
 
 // commitOne commits the effects of one call, within d.
-func (h *Handler) commitOne(ctx context.Context, c *call, d *deadline) (r result) {
+func (h *Handler) commitOne(ctx context.Context, c *call, d *deadline) (receipt sinkwriter.Receipt, err error) {
 	defer func() {
 		if value := recover(); value != nil {
 			// As it may be this event that does it, it counts.
-			r = result{err: withStatus(http.StatusInternalServerError, &panicError{value: value, stack: debug.Stack()})}
+			err = withStatus(http.StatusInternalServerError, &panicError{value: value, stack: debug.Stack()})
 		}
 	}()
 	h.commits.begin(ctx, d)
 	defer h.commits.end(d)
-	r.receipt, r.err = h.committer.Commit(d, c.offer())
-	return r
+	return h.committer.Commit(d, c.offer())
 }
 
 // commitAll returns the committer's outcomes for several calls of a group. An error is

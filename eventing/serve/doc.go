@@ -10,9 +10,10 @@
 //   - 400, 413 and 415: the request is not a valid CloudEvent. 422: it is one, but can
 //     never succeed, or no function has its type. 500: the function broke on it
 //     (error, panic, deadline). 503, with Retry-After: any other error, none of it
-//     attributable to the event. 401 and 403: the sender is unauthenticated, or not
-//     allowed to send. Bodies of errors are text: one line, or one line for each
-//     refused event of a batch.
+//     attributable to the event; its header Tandem-Outcome is deployment, with what is
+//     missing, if only a migration or a grant can help. 401 and 403: the sender is
+//     unauthenticated, or not allowed to send. Bodies of errors are text: one line, or
+//     one line for each refused event of a batch.
 //   - Each event of a batch has an outcome of its own. A sender that accepts the type of
 //     package outcome receives them all, whatever the status, and as soon as most events
 //     are decided: a slow one is pending, and computed and committed without the sender.

@@ -9,10 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/serve"
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 const memorysDigest = "ab000000000000000000000000000000"
@@ -115,6 +118,49 @@ func TestSingleAnswerHasItsOutcomeInItsHeaders(t *testing.T) {
 	}
 	if w := post(t, newHandler(t, &memory{err: errors.New("no database")}, serve.Config{}), "fine"); w.Header().Get(outcome.OutcomeHeader) != "unavailable" {
 		t.Errorf("503 has the headers %v", w.Header())
+	}
+}
+
+func TestOnlyCommutingEffectsMayBeAppliedInAnyOrder(t *testing.T) {
+	t.Parallel()
+
+	key, row := functions.Row{"id": 1}, functions.Row{"n": 1}
+	for _, tt := range []struct {
+		name   string
+		change func(*functions.Effects)
+		class  string
+	}{
+		{"counter", func(fx *functions.Effects) { fx.Add("t", key, row) }, outcome.Commuting},
+		{"newest wins", func(fx *functions.Effects) { fx.Upsert("t", row, functions.NewestWins("n")) }, outcome.Commuting},
+		{"delete of a version", func(fx *functions.Effects) { fx.Delete("t", key, functions.Version{Column: "n", Value: 1}) }, outcome.Commuting},
+		{"first wins", func(fx *functions.Effects) { fx.Insert("t", row) }, outcome.OrderBound},
+		{"last wins", func(fx *functions.Effects) { fx.Upsert("t", row, functions.Replace()) }, outcome.OrderBound},
+		{"delete", func(fx *functions.Effects) { fx.Delete("t", key) }, outcome.OrderBound},
+		{"statement", func(fx *functions.Effects) { fx.Exec(functions.Statement{Name: "s", SQL: "select 1"}) }, outcome.OrderBound},
+		{"one that commutes and one that does not", func(fx *functions.Effects) { fx.Add("t", key, row); fx.Delete("t", key) }, outcome.OrderBound},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			lacking := &sinkwriter.Error{Fault: sinkwriter.FaultDeployment, Function: "writes", Table: "t", Column: "n", Err: errors.New("no such column")}
+			h, err := serve.New([]functions.Function{function("writes", func(context.Context, event.Event) (functions.Effects, error) {
+				var fx functions.Effects
+				tt.change(&fx)
+				return fx, nil
+			})}, &memory{err: lacking}, serve.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := outcome.Outcome{Kind: outcome.Deployment, Status: 503, Reason: lacking.Error(), Fingerprint: "t.n", EffectClass: tt.class, RetryAfter: time.Second}
+			status, got := postForOutcomes(t.Context(), t, h, member("writes", 1), member("writes", 2))
+			if diff := cmp.Diff([]outcome.Outcome{want, want}, got); diff != "" || status != 503 {
+				t.Errorf("batch is answered %d (-want +got):\n%s", status, diff)
+			}
+			w := post(t, h, "writes")
+			if diff := cmp.Diff(want, outcome.FromHTTP(w.Code, w.Header(), strings.TrimSpace(w.Body.String()))); diff != "" {
+				t.Errorf("single event (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

@@ -28,6 +28,9 @@ type callKey struct {
 type result struct {
 	receipt sinkwriter.Receipt
 	err     error
+
+	// effectClass is that of the effects, if only a change of the deployment helps.
+	effectClass string
 }
 
 // decided reports whether another computation would have the same result.

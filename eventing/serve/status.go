@@ -70,10 +70,13 @@ func (h *Handler) outcomeOf(r result) outcome.Outcome {
 		return outcome.Outcome{Kind: outcome.Pending}
 	}
 	o := outcome.Outcome{Status: statusOf(r.err), Reason: oneLine(r.err.Error())}
-	switch o.Status {
-	case http.StatusServiceUnavailable:
+	switch deployment := deploymentError(r.err); {
+	case deployment != nil:
+		o.Kind, o.Fingerprint, o.EffectClass = outcome.Deployment, deployment.Fingerprint(), r.effectClass
 		o.RetryAfter = h.config.RetryAfter
-	case http.StatusInternalServerError:
+	case o.Status == http.StatusServiceUnavailable:
+		o.RetryAfter = h.config.RetryAfter
+	case o.Status == http.StatusInternalServerError:
 		o.Kind = outcome.Failed
 	default:
 		o.Kind = outcome.Rejected
@@ -87,4 +90,28 @@ func digestOf(receipt sinkwriter.Receipt) string {
 		return ""
 	}
 	return hex.EncodeToString(receipt.Digest[:])
+}
+
+// deploymentError returns the error in err that only a change of the deployment helps
+// against; nil if there is none.
+func deploymentError(err error) *sinkwriter.Error {
+	var commit *sinkwriter.Error
+	if errors.As(err, &commit) && commit.Fault == sinkwriter.FaultDeployment {
+		return commit
+	}
+	return nil
+}
+
+// effectClass returns the class of effects: commuting if all writes have the same result
+// in whatever order events are applied. Whether a first write wins, or a statement
+// changes something, depends on the writes before it.
+func effectClass(fx functions.Effects) string {
+	for i := range fx.Writes {
+		switch fx.Writes[i].Op {
+		case functions.OpAdd, functions.OpNewest, functions.OpDeleteNewest:
+		default:
+			return outcome.OrderBound
+		}
+	}
+	return outcome.Commuting
 }

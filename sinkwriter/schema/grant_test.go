@@ -252,7 +252,7 @@ func TestAGrantedRoleCanDoNothingElse(t *testing.T) {
 	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	_, err := w.Commit(t.Context(), sinkwriter.Offer{Function: "rooms", Version: "1", Event: sinktest.NewEvent("p"), Effects: fx})
 	var refused *sinkwriter.Error
-	if !errors.As(err, &refused) || refused.Fault != sinkwriter.FaultDeployment || refused.Table != "payroll" {
+	if !errors.As(err, &refused) || refused.Fault != sinkwriter.FaultDeployment || refused.Fingerprint() != "42501 payroll" {
 		t.Errorf("write to another's table: %v", err)
 	}
 }
