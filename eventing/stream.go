@@ -117,15 +117,15 @@ type Message interface {
 	// InProgress extends the time until the message is redelivered.
 	InProgress() error
 
-	// Nak returns the message to the stream, which redelivers it after that long; 0 is
-	// at once.
-	Nak(after time.Duration) error
+	// Nak returns the message to the stream, which redelivers it: at once, or when it is
+	// opened again.
+	Nak() error
 }
 
 // Publisher stores events in a stream.
 type Publisher interface {
 	// Publish stores events and returns nil only when all of them are stored, now or
-	// before: the stream drops duplicates by [MessageID]. After an error any number of
+	// before: the stream may drop duplicates by [MessageID]. After an error any number of
 	// them may be stored, and publishing all again is right. [ErrTooLarge] means that one
 	// of them never fits. It is safe for concurrent use.
 	Publish(ctx context.Context, events []event.Event) error

@@ -154,13 +154,7 @@ func (m *message) WithoutPayload() eventing.Message {
 }
 
 func (m *message) InProgress() error { return m.answer("+WPI") }
-
-func (m *message) Nak(after time.Duration) error {
-	if after <= 0 {
-		return m.answer("-NAK")
-	}
-	return m.answer(`-NAK {"delay": ` + strconv.FormatInt(after.Nanoseconds(), 10) + `}`)
-}
+func (m *message) Nak() error        { return m.answer("-NAK") }
 
 // answer tells the consumer what became of the message, as the protocol of
 // JetStream has it. The client's own functions go through the subscription, which

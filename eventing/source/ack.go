@@ -17,7 +17,7 @@ func (s *Source) acknowledge(ctx context.Context, e *inflight.Entry) {
 
 // handBack returns an entry to its stream, as the process ends.
 func (s *Source) handBack(ctx context.Context, e *inflight.Entry) {
-	s.tell(ctx, e, func() error { return e.Message.Nak(0) }, "release")
+	s.tell(ctx, e, e.Message.Nak, "release")
 }
 
 // tell tells the stream about an entry. If the stream does not hear it, the message is

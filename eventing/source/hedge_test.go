@@ -227,9 +227,9 @@ func (m memoryMessage) Event() event.Event {
 }
 func (m memoryMessage) WithoutPayload() eventing.Message { return m }
 
-func (m memoryMessage) Ack() error              { return nil }
-func (m memoryMessage) InProgress() error       { return nil }
-func (m memoryMessage) Nak(time.Duration) error { return nil }
+func (m memoryMessage) Ack() error        { return nil }
+func (m memoryMessage) InProgress() error { return nil }
+func (m memoryMessage) Nak() error        { return nil }
 
 func TestABacklogDoesNotWaitForTheDelayAWindowAtATime(t *testing.T) {
 	t.Parallel()

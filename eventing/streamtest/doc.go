@@ -1,18 +1,21 @@
-// Package streamtest says what an [eventing.Stream] is, as tests that every
-// implementation must pass: [Run] is called by a test of each. It needs a real
-// server of the kind, that can be stopped and started again.
+// Package streamtest tests what [eventing.Stream] promises, in the smallest form that a
+// source relies on: every implementation passes [Run], on a real server of its kind that
+// can be stopped and started again. A stream that promises more tests that in its own
+// package.
 //
 // # What is promised
 //
-//   - What was published is read by every cluster, in the order of the stream,
-//     with all that it had, and once if nothing goes wrong.
-//   - What was not acknowledged comes again: when its reader has gone, when it was
-//     handed back, when the server was killed. What was acknowledged does not,
-//     whoever reads.
-//   - The floor never passes what is not acknowledged, and gets to where all is.
-//   - A message that is no CloudEvent has an identity of its own, the same for
-//     every cluster and every time. A stream that was made again is another one.
-//   - A place is made where it is told to begin, and nowhere while nobody can say.
-//   - Whoever publishes is told nothing before all is stored, and what is
-//     published again is stored once, by source and id.
+//   - Every cluster reads every published message, in the order of the stream and complete.
+//     Sequences ascend; there may be gaps between them.
+//   - Messages that were not acknowledged are redelivered: after the end of their reader,
+//     after Nak when the stream is opened again, after a crash of the server. Messages below
+//     the floor are not. Of those above it, acknowledged ones may be redelivered to another
+//     reader.
+//   - The floor never passes an unacknowledged message, and reaches the head when all are
+//     acknowledged; then nothing is pending.
+//   - A message that is no CloudEvent has an identity, the same for every cluster and every
+//     time. A recreated stream has another epoch.
+//   - A consumer is created at the sequence that Begin returns, and not while Begin fails.
+//   - Publish returns nil only after all events are stored. An event that is published again
+//     may be stored again, with the same identity.
 package streamtest

@@ -63,22 +63,21 @@ type test struct {
 }
 
 var tests = []test{
-	{"what is published is read in order, with all that it has", readInOrder},
-	{"every cluster sees everything", everyCluster},
-	{"a request is for so many messages, and so many bytes", pullIsBounded},
-	{"a request that has nothing to give ends", pullEnds},
-	{"what is published again is stored once, by source and id", repeats},
-	{"many may publish at once", concurrentPublish},
-	{"nobody is told that an event is stored that is not", publishErrors},
-	{"the floor stays below what is not acknowledged", floor},
-	{"what a dead reader held comes again, and nothing else", deadReader},
-	{"what is handed back comes again", release},
-	{"what is handed back for a time comes after it", releaseAfter},
-	{"what is no CloudEvent has an identity of its own", foreign},
-	{"a stream that was made again is another one", recreate},
-	{"a place is made where it is told to begin", begin},
-	{"what is rewound is handed out again, acknowledged or not", rewind},
-	{"a server that was away has what it acknowledged", outage},
+	{"published events are read in order and complete", readInOrder},
+	{"every cluster reads every message", everyCluster},
+	{"Pull bounds messages and bytes", pullIsBounded},
+	{"Pull ends without messages and with its context", pullEnds},
+	{"an event that is published again keeps its identity", repeats},
+	{"publishers are concurrent", concurrentPublish},
+	{"Publish returns nil only for stored events", publishErrors},
+	{"the floor stays below unacknowledged messages", floor},
+	{"unacknowledged messages of a dead reader are redelivered", deadReader},
+	{"a message is redelivered after Nak", release},
+	{"a message that is no CloudEvent has an identity", foreign},
+	{"a recreated stream has another epoch", recreate},
+	{"a consumer is created where Begin returns", begin},
+	{"rewound messages are redelivered", rewind},
+	{"a server that restarts has what it acknowledged", outage},
 }
 
 // open opens the stream for a cluster.
