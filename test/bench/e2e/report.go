@@ -61,6 +61,7 @@ func (o *Options) summarise(results []*result) []Line {
 			line.fill(best)
 			line.compare(r.row, best, samples[r.row.of])
 		}
+		line.Probes = append(line.Probes, r.tried...)
 		lines = append(lines, line)
 	}
 	return lines

@@ -62,7 +62,9 @@ type result struct {
 	// variants has, for each number of workers that was tried or for one that is 0, a
 	// sample per round.
 	variants [][]sample
-	err      error // ended the measuring of the row
+
+	err   error   // ended the measuring of the row
+	tried []Probe // by a search that failed
 }
 
 // tries returns the numbers of workers of which each is measured in a round; 0 for
@@ -121,7 +123,7 @@ func Run(ctx context.Context, o Options) ([]Line, error) {
 	}
 	var errs []error
 	for _, result := range r.results {
-		if result.err != nil {
+		if result.err != nil && !errors.Is(result.err, errNotMeasured) {
 			errs = append(errs, fmt.Errorf("row %s: %w", result.row.Name, result.err))
 		}
 	}
@@ -132,6 +134,7 @@ func (r *run) measureRow(ctx context.Context, result *result) error {
 	for v, workers := range result.row.tries() {
 		s, err := r.measure(ctx, result, workers)
 		if err != nil {
+			result.tried = s.probes
 			return err
 		}
 		result.variants[v] = append(result.variants[v], s)

@@ -37,7 +37,8 @@ func (p Probe) String() string {
 
 // search finds the highest rate that is held: from start up or down by a factor, then by
 // bisection, in short probes. A rate that a probe does not hold is probed a second time.
-// The rate that is found has to be held for the whole time, or a lower one is confirmed.
+// The rate that is found has to be held for the whole time. If it is not, lower ones are
+// tried, each step larger than the one before, and at last one between.
 type search struct {
 	start, factor float64
 	precision     float64 // the ratio of the lowest rate that is not held to the highest that is
@@ -74,24 +75,45 @@ func (s *search) run(ctx context.Context) (*openResult, error) {
 			rate = math.Sqrt(low * high)
 		}
 		if rate < lowestRate {
-			return nil, fmt.Errorf("not even %.0f events/s are held: %v", high, s.tried)
+			return nil, fmt.Errorf("not even %.0f events/s are held", high)
 		}
 	}
 	if low == 0 {
-		return nil, fmt.Errorf("no rate is held: %v", s.tried)
+		return nil, errors.New("no rate is held")
 	}
+	return s.confirm(ctx, low)
+}
+
+// confirm finds a rate near to the one that probes held, and at most that, which is held
+// for the whole time.
+func (s *search) confirm(ctx context.Context, rate float64) (*openResult, error) {
+	var best *openResult
+	high, step := math.Inf(1), s.precision
 	for range s.confirmations {
-		result, probe, err := s.try(ctx, low, true)
+		result, probe, err := s.try(ctx, rate, true)
 		if err != nil {
 			return nil, err
 		}
 		s.tried = append(s.tried, probe)
 		if probe.Failure == "" {
-			return result, nil
+			best = result
+		} else {
+			high = rate
 		}
-		low /= s.precision
+		switch {
+		case best == nil:
+			rate /= step
+			step *= step
+		case math.IsInf(high, 1) || high <= best.at*s.precision*s.precision:
+			return best, nil
+		default:
+			rate = math.Sqrt(best.at * high)
+		}
 	}
-	return nil, fmt.Errorf("no rate is held for the whole time: %v", s.tried)
+	if best == nil {
+		return nil, fmt.Errorf("no rate is held for the whole time, not even %.0f/s", high)
+	}
+	return best, nil
 }
 
 func (s *search) probe(ctx context.Context, rate float64) (held bool, err error) {
@@ -132,7 +154,7 @@ func endLagAtMost(duration time.Duration) time.Duration {
 // o.RaceRate only.
 func (o *Options) measureRace(ctx context.Context, r Row, workers int, start, factor float64) (sample, error) {
 	s := search{
-		start: start, factor: factor, precision: o.Precision, probes: 12, confirmations: 4,
+		start: start, factor: factor, precision: o.Precision, probes: 12, confirmations: 7,
 		try: func(ctx context.Context, rate float64, whole bool) (*openResult, Probe, error) {
 			l := openLoop{row: r, workers: workers, rate: math.Round(rate), duration: o.Probe, giveUp: lagAtMost}
 			if whole {
@@ -148,11 +170,11 @@ func (o *Options) measureRace(ctx context.Context, r Row, workers int, start, fa
 		},
 	}
 	if o.RaceRate > 0 {
-		s.start, s.probes, s.confirmations = float64(o.RaceRate), 0, 1
+		s.start, s.probes, s.confirmations = float64(o.RaceRate), 0, 1 // that one only
 	}
 	result, err := s.run(ctx)
 	if err != nil {
-		return sample{}, err
+		return sample{probes: s.tried}, err
 	}
 	return sample{rate: result.at, cpu: result.cpu, open: result, probes: s.tried, workers: workers}, nil
 }

@@ -40,8 +40,21 @@ func TestARateThatOnlyProbesHoldIsNotFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.at > 900 || got.at < 840 {
-		t.Errorf("found %.0f, want 840 to 900; tried %v", got.at, s.tried)
+	if got.at > 900 || got.at < 800 {
+		t.Errorf("found %.0f, want 800 to 900; tried %v", got.at, s.tried)
+	}
+}
+
+func TestARateFarBelowThatOfProbesIsFound(t *testing.T) {
+	t.Parallel()
+
+	s := limited(6000, 3000)
+	got, err := s.run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.at > 3000 || got.at < 2600 {
+		t.Errorf("found %.0f, want 2600 to 3000; tried %v", got.at, s.tried)
 	}
 }
 
@@ -82,7 +95,7 @@ func TestOneFailedProbeDoesNotEndASearch(t *testing.T) {
 // limited is a search in which rates are held up to a limit.
 func limited(probes, whole float64) *search {
 	return &search{
-		start: 1000, factor: 2, precision: 1.06, probes: 12, confirmations: 4,
+		start: 1000, factor: 2, precision: 1.06, probes: 12, confirmations: 7,
 		try: func(_ context.Context, rate float64, long bool) (*openResult, Probe, error) {
 			r := &openResult{at: rate, computed: 1}
 			if long && rate > whole || !long && rate > probes {
