@@ -22,9 +22,11 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
@@ -194,6 +196,20 @@ func TestBatchIsCommittedTogetherAndAnswered2xxOnlyIfAllOfItIs(t *testing.T) {
 	}
 	if got := query[string](t, url, "select count(*) || ' in ' || count(distinct xmin::text) from flights"); got != "100 in 1" {
 		t.Errorf("rows and transactions: %s, want 100 in 1", got)
+	}
+
+	// Each event has an outcome of its own, with the digest that the ledger stores.
+	a := mustPost(t, s.URL, "", "["+strings.Join(members, ",")+"]", "content-type: application/cloudevents-batch+json", "accept: "+outcome.OutcomesType)
+	outcomes, err := outcome.Parse([]byte(a.body), events)
+	if err != nil || a.status != 200 {
+		t.Fatalf("answer is %d %q: %v", a.status, a.body, err)
+	}
+	for i := 0; i < events; i += 10 {
+		key := ledger.NewKey("flights", "/tests", fmt.Sprintf("flight-%d", i))
+		digest := query[string](t, url, "select encode(digest, 'hex') from tandem.ledger where key = '"+key.String()+"'")
+		if want := (outcome.Outcome{Kind: outcome.Committed, Status: 204, Digest: digest}); digest == "" || outcomes[i] != want {
+			t.Errorf("outcome %d is %+v, want %+v", i, outcomes[i], want)
+		}
 	}
 
 	// One that cannot be stored keeps no other from being.
@@ -377,6 +393,33 @@ func TestInstanceMigratesIfItIsToldTo(t *testing.T) {
 		if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 204 {
 			t.Errorf("answer is %d %q, want 204", a.status, a.body)
 		}
+	}
+}
+
+func TestAnswerNamesTheColumnThatADeploymentLacks(t *testing.T) {
+	t.Parallel()
+
+	url := database(t)
+	_, s := startComponents(t, "east", url, nil)
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context()) //nolint:errcheck // nothing is open on it
+	rename := func(from, to string) {
+		if _, err := conn.Exec(t.Context(), "alter table flights rename column "+from+" to "+to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rename("origin", "gate")
+	a := mustPost(t, s.URL, "flight-1", departure(1))
+	o := outcome.FromHTTP(a.status, a.header, a.body)
+	if o.Kind != outcome.Deployment || o.Fingerprint != "42703 flights.origin" || o.EffectClass != outcome.OrderBound || a.status != 503 {
+		t.Errorf("answer is %d with %v, which is %+v", a.status, a.header, o)
+	}
+	rename("gate", "origin")
+	if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 204 {
+		t.Errorf("after the migration the answer is %d %q, want 204", a.status, a.body)
 	}
 }
 
