@@ -1,7 +1,6 @@
 package eventing
 
 import (
-	"context"
 	"fmt"
 	"time"
 )
@@ -50,10 +49,3 @@ func (h Hedge) String() string {
 
 // Race reports whether messages are delivered at once.
 func (h Hedge) Race() bool { return h == Hedge{} }
-
-// HedgeSwitch says at run time how much redundancy is wanted.
-type HedgeSwitch interface {
-	// Hedge gives what was set for function in this cluster, as [ParseHedge] reads
-	// it; empty if nothing was. An error says that it could not be found out.
-	Hedge(ctx context.Context, function string) (string, error)
-}

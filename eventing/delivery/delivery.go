@@ -8,7 +8,6 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
-	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/sink"
@@ -47,7 +46,7 @@ type Step struct {
 	// Outcome is the function's, or, of a dead letter, that of its sink.
 	Outcome outcome.Outcome
 
-	// Receipt is the function's: [eventing.ReceiptWon], [eventing.ReceiptLost], or
+	// Receipt is the function's: [outcome.ReceiptWon], [outcome.ReceiptLost], or
 	// something else if the sink is no function of ours.
 	Receipt string
 
@@ -104,9 +103,9 @@ func (d *Sender) step(ctx context.Context, e *Delivery, a answer, o outcome.Outc
 	case outcome.Committed:
 		step.Settled, step.Receipt = true, a.receipt
 		if a.outcomes != nil {
-			step.Receipt = eventing.ReceiptLost
+			step.Receipt = outcome.ReceiptLost
 			if o.Won {
-				step.Receipt = eventing.ReceiptWon
+				step.Receipt = outcome.ReceiptWon
 			}
 		}
 		return step

@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/sink"
@@ -202,7 +201,7 @@ func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events in
 		}
 	} else {
 		a.body, err = sink.ReadReason(res)
-		a.receipt = res.Header.Get(eventing.ReceiptHeader)
+		a.receipt = res.Header.Get(outcome.ReceiptHeader)
 		a.outcome = outcome.FromHTTP(res.StatusCode, res.Header, string(a.body))
 		if err == nil {
 			a.outcome.RetryAfter = sink.RetryAfter(res.Header.Get("Retry-After"), d.cfg.Now(), d.cfg.RetryAfterCap)

@@ -17,9 +17,9 @@ import (
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/delivery"
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+	"github.com/tandem-fn/tandem/eventing/outcome"
 )
 
 func TestDeliverySendsTheBinaryContentMode(t *testing.T) {
@@ -42,7 +42,7 @@ func TestDeliverySendsTheBinaryContentMode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !out.Settled || out.Rejected || out.Receipt != eventing.ReceiptLost {
+	if !out.Settled || out.Rejected || out.Receipt != outcome.ReceiptLost {
 		t.Errorf("step %+v, want it lost", out)
 	}
 	r := <-got

@@ -8,8 +8,6 @@ import (
 	"sync"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
-
-	"github.com/tandem-fn/tandem/eventing"
 )
 
 // HedgeBucket is the bucket that says at run time how much redundancy is wanted:
@@ -26,8 +24,6 @@ type HedgeSwitch struct {
 	mu     sync.Mutex
 	bucket natsjs.KeyValue // nil until it was found
 }
-
-var _ eventing.HedgeSwitch = (*HedgeSwitch)(nil)
 
 // NewHedgeSwitch reads what was set for one cluster. The bucket is in a domain of
 // JetStream, which must be the same for all clusters; empty for the server's own.

@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-
-	"github.com/tandem-fn/tandem/eventing"
 )
 
 // The form of a committed event. [Append] writes it and [Parse] recognizes it without
@@ -184,7 +182,7 @@ func parseAny(body []byte) (o Outcome, rest []byte, err error) {
 		if o.Status == 0 {
 			o.Status = http.StatusNoContent
 		}
-		o.Won, o.Digest = wire.Receipt == eventing.ReceiptWon, wire.Digest
+		o.Won, o.Digest = wire.Receipt == ReceiptWon, wire.Digest
 	} else {
 		o.Reason = boundedLine(wire.Reason)
 		o.RetryAfter = time.Duration(min(max(wire.RetryMillis, 0), maxRetryAfter.Milliseconds())) * time.Millisecond

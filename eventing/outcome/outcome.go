@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"github.com/tandem-fn/tandem/eventing"
 )
 
 // Kind is what an answer means for an event.
@@ -127,7 +125,7 @@ const (
 func FromHTTP(status int, header http.Header, reason string) Outcome {
 	o := Outcome{Kind: kindOfStatus(status), Status: status}
 	if o.Kind == Committed {
-		o.Won = header.Get(eventing.ReceiptHeader) == eventing.ReceiptWon
+		o.Won = header.Get(ReceiptHeader) == ReceiptWon
 		o.Digest = header.Get(DigestHeader)
 		return o
 	}

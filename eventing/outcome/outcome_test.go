@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 )
 
@@ -42,11 +41,11 @@ func TestSingleAnswerIsReadFromStatusAndHeaders(t *testing.T) {
 	}{
 		{
 			"won", 204,
-			map[string]string{eventing.ReceiptHeader: "won", outcome.DigestHeader: "2ac8"},
+			map[string]string{outcome.ReceiptHeader: "won", outcome.DigestHeader: "2ac8"},
 			"",
 			outcome.Outcome{Kind: outcome.Committed, Status: 204, Won: true, Digest: "2ac8"},
 		},
-		{"lost", 204, map[string]string{eventing.ReceiptHeader: "lost"}, "", outcome.Outcome{Kind: outcome.Committed, Status: 204}},
+		{"lost", 204, map[string]string{outcome.ReceiptHeader: "lost"}, "", outcome.Outcome{Kind: outcome.Committed, Status: 204}},
 		{"a sink that is no function of ours", 202, nil, "thanks", outcome.Outcome{Kind: outcome.Committed, Status: 202}},
 		{
 			"deployment", 503,

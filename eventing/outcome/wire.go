@@ -1,7 +1,19 @@
 package outcome
 
-// Headers of a function's answer, beside those of package eventing.
+// Headers of a function's answer. Every package that sends or reads one takes its name
+// from here.
 const (
+	// ReceiptHeader of a 2xx is the receipt: ReceiptWon or ReceiptLost.
+	ReceiptHeader = "Tandem-Receipt"
+
+	// KeyHeader is the event's key in the ledger, as a UUID.
+	KeyHeader = "Tandem-Key"
+
+	// ReceiptWon: this cluster committed the event first. ReceiptLost: another delivery
+	// did, in this or another cluster.
+	ReceiptWon  = "won"
+	ReceiptLost = "lost"
+
 	// DigestHeader of a 2xx is the digest of the effects, in hexadecimal.
 	DigestHeader = "Tandem-Digest"
 

@@ -15,7 +15,6 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
-	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
@@ -73,8 +72,8 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 		committer: committer,
 		config:    config,
 		byType:    make(map[string]*functions.Function),
-		won:       []string{eventing.ReceiptWon},
-		lost:      []string{eventing.ReceiptLost},
+		won:       []string{outcome.ReceiptWon},
+		lost:      []string{outcome.ReceiptLost},
 		drained:   make(chan struct{}),
 		retry:     []string{strconv.FormatInt(int64((config.RetryAfter+time.Second-1)/time.Second), 10)},
 		maxBatch:  []string{strconv.Itoa(config.MaxBatch)},
@@ -208,11 +207,11 @@ func (h *Handler) answerOne(w http.ResponseWriter, r result) {
 		h.refuse(w, statusOf(r.err), r.err.Error())
 		return
 	}
-	header[eventing.ReceiptHeader] = h.lost
+	header[outcome.ReceiptHeader] = h.lost
 	if r.receipt.Won {
-		header[eventing.ReceiptHeader] = h.won
+		header[outcome.ReceiptHeader] = h.won
 	}
-	header[eventing.KeyHeader] = []string{r.receipt.Key.String()}
+	header[outcome.KeyHeader] = []string{r.receipt.Key.String()}
 	if digest := digestOf(r.receipt); digest != "" {
 		header[outcome.DigestHeader] = []string{digest}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/delivery"
+	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
 )
 
@@ -44,8 +45,8 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 	}
 	m := &Metrics{
 		labels:    with(),
-		won:       with(attribute.String("receipt", eventing.ReceiptWon)),
-		lost:      with(attribute.String("receipt", eventing.ReceiptLost)),
+		won:       with(attribute.String("receipt", outcome.ReceiptWon)),
+		lost:      with(attribute.String("receipt", outcome.ReceiptLost)),
 		positions: map[string]eventing.Position{},
 	}
 
@@ -182,12 +183,12 @@ func (m *Metrics) settled(ctx context.Context, entries []*inflight.Entry, sent [
 		}
 		delivered++
 		switch step.Receipt {
-		case eventing.ReceiptWon:
+		case outcome.ReceiptWon:
 			won++
 			// Two computers' clocks are compared here, so a little less than nothing is
 			// possible.
 			m.commit.Record(ctx, max(now.Sub(entries[i].Message.Arrived()), 0).Seconds(), m.labels)
-		case eventing.ReceiptLost:
+		case outcome.ReceiptLost:
 			lost++
 		}
 	}

@@ -51,7 +51,7 @@ type Config struct {
 
 	// HedgeSwitch says how much redundancy is wanted at run time. Nil for Hedge for
 	// ever.
-	HedgeSwitch eventing.HedgeSwitch
+	HedgeSwitch HedgeSwitch
 
 	// Ordered keeps the order of events that have the same subject: one is delivered
 	// when those before it in its stream are acknowledged. A dead letter holds back

@@ -76,3 +76,10 @@ type Peers interface {
 	// each saved its checkpoint.
 	Clusters(ctx context.Context, function string) ([]ledger.ClusterStatus, error)
 }
+
+// HedgeSwitch returns how much redundancy is wanted at run time.
+type HedgeSwitch interface {
+	// Hedge returns the hedge that was set for function in this cluster, as
+	// [eventing.ParseHedge] parses it; empty if none was.
+	Hedge(ctx context.Context, function string) (string, error)
+}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/sink"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
@@ -265,7 +266,7 @@ func send(ctx context.Context, client *http.Client, to string, header http.Heade
 		}
 		a = answer{
 			code: res.StatusCode, reason: strings.Join(strings.Fields(string(text)), " "),
-			receipt: res.Header.Get(eventing.ReceiptHeader), key: res.Header.Get(eventing.KeyHeader),
+			receipt: res.Header.Get(outcome.ReceiptHeader), key: res.Header.Get(outcome.KeyHeader),
 		}
 		status := &sink.StatusError{Code: a.code}
 		switch {
