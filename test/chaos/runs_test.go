@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 )
 
@@ -22,25 +21,14 @@ import (
 const timeout = 8 * time.Minute
 
 var parts = sync.OnceValues(func() (programs, error) {
-	dir, err := devcluster.TempDir("", "tandem-test-")
+	dir, err := pgtest.ProcessDir()
 	if err != nil {
 		return programs{}, err
 	}
-	built = dir
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	return build(ctx, dir, io.Discard)
 })
-
-var built string
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if built != "" {
-		_ = os.RemoveAll(built)
-	}
-	os.Exit(code)
-}
 
 func chaos(t *testing.T, o options) report {
 	t.Helper()

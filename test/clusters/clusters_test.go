@@ -35,27 +35,16 @@ const (
 	tryTimeout = 10 * time.Second
 )
 
-// programs are built once for all tests, into a folder that goes with them.
+// programs are built once for all tests.
 var programs = sync.OnceValues(func() (devcluster.Programs, error) {
-	dir, err := os.MkdirTemp("", "tandem-programs-")
+	dir, err := pgtest.ProcessDir()
 	if err != nil {
 		return devcluster.Programs{}, err
 	}
-	built.dir = dir
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	return devcluster.Build(ctx, dir, io.Discard)
 })
-
-var built struct{ dir string }
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if built.dir != "" {
-		_ = os.RemoveAll(built.dir)
-	}
-	os.Exit(code)
-}
 
 // start starts a deployment that ends with the test. It sets the folder, the programs and
 // the migrations.

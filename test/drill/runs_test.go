@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -19,26 +18,15 @@ import (
 // timeout bounds one run, on a machine that does other things too.
 const timeout = 5 * time.Minute
 
-var built string
-
 var programs = sync.OnceValues(func() (devcluster.Programs, error) {
-	dir, err := devcluster.TempDir("", "tandem-test-")
+	dir, err := pgtest.ProcessDir()
 	if err != nil {
 		return devcluster.Programs{}, err
 	}
-	built = dir
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	return deployment.Build(ctx, dir, io.Discard)
 })
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if built != "" {
-		_ = os.RemoveAll(built)
-	}
-	os.Exit(code)
-}
 
 // short does a drill in a short form. How long gaps are says nothing here: other
 // tests run at the same time.

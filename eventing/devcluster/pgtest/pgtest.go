@@ -31,7 +31,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
-	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
 const startTimeout = 2 * time.Minute
@@ -49,18 +48,15 @@ type cluster struct {
 var shared = sync.OnceValues(func() (*cluster, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	dir, err := makeDir()
+	dir, err := ProcessDir()
 	if err != nil {
 		return nil, err
 	}
-	sup, err := supervisor.New(supervisor.Config{LogDir: dir})
+	d, err := start(ctx, dir, false)
 	if err != nil {
 		return nil, err
 	}
-	server, err := start(ctx, sup, dir)
-	if err != nil {
-		return nil, err
-	}
+	server := d.Postgres()
 	admin, err := pgxpool.New(ctx, server.AdminURL("postgres"))
 	if err != nil {
 		return nil, fmt.Errorf("connect to PostgreSQL: %w", err)
@@ -180,30 +176,7 @@ func (c *cluster) buildTemplate(name string, build func(context.Context, string)
 // empty database at its URL. It ends with the test.
 func Server(tb testing.TB) *devcluster.Postgres {
 	tb.Helper()
-	dir := Dir(tb)
-	sup := startSupervisor(tb, dir)
-	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
-	defer cancel()
-	server, err := start(ctx, sup, dir)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return server
-}
-
-// startSupervisor starts a supervisor that ends with the test.
-func startSupervisor(tb testing.TB, dir string) *supervisor.Supervisor {
-	tb.Helper()
-	sup, err := supervisor.New(supervisor.Config{LogDir: dir})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), 5*time.Second)
-		defer cancel()
-		sup.Stop(ctx)
-	})
-	return sup
+	return startForTest(tb, false).Postgres()
 }
 
 // Replicated starts a primary and a standby that follows it asynchronously, for this test
@@ -211,15 +184,34 @@ func startSupervisor(tb testing.TB, dir string) *supervisor.Supervisor {
 // test.
 func Replicated(tb testing.TB) *devcluster.Replicated {
 	tb.Helper()
-	primary, standby := config(Dir(tb)), config(Dir(tb))
-	sup := startSupervisor(tb, primary.Dir)
+	return startForTest(tb, true).Replicated
+}
+
+func startForTest(tb testing.TB, standby bool) *devcluster.Deployment {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
 	defer cancel()
-	r, err := devcluster.StartReplicated(ctx, sup, primary, standby)
+	d, err := start(ctx, Dir(tb), standby)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return r
+	tb.Cleanup(func() { d.Stop(tb.Context()) })
+	return d
+}
+
+func start(ctx context.Context, dir string, standby bool) (*devcluster.Deployment, error) {
+	d, err := devcluster.New(devcluster.Config{
+		Dir: dir, Standby: standby,
+		Postgres: &devcluster.PostgresConfig{Settings: map[string]string{"max_connections": "300"}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.Start(ctx); err != nil {
+		d.Stop(ctx)
+		return nil, err
+	}
+	return d, nil
 }
 
 // Dir creates a folder that every account may enter, as PostgreSQL must where root runs the
@@ -227,7 +219,7 @@ func Replicated(tb testing.TB) *devcluster.Replicated {
 // the test binary ends.
 func Dir(tb testing.TB) string {
 	tb.Helper()
-	dir, err := makeDir()
+	dir, err := ProcessDir()
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -242,17 +234,6 @@ func use(tb testing.TB) *cluster {
 		tb.Fatalf("start PostgreSQL for the tests: %v", err)
 	}
 	return c
-}
-
-func start(ctx context.Context, sup *supervisor.Supervisor, dir string) (*devcluster.Postgres, error) {
-	return devcluster.StartPostgres(ctx, sup, config(dir))
-}
-
-func config(dir string) devcluster.PostgresConfig {
-	return devcluster.PostgresConfig{
-		Dir:      dir,
-		Settings: map[string]string{"max_connections": "300"},
-	}
 }
 
 // newName returns a name for a database and its role that needs no quotes. It is the role's
@@ -312,16 +293,13 @@ func (c *cluster) dropAtEnd(tb testing.TB, name string) {
 	})
 }
 
-// makeDir creates a folder that is removed when this process ends, however it ends: a shell,
-// in a process group of its own, waits until the pipe to it closes. Then it ends the server
-// that works in the folder, and removes the folder.
-func makeDir() (string, error) {
-	dir, err := os.MkdirTemp("", "tandem-test-")
+// ProcessDir creates a folder that every account may enter and that is removed when this
+// process ends, however it ends: a shell, in a process group of its own, waits until the
+// pipe to it closes. Then it ends the servers that work in the folder, and removes it.
+func ProcessDir() (string, error) {
+	dir, err := devcluster.TempDir("", "tandem-test-")
 	if err != nil {
-		return "", fmt.Errorf("create folder for a test: %w", err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return "", fmt.Errorf("set the mode of the test's folder: %w", err)
+		return "", err
 	}
 	cmd := exec.CommandContext(context.Background(), "/bin/sh", "-c", clearUp, "clear-up", dir)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
@@ -354,16 +332,19 @@ func endlessPipe() (*os.File, error) {
 	return os.NewFile(uintptr(fds[0]), "clear-up"), nil
 }
 
-// clearUp ends the server in $1 with an immediate shutdown, waits until it has ended, and
+// clearUp ends the servers in $1 with an immediate shutdown, waits until they have ended, and
 // removes the folder, and the data if it is elsewhere.
 const clearUp = `
 cat >/dev/null
-data=$(readlink "$1/postgres" || echo "$1/postgres")
-pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null
-tries=0
-while [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null && [ "$tries" -lt 100 ]; do
-	sleep 0.1
-	tries=$((tries + 1))
+for data in "$1/postgres" "$1"/*/postgres; do
+	data=$(readlink "$data" || echo "$data")
+	pid=$(head -n 1 "$data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null
+	tries=0
+	while [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null && [ "$tries" -lt 100 ]; do
+		sleep 0.1
+		tries=$((tries + 1))
+	done
+	rm -rf "$data"
 done
-rm -rf "$1" "$data"
+rm -rf "$1"
 `
