@@ -46,10 +46,10 @@ type ClusterConfig struct {
 type Cluster struct {
 	cfg ClusterConfig
 
-	// ports are those of ingest and function, and of the metrics of source, ingest and
-	// function.
-	ports [clusterPorts]int
-	sink  string // URL by which the source reaches the function
+	// firstPort is ingest's; the next ones are the function's, and those of the metrics of
+	// source, ingest and function.
+	firstPort int
+	sink      string // URL by which the source reaches the function
 
 	// Source, Function and Ingest are restarted if they are killed.
 	Source, Function, Ingest *supervisor.Process
@@ -119,7 +119,7 @@ func processEnv(env []string) []string {
 }
 
 func (c *Cluster) address(i int) string {
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(c.ports[i]))
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(c.firstPort+i))
 }
 
 // Name returns the name of the cluster.

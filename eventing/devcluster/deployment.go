@@ -47,9 +47,9 @@ type Config struct {
 	Programs Programs
 	BuildLog io.Writer
 
-	// Postgres is a server to start, by default in Dir; with Standby a standby follows it
-	// asynchronously. If Postgres is nil, DatabaseURL is an existing database; without
-	// either, every cluster needs a DatabaseURL of its own.
+	// Postgres is a server to start, by default in Dir, unless DatabaseURL is an existing
+	// database; with Standby a standby follows it asynchronously. Without either, every
+	// cluster needs a DatabaseURL of its own.
 	Postgres    *PostgresConfig
 	Standby     bool
 	DatabaseURL string
@@ -58,12 +58,13 @@ type Config struct {
 	// migrations. If the server is killed meanwhile, Prepare is called again.
 	Prepare func(ctx context.Context, databaseURL string) error
 
-	// NATS is a server, or several, to start, by default in Dir. If it is nil, NATSURL is
-	// an existing server; without either, every cluster needs a NATSURL of its own.
+	// NATS is a server, or several, to start, by default in Dir, unless NATSURL is an
+	// existing server. Without either, every cluster needs a NATSURL of its own.
 	NATS    *NATSConfig
 	NATSURL string
 
-	// Streams are created before the clusters start, unless they exist.
+	// Streams are created before the clusters start, unless they exist. Start returns when
+	// they are stored on as many servers as each of them has replicas.
 	Streams []jetstream.StreamConfig
 
 	// Clusters are started last.
@@ -78,19 +79,6 @@ type Config struct {
 
 	// StopTimeout bounds Stop. Defaults to 10 s.
 	StopTimeout time.Duration
-}
-
-func (c Config) validate() error {
-	switch {
-	case c.Dir == "":
-		return errors.New("set up deployment: Dir is missing")
-	case c.Postgres != nil && c.DatabaseURL != "", c.NATS != nil && c.NATSURL != "":
-		return errors.New("set up deployment: want a server to start or the URL of an existing one, got both")
-	case c.Standby && c.Postgres == nil:
-		return errors.New("set up deployment: Standby needs Postgres")
-	default:
-		return nil
-	}
 }
 
 // clusterPort returns the first port of a cluster.
@@ -154,8 +142,14 @@ type Deployment struct {
 // New returns a deployment whose folder is locked and whose ports are free. It starts
 // nothing yet. Stop must be called in the end, also if Start fails.
 func New(cfg Config) (*Deployment, error) {
-	if err := cfg.validate(); err != nil {
-		return nil, err
+	if cfg.Dir == "" {
+		return nil, errors.New("set up deployment: Dir is missing")
+	}
+	if cfg.DatabaseURL != "" {
+		cfg.Postgres = nil
+	}
+	if cfg.NATSURL != "" {
+		cfg.NATS = nil
 	}
 	cfg.StopTimeout = cmp.Or(cfg.StopTimeout, 10*time.Second)
 	folder, err := acquireLock(cfg.Dir)
@@ -223,7 +217,7 @@ func (d *Deployment) startPostgres(ctx context.Context) (err error) {
 	}
 	standby := cfg
 	standby.Dir, standby.Port = filepath.Join(d.cfg.Dir, "standby"), 0
-	if d.Replicated, err = StartReplicated(ctx, d.Supervisor, cfg, standby); err == nil {
+	if d.Replicated, err = startReplicated(ctx, d.Supervisor, cfg, standby); err == nil {
 		d.standbyPort = d.Replicated.Standby().Port()
 	}
 	return err
@@ -351,8 +345,8 @@ func (d *Deployment) newCluster(cfg ClusterConfig) (*Cluster, error) {
 		return nil, err
 	}
 	if before := d.Cluster(cfg.Name); before != nil {
-		c.ports = before.ports
-	} else if err := d.choosePorts(c); err != nil {
+		c.firstPort = before.firstPort
+	} else if c.firstPort, err = d.choosePorts(cfg.Name); err != nil {
 		return nil, err
 	}
 	c.sink = c.FunctionURL()
@@ -377,21 +371,14 @@ func (d *Deployment) newCluster(cfg ClusterConfig) (*Cluster, error) {
 	return c, nil
 }
 
-func (d *Deployment) choosePorts(c *Cluster) (err error) {
+// choosePorts returns the first port of a cluster.
+func (d *Deployment) choosePorts(cluster string) (int, error) {
 	for i, configured := range d.cfg.Clusters {
-		if d.cfg.FirstPort != 0 && configured.Name == c.cfg.Name {
-			for j := range c.ports {
-				c.ports[j] = d.cfg.clusterPort(i) + j
-			}
-			return nil
+		if d.cfg.FirstPort != 0 && configured.Name == cluster {
+			return d.cfg.clusterPort(i), nil
 		}
 	}
-	for j := range c.ports {
-		if c.ports[j], err = FreePort(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return FreePorts(clusterPorts)
 }
 
 // Clusters returns the clusters in the order in which they were started first.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -118,14 +117,10 @@ func TestTheDatabaseIsPreparedAlthoughItIsKilledMeanwhile(t *testing.T) {
 func TestAClusterBehindLinksReturnsAtItsAddresses(t *testing.T) {
 	t.Parallel()
 
-	built, err := devcluster.Build(t.Context(), filepath.Join(programs, "all"), io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
 	f := flights.Function()
 	cfg := devcluster.ClusterConfig{Name: "east", Function: f.Name, Env: []string{"TANDEM_FUNCTIONS=" + f.Name}}
 	d := newDeployment(t, devcluster.Config{
-		Dir: pgtest.Dir(t), Programs: built, Linked: true,
+		Dir: pgtest.Dir(t), BuildLog: t.Output(), Linked: true,
 		DatabaseURL: pgtest.URL(t),
 		Prepare: func(ctx context.Context, databaseURL string) error {
 			return schema.Migrate(ctx, databaseURL, schema.MigrationSet{Name: f.Name, Files: f.Migrations})

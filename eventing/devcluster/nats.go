@@ -71,33 +71,7 @@ type NATS struct {
 
 // StartNATS starts a server on the streams in cfg.Dir and returns when it answers.
 func StartNATS(ctx context.Context, sup *supervisor.Supervisor, cfg NATSConfig) (*NATS, error) {
-	if cfg.Program == "" || cfg.Dir == "" {
-		return nil, errors.New("start NATS: Program or Dir is missing")
-	}
-	cfg = cfg.withDefaults()
-	dir, err := filepath.Abs(filepath.Join(cfg.Dir, "nats"))
-	if err != nil {
-		return nil, fmt.Errorf("prepare NATS: %w", err)
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("prepare NATS: %w", err)
-	}
-	if cfg.Port == 0 {
-		if cfg.Port, err = FreePort(); err != nil {
-			return nil, fmt.Errorf("prepare NATS: %w", err)
-		}
-	}
-	if err := CheckPort(cfg.Port); err != nil {
-		return nil, fmt.Errorf("start NATS: %w", err)
-	}
-	n := &NATS{cfg: cfg}
-	n.process, err = sup.Start(supervisor.ProcessConfig{
-		Name:  "nats",
-		Path:  cfg.Program,
-		Args:  []string{"-host", cfg.Host, "-port", strconv.Itoa(cfg.Port), "-dir", dir, "-sync-interval", cfg.SyncInterval},
-		Stage: supervisor.StageServers,
-		Grace: cfg.Grace,
-	})
+	n, err := startNATS(sup, "nats", cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -106,6 +80,38 @@ func StartNATS(ctx context.Context, sup *supervisor.Supervisor, cfg NATSConfig) 
 		return nil, err
 	}
 	return n, nil
+}
+
+// startNATS starts a process with its streams in a folder of its name, and further
+// arguments. It does not wait for it.
+func startNATS(sup *supervisor.Supervisor, name string, cfg NATSConfig, more ...string) (*NATS, error) {
+	if cfg.Program == "" || cfg.Dir == "" {
+		return nil, errors.New("start NATS: Program or Dir is missing")
+	}
+	n := &NATS{cfg: cfg.withDefaults()}
+	dir, err := filepath.Abs(filepath.Join(cfg.Dir, name))
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err == nil && cfg.Port == 0 {
+		n.cfg.Port, err = FreePort()
+	}
+	if err == nil {
+		err = CheckPort(n.cfg.Port)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start NATS: %w", err)
+	}
+	n.process, err = sup.Start(supervisor.ProcessConfig{
+		Name: name,
+		Path: cfg.Program,
+		Args: append([]string{
+			"-host", n.cfg.Host, "-port", strconv.Itoa(n.cfg.Port), "-dir", dir, "-sync-interval", n.cfg.SyncInterval,
+		}, more...),
+		Stage: supervisor.StageServers,
+		Grace: cfg.Grace,
+	})
+	return n, err
 }
 
 // Process returns the server's process.

@@ -3,7 +3,6 @@ package devcluster_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -16,26 +15,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	tandemjs "github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
-// programs is a folder for programs that several tests use.
-var programs string
-
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "tandem-programs-")
-	if err != nil {
-		panic(err)
-	}
-	programs = dir
-	code := m.Run()
-	_ = os.RemoveAll(dir)
-	os.Exit(code)
-}
-
 var natsProgram = sync.OnceValues(func() (string, error) {
-	program := filepath.Join(programs, "nats")
+	dir, err := pgtest.ProcessDir()
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(dir, "nats")
 	out, err := exec.CommandContext(context.Background(), "go", "build", "-o", program, "github.com/tandem-fn/tandem/hack/nats").CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("build hack/nats: %w: %s", err, out)
@@ -120,13 +110,10 @@ func TestThreeServersShareAJetStreamThatOutlivesOneOfThem(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	d, err := devcluster.New(devcluster.Config{
+	d := newDeployment(t, devcluster.Config{
 		Dir: t.TempDir(), Programs: devcluster.Programs{NATS: buildNATS(t)}, NATS: &devcluster.NATSConfig{Servers: 3}, Linked: true,
+		Streams: []tandemjs.StreamConfig{{Name: "S", Replicas: 3}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { d.Stop(t.Context()) })
 	if err := d.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -139,9 +126,7 @@ func TestThreeServersShareAJetStreamThatOutlivesOneOfThem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stream, err := tandemjs.Ask(ctx, func(ctx context.Context) (jetstream.Stream, error) {
-		return js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}, Replicas: 3})
-	})
+	stream, err := tandemjs.Ask(ctx, func(ctx context.Context) (jetstream.Stream, error) { return js.Stream(ctx, "S") })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +145,7 @@ func TestThreeServersShareAJetStreamThatOutlivesOneOfThem(t *testing.T) {
 	}
 	for ctx.Err() == nil {
 		// A message that reaches the leader while it ends is never answered.
-		if err = tandemjs.Do(ctx, func(ctx context.Context) error { _, err := js.Publish(ctx, "s", nil); return err }); err == nil {
+		if err = tandemjs.Do(ctx, func(ctx context.Context) error { _, err := js.Publish(ctx, "s.a", nil); return err }); err == nil {
 			return
 		}
 	}

@@ -28,18 +28,28 @@ var nextPort = func() *atomic.Uint32 {
 	return &next
 }()
 
-// FreePort returns a port on 127.0.0.1 on which no process listens now. It returns the same
-// port again only after all others. The first one is random, so that two processes rarely
-// pick the same.
-func FreePort() (int, error) {
-	var last error
+// FreePort returns a port on 127.0.0.1 on which no process listens now.
+func FreePort() (int, error) { return FreePorts(1) }
+
+// FreePorts returns the first of n free ports on 127.0.0.1 in a row. It returns a port again
+// only after all others. Where it begins is random, so that two processes rarely pick the
+// same ports.
+func FreePorts(n int) (first int, err error) {
 	for range portTries {
-		port := firstFreePort + int(nextPort.Add(1)%(endFreePort-firstFreePort))
-		if last = CheckPort(port); last == nil {
-			return port, nil
+		end := int(nextPort.Add(uint32(n)) % (endFreePort - firstFreePort))
+		if end < n {
+			continue // the row would wrap
+		}
+		first = firstFreePort + end - n
+		err = nil
+		for i := 0; i < n && err == nil; i++ {
+			err = CheckPort(first + i)
+		}
+		if err == nil {
+			return first, nil
 		}
 	}
-	return 0, fmt.Errorf("find a free port: %w", last)
+	return 0, fmt.Errorf("find %d free ports: %w", n, err)
 }
 
 // CheckPort returns an error if a server cannot listen on a port of 127.0.0.1.

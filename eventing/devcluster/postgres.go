@@ -305,12 +305,17 @@ func (p *Postgres) WaitUntilReady(ctx context.Context) error {
 func (p *Postgres) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	return p.asSuperuser(ctx, func(conn *pgx.Conn) error { return conn.Ping(ctx) })
+}
+
+// asSuperuser calls do with a connection as the superuser.
+func (p *Postgres) asSuperuser(ctx context.Context, do func(*pgx.Conn) error) error {
 	conn, err := pgx.Connect(ctx, p.AdminURL(pgSuperuser))
 	if err != nil {
-		return err
+		return fmt.Errorf("connect as %s: %w", pgSuperuser, err)
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	return conn.Ping(ctx)
+	return do(conn)
 }
 
 // whyDead returns the cause from the server's log, and whether it is fatal. A cause that
@@ -353,27 +358,21 @@ func (p *Postgres) whyDead() (reason string, fatal bool) {
 
 // createDatabase creates the role and the database where they are missing.
 func (p *Postgres) createDatabase(ctx context.Context) error {
-	conn, err := pgx.Connect(ctx, p.AdminURL(pgSuperuser))
-	if err != nil {
-		return fmt.Errorf("connect as %s: %w", pgSuperuser, err)
-	}
-	defer func() { _ = conn.Close(ctx) }()
-
 	name := pgx.Identifier{p.cfg.Database}.Sanitize()
-	_, err = conn.Exec(ctx, "create role "+name+" login password '"+p.data.password+"'")
-	if err != nil && !hasCode(err, "42710") { // duplicate_object
-		return fmt.Errorf("create role %s: %w", p.cfg.Database, err)
-	}
-	_, err = conn.Exec(ctx, "create database "+name+" owner "+name)
-	if err != nil && !hasCode(err, "42P04") { // duplicate_database
-		return fmt.Errorf("create database %s: %w", p.cfg.Database, err)
-	}
-	// By default a role's tables go into the schema of its name, if it exists, and role
-	// tandem would find schema tandem, which is for Tandem's own tables.
-	if _, err = conn.Exec(ctx, "alter role "+name+" set search_path = public"); err != nil {
-		return fmt.Errorf("set search path of role %s: %w", p.cfg.Database, err)
-	}
-	return nil
+	return p.asSuperuser(ctx, func(conn *pgx.Conn) error {
+		for _, s := range []struct{ what, sql, exists string }{
+			{"create role", "create role " + name + " login password '" + p.data.password + "'", "42710"}, // duplicate_object
+			{"create database", "create database " + name + " owner " + name, "42P04"},                    // duplicate_database
+			// By default a role's tables go into the schema of its name, if it exists, and
+			// role tandem would find schema tandem, which is for Tandem's own tables.
+			{"set search path of role", "alter role " + name + " set search_path = public", ""},
+		} {
+			if _, err := conn.Exec(ctx, s.sql); err != nil && !hasCode(err, s.exists) {
+				return fmt.Errorf("%s %s: %w", s.what, p.cfg.Database, err)
+			}
+		}
+		return nil
+	})
 }
 
 func hasCode(err error, code string) bool {

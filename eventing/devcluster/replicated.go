@@ -30,9 +30,9 @@ type Replicated struct {
 	lost             *Postgres // the former primary
 }
 
-// StartReplicated starts both servers and returns when the standby follows. They need a
+// startReplicated starts both servers and returns when the standby follows. They need a
 // folder each; their names default to postgres and standby.
-func StartReplicated(ctx context.Context, sup *supervisor.Supervisor, primary, standby PostgresConfig) (*Replicated, error) {
+func startReplicated(ctx context.Context, sup *supervisor.Supervisor, primary, standby PostgresConfig) (*Replicated, error) {
 	p, err := StartPostgres(ctx, sup, primary)
 	if err != nil {
 		return nil, err
@@ -120,12 +120,9 @@ func (r *Replicated) CatchUp(ctx context.Context) error {
 		return errNoStandby
 	}
 	var at string
-	conn, err := pgx.Connect(ctx, p.AdminURL(pgSuperuser))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(ctx) }()
-	if err := conn.QueryRow(ctx, "select pg_catalog.pg_current_wal_lsn()::text").Scan(&at); err != nil {
+	if err := p.asSuperuser(ctx, func(conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, "select pg_catalog.pg_current_wal_lsn()::text").Scan(&at)
+	}); err != nil {
 		return err
 	}
 	return s.until(ctx, "select pg_catalog.pg_last_wal_replay_lsn() >= '"+at+"'::pg_lsn")
@@ -234,40 +231,31 @@ func (d *pgData) copyOf(ctx context.Context, primary *Postgres, name string) err
 
 // admin runs statements as the superuser.
 func (p *Postgres) admin(ctx context.Context, statements ...string) error {
-	conn, err := pgx.Connect(ctx, p.AdminURL(pgSuperuser))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(ctx) }()
-	for _, sql := range statements {
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return err
+	return p.asSuperuser(ctx, func(conn *pgx.Conn) error {
+		for _, sql := range statements {
+			if _, err := conn.Exec(ctx, sql); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // until returns when the query returns true.
 func (p *Postgres) until(ctx context.Context, query string) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, p.AdminURL(pgSuperuser))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	for {
-		var yes bool
-		if err := conn.QueryRow(ctx, query).Scan(&yes); err != nil {
-			return err
+	return p.asSuperuser(ctx, func(conn *pgx.Conn) error {
+		for {
+			var yes bool
+			if err := conn.QueryRow(ctx, query).Scan(&yes); yes || err != nil {
+				return err
+			}
+			select {
+			case <-time.After(pgReadyPoll):
+			case <-ctx.Done():
+				return fmt.Errorf("wait for %q: %w", query, context.Cause(ctx))
+			}
 		}
-		if yes {
-			return nil
-		}
-		select {
-		case <-time.After(pgReadyPoll):
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %q: %w", query, context.Cause(ctx))
-		}
-	}
+	})
 }

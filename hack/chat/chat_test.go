@@ -63,21 +63,14 @@ func startRun(t *testing.T) *run {
 	return r
 }
 
-// freePorts finds as many ports in a row as a run takes.
+// freePorts returns the first of as many free ports as a run takes.
 func freePorts(t *testing.T) int {
 	t.Helper()
-	for range 100 {
-		first := 10_000 + rand.IntN(20_000)
-		free := true
-		for port := first; free && port < first+3*devcluster.PortStep; port++ {
-			free = devcluster.CheckPort(port) == nil
-		}
-		if free {
-			return first
-		}
+	first, err := devcluster.FreePorts(3 * devcluster.PortStep)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free ports")
-	return 0
+	return first
 }
 
 // user is somebody at a browser: it connects again whenever it has to, and sends

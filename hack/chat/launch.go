@@ -73,17 +73,12 @@ func newRun(o options, out io.Writer) (*run, error) {
 	r := &run{o: o, out: out, self: self}
 	cfg := devcluster.Config{
 		Dir: o.dir, FirstPort: o.ports, BuildLog: os.Stderr, StopTimeout: stopTimeout,
-		DatabaseURL: o.databaseURL, Prepare: tandem.New().Migrate,
-		NATSURL: o.natsURL, Streams: []jetstream.StreamConfig{{Name: inputStream}, {Name: outputStream}},
+		Postgres: &devcluster.PostgresConfig{}, DatabaseURL: o.databaseURL, Prepare: tandem.New().Migrate,
+		NATS: &devcluster.NATSConfig{}, NATSURL: o.natsURL,
+		Streams: []jetstream.StreamConfig{{Name: inputStream}, {Name: outputStream}},
 		OnExit: func(e supervisor.Exit) {
 			r.say("%s (pid %d) ended, %s; it starts again in a second", e.Name, e.PID, e.Reason)
 		},
-	}
-	if o.databaseURL == "" {
-		cfg.Postgres = &devcluster.PostgresConfig{}
-	}
-	if o.natsURL == "" {
-		cfg.NATS = &devcluster.NATSConfig{}
 	}
 	for i, name := range clusterNames() {
 		cfg.Clusters = append(cfg.Clusters, devcluster.ClusterConfig{Name: name, Function: chat.Function().Name})

@@ -91,14 +91,9 @@ func (r *run) execute(ctx context.Context) (err error) {
 func (r *run) config() devcluster.Config {
 	cfg := devcluster.Config{
 		Dir: r.o.dir, FirstPort: r.o.ports, BuildLog: r.stderr, OnExit: r.died, StopTimeout: stopTimeout,
-		DatabaseURL: r.o.databaseURL, Prepare: r.prepare,
-		NATSURL: r.o.natsURL, Streams: []jetstream.StreamConfig{{Name: inputStream}, {Name: expected.OutputStream}},
-	}
-	if r.o.databaseURL == "" {
-		cfg.Postgres = &devcluster.PostgresConfig{}
-	}
-	if r.o.natsURL == "" {
-		cfg.NATS = &devcluster.NATSConfig{SyncInterval: r.o.syncInterval}
+		Postgres: &devcluster.PostgresConfig{}, DatabaseURL: r.o.databaseURL, Prepare: r.prepare,
+		NATS: &devcluster.NATSConfig{SyncInterval: r.o.syncInterval}, NATSURL: r.o.natsURL,
+		Streams: []jetstream.StreamConfig{{Name: inputStream}, {Name: expected.OutputStream}},
 	}
 	for _, name := range clusterNames()[:r.o.clusters] {
 		cfg.Clusters = append(cfg.Clusters, devcluster.ClusterConfig{Name: name})

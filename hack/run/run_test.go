@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -23,7 +22,7 @@ import (
 
 // program builds this program once.
 var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "tandem-run-")
+	dir, err := pgtest.ProcessDir()
 	if err != nil {
 		return "", err
 	}
@@ -34,14 +33,6 @@ var program = sync.OnceValues(func() (string, error) {
 	}
 	return file, nil
 })
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if file, err := program(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(file))
-	}
-	os.Exit(code)
-}
 
 // output is what a process has written so far.
 type output struct {
@@ -83,21 +74,14 @@ func start(t *testing.T, dir string, ports int, args ...string) (*exec.Cmd, *out
 	return cmd, &out
 }
 
-// freePorts finds as many ports in a row as a run takes.
+// freePorts returns the first of as many free ports as a run takes.
 func freePorts(t *testing.T) int {
 	t.Helper()
-	for range 100 {
-		first := 10_000 + rand.IntN(20_000)
-		free := true
-		for port := first; free && port < first+4*devcluster.PortStep; port++ {
-			free = devcluster.CheckPort(port) == nil
-		}
-		if free {
-			return first
-		}
+	first, err := devcluster.FreePorts(4 * devcluster.PortStep)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free ports")
-	return 0
+	return first
 }
 
 func await(t *testing.T, out *output, text string) {
