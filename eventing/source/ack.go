@@ -52,9 +52,11 @@ func (s *Source) heartbeat(ctx context.Context) {
 		}
 		now := s.cfg.Now()
 		for _, c := range s.consumers {
-			for _, e := range c.partition.Overdue(now.Add(-s.cfg.Heartbeat/2), now) {
-				s.tell(ctx, e, e.Message.InProgress, "heartbeat")
-			}
+			c.partition.Heartbeat(now.Add(-s.cfg.Heartbeat/2), now, func(m eventing.Message) {
+				if err := m.InProgress(); err != nil {
+					s.reportUntold(ctx, m, "heartbeat", err)
+				}
+			})
 		}
 	}
 }

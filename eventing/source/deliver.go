@@ -117,8 +117,8 @@ func (s *Source) fetch(ctx context.Context, e *inflight.Entry) (inflight.Next, t
 	message, err := consumer.fetch(ctx, e.Message)
 	switch {
 	case err == nil:
-		e.Message, e.Delivery.Event = message, message.Event()
-		e.Fetched(message.Size())
+		e.Delivery.Event = message.Event()
+		e.Fetched(message)
 		return 0, 0
 	case isGone(err):
 		s.cfg.Metrics.goneOne(ctx)

@@ -208,16 +208,23 @@ func (p *Partition) LookUpBelow(sequence uint64) {
 	p.lookUpBelow = sequence
 }
 
-// Overdue returns the entries of which the stream has heard nothing since then. It is
-// told now.
-func (p *Partition) Overdue(since, now time.Time) []*Entry {
+// Heartbeat calls tell with the messages of which the stream has heard nothing since then.
+// It is told now.
+func (p *Partition) Heartbeat(since, now time.Time, tell func(eventing.Message)) {
+	p.telling.RLock()
+	defer p.telling.RUnlock()
+	for _, m := range p.overdue(since, now) {
+		tell(m)
+	}
+}
+
+func (p *Partition) overdue(since, now time.Time) (due []eventing.Message) {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
-	var due []*Entry
 	for _, e := range p.entries {
 		if !e.heartbeatAt.After(since) {
 			e.heartbeatAt = now
-			due = append(due, e)
+			due = append(due, e.Message)
 		}
 	}
 	return due

@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing"
 )
 
 const (
@@ -159,12 +161,13 @@ func (p *Partition) evict(bytes int) {
 	}
 }
 
-// Fetched gives an entry its payload back. It is called by who sends it.
-func (e *Entry) Fetched(size int) {
+// Fetched returns the payload to an entry whose payload was evicted, with m, the message
+// from the stream. Only the request that the entry is in calls it.
+func (e *Entry) Fetched(m eventing.Message) {
 	t := e.partition.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e.Evicted, e.size = false, size+entryOverhead
+	e.Message, e.Evicted, e.size = m, false, m.Size()+entryOverhead
 	if !e.stale() {
 		e.partition.bytes += e.size
 	}
