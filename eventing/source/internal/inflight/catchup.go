@@ -184,14 +184,14 @@ func (t *Table) takeLeft() (again time.Duration) {
 		return 0 // LookedUp signals
 	}
 	now := t.cfg.Now()
-	if t.silent == 0 && t.together.Len()+t.alone.Len()+t.again.Len() < t.cfg.InFlight/4 {
+	if n := t.spare(); n > 0 {
 		slices.SortFunc(t.left, func(a, b *Entry) int {
 			if a.before(b) {
 				return -1
 			}
 			return 1
 		})
-		from := max(0, len(t.left)-blockSize)
+		from := max(0, len(t.left)-n)
 		for _, e := range t.left[from:] {
 			e.mine = true
 			t.ask(e)
@@ -210,4 +210,19 @@ func (t *Table) takeLeft() (again time.Duration) {
 	}
 	t.left = slices.Delete(t.left, 0, n)
 	return 0
+}
+
+// spare returns how many of the entries that were left to others this cluster has capacity
+// for. While the function does not answer, that is one, which finds out whether it does
+// again, if there is no other event to send.
+func (t *Table) spare() int {
+	ready := t.together.Len() + t.alone.Len() + t.again.Len()
+	switch {
+	case t.silent == 0 && ready < max(1, t.cfg.InFlight/4):
+		return blockSize
+	case t.silent > 0 && ready+t.sending+t.waiting.Len() == 0:
+		return 1
+	default:
+		return 0
+	}
 }

@@ -69,9 +69,10 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 	room := t.cfg.InFlight - t.sending
 	if t.cfg.Rate > 0 {
 		allowed, next := t.allow(now)
-		if room = min(room, allowed); room <= 0 {
+		if allowed <= 0 {
 			wait = min(wait, next)
 		}
+		room = min(room, allowed)
 	}
 	events, bytes := t.cfg.MaxBatch()
 	if room <= 0 || events == 0 && t.sending >= fewRequests {
@@ -165,7 +166,7 @@ func (t *Table) allow(now time.Time) (events int, next time.Duration) {
 	}
 	t.counted = now
 	t.allowed = min(t.allowed, max(1, rate*rateBurst.Seconds()))
-	return int(t.allowed), time.Duration((1 - t.allowed) / rate * float64(time.Second))
+	return int(t.allowed), time.Duration((1-t.allowed)/rate*float64(time.Second)) + 1 // not before it
 }
 
 // send marks entries as being sent.
@@ -251,7 +252,11 @@ func (t *Table) Complete(r Request) {
 			t.waiting.add(e)
 		case Again:
 			e.failing = false
-			t.ready(e)
+			if t.hedge.Standby && !e.Delivery.DeadLetter {
+				t.waitHedged(e)
+			} else {
+				t.ready(e)
+			}
 		case Drop:
 			t.drop(e)
 		}

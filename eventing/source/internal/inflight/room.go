@@ -116,10 +116,11 @@ func (t *Table) mostEntries(p *Partition) int {
 	return max(t.cfg.MaxBytes/len(t.partitions)/stubOverhead, prefetch)
 }
 
-// starved reports whether less could be delivered of what is here than requests take.
+// starved reports whether less could be delivered of what is here of p than its share of
+// what requests take.
 func (p *Partition) starved() bool {
-	t := p.table
-	return t.together.Len()+t.alone.Len()+t.again.Len()+t.sending+t.lookups.len()+t.asking < t.cfg.InFlight/2
+	share := p.table.cfg.InFlight / 2 / len(p.table.partitions)
+	return p.counts[Ready]+p.counts[Sending]+p.counts[Asking] < max(1, share)
 }
 
 // evict gives up payloads until no more than so many bytes are taken: those first whose

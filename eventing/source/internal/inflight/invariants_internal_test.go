@@ -1,0 +1,191 @@
+package inflight
+
+import (
+	"slices"
+	"time"
+)
+
+// check compares the table with what it must hold.
+func (m *model) check() {
+	m.t.Helper()
+	t := m.table
+	where := map[*Entry][]State{}
+	put := func(s State, entries ...*Entry) {
+		for _, e := range entries {
+			where[e] = append(where[e], s)
+		}
+	}
+	put(Waiting, t.waiting.entries...)
+	put(Asking, t.lookups.entries[t.lookups.head:]...)
+	put(Left, t.left...)
+	for _, h := range []*entryHeap{&t.together, &t.alone, &t.again} {
+		put(Ready, h.entries...)
+	}
+	sending, asking, open, retrying, tried := 0, 0, 0, 0, 0
+	for _, entries := range m.lookups {
+		asking += len(entries)
+		put(Asking, entries...)
+	}
+	for _, entries := range m.requests {
+		sending += len(entries)
+		put(Sending, entries...)
+		if entries[0].GoesTogether() {
+			open++
+		}
+		for _, e := range entries {
+			if e.failing {
+				retrying++
+			}
+		}
+	}
+	for _, e := range t.together.entries {
+		if !e.GoesTogether() {
+			m.failf("%d is to be sent with others", e.Sequence())
+		}
+	}
+	counts := t.Counts()
+	for _, s := range m.streams {
+		p := s.partition
+		bytes := 0
+		for _, message := range s.messages {
+			e := message.entry
+			if p.entries[message.sequence] != e {
+				m.failf("%d/%d: in flight is %v, want %v", s.number, message.sequence, p.entries[message.sequence] != nil, e != nil)
+			}
+			if e == nil {
+				continue
+			}
+			bytes += e.size
+			if e.tried {
+				tried++
+			}
+			counts[e.state]--
+			switch in := where[e]; {
+			case e.state == Blocked && len(in) == 0 && e.lane != nil:
+			case len(in) != 1 || in[0] != e.state:
+				m.failf("%d/%d is %d, and in the containers %v", s.number, message.sequence, e.state, in)
+			}
+			if e.lane != nil && (p.lanes[e.Subject] != e.lane || !slices.Contains(e.lane.entries, e)) {
+				m.failf("%d/%d is not in its lane", s.number, message.sequence)
+			}
+			if e.Evicted && e.size != 0 {
+				m.failf("%d/%d is evicted and takes %d bytes", s.number, message.sequence, e.size)
+			}
+		}
+		if p.bytes != bytes {
+			m.failf("partition %d: %d bytes, want %d", s.number, p.bytes, bytes)
+		}
+		for subject, l := range p.lanes {
+			if e := l.first(); e != nil && e.state == Blocked && t.mayRun(e) {
+				m.failf("subject %q of %d: %d may run, and nothing runs it", subject, s.number, e.Sequence())
+			}
+			if l.running != nil && l.running.state == Finished {
+				m.failf("subject %q of %d waits for %d, which is finished", subject, s.number, l.running.Sequence())
+			}
+			if !slices.IsSortedFunc(l.entries, func(a, b *Entry) int { return int(a.Sequence()) - int(b.Sequence()) }) {
+				m.failf("subject %q of %d is not in order", subject, s.number)
+			}
+		}
+	}
+	if counts != [Finished]int{} {
+		m.failf("counts differ by %v", counts)
+	}
+	for e, in := range where {
+		if e.stale() && !m.held[e] {
+			m.failf("%d is abandoned, and in %v", e.Sequence(), in)
+		}
+	}
+	type numbers struct{ sending, asking, open, retrying, tried int }
+	if got, want := (numbers{t.sending, t.asking, t.open, t.retrying, t.tried}), (numbers{sending, asking, open, retrying, tried}); got != want {
+		m.failf("the table counts %+v, want %+v", got, want)
+	}
+	if sending > t.cfg.InFlight {
+		m.failf("%d events are in requests, want at most %d", sending, t.cfg.InFlight)
+	}
+}
+
+// drain lets everything answer until nothing more can happen, and checks that what is
+// left then waits for a reason.
+func (m *model) drain(when string) {
+	m.t.Helper()
+	m.logf("drain %s", when)
+	messages := 0
+	for _, s := range m.streams {
+		messages += len(s.messages)
+	}
+	limit := m.now.Add(2 * time.Minute)
+	if m.table.cfg.Rate > 0 {
+		limit = limit.Add(time.Duration(messages) * time.Second / time.Duration(m.table.cfg.Rate))
+	}
+	for range 1000 + 50*messages {
+		moved := m.dispatch(1000)
+		for _, s := range m.streams {
+			moved = m.pull(s, 1000) || moved
+		}
+		for m.lookUp(1000) {
+			moved = true
+		}
+		for len(m.lookups) > 0 {
+			m.answer(0, false)
+			moved = true
+		}
+		for len(m.requests) > 0 {
+			m.complete(0, false)
+			moved = true
+		}
+		m.check()
+		if !m.unfinished() {
+			return
+		}
+		if moved || m.awake() {
+			continue
+		}
+		if m.asleep.Sub(m.now) > 31*time.Second {
+			m.failf("drained %s: something is due, and nothing runs it", when)
+		}
+		m.now = m.asleep
+		if m.now.After(limit) {
+			break
+		}
+	}
+	m.failf("drained %s: messages are not finished in time", when)
+}
+
+// unfinished reports whether there is a message that does not wait for a reason.
+func (m *model) unfinished() bool {
+	t := m.table
+	if len(m.requests)+len(m.lookups) > 0 {
+		return true
+	}
+	for _, s := range m.streams {
+		p := s.partition
+		for _, e := range p.entries {
+			if !m.excused(e) {
+				return true
+			}
+		}
+		if most := t.mostEntries(p); s.unread < len(s.messages) && !t.hedge.Standby && most-p.held() >= min(most/2, roomFor) {
+			return true
+		}
+	}
+	return false
+}
+
+// excused reports whether an entry waits for something that the drain does not do.
+func (m *model) excused(e *Entry) bool {
+	if m.table.hedge.Standby && !e.Delivery.DeadLetter {
+		return true
+	}
+	if e.lane == nil || e.state != Blocked {
+		return false
+	}
+	if !e.partition.complete || m.table.blocked == nil {
+		return true
+	}
+	for _, subject := range m.blocked {
+		if subject == e.Subject {
+			return true
+		}
+	}
+	return false
+}

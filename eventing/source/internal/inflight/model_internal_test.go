@@ -1,0 +1,755 @@
+package inflight
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+)
+
+// script is the decisions of a run of the model, one byte each. A run without any more of
+// them drains the table.
+type script struct {
+	bytes []byte
+}
+
+// n returns a number from 0 to limit-1.
+func (s *script) n(limit int) int {
+	if len(s.bytes) == 0 {
+		return 0
+	}
+	b := s.bytes[0]
+	s.bytes = s.bytes[1:]
+	return int(b) % limit
+}
+
+func (s *script) oneIn(n int) bool { return s.n(n) == n-1 }
+
+// randomScript returns the script of a seed.
+func randomScript(seed uint64, length int) []byte {
+	random := rand.New(rand.NewPCG(seed, 14))
+	b := make([]byte, length)
+	for i := range b {
+		b[i] = byte(random.Uint32())
+	}
+	return b
+}
+
+// modelMessage is a message of a stream that the model holds.
+type modelMessage struct {
+	stream   *modelStream
+	sequence uint64
+	epoch    int
+	arrived  time.Time
+	pending  uint64
+	size     int
+	subject  string
+	id       EventID
+
+	read     bool   // was delivered to the table
+	entry    *Entry // in flight; nil before and afterwards
+	finished bool
+	acked    bool // the stream has heard so
+	finishAt time.Time
+}
+
+func (m *modelMessage) Sequence() uint64                 { return m.sequence }
+func (m *modelMessage) Arrived() time.Time               { return m.arrived }
+func (m *modelMessage) Pending() uint64                  { return m.pending }
+func (m *modelMessage) Size() int                        { return m.size }
+func (m *modelMessage) WithoutPayload() eventing.Message { return m }
+func (m *modelMessage) Event() event.Event               { return event.New() }
+func (m *modelMessage) Ack() error                       { return nil }
+func (m *modelMessage) InProgress() error                { return nil }
+func (m *modelMessage) Nak() error                       { return nil }
+
+// modelStream is a partition of a stream, in the table and as it should be.
+type modelStream struct {
+	number    int
+	partition *Partition
+	epoch     int
+	first     uint64
+	messages  []*modelMessage
+	late      []*modelMessage // to be delivered before the partition is complete
+	unread    int             // the index of the first message that was never delivered
+	confirmed uint64          // the floor that the table knows
+}
+
+func (s *modelStream) floor() uint64 {
+	for _, m := range s.messages {
+		if !m.acked {
+			return m.sequence
+		}
+	}
+	return s.first + uint64(len(s.messages))
+}
+
+// model drives a table as a source does, and knows what must hold.
+type model struct {
+	t *testing.T
+	*script
+	trace []string
+
+	now      time.Time
+	table    *Table
+	streams  []*modelStream
+	requests [][]*Entry
+	lookups  [][]*Entry
+	held     map[*Entry]bool // by a request or lookup
+
+	asleep   time.Time // the dispatcher sleeps until then, if nothing wakes it
+	eager    bool      // NextRequest is called where it must return nothing, too
+	events   int       // that the function takes in one request
+	bytes    int
+	lagging  bool // many messages are behind each, so that an old one is part of a backlog
+	down     bool // the function does not answer
+	ledger   map[EventID]bool
+	blocked  map[EventID]string // the dead letters, with their subjects
+	running  map[*Entry]bool    // ran when their subject was blocked
+	requeued int
+}
+
+const modelIdle = time.Hour
+
+func (m *model) failf(format string, args ...any) {
+	m.t.Helper()
+	tail := m.trace[max(0, len(m.trace)-80):]
+	m.t.Fatalf("%s\ntable: %s\ntrace:\n%s", fmt.Sprintf(format, args...), m.describe(), strings.Join(tail, "\n"))
+}
+
+func (m *model) logf(format string, args ...any) {
+	m.trace = append(m.trace, fmt.Sprintf("%8s ", m.now.Sub(modelStart))+fmt.Sprintf(format, args...))
+}
+
+func (m *model) describe() string {
+	t := m.table
+	return fmt.Sprintf("%+v in_flight=%d rate=%d sending=%d open=%d asking=%d lookups=%d left=%d together=%d alone=%d again=%d waiting=%d silent=%d tried=%d lagging=%t requests=%d",
+		t.hedge, t.cfg.InFlight, t.cfg.Rate, t.sending, t.open, t.asking, t.lookups.len(), len(t.left), t.together.Len(), t.alone.Len(), t.again.Len(), t.waiting.Len(), t.silent, t.tried, t.lagging, len(m.requests))
+}
+
+var modelStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// runModel runs a script, then drains the table.
+func runModel(t *testing.T, decisions []byte) {
+	t.Helper()
+
+	m := &model{
+		t: t, script: &script{decisions}, now: modelStart,
+		held: map[*Entry]bool{}, ledger: map[EventID]bool{}, blocked: map[EventID]string{}, running: map[*Entry]bool{},
+	}
+	cfg := Config{
+		Now:        func() time.Time { return m.now },
+		InFlight:   []int{1, 2, 3, 4, 8, 20, 64}[m.n(7)],
+		Rate:       []int{0, 0, 0, 7, 1000}[m.n(5)],
+		MaxBatch:   func() (int, int) { return m.events, m.bytes },
+		MaxBytes:   []int{32 << 10, 128 << 10, 1 << 20}[m.n(3)],
+		CatchUpLag: []time.Duration{0, time.Second}[m.n(2)],
+		Ordered:    m.n(3) > 0,
+	}
+	m.eager = m.n(2) == 0
+	m.bytes = []int{2000, 1 << 20}[m.n(2)]
+	m.table = New(cfg)
+	for number := range 1 + m.n(3) {
+		s := &modelStream{number: number, partition: m.table.AddPartition(), first: []uint64{1, sequencePage - 9, 5 * blockSize}[m.n(3)]}
+		m.streams = append(m.streams, s)
+		m.store(s, m.n(10))
+		m.open(s)
+	}
+	if m.n(3) > 0 {
+		m.table.SetHedge(eventing.Hedge{})
+	}
+	if cfg.Ordered && m.n(3) > 0 {
+		m.table.Block()
+	}
+	m.logf("%+v", cfg)
+	m.check()
+	for len(m.script.bytes) > 0 {
+		m.step()
+		m.check()
+	}
+	m.drain("as it is")
+	for _, s := range m.streams {
+		for len(s.late) > 0 {
+			m.redeliver(s)
+		}
+		s.partition.Complete()
+	}
+	m.unblockAll()
+	hedge := []eventing.Hedge{{}, {Delay: 300 * time.Millisecond}}[m.requeued%2]
+	m.logf("hedge %+v, nothing blocked", hedge)
+	m.table.SetHedge(hedge)
+	m.drain("at the end")
+	for _, s := range m.streams {
+		for _, message := range s.messages {
+			if !message.finished {
+				m.failf("message %d/%d is not finished at the end", s.number, message.sequence)
+			}
+		}
+	}
+}
+
+// step does one thing.
+func (m *model) step() {
+	s := m.streams[m.n(len(m.streams))]
+	switch m.n(24) {
+	case 0, 1:
+		m.store(s, 1+m.n(8))
+	case 2, 3, 4:
+		m.pull(s, 1+m.n(12))
+	case 5:
+		m.advance([]time.Duration{time.Millisecond, 5 * time.Millisecond, 60 * time.Millisecond, 400 * time.Millisecond, 2 * time.Second, 40 * time.Second}[m.n(6)])
+	case 6, 7, 8:
+		m.dispatch(1 + m.n(4))
+	case 9, 10, 11:
+		for range 1 + m.n(3) {
+			if len(m.requests) > 0 {
+				m.complete(m.n(len(m.requests)), true)
+			}
+		}
+	case 12, 13:
+		m.lookUp(1 + m.n(20))
+	case 14, 15:
+		if len(m.lookups) > 0 {
+			m.answer(m.n(len(m.lookups)), m.oneIn(3))
+		}
+	case 16:
+		hedge := []eventing.Hedge{{}, {}, {Delay: 300 * time.Millisecond}, {Delay: 5 * time.Second}, {Standby: true}}[m.n(5)]
+		m.logf("hedge %+v", hedge)
+		m.table.SetHedge(hedge)
+	case 17:
+		prefer := m.n(4)
+		m.logf("preference %d", prefer)
+		if prefer == 0 {
+			m.table.SetPreference(nil)
+		} else {
+			m.table.SetPreference(func(block uint64) bool { return prefer == 1 })
+		}
+	case 18:
+		if m.n(3) > 0 {
+			m.lagging = !m.lagging
+			m.logf("lagging %t", m.lagging)
+		} else {
+			m.down = !m.down
+			m.logf("function down %t", m.down)
+		}
+	case 19:
+		m.unblock(m.n(4))
+	case 20:
+		switch m.n(4) {
+		case 0:
+			m.abandon(s)
+		case 1:
+			m.reopen(s)
+		default:
+			m.copyOf(s)
+		}
+	case 21:
+		m.confirm(s)
+	case 22:
+		if len(s.late) > 0 {
+			m.redeliver(s)
+		}
+	case 23:
+		s.partition.Heartbeat(m.now.Add(-time.Second), m.now, func(message eventing.Message) {
+			if mm, _ := message.(*modelMessage); mm.finished || mm.epoch != s.epoch {
+				m.failf("heartbeat of %d, which is not in flight", message.Sequence())
+			}
+		})
+		m.commitElsewhere(s)
+	}
+}
+
+// store adds messages to a stream.
+func (m *model) store(s *modelStream, n int) {
+	for range n {
+		sequence := s.first + uint64(len(s.messages))
+		subject := []string{"", "a", "a", "b", "c", "d"}[m.n(6)]
+		message := &modelMessage{
+			stream: s, sequence: sequence, epoch: s.epoch, arrived: m.now, size: []int{10, 100, 800, 3000}[m.n(4)], subject: subject,
+			id: EventID{Source: fmt.Sprintf("/%d/%d", s.number, s.epoch), ID: fmt.Sprint(sequence)},
+		}
+		s.messages = append(s.messages, message)
+	}
+}
+
+// open begins a partition as an earlier process left it: some of the messages are
+// acknowledged, and the others are redelivered in any order.
+func (m *model) open(s *modelStream) {
+	s.partition.Opened()
+	for _, message := range s.messages {
+		if m.n(3) == 0 {
+			message.read, message.finished, message.acked = true, true, true
+			m.ledger[message.id] = true
+		} else {
+			s.late = append(s.late, message)
+			if m.n(2) == 0 {
+				m.ledger[message.id] = true
+			}
+		}
+	}
+	if len(s.messages) > 0 && m.n(2) == 0 {
+		s.partition.LookUpBelow(s.first + uint64(len(s.messages)))
+	}
+	s.unread = len(s.messages)
+	m.shuffle(s)
+}
+
+func (m *model) shuffle(s *modelStream) {
+	for i := range s.late {
+		k := i + m.n(len(s.late)-i)
+		s.late[i], s.late[k] = s.late[k], s.late[i]
+	}
+}
+
+// redeliver delivers a message that was delivered before.
+func (m *model) redeliver(s *modelStream) {
+	if len(s.late) > 0 {
+		message := s.late[0]
+		s.late = s.late[1:]
+		m.receive(message)
+	}
+	if len(s.late) == 0 {
+		m.logf("complete %d", s.number)
+		s.partition.Complete()
+	}
+}
+
+// pull reads new messages as far as there is room, and reports whether there were any.
+func (m *model) pull(s *modelStream, most int) bool {
+	n, bytes := s.partition.roomNow()
+	pulled := false
+	for n = min(n, most); n > 0; n-- {
+		switch {
+		case len(s.late) > 0:
+			m.redeliver(s)
+		case s.partition.Incomplete():
+			m.redeliver(s)
+			continue
+		case s.unread < len(s.messages):
+			message := s.messages[s.unread]
+			if bytes -= message.size; bytes < 0 && pulled { // a single one may be larger
+				return pulled
+			}
+			s.unread++
+			m.receive(message)
+		default:
+			return pulled
+		}
+		pulled = true
+	}
+	return pulled
+}
+
+func (m *model) receive(message *modelMessage) {
+	m.t.Helper()
+	s := message.stream
+	if message.acked && message.sequence < s.confirmed {
+		return // the stream redelivers nothing that it knows to be acknowledged
+	}
+	message.pending = uint64(len(s.messages)) - (message.sequence - s.first)
+	if m.lagging {
+		message.pending += blockSize
+	}
+	want := Added
+	switch {
+	case message.finished:
+		want = Copy
+	case message.entry != nil:
+		want = Known
+	}
+	got := s.partition.Receive(message, &delivery.Delivery{}, message.id, message.subject)
+	m.logf("receive %d/%d %q: %d", s.number, message.sequence, message.subject, got)
+	if got != want {
+		m.failf("receive %d/%d: %d, want %d", s.number, message.sequence, got, want)
+	}
+	message.read = true
+	switch got {
+	case Added:
+		message.entry = s.partition.entries[message.sequence]
+	case Copy:
+		message.acked = true
+	case Known:
+	}
+}
+
+// copyOf redelivers a message that the stream does not know to be finished.
+func (m *model) copyOf(s *modelStream) {
+	var may []*modelMessage
+	for _, message := range s.messages {
+		if message.read && !message.acked && !slices.Contains(s.late, message) {
+			may = append(may, message)
+		}
+	}
+	if len(may) > 0 {
+		m.receive(may[m.n(len(may))])
+	}
+}
+
+// reopen opens a stream again: all that is not acknowledged is redelivered, in any order.
+func (m *model) reopen(s *modelStream) {
+	m.logf("reopen %d", s.number)
+	s.partition.Opened()
+	s.late = nil
+	for _, message := range s.messages[:s.unread] {
+		if !message.acked {
+			s.late = append(s.late, message)
+		}
+	}
+	m.shuffle(s)
+}
+
+// abandon deletes a stream and creates it again, with other messages.
+func (m *model) abandon(s *modelStream) {
+	m.logf("abandon %d", s.number)
+	s.partition.Abandon()
+	s.epoch++
+	s.messages, s.late, s.unread, s.confirmed = nil, nil, 0, 0
+	m.store(s, m.n(8))
+	m.open(s)
+}
+
+// confirm has the table forget what the stream has heard, and acknowledge again what it
+// has not.
+func (m *model) confirm(s *modelStream) {
+	before := m.now.Add(-time.Second)
+	again := m.n(2) == 0
+	s.confirmed = s.floor()
+	heard := map[*modelMessage]bool{}
+	n := s.partition.Confirm(s.floor(), again, before, func(message eventing.Message) {
+		if mm, ok := message.(*modelMessage); !ok || !mm.finished || mm.epoch != s.epoch {
+			m.failf("confirm %d/%d: it is not finished", s.number, message.Sequence())
+		} else {
+			heard[mm] = true
+		}
+	})
+	m.logf("confirm %d below %d again %t: %d", s.number, s.floor(), again, n)
+	if !again {
+		return
+	}
+	for _, message := range s.messages {
+		if message.entry != nil {
+			break
+		}
+		if message.finished && !message.acked && message.finishAt.Before(before) && !heard[message] {
+			m.failf("confirm %d: the lost acknowledgement of %d is not sent again", s.number, message.sequence)
+		}
+	}
+	for message := range heard {
+		message.acked = true
+	}
+}
+
+// commitElsewhere has another cluster commit an event.
+func (m *model) commitElsewhere(s *modelStream) {
+	if s.unread > 0 {
+		m.ledger[s.messages[m.n(s.unread)].id] = true
+	}
+}
+
+// advance sets the clock forward.
+func (m *model) advance(d time.Duration) {
+	m.now = m.now.Add(d)
+	m.logf("clock +%s", d)
+}
+
+// awake reports whether the dispatcher would call NextRequest now.
+func (m *model) awake() bool {
+	select {
+	case <-m.table.wake:
+		m.asleep = time.Time{}
+	default:
+	}
+	return !m.now.Before(m.asleep)
+}
+
+// dispatch opens up to n requests, and reports whether it opened any.
+func (m *model) dispatch(n int) bool {
+	m.t.Helper()
+	for i := range n {
+		awake := m.awake()
+		if !awake && !m.eager {
+			return i > 0
+		}
+		before := m.table.Counts()
+		batch, wait := m.table.NextRequest(modelIdle)
+		early := !awake && m.asleep.Sub(m.now) > time.Microsecond // the rate is a float
+		if early && (batch != nil || m.table.Counts() != before) {
+			m.failf("nothing woke the dispatcher, which sleeps for %s, though there is something to do: %d to send", m.asleep.Sub(m.now), len(batch))
+		}
+		if batch == nil {
+			if wait <= 0 || wait > modelIdle {
+				m.failf("nothing to send, and wait is %s", wait)
+			}
+			if awake {
+				m.asleep = m.now.Add(wait)
+			}
+			return i > 0
+		}
+		m.sent(batch)
+	}
+	return true
+}
+
+// sent checks a request and notes it.
+func (m *model) sent(batch []*Entry) {
+	m.t.Helper()
+	var names []string
+	size := 0
+	for i, e := range batch {
+		message, ok := e.Message.(*modelMessage)
+		names = append(names, fmt.Sprintf("%d/%d", message.stream.number, e.Sequence()))
+		switch {
+		case !ok || e.stale() || message.entry != e || message.finished:
+			m.failf("send %v: it is not in flight", names)
+		case m.held[e]:
+			m.failf("send %v: it is in a request or lookup already", names)
+		case m.table.hedge.Standby && !e.Delivery.DeadLetter:
+			m.failf("send %v: the cluster stands by", names)
+		case len(batch) > 1 && !e.GoesTogether():
+			m.failf("send %v: it does not go with others", names)
+		case i > 0 && e.before(batch[i-1]):
+			m.failf("send %v: not in the order of service", names)
+		}
+		m.held[e] = true
+		size += e.payload
+		if m.table.cfg.Ordered && e.Subject != "" {
+			m.checkOrder(e, message)
+		}
+	}
+	m.logf("send %s", strings.Join(names, " "))
+	if len(batch) > max(1, m.events) || len(batch) > 1 && size > m.bytes {
+		m.failf("send %v: more than %d events or %d bytes", names, m.events, m.bytes)
+	}
+	m.requests = append(m.requests, batch)
+}
+
+// checkOrder checks that it is the turn of an entry.
+func (m *model) checkOrder(e *Entry, message *modelMessage) {
+	m.t.Helper()
+	s := message.stream
+	for _, earlier := range s.messages[:message.sequence-s.first] {
+		if earlier.subject == message.subject && !earlier.finished {
+			m.failf("send %d/%d: %d comes before it", s.number, message.sequence, earlier.sequence)
+		}
+	}
+	for _, request := range m.requests {
+		for _, other := range request {
+			if other.partition == e.partition && other.Subject == e.Subject {
+				m.failf("send %d/%d: %d of its subject is being sent", s.number, message.sequence, other.Sequence())
+			}
+		}
+	}
+	if _, itself := m.blocked[e.ID]; itself || m.running[e] {
+		return
+	}
+	for id, subject := range m.blocked {
+		if subject == e.Subject {
+			m.failf("send %d/%d: its subject is blocked by %v", s.number, message.sequence, id)
+		}
+	}
+}
+
+// complete ends a request; with any outcome, or all well.
+func (m *model) complete(i int, any bool) {
+	m.t.Helper()
+	entries := m.requests[i]
+	m.requests = slices.Delete(m.requests, i, i+1)
+	r := Request{
+		Entries: entries, Next: make([]Next, len(entries)), After: make([]time.Duration, len(entries)), Took: time.Duration(m.n(20)) * time.Millisecond,
+		Together: entries[0].GoesTogether(), Answered: true,
+	}
+	if any && m.oneIn(3) {
+		m.events = []int{0, 1, 5, 50}[m.n(4)] // as the function says now
+	}
+	unavailable := any && (m.down || m.oneIn(4))
+	r.Answered = !unavailable
+	for k, e := range entries {
+		if e.stale() {
+			r.Next[k] = Drop
+			continue
+		}
+		message, _ := e.Message.(*modelMessage)
+		if e.Evicted {
+			if any && m.oneIn(4) {
+				r.Next[k], r.After[k] = Retry, 200*time.Millisecond
+				continue
+			}
+			e.Fetched(message)
+		}
+		switch {
+		case unavailable:
+			r.Next[k], r.After[k] = Retry, []time.Duration{20 * time.Millisecond, 2 * time.Second}[m.n(2)]
+		case any:
+			r.Next[k], r.After[k] = m.outcome(e)
+		}
+	}
+	names := make([]string, len(entries))
+	for k, e := range entries {
+		names[k] = fmt.Sprintf("%d/%d:%d", e.partition.number(m), e.Sequence(), r.Next[k])
+		if r.Next[k] == Finish && !e.stale() {
+			m.finished(e)
+		}
+	}
+	m.logf("complete %s answered %t", strings.Join(names, " "), r.Answered)
+	m.table.Complete(r)
+	for k, e := range entries {
+		delete(m.held, e)
+		message, _ := e.Message.(*modelMessage)
+		switch {
+		case r.Next[k] == Finish:
+			m.acknowledge(e)
+		case r.Next[k] == Drop && !e.stale():
+			message.entry = nil
+			message.stream.late = append(message.stream.late, message)
+		}
+	}
+}
+
+func (p *Partition) number(m *model) int {
+	return slices.IndexFunc(m.streams, func(s *modelStream) bool { return s.partition == p })
+}
+
+// outcome returns what comes of an event that was sent, as delivery and the source
+// decide.
+func (m *model) outcome(e *Entry) (Next, time.Duration) {
+	after := []time.Duration{10 * time.Millisecond, time.Second, 5 * time.Second}[m.n(3)]
+	switch what := m.n(12); {
+	case e.Delivery.DeadLetter && what > 2:
+		if m.table.cfg.Ordered && e.Subject != "" {
+			m.block(e)
+		}
+		return Finish, 0
+	case e.Delivery.DeadLetter:
+		return Retry, after
+	case what < 6:
+		return Finish, 0
+	case what == 6: // pending
+		e.Delivery.Alone = true
+		return Retry, after
+	case what == 7: // failed, in a batch or alone
+		if !e.Delivery.Alone {
+			e.Delivery.Alone = true
+			return Again, 0
+		}
+		return Retry, after
+	case what == 8: // rejected
+		e.Delivery.DeadLetter = true
+		return Again, 0
+	case what == 9 && e.lane == nil:
+		return Drop, 0
+	default:
+		return Retry, after
+	}
+}
+
+func (m *model) block(e *Entry) {
+	m.logf("block %q behind %v", e.Subject, e.ID)
+	m.blocked[e.ID] = e.Subject
+	for _, s := range m.streams {
+		if l := s.partition.lanes[e.Subject]; l != nil && l.running != nil {
+			m.running[l.running] = true
+		}
+	}
+	m.table.Block(ledger.BlockedEvent{Subject: e.Subject, Source: e.ID.Source, ID: e.ID.ID})
+}
+
+// unblock loads the blocked subjects, the first time, or unblocks one.
+func (m *model) unblock(n int) {
+	if m.table.blocked == nil {
+		m.logf("nothing is blocked")
+		m.table.Block()
+		return
+	}
+	for _, e := range m.table.Blocking(n) {
+		id := EventID{Source: e.Source, ID: e.ID}
+		if m.blocked[id] != e.Subject {
+			m.failf("%v blocks %q", e, m.blocked[id])
+		}
+		m.logf("unblock %v", e)
+		delete(m.blocked, id)
+		m.table.Unblock([]ledger.BlockedEvent{e})
+	}
+}
+
+func (m *model) unblockAll() {
+	m.unblock(0)
+	for len(m.blocked) > 0 {
+		m.unblock(3)
+	}
+}
+
+// finished notes that an entry is done.
+func (m *model) finished(e *Entry) {
+	m.t.Helper()
+	message, _ := e.Message.(*modelMessage)
+	if message.finished {
+		m.failf("%d is finished twice", e.Sequence())
+	}
+	message.finished, message.entry, message.finishAt = true, nil, m.now
+	m.ledger[message.id] = true
+}
+
+// acknowledge tells the stream, which may not hear it.
+func (m *model) acknowledge(e *Entry) {
+	_ = e.Tell(func() error {
+		if message, _ := e.Message.(*modelMessage); m.n(5) > 0 {
+			message.acked = true
+		}
+		return nil
+	})
+}
+
+// lookUp takes entries to look up, if NextLookup would not wait.
+func (m *model) lookUp(n int) bool {
+	m.t.Helper()
+	if m.table.lookups.len() == 0 || m.table.failing && m.table.asking > 0 {
+		return false
+	}
+	entries := m.table.NextLookup(n)
+	m.logf("look up %d", len(entries))
+	for _, e := range entries {
+		if e.stale() || m.held[e] {
+			m.failf("look up %d: it is not to be looked up", e.Sequence())
+		}
+		m.held[e] = true
+	}
+	m.lookups = append(m.lookups, entries)
+	return true
+}
+
+// answer ends a lookup.
+func (m *model) answer(i int, fails bool) {
+	m.t.Helper()
+	entries := m.lookups[i]
+	m.lookups = slices.Delete(m.lookups, i, i+1)
+	var committed []bool
+	want := 0
+	if !fails {
+		for _, e := range entries {
+			committed = append(committed, m.ledger[e.ID])
+			if m.ledger[e.ID] && !e.stale() {
+				want++
+			}
+		}
+	}
+	finished := m.table.LookedUp(entries, committed)
+	m.logf("looked up %d, failed %t: %d committed", len(entries), fails, want)
+	if len(finished) != want {
+		m.failf("looked up: %d are finished, want %d", len(finished), want)
+	}
+	for _, e := range entries {
+		delete(m.held, e)
+	}
+	for _, e := range finished {
+		m.finished(e)
+		m.acknowledge(e)
+	}
+}
