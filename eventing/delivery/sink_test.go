@@ -42,10 +42,9 @@ func TestASinkWithACertificateOfItsOwnIsTrustedWhenKnativeSaysSo(t *testing.T) {
 	}
 }
 
-func TestTheTokenIsReadForEachRequestAndGoesToTheSinkAlone(t *testing.T) {
+func TestTheTokenGoesToTheSinkAlone(t *testing.T) {
 	t.Parallel()
 
-	file := filepath.Join(t.TempDir(), "token")
 	tokens := make(chan string, 10)
 	note := func(w http.ResponseWriter, r *http.Request) {
 		tokens <- r.URL.Path + " " + r.Header.Get("Authorization")
@@ -54,30 +53,27 @@ func TestTheTokenIsReadForEachRequestAndGoesToTheSinkAlone(t *testing.T) {
 		}
 	}
 	address, elsewhere := eventtest.Serve(t, note), eventtest.Serve(t, note)
-	cfg := sink.Config{TokenFile: file}
-	near := newSinkDelivery(t, address+"/", address+"/dead-letters", cfg)
-	far := newSinkDelivery(t, address+"/", elsewhere+"/letters", cfg)
-	for _, step := range []struct {
-		token    string
-		delivery *delivery.Sender
-		want     []string
+	for _, tt := range []struct {
+		token, deadLetterSink string
+		want                  []string
 	}{
-		{delivery: near, want: []string{"/ ", "/dead-letters "}}, // there is no file yet
-		{token: "one\n", delivery: near, want: []string{"/ Bearer one", "/dead-letters Bearer one"}},
-		{token: "two", delivery: near, want: []string{"/ Bearer two", "/dead-letters Bearer two"}},
-		{token: "two", delivery: far, want: []string{"/ Bearer two", "/letters "}},
-		{token: "\n", delivery: near, want: []string{"/ ", "/dead-letters "}},
+		{deadLetterSink: address + "/dead-letters", want: []string{"/ ", "/dead-letters "}}, // there is no file
+		{token: "one\n", deadLetterSink: address + "/dead-letters", want: []string{"/ Bearer one", "/dead-letters Bearer one"}},
+		{token: "one", deadLetterSink: elsewhere + "/letters", want: []string{"/ Bearer one", "/letters "}},
+		{token: "\n", deadLetterSink: address + "/dead-letters", want: []string{"/ ", "/dead-letters "}},
 	} {
-		if step.token != "" {
-			if err := os.WriteFile(file, []byte(step.token), 0o600); err != nil {
+		file := filepath.Join(t.TempDir(), "token")
+		if tt.token != "" {
+			if err := os.WriteFile(file, []byte(tt.token), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, err := step.delivery.DeliverUntilSettled(t.Context(), eventtest.NewEvent("1")); err != nil {
+		d := newSinkDelivery(t, address+"/", tt.deadLetterSink, sink.Config{TokenFile: file})
+		if _, err := d.DeliverUntilSettled(t.Context(), eventtest.NewEvent("1")); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(step.want, []string{<-tokens, <-tokens}); diff != "" {
-			t.Errorf("token %q (-want +got):\n%s", step.token, diff)
+		if diff := cmp.Diff(tt.want, []string{<-tokens, <-tokens}); diff != "" {
+			t.Errorf("token %q (-want +got):\n%s", tt.token, diff)
 		}
 	}
 }

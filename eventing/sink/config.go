@@ -1,17 +1,14 @@
 package sink
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -29,9 +26,9 @@ type Config struct {
 	CACerts string
 
 	// TokenFile is the path of a file with a token for the sink, sent as
-	// Authorization: Bearer. It is read for each request, since it is replaced
-	// when it gets old, and only requests to the sink's own host have it. While
-	// there is no such file none is sent. Empty sends none.
+	// Authorization: Bearer. As it is replaced before it expires, it is read again every
+	// few seconds, and after an answer 401. Only requests to the sink's own host have it.
+	// While there is no such file none is sent. Empty sends none.
 	TokenFile string
 
 	// Overrides are extension attributes that every event gets before it is
@@ -192,28 +189,4 @@ func ParseURL(address string) (u *url.URL, public string, err error) {
 	shown := *u
 	shown.User = nil
 	return u, shown.String(), nil
-}
-
-// withToken adds the token to requests that go to the host it is meant for.
-type withToken struct {
-	next         http.RoundTripper
-	file         string
-	scheme, host string
-}
-
-func (t *withToken) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != t.scheme || req.URL.Host != t.host {
-		return t.next.RoundTrip(req)
-	}
-	token, err := os.ReadFile(t.file)
-	token = bytes.TrimSpace(token)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) || err == nil && len(token) == 0:
-		return t.next.RoundTrip(req)
-	case err != nil:
-		return nil, fmt.Errorf("read the sink's token: %w", err)
-	}
-	req = req.Clone(req.Context()) // the headers are those of all tries
-	req.Header.Set("Authorization", "Bearer "+string(token))
-	return t.next.RoundTrip(req)
 }

@@ -1,0 +1,73 @@
+package sink
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+// tokenAge is how old a token may be that is not read again. Knative replaces it long
+// before it expires.
+const tokenAge = 5 * time.Second
+
+// withToken adds the token to requests that go to the host it is meant for.
+type withToken struct {
+	next         http.RoundTripper
+	file         string
+	scheme, host string
+
+	mu     sync.Mutex
+	header []string // Authorization; nil for none
+	readAt time.Time
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (t *withToken) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != t.scheme || req.URL.Host != t.host {
+		return t.next.RoundTrip(req)
+	}
+	header, err := t.authorization()
+	if err != nil {
+		return nil, fmt.Errorf("read the sink's token: %w", err)
+	}
+	if header != nil {
+		req = req.Clone(req.Context()) // the headers are those of all tries
+		req.Header["Authorization"] = header
+	}
+	res, err := t.next.RoundTrip(req)
+	if err == nil && res.StatusCode == http.StatusUnauthorized {
+		t.expire()
+	}
+	return res, err
+}
+
+// authorization returns the values of the header; nil if there is no token.
+func (t *withToken) authorization() ([]string, error) {
+	now := time.Now() //nolint:forbidigo // of a process; nothing is computed from it
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.readAt.IsZero() && now.Sub(t.readAt) < tokenAge {
+		return t.header, nil
+	}
+	token, err := os.ReadFile(t.file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	t.header, t.readAt = nil, now
+	if token = bytes.TrimSpace(token); len(token) > 0 {
+		t.header = []string{"Bearer " + string(token)}
+	}
+	return t.header, nil
+}
+
+// expire has the token read again for the next request.
+func (t *withToken) expire() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.readAt = time.Time{}
+}
