@@ -50,6 +50,7 @@ type Entry struct {
 
 	partition  *Partition
 	generation int // of the partition, when it was received
+	sequence   uint64
 
 	state       State
 	counted     bool // in the partition's counts
@@ -70,7 +71,7 @@ type Entry struct {
 }
 
 // Sequence returns the position of the message in its partition.
-func (e *Entry) Sequence() uint64 { return e.Message.Sequence() }
+func (e *Entry) Sequence() uint64 { return e.sequence }
 
 // Partition returns the partition that the message was read from.
 func (e *Entry) Partition() *Partition { return e.partition }
@@ -113,10 +114,10 @@ func (e *Entry) evict() (freed int) {
 // before is the order of service: that of the streams, as far as they have one.
 func (e *Entry) before(other *Entry) bool {
 	if e.partition == other.partition {
-		return e.Message.Sequence() < other.Message.Sequence()
+		return e.sequence < other.sequence
 	}
 	if a, b := e.Message.Arrived(), other.Message.Arrived(); !a.Equal(b) {
 		return a.Before(b)
 	}
-	return e.Message.Sequence() < other.Message.Sequence()
+	return e.sequence < other.sequence
 }

@@ -66,10 +66,10 @@ func (p *Partition) Receive(m eventing.Message, d *delivery.Delivery, id EventID
 	if p.finished.has(sequence) {
 		return Copy
 	}
-	now := t.cfg.Now()
+	now, size := t.cfg.Now(), m.Size()
 	e := &Entry{
-		Message: m, Delivery: d, ID: id, Subject: subject, partition: p, generation: p.generation,
-		size: m.Size() + entryOverhead, payload: m.Size() + memberOverhead, received: now, heartbeatAt: now,
+		Message: m, Delivery: d, ID: id, Subject: subject, partition: p, generation: p.generation, sequence: sequence,
+		size: size + entryOverhead, payload: size + memberOverhead, received: now, heartbeatAt: now,
 	}
 	p.entries[sequence] = e
 	p.bytes += e.size

@@ -32,6 +32,9 @@ func (h *entryHeap) Pop() any {
 func (h *entryHeap) add(e *Entry)  { heap.Push(h, e) }
 func (h *entryHeap) first() *Entry { return h.entries[0] }
 
+// leads reports whether e is the first entry.
+func (h *entryHeap) leads(e *Entry) bool { return h.Len() > 0 && h.first() == e }
+
 func (h *entryHeap) take() *Entry {
 	e, _ := heap.Pop(h).(*Entry)
 	return e

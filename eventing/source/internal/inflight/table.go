@@ -104,7 +104,10 @@ func (t *Table) admit(e *Entry) {
 	default:
 		t.ready(e)
 	}
-	t.signal()
+	// Behind another one, it is found when that one's turn comes.
+	if t.waiting.leads(e) || t.together.leads(e) || t.alone.leads(e) || t.again.leads(e) {
+		t.signal()
+	}
 }
 
 // ready has e delivered when it is its turn.
