@@ -39,7 +39,7 @@ func TestASourceThatIsBehindDeliversOnlyWhatIsNotDone(t *testing.T) {
 			p := &progress{}
 			cfg.Ledger = evenDone(events)
 			hedging(t, server, f, p, cfg)
-			eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == events+1 })
+			eventtest.Reaches(t, "the floor", events+1, func() int { return int(p.floor("EVENTS")) })
 			// When little waits, all is delivered again.
 			if done, last := f.count(), 4*max(8, 20)+1; done < events/2 || done > events/2+last {
 				t.Errorf("%d events were delivered, want %d, and of the last %d all", done, events/2, last)
@@ -105,7 +105,7 @@ func TestASourceThatIsBehindDoesNotStormAFunctionThatIsAway(t *testing.T) {
 		t.Errorf("%d events were tried, want some, and not many more than the %d that are delivered at once", len(tried), inFlight)
 	}
 	f.answer(nil)
-	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 2001 })
+	eventtest.Reaches(t, "the floor", 2001, func() int { return int(p.floor("EVENTS")) })
 }
 
 func TestIfTheLedgerIsAwayWhoIsBehindDelivers(t *testing.T) {

@@ -542,7 +542,7 @@ func (f *function) tried(what string) int {
 func (f *function) waitFor(t *testing.T, n int) {
 	t.Helper()
 
-	eventtest.Eventually(t, fmt.Sprintf("%d events are done", n), func() bool { return f.count() >= n })
+	eventtest.Reaches(t, "events are done", n, f.count)
 }
 
 // progress is a Progress in memory. The real one is sinkwriter's.

@@ -23,6 +23,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/eventing/sink"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
@@ -191,7 +192,8 @@ func TestTheProcessIsKilledAndStoppedAndLosesNothing(t *testing.T) {
 
 	p = start(t, server.URL(), f.server.URL, "DATABASE_URL="+url)
 	f.waitFor(t, 1500)
-	if took := p.end(t, syscall.SIGTERM); took > 4*time.Second {
+	// Ten seconds more than it may take are for a busy machine.
+	if took := p.end(t, syscall.SIGTERM); took > 14*time.Second {
 		t.Errorf("ended %s after SIGTERM", took)
 	}
 	if p.cmd.ProcessState.ExitCode() != 0 {
@@ -382,10 +384,10 @@ func newFunction(t *testing.T) *function {
 func (f *function) waitFor(t *testing.T, n int) {
 	t.Helper()
 
-	eventually(t, fmt.Sprintf("%d events are done", n), func() bool {
+	eventtest.Reaches(t, "events are done", n, func() int {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		return len(f.done) >= n
+		return len(f.done)
 	})
 }
 

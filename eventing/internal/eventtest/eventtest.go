@@ -76,6 +76,27 @@ func Eventually(tb testing.TB, what string, ok func() bool) {
 	}
 }
 
+// Reaches waits until count returns at least n. It fails the test after a minute without
+// progress, however long the whole takes: a busy machine is slow, but does not stop.
+func Reaches(tb testing.TB, what string, n int, count func() int) {
+	tb.Helper()
+
+	best, deadline := -1, time.Time{}
+	for {
+		now := count()
+		if now >= n {
+			return
+		}
+		if now > best {
+			best, deadline = now, time.Now().Add(60*time.Second)
+		}
+		if time.Now().After(deadline) {
+			tb.Fatalf("%s: %d of %d, and no progress for 60 s", what, best, n)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
 // Serve starts an HTTP server that ends with the test, and returns its URL.
 func Serve(tb testing.TB, handle http.HandlerFunc) string {
 	tb.Helper()
