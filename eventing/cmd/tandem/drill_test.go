@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -33,8 +34,11 @@ func TestADeploymentIsWatched(t *testing.T) {
 
 	env := map[string]string{"DATABASE_URL": d.databaseURL, "NATS_URL": d.natsURL}
 	folder := t.TempDir()
+	watching := make(chan struct{})
+	notice := sync.OnceFunc(func() { close(watching) })
 	run := func(ctx context.Context, in io.Reader, args ...string) ran {
-		var out, err bytes.Buffer
+		var out bytes.Buffer
+		err := noticed{text: "watching;", notice: notice}
 		tool := tool{
 			in: in, out: &out, err: &err, env: func(name string) string { return env[name] },
 			build: buildShared,
@@ -61,6 +65,10 @@ func TestADeploymentIsWatched(t *testing.T) {
 			}
 			return nil
 		}
+		select { // events that are handled before are not compared
+		case <-watching:
+		case <-ctx.Done():
+		}
 		err := feed(35)
 		if err == nil {
 			_, err = io.WriteString(person, "cut the power of east\n")
@@ -74,6 +82,7 @@ func TestADeploymentIsWatched(t *testing.T) {
 		fed <- err
 	}()
 	got := run(ctx, in, "lose-cluster", "--max-gap", "1m")
+	interrupt() // if it has not come to watching
 	if err := <-fed; err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +103,23 @@ func TestADeploymentIsWatched(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.out), &r); err != nil || got.code != 1 || r.Passed || r.RPO != 1 {
 		t.Errorf("%v, exit code %d, RPO %d\n%s", err, got.code, r.RPO, got.err)
 	}
+}
+
+// noticed is a buffer that calls notice when text has been written.
+type noticed struct {
+	bytes.Buffer
+
+	text   string
+	notice func()
+}
+
+// Write appends p.
+func (n *noticed) Write(p []byte) (int, error) {
+	written, err := n.Buffer.Write(p)
+	if strings.Contains(n.String(), n.text) {
+		n.notice()
+	}
+	return written, err
 }
 
 func TestAWrongDrillIsExplained(t *testing.T) {

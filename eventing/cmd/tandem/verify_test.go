@@ -23,6 +23,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
+// verifyPatience bounds each step of a test that waits for something.
 const verifyPatience = 60 * time.Second
 
 // deployed is a function over a database and streams, which has handled flights.
@@ -76,9 +77,12 @@ func deploy(t *testing.T, n int) *deployed {
 		}
 	}
 	must(publisher.Publish(ctx, events))
+	client := &http.Client{Timeout: verifyPatience}
 	for _, e := range events {
-		must(deliver(ctx, http.DefaultClient, d.functionURL, e))
+		must(deliver(t.Context(), client, d.functionURL, e))
 	}
+	ctx, cancel = context.WithTimeout(t.Context(), verifyPatience)
+	defer cancel()
 	extent, err := conn.Extent(ctx, jetstream.StreamConfig{Name: "EVENTS"})
 	must(err)
 	row := ledger.CheckpointUpdate{Epoch: extent.Epoch, Floor: extent.Last + 1, Head: extent.Last + 1, Hedge: "0"}
