@@ -20,7 +20,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 )
 
-// program builds this program once.
+// program builds this program once, and those that it starts into the same folder.
 var program = sync.OnceValues(func() (string, error) {
 	dir, err := pgtest.ProcessDir()
 	if err != nil {
@@ -30,6 +30,9 @@ var program = sync.OnceValues(func() (string, error) {
 	out, err := exec.CommandContext(context.Background(), "go", "build", "-o", file, ".").CombinedOutput()
 	if err != nil {
 		return "", errors.New(string(out))
+	}
+	if _, err := devcluster.Build(context.Background(), dir, os.Stderr); err != nil {
+		return "", err
 	}
 	return file, nil
 })
@@ -57,6 +60,10 @@ func start(t *testing.T, dir string, ports int, args ...string) (*exec.Cmd, *out
 	t.Helper()
 	file, err := program()
 	if err != nil {
+		t.Fatal(err)
+	}
+	// It finds the programs built, as after make run before; two runs may share a folder.
+	if err := os.Symlink(filepath.Dir(file), filepath.Join(dir, "bin")); err != nil && !errors.Is(err, os.ErrExist) {
 		t.Fatal(err)
 	}
 	var out output
