@@ -22,7 +22,7 @@ import (
 // tandem_source_skipped_total, tandem_source_forgotten_total,
 // tandem_source_filtered_total, tandem_source_rewinds_total, tandem_source_commit_seconds,
 // tandem_source_parked, tandem_source_pending, tandem_source_unacknowledged,
-// tandem_source_held and tandem_source_oldest_seconds. A nil Metrics counts nothing.
+// tandem_source_held, tandem_source_in_flight{state} and tandem_source_oldest_seconds. A nil Metrics counts nothing.
 type Metrics struct {
 	delivered, receipts, rejected, failed, skipped, forgotten, filtered, gone, rewinds metric.Int64Counter
 
@@ -33,7 +33,7 @@ type Metrics struct {
 
 	mu        sync.Mutex
 	positions map[string]eventing.Position // by stream
-	holds     func() (messages int, oldest time.Duration)
+	holds     func() holding
 }
 
 // NewMetrics makes the instruments. The error is the provider's.
@@ -50,7 +50,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		positions: map[string]eventing.Position{},
 	}
 
-	var errs [15]error
+	var errs [16]error
 	m.delivered, errs[0] = meter.Int64Counter("tandem_source_delivered",
 		metric.WithDescription("Events that the function answered with 2xx."))
 	m.receipts, errs[1] = meter.Int64Counter("tandem_source_receipts",
@@ -81,16 +81,30 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 	_, errs[12] = meter.Int64ObservableGauge("tandem_source_held",
 		metric.WithDescription("Messages that this process has in its hands: on their way to the function, or waiting for that."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			if messages, _, ok := m.held(); ok {
-				o.Observe(int64(messages), m.labels)
+			if held, ok := m.held(); ok {
+				o.Observe(int64(held.messages), m.labels)
+			}
+			return nil
+		}))
+	var states [inflight.Finished]metric.MeasurementOption
+	for state := range states {
+		states[state] = with(attribute.String("state", inflight.State(state).String()))
+	}
+	_, errs[15] = meter.Int64ObservableGauge("tandem_source_in_flight",
+		metric.WithDescription("Messages that this process has in its hands, by what each waits for: waiting (a retry, the hedge, or the next lookup of a standby), asking (the ledger), left (another cluster, which goes first with its part of a backlog), blocked (an earlier event of its subject, or a dead letter of it), ready (a request), sending (the function's answer)."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			if held, ok := m.held(); ok {
+				for state, n := range held.states {
+					o.Observe(int64(n), states[state])
+				}
 			}
 			return nil
 		}))
 	_, errs[13] = meter.Float64ObservableGauge("tandem_source_oldest", metric.WithUnit("s"),
 		metric.WithDescription("Time since the arrival in the stream, by its clock, of the oldest message in this process's hands; 0 if there is none."),
 		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
-			if _, oldest, ok := m.held(); ok {
-				o.Observe(oldest.Seconds(), m.labels)
+			if held, ok := m.held(); ok {
+				o.Observe(held.oldest.Seconds(), m.labels)
 			}
 			return nil
 		}))
@@ -136,8 +150,16 @@ func (m *Metrics) observe(value func(eventing.Position) uint64) metric.Int64Call
 	}
 }
 
+// holding is the messages in flight: their number, also by state, and the age of the
+// oldest.
+type holding struct {
+	messages int
+	states   [inflight.Finished]int
+	oldest   time.Duration
+}
+
 // watch has the metrics ask a source what it holds.
-func (m *Metrics) watch(holds func() (messages int, oldest time.Duration)) {
+func (m *Metrics) watch(holds func() holding) {
 	if m == nil {
 		return
 	}
@@ -146,15 +168,14 @@ func (m *Metrics) watch(holds func() (messages int, oldest time.Duration)) {
 	m.holds = holds
 }
 
-func (m *Metrics) held() (messages int, oldest time.Duration, ok bool) {
+func (m *Metrics) held() (h holding, ok bool) {
 	m.mu.Lock()
 	holds := m.holds
 	m.mu.Unlock()
 	if holds == nil {
-		return 0, 0, false // no source yet
+		return holding{}, false // no source yet
 	}
-	messages, oldest = holds()
-	return messages, oldest, true
+	return holds(), true
 }
 
 func (m *Metrics) position(stream string, p eventing.Position) {

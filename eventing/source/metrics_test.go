@@ -88,13 +88,15 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 		"tandem_source_rejected":      1,
 		"tandem_source_filtered":      0,
 		"tandem_source_forgotten":     0, "tandem_source_gone": 0,
-		"tandem_source_rewinds":        0,
-		"tandem_source_failed":         19,
-		"tandem_source_skipped":        0,
-		"tandem_source_commit count":   14,
-		"tandem_source_pending":        0,
-		"tandem_source_unacknowledged": 0,
-		"tandem_source_held":           0,
+		"tandem_source_rewinds":           0,
+		"tandem_source_failed":            19,
+		"tandem_source_skipped":           0,
+		"tandem_source_commit count":      14,
+		"tandem_source_pending":           0,
+		"tandem_source_unacknowledged":    0,
+		"tandem_source_held":              0,
+		"tandem_source_in_flight waiting": 0, "tandem_source_in_flight asking": 0, "tandem_source_in_flight left": 0,
+		"tandem_source_in_flight blocked": 0, "tandem_source_in_flight ready": 0, "tandem_source_in_flight sending": 0,
 	}, collect(t, reader)); diff != "" {
 		t.Errorf("afterwards (-want +got):\n%s", diff)
 	}
@@ -128,7 +130,11 @@ func collect(t *testing.T, reader sdkmetric.Reader) map[string]float64 {
 				}
 			case metricdata.Gauge[int64]:
 				for _, p := range data.DataPoints {
-					got[m.Name] = float64(p.Value)
+					name := m.Name
+					if state, ok := p.Attributes.Value("state"); ok {
+						name += " " + state.AsString()
+					}
+					got[name] = float64(p.Value)
 				}
 			case metricdata.Histogram[float64]:
 				for _, p := range data.DataPoints {
@@ -152,4 +158,52 @@ func checkBounds(t *testing.T, bounds []float64) {
 			t.Errorf("bound %d is %g times the one before", i, growth)
 		}
 	}
+}
+
+func TestAMetricNamesWhyAMessageWaits(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 3)
+	f := newFunction(t)
+	release, arrived := make(chan struct{}), make(chan struct{}, 3)
+	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
+		if e.ID() == "test-000001" {
+			return http.StatusServiceUnavailable
+		}
+		arrived <- struct{}{}
+		<-release
+		return http.StatusNoContent
+	})
+	reader := sdkmetric.NewManualReader()
+	metrics, err := source.NewMetrics(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)), "east", "flights")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := jetstream.NewStream(eventtest.Connect(t, server, nil), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sender, err := delivery.New(f.url(), f.url()+"/dead-letters", delivery.Config{
+		Function: "flights", BackoffBase: time.Hour, BackoffCap: time.Hour,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := source.New([]eventing.Stream{stream}, sender, &progress{}, source.Config{Function: "flights", InFlight: 2, Metrics: metrics})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, source)
+	defer stop()
+	defer close(release)
+	<-arrived
+	<-arrived
+	var now map[string]float64
+	for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(time.Millisecond) {
+		if now = collect(t, reader); now["tandem_source_in_flight waiting"] == 1 && now["tandem_source_in_flight sending"] == 2 {
+			return
+		}
+	}
+	t.Errorf("one waits for a retry, two are being sent; the metrics are %v", now)
 }

@@ -219,14 +219,15 @@ func (s *Source) catchUpLag() time.Duration {
 	return max(s.cfg.CatchUpLag, 0)
 }
 
-// inFlight returns how many messages are in flight, and the age of the oldest.
-func (s *Source) inFlight() (messages int, oldest time.Duration) {
+// inFlight returns what is in flight.
+func (s *Source) inFlight() (h holding) {
 	for _, c := range s.consumers {
 		n, age := c.partition.Oldest(s.cfg.Now())
-		messages += n
-		oldest = max(oldest, age)
+		h.messages += n
+		h.oldest = max(h.oldest, age)
 	}
-	return messages, oldest
+	h.states = s.table.Counts()
+	return h
 }
 
 // Run delivers until ctx ends, whatever fails meanwhile. Then it hands back what is not

@@ -23,6 +23,11 @@ const (
 	Finished              // acknowledged
 )
 
+// String returns the name of the state, as metrics have it.
+func (s State) String() string {
+	return [...]string{"waiting", "asking", "left", "blocked", "ready", "sending", "finished"}[s]
+}
+
 const (
 	// entryOverhead is about what an entry takes in memory beyond its payload, and
 	// stubOverhead what one takes whose payload is evicted, which counts separately.
