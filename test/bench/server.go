@@ -147,7 +147,7 @@ order by 1`, []string{
 		return nil, err
 	}
 	return []string{
-		fmt.Sprintf("%s, %s; a commit takes %s", short, harness.Cores(), commit.Round(time.Microsecond)),
+		fmt.Sprintf("%s, %s; a commit takes %s; load average before %s", short, harness.Cores(), commit.Round(time.Microsecond), harness.LoadAverage()),
 		strings.Join(list, ", "),
 	}, nil
 }

@@ -111,8 +111,8 @@ func (l *Line) fill(samples []sample) {
 		l.EndLag = median(0, func(s sample) float64 { return millis(s.open.endLag) })
 		l.Computed = median(3, func(s sample) float64 { return s.open.computed })
 	}
-	if first.computed > 0 {
-		l.Computed = median(3, func(s sample) float64 { return s.computed })
+	if first.computed != nil {
+		l.Computed = median(3, func(s sample) float64 { return *s.computed })
 	}
 }
 
@@ -148,8 +148,8 @@ func (s sample) String() string {
 	if s.divided > 0 {
 		parts = append(parts, fmt.Sprintf("time of two of that of one %.2f", s.divided))
 	}
-	if s.computed > 0 {
-		parts = append(parts, fmt.Sprintf("computed %.1f %%", 100*s.computed))
+	if s.computed != nil {
+		parts = append(parts, fmt.Sprintf("computed %.1f %%", 100**s.computed))
 	}
 	if s.open != nil {
 		parts = append(parts, s.open.String())

@@ -17,8 +17,8 @@ type sample struct {
 	divided float64                  // the time of two clusters, of that of one
 	workers int                      // by hand
 
-	computed float64 // share of a committed backlog
-	probes   []Probe // of a search
+	computed *float64 // share of a committed backlog
+	probes   []Probe  // of a search
 
 	open *openResult // of an open loop
 }

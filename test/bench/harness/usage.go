@@ -103,3 +103,13 @@ func Cores() string {
 	}
 	return text
 }
+
+// LoadAverage returns the machine's load averages over 1, 5 and 15 minutes, or "unknown"
+// where the system does not count them: how busy it is with other work.
+func LoadAverage() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if fields := strings.Fields(string(text)); err == nil && len(fields) >= 3 {
+		return strings.Join(fields[:3], " ")
+	}
+	return "unknown"
+}
