@@ -17,23 +17,23 @@
 //
 // # State of a message
 //
-//	             received
-//	                │
-//	     ┌──────────┼──────────────┐ hedge, standby
-//	     │ race     │ lagging      ▼
-//	     │          ▼   due     Waiting ◄───────────────┐
-//	     │        Asking ◄─────────┤                    │ retry later
-//	     │          │  │ others   │ due, race           │
-//	     │  not     │  └─► Left ───┤ idle: Asking       │
-//	     │ committed│  committed   │                    │
-//	     ▼          ▼       │      ▼                    │
-//	   Blocked ◄─► Ready ◄──┼──────┘                    │
-//	     ▲ order     │      │                           │
-//	     │           ▼      │                           │
-//	     │        Sending ──┼───────────────────────────┘
-//	     │           │      │
-//	     └ next of   ▼      ▼
-//	       subject  Finished ── the floor has passed ──► gone
+//	          received
+//	             │
+//	  ┌──────────┼──────────────┐ hedge, standby
+//	  │ race     │ lagging      ▼
+//	  │          ▼   due     Waiting ◄───────────────┐
+//	  │        Asking ◄─────────┤                    │ retry later
+//	  │          │  │ others   │ due, race           │
+//	  │  not     │  └─► Left ───┤ idle: Asking       │
+//	  │ committed│  committed   │                    │
+//	  ▼          ▼       │      ▼                    │
+//	Blocked ◄─► Ready ◄──┼──────┘                    │
+//	  ▲ order     │      │                           │
+//	  │           ▼      │                           │
+//	  │        Sending ──┼───────────────────────────┘
+//	  │           │      │
+//	  └ next of   ▼      ▼
+//	    subject  Finished ── the floor has passed ──► gone
 //
 // # Design
 //
