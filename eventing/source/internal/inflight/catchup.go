@@ -18,6 +18,10 @@ const (
 	// blocks that were left to them, relook entries at a time.
 	relookEvery = 50 * time.Millisecond
 	relook      = 512
+
+	// leftPatience is how long what was left to others may make no progress: about the
+	// claim timeout, after which a cluster that died holds nothing back any more.
+	leftPatience = 250 * time.Millisecond
 )
 
 // catchUp is what a [Table] knows about lookups and about its share of a backlog.
@@ -27,11 +31,13 @@ type catchUp struct {
 	failing     bool // the latest lookup failed
 	lookupReady sync.Cond
 
-	lagging  bool          // a partition lags
-	changed  chan struct{} // holds a token when that has changed
-	left     []*Entry      // to other clusters
-	relooked time.Time
-	prefers  func(block uint64) bool // whether this cluster goes first with a block; nil for all
+	lagging   bool          // a partition lags
+	changed   chan struct{} // holds a token when that has changed
+	left      []*Entry      // to other clusters
+	leftAsked int           // of these, that are being looked up
+	leftMoved time.Time     // when others committed some last
+	relooked  time.Time
+	prefers   func(block uint64) bool // whether this cluster goes first with a block; nil for all
 }
 
 // SetPreference sets which blocks of positions this cluster goes first with while it
@@ -40,6 +46,14 @@ func (t *Table) SetPreference(prefers func(block uint64) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.prefers = prefers
+	t.left = keepOnly(t.left, func(e *Entry) bool {
+		if prefers != nil && !prefers(e.Sequence()/blockSize) {
+			return true
+		}
+		e.mine = true
+		t.ask(e)
+		return false
+	})
 	t.signal()
 }
 
@@ -128,6 +142,13 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 	unsure := 0
 	var again []*Entry
 	for i, e := range entries {
+		if e.wasLeft {
+			e.wasLeft = false
+			t.leftAsked--
+			if committed != nil && committed[i] {
+				t.leftMoved = t.cfg.Now()
+			}
+		}
 		switch {
 		case e.stale():
 			e.to(Finished)
@@ -167,6 +188,9 @@ func (t *Table) notCommitted(e *Entry) {
 		t.waitHedged(e)
 	case e.partition.lagging && t.hedge.Race() && !e.mine && e.lane == nil && t.prefers != nil && !t.prefers(e.Sequence()/blockSize):
 		e.to(Left)
+		if len(t.left) == 0 {
+			t.leftMoved = t.cfg.Now()
+		}
 		t.left = append(t.left, e)
 	default:
 		t.ready(e)
@@ -175,41 +199,55 @@ func (t *Table) notCommitted(e *Entry) {
 
 // takeLeft takes some of what was left to others: to deliver it, if there is little else
 // to do, from the far end, where they are not yet; and to see what they have committed.
-// It returns the time after which to call it again; 0 for no such time.
+// What they make no progress with is not left to them any more, from the head on. It
+// returns the time after which to call it again; 0 for no such time.
 func (t *Table) takeLeft() (again time.Duration) {
-	if len(t.left) == 0 {
-		return 0
-	}
-	if t.lookups.len() > 0 || t.asking > 0 {
+	if len(t.left) == 0 || t.leftAsked > 0 {
 		return 0 // LookedUp signals
 	}
 	now := t.cfg.Now()
 	if n := t.spare(); n > 0 {
-		slices.SortFunc(t.left, func(a, b *Entry) int {
-			if a.before(b) {
-				return -1
-			}
-			return 1
-		})
-		from := max(0, len(t.left)-n)
-		for _, e := range t.left[from:] {
-			e.mine = true
-			t.ask(e)
-		}
-		clear(t.left[from:])
-		t.left = t.left[:from]
+		t.sortLeft()
+		t.askLeft(max(0, len(t.left)-n), len(t.left), true)
 		return 0
 	}
 	if wait := relookEvery - now.Sub(t.relooked); wait > 0 {
 		return wait
 	}
 	t.relooked = now
-	n := min(relook, len(t.left))
-	for _, e := range t.left[:n] {
+	t.sortLeft()
+	if now.Sub(t.leftMoved) > leftPatience {
+		t.leftMoved = now
+		t.askLeft(0, min(blockSize, len(t.left)), true)
+		return 0
+	}
+	t.askLeft(0, min(relook, len(t.left)), false)
+	return 0
+}
+
+// sortLeft restores the order of what was left to others.
+func (t *Table) sortLeft() {
+	less := func(a, b *Entry) int {
+		if a.before(b) {
+			return -1
+		}
+		return 1
+	}
+	if !slices.IsSortedFunc(t.left, less) {
+		slices.SortFunc(t.left, less)
+	}
+}
+
+// askLeft has a part of what was left to others looked up. If mine is set, what is not
+// committed is delivered.
+func (t *Table) askLeft(from, to int, mine bool) {
+	for _, e := range t.left[from:to] {
+		e.mine = mine
+		e.wasLeft = true
 		t.ask(e)
 	}
-	t.left = slices.Delete(t.left, 0, n)
-	return 0
+	t.leftAsked += to - from
+	t.left = slices.Delete(t.left, from, to)
 }
 
 // spare returns how many of the entries that were left to others this cluster has capacity

@@ -72,6 +72,7 @@ type Entry struct {
 	tried   bool // was delivered without success
 	failing bool // likewise, while the function answered for others
 	mine    bool // is not left to another cluster any more
+	wasLeft bool // to another cluster, and is looked up
 	lane    *lane
 }
 

@@ -103,7 +103,12 @@ func (p *Partition) Abandon() {
 	t.together.rebuild(current)
 	t.alone.rebuild(current)
 	t.again.rebuild(current)
-	t.lookups.rebuild(current)
+	t.lookups.rebuild(func(e *Entry) bool {
+		if e.stale() && e.wasLeft {
+			t.leftAsked--
+		}
+		return current(e)
+	})
 	t.left = keepOnly(t.left, current)
 	for subject, l := range p.lanes {
 		l.entries = keepOnly(l.entries, current)

@@ -1,0 +1,99 @@
+package inflight
+
+import (
+	"testing"
+	"time"
+)
+
+// oddBlocks is the preference of the second of two clusters.
+func oddBlocks(block uint64) bool { return block%2 == 1 }
+
+// What was left to a cluster that makes no progress is delivered from the head on, also
+// while new messages are looked up all the time and much is ready.
+func TestWhatNobodyCommitsIsTakenBackWhileMessagesKeepComing(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{InFlight: 4, MaxBytes: 64 << 20, CatchUpLag: time.Second})
+	b.SetPreference(oddBlocks)
+	old := b.now.Add(-time.Minute)
+	b.receive(4*blockSize, "", 10, old)
+	b.lookUp()
+	if len(b.left) == 0 {
+		t.Fatal("nothing is left to the other cluster")
+	}
+	b.request() // the function has all that it takes, and does not answer
+	head := b.left[0]
+	for waited := time.Duration(0); head.state == Left && waited < time.Minute; waited += relookEvery {
+		b.now = b.now.Add(relookEvery)
+		b.receive(1, "", 10, old) // is looked up while the rest is decided
+		b.request()
+		taken := b.NextLookup(1)
+		b.lookUp()
+		b.LookedUp(taken, make([]bool, len(taken)))
+		if waited > leftPatience+4*relookEvery {
+			t.Fatalf("the head is left after %s without progress", waited)
+		}
+	}
+}
+
+// What the other cluster commits is acknowledged without a delivery, also while new
+// messages are looked up all the time.
+func TestWhatTheOtherClusterCommitsIsFoundWhileMessagesKeepComing(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{InFlight: 4, MaxBytes: 64 << 20, CatchUpLag: time.Second})
+	b.SetPreference(oddBlocks)
+	old := b.now.Add(-time.Minute)
+	b.receive(2*blockSize, "", 10, old)
+	b.lookUp()
+	left := len(b.left)
+	b.request()
+	for range 20 {
+		b.now = b.now.Add(relookEvery)
+		b.receive(1, "", 10, old)
+		b.request()
+		for b.lookups.len() > 0 {
+			entries := b.NextLookup(1000)
+			committed := make([]bool, len(entries))
+			for i, e := range entries {
+				committed[i] = !oddBlocks(e.Sequence() / blockSize)
+			}
+			b.LookedUp(entries, committed)
+		}
+	}
+	if left == 0 || len(b.left) > 0 {
+		t.Errorf("%d of %d are still left though they are committed", len(b.left), left)
+	}
+}
+
+// A cluster that is not at work any more leaves nothing behind.
+func TestWhatIsLeftIsDeliveredWhenTheOtherClusterIsGone(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{InFlight: 4, MaxBytes: 64 << 20, CatchUpLag: time.Second})
+	b.SetPreference(oddBlocks)
+	b.receive(4*blockSize, "", 10, b.now.Add(-time.Minute))
+	b.lookUp()
+	b.SetPreference(nil)
+	b.lookUp()
+	if n := b.Counts()[Left]; n > 0 {
+		t.Errorf("%d are still left to a cluster that is gone", n)
+	}
+}
+
+// Without an answer of the ledger, only some events are delivered at a time.
+func TestWhileLookupsFailTheDatabaseGetsAFewEventsAtATime(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{InFlight: 64, MaxBytes: 64 << 20, CatchUpLag: time.Second})
+	b.receive(1000, "", 10, b.now.Add(-time.Minute))
+	entries := b.NextLookup(1000)
+	b.LookedUp(entries, nil)
+	if ready := b.Counts()[Ready]; ready == 0 || ready > 16 {
+		t.Errorf("%d of %d are delivered without a lookup, want some, at most 16", ready, len(entries))
+	}
+	first := b.NextLookup(100)
+	if first[0].Sequence() > 17 {
+		t.Errorf("the next lookup begins with %d, want those that come next in order", first[0].Sequence())
+	}
+}
