@@ -20,6 +20,13 @@ func (s *Source) handBack(ctx context.Context, e *inflight.Entry) {
 	s.tell(ctx, e, e.Message.Nak, "release")
 }
 
+// handBackAll ends the table and returns to the streams what is in no request or lookup.
+func (s *Source) handBackAll(ctx context.Context) {
+	for _, e := range s.table.Close() {
+		s.handBack(ctx, e)
+	}
+}
+
 // tell tells the stream about an entry. If the stream does not hear it, the message is
 // redelivered, which does no harm.
 func (s *Source) tell(ctx context.Context, e *inflight.Entry, verb func() error, what string) {

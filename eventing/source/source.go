@@ -259,11 +259,10 @@ func (s *Source) Run(ctx context.Context) {
 	}
 
 	pulling.Wait()
-	for _, e := range s.table.Close() {
-		s.handBack(ctx, e)
-	}
+	s.handBackAll(ctx)
 	close(closed)
 	workers.Wait()
+	s.handBackAll(ctx)
 	help()
 	helpers.Wait()
 }

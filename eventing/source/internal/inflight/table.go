@@ -223,8 +223,9 @@ func (t *Table) holdReady() {
 	}
 }
 
-// Close ends [Table.NextRequest] and [Table.NextLookup], and returns the entries that
-// were not taken.
+// Close ends [Table.NextRequest] and [Table.NextLookup], and forgets and returns the
+// entries that are in no request or lookup. Called again when these have ended, it returns
+// what they did not finish.
 func (t *Table) Close() (left []*Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -232,12 +233,19 @@ func (t *Table) Close() (left []*Entry) {
 	t.lookupReady.Broadcast()
 	t.signal()
 	for _, p := range t.partitions {
-		for _, e := range p.entries {
+		for sequence, e := range p.entries {
 			if e.state != Sending && (e.state != Asking || !e.taken) {
+				e.to(Finished)
+				delete(p.entries, sequence)
+				p.bytes -= e.size
 				left = append(left, e)
 			}
 		}
 	}
+	for _, h := range []*entryHeap{&t.waiting, &t.together, &t.alone, &t.again} {
+		h.entries = nil
+	}
+	t.lookups, t.left = fifo{}, nil
 	return left
 }
 
