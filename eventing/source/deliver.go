@@ -90,10 +90,10 @@ func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step
 	consumer := s.consumerOf[e.Partition()]
 	switch {
 	case step.Err != nil:
-		// A stream with such an event is broken. The message is redelivered.
-		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "message cannot be encoded; it will be redelivered",
-			slog.Uint64("sequence", e.Sequence()), slog.Any("err", step.Err))
-		return inflight.Drop, 0
+		// A stream with such an event is broken. What comes after it in its subject waits.
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "message cannot be encoded; it will be retried",
+			slog.Uint64("sequence", e.Sequence()), slog.Any("err", step.Err), slog.String("retry_in", encodeRetry.String()))
+		return inflight.Retry, encodeRetry
 	case step.Settled:
 		if step.Rejected && s.cfg.Ordered && e.Subject != "" {
 			s.block(ctx, e)
@@ -131,6 +131,9 @@ func (s *Source) fetch(ctx context.Context, e *inflight.Entry) (inflight.Next, t
 		return inflight.Retry, fetchRetry
 	}
 }
+
+// encodeRetry is how long an entry waits that cannot be encoded.
+const encodeRetry = time.Minute
 
 // fetchRetry is how long an entry waits whose payload could not be fetched.
 const fetchRetry = 200 * time.Millisecond
