@@ -17,9 +17,9 @@ func FuzzTable(f *testing.F) {
 func TestNothingThatIsDueStandsStill(t *testing.T) {
 	t.Parallel()
 
-	seeds := uint64(3000)
+	seeds := uint64(1000)
 	if testing.Short() {
-		seeds = 300
+		seeds = 100
 	}
 	const workers = 8
 	for worker := range uint64(workers) {

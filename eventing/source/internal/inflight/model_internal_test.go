@@ -105,16 +105,16 @@ type model struct {
 	lookups  [][]*Entry
 	held     map[*Entry]bool // by a request or lookup
 
-	asleep   time.Time // the dispatcher sleeps until then, if nothing wakes it
-	eager    bool      // NextRequest is called where it must return nothing, too
-	events   int       // that the function takes in one request
-	bytes    int
-	lagging  bool // many messages are behind each, so that an old one is part of a backlog
-	down     bool // the function does not answer
-	ledger   map[EventID]bool
-	blocked  map[EventID]string // the dead letters, with their subjects
-	running  map[*Entry]bool    // ran when their subject was blocked
-	requeued int
+	asleep  time.Time // the dispatcher sleeps until then, if nothing wakes it
+	eager   bool      // NextRequest is called where it must return nothing, too
+	events  int       // that the function takes in one request
+	bytes   int
+	lagging bool // many messages are behind each, so that an old one is part of a backlog
+	down    bool // the function does not answer
+	ledger  map[EventID]bool
+	blocked map[EventID]string // the dead letters, with their subjects
+	running map[*Entry]bool    // ran when their subject was blocked
+	closes  bool               // the process ends before all is finished
 }
 
 const modelIdle = time.Hour
@@ -154,7 +154,8 @@ func runModel(t *testing.T, decisions []byte) {
 		CatchUpLag: []time.Duration{0, time.Second}[m.n(2)],
 		Ordered:    m.n(3) > 0,
 	}
-	m.eager = m.n(2) == 0
+	m.eager, m.closes = m.n(2) == 0, m.n(8) == 0
+	hedgeAtEnd := []eventing.Hedge{{}, {Delay: 300 * time.Millisecond}}[m.n(2)]
 	m.bytes = []int{2000, 1 << 20}[m.n(2)]
 	m.table = New(cfg)
 	for number := range 1 + m.n(3) {
@@ -175,6 +176,10 @@ func runModel(t *testing.T, decisions []byte) {
 		m.step()
 		m.check()
 	}
+	if m.closes {
+		m.close()
+		return
+	}
 	m.drain("as it is")
 	for _, s := range m.streams {
 		for len(s.late) > 0 {
@@ -183,9 +188,8 @@ func runModel(t *testing.T, decisions []byte) {
 		s.partition.Complete()
 	}
 	m.unblockAll()
-	hedge := []eventing.Hedge{{}, {Delay: 300 * time.Millisecond}}[m.requeued%2]
-	m.logf("hedge %+v, nothing blocked", hedge)
-	m.table.SetHedge(hedge)
+	m.logf("hedge %+v, nothing blocked", hedgeAtEnd)
+	m.table.SetHedge(hedgeAtEnd)
 	m.drain("at the end")
 	for _, s := range m.streams {
 		for _, message := range s.messages {
@@ -633,12 +637,9 @@ func (m *model) outcome(e *Entry) (Next, time.Duration) {
 		return Finish, 0
 	case what == 6: // pending
 		e.Delivery.Alone = true
-		return Retry, after
-	case what == 7: // failed, in a batch or alone
-		if !e.Delivery.Alone {
-			e.Delivery.Alone = true
-			return Again, 0
-		}
+		return Again, 0
+	case what == 7: // failed
+		e.Delivery.Alone = true
 		return Retry, after
 	case what == 8: // rejected
 		e.Delivery.DeadLetter = true
@@ -751,5 +752,41 @@ func (m *model) answer(i int, fails bool) {
 	for _, e := range finished {
 		m.finished(e)
 		m.acknowledge(e)
+	}
+}
+
+// close ends the process: whatever is not finished is handed back once.
+func (m *model) close() {
+	m.t.Helper()
+	back := map[*Entry]bool{}
+	handBack := func() {
+		for _, e := range m.table.Close() {
+			if message, _ := e.Message.(*modelMessage); m.held[e] || back[e] || message.entry != e {
+				m.failf("hand back %d, which is not in flight, or in a request or lookup", e.Sequence())
+			}
+			back[e] = true
+		}
+	}
+	m.logf("close")
+	handBack()
+	for len(m.lookups) > 0 {
+		m.answer(0, m.oneIn(2))
+	}
+	for len(m.requests) > 0 {
+		m.complete(0, m.oneIn(2))
+	}
+	if batch, _ := m.table.NextRequest(modelIdle); batch != nil || m.table.NextLookup(1) != nil {
+		m.failf("there is a request or lookup after the end")
+	}
+	handBack()
+	for _, s := range m.streams {
+		for _, message := range s.messages {
+			if message.entry != nil && !back[message.entry] {
+				m.failf("%d/%d is not handed back", s.number, message.sequence)
+			}
+		}
+	}
+	if m.table.Counts() != [Finished]int{} {
+		m.failf("after the end the table counts %v", m.table.Counts())
 	}
 }

@@ -48,7 +48,7 @@ type Received uint8
 const (
 	// Added means that the message is in flight now.
 	Added Received = iota
-	// Known means that it is in flight already. The new copy's acknowledgement counts.
+	// Known means that it is in flight already.
 	Known
 	// Copy means that it is acknowledged already; acknowledge it again.
 	Copy
@@ -120,6 +120,7 @@ func (p *Partition) Abandon() {
 		}
 	}
 	p.free()
+	t.signal()
 }
 
 // stale reports whether e's partition was abandoned since. It is called with the

@@ -126,7 +126,10 @@ func (t *Table) takeProbe(now time.Time) (*Entry, time.Duration) {
 		}
 	}
 	if oldest == nil {
-		return nil, max(left, probeBase)
+		if left <= 0 {
+			left = probeLimit // nothing is ready
+		}
+		return nil, left
 	}
 	if !oldest.first().tried {
 		t.probe = now.Add(t.wait.Delay(probeBase, probeLimit, 0))
@@ -197,7 +200,8 @@ const (
 	Retry
 	// Again means that it is sent again at once.
 	Again
-	// Drop means that it is forgotten; the stream redelivers it.
+	// Drop means that it is forgotten, and the stream redelivers it. If this process goes
+	// on, what comes after it in its subject is delivered before it.
 	Drop
 )
 

@@ -135,7 +135,10 @@ func (p *Partition) evict(bytes int) {
 	for _, l := range p.lanes {
 		first := l.first()
 		turn := 0
-		if l.running == nil && first != nil && !p.table.mayRun(first) { // behind a dead letter, or not all is here
+		switch e := l.running; {
+		case e != nil && e.state == Waiting && e.due.Sub(now) > farOff: // behind a long backoff
+			turn = farBehind
+		case e == nil && first != nil && !p.table.mayRun(first): // behind a dead letter, or not all is here
 			turn = farBehind
 		}
 		for _, e := range l.entries {

@@ -194,3 +194,59 @@ func TestABlockedSubjectTakesNoRoomFromOthers(t *testing.T) {
 		}
 	}
 }
+
+func TestASubjectInALongBackoffTakesNoRoomFromOthers(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{Ordered: true, MaxBytes: 256 << 10})
+	for subject := range 5 {
+		b.receive(7, fmt.Sprint(subject), 3000, b.now)
+	}
+	_, entries, _ := b.request()
+	if len(entries) != 5 {
+		t.Fatalf("%d are sent, want the first of each subject", len(entries))
+	}
+	b.answer(entries, Retry, 30*time.Second, 0)
+	if n, _ := b.partition.roomNow(); n == 0 {
+		t.Errorf("nothing could be delivered for 30 s, and there is no room: %d bytes", b.partition.bytes)
+	}
+}
+
+func TestAbandoningWakesWhatWaitedForItsLookups(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{CatchUpLag: time.Second})
+	other := b.AddPartition()
+	b.SetPreference(func(uint64) bool { return false })
+	b.receive(10, "", 10, b.now.Add(-time.Minute))
+	b.lookUp() // they are left
+	m := &modelMessage{sequence: 1, arrived: b.now.Add(-time.Minute), pending: 1 << 20}
+	other.Receive(m, &delivery.Delivery{}, m.id, "") // to be looked up
+	<-b.Wake()
+	b.request() // waits for the lookup
+	other.Abandon()
+	select {
+	case <-b.Wake():
+	default:
+		t.Error("nothing wakes the dispatcher, and the lookup that it waits for does not come")
+	}
+}
+
+func TestAProbeIsNotSentLate(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{InFlight: 16})
+	b.events = 1
+	b.receive(silentRequests, "", 10, b.now)
+	for range silentRequests {
+		_, entries, _ := b.request()
+		b.answer(entries, Retry, time.Hour, 0)
+	}
+	b.receive(2, "", 10, b.now)
+	_, entries, _ := b.request() // a probe
+	b.answer(entries, Retry, time.Hour, 0)
+	b.now = b.probe.Add(-time.Millisecond)
+	if _, entries, wait := b.request(); entries != nil || wait != time.Millisecond {
+		t.Errorf("1 ms before a probe is due, %d are sent, and wait is %s", len(entries), wait)
+	}
+}
