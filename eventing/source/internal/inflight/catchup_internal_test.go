@@ -21,9 +21,9 @@ func TestWhatNobodyCommitsIsTakenBackWhileMessagesKeepComing(t *testing.T) {
 	if len(b.left) == 0 {
 		t.Fatal("nothing is left to the other cluster")
 	}
-	b.request() // the function has all that it takes, and does not answer
 	head := b.left[0]
-	for waited := time.Duration(0); head.state == Left && waited < time.Minute; waited += relookEvery {
+	b.request() // the function has all that it takes, and does not answer
+	for waited := time.Duration(0); head.state != Ready; waited += relookEvery {
 		b.now = b.now.Add(relookEvery)
 		b.receive(1, "", 10, old) // is looked up while the rest is decided
 		b.request()
