@@ -25,14 +25,23 @@ run: ## Run PostgreSQL, NATS and two clusters here; ARGS=--help lists the flags.
 chat: ## Chat between two clusters, in your browser; ARGS=--help lists the flags.
 	@hack/build.sh .tandem/chat/bin $(PARTS) && go build -C hack/chat -mod=mod -buildvcs=false -o $(CURDIR)/.tandem/chat/bin/chat . && exec .tandem/chat/bin/chat $(ARGS)
 
+# Tests wait more than they compute: four of a package run at once, and the modules of
+# their own beside those of the root. Packages that take minutes come first.
 .PHONY: test
 test: ## Run the tests, on real PostgreSQL and real NATS; ARGS go to go test.
 	@hack/install.sh cc pgbouncer
-	go test -race -short -p 2 -timeout 12m $(ARGS) ./...
-	go test -C hack/images -timeout 12m ./...
-	go test -C test/config -timeout 12m ./...
+	@$(MAKE) --no-print-directory -j2 test-root test-modules
+
+.PHONY: test-root
+test-root:
+	go test -race -short -p 2 -parallel 4 -timeout 12m $(ARGS) ./test/clusters ./test/bench ./test/func ./eventing/source ./sinkwriter ./...
+
+.PHONY: test-modules
+test-modules:
 	go test -C test/peers -mod=mod -timeout 12m ./...
 	go test -C hack/chat -mod=mod -race -short -timeout 12m ./...
+	go test -C hack/images -timeout 12m ./...
+	go test -C test/config -timeout 12m ./...
 
 .PHONY: clusters
 clusters: ## Run every test with the processes of whole clusters; make test leaves some out.
