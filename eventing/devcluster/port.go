@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 )
@@ -28,12 +32,32 @@ var nextPort = func() *atomic.Uint32 {
 	return &next
 }()
 
+// claims is a file of which a process locks the byte of each port that it was given, until
+// it ends: between the choice of a port and the server's start can be half a minute, in which
+// another process would find the port free.
+var claims = sync.OnceValues(func() (*os.File, error) {
+	name := filepath.Join(os.TempDir(), "tandem-ports-"+strconv.Itoa(os.Getuid()))
+	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+})
+
+// claim returns an error if another process of this user has claimed the port.
+func claim(port int) error {
+	file, err := claims()
+	if err != nil {
+		return fmt.Errorf("claim a port: %w", err)
+	}
+	err = syscall.FcntlFlock(file.Fd(), syscall.F_SETLK, &syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart, Start: int64(port), Len: 1})
+	if err != nil {
+		return fmt.Errorf("claim port %d: %w", port, err)
+	}
+	return nil
+}
+
 // FreePort returns a port on 127.0.0.1 on which no process listens now.
 func FreePort() (int, error) { return FreePorts(1) }
 
 // FreePorts returns the first of n free ports on 127.0.0.1 in a row. It returns a port again
-// only after all others. Where it begins is random, so that two processes rarely pick the
-// same ports.
+// only after all others, and to one process of a user only, until that ends.
 func FreePorts(n int) (first int, err error) {
 	for range portTries {
 		end := int(nextPort.Add(uint32(n)) % (endFreePort - firstFreePort))
@@ -43,7 +67,9 @@ func FreePorts(n int) (first int, err error) {
 		first = firstFreePort + end - n
 		err = nil
 		for i := 0; i < n && err == nil; i++ {
-			err = CheckPort(first + i)
+			if err = claim(first + i); err == nil {
+				err = CheckPort(first + i)
+			}
 		}
 		if err == nil {
 			return first, nil

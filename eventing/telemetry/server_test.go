@@ -12,15 +12,14 @@ import (
 
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 )
 
 func TestServerShowsMetricsAndHealth(t *testing.T) {
 	t.Parallel()
 
-	free := httptest.NewServer(nil)
-	address := free.Listener.Addr().String()
-	free.Close()
+	address := eventtest.FreeAddress(t)
 	var mu sync.Mutex
 	reason := errors.New("one reason\nand another")
 	server, err := telemetry.Listen(t.Context(), telemetry.Config{Address: address, Ready: func(context.Context) error {

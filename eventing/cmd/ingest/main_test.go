@@ -21,6 +21,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 )
 
 // runMain makes this test's program the ingest, so that tests have a process to
@@ -39,7 +40,7 @@ func TestTheProcessDrainsOnSIGTERMAndLosesNothing(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	address, metrics := freeAddress(), freeAddress()
+	address, metrics := eventtest.FreeAddress(t), eventtest.FreeAddress(t)
 	log := &buffer{}
 	cmd := command(context.Background(), server.URL(), address, "METRICS_ADDRESS="+metrics)
 	cmd.Stderr = log
@@ -162,7 +163,7 @@ func TestTheProcessRefusesAStreamThatForgetsTooSoon(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		log := &buffer{}
-		address := freeAddress()
+		address := eventtest.FreeAddress(t)
 		cmd := command(ctx, server.URL(), address)
 		cmd.Stderr = log
 		if err := cmd.Start(); err != nil {
@@ -207,13 +208,6 @@ func command(ctx context.Context, nats, address string, more ...string) *exec.Cm
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append([]string{runMain + "=1", "TANDEM_CLUSTER=east", "NATS_URL=" + nats, "LISTEN_ADDRESS=" + address}, more...)
 	return cmd
-}
-
-// freeAddress was free a moment ago.
-func freeAddress() string {
-	free := httptest.NewServer(nil)
-	defer free.Close()
-	return free.Listener.Addr().String()
 }
 
 // send sends a request, with an event of this id if it is a POST. Code 0 is no

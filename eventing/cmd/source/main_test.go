@@ -314,11 +314,7 @@ type process struct {
 func start(t *testing.T, nats, sink string, more ...string) *process {
 	t.Helper()
 
-	// A port that was free a moment ago.
-	free := httptest.NewServer(nil)
-	address := free.Listener.Addr().String()
-	free.Close()
-
+	address := eventtest.FreeAddress(t)
 	p := &process{metrics: "http://" + address, log: &buffer{}}
 	p.cmd = command(context.Background(), nats, sink, address, more...)
 	p.cmd.Stderr = p.log

@@ -20,6 +20,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing/delivery"
+	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
@@ -104,6 +105,17 @@ func Serve(tb testing.TB, handle http.HandlerFunc) string {
 	server := httptest.NewServer(handle)
 	tb.Cleanup(server.Close)
 	return server.URL
+}
+
+// FreeAddress returns an address on which a process that a test starts can listen.
+func FreeAddress(tb testing.TB) string {
+	tb.Helper()
+
+	port, err := devcluster.FreePort()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 // Connect connects to a NATS server until the test ends. A nil logger discards.

@@ -1,0 +1,44 @@
+package devcluster
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// otherProcess makes the test binary the other process, which tries the port first that
+// the variable names.
+const otherProcess = "TANDEM_TEST_PORT"
+
+func TestAPortIsReturnedToOneProcessOnly(t *testing.T) {
+	t.Parallel()
+
+	if text := os.Getenv(otherProcess); text != "" {
+		port, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nextPort.Store(uint32(port - firstFreePort))
+		got, err := FreePort()
+		_, _ = fmt.Fprintf(os.Stdout, "got %d, %v\n", got, err)
+		return
+	}
+	// No server listens on them, yet.
+	first, err := FreePorts(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), otherProcess+"="+strconv.Itoa(first))
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got int
+	if _, err := fmt.Sscanf(string(out), "got %d, <nil>", &got); err != nil || got < first+3 {
+		t.Errorf("%s; want a port from %d on", strings.TrimSpace(string(out)), first+3)
+	}
+}
