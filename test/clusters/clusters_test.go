@@ -46,10 +46,16 @@ var programs = sync.OnceValues(func() (devcluster.Programs, error) {
 	return devcluster.Build(ctx, dir, io.Discard)
 })
 
+// running bounds the deployments that run at once, however many tests do: each has a dozen
+// processes that compute, and more of them only slow each other down.
+var running = make(chan struct{}, 2)
+
 // start starts a deployment that ends with the test. It sets the folder, the programs and
 // the migrations.
 func start(t *testing.T, cfg devcluster.Config) *devcluster.Deployment {
 	t.Helper()
+	running <- struct{}{}
+	t.Cleanup(func() { <-running })
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	var err error
