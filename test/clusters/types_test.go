@@ -49,7 +49,10 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 		if err := e.SetData(event.ApplicationJSON, map[string]any{"room": fmt.Sprintf("room %d", i%50), "author": "ann", "text": "hello"}); err != nil {
 			t.Fatal(err)
 		}
-		if err := publisher.Publish(ctx, []event.Event{e}); err != nil {
+		publishing, cancel := context.WithTimeout(t.Context(), timeout)
+		err := publisher.Publish(publishing, []event.Event{e})
+		cancel()
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -66,7 +69,7 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 		}
 	}
 	var stored, handled int
-	if err := w.Pool.QueryRow(ctx, `select (select count(*) from chat_messages), (select count(*) from tandem.ledger)`).Scan(&stored, &handled); err != nil {
+	if err := w.Pool.QueryRow(t.Context(), `select (select count(*) from chat_messages), (select count(*) from tandem.ledger)`).Scan(&stored, &handled); err != nil {
 		t.Fatal(err)
 	}
 	// 20,000 flights and the posts: not a row for what was filtered.
@@ -74,7 +77,7 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 		t.Errorf("%d messages are stored and %d events in the ledger, want %d and %d", stored, handled, posts, 20_000+posts)
 	}
 	var letters int
-	if err := w.Pool.QueryRow(ctx, `select count(*) from tandem.dead_letter`).Scan(&letters); err != nil || letters != 0 {
+	if err := w.Pool.QueryRow(t.Context(), `select count(*) from tandem.dead_letter`).Scan(&letters); err != nil || letters != 0 {
 		t.Errorf("%d dead letters, %v", letters, err)
 	}
 }
