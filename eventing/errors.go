@@ -11,3 +11,7 @@ var ErrMissed = errors.New("messages that were delivered have not arrived")
 
 // ErrGone means that a stream does not have a message any more.
 var ErrGone = errors.New("the stream does not have the message any more")
+
+// ErrTruncated means that a stream lost messages that its consumer had read, as in an
+// unclean election. Others may have their sequences now.
+var ErrTruncated = errors.New("the stream lost messages that were delivered")

@@ -1,0 +1,117 @@
+package offsetstream
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing"
+)
+
+// Client is a connection of one process. It is safe for concurrent use.
+type Client struct {
+	server *Server
+	closed atomic.Bool
+}
+
+// Connect returns a connection.
+func (s *Server) Connect() *Client { return &Client{server: s} }
+
+// Close ends the connection, as the end of the process would: what is not committed is
+// lost.
+func (c *Client) Close() { c.closed.Store(true) }
+
+// usable returns why the server cannot be asked. It is called with the server's lock held.
+func (c *Client) usable() error {
+	switch {
+	case c.closed.Load():
+		return errClosed
+	case !c.server.up:
+		return errUnavailable
+	}
+	return nil
+}
+
+// Stream returns one partition, as a group reads it.
+func (c *Client) Stream(group string, partition int) *Stream {
+	return &Stream{client: c, group: group, partition: partition}
+}
+
+// Streams returns the partitions that a group is assigned.
+func (c *Client) Streams(group string) eventing.Streams { return &assignment{client: c, group: group} }
+
+// assignment is the set of the partitions of a group.
+type assignment struct {
+	client *Client
+	group  string
+}
+
+// Watch implements [eventing.Streams].
+func (a *assignment) Watch(ctx context.Context, update func([]eventing.Stream)) error {
+	s := a.client.server
+	var last []int
+	for first := true; ctx.Err() == nil; {
+		s.mu.Lock()
+		err, changed := a.client.usable(), s.changed
+		now, ok := s.assigned[a.group]
+		if !ok {
+			for number := range s.partitions {
+				now = append(now, number)
+			}
+		}
+		now = slices.Clone(now)
+		s.mu.Unlock()
+		if err != nil {
+			return fmt.Errorf("look up partitions: %w", err)
+		}
+		if first || !slices.Equal(last, now) {
+			var streams []eventing.Stream
+			for _, number := range now {
+				streams = append(streams, a.client.Stream(a.group, number))
+			}
+			update(streams)
+			first, last = false, now
+		}
+		watch(ctx, changed, time.Minute)
+	}
+	return nil
+}
+
+// Publisher returns a publisher that chooses the partition by the subject.
+func (c *Client) Publisher() eventing.Publisher { return publisher{c} }
+
+type publisher struct{ client *Client }
+
+// Publish implements [eventing.Publisher].
+func (p publisher) Publish(ctx context.Context, events []event.Event) error {
+	s := p.client.server
+	s.mu.Lock()
+	err, partitions := p.client.usable(), len(s.partitions)
+	s.mu.Unlock()
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	batches := map[int][]event.Event{}
+	for _, e := range events {
+		hash := fnv.New32a()
+		if e.Context != nil {
+			_, _ = hash.Write([]byte(e.Subject()))
+		}
+		number := int(hash.Sum32() % uint32(partitions))
+		batches[number] = append(batches[number], e)
+	}
+	for number, batch := range batches {
+		if err := s.Store(number, batch...); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,218 @@
+package offsetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
+)
+
+// maxEvent is the largest event that a server accepts, in bytes.
+const maxEvent = 1 << 20
+
+var (
+	errUnavailable = errors.New("the server is unavailable")
+	errClosed      = errors.New("the connection is closed")
+)
+
+// Server holds one topic and the committed offsets of its groups. Create it with [New].
+// It is safe for concurrent use.
+type Server struct {
+	mu         sync.Mutex
+	up         bool
+	restarts   int // ends the readers of before
+	topic      string
+	id         int // of this incarnation of the topic
+	partitions []*partition
+	committed  map[place]position
+	assigned   map[string][]int // by group; all partitions if a group is missing
+	changed    chan struct{}    // is closed after any change
+}
+
+// place is a group and a partition of one incarnation of the topic.
+type place struct {
+	group         string
+	id, partition int
+}
+
+// position is an offset, and the epoch of the message before it; -1 if there is none.
+type position struct {
+	offset uint64
+	epoch  int
+}
+
+// partition is a log.
+type partition struct {
+	records []record // without the markers
+	epochs  []uint64 // where each epoch begins
+	end     uint64
+}
+
+// record is a message in a partition.
+type record struct {
+	offset uint64
+	epoch  int
+	stored time.Time
+	event  *event.Event // nil if it is none
+	data   string       // of a message that is no event
+	size   int
+}
+
+// New returns a server with a topic of so many partitions.
+func New(topic string, partitions int) *Server {
+	s := &Server{up: true, topic: topic, committed: map[place]position{}, assigned: map[string][]int{}, changed: make(chan struct{})}
+	s.create(partitions)
+	return s
+}
+
+func (s *Server) create(partitions int) {
+	s.id++
+	s.partitions = nil
+	for range partitions {
+		s.partitions = append(s.partitions, &partition{epochs: []uint64{0}})
+	}
+}
+
+// change calls do and wakes up who waits.
+func (s *Server) change(do func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	do()
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Recreate deletes the topic and creates it again.
+func (s *Server) Recreate() { s.change(func() { s.create(len(s.partitions)) }) }
+
+// Stop ends the server; Restart starts it again with all that it has stored.
+func (s *Server) Stop() { s.change(func() { s.up = false; s.restarts++ }) }
+
+// Restart starts the server again.
+func (s *Server) Restart() { s.change(func() { s.up = true }) }
+
+// AddPartition adds a partition and returns its number.
+func (s *Server) AddPartition() (number int) {
+	s.change(func() {
+		number = len(s.partitions)
+		s.partitions = append(s.partitions, &partition{epochs: []uint64{0}})
+	})
+	return number
+}
+
+// Assign sets the partitions that a group reads.
+func (s *Server) Assign(group string, partitions ...int) {
+	s.change(func() { s.assigned[group] = slices.Clone(partitions) })
+}
+
+// Truncate removes the last n messages of a partition in an unclean election, and returns
+// the end of what is left. Messages stored later belong to another epoch.
+func (s *Server) Truncate(number, n int) (end uint64) {
+	s.change(func() {
+		p := s.partitions[number]
+		left := len(p.records) - n
+		p.end = p.records[left].offset
+		p.records = slices.Clone(p.records[:left])
+		p.epochs = append(p.epochs, p.end)
+	})
+	return s.End(number)
+}
+
+// End returns the offset that the next message of a partition gets.
+func (s *Server) End(number int) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.partitions[number].end
+}
+
+// Committed returns the committed offset of a group in a partition.
+func (s *Server) Committed(group string, number int) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.committed[place{group, s.id, number}].offset
+}
+
+// Store stores events in a partition, as one batch.
+func (s *Server) Store(number int, events ...event.Event) error {
+	records := make([]record, len(events))
+	for i := range events {
+		e := events[i].Clone()
+		if err := cloudevent.Check(e); err != nil {
+			return fmt.Errorf("store event: %w", err)
+		}
+		size := len(e.DataEncoded) + len(e.ID()) + len(e.Source()) + len(e.Type()) + len(e.Subject())
+		if size > maxEvent {
+			return fmt.Errorf("store event of %d bytes: %w", size, eventing.ErrTooLarge)
+		}
+		records[i] = record{event: &e, size: size}
+	}
+	return s.store(number, records...)
+}
+
+// StoreForeign stores a message in a partition that is no CloudEvent.
+func (s *Server) StoreForeign(number int, data string) error {
+	return s.store(number, record{data: data, size: len(data)})
+}
+
+func (s *Server) store(number int, records ...record) (err error) {
+	s.change(func() {
+		if !s.up {
+			err = errUnavailable
+			return
+		}
+		p := s.partitions[number]
+		for _, r := range records {
+			r.offset, r.epoch, r.stored = p.end, len(p.epochs)-1, time.Now() //nolint:forbidigo // the server's clock
+			p.records = append(p.records, r)
+			p.end++
+		}
+		p.end++ // the marker
+	})
+	return err
+}
+
+// diverges returns the offset from which on a partition has other messages than those
+// that led to a position; its own offset if there is none.
+func (p *partition) diverges(at position) uint64 {
+	if at.epoch < 0 {
+		return at.offset
+	}
+	endOf := p.end // of the epoch
+	if at.epoch+1 < len(p.epochs) {
+		endOf = p.epochs[at.epoch+1]
+	}
+	return min(at.offset, endOf)
+}
+
+// from returns the messages from an offset on, and the epoch of the one before.
+func (p *partition) from(offset uint64) (records []record, before int) {
+	i, _ := slices.BinarySearchFunc(p.records, offset, func(r record, offset uint64) int {
+		if r.offset < offset {
+			return -1
+		}
+		return 1
+	})
+	before = -1
+	if i > 0 {
+		before = p.records[i-1].epoch
+	}
+	return p.records[i:], before
+}
+
+// watch waits for a change, for a time at most.
+func watch(ctx context.Context, changed <-chan struct{}, most time.Duration) {
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case <-changed:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
