@@ -7,8 +7,29 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
+// Streams is what a source reads: a set of streams that come and go, as the partitions of
+// a topic do. A [StreamList] is a set that never changes.
+type Streams interface {
+	// Watch calls update with all streams of the set, at first and after every change,
+	// until ctx ends. Streams with the same name are the same. When update has returned,
+	// a stream that has left the set is told nothing any more. An error means that the
+	// set is not known now; a retry is always right.
+	Watch(ctx context.Context, update func([]Stream)) error
+}
+
+// StreamList is a set of streams that never changes.
+type StreamList []Stream
+
+// Watch implements [Streams].
+func (l StreamList) Watch(ctx context.Context, update func([]Stream)) error {
+	update(l)
+	<-ctx.Done()
+	return nil
+}
+
 // Stream is a durable sequence of messages with a consumer for each cluster and function.
-// Every cluster has consumers of its own, so each cluster receives every message.
+// Every cluster has consumers of its own, so each cluster receives every message. Sequences
+// ascend; gaps between them are normal.
 // Package streamtest tests an implementation.
 type Stream interface {
 	// Name returns the stream's name, for logs, metrics and checkpoints.
@@ -50,8 +71,10 @@ type Reader interface {
 
 	// Pull passes at most n messages, of at most bytes together, to receive, one after
 	// the other, as they arrive; a single one may be larger. It returns nil after n
-	// messages, when none came for some seconds, and when ctx ended. It calls receive
-	// only until it returns.
+	// messages, or fewer if there are no more now, when none came for some seconds, and
+	// when ctx ended. It calls receive only until it returns. [ErrTruncated] means that
+	// the stream diverges from what was delivered: a reader that is opened then has its
+	// floor where it diverges, or below, and returns the error again until Rewind.
 	Pull(ctx context.Context, n, bytes int, receive func(Message)) error
 
 	// Position returns how far the stream has been read. It may be called during Pull.
@@ -114,7 +137,7 @@ type Message interface {
 	// redelivered.
 	Ack() error
 
-	// InProgress extends the time until the message is redelivered.
+	// InProgress extends the time until the message is redelivered, if it has one.
 	InProgress() error
 
 	// Nak returns the message to the stream, which redelivers it: at once, or when it is

@@ -58,7 +58,7 @@ func (s *Source) heartbeat(ctx context.Context) {
 		case <-ticker.C:
 		}
 		now := s.cfg.Now()
-		for _, c := range s.consumers {
+		for _, c := range s.consumers.current() {
 			c.partition.Heartbeat(now.Add(-s.cfg.Heartbeat/2), now, func(m eventing.Message) {
 				if err := m.InProgress(); err != nil {
 					s.reportUntold(ctx, m, "heartbeat", err)

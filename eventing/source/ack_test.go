@@ -165,7 +165,7 @@ func TestAnEventThatKeepsBreakingTheFunctionIsADeadLetterAfterAWhile(t *testing.
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := source.New([]eventing.Stream{stream}, delivery, p, source.Config{Function: "flights", SaveInterval: 10 * time.Millisecond})
+	source, err := source.New(eventing.StreamList{stream}, delivery, p, source.Config{Function: "flights", SaveInterval: 10 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,7 +133,7 @@ func startTogether(t *testing.T, server *natstest.Server, f *together, p *progre
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := source.New([]eventing.Stream{stream}, delivery, p, source.Config{
+	source, err := source.New(eventing.StreamList{stream}, delivery, p, source.Config{
 		Function: "flights", Batch: batch, SaveInterval: 10 * time.Millisecond,
 	})
 	if err != nil {

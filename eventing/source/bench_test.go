@@ -61,7 +61,7 @@ func benchmarkSource(b *testing.B, batch int) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		source, err := source.New([]eventing.Stream{stream}, delivery, &progress{}, source.Config{Function: "flights", Batch: batch})
+		source, err := source.New(eventing.StreamList{stream}, delivery, &progress{}, source.Config{Function: "flights", Batch: batch})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -21,6 +21,8 @@ type consumer struct {
 	stream    eventing.Stream
 	partition *inflight.Partition
 	failures  *failurelog.Log
+	stop      context.CancelFunc
+	ended     chan struct{} // is closed when run has returned
 
 	mu       sync.Mutex
 	reader   eventing.Reader // nil while it is not open
@@ -36,9 +38,21 @@ type consumer struct {
 	checkpoint checkpoint // not under mu
 }
 
+// consumerOf returns the consumer that received e.
+func consumerOf(e *inflight.Entry) *consumer {
+	c, _ := e.Partition().Owner.(*consumer)
+	return c
+}
+
+// A stream that cannot be read is opened again after retryBase, and later retryLimit.
+const (
+	retryBase  = 200 * time.Millisecond
+	retryLimit = 2 * time.Second
+)
+
 // run pulls messages until ctx ends.
 func (c *consumer) run(ctx context.Context) {
-	wait := backoff.Backoff{Base: 200 * time.Millisecond, Limit: 2 * time.Second}
+	wait := backoff.Backoff{Base: retryBase, Limit: retryLimit}
 	for {
 		flowed, err := c.follow(ctx)
 		if ctx.Err() != nil {

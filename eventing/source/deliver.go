@@ -87,7 +87,7 @@ func (s *Source) prepare(ctx context.Context, r *inflight.Request) (ds []*delive
 
 // next decides what happens to an entry after a request.
 func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step) (inflight.Next, time.Duration) {
-	consumer := s.consumerOf[e.Partition()]
+	consumer := consumerOf(e)
 	switch {
 	case step.Err != nil:
 		// A stream with such an event is broken. What comes after it in its subject waits.
@@ -113,7 +113,7 @@ func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step
 // fetch gets the payload of an entry from its stream. If it cannot be had, it returns
 // what happens to the entry.
 func (s *Source) fetch(ctx context.Context, e *inflight.Entry) (inflight.Next, time.Duration) {
-	consumer := s.consumerOf[e.Partition()]
+	consumer := consumerOf(e)
 	message, err := consumer.fetch(ctx, e.Message)
 	switch {
 	case err == nil:

@@ -30,7 +30,7 @@ func ExampleNew() {
 		panic(err)
 	}
 	var saver source.Checkpoints // as cmd/source makes it of a ledger.Checkpoints
-	source, err := source.New([]eventing.Stream{stream}, delivery, saver, source.Config{
+	source, err := source.New(eventing.StreamList{stream}, delivery, saver, source.Config{
 		Function: "flights",
 		Logger:   logger,
 	})

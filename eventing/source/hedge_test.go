@@ -69,7 +69,7 @@ func hedging(t *testing.T, server *natstest.Server, f *function, p *progress, cf
 		t.Fatal(err)
 	}
 	cfg.Function, cfg.SaveInterval = "flights", 10*time.Millisecond
-	source, err := source.New([]eventing.Stream{stream}, eventtest.NewSender(t, f.url(), f.url()+"/dead-letters"), p, cfg)
+	source, err := source.New(eventing.StreamList{stream}, eventtest.NewSender(t, f.url(), f.url()+"/dead-letters"), p, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestAnEventIsDeliveredAtItsDelayAndWithinASecondIfTheLedgerIsSilent(t *test
 					t.Fatal(err)
 				}
 				stream := memoryStream{messages: make(chan eventing.Message)}
-				s, err := source.New([]eventing.Stream{stream}, sender, &progress{}, source.Config{
+				s, err := source.New(eventing.StreamList{stream}, sender, &progress{}, source.Config{
 					Function: "flights", Hedge: eventing.Hedge{Delay: delay}, Ledger: tt.ledger,
 				})
 				if err != nil {

@@ -145,7 +145,7 @@ func (s *Source) hedgeBefore(from eventing.Hedge) string {
 // reportBacklog says for each stream what is not done yet. All of it is asked
 // about before it is delivered.
 func (s *Source) reportBacklog(ctx context.Context) {
-	for _, c := range s.consumers {
+	for _, c := range s.consumers.current() {
 		reader := c.currentReader()
 		if reader == nil {
 			continue

@@ -18,7 +18,7 @@ func startLogged(t *testing.T, server *natstest.Server, address string, progress
 	t.Helper()
 
 	conn := eventtest.Connect(t, server, logger)
-	var list []eventing.Stream
+	var list eventing.StreamList
 	for _, name := range streams {
 		stream, err := jetstream.NewStream(conn, "east", "flights", jetstream.StreamConfig{Name: name})
 		if err != nil {

@@ -187,6 +187,16 @@ func (m *Metrics) position(stream string, p eventing.Position) {
 	m.positions[stream] = p
 }
 
+// left forgets the position in a stream.
+func (m *Metrics) left(stream string) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.positions, stream)
+}
+
 // settled counts the events that a request settled.
 func (m *Metrics) settled(ctx context.Context, entries []*inflight.Entry, sent []int, steps []delivery.Step, now time.Time) {
 	if m == nil {

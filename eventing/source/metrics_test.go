@@ -65,7 +65,7 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := source.New([]eventing.Stream{stream}, delivery, &progress{}, source.Config{
+	source, err := source.New(eventing.StreamList{stream}, delivery, &progress{}, source.Config{
 		Function: "flights", SaveInterval: 10 * time.Millisecond, Metrics: metrics,
 	})
 	if err != nil {
@@ -190,7 +190,7 @@ func TestAMetricNamesWhyAMessageWaits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := source.New([]eventing.Stream{stream}, sender, &progress{}, source.Config{Function: "flights", InFlight: 2, Metrics: metrics})
+	source, err := source.New(eventing.StreamList{stream}, sender, &progress{}, source.Config{Function: "flights", InFlight: 2, Metrics: metrics})
 	if err != nil {
 		t.Fatal(err)
 	}

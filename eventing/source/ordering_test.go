@@ -232,7 +232,7 @@ func startOrdered(t *testing.T, server *natstest.Server, j *journal, cluster, si
 	}
 	cfg.Function, cfg.Ordered, cfg.Blocked, cfg.Ledger = "flights", true, verdictsOf{cluster, j}, j
 	cfg.SaveInterval, cfg.InFlight = 10*time.Millisecond, 32
-	source, err := source.New([]eventing.Stream{stream}, delivery, p, cfg)
+	source, err := source.New(eventing.StreamList{stream}, delivery, p, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -452,7 +452,7 @@ func TestWhatWasHandedOutBeforeIsWaitedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := source.New([]eventing.Stream{dawdling{stream}}, eventtest.NewSender(t, sink.url(), sink.url()+"/dead-letters"), p, source.Config{
+	source, err := source.New(eventing.StreamList{dawdling{stream}}, eventtest.NewSender(t, sink.url(), sink.url()+"/dead-letters"), p, source.Config{
 		Function: "flights", Ordered: true, Blocked: verdictsOf{"east", j}, Ledger: j, SaveInterval: 10 * time.Millisecond,
 	})
 	if err != nil {

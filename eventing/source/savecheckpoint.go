@@ -52,7 +52,7 @@ func (s *Source) saveCheckpoints(ctx context.Context) {
 
 // saveAll reports whether there was anything new.
 func (s *Source) saveAll(ctx context.Context) (news bool) {
-	for _, c := range s.consumers {
+	for _, c := range s.consumers.current() {
 		now, err := s.saveCheckpoint(ctx, c)
 		if err != nil {
 			s.saving.Failed(ctx, err)

@@ -148,36 +148,37 @@ const MaxBatch = 1000
 // Create it with [New].
 type Source struct {
 	cfg         Config
-	consumers   []*consumer
-	consumerOf  map[*inflight.Partition]*consumer
+	streams     eventing.Streams
+	consumers   consumers
 	table       *inflight.Table
 	sender      *delivery.Sender
 	checkpoints Checkpoints
 	filter      filter
 	hedge       hedgeController
 
-	saving, asking, verdicts, peers *failurelog.Log
+	saving, asking, verdicts, peers, watching *failurelog.Log
 }
 
 // New returns a Source that delivers the messages of streams with sender, and saves in
 // checkpoints how far it has read them. The error says what is wrong with the arguments.
-func New(streams []eventing.Stream, sender *delivery.Sender, checkpoints Checkpoints, cfg Config) (*Source, error) {
+func New(streams eventing.Streams, sender *delivery.Sender, checkpoints Checkpoints, cfg Config) (*Source, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("set up source: %w", err)
 	}
-	if len(streams) == 0 {
+	if list, ok := streams.(eventing.StreamList); streams == nil || ok && len(list) == 0 {
 		return nil, errors.New("set up source: no stream to read from")
 	}
 	s := &Source{
 		cfg:         cfg,
-		consumerOf:  map[*inflight.Partition]*consumer{},
+		streams:     streams,
 		sender:      sender,
 		checkpoints: checkpoints,
 		saving:      failurelog.New(cfg.Logger, cfg.Now, "saving the checkpoint"),
 		asking:      failurelog.New(cfg.Logger, cfg.Now, "looking up the ledger; a few events at a time are delivered without it"),
 		verdicts:    failurelog.New(cfg.Logger, cfg.Now, "looking up blocked subjects"),
 		peers:       failurelog.New(cfg.Logger, cfg.Now, "looking up the other clusters; the backlog is not divided"),
+		watching:    failurelog.New(cfg.Logger, cfg.Now, "watching the set of streams"),
 		hedge: hedgeController{
 			wanted:   cfg.Hedge,
 			reading:  failurelog.New(cfg.Logger, cfg.Now, "reading the hedge"),
@@ -191,16 +192,6 @@ func New(streams []eventing.Stream, sender *delivery.Sender, checkpoints Checkpo
 		s.table.SetHedge(eventing.Hedge{}) // only the race needs no ledger, and there is nothing to wait for
 	}
 	s.filter, _ = newFilter(cfg.Types) // validate has checked them
-	for _, stream := range streams {
-		c := &consumer{
-			source:    s,
-			stream:    stream,
-			partition: s.table.AddPartition(),
-			failures:  failurelog.New(cfg.Logger, cfg.Now, "reading a stream", slog.String("stream", stream.Name())),
-		}
-		s.consumers = append(s.consumers, c)
-		s.consumerOf[c.partition] = c
-	}
 	cfg.Metrics.watch(s.inFlight)
 	return s, nil
 }
@@ -221,7 +212,7 @@ func (s *Source) catchUpLag() time.Duration {
 
 // inFlight returns what is in flight.
 func (s *Source) inFlight() (h holding) {
-	for _, c := range s.consumers {
+	for _, c := range s.consumers.current() {
 		n, age := c.partition.Oldest(s.cfg.Now())
 		h.messages += n
 		h.oldest = max(h.oldest, age)
@@ -253,12 +244,9 @@ func (s *Source) Run(ctx context.Context) {
 			workers.Go(func() { s.lookUpAll(ctx) })
 		}
 	}
-	var pulling sync.WaitGroup
-	for _, c := range s.consumers {
-		pulling.Go(func() { c.run(ctx) })
-	}
 
-	pulling.Wait()
+	s.followStreams(ctx)
+	s.consumers.pulling.Wait()
 	s.handBackAll(ctx)
 	close(closed)
 	workers.Wait()
@@ -272,7 +260,13 @@ func (s *Source) Run(ctx context.Context) {
 // as far as is known.
 func (s *Source) Ready() error {
 	var errs []error
-	for _, c := range s.consumers {
+	s.consumers.mu.Lock()
+	known := s.consumers.known
+	s.consumers.mu.Unlock()
+	if !known {
+		errs = append(errs, errNoStreams)
+	}
+	for _, c := range s.consumers.current() {
 		errs = append(errs, c.ready())
 	}
 	return errors.Join(append(errs, s.sender.Ready())...)

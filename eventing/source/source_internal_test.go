@@ -16,7 +16,7 @@ func TestASourceWithoutALedgerNeverLooksUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New([]eventing.Stream{unopened{}}, sender, nil, Config{Function: "flights"})
+	s, err := New(eventing.StreamList{unopened{}}, sender, nil, Config{Function: "flights"})
 	if err != nil {
 		t.Fatal(err)
 	}

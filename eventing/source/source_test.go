@@ -325,7 +325,7 @@ func TestALongWaitForTheFunctionBringsNoRedelivery(t *testing.T) {
 	}
 	delivery := eventtest.NewSender(t, f.url(), f.url()+"/dead-letters")
 	var handedOut sequences
-	source, err := source.New([]eventing.Stream{impatient{stream, server, &handedOut}}, delivery, &progress{}, source.Config{
+	source, err := source.New(eventing.StreamList{impatient{stream, server, &handedOut}}, delivery, &progress{}, source.Config{
 		Function: "flights", InFlight: 5, Heartbeat: 100 * time.Millisecond,
 	})
 	if err != nil {
@@ -406,10 +406,10 @@ func (s *sequences) repeats() int {
 func TestNewSourceSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 
-	streams := []eventing.Stream{impatient{}}
+	streams := eventing.StreamList{impatient{}}
 	tests := []struct {
 		name    string
-		streams []eventing.Stream
+		streams eventing.StreamList
 		cfg     source.Config
 		want    string
 	}{

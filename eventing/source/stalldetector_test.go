@@ -76,7 +76,7 @@ func TestWhatIsLostOnTheWayComesAgainSoon(t *testing.T) {
 		return http.StatusNoContent
 	})
 	p := &progress{}
-	source, err := source.New([]eventing.Stream{stream}, eventtest.NewSender(t, f.url(), f.url()), p, source.Config{
+	source, err := source.New(eventing.StreamList{stream}, eventtest.NewSender(t, f.url(), f.url()), p, source.Config{
 		Function: "flights", SaveInterval: 20 * time.Millisecond,
 	})
 	if err != nil {
@@ -198,7 +198,7 @@ func TestWhatIsLostAtTheStartIsNotedThere(t *testing.T) {
 				t.Fatal(err)
 			}
 			stream, opened := tt.stream(inner)
-			source, err := source.New([]eventing.Stream{stream}, eventtest.NewSender(t, f.url(), f.url()+"/dead-letters"), p, source.Config{
+			source, err := source.New(eventing.StreamList{stream}, eventtest.NewSender(t, f.url(), f.url()+"/dead-letters"), p, source.Config{
 				Function: "flights", Ordered: true, Blocked: verdictsOf{"east", j}, Ledger: j, SaveInterval: 10 * time.Millisecond,
 			})
 			if err != nil {

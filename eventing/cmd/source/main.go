@@ -170,8 +170,8 @@ func newSource(conn *jetstream.Conn, sender *delivery.Sender, db database, cfg c
 	})
 }
 
-func openStreams(conn *jetstream.Conn, cfg config) ([]eventing.Stream, error) {
-	streams := make([]eventing.Stream, len(cfg.Streams))
+func openStreams(conn *jetstream.Conn, cfg config) (eventing.StreamList, error) {
+	streams := make(eventing.StreamList, len(cfg.Streams))
 	for i, name := range cfg.Streams {
 		stream, err := jetstream.NewStream(conn, cfg.Cluster, cfg.Function, jetstream.ParseStream(name))
 		if err != nil {

@@ -16,6 +16,9 @@ const maxUnconfirmed = 1 << 16
 // Partition is what a [Table] holds of one partition of a stream. [Partition.Abandon]
 // starts it anew: what was received before is not acknowledged any more.
 type Partition struct {
+	// Owner belongs to the caller, who sets it before the first Receive.
+	Owner any
+
 	table *Table
 
 	telling    sync.RWMutex // held for reading while the stream is told something

@@ -51,7 +51,7 @@ func (p *Partition) roomNow() (n, bytes int) {
 	t := p.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	limit, most := t.cfg.MaxBytes/len(t.partitions), t.mostEntries(p)
+	limit, most := t.cfg.MaxBytes/max(len(t.partitions), 1), t.mostEntries(p)
 	if p.bytes > limit/2 && p.starved() {
 		p.evict(limit / 4)
 	}
@@ -113,7 +113,7 @@ func (t *Table) mostEntries(p *Partition) int {
 	if !t.eager(p) {
 		return prefetch * t.cfg.InFlight
 	}
-	return max(t.cfg.MaxBytes/len(t.partitions)/stubOverhead, prefetch)
+	return max(t.cfg.MaxBytes/max(len(t.partitions), 1)/stubOverhead, prefetch)
 }
 
 // starved reports whether less could be delivered of what is here of p than its share of

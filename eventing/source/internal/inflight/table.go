@@ -1,6 +1,7 @@
 package inflight
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -81,6 +82,17 @@ func (t *Table) AddPartition() *Partition {
 	}
 	t.partitions = append(t.partitions, p)
 	return p
+}
+
+// RemovePartition abandons a partition, which receives no message any more. Entries of it
+// that are being sent or looked up are still reported as usual, and then forgotten.
+func (t *Table) RemovePartition(p *Partition) {
+	p.Abandon()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.setLagging(p, false)
+	t.partitions = slices.DeleteFunc(t.partitions, func(other *Partition) bool { return other == p })
+	t.signal()
 }
 
 // Wake returns a channel that has a token when [Table.NextRequest] may return something
