@@ -42,10 +42,10 @@ func (c *Client) Stream(group string, partition int) *Stream {
 	return &Stream{client: c, group: group, partition: partition}
 }
 
-// Streams returns the partitions that a group is assigned.
+// Streams returns the partitions that this process is assigned, as a group reads them.
 func (c *Client) Streams(group string) eventing.Streams { return &assignment{client: c, group: group} }
 
-// assignment is the set of the partitions of a group.
+// assignment is the set of the partitions of a process.
 type assignment struct {
 	client *Client
 	group  string
@@ -58,7 +58,7 @@ func (a *assignment) Watch(ctx context.Context, update func([]eventing.Stream)) 
 	for first := true; ctx.Err() == nil; {
 		s.mu.Lock()
 		err, changed := a.client.usable(), s.changed
-		now, ok := s.assigned[a.group]
+		now, ok := s.assigned[a.client]
 		if !ok {
 			for number := range s.partitions {
 				now = append(now, number)

@@ -133,9 +133,10 @@ func TestASetFollowsItsAssignment(t *testing.T) {
 	t.Parallel()
 
 	s := offsetstream.New("events", 2)
+	client := s.Connect()
 	sets := make(chan []string, 10)
 	go func() {
-		_ = s.Connect().Streams("east").Watch(t.Context(), func(streams []eventing.Stream) {
+		_ = client.Streams("east").Watch(t.Context(), func(streams []eventing.Stream) {
 			var names []string
 			for _, stream := range streams {
 				names = append(names, stream.Name())
@@ -158,8 +159,8 @@ func TestASetFollowsItsAssignment(t *testing.T) {
 	want("events/0", "events/1")
 	s.AddPartition()
 	want("events/0", "events/1", "events/2")
-	s.Assign("east", 2)
+	s.Assign(client, 2)
 	want("events/2")
-	s.Assign("east")
+	s.Assign(client)
 	want()
 }

@@ -32,8 +32,8 @@ type Server struct {
 	id         int // of this incarnation of the topic
 	partitions []*partition
 	committed  map[place]position
-	assigned   map[string][]int // by group; all partitions if a group is missing
-	changed    chan struct{}    // is closed after any change
+	assigned   map[*Client][]int // all partitions if a client is missing
+	changed    chan struct{}     // is closed after any change
 }
 
 // place is a group and a partition of one incarnation of the topic.
@@ -67,7 +67,7 @@ type record struct {
 
 // New returns a server with a topic of so many partitions.
 func New(topic string, partitions int) *Server {
-	s := &Server{up: true, topic: topic, committed: map[place]position{}, assigned: map[string][]int{}, changed: make(chan struct{})}
+	s := &Server{up: true, topic: topic, committed: map[place]position{}, assigned: map[*Client][]int{}, changed: make(chan struct{})}
 	s.create(partitions)
 	return s
 }
@@ -107,9 +107,9 @@ func (s *Server) AddPartition() (number int) {
 	return number
 }
 
-// Assign sets the partitions that a group reads.
-func (s *Server) Assign(group string, partitions ...int) {
-	s.change(func() { s.assigned[group] = slices.Clone(partitions) })
+// Assign sets the partitions that a process reads. Without it, it reads all of them.
+func (s *Server) Assign(c *Client, partitions ...int) {
+	s.change(func() { s.assigned[c] = slices.Clone(partitions) })
 }
 
 // Truncate removes the last n messages of a partition in an unclean election, and returns
