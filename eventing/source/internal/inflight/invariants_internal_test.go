@@ -21,10 +21,15 @@ func (m *model) check() {
 	for _, h := range []*entryHeap{&t.together, &t.alone, &t.again} {
 		put(Ready, h.entries...)
 	}
-	sending, asking, open, retrying, tried := 0, 0, 0, 0, 0
+	sending, asking, open, retrying, tried, leftAsked := 0, 0, 0, 0, 0, 0
 	for _, entries := range m.lookups {
 		asking += len(entries)
 		put(Asking, entries...)
+	}
+	for e, in := range where {
+		if in[0] == Asking && e.wasLeft {
+			leftAsked++
+		}
 	}
 	for _, entries := range m.requests {
 		sending += len(entries)
@@ -95,8 +100,8 @@ func (m *model) check() {
 			m.failf("%d is abandoned, and in %v", e.Sequence(), in)
 		}
 	}
-	type numbers struct{ sending, asking, open, retrying, tried int }
-	if got, want := (numbers{t.sending, t.asking, t.open, t.retrying, t.tried}), (numbers{sending, asking, open, retrying, tried}); got != want {
+	type numbers struct{ sending, asking, open, retrying, tried, leftAsked int }
+	if got, want := (numbers{t.sending, t.asking, t.open, t.retrying, t.tried, t.leftAsked}), (numbers{sending, asking, open, retrying, tried, leftAsked}); got != want {
 		m.failf("the table counts %+v, want %+v", got, want)
 	}
 	if sending > t.cfg.InFlight {

@@ -1,0 +1,205 @@
+package inflight
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/delivery"
+)
+
+// serve runs a function that takes requests in the order in which they are opened, each
+// for as long as took returns for so many events, until a time has passed. It returns the
+// sizes of the requests, and how many were open at most.
+func (b *bench) serve(until time.Duration, took func(events int) time.Duration, arrive func()) (sizes []int, most int) {
+	type request struct {
+		entries    []*Entry
+		begun, end time.Time
+	}
+	var open []request
+	stop := b.now.Add(until)
+	for b.now.Before(stop) {
+		arrive()
+		_, entries, wait := b.request()
+		if entries != nil {
+			open = append(open, request{entries, b.now, b.now.Add(took(len(entries)))})
+			sizes, most = append(sizes, len(entries)), max(most, len(open))
+			continue
+		}
+		next := b.now.Add(min(wait, 100*time.Microsecond))
+		for _, r := range open {
+			if r.end.Before(next) {
+				next = r.end
+			}
+		}
+		b.now = next
+		open = slices.DeleteFunc(open, func(r request) bool {
+			if r.end.After(b.now) {
+				return false
+			}
+			b.answer(r.entries, Finish, 0, r.end.Sub(r.begun))
+			return true
+		})
+	}
+	return sizes, most
+}
+
+// steady returns a func that adds an event every so often.
+func (b *bench) steady(every time.Duration) func() {
+	next := b.now
+	return func() {
+		for !next.After(b.now) {
+			b.receive(1, "", 10, next)
+			next = next.Add(every)
+		}
+	}
+}
+
+func TestNewEventsDoNotOvertakeABacklog(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{})
+	b.events = 10
+	other := b.AddPartition()
+	other.Complete()
+	backlog := b.now.Add(-time.Minute)
+	for sequence := range uint64(50) { // new ones of one partition come first
+		m := &modelMessage{sequence: sequence, arrived: b.now}
+		other.Receive(m, &delivery.Delivery{}, m.id, "")
+	}
+	b.receive(200, "", 10, backlog)
+	for served := 0; served < 200; {
+		_, entries, wait := b.request()
+		if entries == nil {
+			b.now = b.now.Add(wait)
+			continue
+		}
+		for _, e := range entries {
+			if served++; e.partition != b.partition || e.Sequence() != uint64(served) {
+				t.Fatalf("event %d of the service is %d of another partition: %t", served, e.Sequence(), e.partition != b.partition)
+			}
+		}
+		b.answer(entries, Finish, 0, 0)
+	}
+}
+
+func TestAFunctionThatWaitsGetsManyRequestsAndAQuickOneLargeBatches(t *testing.T) {
+	t.Parallel()
+
+	waits := newBench(t, Config{InFlight: 1000, MaxBytes: 64 << 20})
+	waits.receive(5000, "", 10, waits.now)
+	_, most := waits.serve(2*time.Second, func(int) time.Duration { return 50 * time.Millisecond }, waits.steady(time.Millisecond))
+	if most < 2*fewRequests {
+		t.Errorf("of a function that waits 50 ms at most %d requests are open, want at least %d", most, 2*fewRequests)
+	}
+
+	quick := newBench(t, Config{InFlight: 1000, MaxBytes: 64 << 20})
+	sizes, most := quick.serve(time.Second, func(events int) time.Duration {
+		return time.Millisecond + time.Duration(events)*20*time.Microsecond
+	}, quick.steady(25*time.Microsecond)) // 40,000/s
+	total := 0
+	for _, size := range sizes {
+		total += size
+	}
+	if mean := total / len(sizes); mean < 8 || most > 2*fewRequests {
+		t.Errorf("a quick function gets %d requests at once and %d events in one, want at most %d and at least 8", most, mean, 2*fewRequests)
+	}
+}
+
+func TestALoneEventGoesAtOnce(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{})
+	for range fewRequests {
+		b.receive(1, "", 10, b.now)
+		if sent, _, _ := b.request(); len(sent) != 1 {
+			t.Fatalf("%d events are sent, want the one", len(sent))
+		}
+	}
+	b.receive(1, "", 10, b.now)
+	if sent, _, wait := b.request(); sent != nil || wait > maxPace {
+		t.Errorf("%d are sent while %d requests are open, or wait is %s, want at most %s", len(sent), fewRequests, wait, maxPace)
+	}
+}
+
+func TestRetriesTakeATenthWhileOthersAreReady(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{InFlight: 40})
+	b.events = 1
+	b.receive(30, "", 10, b.now)
+	var all []*Entry
+	for len(all) < 30 {
+		_, entries, _ := b.request()
+		all = append(all, entries...)
+	}
+	for _, e := range all { // the function answers, but not for these
+		b.Complete(Request{Entries: []*Entry{e}, Next: []Next{Retry}, After: []time.Duration{0}, Answered: true, Together: true})
+	}
+	b.receive(200, "", 10, b.now)
+	retries, sent := 0, 0
+	for _, entries, _ := b.request(); entries != nil; _, entries, _ = b.request() {
+		if sent++; entries[0].tried {
+			retries++
+		}
+	}
+	if sent != 40 || retries != 40/retryShare {
+		t.Errorf("of %d events in flight %d are retries, want %d of 40", sent, retries, 40/retryShare)
+	}
+}
+
+func TestWhatIsLeftIsTakenFromTheFarEnd(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{CatchUpLag: time.Second, MaxBytes: 64 << 20})
+	b.SetPreference(func(uint64) bool { return false })
+	b.receive(3*blockSize, "", 10, b.now.Add(-time.Minute))
+	b.lookUp()
+	if left := b.Counts()[Left]; left != 3*blockSize {
+		t.Fatalf("%d are left", left)
+	}
+	b.request()
+	b.lookUp()
+	sent, _, _ := b.request()
+	if len(sent) == 0 || sent[0] != 2*blockSize+1 {
+		t.Errorf("%d is sent first, want %d, the first of the last block", sent[:min(1, len(sent))], 2*blockSize+1)
+	}
+}
+
+func TestARateIsHeld(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{Rate: 500})
+	b.receive(2000, "", 10, b.now)
+	sizes, _ := b.serve(2*time.Second, func(int) time.Duration { return time.Millisecond }, func() {})
+	total := 0
+	for _, size := range sizes {
+		total += size
+	}
+	if total < 990 || total > 1000+500/20 {
+		t.Errorf("in 2 s at 500/s there are %d events", total)
+	}
+}
+
+func TestTheFarthestPayloadsAreEvicted(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{InFlight: 256, Ordered: true, MaxBytes: 256 << 10})
+	b.receive(80, "a", 1000, b.now)
+	if n, _ := b.partition.roomNow(); n == 0 {
+		t.Fatal("a subject's far tail leaves no room")
+	}
+	evicted := 0
+	for sequence := uint64(1); sequence <= b.next; sequence++ {
+		e := b.partition.entries[sequence]
+		switch {
+		case e.Evicted:
+			evicted++
+		case evicted > 0:
+			t.Errorf("%d is not evicted, and one before it is", sequence)
+		}
+	}
+	if first := b.next - uint64(evicted); evicted == 0 || first < farBehind {
+		t.Errorf("%d of 80 are evicted; the first %d may be needed soon", evicted, farBehind)
+	}
+}
