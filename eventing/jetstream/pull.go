@@ -72,12 +72,21 @@ func (r *reader) request(ctx context.Context, n, bytes int, receive func(*nats.M
 	timer := time.NewTimer(pullWait + pullPatience)
 	defer timer.Stop()
 	p := pulling{asked: n, due: n, receive: receive}
+	take := func(m *nats.Msg) {
+		if p.take(m); p.over {
+			timer.Reset(pullPatience)
+		}
+	}
 	for p.came < p.due {
 		select {
+		case m := <-messages: // mostly it is there, and costs a fraction of what waiting does
+			take(m)
+			continue
+		default:
+		}
+		select {
 		case m := <-messages:
-			if p.take(m); p.over {
-				timer.Reset(pullPatience)
-			}
+			take(m)
 		case <-lost:
 			// The server, or its successor, knows nothing of the request.
 			p.drain(messages)

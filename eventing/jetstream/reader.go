@@ -68,7 +68,7 @@ func (r *reader) Pull(ctx context.Context, n, bytes int, receive func(eventing.M
 			}
 			r.delivered++
 		}
-		receive(&message{conn: r.conn, msg: m, sequence: meta.Sequence.Stream, arrived: meta.Timestamp, pending: meta.NumPending, origin: r.origin})
+		receive(&message{conn: r.conn, msg: m, reply: m.Reply, sequence: meta.Sequence.Stream, arrived: meta.Timestamp, pending: meta.NumPending, origin: r.origin})
 	}
 	err := r.request(ctx, n, bytes, take)
 	if errors.Is(err, errTooSmall) {
@@ -128,14 +128,15 @@ func (r *reader) Fetch(ctx context.Context, m eventing.Message) (eventing.Messag
 		return nil, fmt.Errorf("fetch message %d: %w", m.Sequence(), err)
 	}
 	full := *without
-	full.msg = &nats.Msg{Subject: stored.Subject, Reply: without.msg.Reply, Header: stored.Header, Data: stored.Data}
+	full.msg = &nats.Msg{Subject: stored.Subject, Reply: without.reply, Header: stored.Header, Data: stored.Data}
 	return &full, nil
 }
 
 // message is one message of a consumer.
 type message struct {
 	conn     *Conn
-	msg      *nats.Msg
+	msg      *nats.Msg // nil without payload
+	reply    string    // the subject of answers
 	sequence uint64
 	arrived  time.Time
 	pending  uint64
@@ -149,7 +150,7 @@ func (m *message) Ack() error         { return m.answer("+ACK") }
 
 func (m *message) WithoutPayload() eventing.Message {
 	without := *m
-	without.msg = &nats.Msg{Reply: m.msg.Reply}
+	without.msg = nil
 	return &without
 }
 
@@ -160,22 +161,14 @@ func (m *message) Nak() error        { return m.answer("-NAK") }
 // JetStream has it. The client's own functions go through the subscription, which
 // is gone by then.
 func (m *message) answer(word string) error {
-	if err := m.conn.nc.Publish(m.msg.Reply, []byte(word)); err != nil {
+	if err := m.conn.nc.Publish(m.reply, []byte(word)); err != nil {
 		return fmt.Errorf("answer for message %d: %w", m.sequence, err)
 	}
 	return nil
 }
 
 // Size is that of subject, headers and data.
-func (m *message) Size() int {
-	size := len(m.msg.Subject) + len(m.msg.Data)
-	for name, values := range m.msg.Header {
-		for _, value := range values {
-			size += len(name) + len(value)
-		}
-	}
-	return size
-}
+func (m *message) Size() int { return m.msg.Size() }
 
 func (m *message) Event() event.Event {
 	if e, err := Decode(m.msg.Header, m.msg.Data); err == nil {
