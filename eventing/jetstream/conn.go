@@ -18,12 +18,6 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 )
 
-const (
-	// maxPublishing bounds the messages of a connection that are sent and not
-	// answered yet.
-	maxPublishing = 1 << 16
-)
-
 // ErrNotConnected says that there is no connection to NATS now. It is being made,
 // and the log of [Config] knows why it is not there: it is an
 // failurelog.ErrReported.
@@ -64,6 +58,8 @@ type Conn struct {
 	where  string // URLs without passwords
 	told   atomic.Bool
 
+	storings storings
+
 	mu   sync.Mutex
 	apis map[string]natsjs.JetStream  // by prefix
 	lost chan struct{}                // closed when the connection is lost, then a new one
@@ -82,6 +78,7 @@ func Connect(ctx context.Context, address string, cfg Config) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{logger: cfg.Logger, where: where, lost: make(chan struct{}), apis: map[string]natsjs.JetStream{}, read: map[string]map[string]string{}}
+	c.storings.conn = c
 	// The handlers run without a caller whose context they could have, and
 	// before there is a c.nc.
 	ctx = context.WithoutCancel(ctx)
@@ -128,11 +125,7 @@ func (c *Conn) at(prefix string) natsjs.JetStream {
 	if js := c.apis[prefix]; js != nil {
 		return js
 	}
-	js, err := natsjs.NewWithAPIPrefix(c.nc, prefix,
-		natsjs.WithDefaultTimeout(RequestTimeout),
-		natsjs.WithPublishAsyncMaxPending(maxPublishing),
-		natsjs.WithPublishAsyncTimeout(RequestTimeout),
-	)
+	js, err := natsjs.NewWithAPIPrefix(c.nc, prefix, natsjs.WithDefaultTimeout(RequestTimeout))
 	if err != nil {
 		// Domains are checked, and prefixes come from a server.
 		panic("jetstream: set up the API at " + prefix + ": " + err.Error())

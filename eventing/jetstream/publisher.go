@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/nats-io/nats.go"
@@ -13,10 +14,17 @@ import (
 	"github.com/tandem-fn/tandem/eventing"
 )
 
-// publishAhead is how many events one call of Publish sends before it waits for
-// the answer to the first. More fill the server's queue for the stream, and it
+// publishAhead is how many events one call of Publish sends before it waits until half of
+// them are answered. More fill the server's queue for the stream, and it
 // then refuses some.
 const publishAhead = 512
+
+// While nobody takes the subject of an event, it is sent again so often before the stream
+// is looked at.
+const (
+	noResponseTries = 2
+	noResponseWait  = 250 * time.Millisecond
+)
 
 // Publisher stores events in one stream. It may be used concurrently.
 type Publisher struct {
@@ -55,6 +63,14 @@ func (p *Publisher) publishOnce(ctx context.Context, events []event.Event) error
 		p.found.Store(true)
 	}
 	err := p.publish(ctx, events)
+	for try := 0; try < noResponseTries && errors.Is(err, natsjs.ErrNoStreamResponse); try++ {
+		select {
+		case <-time.After(noResponseWait): // perhaps the leader changes
+			err = p.publish(ctx, events)
+		case <-ctx.Done():
+			return fmt.Errorf("publish to stream %s: %w", p.cfg.Name, context.Cause(ctx))
+		}
+	}
 	if errors.Is(err, natsjs.ErrNoStreamResponse) {
 		// Nobody takes the subject: the stream has gone, or it has no leader.
 		info, err := p.find(ctx)
@@ -76,51 +92,32 @@ func (p *Publisher) publishOnce(ctx context.Context, events []event.Event) error
 }
 
 func (p *Publisher) publish(ctx context.Context, events []event.Event) error {
+	lost := p.conn.loss()
 	if err := p.conn.Ready(); err != nil {
 		return err
 	}
-	var waiting []natsjs.PubAckFuture
-	for _, e := range events {
-		if len(waiting) == publishAhead {
-			if err := p.await(ctx, waiting[0]); err != nil {
-				return err
+	subject := func(i int) string { return Subject(p.cfg.prefix(), events[i].Type()) }
+	storing, err := p.conn.storings.begin(p.cfg.Name, subject)
+	if err != nil {
+		return err
+	}
+	defer storing.end()
+	for i, e := range events {
+		if i >= publishAhead && i%(publishAhead/2) == 0 {
+			if err := storing.wait(ctx, lost, publishAhead/2); err != nil {
+				return tooLarge(err)
 			}
-			waiting = waiting[1:]
 		}
 		header, data, err := Encode(e)
 		if err != nil {
 			return err
 		}
-		future, err := p.conn.in(p.cfg.Domain).PublishMsgAsync(&nats.Msg{
-			Subject: Subject(p.cfg.prefix(), e.Type()),
-			Header:  header,
-			Data:    data,
-		}, natsjs.WithMsgID(eventing.MessageID(e.Source(), e.ID())))
-		if err != nil {
+		header[nats.MsgIdHdr] = []string{eventing.MessageID(e.Source(), e.ID())}
+		if err := storing.send(&nats.Msg{Subject: subject(i), Header: header, Data: data}); err != nil {
 			return tooLarge(err)
 		}
-		waiting = append(waiting, future)
 	}
-	for _, future := range waiting {
-		if err := p.await(ctx, future); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *Publisher) await(ctx context.Context, future natsjs.PubAckFuture) error {
-	select {
-	case ack := <-future.Ok():
-		if ack.Stream != p.cfg.Name {
-			return fmt.Errorf("stored in stream %s instead, which takes %s", ack.Stream, future.Msg().Subject)
-		}
-		return nil
-	case err := <-future.Err():
-		return tooLarge(err)
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return tooLarge(storing.wait(ctx, lost, 0))
 }
 
 // tooLarge makes [eventing.ErrTooLarge] of what the client and the server say

@@ -1,0 +1,162 @@
+package jetstream
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+)
+
+// storings are the calls of [Publisher.Publish] on a connection that wait for answers.
+// The client has a future for each message, with a timer and two channels of its own,
+// which takes as long again as publishing does.
+type storings struct {
+	conn *Conn
+
+	mu      sync.Mutex
+	prefix  string // of the subjects of answers, with a dot at its end; empty until it is used
+	last    uint64
+	waiting map[uint64]*storing // by their number
+}
+
+// storing is one of them.
+type storing struct {
+	all     *storings
+	number  uint64
+	stream  string
+	success []byte           // what the answer begins with when the stream has stored a message
+	subject func(int) string // of a message
+
+	ready chan struct{} // holds a token when the wait is over
+
+	// Under the lock of all.
+	answered []bool // for each message that was sent
+	open     int    // those that are not
+	enough   int    // how many may be open after the wait
+	err      error  // the first
+}
+
+// begin returns a storing of messages in a stream, without any. Call end after it.
+func (a *storings) begin(stream string, subject func(int) string) (*storing, error) {
+	s := &storing{all: a, stream: stream, success: []byte(`{"stream":` + strconv.Quote(stream) + `,`), subject: subject, ready: make(chan struct{}, 1)}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.prefix == "" {
+		prefix := a.conn.nc.NewInbox() + "."
+		if _, err := a.conn.nc.Subscribe(prefix+">", a.receive); err != nil {
+			return nil, err
+		}
+		a.prefix, a.waiting = prefix, map[uint64]*storing{}
+	}
+	a.last++
+	s.number = a.last
+	a.waiting[s.number] = s
+	return s, nil
+}
+
+// end forgets what is not answered.
+func (s *storing) end() {
+	s.all.mu.Lock()
+	defer s.all.mu.Unlock()
+	delete(s.all.waiting, s.number)
+}
+
+// send publishes the next message.
+func (s *storing) send(m *nats.Msg) error {
+	s.all.mu.Lock()
+	i := len(s.answered)
+	s.answered = append(s.answered, false)
+	s.open++
+	s.all.mu.Unlock()
+	reply := append(make([]byte, 0, 64), s.all.prefix...)
+	reply = append(strconv.AppendUint(reply, s.number, 36), '.')
+	m.Reply = string(strconv.AppendUint(reply, uint64(i), 36))
+	return s.all.conn.nc.PublishMsg(m)
+}
+
+// receive takes an answer.
+func (a *storings) receive(m *nats.Msg) {
+	number, index, _ := strings.Cut(strings.TrimPrefix(m.Subject, a.prefix), ".")
+	n, err := strconv.ParseUint(number, 36, 64)
+	if err != nil {
+		return
+	}
+	i, err := strconv.ParseUint(index, 36, 31)
+	if err != nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.waiting[n]
+	// Streams of two domains may both answer; the first answer counts.
+	if s == nil || int(i) >= len(s.answered) || s.answered[i] {
+		return
+	}
+	s.answered[i] = true
+	s.open--
+	if err := s.check(int(i), m); err != nil && s.err == nil {
+		s.err = err
+	}
+	if s.open == s.enough || s.err != nil {
+		select {
+		case s.ready <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// check returns why the answer to message i is not that it is stored.
+func (s *storing) check(i int, m *nats.Msg) error {
+	if bytes.HasPrefix(m.Data, s.success) && !bytes.Contains(m.Data, []byte(`"error"`)) {
+		return nil
+	}
+	if len(m.Data) == 0 && m.Header.Get(statusHeader) == "503" {
+		return natsjs.ErrNoStreamResponse
+	}
+	var answer struct {
+		Error  *natsjs.APIError `json:"error"`
+		Stream string           `json:"stream"`
+	}
+	err := json.Unmarshal(m.Data, &answer)
+	switch {
+	case err != nil || answer.Error == nil && answer.Stream == "":
+		return natsjs.ErrInvalidJSAck
+	case answer.Error != nil:
+		return answer.Error
+	case answer.Stream != s.stream:
+		return fmt.Errorf("stored in stream %s instead, which takes %s", answer.Stream, s.subject(i))
+	}
+	return nil
+}
+
+// wait waits until at most so many messages are not answered, for [RequestTimeout] at
+// most. Lost is closed when the connection is lost, and the answers with it.
+func (s *storing) wait(ctx context.Context, lost <-chan struct{}, enough int) error {
+	timer := time.NewTimer(RequestTimeout)
+	defer timer.Stop()
+	for {
+		s.all.mu.Lock()
+		s.enough = enough
+		open, err := s.open, s.err
+		s.all.mu.Unlock()
+		if err != nil || open <= enough {
+			return err
+		}
+		select {
+		case <-s.ready: // perhaps of a wait before
+		case <-timer.C:
+			return natsjs.ErrAsyncPublishTimeout
+		case <-lost:
+			return &notConnectedError{where: s.all.conn.where}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
