@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -16,6 +18,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/source"
 )
 
@@ -37,15 +40,18 @@ func benchmarkSource(b *testing.B, batch int) {
 		var count atomic.Int64
 		done := make(chan struct{})
 		function := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			events := int64(1)
+			w.Header().Set(outcome.MaxBatchHeader, strconv.Itoa(batch))
+			events := 1
 			if strings.HasPrefix(r.Header.Get("Content-Type"), "application/cloudevents-batch+json") {
 				body, _ := io.ReadAll(r.Body)
-				events = int64(bytes.Count(body, []byte(`{"specversion"`)))
-				w.Header().Set("Tandem-Receipts", strings.Repeat("w", int(events)))
+				events = bytes.Count(body, []byte(`{"specversion"`))
+				w.Header().Set("Content-Type", outcome.OutcomesType)
+				_, _ = w.Write(outcome.Append(nil, slices.Repeat([]outcome.Outcome{{Kind: outcome.Committed, Won: true, Status: http.StatusNoContent}}, events)))
+			} else {
+				w.Header().Set("Tandem-Receipt", "won")
+				w.WriteHeader(http.StatusNoContent)
 			}
-			w.Header().Set("Tandem-Receipt", "won")
-			w.WriteHeader(http.StatusNoContent)
-			if count.Add(events) == n {
+			if count.Add(int64(events)) == n {
 				close(done)
 			}
 		}))
