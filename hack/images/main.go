@@ -35,6 +35,7 @@ credential helper may do it here. What is pushed is printed by digest, a line ea
                          everything is built and measured, and nothing pushed
   --tag TAG              the tag beside the digest (default dev)
   --only NAME,NAME       not all of them
+  --functions PACKAGE    the main package of the image functions (default ./hack/serve)
   --platforms LIST       (default linux/amd64,linux/arm64)
   --kustomization FILE   write the digests where config/ takes them from
 `
@@ -42,12 +43,13 @@ credential helper may do it here. What is pushed is printed by digest, a line ea
 // program is one image: a main package of Tandem's.
 type program struct{ name, pkg, title string }
 
-func programs() []program {
+// programs returns all of them; functions is the package of the functions.
+func programs(functions string) []program {
 	return []program{
 		{"source", "./eventing/cmd/source", "Tandem's source: delivers what streams hold to a function"},
 		{"ingest", "./eventing/cmd/ingest", "Tandem's ingest: takes CloudEvents over HTTP into a stream"},
 		{"tandem", "./eventing/cmd/tandem", "Tandem's tool: migrates, operates and verifies"},
-		{"functions", "./hack/serve", "Tandem's functions, as func builds them"},
+		{"functions", functions, "Tandem's functions, as func builds them"},
 	}
 }
 
@@ -85,6 +87,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&opts.tag, "tag", "dev", "")
 	flags.StringVar(&opts.kustomization, "kustomization", "", "")
 	only := flags.String("only", "", "")
+	functions := flags.String("functions", "./hack/serve", "")
 	platforms := flags.String("platforms", "linux/amd64,linux/arm64", "")
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
@@ -101,7 +104,7 @@ func parse(args []string) (options, error) {
 			return options{}, fmt.Errorf("--platforms %q: want linux/ARCH, separated by commas", p)
 		}
 	}
-	opts.programs = programs()
+	opts.programs = programs(*functions)
 	if *only != "" {
 		names := strings.Split(*only, ",")
 		opts.programs = slices.DeleteFunc(opts.programs, func(p program) bool { return !slices.Contains(names, p.name) })

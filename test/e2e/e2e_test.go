@@ -56,6 +56,7 @@ func TestTwoClusters(t *testing.T) {
 	})
 	t.Run("from zero", func(t *testing.T) { fromZero(t, s, east, west) })
 	t.Run("hedge", func(t *testing.T) { hedge(t, o, s, east, west, config) })
+	t.Run("scale", func(t *testing.T) { scale(t, o, s, east, west, config) })
 	t.Run("broker and triggers", func(t *testing.T) { throughBroker(t, s, east, west, config) })
 }
 
@@ -218,13 +219,14 @@ func hedge(t *testing.T, o options, s *servers, east, west cluster, config strin
 	const n, alone = 10_000, 1_000
 	f := s.feed(t, 250, others("/e2e/hedge", n))
 	done := func() int64 { return s.count(t, "select count(*) from flights where source = '/e2e/hedge'") }
-	woken := 0
+	woken, most := 0, 0
 	eventually(t, 4*time.Minute, "east commits all", func() bool {
 		if done()%100 < 20 {
-			woken = max(woken, west.pods(t, functionPods))
+			woken, most = max(woken, west.pods(t, functionPods)), max(most, east.pods(t, functionPods))
 		}
 		return f.Complete() && done() == n
 	})
+	t.Logf("east had at most %d instances", most)
 	if woken > 0 {
 		t.Errorf("west had %d instances though east did everything", woken)
 	}
