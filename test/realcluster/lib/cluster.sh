@@ -167,7 +167,8 @@ ours_shims() {
 
 unmount_all() {
   local m
-  cut -d' ' -f2 /proc/self/mounts | grep -E "^($S|$R)/" | sort -r | while read -r m; do
+  # grep fails where nothing is mounted, as after a down that was interrupted.
+  { cut -d' ' -f2 /proc/self/mounts | grep -E "^($S|$R)/" || true; } | sort -r | while read -r m; do
     umount -l "$m" 2>/dev/null || true
   done
 }
