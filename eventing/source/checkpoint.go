@@ -29,6 +29,10 @@ const rewindTimeout = 30 * time.Second
 // is stored that a rewind is due; the stream is rewound; the new timeline is stored.
 // Whoever ends in between leaves a row that has the next one begin anew with it.
 //
+// A stream that lost messages which were delivered, as Kafka after an unclean election,
+// is rewound in the same order, to where it diverges: the floor goes back, and the horizon
+// with it, as the messages from there on are others.
+//
 // A source that begins remembers no floor. The stream's own stands for it: it is
 // ahead of the database's by what was acknowledged since the last save. Without a
 // failover that is a second's worth, which is read again for nothing; but the
@@ -75,10 +79,11 @@ func (c *consumer) findCheckpoint(ctx context.Context, reader eventing.Reader, h
 	remembered := p.known.Epoch == reader.Epoch()
 	stored, timeline, err := c.source.checkpoints.Load(asking, c.source.cfg.Function, reader.Origin())
 	switch {
-	case err != nil && remembered:
+	case err != nil && remembered && !c.isTruncated():
 		return 0, nil
 	case err != nil:
 		return 0, err
+	case c.isTruncated():
 	case stored.Epoch != reader.Epoch() || stored.Timeline != timeline:
 	case remembered && stored.Floor >= p.known.Floor:
 		if p.known.Timeline != timeline {
@@ -118,6 +123,10 @@ func (c *consumer) rewind(ctx context.Context, reader eventing.Reader, horizon u
 	if stored.Epoch == reader.Epoch() {
 		row.Floor = max(stored.Floor, horizon)
 	}
+	truncated := c.isTruncated()
+	if truncated {
+		row.Floor, row.Truncated = min(row.Floor, position.Floor), true
+	}
 	row.Head = max(position.Head, row.Floor)
 	now, ok, err := s.checkpoints.Save(ctx, s.cfg.Function, reader.Origin(), row, stored)
 	if err != nil || !ok {
@@ -129,12 +138,19 @@ func (c *consumer) rewind(ctx context.Context, reader eventing.Reader, horizon u
 	if late == 0 && stored.Epoch == reader.Epoch() && stored.Timeline == "" {
 		late = position.Head + position.Pending // somebody who could not finish has seen to it
 	}
-	row.Rewind, row.Adopt = false, true
+	row.Rewind, row.Adopt, row.Truncated = false, true, false
 	now, ok, err = s.checkpoints.Save(ctx, s.cfg.Function, reader.Origin(), row, now)
 	if err != nil || !ok {
 		return 0, orReopen(err)
 	}
 	p.known = now
+	if truncated {
+		c.setTruncated(false)
+		s.cfg.Metrics.rewoundOne(ctx)
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the stream lost messages that were delivered; it is re-read from where it diverges, and effects of lost messages remain",
+			slog.String("stream", c.stream.Name()), slog.Uint64("from", row.Floor), slog.Uint64("diverges", position.Floor), slog.Uint64("floor_before", stored.Floor))
+		return max(late, position.Head), nil
+	}
 	if late == 0 {
 		return 0, nil
 	}
@@ -158,4 +174,11 @@ func orReopen(err error) error {
 		return errReopen
 	}
 	return err
+}
+
+// savedFloor returns the floor that is stored, as far as is known.
+func (c *consumer) savedFloor() uint64 {
+	c.checkpoint.mu.Lock()
+	defer c.checkpoint.mu.Unlock()
+	return c.checkpoint.known.Floor
 }

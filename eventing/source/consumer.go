@@ -33,6 +33,8 @@ type consumer struct {
 	below    bool            // one of those came, and that was logged
 	reopen   context.CancelFunc
 
+	truncated bool // Pull returned ErrTruncated, and the checkpoint is not rewound yet
+
 	stall stall // of the goroutine that saves the checkpoint
 
 	checkpoint checkpoint // not under mu
@@ -62,7 +64,11 @@ func (c *consumer) run(ctx context.Context) {
 			continue
 		}
 		c.closed(err)
-		c.failures.Failed(ctx, err)
+		if errors.Is(err, eventing.ErrTruncated) {
+			c.setTruncated(true)
+		} else {
+			c.failures.Failed(ctx, err)
+		}
 		if flowed {
 			wait.Reset()
 		}
@@ -89,9 +95,15 @@ func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	truncated := c.isTruncated()
 	late, err := c.findCheckpoint(ctx, reader, horizon)
 	if err != nil {
 		return false, err
+	}
+	if truncated { // what was known of these sequences was of other messages
+		floor := c.savedFloor()
+		horizon = min(horizon, floor)
+		tries.forgetFrom(floor)
 	}
 	pulling, reopen := context.WithCancel(ctx)
 	defer reopen()
@@ -234,6 +246,19 @@ func (c *consumer) reopenStream() {
 	if c.reopen != nil {
 		c.reopen()
 	}
+}
+
+// setTruncated notes whether the stream diverges from what was delivered.
+func (c *consumer) setTruncated(truncated bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.truncated = truncated
+}
+
+func (c *consumer) isTruncated() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.truncated
 }
 
 func (c *consumer) closed(err error) {

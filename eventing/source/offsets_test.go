@@ -197,3 +197,82 @@ func TestASourceOfOffsetsThatIsStoppedKilledOrCutOffLosesNothing(t *testing.T) {
 	f.waitFor(t, total-1)
 	eventtest.Eventually(t, "every partition is at its end", func() bool { return caughtUp(s, p, partitions) })
 }
+
+func TestMessagesThatReplaceLostOnesAreDelivered(t *testing.T) {
+	t.Parallel()
+
+	for _, tt := range []struct {
+		name            string
+		running         bool // while the stream is truncated
+		busy, forgotten bool
+		ordered         bool
+	}{
+		{name: "running", running: true},
+		{name: "running with requests under way", running: true, busy: true},
+		{name: "running in order", running: true, busy: true, ordered: true},
+		{name: "running below the horizon", running: true, forgotten: true},
+		{name: "stopped"},
+		{name: "stopped in order", ordered: true},
+		{name: "stopped below the horizon", forgotten: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			s := offsetstream.New("events", 1)
+			storeSubjects(t, s, 1, 1, 151)
+			total := 301
+			j := newJournal(total)
+			hold := make(chan struct{})
+			var held atomic.Int64
+			sink := j.functionOf(t, "east", func(n int) int {
+				if tt.busy && n > 90 && n <= 150 {
+					held.Add(1)
+					<-hold
+				}
+				return http.StatusNoContent
+			})
+			done := func() int { n, _, _ := j.done(); return n }
+			p := &progress{}
+			logger, lines := eventtest.Logger()
+			cfg := source.Config{Ordered: tt.ordered, Blocked: verdictsOf{"east", j}, Ledger: j, Logger: logger}
+			m := startMember(t, s, sink, p, cfg)
+			if tt.busy {
+				eventtest.Eventually(t, "requests are under way", func() bool { return held.Load() > 2 })
+			} else {
+				eventtest.Eventually(t, "all is read", func() bool { return caughtUp(s, p, 1) })
+			}
+			if tt.forgotten {
+				p.set(func(p *progress) { p.horizon = s.End(0) })
+			}
+			if !tt.running {
+				m.stop()
+			}
+			end := s.Truncate(0, 50) // 101 to 150 are lost
+			storeSubjects(t, s, 1, 201, 281)
+			if !tt.running {
+				m = startMember(t, s, sink, p, cfg)
+			}
+			eventtest.Eventually(t, "the loss is noticed", func() bool {
+				return strings.Contains(strings.Join(lines(), ""), "the stream lost messages that were delivered")
+			})
+			close(hold)
+			eventtest.Eventually(t, "the others are committed", func() bool { return done() >= 100+80 && caughtUp(s, p, 1) })
+			storeSubjects(t, s, 1, 281, 301)
+			eventtest.Eventually(t, "and later ones", func() bool { return caughtUp(s, p, 1) })
+			j.mu.Lock()
+			for n := 1; n < total; n++ {
+				if !j.committed[n] && (n <= 100 || n > 200) {
+					t.Errorf("event %d is not committed", n)
+				}
+			}
+			j.mu.Unlock()
+			log := strings.Join(lines(), "")
+			if want := fmt.Sprintf("from=%d diverges=%d", end, end); !tt.busy && !strings.Contains(log, want) {
+				t.Errorf("the log lacks %s:\n%s", want, log)
+			}
+			if strings.Count(log, "the stream lost messages") != 1 {
+				t.Errorf("one loss is reported more than once:\n%s", log)
+			}
+		})
+	}
+}

@@ -77,6 +77,20 @@ func (t *attemptsOf) forget(sequence uint64, e *delivery.Delivery) {
 	t.settled[sequence] = struct{}{}
 }
 
+// forgetFrom forgets the events from a sequence on.
+func (t *attemptsOf) forgetFrom(sequence uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, attempts := range []map[uint64]ledger.EventAttempts{t.stored, t.news} {
+		for s := range attempts {
+			if s >= sequence {
+				delete(attempts, s)
+				t.settled[s] = struct{}{}
+			}
+		}
+	}
+}
+
 // restoreAttempts gives a new delivery what is known of its event.
 func (c *consumer) restoreAttempts(sequence uint64, d *delivery.Delivery) {
 	c.mu.Lock()

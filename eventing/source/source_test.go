@@ -618,6 +618,9 @@ func (p *progress) Save(_ context.Context, function, stream string, row ledger.C
 		return ledger.Checkpoint{}, false, nil
 	case row.Rewind:
 		now.Timeline = ""
+		if row.Truncated {
+			p.horizon = min(p.horizon, row.Floor)
+		}
 	case !row.Adopt && last != (ledger.Checkpoint{}) && last.Timeline != now.Timeline:
 		return ledger.Checkpoint{}, false, nil
 	case !row.Adopt:

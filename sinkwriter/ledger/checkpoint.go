@@ -36,6 +36,10 @@ set epoch = $4, floor = $5::text::numeric, saved_at = now(),
 where cluster = $1 and function = $2 and stream = $3 and epoch = $7 and floor = $8::text::numeric and timeline = $9
 returning timeline`
 
+	// Messages that a stream lost are forgotten; others have their sequences now.
+	lowerHorizonSQL = `update tandem.horizon set floor = $4::text::numeric, moved_at = now()
+where function = $1 and stream = $2 and epoch = $3 and floor > $4::text::numeric`
+
 	loadProgressSQL = `select tandem.timeline(), coalesce(p.epoch, ''), coalesce(p.floor, 0)::text, coalesce(p.timeline, '')
 from (values (1)) as one left join tandem.progress p on p.cluster = $1 and p.function = $2 and p.stream = $3`
 
@@ -107,6 +111,11 @@ type CheckpointUpdate struct {
 	// the row has to see to it, until it is saved with Adopt.
 	Rewind bool
 
+	// Truncated, with Rewind, means that the stream lost its messages from Floor on, or
+	// from one above it on, and may have others under their sequences: these are not
+	// below the horizon.
+	Truncated bool
+
 	// Adopt says that a change of the timeline since the last save is known and
 	// has been seen to: the stream gives again all from Floor on.
 	Adopt bool
@@ -128,6 +137,11 @@ func (p *Checkpoints) Save(ctx context.Context, function, stream string, row Che
 		args = append(append(args, was...), row.Rewind)
 	default:
 		args = append(append(args, row.Hedge), was...)
+	}
+	if row.Truncated {
+		if _, err := p.pool.Exec(ctx, lowerHorizonSQL, function, stream, row.Epoch, number(row.Floor)); err != nil {
+			return Checkpoint{}, false, fmt.Errorf("lower horizon of function %s in stream %s: %w", function, stream, err)
+		}
 	}
 	now = Checkpoint{Epoch: row.Epoch, Floor: row.Floor}
 	err = p.pool.QueryRow(ctx, sql, args...).Scan(&now.Timeline)

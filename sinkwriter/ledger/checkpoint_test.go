@@ -384,3 +384,35 @@ func TestReplicationGivesTheStandbyServersAndHowFarTheyAreBehind(t *testing.T) {
 		t.Errorf("%+v, %v", list, err)
 	}
 }
+
+func TestATruncatedStreamLowersItsHorizonWithItsFloor(t *testing.T) {
+	t.Parallel()
+	pool := sinktest.NewDatabase(t)
+	east := ledger.NewCheckpoints(pool, "east")
+	save := func(row ledger.CheckpointUpdate, last ledger.Checkpoint) ledger.Checkpoint {
+		t.Helper()
+		row.Epoch, row.Head, row.Hedge = "e1", 160, "0"
+		now, ok, err := east.Save(t.Context(), "orders", "events/0", row, last)
+		if err != nil || !ok {
+			t.Fatalf("saved %t, %v", ok, err)
+		}
+		return now
+	}
+	first := save(ledger.CheckpointUpdate{Floor: 150}, ledger.Checkpoint{})
+	if _, err := pool.Exec(t.Context(), `insert into tandem.horizon (function, stream, epoch, floor)
+values ('orders', 'events/0', 'e1', 150), ('orders', 'events/1', 'e1', 150), ('orders', 'events/0', 'e0', 150)`); err != nil {
+		t.Fatal(err)
+	}
+	begun := save(ledger.CheckpointUpdate{Floor: 100, Rewind: true, Truncated: true}, first)
+	if now := save(ledger.CheckpointUpdate{Floor: 100, Adopt: true}, begun); now.Floor != 100 {
+		t.Errorf("floor %d, want 100", now.Floor)
+	}
+	for _, tt := range []struct {
+		stream, epoch string
+		want          uint64
+	}{{"events/0", "e1", 100}, {"events/1", "e1", 150}, {"events/0", "e0", 150}} {
+		if got, err := east.Horizon(t.Context(), "orders", tt.stream, tt.epoch); err != nil || got != tt.want {
+			t.Errorf("horizon of %s in epoch %s is %d, %v, want %d", tt.stream, tt.epoch, got, err, tt.want)
+		}
+	}
+}
