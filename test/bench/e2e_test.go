@@ -103,9 +103,8 @@ func TestPendingMessagesDoNotGrowASource(t *testing.T) {
 	if r.Few == 0 {
 		t.Fatal("the system does not say how much memory a process has")
 	}
-	// All of them would be more than 100 MiB. On a busy machine the collector is late: one
-	// took 31 MiB more.
-	if r.Many > r.Few+60 {
+	// All of them would be more than 100 MiB. The collector makes up to 23 MiB of difference.
+	if r.Many > r.Few+50 {
 		t.Errorf("a source takes %.1f MiB with %d messages pending, and %.1f MiB with few", r.Many, r.Pending, r.Few)
 	}
 }
