@@ -33,7 +33,7 @@ type Delivery struct {
 	AttemptedFor time.Duration
 	failedAt     time.Time // when the latest answer was that
 
-	request *sink.Request // of what is sent alone; nil until it is
+	request *sink.Request // for a request of its own; nil before the first one
 	status  int           // why it is a dead letter
 
 	retryBackoff, failedBackoff, deadLetterBackoff backoff.Backoff
@@ -41,7 +41,7 @@ type Delivery struct {
 	failingSince, reported time.Time // the first attempt that failed, and when it was reported last
 }
 
-// Step is what comes next for an event after a request.
+// Step is the next step for an event after a request.
 type Step struct {
 	// Outcome is the function's, or, of a dead letter, that of its sink.
 	Outcome outcome.Outcome
@@ -65,7 +65,7 @@ type Step struct {
 }
 
 // Deliver sends the events of ds in one request, each at most once: one of them in the
-// binary content mode, several as a batch. It returns what comes next for each. When ctx
+// binary content mode, several as a batch. It returns the next step for each. When ctx
 // ends, a request that is under way has [Config.Grace] left to finish; after that the
 // steps mean nothing. Answered reports whether the function said something about an
 // event.
@@ -90,12 +90,12 @@ func (d *Sender) deliverAlone(ctx context.Context, e *Delivery) (step Step, answ
 	return d.step(ctx, e, a, a.outcome), a.answered
 }
 
-// step decides what comes next for an event.
+// step returns the next step for an event.
 func (d *Sender) step(ctx context.Context, e *Delivery, a answer, o outcome.Outcome) Step {
 	step := Step{Outcome: o}
 	switch {
 	case ctx.Err() != nil && o.Kind != outcome.Committed && o.Kind != outcome.Rejected:
-		return step // what came of it says nothing, and the caller sees why
+		return step // the outcome means nothing, and the caller sees why
 	case e.DeadLetter:
 		return d.stepDeadLetter(ctx, e, a, step)
 	}
@@ -147,7 +147,7 @@ func (d *Sender) stepDeadLetter(ctx context.Context, e *Delivery, a answer, step
 	return step
 }
 
-// prepare encodes what is sent alone, if that has not been done.
+// prepare encodes the request of a single event, once.
 func (d *Sender) prepare(e *Delivery) (err error) {
 	if e.request != nil {
 		return nil
@@ -177,8 +177,8 @@ func (d *Sender) reject(e *Delivery, a answer, o outcome.Outcome) error {
 	return nil
 }
 
-// Forget gives up what takes memory and can be had again. What was on the way to the
-// dead letter sink goes to the function once more.
+// Forget drops the event and its request, which can be had again. A dead letter goes to
+// the function once more.
 func (e *Delivery) Forget() {
 	e.Event, e.request, e.DeadLetter = event.Event{}, nil, false
 }

@@ -21,7 +21,7 @@ type attemptsOf struct {
 	settled map[uint64]struct{}
 }
 
-// loadAttempts gives the tries of the stream that reader reads: those that are known
+// loadAttempts returns the attempts of the stream that reader reads: those that are known
 // already, or else those that are stored.
 func (c *consumer) loadAttempts(ctx context.Context, reader eventing.Reader) (*attemptsOf, error) {
 	c.mu.Lock()
@@ -48,7 +48,7 @@ func (c *consumer) loadAttempts(ctx context.Context, reader eventing.Reader) (*a
 	return t, nil
 }
 
-// restore gives a new delivery what is known of its event.
+// restore sets the stored attempts of a new delivery.
 func (t *attemptsOf) restore(sequence uint64, e *delivery.Delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -91,7 +91,7 @@ func (t *attemptsOf) forgetFrom(sequence uint64) {
 	}
 }
 
-// restoreAttempts gives a new delivery what is known of its event.
+// restoreAttempts sets the stored attempts of a new delivery.
 func (c *consumer) restoreAttempts(sequence uint64, d *delivery.Delivery) {
 	c.mu.Lock()
 	attempts := c.attempts
@@ -120,7 +120,7 @@ func (c *consumer) forgetAttempts(e *inflight.Entry) {
 	attempts.forget(e.Sequence(), e.Delivery)
 }
 
-// unsaved gives what is to be saved. Below floor everything is settled, also what this
+// unsaved returns what is to be saved. Below floor everything is settled, also what this
 // process has never seen.
 func (t *attemptsOf) unsaved(floor uint64) (tries []ledger.EventAttempts, settled []uint64) {
 	t.mu.Lock()
