@@ -42,6 +42,7 @@ type requests struct {
 	open     int       // requests of entries that may go together
 	opened   time.Time // when the latest of them was opened
 	takes    time.Duration
+	heard    time.Time // when the latest of them ended, or the first was opened
 
 	allowed float64   // events that the rate lets through now
 	counted time.Time // when allowed was that
@@ -157,7 +158,11 @@ func (t *Table) pace(events int, now time.Time) time.Duration {
 	if events <= 1 || t.open < fewRequests {
 		return 0
 	}
-	return t.opened.Add(min(max(t.takes/paceShare, minPace), maxPace)).Sub(now)
+	pace := min(max(t.takes/paceShare, minPace), maxPace)
+	// A function that starts, or stalls, answers nothing for a while. That is no load
+	// that more instances would take.
+	pace = max(pace, now.Sub(t.heard)/paceShare)
+	return t.opened.Add(pace).Sub(now)
 }
 
 // allow returns how many events the rate lets through now, and the time until the next
@@ -176,7 +181,9 @@ func (t *Table) allow(now time.Time) (events int, next time.Duration) {
 func (t *Table) send(entries ...*Entry) []*Entry {
 	t.sending += len(entries)
 	if entries[0].GoesTogether() {
-		t.open++
+		if t.open++; t.open == 1 {
+			t.heard = t.cfg.Now()
+		}
 	}
 	if t.cfg.Rate > 0 {
 		t.allowed -= float64(len(entries))
@@ -225,6 +232,7 @@ func (t *Table) Complete(r Request) {
 	if r.Together {
 		t.open--
 		t.takes += (r.Took - t.takes) / 8
+		t.heard = now
 	}
 	if r.Answered {
 		t.silent, t.wait = 0, backoff.Backoff{}

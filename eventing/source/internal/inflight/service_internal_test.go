@@ -203,3 +203,18 @@ func TestTheFarthestPayloadsAreEvicted(t *testing.T) {
 		t.Errorf("%d of 80 are evicted; the first %d may be needed soon", evicted, farBehind)
 	}
 }
+
+// A function that starts answers nothing for seconds. It gets no request every few
+// milliseconds meanwhile: the autoscaler would take them for load.
+func TestAFunctionThatStartsGetsFewRequests(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{InFlight: 1024, MaxBytes: 64 << 20})
+	for begun := b.now; b.now.Sub(begun) < 5*time.Second; b.now = b.now.Add(time.Millisecond) {
+		b.receive(1, "", 10, b.now)
+		b.request()
+	}
+	if b.open < fewRequests || b.open > 50 {
+		t.Errorf("%d requests are open after 5 s without an answer, want at most 50", b.open)
+	}
+}
