@@ -115,27 +115,46 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 // are retried then, and others only now and then.
 func (t *Table) away() bool { return t.silent >= silentRequests && t.tried >= t.cfg.InFlight }
 
-// takeProbe returns the entry that is sent next while the function is away: one that was
-// tried before, or, when it is time for one, another. If there is none, it returns the
-// time until then.
+// takeProbe returns the entry that is sent next while the function is away: when it is
+// time for one, the first that was not tried yet, else one that was. If there is none, it
+// returns the time until then.
 func (t *Table) takeProbe(now time.Time) (*Entry, time.Duration) {
 	left := t.probe.Sub(now)
+	if left <= 0 {
+		if e := t.takeUntried(); e != nil {
+			t.probe = now.Add(t.wait.Delay(probeBase, probeLimit, 0))
+			return e, 0
+		}
+		left = probeLimit // nothing is ready
+	}
 	var oldest *entryHeap
 	for _, h := range []*entryHeap{&t.together, &t.alone, &t.again} {
-		if h.Len() > 0 && (left <= 0 || h.first().tried) && (oldest == nil || h.first().before(oldest.first())) {
+		if h.Len() > 0 && h.first().tried && (oldest == nil || h.first().before(oldest.first())) {
 			oldest = h
 		}
 	}
 	if oldest == nil {
-		if left <= 0 {
-			left = probeLimit // nothing is ready
-		}
 		return nil, left
 	}
-	if !oldest.first().tried {
-		t.probe = now.Add(t.wait.Delay(probeBase, probeLimit, 0))
-	}
 	return oldest.take(), 0
+}
+
+// takeUntried returns the first entry that was not tried yet, wherever it is; nil if
+// there is none.
+func (t *Table) takeUntried() *Entry {
+	var from *entryHeap
+	var at int
+	for _, h := range []*entryHeap{&t.together, &t.alone} {
+		for i, e := range h.entries {
+			if !e.tried && (from == nil || e.before(from.entries[at])) {
+				from, at = h, i
+			}
+		}
+	}
+	if from == nil {
+		return nil
+	}
+	return from.remove(at)
 }
 
 // takeSingle returns the entry that is sent next, alone; nil if others come before it.

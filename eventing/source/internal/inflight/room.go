@@ -52,8 +52,11 @@ func (p *Partition) roomNow() (n, bytes int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	limit, most := t.cfg.MaxBytes/max(len(t.partitions), 1), t.mostEntries(p)
-	if p.bytes > limit/2 && p.starved() {
-		p.evict(limit / 4)
+	if p.bytes > limit/2 {
+		p.hurry()
+		if p.starved() {
+			p.evict(limit / 4)
+		}
 	}
 	held := p.held()
 	if p.bytes > limit/2 || most-held < min(most/2, roomFor) {

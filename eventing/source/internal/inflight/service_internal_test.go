@@ -218,3 +218,27 @@ func TestAFunctionThatStartsGetsFewRequests(t *testing.T) {
 		t.Errorf("%d requests are open after 5 s without an answer, want at most 50", b.open)
 	}
 }
+
+// Events that the function never answers, and that are retried all the time, do not keep
+// it from being found out that it answers for others.
+func TestAnEventThatWasNotTriedIsTriedBesideRetries(t *testing.T) {
+	t.Parallel()
+
+	const bad = 50
+	b := newBench(t, Config{InFlight: 8})
+	b.events = 1
+	b.receive(bad+1, "", 10, b.now)
+	for begun := b.now; b.now.Sub(begun) < 2*time.Minute; b.now = b.now.Add(time.Millisecond) {
+		for {
+			sequences, entries, _ := b.request()
+			if entries == nil {
+				break
+			}
+			if sequences[0] > bad {
+				return
+			}
+			b.answer(entries, Retry, time.Millisecond, time.Microsecond)
+		}
+	}
+	t.Error("the event that the function would answer is not sent within 2 minutes")
+}
