@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 )
@@ -88,7 +90,31 @@ func StartDomains(tb testing.TB, first, second string) (*Server, *Server, *link.
 		}
 	})
 	await(tb, "a leaf node that is connected", func() bool { return hub.leafs() == 1 && leaf.leafs() == 1 })
+	awaitDomain(tb, hub, second)
+	awaitDomain(tb, leaf, first)
 	return hub, leaf, between
+}
+
+// awaitDomain waits until a server answers for a domain: what its other server answers to
+// is known a moment after the two are connected.
+func awaitDomain(tb testing.TB, s *Server, domain string) {
+	tb.Helper()
+
+	nc, err := nats.Connect(s.URL())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := natsjs.NewWithDomain(nc, domain)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	await(tb, "an answer for domain "+domain, func() bool {
+		ctx, cancel := context.WithTimeout(tb.Context(), time.Second)
+		defer cancel()
+		_, err := js.AccountInfo(ctx)
+		return err == nil
+	})
 }
 
 func startCluster(tb testing.TB, name string, size int, join func(n int, o *server.Options)) *Cluster {
