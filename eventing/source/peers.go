@@ -9,7 +9,7 @@ import (
 const (
 	// peersInterval is how often a source that catches up looks up who else does, and
 	// peerSilence after what time without a checkpoint a cluster is not counted.
-	peersInterval = time.Second
+	peersInterval = 250 * time.Millisecond
 	peerSilence   = 3 * time.Second
 	peersTimeout  = time.Second
 )

@@ -23,6 +23,10 @@ const (
 	settleInterval = 20 * time.Millisecond
 	settleSaves    = 5
 
+	// firstSave is when the first checkpoint is saved: the others see by it that this
+	// cluster is at work.
+	firstSave = 200 * time.Millisecond
+
 	// saveAnyway is how often progress is saved though nothing happened, so that
 	// others can see that this cluster is alive.
 	saveAnyway = time.Minute
@@ -31,11 +35,12 @@ const (
 // saveCheckpoints saves the progress of every stream, again and again until ctx ends, and
 // then until nothing changes any more.
 func (s *Source) saveCheckpoints(ctx context.Context) {
-	ticker := time.NewTicker(s.cfg.SaveInterval)
-	defer ticker.Stop()
+	timer := time.NewTimer(min(firstSave, s.cfg.SaveInterval))
+	defer timer.Stop()
 	for ctx.Err() == nil {
 		select {
-		case <-ticker.C:
+		case <-timer.C:
+			timer.Reset(s.cfg.SaveInterval)
 			_ = s.saveAll(ctx)
 		case <-ctx.Done():
 		}

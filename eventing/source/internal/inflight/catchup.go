@@ -19,8 +19,9 @@ const (
 	relookEvery = 50 * time.Millisecond
 	relook      = 512
 
-	// leftPatience is how long what was left to others may make no progress: about the
-	// claim timeout, after which a cluster that died holds nothing back any more.
+	// leftPatience is how long what was left to others may make no progress, if a request
+	// does not take longer: about the claim timeout, after which a cluster that died
+	// holds nothing back any more.
 	leftPatience = 250 * time.Millisecond
 )
 
@@ -216,7 +217,7 @@ func (t *Table) takeLeft() (again time.Duration) {
 	}
 	t.relooked = now
 	t.sortLeft()
-	if now.Sub(t.leftMoved) > leftPatience {
+	if now.Sub(t.leftMoved) > max(leftPatience, 2*t.takes) {
 		t.leftMoved = now
 		t.askLeft(0, min(blockSize, len(t.left)), true)
 		return 0
@@ -254,11 +255,11 @@ func (t *Table) askLeft(from, to int, mine bool) {
 // for. While the function does not answer, that is one, which finds out whether it does
 // again, if there is no other event to send.
 func (t *Table) spare() int {
-	ready := t.together.Len() + t.alone.Len() + t.again.Len()
+	own := t.together.Len() + t.alone.Len() + t.again.Len() + t.sending
 	switch {
-	case t.silent == 0 && ready < max(1, t.cfg.InFlight/4):
+	case t.silent == 0 && own < max(1, t.cfg.InFlight/4):
 		return blockSize
-	case t.silent > 0 && ready+t.sending+t.waiting.Len() == 0:
+	case t.silent > 0 && own+t.waiting.Len() == 0:
 		return 1
 	default:
 		return 0
