@@ -56,6 +56,9 @@ func (p *Publisher) Publish(ctx context.Context, events []event.Event) error {
 }
 
 func (p *Publisher) publishOnce(ctx context.Context, events []event.Event) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("publish to stream %s: %w", p.cfg.Name, context.Cause(ctx))
+	}
 	if !p.found.Load() {
 		if _, err := p.find(ctx); err != nil {
 			return fmt.Errorf("publish to stream %s: %w", p.cfg.Name, err)
