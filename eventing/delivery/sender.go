@@ -254,12 +254,6 @@ func (d *Sender) Ready() error {
 	return nil
 }
 
-// Failing returns the error of a function that does not answer; nil while it does.
-func (d *Sender) Failing() error { return d.function.failures.Current() }
-
-// Working reports whether the latest answer of the function was one.
-func (d *Sender) Working() bool { return d.function.failures.Working() }
-
 // Probe finds out whether the function's host takes connections, without a
 // request that would start a function that is scaled to zero. It says so to the
 // log and to [Sender.Ready]; the error is for a caller that tries again. With

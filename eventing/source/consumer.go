@@ -222,9 +222,6 @@ func (c *consumer) fetch(ctx context.Context, m eventing.Message) (eventing.Mess
 	return reader.Fetch(ctx, m)
 }
 
-// isGone reports whether a message cannot be fetched any more.
-func isGone(err error) bool { return errors.Is(err, eventing.ErrGone) }
-
 // opened makes reader the consumer's.
 func (c *consumer) opened(ctx context.Context, reader eventing.Reader, horizon uint64, attempts *attemptsOf, reopen context.CancelFunc) {
 	c.mu.Lock()

@@ -2,10 +2,12 @@ package source
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/delivery"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
@@ -120,7 +122,7 @@ func (s *Source) fetch(ctx context.Context, e *inflight.Entry) (inflight.Next, t
 		e.Delivery.Event = message.Event()
 		e.Fetched(message)
 		return 0, 0
-	case isGone(err):
+	case errors.Is(err, eventing.ErrGone):
 		s.cfg.Metrics.goneOne(ctx)
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stream has deleted a message before it was delivered",
 			slog.String("stream", consumer.stream.Name()), slog.Uint64("sequence", e.Sequence()),

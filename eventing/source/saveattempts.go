@@ -24,9 +24,7 @@ type attemptsOf struct {
 // loadAttempts returns the attempts of the stream that reader reads: those that are known
 // already, or else those that are stored.
 func (c *consumer) loadAttempts(ctx context.Context, reader eventing.Reader) (*attemptsOf, error) {
-	c.mu.Lock()
-	known := c.attempts
-	c.mu.Unlock()
+	known := c.currentAttempts()
 	if known != nil && known.epoch == reader.Epoch() {
 		return known, nil
 	}
@@ -66,10 +64,7 @@ func (t *attemptsOf) recordFailure(sequence uint64, e *delivery.Delivery) {
 }
 
 // forget forgets an event.
-func (t *attemptsOf) forget(sequence uint64, e *delivery.Delivery) {
-	if e.Attempts == 0 {
-		return
-	}
+func (t *attemptsOf) forget(sequence uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.news, sequence)
@@ -91,21 +86,22 @@ func (t *attemptsOf) forgetFrom(sequence uint64) {
 	}
 }
 
+// currentAttempts returns the attempts of the stream that is open; nil before it is.
+func (c *consumer) currentAttempts() *attemptsOf {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.attempts
+}
+
 // restoreAttempts sets the stored attempts of a new delivery.
 func (c *consumer) restoreAttempts(sequence uint64, d *delivery.Delivery) {
-	c.mu.Lock()
-	attempts := c.attempts
-	c.mu.Unlock()
-	attempts.restore(sequence, d)
+	c.currentAttempts().restore(sequence, d)
 }
 
 // recordFailure notes that an event broke the function.
 func (c *consumer) recordFailure(e *inflight.Entry) {
-	c.mu.Lock()
-	attempts := c.attempts
-	c.mu.Unlock()
 	if !e.Abandoned() {
-		attempts.recordFailure(e.Sequence(), e.Delivery)
+		c.currentAttempts().recordFailure(e.Sequence(), e.Delivery)
 	}
 }
 
@@ -114,10 +110,7 @@ func (c *consumer) forgetAttempts(e *inflight.Entry) {
 	if e.Delivery.Attempts == 0 || e.Abandoned() {
 		return
 	}
-	c.mu.Lock()
-	attempts := c.attempts
-	c.mu.Unlock()
-	attempts.forget(e.Sequence(), e.Delivery)
+	c.currentAttempts().forget(e.Sequence())
 }
 
 // unsaved returns what is to be saved. Below floor everything is settled, also what this
@@ -159,9 +152,7 @@ func (t *attemptsOf) putBack(tries []ledger.EventAttempts, settled []uint64) {
 
 // saveAttempts saves the tries of a stream.
 func (s *Source) saveAttempts(ctx context.Context, c *consumer, reader eventing.Reader, floor uint64) error {
-	c.mu.Lock()
-	t := c.attempts
-	c.mu.Unlock()
+	t := c.currentAttempts()
 	if s.cfg.Attempts == nil || t == nil || t.epoch != reader.Epoch() {
 		return nil
 	}

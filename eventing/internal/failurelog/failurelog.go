@@ -107,6 +107,3 @@ func (l *Log) Current() error {
 	defer l.mu.Unlock()
 	return l.err
 }
-
-// Working reports whether the latest attempt worked.
-func (l *Log) Working() bool { return l.healthy.Load() }

@@ -47,15 +47,26 @@ func (t *Table) SetPreference(prefers func(block uint64) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.prefers = prefers
+	t.takeBack(t.goesFirst)
+	t.signal()
+}
+
+// goesFirst reports whether this cluster goes first with e.
+func (t *Table) goesFirst(e *Entry) bool {
+	return t.prefers == nil || t.prefers(e.sequence/blockSize)
+}
+
+// takeBack has entries looked up that were left to others, and delivered if they are not
+// committed.
+func (t *Table) takeBack(which func(*Entry) bool) {
 	t.left = keepOnly(t.left, func(e *Entry) bool {
-		if prefers != nil && !prefers(e.Sequence()/blockSize) {
+		if !which(e) {
 			return true
 		}
 		e.mine = true
 		t.ask(e)
 		return false
 	})
-	t.signal()
 }
 
 // LagChanged returns a channel that has a token when [Table.Lagging] has changed.
@@ -87,20 +98,10 @@ func (t *Table) setLagging(p *Partition, lagging bool) {
 	p.lagging = lagging
 	if now := slices.ContainsFunc(t.partitions, func(p *Partition) bool { return p.lagging }); now != t.lagging {
 		t.lagging = now
-		select {
-		case t.changed <- struct{}{}:
-		default:
-		}
+		notify(t.changed)
 	}
 	if !lagging {
-		t.left = keepOnly(t.left, func(e *Entry) bool {
-			if e.partition != p {
-				return true
-			}
-			e.mine = true
-			t.ask(e)
-			return false
-		})
+		t.takeBack(func(e *Entry) bool { return e.partition == p })
 	}
 }
 
@@ -187,7 +188,7 @@ func (t *Table) notCommitted(e *Entry) {
 		t.waitHedged(e)
 	case early && t.cfg.Now().Before(t.dueHedged(e)):
 		t.waitHedged(e)
-	case e.partition.lagging && t.hedge.Race() && !e.mine && e.lane == nil && t.prefers != nil && !t.prefers(e.Sequence()/blockSize):
+	case e.partition.lagging && t.hedge.Race() && !e.mine && e.lane == nil && !t.goesFirst(e):
 		e.to(Left)
 		if len(t.left) == 0 {
 			t.leftMoved = t.cfg.Now()

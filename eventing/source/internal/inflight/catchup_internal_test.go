@@ -8,16 +8,25 @@ import (
 // oddBlocks is the preference of the second of two clusters.
 func oddBlocks(block uint64) bool { return block%2 == 1 }
 
+// newBacklog returns a table of the second of two clusters that has looked up so many
+// blocks of a backlog, of which nothing is committed, and when its messages arrived.
+func newBacklog(t *testing.T, blocks int) (b *bench, arrived time.Time) {
+	t.Helper()
+
+	b = newBench(t, Config{InFlight: 4, MaxBytes: 64 << 20, CatchUpLag: time.Second})
+	b.SetPreference(oddBlocks)
+	arrived = b.now.Add(-time.Minute)
+	b.receive(blocks*blockSize, "", 10, arrived)
+	b.lookUp()
+	return b, arrived
+}
+
 // What was left to a cluster that makes no progress is delivered from the head on, also
 // while new messages are looked up all the time and much is ready.
 func TestWhatNobodyCommitsIsTakenBackWhileMessagesKeepComing(t *testing.T) {
 	t.Parallel()
 
-	b := newBench(t, Config{InFlight: 4, MaxBytes: 64 << 20, CatchUpLag: time.Second})
-	b.SetPreference(oddBlocks)
-	old := b.now.Add(-time.Minute)
-	b.receive(4*blockSize, "", 10, old)
-	b.lookUp()
+	b, old := newBacklog(t, 4)
 	if len(b.left) == 0 {
 		t.Fatal("nothing is left to the other cluster")
 	}
@@ -41,11 +50,7 @@ func TestWhatNobodyCommitsIsTakenBackWhileMessagesKeepComing(t *testing.T) {
 func TestWhatTheOtherClusterCommitsIsFoundWhileMessagesKeepComing(t *testing.T) {
 	t.Parallel()
 
-	b := newBench(t, Config{InFlight: 4, MaxBytes: 64 << 20, CatchUpLag: time.Second})
-	b.SetPreference(oddBlocks)
-	old := b.now.Add(-time.Minute)
-	b.receive(2*blockSize, "", 10, old)
-	b.lookUp()
+	b, old := newBacklog(t, 2)
 	left := len(b.left)
 	b.request()
 	for range 20 {
@@ -70,10 +75,7 @@ func TestWhatTheOtherClusterCommitsIsFoundWhileMessagesKeepComing(t *testing.T) 
 func TestWhatIsLeftIsDeliveredWhenTheOtherClusterIsGone(t *testing.T) {
 	t.Parallel()
 
-	b := newBench(t, Config{InFlight: 4, MaxBytes: 64 << 20, CatchUpLag: time.Second})
-	b.SetPreference(oddBlocks)
-	b.receive(4*blockSize, "", 10, b.now.Add(-time.Minute))
-	b.lookUp()
+	b, _ := newBacklog(t, 4)
 	b.SetPreference(nil)
 	b.lookUp()
 	if n := b.Counts()[Left]; n > 0 {

@@ -82,9 +82,6 @@ func (e *Entry) Sequence() uint64 { return e.sequence }
 // Partition returns the partition that the message was read from.
 func (e *Entry) Partition() *Partition { return e.partition }
 
-// Received returns when this process received the message.
-func (e *Entry) Received() time.Time { return e.received }
-
 // GoesTogether reports whether e may be sent with others.
 func (e *Entry) GoesTogether() bool {
 	return !e.failing && !e.Delivery.Alone && !e.Delivery.DeadLetter

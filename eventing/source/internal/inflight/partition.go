@@ -57,7 +57,7 @@ const (
 	Copy
 )
 
-// Receive adds a message, with the delivery that is known of it; nil for a new one.
+// Receive adds a message, with its delivery, identity and subject.
 func (p *Partition) Receive(m eventing.Message, d *delivery.Delivery, id EventID, subject string) Received {
 	t := p.table
 	t.mu.Lock()
@@ -103,9 +103,9 @@ func (p *Partition) Abandon() {
 	p.complete, p.lookUpBelow, p.counts = p.lanes == nil, 0, [Finished]int{}
 	current := func(e *Entry) bool { return !e.stale() }
 	t.waiting.rebuild(current)
-	t.together.rebuild(current)
-	t.alone.rebuild(current)
-	t.again.rebuild(current)
+	for _, h := range t.readyQueues() {
+		h.rebuild(current)
+	}
 	t.lookups.rebuild(func(e *Entry) bool {
 		if e.stale() && e.wasLeft {
 			t.leftAsked--
@@ -148,24 +148,23 @@ func (e *Entry) Abandoned() bool {
 }
 
 // free wakes up who waits for room.
-func (p *Partition) free() {
-	select {
-	case p.freed <- struct{}{}:
-	default:
-	}
+func (p *Partition) free() { notify(p.freed) }
+
+// forget ends e, which is in flight no longer.
+func (p *Partition) forget(e *Entry) {
+	e.to(Finished)
+	delete(p.entries, e.sequence)
+	p.bytes -= e.size
 }
 
 // finish moves e to the finished ones.
 func (p *Partition) finish(e *Entry) {
-	sequence := e.Sequence()
-	e.to(Finished)
-	delete(p.entries, sequence)
-	p.bytes -= e.size
-	p.finished.add(sequence)
+	p.forget(e)
+	p.finished.add(e.sequence)
 	if len(p.unconfirmed) >= maxUnconfirmed {
 		p.unconfirmed = slices.Delete(p.unconfirmed, 0, maxUnconfirmed/2) // these come again when they are due
 	}
-	p.unconfirmed = append(p.unconfirmed, unconfirmed{sequence, e.Message.WithoutPayload(), p.table.cfg.Now()})
+	p.unconfirmed = append(p.unconfirmed, unconfirmed{e.sequence, e.Message.WithoutPayload(), p.table.cfg.Now()})
 	p.free()
 }
 

@@ -111,6 +111,11 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 	return t.send(batch...), 0
 }
 
+// readyQueues are the queues of the entries that are ready.
+func (t *Table) readyQueues() [3]*entryHeap {
+	return [...]*entryHeap{&t.together, &t.alone, &t.again}
+}
+
 // away reports whether the function does not answer. As many as may be delivered at once
 // are retried then, and others only now and then.
 func (t *Table) away() bool { return t.silent >= silentRequests && t.tried >= t.cfg.InFlight }
@@ -128,7 +133,7 @@ func (t *Table) takeProbe(now time.Time) (*Entry, time.Duration) {
 		left = probeLimit // nothing is ready
 	}
 	var oldest *entryHeap
-	for _, h := range []*entryHeap{&t.together, &t.alone, &t.again} {
+	for _, h := range t.readyQueues() {
 		if h.Len() > 0 && h.first().tried && (oldest == nil || h.first().before(oldest.first())) {
 			oldest = h
 		}
@@ -289,20 +294,10 @@ func (t *Table) Complete(r Request) {
 				t.ready(e)
 			}
 		case Drop:
-			t.drop(e)
+			p.forget(e)
+			t.leave(e)
+			p.free()
 		}
 	}
 	t.signal()
-}
-
-// drop forgets an entry.
-func (t *Table) drop(e *Entry) {
-	p := e.partition
-	e.to(Finished)
-	if p.entries[e.Sequence()] == e {
-		delete(p.entries, e.Sequence())
-		p.bytes -= e.size
-	}
-	t.leave(e)
-	p.free()
 }

@@ -51,29 +51,30 @@ func (p *Partition) roomNow() (n, bytes int) {
 	t := p.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	limit, most := t.cfg.MaxBytes/max(len(t.partitions), 1), t.mostEntries(p)
-	if p.bytes > limit/2 {
+	limit, most := t.share(), t.mostEntries(p)
+	crowded := func() bool { return p.bytes > limit/2 || most-p.held() < min(most/2, roomFor) }
+	if crowded() {
 		p.hurry()
-		if p.starved() {
+		if p.bytes > limit/2 && p.starved() {
 			p.evict(limit / 4)
 		}
-	}
-	held := p.held()
-	if p.bytes > limit/2 || most-held < min(most/2, roomFor) {
-		p.hurry()
-		return 0, 0
+		if crowded() {
+			return 0, 0
+		}
 	}
 	bytes = limit - p.bytes
 	// One half for the payloads, the other for what each takes beyond.
-	return min(most-held, max(1, bytes/2/entryOverhead)), bytes / 2
+	return min(most-p.held(), max(1, bytes/2/entryOverhead)), bytes / 2
 }
 
 // MaxEntries returns how many messages of a partition are held at most.
 func (t *Table) MaxEntries() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return max(t.cfg.MaxBytes/max(len(t.partitions), 1)/stubOverhead, prefetch)
+	return t.maxEntries()
 }
+
+func (t *Table) maxEntries() int { return max(t.share()/stubOverhead, prefetch) }
 
 // held is how many messages count against mostEntries.
 func (p *Partition) held() int {
@@ -116,7 +117,7 @@ func (t *Table) mostEntries(p *Partition) int {
 	if !t.eager(p) {
 		return prefetch * t.cfg.InFlight
 	}
-	return max(t.cfg.MaxBytes/max(len(t.partitions), 1)/stubOverhead, prefetch)
+	return t.maxEntries()
 }
 
 // starved reports whether less could be delivered of what is here of p than its share of

@@ -99,12 +99,18 @@ func (t *Table) RemovePartition(p *Partition) {
 // that it did not return before.
 func (t *Table) Wake() <-chan struct{} { return t.wake }
 
-func (t *Table) signal() {
+func (t *Table) signal() { notify(t.wake) }
+
+// notify puts a token in a channel that holds one.
+func notify(channel chan<- struct{}) {
 	select {
-	case t.wake <- struct{}{}:
+	case channel <- struct{}{}:
 	default:
 	}
 }
+
+// share is the memory of one partition, in bytes.
+func (t *Table) share() int { return t.cfg.MaxBytes / max(len(t.partitions), 1) }
 
 // admit decides what to do with a message that was received.
 func (t *Table) admit(e *Entry) {
@@ -221,9 +227,9 @@ func (t *Table) holdReady() {
 		t.waitHedged(e)
 		return false
 	}
-	t.together.rebuild(hold)
-	t.alone.rebuild(hold)
-	t.again.rebuild(hold)
+	for _, h := range t.readyQueues() {
+		h.rebuild(hold)
+	}
 	for _, p := range t.partitions {
 		for _, l := range p.lanes {
 			for _, e := range l.entries {
@@ -245,19 +251,17 @@ func (t *Table) Close() (left []*Entry) {
 	t.lookupReady.Broadcast()
 	t.signal()
 	for _, p := range t.partitions {
-		for sequence, e := range p.entries {
+		for _, e := range p.entries {
 			if e.state != Sending && (e.state != Asking || !e.taken) {
-				e.to(Finished)
-				delete(p.entries, sequence)
-				p.bytes -= e.size
+				p.forget(e)
 				left = append(left, e)
 			}
 		}
 	}
-	for _, h := range []*entryHeap{&t.waiting, &t.together, &t.alone, &t.again} {
+	for _, h := range t.readyQueues() {
 		h.entries = nil
 	}
-	t.lookups, t.left = fifo{}, nil
+	t.waiting.entries, t.lookups, t.left = nil, fifo{}, nil
 	return left
 }
 
