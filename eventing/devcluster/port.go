@@ -1,12 +1,10 @@
 package devcluster
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -83,13 +81,32 @@ func CheckPort(port int) error {
 	if port < 1 || port > 65_535 {
 		return errors.New("want a port from 1 to 65535, got " + strconv.Itoa(port))
 	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(context.Background(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	err := listen(port)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("port %d on 127.0.0.1 is taken: stop what listens there, or choose another port", port)
 	}
 	if err != nil {
+		return fmt.Errorf("listen on port %d of 127.0.0.1: %w", port, err)
+	}
+	return nil
+}
+
+// listen listens on a port for a moment, in which no process is started: a child has the
+// sockets of its parent until it executes its program, and would keep the port taken when
+// listen has returned.
+func listen(port int) error {
+	syscall.ForkLock.RLock() // not package net, which on some systems locks it too
+	defer syscall.ForkLock.RUnlock()
+	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
 		return err
 	}
-	return l.Close()
+	err = syscall.SetsockoptInt(socket, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1) // as package net
+	if err == nil {
+		err = syscall.Bind(socket, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
+	}
+	if err == nil {
+		err = syscall.Listen(socket, 1)
+	}
+	return errors.Join(err, syscall.Close(socket))
 }

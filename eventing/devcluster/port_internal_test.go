@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -40,5 +41,36 @@ func TestAPortIsReturnedToOneProcessOnly(t *testing.T) {
 	var got int
 	if _, err := fmt.Sscanf(string(out), "got %d, <nil>", &got); err != nil || got < first+3 {
 		t.Errorf("%s; want a port from %d on", strings.TrimSpace(string(out)), first+3)
+	}
+}
+
+func TestAPortStaysFreeWhileProcessesStart(t *testing.T) {
+	t.Parallel()
+
+	// Before a new process executes its program it has the sockets of this one.
+	var starting sync.WaitGroup
+	defer starting.Wait()
+	done := make(chan struct{})
+	defer close(done)
+	for range 4 {
+		starting.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					_ = exec.CommandContext(t.Context(), "true").Run()
+				}
+			}
+		})
+	}
+	port, err := FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 1_000 {
+		if err := CheckPort(port); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

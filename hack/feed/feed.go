@@ -89,6 +89,16 @@ type chunk struct {
 	done   chan struct{} // closed when they are acknowledged
 }
 
+// acknowledged reports whether all its events are.
+func (c chunk) acknowledged() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Run publishes all events, which begin at position, and returns when the stream
 // has acknowledged them. While the stream cannot be reached it goes on trying. The
 // error is ctx's or that of events.
@@ -264,32 +274,33 @@ func (f *Feed) follow(ctx context.Context, position int, ahead <-chan chunk) err
 	tick := time.NewTicker(saveInterval)
 	defer tick.Stop()
 	saved := position
-	for c := range ahead {
-		for waiting := true; waiting; {
-			select {
-			case <-c.done:
-				position, waiting = c.end, false
-			case <-ctx.Done():
-				// What is known goes down at the last moment.
-				last, cancel := context.WithTimeout(context.WithoutCancel(ctx), LastSaveTimeout)
-				defer cancel()
-				return errors.Join(context.Cause(ctx), save(last))
-			case <-tick.C:
-				if position != saved && save(ctx) == nil {
-					saved = position
-				}
-			}
-		}
-	}
-	for position != saved {
-		if save(ctx) == nil {
-			break
+	var c chunk // the one that is waited for; done is nil while there is none
+	for more := true; ctx.Err() == nil && (more || c.done != nil || position != saved); {
+		next := ahead
+		if !more || c.done != nil {
+			next = nil
 		}
 		select {
-		case <-time.After(retryPause):
+		case c, more = <-next:
+		case <-c.done:
+			position, c.done = c.end, nil
+		case <-tick.C:
+			if position != saved && save(ctx) == nil {
+				saved = position
+			}
 		case <-ctx.Done():
-			return context.Cause(ctx)
 		}
 	}
-	return nil
+	if ctx.Err() == nil {
+		return nil
+	}
+	for more := true; more && (c.done == nil || c.acknowledged()); {
+		if c.done != nil {
+			position = c.end
+		}
+		c, more = <-ahead // Run closes it
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), LastSaveTimeout)
+	defer cancel()
+	return errors.Join(context.Cause(ctx), save(last))
 }

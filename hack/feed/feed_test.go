@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -242,9 +243,20 @@ func TestSecondRunGoesOnWhereTheFirstEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	var saved atomic.Int64
+	first := feed.New(publisher, feed.Config{Rate: 5_000, Save: func(ctx context.Context, position int) error {
+		err := positions.Save(ctx, position)
+		if err == nil {
+			saved.Store(int64(position))
+		}
+		return err
+	}})
 	cutOff := func(yield func(event.Event, error) bool) {
 		for e, err := range numbers(0, 3_000) {
 			if e.ID() == "1500" {
+				for saved.Load() < 100 && t.Context().Err() == nil {
+					time.Sleep(5 * time.Millisecond)
+				}
 				cancel()
 				return
 			}
@@ -253,7 +265,6 @@ func TestSecondRunGoesOnWhereTheFirstEnded(t *testing.T) {
 			}
 		}
 	}
-	first := feed.New(publisher, feed.Config{Rate: 5_000, Save: positions.Save})
 	if err := first.Run(ctx, 0, cutOff); !errors.Is(err, context.Canceled) {
 		t.Fatalf("run that is cut off: %v, want context.Canceled", err)
 	}
