@@ -15,9 +15,15 @@ const (
 	blockSize = 256
 
 	// relookEvery is how often it is looked up what the others have committed of the
-	// blocks that were left to them, relook entries at a time.
+	// blocks that were left to them, relook entries at a time; at once after one that
+	// found most of them.
 	relookEvery = 50 * time.Millisecond
 	relook      = 512
+
+	// While less than a part in rarely of what is looked up first is committed, only one
+	// block of sampled is looked up before it is delivered or left.
+	rarely  = 16
+	sampled = 8
 
 	// leftPatience is how long what was left to others may make no progress, if a request
 	// does not take longer: about the claim timeout, after which a cluster that died
@@ -31,6 +37,7 @@ type catchUp struct {
 	asking      int  // entries that are being looked up
 	failing     bool // the latest lookup failed
 	lookupReady sync.Cond
+	committed   float64 // share of what was looked up first, of late
 
 	lagging   bool          // a partition lags
 	changed   chan struct{} // holds a token when that has changed
@@ -48,7 +55,33 @@ func (t *Table) SetPreference(prefers func(block uint64) bool) {
 	defer t.mu.Unlock()
 	t.prefers = prefers
 	t.takeBack(t.goesFirst)
+	t.together.rebuild(func(e *Entry) bool {
+		if t.leaves(e) {
+			t.leaveToOthers(e)
+			return false
+		}
+		return true
+	})
 	t.signal()
+}
+
+// leaves reports whether e is left to another cluster, which goes first with it.
+func (t *Table) leaves(e *Entry) bool {
+	return e.partition.lagging && t.hedge.Race() && !e.mine && !e.tried && e.lane == nil && !t.goesFirst(e)
+}
+
+// leaveToOthers leaves e to another cluster.
+func (t *Table) leaveToOthers(e *Entry) {
+	e.to(Left)
+	if len(t.left) == 0 {
+		t.leftMoved = t.cfg.Now()
+	}
+	t.left = append(t.left, e)
+}
+
+// needless reports whether a lookup of e would hardly find it committed.
+func (t *Table) needless(e *Entry) bool {
+	return t.committed < 1.0/rarely && !t.failing && e.sequence/blockSize%sampled != 0
 }
 
 // goesFirst reports whether this cluster goes first with e.
@@ -141,7 +174,10 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 	defer t.mu.Unlock()
 	t.asking -= len(entries)
 	t.failing = committed == nil
-	unsure := 0
+	if committed != nil {
+		t.noteCommitted(entries, committed)
+	}
+	unsure, foundLeft := 0, 0
 	var again []*Entry
 	for i, e := range entries {
 		if e.wasLeft {
@@ -149,6 +185,7 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 			t.leftAsked--
 			if committed != nil && committed[i] {
 				t.leftMoved = t.cfg.Now()
+				foundLeft++
 			}
 		}
 		switch {
@@ -166,6 +203,9 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 			t.notCommitted(e)
 		}
 	}
+	if foundLeft > len(entries)/2 {
+		t.relooked = time.Time{} // they are further
+	}
 	if len(again) > 0 {
 		for _, e := range again {
 			e.taken = false
@@ -175,6 +215,23 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 	t.lookupReady.Broadcast()
 	t.signal()
 	return finished
+}
+
+// noteCommitted notes which share of the entries that were looked up first is committed.
+func (t *Table) noteCommitted(entries []*Entry, committed []bool) {
+	var first, found float64
+	for i, e := range entries {
+		if e.lookups > 0 || e.wasLeft {
+			continue
+		}
+		first++
+		if committed[i] {
+			found++
+		}
+	}
+	if first > 0 {
+		t.committed += (found/first - t.committed) * min(1, first/blockSize)
+	}
 }
 
 // notCommitted decides what to do with an entry that the ledger does not have.
@@ -188,12 +245,8 @@ func (t *Table) notCommitted(e *Entry) {
 		t.waitHedged(e)
 	case early && t.cfg.Now().Before(t.dueHedged(e)):
 		t.waitHedged(e)
-	case e.partition.lagging && t.hedge.Race() && !e.mine && e.lane == nil && !t.goesFirst(e):
-		e.to(Left)
-		if len(t.left) == 0 {
-			t.leftMoved = t.cfg.Now()
-		}
-		t.left = append(t.left, e)
+	case t.leaves(e):
+		t.leaveToOthers(e)
 	default:
 		t.ready(e)
 	}

@@ -71,6 +71,48 @@ func TestWhatTheOtherClusterCommitsIsFoundWhileMessagesKeepComing(t *testing.T) 
 	}
 }
 
+// Who else catches up may be known only when much is ready already.
+func TestWhatIsReadyIsLeftToTheClusterThatGoesFirst(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{InFlight: 4, MaxBytes: 64 << 20, CatchUpLag: time.Second})
+	b.receive(4*blockSize, "", 10, b.now.Add(-time.Minute))
+	b.lookUp()
+	b.SetPreference(oddBlocks)
+	for _, e := range b.together.entries {
+		if !oddBlocks(e.Sequence() / blockSize) {
+			t.Fatalf("%d is still ready, in a block of the other cluster", e.Sequence())
+		}
+	}
+	if ready, left := b.Counts()[Ready], b.Counts()[Left]; ready == 0 || left == 0 {
+		t.Errorf("%d ready, %d left, want some of both", ready, left)
+	}
+}
+
+// While next to nothing of a backlog is committed, only samples of it are looked up first;
+// all of it again when a sample is committed.
+func TestABacklogThatNobodyCommitsIsHardlyLookedUp(t *testing.T) {
+	t.Parallel()
+
+	b, old := newBacklog(t, 4)
+	b.receive(2*sampled*blockSize, "", 10, old)
+	if n := b.lookups.len(); n < blockSize || n > 3*blockSize {
+		t.Errorf("%d of %d are looked up first", n, 2*sampled*blockSize)
+	}
+	for b.lookups.len() > 0 {
+		entries := b.NextLookup(blockSize)
+		committed := make([]bool, len(entries))
+		for i := range committed {
+			committed[i] = true
+		}
+		b.LookedUp(entries, committed)
+	}
+	b.receive(blockSize, "", 10, old)
+	if n := b.lookups.len(); n != blockSize {
+		t.Errorf("%d of %d are looked up first after samples were committed", n, blockSize)
+	}
+}
+
 // A cluster that is not at work any more leaves nothing behind.
 func TestWhatIsLeftIsDeliveredWhenTheOtherClusterIsGone(t *testing.T) {
 	t.Parallel()

@@ -69,6 +69,7 @@ func New(cfg Config) *Table {
 	t.alone.less = (*Entry).before
 	t.again.less = (*Entry).before
 	t.lookupReady.L, t.changed = &t.mu, make(chan struct{}, 1)
+	t.committed = 1 // until something was looked up
 	return t
 }
 
@@ -117,8 +118,10 @@ func (t *Table) admit(e *Entry) {
 	switch {
 	case !t.hedge.Race():
 		t.waitHedged(e)
-	case e.partition.lagging || e.Sequence() < e.partition.lookUpBelow:
+	case e.Sequence() < e.partition.lookUpBelow, e.partition.lagging && !t.needless(e):
 		t.ask(e)
+	case t.leaves(e):
+		t.leaveToOthers(e)
 	default:
 		t.ready(e)
 	}
