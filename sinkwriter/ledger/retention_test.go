@@ -70,14 +70,18 @@ func TestTheLedgerForgetsOnlyWhatEveryClusterHasAcknowledged(t *testing.T) {
 	sweep(0, 0)
 
 	// West has caught up to message 15: the first day goes, but for the event
-	// that still has a dead letter.
+	// that still has a dead letter, and the one that waits behind it.
 	save("west", 15, 16)
 	if err := deadletter.NewStore(pool, "west").Save(t.Context(), deadletter.Letter{Function: "orders", Event: sinktest.NewEvent("o-3"), Code: 422}); err != nil {
 		t.Fatal(err)
 	}
-	sweep(9, 11)
-	if got := sinktest.Query[int](t, pool, `select count(*) from tandem.ledger where key = tandem.key('orders', '/test', 'o-3')`); got != 1 {
-		t.Error("an event with a dead letter was forgotten")
+	waiting := ledger.StoredEvent{Subject: "s", Source: "/test", ID: "o-4", Stream: "EVENTS", Event: []byte("{}")}
+	if _, err := ledger.NewBlocked(pool, "west").Store(t.Context(), "orders", []ledger.StoredEvent{waiting}); err != nil {
+		t.Fatal(err)
+	}
+	sweep(8, 11)
+	if got := sinktest.Query[int](t, pool, `select count(*) from tandem.ledger where key in (tandem.key('orders', '/test', 'o-3'), tandem.key('orders', '/test', 'o-4'))`); got != 2 {
+		t.Error("an event with a dead letter was forgotten, or the one behind it")
 	}
 
 	// All caught up.
