@@ -145,6 +145,17 @@ type Message interface {
 	Nak() error
 }
 
+// Unreadable returns why m, which looks like a CloudEvent, cannot be read as one. It is nil
+// for an event, for a message that does not look like one, and for messages of a stream that
+// does not implement the method Unreadable. Such a message has an Event of type
+// [MessageType], and belongs to no function: every source makes it a dead letter.
+func Unreadable(m Message) error {
+	if u, ok := m.(interface{ Unreadable() error }); ok {
+		return u.Unreadable()
+	}
+	return nil
+}
+
 // Publisher stores events in a stream.
 type Publisher interface {
 	// Publish stores events and returns nil only when all of them are stored, now or

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -26,6 +27,10 @@ type Delivery struct {
 	// whether it goes in a request of its own, since its batch had no answer, it broke
 	// the function, or it is pending.
 	DeadLetter, Alone bool
+
+	// Unreadable is why the message of the event cannot be delivered: it looks like a
+	// CloudEvent and is no valid one. It goes to the dead letter sink without an attempt.
+	Unreadable error
 
 	// Attempts is how often the event broke the function, and AttemptedFor for how long:
 	// from each attempt to the next, unless something else came in between.
@@ -79,6 +84,11 @@ func (d *Sender) Deliver(ctx context.Context, ds []*Delivery) (steps []Step, ans
 
 // deliverAlone sends one event.
 func (d *Sender) deliverAlone(ctx context.Context, e *Delivery) (step Step, answered bool) {
+	if e.Unreadable != nil && !e.DeadLetter {
+		if err := d.makeDeadLetter(e, http.StatusBadRequest, []byte(e.Unreadable.Error()), 0); err != nil {
+			return Step{Err: err}, true
+		}
+	}
 	if err := d.prepare(e); err != nil {
 		return Step{Err: err}, true
 	}
@@ -136,8 +146,13 @@ func (d *Sender) step(ctx context.Context, e *Delivery, a answer, o outcome.Outc
 // a 2xx is retried.
 func (d *Sender) stepDeadLetter(ctx context.Context, e *Delivery, a answer, step Step) Step {
 	if a.status >= 200 && a.status < 300 {
-		d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event rejected; it is a dead letter now",
-			append(EventAttrs(e.Event), slog.Int("code", e.status))...)
+		if e.Unreadable != nil {
+			d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "message looks like a CloudEvent but cannot be read; it is a dead letter now",
+				append(EventAttrs(e.Event), slog.Any("err", e.Unreadable))...)
+		} else {
+			d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event rejected; it is a dead letter now",
+				append(EventAttrs(e.Event), slog.Int("code", e.status))...)
+		}
 		step.Settled, step.Rejected = true, true
 		return step
 	}
@@ -168,11 +183,16 @@ func (d *Sender) reject(e *Delivery, a answer, o outcome.Outcome) error {
 	if a.outcomes != nil {
 		reason = []byte(o.Reason)
 	}
-	letter, err := sink.Encode(deadLetter(d.cfg.Sink.Apply(e.Event), d.cfg.Function, d.function.public, o.Status, reason, attempts))
+	return d.makeDeadLetter(e, o.Status, reason, attempts)
+}
+
+// makeDeadLetter encodes the event as a dead letter.
+func (d *Sender) makeDeadLetter(e *Delivery, status int, reason []byte, attempts int) error {
+	letter, err := sink.Encode(deadLetter(d.cfg.Sink.Apply(e.Event), d.cfg.Function, d.function.public, status, reason, attempts))
 	if err != nil {
 		return fmt.Errorf("encode dead letter for HTTP: %w", err)
 	}
-	e.request, e.DeadLetter, e.status = letter, true, o.Status
+	e.request, e.DeadLetter, e.status = letter, true, status
 	e.failingSince = time.Time{}
 	return nil
 }

@@ -2,8 +2,11 @@ package jetstream
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -89,6 +92,133 @@ func decode(header nats.Header, data []byte) (event.Event, error) {
 		return cloudevent.ReadJSON(data, cloudevent.Rules{})
 	}
 	return cloudevent.ReadBinary(header, data, cloudevent.Rules{})
+}
+
+// unreadable returns why a message that looks like a CloudEvent cannot be read as one; nil
+// if it can be, or if it does not look like one.
+func unreadable(header nats.Header, data []byte) error {
+	_, err := decode(header, data)
+	if err == nil {
+		return nil
+	}
+	sign, attributes := signOf(header, data)
+	switch {
+	case sign == "":
+		return nil
+	case errors.Is(err, cloudevent.ErrNone):
+		err = errors.New(sign)
+	}
+	if attributes != "" {
+		return fmt.Errorf("the message is no valid CloudEvent: %w (%s)", err, attributes)
+	}
+	return fmt.Errorf("the message is no valid CloudEvent: %w", err)
+}
+
+// signOf returns what makes a message look like a CloudEvent, as the reason why it is none
+// all the same, and those of its attributes that identify the event, as far as headers have
+// them. It returns no sign if the message does not look like a CloudEvent.
+func signOf(header nats.Header, data []byte) (sign, attributes string) {
+	var envelope, binary, foreign bool
+	names := slices.Sorted(maps.Keys(header)) // all clusters return the same reason
+	var identity []string
+	for _, name := range names {
+		switch {
+		case strings.EqualFold(name, contentTypeHeader):
+			for _, value := range header[name] {
+				envelope = envelope || isEnvelope(value)
+			}
+		case isAttribute(name):
+			binary = true
+			switch attribute := strings.ToLower(name[len(attributePrefix):]); attribute {
+			case "id", "source", "type":
+				identity = append(identity, fmt.Sprintf("%s %q", attribute, clip(header.Get(name))))
+			}
+		default:
+			foreign = foreign || isOtherBinding(name)
+		}
+	}
+	attributes = strings.Join(identity, ", ")
+	switch {
+	case envelope:
+		return "its content type is that of CloudEvents", attributes
+	case binary:
+		return "specversion: missing, no header ce-specversion", attributes
+	case foreign:
+		return "its headers are those of another protocol binding: NATS has them as ce-id, ce-source, ce-type and ce-specversion", attributes
+	case hasSpecVersion(data):
+		return "the event is in the data, but the content type is not application/cloudevents+json, and a batch is not accepted", attributes
+	}
+	return "", ""
+}
+
+// isEnvelope reports whether a content type is one of CloudEvents, in whatever format.
+func isEnvelope(contentType string) bool {
+	const prefix = "application/cloudevents"
+	contentType = strings.TrimLeft(contentType, " \t\"")
+	return len(contentType) >= len(prefix) && strings.EqualFold(contentType[:len(prefix)], prefix)
+}
+
+// isOtherBinding reports whether a header holds the attribute that each CloudEvent has as
+// Kafka's or AMQP's binding writes it.
+func isOtherBinding(header string) bool {
+	switch strings.ToLower(header) {
+	case "ce_specversion", "cloudevents:specversion", "cloudevents_specversion":
+		return true
+	}
+	return false
+}
+
+// hasSpecVersion reports whether data is a JSON object with a member specversion, in any
+// case, or an array of such objects. Data that is not valid JSON counts as one if it begins
+// so and has the word anywhere.
+func hasSpecVersion(data []byte) bool {
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	text := bytes.TrimLeft(data, " \t\r\n")
+	if len(text) == 0 || text[0] != '{' && text[0] != '[' || !containsFold(text, `"specversion"`) {
+		return false
+	}
+	if !json.Valid(text) {
+		return true
+	}
+	elements := []json.RawMessage{text}
+	if text[0] == '[' && json.Unmarshal(text, &elements) != nil {
+		return false
+	}
+	for _, element := range elements {
+		var object map[string]json.RawMessage
+		if json.Unmarshal(element, &object) != nil {
+			continue
+		}
+		for name := range object {
+			if strings.EqualFold(name, "specversion") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// containsFold reports whether text contains word, which is in lower case, in any case.
+func containsFold(text []byte, word string) bool {
+	for {
+		i := bytes.IndexByte(text, word[0])
+		if i < 0 || len(text)-i < len(word) {
+			return false
+		}
+		if bytes.EqualFold(text[i:i+len(word)], []byte(word)) {
+			return true
+		}
+		text = text[i+1:]
+	}
+}
+
+// clip bounds a value that a reason quotes.
+func clip(s string) string {
+	const limit = 128
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit], "") + "…"
 }
 
 func isAttribute(header string) bool {

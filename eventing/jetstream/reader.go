@@ -177,6 +177,9 @@ func (m *message) Event() event.Event {
 	return m.foreign()
 }
 
+// Unreadable is the method that [eventing.Unreadable] calls.
+func (m *message) Unreadable() error { return unreadable(m.msg.Header, m.msg.Data) }
+
 // foreign makes an event of a message that is none: with the subject and the
 // time that it has in the stream, and its data as it is.
 func (m *message) foreign() event.Event {

@@ -171,19 +171,24 @@ func (c *consumer) loadHorizon(ctx context.Context, reader eventing.Reader) (uin
 	return horizon, err
 }
 
-// receive adds a message to those in flight, unless it needs no delivery. A copy of a
+// receive adds a message to those in flight, unless it needs no delivery. One that looks
+// like a CloudEvent and cannot be read is of no other type: it becomes a dead letter. A copy of a
 // finished message, whose acknowledgement was lost, is acknowledged again.
 func (c *consumer) receive(ctx context.Context, m eventing.Message) {
 	if c.forgotten(ctx, m) {
 		return
 	}
 	e := m.Event()
-	if !c.source.filter.passes(e.Type()) {
+	d := &delivery.Delivery{Event: e}
+	if e.Type() == eventing.MessageType {
+		d.Unreadable = eventing.Unreadable(m)
+		d.Alone = d.Unreadable != nil
+	}
+	if d.Unreadable == nil && !c.source.filter.passes(e.Type()) {
 		c.source.cfg.Metrics.filteredOne(ctx)
 		c.source.ackAtOnce(ctx, m)
 		return
 	}
-	d := &delivery.Delivery{Event: e}
 	c.restoreAttempts(m.Sequence(), d)
 	if c.partition.Receive(m, d, inflight.EventID{Source: e.Source(), ID: e.ID()}, e.Subject()) == inflight.Copy {
 		c.source.ackAtOnce(ctx, m)
