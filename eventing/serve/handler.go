@@ -15,6 +15,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/tandem-fn/tandem/eventing/internal/webhook"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
@@ -161,7 +162,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case r.Method == http.MethodOptions:
-		answerHandshake(w, r)
+		webhook.AnswerHandshake(w, r)
 	case r.Method != http.MethodPost:
 		w.Header().Set("Allow", "OPTIONS, POST")
 		h.refuse(w, http.StatusMethodNotAllowed, "send events with POST")

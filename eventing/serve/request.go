@@ -126,18 +126,6 @@ func readEvent(m cloudevent.Mode, header http.Header, body []byte, deadLetter bo
 	return e, nil
 }
 
-// answerHandshake answers the validation request of CloudEvents' web hooks (HTTP 1.1
-// Web Hooks for Event Delivery 1.0.2, section 4): every origin may send, at any rate.
-func answerHandshake(w http.ResponseWriter, r *http.Request) {
-	header := w.Header()
-	header.Set("Allow", "OPTIONS, POST")
-	if r.Header.Get("WebHook-Request-Origin") != "" {
-		header.Set("WebHook-Allowed-Origin", "*")
-		header.Set("WebHook-Allowed-Rate", "*")
-	}
-	w.WriteHeader(http.StatusOK)
-}
-
 // clip bounds text that an answer quotes.
 func clip(s string, limit int) string {
 	if len(s) <= limit {
