@@ -19,9 +19,13 @@ func ExampleNew() {
 	if err != nil {
 		panic(err)
 	}
+	handler, err := ingest.New(publisher, ingest.Config{Ready: publisher.Ready})
+	if err != nil {
+		panic(err)
+	}
 	server := &http.Server{
 		Addr:              "127.0.0.1:8080",
-		Handler:           ingest.New(publisher, ingest.Config{Ready: publisher.Ready}),
+		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 	}
 	if err := server.ListenAndServe(); err != nil {

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -12,76 +13,113 @@ import (
 )
 
 const (
-	// healthTimeout bounds one look, so that whoever asks gets the answer before
-	// it gives up.
-	healthTimeout = 2 * time.Second
+	// healthTimeout bounds a probe. It is less than the two seconds that are promised.
+	healthTimeout = 1500 * time.Millisecond
 
-	// healthFresh is for how long a good answer holds for others who ask, and a
-	// stored event is proof enough.
+	// healthFresh is for how long a good answer counts for other probes, and a stored
+	// event is proof enough.
 	healthFresh = time.Second
 
-	// forgetFailed is when an event that could not be stored is not tried again:
-	// it may be the event, and others go through.
+	// forgetFailed is after which time an event that could not be stored is not stored
+	// again by probes: the cause may be the event, and others are stored.
 	forgetFailed = time.Minute
 )
 
-// health finds out whether an event could be stored now. A stream may say that it
-// is well and store nothing, as one whose disk is full or that lost its quorum a
-// moment ago; only an event tells. So when storing one has failed, it is tried
-// again: whoever sent it was told to do so too, and the stream knows it by source
-// and id. For concurrent use.
+// health finds out whether an event could be stored now. A stream may report that it is
+// well and store nothing, as one whose disk is full or that lost its quorum a moment ago;
+// only an event proves it. So when storing one has failed, a probe stores it again: its
+// sender was asked to do so too, and the stream recognises it by source and id. It is safe
+// for concurrent use.
 type health struct {
 	publisher eventing.Publisher
 	ready     func(ctx context.Context) error
 	now       func() time.Time
 
-	mu       sync.Mutex // held while looking: one does so for all who ask
+	mu       sync.Mutex
+	looking  *look // the one that runs, for all probes that wait; nil if none does
 	looked   time.Time
 	answered error
 
-	note     sync.Mutex
 	storedAt time.Time
 	failedAt time.Time
 	event    event.Event // that could not be stored; none if failedAt is zero
 }
 
+// look is one question to the stream. Err is valid when done is closed.
+type look struct {
+	done chan struct{}
+	err  error
+}
+
+// stored records that an event was stored.
 func (h *health) stored() {
 	now := h.now()
-	h.note.Lock()
-	defer h.note.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.storedAt, h.failedAt, h.event = now, time.Time{}, event.Event{}
 }
 
+// failed records that an event could not be stored.
 func (h *health) failed(e event.Event) {
 	now := h.now()
-	h.note.Lock()
-	defer h.note.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.failedAt.IsZero() {
 		h.failedAt, h.event = now, e
 	}
 }
 
-// check reports why no event could be stored.
+// check reports why no event could be stored. It returns within healthTimeout, also if
+// the stream does not answer: probes share a look, and each waits for it no longer than
+// its own bound.
 func (h *health) check(ctx context.Context) error {
+	l := h.begin(ctx)
+	if l == nil {
+		return nil
+	}
+	timer := time.NewTimer(healthTimeout)
+	defer timer.Stop()
+	select {
+	case <-l.done:
+		return l.err
+	case <-timer.C:
+		return fmt.Errorf("no answer from the stream within %s", healthTimeout)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// begin returns the look to wait for, or nil if the answer is known to be good.
+func (h *health) begin(ctx context.Context) *look {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.note.Lock()
-	doubtful := h.answered != nil || !h.failedAt.IsZero()
-	h.note.Unlock()
-	if doubtful || h.looked.IsZero() || h.now().Sub(h.looked) >= healthFresh {
-		// Not the context of who asks: the others want the answer too.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healthTimeout)
-		defer cancel()
-		h.answered = h.look(ctx)
-		h.looked = h.now()
+	if h.looking != nil {
+		return h.looking
 	}
-	return h.answered
+	doubtful := h.answered != nil || !h.failedAt.IsZero()
+	if !doubtful && !h.looked.IsZero() && h.now().Sub(h.looked) < healthFresh {
+		return nil
+	}
+	l := &look{done: make(chan struct{})}
+	h.looking = l
+	// Not the context of one probe: the others want the answer too.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healthTimeout)
+	go func() {
+		defer cancel()
+		err := h.look(ctx)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.looking, h.looked, h.answered = nil, h.now(), err
+		l.err = err
+		close(l.done)
+	}()
+	return l
 }
 
 func (h *health) look(ctx context.Context) error {
-	h.note.Lock()
+	h.mu.Lock()
 	storedAt, failedAt, e := h.storedAt, h.failedAt, h.event
-	h.note.Unlock()
+	h.mu.Unlock()
 	now := h.now()
 	switch {
 	case !failedAt.IsZero() && now.Sub(failedAt) < forgetFailed:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -185,9 +184,7 @@ func startIngestAt(t *testing.T, url string, cfg jetstream.StreamConfig) *ingest
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(ingest.New(publisher, ingest.Config{Ready: publisher.Ready, Timeout: 3 * time.Second}))
-	t.Cleanup(server.Close)
-	in := &ingestion{url: server.URL}
+	in := &ingestion{url: serve(t, publisher, ingest.Config{Ready: publisher.Ready, Timeout: 3 * time.Second})}
 	ended := make(chan struct{})
 	t.Cleanup(func() { <-ended })
 	go func() {

@@ -229,9 +229,20 @@ func startIngest(t *testing.T, server *natstest.Server, cfg ingest.Config) (addr
 		t.Fatal(err)
 	}
 	cfg.Ready = publisher.Ready
-	ingest := httptest.NewServer(ingest.New(publisher, cfg))
-	t.Cleanup(ingest.Close)
-	return ingest.URL, lines
+	return serve(t, publisher, cfg), lines
+}
+
+// serve serves a handler over HTTP until the test ends.
+func serve(t *testing.T, publisher eventing.Publisher, cfg ingest.Config) (url string) {
+	t.Helper()
+
+	handler, err := ingest.New(publisher, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return server.URL
 }
 
 func Request(t *testing.T, method, address string, header http.Header, body string) (code int, text string) {

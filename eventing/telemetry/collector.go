@@ -28,11 +28,20 @@ func TuneCollector() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
 	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		if text, err := os.ReadFile(limitFile); err == nil {
-			debug.SetMemoryLimit(heapLimit(string(text)))
-		}
+	LimitHeap(math.MaxInt64)
+}
+
+// LimitHeap has garbage collected more eagerly when the heap comes to this many bytes, or
+// near the container's memory limit. GOMEMLIMIT, if it is set, counts instead. It is for a
+// process as a whole.
+func LimitHeap(bytes int64) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
 	}
+	if text, err := os.ReadFile(limitFile); err == nil {
+		bytes = min(bytes, heapLimit(string(text)))
+	}
+	debug.SetMemoryLimit(bytes)
 }
 
 // heapLimit gives the limit for the heap from that for the container, as the system

@@ -29,6 +29,7 @@ type config struct {
 	Stream         string     `env:"TANDEM_STREAM, default=EVENTS"`
 	Replicas       int        `env:"TANDEM_STREAM_REPLICAS, default=1"`
 	MaxEventBytes  int64      `env:"TANDEM_MAX_EVENT_BYTES, default=1048576"`
+	InFlightBytes  int64      `env:"TANDEM_IN_FLIGHT_BYTES, default=67108864"`
 	NATSURL        string     `env:"NATS_URL, required"`
 	ListenAddress  string     `env:"LISTEN_ADDRESS, default=:8080"`
 	LogLevel       slog.Level `env:"LOG_LEVEL, default=info"`
@@ -48,11 +49,17 @@ const (
 	// lookInterval is how often the stream is looked at while it is not there.
 	lookInterval = time.Second
 
+	// maxHeaderBytes bounds the header of a request. It is read before the memory for
+	// the request is reserved.
+	maxHeaderBytes = 128 << 10
+
+	// heapOverhead is the heap of everything but the requests that are being accepted, in
+	// bytes: connections, and garbage.
+	heapOverhead = 32 << 20
+
 	// closeTimeout bounds each of the last steps.
 	closeTimeout = time.Second
 )
-
-var errDraining = errors.New("shutting down")
 
 func main() {
 	ctx := signals.NewContext()
@@ -70,22 +77,20 @@ func run(ctx context.Context) error {
 	if err := telemetry.CheckName("TANDEM_CLUSTER", cfg.Cluster); err != nil {
 		return fmt.Errorf("read environment: %w", err)
 	}
-	if cfg.MaxEventBytes < 1 {
-		return fmt.Errorf("read environment: TANDEM_MAX_EVENT_BYTES %d: want at least 1", cfg.MaxEventBytes)
+	for variable, bytes := range map[string]int64{"TANDEM_MAX_EVENT_BYTES": cfg.MaxEventBytes, "TANDEM_IN_FLIGHT_BYTES": cfg.InFlightBytes} {
+		if bytes < 1 {
+			return fmt.Errorf("read environment: %s %d: want at least 1", variable, bytes)
+		}
 	}
+	telemetry.LimitHeap(cfg.InFlightBytes + heapOverhead)
 	logger := telemetry.Logger(os.Stderr, cfg.LogLevel).With(slog.String("cluster", cfg.Cluster))
 
-	// The publisher is there before anybody can ask whether it is ready.
-	var publisher *jetstream.Publisher
+	// The handler exists before /health is served.
+	var handler *ingest.Handler
 	var draining atomic.Bool
 	metrics, err := telemetry.Listen(ctx, telemetry.Config{
 		Address: cfg.MetricsAddress, OTLPEndpoint: cfg.OTLPEndpoint, OTLPProtocol: cfg.OTLPProtocol,
-		Ready: func(ctx context.Context) error {
-			if draining.Load() {
-				return errDraining
-			}
-			return publisher.Ready(ctx)
-		},
+		Ready: func(ctx context.Context) error { return handler.Ready(ctx) },
 	})
 	if err != nil {
 		return err
@@ -102,28 +107,36 @@ func run(ctx context.Context) error {
 	defer atTheEnd(ctx, conn.Close)
 	stream := jetstream.ParseStream(cfg.Stream)
 	stream.Replicas, stream.LeastWindow = cfg.Replicas, contract.RelayTakeover
-	publisher, err = jetstream.NewPublisher(conn, stream)
+	publisher, err := jetstream.NewPublisher(conn, stream)
+	if err != nil {
+		return err
+	}
+	counted, err := ingest.NewMetrics(metrics.Meters(), cfg.Cluster)
+	if err != nil {
+		return fmt.Errorf("set up metrics: %w", err)
+	}
+	handler, err = ingest.New(publisher, ingest.Config{
+		MaxEventBytes: cfg.MaxEventBytes,
+		InFlightBytes: cfg.InFlightBytes,
+		Ready:         publisher.Ready,
+		Draining:      draining.Load,
+		Metrics:       counted,
+		Logger:        logger,
+	})
 	if err != nil {
 		return err
 	}
 
-	// To the kubelet it is well until it drains: that the stream is away is
-	// told to senders with 503, and to load balancers at /health.
-	drainer := &handlers.Drainer{
-		Inner: ingest.New(publisher, ingest.Config{
-			MaxEventBytes: cfg.MaxEventBytes,
-			Ready:         publisher.Ready,
-			Draining:      draining.Load,
-			Logger:        logger,
-		}),
-		QuietPeriod: quietPeriod,
-	}
+	// The kubelet's probes succeed until it drains: that the stream is unavailable is
+	// answered to senders with 503, and to load balancers at /health.
+	drainer := &handlers.Drainer{Inner: handler, QuietPeriod: quietPeriod}
 	server := &http.Server{
 		Handler:           drainer,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       60 * time.Second,
+		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 	logger.LogAttrs(ctx, slog.LevelInfo, "ingest started", slog.String("version", telemetry.Version()),

@@ -33,6 +33,13 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	if address := os.Getenv(runNATS); address != "" {
+		if err := serveNATS(address); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(m.Run())
 }
 

@@ -68,7 +68,11 @@ func newWorld(t *testing.T, change func(*push.Config)) *world {
 	if w.js, err = natsjs.New(w.nc); err != nil {
 		t.Fatal(err)
 	}
-	ingest := httptest.NewServer(ingest.New(publisher("EVENTS"), ingest.Config{}))
+	handler, err := ingest.New(publisher("EVENTS"), ingest.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ingest := httptest.NewServer(handler)
 	t.Cleanup(ingest.Close)
 
 	east, west := httptest.NewUnstartedServer(nil), httptest.NewUnstartedServer(nil)

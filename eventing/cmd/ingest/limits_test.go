@@ -1,0 +1,289 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+)
+
+// memoryBound is what the process may have resident at most: half of the limit of its
+// pod in config.
+const memoryBound = 128 << 20
+
+func TestManyLargePostsAtOnceStayWithinTheMemory(t *testing.T) {
+	t.Parallel()
+
+	address, pid := startProcess(t, natstest.Start(t).URL())
+	body := bytes.Repeat([]byte("x"), 1_000_000)
+	var senders sync.WaitGroup
+	for i := range 256 {
+		senders.Go(func() {
+			eventually(t, "an event is accepted", func() bool {
+				code, header := post(t, address, strconv.Itoa(i), bytes.NewReader(body))
+				if code == http.StatusServiceUnavailable && header.Get("Retry-After") == "" {
+					t.Error("503 without Retry-After")
+				}
+				return code == http.StatusAccepted
+			})
+		})
+	}
+	senders.Wait()
+	if peak := peakMemory(t, pid); peak > memoryBound {
+		t.Errorf("%d MiB were resident, want at most %d", peak>>20, memoryBound>>20)
+	}
+}
+
+func TestSlowBodiesHurtNoOtherEvent(t *testing.T) {
+	t.Parallel()
+
+	address, pid := startProcess(t, natstest.Start(t).URL())
+	for i := range 256 {
+		conn, err := net.Dial("tcp", address) //nolint:noctx // on this machine
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		go func() {
+			// The body ends one byte early, and the connection stays open.
+			_, _ = fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nCe-Specversion: 1.0\r\nCe-Id: slow-%d\r\nCe-Source: /s\r\nCe-Type: t\r\nContent-Length: 1000000\r\n\r\n", i)
+			_, _ = conn.Write(bytes.Repeat([]byte("x"), 999_999))
+		}()
+	}
+	for i := range 100 {
+		begin := time.Now()
+		if code, _ := post(t, address, "small-"+strconv.Itoa(i), strings.NewReader("x")); code != http.StatusAccepted {
+			t.Errorf("a small event: answered %d after %s", code, time.Since(begin))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	eventually(t, "a large event is accepted", func() bool {
+		code, _ := post(t, address, "large", bytes.NewReader(make([]byte, 1_000_000)))
+		return code == http.StatusAccepted
+	})
+	if peak := peakMemory(t, pid); peak > memoryBound {
+		t.Errorf("%d MiB were resident, want at most %d", peak>>20, memoryBound>>20)
+	}
+}
+
+func TestEveryHealthProbeAnswersInTimeWhileNATSHangs(t *testing.T) {
+	t.Parallel()
+
+	url, natsServer := startNATS(t)
+	metrics := eventtest.FreeAddress(t)
+	address, _ := startProcess(t, url, "METRICS_ADDRESS="+metrics)
+	for _, busy := range []bool{false, true} {
+		eventually(t, "it is healthy", func() bool {
+			code, _ := send(t, http.MethodGet, "http://"+address+"/health", "")
+			return code == http.StatusOK
+		})
+		if err := natsServer.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var senders sync.WaitGroup
+		if busy { // more than the sockets hold
+			for i := range 32 {
+				senders.Go(func() {
+					for n := 0; ctx.Err() == nil; n++ {
+						begin := time.Now()
+						code, _ := post(t, address, fmt.Sprintf("hangs-%d-%d", i, n), bytes.NewReader(make([]byte, 500_000)))
+						if code != http.StatusServiceUnavailable || time.Since(begin) > 15*time.Second {
+							t.Errorf("an event: answered %d after %s", code, time.Since(begin))
+						}
+					}
+				})
+			}
+			time.Sleep(time.Second)
+		}
+		var slowest atomic.Int64
+		var probes sync.WaitGroup
+		for range 20 {
+			time.Sleep(50 * time.Millisecond)
+			for _, url := range []string{"http://" + address + "/health", "http://" + metrics + "/health"} {
+				probes.Go(func() {
+					begin := time.Now()
+					_, _ = send(t, http.MethodGet, url, "")
+					if took := int64(time.Since(begin)); took > slowest.Load() {
+						slowest.Store(took)
+					}
+				})
+			}
+		}
+		probes.Wait()
+		if took := time.Duration(slowest.Load()); took > 2*time.Second {
+			t.Errorf("the slowest probe took %s, want 2 s (busy %t)", took, busy)
+		}
+		if code, body := send(t, http.MethodGet, "http://"+address+"/health", ""); code != http.StatusServiceUnavailable {
+			t.Errorf("health answers %d %s while NATS hangs", code, body)
+		}
+		cancel()
+		senders.Wait()
+		if err := natsServer.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestTheProcessDecodesGzipAndRefusesOtherEncodings(t *testing.T) {
+	t.Parallel()
+
+	address, _ := startProcess(t, natstest.Start(t).URL())
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	_, _ = w.Write([]byte("hello"))
+	_ = w.Close()
+	for encoding, want := range map[string]int{"gzip": http.StatusAccepted, "zstd": http.StatusUnsupportedMediaType, "br": http.StatusUnsupportedMediaType} {
+		code, _ := post(t, address, encoding, bytes.NewReader(zipped.Bytes()), "Content-Encoding", encoding)
+		if code != want {
+			t.Errorf("%s: answered %d, want %d", encoding, code, want)
+		}
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, "http://"+address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("WebHook-Request-Origin", "eventemitter.example.com")
+	req.Header.Set("WebHook-Request-Rate", "120")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusOK || res.Header.Get("WebHook-Allowed-Origin") == "" || res.Header.Get("WebHook-Allowed-Rate") == "" {
+		t.Errorf("OPTIONS: %d %v", res.StatusCode, res.Header)
+	}
+}
+
+// startProcess starts the ingest as a process and returns its address and process id when
+// it is healthy.
+func startProcess(t *testing.T, nats string, more ...string) (address string, pid int) {
+	t.Helper()
+
+	address = eventtest.FreeAddress(t)
+	log := &buffer{}
+	cmd := command(context.Background(), nats, address, more...)
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("ingest:\n%s", log)
+		}
+	})
+	eventually(t, "it is healthy", func() bool {
+		code, _ := send(t, http.MethodGet, "http://"+address+"/health", "")
+		return code == http.StatusOK
+	})
+	return address, cmd.Process.Pid
+}
+
+// post posts an event and returns the answer's status and header; 0 if there is none.
+func post(t *testing.T, address, id string, body io.Reader, header ...string) (code int, answered http.Header) {
+	t.Helper()
+
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address, body)
+	if err != nil {
+		t.Error(err)
+		return 0, nil
+	}
+	for name, value := range map[string]string{"Ce-Specversion": "1.0", "Ce-Id": id, "Ce-Source": "/test", "Ce-Type": "com.example.test"} {
+		req.Header.Set(name, value)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Add(header[i], header[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Log(err)
+		return 0, nil
+	}
+	_, _ = io.Copy(io.Discard, res.Body)
+	_ = res.Body.Close()
+	return res.StatusCode, res.Header
+}
+
+// peakMemory returns how many bytes of a process were resident at most.
+func peakMemory(t *testing.T, pid int) int64 {
+	t.Helper()
+
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux shows how much memory a process had at most")
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d MiB were resident at most", kib>>10)
+			return kib << 10
+		}
+	}
+	t.Fatalf("no VmHWM in %s", status)
+	return 0
+}
+
+// runNATS makes this test's program a NATS server on that port.
+const runNATS = "TANDEM_TEST_RUN_NATS"
+
+// startNATS starts a NATS server as a process, so that it can be stopped with SIGSTOP.
+func startNATS(t *testing.T) (url string, process *os.Process) {
+	t.Helper()
+
+	address := eventtest.FreeAddress(t)
+	cmd := exec.CommandContext(context.Background(), os.Args[0])
+	cmd.Env = []string{runNATS + "=" + address, "TMPDIR=" + t.TempDir()}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return "nats://" + address, cmd.Process
+}
+
+// serveNATS is the process of startNATS.
+func serveNATS(address string) error {
+	_, text, _ := strings.Cut(address, ":")
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return err
+	}
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: os.TempDir(), NoLog: true, NoSigs: true})
+	if err != nil {
+		return err
+	}
+	srv.Start()
+	if !srv.ReadyForConnections(30 * time.Second) {
+		return errors.New("not ready")
+	}
+	srv.WaitForShutdown()
+	return nil
+}

@@ -1,0 +1,178 @@
+package ingest
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// overhead is what a request takes beside its body, in bytes.
+	overhead = 16 << 10
+
+	// smallBody is up to which size a body counts as small, in bytes. Large ones leave a
+	// quarter of the memory to small ones.
+	smallBody = 64 << 10
+
+	// slowAfter is how long a body may take to arrive while other requests wait for
+	// memory.
+	slowAfter = time.Second
+
+	// evictInterval is how often a waiting request looks for slow bodies.
+	evictInterval = 100 * time.Millisecond
+
+	// maxWaiting bounds the requests that wait for memory.
+	maxWaiting = 512
+)
+
+// cost returns the memory that a request with a body of this size takes: for the body,
+// and for what is made of it.
+func cost(body int64) int64 { return 2*body + overhead }
+
+// budget bounds the memory of the requests that are being accepted. It is safe for
+// concurrent use.
+type budget struct {
+	size int64
+	now  func() time.Time
+
+	mu      sync.Mutex
+	free    int64
+	waiting [2][]*share // in the order of their arrival: small ones, and large ones
+	reading []*share    // that may be evicted, in the order of their beginning
+}
+
+func newBudget(size int64, now func() time.Time) *budget {
+	return &budget{size: size, now: now, free: size}
+}
+
+// share is the memory of one request.
+type share struct {
+	budget *budget
+	bytes  int64
+	since  time.Time     // when reading began
+	evict  func()        // ends the reading
+	taken  chan struct{} // closed when the share has its memory
+
+	// Under the lock of the budget.
+	evicted bool
+}
+
+// used returns how many bytes are in use.
+func (b *budget) used() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.size - b.free
+}
+
+// acquire waits until there is memory for a request whose body has at most this size. Its
+// body is being read from then on, which evict ends if it is slow and others wait. It
+// returns false if ctx ended first, or too many wait already.
+func (b *budget) acquire(ctx context.Context, body int64, evict func()) (*share, bool) {
+	s := &share{budget: b, bytes: cost(body), evict: evict, taken: make(chan struct{})}
+	class := 0
+	if body > smallBody {
+		class = 1
+	}
+	b.mu.Lock()
+	if len(b.waiting[0])+len(b.waiting[1]) >= maxWaiting {
+		b.mu.Unlock()
+		return nil, false
+	}
+	b.waiting[class] = append(b.waiting[class], s)
+	b.admit()
+	b.mu.Unlock()
+
+	tick := time.NewTicker(evictInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.taken:
+			return s, true
+		case <-tick.C:
+			b.evictSlow()
+		case <-ctx.Done():
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			i := slices.Index(b.waiting[class], s)
+			if i < 0 {
+				return s, true
+			}
+			b.waiting[class] = slices.Delete(b.waiting[class], i, i+1)
+			b.admit() // it was the first, perhaps
+			return nil, false
+		}
+	}
+}
+
+// admit has waiting requests take what is free. The caller holds the lock.
+func (b *budget) admit() {
+	for class := range b.waiting {
+		for len(b.waiting[class]) > 0 {
+			s := b.waiting[class][0]
+			if s.bytes > b.free-b.reserved(class) {
+				break
+			}
+			b.waiting[class] = slices.Delete(b.waiting[class], 0, 1)
+			b.free -= s.bytes
+			s.since = b.now()
+			b.reading = append(b.reading, s)
+			close(s.taken)
+		}
+	}
+}
+
+// reserved returns how much memory requests of a class leave to the other.
+func (b *budget) reserved(class int) int64 { return int64(class) * b.size / 4 }
+
+// evictSlow ends the reading of slow bodies until those that wait would find memory, the
+// oldest ones first.
+func (b *budget) evictSlow() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	missing := -b.free
+	for class, waiting := range b.waiting {
+		for _, s := range waiting {
+			missing += s.bytes
+		}
+		if len(waiting) > 0 {
+			missing += b.reserved(class)
+		}
+	}
+	for _, s := range b.reading {
+		if missing <= 0 || b.now().Sub(s.since) < slowAfter {
+			return
+		}
+		if !s.evicted {
+			s.evicted = true
+			s.evict()
+		}
+		missing -= s.bytes
+	}
+}
+
+// read ends the reading: the body has this size. It reports whether the request may go
+// on; it may not if it was evicted. The memory is its own until release.
+func (s *share) read(body int64) bool {
+	b := s.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reading = slices.DeleteFunc(b.reading, func(other *share) bool { return other == s })
+	if bytes := cost(body); bytes < s.bytes {
+		b.free += s.bytes - bytes
+		s.bytes = bytes
+		b.admit()
+	}
+	return !s.evicted
+}
+
+// release gives the memory back.
+func (s *share) release() {
+	b := s.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.reading = slices.DeleteFunc(b.reading, func(other *share) bool { return other == s })
+	b.free += s.bytes
+	s.bytes = 0
+	b.admit()
+}

@@ -1,0 +1,77 @@
+package ingest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Config is the configuration of a [Handler]. Its zero value is ready to use.
+type Config struct {
+	// MaxEventBytes bounds the body of a request, in bytes, also after it is decoded. From
+	// 1 on. Defaults to 1 MiB, as NATS does for a message.
+	MaxEventBytes int64
+
+	// InFlightBytes bounds the memory of all requests together, in bytes. A request takes
+	// twice its body and 16 KiB; requests that find no memory within a moment are
+	// answered 503. At least 1 MiB and four times MaxEventBytes. Defaults to 64 MiB.
+	InFlightBytes int64
+
+	// Timeout bounds the storing of the events of a request. Defaults to 5 s.
+	Timeout time.Duration
+
+	// RetryAfter is what a sender is asked to wait while events cannot be stored, in
+	// whole seconds. Defaults to 1 s.
+	RetryAfter time.Duration
+
+	// Ready reports why this cluster could not store an event now, as far as that is
+	// known without storing one; GET /health calls it. Nil is always ready.
+	Ready func(ctx context.Context) error
+
+	// Draining reports whether the process is about to end, which GET /health reports.
+	// Nil is never.
+	Draining func() bool
+
+	// Metrics counts requests and events. Nil counts nothing.
+	Metrics *Metrics
+
+	// Logger receives a warning when events cannot be stored, and an error once a minute,
+	// never payloads. Nil discards everything.
+	Logger *slog.Logger
+
+	// Now is the clock. Defaults to time.Now.
+	Now func() time.Time
+}
+
+// leastInFlight is the least of Config.InFlightBytes.
+const leastInFlight = 1 << 20
+
+func (c Config) withDefaults() Config {
+	c.MaxEventBytes = cmp.Or(c.MaxEventBytes, 1<<20)
+	c.InFlightBytes = cmp.Or(c.InFlightBytes, 64<<20)
+	c.Timeout = cmp.Or(c.Timeout, 5*time.Second)
+	c.RetryAfter = cmp.Or(c.RetryAfter, time.Second)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	if c.Ready == nil {
+		c.Ready = func(context.Context) error { return nil }
+	}
+	if c.Draining == nil {
+		c.Draining = func() bool { return false }
+	}
+	if c.Now == nil {
+		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.MaxEventBytes < 1:
+		return fmt.Errorf("TANDEM_MAX_EVENT_BYTES %d: want at least 1", c.MaxEventBytes)
+	case c.InFlightBytes < leastInFlight || c.InFlightBytes/4 < c.MaxEventBytes:
+		return fmt.Errorf("TANDEM_IN_FLIGHT_BYTES %d: want at least %d, and four times TANDEM_MAX_EVENT_BYTES", c.InFlightBytes, leastInFlight)
+	}
+	return nil
+}
