@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
 // Streams is what a source reads: a set of streams that come and go, as the partitions of
@@ -159,8 +161,17 @@ func Unreadable(m Message) error {
 // Publisher stores events in a stream.
 type Publisher interface {
 	// Publish stores events and returns nil only when all of them are stored, now or
-	// before: the stream may drop duplicates by [MessageID]. After an error any number of
-	// them may be stored, and publishing all again is right. [ErrTooLarge] means that one
-	// of them never fits. It is safe for concurrent use.
+	// before: the stream may drop duplicates by [MessageID]. Its error wraps a
+	// [PublishError], which has the reason of each event that is not stored; no event
+	// keeps another from being stored. If the reason is a [Rejection], as with
+	// [ErrTooLarge], the event never will be; publishing the others again is right. It is
+	// safe for concurrent use.
 	Publish(ctx context.Context, events []event.Event) error
 }
+
+// PublishError reports which events of a call of [Publisher.Publish] are not stored, each
+// with the reason.
+type PublishError = contract.PublishError
+
+// Rejection is why an event is never stored. A retry does not help.
+type Rejection = contract.Rejection

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/streamtest"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
 // mutantVariable names the fault of a stream in a second process.
@@ -26,6 +27,7 @@ var mutants = map[string]mutant{
 	"a_consumer_is_created_where_Begin":          {fromBeginning: true},
 	"Pull_bounds_messages":                       {pullsMore: true},
 	"Publish_returns_nil_only_for_stored_events": {publishesWhatItCan: true},
+	"Publish_stores_all_events_but_those":        {stopsPublishing: true},
 	"unacknowledged_messages_of_a_dead_reader":   {forgetsAcks: true},
 	"a_message_is_redelivered_after_Nak":         {acksForNak: true},
 	"published_events_are_read_in_order":         {losesExtensions: true},
@@ -69,6 +71,7 @@ type mutant struct {
 	sameIdentity, losesExtensions, losesSource     bool
 	fromBeginning, pullsMore, forgetsAcks          bool
 	publishesWhatItCan, acksForNak, staysWhereItIs bool
+	stopsPublishing                                bool
 }
 
 type mutantServer struct {
@@ -105,6 +108,15 @@ type mutantPublisher struct {
 }
 
 func (p mutantPublisher) Publish(ctx context.Context, events []event.Event) error {
+	if p.fault.stopsPublishing { // at the first event that is not stored
+		reasons := make([]error, len(events))
+		for i := range events {
+			if reasons[i] = p.Publisher.Publish(ctx, events[i:i+1]); reasons[i] != nil {
+				break
+			}
+		}
+		return contract.Published(reasons)
+	}
 	err := p.Publisher.Publish(ctx, events)
 	if p.fault.publishesWhatItCan {
 		return nil

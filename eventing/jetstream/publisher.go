@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
 // publishAhead is how many events one call of Publish sends before it waits until half of
@@ -24,6 +27,16 @@ const publishAhead = 512
 const (
 	noResponseTries = 2
 	noResponseWait  = 250 * time.Millisecond
+)
+
+// undecidedWait is the pause before an event is sent again of which the stream is storing
+// a copy at the moment.
+const undecidedWait = 50 * time.Millisecond
+
+// Codes of the server that package jetstream of nats.go has no names for.
+const (
+	errCodeHeaderTooLarge     natsjs.ErrorCode = 10097
+	errCodeDuplicateUndecided natsjs.ErrorCode = 10158
 )
 
 // Publisher stores events in one stream. It may be used concurrently.
@@ -46,89 +59,197 @@ func NewPublisher(conn *Conn, cfg StreamConfig) (*Publisher, error) {
 }
 
 // Publish stores events, as [eventing.Publisher] says. It sends many before it
-// waits for an answer, and waits no longer than ctx lets it; without a connection
+// waits for answers, and waits no longer than ctx lets it; without a connection
 // it does not wait at all ([ErrNotConnected]). Events that are not answered within
 // [RequestTimeout] are sent again, as by [Ask]. The stream recognises a repeated
 // event within its duplicate window.
 func (p *Publisher) Publish(ctx context.Context, events []event.Event) error {
-	_, err := repeat(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, p.publishOnce(ctx, events) })
-	return err
-}
-
-func (p *Publisher) publishOnce(ctx context.Context, events []event.Event) error {
+	limit := ctx
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		limit, cancel = context.WithTimeout(ctx, askLimit)
+		defer cancel()
+	}
+	reasons := make([]error, len(events))
+	rest := make([]int, len(events)) // the events that are sent again
+	for i := range rest {
+		rest[i] = i
+	}
+	for noResponses := 0; ; {
+		p.attempt(ctx, events, rest, reasons)
+		rest = slices.DeleteFunc(rest, func(i int) bool { return !passing(reasons[i]) })
+		if len(rest) == 0 || limit.Err() != nil {
+			break
+		}
+		wait := time.Duration(0)
+		for _, i := range rest {
+			switch {
+			case errors.Is(reasons[i], natsjs.ErrNoStreamResponse):
+				wait = max(wait, noResponseWait) // perhaps the leader changes
+			case !unanswered(reasons[i]):
+				wait = max(wait, undecidedWait)
+			}
+		}
+		if wait == noResponseWait {
+			if noResponses++; noResponses > noResponseTries {
+				rest = p.explain(ctx, rest, reasons, noResponses == noResponseTries+1)
+				wait = 0
+			}
+		}
+		if len(rest) == 0 || !sleep(limit, wait) {
+			break
+		}
+	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("publish to stream %s: %w", p.cfg.Name, context.Cause(ctx))
-	}
-	if !p.found.Load() {
-		if _, err := p.find(ctx); err != nil {
-			return fmt.Errorf("publish to stream %s: %w", p.cfg.Name, err)
-		}
-		p.found.Store(true)
-	}
-	err := p.publish(ctx, events)
-	for try := 0; try < noResponseTries && errors.Is(err, natsjs.ErrNoStreamResponse); try++ {
-		select {
-		case <-time.After(noResponseWait): // perhaps the leader changes
-			err = p.publish(ctx, events)
-		case <-ctx.Done():
-			return fmt.Errorf("publish to stream %s: %w", p.cfg.Name, context.Cause(ctx))
+		for _, i := range rest {
+			if !errors.Is(reasons[i], context.Cause(ctx)) {
+				reasons[i] = fmt.Errorf("%w: %w", context.Cause(ctx), reasons[i])
+			}
 		}
 	}
-	if errors.Is(err, natsjs.ErrNoStreamResponse) {
-		// Nobody takes the subject: the stream has gone, or it has no leader.
-		info, err := p.find(ctx)
-		if err == nil {
-			err = canStore(info)
-		}
-		if err != nil {
-			return fmt.Errorf("publish to stream %s: %w", p.cfg.Name, err)
-		}
-		if err := p.publish(ctx, events); err != nil {
-			return fmt.Errorf("publish to stream %s: %w", p.cfg.Name, err)
-		}
-		return nil
-	}
-	if err != nil {
+	if err := contract.Published(reasons); err != nil {
 		return fmt.Errorf("publish to stream %s: %w", p.cfg.Name, err)
 	}
 	return nil
 }
 
-func (p *Publisher) publish(ctx context.Context, events []event.Event) error {
-	lost := p.conn.loss()
-	if err := p.conn.Ready(); err != nil {
-		return err
-	}
-	subject := func(i int) string { return Subject(p.cfg.prefix(), events[i].Type()) }
-	storing, err := p.conn.storings.begin(p.cfg.Name, subject)
-	if err != nil {
-		return err
-	}
-	defer storing.end()
-	for i, e := range events {
-		if i >= publishAhead && i%(publishAhead/2) == 0 {
-			if err := storing.wait(ctx, lost, publishAhead/2); err != nil {
-				return tooLarge(err)
-			}
-		}
-		header, data, err := Encode(e)
-		if err != nil {
-			return err
-		}
-		header[nats.MsgIdHdr] = []string{eventing.MessageID(e.Source(), e.ID())}
-		if err := storing.send(&nats.Msg{Subject: subject(i), Header: header, Data: data}); err != nil {
-			return tooLarge(err)
-		}
-	}
-	return tooLarge(storing.wait(ctx, lost, 0))
+// passing reports whether an event that was not stored for this reason may be stored a
+// moment later.
+func passing(reason error) bool {
+	var refused *natsjs.APIError
+	return unanswered(reason) || errors.Is(reason, natsjs.ErrNoStreamResponse) ||
+		errors.As(reason, &refused) && (refused.ErrorCode == errCodeDuplicateUndecided || refused.ErrorCode == natsjs.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
-// tooLarge makes [eventing.ErrTooLarge] of what the client and the server say
-// when a message never fits.
-func tooLarge(err error) error {
-	var api *natsjs.APIError
-	if errors.Is(err, nats.ErrMaxPayload) || errors.As(err, &api) && api.ErrorCode == natsjs.JSErrCodeStreamMessageExceedsMaximum {
-		return fmt.Errorf("%w: %w", eventing.ErrTooLarge, err)
+// explain looks at the stream, since it takes the subjects of some events from nobody: it
+// is gone, or it has no leader. It returns the events that are worth another attempt.
+func (p *Publisher) explain(ctx context.Context, rest []int, reasons []error, again bool) []int {
+	info, err := p.find(ctx)
+	if err == nil {
+		err = canStore(info)
 	}
-	return err
+	if err == nil && again {
+		return rest
+	}
+	return slices.DeleteFunc(rest, func(i int) bool {
+		if !errors.Is(reasons[i], natsjs.ErrNoStreamResponse) {
+			return false
+		}
+		if err != nil {
+			reasons[i] = err
+		}
+		return true
+	})
+}
+
+// sleep waits, and reports false if ctx ended.
+func sleep(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// attempt sends the events of rest once and sets the reasons of those that are not stored.
+func (p *Publisher) attempt(ctx context.Context, events []event.Event, rest []int, reasons []error) {
+	fail := func(rest []int, err error) {
+		for _, i := range rest {
+			reasons[i] = err
+		}
+	}
+	if ctx.Err() != nil {
+		fail(rest, context.Cause(ctx))
+		return
+	}
+	if !p.found.Load() {
+		if _, err := p.find(ctx); err != nil {
+			fail(rest, err)
+			return
+		}
+		p.found.Store(true)
+	}
+	lost := p.conn.loss()
+	if err := p.conn.Ready(); err != nil {
+		fail(rest, err)
+		return
+	}
+	subject := func(n int) string { return Subject(p.cfg.prefix(), events[rest[n]].Type()) }
+	storing, err := p.conn.storings.begin(p.cfg.Name, subject)
+	if err != nil {
+		fail(rest, err)
+		return
+	}
+	defer storing.end()
+	for n, i := range rest {
+		if n >= publishAhead && n%(publishAhead/2) == 0 {
+			if err = storing.wait(ctx, lost, publishAhead/2); err != nil {
+				fail(rest[n:], err)
+				rest = rest[:n]
+				break
+			}
+		}
+		message, rejected := p.encode(events[i], subject(n))
+		if rejected != nil {
+			storing.skip(rejected)
+			continue
+		}
+		storing.send(message)
+	}
+	if err == nil {
+		err = storing.wait(ctx, lost, 0)
+	}
+	for n, reason := range storing.reasons(err) {
+		reasons[rest[n]] = p.tooLarge(events[rest[n]], reason)
+	}
+}
+
+// encode returns the message of an event. The error is a [eventing.Rejection].
+func (p *Publisher) encode(e event.Event, subject string) (*nats.Msg, error) {
+	header, data, err := Encode(e)
+	if err != nil {
+		return nil, &eventing.Rejection{Code: http.StatusBadRequest, Err: err}
+	}
+	header[nats.MsgIdHdr] = []string{eventing.MessageID(e.Source(), e.ID())}
+	return &nats.Msg{Subject: subject, Header: header, Data: data}, nil
+}
+
+// tooLarge returns the [eventing.Rejection] that a reason means for an event that never
+// fits; else the reason.
+func (p *Publisher) tooLarge(e event.Event, reason error) error {
+	var api *natsjs.APIError
+	payload := errors.Is(reason, nats.ErrMaxPayload)
+	if !payload && !errors.As(reason, &api) {
+		return reason
+	}
+	m, err := p.encode(e, "")
+	switch {
+	case err != nil:
+		return reason
+	case payload:
+		return &eventing.Rejection{Code: http.StatusRequestEntityTooLarge, Err: fmt.Errorf("%w: it has %d bytes with its headers, the server's max_payload is %d",
+			eventing.ErrTooLarge, messageSize(m), p.conn.nc.MaxPayload())}
+	case api.ErrorCode == natsjs.JSErrCodeStreamMessageExceedsMaximum:
+		return &eventing.Rejection{Code: http.StatusRequestEntityTooLarge, Err: fmt.Errorf("%w: it has %d bytes with its headers: %w",
+			eventing.ErrTooLarge, messageSize(m), reason)}
+	case api.ErrorCode == errCodeHeaderTooLarge:
+		return &eventing.Rejection{Code: http.StatusRequestHeaderFieldsTooLarge, Err: fmt.Errorf("%w: its headers have %d bytes: %w",
+			eventing.ErrTooLarge, messageSize(m)-len(m.Data), reason)}
+	}
+	return reason
+}
+
+// messageSize returns the size of a message as the server counts it: headers and data.
+func messageSize(m *nats.Msg) int {
+	const version, end = len("NATS/1.0\r\n"), len("\r\n")
+	size := version + end + len(m.Data)
+	for name, values := range m.Header {
+		for _, value := range values {
+			size += len(name) + len(": ") + len(value) + end
+		}
+	}
+	return size
 }

@@ -37,10 +37,15 @@ type storing struct {
 	ready chan struct{} // holds a token when the wait is over
 
 	// Under the lock of all.
-	answered []bool // for each message that was sent
-	open     int    // those that are not
-	enough   int    // how many may be open after the wait
-	err      error  // the first
+	answers []answer // for each message
+	open    int      // messages without an answer
+	enough  int      // how many may be open after the wait
+}
+
+// answer is the answer to one message.
+type answer struct {
+	arrived bool
+	err     error // nil if the message is stored
 }
 
 // begin returns a storing of messages in a stream, without any. Call end after it.
@@ -68,17 +73,58 @@ func (s *storing) end() {
 	delete(s.all.waiting, s.number)
 }
 
-// send publishes the next message.
-func (s *storing) send(m *nats.Msg) error {
+// skip counts the next message as answered by err.
+func (s *storing) skip(err error) {
 	s.all.mu.Lock()
-	i := len(s.answered)
-	s.answered = append(s.answered, false)
+	defer s.all.mu.Unlock()
+	s.answers = append(s.answers, answer{arrived: true, err: err})
+}
+
+// reasons returns why each message is not stored, nil if it is. The reason for those
+// without an answer is err.
+func (s *storing) reasons(err error) []error {
+	s.all.mu.Lock()
+	defer s.all.mu.Unlock()
+	reasons := make([]error, len(s.answers))
+	for i, a := range s.answers {
+		reasons[i] = a.err
+		if !a.arrived {
+			reasons[i] = err
+		}
+	}
+	return reasons
+}
+
+// send publishes the next message. If the client does not send it, that is its answer.
+func (s *storing) send(m *nats.Msg) {
+	s.all.mu.Lock()
+	i := len(s.answers)
+	s.answers = append(s.answers, answer{})
 	s.open++
 	s.all.mu.Unlock()
 	reply := append(make([]byte, 0, 64), s.all.prefix...)
 	reply = append(strconv.AppendUint(reply, s.number, 36), '.')
 	m.Reply = string(strconv.AppendUint(reply, uint64(i), 36))
-	return s.all.conn.nc.PublishMsg(m)
+	if err := s.all.conn.nc.PublishMsg(m); err != nil {
+		s.answer(i, err)
+	}
+}
+
+// answer notes the answer to message i.
+func (s *storing) answer(i int, err error) {
+	s.all.mu.Lock()
+	defer s.all.mu.Unlock()
+	if i >= len(s.answers) || s.answers[i].arrived {
+		return
+	}
+	s.answers[i] = answer{arrived: true, err: err}
+	s.open--
+	if s.open == s.enough {
+		select {
+		case s.ready <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // receive takes an answer.
@@ -93,22 +139,11 @@ func (a *storings) receive(m *nats.Msg) {
 		return
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	s := a.waiting[n]
-	// Streams of two domains may both answer; the first answer counts.
-	if s == nil || int(i) >= len(s.answered) || s.answered[i] {
-		return
-	}
-	s.answered[i] = true
-	s.open--
-	if err := s.check(int(i), m); err != nil && s.err == nil {
-		s.err = err
-	}
-	if s.open == s.enough || s.err != nil {
-		select {
-		case s.ready <- struct{}{}:
-		default:
-		}
+	a.mu.Unlock()
+	if s != nil {
+		// Streams of two domains may both answer; the first answer counts.
+		s.answer(int(i), s.check(int(i), m))
 	}
 }
 
@@ -136,18 +171,18 @@ func (s *storing) check(i int, m *nats.Msg) error {
 	return nil
 }
 
-// wait waits until at most so many messages are not answered, for [RequestTimeout] at
-// most. Lost is closed when the connection is lost, and the answers with it.
+// wait waits until at most so many messages are not answered, whatever the answers are, for
+// [RequestTimeout] at most. Lost is closed when the connection is lost, and the answers with it.
 func (s *storing) wait(ctx context.Context, lost <-chan struct{}, enough int) error {
 	timer := time.NewTimer(RequestTimeout)
 	defer timer.Stop()
 	for {
 		s.all.mu.Lock()
 		s.enough = enough
-		open, err := s.open, s.err
+		open := s.open
 		s.all.mu.Unlock()
-		if err != nil || open <= enough {
-			return err
+		if open <= enough {
+			return nil
 		}
 		select {
 		case <-s.ready: // perhaps of a wait before

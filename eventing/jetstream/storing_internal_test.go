@@ -14,7 +14,7 @@ import (
 func newStoring(messages int) (*storing, func(index string, answer *nats.Msg)) {
 	all := &storings{conn: &Conn{}, prefix: "_INBOX.x.", waiting: map[uint64]*storing{}}
 	s, _ := all.begin("EVENTS", func(int) string { return "events.t" }) // only fails without a prefix
-	s.answered, s.open = make([]bool, messages), messages
+	s.answers, s.open = make([]answer, messages), messages
 	return s, func(index string, answer *nats.Msg) {
 		answer.Subject = "_INBOX.x." + index
 		all.receive(answer)
@@ -64,10 +64,19 @@ func TestAnAnswerThatIsNoSuccessIsAnError(t *testing.T) {
 		{stored(`?`), natsjs.ErrInvalidJSAck.Error()},
 		{&nats.Msg{Header: nats.Header{"Status": {"503"}}}, natsjs.ErrNoStreamResponse.Error()},
 	} {
-		s, answer := newStoring(2)
+		s, answer := newStoring(3)
 		answer("1.1", tt.answer)
-		if err := s.wait(t.Context(), nil, 0); err == nil || err.Error() != tt.want {
+		answer("1.2", stored(`{"stream":"EVENTS","seq":1}`))
+		if err := s.wait(t.Context(), nil, 1); err != nil {
+			t.Errorf("%s: the wait ends with %v, though two of three are answered", tt.answer.Data, err)
+		}
+		unanswered := errors.New("unanswered")
+		reasons := s.reasons(unanswered)
+		if err := reasons[1]; err == nil || err.Error() != tt.want {
 			t.Errorf("%s: error %v, want %s", tt.answer.Data, err, tt.want)
+		}
+		if !errors.Is(reasons[0], unanswered) || reasons[2] != nil {
+			t.Errorf("%s: reasons of the others are %v", tt.answer.Data, reasons)
 		}
 	}
 }

@@ -17,5 +17,6 @@
 //     time. A recreated stream has another epoch.
 //   - A consumer is created at the sequence that Begin returns, and not while Begin fails.
 //   - Publish returns nil only after all events are stored. An event that is published again
-//     may be stored again, with the same identity.
+//     may be stored again, with the same identity. Its error reports which events are not
+//     stored, and which of them never will be; all others are.
 package streamtest

@@ -70,6 +70,7 @@ var tests = []test{
 	{"an event that is published again keeps its identity", repeats},
 	{"publishers are concurrent", concurrentPublish},
 	{"Publish returns nil only for stored events", publishErrors},
+	{"Publish stores all events but those that it reports", publishPartly},
 	{"the floor stays below unacknowledged messages", floor},
 	{"unacknowledged messages of a dead reader are redelivered", deadReader},
 	{"a message is redelivered after Nak", release},

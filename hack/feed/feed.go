@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
 const (
@@ -233,18 +234,13 @@ func (f *Feed) publish(ctx context.Context, events []event.Event) bool {
 		attempt, cancel := context.WithTimeout(ctx, publishTimeout)
 		err := f.publisher.Publish(attempt, events)
 		cancel()
-		switch {
-		case err == nil:
+		if err == nil {
 			f.published.Add(int64(len(events)))
 			f.trouble.Store(nil)
 			return true
-		case errors.Is(err, eventing.ErrTooLarge) && len(events) == 1:
-			f.skip(fmt.Errorf("event %s of %s: %w", events[0].ID(), events[0].Source(), err))
+		}
+		if events = f.unpublished(events, err); len(events) == 0 {
 			return true
-		case errors.Is(err, eventing.ErrTooLarge):
-			// One of them is to blame; find it.
-			half := len(events) / 2
-			return f.publish(ctx, events[:half]) && f.publish(ctx, events[half:])
 		}
 		f.trouble.Store(&err)
 		select {
@@ -253,6 +249,23 @@ func (f *Feed) publish(ctx context.Context, events []event.Event) bool {
 			return false
 		}
 	}
+}
+
+// unpublished returns the events that are to be published again after err, and skips those
+// that never will be.
+func (f *Feed) unpublished(events []event.Event, err error) []event.Event {
+	var rest []event.Event
+	for i, reason := range contract.ReasonsOf(err, len(events)) {
+		switch {
+		case reason == nil:
+			f.published.Add(1)
+		case errors.As(reason, new(*eventing.Rejection)):
+			f.skip(fmt.Errorf("event %s of %s: %w", events[i].ID(), events[i].Source(), reason))
+		default:
+			rest = append(rest, events[i])
+		}
+	}
+	return rest
 }
 
 func (f *Feed) skip(err error) {

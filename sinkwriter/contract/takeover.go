@@ -1,6 +1,6 @@
-// Package contract declares what Go and SQL share, once: a test of sinkwriter compares
-// it with the migrated schema. It imports nothing, so that programs without a database
-// can use it.
+// Package contract declares once what sinkwriter shares with others: with SQL, which a test
+// of sinkwriter compares, and with publishers of outputs. It imports no database, so that
+// programs without one can use it.
 package contract
 
 import "time"

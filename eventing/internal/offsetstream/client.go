@@ -11,6 +11,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
 // Client is a connection of one process. It is safe for concurrent use.
@@ -96,22 +97,32 @@ func (p publisher) Publish(ctx context.Context, events []event.Event) error {
 	if err == nil {
 		err = ctx.Err()
 	}
-	if err != nil {
-		return fmt.Errorf("publish: %w", err)
-	}
-	batches := map[int][]event.Event{}
-	for _, e := range events {
-		hash := fnv.New32a()
-		if e.Context != nil {
-			_, _ = hash.Write([]byte(e.Subject()))
+	reasons := make([]error, len(events))
+	batches := map[int][]int{}
+	for i, e := range events {
+		if reasons[i] = err; err != nil {
+			continue
 		}
+		if reasons[i] = s.check(e); reasons[i] != nil {
+			continue
+		}
+		hash := fnv.New32a()
+		_, _ = hash.Write([]byte(e.Subject()))
 		number := int(hash.Sum32() % uint32(partitions))
-		batches[number] = append(batches[number], e)
+		batches[number] = append(batches[number], i)
 	}
 	for number, batch := range batches {
-		if err := s.Store(number, batch...); err != nil {
-			return err
+		stored := make([]event.Event, len(batch))
+		for n, i := range batch {
+			stored[n] = events[i]
 		}
+		err := s.Store(number, stored...)
+		for _, i := range batch {
+			reasons[i] = err
+		}
+	}
+	if err := contract.Published(reasons); err != nil {
+		return fmt.Errorf("publish: %w", err)
 	}
 	return nil
 }

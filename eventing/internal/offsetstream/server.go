@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -143,17 +144,28 @@ func (s *Server) Committed(group string, number int) uint64 {
 func (s *Server) Store(number int, events ...event.Event) error {
 	records := make([]record, len(events))
 	for i := range events {
-		e := events[i].Clone()
-		if err := cloudevent.Check(e); err != nil {
+		if err := s.check(events[i]); err != nil {
 			return fmt.Errorf("store event: %w", err)
 		}
-		size := len(e.DataEncoded) + len(e.ID()) + len(e.Source()) + len(e.Type()) + len(e.Subject())
-		if size > maxEvent {
-			return fmt.Errorf("store event of %d bytes: %w", size, eventing.ErrTooLarge)
-		}
-		records[i] = record{event: &e, size: size}
+		e := events[i].Clone()
+		records[i] = record{event: &e, size: sizeOf(e)}
 	}
 	return s.store(number, records...)
+}
+
+// check returns the [eventing.Rejection] of an event that the server never stores.
+func (s *Server) check(e event.Event) error {
+	if err := cloudevent.Check(e); err != nil {
+		return &eventing.Rejection{Code: http.StatusBadRequest, Err: err}
+	}
+	if size := sizeOf(e); size > maxEvent {
+		return &eventing.Rejection{Code: http.StatusRequestEntityTooLarge, Err: fmt.Errorf("%w: it has %d bytes, the limit is %d", eventing.ErrTooLarge, size, maxEvent)}
+	}
+	return nil
+}
+
+func sizeOf(e event.Event) int {
+	return len(e.DataEncoded) + len(e.ID()) + len(e.Source()) + len(e.Type()) + len(e.Subject())
 }
 
 // StoreForeign stores a message in a partition that is no CloudEvent.
