@@ -121,11 +121,28 @@ func TestABacklogDoesNotGrowTheMemory(t *testing.T) { //nolint:paralleltest // i
 		return int64(m.HeapAlloc)
 	}
 	before := heap()
-	startSource(t, server, f.url(), &progress{})
-	eventtest.Eventually(t, "it is at work", func() bool { return f.tried("/ test-000001") > 3 })
+	const maxBytes, stub = 4 << 20, 512
+	stream, err := jetstream.NewStream(eventtest.Connect(t, server, nil), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &progress{}
+	s, err := source.New(eventing.StreamList{stream}, eventtest.NewSender(t, f.url(), f.url()), p, source.Config{
+		Function: "flights", MaxBytes: maxBytes, SaveInterval: 10 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, s)
+	const most = maxBytes / stub
+	eventtest.Reaches(t, "messages are read as far as they may wait", most*9/10, func() int { return p.head("EVENTS") })
+	time.Sleep(time.Second)
 	// The server is in this process too, and keeps what it reads for a while.
 	if grown := heap() - before; grown > 32<<20 {
 		t.Errorf("the heap grew by %d MiB with a backlog of %d", grown>>20, backlog)
+	}
+	if read := p.head("EVENTS") - 1; read > most {
+		t.Errorf("%d messages are read, want at most %d", read, most)
 	}
 }
 

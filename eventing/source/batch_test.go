@@ -35,6 +35,23 @@ type together struct {
 	batches []int // their sizes
 	single  int
 	pause   time.Duration
+
+	noBatches bool // it does not say that it accepts any
+}
+
+// count returns how many events are done, and attempts how often events came.
+func (f *together) count() (n int) {
+	f.read(func() { n = len(f.done) })
+	return n
+}
+
+func (f *together) attempts() (n int) {
+	f.read(func() {
+		for _, tries := range f.tried {
+			n += tries
+		}
+	})
+	return n
 }
 
 func newTogether(t *testing.T) *together {
@@ -82,7 +99,9 @@ func (f *together) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 	}
 	alone := mode != cloudevent.Batch
-	w.Header().Set(outcome.MaxBatchHeader, "100")
+	if !f.noBatches {
+		w.Header().Set(outcome.MaxBatchHeader, "100")
+	}
 	if alone {
 		f.single++
 	} else {

@@ -65,7 +65,7 @@ func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
 			if ctx.Err() != nil {
 				s.handBack(ctx, e)
 			}
-		case inflight.Retry, inflight.Again:
+		case inflight.Retry, inflight.Unavailable, inflight.Unsent, inflight.Again:
 		}
 	}
 }
@@ -95,7 +95,7 @@ func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step
 		// A stream with such an event is broken. What comes after it in its subject waits.
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "message cannot be encoded; it will be retried",
 			slog.Uint64("sequence", e.Sequence()), slog.Any("err", step.Err), slog.String("retry_in", encodeRetry.String()))
-		return inflight.Retry, encodeRetry
+		return inflight.Unsent, encodeRetry
 	case step.Settled:
 		if step.Rejected && s.cfg.Ordered && e.Subject != "" {
 			s.block(ctx, e)
@@ -106,10 +106,12 @@ func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step
 		return inflight.Drop, 0
 	case step.RetryIn == 0:
 		return inflight.Again, 0 // alone, or to the dead letter sink
-	case step.Outcome.Kind == outcome.Failed:
+	case step.Outcome.Kind == outcome.Failed && !e.Delivery.DeadLetter:
 		consumer.recordFailure(e)
+		return inflight.Retry, step.RetryIn
+	default:
+		return inflight.Unavailable, step.RetryIn
 	}
-	return inflight.Retry, step.RetryIn
 }
 
 // fetch gets the payload of an entry from its stream. If it cannot be had, it returns
@@ -130,7 +132,7 @@ func (s *Source) fetch(ctx context.Context, e *inflight.Entry) (inflight.Next, t
 		return inflight.Finish, 0
 	default:
 		consumer.failures.Failed(ctx, err)
-		return inflight.Retry, fetchRetry
+		return inflight.Unsent, fetchRetry
 	}
 }
 

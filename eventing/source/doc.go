@@ -35,6 +35,9 @@
 //	  └ next of   ▼      ▼
 //	    subject  Finished ── the floor has passed ──► gone
 //
+// Before it is Ready, an event is Held while its type is unavailable, behind a probe, and a
+// failing event is Due until the budget of redeliveries allows it.
+//
 // # Design
 //
 // The package knows neither a stream's protocol nor the database: a stream implements

@@ -638,6 +638,12 @@ func (p *progress) Save(_ context.Context, function, stream string, row ledger.C
 	return now, true, nil
 }
 
+func (p *progress) head(stream string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return int(p.heads[stream])
+}
+
 func (p *progress) floor(stream string) uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()

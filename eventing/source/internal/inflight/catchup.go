@@ -67,7 +67,7 @@ func (t *Table) SetPreference(prefers func(block uint64) bool) {
 
 // leaves reports whether e is left to another cluster, which goes first with it.
 func (t *Table) leaves(e *Entry) bool {
-	return e.partition.lagging && t.hedge.Race() && !e.mine && !e.tried && e.lane == nil && !t.goesFirst(e)
+	return e.partition.lagging && t.hedge.Race() && !e.mine && e.attempts == 0 && e.lane == nil && !t.goesFirst(e)
 }
 
 // leaveToOthers leaves e to another cluster.
@@ -180,7 +180,8 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 	unsure, foundLeft := 0, 0
 	var again []*Entry
 	for i, e := range entries {
-		if e.wasLeft {
+		wasLeft := e.wasLeft
+		if wasLeft {
 			e.wasLeft = false
 			t.leftAsked--
 			if committed != nil && committed[i] {
@@ -200,7 +201,7 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 			again = append(again, e)
 		default:
 			unsure++
-			t.notCommitted(e)
+			t.notCommitted(e, wasLeft)
 		}
 	}
 	if foundLeft > len(entries)/2 {
@@ -235,7 +236,7 @@ func (t *Table) noteCommitted(entries []*Entry, committed []bool) {
 }
 
 // notCommitted decides what to do with an entry that the ledger does not have.
-func (t *Table) notCommitted(e *Entry) {
+func (t *Table) notCommitted(e *Entry, wasLeft bool) {
 	e.lookups++
 	early := e.early
 	e.early = false
@@ -246,7 +247,11 @@ func (t *Table) notCommitted(e *Entry) {
 	case early && t.cfg.Now().Before(t.dueHedged(e)):
 		t.waitHedged(e)
 	case t.leaves(e):
+		moved := t.leftMoved
 		t.leaveToOthers(e)
+		if wasLeft { // without progress
+			t.leftMoved = moved
+		}
 	default:
 		t.ready(e)
 	}
@@ -306,14 +311,14 @@ func (t *Table) askLeft(from, to int, mine bool) {
 }
 
 // spare returns how many of the entries that were left to others this cluster has capacity
-// for. While the function does not answer, that is one, which finds out whether it does
-// again, if there is no other event to send.
+// for. While the function is away, that is one, which finds out whether it answers again,
+// if there is no other event to send.
 func (t *Table) spare() int {
-	own := t.together.Len() + t.alone.Len() + t.again.Len() + t.sending
+	own := t.together.Len() + t.alone.Len() + t.sending
 	switch {
-	case t.silent == 0 && own < max(1, t.cfg.InFlight/4):
+	case t.silent < silentRequests && own < max(1, t.cfg.InFlight/4):
 		return blockSize
-	case t.silent > 0 && own+t.waiting.Len() == 0:
+	case t.silent >= silentRequests && own+t.waiting.Len()+t.again.Len()+t.countHeld() == 0:
 		return 1
 	default:
 		return 0

@@ -12,6 +12,14 @@
 // another lagging cluster goes first with are left to it (Left); idle capacity takes
 // them, from the far end, after a lookup.
 //
+// # Failing events
+//
+// Redeliveries of failing events take at most a tenth of the requests and of the function's
+// time (budget.go). A type for which the function is unavailable is probed with one event at a
+// time; the others of it are held, and released when a probe passes (probe.go). Neither
+// takes a place that another event could have, but for the table itself: it has at most
+// [Table.MaxEntries] messages of a partition.
+//
 // # Memory
 //
 // The payloads of a partition are bounded by its share of MaxBytes. When they leave no room

@@ -18,6 +18,8 @@ const (
 	Asking                // for a lookup, or one is under way
 	Left                  // to another cluster that catches up too
 	Blocked               // behind another event of its subject
+	Held                  // behind the probe of its type, for which the function is unavailable
+	Due                   // to be redelivered, when the budget of failing events allows it
 	Ready                 // to be delivered
 	Sending               // in a request
 	Finished              // acknowledged
@@ -25,7 +27,7 @@ const (
 
 // String returns the name of the state, as metrics have it.
 func (s State) String() string {
-	return [...]string{"waiting", "asking", "left", "blocked", "ready", "sending", "finished"}[s]
+	return [...]string{"waiting", "asking", "left", "blocked", "probe", "budget", "ready", "sending", "finished"}[s]
 }
 
 const (
@@ -69,11 +71,16 @@ type Entry struct {
 	lookups int  // how often it was not committed
 	taken   bool // is being looked up
 	early   bool // is looked up before it is due
-	tried   bool // was delivered without success
-	failing bool // likewise, while the function answered for others
+	failing bool // was delivered without success; its redeliveries have a budget
 	mine    bool // is not left to another cluster any more
 	wasLeft bool // to another cluster, and is looked up
 	lane    *lane
+
+	typeCircuit *circuit      // of its type
+	circuit     *circuit      // that it was sent or held under last
+	attempts    int           // under this circuit, without success
+	probing     *circuit      // while it is a probe, or one of those that follow it
+	charged     time.Duration // to the budget, while it is redelivered
 }
 
 // Sequence returns the position of the message in its partition.
@@ -84,14 +91,13 @@ func (e *Entry) Partition() *Partition { return e.partition }
 
 // GoesTogether reports whether e may be sent with others.
 func (e *Entry) GoesTogether() bool {
-	return !e.failing && !e.Delivery.Alone && !e.Delivery.DeadLetter
+	return !e.failing && e.probing == nil && !e.Delivery.Alone && !e.Delivery.DeadLetter
 }
 
 // to moves e to a state. It is called with the table's lock held.
 func (e *Entry) to(s State) {
-	if s == Finished && e.tried {
-		e.tried = false
-		e.partition.table.tried--
+	if s == Finished {
+		e.partition.table.leaveCircuit(e)
 	}
 	if !e.stale() {
 		if e.counted {

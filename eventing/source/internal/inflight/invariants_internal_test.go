@@ -18,10 +18,13 @@ func (m *model) check() {
 	put(Waiting, t.waiting.entries...)
 	put(Asking, t.lookups.entries[t.lookups.head:]...)
 	put(Left, t.left...)
-	for _, h := range []*entryHeap{&t.together, &t.alone, &t.again} {
-		put(Ready, h.entries...)
+	put(Ready, t.together.entries...)
+	put(Ready, t.alone.entries...)
+	put(Due, t.again.entries...)
+	for _, c := range t.probed {
+		put(Held, c.held.entries...)
 	}
-	sending, asking, open, retrying, tried, leftAsked := 0, 0, 0, 0, 0, 0
+	sending, asking, open, retrying, leftAsked := 0, 0, 0, 0, 0
 	for _, entries := range m.lookups {
 		asking += len(entries)
 		put(Asking, entries...)
@@ -61,9 +64,6 @@ func (m *model) check() {
 				continue
 			}
 			bytes += e.size
-			if e.tried {
-				tried++
-			}
 			counts[e.state]--
 			switch in := where[e]; {
 			case e.state == Blocked && len(in) == 0 && e.lane != nil:
@@ -100,12 +100,54 @@ func (m *model) check() {
 			m.failf("%d is abandoned, and in %v", e.Sequence(), in)
 		}
 	}
-	type numbers struct{ sending, asking, open, retrying, tried, leftAsked int }
-	if got, want := (numbers{t.sending, t.asking, t.open, t.retrying, t.tried, t.leftAsked}), (numbers{sending, asking, open, retrying, tried, leftAsked}); got != want {
+	type numbers struct{ sending, asking, open, retrying, leftAsked int }
+	if got, want := (numbers{t.sending, t.asking, t.open, t.retrying, t.leftAsked}), (numbers{sending, asking, open, retrying, leftAsked}); got != want {
 		m.failf("the table counts %+v, want %+v", got, want)
 	}
+	m.checkCircuits()
 	if sending > t.cfg.InFlight {
 		m.failf("%d events are in requests, want at most %d", sending, t.cfg.InFlight)
+	}
+}
+
+// checkCircuits checks what the table knows of types.
+func (m *model) checkCircuits() {
+	m.t.Helper()
+	t := m.table
+	probes := map[*circuit]int{}
+	for _, entries := range m.requests {
+		for _, e := range entries {
+			if e.probing != nil {
+				probes[e.probing]++
+			}
+		}
+	}
+	entries := map[*circuit]int{}
+	for _, s := range m.streams {
+		for _, message := range s.messages {
+			if e := message.entry; e != nil {
+				if entries[e.typeCircuit]++; e.typeCircuit == nil || t.types[message.kind] != e.typeCircuit {
+					m.failf("%d/%d is not in the circuit of its type", s.number, message.sequence)
+				}
+			}
+		}
+	}
+	all := []*circuit{&t.deadLetters}
+	for _, c := range t.types {
+		all = append(all, c)
+		if c.entries != entries[c] {
+			m.failf("circuit %q: %d entries, want %d", c.eventType, c.entries, entries[c])
+		}
+	}
+	for _, c := range all {
+		switch {
+		case c.probes != probes[c]:
+			m.failf("circuit %q: %d probes, want %d", c.eventType, c.probes, probes[c])
+		case c.open != slices.Contains(t.probed, c):
+			m.failf("circuit %q: open is %t, and it is not in the list, or is", c.eventType, c.open)
+		case !c.open && c.held.Len() > 0:
+			m.failf("circuit %q holds %d, and is not open", c.eventType, c.held.Len())
+		}
 	}
 }
 
@@ -169,20 +211,31 @@ func (m *model) unfinished() bool {
 				return true
 			}
 		}
-		if most := t.mostEntries(p); s.unread < len(s.messages) && !t.hedge.Standby && most-p.held() >= min(most/2, roomFor) {
+		if most := t.mostEntries(p); s.unread < len(s.messages) && !t.hedge.Standby && p.fits() >= min(most/2, roomFor) {
 			return true
 		}
 	}
 	return false
 }
 
+func (m *model) kindOf(e *Entry) string {
+	message, _ := e.Message.(*modelMessage)
+	return message.kind
+}
+
 // excused reports whether an entry waits for something that the drain does not do.
 func (m *model) excused(e *Entry) bool {
+	if m.failing[m.kindOf(e)] {
+		return true
+	}
 	if m.table.hedge.Standby && !e.Delivery.DeadLetter {
 		return true
 	}
 	if e.lane == nil || e.state != Blocked {
 		return false
+	}
+	if first := e.lane.first(); m.failing[m.kindOf(first)] || e.lane.running != nil && m.failing[m.kindOf(e.lane.running)] {
+		return true
 	}
 	if !e.partition.complete || m.table.blocked == nil {
 		return true

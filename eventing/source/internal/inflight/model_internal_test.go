@@ -52,6 +52,7 @@ type modelMessage struct {
 	pending  uint64
 	size     int
 	subject  string
+	kind     string // the type of the event
 	id       EventID
 
 	read     bool   // was delivered to the table
@@ -109,13 +110,17 @@ type model struct {
 	eager   bool      // NextRequest is called where it must return nothing, too
 	events  int       // that the function takes in one request
 	bytes   int
-	lagging bool // many messages are behind each, so that an old one is part of a backlog
-	down    bool // the function does not answer
+	lagging bool            // many messages are behind each, so that an old one is part of a backlog
+	down    bool            // the function does not answer
+	failing map[string]bool // the types for which it is unavailable
 	ledger  map[EventID]bool
 	blocked map[EventID]string // the dead letters, with their subjects
 	running map[*Entry]bool    // ran when their subject was blocked
 	closes  bool               // the process ends before all is finished
 }
+
+// modelKinds are the types of events.
+var modelKinds = []string{"p", "q"}
 
 const modelIdle = time.Hour
 
@@ -131,8 +136,8 @@ func (m *model) logf(format string, args ...any) {
 
 func (m *model) describe() string {
 	t := m.table
-	return fmt.Sprintf("%+v in_flight=%d rate=%d sending=%d open=%d asking=%d lookups=%d left=%d together=%d alone=%d again=%d waiting=%d silent=%d tried=%d lagging=%t requests=%d",
-		t.hedge, t.cfg.InFlight, t.cfg.Rate, t.sending, t.open, t.asking, t.lookups.len(), len(t.left), t.together.Len(), t.alone.Len(), t.again.Len(), t.waiting.Len(), t.silent, t.tried, t.lagging, len(m.requests))
+	return fmt.Sprintf("%+v in_flight=%d rate=%d sending=%d open=%d asking=%d lookups=%d left=%d together=%d alone=%d again=%d held=%d waiting=%d silent=%d saved=%s lagging=%t requests=%d",
+		t.hedge, t.cfg.InFlight, t.cfg.Rate, t.sending, t.open, t.asking, t.lookups.len(), len(t.left), t.together.Len(), t.alone.Len(), t.again.Len(), t.countHeld(), t.waiting.Len(), t.silent, t.saved, t.lagging, len(m.requests))
 }
 
 var modelStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -143,7 +148,7 @@ func runModel(t *testing.T, decisions []byte) {
 
 	m := &model{
 		t: t, script: &script{decisions}, now: modelStart,
-		held: map[*Entry]bool{}, ledger: map[EventID]bool{}, blocked: map[EventID]string{}, running: map[*Entry]bool{},
+		failing: map[string]bool{}, held: map[*Entry]bool{}, ledger: map[EventID]bool{}, blocked: map[EventID]string{}, running: map[*Entry]bool{},
 	}
 	cfg := Config{
 		Now:        func() time.Time { return m.now },
@@ -181,6 +186,7 @@ func runModel(t *testing.T, decisions []byte) {
 		return
 	}
 	m.drain("as it is")
+	clear(m.failing)
 	for _, s := range m.streams {
 		for len(s.late) > 0 {
 			m.redeliver(s)
@@ -237,12 +243,17 @@ func (m *model) step() {
 			m.table.SetPreference(func(block uint64) bool { return prefer == 1 })
 		}
 	case 18:
-		if m.n(3) > 0 {
+		switch m.n(4) {
+		case 0, 1:
 			m.lagging = !m.lagging
 			m.logf("lagging %t", m.lagging)
-		} else {
+		case 2:
 			m.down = !m.down
 			m.logf("function down %t", m.down)
+		case 3:
+			kind := modelKinds[m.n(len(modelKinds))]
+			m.failing[kind] = !m.failing[kind]
+			m.logf("type %s unavailable %t", kind, m.failing[kind])
 		}
 	case 19:
 		m.unblock(m.n(4))
@@ -277,7 +288,7 @@ func (m *model) store(s *modelStream, n int) {
 		sequence := s.first + uint64(len(s.messages))
 		subject := []string{"", "a", "a", "b", "c", "d"}[m.n(6)]
 		message := &modelMessage{
-			stream: s, sequence: sequence, epoch: s.epoch, arrived: m.now, size: []int{10, 100, 800, 3000}[m.n(4)], subject: subject,
+			stream: s, sequence: sequence, epoch: s.epoch, kind: modelKinds[m.n(len(modelKinds))], arrived: m.now, size: []int{10, 100, 800, 3000}[m.n(4)], subject: subject,
 			id: EventID{Source: fmt.Sprintf("/%d/%d", s.number, s.epoch), ID: fmt.Sprint(sequence)},
 		}
 		s.messages = append(s.messages, message)
@@ -369,7 +380,9 @@ func (m *model) receive(message *modelMessage) {
 	case message.entry != nil:
 		want = Known
 	}
-	got := s.partition.Receive(message, &delivery.Delivery{}, message.id, message.subject)
+	d := &delivery.Delivery{Event: event.New()}
+	d.Event.SetType(message.kind)
+	got := s.partition.Receive(message, d, message.id, message.subject)
 	m.logf("receive %d/%d %q: %d", s.number, message.sequence, message.subject, got)
 	if got != want {
 		m.failf("receive %d/%d: %d, want %d", s.number, message.sequence, got, want)
@@ -492,6 +505,7 @@ func (m *model) dispatch(n int) bool {
 			if wait <= 0 || wait > modelIdle {
 				m.failf("nothing to send, and wait is %s", wait)
 			}
+			m.checkIdle()
 			if awake {
 				m.asleep = m.now.Add(wait)
 			}
@@ -519,6 +533,8 @@ func (m *model) sent(batch []*Entry) {
 			m.failf("send %v: the cluster stands by", names)
 		case len(batch) > 1 && !e.GoesTogether():
 			m.failf("send %v: it does not go with others", names)
+		case e.circuit.open && e.probing == nil:
+			m.failf("send %v: its type is probed, and this is no probe", names)
 		case i > 0 && e.before(batch[i-1]):
 			m.failf("send %v: not in the order of service", names)
 		}
@@ -533,6 +549,18 @@ func (m *model) sent(batch []*Entry) {
 		m.failf("send %v: more than %d events or %d bytes", names, m.events, m.bytes)
 	}
 	m.requests = append(m.requests, batch)
+}
+
+// checkIdle checks, when nothing is sent, that nothing could be.
+func (m *model) checkIdle() {
+	m.t.Helper()
+	t := m.table
+	if t.sending >= t.cfg.InFlight || m.events == 0 && t.sending >= fewRequests || t.cfg.Rate > 0 {
+		return
+	}
+	if t.alone.Len() > 0 || t.together.Len() > 0 && t.pace(m.events, m.now) <= 0 {
+		m.failf("nothing is sent, though events are ready")
+	}
 }
 
 // checkOrder checks that it is the turn of an entry.
@@ -574,7 +602,7 @@ func (m *model) complete(i int, any bool) {
 		m.events = []int{0, 1, 5, 50}[m.n(4)] // as the function says now
 	}
 	unavailable := any && (m.down || m.oneIn(4))
-	r.Answered = !unavailable
+	r.Answered = false
 	for k, e := range entries {
 		if e.stale() {
 			r.Next[k] = Drop
@@ -583,17 +611,19 @@ func (m *model) complete(i int, any bool) {
 		message, _ := e.Message.(*modelMessage)
 		if e.Evicted {
 			if any && m.oneIn(4) {
-				r.Next[k], r.After[k] = Retry, 200*time.Millisecond
+				r.Next[k], r.After[k] = Unsent, 200*time.Millisecond
 				continue
 			}
 			e.Fetched(message)
 		}
 		switch {
-		case unavailable:
-			r.Next[k], r.After[k] = Retry, []time.Duration{20 * time.Millisecond, 2 * time.Second}[m.n(2)]
+		case unavailable, m.failing[message.kind] && !e.Delivery.DeadLetter:
+			r.Next[k], r.After[k] = Unavailable, []time.Duration{20 * time.Millisecond << min(e.attempts, 8), 2 * time.Second, 20 * time.Second}[m.n(3)]
+			continue
 		case any:
 			r.Next[k], r.After[k] = m.outcome(e)
 		}
+		r.Answered = true
 	}
 	names := make([]string, len(entries))
 	for k, e := range entries {

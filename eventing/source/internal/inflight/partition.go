@@ -74,6 +74,7 @@ func (p *Partition) Receive(m eventing.Message, d *delivery.Delivery, id EventID
 		Message: m, Delivery: d, ID: id, Subject: subject, partition: p, generation: p.generation, sequence: sequence,
 		size: size + entryOverhead, payload: size + memberOverhead, received: now, heartbeatAt: now,
 	}
+	t.joinCircuit(e)
 	p.entries[sequence] = e
 	p.bytes += e.size
 	p.join(e)
@@ -93,17 +94,14 @@ func (p *Partition) Abandon() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range p.entries {
-		if e.tried {
-			e.tried = false
-			t.tried--
-		}
+		t.leaveCircuit(e)
 	}
 	p.generation++
 	p.entries, p.finished, p.unconfirmed, p.bytes = map[uint64]*Entry{}, sequenceSet{}, nil, 0
 	p.complete, p.lookUpBelow, p.counts = p.lanes == nil, 0, [Finished]int{}
 	current := func(e *Entry) bool { return !e.stale() }
 	t.waiting.rebuild(current)
-	for _, h := range t.readyQueues() {
+	for _, h := range t.sendable() {
 		h.rebuild(current)
 	}
 	t.lookups.rebuild(func(e *Entry) bool {

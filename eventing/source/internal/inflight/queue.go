@@ -40,12 +40,6 @@ func (h *entryHeap) take() *Entry {
 	return e
 }
 
-// remove removes and returns the entry at an index.
-func (h *entryHeap) remove(i int) *Entry {
-	e, _ := heap.Remove(h, i).(*Entry)
-	return e
-}
-
 // rebuild drops the entries that keep does not want and restores the order.
 func (h *entryHeap) rebuild(keep func(*Entry) bool) {
 	h.entries = keepOnly(h.entries, keep)

@@ -1,10 +1,6 @@
 package inflight
 
-import (
-	"time"
-
-	"github.com/tandem-fn/tandem/eventing/internal/backoff"
-)
+import "time"
 
 const (
 	// fewRequests is how many batches are opened without a look at how long they take:
@@ -18,16 +14,6 @@ const (
 	minPace   = time.Millisecond
 	maxPace   = 5 * time.Millisecond
 
-	// After silentRequests requests in a row that the function did not answer, it is away,
-	// and an event that was not tried yet is sent at intervals from probeBase to probeLimit.
-	silentRequests = 16
-	probeBase      = 50 * time.Millisecond
-	probeLimit     = time.Second
-
-	// retryShare is the share of the capacity that retries take, while other events are
-	// ready.
-	retryShare = 10
-
 	// rateBurst is for how long a rate that was not used may be caught up with.
 	rateBurst = 50 * time.Millisecond
 )
@@ -36,8 +22,7 @@ const (
 type requests struct {
 	together entryHeap // ready, in the order of service
 	alone    entryHeap // ready, but each in a request of its own
-	again    entryHeap // ready, and delivered before without success, likewise
-	retrying int       // entries of again in requests
+	again    entryHeap // due, likewise: of failing events
 	sending  int       // entries in requests
 	open     int       // requests of entries that may go together
 	opened   time.Time // when the latest of them was opened
@@ -46,11 +31,6 @@ type requests struct {
 
 	allowed float64   // events that the rate lets through now
 	counted time.Time // when allowed was that
-
-	silent int // requests in a row without an answer
-	tried  int // entries that were delivered without success
-	probe  time.Time
-	wait   backoff.Backoff
 }
 
 // NextRequest returns the entries of the next request, in the order of service; none if
@@ -79,14 +59,14 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 	if room <= 0 || events == 0 && t.sending >= fewRequests {
 		return nil, wait
 	}
-	if t.away() {
-		e, left := t.takeProbe(now)
-		if e == nil {
-			return nil, min(wait, left)
-		}
-		return t.send(e), 0
+	e, wait := t.takeProbe(now, wait)
+	if e == nil {
+		e, wait = t.takeRetry(now, wait)
 	}
-	if e := t.takeSingle(); e != nil {
+	if e == nil {
+		e = t.takeSingle()
+	}
+	if e != nil {
 		return t.send(e), 0
 	}
 	if t.together.Len() == 0 {
@@ -111,70 +91,27 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 	return t.send(batch...), 0
 }
 
-// readyQueues are the queues of the entries that are ready.
-func (t *Table) readyQueues() [3]*entryHeap {
-	return [...]*entryHeap{&t.together, &t.alone, &t.again}
+// readyQueues returns the queues of the entries that are ready or due.
+func (t *Table) readyQueues() []*entryHeap {
+	return []*entryHeap{&t.together, &t.alone, &t.again}
 }
 
-// away reports whether the function does not answer. As many as may be delivered at once
-// are retried then, and others only now and then.
-func (t *Table) away() bool { return t.silent >= silentRequests && t.tried >= t.cfg.InFlight }
-
-// takeProbe returns the entry that is sent next while the function is away: when it is
-// time for one, the first that was not tried yet, else one that was. If there is none, it
-// returns the time until then.
-func (t *Table) takeProbe(now time.Time) (*Entry, time.Duration) {
-	left := t.probe.Sub(now)
-	if left <= 0 {
-		if e := t.takeUntried(); e != nil {
-			t.probe = now.Add(t.wait.Delay(probeBase, probeLimit, 0))
-			return e, 0
-		}
-		left = probeLimit // nothing is ready
+// sendable returns the queues of all entries that are to be sent, also those of entries
+// that are held.
+func (t *Table) sendable() []*entryHeap {
+	queues := t.readyQueues()
+	for _, c := range t.probed {
+		queues = append(queues, &c.held)
 	}
-	var oldest *entryHeap
-	for _, h := range t.readyQueues() {
-		if h.Len() > 0 && h.first().tried && (oldest == nil || h.first().before(oldest.first())) {
-			oldest = h
-		}
-	}
-	if oldest == nil {
-		return nil, left
-	}
-	return oldest.take(), 0
-}
-
-// takeUntried returns the first entry that was not tried yet, wherever it is; nil if
-// there is none.
-func (t *Table) takeUntried() *Entry {
-	var from *entryHeap
-	var at int
-	for _, h := range []*entryHeap{&t.together, &t.alone} {
-		for i, e := range h.entries {
-			if !e.tried && (from == nil || e.before(from.entries[at])) {
-				from, at = h, i
-			}
-		}
-	}
-	if from == nil {
-		return nil
-	}
-	return from.remove(at)
+	return queues
 }
 
 // takeSingle returns the entry that is sent next, alone; nil if others come before it.
-// Retries take at most a share of the capacity if there is anything else to send.
 func (t *Table) takeSingle() *Entry {
-	single := &t.alone
-	if t.again.Len() > 0 && (t.together.Len()+t.alone.Len() == 0 || t.retrying < max(1, t.cfg.InFlight/retryShare)) {
-		if t.alone.Len() == 0 || t.again.first().before(t.alone.first()) {
-			single = &t.again
-		}
-	}
-	if single.Len() == 0 || t.together.Len() > 0 && t.together.first().before(single.first()) {
+	if t.alone.Len() == 0 || t.together.Len() > 0 && t.together.first().before(t.alone.first()) {
 		return nil
 	}
-	return single.take()
+	return t.alone.take()
 }
 
 // pace returns the time until another batch may be opened; 0 if that is now.
@@ -213,9 +150,10 @@ func (t *Table) send(entries ...*Entry) []*Entry {
 		t.allowed -= float64(len(entries))
 	}
 	for _, e := range entries {
+		t.direct(e)
 		e.to(Sending)
 		if e.failing {
-			t.retrying++
+			t.spend(e)
 		}
 	}
 	return entries
@@ -227,8 +165,13 @@ type Next uint8
 const (
 	// Finish means that it is committed, or dead, and is to be acknowledged.
 	Finish Next = iota
-	// Retry means that it is sent again after a time.
+	// Retry means that it is sent again after a time, within the budget of failing events.
 	Retry
+	// Unavailable means that it is sent again after a time, or after a probe: the fault is
+	// not its own.
+	Unavailable
+	// Unsent means that it could not be sent, and is tried again after a time.
+	Unsent
 	// Again means that it is sent again at once.
 	Again
 	// Drop means that it is forgotten, and the stream redelivers it. If this process goes
@@ -253,51 +196,69 @@ func (t *Table) Complete(r Request) {
 	defer t.mu.Unlock()
 	now := t.cfg.Now()
 	t.sending -= len(r.Entries)
+	if r.Entries[0].failing {
+		t.spent(r.Entries[0], r.Took)
+	} else {
+		t.save(now, r.Took)
+	}
 	if r.Together {
 		t.open--
 		t.takes += (r.Took - t.takes) / 8
 		t.heard = now
 	}
-	if r.Answered {
-		t.silent, t.wait = 0, backoff.Backoff{}
-	} else {
-		t.silent++
-	}
+	t.sinkAnswered(r.Answered)
 	for i, e := range r.Entries {
-		p := e.partition
-		if e.failing {
-			t.retrying--
-		}
-		if e.stale() {
-			e.to(Finished)
-			t.leave(e)
-			continue
-		}
-		switch r.Next[i] {
-		case Finish:
-			p.finish(e)
-			t.leave(e)
-		case Retry:
-			e.to(Waiting)
-			e.retry, e.due = true, now.Add(r.After[i])
-			e.failing = t.silent < silentRequests // else it is not this one
-			if !e.tried {
-				e.tried = true
-				t.tried++
-			}
-			t.waiting.add(e)
-		case Again:
-			e.failing = false
-			if t.hedge.Standby && !e.Delivery.DeadLetter {
-				t.waitHedged(e)
-			} else {
-				t.ready(e)
-			}
-		case Drop:
-			p.forget(e)
-			t.leave(e)
-			p.free()
-		}
+		t.completeEntry(e, r.Next[i], r.After[i], now)
 	}
 	t.signal()
+}
+
+// completeEntry does with an entry what a request came to.
+func (t *Table) completeEntry(e *Entry, next Next, after time.Duration, now time.Time) {
+	if e.stale() {
+		e.probeEnded()
+		e.to(Finished)
+		t.leave(e)
+		return
+	}
+	if next != Unsent && next != Drop {
+		t.circuitAnswered(e, next == Unavailable, now)
+		e.attempts++
+	}
+	e.probeEnded()
+	switch next {
+	case Finish:
+		e.partition.finish(e)
+		t.leave(e)
+	case Retry:
+		e.failing = true
+		t.retryAt(e, now.Add(after))
+	case Unavailable:
+		if e.circuit.open && !t.hedge.Standby && after < longUnavailable {
+			t.ready(e)
+			return
+		}
+		e.failing = !e.circuit.open
+		t.retryAt(e, now.Add(after))
+	case Unsent:
+		t.retryAt(e, now.Add(after))
+	case Again:
+		e.failing = false
+		if t.hedge.Standby && !e.Delivery.DeadLetter {
+			t.waitHedged(e)
+		} else {
+			t.ready(e)
+		}
+	case Drop:
+		e.partition.forget(e)
+		t.leave(e)
+		e.partition.free()
+	}
+}
+
+// retryAt has e wait until it is sent again.
+func (t *Table) retryAt(e *Entry, due time.Time) {
+	e.to(Waiting)
+	e.retry, e.due = true, due
+	t.waiting.add(e)
 }

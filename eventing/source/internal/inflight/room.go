@@ -52,7 +52,7 @@ func (p *Partition) roomNow() (n, bytes int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	limit, most := t.share(), t.mostEntries(p)
-	crowded := func() bool { return p.bytes > limit/2 || most-p.held() < min(most/2, roomFor) }
+	crowded := func() bool { return p.bytes > limit/2 || p.fits() < min(most/2, roomFor) }
 	if crowded() {
 		p.hurry()
 		if p.bytes > limit/2 && p.starved() {
@@ -64,7 +64,7 @@ func (p *Partition) roomNow() (n, bytes int) {
 	}
 	bytes = limit - p.bytes
 	// One half for the payloads, the other for what each takes beyond.
-	return min(most-p.held(), max(1, bytes/2/entryOverhead)), bytes / 2
+	return min(p.fits(), max(1, bytes/2/entryOverhead)), bytes / 2
 }
 
 // MaxEntries returns how many messages of a partition are held at most.
@@ -76,12 +76,18 @@ func (t *Table) MaxEntries() int {
 
 func (t *Table) maxEntries() int { return max(t.share()/stubOverhead, prefetch) }
 
-// held is how many messages count against mostEntries.
+// fits is how many more messages p may hold, if memory for their payloads is free.
+func (p *Partition) fits() int {
+	t := p.table
+	return min(t.mostEntries(p)-p.held(), t.maxEntries()-len(p.entries))
+}
+
+// held is how many messages count against mostEntries: not those that wait for a reason.
 func (p *Partition) held() int {
 	if p.table.eager(p) {
 		return len(p.entries)
 	}
-	return len(p.entries) - p.counts[Waiting] - p.counts[Blocked]
+	return len(p.entries) - p.counts[Waiting] - p.counts[Blocked] - p.counts[Held] - p.counts[Due]
 }
 
 // hurry has the messages that wait for the hedge looked up before their time, each once:
@@ -111,11 +117,11 @@ func (t *Table) eager(p *Partition) bool {
 	return !t.hedge.Race() || t.lagging || p.lanes != nil
 }
 
-// mostEntries is how many messages of p are held at most. For the function alone, little
-// more than it takes is enough, beside what waits for a retry.
+// mostEntries is how many messages of p count as held at most. For the function alone,
+// little more than it takes is enough, beside what waits for a reason.
 func (t *Table) mostEntries(p *Partition) int {
 	if !t.eager(p) {
-		return prefetch * t.cfg.InFlight
+		return min(prefetch*t.cfg.InFlight, t.maxEntries())
 	}
 	return t.maxEntries()
 }
@@ -135,14 +141,15 @@ func (p *Partition) evict(bytes int) {
 		turn  int
 	}
 	var all []far
-	now := p.table.cfg.Now()
+	t := p.table
+	now := t.cfg.Now()
 	for _, l := range p.lanes {
 		first := l.first()
 		turn := 0
 		switch e := l.running; {
-		case e != nil && e.state == Waiting && e.due.Sub(now) > farOff: // behind a long backoff
+		case e != nil && (e.state == Waiting && e.due.Sub(now) > farOff || e.state == Held || e.state == Due): // behind a long backoff
 			turn = farBehind
-		case e == nil && first != nil && !p.table.mayRun(first): // behind a dead letter, or not all is here
+		case e == nil && first != nil && !t.mayRun(first): // behind a dead letter, or not all is here
 			turn = farBehind
 		}
 		for _, e := range l.entries {
@@ -155,9 +162,16 @@ func (p *Partition) evict(bytes int) {
 			turn++
 		}
 	}
-	for _, e := range p.table.waiting.entries {
+	for _, e := range t.waiting.entries {
 		if e.partition == p && !e.Evicted && e.due.Sub(now) > farOff {
 			all = append(all, far{e, farBehind})
+		}
+	}
+	for _, h := range t.sendable() {
+		for _, e := range h.entries {
+			if e.partition == p && !e.Evicted && (e.state == Held || e.state == Due) {
+				all = append(all, far{e, farBehind})
+			}
 		}
 	}
 	slices.SortFunc(all, func(a, b far) int { return b.turn - a.turn })

@@ -63,7 +63,7 @@ func TestGoroutinesThatShareATableFinishEverything(t *testing.T) {
 						r := Request{Entries: entries, Answered: true, Took: 5 * time.Millisecond, Together: entries[0].GoesTogether()}
 						for _, e := range entries {
 							next := Finish
-							if e.Sequence()%50 == 0 && !e.tried {
+							if e.Sequence()%50 == 0 && e.attempts == 0 {
 								next = Retry
 							}
 							if e.Evicted {

@@ -122,32 +122,6 @@ func TestALoneEventGoesAtOnce(t *testing.T) {
 	}
 }
 
-func TestRetriesTakeATenthWhileOthersAreReady(t *testing.T) {
-	t.Parallel()
-
-	b := newBench(t, Config{InFlight: 40})
-	b.events = 1
-	b.receive(30, "", 10, b.now)
-	var all []*Entry
-	for len(all) < 30 {
-		_, entries, _ := b.request()
-		all = append(all, entries...)
-	}
-	for _, e := range all { // the function answers, but not for these
-		b.Complete(Request{Entries: []*Entry{e}, Next: []Next{Retry}, After: []time.Duration{0}, Answered: true, Together: true})
-	}
-	b.receive(200, "", 10, b.now)
-	retries, sent := 0, 0
-	for _, entries, _ := b.request(); entries != nil; _, entries, _ = b.request() {
-		if sent++; entries[0].tried {
-			retries++
-		}
-	}
-	if sent != 40 || retries != 40/retryShare {
-		t.Errorf("of %d events in flight %d are retries, want %d of 40", sent, retries, 40/retryShare)
-	}
-}
-
 func TestWhatIsLeftIsTakenFromTheFarEnd(t *testing.T) {
 	t.Parallel()
 
@@ -237,7 +211,7 @@ func TestAnEventThatWasNotTriedIsTriedBesideRetries(t *testing.T) {
 			if sequences[0] > bad {
 				return
 			}
-			b.answer(entries, Retry, time.Millisecond, time.Microsecond)
+			b.answer(entries, Unavailable, time.Millisecond, time.Microsecond)
 		}
 	}
 	t.Error("the event that the function would answer is not sent within 2 minutes")

@@ -55,6 +55,8 @@ type Table struct {
 
 	waiting entryHeap // by when they are due
 	requests
+	budget
+	circuits
 	catchUp
 
 	blocked     map[string]map[EventID]struct{} // by subject; nil until it is known
@@ -68,6 +70,7 @@ func New(cfg Config) *Table {
 	t.together.less = (*Entry).before
 	t.alone.less = (*Entry).before
 	t.again.less = (*Entry).before
+	t.types, t.deadLetters = map[string]*circuit{}, *newCircuit("")
 	t.lookupReady.L, t.changed = &t.mu, make(chan struct{}, 1)
 	t.committed = 1 // until something was looked up
 	return t
@@ -126,7 +129,7 @@ func (t *Table) admit(e *Entry) {
 		t.ready(e)
 	}
 	// Behind another one, it is found when that one's turn comes.
-	if t.waiting.leads(e) || t.together.leads(e) || t.alone.leads(e) || t.again.leads(e) {
+	if t.waiting.leads(e) || t.together.leads(e) || t.alone.leads(e) || t.again.leads(e) || e.state == Held && e.circuit.held.leads(e) {
 		t.signal()
 	}
 }
@@ -141,11 +144,15 @@ func (t *Table) ready(e *Entry) {
 	if e.lane != nil {
 		e.lane.running = e
 	}
-	e.to(Ready)
+	if t.hold(e) {
+		return
+	}
 	if e.failing {
+		e.to(Due)
 		t.again.add(e)
 		return
 	}
+	e.to(Ready)
 	if !e.GoesTogether() {
 		t.alone.add(e)
 		return
@@ -230,7 +237,7 @@ func (t *Table) holdReady() {
 		t.waitHedged(e)
 		return false
 	}
-	for _, h := range t.readyQueues() {
+	for _, h := range t.sendable() {
 		h.rebuild(hold)
 	}
 	for _, p := range t.partitions {
@@ -261,7 +268,7 @@ func (t *Table) Close() (left []*Entry) {
 			}
 		}
 	}
-	for _, h := range t.readyQueues() {
+	for _, h := range t.sendable() {
 		h.entries = nil
 	}
 	t.waiting.entries, t.lookups, t.left = nil, fifo{}, nil

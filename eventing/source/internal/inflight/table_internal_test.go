@@ -65,7 +65,7 @@ func (b *bench) request() (sequences []uint64, entries []*Entry, wait time.Durat
 
 // answer completes a request.
 func (b *bench) answer(entries []*Entry, next Next, after, took time.Duration) {
-	r := Request{Entries: entries, Took: took, Answered: next == Finish, Together: entries[0].GoesTogether()}
+	r := Request{Entries: entries, Took: took, Answered: next != Unavailable && next != Drop, Together: entries[0].GoesTogether()}
 	for range entries {
 		r.Next, r.After = append(r.Next, next), append(r.After, after)
 	}
@@ -142,9 +142,13 @@ func TestWhatIsLeftToOthersFindsOutWhetherTheFunctionAnswersAgain(t *testing.T) 
 	t.Parallel()
 
 	b := newBench(t, Config{CatchUpLag: time.Second})
-	b.receive(1, "", 10, b.now)
-	_, entries, _ := b.request()
-	b.answer(entries, Drop, 0, 0) // without an answer
+	b.receive(silentRequests, "", 10, b.now)
+	b.events = 1
+	for range silentRequests {
+		_, entries, _ := b.request()
+		b.answer(entries, Drop, 0, 0) // without an answer
+	}
+	b.events = 100
 	b.SetPreference(func(uint64) bool { return false })
 	b.receive(10, "", 10, b.now.Add(-time.Minute))
 	b.lookUp()
@@ -229,24 +233,5 @@ func TestAbandoningWakesWhatWaitedForItsLookups(t *testing.T) {
 	case <-b.Wake():
 	default:
 		t.Error("nothing wakes the dispatcher, and the lookup that it waits for does not come")
-	}
-}
-
-func TestAProbeIsNotSentLate(t *testing.T) {
-	t.Parallel()
-
-	b := newBench(t, Config{InFlight: 16})
-	b.events = 1
-	b.receive(silentRequests, "", 10, b.now)
-	for range silentRequests {
-		_, entries, _ := b.request()
-		b.answer(entries, Retry, time.Hour, 0)
-	}
-	b.receive(2, "", 10, b.now)
-	_, entries, _ := b.request() // a probe
-	b.answer(entries, Retry, time.Hour, 0)
-	b.now = b.probe.Add(-time.Millisecond)
-	if _, entries, wait := b.request(); entries != nil || wait != time.Millisecond {
-		t.Errorf("1 ms before a probe is due, %d are sent, and wait is %s", len(entries), wait)
 	}
 }

@@ -1,0 +1,79 @@
+package inflight
+
+import (
+	"testing"
+	"time"
+)
+
+func TestRedeliveriesTakeATenthAndAreSpread(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{MaxBytes: 64 << 20, InFlight: 1024})
+	b.events = 1
+	answers := func(eventType string) Next {
+		if eventType == "bad" {
+			return Retry
+		}
+		return Finish
+	}
+	for range 20 {
+		b.receiveType(1000, "bad") // as after an outage
+	}
+	b.runTypes(time.Second, func() {}, answers)
+	all := b.runTypes(5*time.Second, func() { b.receiveType(4, "good") }, answers)
+	good, second := 0, map[int]int{}
+	begun := all[0].at
+	for _, s := range all {
+		if s.eventType == "good" {
+			good++
+		} else {
+			second[int(s.at.Sub(begun)/(100*time.Millisecond))]++
+		}
+	}
+	if good != 4*5000 {
+		t.Errorf("%d good events are sent, want all", good)
+	}
+	// A good event takes 1 ms, a redelivery costs 2: 0.4 s and a ninth of 4 s in a second.
+	const most = (400 + 4000/9) / 2 / 10
+	for at, n := range second {
+		if n > most+int(retryBurst/minRetryCost)+1 {
+			t.Errorf("%d redeliveries in tenth %d of a second, want at most %d", n, at, most)
+		}
+	}
+	if redelivered := len(all) - good; redelivered < 40*most {
+		t.Errorf("%d redeliveries in 5 s, want about %d", redelivered, 50*most)
+	}
+}
+
+func TestRedeliveriesThatHangTakeATenthOfTheRequests(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{InFlight: 40, MaxBytes: 64 << 20})
+	b.events = 1
+	b.receiveType(40, "bad")
+	b.runTypes(time.Millisecond, func() {}, func(string) Next { return Retry })
+	open := 0
+	for range 1000 {
+		b.now = b.now.Add(10 * time.Millisecond)
+		if _, entries, _ := b.request(); entries != nil {
+			open++
+		}
+	}
+	if open != 40/retryShare {
+		t.Errorf("%d redeliveries are in requests, want %d of 40", open, 40/retryShare)
+	}
+}
+
+// A single event that fails now and then is retried when it is due.
+func TestOneFailingEventWaitsForNoBudget(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{})
+	b.receiveType(1, "bad")
+	_, entries, _ := b.request()
+	b.answer(entries, Retry, time.Second, 3*time.Second)
+	b.now = b.now.Add(time.Second)
+	if _, entries, _ := b.request(); len(entries) != 1 {
+		t.Error("it is not sent when it is due")
+	}
+}

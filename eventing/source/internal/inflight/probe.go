@@ -1,0 +1,238 @@
+package inflight
+
+import (
+	"slices"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
+)
+
+const (
+	// unavailableInRow is how many events of a type must be answered with "unavailable",
+	// each at its first attempt and with no other answer to one of the type in between,
+	// until the type is probed.
+	unavailableInRow = 16
+
+	// A type is probed after an interval that grows from probeBase to probeLimit, or, while
+	// a probe has no answer, after probeHang.
+	probeBase  = 50 * time.Millisecond
+	probeLimit = time.Second
+	probeHang  = 5 * time.Second
+
+	// After a probe passed, more events of its type are sent at once, twice as many after
+	// each answer. With fullWindow, the type is not probed any more.
+	fullWindow = 64
+
+	// longUnavailable is the wait from which on an event waits for its time, and not for a
+	// probe: the function asked for that.
+	longUnavailable = 10 * time.Second
+
+	// silentRequests is how many requests in a row without an answer, of whatever type,
+	// mean that the function is away: then one type is probed at a time.
+	silentRequests = 16
+)
+
+// circuit is what is known of the events of one type, or of all dead letters. While it is
+// open, as the function is unavailable for them, they are held, and one at a time is
+// sent: the probe. When that is answered, more are sent, until all are released.
+type circuit struct {
+	eventType   string
+	entries     int // in flight, of this type
+	unavailable int // first attempts in a row
+
+	open    bool
+	held    entryHeap
+	probes  int       // entries in requests that were held before
+	window  int       // how many of these there may be; 0 for one at a time, after an interval
+	probeAt time.Time // when the next one may be sent
+	wait    backoff.Backoff
+}
+
+// circuits is what a [Table] knows of event types.
+type circuits struct {
+	types       map[string]*circuit // of the events in flight
+	deadLetters circuit
+	probed      []*circuit // that are open
+	silent      int        // requests in a row without an answer
+	sinkProbeAt time.Time  // when the next type may be probed while the function is away
+	sinkWait    backoff.Backoff
+}
+
+func newCircuit(eventType string) *circuit {
+	c := &circuit{eventType: eventType}
+	c.held.less = func(a, b *Entry) bool {
+		if a.attempts != b.attempts {
+			return a.attempts < b.attempts // else an event that is at fault itself would be the probe for ever
+		}
+		return a.before(b)
+	}
+	return c
+}
+
+// joinCircuit assigns e to the circuit of its type.
+func (t *Table) joinCircuit(e *Entry) {
+	eventType := e.Delivery.Event.Type()
+	c := t.types[eventType]
+	if c == nil {
+		c = newCircuit(eventType)
+		t.types[eventType] = c
+	}
+	c.entries++
+	e.typeCircuit = c
+}
+
+// leaveCircuit ends e's part in the circuit of its type, which is forgotten with the last
+// event.
+func (t *Table) leaveCircuit(e *Entry) {
+	c := e.typeCircuit
+	if c == nil {
+		return
+	}
+	e.typeCircuit = nil
+	if c.entries--; c.entries == 0 {
+		delete(t.types, c.eventType)
+		t.probed = slices.DeleteFunc(t.probed, func(other *circuit) bool { return other == c })
+	}
+}
+
+// direct returns the circuit of what e is sent as next.
+func (t *Table) direct(e *Entry) *circuit {
+	c := e.typeCircuit
+	if e.Delivery.DeadLetter {
+		c = &t.deadLetters
+	}
+	if e.circuit != c {
+		e.circuit, e.attempts = c, 0
+	}
+	return c
+}
+
+// hold holds e, which is ready, if its circuit is open. It reports whether it does.
+func (t *Table) hold(e *Entry) bool {
+	c := t.direct(e)
+	if c == nil || !c.open {
+		return false
+	}
+	e.failing = false // it is the type
+	e.to(Held)
+	c.held.add(e)
+	return true
+}
+
+// circuitAnswered notes the outcome of an entry: whether the function is unavailable for
+// it, or answered.
+func (t *Table) circuitAnswered(e *Entry, unavailable bool, now time.Time) {
+	c := e.circuit
+	switch {
+	case c == nil:
+	case !unavailable:
+		t.probePassed(c)
+	case c.open && e.probing != nil:
+		if c.window /= 2; c.window == 0 {
+			c.probeAt = now.Add(c.wait.Delay(probeBase, probeLimit, 0))
+		}
+	case !c.open && e.attempts == 0:
+		if c.unavailable++; c.unavailable >= unavailableInRow || t.silent >= silentRequests {
+			t.openCircuit(c, now)
+		}
+	}
+}
+
+// openCircuit holds all entries of c that are ready.
+func (t *Table) openCircuit(c *circuit, now time.Time) {
+	c.open, c.window, c.wait = true, 0, backoff.Backoff{}
+	c.probeAt = now.Add(c.wait.Delay(probeBase, probeLimit, 0))
+	t.probed = append(t.probed, c)
+	for _, h := range t.readyQueues() {
+		h.rebuild(func(e *Entry) bool { return e.circuit != c || !t.hold(e) })
+	}
+}
+
+// probePassed sends more entries of c at a time, and at last all of them.
+func (t *Table) probePassed(c *circuit) {
+	c.unavailable = 0
+	if !c.open {
+		return
+	}
+	c.wait = backoff.Backoff{}
+	if c.window = max(2, 2*c.window); c.window < fullWindow {
+		return
+	}
+	c.open = false
+	t.probed = slices.DeleteFunc(t.probed, func(other *circuit) bool { return other == c })
+	held := c.held.entries
+	c.held.entries = nil
+	for _, e := range held {
+		t.ready(e)
+	}
+}
+
+// sinkAnswered notes whether the function answered a request, of whatever type.
+func (t *Table) sinkAnswered(answered bool) {
+	if !answered {
+		t.silent++
+		return
+	}
+	if t.silent >= silentRequests {
+		for _, c := range t.probed { // each finds out at once
+			c.probeAt, c.wait = time.Time{}, backoff.Backoff{}
+		}
+	}
+	t.silent, t.sinkProbeAt, t.sinkWait = 0, time.Time{}, backoff.Backoff{}
+}
+
+// takeProbe returns an entry that was held and is sent now; nil if there is none. Then it
+// returns the time until one may be sent, if that is before idle.
+func (t *Table) takeProbe(now time.Time, idle time.Duration) (*Entry, time.Duration) {
+	away := t.silent >= silentRequests
+	var next *circuit
+	for _, c := range t.probed {
+		switch {
+		case c.held.Len() == 0:
+		case c.window > 0:
+			if c.probes < c.window {
+				return t.sendProbe(c, now), 0
+			}
+		case next == nil || c.probeAt.Before(next.probeAt):
+			next = c
+		}
+	}
+	if next == nil {
+		return nil, idle
+	}
+	at := next.probeAt
+	if away && at.Before(t.sinkProbeAt) {
+		at = t.sinkProbeAt
+	}
+	if left := at.Sub(now); left > 0 {
+		return nil, min(left, idle)
+	}
+	if away {
+		t.sinkProbeAt = now.Add(t.sinkWait.Delay(probeBase, probeLimit, 0))
+	}
+	return t.sendProbe(next, now), 0
+}
+
+func (t *Table) sendProbe(c *circuit, now time.Time) *Entry {
+	e := c.held.take()
+	e.probing = c
+	c.probes++
+	c.probeAt = now.Add(probeHang)
+	return e
+}
+
+// probeEnded notes that a request with e has ended.
+func (e *Entry) probeEnded() {
+	if e.probing != nil {
+		e.probing.probes--
+		e.probing = nil
+	}
+}
+
+// countHeld returns how many entries are held.
+func (t *Table) countHeld() (n int) {
+	for _, c := range t.probed {
+		n += c.held.Len()
+	}
+	return n
+}
