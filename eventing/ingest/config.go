@@ -30,6 +30,10 @@ type Config struct {
 	// known without storing one; GET /health calls it. Nil is always ready.
 	Ready func(ctx context.Context) error
 
+	// TakesType reports whether the stream takes more events of a type, as it may not
+	// though it takes others. Nil is always.
+	TakesType func(ctx context.Context, eventType string) (bool, error)
+
 	// Draining reports whether the process is about to end, which GET /health reports.
 	// Nil is never.
 	Draining func() bool
@@ -56,6 +60,9 @@ func (c Config) withDefaults() Config {
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.Ready == nil {
 		c.Ready = func(context.Context) error { return nil }
+	}
+	if c.TakesType == nil {
+		c.TakesType = func(context.Context, string) (bool, error) { return true, nil }
 	}
 	if c.Draining == nil {
 		c.Draining = func() bool { return false }

@@ -15,6 +15,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"github.com/tandem-fn/tandem/eventing/internal/webhook"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
 // Handler stores the CloudEvents of requests in a stream. Create it with [New]. It is safe
@@ -24,14 +25,19 @@ import (
 // in the batch mode, also compressed with gzip. It answers
 //
 //   - 202 after the stream has stored all of them;
-//   - 400 and the reason if one is no CloudEvent, and then none is stored;
+//   - 400 and the reason if it is no CloudEvent;
 //   - 408 if the body did not arrive in time;
-//   - 413 if it is too large;
+//   - 413 or 431 if the event, or its attributes, are too large;
 //   - 415 if it is in an encoding, a format or a character set that is not read;
-//   - 503 and Retry-After if it could not be stored, some of a batch could not, or too many
-//     events are being accepted.
+//   - 503 and Retry-After if it could not be stored, or too many events are being accepted.
 //
-// To send events again is always right: the stream recognises them by source and id.
+// Of a batch, each event that can be stored is. If some are not, the status is the highest
+// of theirs and the body is JSON that names them, as
+//
+//	{"stored":2,"failed":[{"index":1,"source":"/s","id":"2","status":413,"error":"…"}]}
+//
+// To send events again is always right, also a batch as a whole: the stream recognises them
+// by source and id.
 //
 // OPTIONS / answers the handshake of CloudEvents' web hooks.
 //
@@ -57,7 +63,7 @@ func New(publisher eventing.Publisher, cfg Config) (*Handler, error) {
 		config:    cfg,
 		mux:       http.NewServeMux(),
 		budget:    newBudget(cfg.InFlightBytes, cfg.Now),
-		health:    &health{publisher: publisher, ready: cfg.Ready, now: cfg.Now},
+		health:    &health{publisher: publisher, ready: cfg.Ready, takesType: cfg.TakesType, now: cfg.Now},
 		storing:   failurelog.New(cfg.Logger, cfg.Now, "storing events"),
 	}
 	cfg.Metrics.observe(h.budget.used)
@@ -86,102 +92,75 @@ func (h *Handler) answerHealth(w http.ResponseWriter, r *http.Request) {
 
 func (h *Handler) accept(w http.ResponseWriter, r *http.Request) {
 	begin := h.config.Now()
-	if refused := h.store(w, r); refused != nil {
+	all, refused := h.store(w, r)
+	if refused != nil {
+		h.config.Metrics.refused(r.Context(), refused.reason, 1)
 		h.answer(w, refused)
 		return
 	}
-	h.config.Metrics.acceptedRequest(r.Context(), h.config.Now().Sub(begin))
-	w.WriteHeader(http.StatusAccepted)
+	h.record(r.Context(), all)
+	switch {
+	case len(all.failed) == 0:
+		h.config.Metrics.acceptedRequest(r.Context(), h.config.Now().Sub(begin))
+		w.WriteHeader(http.StatusAccepted)
+	case all.single:
+		h.answer(w, &refusal{status: all.failed[0].Status, text: all.failed[0].Error})
+	default:
+		h.answerBatch(w, all)
+	}
 }
 
 // store stores the events of a request.
-func (h *Handler) store(w http.ResponseWriter, r *http.Request) *refusal {
+func (h *Handler) store(w http.ResponseWriter, r *http.Request) (*result, *refusal) {
 	mode, err := cloudevent.ModeOf(r.Header.Get("Content-Type"))
 	if err != nil {
 		h.discard(w, r)
-		h.config.Metrics.refused(r.Context(), reasonUnsupported, 1)
-		return refuse(http.StatusUnsupportedMediaType, reasonUnsupported, "no CloudEvent: %v", err)
+		return nil, refuse(http.StatusUnsupportedMediaType, reasonUnsupported, "no CloudEvent: %v", err)
 	}
 	body, memory, refused := h.receive(w, r)
 	if refused != nil {
-		h.config.Metrics.refused(r.Context(), refused.reason, 1)
-		return refused
+		return nil, refused
 	}
-	events, err := decode(mode, r.Header, body)
-	if err != nil || len(events) == 0 { // an empty batch
-		memory.release()
-		if err != nil {
-			h.config.Metrics.refused(r.Context(), reasonInvalid, 1)
-			return refuse(http.StatusBadRequest, reasonInvalid, "%v", err)
-		}
-		return nil
+	ctx, cancel := context.WithTimeout(r.Context(), h.config.Timeout)
+	type outcome struct {
+		all *result
+		err error
 	}
-
-	err = h.publish(r.Context(), events, memory)
-	switch {
-	case err == nil:
-		h.health.stored()
-		h.storing.Succeeded(r.Context())
-		h.config.Metrics.accepted(r.Context(), len(events))
-		return nil
-	case errors.Is(err, eventing.ErrTooLarge):
-		h.config.Metrics.refused(r.Context(), reasonTooLarge, len(events))
-		return refuse(http.StatusRequestEntityTooLarge, reasonTooLarge, "%v", err)
-	}
-	if r.Context().Err() == nil { // otherwise the sender went away
-		h.health.failed(events[0])
-		h.storing.Failed(r.Context(), err)
-	}
-	h.config.Metrics.refused(r.Context(), reasonUnavailable, len(events))
-	return refuse(http.StatusServiceUnavailable, reasonUnavailable, "not stored, send it again: %v", err)
-}
-
-// publish stores events. It returns when ctx or the timeout has ended, also if the
-// connection to the stream hangs and the publisher does not return; the memory is held
-// until it does.
-func (h *Handler) publish(ctx context.Context, events []event.Event, memory *share) error {
-	ctx, cancel := context.WithTimeout(ctx, h.config.Timeout)
-	result := make(chan error, 1)
+	done := make(chan outcome, 1)
 	go func() {
+		// The memory is held until the publisher returns, which may take longer than the
+		// timeout if the connection to the stream hangs.
 		defer cancel()
 		defer memory.release()
-		result <- h.publisher.Publish(ctx, events)
+		all, err := h.storeBody(ctx, mode, r.Header, body)
+		done <- outcome{all, err}
 	}()
+	var end outcome
 	select {
-	case err := <-result:
-		return err
+	case end = <-done:
 	case <-ctx.Done():
+		select { // the publisher knows more
+		case end = <-done:
+		case <-time.After(publisherGrace):
+			return nil, refuse(http.StatusServiceUnavailable, reasonUnavailable, "not stored, send it again: no answer from the stream within %s", h.config.Timeout)
+		}
 	}
-	select { // the publisher knows more
-	case err := <-result:
-		return err
-	case <-time.After(publisherGrace):
-		return context.Cause(ctx)
+	if end.err != nil {
+		return nil, refuse(http.StatusBadRequest, reasonInvalid, "%v", end.err)
 	}
+	return end.all, nil
 }
 
 // publisherGrace is how long a publisher may take to return after its context ended.
 const publisherGrace = 100 * time.Millisecond
 
-// answer answers a refused request.
-func (h *Handler) answer(w http.ResponseWriter, refused *refusal) {
-	switch refused.status {
-	case http.StatusServiceUnavailable:
-		seconds := max(1, (h.config.RetryAfter+time.Second-1)/time.Second)
-		w.Header().Set("Retry-After", strconv.Itoa(int(seconds)))
-	case http.StatusUnsupportedMediaType:
-		w.Header().Set("Accept-Encoding", "gzip, identity")
-	}
-	http.Error(w, refused.text, refused.status)
-}
-
-// decode reads the events of a body. The error describes why it is no CloudEvent.
-func decode(mode cloudevent.Mode, header http.Header, body []byte) ([]event.Event, error) {
+// storeBody stores the events of a body. The error describes why there is none.
+func (h *Handler) storeBody(ctx context.Context, mode cloudevent.Mode, header http.Header, body []byte) (*result, error) {
 	var e event.Event
 	var err error
 	switch mode {
 	case cloudevent.Batch:
-		return decodeBatch(body)
+		return h.storeBatch(ctx, body)
 	case cloudevent.Structured:
 		e, err = cloudevent.ReadJSON(body, cloudevent.Rules{})
 	default:
@@ -190,22 +169,75 @@ func decode(mode cloudevent.Mode, header http.Header, body []byte) ([]event.Even
 	if err != nil {
 		return nil, fmt.Errorf("no CloudEvent: %w", err)
 	}
-	return []event.Event{e}, nil
+	all := &result{single: true}
+	h.storeEvents(ctx, []event.Event{e}, []int{0}, all)
+	return all, nil
 }
 
-func decodeBatch(body []byte) ([]event.Event, error) {
-	members, err := cloudevent.ReadBatch(body, cloudevent.Rules{})
-	if err != nil {
-		return nil, fmt.Errorf("no batch of CloudEvents: %w", err)
+// storeEvents stores events, and adds what became of them to all.
+func (h *Handler) storeEvents(ctx context.Context, events []event.Event, indexes []int, all *result) {
+	err := h.publisher.Publish(ctx, events)
+	if err == nil {
+		all.stored += len(events)
+		h.health.stored()
+		return
 	}
-	events := make([]event.Event, len(members))
-	for i, m := range members {
-		if m.Err != nil {
-			return nil, fmt.Errorf("nothing is stored: event %d of %d: no CloudEvent: %w", i+1, len(members), m.Err)
+	evidence := -1
+	stored := 0
+	for i, reason := range contract.ReasonsOf(err, len(events)) {
+		if reason == nil {
+			stored++
+			continue
 		}
-		events[i] = m.Event
+		f := failure{
+			Index: indexes[i], Source: events[i].Source(), ID: events[i].ID(),
+			Status: http.StatusServiceUnavailable, Error: oneLine("not stored, send it again: " + reason.Error()), reason: reasonUnavailable,
+		}
+		var rejected *eventing.Rejection
+		if errors.As(reason, &rejected) {
+			f.Status, f.Error, f.reason = rejected.Code, oneLine(reason.Error()), reasonTooLarge
+		} else if evidence < 0 {
+			evidence, all.err = i, reason
+		}
+		all.failed = append(all.failed, f)
 	}
-	return events, nil
+	all.stored += stored
+	if stored > 0 {
+		h.health.stored()
+	}
+	if evidence >= 0 && !errors.Is(context.Cause(ctx), context.Canceled) { // otherwise the sender went away
+		h.health.failed(events[evidence])
+	}
+}
+
+// record counts and logs what became of a request.
+func (h *Handler) record(ctx context.Context, all *result) {
+	h.config.Metrics.accepted(ctx, all.stored)
+	for _, f := range all.failed {
+		h.config.Metrics.refused(ctx, f.reason, 1)
+	}
+	switch {
+	case all.stored > 0:
+		h.storing.Succeeded(ctx)
+	case all.err != nil && ctx.Err() == nil:
+		h.storing.Failed(ctx, all.err)
+	}
+}
+
+// answer answers a refused request.
+func (h *Handler) answer(w http.ResponseWriter, refused *refusal) {
+	h.setRetryAfter(w, refused.status)
+	if refused.status == http.StatusUnsupportedMediaType {
+		w.Header().Set("Accept-Encoding", "gzip, identity")
+	}
+	http.Error(w, refused.text, refused.status)
+}
+
+func (h *Handler) setRetryAfter(w http.ResponseWriter, status int) {
+	if status == http.StatusServiceUnavailable {
+		seconds := max(1, (h.config.RetryAfter+time.Second-1)/time.Second)
+		w.Header().Set("Retry-After", strconv.Itoa(int(seconds)))
+	}
 }
 
 // maxReason bounds the text of an answer, in bytes.

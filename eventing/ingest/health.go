@@ -33,6 +33,7 @@ const (
 type health struct {
 	publisher eventing.Publisher
 	ready     func(ctx context.Context) error
+	takesType func(ctx context.Context, eventType string) (bool, error)
 	now       func() time.Time
 
 	mu       sync.Mutex
@@ -120,17 +121,58 @@ func (h *health) look(ctx context.Context) error {
 	h.mu.Lock()
 	storedAt, failedAt, e := h.storedAt, h.failedAt, h.event
 	h.mu.Unlock()
-	now := h.now()
+	begin := h.now()
 	switch {
-	case !failedAt.IsZero() && now.Sub(failedAt) < forgetFailed:
-		err := h.publisher.Publish(ctx, []event.Event{e})
-		if err != nil && !errors.Is(err, eventing.ErrTooLarge) {
+	case !failedAt.IsZero() && begin.Sub(failedAt) < forgetFailed:
+		err := h.tryAgain(ctx, e)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, errNoEvidence):
+			h.forget(failedAt)
+		case h.storedSince(begin):
+			return nil
+		default:
 			return err
 		}
-		h.stored()
-		return nil
-	case !storedAt.IsZero() && now.Sub(storedAt) < healthFresh:
+	case !storedAt.IsZero() && begin.Sub(storedAt) < healthFresh:
 		return nil
 	}
 	return h.ready(ctx)
+}
+
+// errNoEvidence means that an event is not stored for a reason that does not concern
+// others.
+var errNoEvidence = errors.New("the stream takes no such events")
+
+// tryAgain stores the event that could not be stored.
+func (h *health) tryAgain(ctx context.Context, e event.Event) error {
+	if takes, err := h.takesType(ctx, e.Type()); err == nil && !takes {
+		return errNoEvidence
+	}
+	err := h.publisher.Publish(ctx, []event.Event{e})
+	var rejected *eventing.Rejection
+	switch {
+	case errors.As(err, &rejected):
+		return errNoEvidence
+	case err == nil:
+		h.stored()
+	}
+	return err
+}
+
+// forget drops the event that could not be stored at that time.
+func (h *health) forget(failedAt time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.failedAt.Equal(failedAt) {
+		h.failedAt, h.event = time.Time{}, event.Event{}
+	}
+}
+
+// storedSince reports whether an event was stored after that time.
+func (h *health) storedSince(begin time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.storedAt.After(begin)
 }

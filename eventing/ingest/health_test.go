@@ -141,6 +141,36 @@ func TestAStreamThatTakesNothingSaysWhy(t *testing.T) {
 	}
 }
 
+func TestAFullTypeDoesNotMakeTheStreamUnhealthy(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	createStream(t, server, natsjs.StreamConfig{
+		Name: "EVENTS", Subjects: []string{"events.full", "events.other"}, Discard: natsjs.DiscardNew, DiscardNewPerSubject: true, MaxMsgsPerSubject: 1,
+	})
+	address, _ := startIngest(t, server, ingest.Config{})
+	if code, body := Request(t, http.MethodPost, address, header("0", "full"), ""); code != http.StatusAccepted {
+		t.Fatalf("%d %s", code, body)
+	}
+	for i := range 30 {
+		// Of a type that is full, and of one that the stream does not take.
+		for _, eventType := range []string{"full", "foreign"} {
+			if eventType == "foreign" && i%10 != 0 { // it takes a while to know
+				continue
+			}
+			if code, body := Request(t, http.MethodPost, address, header(fmt.Sprint(eventType, i), eventType), ""); code != http.StatusServiceUnavailable {
+				t.Errorf("type %s: answered %d %s, want 503", eventType, code, body)
+			}
+			if code, body := Request(t, http.MethodGet, address+"/health", nil, ""); code != http.StatusOK {
+				t.Errorf("unhealthy, since type %s is not taken: %s", eventType, body)
+			}
+		}
+	}
+	if code, body := Request(t, http.MethodPost, address, header("other", "other"), ""); code != http.StatusAccepted {
+		t.Errorf("another type: %d %s", code, body)
+	}
+}
+
 // readIDs counts the ids in stream EVENTS.
 func readIDs(t *testing.T, url string) (map[string]int, error) {
 	t.Helper()
@@ -153,6 +183,9 @@ func readIDs(t *testing.T, url string) (map[string]int, error) {
 	}
 	ids := map[string]int{}
 	state := stream.CachedInfo().State
+	if state.Msgs == 0 {
+		return ids, nil
+	}
 	for sequence := state.FirstSeq; sequence <= state.LastSeq; sequence++ {
 		m, err := stream.GetMsg(ctx, sequence)
 		if err != nil {
@@ -184,7 +217,7 @@ func startIngestAt(t *testing.T, url string, cfg jetstream.StreamConfig) *ingest
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := &ingestion{url: serve(t, publisher, ingest.Config{Ready: publisher.Ready, Timeout: 3 * time.Second})}
+	in := &ingestion{url: serve(t, publisher, ingest.Config{Ready: publisher.Ready, TakesType: publisher.TakesType, Timeout: 3 * time.Second})}
 	ended := make(chan struct{})
 	t.Cleanup(func() { <-ended })
 	go func() {

@@ -134,38 +134,6 @@ func TestIngestSaysWhatIsWrong(t *testing.T) {
 	})
 }
 
-func TestIngestStoresABatchOrNothingOfIt(t *testing.T) {
-	t.Parallel()
-
-	server := natstest.Start(t)
-	address, _ := startIngest(t, server, ingest.Config{})
-	batch := http.Header{"Content-Type": {"application/cloudevents-batch+json"}}
-	one := func(id string) string { return `{"specversion":"1.0","id":"` + id + `","source":"/s","type":"t"}` }
-	for _, tt := range []struct {
-		body string
-		code int
-		want string
-	}{
-		{body: "[]", code: 202},
-		{body: "[" + one("1") + "," + one("2") + "," + one("3") + "]", code: 202},
-		{body: "[" + one("4") + "," + one("") + "]", code: 400, want: "nothing is stored: event 2 of 2: no CloudEvent: id: missing"},
-		{body: "[" + one("5"), code: 400, want: "no batch of CloudEvents: it is not JSON"},
-		{body: one("6"), code: 400, want: "no batch of CloudEvents"},
-		{body: "[" + one("3") + "," + one("7") + "]", code: 202}, // one of them a repeat
-	} {
-		if code, body := Request(t, http.MethodPost, address, batch, tt.body); code != tt.code || !strings.Contains(body, tt.want) {
-			t.Errorf("%s: %d %s, want %d %s", tt.body, code, body, tt.code, tt.want)
-		}
-	}
-	stream, err := nativeAt(t, server.URL()).Stream(t.Context(), "EVENTS")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := stream.CachedInfo().State.Msgs; n != 4 {
-		t.Errorf("%d events are stored, want 4", n)
-	}
-}
-
 func TestIngestAnswers413WhenTheStreamTakesNothingSoLarge(t *testing.T) {
 	t.Parallel()
 
@@ -228,7 +196,7 @@ func startIngest(t *testing.T, server *natstest.Server, cfg ingest.Config) (addr
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Ready = publisher.Ready
+	cfg.Ready, cfg.TakesType = publisher.Ready, publisher.TakesType
 	return serve(t, publisher, cfg), lines
 }
 

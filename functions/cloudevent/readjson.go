@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"unicode/utf8"
 
@@ -48,20 +49,17 @@ func ReadJSON(text []byte, rules Rules) (event.Event, error) {
 // error says that the text is no batch, which has events of one version only (HTTP
 // binding 1.0.2, section 3.3.2); an element that is no event has its own.
 func ReadBatch(text []byte, rules Rules) ([]Member, error) {
-	if err := checkJSON(text); err != nil {
+	elements, err := elementsOf(text)
+	if err != nil {
 		return nil, err
-	}
-	s := jsonscan.New(text)
-	if s.Peek() != '[' {
-		return nil, errors.New("want a JSON array")
 	}
 	var members []Member
 	first := ""
-	for more := s.More(true, ']'); more; more = s.More(false, ']') {
-		if s.Peek() != '{' {
+	for element := range elements {
+		if element[0] != '{' {
 			return nil, fmt.Errorf("element %d is not an object", len(members))
 		}
-		e, version, err := readObject(s.Value(), rules)
+		e, version, err := readObject(element, rules)
 		switch {
 		case err != nil:
 		case first == "":
@@ -72,6 +70,47 @@ func ReadBatch(text []byte, rules Rules) ([]Member, error) {
 		members = append(members, Member{Event: e, Err: err})
 	}
 	return members, nil
+}
+
+// Members returns the elements of a batch one after the other, so that a reader need not
+// hold all events at the same time. It reads as [ReadBatch] does, but an element that is
+// not an object has an error of its own, and versions are not compared.
+func Members(text []byte, rules Rules) (iter.Seq[Member], error) {
+	elements, err := elementsOf(text)
+	if err != nil {
+		return nil, err
+	}
+	return func(yield func(Member) bool) {
+		for element := range elements {
+			m := Member{Err: errors.New("want a JSON object")}
+			if element[0] == '{' {
+				m.Event, _, m.Err = readObject(element, rules)
+			}
+			if !yield(m) {
+				return
+			}
+		}
+	}, nil
+}
+
+// elementsOf returns the elements of a JSON array as they stand there.
+func elementsOf(text []byte) (iter.Seq[[]byte], error) {
+	if err := checkJSON(text); err != nil {
+		return nil, err
+	}
+	if s := jsonscan.New(text); s.Peek() != '[' {
+		return nil, errors.New("want a JSON array")
+	}
+	return func(yield func([]byte) bool) {
+		s := jsonscan.New(text)
+		s.Peek()
+		for more := s.More(true, ']'); more; more = s.More(false, ']') {
+			s.Peek()
+			if !yield(s.Value()) {
+				return
+			}
+		}
+	}, nil
 }
 
 // readObject reads an event from a valid JSON object, and returns the version of

@@ -53,6 +53,43 @@ func TestManyLargePostsAtOnceStayWithinTheMemory(t *testing.T) {
 	}
 }
 
+func TestManyBatchesAtOnceStayWithinTheMemory(t *testing.T) {
+	t.Parallel()
+
+	url, natsServer := startNATS(t)
+	address, pid := startProcess(t, url)
+	var body bytes.Buffer
+	for n := 0; body.Len() < 1_000_000; n++ {
+		fmt.Fprintf(&body, `,{"specversion":"1.0","id":"%d","source":"/s","type":"t"}`, n)
+	}
+	body.Bytes()[0] = '['
+	body.WriteByte(']')
+	batch := body.Bytes()
+	if err := natsServer.Signal(syscall.SIGSTOP); err != nil { // so that all are there at once
+		t.Fatal(err)
+	}
+	var senders sync.WaitGroup
+	for range 64 {
+		senders.Go(func() {
+			code, header := post(t, address, "", bytes.NewReader(batch), "Content-Type", "application/cloudevents-batch+json")
+			if code != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
+				t.Errorf("answered %d %v while NATS hangs", code, header)
+			}
+		})
+	}
+	senders.Wait()
+	if err := natsServer.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a batch is accepted", func() bool {
+		code, _ := post(t, address, "", bytes.NewReader(batch), "Content-Type", "application/cloudevents-batch+json")
+		return code == http.StatusAccepted
+	})
+	if peak := peakMemory(t, pid); peak > memoryBound {
+		t.Errorf("%d MiB were resident, want at most %d", peak>>20, memoryBound>>20)
+	}
+}
+
 func TestSlowBodiesHurtNoOtherEvent(t *testing.T) {
 	t.Parallel()
 

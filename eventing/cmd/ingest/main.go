@@ -119,6 +119,7 @@ func run(ctx context.Context) error {
 		MaxEventBytes: cfg.MaxEventBytes,
 		InFlightBytes: cfg.InFlightBytes,
 		Ready:         publisher.Ready,
+		TakesType:     publisher.TakesType,
 		Draining:      draining.Load,
 		Metrics:       counted,
 		Logger:        logger,
