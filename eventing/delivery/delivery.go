@@ -145,7 +145,7 @@ func (d *Sender) step(ctx context.Context, e *Delivery, a answer, o outcome.Outc
 // stepDeadLetter is step for a dead letter: it has nowhere else to go, so everything but
 // a 2xx is retried.
 func (d *Sender) stepDeadLetter(ctx context.Context, e *Delivery, a answer, step Step) Step {
-	if a.status >= 200 && a.status < 300 {
+	if step.Outcome.Kind == outcome.Committed {
 		if e.Unreadable != nil {
 			d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "message looks like a CloudEvent but cannot be read; it is a dead letter now",
 				append(EventAttrs(e.Event), slog.Any("err", e.Unreadable))...)

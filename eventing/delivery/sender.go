@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
@@ -54,6 +55,11 @@ type Config struct {
 	// InFlight is how many requests there are at once at most: so many connections are
 	// kept open. Defaults to [DefaultInFlight].
 	InFlight int
+
+	// Broker means that the sink is a Broker, or something else that stores what it answers
+	// with 2xx. Otherwise it is a function, and a 2xx without a receipt is no
+	// acknowledgement: a default backend, say, has answered, and the event is retried.
+	Broker bool
 
 	// Sink is what belongs to the function's address beside the URL.
 	Sink sink.Config
@@ -107,7 +113,8 @@ func (c Config) validate() error {
 // CloudEvents, and batches to a function that says that it accepts them. It is safe for
 // concurrent use.
 type Sender struct {
-	batch       batchLimit // what the function accepts
+	batch       batchLimit  // what the function accepts
+	isFunction  atomic.Bool // what is at its address has answered as one
 	client      *http.Client
 	function    *target
 	deadLetters *target
@@ -193,6 +200,9 @@ func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events in
 	if t == d.function {
 		d.batch.read(d.cfg.Now(), res)
 	}
+	if t.url.Host == d.function.url.Host && isOfFunction(res) {
+		d.isFunction.Store(true)
+	}
 	a := answer{status: res.StatusCode}
 	if r.Batch && res.Header.Get("Content-Type") == outcome.OutcomesType {
 		if err := a.readOutcomes(res, events); err != nil {
@@ -206,9 +216,28 @@ func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events in
 		if err == nil {
 			a.outcome.RetryAfter = sink.RetryAfter(res.Header.Get("Retry-After"), d.cfg.Now(), d.cfg.RetryAfterCap)
 		}
+		if a.outcome.Kind == outcome.Committed && !d.acknowledges(t, res.Header) {
+			a.outcome.Kind, a.outcome.Won = outcome.Unavailable, false
+		}
 	}
 	a.report(ctx, t)
 	return a
+}
+
+// acknowledges reports whether a 2xx with this header acknowledges an event or dead letter.
+// A function's answers to events have receipts. For its dead letters it is enough that what
+// is at the address has answered as a function before; a dead letter sink elsewhere may be
+// anything that stores what it answers with 2xx.
+func (d *Sender) acknowledges(t *target, header http.Header) bool {
+	if t == d.deadLetters {
+		return d.cfg.Broker || d.isFunction.Load() || t.url.Host != d.function.url.Host
+	}
+	return d.cfg.Broker || outcome.Receipted(header)
+}
+
+// isOfFunction reports whether an answer is a function's.
+func isOfFunction(res *http.Response) bool {
+	return outcome.Receipted(res.Header) || res.Header.Get(outcome.MaxBatchHeader) != "" || res.StatusCode == http.StatusUnprocessableEntity
 }
 
 // readOutcomes reads the outcomes of the events of a batch.

@@ -24,6 +24,7 @@ func TestASinkWithACertificateOfItsOwnIsTrustedWhenKnativeSaysSo(t *testing.T) {
 	t.Parallel()
 
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Tandem-Receipt", "won")
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	t.Cleanup(server.Close)

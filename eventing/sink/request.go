@@ -26,7 +26,7 @@ const (
 	maxDrain = 64 << 10
 )
 
-// StatusError is an answer that was no 2xx and is not the event's fault.
+// StatusError is an answer that is no acknowledgement and is not the event's fault.
 type StatusError struct {
 	Code int
 }
@@ -35,6 +35,8 @@ type StatusError struct {
 func (e *StatusError) Error() string {
 	hint := ""
 	switch {
+	case e.Code >= 200 && e.Code < 300:
+		hint = " without a Tandem receipt: what is there is no function and has committed nothing; look at K_SINK, or set TANDEM_SINK_KIND=broker if it is a Broker"
 	case e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden:
 		hint = ": this source may not call it, look at its credentials and audience"
 	case e.Code == http.StatusNotFound || e.Code >= 300 && e.Code < 400:

@@ -20,6 +20,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/source"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
@@ -210,6 +211,7 @@ func (j *journal) functionOf(t *testing.T, cluster string, fail func(n int) int)
 		if worst == 599 {
 			panic(http.ErrAbortHandler) // perhaps after a commit
 		}
+		w.Header().Set(outcome.ReceiptHeader, outcome.ReceiptLost)
 		w.WriteHeader(worst)
 	}))
 	t.Cleanup(server.Close)

@@ -22,6 +22,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/source"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
@@ -466,6 +467,7 @@ func (f *function) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	how := f.how
 	f.tries[r.URL.Path+" "+e.ID()]++
 	f.mu.Unlock()
+	w.Header().Set(outcome.ReceiptHeader, outcome.ReceiptLost) // unless how sets another
 	code := http.StatusNoContent
 	if how != nil {
 		code = how(w, r, *e)

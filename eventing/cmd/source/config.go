@@ -21,6 +21,7 @@ type config struct {
 	Cluster        string        `env:"TANDEM_CLUSTER, required"`
 	Function       string        `env:"TANDEM_FUNCTION"`
 	Sink           string        `env:"K_SINK"`
+	SinkKind       string        `env:"TANDEM_SINK_KIND, default=function"`
 	DeadLetterSink string        `env:"TANDEM_DEAD_LETTER_SINK"`
 	SinkCACerts    string        `env:"K_CA_CERTS"`
 	Overrides      string        `env:"K_CE_OVERRIDES"`
@@ -56,6 +57,12 @@ const noStreams = "none"
 
 // orderBySubject keeps the order of events that have the same subject.
 const orderBySubject = "subject"
+
+// The kinds of sink: of a function, a 2xx is an acknowledgement only with a receipt.
+const (
+	sinkFunction = "function"
+	sinkBroker   = "broker"
+)
 
 // name is what the servers list this program under.
 func (c config) name() string {
@@ -122,6 +129,9 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	}
 	if c.Ordering != "none" && c.Ordering != orderBySubject {
 		errs = append(errs, fmt.Errorf("TANDEM_ORDERING %q: want subject, or none", c.Ordering))
+	}
+	if c.SinkKind != sinkFunction && c.SinkKind != sinkBroker {
+		errs = append(errs, fmt.Errorf("TANDEM_SINK_KIND %q: want function, or broker", c.SinkKind))
 	}
 	if err := source.CheckTypes(c.Types); err != nil {
 		errs = append(errs, fmt.Errorf("TANDEM_TYPES: %w", err))

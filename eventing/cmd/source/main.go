@@ -134,6 +134,7 @@ func newSender(cfg config, metrics *source.Metrics, logger *slog.Logger) (*deliv
 	return delivery.New(cfg.Sink, cfg.DeadLetterSink, delivery.Config{
 		Function: cfg.Function,
 		InFlight: cfg.InFlight,
+		Broker:   cfg.SinkKind == sinkBroker,
 		Sink:     cfg.SinkConfig,
 		TryFor:   cfg.TryFor,
 		Failed:   metrics.AttemptFailed,

@@ -56,7 +56,7 @@ func TestReadConfigHasDefaults(t *testing.T) {
 		Streams: []string{"EAST", "WEST"}, OutputStream: "OUTPUTS", Replicas: 1, InFlight: 1024, Batch: 1000,
 		MaxBytes: 64 << 20, Hedge: "0", Ordering: "none", TryFor: 15 * time.Minute, Retention: 7 * 24 * time.Hour,
 		DatabaseURL: "postgres://x", NATSURL: "nats://x",
-		OutputBatch: 1, SinkConfig: sink.Config{TokenFile: "/oidc/token"},
+		OutputBatch: 1, SinkKind: "function", SinkConfig: sink.Config{TokenFile: "/oidc/token"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
@@ -133,6 +133,7 @@ func TestReadConfigSaysWhatIsWrong(t *testing.T) {
 		{name: "types that are none", variable: "TANDEM_TYPES", value: "com.*.made", want: `TANDEM_TYPES: event type "com.*.made": '*' may only be at its end`},
 		{name: "too large a batch", variable: "TANDEM_BATCH", value: "1001", want: "TANDEM_BATCH 1001: want 1 to 1000"},
 		{name: "a batch of less than nothing", variable: "TANDEM_BATCH", value: "-1", want: "TANDEM_BATCH -1: want 1 to 1000"},
+		{name: "another kind of sink", variable: "TANDEM_SINK_KIND", value: "queue", want: `TANDEM_SINK_KIND "queue": want function, or broker`},
 		{name: "another order", variable: "TANDEM_ORDERING", value: "id", want: `TANDEM_ORDERING "id": want subject, or none`},
 		{name: "no number", variable: "TANDEM_IN_FLIGHT", value: "many", want: `TANDEM_IN_FLIGHT "many": want a whole number`},
 	}

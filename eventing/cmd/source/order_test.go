@@ -66,6 +66,7 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 			}
 			mu.Unlock()
 		}
+		w.Header().Set("Tandem-Receipt", "lost")
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	t.Cleanup(sink.Close)

@@ -58,6 +58,7 @@ func TestTriesSurviveARestart(t *testing.T) {
 			done[id] = true
 			status = http.StatusNoContent
 		}
+		w.Header().Set("Tandem-Receipt", "lost")
 		w.WriteHeader(status)
 	}))
 	t.Cleanup(sink.Close)

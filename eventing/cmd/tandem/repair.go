@@ -14,6 +14,8 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/outcome"
+	"github.com/tandem-fn/tandem/eventing/sink"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
@@ -36,6 +38,9 @@ func deliver(ctx context.Context, client *http.Client, url string, e event.Event
 	text, err := io.ReadAll(io.LimitReader(res.Body, 1000))
 	if err != nil {
 		return err
+	}
+	if res.StatusCode/100 == 2 && !outcome.Receipted(res.Header) {
+		return fmt.Errorf("POST %s: %w", url, &sink.StatusError{Code: res.StatusCode})
 	}
 	if res.StatusCode/100 != 2 {
 		return fmt.Errorf("POST %s: %s: %s", url, res.Status, strings.TrimSpace(string(text)))

@@ -22,6 +22,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/outcome"
 )
 
 // NewEvent returns an event of source /test and type com.example.test.
@@ -97,11 +98,15 @@ func Reaches(tb testing.TB, what string, n int, count func() int) {
 	}
 }
 
-// Serve starts an HTTP server that ends with the test, and returns its URL.
+// Serve starts an HTTP server that ends with the test, and returns its URL. Its answers
+// have a receipt, as a function's, unless handle deletes it.
 func Serve(tb testing.TB, handle http.HandlerFunc) string {
 	tb.Helper()
 
-	server := httptest.NewServer(handle)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(outcome.ReceiptHeader, outcome.ReceiptLost)
+		handle(w, r)
+	}))
 	tb.Cleanup(server.Close)
 	return server.URL
 }

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
+)
+
+func TestADefaultBackendThatAnswersEverythingCommitsNothing(t *testing.T) {
+	t.Parallel()
+
+	url := pgtest.URL(t)
+	if err := schema.Migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "hello")
+	}))
+	t.Cleanup(backend.Close)
+	for _, tt := range []struct {
+		name, kind string
+		accepted   bool
+	}{
+		{name: "as a function"},
+		{name: "as a Broker", kind: "TANDEM_SINK_KIND=broker", accepted: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			server := natstest.Start(t)
+			publish(t, server, 100)
+			nc, err := nats.Connect(server.URL())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(nc.Close)
+			js, err := natsjs.New(nc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			floor := func() uint64 {
+				consumer, err := js.Consumer(t.Context(), "EVENTS", "tandem-east-flights")
+				if err != nil {
+					return 0
+				}
+				return consumer.CachedInfo().AckFloor.Stream
+			}
+			p := start(t, server.URL(), backend.URL, "DATABASE_URL="+url, tt.kind)
+			if tt.accepted {
+				eventually(t, "everything is acknowledged", func() bool { return floor() == 100 })
+				if _, err := get(t, p.metrics+"/health"); err != nil {
+					t.Errorf("GET /health: %v", err)
+				}
+				return
+			}
+			eventually(t, "it is not ready and reports why", func() bool {
+				_, err := get(t, p.metrics+"/health")
+				return err != nil && strings.Contains(err.Error(), "without a Tandem receipt")
+			})
+			if got := strings.Count(p.log.String(), "without a Tandem receipt"); got != 1 {
+				t.Errorf("%d lines:\n%s", got, p.log.String())
+			}
+			if got := floor(); got != 0 {
+				t.Errorf("%d events are acknowledged", got)
+			}
+			text, err := get(t, p.metrics+"/metrics")
+			if err != nil || !strings.Contains(text, "\ntandem_source_delivered_total{cluster=\"east\",function=\"flights\"} 0\n") {
+				t.Errorf("metrics, %v:\n%s", err, text)
+			}
+		})
+	}
+}
