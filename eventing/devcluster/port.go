@@ -19,14 +19,14 @@ import (
 const (
 	firstFreePort = 10_000
 	endFreePort   = 32_000
-	portTries     = 100
+	freePorts     = endFreePort - firstFreePort
 )
 
 // nextPort counts through the ports from a random one on, for the whole process, so that
 // concurrent tests get different ones.
 var nextPort = func() *atomic.Uint32 {
 	var next atomic.Uint32
-	next.Store(rand.Uint32N(endFreePort - firstFreePort))
+	next.Store(rand.Uint32N(freePorts))
 	return &next
 }()
 
@@ -57,8 +57,8 @@ func FreePort() (int, error) { return FreePorts(1) }
 // FreePorts returns the first of n free ports on 127.0.0.1 in a row. It returns a port again
 // only after all others, and to one process of a user only, until that ends.
 func FreePorts(n int) (first int, err error) {
-	for range portTries {
-		end := int(nextPort.Add(uint32(n)) % (endFreePort - firstFreePort))
+	for range freePorts { // another process may have claimed hundreds in a row
+		end := int(nextPort.Add(uint32(n)) % freePorts)
 		if end < n {
 			continue // the row would wrap
 		}
