@@ -43,6 +43,7 @@ func (s *Source) followBlocked(ctx context.Context) {
 			s.verdicts.Succeeded(ctx)
 		}
 		s.cfg.Metrics.waiting(ctx, s.table.CountBlocking())
+		s.reportStored(ctx)
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -59,6 +60,16 @@ func (s *Source) loadBlocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	stored, err := s.cfg.Blocked.Stored(ctx, s.cfg.Function)
+	if err != nil {
+		return err
+	}
+	events, bytes := map[string]int{}, 0
+	for _, subject := range stored {
+		events[subject.Subject] += int(subject.Events)
+		bytes += int(subject.Bytes)
+	}
+	s.table.SetStored(events, bytes)
 	s.table.Block(list...)
 	return nil
 }

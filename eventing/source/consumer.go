@@ -40,11 +40,24 @@ type consumer struct {
 	checkpoint checkpoint // not under mu
 }
 
-// consumerOf returns the consumer that received e.
-func consumerOf(e *inflight.Entry) *consumer {
-	c, _ := e.Partition().Owner.(*consumer)
-	return c
+// owner is what received an entry: a consumer, or [storedEvents].
+type owner interface {
+	fetch(ctx context.Context, m eventing.Message) (eventing.Message, error)
+	fetchFailed(ctx context.Context, err error)
+	name() string
+	recordFailure(e *inflight.Entry)
+	forgetAttempts(e *inflight.Entry)
 }
+
+// ownerOf returns what received e.
+func ownerOf(e *inflight.Entry) owner {
+	o, _ := e.Partition().Owner.(owner)
+	return o
+}
+
+func (c *consumer) name() string { return c.stream.Name() }
+
+func (c *consumer) fetchFailed(ctx context.Context, err error) { c.failures.Failed(ctx, err) }
 
 // A stream that cannot be read is opened again after retryBase, and later retryLimit.
 const (

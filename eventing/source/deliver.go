@@ -89,7 +89,7 @@ func (s *Source) prepare(ctx context.Context, r *inflight.Request) (ds []*delive
 
 // next decides what happens to an entry after a request.
 func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step) (inflight.Next, time.Duration) {
-	consumer := consumerOf(e)
+	owner := ownerOf(e)
 	switch {
 	case step.Err != nil:
 		// A stream with such an event is broken. What comes after it in its subject waits.
@@ -100,14 +100,14 @@ func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step
 		if step.Rejected && s.cfg.Ordered && e.Subject != "" {
 			s.block(ctx, e)
 		}
-		consumer.forgetAttempts(e)
+		owner.forgetAttempts(e)
 		return inflight.Finish, 0
 	case ctx.Err() != nil:
 		return inflight.Drop, 0
 	case step.RetryIn == 0:
 		return inflight.Again, 0 // alone, or to the dead letter sink
 	case step.Outcome.Kind == outcome.Failed && !e.Delivery.DeadLetter:
-		consumer.recordFailure(e)
+		owner.recordFailure(e)
 		return inflight.Retry, step.RetryIn
 	default:
 		return inflight.Unavailable, step.RetryIn
@@ -117,8 +117,8 @@ func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step
 // fetch gets the payload of an entry from its stream. If it cannot be had, it returns
 // what happens to the entry.
 func (s *Source) fetch(ctx context.Context, e *inflight.Entry) (inflight.Next, time.Duration) {
-	consumer := consumerOf(e)
-	message, err := consumer.fetch(ctx, e.Message)
+	owner := ownerOf(e)
+	message, err := owner.fetch(ctx, e.Message)
 	switch {
 	case err == nil:
 		e.Delivery.Event = message.Event()
@@ -127,11 +127,11 @@ func (s *Source) fetch(ctx context.Context, e *inflight.Entry) (inflight.Next, t
 	case errors.Is(err, eventing.ErrGone):
 		s.cfg.Metrics.goneOne(ctx)
 		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stream has deleted a message before it was delivered",
-			slog.String("stream", consumer.stream.Name()), slog.Uint64("sequence", e.Sequence()),
+			slog.String("stream", owner.name()), slog.Uint64("sequence", e.Sequence()),
 			slog.String("event_source", e.ID.Source), slog.String("event_id", e.ID.ID))
 		return inflight.Finish, 0
 	default:
-		consumer.failures.Failed(ctx, err)
+		owner.fetchFailed(ctx, err)
 		return inflight.Unsent, fetchRetry
 	}
 }

@@ -38,7 +38,7 @@ func (s *Source) lookUpAll(ctx context.Context) {
 		finished := s.table.LookedUp(entries, committed)
 		s.cfg.Metrics.skippedSome(ctx, len(finished))
 		for _, e := range finished {
-			consumerOf(e).forgetAttempts(e)
+			ownerOf(e).forgetAttempts(e)
 			s.acknowledge(ctx, e)
 		}
 		if err != nil {

@@ -21,13 +21,13 @@ import (
 // tandem_source_rejected_total, tandem_source_failed_total,
 // tandem_source_skipped_total, tandem_source_forgotten_total,
 // tandem_source_filtered_total, tandem_source_rewinds_total, tandem_source_commit_seconds,
-// tandem_source_parked, tandem_source_pending, tandem_source_unacknowledged,
+// tandem_source_parked, tandem_source_stored, tandem_source_pending, tandem_source_unacknowledged,
 // tandem_source_held, tandem_source_in_flight{state} and tandem_source_oldest_seconds. A nil Metrics counts nothing.
 type Metrics struct {
 	delivered, receipts, rejected, failed, skipped, forgotten, filtered, gone, rewinds metric.Int64Counter
 
-	parked metric.Int64Gauge
-	commit metric.Float64Histogram
+	parked, stored metric.Int64Gauge
+	commit         metric.Float64Histogram
 
 	labels, won, lost metric.MeasurementOption
 
@@ -50,7 +50,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		positions: map[string]eventing.Position{},
 	}
 
-	var errs [16]error
+	var errs [17]error
 	m.delivered, errs[0] = meter.Int64Counter("tandem_source_delivered",
 		metric.WithDescription("Events that the function answered with 2xx."))
 	m.receipts, errs[1] = meter.Int64Counter("tandem_source_receipts",
@@ -91,7 +91,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		states[state] = with(attribute.String("state", inflight.State(state).String()))
 	}
 	_, errs[15] = meter.Int64ObservableGauge("tandem_source_in_flight",
-		metric.WithDescription("Messages that this process has in its hands, by what each waits for: waiting (a retry, the hedge, or the next lookup of a standby), asking (the ledger), left (another cluster, which goes first with its part of a backlog), blocked (an earlier event of its subject, or a dead letter of it), probe (the probe of its type, for which the function is unavailable), budget (its turn among the redeliveries of failing events), ready (a request), sending (the function's answer)."),
+		metric.WithDescription("Messages that this process has in its hands, by what each waits for: waiting (a retry, the hedge, or the next lookup of a standby), asking (the ledger), left (another cluster, which goes first with its part of a backlog), blocked (an earlier event of its subject, or a dead letter of it), probe (the probe of its type, for which the function is unavailable), budget (its turn among the redeliveries of failing events), ready (a request), sending (the function's answer), storing (in the database, behind a dead letter)."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 			if held, ok := m.held(); ok {
 				for state, n := range held.states {
@@ -110,6 +110,8 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		}))
 	m.gone, errs[14] = meter.Int64Counter("tandem_source_gone",
 		metric.WithDescription("Messages that their stream deleted before they were delivered."))
+	m.stored, errs[16] = meter.Int64Gauge("tandem_source_stored",
+		metric.WithDescription("Events that are stored behind dead letters of their subjects, and acknowledged. Only where the order is kept."))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
@@ -268,6 +270,13 @@ func (m *Metrics) forgottenOne(ctx context.Context) {
 func (m *Metrics) waiting(ctx context.Context, events int) {
 	if m != nil {
 		m.parked.Record(ctx, int64(events), m.labels)
+	}
+}
+
+// storedNow sets how many events are stored behind dead letters.
+func (m *Metrics) storedNow(ctx context.Context, events int) {
+	if m != nil {
+		m.stored.Record(ctx, int64(events), m.labels)
 	}
 }
 

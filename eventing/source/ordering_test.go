@@ -38,12 +38,16 @@ type journal struct {
 	dropped   map[int]int
 	wrong     []string
 	total     int
+
+	stored    map[string][]ledger.StoredEvent // by cluster
+	positions int64
+	most      int // that were stored at once
 }
 
 func newJournal(total int, poison ...int) *journal {
 	j := &journal{
 		poison: map[int]bool{}, committed: map[int]bool{}, highest: map[string]int{}, dead: map[string]map[int]time.Time{},
-		dropped: map[int]int{}, total: total,
+		dropped: map[int]int{}, total: total, stored: map[string][]ledger.StoredEvent{},
 	}
 	for _, n := range poison {
 		j.poison[n] = true
@@ -149,6 +153,52 @@ func (v verdictsOf) Still(_ context.Context, _ string, events []ledger.BlockedEv
 		_, still[ledger.BlockedEvent{Source: e.Source, ID: e.ID}] = v.dead[v.cluster][numberOf(e.ID)]
 	}
 	return still, nil
+}
+
+func (v verdictsOf) Store(_ context.Context, _ string, events []ledger.StoredEvent) ([]bool, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	now := make([]bool, len(events))
+	for i, e := range events {
+		if slices.ContainsFunc(v.stored[v.cluster], func(old ledger.StoredEvent) bool { return old.ID == e.ID }) {
+			continue
+		}
+		v.positions++
+		e.Position, now[i] = v.positions, true
+		v.stored[v.cluster] = append(v.stored[v.cluster], e)
+	}
+	v.most = max(v.most, len(v.stored[v.cluster]))
+	return now, nil
+}
+
+func (v verdictsOf) Stored(context.Context, string) ([]ledger.StoredCount, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var counts []ledger.StoredCount
+	for _, e := range v.stored[v.cluster] {
+		counts = append(counts, ledger.StoredCount{Subject: e.Subject, Events: 1, Bytes: int64(len(e.Event))})
+	}
+	return counts, nil
+}
+
+func (v verdictsOf) Load(_ context.Context, _ string, subjects []string, limit int) (events []ledger.StoredEvent, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	loaded := map[string]int{}
+	for _, e := range v.stored[v.cluster] {
+		if slices.Contains(subjects, e.Subject) && loaded[e.Subject] < limit {
+			loaded[e.Subject]++
+			events = append(events, e)
+		}
+	}
+	return events, nil
+}
+
+func (v verdictsOf) Delete(_ context.Context, _ string, positions []int64) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.stored[v.cluster] = slices.DeleteFunc(v.stored[v.cluster], func(e ledger.StoredEvent) bool { return slices.Contains(positions, e.Position) })
+	return nil
 }
 
 // Done makes the journal a Ledger, too.
@@ -375,6 +425,9 @@ func TestEventsOfASubjectAreCommittedInOrder(t *testing.T) {
 			}
 			close(over)
 			all.Wait()
+			if j.most == 0 {
+				t.Error("no event was stored behind a dead letter")
+			}
 			if _, _, wrong := j.done(); len(wrong) > 0 {
 				t.Errorf("%d times out of order: %s", len(wrong), strings.Join(wrong[:min(5, len(wrong))], "; "))
 			}
@@ -508,4 +561,55 @@ func TestABlockedSubjectStarvesNoOther(t *testing.T) {
 	}
 	f.broken.Store(false)
 	eventtest.Eventually(t, "the subject goes on", func() bool { return f.count() > total/100+20 })
+}
+
+// What comes after a dead letter does not hold the floor of the stream, and is delivered
+// in order, also by the next process, when there is a verdict.
+func TestWhatWaitsBehindADeadLetterDoesNotHoldTheStream(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, server, nil), jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish := func(from, to int) {
+		var events []event.Event
+		for i := from; i < to; i++ {
+			e := eventtest.NewEvent(fmt.Sprintf("test-%06d", i))
+			e.SetSubject("hot")
+			events = append(events, e)
+		}
+		eventtest.Eventually(t, "they are stored", func() bool { return publisher.Publish(t.Context(), events) == nil })
+	}
+	const total = 1200
+	publish(1, total/2)
+	j := newJournal(total, 1)
+	p := &progress{}
+	sink := j.functionOf(t, "east", nil)
+	r := startOrdered(t, server, j, "east", sink, p, source.Config{MaxBytes: 1 << 20})
+	eventtest.Eventually(t, "the floor passes what waits", func() bool { return p.floor("EVENTS") == total/2 })
+	if committed, _, _ := j.done(); committed > 0 {
+		t.Errorf("%d events are committed behind a dead letter", committed)
+	}
+	r.kill()
+
+	startOrdered(t, server, j, "east", sink, p, source.Config{})
+	publish(total/2, total)
+	eventtest.Eventually(t, "the floor passes what waits", func() bool { return p.floor("EVENTS") == total })
+	if committed, _, _ := j.done(); committed > 0 {
+		t.Errorf("%d events are committed behind a dead letter", committed)
+	}
+	j.drop(0)
+	eventtest.Eventually(t, "they are committed", func() bool {
+		committed, _, wrong := j.done()
+		return committed == total-2 || len(wrong) > 0
+	})
+	eventtest.Eventually(t, "nothing is stored", func() bool {
+		counts, _ := verdictsOf{"east", j}.Stored(t.Context(), "")
+		return len(counts) == 0
+	})
+	if _, _, wrong := j.done(); len(wrong) > 0 {
+		t.Errorf("out of order: %s", strings.Join(wrong[:min(5, len(wrong))], "; "))
+	}
 }

@@ -54,8 +54,8 @@ type Config struct {
 	HedgeSwitch HedgeSwitch
 
 	// Ordered keeps the order of events that have the same subject: one is delivered
-	// when those before it in its stream are acknowledged. A dead letter holds back
-	// what comes after it until there is a verdict. Events without a subject come in
+	// when those before it in its stream are acknowledged. What comes after a dead letter
+	// is stored in Blocked until there is a verdict. Events without a subject come in
 	// any order. It needs to be the only Source of its cluster and function.
 	Ordered bool
 
@@ -155,6 +155,7 @@ type Source struct {
 	checkpoints Checkpoints
 	filter      filter
 	hedge       hedgeController
+	stored      *storedEvents // nil if no order is kept
 
 	saving, asking, verdicts, peers, watching *failurelog.Log
 }
@@ -188,6 +189,9 @@ func New(streams eventing.Streams, sender *delivery.Sender, checkpoints Checkpoi
 	s.table = inflight.New(inflight.Config{
 		Now: cfg.Now, InFlight: cfg.InFlight, Rate: cfg.Rate, MaxBatch: s.maxBatch, MaxBytes: cfg.MaxBytes, CatchUpLag: s.catchUpLag(), Ordered: cfg.Ordered,
 	})
+	if cfg.Ordered {
+		s.stored = newStoredEvents(s)
+	}
 	if cfg.Ledger == nil {
 		s.table.SetHedge(eventing.Hedge{}) // only the race needs no ledger, and there is nothing to wait for
 	}
@@ -235,6 +239,9 @@ func (s *Source) Run(ctx context.Context) {
 	helpers.Go(func() { s.followHedge(ctx) })
 	helpers.Go(func() { s.followBlocked(ctx) })
 	helpers.Go(func() { s.followPeers(ctx) })
+	if s.stored != nil {
+		helpers.Go(func() { s.stored.deleteSettled(helping) })
+	}
 
 	closed := make(chan struct{})
 	var workers sync.WaitGroup
@@ -243,6 +250,11 @@ func (s *Source) Run(ctx context.Context) {
 		for range lookups {
 			workers.Go(func() { s.lookUpAll(ctx) })
 		}
+	}
+
+	if s.stored != nil {
+		workers.Go(func() { s.stored.storeAll(ctx) })
+		workers.Go(func() { s.stored.deliverAll(ctx) })
 	}
 
 	s.followStreams(ctx)

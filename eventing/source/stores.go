@@ -38,8 +38,8 @@ type Checkpoints interface {
 }
 
 // Blocked returns the dead letters that wait for a verdict: a [Source] that keeps the
-// order holds back the later events of their subjects. [ledger.Blocked] is the one on
-// PostgreSQL.
+// order holds back the later events of their subjects, and stores them until there is one.
+// [ledger.Blocked] is the one on PostgreSQL.
 type Blocked interface {
 	// List returns the events of function that are dead in this cluster, have a
 	// subject, and are committed in no cluster.
@@ -48,6 +48,20 @@ type Blocked interface {
 	// Still returns those of the events whose dead letter is still stored and that are
 	// committed in no cluster. The keys of the result have no subject.
 	Still(ctx context.Context, function string, events []ledger.BlockedEvent) (map[ledger.BlockedEvent]bool, error)
+
+	// Store stores events that wait behind a dead letter, in their order, and reports for
+	// each whether it was stored now; false means that it was stored before. All are
+	// stored, or none, with an error.
+	Store(ctx context.Context, function string, events []ledger.StoredEvent) ([]bool, error)
+
+	// Stored returns how much is stored, by subject.
+	Stored(ctx context.Context, function string) ([]ledger.StoredCount, error)
+
+	// Load returns the first limit events that are stored of each subject, by position.
+	Load(ctx context.Context, function string, subjects []string, limit int) ([]ledger.StoredEvent, error)
+
+	// Delete deletes stored events by their positions.
+	Delete(ctx context.Context, function string, positions []int64) error
 }
 
 // Attempts stores the failed attempts of events that break a function, so that a source

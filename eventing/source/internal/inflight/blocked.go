@@ -20,9 +20,15 @@ func (t *Table) Block(events ...ledger.BlockedEvent) {
 			t.blocked[e.Subject] = map[EventID]struct{}{}
 		}
 		t.blocked[e.Subject][EventID{Source: e.Source, ID: e.ID}] = struct{}{}
+		for _, p := range t.partitions {
+			if l := p.lanes[e.Subject]; l != nil {
+				t.considerStoring(p, l)
+			}
+		}
 	}
 	if !known {
 		t.advanceAll()
+		notify(t.toDeliver)
 	}
 }
 
@@ -40,6 +46,9 @@ func (t *Table) Unblock(events []ledger.BlockedEvent) {
 			if l := p.lanes[e.Subject]; l != nil {
 				t.advance(p, l)
 			}
+		}
+		if t.behind[e.Subject] > 0 {
+			notify(t.toDeliver)
 		}
 	}
 }

@@ -22,12 +22,13 @@ const (
 	Due                   // to be redelivered, when the budget of failing events allows it
 	Ready                 // to be delivered
 	Sending               // in a request
+	Storing               // behind a dead letter
 	Finished              // acknowledged
 )
 
 // String returns the name of the state, as metrics have it.
 func (s State) String() string {
-	return [...]string{"waiting", "asking", "left", "blocked", "probe", "budget", "ready", "sending", "finished"}[s]
+	return [...]string{"waiting", "asking", "left", "blocked", "probe", "budget", "ready", "sending", "storing", "finished"}[s]
 }
 
 const (

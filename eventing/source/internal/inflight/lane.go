@@ -52,7 +52,7 @@ func (t *Table) mayRun(e *Entry) bool {
 	}
 	events := t.blocked[l.subject]
 	_, itself := events[e.ID] // the stream has not heard that it is dead
-	return len(events) == 0 || itself
+	return itself || len(events) == 0 && (t.behind[l.subject] == 0 || e.partition == t.storedPart)
 }
 
 // advance lets the first of a lane run if it is its turn.
@@ -64,7 +64,11 @@ func (t *Table) advance(p *Partition, l *lane) {
 		}
 		return
 	}
-	if e.state != Blocked || !t.mayRun(e) {
+	if e.state != Blocked {
+		return
+	}
+	if !t.mayRun(e) {
+		t.considerStoring(p, l)
 		return
 	}
 	switch {
@@ -98,6 +102,9 @@ func (t *Table) leave(e *Entry) {
 	}
 	if current := p.lanes[l.subject]; current == l {
 		t.advance(p, l)
+	}
+	if p == t.storedPart && t.behind[l.subject] > 0 {
+		notify(t.toDeliver)
 	}
 }
 

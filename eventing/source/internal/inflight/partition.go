@@ -159,6 +159,11 @@ func (p *Partition) forget(e *Entry) {
 func (p *Partition) finish(e *Entry) {
 	p.forget(e)
 	p.finished.add(e.sequence)
+	if p == p.table.storedPart {
+		p.table.unstored(e)
+		p.free()
+		return
+	}
 	if len(p.unconfirmed) >= maxUnconfirmed {
 		p.unconfirmed = slices.Delete(p.unconfirmed, 0, maxUnconfirmed/2) // these come again when they are due
 	}

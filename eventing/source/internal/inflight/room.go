@@ -129,7 +129,7 @@ func (t *Table) mostEntries(p *Partition) int {
 // starved reports whether less could be delivered of what is here of p than its share of
 // what requests take.
 func (p *Partition) starved() bool {
-	share := p.table.cfg.InFlight / 2 / len(p.table.partitions)
+	share := p.table.cfg.InFlight / 2 / p.table.streams()
 	return p.counts[Ready]+p.counts[Sending]+p.counts[Asking] < max(1, share)
 }
 

@@ -59,6 +59,7 @@ type Table struct {
 	circuits
 	catchUp
 
+	stored
 	blocked     map[string]map[EventID]struct{} // by subject; nil until it is known
 	blockedTurn []ledger.BlockedEvent           // those that Blocking has not returned yet in this round
 }
@@ -73,6 +74,12 @@ func New(cfg Config) *Table {
 	t.types, t.deadLetters = map[string]*circuit{}, *newCircuit("")
 	t.lookupReady.L, t.changed = &t.mu, make(chan struct{}, 1)
 	t.committed = 1 // until something was looked up
+	if cfg.Ordered {
+		t.behind, t.toStore = map[string]int{}, map[*lane]bool{}
+		t.storeReady, t.toDeliver = make(chan struct{}, 1), make(chan struct{}, 1)
+		t.storedPart = t.AddPartition()
+		t.storedPart.complete = true
+	}
 	return t
 }
 
@@ -114,7 +121,16 @@ func notify(channel chan<- struct{}) {
 }
 
 // share is the memory of one partition, in bytes.
-func (t *Table) share() int { return t.cfg.MaxBytes / max(len(t.partitions), 1) }
+func (t *Table) share() int { return t.cfg.MaxBytes / t.streams() }
+
+// streams is the number of partitions that are read from streams; at least 1.
+func (t *Table) streams() int {
+	n := len(t.partitions)
+	if t.storedPart != nil {
+		n--
+	}
+	return max(n, 1)
+}
 
 // admit decides what to do with a message that was received.
 func (t *Table) admit(e *Entry) {
@@ -139,6 +155,7 @@ func (t *Table) ready(e *Entry) {
 	e.retry = false
 	if !t.mayRun(e) {
 		e.to(Blocked)
+		t.considerStoring(e.partition, e.lane)
 		return
 	}
 	if e.lane != nil {
@@ -252,7 +269,7 @@ func (t *Table) holdReady() {
 }
 
 // Close ends [Table.NextRequest] and [Table.NextLookup], and forgets and returns the
-// entries that are in no request or lookup. Called again when these have ended, it returns
+// entries that are in no request or lookup and are not being stored. Called again when these have ended, it returns
 // what they did not finish.
 func (t *Table) Close() (left []*Entry) {
 	t.mu.Lock()
@@ -262,7 +279,7 @@ func (t *Table) Close() (left []*Entry) {
 	t.signal()
 	for _, p := range t.partitions {
 		for _, e := range p.entries {
-			if e.state != Sending && (e.state != Asking || !e.taken) {
+			if e.state != Sending && e.state != Storing && (e.state != Asking || !e.taken) {
 				p.forget(e)
 				left = append(left, e)
 			}
