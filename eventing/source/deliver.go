@@ -65,7 +65,7 @@ func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
 			if ctx.Err() != nil {
 				s.handBack(ctx, e)
 			}
-		case inflight.Retry, inflight.Unavailable, inflight.Unsent, inflight.Again:
+		case inflight.Retry, inflight.Unavailable, inflight.Unsent, inflight.Again, inflight.Pending:
 		}
 	}
 }
@@ -104,6 +104,8 @@ func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step
 		return inflight.Finish, 0
 	case ctx.Err() != nil:
 		return inflight.Drop, 0
+	case step.Outcome.Kind == outcome.Pending && !e.Delivery.DeadLetter:
+		return inflight.Pending, 0
 	case step.RetryIn == 0:
 		return inflight.Again, 0 // alone, or to the dead letter sink
 	case step.Outcome.Kind == outcome.Failed && !e.Delivery.DeadLetter:

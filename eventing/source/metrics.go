@@ -91,7 +91,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		states[state] = with(attribute.String("state", inflight.State(state).String()))
 	}
 	_, errs[15] = meter.Int64ObservableGauge("tandem_source_in_flight",
-		metric.WithDescription("Messages that this process has in its hands, by what each waits for: waiting (a retry, the hedge, or the next lookup of a standby), asking (the ledger), left (another cluster, which goes first with its part of a backlog), blocked (an earlier event of its subject, or a dead letter of it), probe (the probe of its type, for which the function is unavailable), budget (its turn among the redeliveries of failing events), ready (a request), sending (the function's answer), storing (in the database, behind a dead letter)."),
+		metric.WithDescription("Messages that this process has in its hands, by what each waits for: waiting (a retry, the hedge, or the next lookup of a standby), asking (the ledger), left (another cluster, which goes first with its part of a backlog), blocked (an earlier event of its subject, or a dead letter of it), probe (the probe of its type, for which the function is unavailable), budget (its turn among the redeliveries of failing events, or among slow events), ready (a request), sending (the function's answer), storing (in the database, behind a dead letter)."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 			if held, ok := m.held(); ok {
 				for state, n := range held.states {

@@ -38,8 +38,10 @@ type Config struct {
 	// the default.
 	Batch int
 
-	// MaxBytes bounds the memory that messages take, those being delivered and those
-	// that wait, from all streams together. At least 1 MiB. Defaults to 64 MiB.
+	// MaxBytes bounds the memory that the payloads of messages take, those being delivered
+	// and those that wait, from all streams together. Of a message that waits for long only
+	// about 1 KiB is kept, without its payload; these take at most twice as much beside, so
+	// that there are at most MaxBytes / 512 messages. At least 1 MiB. Defaults to 64 MiB.
 	MaxBytes int
 
 	// Rate is how many events per second the source delivers at most; 0 for no limit.

@@ -7,6 +7,10 @@ const (
 	// of the requests at once, and of the function's time.
 	retryShare = 10
 
+	// slowShare is the share of the requests that slow events take: those whose batches were
+	// answered before them. They may hang.
+	slowShare = 2
+
 	// A redelivery costs the time that it takes. It costs minRetryCost at least, about the
 	// work of the source itself, and at most longRetry times what other requests take,
 	// within minLongRetry and maxLongRetry: one that takes longer waits, and does not compute.
@@ -24,10 +28,11 @@ const (
 // tenth of all that is used, or of fewRequests at once if that is more. Its unit is the
 // time of a request.
 type budget struct {
-	saved    time.Duration // that redeliveries may use; below 0 after one that took longer than expected
-	savedAt  time.Time
-	cost     time.Duration // of a redelivery, about
-	retrying int           // redeliveries in requests
+	saved       time.Duration // that redeliveries may use; below 0 after one that took longer than expected
+	savedAt     time.Time
+	cost        time.Duration // of a redelivery, about
+	retrying    int           // redeliveries in requests
+	sendingSlow int           // slow events in requests
 }
 
 // takeRetry returns the failing entry that is sent next; nil if there is none, or the

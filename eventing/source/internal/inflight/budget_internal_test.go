@@ -77,3 +77,36 @@ func TestOneFailingEventWaitsForNoBudget(t *testing.T) {
 		t.Error("it is not sent when it is due")
 	}
 }
+
+// Events that hang leave half of the requests to others, also before the first attempt of
+// any of them has ended.
+func TestEventsThatHangLeaveRequestsToOthers(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{InFlight: 40, MaxBytes: 64 << 20})
+	b.receiveType(200, "hangs")
+	hangs := 0
+	for {
+		_, entries, wait := b.request()
+		switch {
+		case entries == nil && b.together.Len() > 0:
+			b.now = b.now.Add(wait)
+			continue
+		case entries == nil:
+		case entries[0].slow:
+			hangs++
+			continue
+		default:
+			b.answer(entries, Pending, 0, time.Millisecond)
+			continue
+		}
+		break
+	}
+	if hangs != 40/slowShare {
+		t.Errorf("%d slow events are in requests, want %d of 40", hangs, 40/slowShare)
+	}
+	all := b.runTypes(time.Second, func() { b.receiveType(1, "good") }, func(string) Next { return Finish })
+	if len(all) != 1000 {
+		t.Errorf("%d of 1000 other events are sent", len(all))
+	}
+}

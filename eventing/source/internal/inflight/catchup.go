@@ -314,7 +314,7 @@ func (t *Table) askLeft(from, to int, mine bool) {
 // for. While the function is away, that is one, which finds out whether it answers again,
 // if there is no other event to send.
 func (t *Table) spare() int {
-	own := t.together.Len() + t.alone.Len() + t.sending
+	own := t.together.Len() + t.alone.Len() + t.slow.Len() + t.sending
 	switch {
 	case t.silent < silentRequests && own < max(1, t.cfg.InFlight/4):
 		return blockSize

@@ -19,7 +19,7 @@ const (
 	Left                  // to another cluster that catches up too
 	Blocked               // behind another event of its subject
 	Held                  // behind the probe of its type, for which the function is unavailable
-	Due                   // to be redelivered, when the budget of failing events allows it
+	Due                   // to be sent when the budget of failing, or the share of slow events allows it
 	Ready                 // to be delivered
 	Sending               // in a request
 	Storing               // behind a dead letter
@@ -33,9 +33,11 @@ func (s State) String() string {
 
 const (
 	// entryOverhead is about what an entry takes in memory beyond its payload, and
-	// stubOverhead what one takes whose payload is evicted, which counts separately.
+	// stubOverhead what one takes whose payload is evicted. All of these together may take
+	// stubShare times what payloads may.
 	entryOverhead = 2 << 10
-	stubOverhead  = 512
+	stubOverhead  = 1 << 10
+	stubShare     = 2
 
 	// memberOverhead is about what an event takes in a batch beyond its payload.
 	memberOverhead = 64
@@ -73,6 +75,7 @@ type Entry struct {
 	taken   bool // is being looked up
 	early   bool // is looked up before it is due
 	failing bool // was delivered without success; its redeliveries have a budget
+	slow    bool // its batch was answered before it
 	mine    bool // is not left to another cluster any more
 	wasLeft bool // to another cluster, and is looked up
 	lane    *lane

@@ -21,10 +21,11 @@ func (m *model) check() {
 	put(Ready, t.together.entries...)
 	put(Ready, t.alone.entries...)
 	put(Due, t.again.entries...)
+	put(Due, t.slow.entries...)
 	for _, c := range t.probed {
 		put(Held, c.held.entries...)
 	}
-	sending, asking, open, retrying, leftAsked := 0, 0, 0, 0, 0
+	sending, asking, open, retrying, slow, leftAsked := 0, 0, 0, 0, 0, 0
 	for _, entries := range m.lookups {
 		asking += len(entries)
 		put(Asking, entries...)
@@ -43,6 +44,9 @@ func (m *model) check() {
 		for _, e := range entries {
 			if e.failing {
 				retrying++
+			}
+			if e.slow {
+				slow++
 			}
 		}
 	}
@@ -100,9 +104,12 @@ func (m *model) check() {
 			m.failf("%d is abandoned, and in %v", e.Sequence(), in)
 		}
 	}
-	type numbers struct{ sending, asking, open, retrying, leftAsked int }
-	if got, want := (numbers{t.sending, t.asking, t.open, t.retrying, t.leftAsked}), (numbers{sending, asking, open, retrying, leftAsked}); got != want {
+	type numbers struct{ sending, asking, open, retrying, slow, leftAsked int }
+	if got, want := (numbers{t.sending, t.asking, t.open, t.retrying, t.sendingSlow, t.leftAsked}), (numbers{sending, asking, open, retrying, slow, leftAsked}); got != want {
 		m.failf("the table counts %+v, want %+v", got, want)
+	}
+	if retrying > max(1, t.cfg.InFlight/retryShare) || slow > max(1, t.cfg.InFlight/slowShare) {
+		m.failf("%d failing and %d slow events are in requests, of %d", retrying, slow, t.cfg.InFlight)
 	}
 	m.checkCircuits()
 	if sending > t.cfg.InFlight {

@@ -339,6 +339,7 @@ func (m *model) redeliver(s *modelStream) {
 
 // pull reads new messages as far as there is room, and reports whether there were any.
 func (m *model) pull(s *modelStream, most int) bool {
+	s.partition.evictedAt = time.Time{} // Room waits until it may evict again
 	n, bytes := s.partition.roomNow()
 	pulled := false
 	for n = min(n, most); n > 0; n-- {
@@ -558,7 +559,7 @@ func (m *model) checkIdle() {
 	if t.sending >= t.cfg.InFlight || m.events == 0 && t.sending >= fewRequests || t.cfg.Rate > 0 {
 		return
 	}
-	if t.alone.Len() > 0 || t.together.Len() > 0 && t.pace(m.events, m.now) <= 0 {
+	if t.firstSingle() != nil || t.together.Len() > 0 && t.pace(m.events, m.now) <= 0 {
 		m.failf("nothing is sent, though events are ready")
 	}
 }
@@ -667,7 +668,7 @@ func (m *model) outcome(e *Entry) (Next, time.Duration) {
 		return Finish, 0
 	case what == 6: // pending
 		e.Delivery.Alone = true
-		return Again, 0
+		return Pending, 0
 	case what == 7: // failed
 		e.Delivery.Alone = true
 		return Retry, after

@@ -29,6 +29,7 @@ type Partition struct {
 	finished    sequenceSet       // above the floor
 	unconfirmed []unconfirmed     // in the order of their acknowledgement
 	bytes       int
+	evictedAt   time.Time
 	counts      [Finished]int    // entries, by their state
 	lanes       map[string]*lane // nil if no order is kept
 	complete    bool             // nothing that was delivered before is on its way

@@ -22,6 +22,7 @@ const (
 type requests struct {
 	together entryHeap // ready, in the order of service
 	alone    entryHeap // ready, but each in a request of its own
+	slow     entryHeap // due, likewise: their batches were answered before them
 	again    entryHeap // due, likewise: of failing events
 	sending  int       // entries in requests
 	open     int       // requests of entries that may go together
@@ -73,8 +74,8 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 		return nil, wait
 	}
 	if left := t.pace(events, now); left > 0 {
-		if t.alone.Len() > 0 {
-			return t.send(t.alone.take()), 0
+		if single := t.firstSingle(); single != nil {
+			return t.send(single.take()), 0
 		}
 		return nil, min(wait, left)
 	}
@@ -93,7 +94,7 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 
 // readyQueues returns the queues of the entries that are ready or due.
 func (t *Table) readyQueues() []*entryHeap {
-	return []*entryHeap{&t.together, &t.alone, &t.again}
+	return []*entryHeap{&t.together, &t.alone, &t.slow, &t.again}
 }
 
 // sendable returns the queues of all entries that are to be sent, also those of entries
@@ -108,10 +109,23 @@ func (t *Table) sendable() []*entryHeap {
 
 // takeSingle returns the entry that is sent next, alone; nil if others come before it.
 func (t *Table) takeSingle() *Entry {
-	if t.alone.Len() == 0 || t.together.Len() > 0 && t.together.first().before(t.alone.first()) {
+	single := t.firstSingle()
+	if single == nil || t.together.Len() > 0 && t.together.first().before(single.first()) {
 		return nil
 	}
-	return t.alone.take()
+	return single.take()
+}
+
+// firstSingle returns the queue with the first of the entries that go alone and may be sent
+// now; nil if there is none.
+func (t *Table) firstSingle() (first *entryHeap) {
+	if t.slow.Len() > 0 && t.sendingSlow < max(1, t.cfg.InFlight/slowShare) {
+		first = &t.slow
+	}
+	if t.alone.Len() > 0 && (first == nil || t.alone.first().before(first.first())) {
+		first = &t.alone
+	}
+	return first
 }
 
 // pace returns the time until another batch may be opened; 0 if that is now.
@@ -155,6 +169,9 @@ func (t *Table) send(entries ...*Entry) []*Entry {
 		if e.failing {
 			t.spend(e)
 		}
+		if e.slow {
+			t.sendingSlow++
+		}
 	}
 	return entries
 }
@@ -174,6 +191,9 @@ const (
 	Unsent
 	// Again means that it is sent again at once.
 	Again
+	// Pending means that the rest of its batch was answered before it. It is sent again at
+	// once, alone, within the share of slow events.
+	Pending
 	// Drop means that it is forgotten, and the stream redelivers it. If this process goes
 	// on, what comes after it in its subject is delivered before it.
 	Drop
@@ -215,6 +235,10 @@ func (t *Table) Complete(r Request) {
 
 // completeEntry does with an entry what a request came to.
 func (t *Table) completeEntry(e *Entry, next Next, after time.Duration, now time.Time) {
+	if e.slow {
+		e.slow = false
+		t.sendingSlow--
+	}
 	if e.stale() {
 		e.probeEnded()
 		e.to(Finished)
@@ -242,8 +266,8 @@ func (t *Table) completeEntry(e *Entry, next Next, after time.Duration, now time
 		t.retryAt(e, now.Add(after))
 	case Unsent:
 		t.retryAt(e, now.Add(after))
-	case Again:
-		e.failing = false
+	case Again, Pending:
+		e.failing, e.slow = false, next == Pending
 		if t.hedge.Standby && !e.Delivery.DeadLetter {
 			t.waitHedged(e)
 		} else {

@@ -12,6 +12,10 @@ const (
 	// roomInterval is how often room is looked for while there is none.
 	roomInterval = 20 * time.Millisecond
 
+	// evictInterval is how often payloads are evicted at most: it takes a look at every
+	// entry.
+	evictInterval = 20 * time.Millisecond
+
 	// prefetch is how many times as many messages as are delivered at once are held of
 	// a partition, where more would only wait.
 	prefetch = 4
@@ -55,8 +59,9 @@ func (p *Partition) roomNow() (n, bytes int) {
 	crowded := func() bool { return p.bytes > limit/2 || p.fits() < min(most/2, roomFor) }
 	if crowded() {
 		p.hurry()
-		if p.bytes > limit/2 && p.starved() {
+		if now := t.cfg.Now(); p.bytes > limit/2 && p.starved() && now.Sub(p.evictedAt) >= evictInterval {
 			p.evict(limit / 4)
+			p.evictedAt = now
 		}
 		if crowded() {
 			return 0, 0
@@ -74,7 +79,7 @@ func (t *Table) MaxEntries() int {
 	return t.maxEntries()
 }
 
-func (t *Table) maxEntries() int { return max(t.share()/stubOverhead, prefetch) }
+func (t *Table) maxEntries() int { return max(stubShare*t.share()/stubOverhead, prefetch) }
 
 // fits is how many more messages p may hold, if memory for their payloads is free.
 func (p *Partition) fits() int {

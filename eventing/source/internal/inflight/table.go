@@ -70,6 +70,7 @@ func New(cfg Config) *Table {
 	t.waiting.less = func(a, b *Entry) bool { return a.due.Before(b.due) }
 	t.together.less = (*Entry).before
 	t.alone.less = (*Entry).before
+	t.slow.less = (*Entry).before
 	t.again.less = (*Entry).before
 	t.types, t.deadLetters = map[string]*circuit{}, *newCircuit("")
 	t.lookupReady.L, t.changed = &t.mu, make(chan struct{}, 1)
@@ -145,7 +146,7 @@ func (t *Table) admit(e *Entry) {
 		t.ready(e)
 	}
 	// Behind another one, it is found when that one's turn comes.
-	if t.waiting.leads(e) || t.together.leads(e) || t.alone.leads(e) || t.again.leads(e) || e.state == Held && e.circuit.held.leads(e) {
+	if t.waiting.leads(e) || t.together.leads(e) || t.alone.leads(e) || t.slow.leads(e) || t.again.leads(e) || e.state == Held && e.circuit.held.leads(e) {
 		t.signal()
 	}
 }
@@ -164,9 +165,13 @@ func (t *Table) ready(e *Entry) {
 	if t.hold(e) {
 		return
 	}
-	if e.failing {
+	if e.failing || e.slow {
 		e.to(Due)
-		t.again.add(e)
+		if e.failing {
+			t.again.add(e)
+		} else {
+			t.slow.add(e)
+		}
 		return
 	}
 	e.to(Ready)
