@@ -72,17 +72,25 @@ func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
 
 // prepare returns the deliveries of the entries that can be sent, and which these are.
 func (s *Source) prepare(ctx context.Context, r *inflight.Request) (ds []*delivery.Delivery, sent []int) {
+	var fetching sync.WaitGroup
+	free := make(chan struct{}, fetches)
 	for i, e := range r.Entries {
 		switch {
 		case ctx.Err() != nil || e.Abandoned():
 			r.Next[i] = inflight.Drop
-			continue
 		case e.Evicted:
-			if r.Next[i], r.After[i] = s.fetch(ctx, e); e.Evicted {
-				continue
-			}
+			free <- struct{}{}
+			fetching.Go(func() {
+				r.Next[i], r.After[i] = s.fetch(ctx, e)
+				<-free
+			})
 		}
-		ds, sent = append(ds, e.Delivery), append(sent, i)
+	}
+	fetching.Wait()
+	for i, e := range r.Entries {
+		if r.Next[i] != inflight.Drop && !e.Evicted {
+			ds, sent = append(ds, e.Delivery), append(sent, i)
+		}
 	}
 	return ds, sent
 }
@@ -137,6 +145,9 @@ func (s *Source) fetch(ctx context.Context, e *inflight.Entry) (inflight.Next, t
 		return inflight.Unsent, fetchRetry
 	}
 }
+
+// fetches is how many payloads of a request are fetched at once.
+const fetches = 16
 
 // encodeRetry is how long an entry waits that cannot be encoded.
 const encodeRetry = time.Minute

@@ -81,6 +81,7 @@ type Entry struct {
 	lane    *lane
 
 	typeCircuit *circuit      // of its type
+	lookedUp    time.Time     // while it waited for a probe or for the budget
 	circuit     *circuit      // that it was sent or held under last
 	attempts    int           // under this circuit, without success
 	probing     *circuit      // while it is a probe, or one of those that follow it

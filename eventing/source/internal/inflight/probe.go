@@ -27,6 +27,12 @@ const (
 	// probe: the function asked for that.
 	longUnavailable = 10 * time.Second
 
+	// What waits for a probe or for the budget may be committed by another cluster. Every
+	// failingLookupEvery some of it is looked up, each entry every failingRelook.
+	failingLookupEvery = time.Second
+	failingLookup      = 4096
+	failingRelook      = 10 * time.Second
+
 	// silentRequests is how many requests in a row without an answer, of whatever type,
 	// mean that the function is away: then one type is probed at a time.
 	silentRequests = 16
@@ -54,6 +60,7 @@ type circuits struct {
 	deadLetters circuit
 	probed      []*circuit // that are open
 	silent      int        // requests in a row without an answer
+	failingAt   time.Time  // when some of what waits for it was looked up last
 	sinkProbeAt time.Time  // when the next type may be probed while the function is away
 	sinkWait    backoff.Backoff
 }
@@ -219,6 +226,40 @@ func (t *Table) sendProbe(c *circuit, now time.Time) *Entry {
 	c.probes++
 	c.probeAt = now.Add(probeHang)
 	return e
+}
+
+// lookUpFailing has some of the entries looked up that wait for a probe or for the budget,
+// if there is a ledger: what another cluster has committed waits no longer. It returns the
+// time after which to call it again; 0 for no such time.
+func (t *Table) lookUpFailing(now time.Time) (again time.Duration) {
+	if t.cfg.CatchUpLag == 0 || t.hedge.Standby {
+		return 0
+	}
+	if t.again.Len()+t.countHeld() == 0 {
+		return 0
+	}
+	if wait := failingLookupEvery - now.Sub(t.failingAt); wait > 0 {
+		return wait
+	}
+	t.failingAt = now
+	n := failingLookup
+	queues := []*entryHeap{&t.again}
+	for _, c := range t.probed {
+		queues = append(queues, &c.held)
+	}
+	for _, h := range queues {
+		h.rebuild(func(e *Entry) bool {
+			if n == 0 || e.Delivery.DeadLetter || now.Sub(e.lookedUp) < failingRelook {
+				return true
+			}
+			n--
+			e.lookedUp = now
+			e.lookups = max(1, e.lookups) // it is not looked up first
+			t.ask(e)
+			return false
+		})
+	}
+	return failingLookupEvery
 }
 
 // probeEnded notes that a request with e has ended.

@@ -166,3 +166,29 @@ func TestAFunctionThatIsAwayIsProbedForOneTypeAtATime(t *testing.T) {
 		t.Errorf("100 ms after one probe passed, %d are held", n)
 	}
 }
+
+// What another cluster commits does not wait until the function is available in this one.
+func TestWhatIsCommittedElsewhereWaitsForNoProbe(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{CatchUpLag: time.Second, MaxBytes: 64 << 20})
+	b.events = 1
+	b.runTypes(time.Second, func() { b.receiveType(3, "bad") }, func(string) Next { return Unavailable })
+	for range 40 {
+		b.now = b.now.Add(failingLookupEvery / 2)
+		if _, entries, _ := b.request(); entries != nil {
+			b.answer(entries, Unavailable, 0, time.Millisecond)
+		}
+		for b.lookups.len() > 0 {
+			entries := b.NextLookup(1000)
+			committed := make([]bool, len(entries))
+			for i := range committed {
+				committed[i] = true
+			}
+			b.LookedUp(entries, committed)
+		}
+	}
+	if b.Counts() != [Finished]int{} {
+		t.Errorf("everything is committed elsewhere, and there are %v", b.Counts())
+	}
+}

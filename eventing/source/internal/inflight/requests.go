@@ -48,6 +48,9 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 		wait = min(wait, next)
 	}
 	now := t.cfg.Now()
+	if next := t.lookUpFailing(now); next > 0 {
+		wait = min(wait, next)
+	}
 	room := t.cfg.InFlight - t.sending
 	if t.cfg.Rate > 0 {
 		allowed, next := t.allow(now)
