@@ -80,12 +80,12 @@ func (c *call) run() {
 // abandon ends a call that has not ended by its deadline. It counts as stuck until its
 // function returns.
 func (c *call) abandon() {
-	h := c.group.handler
-	h.stuck.Add(1)
 	if !c.over.CompareAndSwap(false, true) {
-		h.stuck.Add(-1)
 		return
 	}
+	// If the function returns in between, the count is too low for a moment. It must not be
+	// too high: Alive would fail for a function that met its deadline.
+	c.group.handler.stuck.Add(1)
 	c.err = c.failure(nil, true)
 	go c.group.work() // its worker may never return
 	c.group.callEnded(c)
