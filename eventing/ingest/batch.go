@@ -46,7 +46,7 @@ func (r *result) status() int {
 // storeBatch stores the events of a batch. Each that can be stored is, whatever becomes of
 // the others.
 func (h *Handler) storeBatch(ctx context.Context, body []byte) (*result, error) {
-	members, err := cloudevent.Members(body, cloudevent.Rules{})
+	members, err := cloudevent.Members(body, rules())
 	if err != nil {
 		return nil, fmt.Errorf("no batch of CloudEvents: %w", err)
 	}

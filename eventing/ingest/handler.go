@@ -162,9 +162,9 @@ func (h *Handler) storeBody(ctx context.Context, mode cloudevent.Mode, header ht
 	case cloudevent.Batch:
 		return h.storeBatch(ctx, body)
 	case cloudevent.Structured:
-		e, err = cloudevent.ReadJSON(body, cloudevent.Rules{})
+		e, err = cloudevent.ReadJSON(body, rules())
 	default:
-		e, err = cloudevent.ReadBinary(header, body, cloudevent.Rules{})
+		e, err = cloudevent.ReadBinary(header, body, rules())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("no CloudEvent: %w", err)
@@ -239,6 +239,10 @@ func (h *Handler) setRetryAfter(w http.ResponseWriter, status int) {
 		w.Header().Set("Retry-After", strconv.Itoa(int(seconds)))
 	}
 }
+
+// rules are those of the functions that the events are for: what they refuse is refused
+// here, where its sender learns it.
+func rules() cloudevent.Rules { return cloudevent.Rules{MaxName: cloudevent.MaxName} }
 
 // maxReason bounds the text of an answer, in bytes.
 const maxReason = 1024

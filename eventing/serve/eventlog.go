@@ -14,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -82,8 +83,8 @@ func (j *eventLog) logRefusedFor(ctx context.Context, function string, e event.E
 		return // the sender has gone; there is no other error
 	}
 	attrs := []slog.Attr{
-		slog.String("function", function), slog.String("event_source", clip(e.Source(), maxName)),
-		slog.String("event_id", clip(e.ID(), maxName)), slog.Int("status", status), errAttr(err),
+		slog.String("function", function), slog.String("event_source", clip(e.Source(), cloudevent.MaxName)),
+		slog.String("event_id", clip(e.ID(), cloudevent.MaxName)), slog.Int("status", status), errAttr(err),
 	}
 	switch status {
 	case http.StatusServiceUnavailable:

@@ -15,14 +15,10 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// maxName bounds id, source and type, in bytes. They are in the ledger's key, in
-// indexes and in subjects.
-const maxName = 1024
-
 // rules are the rules for events, or for dead letters, which need not be valid events
 // in every respect.
 func rules(deadLetter bool) cloudevent.Rules {
-	return cloudevent.Rules{Old: true, MaxName: maxName, Lenient: deadLetter}
+	return cloudevent.Rules{Old: true, MaxName: cloudevent.MaxName, Lenient: deadLetter}
 }
 
 // contentMode returns the content mode. The error reports an encoding or format that is

@@ -2,6 +2,10 @@ package cloudevent
 
 import "fmt"
 
+// MaxName bounds id, source and type of the events that Tandem's programs accept, in
+// bytes. They are in the ledger's key, in indexes and in subjects.
+const MaxName = 1024
+
 // Rules say which events are taken. What is taken is read in the same way under
 // all of them. The zero Rules take CloudEvents 1.0 that are valid.
 type Rules struct {
