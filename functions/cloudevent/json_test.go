@@ -156,6 +156,37 @@ func TestBatchHasAnErrorForEachElementThatIsNoEvent(t *testing.T) {
 	}
 }
 
+func TestMembersOfABatchAreReadOneByOne(t *testing.T) {
+	t.Parallel()
+
+	const one = `{"specversion":"1.0","id":"1","source":"/s","type":"t","data":["]"]}`
+	members, err := cloudevent.Members([]byte(" [ "+one+" , {} ,\n5,[],"+one+"]"), relay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // they can be read again, and not to the end
+		var texts []string
+		for m := range members {
+			if m.Err != nil {
+				texts = append(texts, m.Err.Error())
+			} else {
+				texts = append(texts, string(m.Event.Data()))
+			}
+			if len(texts) == 4 {
+				break
+			}
+		}
+		if diff := cmp.Diff([]string{`["]"]`, "specversion: missing", "want a JSON object", "want a JSON object"}, texts); diff != "" {
+			t.Errorf("members (-want +got):\n%s", diff)
+		}
+	}
+	for text, says := range map[string]string{one: "want a JSON array", "[" + one: "it is not JSON", "": "it is empty"} {
+		if _, err := cloudevent.Members([]byte(text), relay); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: error is %v, want it to say %q", text, err, says)
+		}
+	}
+}
+
 // written has events with all that the writer tells apart.
 func written(tb testing.TB) map[string]event.Event {
 	tb.Helper()

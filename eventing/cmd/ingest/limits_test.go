@@ -181,6 +181,44 @@ func TestEveryHealthProbeAnswersInTimeWhileNATSHangs(t *testing.T) {
 	}
 }
 
+func TestTheProcessEndsWhileNATSHangsAndBodiesStall(t *testing.T) {
+	t.Parallel()
+
+	url, natsServer := startNATS(t)
+	address, pid := startProcess(t, url)
+	if err := natsServer.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 32 { // more than the sockets hold, and as many that stall
+		for _, missing := range []int{0, 1} {
+			conn, err := net.Dial("tcp", address) //nolint:noctx // on this machine
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			go func() {
+				_, _ = fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nCe-Specversion: 1.0\r\nCe-Id: %d\r\nCe-Source: /s\r\nCe-Type: t\r\nContent-Length: 500000\r\n\r\n", i)
+				_, _ = conn.Write(bytes.Repeat([]byte("x"), 500_000-missing))
+			}()
+		}
+	}
+	time.Sleep(2 * time.Second) // until the connection to NATS is blocked; sooner is easier
+	begin := time.Now()
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the process ends", func() bool {
+		code, _ := send(t, http.MethodGet, "http://"+address+"/health", "")
+		return code == 0
+	})
+	ended := func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return err != nil || strings.Contains(string(stat), ") Z ")
+	}
+	eventually(t, "the process ends", ended)
+	t.Logf("ended after %s", time.Since(begin))
+}
+
 func TestTheProcessDecodesGzipAndRefusesOtherEncodings(t *testing.T) {
 	t.Parallel()
 
@@ -208,6 +246,59 @@ func TestTheProcessDecodesGzipAndRefusesOtherEncodings(t *testing.T) {
 	_ = res.Body.Close()
 	if res.StatusCode != http.StatusOK || res.Header.Get("WebHook-Allowed-Origin") == "" || res.Header.Get("WebHook-Allowed-Rate") == "" {
 		t.Errorf("OPTIONS: %d %v", res.StatusCode, res.Header)
+	}
+}
+
+func TestMetricsCountWhatBecameOfEvents(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	metrics := eventtest.FreeAddress(t)
+	address, _ := startProcess(t, server.URL(), "METRICS_ADDRESS="+metrics, "TANDEM_MAX_EVENT_BYTES=1000")
+	batch := `[{"specversion":"1.0","id":"1","source":"/s","type":"t"},{"specversion":"1.0","id":"2","source":"/s","type":"t"},{}]`
+	for _, send := range []struct {
+		body   string
+		header []string
+		code   int
+	}{
+		{body: "x", code: http.StatusAccepted},
+		{body: batch, header: []string{"Content-Type", "application/cloudevents-batch+json"}, code: http.StatusBadRequest},
+		{body: "{}", header: []string{"Content-Type", "application/cloudevents+json"}, code: http.StatusBadRequest},
+		{body: "x", header: []string{"Content-Encoding", "br"}, code: http.StatusUnsupportedMediaType},
+		{body: strings.Repeat("x", 1001), code: http.StatusRequestEntityTooLarge},
+	} {
+		if code, _ := post(t, address, "0", strings.NewReader(send.body), send.header...); code != send.code {
+			t.Errorf("%.20s: answered %d, want %d", send.body, code, send.code)
+		}
+	}
+	server.Stop()
+	if code, _ := post(t, address, "3", strings.NewReader("x")); code != http.StatusServiceUnavailable {
+		t.Errorf("without NATS: answered %d", code)
+	}
+	code, text := send(t, http.MethodGet, "http://"+metrics+"/metrics", "")
+	if code != http.StatusOK {
+		t.Fatalf("/metrics: %d %s", code, text)
+	}
+	for _, line := range []string{
+		`tandem_ingest_accepted_total{cluster="east"} 3`,
+		`tandem_ingest_refused_total{cluster="east",reason="invalid"} 2`,
+		`tandem_ingest_refused_total{cluster="east",reason="unsupported"} 1`,
+		`tandem_ingest_refused_total{cluster="east",reason="too_large"} 1`,
+		`tandem_ingest_refused_total{cluster="east",reason="unavailable"} 1`,
+		`tandem_ingest_refused_total{cluster="east",reason="busy"} 0`,
+		`tandem_ingest_in_flight_bytes{cluster="east"} 0`,
+		`tandem_ingest_request_seconds_count{cluster="east"} 1`,
+	} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("/metrics has no line %s", line)
+		}
+	}
+	if t.Failed() {
+		for line := range strings.Lines(text) {
+			if strings.HasPrefix(line, "tandem_") {
+				t.Log(line)
+			}
+		}
 	}
 }
 
