@@ -186,7 +186,9 @@ func (t *Table) unstored(e *Entry) {
 
 // noneBehind lets what is new of a subject run, of which nothing is stored any more.
 func (t *Table) noneBehind(subject string) {
-	delete(t.behind, subject)
+	if delete(t.behind, subject); t.storedCount == 0 {
+		t.storedBytes = 0 // also of what was lost
+	}
 	for _, p := range t.partitions {
 		if l := p.lanes[subject]; l != nil && p != t.storedPart {
 			t.advance(p, l)
