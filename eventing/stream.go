@@ -162,16 +162,12 @@ func Unreadable(m Message) error {
 type Publisher interface {
 	// Publish stores events and returns nil only when all of them are stored, now or
 	// before: the stream may drop duplicates by [MessageID]. Its error wraps a
-	// [PublishError], which has the reason of each event that is not stored; no event
+	// [contract.PublishError], which has the reason of each event that is not stored; no event
 	// keeps another from being stored. If the reason is a [Rejection], as with
 	// [ErrTooLarge], the event never will be; publishing the others again is right. It is
 	// safe for concurrent use.
 	Publish(ctx context.Context, events []event.Event) error
 }
-
-// PublishError reports which events of a call of [Publisher.Publish] are not stored, each
-// with the reason.
-type PublishError = contract.PublishError
 
 // Rejection is why an event is never stored. A retry does not help.
 type Rejection = contract.Rejection

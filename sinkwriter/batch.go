@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -14,16 +13,12 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/tandem-fn/tandem/functions"
-	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
 const (
 	// Not "read write": a standby refuses that as a feature it lacks, rather than
 	// for being read-only.
 	beginSQL = "begin isolation level read committed"
-
-	outboxInsertSQL = `insert into tandem.outbox (id, events) overriding system value values ($1, $2)`
-	outboxDeleteSQL = `delete from tandem.outbox where id = any($1::bigint[])`
 
 	// Ends what holds locks and does not come back: backends of our own role
 	// with a transaction id that have been waiting for their client for longer
@@ -162,20 +157,18 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 	}
 	steps := append(w.check(c), w.register(s, c.won)...)
 	steps = append(steps, p.steps...)
-	row := newRow()
-	if len(events) > 0 {
-		batch, err := cloudevent.AppendBatch(make([]byte, 0, size), events)
-		if err != nil {
-			return fmt.Errorf("encode outputs: %w", err)
-		}
-		steps = append(steps, step{
-			sql: outboxInsertSQL, oids: []uint32{pgtype.Int8OID, pgtype.TextOID}, params: [][]byte{int8Param(row), batch}, table: "tandem.outbox",
-		})
+	rows, err := newRows(events, size)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		steps = append(steps, insertStep(row))
 	}
 	published := w.outbox.takePublished()
 	if len(published) > 0 {
 		steps = append(steps, deleteStep(published))
 	}
+	begin := now()
 	if err := w.commitSteps(ctx, s, steps); err != nil {
 		w.outbox.putBack(published)
 		return err
@@ -186,8 +179,8 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 		s.state.writers[o.writer] = true
 		o.finish(result{receipt: Receipt{Key: o.key, Won: true, Digest: o.digest}})
 	}
-	if len(events) > 0 {
-		w.outbox.committed(row, events)
+	if len(rows) > 0 {
+		w.outbox.committed(rows, begin)
 	}
 	return nil
 }
@@ -238,10 +231,6 @@ func (w *Writer) after(ctx context.Context, s *session, err error) (next time.Du
 		_ = s.conn.Conn().Close(ctx) // a new one has no prepared statements
 	}
 	return 0
-}
-
-func deleteStep(rows []int64) step {
-	return step{sql: outboxDeleteSQL, oids: []uint32{pgtype.Int8ArrayOID}, params: [][]byte{int8Array(rows)}, table: "tandem.outbox"}
 }
 
 func int8Param(i int64) []byte {

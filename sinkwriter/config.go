@@ -13,9 +13,10 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// Publisher sends output events to the stream. Publish returns nil only when
-// every event is stored there; after an error all may be sent again. It must
-// honour ctx and may be called from several goroutines.
+// Publisher sends output events to a stream or a sink. Publish returns nil only when
+// every event is stored there. Its error wraps a [contract.PublishError], which has the
+// reason of each event that is not; after any other error all are published again. It
+// must honour ctx and be safe for concurrent use.
 type Publisher interface {
 	Publish(ctx context.Context, events []event.Event) error
 }
@@ -56,9 +57,9 @@ type Config struct {
 	// Defaults to 5 s.
 	CommitTimeout time.Duration
 
-	// PublishTimeout bounds how long the winner itself tries to publish the
-	// outputs of a batch before it leaves them to the relay. From 100 ms to
-	// 25 s, below the 30 s after which a relay takes over. Defaults to 15 s.
+	// PublishTimeout bounds one call of Publisher, and how long after a first failure
+	// the winner itself retries outputs before it leaves them to the relay. From 100 ms
+	// to 25 s. Defaults to 15 s.
 	PublishTimeout time.Duration
 
 	// BacklogBytes bounds the outputs that wait in the outbox of the database

@@ -368,7 +368,7 @@ func (w *world) outputs(t *testing.T, pool *pgxpool.Pool) map[string]bool {
 	sinktest.Execute(t, pool, `update tandem.outbox set due = now() - interval '1 second'`)
 	box := sinkwriter.NewOutbox(pool)
 	for {
-		n, err := box.Relay(t.Context(), func(_ context.Context, events []event.Event) error {
+		n, _, err := box.Relay(t.Context(), func(_ context.Context, events []event.Event) error {
 			for _, e := range events {
 				line := outputLine(e)
 				if all[line] && w.stream == nil {

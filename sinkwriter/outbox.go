@@ -7,72 +7,102 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/sethvargo/go-retry"
 
-	"github.com/tandem-fn/tandem/functions/cloudevent"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
 const (
-	// maxUnpublished bounds the events that a winner keeps in memory to publish
-	// them itself. What exceeds it is in the outbox table, for the relay.
-	maxUnpublished = 100_000
+	// maxHeldBytes bounds the outputs that a winner keeps in memory to publish them itself,
+	// encoded. Those above it are in the outbox table alone, for the relay.
+	maxHeldBytes = 32 << 20
 
-	// idleDelete is how long published rows wait for the next batch to delete
-	// them in passing.
+	// heldEvent is what an event takes in memory beside its encoded form, roughly.
+	heldEvent = 512
+
+	// idleDelete is how long published rows wait for the next batch to delete them in
+	// passing.
 	idleDelete = 50 * time.Millisecond
 
-	takeoverSQL = `update tandem.outbox set due = pg_catalog.clock_timestamp() + interval '30 seconds'
-where id in (select id from tandem.outbox where due < pg_catalog.clock_timestamp() order by due limit $1 for update skip locked)
-returning id, events`
+	// maxCalls bounds the calls of the publisher under way for outputs that were not tried
+	// yet. A call that takes longer than callPatience does not keep the next one waiting.
+	maxCalls     = 4
+	callPatience = 100 * time.Millisecond
 
-	// What is stored, without fetching it: long values are measured by what
-	// points to them.
-	backlogBytesSQL = `select coalesce(sum(pg_catalog.pg_column_size(events)), 0)::bigint from tandem.outbox`
+	// A call has from minCall to maxCall events, as many as are published in quickCall to
+	// slowCall.
+	minCall, maxCall    = 64, 8192
+	quickCall, slowCall = time.Second, 5 * time.Second
+
+	// renewAfter is the age at which a winner that is still at work on a row keeps it from
+	// relays, and for how long again after that.
+	renewAfter = 5 * time.Second
 
 	// backlogCheck is how often a writer measures the backlog.
 	backlogCheck = time.Second
-
-	backlogSQL = `select coalesce(sum(pg_catalog.json_array_length(events::json)), 0) from tandem.outbox`
 )
 
 // outbox publishes what this writer committed and remembers which rows may go.
+//
+// A row is held from its commit until all its events are published or rejected, or until
+// it is left to a relay. Its events are fresh until they were tried, then failing. What is
+// published of a row is saved when the row ends, and every few seconds.
 type outbox struct {
 	writer *Writer
-	wake   chan struct{}
+	ctx    context.Context //nolint:containedctx // of the publishing, which no caller waits for
+	cancel context.CancelFunc
+	wake   chan struct{} // something has to be published
+	save   chan struct{} // something has to be saved
 	closed chan struct{} // no more rows will come
 	ended  chan struct{}
+	under  sync.WaitGroup // calls of the publisher
 
 	mu        sync.Mutex
-	waiting   []committed
-	events    int
-	published []int64
+	held      map[int64]*heldRow
+	bytes     int        // of held
+	fresh     []*heldRow // in the order of their commits
+	failing   []*heldRow
+	calls     int       // for fresh rows, under way
+	retrying  bool      // a call for failing rows is under way
+	started   time.Time // the latest call for fresh rows
+	size      int       // events in a call
+	pause     time.Time // no call for fresh rows before
+	pauses    int       // calls for fresh rows in a row that stored nothing
+	published []int64   // rows to delete
+	idleSince time.Time // the latest change of published
+	latest    error     // why events were not published
 	closeOnce sync.Once
 
 	measured atomic.Int64 // the backlog in bytes, when it was measured last
 	recent   atomic.Bool  // whether that is not long ago
 }
 
-// committed is one row of the outbox table.
-type committed struct {
-	row    int64
-	events []event.Event
+// heldRow is a row that this writer publishes.
+type heldRow struct {
+	id       int64
+	events   []event.Event    // neither known to be stored nor rejected
+	rejected []rejectedOutput // to be saved
+	bytes    int
+	renewed  time.Time // its due time is 30 s after it
+	changed  bool      // the table has more events
+	attempts int       // that failed
+	failed   time.Time // the first attempt that failed
+	next     time.Time // the next attempt
+	left     bool      // to the relay
 }
 
-// newRow gives the id of a row of the outbox: 62 random bits, above all that the
-// column's own sequence will ever give. A sequence would do, but for a failover to
-// a standby that lags: it gives numbers again, and who deletes what it has published
-// would hit a row of somebody else that nobody has.
-func newRow() int64 { return int64(rand.Uint64()&(1<<62-1) | 1<<62) }
-
 func newOutbox(w *Writer) *outbox {
-	b := &outbox{writer: w, wake: make(chan struct{}, 1), closed: make(chan struct{}), ended: make(chan struct{})}
+	b := &outbox{
+		writer: w, wake: make(chan struct{}, 1), save: make(chan struct{}, 1), closed: make(chan struct{}), ended: make(chan struct{}),
+		held: map[int64]*heldRow{}, size: 512,
+	}
+	b.ctx, b.cancel = context.WithCancel(w.ctx)
 	if w.config.Publisher == nil {
 		close(b.ended)
 		return b
@@ -81,13 +111,13 @@ func newOutbox(w *Writer) *outbox {
 	return b
 }
 
-// full reports whether the backlog is over its limit, by a recent measurement.
-// Without one, whoever asks goes on, and measures in passing.
+// full reports whether the backlog is over its limit, by a recent measurement. Without
+// one, an offer goes on, and its batch measures.
 func (b *outbox) full() bool {
 	return b.recent.Load() && b.measured.Load() > b.writer.config.BacklogBytes
 }
 
-// measure gives a statement that measures the backlog, if it is time.
+// measure returns a statement that measures the backlog, if it is time.
 func (b *outbox) measure() []step {
 	if !b.recent.CompareAndSwap(false, true) {
 		return nil
@@ -98,28 +128,38 @@ func (b *outbox) measure() []step {
 	}}}
 }
 
-// committed takes over a row that has just been committed.
-func (b *outbox) committed(row int64, events []event.Event) {
+// now returns the time of this process; nothing is computed from it.
+func now() time.Time { return time.Now() } //nolint:forbidigo // leases and pauses only
+
+// committed takes over rows that have just been committed, in a transaction that began
+// after begin.
+func (b *outbox) committed(rows []outboxRow, begin time.Time) {
 	if b.writer.config.Publisher == nil {
 		return
 	}
 	b.mu.Lock()
-	if b.events+len(events) <= maxUnpublished {
-		b.waiting = append(b.waiting, committed{row: row, events: events})
-		b.events += len(events)
+	for _, r := range rows {
+		bytes := len(r.text) + heldEvent*len(r.events)
+		if b.bytes+bytes > maxHeldBytes && b.bytes > 0 {
+			continue
+		}
+		h := &heldRow{id: r.id, events: r.events, bytes: bytes, renewed: begin}
+		b.held[r.id] = h
+		b.fresh = append(b.fresh, h)
+		b.bytes += bytes
 	}
 	b.mu.Unlock()
-	b.signal()
+	signal(b.wake)
 }
 
-func (b *outbox) signal() {
+func signal(c chan struct{}) {
 	select {
-	case b.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
 
-// takePublished gives the rows to delete in the next transaction.
+// takePublished returns the rows to delete in the next transaction.
 func (b *outbox) takePublished() []int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -132,71 +172,356 @@ func (b *outbox) putBack(rows []int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.published = append(b.published, rows...)
+	b.idleSince = now()
 }
 
-func (b *outbox) take() []committed {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	rows := b.waiting
-	b.waiting, b.events = nil, 0
-	return rows
-}
-
-// run publishes what was committed, all that waits at a time, and deletes the
-// rows of what is published when no batch has done so in passing.
+// run starts the calls of the publisher until the writer is closed and nothing is held.
 func (b *outbox) run() {
-	defer close(b.ended)
-	idle := time.NewTimer(idleDelete)
-	defer idle.Stop()
+	saved := make(chan struct{})
+	go func() {
+		defer close(saved)
+		b.saveAll()
+	}()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		select {
 		case <-b.wake:
-			b.publish()
-			idle.Reset(idleDelete)
-		case <-idle.C:
-			b.deletePublished()
-		case <-b.closed:
-			b.publish()
-			b.deletePublished()
+		case <-timer.C:
+		case <-b.closedAndIdle():
+			b.cancel()
+			<-saved
+			b.under.Wait() // they end soon, and some of their events are stored
+			b.saveOnce(context.WithoutCancel(b.ctx), true)
+			close(b.ended)
+			return
+		}
+		timer.Reset(b.startCalls(now()))
+	}
+}
+
+// closedAndIdle returns a channel that is closed if the writer is closed and nothing is
+// held, or if it must end.
+func (b *outbox) closedAndIdle() <-chan struct{} {
+	select {
+	case <-b.closed:
+	default:
+		return b.ctx.Done()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.held) == 0 && b.calls == 0 && !b.retrying {
+		return b.closed
+	}
+	return b.ctx.Done()
+}
+
+// startCalls starts the calls that may start now, and returns when to look again.
+func (b *outbox) startCalls(at time.Time) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	next := at.Add(time.Second)
+	if len(b.fresh) > 0 && b.calls < maxCalls {
+		earliest := b.pause
+		if after := b.started.Add(callPatience); b.calls > 0 && after.After(earliest) {
+			earliest = after
+		}
+		if earliest.After(at) {
+			next = earliest
+		} else {
+			var rows []*heldRow
+			rows, b.fresh = b.some(b.fresh)
+			b.calls++
+			b.started, next = at, at.Add(callPatience)
+			b.under.Go(func() { b.call(rows, false) })
+		}
+	}
+	if !b.retrying {
+		var due, later []*heldRow
+		for _, r := range b.failing {
+			if r.next.After(at) {
+				later = append(later, r)
+				if r.next.Before(next) {
+					next = r.next
+				}
+			} else {
+				due = append(due, r)
+			}
+		}
+		if len(due) > 0 {
+			// Rows that always fail must not be the first ones each time.
+			rand.Shuffle(len(due), func(i, j int) { due[i], due[j] = due[j], due[i] })
+			rows, rest := b.some(due)
+			b.failing, b.retrying = append(later, rest...), true
+			b.under.Go(func() { b.call(rows, true) })
+		}
+	}
+	return max(next.Sub(at), time.Millisecond)
+}
+
+// some divides rows into those of one call and the rest.
+func (b *outbox) some(rows []*heldRow) (call, rest []*heldRow) {
+	events := 0
+	for i, r := range rows {
+		if events += len(r.events); i > 0 && events > b.size {
+			return rows[:i:i], rows[i:]
+		}
+	}
+	return rows, nil
+}
+
+// call publishes the events of rows, and notes what is stored.
+func (b *outbox) call(rows []*heldRow, retry bool) {
+	var events []event.Event
+	for _, r := range rows {
+		events = append(events, r.events...)
+	}
+	config := b.writer.config
+	ctx, cancel := context.WithTimeout(b.ctx, config.PublishTimeout)
+	began := now()
+	err := config.Publisher.Publish(ctx, events)
+	cancel()
+	b.called(rows, contract.ReasonsOf(err, len(events)), now(), now().Sub(began), retry)
+	signal(b.wake)
+}
+
+// called notes the outcome of a call.
+func (b *outbox) called(rows []*heldRow, reasons []error, at time.Time, took time.Duration, retry bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	stored, rejected, total := 0, 0, len(reasons)
+	for _, reason := range reasons {
+		if reason == nil {
+			stored++
+		} else if errors.As(reason, new(*contract.Rejection)) {
+			rejected++
+		}
+	}
+	b.writer.stats.published.Add(int64(stored))
+	b.writer.stats.rejected.Add(int64(rejected))
+	moved := stored+rejected > 0
+	for _, r := range rows {
+		left, refused, other := divide(r.events, reasons[:len(r.events)])
+		reasons = reasons[len(r.events):]
+		r.changed = r.changed || len(left) < len(r.events)
+		r.events, r.rejected = left, append(r.rejected, refused...)
+		switch {
+		case len(left) == 0 && len(r.rejected) == 0:
+			b.release(r)
+			b.published, b.idleSince = append(b.published, r.id), at
+		case len(left) == 0, b.held[r.id] != r: // to be saved, or left to a relay
+		case moved && contextEnded(other): // the call did not come to it
+			b.fresh = append(b.fresh, r)
+		default:
+			b.latest = other
+			b.failedAgain(r, at)
+		}
+	}
+	switch {
+	case retry:
+		b.retrying = false
+	default:
+		b.calls--
+		b.pace(at, took, total, moved)
+	}
+	if rejected > 0 {
+		b.writer.config.Logger.LogAttrs(b.ctx, slog.LevelWarn, "outputs were rejected for good and are set aside: see tandem rejected-outputs list", slog.Int("events", rejected))
+	}
+	signal(b.save)
+}
+
+// pace sets the size of calls, and pauses while none stores anything.
+func (b *outbox) pace(at time.Time, took time.Duration, events int, moved bool) {
+	switch {
+	case took > slowCall:
+		b.size = max(b.size/2, minCall)
+	case took < quickCall && events >= b.size/2:
+		b.size = min(b.size*2, maxCall)
+	}
+	if moved {
+		b.pauses = 0
+		return
+	}
+	b.pause = at.Add(backoff(b.pauses))
+	b.pauses++
+}
+
+// backoff returns the pause after so many attempts that failed before this one.
+func backoff(attempts int) time.Duration {
+	pause := min(50*time.Millisecond<<min(attempts, 10), time.Second)
+	return pause + rand.N(pause/4)
+}
+
+// failedAgain notes that events of a row were not published.
+func (b *outbox) failedAgain(r *heldRow, at time.Time) {
+	if r.failed.IsZero() {
+		r.failed = at
+	}
+	r.next = at.Add(backoff(r.attempts))
+	r.attempts++
+	if at.Sub(r.failed) >= b.writer.config.PublishTimeout || b.ctx.Err() != nil {
+		r.left = true // saved, if it is changed
+		return
+	}
+	b.failing = append(b.failing, r)
+}
+
+// release forgets a row.
+func (b *outbox) release(r *heldRow) {
+	if b.held[r.id] == r {
+		delete(b.held, r.id)
+		b.bytes -= r.bytes
+	}
+}
+
+// close has the outputs published that are held, for as long as ctx allows.
+func (b *outbox) close(ctx context.Context) error {
+	b.closeOnce.Do(func() { close(b.closed) })
+	signal(b.wake)
+	select {
+	case <-b.ended:
+		return nil
+	case <-ctx.Done():
+	}
+	b.cancel()
+	select { // what was published meanwhile is saved
+	case <-b.ended:
+	case <-time.After(b.writer.config.CommitTimeout):
+	}
+	return fmt.Errorf("close sinkwriter: outputs are left to the relay: %w", ctx.Err())
+}
+
+// saveAll saves what is to be saved until the outbox ends.
+func (b *outbox) saveAll() {
+	ticks := time.NewTicker(idleDelete)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-b.save:
+		case <-ticks.C:
+		case <-b.ctx.Done():
+			return
+		}
+		b.saveOnce(b.ctx, false)
+	}
+}
+
+// saveOnce saves rows that are done or left, and deletes published ones that no batch has
+// deleted in passing. At the end it saves everything that has changed.
+func (b *outbox) saveOnce(ctx context.Context, end bool) {
+	at := now()
+	b.mu.Lock()
+	var rows []*heldRow
+	var renew []int64
+	lease := contract.RelayTakeover - b.writer.config.CommitTimeout - renewAfter/2
+	dropped := 0
+	var back []int64
+	for _, r := range b.held {
+		switch {
+		case at.Sub(r.renewed) > lease:
+			dropped += len(r.events)
+			b.release(r) // a relay has it, or will have it
+		case r.left && !r.changed && len(r.rejected) == 0:
+			dropped += len(r.events)
+			back = append(back, r.id)
+			b.release(r)
+		case r.left, len(r.rejected) > 0, r.changed && (end || at.Sub(r.renewed) > renewAfter):
+			rows = append(rows, r)
+		case at.Sub(r.renewed) > renewAfter:
+			renew = append(renew, r.id)
+		}
+	}
+	if dropped > 0 {
+		gone := func(r *heldRow) bool { return b.held[r.id] != r }
+		b.fresh, b.failing = slices.DeleteFunc(b.fresh, gone), slices.DeleteFunc(b.failing, gone)
+	}
+	idle, latest := len(b.published) > 0 && (end || at.Sub(b.idleSince) >= idleDelete), b.latest
+	b.mu.Unlock()
+	if dropped > 0 {
+		b.writer.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not publish outputs; the relay will", slog.Int("events", dropped), slog.Any("err", latest))
+	}
+	if idle {
+		b.deletePublished(ctx)
+	}
+	if len(back) > 0 {
+		b.setDue(ctx, outboxReturnSQL, back)
+	}
+	if len(renew) > 0 && b.setDue(ctx, outboxRenewSQL, renew) {
+		b.mu.Lock()
+		for _, id := range renew {
+			if r := b.held[id]; r != nil {
+				r.renewed = at
+			}
+		}
+		b.mu.Unlock()
+	}
+	for _, r := range rows {
+		if !b.saveRow(ctx, r, at) {
 			return
 		}
 	}
 }
 
-func (b *outbox) publish() {
-	rows := b.take()
-	if len(rows) == 0 {
-		return
-	}
-	events := rows[0].events
-	ids := []int64{rows[0].row}
-	for _, r := range rows[1:] {
-		events = append(events, r.events...)
-		ids = append(ids, r.row)
-	}
-	config := b.writer.config
-	ctx, cancel := context.WithTimeout(b.writer.ctx, config.PublishTimeout)
+// setDue keeps rows from relays, or leaves them to relays.
+func (b *outbox) setDue(ctx context.Context, sql string, ids []int64) bool {
+	ctx, cancel := context.WithTimeout(ctx, b.writer.config.CommitTimeout)
 	defer cancel()
-	backoff := retry.WithCappedDuration(time.Second, retry.WithJitterPercent(20, retry.NewExponential(50*time.Millisecond)))
-	err := retry.Do(ctx, backoff, func(ctx context.Context) error {
-		return retry.RetryableError(config.Publisher.Publish(ctx, events))
-	})
-	if err != nil {
-		config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not publish outputs; the relay will",
-			slog.Int("events", len(events)), slog.Any("err", err))
-		return
+	if _, err := b.writer.pool.Exec(ctx, sql, ids); err != nil {
+		b.notSaved(ctx, len(ids), err)
+		return false
 	}
-	b.writer.stats.published.Add(int64(len(events)))
-	b.putBack(ids)
+	return true
 }
 
-func (b *outbox) deletePublished() {
+// saveRow saves the rejected outputs of a row and what is left of it.
+func (b *outbox) saveRow(ctx context.Context, r *heldRow, at time.Time) bool {
+	b.mu.Lock()
+	left, rejected, leave := r.events, r.rejected, r.left
+	r.changed = false
+	b.mu.Unlock()
+	statements, err := saveSteps(r.id, left, rejected, leave)
+	if err == nil {
+		batch := &pgx.Batch{}
+		for _, s := range statements {
+			batch.Queue(s.sql, s.arguments...)
+		}
+		ctx, cancel := context.WithTimeout(ctx, b.writer.config.CommitTimeout)
+		err = b.writer.pool.SendBatch(ctx, batch).Close()
+		cancel()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil {
+		r.changed = true
+		b.notSaved(ctx, 1, err)
+		return false
+	}
+	r.rejected = r.rejected[len(rejected):]
+	r.renewed = at
+	if len(r.rejected) == 0 && (len(r.events) == 0 || r.left) {
+		b.release(r)
+		if len(r.events) == 0 && len(left) > 0 { // published meanwhile
+			b.published, b.idleSince = append(b.published, r.id), at
+		}
+		signal(b.wake)
+	}
+	return true
+}
+
+// notSaved logs that rows could not be saved. A relay publishes them, perhaps again, with
+// the same identity.
+func (b *outbox) notSaved(ctx context.Context, rows int, err error) {
+	b.writer.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not save which outputs are published; retrying",
+		slog.Int("rows", rows), slog.Any("err", err))
+}
+
+func (b *outbox) deletePublished(ctx context.Context) {
 	rows := b.takePublished()
 	if len(rows) == 0 {
 		return
 	}
 	config := b.writer.config
-	ctx, cancel := context.WithTimeout(b.writer.ctx, config.CommitTimeout)
+	ctx, cancel := context.WithTimeout(ctx, config.CommitTimeout)
 	defer cancel()
 	s, err := acquire(ctx, b.writer.pool, config.ClaimTimeout, config.CommitTimeout)
 	if err == nil {
@@ -208,137 +533,4 @@ func (b *outbox) deletePublished() {
 		config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not delete published outputs from the outbox",
 			slog.Int("rows", len(rows)), slog.Any("err", err))
 	}
-}
-
-func (b *outbox) close(ctx context.Context) error {
-	b.closeOnce.Do(func() { close(b.closed) })
-	select {
-	case <-b.ended:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("close sinkwriter: outputs are left to the relay: %w", ctx.Err())
-	}
-}
-
-// Outbox is the relay's view of the outputs that are committed and not yet
-// known to be published. It may be shared.
-type Outbox struct {
-	pool *pgxpool.Pool
-}
-
-// NewOutbox gives the outbox of the database behind pool.
-func NewOutbox(pool *pgxpool.Pool) *Outbox { return &Outbox{pool: pool} }
-
-// relayRows bounds what one pass of the relay takes over.
-const relayRows = 64
-
-// Relay takes over rows that are overdue, since whoever won them did not come
-// back, publishes their events outside any transaction, and deletes them. It
-// gives the number of events that were published; zero without an error says that
-// nothing was overdue. What publish fails for is due again after 30 s, and holds up
-// no other row, as long as ctx lasts. Several relays may run at once.
-func (b *Outbox) Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (int, error) {
-	rows, err := b.takeOver(ctx)
-	if err != nil && len(rows) == 0 {
-		return 0, err
-	}
-	done, failed := publishRows(ctx, rows, publish)
-	if len(done) > 0 {
-		ids, n := []int64{}, 0
-		for _, r := range done {
-			ids = append(ids, r.row)
-			n += len(r.events)
-		}
-		if _, err := b.pool.Exec(ctx, outboxDeleteSQL, ids); err != nil {
-			return 0, fmt.Errorf("delete %d published rows of the outbox: %w", len(ids), err)
-		}
-		return n, errors.Join(err, failed)
-	}
-	return 0, errors.Join(err, failed)
-}
-
-// takeOver gives rows that are overdue and were not before. A row that cannot be
-// read is in the error, beside the others.
-func (b *Outbox) takeOver(ctx context.Context) (taken []committed, err error) {
-	rows, err := b.pool.Query(ctx, takeoverSQL, relayRows)
-	if err != nil {
-		return nil, fmt.Errorf("take over overdue outputs: %w", err)
-	}
-	var unreadable error
-	var id int64
-	var text []byte
-	if _, err := pgx.ForEachRow(rows, []any{&id, &text}, func() error {
-		events, err := readRow(text)
-		if err != nil {
-			unreadable = errors.Join(unreadable, fmt.Errorf("take over row %d of the outbox: %w", id, err))
-			return nil
-		}
-		taken = append(taken, committed{row: id, events: events})
-		return nil
-	}); err != nil {
-		return nil, fmt.Errorf("take over overdue outputs: %w", err)
-	}
-	return taken, unreadable
-}
-
-func readRow(text []byte) ([]event.Event, error) {
-	batch, err := cloudevent.ReadBatch(text, cloudevent.Rules{})
-	if err != nil {
-		return nil, err
-	}
-	events := make([]event.Event, len(batch))
-	for i, m := range batch {
-		if m.Err != nil {
-			return nil, fmt.Errorf("event %d: %w", i, m.Err)
-		}
-		events[i] = m.Event
-	}
-	return events, nil
-}
-
-// publishRows publishes all rows together, and if that fails each alone: one event
-// that nobody ever takes must not hold up the others.
-func publishRows(ctx context.Context, rows []committed, publish func(context.Context, []event.Event) error) (done []committed, err error) {
-	if len(rows) == 0 {
-		return nil, nil
-	}
-	var all []event.Event
-	for _, r := range rows {
-		all = append(all, r.events...)
-	}
-	err = publish(ctx, all)
-	switch {
-	case err == nil:
-		return rows, nil
-	case len(rows) == 1 || ctx.Err() != nil:
-		return nil, fmt.Errorf("publish %d overdue outputs: %w", len(all), err)
-	}
-	var errs []error
-	for _, r := range rows {
-		if err := publish(ctx, r.events); err != nil {
-			errs = append(errs, fmt.Errorf("publish %d overdue outputs of row %d of the outbox: %w", len(r.events), r.row, err))
-			continue
-		}
-		done = append(done, r)
-	}
-	return done, errors.Join(errs...)
-}
-
-// Bytes gives the size of the outputs in the outbox, as stored: what
-// [Config].BacklogBytes bounds. It takes less than to count them.
-func (b *Outbox) Bytes(ctx context.Context) (int64, error) {
-	var n int64
-	if err := b.pool.QueryRow(ctx, backlogBytesSQL).Scan(&n); err != nil {
-		return 0, fmt.Errorf("measure the outbox: %w", err)
-	}
-	return n, nil
-}
-
-// Backlog counts the events in the outbox.
-func (b *Outbox) Backlog(ctx context.Context) (int64, error) {
-	var n int64
-	if err := b.pool.QueryRow(ctx, backlogSQL).Scan(&n); err != nil {
-		return 0, fmt.Errorf("count outputs in the outbox: %w", err)
-	}
-	return n, nil
 }

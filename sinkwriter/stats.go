@@ -19,8 +19,9 @@ type Stats struct {
 	// tried again.
 	Batches, Retries int64
 
-	// Published are outputs that this writer sent to the stream itself.
-	Published int64
+	// Published are outputs that this writer sent to the stream itself, Rejected those that
+	// were refused there for good.
+	Published, Rejected int64
 }
 
 // FunctionStats are counts of the offers of one function, in all its versions.
@@ -33,7 +34,7 @@ type FunctionStats struct {
 }
 
 type counters struct {
-	batches, retries, published atomic.Int64
+	batches, retries, published, rejected atomic.Int64
 }
 
 type functionCounters struct {
@@ -43,7 +44,7 @@ type functionCounters struct {
 
 // Stats gives the counts so far. They may be a moment apart from each other.
 func (w *Writer) Stats() Stats {
-	s := Stats{Batches: w.stats.batches.Load(), Retries: w.stats.retries.Load(), Published: w.stats.published.Load()}
+	s := Stats{Batches: w.stats.batches.Load(), Retries: w.stats.retries.Load(), Published: w.stats.published.Load(), Rejected: w.stats.rejected.Load()}
 	for _, f := range w.FunctionStats() {
 		s.Won += f.Won
 		s.Lost += f.Lost

@@ -374,19 +374,19 @@ func TestTheRelayTakesOverWhatADeadWinnerLeftBehind(t *testing.T) {
 		}
 	}
 	box := sinkwriter.NewOutbox(pool)
-	if n, err := box.Relay(t.Context(), up.Publish); err != nil || n != 0 {
+	if n, _, err := box.Relay(t.Context(), up.Publish); err != nil || n != 0 {
 		t.Fatalf("not overdue yet: %d, %v", n, err)
 	}
 	if _, err := pool.Exec(t.Context(), "update tandem.outbox set due = now() - interval '1 second'"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := box.Relay(t.Context(), down.Publish); err == nil {
+	if _, _, err := box.Relay(t.Context(), down.Publish); err == nil {
 		t.Error("a publisher that is down is no error")
 	}
 	if _, err := pool.Exec(t.Context(), "update tandem.outbox set due = now() - interval '1 second'"); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := box.Relay(t.Context(), up.Publish); err != nil || n != 3 {
+	if n, _, err := box.Relay(t.Context(), up.Publish); err != nil || n != 3 {
 		t.Fatalf("overdue: %d, %v", n, err)
 	}
 	if n, err := box.Backlog(t.Context()); err != nil || n != 0 {

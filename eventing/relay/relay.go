@@ -17,9 +17,9 @@ import (
 // for contract.RelayTakeover; then it is overdue. sinkwriter.Outbox is the one on
 // PostgreSQL.
 type Outbox interface {
-	// Relay takes over overdue outputs, calls publish with them, deletes those that
-	// publish returned nil for, and returns how many events they were.
-	Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (events int, err error)
+	// Relay takes over overdue outputs, calls publish with them, removes those that are
+	// stored, sets aside those that never will be, and returns how many events they were.
+	Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (published, rejected int, err error)
 }
 
 // Config sets up [Run]. A field left at zero takes the default named
@@ -59,9 +59,12 @@ func Run(ctx context.Context, relay Outbox, publisher eventing.Publisher, cfg Co
 	trouble := failurelog.New(cfg.Logger, cfg.Now, "relaying outputs")
 	failing := backoff.Backoff{Base: cfg.Interval, Limit: max(cfg.Interval, 10*time.Second)}
 	for {
-		events, err := relayOnce(ctx, relay, publisher, cfg.Timeout)
-		if events > 0 {
-			cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "published outputs that their winner left behind", slog.Int("events", events))
+		published, rejected, err := relayOnce(ctx, relay, publisher, cfg.Timeout)
+		if published > 0 {
+			cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "published outputs that their winner left behind", slog.Int("events", published))
+		}
+		if rejected > 0 {
+			cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "outputs were rejected for good and are set aside: see tandem rejected-outputs list", slog.Int("events", rejected))
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -75,13 +78,13 @@ func Run(ctx context.Context, relay Outbox, publisher eventing.Publisher, cfg Co
 		}
 		trouble.Succeeded(ctx)
 		failing.Reset()
-		if events == 0 && !backoff.Sleep(ctx, &backoff.Backoff{Base: cfg.Interval, Limit: cfg.Interval}) {
+		if published+rejected == 0 && !backoff.Sleep(ctx, &backoff.Backoff{Base: cfg.Interval, Limit: cfg.Interval}) {
 			return
 		}
 	}
 }
 
-func relayOnce(ctx context.Context, relay Outbox, publisher eventing.Publisher, timeout time.Duration) (int, error) {
+func relayOnce(ctx context.Context, relay Outbox, publisher eventing.Publisher, timeout time.Duration) (published, rejected int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return relay.Relay(ctx, publisher.Publish)

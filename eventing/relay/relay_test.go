@@ -18,18 +18,18 @@ type overdue struct {
 	passes chan func() (int, error)
 }
 
-func (o overdue) Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (int, error) {
+func (o overdue) Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (int, int, error) {
 	select {
 	case pass := <-o.passes:
 		n, err := pass()
 		if n > 0 {
 			if err := publish(ctx, []event.Event{eventtest.NewEvent("output")}); err != nil {
-				return 0, err
+				return 0, 0, err
 			}
 		}
-		return n, err
+		return n, 0, err
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return 0, 0, ctx.Err()
 	}
 }
 

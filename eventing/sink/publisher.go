@@ -9,15 +9,16 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tandem-fn/tandem/eventing"
-	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
 // batchContentType is that of a batch of CloudEvents in JSON.
@@ -38,16 +39,12 @@ type PublisherConfig struct {
 	// alone. Defaults to 512 KiB, half of what many servers take.
 	BatchBytes int
 
-	// InFlight is how many requests one call of Publish has under way at once.
-	// Defaults to 64.
+	// InFlight is how many requests are under way at once, of all calls of Publish
+	// together. Defaults to 64.
 	InFlight int
 
 	// Timeout bounds one request. Defaults to 10 s.
 	Timeout time.Duration
-
-	// BackoffBase is the wait after the first try that was in vain; it doubles
-	// with each, up to BackoffCap. They default to 100 ms and 2 s.
-	BackoffBase, BackoffCap time.Duration
 
 	// Logger is told when a sink does not take events (warn, then error once a
 	// minute). Defaults to discarding everything.
@@ -62,8 +59,6 @@ func (c PublisherConfig) withDefaults() PublisherConfig {
 	c.BatchBytes = cmp.Or(c.BatchBytes, 512<<10)
 	c.InFlight = cmp.Or(c.InFlight, 64)
 	c.Timeout = cmp.Or(c.Timeout, 10*time.Second)
-	c.BackoffBase = cmp.Or(c.BackoffBase, 100*time.Millisecond)
-	c.BackoffCap = cmp.Or(c.BackoffCap, 2*time.Second)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.Now == nil {
 		c.Now = time.Now //nolint:forbidigo // the default of Config.Now
@@ -77,11 +72,19 @@ func (c PublisherConfig) validate() error {
 		return fmt.Errorf("batch of %d events: want 1 to 1000", c.Batch)
 	case c.BatchBytes < 1 || c.InFlight < 1:
 		return errors.New("a bound is negative")
-	case c.Timeout < 0 || c.BackoffBase < 0 || c.BackoffCap < c.BackoffBase:
-		return errors.New("want no negative times, and a backoff cap of at least the base")
+	case c.Timeout < 0:
+		return errors.New("the timeout is negative")
 	}
 	return c.Sink.Validate()
 }
+
+// probes is how many requests a call of Publish has under way, and how many of them may
+// fail, after a call whose events all failed.
+const probes = 4
+
+// grace is how long requests under way may take after the context of Publish has ended:
+// an event whose request is aborted may be accepted, and is sent again.
+const grace = 5 * time.Second
 
 // Publisher publishes events to an address that takes CloudEvents over HTTP,
 // as a broker's, instead of to a stream. It may be used concurrently.
@@ -91,6 +94,10 @@ type Publisher struct {
 	public   string // the URL without a password
 	failures *failurelog.Log
 	cfg      PublisherConfig
+
+	slots   chan struct{}             // a token for each request under way
+	failing atomic.Bool               // all events of the latest call have failed
+	pause   atomic.Pointer[time.Time] // until when the sink asked to be left alone, while failing
 }
 
 var _ eventing.Publisher = (*Publisher)(nil)
@@ -111,7 +118,7 @@ func NewPublisher(sink string, cfg PublisherConfig) (*Publisher, error) {
 		return nil, fmt.Errorf("set up publisher: %w", err)
 	}
 	return &Publisher{
-		client: client, url: u, public: public, cfg: cfg,
+		client: client, url: u, public: public, cfg: cfg, slots: make(chan struct{}, cfg.InFlight),
 		failures: failurelog.New(cfg.Logger, cfg.Now, "publishing to a sink", slog.String("url", public)),
 	}, nil
 }
@@ -119,117 +126,201 @@ func NewPublisher(sink string, cfg PublisherConfig) (*Publisher, error) {
 // URL is where events go, without a password.
 func (p *Publisher) URL() string { return p.public }
 
-// Publish sends events, and returns nil only when the sink answered 2xx to every
-// one of them. What may pass (no answer, 5xx, 401, 403, 404, 408, 409, 415, 429, a
-// redirect) is tried again until ctx ends; any other answer refuses an event, and
-// the error names it. The sink may get an event several times.
+// Publish sends events, each once, and returns nil only when the sink answered 2xx to every
+// one of them. What 400, 413, 415, 422 and 431 refuse is an [eventing.Rejection]; after
+// any other answer, or none, the event may be published again. It stops when as many as
+// can be under way have failed and none was accepted, and when ctx ends; requests under
+// way then have 5 s more.
 func (p *Publisher) Publish(ctx context.Context, events []event.Event) error {
-	var group errgroup.Group // an event that is refused holds up no others
-	group.SetLimit(p.cfg.InFlight)
-	for len(events) > 0 {
-		chunk, body, err := p.chunk(events)
-		if err != nil {
-			return errors.Join(fmt.Errorf("publish to %s: %w", p.public, err), group.Wait())
-		}
-		events = events[len(chunk):]
-		group.Go(func() error { return p.send(ctx, chunk, body) })
+	c := &call{publisher: p, ctx: ctx, reasons: make([]error, len(events)), tolerates: p.cfg.InFlight, changed: make(chan struct{}, 1)}
+	if p.failing.Load() {
+		c.tolerates = min(probes, p.cfg.InFlight)
+		p.rest(ctx)
 	}
-	if err := group.Wait(); err != nil {
+	var requests sync.WaitGroup
+	from := 0
+	for from < len(events) {
+		to, body := p.chunk(events, from, c.reasons)
+		if to == from { // it cannot be encoded
+			from++
+			continue
+		}
+		if !c.next() {
+			break
+		}
+		chunk, first := events[from:to], from
+		requests.Go(func() {
+			defer func() { <-p.slots }()
+			c.send(first, chunk, body)
+		})
+		from = to
+	}
+	requests.Wait()
+	for i := from; i < len(events); i++ {
+		c.reasons[i] = c.stopped()
+	}
+	if c.accepted > 0 || c.failed > 0 {
+		p.failing.Store(c.accepted == 0)
+	}
+	if err := contract.Published(c.reasons); err != nil {
 		return fmt.Errorf("publish to %s: %w", p.public, err)
 	}
 	return nil
 }
 
-// chunk takes as many events as go into one request, and gives the body of more
-// than one.
-func (p *Publisher) chunk(events []event.Event) ([]event.Event, []byte, error) {
-	if p.cfg.Batch == 1 {
-		return events[:1], nil, nil
+// rest waits for as long as the sink asked for.
+func (p *Publisher) rest(ctx context.Context) {
+	until := p.pause.Swap(nil)
+	if until == nil {
+		return
 	}
-	body := []byte{'['}
-	n := 0
-	for n < min(len(events), p.cfg.Batch) {
-		longer, err := cloudevent.AppendJSON(body, p.cfg.Sink.Apply(events[n]))
-		if err != nil {
-			return nil, nil, fmt.Errorf("encode event %s of %s: %w", events[n].ID(), events[n].Source(), err)
+	timer := time.NewTimer(until.Sub(p.cfg.Now()))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// call is one call of Publish.
+type call struct {
+	publisher *Publisher
+	ctx       context.Context //nolint:containedctx // of the call
+	reasons   []error         // each request sets those of its own events
+	tolerates int             // how many events may fail before any is accepted
+	changed   chan struct{}   // holds a token when an event was accepted or has failed
+
+	mu               sync.Mutex
+	sent             int // requests
+	accepted, failed int // events
+	latest           error
+}
+
+// next waits until another request may be sent, and reports false if none should be.
+func (c *call) next() bool {
+	for {
+		c.mu.Lock()
+		doubtful := c.accepted == 0
+		gone, wait := doubtful && c.failed >= c.tolerates, doubtful && c.sent >= c.tolerates && c.failed < c.tolerates
+		if !gone && !wait {
+			c.sent++
 		}
-		if n > 0 && len(longer)+1 > p.cfg.BatchBytes {
+		c.mu.Unlock()
+		switch {
+		case gone || c.ctx.Err() != nil:
+			return false
+		case wait:
+			select {
+			case <-c.changed:
+			case <-c.ctx.Done():
+				return false
+			}
+			continue
+		}
+		select {
+		case c.publisher.slots <- struct{}{}:
+			return true
+		case <-c.ctx.Done():
+			return false
+		}
+	}
+}
+
+// stopped returns why the events that were not sent were not.
+func (c *call) stopped() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	return fmt.Errorf("not sent, since none of the others was accepted: %w", c.latest)
+}
+
+// done notes the outcome of an event.
+func (c *call) done(i int, reason error) {
+	c.reasons[i] = reason
+	c.mu.Lock()
+	if reason == nil || errors.As(reason, new(*eventing.Rejection)) {
+		c.accepted++
+	} else {
+		c.failed++
+		c.latest = reason
+	}
+	c.mu.Unlock()
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+// chunk returns the end of the events that go into one request, and the body if they are
+// more than one. It sets the reason of an event that cannot be encoded.
+func (p *Publisher) chunk(events []event.Event, from int, reasons []error) (to int, body []byte) {
+	if p.cfg.Batch == 1 {
+		return from + 1, nil
+	}
+	body = []byte{'['}
+	for to = from; to < min(len(events), from+p.cfg.Batch); to++ {
+		longer, err := cloudevent.AppendJSON(body, p.cfg.Sink.Apply(events[to]))
+		if err != nil {
+			reasons[to] = &eventing.Rejection{Code: http.StatusBadRequest, Err: fmt.Errorf("encode event: %w", err)}
+			break
+		}
+		if to > from && len(longer)+1 > p.cfg.BatchBytes {
 			break
 		}
 		body = append(longer, ',')
-		n++
 	}
 	body[len(body)-1] = ']'
-	return events[:n], body, nil
+	return to, body
 }
 
-// send sends a chunk, and its events one by one if the sink does not take them
-// together.
-func (p *Publisher) send(ctx context.Context, chunk []event.Event, body []byte) error {
+// send sends a chunk, and its events one by one if the sink does not accept them together.
+func (c *call) send(first int, chunk []event.Event, body []byte) {
+	p := c.publisher
 	if len(chunk) > 1 {
-		r := EncodeBatch(body)
-		if err := p.try(ctx, r); err == nil || !errors.As(err, new(*refusal)) {
-			return err
+		err := p.send(c.ctx, EncodeBatch(body))
+		if !errors.As(err, new(*eventing.Rejection)) {
+			for i := range chunk {
+				c.done(first+i, err)
+			}
+			return
 		}
 	}
-	var errs []error
-	for _, e := range chunk {
+	for i, e := range chunk {
+		if c.ctx.Err() != nil {
+			c.done(first+i, context.Cause(c.ctx))
+			continue
+		}
 		r, err := Encode(p.cfg.Sink.Apply(e))
-		if err == nil {
-			err = p.try(ctx, r)
-		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("event %s of %s: %w", e.ID(), e.Source(), err))
+			err = &eventing.Rejection{Code: http.StatusBadRequest, Err: fmt.Errorf("encode event: %w", err)}
+		} else {
+			err = p.send(c.ctx, r)
 		}
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// refusal is an answer that trying again does not change.
-type refusal struct {
-	code   int
-	reason []byte
-}
-
-func (r *refusal) Error() string {
-	return fmt.Sprintf("refused with %d %s: %s", r.code, http.StatusText(r.code), bytes.TrimSpace(r.reason))
-}
-
-// Is makes [eventing.ErrTooLarge] of a refusal for the size.
-func (r *refusal) Is(target error) bool {
-	return target == eventing.ErrTooLarge && r.code == http.StatusRequestEntityTooLarge
-}
-
-// try sends a request until the answer is a verdict. The error is a refusal, or
-// why it was tried until ctx ended.
-func (p *Publisher) try(ctx context.Context, r *Request) error {
-	wait := backoff.Backoff{Base: p.cfg.BackoffBase, Limit: p.cfg.BackoffCap}
-	for {
-		err := p.once(ctx, r, &wait)
-		switch {
-		case err == nil:
-			p.failures.Succeeded(ctx)
-			return nil
-		case errors.As(err, new(*refusal)):
-			p.failures.Succeeded(ctx)
-			return err
-		}
-		if ctx.Err() == nil {
-			p.failures.Failed(ctx, err)
-		}
-		if !backoff.Sleep(ctx, &wait) {
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
-		}
+		c.done(first+i, err)
 	}
 }
 
-func (p *Publisher) once(ctx context.Context, r *Request, wait *backoff.Backoff) error {
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout)
+// send sends a request once. It returns nil if the sink answered 2xx.
+func (p *Publisher) send(ctx context.Context, r *Request) error {
+	err := p.request(ctx, r)
+	if err == nil || errors.As(err, new(*eventing.Rejection)) {
+		p.failures.Succeeded(ctx)
+	} else if ctx.Err() == nil {
+		p.failures.Failed(ctx, err)
+	}
+	return err
+}
+
+func (p *Publisher) request(ctx context.Context, r *Request) error {
+	request, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.cfg.Timeout)
 	defer cancel()
-	res, err := p.client.Do(r.HTTP(p.url).WithContext(ctx))
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
+	res, err := p.client.Do(r.HTTP(p.url).WithContext(request))
+	if err != nil && request.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("no answer within %s", p.cfg.Timeout) // not an end of the caller's context
+	}
 	if err != nil {
 		return Cause(err)
 	}
@@ -238,22 +329,31 @@ func (p *Publisher) once(ctx context.Context, r *Request, wait *backoff.Backoff)
 	switch code := res.StatusCode; {
 	case code >= 200 && code < 300:
 		return nil
-	case code >= 400 && code < 500 && !mayPass(code), code == http.StatusUnsupportedMediaType && r.Batch:
-		return &refusal{code: code, reason: said}
+	case rejects(code):
+		return &eventing.Rejection{Code: code, Err: refusal(code, said)}
 	}
-	wait.AtLeast = 0
-	if err == nil {
-		wait.AtLeast = RetryAfter(res.Header.Get("Retry-After"), p.cfg.Now(), p.cfg.Timeout)
+	if wait := RetryAfter(res.Header.Get("Retry-After"), p.cfg.Now(), p.cfg.Timeout); err == nil && wait > 0 {
+		until := p.cfg.Now().Add(wait)
+		p.pause.Store(&until)
 	}
 	return &StatusError{Code: res.StatusCode}
 }
 
-// mayPass says whether a status in the 400s is not the event's fault, or not for
-// ever: a wrong address, a missing permission, a sink of something else.
-func mayPass(code int) bool {
+// refusal returns the error of an answer that refuses an event.
+func refusal(code int, said []byte) error {
+	err := fmt.Errorf("refused with %d %s: %s", code, http.StatusText(code), bytes.TrimSpace(said))
+	if code == http.StatusRequestEntityTooLarge {
+		return fmt.Errorf("%w: %w", eventing.ErrTooLarge, err)
+	}
+	return err
+}
+
+// rejects reports whether a status refuses an event for good. Every other one is about the
+// address, a permission, or the sink's own state, and may change.
+func rejects(code int) bool {
 	switch code {
-	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestTimeout,
-		http.StatusConflict, http.StatusUnsupportedMediaType, http.StatusTooManyRequests:
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType,
+		http.StatusUnprocessableEntity, http.StatusRequestHeaderFieldsTooLarge:
 		return true
 	}
 	return false

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
 func repeats(t *testing.T, server Server) {
@@ -105,7 +106,7 @@ func publishPartly(t *testing.T, server Server) {
 	events[invalid] = event.New()
 	events[large].DataEncoded = make([]byte, 64<<20)
 	err := publisher.Publish(t.Context(), events)
-	var partly *eventing.PublishError
+	var partly *contract.PublishError
 	if !errors.As(err, &partly) || len(partly.Reasons) != n {
 		t.Fatalf("error %v, want a PublishError with a reason for each event", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
@@ -152,8 +154,19 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 	if n, err := outbox.Backlog(t.Context()); n != 3 || err != nil {
 		t.Errorf("backlog %d, %v", n, err)
 	}
-	if n, err := outbox.Relay(t.Context(), func(context.Context, []event.Event) error { return nil }); n != 3 || err != nil {
+	if n, _, err := outbox.Relay(t.Context(), func(context.Context, []event.Event) error { return nil }); n != 3 || err != nil {
 		t.Errorf("relay %d, %v", n, err)
+	}
+	for range 2 { // the first is stored, the second rejected, the third fails
+		if _, err := due.Exec(t.Context(), `insert into tandem.outbox (due, events) values (now() - interval '1 second', '[
+			{"specversion":"1.0","id":"1","source":"/s","type":"t"}, {"specversion":"1.0","id":"2","source":"/s","type":"t"}, {"specversion":"1.0","id":"3","source":"/s","type":"t"}]')`); err != nil {
+			t.Fatal(err)
+		}
+		if n, rejected, err := outbox.Relay(t.Context(), func(context.Context, []event.Event) error {
+			return contract.Published([]error{nil, &contract.Rejection{Code: 400, Err: io.EOF}, io.ErrUnexpectedEOF})
+		}); n != 1 || rejected != 1 || !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("relay %d, rejected %d, %v", n, rejected, err)
+		}
 	}
 	letters := deadletter.NewStore(pool, "east")
 	for range 2 {
@@ -224,7 +237,8 @@ func TestAGrantedRoleCanDoNothingElse(t *testing.T) {
 		"truncate rooms",
 		"truncate tandem.ledger",
 		"update tandem.ledger set committed_at = now()",
-		"update tandem.outbox set events = '[]'",
+		"update tandem.rejected_output set source = ''",
+		"delete from tandem.rejected_output",
 		"update tandem.dead_letter set source = ''",
 		"delete from tandem.dead_letter",
 		"delete from tandem.progress",
@@ -392,11 +406,11 @@ func TestGrantSaysWhatIsWrong(t *testing.T) {
 		}
 	}
 	err = schema.Check(t.Context(), pool, rooms)
-	if want := "grant delete, update (due) on tandem.outbox to " + roleOf(t, writer); !errors.Is(err, schema.ErrGrants) || !strings.HasSuffix(err.Error(), want) {
+	if want := "grant delete, update (due, events) on tandem.outbox to " + roleOf(t, writer); !errors.Is(err, schema.ErrGrants) || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("check: %v, want %s", err, want)
 	}
 	granted, err := schema.Grant(t.Context(), owner, roleOf(t, writer))
-	if want := []string{"grant delete, update (due) on tandem.outbox to " + roleOf(t, writer)}; err != nil || cmp.Diff(want, granted.Statements) != "" {
+	if want := []string{"grant delete, update (due, events) on tandem.outbox to " + roleOf(t, writer)}; err != nil || cmp.Diff(want, granted.Statements) != "" {
 		t.Errorf("granted %v, %v", granted.Statements, err)
 	}
 	warned := strings.Join(granted.Warnings, "\n")

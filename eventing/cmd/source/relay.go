@@ -47,14 +47,14 @@ type observedOutbox struct {
 	failed   atomic.Pointer[error]
 }
 
-func (r *observedOutbox) Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (int, error) {
-	n, err := r.database.Relay(ctx, publish)
+func (r *observedOutbox) Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (published, rejected int, err error) {
+	published, rejected, err = r.database.Relay(ctx, publish)
 	if err != nil {
 		r.failed.Store(&err)
 	} else {
 		r.failed.Store(nil)
 	}
-	return n, err
+	return published, rejected, err
 }
 
 // ready gives what says why outputs are not relayed.

@@ -32,7 +32,7 @@ func TestProgressAndRelayAreThoseOfTheDatabase(t *testing.T) {
 	if stored, timeline, err := db.progress.Load(t.Context(), "flights", "EVENTS"); err != nil || stored != saved || timeline != saved.Timeline {
 		t.Errorf("Load: %+v on timeline %q, %v; saved %+v", stored, timeline, err, saved)
 	}
-	n, err := db.relay.Relay(t.Context(), func(context.Context, []event.Event) error {
+	n, _, err := db.relay.Relay(t.Context(), func(context.Context, []event.Event) error {
 		t.Error("something to publish in an empty outbox")
 		return nil
 	})
