@@ -13,12 +13,13 @@ import (
 )
 
 // fewPending is how many messages are pending when the memory of a source is measured
-// that has little to do: more than it holds in flight.
-const fewPending = 30_000
+// that has little to do: more than the 131,072 that it holds in flight.
+const fewPending = 150_000
 
-// pendingAtMost is what a source may take, in MiB, however much is pending: the 64 MiB
-// that it bounds its messages to by default, and as much again for the collector.
-const pendingAtMost = 160
+// pendingAtMost is what a source may take, in MiB, however much is pending: by default 64
+// for payloads and 128 for what it keeps of messages whose payload is evicted, and as much
+// again for the collector.
+const pendingAtMost = 384
 
 // PendingReport is the memory of a source whose function answers 503 to everything.
 type PendingReport struct {
@@ -27,7 +28,7 @@ type PendingReport struct {
 	Seconds float64 `json:"seconds"` // for how long
 	Tries   int64   `json:"tries"`   // that the function has answered
 
-	Few  float64 `json:"few_pending_mib"` // resident at the highest with 30,000 messages
+	Few  float64 `json:"few_pending_mib"` // resident at the highest with 150,000 messages
 	Many float64 `json:"many_pending_mib"`
 }
 
