@@ -59,8 +59,13 @@ func (w *Writer) commitSteps(ctx context.Context, s *session, steps []step) erro
 }
 
 // sureOf tells an answer of the server from none.
+//
+// A server that ends a transaction because it was idle for too long (25P03) closes the
+// connection too, but has not executed COMMIT: a transaction that is committed is not idle,
+// it is over.
 func sureOf(s *session, err error) error {
-	if answer := new(pgconn.PgError); err == nil || errors.As(err, &answer) && !s.conn.Conn().PgConn().IsClosed() {
+	answer := new(pgconn.PgError)
+	if err == nil || errors.As(err, &answer) && (answer.Code == "25P03" || !s.conn.Conn().PgConn().IsClosed()) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", errUnknown, err)
