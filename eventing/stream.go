@@ -54,13 +54,20 @@ type OpenConfig struct {
 	// that were delivered before it have not arrived.
 	Gapless bool
 
+	// Vanished is called for messages, from a sequence on, that the stream deleted before
+	// they were delivered. A stream in which gaps are normal need not notice. Nil does
+	// nothing.
+	Vanished func(from, messages uint64)
+
 	// MaxOutstanding is how many unacknowledged messages the reader may have. 0 is the
 	// stream's default.
 	MaxOutstanding int
 }
 
 // Reader is an open [Stream]. After an error of Pull it cannot be used any more: open the
-// stream again. Its messages may still be acknowledged.
+// stream again. Its messages may still be acknowledged. A reader may have a method Risk() error
+// that returns which settings of the stream can lose events before they are delivered; the
+// source reads on and is not ready.
 type Reader interface {
 	// Origin returns the name of the stream in which messages were stored first, the same
 	// in every cluster: for a mirror, the mirrored stream's. Checkpoints are saved under
@@ -112,7 +119,9 @@ type Position struct {
 }
 
 // Message is one message of a stream, delivered to this process for a limited time that
-// InProgress extends. Its methods are safe for concurrent use.
+// InProgress extends. Its methods are safe for concurrent use. A message of type [MessageType]
+// may have a method Unreadable() error that returns why it is no event although it looks like
+// a CloudEvent; it belongs to no function, and every source makes it a dead letter.
 type Message interface {
 	// Sequence returns the message's position in the stream that it was read from.
 	Sequence() uint64
@@ -145,17 +154,6 @@ type Message interface {
 	// Nak returns the message to the stream, which redelivers it: at once, or when it is
 	// opened again.
 	Nak() error
-}
-
-// Unreadable returns why m, which looks like a CloudEvent, cannot be read as one. It is nil
-// for an event, for a message that does not look like one, and for messages of a stream that
-// does not implement the method Unreadable. Such a message has an Event of type
-// [MessageType], and belongs to no function: every source makes it a dead letter.
-func Unreadable(m Message) error {
-	if u, ok := m.(interface{ Unreadable() error }); ok {
-		return u.Unreadable()
-	}
-	return nil
 }
 
 // Publisher stores events in a stream.

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -25,6 +26,8 @@ const maxMirrors = 8
 type origin struct {
 	name  string
 	epoch string // when it was made
+
+	config natsjs.StreamConfig // zero if it is only remembered
 }
 
 // findOrigin follows mirrors to where they begin. If that is away the answer is
@@ -34,12 +37,15 @@ func (s *Stream) findOrigin(ctx context.Context, stream natsjs.Stream) (origin, 
 	state := info.State
 	js := s.conn.in(s.cfg.Domain)
 	for range maxMirrors {
+		if err := checkSettings(cmp.Or(info.Config.Name, s.cfg.String()), info.Config); err != nil {
+			return origin{}, err
+		}
 		mirror := info.Config.Mirror
 		if mirror == nil {
 			if older(state, info.Created) {
 				return origin{}, fmt.Errorf("mirror %s has messages of a stream %s that was there before the one that is there now, and passes over as many of that one: delete the mirror and make it again", s.cfg, info.Config.Name)
 			}
-			return origin{name: info.Config.Name, epoch: info.Created.UTC().Format(time.RFC3339Nano)}, nil
+			return origin{name: info.Config.Name, epoch: info.Created.UTC().Format(time.RFC3339Nano), config: info.Config}, nil
 		}
 		if mirror.External != nil && mirror.External.APIPrefix != "" {
 			js = s.conn.at(mirror.External.APIPrefix)

@@ -33,10 +33,14 @@ type reader struct {
 	origin   string
 	epoch    string
 	changed  atomic.Pointer[error] // the consumer, since it was opened
+	risk     atomic.Pointer[error] // of the stream's settings
+	looks    atomic.Uint64         // for the position
 
 	// Each message that a consumer hands out, also again, has the next number.
 	gapless   bool
 	delivered uint64 // the number of the latest one
+
+	seen seen // of the same consumer
 }
 
 func (r *reader) Origin() string { return r.origin }
@@ -68,6 +72,7 @@ func (r *reader) Pull(ctx context.Context, n, bytes int, receive func(eventing.M
 			}
 			r.delivered++
 		}
+		r.track(meta)
 		receive(&message{conn: r.conn, msg: m, reply: m.Reply, sequence: meta.Sequence.Stream, arrived: meta.Timestamp, pending: meta.NumPending, origin: r.origin})
 	}
 	err := r.request(ctx, n, bytes, take)
@@ -98,7 +103,8 @@ func (r *reader) position(ctx context.Context) (position eventing.Position, hand
 	if err != nil {
 		return eventing.Position{}, 0, fmt.Errorf("ask for the consumer's position: %w", because(ctx, err))
 	}
-	if err := checkWait(info); err != nil {
+	r.lookAtSettings(ctx)
+	if err := checkConsumer(info); err != nil {
 		r.changed.Store(&err) // to open it again puts it right
 	}
 	return eventing.Position{
@@ -177,7 +183,7 @@ func (m *message) Event() event.Event {
 	return m.foreign()
 }
 
-// Unreadable is the method that [eventing.Unreadable] calls.
+// Unreadable returns why the message, which looks like a CloudEvent, is none; nil for others.
 func (m *message) Unreadable() error { return unreadable(m.msg.Header, m.msg.Data) }
 
 // foreign makes an event of a message that is none: with the subject and the

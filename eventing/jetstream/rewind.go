@@ -27,7 +27,8 @@ func (r *reader) Rewind(ctx context.Context, to uint64) (head uint64, err error)
 		return 0, err
 	}
 	info := stream.CachedInfo()
-	to = max(to, info.State.FirstSeq, 1)
+	wanted := max(to, 1)
+	to = max(wanted, info.State.FirstSeq)
 	if handedOut == 0 || position.Head <= to || position.Unacknowledged >= position.Head-to {
 		return 0, nil
 	}
@@ -35,6 +36,10 @@ func (r *reader) Rewind(ctx context.Context, to uint64) (head uint64, err error)
 		r.conn.logger.LogAttrs(ctx, slog.LevelError, "stream has deleted acknowledged messages, which cannot be re-read: set its retention to limits",
 			slog.String("stream", r.stream.cfg.String()), slog.String("retention", info.Config.Retention.String()), slog.Uint64("from", to))
 		return 0, nil
+	}
+
+	if to > wanted {
+		r.vanished(wanted, to-wanted)
 	}
 
 	// From here on a restart must not interrupt it: a consumer of which the server
@@ -52,6 +57,7 @@ func (r *reader) Rewind(ctx context.Context, to uint64) (head uint64, err error)
 		return 0, err
 	}
 	r.delivered = r.consumer.CachedInfo().Delivered.Consumer
+	r.seen = r.stream.seenOf(want.origin, r.consumer.CachedInfo())
 	return position.Head, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -66,21 +67,173 @@ func TestTheStreamsOfTheDocuments(t *testing.T) {
 	}
 }
 
-func TestAWorkQueueIsNoStreamForTwoClusters(t *testing.T) {
+func TestAStreamWhoseSettingsLoseEventsIsRefusedOrARisk(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
 	js := native(t, server)
-	if _, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "EVENTS", Subjects: []string{"events.>"}, Retention: natsjs.WorkQueuePolicy}); err != nil {
+	create := func(cfg natsjs.StreamConfig) {
+		t.Helper()
+		if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+			t.Fatalf("create stream %s: %v", cfg.Name, err)
+		}
+	}
+	create(natsjs.StreamConfig{Name: "ORIGIN", Subjects: []string{"origin.>"}})
+	create(natsjs.StreamConfig{Name: "ASYNC-ORIGIN", Subjects: []string{"async-origin.>"}, PersistMode: natsjs.AsyncPersistMode})
+	create(natsjs.StreamConfig{Name: "SMALL-ORIGIN", Subjects: []string{"small-origin.>"}, MaxMsgs: 7})
+	for _, tt := range []struct {
+		name          string
+		cfg           natsjs.StreamConfig
+		refused, risk string
+	}{
+		{name: "LIMITS", cfg: natsjs.StreamConfig{MaxAge: 24 * time.Hour}},
+		{name: "NEW", cfg: natsjs.StreamConfig{Discard: natsjs.DiscardNew, MaxMsgs: 10, MaxBytes: 1 << 20, MaxMsgsPerSubject: 5, DiscardNewPerSubject: true}},
+		{name: "MIRROR", cfg: natsjs.StreamConfig{Mirror: &natsjs.StreamSource{Name: "ORIGIN"}}},
+		{name: "QUEUE", cfg: natsjs.StreamConfig{Retention: natsjs.WorkQueuePolicy}, refused: "stream QUEUE has retention workqueue"},
+		{name: "ASYNC", cfg: natsjs.StreamConfig{PersistMode: natsjs.AsyncPersistMode}, refused: "stream ASYNC has persist_mode async"},
+		{name: "ASYNC-MIRROR", cfg: natsjs.StreamConfig{Mirror: &natsjs.StreamSource{Name: "ASYNC-ORIGIN"}}, refused: "stream ASYNC-ORIGIN has persist_mode async"},
+		{
+			name: "TRANSFORM", cfg: natsjs.StreamConfig{Mirror: &natsjs.StreamSource{
+				Name: "ORIGIN", SubjectTransforms: []natsjs.SubjectTransformConfig{{Source: "origin.>", Destination: "other.>"}},
+			}}, refused: "stream TRANSFORM is a mirror that changes subjects",
+		},
+		{name: "TRANSFORM-MIRROR", cfg: natsjs.StreamConfig{Mirror: &natsjs.StreamSource{Name: "TRANSFORM"}}, refused: "stream TRANSFORM is a mirror that changes subjects"},
+		{name: "MSGS", cfg: natsjs.StreamConfig{MaxMsgs: 10}, risk: "stream MSGS can lose events: max_msgs 10 with discard old"},
+		{name: "BYTES", cfg: natsjs.StreamConfig{MaxBytes: 1 << 20}, risk: "max_bytes 1048576 with discard old"},
+		{name: "SUBJECTS", cfg: natsjs.StreamConfig{MaxMsgsPerSubject: 1}, risk: "max_msgs_per_subject 1 with discard old"},
+		{name: "AGE", cfg: natsjs.StreamConfig{MaxAge: time.Minute, Discard: natsjs.DiscardNew}, risk: "max_age 1m0s is shorter than an outage"},
+		{name: "INTEREST", cfg: natsjs.StreamConfig{Retention: natsjs.InterestPolicy}, risk: "retention interest"},
+		{name: "FILTER", cfg: natsjs.StreamConfig{Mirror: &natsjs.StreamSource{Name: "ORIGIN", FilterSubject: "origin.x"}}, risk: "the mirror has only subject origin.x"},
+		{name: "SMALL-MIRROR", cfg: natsjs.StreamConfig{Mirror: &natsjs.StreamSource{Name: "SMALL-ORIGIN"}}, risk: "stream SMALL-ORIGIN, the origin of SMALL-MIRROR can lose events: max_msgs 7"},
+	} {
+		tt.cfg.Name = tt.name
+		if tt.cfg.Mirror == nil {
+			tt.cfg.Subjects = []string{strings.ToLower(tt.name) + ".>"}
+		}
+		create(tt.cfg)
+		stream, err := jetstream.NewStream(connect(t, server), "east", "flights", jetstream.StreamConfig{Name: tt.name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		reader, err := stream.Open(t.Context(), eventing.OpenConfig{})
+		if tt.refused != "" {
+			wantError(t, err, tt.refused)
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+			continue
+		}
+		risk := riskOf(reader)
+		if tt.risk == "" {
+			if risk != nil {
+				t.Errorf("%s: %v", tt.name, risk)
+			}
+			continue
+		}
+		wantError(t, risk, tt.risk)
+		if strings.Contains(risk.Error(), "\n") {
+			t.Errorf("%q: want one line", risk)
+		}
+	}
+}
+
+func riskOf(reader eventing.Reader) error {
+	return reader.(interface{ Risk() error }).Risk()
+}
+
+func TestARiskIsOverWhenTheStreamIsMended(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	js := native(t, server)
+	cfg := natsjs.StreamConfig{Name: "EVENTS", Subjects: []string{"events.>"}, MaxMsgs: 10}
+	if _, err := js.CreateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	openStream(t, connect(t, server), "east", "EVENTS")
-	stream, err := jetstream.NewStream(connect(t, server), "west", "flights", jetstream.StreamConfig{Name: "EVENTS"})
-	if err != nil {
+	reader := open(t, connect(t, server), "east")
+	wantError(t, riskOf(reader), "max_msgs 10")
+	cfg.Discard = natsjs.DiscardNew
+	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	_, err = stream.Open(t.Context(), eventing.OpenConfig{})
-	wantError(t, err, "workqueue stream")
+	eventually(t, "there is no risk any more", func() bool {
+		if _, err := reader.Position(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return riskOf(reader) == nil
+	})
+}
+
+func TestAConsumerThatWasChangedByHandIsCorrectedAndMissesNothing(t *testing.T) {
+	t.Parallel()
+
+	for _, tt := range []struct {
+		name   string
+		change func(*natsjs.ConsumerConfig)
+		again  bool // everything is read again
+	}{
+		{"a filter", func(c *natsjs.ConsumerConfig) { c.FilterSubject = "events.none" }, true},
+		{"filters", func(c *natsjs.ConsumerConfig) { c.FilterSubjects = []string{"events.a", "events.b"} }, true},
+		{"headers only", func(c *natsjs.ConsumerConfig) { c.HeadersOnly = true }, true},
+		{"backoff", func(c *natsjs.ConsumerConfig) {
+			c.MaxDeliver, c.BackOff = 3, []time.Duration{time.Millisecond, time.Second}
+		}, false},
+		{"a threshold of inactivity", func(c *natsjs.ConsumerConfig) { c.InactiveThreshold = time.Minute }, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			server := natstest.Start(t)
+			conn := connect(t, server)
+			publish(t, conn, newEvents(1, 3)...)
+			reader := open(t, conn, "east")
+			for _, m := range pull(t, reader, 3) {
+				if err := m.Ack(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, "they are acknowledged", func() bool {
+				position, err := reader.Position(t.Context())
+				return err == nil && position.Floor == 4
+			})
+			js := native(t, server)
+			consumer, err := js.Consumer(t.Context(), "EVENTS", "tandem-east-flights")
+			if err != nil {
+				t.Fatal(err)
+			}
+			made := consumer.CachedInfo().Config
+			changed := made
+			tt.change(&changed)
+			if _, err := js.UpdateConsumer(t.Context(), "EVENTS", changed); err != nil {
+				t.Fatal(err)
+			}
+			publish(t, conn, newEvents(4, 2)...)
+			if tt.again { // also without a restart
+				if _, err := reader.Position(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				err := reader.Pull(t.Context(), 1, 1<<20, func(eventing.Message) {})
+				wantError(t, err, "consumer tandem-east-flights of stream EVENTS has ")
+			}
+			reader = open(t, conn, "east")
+			want := 2
+			if tt.again {
+				want = 5
+			}
+			for i, m := range pull(t, reader, want) {
+				if got := m.Sequence(); got != uint64(5-want+i+1) || len(m.Event().Data()) == 0 {
+					t.Errorf("message %d is %v", got, m.Event())
+				}
+			}
+			if consumer, err = js.Consumer(t.Context(), "EVENTS", "tandem-east-flights"); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(made, consumer.CachedInfo().Config); diff != "" {
+				t.Errorf("consumer (-as made +as corrected):\n%s", diff)
+			}
+		})
+	}
 }
 
 func TestAStreamOfInterestForgetsWhatNobodyReadsYet(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"sync"
 	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -42,6 +43,9 @@ type Stream struct {
 	consumer string
 
 	damaged uint64 // the floor of a consumer that is deleted and not created again yet
+
+	mu   sync.Mutex
+	seen seen
 }
 
 var _ eventing.Stream = (*Stream)(nil)
@@ -82,6 +86,7 @@ func (s *Stream) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Re
 		return nil, err
 	}
 	want := consumerWanted{origin: origin, ackWait: ackWait, open: cfg, state: found.CachedInfo().State}
+	want.retention = found.CachedInfo().Config.Retention
 	consumer, err := s.configure(ctx, want)
 	if err != nil {
 		return nil, err
@@ -99,7 +104,7 @@ func (s *Stream) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Re
 				slog.String("stream", s.cfg.String()), slog.Duration("after", ackWait), slog.Any("err", err))
 		}
 	}
-	return &reader{
+	r := &reader{
 		conn:     s.conn,
 		stream:   s,
 		want:     want,
@@ -111,7 +116,10 @@ func (s *Stream) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Re
 
 		gapless:   cfg.Gapless,
 		delivered: consumer.CachedInfo().Delivered.Consumer,
-	}, nil
+		seen:      s.seenOf(origin, consumer.CachedInfo()),
+	}
+	r.noteRisk(found.CachedInfo().Config, origin)
+	return r, nil
 }
 
 // consumerWanted is what a consumer is to be like.
@@ -120,6 +128,9 @@ type consumerWanted struct {
 	ackWait time.Duration
 	open    eventing.OpenConfig
 	state   natsjs.StreamState
+
+	retention natsjs.RetentionPolicy // of the stream
+	corrected bool                   // what was changed by hand is only removed
 
 	recreated bool // since the server could not change it
 }
@@ -136,8 +147,14 @@ func (s *Stream) configure(ctx context.Context, want consumerWanted) (natsjs.Con
 	consumer, err := js.Consumer(ctx, s.cfg.Name, s.consumer)
 	if err == nil {
 		is, floor = consumer.CachedInfo().Config, consumer.CachedInfo().AckFloor.Stream
+		if setting := changedByHand(is); setting != "" && !want.corrected {
+			return s.readAgain(ctx, want, setting)
+		}
 	}
 	should := is
+	should.FilterSubject, should.FilterSubjects, should.HeadersOnly = "", nil, false
+	should.BackOff, should.InactiveThreshold, should.RateLimit = nil, 0, 0
+	should.MaxRequestBatch, should.MaxRequestExpires, should.MaxRequestMaxBytes = 0, 0, 0
 	should.Durable = s.consumer
 	should.Description = "made by Tandem: everything, for one function in one cluster"
 	should.AckPolicy = natsjs.AckExplicitPolicy
@@ -201,18 +218,9 @@ func (s *Stream) unchanged(ctx context.Context) (natsjs.Consumer, error) {
 	defer cancel()
 	consumer, err := s.conn.in(s.cfg.Domain).Consumer(ctx, s.cfg.Name, s.consumer)
 	if err == nil {
-		err = checkWait(consumer.CachedInfo())
+		err = checkConsumer(consumer.CachedInfo())
 	}
 	return consumer, err
-}
-
-// checkWait reports that a consumer was left in the middle of [Stream.reclaim]: a
-// request that nobody answered was carried out later.
-func checkWait(info *natsjs.ConsumerInfo) error {
-	if wait := info.Config.AckWait; wait == reclaimWait {
-		return fmt.Errorf("consumer %s of stream %s has an AckWait of %s, want %s", info.Name, info.Stream, wait, ackWait)
-	}
-	return nil
 }
 
 // reclaim has the server hand out again what is outstanding.

@@ -42,6 +42,8 @@ type checkpoint struct {
 	known ledger.Checkpoint       // as stored last; the zero value if that is not known
 	saved ledger.CheckpointUpdate // last; the zero value if that has to be done in any case
 	at    time.Time               // and when
+
+	risk string // that was reported last
 }
 
 // beginAt says where a place is made if the stream has none: at its beginning, as who

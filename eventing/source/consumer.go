@@ -96,6 +96,7 @@ func (c *consumer) run(ctx context.Context) {
 func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 	open := c.source.openConfig()
 	open.Begin = c.beginAt
+	open.Vanished = func(from, messages uint64) { c.vanished(ctx, from, messages) }
 	reader, err := c.stream.Open(ctx, open)
 	if err != nil {
 		return false, err
@@ -194,7 +195,7 @@ func (c *consumer) receive(ctx context.Context, m eventing.Message) {
 	e := m.Event()
 	d := &delivery.Delivery{Event: e}
 	if e.Type() == eventing.MessageType {
-		d.Unreadable = eventing.Unreadable(m)
+		d.Unreadable = unreadable(m)
 		d.Alone = d.Unreadable != nil
 	}
 	if d.Unreadable == nil && !c.source.filter.passes(e.Type()) {
@@ -206,6 +207,15 @@ func (c *consumer) receive(ctx context.Context, m eventing.Message) {
 	if c.partition.Receive(m, d, inflight.EventID{Source: e.Source(), ID: e.ID()}, e.Subject()) == inflight.Copy {
 		c.source.ackAtOnce(ctx, m)
 	}
+}
+
+// unreadable returns why a message that looks like a CloudEvent cannot be read as one; nil
+// for others.
+func unreadable(m eventing.Message) error {
+	if u, ok := m.(interface{ Unreadable() error }); ok {
+		return u.Unreadable()
+	}
+	return nil
 }
 
 // forgotten reports whether a message is below the horizon, as those of a consumer that
@@ -227,6 +237,34 @@ func (c *consumer) forgotten(ctx context.Context, m eventing.Message) bool {
 	c.source.cfg.Metrics.forgottenOne(ctx)
 	c.source.ackAtOnce(ctx, m)
 	return true
+}
+
+// vanished counts messages that the stream deleted before they were delivered.
+func (c *consumer) vanished(ctx context.Context, from, messages uint64) {
+	c.source.cfg.Metrics.vanishedSome(ctx, messages)
+	c.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stream has deleted messages before they were delivered, by one of its limits or by hand; they are lost for this cluster",
+		slog.String("stream", c.stream.Name()), slog.Uint64("from", from), slog.Uint64("messages", messages))
+}
+
+// risk returns which settings of a reader's stream can lose events; nil if none can.
+func risk(reader eventing.Reader) error {
+	if r, ok := reader.(interface{ Risk() error }); ok {
+		return r.Risk()
+	}
+	return nil
+}
+
+// reportRisk reports that settings of the stream can lose events, once, until they change.
+func (c *consumer) reportRisk(ctx context.Context, reader eventing.Reader) {
+	text := ""
+	if err := risk(reader); err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != c.checkpoint.risk {
+		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "a setting of the stream can lose events; the source reads on, but is not ready",
+			slog.String("stream", c.stream.Name()), slog.String("err", text))
+	}
+	c.checkpoint.risk = text
 }
 
 // fetch returns a message with its payload, from the stream.
@@ -295,7 +333,7 @@ func (c *consumer) ready() error {
 	defer c.mu.Unlock()
 	switch {
 	case c.reader != nil:
-		return nil
+		return risk(c.reader)
 	case c.err != nil:
 		return fmt.Errorf("read stream %s: %w", c.stream.Name(), c.err)
 	default:

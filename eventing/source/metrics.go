@@ -252,6 +252,13 @@ func (m *Metrics) goneOne(ctx context.Context) {
 	}
 }
 
+// vanishedSome counts messages that their stream deleted before they were delivered.
+func (m *Metrics) vanishedSome(ctx context.Context, messages uint64) {
+	if m != nil {
+		m.gone.Add(ctx, int64(min(messages, 1<<62)), m.labels)
+	}
+}
+
 // rewoundOne counts a rewind.
 func (m *Metrics) rewoundOne(ctx context.Context) {
 	if m != nil {

@@ -1,0 +1,113 @@
+package jetstream_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+func TestMessagesThatVanishBeforeTheyAreDeliveredAreCounted(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	conn := connect(t, server)
+	publish(t, conn, newEvents(1, 20)...)
+	stored, err := native(t, server).Stream(t.Context(), "EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	remove := func(from, until uint64) {
+		t.Helper()
+		for sequence := from; sequence <= until; sequence++ {
+			if err := stored.DeleteMsg(t.Context(), sequence); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var got []string
+	open := func(stream *jetstream.Stream) eventing.Reader {
+		t.Helper()
+		reader, err := stream.Open(t.Context(), eventing.OpenConfig{Vanished: func(from, messages uint64) {
+			got = append(got, fmt.Sprintf("%d from %d", messages, from))
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reader
+	}
+	newStream := func() *jetstream.Stream {
+		t.Helper()
+		stream, err := jetstream.NewStream(connect(t, server), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stream
+	}
+	read := func(reader eventing.Reader, n int, ack bool) {
+		t.Helper()
+		for _, m := range pull(t, reader, n) {
+			if !ack {
+				continue
+			}
+			if err := m.Ack(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "they are acknowledged", func() bool {
+			position, err := reader.Position(t.Context())
+			return err == nil && (!ack || position.Unacknowledged == 0)
+		})
+	}
+	want := func(reports ...string) {
+		t.Helper()
+		if diff := cmp.Diff(reports, got); diff != "" {
+			t.Errorf("vanished (-want +got):\n%s", diff)
+		}
+		got = nil
+	}
+
+	// What a stream does not have when a consumer begins has not vanished.
+	remove(1, 2)
+	stream := newStream()
+	reader := open(stream)
+	read(reader, 3, true) // 3, 4, 5
+	want()
+	remove(6, 8)
+	remove(10, 10)
+	read(reader, 2, true) // 9, 11
+	want("3 from 6", "1 from 10")
+
+	// While the stream is not open; a purge moves the consumer.
+	if err := stored.Purge(t.Context(), natsjs.WithPurgeSequence(14)); err != nil {
+		t.Fatal(err)
+	}
+	reader = open(stream)
+	read(reader, 1, true) // 14
+	want("2 from 12")
+
+	// In another process.
+	remove(15, 15)
+	stream = newStream()
+	reader = open(stream)
+	read(reader, 2, false) // 16, 17
+	want("1 from 15")
+
+	// What was delivered before has not vanished.
+	remove(16, 16)
+	reader = open(stream)
+	read(reader, 2, true) // 17, 18
+	want()
+
+	// A rewind to what is gone.
+	if _, err := reader.Rewind(t.Context(), 9); err != nil {
+		t.Fatal(err)
+	}
+	read(reader, 5, true) // 14, 17, 18, 19, 20
+	want("5 from 9", "2 from 15")
+}

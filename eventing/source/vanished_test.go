@@ -1,0 +1,94 @@
+package source_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/source"
+)
+
+func TestEventsThatALimitDropsBeforeTheirDeliveryAreCountedAndTheLimitIsReported(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	nc, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limited := natsjs.StreamConfig{Name: "EVENTS", Subjects: []string{"events.>"}, MaxMsgs: 10}
+	if _, err := js.CreateStream(t.Context(), limited); err != nil {
+		t.Fatal(err)
+	}
+
+	f, p := newFunction(t), &progress{}
+	logger, lines := eventtest.Logger()
+	metrics := sdkmetric.NewManualReader()
+	start := func() running {
+		counted, err := source.NewMetrics(sdkmetric.NewMeterProvider(sdkmetric.WithReader(metrics)), "east", "flights")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream, err := jetstream.NewStream(eventtest.Connect(t, server, nil), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := source.New(eventing.StreamList{stream}, eventtest.NewSender(t, f.url(), f.url()+"/dead-letters"), p, source.Config{
+			Function: "flights", SaveInterval: 10 * time.Millisecond, Metrics: counted, Logger: logger,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return running{source: s, stop: run(t, s)}
+	}
+	first := start()
+	eventtest.Publish(t, server, "EVENTS", 1, 5)
+	eventtest.Eventually(t, "they are acknowledged", func() bool { return p.floor("EVENTS") == 6 })
+	first.stop()
+	eventtest.Publish(t, server, "EVENTS", 6, 30) // of which 10 are kept
+
+	metrics = sdkmetric.NewManualReader()
+	second := start()
+	eventtest.Eventually(t, "the rest is acknowledged", func() bool { return p.floor("EVENTS") == 36 })
+	if got := f.count(); got != 15 {
+		t.Errorf("%d events were delivered, want 5 and the 10 that are left", got)
+	}
+	if got := collect(t, metrics)["tandem_source_gone"]; got != 20 {
+		t.Errorf("%v messages are counted, want 20", got)
+	}
+	count := func(text string) (n int) {
+		for _, line := range lines() {
+			if strings.Contains(line, text) {
+				n++
+			}
+		}
+		return n
+	}
+	if got := count("stream has deleted messages before they were delivered"); got != 1 {
+		t.Errorf("%d lines: %q", got, lines())
+	}
+	if err := second.source.Ready(); err == nil || !strings.Contains(err.Error(), "max_msgs 10 with discard old") {
+		t.Errorf("Ready: %v", err)
+	}
+	if got := count("max_msgs 10 with discard old"); got != 2 { // one of each start
+		t.Errorf("%d lines: %q", got, lines())
+	}
+	limited.Discard = natsjs.DiscardNew
+	if _, err := js.UpdateStream(t.Context(), limited); err != nil {
+		t.Fatal(err)
+	}
+	eventtest.Eventually(t, "it is ready when the stream is mended", func() bool { return second.source.Ready() == nil })
+}
