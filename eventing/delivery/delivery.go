@@ -38,6 +38,13 @@ type Delivery struct {
 	AttemptedFor time.Duration
 	failedAt     time.Time // when the latest answer was that
 
+	// Strikes is how often the function's process ended while it had nothing else to
+	// compute but the event, and DeadElsewhere reports whether another cluster has made it
+	// a dead letter: one strike is enough then.
+	Strikes       int
+	DeadElsewhere bool
+	brokenBy      string // what was seen of that last
+
 	request *sink.Request // for a request of its own; nil before the first one
 	status  int           // why it is a dead letter
 
@@ -65,6 +72,10 @@ type Step struct {
 	// Failed is true if the event broke the function.
 	Failed bool
 
+	// Broken is true if the connection broke after the request was sent, and Draining if
+	// the function is shutting down.
+	Broken, Draining bool
+
 	// Err is why the event cannot be encoded. Nothing was sent.
 	Err error
 }
@@ -84,8 +95,14 @@ func (d *Sender) Deliver(ctx context.Context, ds []*Delivery) (steps []Step, ans
 
 // deliverAlone sends one event.
 func (d *Sender) deliverAlone(ctx context.Context, e *Delivery) (step Step, answered bool) {
-	if e.Unreadable != nil && !e.DeadLetter {
+	switch {
+	case e.DeadLetter:
+	case e.Unreadable != nil:
 		if err := d.makeDeadLetter(e, http.StatusBadRequest, []byte(e.Unreadable.Error()), 0); err != nil {
+			return Step{Err: err}, true
+		}
+	case e.Struck():
+		if err := d.rejectStruck(e); err != nil {
 			return Step{Err: err}, true
 		}
 	}
@@ -102,7 +119,7 @@ func (d *Sender) deliverAlone(ctx context.Context, e *Delivery) (step Step, answ
 
 // step returns the next step for an event.
 func (d *Sender) step(ctx context.Context, e *Delivery, a answer, o outcome.Outcome) Step {
-	step := Step{Outcome: o}
+	step := Step{Outcome: o, Draining: a.draining}
 	switch {
 	case ctx.Err() != nil && o.Kind != outcome.Committed && o.Kind != outcome.Rejected:
 		return step // the outcome means nothing, and the caller sees why
@@ -135,6 +152,9 @@ func (d *Sender) step(ctx context.Context, e *Delivery, a answer, o outcome.Outc
 		step.RetryIn = e.failedBackoff.Delay(d.cfg.BackoffBase, d.failedBackoffCap(), o.RetryAfter)
 	case outcome.Deployment, outcome.Unavailable:
 		e.failedAt = time.Time{}
+		if a.brokenBy != "" {
+			step.Broken, e.Alone, e.brokenBy = true, true, a.brokenBy
+		}
 		d.cfg.Failed(ctx)
 		step.RetryIn = e.retryBackoff.Delay(d.cfg.BackoffBase, d.cfg.BackoffCap, min(o.RetryAfter, d.cfg.RetryAfterCap))
 	}
@@ -170,12 +190,13 @@ func (d *Sender) prepare(e *Delivery) (err error) {
 	if e.request, err = sink.Encode(d.cfg.Sink.Apply(e.Event)); err != nil {
 		return fmt.Errorf("encode event for HTTP: %w", err)
 	}
+	e.request.Once()
 	return nil
 }
 
 // reject makes the event a dead letter, which is to be sent at once.
 func (d *Sender) reject(e *Delivery, a answer, o outcome.Outcome) error {
-	attempts := e.Attempts
+	attempts := e.Attempts + e.Strikes
 	if o.Kind == outcome.Rejected {
 		attempts++
 	}

@@ -179,6 +179,8 @@ type answer struct {
 	body     []byte            // its beginning, of a single event
 	answered bool              // the function said something about an event
 	err      error             // why it is retried
+	brokenBy string            // how the connection broke after the request was sent; empty if it did not
+	draining bool              // the function is shutting down
 }
 
 // send sends a request of so many events once.
@@ -189,12 +191,13 @@ func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events in
 	unhook := context.AfterFunc(ctx, func() { time.AfterFunc(d.cfg.Grace, cancel) })
 	defer unhook()
 
+	tryCtx, sent := traceSent(tryCtx)
 	res, err := d.client.Do(r.HTTP(t.url).WithContext(tryCtx))
 	if err != nil {
 		if ctx.Err() == nil {
 			t.failures.Failed(ctx, sink.Cause(err))
 		}
-		return answer{err: sink.Cause(err)}
+		return answer{err: sink.Cause(err), brokenBy: sent.brokenBy(err)}
 	}
 	defer func() { _ = res.Body.Close() }() // nothing is lost with it
 	if t == d.function {
@@ -203,16 +206,17 @@ func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events in
 	if t.url.Host == d.function.url.Host && isOfFunction(res) {
 		d.isFunction.Store(true)
 	}
-	a := answer{status: res.StatusCode}
+	a := answer{status: res.StatusCode, draining: res.Header.Get(outcome.DrainingHeader) != ""}
 	if r.Batch && res.Header.Get("Content-Type") == outcome.OutcomesType {
 		if err := a.readOutcomes(res, events); err != nil {
 			t.failures.Failed(ctx, err)
-			return answer{status: res.StatusCode, err: err}
+			return answer{status: res.StatusCode, err: err, brokenBy: sent.brokenBy(err)}
 		}
 	} else {
 		a.body, err = sink.ReadReason(res)
 		a.receipt = res.Header.Get(outcome.ReceiptHeader)
 		a.outcome = outcome.FromHTTP(res.StatusCode, res.Header, string(a.body))
+		a.brokenBy = brokenBehind(res, a.body)
 		if err == nil {
 			a.outcome.RetryAfter = sink.RetryAfter(res.Header.Get("Retry-After"), d.cfg.Now(), d.cfg.RetryAfterCap)
 		}

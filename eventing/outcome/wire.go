@@ -31,6 +31,10 @@ const (
 	// both, whatever its status. A sink that does not send them accepts single events.
 	MaxBatchHeader      = "Tandem-Max-Batch"
 	MaxBatchBytesHeader = "Tandem-Max-Batch-Bytes"
+
+	// DrainingHeader is in every answer of an instance that is shutting down. An event
+	// whose connection breaks then did not end the process.
+	DrainingHeader = "Tandem-Draining"
 )
 
 // OutcomesType is the media type of an answer with an outcome for each event of a batch.

@@ -71,6 +71,13 @@ func EncodeBatch(body []byte) *Request {
 	return &Request{header: http.Header{"Content-Type": {batchContentType}, "Idempotency-Key": nil}, body: body, Batch: true}
 }
 
+// Once has net/http report a connection that breaks before the answer, also if it was
+// used before, instead of sending the request again on another one. It returns r.
+func (r *Request) Once() *Request {
+	delete(r.header, "Idempotency-Key")
+	return r
+}
+
 // Accepting asks for an answer of a media type, and returns r.
 func (r *Request) Accepting(mediaType string) *Request {
 	r.header["Accept"] = []string{mediaType}

@@ -54,9 +54,14 @@ func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
 	request.Took = s.cfg.Now().Sub(begun)
 	for k, i := range sent {
 		request.Next[i], request.After[i] = s.next(ctx, entries[i], steps[k])
+		request.Draining = request.Draining || steps[k].Draining
+		request.Committed = request.Committed || steps[k].Outcome.Kind == outcome.Committed && !entries[i].Delivery.DeadLetter
 	}
 	s.cfg.Metrics.settled(ctx, entries, sent, steps, s.cfg.Now())
-	s.table.Complete(request)
+	if request.Next[0] == inflight.Broken {
+		s.findDeadElsewhere(ctx, entries)
+	}
+	s.noteStrikes(ctx, s.table.Complete(request))
 	for i, e := range entries {
 		switch request.Next[i] {
 		case inflight.Finish:
@@ -65,7 +70,7 @@ func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
 			if ctx.Err() != nil {
 				s.handBack(ctx, e)
 			}
-		case inflight.Retry, inflight.Unavailable, inflight.Unsent, inflight.Again, inflight.Pending:
+		case inflight.Retry, inflight.Unavailable, inflight.Broken, inflight.Unsent, inflight.Again, inflight.Pending:
 		}
 	}
 }
@@ -114,6 +119,8 @@ func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step
 		return inflight.Drop, 0
 	case step.Outcome.Kind == outcome.Pending && !e.Delivery.DeadLetter:
 		return inflight.Pending, 0
+	case step.Broken:
+		return inflight.Broken, 0
 	case step.RetryIn == 0:
 		return inflight.Again, 0 // alone, or to the dead letter sink
 	case step.Outcome.Kind == outcome.Failed && !e.Delivery.DeadLetter:

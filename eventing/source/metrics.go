@@ -19,12 +19,14 @@ import (
 // and function. Exported to Prometheus with unit and suffix they are called
 // tandem_source_delivered_total, tandem_source_receipts_total{receipt},
 // tandem_source_rejected_total, tandem_source_failed_total,
-// tandem_source_skipped_total, tandem_source_forgotten_total,
+// tandem_source_strikes_total, tandem_source_suspects, tandem_source_skipped_total, tandem_source_forgotten_total,
 // tandem_source_filtered_total, tandem_source_rewinds_total, tandem_source_commit_seconds,
 // tandem_source_parked, tandem_source_stored, tandem_source_pending, tandem_source_unacknowledged,
 // tandem_source_held, tandem_source_in_flight{state} and tandem_source_oldest_seconds. A nil Metrics counts nothing.
 type Metrics struct {
 	delivered, receipts, rejected, failed, skipped, forgotten, filtered, gone, rewinds metric.Int64Counter
+
+	strikes metric.Int64Counter
 
 	parked, stored metric.Int64Gauge
 	commit         metric.Float64Histogram
@@ -50,7 +52,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		positions: map[string]eventing.Position{},
 	}
 
-	var errs [17]error
+	var errs [19]error
 	m.delivered, errs[0] = meter.Int64Counter("tandem_source_delivered",
 		metric.WithDescription("Events that the function answered with 2xx."))
 	m.receipts, errs[1] = meter.Int64Counter("tandem_source_receipts",
@@ -112,12 +114,22 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		metric.WithDescription("Messages that their stream deleted before they were delivered."))
 	m.stored, errs[16] = meter.Int64Gauge("tandem_source_stored",
 		metric.WithDescription("Events that are stored behind dead letters of their subjects, and acknowledged. Only where the order is kept."))
+	m.strikes, errs[17] = meter.Int64Counter("tandem_source_strikes",
+		metric.WithDescription("How often the function's process ended while it computed an event alone, which is a dead letter after three of them."))
+	_, errs[18] = meter.Int64ObservableGauge("tandem_source_suspects",
+		metric.WithDescription("Events whose connection to the function broke after they were sent; each is tried alone, one at a time."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			if held, ok := m.held(); ok {
+				o.Observe(int64(held.suspects), m.labels)
+			}
+			return nil
+		}))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 
 	ctx := context.Background()
-	for _, counter := range []metric.Int64Counter{m.delivered, m.rejected, m.failed, m.skipped, m.forgotten, m.filtered, m.gone, m.rewinds} {
+	for _, counter := range []metric.Int64Counter{m.delivered, m.rejected, m.failed, m.skipped, m.forgotten, m.filtered, m.gone, m.rewinds, m.strikes} {
 		counter.Add(ctx, 0, m.labels) // so that they can be seen before the first event
 	}
 	m.receipts.Add(ctx, 0, m.won)
@@ -152,10 +164,11 @@ func (m *Metrics) observe(value func(eventing.Position) uint64) metric.Int64Call
 	}
 }
 
-// holding is the messages in flight: their number, also by state, and the age of the
-// oldest.
+// holding is the messages in flight: their number, also by state, how many are suspects,
+// and the age of the oldest.
 type holding struct {
 	messages int
+	suspects int
 	states   [inflight.Finished]int
 	oldest   time.Duration
 }
@@ -242,6 +255,13 @@ func (m *Metrics) settled(ctx context.Context, entries []*inflight.Entry, sent [
 func (m *Metrics) skippedSome(ctx context.Context, events int) {
 	if m != nil && events > 0 {
 		m.skipped.Add(ctx, int64(events), m.labels)
+	}
+}
+
+// struckOne counts a strike.
+func (m *Metrics) struckOne(ctx context.Context) {
+	if m != nil {
+		m.strikes.Add(ctx, 1, m.labels)
 	}
 }
 

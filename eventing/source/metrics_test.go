@@ -50,7 +50,7 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]float64{
 		"tandem_source_delivered": 0, "tandem_source_receipts won": 0, "tandem_source_receipts lost": 0,
-		"tandem_source_rejected": 0, "tandem_source_failed": 0, "tandem_source_skipped": 0, "tandem_source_forgotten": 0, "tandem_source_gone": 0, "tandem_source_filtered": 0, "tandem_source_rewinds": 0,
+		"tandem_source_rejected": 0, "tandem_source_failed": 0, "tandem_source_skipped": 0, "tandem_source_strikes": 0, "tandem_source_forgotten": 0, "tandem_source_gone": 0, "tandem_source_filtered": 0, "tandem_source_rewinds": 0,
 	}, collect(t, reader)); diff != "" {
 		t.Errorf("before the first event (-want +got):\n%s", diff)
 	}
@@ -91,6 +91,8 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 		"tandem_source_rewinds":           0,
 		"tandem_source_failed":            19,
 		"tandem_source_skipped":           0,
+		"tandem_source_strikes":           0,
+		"tandem_source_suspects":          0,
 		"tandem_source_commit count":      14,
 		"tandem_source_pending":           0,
 		"tandem_source_unacknowledged":    0,

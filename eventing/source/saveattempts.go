@@ -51,16 +51,16 @@ func (t *attemptsOf) restore(sequence uint64, e *delivery.Delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if known, ok := t.stored[sequence]; ok {
-		e.Attempts, e.AttemptedFor = known.Attempts, known.For
+		e.Attempts, e.AttemptedFor, e.Strikes = known.Attempts, known.For, known.Strikes
 		e.Alone = true
 	}
 }
 
-// recordFailure takes note that an event broke the function.
-func (t *attemptsOf) recordFailure(sequence uint64, e *delivery.Delivery) {
+// record notes how often an event has failed.
+func (t *attemptsOf) record(e ledger.EventAttempts) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.news[sequence] = ledger.EventAttempts{Sequence: sequence, Attempts: e.Attempts, For: e.AttemptedFor}
+	t.news[e.Sequence] = e
 }
 
 // forget forgets an event.
@@ -101,13 +101,14 @@ func (c *consumer) restoreAttempts(sequence uint64, d *delivery.Delivery) {
 // recordFailure notes that an event broke the function.
 func (c *consumer) recordFailure(e *inflight.Entry) {
 	if !e.Abandoned() {
-		c.currentAttempts().recordFailure(e.Sequence(), e.Delivery)
+		d := e.Delivery
+		c.currentAttempts().record(ledger.EventAttempts{Sequence: e.Sequence(), Attempts: d.Attempts, For: d.AttemptedFor, Strikes: d.Strikes})
 	}
 }
 
 // forgetAttempts forgets the attempts of a finished event.
 func (c *consumer) forgetAttempts(e *inflight.Entry) {
-	if e.Delivery.Attempts == 0 || e.Abandoned() {
+	if e.Delivery.Attempts == 0 && e.Delivery.Strikes == 0 || e.Abandoned() {
 		return
 	}
 	c.currentAttempts().forget(e.Sequence())

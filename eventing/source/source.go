@@ -68,6 +68,11 @@ type Config struct {
 	// for this process' memory.
 	Attempts Attempts
 
+	// Suspects lets one cluster at a time try the events that may have ended the
+	// function's process. It needs a Ledger. Nil if no other cluster could be down with
+	// this one.
+	Suspects Suspects
+
 	// Ledger is asked what other clusters have done. Required, unless Hedge is
 	// the race and Switch is nil.
 	Ledger Ledger
@@ -159,7 +164,7 @@ type Source struct {
 	hedge       hedgeController
 	stored      *storedEvents // nil if no order is kept
 
-	saving, asking, verdicts, peers, watching *failurelog.Log
+	saving, asking, verdicts, peers, watching, leasing *failurelog.Log
 }
 
 // New returns a Source that delivers the messages of streams with sender, and saves in
@@ -182,6 +187,7 @@ func New(streams eventing.Streams, sender *delivery.Sender, checkpoints Checkpoi
 		verdicts:    failurelog.New(cfg.Logger, cfg.Now, "looking up blocked subjects"),
 		peers:       failurelog.New(cfg.Logger, cfg.Now, "looking up the other clusters; the backlog is not divided"),
 		watching:    failurelog.New(cfg.Logger, cfg.Now, "watching the set of streams"),
+		leasing:     failurelog.New(cfg.Logger, cfg.Now, "leasing events that may have ended the function's process"),
 		hedge: hedgeController{
 			wanted:   cfg.Hedge,
 			reading:  failurelog.New(cfg.Logger, cfg.Now, "reading the hedge"),
@@ -190,6 +196,7 @@ func New(streams eventing.Streams, sender *delivery.Sender, checkpoints Checkpoi
 	}
 	s.table = inflight.New(inflight.Config{
 		Now: cfg.Now, InFlight: cfg.InFlight, Rate: cfg.Rate, MaxBatch: s.maxBatch, MaxBytes: cfg.MaxBytes, CatchUpLag: s.catchUpLag(), Ordered: cfg.Ordered,
+		Lease: s.leases(),
 	})
 	if cfg.Ordered {
 		s.stored = newStoredEvents(s)
@@ -223,7 +230,7 @@ func (s *Source) inFlight() (h holding) {
 		h.messages += n
 		h.oldest = max(h.oldest, age)
 	}
-	h.states = s.table.Counts()
+	h.states, h.suspects = s.table.Counts(), s.table.Suspects()
 	return h
 }
 
@@ -244,6 +251,7 @@ func (s *Source) Run(ctx context.Context) {
 	if s.stored != nil {
 		helpers.Go(func() { s.stored.deleteSettled(helping) })
 	}
+	helpers.Go(func() { s.followLease(ctx) })
 
 	closed := make(chan struct{})
 	var workers sync.WaitGroup

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"time"
 
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
@@ -74,6 +75,21 @@ type Attempts interface {
 
 	// Load returns the stored attempts. Called when a stream is opened.
 	Load(ctx context.Context, function, stream, epoch string) ([]ledger.EventAttempts, error)
+}
+
+// Suspects lets one cluster at a time try the events that may have ended the function's
+// process. [ledger.Suspects] is the one on PostgreSQL. It must be safe for concurrent use.
+type Suspects interface {
+	// Lease takes or extends the lease of function, and reports whether this cluster has
+	// it. It expires after a time by a clock that all clusters share. Called every two
+	// seconds while there are suspects.
+	Lease(ctx context.Context, function string, expires time.Duration) (held bool, err error)
+
+	// Release ends the lease if this cluster has it.
+	Release(ctx context.Context, function string) error
+
+	// DeadElsewhere reports whether an event is a dead letter of another cluster.
+	DeadElsewhere(ctx context.Context, function, source, id string) (bool, error)
 }
 
 // Ledger looks up which events are committed, by any cluster.

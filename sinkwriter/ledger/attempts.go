@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	saveTriesSQL = `insert into tandem.tries as t (cluster, function, stream, epoch, sequence, tries, tried_ms)
-select $1, $2, $3, $4, s::numeric, n, ms from unnest($5::text[], $6::integer[], $7::bigint[]) as u(s, n, ms)
+	saveTriesSQL = `insert into tandem.tries as t (cluster, function, stream, epoch, sequence, tries, tried_ms, strikes)
+select $1, $2, $3, $4, s::numeric, n, ms, k from unnest($5::text[], $6::integer[], $7::bigint[], $8::integer[]) as u(s, n, ms, k)
 on conflict (cluster, function, stream, sequence) do update
-set epoch = excluded.epoch, tries = excluded.tries, tried_ms = excluded.tried_ms, saved_at = now()`
+set epoch = excluded.epoch, tries = excluded.tries, tried_ms = excluded.tried_ms, strikes = excluded.strikes, saved_at = now()`
 
 	forgetTriesSQL = `delete from tandem.tries where cluster = $1 and function = $2 and stream = $3 and sequence = any($4::text[]::numeric[])`
 
 	staleTriesSQL = `delete from tandem.tries where cluster = $1 and function = $2 and stream = $3 and epoch <> $4`
 
-	loadTriesSQL = `select sequence::text, tries, tried_ms from tandem.tries where cluster = $1 and function = $2 and stream = $3 and epoch = $4`
+	loadTriesSQL = `select sequence::text, tries, tried_ms, strikes from tandem.tries where cluster = $1 and function = $2 and stream = $3 and epoch = $4`
 )
 
 // Attempts stores the failed attempts of events that break a function, for one cluster. It
@@ -40,13 +40,16 @@ type EventAttempts struct {
 	Sequence uint64
 	Attempts int
 	For      time.Duration // kept to the millisecond
+	Strikes  int           // how often the process ended while it computed the event alone
 }
 
 // Save stores tries over what is stored, and drops what is stored for the
 // sequence numbers in settled.
 func (t *Attempts) Save(ctx context.Context, function, stream, epoch string, tries []EventAttempts, settled []uint64) error {
 	sequences, counts, times := make([]string, len(tries)), make([]int32, len(tries)), make([]int64, len(tries))
+	strikes := make([]int32, len(tries))
 	for i, e := range tries {
+		strikes[i] = int32(min(e.Strikes, 1<<30))
 		sequences[i], counts[i], times[i] = number(e.Sequence), int32(min(e.Attempts, 1<<30)), e.For.Milliseconds()
 	}
 	gone := make([]string, len(settled))
@@ -55,7 +58,7 @@ func (t *Attempts) Save(ctx context.Context, function, stream, epoch string, tri
 	}
 	batch := &pgx.Batch{}
 	if len(tries) > 0 {
-		batch.Queue(saveTriesSQL, t.cluster, function, stream, epoch, sequences, counts, times)
+		batch.Queue(saveTriesSQL, t.cluster, function, stream, epoch, sequences, counts, times, strikes)
 	}
 	if len(settled) > 0 {
 		batch.Queue(forgetTriesSQL, t.cluster, function, stream, gone)
@@ -85,7 +88,7 @@ func (t *Attempts) Load(ctx context.Context, function, stream, epoch string) ([]
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e EventAttempts, err error) {
 		var sequence string
 		var ms int64
-		if err := row.Scan(&sequence, &e.Attempts, &ms); err != nil {
+		if err := row.Scan(&sequence, &e.Attempts, &ms, &e.Strikes); err != nil {
 			return e, err
 		}
 		e.For = time.Duration(ms) * time.Millisecond

@@ -50,8 +50,8 @@ var programs = sync.OnceValues(func() (devcluster.Programs, error) {
 // processes that compute, and more of them only slow each other down.
 var running = make(chan struct{}, 2)
 
-// start starts a deployment that ends with the test. It sets the folder, the programs and
-// the migrations.
+// start starts a deployment that ends with the test. It sets the folder, and by default the
+// programs and the migrations.
 func start(t *testing.T, cfg devcluster.Config) *devcluster.Deployment {
 	t.Helper()
 	running <- struct{}{}
@@ -59,10 +59,14 @@ func start(t *testing.T, cfg devcluster.Config) *devcluster.Deployment {
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	var err error
-	if cfg.Programs, err = programs(); err != nil {
-		t.Fatal(err)
+	if cfg.Programs == (devcluster.Programs{}) {
+		if cfg.Programs, err = programs(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	cfg.Dir, cfg.Prepare = pgtest.Dir(t), tandem.New().Migrate
+	if cfg.Dir = pgtest.Dir(t); cfg.Prepare == nil {
+		cfg.Prepare = tandem.New().Migrate
+	}
 	d, err := devcluster.New(cfg)
 	if err != nil {
 		t.Fatal(err)

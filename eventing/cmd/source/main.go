@@ -164,6 +164,7 @@ func newSource(conn *jetstream.Conn, sender *delivery.Sender, db database, cfg c
 		HedgeSwitch: jetstream.NewHedgeSwitch(conn, cfg.Cluster, cfg.HedgeDomain),
 		Ledger:      db.ledger,
 		Attempts:    db.tries,
+		Suspects:    db.suspects,
 		Ordered:     cfg.Ordering == orderBySubject,
 		Blocked:     db.verdicts,
 		Metrics:     metrics,

@@ -23,6 +23,7 @@ type database struct {
 	tries    source.Attempts
 	verdicts source.Blocked
 	ledger   source.Ledger
+	suspects source.Suspects
 	relay    relay.Outbox
 	old      *ledger.Retention
 	standbys func(context.Context) ([]ledger.Standby, error)
@@ -40,7 +41,7 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 		// the password.
 		return database{}, errors.New("DATABASE_URL: want postgres://USER:PASSWORD@HOST:5432/NAME")
 	}
-	cfg.MaxConns = 7 // one each for checkpoints, the relay and retention, and four for lookups
+	cfg.MaxConns = 8 // one each for checkpoints, suspects, the relay and retention, and four for lookups
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
@@ -65,6 +66,7 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 		tries:    ledger.NewAttempts(pool, cluster),
 		verdicts: ledger.NewBlocked(pool, cluster),
 		ledger:   timelineLedger{ledger.New(pool), now},
+		suspects: ledger.NewSuspects(pool, cluster),
 		relay:    sinkwriter.NewOutbox(pool),
 		standbys: func(ctx context.Context) ([]ledger.Standby, error) { return ledger.Replication(ctx, pool) },
 		traffic:  traffic,

@@ -86,6 +86,11 @@ type Entry struct {
 	attempts    int           // under this circuit, without success
 	probing     *circuit      // while it is a probe, or one of those that follow it
 	charged     time.Duration // to the budget, while it is redelivered
+
+	suspect bool      // a connection broke that it was sent over
+	breaks  int       // how many of them in trials
+	strike  *strike   // its latest trial, until that counts
+	accuses []*strike // trials that broke with it
 }
 
 // Sequence returns the position of the message in its partition.
@@ -102,6 +107,7 @@ func (e *Entry) GoesTogether() bool {
 // to moves e to a state. It is called with the table's lock held.
 func (e *Entry) to(s State) {
 	if s == Finished {
+		e.partition.table.decided(e, !e.Delivery.DeadLetter && !e.stale())
 		e.partition.table.leaveCircuit(e)
 	}
 	if !e.stale() {

@@ -20,6 +20,7 @@ func (m *model) check() {
 	put(Left, t.left...)
 	put(Ready, t.together.entries...)
 	put(Ready, t.alone.entries...)
+	put(Ready, t.queue.entries...)
 	put(Due, t.again.entries...)
 	put(Due, t.slow.entries...)
 	for _, c := range t.probed {
@@ -111,9 +112,30 @@ func (m *model) check() {
 	if retrying > max(1, t.cfg.InFlight/retryShare) || slow > max(1, t.cfg.InFlight/slowShare) {
 		m.failf("%d failing and %d slow events are in requests, of %d", retrying, slow, t.cfg.InFlight)
 	}
+	m.checkSuspects()
 	m.checkCircuits()
 	if sending > t.cfg.InFlight {
 		m.failf("%d events are in requests, want at most %d", sending, t.cfg.InFlight)
+	}
+}
+
+// checkSuspects checks what the table knows of suspects.
+func (m *model) checkSuspects() {
+	m.t.Helper()
+	t := m.table
+	undecided, trials := 0, 0
+	for _, s := range m.streams {
+		for _, e := range s.partition.entries {
+			if e.breaks > 0 {
+				undecided++
+			}
+			if e.state == Sending && e.mayTry() {
+				trials++
+			}
+		}
+	}
+	if t.undecided != undecided || trials > 1 || trials == 1 && t.trial == nil {
+		m.failf("%d suspects are undecided, want %d; %d trials are under way", t.undecided, undecided, trials)
 	}
 }
 
@@ -167,7 +189,7 @@ func (m *model) drain(when string) {
 	for _, s := range m.streams {
 		messages += len(s.messages)
 	}
-	limit := m.now.Add(2 * time.Minute)
+	limit := m.now.Add(2*time.Minute + freeOutages*outageShare)
 	if m.table.cfg.Rate > 0 {
 		limit = limit.Add(time.Duration(messages) * time.Second / time.Duration(m.table.cfg.Rate))
 	}
@@ -194,7 +216,7 @@ func (m *model) drain(when string) {
 		if moved || m.awake() {
 			continue
 		}
-		if m.asleep.Sub(m.now) > 31*time.Second {
+		if m.asleep.Sub(m.now) > 31*time.Second+freeOutages*outageShare {
 			m.failf("drained %s: something is due, and nothing runs it", when)
 		}
 		m.now = m.asleep

@@ -59,6 +59,7 @@ type modelMessage struct {
 	entry    *Entry // in flight; nil before and afterwards
 	finished bool
 	acked    bool // the stream has heard so
+	kills    bool // ends the function's process
 	finishAt time.Time
 }
 
@@ -117,6 +118,10 @@ type model struct {
 	blocked map[EventID]string // the dead letters, with their subjects
 	running map[*Entry]bool    // ran when their subject was blocked
 	closes  bool               // the process ends before all is finished
+
+	sentAt map[*Entry]time.Time // of requests, by their first entry
+	ended  map[*Entry]bool      // the requests that were open when the process ended
+	killed bool                 // the process ends for other reasons, too
 }
 
 // modelKinds are the types of events.
@@ -149,6 +154,7 @@ func runModel(t *testing.T, decisions []byte) {
 	m := &model{
 		t: t, script: &script{decisions}, now: modelStart,
 		failing: map[string]bool{}, held: map[*Entry]bool{}, ledger: map[EventID]bool{}, blocked: map[EventID]string{}, running: map[*Entry]bool{},
+		sentAt: map[*Entry]time.Time{}, ended: map[*Entry]bool{},
 	}
 	cfg := Config{
 		Now:        func() time.Time { return m.now },
@@ -158,8 +164,9 @@ func runModel(t *testing.T, decisions []byte) {
 		MaxBytes:   []int{32 << 10, 128 << 10, 1 << 20}[m.n(3)],
 		CatchUpLag: []time.Duration{0, time.Second}[m.n(2)],
 		Ordered:    m.n(3) > 0,
+		Lease:      m.n(3) > 0,
 	}
-	m.eager, m.closes = m.n(2) == 0, m.n(8) == 0
+	m.eager, m.closes, m.killed = m.n(2) == 0, m.n(8) == 0, m.n(2) == 0
 	hedgeAtEnd := []eventing.Hedge{{}, {Delay: 300 * time.Millisecond}}[m.n(2)]
 	m.bytes = []int{2000, 1 << 20}[m.n(2)]
 	m.table = New(cfg)
@@ -185,6 +192,13 @@ func runModel(t *testing.T, decisions []byte) {
 		m.close()
 		return
 	}
+	m.table.SetLease(m.now.Add(time.Hour))
+	for _, s := range m.streams {
+		for _, message := range s.messages {
+			message.kills = false // nothing is committed at the end that would show whose fault it is
+		}
+	}
+	m.killed = true // nor that these are harmless now
 	m.drain("as it is")
 	clear(m.failing)
 	for _, s := range m.streams {
@@ -209,7 +223,7 @@ func runModel(t *testing.T, decisions []byte) {
 // step does one thing.
 func (m *model) step() {
 	s := m.streams[m.n(len(m.streams))]
-	switch m.n(24) {
+	switch m.n(25) {
 	case 0, 1:
 		m.store(s, 1+m.n(8))
 	case 2, 3, 4:
@@ -272,6 +286,10 @@ func (m *model) step() {
 		if len(s.late) > 0 {
 			m.redeliver(s)
 		}
+	case 24:
+		until := m.now.Add([]time.Duration{0, time.Second, time.Minute}[m.n(3)])
+		m.logf("lease until %s", until.Sub(modelStart))
+		m.table.SetLease(until)
 	case 23:
 		s.partition.Heartbeat(m.now.Add(-time.Second), m.now, func(message eventing.Message) {
 			if mm, _ := message.(*modelMessage); mm.finished || mm.epoch != s.epoch {
@@ -289,7 +307,8 @@ func (m *model) store(s *modelStream, n int) {
 		subject := []string{"", "a", "a", "b", "c", "d"}[m.n(6)]
 		message := &modelMessage{
 			stream: s, sequence: sequence, epoch: s.epoch, kind: modelKinds[m.n(len(modelKinds))], arrived: m.now, size: []int{10, 100, 800, 3000}[m.n(4)], subject: subject,
-			id: EventID{Source: fmt.Sprintf("/%d/%d", s.number, s.epoch), ID: fmt.Sprint(sequence)},
+			id:    EventID{Source: fmt.Sprintf("/%d/%d", s.number, s.epoch), ID: fmt.Sprint(sequence)},
+			kills: m.n(16) == 15,
 		}
 		s.messages = append(s.messages, message)
 	}
@@ -305,7 +324,7 @@ func (m *model) open(s *modelStream) {
 			m.ledger[message.id] = true
 		} else {
 			s.late = append(s.late, message)
-			if m.n(2) == 0 {
+			if m.n(2) == 0 && !message.kills {
 				m.ledger[message.id] = true
 			}
 		}
@@ -468,7 +487,9 @@ func (m *model) confirm(s *modelStream) {
 // commitElsewhere has another cluster commit an event.
 func (m *model) commitElsewhere(s *modelStream) {
 	if s.unread > 0 {
-		m.ledger[s.messages[m.n(s.unread)].id] = true
+		if message := s.messages[m.n(s.unread)]; !message.kills {
+			m.ledger[message.id] = true
+		}
 	}
 }
 
@@ -534,7 +555,7 @@ func (m *model) sent(batch []*Entry) {
 			m.failf("send %v: the cluster stands by", names)
 		case len(batch) > 1 && !e.GoesTogether():
 			m.failf("send %v: it does not go with others", names)
-		case e.circuit.open && e.probing == nil:
+		case e.circuit.open && e.probing == nil && !e.mayTry():
 			m.failf("send %v: its type is probed, and this is no probe", names)
 		case i > 0 && e.before(batch[i-1]):
 			m.failf("send %v: not in the order of service", names)
@@ -545,6 +566,10 @@ func (m *model) sent(batch []*Entry) {
 			m.checkOrder(e, message)
 		}
 	}
+	if batch[0].mayTry() {
+		m.checkTrial(batch[0])
+	}
+	m.sentAt[batch[0]] = m.now
 	m.logf("send %s", strings.Join(names, " "))
 	if len(batch) > max(1, m.events) || len(batch) > 1 && size > m.bytes {
 		m.failf("send %v: more than %d events or %d bytes", names, m.events, m.bytes)
@@ -561,6 +586,19 @@ func (m *model) checkIdle() {
 	}
 	if t.firstSingle() != nil || t.together.Len() > 0 && t.pace(m.events, m.now) <= 0 {
 		m.failf("nothing is sent, though events are ready")
+	}
+}
+
+// checkTrial checks that a suspect may be tried.
+func (m *model) checkTrial(e *Entry) {
+	m.t.Helper()
+	if m.table.cfg.Lease && !m.now.Before(m.table.leaseUntil) {
+		m.failf("try %d: another cluster may have the lease", e.Sequence())
+	}
+	for _, request := range m.requests {
+		if request[0].mayTry() {
+			m.failf("try %d: %d is being tried", e.Sequence(), request[0].Sequence())
+		}
 	}
 }
 
@@ -596,9 +634,10 @@ func (m *model) complete(i int, any bool) {
 	entries := m.requests[i]
 	m.requests = slices.Delete(m.requests, i, i+1)
 	r := Request{
-		Entries: entries, Next: make([]Next, len(entries)), After: make([]time.Duration, len(entries)), Took: time.Duration(m.n(20)) * time.Millisecond,
-		Together: entries[0].GoesTogether(), Answered: true,
+		Entries: entries, Next: make([]Next, len(entries)), After: make([]time.Duration, len(entries)), Took: m.now.Sub(m.sentAt[entries[0]]),
+		Together: entries[0].GoesTogether(), Answered: true, Draining: any && m.oneIn(8),
 	}
+	broken := m.breaks(entries, any)
 	if any && m.oneIn(3) {
 		m.events = []int{0, 1, 5, 50}[m.n(4)] // as the function says now
 	}
@@ -618,6 +657,9 @@ func (m *model) complete(i int, any bool) {
 			e.Fetched(message)
 		}
 		switch {
+		case broken:
+			r.Next[k], e.Delivery.Alone = Broken, true
+			continue
 		case unavailable, m.failing[message.kind] && !e.Delivery.DeadLetter:
 			r.Next[k], r.After[k] = Unavailable, []time.Duration{20 * time.Millisecond << min(e.attempts, 8), 2 * time.Second, 20 * time.Second}[m.n(3)]
 			continue
@@ -633,8 +675,13 @@ func (m *model) complete(i int, any bool) {
 			m.finished(e)
 		}
 	}
-	m.logf("complete %s answered %t", strings.Join(names, " "), r.Answered)
-	m.table.Complete(r)
+	for k, e := range entries {
+		r.Committed = r.Committed || r.Next[k] == Finish && !e.Delivery.DeadLetter
+	}
+	m.logf("complete %s answered %t committed %t draining %t", strings.Join(names, " "), r.Answered, r.Committed, r.Draining)
+	for _, s := range m.table.Complete(r) {
+		m.struck(s)
+	}
 	for k, e := range entries {
 		delete(m.held, e)
 		message, _ := e.Message.(*modelMessage)
@@ -645,6 +692,45 @@ func (m *model) complete(i int, any bool) {
 			message.entry = nil
 			message.stream.late = append(message.stream.late, message)
 		}
+	}
+}
+
+// breaks reports whether the connection of a request breaks: the process ends on an event
+// of it, or did so on one of another request meanwhile, or for another reason.
+func (m *model) breaks(entries []*Entry, any bool) bool {
+	first := entries[0]
+	delete(m.sentAt, first)
+	ended := m.ended[first]
+	delete(m.ended, first)
+	if first.Delivery.Struck() {
+		first.Delivery.DeadLetter = true // as delivery does
+	}
+	if first.Delivery.DeadLetter {
+		return false
+	}
+	kills := any && m.killed && m.oneIn(8)
+	for _, e := range entries {
+		message, _ := e.Message.(*modelMessage)
+		kills = kills || message.kills && message.entry == e && !ended
+	}
+	if kills {
+		for _, request := range m.requests {
+			m.ended[request[0]] = true
+		}
+	}
+	return kills || ended
+}
+
+// struck checks a strike that counts.
+func (m *model) struck(s Struck) {
+	m.t.Helper()
+	message, _ := s.Entry.Message.(*modelMessage)
+	m.logf("strike %d of %d", s.Strikes, s.Entry.Sequence())
+	if !m.killed && !message.kills {
+		m.failf("%d has a strike, and did not end the process", s.Entry.Sequence())
+	}
+	if s.Strikes > delivery.MaxStrikes {
+		m.failf("%d has %d strikes", s.Entry.Sequence(), s.Strikes)
 	}
 }
 

@@ -73,7 +73,7 @@ func (p *Partition) Receive(m eventing.Message, d *delivery.Delivery, id EventID
 	now, size := t.cfg.Now(), m.Size()
 	e := &Entry{
 		Message: m, Delivery: d, ID: id, Subject: subject, partition: p, generation: p.generation, sequence: sequence,
-		size: size + entryOverhead, payload: size + memberOverhead, received: now, heartbeatAt: now,
+		size: size + entryOverhead, payload: size + memberOverhead, received: now, heartbeatAt: now, suspect: d.Strikes > 0,
 	}
 	t.joinCircuit(e)
 	p.entries[sequence] = e
@@ -95,6 +95,7 @@ func (p *Partition) Abandon() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range p.entries {
+		t.decided(e, false)
 		t.leaveCircuit(e)
 	}
 	p.generation++

@@ -151,7 +151,7 @@ func (t *Table) openCircuit(c *circuit, now time.Time) {
 	c.probeAt = now.Add(c.wait.Delay(probeBase, probeLimit, 0))
 	t.probed = append(t.probed, c)
 	for _, h := range t.readyQueues() {
-		h.rebuild(func(e *Entry) bool { return e.circuit != c || !t.hold(e) })
+		h.rebuild(func(e *Entry) bool { return e.circuit != c || e.mayTry() || !t.hold(e) })
 	}
 }
 

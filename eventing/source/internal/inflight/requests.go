@@ -63,7 +63,10 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 	if room <= 0 || events == 0 && t.sending >= fewRequests {
 		return nil, wait
 	}
-	e, wait := t.takeProbe(now, wait)
+	e, wait := t.takeSuspect(now, wait)
+	if e == nil {
+		e, wait = t.takeProbe(now, wait)
+	}
 	if e == nil {
 		e, wait = t.takeRetry(now, wait)
 	}
@@ -97,7 +100,7 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 
 // readyQueues returns the queues of the entries that are ready or due.
 func (t *Table) readyQueues() []*entryHeap {
-	return []*entryHeap{&t.together, &t.alone, &t.slow, &t.again}
+	return []*entryHeap{&t.together, &t.alone, &t.slow, &t.again, &t.queue}
 }
 
 // sendable returns the queues of all entries that are to be sent, also those of entries
@@ -190,6 +193,8 @@ const (
 	// Unavailable means that it is sent again after a time, or after a probe: the fault is
 	// not its own.
 	Unavailable
+	// Broken means that the connection broke after it was sent: it is a suspect.
+	Broken
 	// Unsent means that it could not be sent, and is tried again after a time.
 	Unsent
 	// Again means that it is sent again at once.
@@ -210,11 +215,14 @@ type Request struct {
 	Took     time.Duration
 	Answered bool // the function said something about an entry
 	Together bool // its entries need not have been sent alone
+
+	Committed bool // the function has committed an entry
+	Draining  bool // the function was shutting down
 }
 
 // Complete reports what came of a request. The entries to finish are to be acknowledged
-// afterwards.
-func (t *Table) Complete(r Request) {
+// afterwards. It returns the strikes that count now.
+func (t *Table) Complete(r Request) []Struck {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.cfg.Now()
@@ -230,10 +238,17 @@ func (t *Table) Complete(r Request) {
 		t.heard = now
 	}
 	t.sinkAnswered(r.Answered)
+	t.noteHealth(r, now)
 	for i, e := range r.Entries {
 		t.completeEntry(e, r.Next[i], r.After[i], now)
 	}
+	if r.Entries[0] == t.trial {
+		t.trial = nil
+	}
 	t.signal()
+	struck := t.struck
+	t.struck = nil
+	return struck
 }
 
 // completeEntry does with an entry what a request came to.
@@ -248,7 +263,7 @@ func (t *Table) completeEntry(e *Entry, next Next, after time.Duration, now time
 		t.leave(e)
 		return
 	}
-	if next != Unsent && next != Drop {
+	if next != Unsent && next != Broken && next != Drop {
 		t.circuitAnswered(e, next == Unavailable, now)
 		e.attempts++
 	}
@@ -260,7 +275,13 @@ func (t *Table) completeEntry(e *Entry, next Next, after time.Duration, now time
 	case Retry:
 		e.failing = true
 		t.retryAt(e, now.Add(after))
+	case Broken:
+		t.broke(e, now)
 	case Unavailable:
+		if e.suspect {
+			t.retryAt(e, now.Add(after))
+			return
+		}
 		if e.circuit.open && !t.hedge.Standby && after < longUnavailable {
 			t.ready(e)
 			return

@@ -38,6 +38,9 @@ type Config struct {
 	// messages are looked up before they are delivered; 0 for never.
 	CatchUpLag time.Duration
 
+	// Lease has suspects looked up, and tried only while [Table.SetLease] has the lease.
+	Lease bool
+
 	// Ordered keeps the order of messages with the same subject in a partition.
 	Ordered bool
 }
@@ -57,6 +60,7 @@ type Table struct {
 	requests
 	budget
 	circuits
+	suspects
 	catchUp
 
 	stored
@@ -71,7 +75,8 @@ func New(cfg Config) *Table {
 	t.together.less = (*Entry).before
 	t.alone.less = (*Entry).before
 	t.slow.less = (*Entry).before
-	t.again.less = (*Entry).before
+	t.again.less = func(a, b *Entry) bool { return a.due.Before(b.due) } // else a few of the first could use the whole budget
+	t.queue.less = func(a, b *Entry) bool { return a.due.Before(b.due) }
 	t.types, t.deadLetters = map[string]*circuit{}, *newCircuit("")
 	t.lookupReady.L, t.changed = &t.mu, make(chan struct{}, 1)
 	t.committed = 1 // until something was looked up
@@ -146,7 +151,7 @@ func (t *Table) admit(e *Entry) {
 		t.ready(e)
 	}
 	// Behind another one, it is found when that one's turn comes.
-	if t.waiting.leads(e) || t.together.leads(e) || t.alone.leads(e) || t.slow.leads(e) || t.again.leads(e) || e.state == Held && e.circuit.held.leads(e) {
+	if t.waiting.leads(e) || t.together.leads(e) || t.alone.leads(e) || t.slow.leads(e) || t.again.leads(e) || t.queue.leads(e) || e.state == Held && e.circuit.held.leads(e) {
 		t.signal()
 	}
 }
@@ -161,6 +166,10 @@ func (t *Table) ready(e *Entry) {
 	}
 	if e.lane != nil {
 		e.lane.running = e
+	}
+	if e.mayTry() {
+		t.queueSuspect(e)
+		return
 	}
 	if t.hold(e) {
 		return
@@ -238,7 +247,7 @@ func (t *Table) SetHedge(h eventing.Hedge) {
 		t.left = nil
 	}
 	for _, e := range t.waiting.entries {
-		if !e.retry {
+		if !e.retry && !e.suspect {
 			e.due = t.dueHedged(e)
 		}
 	}

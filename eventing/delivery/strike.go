@@ -1,0 +1,89 @@
+package delivery
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/tandem-fn/tandem/eventing/outcome"
+)
+
+// MaxStrikes is after how many strikes an event is a dead letter: the function's process
+// ended so often while it computed the event alone.
+const MaxStrikes = 3
+
+// Struck reports whether the event is a dead letter because the function's process ended
+// on it.
+func (e *Delivery) Struck() bool {
+	return e.Strikes >= MaxStrikes || e.DeadElsewhere && e.Strikes > 0
+}
+
+// rejectStruck makes an event a dead letter that has ended the function's process.
+func (d *Sender) rejectStruck(e *Delivery) error {
+	cause := ""
+	if e.brokenBy != "" {
+		cause = " (" + e.brokenBy + ")"
+	}
+	reason := fmt.Sprintf("the function's process ended%s in %d of %d attempts, each alone", cause, e.Strikes, e.Strikes)
+	if e.Strikes < MaxStrikes {
+		reason += "; the event is a dead letter of another cluster"
+	}
+	return d.makeDeadLetter(e, http.StatusInternalServerError, []byte(reason), e.Attempts+e.Strikes)
+}
+
+// sentRequest reports whether a request was written to its connection.
+type sentRequest struct {
+	done atomic.Bool
+}
+
+// traceSent returns a context for one request, and whether that was sent.
+func traceSent(ctx context.Context) (context.Context, *sentRequest) {
+	s := &sentRequest{}
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteRequest: func(info httptrace.WroteRequestInfo) { s.done.Store(info.Err == nil) },
+	}), s
+}
+
+// brokenBy returns how the connection broke after the request was sent; empty if it was not
+// sent, or if there was no answer in time.
+func (s *sentRequest) brokenBy(err error) string {
+	var timeout net.Error
+	switch {
+	case !s.done.Load() || errors.Is(err, context.Canceled), errors.As(err, &timeout) && timeout.Timeout():
+		return ""
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "connection reset"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "connection closed"
+	default:
+		return "connection broken"
+	}
+}
+
+// brokenBehind returns how the connection between a gateway and the function broke, if that
+// is what the gateway's answer means; else empty.
+//
+// Knative's queue-proxy and activator answer 502 with the error of the connection as net/http
+// has it; it begins with "dial" if there was none. Envoy answers 503 and names the reason.
+func brokenBehind(res *http.Response, body []byte) string {
+	if res.Header.Get(outcome.MaxBatchHeader) != "" {
+		return "" // it is the function's own
+	}
+	causes := map[int][]string{
+		http.StatusBadGateway:         {"EOF", "connection reset", "broken pipe", "server closed idle connection"},
+		http.StatusServiceUnavailable: {"reset reason: connection termination"},
+	}
+	for _, cause := range causes[res.StatusCode] {
+		if bytes.Contains(body, []byte(cause)) && !bytes.HasPrefix(body, []byte("dial ")) {
+			return fmt.Sprintf("a gateway answered %d: %s", res.StatusCode, cause)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,277 @@
+package inflight
+
+import (
+	"slices"
+	"time"
+)
+
+// The events of a request whose connection broke after it was sent are suspects: one of
+// them may have ended the function's process. Each is looked up, and what is not committed
+// is tried alone, one suspect at a time and only with the lease that keeps other clusters
+// from doing so too. A trial that breaks its connection is a strike if
+//
+//   - an event was committed between the break before it and the trial, and another one
+//     after it, so that the process was well and has recovered;
+//   - every other event whose connection broke with it was committed since;
+//   - and no instance of the function was shutting down.
+//
+// After three strikes (delivery.MaxStrikes) the event is a dead letter.
+
+const (
+	// drainTime is how long an instance that shuts down may take: func's server waits 30 s
+	// for requests, and ends them then.
+	drainTime = 40 * time.Second
+
+	// pendingTime is how long a strike waits until it counts, and pendingRecheck the time
+	// between two looks.
+	pendingTime    = 30 * time.Second
+	pendingRecheck = time.Second
+
+	// othersFirst is how long a suspect waits until other events have shown that the
+	// function answers.
+	othersFirst = 5 * time.Second
+
+	// Outages of trials take at most a share of the time, beyond freeOutages. Otherwise
+	// many events that end the process would keep it down.
+	outageShare = 10
+	freeOutages = 10 * time.Second
+)
+
+// trialWaits are the times from a break to the next trial.
+var trialWaits = [...]time.Duration{time.Second, 5 * time.Second, 25 * time.Second}
+
+// suspects is what a [Table] knows about suspects.
+type suspects struct {
+	queue      entryHeap // ready to be tried: the longest first
+	trial      *Entry    // in a request; nil if none is
+	undecided  int       // suspects that broke the connection of a trial
+	leaseUntil time.Time
+
+	brokeAt   time.Time // when a connection broke last
+	downSince time.Time // when a trial broke its connection; zero once the function has answered
+	answers   bool      // the function has answered since
+	healthy   bool      // and has committed an event
+	drainedAt time.Time // when an instance was last seen shutting down
+
+	accused *strike   // of the latest trial
+	pending []*strike // that do not count yet
+
+	struck []Struck // not returned yet
+
+	outages     time.Duration // of trials, lately
+	outagesTill time.Time
+}
+
+// strike is a trial that may count against its event.
+type strike struct {
+	entry *Entry
+	until time.Time // it counts until then, or not at all
+
+	// others are the events whose connections broke during the trial and that are not
+	// known to be harmless.
+	others int
+}
+
+// Struck is a strike that counts, with what is known of its event.
+type Struck struct {
+	Entry             *Entry
+	Strikes, Attempts int
+	AttemptedFor      time.Duration
+}
+
+// mayTry reports whether e is tried as a suspect, not delivered like other events.
+func (e *Entry) mayTry() bool {
+	return e.suspect && !e.Delivery.DeadLetter && !e.Delivery.Struck()
+}
+
+// Suspect reports whether e is being tried as a suspect. Only the request that it is in calls
+// it.
+func (e *Entry) Suspect() bool { return e.suspect }
+
+// takeSuspect returns the suspect that is tried next; nil if none is now. Then it returns the
+// time until one may be, if that is before idle.
+func (t *Table) takeSuspect(now time.Time, idle time.Duration) (*Entry, time.Duration) {
+	if t.queue.Len() == 0 || t.trial != nil || t.cfg.Lease && !now.Before(t.leaseUntil) {
+		return nil, idle
+	}
+	if others := t.together.Len() + t.alone.Len() + t.slow.Len() + t.again.Len() + t.sending; !t.answers && others > 0 {
+		if left := t.queue.first().due.Add(othersFirst).Sub(now); left > 0 {
+			return nil, min(left, idle)
+		}
+	}
+	if left := (t.outagesAt(now) - freeOutages) * outageShare; left > 0 {
+		return nil, min(left, idle)
+	}
+	e := t.queue.take()
+	t.trial, t.accused = e, nil
+	if t.healthy && now.Sub(t.drainedAt) > drainTime {
+		t.accused = &strike{entry: e}
+	}
+	return e, 0
+}
+
+// outagesAt returns for how long trials have kept the function down lately.
+func (t *Table) outagesAt(now time.Time) time.Duration {
+	t.outages = max(0, t.outages-now.Sub(t.outagesTill)/outageShare)
+	t.outagesTill = now
+	return t.outages
+}
+
+// noteHealth notes what a request shows of the function.
+func (t *Table) noteHealth(r Request, now time.Time) {
+	if len(r.Entries) == 1 && r.Next[0] == Unsent {
+		return
+	}
+	if r.Entries[0] == t.trial && r.Next[0] != Broken {
+		t.trialAnswered(t.trial, r.Answered)
+	}
+	if r.Draining {
+		t.drainedAt = now
+	}
+	sentSince := now.Add(-r.Took).After(t.brokeAt)
+	switch {
+	case slices.Contains(r.Next, Broken):
+		t.answers, t.healthy, t.brokeAt = false, false, now
+		if r.Entries[0] == t.trial && t.downSince.IsZero() {
+			t.downSince = now
+		}
+	case !r.Answered:
+		t.answers = false
+	case sentSince:
+		t.answers = true
+		if !t.downSince.IsZero() {
+			t.outages = min(t.outagesAt(now)+now.Sub(t.downSince), 2*freeOutages)
+			t.downSince = time.Time{}
+		}
+		if r.Committed {
+			t.healthy = true
+			t.countStrikes(now)
+		}
+	}
+}
+
+// broke makes an entry whose connection broke a suspect, and returns when it is tried.
+func (t *Table) broke(e *Entry, now time.Time) {
+	if e == t.trial {
+		if e.breaks++; e.breaks == 1 {
+			t.undecided++
+		}
+		t.clearStrikes(e)
+		if s := t.accused; s != nil && now.Sub(t.drainedAt) > drainTime {
+			s.until = now.Add(pendingTime)
+			t.pending = append(t.pending, s)
+			e.strike = s
+		}
+	} else if t.accused != nil {
+		t.accused.others++
+		e.accuses = append(e.accuses, t.accused)
+	}
+	e.suspect, e.mine, e.failing = true, true, false
+	e.to(Waiting)
+	e.retry, e.due = !t.cfg.Lease, now.Add(trialWaits[min(e.breaks, len(trialWaits)-1)])
+	t.waiting.add(e)
+}
+
+// clearStrikes drops the strikes that wait for e to be harmless: it is not.
+func (t *Table) clearStrikes(e *Entry) {
+	for _, s := range e.accuses {
+		if s.entry.strike == s {
+			s.entry.strike = nil
+		}
+	}
+	e.accuses = nil
+}
+
+// decided ends e as a suspect. Harmless reports whether it was committed.
+func (t *Table) decided(e *Entry, harmless bool) {
+	if e.breaks > 0 {
+		t.undecided--
+	}
+	e.suspect, e.breaks, e.strike = false, 0, nil
+	if !harmless {
+		t.clearStrikes(e)
+	}
+	for _, s := range e.accuses {
+		s.others--
+	}
+	e.accuses = nil
+}
+
+// countStrikes counts the strikes that are certain now that an event was committed.
+func (t *Table) countStrikes(now time.Time) {
+	t.pending = slices.DeleteFunc(t.pending, func(s *strike) bool {
+		e := s.entry
+		switch {
+		case e.strike != s || !now.Before(s.until):
+			return true
+		case s.others > 0:
+			return false
+		}
+		e.strike = nil
+		e.Delivery.Strikes++
+		t.struck = append(t.struck, Struck{Entry: e, Strikes: e.Delivery.Strikes, Attempts: e.Delivery.Attempts, AttemptedFor: e.Delivery.AttemptedFor})
+		if e.Delivery.Struck() && e.state == Waiting {
+			e.due = now
+			t.waiting.rebuild(func(*Entry) bool { return true })
+		}
+		return true
+	})
+}
+
+// queueSuspect has e tried when it is its turn, unless it is not known yet whether its
+// latest trial was a strike.
+func (t *Table) queueSuspect(e *Entry) {
+	now := t.cfg.Now()
+	if s := e.strike; s == nil || !now.Before(s.until) {
+		e.strike = nil
+		e.to(Ready)
+		t.queue.add(e)
+		return
+	}
+	e.to(Waiting)
+	e.retry, e.due = !t.cfg.Lease, now.Add(pendingRecheck)
+	t.waiting.add(e)
+}
+
+// trialAnswered notes that a trial has ended and its connection has not broken.
+func (t *Table) trialAnswered(e *Entry, answered bool) {
+	t.accused = nil
+	if answered && !e.stale() {
+		t.decided(e, true) // whatever was answered: the process goes on
+	}
+}
+
+// WantsLease reports whether there are suspects to try, or to decide after a trial.
+func (t *Table) WantsLease() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.queue.Len() > 0 || t.trial != nil || t.undecided > 0
+}
+
+// SetLease sets until when this cluster holds the lease. Without it, the suspects are looked
+// up again: another cluster may have committed them meanwhile.
+func (t *Table) SetLease(until time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.leaseUntil = until; t.cfg.Now().Before(until) {
+		t.signal()
+		return
+	}
+	for t.queue.Len() > 0 && !t.hedge.Standby {
+		t.ask(t.queue.take())
+	}
+}
+
+// Suspects returns how many suspects are in flight.
+func (t *Table) Suspects() (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.partitions {
+		for _, e := range p.entries {
+			if e.suspect {
+				n++
+			}
+		}
+	}
+	return n
+}

@@ -1,0 +1,234 @@
+package clusters_test
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
+	"github.com/tandem-fn/tandem/test/deployment/workload/harm"
+)
+
+const (
+	// healthyRate is how many events per second do no harm.
+	healthyRate = 200
+
+	// restartDelay is how long a function that has ended is down, beside its start.
+	restartDelay = 2 * time.Second
+
+	// maxDelay is how late a healthy event may be.
+	maxDelay = 5 * time.Second
+)
+
+// harmful is built once for all tests.
+var harmful = sync.OnceValues(func() (devcluster.Programs, error) {
+	programs, err := programs()
+	if err != nil {
+		return programs, err
+	}
+	dir, err := pgtest.ProcessDir()
+	if err != nil {
+		return programs, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	programs.Function = filepath.Join(dir, "harmful")
+	out, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", programs.Function, "github.com/tandem-fn/tandem/test/deployment/harmful").CombinedOutput()
+	if err != nil {
+		return programs, fmt.Errorf("build the harmful function: %w: %s", err, out)
+	}
+	return programs, nil
+})
+
+// harmWorld is two clusters that receive healthy events all the time.
+type harmWorld struct {
+	*devcluster.Deployment
+
+	publisher *jetstream.Publisher
+	sent      int
+	downs     atomic.Int64 // how often both functions were down together
+}
+
+// startHarm starts clusters of the harmful function.
+func startHarm(t *testing.T, env ...string) *harmWorld {
+	t.Helper()
+	programs, err := harmful()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := devcluster.Config{
+		Programs: programs, Postgres: &devcluster.PostgresConfig{}, NATS: &devcluster.NATSConfig{}, RestartDelay: restartDelay,
+		Prepare: func(ctx context.Context, databaseURL string) error {
+			return schema.Migrate(ctx, databaseURL, schema.MigrationSet{Name: "harm", Files: harm.Function().Migrations})
+		},
+	}
+	for _, name := range []string{"east", "west"} {
+		cfg.Clusters = append(cfg.Clusters, devcluster.ClusterConfig{Name: name, Function: "harm", Env: env})
+	}
+	w := &harmWorld{Deployment: start(t, cfg)}
+	if w.publisher, err = jetstream.NewPublisher(w.Conn, jetstream.StreamConfig{Name: inputStream}); err != nil {
+		t.Fatal(err)
+	}
+	watching, stop := context.WithCancel(t.Context())
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		w.watch(watching)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-watched
+	})
+	return w
+}
+
+// watch counts how often no function runs.
+func (w *harmWorld) watch(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for down := false; ; {
+		before := down
+		down = w.Clusters()[0].Function.Pid() == 0 && w.Clusters()[1].Function.Pid() == 0
+		if down && !before {
+			w.downs.Add(1)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// send publishes an event.
+func (w *harmWorld) send(t *testing.T, events ...event.Event) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), tryTimeout)
+	defer cancel()
+	if err := w.publisher.Publish(ctx, events); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func harmEvent(t *testing.T, id string, kind harm.Kind) event.Event {
+	t.Helper()
+	e := event.New()
+	e.SetID(id)
+	e.SetSource("/test/harm")
+	e.SetType(harm.Type)
+	e.SetTime(time.Now())
+	if err := e.SetData(event.ApplicationJSON, harm.Data{Kind: kind}); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// feedUntil sends healthy events until something is so.
+func (w *harmWorld) feedUntil(t *testing.T, otherwise string, so func(context.Context) bool) {
+	t.Helper()
+	const portion = 50 * time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
+	defer cancel()
+	tick := time.NewTicker(portion)
+	defer tick.Stop()
+	for begin, sent := time.Now(), 0; !so(ctx); {
+		var events []event.Event
+		for due := int(time.Since(begin).Seconds() * healthyRate); sent < due; sent++ {
+			w.sent++
+			events = append(events, harmEvent(t, fmt.Sprintf("healthy-%06d", w.sent), harm.None))
+		}
+		if len(events) > 0 {
+			w.send(t, events...)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("gave up after %v: %s", timeout, otherwise)
+		}
+	}
+}
+
+// dead returns the reasons of an event's dead letters, by cluster.
+func (w *harmWorld) dead(ctx context.Context, id string) map[string]string {
+	reasons := map[string]string{}
+	rows, err := w.Pool.Query(ctx, `select cluster, reason from tandem.dead_letter where id = $1`, id)
+	if err != nil {
+		return reasons
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var cluster, reason string
+		if rows.Scan(&cluster, &reason) == nil {
+			reasons[cluster] = reason
+		}
+	}
+	return reasons
+}
+
+// checkHealthy checks that every healthy event is committed in time, and that nothing but
+// the harmful ones is dead.
+func (w *harmWorld) checkHealthy(t *testing.T, harmful int) {
+	t.Helper()
+	poll(t, "healthy events are missing", func(ctx context.Context) bool {
+		var n int
+		return w.Pool.QueryRow(ctx, `select count(*) from harm_events`).Scan(&n) == nil && n == w.sent
+	})
+	var late float64
+	if err := w.Pool.QueryRow(t.Context(), `select extract(epoch from max(committed_at - sent_at)) from harm_events`).Scan(&late); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d healthy events, the latest after %.2f s; east restarted %d times, west %d; both were down together %d times",
+		w.sent, late, w.Clusters()[0].Function.Restarts(), w.Clusters()[1].Function.Restarts(), w.downs.Load())
+	if late > maxDelay.Seconds() {
+		t.Errorf("a healthy event was committed after %.2f s, want at most %v", late, maxDelay)
+	}
+	var letters int
+	if err := w.Pool.QueryRow(t.Context(), `select count(distinct id) from tandem.dead_letter`).Scan(&letters); err != nil || letters != harmful {
+		t.Errorf("%d events are dead, %v; want %d", letters, err, harmful)
+	}
+}
+
+func TestAnEventThatEndsTheFunctionHurtsOnlyItself(t *testing.T) {
+	t.Parallel()
+	kinds := []harm.Kind{harm.Exit, harm.Panic, harm.Stack, harm.Memory}
+	if testing.Short() {
+		kinds = kinds[:1]
+	}
+	for _, kind := range kinds {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			w := startHarm(t)
+			w.feedUntil(t, "", after(time.Second))
+			w.send(t, harmEvent(t, "bad", kind))
+			w.feedUntil(t, "the event is not dead in both clusters", func(ctx context.Context) bool { return len(w.dead(ctx, "bad")) == 2 })
+			w.feedUntil(t, "", after(time.Second))
+			w.checkHealthy(t, 1)
+			for cluster, reason := range w.dead(t.Context(), "bad") {
+				t.Logf("%s: %s", cluster, reason)
+				if !strings.Contains(reason, "process ended") {
+					t.Errorf("the dead letter of %s has the reason %q, want that the process ended", cluster, reason)
+				}
+			}
+			if n := w.downs.Load(); n > 1 {
+				t.Errorf("both functions were down together %d times, want at most once", n)
+			}
+		})
+	}
+}
+
+// after returns a condition that holds after a time.
+func after(d time.Duration) func(context.Context) bool {
+	until := time.Now().Add(d)
+	return func(context.Context) bool { return time.Now().After(until) }
+}
