@@ -1,10 +1,13 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"net/http"
+	"slices"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
@@ -15,44 +18,27 @@ import (
 // many small events takes several times its body when all are decoded.
 const blockSize = 512
 
-// result is what became of the events of a request.
-type result struct {
-	single bool // not a batch
-	stored int
-	failed []failure
-	err    error // of an event that the stream does not store now
-}
+// maxBatch bounds the elements of a batch. A body of 1 MiB has no more events than that, but
+// may have many more elements that are none.
+const maxBatch = 20_000
 
-// failure is an event that is not stored. Its JSON is an element of the answer to a batch.
-type failure struct {
-	Index  int    `json:"index"`            // in the batch, from 0 on
-	Source string `json:"source,omitempty"` // missing if it cannot be read
-	ID     string `json:"id,omitempty"`
-	Status int    `json:"status"` // that a request with this event alone is answered with
-	Error  string `json:"error"`
-
-	reason string // in metrics
-}
-
-// status returns the status of the answer: that which matters most for a retry.
-func (r *result) status() int {
-	status := http.StatusAccepted
-	for _, f := range r.failed {
-		status = max(status, f.Status)
-	}
-	return status
-}
+// batchCost returns the memory that a batch with a body of this size takes: for the body
+// and what is made of it, a block of events, and failures.
+func batchCost(body int64) int64 { return 2*body + min(8*body, 768<<10) + overhead }
 
 // storeBatch stores the events of a batch. Each that can be stored is, whatever becomes of
 // the others.
-func (h *Handler) storeBatch(ctx context.Context, body []byte) (*result, error) {
+func (h *Handler) storeBatch(ctx context.Context, body []byte) (*result, *refusal) {
 	members, err := cloudevent.Members(body, rules())
 	if err != nil {
-		return nil, fmt.Errorf("no batch of CloudEvents: %w", err)
+		return nil, refuse(http.StatusBadRequest, reasonInvalid, "no batch of CloudEvents: %v", err)
 	}
-	all := &result{}
+	if exceeds(members, bytes.Count(body, []byte{','})+1) {
+		return nil, refuse(http.StatusRequestEntityTooLarge, reasonTooLarge, "the batch is too large: at most %d events", maxBatch)
+	}
+	all := &result{batch: body}
 	block := make([]event.Event, 0, blockSize)
-	indexes := make([]int, 0, blockSize)
+	indexes := make([]int32, 0, blockSize)
 	flush := func() {
 		if len(block) > 0 {
 			h.storeEvents(ctx, block, indexes, all)
@@ -60,10 +46,11 @@ func (h *Handler) storeBatch(ctx context.Context, body []byte) (*result, error) 
 		clear(block)
 		block, indexes = block[:0], indexes[:0]
 	}
-	index := 0
+	index := int32(0)
 	for m := range members {
 		if m.Err != nil {
-			all.failed = append(all.failed, failure{Index: index, Status: http.StatusBadRequest, Error: oneLine("no CloudEvent: " + m.Err.Error()), reason: reasonInvalid})
+			all.failed = append(all.failed, failure{index: index, status: http.StatusBadRequest, text: unreadable})
+			all.refused.invalid++
 		} else {
 			block, indexes = append(block, m.Event), append(indexes, index)
 		}
@@ -75,26 +62,69 @@ func (h *Handler) storeBatch(ctx context.Context, body []byte) (*result, error) 
 	return all, nil
 }
 
+// exceeds reports whether a batch has too many elements. It has no more than most.
+func exceeds(members iter.Seq[cloudevent.Member], most int) bool {
+	if most <= maxBatch {
+		return false
+	}
+	n := 0
+	for range members {
+		if n++; n > maxBatch {
+			return true
+		}
+	}
+	return false
+}
+
+// member is an element of the answer to a batch: an event that is not stored.
+type member struct {
+	Index  int32  `json:"index"`            // in the batch, from 0 on
+	Source string `json:"source,omitempty"` // missing if it cannot be read
+	ID     string `json:"id,omitempty"`
+	Status int16  `json:"status"` // that a request with this event alone is answered with
+	Error  string `json:"error"`
+}
+
 // answerBatch answers a batch of which some events are not stored: the status is the
-// highest of those events, and the body names them.
+// highest of those events, and the body names them. It reads the batch again, one event
+// after the other, since there may be thousands.
 func (h *Handler) answerBatch(w http.ResponseWriter, all *result) {
 	status := all.status()
 	h.setRetryAfter(w, status)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	// One by one, as there may be thousands.
+	slices.SortFunc(all.failed, func(a, b failure) int { return int(a.index - b.index) })
 	_, _ = fmt.Fprintf(w, `{"stored":%d,"failed":[`, all.stored)
-	for i, f := range all.failed {
-		text, err := json.Marshal(f)
-		if err != nil {
-			continue // it has only text and numbers
+	members, err := cloudevent.Members(all.batch, rules())
+	if err != nil {
+		return // it could be read before
+	}
+	index, rest := int32(0), all.failed
+	for m := range members {
+		if len(rest) == 0 {
+			break
 		}
-		if i > 0 {
-			text = append([]byte{','}, text...)
+		if f := rest[0]; f.index == index {
+			text, err := json.Marshal(describe(m, f, all.texts))
+			if err != nil {
+				return // it has only text and numbers
+			}
+			if len(rest) < len(all.failed) {
+				text = append([]byte{','}, text...)
+			}
+			if _, err := w.Write(text); err != nil {
+				return // the sender has gone
+			}
+			rest = rest[1:]
 		}
-		if _, err := w.Write(text); err != nil {
-			return // the sender has gone
-		}
+		index++
 	}
 	_, _ = w.Write([]byte("]}\n"))
+}
+
+func describe(m cloudevent.Member, f failure, texts []string) member {
+	if m.Err != nil {
+		return member{Index: f.index, Status: f.status, Error: oneLine("no CloudEvent: " + m.Err.Error())}
+	}
+	return member{Index: f.index, Source: m.Event.Source(), ID: m.Event.ID(), Status: f.status, Error: texts[f.text]}
 }

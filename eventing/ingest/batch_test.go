@@ -124,6 +124,22 @@ func TestWhatIsNoBatchIsRefusedAsAWhole(t *testing.T) {
 	}
 }
 
+func TestABatchHasABoundedNumberOfElements(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	address, _ := startIngest(t, server, ingest.Config{})
+	batch := http.Header{"Content-Type": {"application/cloudevents-batch+json"}}
+	for _, element := range []string{"{}", "1", `{"a":[1,2]}`} {
+		for elements, want := range map[int]int{20_000: http.StatusBadRequest, 20_001: http.StatusRequestEntityTooLarge} {
+			code, answer := Request(t, http.MethodPost, address, batch, "["+strings.Repeat(element+",", elements-1)+element+"]")
+			if code != want || code == http.StatusBadRequest && strings.Count(answer, `"index":`) != elements {
+				t.Errorf("%d elements %s: answered %d %.200s, want %d", elements, element, code, answer, want)
+			}
+		}
+	}
+}
+
 func TestABatchOfThousandsIsStoredAndCanBeRepeated(t *testing.T) {
 	t.Parallel()
 

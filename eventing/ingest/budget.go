@@ -26,9 +26,9 @@ const (
 	maxWaiting = 512
 )
 
-// cost returns the memory that a request with a body of this size takes: for the body,
-// and for what is made of it.
-func cost(body int64) int64 { return 2*body + overhead }
+// eventCost returns the memory that a request with one event takes whose body has this
+// size: for the body, and for what is made of it.
+func eventCost(body int64) int64 { return 2*body + overhead }
 
 // budget bounds the memory of the requests that are being accepted. It is safe for
 // concurrent use.
@@ -56,6 +56,7 @@ type share struct {
 
 	// Under the lock of the budget.
 	evicted bool
+	holders int
 }
 
 // used returns how many bytes are in use.
@@ -65,15 +66,17 @@ func (b *budget) used() int64 {
 	return b.size - b.free
 }
 
-// acquire waits until there is memory for a request whose body has at most this size. Its
+// acquire waits until there is memory for a request that takes at most so many bytes. Its
 // body is being read from then on, which evict ends if it is slow and others wait. It
 // returns false if ctx ended first, or too many wait already.
-func (b *budget) acquire(ctx context.Context, body int64, evict func()) (*share, bool) {
-	s := &share{budget: b, bytes: cost(body), evict: evict, taken: make(chan struct{})}
+func (b *budget) acquire(ctx context.Context, bytes int64, small bool, evict func()) (*share, bool) {
 	class := 0
-	if body > smallBody {
+	if !small {
 		class = 1
 	}
+	// One that takes more than there is may have all of it.
+	bytes = min(bytes, b.size-b.reserved(class))
+	s := &share{budget: b, bytes: bytes, evict: evict, taken: make(chan struct{}), holders: 1}
 	b.mu.Lock()
 	if len(b.waiting[0])+len(b.waiting[1]) >= maxWaiting {
 		b.mu.Unlock()
@@ -151,14 +154,14 @@ func (b *budget) evictSlow() {
 	}
 }
 
-// read ends the reading: the body has this size. It reports whether the request may go
-// on; it may not if it was evicted. The memory is its own until release.
-func (s *share) read(body int64) bool {
+// read ends the reading: the request takes so many bytes. It reports whether the request
+// may go on; it may not if it was evicted.
+func (s *share) read(bytes int64) bool {
 	b := s.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.reading = slices.DeleteFunc(b.reading, func(other *share) bool { return other == s })
-	if bytes := cost(body); bytes < s.bytes {
+	if bytes < s.bytes {
 		b.free += s.bytes - bytes
 		s.bytes = bytes
 		b.admit()
@@ -166,13 +169,20 @@ func (s *share) read(body int64) bool {
 	return !s.evicted
 }
 
-// release gives the memory back.
+// retain adds a holder, which has to release the share too.
+func (s *share) retain() {
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	s.holders++
+}
+
+// release returns the memory when the last holder has released it.
 func (s *share) release() {
 	b := s.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.reading = slices.DeleteFunc(b.reading, func(other *share) bool { return other == s })
-	b.free += s.bytes
-	s.bytes = 0
-	b.admit()
+	if s.holders--; s.holders == 0 {
+		b.free += s.bytes
+		b.admit()
+	}
 }

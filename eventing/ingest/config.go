@@ -15,8 +15,8 @@ type Config struct {
 	MaxEventBytes int64
 
 	// InFlightBytes bounds the memory of all requests together, in bytes. A request takes
-	// twice its body and 16 KiB; requests that find no memory within a moment are
-	// answered 503. At least 1 MiB and four times MaxEventBytes. Defaults to 64 MiB.
+	// twice its body and 16 KiB, a batch up to 768 KiB more; requests that find no memory
+	// within a moment are answered 503. At least 1 MiB and four times MaxEventBytes. Defaults to 64 MiB.
 	InFlightBytes int64
 
 	// Timeout bounds the storing of the events of a request. Defaults to 5 s.

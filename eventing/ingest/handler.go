@@ -15,7 +15,6 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"github.com/tandem-fn/tandem/eventing/internal/webhook"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
-	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
 // Handler stores the CloudEvents of requests in a stream. Create it with [New]. It is safe
@@ -92,48 +91,50 @@ func (h *Handler) answerHealth(w http.ResponseWriter, r *http.Request) {
 
 func (h *Handler) accept(w http.ResponseWriter, r *http.Request) {
 	begin := h.config.Now()
-	all, refused := h.store(w, r)
+	all, memory, refused := h.store(w, r)
 	if refused != nil {
 		h.config.Metrics.refused(r.Context(), refused.reason, 1)
 		h.answer(w, refused)
 		return
 	}
+	defer memory.release()
 	h.record(r.Context(), all)
 	switch {
 	case len(all.failed) == 0:
 		h.config.Metrics.acceptedRequest(r.Context(), h.config.Now().Sub(begin))
 		w.WriteHeader(http.StatusAccepted)
-	case all.single:
-		h.answer(w, &refusal{status: all.failed[0].Status, text: all.failed[0].Error})
+	case all.batch == nil:
+		h.answer(w, &refusal{status: all.status(), text: all.texts[0]})
 	default:
 		h.answerBatch(w, all)
 	}
 }
 
-// store stores the events of a request.
-func (h *Handler) store(w http.ResponseWriter, r *http.Request) (*result, *refusal) {
+// store stores the events of a request. Release the memory when the request is answered.
+func (h *Handler) store(w http.ResponseWriter, r *http.Request) (*result, *share, *refusal) {
 	mode, err := cloudevent.ModeOf(r.Header.Get("Content-Type"))
 	if err != nil {
 		h.discard(w, r)
-		return nil, refuse(http.StatusUnsupportedMediaType, reasonUnsupported, "no CloudEvent: %v", err)
+		return nil, nil, refuse(http.StatusUnsupportedMediaType, reasonUnsupported, "no CloudEvent: %v", err)
 	}
-	body, memory, refused := h.receive(w, r)
+	body, memory, refused := h.receive(w, r, mode == cloudevent.Batch)
 	if refused != nil {
-		return nil, refused
+		return nil, nil, refused
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), h.config.Timeout)
 	type outcome struct {
-		all *result
-		err error
+		all     *result
+		refused *refusal
 	}
 	done := make(chan outcome, 1)
+	memory.retain()
 	go func() {
-		// The memory is held until the publisher returns, which may take longer than the
-		// timeout if the connection to the stream hangs.
+		// The publisher may take longer than the timeout to return, if the connection to
+		// the stream hangs, and holds its memory until it does.
 		defer cancel()
 		defer memory.release()
-		all, err := h.storeBody(ctx, mode, r.Header, body)
-		done <- outcome{all, err}
+		all, refused := h.storeBody(ctx, mode, r.Header, body)
+		done <- outcome{all, refused}
 	}()
 	var end outcome
 	select {
@@ -142,20 +143,22 @@ func (h *Handler) store(w http.ResponseWriter, r *http.Request) (*result, *refus
 		select { // the publisher knows more
 		case end = <-done:
 		case <-time.After(publisherGrace):
-			return nil, refuse(http.StatusServiceUnavailable, reasonUnavailable, "not stored, send it again: no answer from the stream within %s", h.config.Timeout)
+			memory.release()
+			return nil, nil, refuse(http.StatusServiceUnavailable, reasonUnavailable, "not stored, send it again: no answer from the stream within %s", h.config.Timeout)
 		}
 	}
-	if end.err != nil {
-		return nil, refuse(http.StatusBadRequest, reasonInvalid, "%v", end.err)
+	if end.refused != nil {
+		memory.release()
+		return nil, nil, end.refused
 	}
-	return end.all, nil
+	return end.all, memory, nil
 }
 
 // publisherGrace is how long a publisher may take to return after its context ended.
 const publisherGrace = 100 * time.Millisecond
 
-// storeBody stores the events of a body. The error describes why there is none.
-func (h *Handler) storeBody(ctx context.Context, mode cloudevent.Mode, header http.Header, body []byte) (*result, error) {
+// storeBody stores the events of a body. It refuses what cannot be read.
+func (h *Handler) storeBody(ctx context.Context, mode cloudevent.Mode, header http.Header, body []byte) (*result, *refusal) {
 	var e event.Event
 	var err error
 	switch mode {
@@ -167,61 +170,11 @@ func (h *Handler) storeBody(ctx context.Context, mode cloudevent.Mode, header ht
 		e, err = cloudevent.ReadBinary(header, body, rules())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("no CloudEvent: %w", err)
+		return nil, refuse(http.StatusBadRequest, reasonInvalid, "no CloudEvent: %v", err)
 	}
-	all := &result{single: true}
-	h.storeEvents(ctx, []event.Event{e}, []int{0}, all)
+	all := &result{}
+	h.storeEvents(ctx, []event.Event{e}, []int32{0}, all)
 	return all, nil
-}
-
-// storeEvents stores events, and adds what became of them to all.
-func (h *Handler) storeEvents(ctx context.Context, events []event.Event, indexes []int, all *result) {
-	err := h.publisher.Publish(ctx, events)
-	if err == nil {
-		all.stored += len(events)
-		h.health.stored()
-		return
-	}
-	evidence := -1
-	stored := 0
-	for i, reason := range contract.ReasonsOf(err, len(events)) {
-		if reason == nil {
-			stored++
-			continue
-		}
-		f := failure{
-			Index: indexes[i], Source: events[i].Source(), ID: events[i].ID(),
-			Status: http.StatusServiceUnavailable, Error: oneLine("not stored, send it again: " + reason.Error()), reason: reasonUnavailable,
-		}
-		var rejected *eventing.Rejection
-		if errors.As(reason, &rejected) {
-			f.Status, f.Error, f.reason = rejected.Code, oneLine(reason.Error()), reasonTooLarge
-		} else if evidence < 0 {
-			evidence, all.err = i, reason
-		}
-		all.failed = append(all.failed, f)
-	}
-	all.stored += stored
-	if stored > 0 {
-		h.health.stored()
-	}
-	if evidence >= 0 && !errors.Is(context.Cause(ctx), context.Canceled) { // otherwise the sender went away
-		h.health.failed(events[evidence])
-	}
-}
-
-// record counts and logs what became of a request.
-func (h *Handler) record(ctx context.Context, all *result) {
-	h.config.Metrics.accepted(ctx, all.stored)
-	for _, f := range all.failed {
-		h.config.Metrics.refused(ctx, f.reason, 1)
-	}
-	switch {
-	case all.stored > 0:
-		h.storing.Succeeded(ctx)
-	case all.err != nil && ctx.Err() == nil:
-		h.storing.Failed(ctx, all.err)
-	}
 }
 
 // answer answers a refused request.

@@ -42,9 +42,8 @@ func refuse(status int, reason, format string, args ...any) *refusal {
 	return &refusal{status: status, reason: reason, text: oneLine(fmt.Sprintf(format, args...))}
 }
 
-// receive reads the body of a request, decoded, once there is memory for it. Release the
-// share when the events are stored.
-func (h *Handler) receive(w http.ResponseWriter, r *http.Request) ([]byte, *share, *refusal) {
+// receive reads the body of a request, decoded, once there is memory for it.
+func (h *Handler) receive(w http.ResponseWriter, r *http.Request, batch bool) ([]byte, *share, *refusal) {
 	zipped, refused := isGzip(r.Header)
 	if refused != nil {
 		h.discard(w, r)
@@ -64,9 +63,13 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) ([]byte, *shar
 		size = limit // unknown
 	}
 
+	cost := eventCost
+	if batch {
+		cost = batchCost
+	}
 	connection := http.NewResponseController(w)
 	ctx, cancel := context.WithTimeout(r.Context(), memoryTimeout)
-	memory, ok := h.budget.acquire(ctx, size, func() { _ = connection.SetReadDeadline(h.config.Now()) })
+	memory, ok := h.budget.acquire(ctx, cost(size), size <= smallBody, func() { _ = connection.SetReadDeadline(h.config.Now()) })
 	cancel()
 	if !ok {
 		h.discard(w, r)
@@ -74,7 +77,7 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request) ([]byte, *shar
 	}
 	_ = connection.SetReadDeadline(h.config.Now().Add(bodyTimeout)) // a server that cannot keeps its own limit
 	body, err := readBody(r, size, limit, allowed, zipped)
-	if !memory.read(int64(len(body))) {
+	if !memory.read(cost(int64(len(body)))) {
 		err = errEvicted
 	}
 	if err != nil {
