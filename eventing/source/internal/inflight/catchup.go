@@ -42,6 +42,7 @@ type catchUp struct {
 	lagging   bool          // a partition lags
 	changed   chan struct{} // holds a token when that has changed
 	left      []*Entry      // to other clusters
+	leftMixed bool          // they are not in the order of service
 	leftAsked int           // of these, that are being looked up
 	leftMoved time.Time     // when others committed some last
 	relooked  time.Time
@@ -73,8 +74,10 @@ func (t *Table) leaves(e *Entry) bool {
 // leaveToOthers leaves e to another cluster.
 func (t *Table) leaveToOthers(e *Entry) {
 	e.to(Left)
-	if len(t.left) == 0 {
-		t.leftMoved = t.cfg.Now()
+	if n := len(t.left); n == 0 {
+		t.leftMoved, t.leftMixed = t.cfg.Now(), false
+	} else if e.before(t.left[n-1]) {
+		t.leftMixed = true
 	}
 	t.left = append(t.left, e)
 }
@@ -287,15 +290,16 @@ func (t *Table) takeLeft() (again time.Duration) {
 
 // sortLeft restores the order of what was left to others.
 func (t *Table) sortLeft() {
-	less := func(a, b *Entry) int {
+	if !t.leftMixed {
+		return
+	}
+	t.leftMixed = false
+	slices.SortFunc(t.left, func(a, b *Entry) int {
 		if a.before(b) {
 			return -1
 		}
 		return 1
-	}
-	if !slices.IsSortedFunc(t.left, less) {
-		slices.SortFunc(t.left, less)
-	}
+	})
 }
 
 // askLeft has a part of what was left to others looked up. If mine is set, what is not
