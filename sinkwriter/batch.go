@@ -142,13 +142,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 	var size int
 	var events []event.Event
 	for _, o := range c.won {
-		for i := range o.outputs {
-			e, err := o.outputs[i].Event(o.function, o.event, i)
-			if err != nil {
-				return attribute(o, "", &Error{Fault: FaultFunction, Err: err})
-			}
-			events = append(events, e)
-		}
+		events = append(events, o.outputs...)
 		size += o.size
 	}
 	p := plan{types: s.types(), arena: make([]byte, 0, size), asWritten: len(c.won) == 1 && c.won[0].asWritten}

@@ -30,7 +30,7 @@ func BenchmarkFillOffer(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		var o offer
-		if err := w.fill(&o, &offered); err != nil {
+		if err := w.fill(b.Context(), &o, &offered); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -40,14 +40,11 @@ func BenchmarkEncodeEvents(b *testing.B) {
 	w := &Writer{config: Config{Cluster: "east"}}
 	var o offer
 	offered := benchOffer()
-	err := w.fill(&o, &offered)
+	err := w.fill(b.Context(), &o, &offered)
 	if err != nil {
 		b.Fatal(err)
 	}
-	e, err := o.outputs[0].Event(o.function, o.event, 0)
-	if err != nil {
-		b.Fatal(err)
-	}
+	e := o.outputs[0]
 	var buf []byte
 	b.ReportAllocs()
 	for b.Loop() {

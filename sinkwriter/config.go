@@ -34,6 +34,11 @@ type Config struct {
 	// overdue.
 	Publisher Publisher
 
+	// CheckOutput returns why Publisher never accepts an output, as one that is too
+	// large; the event is then refused before it is committed, as its own fault. Nil
+	// accepts all. It must be safe for concurrent use.
+	CheckOutput func(ctx context.Context, output event.Event) error
+
 	// Connections bounds how many batches are committed at the same time, each
 	// on a connection of the pool. From 1 to 16. Defaults to 2.
 	Connections int

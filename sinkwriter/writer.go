@@ -60,7 +60,7 @@ type offer struct {
 	digest            digest
 	event             event.Event
 	effects           functions.Effects
-	outputs           []functions.EncodedOutput
+	outputs           []event.Event
 	size              int // roughly, as encoded
 	executes          bool
 	asWritten         bool   // its writes are not sorted: that was tried
@@ -195,7 +195,7 @@ func (o *offer) late(err error) error {
 
 // prepare makes an offer ready for a batch, or says why it will not be in one.
 func (w *Writer) prepare(ctx context.Context, o *offer, offered *Offer) error {
-	if err := w.fill(o, offered); err != nil {
+	if err := w.fill(ctx, o, offered); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -208,7 +208,7 @@ func (w *Writer) prepare(ctx context.Context, o *offer, offered *Offer) error {
 }
 
 // fill looks at what is offered and encodes what every batch needs of it.
-func (w *Writer) fill(o *offer, offered *Offer) error {
+func (w *Writer) fill(ctx context.Context, o *offer, offered *Offer) error {
 	fault := func(err error) error {
 		return &Error{Fault: FaultFunction, Function: offered.Function, Err: err}
 	}
@@ -229,17 +229,18 @@ func (w *Writer) fill(o *offer, offered *Offer) error {
 	o.event = offered.Event
 	o.effects = offered.Effects
 	var err error
+	var outputs []functions.EncodedOutput
 	if w.config.NoDivergence {
-		o.outputs, err = encodeOutputs(o.effects.Outputs)
+		outputs, err = encodeOutputs(o.effects.Outputs)
 		o.size = roughSize(o.effects.Writes)
 	} else {
-		o.digest, o.outputs, o.size, err = digestEffects(o.effects)
+		o.digest, outputs, o.size, err = digestEffects(o.effects)
 	}
 	if err != nil {
 		return fault(err)
 	}
-	for i := range o.outputs {
-		o.size += 512 + len(o.outputs[i].Bytes)
+	if err := w.fillOutputs(ctx, o, outputs); err != nil {
+		return err
 	}
 	for i := range o.effects.Writes {
 		if write := &o.effects.Writes[i]; write.Op == functions.OpExec && !o.executes {
@@ -248,6 +249,29 @@ func (w *Writer) fill(o *offer, offered *Offer) error {
 				return fault(err)
 			}
 		}
+	}
+	return nil
+}
+
+// fillOutputs makes events of the outputs, and refuses an offer whose outputs the
+// publisher never accepts: after the commit it would be too late.
+func (w *Writer) fillOutputs(ctx context.Context, o *offer, outputs []functions.EncodedOutput) error {
+	if len(outputs) == 0 {
+		return nil
+	}
+	o.outputs = make([]event.Event, len(outputs))
+	for i := range outputs {
+		e, err := outputs[i].Event(o.function, o.event, i)
+		if err != nil {
+			return &Error{Fault: FaultFunction, Function: o.function, Err: err}
+		}
+		if w.config.CheckOutput != nil {
+			if err := w.config.CheckOutput(ctx, e); err != nil {
+				return &Error{Fault: FaultEvent, Function: o.function, Err: fmt.Errorf("output %d, type %q: %w", i, e.Type(), err)}
+			}
+		}
+		o.outputs[i] = e
+		o.size += heldEvent + len(outputs[i].Bytes)
 	}
 	return nil
 }

@@ -44,6 +44,8 @@ type Publisher struct {
 	conn  *Conn
 	cfg   StreamConfig
 	found atomic.Bool // the stream, once
+
+	limits limits
 }
 
 var _ eventing.Publisher = (*Publisher)(nil)
@@ -55,7 +57,7 @@ func NewPublisher(conn *Conn, cfg StreamConfig) (*Publisher, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("set up publisher: %w", err)
 	}
-	return &Publisher{conn: conn, cfg: cfg}, nil
+	return &Publisher{conn: conn, cfg: cfg, limits: limits{looking: make(chan struct{}, 1)}}, nil
 }
 
 // Publish stores events, as [eventing.Publisher] says. It sends many before it
@@ -203,7 +205,7 @@ func (p *Publisher) attempt(ctx context.Context, events []event.Event, rest []in
 		err = storing.wait(ctx, lost, 0)
 	}
 	for n, reason := range storing.reasons(err) {
-		reasons[rest[n]] = p.tooLarge(events[rest[n]], reason)
+		reasons[rest[n]] = p.tooLarge(ctx, events[rest[n]], reason)
 	}
 }
 
@@ -219,27 +221,17 @@ func (p *Publisher) encode(e event.Event, subject string) (*nats.Msg, error) {
 
 // tooLarge returns the [eventing.Rejection] that a reason means for an event that never
 // fits; else the reason.
-func (p *Publisher) tooLarge(e event.Event, reason error) error {
+func (p *Publisher) tooLarge(ctx context.Context, e event.Event, reason error) error {
 	var api *natsjs.APIError
 	payload := errors.Is(reason, nats.ErrMaxPayload)
-	if !payload && !errors.As(reason, &api) {
+	if !payload && (!errors.As(reason, &api) || api.ErrorCode != natsjs.JSErrCodeStreamMessageExceedsMaximum && api.ErrorCode != errCodeHeaderTooLarge) {
 		return reason
 	}
-	m, err := p.encode(e, "")
-	switch {
-	case err != nil:
-		return reason
-	case payload:
-		return &eventing.Rejection{Code: http.StatusRequestEntityTooLarge, Err: fmt.Errorf("%w: it has %d bytes with its headers, the server's max_payload is %d",
-			eventing.ErrTooLarge, messageSize(m), p.conn.nc.MaxPayload())}
-	case api.ErrorCode == natsjs.JSErrCodeStreamMessageExceedsMaximum:
-		return &eventing.Rejection{Code: http.StatusRequestEntityTooLarge, Err: fmt.Errorf("%w: it has %d bytes with its headers: %w",
-			eventing.ErrTooLarge, messageSize(m), reason)}
-	case api.ErrorCode == errCodeHeaderTooLarge:
-		return &eventing.Rejection{Code: http.StatusRequestHeaderFieldsTooLarge, Err: fmt.Errorf("%w: its headers have %d bytes: %w",
-			eventing.ErrTooLarge, messageSize(m)-len(m.Data), reason)}
+	if err := p.Check(ctx, e); err != nil {
+		return err
 	}
-	return reason
+	// By a limit that is not known here.
+	return &eventing.Rejection{Code: http.StatusRequestEntityTooLarge, Err: fmt.Errorf("%w: %w", eventing.ErrTooLarge, reason)}
 }
 
 // messageSize returns the size of a message as the server counts it: headers and data.

@@ -24,6 +24,7 @@ func (p *Publisher) find(ctx context.Context) (*natsjs.StreamInfo, error) {
 		return nil, err
 	}
 	info := stream.CachedInfo()
+	p.limits.learn(info)
 	if window := info.Config.Duplicates; window < p.cfg.LeastWindow && info.Config.Mirror == nil {
 		return nil, fmt.Errorf("stream %s: %w: it is %s, want at least %s: nats stream edit %s --dupe-window=2m",
 			p.cfg, ErrDuplicateWindow, window, p.cfg.LeastWindow, p.cfg.Name)

@@ -63,7 +63,7 @@ func startComponents(ctx context.Context, c config) (*components, error) {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	cs.stopBackground = stop
 	if c.NATSURL != "" && c.outputs == nil {
-		cs.outputs = &outputs{log: cs.log}
+		cs.outputs = &outputs{log: cs.log, connected: make(chan struct{})}
 	}
 	err = cs.buildHandler(c)
 	if err == nil {
@@ -91,10 +91,10 @@ func startComponents(ctx context.Context, c config) (*components, error) {
 func (cs *components) buildHandler(c config) error {
 	config := sinkwriter.Config{Cluster: c.Cluster, Logger: cs.log}
 	if cs.outputs != nil {
-		config.Publisher = cs.outputs
+		config.Publisher, config.CheckOutput = cs.outputs, cs.outputs.Check
 	}
 	if c.outputs != nil {
-		config.Publisher = c.outputs
+		config.Publisher, config.CheckOutput = c.outputs, c.outputs.Check
 	}
 	var err error
 	if cs.writer, err = sinkwriter.New(cs.pool, config); err != nil {

@@ -25,6 +25,7 @@ type config struct {
 	OutputStream   string     `env:"TANDEM_OUTPUT_STREAM, default=OUTPUTS"`
 	OutputSink     string     `env:"TANDEM_OUTPUT_SINK"`
 	OutputBatch    int        `env:"TANDEM_OUTPUT_BATCH, default=1"`
+	OutputMaxBytes int64      `env:"TANDEM_OUTPUT_MAX_BYTES, default=0"`
 	Sink           string     `env:"K_SINK"`
 	CACerts        string     `env:"K_CA_CERTS"`
 	Overrides      string     `env:"K_CE_OVERRIDES"`

@@ -12,6 +12,8 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // the outbox is in the database
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/eventing/relay"
@@ -103,6 +105,61 @@ func postAll(events []event.Event, post func(event.Event) answer) map[string]ans
 	close(next)
 	senders.Wait()
 	return answers
+}
+
+func TestLargeOutputsAreRejectedBeforeTheCommitAndLoseNoOthers(t *testing.T) {
+	t.Parallel()
+
+	const events, large = 300, 5
+	natsURL, databaseURL := natsServer(t), database(t)
+	rt, post := startEmitter(t, databaseURL, map[string]string{"NATS_URL": natsURL})
+	var all []event.Event
+	for n := range events {
+		size := 100
+		if n%(events/large) == 7 {
+			size = 1_200_000
+		}
+		all = append(all, emit(fmt.Sprintf("e-%03d", n), 1, size))
+	}
+	all = append(all, emit("many", 30, 100_000)) // 3 MB together, each of which fits
+	rejected := 0
+	for id, a := range postAll(all, post) {
+		switch a.status {
+		case http.StatusNoContent:
+		case http.StatusUnprocessableEntity:
+			rejected++
+			if !strings.Contains(a.body, "1048576") {
+				t.Errorf("%s: %q, want the limit in it", id, a.body)
+			}
+		default:
+			t.Errorf("%s: answer is %d %q", id, a.status, a.body)
+		}
+	}
+	if rejected != large {
+		t.Errorf("%d events were rejected, want %d", rejected, large)
+	}
+	if err := rt.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(natsURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), "OUTPUTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stored, want := stream.CachedInfo().State.Msgs, uint64(events-large+30); stored != want {
+		t.Errorf("%d outputs are stored, want %d", stored, want)
+	}
+	if n := query[int](t, databaseURL, "select count(*) from tandem.outbox"); n != 0 {
+		t.Errorf("%d rows are in the outbox, want none", n)
+	}
 }
 
 // countingSink counts the requests for each event. Answer is called for each.

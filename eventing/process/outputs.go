@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
@@ -19,6 +20,9 @@ func newSinkPublisher(c config) (*sink.Publisher, error) {
 	if c.OutputBatch < 1 || c.OutputBatch > 1000 {
 		return nil, fmt.Errorf("TANDEM_OUTPUT_BATCH %d: want 1 to 1000", c.OutputBatch)
 	}
+	if c.OutputMaxBytes < 0 {
+		return nil, fmt.Errorf("TANDEM_OUTPUT_MAX_BYTES %d: want 0, which is no limit, or more", c.OutputMaxBytes)
+	}
 	overrides, err := sink.ParseOverrides(c.Overrides)
 	if err != nil {
 		return nil, fmt.Errorf("K_CE_OVERRIDES: %w", err)
@@ -29,7 +33,7 @@ func newSinkPublisher(c config) (*sink.Publisher, error) {
 	if address == "" {
 		return nil, nil //nolint:nilnil // that there is none is an answer
 	}
-	publisher, err := sink.NewPublisher(address, sink.PublisherConfig{Sink: cfg, Batch: c.OutputBatch, Logger: c.logger()})
+	publisher, err := sink.NewPublisher(address, sink.PublisherConfig{Sink: cfg, Batch: c.OutputBatch, MaxEventBytes: c.OutputMaxBytes, Logger: c.logger()})
 	if err != nil {
 		return nil, fmt.Errorf("TANDEM_OUTPUT_SINK or K_SINK, K_CA_CERTS, K_CE_OVERRIDES: %w", err)
 	}
@@ -40,9 +44,14 @@ func newSinkPublisher(c config) (*sink.Publisher, error) {
 // outbox keeps what there is to publish.
 type outputs struct {
 	log       *slog.Logger
+	connected chan struct{} // closed when connect has returned
 	conn      atomic.Pointer[jetstream.Conn]
 	publisher atomic.Pointer[jetstream.Publisher]
 }
+
+// checkOutputTimeout bounds how long an output waits for the first connection to be
+// checked.
+const checkOutputTimeout = 2 * time.Second
 
 var errNotConnected = errors.New("publish outputs: not connected to NATS yet")
 
@@ -55,7 +64,24 @@ func (o *outputs) Publish(ctx context.Context, events []event.Event) error {
 	return p.Publish(ctx, events)
 }
 
+// Check returns why the stream never accepts an output, as far as is known.
+func (o *outputs) Check(ctx context.Context, e event.Event) error {
+	p := o.publisher.Load()
+	if p == nil {
+		select { // the process has just started
+		case <-o.connected:
+		case <-time.After(checkOutputTimeout):
+		case <-ctx.Done():
+		}
+		if p = o.publisher.Load(); p == nil {
+			return nil
+		}
+	}
+	return p.Check(ctx, e)
+}
+
 func (o *outputs) connect(ctx context.Context, c config) {
+	defer close(o.connected)
 	conn, err := jetstream.Connect(ctx, c.NATSURL, jetstream.Config{Name: "tandem-function-" + c.Cluster, Logger: o.log})
 	if err == nil {
 		o.conn.Store(conn)

@@ -71,6 +71,7 @@ func TestAWrongSinkForOutputsIsRefused(t *testing.T) {
 	for want, env := range map[string]map[string]string{
 		"TANDEM_OUTPUT_SINK or K_SINK":          {"TANDEM_OUTPUT_SINK": "user:secret@x"},
 		`TANDEM_OUTPUT_BATCH 0: want 1 to 1000`: {"TANDEM_OUTPUT_SINK": "http://x", "TANDEM_OUTPUT_BATCH": "0"},
+		`TANDEM_OUTPUT_MAX_BYTES -1: want 0`:    {"TANDEM_OUTPUT_SINK": "http://x", "TANDEM_OUTPUT_MAX_BYTES": "-1"},
 		"K_CE_OVERRIDES: want {":                {"K_SINK": "http://x", "K_CE_OVERRIDES": "x"},
 		"K_CA_CERTS":                            {"K_SINK": "http://x", "K_CA_CERTS": "x"},
 	} {

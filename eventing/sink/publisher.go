@@ -39,6 +39,10 @@ type PublisherConfig struct {
 	// alone. Defaults to 512 KiB, half of what many servers take.
 	BatchBytes int
 
+	// MaxEventBytes is the largest event that the sink accepts, in bytes of its data. 0, the
+	// default, is no limit.
+	MaxEventBytes int64
+
 	// InFlight is how many requests are under way at once, of all calls of Publish
 	// together. Defaults to 64.
 	InFlight int
@@ -70,7 +74,7 @@ func (c PublisherConfig) validate() error {
 	switch {
 	case c.Batch < 1 || c.Batch > 1000:
 		return fmt.Errorf("batch of %d events: want 1 to 1000", c.Batch)
-	case c.BatchBytes < 1 || c.InFlight < 1:
+	case c.BatchBytes < 1 || c.InFlight < 1 || c.MaxEventBytes < 0:
 		return errors.New("a bound is negative")
 	case c.Timeout < 0:
 		return errors.New("the timeout is negative")
@@ -125,6 +129,16 @@ func NewPublisher(sink string, cfg PublisherConfig) (*Publisher, error) {
 
 // URL is where events go, without a password.
 func (p *Publisher) URL() string { return p.public }
+
+// Check returns a [eventing.Rejection] for an event that is larger than
+// [PublisherConfig].MaxEventBytes.
+func (p *Publisher) Check(_ context.Context, e event.Event) error {
+	size, most := int64(len(e.DataEncoded)), p.cfg.MaxEventBytes
+	if most == 0 || size <= most {
+		return nil
+	}
+	return &eventing.Rejection{Code: http.StatusRequestEntityTooLarge, Err: fmt.Errorf("%w: its data have %d bytes, TANDEM_OUTPUT_MAX_BYTES is %d", eventing.ErrTooLarge, size, most)}
+}
 
 // Publish sends events, each once, and returns nil only when the sink answered 2xx to every
 // one of them. What 400, 413, 415, 422 and 431 refuse is an [eventing.Rejection]; after

@@ -182,6 +182,19 @@ func TestASinkThatIsUnavailableIsProbed(t *testing.T) {
 	}
 }
 
+func TestALimitOfTheSinkIsChecked(t *testing.T) {
+	t.Parallel()
+
+	large := outputs(1)[0] // its data have 7 bytes
+	for limit, ok := range map[int64]bool{0: true, 6: false, 7: true} {
+		err := newSinkPublisher(t, "http://x", sink.PublisherConfig{MaxEventBytes: limit}).Check(t.Context(), large)
+		var rejected *eventing.Rejection
+		if ok != (err == nil) || !ok && (!errors.As(err, &rejected) || rejected.Code != 413 || !strings.Contains(err.Error(), "7 bytes, TANDEM_OUTPUT_MAX_BYTES is 6")) {
+			t.Errorf("limit %d: %v", limit, err)
+		}
+	}
+}
+
 func TestRequestsUnderWayEndBeforePublishDoes(t *testing.T) {
 	t.Parallel()
 

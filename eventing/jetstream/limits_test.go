@@ -1,0 +1,93 @@
+package jetstream_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+)
+
+// sized returns event n, whose message has so many bytes with its headers, of which so
+// many are in an extension.
+func sized(t *testing.T, n, bytes, extension int) event.Event {
+	t.Helper()
+
+	e := newEvents(n, 1)[0]
+	e.SetExtension("padding", strings.Repeat("x", extension))
+	e.DataEncoded = nil
+	without := messageSize(t, e)
+	e.DataEncoded = make([]byte, bytes-without)
+	return e
+}
+
+// messageSize returns the bytes of an event's message after PUB and its arguments.
+func messageSize(t *testing.T, e event.Event) int {
+	t.Helper()
+
+	header, data, err := jetstream.Encode(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header[nats.MsgIdHdr] = []string{eventing.MessageID(e.Source(), e.ID())}
+	text := "NATS/1.0\r\n"
+	for name := range header {
+		text += name + ": " + header[name][0] + "\r\n"
+	}
+	return len(text+"\r\n") + len(data)
+}
+
+func TestAnEventThatIsTooLargeIsRefusedAsTheServerWould(t *testing.T) {
+	t.Parallel()
+
+	server := startServer(t)
+	conn := connect(t, server.Server)
+	publisher := newPublisher(t, conn)
+	js := native(t, server.Server)
+	const payload = 1 << 20 // the server's default
+	config := natsjs.StreamConfig{Name: "EVENTS", Subjects: []string{"events.>"}, Storage: natsjs.FileStorage, Duplicates: 2 * time.Minute}
+	for n, tt := range []struct {
+		name       string
+		maxMsgSize int32
+		size, ext  int
+		code       int
+		says       string
+	}{
+		{"as large as max_payload", -1, payload, 0, 0, ""},
+		{"larger by one byte", -1, payload + 1, 0, http.StatusRequestEntityTooLarge, "it has with its headers 1048577 bytes, max_payload of the server is 1048576"},
+		{"headers count", -1, payload + 1, 1000, http.StatusRequestEntityTooLarge, "1048577"},
+		{"as large as max_msg_size", 5000, 5000, 100, 0, ""},
+		{"larger than max_msg_size", 5000, 5001, 100, http.StatusRequestEntityTooLarge, "it has with its headers 5001 bytes, max_msg_size of stream EVENTS is 5000"},
+		{"max_msg_size was raised", 6000, 5001, 100, 0, ""},
+		{"headers larger than JetStream stores", -1, 70_000, 66_000, http.StatusRequestHeaderFieldsTooLarge, "the limit of JetStream is 65535"},
+	} {
+		t.Log(tt.name)
+		config.MaxMsgSize = tt.maxMsgSize
+		if _, err := js.UpdateStream(t.Context(), config); err != nil {
+			t.Fatal(err)
+		}
+		e := sized(t, n, tt.size, tt.ext)
+		eventually(t, "it is checked by the limit that is set now", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			err := publisher.Check(ctx, e)
+			if tt.code == 0 {
+				return err == nil
+			}
+			var rejected *eventing.Rejection
+			return errors.As(err, &rejected) && rejected.Code == tt.code && errors.Is(err, eventing.ErrTooLarge) && strings.Contains(err.Error(), tt.says)
+		})
+		// The stream agrees.
+		if err := publisher.Publish(t.Context(), []event.Event{e}); errors.As(err, new(*eventing.Rejection)) != (tt.code != 0) {
+			t.Errorf("published: %v", err)
+		}
+	}
+}
