@@ -80,6 +80,7 @@ func (h *Handler) answerOutcomes(w http.ResponseWriter, g *group) {
 	}
 	body := outcome.Append(make([]byte, 0, 96*len(outcomes)+2), outcomes)
 	header := w.Header()
+	h.draining.announce(header)
 	header["Content-Type"] = []string{outcome.OutcomesType}
 	if status == http.StatusServiceUnavailable {
 		header["Retry-After"] = h.retry
@@ -112,6 +113,7 @@ func (h *Handler) answerText(w http.ResponseWriter, g *group, members []cloudeve
 			lines = append(lines, fmt.Sprintf("event %d of %d%s: %d %s", i+1, len(g.list), quotedID(members[i]), status, r.err))
 		}
 	}
+	h.draining.announce(w.Header())
 	if refused == 0 {
 		w.Header()[outcome.ReceiptsHeader] = []string{string(receipts)}
 		w.WriteHeader(http.StatusNoContent)

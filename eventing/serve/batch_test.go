@@ -245,8 +245,8 @@ func TestFunctionsThatAreLeftBehindInABatchAreCounted(t *testing.T) {
 		if h.Alive() == nil {
 			t.Error("Alive reports nothing")
 		}
-		if w := postBatch(t, h, batch[:1]); w.Code != 503 || !strings.Contains(w.Body.String(), "3 calls of functions ignored their deadline") {
-			t.Errorf("answer is %d %q, want 503", w.Code, w.Body)
+		if w := postBatch(t, h, batch[:1]); w.Code != 500 || !strings.Contains(w.Body.String(), "still runs") {
+			t.Errorf("answer is %d %q, want 500", w.Code, w.Body)
 		}
 		close(release)
 		synctest.Wait()

@@ -42,6 +42,7 @@ type call struct {
 
 	// Under the lock of running.
 	finished bool
+	returned bool     // after it was abandoned
 	waiters  []*group // the groups that share it
 	receiver *group   // the one of them that receives whether it was won
 }
@@ -64,6 +65,7 @@ func (c *call) run() {
 		h.calls.end(&c.deadline)
 		if !c.over.CompareAndSwap(false, true) {
 			c.replaced = true
+			h.running.returned(c)
 			h.stuck.Add(-1)
 			return
 		}
@@ -85,7 +87,9 @@ func (c *call) abandon() {
 	}
 	// If the function returns in between, the count is too low for a moment. It must not be
 	// too high: Alive would fail for a function that met its deadline.
-	c.group.handler.stuck.Add(1)
+	h := c.group.handler
+	h.stuck.Add(1)
+	h.running.setStuck(c)
 	c.err = c.failure(nil, true)
 	go c.group.work() // its worker may never return
 	c.group.callEnded(c)

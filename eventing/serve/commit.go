@@ -34,11 +34,15 @@ func (h *Handler) handle(g *group, early bool) {
 	}
 }
 
+// stuckLimit is how many times Config.MaxStuck calls may be stuck until an instance that
+// nothing restarts refuses events, which bounds its memory.
+const stuckLimit = 16
+
 // refusal returns why nothing more can be computed for a request with so many events; nil
 // if it can.
 func (h *Handler) refusal(events int) error {
-	if err := h.Alive(); err != nil {
-		return err
+	if stuck := h.stuck.Load(); stuck >= stuckLimit*int64(h.config.MaxStuck) {
+		return fmt.Errorf("%d calls of functions ignored their deadline and still run: no more may", stuck)
 	}
 	// A single event is never late.
 	if late := h.lateCalls.Load(); events > 1 && late >= int64(h.config.MaxPending) {

@@ -109,8 +109,9 @@ type Config struct {
 	MaxPending int
 
 	// MaxStuck is how many calls of functions may be abandoned because they ignored
-	// their deadline. When there are so many, every event is answered
-	// with 503 and Alive reports it, so that the process is restarted.
+	// their deadline. When there are so many, Alive reports it, so that the process is
+	// restarted. Until then other events are computed, and an event whose call is stuck is
+	// answered with 500 at once. With 16 times as many, every event is answered with 503.
 	//
 	// From 1 to 4096. Defaults to 64.
 	MaxStuck int

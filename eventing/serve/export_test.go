@@ -13,3 +13,6 @@ func Left(h *Handler) (late int64, calls int) {
 func Countdown(length time.Duration, now time.Time) (next func(time.Time) time.Duration) {
 	return newCountdown(length, now).next
 }
+
+// IsDraining reports whether answers state that the process shuts down.
+func (h *Handler) IsDraining() bool { return h.draining.begun.Load() }

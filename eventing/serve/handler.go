@@ -41,6 +41,7 @@ type Handler struct {
 	underWay sync.RWMutex
 	drain    sync.Once
 	drained  chan struct{}
+	draining draining
 
 	calls, commits deadlines
 
@@ -113,6 +114,7 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 // cannot be undone.
 func (h *Handler) Drain(ctx context.Context) error {
 	h.drain.Do(func() {
+		h.draining.begin()
 		go func() {
 			h.underWay.Lock()
 			h.late.Wait() // only requests add to it
@@ -128,7 +130,7 @@ func (h *Handler) Drain(ctx context.Context) error {
 }
 
 // Alive returns an error if so many calls of functions ignore their deadline, and still
-// run, that the process must be restarted.
+// run, that the process should be restarted. Until then it serves as before.
 func (h *Handler) Alive() error {
 	if stuck := h.stuck.Load(); stuck >= int64(h.config.MaxStuck) {
 		return fmt.Errorf("%d calls of functions ignored their deadline and still run", stuck)
@@ -146,6 +148,7 @@ func (h *Handler) AdvertiseBatch(header http.Header) {
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.AdvertiseBatch(w.Header())
+	h.draining.follow(r)
 	// Fails only if Drain holds it or waits for it.
 	if !h.underWay.TryRLock() {
 		w.Header().Set("Connection", "close")
@@ -203,6 +206,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 // answerOne answers a request with one event.
 func (h *Handler) answerOne(w http.ResponseWriter, r result) {
 	header := w.Header()
+	h.draining.announce(header)
 	if r.err != nil {
 		header[outcome.OutcomeHeader] = []string{h.outcomeOf(r).Header()}
 		h.refuse(w, statusOf(r.err), r.err.Error())
@@ -239,6 +243,7 @@ func (h *Handler) refuseUnreadable(w http.ResponseWriter, r *http.Request, err e
 // batch.
 func (h *Handler) refuse(w http.ResponseWriter, status int, lines ...string) {
 	header := w.Header()
+	h.draining.announce(header)
 	header.Set("Content-Type", "text/plain; charset=utf-8")
 	header.Set("X-Content-Type-Options", "nosniff")
 	switch status {

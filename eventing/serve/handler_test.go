@@ -17,6 +17,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/serve"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
@@ -326,12 +327,28 @@ func TestFunctionThatIgnoresItsContextIsLeftBehind(t *testing.T) {
 			t.Errorf("the answers took %s, want 20s", took)
 		}
 
-		// Three are left behind: a fourth is not begun.
-		if w := post(t, h, "stubborn"); w.Code != 503 || !strings.Contains(w.Body.String(), "3 calls of functions ignored their deadline") {
-			t.Errorf("answer is %d %q, want 503", w.Code, w.Body)
+		// A retry of one that is stuck fails at once, and others are computed.
+		if w := postEvent(t.Context(), t, h, "stubborn", "1"); w.Code != 500 || !strings.Contains(w.Body.String(), "still runs") {
+			t.Errorf("answer is %d %q, want 500", w.Code, w.Body)
+		}
+		if took := time.Since(begin); took != 20*time.Second {
+			t.Errorf("the retry of a stuck event took %s, want nothing", took-20*time.Second)
 		}
 		if h.Alive() == nil {
 			t.Error("Alive reports nothing")
+		}
+		for i := 3; i < 3*16; i++ {
+			requests.Go(func() {
+				if w := postEvent(t.Context(), t, h, "stubborn", fmt.Sprint(i)); w.Code != 500 {
+					t.Errorf("answer is %d %q, want 500", w.Code, w.Body)
+				}
+			})
+		}
+		requests.Wait()
+
+		// With 16 times as many as allowed, another one is not begun.
+		if w := postEvent(t.Context(), t, h, "stubborn", "new"); w.Code != 503 || !strings.Contains(w.Body.String(), "48 calls of functions ignored their deadline") {
+			t.Errorf("answer is %d %q, want 503", w.Code, w.Body)
 		}
 		close(release)
 		synctest.Wait()
@@ -489,13 +506,58 @@ func TestDrainFinishesWhatRunsAndTakesNothingNew(t *testing.T) {
 	if err := h.Drain(short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Drain with a request under way returned %v", err)
 	}
-	send(t, server.URL, "{}", binary("slow", "2")...).want(t, 503, "shutting down")
+	refused := send(t, server.URL, "{}", binary("slow", "2")...)
+	refused.want(t, 503, "shutting down")
 	close(release)
-	if a := <-first; a.status != 204 {
-		t.Errorf("the request under way was answered %d %q", a.status, a.body)
+	finished := <-first
+	if finished.status != 204 {
+		t.Errorf("the request under way was answered %d %q", finished.status, finished.body)
+	}
+	for _, a := range []answer{refused, finished} {
+		if a.header.Get(outcome.DrainingHeader) == "" {
+			t.Errorf("the answer %d does not state that the process shuts down", a.status)
+		}
 	}
 	if err := h.Drain(t.Context()); err != nil {
 		t.Errorf("Drain again: %v", err)
+	}
+}
+
+func TestAnswersOfAServerThatShutsDownStateIt(t *testing.T) {
+	t.Parallel()
+
+	entered, release := make(chan struct{}), make(chan struct{})
+	h, err := serve.New([]functions.Function{function("slow", func(_ context.Context, e event.Event) (functions.Effects, error) {
+		if e.ID() == "2" {
+			close(entered)
+			<-release
+		}
+		return functions.Effects{}, nil
+	})}, &memory{}, serve.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := newServer(t, h)
+	if a := send(t, server.URL, "{}", binary("slow", "1")...); a.header.Get(outcome.DrainingHeader) != "" {
+		t.Error("an answer states that the process shuts down, which it does not")
+	}
+	answers := make(chan answer, 1)
+	go func() { answers <- send(t, server.URL, "{}", binary("slow", "2")...) }()
+	<-entered
+	stopped := make(chan error, 1)
+	go func() { stopped <- server.Config.Shutdown(t.Context()) }()
+	for !h.IsDraining() {
+		if t.Context().Err() != nil {
+			t.Fatal("the shutdown of the server was not noticed")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	close(release)
+	if a := <-answers; a.status != 204 || a.header.Get(outcome.DrainingHeader) == "" {
+		t.Errorf("the answer is %d, header %v", a.status, a.header)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
 	}
 }
 

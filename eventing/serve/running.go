@@ -18,6 +18,9 @@ const keepFor = time.Minute
 // that computation.
 var errPending = errors.New("not done in the time that the request had: it is still being computed, and a retry is answered with the outcome")
 
+// errStuck is the result of an event whose earlier call ignored its deadline and still runs.
+var errStuck = errors.New("an earlier call for the event was not done by its deadline, and still runs")
+
 // callKey identifies an event of a function.
 type callKey struct {
 	function   *functions.Function
@@ -47,6 +50,7 @@ type running struct {
 
 	mu    sync.Mutex
 	calls map[callKey]*call
+	stuck map[callKey]*call // whose functions have not returned by their deadline
 	kept  map[callKey]*keptResult
 	order []*keptResult // by time, including those that were taken
 }
@@ -59,7 +63,7 @@ type keptResult struct {
 }
 
 func newRunning(now func() time.Time, limit int) *running {
-	return &running{now: now, limit: limit, calls: make(map[callKey]*call), kept: make(map[callKey]*keptResult)}
+	return &running{now: now, limit: limit, calls: make(map[callKey]*call), stuck: make(map[callKey]*call), kept: make(map[callKey]*keptResult)}
 }
 
 // join decides for each call of g that has a function whether it computes, shares a
@@ -85,6 +89,12 @@ func (r *running) join(g *group, refused error) {
 		}
 		if kept, ok := r.takeKept(c.key); ok {
 			c.result, c.kept = kept, true
+			g.preset++
+			continue
+		}
+		if r.stuck[c.key] != nil {
+			// It has failed again: another call would be stuck, too.
+			c.err = c.failure(errStuck, false)
 			g.preset++
 			continue
 		}
@@ -120,6 +130,25 @@ func (r *running) finish(received bool, calls ...*call) {
 	r.mu.Unlock()
 	for _, g := range waiters {
 		g.sharedEnded()
+	}
+}
+
+// setStuck notes that the function of a call has not returned by its deadline.
+func (r *running) setStuck(c *call) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !c.returned {
+		r.stuck[c.key] = c
+	}
+}
+
+// returned notes that the function of a call that was abandoned has returned.
+func (r *running) returned(c *call) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c.returned = true
+	if r.stuck[c.key] == c {
+		delete(r.stuck, c.key)
 	}
 }
 
