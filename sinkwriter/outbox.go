@@ -30,6 +30,9 @@ const (
 	// passing.
 	idleDelete = 50 * time.Millisecond
 
+	// deleteAgain is how long they wait after they could not be deleted.
+	deleteAgain = time.Second
+
 	// maxCalls bounds the calls of the publisher under way for outputs that were not tried
 	// yet. A call that takes longer than callPatience does not keep the next one waiting.
 	maxCalls     = 4
@@ -75,7 +78,8 @@ type outbox struct {
 	pause     time.Time // no call for fresh rows before
 	pauses    int       // calls for fresh rows in a row that stored nothing
 	published []int64   // rows to delete
-	idleSince time.Time // the latest change of published
+	deleting  bool      // rows are being deleted, outside of a batch
+	deleteAt  time.Time // when they are deleted, unless a batch has done so in passing
 	latest    error     // why events were not published
 	closeOnce sync.Once
 
@@ -172,10 +176,11 @@ func (b *outbox) putBack(rows []int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.published = append(b.published, rows...)
-	b.idleSince = now()
+	b.deleteAt = now().Add(idleDelete)
 }
 
-// run starts the calls of the publisher until the writer is closed and nothing is held.
+// run starts the calls of the publisher until the writer is closed, nothing is held, and
+// all that is published is deleted.
 func (b *outbox) run() {
 	saved := make(chan struct{})
 	go func() {
@@ -201,7 +206,7 @@ func (b *outbox) run() {
 }
 
 // closedAndIdle returns a channel that is closed if the writer is closed and nothing is
-// held, or if it must end.
+// held or to be deleted, or if it must end.
 func (b *outbox) closedAndIdle() <-chan struct{} {
 	select {
 	case <-b.closed:
@@ -210,7 +215,7 @@ func (b *outbox) closedAndIdle() <-chan struct{} {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.held) == 0 && b.calls == 0 && !b.retrying {
+	if len(b.held) == 0 && b.calls == 0 && !b.retrying && len(b.published) == 0 && !b.deleting {
 		return b.closed
 	}
 	return b.ctx.Done()
@@ -308,7 +313,7 @@ func (b *outbox) called(rows []*heldRow, reasons []error, at time.Time, took tim
 		switch {
 		case len(left) == 0 && len(r.rejected) == 0:
 			b.release(r)
-			b.published, b.idleSince = append(b.published, r.id), at
+			b.published, b.deleteAt = append(b.published, r.id), at.Add(idleDelete)
 		case len(left) == 0, b.held[r.id] != r: // to be saved, or left to a relay
 		case moved && contextEnded(other): // the call did not come to it
 			b.fresh = append(b.fresh, r)
@@ -374,10 +379,17 @@ func (b *outbox) release(r *heldRow) {
 	}
 }
 
-// close has the outputs published that are held, for as long as ctx allows.
+// close has the outputs published that are held, and those deleted that are published, for
+// as long as ctx allows.
 func (b *outbox) close(ctx context.Context) error {
-	b.closeOnce.Do(func() { close(b.closed) })
+	b.closeOnce.Do(func() {
+		close(b.closed)
+		b.mu.Lock()
+		b.deleteAt = now() // no batch comes
+		b.mu.Unlock()
+	})
 	signal(b.wake)
+	signal(b.save)
 	select {
 	case <-b.ended:
 		return nil
@@ -435,7 +447,7 @@ func (b *outbox) saveOnce(ctx context.Context, end bool) {
 		gone := func(r *heldRow) bool { return b.held[r.id] != r }
 		b.fresh, b.failing = slices.DeleteFunc(b.fresh, gone), slices.DeleteFunc(b.failing, gone)
 	}
-	idle, latest := len(b.published) > 0 && (end || at.Sub(b.idleSince) >= idleDelete), b.latest
+	idle, latest := end || !at.Before(b.deleteAt), b.latest
 	b.mu.Unlock()
 	if dropped > 0 {
 		b.writer.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not publish outputs; the relay will", slog.Int("events", dropped), slog.Any("err", latest))
@@ -501,7 +513,7 @@ func (b *outbox) saveRow(ctx context.Context, r *heldRow, at time.Time) bool {
 	if len(r.rejected) == 0 && (len(r.events) == 0 || r.left) {
 		b.release(r)
 		if len(r.events) == 0 && len(left) > 0 { // published meanwhile
-			b.published, b.idleSince = append(b.published, r.id), at
+			b.published, b.deleteAt = append(b.published, r.id), at.Add(idleDelete)
 		}
 		signal(b.wake)
 	}
@@ -515,22 +527,35 @@ func (b *outbox) notSaved(ctx context.Context, rows int, err error) {
 		slog.Int("rows", rows), slog.Any("err", err))
 }
 
+// deletePublished deletes the rows of what is published. Rows that it cannot delete, as the
+// database is away or all connections are in use, are deleted in the next batch, or later.
 func (b *outbox) deletePublished(ctx context.Context) {
-	rows := b.takePublished()
+	b.mu.Lock()
+	rows := b.published
+	b.published, b.deleting = nil, len(rows) > 0
+	b.mu.Unlock()
 	if len(rows) == 0 {
 		return
 	}
 	config := b.writer.config
-	ctx, cancel := context.WithTimeout(ctx, config.CommitTimeout)
+	deadline, cancel := context.WithTimeout(ctx, config.CommitTimeout)
 	defer cancel()
-	s, err := acquire(ctx, b.writer.pool, config.ClaimTimeout, config.CommitTimeout)
+	s, err := acquire(deadline, b.writer.pool, config.ClaimTimeout, config.CommitTimeout)
 	if err == nil {
-		err = s.run(ctx, []step{deleteStep(rows)})
+		err = s.run(deadline, []step{deleteStep(rows)})
 		s.release()
 	}
-	if err != nil {
-		// The relay publishes them again, with the same identity, and deletes.
-		config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not delete published outputs from the outbox",
-			slog.Int("rows", len(rows)), slog.Any("err", err))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.deleting = false
+	if err == nil {
+		signal(b.wake) // close may wait for it
+		return
 	}
+	b.published = append(b.published, rows...)
+	b.deleteAt = now().Add(deleteAgain)
+	// If this process ends before, the relay publishes them again, with the same identity,
+	// and deletes them.
+	config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not delete published outputs from the outbox; retrying",
+		slog.Int("rows", len(rows)), slog.Any("err", err))
 }

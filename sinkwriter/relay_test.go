@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
@@ -157,6 +159,72 @@ func TestRelaysLeaveRowsToAWinnerThatIsAtWork(t *testing.T) {
 	if n := sinktest.Query[int](t, pool, `select count(*) from tandem.outbox`); n != 0 {
 		t.Errorf("%d rows are left", n)
 	}
+}
+
+// A busy database, or a small pool, has no connection for as long as a deletion may take.
+func TestPublishedOutputsAreDeletedOnceThereIsAConnection(t *testing.T) {
+	t.Parallel()
+
+	pool := sinktest.NewDatabase(t)
+	config := pool.Config()
+	config.MaxConns = 1
+	small, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(small.Close)
+	taken := make(chan *pgxpool.Conn, 1)
+	failed := make(chan struct{}, 100)
+	w := sinktest.NewWriter(t, small, sinkwriter.Config{
+		Cluster: "east", CommitTimeout: 100 * time.Millisecond,
+		Publisher: publisher(func(ctx context.Context, _ []event.Event) error {
+			c, err := small.Acquire(ctx)
+			if err == nil {
+				taken <- c
+			}
+			return err
+		}),
+		Logger: slog.New(slog.NewTextHandler(lineWriter(func(line string) {
+			if strings.Contains(line, "could not delete published outputs") {
+				failed <- struct{}{}
+			}
+		}), nil)),
+	})
+	for n := 0; ; n++ {
+		r, err := w.Commit(t.Context(), sinktest.Order(fmt.Sprint("o-", n), 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Won {
+			break
+		}
+		// COMMIT took longer than the short timeout: its output is left to a relay.
+		sinktest.Execute(t, pool, `delete from tandem.outbox`)
+	}
+	c := <-taken
+	defer c.Release()
+	<-failed
+	closed := make(chan error, 1)
+	go func() { closed <- w.Close(t.Context()) }()
+	select {
+	case <-failed: // as it closes too
+	case err := <-closed:
+		t.Fatalf("Close returned %v though a published output is in the outbox", err)
+	}
+	c.Release()
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	if n := sinktest.Query[int](t, pool, `select count(*) from tandem.outbox`); n != 0 {
+		t.Errorf("%d rows are left", n)
+	}
+}
+
+type lineWriter func(line string)
+
+func (w lineWriter) Write(line []byte) (int, error) {
+	w(string(line))
+	return len(line), nil
 }
 
 func TestOutputsBeyondTheMemoryOfAWinnerStayInTheOutbox(t *testing.T) {

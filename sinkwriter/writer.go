@@ -468,8 +468,8 @@ func (o *offer) waited() bool {
 }
 
 // Close takes no more offers, waits for those under way, and sees to it that
-// the outputs of what was committed are published, for as long as ctx allows.
-// What is not published by then is in the outbox, and a relay takes it over.
+// the outputs of what was committed are published and deleted from the outbox, for
+// as long as ctx allows. What is in the outbox by then, a relay takes over.
 // It may be called more than once.
 func (w *Writer) Close(ctx context.Context) error {
 	w.mu.Lock()
