@@ -86,6 +86,11 @@ func (b *budget) acquire(ctx context.Context, bytes int64, small bool, evict fun
 	b.admit()
 	b.mu.Unlock()
 
+	select {
+	case <-s.taken: // at once, as usual
+		return s, true
+	default:
+	}
 	tick := time.NewTicker(evictInterval)
 	defer tick.Stop()
 	for {
