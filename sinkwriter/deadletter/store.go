@@ -53,7 +53,7 @@ func NewStore(pool *pgxpool.Pool, cluster string) *Store {
 // Save stores a dead letter. A repeated event replaces code and reason, and is counted.
 func (d *Store) Save(ctx context.Context, letter Letter) error {
 	e := letter.Event
-	text, err := cloudevent.AppendJSON(nil, e)
+	text, err := cloudevent.AppendJSON(nil, readable(e))
 	if err != nil {
 		return fmt.Errorf("save dead letter of function %s: %w", letter.Function, err)
 	}

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -9,8 +10,11 @@ import (
 )
 
 const (
-	parkedSQL = `select d.event ->> 'subject', d.source, d.id from tandem.dead_letter d
-where d.function = $1 and d.cluster = $2 and d.event ->> 'subject' is not null
+	// An event with an escape that PostgreSQL may not make text of, and was stored as it
+	// is, comes as a whole.
+	parkedSQL = `select case when odd then '' else d.event ->> 'subject' end, d.source, d.id, case when odd then d.event::text else '' end
+from tandem.dead_letter d cross join lateral (select d.event::text ~* '\\u(0000|d[89a-f])') as o (odd)
+where d.function = $1 and d.cluster = $2 and case when odd then true else d.event ->> 'subject' is not null end
 and not exists (select from tandem.ledger l where l.key = tandem.key(d.function, d.source, d.id))`
 
 	stillParkedSQL = `select u.source, u.id from unnest($3::text[], $4::text[]) as u(source, id)
@@ -42,7 +46,22 @@ func (p *Blocked) List(ctx context.Context, function string) ([]BlockedEvent, er
 	if err != nil {
 		return nil, fmt.Errorf("list events of function %s that wait for a verdict: %w", function, err)
 	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[BlockedEvent])
+	var list []BlockedEvent
+	var e BlockedEvent
+	var whole string
+	_, err = pgx.ForEachRow(rows, []any{&e.Subject, &e.Source, &e.ID, &whole}, func() error {
+		if whole != "" {
+			var parsed struct{ Subject string }
+			if err := json.Unmarshal([]byte(whole), &parsed); err != nil {
+				return fmt.Errorf("read the subject of event %s of %s: %w", e.ID, e.Source, err)
+			}
+			e.Subject = parsed.Subject
+		}
+		if e.Subject != "" {
+			list = append(list, e)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list events of function %s that wait for a verdict: %w", function, err)
 	}
