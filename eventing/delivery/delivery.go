@@ -45,8 +45,9 @@ type Delivery struct {
 	DeadElsewhere bool
 	brokenBy      string // what was seen of that last
 
-	request *sink.Request // for a request of its own; nil before the first one
-	status  int           // why it is a dead letter
+	request    *sink.Request // for a request of its own; nil before the first one
+	structured bool          // since a proxy refused its headers
+	status     int           // why it is a dead letter
 
 	retryBackoff, failedBackoff, deadLetterBackoff backoff.Backoff
 
@@ -121,6 +122,12 @@ func (d *Sender) deliverAlone(ctx context.Context, e *Delivery) (step Step, answ
 func (d *Sender) step(ctx context.Context, e *Delivery, a answer, o outcome.Outcome) Step {
 	step := Step{Outcome: o, Draining: a.draining}
 	switch {
+	case a.status == http.StatusRequestHeaderFieldsTooLarge && o.Kind == outcome.Rejected && !e.structured:
+		// Of a proxy, for which the headers are too large: sent again, with the attributes in
+		// the body. A dead letter is encoded again too, after the function's answer.
+		e.structured, e.Alone, e.DeadLetter, e.request = true, true, false, nil
+		step.Outcome = outcome.Outcome{Kind: outcome.Pending}
+		return step
 	case ctx.Err() != nil && o.Kind != outcome.Committed && o.Kind != outcome.Rejected:
 		return step // the outcome means nothing, and the caller sees why
 	case e.DeadLetter:
@@ -187,7 +194,11 @@ func (d *Sender) prepare(e *Delivery) (err error) {
 	if e.request != nil {
 		return nil
 	}
-	if e.request, err = sink.Encode(d.cfg.Sink.Apply(e.Event)); err != nil {
+	encode := sink.EncodeFitting
+	if e.structured {
+		encode = sink.EncodeStructured
+	}
+	if e.request, err = encode(d.cfg.Sink.Apply(e.Event)); err != nil {
 		return fmt.Errorf("encode event for HTTP: %w", err)
 	}
 	e.request.Once()
@@ -209,7 +220,11 @@ func (d *Sender) reject(e *Delivery, a answer, o outcome.Outcome) error {
 
 // makeDeadLetter encodes the event as a dead letter.
 func (d *Sender) makeDeadLetter(e *Delivery, status int, reason []byte, attempts int) error {
-	letter, err := sink.Encode(deadLetter(d.cfg.Sink.Apply(e.Event), d.cfg.Function, d.function.public, status, reason, attempts))
+	encode := sink.EncodeFitting
+	if e.structured {
+		encode = sink.EncodeStructured
+	}
+	letter, err := encode(deadLetter(d.cfg.Sink.Apply(e.Event), d.cfg.Function, d.function.public, status, reason, attempts))
 	if err != nil {
 		return fmt.Errorf("encode dead letter for HTTP: %w", err)
 	}

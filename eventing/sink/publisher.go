@@ -24,6 +24,9 @@ import (
 // batchContentType is that of a batch of CloudEvents in JSON.
 const batchContentType = "application/cloudevents-batch+json; charset=UTF-8"
 
+// structuredContentType is that of one CloudEvent in JSON.
+const structuredContentType = "application/cloudevents+json; charset=UTF-8"
+
 // PublisherConfig sets up a [Publisher]. A field left at zero takes the
 // default named beside it.
 type PublisherConfig struct {

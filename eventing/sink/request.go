@@ -66,6 +66,45 @@ func Encode(e event.Event) (*Request, error) {
 	return &Request{header: header, body: body}, nil
 }
 
+// maxHeader is how large the attributes of an event in headers may be, in bytes. Servers and
+// proxies refuse larger headers: nginx, Tomcat and others take 8 KiB by default, Envoy 60 KiB.
+const maxHeader = 6 << 10
+
+// EncodeFitting returns e as a request that proxies let pass: in the binary content mode,
+// or, if its attributes are too large for headers, in the structured one.
+func EncodeFitting(e event.Event) (*Request, error) {
+	r, err := Encode(e)
+	if err != nil || !r.headerExceeds(maxHeader) {
+		return r, err
+	}
+	return EncodeStructured(e)
+}
+
+// EncodeStructured returns e as a request in the structured content mode, with its
+// attributes in the body.
+func EncodeStructured(e event.Event) (*Request, error) {
+	body, ok := cloudevent.AppendMember(nil, e)
+	if !ok { // its data is not what its content type says, or has none
+		e = e.Clone()
+		e.DataBase64 = true
+		var err error
+		if body, err = cloudevent.AppendJSON(nil, e); err != nil {
+			return nil, err
+		}
+	}
+	return &Request{header: http.Header{"Content-Type": {structuredContentType}, "Idempotency-Key": nil}, body: body}, nil
+}
+
+// headerExceeds reports whether the headers have more bytes than limit.
+func (r *Request) headerExceeds(limit int) bool {
+	for name, values := range r.header {
+		for _, value := range values {
+			limit -= len(name) + len(value) + len(": \r\n")
+		}
+	}
+	return limit < 0
+}
+
 // EncodeBatch returns the request of a batch, whose body is a JSON array of events.
 func EncodeBatch(body []byte) *Request {
 	return &Request{header: http.Header{"Content-Type": {batchContentType}, "Idempotency-Key": nil}, body: body, Batch: true}
