@@ -28,6 +28,7 @@ const (
 	quickPrecision  = 1.2
 	e2eLimit        = 4 * time.Minute
 	quickE2ELimit   = time.Minute
+	besideDuration  = 2 * time.Minute
 	pendingDuration = 2 * time.Minute // for a source to hand messages back several times
 
 	// What one stalling cluster alone can bear, on two cores.
@@ -68,12 +69,18 @@ func (b *bench) e2e(ctx context.Context) (text string, rows []any, err error) {
 	o := e2e.Options{
 		Programs: programs, Events: min(b.options.events, mostEndToEnd), Rounds: b.options.rounds,
 		Rate: b.options.e2eRate, RaceRate: b.options.raceRate, Duration: e2eDuration, Probe: e2eProbe, Precision: e2ePrecision,
-		Limit: e2eLimit, SyncInterval: b.options.e2eSync, Env: b.options.e2eEnv,
+		Beside: besideDuration, Limit: e2eLimit, SyncInterval: b.options.e2eSync, Env: b.options.e2eEnv,
 		Dir: b.options.dir, NewDatabase: b.newE2EDatabase, Pending: b.options.pending,
 		Now: b.now, Progress: b.progress,
 	}
 	if b.options.quick {
 		o.Duration, o.Probe, o.Precision, o.Limit = quickE2EDuration, quickE2EProbe, quickPrecision, quickE2ELimit
+	}
+	if b.options.quick {
+		o.Beside = quickE2EDuration
+	}
+	if b.options.beside > 0 {
+		o.Beside = b.options.beside
 	}
 	if b.options.e2eDuration > 0 {
 		o.Duration, o.Probe = b.options.e2eDuration, min(o.Probe, b.options.e2eDuration)

@@ -108,3 +108,32 @@ func TestPendingMessagesDoNotGrowASource(t *testing.T) {
 		t.Errorf("a source takes %.1f MiB with %d messages pending, and %.1f MiB with few", r.Many, r.Pending, r.Few)
 	}
 }
+
+func TestGoodEventsBesideBadOnesAreMeasured(t *testing.T) {
+	t.Parallel()
+
+	var table strings.Builder
+	file := filepath.Join(t.TempDir(), "table.json")
+	b := newBench(t, &table, "--quick", "--e2e-rate", "100", "--beside-duration", "2s", "--json", file, "--only", "^beside-(unavailable|slow|unreadable)$")
+	if err := b.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(table.String())
+
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []e2e.Line
+	if err := json.Unmarshal(text, &lines); err != nil {
+		t.Fatal(err)
+	}
+	if len(lines) != 3 {
+		t.Fatalf("%d lines, want 3", len(lines))
+	}
+	for _, l := range lines {
+		if l.Latency == nil || l.P50 <= 0 || l.P999 < l.P50 || l.At == nil || *l.At != 100 || l.InTime == nil || *l.InTime <= 0 || *l.InTime > 1 {
+			t.Errorf("%s: %+v", l.Row, l)
+		}
+	}
+}

@@ -35,6 +35,7 @@ type options struct {
 	e2eSync     string
 	e2eEnv      []string
 	pending     int
+	beside      time.Duration
 }
 
 const usage = `Measure what sinkwriter costs, beside the same written by hand and beside the
@@ -46,7 +47,7 @@ floor: the bare upsert of the same rows by one writer.
     go run ./test/bench --only '^(one|race)$' --events 200000
     go run ./test/bench --only '^race$' --rounds 1 --cpuprofile cpu.out
                                              then: go tool pprof -top cpu.out
-    go run ./test/bench --only '^(e2e|latency|nap|freeze|slow|no-stall|stall|stop|catch-up|ordered)'
+    go run ./test/bench --only '^(e2e|latency|nap|freeze|slow|no-stall|stall|stop|catch-up|ordered|beside)'
                                              the whole way, with two clusters
     go run ./test/bench --quick --only '^latency-' --race-rate 3000
                                              latencies at shares of a known rate
@@ -100,6 +101,8 @@ Columns end to end:
                          and its median in the last second
   computed               share of the events, by the cluster that computed fewest, or,
                          in catch-up-skip, by the one that rejoins
+  in_time                share of the good events beside bad ones whose output was stored
+                         before the last one was published
 
 A race row searches its rate: up or down by a factor, then by bisection, in short
 probes, and confirms it for --e2e-duration. A rate is held if the lag stays below
@@ -153,6 +156,7 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 		return nil
 	})
 	flags.IntVar(&o.pending, "pending", 0, fmt.Sprintf("messages of row pending (default %d, quick %d)", defaultPending, quickPending))
+	flags.DurationVar(&o.beside, "beside-duration", 0, fmt.Sprintf("how long good events are published beside each kind of bad ones (default %s, quick %s)", besideDuration, quickE2EDuration))
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return o, err
@@ -172,6 +176,9 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 	}
 	if o.e2eDuration < 0 || o.e2eDuration > time.Hour || o.e2eDuration > 0 && o.e2eDuration < time.Second {
 		return problem("--e2e-duration %s: want 1s to 1h", o.e2eDuration)
+	}
+	if o.beside < 0 || o.beside > time.Hour || o.beside > 0 && o.beside < time.Second {
+		return problem("--beside-duration %s: want 1s to 1h", o.beside)
 	}
 	var err error
 	if o.only, err = regexp.Compile(*only); err != nil {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -35,8 +36,18 @@ func p999(l Line) *float64 {
 // claimTimeout is the default of sinkwriter's Config.ClaimTimeout, in milliseconds.
 const claimTimeout = 200
 
-// goals are all that are to be reached.
-var goals = []goal{
+// goals returns all that are to be reached.
+func goals() []goal {
+	all := slices.Clone(goalsOfRows)
+	for _, k := range spoiltKinds {
+		all = append(all,
+			goal{row: rowBeside(k.kind), what: "share of good events in time", bound: 0.9, of: func(l Line) *float64 { return l.InTime }},
+			goal{row: rowBeside(k.kind), what: "p99.9, ms", bound: 5000, atMost: true, of: p999})
+	}
+	return all
+}
+
+var goalsOfRows = []goal{
 	{row: RowDefaults, what: "rate, × e2e-by-hand", bound: 8, of: ratio},
 	{row: RowRace, what: "rate, × e2e-race-by-hand", bound: 6, of: ratio},
 	{row: Row80, what: "p50, ms", bound: 10, atMost: true, of: p50},
@@ -59,7 +70,7 @@ var goals = []goal{
 func formatGoals(lines []Line) string {
 	var text strings.Builder
 	row, flush := newTable(&text)
-	for _, g := range goals {
+	for _, g := range goals() {
 		for _, l := range lines {
 			if l.Row != g.row {
 				continue

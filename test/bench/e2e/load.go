@@ -33,6 +33,12 @@ func (r Row) message(n int) (*nats.Msg, error) {
 		"content-type":     {"application/json"},
 		natsjs.MsgIDHeader: {eventing.MessageID(orders.Source, id)},
 	}
+	if r.publishSpoilt {
+		header.Set("ce-type", orders.Spoilt)
+		if r.spoilt == orders.Unreadable {
+			header.Del("ce-source")
+		}
+	}
 	if r.subject != nil {
 		header["ce-subject"] = []string{r.subject(n)}
 	}

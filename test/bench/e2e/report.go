@@ -34,6 +34,10 @@ type Line struct {
 	EndLag   *float64 `json:"end_lag_ms,omitempty"` // in the last second
 	Computed *float64 `json:"computed,omitempty"`   // share of the events, by the cluster that computed fewest, or that skips
 
+	// InTime is the share of good events beside bad ones that were handled before the last one
+	// was published.
+	InTime *float64 `json:"in_time,omitempty"`
+
 	Probes []Probe `json:"probes,omitempty"` // of all rounds
 
 	// CPU is the processor time of an event in microseconds, both clusters together.
@@ -111,6 +115,16 @@ func (l *Line) fill(samples []sample) {
 		l.EndLag = median(0, func(s sample) float64 { return millis(s.open.endLag) })
 		l.Computed = median(3, func(s sample) float64 { return s.open.computed })
 	}
+	if first.beside != nil {
+		l.At = median(0, func(s sample) float64 { return s.beside.at })
+		l.InTime = median(4, func(s sample) float64 { return s.beside.inTime })
+		l.Latency = &Latency{
+			P50:  *median(1, func(s sample) float64 { return s.beside.P50 }),
+			P99:  *median(1, func(s sample) float64 { return s.beside.P99 }),
+			P999: *median(1, func(s sample) float64 { return s.beside.P999 }),
+			Max:  *median(1, func(s sample) float64 { return s.beside.Max }),
+		}
+	}
 	if first.computed != nil {
 		l.Computed = median(3, func(s sample) float64 { return *s.computed })
 	}
@@ -153,6 +167,9 @@ func (s sample) String() string {
 	}
 	if s.open != nil {
 		parts = append(parts, s.open.String())
+	}
+	if s.beside != nil {
+		parts = append(parts, s.beside.String())
 	}
 	if len(s.cpu) > 0 {
 		var kinds []string
@@ -206,7 +223,7 @@ func newTable(text *strings.Builder) (row func(cells ...string), flush func()) {
 func formatFigures(text *strings.Builder, lines []Line) {
 	row, flush := newTable(text)
 	defer flush()
-	row("row", "events/s", "seconds", "of", "at", "p50_ms", "p99_ms", "p99.9_ms", "max_ms", "lag_ms", "end_lag_ms", "computed")
+	row("row", "events/s", "seconds", "of", "at", "p50_ms", "p99_ms", "p99.9_ms", "max_ms", "lag_ms", "end_lag_ms", "computed", "in_time")
 	figure := func(f *float64, format string) string {
 		if f == nil {
 			return "–"
@@ -225,7 +242,7 @@ func formatFigures(text *strings.Builder, lines []Line) {
 			of = figure(l.Divided, "%.2f × one cluster")
 		}
 		row(name, figure(l.EventsPerSecond, "%.0f"), figure(l.Seconds, "%.2f"), of, figure(l.At, "%.0f/s"),
-			latency[0], latency[1], latency[2], latency[3], figure(l.Lag, "%.0f"), figure(l.EndLag, "%.0f"), figure(l.Computed, "%.2f"))
+			latency[0], latency[1], latency[2], latency[3], figure(l.Lag, "%.0f"), figure(l.EndLag, "%.0f"), figure(l.Computed, "%.2f"), figure(l.InTime, "%.3f"))
 	}
 }
 

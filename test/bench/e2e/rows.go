@@ -55,10 +55,13 @@ type Row struct {
 
 	events  int                // at most, of a filled stream; 0 for no bound
 	subject func(n int) string // of event n; nil for none
+	spoilt  string             // the kind of the bad events that are published beside good ones; empty for none
 	slow    bool               // the events of orders.Slow sleep, and their latencies do not count
 
-	share  float64 // of the rate of e2e-race, or e2e-race-by-hand: latencies are measured there; 0 for --e2e-rate
-	strike strike  // what happens to the last cluster
+	share         float64 // of the rate of e2e-race, or e2e-race-by-hand: latencies are measured there; 0 for --e2e-rate
+	publishSpoilt bool    // its events are the bad ones
+
+	strike strike // what happens to the last cluster
 
 	of string // the row with which its rate, or its p99.9, is compared
 }
@@ -73,6 +76,7 @@ const (
 	measureSkip                   // how fast a cluster that rejoins skips what is committed
 	measureDivide                 // how long two clusters take for a backlog, and how long one takes
 	measurePending                // the memory of a source
+	measureBeside                 // good events beside bad ones
 )
 
 // strike is what happens to the last cluster while latencies are measured.
@@ -110,7 +114,7 @@ func Rows() []Row {
 		}
 	}
 	slow := []string{"TANDEM_BENCH_SLOW=" + slowLength.String()}
-	return []Row{
+	rows := []Row{
 		{Name: RowByHand, byHand: true, About: "a filled stream, as people write it: two consumers, a transaction an event, a poller; no HTTP; the best of 8 to 64 workers each"},
 		{Name: RowDefaults, of: RowByHand, About: "a filled stream, two clusters with the defaults, which divide the backlog"},
 		{Name: RowSingle, of: RowByHand, source: []string{"TANDEM_BATCH=1"}, About: "the same with TANDEM_BATCH=1, one event a request"},
@@ -147,6 +151,7 @@ func Rows() []Row {
 
 		{Name: RowPending, measure: measurePending, About: "memory of a source with millions of messages pending (--pending) and a function that answers 503; only if named"},
 	}
+	return append(rows, besideRows()...)
 }
 
 // Long reports whether the row is measured only if it is named.

@@ -38,6 +38,9 @@ type Options struct {
 	// Dir is the folder for streams and logs; empty for the system's.
 	Dir string
 
+	// Beside is for how long good events are published beside bad ones.
+	Beside time.Duration
+
 	// Pending is how many messages row pending has.
 	Pending int
 
@@ -145,7 +148,7 @@ func (r *run) measureRow(ctx context.Context, result *result) error {
 
 func (r *run) measure(ctx context.Context, result *result, workers int) (sample, error) {
 	row := result.row
-	if row.measure != measureRace && row.measure != measureLatency {
+	if row.measure != measureRace && row.measure != measureLatency && row.measure != measureBeside {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, r.Limit, fmt.Errorf("it was not done in %s", r.Limit))
 		defer cancel()
@@ -186,6 +189,12 @@ func (r *run) measure(ctx context.Context, result *result, workers int) (sample,
 			return sample{}, err
 		}
 		return sample{workers: workers, cpu: result.cpu, open: result}, nil
+	case measureBeside:
+		result, err := r.measureBeside(ctx, row)
+		if err != nil {
+			return sample{}, err
+		}
+		return sample{beside: result}, nil
 	default:
 		return sample{}, fmt.Errorf("row %s is not measured here", row.Name)
 	}

@@ -20,7 +20,8 @@ type sample struct {
 	computed *float64 // share of a committed backlog
 	probes   []Probe  // of a search
 
-	open *openResult // of an open loop
+	open   *openResult   // of an open loop
+	beside *besideResult // of good events beside bad ones
 }
 
 // measureBacklog has a row handle a stream that is full already, as fast as it can.

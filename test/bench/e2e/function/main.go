@@ -1,9 +1,10 @@
 // Command function is the function of the benchmark's clusters: orders, served as func
-// serves it. Variables make it wait:
+// serves it. Variables make it wait, or accept bad events:
 //
 //	TANDEM_BENCH_STALL=200ms   all computations sleep until that much of a second is over
 //	TANDEM_BENCH_SLOW=1s       a computation of an order that orders.Slow reports sleeps
 //	TANDEM_BENCH_WAIT=5ms      each computation holds one of 8 places for that time
+//	TANDEM_BENCH_SPOILT=hang   it accepts bad events too, of which each does that
 //	TANDEM_BENCH_CONTROL=ADDRESS
 //
 // At the control address, GET returns the number of computations so far, and POST with
@@ -59,7 +60,14 @@ func run() error {
 		control := &stdhttp.Server{Handler: stdhttp.HandlerFunc(p.control), ReadHeaderTimeout: 10 * time.Second}
 		go control.Serve(listener) //nolint:errcheck // it ends with the process
 	}
-	return http.Start(process.New(orders.Function(p.before)))
+	f := orders.Function(p.before)
+	if kind := os.Getenv("TANDEM_BENCH_SPOILT"); kind != "" {
+		var err error
+		if f, err = spoil(f, kind); err != nil {
+			return err
+		}
+	}
+	return http.Start(process.New(f))
 }
 
 // pace counts computations and makes them wait.

@@ -23,6 +23,20 @@ const (
 	Source   = "/bench/orders"
 	Placed   = "com.example.order.placed"
 	Accepted = "com.example.order.accepted"
+	Spoilt   = "com.example.order.spoilt" // not an order that can be handled
+)
+
+// Kinds of bad events, as TANDEM_BENCH_SPOILT has them.
+const (
+	Unavailable = "unavailable"
+	Failing     = "failing"
+	Rejected    = "rejected"
+	Panicking   = "panic"
+	Hanging     = "hang"
+	Exiting     = "exit"
+	SlowEvents  = "slow"
+	LargeOutput = "large"
+	Unreadable  = "unreadable"
 )
 
 // note fills a row, and an output, up to about 200 bytes.
