@@ -78,7 +78,7 @@ func (s *Source) reportStored(ctx context.Context) {
 	s.stored.full = full
 }
 
-// storeAll stores what waits behind a dead letter, until ctx ends.
+// storeAll stores entries that wait behind a dead letter, until ctx ends.
 func (e *storedEvents) storeAll(ctx context.Context) {
 	wait := backoff.Backoff{Base: retryBase, Limit: retryLimit}
 	for {
@@ -100,7 +100,7 @@ func (e *storedEvents) storeAll(ctx context.Context) {
 }
 
 // store stores entries and acknowledges them. An entry that cannot be encoded or fetched
-// waits in the stream, with what comes after it in its subject.
+// waits in the stream, with later ones of its subject.
 func (e *storedEvents) store(ctx context.Context, entries []*inflight.Entry) error {
 	var errs []error
 	var storable, waiting []*inflight.Entry
@@ -132,7 +132,7 @@ func (e *storedEvents) store(ctx context.Context, entries []*inflight.Entry) err
 	return errors.Join(append(errs, err)...)
 }
 
-// encode returns what is stored of an entry.
+// encode returns the row of an entry.
 func (e *storedEvents) encode(ctx context.Context, entry *inflight.Entry) (ledger.StoredEvent, error) {
 	stored := ledger.StoredEvent{
 		Subject: entry.Subject, Source: entry.ID.Source, ID: entry.ID.ID,
@@ -231,7 +231,7 @@ func (e *storedEvents) message(stored ledger.StoredEvent) (*storedMessage, error
 	return &storedMessage{events: e, position: stored.Position, arrived: stored.Arrived, size: len(stored.Event), event: ev}, nil
 }
 
-// deleteSettled deletes what is settled, until ctx ends, and then the rest.
+// deleteSettled deletes settled events, until ctx ends, and then the rest.
 func (e *storedEvents) deleteSettled(ctx context.Context) {
 	ticker := time.NewTicker(deleteInterval)
 	defer ticker.Stop()
@@ -248,7 +248,7 @@ func (e *storedEvents) deleteSettled(ctx context.Context) {
 	}
 }
 
-// deleteOnce deletes what is settled. What could not be deleted is deleted later; a source
+// deleteOnce deletes settled events. If that fails, they are deleted later; a source
 // that starts before delivers it again, and the ledger knows it.
 func (e *storedEvents) deleteOnce(ctx context.Context) {
 	e.mu.Lock()
