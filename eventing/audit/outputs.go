@@ -28,7 +28,7 @@ type output struct {
 	of      *item
 	event   event.Event
 	found   bool
-	waiting bool // in the outbox
+	waiting bool // in the outbox, or rejected
 }
 
 func (o *outputs) expect(it *item, e event.Event) {
@@ -36,8 +36,14 @@ func (o *outputs) expect(it *item, e event.Event) {
 }
 
 func (a *audit) compareOutputs(ctx context.Context) error {
-	if err := a.database.EachInOutbox(ctx, func(source, id string) {
-		if o := a.outputs.want[identity{source, id}]; o != nil {
+	if err := a.database.EachUnpublished(ctx, func(source, id string, rejected bool) {
+		o := a.outputs.want[identity{source, id}]
+		switch {
+		case o == nil:
+		case rejected:
+			o.waiting = true
+			a.report.Rejected++
+		default:
 			o.waiting = true
 			a.report.Waiting++
 		}
@@ -57,7 +63,7 @@ func (a *audit) compareOutputs(ctx context.Context) error {
 			a.report.unchecked("outputs that the stream may have forgotten: its oldest ones are gone", 1)
 			continue
 		}
-		finding := o.finding(Missing, "it is neither in the stream nor in the outbox")
+		finding := o.finding(Missing, "it is neither in the stream nor in the outbox, and was not rejected")
 		a.report.add(a.Limit, finding)
 		a.outputs.lost = append(a.outputs.lost, o.event)
 	}

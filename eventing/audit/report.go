@@ -103,10 +103,12 @@ type Report struct {
 	NoDigest     int64 `json:"no_digest"`
 
 	// Outputs is how many different outputs there should be, Waiting how many of
-	// them are in the outbox, and Duplicates how many messages of the stream of
-	// outputs repeat one that is there, which is allowed.
+	// them are in the outbox, Rejected how many the stream or the sink rejected for
+	// good, and Duplicates how many messages of the stream of outputs repeat one that
+	// is there, which is allowed.
 	Outputs    int64 `json:"outputs"`
 	Waiting    int64 `json:"waiting"`
+	Rejected   int64 `json:"rejected"`
 	Duplicates int64 `json:"duplicates"`
 
 	// Rows is how many were compared. Unchecked is what was not, by reason.

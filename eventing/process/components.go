@@ -16,6 +16,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
+	"github.com/tandem-fn/tandem/sinkwriter/rejected"
 )
 
 const (
@@ -124,7 +125,7 @@ func (cs *components) startTelemetry(ctx context.Context, c config) error {
 	if err != nil {
 		return err
 	}
-	if cs.metrics, err = newMetrics(server.Meters(), c, cs.writer, sinkwriter.NewOutbox(cs.pool)); err != nil {
+	if cs.metrics, err = newMetrics(server.Meters(), c, cs.writer, sinkwriter.NewOutbox(cs.pool), rejected.New(cs.pool)); err != nil {
 		return errors.Join(fmt.Errorf("set up metrics: %w", err), server.Close(ctx))
 	}
 	links := map[string]telemetry.Traffic{"database": cs.traffic}

@@ -26,6 +26,8 @@
 //   - tandem_writer_refused_total{function, fault}: events that were not committed.
 //   - tandem_writer_batches_total, tandem_writer_retries_total,
 //     tandem_writer_published_total: of the writer as a whole.
+//   - tandem_writer_rejected_outputs: outputs that the stream or the sink rejected for
+//     good, of all clusters and functions (tandem rejected-outputs).
 //   - tandem_writer_outbox_bytes: outputs that wait in the database, of all
 //     clusters and functions; missing while the database is away.
 //

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/rejected"
 )
 
 // outboxTimeout bounds the look at the outbox for a reading of the metrics: better
@@ -33,7 +34,7 @@ type metrics struct {
 // newMetrics makes the instruments. All have the label cluster, and function where
 // it is known: for requests, if the process serves only one. The error is the
 // provider's.
-func newMetrics(provider metric.MeterProvider, c config, writer *sinkwriter.Writer, outbox *sinkwriter.Outbox) (*metrics, error) {
+func newMetrics(provider metric.MeterProvider, c config, writer *sinkwriter.Writer, outbox *sinkwriter.Outbox, rejections *rejected.Outputs) (*metrics, error) {
 	meter := provider.Meter("github.com/tandem-fn/tandem/eventing/process")
 	cluster := attribute.String("cluster", c.Cluster)
 	m := &metrics{labels: []attribute.KeyValue{cluster}}
@@ -48,7 +49,7 @@ func newMetrics(provider metric.MeterProvider, c config, writer *sinkwriter.Writ
 	for _, status := range []int{http.StatusNoContent, http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusInternalServerError, http.StatusServiceUnavailable} {
 		m.answered(context.Background(), status, 0) // so that they can be seen before the first request
 	}
-	return m, errors.Join(observeFunctions(meter, cluster, c.functions, writer), observeWriter(meter, cluster, writer, outbox))
+	return m, errors.Join(observeFunctions(meter, cluster, c.functions, writer), observeWriter(meter, cluster, writer, outbox, rejections))
 }
 
 // answered counts requests that were answered with a status.
@@ -97,8 +98,8 @@ func observeFunctions(meter metric.Meter, cluster attribute.KeyValue, picked []f
 }
 
 // observeWriter shows what concerns no function.
-func observeWriter(meter metric.Meter, cluster attribute.KeyValue, writer *sinkwriter.Writer, outbox *sinkwriter.Outbox) error {
-	var errs [4]error
+func observeWriter(meter metric.Meter, cluster attribute.KeyValue, writer *sinkwriter.Writer, outbox *sinkwriter.Outbox, rejections *rejected.Outputs) error {
+	var errs [5]error
 	var batches, retries, published metric.Int64ObservableCounter
 	batches, errs[0] = meter.Int64ObservableCounter("tandem_writer_batches",
 		metric.WithDescription("Transactions committed that won at least one event."))
@@ -114,6 +115,16 @@ func observeWriter(meter metric.Meter, cluster attribute.KeyValue, writer *sinkw
 			defer cancel()
 			if bytes, err := outbox.Bytes(ctx); err == nil { // else the database is away, which others tell
 				o.Observe(bytes, labels)
+			}
+			return nil
+		}))
+	_, errs[4] = meter.Int64ObservableGauge("tandem_writer_rejected_outputs",
+		metric.WithDescription("Outputs of all functions and clusters that the stream or the sink rejected for good, until they are replayed or dropped."),
+		metric.WithInt64Callback(func(ctx context.Context, o metric.Int64Observer) error {
+			ctx, cancel := context.WithTimeout(ctx, outboxTimeout)
+			defer cancel()
+			if n, err := rejections.Count(ctx); err == nil {
+				o.Observe(n, labels)
 			}
 			return nil
 		}))

@@ -113,6 +113,7 @@ func TestMetricsSayWhatHappened(t *testing.T) {
 		`tandem_writer_refused_total{cluster="east",fault="function",function="coin"}`:     0,
 		`tandem_writer_refused_total{cluster="east",fault="order",function="coin"}`:        0,
 		`tandem_writer_refused_total{cluster="east",fault="surroundings",function="coin"}`: 0,
+		`tandem_writer_rejected_outputs{cluster="east"}`:                                   0,
 		`tandem_writer_retries_total{cluster="east"}`:                                      0,
 	}
 	check := func() {

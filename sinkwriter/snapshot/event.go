@@ -24,7 +24,8 @@ where d.source = $1 and d.id = $2 order by d.function, d.cluster`
 	divergencesSQL = `select function, version, lost_cluster, won_cluster, found_at from tandem.divergence
 where source = $1 and id = $2 order by function, version, lost_cluster`
 
-	waitingSQL = `select event_source, event_id, type, due from tandem.outbox_event where event ->> 'causationid' = $1`
+	waitingSQL = `select event_source, event_id, type, due, 0, '' from tandem.outbox_event where event ->> 'causationid' = $1
+union all select source, id, type, last_at, code, reason from tandem.rejected_output where event ->> 'causationid' = $1`
 
 	blockersSQL = `select d.function, d.cluster, d.source, d.id from tandem.dead_letter d
 where d.event ->> 'subject' = $1 and not (d.source = $2 and d.id = $3)
@@ -94,15 +95,17 @@ func (s *Snapshot) Event(ctx context.Context, source, id string) (Event, error) 
 	return e, nil
 }
 
-// Waiting is an output in the outbox.
+// Waiting is an output in the outbox, or one that was rejected.
 type Waiting struct {
 	Source string    `json:"source"`
 	ID     string    `json:"id"`
 	Type   string    `json:"type"`
-	Due    time.Time `json:"due"` // when a relay takes it over
+	Due    time.Time `json:"due"`  // when a relay takes it over; when it was rejected last
+	Code   int       `json:"code"` // why it was rejected; 0 if it was not
+	Reason string    `json:"reason"`
 }
 
-// Outbox returns the outputs in the outbox that were caused by events with an id, of
+// Outbox returns the outputs in the outbox and the rejected ones that were caused by events with an id, of
 // whichever source.
 func (s *Snapshot) Outbox(ctx context.Context, causationID string) ([]Waiting, error) {
 	list, err := collect[Waiting](ctx, s.tx, waitingSQL, causationID)

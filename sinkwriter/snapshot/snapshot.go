@@ -25,7 +25,8 @@ const (
 left join tandem.writer w using (writer) where l.key = any($1::uuid[])`
 	ledgerSQL = `select l.key, w.function, l.committed_at::text from tandem.ledger l join tandem.writer w using (writer)
 where w.function = any($1::text[])`
-	outboxSQL  = `select event_source, event_id from tandem.outbox_event`
+	outboxSQL = `select event_source, event_id, false from tandem.outbox_event
+union all select source, id, true from tandem.rejected_output`
 	columnsSQL = `select a.attname, format_type(a.atttypid, null),
     coalesce(a.attnum = any(k.conkey), false), c.oid::regclass::text
 from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
@@ -134,15 +135,17 @@ func (s *Snapshot) EachCommitted(ctx context.Context, functions []string, do fun
 	return err
 }
 
-// EachInOutbox calls do for every output that waits to be published.
-func (s *Snapshot) EachInOutbox(ctx context.Context, do func(source, id string)) error {
+// EachUnpublished calls do for every output that waits to be published, and for every one
+// that was rejected.
+func (s *Snapshot) EachUnpublished(ctx context.Context, do func(source, id string, rejected bool)) error {
 	rows, err := s.tx.Query(ctx, outboxSQL)
 	if err != nil {
 		return err
 	}
 	var source, id string
-	_, err = pgx.ForEachRow(rows, []any{&source, &id}, func() error {
-		do(source, id)
+	var rejected bool
+	_, err = pgx.ForEachRow(rows, []any{&source, &id, &rejected}, func() error {
+		do(source, id, rejected)
 		return nil
 	})
 	return err

@@ -72,7 +72,8 @@ type eventOutput struct {
 	Position int    `json:"position"`
 	ID       string `json:"id"`
 	Type     string `json:"type"`
-	Stream   string `json:"stream,omitempty"` // empty if it waits in the outbox
+	Stream   string `json:"stream,omitempty"`   // empty if it waits in the outbox, or was rejected
+	Rejected string `json:"rejected,omitempty"` // the reason
 	Sequence uint64 `json:"sequence,omitempty"`
 }
 
@@ -172,6 +173,9 @@ func (q *inquiry) read(ctx context.Context) (err error) {
 	for _, w := range waiting {
 		if o, ok := outputs[[2]string{w.Source, w.ID}]; ok {
 			o.Type = w.Type
+			if w.Code != 0 {
+				o.Rejected = fmt.Sprintf("%d %s", w.Code, w.Reason)
+			}
 			f.Outputs = append(f.Outputs, o)
 		}
 	}
@@ -389,7 +393,10 @@ func (f *eventFound) print(t *tool) error {
 	section(len(f.Outputs), "OUTPUT", "FUNCTION", "TYPE", "WHERE")
 	for _, o := range f.Outputs {
 		where := "in the outbox"
-		if o.Stream != "" {
+		switch {
+		case o.Rejected != "":
+			where = "rejected: " + o.Rejected
+		case o.Stream != "":
 			where = fmt.Sprintf("%s %d", o.Stream, o.Sequence)
 		}
 		row(table, o.ID, o.Function, o.Type, where)

@@ -110,15 +110,16 @@ Examples:
   tandem verify --since 2h
 
 Available Commands:
-  completion   Generate the autocompletion script for the specified shell
-  dead-letters List, show, replay and drop dead letters
-  drill        Watch a deployment while you pull the plugs, and report what it cost
-  event        Print everything that is known about one event
-  hedge        Show and switch how much redundancy a function has
-  help         Help about any command
-  migrate      Create and change the tables of Tandem and of a function
-  verify       Compare the database with the stream, and repair
-  version      Print the version of this tool
+  completion       Generate the autocompletion script for the specified shell
+  dead-letters     List, show, replay and drop dead letters
+  drill            Watch a deployment while you pull the plugs, and report what it cost
+  event            Print everything that is known about one event
+  hedge            Show and switch how much redundancy a function has
+  help             Help about any command
+  migrate          Create and change the tables of Tandem and of a function
+  rejected-outputs List, show, replay and drop outputs that were rejected
+  verify           Compare the database with the stream, and repair
+  version          Print the version of this tool
 
 Flags:
       --database-url URL   URL of the database, as postgres://USER:PASSWORD@HOST:5432/NAME (DATABASE_URL)

@@ -31,7 +31,8 @@ The findings, and what to do:
 
   missing event      acknowledged, but neither in the ledger nor a dead letter: lost.
                      --repair delivers it again, and it is applied.
-  missing output     committed, but neither in the stream of outputs nor in the outbox.
+  missing output     committed, but neither in the stream of outputs nor in the outbox,
+                     and not among the rejected outputs.
                      --repair publishes it again, with the same source and id.
   missing row,       something else has written to the table. A delivery would not
   different row      help, because the ledger knows the event: the line has the
@@ -244,6 +245,7 @@ func (r *verified) print(t *tool) error {
 	line("rows compared", r.Rows, "")
 	line("outputs", r.Outputs, "")
 	line("  in the outbox", r.Waiting, "will be published")
+	line("  rejected", r.Rejected, "see tandem rejected-outputs list")
 	line("  repeated", r.Duplicates, "the same source and id once more: allowed")
 	for _, reason := range slices.Sorted(maps.Keys(r.Unchecked)) {
 		print("not checked\t%d\t%s\n", r.Unchecked[reason], reason)

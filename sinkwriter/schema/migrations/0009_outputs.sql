@@ -27,4 +27,4 @@ comment on table tandem.rejected_output is
 comment on column tandem.rejected_output.code is
     'the HTTP status of the answer; 413 for an output that is too large for the stream';
 comment on column tandem.rejected_output.times is
-    'how often the output was rejected: once, and once per replay that was rejected again';
+    'how often the output was rejected: more than once if it was published again before it was set aside';

@@ -1,0 +1,263 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/sinkwriter/rejected"
+)
+
+const rejectedOutputsHelp = `Looks after rejected outputs: events that a function emitted and committed, and that
+the stream or the sink of outputs rejected for good, with 400, 413, 415, 422 or 431 or
+since they are too large. Every other answer is retried. Rejected outputs hold up no
+others.
+
+Read the reason; correct the sink, its limits or the function; then replay or drop.
+
+The role of the database URL must be the one that migrates (see tandem migrate
+--help): the role of functions and sources cannot delete rejected outputs.`
+
+// rejectedOutputs is one run of one of the commands.
+type rejectedOutputs struct {
+	tool    *tool
+	outputs *rejected.Outputs
+
+	function string
+	filter   rejected.Filter
+	all      bool
+	limit    int
+	check    bool
+}
+
+func (t *tool) rejectedOutputsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "rejected-outputs",
+		Aliases: []string{"rejected-output"},
+		Short:   "List, show, replay and drop outputs that were rejected",
+		Long:    rejectedOutputsHelp,
+		Example: `  tandem rejected-outputs list --function orders
+  tandem rejected-outputs show --caused-by 4711
+  tandem rejected-outputs replay --function orders --code 413
+  tandem rejected-outputs drop --id 0197a3b4-0000-7000-8000-000000000000`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	list := &rejectedOutputs{tool: t}
+	listCommand := list.command("list", "List rejected outputs, one line each", `  tandem rejected-outputs list --function orders
+  tandem rejected-outputs list --check >/dev/null || echo "rejected outputs"`, "", 100, list.list)
+	listCommand.Flags().BoolVar(&list.check, "check", false, "exit with status 1 if there is any")
+	show := &rejectedOutputs{tool: t}
+	replay := &rejectedOutputs{tool: t}
+	drop := &rejectedOutputs{tool: t}
+	cmd.AddCommand(listCommand,
+		show.command("show", "Show whole outputs, and the reason", `  tandem rejected-outputs show --caused-by 4711`, "", 10, show.show),
+		replay.command("replay", "Put outputs back into the outbox", `  tandem rejected-outputs replay --function orders --code 413
+  tandem rejected-outputs replay --all`, `Puts outputs back into the outbox. The relay of any source publishes them within
+seconds, with the same source and id; an output that is rejected again returns to the
+list. It wants a flag that selects outputs, or --all.`, math.MaxInt, func(ctx context.Context) error {
+			return replay.change(ctx, resultReplayed, replay.outputs.Replay)
+		}),
+		drop.command("drop", "Delete rejected outputs for good", `  tandem rejected-outputs drop --id 0197a3b4-0000-7000-8000-000000000000`, `Deletes outputs for good. They are stored nowhere else: keep the output of
+"tandem rejected-outputs show -o json" if in doubt. It wants a flag that selects
+outputs, or --all.`, math.MaxInt, func(ctx context.Context) error {
+			return drop.change(ctx, resultDropped, drop.outputs.Drop)
+		}))
+	return cmd
+}
+
+// resultReplayed is the result for an output that is in the outbox again.
+const resultReplayed = "replayed"
+
+// command returns a command that selects outputs and runs.
+func (r *rejectedOutputs) command(use, short, example, long string, limit int, run func(context.Context) error) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Long: long, Example: example, Args: noArguments}
+	flags := cmd.Flags()
+	flags.StringVar(&r.function, "function", "", "`name` of the function")
+	flags.StringVar(&r.filter.ID, "id", "", "`id` of the output")
+	flags.StringVar(&r.filter.CausedBy, "caused-by", "", "`id` of the event that caused it")
+	flags.StringVar(&r.filter.Type, "type", "", "`type` of the output")
+	flags.IntVar(&r.filter.Code, "code", 0, "`status` of the answer, as 413")
+	flags.StringVar(&r.filter.Reason, "reason", "", "`text` within the reason, in any case")
+	flags.Var(&timeValue{&r.filter.Since}, "since", "last rejected at this `time` or later: an age as 90m, or 2006-01-02T15:04:05Z")
+	flags.Var(&timeValue{&r.filter.Until}, "until", "last rejected before this `time`")
+	flags.IntVar(&r.limit, "limit", limit, "`number` of outputs at most, the oldest first")
+	if limit == math.MaxInt {
+		flags.Lookup("limit").DefValue = "0" // which is not printed
+		flags.BoolVar(&r.all, "all", false, "all outputs")
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := r.validate(cmd.Name()); err != nil {
+			return usage(cmd, err)
+		}
+		pool, err := r.tool.openDatabase(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer pool.Close()
+		r.outputs = rejected.New(pool)
+		return explain(run(cmd.Context()))
+	}
+	return cmd
+}
+
+func (r *rejectedOutputs) validate(command string) error {
+	if r.function != "" {
+		if !functions.ValidName(r.function) {
+			return fmt.Errorf("--function %q: want the name of a function", r.function)
+		}
+		r.filter.Source, _ = functions.OutputIdentity(r.function, "", "", 0)
+	}
+	filtered := r.filter != rejected.Filter{}
+	switch {
+	case r.limit < 1:
+		return fmt.Errorf("--limit %d: want at least 1", r.limit)
+	case r.all && filtered:
+		return errors.New("--all beside another flag that selects outputs: want one or the other")
+	case (command == "replay" || command == "drop") && !r.all && !filtered:
+		return fmt.Errorf("which outputs to %s: want --function, --id or another flag that selects outputs, or --all", command)
+	}
+	return nil
+}
+
+// each calls do with every selected output, up to the limit. Do may delete it.
+func (r *rejectedOutputs) each(ctx context.Context, do func(rejected.Output) error) (n int, err error) {
+	const page = 100
+	var after *rejected.Output
+	for n < r.limit {
+		list, err := r.outputs.List(ctx, r.filter, after, min(page, r.limit-n))
+		if err != nil || len(list) == 0 {
+			return n, err
+		}
+		for _, o := range list {
+			n++
+			if err := do(o); err != nil {
+				return n, err
+			}
+		}
+		after = &list[len(list)-1]
+	}
+	return n, nil
+}
+
+func (r *rejectedOutputs) list(ctx context.Context) error {
+	table := tabwriter.NewWriter(r.tool.out, 0, 0, 2, ' ', 0)
+	n := 0
+	_, err := r.each(ctx, func(o rejected.Output) error {
+		if n++; r.tool.output.json {
+			return r.tool.printJSON(o)
+		}
+		if n == 1 {
+			row(table, "FUNCTION", "CODE", "LAST", "ID", "TYPE", "CAUSED BY", "REASON")
+		}
+		row(table, functionOf(o), number(int64(o.Code)), o.LastAt.UTC().Format(time.RFC3339), o.ID, o.Type, causeOf(o), o.Reason)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if err := r.printEnd(n); err != nil {
+		return err
+	}
+	if r.check && n > 0 {
+		return &foundError{}
+	}
+	return nil
+}
+
+// functionOf returns the function that emitted an output.
+func functionOf(o rejected.Output) string { return strings.TrimPrefix(o.Source, "/tandem/") }
+
+// causeOf returns the id of the event that caused an output; empty if it has none.
+func causeOf(o rejected.Output) string {
+	if o.CausedBy == nil {
+		return ""
+	}
+	return *o.CausedBy
+}
+
+// printEnd prints, for people, if there was nothing or if there may be more.
+func (r *rejectedOutputs) printEnd(n int) (err error) {
+	switch {
+	case r.tool.output.json:
+	case n == 0:
+		_, err = io.WriteString(r.tool.out, "no rejected outputs\n")
+	case n == r.limit:
+		_, err = fmt.Fprintf(r.tool.out, "… the first %d; more with --limit\n", n)
+	}
+	return err
+}
+
+// shownOutput is a rejected output with the whole event.
+type shownOutput struct {
+	rejected.Output
+	Event json.RawMessage `json:"event"`
+}
+
+func (r *rejectedOutputs) show(ctx context.Context) error {
+	n, err := r.each(ctx, func(o rejected.Output) error {
+		text, err := r.outputs.Read(ctx, o.Source, o.ID)
+		switch {
+		case errors.Is(err, rejected.ErrNotFound):
+			return nil // deleted since it was listed
+		case err != nil:
+			return err
+		case r.tool.output.json:
+			return r.tool.printJSON(shownOutput{Output: o, Event: text})
+		}
+		var pretty bytes.Buffer
+		if err := json.Indent(&pretty, text, "  ", "  "); err != nil {
+			return fmt.Errorf("output %s of %s: %w", o.ID, o.Source, err)
+		}
+		_, err = fmt.Fprintf(r.tool.out, "%s  %s\n  rejected at %s with %d: %s\n  %s\n\n",
+			functionOf(o), o.ID, o.LastAt.UTC().Format(time.RFC3339), o.Code, o.Reason, pretty.Bytes())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return r.printEnd(n)
+}
+
+// outputResult is the result for one output.
+type outputResult struct {
+	Result string `json:"result"`
+	Source string `json:"source"`
+	ID     string `json:"id"`
+}
+
+// change replays or drops the selected outputs.
+func (r *rejectedOutputs) change(ctx context.Context, result string, do func(context.Context, rejected.Output) error) error {
+	changed := 0
+	_, err := r.each(ctx, func(o rejected.Output) error {
+		err := do(ctx, o)
+		switch {
+		case errors.Is(err, rejected.ErrNotFound):
+			return nil // rejected again, or deleted, since it was listed
+		case err != nil:
+			return err
+		}
+		if changed++; r.tool.output.json {
+			return r.tool.printJSON(outputResult{Result: result, Source: o.Source, ID: o.ID})
+		}
+		_, err = fmt.Fprintf(r.tool.out, "%-8s %s  %s\n", result, functionOf(o), o.ID)
+		return err
+	})
+	if !r.tool.output.json {
+		r.tool.printf("%d %s\n", changed, result)
+	}
+	return err
+}
