@@ -54,8 +54,8 @@ const (
 // outbox publishes what this writer committed and remembers which rows may go.
 //
 // A row is held from its commit until all its events are published or rejected, or until
-// it is left to a relay. Its events are fresh until they were tried, then failing. What is
-// published of a row is saved when the row ends, and every few seconds.
+// it is left to a relay. Its events are fresh until they were tried, then failing. The
+// progress of a row is saved when the row ends, and every few seconds.
 type outbox struct {
 	writer *Writer
 	ctx    context.Context //nolint:containedctx // of the publishing, which no caller waits for
@@ -275,7 +275,7 @@ func (b *outbox) some(rows []*heldRow) (call, rest []*heldRow) {
 	return rows, nil
 }
 
-// call publishes the events of rows, and notes what is stored.
+// call publishes the events of rows, and notes their outcomes.
 func (b *outbox) call(rows []*heldRow, retry bool) {
 	var events []event.Event
 	for _, r := range rows {
@@ -396,14 +396,14 @@ func (b *outbox) close(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	b.cancel()
-	select { // what was published meanwhile is saved
+	select { // its progress is saved
 	case <-b.ended:
 	case <-time.After(b.writer.config.CommitTimeout):
 	}
 	return fmt.Errorf("close sinkwriter: outputs are left to the relay: %w", ctx.Err())
 }
 
-// saveAll saves what is to be saved until the outbox ends.
+// saveAll saves the progress of rows until the outbox ends.
 func (b *outbox) saveAll() {
 	ticks := time.NewTicker(idleDelete)
 	defer ticks.Stop()
@@ -485,7 +485,7 @@ func (b *outbox) setDue(ctx context.Context, sql string, ids []int64) bool {
 	return true
 }
 
-// saveRow saves the rejected outputs of a row and what is left of it.
+// saveRow saves the rejected outputs of a row and the events that are left.
 func (b *outbox) saveRow(ctx context.Context, r *heldRow, at time.Time) bool {
 	b.mu.Lock()
 	left, rejected, leave := r.events, r.rejected, r.left

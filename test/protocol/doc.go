@@ -19,7 +19,8 @@
 //   - Nothing is acknowledged that is not committed.
 //   - No two sessions wait for each other.
 //   - From every state, however many faults led there, everything is applied,
-//     emitted and acknowledged if no more of them happen.
+//     emitted and acknowledged if no more of them happen. An output that the stream
+//     rejects for good is set aside instead.
 //   - And so it is applied and emitted if only one of the clusters, whichever,
 //     takes another step: nobody has to do anything about the other one.
 //
@@ -37,7 +38,9 @@
 //
 // Steps that nobody can see between are one here: to commit and to hear of it, since
 // not to hear of it is a fault of its own; to delete from the outbox with the next
-// batch, since by itself is the same for everybody else.
+// batch, since by itself is the same for everybody else. A row of the outbox that is
+// reduced as its events are stored is a row for each event here, and a winner that keeps
+// its row from relays is a relay that comes late.
 //
 // What it leaves out: time (a timeout is a step that may come at any moment, so
 // what holds here holds for any values of them), more than two clusters or events,

@@ -15,7 +15,7 @@ func (m Model) faults(s *state, c int, do func(step)) {
 	if cl.batch != 0 {
 		change(s, "connection is cut", fault, c, do, func(_ *state, cl *cluster) { cl.again() })
 	}
-	if cl.batch != 0 || cl.toPublish|cl.toDelete != 0 {
+	if cl.batch != 0 || cl.toPublish|cl.toDelete|cl.toSetAside != 0 {
 		change(s, "function is killed", fault, c, do, func(_ *state, cl *cluster) { cl.die() })
 	}
 	// One COMMIT whose fate nobody knows is enough at a time: the server will
@@ -38,7 +38,7 @@ func (m Model) faults(s *state, c int, do func(step)) {
 
 func (cl *cluster) die() {
 	cl.rest()
-	cl.toPublish, cl.toDelete, cl.late, cl.stale = 0, 0, 0, false
+	cl.toPublish, cl.toDelete, cl.toSetAside, cl.late, cl.stale = 0, 0, 0, 0, false
 }
 
 // failover loses the primary, once, with what it committed after some moment.

@@ -17,6 +17,9 @@ type Model struct {
 	// Forget lets the ledger forget, and consumers be made anew.
 	Forget bool
 
+	// Reject has the stream reject the output of the last event for good.
+	Reject bool
+
 	// Mutant is the rule that is broken.
 	Mutant Mutant
 }
@@ -45,8 +48,8 @@ func (m Model) wrongWith(s *state, e int) string {
 		return " has outputs with two identities"
 	case applied != known && !m.forgetsSilently():
 		return " is in the ledger or applied, but not both"
-	case applied && s.emitted[e] == 0 && !p.outbox.has(e):
-		return " is applied, and its output is neither emitted nor in the outbox"
+	case applied && s.emitted[e] == 0 && !p.outbox.has(e) && !p.rejected.has(e):
+		return " is applied, and its output is neither emitted nor in the outbox, nor set aside"
 	case !applied && (int(p.floor[0]) > e || int(p.floor[1]) > e):
 		return " is below the progress that was saved, and not applied"
 	case m.Failover: // for a while what was committed may be gone
@@ -70,10 +73,13 @@ func (m Model) waitsFor(s *state, c int) bool {
 	return e >= 0 && other.want != 0 && other.locks.has(e) && m.Mutant != LooseClaim
 }
 
-// handled says that everything is applied and emitted.
+// rejects reports whether the stream rejects the output of an event for good.
+func (m Model) rejects(e int) bool { return m.Reject && e == m.Events-1 }
+
+// handled says that everything is applied, and emitted or set aside.
 func (m Model) handled(s *state) bool {
 	for e := range m.Events {
-		if s.primary.applied[e] != 1 || s.emitted[e] == 0 {
+		if s.primary.applied[e] != 1 || s.emitted[e] == 0 && !s.primary.rejected.has(e) {
 			return false
 		}
 	}

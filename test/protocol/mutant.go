@@ -31,6 +31,9 @@ const (
 	DeleteFirst Mutant = "delete-first"
 	// RelayDeletesFirst has the relay do so.
 	RelayDeletesFirst Mutant = "relay-deletes-first"
+	// AsideAfterDelete has the winner delete a rejected output from the outbox before it
+	// has set it aside.
+	AsideAfterDelete Mutant = "aside-after-delete"
 	// NoRelay leaves to the winner what it left behind.
 	NoRelay Mutant = "no-relay"
 

@@ -22,6 +22,8 @@ func TestNoWayLeadsToAnythingWrong(t *testing.T) {
 		{"two events", protocol.Model{Events: 2}},
 		{"a failover that loses commits", protocol.Model{Events: 1, Failover: true}},
 		{"a failover that loses commits of two events", protocol.Model{Events: 2, Failover: true, Lone: true}},
+		{"an output that is rejected", protocol.Model{Events: 2, Reject: true, Lone: true}},
+		{"an output that is rejected, and a failover", protocol.Model{Events: 1, Reject: true, Failover: true}},
 		{"a ledger that forgets", protocol.Model{Events: 1, Forget: true}},
 		{"a ledger that forgets two events", protocol.Model{Events: 2, Forget: true, Lone: true}},
 	}
@@ -72,6 +74,7 @@ func TestEveryMutantIsFound(t *testing.T) {
 		{protocol.NoOutbox, one, "neither emitted nor in the outbox"},
 		{protocol.DeleteFirst, one, "neither emitted nor in the outbox"},
 		{protocol.RelayDeletesFirst, one, "neither emitted nor in the outbox"},
+		{protocol.AsideAfterDelete, protocol.Model{Events: 1, Reject: true}, "nor set aside"},
 		{protocol.NoRelay, one, "never comes to an end"},
 		{protocol.NoRewind, failover, "below the progress"},
 		{protocol.AdoptFirst, failover, "below the progress"},

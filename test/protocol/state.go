@@ -33,6 +33,9 @@ type store struct {
 	applied [maxEvents]uint8 // how often, up to 2
 	outbox  set
 	late    set // of what is in the outbox: it was computed after the failover
+
+	rejected set // outputs that are set aside
+
 	floor   [clusters]uint8
 	on      [clusters]uint8 // the timeline on which floor was saved
 	horizon uint8
@@ -71,6 +74,9 @@ type cluster struct {
 
 	// What it has won and not published, and what is published and may be deleted.
 	toPublish, toDelete set
+
+	// Its outputs that were rejected for good, and are not set aside yet.
+	toSetAside set
 
 	// The source is in the middle of a rewind: it has put its place back, and not
 	// adopted the timeline yet.

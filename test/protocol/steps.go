@@ -136,7 +136,16 @@ func (m Model) functionSteps(s *state, c int, do func(step)) {
 		})
 	}
 	for e := range m.Events {
-		if cl.toPublish.has(e) {
+		switch {
+		case cl.toPublish.has(e) && m.rejects(e):
+			change(s, "stream rejects what the winner publishes of"+event(e), c, c, do, func(_ *state, cl *cluster) {
+				cl.toPublish, cl.late = cl.toPublish.without(of(e)), cl.late.without(of(e))
+				cl.toSetAside |= of(e)
+				if m.Mutant == AsideAfterDelete {
+					cl.toDelete |= of(e)
+				}
+			})
+		case cl.toPublish.has(e):
 			change(s, "winner publishes"+event(e), c, c, do, func(s *state, cl *cluster) {
 				m.emit(s, e, cl.late)
 				cl.toPublish, cl.late = cl.toPublish.without(of(e)), cl.late.without(of(e))
@@ -151,6 +160,15 @@ func (m Model) functionSteps(s *state, c int, do func(step)) {
 					m.emit(s, e, 0)
 				}
 			}
+		})
+	}
+	if cl.toSetAside != 0 {
+		change(s, "winner sets aside what is rejected", c, c, do, func(s *state, cl *cluster) {
+			s.primary.rejected |= cl.toSetAside
+			if m.Mutant != AsideAfterDelete {
+				s.primary.outbox = s.primary.outbox.without(cl.toSetAside)
+			}
+			cl.toSetAside = 0
 		})
 	}
 	// With the next batch or alone makes no difference to anybody.
@@ -305,9 +323,10 @@ func (m Model) relaySteps(s *state, do func(step)) {
 		return
 	case relayTaken:
 		next.relay.at = relayHalf
-		if m.Mutant == RelayDeletesFirst {
+		switch {
+		case m.Mutant == RelayDeletesFirst:
 			next.primary.outbox = s.primary.outbox.without(of(e))
-		} else {
+		case !m.rejects(e):
 			m.emit(&next, e, s.primary.late)
 		}
 		do(step{name: "relay publishes" + event(e), who: server, next: next})
@@ -317,6 +336,9 @@ func (m Model) relaySteps(s *state, do func(step)) {
 			m.emit(&next, e, s.primary.late)
 		}
 		next.primary.outbox = s.primary.outbox.without(of(e))
+		if m.rejects(e) { // in the same transaction
+			next.primary.rejected |= of(e)
+		}
 		do(step{name: "relay deletes" + event(e), who: server, next: next})
 	}
 	next = *s
