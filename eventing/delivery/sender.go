@@ -113,7 +113,8 @@ func (c Config) validate() error {
 // CloudEvents, and batches to a function that says that it accepts them. It is safe for
 // concurrent use.
 type Sender struct {
-	batch       batchLimit  // what the function accepts
+	batch       batchLimit // what the function accepts
+	types       functionTypes
 	isFunction  atomic.Bool // what is at its address has answered as one
 	client      *http.Client
 	function    *target
@@ -202,6 +203,7 @@ func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events in
 	defer func() { _ = res.Body.Close() }() // nothing is lost with it
 	if t == d.function {
 		d.batch.read(d.cfg.Now(), res)
+		d.types.read(d.cfg.Now(), res.Header)
 	}
 	if t.url.Host == d.function.url.Host && isOfFunction(res) {
 		d.isFunction.Store(true)
@@ -236,12 +238,19 @@ func (d *Sender) acknowledges(t *target, header http.Header) bool {
 	if t == d.deadLetters {
 		return d.cfg.Broker || d.isFunction.Load() || t.url.Host != d.function.url.Host
 	}
-	return d.cfg.Broker || outcome.Receipted(header)
+	return d.cfg.Broker || hasReceipt(header)
+}
+
+// hasReceipt reports whether an answer has a receipt. A 2xx of a function has one; without
+// it something else has answered, which did not commit the event.
+func hasReceipt(header http.Header) bool {
+	receipt := header.Get(outcome.ReceiptHeader)
+	return receipt == outcome.ReceiptWon || receipt == outcome.ReceiptLost
 }
 
 // isOfFunction reports whether an answer is a function's.
 func isOfFunction(res *http.Response) bool {
-	return outcome.Receipted(res.Header) || res.Header.Get(outcome.MaxBatchHeader) != "" || res.StatusCode == http.StatusUnprocessableEntity
+	return hasReceipt(res.Header) || res.Header.Get(outcome.MaxBatchHeader) != "" || res.StatusCode == http.StatusUnprocessableEntity
 }
 
 // readOutcomes reads the outcomes of the events of a batch.

@@ -112,13 +112,6 @@ const (
 	maxRetryAfter = 24 * time.Hour
 )
 
-// Receipted reports whether the header of an answer has a receipt. A 2xx of a function has
-// one; without it something else has answered, which did not commit the event.
-func Receipted(header http.Header) bool {
-	receipt := header.Get(ReceiptHeader)
-	return receipt == ReceiptWon || receipt == ReceiptLost
-}
-
 // FromHTTP returns the outcome of a single event from the status and header of its
 // answer. The reason is the beginning of its body.
 //
@@ -131,7 +124,7 @@ func Receipted(header http.Header) bool {
 // RetryAfter is set only from a number of seconds, not from a date.
 //
 // A 2xx is Committed, also without a receipt: it is for the caller to know whether the
-// sink is a function, whose answers are [Receipted].
+// sink is a function, whose answers have one.
 func FromHTTP(status int, header http.Header, reason string) Outcome {
 	o := Outcome{Kind: kindOfStatus(status), Status: status}
 	if o.Kind == Committed {

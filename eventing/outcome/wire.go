@@ -32,6 +32,11 @@ const (
 	MaxBatchHeader      = "Tandem-Max-Batch"
 	MaxBatchBytesHeader = "Tandem-Max-Batch-Bytes"
 
+	// TypesHeader are the event types that a function knows, separated by commas, each
+	// percent-encoded. Every answer of a function has them, whatever its status, also to
+	// OPTIONS.
+	TypesHeader = "Tandem-Types"
+
 	// DrainingHeader is in every answer of an instance that is shutting down. An event
 	// whose connection breaks then did not end the process.
 	DrainingHeader = "Tandem-Draining"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -34,7 +35,7 @@ type Handler struct {
 	types     string // for error messages
 
 	// Values of headers.
-	won, lost, retry, maxBatch, maxBatchBytes []string
+	won, lost, retry, maxBatch, maxBatchBytes, typesHeader []string
 
 	// underWay is held for reading by every request, and for writing by Drain, which
 	// does not release it.
@@ -106,7 +107,17 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 		}
 	}
 	h.types = strings.Join(types, ", ")
+	h.typesHeader = []string{formatTypes(types)}
 	return h, nil
+}
+
+// formatTypes returns the value of [outcome.TypesHeader].
+func formatTypes(types []string) string {
+	encoded := make([]string, len(types))
+	for i, t := range types {
+		encoded[i] = url.PathEscape(t)
+	}
+	return strings.Join(encoded, ",")
 }
 
 // Drain refuses new requests with 503 and returns when those under way have been
@@ -139,10 +150,11 @@ func (h *Handler) Alive() error {
 }
 
 // AdvertiseBatch sets the headers of an answer that state how many events and bytes a
-// request may have. [Handler.ServeHTTP] does so itself.
+// request may have, and the types of events. [Handler.ServeHTTP] does so itself.
 func (h *Handler) AdvertiseBatch(header http.Header) {
 	header[outcome.MaxBatchHeader] = h.maxBatch
 	header[outcome.MaxBatchBytesHeader] = h.maxBatchBytes
+	header[outcome.TypesHeader] = h.typesHeader
 }
 
 // ServeHTTP answers one request.

@@ -173,7 +173,7 @@ func TestOnlyCommutingEffectsMayBeAppliedInAnyOrder(t *testing.T) {
 	}
 }
 
-func TestEveryAnswerStatesTheLargestBatch(t *testing.T) {
+func TestEveryAnswerStatesTheLargestBatchAndTheTypes(t *testing.T) {
 	t.Parallel()
 
 	h := newHandler(t, &memory{}, serve.Config{MaxBatch: 2, MaxBytes: 4096})
@@ -203,6 +203,9 @@ func TestEveryAnswerStatesTheLargestBatch(t *testing.T) {
 	for name, a := range answers {
 		if events, bytes := a.header.Get(outcome.MaxBatchHeader), a.header.Get(outcome.MaxBatchBytesHeader); events != "2" || bytes != "4096" {
 			t.Errorf("%s: %d with the limits %q and %q, want 2 and 4096", name, a.status, events, bytes)
+		}
+		if types := a.header.Get(outcome.TypesHeader); types != "fine,rejects,fails,panics,waits" {
+			t.Errorf("%s: %d with the types %q", name, a.status, types)
 		}
 	}
 	answers["large batch"].want(t, 413, "the batch has 3 events: want at most 2 in a request (TANDEM_MAX_BATCH)")

@@ -198,7 +198,7 @@ func (c *consumer) receive(ctx context.Context, m eventing.Message) {
 		d.Unreadable = unreadable(m)
 		d.Alone = d.Unreadable != nil
 	}
-	if d.Unreadable == nil && !c.source.filter.passes(e.Type()) {
+	if d.Unreadable == nil && !c.source.pass(e.Type()) {
 		c.source.cfg.Metrics.filteredOne(ctx)
 		c.source.ackAtOnce(ctx, m)
 		return

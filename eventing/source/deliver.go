@@ -93,6 +93,11 @@ func (s *Source) prepare(ctx context.Context, r *inflight.Request) (ds []*delive
 	}
 	fetching.Wait()
 	for i, e := range r.Entries {
+		if r.Next[i] != inflight.Drop && !e.Evicted && !e.Delivery.DeadLetter && e.Delivery.Unreadable == nil && s.isOthers(e.Delivery.Event.Type()) {
+			s.cfg.Metrics.filteredOne(ctx)
+			r.Next[i] = inflight.Finish
+			continue
+		}
 		if r.Next[i] != inflight.Drop && !e.Evicted {
 			ds, sent = append(ds, e.Delivery), append(sent, i)
 		}
@@ -117,6 +122,10 @@ func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step
 		return inflight.Finish, 0
 	case ctx.Err() != nil:
 		return inflight.Drop, 0
+	case s.isRejectedAsOthers(e, step):
+		s.cfg.Metrics.filteredOne(ctx)
+		owner.forgetAttempts(e)
+		return inflight.Finish, 0
 	case step.Outcome.Kind == outcome.Pending && !e.Delivery.DeadLetter:
 		return inflight.Pending, 0
 	case step.Broken:

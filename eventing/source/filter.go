@@ -10,6 +10,7 @@ import (
 type filter struct {
 	types    map[string]bool
 	prefixes []string
+	anyType  bool // that was asked for
 }
 
 // newFilter reads a list of types; one that ends with '*' is the beginning of
@@ -22,6 +23,8 @@ func newFilter(list []string) (f filter, err error) {
 			return filter{}, errors.New("an event type is empty")
 		case strings.Contains(prefix, "*"):
 			return filter{}, fmt.Errorf("event type %q: '*' may only be at its end", t)
+		case open && prefix == "":
+			f.anyType = true
 		case open:
 			f.prefixes = append(f.prefixes, prefix)
 		default:
@@ -40,11 +43,12 @@ func CheckTypes(list []string) error {
 	return err
 }
 
-func (f filter) all() bool { return f.types == nil && f.prefixes == nil }
+// all reports whether no types were asked for, or any.
+func (f filter) all() bool { return f.anyType || f.types == nil && f.prefixes == nil }
 
 // passes reports whether events of a type are delivered.
 func (f filter) passes(eventType string) bool {
-	if f.types[eventType] || f.all() {
+	if f.types[eventType] || f.anyType || f.all() {
 		return true
 	}
 	for _, p := range f.prefixes {

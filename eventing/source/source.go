@@ -24,7 +24,8 @@ type Config struct {
 
 	// Types are the event types that are delivered; one that ends with '*' stands
 	// for all that begin so. Messages of other types are acknowledged, for good:
-	// they do not come when a type is added later. Defaults to all.
+	// they do not come when a type is added later. Defaults to those that the function
+	// says it knows: all, if it does not say so.
 	Types []string
 
 	// InFlight is how many events are in requests at once at most, from all streams
@@ -162,6 +163,7 @@ type Source struct {
 	checkpoints Checkpoints
 	filter      filter
 	hedge       hedgeController
+	typesCheck  typesCheck
 	stored      *storedEvents // nil if no order is kept
 
 	saving, asking, verdicts, peers, watching, leasing *failurelog.Log
@@ -246,6 +248,7 @@ func (s *Source) Run(ctx context.Context) {
 	helpers.Go(func() { s.saveCheckpoints(helping) })
 	helpers.Go(func() { s.probe(ctx) })
 	helpers.Go(func() { s.followHedge(ctx) })
+	helpers.Go(func() { s.followTypes(ctx) })
 	helpers.Go(func() { s.followBlocked(ctx) })
 	helpers.Go(func() { s.followPeers(ctx) })
 	if s.stored != nil {
@@ -291,7 +294,7 @@ func (s *Source) Ready() error {
 	for _, c := range s.consumers.current() {
 		errs = append(errs, c.ready())
 	}
-	return errors.Join(append(errs, s.sender.Ready())...)
+	return errors.Join(append(errs, s.typesProblem(), s.sender.Ready())...)
 }
 
 // openConfig is what streams are opened with.

@@ -21,13 +21,18 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 	t.Parallel()
 	const posts = 3000
 	flight := []string{"TANDEM_TYPES=" + flights.Departed, "TANDEM_FUNCTIONS=flights"}
-	w := newWorldWith(t, 1500, flight, append(flight, "TANDEM_HEDGE=500ms"))
+	// West asks its functions.
+	w := newWorldWith(t, 1500, flight, append(flight[1:], "TANDEM_HEDGE=500ms"))
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	for name, hedge := range map[string]string{"east-chat": "0", "west-chat": "500ms"} {
+		types := "TANDEM_TYPES=com.example.chat.*"
+		if name == "west-chat" {
+			types = "TANDEM_TYPES="
+		}
 		if _, err := w.StartCluster(devcluster.ClusterConfig{
 			Name: name, Function: "chat",
-			Env: []string{"TANDEM_TYPES=com.example.chat.*", "TANDEM_FUNCTIONS=chat", "TANDEM_OUTPUT_STREAM=CHAT", "TANDEM_HEDGE=" + hedge},
+			Env: []string{types, "TANDEM_FUNCTIONS=chat", "TANDEM_OUTPUT_STREAM=CHAT", "TANDEM_HEDGE=" + hedge},
 		}); err != nil {
 			t.Fatal(err)
 		}

@@ -39,7 +39,7 @@ func deliver(ctx context.Context, client *http.Client, url string, e event.Event
 	if err != nil {
 		return err
 	}
-	if res.StatusCode/100 == 2 && !outcome.Receipted(res.Header) {
+	if res.StatusCode/100 == 2 && res.Header.Get(outcome.ReceiptHeader) == "" {
 		return fmt.Errorf("POST %s: %w", url, &sink.StatusError{Code: res.StatusCode})
 	}
 	if res.StatusCode/100 != 2 {

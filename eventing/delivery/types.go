@@ -1,0 +1,87 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/outcome"
+	"github.com/tandem-fn/tandem/eventing/sink"
+)
+
+// functionTypes are the event types that a function has said it knows.
+type functionTypes struct {
+	mu     sync.Mutex
+	header string          // the latest
+	types  map[string]bool // is replaced, never changed; nil until it has said so
+	at     time.Time       // when it said so last
+}
+
+// read reads the types that an answer states. During a rollout answers of two versions
+// alternate; a type that one of them knows stays known.
+func (t *functionTypes) read(now time.Time, header http.Header) {
+	value := header.Get(outcome.TypesHeader)
+	if value == "" {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.at = now
+	if value == t.header {
+		return
+	}
+	t.header = value
+	types := map[string]bool{}
+	for known := range t.types {
+		types[known] = true
+	}
+	for _, known := range parseTypes(value) {
+		types[known] = true
+	}
+	t.types = types
+}
+
+// parseTypes returns the event types of an [outcome.TypesHeader].
+func parseTypes(header string) []string {
+	var types []string
+	for encoded := range strings.SplitSeq(header, ",") {
+		if t, err := url.PathUnescape(strings.TrimSpace(encoded)); err == nil && t != "" {
+			types = append(types, t)
+		}
+	}
+	return types
+}
+
+// Types returns the event types that the function has said it knows, in this or an earlier
+// answer, and how long ago it said so last. They are nil until it has. The map must not be
+// changed.
+func (d *Sender) Types() (types map[string]bool, age time.Duration) {
+	d.types.mu.Lock()
+	defer d.types.mu.Unlock()
+	return d.types.types, d.cfg.Now().Sub(d.types.at)
+}
+
+// AskTypes asks the function for its types, by a request that has no event. It starts a
+// function that is scaled to zero. The error means that there was no answer of the function.
+func (d *Sender) AskTypes(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodOptions, d.function.url.String(), nil)
+	if err != nil {
+		return fmt.Errorf("ask the function for its types: %w", err)
+	}
+	res, err := d.client.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the function for its types: %w", sink.Cause(err))
+	}
+	defer func() { _ = res.Body.Close() }() // nothing is lost with it
+	d.types.read(d.cfg.Now(), res.Header)
+	if types, _ := d.Types(); types == nil && res.StatusCode >= 500 {
+		return fmt.Errorf("ask the function for its types: %w", &sink.StatusError{Code: res.StatusCode})
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/delivery"
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
+	"github.com/tandem-fn/tandem/eventing/outcome"
+	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
+)
+
+const (
+	// typesFor is for how long the source relies on the types that the function has said it
+	// knows. A message of another type is delivered after that, which the function answers
+	// with its types: a new version may know more. Shorter, and other functions' events keep
+	// a function from scaling to zero.
+	typesFor = 10 * time.Minute
+
+	// typesInterval is how often it is looked whether the types are right.
+	typesInterval = time.Second
+)
+
+// typesCheck notices a filter that lets nothing through, and types that the function does not
+// know.
+type typesCheck struct {
+	mu       sync.Mutex
+	passed   bool   // a message was of a type that is wanted
+	filtered uint64 // messages of other types, until one passed
+	other    string // the type of the latest one
+	reported string // what was reported last
+}
+
+// pass reports whether a message of a type is wanted, and notes the answer.
+func (s *Source) pass(eventType string) bool {
+	passes := s.filter.passes(eventType) && !s.isOthers(eventType)
+	t := &s.typesCheck
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case passes:
+		t.passed = true
+	case !t.passed:
+		t.filtered++
+		t.other = eventType
+	}
+	return passes
+}
+
+// isOthers reports whether the types are the function's, and it has said lately that it does
+// not know this one.
+func (s *Source) isOthers(eventType string) bool {
+	if !s.filter.all() || s.filter.anyType {
+		return false
+	}
+	types, age := s.sender.Types()
+	return types != nil && age < typesFor && !types[eventType]
+}
+
+// isRejectedAsOthers reports whether the function rejected an event because it is of a type
+// that it does not know, and no type was asked for.
+func (s *Source) isRejectedAsOthers(e *inflight.Entry, step delivery.Step) bool {
+	return !step.Settled && step.Outcome.Kind == outcome.Rejected && e.Delivery.Unreadable == nil && s.isOthers(e.Delivery.Event.Type())
+}
+
+// unknownTypes returns those of the wanted types that the function does not know.
+func (s *Source) unknownTypes() (unknown []string, known map[string]bool) {
+	known, _ = s.sender.Types()
+	if known == nil {
+		return nil, nil
+	}
+	for t := range s.filter.types {
+		if !known[t] {
+			unknown = append(unknown, t)
+		}
+	}
+	for _, prefix := range s.filter.prefixes {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(known)), func(t string) bool { return strings.HasPrefix(t, prefix) }) {
+			unknown = append(unknown, prefix+"*")
+		}
+	}
+	slices.Sort(unknown)
+	return unknown, known
+}
+
+// typesProblem returns what is wrong with the wanted types, as far as is known.
+func (s *Source) typesProblem() error {
+	if s.filter.all() {
+		return nil
+	}
+	unknown, known := s.unknownTypes()
+	if len(unknown) > 0 {
+		return fmt.Errorf("the function does not know event type %s of TANDEM_TYPES; its types are: %s",
+			strings.Join(unknown, ", "), strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+	}
+	if known != nil {
+		return nil
+	}
+	return s.typesCheck.nothingPassed()
+}
+
+// nothingPassed returns an error if there were messages, and none of a type that is wanted.
+func (t *typesCheck) nothingPassed() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.passed || t.filtered == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d messages were acknowledged as of other types, as %q, and none was of a type of TANDEM_TYPES", t.filtered, t.other)
+}
+
+// followTypes reports what is wrong with the wanted types, until ctx ends. It asks the
+// function for its types once the filter has let nothing through, as nothing is delivered
+// whose answer would state them.
+func (s *Source) followTypes(ctx context.Context) {
+	if s.filter.all() {
+		return
+	}
+	ticker := time.NewTicker(typesInterval)
+	defer ticker.Stop()
+	wait := backoff.Backoff{Base: typesInterval, Limit: time.Minute}
+	asked := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		nothing := s.typesCheck.nothingPassed()
+		if types, _ := s.sender.Types(); nothing != nil && types == nil && !asked {
+			if asked = s.sender.AskTypes(ctx) == nil; !asked && !backoff.Sleep(ctx, &wait) {
+				return
+			}
+		}
+		switch problem := s.typesProblem(); {
+		case problem != nil:
+			s.reportTypes(ctx, slog.LevelError, problem)
+		default:
+			s.reportTypes(ctx, slog.LevelWarn, nothing)
+		}
+	}
+}
+
+// reportTypes reports what is wrong with the wanted types, once.
+func (s *Source) reportTypes(ctx context.Context, level slog.Level, err error) {
+	what := ""
+	if err != nil {
+		what = strings.TrimLeft(err.Error(), "0123456789")
+	}
+	if what != "" && what != s.typesCheck.reported {
+		s.cfg.Logger.LogAttrs(ctx, level, "TANDEM_TYPES may be wrong", slog.Any("err", err))
+	}
+	s.typesCheck.reported = what
+}
