@@ -42,6 +42,10 @@ func (r *reader) Rewind(ctx context.Context, to uint64) (head uint64, err error)
 		r.vanished(wanted, to-wanted)
 	}
 
+	if err := r.stream.checkChangeable(ctx, r.consumer.CachedInfo().Config); err != nil {
+		return 0, err
+	}
+
 	// From here on a restart must not interrupt it: a consumer of which the server
 	// has deleted half cannot be opened.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recreateTimeout)
@@ -59,6 +63,17 @@ func (r *reader) Rewind(ctx context.Context, to uint64) (head uint64, err error)
 	r.delivered = r.consumer.CachedInfo().Delivered.Consumer
 	r.seen = r.stream.seenOf(want.origin, r.consumer.CachedInfo())
 	return position.Head, nil
+}
+
+// checkChangeable returns an error if the servers that change consumers do not answer. It
+// changes nothing.
+func (s *Stream) checkChangeable(ctx context.Context, is natsjs.ConsumerConfig) error {
+	ctx, cancel := s.conn.api(ctx)
+	defer cancel()
+	if _, err := s.conn.in(s.cfg.Domain).UpdateConsumer(ctx, s.cfg.Name, is); err != nil {
+		return fmt.Errorf("change consumer %s of stream %s: %w", s.consumer, s.cfg, because(ctx, err))
+	}
+	return nil
 }
 
 // deleteConsumer deletes the consumer if it exists.

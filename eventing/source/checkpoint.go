@@ -14,6 +14,9 @@ import (
 // rewindTimeout bounds the finding of a place, a rewind included.
 const rewindTimeout = 30 * time.Second
 
+// rewindRetry is after what time a rewind is tried again while the stream is read on.
+const rewindRetry = 15 * time.Second
+
 // checkpoint is how far a consumer has come, as far as the database knows.
 //
 // # Design
@@ -111,6 +114,7 @@ func (c *consumer) findCheckpoint(ctx context.Context, reader eventing.Reader, h
 // has survived.
 func (c *consumer) rewind(ctx context.Context, reader eventing.Reader, horizon uint64, stored ledger.Checkpoint, timeline string) (late uint64, err error) {
 	p, s := &c.checkpoint, c.source
+	running := ctx
 	ctx, cancel := context.WithTimeout(ctx, rewindTimeout)
 	defer cancel()
 	c.partition.Abandon()
@@ -135,7 +139,7 @@ func (c *consumer) rewind(ctx context.Context, reader eventing.Reader, horizon u
 		return 0, orReopen(err)
 	}
 	if late, err = reader.Rewind(ctx, row.Floor); err != nil {
-		return 0, fmt.Errorf("rewind stream %s to %d: %w", c.stream.Name(), row.Floor, err)
+		return 0, c.readOn(running, reader, fmt.Errorf("rewind stream %s to %d: %w", c.stream.Name(), row.Floor, err))
 	}
 	if late == 0 && stored.Epoch == reader.Epoch() && stored.Timeline == "" {
 		late = position.Head + position.Pending // somebody who could not finish has seen to it
@@ -167,6 +171,25 @@ func (c *consumer) rewind(ctx context.Context, reader eventing.Reader, horizon u
 		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the database may have lost commits; the stream is re-read from the checkpoint that survived", attrs...)
 	}
 	return late, nil
+}
+
+// readOn has the stream read on although it could not be rewound, as while the servers that
+// change consumers are unreachable, and rewound later. Until then no checkpoint is saved, so
+// that what may be lost is still known. With order it returns the cause: an event must not
+// overtake one that may be lost.
+func (c *consumer) readOn(ctx context.Context, reader eventing.Reader, cause error) error {
+	if c.source.cfg.Ordered || c.isTruncated() {
+		return cause
+	}
+	asking, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	if _, err := reader.Position(asking); err != nil {
+		return cause
+	}
+	c.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "could not rewind the stream; reading on, and what may be lost is re-read later",
+		slog.String("stream", c.stream.Name()), slog.Any("err", cause))
+	time.AfterFunc(rewindRetry, c.reopenStream)
+	return nil
 }
 
 // orReopen is the error, or, without one, that another process is at it too: what is

@@ -1,0 +1,110 @@
+package source_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
+	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/eventing/source"
+)
+
+func TestASourceThatIsKilledWhileNoConsumerCanBeChangedGoesOn(t *testing.T) {
+	t.Parallel()
+
+	clusters, link := natstest.StartSuperCluster(t, "east", "west")
+	nc, err := nats.Connect(clusters[0].URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), natsjs.StreamConfig{
+		Name: "EVENTS", Subjects: []string{"events.>"}, Replicas: 3, Placement: &natsjs.Placement{Cluster: "east"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	connect := func() *jetstream.Conn {
+		t.Helper()
+		conn, err := jetstream.Connect(t.Context(), clusters[0].URL(), jetstream.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close(context.Background()) })
+		return conn
+	}
+	publish := func(first, n int) {
+		t.Helper()
+		publisher, err := jetstream.NewPublisher(connect(), jetstream.StreamConfig{Name: "EVENTS"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var events []event.Event
+		for i := range n {
+			events = append(events, eventtest.NewEvent(fmt.Sprintf("test-%06d", first+i)))
+		}
+		eventtest.Eventually(t, "they are stored", func() bool { return publisher.Publish(t.Context(), events) == nil })
+	}
+
+	f, p := newFunction(t), &progress{}
+	logger, lines := eventtest.Logger()
+	start := func() running {
+		conn := connect()
+		stream, err := jetstream.NewStream(conn, "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := source.New(eventing.StreamList{stream}, eventtest.NewSender(t, f.url(), f.url()+"/dead-letters"), p, source.Config{
+			Function: "flights", SaveInterval: 10 * time.Millisecond, Logger: logger,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := run(t, s)
+		return running{source: s, kill: func() {
+			_ = conn.Close(t.Context())
+			stop()
+		}}
+	}
+	first := start()
+	publish(1, 20)
+	eventtest.Eventually(t, "they are acknowledged", func() bool { return p.floor("EVENTS") == 21 })
+	first.kill()
+	// The last save did not come through before it was killed.
+	p.set(func(p *progress) {
+		row := p.rows["EVENTS"]
+		row.Floor = 11
+		p.rows["EVENTS"] = row
+	})
+
+	link.Cut() // three of six servers are no majority
+	eventtest.Eventually(t, "no consumer can be made", func() bool {
+		_, err := js.CreateConsumer(t.Context(), "EVENTS", natsjs.ConsumerConfig{Durable: "other"})
+		return err != nil
+	})
+	begun := time.Now()
+	start()
+	publish(21, 5)
+	f.waitFor(t, 25)
+	t.Logf("delivered after %s", time.Since(begun))
+	if got := p.floor("EVENTS"); got > 11 {
+		t.Errorf("floor %d was saved before what may be lost was read again", got)
+	}
+	link.Heal()
+	eventtest.Eventually(t, "everything is acknowledged and saved", func() bool { return p.floor("EVENTS") == 26 })
+	eventtest.Eventually(t, "it was read again", func() bool { return f.tried("/ test-000011") > 1 })
+	if f.tried("/ test-000010") != 1 {
+		t.Errorf("what is below the floor was read again: %q", lines())
+	}
+}
