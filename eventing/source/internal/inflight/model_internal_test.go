@@ -555,7 +555,7 @@ func (m *model) sent(batch []*Entry) {
 			m.failf("send %v: the cluster stands by", names)
 		case len(batch) > 1 && !e.GoesTogether():
 			m.failf("send %v: it does not go with others", names)
-		case e.circuit.open && e.probing == nil && !e.mayTry():
+		case e.circuit.holds(e) && e.probing == nil && !e.mayTry():
 			m.failf("send %v: its type is probed, and this is no probe", names)
 		case i > 0 && e.before(batch[i-1]):
 			m.failf("send %v: not in the order of service", names)

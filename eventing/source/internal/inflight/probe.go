@@ -23,6 +23,14 @@ const (
 	// each answer. With fullWindow, the type is not probed any more.
 	fullWindow = 64
 
+	// Events that hang, or break their connection, do harm: a type whose first attempts do so
+	// as many times in a row is probed, too, after an interval from harmBase to harmLimit once
+	// a probe did so itself. Those of it that were tried are not held: each is an attempt, or
+	// a strike, of its own. An answer after hungAfter is none.
+	harmBase  = 5 * time.Second
+	harmLimit = time.Minute
+	hungAfter = 2 * time.Second
+
 	// longUnavailable is the wait from which on an event waits for its time, and not for a
 	// probe: the function asked for that.
 	longUnavailable = 10 * time.Second
@@ -47,11 +55,14 @@ type circuit struct {
 	unavailable int // first attempts in a row
 
 	open    bool
+	harm    bool // events of it hang, or break their connections
 	held    entryHeap
 	probes  int       // entries in requests that were held before
 	window  int       // how many of these there may be; 0 for one at a time, after an interval
 	probeAt time.Time // when the next one may be sent
 	wait    backoff.Backoff
+
+	harmWait backoff.Backoff
 }
 
 // circuits is what a [Table] knows of event types.
@@ -117,7 +128,7 @@ func (t *Table) direct(e *Entry) *circuit {
 // hold holds e, which is ready, if its circuit is open. It reports whether it does.
 func (t *Table) hold(e *Entry) bool {
 	c := t.direct(e)
-	if c == nil || !c.open {
+	if c == nil || !c.holds(e) {
 		return false
 	}
 	e.failing = false // it is the type
@@ -126,22 +137,36 @@ func (t *Table) hold(e *Entry) bool {
 	return true
 }
 
-// circuitAnswered notes the outcome of an entry: whether the function is unavailable for
-// it, or answered.
-func (t *Table) circuitAnswered(e *Entry, unavailable bool, now time.Time) {
+// holds reports whether e waits for a probe.
+func (c *circuit) holds(e *Entry) bool {
+	return c.open && (!c.harm || !e.slow && e.attempts == 0)
+}
+
+// circuitAnswered notes what came of an entry that was sent.
+func (t *Table) circuitAnswered(e *Entry, next Next, took time.Duration, now time.Time) {
 	c := e.circuit
+	if c == nil {
+		return
+	}
+	harmful := next == Pending || next == Broken || next == Retry && took >= hungAfter
+	first := e.attempts == 0 && !e.suspect
 	switch {
-	case c == nil:
-	case !unavailable:
-		t.probePassed(c)
-	case c.open && e.probing != nil:
+	case harmful && c.open && e.probing != nil:
+		c.harm, c.window = true, 0
+		c.probeAt = now.Add(c.harmWait.Delay(harmBase, harmLimit, 0))
+	case next == Unavailable && c.open && e.probing != nil:
 		if c.window /= 2; c.window == 0 {
 			c.probeAt = now.Add(c.wait.Delay(probeBase, probeLimit, 0))
 		}
-	case !c.open && e.attempts == 0:
-		if c.unavailable++; c.unavailable >= unavailableInRow || t.silent >= silentRequests {
+	case (harmful || next == Unavailable) && !c.open && first:
+		if c.unavailable++; c.unavailable >= unavailableInRow || next == Unavailable && t.silent >= silentRequests {
+			c.harm = harmful
 			t.openCircuit(c, now)
 		}
+	case harmful, next == Unavailable:
+	case c.harm && e.probing == nil && next != Finish: // it was tried before: it failed again
+	default:
+		t.probePassed(c)
 	}
 }
 
@@ -165,7 +190,7 @@ func (t *Table) probePassed(c *circuit) {
 	if c.window = max(2, 2*c.window); c.window < fullWindow {
 		return
 	}
-	c.open = false
+	c.open, c.harm, c.harmWait = false, false, backoff.Backoff{}
 	t.probed = slices.DeleteFunc(t.probed, func(other *circuit) bool { return other == c })
 	held := c.held.entries
 	c.held.entries = nil
@@ -225,6 +250,9 @@ func (t *Table) sendProbe(c *circuit, now time.Time) *Entry {
 	e.probing = c
 	c.probes++
 	c.probeAt = now.Add(probeHang)
+	if c.harm {
+		c.probeAt = now.Add(c.harmWait.Delay(harmBase, harmLimit, 0))
+	}
 	return e
 }
 

@@ -192,3 +192,89 @@ func TestWhatIsCommittedElsewhereWaitsForNoProbe(t *testing.T) {
 		t.Errorf("everything is committed elsewhere, and there are %v", b.Counts())
 	}
 }
+
+// Each event of a type that hangs holds a request, and a place in the function, for as long
+// as the function's deadline: few of them are tried.
+func TestOfATypeThatHangsFewEventsAreTried(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{MaxBytes: 64 << 20, InFlight: 1024})
+	type open struct {
+		entries []*Entry
+		ends    time.Time
+	}
+	var hanging []open
+	tried, good := map[uint64]bool{}, 0
+	for begun := b.now; b.now.Sub(begun) < 2*time.Minute; b.now = b.now.Add(10 * time.Millisecond) {
+		b.receiveType(1, "hangs")
+		b.receiveType(2, "good")
+		for {
+			_, entries, _ := b.request()
+			if entries == nil {
+				break
+			}
+			r := Request{Entries: entries, Took: time.Millisecond, Together: entries[0].GoesTogether(), Answered: true, Committed: true}
+			hangs := false
+			for _, e := range entries {
+				m, _ := e.Message.(*modelMessage)
+				next := Finish
+				if m.kind == "hangs" {
+					tried[m.sequence], hangs, next = true, true, Pending
+				} else {
+					good++
+				}
+				r.Next, r.After = append(r.Next, next), append(r.After, 0)
+			}
+			if len(entries) == 1 && hangs {
+				hanging = append(hanging, open{entries, b.now.Add(20 * time.Second)})
+				continue
+			}
+			b.Complete(r)
+		}
+		for len(hanging) > 0 && !b.now.Before(hanging[0].ends) {
+			b.Complete(Request{Entries: hanging[0].entries, Next: []Next{Retry}, After: []time.Duration{time.Second}, Took: 20 * time.Second, Answered: true})
+			hanging = hanging[1:]
+		}
+	}
+	if want := 2 * 12_000; good < want-10 {
+		t.Errorf("%d of %d good events are sent", good, want)
+	}
+	if n := len(tried); n < unavailableInRow || n > 2*unavailableInRow+10 {
+		t.Errorf("%d events of the type that hangs are tried, want about %d", n, unavailableInRow)
+	}
+}
+
+// A slow type is not one that hangs: it is not held for long.
+func TestATypeThatIsSlowIsDelivered(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{MaxBytes: 64 << 20, InFlight: 1024})
+	type open struct {
+		entries []*Entry
+		ends    time.Time
+	}
+	var slow []open
+	for begun := b.now; b.now.Sub(begun) < 20*time.Second; b.now = b.now.Add(10 * time.Millisecond) {
+		if b.now.Sub(begun) < 10*time.Second {
+			b.receiveType(1, "slow")
+		}
+		for {
+			_, entries, _ := b.request()
+			if entries == nil {
+				break
+			}
+			if len(entries) == 1 {
+				slow = append(slow, open{entries, b.now.Add(time.Second)})
+				continue
+			}
+			b.answer(entries, Pending, 0, 10*time.Millisecond)
+		}
+		for len(slow) > 0 && !b.now.Before(slow[0].ends) {
+			b.answer(slow[0].entries, Finish, 0, time.Second)
+			slow = slow[1:]
+		}
+	}
+	if b.Counts() != [Finished]int{} {
+		t.Errorf("10 s after the last slow event came, there are %v", b.Counts())
+	}
+}

@@ -240,7 +240,7 @@ func (t *Table) Complete(r Request) []Struck {
 	t.sinkAnswered(r.Answered)
 	t.noteHealth(r, now)
 	for i, e := range r.Entries {
-		t.completeEntry(e, r.Next[i], r.After[i], now)
+		t.completeEntry(e, r.Next[i], r.After[i], r.Took, now)
 	}
 	if r.Entries[0] == t.trial {
 		t.trial = nil
@@ -252,7 +252,7 @@ func (t *Table) Complete(r Request) []Struck {
 }
 
 // completeEntry does with an entry what a request came to.
-func (t *Table) completeEntry(e *Entry, next Next, after time.Duration, now time.Time) {
+func (t *Table) completeEntry(e *Entry, next Next, after, took time.Duration, now time.Time) {
 	if e.slow {
 		e.slow = false
 		t.sendingSlow--
@@ -263,8 +263,10 @@ func (t *Table) completeEntry(e *Entry, next Next, after time.Duration, now time
 		t.leave(e)
 		return
 	}
+	if next != Unsent && next != Drop {
+		t.circuitAnswered(e, next, took, now)
+	}
 	if next != Unsent && next != Broken && next != Drop {
-		t.circuitAnswered(e, next == Unavailable, now)
 		e.attempts++
 	}
 	e.probeEnded()
@@ -282,11 +284,11 @@ func (t *Table) completeEntry(e *Entry, next Next, after time.Duration, now time
 			t.retryAt(e, now.Add(after))
 			return
 		}
-		if e.circuit.open && !t.hedge.Standby && after < longUnavailable {
+		if e.circuit.holds(e) && !t.hedge.Standby && after < longUnavailable {
 			t.ready(e)
 			return
 		}
-		e.failing = !e.circuit.open
+		e.failing = true
 		t.retryAt(e, now.Add(after))
 	case Unsent:
 		t.retryAt(e, now.Add(after))
