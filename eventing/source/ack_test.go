@@ -25,9 +25,13 @@ func TestEventsThatBreakTheFunctionDoNotHoldUpOthers(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		bad, code int
+		takes     time.Duration
 	}{
 		// More than are delivered at once, 32, and than are held, 64.
 		{name: "answered 500", bad: 300, code: http.StatusInternalServerError},
+		// They are due more often than the function can answer, as on a slow machine:
+		// redeliveries must leave the time for first attempts.
+		{name: "answered 500 slowly", bad: 300, code: http.StatusInternalServerError, takes: 100 * time.Millisecond},
 		// That alone could as well be a function that is not there, and they leave
 		// no room for others.
 		{name: "answered 503", bad: 50, code: http.StatusServiceUnavailable},
@@ -42,12 +46,23 @@ func TestEventsThatBreakTheFunctionDoNotHoldUpOthers(t *testing.T) {
 			var well atomic.Bool
 			f.answer(func(_ http.ResponseWriter, r *http.Request, e event.Event) int {
 				if e.ID() < "test-001000" && !well.Load() {
+					time.Sleep(tt.takes)
 					return tt.code
 				}
 				return http.StatusNoContent
 			})
 			p := &progress{}
 			startSource(t, server, f.url(), p)
+			// They come first: how long that takes depends on the machine, and on how often
+			// a function that answers 503 is probed. Each is attempted before one is
+			// attempted for ever.
+			eventtest.Reaches(t, "events that break the function are attempted", tt.bad, func() int {
+				events, _ := f.attempted("test-001000")
+				return events
+			})
+			if _, attempts := f.attempted("test-001000"); tt.takes > 0 && attempts > 2*tt.bad {
+				t.Errorf("%d attempts of %d events that break the function before the first of the others", attempts, tt.bad)
+			}
 			f.waitFor(t, 400)
 			if got := p.floor("EVENTS"); got > uint64(tt.bad) {
 				t.Errorf("floor %d, though what breaks the function is not done", got)

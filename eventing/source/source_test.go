@@ -541,6 +541,19 @@ func (f *function) tried(what string) int {
 	return f.tries[what]
 }
 
+// attempted returns how many events with an id below one were sent, and how often.
+func (f *function) attempted(below string) (events, attempts int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for what, n := range f.tries {
+		if path, id, _ := strings.Cut(what, " "); path == "/" && id < below {
+			events++
+			attempts += n
+		}
+	}
+	return events, attempts
+}
+
 func (f *function) waitFor(t *testing.T, n int) {
 	t.Helper()
 
