@@ -16,7 +16,7 @@ import (
 const (
 	// relayRows and relayBytes bound what one pass of the relay takes over, except for one
 	// row that is larger.
-	relayRows  = 64
+	relayRows  = 1024
 	relayBytes = 16 << 20
 
 	// relaySave bounds the saving of what a pass has published.

@@ -69,6 +69,10 @@ func Run(ctx context.Context, relay Outbox, publisher eventing.Publisher, cfg Co
 		switch {
 		case ctx.Err() != nil:
 			return
+		case err != nil && published+rejected > 0: // some outputs fail, others do not
+			trouble.Failed(ctx, err)
+			failing.Reset()
+			continue
 		case err != nil:
 			trouble.Failed(ctx, err)
 			if !backoff.Sleep(ctx, &failing) {

@@ -80,9 +80,13 @@ func TestTheRelayGoesOnAtOnceWhileThereIsSomething(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go relay.Run(ctx, outbox, publisher, relay.Config{Interval: time.Hour})
-	for range 50 {
+	for n := range 50 {
+		var err error
+		if n%2 == 1 {
+			err = errors.New("another output fails")
+		}
 		select {
-		case outbox.passes <- func() (int, error) { return 1, nil }:
+		case outbox.passes <- func() (int, error) { return 1, err }:
 		case <-time.After(30 * time.Second):
 			t.Fatal("it waits though there is more")
 		}

@@ -10,14 +10,12 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
-	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
@@ -85,8 +83,8 @@ func (c PublisherConfig) validate() error {
 	return c.Sink.Validate()
 }
 
-// probes is how many requests a call of Publish has under way, and how many of them may
-// fail, after a call whose events all failed.
+// probes is how many events of a type a call of Publish sends, and how many of them may
+// fail, after a call in which all of that type failed.
 const probes = 4
 
 // grace is how long requests under way may take after the context of Publish has ended:
@@ -102,9 +100,11 @@ type Publisher struct {
 	failures *failurelog.Log
 	cfg      PublisherConfig
 
-	slots   chan struct{}             // a token for each request under way
-	failing atomic.Bool               // all events of the latest call have failed
-	pause   atomic.Pointer[time.Time] // until when the sink asked to be left alone, while failing
+	slots chan struct{} // a token for each request under way
+
+	mu      sync.Mutex
+	failing map[string]bool // types of which all events in the latest call failed
+	pause   time.Time       // until when the sink asked for fewer requests
 }
 
 var _ eventing.Publisher = (*Publisher)(nil)
@@ -125,7 +125,7 @@ func NewPublisher(sink string, cfg PublisherConfig) (*Publisher, error) {
 		return nil, fmt.Errorf("set up publisher: %w", err)
 	}
 	return &Publisher{
-		client: client, url: u, public: public, cfg: cfg, slots: make(chan struct{}, cfg.InFlight),
+		client: client, url: u, public: public, cfg: cfg, slots: make(chan struct{}, cfg.InFlight), failing: map[string]bool{},
 		failures: failurelog.New(cfg.Logger, cfg.Now, "publishing to a sink", slog.String("url", public)),
 	}, nil
 }
@@ -144,179 +144,39 @@ func (p *Publisher) Check(_ context.Context, e event.Event) error {
 }
 
 // Publish sends events, each once, and returns nil only when the sink answered 2xx to every
-// one of them. What 400, 413, 415, 422 and 431 refuse is an [eventing.Rejection]; after
-// any other answer, or none, the event may be published again. It stops when as many as
-// can be under way have failed and none was accepted, and when ctx ends; requests under
-// way then have 5 s more.
+// one of them. Events that 400, 413, 415, 422 and 431 refuse are a [eventing.Rejection];
+// after any other answer, or none, the event may be published again. Of a type that fails,
+// only a few events are sent, and none that the sink refuses keeps other types from being
+// sent; when as many as can be under way have failed and none was accepted, the rest is not
+// sent. When ctx ends, requests under way have 5 s more.
 func (p *Publisher) Publish(ctx context.Context, events []event.Event) error {
-	c := &call{publisher: p, ctx: ctx, reasons: make([]error, len(events)), tolerates: p.cfg.InFlight, changed: make(chan struct{}, 1)}
-	if p.failing.Load() {
-		c.tolerates = min(probes, p.cfg.InFlight)
-		p.rest(ctx)
-	}
+	c := p.newCall(ctx, events)
 	var requests sync.WaitGroup
-	from := 0
-	for from < len(events) {
-		to, body := p.chunk(events, from, c.reasons)
-		if to == from { // it cannot be encoded
-			from++
-			continue
-		}
-		if !c.next() {
+	for {
+		g := c.next()
+		if g == nil {
 			break
 		}
-		chunk, first := events[from:to], from
+		chunk, body := c.chunk(g)
 		requests.Go(func() {
 			defer func() { <-p.slots }()
-			c.send(first, chunk, body)
+			c.send(g, chunk, body)
 		})
-		from = to
 	}
 	requests.Wait()
-	for i := from; i < len(events); i++ {
-		c.reasons[i] = c.stopped()
-	}
-	if c.accepted > 0 || c.failed > 0 {
-		p.failing.Store(c.accepted == 0)
-	}
+	c.end()
 	if err := contract.Published(c.reasons); err != nil {
 		return fmt.Errorf("publish to %s: %w", p.public, err)
 	}
 	return nil
 }
 
-// rest waits for as long as the sink asked for.
-func (p *Publisher) rest(ctx context.Context) {
-	until := p.pause.Swap(nil)
-	if until == nil {
-		return
+// Ready reports what keeps events from being published, as far as is known.
+func (p *Publisher) Ready() error {
+	if err := p.failures.Current(); err != nil {
+		return fmt.Errorf("publish to %s: %w", p.public, err)
 	}
-	timer := time.NewTimer(until.Sub(p.cfg.Now()))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
-// call is one call of Publish.
-type call struct {
-	publisher *Publisher
-	ctx       context.Context //nolint:containedctx // of the call
-	reasons   []error         // each request sets those of its own events
-	tolerates int             // how many events may fail before any is accepted
-	changed   chan struct{}   // holds a token when an event was accepted or has failed
-
-	mu               sync.Mutex
-	sent             int // requests
-	accepted, failed int // events
-	latest           error
-}
-
-// next waits until another request may be sent, and reports false if none should be.
-func (c *call) next() bool {
-	for {
-		c.mu.Lock()
-		doubtful := c.accepted == 0
-		gone, wait := doubtful && c.failed >= c.tolerates, doubtful && c.sent >= c.tolerates && c.failed < c.tolerates
-		if !gone && !wait {
-			c.sent++
-		}
-		c.mu.Unlock()
-		switch {
-		case gone || c.ctx.Err() != nil:
-			return false
-		case wait:
-			select {
-			case <-c.changed:
-			case <-c.ctx.Done():
-				return false
-			}
-			continue
-		}
-		select {
-		case c.publisher.slots <- struct{}{}:
-			return true
-		case <-c.ctx.Done():
-			return false
-		}
-	}
-}
-
-// stopped returns why the events that were not sent were not.
-func (c *call) stopped() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ctx.Err() != nil {
-		return context.Cause(c.ctx)
-	}
-	return fmt.Errorf("not sent, since none of the others was accepted: %w", c.latest)
-}
-
-// done notes the outcome of an event.
-func (c *call) done(i int, reason error) {
-	c.reasons[i] = reason
-	c.mu.Lock()
-	if reason == nil || errors.As(reason, new(*eventing.Rejection)) {
-		c.accepted++
-	} else {
-		c.failed++
-		c.latest = reason
-	}
-	c.mu.Unlock()
-	select {
-	case c.changed <- struct{}{}:
-	default:
-	}
-}
-
-// chunk returns the end of the events that go into one request, and the body if they are
-// more than one. It sets the reason of an event that cannot be encoded.
-func (p *Publisher) chunk(events []event.Event, from int, reasons []error) (to int, body []byte) {
-	if p.cfg.Batch == 1 {
-		return from + 1, nil
-	}
-	body = []byte{'['}
-	for to = from; to < min(len(events), from+p.cfg.Batch); to++ {
-		longer, err := cloudevent.AppendJSON(body, p.cfg.Sink.Apply(events[to]))
-		if err != nil {
-			reasons[to] = &eventing.Rejection{Code: http.StatusBadRequest, Err: fmt.Errorf("encode event: %w", err)}
-			break
-		}
-		if to > from && len(longer)+1 > p.cfg.BatchBytes {
-			break
-		}
-		body = append(longer, ',')
-	}
-	body[len(body)-1] = ']'
-	return to, body
-}
-
-// send sends a chunk, and its events one by one if the sink does not accept them together.
-func (c *call) send(first int, chunk []event.Event, body []byte) {
-	p := c.publisher
-	if len(chunk) > 1 {
-		err := p.send(c.ctx, EncodeBatch(body))
-		if !errors.As(err, new(*eventing.Rejection)) {
-			for i := range chunk {
-				c.done(first+i, err)
-			}
-			return
-		}
-	}
-	for i, e := range chunk {
-		if c.ctx.Err() != nil {
-			c.done(first+i, context.Cause(c.ctx))
-			continue
-		}
-		r, err := Encode(p.cfg.Sink.Apply(e))
-		if err != nil {
-			err = &eventing.Rejection{Code: http.StatusBadRequest, Err: fmt.Errorf("encode event: %w", err)}
-		} else {
-			err = p.send(c.ctx, r)
-		}
-		c.done(first+i, err)
-	}
+	return nil
 }
 
 // send sends a request once. It returns nil if the sink answered 2xx.
@@ -350,8 +210,9 @@ func (p *Publisher) request(ctx context.Context, r *Request) error {
 		return &eventing.Rejection{Code: code, Err: refusal(code, said)}
 	}
 	if wait := RetryAfter(res.Header.Get("Retry-After"), p.cfg.Now(), p.cfg.Timeout); err == nil && wait > 0 {
-		until := p.cfg.Now().Add(wait)
-		p.pause.Store(&until)
+		p.mu.Lock()
+		p.pause = p.cfg.Now().Add(wait)
+		p.mu.Unlock()
 	}
 	return &StatusError{Code: res.StatusCode}
 }
@@ -374,12 +235,4 @@ func rejects(code int) bool {
 		return true
 	}
 	return false
-}
-
-// Ready reports what keeps events from being published, as far as is known.
-func (p *Publisher) Ready() error {
-	if err := p.failures.Current(); err != nil {
-		return fmt.Errorf("publish to %s: %w", p.public, err)
-	}
-	return nil
 }

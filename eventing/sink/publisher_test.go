@@ -182,6 +182,54 @@ func TestASinkThatIsUnavailableIsProbed(t *testing.T) {
 	}
 }
 
+func TestATypeThatFailsHoldsUpNoOthers(t *testing.T) {
+	t.Parallel()
+
+	for name, fail := range map[string]func() int{
+		"it is answered with 503": func() int { return http.StatusServiceUnavailable },
+		"it is not answered": func() int {
+			time.Sleep(time.Second)
+			return http.StatusServiceUnavailable
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			for _, batch := range []int{1, 5} {
+				var failed atomic.Int64
+				s := newOutputSink(t, func(batch []event.Event) int {
+					if batch[0].Type() == "failing" {
+						failed.Add(1)
+						return fail()
+					}
+					return http.StatusAccepted
+				})
+				p := newSinkPublisher(t, s.url, sink.PublisherConfig{InFlight: 20, Batch: batch, Timeout: 500 * time.Millisecond})
+				events := outputs(99)
+				for i := range 80 { // they are the first, and most
+					events[i].SetType("failing")
+				}
+				for call := range 3 {
+					failed.Store(0)
+					var rest []event.Event
+					rest = append(rest, events[:80]...)
+					for n, e := range events[80:] {
+						e.SetID(fmt.Sprintf("call-%d-%02d", call, n))
+						rest = append(rest, e)
+					}
+					err := p.Publish(t.Context(), rest)
+					if left := unstored(rest, err); len(left) != 80 || slices.ContainsFunc(left, func(e event.Event) bool { return e.Type() != "failing" }) {
+						t.Errorf("batch %d, call %d: %d events are not stored, want the 80 of the failing type", batch, call, len(left))
+					}
+					if n := failed.Load(); call > 0 && n > 4 {
+						t.Errorf("batch %d, call %d: %d requests with the failing type, want 4", batch, call, n)
+					}
+				}
+			}
+		})
+	}
+}
+
 func TestALimitOfTheSinkIsChecked(t *testing.T) {
 	t.Parallel()
 

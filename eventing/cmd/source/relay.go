@@ -41,15 +41,21 @@ func newOutputs(conn *jetstream.Conn, cfg config, logger *slog.Logger) (outputs,
 	return outputs{publisher: p, ready: p.Ready, where: stream.String()}, nil
 }
 
-// observedOutbox is the database's outbox. It remembers the error of its latest pass.
+// observedOutbox is the database's outbox. It remembers whether it failed in its latest
+// pass; an output that is not published is no failure of it.
 type observedOutbox struct {
 	database relay.Outbox
 	failed   atomic.Pointer[error]
 }
 
 func (r *observedOutbox) Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (published, rejected int, err error) {
-	published, rejected, err = r.database.Relay(ctx, publish)
-	if err != nil {
+	unpublished := false
+	published, rejected, err = r.database.Relay(ctx, func(ctx context.Context, events []event.Event) error {
+		err := publish(ctx, events)
+		unpublished = err != nil
+		return err
+	})
+	if err != nil && !unpublished {
 		r.failed.Store(&err)
 	} else {
 		r.failed.Store(nil)
