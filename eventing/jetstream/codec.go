@@ -180,8 +180,10 @@ func hasSpecVersion(data []byte) bool {
 	if !json.Valid(text) {
 		return true
 	}
-	elements := []json.RawMessage{text}
-	if text[0] == '[' && json.Unmarshal(text, &elements) != nil {
+	var elements []json.RawMessage
+	if text[0] == '{' {
+		elements = []json.RawMessage{text}
+	} else if json.Unmarshal(text, &elements) != nil {
 		return false
 	}
 	for _, element := range elements {

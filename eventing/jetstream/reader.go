@@ -184,7 +184,12 @@ func (m *message) Event() event.Event {
 }
 
 // Unreadable returns why the message, which looks like a CloudEvent, is none; nil for others.
-func (m *message) Unreadable() error { return unreadable(m.msg.Header, m.msg.Data) }
+func (m *message) Unreadable() error {
+	if err := unreadable(m.msg.Header, m.msg.Data); err != nil {
+		return fmt.Errorf("%w; it is message %d on subject %s", err, m.sequence, clip(m.msg.Subject))
+	}
+	return nil
+}
 
 // foreign makes an event of a message that is none: with the subject and the
 // time that it has in the stream, and its data as it is.
@@ -207,7 +212,10 @@ func (m *message) foreign() event.Event {
 	if uri := types.ParseURIRef(source); uri != nil {
 		c.Source = *uri
 	}
-	if subject := m.msg.Subject; subject != "" && cloudevent.CheckText(subject) == nil {
+	// What looks like an event is in no order: its own subject cannot be read, and another
+	// one would hold back what has nothing to do with it.
+	sign, _ := signOf(m.msg.Header, m.msg.Data)
+	if subject := m.msg.Subject; sign == "" && subject != "" && cloudevent.CheckText(subject) == nil {
 		c.Subject = &subject
 	}
 	contentType := header.Get(contentTypeHeader)

@@ -113,6 +113,9 @@ func changedByHand(cfg natsjs.ConsumerConfig) string {
 	case cfg.HeadersOnly:
 		return "headers_only"
 	}
+	if _, ours := recall(cfg.Metadata); !ours && cfg.DeliverPolicy != natsjs.DeliverAllPolicy {
+		return "deliver_policy " + cfg.DeliverPolicy.String() // somebody else has created it
+	}
 	return ""
 }
 

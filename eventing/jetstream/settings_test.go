@@ -165,6 +165,22 @@ func TestARiskIsOverWhenTheStreamIsMended(t *testing.T) {
 	})
 }
 
+func TestAConsumerThatSomebodyElseCreatedMissesNothing(t *testing.T) {
+	t.Parallel()
+
+	for _, policy := range []natsjs.DeliverPolicy{natsjs.DeliverNewPolicy, natsjs.DeliverLastPolicy, natsjs.DeliverAllPolicy} {
+		server := natstest.Start(t)
+		conn := connect(t, server)
+		publish(t, conn, newEvents(1, 3)...)
+		if _, err := native(t, server).CreateConsumer(t.Context(), "EVENTS", natsjs.ConsumerConfig{
+			Durable: "tandem-east-flights", AckPolicy: natsjs.AckExplicitPolicy, DeliverPolicy: policy,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		pull(t, open(t, conn, "east"), 3)
+	}
+}
+
 func TestAConsumerThatWasChangedByHandIsCorrectedAndMissesNothing(t *testing.T) {
 	t.Parallel()
 

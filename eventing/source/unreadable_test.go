@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -138,7 +139,10 @@ func TestAMessageThatLooksLikeACloudEventAndIsNoneBecomesADeadLetter(t *testing.
 				sequence, _, _ := strings.Cut(e.ID(), "-")
 				reason, _ := e.Extensions()[eventing.ErrorDataExtension].(string)
 				text, err := base64.StdEncoding.DecodeString(reason)
-				if err != nil || e.Source() != "/tandem/streams/EVENTS" || e.Type() != eventing.MessageType || e.Extensions()[eventing.ErrorCodeExtension] != "400" {
+				if number, _ := strconv.Atoi(sequence); number > 1 && string(e.Data()) != forms[number-2].data {
+					t.Errorf("dead letter of %s has data %q", forms[number-2].name, e.Data())
+				}
+				if err != nil || e.Source() != "/tandem/streams/EVENTS" || e.Type() != eventing.MessageType || e.Subject() != "" || e.Extensions()[eventing.ErrorCodeExtension] != "400" {
 					t.Errorf("dead letter %v: %v", e, err)
 				}
 				reasons[sequence] = string(text)
@@ -150,7 +154,8 @@ func TestAMessageThatLooksLikeACloudEventAndIsNoneBecomesADeadLetter(t *testing.
 			defer mu.Unlock()
 			for i, form := range forms {
 				reason, ok := reasons[fmt.Sprint(i+2)]
-				if !ok || !strings.HasPrefix(reason, "the message is no valid CloudEvent: ") || !strings.Contains(reason, form.want) {
+				where := fmt.Sprintf("; it is message %d on subject events.x", i+2)
+				if !ok || !strings.HasPrefix(reason, "the message is no valid CloudEvent: ") || !strings.Contains(reason, form.want) || !strings.HasSuffix(reason, where) {
 					t.Errorf("%s: reason %q, want %q in it", form.name, reason, form.want)
 				}
 			}

@@ -192,7 +192,7 @@ func (s *sinks) client(to string) (*http.Client, error) {
 
 // encode returns an event as it is sent, without the attributes of a dead letter: in the
 // binary content mode, as the source sent it, or, if it is not valid in every
-// respect, as it is stored.
+// respect or too large for headers, as it is stored.
 func encode(stored []byte) (http.Header, []byte, error) {
 	e, err := cloudevent.ReadJSON(stored, cloudevent.Rules{})
 	if err != nil {
@@ -209,10 +209,23 @@ func encode(stored []byte) (http.Header, []byte, error) {
 		}
 		return http.CanonicalHeaderKey("Ce-" + attribute)
 	})
-	if err != nil {
+	if err != nil || headerSize(header) > maxHeader {
 		return encodeInvalid(stored)
 	}
 	return header, body, nil
+}
+
+// maxHeader is how large the attributes of an event may be in headers, in bytes: proxies
+// refuse larger ones.
+const maxHeader = 6 << 10
+
+func headerSize(header http.Header) (size int) {
+	for name, values := range header {
+		for _, value := range values {
+			size += len(name) + len(value) + len(": \r\n")
+		}
+	}
+	return size
 }
 
 func encodeInvalid(stored []byte) (http.Header, []byte, error) {
