@@ -296,6 +296,22 @@ func TestWhatIsMissingExtraOrDifferentIsFound(t *testing.T) {
 	}
 }
 
+func TestAnEventBehindADeadLetterIsNotMissing(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, someFlights(t, 100), flights.Function())
+	w.handle(t, w.events[1:])
+	w.acknowledge(t)
+	e := w.events[0]
+	stored := ledger.StoredEvent{Subject: "x", Source: e.Source(), ID: e.ID(), Stream: "EVENTS", Sequence: 1, Event: []byte("{}")}
+	if _, err := ledger.NewBlocked(w.pool, "east").Store(t.Context(), "flights", []ledger.StoredEvent{stored}); err != nil {
+		t.Fatal(err)
+	}
+	if report := w.audit(t); report.Blocked != 1 || report.Handled != 99 || !report.OK() {
+		t.Errorf("report %+v", report)
+	}
+}
+
 func TestALostEventIsHandedOut(t *testing.T) {
 	t.Parallel()
 

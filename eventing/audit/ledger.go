@@ -23,6 +23,7 @@ type memory struct {
 	letters  map[letter]bool // whether one of them lacks a reason
 	names    map[identity][]letter
 	met      map[letter]bool
+	blocked  map[identity]bool // events that wait behind dead letters
 }
 
 func (m *memory) load(ctx context.Context, database *snapshot.Snapshot) error {
@@ -36,6 +37,14 @@ func (m *memory) load(ctx context.Context, database *snapshot.Snapshot) error {
 	dead, err := database.DeadLetters(ctx)
 	if err != nil {
 		return err
+	}
+	blocked, err := database.BlockedEvents(ctx)
+	if err != nil {
+		return err
+	}
+	m.blocked = map[identity]bool{}
+	for _, b := range blocked {
+		m.blocked[identity{b.Source, b.ID}] = true
 	}
 	m.letters, m.met, m.names = map[letter]bool{}, map[letter]bool{}, map[identity][]letter{}
 	for _, d := range dead {
@@ -118,6 +127,8 @@ func (a *audit) judge(ctx context.Context, it *item, row snapshot.Committed, han
 		return a.compareHandled(ctx, it, row)
 	case dead:
 		a.report.Dead++
+	case a.memory.blocked[identity{it.event.Source(), it.event.ID()}]:
+		a.report.Blocked++
 	case it.sequence < a.memory.horizons[it.place()]:
 		a.report.Forgotten++
 		if it.broken == nil {

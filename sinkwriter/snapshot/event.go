@@ -21,6 +21,9 @@ order by l.committed_at, f.function`
 from tandem.dead_letter d join tandem.verdict v using (function, source, id)
 where d.source = $1 and d.id = $2 order by d.function, d.cluster`
 
+	storedSQL = `select function, cluster, subject, stored_at from tandem.blocked_event
+where source = $1 and id = $2 order by function, cluster`
+
 	divergencesSQL = `select function, version, lost_cluster, won_cluster, found_at from tandem.divergence
 where source = $1 and id = $2 order by function, version, lost_cluster`
 
@@ -41,6 +44,7 @@ type Event struct {
 	Commits     []Commit     `json:"commits"`
 	Letters     []Letter     `json:"dead_letters"`
 	Divergences []Divergence `json:"divergences"`
+	Stored      []Stored     `json:"stored,omitempty"`
 }
 
 // Commit is the ledger's row for a function.
@@ -70,6 +74,15 @@ type Letter struct {
 	Blocks string `json:"blocks,omitempty"`
 }
 
+// Stored is a cluster in which the event waits in the database, acknowledged, until there
+// is a verdict on a dead letter of its subject.
+type Stored struct {
+	Function string    `json:"function"`
+	Cluster  string    `json:"cluster"`
+	Subject  string    `json:"subject"`
+	StoredAt time.Time `json:"stored_at"`
+}
+
 // Divergence is a cluster that computed other effects than the winner.
 type Divergence struct {
 	Function    string    `json:"function"`
@@ -91,6 +104,9 @@ func (s *Snapshot) Event(ctx context.Context, source, id string) (Event, error) 
 	}
 	if e.Divergences, err = collect[Divergence](ctx, s.tx, divergencesSQL, source, id); err != nil {
 		return e, fmt.Errorf("read divergences: %w", err)
+	}
+	if e.Stored, err = collect[Stored](ctx, s.tx, storedSQL, source, id); err != nil {
+		return e, fmt.Errorf("read blocked events: %w", err)
 	}
 	return e, nil
 }

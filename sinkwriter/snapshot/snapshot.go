@@ -20,6 +20,7 @@ import (
 const (
 	floorsSQL    = `select function, stream, epoch, max(floor)::text from tandem.progress group by 1, 2, 3`
 	horizonsSQL  = `select function, stream, epoch, floor::text from tandem.horizon`
+	blockedSQL   = `select distinct function, source, id from tandem.blocked_event`
 	lettersSQL   = `select function, source, id, bool_or(reason = '') from tandem.dead_letter group by 1, 2, 3`
 	committedSQL = `select l.key, l.digest, coalesce(w.version, '') from tandem.ledger l
 left join tandem.writer w using (writer) where l.key = any($1::uuid[])`
@@ -91,6 +92,19 @@ func (s *Snapshot) DeadLetters(ctx context.Context) ([]DeadLetter, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[DeadLetter])
+}
+
+// BlockedEvent is an event that is stored behind a dead letter of its subject, in
+// whichever clusters.
+type BlockedEvent struct{ Function, Source, ID string }
+
+// BlockedEvents returns the events that are stored behind dead letters.
+func (s *Snapshot) BlockedEvents(ctx context.Context) ([]BlockedEvent, error) {
+	rows, err := s.tx.Query(ctx, blockedSQL)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[BlockedEvent])
 }
 
 // Committed is what the ledger holds of an event.

@@ -22,7 +22,7 @@ import (
 const eventHelp = `Prints everything that the database and the streams know about one event, for all
 functions: which cluster committed it and when, its dead letters with the verdict, a
 divergence, its outputs, its place in the stream, which clusters have acknowledged it,
-and whether its subject is blocked.
+whether its subject is blocked, and in which clusters it is stored for that reason.
 
 The streams have no index by source and id, so a part of each is read: at most --search
 messages, up to the time of the commit if there is one, otherwise the newest. The
@@ -150,7 +150,7 @@ func (q *inquiry) run(ctx context.Context) error {
 		return err
 	}
 	f := &q.found
-	if len(f.Letters) > 0 || len(f.Divergences) > 0 || len(f.Commits) == 0 && len(f.Messages) == 0 {
+	if len(f.Letters) > 0 || len(f.Divergences) > 0 || len(f.Commits) == 0 && len(f.Messages) == 0 && len(f.Stored) == 0 {
 		return &foundError{}
 	}
 	return nil
@@ -385,6 +385,10 @@ func (f *eventFound) print(t *tool) error {
 	section(len(f.Blockers), "SUBJECT BLOCKED IN", "FUNCTION", "BY SOURCE", "ID")
 	for _, b := range f.Blockers {
 		row(table, b.Cluster, b.Function, b.Source, b.ID)
+	}
+	section(len(f.Stored), "STORED IN", "FUNCTION", "SUBJECT", "SINCE")
+	for _, s := range f.Stored {
+		row(table, s.Cluster, s.Function, s.Subject, at(s.StoredAt))
 	}
 	section(len(f.Divergences), "DIVERGED IN", "FROM", "FUNCTION", "VERSION", "FOUND")
 	for _, d := range f.Divergences {

@@ -88,6 +88,16 @@ values ('flights', 'v1', '`+e.Source()+`', '`+e.ID()+`', 'west', 'east', 'a', 'b
 	if f = find(d.event(t, e.Source(), e.ID(), "-o", "json")); len(f.Blockers) != 1 || f.Blockers[0].ID != "dead" || f.Blockers[0].Cluster != "west" {
 		t.Errorf("blockers %+v", f.Blockers)
 	}
+	stored := ledger.StoredEvent{Subject: e.Subject(), Source: e.Source(), ID: "waits", Stream: "EVENTS", Event: []byte("{}")}
+	if _, err := ledger.NewBlocked(d.pool, "west").Store(t.Context(), "flights", []ledger.StoredEvent{stored}); err != nil {
+		t.Fatal(err)
+	}
+	if f = find(d.event(t, e.Source(), "waits", "-o", "json")); len(f.Stored) != 1 || f.Stored[0].Cluster != "west" || f.Stored[0].Subject != e.Subject() {
+		t.Errorf("stored %+v", f.Stored)
+	}
+	if got := d.event(t, e.Source(), "waits"); !strings.Contains(got.out, "STORED IN") {
+		t.Errorf("no STORED IN in\n%s", got.out)
+	}
 
 	// Nothing is known, and the ledger has a horizon.
 	d.exec(t, `insert into tandem.horizon (function, stream, epoch, floor) select function, stream, epoch, 11 from tandem.progress`)
