@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	// besideRate is how many good events a second are published at most; one bad event is
-	// published beside besideShare of them.
-	besideRate  = 500
-	besideShare = 10
+	// besideGood and besideBad are how many good and bad events a second are published, if
+	// --e2e-rate is not less than besideGood; otherwise both are fewer.
+	besideGood = 500
+	besideBad  = 50
 
 	firstSpoilt = 50_000_000 // the number of the first bad event
 )
@@ -35,19 +35,30 @@ var spoiltKinds = []struct{ kind, about string }{
 	{orders.Unreadable, "is no valid CloudEvent"},
 }
 
+// Rows with many bad events.
+const (
+	RowBesideFlood = "beside-flood"
+	RowBesideHalf  = "beside-half"
+)
+
 // rowBeside returns the name of the row of a kind.
 func rowBeside(kind string) string { return "beside-" + kind }
 
 // besideRows are the rows about good events beside bad ones.
 func besideRows() []Row {
+	row := func(name, kind string, good, bad int, about string) Row {
+		return Row{
+			Name: name, measure: measureBeside, spoilt: kind, good: good, bad: bad, function: []string{"TANDEM_BENCH_SPOILT=" + kind},
+			About: fmt.Sprintf("good events at %d/s beside %d/s of another type, each of which %s", good, bad, about),
+		}
+	}
 	var rows []Row
 	for _, k := range spoiltKinds {
-		rows = append(rows, Row{
-			Name: rowBeside(k.kind), measure: measureBeside, spoilt: k.kind, function: []string{"TANDEM_BENCH_SPOILT=" + k.kind},
-			About: fmt.Sprintf("good events at %d/s beside a tenth of them of another type, each of which %s", besideRate, k.about),
-		})
+		rows = append(rows, row(rowBeside(k.kind), k.kind, besideGood, besideBad, k.about))
 	}
-	return rows
+	return append(rows,
+		row(RowBesideFlood, orders.Unavailable, besideGood/5, besideGood, "needs a table that is missing (503)"),
+		row(RowBesideHalf, orders.Failing, besideGood/2, besideGood/2, "breaks the function (500)"))
 }
 
 // besideResult is what became of good events beside bad ones.
@@ -83,10 +94,11 @@ func (o *Options) measureBeside(ctx context.Context, r Row) (_ *besideResult, er
 	if err := d.awaitHandled(ctx, 1, len(r.clusters())); err != nil { // all is up
 		return nil, err
 	}
-	rate := float64(min(o.Rate, besideRate))
+	scale := min(1, float64(o.Rate)/besideGood)
+	rate, badRate := float64(r.good)*scale, float64(r.bad)*scale
 	warm := max(int(rate*o.warmUp(o.Beside).Seconds()), 1)
 	s := schedule{begin: o.Now(), rate: rate, first: 1, events: warm + max(int(rate*o.Beside.Seconds()), 1), warm: warm}
-	bad := schedule{begin: s.begin, rate: rate / besideShare, first: firstSpoilt, events: s.events / besideShare}
+	bad := schedule{begin: s.begin, rate: badRate, first: firstSpoilt, events: int(float64(s.events) * badRate / rate)}
 	spoilt := r
 	spoilt.publishSpoilt = true
 	spoiling := make(chan error, 1)
@@ -114,11 +126,13 @@ func (o *Options) measureBeside(ctx context.Context, r Row) (_ *besideResult, er
 		}
 	}
 	result.inTime /= float64(s.events - warm)
-	if result.lost > 0 {
-		return nil, fmt.Errorf("%d of %d good events have no output %s after the last one:\n%s", result.lost, s.events, patience, d.said())
+	if result.Latency, err = latencyOf(published[warm:], stored[warm:], func(int) bool { return true }); err != nil {
+		return nil, err
 	}
-	result.Latency, err = latencyOf(published[warm:], stored[warm:], func(int) bool { return true })
-	return result, err
+	if result.lost > 0 {
+		return nil, fmt.Errorf("%d of %d good events have no output %s after the last one (%s):\n%s", result.lost, s.events, patience, result, d.said())
+	}
+	return result, nil
 }
 
 // storedSoFar reads from the outputs when the stream stored that of each event of a

@@ -39,10 +39,10 @@ const claimTimeout = 200
 // goals returns all that are to be reached.
 func goals() []goal {
 	all := slices.Clone(goalsOfRows)
-	for _, k := range spoiltKinds {
+	for _, r := range besideRows() {
 		all = append(all,
-			goal{row: rowBeside(k.kind), what: "share of good events in time", bound: 0.9, of: func(l Line) *float64 { return l.InTime }},
-			goal{row: rowBeside(k.kind), what: "p99.9, ms", bound: 5000, atMost: true, of: p999})
+			goal{row: r.Name, what: "share of good events in time", bound: 0.9, of: func(l Line) *float64 { return l.InTime }},
+			goal{row: r.Name, what: "p99.9, ms", bound: 5000, atMost: true, of: p999})
 	}
 	return all
 }

@@ -59,6 +59,7 @@ type Row struct {
 	slow    bool               // the events of orders.Slow sleep, and their latencies do not count
 
 	share         float64 // of the rate of e2e-race, or e2e-race-by-hand: latencies are measured there; 0 for --e2e-rate
+	good, bad     int     // events a second of a row with bad events
 	publishSpoilt bool    // its events are the bad ones
 
 	strike strike // what happens to the last cluster
