@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/tandem-fn/tandem/functions/cloudevent"
+	"github.com/tandem-fn/tandem/sinkwriter/internal/pgjson"
 )
 
 const (
@@ -54,7 +55,7 @@ func newRows(events []event.Event, size int) ([]outboxRow, error) {
 		text := append(make([]byte, 0, min(size, maxRowBytes)), '[')
 		n := 0
 		for n < min(len(events), maxRowEvents) {
-			longer, err := cloudevent.AppendJSON(text, events[n])
+			longer, err := cloudevent.AppendJSON(text, pgjson.Readable(events[n]))
 			if err != nil {
 				return nil, fmt.Errorf("encode outputs: %w", err)
 			}
@@ -95,7 +96,7 @@ type rejectedOutput struct {
 
 // arguments returns the parameters of rejectSQL.
 func (r *rejectedOutput) arguments() ([]any, error) {
-	text, err := cloudevent.AppendJSON(nil, r.event)
+	text, err := cloudevent.AppendJSON(nil, pgjson.Readable(r.event))
 	if err != nil {
 		return nil, fmt.Errorf("encode rejected output: %w", err)
 	}
@@ -119,7 +120,11 @@ func saveSteps(id int64, left []event.Event, rejected []rejectedOutput, overdue 
 	if len(left) == 0 {
 		return append(steps, statement{outboxDeleteSQL, []any{[]int64{id}}}), nil
 	}
-	text, err := cloudevent.AppendBatch(nil, left)
+	readable := make([]event.Event, len(left))
+	for i, e := range left {
+		readable[i] = pgjson.Readable(e)
+	}
+	text, err := cloudevent.AppendBatch(nil, readable)
 	if err != nil {
 		return nil, fmt.Errorf("encode outputs: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/functions/cloudevent"
+	"github.com/tandem-fn/tandem/sinkwriter/internal/pgjson"
 )
 
 const saveDeadLetterSQL = `insert into tandem.dead_letter as d (function, source, id, cluster, type, code, reason, attempts, event)
@@ -53,7 +54,7 @@ func NewStore(pool *pgxpool.Pool, cluster string) *Store {
 // Save stores a dead letter. A repeated event replaces code and reason, and is counted.
 func (d *Store) Save(ctx context.Context, letter Letter) error {
 	e := letter.Event
-	text, err := cloudevent.AppendJSON(nil, readable(e))
+	text, err := cloudevent.AppendJSON(nil, pgjson.Readable(e))
 	if err != nil {
 		return fmt.Errorf("save dead letter of function %s: %w", letter.Function, err)
 	}

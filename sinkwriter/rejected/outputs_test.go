@@ -2,6 +2,7 @@ package rejected_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,6 +17,44 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/contract"
 	"github.com/tandem-fn/tandem/sinkwriter/rejected"
 )
+
+func TestOutputsThatPostgreSQLCannotLookIntoAreListedAndReplayed(t *testing.T) {
+	t.Parallel()
+
+	pool := sinktest.NewDatabase(t)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	offer := sinktest.Order("o-1", 1)
+	const data = `{"a":"\u0000"}`
+	offer.Effects.Outputs[0].Data = json.RawMessage(data)
+	if _, err := w.Commit(t.Context(), offer); err != nil {
+		t.Fatal(err)
+	}
+	box, r := sinkwriter.NewOutbox(pool), rejected.New(pool)
+	for _, reason := range []error{&contract.Rejection{Code: 400, Err: errors.New("no")}, nil} {
+		if got := sinktest.Query[string](t, pool, `select event ->> 'causationid' from tandem.outbox_event`); got != "o-1" {
+			t.Errorf("the output of %s is in the outbox", got)
+		}
+		sinktest.Execute(t, pool, `update tandem.outbox set due = now()`)
+		if _, _, err := box.Relay(t.Context(), func(_ context.Context, events []event.Event) error {
+			if len(events) != 1 || string(events[0].Data()) != data || events[0].DataContentType() != "application/json" {
+				t.Errorf("published %v", events)
+			}
+			return contract.Published([]error{reason})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if reason == nil {
+			return
+		}
+		list, err := r.List(t.Context(), rejected.Filter{CausedBy: "o-1"}, nil, 10)
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%v, %v", list, err)
+		}
+		if err := r.Replay(t.Context(), list[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
 
 func TestRejectedOutputsAreListedReplayedAndDropped(t *testing.T) {
 	t.Parallel()

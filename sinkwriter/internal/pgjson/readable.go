@@ -1,15 +1,18 @@
-package deadletter
+// Package pgjson makes events that PostgreSQL can look into.
+package pgjson
 
 import (
+	"bytes"
+
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
-// readable returns an event whose JSON PostgreSQL can look into. It accepts \u0000, and
+// Readable returns an event whose JSON PostgreSQL can look into. It accepts \u0000, and
 // halves of surrogate pairs, in a value of type json, but then fails at every operator that
 // takes a member out of it. Data with such an escape is stored in base64 instead, byte for
 // byte.
-func readable(e event.Event) event.Event {
-	if hasForbiddenEscape(e.DataEncoded) {
+func Readable(e event.Event) event.Event {
+	if bytes.IndexByte(e.DataEncoded, '\\') >= 0 && hasForbiddenEscape(e.DataEncoded) {
 		e.DataBase64 = true
 	}
 	return e
