@@ -77,8 +77,8 @@ var distributionDirs = []string{
 }
 
 // Find returns the programs of a server, downloading them if none is installed.
-// The error is one line that names what can be done, and wraps [ErrNotFound].
-// It is safe for concurrent use, by several processes too.
+// The error is one line that names what can be done, and wraps [ErrNotFound]; if
+// ctx has ended, it is that of ctx. It is safe for concurrent use, by several processes too.
 func Find(ctx context.Context, cfg Config) (Install, error) {
 	cfg.BinDir = cmp.Or(cfg.BinDir, os.Getenv("TANDEM_PG_BIN"))
 	return find(ctx, cfg)
@@ -86,6 +86,9 @@ func Find(ctx context.Context, cfg Config) (Install, error) {
 
 func find(ctx context.Context, cfg Config) (Install, error) {
 	installed, others := findInstalled(ctx, cfg)
+	if ctx.Err() != nil { // programs were not asked for their version
+		return Install{}, fmt.Errorf("find PostgreSQL: %w", context.Cause(ctx))
+	}
 	if installed.Major != 0 {
 		return installed, nil
 	}
@@ -101,6 +104,9 @@ func find(ctx context.Context, cfg Config) (Install, error) {
 		return Install{}, fmt.Errorf("%w: need %s%s in %s (TANDEM_PG_BIN)", ErrNotFound, need, seen, cfg.BinDir)
 	}
 	downloaded, err := findPinned(ctx, cfg.withDefaults(), pinned(here(), cfg.Major), need)
+	if err != nil && ctx.Err() != nil {
+		return Install{}, fmt.Errorf("download PostgreSQL: %w", context.Cause(ctx))
+	}
 	if err != nil {
 		return Install{}, fmt.Errorf("%w: need %s%s; downloading one failed: %w; set DATABASE_URL to a server that you have, or TANDEM_PG_BIN to the folder of initdb and postgres, or install a server (hack/install.sh postgres)", ErrNotFound, need, seen, err)
 	}

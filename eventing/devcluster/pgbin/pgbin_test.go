@@ -308,6 +308,20 @@ func TestWithoutARegistryOneLineNamesTheWaysOut(t *testing.T) {
 	}
 }
 
+// Ctrl-C is no missing server.
+func TestAContextThatEndsIsTheError(t *testing.T) {
+	t.Parallel()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, major := range []int{0, major, 18_000} {
+		i, err := find(ctx, Config{Major: major, CacheDir: t.TempDir(), PyPI: "http://127.0.0.1:1", Maven: "http://127.0.0.1:1", Progress: t.Output()})
+		if !errors.Is(err, context.Canceled) || errors.Is(err, ErrNotFound) {
+			t.Errorf("major version %d: found %+v, error %v; want the context's", major, i, err)
+		}
+	}
+}
+
 // A process is killed in the middle of a download: the helper is this test,
 // started again.
 func TestWhatAKilledDownloadLeftIsRemoved(t *testing.T) {
