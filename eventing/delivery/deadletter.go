@@ -1,7 +1,10 @@
 package delivery
 
 import (
+	"context"
 	"encoding/base64"
+	"log/slog"
+	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
@@ -23,4 +26,31 @@ func deadLetter(e event.Event, function, dest string, status int, reason []byte,
 	letter.SetExtension(eventing.FunctionExtension, function)
 	letter.SetExtension(eventing.AttemptsExtension, attempts)
 	return letter
+}
+
+const (
+	// letterRefusals is how often a dead letter sink must refuse a letter until it is saved
+	// without it.
+	letterRefusals = 3
+
+	// saveTimeout bounds that.
+	saveTimeout = 5 * time.Second
+)
+
+// saveRefused saves a dead letter that its sink refuses, as a proxy with a limit does that
+// refused the event for its size too. It reports whether the letter is saved.
+func (d *Sender) saveRefused(ctx context.Context, e *Delivery, status int) bool {
+	if e.refusals++; d.cfg.SaveDeadLetter == nil || e.refusals < letterRefusals || ctx.Err() != nil {
+		return false
+	}
+	saving, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	err := d.cfg.SaveDeadLetter(saving, d.cfg.Sink.Apply(e.Event), e.status, string(e.reason), e.attempts)
+	attrs := append(EventAttrs(e.Event), slog.Int("code", e.status), slog.Int("answered", status), slog.String("url", d.deadLetters.public))
+	if err != nil {
+		d.cfg.Logger.LogAttrs(ctx, slog.LevelError, "dead letter sink refuses the dead letter, and it could not be saved in the database; retrying", append(attrs, slog.Any("err", err))...)
+		return false
+	}
+	d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event rejected, and the dead letter sink refuses the dead letter; it is saved in the database", attrs...)
+	return true
 }

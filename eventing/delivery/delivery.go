@@ -47,7 +47,12 @@ type Delivery struct {
 
 	request    *sink.Request // for a request of its own; nil before the first one
 	structured bool          // since a proxy refused its headers
-	status     int           // why it is a dead letter
+
+	// Why it is a dead letter, and how often its sink refused it.
+	status   int
+	reason   []byte
+	attempts int
+	refusals int
 
 	retryBackoff, failedBackoff, deadLetterBackoff backoff.Backoff
 
@@ -183,6 +188,10 @@ func (d *Sender) stepDeadLetter(ctx context.Context, e *Delivery, a answer, step
 		step.Settled, step.Rejected = true, true
 		return step
 	}
+	if step.Outcome.Kind == outcome.Rejected && d.saveRefused(ctx, e, a.status) {
+		step.Settled, step.Rejected = true, true
+		return step
+	}
 	d.cfg.Failed(ctx)
 	d.reportRetry(ctx, d.deadLetters, e, a, step.Outcome)
 	step.RetryIn = e.deadLetterBackoff.Delay(d.cfg.BackoffBase, d.cfg.BackoffCap, step.Outcome.RetryAfter)
@@ -228,7 +237,8 @@ func (d *Sender) makeDeadLetter(e *Delivery, status int, reason []byte, attempts
 	if err != nil {
 		return fmt.Errorf("encode dead letter for HTTP: %w", err)
 	}
-	e.request, e.DeadLetter, e.status = letter, true, status
+	e.request, e.DeadLetter = letter, true
+	e.status, e.reason, e.attempts, e.refusals = status, reason, attempts, 0
 	e.failingSince = time.Time{}
 	return nil
 }

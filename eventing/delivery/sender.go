@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cloudevents/sdk-go/v2/event"
+
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/sink"
@@ -55,6 +57,11 @@ type Config struct {
 	// InFlight is how many requests there are at once at most: so many connections are
 	// kept open. Defaults to [DefaultInFlight].
 	InFlight int
+
+	// SaveDeadLetter saves a dead letter that its sink has refused several times, as with 413:
+	// the event, and code, reason and number of the attempts at it. Nil retries for as long as
+	// it takes.
+	SaveDeadLetter func(ctx context.Context, e event.Event, code int, reason string, attempts int) error
 
 	// Broker means that the sink is a Broker, or something else that stores what it answers
 	// with 2xx. Otherwise it is a function, and a 2xx without a receipt is no

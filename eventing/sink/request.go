@@ -70,6 +70,10 @@ func Encode(e event.Event) (*Request, error) {
 // proxies refuse larger headers: nginx, Tomcat and others take 8 KiB by default, Envoy 60 KiB.
 const maxHeader = 6 << 10
 
+// maxFitting is how large a body in the structured content mode may be, in bytes: well below
+// what functions accept, as the body of the same event in the binary mode is smaller.
+const maxFitting = 512 << 10
+
 // EncodeFitting returns e as a request that proxies let pass: in the binary content mode,
 // or, if its attributes are too large for headers, in the structured one.
 func EncodeFitting(e event.Event) (*Request, error) {
@@ -77,7 +81,11 @@ func EncodeFitting(e event.Event) (*Request, error) {
 	if err != nil || !r.headerExceeds(maxHeader) {
 		return r, err
 	}
-	return EncodeStructured(e)
+	structured, err := EncodeStructured(e)
+	if err != nil || len(structured.body) > maxFitting {
+		return r, err
+	}
+	return structured, nil
 }
 
 // EncodeStructured returns e as a request in the structured content mode, with its

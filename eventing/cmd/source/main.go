@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/sethvargo/go-envconfig"
 	"knative.dev/pkg/signals"
 
@@ -24,6 +25,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/relay"
 	"github.com/tandem-fn/tandem/eventing/source"
 	"github.com/tandem-fn/tandem/eventing/telemetry"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 )
 
 func main() {
@@ -74,7 +76,7 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("set up metrics: %w", err)
 	}
 	if !cfg.relayOnly() {
-		if sender, err = newSender(cfg, metrics, logger); err != nil {
+		if sender, err = newSender(cfg, db, metrics, logger); err != nil {
 			return err
 		}
 	}
@@ -130,15 +132,18 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-func newSender(cfg config, metrics *source.Metrics, logger *slog.Logger) (*delivery.Sender, error) {
+func newSender(cfg config, db database, metrics *source.Metrics, logger *slog.Logger) (*delivery.Sender, error) {
 	return delivery.New(cfg.Sink, cfg.DeadLetterSink, delivery.Config{
 		Function: cfg.Function,
 		InFlight: cfg.InFlight,
 		Broker:   cfg.SinkKind == sinkBroker,
-		Sink:     cfg.SinkConfig,
-		TryFor:   cfg.TryFor,
-		Failed:   metrics.AttemptFailed,
-		Logger:   logger,
+		SaveDeadLetter: func(ctx context.Context, e event.Event, code int, reason string, attempts int) error {
+			return db.letters.Save(ctx, deadletter.Letter{Function: cfg.Function, Event: e, Code: code, Reason: reason, Attempts: attempts})
+		},
+		Sink:   cfg.SinkConfig,
+		TryFor: cfg.TryFor,
+		Failed: metrics.AttemptFailed,
+		Logger: logger,
 	})
 }
 

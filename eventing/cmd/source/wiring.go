@@ -14,6 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/source"
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
@@ -24,6 +25,7 @@ type database struct {
 	verdicts source.Blocked
 	ledger   source.Ledger
 	suspects source.Suspects
+	letters  *deadletter.Store
 	relay    relay.Outbox
 	old      *ledger.Retention
 	standbys func(context.Context) ([]ledger.Standby, error)
@@ -67,6 +69,7 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 		verdicts: ledger.NewBlocked(pool, cluster),
 		ledger:   timelineLedger{ledger.New(pool), now},
 		suspects: ledger.NewSuspects(pool, cluster),
+		letters:  deadletter.NewStore(pool, cluster),
 		relay:    sinkwriter.NewOutbox(pool),
 		standbys: func(ctx context.Context) ([]ledger.Standby, error) { return ledger.Replication(ctx, pool) },
 		traffic:  traffic,
