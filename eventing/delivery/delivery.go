@@ -32,11 +32,13 @@ type Delivery struct {
 	// CloudEvent and is no valid one. It goes to the dead letter sink without an attempt.
 	Unreadable error
 
-	// Attempts is how often the event broke the function, and AttemptedFor for how long:
-	// from each attempt to the next, unless something else came in between.
+	// Attempts is how often the event broke the function, and AttemptedFor for how long,
+	// without the times in which the function was unavailable.
 	Attempts     int
 	AttemptedFor time.Duration
-	failedAt     time.Time // when the latest answer was that
+	failedAt     time.Time     // when it did so last
+	outages      time.Duration // of the function until then
+	interrupted  bool          // the function was unavailable for the event since
 
 	// Strikes is how often the function's process ended while it had nothing else to
 	// compute but the event, and DeadElsewhere reports whether another cluster has made it
@@ -92,11 +94,16 @@ type Step struct {
 // steps mean nothing. Answered reports whether the function said something about an
 // event.
 func (d *Sender) Deliver(ctx context.Context, ds []*Delivery) (steps []Step, answered bool) {
-	if len(ds) == 1 {
-		step, answered := d.deliverAlone(ctx, ds[0])
-		return []Step{step}, answered
+	if len(ds) > 1 {
+		steps, answered = d.deliverBatch(ctx, ds)
+		d.outages.note(d.cfg.Now(), answered)
+		return steps, answered
 	}
-	return d.deliverBatch(ctx, ds)
+	step, answered := d.deliverAlone(ctx, ds[0])
+	if !ds[0].DeadLetter {
+		d.outages.note(d.cfg.Now(), answered)
+	}
+	return []Step{step}, answered
 }
 
 // deliverAlone sends one event.
@@ -157,13 +164,16 @@ func (d *Sender) step(ctx context.Context, e *Delivery, a answer, o outcome.Outc
 	case outcome.Failed:
 		e.Alone, step.Failed = true, true
 		d.cfg.Failed(ctx)
-		if e.recordFailure(d.cfg.Now()); d.exhausted(e) {
+		if d.recordFailure(e); d.exhausted(e) {
 			step.Err = d.reject(e, a, o)
 			return step
 		}
 		step.RetryIn = e.failedBackoff.Delay(d.cfg.BackoffBase, d.failedBackoffCap(), o.RetryAfter)
 	case outcome.Deployment, outcome.Unavailable:
-		e.failedAt = time.Time{}
+		e.interrupted = true
+		if o.Kind == outcome.Deployment {
+			e.failedAt = time.Time{}
+		}
 		if a.brokenBy != "" {
 			step.Broken, e.Alone, e.brokenBy = true, true, a.brokenBy
 		}

@@ -39,8 +39,8 @@ type Config struct {
 	Grace time.Duration
 
 	// TryFor is for how long an event may break the function, that is be answered
-	// with 500, until it becomes a dead letter. Only the time between two such
-	// answers counts, and it must have been three. Defaults to 15 min.
+	// with 500, until it becomes a dead letter. The time in which the function was
+	// unavailable does not count, and it must have been three answers. Defaults to 15 min.
 	TryFor time.Duration
 
 	// BackoffBase is the wait after the first try that was in vain; it doubles
@@ -120,6 +120,7 @@ func (c Config) validate() error {
 // CloudEvents, and batches to a function that says that it accepts them. It is safe for
 // concurrent use.
 type Sender struct {
+	outages     outages
 	batch       batchLimit // what the function accepts
 	types       functionTypes
 	isFunction  atomic.Bool // what is at its address has answered as one

@@ -232,3 +232,33 @@ func after(d time.Duration) func(context.Context) bool {
 	until := time.Now().Add(d)
 	return func(context.Context) bool { return time.Now().After(until) }
 }
+
+func TestEventsThatHangHurtOnlyThemselves(t *testing.T) {
+	long(t)
+	t.Parallel()
+	const tryFor = time.Minute
+	for kind, n := range map[harm.Kind]int{harm.Loop: 1, harm.Hang: 100} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			w := startHarm(t, "TANDEM_TRY_FOR="+tryFor.String())
+			w.feedUntil(t, "", after(time.Second))
+			begun := time.Now()
+			for i := range n {
+				w.send(t, harmEvent(t, fmt.Sprintf("bad-%d", i), kind))
+			}
+			w.feedUntil(t, "the events are not dead in both clusters", func(ctx context.Context) bool {
+				var letters int
+				err := w.Pool.QueryRow(ctx, `select count(*) from tandem.dead_letter where reason like '%not done%'`).Scan(&letters)
+				return err == nil && letters == 2*n
+			})
+			// 20 s until the first failure, then the time, and an attempt.
+			took := time.Since(begun)
+			t.Logf("dead after %v", took)
+			if took > tryFor+90*time.Second {
+				t.Errorf("the events were dead after %v, want about %v after their first failure", took, tryFor)
+			}
+			w.feedUntil(t, "", after(time.Second))
+			w.checkHealthy(t, n)
+		})
+	}
+}
