@@ -69,7 +69,7 @@ type Config struct {
 	// for this process' memory.
 	Attempts Attempts
 
-	// Suspects lets one cluster at a time try the events that may have ended the
+	// Suspects lets one cluster at a time try an event that may have ended the
 	// function's process. It needs a Ledger. Nil if no other cluster could be down with
 	// this one.
 	Suspects Suspects
@@ -254,7 +254,7 @@ func (s *Source) Run(ctx context.Context) {
 	if s.stored != nil {
 		helpers.Go(func() { s.stored.deleteSettled(helping) })
 	}
-	helpers.Go(func() { s.followLease(ctx) })
+	helpers.Go(func() { s.followLeases(ctx) })
 
 	closed := make(chan struct{})
 	var workers sync.WaitGroup

@@ -77,19 +77,18 @@ type Attempts interface {
 	Load(ctx context.Context, function, stream, epoch string) ([]ledger.EventAttempts, error)
 }
 
-// Suspects lets one cluster at a time try the events that may have ended the function's
+// Suspects lets one cluster at a time try an event that may have ended the function's
 // process. [ledger.Suspects] is the one on PostgreSQL. It must be safe for concurrent use.
 type Suspects interface {
-	// Lease takes or extends the lease of function, and reports whether this cluster has
-	// it. It expires after a time by a clock that all clusters share. Called every two
-	// seconds while there are suspects.
-	Lease(ctx context.Context, function string, expires time.Duration) (held bool, err error)
+	// Lease takes or extends the leases of suspects, and returns those that this cluster
+	// has. They expire after a time by a clock that all clusters share.
+	Lease(ctx context.Context, function string, suspects []ledger.Suspect, expires time.Duration) (map[ledger.Suspect]bool, error)
 
-	// Release ends the lease if this cluster has it.
-	Release(ctx context.Context, function string) error
+	// Release ends those of the leases that this cluster has.
+	Release(ctx context.Context, function string, suspects []ledger.Suspect) error
 
-	// DeadElsewhere reports whether an event is a dead letter of another cluster.
-	DeadElsewhere(ctx context.Context, function, source, id string) (bool, error)
+	// DeadElsewhere reports whether a suspect is a dead letter of another cluster.
+	DeadElsewhere(ctx context.Context, function string, suspect ledger.Suspect) (bool, error)
 }
 
 // Ledger looks up which events are committed, by any cluster.

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -10,72 +11,79 @@ import (
 )
 
 const (
-	// leaseExpires is the time after which another cluster may try suspects if this one
-	// has gone, leaseRenew the time between two renewals, and leaseCheck the time between
-	// two looks at whether the lease is needed.
+	// leaseExpires is the time after which another cluster may try a suspect if this one
+	// has gone, leaseRenew the time between two renewals, and leaseTimeout bounds one.
 	leaseExpires = 15 * time.Second
 	leaseRenew   = 2 * time.Second
-	leaseCheck   = 250 * time.Millisecond
+	leaseTimeout = 2 * time.Second
 )
 
-// followLease holds the lease of suspects while there are any, until ctx ends.
-func (s *Source) followLease(ctx context.Context) {
+// followLeases takes the leases of suspects that are to be tried, and renews and releases
+// them, until ctx ends.
+func (s *Source) followLeases(ctx context.Context) {
 	if !s.leases() {
 		return
 	}
-	ticker := time.NewTicker(leaseCheck)
+	ticker := time.NewTicker(leaseRenew)
 	defer ticker.Stop()
-	var renewed time.Time
-	held := false
 	for {
 		select {
+		case <-s.table.LeaseWanted():
+			if release := s.table.Released(); len(release) > 0 {
+				s.releaseLeases(ctx, release)
+			}
+			if e := s.table.NextLease(); e != nil {
+				s.lease(ctx, e)
+			}
+			continue
 		case <-ticker.C:
 		case <-ctx.Done():
-			if held {
-				s.releaseLease(context.WithoutCancel(ctx))
-			}
 			return
 		}
-		now := s.cfg.Now()
-		switch wanted := s.table.WantsLease(); {
-		case wanted && (!held || now.Sub(renewed) >= leaseRenew):
-			var err error
-			if held, err = s.renewLease(ctx); err != nil && ctx.Err() == nil {
-				s.leasing.Failed(ctx, err)
-			}
-			renewed = now
-		case !wanted && held:
-			held = false
-			s.table.SetLease(time.Time{})
-			s.releaseLease(ctx)
+		if renew := s.table.Leases(); len(renew) > 0 {
+			s.lease(ctx, renew...)
 		}
 	}
 }
 
-// leases reports whether suspects need a lease.
+// leases reports whether suspects need leases.
 func (s *Source) leases() bool { return s.cfg.Suspects != nil && s.cfg.Ledger != nil }
 
-// renewLease takes or extends the lease, and reports whether this cluster has it.
-func (s *Source) renewLease(ctx context.Context) (held bool, err error) {
-	begun := s.cfg.Now()
-	ctx, cancel := context.WithTimeout(ctx, leaseRenew)
+// lease takes or extends leases.
+func (s *Source) lease(ctx context.Context, entries ...*inflight.Entry) {
+	until := s.cfg.Now().Add(leaseExpires)
+	suspects := make([]ledger.Suspect, len(entries))
+	for i, e := range entries {
+		suspects[i] = ledger.Suspect(e.ID)
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
 	defer cancel()
-	until := time.Time{}
-	if held, err = s.cfg.Suspects.Lease(ctx, s.cfg.Function, leaseExpires); err == nil && held {
-		until = begun.Add(leaseExpires)
+	held, err := s.cfg.Suspects.Lease(ctx, s.cfg.Function, suspects, leaseExpires)
+	s.noteLeasing(ctx, err)
+	for i, e := range entries {
+		if held[suspects[i]] {
+			s.table.SetLease(e, until)
+		} else {
+			s.table.SetLease(e, time.Time{})
+		}
 	}
-	if err == nil {
-		s.leasing.Succeeded(ctx)
-	}
-	s.table.SetLease(until)
-	return held && err == nil, err
 }
 
-// releaseLease lets other clusters try suspects. If that fails, the lease expires.
-func (s *Source) releaseLease(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, leaseRenew)
+// releaseLeases lets other clusters try suspects. If that fails, the leases expire.
+func (s *Source) releaseLeases(ctx context.Context, ids []EventID) {
+	suspects := make([]ledger.Suspect, len(ids))
+	for i, id := range ids {
+		suspects[i] = ledger.Suspect(id)
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
 	defer cancel()
-	if err := s.cfg.Suspects.Release(ctx, s.cfg.Function); err != nil {
+	s.noteLeasing(ctx, s.cfg.Suspects.Release(ctx, s.cfg.Function, suspects))
+}
+
+func (s *Source) noteLeasing(ctx context.Context, err error) {
+	if err == nil {
+		s.leasing.Succeeded(ctx)
+	} else if !errors.Is(err, context.Canceled) {
 		s.leasing.Failed(ctx, err)
 	}
 }
@@ -87,14 +95,11 @@ func (s *Source) findDeadElsewhere(ctx context.Context, entries []*inflight.Entr
 		return
 	}
 	e := entries[0]
-	ctx, cancel := context.WithTimeout(ctx, leaseRenew)
+	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
 	defer cancel()
-	dead, err := s.cfg.Suspects.DeadElsewhere(ctx, s.cfg.Function, e.ID.Source, e.ID.ID)
-	if err != nil {
-		s.leasing.Failed(ctx, err) // it takes more strikes
-		return
-	}
-	e.Delivery.DeadElsewhere = dead
+	dead, err := s.cfg.Suspects.DeadElsewhere(ctx, s.cfg.Function, ledger.Suspect(e.ID))
+	s.noteLeasing(ctx, err)
+	e.Delivery.DeadElsewhere = dead // if that is not known, it takes more strikes
 }
 
 // noteStrikes reports and records strikes, so that they are saved.

@@ -1,11 +1,12 @@
 -- 0009_strikes: events on which the process of a function ends.
 --
 -- Why:    an event that ends the process is a dead letter after three strikes, however
---         often its source restarts; and one cluster at a time finds out which event
---         it is, so that they are not all down.
+--         often its source restarts; and one cluster at a time tries it, so that they
+--         are not all down.
 -- Locks:  adds a column with a constant default to tries, which takes a moment; creates
 --         a table.
--- Growth: suspect_lease one row per function at most.
+-- Growth: suspect_lease one row per event that is tried; an hour after it expired it is
+--         deleted with the next.
 -- Undo:   drop both.
 
 alter table tandem.tries add column strikes integer not null default 0;
@@ -15,11 +16,13 @@ comment on column tandem.tries.strikes is
 
 create table tandem.suspect_lease (
     function text        not null,
+    source   text        not null,
+    id       text        not null,
     cluster  text        not null,
     until    timestamptz not null,
 
-    constraint suspect_lease_pkey primary key (function)
+    constraint suspect_lease_pkey primary key (function, source, id)
 );
 
 comment on table tandem.suspect_lease is
-    'the cluster that tries the events that may have ended the process of a function; the others wait until it has released the lease, or until it expires';
+    'which cluster tries an event that may have ended the process of its function; the others wait until it has released the lease, or until it expires';

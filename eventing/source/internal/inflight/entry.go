@@ -87,10 +87,12 @@ type Entry struct {
 	probing     *circuit      // while it is a probe, or one of those that follow it
 	charged     time.Duration // to the budget, while it is redelivered
 
-	suspect bool      // a connection broke that it was sent over
-	breaks  int       // how many of them in trials
-	strike  *strike   // its latest trial, until that counts
-	accuses []*strike // trials that broke with it
+	suspect    bool    // a connection broke that it was sent over
+	breaks     int     // how many of them in trials
+	strike     *strike // its latest trial, until that counts
+	chosen     bool    // to be tried next, with a lease
+	leaseUntil time.Time
+	accuses    []*strike // trials that broke with it
 }
 
 // Sequence returns the position of the message in its partition.

@@ -195,6 +195,7 @@ func (m *model) drain(when string) {
 	}
 	for range 1000 + 50*messages {
 		moved := m.dispatch(1000)
+		moved = m.lease(time.Minute) || moved
 		for _, s := range m.streams {
 			moved = m.pull(s, 1000) || moved
 		}

@@ -192,7 +192,6 @@ func runModel(t *testing.T, decisions []byte) {
 		m.close()
 		return
 	}
-	m.table.SetLease(m.now.Add(time.Hour))
 	for _, s := range m.streams {
 		for _, message := range s.messages {
 			message.kills = false // nothing is committed at the end that would show whose fault it is
@@ -287,9 +286,7 @@ func (m *model) step() {
 			m.redeliver(s)
 		}
 	case 24:
-		until := m.now.Add([]time.Duration{0, time.Second, time.Minute}[m.n(3)])
-		m.logf("lease until %s", until.Sub(modelStart))
-		m.table.SetLease(until)
+		m.lease([]time.Duration{0, time.Second, time.Minute}[m.n(3)])
 	case 23:
 		s.partition.Heartbeat(m.now.Add(-time.Second), m.now, func(message eventing.Message) {
 			if mm, _ := message.(*modelMessage); mm.finished || mm.epoch != s.epoch {
@@ -589,10 +586,23 @@ func (m *model) checkIdle() {
 	}
 }
 
+// lease answers the table's question for a lease, if there is one, and reports whether there
+// was: it is granted for a time, or not at all.
+func (m *model) lease(granted time.Duration) bool {
+	e := m.table.NextLease()
+	if e == nil {
+		return false
+	}
+	m.logf("lease %d for %s", e.Sequence(), granted)
+	m.table.SetLease(e, m.now.Add(granted))
+	m.table.Released()
+	return true
+}
+
 // checkTrial checks that a suspect may be tried.
 func (m *model) checkTrial(e *Entry) {
 	m.t.Helper()
-	if m.table.cfg.Lease && !m.now.Before(m.table.leaseUntil) {
+	if m.table.cfg.Lease && !m.now.Before(e.leaseUntil) {
 		m.failf("try %d: another cluster may have the lease", e.Sequence())
 	}
 	for _, request := range m.requests {

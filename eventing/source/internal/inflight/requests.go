@@ -281,6 +281,7 @@ func (t *Table) completeEntry(e *Entry, next Next, after, took time.Duration, no
 		t.broke(e, now)
 	case Unavailable:
 		if e.suspect {
+			t.releaseLease(e)
 			t.retryAt(e, now.Add(after))
 			return
 		}

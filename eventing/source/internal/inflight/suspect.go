@@ -7,8 +7,8 @@ import (
 
 // The events of a request whose connection broke after it was sent are suspects: one of
 // them may have ended the function's process. Each is looked up, and what is not committed
-// is tried alone, one suspect at a time and only with the lease that keeps other clusters
-// from doing so too. A trial that breaks its connection is a strike if
+// is tried alone, one suspect at a time and only with a lease of it that keeps other
+// clusters from doing so too. A trial that breaks its connection is a strike if
 //
 //   - an event was committed between the break before it and the trial, and another one
 //     after it, so that the process was well and has recovered;
@@ -24,15 +24,22 @@ const (
 
 	// pendingTime is how long a strike waits until it counts, and pendingRecheck the time
 	// between two looks.
-	pendingTime    = 30 * time.Second
+	pendingTime    = 2 * time.Minute
 	pendingRecheck = time.Second
 
-	// othersFirst is how long a suspect waits until other events have shown that the
-	// function answers.
-	othersFirst = 5 * time.Second
+	// leaseRecheck is the time after which a suspect that another cluster tries is looked up.
+	leaseRecheck = 500 * time.Millisecond
+
+	// After a break, a suspect waits until another event is committed, and settleTime
+	// longer, in which other clusters recover too: for othersFirst at most, or, if it has
+	// broken connections itself, for healthyFirst.
+	settleTime   = 300 * time.Millisecond
+	othersFirst  = 2 * time.Second
+	healthyFirst = 30 * time.Second
 
 	// Outages of trials take at most a share of the time, beyond freeOutages. Otherwise
-	// many events that end the process would keep it down.
+	// many events that end the process would keep it down. The first trial of an event does
+	// not wait for that: most are harmless, and a strike of another one may wait for it.
 	outageShare = 10
 	freeOutages = 10 * time.Second
 )
@@ -42,16 +49,17 @@ var trialWaits = [...]time.Duration{time.Second, 5 * time.Second, 25 * time.Seco
 
 // suspects is what a [Table] knows about suspects.
 type suspects struct {
-	queue      entryHeap // ready to be tried: the longest first
-	trial      *Entry    // in a request; nil if none is
-	undecided  int       // suspects that broke the connection of a trial
-	leaseUntil time.Time
+	queue       entryHeap     // ready to be tried: those first that broke the fewest connections
+	trial       *Entry        // in a request; nil if none is
+	undecided   int           // suspects that broke the connection of a trial
+	leaseWanted chan struct{} // holds a token when a suspect needs a lease
+	released    []EventID     // whose leases are not needed any more
 
-	brokeAt   time.Time // when a connection broke last
-	downSince time.Time // when a trial broke its connection; zero once the function has answered
-	answers   bool      // the function has answered since
-	healthy   bool      // and has committed an event
-	drainedAt time.Time // when an instance was last seen shutting down
+	brokeAt      time.Time // when a connection broke last; zero if none did
+	downSince    time.Time // when a trial broke its connection; zero once the function has answered
+	healthy      bool      // the function has committed an event since
+	healthySince time.Time
+	drainedAt    time.Time // when an instance was last seen shutting down
 
 	accused *strike   // of the latest trial
 	pending []*strike // that do not count yet
@@ -91,16 +99,32 @@ func (e *Entry) Suspect() bool { return e.suspect }
 // takeSuspect returns the suspect that is tried next; nil if none is now. Then it returns the
 // time until one may be, if that is before idle.
 func (t *Table) takeSuspect(now time.Time, idle time.Duration) (*Entry, time.Duration) {
-	if t.queue.Len() == 0 || t.trial != nil || t.cfg.Lease && !now.Before(t.leaseUntil) {
+	if t.queue.Len() == 0 || t.trial != nil {
 		return nil, idle
 	}
-	if others := t.together.Len() + t.alone.Len() + t.slow.Len() + t.again.Len() + t.sending; !t.answers && others > 0 {
-		if left := t.queue.first().due.Add(othersFirst).Sub(now); left > 0 {
-			return nil, min(left, idle)
-		}
+	first := t.queue.first()
+	wait := healthyFirst // else its break would be no strike
+	if first.breaks == 0 {
+		wait = othersFirst
 	}
-	if left := (t.outagesAt(now) - freeOutages) * outageShare; left > 0 {
+	since := first.due
+	if since.Before(t.brokeAt) {
+		since = t.brokeAt
+	}
+	left := since.Add(wait).Sub(now)
+	if t.healthy {
+		left = min(left, t.healthySince.Add(settleTime).Sub(now))
+	}
+	if left > 0 && !t.brokeAt.IsZero() {
 		return nil, min(left, idle)
+	}
+	if left := (t.outagesAt(now) - freeOutages) * outageShare; left > 0 && first.breaks > 0 {
+		return nil, min(left, idle)
+	}
+	if t.cfg.Lease && !now.Before(first.leaseUntil) {
+		first.chosen = true // so it stays the first
+		notify(t.leaseWanted)
+		return nil, idle
 	}
 	e := t.queue.take()
 	t.trial, t.accused = e, nil
@@ -131,20 +155,22 @@ func (t *Table) noteHealth(r Request, now time.Time) {
 	sentSince := now.Add(-r.Took).After(t.brokeAt)
 	switch {
 	case slices.Contains(r.Next, Broken):
-		t.answers, t.healthy, t.brokeAt = false, false, now
+		t.healthy, t.brokeAt = false, now
+		if t.queue.Len() > 0 {
+			t.releaseLease(t.queue.first()) // it may take a while
+		}
 		if r.Entries[0] == t.trial && t.downSince.IsZero() {
 			t.downSince = now
 		}
-	case !r.Answered:
-		t.answers = false
-	case sentSince:
-		t.answers = true
+	case r.Answered && sentSince:
 		if !t.downSince.IsZero() {
 			t.outages = min(t.outagesAt(now)+now.Sub(t.downSince), 2*freeOutages)
 			t.downSince = time.Time{}
 		}
 		if r.Committed {
-			t.healthy = true
+			if !t.healthy {
+				t.healthy, t.healthySince = true, now
+			}
 			t.countStrikes(now)
 		}
 	}
@@ -187,6 +213,7 @@ func (t *Table) decided(e *Entry, harmless bool) {
 	if e.breaks > 0 {
 		t.undecided--
 	}
+	t.releaseLease(e)
 	e.suspect, e.breaks, e.strike = false, 0, nil
 	if !harmless {
 		t.clearStrikes(e)
@@ -195,6 +222,15 @@ func (t *Table) decided(e *Entry, harmless bool) {
 		s.others--
 	}
 	e.accuses = nil
+}
+
+// releaseLease lets another cluster try e.
+func (t *Table) releaseLease(e *Entry) {
+	if !e.leaseUntil.IsZero() {
+		t.released = append(t.released, e.ID)
+		notify(t.leaseWanted)
+	}
+	e.leaseUntil = time.Time{}
 }
 
 // countStrikes counts the strikes that are certain now that an event was committed.
@@ -225,6 +261,7 @@ func (t *Table) queueSuspect(e *Entry) {
 	if s := e.strike; s == nil || !now.Before(s.until) {
 		e.strike = nil
 		e.to(Ready)
+		e.chosen = false
 		t.queue.add(e)
 		return
 	}
@@ -241,25 +278,66 @@ func (t *Table) trialAnswered(e *Entry, answered bool) {
 	}
 }
 
-// WantsLease reports whether there are suspects to try, or to decide after a trial.
-func (t *Table) WantsLease() bool {
+// LeaseWanted returns a channel that has a token when [Table.NextLease] or [Table.Released]
+// may return something.
+func (t *Table) LeaseWanted() <-chan struct{} { return t.leaseWanted }
+
+// NextLease returns the suspect that is tried next and needs a lease; nil if there is none.
+func (t *Table) NextLease() *Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.queue.Len() > 0 || t.trial != nil || t.undecided > 0
+	if t.queue.Len() == 0 || !t.queue.first().chosen || t.cfg.Now().Before(t.queue.first().leaseUntil) {
+		return nil
+	}
+	return t.queue.first()
 }
 
-// SetLease sets until when this cluster holds the lease. Without it, the suspects are looked
-// up again: another cluster may have committed them meanwhile.
-func (t *Table) SetLease(until time.Time) {
+// SetLease sets until when this cluster has the lease of a suspect. If it does not have it,
+// the suspect is looked up again after a time: another cluster tries it.
+func (t *Table) SetLease(e *Entry, until time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.leaseUntil = until; t.cfg.Now().Before(until) {
+	now := t.cfg.Now()
+	switch {
+	case now.Before(until) && (e.stale() || !e.suspect):
+		t.released = append(t.released, e.ID)
+		notify(t.leaseWanted)
+	case now.Before(until):
+		e.leaseUntil = until
+		t.released = slices.DeleteFunc(t.released, func(id EventID) bool { return id == e.ID })
 		t.signal()
-		return
+	case !e.stale():
+		e.leaseUntil = time.Time{}
+		if e.chosen && e.state == Ready {
+			t.queue.rebuild(func(other *Entry) bool { return other != e })
+			e.to(Waiting)
+			e.retry, e.due = false, now.Add(leaseRecheck)
+			t.waiting.add(e)
+			t.signal()
+		}
 	}
-	for t.queue.Len() > 0 && !t.hedge.Standby {
-		t.ask(t.queue.take())
+}
+
+// Leases returns the suspects that this cluster has leases of, which are to be renewed.
+func (t *Table) Leases() (renew []*Entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.partitions {
+		for _, e := range p.entries {
+			if !e.leaseUntil.IsZero() {
+				renew = append(renew, e)
+			}
+		}
 	}
+	return renew
+}
+
+// Released returns the events whose leases are not needed any more.
+func (t *Table) Released() (ids []EventID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ids, t.released = t.released, nil
+	return ids
 }
 
 // Suspects returns how many suspects are in flight.

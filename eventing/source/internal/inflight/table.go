@@ -38,7 +38,7 @@ type Config struct {
 	// messages are looked up before they are delivered; 0 for never.
 	CatchUpLag time.Duration
 
-	// Lease has suspects looked up, and tried only while [Table.SetLease] has the lease.
+	// Lease has suspects looked up, and each tried only with a lease ([Table.SetLease]).
 	Lease bool
 
 	// Ordered keeps the order of messages with the same subject in a partition.
@@ -76,7 +76,16 @@ func New(cfg Config) *Table {
 	t.alone.less = (*Entry).before
 	t.slow.less = (*Entry).before
 	t.again.less = func(a, b *Entry) bool { return a.due.Before(b.due) } // else a few of the first could use the whole budget
-	t.queue.less = func(a, b *Entry) bool { return a.due.Before(b.due) }
+	t.leaseWanted = make(chan struct{}, 1)
+	t.queue.less = func(a, b *Entry) bool {
+		if a.chosen != b.chosen {
+			return a.chosen
+		}
+		if a.breaks != b.breaks {
+			return a.breaks < b.breaks
+		}
+		return a.due.Before(b.due)
+	}
 	t.types, t.deadLetters = map[string]*circuit{}, *newCircuit("")
 	t.lookupReady.L, t.changed = &t.mu, make(chan struct{}, 1)
 	t.committed = 1 // until something was looked up

@@ -1,0 +1,319 @@
+package inflight
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
+)
+
+// killWorld is two clusters with a table and a function each, on one stream, ledger and
+// lease. Some events end the process of a function, and so may somebody else.
+type killWorld struct {
+	t        *testing.T
+	random   *rand.Rand
+	now      time.Time
+	clusters []*killCluster
+	arrived  map[EventID]time.Time
+	ledger   map[EventID]bool
+	latest   time.Duration            // from an event's arrival to its commit
+	holders  map[EventID]*killCluster // of leases
+	down     bool
+	downs    int // how often both functions were down together
+}
+
+type killCluster struct {
+	*killWorld
+
+	table       *Table
+	partition   *Partition
+	upAt        time.Time // the function is down until then
+	drainsUntil time.Time
+	restarts    int
+	requests    []*killRequest
+	dead        map[EventID]int // with their strikes
+}
+
+type killRequest struct {
+	entries []*Entry
+	sent    time.Time
+	done    time.Time
+	broken  bool
+}
+
+const (
+	killTick    = time.Millisecond
+	killRestart = 2 * time.Second
+)
+
+func newKillWorld(t *testing.T, seed uint64) *killWorld {
+	t.Helper()
+	w := &killWorld{t: t, random: rand.New(rand.NewPCG(seed, 15)), now: modelStart, arrived: map[EventID]time.Time{}, ledger: map[EventID]bool{}, holders: map[EventID]*killCluster{}}
+	for range 2 {
+		c := &killCluster{killWorld: w, dead: map[EventID]int{}}
+		c.table = New(Config{
+			Now: func() time.Time { return w.now }, InFlight: 256, MaxBytes: 64 << 20, Lease: true,
+			MaxBatch: func() (int, int) { return 50, 1 << 20 },
+		})
+		c.partition = c.table.AddPartition()
+		c.table.SetHedge(eventing.Hedge{})
+		w.clusters = append(w.clusters, c)
+	}
+	return w
+}
+
+// arrive has both clusters receive the next event of the stream.
+func (w *killWorld) arrive(kills bool) {
+	sequence := uint64(len(w.arrived) + 1)
+	id := EventID{ID: fmt.Sprint(sequence)}
+	w.arrived[id] = w.now
+	for _, c := range w.clusters {
+		m := &modelMessage{sequence: sequence, arrived: w.now, pending: 1, size: 100, id: id, kills: kills}
+		c.partition.Receive(m, &delivery.Delivery{}, id, "")
+	}
+}
+
+// run lets a time pass: perSecond events arrive, and each is called every millisecond.
+func (w *killWorld) run(d time.Duration, perSecond int, each func()) {
+	for end := w.now.Add(d); w.now.Before(end); w.now = w.now.Add(killTick) {
+		each()
+		if w.random.IntN(int(time.Second/killTick)) < perSecond {
+			w.arrive(false)
+		}
+		for _, c := range w.clusters {
+			c.lease()
+			c.answerAll()
+			c.lookUp()
+			c.dispatch()
+		}
+		before := w.down
+		w.down = !w.clusters[0].up() && !w.clusters[1].up()
+		if w.down && !before {
+			w.downs++
+		}
+	}
+}
+
+func (c *killCluster) up() bool { return !c.now.Before(c.upAt) }
+
+// kill ends the function's process.
+func (c *killCluster) kill() {
+	c.upAt = c.now.Add(killRestart)
+	c.restarts++
+	for _, r := range c.requests {
+		r.broken = true
+	}
+}
+
+// drain has the function shut down: what it computes is answered, and then it is ended.
+func (c *killCluster) drain() { c.drainsUntil = c.now.Add(20 * time.Millisecond) }
+
+func (c *killCluster) draining() bool { return c.now.Before(c.drainsUntil) }
+
+func (c *killCluster) dispatch() {
+	for {
+		entries, _ := c.table.NextRequest(time.Hour)
+		if entries == nil {
+			return
+		}
+		r := &killRequest{entries: entries, sent: c.now, done: c.now.Add(time.Duration(2+c.random.IntN(8)) * time.Millisecond)}
+		c.requests = append(c.requests, r)
+	}
+}
+
+// answerAll answers the requests whose time has come.
+func (c *killCluster) answerAll() {
+	if !c.drainsUntil.IsZero() && !c.draining() {
+		c.drainsUntil = time.Time{}
+		c.kill()
+	}
+	for _, r := range slices.Clone(c.requests) {
+		refused := !r.broken && !c.up()
+		if !r.broken && !refused && c.now.Before(r.done) {
+			continue
+		}
+		c.requests = slices.DeleteFunc(c.requests, func(other *killRequest) bool { return other == r })
+		c.answer(r, refused)
+	}
+}
+
+func (c *killCluster) answer(r *killRequest, refused bool) {
+	answer := Request{
+		Entries: r.entries, Next: make([]Next, len(r.entries)), After: make([]time.Duration, len(r.entries)), Took: c.now.Sub(r.sent),
+		Together: r.entries[0].GoesTogether(), Draining: c.draining(),
+	}
+	if first := r.entries[0]; first.Delivery.Struck() {
+		first.Delivery.DeadLetter = true
+	}
+	for _, e := range r.entries {
+		m, _ := e.Message.(*modelMessage)
+		if m.kills && !e.Delivery.DeadLetter && !r.broken && !refused {
+			c.kill()
+			r.broken = true
+		}
+	}
+	for i, e := range r.entries {
+		switch {
+		case refused || r.broken && e.Delivery.DeadLetter:
+			answer.Next[i], answer.After[i] = Unavailable, 100*time.Millisecond
+		case r.broken:
+			answer.Next[i], e.Delivery.Alone = Broken, true
+			for _, other := range c.clusters {
+				if _, dead := other.dead[e.ID]; dead && other != c && e.Suspect() {
+					e.Delivery.DeadElsewhere = true
+				}
+			}
+		case e.Delivery.DeadLetter:
+			c.dead[e.ID] = e.Delivery.Strikes
+			answer.Answered = true
+		default:
+			answer.Answered, answer.Committed = true, true
+			if !c.ledger[e.ID] {
+				c.ledger[e.ID] = true
+				c.latest = max(c.latest, c.now.Sub(c.arrived[e.ID]))
+			}
+		}
+	}
+	c.table.Complete(answer)
+}
+
+func (c *killCluster) lookUp() {
+	for c.table.lookups.len() > 0 {
+		entries := c.table.NextLookup(1000)
+		committed := make([]bool, len(entries))
+		for i, e := range entries {
+			committed[i] = c.ledger[e.ID]
+		}
+		c.table.LookedUp(entries, committed)
+	}
+}
+
+// lease does what the source does for leases.
+func (c *killCluster) lease() {
+	for _, id := range c.table.Released() {
+		if c.holders[id] == c {
+			delete(c.holders, id)
+		}
+	}
+	if e := c.table.NextLease(); e != nil {
+		if holder := c.holders[e.ID]; holder == nil || holder == c {
+			c.holders[e.ID] = c
+			c.table.SetLease(e, c.now.Add(time.Hour))
+		} else {
+			c.table.SetLease(e, time.Time{})
+		}
+	}
+}
+
+// check checks what must hold in the end.
+func (w *killWorld) check(killers int) {
+	w.t.Helper()
+	for i, c := range w.clusters {
+		if len(c.dead) != killers {
+			w.t.Errorf("cluster %d has dead letters %v, want %d", i, c.dead, killers)
+		}
+		for id := range c.dead {
+			if w.ledger[id] {
+				w.t.Errorf("cluster %d has a dead letter of %v, which is committed", i, id)
+			}
+		}
+		if _, left := c.partition.Has(0); left > 0 {
+			w.t.Errorf("cluster %d has %d events in flight at the end: %v", i, left, c.table.Counts())
+		}
+		if c.table.undecided != 0 || c.table.Suspects() != 0 {
+			w.t.Errorf("cluster %d has suspects at the end", i)
+		}
+	}
+	if want := len(w.arrived) - killers; len(w.ledger) != want {
+		w.t.Errorf("%d events are committed, want %d", len(w.ledger), want)
+	}
+}
+
+func killSeeds(t *testing.T, seeds uint64, run func(t *testing.T, w *killWorld)) {
+	t.Helper()
+	if testing.Short() {
+		seeds = 4
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			run(t, newKillWorld(t, seed))
+		})
+	}
+}
+
+func TestAnEventThatEndsTheProcessIsDeadAfterThreeStrikes(t *testing.T) {
+	t.Parallel()
+
+	killSeeds(t, 100, func(t *testing.T, w *killWorld) {
+		w.run(time.Second, 200, func() {})
+		w.arrive(true)
+		w.run(80*time.Second, 200, func() {})
+		w.run(5*time.Second, 0, func() {})
+		w.check(1)
+		if w.downs > 1 {
+			t.Errorf("both functions were down together %d times", w.downs)
+		}
+		if w.latest > 5*time.Second {
+			t.Errorf("an event was committed after %v", w.latest)
+		}
+		strikes := []int{}
+		restarts := 0
+		for _, c := range w.clusters {
+			for _, n := range c.dead {
+				strikes = append(strikes, n)
+			}
+			restarts += c.restarts
+		}
+		if slices.Sort(strikes); !slices.Equal(strikes, []int{1, 3}) {
+			t.Errorf("strikes %v, want 3 in one cluster and 1 in the other", strikes)
+		}
+		// One at first in each, the strikes, and trials that something else broke with.
+		if restarts > 9 {
+			t.Errorf("the functions were restarted %d times", restarts)
+		}
+	})
+}
+
+func TestManyEventsThatEndTheProcessAreDead(t *testing.T) {
+	t.Parallel()
+
+	killSeeds(t, 8, func(t *testing.T, w *killWorld) {
+		const killers = 5
+		for range killers {
+			w.run(time.Duration(w.random.IntN(3000))*time.Millisecond, 200, func() {})
+			w.arrive(true)
+		}
+		w.run(20*time.Minute, 50, func() {})
+		w.run(5*time.Second, 0, func() {})
+		w.check(killers)
+	})
+}
+
+func TestKillsAndRolloutsMakeNoDeadLetters(t *testing.T) {
+	t.Parallel()
+
+	killSeeds(t, 20, func(t *testing.T, w *killWorld) {
+		w.run(3*time.Minute, 200, func() {
+			for _, c := range w.clusters {
+				switch w.random.IntN(6000) { // each about every 6 s, and a restart takes 2 s
+				case 0:
+					if c.up() {
+						c.kill()
+					}
+				case 1:
+					if c.up() && !c.draining() {
+						c.drain()
+					}
+				}
+			}
+		})
+		w.run(time.Minute, 50, func() {})
+		w.run(5*time.Second, 0, func() {})
+		w.check(0)
+	})
+}
