@@ -80,15 +80,15 @@ type Attempts interface {
 // Suspects lets one cluster at a time try an event that may have ended the function's
 // process. [ledger.Suspects] is the one on PostgreSQL. It must be safe for concurrent use.
 type Suspects interface {
-	// Lease takes or extends the leases of suspects, and returns those that this cluster
-	// has. They expire after a time by a clock that all clusters share.
-	Lease(ctx context.Context, function string, suspects []ledger.Suspect, expires time.Duration) (map[ledger.Suspect]bool, error)
+	// Lease takes or extends the leases of suspects, and returns the keys of those that this
+	// cluster has. They expire after a time by a clock that all clusters share.
+	Lease(ctx context.Context, suspects []ledger.Key, expires time.Duration) (held []ledger.Key, err error)
 
 	// Release ends those of the leases that this cluster has.
-	Release(ctx context.Context, function string, suspects []ledger.Suspect) error
+	Release(ctx context.Context, suspects []ledger.Key) error
 
 	// DeadElsewhere reports whether a suspect is a dead letter of another cluster.
-	DeadElsewhere(ctx context.Context, function string, suspect ledger.Suspect) (bool, error)
+	DeadElsewhere(ctx context.Context, suspect ledger.Key) (bool, error)
 }
 
 // Ledger looks up which events are committed, by any cluster.

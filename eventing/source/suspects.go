@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
@@ -49,19 +50,22 @@ func (s *Source) followLeases(ctx context.Context) {
 // leases reports whether suspects need leases.
 func (s *Source) leases() bool { return s.cfg.Suspects != nil && s.cfg.Ledger != nil }
 
+// key returns the key of an event in the ledger.
+func (s *Source) key(id EventID) ledger.Key { return ledger.NewKey(s.cfg.Function, id.Source, id.ID) }
+
 // lease takes or extends leases.
 func (s *Source) lease(ctx context.Context, entries ...*inflight.Entry) {
 	until := s.cfg.Now().Add(leaseExpires)
-	suspects := make([]ledger.Suspect, len(entries))
+	suspects := make([]ledger.Key, len(entries))
 	for i, e := range entries {
-		suspects[i] = ledger.Suspect(e.ID)
+		suspects[i] = s.key(e.ID)
 	}
 	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
 	defer cancel()
-	held, err := s.cfg.Suspects.Lease(ctx, s.cfg.Function, suspects, leaseExpires)
+	held, err := s.cfg.Suspects.Lease(ctx, suspects, leaseExpires)
 	s.noteLeasing(ctx, err)
 	for i, e := range entries {
-		if held[suspects[i]] {
+		if slices.Contains(held, suspects[i]) {
 			s.table.SetLease(e, until)
 		} else {
 			s.table.SetLease(e, time.Time{})
@@ -71,13 +75,13 @@ func (s *Source) lease(ctx context.Context, entries ...*inflight.Entry) {
 
 // releaseLeases lets other clusters try suspects. If that fails, the leases expire.
 func (s *Source) releaseLeases(ctx context.Context, ids []EventID) {
-	suspects := make([]ledger.Suspect, len(ids))
+	suspects := make([]ledger.Key, len(ids))
 	for i, id := range ids {
-		suspects[i] = ledger.Suspect(id)
+		suspects[i] = s.key(id)
 	}
 	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
 	defer cancel()
-	s.noteLeasing(ctx, s.cfg.Suspects.Release(ctx, s.cfg.Function, suspects))
+	s.noteLeasing(ctx, s.cfg.Suspects.Release(ctx, suspects))
 }
 
 func (s *Source) noteLeasing(ctx context.Context, err error) {
@@ -97,7 +101,7 @@ func (s *Source) findDeadElsewhere(ctx context.Context, entries []*inflight.Entr
 	e := entries[0]
 	ctx, cancel := context.WithTimeout(ctx, leaseTimeout)
 	defer cancel()
-	dead, err := s.cfg.Suspects.DeadElsewhere(ctx, s.cfg.Function, ledger.Suspect(e.ID))
+	dead, err := s.cfg.Suspects.DeadElsewhere(ctx, s.key(e.ID))
 	s.noteLeasing(ctx, err)
 	e.Delivery.DeadElsewhere = dead // if that is not known, it takes more strikes
 }

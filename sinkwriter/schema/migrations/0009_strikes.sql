@@ -15,13 +15,11 @@ comment on column tandem.tries.strikes is
     'how often the process of the function ended while it computed the event alone';
 
 create table tandem.suspect_lease (
-    function text        not null,
-    source   text        not null,
-    id       text        not null,
-    cluster  text        not null,
-    until    timestamptz not null,
+    key     uuid        not null,
+    cluster text        not null,
+    until   timestamptz not null,
 
-    constraint suspect_lease_pkey primary key (function, source, id)
+    constraint suspect_lease_pkey primary key (key)
 );
 
 comment on table tandem.suspect_lease is
