@@ -28,6 +28,9 @@
 // one of the above does not hold, and the steps that lead there: so the model can
 // see what it is there to see.
 //
+// [Suspects] is a model of its own, of events that end the process of a function, with
+// mutants of its own.
+//
 // # Design
 //
 // It is Go and not Promela or TLA+, since it then runs with the other tests, needs
