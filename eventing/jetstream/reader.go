@@ -35,6 +35,9 @@ type reader struct {
 	changed  atomic.Pointer[error] // the consumer, since it was opened
 	risk     atomic.Pointer[error] // of the stream's settings
 	looks    atomic.Uint64         // for the position
+	looking  atomic.Bool           // at the settings
+
+	originConfig natsjs.StreamConfig // as it was found last; for noteRisk
 
 	// Each message that a consumer hands out, also again, has the next number.
 	gapless   bool

@@ -73,11 +73,15 @@ func (r *reader) Risk() error {
 	return nil
 }
 
-// noteRisk notes the risks of the settings of the stream and of its origin.
+// noteRisk notes the risks of the settings of the stream and of its origin. Those of an origin
+// that cannot be asked are as they were.
 func (r *reader) noteRisk(found natsjs.StreamConfig, o origin) {
+	if o.config.Name != "" {
+		r.originConfig = o.config
+	}
 	err := risks(r.stream.cfg.String(), found)
-	if o.config.Name != "" && found.Mirror != nil {
-		err = errors.Join(err, risks(o.config.Name+", the origin of "+r.stream.cfg.String(), o.config))
+	if r.originConfig.Name != "" && found.Mirror != nil {
+		err = errors.Join(err, risks(r.originConfig.Name+", the origin of "+r.stream.cfg.String(), r.originConfig))
 	}
 	if err == nil {
 		r.risk.Store(nil)
@@ -87,19 +91,24 @@ func (r *reader) noteRisk(found natsjs.StreamConfig, o origin) {
 	r.risk.Store(&err)
 }
 
-// lookAtSettings looks at the settings of the stream again, now and then. What cannot be
-// found out stays as it was.
+// lookAtSettings looks at the settings of the stream again, now and then, and lets nobody
+// wait for that: the origin of a mirror may be unreachable.
 func (r *reader) lookAtSettings(ctx context.Context) {
-	if r.looks.Add(1)%settingsLooks != 0 {
+	if r.looks.Add(1)%settingsLooks != 0 || !r.looking.CompareAndSwap(false, true) {
 		return
 	}
-	found, err := r.conn.findStream(ctx, r.stream.cfg)
-	if err != nil {
-		return
-	}
-	if o, err := r.stream.findOrigin(ctx, found); err == nil {
-		r.noteRisk(found.CachedInfo().Config, o)
-	}
+	go func() {
+		defer r.looking.Store(false)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askLimit)
+		defer cancel()
+		found, err := r.conn.findStream(ctx, r.stream.cfg)
+		if err != nil {
+			return
+		}
+		if o, err := r.stream.findOrigin(ctx, found); err == nil {
+			r.noteRisk(found.CachedInfo().Config, o)
+		}
+	}()
 }
 
 // changedByHand returns which setting of a consumer keeps messages, or parts of them, from
