@@ -10,6 +10,9 @@
 //   - deliver.go sends it with others that are ready, through package delivery;
 //   - ack.go acknowledges it, and redeliver.go sends a lost acknowledgement again.
 //
+// An event whose connection broke after it was sent is tried alone, see suspects.go and
+// internal/inflight/suspect.go.
+//
 // Beside that way, hedgecontroller.go follows the hedge, peers.go the clusters that a
 // backlog is divided with, and blocked.go the dead letters that block their subjects;
 // savecheckpoint.go saves once a second how far the stream is acknowledged, and

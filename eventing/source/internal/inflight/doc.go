@@ -21,6 +21,9 @@
 // held. None of them takes a place that another event could have, but for the table itself:
 // it has at most [Table.MaxEntries] messages of a partition.
 //
+// An event that may have ended the function's process is a suspect. It is looked up, and
+// tried alone until it is known to be harmless, or a dead letter (suspect.go).
+//
 // # Memory
 //
 // The payloads of a partition are bounded by its share of MaxBytes. When they leave no room

@@ -233,7 +233,7 @@ func (w *killWorld) check(killers int) {
 	}
 }
 
-func killSeeds(t *testing.T, seeds uint64, run func(t *testing.T, w *killWorld)) {
+func killSeeds(t *testing.T, seeds uint64, run func(w *killWorld)) {
 	t.Helper()
 	if testing.Short() {
 		seeds = 4
@@ -241,7 +241,7 @@ func killSeeds(t *testing.T, seeds uint64, run func(t *testing.T, w *killWorld))
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			run(t, newKillWorld(t, seed))
+			run(newKillWorld(t, seed))
 		})
 	}
 }
@@ -249,17 +249,17 @@ func killSeeds(t *testing.T, seeds uint64, run func(t *testing.T, w *killWorld))
 func TestAnEventThatEndsTheProcessIsDeadAfterThreeStrikes(t *testing.T) {
 	t.Parallel()
 
-	killSeeds(t, 100, func(t *testing.T, w *killWorld) {
+	killSeeds(t, 100, func(w *killWorld) {
 		w.run(time.Second, 200, func() {})
 		w.arrive(true)
 		w.run(80*time.Second, 200, func() {})
 		w.run(5*time.Second, 0, func() {})
 		w.check(1)
 		if w.downs > 1 {
-			t.Errorf("both functions were down together %d times", w.downs)
+			w.t.Errorf("both functions were down together %d times", w.downs)
 		}
 		if w.latest > 5*time.Second {
-			t.Errorf("an event was committed after %v", w.latest)
+			w.t.Errorf("an event was committed after %v", w.latest)
 		}
 		strikes := []int{}
 		restarts := 0
@@ -270,11 +270,11 @@ func TestAnEventThatEndsTheProcessIsDeadAfterThreeStrikes(t *testing.T) {
 			restarts += c.restarts
 		}
 		if slices.Sort(strikes); !slices.Equal(strikes, []int{1, 3}) {
-			t.Errorf("strikes %v, want 3 in one cluster and 1 in the other", strikes)
+			w.t.Errorf("strikes %v, want 3 in one cluster and 1 in the other", strikes)
 		}
 		// One at first in each, the strikes, and trials that something else broke with.
 		if restarts > 9 {
-			t.Errorf("the functions were restarted %d times", restarts)
+			w.t.Errorf("the functions were restarted %d times", restarts)
 		}
 	})
 }
@@ -282,7 +282,7 @@ func TestAnEventThatEndsTheProcessIsDeadAfterThreeStrikes(t *testing.T) {
 func TestManyEventsThatEndTheProcessAreDead(t *testing.T) {
 	t.Parallel()
 
-	killSeeds(t, 8, func(t *testing.T, w *killWorld) {
+	killSeeds(t, 8, func(w *killWorld) {
 		const killers = 5
 		for range killers {
 			w.run(time.Duration(w.random.IntN(3000))*time.Millisecond, 200, func() {})
@@ -297,7 +297,7 @@ func TestManyEventsThatEndTheProcessAreDead(t *testing.T) {
 func TestKillsAndRolloutsMakeNoDeadLetters(t *testing.T) {
 	t.Parallel()
 
-	killSeeds(t, 20, func(t *testing.T, w *killWorld) {
+	killSeeds(t, 20, func(w *killWorld) {
 		w.run(3*time.Minute, 200, func() {
 			for _, c := range w.clusters {
 				switch w.random.IntN(6000) { // each about every 6 s, and a restart takes 2 s
