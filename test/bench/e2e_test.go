@@ -17,7 +17,8 @@ import (
 const e2eRows = "^(e2e-by-hand|e2e|e2e-race|latency-50-by-hand|nap-50|freeze-50|slow-50|stall-alone|stop-alone|catch-up-.*|ordered-tight)$"
 
 // Every trial compares what is in database and stream with what has to be, so that a run
-// without an error has done exactly what was to be done.
+// without an error has done exactly what was to be done. Whether a rate is held, and how many
+// of the events both clusters compute, depends on the machine, and is not looked at.
 func TestRowsOfEachKindEndToEndAreMeasured(t *testing.T) {
 	t.Parallel()
 
@@ -56,13 +57,16 @@ func TestRowsOfEachKindEndToEndAreMeasured(t *testing.T) {
 		if rate != (l.EventsPerSecond != nil) || rate && *l.EventsPerSecond < 1 {
 			t.Errorf("%s: events per second %v; whether it has a rate: %v", l.Row, l.EventsPerSecond, rate)
 		}
+		if race := strings.HasPrefix(l.Row, "e2e-race"); race != (len(l.Probes) == 1) {
+			t.Errorf("%s: attempts at a rate %v; whether it has one: %v", l.Row, l.Probes, race)
+		}
 		if open := !rate || strings.Contains(l.Row, "race"); open != (l.Latency != nil) {
 			t.Errorf("%s: latencies %+v; whether it is an open loop: %v", l.Row, l.Latency, open)
 			continue
 		} else if !open {
 			continue
 		}
-		if l.P50 <= 0 || l.P99 < l.P50 || l.P999 < l.P99 || l.Max < l.P999 || l.At == nil || *l.At <= 0 || *l.Computed < 0.9 {
+		if l.P50 <= 0 || l.P99 < l.P50 || l.P999 < l.P99 || l.Max < l.P999 || l.At == nil || *l.At <= 0 || *l.Computed <= 0 {
 			t.Errorf("%s: %+v", l.Row, l)
 		}
 		// No event that falls into the time is quicker than its end.

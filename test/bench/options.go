@@ -107,8 +107,8 @@ Columns end to end:
 A race row searches its rate: up or down by a factor, then by bisection, in short
 probes, and confirms it for --e2e-duration. A rate is held if the lag stays below
 1 s (in a short trial below 200 ms in its end) and each cluster computes at least 95 %%
-of the events. Rows at a share of that rate measure it first unless --race-rate
-is set. A row that fails is listed with its error, and the exit status is 1.
+of the events. With --race-rate it is measured at that rate, held or not. Rows at a
+share of the rate measure it first unless --race-rate is set. A row that fails is listed with its error, and the exit status is 1.
 
 Flags:`
 

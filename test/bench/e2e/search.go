@@ -42,7 +42,7 @@ func (p Probe) String() string {
 type search struct {
 	start, factor float64
 	precision     float64 // the ratio of the lowest rate that is not held to the highest that is
-	probes        int     // at most; with 0 only start is confirmed
+	probes        int     // at most
 	confirmations int     // at most
 
 	// try attempts a rate, in a probe or for the whole time.
@@ -53,9 +53,6 @@ type search struct {
 
 func (s *search) run(ctx context.Context) (*openResult, error) {
 	low, high, rate := 0.0, math.Inf(1), s.start
-	if s.probes == 0 {
-		low = s.start
-	}
 	for n := 0; n < s.probes && high > low*s.precision; n++ {
 		held, err := s.probe(ctx, rate)
 		if err != nil {
@@ -150,9 +147,11 @@ func endLagAtMost(duration time.Duration) time.Duration {
 	return max(200*time.Millisecond, time.Duration(share*float64(lagAtMost)))
 }
 
-// measureRace finds the highest rate that a row holds, starting with one, or tries
-// o.RaceRate only.
+// measureRace finds the highest rate that a row holds, starting with one.
 func (o *Options) measureRace(ctx context.Context, r Row, workers int, start, factor float64) (sample, error) {
+	if o.RaceRate > 0 {
+		return o.measureRaceRate(ctx, r, workers)
+	}
 	s := search{
 		start: start, factor: factor, precision: o.Precision, probes: 12, confirmations: 7,
 		try: func(ctx context.Context, rate float64, whole bool) (*openResult, Probe, error) {
@@ -160,23 +159,35 @@ func (o *Options) measureRace(ctx context.Context, r Row, workers int, start, fa
 			if whole {
 				l.duration = o.Duration
 			}
-			result, err := o.measureOpenLoop(ctx, l)
-			if err != nil {
-				return nil, Probe{}, fmt.Errorf("%.0f events/s: %w", rate, err)
-			}
-			probe := Probe{Rate: l.rate, Seconds: l.duration.Seconds(), Workers: workers, Failure: result.failure()}
-			o.Progress("         %-22s %s; lag at most %.0f ms", r.Name, probe, millis(result.lag))
-			return result, probe, nil
+			return o.probeRate(ctx, l)
 		},
-	}
-	if o.RaceRate > 0 {
-		s.start, s.probes, s.confirmations = float64(o.RaceRate), 0, 1 // that one only
 	}
 	result, err := s.run(ctx)
 	if err != nil {
 		return sample{probes: s.tried}, err
 	}
 	return sample{rate: result.at, cpu: result.cpu, open: result, probes: s.tried, workers: workers}, nil
+}
+
+// measureRaceRate measures a row at o.RaceRate. If the rate is not held, its probe has the
+// reason, and everything else is measured all the same.
+func (o *Options) measureRaceRate(ctx context.Context, r Row, workers int) (sample, error) {
+	result, probe, err := o.probeRate(ctx, openLoop{row: r, workers: workers, rate: float64(o.RaceRate), duration: o.Duration})
+	if err != nil {
+		return sample{}, err
+	}
+	return sample{rate: result.at, cpu: result.cpu, open: result, probes: []Probe{probe}, workers: workers}, nil
+}
+
+// probeRate measures an open loop, and whether it holds its rate.
+func (o *Options) probeRate(ctx context.Context, l openLoop) (*openResult, Probe, error) {
+	result, err := o.measureOpenLoop(ctx, l)
+	if err != nil {
+		return nil, Probe{}, fmt.Errorf("%.0f events/s: %w", l.rate, err)
+	}
+	probe := Probe{Rate: l.rate, Seconds: l.duration.Seconds(), Workers: l.workers, Failure: result.failure()}
+	o.Progress("         %-22s %s; lag at most %.0f ms", l.row.Name, probe, millis(result.lag))
+	return result, probe, nil
 }
 
 var errNotMeasured = errors.New("the rate that this row needs was not measured")
