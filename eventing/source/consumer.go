@@ -33,6 +33,9 @@ type consumer struct {
 	below    bool            // one of those came, and that was logged
 	reopen   context.CancelFunc
 
+	gone, goneFrom uint64    // messages that vanished and are not logged yet, and the first of them
+	goneLogged     time.Time // when the latest ones were
+
 	truncated bool // Pull returned ErrTruncated, and the checkpoint is not rewound yet
 
 	stall stall // of the goroutine that saves the checkpoint
@@ -239,11 +242,29 @@ func (c *consumer) forgotten(ctx context.Context, m eventing.Message) bool {
 	return true
 }
 
-// vanished counts messages that the stream deleted before they were delivered.
+// vanishedInterval is how often messages that vanished are logged at most.
+const vanishedInterval = time.Minute
+
+// vanished counts messages that the stream deleted before they were delivered. A line in the
+// log has those since the line before.
 func (c *consumer) vanished(ctx context.Context, from, messages uint64) {
 	c.source.cfg.Metrics.vanishedSome(ctx, messages)
-	c.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stream has deleted messages before they were delivered, by one of its limits or by hand; they are lost for this cluster",
-		slog.String("stream", c.stream.Name()), slog.Uint64("from", from), slog.Uint64("messages", messages))
+	now := c.source.cfg.Now()
+	c.mu.Lock()
+	if c.gone == 0 {
+		c.goneFrom = from
+	}
+	c.gone += messages
+	from, messages = c.goneFrom, c.gone
+	due := c.goneLogged.IsZero() || now.Sub(c.goneLogged) >= vanishedInterval
+	if due {
+		c.gone, c.goneLogged = 0, now
+	}
+	c.mu.Unlock()
+	if due {
+		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stream has deleted messages before they were delivered, by one of its limits or by hand; they are lost for this cluster",
+			slog.String("stream", c.stream.Name()), slog.Uint64("from", from), slog.Uint64("messages", messages))
+	}
 }
 
 // risk returns which settings of a reader's stream can lose events; nil if none can.

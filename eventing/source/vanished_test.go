@@ -86,6 +86,27 @@ func TestEventsThatALimitDropsBeforeTheirDeliveryAreCountedAndTheLimitIsReported
 	if got := count("max_msgs 10 with discard old"); got != 2 { // one of each start
 		t.Errorf("%d lines: %q", got, lines())
 	}
+	// Many gaps are one line.
+	second.stop()
+	eventtest.Publish(t, server, "EVENTS", 36, 10)
+	stored, err := js.Stream(t.Context(), "EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sequence := range []uint64{37, 39, 41} {
+		if err := stored.DeleteMsg(t.Context(), sequence); err != nil {
+			t.Fatal(err)
+		}
+	}
+	metrics = sdkmetric.NewManualReader()
+	second = start()
+	eventtest.Eventually(t, "the rest is acknowledged", func() bool { return p.floor("EVENTS") == 46 })
+	if got := collect(t, metrics)["tandem_source_gone"]; got != 3 {
+		t.Errorf("%v messages are counted, want 3", got)
+	}
+	if got := count("stream has deleted messages before they were delivered"); got != 2 {
+		t.Errorf("%d lines: %q", got, lines())
+	}
 	limited.Discard = natsjs.DiscardNew
 	if _, err := js.UpdateStream(t.Context(), limited); err != nil {
 		t.Fatal(err)
