@@ -123,7 +123,7 @@ type Sender struct {
 	outages     outages
 	batch       batchLimit // what the function accepts
 	types       functionTypes
-	isFunction  atomic.Bool // what is at its address has answered as one
+	isFunction  atomic.Bool // the server at its address has answered as one
 	client      *http.Client
 	function    *target
 	deadLetters *target
@@ -139,7 +139,7 @@ type target struct {
 
 // New returns a Sender to the function at sink. What the function
 // refuses goes to deadLetterSink. Both are absolute URLs, http or https; the
-// error says what is wrong with one.
+// error names the wrong one.
 func New(sink, deadLetterSink string, cfg Config) (*Sender, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -179,7 +179,7 @@ func (d *Sender) newTarget(what, address string) (*target, error) {
 // maxOutcomes bounds the outcomes of a batch, in bytes.
 const maxOutcomes = 4 << 20
 
-// answer is what came of one request.
+// answer is the answer to one request.
 type answer struct {
 	status   int // 0 if there was no answer
 	outcome  outcome.Outcome

@@ -223,7 +223,7 @@ func (s *Stream) unchanged(ctx context.Context) (natsjs.Consumer, error) {
 	return consumer, err
 }
 
-// reclaim has the server hand out again what is outstanding.
+// reclaim has the server redeliver outstanding messages.
 func (s *Stream) reclaim(ctx context.Context, want consumerWanted) (natsjs.Consumer, error) {
 	soon := want
 	soon.ackWait = reclaimWait

@@ -48,11 +48,11 @@ type Config struct {
 	// Rate is how many events per second the source delivers at most; 0 for no limit.
 	Rate int
 
-	// Hedge is how much redundancy is wanted if Switch says nothing else.
+	// Hedge is how much redundancy is wanted if Switch has no other value.
 	// Defaults to the race.
 	Hedge eventing.Hedge
 
-	// HedgeSwitch says how much redundancy is wanted at run time. Nil for Hedge for
+	// HedgeSwitch returns how much redundancy is wanted at run time. Nil for Hedge for
 	// ever.
 	HedgeSwitch HedgeSwitch
 
@@ -62,7 +62,7 @@ type Config struct {
 	// any order. It needs to be the only Source of its cluster and function.
 	Ordered bool
 
-	// Blocked says which dead letters wait for one. Required if Ordered.
+	// Blocked returns the dead letters that wait for one. Required if Ordered.
 	Blocked Blocked
 
 	// Attempts keeps for how long events that break the function have been tried. Nil

@@ -89,7 +89,7 @@ func (s *Source) unknownTypes() (unknown []string, known map[string]bool) {
 	return unknown, known
 }
 
-// typesProblem returns what is wrong with the wanted types, as far as is known.
+// typesProblem returns the error in the wanted types, as far as is known.
 func (s *Source) typesProblem() error {
 	if s.filter.all() {
 		return nil
@@ -115,7 +115,7 @@ func (t *typesCheck) nothingPassed() error {
 	return fmt.Errorf("%d messages were acknowledged as of other types, as %q, and none was of a type of TANDEM_TYPES", t.filtered, t.other)
 }
 
-// followTypes reports what is wrong with the wanted types, until ctx ends. It asks the
+// followTypes reports errors in the wanted types, until ctx ends. It asks the
 // function for its types once the filter has let nothing through, as nothing is delivered
 // whose answer would state them.
 func (s *Source) followTypes(ctx context.Context) {
@@ -147,7 +147,7 @@ func (s *Source) followTypes(ctx context.Context) {
 	}
 }
 
-// reportTypes reports what is wrong with the wanted types, once.
+// reportTypes reports the error in the wanted types, once.
 func (s *Source) reportTypes(ctx context.Context, level slog.Level, err error) {
 	what := ""
 	if err != nil {

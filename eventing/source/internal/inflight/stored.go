@@ -4,7 +4,7 @@ import "slices"
 
 const (
 	// Up to maxStored events, of maxStoredBytes together, are stored behind dead letters.
-	// What comes then waits in the stream.
+	// Later ones wait in the stream.
 	maxStored      = 100_000
 	maxStoredBytes = 1 << 30
 )
@@ -58,7 +58,7 @@ func (t *Table) mustStore(p *Partition, l *lane) bool {
 	return t.storedPart != nil && p != t.storedPart && p.complete && t.blocked != nil && (len(t.blocked[l.subject]) > 0 || t.behind[l.subject] > 0)
 }
 
-// considerStoring has what is blocked in l stored, if it is behind a dead letter.
+// considerStoring has the blocked entries of l stored, if they are behind a dead letter.
 func (t *Table) considerStoring(p *Partition, l *lane) {
 	if t.mustStore(p, l) {
 		t.toStore[l] = true
@@ -67,7 +67,7 @@ func (t *Table) considerStoring(p *Partition, l *lane) {
 }
 
 // NextToStore returns up to n entries that are to be stored, those of one subject in the
-// order of the stream. [Table.Stored] reports what came of it.
+// order of the stream. [Table.Stored] reports the result.
 func (t *Table) NextToStore(n int) (entries []*Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -174,7 +174,7 @@ func (t *Table) NoneStored(subject string, events int) {
 	t.noneBehind(subject)
 }
 
-// unstored forgets a stored event, which is settled. What is new of its subject is
+// unstored forgets a stored event, which is settled. New events of its subject are
 // delivered after the last of them.
 func (t *Table) unstored(e *Entry) {
 	t.storedBytes -= e.Message.Size()
@@ -184,10 +184,10 @@ func (t *Table) unstored(e *Entry) {
 	}
 }
 
-// noneBehind lets what is new of a subject run, of which nothing is stored any more.
+// noneBehind lets new events of a subject run, of which nothing is stored any more.
 func (t *Table) noneBehind(subject string) {
 	if delete(t.behind, subject); t.storedCount == 0 {
-		t.storedBytes = 0 // also of what was lost
+		t.storedBytes = 0 // also of lost ones
 	}
 	for _, p := range t.partitions {
 		if l := p.lanes[subject]; l != nil && p != t.storedPart {

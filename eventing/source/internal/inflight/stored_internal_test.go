@@ -11,7 +11,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// storedWorld is a stream with subjects, the database that stores what waits behind dead
+// storedWorld is a stream with subjects, the database that stores events behind dead
 // letters, and the table of the process that is alive.
 type storedWorld struct {
 	t      *testing.T
@@ -123,7 +123,7 @@ func (w *storedWorld) commit(e *Entry) {
 	}
 }
 
-// stored reports what came of a transaction.
+// stored ends a transaction.
 func (w *storedWorld) stored() {
 	if len(w.storing) == 0 {
 		return
@@ -263,7 +263,7 @@ func TestStoredEventsAreDeliveredInTheOrderOfTheirSubject(t *testing.T) {
 	}
 }
 
-// Where a database has lost what was stored, the stream has it again.
+// Events that a database has lost are in the stream again.
 func TestASubjectGoesOnIfTheDatabaseHasLostWhatWasStored(t *testing.T) {
 	t.Parallel()
 
