@@ -127,7 +127,7 @@ func TestNobodyAcknowledgesWhatTheSynchronousStandbyDoesNotHave(t *testing.T) {
 				t.Errorf("%s after the standby was given up: %v", id, err)
 			}
 		}
-		if won, err := untilDecided(func() (bool, error) { return once(t.Context(), w) }); err != nil || won && i > 0 {
+		if won, err := sinktest.UntilDecided(func() (bool, error) { return once(t.Context(), w) }); err != nil || won && i > 0 {
 			t.Errorf("Once after the standby was given up: won %t, %v", won, err)
 		}
 	}

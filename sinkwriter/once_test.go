@@ -1,9 +1,7 @@
 package sinkwriter_test
 
 import (
-	"context"
 	"errors"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,22 +16,6 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// untilDecided calls once until its error is none of those of a busy machine, on which a
-// caller is so slow that its claim times out, or that others time out as they wait for it. To
-// call Once again is right, and it needs no limit but the test's own.
-func untilDecided(once func() (bool, error)) (won bool, err error) {
-	for {
-		won, err = once()
-		var answer *pgconn.PgError
-		switch {
-		case errors.As(err, &answer) && slices.Contains([]string{"25P03", "25P04", "55P03", "57014"}, answer.Code):
-		case errors.Is(err, context.DeadlineExceeded):
-		default:
-			return won, err
-		}
-	}
-}
-
 func TestOnceRunsOnceForAKey(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
@@ -46,7 +28,7 @@ func TestOnceRunsOnceForAKey(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 6 {
 		all.Go(func() {
-			ok, err := untilDecided(func() (bool, error) {
+			ok, err := sinktest.UntilDecided(func() (bool, error) {
 				return writers[i%2].Once(t.Context(), key, func(tx pgx.Tx) error {
 					_, err := tx.Exec(t.Context(), `insert into orders (id, amount) values ('7', 1)`)
 					return err
@@ -84,7 +66,7 @@ func TestOnceLeavesNoClaimWhenItsWorkFails(t *testing.T) {
 	if n := sinktest.Query[int](t, pool, `select count(*) from tandem.ledger`); n != 0 {
 		t.Errorf("%d claims are left", n)
 	}
-	if won, err := untilDecided(func() (bool, error) { return w.Once(t.Context(), key, func(pgx.Tx) error { return nil }) }); !won || err != nil {
+	if won, err := sinktest.UntilDecided(func() (bool, error) { return w.Once(t.Context(), key, func(pgx.Tx) error { return nil }) }); !won || err != nil {
 		t.Errorf("the work can no longer be done: %t, %v", won, err)
 	}
 }
@@ -113,7 +95,7 @@ func TestOnceWhoseClaimTimedOutIsKnownNotToBeCommitted(t *testing.T) {
 		t.Errorf("won %t, %v; want the server's answer 25P03, and no unknown outcome", won, err)
 	}
 	idle = false
-	if won, err := untilDecided(func() (bool, error) { return w.Once(t.Context(), key, pause) }); !won || err != nil {
+	if won, err := sinktest.UntilDecided(func() (bool, error) { return w.Once(t.Context(), key, pause) }); !won || err != nil {
 		t.Errorf("the next call: won %t, %v", won, err)
 	}
 }

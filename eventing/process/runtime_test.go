@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -199,10 +200,13 @@ func TestBatchIsCommittedTogetherAndAnswered2xxOnlyIfAllOfItIs(t *testing.T) {
 	}
 
 	// Each event has an outcome of its own, with the digest that the ledger stores.
-	a := mustPost(t, s.URL, "", "["+strings.Join(members, ",")+"]", "content-type: application/cloudevents-batch+json", "accept: "+outcome.OutcomesType)
-	outcomes, err := outcome.Parse([]byte(a.body), events)
-	if err != nil || a.status != 200 {
-		t.Fatalf("answer is %d %q: %v", a.status, a.body, err)
+	var outcomes []outcome.Outcome
+	for outcomes == nil || slices.ContainsFunc(outcomes, func(o outcome.Outcome) bool { return o.Kind == outcome.Pending }) { // on a busy machine
+		a := mustPost(t, s.URL, "", "["+strings.Join(members, ",")+"]", "content-type: application/cloudevents-batch+json", "accept: "+outcome.OutcomesType)
+		var err error
+		if outcomes, err = outcome.Parse([]byte(a.body), events); err != nil || a.status != 200 {
+			t.Fatalf("answer is %d %q: %v", a.status, a.body, err)
+		}
 	}
 	for i := 0; i < events; i += 10 {
 		key := ledger.NewKey("flights", "/tests", fmt.Sprintf("flight-%d", i))
