@@ -83,7 +83,7 @@ func TestABrokenConnectionIsToldFromOneThatWasNeverThere(t *testing.T) {
 		})
 	}
 
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,14 @@ func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
 		request.Committed = request.Committed || steps[k].Outcome.Kind == outcome.Committed && !entries[i].Delivery.DeadLetter
 	}
 	s.cfg.Metrics.settled(ctx, entries, sent, steps, s.cfg.Now())
+	if request.Committed {
+		for k, i := range sent {
+			if steps[k].Outcome.Kind == outcome.Committed && !entries[i].Delivery.DeadLetter {
+				s.noteWitness(entries[i], steps[k])
+				break
+			}
+		}
+	}
 	if request.Next[0] == inflight.Broken {
 		s.findDeadElsewhere(ctx, entries)
 	}

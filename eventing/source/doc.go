@@ -11,7 +11,8 @@
 //   - ack.go acknowledges it, and redeliver.go sends a lost acknowledgement again.
 //
 // An event whose connection broke after it was sent is tried alone, see suspects.go and
-// internal/inflight/suspect.go.
+// internal/inflight/suspect.go; witness.go finds out whether the function is well, if nothing
+// else comes.
 //
 // Beside that way, hedgecontroller.go follows the hedge, peers.go the clusters that a
 // backlog is divided with, and blocked.go the dead letters that block their subjects;

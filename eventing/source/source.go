@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -163,6 +164,7 @@ type Source struct {
 	checkpoints Checkpoints
 	filter      filter
 	hedge       hedgeController
+	witness     atomic.Pointer[witness]
 	typesCheck  typesCheck
 	stored      *storedEvents // nil if no order is kept
 
@@ -255,6 +257,7 @@ func (s *Source) Run(ctx context.Context) {
 		helpers.Go(func() { s.stored.deleteSettled(helping) })
 	}
 	helpers.Go(func() { s.followLeases(ctx) })
+	helpers.Go(func() { s.followWitness(ctx) })
 
 	closed := make(chan struct{})
 	var workers sync.WaitGroup

@@ -233,6 +233,16 @@ func after(d time.Duration) func(context.Context) bool {
 	return func(context.Context) bool { return time.Now().After(until) }
 }
 
+func TestAnEventThatEndsTheFunctionIsDeadAlsoIfNothingElseComes(t *testing.T) {
+	long(t)
+	t.Parallel()
+	w := startHarm(t)
+	w.feedUntil(t, "", after(time.Second))
+	w.send(t, harmEvent(t, "bad", harm.Exit))
+	poll(t, "the event is not dead in both clusters", func(ctx context.Context) bool { return len(w.dead(ctx, "bad")) == 2 })
+	w.checkHealthy(t, 1)
+}
+
 func TestEventsThatHangHurtOnlyThemselves(t *testing.T) {
 	long(t)
 	t.Parallel()

@@ -146,7 +146,8 @@ func (t *Table) noteHealth(r Request, now time.Time) {
 	if len(r.Entries) == 1 && r.Next[0] == Unsent {
 		return
 	}
-	if r.Entries[0] == t.trial && r.Next[0] != Broken {
+	ofTrial := len(r.Entries) == 1 && r.Entries[0] == t.trial
+	if ofTrial && r.Next[0] != Broken {
 		t.trialAnswered(t.trial, r.Answered)
 	}
 	if r.Draining {
@@ -159,7 +160,7 @@ func (t *Table) noteHealth(r Request, now time.Time) {
 		if t.queue.Len() > 0 {
 			t.releaseLease(t.queue.first()) // it may take a while
 		}
-		if r.Entries[0] == t.trial && t.downSince.IsZero() {
+		if ofTrial && t.downSince.IsZero() {
 			t.downSince = now
 		}
 	case r.Answered && sentSince:
@@ -276,6 +277,28 @@ func (t *Table) trialAnswered(e *Entry, answered bool) {
 	if answered && !e.stale() {
 		t.decided(e, true) // whatever was answered: the process goes on
 	}
+}
+
+// NeedsWitness reports whether suspects, or strikes that do not count yet, wait for another
+// event to be committed, and no other one is here.
+func (t *Table) NeedsWitness() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	waits := t.queue.Len() > 0 && !t.brokeAt.IsZero() && !t.healthy || len(t.pending) > 0
+	return waits && t.together.Len()+t.alone.Len()+t.slow.Len()+t.sending == 0
+}
+
+// Witness reports what came of an event that was committed before and was sent again, to find
+// out whether the function is well: a [Request] without entries. It returns the strikes that
+// count now.
+func (t *Table) Witness(r Request) []Struck {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.noteHealth(r, t.cfg.Now())
+	t.signal()
+	struck := t.struck
+	t.struck = nil
+	return struck
 }
 
 // LeaseWanted returns a channel that has a token when [Table.NextLease] or [Table.Released]

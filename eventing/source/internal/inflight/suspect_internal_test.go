@@ -294,6 +294,30 @@ func TestManyEventsThatEndTheProcessAreDead(t *testing.T) {
 	})
 }
 
+func TestAWitnessLetsStrikesCountInAQuietStream(t *testing.T) {
+	t.Parallel()
+
+	killSeeds(t, 20, func(w *killWorld) {
+		w.run(time.Second, 200, func() {})
+		w.arrive(true)
+		tick := 0
+		w.run(3*time.Minute, 0, func() {
+			if tick++; tick%500 != 0 {
+				return
+			}
+			for _, c := range w.clusters {
+				if c.table.NeedsWitness() {
+					c.table.Witness(Request{Took: time.Microsecond, Answered: c.up(), Committed: c.up()})
+				}
+			}
+		})
+		w.check(1)
+		if w.downs > 1 {
+			w.t.Errorf("both functions were down together %d times", w.downs)
+		}
+	})
+}
+
 func TestKillsAndRolloutsMakeNoDeadLetters(t *testing.T) {
 	t.Parallel()
 
