@@ -18,6 +18,9 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 )
 
+// reopenPause is the wait before an attempt to connect again after nats.go has given up.
+const reopenPause = 250 * time.Millisecond
+
 // ErrNotConnected says that there is no connection to NATS now. It is being made,
 // and the log of [Config] knows why it is not there: it is an
 // failurelog.ErrReported.
@@ -53,10 +56,15 @@ func (c Config) withDefaults() Config {
 
 // Conn is a connection to NATS that is made again for ever. It may be shared.
 type Conn struct {
-	nc     *nats.Conn
-	logger *slog.Logger
-	where  string // URLs without passwords
-	told   atomic.Bool
+	nc      atomic.Pointer[nats.Conn]
+	address string
+	options []nats.Option
+	logger  *slog.Logger
+	where   string // URLs without passwords
+	told    atomic.Bool
+	closing atomic.Bool
+
+	received, sent atomic.Uint64 // bytes of connections before nc
 
 	storings storings
 
@@ -77,20 +85,20 @@ func Connect(ctx context.Context, address string, cfg Config) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{logger: cfg.Logger, where: where, lost: make(chan struct{}), apis: map[string]natsjs.JetStream{}, read: map[string]map[string]string{}}
+	c := &Conn{address: address, logger: cfg.Logger, where: where, lost: make(chan struct{}), apis: map[string]natsjs.JetStream{}, read: map[string]map[string]string{}}
 	c.storings.conn = c
 	// The handlers run without a caller whose context they could have, and
-	// before there is a c.nc.
+	// before there is a client.
 	ctx = context.WithoutCancel(ctx)
-	c.nc, err = nats.Connect(address,
+	c.options = []nats.Option{
 		nats.Name(cfg.Name),
 		nats.MaxReconnects(-1),
 		nats.RetryOnFailedConnect(true),
-		nats.ReconnectWait(250*time.Millisecond),
+		nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, 500*time.Millisecond),
-		nats.Timeout(2*time.Second),
+		nats.Timeout(2 * time.Second),
 		// A server that is gone without a word is noticed after 10 to 15 s.
-		nats.PingInterval(5*time.Second),
+		nats.PingInterval(5 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.ConnectHandler(func(nc *nats.Conn) { c.connected(ctx, nc) }),
 		nats.ReconnectHandler(func(nc *nats.Conn) { c.connected(ctx, nc) }),
@@ -99,11 +107,51 @@ func Connect(ctx context.Context, address string, cfg Config) (*Conn, error) {
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			c.logger.LogAttrs(ctx, slog.LevelWarn, "NATS reported an error", slog.String("url", c.where), slog.Any("err", err))
 		}),
-	)
+		nats.ClosedHandler(func(nc *nats.Conn) { go c.reopen(ctx, nc) }),
+	}
+	nc, err := nats.Connect(address, c.options...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS at %s: %w", where, err)
 	}
+	c.nc.CompareAndSwap(nil, nc)
 	return c, nil
+}
+
+// client returns the connection of nats.go.
+func (c *Conn) client() *nats.Conn { return c.nc.Load() }
+
+// reopen connects again after nats.go has given up. It does so for errors of the server
+// that it does not know, as when a message exceeds a max_payload that was lowered since.
+func (c *Conn) reopen(ctx context.Context, old *nats.Conn) {
+	if c.closing.Load() {
+		return
+	}
+	if !c.told.Swap(true) {
+		c.logger.LogAttrs(ctx, slog.LevelWarn, "NATS ended the connection; reconnecting", slog.String("url", c.where), slog.Any("err", old.LastError()))
+	}
+	for !c.closing.Load() {
+		time.Sleep(reopenPause)
+		nc, err := nats.Connect(c.address, c.options...)
+		if err != nil {
+			c.inVain(ctx, err)
+			continue
+		}
+		stats := old.Stats()
+		c.received.Add(stats.InBytes)
+		c.sent.Add(stats.OutBytes)
+		// Subscriptions and the contexts of the API are the old connection's.
+		c.storings.mu.Lock()
+		c.mu.Lock()
+		c.nc.Store(nc)
+		c.storings.prefix = ""
+		clear(c.apis)
+		c.mu.Unlock()
+		c.storings.mu.Unlock()
+		if c.closing.Load() {
+			nc.Close()
+		}
+		return
+	}
 }
 
 // in gives the JetStream of a domain, or for none that of the server.
@@ -125,7 +173,7 @@ func (c *Conn) at(prefix string) natsjs.JetStream {
 	if js := c.apis[prefix]; js != nil {
 		return js
 	}
-	js, err := natsjs.NewWithAPIPrefix(c.nc, prefix, natsjs.WithDefaultTimeout(RequestTimeout))
+	js, err := natsjs.NewWithAPIPrefix(c.client(), prefix, natsjs.WithDefaultTimeout(RequestTimeout))
 	if err != nil {
 		// Domains are checked, and prefixes come from a server.
 		panic("jetstream: set up the API at " + prefix + ": " + err.Error())
@@ -138,13 +186,15 @@ func (c *Conn) at(prefix string) natsjs.JetStream {
 // connection. An error says that some of it may not have been sent, as an
 // acknowledgement, whose message then comes again.
 func (c *Conn) Close(ctx context.Context) error {
-	defer c.nc.Close()
-	if !c.nc.IsConnected() {
+	c.closing.Store(true)
+	nc := c.client()
+	defer nc.Close()
+	if !nc.IsConnected() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
-	if err := c.nc.FlushWithContext(ctx); err != nil {
+	if err := nc.FlushWithContext(ctx); err != nil {
 		return fmt.Errorf("flush connection to NATS: %w", err)
 	}
 	return nil
@@ -152,13 +202,13 @@ func (c *Conn) Close(ctx context.Context) error {
 
 // Traffic gives how many bytes of messages were received and sent so far.
 func (c *Conn) Traffic() (received, sent uint64) {
-	stats := c.nc.Stats()
-	return stats.InBytes, stats.OutBytes
+	stats := c.client().Stats()
+	return c.received.Load() + stats.InBytes, c.sent.Load() + stats.OutBytes
 }
 
 // Ready reports [ErrNotConnected] with the address, or nil.
 func (c *Conn) Ready() error {
-	if c.nc.IsConnected() {
+	if c.client().IsConnected() {
 		return nil
 	}
 	return &notConnectedError{where: c.where}

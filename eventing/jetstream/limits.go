@@ -88,7 +88,7 @@ func (p *Publisher) lookUpLimits(ctx context.Context) {
 func (p *Publisher) Check(ctx context.Context, e event.Event) error {
 	most := upperBound(e)
 	stream, known, age := p.limits.get()
-	switch payload := p.conn.nc.MaxPayload(); {
+	switch payload := p.conn.client().MaxPayload(); {
 	case !known && most <= unknownLimit, known && most <= min(maxHeader, atLeast(stream), atLeast(payload)):
 		if age > limitsAge && len(p.limits.looking) == 0 {
 			go func() {
@@ -128,7 +128,7 @@ func (p *Publisher) exceeds(e event.Event) error {
 	tooLarge := func(code int, is string, bytes int64, limit string, most int64) error {
 		return &eventing.Rejection{Code: code, Err: fmt.Errorf("%w: %s %d bytes, %s is %d", eventing.ErrTooLarge, is, bytes, limit, most)}
 	}
-	switch payload := p.conn.nc.MaxPayload(); {
+	switch payload := p.conn.client().MaxPayload(); {
 	case size > atLeast(stream):
 		return tooLarge(http.StatusRequestEntityTooLarge, "it has with its headers", size, "max_msg_size of stream "+p.cfg.Name, stream)
 	case size > atLeast(payload):

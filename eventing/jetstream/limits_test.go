@@ -14,6 +14,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
 // sized returns event n, whose message has so many bytes with its headers, of which so
@@ -43,6 +44,49 @@ func messageSize(t *testing.T, e event.Event) int {
 		text += name + ": " + header[name][0] + "\r\n"
 	}
 	return len(text+"\r\n") + len(data)
+}
+
+func TestALimitThatWasLoweredEndsNoConnectionForGood(t *testing.T) {
+	t.Parallel()
+
+	server := startServer(t)
+	conn := connect(t, server.Server)
+	publisher := newPublisher(t, conn)
+	if err := publisher.Publish(t.Context(), newEvents(1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	reader := openReader(t, process{conn})
+	server.SetMaxPayload(t, 10_000)
+	events := newEvents(2, 20)
+	events[5] = sized(t, 7, 20_000, 0)
+	// The server ends the connection at the large one. With the next it tells the limit.
+	var err error
+	eventually(t, "all others are stored", func() bool {
+		err = publisher.Publish(t.Context(), events)
+		return errors.As(err, new(*eventing.Rejection))
+	})
+	for i, reason := range contract.ReasonsOf(err, len(events)) {
+		if large := i == 5; large != errors.As(reason, new(*eventing.Rejection)) || large == (reason == nil) {
+			t.Errorf("event %d: %v", i, reason)
+		}
+	}
+	if err := publisher.Check(t.Context(), events[5]); !errors.Is(err, eventing.ErrTooLarge) || !strings.Contains(err.Error(), "max_payload of the server is 10000") {
+		t.Errorf("checked: %v", err)
+	}
+	// What reads with the connection, reads on.
+	got := 0
+	eventually(t, "the events are read", func() bool {
+		err := reader.Pull(t.Context(), 100, 1<<20, func(m eventing.Message) {
+			if err := m.Ack(); err != nil {
+				t.Log(err)
+			}
+			got++
+		})
+		if err != nil {
+			reader = openReader(t, process{conn})
+		}
+		return got >= 20
+	})
 }
 
 func TestAnEventThatIsTooLargeIsRefusedAsTheServerWould(t *testing.T) {

@@ -59,13 +59,13 @@ func (r *reader) request(ctx context.Context, n, bytes int, receive func(*nats.M
 		return err
 	}
 	messages := make(chan *nats.Msg, n+16) // room for all, and for what is said
-	inbox := r.conn.nc.NewInbox()
-	sub, err := r.conn.nc.ChanSubscribe(inbox, messages)
+	inbox := r.conn.client().NewInbox()
+	sub, err := r.conn.client().ChanSubscribe(inbox, messages)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = sub.Unsubscribe() }() // only fails without a connection
-	if err := r.conn.nc.PublishRequest(r.next, inbox, body); err != nil {
+	if err := r.conn.client().PublishRequest(r.next, inbox, body); err != nil {
 		return err
 	}
 

@@ -170,7 +170,7 @@ func (m *message) Nak() error        { return m.answer("-NAK") }
 // JetStream has it. The client's own functions go through the subscription, which
 // is gone by then.
 func (m *message) answer(word string) error {
-	if err := m.conn.nc.Publish(m.reply, []byte(word)); err != nil {
+	if err := m.conn.client().Publish(m.reply, []byte(word)); err != nil {
 		return fmt.Errorf("answer for message %d: %w", m.sequence, err)
 	}
 	return nil

@@ -54,8 +54,8 @@ func (a *storings) begin(stream string, subject func(int) string) (*storing, err
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.prefix == "" {
-		prefix := a.conn.nc.NewInbox() + "."
-		if _, err := a.conn.nc.Subscribe(prefix+">", a.receive); err != nil {
+		prefix := a.conn.client().NewInbox() + "."
+		if _, err := a.conn.client().Subscribe(prefix+">", a.receive); err != nil {
 			return nil, err
 		}
 		a.prefix, a.waiting = prefix, map[uint64]*storing{}
@@ -105,7 +105,7 @@ func (s *storing) send(m *nats.Msg) {
 	reply := append(make([]byte, 0, 64), s.all.prefix...)
 	reply = append(strconv.AppendUint(reply, s.number, 36), '.')
 	m.Reply = string(strconv.AppendUint(reply, uint64(i), 36))
-	if err := s.all.conn.nc.PublishMsg(m); err != nil {
+	if err := s.all.conn.client().PublishMsg(m); err != nil {
 		s.answer(i, err)
 	}
 }

@@ -28,6 +28,7 @@ type Server struct {
 
 	mu      sync.Mutex
 	running *server.Server
+	options *server.Options // that it was started with
 }
 
 // Start runs a server alone until the test ends.
@@ -68,6 +69,19 @@ func (s *Server) Stop() {
 	s.running = nil
 }
 
+// SetMaxPayload changes max_payload of the running server, which does not tell its clients.
+func (s *Server) SetMaxPayload(tb testing.TB, bytes int32) {
+	tb.Helper()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	opts := *s.options
+	opts.MaxPayload = bytes
+	if err := s.running.ReloadOptions(&opts); err != nil {
+		tb.Fatalf("reload NATS server: %v", err)
+	}
+}
+
 // Restart starts the server, after stopping it if it runs.
 func (s *Server) Restart(tb testing.TB) {
 	tb.Helper()
@@ -83,6 +97,8 @@ func (s *Server) Restart(tb testing.TB) {
 	if s.join != nil {
 		s.join(opts)
 	}
+	options := *opts
+	s.options = &options
 	srv, err := server.NewServer(opts)
 	if err != nil {
 		tb.Fatalf("make NATS server: %v", err)
