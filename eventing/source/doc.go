@@ -3,7 +3,8 @@
 //
 // A message's way through the package:
 //
-//   - consumer.go reads it from its stream, from the position that checkpoint.go finds;
+//   - consumer.go reads it from its stream, from the position that checkpoint.go finds, and
+//     acknowledges messages of other types, as types.go decides;
 //   - internal/inflight owns it until it is acknowledged, and decides what happens next:
 //     a lookup in the ledger, a wait, or a delivery, in order if so configured;
 //   - lookup.go looks it up, when the cluster hedges, stands by or catches up;

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
@@ -63,6 +64,14 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 	}
 
 	w.finish(t, w.Clusters()[0])
+
+	// What looks like an event and cannot be read is of no type.
+	unreadable := &nats.Msg{Subject: "events.com.example.other", Header: nats.Header{
+		"ce-specversion": {"1.0"}, "ce-id": {"1"}, "ce-source": {"/test"}, "ce-type": {"com.example.other"}, "ce-time": {"2026-11-21T00:00Z"},
+	}}
+	if _, err := w.NC.RequestMsg(unreadable, time.Minute); err != nil {
+		t.Fatal(err)
+	}
 	js, err := natsjs.New(w.NC)
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +91,11 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 		t.Errorf("%d messages are stored and %d events in the ledger, want %d and %d", stored, handled, posts, 20_000+posts)
 	}
 	var letters int
-	if err := w.Pool.QueryRow(t.Context(), `select count(*) from tandem.dead_letter`).Scan(&letters); err != nil || letters != 0 {
-		t.Errorf("%d dead letters, %v", letters, err)
+	if err := w.Pool.QueryRow(t.Context(), `select count(*) from tandem.dead_letter`).Scan(&letters); err != nil || letters != 4 {
+		t.Errorf("%d dead letters, %v, want one of each source", letters, err)
+	}
+	if err := w.Pool.QueryRow(t.Context(), `select count(*) from tandem.verdict where verdict = 'poison' and code = 400 and
+		reason like 'the message is no valid CloudEvent: time "2026-11-21T00:00Z"%(id "1", source "/test", type "com.example.other")%'`).Scan(&letters); err != nil || letters != 2 {
+		t.Errorf("%d dead letters have the reason, %v, want one of each function", letters, err)
 	}
 }
