@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -302,14 +303,37 @@ func TestMetricsCountWhatBecameOfEvents(t *testing.T) {
 	}
 }
 
+// program is the ingest, built once for all tests and without the race detector, which takes
+// more memory than what is measured.
+var program = sync.OnceValues(func() (file string, err error) {
+	dir, err := os.MkdirTemp("", "tandem-ingest-")
+	if err != nil {
+		return "", err
+	}
+	removeProgram = func() { _ = os.RemoveAll(dir) }
+	file = filepath.Join(dir, "ingest")
+	if out, err := exec.CommandContext(context.Background(), "go", "build", "-o", file, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return file, nil
+})
+
+// removeProgram is called after all tests.
+var removeProgram = func() {}
+
 // startProcess starts the ingest as a process and returns its address and process id when
 // it is healthy.
 func startProcess(t *testing.T, nats string, more ...string) (address string, pid int) {
 	t.Helper()
 
+	file, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
 	address = eventtest.FreeAddress(t)
 	log := &buffer{}
-	cmd := command(context.Background(), nats, address, more...)
+	cmd := exec.CommandContext(context.Background(), file)
+	cmd.Env = command(context.Background(), nats, address, more...).Env
 	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

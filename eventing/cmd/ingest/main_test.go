@@ -40,7 +40,9 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	removeProgram()
+	os.Exit(code)
 }
 
 func TestTheProcessDrainsOnSIGTERMAndLosesNothing(t *testing.T) {
