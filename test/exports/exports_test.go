@@ -16,7 +16,6 @@ const root = "../.."
 // exceptions are packages with more names than the limit, with their number. A number
 // may only fall, and a package that is within the limit leaves the list.
 var exceptions = map[string]int{
-	"eventing/source/internal/inflight": 32, // 21 are the states of an entry, and what a source reports of one
 }
 
 // A package with one subject needs few names.

@@ -73,7 +73,7 @@ func (t *Table) leaves(e *Entry) bool {
 
 // leaveToOthers leaves e to another cluster.
 func (t *Table) leaveToOthers(e *Entry) {
-	e.to(Left)
+	e.to(stateLeft)
 	if n := len(t.left); n == 0 {
 		t.leftMoved, t.leftMixed = t.cfg.Now(), false
 	} else if e.before(t.left[n-1]) {
@@ -143,7 +143,7 @@ func (t *Table) setLagging(p *Partition, lagging bool) {
 
 // ask has e looked up.
 func (t *Table) ask(e *Entry) {
-	e.to(Asking)
+	e.to(stateAsking)
 	e.taken = false
 	t.lookups.push(e)
 	t.lookupReady.Signal()

@@ -32,7 +32,7 @@ func TestWhatNobodyCommitsIsTakenBackWhileMessagesKeepComing(t *testing.T) {
 	}
 	head := b.left[0]
 	b.request() // the function has all that it takes, and does not answer
-	for waited := time.Duration(0); head.state != Ready; waited += relookEvery {
+	for waited := time.Duration(0); head.state != stateReady; waited += relookEvery {
 		b.now = b.now.Add(relookEvery)
 		b.receive(1, "", 10, old) // is looked up while the rest is decided
 		b.request()
@@ -84,7 +84,7 @@ func TestWhatIsReadyIsLeftToTheClusterThatGoesFirst(t *testing.T) {
 			t.Fatalf("%d is still ready, in a block of the other cluster", e.Sequence())
 		}
 	}
-	if ready, left := b.Counts()[Ready], b.Counts()[Left]; ready == 0 || left == 0 {
+	if ready, left := b.Counts()[stateReady], b.Counts()[stateLeft]; ready == 0 || left == 0 {
 		t.Errorf("%d ready, %d left, want some of both", ready, left)
 	}
 }
@@ -120,7 +120,7 @@ func TestWhatIsLeftIsDeliveredWhenTheOtherClusterIsGone(t *testing.T) {
 	b, _ := newBacklog(t, 4)
 	b.SetPreference(nil)
 	b.lookUp()
-	if n := b.Counts()[Left]; n > 0 {
+	if n := b.Counts()[stateLeft]; n > 0 {
 		t.Errorf("%d are still left to a cluster that is gone", n)
 	}
 }
@@ -133,7 +133,7 @@ func TestWhileLookupsFailTheDatabaseGetsAFewEventsAtATime(t *testing.T) {
 	b.receive(1000, "", 10, b.now.Add(-time.Minute))
 	entries := b.NextLookup(1000)
 	b.LookedUp(entries, nil)
-	if ready := b.Counts()[Ready]; ready == 0 || ready > 16 {
+	if ready := b.Counts()[stateReady]; ready == 0 || ready > 16 {
 		t.Errorf("%d of %d are delivered without a lookup, want some, at most 16", ready, len(entries))
 	}
 	first := b.NextLookup(100)

@@ -14,16 +14,16 @@ type State uint8
 
 // The states; package source has the diagram.
 const (
-	Waiting  State = iota // for its time: a retry, a hedge delay, the next lookup of a standby
-	Asking                // for a lookup, or one is under way
-	Left                  // to another cluster that catches up too
-	Blocked               // behind another event of its subject
-	Held                  // behind the probe of its type, for which the function is unavailable
-	Due                   // to be sent when the budget of failing, or the share of slow events allows it
-	Ready                 // to be delivered
-	Sending               // in a request
-	Storing               // behind a dead letter
-	Finished              // acknowledged
+	stateWaiting State = iota // for its time: a retry, a hedge delay, the next lookup of a standby
+	stateAsking               // for a lookup, or one is under way
+	stateLeft                 // to another cluster that catches up too
+	stateBlocked              // behind another event of its subject
+	stateHeld                 // behind the probe of its type, for which the function is unavailable
+	stateDue                  // to be sent when the budget of failing, or the share of slow events allows it
+	stateReady                // to be delivered
+	stateSending              // in a request
+	stateStoring              // behind a dead letter
+	Finished                  // acknowledged
 )
 
 // String returns the name of the state, as metrics have it.

@@ -15,30 +15,30 @@ func (m *model) check() {
 			where[e] = append(where[e], s)
 		}
 	}
-	put(Waiting, t.waiting.entries...)
-	put(Asking, t.lookups.entries[t.lookups.head:]...)
-	put(Left, t.left...)
-	put(Ready, t.together.entries...)
-	put(Ready, t.alone.entries...)
-	put(Ready, t.queue.entries...)
-	put(Due, t.again.entries...)
-	put(Due, t.slow.entries...)
+	put(stateWaiting, t.waiting.entries...)
+	put(stateAsking, t.lookups.entries[t.lookups.head:]...)
+	put(stateLeft, t.left...)
+	put(stateReady, t.together.entries...)
+	put(stateReady, t.alone.entries...)
+	put(stateReady, t.queue.entries...)
+	put(stateDue, t.again.entries...)
+	put(stateDue, t.slow.entries...)
 	for _, c := range t.probed {
-		put(Held, c.held.entries...)
+		put(stateHeld, c.held.entries...)
 	}
 	sending, asking, open, retrying, slow, leftAsked := 0, 0, 0, 0, 0, 0
 	for _, entries := range m.lookups {
 		asking += len(entries)
-		put(Asking, entries...)
+		put(stateAsking, entries...)
 	}
 	for e, in := range where {
-		if in[0] == Asking && e.wasLeft {
+		if in[0] == stateAsking && e.wasLeft {
 			leftAsked++
 		}
 	}
 	for _, entries := range m.requests {
 		sending += len(entries)
-		put(Sending, entries...)
+		put(stateSending, entries...)
 		if entries[0].GoesTogether() {
 			open++
 		}
@@ -71,7 +71,7 @@ func (m *model) check() {
 			bytes += e.size
 			counts[e.state]--
 			switch in := where[e]; {
-			case e.state == Blocked && len(in) == 0 && e.lane != nil:
+			case e.state == stateBlocked && len(in) == 0 && e.lane != nil:
 			case len(in) != 1 || in[0] != e.state:
 				m.failf("%d/%d is %d, and in the containers %v", s.number, message.sequence, e.state, in)
 			}
@@ -86,7 +86,7 @@ func (m *model) check() {
 			m.failf("partition %d: %d bytes, want %d", s.number, p.bytes, bytes)
 		}
 		for subject, l := range p.lanes {
-			if e := l.first(); e != nil && e.state == Blocked && t.mayRun(e) {
+			if e := l.first(); e != nil && e.state == stateBlocked && t.mayRun(e) {
 				m.failf("subject %q of %d: %d may run, and nothing runs it", subject, s.number, e.Sequence())
 			}
 			if l.running != nil && l.running.state == Finished {
@@ -129,7 +129,7 @@ func (m *model) checkSuspects() {
 			if e.breaks > 0 {
 				undecided++
 			}
-			if e.state == Sending && e.mayTry() {
+			if e.state == stateSending && e.mayTry() {
 				trials++
 			}
 		}
@@ -261,7 +261,7 @@ func (m *model) excused(e *Entry) bool {
 	if m.table.hedge.Standby && !e.Delivery.DeadLetter {
 		return true
 	}
-	if e.lane == nil || e.state != Blocked {
+	if e.lane == nil || e.state != stateBlocked {
 		return false
 	}
 	if first := e.lane.first(); m.failing[m.kindOf(first)] || e.lane.running != nil && m.failing[m.kindOf(e.lane.running)] {

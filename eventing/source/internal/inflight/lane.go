@@ -64,7 +64,7 @@ func (t *Table) advance(p *Partition, l *lane) {
 		}
 		return
 	}
-	if e.state != Blocked {
+	if e.state != stateBlocked {
 		return
 	}
 	if !t.mayRun(e) {

@@ -115,7 +115,7 @@ func (p *Partition) Abandon() {
 	t.left = keepOnly(t.left, current)
 	for subject, l := range p.lanes {
 		l.entries = keepOnly(l.entries, current)
-		if l.running != nil && l.running.state != Sending { // else it may still commit
+		if l.running != nil && l.running.state != stateSending { // else it may still commit
 			l.running = nil
 		}
 		if l.running == nil {

@@ -132,7 +132,7 @@ func (t *Table) hold(e *Entry) bool {
 		return false
 	}
 	e.failing = false // it is the type
-	e.to(Held)
+	e.to(stateHeld)
 	c.held.add(e)
 	return true
 }

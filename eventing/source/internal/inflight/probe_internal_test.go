@@ -86,7 +86,7 @@ func TestATypeThatIsUnavailableIsProbedAndResumedAtOnce(t *testing.T) {
 	if good != 10_000 || bad < unavailableInRow+10_000/1250 || bad > 2*unavailableInRow+10_000/750+10 {
 		t.Errorf("%d good events are sent, want all 10000; %d of the type that is unavailable, want about one a second", good, bad)
 	}
-	if held := b.Counts()[Held]; held < 9900 {
+	if held := b.Counts()[stateHeld]; held < 9900 {
 		t.Errorf("%d are held, want about all 10000", held)
 	}
 
@@ -105,7 +105,7 @@ func TestAProbeIsAnotherEventEachTime(t *testing.T) {
 	b.events = 1
 	b.receiveType(unavailableInRow, "t")
 	b.runTypes(time.Second, func() {}, func(string) Next { return Unavailable })
-	if held := b.Counts()[Held]; held != unavailableInRow {
+	if held := b.Counts()[stateHeld]; held != unavailableInRow {
 		t.Fatalf("%d are held", held)
 	}
 	b.receiveType(1, "t")
@@ -162,7 +162,7 @@ func TestAFunctionThatIsAwayIsProbedForOneTypeAtATime(t *testing.T) {
 	}
 	b.now = b.now.Add(2 * probeLimit)
 	b.runTypes(100*time.Millisecond, func() {}, func(string) Next { return Finish })
-	if n := b.Counts()[Held]; n > 0 {
+	if n := b.Counts()[stateHeld]; n > 0 {
 		t.Errorf("100 ms after one probe passed, %d are held", n)
 	}
 }

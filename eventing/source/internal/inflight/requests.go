@@ -171,7 +171,7 @@ func (t *Table) send(entries ...*Entry) []*Entry {
 	}
 	for _, e := range entries {
 		t.direct(e)
-		e.to(Sending)
+		e.to(stateSending)
 		if e.failing {
 			t.spend(e)
 		}
@@ -309,7 +309,7 @@ func (t *Table) completeEntry(e *Entry, next Next, after, took time.Duration, no
 
 // retryAt has e wait until it is sent again.
 func (t *Table) retryAt(e *Entry, due time.Time) {
-	e.to(Waiting)
+	e.to(stateWaiting)
 	e.retry, e.due = true, due
 	t.waiting.add(e)
 }

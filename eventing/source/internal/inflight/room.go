@@ -92,7 +92,7 @@ func (p *Partition) held() int {
 	if p.table.eager(p) {
 		return len(p.entries)
 	}
-	return len(p.entries) - p.counts[Waiting] - p.counts[Blocked] - p.counts[Held] - p.counts[Due]
+	return len(p.entries) - p.counts[stateWaiting] - p.counts[stateBlocked] - p.counts[stateHeld] - p.counts[stateDue]
 }
 
 // hurry has the messages that wait for the hedge looked up before their time, each once:
@@ -135,7 +135,7 @@ func (t *Table) mostEntries(p *Partition) int {
 // what requests take.
 func (p *Partition) starved() bool {
 	share := p.table.cfg.InFlight / 2 / p.table.streams()
-	return p.counts[Ready]+p.counts[Sending]+p.counts[Asking] < max(1, share)
+	return p.counts[stateReady]+p.counts[stateSending]+p.counts[stateAsking] < max(1, share)
 }
 
 // evict gives up payloads until no more than so many bytes are taken: those first whose
@@ -152,7 +152,7 @@ func (p *Partition) evict(bytes int) {
 		first := l.first()
 		turn := 0
 		switch e := l.running; {
-		case e != nil && (e.state == Waiting && e.due.Sub(now) > farOff || e.state == Held || e.state == Due): // behind a long backoff
+		case e != nil && (e.state == stateWaiting && e.due.Sub(now) > farOff || e.state == stateHeld || e.state == stateDue): // behind a long backoff
 			turn = farBehind
 		case e == nil && first != nil && !t.mayRun(first): // behind a dead letter, or not all is here
 			turn = farBehind
@@ -161,7 +161,7 @@ func (p *Partition) evict(bytes int) {
 			if e.state == Finished {
 				continue
 			}
-			if e.state == Blocked && !e.Evicted && turn >= farBehind {
+			if e.state == stateBlocked && !e.Evicted && turn >= farBehind {
 				all = append(all, far{e, turn})
 			}
 			turn++
@@ -174,7 +174,7 @@ func (p *Partition) evict(bytes int) {
 	}
 	for _, h := range t.sendable() {
 		for _, e := range h.entries {
-			if e.partition == p && !e.Evicted && (e.state == Held || e.state == Due) {
+			if e.partition == p && !e.Evicted && (e.state == stateHeld || e.state == stateDue) {
 				all = append(all, far{e, farBehind})
 			}
 		}

@@ -129,7 +129,7 @@ func TestWhatIsLeftIsTakenFromTheFarEnd(t *testing.T) {
 	b.SetPreference(func(uint64) bool { return false })
 	b.receive(3*blockSize, "", 10, b.now.Add(-time.Minute))
 	b.lookUp()
-	if left := b.Counts()[Left]; left != 3*blockSize {
+	if left := b.Counts()[stateLeft]; left != 3*blockSize {
 		t.Fatalf("%d are left", left)
 	}
 	b.request()

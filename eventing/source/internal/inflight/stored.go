@@ -88,14 +88,14 @@ func (t *Table) NextToStore(n int) (entries []*Entry) {
 			if e.state == Finished {
 				continue
 			}
-			if _, dead := t.blocked[l.subject][e.ID]; dead || e.state != Blocked {
+			if _, dead := t.blocked[l.subject][e.ID]; dead || e.state != stateBlocked {
 				break
 			}
 			if len(entries) >= n {
 				t.toStore[l] = true
 				break
 			}
-			e.to(Storing)
+			e.to(stateStoring)
 			entries = append(entries, e)
 		}
 	}
@@ -117,7 +117,7 @@ func (t *Table) Stored(entries []*Entry, now []bool, bytes []int) (finished []*E
 		case e.stale():
 			e.to(Finished)
 		case now == nil:
-			e.to(Blocked)
+			e.to(stateBlocked)
 		default:
 			e.partition.finish(e)
 			finished = append(finished, e)
@@ -198,5 +198,5 @@ func (t *Table) noneBehind(subject string) {
 
 // storing reports whether something of l is being stored.
 func (l *lane) storing() bool {
-	return slices.ContainsFunc(l.entries, func(e *Entry) bool { return e.state == Storing })
+	return slices.ContainsFunc(l.entries, func(e *Entry) bool { return e.state == stateStoring })
 }

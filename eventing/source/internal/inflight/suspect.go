@@ -194,7 +194,7 @@ func (t *Table) broke(e *Entry, now time.Time) {
 		e.accuses = append(e.accuses, t.accused)
 	}
 	e.suspect, e.mine, e.failing = true, true, false
-	e.to(Waiting)
+	e.to(stateWaiting)
 	e.retry, e.due = !t.cfg.Lease, now.Add(trialWaits[min(e.breaks, len(trialWaits)-1)])
 	t.waiting.add(e)
 }
@@ -247,7 +247,7 @@ func (t *Table) countStrikes(now time.Time) {
 		e.strike = nil
 		e.Delivery.Strikes++
 		t.struck = append(t.struck, Struck{Entry: e, Strikes: e.Delivery.Strikes, Attempts: e.Delivery.Attempts, AttemptedFor: e.Delivery.AttemptedFor})
-		if e.Delivery.Struck() && e.state == Waiting {
+		if e.Delivery.Struck() && e.state == stateWaiting {
 			e.due = now
 			t.waiting.rebuild(func(*Entry) bool { return true })
 		}
@@ -261,12 +261,12 @@ func (t *Table) queueSuspect(e *Entry) {
 	now := t.cfg.Now()
 	if s := e.strike; s == nil || !now.Before(s.until) {
 		e.strike = nil
-		e.to(Ready)
+		e.to(stateReady)
 		e.chosen = false
 		t.queue.add(e)
 		return
 	}
-	e.to(Waiting)
+	e.to(stateWaiting)
 	e.retry, e.due = !t.cfg.Lease, now.Add(pendingRecheck)
 	t.waiting.add(e)
 }
@@ -331,9 +331,9 @@ func (t *Table) SetLease(e *Entry, until time.Time) {
 		t.signal()
 	case !e.stale():
 		e.leaseUntil = time.Time{}
-		if e.chosen && e.state == Ready {
+		if e.chosen && e.state == stateReady {
 			t.queue.rebuild(func(other *Entry) bool { return other != e })
-			e.to(Waiting)
+			e.to(stateWaiting)
 			e.retry, e.due = false, now.Add(leaseRecheck)
 			t.waiting.add(e)
 			t.signal()

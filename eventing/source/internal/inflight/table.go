@@ -160,7 +160,7 @@ func (t *Table) admit(e *Entry) {
 		t.ready(e)
 	}
 	// Behind another one, it is found when that one's turn comes.
-	if t.waiting.leads(e) || t.together.leads(e) || t.alone.leads(e) || t.slow.leads(e) || t.again.leads(e) || t.queue.leads(e) || e.state == Held && e.circuit.held.leads(e) {
+	if t.waiting.leads(e) || t.together.leads(e) || t.alone.leads(e) || t.slow.leads(e) || t.again.leads(e) || t.queue.leads(e) || e.state == stateHeld && e.circuit.held.leads(e) {
 		t.signal()
 	}
 }
@@ -169,7 +169,7 @@ func (t *Table) admit(e *Entry) {
 func (t *Table) ready(e *Entry) {
 	e.retry = false
 	if !t.mayRun(e) {
-		e.to(Blocked)
+		e.to(stateBlocked)
 		t.considerStoring(e.partition, e.lane)
 		return
 	}
@@ -184,7 +184,7 @@ func (t *Table) ready(e *Entry) {
 		return
 	}
 	if e.failing || e.slow {
-		e.to(Due)
+		e.to(stateDue)
 		if e.failing {
 			t.again.add(e)
 		} else {
@@ -192,7 +192,7 @@ func (t *Table) ready(e *Entry) {
 		}
 		return
 	}
-	e.to(Ready)
+	e.to(stateReady)
 	if !e.GoesTogether() {
 		t.alone.add(e)
 		return
@@ -202,7 +202,7 @@ func (t *Table) ready(e *Entry) {
 
 // waitHedged has e wait as the hedge says.
 func (t *Table) waitHedged(e *Entry) {
-	e.to(Waiting)
+	e.to(stateWaiting)
 	e.retry, e.due = false, t.dueHedged(e)
 	t.waiting.add(e)
 }
@@ -283,7 +283,7 @@ func (t *Table) holdReady() {
 	for _, p := range t.partitions {
 		for _, l := range p.lanes {
 			for _, e := range l.entries {
-				if e.state == Blocked {
+				if e.state == stateBlocked {
 					t.waitHedged(e)
 				}
 			}
@@ -302,7 +302,7 @@ func (t *Table) Close() (left []*Entry) {
 	t.signal()
 	for _, p := range t.partitions {
 		for _, e := range p.entries {
-			if e.state != Sending && e.state != Storing && (e.state != Asking || !e.taken) {
+			if e.state != stateSending && e.state != stateStoring && (e.state != stateAsking || !e.taken) {
 				p.forget(e)
 				left = append(left, e)
 			}

@@ -122,7 +122,7 @@ func TestWhatIsLeftToOthersIsTakenByASourceOfFewEvents(t *testing.T) {
 		b.SetPreference(func(uint64) bool { return false })
 		b.receive(10, "", 10, b.now.Add(-time.Minute))
 		b.lookUp()
-		if left := b.Counts()[Left]; left != 10 {
+		if left := b.Counts()[stateLeft]; left != 10 {
 			t.Fatalf("%d are left to others, want 10", left)
 		}
 		for range 40 {
@@ -175,7 +175,7 @@ func TestAClusterThatStandsByRetriesNothingAtOnce(t *testing.T) {
 	_, entries, _ := b.request()
 	b.SetHedge(eventing.Hedge{Standby: true})
 	b.answer(entries, Again, 0, 0)
-	if sent, _, _ := b.request(); sent != nil || b.Counts()[Waiting] != 1 {
+	if sent, _, _ := b.request(); sent != nil || b.Counts()[stateWaiting] != 1 {
 		t.Errorf("%d are sent in standby: %v", sent, b.Counts())
 	}
 }
