@@ -15,8 +15,7 @@ const root = "../.."
 
 // exceptions are packages with more names than the limit, with their number. A number
 // may only fall, and a package that is within the limit leaves the list.
-var exceptions = map[string]int{
-}
+var exceptions = map[string]int{}
 
 // A package with one subject needs few names.
 func TestPackagesExportFewNames(t *testing.T) {
