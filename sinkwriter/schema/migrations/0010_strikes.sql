@@ -1,4 +1,4 @@
--- 0009_strikes: events on which the process of a function ends.
+-- 0010_strikes: events on which the process of a function ends.
 --
 -- Why:    an event that ends the process is a dead letter after three strikes, however
 --         often its source restarts; and one cluster at a time tries it, so that they
