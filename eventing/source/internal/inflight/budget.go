@@ -45,7 +45,12 @@ func (t *Table) takeRetry(now time.Time, idle time.Duration) (*Entry, time.Durat
 	if t.saved < 0 {
 		return nil, min(idle, -t.saved*retryShare/fewRequests+1)
 	}
-	return t.again.take(), 0
+	for t.again.Len() > 0 {
+		if e := t.again.take(); !t.hold(e) {
+			return e, 0
+		}
+	}
+	return nil, idle
 }
 
 // save adds to the budget what has become free since, and the share of a request's time.

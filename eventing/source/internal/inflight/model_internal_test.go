@@ -582,6 +582,9 @@ func (m *model) checkIdle() {
 		return
 	}
 	if t.firstSingle() != nil || t.together.Len() > 0 && t.pace(m.events, m.now) <= 0 {
+		if m.table.careful(m.now) && m.table.afterBreak(m.now) > 0 {
+			return // one at a time after a break
+		}
 		m.failf("nothing is sent, though events are ready")
 	}
 }

@@ -23,13 +23,15 @@ const (
 	// each answer. With fullWindow, the type is not probed any more.
 	fullWindow = 64
 
-	// Events that hang, or break their connection, do harm: a type whose first attempts do so
-	// as many times in a row is probed, too, after an interval from harmBase to harmLimit once
+	// Events that hang do harm: a type whose first attempts do so as many times in a row is
+	// probed, too, and one of which harmTrials trials in a row broke, after an interval from harmBase to harmLimit once
 	// a probe did so itself. Those of it that were tried are not held: each is an attempt, or
 	// a strike, of its own. An answer after hungAfter is none.
-	harmBase  = 5 * time.Second
-	harmLimit = time.Minute
-	hungAfter = 2 * time.Second
+	harmTrials = 2
+	harmBreaks = 2
+	harmBase   = 5 * time.Second
+	harmLimit  = time.Minute
+	hungAfter  = 2 * time.Second
 
 	// longUnavailable is the wait from which on an event waits for its time, and not for a
 	// probe: the function asked for that.
@@ -63,6 +65,9 @@ type circuit struct {
 	wait    backoff.Backoff
 
 	harmWait backoff.Backoff
+
+	breaks       int // of requests with events of this type, since one was answered
+	brokenTrials int // of events of this type, since one was harmless
 }
 
 // circuits is what a [Table] knows of event types.
@@ -139,7 +144,8 @@ func (t *Table) hold(e *Entry) bool {
 
 // holds reports whether e waits for a probe.
 func (c *circuit) holds(e *Entry) bool {
-	return c.open && (!c.harm || !e.slow && e.attempts == 0)
+	kills := c.breaks+c.brokenTrials > 0
+	return c.open && (!c.harm || kills || !e.slow && e.attempts == 0)
 }
 
 // circuitAnswered notes what came of an entry that was sent.
@@ -147,6 +153,12 @@ func (t *Table) circuitAnswered(e *Entry, next Next, took time.Duration, now tim
 	c := e.circuit
 	if c == nil {
 		return
+	}
+	if next == Broken && (e.probing == nil || !c.harm) {
+		if e.probing == nil {
+			return // trials find out which event it was
+		}
+		next = Unavailable
 	}
 	harmful := next == Pending || next == Broken || next == Retry && took >= hungAfter
 	first := e.attempts == 0 && !e.suspect
@@ -175,6 +187,11 @@ func (t *Table) openCircuit(c *circuit, now time.Time) {
 	c.open, c.window, c.wait = true, 0, backoff.Backoff{}
 	c.probeAt = now.Add(c.wait.Delay(probeBase, probeLimit, 0))
 	t.probed = append(t.probed, c)
+	t.holdAll(c)
+}
+
+// holdAll holds all entries of c that are ready and wait for a probe.
+func (t *Table) holdAll(c *circuit) {
 	for _, h := range t.readyQueues() {
 		h.rebuild(func(e *Entry) bool { return e.circuit != c || e.mayTry() || !t.hold(e) })
 	}
@@ -182,7 +199,7 @@ func (t *Table) openCircuit(c *circuit, now time.Time) {
 
 // probePassed sends more entries of c at a time, and at last all of them.
 func (t *Table) probePassed(c *circuit) {
-	c.unavailable = 0
+	c.unavailable, c.breaks = 0, 0
 	if !c.open {
 		return
 	}
@@ -221,6 +238,8 @@ func (t *Table) takeProbe(now time.Time, idle time.Duration) (*Entry, time.Durat
 	for _, c := range t.probed {
 		switch {
 		case c.held.Len() == 0:
+		case t.recovers(now) > c.mayWait():
+			idle = min(idle, t.recovers(now)-c.mayWait())
 		case c.window > 0:
 			if c.probes < c.window {
 				return t.sendProbe(c, now), 0
@@ -243,6 +262,19 @@ func (t *Table) takeProbe(now time.Time, idle time.Duration) (*Entry, time.Durat
 		t.sinkProbeAt = now.Add(t.sinkWait.Delay(probeBase, probeLimit, 0))
 	}
 	return t.sendProbe(next, now), 0
+}
+
+// mayWait returns how long before the function has recovered from a break an event of c may
+// be sent.
+func (c *circuit) mayWait() time.Duration {
+	switch {
+	case c.harm || c.breaks >= harmBreaks:
+		return 0
+	case c.breaks > 0:
+		return recoverFor / 2
+	default:
+		return recoverFor
+	}
 }
 
 func (t *Table) sendProbe(c *circuit, now time.Time) *Entry {

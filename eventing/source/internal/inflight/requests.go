@@ -27,6 +27,8 @@ type requests struct {
 	sending  int       // entries in requests
 	open     int       // requests of entries that may go together
 	opened   time.Time // when the latest of them was opened
+	sole     *Entry    // the first of the only request, if there was no other one meanwhile
+	sentAt   time.Time // when the latest request was sent
 	takes    time.Duration
 	heard    time.Time // when the latest of them ended, or the first was opened
 
@@ -64,6 +66,10 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 		return nil, wait
 	}
 	e, wait := t.takeSuspect(now, wait)
+	careful := t.careful(now)
+	if left := t.afterBreak(now); e == nil && careful && left > 0 {
+		return nil, min(wait, left)
+	}
 	if e == nil {
 		e, wait = t.takeProbe(now, wait)
 	}
@@ -89,7 +95,8 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 	events = min(max(events, 1), room, 1+t.together.Len())
 	batch = append(make([]*Entry, 0, events), first)
 	for size := first.payload; len(batch) < events; {
-		if size += t.together.first().payload; size > bytes {
+		next := t.together.first()
+		if size += next.payload; size > bytes || careful && next.typeCircuit != first.typeCircuit {
 			break
 		}
 		batch = append(batch, t.together.take())
@@ -160,6 +167,9 @@ func (t *Table) allow(now time.Time) (events int, next time.Duration) {
 
 // send marks entries as being sent.
 func (t *Table) send(entries ...*Entry) []*Entry {
+	if t.sole, t.sentAt = entries[0], t.cfg.Now(); t.sending > 0 {
+		t.sole = nil
+	}
 	t.sending += len(entries)
 	if entries[0].GoesTogether() {
 		if t.open++; t.open == 1 {
@@ -239,6 +249,7 @@ func (t *Table) Complete(r Request) []Struck {
 	}
 	t.sinkAnswered(r.Answered)
 	t.noteHealth(r, now)
+	t.typesBroke(r, now)
 	for i, e := range r.Entries {
 		t.completeEntry(e, r.Next[i], r.After[i], r.Took, now)
 	}

@@ -37,9 +37,19 @@ const (
 	othersFirst  = 2 * time.Second
 	healthyFirst = 30 * time.Second
 
+	// For carefulFor after a break, a request has events of one type only, and until an event
+	// is committed, another one is sent only when it has no answer after carefulWait.
+	carefulFor  = 30 * time.Second
+	carefulWait = 500 * time.Millisecond
+
+	// For recoverFor after an event was committed again, other events have their turn before
+	// one is sent that may end the process once more.
+	recoverFor = 1500 * time.Millisecond
+
 	// Outages of trials take at most a share of the time, beyond freeOutages. Otherwise
 	// many events that end the process would keep it down. The first trial of an event does
-	// not wait for that: most are harmless, and a strike of another one may wait for it.
+	// not wait for that if no trial of its type broke: most are harmless, and a strike of
+	// another one may wait for it.
 	outageShare = 10
 	freeOutages = 10 * time.Second
 )
@@ -49,7 +59,7 @@ var trialWaits = [...]time.Duration{time.Second, 5 * time.Second, 25 * time.Seco
 
 // suspects is what a [Table] knows about suspects.
 type suspects struct {
-	queue       entryHeap     // ready to be tried: those first that broke the fewest connections
+	queue       entryHeap     // ready to be tried: those first that broke the fewest connections, and whose type did
 	trial       *Entry        // in a request; nil if none is
 	undecided   int           // suspects that broke the connection of a trial
 	leaseWanted chan struct{} // holds a token when a suspect needs a lease
@@ -118,7 +128,10 @@ func (t *Table) takeSuspect(now time.Time, idle time.Duration) (*Entry, time.Dur
 	if left > 0 && !t.brokeAt.IsZero() {
 		return nil, min(left, idle)
 	}
-	if left := (t.outagesAt(now) - freeOutages) * outageShare; left > 0 && first.breaks > 0 {
+	if left := t.recovers(now); left > 0 && first.breaks+first.typeHarm() > 0 {
+		return nil, min(left, idle)
+	}
+	if left := (t.outagesAt(now) - freeOutages) * outageShare; left > 0 && first.breaks+first.typeHarm() > 0 {
 		return nil, min(left, idle)
 	}
 	if t.cfg.Lease && !now.Before(first.leaseUntil) {
@@ -177,12 +190,72 @@ func (t *Table) noteHealth(r Request, now time.Time) {
 	}
 }
 
+// careful reports whether a connection broke of late: then a request has events of one type
+// only, so that a type that ends the process is found, and no other one breaks with it.
+func (t *Table) careful(now time.Time) bool {
+	return !t.brokeAt.IsZero() && now.Sub(t.brokeAt) < carefulFor
+}
+
+// afterBreak returns the time until another request may be sent after a connection broke:
+// one at a time, until an event is committed.
+func (t *Table) afterBreak(now time.Time) time.Duration {
+	if t.healthy || t.sending == 0 {
+		return 0
+	}
+	return t.sentAt.Add(carefulWait).Sub(now)
+}
+
+// recovers returns the time until the function has recovered from the latest break, as far as
+// is known; 0 if it has, or if no event shows that it has.
+func (t *Table) recovers(now time.Time) time.Duration {
+	if t.brokeAt.IsZero() || !t.healthy {
+		return 0
+	}
+	return max(0, t.healthySince.Add(recoverFor).Sub(now))
+}
+
+// typesBroke notes that a request broke its connection: a type that does so as the only one,
+// again, or several times, without an event that is committed, ends the process.
+func (t *Table) typesBroke(r Request, now time.Time) {
+	var types []*circuit
+	for i, e := range r.Entries {
+		if c := e.typeCircuit; r.Next[i] == Broken && c != nil && !e.suspect && !slices.Contains(types, c) {
+			types = append(types, c)
+		}
+	}
+	for _, c := range types {
+		c.breaks++
+		alone := len(types) == 1 && r.Entries[0] == t.sole
+		switch {
+		case c.harm:
+			t.holdAll(c)
+		case c.breaks < harmBreaks:
+		case alone:
+			t.openHarm(c, now)
+		case !c.open:
+			t.openCircuit(c, now)
+		}
+	}
+}
+
+// openHarm probes a type that ends the process.
+func (t *Table) openHarm(c *circuit, now time.Time) {
+	if c.harm = true; !c.open {
+		t.openCircuit(c, now)
+	} else {
+		t.holdAll(c)
+	}
+	c.window = 0
+	c.probeAt = now.Add(c.harmWait.Delay(harmBase, harmLimit, 0))
+}
+
 // broke makes an entry whose connection broke a suspect, and returns when it is tried.
 func (t *Table) broke(e *Entry, now time.Time) {
 	if e == t.trial {
 		if e.breaks++; e.breaks == 1 {
 			t.undecided++
 		}
+		t.noteHarm(e, e.typeHarm()+1)
 		t.clearStrikes(e)
 		if s := t.accused; s != nil && now.Sub(t.drainedAt) > drainTime {
 			s.until = now.Add(pendingTime)
@@ -197,6 +270,29 @@ func (t *Table) broke(e *Entry, now time.Time) {
 	e.to(stateWaiting)
 	e.retry, e.due = !t.cfg.Lease, now.Add(trialWaits[min(e.breaks, len(trialWaits)-1)])
 	t.waiting.add(e)
+}
+
+// typeHarm returns how many trials of e's type broke their connections.
+func (e *Entry) typeHarm() int {
+	if e.typeCircuit == nil {
+		return 0
+	}
+	return e.typeCircuit.brokenTrials
+}
+
+// noteHarm sets how many trials of e's type broke their connections. Suspects of types that
+// do no harm are tried before.
+func (t *Table) noteHarm(e *Entry, trials int) {
+	if c := e.typeCircuit; c != nil && c.brokenTrials != trials {
+		c.brokenTrials = trials
+		switch {
+		case c.harm && trials > 0:
+			t.holdAll(c)
+		case trials >= harmTrials:
+			t.openHarm(c, t.cfg.Now())
+		}
+		t.queue.rebuild(func(*Entry) bool { return true })
+	}
 }
 
 // clearStrikes drops the strikes that wait for e to be harmless: it is not.
@@ -275,6 +371,7 @@ func (t *Table) queueSuspect(e *Entry) {
 func (t *Table) trialAnswered(e *Entry, answered bool) {
 	t.accused = nil
 	if answered && !e.stale() {
+		t.noteHarm(e, 0)
 		t.decided(e, true) // whatever was answered: the process goes on
 	}
 }

@@ -84,6 +84,9 @@ func New(cfg Config) *Table {
 		if a.breaks != b.breaks {
 			return a.breaks < b.breaks
 		}
+		if harm, other := a.typeHarm(), b.typeHarm(); harm != other {
+			return harm < other
+		}
 		return a.due.Before(b.due)
 	}
 	t.types, t.deadLetters = map[string]*circuit{}, *newCircuit("")
