@@ -31,15 +31,15 @@ The role of the database URL must be the one that migrates (see tandem migrate
 
 // letters is one run of one of the commands.
 type letters struct {
-	tool     *tool
+	selection
 	verdicts *deadletter.Verdicts
 
 	filter deadletter.Filter
-	all    bool
-	limit  int
-	check  bool
-
 	replay replayOptions
+}
+
+func newLetters(t *tool) *letters {
+	return &letters{selection: selection{tool: t, noun: "events", title: "dead letters"}}
 }
 
 func (t *tool) deadLettersCommand() *cobra.Command {
@@ -60,7 +60,7 @@ func (t *tool) deadLettersCommand() *cobra.Command {
 }
 
 func (t *tool) listCommand() *cobra.Command {
-	d := &letters{tool: t}
+	d := newLetters(t)
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List dead letters, one line per event",
@@ -68,24 +68,24 @@ func (t *tool) listCommand() *cobra.Command {
   tandem dead-letters list --since 24h -o json
   tandem dead-letters list --check >/dev/null || echo "dead letters"`,
 	}
-	d.flags(cmd, 100)
+	d.filters(cmd, 100)
 	cmd.Flags().BoolVar(&d.check, "check", false, "exit with status 1 if there is any")
 	return d.wire(cmd, d.list)
 }
 
 func (t *tool) showCommand() *cobra.Command {
-	d := &letters{tool: t}
+	d := newLetters(t)
 	cmd := &cobra.Command{
 		Use:     "show",
 		Short:   "Show whole events, and the answer that each cluster got",
 		Example: `  tandem dead-letters show --id 4711`,
 	}
-	d.flags(cmd, 10)
+	d.filters(cmd, 10)
 	return d.wire(cmd, d.show)
 }
 
 func (t *tool) dropCommand() *cobra.Command {
-	d := &letters{tool: t}
+	d := newLetters(t)
 	cmd := &cobra.Command{
 		Use:   "drop",
 		Short: "Delete dead letters for good",
@@ -94,12 +94,12 @@ func (t *tool) dropCommand() *cobra.Command {
 or --all.`,
 		Example: `  tandem dead-letters drop --function orders --id 4711 --source /shop`,
 	}
-	d.flags(cmd, math.MaxInt)
+	d.filters(cmd, math.MaxInt)
 	return d.wire(cmd, d.drop)
 }
 
 func (t *tool) replayCommand() *cobra.Command {
-	d := &letters{tool: t}
+	d := newLetters(t)
 	o := &d.replay
 	cmd := &cobra.Command{
 		Use:   "replay",
@@ -113,7 +113,7 @@ The exit status is 1 if events were refused again.`,
 		Example: `  tandem dead-letters replay --function orders --reason "no such product" --since 2h --to http://orders.shop.svc.cluster.local
   tandem dead-letters replay --all --to 'http://{function}.shop.svc.cluster.local'`,
 	}
-	d.flags(cmd, math.MaxInt)
+	d.filters(cmd, math.MaxInt)
 	flags := cmd.Flags()
 	flags.StringVar(&o.to, "to", t.env("K_SINK"), "the function's own `URL`; {function} in it stands for the function's name. Not an ingest or a broker: others would get the event too (K_SINK)")
 	flags.IntVar(&o.parallel, "parallel", 8, "`number` of events sent at once")
@@ -123,8 +123,8 @@ The exit status is 1 if events were refused again.`,
 	return d.wire(cmd, d.replayAll)
 }
 
-// flags adds the flags that select events.
-func (d *letters) flags(cmd *cobra.Command, limit int) {
+// filters adds the flags that select events.
+func (d *letters) filters(cmd *cobra.Command, limit int) {
 	flags := cmd.Flags()
 	flags.StringVar(&d.filter.Function, "function", "", "`name` of the function")
 	flags.StringVar(&d.filter.Source, "source", "", "`source` of the event")
@@ -136,11 +136,7 @@ func (d *letters) flags(cmd *cobra.Command, limit int) {
 	flags.StringVar(&d.filter.Reason, "reason", "", "`text` within the reason of the last answer, in any case")
 	flags.Var(&timeValue{&d.filter.Since}, "since", "last refused at this `time` or later: an age as 90m, or 2006-01-02T15:04:05Z")
 	flags.Var(&timeValue{&d.filter.Until}, "until", "last refused before this `time`")
-	flags.IntVar(&d.limit, "limit", limit, "`number` of events at most, the oldest first")
-	if limit == math.MaxInt {
-		flags.Lookup("limit").DefValue = "0" // which is not printed
-		flags.BoolVar(&d.all, "all", false, "all events")
-	}
+	d.flags(flags, limit)
 	_ = cmd.RegisterFlagCompletionFunc("verdict", cobra.FixedCompletions([]string{"poison", "sick", "undecided"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
@@ -163,19 +159,10 @@ func (d *letters) wire(cmd *cobra.Command, run func(context.Context) error) *cob
 }
 
 func (d *letters) validate(command string) error {
-	filtered := d.filter != deadletter.Filter{}
-	changes := command == "replay" || command == "drop"
-	switch {
-	case d.limit < 1:
-		return fmt.Errorf("--limit %d: want at least 1", d.limit)
-	case command == "replay" && (d.replay.parallel < 1 || d.replay.parallel > 256):
+	if command == "replay" && (d.replay.parallel < 1 || d.replay.parallel > 256) {
 		return fmt.Errorf("--parallel %d: want 1 to 256", d.replay.parallel)
-	case d.all && filtered:
-		return errors.New("--all beside another flag that selects events: want one or the other")
-	case changes && !d.all && !filtered:
-		return fmt.Errorf("which events to %s: want --function, --id or another flag that selects events, or --all", command)
 	}
-	return nil
+	return d.selection.validate(command, d.filter != deadletter.Filter{})
 }
 
 // each calls do with every selected event, a page at a time, up to the limit. Do may

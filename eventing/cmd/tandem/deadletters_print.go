@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -38,28 +37,7 @@ func (d *letters) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	if err := d.printEnd(n); err != nil {
-		return err
-	}
-	if d.check && n > 0 {
-		return &foundError{}
-	}
-	return nil
-}
-
-// printEnd prints, for people, if there was nothing or if there may be more.
-func (d *letters) printEnd(n int) (err error) {
-	switch {
-	case d.tool.output.json:
-	case n == 0:
-		_, err = io.WriteString(d.tool.out, "no dead letters\n")
-	case n == d.limit:
-		_, err = fmt.Fprintf(d.tool.out, "… the first %d; more with --limit\n", n)
-	}
-	return err
+	return d.endList(table, n)
 }
 
 // shown is an event with all its letters.

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"strings"
 	"text/tabwriter"
@@ -30,14 +29,15 @@ The role of the database URL must be the one that migrates (see tandem migrate
 
 // rejectedOutputs is one run of one of the commands.
 type rejectedOutputs struct {
-	tool    *tool
+	selection
 	outputs *rejected.Outputs
 
 	function string
 	filter   rejected.Filter
-	all      bool
-	limit    int
-	check    bool
+}
+
+func newRejectedOutputs(t *tool) *rejectedOutputs {
+	return &rejectedOutputs{selection: selection{tool: t, noun: "outputs", title: "rejected outputs"}}
 }
 
 func (t *tool) rejectedOutputsCommand() *cobra.Command {
@@ -53,13 +53,13 @@ func (t *tool) rejectedOutputsCommand() *cobra.Command {
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	list := &rejectedOutputs{tool: t}
+	list := newRejectedOutputs(t)
 	listCommand := list.command("list", "List rejected outputs, one line each", `  tandem rejected-outputs list --function orders
   tandem rejected-outputs list --check >/dev/null || echo "rejected outputs"`, "", 100, list.list)
 	listCommand.Flags().BoolVar(&list.check, "check", false, "exit with status 1 if there is any")
-	show := &rejectedOutputs{tool: t}
-	replay := &rejectedOutputs{tool: t}
-	drop := &rejectedOutputs{tool: t}
+	show := newRejectedOutputs(t)
+	replay := newRejectedOutputs(t)
+	drop := newRejectedOutputs(t)
 	cmd.AddCommand(listCommand,
 		show.command("show", "Show whole outputs, and the reason", `  tandem rejected-outputs show --caused-by 4711`, "", 10, show.show),
 		replay.command("replay", "Put outputs back into the outbox", `  tandem rejected-outputs replay --function orders --code 413
@@ -91,11 +91,7 @@ func (r *rejectedOutputs) command(use, short, example, long string, limit int, r
 	flags.StringVar(&r.filter.Reason, "reason", "", "`text` within the reason, in any case")
 	flags.Var(&timeValue{&r.filter.Since}, "since", "last rejected at this `time` or later: an age as 90m, or 2006-01-02T15:04:05Z")
 	flags.Var(&timeValue{&r.filter.Until}, "until", "last rejected before this `time`")
-	flags.IntVar(&r.limit, "limit", limit, "`number` of outputs at most, the oldest first")
-	if limit == math.MaxInt {
-		flags.Lookup("limit").DefValue = "0" // which is not printed
-		flags.BoolVar(&r.all, "all", false, "all outputs")
-	}
+	r.flags(flags, limit)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := r.validate(cmd.Name()); err != nil {
 			return usage(cmd, err)
@@ -118,16 +114,7 @@ func (r *rejectedOutputs) validate(command string) error {
 		}
 		r.filter.Source, _ = functions.OutputIdentity(r.function, "", "", 0)
 	}
-	filtered := r.filter != rejected.Filter{}
-	switch {
-	case r.limit < 1:
-		return fmt.Errorf("--limit %d: want at least 1", r.limit)
-	case r.all && filtered:
-		return errors.New("--all beside another flag that selects outputs: want one or the other")
-	case (command == "replay" || command == "drop") && !r.all && !filtered:
-		return fmt.Errorf("which outputs to %s: want --function, --id or another flag that selects outputs, or --all", command)
-	}
-	return nil
+	return r.selection.validate(command, r.filter != rejected.Filter{})
 }
 
 // each calls do with every selected output, up to the limit. Do may delete it.
@@ -166,16 +153,7 @@ func (r *rejectedOutputs) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	if err := r.printEnd(n); err != nil {
-		return err
-	}
-	if r.check && n > 0 {
-		return &foundError{}
-	}
-	return nil
+	return r.endList(table, n)
 }
 
 // functionOf returns the function that emitted an output.
@@ -187,18 +165,6 @@ func causeOf(o rejected.Output) string {
 		return ""
 	}
 	return *o.CausedBy
-}
-
-// printEnd prints, for people, if there was nothing or if there may be more.
-func (r *rejectedOutputs) printEnd(n int) (err error) {
-	switch {
-	case r.tool.output.json:
-	case n == 0:
-		_, err = io.WriteString(r.tool.out, "no rejected outputs\n")
-	case n == r.limit:
-		_, err = fmt.Fprintf(r.tool.out, "… the first %d; more with --limit\n", n)
-	}
-	return err
 }
 
 // shownOutput is a rejected output with the whole event.

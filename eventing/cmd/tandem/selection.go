@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"text/tabwriter"
+
+	"github.com/spf13/pflag"
+)
+
+// selection is what the commands that select events or outputs have in common: how many,
+// and whether all.
+type selection struct {
+	tool  *tool
+	noun  string // what is selected, in the plural
+	title string // of what is listed, as in "no dead letters"
+
+	all   bool
+	limit int
+	check bool
+}
+
+// flags adds the flags of a selection, with the default of its limit; math.MaxInt is for
+// commands that change all that is selected.
+func (s *selection) flags(flags *pflag.FlagSet, limit int) {
+	flags.IntVar(&s.limit, "limit", limit, "`number` of "+s.noun+" at most, the oldest first")
+	if limit == math.MaxInt {
+		flags.Lookup("limit").DefValue = "0" // which is not printed
+		flags.BoolVar(&s.all, "all", false, "all "+s.noun)
+	}
+}
+
+// validate returns the error in the flags. Filtered reports whether another flag
+// selects something.
+func (s *selection) validate(command string, filtered bool) error {
+	switch {
+	case s.limit < 1:
+		return fmt.Errorf("--limit %d: want at least 1", s.limit)
+	case s.all && filtered:
+		return errors.New("--all beside another flag that selects " + s.noun + ": want one or the other")
+	case (command == "replay" || command == "drop") && !s.all && !filtered:
+		return fmt.Errorf("which %s to %s: want --function, --id or another flag that selects %s, or --all", s.noun, command, s.noun)
+	}
+	return nil
+}
+
+// endList ends a list of n rows.
+func (s *selection) endList(table *tabwriter.Writer, n int) error {
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if err := s.printEnd(n); err != nil {
+		return err
+	}
+	if s.check && n > 0 {
+		return &foundError{}
+	}
+	return nil
+}
+
+// printEnd prints, for people, if there was nothing or if there may be more.
+func (s *selection) printEnd(n int) (err error) {
+	switch {
+	case s.tool.output.json:
+	case n == 0:
+		_, err = fmt.Fprintf(s.tool.out, "no %s\n", s.title)
+	case n == s.limit:
+		_, err = fmt.Fprintf(s.tool.out, "… the first %d; more with --limit\n", n)
+	}
+	return err
+}
