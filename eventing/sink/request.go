@@ -78,7 +78,7 @@ const maxFitting = 512 << 10
 // or, if its attributes are too large for headers, in the structured one.
 func EncodeFitting(e event.Event) (*Request, error) {
 	r, err := Encode(e)
-	if err != nil || !r.headerExceeds(maxHeader) {
+	if err != nil || HeaderFits(r.header) {
 		return r, err
 	}
 	structured, err := EncodeStructured(e)
@@ -103,14 +103,16 @@ func EncodeStructured(e event.Event) (*Request, error) {
 	return &Request{header: http.Header{"Content-Type": {structuredContentType}, "Idempotency-Key": nil}, body: body}, nil
 }
 
-// headerExceeds reports whether the headers have more bytes than limit.
-func (r *Request) headerExceeds(limit int) bool {
-	for name, values := range r.header {
+// HeaderFits reports whether proxies let the attributes of an event pass in these headers:
+// with at most 6 KiB.
+func HeaderFits(header http.Header) bool {
+	size := 0
+	for name, values := range header {
 		for _, value := range values {
-			limit -= len(name) + len(value) + len(": \r\n")
+			size += len(name) + len(value) + len(": \r\n")
 		}
 	}
-	return limit < 0
+	return size <= maxHeader
 }
 
 // EncodeBatch returns the request of a batch, whose body is a JSON array of events.

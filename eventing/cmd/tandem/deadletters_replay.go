@@ -209,23 +209,10 @@ func encode(stored []byte) (http.Header, []byte, error) {
 		}
 		return http.CanonicalHeaderKey("Ce-" + attribute)
 	})
-	if err != nil || headerSize(header) > maxHeader {
+	if err != nil || !sink.HeaderFits(header) {
 		return encodeInvalid(stored)
 	}
 	return header, body, nil
-}
-
-// maxHeader is how large the attributes of an event may be in headers, in bytes: proxies
-// refuse larger ones.
-const maxHeader = 6 << 10
-
-func headerSize(header http.Header) (size int) {
-	for name, values := range header {
-		for _, value := range values {
-			size += len(name) + len(value) + len(": \r\n")
-		}
-	}
-	return size
 }
 
 func encodeInvalid(stored []byte) (http.Header, []byte, error) {
