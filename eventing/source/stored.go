@@ -120,6 +120,9 @@ func (e *storedEvents) store(ctx context.Context, entries []*inflight.Entry) err
 		waiting = append(waiting, entry)
 	}
 	e.source.table.Stored(waiting, nil, nil)
+	if len(storable) == 0 {
+		return errors.Join(errs...)
+	}
 	saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
 	now, err := e.blocked.Store(saving, e.source.cfg.Function, events)

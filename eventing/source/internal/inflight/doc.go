@@ -17,8 +17,8 @@
 // Redeliveries of failing events take at most a tenth of the requests and of the function's
 // time (budget.go). A type for which the function is unavailable is probed with one event at a
 // time; the others of it are held, and released when a probe passes (probe.go). So is a type
-// whose events hang or end the process; of these, only those that were not tried yet are
-// held. None of them takes a place that another event could have, but for the table itself:
+// whose events end the process, or hang; of the latter, only those that were not tried yet
+// are held. None of them takes a place that another event could have, but for the table itself:
 // it has at most [Table.MaxEntries] messages of a partition.
 //
 // An event that may have ended the function's process is a suspect. It is looked up, and

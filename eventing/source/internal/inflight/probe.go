@@ -24,9 +24,11 @@ const (
 	fullWindow = 64
 
 	// Events that hang do harm: a type whose first attempts do so as many times in a row is
-	// probed, too, and one of which harmTrials trials in a row broke, after an interval from harmBase to harmLimit once
-	// a probe did so itself. Those of it that were tried are not held: each is an attempt, or
-	// a strike, of its own. An answer after hungAfter is none.
+	// probed, too. Its events that were tried are not held: each is an attempt of its own. An
+	// answer after hungAfter is none. So do events that end the process: a type of which
+	// harmTrials trials in a row broke their connections, or that broke harmBreaks requests,
+	// the latest as the only one, without an answer in between. All of it is held. A probe is
+	// sent after an interval from harmBase to harmLimit.
 	harmTrials = 2
 	harmBreaks = 2
 	harmBase   = 5 * time.Second
@@ -154,10 +156,10 @@ func (t *Table) circuitAnswered(e *Entry, next Next, took time.Duration, now tim
 	if c == nil {
 		return
 	}
-	if next == Broken && (e.probing == nil || !c.harm) {
-		if e.probing == nil {
-			return // trials find out which event it was
-		}
+	switch {
+	case next == Broken && e.probing == nil:
+		return // trials find out which event it was
+	case next == Broken && !c.harm:
 		next = Unavailable
 	}
 	harmful := next == Pending || next == Broken || next == Retry && took >= hungAfter

@@ -67,8 +67,10 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 	}
 	e, wait := t.takeSuspect(now, wait)
 	careful := t.careful(now)
-	if left := t.afterBreak(now); e == nil && careful && left > 0 {
-		return nil, min(wait, left)
+	if e == nil && careful {
+		if left := t.afterBreak(now); left > 0 {
+			return nil, min(wait, left)
+		}
 	}
 	if e == nil {
 		e, wait = t.takeProbe(now, wait)
