@@ -30,6 +30,10 @@ func (r *reader) Rewind(ctx context.Context, to uint64) (head uint64, err error)
 	wanted := max(to, 1)
 	to = max(wanted, info.State.FirstSeq)
 	if handedOut == 0 || position.Head <= to || position.Unacknowledged >= position.Head-to {
+		// A purge while no process was there has moved the consumer.
+		if end := min(to, r.seen.last+1); end > wanted && info.Config.Retention == natsjs.LimitsPolicy {
+			r.vanished(wanted, end-wanted)
+		}
 		return 0, nil
 	}
 	if info.Config.Retention != natsjs.LimitsPolicy {

@@ -110,4 +110,17 @@ func TestMessagesThatVanishBeforeTheyAreDeliveredAreCounted(t *testing.T) {
 	}
 	read(reader, 5, true) // 14, 17, 18, 19, 20
 	want("5 from 9", "2 from 15")
+
+	// A purge while no process is there, which has saved that everything below 21 is done.
+	publish(t, conn, newEvents(21, 10)...)
+	if err := stored.Purge(t.Context(), natsjs.WithPurgeSequence(26)); err != nil {
+		t.Fatal(err)
+	}
+	stream = newStream()
+	reader = open(stream)
+	if late, err := reader.Rewind(t.Context(), 21); late != 0 || err != nil {
+		t.Errorf("rewind: %d, %v; want nothing to be done", late, err)
+	}
+	read(reader, 5, true) // 26 to 30
+	want("5 from 21")
 }

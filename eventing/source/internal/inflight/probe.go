@@ -35,6 +35,13 @@ const (
 	harmLimit  = time.Minute
 	hungAfter  = 2 * time.Second
 
+	// So does a type of which unavailableInRow events are in requests, none of them answered
+	// for hungAfter; or, if there are other types, one that takes half of the places in
+	// requests without an answer for crowdedAfter, and crowdedShare times what requests take.
+	// Single events would otherwise take all places until their deadline.
+	crowdedAfter = 200 * time.Millisecond
+	crowdedShare = 4
+
 	// longUnavailable is the wait from which on an event waits for its time, and not for a
 	// probe: the function asked for that.
 	longUnavailable = 10 * time.Second
@@ -57,6 +64,9 @@ type circuit struct {
 	eventType   string
 	entries     int // in flight, of this type
 	unavailable int // first attempts in a row
+
+	sending    int       // entries in requests
+	quietSince time.Time // when one of them was answered last, or the first of them was sent
 
 	open    bool
 	harm    bool // events of it hang, or break their connections
@@ -182,6 +192,57 @@ func (t *Table) circuitAnswered(e *Entry, next Next, took time.Duration, now tim
 	default:
 		t.probePassed(c)
 	}
+}
+
+// circuitSent notes that an entry is sent.
+func (t *Table) circuitSent(e *Entry, now time.Time) {
+	c := t.direct(e)
+	if c == nil {
+		return
+	}
+	if c.sending++; c.sending == 1 {
+		c.quietSince = now
+	}
+}
+
+// circuitReturned notes that a request with an entry has ended.
+func (t *Table) circuitReturned(e *Entry, next Next, took time.Duration, now time.Time) {
+	c := e.circuit
+	if c == nil {
+		return
+	}
+	c.sending--
+	if next == Finish || next == Again || (next == Retry || next == Unavailable) && took < hungAfter {
+		c.quietSince = now
+	}
+}
+
+// holdQuiet opens the circuits of types whose events get no answers. It returns the time
+// after which to call it again; 0 for no such time.
+func (t *Table) holdQuiet(now time.Time) (again time.Duration) {
+	half := t.cfg.InFlight / 2
+	if half == 0 || t.sending < min(unavailableInRow, half) {
+		return 0
+	}
+	for _, c := range t.types {
+		limit := hungAfter
+		switch {
+		case c.open:
+			continue
+		case len(t.types) > 1 && c.sending >= half:
+			limit = max(crowdedAfter, crowdedShare*t.takes)
+		case c.sending < unavailableInRow:
+			continue
+		}
+		switch left := limit - now.Sub(c.quietSince); {
+		case left <= 0:
+			c.harm = true
+			t.openCircuit(c, now)
+		case again == 0 || left < again:
+			again = left
+		}
+	}
+	return again
 }
 
 // openCircuit holds all entries of c that are ready.

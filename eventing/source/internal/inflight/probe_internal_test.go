@@ -278,3 +278,55 @@ func TestATypeThatIsSlowIsDelivered(t *testing.T) {
 		t.Errorf("10 s after the last slow event came, there are %v", b.Counts())
 	}
 }
+
+// Single events that hang are answered by nothing until their deadline. Events of other types
+// need not wait for that.
+func TestATypeWhoseSingleEventsHangLeavesRequestsToOthers(t *testing.T) {
+	t.Parallel()
+
+	for perSecond, inFlight := range map[int]int{50: 256, 500: 256, 20: 8} {
+		t.Run(fmt.Sprint(perSecond), func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, Config{MaxBytes: 64 << 20, InFlight: inFlight})
+			b.events = 1
+			type open struct {
+				entries []*Entry
+				ends    time.Time
+			}
+			var hanging []open
+			good, bad := 0, 0
+			latest := time.Duration(0)
+			for begun := b.now; b.now.Sub(begun) < time.Minute; b.now = b.now.Add(10 * time.Millisecond) {
+				for ; bad*1000 < int(b.now.Sub(begun).Milliseconds())*perSecond; bad++ {
+					b.receiveType(1, "hangs")
+				}
+				b.receiveType(5, "good")
+				for {
+					_, entries, _ := b.request()
+					if entries == nil {
+						break
+					}
+					m, _ := entries[0].Message.(*modelMessage)
+					if m.kind == "hangs" {
+						hanging = append(hanging, open{entries, b.now.Add(20 * time.Second)})
+						continue
+					}
+					good++
+					latest = max(latest, b.now.Sub(m.arrived))
+					b.Complete(Request{Entries: entries, Next: []Next{Finish}, After: []time.Duration{0}, Took: time.Millisecond, Together: true, Answered: true, Committed: true})
+				}
+				for len(hanging) > 0 && !b.now.Before(hanging[0].ends) {
+					b.Complete(Request{Entries: hanging[0].entries, Next: []Next{Retry}, After: []time.Duration{time.Second}, Took: 20 * time.Second, Together: hanging[0].entries[0].GoesTogether(), Answered: true})
+					hanging = hanging[1:]
+				}
+			}
+			if want := 5 * 6000; good < want-10 {
+				t.Errorf("%d of %d good events are sent", good, want)
+			}
+			if latest > time.Second {
+				t.Errorf("a good event was sent after %v", latest)
+			}
+			t.Logf("%d good events, the latest after %v", good, latest)
+		})
+	}
+}

@@ -53,6 +53,9 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 	if next := t.lookUpFailing(now); next > 0 {
 		wait = min(wait, next)
 	}
+	if next := t.holdQuiet(now); next > 0 {
+		wait = min(wait, next)
+	}
 	room := t.cfg.InFlight - t.sending
 	if t.cfg.Rate > 0 {
 		allowed, next := t.allow(now)
@@ -182,7 +185,7 @@ func (t *Table) send(entries ...*Entry) []*Entry {
 		t.allowed -= float64(len(entries))
 	}
 	for _, e := range entries {
-		t.direct(e)
+		t.circuitSent(e, t.sentAt)
 		e.to(stateSending)
 		if e.failing {
 			t.spend(e)
@@ -270,6 +273,7 @@ func (t *Table) completeEntry(e *Entry, next Next, after, took time.Duration, no
 		e.slow = false
 		t.sendingSlow--
 	}
+	t.circuitReturned(e, next, took, now)
 	if e.stale() {
 		e.probeEnded()
 		e.to(Finished)
