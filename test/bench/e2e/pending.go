@@ -12,9 +12,12 @@ import (
 	"github.com/tandem-fn/tandem/test/bench/harness"
 )
 
-// fewPending is how many messages are pending when the memory of a source is measured
-// that has little to do: more than the 131,072 that it holds in flight.
-const fewPending = 150_000
+// mostHeld is how many messages a source holds in flight by default, and fewPending how many
+// are pending when the memory of one is measured that has little to do: a few more.
+const (
+	mostHeld   = 131_072
+	fewPending = 150_000
+)
 
 // pendingAtMost is what a source may take, in MiB, however much is pending: by default 64
 // for payloads and 128 for what it keeps of messages whose payload is evicted, and as much
@@ -63,9 +66,17 @@ func (o *Options) measurePending(ctx context.Context, pending int) (mib float64,
 	if err := d.start("source", east, o.Programs.Source, supervisor.StageSources, nil, append(sourceEnv(east, sink.url), o.Env...)...); err != nil {
 		return 0, 0, err
 	}
-	if err := d.await(ctx, "the first try", func(context.Context) error {
-		if sink.tries.Load() == 0 {
-			return fmt.Errorf("none yet")
+	if err := d.await(ctx, "the source to hold as much as it can", func(ctx context.Context) error {
+		consumers, err := d.consumers(ctx)
+		if err != nil {
+			return err
+		}
+		held := 0
+		for _, info := range consumers {
+			held += info.NumAckPending
+		}
+		if tries := sink.tries.Load(); tries == 0 || held < min(mostHeld, pending) {
+			return fmt.Errorf("%d messages are held after %d tries", held, tries)
 		}
 		return nil
 	}); err != nil {
