@@ -1,7 +1,9 @@
 package cloudevent_test
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -50,4 +52,19 @@ func BenchmarkReadStructured(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkReadBatch reads a batch of 128 events of about 300 bytes.
+func BenchmarkReadBatch(b *testing.B) {
+	members := make([]string, 128)
+	for i := range members {
+		members[i] = fmt.Sprintf(`{"specversion":"1.0","id":"event-%08d","source":"/bench/orders","type":"com.example.order.placed","datacontenttype":"application/json","data":{"order":"order-%08d","customer":"customer-01234","amount":237,"placed_at":"2026-01-01T00:20:34Z","note":"to be left with the neighbours on the second floor, who are at home after six"}}`, i, i)
+	}
+	body := []byte("[" + strings.Join(members, ",") + "]")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := cloudevent.ReadBatch(body, function); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -95,6 +95,47 @@ func FuzzStructuredModeIsReadAsTheSDKDoes(f *testing.F) {
 	})
 }
 
+func FuzzBatchIsReadAsItsElementsAre(f *testing.F) {
+	const one = `{"specversion":"1.0","id":"1","source":"/s","type":"t","data":["]",{"a":"}"}]}`
+	for _, text := range []string{
+		``, ` `, `{}`, `[]`, ` [ ` + one + ` , ` + one + ` ] `, `[` + one + `,{},` + one + `]`, `[` + one + `,{"specversion":1,"id":[{}]},` + one + `]`,
+		`[` + one + `,5]`, `[` + one + `,{"a":1,"a":[2]},` + one, `[` + one + `,{"id":"` + "\xff" + `"}]`, `[` + one + `,,` + one + `]`, `[` + one + `] x`, `[` + one + `,{"a"}]`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		members, err := cloudevent.ReadBatch(body, relay)
+		each, eachErr := cloudevent.Members(body, relay)
+		var elements []json.RawMessage
+		if json.Unmarshal(body, &elements) != nil || !utf8.Valid(body) || elements == nil {
+			if err == nil || eachErr == nil {
+				t.Fatalf("%q was taken as a batch: %v, %v", body, err, eachErr)
+			}
+			return
+		}
+		if eachErr != nil {
+			t.Fatalf("%q: %v", body, eachErr)
+		}
+		i := 0
+		for m := range each {
+			e, want := cloudevent.ReadJSON(elements[i], relay)
+			if fmt.Sprint(m.Err) != fmt.Sprint(want) {
+				t.Fatalf("element %d of %q: error is %v, want %v", i, body, m.Err, want)
+			}
+			if diff := cmp.Diff(e, m.Event); diff != "" {
+				t.Fatalf("element %d of %q (-want +got):\n%s", i, body, diff)
+			}
+			if err == nil && (fmt.Sprint(members[i].Err) != fmt.Sprint(want) || !cmp.Equal(e, members[i].Event)) {
+				t.Fatalf("element %d of %q is %v, want %v", i, body, members[i], e)
+			}
+			i++
+		}
+		if i != len(elements) || err == nil && len(members) != i {
+			t.Fatalf("%q has %d elements, %d were read, and %d by ReadBatch", body, len(elements), i, len(members))
+		}
+	})
+}
+
 func FuzzLenientReadingTakesWhateverCanBeRead(f *testing.F) {
 	f.Add([]byte(`{"specversion":"1.0","id":"1","source":"http://bad host\u0000","type":"t","time":"never","subject":" "}`))
 	f.Fuzz(func(t *testing.T, body []byte) {

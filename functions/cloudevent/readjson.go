@@ -35,13 +35,16 @@ type Member struct {
 // that is no string though its content type is not JSON is taken as it stands
 // there. The error says why the text is no event.
 func ReadJSON(text []byte, rules Rules) (event.Event, error) {
-	if err := checkJSON(text); err != nil {
-		return event.Event{}, err
+	s := jsonscan.New(text)
+	e, err := event.Event{}, errNoObject
+	if s.Peek() == '{' {
+		e, _, err = readObject(&s, rules)
+	} else {
+		s.Value()
 	}
-	if s := jsonscan.New(text); s.Peek() != '{' {
-		return event.Event{}, errors.New("want a JSON object")
+	if noJSON := checkRead(&s, text); noJSON != nil {
+		return event.Event{}, noJSON
 	}
-	e, _, err := readObject(text, rules)
 	return e, err
 }
 
@@ -49,17 +52,28 @@ func ReadJSON(text []byte, rules Rules) (event.Event, error) {
 // error says that the text is no batch, which has events of one version only (HTTP
 // binding 1.0.2, section 3.3.2); an element that is no event has its own.
 func ReadBatch(text []byte, rules Rules) ([]Member, error) {
-	elements, err := elementsOf(text)
-	if err != nil {
-		return nil, err
+	s := jsonscan.New(text)
+	members, err := readArray(&s, rules)
+	if noJSON := checkRead(&s, text); noJSON != nil {
+		return nil, noJSON
+	}
+	return members, err
+}
+
+// readArray reads the events of a batch. If text turns out not to be JSON, what it returns
+// means nothing.
+func readArray(s *jsonscan.Scanner, rules Rules) ([]Member, error) {
+	if s.Peek() != '[' {
+		s.Value()
+		return nil, errNoArray
 	}
 	var members []Member
 	first := ""
-	for element := range elements {
-		if element[0] != '{' {
+	for more := s.More(true, ']'); more; more = s.More(false, ']') {
+		if s.Peek() != '{' {
 			return nil, fmt.Errorf("element %d is not an object", len(members))
 		}
-		e, version, err := readObject(element, rules)
+		e, version, err := readObject(s, rules)
 		switch {
 		case err != nil:
 		case first == "":
@@ -76,15 +90,21 @@ func ReadBatch(text []byte, rules Rules) ([]Member, error) {
 // hold all events at the same time. It reads as [ReadBatch] does, but an element that is
 // not an object has an error of its own, and versions are not compared.
 func Members(text []byte, rules Rules) (iter.Seq[Member], error) {
-	elements, err := elementsOf(text)
-	if err != nil {
+	if err := checkJSON(text); err != nil {
 		return nil, err
 	}
+	if s := jsonscan.New(text); s.Peek() != '[' {
+		return nil, errNoArray
+	}
 	return func(yield func(Member) bool) {
-		for element := range elements {
-			m := Member{Err: errors.New("want a JSON object")}
-			if element[0] == '{' {
-				m.Event, _, m.Err = readObject(element, rules)
+		s := jsonscan.New(text)
+		s.Peek()
+		for more := s.More(true, ']'); more; more = s.More(false, ']') {
+			m := Member{Err: errNoObject}
+			if s.Peek() == '{' {
+				m.Event, _, m.Err = readObject(&s, rules)
+			} else {
+				s.Value()
 			}
 			if !yield(m) {
 				return
@@ -93,46 +113,23 @@ func Members(text []byte, rules Rules) (iter.Seq[Member], error) {
 	}, nil
 }
 
-// elementsOf returns the elements of a JSON array as they stand there.
-func elementsOf(text []byte) (iter.Seq[[]byte], error) {
-	if err := checkJSON(text); err != nil {
-		return nil, err
-	}
-	if s := jsonscan.New(text); s.Peek() != '[' {
-		return nil, errors.New("want a JSON array")
-	}
-	return func(yield func([]byte) bool) {
-		s := jsonscan.New(text)
-		s.Peek()
-		for more := s.More(true, ']'); more; more = s.More(false, ']') {
-			s.Peek()
-			if !yield(s.Value()) {
-				return
-			}
-		}
-	}, nil
-}
+var (
+	errNoObject = errors.New("want a JSON object")
+	errNoArray  = errors.New("want a JSON array")
 
-// readObject reads an event from a valid JSON object, and returns the version of
-// CloudEvents that it is of.
-func readObject(text []byte, rules Rules) (e event.Event, version string, err error) {
+	errSyntax = errors.New("it is not JSON") // checkRead returns a better one
+)
+
+// readObject reads an event from the JSON object at which s stands, and steps over it. It
+// returns the version of CloudEvents that the event is of. If the text turns out not to be
+// JSON, what it returns means nothing.
+func readObject(s *jsonscan.Scanner, rules Rules) (e event.Event, version string, err error) {
 	var space [16]member
-	members := space[:0]
-	limit := rules.maxAttributes()
-	s := jsonscan.New(text)
-	s.Peek()
-	for more := s.More(true, '}'); more; more = s.More(false, '}') {
-		quoted, _ := s.Name()
-		m := member{name: memberName(quoted), value: s.Value()}
-		if len(members) == limit {
-			return event.Event{}, "", tooMany(limit)
-		}
-		for _, other := range members {
-			if other.name == m.name {
-				return event.Event{}, "", twice(m.name)
-			}
-		}
-		members = append(members, m)
+	members, err := readMembers(s, space[:0], rules.maxAttributes())
+	if err != nil {
+		return event.Event{}, "", err
+	}
+	for _, m := range members {
 		if m.name == "specversion" {
 			if version, err = stringValue(m.value); err != nil {
 				return event.Event{}, "", fmt.Errorf("specversion: %w", err)
@@ -163,6 +160,33 @@ func readObject(text []byte, rules Rules) (e event.Event, version string, err er
 	}
 	e, err = a.join(data, base64)
 	return e, version, err
+}
+
+// readMembers appends the members of the object at which s stands to members, and steps
+// over the object, also where it returns an error.
+func readMembers(s *jsonscan.Scanner, members []member, limit int) (_ []member, err error) {
+	for more := s.More(true, '}'); more; more = s.More(false, '}') {
+		quoted, _ := s.Name()
+		value := s.Value()
+		switch {
+		case err != nil || s.Failed():
+			continue
+		case len(members) == limit:
+			err = tooMany(limit)
+			continue
+		}
+		m := member{name: memberName(quoted), value: value}
+		for _, other := range members {
+			if other.name == m.name {
+				err = twice(m.name)
+			}
+		}
+		members = append(members, m)
+	}
+	if s.Failed() {
+		return nil, errSyntax
+	}
+	return members, err
 }
 
 // memberName decodes a member's name. The usual ones need no new string.
@@ -262,6 +286,15 @@ func (a *attributes) setJSON(name string, value []byte) error {
 		return fmt.Errorf("%s: want a string, a number or a boolean", clip(name, 64))
 	}
 	return a.setNumber(name, string(value))
+}
+
+// checkRead is [checkJSON] for a text that s has read. It spares it another pass if s has
+// found it to be JSON.
+func checkRead(s *jsonscan.Scanner, text []byte) error {
+	if s.Done() && utf8.Valid(text) {
+		return nil
+	}
+	return checkJSON(text)
 }
 
 // checkJSON says where text is not JSON in UTF-8.
