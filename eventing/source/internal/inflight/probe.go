@@ -267,9 +267,13 @@ func (t *Table) probePassed(c *circuit) {
 		return
 	}
 	c.wait = backoff.Backoff{}
-	if c.window = max(2, 2*c.window); c.window < fullWindow {
-		return
+	if c.window = max(2, 2*c.window); c.window >= fullWindow {
+		t.closeCircuit(c)
 	}
+}
+
+// closeCircuit releases the entries that c holds.
+func (t *Table) closeCircuit(c *circuit) {
 	c.open, c.harm, c.harmWait = false, false, backoff.Backoff{}
 	t.probed = slices.DeleteFunc(t.probed, func(other *circuit) bool { return other == c })
 	held := c.held.entries

@@ -311,14 +311,30 @@ func (t *Table) decided(e *Entry, harmless bool) {
 		t.undecided--
 	}
 	t.releaseLease(e)
-	e.suspect, e.breaks, e.strike = false, 0, nil
 	if !harmless {
 		t.clearStrikes(e)
+		t.harmEnded(e)
 	}
+	e.suspect, e.breaks, e.strike = false, 0, nil
 	for _, s := range e.accuses {
 		s.others--
 	}
 	e.accuses = nil
+}
+
+// harmEnded notes that e has ended without being harmless. With the last event of its type that
+// broke the connection of a trial, no other one is known to do so.
+func (t *Table) harmEnded(e *Entry) {
+	c := e.typeCircuit
+	if c == nil || !e.suspect {
+		return
+	}
+	if c.brokenTrials = max(0, c.brokenTrials-e.breaks); c.brokenTrials > 0 {
+		return
+	}
+	if c.breaks = 0; c.harm {
+		t.closeCircuit(c)
+	}
 }
 
 // releaseLease lets another cluster try e.
@@ -377,12 +393,13 @@ func (t *Table) trialAnswered(e *Entry, answered bool) {
 }
 
 // NeedsWitness reports whether suspects, or strikes that do not count yet, wait for another
-// event to be committed, and no other one is here.
+// event to be committed, and no other one is here, but for those in requests that may hang.
 func (t *Table) NeedsWitness() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	waits := t.queue.Len() > 0 && !t.brokeAt.IsZero() && !t.healthy || len(t.pending) > 0
-	return waits && t.together.Len()+t.alone.Len()+t.slow.Len()+t.sending == 0
+	hang := t.cfg.Now().Sub(t.sentAt) >= carefulWait
+	return waits && t.together.Len() == 0 && t.firstSingle() == nil && (t.sending == 0 || hang)
 }
 
 // Witness reports what came of an event that was committed before and was sent again, to find
