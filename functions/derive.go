@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
 // The first byte of what is hashed, which keeps what is derived for one purpose
@@ -125,7 +127,7 @@ func derive(domain byte, e event.Event, name string, index []int) [sha256.Size]b
 	// Enough for the usual ones; append moves longer ones to the heap.
 	var space [512]byte
 	b := append(space[:0], domain)
-	b = appendPart(b, e.Source())
+	b = appendPart(b, cloudevent.Source(e))
 	b = appendPart(b, e.ID())
 	b = appendPart(b, name)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(index)))

@@ -12,6 +12,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/cloudevents/sdk-go/v2/types"
 
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/functions/internal/jsonscan"
 )
 
@@ -87,7 +88,7 @@ func (o EncodedOutput) event(function string, input event.Event, position int) (
 	}
 
 	inputID := input.ID()
-	source, id := OutputIdentity(function, input.Source(), inputID, position)
+	source, id := OutputIdentity(function, cloudevent.Source(input), inputID, position)
 	ec := &event.EventContextV1{
 		Type:   o.Type,
 		Source: types.URIRef{URL: url.URL{Path: source}},

@@ -17,6 +17,7 @@ import (
 	"github.com/sethvargo/go-retry"
 
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
@@ -218,7 +219,7 @@ func (w *Writer) fill(ctx context.Context, o *offer, offered *Offer) error {
 	}
 	var source, id string
 	if offered.Event.Context != nil {
-		source, id = offered.Event.Source(), offered.Event.ID()
+		source, id = cloudevent.Source(offered.Event), offered.Event.ID()
 	}
 	if source == "" || id == "" {
 		return fault(errors.New("the event has no source or no id"))

@@ -11,6 +11,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
 const (
@@ -143,7 +144,7 @@ func (p *Publisher) exceeds(e event.Event) error {
 // than to encode it.
 func upperBound(e event.Event) int64 {
 	const fixed, perAttribute, perByte = 512, 16, 3 // names and ends of lines; percent-encoding
-	n := len(e.ID()) + len(e.Source()) + len(e.Type()) + len(e.Subject()) + len(e.DataContentType()) + len(e.DataSchema())
+	n := len(e.ID()) + len(cloudevent.Source(e)) + len(e.Type()) + len(e.Subject()) + len(e.DataContentType()) + len(e.DataSchema())
 	attributes := 0
 	if v1, ok := e.Context.(*event.EventContextV1); ok {
 		for name, value := range v1.Extensions {

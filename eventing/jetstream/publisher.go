@@ -14,6 +14,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
@@ -215,7 +216,7 @@ func (p *Publisher) encode(e event.Event, subject string) (*nats.Msg, error) {
 	if err != nil {
 		return nil, &eventing.Rejection{Code: http.StatusBadRequest, Err: err}
 	}
-	header[nats.MsgIdHdr] = []string{eventing.MessageID(e.Source(), e.ID())}
+	header[nats.MsgIdHdr] = []string{eventing.MessageID(cloudevent.Source(e), e.ID())}
 	return &nats.Msg{Subject: subject, Header: header, Data: data}, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tandem-fn/tandem/functions"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
@@ -78,7 +79,7 @@ func (r *running) join(g *group, refused error) {
 			g.preset++
 			continue
 		}
-		c.key = callKey{function: c.function, source: c.event.Source(), id: c.event.ID()}
+		c.key = callKey{function: c.function, source: cloudevent.Source(c.event), id: c.event.ID()}
 		if other := r.calls[c.key]; other != nil {
 			c.shared = other
 			if other.group != g && !slices.Contains(other.waiters, g) {

@@ -13,6 +13,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
 // consumer is one stream of a [Source]: it keeps it open and pulls from it.
@@ -207,7 +208,7 @@ func (c *consumer) receive(ctx context.Context, m eventing.Message) {
 		return
 	}
 	c.restoreAttempts(m.Sequence(), d)
-	if c.partition.Receive(m, d, inflight.EventID{Source: e.Source(), ID: e.ID()}, e.Subject()) == inflight.Copy {
+	if c.partition.Receive(m, d, inflight.EventID{Source: cloudevent.Source(e), ID: e.ID()}, e.Subject()) == inflight.Copy {
 		c.source.ackAtOnce(ctx, m)
 	}
 }

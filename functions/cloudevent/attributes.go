@@ -84,14 +84,14 @@ func (a *attributes) take(name, value string) error {
 		return a.once(name, hasID)
 	case "source":
 		value = a.cut(value)
-		u, err := url.Parse(value)
+		u, err := parseSource(value)
 		if err != nil {
 			if !a.rules.Lenient {
 				return fmt.Errorf("source %q: want a URI reference", clip(value, 256))
 			}
-			u = &url.URL{Opaque: value}
+			u = url.URL{Opaque: value}
 		}
-		c.Source.URL = *u
+		c.Source.URL = u
 		return a.once(name, hasSource)
 	case "type":
 		c.Type = a.cut(value)

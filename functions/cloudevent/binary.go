@@ -150,7 +150,7 @@ func WriteBinary(e event.Event, name func(attribute string) string) (header map[
 func each(c *event.EventContextV1, put func(name, value string)) error {
 	put("specversion", event.CloudEventsVersionV1)
 	put("id", c.ID)
-	put("source", c.Source.String())
+	put("source", sourceOf(c))
 	put("type", c.Type)
 	if c.Subject != nil {
 		put("subject", *c.Subject)

@@ -53,7 +53,7 @@ func contextOf(e event.Event) (*event.EventContextV1, error) {
 // alone has been looked at when it was read.
 func check(c *event.EventContextV1, maxName int) error {
 	var missing []string
-	for _, a := range [...]struct{ name, value string }{{"id", c.ID}, {"source", c.Source.String()}, {"type", c.Type}} {
+	for _, a := range [...]struct{ name, value string }{{"id", c.ID}, {"source", sourceOf(c)}, {"type", c.Type}} {
 		switch {
 		case a.value == "":
 			missing = append(missing, a.name)

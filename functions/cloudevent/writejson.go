@@ -40,7 +40,7 @@ func AppendJSON(buf []byte, e event.Event) ([]byte, error) {
 	buf = append(buf, `{"specversion":"1.0","id":`...)
 	buf = appendString(buf, c.ID)
 	buf = append(buf, `,"source":`...)
-	buf = appendString(buf, c.Source.String())
+	buf = appendString(buf, sourceOf(c))
 	buf = append(buf, `,"type":`...)
 	buf = appendString(buf, c.Type)
 	if c.DataContentType != nil {
