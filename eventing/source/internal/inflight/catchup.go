@@ -41,8 +41,7 @@ type catchUp struct {
 
 	lagging   bool          // a partition lags
 	changed   chan struct{} // holds a token when that has changed
-	left      []*Entry      // to other clusters
-	leftMixed bool          // they are not in the order of service
+	left      serviceList   // to other clusters
 	leftAsked int           // of these, that are being looked up
 	leftMoved time.Time     // when others committed some last
 	relooked  time.Time
@@ -74,12 +73,18 @@ func (t *Table) leaves(e *Entry) bool {
 // leaveToOthers leaves e to another cluster.
 func (t *Table) leaveToOthers(e *Entry) {
 	e.to(stateLeft)
-	if n := len(t.left); n == 0 {
-		t.leftMoved, t.leftMixed = t.cfg.Now(), false
-	} else if e.before(t.left[n-1]) {
-		t.leftMixed = true
+	if t.left.len() == 0 {
+		t.leftMoved = t.cfg.Now()
 	}
-	t.left = append(t.left, e)
+	t.left.add(e)
+}
+
+// leaveAgain leaves entries to the other cluster that has not committed them yet.
+func (t *Table) leaveAgain(entries []*Entry) {
+	for _, e := range entries {
+		e.to(stateLeft)
+	}
+	t.left.addFirst(entries)
 }
 
 // needless reports whether a lookup of e would hardly find it committed.
@@ -95,7 +100,7 @@ func (t *Table) goesFirst(e *Entry) bool {
 // takeBack has entries looked up that were left to others, and delivered if they are not
 // committed.
 func (t *Table) takeBack(which func(*Entry) bool) {
-	t.left = keepOnly(t.left, func(e *Entry) bool {
+	t.left.keepOnly(func(e *Entry) bool {
 		if !which(e) {
 			return true
 		}
@@ -181,7 +186,7 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 		t.noteCommitted(entries, committed)
 	}
 	unsure, foundLeft := 0, 0
-	var again []*Entry
+	var again, leftAgain []*Entry
 	for i, e := range entries {
 		wasLeft := e.wasLeft
 		if wasLeft {
@@ -204,9 +209,12 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 			again = append(again, e)
 		default:
 			unsure++
-			t.notCommitted(e, wasLeft)
+			if t.notCommitted(e, wasLeft) {
+				leftAgain = append(leftAgain, e)
+			}
 		}
 	}
+	t.leaveAgain(leftAgain)
 	if foundLeft > len(entries)/2 {
 		t.relooked = time.Time{} // they are further
 	}
@@ -238,8 +246,9 @@ func (t *Table) noteCommitted(entries []*Entry, committed []bool) {
 	}
 }
 
-// notCommitted decides what to do with an entry that the ledger does not have.
-func (t *Table) notCommitted(e *Entry, wasLeft bool) {
+// notCommitted decides what to do with an entry that the ledger does not have. It reports
+// whether the caller has to leave it to the other cluster again.
+func (t *Table) notCommitted(e *Entry, wasLeft bool) (leftAgain bool) {
 	e.lookups++
 	early := e.early
 	e.early = false
@@ -249,15 +258,14 @@ func (t *Table) notCommitted(e *Entry, wasLeft bool) {
 		t.waitHedged(e)
 	case early && t.cfg.Now().Before(t.dueHedged(e)):
 		t.waitHedged(e)
+	case t.leaves(e) && wasLeft:
+		return true
 	case t.leaves(e):
-		moved := t.leftMoved
 		t.leaveToOthers(e)
-		if wasLeft { // without progress
-			t.leftMoved = moved
-		}
 	default:
 		t.ready(e)
 	}
+	return false
 }
 
 // takeLeft takes some of what was left to others: to deliver it, if there is little else
@@ -265,53 +273,37 @@ func (t *Table) notCommitted(e *Entry, wasLeft bool) {
 // What they make no progress with is not left to them any more, from the head on. It
 // returns the time after which to call it again; 0 for no such time.
 func (t *Table) takeLeft() (again time.Duration) {
-	if len(t.left) == 0 || t.leftAsked > 0 {
+	left := t.left.len()
+	if left == 0 || t.leftAsked > 0 {
 		return 0 // LookedUp signals
 	}
 	now := t.cfg.Now()
 	if n := t.spare(); n > 0 {
-		t.sortLeft()
-		t.askLeft(max(0, len(t.left)-n), len(t.left), true)
+		t.askLeft(max(0, left-n), left, true)
 		return 0
 	}
 	if wait := relookEvery - now.Sub(t.relooked); wait > 0 {
 		return wait
 	}
 	t.relooked = now
-	t.sortLeft()
 	if now.Sub(t.leftMoved) > max(leftPatience, 2*t.takes) {
 		t.leftMoved = now
-		t.askLeft(0, min(blockSize, len(t.left)), true)
+		t.askLeft(0, min(blockSize, left), true)
 		return 0
 	}
-	t.askLeft(0, min(relook, len(t.left)), false)
+	t.askLeft(0, min(relook, left), false)
 	return 0
 }
 
-// sortLeft restores the order of what was left to others.
-func (t *Table) sortLeft() {
-	if !t.leftMixed {
-		return
-	}
-	t.leftMixed = false
-	slices.SortFunc(t.left, func(a, b *Entry) int {
-		if a.before(b) {
-			return -1
-		}
-		return 1
-	})
-}
-
-// askLeft has a part of what was left to others looked up. If mine is set, what is not
-// committed is delivered.
+// askLeft has a part of what was left to others, by its place in the order of service,
+// looked up. If mine is set, what is not committed is delivered.
 func (t *Table) askLeft(from, to int, mine bool) {
-	for _, e := range t.left[from:to] {
+	for _, e := range t.left.take(from, to) {
 		e.mine = mine
 		e.wasLeft = true
 		t.ask(e)
 	}
 	t.leftAsked += to - from
-	t.left = slices.Delete(t.left, from, to)
 }
 
 // spare returns how many of the entries that were left to others this cluster has capacity

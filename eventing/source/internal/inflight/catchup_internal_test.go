@@ -27,10 +27,10 @@ func TestWhatNobodyCommitsIsTakenBackWhileMessagesKeepComing(t *testing.T) {
 	t.Parallel()
 
 	b, old := newBacklog(t, 4)
-	if len(b.left) == 0 {
+	if b.left.len() == 0 {
 		t.Fatal("nothing is left to the other cluster")
 	}
-	head := b.left[0]
+	head := b.left.entries[0]
 	b.request() // the function has all that it takes, and does not answer
 	for waited := time.Duration(0); head.state != stateReady; waited += relookEvery {
 		b.now = b.now.Add(relookEvery)
@@ -51,7 +51,7 @@ func TestWhatTheOtherClusterCommitsIsFoundWhileMessagesKeepComing(t *testing.T) 
 	t.Parallel()
 
 	b, old := newBacklog(t, 2)
-	left := len(b.left)
+	left := b.left.len()
 	b.request()
 	for range 20 {
 		b.now = b.now.Add(relookEvery)
@@ -66,8 +66,8 @@ func TestWhatTheOtherClusterCommitsIsFoundWhileMessagesKeepComing(t *testing.T) 
 			b.LookedUp(entries, committed)
 		}
 	}
-	if left == 0 || len(b.left) > 0 {
-		t.Errorf("%d of %d are still left though they are committed", len(b.left), left)
+	if left == 0 || b.left.len() > 0 {
+		t.Errorf("%d of %d are still left though they are committed", b.left.len(), left)
 	}
 }
 

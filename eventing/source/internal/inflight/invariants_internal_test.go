@@ -17,7 +17,7 @@ func (m *model) check() {
 	}
 	put(stateWaiting, t.waiting.entries...)
 	put(stateAsking, t.lookups.entries[t.lookups.head:]...)
-	put(stateLeft, t.left...)
+	put(stateLeft, t.left.entries...)
 	put(stateReady, t.together.entries...)
 	put(stateReady, t.alone.entries...)
 	put(stateReady, t.queue.entries...)

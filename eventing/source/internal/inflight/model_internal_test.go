@@ -142,7 +142,7 @@ func (m *model) logf(format string, args ...any) {
 func (m *model) describe() string {
 	t := m.table
 	return fmt.Sprintf("%+v in_flight=%d rate=%d sending=%d open=%d asking=%d lookups=%d left=%d together=%d alone=%d again=%d held=%d waiting=%d silent=%d saved=%s lagging=%t requests=%d",
-		t.hedge, t.cfg.InFlight, t.cfg.Rate, t.sending, t.open, t.asking, t.lookups.len(), len(t.left), t.together.Len(), t.alone.Len(), t.again.Len(), t.countHeld(), t.waiting.Len(), t.silent, t.saved, t.lagging, len(m.requests))
+		t.hedge, t.cfg.InFlight, t.cfg.Rate, t.sending, t.open, t.asking, t.lookups.len(), t.left.len(), t.together.Len(), t.alone.Len(), t.again.Len(), t.countHeld(), t.waiting.Len(), t.silent, t.saved, t.lagging, len(m.requests))
 }
 
 var modelStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -112,7 +112,7 @@ func (p *Partition) Abandon() {
 		}
 		return current(e)
 	})
-	t.left = keepOnly(t.left, current)
+	t.left.keepOnly(current)
 	for subject, l := range p.lanes {
 		l.entries = keepOnly(l.entries, current)
 		if l.running != nil && l.running.state != stateSending { // else it may still commit

@@ -1,6 +1,9 @@
 package inflight
 
-import "container/heap"
+import (
+	"container/heap"
+	"slices"
+)
 
 // entryHeap is a heap of entries.
 type entryHeap struct {
@@ -88,4 +91,77 @@ func (q *fifo) take(n int) []*Entry {
 func (q *fifo) rebuild(keep func(*Entry) bool) {
 	q.entries = keepOnly(q.entries[q.head:], keep)
 	q.head = 0
+}
+
+// serviceList is a list of entries in the order of service. Entries that are not added in
+// that order are at its end until they are needed.
+type serviceList struct {
+	entries []*Entry
+	sorted  int // how many are in order
+}
+
+func (l *serviceList) len() int { return len(l.entries) }
+
+func (l *serviceList) add(e *Entry) {
+	if n := len(l.entries); l.sorted == n && (n == 0 || !e.before(l.entries[n-1])) {
+		l.sorted++
+	}
+	l.entries = append(l.entries, e)
+}
+
+// addFirst adds entries that are in order and, mostly, before all others.
+func (l *serviceList) addFirst(entries []*Entry) {
+	n := len(entries)
+	if n > 0 && len(l.entries) > 0 && !entries[n-1].before(l.entries[0]) {
+		for _, e := range entries {
+			l.add(e)
+		}
+		return
+	}
+	l.entries = slices.Insert(l.entries, 0, entries...)
+	l.sorted += n
+}
+
+// take removes and returns the entries at from and after it, before to.
+func (l *serviceList) take(from, to int) []*Entry {
+	l.sort()
+	taken := slices.Clone(l.entries[from:to])
+	l.entries = slices.Delete(l.entries, from, to)
+	l.sorted = len(l.entries)
+	return taken
+}
+
+// sort puts the entries at the end in their places.
+func (l *serviceList) sort() {
+	late := slices.Clone(l.entries[l.sorted:])
+	slices.SortFunc(late, func(a, b *Entry) int {
+		if a.before(b) {
+			return -1
+		}
+		return 1
+	})
+	for i, to := l.sorted, len(l.entries); len(late) > 0; to-- {
+		if last := late[len(late)-1]; i > 0 && last.before(l.entries[i-1]) {
+			i--
+			l.entries[to-1] = l.entries[i]
+		} else {
+			late = late[:len(late)-1]
+			l.entries[to-1] = last
+		}
+	}
+	l.sorted = len(l.entries)
+}
+
+// keepOnly removes the entries that keep does not want.
+func (l *serviceList) keepOnly(keep func(*Entry) bool) {
+	i, sorted := 0, 0
+	l.entries = keepOnly(l.entries, func(e *Entry) bool {
+		kept := keep(e)
+		if kept && i < l.sorted {
+			sorted++
+		}
+		i++
+		return kept
+	})
+	l.sorted = sorted
 }

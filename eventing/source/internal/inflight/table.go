@@ -253,10 +253,10 @@ func (t *Table) SetHedge(h eventing.Hedge) {
 		t.holdReady()
 	}
 	if !h.Race() {
-		for _, e := range t.left {
+		for _, e := range t.left.entries {
 			t.waitHedged(e)
 		}
-		t.left = nil
+		t.left = serviceList{}
 	}
 	for _, e := range t.waiting.entries {
 		if !e.retry && !e.suspect {
@@ -314,7 +314,7 @@ func (t *Table) Close() (left []*Entry) {
 	for _, h := range t.sendable() {
 		h.entries = nil
 	}
-	t.waiting.entries, t.lookups, t.left = nil, fifo{}, nil
+	t.waiting.entries, t.lookups, t.left = nil, fifo{}, serviceList{}
 	return left
 }
 

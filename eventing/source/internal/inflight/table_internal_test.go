@@ -12,7 +12,7 @@ import (
 
 // bench is a table with one partition, by a clock that the test sets.
 type bench struct {
-	t *testing.T
+	t testing.TB
 	*Table
 	partition *Partition
 	now       time.Time
@@ -21,10 +21,10 @@ type bench struct {
 }
 
 // newBench returns a table that races.
-func newBench(t *testing.T, cfg Config) *bench {
-	t.Helper()
+func newBench(tb testing.TB, cfg Config) *bench {
+	tb.Helper()
 
-	b := &bench{t: t, now: modelStart, events: 100}
+	b := &bench{t: tb, now: modelStart, events: 100}
 	cfg.Now = func() time.Time { return b.now }
 	cfg.MaxBatch = func() (int, int) { return b.events, 1 << 20 }
 	if cfg.InFlight == 0 {
