@@ -23,7 +23,9 @@ func MessageID(source, id string) string {
 	b := appendPart(space[:0], source)
 	b = appendPart(b, id)
 	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
+	var text [2 * sha256.Size]byte
+	hex.Encode(text[:], sum[:])
+	return string(text[:])
 }
 
 // Origin is where a message was stored first. A stream that copies another, as

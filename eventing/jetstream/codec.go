@@ -25,15 +25,19 @@ const (
 // name, percent-encoded, but for datacontenttype, which is "content-type" and as it
 // is. The error says why e is no CloudEvent. The data is e's own.
 func Encode(e event.Event) (nats.Header, []byte, error) {
-	err := cloudevent.Check(e)
-	if err != nil {
-		return nil, nil, fmt.Errorf("encode event for NATS: %w", err)
+	header := make(nats.Header, 8)
+	if err := addHeaders(header, e); err != nil {
+		return nil, nil, err
 	}
-	header, data, err := cloudevent.WriteBinary(e, headerName)
-	if err != nil {
-		return nil, nil, fmt.Errorf("encode event for NATS: %w", err)
+	return header, e.DataEncoded, nil
+}
+
+// addHeaders adds the headers that [Encode] gives.
+func addHeaders(header nats.Header, e event.Event) error {
+	if err := cloudevent.AddBinary(header, e, headerName); err != nil {
+		return fmt.Errorf("encode event for NATS: %w", err)
 	}
-	return header, data, nil
+	return nil
 }
 
 // headerName is the header of an attribute. The switch spares the usual ones a new

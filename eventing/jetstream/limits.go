@@ -120,8 +120,8 @@ func atLeast(limit int64) int64 {
 
 // exceeds returns a [eventing.Rejection] for an event that exceeds a limit that is known.
 func (p *Publisher) exceeds(e event.Event) error {
-	m, err := p.encode(e, "")
-	if err != nil {
+	m := newMessage()
+	if err := encode(m, e, ""); err != nil {
 		return err
 	}
 	size, header := int64(messageSize(m)), int64(messageSize(m)-len(m.Data))

@@ -119,6 +119,9 @@ func (p *Publisher) Publish(ctx context.Context, events []event.Event) error {
 // passing reports whether an event that was not stored for this reason may be stored a
 // moment later.
 func passing(reason error) bool {
+	if reason == nil {
+		return false
+	}
 	var refused *natsjs.APIError
 	return unanswered(reason) || errors.Is(reason, natsjs.ErrNoStreamResponse) ||
 		errors.As(reason, &refused) && (refused.ErrorCode == errCodeDuplicateUndecided || refused.ErrorCode == natsjs.JSErrCodeStreamWrongLastSequenceConstant)
@@ -181,6 +184,8 @@ func (p *Publisher) attempt(ctx context.Context, events []event.Event, rest []in
 		return
 	}
 	subject := func(n int) string { return Subject(p.cfg.prefix(), events[rest[n]].Type()) }
+	m := newMessage() // for one event after the other: the client copies it
+	eventType, to := "", ""
 	storing, err := p.conn.storings.begin(p.cfg.Name, subject)
 	if err != nil {
 		fail(rest, err)
@@ -195,12 +200,14 @@ func (p *Publisher) attempt(ctx context.Context, events []event.Event, rest []in
 				break
 			}
 		}
-		message, rejected := p.encode(events[i], subject(n))
-		if rejected != nil {
+		if e := events[i]; n == 0 || e.Type() != eventType {
+			eventType, to = e.Type(), subject(n)
+		}
+		if rejected := encode(m, events[i], to); rejected != nil {
 			storing.skip(rejected)
 			continue
 		}
-		storing.send(message)
+		storing.send(m)
 	}
 	if err == nil {
 		err = storing.wait(ctx, lost, 0)
@@ -210,19 +217,26 @@ func (p *Publisher) attempt(ctx context.Context, events []event.Event, rest []in
 	}
 }
 
-// encode returns the message of an event. The error is a [eventing.Rejection].
-func (p *Publisher) encode(e event.Event, subject string) (*nats.Msg, error) {
-	header, data, err := Encode(e)
-	if err != nil {
-		return nil, &eventing.Rejection{Code: http.StatusBadRequest, Err: err}
+// newMessage returns a message for [encode].
+func newMessage() *nats.Msg { return &nats.Msg{Header: make(nats.Header, 8)} }
+
+// encode makes m the message of an event. The error is a [eventing.Rejection].
+func encode(m *nats.Msg, e event.Event, subject string) error {
+	clear(m.Header)
+	if err := addHeaders(m.Header, e); err != nil {
+		return &eventing.Rejection{Code: http.StatusBadRequest, Err: err}
 	}
-	header[nats.MsgIdHdr] = []string{eventing.MessageID(cloudevent.Source(e), e.ID())}
-	return &nats.Msg{Subject: subject, Header: header, Data: data}, nil
+	m.Header[nats.MsgIdHdr] = []string{eventing.MessageID(cloudevent.Source(e), e.ID())}
+	m.Subject, m.Data = subject, e.DataEncoded
+	return nil
 }
 
 // tooLarge returns the [eventing.Rejection] that a reason means for an event that never
 // fits; else the reason.
 func (p *Publisher) tooLarge(ctx context.Context, e event.Event, reason error) error {
+	if reason == nil {
+		return nil
+	}
 	var api *natsjs.APIError
 	payload := errors.Is(reason, nats.ErrMaxPayload)
 	if !payload && (!errors.As(reason, &api) || api.ErrorCode != natsjs.JSErrCodeStreamMessageExceedsMaximum && api.ErrorCode != errCodeHeaderTooLarge) {

@@ -130,18 +130,53 @@ func WriteBinary(e event.Event, name func(attribute string) string) (header map[
 		return nil, nil, err
 	}
 	header = make(map[string][]string, 8+len(c.Extensions))
+	if err := addBinary(header, c, name, func(string, string) {}); err != nil {
+		return nil, nil, err
+	}
+	return header, e.DataEncoded, nil
+}
+
+// AddBinary adds to header what [WriteBinary] gives. It checks e as [Check] does, in one
+// pass; after an error the header is of no use.
+func AddBinary(header map[string][]string, e event.Event, name func(attribute string) string) error {
+	c, err := contextOf(e)
+	if err != nil {
+		return err
+	}
+	if err := checkAll(c); err != nil {
+		return err
+	}
+	var bad error
+	err = addBinary(header, c, name, func(attribute, value string) {
+		if err := CheckText(value); err != nil && bad == nil {
+			bad = fmt.Errorf("%s: %w", attribute, err)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return bad
+}
+
+// addBinary calls escaping with the attributes whose values have to be escaped, which all
+// have that a String does not allow.
+func addBinary(header map[string][]string, c *event.EventContextV1, name func(attribute string) string, escaping func(attribute, value string)) error {
 	values := make([]string, 0, 8+len(c.Extensions))
 	put := func(attribute, value string) {
 		values = append(values, value)
 		header[name(attribute)] = values[len(values)-1 : len(values) : len(values)]
 	}
-	if err := each(c, func(attribute, value string) { put(attribute, escape(value)) }); err != nil {
-		return nil, nil, err
-	}
-	if c.DataContentType != nil && *c.DataContentType != "" {
+	err := each(c, func(attribute, value string) {
+		escaped := escape(value)
+		if len(escaped) > len(value) {
+			escaping(attribute, value)
+		}
+		put(attribute, escaped)
+	})
+	if err == nil && c.DataContentType != nil && *c.DataContentType != "" {
 		put("datacontenttype", *c.DataContentType)
 	}
-	return header, e.DataEncoded, nil
+	return err
 }
 
 // each calls put with every attribute but datacontenttype, specversion first,
