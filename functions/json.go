@@ -52,10 +52,12 @@ func readJSON[T any](e event.Event, data *T) error {
 	if err := json.Unmarshal(text, data); err != nil {
 		return explainError[T](text, err)
 	}
-	for _, value := range [...]any{*data, data} {
-		if v, ok := value.(interface{ Validate() error }); ok {
-			return v.Validate()
-		}
+	type validator interface{ Validate() error }
+	if v, ok := any(data).(validator); ok { // also if the method is T's
+		return v.Validate()
+	}
+	if v, ok := any(*data).(validator); ok { // T is a pointer
+		return v.Validate()
 	}
 	return nil
 }

@@ -89,13 +89,18 @@ func (o EncodedOutput) event(function string, input event.Event, position int) (
 
 	inputID := input.ID()
 	source, id := OutputIdentity(function, cloudevent.Source(input), inputID, position)
-	ec := &event.EventContextV1{
-		Type:   o.Type,
-		Source: types.URIRef{URL: url.URL{Path: source}},
-		ID:     id,
+	// All that the event refers to, but for its extensions, in one allocation.
+	made := &struct {
+		context              event.EventContextV1
+		subject, contentType string
+		time                 types.Timestamp
+	}{
+		context: event.EventContextV1{Type: o.Type, Source: types.URIRef{URL: url.URL{Path: source}}, ID: id},
+		subject: o.Subject, contentType: o.ContentType,
 	}
+	ec := &made.context
 	if o.Subject != "" {
-		ec.Subject = &o.Subject
+		ec.Subject = &made.subject
 	}
 
 	at := o.Time
@@ -108,12 +113,12 @@ func (o EncodedOutput) event(function string, input event.Event, position int) (
 		if year := at.Year(); year < 0 || year > 9999 {
 			return event.Event{}, fmt.Errorf("time: year %d: want 0 to 9999, as in RFC 3339", year)
 		}
-		ec.Time = &types.Timestamp{Time: at}
+		made.time.Time = at
+		ec.Time = &made.time
 	}
 
-	contentType := o.ContentType
-	if contentType != "" {
-		ec.DataContentType = &contentType
+	if o.ContentType != "" {
+		ec.DataContentType = &made.contentType
 	}
 
 	var err error
@@ -216,6 +221,15 @@ func checkExtensionName(name string) error {
 // checkString reports what CloudEvents does not allow in a String (spec 1.0.2,
 // Type System): control characters, noncharacters, and anything but Unicode.
 func checkString(s string) error {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] >= 0x7f {
+			return checkRunes(s)
+		}
+	}
+	return nil
+}
+
+func checkRunes(s string) error {
 	for i, r := range s {
 		switch {
 		case r >= ' ' && r < 0x7f:

@@ -89,7 +89,9 @@ func digestOf(receipt sinkwriter.Receipt) string {
 	if receipt.Digest == [16]byte{} {
 		return ""
 	}
-	return hex.EncodeToString(receipt.Digest[:])
+	var text [2 * len(receipt.Digest)]byte
+	hex.Encode(text[:], receipt.Digest[:])
+	return string(text[:])
 }
 
 // deploymentError returns the error in err that only a change of the deployment helps

@@ -196,7 +196,8 @@ func each(c *event.EventContextV1, put func(name, value string)) error {
 	if c.DataSchema != nil {
 		put("dataschema", c.DataSchema.String())
 	}
-	for _, name := range extensionNames(c) {
+	var space [8]string
+	for _, name := range appendExtensionNames(space[:0], c) {
 		if err := checkExtensionName(name); err != nil {
 			return err
 		}
@@ -209,12 +210,9 @@ func each(c *event.EventContextV1, put func(name, value string)) error {
 	return nil
 }
 
-// extensionNames gives the names of the extensions in their order.
-func extensionNames(c *event.EventContextV1) []string {
-	if len(c.Extensions) == 0 {
-		return nil
-	}
-	names := make([]string, 0, len(c.Extensions))
+// appendExtensionNames appends the names of the extensions to names, which is empty, in
+// their order.
+func appendExtensionNames(names []string, c *event.EventContextV1) []string {
 	for name := range c.Extensions {
 		names = append(names, name)
 	}

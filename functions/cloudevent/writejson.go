@@ -60,7 +60,8 @@ func AppendJSON(buf []byte, e event.Event) ([]byte, error) {
 		buf = c.Time.UTC().AppendFormat(buf, time.RFC3339Nano)
 		buf = append(buf, '"')
 	}
-	for _, name := range extensionNames(c) {
+	var space [8]string
+	for _, name := range appendExtensionNames(space[:0], c) {
 		if buf, err = appendExtension(buf, name, c.Extensions[name]); err != nil {
 			return buf, err
 		}
