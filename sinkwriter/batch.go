@@ -139,11 +139,14 @@ func (w *Writer) lookUp(ctx context.Context, s *session, batch []*offer) (map[st
 // apply sends the effects of the offers that were won, their outputs and COMMIT,
 // and finishes them. What the others lost to is looked up in passing.
 func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[string]*table, statements map[string][]uint32) error {
-	var size int
-	var events []event.Event
+	size, outputs := 0, 0
+	for _, o := range c.won {
+		size += o.written
+		outputs += len(o.outputs)
+	}
+	events := make([]event.Event, 0, outputs)
 	for _, o := range c.won {
 		events = append(events, o.outputs...)
-		size += o.size
 	}
 	p := plan{types: s.types(), arena: make([]byte, 0, size), asWritten: len(c.won) == 1 && c.won[0].asWritten}
 	if err := p.build(c.won, tables, statements); err != nil {
@@ -151,7 +154,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 	}
 	steps := append(w.check(c), w.register(s, c.won)...)
 	steps = append(steps, p.steps...)
-	rows, err := newRows(events, size)
+	rows, err := newRows(events)
 	if err != nil {
 		return err
 	}

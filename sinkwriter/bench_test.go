@@ -53,3 +53,23 @@ func BenchmarkEncodeEvents(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkNewRows makes the rows of a batch of 256 outputs.
+func BenchmarkNewRows(b *testing.B) {
+	w := &Writer{config: Config{Cluster: "east"}}
+	var events []event.Event
+	for range 256 {
+		var o offer
+		offered := benchOffer()
+		if err := w.fill(b.Context(), &o, &offered); err != nil {
+			b.Fatal(err)
+		}
+		events = append(events, o.outputs...)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := newRows(events); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -277,7 +277,11 @@ func (b *outbox) some(rows []*heldRow) (call, rest []*heldRow) {
 
 // call publishes the events of rows, and notes their outcomes.
 func (b *outbox) call(rows []*heldRow, retry bool) {
-	var events []event.Event
+	total := 0
+	for _, r := range rows {
+		total += len(r.events)
+	}
+	events := make([]event.Event, 0, total)
 	for _, r := range rows {
 		events = append(events, r.events...)
 	}

@@ -31,6 +31,9 @@ const (
 on conflict (source, id) do update set code = excluded.code, reason = excluded.reason, event = excluded.event,
   times = r.times + 1, last_at = pg_catalog.clock_timestamp()`
 
+	// encodedAttributes is about what the attributes of an event take in a row, in bytes.
+	encodedAttributes = 320
+
 	// maxReason bounds the reason of a rejected output, in bytes.
 	maxReason = 4096
 )
@@ -49,7 +52,11 @@ type outboxRow struct {
 }
 
 // newRows divides events among rows.
-func newRows(events []event.Event, size int) ([]outboxRow, error) {
+func newRows(events []event.Event) ([]outboxRow, error) {
+	size := 0
+	for i := range events {
+		size += encodedAttributes + len(events[i].DataEncoded)
+	}
 	var rows []outboxRow
 	for len(events) > 0 {
 		text := append(make([]byte, 0, min(size, maxRowBytes)), '[')

@@ -62,7 +62,8 @@ type offer struct {
 	event             event.Event
 	effects           functions.Effects
 	outputs           []event.Event
-	size              int // roughly, as encoded
+	size              int // roughly, in memory
+	written           int // roughly, its writes as encoded
 	executes          bool
 	asWritten         bool   // its writes are not sorted: that was tried
 	unsure            bool   // it may be committed
@@ -240,6 +241,7 @@ func (w *Writer) fill(ctx context.Context, o *offer, offered *Offer) error {
 	if err != nil {
 		return fault(err)
 	}
+	o.written = o.size
 	if err := w.fillOutputs(ctx, o, outputs); err != nil {
 		return err
 	}
