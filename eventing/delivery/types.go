@@ -57,12 +57,18 @@ func parseTypes(header string) []string {
 }
 
 // Types returns the event types that the function has said it knows, in this or an earlier
-// answer, and how long ago it said so last. They are nil until it has. The map must not be
-// changed.
-func (d *Sender) Types() (types map[string]bool, age time.Duration) {
+// answer. They are nil until it has. The map must not be changed.
+func (d *Sender) Types() map[string]bool {
 	d.types.mu.Lock()
 	defer d.types.mu.Unlock()
-	return d.types.types, d.cfg.Now().Sub(d.types.at)
+	return d.types.types
+}
+
+// TypesAge returns how long ago the function stated its types last.
+func (d *Sender) TypesAge() time.Duration {
+	d.types.mu.Lock()
+	defer d.types.mu.Unlock()
+	return d.cfg.Now().Sub(d.types.at)
 }
 
 // AskTypes asks the function for its types, by a request that has no event. It starts a
@@ -80,7 +86,7 @@ func (d *Sender) AskTypes(ctx context.Context) error {
 	}
 	defer func() { _ = res.Body.Close() }() // nothing is lost with it
 	d.types.read(d.cfg.Now(), res.Header)
-	if types, _ := d.Types(); types == nil && res.StatusCode >= 500 {
+	if d.Types() == nil && res.StatusCode >= 500 {
 		return fmt.Errorf("ask the function for its types: %w", &sink.StatusError{Code: res.StatusCode})
 	}
 	return nil

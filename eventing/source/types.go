@@ -59,8 +59,8 @@ func (s *Source) isOthers(eventType string) bool {
 	if !s.filter.all() || s.filter.anyType {
 		return false
 	}
-	types, age := s.sender.Types()
-	return types != nil && age < typesFor && !types[eventType]
+	types := s.sender.Types()
+	return types != nil && !types[eventType] && s.sender.TypesAge() < typesFor
 }
 
 // isRejectedAsOthers reports whether the function rejected an event because it is of a type
@@ -71,7 +71,7 @@ func (s *Source) isRejectedAsOthers(e *inflight.Entry, step delivery.Step) bool 
 
 // unknownTypes returns those of the wanted types that the function does not know.
 func (s *Source) unknownTypes() (unknown []string, known map[string]bool) {
-	known, _ = s.sender.Types()
+	known = s.sender.Types()
 	if known == nil {
 		return nil, nil
 	}
@@ -133,7 +133,7 @@ func (s *Source) followTypes(ctx context.Context) {
 		case <-ticker.C:
 		}
 		nothing := s.typesCheck.nothingPassed()
-		if types, _ := s.sender.Types(); nothing != nil && types == nil && !asked {
+		if nothing != nil && s.sender.Types() == nil && !asked {
 			if asked = s.sender.AskTypes(ctx) == nil; !asked && !backoff.Sleep(ctx, &wait) {
 				return
 			}
