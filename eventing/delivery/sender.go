@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -263,9 +264,11 @@ func isOfFunction(res *http.Response) bool {
 
 // readOutcomes reads the outcomes of the events of a batch.
 func (a *answer) readOutcomes(res *http.Response, events int) error {
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxOutcomes))
+	var body bytes.Buffer
+	body.Grow(int(min(max(0, res.ContentLength), maxOutcomes)) + bytes.MinRead)
+	_, err := body.ReadFrom(io.LimitReader(res.Body, maxOutcomes))
 	if err == nil {
-		a.outcomes, err = outcome.Parse(body, events)
+		a.outcomes, err = outcome.Parse(body.Bytes(), events)
 	}
 	if err != nil {
 		return fmt.Errorf("read the outcomes of a batch: %w", err)

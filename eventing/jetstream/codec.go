@@ -79,19 +79,21 @@ func Decode(header nats.Header, data []byte) (event.Event, error) {
 func decode(header nats.Header, data []byte) (event.Event, error) {
 	// What comes first out of the map must not matter: all clusters have to read
 	// the same.
-	var contentTypes []string
+	contentType, contentTypes := "", 0
 	binary := false
 	for name, values := range header {
 		if strings.EqualFold(name, contentTypeHeader) {
-			contentTypes = append(contentTypes, values...)
+			for _, contentType = range values {
+				contentTypes++
+			}
 		}
 		binary = binary || isAttribute(name)
 	}
 	switch {
-	case len(contentTypes) > 1:
+	case contentTypes > 1:
 		return event.Event{}, errors.New("header content-type: it is there more than once")
-	case len(contentTypes) == 1:
-		return cloudevent.Read(contentTypes[0], header, data, cloudevent.Rules{})
+	case contentTypes == 1:
+		return cloudevent.Read(contentType, header, data, cloudevent.Rules{})
 	case !binary && mayBeJSON(data):
 		return cloudevent.ReadJSON(data, cloudevent.Rules{})
 	}

@@ -100,6 +100,7 @@ func (s *Source) prepare(ctx context.Context, r *inflight.Request) (ds []*delive
 		}
 	}
 	fetching.Wait()
+	ds, sent = make([]*delivery.Delivery, 0, len(r.Entries)), make([]int, 0, len(r.Entries))
 	for i, e := range r.Entries {
 		if r.Next[i] != inflight.Drop && !e.Evicted && !e.Delivery.DeadLetter && e.Delivery.Unreadable == nil && s.isOthers(e.Delivery.Event.Type()) {
 			s.cfg.Metrics.filteredOne(ctx)
