@@ -17,6 +17,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	tandemjs "github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
@@ -75,11 +76,11 @@ func TestNATSKeepsWhatItAcknowledgedWhenKilled(t *testing.T) {
 	if err := server.Process().Kill(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it runs again", func() bool { return server.Process().Restarts() == 1 })
+	eventtest.Eventually(t, "it runs again", func() bool { return server.Process().Restarts() == 1 })
 	if err := server.WaitUntilReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the stream answers", func() bool { _, err := stream.Info(t.Context()); return err == nil })
+	eventtest.Eventually(t, "the stream answers", func() bool { _, err := stream.Info(t.Context()); return err == nil })
 	info, err := stream.Info(t.Context())
 	if err != nil {
 		t.Fatal(err)

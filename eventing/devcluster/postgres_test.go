@@ -18,6 +18,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 )
 
 // openDir is a temporary folder that the account which PostgreSQL runs as may
@@ -151,7 +152,7 @@ func TestPostgresComesBackAfterKillAndCrash(t *testing.T) {
 		other := strings.Replace(string(content), strconv.Itoa(pid), strconv.Itoa(os.Getpid()), 1)
 		_ = os.WriteFile(lock, []byte(other), 0o600)
 	}
-	eventually(t, "it answers again", func() bool {
+	eventtest.Eventually(t, "it answers again", func() bool {
 		conn, err := pgx.Connect(t.Context(), p.URL())
 		if err != nil {
 			return false

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
@@ -45,7 +46,7 @@ func TestAGapIsNoticed(t *testing.T) {
 	take := func(reader eventing.Reader, n, bytes int) (err error) {
 		t.Helper()
 		before := last
-		eventually(t, "the consumer has a leader", func() bool {
+		eventtest.Eventually(t, "the consumer has a leader", func() bool {
 			err = reader.Pull(t.Context(), n, bytes, func(m eventing.Message) {
 				if m.Sequence() != last+1 {
 					t.Errorf("message %d comes after %d", m.Sequence(), last)

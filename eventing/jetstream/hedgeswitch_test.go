@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
@@ -69,7 +70,7 @@ func TestWhatIsSetForOneClusterWinsOverWhatIsSetForAll(t *testing.T) {
 	if err := native(t, server).DeleteKeyValue(t.Context(), jetstream.HedgeBucket); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "there is no bucket", func() bool {
+	eventtest.Eventually(t, "there is no bucket", func() bool {
 		got, err := east.Hedge(t.Context(), "flights")
 		return err == nil && got == ""
 	})
@@ -88,14 +89,14 @@ func TestABucketThatCannotBeReadIsAnError(t *testing.T) {
 		t.Fatalf("%q, %v", got, err)
 	}
 	server.Stop()
-	eventually(t, "the loss is noticed", func() bool {
+	eventtest.Eventually(t, "the loss is noticed", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := s.Hedge(ctx, "flights")
 		return errors.Is(err, jetstream.ErrNotConnected)
 	})
 	server.Restart(t)
-	eventually(t, "it can be read again", func() bool {
+	eventtest.Eventually(t, "it can be read again", func() bool {
 		got, err := s.Hedge(t.Context(), "flights")
 		return err == nil && got == "300ms"
 	})

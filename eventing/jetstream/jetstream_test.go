@@ -17,6 +17,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
@@ -27,14 +28,14 @@ func TestWithoutAConnectionNothingIsPublished(t *testing.T) {
 	publisher := newPublisher(t, connect(t, server))
 	publishWith(t, publisher, newEvents(1, 1)...)
 	server.Stop()
-	eventually(t, "the loss is noticed", func() bool {
+	eventtest.Eventually(t, "the loss is noticed", func() bool {
 		return errors.Is(publisher.Publish(t.Context(), newEvents(2, 1)), jetstream.ErrNotConnected)
 	})
 	if err := publisher.Ready(t.Context()); !errors.Is(err, jetstream.ErrNotConnected) {
 		t.Errorf("Ready: %v", err)
 	}
 	server.Restart(t)
-	eventually(t, "publishing works again", func() bool {
+	eventtest.Eventually(t, "publishing works again", func() bool {
 		return publisher.Publish(t.Context(), newEvents(2, 1)) == nil
 	})
 }
@@ -290,16 +291,4 @@ func identities(messages []eventing.Message) []string {
 		all = append(all, e.Source()+" "+e.ID())
 	}
 	return all
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-
-	deadline := time.Now().Add(60 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 60 s: %s", what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }

@@ -13,6 +13,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
@@ -61,7 +62,7 @@ func TestALimitThatWasLoweredEndsNoConnectionForGood(t *testing.T) {
 	events[5] = sized(t, 7, 20_000, 0)
 	// The server ends the connection at the large one. With the next it tells the limit.
 	var err error
-	eventually(t, "all others are stored", func() bool {
+	eventtest.Eventually(t, "all others are stored", func() bool {
 		err = publisher.Publish(t.Context(), events)
 		return errors.As(err, new(*eventing.Rejection))
 	})
@@ -75,7 +76,7 @@ func TestALimitThatWasLoweredEndsNoConnectionForGood(t *testing.T) {
 	}
 	// What reads with the connection, reads on.
 	got := 0
-	eventually(t, "the events are read", func() bool {
+	eventtest.Eventually(t, "the events are read", func() bool {
 		err := reader.Pull(t.Context(), 100, 1<<20, func(m eventing.Message) {
 			if err := m.Ack(); err != nil {
 				t.Log(err)
@@ -119,7 +120,7 @@ func TestAnEventThatIsTooLargeIsRefusedAsTheServerWould(t *testing.T) {
 			t.Fatal(err)
 		}
 		e := sized(t, n, tt.size, tt.ext)
-		eventually(t, "it is checked by the limit that is set now", func() bool {
+		eventtest.Eventually(t, "it is checked by the limit that is set now", func() bool {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
 			err := publisher.Check(ctx, e)

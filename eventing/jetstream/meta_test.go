@@ -8,6 +8,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
@@ -31,7 +32,7 @@ func TestAStreamThatIsThereIsReadWhileThoseWhoChangeConsumersAreAway(t *testing.
 	dead := connectEast()
 	publish(t, dead, newEvents(1, 5)...)
 	got := map[uint64]bool{}
-	eventually(t, "five messages come", func() bool { // and are not acknowledged
+	eventtest.Eventually(t, "five messages come", func() bool { // and are not acknowledged
 		// A consumer on three servers has no leader at first, and is opened again after a 503.
 		err := open(t, dead, "east").Pull(t.Context(), 5-len(got), 64<<20, func(m eventing.Message) { got[m.Sequence()] = true })
 		return err == nil && len(got) == 5
@@ -42,7 +43,7 @@ func TestAStreamThatIsThereIsReadWhileThoseWhoChangeConsumersAreAway(t *testing.
 
 	link.Cut() // three of six servers are no majority
 	js := nativeTo(t, clusters[0].URL())
-	eventually(t, "no consumer can be made", func() bool {
+	eventtest.Eventually(t, "no consumer can be made", func() bool {
 		_, err := js.CreateConsumer(t.Context(), "EVENTS", natsjs.ConsumerConfig{Durable: "other"})
 		return err != nil
 	})
@@ -52,7 +53,7 @@ func TestAStreamThatIsThereIsReadWhileThoseWhoChangeConsumersAreAway(t *testing.
 		t.Fatal(err)
 	}
 	var reader eventing.Reader
-	eventually(t, "the stream is opened", func() bool {
+	eventtest.Eventually(t, "the stream is opened", func() bool {
 		reader, err = stream.Open(t.Context(), eventing.OpenConfig{})
 		return err == nil
 	})
@@ -65,7 +66,7 @@ func TestAStreamThatIsThereIsReadWhileThoseWhoChangeConsumersAreAway(t *testing.
 
 	// Afterwards it is as it was.
 	link.Heal()
-	eventually(t, "what was outstanding comes", func() bool {
+	eventtest.Eventually(t, "what was outstanding comes", func() bool {
 		if reader, err = stream.Open(t.Context(), eventing.OpenConfig{}); err != nil {
 			return false
 		}

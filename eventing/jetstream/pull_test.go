@@ -11,6 +11,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
@@ -70,7 +71,7 @@ func TestAReplicatedStreamIsReadWithoutWaitingForAckWait(t *testing.T) {
 				t.Errorf("%+v: message %d came %d times", tt, sequence, times)
 			}
 		}
-		eventually(t, "all are acknowledged", func() bool {
+		eventtest.Eventually(t, "all are acknowledged", func() bool {
 			p, err := reader.Position(t.Context())
 			return err == nil && p.Floor == events+1 && p.Unacknowledged == 0
 		})
@@ -95,7 +96,7 @@ func TestADeletedConsumerIsNoticed(t *testing.T) {
 		failed <- err
 	}()
 	js := native(t, server)
-	eventually(t, "the request is there", func() bool {
+	eventtest.Eventually(t, "the request is there", func() bool {
 		consumer, err := js.Consumer(t.Context(), "EVENTS", "tandem-east-flights")
 		return err == nil && consumer.CachedInfo().NumWaiting > 0
 	})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
@@ -43,7 +44,7 @@ func TestARewoundReaderGivesAgainWhatWasAcknowledged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "it is acknowledged", func() bool {
+	eventtest.Eventually(t, "it is acknowledged", func() bool {
 		position, err := reader.Position(t.Context())
 		return err == nil && position.Unacknowledged == 2
 	})
@@ -62,7 +63,7 @@ func TestARewoundReaderGivesAgainWhatWasAcknowledged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "it is acknowledged", func() bool {
+	eventtest.Eventually(t, "it is acknowledged", func() bool {
 		position, err := reader.Position(t.Context())
 		return err == nil && position.Floor == 11
 	})
@@ -98,7 +99,7 @@ func TestWhatAStreamHasDroppedIsNotReadAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "it is acknowledged", func() bool {
+	eventtest.Eventually(t, "it is acknowledged", func() bool {
 		position, err := reader.Position(t.Context())
 		return err == nil && position.Unacknowledged == 1
 	})
@@ -211,7 +212,7 @@ func acknowledge(t *testing.T, reader eventing.Reader, messages []eventing.Messa
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "it is acknowledged", func() bool {
+	eventtest.Eventually(t, "it is acknowledged", func() bool {
 		position, err := reader.Position(t.Context())
 		return err == nil && position.Floor == floor
 	})

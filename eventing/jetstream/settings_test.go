@@ -14,6 +14,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
@@ -157,7 +158,7 @@ func TestARiskIsOverWhenTheStreamIsMended(t *testing.T) {
 	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "there is no risk any more", func() bool {
+	eventtest.Eventually(t, "there is no risk any more", func() bool {
 		if _, err := reader.Position(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -209,7 +210,7 @@ func TestAConsumerThatWasChangedByHandIsCorrectedAndMissesNothing(t *testing.T) 
 					t.Fatal(err)
 				}
 			}
-			eventually(t, "they are acknowledged", func() bool {
+			eventtest.Eventually(t, "they are acknowledged", func() bool {
 				position, err := reader.Position(t.Context())
 				return err == nil && position.Floor == 4
 			})
@@ -283,7 +284,7 @@ func TestTwoDomainsWithTheSameSubjectsBothStoreEverything(t *testing.T) {
 	}
 	js := native(t, first)
 	n := 0
-	eventually(t, "interest has crossed the link", func() bool {
+	eventtest.Eventually(t, "interest has crossed the link", func() bool {
 		n++
 		if _, err := js.Publish(t.Context(), "events.x", nil, natsjs.WithMsgID(fmt.Sprint(n))); err != nil {
 			t.Fatal(err)

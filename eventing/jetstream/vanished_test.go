@@ -9,6 +9,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
@@ -59,7 +60,7 @@ func TestMessagesThatVanishBeforeTheyAreDeliveredAreCounted(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		eventually(t, "they are acknowledged", func() bool {
+		eventtest.Eventually(t, "they are acknowledged", func() bool {
 			position, err := reader.Position(t.Context())
 			return err == nil && (!ack || position.Unacknowledged == 0)
 		})

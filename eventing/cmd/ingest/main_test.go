@@ -58,7 +58,7 @@ func TestTheProcessDrainsOnSIGTERMAndLosesNothing(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	for _, url := range []string{address + "/health", metrics + "/health", metrics + "/metrics"} {
-		eventually(t, url, func() bool {
+		eventtest.Eventually(t, url, func() bool {
 			code, _ := send(t, http.MethodGet, "http://"+url, "")
 			return code == http.StatusOK
 		})
@@ -81,11 +81,11 @@ func TestTheProcessDrainsOnSIGTERMAndLosesNothing(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "events are accepted", func() bool { return accepted.Load() > 200 })
+	eventtest.Eventually(t, "events are accepted", func() bool { return accepted.Load() > 200 })
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a load balancer is told", func() bool {
+	eventtest.Eventually(t, "a load balancer is told", func() bool {
 		code, body := send(t, http.MethodGet, "http://"+address+"/health", "")
 		return code == http.StatusServiceUnavailable && strings.Contains(body, "shutting down")
 	})
@@ -179,7 +179,7 @@ func TestTheProcessRefusesAStreamThatForgetsTooSoon(t *testing.T) {
 			t.Fatal(err)
 		}
 		if late { // until the stream is there, it cannot know
-			eventually(t, "it says 503", func() bool {
+			eventtest.Eventually(t, "it says 503", func() bool {
 				code, _ := send(t, http.MethodPost, "http://"+address, "1")
 				return code == http.StatusServiceUnavailable
 			})
@@ -204,7 +204,7 @@ func TestTheProcessRefusesAStreamThatForgetsTooSoon(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "it is healthy", func() bool {
+		eventtest.Eventually(t, "it is healthy", func() bool {
 			code, _ := send(t, http.MethodGet, "http://"+address+"/health", "")
 			return code == http.StatusOK
 		})
@@ -239,18 +239,6 @@ func send(t *testing.T, method, url, id string) (code int, body string) {
 	defer func() { _ = res.Body.Close() }()
 	text, _ := io.ReadAll(res.Body)
 	return res.StatusCode, string(text)
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-
-	deadline := time.Now().Add(30 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 30 s: %s", what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }
 
 type buffer struct {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
@@ -33,13 +34,13 @@ func TestADeadLetterThatItsSinkRefusesForGoodIsSavedInTheDatabase(t *testing.T) 
 	server := natstest.Start(t)
 	publish(t, server, 2)
 	p := start(t, server.URL(), proxy.URL, "DATABASE_URL="+url)
-	eventually(t, "both are saved", func() bool {
+	eventtest.Eventually(t, "both are saved", func() bool {
 		var letters int
 		err := pool.QueryRow(t.Context(), `select count(*) from tandem.dead_letter where function = 'flights' and cluster = 'east'
 			and source = '/test' and code = 413 and reason like 'too large for this proxy%' and attempts = 1 and times = 1`).Scan(&letters)
 		return err == nil && letters == 2
 	})
-	eventually(t, "both are counted and acknowledged", func() bool {
+	eventtest.Eventually(t, "both are counted and acknowledged", func() bool {
 		text, err := get(t, p.metrics+"/metrics")
 		return err == nil && strings.Contains(text, "\ntandem_source_rejected_total{cluster=\"east\",function=\"flights\"} 2\n") &&
 			strings.Contains(text, "\ntandem_source_unacknowledged{cluster=\"east\",function=\"flights\"} 0\n")

@@ -165,7 +165,7 @@ func TestNothingIsDeliveredWhileTheDatabaseHasBeenAwayFromTheBeginning(t *testin
 	f := newFunction(t)
 	publish(t, server, 10)
 	p := start(t, server.URL(), f.server.URL) // its database is nowhere
-	eventually(t, "that is said", func() bool { return strings.Contains(p.log.String(), "load progress") })
+	eventtest.Eventually(t, "that is said", func() bool { return strings.Contains(p.log.String(), "load progress") })
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.done) != 0 {
@@ -203,7 +203,7 @@ func TestTheProcessIsKilledAndStoppedAndLosesNothing(t *testing.T) {
 
 	p = start(t, server.URL(), f.server.URL, "DATABASE_URL="+url)
 	f.waitFor(t, 4000)
-	eventually(t, "everything is counted", func() bool {
+	eventtest.Eventually(t, "everything is counted", func() bool {
 		text, err := get(t, p.metrics+"/metrics")
 		return err == nil && strings.Contains(text, "\ntandem_source_pending{cluster=\"east\",function=\"flights\"} 0\n")
 	})
@@ -292,7 +292,7 @@ func TestTheProcessIsNotReadyWithAWrongURLAndKeepsTrying(t *testing.T) {
 			}
 			p := start(t, tt.nats, tt.sink)
 			var reason error
-			eventually(t, "it says so", func() bool {
+			eventtest.Eventually(t, "it says so", func() bool {
 				_, reason = get(t, p.metrics+"/health")
 				return reason != nil && strings.Contains(reason.Error(), "503") && strings.Contains(p.log.String(), tt.want)
 			})
@@ -429,18 +429,6 @@ func get(t *testing.T, url string) (string, error) {
 		err = fmt.Errorf("%s: %s", res.Status, body)
 	}
 	return string(body), err
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-
-	deadline := time.Now().Add(60 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 60 s: %s", what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }
 
 type buffer struct {

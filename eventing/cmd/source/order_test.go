@@ -16,6 +16,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
@@ -72,7 +73,7 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 	t.Cleanup(sink.Close)
 	expect := func(what string, want map[string]int) {
 		t.Helper()
-		eventually(t, what, func() bool {
+		eventtest.Eventually(t, what, func() bool {
 			mu.Lock()
 			defer mu.Unlock()
 			for subject, n := range want {
@@ -147,6 +148,6 @@ func publishOrdered(t *testing.T, server *natstest.Server, from, to int) {
 		e.SetSource("/test")
 		e.SetType("com.example.test")
 		e.SetSubject(subject)
-		eventually(t, "it is stored", func() bool { return publisher.Publish(t.Context(), []event.Event{e}) == nil })
+		eventtest.Eventually(t, "it is stored", func() bool { return publisher.Publish(t.Context(), []event.Event{e}) == nil })
 	}
 }

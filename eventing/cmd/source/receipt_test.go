@@ -12,6 +12,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
@@ -56,13 +57,13 @@ func TestADefaultBackendThatAnswersEverythingCommitsNothing(t *testing.T) {
 			}
 			p := start(t, server.URL(), backend.URL, "DATABASE_URL="+url, tt.kind)
 			if tt.accepted {
-				eventually(t, "everything is acknowledged", func() bool { return floor() == 100 })
+				eventtest.Eventually(t, "everything is acknowledged", func() bool { return floor() == 100 })
 				if _, err := get(t, p.metrics+"/health"); err != nil {
 					t.Errorf("GET /health: %v", err)
 				}
 				return
 			}
-			eventually(t, "it is not ready and reports why", func() bool {
+			eventtest.Eventually(t, "it is not ready and reports why", func() bool {
 				_, err := get(t, p.metrics+"/health")
 				return err != nil && strings.Contains(err.Error(), "without a Tandem receipt")
 			})

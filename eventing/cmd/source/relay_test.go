@@ -15,6 +15,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
@@ -37,7 +38,7 @@ func TestWithoutAStreamTheProgramIsARelay(t *testing.T) {
 		t.Cleanup(sink.Close)
 		url, left := abandoned(t)
 		p := start(t, "", sink.URL, "TANDEM_STREAMS=none", "TANDEM_FUNCTION=", "DATABASE_URL="+url)
-		eventually(t, "it is not ready", func() bool {
+		eventtest.Eventually(t, "it is not ready", func() bool {
 			_, err := get(t, p.metrics+"/health")
 			return err != nil && strings.Contains(err.Error(), "503")
 		})
@@ -46,8 +47,8 @@ func TestWithoutAStreamTheProgramIsARelay(t *testing.T) {
 		if !got["a"] || !got["b"] {
 			t.Errorf("published %v", got)
 		}
-		eventually(t, "the outbox is empty", func() bool { return left() == 0 })
-		eventually(t, "it is ready", func() bool { _, err := get(t, p.metrics+"/health"); return err == nil })
+		eventtest.Eventually(t, "the outbox is empty", func() bool { return left() == 0 })
+		eventtest.Eventually(t, "it is ready", func() bool { _, err := get(t, p.metrics+"/health"); return err == nil })
 		if p.end(t, syscall.SIGTERM); p.cmd.ProcessState.ExitCode() != 0 {
 			t.Errorf("SIGTERM: %s\n%s", p.cmd.ProcessState, p.log)
 		}
@@ -58,7 +59,7 @@ func TestWithoutAStreamTheProgramIsARelay(t *testing.T) {
 		server := natstest.Start(t)
 		url, left := abandoned(t)
 		start(t, server.URL(), "", "TANDEM_STREAMS=none", "K_SINK=", "DATABASE_URL="+url)
-		eventually(t, "the outbox is empty", func() bool { return left() == 0 })
+		eventtest.Eventually(t, "the outbox is empty", func() bool { return left() == 0 })
 		nc, err := nats.Connect(server.URL())
 		if err != nil {
 			t.Fatal(err)

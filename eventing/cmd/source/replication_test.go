@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 )
 
 func TestHowFarStandbyServersAreBehindIsShownToWhoMaySeeIt(t *testing.T) {
@@ -44,7 +45,7 @@ func TestHowFarStandbyServersAreBehindIsShownToWhoMaySeeIt(t *testing.T) {
 	}
 
 	var got map[string]metricdata.Aggregation
-	eventually(t, "the standby has told how far it is", func() bool {
+	eventtest.Eventually(t, "the standby has told how far it is", func() bool {
 		got = read(r.Primary().AdminURL("tandem")) // as one with pg_monitor is
 		return len(got) == 2
 	})

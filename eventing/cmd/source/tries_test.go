@@ -14,6 +14,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
@@ -105,7 +106,7 @@ func TestTriesSurviveARestart(t *testing.T) {
 		before := triedNow()
 		p := start(t, server.URL(), sink.URL, "DATABASE_URL="+url, "TANDEM_TRY_FOR=1h", "TANDEM_BATCH="+strconv.Itoa(1+life%2*9))
 		until := ms + 700
-		eventually(t, "tries are kept", func() bool {
+		eventtest.Eventually(t, "tries are kept", func() bool {
 			kept, triesNow, msNow := row()
 			if life > 0 && len(kept) == 0 || triesNow < tries || msNow < ms {
 				t.Fatalf("%d tries in %d ms are kept in life %d, after %d in %d ms", triesNow, msNow, life, tries, ms)
@@ -126,7 +127,7 @@ func TestTriesSurviveARestart(t *testing.T) {
 	// It was tried for longer than that: once more is enough.
 	before := triedNow()
 	p := start(t, server.URL(), sink.URL, "DATABASE_URL="+url, "TANDEM_TRY_FOR="+strconv.Itoa(ms)+"ms")
-	eventually(t, "it is dead", func() bool {
+	eventtest.Eventually(t, "it is dead", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return letters[poison] != ""
@@ -146,7 +147,7 @@ func TestTriesSurviveARestart(t *testing.T) {
 	clear(innocent)
 	mu.Unlock()
 	p = start(t, server.URL(), sink.URL, "DATABASE_URL="+url, "TANDEM_TRY_FOR="+strconv.Itoa(ms)+"ms")
-	eventually(t, "tries are forgotten, and the rest is done", func() bool {
+	eventtest.Eventually(t, "tries are forgotten, and the rest is done", func() bool {
 		kept, _, _ := row()
 		mu.Lock()
 		defer mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 )
 
 // superviseEnv makes the test binary a supervisor that can be killed.
@@ -66,18 +67,6 @@ func shell(name, script string) supervisor.ProcessConfig {
 	return supervisor.ProcessConfig{Name: name, Path: "/bin/sh", Args: []string{"-c", script}, Env: os.Environ()}
 }
 
-// eventually waits until something is so, for at most 20 seconds.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !is() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not so within 20 s: %s", what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
 func alive(pid int) bool {
 	return syscall.Kill(pid, 0) == nil
 }
@@ -99,8 +88,8 @@ func TestKilledPartIsStartedAgain(t *testing.T) {
 		if e := <-exits; e.Name != "sleeper" || e.PID != pid || e.Reason != "signal: killed" {
 			t.Errorf("exit %+v, want sleeper, pid %d, signal: killed", e, pid)
 		}
-		eventually(t, "it runs again", func() bool { return p.Pid() != 0 && p.Pid() != pid })
-		eventually(t, "the restart is counted", func() bool { return p.Restarts() == i+1 })
+		eventtest.Eventually(t, "it runs again", func() bool { return p.Pid() != 0 && p.Pid() != pid })
+		eventtest.Eventually(t, "the restart is counted", func() bool { return p.Restarts() == i+1 })
 	}
 }
 
@@ -138,7 +127,7 @@ func TestPartThatIgnoresTheSignalIsKilledAfterItsGrace(t *testing.T) {
 	cfg := shell("deaf", "trap '' TERM; echo ready; while :; do sleep 0.05; done")
 	cfg.Grace = 100 * time.Millisecond
 	p := startProcess(t, sup, cfg)
-	eventually(t, "it is deaf", func() bool {
+	eventtest.Eventually(t, "it is deaf", func() bool {
 		log, err := os.ReadFile(p.LogFile())
 		return err == nil && strings.Contains(string(log), "ready")
 	})
@@ -168,7 +157,7 @@ func TestStopEndsStageAfterStage(t *testing.T) {
 		processes = append(processes, startProcess(t, sup, cfg))
 	}
 	for _, p := range processes {
-		eventually(t, p.Name()+" listens to signals", func() bool {
+		eventtest.Eventually(t, p.Name()+" listens to signals", func() bool {
 			log, err := os.ReadFile(p.LogFile())
 			return err == nil && strings.Contains(string(log), "ready")
 		})
@@ -237,7 +226,7 @@ func TestNothingOutlivesAKilledSupervisor(t *testing.T) {
 	}
 	_ = cmd.Wait() // killed
 	for _, pid := range pids {
-		eventually(t, fmt.Sprintf("process %d is gone", pid), func() bool { return !alive(pid) || zombie(pid) })
+		eventtest.Eventually(t, fmt.Sprintf("process %d is gone", pid), func() bool { return !alive(pid) || zombie(pid) })
 	}
 }
 
@@ -260,6 +249,6 @@ func TestLogStartsAgainWhenItIsTooLong(t *testing.T) {
 		}
 		return info.Size()
 	}
-	eventually(t, "the log is longer than it may be", func() bool { return size() > 4<<10 })
-	eventually(t, "the log was emptied", func() bool { return size() < 4<<10 })
+	eventtest.Eventually(t, "the log is longer than it may be", func() bool { return size() > 4<<10 })
+	eventtest.Eventually(t, "the log was emptied", func() bool { return size() < 4<<10 })
 }
