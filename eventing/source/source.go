@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -164,7 +163,7 @@ type Source struct {
 	checkpoints Checkpoints
 	filter      filter
 	hedge       hedgeController
-	witness     atomic.Pointer[witness]
+	witnesses   witnesses
 	typesCheck  typesCheck
 	stored      *storedEvents // nil if no order is kept
 

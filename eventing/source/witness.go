@@ -2,6 +2,8 @@ package source
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -16,6 +18,9 @@ const (
 	// witnessAge how old one may be: the ledger must not forget it meanwhile.
 	witnessCheck = 500 * time.Millisecond
 	witnessAge   = 10 * time.Minute
+
+	// maxWitnesses bounds the types of which a witness is kept.
+	maxWitnesses = 16
 )
 
 // witness is an event that the function has committed. Sent again, it is lost, and shows that
@@ -26,11 +31,41 @@ type witness struct {
 	at    time.Time
 }
 
+// witnesses are the latest ones, by type: of an image with several functions, the ledger is
+// asked about the events of one.
+type witnesses struct {
+	mu     sync.Mutex
+	byType map[string]witness
+}
+
 // noteWitness keeps an event that was committed now.
 func (s *Source) noteWitness(e *inflight.Entry, step delivery.Step) {
-	if s.leases() && (step.Receipt == outcome.ReceiptWon || step.Receipt == outcome.ReceiptLost) {
-		s.witness.Store(&witness{event: e.Delivery.Event, id: e.ID, at: s.cfg.Now()})
+	if !s.leases() || step.Receipt != outcome.ReceiptWon && step.Receipt != outcome.ReceiptLost {
+		return
 	}
+	eventType := e.Delivery.Event.Type()
+	w := &s.witnesses
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, known := w.byType[eventType]; !known && len(w.byType) >= maxWitnesses {
+		return
+	}
+	if w.byType == nil {
+		w.byType = map[string]witness{}
+	}
+	w.byType[eventType] = witness{event: e.Delivery.Event, id: e.ID, at: s.cfg.Now()}
+}
+
+// young returns the witnesses that the ledger cannot have forgotten since a time.
+func (w *witnesses) young(since time.Time) (list []witness) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, one := range w.byType {
+		if one.at.After(since) {
+			list = append(list, one)
+		}
+	}
+	return list
 }
 
 // followWitness sends the witness while one is needed, until ctx ends.
@@ -46,24 +81,39 @@ func (s *Source) followWitness(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if w := s.witness.Load(); w != nil && s.table.NeedsWitness() && s.isCommitted(ctx, w) {
+		if !s.table.NeedsWitness() {
+			continue
+		}
+		if w, ok := s.findWitness(ctx); ok {
 			s.sendWitness(ctx, w)
 		}
 	}
 }
 
-// isCommitted reports whether the ledger still has a witness.
-func (s *Source) isCommitted(ctx context.Context, w *witness) bool {
-	if s.cfg.Now().Sub(w.at) > witnessAge {
-		return false
+// findWitness returns a witness that the ledger has.
+func (s *Source) findWitness(ctx context.Context) (witness, bool) {
+	list := s.witnesses.young(s.cfg.Now().Add(-witnessAge))
+	if len(list) == 0 {
+		return witness{}, false
+	}
+	ids := make([]EventID, len(list))
+	for i, w := range list {
+		ids[i] = w.id
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	committed, err := s.cfg.Ledger.Committed(ctx, s.cfg.Function, []EventID{w.id})
-	return err == nil && committed[0]
+	committed, err := s.cfg.Ledger.Committed(ctx, s.cfg.Function, ids)
+	if err != nil {
+		return witness{}, false
+	}
+	i := slices.Index(committed, true)
+	if i < 0 {
+		return witness{}, false
+	}
+	return list[i], true
 }
 
-func (s *Source) sendWitness(ctx context.Context, w *witness) {
+func (s *Source) sendWitness(ctx context.Context, w witness) {
 	begun := s.cfg.Now()
 	steps, answered := s.sender.Deliver(ctx, []*delivery.Delivery{{Event: w.event, Alone: true}})
 	step := steps[0]

@@ -49,9 +49,11 @@ const (
 	// Outages of trials take at most a share of the time, beyond freeOutages. Otherwise
 	// many events that end the process would keep it down. The first trial of an event does
 	// not wait for that if no trial of its type broke: most are harmless, and a strike of
-	// another one may wait for it.
+	// another one may wait for it. Nor does one wait if no other event was committed for
+	// unusedAfter: an outage then delays nothing.
 	outageShare = 10
 	freeOutages = 10 * time.Second
+	unusedAfter = 5 * time.Second
 )
 
 // trialWaits are the times from a break to the next trial.
@@ -76,6 +78,7 @@ type suspects struct {
 
 	struck []Struck // not returned yet
 
+	usedAt      time.Time     // when an event that is no suspect was committed last
 	outages     time.Duration // of trials, lately
 	outagesTill time.Time
 }
@@ -131,7 +134,8 @@ func (t *Table) takeSuspect(now time.Time, idle time.Duration) (*Entry, time.Dur
 	if left := t.recovers(now); left > 0 && first.breaks+first.typeHarm() > 0 {
 		return nil, min(left, idle)
 	}
-	if left := (t.outagesAt(now) - freeOutages) * outageShare; left > 0 && first.breaks+first.typeHarm() > 0 {
+	left = min((t.outagesAt(now)-freeOutages)*outageShare, t.usedAt.Add(unusedAfter).Sub(now))
+	if left > 0 && first.breaks+first.typeHarm() > 0 {
 		return nil, min(left, idle)
 	}
 	if t.cfg.Lease && !now.Before(first.leaseUntil) {
@@ -165,6 +169,9 @@ func (t *Table) noteHealth(r Request, now time.Time) {
 	}
 	if r.Draining {
 		t.drainedAt = now
+	}
+	if r.Committed && len(r.Entries) > 0 && !r.Entries[0].suspect {
+		t.usedAt = now
 	}
 	sentSince := now.Add(-r.Took).After(t.brokeAt)
 	switch {
@@ -393,11 +400,12 @@ func (t *Table) trialAnswered(e *Entry, answered bool) {
 }
 
 // NeedsWitness reports whether suspects, or strikes that do not count yet, wait for another
-// event to be committed, and no other one is here, but for those in requests that may hang.
+// event to be committed, or it is not known yet when the function was up again after a trial,
+// and no other event is here, but for those in requests that may hang.
 func (t *Table) NeedsWitness() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	waits := t.queue.Len() > 0 && !t.brokeAt.IsZero() && !t.healthy || len(t.pending) > 0
+	waits := t.queue.Len() > 0 && !t.brokeAt.IsZero() && !t.healthy || len(t.pending) > 0 || !t.downSince.IsZero()
 	hang := t.cfg.Now().Sub(t.sentAt) >= carefulWait
 	return waits && t.together.Len() == 0 && t.firstSingle() == nil && (t.sending == 0 || hang)
 }
