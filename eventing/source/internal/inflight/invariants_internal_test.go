@@ -62,8 +62,8 @@ func (m *model) check() {
 		bytes := 0
 		for _, message := range s.messages {
 			e := message.entry
-			if p.entries[message.sequence] != e {
-				m.failf("%d/%d: in flight is %v, want %v", s.number, message.sequence, p.entries[message.sequence] != nil, e != nil)
+			if p.entries.get(message.sequence) != e {
+				m.failf("%d/%d: in flight is %v, want %v", s.number, message.sequence, p.entries.get(message.sequence) != nil, e != nil)
 			}
 			if e == nil {
 				continue
@@ -125,7 +125,7 @@ func (m *model) checkSuspects() {
 	t := m.table
 	undecided, trials := 0, 0
 	for _, s := range m.streams {
-		for _, e := range s.partition.entries {
+		for e := range s.partition.entries.all() {
 			if e.breaks > 0 {
 				undecided++
 			}
@@ -236,7 +236,7 @@ func (m *model) unfinished() bool {
 	}
 	for _, s := range m.streams {
 		p := s.partition
-		for _, e := range p.entries {
+		for e := range p.entries.all() {
 			if !m.excused(e) {
 				return true
 			}

@@ -407,7 +407,7 @@ func (m *model) receive(message *modelMessage) {
 	message.read = true
 	switch got {
 	case Added:
-		message.entry = s.partition.entries[message.sequence]
+		message.entry = s.partition.entries.get(message.sequence)
 	case Copy:
 		message.acked = true
 	case Known:

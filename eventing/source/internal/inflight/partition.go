@@ -25,9 +25,9 @@ type Partition struct {
 	generation int          // changes under telling and the table's lock
 
 	// The rest is under the table's lock.
-	entries     map[uint64]*Entry // that are not finished
-	finished    sequenceSet       // above the floor
-	unconfirmed []unconfirmed     // in the order of their acknowledgement
+	entries     entrySet      // that are not finished
+	finished    sequenceSet   // above the floor
+	unconfirmed []unconfirmed // in the order of their acknowledgement
 	bytes       int
 	evictedAt   time.Time
 	counts      [Finished]int    // entries, by their state
@@ -64,7 +64,7 @@ func (p *Partition) Receive(m eventing.Message, d *delivery.Delivery, id EventID
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	sequence := m.Sequence()
-	if known := p.entries[sequence]; known != nil {
+	if known := p.entries.get(sequence); known != nil {
 		return Known
 	}
 	if p.finished.has(sequence) {
@@ -76,7 +76,7 @@ func (p *Partition) Receive(m eventing.Message, d *delivery.Delivery, id EventID
 		size: size + entryOverhead, payload: size + memberOverhead, received: now, heartbeatAt: now, suspect: d.Strikes > 0,
 	}
 	t.joinCircuit(e)
-	p.entries[sequence] = e
+	p.entries.add(e)
 	p.bytes += e.size
 	p.join(e)
 	t.setLagging(p, p.lags(now.Sub(m.Arrived()), m.Pending()))
@@ -94,12 +94,12 @@ func (p *Partition) Abandon() {
 	t := p.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, e := range p.entries {
+	for e := range p.entries.all() {
 		t.decided(e, false)
 		t.leaveCircuit(e)
 	}
 	p.generation++
-	p.entries, p.finished, p.unconfirmed, p.bytes = map[uint64]*Entry{}, sequenceSet{}, nil, 0
+	p.entries, p.finished, p.unconfirmed, p.bytes = entrySet{}, sequenceSet{}, nil, 0
 	p.complete, p.lookUpBelow, p.counts = p.lanes == nil, 0, [Finished]int{}
 	current := func(e *Entry) bool { return !e.stale() }
 	t.waiting.rebuild(current)
@@ -153,7 +153,7 @@ func (p *Partition) free() { notify(p.freed) }
 // forget ends e, which is in flight no longer.
 func (p *Partition) forget(e *Entry) {
 	e.to(Finished)
-	delete(p.entries, e.sequence)
+	p.entries.remove(e.sequence)
 	p.bytes -= e.size
 }
 
@@ -195,8 +195,8 @@ func (p *Partition) confirm(floor uint64, again bool, before time.Time) (lost []
 		return nil
 	}
 	lowest := ^uint64(0) // that is not finished
-	for sequence := range p.entries {
-		lowest = min(lowest, sequence)
+	for e := range p.entries.all() {
+		lowest = min(lowest, e.sequence)
 	}
 	for _, u := range p.unconfirmed {
 		if u.sequence < lowest && u.at.Before(before) {
@@ -210,7 +210,7 @@ func (p *Partition) confirm(floor uint64, again bool, before time.Time) (lost []
 func (p *Partition) Has(sequence uint64) (has bool, inFlight int) {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
-	return p.entries[sequence] != nil, len(p.entries)
+	return p.entries.get(sequence) != nil, p.entries.len()
 }
 
 // LookUpBelow has messages below a sequence looked up before they are delivered,
@@ -234,7 +234,7 @@ func (p *Partition) Heartbeat(since, now time.Time, tell func(eventing.Message))
 func (p *Partition) overdue(since, now time.Time) (due []eventing.Message) {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
-	for _, e := range p.entries {
+	for e := range p.entries.all() {
 		if !e.heartbeatAt.After(since) {
 			e.heartbeatAt = now
 			due = append(due, e.Message)
@@ -248,8 +248,8 @@ func (p *Partition) overdue(since, now time.Time) (due []eventing.Message) {
 func (p *Partition) Oldest(now time.Time) (messages int, age time.Duration) {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
-	for _, e := range p.entries {
+	for e := range p.entries.all() {
 		age = max(age, now.Sub(e.Message.Arrived()))
 	}
-	return len(p.entries), age
+	return p.entries.len(), age
 }

@@ -84,15 +84,15 @@ func (t *Table) maxEntries() int { return max(stubShare*t.share()/stubOverhead, 
 // fits is how many more messages p may hold, if memory for their payloads is free.
 func (p *Partition) fits() int {
 	t := p.table
-	return min(t.mostEntries(p)-p.held(), t.maxEntries()-len(p.entries))
+	return min(t.mostEntries(p)-p.held(), t.maxEntries()-p.entries.len())
 }
 
 // held is how many messages count against mostEntries: not those that wait for a reason.
 func (p *Partition) held() int {
 	if p.table.eager(p) {
-		return len(p.entries)
+		return p.entries.len()
 	}
-	return len(p.entries) - p.counts[stateWaiting] - p.counts[stateBlocked] - p.counts[stateHeld] - p.counts[stateDue]
+	return p.entries.len() - p.counts[stateWaiting] - p.counts[stateBlocked] - p.counts[stateHeld] - p.counts[stateDue]
 }
 
 // hurry has the messages that wait for the hedge looked up before their time, each once:

@@ -165,7 +165,7 @@ func TestTheFarthestPayloadsAreEvicted(t *testing.T) {
 	}
 	evicted := 0
 	for sequence := uint64(1); sequence <= b.next; sequence++ {
-		e := b.partition.entries[sequence]
+		e := b.partition.entries.get(sequence)
 		switch {
 		case e.Evicted:
 			evicted++

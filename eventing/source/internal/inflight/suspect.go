@@ -468,7 +468,7 @@ func (t *Table) Leases() (renew []*Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.partitions {
-		for _, e := range p.entries {
+		for e := range p.entries.all() {
 			if !e.leaseUntil.IsZero() {
 				renew = append(renew, e)
 			}
@@ -490,7 +490,7 @@ func (t *Table) Suspects() (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, p := range t.partitions {
-		for _, e := range p.entries {
+		for e := range p.entries.all() {
 			if e.suspect {
 				n++
 			}

@@ -105,7 +105,7 @@ func New(cfg Config) *Table {
 func (t *Table) AddPartition() *Partition {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := &Partition{table: t, entries: map[uint64]*Entry{}, freed: make(chan struct{}, 1), complete: !t.cfg.Ordered}
+	p := &Partition{table: t, freed: make(chan struct{}, 1), complete: !t.cfg.Ordered}
 	if t.cfg.Ordered {
 		p.lanes = map[string]*lane{}
 	}
@@ -304,7 +304,7 @@ func (t *Table) Close() (left []*Entry) {
 	t.lookupReady.Broadcast()
 	t.signal()
 	for _, p := range t.partitions {
-		for _, e := range p.entries {
+		for e := range p.entries.all() {
 			if e.state != stateSending && e.state != stateStoring && (e.state != stateAsking || !e.taken) {
 				p.forget(e)
 				left = append(left, e)

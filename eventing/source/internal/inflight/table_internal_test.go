@@ -109,8 +109,8 @@ func TestARateIsWaitedForOnlyWhileNothingIsAllowed(t *testing.T) {
 		}
 		b.now = b.now.Add(wait)
 	}
-	if len(b.partition.entries) > 0 {
-		t.Errorf("%d of 10 are not sent at the times that NextRequest returned", len(b.partition.entries))
+	if b.partition.entries.len() > 0 {
+		t.Errorf("%d of 10 are not sent at the times that NextRequest returned", b.partition.entries.len())
 	}
 }
 
