@@ -96,7 +96,7 @@ func pullEnds(t *testing.T, server Server) {
 		if err != nil {
 			t.Errorf("Pull whose context ended: %v", err)
 		}
-	case <-time.After(patience):
+	case <-time.After(patienceOf(t)):
 		t.Error("Pull goes on though its context ended")
 	}
 }
@@ -321,7 +321,7 @@ func outage(t *testing.T, server Server) {
 	server.Stop()
 	select {
 	case <-failed:
-	case <-time.After(patience):
+	case <-time.After(patienceOf(t)):
 		t.Fatal("Pull does not notice that the server has gone")
 	}
 	server.Restart(t)

@@ -11,8 +11,16 @@ import (
 	"github.com/tandem-fn/tandem/eventing"
 )
 
-// patience bounds every wait for what must come.
-const patience = 60 * time.Second
+// patienceOf bounds every wait for what must come: a minute, or half of the time that the
+// tests have left.
+func patienceOf(t *testing.T) time.Duration {
+	t.Helper()
+	patience := time.Minute
+	if deadline, ok := t.Deadline(); ok {
+		patience = min(patience, time.Until(deadline)/2)
+	}
+	return patience
+}
 
 // Server is a server of one test, with one stream on it that has no messages yet.
 type Server interface {
@@ -104,7 +112,7 @@ func openWith(t *testing.T, p Process, cluster string, cfg eventing.OpenConfig) 
 func pull(t *testing.T, reader eventing.Reader, n int) []eventing.Message {
 	t.Helper()
 
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), patienceOf(t))
 	defer cancel()
 	var messages []eventing.Message
 	for len(messages) < n {
@@ -185,6 +193,7 @@ func identities(messages []eventing.Message) []string {
 func eventually(t *testing.T, what string, try func() error) {
 	t.Helper()
 
+	patience := patienceOf(t)
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	for {
