@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs what takes too long for CI, part by part: chaos with many seeds, whole clusters,
-# long models, every drill, the soak test, and real Kubernetes clusters.
+# Runs what takes too long for CI, part by part: chaos with many seeds (harm-N: ten each,
+# with events that do harm), whole clusters, long models, every drill, the soak test, and
+# real Kubernetes clusters.
 #
 #   make long                              every part that is not done for this commit
 #   make long ARGS="soak drill-*"          those parts
@@ -29,6 +30,7 @@ parts() {
 	echo protocol clusters chaostest repeat func soak fuzz
 	seq -f 'model-%g' 1 "$seeds"
 	seq -f 'chaos-%g' 1 "$seeds"
+	seq -f 'harm-%g' 1 10
 	make --no-print-directory drill | sed -n 's/^  \([a-z][a-z-]*\)  .*/drill-\1/p' | grep . || return 1
 	echo e2e
 }
@@ -53,6 +55,7 @@ run() {
 	soak) make soak ;;
 	model-*) go test -race -count=1 -timeout 1h -run TestARandomRun ./sinkwriter -seed "${1#model-}" -events 2000 ;;
 	chaos-*) make chaos SEED="${1#chaos-}" DURATION="$duration" ;;
+	harm-*) make chaos SEED="${1#harm-}1" DURATION=15s RUNS=10 ARGS="--only kill-event,hang-event,fail-type,big-output" ;;
 	drill-*) make drill SCENARIO="${1#drill-}" ;;
 	e2e)
 		if [ -z "${EAST:-}${WEST:-}" ] && { [ "$(id -u)" != 0 ] || ! command -v dpkg-query >/dev/null; }; then

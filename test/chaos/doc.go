@@ -3,7 +3,9 @@
 // clusters go and come back with another version of a function, the database crashes,
 // stops writing or refuses connections, the stream loses its leader, connections are
 // cut, cut one way, silent, slowed, lossy or reset in mid-message, disks are full, clocks
-// an hour off, events come again and again, and some can never work. What happens when follows from a seed.
+// an hour off, events come again and again, some can never work, end the function's process,
+// hang, or have an output that is too large, and the table of a type is missing for some
+// time. What happens when follows from a seed.
 //
 // Afterwards everything is mended, and when all is through, looked at: package audit
 // compares stream, ledger, tables, outputs and dead letters, and this program the sums

@@ -50,8 +50,8 @@ func chaos(t *testing.T, o options) report {
 // Not in parallel: each needs the machine for itself.
 
 func TestNothingIsLostNorDoubledWhateverIsStruck(t *testing.T) {
-	// The schedule of seed 5 has every kind of strike.
-	r := chaos(t, options{seed: 5, duration: 15 * time.Second, rate: 300})
+	// The schedule of seed 292 has every kind of strike.
+	r := chaos(t, options{seed: 292, duration: 15 * time.Second, rate: 300})
 	for _, v := range r.Violations {
 		t.Error(v)
 	}

@@ -64,6 +64,10 @@ var kinds = []kind{
 	{"link resets", deployment.Links(), 2 * time.Second, 2},
 	{"duplicates", nil, 0, 2},
 	{"poison", nil, 0, 2},
+	{"kill-event", nil, 0, 1},
+	{"hang-event", nil, 0, 1},
+	{"fail-type", nil, 5 * time.Second, 2},
+	{"big-output", nil, 0, 2},
 }
 
 // picked gives the kinds whose names begin with one of the words, all for none.

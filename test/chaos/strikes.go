@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/test/deployment"
 	"github.com/tandem-fn/tandem/test/deployment/workload"
+	"github.com/tandem-fn/tandem/test/deployment/workload/harm"
 )
 
 // strikeAll does what is scheduled, from now on, and undoes it again. It returns when
@@ -86,12 +88,8 @@ func (s *strike) do(ctx context.Context, d *deployment.Deployment, number int, l
 		return d.KillLeader(ctx, s.Target)
 	case "duplicates":
 		return load.Repeat(ctx, d.JS)
-	case "poison":
-		publisher, err := d.Publisher()
-		if err != nil {
-			return err
-		}
-		return load.Spoil(ctx, publisher, number)
+	case "poison", "kill-event", "hang-event", "big-output", "fail-type":
+		return s.publish(ctx, d, number, load)
 	}
 	bad, ok := conditions[s.Kind]
 	if !ok {
@@ -101,6 +99,37 @@ func (s *strike) do(ctx context.Context, d *deployment.Deployment, number int, l
 	deployment.Wait(ctx, s.For)
 	d.Link(s.Target).Heal()
 	return nil
+}
+
+// publish does a strike that is an event, or has some.
+func (s *strike) publish(ctx context.Context, d *deployment.Deployment, number int, load *workload.Workload) error {
+	publisher, err := d.Publisher()
+	if err != nil {
+		return err
+	}
+	one := func(kinds ...harm.Kind) error {
+		// What is beside it in a request must not suffer from it, though of the same type.
+		return load.Harm(ctx, publisher, number, harm.None, kinds[number%len(kinds)], harm.None)
+	}
+	switch s.Kind {
+	case "kill-event":
+		return one(harm.Exit, harm.Panic, harm.Stack, harm.Memory)
+	case "hang-event":
+		return one(harm.Hang, harm.Hang, harm.Loop)
+	case "big-output":
+		return one(harm.Large)
+	case "fail-type":
+		if err := d.FailType(ctx, true); err != nil {
+			return err
+		}
+		if err := load.Harm(ctx, publisher, number, slices.Repeat([]harm.Kind{harm.None}, 20)...); err != nil {
+			return err
+		}
+		deployment.Wait(ctx, s.For)
+		return d.FailType(ctx, false)
+	default:
+		return load.Spoil(ctx, publisher, number)
+	}
 }
 
 // conditions are the strikes on links, by kind.

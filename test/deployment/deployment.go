@@ -20,10 +20,16 @@ import (
 	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 	"github.com/tandem-fn/tandem/test/deployment/workload/bank"
+	"github.com/tandem-fn/tandem/test/deployment/workload/harm"
 )
 
-// replicas is the number of servers that share the streams.
-const replicas = 3
+const (
+	// replicas is the number of servers that share the streams.
+	replicas = 3
+
+	// tryFor is how long an event may fail until it is dead.
+	tryFor = 20 * time.Second
+)
 
 // The streams.
 const (
@@ -87,7 +93,8 @@ type state struct {
 // Clusters are the names of the clusters.
 func Clusters() []string { return []string{"east", "west"} }
 
-// Functions are those that run, in their first version.
+// Functions are those that run, in their first version, but for harm, of which nobody who
+// has something to lose computes an event.
 func Functions() []functions.Function {
 	return []functions.Function{flights.Function(), bank.Function("v1")}
 }
@@ -153,7 +160,7 @@ func (d *Deployment) start(ctx context.Context) (err error) {
 
 func migrate(ctx context.Context, databaseURL string) error {
 	var sets []schema.MigrationSet
-	for _, f := range Functions() {
+	for _, f := range append(Functions(), harm.Function()) {
 		sets = append(sets, schema.MigrationSet{Name: f.Name, Files: f.Migrations})
 	}
 	return schema.Migrate(ctx, databaseURL, sets...)
@@ -174,7 +181,7 @@ func (d *Deployment) StartCluster(name string) error {
 func (d *Deployment) cluster(name string) devcluster.ClusterConfig {
 	s := d.states[name]
 	cfg := devcluster.ClusterConfig{Name: name, Env: slices.Concat([]string{
-		"LOG_LEVEL=warn", fmt.Sprintf("TANDEM_STREAM_REPLICAS=%d", replicas),
+		"LOG_LEVEL=warn", fmt.Sprintf("TANDEM_STREAM_REPLICAS=%d", replicas), "TANDEM_TRY_FOR=" + tryFor.String(),
 		"TANDEM_CHAOS_PLANT=" + d.cfg.Plant, "TANDEM_CHAOS_VERSION=" + s.version,
 		clockVariable + "=" + s.clock.String(),
 	}, d.cfg.Env[name])}

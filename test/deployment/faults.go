@@ -158,6 +158,25 @@ func (d *Deployment) ReadOnly(ctx context.Context, on bool) error {
 	return nil
 }
 
+// The statements that take a type's table away and give it back, as often as they are done.
+const (
+	breakType = "alter table if exists harm_events rename to harm_events_away"
+	mendType  = "alter table if exists harm_events_away rename to harm_events"
+)
+
+// FailType takes the table of the type harm away, so that its events cannot be committed, or
+// gives it back.
+func (d *Deployment) FailType(ctx context.Context, on bool) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	sql := mendType
+	if on {
+		sql = breakType
+	}
+	_, err := d.Pool.Exec(ctx, sql)
+	return err
+}
+
 // Mend undoes whatever may not have been undone, and waits until all clusters answer.
 func (d *Deployment) Mend(ctx context.Context) error {
 	for _, name := range Links() {
@@ -177,6 +196,9 @@ func (d *Deployment) Mend(ctx context.Context) error {
 	if d.Replicated == nil {
 		for {
 			err := d.ReadOnly(ctx, false)
+			if err == nil {
+				err = d.FailType(ctx, false)
+			}
 			if err == nil {
 				break
 			}
@@ -205,11 +227,15 @@ func (d *Deployment) Left(ctx context.Context) (string, error) {
 	return "", nil
 }
 
+// drainPatience is how long nothing may change until what is left counts as stuck.
+const drainPatience = 3 * time.Minute
+
 // Drain waits until nothing is under way, all by itself, and no output waits. The
-// error says what is left when ctx ends; say is told now and then.
+// error says what is left when ctx ends, or when that has not changed for drainPatience; say
+// is told now and then.
 func (d *Deployment) Drain(ctx context.Context, say func(string, ...any)) error {
 	const news = 15 * time.Second
-	said := time.Now()
+	said, before, changed := time.Now(), "", time.Now()
 	box := sinkwriter.NewOutbox(d.Pool)
 	for {
 		left, err := d.Left(ctx)
@@ -229,7 +255,10 @@ func (d *Deployment) Drain(ctx context.Context, say func(string, ...any)) error 
 			say("  %s", left)
 			said = time.Now()
 		}
-		if !Wait(ctx, 200*time.Millisecond) {
+		if left != before {
+			before, changed = left, time.Now()
+		}
+		if time.Since(changed) > drainPatience || !Wait(ctx, 200*time.Millisecond) {
 			return errors.New(left)
 		}
 	}

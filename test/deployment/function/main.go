@@ -1,4 +1,4 @@
-// Command function is the process that chaos strikes: flights and bank, served as
+// Command function is the process that chaos strikes: flights, bank and harm, served as
 // func would. With a planted fault (see planted.go) it is what a careless author
 // would have written instead of sinkwriter, which chaos must find.
 package main
@@ -14,6 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/test/deployment/workload/bank"
+	"github.com/tandem-fn/tandem/test/deployment/workload/harm"
 )
 
 func main() {
@@ -21,7 +22,7 @@ func main() {
 	if version == "" {
 		version = "v1"
 	}
-	fs := []functions.Function{flights.Function(), bank.Function(version)}
+	fs := []functions.Function{flights.Function(), bank.Function(version), harm.Function()}
 	var served http.Handler
 	switch plant := os.Getenv("TANDEM_CHAOS_PLANT"); plant {
 	case "":

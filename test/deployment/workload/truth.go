@@ -18,9 +18,9 @@ type Truth struct {
 	Transfers int64
 	Balances  map[string]int64
 
-	// Noticed is how many transfers emit an event, and Poison how many events can
-	// never work.
-	Noticed, Poison int64
+	// Noticed is how many transfers emit an event, Poison how many events can never work,
+	// and Harmless how many of the type harm can.
+	Noticed, Poison, Harmless int64
 }
 
 // Total adds up the flights of all airports.
@@ -47,15 +47,16 @@ func (t Truth) Differences(ctx context.Context, pool *pgxpool.Pool) ([]string, e
 			differences = append(differences, fmt.Sprintf("%s: %d, should be %d", what, is, want))
 		}
 	}
-	var flights, minutes, transfers, letters int64
+	var flights, minutes, transfers, harmless, letters int64
 	if err := pool.QueryRow(ctx, `select (select coalesce(sum(flights), 0)::bigint from airports), (select coalesce(sum(delay_minutes), 0)::bigint from airports),
-(select count(*) from transfers), (select count(distinct (function, source, id)) from tandem.dead_letter)`).Scan(&flights, &minutes, &transfers, &letters); err != nil {
+(select count(*) from transfers), (select count(*) from harm_events), (select count(distinct (function, source, id)) from tandem.dead_letter)`).Scan(&flights, &minutes, &transfers, &harmless, &letters); err != nil {
 		return nil, err
 	}
 	want := t.Total()
 	check("flights", flights, want.Flights)
 	check("minutes of delay", minutes, want.DelayMinutes)
 	check("transfers", transfers, t.Transfers)
+	check("harmless events", harmless, t.Harmless)
 	check("dead letters", letters, t.Poison)
 	rows, err := pool.Query(ctx, `select account, balance from accounts`)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/test/deployment/workload/bank"
+	"github.com/tandem-fn/tandem/test/deployment/workload/harm"
 )
 
 const (
@@ -193,6 +194,33 @@ func (w *Workload) Spoil(ctx context.Context, publisher *jetstream.Publisher, nu
 	w.mu.Lock()
 	w.truth.Poison += int64(len(events))
 	w.mu.Unlock()
+	return publish(ctx, publisher, events)
+}
+
+// Harm publishes events of the type harm, each of a kind; number tells them from those before.
+func (w *Workload) Harm(ctx context.Context, publisher *jetstream.Publisher, number int, kinds ...harm.Kind) error {
+	var events []event.Event
+	var harmless int64
+	for i, kind := range kinds {
+		e, err := newEvent("/chaos/harm", fmt.Sprintf("harm-%d-%d-%s", number, i, kind), harm.Type, harm.Data{Kind: kind})
+		if err != nil {
+			return err
+		}
+		e.SetTime(time.Now())
+		events = append(events, e)
+		if kind == harm.None {
+			harmless++
+		}
+	}
+	w.mu.Lock()
+	w.truth.Harmless += harmless
+	w.truth.Poison += int64(len(events)) - harmless
+	w.mu.Unlock()
+	return publish(ctx, publisher, events)
+}
+
+// publish publishes events until they are stored or ctx ends.
+func publish(ctx context.Context, publisher *jetstream.Publisher, events []event.Event) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
 		err := publisher.Publish(attempt, events)

@@ -1,5 +1,5 @@
 // Package harm is a function whose events say what they do to their process: nothing, or
-// one of the ways in which a function ends or hangs.
+// one of the ways in which a function ends, hangs, or asks for too much.
 package harm
 
 import (
@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -32,6 +33,7 @@ const (
 	Memory Kind = "memory" // allocates until the system refuses
 	Loop   Kind = "loop"   // computes indefinitely
 	Hang   Kind = "hang"   // waits indefinitely
+	Large  Kind = "large"  // has an output that no stream accepts
 )
 
 // Data is the data of an event.
@@ -49,7 +51,7 @@ func Function() functions.Function {
 
 func handle(_ context.Context, e event.Event, d Data) (functions.Effects, error) {
 	switch d.Kind {
-	case None:
+	case None, Large:
 	case Exit:
 		os.Exit(3)
 	case Panic:
@@ -67,6 +69,9 @@ func handle(_ context.Context, e event.Event, d Data) (functions.Effects, error)
 		select {}
 	}
 	var fx functions.Effects
+	if d.Kind == Large {
+		fx.Emit(functions.Output{Type: Type + ".large", Data: strings.Repeat("x", 2<<20)})
+	}
 	fx.Insert("harm_events", functions.Row{"id": e.ID(), "sent_at": e.Time()})
 	return fx, nil
 }
