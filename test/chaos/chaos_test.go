@@ -50,3 +50,13 @@ func TestWrongOptionsAreExplained(t *testing.T) {
 		t.Errorf("without arguments: %+v, %v", o, err)
 	}
 }
+
+func TestOneKindOrAllThatBeginAlike(t *testing.T) {
+	t.Parallel()
+
+	for word, want := range map[string]int{"kill": 1, "kill-": 2, "link": 6, "big-output": 1} {
+		if got := picked([]string{word}); len(got) != want {
+			t.Errorf("--only %s selects %v, want %d", word, got, want)
+		}
+	}
+}

@@ -38,7 +38,7 @@ func parse(args []string, random uint64, stderr io.Writer) (options, error) {
 	flags.DurationVar(&o.duration, "duration", 15*time.Second, "for how `long` it strikes")
 	flags.Float64Var(&o.rate, "rate", 300, "`events` a second")
 	flags.StringVar(&o.plant, "plant", "", "a `fault` to be found: "+strings.Join(plants[1:], ", "))
-	only := flags.String("only", "", "beginnings of the `kinds` of strikes, with commas between, as disk,clock; all by default")
+	only := flags.String("only", "", "names, or beginnings, of the `kinds` of strikes, with commas between, as disk,clock; all by default")
 	flags.StringVar(&o.report, "report", ".tandem/chaos", "`folder` for the report")
 	flags.BoolVar(&o.keep, "keep", false, "keep data and logs of the processes")
 	if err := flags.Parse(args); err != nil {

@@ -41,7 +41,8 @@ type kind struct {
 }
 
 var kinds = []kind{
-	{"kill", deployment.Processes(), 0, 6},
+	{"kill", deployment.Processes(), 0, 5},
+	{"kill-function", deployment.FunctionProcesses(), 0, 1},
 	{"stop", deployment.Processes(), 3 * time.Second, 4},
 	{"end", deployment.Processes(), 0, 1},
 	{"cluster gone", deployment.Clusters(), 3 * time.Second, 2},
@@ -70,13 +71,16 @@ var kinds = []kind{
 	{"big-output", nil, 0, 2},
 }
 
-// picked gives the kinds whose names begin with one of the words, all for none.
+// picked gives the kinds whose names are, or else begin with, one of the words; all for none.
 func picked(words []string) []kind {
 	if len(words) == 0 {
 		return kinds
 	}
 	return slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool {
-		return !slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(k.name, w) })
+		return !slices.ContainsFunc(words, func(word string) bool {
+			isName := slices.ContainsFunc(kinds, func(other kind) bool { return other.name == word })
+			return k.name == word || !isName && strings.HasPrefix(k.name, word)
+		})
 	})
 }
 

@@ -39,7 +39,7 @@ func strikeAll(ctx context.Context, d *deployment.Deployment, strikes []strike, 
 func (s *strike) do(ctx context.Context, d *deployment.Deployment, number int, load *workload.Workload) error {
 	cluster, _, _ := strings.Cut(s.Target, "-")
 	switch s.Kind {
-	case "kill":
+	case "kill", "kill-function":
 		return d.Signal(s.Target, syscall.SIGKILL)
 	case "end":
 		return d.Signal(s.Target, syscall.SIGTERM)

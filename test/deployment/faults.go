@@ -16,6 +16,9 @@ import (
 // Processes returns the names of all processes of the clusters.
 func Processes() []string { return across("function", "source", "ingest") }
 
+// FunctionProcesses returns the names of the functions' processes.
+func FunctionProcesses() []string { return across("function") }
+
 // Links are the names of all links.
 func Links() []string {
 	links := across("postgres", "nats", "function")
