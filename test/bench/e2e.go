@@ -133,7 +133,23 @@ func (b *bench) newE2EDatabase(ctx context.Context) (e2e.Database, error) {
 		CPU:    func() time.Duration { used, _ := b.server.ProcessorTime(); return used },
 		Settle: func(ctx context.Context) error { return b.server.Exec(ctx, "checkpoint") },
 		Check:  b.checkE2E,
+		Pause:  b.pause,
 	}, nil
+}
+
+// pause returns the longest time between two commits of events since then.
+func (b *bench) pause(ctx context.Context, since time.Time) (longest time.Duration, err error) {
+	conn, err := pgx.Connect(ctx, b.server.Postgres().AdminURL(e2eDatabase))
+	if err != nil {
+		return 0, fmt.Errorf("connect to PostgreSQL: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	err = conn.QueryRow(ctx, `select coalesce(max(pause), '0') from (
+select committed_at - greatest(lag(committed_at) over (order by committed_at), $1) as pause from tandem.ledger) as pauses`, since).Scan(&longest)
+	if err != nil {
+		return 0, fmt.Errorf("read when events were committed: %w", err)
+	}
+	return longest, nil
 }
 
 // checkE2E looks whether a trial has done what it should have, once.

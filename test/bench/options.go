@@ -103,6 +103,7 @@ Columns end to end:
                          in catch-up-skip, by the one that rejoins
   in_time                share of the good events beside bad ones whose output was stored
                          before the last one was published
+  pause_ms               the longest time between two commits after a cluster has died
 
 A race row searches its rate: up or down by a factor, then by bisection, in short
 probes, and confirms it for --e2e-duration. A rate is held if the lag stays below

@@ -40,6 +40,9 @@ type Database struct {
 	// nothing is left in the outbox.
 	Check func(ctx context.Context, events int, total int64, byHand bool) error
 
+	// Pause returns the longest time between two commits of events since then.
+	Pause func(ctx context.Context, since time.Time) (time.Duration, error)
+
 	// Settle has the server write what it owes to the disk.
 	Settle func(ctx context.Context) error
 }

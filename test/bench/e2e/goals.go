@@ -63,6 +63,7 @@ var goalsOfRows = []goal{
 	{row: RowStopRace, what: "p99.9, ms", bound: claimTimeout, atMost: true, of: p999},
 	{row: RowCatchUpSkip, what: "events skipped a second", bound: 10_000, of: rate},
 	{row: RowCatchUpDivide, what: "time of two clusters, × of one", bound: 0.65, atMost: true, of: func(l Line) *float64 { return l.Divided }},
+	{row: RowCatchUpDeath, what: "longest pause, ms", bound: claimTimeout + 100, atMost: true, of: func(l Line) *float64 { return l.Pause }},
 	{row: RowOrderedTight, what: "seconds", bound: 5, atMost: true, of: func(l Line) *float64 { return l.Seconds }},
 }
 

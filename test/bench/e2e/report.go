@@ -27,6 +27,9 @@ type Line struct {
 	// Divided is the time of two clusters, of that of one.
 	Divided *float64 `json:"time_of_two_of_one,omitempty"`
 
+	// Pause is the longest time between two commits after a cluster has died, in milliseconds.
+	Pause *float64 `json:"pause_ms,omitempty"`
+
 	// Of an open loop.
 	At *float64 `json:"at_events_per_second,omitempty"`
 	*Latency
@@ -97,6 +100,9 @@ func (l *Line) fill(samples []sample) {
 	if first.divided > 0 {
 		l.Divided = median(2, func(s sample) float64 { return s.divided })
 	}
+	if first.pause > 0 {
+		l.Pause = median(1, func(s sample) float64 { return millis(s.pause) })
+	}
 	if len(first.cpu) > 0 {
 		l.CPU = map[string]float64{}
 		for kind := range first.cpu {
@@ -162,6 +168,9 @@ func (s sample) String() string {
 	if s.divided > 0 {
 		parts = append(parts, fmt.Sprintf("time of two of that of one %.2f", s.divided))
 	}
+	if s.pause > 0 {
+		parts = append(parts, fmt.Sprintf("no commit for %.1f ms at most", millis(s.pause)))
+	}
 	if s.computed != nil {
 		parts = append(parts, fmt.Sprintf("computed %.1f %%", 100**s.computed))
 	}
@@ -223,7 +232,7 @@ func newTable(text *strings.Builder) (row func(cells ...string), flush func()) {
 func formatFigures(text *strings.Builder, lines []Line) {
 	row, flush := newTable(text)
 	defer flush()
-	row("row", "events/s", "seconds", "of", "at", "p50_ms", "p99_ms", "p99.9_ms", "max_ms", "lag_ms", "end_lag_ms", "computed", "in_time")
+	row("row", "events/s", "seconds", "of", "at", "p50_ms", "p99_ms", "p99.9_ms", "max_ms", "lag_ms", "end_lag_ms", "computed", "in_time", "pause_ms")
 	figure := func(f *float64, format string) string {
 		if f == nil {
 			return "–"
@@ -242,7 +251,7 @@ func formatFigures(text *strings.Builder, lines []Line) {
 			of = figure(l.Divided, "%.2f × one cluster")
 		}
 		row(name, figure(l.EventsPerSecond, "%.0f"), figure(l.Seconds, "%.2f"), of, figure(l.At, "%.0f/s"),
-			latency[0], latency[1], latency[2], latency[3], figure(l.Lag, "%.0f"), figure(l.EndLag, "%.0f"), figure(l.Computed, "%.2f"), figure(l.InTime, "%.3f"))
+			latency[0], latency[1], latency[2], latency[3], figure(l.Lag, "%.0f"), figure(l.EndLag, "%.0f"), figure(l.Computed, "%.2f"), figure(l.InTime, "%.3f"), figure(l.Pause, "%.1f"))
 	}
 }
 

@@ -33,6 +33,7 @@ const (
 
 	RowCatchUpSkip   = "catch-up-skip"
 	RowCatchUpDivide = "catch-up-divide"
+	RowCatchUpDeath  = "catch-up-death"
 
 	RowOrderedEach  = "ordered-each"
 	RowOrderedFew   = "ordered-few"
@@ -76,6 +77,7 @@ const (
 	measureLatency                // latencies in an open loop
 	measureSkip                   // how fast a cluster that rejoins skips what is committed
 	measureDivide                 // how long two clusters take for a backlog, and how long one takes
+	measureDeath                  // how long commits pause when one of two clusters with a backlog dies
 	measurePending                // the memory of a source
 	measureBeside                 // good events beside bad ones
 )
@@ -114,7 +116,7 @@ func Rows() []Row {
 			About: "a filled stream with TANDEM_ORDERING=subject, " + about,
 		}
 	}
-	slow := []string{"TANDEM_BENCH_SLOW=" + slowLength.String()}
+	slow, wait := []string{"TANDEM_BENCH_SLOW=" + slowLength.String()}, []string{"TANDEM_BENCH_WAIT=" + waitLength.String()}
 	rows := []Row{
 		{Name: RowByHand, byHand: true, About: "a filled stream, as people write it: two consumers, a transaction an event, a poller; no HTTP; the best of 8 to 64 workers each"},
 		{Name: RowDefaults, of: RowByHand, About: "a filled stream, two clusters with the defaults, which divide the backlog"},
@@ -140,9 +142,12 @@ func Rows() []Row {
 
 		{Name: RowCatchUpSkip, measure: measureSkip, About: "a cluster rejoins, 60 ms from the database, with a backlog that is committed: events skipped a second"},
 		{
-			Name: RowCatchUpDivide, measure: measureDivide, events: 16_000,
-			function: []string{"TANDEM_BENCH_WAIT=" + waitLength.String()},
-			About:    "two clusters with a backlog and a function that waits 5 ms an event, 8 events at a time: time of two, of that of one",
+			Name: RowCatchUpDivide, measure: measureDivide, events: 16_000, function: wait,
+			About: "two clusters with a backlog and a function that waits 5 ms an event, 8 events at a time: time of two, of that of one",
+		},
+		{
+			Name: RowCatchUpDeath, measure: measureDeath, events: 16_000, function: wait,
+			About: "the same two, and one of them is killed on the way: the longest time between two commits since",
 		},
 
 		ordered(RowOrderedEach, 20_000, func(n int) string { return orders.Subject(n) }, "one subject per event"),

@@ -160,6 +160,8 @@ func (r *run) measure(ctx context.Context, result *result, workers int) (sample,
 		return r.measureSkip(ctx, row)
 	case measureDivide:
 		return r.measureDivide(ctx, row)
+	case measureDeath:
+		return r.measureDeath(ctx, row)
 	case measureRace:
 		start, factor := float64(r.Rate), 2.0
 		if known := result.variants[0]; len(known) > 0 { // an earlier round

@@ -15,6 +15,7 @@ type sample struct {
 	cpu     map[string]time.Duration // of an event, by kind of process, both clusters together
 	seconds float64                  // that the events took
 	divided float64                  // the time of two clusters, of that of one
+	pause   time.Duration            // the longest between two commits after a cluster has died
 	workers int                      // by hand
 
 	computed *float64 // share of a committed backlog
@@ -96,4 +97,55 @@ func (o *Options) measureDivide(ctx context.Context, r Row) (sample, error) {
 	}
 	two.divided = two.seconds / one.seconds
 	return two, nil
+}
+
+// diesAt is the share of a backlog that is done when a cluster dies.
+const diesAt = 0.4
+
+// measureDeath has two clusters handle a backlog, and kills one of them on the way.
+func (o *Options) measureDeath(ctx context.Context, r Row) (sample, error) {
+	events := o.eventsOf(r)
+	d, err := o.deploy(ctx)
+	if err != nil {
+		return sample{}, err
+	}
+	defer d.close(ctx)
+	if err := d.fill(ctx, r, 0, events); err != nil {
+		return sample{}, err
+	}
+	if err := d.database.Settle(ctx); err != nil {
+		return sample{}, err
+	}
+	if err := d.startRow(ctx, r, 0); err != nil {
+		return sample{}, err
+	}
+	if err := d.await(ctx, "a part of the backlog", func(ctx context.Context) error {
+		state, err := d.state(ctx, outputs)
+		if err == nil && float64(state.Msgs) < diesAt*float64(events) {
+			err = fmt.Errorf("%d of %d events have an output", state.Msgs, events)
+		}
+		return err
+	}); err != nil {
+		return sample{}, err
+	}
+	died := o.Now()
+	for _, p := range d.processes {
+		if p.cluster == west {
+			p.Destroy()
+		}
+	}
+	if _, err := d.awaitOutputs(ctx, events); err != nil {
+		return sample{}, err
+	}
+	s := sample{}
+	if s.pause, err = d.database.Pause(ctx, died); err != nil {
+		return sample{}, err
+	}
+	// What the dead cluster has committed and not published, or not deleted, the relay sees to.
+	if err := d.await(ctx, "the relay", func(ctx context.Context) error {
+		return d.database.Check(ctx, events, orders.Total(events), false)
+	}); err != nil {
+		return sample{}, err
+	}
+	return s, d.check(ctx, events, false)
 }

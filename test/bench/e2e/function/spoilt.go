@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -45,7 +46,7 @@ func spoil(f functions.Function, kind string) (functions.Function, error) {
 			return handle(ctx, e)
 		},
 		orders.LargeOutput: func(context.Context, event.Event) (fx functions.Effects, _ error) {
-			fx.Emit(functions.Output{Type: orders.Accepted, Data: make([]byte, largeBytes)})
+			fx.Emit(functions.Output{Type: orders.Accepted, Data: strings.Repeat("x", largeBytes)})
 			return fx, nil
 		},
 		orders.Unreadable: handle, // it gets none
