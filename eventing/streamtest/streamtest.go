@@ -17,7 +17,7 @@ func patienceOf(t *testing.T) time.Duration {
 	t.Helper()
 	patience := time.Minute
 	if deadline, ok := t.Deadline(); ok {
-		patience = min(patience, time.Until(deadline)/2)
+		patience = min(patience, time.Until(deadline)/2) //nolint:forbidigo // the tests' own clock
 	}
 	return patience
 }

@@ -230,11 +230,11 @@ func (d *Deployment) Left(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// drainPatience is how long nothing may change until what is left counts as stuck.
+// drainPatience is how long the rest may stay the same until it counts as stuck.
 const drainPatience = 3 * time.Minute
 
 // Drain waits until nothing is under way, all by itself, and no output waits. The
-// error says what is left when ctx ends, or when that has not changed for drainPatience; say
+// error reports the rest when ctx ends, or when that has not changed for drainPatience; say
 // is told now and then.
 func (d *Deployment) Drain(ctx context.Context, say func(string, ...any)) error {
 	const news = 15 * time.Second
