@@ -27,18 +27,11 @@ type sample struct {
 
 // measureBacklog has a row handle a stream that is full already, as fast as it can.
 func (o *Options) measureBacklog(ctx context.Context, r Row, workers int) (sample, error) {
-	events := o.eventsOf(r)
-	d, err := o.deploy(ctx)
+	d, events, err := o.deployFilled(ctx, r)
 	if err != nil {
 		return sample{}, err
 	}
 	defer d.close(ctx)
-	if err := d.fill(ctx, r, 0, events); err != nil {
-		return sample{}, err
-	}
-	if err := d.database.Settle(ctx); err != nil {
-		return sample{}, err
-	}
 	before := d.spend()
 	if err := d.startRow(ctx, r, workers); err != nil {
 		return sample{}, err
@@ -50,6 +43,25 @@ func (o *Options) measureBacklog(ctx context.Context, r Row, workers int) (sampl
 	s := sample{seconds: state.LastTime.Sub(state.FirstTime).Seconds(), cpu: d.spent(before, events), workers: workers}
 	s.rate = float64(events-1) / s.seconds
 	return s, d.check(ctx, events, r.byHand)
+}
+
+// deployFilled deploys all but what the row measures, with a stream that is full of the
+// events of the row.
+func (o *Options) deployFilled(ctx context.Context, r Row) (_ *deployment, events int, err error) {
+	events = o.eventsOf(r)
+	d, err := o.deploy(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() {
+		if err != nil {
+			d.close(ctx)
+		}
+	}()
+	if err := d.fill(ctx, r, 0, events); err != nil {
+		return nil, 0, err
+	}
+	return d, events, d.database.Settle(ctx)
 }
 
 // eventsOf returns how many events a filled stream of a row has.
@@ -104,18 +116,11 @@ const diesAt = 0.4
 
 // measureDeath has two clusters handle a backlog, and kills one of them on the way.
 func (o *Options) measureDeath(ctx context.Context, r Row) (sample, error) {
-	events := o.eventsOf(r)
-	d, err := o.deploy(ctx)
+	d, events, err := o.deployFilled(ctx, r)
 	if err != nil {
 		return sample{}, err
 	}
 	defer d.close(ctx)
-	if err := d.fill(ctx, r, 0, events); err != nil {
-		return sample{}, err
-	}
-	if err := d.database.Settle(ctx); err != nil {
-		return sample{}, err
-	}
 	if err := d.startRow(ctx, r, 0); err != nil {
 		return sample{}, err
 	}
