@@ -55,6 +55,7 @@ type Row struct {
 	alone    bool     // one cluster only
 
 	events  int                // at most, of a filled stream; 0 for no bound
+	least   int                // events of a filled stream, however few are asked for
 	subject func(n int) string // of event n; nil for none
 	spoilt  string             // the kind of the bad events that are published beside good ones; empty for none
 	slow    bool               // the events of orders.Slow sleep, and their latencies do not count
@@ -140,13 +141,13 @@ func Rows() []Row {
 		{Name: RowStopAlone, measure: measureLatency, alone: true, strike: strikeStop, of: RowNoStall, About: "one cluster whose processes are stopped 200 ms once a second"},
 		{Name: RowStopRace, measure: measureLatency, strike: strikeStop, of: RowNoStall, About: "the same beside a healthy one"},
 
-		{Name: RowCatchUpSkip, measure: measureSkip, About: "a cluster rejoins, 60 ms from the database, with a backlog that is committed: events skipped a second"},
+		{Name: RowCatchUpSkip, measure: measureSkip, least: leastToCatchUp, About: "a cluster rejoins, 60 ms from the database, with a backlog that is committed: events skipped a second"},
 		{
 			Name: RowCatchUpDivide, measure: measureDivide, events: 16_000, function: wait,
 			About: "two clusters with a backlog and a function that waits 5 ms an event, 8 events at a time: time of two, of that of one",
 		},
 		{
-			Name: RowCatchUpDeath, measure: measureDeath, events: 16_000, function: wait,
+			Name: RowCatchUpDeath, measure: measureDeath, events: 16_000, least: leastToCatchUp, function: wait,
 			About: "the same two, and one of them is killed on the way: the longest time between two commits since",
 		},
 

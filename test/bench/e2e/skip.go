@@ -12,16 +12,16 @@ const (
 	// linkDelay is that of each direction between a cluster that rejoins and the database.
 	linkDelay = 30 * time.Millisecond
 
-	// skipAtLeast is how many events the backlog has at least: with a few, a cluster does
-	// not lag.
-	skipAtLeast = 5000
+	// leastToCatchUp is how many events a backlog has at least: with a few, a cluster does
+	// not lag, or is through before another one dies.
+	leastToCatchUp = 5000
 )
 
 // measureSkip has a cluster rejoin, far from the database, when the other one has committed
 // everything. The time is from the first events that it acknowledges to the last; those that
 // it computes do not count.
 func (o *Options) measureSkip(ctx context.Context, r Row) (sample, error) {
-	events := max(o.eventsOf(r), skipAtLeast)
+	events := o.eventsOf(r)
 	d, err := o.deploy(ctx)
 	if err != nil {
 		return sample{}, err

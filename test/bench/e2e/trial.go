@@ -70,9 +70,9 @@ func (o *Options) eventsOf(r Row) int {
 	case r.byHand:
 		return o.byHandEvents()
 	case r.events > 0:
-		return min(r.events, o.Events)
+		return max(min(r.events, o.Events), r.least)
 	}
-	return o.Events
+	return max(o.Events, r.least)
 }
 
 // spent returns the processor time of an event since before, by kind of process.
