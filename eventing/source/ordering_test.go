@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,6 +40,10 @@ type journal struct {
 	wrong     []string
 	total     int
 
+	// lives is how many sources of a cluster have ended. What they sent, and the function has
+	// not read yet, does not count: on a busy machine it comes long after another source began.
+	lives map[string]int
+
 	stored    map[string][]ledger.StoredEvent // by cluster
 	positions int64
 	most      int // that were stored at once
@@ -47,7 +52,7 @@ type journal struct {
 func newJournal(total int, poison ...int) *journal {
 	j := &journal{
 		poison: map[int]bool{}, committed: map[int]bool{}, highest: map[string]int{}, dead: map[string]map[int]time.Time{},
-		dropped: map[int]int{}, total: total, stored: map[string][]ledger.StoredEvent{},
+		dropped: map[int]int{}, total: total, stored: map[string][]ledger.StoredEvent{}, lives: map[string]int{},
 	}
 	for _, n := range poison {
 		j.poison[n] = true
@@ -72,9 +77,31 @@ func numberOf(id string) (n int) {
 	return n
 }
 
-func (j *journal) commit(cluster, id string) {
+// life returns the number of the source of a cluster that runs now.
+func (j *journal) life(cluster string) string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	return strconv.Itoa(j.lives[cluster])
+}
+
+func (j *journal) endLife(cluster string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.lives[cluster]++
+}
+
+// mustLive ends a request of a source that has ended. It is called with the lock held.
+func (j *journal) mustLive(cluster, life string) {
+	if life != "" && life != strconv.Itoa(j.lives[cluster]) {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// commit commits an event that the source with that number has sent.
+func (j *journal) commit(cluster, life, id string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.mustLive(cluster, life)
 	n := numberOf(id)
 	subject := subjectOf(n)
 	if j.committed[n] {
@@ -100,9 +127,10 @@ func (j *journal) commit(cluster, id string) {
 	}
 }
 
-func (j *journal) letter(cluster, id string) {
+func (j *journal) letter(cluster, life, id string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.mustLive(cluster, life)
 	if j.dead[cluster] == nil {
 		j.dead[cluster] = map[int]time.Time{}
 	}
@@ -239,7 +267,7 @@ func (j *journal) functionOf(t *testing.T, cluster string, fail func(n int) int)
 			events = append(events, e)
 		}
 		if r.URL.Path == "/dead-letters" {
-			j.letter(cluster, events[0].ID())
+			j.letter(cluster, r.URL.Query().Get("life"), events[0].ID())
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
@@ -254,7 +282,7 @@ func (j *journal) functionOf(t *testing.T, cluster string, fail func(n int) int)
 				status = http.StatusUnprocessableEntity
 			}
 			if status == http.StatusNoContent {
-				j.commit(cluster, e.ID())
+				j.commit(cluster, r.URL.Query().Get("life"), e.ID())
 			}
 			worst = max(worst, status)
 		}
@@ -276,7 +304,8 @@ func startOrdered(t *testing.T, server *natstest.Server, j *journal, cluster, si
 	if err != nil {
 		t.Fatal(err)
 	}
-	delivery, err := delivery.New(sink, sink+"/dead-letters", delivery.Config{
+	life := "?life=" + j.life(cluster)
+	delivery, err := delivery.New(sink+"/"+life, sink+"/dead-letters"+life, delivery.Config{
 		Function: "flights", BackoffBase: time.Millisecond, BackoffCap: 50 * time.Millisecond,
 	})
 	if err != nil {
@@ -289,7 +318,11 @@ func startOrdered(t *testing.T, server *natstest.Server, j *journal, cluster, si
 		t.Fatal(err)
 	}
 	stop := run(t, source)
-	return running{source: source, stop: stop, kill: func() {
+	return running{source: source, stop: func() {
+		stop()
+		j.endLife(cluster)
+	}, kill: func() {
+		j.endLife(cluster)
 		_ = conn.Close(t.Context())
 		stop()
 	}}
