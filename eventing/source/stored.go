@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -123,16 +124,29 @@ func (e *storedEvents) store(ctx context.Context, entries []*inflight.Entry) err
 	if len(storable) == 0 {
 		return errors.Join(errs...)
 	}
+	errs = append(errs, e.save(ctx, storable, events, sizes))
+	return errors.Join(errs...)
+}
+
+// save saves the rows of entries and acknowledges these. If the rows of several subjects cannot
+// be saved, those of each are tried by themselves: one of them may be at fault.
+func (e *storedEvents) save(ctx context.Context, entries []*inflight.Entry, events []ledger.StoredEvent, sizes []int) error {
 	saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
 	now, err := e.blocked.Store(saving, e.source.cfg.Function, events)
 	if err != nil {
 		now = nil
+		other := slices.IndexFunc(events, func(s ledger.StoredEvent) bool { return s.Subject != events[0].Subject })
+		if other > 0 && saving.Err() == nil { // the entries of a subject follow each other
+			return errors.Join(
+				e.save(ctx, entries[:other], events[:other], sizes[:other]),
+				e.save(ctx, entries[other:], events[other:], sizes[other:]))
+		}
 	}
-	for _, entry := range e.source.table.Stored(storable, now, sizes) {
+	for _, entry := range e.source.table.Stored(entries, now, sizes) {
 		e.source.acknowledge(ctx, entry)
 	}
-	return errors.Join(append(errs, err)...)
+	return err
 }
 
 // encode returns the row of an entry.

@@ -308,9 +308,11 @@ func (t *Table) takeProbe(now time.Time, idle time.Duration) (*Entry, time.Durat
 		case t.recovers(now) > c.mayWait():
 			idle = min(idle, t.recovers(now)-c.mayWait())
 		case c.window > 0:
-			if c.probes < c.window {
+			hangs := c.probeAt.Add(hungAfter - probeHang) // then the probes that were sent show nothing
+			if c.probes < c.window || !now.Before(hangs) {
 				return t.sendProbe(c, now), 0
 			}
+			idle = min(idle, hangs.Sub(now))
 		case next == nil || c.probeAt.Before(next.probeAt):
 			next = c
 		}

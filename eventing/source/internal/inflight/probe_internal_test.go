@@ -330,3 +330,33 @@ func TestATypeWhoseSingleEventsHangLeavesRequestsToOthers(t *testing.T) {
 		})
 	}
 }
+
+// Probes that hang are followed by others before their deadline.
+func TestProbesThatHangDoNotHoldTheirTypeForLong(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{MaxBytes: 64 << 20})
+	b.events = 1
+	b.runTypes(time.Second, func() { b.receiveType(1, "mixed") }, func(string) Next { return Unavailable })
+	if b.Counts()[stateHeld] == 0 {
+		t.Fatal("nothing is held")
+	}
+	hanging, done := 0, 0
+	for end := b.now.Add(10 * time.Second); b.now.Before(end); b.now = b.now.Add(time.Millisecond) {
+		for {
+			_, entries, _ := b.request()
+			if entries == nil {
+				break
+			}
+			if hanging < 2 && done > 0 { // both that may be sent after the first probe
+				hanging++
+				continue
+			}
+			done += len(entries)
+			b.answer(entries, Finish, 0, time.Millisecond)
+		}
+	}
+	if done < 900 {
+		t.Errorf("%d events are through after 10 s beside %d probes that hang", done, hanging)
+	}
+}
