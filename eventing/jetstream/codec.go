@@ -77,6 +77,7 @@ func Decode(header nats.Header, data []byte) (event.Event, error) {
 }
 
 func decode(header nats.Header, data []byte) (event.Event, error) {
+	rules := cloudevent.Rules{MaxName: cloudevent.MaxName} // as functions have it: a longer identity would be cut
 	// What comes first out of the map must not matter: all clusters have to read
 	// the same.
 	contentType, contentTypes := "", 0
@@ -93,11 +94,11 @@ func decode(header nats.Header, data []byte) (event.Event, error) {
 	case contentTypes > 1:
 		return event.Event{}, errors.New("header content-type: it is there more than once")
 	case contentTypes == 1:
-		return cloudevent.Read(contentType, header, data, cloudevent.Rules{})
+		return cloudevent.Read(contentType, header, data, rules)
 	case !binary && mayBeJSON(data):
-		return cloudevent.ReadJSON(data, cloudevent.Rules{})
+		return cloudevent.ReadJSON(data, rules)
 	}
-	return cloudevent.ReadBinary(header, data, cloudevent.Rules{})
+	return cloudevent.ReadBinary(header, data, rules)
 }
 
 // unreadable returns why a message that looks like a CloudEvent cannot be read as one; nil
