@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -234,7 +235,7 @@ func (d *Sender) reject(e *Delivery, a answer, o outcome.Outcome) error {
 	if a.outcomes != nil {
 		reason = []byte(o.Reason)
 	}
-	return d.makeDeadLetter(e, o.Status, reason, attempts)
+	return d.makeDeadLetter(e, o.Status, bytes.ToValidUTF8(reason, []byte("\ufffd")), attempts)
 }
 
 // makeDeadLetter encodes the event as a dead letter.

@@ -90,7 +90,7 @@ func (d *letters) printEvent(e deadletter.Event, letters []deadletter.ClusterLet
 		return err
 	}
 	for _, l := range letters {
-		_, _ = fmt.Fprintf(d.tool.out, "  %s: %s\n", l.Cluster, l.Reason)
+		_, _ = fmt.Fprintf(d.tool.out, "  %s: %s\n", l.Cluster, printable(l.Reason))
 	}
 	var pretty bytes.Buffer
 	if err := json.Indent(&pretty, letters[0].Event, "  ", "  "); err != nil {

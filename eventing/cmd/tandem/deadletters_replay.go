@@ -68,7 +68,7 @@ func (r *results) add(res replayResult) error {
 	}
 	text := fmt.Sprintf("%-8s %s  %s  %s", res.Result, res.Function, res.Source, res.ID)
 	if res.Code != 0 {
-		text += fmt.Sprintf("  %d %s", res.Code, res.Reason)
+		text += fmt.Sprintf("  %d %s", res.Code, printable(res.Reason))
 	}
 	_, err := fmt.Fprintln(r.letters.tool.out, text)
 	return err

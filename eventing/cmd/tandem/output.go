@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // format is the form in which a command prints: a table for people by default, or one
@@ -59,11 +60,22 @@ func row(table io.Writer, cells ...string) {
 // clip shortens a text to a table's cell and removes line breaks.
 func clip(text string) string {
 	indent := text[:len(text)-len(strings.TrimLeft(text, " "))]
-	runes := []rune(strings.Join(strings.Fields(text), " "))
+	runes := []rune(strings.Join(strings.Fields(printable(text)), " "))
 	if len(runes) > maxCell {
 		runes = append(runes[:maxCell-1], '…')
 	}
 	return indent + string(runes)
+}
+
+// printable replaces what a terminal would not print but act upon: an event chooses its
+// attributes, and a function its reasons.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) || r == '\n' || r == '\t' {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
 }
 
 // number returns n as text, and 0, which means unknown, as a dash.

@@ -189,7 +189,7 @@ func (r *rejectedOutputs) show(ctx context.Context) error {
 			return fmt.Errorf("output %s of %s: %w", o.ID, o.Source, err)
 		}
 		_, err = fmt.Fprintf(r.tool.out, "%s  %s\n  rejected at %s with %d: %s\n  %s\n\n",
-			functionOf(o), o.ID, o.LastAt.UTC().Format(time.RFC3339), o.Code, o.Reason, pretty.Bytes())
+			functionOf(o), o.ID, o.LastAt.UTC().Format(time.RFC3339), o.Code, printable(o.Reason), pretty.Bytes())
 		return err
 	})
 	if err != nil {
