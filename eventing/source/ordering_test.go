@@ -2,6 +2,7 @@ package source_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -46,7 +47,8 @@ type journal struct {
 
 	stored    map[string][]ledger.StoredEvent // by cluster
 	positions int64
-	most      int // that were stored at once
+	most      int    // that were stored at once
+	refused   string // a subject whose events cannot be stored
 }
 
 func newJournal(total int, poison ...int) *journal {
@@ -186,6 +188,9 @@ func (v verdictsOf) Still(_ context.Context, _ string, events []ledger.BlockedEv
 func (v verdictsOf) Store(_ context.Context, _ string, events []ledger.StoredEvent) ([]bool, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if slices.ContainsFunc(events, func(e ledger.StoredEvent) bool { return v.refused != "" && e.Subject == v.refused }) {
+		return nil, errors.New("index row size exceeds the maximum")
+	}
 	now := make([]bool, len(events))
 	for i, e := range events {
 		if slices.ContainsFunc(v.stored[v.cluster], func(old ledger.StoredEvent) bool { return old.ID == e.ID }) {
@@ -465,6 +470,30 @@ func TestEventsOfASubjectAreCommittedInOrder(t *testing.T) {
 				t.Errorf("%d times out of order: %s", len(wrong), strings.Join(wrong[:min(5, len(wrong))], "; "))
 			}
 		})
+	}
+}
+
+// All events that are to be stored go to the database together. A subject of which that does not
+// work waits in its stream, by itself.
+func TestASubjectThatCannotBeStoredHoldsNoOther(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	j := newJournal(101, 1, 5) // of hot, and of s5
+	j.refused = "hot"
+	publishSubjects(t, server, 1, 101)
+	startOrdered(t, server, j, "east", j.functionOf(t, "east", nil), &progress{}, source.Config{})
+	eventtest.Eventually(t, "the event behind the other dead letter is stored", func() bool {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		return slices.ContainsFunc(j.stored["east"], func(e ledger.StoredEvent) bool { return e.ID == "test-000079" })
+	})
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, e := range j.stored["east"] {
+		if e.Subject == "hot" {
+			t.Errorf("%s is stored, of a subject that cannot be", e.ID)
+		}
 	}
 }
 

@@ -28,6 +28,10 @@ func binaryWith(more ...string) nats.Header {
 	return h
 }
 
+func binaryWithID(id string) nats.Header {
+	return nats.Header{"ce-specversion": {"1.0"}, "ce-id": {id}, "ce-source": {"/s"}, "ce-type": {"com.example.made"}}
+}
+
 func headerWithout(h nats.Header, name string) nats.Header {
 	delete(h, name)
 	return h
@@ -89,6 +93,8 @@ func TestAMessageThatLooksLikeACloudEventAndIsNoneBecomesADeadLetter(t *testing.
 		{"an extension alone", nats.Header{"Ce-Tenant": {"acme"}}, "1", "specversion: missing"},
 		{"specversion 0.3", nats.Header{"Ce-Specversion": {"0.3"}, "Ce-Id": {"1"}, "Ce-Source": {"/s"}, "Ce-Type": {"t"}}, "1", `specversion "0.3"`},
 		{"specversion 1.1", nats.Header{"CE-SPECVERSION": {"1.1"}}, "1", `specversion "1.1"`},
+		{"a long id", binaryWithID(strings.Repeat("x", 1025)), "1", "id"},
+		{"structured, with a long type", structured, strings.Replace(jsonWith(""), "com.example.made", strings.Repeat("x", 1025), 1), "type"},
 		{"an attribute twice", binaryWith("ce-id", "18"), "1", "id: it is there 2 times"},
 		{"an attribute in two cases", binaryWith("Ce-Id", "18"), "1", `"id" is there twice`},
 		{"two content types", binaryWith("content-type", "a/b", "Content-Type", "c/d"), "1", "content-type"},
