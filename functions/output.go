@@ -218,28 +218,11 @@ func checkExtensionName(name string) error {
 	return nil
 }
 
-// checkString reports what CloudEvents does not allow in a String (spec 1.0.2,
-// Type System): control characters, noncharacters, and anything but Unicode.
+// checkString is [cloudevent.CheckText], with the place of a byte that is not UTF-8.
 func checkString(s string) error {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] >= 0x7f {
-			return checkRunes(s)
-		}
+	err := cloudevent.CheckText(s)
+	if errors.Is(err, cloudevent.ErrNotUTF8) {
+		return fmt.Errorf("byte %d is not UTF-8", strings.IndexRune(s, utf8.RuneError))
 	}
-	return nil
-}
-
-func checkRunes(s string) error {
-	for i, r := range s {
-		switch {
-		case r >= ' ' && r < 0x7f:
-		case r < ' ', r <= 0x9f:
-			return fmt.Errorf("control character %U at byte %d", r, i)
-		case r == utf8.RuneError && !utf8.ValidString(s):
-			return fmt.Errorf("byte %d is not UTF-8", i)
-		case r >= 0xfdd0 && r <= 0xfdef, r&0xfffe == 0xfffe:
-			return fmt.Errorf("noncharacter %U at byte %d", r, i)
-		}
-	}
-	return nil
+	return err
 }

@@ -139,20 +139,12 @@ func WriteBinary(e event.Event, name func(attribute string) string) (header map[
 // AddBinary adds to header what [WriteBinary] gives. It checks e as [Check] does, in one
 // pass; after an error the header is of no use.
 func AddBinary(header map[string][]string, e event.Event, name func(attribute string) string) error {
-	c, err := contextOf(e)
+	c, err := checkedContext(e)
 	if err != nil {
-		return err
-	}
-	if err := checkAll(c); err != nil {
 		return err
 	}
 	var bad error
-	err = addBinary(header, c, name, func(attribute, value string) {
-		if err := CheckText(value); err != nil && bad == nil {
-			bad = fmt.Errorf("%s: %w", attribute, err)
-		}
-	})
-	if err != nil {
+	if err := addBinary(header, c, name, func(attribute, value string) { checkValue(&bad, attribute, value) }); err != nil {
 		return err
 	}
 	return bad

@@ -15,34 +15,38 @@ import (
 // no attribute may have. A database would refuse some of them, and then even the
 // dead letter could not be stored.
 func Check(e event.Event) error {
-	c, err := contextOf(e)
+	c, err := checkedContext(e)
 	if err != nil {
-		return err
-	}
-	if err := checkAll(c); err != nil {
 		return err
 	}
 	var bad error
-	err = each(c, func(name, value string) {
-		if err := CheckText(value); err != nil && bad == nil {
-			bad = fmt.Errorf("%s: %w", name, err)
-		}
-	})
-	if err != nil {
+	if err := each(c, func(name, value string) { checkValue(&bad, name, value) }); err != nil {
 		return err
 	}
 	return bad
 }
 
-// checkAll is check, for an event that was not read. It leaves the characters to its caller.
-func checkAll(c *event.EventContextV1) error {
+// checkedContext returns the attributes of an event that was not read, after all that [Check]
+// checks but the characters, for which there is checkValue.
+func checkedContext(e event.Event) (*event.EventContextV1, error) {
+	c, err := contextOf(e)
+	if err != nil {
+		return nil, err
+	}
 	if err := check(c, 0); err != nil {
-		return err
+		return nil, err
 	}
 	if c.DataSchema != nil && !c.DataSchema.IsAbs() {
-		return fmt.Errorf("dataschema %q: want an absolute URI", clip(c.DataSchema.String(), 256))
+		return nil, fmt.Errorf("dataschema %q: want an absolute URI", clip(c.DataSchema.String(), 256))
 	}
-	return nil
+	return c, nil
+}
+
+// checkValue sets bad to what is wrong with the characters of an attribute, if it is the first.
+func checkValue(bad *error, name, value string) {
+	if err := CheckText(value); err != nil && *bad == nil {
+		*bad = fmt.Errorf("%s: %w", name, err)
+	}
 }
 
 // contextOf gives the attributes of an event of version 1.0.
@@ -106,6 +110,9 @@ func CheckContentType(contentType string) error {
 	return nil
 }
 
+// ErrNotUTF8 is the error of [CheckText] for text that is not UTF-8.
+var ErrNotUTF8 = errors.New("it is not UTF-8")
+
 // CheckText reports what CloudEvents does not allow in a String (spec 1.0.2, Type
 // System): control characters, noncharacters, and anything but Unicode.
 func CheckText(s string) error {
@@ -124,7 +131,7 @@ func checkRunes(s string) error {
 		case r <= 0x9f:
 			return fmt.Errorf("control character %U at byte %d", r, i)
 		case r == utf8.RuneError && !utf8.ValidString(s):
-			return errors.New("it is not UTF-8")
+			return ErrNotUTF8
 		case r >= 0xfdd0 && r <= 0xfdef, r&0xfffe == 0xfffe:
 			return fmt.Errorf("noncharacter %U at byte %d", r, i)
 		}

@@ -312,7 +312,7 @@ func checkJSON(text []byte) error {
 		return fmt.Errorf("it is not JSON: %w", err)
 	}
 	if !utf8.Valid(text) {
-		return errors.New("it is not UTF-8")
+		return ErrNotUTF8
 	}
 	return nil
 }
