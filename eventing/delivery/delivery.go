@@ -235,11 +235,12 @@ func (d *Sender) reject(e *Delivery, a answer, o outcome.Outcome) error {
 	if a.outcomes != nil {
 		reason = []byte(o.Reason)
 	}
-	return d.makeDeadLetter(e, o.Status, bytes.ToValidUTF8(reason, []byte("\ufffd")), attempts)
+	return d.makeDeadLetter(e, o.Status, reason, attempts)
 }
 
 // makeDeadLetter encodes the event as a dead letter.
 func (d *Sender) makeDeadLetter(e *Delivery, status int, reason []byte, attempts int) error {
+	reason = bytes.ToValidUTF8(reason, []byte("\ufffd")) // it may be cut within a character
 	encode := sink.EncodeFitting
 	if e.structured {
 		encode = sink.EncodeStructured

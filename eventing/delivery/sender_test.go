@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
@@ -238,6 +239,31 @@ func TestARefusedEventBecomesADeadLetterWithItsReason(t *testing.T) {
 	}
 	if letter.ID() != "1" || letter.Source() != "/test" || string(letter.Data()) != `{"n":1}` {
 		t.Errorf("dead letter is %v", letter)
+	}
+}
+
+// A reason is cut at a number of bytes, perhaps within a character.
+func TestTheReasonOfADeadLetterIsText(t *testing.T) {
+	t.Parallel()
+
+	address := eventtest.Serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "x"+strings.Repeat("ä", 2000), http.StatusUnprocessableEntity)
+	})
+	letters := make(chan *event.Event, 10)
+	deadLetters := eventtest.Serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		e, err := cehttp.NewEventFromHTTPRequest(r)
+		if err != nil {
+			t.Error(err)
+		}
+		letters <- e
+	})
+	if _, err := eventtest.NewSender(t, address, deadLetters).DeliverUntilSettled(t.Context(), eventtest.NewEvent("1")); err != nil {
+		t.Fatal(err)
+	}
+	encoded, _ := (<-letters).Extensions()["knativeerrordata"].(string)
+	reason, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil || !utf8.Valid(reason) || !strings.HasPrefix(string(reason), "xää") {
+		t.Errorf("the reason is %q, %v; want text", reason, err)
 	}
 }
 
