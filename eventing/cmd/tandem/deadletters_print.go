@@ -78,7 +78,7 @@ func (d *letters) show(ctx context.Context) error {
 // printEvent prints the answer that each cluster got, and the event as the last one
 // stored it.
 func (d *letters) printEvent(e deadletter.Event, letters []deadletter.ClusterLetter) error {
-	_, _ = fmt.Fprintf(d.tool.out, "%s  %s  %s  %s\n", e.Verdict, e.Function, e.Source, e.ID)
+	d.tool.printf("%s  %s  %s  %s\n", e.Verdict, e.Function, e.Source, e.ID)
 	table := tabwriter.NewWriter(d.tool.out, 0, 0, 2, ' ', 0)
 	row(table, "  CLUSTER", "CODE", "ATTEMPTS", "TIMES", "FIRST", "LAST")
 	for _, l := range letters {
@@ -90,7 +90,7 @@ func (d *letters) printEvent(e deadletter.Event, letters []deadletter.ClusterLet
 		return err
 	}
 	for _, l := range letters {
-		_, _ = fmt.Fprintf(d.tool.out, "  %s: %s\n", l.Cluster, printable(l.Reason))
+		d.tool.printf("  %s: %s\n", l.Cluster, l.Reason)
 	}
 	var pretty bytes.Buffer
 	if err := json.Indent(&pretty, letters[0].Event, "  ", "  "); err != nil {

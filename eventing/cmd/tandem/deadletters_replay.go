@@ -68,10 +68,9 @@ func (r *results) add(res replayResult) error {
 	}
 	text := fmt.Sprintf("%-8s %s  %s  %s", res.Result, res.Function, res.Source, res.ID)
 	if res.Code != 0 {
-		text += fmt.Sprintf("  %d %s", res.Code, printable(res.Reason))
+		text += fmt.Sprintf("  %d %s", res.Code, res.Reason)
 	}
-	_, err := fmt.Fprintln(r.letters.tool.out, text)
-	return err
+	return r.letters.tool.print("%s\n", text)
 }
 
 func (d *letters) drop(ctx context.Context) error {
@@ -95,7 +94,7 @@ func (d *letters) drop(ctx context.Context) error {
 		return nil
 	})
 	if !d.tool.output.json {
-		_, _ = fmt.Fprintf(d.tool.out, "%d dropped\n", printed.count[resultDropped])
+		d.tool.printf("%d dropped\n", printed.count[resultDropped])
 	}
 	return err
 }
@@ -125,7 +124,7 @@ func (d *letters) replayAll(ctx context.Context) error {
 		return group.Wait()
 	})
 	if !d.tool.output.json {
-		_, _ = fmt.Fprintf(d.tool.out, "%d won, %d lost (committed before), %d refused\n", printed.count[resultWon], printed.count[resultLost], printed.count[resultRefused])
+		d.tool.printf("%d won, %d lost (committed before), %d refused\n", printed.count[resultWon], printed.count[resultLost], printed.count[resultRefused])
 	}
 	if n := printed.count[resultRefused]; err == nil && n > 0 {
 		err = &foundError{text: fmt.Sprintf("%d events were refused again and are still there", n)}

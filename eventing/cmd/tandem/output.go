@@ -41,10 +41,14 @@ func (t *tool) printJSON(v any) error {
 	return encoder.Encode(v)
 }
 
-// printf prints for people.
-func (t *tool) printf(format string, args ...any) {
-	_, _ = fmt.Fprintf(t.out, format, args...)
+// print prints for people. Nothing in it acts upon the terminal.
+func (t *tool) print(format string, args ...any) error {
+	_, err := io.WriteString(t.out, printable(fmt.Sprintf(format, args...)))
+	return err
 }
+
+// printf prints for people, where a later line reports a write that fails.
+func (t *tool) printf(format string, args ...any) { _ = t.print(format, args...) }
 
 // maxCell is the number of runes that a table shows of a text.
 const maxCell = 60

@@ -1,11 +1,19 @@
 package main
 
-import "testing"
+import (
+	"bytes"
+	"testing"
+)
 
-func TestATerminalIsToldNothing(t *testing.T) {
+func TestNothingThatIsPrintedActsUponTheTerminal(t *testing.T) {
 	t.Parallel()
 
-	if got, want := clip("\x1b[31mRED\x1b]0;owned\x07 \u202eabc äö"), "\ufffd[31mRED\ufffd]0;owned\ufffd \ufffdabc äö"; got != want {
-		t.Errorf("clip: %q, want %q", got, want)
+	const text, want = "\x1b[31mRED\x1b]0;owned\x07 \u202eabc äö", "\ufffd[31mRED\ufffd]0;owned\ufffd \ufffdabc äö"
+	if got := clip(text); got != want {
+		t.Errorf("a cell of a table: %q, want %q", got, want)
+	}
+	var out bytes.Buffer
+	if err := (&tool{out: &out}).print("%s\n", text); err != nil || out.String() != want+"\n" {
+		t.Errorf("a line: %q, %v, want %q", out.String(), err, want)
 	}
 }

@@ -188,8 +188,8 @@ func (r *rejectedOutputs) show(ctx context.Context) error {
 		if err := json.Indent(&pretty, text, "  ", "  "); err != nil {
 			return fmt.Errorf("output %s of %s: %w", o.ID, o.Source, err)
 		}
-		_, err = fmt.Fprintf(r.tool.out, "%s  %s\n  rejected at %s with %d: %s\n  %s\n\n",
-			functionOf(o), o.ID, o.LastAt.UTC().Format(time.RFC3339), o.Code, printable(o.Reason), pretty.Bytes())
+		r.tool.printf("%s  %s\n  rejected at %s with %d: %s\n", functionOf(o), o.ID, o.LastAt.UTC().Format(time.RFC3339), o.Code, o.Reason)
+		_, err = fmt.Fprintf(r.tool.out, "  %s\n\n", pretty.Bytes())
 		return err
 	})
 	if err != nil {
@@ -219,8 +219,7 @@ func (r *rejectedOutputs) change(ctx context.Context, result string, do func(con
 		if changed++; r.tool.output.json {
 			return r.tool.printJSON(outputResult{Result: result, Source: o.Source, ID: o.ID})
 		}
-		_, err = fmt.Fprintf(r.tool.out, "%-8s %s  %s\n", result, functionOf(o), o.ID)
-		return err
+		return r.tool.print("%-8s %s  %s\n", result, functionOf(o), o.ID)
 	})
 	if !r.tool.output.json {
 		r.tool.printf("%d %s\n", changed, result)

@@ -60,13 +60,13 @@ func (s *selection) endList(table *tabwriter.Writer, n int) error {
 }
 
 // printEnd prints, for people, if there was nothing or if there may be more.
-func (s *selection) printEnd(n int) (err error) {
+func (s *selection) printEnd(n int) error {
 	switch {
 	case s.tool.output.json:
 	case n == 0:
-		_, err = fmt.Fprintf(s.tool.out, "no %s\n", s.title)
+		return s.tool.print("no %s\n", s.title)
 	case n == s.limit:
-		_, err = fmt.Fprintf(s.tool.out, "… the first %d; more with --limit\n", n)
+		return s.tool.print("… the first %d; more with --limit\n", n)
 	}
-	return err
+	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -265,7 +264,7 @@ func (r *verified) print(t *tool) error {
 	if r.OK() {
 		fmt.Fprintln(&b, "The database agrees with the stream.")
 	}
-	if _, err := io.WriteString(t.out, b.String()); err != nil {
+	if err := t.print("%s", b.String()); err != nil {
 		return fmt.Errorf("print the report: %w", err)
 	}
 	return nil
