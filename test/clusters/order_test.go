@@ -1,15 +1,22 @@
 package clusters_test
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
+	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
+	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/test/deployment/workload/harm"
 )
 
 // By the clock of the database an event was committed before the transaction of the
@@ -98,4 +105,106 @@ func inOrder[T any](t *testing.T, js natsjs.JetStream, n int, read func(natsjs.M
 		all = append(all, read(m))
 	}
 	return all
+}
+
+// The first event of two subjects is refused by the table. What comes after it waits in the
+// database, and nothing in the stream. One letter is dropped, the other event is replayed
+// when the table takes it; meanwhile sources are killed.
+func TestEventsBehindADeadLetterAreCommittedInOrderAfterTheVerdict(t *testing.T) {
+	long(t)
+	t.Parallel()
+	const behind = 300
+	w := startHarm(t, "TANDEM_ORDERING=subject")
+	if _, err := w.Pool.Exec(t.Context(), `alter table harm_events add constraint refused check (id not like '%-000')`); err != nil {
+		t.Fatal(err)
+	}
+	ordered := func(subject string, n int) event.Event {
+		e := harmEvent(t, fmt.Sprintf("%s-%03d", subject, n), harm.None)
+		e.SetSubject(subject)
+		return e
+	}
+	w.send(t, ordered("dropped", 0), ordered("replayed", 0))
+	poll(t, "the first events are not dead in both clusters", func(ctx context.Context) bool {
+		return len(w.dead(ctx, "dropped-000")) == 2 && len(w.dead(ctx, "replayed-000")) == 2
+	})
+	for n := 1; n <= behind; n++ {
+		w.send(t, ordered("dropped", n), ordered("healthy", n), ordered("replayed", n))
+	}
+	committed := func(ctx context.Context, subject string) (n int) {
+		if err := w.Pool.QueryRow(ctx, `select count(*) from harm_events where id like $1 || '-%'`, subject).Scan(&n); err != nil {
+			return -1
+		}
+		return n
+	}
+	stored := func(ctx context.Context) (n int) {
+		if err := w.Pool.QueryRow(ctx, `select count(*) from tandem.blocked_event`).Scan(&n); err != nil {
+			return -1
+		}
+		return n
+	}
+	js, err := natsjs.New(w.NC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "events behind a dead letter hold the stream", func(ctx context.Context) bool {
+		return stored(ctx) == 2*2*behind && committed(ctx, "healthy") == behind &&
+			through(ctx, js, w.Clusters()[0]) && through(ctx, js, w.Clusters()[1])
+	})
+	for _, c := range w.Clusters() {
+		kill(t, c.Source, 1)
+	}
+	if n := committed(t.Context(), "dropped") + committed(t.Context(), "replayed"); n != 0 {
+		t.Errorf("%d events were committed before there was a verdict on the one before them", n)
+	}
+
+	verdicts := deadletter.NewVerdicts(w.Pool)
+	letters, err := verdicts.Read(t.Context(), "harm", "/test/harm", "dropped-000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := verdicts.Drop(t.Context(), "harm", "/test/harm", "dropped-000", letters); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "no event behind the dropped letter is committed", func(ctx context.Context) bool { return committed(ctx, "dropped") > 0 })
+	kill(t, w.Clusters()[0].Source, 2)
+	if _, err := w.Pool.Exec(t.Context(), `alter table harm_events drop constraint refused`); err != nil {
+		t.Fatal(err)
+	}
+	w.replay(t, ordered("replayed", 0))
+	poll(t, "no event behind the replayed one is committed", func(ctx context.Context) bool { return committed(ctx, "replayed") > 1 })
+	kill(t, w.Clusters()[1].Source, 2)
+	w.send(t, ordered("dropped", behind+1), ordered("replayed", behind+1))
+	poll(t, "events are still stored", func(ctx context.Context) bool {
+		return committed(ctx, "dropped") == behind+1 && committed(ctx, "replayed") == behind+2 && stored(ctx) == 0
+	})
+	var wrong int
+	if err := w.Pool.QueryRow(t.Context(), `select count(*) from (
+		select id, lag(id) over (partition by split_part(id, '-', 1) order by committed_at) as before from harm_events
+	) as e where before > id`).Scan(&wrong); err != nil || wrong > 0 {
+		t.Errorf("%d events were committed before an earlier one of their subject, %v", wrong, err)
+	}
+}
+
+// replay delivers an event to the function of the first cluster.
+func (w *harmWorld) replay(t *testing.T, e event.Event) {
+	t.Helper()
+	body, err := cloudevent.AppendJSON(nil, e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), tryTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.Clusters()[0].FunctionURL(), bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", event.ApplicationCloudEventsJSON)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close() //nolint:errcheck // only the status counts
+	if response.StatusCode/100 != 2 {
+		t.Fatalf("the event was answered with %s", response.Status)
+	}
 }
