@@ -19,6 +19,9 @@ func (d *digest) stored() []byte {
 	return d[:]
 }
 
+// maxPooledBuffer bounds the buffers that are kept for the next event.
+const maxPooledBuffer = 1 << 20
+
 // digestBuffers hold canonical forms while they are hashed.
 var digestBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
@@ -26,7 +29,11 @@ var digestBuffers = sync.Pool{New: func() any { return new([]byte) }}
 // canonical form.
 func digestEffects(fx functions.Effects) (digest, []functions.EncodedOutput, int, error) {
 	buf := digestBuffers.Get().(*[]byte)
-	defer digestBuffers.Put(buf)
+	defer func() {
+		if cap(*buf) <= maxPooledBuffer {
+			digestBuffers.Put(buf)
+		}
+	}()
 	var outputs []functions.EncodedOutput
 	var err error
 	if *buf, outputs, err = fx.AppendCanonical((*buf)[:0]); err != nil {
@@ -46,38 +53,4 @@ func encodeOutputs(outputs []functions.Output) ([]functions.EncodedOutput, error
 		}
 	}
 	return encoded, nil
-}
-
-// roughSize is about what writes take as encoded.
-func roughSize(writes []functions.Write) int {
-	size := 0
-	value := func(v any) {
-		switch v := v.(type) {
-		case string:
-			size += len(v)
-		case []byte:
-			size += len(v)
-		case nil, bool, int, int32, int64, float64:
-			size += 8
-		default:
-			probe := functions.Write{Row: functions.Row{"": v}}
-			if form, err := probe.AppendCanonical(nil); err == nil {
-				size += len(form)
-			}
-		}
-	}
-	for i := range writes {
-		for name, v := range writes[i].Row {
-			size += len(name)
-			value(v)
-		}
-		for name, v := range writes[i].Key {
-			size += len(name)
-			value(v)
-		}
-		for _, v := range writes[i].Args {
-			value(v)
-		}
-	}
-	return size
 }

@@ -103,6 +103,7 @@ func attribute(o *offer, tableName string, err error) error {
 
 // encode adds the writes of an offer to those that wait for a flush.
 func (p *plan) encode(o *offer, tables map[string]*table) error {
+	from := len(p.arena)
 	for i := range o.effects.Writes {
 		w := &o.effects.Writes[i]
 		if w.Op == functions.OpExec {
@@ -112,6 +113,9 @@ func (p *plan) encode(o *offer, tables map[string]*table) error {
 		s, err := t.shapeOf(w)
 		if err == nil {
 			err = p.encodeWrite(t, s, w)
+		}
+		if err == nil {
+			err = checkEffectBytes(o.function, len(p.arena)-from)
 		}
 		if err != nil {
 			return attribute(o, w.Table, err)

@@ -230,11 +230,14 @@ func (w *Writer) fill(ctx context.Context, o *offer, offered *Offer) error {
 	o.key = ledger.NewKey(o.function, source, id)
 	o.event = offered.Event
 	o.effects = offered.Effects
+	if err := checkEffectBytes(o.function, sizeOf(o.effects)); err != nil {
+		return err
+	}
 	var err error
 	var outputs []functions.EncodedOutput
 	if w.config.NoDivergence {
 		outputs, err = encodeOutputs(o.effects.Outputs)
-		o.size = roughSize(o.effects.Writes)
+		o.size = sizeOfWrites(o.effects.Writes)
 	} else {
 		o.digest, outputs, o.size, err = digestEffects(o.effects)
 	}
@@ -242,6 +245,15 @@ func (w *Writer) fill(ctx context.Context, o *offer, offered *Offer) error {
 		return fault(err)
 	}
 	o.written = o.size
+	encoded := o.size
+	if w.config.NoDivergence { // otherwise the canonical form has them
+		for i := range outputs {
+			encoded += len(outputs[i].Bytes)
+		}
+	}
+	if err := checkEffectBytes(o.function, encoded); err != nil { // a value encodes itself
+		return err
+	}
 	if err := w.fillOutputs(ctx, o, outputs); err != nil {
 		return err
 	}

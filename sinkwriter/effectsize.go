@@ -1,0 +1,136 @@
+package sinkwriter
+
+import (
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/tandem-fn/tandem/functions"
+)
+
+const (
+	// maxEffectBytes bounds the effects of one event, writes and outputs together. A batch
+	// holds a few copies of them while they are encoded, sent and retried, so that without
+	// a bound one event takes the memory of all others.
+	maxEffectBytes = 32 << 20
+
+	// writeOverhead and valueOverhead are about what a write, and a value beside its bytes,
+	// take.
+	writeOverhead, valueOverhead = 64, 8
+
+	// maxValueDepth bounds how deep values are measured, as pointers may lead in a circle.
+	maxValueDepth = 1000
+)
+
+// checkEffectBytes returns an error, the event's fault, if effects of size bytes are larger
+// than one event may have.
+func checkEffectBytes(function string, size int) error {
+	if size <= maxEffectBytes {
+		return nil
+	}
+	return &Error{Fault: FaultEvent, Function: function, Err: fmt.Errorf("the effects of this event are too large: about %d bytes, of %d at most", size, maxEffectBytes)}
+}
+
+// effectSize adds up about how many bytes values take. It encodes nothing and allocates
+// next to nothing, so that it can refuse what is too large to be encoded.
+type effectSize struct {
+	bytes int
+	depth int
+}
+
+// sizeOf returns about how many bytes writes and outputs take as encoded. Above
+// maxEffectBytes it may stop early.
+func sizeOf(fx functions.Effects) int {
+	var s effectSize
+	s.addWrites(fx.Writes)
+	for i := range fx.Outputs {
+		o := &fx.Outputs[i]
+		s.bytes += writeOverhead + len(o.Type) + len(o.Subject) + len(o.DataContentType)
+		for name, text := range o.Extensions {
+			s.bytes += len(name) + len(text)
+		}
+		s.add(o.Data)
+	}
+	return s.bytes
+}
+
+// sizeOfWrites returns about how many bytes writes take as encoded.
+func sizeOfWrites(writes []functions.Write) int {
+	var s effectSize
+	s.addWrites(writes)
+	return s.bytes
+}
+
+func (s *effectSize) addWrites(writes []functions.Write) {
+	for i := range writes {
+		s.bytes += writeOverhead
+		s.addRow(writes[i].Row)
+		s.addRow(writes[i].Key)
+		for _, v := range writes[i].Args {
+			s.add(v)
+		}
+	}
+}
+
+func (s *effectSize) addRow(row functions.Row) {
+	for name, v := range row {
+		s.bytes += len(name)
+		s.add(v)
+	}
+}
+
+func (s *effectSize) add(v any) {
+	s.bytes += valueOverhead
+	switch v := v.(type) {
+	case nil, bool, int, int32, int64, float64, time.Time:
+	case string:
+		s.bytes += len(v)
+	case []byte:
+		s.bytes += len(v)
+	default:
+		s.addReflected(reflect.ValueOf(v))
+	}
+}
+
+var timeType = reflect.TypeFor[time.Time]()
+
+func (s *effectSize) addReflected(v reflect.Value) {
+	if s.bytes > maxEffectBytes || s.depth > maxValueDepth {
+		return
+	}
+	s.depth++
+	defer func() { s.depth-- }()
+	switch v.Kind() {
+	case reflect.String:
+		s.bytes += v.Len()
+	case reflect.Slice, reflect.Array:
+		elem := v.Type().Elem()
+		if elem.Kind() <= reflect.Complex128 { // bool and numbers
+			s.bytes += v.Len() * int(elem.Size())
+			return
+		}
+		for i := range v.Len() {
+			s.bytes += valueOverhead
+			s.addReflected(v.Index(i))
+		}
+	case reflect.Map:
+		for entries := v.MapRange(); entries.Next(); {
+			s.bytes += valueOverhead
+			s.addReflected(entries.Key())
+			s.addReflected(entries.Value())
+		}
+	case reflect.Struct:
+		if v.Type() == timeType {
+			return
+		}
+		for i := range v.NumField() {
+			if field := v.Field(i); field.CanInterface() { // encoded only if it is exported
+				s.bytes += valueOverhead
+				s.addReflected(field)
+			}
+		}
+	case reflect.Pointer, reflect.Interface:
+		s.addReflected(v.Elem())
+	default:
+	}
+}
