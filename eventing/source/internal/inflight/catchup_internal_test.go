@@ -79,7 +79,7 @@ func TestWhatIsReadyIsLeftToTheClusterThatGoesFirst(t *testing.T) {
 	b.receive(4*blockSize, "", 10, b.now.Add(-time.Minute))
 	b.lookUp()
 	b.SetPreference(oddBlocks)
-	for _, e := range b.together.entries {
+	for e := range b.together.all() {
 		if !oddBlocks(e.Sequence() / blockSize) {
 			t.Fatalf("%d is still ready, in a block of the other cluster", e.Sequence())
 		}

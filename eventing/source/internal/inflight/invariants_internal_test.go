@@ -15,16 +15,16 @@ func (m *model) check() {
 			where[e] = append(where[e], s)
 		}
 	}
-	put(stateWaiting, t.waiting.entries...)
+	put(stateWaiting, slices.Collect(t.waiting.all())...)
 	put(stateAsking, t.lookups.entries[t.lookups.head:]...)
 	put(stateLeft, t.left.entries...)
-	put(stateReady, t.together.entries...)
-	put(stateReady, t.alone.entries...)
-	put(stateReady, t.queue.entries...)
-	put(stateDue, t.again.entries...)
-	put(stateDue, t.slow.entries...)
+	put(stateReady, slices.Collect(t.together.all())...)
+	put(stateReady, slices.Collect(t.alone.all())...)
+	put(stateReady, slices.Collect(t.queue.all())...)
+	put(stateDue, slices.Collect(t.again.all())...)
+	put(stateDue, slices.Collect(t.slow.all())...)
 	for _, c := range t.probed {
-		put(stateHeld, c.held.entries...)
+		put(stateHeld, slices.Collect(c.held.all())...)
 	}
 	sending, asking, open, retrying, slow, leftAsked := 0, 0, 0, 0, 0, 0
 	for _, entries := range m.lookups {
@@ -51,7 +51,7 @@ func (m *model) check() {
 			}
 		}
 	}
-	for _, e := range t.together.entries {
+	for e := range t.together.all() {
 		if !e.GoesTogether() {
 			m.failf("%d is to be sent with others", e.Sequence())
 		}

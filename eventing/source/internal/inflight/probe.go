@@ -276,8 +276,8 @@ func (t *Table) probePassed(c *circuit) {
 func (t *Table) closeCircuit(c *circuit) {
 	c.open, c.harm, c.harmWait = false, false, backoff.Backoff{}
 	t.probed = slices.DeleteFunc(t.probed, func(other *circuit) bool { return other == c })
-	held := c.held.entries
-	c.held.entries = nil
+	held := slices.Collect(c.held.all())
+	c.held.clear()
 	for _, e := range held {
 		t.ready(e)
 	}

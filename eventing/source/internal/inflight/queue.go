@@ -2,51 +2,121 @@ package inflight
 
 import (
 	"container/heap"
+	"iter"
 	"slices"
 )
 
-// entryHeap is a heap of entries.
+// entryHeap is a queue of entries by less. Most are added in that order: they are in a list,
+// and only the others are in a heap.
 type entryHeap struct {
-	entries []*Entry
-	less    func(a, b *Entry) bool
+	run  []*Entry // in order
+	head int      // of run
+	rest heapOf
+	less func(a, b *Entry) bool
 }
 
-func (h *entryHeap) Len() int           { return len(h.entries) }
-func (h *entryHeap) Less(i, k int) bool { return h.less(h.entries[i], h.entries[k]) }
+func (h *entryHeap) Len() int { return len(h.run) - h.head + len(h.rest.entries) }
 
-func (h *entryHeap) Swap(i, k int) {
-	h.entries[i], h.entries[k] = h.entries[k], h.entries[i]
+func (h *entryHeap) add(e *Entry) {
+	if h.head > len(h.run)/2 { // else the list would grow for as long as it is not empty
+		n := copy(h.run, h.run[h.head:])
+		clear(h.run[n:])
+		h.run, h.head = h.run[:n], 0
+	}
+	if n := len(h.run); n > h.head && h.less(e, h.run[n-1]) {
+		h.rest.less = h.less
+		heap.Push(&h.rest, e)
+		return
+	}
+	h.run = append(h.run, e)
 }
 
-// Push implements [heap.Interface].
-func (h *entryHeap) Push(x any) {
-	e, _ := x.(*Entry)
-	h.entries = append(h.entries, e)
+// runLeads reports whether the first entry is that of the list.
+func (h *entryHeap) runLeads() bool {
+	return h.head < len(h.run) && (len(h.rest.entries) == 0 || !h.less(h.rest.entries[0], h.run[h.head]))
 }
 
-// Pop implements [heap.Interface].
-func (h *entryHeap) Pop() any {
-	last := len(h.entries) - 1
-	e := h.entries[last]
-	h.entries[last], h.entries = nil, h.entries[:last]
-	return e
+func (h *entryHeap) first() *Entry {
+	if h.runLeads() {
+		return h.run[h.head]
+	}
+	return h.rest.entries[0]
 }
-
-func (h *entryHeap) add(e *Entry)  { heap.Push(h, e) }
-func (h *entryHeap) first() *Entry { return h.entries[0] }
 
 // leads reports whether e is the first entry.
 func (h *entryHeap) leads(e *Entry) bool { return h.Len() > 0 && h.first() == e }
 
 func (h *entryHeap) take() *Entry {
-	e, _ := heap.Pop(h).(*Entry)
+	if !h.runLeads() {
+		e, _ := heap.Pop(&h.rest).(*Entry)
+		return e
+	}
+	e := h.run[h.head]
+	h.run[h.head] = nil
+	h.head++
 	return e
 }
 
+// all returns the entries, in no order.
+func (h *entryHeap) all() iter.Seq[*Entry] {
+	return func(yield func(*Entry) bool) {
+		for _, list := range [][]*Entry{h.run[h.head:], h.rest.entries} {
+			for _, e := range list {
+				if !yield(e) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// clear removes all entries.
+func (h *entryHeap) clear() { h.run, h.head, h.rest.entries = nil, 0, nil }
+
 // rebuild drops the entries that keep does not want and restores the order.
 func (h *entryHeap) rebuild(keep func(*Entry) bool) {
-	h.entries = keepOnly(h.entries, keep)
-	heap.Init(h)
+	h.rest.entries = keepOnly(h.rest.entries, keep)
+	var last *Entry
+	h.run = keepOnly(h.run[h.head:], func(e *Entry) bool {
+		if !keep(e) {
+			return false
+		}
+		if last != nil && h.less(e, last) {
+			h.rest.entries = append(h.rest.entries, e)
+			return false
+		}
+		last = e
+		return true
+	})
+	h.head, h.rest.less = 0, h.less
+	heap.Init(&h.rest)
+}
+
+// heapOf implements [heap.Interface].
+type heapOf struct {
+	entries []*Entry
+	less    func(a, b *Entry) bool
+}
+
+func (h *heapOf) Len() int           { return len(h.entries) }
+func (h *heapOf) Less(i, k int) bool { return h.less(h.entries[i], h.entries[k]) }
+
+func (h *heapOf) Swap(i, k int) {
+	h.entries[i], h.entries[k] = h.entries[k], h.entries[i]
+}
+
+// Push implements [heap.Interface].
+func (h *heapOf) Push(x any) {
+	e, _ := x.(*Entry)
+	h.entries = append(h.entries, e)
+}
+
+// Pop implements [heap.Interface].
+func (h *heapOf) Pop() any {
+	last := len(h.entries) - 1
+	e := h.entries[last]
+	h.entries[last], h.entries = nil, h.entries[:last]
+	return e
 }
 
 // keepOnly removes the entries that keep does not want, in place.

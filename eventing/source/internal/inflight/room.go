@@ -167,13 +167,13 @@ func (p *Partition) evict(bytes int) {
 			turn++
 		}
 	}
-	for _, e := range t.waiting.entries {
+	for e := range t.waiting.all() {
 		if e.partition == p && !e.Evicted && e.due.Sub(now) > farOff {
 			all = append(all, far{e, farBehind})
 		}
 	}
 	for _, h := range t.sendable() {
-		for _, e := range h.entries {
+		for e := range h.all() {
 			if e.partition == p && !e.Evicted && (e.state == stateHeld || e.state == stateDue) {
 				all = append(all, far{e, farBehind})
 			}

@@ -258,7 +258,7 @@ func (t *Table) SetHedge(h eventing.Hedge) {
 		}
 		t.left = serviceList{}
 	}
-	for _, e := range t.waiting.entries {
+	for e := range t.waiting.all() {
 		if !e.retry && !e.suspect {
 			e.due = t.dueHedged(e)
 		}
@@ -312,9 +312,10 @@ func (t *Table) Close() (left []*Entry) {
 		}
 	}
 	for _, h := range t.sendable() {
-		h.entries = nil
+		h.clear()
 	}
-	t.waiting.entries, t.lookups, t.left = nil, fifo{}, serviceList{}
+	t.waiting.clear()
+	t.lookups, t.left = fifo{}, serviceList{}
 	return left
 }
 
