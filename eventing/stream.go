@@ -67,7 +67,8 @@ type OpenConfig struct {
 // Reader is an open [Stream]. After an error of Pull it cannot be used any more: open the
 // stream again. Its messages may still be acknowledged. A reader may have a method Risk() error
 // that returns which settings of the stream can lose events before they are delivered; the
-// source reads on and is not ready.
+// source reads on and is not ready. It may have a method Missing(context.Context, []uint64)
+// ([]uint64, error) that returns those of some sequences whose messages the stream has deleted.
 type Reader interface {
 	// Origin returns the name of the stream in which messages were stored first, the same
 	// in every cluster: for a mirror, the mirrored stream's. Checkpoints are saved under

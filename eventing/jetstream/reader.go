@@ -124,21 +124,31 @@ func (r *reader) Fetch(ctx context.Context, m eventing.Message) (eventing.Messag
 	if !ok {
 		return nil, fmt.Errorf("fetch message %d: it is not one of this stream", m.Sequence())
 	}
-	stored, err := repeat(ctx, func(ctx context.Context) (*natsjs.RawStreamMsg, error) {
-		ctx, cancel := r.conn.api(ctx)
-		defer cancel()
-		stored, err := r.stored.GetMsg(ctx, m.Sequence())
-		return stored, because(ctx, err)
-	})
-	if errors.Is(err, natsjs.ErrMsgNotFound) {
-		return nil, fmt.Errorf("fetch message %d: %w", m.Sequence(), eventing.ErrGone)
-	}
+	stored, err := r.getMessage(ctx, m.Sequence())
 	if err != nil {
-		return nil, fmt.Errorf("fetch message %d: %w", m.Sequence(), err)
+		return nil, err
 	}
 	full := *without
 	full.msg = &nats.Msg{Subject: stored.Subject, Reply: without.reply, Header: stored.Header, Data: stored.Data}
 	return &full, nil
+}
+
+// getMessage returns a message of the stream. The error wraps [eventing.ErrGone] if the stream
+// does not have it.
+func (r *reader) getMessage(ctx context.Context, sequence uint64) (*natsjs.RawStreamMsg, error) {
+	stored, err := repeat(ctx, func(ctx context.Context) (*natsjs.RawStreamMsg, error) {
+		ctx, cancel := r.conn.api(ctx)
+		defer cancel()
+		stored, err := r.stored.GetMsg(ctx, sequence)
+		return stored, because(ctx, err)
+	})
+	if errors.Is(err, natsjs.ErrMsgNotFound) {
+		err = eventing.ErrGone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fetch message %d: %w", sequence, err)
+	}
+	return stored, nil
 }
 
 // message is one message of a consumer.

@@ -1,10 +1,15 @@
 package jetstream
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing"
 )
 
 // seen is how far the messages of a consumer have been delivered to this process.
@@ -52,4 +57,41 @@ func (r *reader) vanished(from, messages uint64) {
 	if report := r.want.open.Vanished; report != nil && messages > 0 {
 		report(from, messages)
 	}
+}
+
+// Missing returns those of some sequences whose messages the stream has deleted. In a stream
+// that deletes what is acknowledged, that means nothing.
+func (r *reader) Missing(ctx context.Context, sequences []uint64) (missing []uint64, err error) {
+	if r.want.retention != natsjs.LimitsPolicy {
+		return nil, nil
+	}
+	info, err := repeat(ctx, func(ctx context.Context) (*natsjs.StreamInfo, error) {
+		ctx, cancel := r.conn.api(ctx)
+		defer cancel()
+		info, err := r.stored.Info(ctx)
+		return info, because(ctx, err)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up which messages stream %s has: %w", r.stream.cfg, err)
+	}
+	for _, sequence := range sequences {
+		gone := sequence < info.State.FirstSeq
+		if !gone {
+			if gone, err = r.isMissing(ctx, sequence); err != nil {
+				return nil, err
+			}
+		}
+		if gone {
+			missing = append(missing, sequence)
+		}
+	}
+	return missing, nil
+}
+
+func (r *reader) isMissing(ctx context.Context, sequence uint64) (bool, error) {
+	_, err := r.getMessage(ctx, sequence)
+	if errors.Is(err, eventing.ErrGone) {
+		return true, nil
+	}
+	return false, err
 }

@@ -1,6 +1,7 @@
 package jetstream_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -124,4 +125,43 @@ func TestMessagesThatVanishBeforeTheyAreDeliveredAreCounted(t *testing.T) {
 	}
 	read(reader, 5, true) // 26 to 30
 	want("5 from 21")
+}
+
+func TestAReaderKnowsWhichMessagesItsStreamHasDeleted(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	conn := connect(t, server)
+	publish(t, conn, newEvents(1, 10)...)
+	stream, err := jetstream.NewStream(connect(t, server), "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := stream.Open(t.Context(), eventing.OpenConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := native(t, server).Stream(t.Context(), "EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stored.Purge(t.Context(), natsjs.WithPurgeSequence(4)); err != nil {
+		t.Fatal(err)
+	}
+	if err := stored.DeleteMsg(t.Context(), 6); err != nil {
+		t.Fatal(err)
+	}
+	knows, ok := reader.(interface {
+		Missing(ctx context.Context, sequences []uint64) ([]uint64, error)
+	})
+	if !ok {
+		t.Fatal("the reader has no method Missing")
+	}
+	got, err := knows.Missing(t.Context(), []uint64{1, 3, 4, 5, 6, 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]uint64{1, 3, 6}, got); diff != "" {
+		t.Errorf("missing (-want +got):\n%s", diff)
+	}
 }

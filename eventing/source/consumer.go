@@ -34,6 +34,7 @@ type consumer struct {
 	below    bool            // one of those came, and that was logged
 	reopen   context.CancelFunc
 
+	head, unread   uint64    // messages received after the latest position are not in unread
 	gone, goneFrom uint64    // messages that vanished and are not logged yet, and the first of them
 	goneLogged     time.Time // when the latest ones were
 
@@ -51,6 +52,7 @@ type owner interface {
 	name() string
 	recordFailure(e *inflight.Entry)
 	forgetAttempts(e *inflight.Entry)
+	vanished(ctx context.Context, from, messages uint64)
 }
 
 // ownerOf returns what received e.
@@ -98,9 +100,15 @@ func (c *consumer) run(ctx context.Context) {
 // follow opens the stream and pulls from it until that fails or ctx ends. It
 // reports whether anything went well before.
 func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
+	var attempts *attemptsOf
 	open := c.source.openConfig()
 	open.Begin = c.beginAt
-	open.Vanished = func(from, messages uint64) { c.vanished(ctx, from, messages) }
+	open.Vanished = func(from, messages uint64) {
+		c.vanished(ctx, from, messages)
+		if attempts != nil { // so that none is counted twice
+			attempts.forget(func(sequence uint64) bool { return sequence >= from && sequence-from < messages })
+		}
+	}
 	reader, err := c.stream.Open(ctx, open)
 	if err != nil {
 		return false, err
@@ -109,8 +117,7 @@ func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	tries, err := c.loadAttempts(ctx, reader)
-	if err != nil {
+	if attempts, err = c.loadAttempts(ctx, reader); err != nil {
 		return false, err
 	}
 	truncated := c.isTruncated()
@@ -121,11 +128,11 @@ func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 	if truncated { // what was known of these sequences was of other messages
 		floor := c.savedFloor()
 		horizon = min(horizon, floor)
-		tries.forgetFrom(floor)
+		attempts.forget(func(sequence uint64) bool { return sequence >= floor })
 	}
 	pulling, reopen := context.WithCancel(ctx)
 	defer reopen()
-	c.opened(ctx, reader, horizon, tries, reopen)
+	c.opened(ctx, reader, horizon, attempts, reopen)
 	if late > 0 && c.source.cfg.Ledger != nil {
 		c.partition.LookUpBelow(late)
 	}
@@ -193,7 +200,9 @@ func (c *consumer) loadHorizon(ctx context.Context, reader eventing.Reader) (uin
 // like a CloudEvent and cannot be read is of no other type: it becomes a dead letter. A copy of a
 // finished message, whose acknowledgement was lost, is acknowledged again.
 func (c *consumer) receive(ctx context.Context, m eventing.Message) {
+	c.noteReceived(m.Sequence())
 	if c.forgotten(ctx, m) {
+		c.currentAttempts().forgetOne(m.Sequence())
 		return
 	}
 	e := m.Event()
@@ -204,6 +213,7 @@ func (c *consumer) receive(ctx context.Context, m eventing.Message) {
 	}
 	if d.Unreadable == nil && !c.source.pass(e.Type()) {
 		c.source.cfg.Metrics.filteredOne(ctx)
+		c.currentAttempts().forgetOne(m.Sequence())
 		c.source.ackAtOnce(ctx, m)
 		return
 	}
@@ -246,7 +256,7 @@ func (c *consumer) forgotten(ctx context.Context, m eventing.Message) bool {
 // vanishedInterval is how often messages that vanished are logged at most.
 const vanishedInterval = time.Minute
 
-// vanished counts messages that the stream deleted before they were delivered. A line in the
+// vanished counts messages that the stream deleted before they were settled. A line in the
 // log has those since the line before.
 func (c *consumer) vanished(ctx context.Context, from, messages uint64) {
 	c.source.cfg.Metrics.vanishedSome(ctx, messages)
@@ -263,7 +273,7 @@ func (c *consumer) vanished(ctx context.Context, from, messages uint64) {
 	}
 	c.mu.Unlock()
 	if due {
-		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stream has deleted messages before they were delivered, by one of its limits or by hand; they are lost for this cluster",
+		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stream has deleted messages before they were delivered, by one of its limits or by hand; they are lost for this cluster: raise the limit, and publish them again",
 			slog.String("stream", c.stream.Name()), slog.Uint64("from", from), slog.Uint64("messages", messages))
 	}
 }
@@ -305,13 +315,43 @@ func (c *consumer) opened(ctx context.Context, reader eventing.Reader, horizon u
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.epoch != "" && c.epoch != reader.Epoch() {
-		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "stream was deleted and created again; reading it from its beginning",
-			slog.String("stream", c.stream.Name()), slog.String("epoch", reader.Epoch()), slog.String("epoch_before", c.epoch))
+		lost := c.lostWithStream()
+		c.source.cfg.Metrics.vanishedSome(ctx, lost)
+		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "stream was deleted and created again; reading it from its beginning; messages of before are lost for this cluster: publish them again",
+			slog.String("stream", c.stream.Name()), slog.Uint64("messages", lost), slog.String("epoch", reader.Epoch()), slog.String("epoch_before", c.epoch))
 		c.partition.Abandon()
+		c.unread = 0
 	}
 	c.partition.Opened()
 	c.reader, c.epoch, c.err, c.reopen = reader, reader.Epoch(), nil, reopen
 	c.horizon, c.below, c.attempts = horizon, false, attempts
+}
+
+// lostWithStream returns how many messages of a stream that was deleted are not settled, as far
+// as is known: in flight, failing, and not received. It is called with the lock held.
+func (c *consumer) lostWithStream() uint64 {
+	_, inFlight := c.partition.Has(0)
+	failing := c.attempts.sequences(func(sequence uint64) bool {
+		has, _ := c.partition.Has(sequence)
+		return !has
+	})
+	return uint64(inFlight+len(failing)) + c.unread
+}
+
+// noteReceived notes that a message was received.
+func (c *consumer) noteReceived(sequence uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if sequence >= c.head && c.unread > 0 {
+		c.unread--
+	}
+}
+
+// notePosition notes how many messages were not received yet.
+func (c *consumer) notePosition(p eventing.Position) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.head, c.unread = p.Head, p.Pending
 }
 
 // reopenStream has the stream opened again.

@@ -104,6 +104,7 @@ func (s *Source) prepare(ctx context.Context, r *inflight.Request) (ds []*delive
 	for i, e := range r.Entries {
 		if r.Next[i] != inflight.Drop && !e.Evicted && !e.Delivery.DeadLetter && e.Delivery.Unreadable == nil && s.isOthers(e.Delivery.Event.Type()) {
 			s.cfg.Metrics.filteredOne(ctx)
+			ownerOf(e).forgetAttempts(e)
 			r.Next[i] = inflight.Finish
 			continue
 		}
@@ -160,15 +161,22 @@ func (s *Source) fetch(ctx context.Context, e *inflight.Entry) (inflight.Next, t
 		e.Fetched(message)
 		return 0, 0
 	case errors.Is(err, eventing.ErrGone):
-		s.cfg.Metrics.goneOne(ctx)
-		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stream has deleted a message before it was delivered",
-			slog.String("stream", owner.name()), slog.Uint64("sequence", e.Sequence()),
-			slog.String("event_source", e.ID.Source), slog.String("event_id", e.ID.ID))
+		s.gone(ctx, e)
 		return inflight.Finish, 0
 	default:
 		owner.fetchFailed(ctx, err)
 		return inflight.Unsent, fetchRetry
 	}
+}
+
+// gone counts an entry whose payload its stream has deleted.
+func (s *Source) gone(ctx context.Context, e *inflight.Entry) {
+	owner := ownerOf(e)
+	s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "stream has deleted a message",
+		slog.String("stream", owner.name()), slog.Uint64("sequence", e.Sequence()),
+		slog.String("event_source", e.ID.Source), slog.String("event_id", e.ID.ID))
+	owner.vanished(ctx, e.Sequence(), 1)
+	owner.forgetAttempts(e)
 }
 
 // fetches is how many payloads of a request are fetched at once.

@@ -111,7 +111,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 			return nil
 		}))
 	m.gone, errs[14] = meter.Int64Counter("tandem_source_gone",
-		metric.WithDescription("Messages that their stream deleted before they were delivered."))
+		metric.WithDescription("Messages that their stream deleted before they were delivered, or while they failed and waited for a retry."))
 	m.stored, errs[16] = meter.Int64Gauge("tandem_source_stored",
 		metric.WithDescription("Events that are stored behind dead letters of their subjects, and acknowledged. Only where the order is kept."))
 	m.strikes, errs[17] = meter.Int64Counter("tandem_source_strikes",
@@ -265,16 +265,9 @@ func (m *Metrics) struckOne(ctx context.Context) {
 	}
 }
 
-// goneOne counts a message that its stream deleted before it was delivered.
-func (m *Metrics) goneOne(ctx context.Context) {
-	if m != nil {
-		m.gone.Add(ctx, 1, m.labels)
-	}
-}
-
 // vanishedSome counts messages that their stream deleted before they were delivered.
 func (m *Metrics) vanishedSome(ctx context.Context, messages uint64) {
-	if m != nil {
+	if m != nil && messages > 0 {
 		m.gone.Add(ctx, int64(min(messages, 1<<62)), m.labels)
 	}
 }

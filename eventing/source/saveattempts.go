@@ -3,6 +3,9 @@ package source
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -11,46 +14,55 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// attemptsOf are the tries of one making of a stream.
+// maxMissing bounds the events about which the stream is asked at a time, whether it has them.
+const maxMissing = 256
+
+// attemptsOf are the failed attempts of the events of one epoch of a stream.
 type attemptsOf struct {
 	epoch string
 
 	mu      sync.Mutex
-	stored  map[uint64]ledger.EventAttempts // by who read the stream before
-	news    map[uint64]ledger.EventAttempts
-	settled map[uint64]struct{}
+	known   map[uint64]ledger.EventAttempts // of events that are not settled
+	news    map[uint64]struct{}             // of these, those that are not saved
+	settled map[uint64]struct{}             // whose stored attempts are to be deleted
 }
 
 // loadAttempts returns the attempts of the stream that reader reads: those that are known
-// already, or else those that are stored.
+// already, or else those that are stored. It reports events that were lost with an earlier
+// epoch of the stream, unless this process has read that.
 func (c *consumer) loadAttempts(ctx context.Context, reader eventing.Reader) (*attemptsOf, error) {
 	known := c.currentAttempts()
 	if known != nil && known.epoch == reader.Epoch() {
 		return known, nil
 	}
 	t := &attemptsOf{
-		epoch: reader.Epoch(), stored: map[uint64]ledger.EventAttempts{}, news: map[uint64]ledger.EventAttempts{}, settled: map[uint64]struct{}{},
+		epoch: reader.Epoch(), known: map[uint64]ledger.EventAttempts{}, news: map[uint64]struct{}{}, settled: map[uint64]struct{}{},
 	}
 	if c.source.cfg.Attempts == nil {
 		return t, nil
 	}
 	asking, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	stored, err := c.source.cfg.Attempts.Load(asking, c.source.cfg.Function, reader.Origin(), reader.Epoch())
+	stored, stale, err := c.source.cfg.Attempts.Load(asking, c.source.cfg.Function, reader.Origin(), reader.Epoch())
 	if err != nil {
 		return nil, err
 	}
 	for _, e := range stored {
-		t.stored[e.Sequence] = e
+		t.known[e.Sequence] = e
+	}
+	if known == nil && stale > 0 {
+		c.source.cfg.Metrics.vanishedSome(ctx, uint64(stale))
+		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stream was deleted and created again while failing events of it waited for a retry; they are lost for this cluster: publish them again",
+			slog.String("stream", c.stream.Name()), slog.Int("messages", stale))
 	}
 	return t, nil
 }
 
-// restore sets the stored attempts of a new delivery.
+// restore sets the known attempts of a new delivery.
 func (t *attemptsOf) restore(sequence uint64, e *delivery.Delivery) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if known, ok := t.stored[sequence]; ok {
+	if known, ok := t.known[sequence]; ok {
 		e.Attempts, e.AttemptedFor, e.Strikes = known.Attempts, known.For, known.Strikes
 		e.Alone = true
 	}
@@ -60,30 +72,46 @@ func (t *attemptsOf) restore(sequence uint64, e *delivery.Delivery) {
 func (t *attemptsOf) record(e ledger.EventAttempts) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.news[e.Sequence] = e
+	t.known[e.Sequence] = e
+	t.news[e.Sequence] = struct{}{}
+	delete(t.settled, e.Sequence)
 }
 
-// forget forgets an event.
-func (t *attemptsOf) forget(sequence uint64) {
+// forget forgets events that are settled.
+func (t *attemptsOf) forget(which func(sequence uint64) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for sequence := range t.known {
+		if which(sequence) {
+			t.settle(sequence)
+		}
+	}
+}
+
+// forgetOne forgets an event that is settled.
+func (t *attemptsOf) forgetOne(sequence uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.known[sequence]; ok {
+		t.settle(sequence)
+	}
+}
+
+// settle is called with the lock held.
+func (t *attemptsOf) settle(sequence uint64) {
+	delete(t.known, sequence)
 	delete(t.news, sequence)
-	delete(t.stored, sequence)
 	t.settled[sequence] = struct{}{}
 }
 
-// forgetFrom forgets the events from a sequence on.
-func (t *attemptsOf) forgetFrom(sequence uint64) {
+// sequences returns those of the known events for which a condition holds, in order.
+func (t *attemptsOf) sequences(which func(sequence uint64) bool) []uint64 {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, attempts := range []map[uint64]ledger.EventAttempts{t.stored, t.news} {
-		for s := range attempts {
-			if s >= sequence {
-				delete(attempts, s)
-				t.settled[s] = struct{}{}
-			}
-		}
-	}
+	known := slices.Collect(maps.Keys(t.known))
+	t.mu.Unlock()
+	known = slices.DeleteFunc(known, func(sequence uint64) bool { return !which(sequence) })
+	slices.Sort(known)
+	return known
 }
 
 // currentAttempts returns the attempts of the stream that is open; nil before it is.
@@ -111,59 +139,98 @@ func (c *consumer) forgetAttempts(e *inflight.Entry) {
 	if e.Delivery.Attempts == 0 && e.Delivery.Strikes == 0 || e.Abandoned() {
 		return
 	}
-	c.currentAttempts().forget(e.Sequence())
+	c.currentAttempts().forgetOne(e.Sequence())
 }
 
-// unsaved returns what is to be saved. Below floor everything is settled, also what this
-// process has never seen.
-func (t *attemptsOf) unsaved(floor uint64) (tries []ledger.EventAttempts, settled []uint64) {
+// unsaved returns what is to be saved.
+func (t *attemptsOf) unsaved() (attempts []ledger.EventAttempts, settled []uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for sequence := range t.stored {
-		if sequence < floor {
-			delete(t.stored, sequence)
-			t.settled[sequence] = struct{}{}
-		}
-	}
-	for _, e := range t.news {
-		tries = append(tries, e)
+	for sequence := range t.news {
+		attempts = append(attempts, t.known[sequence])
 	}
 	for sequence := range t.settled {
 		settled = append(settled, sequence)
 	}
 	clear(t.news)
 	clear(t.settled)
-	return tries, settled
+	return attempts, settled
 }
 
-// putBack takes back what could not be saved, unless there is news.
-func (t *attemptsOf) putBack(tries []ledger.EventAttempts, settled []uint64) {
+// putBack takes back what could not be saved.
+func (t *attemptsOf) putBack(attempts []ledger.EventAttempts, settled []uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, e := range tries {
-		_, newer := t.news[e.Sequence]
-		if _, gone := t.settled[e.Sequence]; !newer && !gone {
-			t.news[e.Sequence] = e
+	for _, e := range attempts {
+		if _, ok := t.known[e.Sequence]; ok {
+			t.news[e.Sequence] = struct{}{}
 		}
 	}
 	for _, sequence := range settled {
-		t.settled[sequence] = struct{}{}
+		if _, ok := t.known[sequence]; !ok {
+			t.settled[sequence] = struct{}{}
+		}
 	}
 }
 
-// saveAttempts saves the tries of a stream.
+// saveAttempts saves the attempts of the events of a stream.
 func (s *Source) saveAttempts(ctx context.Context, c *consumer, reader eventing.Reader, floor uint64) error {
 	t := c.currentAttempts()
 	if s.cfg.Attempts == nil || t == nil || t.epoch != reader.Epoch() {
 		return nil
 	}
-	tries, settled := t.unsaved(floor)
-	if len(tries) == 0 && len(settled) == 0 {
+	c.settleBelow(ctx, t, reader, floor)
+	attempts, settled := t.unsaved()
+	if len(attempts) == 0 && len(settled) == 0 {
 		return nil
 	}
-	if err := s.cfg.Attempts.Save(ctx, s.cfg.Function, reader.Origin(), reader.Epoch(), tries, settled); err != nil {
-		t.putBack(tries, settled)
-		return fmt.Errorf("save tries in stream %s: %w", c.stream.Name(), err)
+	if err := s.cfg.Attempts.Save(ctx, s.cfg.Function, reader.Origin(), reader.Epoch(), attempts, settled); err != nil {
+		t.putBack(attempts, settled)
+		return fmt.Errorf("save attempts in stream %s: %w", c.stream.Name(), err)
 	}
 	return nil
+}
+
+// settleBelow settles the events below the floor that are not in flight. A process that ended
+// before it could save that has acknowledged those that the stream still has. The stream
+// deleted the others while they waited for a retry, and no process has them any more.
+func (c *consumer) settleBelow(ctx context.Context, t *attemptsOf, reader eventing.Reader, floor uint64) {
+	below := t.sequences(func(sequence uint64) bool {
+		if sequence >= floor {
+			return false
+		}
+		inFlight, _ := c.partition.Has(sequence)
+		return !inFlight
+	})
+	select {
+	case <-c.ended: // nothing is in flight any more; the next process that reads the stream counts
+		return
+	default:
+	}
+	if below = below[:min(len(below), maxMissing)]; len(below) == 0 {
+		return
+	}
+	missing, err := missingOf(ctx, reader, below)
+	if err != nil {
+		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "could not look up whether the stream has deleted failing events; it will be retried",
+			slog.String("stream", c.stream.Name()), slog.Any("err", err))
+		return
+	}
+	if len(missing) > 0 {
+		c.vanished(ctx, missing[0], uint64(len(missing)))
+	}
+	for _, sequence := range below {
+		t.forgetOne(sequence)
+	}
+}
+
+// missingOf returns those of some sequences whose messages a reader's stream has deleted; nil
+// if it cannot know that.
+func missingOf(ctx context.Context, reader eventing.Reader, sequences []uint64) ([]uint64, error) {
+	if r, ok := reader.(interface {
+		Missing(ctx context.Context, sequences []uint64) ([]uint64, error)
+	}); ok {
+		return r.Missing(ctx, sequences)
+	}
+	return nil, nil
 }

@@ -86,6 +86,7 @@ func (s *Source) saveCheckpoint(ctx context.Context, c *consumer) (news bool, er
 		return false, nil // pulling meets the same and says so
 	}
 	s.cfg.Metrics.position(c.stream.Name(), position)
+	c.notePosition(position)
 	c.reportRisk(ctx, reader)
 	c.detectStall(ctx, position)
 	if err := s.saveAttempts(ctx, c, reader, position.Floor); err != nil {

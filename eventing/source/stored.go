@@ -101,7 +101,7 @@ func (e *storedEvents) storeAll(ctx context.Context) {
 }
 
 // store stores entries and acknowledges them. An entry that cannot be encoded or fetched
-// waits in the stream, with later ones of its subject.
+// waits in the stream, with later ones of its subject; one that the stream has deleted ends.
 func (e *storedEvents) store(ctx context.Context, entries []*inflight.Entry) error {
 	var errs []error
 	var storable, waiting []*inflight.Entry
@@ -113,6 +113,11 @@ func (e *storedEvents) store(ctx context.Context, entries []*inflight.Entry) err
 			stored, err := e.encode(ctx, entry)
 			if err == nil {
 				storable, events, sizes = append(storable, entry), append(events, stored), append(sizes, len(stored.Event))
+				continue
+			}
+			if errors.Is(err, eventing.ErrGone) {
+				e.source.gone(ctx, entry)
+				e.source.table.Stored([]*inflight.Entry{entry}, []bool{false}, []int{0})
 				continue
 			}
 			waits[entry.Subject] = true
@@ -297,6 +302,9 @@ func (e *storedEvents) name() string { return "stored" }
 // Attempts of stored events are counted by this process.
 func (e *storedEvents) recordFailure(*inflight.Entry)  {}
 func (e *storedEvents) forgetAttempts(*inflight.Entry) {}
+
+// vanished is never called: the database deletes none.
+func (e *storedEvents) vanished(context.Context, uint64, uint64) {}
 
 // fetch is never called: no payload of a stored event is evicted, as few are in flight.
 func (e *storedEvents) fetch(_ context.Context, m eventing.Message) (eventing.Message, error) {

@@ -73,8 +73,9 @@ type Attempts interface {
 	// is something to store.
 	Save(ctx context.Context, function, stream, epoch string, attempts []ledger.EventAttempts, settled []uint64) error
 
-	// Load returns the stored attempts. Called when a stream is opened.
-	Load(ctx context.Context, function, stream, epoch string) ([]ledger.EventAttempts, error)
+	// Load returns the stored attempts, and how many were stored for another epoch, which
+	// it deletes. Called when a stream is opened.
+	Load(ctx context.Context, function, stream, epoch string) (attempts []ledger.EventAttempts, stale int, err error)
 }
 
 // Suspects lets one cluster at a time try an event that may have ended the function's

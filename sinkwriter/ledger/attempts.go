@@ -72,20 +72,17 @@ func (t *Attempts) Save(ctx context.Context, function, stream, epoch string, tri
 	return nil
 }
 
-// Load gives what is stored for this making of the stream, and drops what is
-// stored for another one.
-func (t *Attempts) Load(ctx context.Context, function, stream, epoch string) ([]EventAttempts, error) {
-	fail := func(err error) ([]EventAttempts, error) {
-		return nil, fmt.Errorf("load tries of function %s in stream %s: %w", function, stream, err)
-	}
-	if _, err := t.pool.Exec(ctx, staleTriesSQL, t.cluster, function, stream, epoch); err != nil {
-		return fail(err)
+// Load returns what is stored for this epoch of the stream, and how many events are stored for
+// another one, which it deletes.
+func (t *Attempts) Load(ctx context.Context, function, stream, epoch string) (attempts []EventAttempts, stale int, err error) {
+	fail := func(err error) ([]EventAttempts, int, error) {
+		return nil, 0, fmt.Errorf("load attempts of function %s in stream %s: %w", function, stream, err)
 	}
 	rows, err := t.pool.Query(ctx, loadTriesSQL, t.cluster, function, stream, epoch)
 	if err != nil {
 		return fail(err)
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e EventAttempts, err error) {
+	attempts, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e EventAttempts, err error) {
 		var sequence string
 		var ms int64
 		if err := row.Scan(&sequence, &e.Attempts, &ms, &e.Strikes); err != nil {
@@ -98,5 +95,9 @@ func (t *Attempts) Load(ctx context.Context, function, stream, epoch string) ([]
 	if err != nil {
 		return fail(err)
 	}
-	return list, nil
+	deleted, err := t.pool.Exec(ctx, staleTriesSQL, t.cluster, function, stream, epoch)
+	if err != nil {
+		return fail(err)
+	}
+	return attempts, int(deleted.RowsAffected()), nil
 }

@@ -337,11 +337,15 @@ func TestTriesAreKeptUntilTheEventIsSettled(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	stale := 0
 	expect := func(p *ledger.Attempts, epoch string, want ...ledger.EventAttempts) {
 		t.Helper()
-		got, err := p.Load(t.Context(), "orders", "EVENTS", epoch)
+		got, gone, err := p.Load(t.Context(), "orders", "EVENTS", epoch)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if gone != stale {
+			t.Errorf("%d events of another epoch, want %d", gone, stale)
 		}
 		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("tries (-want +got):\n%s", diff)
@@ -355,8 +359,10 @@ func TestTriesAreKeptUntilTheEventIsSettled(t *testing.T) {
 	expect(west, "e1")
 	save("e1", nil, 5)
 	expect(east, "e1", ledger.EventAttempts{Sequence: 3, Attempts: 4, For: time.Hour})
+	stale = 1
 	expect(east, "e2")
-	expect(east, "e1") // another making of the stream was asked for
+	stale = 0
+	expect(east, "e1") // another epoch of the stream was asked for
 }
 
 func TestReplicationGivesTheStandbyServersAndHowFarTheyAreBehind(t *testing.T) {
