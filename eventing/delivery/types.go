@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -16,9 +17,10 @@ import (
 // functionTypes are the event types that a function has said it knows.
 type functionTypes struct {
 	mu     sync.Mutex
-	header string          // the latest
-	types  map[string]bool // is replaced, never changed; nil until it has said so
-	at     time.Time       // when it said so last
+	header string            // the latest
+	types  map[string]bool   // is replaced, never changed; nil until it has said so
+	names  map[string]string // of the functions, by type; is replaced, never changed
+	at     time.Time         // when it said so last
 }
 
 // read reads the types that an answer states. During a rollout answers of two versions
@@ -35,22 +37,28 @@ func (t *functionTypes) read(now time.Time, header http.Header) {
 		return
 	}
 	t.header = value
-	types := map[string]bool{}
-	for known := range t.types {
-		types[known] = true
+	types, names := map[string]bool{}, map[string]string{}
+	maps.Copy(types, t.types)
+	maps.Copy(names, t.names)
+	for known, function := range parseTypes(value) {
+		if types[known] = true; function != "" {
+			names[known] = function
+		}
 	}
-	for _, known := range parseTypes(value) {
-		types[known] = true
-	}
-	t.types = types
+	t.types, t.names = types, names
 }
 
-// parseTypes returns the event types of an [outcome.TypesHeader].
-func parseTypes(header string) []string {
-	var types []string
-	for encoded := range strings.SplitSeq(header, ",") {
+// parseTypes returns the event types of an [outcome.TypesHeader], each with the name of its
+// function; empty if that is not stated.
+func parseTypes(header string) map[string]string {
+	types, function := map[string]string{}, ""
+	for stated := range strings.SplitSeq(header, ",") {
+		encoded, parameters, _ := strings.Cut(strings.TrimSpace(stated), ";")
+		if name, ok := strings.CutPrefix(strings.TrimSpace(parameters), "function="); ok {
+			function = name
+		}
 		if t, err := url.PathUnescape(strings.TrimSpace(encoded)); err == nil && t != "" {
-			types = append(types, t)
+			types[t] = function
 		}
 	}
 	return types
@@ -62,6 +70,14 @@ func (d *Sender) Types() map[string]bool {
 	d.types.mu.Lock()
 	defer d.types.mu.Unlock()
 	return d.types.types
+}
+
+// FunctionOf returns the name of the function of an event type, as answers state it; empty if
+// none has.
+func (d *Sender) FunctionOf(eventType string) string {
+	d.types.mu.Lock()
+	defer d.types.mu.Unlock()
+	return d.types.names[eventType]
 }
 
 // TypesAge returns how long ago the function stated its types last.

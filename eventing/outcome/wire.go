@@ -34,7 +34,8 @@ const (
 
 	// TypesHeader are the event types that a function knows, separated by commas, each
 	// percent-encoded. Every answer of a function has them, whatever its status, also to
-	// OPTIONS.
+	// OPTIONS. A type may be followed by ;function=NAME, the function of this type and of those
+	// after it up to the next name: the ledger has events under it.
 	TypesHeader = "Tandem-Types"
 
 	// DrainingHeader is in every answer of an instance that is shutting down. An event

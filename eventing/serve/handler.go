@@ -89,7 +89,7 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 		log:     newEventLog(config.Logger),
 	}
 	names := make(map[string]bool)
-	var types []string
+	var types, stated []string
 	for _, f := range fs {
 		if err := f.Validate(); err != nil {
 			return nil, fmt.Errorf("serve functions: %w", err)
@@ -98,26 +98,19 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 			return nil, fmt.Errorf("serve functions: two are named %s", f.Name)
 		}
 		names[f.Name] = true
+		name := ";function=" + f.Name // once: types that follow are of the same function
 		for _, eventType := range f.Types {
 			if other, ok := h.byType[eventType]; ok {
 				return nil, fmt.Errorf("serve functions: %s and %s both have event type %q; serve them in different processes", other.Name, f.Name, eventType)
 			}
 			h.byType[eventType] = &f
-			types = append(types, eventType)
+			types, stated = append(types, eventType), append(stated, url.PathEscape(eventType)+name)
+			name = ""
 		}
 	}
 	h.types = strings.Join(types, ", ")
-	h.typesHeader = []string{formatTypes(types)}
+	h.typesHeader = []string{strings.Join(stated, ",")}
 	return h, nil
-}
-
-// formatTypes returns the value of [outcome.TypesHeader].
-func formatTypes(types []string) string {
-	encoded := make([]string, len(types))
-	for i, t := range types {
-		encoded[i] = url.PathEscape(t)
-	}
-	return strings.Join(encoded, ",")
 }
 
 // Drain refuses new requests with 503 and returns when those under way have been
@@ -150,7 +143,8 @@ func (h *Handler) Alive() error {
 }
 
 // AdvertiseBatch sets the headers of an answer that state how many events and bytes a
-// request may have, and the types of events. [Handler.ServeHTTP] does so itself.
+// request may have, and the types of events with their functions. [Handler.ServeHTTP]
+// does so itself.
 func (h *Handler) AdvertiseBatch(header http.Header) {
 	header[outcome.MaxBatchHeader] = h.maxBatch
 	header[outcome.MaxBatchBytesHeader] = h.maxBatchBytes

@@ -204,9 +204,25 @@ func TestEveryAnswerStatesTheLargestBatchAndTheTypes(t *testing.T) {
 		if events, bytes := a.header.Get(outcome.MaxBatchHeader), a.header.Get(outcome.MaxBatchBytesHeader); events != "2" || bytes != "4096" {
 			t.Errorf("%s: %d with the limits %q and %q, want 2 and 4096", name, a.status, events, bytes)
 		}
-		if types := a.header.Get(outcome.TypesHeader); types != "fine,rejects,fails,panics,waits" {
+		if types := a.header.Get(outcome.TypesHeader); types != "fine;function=fine,rejects;function=rejects,fails;function=fails,panics;function=panics,waits;function=waits" {
 			t.Errorf("%s: %d with the types %q", name, a.status, types)
 		}
 	}
 	answers["large batch"].want(t, 413, "the batch has 3 events: want at most 2 in a request (TANDEM_MAX_BATCH)")
+}
+
+func TestAnImageWithOneFunctionStatesItsNameOnce(t *testing.T) {
+	t.Parallel()
+
+	f := function("rooms", func(context.Context, event.Event) (functions.Effects, error) { return functions.Effects{}, nil })
+	f.Types = []string{"com.example.opened", "com.example.closed"}
+	h, err := serve.New([]functions.Function{f}, &memory{}, serve.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := http.Header{}
+	h.AdvertiseBatch(header)
+	if types := header.Get(outcome.TypesHeader); types != "com.example.opened;function=rooms,com.example.closed" {
+		t.Errorf("types %q", types)
+	}
 }

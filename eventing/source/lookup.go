@@ -1,7 +1,12 @@
 package source
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing/internal/backoff"
@@ -49,11 +54,54 @@ func (s *Source) lookUpAll(ctx context.Context) {
 
 // lookUp returns, for each entry, whether the ledger has it.
 func (s *Source) lookUp(ctx context.Context, entries []*inflight.Entry) ([]bool, error) {
-	ids := make([]EventID, len(entries))
+	types, ids := make([]string, len(entries)), make([]EventID, len(entries))
 	for i, e := range entries {
-		ids[i] = e.ID
+		types[i], ids[i] = e.Type, e.ID
 	}
+	committed, err := s.committed(ctx, types, ids)
+	if err == nil && slices.Contains(committed, false) && s.sender.Types() == nil {
+		s.typesCheck.wantNames()
+	}
+	return committed, err
+}
+
+// committed returns, for each event, whether the ledger has it, under the name of the function
+// of its type. There are as many questions at once as functions.
+func (s *Source) committed(ctx context.Context, types []string, ids []EventID) ([]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	return s.cfg.Ledger.Committed(ctx, s.cfg.Function, ids)
+	byFunction := map[string][]int{}
+	for i, t := range types {
+		function := s.functionOf(t)
+		byFunction[function] = append(byFunction[function], i)
+	}
+	committed, errs := make([]bool, len(ids)), make([]error, len(byFunction))
+	var asking sync.WaitGroup
+	for n, function := range slices.Sorted(maps.Keys(byFunction)) {
+		asking.Go(func() {
+			of := byFunction[function]
+			ask := make([]EventID, len(of))
+			for k, i := range of {
+				ask[k] = ids[i]
+			}
+			found, err := s.cfg.Ledger.Committed(ctx, function, ask)
+			if errs[n] = err; err != nil {
+				return
+			}
+			for k, i := range of {
+				committed[i] = found[k]
+			}
+		})
+	}
+	asking.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return committed, nil
+}
+
+// functionOf returns the name under which the ledger has events of a type. An image may have
+// several functions.
+func (s *Source) functionOf(eventType string) string {
+	return cmp.Or(s.sender.FunctionOf(eventType), s.cfg.Function)
 }

@@ -50,7 +50,7 @@ func TestAWitnessIsAnEventThatTheLedgerHas(t *testing.T) {
 	t.Parallel()
 
 	now := time.Now()
-	s := &Source{cfg: Config{Ledger: oneEvent{id: "flight"}, Now: func() time.Time { return now }}}
+	s := &Source{sender: &delivery.Sender{}, cfg: Config{Ledger: oneEvent{id: "flight"}, Now: func() time.Time { return now }}}
 	s.witnesses.byType = map[string]witness{
 		"transfer": {id: EventID{ID: "transfer"}, at: now}, // of another function of the image
 		"flight":   {id: EventID{ID: "flight"}, at: now},

@@ -31,6 +31,7 @@ const (
 // know.
 type typesCheck struct {
 	mu       sync.Mutex
+	names    bool   // of functions are wanted
 	passed   bool   // a message was of a type that is wanted
 	filtered uint64 // messages of other types, until one passed
 	other    string // the type of the latest one
@@ -115,13 +116,24 @@ func (t *typesCheck) nothingPassed() error {
 	return fmt.Errorf("%d messages were acknowledged as of other types, as %q, and none was of a type of TANDEM_TYPES", t.filtered, t.other)
 }
 
+// wantNames has the function asked for its types, and with them for the names under which the
+// ledger has their events.
+func (t *typesCheck) wantNames() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.names = true
+}
+
+func (t *typesCheck) wantsNames() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.names
+}
+
 // followTypes reports errors in the wanted types, until ctx ends. It asks the
-// function for its types once the filter has let nothing through, as nothing is delivered
-// whose answer would state them.
+// function for its types once the filter has let nothing through, or the ledger does not have
+// an event: then nothing is delivered whose answer would state them.
 func (s *Source) followTypes(ctx context.Context) {
-	if s.filter.all() {
-		return
-	}
 	ticker := time.NewTicker(typesInterval)
 	defer ticker.Stop()
 	wait := backoff.Backoff{Base: typesInterval, Limit: time.Minute}
@@ -132,8 +144,11 @@ func (s *Source) followTypes(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		nothing := s.typesCheck.nothingPassed()
-		if nothing != nil && s.sender.Types() == nil && !asked {
+		var nothing error
+		if !s.filter.all() {
+			nothing = s.typesCheck.nothingPassed()
+		}
+		if (nothing != nil || s.typesCheck.wantsNames()) && s.sender.Types() == nil && !asked {
 			if asked = s.sender.AskTypes(ctx) == nil; !asked && !backoff.Sleep(ctx, &wait) {
 				return
 			}

@@ -31,8 +31,8 @@ type witness struct {
 	at    time.Time
 }
 
-// witnesses are the latest ones, by type: of an image with several functions, the ledger is
-// asked about the events of one.
+// witnesses are the latest ones, by type: an image may have several functions, of which one
+// has trouble with the database.
 type witnesses struct {
 	mu     sync.Mutex
 	byType map[string]witness
@@ -96,13 +96,11 @@ func (s *Source) findWitness(ctx context.Context) (witness, bool) {
 	if len(list) == 0 {
 		return witness{}, false
 	}
-	ids := make([]EventID, len(list))
+	types, ids := make([]string, len(list)), make([]EventID, len(list))
 	for i, w := range list {
-		ids[i] = w.id
+		types[i], ids[i] = w.event.Type(), w.id
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	committed, err := s.cfg.Ledger.Committed(ctx, s.cfg.Function, ids)
+	committed, err := s.committed(ctx, types, ids)
 	if err != nil {
 		return witness{}, false
 	}

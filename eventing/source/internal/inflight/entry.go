@@ -55,6 +55,7 @@ type Entry struct {
 	Message  eventing.Message // without payload if Evicted
 	Delivery *delivery.Delivery
 	ID       EventID
+	Type     string // of the event, also if Evicted
 	Subject  string
 	Evicted  bool
 

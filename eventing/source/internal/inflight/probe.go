@@ -113,7 +113,7 @@ func (t *Table) joinCircuit(e *Entry) {
 		t.types[eventType] = c
 	}
 	c.entries++
-	e.typeCircuit = c
+	e.typeCircuit, e.Type = c, c.eventType
 }
 
 // leaveCircuit ends e's part in the circuit of its type, which is forgotten with the last
