@@ -35,18 +35,43 @@ from (
 ) as waiting`
 
 	lockTimeoutSQL = `select pg_catalog.set_config('lock_timeout', $1, true)`
+
+	statementTimeoutSQL = `select pg_catalog.set_config('statement_timeout', $1, true)`
+
+	// Triggers that are deferred until COMMIT run before it, as no timeout ends a COMMIT.
+	constraintsSQL = `set constraints all immediate`
 )
+
+// try is how a batch is attempted.
+type try struct {
+	// lockTimeout is how long to wait for a lock; zero for the claim timeout.
+	lockTimeout time.Duration
+
+	// statementTimeout is how long a statement of a function may take.
+	statementTimeout time.Duration
+
+	// alone is whether the batch is one event that is tried beside the others. Its
+	// COMMIT is sent once its effects are applied, so that what ends before that has
+	// certainly not been committed.
+	alone bool
+
+	// again is whether the batch has failed before, also on a new connection.
+	again bool
+}
 
 // attempt offers a batch once. Offers whose outcome is known are finished and
 // taken out of the batch, whatever the error says; the ones that are left in it
 // have left nothing in the database, unless the outcome of COMMIT is unknown.
 // Batch is sorted by key, each key once.
 //
-// LockTimeout, if it is not zero, is for this attempt. Next is what the following
-// one should have, so that it does not wait longer than it has to for somebody
-// who is about to be ended.
-func (w *Writer) attempt(ctx context.Context, batch []*offer, lockTimeout time.Duration) (left []*offer, next time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, w.config.CommitTimeout)
+// Next is the lock timeout that the following attempt should have, so that it does not
+// wait longer than it has to for a session that is about to be ended.
+func (w *Writer) attempt(ctx context.Context, batch []*offer, how try) (left []*offer, next time.Duration, err error) {
+	limit := w.config.CommitTimeout
+	if how.alone {
+		limit *= 2 // apply has its own
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	s, err := acquire(ctx, w.pool, w.config.ClaimTimeout, w.config.CommitTimeout)
 	if err != nil {
@@ -61,16 +86,16 @@ func (w *Writer) attempt(ctx context.Context, batch []*offer, lockTimeout time.D
 			s.abandon()
 		}
 	}()
-	left, err = w.transact(ctx, s, batch, lockTimeout)
+	left, err = w.transact(ctx, s, batch, how)
 	if err != nil && !s.left {
 		s.rollback()
-		next = w.after(ctx, s, err)
+		next = w.after(ctx, s, err, how.again)
 	}
 	sound = true
 	return left, next, err
 }
 
-func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, lockTimeout time.Duration) ([]*offer, error) {
+func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, how try) ([]*offer, error) {
 	tables, statements, err := w.lookUp(ctx, s, batch)
 	if err != nil {
 		return batch, err
@@ -83,14 +108,14 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, lockT
 			return batch, err
 		}
 	}
-	c, err := w.claim(ctx, s, batch, lockTimeout)
+	c, err := w.claim(ctx, s, batch, how.lockTimeout)
 	if err != nil {
 		return batch, err
 	}
 	w.losing.Store(len(c.won) == 0)
 	switch {
 	case len(c.won) > 0:
-		err = w.apply(ctx, s, c, tables, statements)
+		err = w.apply(ctx, s, c, tables, statements, how)
 	case unsure:
 		err = w.commitSteps(ctx, s, append(w.check(c), step{sql: witnessSQL}))
 	default:
@@ -125,20 +150,33 @@ func (w *Writer) lookUp(ctx context.Context, s *session, batch []*offer) (map[st
 			} else if tables[name] == nil {
 				tables[name], err = w.catalog.get(ctx, s.conn.Conn(), name)
 			}
-			if err != nil && attributable(err) {
-				return nil, nil, attribute(o, name, asError(o.function, err))
-			}
 			if err != nil {
-				return nil, nil, err
+				return nil, nil, lookUpError(o, name, err)
 			}
 		}
 	}
 	return tables, statements, nil
 }
 
+// lookUpError returns the error of looking up a table or statement of an offer.
+func lookUpError(o *offer, name string, err error) error {
+	var answer *pgconn.PgError
+	switch {
+	case attributable(err):
+		known := asError(o, err)
+		if known.Fault == FaultEvent { // a statement that is wrong is so for all events
+			known.Fault = FaultDeployment
+		}
+		return attribute(o, name, known)
+	case errors.As(err, &answer) && faultOf(answer) == FaultFunction:
+		return &effectsError{&statementError{err: answer, table: name, effect: true}}
+	}
+	return err
+}
+
 // apply sends the effects of the offers that were won, their outputs and COMMIT,
 // and finishes them. What the others lost to is looked up in passing.
-func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[string]*table, statements map[string][]uint32) error {
+func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[string]*table, statements map[string][]uint32, how try) error {
 	size, outputs := 0, 0
 	for _, o := range c.won {
 		size += o.written
@@ -153,7 +191,13 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 		return err
 	}
 	steps := append(w.check(c), w.register(s, c.won)...)
-	steps = append(steps, p.steps...)
+	if len(p.steps) > 0 {
+		steps = append(steps, step{
+			sql: statementTimeoutSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{[]byte(milliseconds(how.statementTimeout))},
+		})
+		steps = append(steps, p.steps...)
+		steps = append(steps, step{sql: constraintsSQL, effect: true})
+	}
 	rows, err := newRows(events)
 	if err != nil {
 		return err
@@ -166,10 +210,11 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 		steps = append(steps, deleteStep(published))
 	}
 	begin := now()
-	if err := w.commitSteps(ctx, s, steps); err != nil {
+	if err := w.commitEffects(ctx, s, steps, how); err != nil {
 		w.outbox.putBack(published)
 		return err
 	}
+	w.usual.add(now().Sub(begin))
 	countWon(c.won)
 	w.stats.batches.Add(1)
 	for _, o := range c.won {
@@ -182,15 +227,33 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 	return nil
 }
 
-// after does what an error asks for before the next attempt, and gives the lock
-// timeout that it should have; zero for the usual one.
-func (w *Writer) after(ctx context.Context, s *session, err error) (next time.Duration) {
+// commitEffects sends the steps and COMMIT: in one round trip, or in two if an event is
+// tried alone.
+func (w *Writer) commitEffects(ctx context.Context, s *session, steps []step, how try) error {
+	if !how.alone {
+		if err := w.commitSteps(ctx, s, steps); err != nil {
+			return &effectsError{err}
+		}
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, w.config.CommitTimeout)
+	defer cancel()
+	if err := s.run(limited, steps); err != nil {
+		return &effectsError{err}
+	}
+	return w.commitSteps(ctx, s, nil)
+}
+
+// after does what an error asks for before the next attempt, and returns the lock
+// timeout that it should have; zero for the usual one. If the batch has failed again, the
+// connection is no cause.
+func (w *Writer) after(ctx context.Context, s *session, err error, again bool) (next time.Duration) {
 	var known *Error
 	if errors.As(err, &known) && known.Fault == FaultDeployment {
 		w.catalog.forget() // the next try may find that a migration has run
 	}
 	var answer *pgconn.PgError
-	if !errors.As(err, &answer) {
+	if !errors.As(err, &answer) || raised(answer) {
 		return 0
 	}
 	switch answer.Code {
@@ -219,6 +282,9 @@ func (w *Writer) after(ctx context.Context, s *session, err error) (next time.Du
 		defer cancel()
 		_ = s.conn.Conn().Close(ctx)
 	case "42P01", "42703", "0A000", "42804", "42P10", "26000", "08P01", "XX000":
+		if again {
+			return 0
+		}
 		// The tables are not what we believed, or neither are the statements
 		// that the server keeps for us.
 		w.catalog.forget()

@@ -58,7 +58,9 @@ type Config struct {
 	// 10 ms to 10 s. Defaults to 200 ms.
 	ClaimTimeout time.Duration
 
-	// CommitTimeout bounds one attempt to commit a batch. From 100 ms to 20 s.
+	// CommitTimeout bounds one attempt to commit a batch. A statement of a batch may
+	// take a tenth of it, or 8 times what batches usually take; then the batch is
+	// divided. An event that is tried alone has all of it. From 100 ms to 20 s.
 	// Defaults to 5 s.
 	CommitTimeout time.Duration
 

@@ -15,6 +15,10 @@
 //   - Outputs are published at least once, each with the source and id that
 //     depend only on the function and its input. A consumer that drops repeats
 //     sees each one once.
+//   - An event can only hurt itself. If its statements fail, in whatever way, or take
+//     long, the other events of its batch are committed without it, and it is tried
+//     alone. That counts against it only if other events of its function are committed
+//     meanwhile: an outage is no event's fault.
 //   - A process that is stopped, killed or cut off holds up the others for at
 //     most the claim timeout (200 ms) plus a round trip, as long as the server
 //     can see it.

@@ -32,7 +32,9 @@ const (
 	FaultOrder
 
 	// FaultFunction: the function asked for something that no event makes
-	// right, such as an output without a type.
+	// right, such as an output without a type; or its statements fail for this event
+	// again and again, alone, while other events of the function are committed, or take
+	// longer than Config.CommitTimeout. It counts as an attempt.
 	FaultFunction
 
 	// FaultEvent: the event's data do not fit the table. It can never work.
@@ -138,44 +140,109 @@ func (e *offerError) Unwrap() error { return e.err }
 
 // statementError is what the server answered to one statement of a batch.
 type statementError struct {
-	err   *pgconn.PgError
-	table string // the statement's, since the server does not always name it
+	err    *pgconn.PgError
+	table  string // the statement's, since the server does not always name it
+	effect bool   // the statement is a function's, not one of ours
 }
 
 func (e *statementError) Error() string { return e.err.Error() }
 func (e *statementError) Unwrap() error { return e.err }
 
-// faultOf classifies an answer of the server by its SQLSTATE.
+// effectsError is an error while the effects of a batch were applied: an answer to one of
+// the statements, a lost connection, or a deadline. Each may be the doing of one event.
+type effectsError struct{ err error }
+
+func (e *effectsError) Error() string { return e.err.Error() }
+func (e *effectsError) Unwrap() error { return e.err }
+
+// definedClasses are the classes of SQLSTATE that PostgreSQL defines (appendix A of its
+// manual), beside those that faultOf has cases for.
+var definedClasses = map[string]bool{
+	"00": true, "01": true, "02": true, "03": true, "09": true, "0B": true, "0F": true, "0L": true, "0P": true, "0Z": true,
+	"10": true, "20": true, "24": true, "26": true, "27": true, "2B": true, "2D": true, "2F": true, "34": true, "38": true,
+	"39": true, "3B": true, "3F": true, "55": true, "XX": true,
+}
+
+// faultOf classifies the server's answer to a statement of a function by its SQLSTATE.
+//
+// FaultFunction is a suspicion here: a statement that fails for one event only, and a
+// database that is broken, have the same SQLSTATE. [Writer.suspect] decides.
 func faultOf(err *pgconn.PgError) Fault {
+	raised := raised(err)
 	switch err.Code {
-	case "42P01", "42703", "42883", "3F000", "42501", "42804", "42P10", "42P18", "42704", "0A000":
+	case "42P01", "42703", "42883", "3F000", "42804", "42P10", "42P18", "42704", "0A000", "2200H":
 		return FaultDeployment
+	case "42501":
+		if err.Routine == "ExecWithCheckOptions" { // a policy of rows, not a missing grant
+			return FaultEvent
+		}
+		return FaultDeployment
+	case "42601", "428C9": // of a value: the statement itself has been parsed before
+		return FaultEvent
+	case "22P02":
+		if err.Routine == "enum_in" { // a later migration may add the label
+			return FaultDeployment
+		}
+		return FaultEvent
+	case "23514":
+		if err.ConstraintName == "" && !raised { // no partition for the row
+			return FaultDeployment
+		}
+		return FaultEvent
 	case "23503", "23001":
 		return FaultOrder
-	case "25006": // read-only after a failover
+	case "54000":
+		switch err.Routine {
+		case "GetNewTransactionId", "GetNewMultiXactId": // the database has to be vacuumed
+			return FaultTransient
+		}
+		return FaultEvent
+	// Statement timeout; a message that does not fit its statement; no transaction allowed.
+	case "57014", "08P01", "25001":
+		return FaultFunction
+	case "55P03", "55006", "25006", "26000", "XX001", "XX002":
+		// A lock or an object in use, a failover, a pooler, corrupt data.
+		if raised {
+			return FaultFunction
+		}
 		return FaultTransient
 	}
-	switch err.Code[:min(2, len(err.Code))] {
+	switch class := err.Code[:min(2, len(err.Code))]; class {
 	case "22", "23", "21", "P0", "44", "54": // 54: longer than an index or a row takes
 		return FaultEvent
 	case "42":
 		return FaultDeployment
+	case "25", "08", "28", "3D", "40", "53", "57", "58", "72", "F0", "HV":
+		// Transactions, connections, logins, deadlocks, resources, shutdowns, files,
+		// other servers: an outage, unless the function raised it itself.
+		if raised {
+			return FaultFunction
+		}
+		return FaultTransient
+	default:
+		if definedClasses[class] {
+			return FaultFunction
+		}
+		return FaultEvent // raised by a function of the database, for this event
 	}
-	return FaultTransient
 }
 
-// asError says what a batch of one means for its offer.
-func asError(function string, err error) *Error {
+// raised reports whether an error is from RAISE in a PL/pgSQL function, and so no outage
+// whatever its SQLSTATE is.
+func raised(err *pgconn.PgError) bool { return err.Routine == "exec_stmt_raise" }
+
+// asError returns what err means for the only offer of a batch.
+func asError(o *offer, err error) *Error {
 	var known *Error
 	if errors.As(err, &known) {
 		return known
 	}
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
-		return &Error{Fault: FaultTransient, Function: function, Err: err}
+		return &Error{Fault: FaultTransient, Function: o.function, Err: err}
 	}
 	e := &Error{
-		Fault: faultOf(pg), Function: function,
+		Fault: faultOf(pg), Function: o.function,
 		Table: pg.TableName, Column: pg.ColumnName, Constraint: pg.ConstraintName,
 		Err: err,
 	}
@@ -183,7 +250,33 @@ func asError(function string, err error) *Error {
 	if e.Table == "" && errors.As(err, &statement) {
 		e.Table = statement.table
 	}
+	if pg.Code == "23502" && !raised(pg) && !o.writes(e.Table, e.Column) {
+		e.Fault = FaultDeployment // the column came with a migration
+	}
 	return e
+}
+
+// writes reports whether the function wrote that column of a table in this offer, or may
+// have: the tables of its own statements are not known.
+func (o *offer) writes(table, column string) bool {
+	found := false
+	for i := range o.effects.Writes {
+		w := &o.effects.Writes[i]
+		if w.Op == functions.OpExec {
+			return true
+		}
+		if _, name, qualified := strings.Cut(w.Table, "."); w.Table != table && (!qualified || name != table) {
+			continue
+		}
+		found = true
+		if _, ok := w.Row[column]; ok {
+			return true
+		}
+		if _, ok := w.Key[column]; ok {
+			return true
+		}
+	}
+	return !found
 }
 
 // attributable reports whether err is about what an offer holds, so that the others
@@ -193,8 +286,20 @@ func attributable(err error) bool {
 	if errors.As(err, &known) {
 		return known.Fault != FaultTransient
 	}
+	var statement *statementError
+	if errors.As(err, &statement) && !statement.effect {
+		return false // nothing of an event makes our own statements fail
+	}
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && faultOf(pg) != FaultTransient
+	if !errors.As(err, &pg) {
+		return false
+	}
+	switch faultOf(pg) {
+	case FaultEvent, FaultOrder, FaultDeployment:
+		return true
+	default:
+		return false
+	}
 }
 
 // ordered reports whether err may come from the order that an offer's writes were

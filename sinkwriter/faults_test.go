@@ -224,3 +224,124 @@ func TestFingerprintIdentifiesWhatADeploymentLacks(t *testing.T) {
 		})
 	}
 }
+
+// Whose fault an error is, where its SQLSTATE alone does not decide that.
+func TestWhatAMigrationCanFixIsTheDeploymentsFault(t *testing.T) {
+	t.Parallel()
+
+	pool := sinktest.NewDatabase(t)
+	sinktest.Execute(t, pool, `create type mood as enum ('glad');
+create table moods (id text primary key, mood mood, query tsquery);
+create table parts (id int primary key) partition by range (id);
+create table parts_1 partition of parts for values from (0) to (10);
+create table later (id text primary key, n int, zone text not null);
+create sequence short maxvalue 2;
+create table numbered (id text primary key, n int default nextval('short'));
+insert into numbered values ('first'), ('second');
+create table computed (id text primary key, n int generated always as (1) stored);`)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	tests := []struct {
+		name, table string
+		row         functions.Row
+		want        string
+		fingerprint string
+	}{
+		{"a label", "moods", functions.Row{"id": "1", "mood": "sad"}, "deployment", "22P02 moods"},
+		{"a partition", "parts", functions.Row{"id": 10}, "deployment", "23514 parts"},
+		{"a column without a default", "later", functions.Row{"id": "1"}, "deployment", "23502 later.zone"},
+		{"the end of a sequence", "numbered", functions.Row{"id": "third"}, "deployment", "2200H numbered"},
+		{"NULL that the function writes", "later", functions.Row{"id": "1", "zone": nil}, "event", ""},
+		{"a value that is no number", "later", functions.Row{"id": "1", "zone": "x", "n": "x"}, "event", ""},
+		{"a value that is no query", "moods", functions.Row{"id": "1", "query": "a b"}, "event", ""},
+		{"a value of a column that is computed", "computed", functions.Row{"id": "1", "n": 2}, "event", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			var fx functions.Effects
+			fx.Insert(tt.table, tt.row)
+			_, err := w.Commit(t.Context(), sinkwriter.Offer{Function: "f", Version: "1", Event: sinktest.NewEvent(tt.name), Effects: fx})
+			var refused *sinkwriter.Error
+			if !errors.As(err, &refused) {
+				t.Fatalf("error %v", err)
+			}
+			if refused.Fault.String() != tt.want || refused.Fingerprint() != tt.fingerprint {
+				t.Errorf("fault %s, fingerprint %q, want %s, %q: %v", refused.Fault, refused.Fingerprint(), tt.want, tt.fingerprint, err)
+			}
+		})
+	}
+}
+
+// A statement with a fault in it has that for every event.
+func TestAStatementThatCannotBePreparedIsTheDeploymentsFault(t *testing.T) {
+	t.Parallel()
+
+	pool := sinktest.NewDatabase(t)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	for i, sql := range []string{"selct 1", "select 'x'::int", "select nothing"} {
+		var fx functions.Effects
+		fx.Exec(functions.Statement{Name: "s", SQL: sql})
+		_, err := w.Commit(t.Context(), write(fmt.Sprint(i), fx))
+		var refused *sinkwriter.Error
+		if !errors.As(err, &refused) || refused.Fault != sinkwriter.FaultDeployment {
+			t.Errorf("%s: %v, want the deployment's fault", sql, err)
+		}
+	}
+}
+
+// Tandem's own statements write nothing that is the event's.
+func TestOurOwnStatementsFailForNoEventsFault(t *testing.T) {
+	t.Parallel()
+
+	pool := sinktest.NewDatabase(t)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	for _, table := range []string{"tandem.writer", "tandem.ledger", "tandem.outbox"} {
+		sinktest.Execute(t, pool, "alter table "+table+" add constraint broken check (false) not valid")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		if _, err := w.Commit(ctx, sinktest.Order(table, 1)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s cannot be written: %v, want the deadline", table, err)
+		}
+		cancel()
+		sinktest.Execute(t, pool, "alter table "+table+" drop constraint broken")
+		if _, err := w.Commit(t.Context(), sinktest.Order(table, 1)); err != nil {
+			t.Errorf("%s can be written again: %v", table, err)
+		}
+	}
+}
+
+// A migration that locks a table for long holds up the events that need the table, no others.
+func TestALockedTableHoldsUpNoEventsOfOthers(t *testing.T) {
+	t.Parallel()
+
+	pool := sinktest.NewDatabase(t)
+	sinktest.Execute(t, pool, `create table locked (id text primary key)`)
+	release := holdRow(t, pool.Config().ConnString(), `lock table locked`)
+	defer release()
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var waiting, all sync.WaitGroup
+	for i, sql := range []string{`insert into locked values ($1)`, `insert into locked select $1::text`} {
+		var fx functions.Effects
+		fx.Exec(functions.Statement{Name: "fill", SQL: sql}, fmt.Sprint(i))
+		waiting.Go(func() {
+			if r, err := w.Commit(ctx, write(fmt.Sprint("waits ", i), fx)); err != nil || !r.Won {
+				t.Errorf("an event that waits for the table: %+v, %v", r, err)
+			}
+		})
+	}
+	for i := range 100 {
+		all.Go(func() {
+			time.Sleep(time.Duration(i) * 5 * time.Millisecond)
+			if r, err := w.Commit(ctx, sinktest.Order(fmt.Sprint("o-", i), 1)); err != nil || !r.Won {
+				t.Errorf("an event that does not: %+v, %v", r, err)
+			}
+		})
+	}
+	begin := time.Now()
+	all.Wait()
+	t.Logf("the others are committed after %s", time.Since(begin).Round(time.Millisecond))
+	release()
+	waiting.Wait()
+}

@@ -388,9 +388,9 @@ func (p *plan) run(run []planned) {
 		})
 	}
 	if s.lockSQL != "" {
-		p.steps = append(p.steps, step{sql: s.lockSQL, oids: s.oids, params: params, table: t.name})
+		p.steps = append(p.steps, step{sql: s.lockSQL, oids: s.oids, params: params, table: t.name, effect: true})
 	}
-	p.steps = append(p.steps, step{sql: s.sql, oids: s.oids, params: params, table: t.name})
+	p.steps = append(p.steps, step{sql: s.sql, oids: s.oids, params: params, table: t.name, effect: true})
 }
 
 // exec adds the statements of an offer. Its writes are flushed already.
@@ -401,7 +401,7 @@ func (p *plan) exec(o *offer, statements map[string][]uint32) error {
 			continue
 		}
 		oids := statements[w.Statement.SQL]
-		st := step{sql: w.Statement.SQL, oids: oids, table: "(statement " + w.Statement.Name + ")"}
+		st := step{sql: w.Statement.SQL, oids: oids, table: "(statement " + w.Statement.Name + ")", effect: true}
 		if len(oids) != len(w.Args) {
 			return attribute(o, st.table, &Error{Fault: FaultFunction, Err: errors.New("the statement has another number of parameters than arguments were given")})
 		}

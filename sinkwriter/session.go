@@ -23,6 +23,7 @@ type step struct {
 	params  [][]byte
 	formats []int16               // of the parameters; nil: all binary
 	table   string                // what it writes, for errors; may be empty
+	effect  bool                  // it is a function's, not one of ours
 	row     func(values [][]byte) // called for each row of the result; may be nil
 }
 
@@ -122,8 +123,13 @@ func (s *session) abandon() {
 	_ = s.conn.Hijack().Close(ctx) // it is gone either way
 }
 
-// describe asks the server for the types of a statement's parameters.
+// describe asks the server for the types of a statement's parameters. It does so in a
+// transaction, whose lock timeout holds if a table of the statement is locked.
 func (s *session) describe(ctx context.Context, sql string) ([]uint32, error) {
+	if err := s.run(ctx, []step{{sql: beginSQL}, {sql: s.state.begin}}); err != nil {
+		return nil, err
+	}
+	defer s.rollback()
 	d, err := s.conn.Conn().PgConn().Prepare(ctx, "", sql, nil)
 	if err != nil {
 		return nil, err
@@ -202,7 +208,7 @@ func (s *session) run(ctx context.Context, steps []step) error {
 			if i < 0 {
 				i = -1 - i
 			}
-			failed = &statementError{err: answer, table: steps[i].table}
+			failed = &statementError{err: answer, table: steps[i].table, effect: steps[i].effect}
 		}
 	}
 }

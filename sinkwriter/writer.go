@@ -45,11 +45,14 @@ type Writer struct {
 	ctx  context.Context
 	done sync.WaitGroup
 
+	usual average // that a batch's effects and COMMIT take
+
 	mu          sync.Mutex
 	closed      bool
 	queue       []*offer
 	workers     int
-	lockWaiters []*offer // what waits for somebody else's lock
+	aside, slow aside
+	failures    map[ledger.Key]*failure
 }
 
 // offer is an Offer on its way.
@@ -68,6 +71,11 @@ type offer struct {
 	asWritten         bool   // its writes are not sorted: that was tried
 	unsure            bool   // it may be committed
 	exec              []byte // its first statement, in canonical form
+
+	// While it is aside: the next attempt, the pause before it, and whether one failed.
+	next   time.Time
+	pause  time.Duration
+	failed bool
 
 	waiter    *waiter
 	duplicate *offer // the same offer once more, in the same batch
@@ -297,8 +305,9 @@ func (w *Writer) enqueue(offers []*offer) error {
 	if w.closed {
 		return ErrClosed
 	}
+	offers = w.divert(offers)
 	w.queue = append(w.queue, offers...)
-	if w.workers < w.config.Connections {
+	if len(offers) > 0 && w.workers < w.config.Connections {
 		w.workers++
 		w.done.Add(1)
 		go w.work()
@@ -343,14 +352,24 @@ func (w *Writer) commit(batch []*offer) {
 	for len(batch) > 0 {
 		var later []*offer
 		batch, later = sortBatch(batch)
-		w.commitKeys(batch, 0)
+		w.commitKeys(batch, history{})
 		batch = later
 	}
 }
 
-// commitKeys does so for offers that are sorted by key, each key once. Blocked
-// counts how often they have waited in vain for somebody's lock.
-func (w *Writer) commitKeys(batch []*offer, blocked int) {
+// history is what happened to a batch, or to the one that it is a part of.
+type history struct {
+	blocked  bool // it has waited in vain for another session's lock
+	failed   bool // its effects could not be applied
+	timedOut bool // they took too long
+}
+
+// commitKeys does so for offers that are sorted by key, each key once.
+//
+// A batch that fails is divided if one event may have caused that, so that the others are
+// committed at once and that one is alone: at the first failure if it is certain, at the
+// second if it may have been an outage. An event that fails alone is set aside.
+func (w *Writer) commitKeys(batch []*offer, before history) {
 	backoff := retry.WithCappedDuration(time.Second, retry.WithJitterPercent(20, retry.NewExponential(5*time.Millisecond)))
 	var lockTimeout time.Duration
 	for len(batch) > 0 {
@@ -358,7 +377,11 @@ func (w *Writer) commitKeys(batch []*offer, blocked int) {
 		if len(batch) == 0 {
 			return
 		}
-		left, next, err := w.attemptSafely(batch, lockTimeout)
+		part := time.Duration(batchPart)
+		if before.timedOut {
+			part = dividedPart
+		}
+		left, next, err := w.attemptSafely(batch, try{lockTimeout: lockTimeout, statementTimeout: w.statementTimeout(part), again: before.failed})
 		lockTimeout = next
 		if err == nil {
 			return
@@ -370,33 +393,38 @@ func (w *Writer) commitKeys(batch []*offer, blocked int) {
 			batch = slices.DeleteFunc(batch, func(o *offer) bool { return o == offending.offer })
 			w.refuse(offending.offer, offending.err)
 		case attributable(err) && len(batch) > 1:
-			half := len(batch) / 2
-			w.commitKeys(slices.Clone(batch[:half]), 0)
-			w.commitKeys(slices.Clone(batch[half:]), 0)
+			w.commitParts(batch, 2, history{})
 			return
 		case attributable(err) && len(batch) == 1 && !batch[0].asWritten && ordered(err):
 			batch[0].asWritten = true
 		case attributable(err) && len(batch) == 1:
-			w.refuse(batch[0], asError(batch[0].function, err))
+			w.refuse(batch[0], asError(batch[0], err))
 			return
 		case w.ctx.Err() != nil:
 			for _, o := range batch {
 				o.finish(result{err: ErrClosed})
 			}
 			return
-		case waitedInVain(err) && blocked > 0 && len(batch) > 1:
-			// Whoever holds the lock is none of ours, or it would be gone.
-			half := len(batch) / 2
-			w.commitKeys(slices.Clone(batch[:half]), blocked)
-			w.commitKeys(slices.Clone(batch[half:]), blocked)
+		case waitedInVain(err) && before.blocked && len(batch) > 1:
+			// The session that holds the lock is none of ours, or it would be gone.
+			w.commitParts(batch, 2, before)
 			return
-		case waitedInVain(err) && blocked > 0:
+		case waitedInVain(err) && before.blocked:
 			w.setAside(batch[0])
 			return
+		case suspicious(err) && len(batch) > 1 && timedOut(err):
+			before.timedOut = true
+			w.commitParts(batch, slowParts, before)
+			return
+		case suspicious(err) && len(batch) > 1 && before.failed:
+			w.commitParts(batch, 2, before)
+			return
+		case suspicious(err) && len(batch) == 1:
+			w.isolate(batch[0], err)
+			return
 		default:
-			if waitedInVain(err) {
-				blocked++
-			}
+			before.blocked = before.blocked || waitedInVain(err)
+			before.failed = before.failed || suspicious(err)
 			wait, _ := backoff.Next()
 			w.stats.retries.Add(1)
 			trouble := err
@@ -408,6 +436,26 @@ func (w *Writer) commitKeys(batch []*offer, blocked int) {
 			w.sleep(wait)
 		}
 	}
+}
+
+// commitParts divides a batch and commits one part after the other.
+func (w *Writer) commitParts(batch []*offer, parts int, before history) {
+	for part := range slices.Chunk(batch, (len(batch)+parts-1)/parts) {
+		w.commitKeys(slices.Clone(part), before)
+	}
+}
+
+// isolate ends an offer that has failed alone, or sets it aside if it has to be tried again.
+func (w *Writer) isolate(o *offer, err error) {
+	if !timedOut(err) { // a batch has not the whole commit timeout
+		if verdict := w.suspect(o, err); verdict != nil {
+			w.refuse(o, verdict)
+			return
+		}
+	}
+	trouble := err
+	o.trouble.Store(&trouble)
+	w.setAside(o)
 }
 
 func (w *Writer) refuse(o *offer, err *Error) {
@@ -430,7 +478,7 @@ func (w *Writer) sleep(d time.Duration) {
 
 // attemptSafely makes a panic of ours an error of the batch, halved like any
 // other until the offer that brings it is alone.
-func (w *Writer) attemptSafely(batch []*offer, lockTimeout time.Duration) (left []*offer, next time.Duration, err error) {
+func (w *Writer) attemptSafely(batch []*offer, how try) (left []*offer, next time.Duration, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			w.config.Logger.LogAttrs(w.ctx, slog.LevelError, "panic while committing", slog.Any("panic", r), slog.String("stack", string(debug.Stack())))
@@ -438,7 +486,7 @@ func (w *Writer) attemptSafely(batch []*offer, lockTimeout time.Duration) (left 
 			err = &Error{Fault: FaultFunction, Err: fmt.Errorf("panic: %v", r)}
 		}
 	}()
-	return w.attempt(w.ctx, batch, lockTimeout)
+	return w.attempt(w.ctx, batch, how)
 }
 
 // sortBatch sorts by key and ties equal offers together. Other offers of a key

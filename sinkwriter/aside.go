@@ -1,0 +1,362 @@
+package sinkwriter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+)
+
+const (
+	// asideInterval is the time between two rounds of the events that are set aside.
+	asideInterval = 100 * time.Millisecond
+
+	// maxAsidePause bounds the time between two attempts of an event that fails.
+	maxAsidePause = time.Second
+
+	// maxFailures bounds the events whose failures a writer remembers.
+	maxFailures = 1024
+
+	// slowParts is into how many parts a batch is divided in which a statement took too
+	// long: each level of parts costs a timeout.
+	slowParts = 8
+
+	// A statement may take these parts of the commit timeout: of a batch, of a part of one
+	// that took too long, and of an event that is aside; but leastTimeout at least.
+	batchPart, dividedPart, asidePart = 10, 20, 4
+	leastTimeout                      = 100 * time.Millisecond
+
+	// slowRest is the time after a failure of a slow event, in times of the attempt, until
+	// one that has failed before is tried: each may hold locks that others wait for. One
+	// that has not failed yet waits for a third of it.
+	slowRest = 3
+
+	// disruptions is after how many failures an event that is not to blame is left to its
+	// source, which waits longer: it may disrupt the database, as one that ends its server.
+	disruptions = 3
+)
+
+// aside holds offers that are tried one by one, beside the batches: an event that waits for
+// another session's lock, or whose statements fail or take long, must not hold up others.
+// [Writer].mu guards it.
+type aside struct {
+	offers []*offer
+	since  time.Time     // the latest failure of a slow one
+	rest   time.Duration // after it
+}
+
+// failure is what a writer remembers of an event that was set aside, so that its next offer
+// is not in a batch at all.
+type failure struct {
+	failed  int    // how often it failed alone, each time after others were committed
+	won     int64  // the events of its function that had been committed by then
+	slow    bool   // they took longer than a batch may
+	verdict *Error // for the next offer, as nobody waited for it any more
+}
+
+// average is a moving average of durations.
+type average struct{ nanoseconds atomic.Int64 }
+
+func (a *average) add(d time.Duration) {
+	old := a.nanoseconds.Load()
+	a.nanoseconds.Store(old + (int64(d)-old)/8)
+}
+
+// statementTimeout returns how long a statement may take if others wait for it: a part of
+// the commit timeout, more where batches usually take long.
+func (w *Writer) statementTimeout(part time.Duration) time.Duration {
+	limit := max(w.config.CommitTimeout/part, leastTimeout, 8*time.Duration(w.usual.nanoseconds.Load()))
+	return min(limit, w.wholeTimeout())
+}
+
+// wholeTimeout is how long a statement of an event may take that is tried alone. It ends
+// before the commit timeout, so that the server answers.
+func (w *Writer) wholeTimeout() time.Duration { return w.config.CommitTimeout * 9 / 10 }
+
+// waitedInVain reports whether a batch ran into its lock timeout, or its claim into the
+// statement timeout. If the lock is one of a hanging writer, it is gone by the second try;
+// so at the second time it is another session's, as an operator's open transaction.
+func waitedInVain(err error) bool {
+	var answer *pgconn.PgError
+	if !errors.As(err, &answer) {
+		return false
+	}
+	var applied *effectsError
+	return answer.Code == "55P03" && !raised(answer) || answer.Code == "57014" && !errors.As(err, &applied)
+}
+
+// suspicious reports whether one event of a batch may have caused err, although an outage
+// may have, too. A COMMIT that takes long is not: it waits for a standby.
+func suspicious(err error) bool {
+	var applied *effectsError
+	waitsForStandby := errors.Is(err, errUnknown) && errors.Is(err, context.DeadlineExceeded)
+	return errors.As(err, &applied) && !waitedInVain(err) && !waitsForStandby
+}
+
+// timedOut reports whether the statements of functions took longer than they may.
+func timedOut(err error) bool {
+	var answer *pgconn.PgError
+	if errors.As(err, &answer) {
+		return answer.Code == "57014" || answer.Code == "25P04" // statement_timeout, transaction_timeout
+	}
+	return errors.Is(err, context.DeadlineExceeded)
+}
+
+// suspect records that an event has failed alone, and returns the verdict once there is one.
+//
+// A database that is broken answers as one does in which the statements of one event fail.
+// So a failure counts only if the event failed alone before, and other events of its
+// function have been committed since: then the database works, and it is this event. That
+// is FaultFunction, an attempt, for an error that the server answered to a statement of the
+// function, or a timeout. Lost connections, deadlocks, full disks and the like count for
+// nothing, as faultOf has it: such an event is left to its source, as FaultTransient.
+func (w *Writer) suspect(o *offer, err error) *Error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := w.failureOf(o)
+	won := o.counters.won.Load()
+	if f.failed > 0 && won == f.won {
+		return nil
+	}
+	f.failed++
+	f.won = won
+	if f.failed == 1 {
+		return nil
+	}
+	verdict := asError(o, err)
+	verdict.Fault = FaultTransient
+	var statement *statementError
+	switch {
+	case timedOut(err):
+		verdict.Fault = FaultFunction
+		verdict.Err = fmt.Errorf("its statements take longer than the commit timeout of %s, alone, while other events of the function are committed: %w", w.config.CommitTimeout, err)
+	case errors.As(err, &statement) && statement.effect && faultOf(statement.err) == FaultFunction:
+		verdict.Fault = FaultFunction
+		verdict.Err = fmt.Errorf("its statements fail, alone, while other events of the function are committed: %w", err)
+	case f.failed < disruptions:
+		return nil
+	}
+	if !o.waited() {
+		f.verdict = verdict
+	}
+	return verdict
+}
+
+// failureOf returns what is remembered of an offer's event, from now on if nothing is.
+// Callers hold mu.
+func (w *Writer) failureOf(o *offer) *failure {
+	f := w.failures[o.key]
+	if f == nil {
+		if w.failures == nil {
+			w.failures = map[ledger.Key]*failure{}
+		}
+		for key := range w.failures {
+			if len(w.failures) < maxFailures {
+				break
+			}
+			delete(w.failures, key) // any: it is remembered again when it fails again
+		}
+		f = &failure{}
+		w.failures[o.key] = f
+	}
+	return f
+}
+
+// forget drops what is remembered of an offer's event.
+func (w *Writer) forget(o *offer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.failures, o.key)
+}
+
+// divert takes the offers out whose events were set aside before, and sets them aside at
+// once. Callers hold mu.
+func (w *Writer) divert(offers []*offer) []*offer {
+	if len(w.failures) == 0 {
+		return offers
+	}
+	return slices.DeleteFunc(slices.Clone(offers), func(o *offer) bool {
+		f := w.failures[o.key]
+		switch {
+		case f == nil:
+			return false
+		case f.verdict != nil:
+			w.refuse(o, f.verdict)
+			f.verdict = nil
+		case f.slow:
+			w.addAside(&w.slow, o, w.trySlow)
+		default:
+			w.addAside(&w.aside, o, w.tryAside)
+		}
+		return true
+	})
+}
+
+// addAside adds an offer to those aside, whose goroutine is run. Callers hold mu.
+func (w *Writer) addAside(a *aside, o *offer, run func()) {
+	a.offers = append(a.offers, o)
+	if len(a.offers) == 1 {
+		w.done.Add(1)
+		go run()
+	}
+}
+
+// setAside takes an offer out of the way of the others: it is tried again on its own until
+// it is committed, there is a verdict, or nobody waits for it any more.
+func (w *Writer) setAside(o *offer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failureOf(o)
+	w.addAside(&w.aside, o, w.tryAside)
+}
+
+// setSlow does so for an offer whose statements take longer than those of a batch may.
+func (w *Writer) setSlow(o *offer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failureOf(o).slow = true
+	w.addAside(&w.slow, o, w.trySlow)
+}
+
+// remove takes offers out of those aside, and reports whether none is left. Then the
+// goroutine has to end.
+func (w *Writer) remove(a *aside, ended ...*offer) (none bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	a.offers = slices.DeleteFunc(a.offers, func(o *offer) bool { return slices.Contains(ended, o) })
+	return len(a.offers) == 0
+}
+
+// tryAside tries the offers that are set aside, one after the other and again and again.
+// Each waits for a lock for a part of the claim timeout only, and then releases its claim.
+func (w *Writer) tryAside() {
+	defer w.done.Done()
+	for {
+		w.sleep(asideInterval)
+		w.mu.Lock()
+		waiting := slices.Clone(w.aside.offers)
+		w.mu.Unlock()
+		var ended []*offer
+		for _, o := range waiting {
+			if w.ctx.Err() == nil && o.waited() && now().Before(o.next) {
+				continue
+			}
+			how := try{lockTimeout: w.config.ClaimTimeout / 4, statementTimeout: w.statementTimeout(asidePart), alone: true}
+			done, slow := w.tryOne(o, how)
+			if slow {
+				w.setSlow(o)
+			}
+			if done || slow {
+				ended = append(ended, o)
+			}
+		}
+		if w.remove(&w.aside, ended...) {
+			return
+		}
+	}
+}
+
+// trySlow tries the slow offers, first those that have not failed yet, with a rest after
+// each failure.
+func (w *Writer) trySlow() {
+	defer w.done.Done()
+	for {
+		o, wait := w.nextSlow()
+		switch {
+		case o == nil:
+			return
+		case wait > 0:
+			w.sleep(min(wait, asideInterval))
+			continue
+		}
+		begin := now()
+		done, _ := w.tryOne(o, try{statementTimeout: w.wholeTimeout(), alone: true})
+		if !done || o.result.err != nil {
+			w.mu.Lock()
+			w.slow.rest = now().Sub(begin)
+			w.slow.since = now()
+			w.mu.Unlock()
+		}
+		if done && w.remove(&w.slow, o) {
+			return
+		}
+	}
+}
+
+// nextSlow returns the slow offer that is tried next, and how long to wait before; nil if
+// there is none, and the goroutine has to end.
+func (w *Writer) nextSlow() (*offer, time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var next *offer
+	w.slow.offers = slices.DeleteFunc(w.slow.offers, func(o *offer) bool {
+		if w.ctx.Err() == nil && len(dropAbandoned([]*offer{o})) == 0 {
+			return true
+		}
+		f := w.failures[o.key]
+		o.failed = f != nil && f.failed > 0
+		if next == nil || next.failed && !o.failed {
+			next = o
+		}
+		return false
+	})
+	if next == nil || w.ctx.Err() != nil {
+		return next, 0
+	}
+	rest := w.slow.rest
+	if next.failed {
+		rest *= slowRest
+	}
+	return next, max(w.slow.since.Add(rest).Sub(now()), next.next.Sub(now()))
+}
+
+// tryOne tries one offer that is aside. It reports whether that was its end, or else whether
+// its statements took longer than they might.
+func (w *Writer) tryOne(o *offer, how try) (done, slow bool) {
+	if len(dropAbandoned([]*offer{o})) == 0 {
+		return true, false
+	}
+	left, _, err := w.attemptSafely([]*offer{o}, how)
+	var offending *offerError
+	switch {
+	case err == nil || len(left) == 0:
+		w.forget(o)
+		return true, false
+	case errors.As(err, &offending):
+		w.forget(o)
+		w.refuse(o, offending.err)
+		return true, false
+	case attributable(err) && !o.asWritten && ordered(err):
+		o.asWritten = true
+		return false, false
+	case attributable(err):
+		w.forget(o)
+		w.refuse(o, asError(o, err))
+		return true, false
+	case w.ctx.Err() != nil:
+		o.finish(result{err: ErrClosed})
+		return true, false
+	case suspicious(err) && timedOut(err) && how.statementTimeout < w.wholeTimeout():
+		return false, true
+	case suspicious(err):
+		if verdict := w.suspect(o, err); verdict != nil {
+			w.refuse(o, verdict)
+			return true, false
+		}
+		o.pause = min(max(asideInterval, 2*o.pause), maxAsidePause)
+		o.next = now().Add(o.pause)
+	}
+	trouble := err
+	o.trouble.Store(&trouble)
+	w.stats.retries.Add(1)
+	w.config.Logger.LogAttrs(w.ctx, slog.LevelDebug, "retrying an event alone",
+		slog.String("function", o.function), slog.String("event_source", o.event.Source()), slog.String("event_id", o.event.ID()), slog.Any("err", err))
+	return false, false
+}

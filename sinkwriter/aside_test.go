@@ -1,0 +1,240 @@
+package sinkwriter_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
+	"github.com/tandem-fn/tandem/sinkwriter"
+)
+
+// harmSQL makes a trigger that does what the id of an order asks for.
+const harmSQL = `create function harm() returns trigger language plpgsql as $$
+begin
+  case split_part(new.id, ' ', 1)
+  when 'raise' then raise exception 'harm' using errcode = split_part(new.id, ' ', 2);
+  when 'internal' then perform int4_avg_accum(array[1, 2, 3]::bigint[], 1);
+  when 'sleep' then perform pg_sleep(60);
+  when 'disconnect' then perform pg_terminate_backend(pg_backend_pid());
+  when 'notice' then
+    for i in 1..2000 loop raise notice '%', repeat('x', 1000); end loop;
+  when 'recurse' then insert into orders (id, amount) values (new.id || 'x', 1);
+  when 'late' then null;
+  else null;
+  end case;
+  return new;
+end $$;
+create trigger harm before insert on orders for each row execute function harm();
+create function harm_later() returns trigger language plpgsql as $$
+begin
+  if new.id like 'late %' then perform pg_sleep(60); end if;
+  return null;
+end $$;
+create constraint trigger harm_later after insert on orders deferrable initially deferred for each row execute function harm_later();`
+
+// deliver offers an order as a source does, with a deadline as that of a request, until it
+// is committed or refused for a fault that is not transient. It returns the fault; empty if
+// the order is committed.
+func deliver(ctx context.Context, w *sinkwriter.Writer, id string, attempts int) string {
+	for {
+		request, cancel := context.WithTimeout(ctx, 4*time.Second)
+		_, err := w.Commit(request, sinktest.Order(id, 1))
+		cancel()
+		var refused *sinkwriter.Error
+		transient := errors.Is(err, context.DeadlineExceeded)
+		if errors.As(err, &refused) {
+			transient = refused.Fault == sinkwriter.FaultTransient
+		}
+		attempts--
+		switch {
+		case err == nil:
+			return ""
+		case transient && attempts > 0 && ctx.Err() == nil:
+			time.Sleep(50 * time.Millisecond)
+		case transient:
+			return "transient"
+		case refused != nil:
+			return refused.Fault.String()
+		default:
+			return err.Error()
+		}
+	}
+}
+
+// An event can only hurt itself, whatever its statements do.
+func TestStatementsThatFailForOneEventHarmNoOthers(t *testing.T) {
+	t.Parallel()
+
+	tests := []struct {
+		harm, want string
+	}{
+		{"raise XX000", "function"},
+		{"raise 38000", "function"},
+		{"raise 55000", "function"},
+		{"raise 57014", "function"},
+		{"raise 08P01", "function"},
+		{"raise 40001", "function"},
+		{"raise 40P01", "function"},
+		{"raise 53100", "function"},
+		{"raise 55P03", "function"},
+		{"raise 57P01", "function"},
+		{"raise 25006", "function"},
+		{"raise 58030", "function"},
+		{"raise ZZ001", "event"},
+		{"raise P0001", "event"},
+		{"internal", "function"},
+		{"sleep", "function"},
+		{"late", "function"},
+		{"recurse", "event"},
+		{"notice", ""},
+		{"disconnect", "transient"}, // as an outage does
+	}
+	for _, tt := range tests {
+		t.Run(tt.harm, func(t *testing.T) {
+			t.Parallel()
+
+			pool := sinktest.NewDatabase(t)
+			sinktest.Execute(t, pool, harmSQL)
+			w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", CommitTimeout: time.Second})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+
+			slow := tt.harm == "sleep" || tt.harm == "late"
+			bad, good := 10, 200
+			if slow {
+				bad = 3
+			}
+			var all, healthy sync.WaitGroup
+			for i := range bad {
+				all.Go(func() {
+					if got := deliver(ctx, w, fmt.Sprintf("%s %d", tt.harm, i), 3); !slow && got != tt.want {
+						t.Errorf("%s: fault is %q, want %q", tt.harm, got, tt.want)
+					}
+				})
+			}
+			begin := time.Now()
+			var slowest time.Duration
+			var mu sync.Mutex
+			for i := range good {
+				healthy.Go(func() {
+					time.Sleep(time.Duration(i) * 5 * time.Millisecond)
+					from := time.Now()
+					if got := deliver(ctx, w, fmt.Sprintf("good %d", i), 5); got != "" {
+						t.Errorf("a healthy event beside it: fault is %q", got)
+					}
+					mu.Lock()
+					slowest = max(slowest, time.Since(from))
+					mu.Unlock()
+				})
+			}
+			healthy.Wait()
+			t.Logf("%d healthy events after %s, the slowest %s", good, time.Since(begin).Round(time.Millisecond), slowest.Round(time.Millisecond))
+			all.Wait()
+			if n := sinktest.Query[int](t, pool, `select count(*) from orders where id like 'good %'`); n != good {
+				t.Errorf("%d healthy events are committed, want %d", n, good)
+			}
+			if !slow {
+				return
+			}
+			keepCommitting(ctx, t, w)
+			if got := deliver(ctx, w, tt.harm+" once more", 5); got != tt.want {
+				t.Errorf("%s: fault is %q, want %q", tt.harm, got, tt.want)
+			}
+		})
+	}
+}
+
+// keepCommitting commits healthy events until the test ends.
+func keepCommitting(ctx context.Context, t *testing.T, w *sinkwriter.Writer) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; ctx.Err() == nil; i++ {
+			_, _ = w.Commit(ctx, sinktest.Order(fmt.Sprintf("beside %d", i), 1))
+			select {
+			case <-ctx.Done():
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+}
+
+// An outage never makes a dead letter: if the statements of every event fail, it is no
+// event's fault.
+func TestStatementsThatFailForEveryEventAreNoEventsFault(t *testing.T) {
+	t.Parallel()
+
+	pool := sinktest.NewDatabase(t)
+	sinktest.Execute(t, pool, `create function harm() returns trigger language plpgsql as $$
+begin
+  perform int4_avg_accum(array[1, 2, 3]::bigint[], 1);
+  return new;
+end $$;
+create trigger harm before insert on orders for each row execute function harm();`)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	const events = 60
+	deliverAll := func(until time.Duration) []error {
+		ctx, cancel := context.WithTimeout(t.Context(), until)
+		defer cancel()
+		errs := make([]error, events)
+		var all sync.WaitGroup
+		for i := range events {
+			all.Go(func() { _, errs[i] = w.Commit(ctx, sinktest.Order(fmt.Sprint("o-", i), 1)) })
+		}
+		all.Wait()
+		return errs
+	}
+	for range 2 {
+		for i, err := range deliverAll(1500 * time.Millisecond) {
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("event %d while the statements of all fail: %v, want its deadline", i, err)
+			}
+		}
+	}
+	sinktest.Execute(t, pool, `drop trigger harm on orders`)
+	for i, err := range deliverAll(time.Minute) {
+		if err != nil {
+			t.Errorf("event %d after the outage: %v", i, err)
+		}
+	}
+}
+
+// Where events are rare, a failure waits for the next event that is committed.
+func TestAFailureCountsOnceAnotherEventIsCommitted(t *testing.T) {
+	t.Parallel()
+
+	pool := sinktest.NewDatabase(t)
+	sinktest.Execute(t, pool, harmSQL)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	offer := func(id string) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+		defer cancel()
+		_, err := w.Commit(ctx, sinktest.Order(id, 1))
+		return err
+	}
+	for range 2 {
+		if err := offer("internal"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("no other event is committed: %v, want the deadline", err)
+		}
+	}
+	if _, err := w.Commit(t.Context(), sinktest.Order("good", 1)); err != nil {
+		t.Fatal(err)
+	}
+	var refused *sinkwriter.Error
+	if err := offer("internal"); !errors.As(err, &refused) || refused.Fault != sinkwriter.FaultFunction {
+		t.Errorf("another event is committed: %v, want the function's fault", err)
+	}
+	if err := offer("internal"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("no other event is committed since: %v, want the deadline", err)
+	}
+}
