@@ -35,8 +35,12 @@ const (
 
 	// maxCalls bounds the calls of the publisher under way for outputs that were not tried
 	// yet. A call that takes longer than callPatience does not keep the next one waiting.
-	maxCalls     = 4
-	callPatience = 100 * time.Millisecond
+	// Nor does one that takes longer than stuckAfter count, up to maxStuckCalls: of some of its
+	// outputs there is no answer.
+	maxCalls      = 4
+	callPatience  = 100 * time.Millisecond
+	stuckAfter    = time.Second
+	maxStuckCalls = 12
 
 	// A call has from minCall to maxCall events, as many as are published in quickCall to
 	// slowCall.
@@ -71,16 +75,16 @@ type outbox struct {
 	bytes     int        // of held
 	fresh     []*heldRow // in the order of their commits
 	failing   []*heldRow
-	calls     int       // for fresh rows, under way
-	retrying  bool      // a call for failing rows is under way
-	started   time.Time // the latest call for fresh rows
-	size      int       // events in a call
-	pause     time.Time // no call for fresh rows before
-	pauses    int       // calls for fresh rows in a row that stored nothing
-	published []int64   // rows to delete
-	deleting  bool      // rows are being deleted, outside of a batch
-	deleteAt  time.Time // when they are deleted, unless a batch has done so in passing
-	latest    error     // why events were not published
+	calls     []time.Time // when those for fresh rows began that are under way
+	retrying  bool        // a call for failing rows is under way
+	started   time.Time   // the latest call for fresh rows
+	size      int         // events in a call
+	pause     time.Time   // no call for fresh rows before
+	pauses    int         // calls for fresh rows in a row that stored nothing
+	published []int64     // rows to delete
+	deleting  bool        // rows are being deleted, outside of a batch
+	deleteAt  time.Time   // when they are deleted, unless a batch has done so in passing
+	latest    error       // why events were not published
 	closeOnce sync.Once
 
 	measured atomic.Int64 // the backlog in bytes, when it was measured last
@@ -215,7 +219,7 @@ func (b *outbox) closedAndIdle() <-chan struct{} {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.held) == 0 && b.calls == 0 && !b.retrying && len(b.published) == 0 && !b.deleting {
+	if len(b.held) == 0 && len(b.calls) == 0 && !b.retrying && len(b.published) == 0 && !b.deleting {
 		return b.closed
 	}
 	return b.ctx.Done()
@@ -226,9 +230,18 @@ func (b *outbox) startCalls(at time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	next := at.Add(time.Second)
-	if len(b.fresh) > 0 && b.calls < maxCalls {
+	stuck := 0
+	for _, began := range b.calls {
+		if at.Sub(began) >= stuckAfter {
+			stuck++
+		}
+	}
+	switch free := len(b.calls)-min(stuck, maxStuckCalls) < maxCalls; {
+	case len(b.fresh) > 0 && !free:
+		next = at.Add(callPatience) // one may be stuck by then
+	case len(b.fresh) > 0:
 		earliest := b.pause
-		if after := b.started.Add(callPatience); b.calls > 0 && after.After(earliest) {
+		if after := b.started.Add(callPatience); len(b.calls) > 0 && after.After(earliest) {
 			earliest = after
 		}
 		if earliest.After(at) {
@@ -236,9 +249,9 @@ func (b *outbox) startCalls(at time.Time) time.Duration {
 		} else {
 			var rows []*heldRow
 			rows, b.fresh = b.some(b.fresh)
-			b.calls++
+			b.calls = append(b.calls, at)
 			b.started, next = at, at.Add(callPatience)
-			b.under.Go(func() { b.call(rows, false) })
+			b.under.Go(func() { b.call(rows, at, false) })
 		}
 	}
 	if !b.retrying {
@@ -258,7 +271,7 @@ func (b *outbox) startCalls(at time.Time) time.Duration {
 			rand.Shuffle(len(due), func(i, j int) { due[i], due[j] = due[j], due[i] })
 			rows, rest := b.some(due)
 			b.failing, b.retrying = append(later, rest...), true
-			b.under.Go(func() { b.call(rows, true) })
+			b.under.Go(func() { b.call(rows, at, true) })
 		}
 	}
 	return max(next.Sub(at), time.Millisecond)
@@ -276,7 +289,7 @@ func (b *outbox) some(rows []*heldRow) (call, rest []*heldRow) {
 }
 
 // call publishes the events of rows, and notes their outcomes.
-func (b *outbox) call(rows []*heldRow, retry bool) {
+func (b *outbox) call(rows []*heldRow, began time.Time, retry bool) {
 	total := 0
 	for _, r := range rows {
 		total += len(r.events)
@@ -287,15 +300,14 @@ func (b *outbox) call(rows []*heldRow, retry bool) {
 	}
 	config := b.writer.config
 	ctx, cancel := context.WithTimeout(b.ctx, config.PublishTimeout)
-	began := now()
 	err := config.Publisher.Publish(ctx, events)
 	cancel()
-	b.called(rows, contract.ReasonsOf(err, len(events)), now(), now().Sub(began), retry)
+	b.called(rows, contract.ReasonsOf(err, len(events)), began, now(), retry)
 	signal(b.wake)
 }
 
 // called notes the outcome of a call.
-func (b *outbox) called(rows []*heldRow, reasons []error, at time.Time, took time.Duration, retry bool) {
+func (b *outbox) called(rows []*heldRow, reasons []error, began, at time.Time, retry bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	stored, rejected, total := 0, 0, len(reasons)
@@ -330,8 +342,9 @@ func (b *outbox) called(rows []*heldRow, reasons []error, at time.Time, took tim
 	case retry:
 		b.retrying = false
 	default:
-		b.calls--
-		b.pace(at, took, total, moved)
+		i := slices.Index(b.calls, began)
+		b.calls = slices.Delete(b.calls, i, i+1)
+		b.pace(at, at.Sub(began), total, moved)
 	}
 	if rejected > 0 {
 		b.writer.config.Logger.LogAttrs(b.ctx, slog.LevelWarn, "outputs were rejected for good and are set aside: see tandem rejected-outputs list", slog.Int("events", rejected))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ type call struct {
 	reasons   []error       // each request sets those of its own events
 	changed   chan struct{} // holds a token when an event was accepted or has failed
 
+	probes           bool // all types fail: some events are sent all the same
 	mu               sync.Mutex
 	groups           []*group
 	turn             int // the group that may be next
@@ -35,6 +37,7 @@ type group struct {
 	events           []int // those that are not sent yet
 	tolerates        int   // how many may fail before any is accepted
 	sent             int   // requests
+	underWay         int   // of these
 	accepted, failed int   // events
 	latest           error
 }
@@ -43,26 +46,26 @@ type group struct {
 func (p *Publisher) newCall(ctx context.Context, events []event.Event) *call {
 	c := &call{publisher: p, ctx: ctx, events: events, reasons: make([]error, len(events)), changed: make(chan struct{}, 1)}
 	byType := map[string]*group{}
-	p.mu.Lock()
-	failing := len(p.failing) > 0
+	c.probes = true
 	for i := range events {
 		eventType := events[i].Type()
 		g := byType[eventType]
 		if g == nil {
 			g = &group{eventType: eventType, tolerates: p.cfg.InFlight}
-			if p.failing[eventType] {
+			if p.places.fails(eventType) {
 				g.tolerates = min(probes, p.cfg.InFlight)
 			} else {
-				failing = false
+				c.probes = false
 			}
 			byType[eventType] = g
 			c.groups = append(c.groups, g)
 		}
 		g.events = append(g.events, i)
 	}
+	p.mu.Lock()
 	pause := p.pause.Sub(p.cfg.Now())
 	p.mu.Unlock()
-	if failing && pause > 0 {
+	if c.probes && pause > 0 {
 		timer := time.NewTimer(pause)
 		defer timer.Stop()
 		select {
@@ -73,37 +76,31 @@ func (p *Publisher) newCall(ctx context.Context, events []event.Event) *call {
 	return c
 }
 
-// next waits until another request may be sent, and returns the group that it is of; nil
-// if none should be.
-func (c *call) next() *group {
+// next waits until another request may be sent, and returns the group that it is of, with its
+// place; nil if none should be.
+func (c *call) next() (*group, *place) {
 	for c.ctx.Err() == nil {
+		freed := c.publisher.places.wait()
 		c.mu.Lock()
-		g, wait := c.choose()
+		g, l, wait := c.choose()
 		c.mu.Unlock()
-		switch {
-		case g != nil:
-			select {
-			case c.publisher.slots <- struct{}{}:
-				g.sent++
-				return g
-			case <-c.ctx.Done():
-				return nil
-			}
-		case !wait:
-			return nil
+		if g != nil || !wait {
+			return g, l
 		}
 		select {
 		case <-c.changed:
+		case <-freed:
 		case <-c.ctx.Done():
 		}
 	}
-	return nil
+	return nil, nil
 }
 
-// choose returns a group of which a request may be sent now, or whether one may be later.
-func (c *call) choose() (next *group, wait bool) {
+// choose returns a group of which a request may be sent now, with its place, or whether one may
+// be later. A type that fails waits for no place, and is not sent while there are others.
+func (c *call) choose() (next *group, l *place, wait bool) {
 	if c.accepted == 0 && c.failed >= c.publisher.cfg.InFlight {
-		return nil, false
+		return nil, nil, false
 	}
 	for range c.groups {
 		g := c.groups[c.turn%len(c.groups)]
@@ -112,11 +109,18 @@ func (c *call) choose() (next *group, wait bool) {
 		case len(g.events) == 0, g.accepted == 0 && g.failed >= g.tolerates:
 		case g.accepted == 0 && g.sent >= g.tolerates:
 			wait = true
+		case !c.probes && c.publisher.places.fails(g.eventType):
+			wait = wait || g.underWay > 0 // it may only be slow
 		default:
-			return g, false
+			if l := c.publisher.places.take(g.eventType, g.underWay); l != nil {
+				g.sent++
+				g.underWay++
+				return g, l, false
+			}
+			wait = wait || g.underWay > 0 || !c.publisher.places.fails(g.eventType)
 		}
 	}
-	return nil, wait
+	return nil, nil, wait
 }
 
 // chunk takes the events of one request out of their group, and returns the body if they
@@ -149,7 +153,8 @@ func (c *call) chunk(g *group) (chunk []int, body []byte) {
 }
 
 // send sends a chunk, and its events one by one if the sink does not accept them together.
-func (c *call) send(g *group, chunk []int, body []byte) {
+func (c *call) send(g *group, l *place, chunk []int, body []byte) {
+	defer c.sent(g, l, chunk)
 	p := c.publisher
 	if len(chunk) > 1 {
 		err := p.send(c.ctx, EncodeBatch(body))
@@ -175,11 +180,23 @@ func (c *call) send(g *group, chunk []int, body []byte) {
 	}
 }
 
+// sent notes the end of a request.
+func (c *call) sent(g *group, l *place, chunk []int) {
+	l.end(slices.ContainsFunc(chunk, func(i int) bool { return accepted(c.reasons[i]) }))
+	c.mu.Lock()
+	g.underWay--
+	c.mu.Unlock()
+	c.notify()
+}
+
+// accepted reports whether the sink has accepted an event, or rejected it for good.
+func accepted(reason error) bool { return reason == nil || errors.As(reason, new(*eventing.Rejection)) }
+
 // done notes the outcome of an event.
 func (c *call) done(g *group, i int, reason error) {
 	c.reasons[i] = reason
 	c.mu.Lock()
-	if reason == nil || errors.As(reason, new(*eventing.Rejection)) {
+	if accepted(reason) {
 		c.accepted++
 		g.accepted++
 	} else {
@@ -188,6 +205,10 @@ func (c *call) done(g *group, i int, reason error) {
 		c.latest, g.latest = reason, reason
 	}
 	c.mu.Unlock()
+	c.notify()
+}
+
+func (c *call) notify() {
 	select {
 	case c.changed <- struct{}{}:
 	default:
@@ -197,8 +218,6 @@ func (c *call) done(g *group, i int, reason error) {
 // end sets the reasons of the events that were not sent, and notes which types fail.
 func (c *call) end() {
 	p := c.publisher
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	for _, g := range c.groups {
 		latest := g.latest
 		if latest == nil {
@@ -206,16 +225,24 @@ func (c *call) end() {
 		}
 		reason := context.Cause(c.ctx)
 		if c.ctx.Err() == nil {
-			reason = fmt.Errorf("not sent, since none of the others was accepted: %w", latest)
+			reason = notSent(latest)
 		}
 		for _, i := range g.events {
 			c.reasons[i] = reason
 		}
-		switch {
-		case g.accepted > 0:
-			delete(p.failing, g.eventType)
-		case g.failed > 0:
-			p.failing[g.eventType] = true
+		if g.accepted == 0 && g.failed > 0 {
+			p.places.failed(g.eventType)
 		}
 	}
+}
+
+// errFailing is why an event is not sent with others.
+var errFailing = errors.New("the sink did not accept the latest events of this type")
+
+// notSent returns the reason of an event that was not sent, with the latest one of others.
+func notSent(latest error) error {
+	if latest == nil {
+		latest = errFailing
+	}
+	return fmt.Errorf("not sent, since none of the others was accepted: %w", latest)
 }

@@ -45,7 +45,8 @@ type PublisherConfig struct {
 	MaxEventBytes int64
 
 	// InFlight is how many requests are under way at once, of all calls of Publish
-	// together. Defaults to 64.
+	// together. Types that fail take at most a quarter of them. A request that has no answer
+	// after a second does not count any more, up to twice as many. Defaults to 64.
 	InFlight int
 
 	// Timeout bounds one request. Defaults to 10 s.
@@ -100,11 +101,10 @@ type Publisher struct {
 	failures *failurelog.Log
 	cfg      PublisherConfig
 
-	slots chan struct{} // a token for each request under way
+	places *places
 
-	mu      sync.Mutex
-	failing map[string]bool // types of which all events in the latest call failed
-	pause   time.Time       // until when the sink asked for fewer requests
+	mu    sync.Mutex
+	pause time.Time // until when the sink asked for fewer requests
 }
 
 var _ eventing.Publisher = (*Publisher)(nil)
@@ -125,7 +125,7 @@ func NewPublisher(sink string, cfg PublisherConfig) (*Publisher, error) {
 		return nil, fmt.Errorf("set up publisher: %w", err)
 	}
 	return &Publisher{
-		client: client, url: u, public: public, cfg: cfg, slots: make(chan struct{}, cfg.InFlight), failing: map[string]bool{},
+		client: client, url: u, public: public, cfg: cfg, places: newPlaces(cfg.InFlight, cfg.Now),
 		failures: failurelog.New(cfg.Logger, cfg.Now, "publishing to a sink", slog.String("url", public)),
 	}, nil
 }
@@ -146,22 +146,19 @@ func (p *Publisher) Check(_ context.Context, e event.Event) error {
 // Publish sends events, each once, and returns nil only when the sink answered 2xx to every
 // one of them. Events that 400, 413, 415, 422 and 431 refuse are a [eventing.Rejection];
 // after any other answer, or none, the event may be published again. Of a type that fails,
-// only a few events are sent, and none that the sink refuses keeps other types from being
-// sent; when as many as can be under way have failed and none was accepted, the rest is not
+// only a few events are sent, in a call that has no other type, and none that the sink refuses,
+// or does not answer, keeps other types from being sent; when as many as can be under way have failed and none was accepted, the rest is not
 // sent. When ctx ends, requests under way have 5 s more.
 func (p *Publisher) Publish(ctx context.Context, events []event.Event) error {
 	c := p.newCall(ctx, events)
 	var requests sync.WaitGroup
 	for {
-		g := c.next()
+		g, l := c.next()
 		if g == nil {
 			break
 		}
 		chunk, body := c.chunk(g)
-		requests.Go(func() {
-			defer func() { <-p.slots }()
-			c.send(g, chunk, body)
-		})
+		requests.Go(func() { c.send(g, l, chunk, body) })
 	}
 	requests.Wait()
 	c.end()

@@ -239,6 +239,84 @@ func TestATypeThatFailsHoldsUpNoOthers(t *testing.T) {
 	}
 }
 
+// Requests that have no answer take a share of the places only: neither a type that was accepted
+// before waits for them, nor one that is new.
+func TestTypesThatHangLeavePlacesToOthers(t *testing.T) {
+	t.Parallel()
+
+	const types, each = 100, 3
+	hang, released := make(chan struct{}), make(chan struct{})
+	var hanging atomic.Int64
+	s := newOutputSink(t, func(batch []event.Event) int {
+		if strings.HasPrefix(batch[0].Type(), "hanging") {
+			hanging.Add(1)
+			<-hang
+			return http.StatusServiceUnavailable
+		}
+		return http.StatusAccepted
+	})
+	p := newSinkPublisher(t, s.url, sink.PublisherConfig{Timeout: time.Minute})
+	if err := p.Publish(t.Context(), outputs(1)); err != nil {
+		t.Fatal(err)
+	}
+	events := outputs(types * each)
+	for i := range events {
+		events[i].SetType(fmt.Sprintf("hanging-%d", i%types))
+	}
+	go func() {
+		defer close(released)
+		_ = p.Publish(t.Context(), events)
+	}()
+	publish := func(what string, events []event.Event) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		if err := p.Publish(ctx, events); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	eventtest.Eventually(t, "some hang", func() bool { return hanging.Load() >= 16 })
+	publish("a type that was accepted", outputs(200))
+	fresh := outputs(20)
+	for i := range fresh {
+		fresh[i].SetType(fmt.Sprintf("new-%d", i%5))
+	}
+	publish("new types", fresh)
+	eventtest.Eventually(t, "every type was sent", func() bool { return hanging.Load() >= types })
+	if n := hanging.Load(); n >= 2*types {
+		t.Errorf("%d requests hang, want hardly more than one of each of %d types", n, types)
+	}
+	time.Sleep(1500 * time.Millisecond) // until all of them are known to hang
+	// In a call with others, they are not sent again.
+	mixed := append(slices.Clone(events), fresh...)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	err := p.Publish(ctx, mixed)
+	if rest := unstored(mixed, err); len(rest) != len(events) || ctx.Err() != nil {
+		t.Errorf("%d events are not stored, want the %d that hang: %v", len(rest), len(events), err)
+	}
+	close(hang)
+	<-released
+}
+
+// A sink that takes longer than a request may hang is only slow.
+func TestASlowSinkGetsEachOutputOnce(t *testing.T) {
+	t.Parallel()
+
+	var requests atomic.Int64
+	s := newOutputSink(t, func([]event.Event) int {
+		requests.Add(1)
+		time.Sleep(1300 * time.Millisecond)
+		return http.StatusAccepted
+	})
+	if err := newSinkPublisher(t, s.url, sink.PublisherConfig{InFlight: 20}).Publish(t.Context(), outputs(50)); err != nil {
+		t.Error(err)
+	}
+	if n := requests.Load(); n != 50 || len(s.taken()) != 50 {
+		t.Errorf("%d requests, %d events were accepted, want 50", n, len(s.taken()))
+	}
+}
+
 func TestALimitOfTheSinkIsChecked(t *testing.T) {
 	t.Parallel()
 

@@ -101,7 +101,7 @@ func TestTriesSurviveARestart(t *testing.T) {
 	}
 
 	// In each of some lives it is tried, and the others are too. The time in which only others
-	// are answered, by none of the function's answers, is an outage: it does not count.
+	// are answered, and not by the function itself, is an outage: it does not count.
 	tries, ms := 0, 0
 	for life, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGTERM} {
 		before := triedNow()
