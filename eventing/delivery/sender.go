@@ -221,7 +221,7 @@ func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events in
 	if r.Batch && res.Header.Get("Content-Type") == outcome.OutcomesType {
 		if err := a.readOutcomes(res, events); err != nil {
 			t.failures.Failed(ctx, err)
-			return answer{status: res.StatusCode, err: err, brokenBy: sent.brokenBy(err)}
+			return answer{status: res.StatusCode, err: err}
 		}
 	} else {
 		a.body, err = sink.ReadReason(res)

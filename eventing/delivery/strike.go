@@ -38,32 +38,35 @@ func (d *Sender) rejectStruck(e *Delivery) error {
 	return d.makeDeadLetter(e, http.StatusInternalServerError, []byte(reason), e.Attempts+e.Strikes)
 }
 
-// sentRequest reports whether a request was written to its connection.
+// sentRequest reports whether a request was written to its connection, and whether an answer
+// began.
 type sentRequest struct {
-	done atomic.Bool
+	done, answering atomic.Bool
 }
 
 // traceSent returns a context for one request, and whether that was sent.
 func traceSent(ctx context.Context) (context.Context, *sentRequest) {
 	s := &sentRequest{}
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		WroteRequest: func(info httptrace.WroteRequestInfo) { s.done.Store(info.Err == nil) },
+		WroteRequest:         func(info httptrace.WroteRequestInfo) { s.done.Store(info.Err == nil) },
+		GotFirstResponseByte: func() { s.answering.Store(true) },
 	}), s
 }
 
-// brokenBy returns how the connection broke after the request was sent; empty if it was not
-// sent, or if there was no answer in time.
+// brokenBy returns how the connection broke after the request was sent and before an answer
+// began; empty if the error is another one. Something that is no function answers what cannot
+// be read as HTTP, and a network or a proxy has errors of its own: no event is at fault.
 func (s *sentRequest) brokenBy(err error) string {
 	var timeout net.Error
 	switch {
-	case !s.done.Load() || errors.Is(err, context.Canceled), errors.As(err, &timeout) && timeout.Timeout():
+	case !s.done.Load(), s.answering.Load(), errors.Is(err, context.Canceled), errors.As(err, &timeout) && timeout.Timeout():
 		return ""
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "connection reset"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "connection closed"
 	default:
-		return "connection broken"
+		return ""
 	}
 }
 
@@ -77,7 +80,7 @@ func brokenBehind(res *http.Response, body []byte) string {
 		return "" // it is the function's own
 	}
 	causes := map[int][]string{
-		http.StatusBadGateway:         {"EOF", "connection reset", "broken pipe", "server closed idle connection"},
+		http.StatusBadGateway:         {"EOF", "connection reset", "broken pipe"},
 		http.StatusServiceUnavailable: {"reset reason: connection termination"},
 	}
 	for _, cause := range causes[res.StatusCode] {

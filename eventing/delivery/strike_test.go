@@ -46,11 +46,28 @@ func TestABrokenConnectionIsToldFromOneThatWasNeverThere(t *testing.T) {
 			_, _ = io.WriteString(w, body)
 		}
 	}
+	raw := func(text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+				_, _ = io.WriteString(conn, text)
+				_ = conn.Close()
+			}
+		}
+	}
 	for name, tt := range map[string]struct {
 		handler http.HandlerFunc
 		broken  bool
 	}{
 		"closed":                       {hangUp, true},
+		"another protocol":             {raw("SSH-2.0-OpenSSH_9.2\r\n"), false},
+		"garbage":                      {raw("\x15\x03\x01"), false},
+		"half of a header":             {raw("HTTP/1.1 204 No"), false},
+		"a header that is none":        {raw("HTTP/1.1 204 No Content\r\n: x\r\n\r\n"), false},
+		"two lengths":                  {raw("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx"), false},
+		"a header that is too large":   {raw("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 11<<20) + "\r\n\r\n"), false},
+		"502 of queue-proxy, garbage":  {answer(502, "net/http: HTTP/1.x transport connection broken: malformed HTTP response \"SSH-2.0\"\n"), false},
+		"502 of queue-proxy, idle":     {answer(502, "http: server closed idle connection\n"), false},
 		"no answer in time":            {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, false},
 		"503":                          {answer(503, "busy"), false},
 		"502 that states nothing":      {answer(502, ""), false},
@@ -94,6 +111,52 @@ func TestABrokenConnectionIsToldFromOneThatWasNeverThere(t *testing.T) {
 	}
 	if steps, _ := sender.Deliver(t.Context(), []*delivery.Delivery{{Event: suspectEvent("1")}}); steps[0].Broken {
 		t.Error("a connection that was refused counts as broken")
+	}
+}
+
+func TestOutcomesThatCannotBeReadAreNoBrokenConnection(t *testing.T) {
+	t.Parallel()
+
+	for name, tt := range map[string]struct {
+		body, length string
+	}{
+		"no JSON":           {body: "busy"},
+		"half of it":        {body: "["},
+		"of another number": {body: "[]"},
+		"cut off":           {body: "[", length: "1000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			var requests atomic.Int64
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set(outcome.MaxBatchHeader, "10")
+				w.Header().Set(outcome.MaxBatchBytesHeader, "100000")
+				w.Header().Set(outcome.ReceiptHeader, outcome.ReceiptWon)
+				if requests.Add(1) == 1 {
+					w.WriteHeader(http.StatusNoContent)
+					return
+				}
+				w.Header().Set("Content-Type", outcome.OutcomesType)
+				if tt.length != "" {
+					w.Header().Set("Content-Length", tt.length)
+				}
+				w.WriteHeader(http.StatusServiceUnavailable)
+				_, _ = io.WriteString(w, tt.body)
+			}))
+			t.Cleanup(server.Close)
+			sender, err := delivery.New(server.URL, server.URL, delivery.Config{Function: "f"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			sender.Deliver(t.Context(), []*delivery.Delivery{{Event: suspectEvent("1")}})
+			steps, _ := sender.Deliver(t.Context(), []*delivery.Delivery{{Event: suspectEvent("2")}, {Event: suspectEvent("3")}})
+			for _, step := range steps {
+				if step.Settled || step.Broken || step.Outcome.Kind != outcome.Unavailable {
+					t.Errorf("step %+v, want the function to be unavailable", step)
+				}
+			}
+		})
 	}
 }
 

@@ -17,7 +17,7 @@ const (
 	unknownShare = 2
 
 	// hangingFactor is for how many times as many requests as there are places a request
-	// that hangs gives its place back.
+	// that hangs frees its place.
 	hangingFactor = 2
 
 	// maxTypes bounds the types that are known.
@@ -130,7 +130,7 @@ func (p *places) notify() {
 	p.changed = make(chan struct{})
 }
 
-// hang notes that a request has no answer yet. It gives its place back, so that others have it,
+// hang notes that a request has no answer yet. It frees its place, so that others have it,
 // unless its type is known to fail or too many hang.
 func (l *place) hang() {
 	p := l.all
@@ -149,7 +149,7 @@ func (l *place) hang() {
 	}
 }
 
-// end gives the place back after the request, and notes whether an event of it was accepted.
+// end frees the place after the request, and notes whether an event of it was accepted.
 func (l *place) end(accepted bool) {
 	l.timer.Stop()
 	p := l.all
