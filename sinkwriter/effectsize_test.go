@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
@@ -67,9 +68,10 @@ func TestEffectsThatAreTooLargeAreRefusedBeforeTheyAreEncoded(t *testing.T) {
 		}},
 	}
 	pool := sinktest.NewDatabase(t)
+	const long = 10 * time.Second // a busy machine needs some to encode 16 MiB
 	writers := map[string]*sinkwriter.Writer{
-		"with digests":    sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"}),
-		"without digests": sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", NoDivergence: true}),
+		"with digests":    sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", ClaimTimeout: long}),
+		"without digests": sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", NoDivergence: true, ClaimTimeout: long}),
 	}
 	for with, w := range writers {
 		for _, tt := range tests {

@@ -102,12 +102,10 @@ func TestACommitWaitsWhileTheDatabaseIsReadOnly(t *testing.T) {
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	done := make(chan error)
+	done := make(chan error, 1)
 	key := ledger.NewKey("mine", "/test", "once")
 	go func() {
-		_, err := w.Commit(ctx, sinktest.Order("during", 1))
+		_, err := w.Commit(t.Context(), sinktest.Order("during", 1))
 		done <- err
 	}()
 	select {
@@ -115,7 +113,7 @@ func TestACommitWaitsWhileTheDatabaseIsReadOnly(t *testing.T) {
 		t.Fatalf("a commit that ended while the database was read-only: %v", err)
 	case <-time.After(300 * time.Millisecond):
 	}
-	if _, err := w.Once(ctx, key, func(pgx.Tx) error { return nil }); err == nil {
+	if _, err := w.Once(t.Context(), key, func(pgx.Tx) error { return nil }); err == nil {
 		t.Error("Once succeeded while the database was read-only")
 	}
 	admin := sinktest.NewPool(t, server.AdminURL("postgres"))
@@ -151,7 +149,6 @@ func TestOneEventThatWaitsForALockDoesNotHoldUpItsBatch(t *testing.T) {
 	pool := sinktest.NewDatabase(t)
 	sinktest.Execute(t, pool, `insert into totals values ('south', 0, 0)`)
 	release := holdTotals(t, pool.Config().ConnString())
-	defer release()
 	var offers []sinkwriter.Offer
 	for i := range 20 {
 		offers = append(offers, sinktest.Order(fmt.Sprint("o-", i), 1))
@@ -161,23 +158,17 @@ func TestOneEventThatWaitsForALockDoesNotHoldUpItsBatch(t *testing.T) {
 	}
 	var all sync.WaitGroup
 	all.Go(func() {
-		for range 200 {
-			if sinktest.Query[int](t, pool, `select count(*) from orders`) == 19 {
-				break
+		for i, o := range commitTogether(t, pool.Config().ConnString(), offers...) {
+			if o.err != nil {
+				t.Errorf("offer %d: %v", i, o.err)
 			}
-			time.Sleep(20 * time.Millisecond)
 		}
-		if n := sinktest.Query[int](t, pool, `select count(*) from orders`); n != 19 {
-			t.Errorf("%d orders are stored, want 19: all but the one that waits for a lock", n)
-		}
-		release()
 	})
-	for i, o := range commitTogether(t, pool.Config().ConnString(), offers...) {
-		if o.err != nil {
-			t.Errorf("offer %d: %v", i, o.err)
-		}
-	}
-	all.Wait()
+	defer all.Wait()
+	defer release() // if that does not come
+	sinktest.Eventually(t, "19 orders are stored: all but the one that waits for a lock", func() bool {
+		return sinktest.Query[int](t, pool, `select count(*) from orders`) == 19
+	})
 }
 
 func TestFingerprintIdentifiesWhatADeploymentLacks(t *testing.T) {

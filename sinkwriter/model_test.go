@@ -199,9 +199,7 @@ func (w *world) run(t *testing.T, clusters int) {
 				}
 				order = w.offer(t, writer, uint64(c), order, callers)
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-			defer cancel()
-			if err := writer.Close(ctx); err != nil {
+			if err := writer.Close(t.Context()); err != nil {
 				t.Errorf("close %s: %v", config.Cluster, err)
 			}
 			t.Logf("%s: %+v", config.Cluster, writer.Stats())

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
@@ -61,7 +62,7 @@ max_client_conn = 200
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 		defer cancel()
 		sup.Stop(ctx)
 	})
@@ -74,17 +75,20 @@ max_client_conn = 200
 	}
 	u.Host = "127.0.0.1:" + strconv.Itoa(port)
 	u.RawQuery = "sslmode=disable&default_query_exec_mode=exec"
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	t.Cleanup(func() {
+		if t.Failed() {
+			log, _ := os.ReadFile(part.LogFile())
+			t.Logf("log of PgBouncer:\n%s", log)
+		}
+	})
+	sinktest.Eventually(t, "PgBouncer answers", func() bool {
 		conn, err := pgx.Connect(t.Context(), u.String())
 		if err == nil {
 			_ = conn.Close(t.Context())
-			return u.String()
 		}
-		if time.Now().After(deadline) {
-			log, _ := os.ReadFile(part.LogFile())
-			t.Fatalf("PgBouncer does not answer: %v; its log:\n%s", err, log)
-		}
-	}
+		return err == nil
+	})
+	return u.String()
 }
 
 func pgbouncerPath(t *testing.T) string {

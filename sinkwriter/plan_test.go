@@ -147,7 +147,7 @@ insert into parents select i, 0 from generate_series(0, 5) i`)
 	var all sync.WaitGroup
 	for c, cluster := range []string{"east", "west"} {
 		// So long that a time-out is none of a machine that has much to do.
-		w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: cluster, Connections: 4, BatchEvents: 16, ClaimTimeout: 10 * time.Second})
+		w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: cluster, Connections: 4, BatchEvents: 16, ClaimTimeout: 10 * time.Second, CommitTimeout: 20 * time.Second})
 		for g := range 32 {
 			all.Go(func() {
 				for i := range 30 {
@@ -206,13 +206,9 @@ func troubles(t *testing.T, pool *pgxpool.Pool) string {
 	t.Helper()
 	pool.Reset()
 	other := sinktest.NewPool(t, pool.Config().ConnString())
-	deadline := time.Now().Add(10 * time.Second)
-	for sinktest.Query[int](t, other, `select count(*) from pg_stat_activity where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()`) > 0 {
-		if time.Now().After(deadline) {
-			t.Fatal("connections do not end")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	sinktest.Eventually(t, "connections end", func() bool {
+		return sinktest.Query[int](t, other, `select count(*) from pg_stat_activity where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()`) == 0
+	})
 	return sinktest.Query[string](t, other, `select format('%s %s', xact_rollback, deadlocks) from pg_stat_database where datname = current_database()`)
 }
 
@@ -384,7 +380,8 @@ func TestAForeignKeyThatIsAddedLaterIsNoticed(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
 	sinktest.Execute(t, pool, `create table children (id text primary key, parent text); create table parents (id text primary key);`)
-	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	// So long that a retry is none of a machine that has much to do.
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", ClaimTimeout: 10 * time.Second})
 	family := func(i int) sinkwriter.Offer {
 		id := fmt.Sprint(i)
 		return write(id, effects(insert("parents", functions.Row{"id": id}), insert("children", functions.Row{"id": id, "parent": id})))

@@ -120,11 +120,7 @@ func TestAWinnerPublishesEachOutputOnceAndLeavesTheRestToTheRelay(t *testing.T) 
 		}
 	}
 	const left = `select coalesce(string_agg(event ->> 'subject', ' '), '') from tandem.outbox_event where due <= now()`
-	for deadline := time.Now().Add(20 * time.Second); sinktest.Query[string](t, pool, left) != "o-3"; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("overdue are %q after 20 s, want o-3", sinktest.Query[string](t, pool, left))
-		}
-	}
+	sinktest.Eventually(t, "o-3 is overdue", func() bool { return sinktest.Query[string](t, pool, left) == "o-3" })
 	if diff := cmp.Diff(want, p.counts()); diff != "" {
 		t.Errorf("published by the winner (-want +got):\n%s", diff)
 	}
@@ -147,11 +143,8 @@ func TestRelaysLeaveRowsToAWinnerThatIsAtWork(t *testing.T) {
 	}
 	<-g.waits
 	due := func() time.Time { return sinktest.Query[time.Time](t, pool, `select due from tandem.outbox`) }
-	for before, deadline := due(), time.Now().Add(20*time.Second); !due().After(before); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the row was not renewed")
-		}
-	}
+	before := due()
+	sinktest.Eventually(t, "the row is renewed", func() bool { return due().After(before) })
 	close(g.open)
 	if err := w.Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -234,13 +227,13 @@ func TestOutputsBeyondTheMemoryOfAWinnerStayInTheOutbox(t *testing.T) {
 	pool := sinktest.NewDatabase(t)
 	var published atomic.Int64
 	open := make(chan struct{})
-	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", Publisher: publisher(func(ctx context.Context, events []event.Event) error {
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", Publisher: publisher(func(_ context.Context, events []event.Event) error {
 		select {
-		case <-open:
+		case <-open: // whatever the time for a call: all that fits is held by then
 			published.Add(int64(len(events)))
 			return nil
-		case <-ctx.Done():
-			return ctx.Err()
+		case <-t.Context().Done():
+			return t.Context().Err()
 		}
 	})})
 	for n := range outputs {

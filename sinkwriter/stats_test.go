@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -18,7 +19,10 @@ func TestEveryOfferIsCountedForItsFunction(t *testing.T) {
 	pool := sinktest.NewDatabase(t)
 	var log bytes.Buffer
 	east := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	west := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "west", Logger: slog.New(slog.NewJSONHandler(&log, nil))})
+	west := sinktest.NewWriter(t, pool, sinkwriter.Config{
+		Cluster: "west", Logger: slog.New(slog.NewJSONHandler(&log, nil)),
+		ClaimTimeout: 10 * time.Second, // so long that a retry is none of a machine that has much to do
+	})
 
 	if _, err := east.Commit(t.Context(), sinktest.Order("o-1", 1)); err != nil {
 		t.Fatal(err)

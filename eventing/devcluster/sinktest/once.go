@@ -9,15 +9,15 @@ import (
 )
 
 // UntilDecided calls once, which calls [sinkwriter.Writer.Once], until its error is none of
-// those of a busy machine, on which a caller is so slow that its claim times out, or that
-// others time out as they wait for it. To call Once again is right, and it needs no limit but
+// those of a busy machine, on which a caller is so slow that its claim times out, that others
+// time out as they wait for it, or that they have the server end it (57P01). To call Once again is right, and it needs no limit but
 // the test's own.
 func UntilDecided(once func() (bool, error)) (won bool, err error) {
 	for {
 		won, err = once()
 		var answer *pgconn.PgError
 		switch {
-		case errors.As(err, &answer) && slices.Contains([]string{"25P03", "25P04", "55P03", "57014"}, answer.Code):
+		case errors.As(err, &answer) && slices.Contains([]string{"25P03", "25P04", "55P03", "57014", "57P01"}, answer.Code):
 		case errors.Is(err, context.DeadlineExceeded):
 		default:
 			return won, err

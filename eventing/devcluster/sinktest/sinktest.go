@@ -3,6 +3,7 @@
 package sinktest
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"testing"
@@ -54,18 +55,24 @@ func NewPool(tb testing.TB, url string) *pgxpool.Pool {
 	return pool
 }
 
-// NewWriter returns a writer that logs to the test and is closed when it ends.
+// NewWriter returns a writer that logs to the test and is closed when it ends. Without a
+// publisher its attempts have 20 s by default, since a busy machine may hold up a COMMIT for
+// longer than the usual 5 s, and a winner that does not learn its outcome has lost. The time
+// of a writer with a publisher stays: it is part of the lease of its outputs.
 func NewWriter(tb testing.TB, pool *pgxpool.Pool, config sinkwriter.Config) *sinkwriter.Writer {
 	tb.Helper()
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.NewTextHandler(tb.Output(), nil))
+	}
+	if config.Publisher == nil {
+		config.CommitTimeout = cmp.Or(config.CommitTimeout, 20*time.Second)
 	}
 	w, err := sinkwriter.New(pool, config)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := w.Close(ctx); err != nil {
 			tb.Errorf("close writer: %v", err)
@@ -102,6 +109,26 @@ func Query[T any](tb testing.TB, pool *pgxpool.Pool, sql string, args ...any) T 
 		tb.Fatalf("%s: %v", sql, err)
 	}
 	return v
+}
+
+// Something that does not come true fails its test after a minute and a thousand tries: on a
+// busy machine, where everything takes longer, so does each try.
+const (
+	patience = time.Minute
+	tries    = 1000
+)
+
+// Eventually waits until ok returns true. It fails the test after a minute and a thousand
+// tries: what is the claim that did not come true.
+func Eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	begin := time.Now()
+	for n := 1; !ok(); n++ {
+		if n > tries && time.Since(begin) > patience {
+			tb.Fatalf("not within %s, in %d tries: %s", time.Since(begin).Round(time.Second), n, what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // NewReplicated is NewDatabase on a primary that has a standby, and a pool that

@@ -12,6 +12,10 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
+// CommitTimeout is that of the program: a busy machine may hold up a COMMIT for longer than
+// the default, and then the program does not learn that it has won.
+const CommitTimeout = 20 * time.Second
+
 // Tables are those that the offers write to.
 const Tables = `create table entries (id text primary key, pad bytea not null);
 create table totals (k text primary key, n bigint not null);`

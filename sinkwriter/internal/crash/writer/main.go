@@ -23,14 +23,15 @@ import (
 func main() {
 	url := flag.String("url", "", "the database")
 	cluster := flag.String("cluster", "east", "the cluster to be")
+	claimTimeout := flag.Duration("claim-timeout", 0, "the claim timeout; 0 for the default")
 	flag.Parse()
-	if err := run(*url, *cluster, os.Stdin, os.Stdout); err != nil {
+	if err := run(*url, *cluster, *claimTimeout, os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(url, cluster string, in io.Reader, out io.Writer) error {
+func run(url, cluster string, claimTimeout time.Duration, in io.Reader, out io.Writer) error {
 	ctx := context.Background()
 	pool, err := pgxpool.New(ctx, url)
 	if err != nil {
@@ -38,7 +39,7 @@ func run(url, cluster string, in io.Reader, out io.Writer) error {
 	}
 	defer pool.Close()
 	w, err := sinkwriter.New(pool, sinkwriter.Config{
-		Cluster: cluster, Connections: 1, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Cluster: cluster, Connections: 1, ClaimTimeout: claimTimeout, CommitTimeout: crash.CommitTimeout, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
 		return err
@@ -54,8 +55,6 @@ func run(url, cluster string, in io.Reader, out io.Writer) error {
 			return fmt.Errorf("line %q: %w", lines.Text(), err)
 		}
 		all.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, time.Minute)
-			defer cancel()
 			r, err := w.Commit(ctx, crash.Offer(id, size, flood))
 			answer := "lost"
 			switch {
