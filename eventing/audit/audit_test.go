@@ -12,12 +12,12 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // the test looks into the database
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/audit"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/functions/flights"
@@ -62,14 +62,8 @@ func newWorld(t *testing.T, events []event.Event, fs ...functions.Function) *wor
 	must(err)
 	t.Cleanup(w.pool.Close)
 	server := natstest.Start(t)
-	w.conn, err = jetstream.Connect(t.Context(), server.URL(), jetstream.Config{})
-	must(err)
-	t.Cleanup(func() { _ = w.conn.Close(context.Background()) })
-	nc, err := nats.Connect(server.URL())
-	must(err)
-	t.Cleanup(nc.Close)
-	w.js, err = natsjs.New(nc)
-	must(err)
+	w.conn = eventtest.Connect(t, server, nil)
+	w.js = natstest.JetStream(t, server.URL())
 
 	inputs, err := jetstream.NewPublisher(w.conn, jetstream.StreamConfig{Name: "EVENTS"})
 	must(err)

@@ -210,15 +210,7 @@ func native(t *testing.T, server *natstest.Server) natsjs.JetStream {
 func nativeTo(t *testing.T, url string) natsjs.JetStream {
 	t.Helper()
 
-	nc, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := natsjs.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, url)
 	return js
 }
 

@@ -12,9 +12,8 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // the outbox is in the database
-	"github.com/nats-io/nats.go"
-	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/eventing/relay"
 	"github.com/tandem-fn/tandem/eventing/sink"
@@ -141,15 +140,7 @@ func TestLargeOutputsAreRejectedBeforeTheCommitAndLoseNoOthers(t *testing.T) {
 	if err := rt.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	nc, err := nats.Connect(natsURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := natsjs.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, natsURL)
 	stream, err := js.Stream(t.Context(), "OUTPUTS")
 	if err != nil {
 		t.Fatal(err)

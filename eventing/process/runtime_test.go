@@ -18,10 +18,9 @@ import (
 
 	"github.com/jackc/pgx/v5" //nolint:depguard // looks at what is in the database
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
-	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
+	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/process"
@@ -522,15 +521,7 @@ func TestOutputsAreInTheStreamWhenTheInstanceHasStopped(t *testing.T) {
 		t.Errorf("after Stop the answer is %d %q, want 503", a.status, a.body)
 	}
 
-	conn, err := nats.Connect(natsURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	js, err := natsjs.New(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, natsURL)
 	stream, err := js.Stream(t.Context(), "OUTPUTS")
 	if err != nil {
 		t.Fatal(err)

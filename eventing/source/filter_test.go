@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/nats-io/nats.go"
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
@@ -48,12 +47,7 @@ func TestOnlyTheTypesThatAreWantedAreDelivered(t *testing.T) {
 				e.SetType(eventType)
 				eventtest.Eventually(t, "it is stored", func() bool { return publisher.Publish(t.Context(), []event.Event{e}) == nil })
 			}
-			nc, err := nats.Connect(server.URL())
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(nc.Close)
-			if _, err := nc.Request("events.foreign", []byte("no CloudEvent"), 10*time.Second); err != nil {
+			if _, err := natstest.JetStream(t, server.URL()).Publish(t.Context(), "events.foreign", []byte("no CloudEvent")); err != nil {
 				t.Fatal(err)
 			}
 

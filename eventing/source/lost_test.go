@@ -14,7 +14,6 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 
@@ -114,15 +113,7 @@ func (f *failing) start(t *testing.T) running {
 func (f *failing) stored(t *testing.T) natsjs.Stream {
 	t.Helper()
 
-	nc, err := nats.Connect(f.server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := natsjs.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, f.server.URL())
 	stream, err := js.Stream(t.Context(), "EVENTS")
 	if err != nil {
 		t.Fatal(err)
@@ -204,15 +195,7 @@ func TestEventsThatAreLostWithTheirStreamAreCounted(t *testing.T) {
 		t.Helper()
 		stream := f.stored(t)
 		cfg := stream.CachedInfo().Config
-		nc, err := nats.Connect(f.server.URL())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer nc.Close()
-		js, err := natsjs.New(nc)
-		if err != nil {
-			t.Fatal(err)
-		}
+		js := natstest.JetStream(t, f.server.URL())
 		if err := js.DeleteStream(t.Context(), "EVENTS"); err != nil {
 			t.Fatal(err)
 		}

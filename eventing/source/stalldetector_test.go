@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -101,15 +100,7 @@ func TestTheHorizonOfAMirrorIsThatOfItsOrigin(t *testing.T) {
 
 	server := natstest.Start(t)
 	eventtest.Publish(t, server, "EVENTS", 1, 10)
-	nc, err := nats.Connect(server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := natsjs.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, server.URL())
 	if _, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "COPY", Mirror: &natsjs.StreamSource{Name: "EVENTS"}}); err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/nats-io/nats.go"
@@ -111,14 +110,10 @@ func TestAMessageThatLooksLikeACloudEventAndIsNoneBecomesADeadLetter(t *testing.
 
 			server := natstest.Start(t)
 			eventtest.Publish(t, server, "EVENTS", 1, 1) // another type
-			nc, err := nats.Connect(server.URL())
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(nc.Close)
+			js := natstest.JetStream(t, server.URL())
 			send := func(header nats.Header, data string) {
 				t.Helper()
-				if _, err := nc.RequestMsg(&nats.Msg{Subject: "events.x", Header: header, Data: []byte(data)}, 10*time.Second); err != nil {
+				if _, err := js.PublishMsg(t.Context(), &nats.Msg{Subject: "events.x", Header: header, Data: []byte(data)}); err != nil {
 					t.Fatal(err)
 				}
 			}

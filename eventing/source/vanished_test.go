@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 
@@ -20,15 +19,7 @@ func TestEventsThatALimitDropsBeforeTheirDeliveryAreCountedAndTheLimitIsReported
 	t.Parallel()
 
 	server := natstest.Start(t)
-	nc, err := nats.Connect(server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := natsjs.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, server.URL())
 	limited := natsjs.StreamConfig{Name: "EVENTS", Subjects: []string{"events.>"}, MaxMsgs: 10}
 	if _, err := js.CreateStream(t.Context(), limited); err != nil {
 		t.Fatal(err)

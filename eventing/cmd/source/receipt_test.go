@@ -7,9 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nats-io/nats.go"
-	natsjs "github.com/nats-io/nats.go/jetstream"
-
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
@@ -39,15 +36,7 @@ func TestADefaultBackendThatAnswersEverythingCommitsNothing(t *testing.T) {
 
 			server := natstest.Start(t)
 			publish(t, server, 100)
-			nc, err := nats.Connect(server.URL())
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(nc.Close)
-			js, err := natsjs.New(nc)
-			if err != nil {
-				t.Fatal(err)
-			}
+			js := natstest.JetStream(t, server.URL())
 			floor := func() uint64 {
 				consumer, err := js.Consumer(t.Context(), "EVENTS", "tandem-east-flights")
 				if err != nil {

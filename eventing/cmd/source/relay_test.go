@@ -10,8 +10,6 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5" //nolint:depguard // leaves behind what a dead winner would
-	"github.com/nats-io/nats.go"
-	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
@@ -60,15 +58,7 @@ func TestWithoutAStreamTheProgramIsARelay(t *testing.T) {
 		url, left := abandoned(t)
 		start(t, server.URL(), "", "TANDEM_STREAMS=none", "K_SINK=", "DATABASE_URL="+url)
 		eventtest.Eventually(t, "the outbox is empty", func() bool { return left() == 0 })
-		nc, err := nats.Connect(server.URL())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(nc.Close)
-		js, err := natsjs.New(nc)
-		if err != nil {
-			t.Fatal(err)
-		}
+		js := natstest.JetStream(t, server.URL())
 		stream, err := js.Stream(t.Context(), "OUTPUTS")
 		if err != nil {
 			t.Fatal(err)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // the test looks into the database
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem"
@@ -89,11 +88,7 @@ func deploy(t *testing.T, n int) *deployed {
 	_, _, err = ledger.NewCheckpoints(d.pool, "east").Save(ctx, "flights", extent.Origin, row, ledger.Checkpoint{})
 	must(err)
 
-	nc, err := nats.Connect(d.natsURL)
-	must(err)
-	t.Cleanup(nc.Close)
-	js, err := natsjs.New(nc)
-	must(err)
+	js := natstest.JetStream(t, d.natsURL)
 	d.stream, err = js.Stream(ctx, "EVENTS")
 	must(err)
 	d.output, err = js.Stream(ctx, "OUTPUTS")

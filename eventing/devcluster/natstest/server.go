@@ -57,6 +57,13 @@ func start(tb testing.TB, port int, join func(*server.Options)) *Server {
 // URL returns the URL that clients connect to, also while the server is stopped.
 func (s *Server) URL() string { return "nats://" + loopback(s.port) }
 
+// Running reports whether the server runs.
+func (s *Server) Running() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running != nil
+}
+
 // Stop ends the server and returns when it has ended.
 func (s *Server) Stop() {
 	s.mu.Lock()

@@ -5,10 +5,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 )
 
 func TestAClusterGoesOnWithoutItsLeader(t *testing.T) {
@@ -65,15 +65,11 @@ func TestDomainsMirrorEachOther(t *testing.T) {
 func connect(t *testing.T, url, domain string) natsjs.JetStream {
 	t.Helper()
 
-	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := natsjs.NewWithDomain(nc, domain)
+	js := natstest.JetStream(t, url)
 	if domain == "" {
-		js, err = natsjs.New(nc)
+		return js
 	}
+	js, err := natsjs.NewWithDomain(js.Conn(), domain)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,20 +79,23 @@ func connect(t *testing.T, url, domain string) natsjs.JetStream {
 func makeStream(t *testing.T, js natsjs.JetStream, cfg natsjs.StreamConfig) {
 	t.Helper()
 
-	if _, err := js.CreateStream(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
+	eventtest.Eventually(t, "the stream is there", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		_, err := js.CreateStream(ctx, cfg)
+		return err == nil
+	})
 }
 
 // publish tries until it is stored.
 func publish(t *testing.T, js natsjs.JetStream, subject string) {
 	t.Helper()
 
-	eventually(t, "a message is stored", func() error {
+	eventtest.Eventually(t, "a message is stored", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		_, err := js.Publish(ctx, subject, nil, natsjs.WithMsgID(t.Name()+time.Now().String()))
-		return err
+		return err == nil
 	})
 }
 
@@ -104,33 +103,10 @@ func publish(t *testing.T, js natsjs.JetStream, subject string) {
 func want(t *testing.T, js natsjs.JetStream, stream string, n uint64) {
 	t.Helper()
 
-	eventually(t, "all messages are there", func() error {
+	eventtest.Eventually(t, "all messages are there", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		s, err := js.Stream(ctx, stream)
-		if err != nil {
-			return err
-		}
-		if got := s.CachedInfo().State.Msgs; got < n {
-			return context.DeadlineExceeded
-		}
-		return nil
+		return err == nil && s.CachedInfo().State.Msgs >= n
 	})
-}
-
-func eventually(t *testing.T, what string, do func() error) {
-	t.Helper()
-
-	begun := time.Now()
-	for {
-		err := do()
-		if err == nil {
-			t.Logf("%s after %s", what, time.Since(begun))
-			return
-		}
-		if time.Since(begun) > time.Minute {
-			t.Fatalf("not within a minute: %s: %v", what, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }

@@ -148,7 +148,8 @@ func FreeAddress(tb testing.TB) string {
 	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
-// Connect connects to a NATS server until the test ends. A nil logger discards.
+// Connect connects to a NATS server until the test ends. If the server runs, it returns when
+// there is a connection. A nil logger discards.
 func Connect(tb testing.TB, server *natstest.Server, logger *slog.Logger) *jetstream.Conn {
 	tb.Helper()
 
@@ -157,6 +158,7 @@ func Connect(tb testing.TB, server *natstest.Server, logger *slog.Logger) *jetst
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = conn.Close(context.Background()) })
+	Eventually(tb, "connected to NATS", func() bool { return conn.Ready() == nil || !server.Running() })
 	return conn
 }
 
