@@ -63,7 +63,7 @@ func TestABatchIsStoredButForTheEventsThatTheAnswerNames(t *testing.T) {
 			address, _ := startIngest(t, server, ingest.Config{MaxEventBytes: 4 << 20})
 			batch := http.Header{"Content-Type": {"application/cloudevents-batch+json"}}
 			for range 2 { // a repeated post changes nothing
-				code, body := Request(t, http.MethodPost, address, batch, "["+strings.Join(tt.members, ",")+"]")
+				code, body := settled(t, http.MethodPost, address, batch, "["+strings.Join(tt.members, ",")+"]")
 				if code != tt.code || !strings.Contains(body, tt.want) {
 					t.Errorf("answered %d %.300s, want %d and %q", code, body, tt.code, tt.want)
 				}
@@ -85,10 +85,7 @@ func TestABatchIsStoredButForTheEventsThatTheAnswerNames(t *testing.T) {
 					t.Errorf("the answer counts %d stored events of %d", got.Stored, len(tt.members))
 				}
 			}
-			stored, err := readIDs(t, server.URL())
-			if err != nil {
-				t.Fatal(err)
-			}
+			stored := readIDs(t, server.URL())
 			var ids []string
 			for id, n := range stored {
 				ids = append(ids, id)
@@ -215,7 +212,7 @@ func header(id, eventType string) http.Header {
 func createStream(t *testing.T, server *natstest.Server, cfg natsjs.StreamConfig) {
 	t.Helper()
 
-	if _, err := nativeAt(t, server.URL()).CreateStream(t.Context(), cfg); err != nil {
+	if _, err := natstest.JetStream(t, server.URL()).CreateStream(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -224,7 +221,7 @@ func createStream(t *testing.T, server *natstest.Server, cfg natsjs.StreamConfig
 func storedMessages(t *testing.T, server *natstest.Server) uint64 {
 	t.Helper()
 
-	stream, err := nativeAt(t, server.URL()).Stream(t.Context(), "EVENTS")
+	stream, err := natstest.JetStream(t, server.URL()).Stream(t.Context(), "EVENTS")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
@@ -27,7 +26,7 @@ func TestIngestIsUnhealthyExactlyWhileNothingCanBeStored(t *testing.T) {
 	c := natstest.StartCluster(t)
 	in := startIngestAt(t, c.URL(), jetstream.StreamConfig{Name: "EVENTS", Replicas: 3})
 	eventtest.Eventually(t, "it is healthy", in.healthy)
-	in.send(t, "first", http.StatusAccepted)
+	eventtest.Eventually(t, "it stores", func() bool { return in.post(t, "first") == http.StatusAccepted })
 
 	leader, others := c.Leader(t, "EVENTS")
 	others[0].Stop()
@@ -61,21 +60,18 @@ func TestIngestIsUnhealthyExactlyWhileNothingCanBeStored(t *testing.T) {
 	in.busy.Store(false)
 
 	// What was accepted is there, each once.
-	var stored map[string]int
-	eventtest.Eventually(t, "the stream is read", func() bool {
-		var err error
-		stored, err = readIDs(t, c.URL())
-		return err == nil
-	})
-	accepted := 0
+	var accepted []string
 	for id := range in.accepted.Range {
-		accepted++
-		if stored[id.(string)] != 1 {
-			t.Errorf("event %s is stored %d times", id, stored[id.(string)])
+		accepted = append(accepted, id.(string))
+	}
+	stored := readIDs(t, c.URL())
+	for _, id := range accepted {
+		if stored[id] != 1 {
+			t.Errorf("event %s is stored %d times", id, stored[id])
 		}
 	}
-	if accepted < 13 {
-		t.Errorf("only %d events were accepted", accepted)
+	if len(accepted) < 13 {
+		t.Errorf("only %d events were accepted", len(accepted))
 	}
 }
 
@@ -87,20 +83,25 @@ func TestIngestIsUnhealthyWhenItsServerSaysThatAllIsWellAndStoresNothing(t *test
 	in := startIngestAt(t, s.URL(), jetstream.StreamConfig{Name: "EVENTS"})
 	eventtest.Eventually(t, "it is healthy", in.healthy)
 	in.size = 16 << 10
-	eventtest.Eventually(t, "it is full", func() bool { return in.post(t, "more") == http.StatusServiceUnavailable })
+	js := natstest.JetStream(t, s.URL())
+	eventtest.Eventually(t, "it is full", func() bool {
+		if in.post(t, "more") != http.StatusServiceUnavailable {
+			return false
+		}
+		stream, err := js.Stream(t.Context(), "EVENTS") // else it may only have been late
+		return err == nil && stream.CachedInfo().State.Bytes >= 64<<10
+	})
 	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, s, nil), jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := publisher.Ready(t.Context()); err != nil {
-		t.Errorf("the stream knows it: %v; this test needs one that does not", err)
-	}
+	eventtest.Eventually(t, "the stream does not know it", func() bool { return publisher.Ready(t.Context()) == nil })
 	for range 3 {
 		if in.healthy() {
 			t.Error("healthy though nothing can be stored")
 		}
 	}
-	stream, err := nativeAt(t, s.URL()).Stream(t.Context(), "EVENTS")
+	stream, err := natstest.JetStream(t, s.URL()).Stream(t.Context(), "EVENTS")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +115,7 @@ func TestAStreamThatTakesNothingSaysWhy(t *testing.T) {
 	t.Parallel()
 
 	s := natstest.Start(t)
-	js := nativeAt(t, s.URL())
+	js := natstest.JetStream(t, s.URL())
 	for _, tt := range []struct {
 		cfg  natsjs.StreamConfig
 		want string
@@ -149,7 +150,7 @@ func TestAFullTypeDoesNotMakeTheStreamUnhealthy(t *testing.T) {
 		Name: "EVENTS", Subjects: []string{"events.full", "events.other"}, Discard: natsjs.DiscardNew, DiscardNewPerSubject: true, MaxMsgsPerSubject: 1,
 	})
 	address, _ := startIngest(t, server, ingest.Config{})
-	if code, body := Request(t, http.MethodPost, address, header("0", "full"), ""); code != http.StatusAccepted {
+	if code, body := settled(t, http.MethodPost, address, header("0", "full"), ""); code != http.StatusAccepted {
 		t.Fatalf("%d %s", code, body)
 	}
 	for i := range 30 {
@@ -161,39 +162,47 @@ func TestAFullTypeDoesNotMakeTheStreamUnhealthy(t *testing.T) {
 			if code, body := Request(t, http.MethodPost, address, header(fmt.Sprint(eventType, i), eventType), ""); code != http.StatusServiceUnavailable {
 				t.Errorf("type %s: answered %d %s, want 503", eventType, code, body)
 			}
-			if code, body := Request(t, http.MethodGet, address+"/health", nil, ""); code != http.StatusOK {
+			if code, body := settled(t, http.MethodGet, address+"/health", nil, ""); code != http.StatusOK {
 				t.Errorf("unhealthy, since type %s is not taken: %s", eventType, body)
 			}
 		}
 	}
-	if code, body := Request(t, http.MethodPost, address, header("other", "other"), ""); code != http.StatusAccepted {
+	if code, body := settled(t, http.MethodPost, address, header("other", "other"), ""); code != http.StatusAccepted {
 		t.Errorf("another type: %d %s", code, body)
 	}
 }
 
-// readIDs counts the ids in stream EVENTS.
-func readIDs(t *testing.T, url string) (map[string]int, error) {
+// readIDs counts the ids in stream EVENTS. Each request has its own time: a server that has
+// just been started again may not answer one.
+func readIDs(t *testing.T, url string) map[string]int {
 	t.Helper()
 
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	stream, err := nativeAt(t, url).Stream(ctx, "EVENTS")
-	if err != nil {
-		return nil, err
+	ask := func(request func(ctx context.Context) error) {
+		t.Helper()
+		eventtest.Eventually(t, "the stream is read", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), jetstream.RequestTimeout)
+			defer cancel()
+			return request(ctx) == nil
+		})
 	}
+	js := natstest.JetStream(t, url)
+	var stream natsjs.Stream
+	ask(func(ctx context.Context) (err error) {
+		stream, err = js.Stream(ctx, "EVENTS")
+		return err
+	})
 	ids := map[string]int{}
 	state := stream.CachedInfo().State
-	if state.Msgs == 0 {
-		return ids, nil
+	for sequence := state.FirstSeq; state.Msgs > 0 && sequence <= state.LastSeq; sequence++ {
+		ask(func(ctx context.Context) error {
+			m, err := stream.GetMsg(ctx, sequence)
+			if err == nil {
+				ids[m.Header.Get("ce-id")]++
+			}
+			return err
+		})
 	}
-	for sequence := state.FirstSeq; sequence <= state.LastSeq; sequence++ {
-		m, err := stream.GetMsg(ctx, sequence)
-		if err != nil {
-			return nil, err
-		}
-		ids[m.Header.Get("ce-id")]++
-	}
-	return ids, nil
+	return ids
 }
 
 // ingestion is an ingest address and somebody who may send to it all the time.
@@ -286,7 +295,7 @@ func replicas(t *testing.T, url string) int {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	stream, err := nativeAt(t, url).Stream(ctx, "EVENTS")
+	stream, err := natstest.JetStream(t, url).Stream(ctx, "EVENTS")
 	if err != nil || stream.CachedInfo().Cluster == nil || stream.CachedInfo().Cluster.Leader == "" { // nil for a moment after it was made
 		return 0
 	}
@@ -297,19 +306,4 @@ func replicas(t *testing.T, url string) int {
 		}
 	}
 	return n
-}
-
-func nativeAt(t *testing.T, url string) natsjs.JetStream {
-	t.Helper()
-
-	nc, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := natsjs.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return js
 }

@@ -36,7 +36,7 @@ func TestIngestStoresWhatItAnswers202To(t *testing.T) {
 		{header: structured, body: `{"specversion":"1.0","id":"2","source":"/s","type":"t","subject":"ü","datacontenttype":"application/json","data":{"a":1}}`},
 		{header: structured, body: `{"specversion":"1.0","id":"1","source":"/s","type":"t"}`}, // a repeat
 	} {
-		if code, body := Request(t, http.MethodPost, address, send.header, send.body); code != http.StatusAccepted {
+		if code, body := settled(t, http.MethodPost, address, send.header, send.body); code != http.StatusAccepted {
 			t.Fatalf("%d %s", code, body)
 		}
 	}
@@ -115,7 +115,7 @@ func TestIngestSaysWhatIsWrong(t *testing.T) {
 			if method == "" {
 				method = http.MethodPost
 			}
-			code, body := Request(t, method, address+tt.path, tt.header, tt.body)
+			code, body := settled(t, method, address+tt.path, tt.header, tt.body)
 			if code != tt.code || !strings.Contains(body, tt.want) || strings.Count(body, "\n") > 1 {
 				t.Errorf("%d %q, want %d and %q", code, body, tt.code, tt.want)
 			}
@@ -141,7 +141,7 @@ func TestIngestAnswers413WhenTheStreamTakesNothingSoLarge(t *testing.T) {
 
 	address, _ := startIngest(t, natstest.Start(t), ingest.Config{MaxEventBytes: 4 << 20})
 	header := http.Header{"Ce-Specversion": {"1.0"}, "Ce-Id": {"1"}, "Ce-Source": {"/s"}, "Ce-Type": {"t"}}
-	if code, body := Request(t, http.MethodPost, address, header, strings.Repeat("x", 2<<20)); code != http.StatusRequestEntityTooLarge {
+	if code, body := settled(t, http.MethodPost, address, header, strings.Repeat("x", 2<<20)); code != http.StatusRequestEntityTooLarge {
 		t.Errorf("%d %s", code, body)
 	}
 }
@@ -159,6 +159,7 @@ func TestIngestAnswers503WhileTheStreamStoresNothing(t *testing.T) {
 	eventtest.Eventually(t, "it is healthy", func() bool { return health() == http.StatusOK })
 
 	server.Stop()
+	eventtest.Eventually(t, "the loss is noticed", func() bool { return strings.Contains(strings.Join(lines(), ""), "connection to NATS lost") })
 	for range 3 {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, nil)
 		if err != nil {
@@ -185,9 +186,33 @@ func TestIngestAnswers503WhileTheStreamStoresNothing(t *testing.T) {
 		return code == http.StatusAccepted
 	})
 	eventtest.Eventually(t, "it is healthy", func() bool { return health() == http.StatusOK })
-	if text := strings.Join(lines(), ""); strings.Count(text, "level=WARN") != 1 || !strings.Contains(text, "connection to NATS lost") {
-		t.Errorf("log, want one warning:\n%s", text)
+	warnings := 0
+	for _, line := range lines() {
+		if strings.Contains(line, "level=WARN") && !late(http.StatusServiceUnavailable, line) {
+			warnings++
+		}
 	}
+	if warnings != 1 {
+		t.Errorf("log, want one warning:\n%s", strings.Join(lines(), ""))
+	}
+}
+
+// late reports whether an answer is that the stream did not answer in time, as on a busy
+// machine. To ask again is right then.
+func late(code int, answer string) bool {
+	return code == http.StatusServiceUnavailable && (strings.Contains(answer, "no answer from the stream within") ||
+		strings.Contains(answer, "context deadline exceeded") || strings.Contains(answer, "timeout"))
+}
+
+// settled sends a request until the answer is not late, and returns it.
+func settled(t *testing.T, method, address string, header http.Header, body string) (code int, text string) {
+	t.Helper()
+
+	eventtest.Eventually(t, "the stream answers in time", func() bool {
+		code, text = Request(t, method, address, header, body)
+		return !late(code, text)
+	})
+	return code, text
 }
 
 func startIngest(t *testing.T, server *natstest.Server, cfg ingest.Config) (address string, lines func() []string) {

@@ -80,22 +80,27 @@ func TestBodiesAreDecodedOrRefused(t *testing.T) {
 				t.Parallel()
 
 				id := strings.ReplaceAll(t.Name(), " ", "-")
-				var body io.Reader = strings.NewReader(tt.body)
-				if chunked {
-					body = io.MultiReader(body)
-				}
-				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, body)
-				if err != nil {
-					t.Fatal(err)
-				}
-				req.Header = header(id, "t")
-				if tt.encodings != nil {
-					req.Header["Content-Encoding"] = tt.encodings
-				}
-				if tt.contentType != "" {
-					req.Header.Set("Content-Type", tt.contentType)
-				}
-				code, answer := do(t, req)
+				var code int
+				var answer string
+				eventtest.Eventually(t, "the stream answers in time", func() bool {
+					var body io.Reader = strings.NewReader(tt.body)
+					if chunked {
+						body = io.MultiReader(body)
+					}
+					req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, body)
+					if err != nil {
+						t.Fatal(err)
+					}
+					req.Header = header(id, "t")
+					if tt.encodings != nil {
+						req.Header["Content-Encoding"] = tt.encodings
+					}
+					if tt.contentType != "" {
+						req.Header.Set("Content-Type", tt.contentType)
+					}
+					code, answer = do(t, req)
+					return !late(code, answer)
+				})
 				if code != tt.code {
 					t.Fatalf("answered %d %.300q, want %d", code, answer, tt.code)
 				}
@@ -154,7 +159,7 @@ func TestABodyThatEndsEarlyIsNotStored(t *testing.T) {
 			t.Errorf("%s: answered %d", name, res.StatusCode)
 		}
 	}
-	if code, body := Request(t, http.MethodPost, address, header("last", "t"), "x"); code != http.StatusAccepted {
+	if code, body := settled(t, http.MethodPost, address, header("last", "t"), "x"); code != http.StatusAccepted {
 		t.Fatalf("%d %s", code, body)
 	}
 	if n := storedMessages(t, server); n != 1 {
@@ -180,22 +185,26 @@ func TestEventsArriveOverHTTP2(t *testing.T) {
 	t.Cleanup(https.Close)
 	for size, want := range map[int]int{0: 202, 100_000: 202, 100_001: 413, 5_000_000: 413} {
 		for _, chunked := range []bool{false, true} {
-			var body io.Reader = bytes.NewReader(make([]byte, size))
-			if chunked {
-				body = io.MultiReader(body)
-			}
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, https.URL, body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			// After a 413 the server ends the connection; the client may have to send again.
-			req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(make([]byte, size))), nil }
-			req.Header = header(fmt.Sprint(size, chunked), "t")
-			res, err := https.Client().Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_ = res.Body.Close()
+			var res *http.Response
+			eventtest.Eventually(t, "the stream answers in time", func() bool {
+				var body io.Reader = bytes.NewReader(make([]byte, size))
+				if chunked {
+					body = io.MultiReader(body)
+				}
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, https.URL, body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				// After a 413 the server ends the connection; the client may have to send again.
+				req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(make([]byte, size))), nil }
+				req.Header = header(fmt.Sprint(size, chunked), "t")
+				if res, err = https.Client().Do(req); err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = res.Body.Close() }()
+				answer, err := io.ReadAll(res.Body)
+				return err == nil && !late(res.StatusCode, string(answer))
+			})
 			if res.ProtoMajor != 2 || res.StatusCode != want {
 				t.Errorf("%d bytes: answered %d over %s, want %d", size, res.StatusCode, res.Proto, want)
 			}
@@ -210,7 +219,7 @@ func TestEventsArriveOverHTTP2(t *testing.T) {
 func dataOf(t *testing.T, server *natstest.Server, id string) string {
 	t.Helper()
 
-	stream, err := nativeAt(t, server.URL()).Stream(t.Context(), "EVENTS")
+	stream, err := natstest.JetStream(t, server.URL()).Stream(t.Context(), "EVENTS")
 	if err != nil {
 		t.Fatal(err)
 	}
