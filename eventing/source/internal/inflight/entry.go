@@ -92,6 +92,7 @@ type Entry struct {
 	breaks     int     // how many of them in trials
 	strike     *strike // its latest trial, until that counts
 	chosen     bool    // to be tried next, with a lease
+	aside      bool    // its trial goes on beside others
 	leaseUntil time.Time
 	accuses    []*strike // trials that broke with it
 }

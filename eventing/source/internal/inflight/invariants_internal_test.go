@@ -123,7 +123,7 @@ func (m *model) check() {
 func (m *model) checkSuspects() {
 	m.t.Helper()
 	t := m.table
-	undecided, trials := 0, 0
+	undecided, trials, asides := 0, 0, 0
 	for _, s := range m.streams {
 		for e := range s.partition.entries.all() {
 			if e.breaks > 0 {
@@ -132,10 +132,16 @@ func (m *model) checkSuspects() {
 			if e.state == stateSending && e.mayTry() {
 				trials++
 			}
+			if e.aside {
+				asides++
+			}
 		}
 	}
-	if t.undecided != undecided || trials > 1 || trials == 1 && t.trial == nil {
-		m.failf("%d suspects are undecided, want %d; %d trials are under way", t.undecided, undecided, trials)
+	if t.undecided != undecided || trials > 1+asides || trials > asides && t.trial == nil {
+		m.failf("%d suspects are undecided, want %d; %d trials are under way, %d of them beside another", t.undecided, undecided, trials, asides)
+	}
+	if t.asides < asides || t.asides > max(0, min(maxAsides, t.cfg.InFlight/asideShare)) { // those that were abandoned are in no stream
+		m.failf("%d trials are beside another, want %d", t.asides, asides)
 	}
 }
 

@@ -609,8 +609,8 @@ func (m *model) checkTrial(e *Entry) {
 		m.failf("try %d: another cluster may have the lease", e.Sequence())
 	}
 	for _, request := range m.requests {
-		if request[0].mayTry() {
-			m.failf("try %d: %d is being tried", e.Sequence(), request[0].Sequence())
+		if other := request[0]; other.mayTry() && (!other.aside || e.breaks > 0 || m.now.Sub(m.sentAt[other]) < asideAfter) {
+			m.failf("try %d, which broke %d connections: %d is being tried", e.Sequence(), e.breaks, other.Sequence())
 		}
 	}
 }

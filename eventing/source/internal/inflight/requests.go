@@ -258,8 +258,8 @@ func (t *Table) Complete(r Request) []Struck {
 	for i, e := range r.Entries {
 		t.completeEntry(e, r.Next[i], r.After[i], r.Took, now)
 	}
-	if r.Entries[0] == t.trial {
-		t.trial = nil
+	if len(r.Entries) > 0 {
+		t.trialEnded(r.Entries[0])
 	}
 	t.signal()
 	struck := t.struck

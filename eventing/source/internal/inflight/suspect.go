@@ -8,8 +8,10 @@ import (
 // The events of a request whose connection broke after it was sent are suspects: one of
 // them may have ended the function's process. Each is looked up, and what is not committed
 // is tried alone, one suspect at a time and only with a lease of it that keeps other
-// clusters from doing so too. A trial that breaks its connection is a strike if
+// clusters from doing so too. While a trial has no answer for long, suspects that broke no
+// connection are tried beside it. A trial that breaks its connection is a strike if
 //
+//   - no later one was begun meanwhile;
 //   - an event was committed between the break before it and the trial, and another one
 //     after it, so that the process was well and has recovered;
 //   - every other event whose connection broke with it was committed since;
@@ -18,6 +20,13 @@ import (
 // After three strikes (delivery.MaxStrikes) the event is a dead letter.
 
 const (
+	// A trial without an answer for asideAfter goes on beside others, as an event that hangs
+	// takes its whole deadline, up to maxAsides and a part in asideShare of what requests take.
+	// It is no strike then if its connection breaks.
+	asideAfter = 2 * time.Second
+	maxAsides  = 16
+	asideShare = 4
+
 	// drainTime is how long an instance that shuts down may take: func's server waits 30 s
 	// for requests, and ends them then.
 	drainTime = 40 * time.Second
@@ -63,6 +72,8 @@ var trialWaits = [...]time.Duration{time.Second, 5 * time.Second, 25 * time.Seco
 type suspects struct {
 	queue       entryHeap     // ready to be tried: those first that broke the fewest connections, and whose type did
 	trial       *Entry        // in a request; nil if none is
+	trialAt     time.Time     // when it was sent
+	asides      int           // trials in requests that go on beside it
 	undecided   int           // suspects that broke the connection of a trial
 	leaseWanted chan struct{} // holds a token when a suspect needs a lease
 	released    []EventID     // whose leases are not needed any more
@@ -112,10 +123,15 @@ func (e *Entry) Suspect() bool { return e.suspect }
 // takeSuspect returns the suspect that is tried next; nil if none is now. Then it returns the
 // time until one may be, if that is before idle.
 func (t *Table) takeSuspect(now time.Time, idle time.Duration) (*Entry, time.Duration) {
-	if t.queue.Len() == 0 || t.trial != nil {
+	if t.queue.Len() == 0 {
 		return nil, idle
 	}
 	first := t.queue.first()
+	if t.trial != nil || t.asides > 0 {
+		if left := t.besides(first, now); left > 0 {
+			return nil, min(left, idle)
+		}
+	}
 	wait := healthyFirst // else its break would be no strike
 	if first.breaks == 0 {
 		wait = othersFirst
@@ -144,11 +160,40 @@ func (t *Table) takeSuspect(now time.Time, idle time.Duration) (*Entry, time.Dur
 		return nil, idle
 	}
 	e := t.queue.take()
-	t.trial, t.accused = e, nil
+	if t.trial != nil {
+		t.trial.aside = true
+		t.asides++
+	}
+	t.trial, t.trialAt, t.accused = e, now, nil
 	if t.healthy && now.Sub(t.drainedAt) > drainTime {
 		t.accused = &strike{entry: e}
 	}
 	return e, 0
+}
+
+// besides returns the time after which a suspect may be tried beside others that have no answer
+// yet. One that broke a connection before waits for their answers: what breaks with it has to be
+// tried again.
+func (t *Table) besides(e *Entry, now time.Time) time.Duration {
+	switch {
+	case e.breaks > 0, t.asides >= min(maxAsides, t.cfg.InFlight/asideShare):
+		return asideAfter // an answer wakes the caller before
+	case t.trial == nil:
+		return 0
+	default:
+		return t.trialAt.Add(asideAfter).Sub(now)
+	}
+}
+
+// trialEnded notes the end of a request with a trial.
+func (t *Table) trialEnded(e *Entry) {
+	if e == t.trial {
+		t.trial = nil
+	}
+	if e.aside {
+		e.aside = false
+		t.asides--
+	}
 }
 
 // outagesAt returns for how long trials have kept the function down lately.
@@ -163,9 +208,9 @@ func (t *Table) noteHealth(r Request, now time.Time) {
 	if len(r.Entries) == 1 && r.Next[0] == Unsent {
 		return
 	}
-	ofTrial := len(r.Entries) == 1 && r.Entries[0] == t.trial
+	ofTrial := len(r.Entries) == 1 && (r.Entries[0] == t.trial || r.Entries[0].aside)
 	if ofTrial && r.Next[0] != Broken {
-		t.trialAnswered(t.trial, r.Answered)
+		t.trialAnswered(r.Entries[0], r.Answered)
 	}
 	if r.Draining {
 		t.drainedAt = now
@@ -392,7 +437,9 @@ func (t *Table) queueSuspect(e *Entry) {
 
 // trialAnswered notes that a trial has ended and its connection has not broken.
 func (t *Table) trialAnswered(e *Entry, answered bool) {
-	t.accused = nil
+	if e == t.trial {
+		t.accused = nil
+	}
 	if answered && !e.stale() {
 		t.noteHarm(e, 0)
 		t.decided(e, true) // whatever was answered: the process goes on

@@ -423,3 +423,31 @@ func TestATypeThatEndsTheProcessDelaysNoOther(t *testing.T) {
 		}
 	})
 }
+
+// Suspects that hang are tried beside others: each takes its deadline.
+func TestSuspectsThatHangHoldUpNoOthers(t *testing.T) {
+	t.Parallel()
+
+	killSeeds(t, 20, func(w *killWorld) {
+		const killers, hanging = 3, 20
+		w.run(time.Second, 200, func() {})
+		for range hanging {
+			w.arriveHanging()
+		}
+		w.run(time.Second, 200, func() {})
+		for range killers {
+			w.arrive(true)
+		}
+		begun := w.now
+		for w.now.Sub(begun) < 20*time.Minute && (len(w.clusters[0].dead) < killers+hanging || len(w.clusters[1].dead) < killers+hanging) {
+			w.run(time.Second, 50, func() {})
+		}
+		took := w.now.Sub(begun)
+		w.t.Logf("all are dead after %v, %d and %d restarts", took, w.clusters[0].restarts, w.clusters[1].restarts)
+		if took > 7*time.Minute { // 9 minutes if each is tried by itself
+			w.t.Errorf("all are dead after %v", took)
+		}
+		w.run(5*time.Second, 0, func() {})
+		w.check(killers + hanging)
+	})
+}
