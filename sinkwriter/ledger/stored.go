@@ -20,9 +20,11 @@ order by u.n on conflict do nothing returning source, id`
 	countBlockedSQL = `select subject, count(*), coalesce(sum(octet_length(event)), 0)::bigint from tandem.blocked_event
 where function = $1 and cluster = $2 group by subject`
 
+	// The index is on a hash of the subject, which may be longer than an index row.
 	loadBlockedSQL = `select e.position, e.source, e.id, e.subject, e.stream, e.sequence::text, e.arrived_at, e.event
 from unnest($3::text[]) as s(subject), lateral (
-    select * from tandem.blocked_event b where b.function = $1 and b.cluster = $2 and b.subject = s.subject order by b.position limit $4
+    select * from tandem.blocked_event b where b.function = $1 and b.cluster = $2
+    and hashtextextended(b.subject, 0) = hashtextextended(s.subject, 0) and b.subject = s.subject order by b.position limit $4
 ) as e order by e.position`
 
 	deleteBlockedSQL = `delete from tandem.blocked_event where function = $1 and cluster = $2 and position = any($3)`

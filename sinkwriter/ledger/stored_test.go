@@ -1,7 +1,9 @@
 package ledger_test
 
 import (
+	"encoding/base64"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -93,5 +95,36 @@ func TestStoredEventsKeepTheOrderOfTheirSubject(t *testing.T) {
 		if err != nil || len(some) != other.want {
 			t.Errorf("%d are left of function %s, err %v; want %d", len(some), other.function, err, other.want)
 		}
+	}
+}
+
+func TestEventsWithLongSubjectsAreStored(t *testing.T) {
+	t.Parallel()
+
+	pool := sinktest.NewDatabase(t)
+	b := ledger.NewBlocked(pool, "east")
+	random := rand.NewChaCha8([32]byte{15}) // of what can be compressed, an index takes more
+	long := make([]byte, 20_000)
+	_, _ = random.Read(long)
+	subject := base64.StdEncoding.EncodeToString(long)
+	var events []ledger.StoredEvent
+	for i := range 20 {
+		events = append(events, ledger.StoredEvent{
+			Subject: subject + fmt.Sprint(i%2), Source: "test", ID: fmt.Sprint(i), Stream: "EVENTS", Sequence: uint64(i), Arrived: time.UnixMilli(int64(i)).UTC(), Event: []byte(`{}`),
+		})
+	}
+	if _, err := b.Store(t.Context(), "f", events); err != nil {
+		t.Fatal(err)
+	}
+	got, err := b.Load(t.Context(), "f", []string{subject + "1"}, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, e := range got {
+		ids = append(ids, e.ID)
+	}
+	if diff := cmp.Diff([]string{"1", "3", "5", "7", "9"}, ids); diff != "" {
+		t.Errorf("events of the subject (-want +got)\n%s", diff)
 	}
 }
