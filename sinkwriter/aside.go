@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,8 +19,9 @@ const (
 	// asideInterval is the time between two rounds of the events that are set aside.
 	asideInterval = 100 * time.Millisecond
 
-	// maxAsidePause bounds the time between two attempts of an event that fails.
-	maxAsidePause = time.Second
+	// maxAsidePause bounds the time between two attempts of an event that fails: it may
+	// disrupt the database, as one that ends its server.
+	maxAsidePause = 10 * time.Second
 
 	// maxFailures bounds the events whose failures a writer remembers.
 	maxFailures = 1024
@@ -30,17 +32,13 @@ const (
 
 	// A statement may take these parts of the commit timeout: of a batch, of a part of one
 	// that took too long, and of an event that is aside; but leastTimeout at least.
-	batchPart, dividedPart, asidePart = 10, 20, 4
+	batchPart, dividedPart, asidePart = 25, 50, 4
 	leastTimeout                      = 100 * time.Millisecond
 
 	// slowRest is the time after a failure of a slow event, in times of the attempt, until
 	// one that has failed before is tried: each may hold locks that others wait for. One
 	// that has not failed yet waits for a third of it.
 	slowRest = 3
-
-	// disruptions is after how many failures an event that is not to blame is left to its
-	// source, which waits longer: it may disrupt the database, as one that ends its server.
-	disruptions = 3
 )
 
 // aside holds offers that are tried one by one, beside the batches: an event that waits for
@@ -59,6 +57,62 @@ type failure struct {
 	won     int64  // the events of its function that had been committed by then
 	slow    bool   // they took longer than a batch may
 	verdict *Error // for the next offer, as nobody waited for it any more
+}
+
+// eventType identifies the events of one type that a function handles.
+type eventType struct{ function, name string }
+
+// slowTypes are the types of which events were slow lately, more of them than were
+// committed: by how many more, up to maxSlowType. From slowType on, events of the type are
+// not in a batch, where each of them costs a timeout.
+type slowTypes struct {
+	some  atomic.Bool // the map has an element
+	mu    sync.Mutex
+	types map[eventType]int
+}
+
+const slowType, maxSlowType = 3, 8
+
+// typeOf returns the type of an offer's event.
+func typeOf(o *offer) eventType { return eventType{o.function, o.event.Type()} }
+
+// slow counts an event whose statements took too long.
+func (s *slowTypes) slow(o *offer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.types == nil {
+		s.types = map[eventType]int{}
+	}
+	s.types[typeOf(o)] = min(s.types[typeOf(o)]+1, maxSlowType)
+	s.some.Store(true)
+}
+
+// committed counts events that are committed.
+func (s *slowTypes) committed(offers []*offer) {
+	if !s.some.Load() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range offers {
+		t := typeOf(o)
+		if n, known := s.types[t]; known && n > 1 {
+			s.types[t] = n - 1
+		} else {
+			delete(s.types, t)
+		}
+	}
+	s.some.Store(len(s.types) > 0)
+}
+
+// has reports whether an event is of a slow type.
+func (s *slowTypes) has(o *offer) bool {
+	if !s.some.Load() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.types[typeOf(o)] >= slowType
 }
 
 // average is a moving average of durations.
@@ -116,31 +170,30 @@ func timedOut(err error) bool {
 // function have been committed since: then the database works, and it is this event. That
 // is FaultFunction, an attempt, for an error that the server answered to a statement of the
 // function, or a timeout. Lost connections, deadlocks, full disks and the like count for
-// nothing, as faultOf has it: such an event is left to its source, as FaultTransient.
+// nothing, as faultOf has it.
 func (w *Writer) suspect(o *offer, err error) *Error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f := w.failureOf(o)
 	won := o.counters.won.Load()
-	if f.failed > 0 && won == f.won {
-		return nil
+	counts := f.failed == 0 || won > f.won
+	if counts {
+		f.failed++
+		f.won = won
 	}
-	f.failed++
-	f.won = won
-	if f.failed == 1 {
+	o.pause = min(max(asideInterval<<min(f.failed, 6), 2*o.pause), maxAsidePause)
+	if !counts || f.failed == 1 {
 		return nil
 	}
 	verdict := asError(o, err)
-	verdict.Fault = FaultTransient
+	verdict.Fault = FaultFunction
 	var statement *statementError
 	switch {
 	case timedOut(err):
-		verdict.Fault = FaultFunction
 		verdict.Err = fmt.Errorf("its statements take longer than the commit timeout of %s, alone, while other events of the function are committed: %w", w.config.CommitTimeout, err)
 	case errors.As(err, &statement) && statement.effect && faultOf(statement.err) == FaultFunction:
-		verdict.Fault = FaultFunction
 		verdict.Err = fmt.Errorf("its statements fail, alone, while other events of the function are committed: %w", err)
-	case f.failed < disruptions:
+	default:
 		return nil
 	}
 	if !o.waited() {
@@ -176,17 +229,19 @@ func (w *Writer) forget(o *offer) {
 	delete(w.failures, o.key)
 }
 
-// divert takes the offers out whose events were set aside before, and sets them aside at
-// once. Callers hold mu.
+// divert takes the offers out whose events were set aside before, or are of a slow type,
+// and sets them aside at once. Callers hold mu.
 func (w *Writer) divert(offers []*offer) []*offer {
-	if len(w.failures) == 0 {
+	if len(w.failures) == 0 && !w.slowTypes.some.Load() {
 		return offers
 	}
 	return slices.DeleteFunc(slices.Clone(offers), func(o *offer) bool {
 		f := w.failures[o.key]
 		switch {
-		case f == nil:
+		case f == nil && !w.slowTypes.has(o):
 			return false
+		case f == nil:
+			w.addAside(&w.slow, o, w.trySlow)
 		case f.verdict != nil:
 			w.refuse(o, f.verdict)
 			f.verdict = nil
@@ -196,6 +251,22 @@ func (w *Writer) divert(offers []*offer) []*offer {
 			w.addAside(&w.aside, o, w.tryAside)
 		}
 		return true
+	})
+}
+
+// dropSlow takes the offers of slow types out of a batch, and sets them aside.
+func (w *Writer) dropSlow(batch []*offer) []*offer {
+	if !w.slowTypes.some.Load() {
+		return batch
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.DeleteFunc(batch, func(o *offer) bool {
+		slow := w.slowTypes.has(o)
+		if slow {
+			w.addAside(&w.slow, o, w.trySlow)
+		}
+		return slow
 	})
 }
 
@@ -246,6 +317,11 @@ func (w *Writer) tryAside() {
 		var ended []*offer
 		for _, o := range waiting {
 			if w.ctx.Err() == nil && o.waited() && now().Before(o.next) {
+				continue
+			}
+			if o.timedOut && w.slowTypes.has(o) {
+				w.setSlow(o)
+				ended = append(ended, o)
 				continue
 			}
 			how := try{lockTimeout: w.config.ClaimTimeout / 4, statementTimeout: w.statementTimeout(asidePart), alone: true}
@@ -350,7 +426,6 @@ func (w *Writer) tryOne(o *offer, how try) (done, slow bool) {
 			w.refuse(o, verdict)
 			return true, false
 		}
-		o.pause = min(max(asideInterval, 2*o.pause), maxAsidePause)
 		o.next = now().Add(o.pause)
 	}
 	trouble := err

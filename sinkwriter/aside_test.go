@@ -41,7 +41,7 @@ create constraint trigger harm_later after insert on orders deferrable initially
 // the order is committed.
 func deliver(ctx context.Context, w *sinkwriter.Writer, id string, attempts int) string {
 	for {
-		request, cancel := context.WithTimeout(ctx, 4*time.Second)
+		request, cancel := context.WithTimeout(ctx, 8*time.Second)
 		_, err := w.Commit(request, sinktest.Order(id, 1))
 		cancel()
 		var refused *sinkwriter.Error
@@ -105,13 +105,17 @@ func TestStatementsThatFailForOneEventHarmNoOthers(t *testing.T) {
 
 			slow := tt.harm == "sleep" || tt.harm == "late"
 			bad, good := 10, 200
+			attempts := 3
 			if slow {
 				bad = 3
+			}
+			if tt.want == "transient" {
+				attempts = 1
 			}
 			var all, healthy sync.WaitGroup
 			for i := range bad {
 				all.Go(func() {
-					if got := deliver(ctx, w, fmt.Sprintf("%s %d", tt.harm, i), 3); !slow && got != tt.want {
+					if got := deliver(ctx, w, fmt.Sprintf("%s %d", tt.harm, i), attempts); !slow && got != tt.want {
 						t.Errorf("%s: fault is %q, want %q", tt.harm, got, tt.want)
 					}
 				})
@@ -123,7 +127,7 @@ func TestStatementsThatFailForOneEventHarmNoOthers(t *testing.T) {
 				healthy.Go(func() {
 					time.Sleep(time.Duration(i) * 5 * time.Millisecond)
 					from := time.Now()
-					if got := deliver(ctx, w, fmt.Sprintf("good %d", i), 5); got != "" {
+					if got := deliver(ctx, w, fmt.Sprintf("good %d", i), 1); got != "" {
 						t.Errorf("a healthy event beside it: fault is %q", got)
 					}
 					mu.Lock()
@@ -146,6 +150,49 @@ func TestStatementsThatFailForOneEventHarmNoOthers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Slow events of a type of their own are in no batch once that is known.
+func TestAFloodOfSlowEventsHarmsNoOtherType(t *testing.T) {
+	t.Parallel()
+
+	pool := sinktest.NewDatabase(t)
+	sinktest.Execute(t, pool, harmSQL)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	flood, end := context.WithCancel(ctx)
+	defer end()
+	var all, healthy sync.WaitGroup
+	const bad, good = 200, 400
+	for i := range bad {
+		all.Go(func() {
+			time.Sleep(time.Duration(i) * 20 * time.Millisecond)
+			slow := sinktest.Order(fmt.Sprintf("sleep %d", i), 1)
+			slow.Event.SetType("com.example.order.slow")
+			if _, err := w.Commit(flood, slow); err == nil {
+				t.Error("a statement of a minute is committed")
+			}
+		})
+	}
+	var slowest time.Duration
+	var mu sync.Mutex
+	for i := range good {
+		healthy.Go(func() {
+			time.Sleep(time.Duration(i) * 10 * time.Millisecond)
+			from := time.Now()
+			if got := deliver(ctx, w, fmt.Sprintf("good %d", i), 1); got != "" {
+				t.Errorf("a healthy event beside them: fault is %q", got)
+			}
+			mu.Lock()
+			slowest = max(slowest, time.Since(from))
+			mu.Unlock()
+		})
+	}
+	healthy.Wait()
+	t.Logf("the slowest healthy event took %s", slowest.Round(time.Millisecond))
+	end()
+	all.Wait()
 }
 
 // keepCommitting commits healthy events until the test ends.

@@ -215,6 +215,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 		return err
 	}
 	w.usual.add(now().Sub(begin))
+	w.slowTypes.committed(c.won)
 	countWon(c.won)
 	w.stats.batches.Add(1)
 	for _, o := range c.won {
@@ -281,8 +282,8 @@ func (w *Writer) after(ctx context.Context, s *session, err error, again bool) (
 		ctx, cancel := context.WithTimeout(context.Background(), w.config.ClaimTimeout)
 		defer cancel()
 		_ = s.conn.Conn().Close(ctx)
-	case "42P01", "42703", "0A000", "42804", "42P10", "26000", "08P01", "XX000":
-		if again {
+	case "42P01", "42703", "0A000", "42804", "42P10", "26000", "42P05", "08P01", "XX000":
+		if again && answer.Code != "26000" && answer.Code != "42P05" {
 			return 0
 		}
 		// The tables are not what we believed, or neither are the statements

@@ -200,8 +200,8 @@ func faultOf(err *pgconn.PgError) Fault {
 	// Statement timeout; a message that does not fit its statement; no transaction allowed.
 	case "57014", "08P01", "25001":
 		return FaultFunction
-	case "55P03", "55006", "25006", "26000", "XX001", "XX002":
-		// A lock or an object in use, a failover, a pooler, corrupt data.
+	case "55P03", "55006", "25006", "26000", "42P05", "XX001", "XX002":
+		// A lock or an object in use, a failover, our prepared statements, corrupt data.
 		if raised {
 			return FaultFunction
 		}

@@ -148,19 +148,31 @@ func (s *session) run(ctx context.Context, steps []step) error {
 
 	fresh := map[string]string{} // being prepared in this round trip
 	order := make([]int, 0, len(steps)+4)
+	prepare := func(i int) (name string, known bool) {
+		sql := steps[i].sql
+		if name, known = s.state.prepared[sql]; known {
+			return name, true
+		}
+		if name, known = fresh[sql]; known || !s.state.named || len(s.state.prepared)+len(fresh) >= maxPrepared {
+			return name, known
+		}
+		sum := sha256.Sum256([]byte(sql))
+		name = "tandem_" + hex.EncodeToString(sum[:12])
+		fresh[sql] = name
+		pipeline.SendPrepare(name, sql, steps[i].oids)
+		order = append(order, -1-i)
+		return name, true
+	}
+	// The time that a statement may take begins when it is parsed, although its parameters
+	// may still be on their way. Not before BEGIN, which sets the isolation level.
+	if s.pg.TxStatus() == 'T' {
+		for i := range steps {
+			prepare(i)
+		}
+	}
 	for i := range steps {
 		st := &steps[i]
-		name, known := s.state.prepared[st.sql]
-		if !known {
-			name, known = fresh[st.sql]
-		}
-		if !known && s.state.named && len(s.state.prepared)+len(fresh) < maxPrepared {
-			sum := sha256.Sum256([]byte(st.sql))
-			name, known = "tandem_"+hex.EncodeToString(sum[:12]), true
-			fresh[st.sql] = name
-			pipeline.SendPrepare(name, st.sql, st.oids)
-			order = append(order, -1-i)
-		}
+		name, known := prepare(i)
 		formats := st.formats
 		if formats == nil {
 			formats = binaryFormat

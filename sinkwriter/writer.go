@@ -45,7 +45,8 @@ type Writer struct {
 	ctx  context.Context
 	done sync.WaitGroup
 
-	usual average // that a batch's effects and COMMIT take
+	usual     average // that a batch's effects and COMMIT take
+	slowTypes slowTypes
 
 	mu          sync.Mutex
 	closed      bool
@@ -72,10 +73,12 @@ type offer struct {
 	unsure            bool   // it may be committed
 	exec              []byte // its first statement, in canonical form
 
-	// While it is aside: the next attempt, the pause before it, and whether one failed.
-	next   time.Time
-	pause  time.Duration
-	failed bool
+	// While it is aside: the next attempt, the pause before it, whether one failed, and
+	// whether its statements took too long in a batch.
+	next     time.Time
+	pause    time.Duration
+	failed   bool
+	timedOut bool
 
 	waiter    *waiter
 	duplicate *offer // the same offer once more, in the same batch
@@ -373,7 +376,7 @@ func (w *Writer) commitKeys(batch []*offer, before history) {
 	backoff := retry.WithCappedDuration(time.Second, retry.WithJitterPercent(20, retry.NewExponential(5*time.Millisecond)))
 	var lockTimeout time.Duration
 	for len(batch) > 0 {
-		batch = dropAbandoned(batch)
+		batch = w.dropSlow(dropAbandoned(batch))
 		if len(batch) == 0 {
 			return
 		}
@@ -447,11 +450,12 @@ func (w *Writer) commitParts(batch []*offer, parts int, before history) {
 
 // isolate ends an offer that has failed alone, or sets it aside if it has to be tried again.
 func (w *Writer) isolate(o *offer, err error) {
-	if !timedOut(err) { // a batch has not the whole commit timeout
-		if verdict := w.suspect(o, err); verdict != nil {
-			w.refuse(o, verdict)
-			return
-		}
+	if timedOut(err) { // it had a part of the commit timeout only
+		o.timedOut = true
+		w.slowTypes.slow(o)
+	} else if verdict := w.suspect(o, err); verdict != nil {
+		w.refuse(o, verdict)
+		return
 	}
 	trouble := err
 	o.trouble.Store(&trouble)
