@@ -33,6 +33,8 @@ var spoiltKinds = []struct{ kind, about string }{
 	{orders.SlowEvents, "is computed for 1 s"},
 	{orders.LargeOutput, "has an output that the stream does not accept"},
 	{orders.Unreadable, "is no valid CloudEvent"},
+	{orders.BadSQL, "has a statement that fails with XX000"},
+	{orders.SlowSQL, "has a statement that takes a minute"},
 }
 
 // Rows with many bad events.

@@ -19,6 +19,11 @@ const (
 	largeBytes = 1200 << 10 // of an output; a stream accepts 1 MiB
 )
 
+var (
+	badSQL  = functions.Statement{Name: "bad", SQL: `select pg_catalog.int4_avg_accum($1::bigint[], 1)`}
+	slowSQL = functions.Statement{Name: "slow", SQL: `select pg_catalog.pg_sleep($1)`}
+)
+
 // spoil has a function accept bad events, of a type of their own, of which each does what
 // kind says.
 func spoil(f functions.Function, kind string) (functions.Function, error) {
@@ -50,6 +55,14 @@ func spoil(f functions.Function, kind string) (functions.Function, error) {
 			return fx, nil
 		},
 		orders.Unreadable: handle, // it gets none
+		orders.BadSQL: func(context.Context, event.Event) (fx functions.Effects, _ error) {
+			fx.Exec(badSQL, []int64{1, 2, 3})
+			return fx, nil
+		},
+		orders.SlowSQL: func(context.Context, event.Event) (fx functions.Effects, _ error) {
+			fx.Exec(slowSQL, 60)
+			return fx, nil
+		},
 	}[kind]
 	if !known {
 		return f, fmt.Errorf("TANDEM_BENCH_SPOILT: %q is not known", kind)

@@ -37,6 +37,8 @@ const (
 	SlowEvents  = "slow"
 	LargeOutput = "large"
 	Unreadable  = "unreadable"
+	BadSQL      = "bad-sql"
+	SlowSQL     = "slow-sql"
 )
 
 // note fills a row, and an output, up to about 200 bytes.
