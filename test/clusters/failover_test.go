@@ -13,6 +13,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
+	"github.com/tandem-fn/tandem/hack/feed"
 )
 
 // failedOver starts two clusters on a primary with a standby, lets the standby fall
@@ -22,28 +23,25 @@ func failedOver(t *testing.T, west []string, behind int64, meanwhile func(*world
 	t.Helper()
 	w := newWorldOf(t, 2000, devcluster.Config{Standby: true, Clusters: eastAndWest(nil, west)})
 	r := w.Replicated
-	const first = 3000
+	const first = 1000
 	w.waitFor(t, first)
 	if err := r.StopReplication(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w.waitFor(t, first+behind)
-	w.poll(t, "nobody acknowledges", func(ctx context.Context) bool { return w.acknowledged(ctx, t) > first+behind/2 })
+	// However long that took, so many more are acknowledged that it does not have.
+	survives := w.committedInStandby(t)
+	w.waitFor(t, min(survives+behind, feed.Flights))
+	var acknowledged int64
+	pollDown(t, "nobody acknowledges", func(ctx context.Context) int64 {
+		acknowledged = max(acknowledged, w.acknowledged(ctx, t))
+		return survives + behind/2 - acknowledged
+	})
 
 	r.LosePrimary()
-	acknowledged := w.acknowledged(t.Context(), t)
+	acknowledged = max(acknowledged, w.acknowledged(t.Context(), t))
 	meanwhile(w)
 	// Counted before the standby is promoted: from then on clusters commit again.
-	standby, err := pgx.Connect(t.Context(), r.Standby().URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var survived int64
-	err = standby.QueryRow(t.Context(), `select count(*) from tandem.ledger`).Scan(&survived)
-	_ = standby.Close(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	survived := w.committedInStandby(t)
 	if err := r.Promote(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -53,6 +51,20 @@ func failedOver(t *testing.T, west []string, behind int64, meanwhile func(*world
 		t.Fatal("the failover has lost next to nothing: there is nothing to see here")
 	}
 	return w
+}
+
+// committedInStandby returns how many events the standby's ledger has.
+func (w *world) committedInStandby(t *testing.T) (n int64) {
+	t.Helper()
+	standby, err := pgx.Connect(t.Context(), w.Replicated.Standby().URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = standby.Close(t.Context()) }()
+	if err := standby.QueryRow(t.Context(), `select count(*) from tandem.ledger`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // acknowledged is how far the foremost cluster has come: what it has acknowledged

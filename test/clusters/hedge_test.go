@@ -1,8 +1,8 @@
 package clusters_test
 
 import (
-	"bufio"
 	"context"
+	"io"
 	"net/http"
 	"os"
 	"strconv"
@@ -10,10 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
@@ -27,23 +29,26 @@ func requests(t *testing.T, c *devcluster.Cluster) int {
 	return n
 }
 
-// metric adds up what a metric has for all labels.
-func metric(t *testing.T, url, name string) (sum int, found bool) {
+// metric adds up what a metric has for all labels, or for those with a text in them.
+func metric(t *testing.T, url, name string, label ...string) (sum int, found bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = res.Body.Close() }()
-	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
-		line := lines.Text()
-		if rest, ok := strings.CutPrefix(line, name); ok && strings.HasPrefix(rest, "{") {
+	var text []byte
+	poll(t, "no metrics at "+url, func(ctx context.Context) bool {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false
+		}
+		defer func() { _ = res.Body.Close() }()
+		text, err = io.ReadAll(res.Body)
+		return err == nil && res.StatusCode == http.StatusOK
+	})
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		if rest, ok := strings.CutPrefix(line, name); ok && strings.HasPrefix(rest, "{") && strings.Contains(rest, strings.Join(label, "")) {
 			value, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
 			if err != nil {
 				t.Fatal(err)
@@ -63,9 +68,9 @@ func redelivered(t *testing.T, w *world, c *devcluster.Cluster) uint64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	consumer, err := js.Consumer(ctx, inputStream, "tandem-"+c.Name()+"-"+c.FunctionName())
+	consumer, err := jetstream.Ask(t.Context(), func(ctx context.Context) (natsjs.Consumer, error) {
+		return js.Consumer(ctx, inputStream, "tandem-"+c.Name()+"-"+c.FunctionName())
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,30 +85,69 @@ func TestAHedgingClusterIsNotAskedUntilTheOtherOneDies(t *testing.T) {
 	w := newWorldWith(t, 400, nil, []string{"TANDEM_HEDGE=" + delay.String()})
 	east, west := w.Clusters()[0], w.Clusters()[1]
 	w.waitFor(t, 5000)
-	// A lookup has 400 ms. On a busy machine one may take longer, and then a few events
-	// are delivered without it, which another cluster has committed.
-	if n, won := requests(t, west), w.won(t, west); n > 5000/100 || won != 0 {
-		t.Errorf("the hedging cluster's function got %d requests and won %v events while the other one was healthy", n, won)
-	}
-	if skipped, _ := metric(t, west.MetricsURL(), "tandem_source_skipped_total"); skipped == 0 {
-		t.Error("the hedging cluster's source has skipped nothing")
-	}
 	w.poll(t, "the other cluster has committed less than 4000 events", func(context.Context) bool { return w.won(t, east) >= 4000 })
+	w.poll(t, "the hedging cluster's source skips nothing", func(context.Context) bool {
+		skipped, _ := metric(t, west.MetricsURL(), "tandem_source_skipped_total")
+		return skipped > 0
+	})
+	// A lookup has 400 ms. On a busy machine one may take longer, and then the events in it
+	// are delivered without it, which another cluster has committed.
+	if n := requests(t, west); n > 4000/2 {
+		t.Errorf("the hedging cluster's function got %d requests while the other one was healthy", n)
+	}
+	// On such a machine the other cluster may be late too; but no event is won before its time.
+	w.checkDelay(t, west, delay)
 
 	// TestAnEventIsDeliveredAtItsDelayAndWithinASecondIfTheLedgerIsSilent, in
 	// eventing/source, has the time that this takes. Here, on a machine of any speed:
 	// the hedging cluster holds the events and needs no redelivery by the stream.
 	east.Vanish()
-	died := time.Now()
-	w.poll(t, "the hedging cluster commits nothing", func(context.Context) bool { return w.won(t, west) > 0 })
+	died, before := time.Now(), w.won(t, west)
+	w.poll(t, "the hedging cluster commits nothing", func(context.Context) bool { return w.won(t, west) > before })
 	t.Logf("delay %s: first commit of the hedging cluster %s after the other one died", delay, time.Since(died).Round(time.Millisecond))
 	if n := redelivered(t, w, west); n != 0 {
 		t.Errorf("the stream redelivered %d messages to the hedging cluster before its first commit", n)
 	}
 	w.finish(t, west)
-	if n := requests(t, west); n == 0 || n > 20_000-4000 {
-		t.Errorf("the hedging cluster's function got %d requests in all", n)
+	if n, won := int64(requests(t, west)), w.won(t, east); n == 0 || n > feed.Flights-won/2 {
+		t.Errorf("the hedging cluster's function got %d requests in all, and the other one has won %d events", n, won)
 	}
+}
+
+// checkDelay checks that a hedging cluster has won no event before its delay.
+func (w *world) checkDelay(t *testing.T, c *devcluster.Cluster, delay time.Duration) {
+	t.Helper()
+	rows, err := w.Pool.Query(t.Context(), `select key, committed_at from tandem.ledger join tandem.writer using (writer) where cluster = $1`, c.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	won := map[ledger.Key]time.Time{}
+	var key [16]byte
+	var at time.Time
+	if _, err := pgx.ForEachRow(rows, []any{&key, &at}, func() error {
+		won[key] = at
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(won) == 0 {
+		return
+	}
+	js, err := natsjs.New(w.NC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inOrder(t, js, int(w.feed.Published()), func(m natsjs.Msg) struct{} {
+		meta, err := m.Metadata()
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := m.Headers().Get("ce-id")
+		if at, ok := won[ledger.NewKey(c.FunctionName(), m.Headers().Get("ce-source"), id)]; ok && at.Sub(meta.Timestamp) < delay {
+			t.Errorf("event %s was won by the hedging cluster %s after it was stored, want at least %s", id, at.Sub(meta.Timestamp), delay)
+		}
+		return struct{}{}
+	})
 }
 
 func TestRedundancyIsSwitchedWhileEventsFlow(t *testing.T) {
@@ -130,9 +174,10 @@ func TestRedundancyIsSwitchedWhileEventsFlow(t *testing.T) {
 	before := -1
 	w.poll(t, "what was under way does not end", func(context.Context) bool {
 		last := before
+		sending, _ := metric(t, west.MetricsURL(), "tandem_source_in_flight", `state="sending"`)
 		before = requests(t, west)
 		time.Sleep(time.Second)
-		return before == last
+		return sending == 0 && before == last
 	})
 	w.waitFor(t, 4000)
 	if n := requests(t, west); n != before {
@@ -142,9 +187,10 @@ func TestRedundancyIsSwitchedWhileEventsFlow(t *testing.T) {
 	// All at once; and back.
 	set("", "50ms")
 	expect("50ms", "50ms")
-	if log, err := os.ReadFile(west.Source.LogFile()); err != nil || !strings.Contains(string(log), "standby ended") {
-		t.Errorf("no word about the backlog: %v", err)
-	}
+	w.poll(t, "no word about the backlog", func(context.Context) bool {
+		log, err := os.ReadFile(west.Source.LogFile())
+		return err == nil && strings.Contains(string(log), "standby ended")
+	})
 	w.waitFor(t, 6000)
 	set("", "race")
 	expect("0", "0")

@@ -192,19 +192,21 @@ func (w *harmWorld) replay(t *testing.T, e event.Event) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), tryTimeout)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.Clusters()[0].FunctionURL(), bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("Content-Type", event.ApplicationCloudEventsJSON)
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close() //nolint:errcheck // only the status counts
-	if response.StatusCode/100 != 2 {
-		t.Fatalf("the event was answered with %s", response.Status)
-	}
+	poll(t, "the event is not accepted", func(ctx context.Context) bool {
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.Clusters()[0].FunctionURL(), bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Content-Type", event.ApplicationCloudEventsJSON)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Log(err)
+			return false
+		}
+		defer response.Body.Close() //nolint:errcheck // only the status counts
+		if response.StatusCode/100 != 2 {
+			t.Logf("the event was answered with %s", response.Status)
+		}
+		return response.StatusCode/100 == 2
+	})
 }

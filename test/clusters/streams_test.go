@@ -17,7 +17,6 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/expected"
 	"github.com/tandem-fn/tandem/hack/feed"
-	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
 // side is a cluster with the NATS servers beside it, and the stream that takes
@@ -48,7 +47,7 @@ func newSides(t *testing.T, all ...*side) *sides {
 	t.Helper()
 
 	for _, s := range all {
-		nc, err := nats.Connect(s.nats, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
+		nc, err := nats.Connect(s.nats, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond), nats.Timeout(time.Minute))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +113,7 @@ func (w *sides) waitFor(t *testing.T, events int64) {
 
 	for _, s := range w.all {
 		if s.feed != nil {
-			poll(t, "the feed of "+s.name+" is behind", func(context.Context) bool { return s.feed.Published() >= events })
+			pollDown(t, "the feed of "+s.name+" is behind", func(context.Context) int64 { return events - s.feed.Published() })
 		}
 	}
 }
@@ -134,7 +133,7 @@ func (w *sides) finish(t *testing.T) {
 			t.Fatalf("feed of %s: %v", s.name, err)
 		}
 	}
-	poll(t, "events are still under way", func(ctx context.Context) bool { return w.counted(t, ctx) == feed.Flights })
+	pollDown(t, "events are still under way", func(ctx context.Context) int64 { return feed.Flights - w.counted(t, ctx) })
 	// Acknowledgements go down with a leader or a link. Their messages come again
 	// after a minute and a half, or at once to a source that begins.
 	for _, s := range w.all {
@@ -142,16 +141,12 @@ func (w *sides) finish(t *testing.T) {
 	}
 	for _, s := range w.all {
 		for _, stream := range s.read {
-			poll(t, s.name+" has not acknowledged everything in "+stream, func(ctx context.Context) bool {
-				return w.through(ctx, s, stream)
+			pollDown(t, s.name+" has not acknowledged everything in "+stream, func(ctx context.Context) int64 {
+				return w.unacknowledged(ctx, s, stream)
 			})
 		}
 	}
-	box := sinkwriter.NewOutbox(w.Pool)
-	poll(t, "outputs are still in the outbox", func(ctx context.Context) bool {
-		n, err := box.Backlog(ctx)
-		return err == nil && n == 0
-	})
+	outboxEmpties(t, w.Pool)
 
 	got, err := expected.ReadTables(t.Context(), w.Pool)
 	if err != nil {
@@ -187,12 +182,12 @@ func (w *sides) finish(t *testing.T) {
 	}
 }
 
-// through says whether a cluster has acknowledged all that the streams which take
-// events in have, and a mirror has all of its origin.
-func (w *sides) through(ctx context.Context, s *side, stream string) bool {
+// unacknowledged returns how much a cluster has not acknowledged of what the streams which
+// take events in have, once a mirror has all of its origin.
+func (w *sides) unacknowledged(ctx context.Context, s *side, stream string) int64 {
 	there, err := s.js.Stream(ctx, jetstream.ParseStream(stream).Name)
 	if err != nil {
-		return false
+		return unknown
 	}
 	origin := there.CachedInfo().Config.Name
 	if mirror := there.CachedInfo().Config.Mirror; mirror != nil {
@@ -204,15 +199,14 @@ func (w *sides) through(ctx context.Context, s *side, stream string) bool {
 		}
 		from, err := other.js.Stream(ctx, origin)
 		if err != nil || there.CachedInfo().State.LastSeq < from.CachedInfo().State.LastSeq {
-			return false
+			return unknown
 		}
 	}
 	consumer, err := there.Consumer(ctx, "tandem-"+s.name+"-"+s.cluster.FunctionName())
 	if err != nil {
-		return false
+		return unknown
 	}
-	info := consumer.CachedInfo()
-	return info.NumPending == 0 && info.NumAckPending == 0 && info.Delivered.Stream > 0
+	return notAcknowledged(consumer.CachedInfo())
 }
 
 // counted counts what the clusters have committed.

@@ -55,12 +55,7 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 		if err := e.SetData(event.ApplicationJSON, map[string]any{"room": fmt.Sprintf("room %d", i%50), "author": "ann", "text": "hello"}); err != nil {
 			t.Fatal(err)
 		}
-		publishing, cancel := context.WithTimeout(t.Context(), timeout)
-		err := publisher.Publish(publishing, []event.Event{e})
-		cancel()
-		if err != nil {
-			t.Fatal(err)
-		}
+		publish(t, publisher, e)
 	}
 
 	w.finish(t, w.Clusters()[0])
