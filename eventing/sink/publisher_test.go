@@ -246,10 +246,19 @@ func TestTypesThatHangLeavePlacesToOthers(t *testing.T) {
 
 	const types, each = 100, 3
 	hang, released := make(chan struct{}), make(chan struct{})
-	var hanging atomic.Int64
+	var mu sync.Mutex
+	requests, hanging := 0, map[string]bool{} // those of types that hang
+	hangs := func() (int, int) {
+		mu.Lock()
+		defer mu.Unlock()
+		return requests, len(hanging)
+	}
 	s := newOutputSink(t, func(batch []event.Event) int {
-		if strings.HasPrefix(batch[0].Type(), "hanging") {
-			hanging.Add(1)
+		if eventType := batch[0].Type(); strings.HasPrefix(eventType, "hanging") {
+			mu.Lock()
+			requests++
+			hanging[eventType] = true
+			mu.Unlock()
 			<-hang
 			return http.StatusServiceUnavailable
 		}
@@ -275,15 +284,21 @@ func TestTypesThatHangLeavePlacesToOthers(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	eventtest.Eventually(t, "some hang", func() bool { return hanging.Load() >= 16 })
+	eventtest.Eventually(t, "some hang", func() bool {
+		_, types := hangs()
+		return types >= 16
+	})
 	publish("a type that was accepted", outputs(200))
 	fresh := outputs(20)
 	for i := range fresh {
 		fresh[i].SetType(fmt.Sprintf("new-%d", i%5))
 	}
 	publish("new types", fresh)
-	eventtest.Eventually(t, "every type was sent", func() bool { return hanging.Load() >= types })
-	if n := hanging.Load(); n >= 2*types {
+	eventtest.Eventually(t, "every type was sent", func() bool {
+		_, sent := hangs()
+		return sent == types
+	})
+	if n, _ := hangs(); n >= 2*types {
 		t.Errorf("%d requests hang, want hardly more than one of each of %d types", n, types)
 	}
 	time.Sleep(1500 * time.Millisecond) // until all of them are known to hang
