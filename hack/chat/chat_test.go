@@ -27,8 +27,12 @@ import (
 	"github.com/tandem-fn/tandem/functions/chat"
 )
 
-// patience is how long a test waits for what has to come.
-const patience = 2 * time.Minute
+// What does not come fails a test after patience and so many tries: on a busy machine, where
+// everything takes longer, so does each try.
+const (
+	patience = 2 * time.Minute
+	tries    = 1000
+)
 
 // TestMain lets the test binary be the program that serves a page.
 func TestMain(m *testing.M) {
@@ -171,8 +175,8 @@ func (u *user) take(text []byte) {
 	case p.Stored != "":
 		delete(u.unsent, p.Stored)
 	case p.Failed != "":
-		// As a page does when somebody presses the button again.
-		if strings.Contains(p.Reason, "answers 503") || strings.Contains(p.Reason, "connection refused") || strings.Contains(p.Reason, "EOF") {
+		// As a page does when somebody presses the button again: it was not stored in time.
+		if slices.ContainsFunc([]string{"answers 5", `Post "`, "deadline exceeded", "not stored yet"}, func(part string) bool { return strings.Contains(p.Reason, part) }) {
 			_ = u.conn.Write(context.Background(), websocket.MessageText, []byte(u.unsent[p.Failed]))
 			return
 		}
@@ -235,6 +239,13 @@ func (u *user) names() (rooms, members []string) {
 	return rooms, members
 }
 
+// answered reports whether all that it sent is answered.
+func (u *user) answered() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.unsent) == 0
+}
+
 func (u *user) lastMessage() (id string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -246,10 +257,12 @@ func (u *user) lastMessage() (id string) {
 
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %s", what, patience)
+	begin := time.Now()
+	for n := 1; !ok(); n++ {
+		if n > tries && time.Since(begin) > patience {
+			t.Fatalf("%s: not within %s, in %d tries", what, time.Since(begin).Round(time.Second), n)
 		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
@@ -318,12 +331,13 @@ func TestTwoBrowsersChatWhileProcessesAreKilled(t *testing.T) {
 		return query(t, r.o.databaseURL, "select name from chat_names") == "Pager duty" &&
 			query(t, r.o.databaseURL, "select string_agg(member || ' ' || unread, ', ' order by member) from chat_members") == fmt.Sprintf("Ann 0, Bob %d", sent/2)
 	})
+	await(t, "all that was sent is answered", func() bool { return ann.answered() && bob.answered() })
 	if got := query(t, r.o.databaseURL, "select format('%s messages, %s dead letters, %s divergences', (select count(*) from chat_messages), (select count(*) from tandem.dead_letter), (select count(*) from tandem.divergence))"); got != "40 messages, 0 dead letters, 0 divergences" {
 		t.Errorf("there are %s", got)
 	}
 	for _, u := range both {
-		if len(u.again)+len(u.failed)+len(u.unsent) != 0 {
-			t.Errorf("%s: twice on a connection %q, refused %q, not answered %v", u.name, u.again, u.failed, u.unsent)
+		if len(u.again)+len(u.failed) != 0 {
+			t.Errorf("%s: twice on a connection %q, refused %q", u.name, u.again, u.failed)
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
-const patience = 30 * time.Second
+const patience = 2 * time.Minute // a busy machine takes some
 
 // psql is one session.
 type psql struct {

@@ -26,8 +26,12 @@ import (
 	"github.com/tandem-fn/tandem/hack/chat/push"
 )
 
-// patience is how long a test waits for what has to come.
-const patience = 60 * time.Second
+// patience is how long a test waits for what has to come, postPatience how long a server
+// tries to store.
+const (
+	patience     = 2 * time.Minute
+	postPatience = time.Minute
+)
 
 // world is two sides on one NATS server.
 type world struct {
@@ -61,7 +65,7 @@ func newWorld(t *testing.T, change func(*push.Config)) *world {
 		return p
 	}
 	w.outputs = publisher("OUTPUTS")
-	if w.nc, err = nats.Connect(w.nats.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond)); err != nil {
+	if w.nc, err = nats.Connect(w.nats.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.Timeout(patience)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.nc.Close)
@@ -81,7 +85,11 @@ func newWorld(t *testing.T, change func(*push.Config)) *world {
 		{Name: "west", URL: "http://" + west.Listener.Addr().String()},
 	}
 	start := func(name string, server *httptest.Server) *side {
-		cfg := push.Config{Cluster: name, IngestURL: ingest.URL, Sides: sides}
+		// However long a browser of a busy machine does not read, it is not away.
+		cfg := push.Config{
+			Cluster: name, IngestURL: ingest.URL, Sides: sides,
+			PingInterval: time.Hour, WriteTimeout: patience, PostTimeout: postPatience,
+		}
 		if change != nil {
 			change(&cfg)
 		}
@@ -275,7 +283,10 @@ func TestBothSidesGetEachEventOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	header.Del("Nats-Msg-Id")
-	if _, err := w.js.PublishMsg(t.Context(), &nats.Msg{Subject: jetstream.Subject("outputs", first.Type()), Header: header, Data: data}); err != nil {
+	if err := jetstream.Do(t.Context(), func(ctx context.Context) error {
+		_, err := w.js.PublishMsg(ctx, &nats.Msg{Subject: jetstream.Subject("outputs", first.Type()), Header: header, Data: data})
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 	w.publish(t, said(t, "2", "lunch", "elsewhere"), said(t, "3", "ops", "last"))
@@ -284,8 +295,8 @@ func TestBothSidesGetEachEventOnce(t *testing.T) {
 			t.Errorf("%s got %q, want first and last once", name, got)
 		}
 	}
-	if stream, err := w.js.Stream(t.Context(), "OUTPUTS"); err != nil || stream.CachedInfo().State.Msgs != 4 {
-		t.Errorf("the stream has not the repeat in it, so nothing was shown: %v", err)
+	if n := w.stream(t, "OUTPUTS").CachedInfo().State.Msgs; n < 4 {
+		t.Errorf("the stream has %d messages, not the repeat in it, so nothing was shown", n)
 	}
 }
 
@@ -319,15 +330,22 @@ func TestWhatIsPushedIsTheEvent(t *testing.T) {
 	}
 }
 
-// stored gives the events that are in the stream of events.
-func (w *world) stored(t *testing.T) (events []event.Event) {
+// stream returns a stream as it is now.
+func (w *world) stream(t *testing.T, name string) natsjs.Stream {
 	t.Helper()
-	stream, err := w.js.Stream(t.Context(), "EVENTS")
+	stream, err := jetstream.Ask(t.Context(), func(ctx context.Context) (natsjs.Stream, error) { return w.js.Stream(ctx, name) })
 	if err != nil {
 		t.Fatal(err)
 	}
+	return stream
+}
+
+// stored gives the events that are in the stream of events.
+func (w *world) stored(t *testing.T) (events []event.Event) {
+	t.Helper()
+	stream := w.stream(t, "EVENTS")
 	for seq := range stream.CachedInfo().State.LastSeq {
-		m, err := stream.GetMsg(t.Context(), seq+1)
+		m, err := jetstream.Ask(t.Context(), func(ctx context.Context) (*natsjs.RawStreamMsg, error) { return stream.GetMsg(ctx, seq+1) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -431,7 +449,7 @@ func TestStoringIsTriedAgain(t *testing.T) {
 		w.WriteHeader(http.StatusAccepted)
 	}))
 	t.Cleanup(ingest.Close)
-	w := newWorld(t, func(c *push.Config) { c.IngestURL, c.PostTimeout = ingest.URL, patience })
+	w := newWorld(t, func(c *push.Config) { c.IngestURL = ingest.URL })
 	b := w.east.open(t, "ops", "Ann")
 	id := uuid("1", time.Now())
 	b.send(t, id, chat.Joined, `{}`)
@@ -444,11 +462,12 @@ func TestStoringIsGivenUpWithTheReason(t *testing.T) {
 	t.Parallel()
 
 	for name, tt := range map[string]struct {
-		status int
-		says   string
+		status  int
+		timeout time.Duration
+		says    string
 	}{
-		"away":    {503, "the ingest address answers 503: out of order"},
-		"refused": {400, "the ingest address answers 400: out of order"},
+		"away":    {503, 2 * time.Second, "the ingest address answers 503: out of order"},
+		"refused": {400, postPatience, "the ingest address answers 400: out of order"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -457,12 +476,19 @@ func TestStoringIsGivenUpWithTheReason(t *testing.T) {
 				http.Error(w, "out of order", tt.status)
 			}))
 			t.Cleanup(ingest.Close)
-			w := newWorld(t, func(c *push.Config) { c.IngestURL, c.PostTimeout = ingest.URL, 2*time.Second })
+			w := newWorld(t, func(c *push.Config) { c.IngestURL, c.PostTimeout = ingest.URL, tt.timeout })
 			b := w.east.open(t, "ops", "Ann")
-			id := uuid("1", time.Now())
-			b.send(t, id, chat.Joined, `{}`)
-			if m := b.next(t); m.Failed != id || m.Reason != tt.says {
-				t.Errorf("the answer is %+v, want %q", m, tt.says)
+			for n := 0; ; n++ {
+				id := uuid(fmt.Sprint(n), time.Now())
+				b.send(t, id, chat.Joined, `{}`)
+				m := b.next(t)
+				if m.Failed == id && strings.Contains(m.Reason, "deadline exceeded") && n < 20 {
+					continue // a busy machine brought no answer in time
+				}
+				if m.Failed != id || m.Reason != tt.says {
+					t.Errorf("the answer is %+v, want %q", m, tt.says)
+				}
+				break
 			}
 		})
 	}
@@ -541,7 +567,6 @@ func TestWhoIsTooSlowIsDisconnectedAndMayComeAgain(t *testing.T) {
 
 	const sent, size = 300, 64 << 10 // together more than fits between two sockets
 	w := newWorld(t, func(c *push.Config) {
-		c.WriteTimeout = patience
 		if c.Queue = sent; c.Cluster == "east" {
 			c.Queue = 4
 		}
@@ -557,15 +582,7 @@ func TestWhoIsTooSlowIsDisconnectedAndMayComeAgain(t *testing.T) {
 	if got := quick.texts(t, "last"); len(got) != sent {
 		t.Errorf("who is quick enough got %d messages, want %d", len(got), sent)
 	}
-	for n := 0; ; n++ {
-		_, err := slow.read(t)
-		if err != nil {
-			if errors.Is(err, context.DeadlineExceeded) || n >= sent {
-				t.Errorf("after %d messages: %v, want to be disconnected", n, err)
-			}
-			break
-		}
-	}
+	// The east has them all too, once one that comes again gets them.
 	for deadline := time.Now().Add(patience); ; {
 		again, n := w.east.open(t, "ops", "Ann"), 0
 		m, err := again.read(t)
@@ -577,6 +594,15 @@ func TestWhoIsTooSlowIsDisconnectedAndMayComeAgain(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("who comes again got %d messages, error %v, want %d", n, err, sent)
+		}
+	}
+	for n := 0; ; n++ {
+		_, err := slow.read(t)
+		if err != nil {
+			if errors.Is(err, context.DeadlineExceeded) || n >= sent {
+				t.Errorf("after %d messages: %v, want to be disconnected", n, err)
+			}
+			break
 		}
 	}
 }
