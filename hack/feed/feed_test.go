@@ -58,8 +58,8 @@ func (n *natsServer) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	srv.Start()
-	if !srv.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the NATS server is not ready after 10s")
+	if !srv.ReadyForConnections(time.Minute) {
+		t.Fatal("the NATS server is not ready after a minute")
 	}
 	n.mu.Lock()
 	n.srv = srv
@@ -79,7 +79,7 @@ func (n *natsServer) url() string {
 
 func (n *natsServer) connect(t *testing.T) *nats.Conn {
 	t.Helper()
-	conn, err := nats.Connect(n.url(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	conn, err := nats.Connect(n.url(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,11 +115,13 @@ func (n *natsServer) ids(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stream, err := js.Stream(t.Context(), "EVENTS")
+	stream, err := jetstream.Ask(t.Context(), func(ctx context.Context) (natsjs.Stream, error) { return js.Stream(ctx, "EVENTS") })
 	if err != nil {
 		t.Fatal(err)
 	}
-	consumer, err := stream.OrderedConsumer(t.Context(), natsjs.OrderedConsumerConfig{})
+	consumer, err := jetstream.Ask(t.Context(), func(ctx context.Context) (natsjs.Consumer, error) {
+		return stream.OrderedConsumer(ctx, natsjs.OrderedConsumerConfig{})
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +315,7 @@ func TestPositionIsOfThisStreamAndNotOfOneBefore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := js.DeleteStream(t.Context(), "EVENTS"); err != nil {
+	if err := jetstream.Do(t.Context(), func(ctx context.Context) error { return js.DeleteStream(ctx, "EVENTS") }); err != nil && !errors.Is(err, natsjs.ErrStreamNotFound) {
 		t.Fatal(err)
 	}
 	n.publisher(t) // makes it anew
@@ -330,9 +332,23 @@ func TestFeedGoesOnWhenTheServerComesBack(t *testing.T) {
 	const events = 4_000
 	f := feed.New(publisher, feed.Config{Rate: 4_000})
 	done := make(chan error, 1)
-	go func() { done <- f.Run(t.Context(), 0, numbers(0, events)) }()
+	// Half of the events come after the stop, whenever this goroutine comes to that.
+	stopped := make(chan struct{})
+	go func() {
+		done <- f.Run(t.Context(), 0, func(yield func(event.Event, error) bool) {
+			for e, err := range numbers(0, events) {
+				if e.ID() == strconv.Itoa(events/2) {
+					<-stopped
+				}
+				if !yield(e, err) {
+					return
+				}
+			}
+		})
+	}()
 	eventually(t, "events are published", func() bool { return f.Published() >= 500 })
 	n.stop()
+	close(stopped)
 	eventually(t, "the feed reports trouble", func() bool { return f.Trouble() != nil })
 	n.start(t)
 	if err := <-done; err != nil {
@@ -449,9 +465,11 @@ no json
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s", what)
+	begin := time.Now()
+	for n := 1; !ok(); n++ {
+		if n > 1000 && time.Since(begin) > time.Minute {
+			t.Fatalf("not within %s, in %d tries: %s", time.Since(begin).Round(time.Second), n, what)
 		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }

@@ -93,10 +93,17 @@ func freePorts(t *testing.T) int {
 
 func await(t *testing.T, out *output, text string) {
 	t.Helper()
-	deadline := time.Now().Add(3 * time.Minute)
-	for !strings.Contains(out.String(), text) {
-		if time.Now().After(deadline) {
-			t.Fatalf("it does not say %q", text)
+	eventually(t, fmt.Sprintf("it says %q", text), func() bool { return strings.Contains(out.String(), text) })
+}
+
+// eventually waits until ok returns true. It fails the test after three minutes and a thousand
+// tries.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	begin := time.Now()
+	for n := 1; !ok(); n++ {
+		if n > 1000 && time.Since(begin) > 3*time.Minute {
+			t.Fatalf("not within %s, in %d tries: %s", time.Since(begin).Round(time.Second), n, what)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -135,7 +142,8 @@ func TestRunEndsExactAndTheNextGoesOn(t *testing.T) {
 	t.Parallel()
 
 	dir, ports := pgtest.Dir(t), freePorts(t)
-	cmd, out := start(t, dir, ports, "--rate", "5000", "--until-done")
+	// So slowly that it is not done when it is cut off, whenever this process comes to that.
+	cmd, out := start(t, dir, ports, "--rate", "500", "--until-done")
 	// What is cut off goes on where it was; what is through is through.
 	await(t, out, "rows ")
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
@@ -194,14 +202,15 @@ func TestInterruptEndsARunWhoseProcessesDoNotAnswer(t *testing.T) {
 	// They react to no signal but SIGKILL, and answer no request. A wait for one of
 	// them without a limit lasts forever; that the limits add up to five seconds is in
 	// the constant stopTimeout.
-	stopped := children(t, cmd.Process.Pid)
+	var stopped []int
+	eventually(t, fmt.Sprintf("PostgreSQL, NATS and two clusters of %d processes run", clusterProcesses), func() bool {
+		stopped = children(t, cmd.Process.Pid)
+		return len(stopped) == 2+2*clusterProcesses
+	})
 	for _, pid := range stopped {
 		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if len(stopped) != 2+2*clusterProcesses {
-		t.Errorf("%d processes, want PostgreSQL, NATS and two clusters of %d", len(stopped), clusterProcesses)
 	}
 	began := time.Now()
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
@@ -228,7 +237,7 @@ func children(t *testing.T, pid int) []int {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			t.Fatal(err)
+			continue // the thread has ended
 		}
 		for _, field := range strings.Fields(string(text)) {
 			child, err := strconv.Atoi(field)
@@ -255,14 +264,8 @@ func TestKilledRunLeavesNoProcessBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	exitStatus(t, cmd)
-	deadline := time.Now().Add(10 * time.Second)
 	for port := ports; port < ports+3*devcluster.PortStep; port++ {
-		for devcluster.CheckPort(port) != nil {
-			if time.Now().After(deadline) {
-				t.Fatalf("a process still has port %d", port)
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
+		eventually(t, fmt.Sprintf("no process has port %d", port), func() bool { return devcluster.CheckPort(port) == nil })
 	}
 }
 

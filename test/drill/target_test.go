@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -63,17 +64,32 @@ func TestARealDeploymentIsWatchedWhilePlugsArePulled(t *testing.T) {
 		t.Fatal(err)
 	}
 	in, person := io.Pipe()
+	back := make(chan struct{})
+	watching, end := context.WithCancel(ctx)
+	defer end()
 	go func() {
+		defer end()
 		deployment.Wait(ctx, 2*time.Second)
 		w.Lose("east")
 		_, _ = io.WriteString(person, "cut the power of east\n")
 		deployment.Wait(ctx, 2*time.Second)
 		_, _ = io.WriteString(person, "\n")
+		select {
+		case <-back:
+			deployment.Wait(ctx, 2*time.Second)
+		case <-ctx.Done():
+		}
 	}()
-	r, err := drill.Watch(ctx, drill.Config{
+	r, err := drill.Watch(watching, drill.Config{
 		Pool: pool, Conn: conn, Streams: []jetstream.StreamConfig{{Name: "EVENTS"}}, Outputs: jetstream.StreamConfig{Name: "OUTPUTS"},
-		Functions: []functions.Function{flights.Function()}, Scenario: "lose-cluster", MaxGap: time.Minute,
-		Duration: 6 * time.Second, Marker: marker, MarkerRate: 20, Marks: in, Print: t.Logf,
+		Functions: []functions.Function{flights.Function()}, Scenario: "lose-cluster", MaxGap: timeout,
+		Duration: timeout, Marker: marker, MarkerRate: 20, Marks: in, Print: func(format string, args ...any) {
+			line := fmt.Sprintf(format, args...)
+			t.Log(line)
+			if strings.HasSuffix(line, "it is back") {
+				close(back)
+			}
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
