@@ -35,6 +35,7 @@ type together struct {
 	batches []int // their sizes
 	single  int
 	pause   time.Duration
+	hold    chan struct{} // no request is answered before it is closed; nil for no wait
 
 	noBatches bool // it does not say that it accepts any
 }
@@ -92,6 +93,11 @@ func (f *together) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.letters[events[0].ID()] = events[0]
 		w.WriteHeader(http.StatusNoContent)
 		return
+	}
+	if hold := f.hold; hold != nil {
+		f.mu.Unlock()
+		<-hold
+		f.mu.Lock()
 	}
 	if pause := f.pause; pause > 0 {
 		f.mu.Unlock()
@@ -167,8 +173,10 @@ func TestEventsGoTogetherThatWaitTogether(t *testing.T) {
 	server := natstest.Start(t)
 	eventtest.Publish(t, server, "EVENTS", 1, 3000)
 	f, p := newTogether(t), &progress{}
-	f.pause = 5 * time.Millisecond
+	f.pause, f.hold = 5*time.Millisecond, make(chan struct{})
 	startTogether(t, server, f, p, 100, delivery.Config{})
+	eventtest.Reaches(t, "messages wait", 3001, func() int { return p.head("EVENTS") })
+	close(f.hold)
 	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 3001 })
 	f.read(func() {
 		if len(f.done) != 3000 {
@@ -299,8 +307,10 @@ func TestNoEventIsSmuggledIntoABatch(t *testing.T) {
 		eventtest.Eventually(t, "it is stored", func() bool { return publisher.Publish(t.Context(), []event.Event{e}) == nil })
 	}
 	f, p := newTogether(t), &progress{}
-	f.pause = 5 * time.Millisecond
+	f.pause, f.hold = 5*time.Millisecond, make(chan struct{})
 	startTogether(t, server, f, p, 20, delivery.Config{})
+	eventtest.Reaches(t, "messages wait", 101, func() int { return p.head("EVENTS") })
+	close(f.hold)
 	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 101 })
 	f.read(func() {
 		if len(f.done) != 100 || f.done["smuggled"] != 0 || len(f.batches) == 0 {

@@ -63,14 +63,17 @@ func run(tb testing.TB, source *source.Source) (stop func()) {
 	}()
 	stop = func() {
 		cancel()
-		eventtest.Eventually(tb, "the source ends", func() bool {
+		for begun, tries := time.Now(), 1; ; tries++ { // also within synctest
 			select {
 			case <-ended:
-				return true
-			default:
-				return false
+				return
+			case <-time.After(10 * time.Millisecond):
 			}
-		})
+			if took := time.Since(begun); took > time.Minute && tries > 1000 {
+				tb.Errorf("the source did not end within %s", took)
+				return
+			}
+		}
 	}
 	tb.Cleanup(stop)
 	return stop

@@ -134,11 +134,15 @@ func (f *failing) logged(t *testing.T, text string) {
 	t.Helper()
 
 	n := 0
-	for _, line := range f.lines() {
-		if strings.Contains(line, text) {
-			n++
+	eventtest.Eventually(t, "the log has "+text, func() bool { // a moment after it is counted
+		n = 0
+		for _, line := range f.lines() {
+			if strings.Contains(line, text) {
+				n++
+			}
 		}
-	}
+		return n > 0
+	})
 	if n != 1 {
 		t.Errorf("%d lines have %q, want one: %q", n, text, f.lines())
 	}

@@ -125,9 +125,7 @@ func TestPartitionsComeAndGoUnderLoad(t *testing.T) {
 			if _, _, wrong := j.done(); ordered && len(wrong) > 0 {
 				t.Errorf("%d events out of order: %s", len(wrong), strings.Join(wrong[:min(len(wrong), 5)], "\n"))
 			}
-			if err := one.source.Ready(); err != nil {
-				t.Errorf("not ready: %v", err)
-			}
+			eventtest.Eventually(t, "it is ready", func() bool { return one.source.Ready() == nil })
 		})
 	}
 }

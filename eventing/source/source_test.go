@@ -351,14 +351,11 @@ func redelivered(t *testing.T) (repeats int, stall time.Duration) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	stalls := eventtest.Stalls(t)
 	stop := run(t, source)
-	looked := time.Now()
-	eventtest.Reaches(t, "events are done", 10, func() int {
-		stall, looked = max(stall, time.Since(looked)), time.Now()
-		return f.count()
-	})
+	f.waitFor(t, 10)
 	stop()
-	return handedOut.repeats(), stall
+	return handedOut.repeats(), stalls()
 }
 
 // acksWithin is a stream with another AckWait. It notes what it hands out.

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -122,6 +123,24 @@ func Reaches(tb testing.TB, what string, n int, count func() int) {
 			tb.Fatalf("%s: %d of %d, and no progress for %s", what, best, n, time.Since(w.begin).Round(time.Second))
 		}
 	}
+}
+
+// Stalls returns a function that returns the longest time for which this process stood still
+// since, as on a busy machine. What takes less than the timeouts of what is tested explains
+// nothing.
+func Stalls(tb testing.TB) func() time.Duration {
+	tb.Helper()
+
+	var longest atomic.Int64
+	go func() {
+		for last := time.Now(); tb.Context().Err() == nil; last = time.Now() {
+			time.Sleep(10 * time.Millisecond)
+			if late := int64(time.Since(last)); late > longest.Load() {
+				longest.Store(late)
+			}
+		}
+	}()
+	return func() time.Duration { return time.Duration(longest.Load()) }
 }
 
 // Serve starts an HTTP server that ends with the test, and returns its URL. Its answers
