@@ -101,6 +101,14 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 	expect("the third goes on", map[string]int{"a": 3, "b": 4, "c": 30})
 	p.end(t, syscall.SIGTERM)
 	p = start(t, server.URL(), sink.URL, env...)
+	// The dead letters are acknowledged, and what comes after them, or this process hands them in
+	// again, perhaps after the verdict.
+	eventtest.Eventually(t, "it is ready", func() bool { _, err := get(t, p.metrics+"/health"); return err == nil })
+	js := natstest.JetStream(t, server.URL())
+	eventtest.Eventually(t, "all is acknowledged", func() bool {
+		consumer, err := js.Consumer(t.Context(), "EVENTS", "tandem-east-flights")
+		return err == nil && consumer.CachedInfo().NumPending == 0 && consumer.CachedInfo().NumAckPending == 0
+	})
 
 	// One is dropped, the other one handled, as by a replay or another cluster.
 	verdicts := deadletter.NewVerdicts(pool)
@@ -132,12 +140,7 @@ func handle(ctx context.Context, pool *pgxpool.Pool, id string) error {
 func publishOrdered(t *testing.T, server *natstest.Server, from, to int) {
 	t.Helper()
 
-	conn, err := jetstream.Connect(t.Context(), server.URL(), jetstream.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(context.Background()) }()
-	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: "EVENTS"})
+	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, server, nil), jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {
 		t.Fatal(err)
 	}

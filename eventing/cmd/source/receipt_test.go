@@ -47,9 +47,7 @@ func TestADefaultBackendThatAnswersEverythingCommitsNothing(t *testing.T) {
 			p := start(t, server.URL(), backend.URL, "DATABASE_URL="+url, tt.kind)
 			if tt.accepted {
 				eventtest.Eventually(t, "everything is acknowledged", func() bool { return floor() == 100 })
-				if _, err := get(t, p.metrics+"/health"); err != nil {
-					t.Errorf("GET /health: %v", err)
-				}
+				eventtest.Eventually(t, "it is ready", func() bool { _, err := get(t, p.metrics+"/health"); return err == nil })
 				return
 			}
 			eventtest.Eventually(t, "it is not ready and reports why", func() bool {

@@ -3,10 +3,12 @@ package main
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -36,7 +38,11 @@ func TestTriesSurviveARestart(t *testing.T) {
 
 	var mu sync.Mutex
 	tried, letters, done := map[string]int{}, map[string]string{}, map[string]bool{}
-	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	var open atomic.Int64 // connections
+	sink := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/nothing" {
+			return
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		id := r.Header.Get("Ce-Id")
@@ -63,7 +69,25 @@ func TestTriesSurviveARestart(t *testing.T) {
 		w.Header().Set("Tandem-Receipt", "lost")
 		w.WriteHeader(status)
 	}))
+	sink.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			open.Add(-1)
+		case http.StateActive, http.StateIdle:
+		}
+	}
+	sink.Start()
 	t.Cleanup(sink.Close)
+	// ended waits until the sink has seen all that a process sent that has ended: its connections
+	// are closed, and were accepted before another one.
+	ended := func() {
+		t.Helper()
+		_, _ = get(t, sink.URL+"/nothing")
+		http.DefaultClient.CloseIdleConnections()
+		eventtest.Eventually(t, "no connection is left", func() bool { return open.Load() == 0 })
+	}
 	url := pgtest.URL(t)
 	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
@@ -122,6 +146,7 @@ func TestTriesSurviveARestart(t *testing.T) {
 			return tries >= enough && ms >= until
 		})
 		p.end(t, signal)
+		ended()
 	}
 	_, tries, ms = row() // the last one may have kept more
 
@@ -134,6 +159,7 @@ func TestTriesSurviveARestart(t *testing.T) {
 		return letters[poison] != ""
 	})
 	p.end(t, syscall.SIGKILL)
+	ended()
 	if now := triedNow()[poison]; now != before[poison]+1 {
 		t.Errorf("tried %d times in the last life, want once", now-before[poison])
 	}
