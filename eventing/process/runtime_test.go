@@ -17,11 +17,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5" //nolint:depguard // looks at what is in the database
-	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/process"
 	"github.com/tandem-fn/tandem/functions"
@@ -61,7 +61,7 @@ func stop(tb testing.TB, i *process.Runtime) {
 	tb.Helper()
 
 	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), time.Minute)
 		defer cancel()
 		if err := i.Stop(ctx); err != nil {
 			tb.Error(err)
@@ -80,15 +80,16 @@ func serve(tb testing.TB, i *process.Runtime) *httptest.Server {
 func awaitReady(tb testing.TB, i *process.Runtime) {
 	tb.Helper()
 
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		ready, err := i.Ready(tb.Context())
-		if ready {
-			return
+	var last error
+	tb.Cleanup(func() {
+		if tb.Failed() && last != nil {
+			tb.Logf("the process was not ready: %v", last)
 		}
-		if time.Now().After(deadline) {
-			tb.Fatalf("not ready after 20s: %v", err)
-		}
-	}
+	})
+	eventtest.Eventually(tb, "the process is ready", func() (ready bool) {
+		ready, last = i.Ready(tb.Context())
+		return ready
+	})
 }
 
 // answer is what came back.
@@ -235,7 +236,7 @@ func TestClustersThatRaceAddUpExactly(t *testing.T) {
 	_, east := startComponents(t, "east", url, nil)
 	_, west := startComponents(t, "west", url, nil)
 	const events = 500
-	var won, lost atomic.Int64
+	var won, lost, postponed atomic.Int64
 	var senders sync.WaitGroup
 	for _, s := range []*httptest.Server{east, west} {
 		var next atomic.Int64
@@ -243,6 +244,10 @@ func TestClustersThatRaceAddUpExactly(t *testing.T) {
 			senders.Go(func() {
 				for n := next.Add(1); n <= events; n = next.Add(1) {
 					a, err := post(t.Context(), s.URL, fmt.Sprintf("flight-%06d", n), departure(3))
+					for err == nil && a.status == 503 { // on a busy machine: to send it again is right
+						postponed.Add(1)
+						a, err = post(t.Context(), s.URL, fmt.Sprintf("flight-%06d", n), departure(3))
+					}
 					switch {
 					case err != nil || a.status != 204:
 						t.Errorf("event %d is answered %d %q, error %v", n, a.status, a.body, err)
@@ -256,7 +261,8 @@ func TestClustersThatRaceAddUpExactly(t *testing.T) {
 		}
 	}
 	senders.Wait()
-	if won.Load() != events || lost.Load() != events {
+	// What was committed when it was postponed is lost when it is sent again.
+	if won.Load() > events || won.Load()+lost.Load() != 2*events || won.Load() != events && postponed.Load() == 0 {
 		t.Errorf("%d won and %d lost, want %d each", won.Load(), lost.Load(), events)
 	}
 	if got := query[string](t, url, "select row(a.*)::text from airports a"); got != "(DTW,500,1500)" {
@@ -351,18 +357,13 @@ func TestInstanceWaitsForMigrations(t *testing.T) {
 	}
 	stop(t, i)
 	s := serve(t, i)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	eventtest.Eventually(t, "it says that migrations are missing", func() bool {
 		ready, err := i.Ready(t.Context())
 		if ready {
 			t.Fatal("ready without tables")
 		}
-		if errors.Is(err, schema.ErrMissing) {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("Ready says %v, want it to say that migrations are missing", err)
-		}
-	}
+		return errors.Is(err, schema.ErrMissing)
+	})
 	if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 503 || !strings.Contains(a.body, "lacks migrations") {
 		t.Errorf("answer is %d %q, want 503 that says what to do", a.status, a.body)
 	} else if got := a.header.Get("Tandem-Max-Batch"); got != "128" {
@@ -372,10 +373,13 @@ func TestInstanceWaitsForMigrations(t *testing.T) {
 	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(2 * 250 * time.Millisecond)
-	if ready, err := i.Ready(t.Context()); ready || err == nil || !strings.Contains(err.Error(), "flights") {
-		t.Errorf("Ready is %t, %v, want it to say that flights' tables are missing", ready, err)
-	}
+	eventtest.Eventually(t, "it says that flights' tables are missing", func() bool {
+		ready, err := i.Ready(t.Context())
+		if ready {
+			t.Fatal("ready without the function's tables")
+		}
+		return err != nil && strings.Contains(err.Error(), "flights")
+	})
 	if err := migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
@@ -470,46 +474,26 @@ func TestNoDatabaseIsNoReasonToEnd(t *testing.T) {
 		t.Errorf("Ready is false, %v: no other instance could do better", err)
 	}
 	between.Heal()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		a := mustPost(t, s.URL, "flight-2", departure(1))
-		if a.status == 204 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("20s later the answer is still %d %q", a.status, a.body)
-		}
-	}
+	eventtest.Eventually(t, "it is committed", func() bool { return mustPost(t, s.URL, "flight-2", departure(1)).status == 204 })
 	if got := query[string](t, databaseURL, "select row(a.*)::text from airports a"); got != "(DTW,2,2)" {
 		t.Errorf("the totals are %s, want (DTW,2,2)", got)
 	}
 }
 
-// natsServer runs a NATS server until the test ends.
-func natsServer(tb testing.TB) string {
-	tb.Helper()
-
-	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: tb.TempDir(), NoLog: true, NoSigs: true})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	srv.Start()
-	tb.Cleanup(func() {
-		srv.Shutdown()
-		srv.WaitForShutdown()
-	})
-	if !srv.ReadyForConnections(10 * time.Second) {
-		tb.Fatal("NATS server takes no connections")
-	}
-	return srv.ClientURL()
-}
-
 func TestOutputsAreInTheStreamWhenTheInstanceHasStopped(t *testing.T) {
 	t.Parallel()
 
-	url, natsURL := database(t), natsServer(t)
+	url, natsURL := database(t), natstest.Start(t).URL()
 	i, s := startComponents(t, "east", url, map[string]string{"NATS_URL": natsURL})
 	const events = 50
+	js := natstest.JetStream(t, natsURL)
 	for n := range events {
+		if n == 1 { // the process is connected to the stream from then on
+			eventtest.Eventually(t, "an output is in the stream", func() bool {
+				stream, err := js.Stream(t.Context(), "OUTPUTS")
+				return err == nil && stream.CachedInfo().State.Msgs == 1
+			})
+		}
 		if a := mustPost(t, s.URL, fmt.Sprintf("flight-%d", n), departure(60)); a.status != 204 {
 			t.Fatalf("answer is %d %q", a.status, a.body)
 		}
@@ -521,7 +505,6 @@ func TestOutputsAreInTheStreamWhenTheInstanceHasStopped(t *testing.T) {
 		t.Errorf("after Stop the answer is %d %q, want 503", a.status, a.body)
 	}
 
-	js := natstest.JetStream(t, natsURL)
 	stream, err := js.Stream(t.Context(), "OUTPUTS")
 	if err != nil {
 		t.Fatal(err)
