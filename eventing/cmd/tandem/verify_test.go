@@ -16,14 +16,12 @@ import (
 	"github.com/tandem-fn/tandem"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
-
-// verifyPatience bounds each step of a test that waits for something.
-const verifyPatience = 60 * time.Second
 
 // deployed is a function over a database and streams, which has handled flights.
 type deployed struct {
@@ -37,15 +35,15 @@ type deployed struct {
 func deploy(t *testing.T, n int) *deployed {
 	t.Helper()
 
-	ctx, cancel := context.WithTimeout(t.Context(), verifyPatience)
-	defer cancel()
+	ctx := t.Context()
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	d := &deployed{databaseURL: pgtest.URL(t), natsURL: natstest.Start(t).URL()}
+	server := natstest.Start(t)
+	d := &deployed{databaseURL: pgtest.URL(t), natsURL: server.URL()}
 	must(tandem.New().Migrate(ctx, d.databaseURL))
 	var err error
 	d.pool, err = pgxpool.New(ctx, d.databaseURL)
@@ -55,15 +53,13 @@ func deploy(t *testing.T, n int) *deployed {
 	function := tandem.New()
 	must(function.Start(ctx, map[string]string{"TANDEM_CLUSTER": "east", "DATABASE_URL": d.databaseURL, "NATS_URL": d.natsURL, "LOG_LEVEL": "error"}))
 	t.Cleanup(func() { _ = function.Stop(context.Background()) })
-	server := httptest.NewServer(http.HandlerFunc(function.Handle))
-	t.Cleanup(server.Close)
-	d.functionURL = server.URL
-	await(t, "the function is ready", func() bool { ok, _ := function.Ready(ctx); return ok })
+	address := httptest.NewServer(http.HandlerFunc(function.Handle))
+	t.Cleanup(address.Close)
+	d.functionURL = address.URL
+	eventtest.Eventually(t, "the function is ready", func() bool { ok, _ := function.Ready(ctx); return ok })
 
-	conn, err := jetstream.Connect(ctx, d.natsURL, jetstream.Config{})
-	must(err)
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	await(t, "the streams are there", func() bool {
+	conn := eventtest.Connect(t, server, nil)
+	eventtest.Eventually(t, "the streams are there", func() bool {
 		return conn.EnsureStream(ctx, jetstream.StreamConfig{Name: "OUTPUTS"}) == nil && conn.EnsureStream(ctx, jetstream.StreamConfig{Name: "EVENTS"}) == nil
 	})
 	publisher, err := jetstream.NewPublisher(conn, jetstream.StreamConfig{Name: "EVENTS"})
@@ -75,13 +71,11 @@ func deploy(t *testing.T, n int) *deployed {
 			break
 		}
 	}
-	must(publisher.Publish(ctx, events))
-	client := &http.Client{Timeout: verifyPatience}
+	eventtest.Eventually(t, "events are stored", func() bool { return publisher.Publish(ctx, events) == nil })
+	client := &http.Client{Timeout: time.Minute}
 	for _, e := range events {
-		must(deliver(t.Context(), client, d.functionURL, e))
+		eventtest.Eventually(t, "an event is committed", func() bool { return deliver(ctx, client, d.functionURL, e) == nil })
 	}
-	ctx, cancel = context.WithTimeout(t.Context(), verifyPatience)
-	defer cancel()
 	extent, err := conn.Extent(ctx, jetstream.StreamConfig{Name: "EVENTS"})
 	must(err)
 	row := ledger.CheckpointUpdate{Epoch: extent.Epoch, Floor: extent.Last + 1, Head: extent.Last + 1, Hedge: "0"}
@@ -94,20 +88,8 @@ func deploy(t *testing.T, n int) *deployed {
 	d.output, err = js.Stream(ctx, "OUTPUTS")
 	must(err)
 	box := sinkwriter.NewOutbox(d.pool)
-	await(t, "everything is published", func() bool { n, err := box.Backlog(ctx); return err == nil && n == 0 })
+	eventtest.Eventually(t, "everything is published", func() bool { n, err := box.Backlog(ctx); return err == nil && n == 0 })
 	return d
-}
-
-func await(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-
-	deadline := time.Now().Add(verifyPatience)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", verifyPatience, what)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
 }
 
 // verify runs the command.
