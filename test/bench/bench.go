@@ -43,6 +43,10 @@ type bench struct {
 	stderr  io.Writer
 	now     func() time.Time
 
+	// limit bounds a trial end to end, instead of the usual limit. A test has another one:
+	// it measures nothing, beside others.
+	limit time.Duration
+
 	server *server
 }
 

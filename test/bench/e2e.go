@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,6 +80,7 @@ func (b *bench) e2e(ctx context.Context) (text string, rows []any, err error) {
 	if b.options.quick {
 		o.Beside = quickE2EDuration
 	}
+	o.Limit = cmp.Or(b.limit, o.Limit)
 	if b.options.beside > 0 {
 		o.Beside = b.options.beside
 	}

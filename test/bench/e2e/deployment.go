@@ -197,6 +197,11 @@ func sourceEnv(cluster, sink string) []string {
 
 // await asks until there is no error.
 func (d *deployment) await(ctx context.Context, what string, ask func(context.Context) error) error {
+	return d.awaitFor(ctx, patience, what, ask)
+}
+
+// awaitFor asks until there is no error, for so long at most.
+func (d *deployment) awaitFor(ctx context.Context, patience time.Duration, what string, ask func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
@@ -275,12 +280,14 @@ func request(ctx context.Context, method, url string) (string, error) {
 func (d *deployment) computed(ctx context.Context) (map[string]int, error) {
 	counts := map[string]int{}
 	for cluster, url := range d.controls {
-		text, err := request(ctx, http.MethodGet, url)
-		if err == nil {
-			counts[cluster], err = strconv.Atoi(text)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("count what %s computed: %w", cluster, err)
+		if err := d.await(ctx, "the number of events that "+cluster+" has computed", func(ctx context.Context) error {
+			text, err := request(ctx, http.MethodGet, url)
+			if err == nil {
+				counts[cluster], err = strconv.Atoi(text)
+			}
+			return err
+		}); err != nil {
+			return nil, err
 		}
 	}
 	return counts, nil

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"syscall"
 	"time"
@@ -20,11 +19,14 @@ func (d *deployment) strike(ctx context.Context, l openLoop, s schedule) error {
 		})
 	case strikeNap:
 		return d.every(ctx, begin, pausePeriodOf(l.duration)/4, pausePeriodOf(l.duration), func(int) error {
-			_, err := request(ctx, http.MethodPost, d.controls[west]+"?nap="+pauseLength.String())
-			if err != nil && ctx.Err() == nil {
-				return fmt.Errorf("have a computation sleep: %w", err)
+			err := d.await(ctx, "a computation to sleep", func(ctx context.Context) error {
+				_, err := request(ctx, http.MethodPost, d.controls[west]+"?nap="+pauseLength.String())
+				return err
+			})
+			if ctx.Err() != nil {
+				return nil
 			}
-			return nil
+			return err
 		})
 	case strikeFreeze:
 		return d.every(ctx, begin, pausePeriodOf(l.duration)/4, pausePeriodOf(l.duration), func(i int) error {

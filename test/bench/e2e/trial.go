@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
 	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
 )
 
@@ -147,7 +148,7 @@ func (o *Options) measureDeath(ctx context.Context, r Row) (sample, error) {
 		return sample{}, err
 	}
 	// What the dead cluster has committed and not published, or not deleted, the relay sees to.
-	if err := d.await(ctx, "the relay", func(ctx context.Context) error {
+	if err := d.awaitFor(ctx, contract.RelayTakeover+patience, "the relay", func(ctx context.Context) error {
 		return d.database.Check(ctx, events, orders.Total(events), false)
 	}); err != nil {
 		return sample{}, err
