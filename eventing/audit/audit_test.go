@@ -67,7 +67,7 @@ func newWorld(t *testing.T, events []event.Event, fs ...functions.Function) *wor
 
 	inputs, err := jetstream.NewPublisher(w.conn, jetstream.StreamConfig{Name: "EVENTS"})
 	must(err)
-	must(inputs.Publish(t.Context(), events))
+	eventtest.Eventually(t, "the events are stored", func() bool { return inputs.Publish(t.Context(), events) == nil })
 	outputs, err := jetstream.NewPublisher(w.conn, jetstream.StreamConfig{Name: "OUTPUTS"})
 	must(err)
 	must(w.conn.EnsureStream(t.Context(), jetstream.StreamConfig{Name: "OUTPUTS"}))

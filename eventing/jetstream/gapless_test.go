@@ -27,9 +27,7 @@ func TestAGapIsNoticed(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	js := nativeTo(t, c.URL())
-	if _, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "EVENTS", Subjects: []string{"events.>"}, Replicas: 3}); err != nil {
-		t.Fatal(err)
-	}
+	createStream(t, js, natsjs.StreamConfig{Name: "EVENTS", Subjects: []string{"events.>"}, Replicas: 3})
 	publish(t, conn, newEvents(1, 300)...)
 	stream, err := jetstream.NewStream(conn, "east", "flights", jetstream.StreamConfig{Name: "EVENTS"})
 	if err != nil {

@@ -198,6 +198,7 @@ func connect(t *testing.T, server *natstest.Server) *jetstream.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	eventtest.Eventually(t, "connected to NATS", func() bool { return conn.Ready() == nil || !server.Running() })
 	return conn
 }
 
@@ -210,8 +211,19 @@ func native(t *testing.T, server *natstest.Server) natsjs.JetStream {
 func nativeTo(t *testing.T, url string) natsjs.JetStream {
 	t.Helper()
 
-	js := natstest.JetStream(t, url)
-	return js
+	return natstest.JetStream(t, url)
+}
+
+// createStream repeats a request that servers of a cluster may not answer.
+func createStream(t *testing.T, js natsjs.JetStream, cfg natsjs.StreamConfig) {
+	t.Helper()
+
+	eventtest.Eventually(t, "the stream is there", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), jetstream.RequestTimeout)
+		defer cancel()
+		_, err := js.CreateStream(ctx, cfg)
+		return err == nil
+	})
 }
 
 func open(t *testing.T, conn *jetstream.Conn, cluster string) eventing.Reader {
@@ -224,14 +236,15 @@ func open(t *testing.T, conn *jetstream.Conn, cluster string) eventing.Reader {
 func pull(t *testing.T, reader eventing.Reader, n int) []eventing.Message {
 	t.Helper()
 
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
 	var messages []eventing.Message
-	for len(messages) < n {
-		if err := reader.Pull(ctx, n-len(messages), 64<<20, func(m eventing.Message) { messages = append(messages, m) }); err != nil {
+	for moved := time.Now(); len(messages) < n; {
+		before := len(messages)
+		if err := reader.Pull(t.Context(), n-len(messages), 64<<20, func(m eventing.Message) { messages = append(messages, m) }); err != nil {
 			t.Fatal(err)
 		}
-		if ctx.Err() != nil {
+		if len(messages) > before {
+			moved = time.Now()
+		} else if time.Since(moved) > time.Minute || t.Context().Err() != nil {
 			t.Fatalf("%d messages came, want %d", len(messages), n)
 		}
 	}
@@ -257,9 +270,13 @@ func publish(t *testing.T, conn *jetstream.Conn, events ...event.Event) {
 func publishWith(t *testing.T, publisher *jetstream.Publisher, events ...event.Event) {
 	t.Helper()
 
-	if err := publisher.Publish(t.Context(), events); err != nil {
-		t.Fatal(err)
-	}
+	eventtest.Eventually(t, "events are stored", func() bool {
+		err := publisher.Publish(t.Context(), events)
+		if err != nil {
+			t.Log(err)
+		}
+		return err == nil
+	})
 }
 
 func newEvents(first, n int) []event.Event {

@@ -53,9 +53,7 @@ func TestALimitThatWasLoweredEndsNoConnectionForGood(t *testing.T) {
 	server := startServer(t)
 	conn := connect(t, server.Server)
 	publisher := newPublisher(t, conn)
-	if err := publisher.Publish(t.Context(), newEvents(1, 1)); err != nil {
-		t.Fatal(err)
-	}
+	publishWith(t, publisher, newEvents(1, 1)...)
 	reader := openReader(t, process{conn})
 	server.SetMaxPayload(t, 10_000)
 	events := newEvents(2, 20)
@@ -64,6 +62,11 @@ func TestALimitThatWasLoweredEndsNoConnectionForGood(t *testing.T) {
 	var err error
 	eventtest.Eventually(t, "all others are stored", func() bool {
 		err = publisher.Publish(t.Context(), events)
+		for i, reason := range contract.ReasonsOf(err, len(events)) {
+			if i != 5 && reason != nil {
+				return false
+			}
+		}
 		return errors.As(err, new(*eventing.Rejection))
 	})
 	for i, reason := range contract.ReasonsOf(err, len(events)) {
@@ -131,7 +134,12 @@ func TestAnEventThatIsTooLargeIsRefusedAsTheServerWould(t *testing.T) {
 			return errors.As(err, &rejected) && rejected.Code == tt.code && errors.Is(err, eventing.ErrTooLarge) && strings.Contains(err.Error(), tt.says)
 		})
 		// The stream agrees.
-		if err := publisher.Publish(t.Context(), []event.Event{e}); errors.As(err, new(*eventing.Rejection)) != (tt.code != 0) {
+		var err error
+		eventtest.Eventually(t, "the stream answers", func() bool {
+			err = publisher.Publish(t.Context(), []event.Event{e})
+			return err == nil || errors.As(err, new(*eventing.Rejection))
+		})
+		if errors.As(err, new(*eventing.Rejection)) != (tt.code != 0) {
 			t.Errorf("published: %v", err)
 		}
 	}

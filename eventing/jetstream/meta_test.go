@@ -24,11 +24,9 @@ func TestAStreamThatIsThereIsReadWhileThoseWhoChangeConsumersAreAway(t *testing.
 		t.Cleanup(func() { _ = conn.Close(context.Background()) })
 		return conn
 	}
-	if _, err := nativeTo(t, clusters[0].URL()).CreateStream(t.Context(), natsjs.StreamConfig{
+	createStream(t, nativeTo(t, clusters[0].URL()), natsjs.StreamConfig{
 		Name: "EVENTS", Subjects: []string{"events.>"}, Replicas: 3, Placement: &natsjs.Placement{Cluster: "east"},
-	}); err != nil {
-		t.Fatal(err)
-	}
+	})
 	dead := connectEast()
 	publish(t, dead, newEvents(1, 5)...)
 	got := map[uint64]bool{}
@@ -44,7 +42,9 @@ func TestAStreamThatIsThereIsReadWhileThoseWhoChangeConsumersAreAway(t *testing.
 	link.Cut() // three of six servers are no majority
 	js := nativeTo(t, clusters[0].URL())
 	eventtest.Eventually(t, "no consumer can be made", func() bool {
-		_, err := js.CreateConsumer(t.Context(), "EVENTS", natsjs.ConsumerConfig{Durable: "other"})
+		ctx, cancel := context.WithTimeout(t.Context(), jetstream.RequestTimeout)
+		defer cancel()
+		_, err := js.CreateConsumer(ctx, "EVENTS", natsjs.ConsumerConfig{Durable: "other"})
 		return err != nil
 	})
 	conn := connectEast()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"testing"
 
-	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -61,9 +60,7 @@ func TestAnEventIsStoredOnceBySourceAndID(t *testing.T) {
 	publishN(t, server, 100)
 	other := eventtest.NewEvent("test-000001")
 	other.SetSource("/other")
-	if err := newPublisher(t, connect(t, server.Server)).Publish(t.Context(), []event.Event{other}); err != nil {
-		t.Fatal(err)
-	}
+	publish(t, connect(t, server.Server), other)
 	reader := openReader(t, server.Connect(t))
 	if got := pullN(t, reader, 101)[100].Event(); got.Source() != "/other" {
 		t.Errorf("the last message is %v, want the one of the other source", got)

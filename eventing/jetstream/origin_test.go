@@ -13,6 +13,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
@@ -167,10 +168,13 @@ func openStream(t *testing.T, conn *jetstream.Conn, cluster, spec string) eventi
 	if err != nil {
 		t.Fatal(err)
 	}
-	reader, err := stream.Open(t.Context(), eventing.OpenConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	var reader eventing.Reader
+	eventtest.Eventually(t, "stream "+spec+" can be opened", func() bool {
+		if reader, err = stream.Open(t.Context(), eventing.OpenConfig{}); err != nil {
+			t.Log(err)
+		}
+		return err == nil
+	})
 	return reader
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/eventing/streamtest"
 )
@@ -32,9 +33,10 @@ func startServer(t *testing.T) server {
 func (s server) make(t *testing.T) {
 	t.Helper()
 
-	if err := connect(t, s.Server).EnsureStream(t.Context(), jetstream.StreamConfig{Name: "EVENTS"}); err != nil {
-		t.Fatal(err)
-	}
+	conn := connect(t, s.Server)
+	eventtest.Eventually(t, "the stream is there", func() bool {
+		return conn.EnsureStream(t.Context(), jetstream.StreamConfig{Name: "EVENTS"}) == nil
+	})
 }
 
 func (s server) Connect(t *testing.T) streamtest.Process {
