@@ -146,7 +146,7 @@ func TestNoAnswerIsTriedAgain(t *testing.T) {
 	if _, err := d.DeliverUntilSettled(t.Context(), eventtest.NewEvent("1")); err != nil {
 		t.Fatal(err)
 	}
-	if got := tries.Load(); got != 3 {
+	if got := tries.Load(); got < 3 { // more if an answer takes longer than 200 ms
 		t.Errorf("%d tries, want 3", got)
 	}
 }
@@ -168,6 +168,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 
+			stalls := eventtest.Stalls(t)
 			var first atomic.Int64
 			var waited atomic.Int64
 			address := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -192,7 +193,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 			if _, err := d.DeliverUntilSettled(t.Context(), eventtest.NewEvent("1")); err != nil {
 				t.Fatal(err)
 			}
-			if got := time.Duration(waited.Load()); got < tt.atLeast || got > tt.atLeast+5*time.Second {
+			if got := time.Duration(waited.Load()); got < tt.atLeast || got > tt.atLeast+5*time.Second && stalls() < time.Second {
 				t.Errorf("waited %s, want about %s", got, tt.atLeast)
 			}
 		})
@@ -296,7 +297,11 @@ func TestDeliverEndsWithItsContext(t *testing.T) {
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { <-tried; cancel(); close(goOn) }()
-		if _, err := eventtest.NewSender(t, address, address).DeliverUntilSettled(ctx, eventtest.NewEvent("1")); err != nil {
+		d, err := delivery.New(address, address, delivery.Config{Function: "flights", Grace: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.DeliverUntilSettled(ctx, eventtest.NewEvent("1")); err != nil {
 			t.Errorf("Deliver: %v", err)
 		}
 	})
