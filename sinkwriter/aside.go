@@ -30,8 +30,9 @@ const (
 	// long: each level of parts costs a timeout.
 	slowParts = 8
 
-	// A statement may take these parts of the commit timeout: of a batch, of a part of one
-	// that took too long, and of an event that is aside; but leastTimeout at least.
+	// A statement may take these parts of the commit timeout, beside the lock timeout: of a
+	// batch, of a part of one that took too long, and of an event that is aside; but
+	// leastTimeout at least.
 	batchPart, dividedPart, asidePart = 25, 50, 4
 	leastTimeout                      = 100 * time.Millisecond
 
@@ -62,57 +63,67 @@ type failure struct {
 // eventType identifies the events of one type that a function handles.
 type eventType struct{ function, name string }
 
-// slowTypes are the types of which events were slow lately, more of them than were
-// committed: by how many more, up to maxSlowType. From slowType on, events of the type are
-// not in a batch, where each of them costs a timeout.
-type slowTypes struct {
+// badTypes are the types of which events were isolated lately, since their statements fail
+// or take long, more of them than were committed. Events of such a type are in no batch,
+// which each of them would have to be divided for.
+type badTypes struct {
 	some  atomic.Bool // the map has an element
 	mu    sync.Mutex
-	types map[eventType]int
+	types map[eventType]badType
 }
 
-const slowType, maxSlowType = 3, 8
+// badType is by how many more events of a type were isolated than were committed, up to
+// maxBadType. From minBadType on, the type is bad.
+type badType struct {
+	more int
+	slow bool // the latest took too long
+}
+
+const minBadType, maxBadType = 3, 8
 
 // typeOf returns the type of an offer's event.
 func typeOf(o *offer) eventType { return eventType{o.function, o.event.Type()} }
 
-// slow counts an event whose statements took too long.
-func (s *slowTypes) slow(o *offer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.types == nil {
-		s.types = map[eventType]int{}
+// isolated counts an event that fails or is slow.
+func (b *badTypes) isolated(o *offer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.types == nil {
+		b.types = map[eventType]badType{}
 	}
-	s.types[typeOf(o)] = min(s.types[typeOf(o)]+1, maxSlowType)
-	s.some.Store(true)
+	t := typeOf(o)
+	b.types[t] = badType{min(b.types[t].more+1, maxBadType), o.timedOut}
+	b.some.Store(true)
 }
 
 // committed counts events that are committed.
-func (s *slowTypes) committed(offers []*offer) {
-	if !s.some.Load() {
+func (b *badTypes) committed(offers []*offer) {
+	if !b.some.Load() {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, o := range offers {
 		t := typeOf(o)
-		if n, known := s.types[t]; known && n > 1 {
-			s.types[t] = n - 1
+		if bad := b.types[t]; bad.more > 1 {
+			bad.more--
+			b.types[t] = bad
 		} else {
-			delete(s.types, t)
+			delete(b.types, t)
 		}
 	}
-	s.some.Store(len(s.types) > 0)
+	b.some.Store(len(b.types) > 0)
 }
 
-// has reports whether an event is of a slow type.
-func (s *slowTypes) has(o *offer) bool {
-	if !s.some.Load() {
-		return false
+// has reports whether an event is of a bad type, and whether that is slow.
+func (b *badTypes) has(o *offer) (bad, slow bool) {
+	if !b.some.Load() {
+		return false, false
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.types[typeOf(o)] >= slowType
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := b.types[typeOf(o)]
+	return t.more >= minBadType, t.slow
 }
 
 // average is a moving average of durations.
@@ -124,10 +135,16 @@ func (a *average) add(d time.Duration) {
 }
 
 // statementTimeout returns how long a statement may take if others wait for it: a part of
-// the commit timeout, more where batches usually take long.
-func (w *Writer) statementTimeout(part time.Duration) time.Duration {
+// the commit timeout, more where batches usually take long. A wait for a lock ends before.
+func (w *Writer) statementTimeout(part, lockTimeout time.Duration) time.Duration {
 	limit := max(w.config.CommitTimeout/part, leastTimeout, 8*time.Duration(w.usual.nanoseconds.Load()))
-	return min(limit, w.wholeTimeout())
+	return min(limit+lockTimeout, w.wholeTimeout())
+}
+
+// shortTry is a try that waits for a lock for a part of the claim timeout only.
+func (w *Writer) shortTry(part time.Duration) try {
+	lockTimeout := w.config.ClaimTimeout / 4
+	return try{lockTimeout: lockTimeout, statementTimeout: w.statementTimeout(part, lockTimeout)}
 }
 
 // wholeTimeout is how long a statement of an event may take that is tried alone. It ends
@@ -229,19 +246,17 @@ func (w *Writer) forget(o *offer) {
 	delete(w.failures, o.key)
 }
 
-// divert takes the offers out whose events were set aside before, or are of a slow type,
+// divert takes the offers out whose events were set aside before, or are of a bad type,
 // and sets them aside at once. Callers hold mu.
 func (w *Writer) divert(offers []*offer) []*offer {
-	if len(w.failures) == 0 && !w.slowTypes.some.Load() {
+	if len(w.failures) == 0 && !w.badTypes.some.Load() {
 		return offers
 	}
 	return slices.DeleteFunc(slices.Clone(offers), func(o *offer) bool {
 		f := w.failures[o.key]
 		switch {
-		case f == nil && !w.slowTypes.has(o):
-			return false
 		case f == nil:
-			w.addAside(&w.slow, o, w.trySlow)
+			return w.divertBad(o)
 		case f.verdict != nil:
 			w.refuse(o, f.verdict)
 			f.verdict = nil
@@ -254,20 +269,27 @@ func (w *Writer) divert(offers []*offer) []*offer {
 	})
 }
 
-// dropSlow takes the offers of slow types out of a batch, and sets them aside.
-func (w *Writer) dropSlow(batch []*offer) []*offer {
-	if !w.slowTypes.some.Load() {
+// divertBad sets an offer aside if it is of a bad type, and reports whether it is. Callers
+// hold mu.
+func (w *Writer) divertBad(o *offer) bool {
+	bad, slow := w.badTypes.has(o)
+	switch {
+	case bad && slow:
+		w.addAside(&w.slow, o, w.trySlow)
+	case bad:
+		w.addAside(&w.aside, o, w.tryAside)
+	}
+	return bad
+}
+
+// dropBad takes the offers of bad types out of a batch, and sets them aside.
+func (w *Writer) dropBad(batch []*offer) []*offer {
+	if !w.badTypes.some.Load() {
 		return batch
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return slices.DeleteFunc(batch, func(o *offer) bool {
-		slow := w.slowTypes.has(o)
-		if slow {
-			w.addAside(&w.slow, o, w.trySlow)
-		}
-		return slow
-	})
+	return slices.DeleteFunc(batch, w.divertBad)
 }
 
 // addAside adds an offer to those aside, whose goroutine is run. Callers hold mu.
@@ -319,12 +341,13 @@ func (w *Writer) tryAside() {
 			if w.ctx.Err() == nil && o.waited() && now().Before(o.next) {
 				continue
 			}
-			if o.timedOut && w.slowTypes.has(o) {
+			if _, slow := w.badTypes.has(o); slow && o.timedOut {
 				w.setSlow(o)
 				ended = append(ended, o)
 				continue
 			}
-			how := try{lockTimeout: w.config.ClaimTimeout / 4, statementTimeout: w.statementTimeout(asidePart), alone: true}
+			how := w.shortTry(asidePart)
+			how.alone = true
 			done, slow := w.tryOne(o, how)
 			if slow {
 				w.setSlow(o)

@@ -54,9 +54,6 @@ type try struct {
 	// COMMIT is sent once its effects are applied, so that what ends before that has
 	// certainly not been committed.
 	alone bool
-
-	// again is whether the batch has failed before, also on a new connection.
-	again bool
 }
 
 // attempt offers a batch once. Offers whose outcome is known are finished and
@@ -89,7 +86,7 @@ func (w *Writer) attempt(ctx context.Context, batch []*offer, how try) (left []*
 	left, err = w.transact(ctx, s, batch, how)
 	if err != nil && !s.left {
 		s.rollback()
-		next = w.after(ctx, s, err, how.again)
+		next = w.after(ctx, s, err)
 	}
 	sound = true
 	return left, next, err
@@ -190,7 +187,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 	if err := p.build(c.won, tables, statements); err != nil {
 		return err
 	}
-	steps := append(w.check(c), w.register(s, c.won)...)
+	steps := w.check(c)
 	if len(p.steps) > 0 {
 		steps = append(steps, step{
 			sql: statementTimeoutSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{[]byte(milliseconds(how.statementTimeout))},
@@ -198,6 +195,8 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 		steps = append(steps, p.steps...)
 		steps = append(steps, step{sql: constraintsSQL, effect: true})
 	}
+	// Behind the effects, as a new writer is new for all batches, which wait for this row.
+	steps = append(steps, w.register(s, c.won)...)
 	rows, err := newRows(events)
 	if err != nil {
 		return err
@@ -215,7 +214,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 		return err
 	}
 	w.usual.add(now().Sub(begin))
-	w.slowTypes.committed(c.won)
+	w.badTypes.committed(c.won)
 	countWon(c.won)
 	w.stats.batches.Add(1)
 	for _, o := range c.won {
@@ -246,9 +245,8 @@ func (w *Writer) commitEffects(ctx context.Context, s *session, steps []step, ho
 }
 
 // after does what an error asks for before the next attempt, and returns the lock
-// timeout that it should have; zero for the usual one. If the batch has failed again, the
-// connection is no cause.
-func (w *Writer) after(ctx context.Context, s *session, err error, again bool) (next time.Duration) {
+// timeout that it should have; zero for the usual one.
+func (w *Writer) after(ctx context.Context, s *session, err error) (next time.Duration) {
 	var known *Error
 	if errors.As(err, &known) && known.Fault == FaultDeployment {
 		w.catalog.forget() // the next try may find that a migration has run
@@ -283,8 +281,8 @@ func (w *Writer) after(ctx context.Context, s *session, err error, again bool) (
 		defer cancel()
 		_ = s.conn.Conn().Close(ctx)
 	case "42P01", "42703", "0A000", "42804", "42P10", "26000", "42P05", "08P01", "XX000":
-		if again && answer.Code != "26000" && answer.Code != "42P05" {
-			return 0
+		if (answer.Code == "08P01" || answer.Code == "XX000") && now().Sub(s.state.since) < youngConnection {
+			return 0 // the cause is not that it is old
 		}
 		// The tables are not what we believed, or neither are the statements
 		// that the server keeps for us.

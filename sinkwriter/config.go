@@ -59,8 +59,8 @@ type Config struct {
 	ClaimTimeout time.Duration
 
 	// CommitTimeout bounds one attempt to commit a batch. A statement of a batch may
-	// take a 25th of it, or 8 times what batches usually take; then the batch is
-	// divided. An event that is tried alone has all of it. From 100 ms to 20 s.
+	// take ClaimTimeout and a 25th of it, or 8 times what batches usually take; then the
+	// batch is divided. An event that is tried alone has all of it. From 100 ms to 20 s.
 	// Defaults to 5 s.
 	CommitTimeout time.Duration
 

@@ -44,7 +44,7 @@ func (w *Writer) Once(ctx context.Context, key ledger.Key, fn func(pgx.Tx) error
 	won, err = w.once(ctx, s, key, fn)
 	if err != nil && !s.left {
 		s.rollback()
-		w.after(ctx, s, err, false)
+		w.after(ctx, s, err)
 	}
 	sound = true
 	return won, err

@@ -41,6 +41,7 @@ type sessionState struct {
 	prepared map[string]string // SQL to name
 	writers  map[int64]bool    // rows of tandem.writer that were seen
 	begin    string            // settings of a transaction
+	since    time.Time         // its first batch
 }
 
 const (
@@ -49,6 +50,10 @@ const (
 	// maxPrepared bounds the statements kept on a connection; beyond it they are
 	// parsed each time. A function with a handful of shapes needs a dozen.
 	maxPrepared = 512
+
+	// youngConnection is the age up to which a connection is not replaced after an error
+	// that an outdated plan may cause, and the statements of an event too.
+	youngConnection = time.Second
 )
 
 func acquire(ctx context.Context, pool *pgxpool.Pool, claimTimeout, commitTimeout time.Duration) (*session, error) {
@@ -64,6 +69,7 @@ func acquire(ctx context.Context, pool *pgxpool.Pool, claimTimeout, commitTimeou
 			named:    mode == pgx.QueryExecModeCacheStatement || mode == pgx.QueryExecModeCacheDescribe,
 			prepared: map[string]string{},
 			writers:  map[int64]bool{},
+			since:    now(),
 			begin:    settingsSQL(conn.Conn().PgConn().ParameterStatus("server_version"), claimTimeout, commitTimeout),
 		}
 		custom[stateKey] = state

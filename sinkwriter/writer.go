@@ -45,8 +45,8 @@ type Writer struct {
 	ctx  context.Context
 	done sync.WaitGroup
 
-	usual     average // that a batch's effects and COMMIT take
-	slowTypes slowTypes
+	usual    average // that a batch's effects and COMMIT take
+	badTypes badTypes
 
 	mu          sync.Mutex
 	closed      bool
@@ -376,15 +376,15 @@ func (w *Writer) commitKeys(batch []*offer, before history) {
 	backoff := retry.WithCappedDuration(time.Second, retry.WithJitterPercent(20, retry.NewExponential(5*time.Millisecond)))
 	var lockTimeout time.Duration
 	for len(batch) > 0 {
-		batch = w.dropSlow(dropAbandoned(batch))
+		batch = w.dropBad(dropAbandoned(batch))
 		if len(batch) == 0 {
 			return
 		}
-		part := time.Duration(batchPart)
+		how := try{lockTimeout: lockTimeout, statementTimeout: w.statementTimeout(batchPart, w.config.ClaimTimeout)}
 		if before.timedOut {
-			part = dividedPart
+			how = w.shortTry(dividedPart)
 		}
-		left, next, err := w.attemptSafely(batch, try{lockTimeout: lockTimeout, statementTimeout: w.statementTimeout(part), again: before.failed})
+		left, next, err := w.attemptSafely(batch, how)
 		lockTimeout = next
 		if err == nil {
 			return
@@ -452,11 +452,11 @@ func (w *Writer) commitParts(batch []*offer, parts int, before history) {
 func (w *Writer) isolate(o *offer, err error) {
 	if timedOut(err) { // it had a part of the commit timeout only
 		o.timedOut = true
-		w.slowTypes.slow(o)
 	} else if verdict := w.suspect(o, err); verdict != nil {
 		w.refuse(o, verdict)
 		return
 	}
+	w.badTypes.isolated(o)
 	trouble := err
 	o.trouble.Store(&trouble)
 	w.setAside(o)
