@@ -19,14 +19,13 @@ func (d *deployment) strike(ctx context.Context, l openLoop, s schedule) error {
 		})
 	case strikeNap:
 		return d.every(ctx, begin, pausePeriodOf(l.duration)/4, pausePeriodOf(l.duration), func(int) error {
-			err := d.await(ctx, "a computation to sleep", func(ctx context.Context) error {
+			if err := d.await(ctx, "a computation to sleep", func(ctx context.Context) error {
 				_, err := request(ctx, http.MethodPost, d.controls[west]+"?nap="+pauseLength.String())
 				return err
-			})
-			if ctx.Err() != nil {
-				return nil
+			}); err != nil && ctx.Err() == nil {
+				return err
 			}
-			return err
+			return nil
 		})
 	case strikeFreeze:
 		return d.every(ctx, begin, pausePeriodOf(l.duration)/4, pausePeriodOf(l.duration), func(i int) error {

@@ -13,6 +13,10 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
+// requestTimeout bounds a request to NATS whose context has no deadline. A benchmark gives up
+// after one that fails, and a busy machine is no reason for that.
+const requestTimeout = 30 * time.Second
+
 // Servers are the servers of a benchmark and connections to them.
 type Servers struct {
 	*devcluster.Deployment
@@ -46,7 +50,7 @@ func Start(ctx context.Context, cfg devcluster.Config, ahead int) (_ *Servers, e
 		return nil, err
 	}
 	if s.NC != nil {
-		if s.JS, err = natsjs.New(s.NC, natsjs.WithPublishAsyncMaxPending(ahead)); err != nil {
+		if s.JS, err = natsjs.New(s.NC, natsjs.WithPublishAsyncMaxPending(ahead), natsjs.WithDefaultTimeout(requestTimeout)); err != nil {
 			return nil, fmt.Errorf("set up JetStream: %w", err)
 		}
 	}

@@ -107,13 +107,17 @@ func openPool(ctx context.Context, c Config, connections int) (*pgxpool.Pool, er
 	return pool, nil
 }
 
+// natsTimeout bounds a request to NATS, and the connection. A peer ends after an error, so it
+// is long: a busy machine is no reason.
+const natsTimeout = 30 * time.Second
+
 // openNATS connects to the stream.
 func openNATS(c Config) (*nats.Conn, jetstream.JetStream, error) {
-	nc, err := nats.Connect(c.NATSURL, nats.MaxReconnects(-1))
+	nc, err := nats.Connect(c.NATSURL, nats.MaxReconnects(-1), nats.Timeout(natsTimeout))
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect to NATS: %w", err)
 	}
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(natsTimeout))
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up JetStream: %w", err)
 	}

@@ -58,6 +58,10 @@ func main() {
 	}
 }
 
+// natsTimeout bounds a request to NATS, and the connection: an error ends the program, and a
+// busy machine is no reason for that.
+const natsTimeout = 30 * time.Second
+
 func run(ctx context.Context, name string, workers int) error {
 	config, err := pgxpool.ParseConfig(os.Getenv("DATABASE_URL"))
 	if err != nil {
@@ -69,12 +73,12 @@ func run(ctx context.Context, name string, workers int) error {
 		return err
 	}
 	defer pool.Close()
-	nc, err := nats.Connect(os.Getenv("NATS_URL"))
+	nc, err := nats.Connect(os.Getenv("NATS_URL"), nats.Timeout(natsTimeout))
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(natsTimeout))
 	if err != nil {
 		return err
 	}
