@@ -30,7 +30,6 @@ func TestEffectsThatAreTooLargeAreRefusedBeforeTheyAreEncoded(t *testing.T) {
 	t.Parallel()
 
 	const limit = 32 << 20
-	const commitTimeout = 20 * time.Second // longer ones are refused
 	circle := map[string]any{}
 	circle["self"] = circle
 	circle["too"] = circle
