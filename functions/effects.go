@@ -76,7 +76,7 @@ type Statement struct {
 	Name string
 
 	// SQL is one statement with parameters $1, $2 and so on. Never put values
-	// into it.
+	// into it. It acts on rows: COMMIT, SET and the like are refused.
 	SQL string
 }
 

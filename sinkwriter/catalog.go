@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -98,6 +99,52 @@ func (c *catalog) forget() {
 	clear(c.statements)
 }
 
+// sessionStatements are the first words of statements that a function may not execute: they
+// end the transaction of all events of the batch, or leave something behind on a connection
+// that other events share, or wait for data.
+var sessionStatements = map[string]bool{
+	"abort": true, "begin": true, "commit": true, "copy": true, "deallocate": true, "discard": true, "end": true, "listen": true,
+	"prepare": true, "release": true, "reset": true, "rollback": true, "savepoint": true, "set": true, "start": true, "unlisten": true,
+}
+
+// firstWord returns the first word of a statement, in lower case, behind blanks and comments.
+func firstWord(sql string) string {
+	for {
+		sql = strings.TrimLeft(sql, " \t\r\n\f\v;")
+		switch {
+		case strings.HasPrefix(sql, "--"):
+			_, sql, _ = strings.Cut(sql, "\n")
+		case strings.HasPrefix(sql, "/*"):
+			sql = sql[commentEnd(sql):]
+		default:
+			end := strings.IndexFunc(sql, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+			if end < 0 {
+				end = len(sql)
+			}
+			return strings.ToLower(sql[:end])
+		}
+	}
+}
+
+// commentEnd returns the end of the comment that sql begins with. Comments may be nested.
+func commentEnd(sql string) int {
+	depth := 0
+	for i := 0; i+1 < len(sql); i++ {
+		switch sql[i : i+2] {
+		case "/*":
+			depth++
+			i++
+		case "*/":
+			depth--
+			i++
+			if depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return len(sql)
+}
+
 // parameters gives the types of the parameters of a function's own statement.
 func (c *catalog) parameters(ctx context.Context, s *session, sql string) ([]uint32, error) {
 	c.mu.RLock()
@@ -105,6 +152,9 @@ func (c *catalog) parameters(ctx context.Context, s *session, sql string) ([]uin
 	c.mu.RUnlock()
 	if ok {
 		return oids, nil
+	}
+	if word := firstWord(sql); sessionStatements[word] {
+		return nil, &Error{Fault: FaultFunction, Err: fmt.Errorf("the statement begins with %s: it acts on the transaction or the connection, which other events share", strings.ToUpper(word))}
 	}
 	oids, err := s.describe(ctx, sql)
 	if err != nil {

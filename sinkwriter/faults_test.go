@@ -336,3 +336,32 @@ func TestALockedTableHoldsUpNoEventsOfOthers(t *testing.T) {
 	release()
 	waiting.Wait()
 }
+
+// A statement of one event cannot end the transaction, or change the connection, of others.
+func TestAStatementDoesNotActOnTheTransactionOfOthers(t *testing.T) {
+	t.Parallel()
+
+	pool := sinktest.NewDatabase(t)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	for n, sql := range []string{
+		"commit", " ROLLBACK;", "-- done\nend", "/* a /* b */ c */ set search_path to nowhere", "discard all", "copy orders from stdin",
+	} {
+		offers := []sinkwriter.Offer{sinktest.Order(fmt.Sprint("before ", n), 1), sinktest.Order(fmt.Sprint("with ", n), 1), sinktest.Order(fmt.Sprint("behind ", n), 1)}
+		offers[1].Effects.Exec(functions.Statement{Name: "s", SQL: sql})
+		for i, o := range w.CommitAll(t.Context(), offers) {
+			var refused *sinkwriter.Error
+			if i != 1 && o.Err != nil || i == 1 && (!errors.As(o.Err, &refused) || refused.Fault != sinkwriter.FaultFunction) {
+				t.Errorf("%s, offer %d: %v", sql, i, o.Err)
+			}
+		}
+		if stored := sinktest.Query[int](t, pool, `select count(*) from orders where id like '% ' || $1`, fmt.Sprint(n)); stored != 2 {
+			t.Errorf("%s: %d orders are stored, want 2", sql, stored)
+		}
+	}
+	var fx functions.Effects
+	fx.Exec(functions.Statement{Name: "s", SQL: "(select 1)"})
+	fx.Exec(functions.Statement{Name: "t", SQL: "/* keep */ update totals set orders = orders"})
+	if _, err := w.Commit(t.Context(), write("allowed", fx)); err != nil {
+		t.Errorf("statements that act on rows: %v", err)
+	}
+}
