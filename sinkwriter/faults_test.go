@@ -310,7 +310,7 @@ func TestALockedTableHoldsUpNoEventsOfOthers(t *testing.T) {
 	release := holdRow(t, pool.Config().ConnString(), `lock table locked`)
 	defer release()
 	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), heldUp)
 	defer cancel()
 	var waiting, all sync.WaitGroup
 	for i, sql := range []string{`insert into locked values ($1)`, `insert into locked select $1::text`} {
