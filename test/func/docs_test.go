@@ -161,6 +161,9 @@ func (r *reader) invoke(t *testing.T, command string) {
 		value[match[1]] = strings.Trim(match[2], "'")
 	}
 	status, body, err := post(t.Context(), http.DefaultClient, value["target"], value["type"], value["source"], value["id"], value["data"])
+	for err == nil && status == http.StatusServiceUnavailable { // of a busy machine: once more
+		status, body, err = post(t.Context(), http.DefaultClient, value["target"], value["type"], value["source"], value["id"], value["data"])
+	}
 	if err != nil || status != http.StatusNoContent {
 		t.Errorf("%s is answered %d %s, error %v", command, status, body, err)
 	}

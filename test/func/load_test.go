@@ -91,6 +91,9 @@ func (e events) stopUnderLoad(t *testing.T, program, databaseURL string, more ..
 		load.Go(func() {
 			for n := next.Add(1); n <= sent; n = next.Add(1) {
 				status, body, err := post(t.Context(), client, again.url, e.eventType, "/load", fmt.Sprintf("event-%d", n), e.data)
+				for err == nil && status == http.StatusServiceUnavailable { // of a busy machine: once more
+					status, body, err = post(t.Context(), client, again.url, e.eventType, "/load", fmt.Sprintf("event-%d", n), e.data)
+				}
 				if err != nil || status != http.StatusNoContent {
 					t.Errorf("sent again, event-%d is answered %d %s, error %v", n, status, body, err)
 					return
