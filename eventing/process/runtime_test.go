@@ -92,7 +92,7 @@ func awaitReady(tb testing.TB, i *process.Runtime) {
 	})
 }
 
-// answer is what came back.
+// answer is the answer to a request.
 type answer struct {
 	status        int
 	receipt, body string

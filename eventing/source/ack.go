@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -22,8 +23,38 @@ func (s *Source) handBack(ctx context.Context, e *inflight.Entry) {
 
 // handBackAll ends the table and returns to the streams what is in no request or lookup.
 func (s *Source) handBackAll(ctx context.Context) {
-	for _, e := range s.table.Close() {
+	entries := s.table.Close()
+	for _, e := range entries {
 		s.handBack(ctx, e)
+	}
+	s.countLost(ctx, entries)
+}
+
+// countLost counts those of the entries that this process hands back and that the stream has
+// deleted: no process has them any more. Those whose attempts are stored are counted by the next
+// process that reads the stream.
+func (s *Source) countLost(ctx context.Context, entries []*inflight.Entry) {
+	if len(entries) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSaveTimeout)
+	defer cancel()
+	deleted := map[*consumer][]uint64{}
+	for _, e := range entries {
+		c, ok := ownerOf(e).(*consumer)
+		if ok && !e.Abandoned() && e.Sequence() < c.latestFloor() && (s.cfg.Attempts == nil || !c.currentAttempts().has(e.Sequence())) {
+			deleted[c] = append(deleted[c], e.Sequence())
+		}
+	}
+	for c, sequences := range deleted {
+		reader := c.currentReader()
+		if reader == nil {
+			continue
+		}
+		slices.Sort(sequences)
+		if missing, err := missingOf(ctx, reader, sequences); err == nil && len(missing) > 0 {
+			c.vanished(ctx, missing[0], uint64(len(missing)))
+		}
 	}
 }
 

@@ -34,6 +34,7 @@ type consumer struct {
 	below    bool            // one of those came, and that was logged
 	reopen   context.CancelFunc
 
+	floor          uint64    // of the latest position
 	head, unread   uint64    // messages received after the latest position are not in unread
 	gone, goneFrom uint64    // messages that vanished and are not logged yet, and the first of them
 	goneLogged     time.Time // when the latest ones were
@@ -320,7 +321,7 @@ func (c *consumer) opened(ctx context.Context, reader eventing.Reader, horizon u
 		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "stream was deleted and created again; reading it from its beginning; messages of before are lost for this cluster: publish them again",
 			slog.String("stream", c.stream.Name()), slog.Uint64("messages", lost), slog.String("epoch", reader.Epoch()), slog.String("epoch_before", c.epoch))
 		c.partition.Abandon()
-		c.unread = 0
+		c.floor, c.unread = 0, 0
 	}
 	c.partition.Opened()
 	c.reader, c.epoch, c.err, c.reopen = reader, reader.Epoch(), nil, reopen
@@ -347,11 +348,18 @@ func (c *consumer) noteReceived(sequence uint64) {
 	}
 }
 
-// notePosition notes how many messages were not received yet.
+// notePosition notes where in the stream the consumer is.
 func (c *consumer) notePosition(p eventing.Position) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.head, c.unread = p.Head, p.Pending
+	c.floor, c.head, c.unread = p.Floor, p.Head, p.Pending
+}
+
+// latestFloor returns the floor of the latest position.
+func (c *consumer) latestFloor() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.floor
 }
 
 // reopenStream has the stream opened again.

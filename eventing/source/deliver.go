@@ -70,6 +70,7 @@ func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
 		s.findDeadElsewhere(ctx, entries)
 	}
 	s.noteStrikes(ctx, s.table.Complete(request))
+	var returned []*inflight.Entry
 	for i, e := range entries {
 		switch request.Next[i] {
 		case inflight.Finish:
@@ -77,10 +78,12 @@ func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
 		case inflight.Drop:
 			if ctx.Err() != nil {
 				s.handBack(ctx, e)
+				returned = append(returned, e)
 			}
 		case inflight.Retry, inflight.Unavailable, inflight.Broken, inflight.Unsent, inflight.Again, inflight.Pending:
 		}
 	}
+	s.countLost(ctx, returned)
 }
 
 // prepare returns the deliveries of the entries that can be sent, and which these are.

@@ -77,6 +77,14 @@ func (t *attemptsOf) record(e ledger.EventAttempts) {
 	delete(t.settled, e.Sequence)
 }
 
+// has reports whether an event has failed attempts.
+func (t *attemptsOf) has(sequence uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.known[sequence]
+	return ok
+}
+
 // forget forgets events that are settled.
 func (t *attemptsOf) forget(which func(sequence uint64) bool) {
 	t.mu.Lock()
