@@ -23,6 +23,13 @@ const (
 	// disrupt the database, as one that ends its server.
 	maxAsidePause = 10 * time.Second
 
+	// detachAfter is how long others that are offered together with an event wait for it.
+	detachAfter = 500 * time.Millisecond
+
+	// maxDetached bounds the detached offers, and detachedFor is how many times the commit
+	// timeout they are tried for.
+	maxDetached, detachedFor = 64, 4
+
 	// maxFailures bounds the events whose failures a writer remembers.
 	maxFailures = 1024
 
@@ -58,6 +65,7 @@ type failure struct {
 	won     int64  // the events of its function that had been committed by then
 	slow    bool   // they took longer than a batch may
 	verdict *Error // for the next offer, as nobody waited for it any more
+	pending bool   // a detached offer is being tried
 }
 
 // eventType identifies the events of one type that a function handles.
@@ -213,7 +221,7 @@ func (w *Writer) suspect(o *offer, err error) *Error {
 	default:
 		return nil
 	}
-	if !o.waited() {
+	if o.detached || !o.waited() {
 		f.verdict = verdict
 	}
 	return verdict
@@ -261,7 +269,7 @@ func (w *Writer) divert(offers []*offer) []*offer {
 			w.refuse(o, f.verdict)
 			f.verdict = nil
 		case f.slow:
-			w.addAside(&w.slow, o, w.trySlow)
+			w.addSlow(o)
 		default:
 			w.addAside(&w.aside, o, w.tryAside)
 		}
@@ -275,7 +283,7 @@ func (w *Writer) divertBad(o *offer) bool {
 	bad, slow := w.badTypes.has(o)
 	switch {
 	case bad && slow:
-		w.addAside(&w.slow, o, w.trySlow)
+		w.addSlow(o)
 	case bad:
 		w.addAside(&w.aside, o, w.tryAside)
 	}
@@ -294,6 +302,7 @@ func (w *Writer) dropBad(batch []*offer) []*offer {
 
 // addAside adds an offer to those aside, whose goroutine is run. Callers hold mu.
 func (w *Writer) addAside(a *aside, o *offer, run func()) {
+	o.since = now()
 	a.offers = append(a.offers, o)
 	if len(a.offers) == 1 {
 		w.done.Add(1)
@@ -314,8 +323,53 @@ func (w *Writer) setAside(o *offer) {
 func (w *Writer) setSlow(o *offer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.addSlow(o)
+}
+
+// addSlow adds an offer to the slow ones. Others that are offered together with it do not
+// wait. Callers hold mu.
+func (w *Writer) addSlow(o *offer) {
 	w.failureOf(o).slow = true
-	w.addAside(&w.slow, o, w.trySlow)
+	if o.waiter.several {
+		o = w.detach(o)
+	}
+	if o != nil {
+		w.addAside(&w.slow, o, w.trySlow)
+	}
+}
+
+// errAside is why an offer is answered that is still being tried.
+var errAside = errors.New("the event is tried alone, beside the others; offer it again for the outcome")
+
+// detach answers an offer, so that those that were offered together with it need not wait,
+// and returns one for the same event that is tried in its place: if it is committed, the
+// next offer of the event has lost, and a verdict is kept for it. It returns nil if the event
+// has such an offer, or too many have. Callers hold mu.
+func (w *Writer) detach(o *offer) *offer {
+	f := w.failureOf(o)
+	w.refuse(o, &Error{Fault: FaultTransient, Function: o.function, Err: o.late(errAside)})
+	if f.pending || w.detached >= maxDetached {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(w.detaching, detachedFor*w.config.CommitTimeout)
+	d := &offer{
+		function: o.function, version: o.version, writer: o.writer, counters: o.counters, key: o.key, digest: o.digest,
+		event: o.event, effects: o.effects, outputs: o.outputs, size: o.size, written: o.written, executes: o.executes, exec: o.exec,
+		asWritten: o.asWritten, unsure: o.unsure, pause: o.pause, next: o.next, timedOut: o.timedOut,
+		waiter: &waiter{ctx: ctx, done: make(chan struct{})}, detached: true,
+	}
+	d.waiter.pending.Store(1)
+	f.pending = true
+	w.detached++
+	go func() {
+		<-d.waiter.done
+		cancel()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		f.pending = false
+		w.detached--
+	}()
+	return d
 }
 
 // remove takes offers out of those aside, and reports whether none is left. Then the
@@ -339,6 +393,15 @@ func (w *Writer) tryAside() {
 		var ended []*offer
 		for _, o := range waiting {
 			if w.ctx.Err() == nil && o.waited() && now().Before(o.next) {
+				continue
+			}
+			if o.waiter.several && now().Sub(o.since) > detachAfter {
+				w.mu.Lock()
+				if d := w.detach(o); d != nil {
+					w.addAside(&w.aside, d, w.tryAside)
+				}
+				w.mu.Unlock()
+				ended = append(ended, o)
 				continue
 			}
 			if _, slow := w.badTypes.has(o); slow && o.timedOut {

@@ -203,6 +203,55 @@ func TestAFloodOfSlowEventsHarmsNoOtherType(t *testing.T) {
 	all.Wait()
 }
 
+// An event that is tried alone delays no answer to those that are offered together with it,
+// and the outcome of its attempts is kept for its next offer.
+func TestAnEventThatIsTriedAloneDelaysNoOthersOfItsCall(t *testing.T) {
+	t.Parallel()
+
+	for _, harm := range []string{"sleep", "disconnect"} {
+		t.Run(harm, func(t *testing.T) {
+			t.Parallel()
+
+			pool := sinktest.NewDatabase(t)
+			sinktest.Execute(t, pool, harmSQL)
+			w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", CommitTimeout: 20 * time.Second})
+			ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second) // less than the event may take alone
+			defer cancel()
+			offers := []sinkwriter.Offer{sinktest.Order("first", 1), sinktest.Order(harm+" it", 1), sinktest.Order("last", 1)}
+			for i, o := range w.CommitAll(ctx, offers) {
+				var refused *sinkwriter.Error
+				if i == 1 && (!errors.As(o.Err, &refused) || refused.Fault != sinkwriter.FaultTransient) || i != 1 && o.Err != nil {
+					t.Errorf("offer %d: %v", i, o.Err)
+				}
+			}
+		})
+	}
+
+	t.Run("verdict", func(t *testing.T) {
+		t.Parallel()
+
+		pool := sinktest.NewDatabase(t)
+		sinktest.Execute(t, pool, harmSQL)
+		w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", CommitTimeout: time.Second})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for i := 0; ; i++ {
+			o := w.CommitAll(ctx, []sinkwriter.Offer{sinktest.Order("sleep it", 1), sinktest.Order(fmt.Sprintf("good %d", i), 1)})
+			if o[1].Err != nil {
+				t.Fatalf("the other event: %v", o[1].Err)
+			}
+			var refused *sinkwriter.Error
+			if errors.As(o[0].Err, &refused) && refused.Fault == sinkwriter.FaultFunction {
+				break
+			}
+			if ctx.Err() != nil || o[0].Err == nil {
+				t.Fatalf("a statement that takes a minute: %v", o[0].Err)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+}
+
 // keepCommitting commits healthy events until the test ends.
 func keepCommitting(ctx context.Context, t *testing.T, w *sinkwriter.Writer) {
 	t.Helper()

@@ -43,6 +43,11 @@ type Writer struct {
 	// stop ends attempts that are under way, when Close cannot wait longer.
 	stop context.CancelFunc
 	ctx  context.Context
+
+	// stopDetached ends detached offers, whose context it is.
+	stopDetached context.CancelFunc
+	detaching    context.Context
+
 	done sync.WaitGroup
 
 	usual    average // that a batch's effects and COMMIT take
@@ -53,6 +58,7 @@ type Writer struct {
 	queue       []*offer
 	workers     int
 	aside, slow aside
+	detached    int // offers
 	failures    map[ledger.Key]*failure
 }
 
@@ -73,12 +79,14 @@ type offer struct {
 	unsure            bool   // it may be committed
 	exec              []byte // its first statement, in canonical form
 
-	// While it is aside: the next attempt, the pause before it, whether one failed, and
+	// While it is aside: since when, the next attempt, the pause before it, whether one failed, and
 	// whether its statements took too long in a batch.
+	since    time.Time
 	next     time.Time
 	pause    time.Duration
 	failed   bool
 	timedOut bool
+	detached bool // nobody waits for it
 
 	waiter    *waiter
 	duplicate *offer // the same offer once more, in the same batch
@@ -98,6 +106,7 @@ type waiter struct {
 	ctx     context.Context
 	pending atomic.Int64
 	done    chan struct{} // closed when nothing is pending
+	several bool          // offers
 }
 
 // finish gives an offer its result. Only the first counts: a panic may leave
@@ -130,6 +139,7 @@ func New(pool *pgxpool.Pool, config Config) (*Writer, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	w := &Writer{pool: pool, config: config, ctx: ctx, stop: stop, left: make(chan struct{}, config.Connections)}
+	w.detaching, w.stopDetached = context.WithCancel(ctx)
 	w.outbox = newOutbox(w)
 	return w, nil
 }
@@ -178,6 +188,7 @@ func (w *Writer) commitAll(ctx context.Context, offered []Offer, outcomes []Outc
 	}
 	if len(waiting) > 0 {
 		c.pending.Store(int64(len(waiting)))
+		c.several = len(waiting) > 1
 		if err := w.enqueue(waiting); err != nil {
 			for _, o := range waiting {
 				o.finish(result{err: err})
@@ -463,11 +474,13 @@ func (w *Writer) isolate(o *offer, err error) {
 }
 
 func (w *Writer) refuse(o *offer, err *Error) {
-	offers := int64(0)
-	for t := o; t != nil; t = t.duplicate {
-		offers++
+	if !o.detached { // else the next offer is counted
+		offers := int64(0)
+		for t := o; t != nil; t = t.duplicate {
+			offers++
+		}
+		o.counters.countRefused(err, offers)
 	}
-	o.counters.countRefused(err, offers)
 	o.finish(result{err: err})
 }
 
@@ -490,7 +503,11 @@ func (w *Writer) attemptSafely(batch []*offer, how try) (left []*offer, next tim
 			err = &Error{Fault: FaultFunction, Err: fmt.Errorf("panic: %v", r)}
 		}
 	}()
-	return w.attempt(w.ctx, batch, how)
+	ctx := w.ctx
+	if batch[0].detached {
+		ctx = w.detaching
+	}
+	return w.attempt(ctx, batch, how)
 }
 
 // sortBatch sorts by key and ties equal offers together. Other offers of a key
@@ -542,6 +559,7 @@ func (w *Writer) Close(ctx context.Context) error {
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()
+	w.stopDetached()
 
 	idle := make(chan struct{})
 	go func() {
