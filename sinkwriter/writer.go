@@ -86,7 +86,7 @@ type offer struct {
 	pause    time.Duration
 	failed   bool
 	timedOut bool
-	detached bool // nobody waits for it
+	detached bool // its caller was answered
 
 	waiter    *waiter
 	duplicate *offer // the same offer once more, in the same batch
