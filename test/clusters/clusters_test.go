@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -73,10 +74,24 @@ func start(t *testing.T, cfg devcluster.Config) *devcluster.Deployment {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Stop(t.Context()) })
+	t.Cleanup(func() { logProcesses(t, d) })
 	if err := d.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// logProcesses logs what the processes of the clusters logged last, if the test has failed.
+func logProcesses(t *testing.T, d *devcluster.Deployment) {
+	t.Helper()
+	if !t.Failed() {
+		return
+	}
+	for _, c := range d.Clusters() {
+		for _, p := range c.Processes() {
+			t.Logf("%s, %d restarts:\n%s", p.Name(), p.Restarts(), strings.Join(p.LogTail(), "\n"))
+		}
+	}
 }
 
 // world is a deployment to which the flights are fed.
@@ -168,7 +183,7 @@ func pollDown(t *testing.T, otherwise string, left func(context.Context) int64) 
 			least, since = now, time.Now()
 		}
 		if time.Since(since) > timeout {
-			t.Fatalf("gave up after %v without progress: %s", timeout, otherwise)
+			t.Fatalf("gave up after %v without progress: %s (%d left)", timeout, otherwise, least)
 		}
 		<-tick.C
 	}

@@ -139,6 +139,7 @@ func (w *sides) finish(t *testing.T) {
 	for _, s := range w.all {
 		kill(t, s.cluster.Source, 1)
 	}
+	t.Cleanup(func() { w.logStreams(t) })
 	for _, s := range w.all {
 		for _, stream := range s.read {
 			pollDown(t, s.name+" has not acknowledged everything in "+stream, func(ctx context.Context) int64 {
@@ -207,6 +208,29 @@ func (w *sides) unacknowledged(ctx context.Context, s *side, stream string) int6
 		return unknown
 	}
 	return notAcknowledged(consumer.CachedInfo())
+}
+
+// logStreams logs the state of the streams and consumers, if the test has failed.
+func (w *sides) logStreams(t *testing.T) {
+	t.Helper()
+	if !t.Failed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), tryTimeout)
+	defer cancel()
+	for _, s := range w.all {
+		for _, name := range s.read {
+			stream, err := s.js.Stream(ctx, jetstream.ParseStream(name).Name)
+			if err != nil {
+				t.Logf("stream %s in %s: %v", name, s.name, err)
+				continue
+			}
+			t.Logf("stream %s in %s: %+v, mirror %+v", name, s.name, stream.CachedInfo().State, stream.CachedInfo().Mirror)
+			for info := range stream.ListConsumers(ctx).Info() {
+				t.Logf("consumer %s: %+v", info.Name, *info)
+			}
+		}
+	}
 }
 
 // counted counts what the clusters have committed.
