@@ -257,7 +257,8 @@ func TestAFunctionThatTakesNoBatchesGetsEventsOneByOne(t *testing.T) {
 				if len(f.done) != 3000 || len(f.letters) != 0 {
 					t.Errorf("%d events are done, %d dead", len(f.done), len(f.letters))
 				}
-				if len(f.batches) > 100 {
+				// A few at a time, after 1, 2, 4, … s; otherwise each event would be in one of 300.
+				if len(f.batches) > 200 {
 					t.Errorf("%d batches were sent to a sink that takes none", len(f.batches))
 				}
 			})
