@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"         //nolint:depguard // looks at what is in the database
-	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // publishes what is left
+	"github.com/jackc/pgx/v5"         //nolint:depguard // reads the database
+	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // publishes the rest
 
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
@@ -266,8 +266,8 @@ func TestClustersThatRaceAddUpExactly(t *testing.T) {
 		}
 	}
 	senders.Wait()
-	// What was committed when it was postponed, or when this process stood still and its connection
-	// was ended, is lost when it is offered again.
+	// A committed event is lost when it is offered again: its answer was postponed, or its
+	// connection was ended while this process stood still.
 	late := postponed.Load() > 0 || stalls() > 100*time.Millisecond
 	if won.Load() > events || won.Load()+lost.Load() != 2*events || won.Load() != events && !late {
 		t.Errorf("%d won and %d lost, want %d each", won.Load(), lost.Load(), events)
@@ -487,7 +487,7 @@ func TestNoDatabaseIsNoReasonToEnd(t *testing.T) {
 	}
 }
 
-// relayRest publishes what is left in the outbox. A winner leaves outputs that it could not publish
+// relayRest publishes the rest of the outbox. A winner leaves outputs that it could not publish
 // in time, since the process stood still, to the relay.
 func relayRest(t *testing.T, databaseURL string, publisher eventing.Publisher) {
 	t.Helper()
