@@ -79,54 +79,44 @@ func deliver(ctx context.Context, w *sinkwriter.Writer, id string, deadline time
 func TestStatementsThatFailForOneEventHarmNoOthers(t *testing.T) {
 	t.Parallel()
 
-	tests := []struct {
-		harm, want string
-	}{
-		{"raise XX000", "function"},
-		{"raise 38000", "function"},
-		{"raise 55000", "function"},
-		{"raise 57014", "function"},
-		{"raise 08P01", "function"},
-		{"raise 40001", "function"},
-		{"raise 40P01", "function"},
-		{"raise 53100", "function"},
-		{"raise 55P03", "function"},
-		{"raise 57P01", "function"},
-		{"raise 25006", "function"},
-		{"raise 58030", "function"},
-		{"raise ZZ001", "event"},
-		{"raise P0001", "event"},
-		{"internal", "function"},
-		{"sleep", "function"},
-		{"late", "function"},
-		{"recurse", "event"},
-		{"notice", ""},
-		{"disconnect", "transient"}, // as an outage does
-	}
-	for _, tt := range tests {
-		t.Run(tt.harm, func(t *testing.T) {
+	const bad, good = 10, 200
+	for name, faults := range map[string]map[string]string{ // by what the events do
+		"raise": {
+			"raise XX000": "function", "raise 38000": "function", "raise 55000": "function", "raise 57014": "function",
+			"raise 08P01": "function", "raise 40001": "function", "raise 40P01": "function", "raise 53100": "function",
+			"raise 55P03": "function", "raise 57P01": "function", "raise 25006": "function", "raise 58030": "function",
+			"raise ZZ001": "event", "raise P0001": "event",
+		},
+		"fail":       {"internal": "function", "recurse": "event", "notice": ""},
+		"sleep":      {"sleep": "function"},
+		"late":       {"late": "function"},
+		"disconnect": {"disconnect": "transient"}, // as an outage does
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 
 			pool := sinktest.NewDatabase(t)
 			sinktest.Execute(t, pool, harmSQL)
 			ctx := t.Context()
-			slow := tt.harm == "sleep" || tt.harm == "late"
-			bad, good, attempts := 10, 200, 20
+			each, attempts := max(2, bad/len(faults)), 20
+			slow := name == "sleep" || name == "late"
 			commitTimeout := 5 * time.Second
-			if slow {
-				bad, commitTimeout = 3, time.Second // which each attempt takes
-			}
-			w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", CommitTimeout: commitTimeout})
-			if tt.want == "transient" {
+			switch {
+			case slow:
+				each, commitTimeout = 3, time.Second // which each attempt takes
+			case name == "disconnect":
 				attempts = 1
 			}
+			w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", CommitTimeout: commitTimeout})
 			var all, healthy sync.WaitGroup
-			for i := range bad {
-				all.Go(func() {
-					if got := deliver(ctx, w, fmt.Sprintf("%s %d", tt.harm, i), requestDeadline, attempts); !slow && got != tt.want {
-						t.Errorf("%s: fault is %q, want %q", tt.harm, got, tt.want)
-					}
-				})
+			for harm, want := range faults {
+				for i := range each {
+					all.Go(func() {
+						if got := deliver(ctx, w, fmt.Sprintf("%s %d", harm, i), requestDeadline, attempts); !slow && got != want {
+							t.Errorf("%s: fault is %q, want %q", harm, got, want)
+						}
+					})
+				}
 			}
 			begin := time.Now()
 			var slowest time.Duration
@@ -154,8 +144,8 @@ func TestStatementsThatFailForOneEventHarmNoOthers(t *testing.T) {
 			if !slow {
 				return
 			}
-			if got := deliver(ctx, w, tt.harm+" once more", requestDeadline, attempts); got != tt.want {
-				t.Errorf("%s: fault is %q, want %q", tt.harm, got, tt.want)
+			if got := deliver(ctx, w, name+" once more", requestDeadline, attempts); got != faults[name] {
+				t.Errorf("%s: fault is %q, want %q", name, got, faults[name])
 			}
 		})
 	}
