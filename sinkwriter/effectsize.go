@@ -40,9 +40,17 @@ type effectSize struct {
 
 // sizeOf returns about how many bytes writes and outputs take as encoded. Above
 // maxEffectBytes it may stop early.
-func sizeOf(fx functions.Effects) int {
+func sizeOf(fx functions.Effects) (writes, outputs int) {
 	var s effectSize
-	s.addWrites(fx.Writes)
+	for i := range fx.Writes {
+		s.bytes += writeOverhead
+		s.addRow(fx.Writes[i].Row)
+		s.addRow(fx.Writes[i].Key)
+		for _, v := range fx.Writes[i].Args {
+			s.add(v)
+		}
+	}
+	writes = s.bytes
 	for i := range fx.Outputs {
 		o := &fx.Outputs[i]
 		s.bytes += writeOverhead + len(o.Type) + len(o.Subject) + len(o.DataContentType)
@@ -51,25 +59,7 @@ func sizeOf(fx functions.Effects) int {
 		}
 		s.add(o.Data)
 	}
-	return s.bytes
-}
-
-// sizeOfWrites returns about how many bytes writes take as encoded.
-func sizeOfWrites(writes []functions.Write) int {
-	var s effectSize
-	s.addWrites(writes)
-	return s.bytes
-}
-
-func (s *effectSize) addWrites(writes []functions.Write) {
-	for i := range writes {
-		s.bytes += writeOverhead
-		s.addRow(writes[i].Row)
-		s.addRow(writes[i].Key)
-		for _, v := range writes[i].Args {
-			s.add(v)
-		}
-	}
+	return writes, s.bytes - writes
 }
 
 func (s *effectSize) addRow(row functions.Row) {

@@ -252,27 +252,27 @@ func (w *Writer) fill(ctx context.Context, o *offer, offered *Offer) error {
 	o.key = ledger.NewKey(o.function, source, id)
 	o.event = offered.Event
 	o.effects = offered.Effects
-	if err := checkEffectBytes(o.function, sizeOf(o.effects)); err != nil {
+	ofWrites, ofOutputs := sizeOf(o.effects)
+	if err := checkEffectBytes(o.function, ofWrites+ofOutputs); err != nil {
 		return err
 	}
 	var err error
 	var outputs []functions.EncodedOutput
+	var encoded int
 	if w.config.NoDivergence {
 		outputs, err = encodeOutputs(o.effects.Outputs)
-		o.size = sizeOfWrites(o.effects.Writes)
+		o.size, encoded = ofWrites, ofWrites
+		for i := range outputs {
+			encoded += len(outputs[i].Bytes)
+		}
 	} else {
 		o.digest, outputs, o.size, err = digestEffects(o.effects)
+		encoded = o.size // the canonical form has the outputs
 	}
 	if err != nil {
 		return fault(err)
 	}
 	o.written = o.size
-	encoded := o.size
-	if w.config.NoDivergence { // otherwise the canonical form has them
-		for i := range outputs {
-			encoded += len(outputs[i].Bytes)
-		}
-	}
 	if err := checkEffectBytes(o.function, encoded); err != nil { // a value encodes itself
 		return err
 	}
