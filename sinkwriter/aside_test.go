@@ -75,6 +75,28 @@ func deliver(ctx context.Context, w *sinkwriter.Writer, id string, deadline time
 	}
 }
 
+// commitHealthy offers n healthy orders, one every interval, and returns how long the slowest
+// took. Each has to be committed at its first offer.
+func commitHealthy(ctx context.Context, t *testing.T, w *sinkwriter.Writer, n int, interval time.Duration) (slowest time.Duration) {
+	t.Helper()
+	var healthy sync.WaitGroup
+	var mu sync.Mutex
+	for i := range n {
+		healthy.Go(func() {
+			time.Sleep(time.Duration(i) * interval)
+			from := time.Now()
+			if got := deliver(ctx, w, fmt.Sprintf("good %d", i), healthyDeadline, 1); got != "" {
+				t.Errorf("a healthy event beside harmful ones: fault is %q", got)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			slowest = max(slowest, time.Since(from))
+		})
+	}
+	healthy.Wait()
+	return slowest
+}
+
 // An event can only hurt itself, whatever its statements do.
 func TestStatementsThatFailForOneEventHarmNoOthers(t *testing.T) {
 	t.Parallel()
@@ -108,7 +130,7 @@ func TestStatementsThatFailForOneEventHarmNoOthers(t *testing.T) {
 				attempts = 1
 			}
 			w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", CommitTimeout: commitTimeout})
-			var all, healthy sync.WaitGroup
+			var all sync.WaitGroup
 			for harm, want := range faults {
 				for i := range each {
 					all.Go(func() {
@@ -119,21 +141,7 @@ func TestStatementsThatFailForOneEventHarmNoOthers(t *testing.T) {
 				}
 			}
 			begin := time.Now()
-			var slowest time.Duration
-			var mu sync.Mutex
-			for i := range good {
-				healthy.Go(func() {
-					time.Sleep(time.Duration(i) * 5 * time.Millisecond)
-					from := time.Now()
-					if got := deliver(ctx, w, fmt.Sprintf("good %d", i), healthyDeadline, 1); got != "" {
-						t.Errorf("a healthy event beside it: fault is %q", got)
-					}
-					mu.Lock()
-					slowest = max(slowest, time.Since(from))
-					mu.Unlock()
-				})
-			}
-			healthy.Wait()
+			slowest := commitHealthy(ctx, t, w, good, 5*time.Millisecond)
 			t.Logf("%d healthy events after %s, the slowest %s", good, time.Since(begin).Round(time.Millisecond), slowest.Round(time.Millisecond))
 			// A failure counts once others are committed.
 			keepCommitting(ctx, t, w)
@@ -161,7 +169,7 @@ func TestAFloodOfSlowEventsHarmsNoOtherType(t *testing.T) {
 	ctx := t.Context()
 	flood, end := context.WithCancel(ctx)
 	defer end()
-	var all, healthy sync.WaitGroup
+	var all sync.WaitGroup
 	const bad, good = 200, 400
 	for i := range bad {
 		all.Go(func() {
@@ -173,21 +181,7 @@ func TestAFloodOfSlowEventsHarmsNoOtherType(t *testing.T) {
 			}
 		})
 	}
-	var slowest time.Duration
-	var mu sync.Mutex
-	for i := range good {
-		healthy.Go(func() {
-			time.Sleep(time.Duration(i) * 10 * time.Millisecond)
-			from := time.Now()
-			if got := deliver(ctx, w, fmt.Sprintf("good %d", i), healthyDeadline, 1); got != "" {
-				t.Errorf("a healthy event beside them: fault is %q", got)
-			}
-			mu.Lock()
-			slowest = max(slowest, time.Since(from))
-			mu.Unlock()
-		})
-	}
-	healthy.Wait()
+	slowest := commitHealthy(ctx, t, w, good, 10*time.Millisecond)
 	t.Logf("the slowest healthy event took %s", slowest.Round(time.Millisecond))
 	end()
 	all.Wait()
