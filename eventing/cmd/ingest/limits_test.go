@@ -384,10 +384,10 @@ func startProcess(t *testing.T, nats string, more ...string) (address string, pi
 	address = eventtest.FreeAddress(t)
 	cmd := exec.CommandContext(context.Background(), file)
 	cmd.Env = command(nats, address, more...).Env
-	p := startCommand(t, cmd)
+	p := eventtest.StartProcess(t, cmd)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("ingest:\n%s", p.log)
+			t.Logf("ingest:\n%s", p.Log)
 		}
 	})
 	eventtest.Eventually(t, "it is healthy", func() bool {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -62,7 +61,7 @@ func drains(t *testing.T, server *natstest.Server) (told bool) {
 	t.Helper()
 
 	address, metrics := eventtest.FreeAddress(t), eventtest.FreeAddress(t)
-	p := startCommand(t, command(server.URL(), address, "METRICS_ADDRESS="+metrics))
+	p := eventtest.StartProcess(t, command(server.URL(), address, "METRICS_ADDRESS="+metrics))
 	for _, url := range []string{address + "/health", metrics + "/health", metrics + "/metrics"} {
 		eventtest.Eventually(t, url, func() bool {
 			code, _ := send(t, http.MethodGet, "http://"+url, "")
@@ -88,16 +87,16 @@ func drains(t *testing.T, server *natstest.Server) (told bool) {
 		})
 	}
 	eventtest.Reaches(t, "events are accepted", 200, func() int { return int(accepted.Load()) })
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := p.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	eventtest.Eventually(t, "a load balancer is told", func() bool {
 		code, body := send(t, http.MethodGet, "http://"+address+"/health", "")
 		told = code == http.StatusServiceUnavailable && strings.Contains(body, "shutting down")
-		return told || p.hasEnded()
+		return told || p.HasEnded()
 	})
-	if err := p.wait(t); err != nil {
-		t.Errorf("SIGTERM: %v\n%s", err, p.log)
+	if err := p.Wait(t); err != nil {
+		t.Errorf("SIGTERM: %v\n%s", err, p.Log)
 	}
 	close(ended)
 	senders.Wait()
@@ -109,7 +108,7 @@ func drains(t *testing.T, server *natstest.Server) (told bool) {
 	if stored := int64(stream.CachedInfo().State.Msgs); stored < accepted.Load() {
 		t.Errorf("%d events stored, %d accepted", stored, accepted.Load())
 	}
-	if log := p.log.String(); !strings.Contains(log, `"msg":"ingest started"`) || !strings.Contains(log, `"msg":"ingest stopped"`) {
+	if log := p.Log.String(); !strings.Contains(log, `"msg":"ingest started"`) || !strings.Contains(log, `"msg":"ingest stopped"`) {
 		t.Errorf("log:\n%s", log)
 	}
 	return told
@@ -131,12 +130,12 @@ func TestTheProcessSaysWhatKeepsItFromStarting(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 
-			p := startCommand(t, command("nats://127.0.0.1:1", "127.0.0.1:0", tt.setting))
+			p := eventtest.StartProcess(t, command("nats://127.0.0.1:1", "127.0.0.1:0", tt.setting))
 			var exit *exec.ExitError
-			if err := p.wait(t); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+			if err := p.Wait(t); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 				t.Errorf("%v, want exit status 1", err)
 			}
-			if line := p.log.String(); !strings.Contains(line, tt.want) || strings.Count(line, "\n") != 1 || strings.Contains(line, "secret") {
+			if line := p.Log.String(); !strings.Contains(line, tt.want) || strings.Count(line, "\n") != 1 || strings.Contains(line, "secret") {
 				t.Errorf("said %s, want one line with %q", line, tt.want)
 			}
 		})
@@ -157,7 +156,7 @@ func TestTheProcessRefusesAStreamThatForgetsTooSoon(t *testing.T) {
 			server.Stop()
 		}
 		address := eventtest.FreeAddress(t)
-		p := startCommand(t, command(server.URL(), address))
+		p := eventtest.StartProcess(t, command(server.URL(), address))
 		if late { // until the stream is there, it cannot know
 			eventtest.Eventually(t, "it says 503", func() bool {
 				code, _ := send(t, http.MethodPost, "http://"+address, "1")
@@ -166,13 +165,13 @@ func TestTheProcessRefusesAStreamThatForgetsTooSoon(t *testing.T) {
 			server.Restart(t)
 		}
 		var exit *exec.ExitError
-		if err := p.wait(t); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		if err := p.Wait(t); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 			t.Errorf("%v, want exit status 1", err)
 		}
-		lines := strings.Split(strings.TrimSpace(p.log.String()), "\n")
+		lines := strings.Split(strings.TrimSpace(p.Log.String()), "\n")
 		want := "stream EVENTS: the stream's duplicate window is too short: it is 29s, want at least 30s"
-		if last := lines[len(lines)-1]; !strings.Contains(last, want) || strings.Count(p.log.String(), want) != 1 {
-			t.Errorf("said %s, want %q once, at the end", p.log, want)
+		if last := lines[len(lines)-1]; !strings.Contains(last, want) || strings.Count(p.Log.String(), want) != 1 {
+			t.Errorf("said %s, want %q once, at the end", p.Log, want)
 		}
 
 		// With one second more it starts.
@@ -180,7 +179,7 @@ func TestTheProcessRefusesAStreamThatForgetsTooSoon(t *testing.T) {
 		if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
 			t.Fatal(err)
 		}
-		startCommand(t, command(server.URL(), address))
+		eventtest.StartProcess(t, command(server.URL(), address))
 		eventtest.Eventually(t, "it is healthy", func() bool {
 			code, _ := send(t, http.MethodGet, "http://"+address+"/health", "")
 			return code == http.StatusOK
@@ -192,50 +191,6 @@ func command(nats, address string, more ...string) *exec.Cmd {
 	cmd := exec.CommandContext(context.Background(), os.Args[0])
 	cmd.Env = append([]string{runMain + "=1", "TANDEM_CLUSTER=east", "NATS_URL=" + nats, "LISTEN_ADDRESS=" + address}, more...)
 	return cmd
-}
-
-// process is an ingest that runs until it ends, or the test does.
-type process struct {
-	cmd   *exec.Cmd
-	log   *buffer
-	ended chan struct{} // is closed after err is set
-	err   error
-}
-
-func startCommand(t *testing.T, cmd *exec.Cmd) *process {
-	t.Helper()
-
-	p := &process{cmd: cmd, log: &buffer{}, ended: make(chan struct{})}
-	cmd.Stderr = p.log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(p.ended)
-		p.err = cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-p.ended
-	})
-	return p
-}
-
-func (p *process) hasEnded() bool {
-	select {
-	case <-p.ended:
-		return true
-	default:
-		return false
-	}
-}
-
-// wait waits for the end of the process, and returns what [exec.Cmd.Wait] has.
-func (p *process) wait(t *testing.T) error {
-	t.Helper()
-
-	eventtest.Eventually(t, "the process ends", p.hasEnded)
-	return p.err
 }
 
 // send sends a request, with an event of this id if it is a POST. Code 0 is no
@@ -258,21 +213,4 @@ func send(t *testing.T, method, url, id string) (code int, body string) {
 	defer func() { _ = res.Body.Close() }()
 	text, _ := io.ReadAll(res.Body)
 	return res.StatusCode, string(text)
-}
-
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

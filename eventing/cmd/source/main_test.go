@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -164,13 +163,13 @@ func TestNothingIsDeliveredWhileTheDatabaseHasBeenAwayFromTheBeginning(t *testin
 	f := newFunction(t)
 	publish(t, server, 10)
 	p := start(t, server.URL(), f.server.URL) // its database is nowhere
-	eventtest.Eventually(t, "that is said", func() bool { return strings.Contains(p.log.String(), "load progress") })
+	eventtest.Eventually(t, "that is said", func() bool { return strings.Contains(p.Log.String(), "load progress") })
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.done) != 0 {
 		t.Errorf("%d events were delivered", len(f.done))
 	}
-	if log := p.log.String(); strings.Contains(log, "secret") {
+	if log := p.Log.String(); strings.Contains(log, "secret") {
 		t.Errorf("a password in the log:\n%s", log)
 	}
 }
@@ -196,8 +195,8 @@ func TestTheProcessIsKilledAndStoppedAndLosesNothing(t *testing.T) {
 	if took := p.end(t, syscall.SIGTERM); took > 14*time.Second && stalls() < time.Second {
 		t.Errorf("ended %s after SIGTERM", took)
 	}
-	if p.cmd.ProcessState.ExitCode() != 0 {
-		t.Errorf("SIGTERM: %s", p.cmd.ProcessState)
+	if p.Cmd.ProcessState.ExitCode() != 0 {
+		t.Errorf("SIGTERM: %s", p.Cmd.ProcessState)
 	}
 
 	p = start(t, server.URL(), f.server.URL, "DATABASE_URL="+url)
@@ -227,7 +226,7 @@ func TestTheProcessIsKilledAndStoppedAndLosesNothing(t *testing.T) {
 		}
 	}
 	eventtest.Eventually(t, "it is ready", func() bool { _, err := get(t, p.metrics+"/health"); return err == nil })
-	log := p.log.String()
+	log := p.Log.String()
 	if n := strings.Count(log, `"msg":"source started"`); n != 1 || !strings.Contains(log, `"streams":["EVENTS"]`) || !strings.Contains(log, `"version":`) {
 		t.Errorf("log:\n%s", log)
 	}
@@ -253,12 +252,12 @@ func TestTheProcessSaysWhatKeepsItFromStarting(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 
-			p := runCommand(t, command("nats://127.0.0.1:1", "http://127.0.0.1:1", "127.0.0.1:0", tt.variable+"="+tt.value))
-			eventtest.Eventually(t, "it ends", p.hasEnded)
-			if code := p.cmd.ProcessState.ExitCode(); code != 1 {
+			p := eventtest.StartProcess(t, command("nats://127.0.0.1:1", "http://127.0.0.1:1", "127.0.0.1:0", tt.variable+"="+tt.value))
+			eventtest.Eventually(t, "it ends", p.HasEnded)
+			if code := p.Cmd.ProcessState.ExitCode(); code != 1 {
 				t.Errorf("exit status %d, want 1", code)
 			}
-			out := p.log.String()
+			out := p.Log.String()
 			lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
 			if last := lines[len(lines)-1]; !strings.Contains(last, tt.want) || strings.Contains(out, "secret") {
 				t.Errorf("said %s, want %q in the last line", out, tt.want)
@@ -289,61 +288,29 @@ func TestTheProcessIsNotReadyWithAWrongURLAndKeepsTrying(t *testing.T) {
 			var reason error
 			eventtest.Eventually(t, "it says so", func() bool {
 				_, reason = get(t, p.metrics+"/health")
-				return reason != nil && strings.Contains(reason.Error(), "503") && strings.Contains(p.log.String(), tt.want)
+				return reason != nil && strings.Contains(reason.Error(), "503") && strings.Contains(p.Log.String(), tt.want)
 			})
-			if got := strings.Count(p.log.String(), tt.want); got != 1 {
-				t.Errorf("%d lines:\n%s", got, p.log.String())
+			if got := strings.Count(p.Log.String(), tt.want); got != 1 {
+				t.Errorf("%d lines:\n%s", got, p.Log.String())
 			}
-			if p.end(t, syscall.SIGTERM); p.cmd.ProcessState.ExitCode() != 0 {
-				t.Errorf("it did not run on: %s\n%s", p.cmd.ProcessState, p.log.String())
+			if p.end(t, syscall.SIGTERM); p.Cmd.ProcessState.ExitCode() != 0 {
+				t.Errorf("it did not run on: %s\n%s", p.Cmd.ProcessState, p.Log.String())
 			}
 		})
 	}
 }
 
 type process struct {
-	cmd     *exec.Cmd
+	*eventtest.Process
+
 	metrics string
-	log     *buffer
-	ended   chan struct{} // is closed when it has ended
 }
 
 func start(t *testing.T, nats, sink string, more ...string) *process {
 	t.Helper()
 
 	address := eventtest.FreeAddress(t)
-	p := runCommand(t, command(nats, sink, address, more...))
-	p.metrics = "http://" + address
-	return p
-}
-
-// runCommand starts a process that runs until it ends, or the test does.
-func runCommand(t *testing.T, cmd *exec.Cmd) *process {
-	t.Helper()
-
-	p := &process{cmd: cmd, log: &buffer{}, ended: make(chan struct{})}
-	cmd.Stderr = p.log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(p.ended)
-		_ = cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-p.ended
-	})
-	return p
-}
-
-func (p *process) hasEnded() bool {
-	select {
-	case <-p.ended:
-		return true
-	default:
-		return false
-	}
+	return &process{Process: eventtest.StartProcess(t, command(nats, sink, address, more...)), metrics: "http://" + address}
 }
 
 func command(nats, sink, metrics string, more ...string) *exec.Cmd {
@@ -361,8 +328,8 @@ func (p *process) end(t *testing.T, signal syscall.Signal) time.Duration {
 	t.Helper()
 
 	begun := time.Now()
-	_ = p.cmd.Process.Signal(signal)
-	eventtest.Eventually(t, "it ends on "+signal.String(), p.hasEnded)
+	_ = p.Cmd.Process.Signal(signal)
+	eventtest.Eventually(t, "it ends on "+signal.String(), p.HasEnded)
 	return time.Since(begun)
 }
 
@@ -431,21 +398,4 @@ func get(t *testing.T, url string) (string, error) {
 		err = fmt.Errorf("%s: %s", res.Status, body)
 	}
 	return string(body), err
-}
-
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

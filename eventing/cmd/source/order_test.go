@@ -129,7 +129,7 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 	}
 	expect("b goes on", map[string]int{"a": 29, "b": 29, "c": 30})
 	p.end(t, syscall.SIGTERM)
-	if log := p.log.String(); strings.Contains(log, `"level":"ERROR"`) {
+	if log := p.Log.String(); strings.Contains(log, `"level":"ERROR"`) {
 		t.Errorf("log:\n%s", log)
 	}
 }

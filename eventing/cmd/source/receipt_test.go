@@ -52,10 +52,10 @@ func TestADefaultBackendThatAnswersEverythingCommitsNothing(t *testing.T) {
 			}
 			eventtest.Eventually(t, "it is not ready and reports why", func() bool {
 				_, err := get(t, p.metrics+"/health")
-				return err != nil && strings.Contains(err.Error(), "without a Tandem receipt") && strings.Contains(p.log.String(), "without a Tandem receipt")
+				return err != nil && strings.Contains(err.Error(), "without a Tandem receipt") && strings.Contains(p.Log.String(), "without a Tandem receipt")
 			})
-			if got := strings.Count(p.log.String(), "without a Tandem receipt"); got != 1 {
-				t.Errorf("%d lines:\n%s", got, p.log.String())
+			if got := strings.Count(p.Log.String(), "without a Tandem receipt"); got != 1 {
+				t.Errorf("%d lines:\n%s", got, p.Log.String())
 			}
 			if got := floor(); got != 0 {
 				t.Errorf("%d events are acknowledged", got)

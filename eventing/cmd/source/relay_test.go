@@ -47,8 +47,8 @@ func TestWithoutAStreamTheProgramIsARelay(t *testing.T) {
 		}
 		eventtest.Eventually(t, "the outbox is empty", func() bool { return left() == 0 })
 		eventtest.Eventually(t, "it is ready", func() bool { _, err := get(t, p.metrics+"/health"); return err == nil })
-		if p.end(t, syscall.SIGTERM); p.cmd.ProcessState.ExitCode() != 0 {
-			t.Errorf("SIGTERM: %s\n%s", p.cmd.ProcessState, p.log)
+		if p.end(t, syscall.SIGTERM); p.Cmd.ProcessState.ExitCode() != 0 {
+			t.Errorf("SIGTERM: %s\n%s", p.Cmd.ProcessState, p.Log)
 		}
 	})
 	t.Run("to a stream", func(t *testing.T) {

@@ -39,26 +39,27 @@ func NewEvent(id string) event.Event {
 
 // Logger returns a logger and a function that returns the lines written so far.
 func Logger() (*slog.Logger, func() []string) {
-	b := &lockedBuffer{}
+	b := &Buffer{}
 	return slog.New(slog.NewTextHandler(b, nil)), func() []string {
 		return slices.Collect(strings.Lines(b.String()))
 	}
 }
 
-type lockedBuffer struct {
+// Buffer holds the bytes written to it. It is safe for concurrent use.
+type Buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
 // Write appends p.
-func (l *lockedBuffer) Write(p []byte) (int, error) {
+func (l *Buffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.Write(p)
 }
 
 // String returns all that was written.
-func (l *lockedBuffer) String() string {
+func (l *Buffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
