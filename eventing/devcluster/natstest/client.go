@@ -6,6 +6,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest/patience"
 )
 
 // requestTimeout bounds one request of a test. A server of the test's process that waits for
@@ -29,7 +31,7 @@ func connect(tb testing.TB, url string) *nats.Conn {
 	tb.Helper()
 
 	var nc *nats.Conn
-	await(tb, "a connection to "+url, func() bool {
+	patience.Until(tb, "a connection to "+url, func() bool {
 		var err error
 		nc, err = nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
 		return err == nil

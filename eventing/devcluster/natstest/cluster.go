@@ -12,6 +12,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest/patience"
 )
 
 // Cluster is NATS servers joined by routes.
@@ -88,7 +89,7 @@ func StartDomains(tb testing.TB, first, second string) (*Server, *Server, *link.
 			ReconnectInterval: 100 * time.Millisecond,
 		}
 	})
-	await(tb, "a leaf node that is connected", func() bool { return hub.leafs() == 1 && leaf.leafs() == 1 })
+	patience.Until(tb, "a leaf node that is connected", func() bool { return hub.leafs() == 1 && leaf.leafs() == 1 })
 	awaitDomain(tb, hub, second)
 	awaitDomain(tb, leaf, first)
 	return hub, leaf, between
@@ -103,7 +104,7 @@ func awaitDomain(tb testing.TB, s *Server, domain string) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	await(tb, "an answer for domain "+domain, func() bool {
+	patience.Until(tb, "an answer for domain "+domain, func() bool {
 		ctx, cancel := context.WithTimeout(tb.Context(), time.Second)
 		defer cancel()
 		_, err := js.AccountInfo(ctx)
@@ -146,7 +147,7 @@ func (c *Cluster) URL() string {
 func (c *Cluster) Leader(tb testing.TB, stream string) (leader *Server, others []*Server) {
 	tb.Helper()
 
-	await(tb, "a leader of stream "+stream, func() bool {
+	patience.Until(tb, "a leader of stream "+stream, func() bool {
 		leader, others = nil, nil
 		for _, s := range c.Servers {
 			if leader == nil && s.leads(stream) {
@@ -165,7 +166,7 @@ func (c *Cluster) Leader(tb testing.TB, stream string) (leader *Server, others [
 func awaitLeader(tb testing.TB, servers []*Server) {
 	tb.Helper()
 
-	await(tb, "a leader that knows all servers", func() bool {
+	patience.Until(tb, "a leader that knows all servers", func() bool {
 		known := 0
 		for _, s := range servers {
 			if !s.current() {
@@ -175,19 +176,6 @@ func awaitLeader(tb testing.TB, servers []*Server) {
 		}
 		return known == len(servers)
 	})
-}
-
-func await(tb testing.TB, what string, ok func() bool) {
-	tb.Helper()
-
-	begun := time.Now()
-	for tries := 1; !ok(); tries++ {
-		// On a busy machine each try takes longer too.
-		if waited := time.Since(begun); waited > startTimeout && tries > 1000 || tb.Context().Err() != nil {
-			tb.Fatalf("not within %s, in %d tries: %s", waited.Round(time.Second), tries, what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }
 
 // newLink returns a link that ends with the test, as do the connections that cross it.

@@ -16,7 +16,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
-// startTimeout bounds the start of a server and the election of a leader.
+// startTimeout bounds the start of a server.
 const startTimeout = 60 * time.Second
 
 // Server is a NATS server that the test may stop and restart at the same address and with

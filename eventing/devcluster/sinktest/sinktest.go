@@ -14,6 +14,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest/patience"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
@@ -72,7 +73,7 @@ func NewWriter(tb testing.TB, pool *pgxpool.Pool, config sinkwriter.Config) *sin
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := w.Close(ctx); err != nil {
 			tb.Errorf("close writer: %v", err)
@@ -111,24 +112,11 @@ func Query[T any](tb testing.TB, pool *pgxpool.Pool, sql string, args ...any) T 
 	return v
 }
 
-// Something that does not come true fails its test after a minute and a thousand tries: on a
-// busy machine, where everything takes longer, so does each try.
-const (
-	patience = time.Minute
-	tries    = 1000
-)
-
 // Eventually waits until ok returns true. It fails the test after a minute and a thousand
 // tries: what is the claim that did not come true.
 func Eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
-	begin := time.Now()
-	for n := 1; !ok(); n++ {
-		if n > tries && time.Since(begin) > patience {
-			tb.Fatalf("not within %s, in %d tries: %s", time.Since(begin).Round(time.Second), n, what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	patience.Until(tb, what, ok)
 }
 
 // NewReplicated is NewDatabase on a primary that has a standby, and a pool that

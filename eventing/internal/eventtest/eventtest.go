@@ -22,6 +22,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/delivery"
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/internal/eventtest/patience"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 )
@@ -65,45 +66,12 @@ func (l *Buffer) String() string {
 	return l.b.String()
 }
 
-// A claim that does not come true fails its test after a minute and a thousand tries: on a
-// busy machine, where everything takes longer, so does each try.
-const (
-	patience = time.Minute
-	tries    = 1000
-)
-
-// wait is the time that a test has waited for a claim.
-type wait struct {
-	begin time.Time
-	tries int
-}
-
-// over waits for a moment, and reports whether the test has waited long enough, or ends soon.
-func (w *wait) over(tb testing.TB) bool {
-	tb.Helper()
-	if w.begin.IsZero() {
-		w.begin = time.Now()
-	}
-	w.tries++
-	time.Sleep(5 * time.Millisecond)
-	if t, ok := tb.(*testing.T); ok {
-		if deadline, ok := t.Deadline(); ok && time.Until(deadline) < 20*time.Second {
-			return true
-		}
-	}
-	return w.tries > tries && time.Since(w.begin) > patience
-}
-
 // Eventually waits until ok returns true. It fails the test after a minute and a thousand
 // tries: what is the claim that did not come true.
 func Eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
 
-	for w := (wait{}); !ok(); {
-		if w.over(tb) {
-			tb.Fatalf("not within %s, in %d tries: %s", time.Since(w.begin).Round(time.Second), w.tries, what)
-		}
-	}
+	patience.Until(tb, what, ok)
 }
 
 // Reaches waits until count returns at least n. It fails the test after a minute and a thousand
@@ -111,17 +79,17 @@ func Eventually(tb testing.TB, what string, ok func() bool) {
 func Reaches(tb testing.TB, what string, n int, count func() int) {
 	tb.Helper()
 
-	best, w := -1, wait{}
+	best, w := -1, patience.Wait{}
 	for {
 		now := count()
 		if now >= n {
 			return
 		}
 		if now > best {
-			best, w = now, wait{}
+			best, w = now, patience.Wait{}
 		}
-		if w.over(tb) {
-			tb.Fatalf("%s: %d of %d, and no progress for %s", what, best, n, time.Since(w.begin).Round(time.Second))
+		if w.Over(tb) {
+			tb.Fatalf("%s: %d of %d, and no progress for %s", what, best, n, w.Waited())
 		}
 	}
 }
