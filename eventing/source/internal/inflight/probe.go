@@ -70,7 +70,7 @@ type circuit struct {
 
 	open    bool
 	harm    bool // events of it hang, or break their connections
-	held    entryHeap
+	held    entryQueue
 	probes  int       // entries in requests that were held before
 	window  int       // how many of these there may be; 0 for one at a time, after an interval
 	probeAt time.Time // when the next one may be sent
@@ -372,7 +372,7 @@ func (t *Table) lookUpFailing(now time.Time) (again time.Duration) {
 	}
 	t.failingAt = now
 	n := failingLookup
-	queues := []*entryHeap{&t.again}
+	queues := []*entryQueue{&t.again}
 	for _, c := range t.probed {
 		queues = append(queues, &c.held)
 	}

@@ -6,18 +6,18 @@ import (
 	"slices"
 )
 
-// entryHeap is a queue of entries by less. Most are added in that order: they are in a list,
+// entryQueue is a queue of entries by less. Most are added in that order: they are in a list,
 // and only the others are in a heap.
-type entryHeap struct {
+type entryQueue struct {
 	run  []*Entry // in order
 	head int      // of run
-	rest heapOf
+	rest entryHeap
 	less func(a, b *Entry) bool
 }
 
-func (h *entryHeap) Len() int { return len(h.run) - h.head + len(h.rest.entries) }
+func (h *entryQueue) Len() int { return len(h.run) - h.head + len(h.rest.entries) }
 
-func (h *entryHeap) add(e *Entry) {
+func (h *entryQueue) add(e *Entry) {
 	if h.head > len(h.run)/2 { // else the list would grow for as long as it is not empty
 		n := copy(h.run, h.run[h.head:])
 		clear(h.run[n:])
@@ -32,11 +32,11 @@ func (h *entryHeap) add(e *Entry) {
 }
 
 // runLeads reports whether the first entry is that of the list.
-func (h *entryHeap) runLeads() bool {
+func (h *entryQueue) runLeads() bool {
 	return h.head < len(h.run) && (len(h.rest.entries) == 0 || !h.less(h.rest.entries[0], h.run[h.head]))
 }
 
-func (h *entryHeap) first() *Entry {
+func (h *entryQueue) first() *Entry {
 	if h.runLeads() {
 		return h.run[h.head]
 	}
@@ -44,9 +44,9 @@ func (h *entryHeap) first() *Entry {
 }
 
 // leads reports whether e is the first entry.
-func (h *entryHeap) leads(e *Entry) bool { return h.Len() > 0 && h.first() == e }
+func (h *entryQueue) leads(e *Entry) bool { return h.Len() > 0 && h.first() == e }
 
-func (h *entryHeap) take() *Entry {
+func (h *entryQueue) take() *Entry {
 	if !h.runLeads() {
 		e, _ := heap.Pop(&h.rest).(*Entry)
 		return e
@@ -58,7 +58,7 @@ func (h *entryHeap) take() *Entry {
 }
 
 // all returns the entries, in no order.
-func (h *entryHeap) all() iter.Seq[*Entry] {
+func (h *entryQueue) all() iter.Seq[*Entry] {
 	return func(yield func(*Entry) bool) {
 		for _, list := range [][]*Entry{h.run[h.head:], h.rest.entries} {
 			for _, e := range list {
@@ -71,10 +71,10 @@ func (h *entryHeap) all() iter.Seq[*Entry] {
 }
 
 // clear removes all entries.
-func (h *entryHeap) clear() { h.run, h.head, h.rest.entries = nil, 0, nil }
+func (h *entryQueue) clear() { h.run, h.head, h.rest.entries = nil, 0, nil }
 
 // rebuild drops the entries that keep does not want and restores the order.
-func (h *entryHeap) rebuild(keep func(*Entry) bool) {
+func (h *entryQueue) rebuild(keep func(*Entry) bool) {
 	h.rest.entries = keepOnly(h.rest.entries, keep)
 	var last *Entry
 	h.run = keepOnly(h.run[h.head:], func(e *Entry) bool {
@@ -92,27 +92,27 @@ func (h *entryHeap) rebuild(keep func(*Entry) bool) {
 	heap.Init(&h.rest)
 }
 
-// heapOf implements [heap.Interface].
-type heapOf struct {
+// entryHeap implements [heap.Interface].
+type entryHeap struct {
 	entries []*Entry
 	less    func(a, b *Entry) bool
 }
 
-func (h *heapOf) Len() int           { return len(h.entries) }
-func (h *heapOf) Less(i, k int) bool { return h.less(h.entries[i], h.entries[k]) }
+func (h *entryHeap) Len() int           { return len(h.entries) }
+func (h *entryHeap) Less(i, k int) bool { return h.less(h.entries[i], h.entries[k]) }
 
-func (h *heapOf) Swap(i, k int) {
+func (h *entryHeap) Swap(i, k int) {
 	h.entries[i], h.entries[k] = h.entries[k], h.entries[i]
 }
 
 // Push implements [heap.Interface].
-func (h *heapOf) Push(x any) {
+func (h *entryHeap) Push(x any) {
 	e, _ := x.(*Entry)
 	h.entries = append(h.entries, e)
 }
 
 // Pop implements [heap.Interface].
-func (h *heapOf) Pop() any {
+func (h *entryHeap) Pop() any {
 	last := len(h.entries) - 1
 	e := h.entries[last]
 	h.entries[last], h.entries = nil, h.entries[:last]

@@ -20,15 +20,15 @@ const (
 
 // requests is what a [Table] knows about the requests to the function.
 type requests struct {
-	together entryHeap // ready, in the order of service
-	alone    entryHeap // ready, but each in a request of its own
-	slow     entryHeap // due, likewise: their batches were answered before them
-	again    entryHeap // due, likewise: of failing events
-	sending  int       // entries in requests
-	open     int       // requests of entries that may go together
-	opened   time.Time // when the latest of them was opened
-	sole     *Entry    // the first of the only request, if there was no other one meanwhile
-	sentAt   time.Time // when the latest request was sent
+	together entryQueue // ready, in the order of service
+	alone    entryQueue // ready, but each in a request of its own
+	slow     entryQueue // due, likewise: their batches were answered before them
+	again    entryQueue // due, likewise: of failing events
+	sending  int        // entries in requests
+	open     int        // requests of entries that may go together
+	opened   time.Time  // when the latest of them was opened
+	sole     *Entry     // the first of the only request, if there was no other one meanwhile
+	sentAt   time.Time  // when the latest request was sent
 	takes    time.Duration
 	heard    time.Time // when the latest of them ended, or the first was opened
 
@@ -111,13 +111,13 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 }
 
 // readyQueues returns the queues of the entries that are ready or due.
-func (t *Table) readyQueues() []*entryHeap {
-	return []*entryHeap{&t.together, &t.alone, &t.slow, &t.again, &t.queue}
+func (t *Table) readyQueues() []*entryQueue {
+	return []*entryQueue{&t.together, &t.alone, &t.slow, &t.again, &t.queue}
 }
 
 // sendable returns the queues of all entries that are to be sent, also those of entries
 // that are held.
-func (t *Table) sendable() []*entryHeap {
+func (t *Table) sendable() []*entryQueue {
 	queues := t.readyQueues()
 	for _, c := range t.probed {
 		queues = append(queues, &c.held)
@@ -136,7 +136,7 @@ func (t *Table) takeSingle() *Entry {
 
 // firstSingle returns the queue with the first of the entries that go alone and may be sent
 // now; nil if there is none.
-func (t *Table) firstSingle() (first *entryHeap) {
+func (t *Table) firstSingle() (first *entryQueue) {
 	if t.slow.Len() > 0 && t.sendingSlow < max(1, t.cfg.InFlight/slowShare) {
 		first = &t.slow
 	}

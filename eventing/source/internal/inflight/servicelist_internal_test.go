@@ -69,7 +69,7 @@ func TestAQueueIsInOrderWhateverIsAddedWhen(t *testing.T) {
 	for seed := range uint64(200) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		p := &Partition{}
-		h := entryHeap{less: (*Entry).before}
+		h := entryQueue{less: (*Entry).before}
 		var want []uint64
 		for next := uint64(1); next < 500; next++ {
 			switch r.IntN(12) {
@@ -113,7 +113,7 @@ func TestAQueueThatIsNeverEmptyDoesNotGrow(t *testing.T) {
 	t.Parallel()
 
 	p := &Partition{}
-	h := entryHeap{less: (*Entry).before}
+	h := entryQueue{less: (*Entry).before}
 	for n := range uint64(100_000) {
 		h.add(&Entry{partition: p, sequence: n})
 		if n >= 100 {

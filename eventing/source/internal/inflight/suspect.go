@@ -70,7 +70,7 @@ var trialWaits = [...]time.Duration{time.Second, 5 * time.Second, 25 * time.Seco
 
 // suspects is what a [Table] knows about suspects.
 type suspects struct {
-	queue       entryHeap     // ready to be tried: those first that broke the fewest connections, and whose type did
+	queue       entryQueue    // ready to be tried: those first that broke the fewest connections, and whose type did
 	trial       *Entry        // in a request; nil if none is
 	trialAt     time.Time     // when it was sent
 	asides      int           // trials in requests that go on beside it

@@ -56,7 +56,7 @@ type Table struct {
 	closed     bool
 	wake       chan struct{} // holds a token when there may be something to do
 
-	waiting entryHeap // by when they are due
+	waiting entryQueue // by when they are due
 	requests
 	budget
 	circuits
