@@ -51,8 +51,8 @@ join (select stream, epoch, max(head) as head from tandem.progress where functio
 where p.function = $1 group by p.cluster order by p.cluster`
 )
 
-// Checkpoints stores how far the sources of one cluster have read their streams. It is safe
-// for concurrent use.
+// Checkpoints stores how far the sources of one cluster have read their streams, and how
+// much redundancy was set for them at run time. It is safe for concurrent use.
 type Checkpoints struct {
 	pool    *pgxpool.Pool
 	cluster string
@@ -170,6 +170,10 @@ type ClusterStatus struct {
 	// last one that any cluster was handed, at most.
 	Behind int64
 }
+
+// Silent reports whether the cluster has not been heard of for so long that it does not
+// count as being at work.
+func (c ClusterStatus) Silent() bool { return c.Age > reportLimit }
 
 // Clusters gives the clusters whose sources ever saved progress for function, by
 // their names.

@@ -67,6 +67,18 @@ func ExampleNewCheckpoints() {
 	}
 }
 
+// A cluster stands by from now on, if another one is at work.
+func ExampleCheckpoints_SetHedge() {
+	ctx := context.Background()
+	pool, err := pgxpool.New(ctx, "postgres://tandem@localhost:5432/orders")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := ledger.NewCheckpoints(pool, "").SetHedge(ctx, "orders", "west", "standby"); err != nil {
+		log.Fatal(err)
+	}
+}
+
 // A source that restarts goes on counting the failed attempts of an event.
 func ExampleNewAttempts() {
 	ctx := context.Background()

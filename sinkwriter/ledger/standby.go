@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -11,15 +12,19 @@ import (
 // number.
 const standbyLock int64 = 7_402_261_303
 
+// reportLimit is the age of its last report from which on a cluster counts as silent. A
+// source that runs reports every minute.
+const reportLimit = 3 * time.Minute
+
 const (
 	standbyLockSQL = `select pg_catalog.pg_try_advisory_xact_lock($1)`
 
 	standsBySQL = `select exists (select from tandem.standby where function = $1 and cluster = $2)`
 
-	// A source that runs reports every minute. One that has not decided yet reports
-	// standby without a row in tandem.standby: it does not work either.
+	// A source that has not decided yet reports standby without a row in tandem.standby:
+	// it does not work either.
 	mayStandBySQL = `select exists (select from tandem.progress p
-where p.function = $1 and p.cluster <> $2 and p.hedge <> 'standby' and p.saved_at > now() - interval '3 minutes'
+where p.function = $1 and p.cluster <> $2 and p.hedge <> 'standby' and p.saved_at > now() - $3::interval
 and not exists (select from tandem.standby s where s.function = p.function and s.cluster = p.cluster))`
 
 	standBySQL    = `insert into tandem.standby (function, cluster) values ($1, $2) on conflict (function, cluster) do nothing`
@@ -27,8 +32,8 @@ and not exists (select from tandem.standby s where s.function = p.function and s
 )
 
 // StandBy reports whether this cluster may stand by for function, and records that
-// it does. It is granted only while another cluster is at work: one that reported
-// within the last three minutes and does not stand by. Otherwise all clusters would
+// it does. It is granted only while another cluster is at work: one that is not
+// silent and does not stand by. Otherwise all clusters would
 // stand by, and no event would be processed.
 //
 // The grant lasts until [Checkpoints.EndStandBy], whatever checkpoints are saved
@@ -57,7 +62,7 @@ func (p *Checkpoints) grantStandBy(ctx context.Context, function string) (grante
 		if !locked {
 			return errBusy
 		}
-		if err := tx.QueryRow(ctx, mayStandBySQL, function, p.cluster).Scan(&granted); err != nil || !granted {
+		if err := tx.QueryRow(ctx, mayStandBySQL, function, p.cluster, reportLimit).Scan(&granted); err != nil || !granted {
 			return err
 		}
 		_, err := tx.Exec(ctx, standBySQL, function, p.cluster)

@@ -39,6 +39,7 @@ with own (relation, privilege, columns) as (values
     ('progress',         'select', null),
     ('progress',         'insert', null),
     ('progress',         'update', '{epoch,floor,head,hedge,timeline,saved_at}'),
+    ('hedge',            'select', null),
     ('standby',          'select', null),
     ('standby',          'insert', null),
     ('standby',          'delete', null),

@@ -191,6 +191,12 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 	if err := standby.EndStandBy(t.Context(), "rooms"); err != nil {
 		t.Error(err)
 	}
+	if err := ledger.NewCheckpoints(due, "").SetHedge(t.Context(), "rooms", "", "300ms"); err != nil {
+		t.Error(err)
+	}
+	if hedge, err := progress.Hedge(t.Context(), "rooms"); err != nil || hedge != "300ms" {
+		t.Errorf("hedge %q, %v", hedge, err)
+	}
 	tries := ledger.NewAttempts(pool, "east")
 	for range 2 {
 		if err := tries.Save(t.Context(), "rooms", "EVENTS", "e1", []ledger.EventAttempts{{Sequence: 5, Attempts: 1}}, []uint64{4}); err != nil {
@@ -244,6 +250,9 @@ func TestAGrantedRoleCanDoNothingElse(t *testing.T) {
 		"delete from tandem.dead_letter",
 		"delete from tandem.progress",
 		"delete from tandem.horizon",
+		"insert into tandem.hedge (function, cluster, value) values ('rooms', '', 'standby')",
+		"update tandem.hedge set value = 'standby'",
+		"delete from tandem.hedge",
 		"update tandem.writer set cluster = 'west'",
 		"delete from tandem.divergence",
 		"insert into tandem.migration (set, name, sha256) values ('tandem', 'x', 'y')",
