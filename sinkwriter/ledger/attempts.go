@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	saveTriesSQL = `insert into tandem.tries as t (cluster, function, stream, epoch, sequence, tries, tried_ms, strikes)
+	saveTriesSQL = fence9 + `insert into tandem.tries as t (cluster, function, stream, epoch, sequence, tries, tried_ms, strikes)
 select $1, $2, $3, $4, s::numeric, n, ms, k from unnest($5::text[], $6::integer[], $7::bigint[], $8::integer[]) as u(s, n, ms, k)
+where ` + may9 + `
 on conflict (cluster, function, stream, sequence) do update
 set epoch = excluded.epoch, tries = excluded.tries, tried_ms = excluded.tried_ms, strikes = excluded.strikes, saved_at = now()`
 
@@ -28,11 +29,20 @@ set epoch = excluded.epoch, tries = excluded.tries, tried_ms = excluded.tried_ms
 type Attempts struct {
 	pool    *pgxpool.Pool
 	cluster string
+	lease   Lease
 }
 
 // NewAttempts returns the attempts of one cluster in the database behind pool.
 func NewAttempts(pool *pgxpool.Pool, cluster string) *Attempts {
 	return &Attempts{pool: pool, cluster: cluster}
+}
+
+// With returns the same attempts for a replica with a lease: Save stores none after another
+// replica has acquired it.
+func (t *Attempts) With(lease Lease) *Attempts {
+	with := *t
+	with.lease = lease
+	return &with
 }
 
 // EventAttempts is how often and for how long an event broke the function.
@@ -58,7 +68,7 @@ func (t *Attempts) Save(ctx context.Context, function, stream, epoch string, tri
 	}
 	batch := &pgx.Batch{}
 	if len(tries) > 0 {
-		batch.Queue(saveTriesSQL, t.cluster, function, stream, epoch, sequences, counts, times, strikes)
+		batch.Queue(saveTriesSQL, t.cluster, function, stream, epoch, sequences, counts, times, strikes, t.lease.fence())
 	}
 	if len(settled) > 0 {
 		batch.Queue(forgetTriesSQL, t.cluster, function, stream, gone)

@@ -27,12 +27,21 @@ where not exists (select from tandem.ledger l where l.key = tandem.key(d.functio
 type Blocked struct {
 	pool    *pgxpool.Pool
 	cluster string
+	lease   Lease
 }
 
 // NewBlocked returns the blocked events of one cluster in the database behind pool, which
 // must be the primary.
 func NewBlocked(pool *pgxpool.Pool, cluster string) *Blocked {
 	return &Blocked{pool: pool, cluster: cluster}
+}
+
+// With returns the same for a replica with a lease: Store fails with [ErrLeaseLost] after
+// another replica has acquired it.
+func (p *Blocked) With(lease Lease) *Blocked {
+	with := *p
+	with.lease = lease
+	return &with
 }
 
 // BlockedEvent is a dead event that blocks its subject until there is a verdict.

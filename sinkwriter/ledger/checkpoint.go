@@ -15,25 +15,28 @@ const (
 	// A row is stored only over the one that was stored last, on the same
 	// timeline: whoever finds another one has something to learn first. The head
 	// never falls: what was delivered before a rewind was delivered.
-	firstProgressSQL = `insert into tandem.progress (cluster, function, stream, epoch, floor, head, hedge, timeline)
-values ($1, $2, $3, $4, $5::text::numeric, greatest($6::text::numeric, $5::text::numeric), $7, case when $8 then '' else tandem.timeline() end)
+	firstProgressSQL = fence9 + `insert into tandem.progress (cluster, function, stream, epoch, floor, head, hedge, timeline)
+select $1, $2, $3, $4, $5::text::numeric, greatest($6::text::numeric, $5::text::numeric), $7, case when $8::boolean then '' else tandem.timeline() end
+where ` + may9 + `
 on conflict (cluster, function, stream) do nothing
 returning timeline`
 
-	progressSQL = `update tandem.progress
+	progressSQL = fence11 + `update tandem.progress
 set epoch = $4, floor = $5::text::numeric, hedge = $7, saved_at = now(),
     head = greatest($6::text::numeric, $5::text::numeric, case when epoch = $4 then head end)
 where cluster = $1 and function = $2 and stream = $3
 and epoch = $8 and floor = $9::text::numeric and timeline = $10 and tandem.timeline() = $10
+and ` + may11 + `
 returning timeline`
 
 	// The same after a failover: when the stream is about to be rewound, and when
 	// it has been.
-	rewindProgressSQL = `update tandem.progress
+	rewindProgressSQL = fence11 + `update tandem.progress
 set epoch = $4, floor = $5::text::numeric, saved_at = now(),
     head = greatest($6::text::numeric, $5::text::numeric, case when epoch = $4 then head end),
     timeline = case when $10 then '' else tandem.timeline() end
 where cluster = $1 and function = $2 and stream = $3 and epoch = $7 and floor = $8::text::numeric and timeline = $9
+and ` + may11 + `
 returning timeline`
 
 	// Messages that a stream lost are forgotten; others have their sequences now.
@@ -56,11 +59,20 @@ where p.function = $1 group by p.cluster order by p.cluster`
 type Checkpoints struct {
 	pool    *pgxpool.Pool
 	cluster string
+	lease   Lease
 }
 
 // NewCheckpoints returns the checkpoints of one cluster in the database behind pool.
 func NewCheckpoints(pool *pgxpool.Pool, cluster string) *Checkpoints {
 	return &Checkpoints{pool: pool, cluster: cluster}
+}
+
+// With returns the same checkpoints for a replica with a lease: Save stores nothing after
+// another replica has acquired it.
+func (p *Checkpoints) With(lease Lease) *Checkpoints {
+	with := *p
+	with.lease = lease
+	return &with
 }
 
 // Checkpoint is what is stored of how far a source has come in a stream. Its
@@ -123,7 +135,8 @@ type CheckpointUpdate struct {
 
 // Save stores how far this cluster has come, if what is stored is still what the
 // caller believes, last, and on the timeline that it was saved on. It gives what
-// is stored then. If ok is false nothing was stored: load, and see to it.
+// is stored then. If ok is false nothing was stored: load, and see to it; or another replica
+// has acquired the lease.
 func (p *Checkpoints) Save(ctx context.Context, function, stream string, row CheckpointUpdate, last Checkpoint) (now Checkpoint, ok bool, err error) {
 	sql := progressSQL
 	args := []any{p.cluster, function, stream, row.Epoch, number(row.Floor), number(row.Head)}
@@ -138,6 +151,7 @@ func (p *Checkpoints) Save(ctx context.Context, function, stream string, row Che
 	default:
 		args = append(append(args, row.Hedge), was...)
 	}
+	args = append(args, p.lease.fence())
 	if row.Truncated {
 		if _, err := p.pool.Exec(ctx, lowerHorizonSQL, function, stream, row.Epoch, number(row.Floor)); err != nil {
 			return Checkpoint{}, false, fmt.Errorf("lower horizon of function %s in stream %s: %w", function, stream, err)

@@ -10,12 +10,20 @@ import (
 )
 
 const (
-	// In the order of the arguments, which the positions get.
-	storeBlockedSQL = `insert into tandem.blocked_event (function, cluster, source, id, subject, stream, sequence, arrived_at, event)
+	// In the order of the arguments, which the positions get. The last row reports whether
+	// the lease was lost, so that none was stored.
+	storeBlockedSQL = `with fence as (
+    select 1 from tandem.source_lease where function = $1 and cluster = $2 and array[site, replica, epoch::text] = $10::text[] for share
+), allowed as materialized (
+    select $10::text[] is null or exists (select from fence) as allowed
+), stored as (
+insert into tandem.blocked_event (function, cluster, source, id, subject, stream, sequence, arrived_at, event)
 select $1, $2, u.source, u.id, u.subject, u.stream, u.sequence::numeric, u.arrived_at, u.event
 from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[], $9::bytea[])
 with ordinality as u(source, id, subject, stream, sequence, arrived_at, event, n)
-order by u.n on conflict do nothing returning source, id`
+where (select allowed from allowed)
+order by u.n on conflict do nothing returning source, id
+) select source, id, true from stored union all select '', '', allowed from allowed where not allowed`
 
 	countBlockedSQL = `select subject, count(*), coalesce(sum(octet_length(event)), 0)::bigint from tandem.blocked_event
 where function = $1 and cluster = $2 group by subject`
@@ -65,14 +73,18 @@ func (p *Blocked) Store(ctx context.Context, function string, events []StoredEve
 		sources[i], ids[i], subjects[i], streams[i] = e.Source, e.ID, e.Subject, e.Stream
 		sequences[i], arrived[i], data[i] = strconv.FormatUint(e.Sequence, 10), e.Arrived, e.Event
 	}
-	rows, err := p.pool.Query(ctx, storeBlockedSQL, function, p.cluster, sources, ids, subjects, streams, sequences, arrived, data)
+	rows, err := p.pool.Query(ctx, storeBlockedSQL, function, p.cluster, sources, ids, subjects, streams, sequences, arrived, data, p.lease.fence())
 	if err != nil {
 		return nil, fmt.Errorf("store blocked events of function %s: %w", function, err)
 	}
 	type key struct{ source, id string }
 	inserted := map[key]bool{}
 	var k key
-	if _, err := pgx.ForEachRow(rows, []any{&k.source, &k.id}, func() error {
+	var allowed bool
+	if _, err := pgx.ForEachRow(rows, []any{&k.source, &k.id, &allowed}, func() error {
+		if !allowed {
+			return ErrLeaseLost
+		}
 		inserted[k] = true
 		return nil
 	}); err != nil {

@@ -203,6 +203,17 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	leases := ledger.NewLeases(pool, "east")
+	for range 2 {
+		lease, _, err := leases.Acquire(t.Context(), "rooms", ledger.Holder{Site: "here", Replica: "first"}, true)
+		if err = errors.Join(err, leases.Renew(t.Context(), "rooms", lease)); err != nil {
+			t.Error(err)
+		}
+		row := ledger.CheckpointUpdate{Epoch: "e1", Floor: 3, Head: 3, Hedge: "0"}
+		if _, ok, err := progress.With(lease).Save(t.Context(), "rooms", "EVENTS", row, saved); err != nil || !ok {
+			t.Errorf("save progress with a lease: %t, %v", ok, err)
+		}
+	}
 	if _, timeline, err := progress.Load(t.Context(), "rooms", "EVENTS"); err != nil || timeline == "" {
 		t.Errorf("timeline %q, %v", timeline, err)
 	}
