@@ -32,7 +32,7 @@ func (d *Sender) deliverBatch(ctx context.Context, ds []*Delivery) (steps []Step
 		return steps, true
 	}
 	body[len(body)-1] = ']'
-	a := d.send(ctx, d.function, sink.EncodeBatch(body).Once().Accepting(outcome.OutcomesType), len(members))
+	a := d.send(ctx, d.function, sink.EncodeBatch(body).Once().Accepting(outcome.OutcomesType), len(members), true, false)
 	refused := a.outcomes == nil && (a.outcome.Kind != outcome.Unavailable || a.status > 0 && a.status < 500 || a.status == http.StatusNotImplemented)
 	d.batch.answered(d.cfg.Now(), a.outcomes != nil, refused)
 	for k, i := range members {

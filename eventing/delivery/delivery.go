@@ -127,7 +127,7 @@ func (d *Sender) deliverAlone(ctx context.Context, e *Delivery) (step Step, answ
 	if e.DeadLetter {
 		t = d.deadLetters
 	}
-	a := d.send(ctx, t, e.request, 1)
+	a := d.send(ctx, t, e.request, 1, !e.Alone, e.brokenBy != "")
 	return d.step(ctx, e, a, a.outcome), a.answered
 }
 

@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -126,6 +128,7 @@ type Sender struct {
 	types       functionTypes
 	isFunction  atomic.Bool // the server at its address has answered as one
 	client      *http.Client
+	balancer    *balancer
 	function    *target
 	deadLetters *target
 	cfg         Config
@@ -133,20 +136,22 @@ type Sender struct {
 
 // target is somewhere that events are sent.
 type target struct {
-	url      *url.URL
-	public   string // the URL without a password
-	failures *failurelog.Log
+	members    []member
+	public     string // its first URL, without a password
+	failures   *failurelog.Log
+	atFunction bool // at the function's addresses
 }
 
 // New returns a Sender to the function at sink. What the function
-// refuses goes to deadLetterSink. Both are absolute URLs, http or https; the
-// error names the wrong one.
+// refuses goes to deadLetterSink. Both are absolute URLs, http or https, each with the
+// addresses of several instances separated by commas; the error names the wrong one.
 func New(sink, deadLetterSink string, cfg Config) (*Sender, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("set up delivery: %w", err)
 	}
 	d := &Sender{cfg: cfg}
+	d.balancer = &balancer{cfg: &d.cfg, probe: d.ask, instances: map[string]*instance{}}
 	var err error
 	if d.function, err = d.newTarget("function", sink); err != nil {
 		return nil, err
@@ -154,7 +159,7 @@ func New(sink, deadLetterSink string, cfg Config) (*Sender, error) {
 	if d.deadLetters, err = d.newTarget("dead letter sink", deadLetterSink); err != nil {
 		return nil, err
 	}
-	transport, err := cfg.Sink.Transport(d.function.url, cfg.InFlight)
+	transport, err := cfg.Sink.Transport(cfg.InFlight, d.function.urls()...)
 	if err != nil {
 		return nil, fmt.Errorf("set up delivery: %w", err)
 	}
@@ -165,16 +170,36 @@ func New(sink, deadLetterSink string, cfg Config) (*Sender, error) {
 	return d, nil
 }
 
-func (d *Sender) newTarget(what, address string) (*target, error) {
-	u, public, err := sink.ParseURL(address)
-	if err != nil {
-		return nil, fmt.Errorf("set up delivery: URL of the %s: %w", what, err)
+func (d *Sender) newTarget(what, addresses string) (*target, error) {
+	t := &target{atFunction: true}
+	for address := range strings.SplitSeq(addresses, ",") {
+		u, public, err := sink.ParseURL(strings.TrimSpace(address))
+		if err != nil {
+			return nil, fmt.Errorf("set up delivery: URL of the %s: %w", what, err)
+		}
+		in := d.balancer.instanceAt(u, public)
+		if slices.ContainsFunc(t.members, func(m member) bool { return m.instance == in }) {
+			return nil, fmt.Errorf("set up delivery: URL of the %s: %s://%s is named twice", what, u.Scheme, u.Host)
+		}
+		t.atFunction = t.atFunction && (d.function == nil || d.function.has(u.Host))
+		t.members = append(t.members, member{instance: in, url: u})
+		t.public = cmp.Or(t.public, public)
 	}
-	return &target{
-		url:      u,
-		public:   public,
-		failures: failurelog.New(d.cfg.Logger, d.cfg.Now, "delivering to the "+what, slog.String("url", public)),
-	}, nil
+	t.failures = failurelog.New(d.cfg.Logger, d.cfg.Now, "delivering to the "+what, slog.String("url", t.public))
+	return t, nil
+}
+
+// has reports whether an instance of the target is at a host.
+func (t *target) has(host string) bool {
+	return slices.ContainsFunc(t.members, func(m member) bool { return m.url.Host == host })
+}
+
+func (t *target) urls() []*url.URL {
+	urls := make([]*url.URL, len(t.members))
+	for i, m := range t.members {
+		urls[i] = m.url
+	}
+	return urls
 }
 
 // maxOutcomes bounds the outcomes of a batch, in bytes.
@@ -191,36 +216,61 @@ type answer struct {
 	err      error             // why it is retried
 	brokenBy string            // how the connection broke after the request was sent; empty if it did not
 	draining bool              // the function is shutting down
+
+	unsent    bool // there was no connection
+	elsewhere bool // another instance may have another answer
 }
 
-// send sends a request of so many events once.
-func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events int) answer {
+// send sends a request of so many events once, to another instance if the first one turns out
+// to be unavailable, and reports what came of it. Usual reports whether the events were not
+// sent before, and stays whether they are left to an instance that hangs.
+func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events int, usual, stays bool) answer {
 	// A request outlives ctx by the grace, since the function may be about to commit.
 	tryCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Timeout)
 	defer cancel()
 	unhook := context.AfterFunc(ctx, func() { time.AfterFunc(d.cfg.Grace, cancel) })
 	defer unhook()
 
-	tryCtx, sent := traceSent(tryCtx)
-	res, err := d.client.Do(r.HTTP(t.url).WithContext(tryCtx))
-	if err != nil {
-		if ctx.Err() == nil {
-			t.failures.Failed(ctx, sink.Cause(err))
+	var a answer
+	var sent []*instance
+	for m := d.balancer.pick(t, nil); m != nil; m = d.balancer.pick(t, sent) {
+		if len(sent) > 0 {
+			d.cfg.Failed(ctx)
 		}
-		return answer{err: sink.Cause(err), brokenBy: sent.brokenBy(err)}
+		if len(t.members) == 1 {
+			a = d.sendTo(tryCtx, t, m.url, r, events)
+			break
+		}
+		watched, w := d.balancer.watch(tryCtx, t, m.instance, stays)
+		a = d.sendTo(watched, t, m.url, r, events)
+		w.end(tryCtx, &a, usual)
+		if !a.elsewhere || ctx.Err() != nil {
+			break
+		}
+		sent = append(sent, m.instance)
+	}
+	a.report(ctx, t)
+	return a
+}
+
+// sendTo sends a request to a URL of a target.
+func (d *Sender) sendTo(ctx context.Context, t *target, u *url.URL, r *sink.Request, events int) answer {
+	ctx, sent := traceSent(ctx)
+	res, err := d.client.Do(r.HTTP(u).WithContext(ctx))
+	if err != nil {
+		return answer{err: sink.Cause(err), brokenBy: sent.brokenBy(err), unsent: !sent.connected.Load()}
 	}
 	defer func() { _ = res.Body.Close() }() // nothing is lost with it
 	if t == d.function {
 		d.batch.read(d.cfg.Now(), res)
 		d.types.read(d.cfg.Now(), res.Header)
 	}
-	if t.url.Host == d.function.url.Host && isOfFunction(res) {
+	if t.atFunction && isOfFunction(res) {
 		d.isFunction.Store(true)
 	}
 	a := answer{status: res.StatusCode, draining: res.Header.Get(outcome.DrainingHeader) != ""}
 	if r.Batch && res.Header.Get("Content-Type") == outcome.OutcomesType {
 		if err := a.readOutcomes(res, events); err != nil {
-			t.failures.Failed(ctx, err)
 			return answer{status: res.StatusCode, err: err}
 		}
 	} else {
@@ -235,7 +285,7 @@ func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events in
 			a.outcome.Kind, a.outcome.Won = outcome.Unavailable, false
 		}
 	}
-	a.report(ctx, t)
+	a.judge()
 	return a
 }
 
@@ -245,7 +295,7 @@ func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events in
 // anything that stores what it answers with 2xx.
 func (d *Sender) acknowledges(t *target, header http.Header) bool {
 	if t == d.deadLetters {
-		return d.cfg.Broker || d.isFunction.Load() || t.url.Host != d.function.url.Host
+		return d.cfg.Broker || d.isFunction.Load() || !t.atFunction
 	}
 	return d.cfg.Broker || hasReceipt(header)
 }
@@ -276,8 +326,8 @@ func (a *answer) readOutcomes(res *http.Response, events int) error {
 	return nil
 }
 
-// report notes whether the function answers.
-func (a *answer) report(ctx context.Context, t *target) {
+// judge sets whether the function said something about an event, or why it did not.
+func (a *answer) judge() {
 	all := a.outcomes
 	if all == nil {
 		all = []outcome.Outcome{a.outcome}
@@ -286,7 +336,6 @@ func (a *answer) report(ctx context.Context, t *target) {
 		switch o.Kind {
 		case outcome.Committed, outcome.Rejected, outcome.Pending:
 			a.answered, a.err = true, nil
-			t.failures.Succeeded(ctx)
 			return
 		case outcome.Failed:
 			a.answered = true
@@ -294,7 +343,16 @@ func (a *answer) report(ctx context.Context, t *target) {
 		}
 		a.err = &sink.StatusError{Code: cmp.Or(o.Status, a.status)}
 	}
-	t.failures.Failed(ctx, a.err)
+}
+
+// report notes whether the function answers.
+func (a *answer) report(ctx context.Context, t *target) {
+	switch {
+	case a.err == nil:
+		t.failures.Succeeded(ctx)
+	case a.status > 0 || ctx.Err() == nil:
+		t.failures.Failed(ctx, a.err)
+	}
 }
 
 // Ready reports what keeps events from being delivered, as far as is known.
@@ -307,12 +365,26 @@ func (d *Sender) Ready() error {
 	return nil
 }
 
-// Probe finds out whether the function's host takes connections, without a
+// Probe finds out whether a host of the function takes connections, without a
 // request that would start a function that is scaled to zero. It says so to the
 // log and to [Sender.Ready]; the error is for a caller that tries again. With
 // a proxy in between there is nothing to find out, and it is nil.
 func (d *Sender) Probe(ctx context.Context) error {
-	u := d.function.url
+	var err error
+	for _, u := range d.function.urls() {
+		if err = dial(ctx, u); err == nil {
+			d.function.failures.Succeeded(ctx)
+			return nil
+		}
+	}
+	if ctx.Err() == nil {
+		d.function.failures.Failed(ctx, err)
+	}
+	return fmt.Errorf("connect to the function: %w", err)
+}
+
+// dial connects to the host of a URL, unless a proxy is in between.
+func dial(ctx context.Context, u *url.URL) error {
 	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u}); err != nil || proxy != nil {
 		return nil //nolint:nilerr // the first delivery will tell
 	}
@@ -323,12 +395,8 @@ func (d *Sender) Probe(ctx context.Context) error {
 	dialer := net.Dialer{Timeout: 5 * time.Second}
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
-		if ctx.Err() == nil {
-			d.function.failures.Failed(ctx, err)
-		}
-		return fmt.Errorf("connect to the function: %w", err)
+		return err
 	}
 	_ = conn.Close() // it was never used
-	d.function.failures.Succeeded(ctx)
 	return nil
 }

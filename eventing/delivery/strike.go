@@ -38,16 +38,17 @@ func (d *Sender) rejectStruck(e *Delivery) error {
 	return d.makeDeadLetter(e, http.StatusInternalServerError, []byte(reason), e.Attempts+e.Strikes)
 }
 
-// sentRequest reports whether a request was written to its connection, and whether an answer
-// began.
+// sentRequest reports whether a request had a connection, was written to it, and whether an
+// answer began.
 type sentRequest struct {
-	done, answering atomic.Bool
+	connected, done, answering atomic.Bool
 }
 
 // traceSent returns a context for one request, and whether that was sent.
 func traceSent(ctx context.Context) (context.Context, *sentRequest) {
 	s := &sentRequest{}
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:              func(httptrace.GotConnInfo) { s.connected.Store(true) },
 		WroteRequest:         func(info httptrace.WroteRequestInfo) { s.done.Store(info.Err == nil) },
 		GotFirstResponseByte: func() { s.answering.Store(true) },
 	}), s

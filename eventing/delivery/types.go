@@ -89,21 +89,30 @@ func (d *Sender) TypesAge() time.Duration {
 
 // AskTypes asks the function for its types, by a request that has no event. It starts a
 // function that is scaled to zero. The error means that there was no answer of the function.
-func (d *Sender) AskTypes(ctx context.Context) error {
+func (d *Sender) AskTypes(ctx context.Context) (err error) {
+	for _, u := range d.function.urls() {
+		if err = d.askTypes(ctx, u); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("ask the function for its types: %w", err)
+}
+
+func (d *Sender) askTypes(ctx context.Context, u *url.URL) error {
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodOptions, d.function.url.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodOptions, u.String(), nil)
 	if err != nil {
-		return fmt.Errorf("ask the function for its types: %w", err)
+		return err
 	}
 	res, err := d.client.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask the function for its types: %w", sink.Cause(err))
+		return sink.Cause(err)
 	}
 	defer func() { _ = res.Body.Close() }() // nothing is lost with it
 	d.types.read(d.cfg.Now(), res.Header)
 	if d.Types() == nil && res.StatusCode >= 500 {
-		return fmt.Errorf("ask the function for its types: %w", &sink.StatusError{Code: res.StatusCode})
+		return &sink.StatusError{Code: res.StatusCode}
 	}
 	return nil
 }

@@ -27,7 +27,7 @@ type Config struct {
 
 	// TokenFile is the path of a file with a token for the sink, sent as
 	// Authorization: Bearer. As it is replaced before it expires, it is read again every
-	// few seconds, and after an answer 401. Only requests to the sink's own host have it.
+	// few seconds, and after an answer 401. Only requests to the sink's own hosts have it.
 	// While there is no such file none is sent. Empty sends none.
 	TokenFile string
 
@@ -118,9 +118,9 @@ func (c Config) Apply(e event.Event) event.Event {
 	return e
 }
 
-// Transport makes the transport to sink, which keeps up to idle connections to a
-// host.
-func (c Config) Transport(sink *url.URL, idle int) (http.RoundTripper, error) {
+// Transport makes the transport to a sink at one or several URLs, which keeps up to idle
+// connections to a host.
+func (c Config) Transport(idle int, sink ...*url.URL) (http.RoundTripper, error) {
 	transport := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
@@ -143,13 +143,17 @@ func (c Config) Transport(sink *url.URL, idle int) (http.RoundTripper, error) {
 	if c.TokenFile == "" {
 		return transport, nil
 	}
-	return &withToken{next: transport, file: c.TokenFile, scheme: sink.Scheme, host: sink.Host}, nil
+	origins := make([]string, len(sink))
+	for i, u := range sink {
+		origins[i] = Origin(u)
+	}
+	return &withToken{next: transport, file: c.TokenFile, origins: origins}, nil
 }
 
 // client makes the HTTP client to sink. It follows no redirects: these are another
 // address.
 func (c Config) client(sink *url.URL, idle int) (*http.Client, error) {
-	transport, err := c.Transport(sink, idle)
+	transport, err := c.Transport(idle, sink)
 	if err != nil {
 		return nil, err
 	}
@@ -190,3 +194,6 @@ func ParseURL(address string) (u *url.URL, public string, err error) {
 	shown.User = nil
 	return u, shown.String(), nil
 }
+
+// Origin returns the scheme and host of a URL.
+func Origin(u *url.URL) string { return u.Scheme + "://" + u.Host }

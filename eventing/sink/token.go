@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -17,9 +18,9 @@ const tokenAge = 5 * time.Second
 
 // withToken adds the token to requests that go to the host it is meant for.
 type withToken struct {
-	next         http.RoundTripper
-	file         string
-	scheme, host string
+	next    http.RoundTripper
+	file    string
+	origins []string // of the sink
 
 	mu     sync.Mutex
 	header []string // Authorization; nil for none
@@ -28,7 +29,7 @@ type withToken struct {
 
 // RoundTrip implements [http.RoundTripper].
 func (t *withToken) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme != t.scheme || req.URL.Host != t.host {
+	if !slices.Contains(t.origins, Origin(req.URL)) {
 		return t.next.RoundTrip(req)
 	}
 	header, err := t.authorization()

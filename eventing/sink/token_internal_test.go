@@ -26,7 +26,7 @@ func TestAFreshTokenIsSentWithinSecondsAndAtOnceAfter401(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		status, sent := http.StatusOK, ""
-		client := &http.Client{Transport: &withToken{scheme: "http", host: "sink", file: file, next: transport(func(req *http.Request) (*http.Response, error) {
+		client := &http.Client{Transport: &withToken{origins: []string{"http://sink"}, file: file, next: transport(func(req *http.Request) (*http.Response, error) {
 			sent = req.Header.Get("Authorization")
 			return &http.Response{StatusCode: status, Body: http.NoBody, Request: req}, nil
 		})}}

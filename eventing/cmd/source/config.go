@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/sethvargo/go-envconfig"
@@ -83,12 +84,7 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 		return config{}, err
 	}
 	if c.DeadLetterSink == "" && !c.relayOnly() {
-		// A sink that is no URL is reported as such later.
-		if letters, err := url.JoinPath(c.Sink, "dead-letters"); err == nil {
-			c.DeadLetterSink = letters
-		} else {
-			c.DeadLetterSink = c.Sink
-		}
+		c.DeadLetterSink = deadLetterSink(c.Sink)
 	}
 	overrides, err := sink.ParseOverrides(c.Overrides)
 	if err != nil {
@@ -143,6 +139,18 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 		return config{}, fmt.Errorf("read environment: %w", err)
 	}
 	return c, nil
+}
+
+// deadLetterSink returns where the function at the addresses of a sink takes dead letters.
+func deadLetterSink(sink string) string {
+	addresses := strings.Split(sink, ",")
+	for i, address := range addresses {
+		// A sink that is no URL is reported as such later.
+		if letters, err := url.JoinPath(strings.TrimSpace(address), "dead-letters"); err == nil {
+			addresses[i] = letters
+		}
+	}
+	return strings.Join(addresses, ",")
 }
 
 func missing(variable, value string) error {

@@ -61,6 +61,20 @@ func TestReadConfigHasDefaults(t *testing.T) {
 	}
 }
 
+func TestDeadLettersGoToEachInstance(t *testing.T) {
+	t.Parallel()
+
+	for sink, want := range map[string]string{
+		"http://a:8080, http://b:8080/": "http://a:8080/dead-letters,http://b:8080/dead-letters",
+		"http://a/orders":               "http://a/orders/dead-letters",
+		"://":                           "://",
+	} {
+		if got := deadLetterSink(sink); got != want {
+			t.Errorf("%q: dead letters go to %q, want %q", sink, got, want)
+		}
+	}
+}
+
 func TestReadConfigTakesWhatKnativeSaysAboutTheSink(t *testing.T) {
 	t.Parallel()
 

@@ -115,7 +115,7 @@ The exit status is 1 if events were refused again.`,
 	}
 	d.filters(cmd, math.MaxInt)
 	flags := cmd.Flags()
-	flags.StringVar(&o.to, "to", t.env("K_SINK"), "the function's own `URL`; {function} in it stands for the function's name. Not an ingest or a broker: others would get the event too (K_SINK)")
+	flags.StringVar(&o.to, "to", t.functionURL(), "the function's own `URL`; {function} in it stands for the function's name. Not an ingest or a broker: others would get the event too (K_SINK)")
 	flags.IntVar(&o.parallel, "parallel", 8, "`number` of events sent at once")
 	flags.DurationVar(&o.patience, "patience", time.Minute, "`time` for which one event is retried while the function answers 503 or not at all; then the replay ends and the rest stays")
 	flags.StringVar(&o.tokenFile, "token-file", sink.TokenFile, "`file` with a token that is sent along, read again every few seconds")

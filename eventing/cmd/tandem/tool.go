@@ -119,3 +119,9 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	}
 	return usage(cmd, fmt.Errorf("argument %q: want flags only", args[0]))
 }
+
+// functionURL returns the function's address in K_SINK, the first of several.
+func (t *tool) functionURL() string {
+	first, _, _ := strings.Cut(t.env("K_SINK"), ",")
+	return strings.TrimSpace(first)
+}

@@ -97,7 +97,7 @@ func (t *tool) verifyCommand() *cobra.Command {
 	flags.Var(&timeValue{&v.since}, "since", "instead of --from, a `time`: an age as 90m, or 2006-01-02T15:04:05Z")
 	flags.IntVar(&v.limit, "limit", 20, "`number` of findings of each kind that are listed")
 	flags.BoolVar(&v.repair, "repair", false, "deliver missing events and publish missing outputs again; needs --to")
-	flags.StringVar(&v.to, "to", t.env("K_SINK"), "the function's `URL`, to which missing events are delivered (K_SINK)")
+	flags.StringVar(&v.to, "to", t.functionURL(), "the function's `URL`, to which missing events are delivered (K_SINK)")
 	return cmd
 }
 
