@@ -82,9 +82,6 @@ func TestARequestThatIsNeverAnsweredIsRepeated(t *testing.T) {
 			_, err = reader.Position(ctx)
 			return err
 		}},
-		{"hedge", "$KV.tandem-hedge.", func(ctx context.Context, conn *jetstream.Conn) error {
-			return jetstream.Hedges{Conn: conn}.Set(ctx, "flights", "east", "standby")
-		}},
 	} {
 		server := natstest.Start(t)
 		publish(t, connect(t, server), newEvents(1, 10)...)

@@ -63,17 +63,3 @@ func ExampleNewPublisher() {
 		log.Fatal(err)
 	}
 }
-
-// The redundancy of a function, which "tandem hedge" switches at run time.
-func ExampleNewHedgeSwitch() {
-	ctx := context.Background()
-	conn, err := jetstream.Connect(ctx, "nats://localhost:4222", jetstream.Config{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	hedge, err := jetstream.NewHedgeSwitch(conn, "east", "").Hedge(ctx, "orders")
-	if err != nil {
-		log.Fatal(err)
-	}
-	log.Print(hedge) // such as "300ms"; empty if it is not switched
-}

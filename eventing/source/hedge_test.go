@@ -17,9 +17,13 @@ import (
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/delivery"
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
+	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/eventing/source"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // testLedger is a Ledger in memory. The real one is ledger.Ledger.
@@ -271,14 +275,14 @@ func TestIfTheLedgerCannotBeAskedEventsAreDelivered(t *testing.T) {
 	eventtest.Eventually(t, "it is asked", func() bool { questions, _ := l.asked(); return questions > 0 })
 }
 
-// toggle is a Switch in memory. The real one is jetstream's.
+// toggle is what is set at run time.
 type toggle struct {
 	mu    sync.Mutex
 	value string
 	err   error
 }
 
-func (s *toggle) Hedge(context.Context, string) (string, error) {
+func (s *toggle) hedge() (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.value, s.err
@@ -297,10 +301,10 @@ func TestStandbyDeliversNothingUntilItIsSwitched(t *testing.T) {
 	eventtest.Publish(t, server, "EVENTS", 1, 700)
 	f := newFunction(t)
 	l := &testLedger{done: map[string]bool{"test-000001": true, "test-000003": true}}
-	p := &progress{}
-	logger, lines := eventtest.Logger()
 	sw := &toggle{value: "standby"}
-	hedging(t, server, f, p, source.Config{HedgeSwitch: sw, Ledger: l, InFlight: 16, Logger: logger})
+	p := &progress{hedges: sw.hedge}
+	logger, lines := eventtest.Logger()
+	hedging(t, server, f, p, source.Config{Ledger: l, InFlight: 16, Logger: logger})
 	eventtest.Eventually(t, "what others have done is acknowledged", func() bool { return p.floor("EVENTS") == 2 })
 	eventtest.Eventually(t, "it says that it stands by", func() bool { return p.stored() == "standby" })
 	consumer, err := native(t, server).Consumer(t.Context(), "EVENTS", "tandem-west-flights")
@@ -396,9 +400,9 @@ func TestStandbyEndsInTheDatabaseOnceEventsAreDelivered(t *testing.T) {
 	eventtest.Publish(t, server, "EVENTS", 1, 50)
 	f := newFunction(t)
 	logger, lines := eventtest.Logger()
-	p := &progress{}
 	sw := &toggle{value: "standby"}
-	hedging(t, server, f, p, source.Config{HedgeSwitch: sw, Ledger: &testLedger{}, Logger: logger})
+	p := &progress{hedges: sw.hedge}
+	hedging(t, server, f, p, source.Config{Ledger: &testLedger{}, Logger: logger})
 	eventtest.Eventually(t, "it stands by", p.isStandingBy)
 	var early atomic.Bool
 	p.set(func(p *progress) {
@@ -435,9 +439,9 @@ func TestWhileItIsNotKnownWhetherAClusterMayStandByNothingIsDelivered(t *testing
 	server := natstest.Start(t)
 	eventtest.Publish(t, server, "EVENTS", 1, 50)
 	f := newFunction(t)
-	p := &progress{silent: true}
 	sw := &toggle{value: "standby"}
-	hedging(t, server, f, p, source.Config{HedgeSwitch: sw, Ledger: &testLedger{}})
+	p := &progress{silent: true, hedges: sw.hedge}
+	hedging(t, server, f, p, source.Config{Ledger: &testLedger{}})
 	time.Sleep(1500 * time.Millisecond)
 	if got := f.count(); got != 0 {
 		t.Errorf("%d events were delivered", got)
@@ -446,34 +450,107 @@ func TestWhileItIsNotKnownWhetherAClusterMayStandByNothingIsDelivered(t *testing
 	f.waitFor(t, 50)
 }
 
-func TestTheSwitchWinsThenWhatItSaidLastThenTheConfiguration(t *testing.T) {
+func TestWhatIsSetAtRunTimeWinsOverTheConfiguration(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
 	eventtest.Publish(t, server, "EVENTS", 1, 1)
-	p := &progress{}
-	sw := &toggle{err: errors.New("the bucket has no leader")}
+	sw := &toggle{value: "sometimes"}
+	p := &progress{hedges: sw.hedge}
 	logger, lines := eventtest.Logger()
 	hedging(t, server, newFunction(t), p, source.Config{
-		Hedge: eventing.Hedge{Delay: 300 * time.Millisecond}, HedgeSwitch: sw, Ledger: &testLedger{}, Logger: logger,
+		Hedge: eventing.Hedge{Delay: 300 * time.Millisecond}, Ledger: &testLedger{}, Logger: logger,
 	})
 	expect := func(want string) {
 		t.Helper()
 		eventtest.Eventually(t, "the hedge is "+want, func() bool { return p.stored() == want })
 	}
-	expect("300ms") // the configuration's
+	expect("300ms") // as this version does not know the other
 	sw.set("1s", nil)
-	expect("1s")
-	sw.set("", errors.New("the bucket has no leader"))
-	time.Sleep(1200 * time.Millisecond) // for a look
 	expect("1s")
 	sw.set("sometimes", nil)
 	eventtest.Eventually(t, "it says what is wrong", func() bool {
-		return strings.Contains(strings.Join(lines(), ""), "want 0 (race), a delay up to 1m0s as 300ms (hedge), or standby")
+		return strings.Count(strings.Join(lines(), ""), `the hedge that was set: \"sometimes\": want 0 (race)`) == 2
 	})
 	expect("1s")
 	sw.set("", nil)
 	expect("300ms")
+}
+
+func TestASourceThatStartsDeliversNothingUntilTheDatabaseHasAnswered(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 50)
+	f := newFunction(t)
+	sw := &toggle{err: errors.New("the database is away")}
+	var asked atomic.Int64
+	p := &progress{hedges: func() (string, error) {
+		asked.Add(1)
+		return sw.hedge()
+	}}
+	hedging(t, server, f, p, source.Config{Ledger: &testLedger{}})
+	eventtest.Reaches(t, "messages are read", 51, func() int { return p.head("EVENTS") })
+	before := asked.Load()
+	eventtest.Eventually(t, "it asks again", func() bool { return asked.Load() > before+1 })
+	if got := f.count(); got != 0 {
+		t.Errorf("%d events were delivered", got)
+	}
+	sw.set("", nil)
+	f.waitFor(t, 50)
+}
+
+func TestWhileTheDatabaseDoesNotAnswerItsLastHedgeHolds(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	database := pgtest.Server(t)
+	if err := schema.Migrate(t.Context(), database.URL()); err != nil {
+		t.Fatal(err)
+	}
+	pool := sinktest.NewPool(t, database.URL())
+	checkpoints := ledger.NewCheckpoints(pool, "west")
+	if err := checkpoints.SetHedge(t.Context(), "flights", "west", "40s"); err != nil {
+		t.Fatal(err)
+	}
+	f := newFunction(t)
+	logger, lines := eventtest.Logger()
+	logged := func(text string) int { return strings.Count(strings.Join(lines(), ""), text) }
+	stream, err := jetstream.NewStream(eventtest.Connect(t, server, nil), "west", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventtest.Publish(t, server, "EVENTS", 1, 1)
+	start := func() (stop func()) {
+		t.Helper()
+		s, err := source.New(eventing.StreamList{stream}, eventtest.NewSender(t, f.url(), f.url()+"/dead-letters"), checkpoints,
+			source.Config{Function: "flights", SaveInterval: 10 * time.Millisecond, Ledger: &testLedger{done: map[string]bool{"test-000001": true}}, Logger: logger})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return run(t, s)
+	}
+	stop := start()
+	eventtest.Eventually(t, "the hedge is reported", func() bool {
+		clusters, err := checkpoints.Clusters(t.Context(), "flights")
+		return err == nil && len(clusters) == 1 && clusters[0].Hedge == "40s"
+	})
+
+	database.Stop(t.Context())
+	eventtest.Publish(t, server, "EVENTS", 2, 100)
+	eventtest.Eventually(t, "it cannot read the hedge", func() bool { return logged("reading the hedge") > 0 })
+	if got := f.count(); got != 0 || logged("hedge switched") != 1 {
+		t.Errorf("%d events were delivered without a delay:\n%s", got, strings.Join(lines(), ""))
+	}
+	stop()
+
+	// What the last answer was is unknown after a restart.
+	failures := logged("reading the hedge")
+	start()
+	eventtest.Eventually(t, "it cannot read the hedge", func() bool { return logged("reading the hedge") > failures })
+	if got := f.count(); got != 0 || logged("hedge switched") != 1 {
+		t.Errorf("%d events were delivered:\n%s", got, strings.Join(lines(), ""))
+	}
 }
 
 func TestParseHedge(t *testing.T) {

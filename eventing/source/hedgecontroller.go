@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -11,21 +12,22 @@ import (
 )
 
 const (
-	// hedgeInterval is how often a source looks how much redundancy is wanted.
+	// hedgeInterval is how often a source reads how much redundancy is wanted.
 	hedgeInterval = time.Second
 
-	// hedgeTimeout bounds one read of the switch, and one question whether the cluster
-	// may stand by.
+	// hedgeTimeout bounds one read of it, and one question whether the cluster may stand
+	// by.
 	hedgeTimeout = 2 * time.Second
 )
 
 // errAllStandBy says why a cluster does not stand by though it is told to.
 var errAllStandBy = errors.New("no other cluster has been at work in the last 3 minutes, and nothing would be done: switch another one first")
 
-// hedgeController follows how much redundancy is wanted. What the switch says wins; if it
-// cannot be asked, what it said last; then the configuration.
+// hedgeController follows how much redundancy is wanted. What is set at run time wins over
+// the configuration. While the database does not answer, its last answer holds.
 type hedgeController struct {
-	wanted   eventing.Hedge // by the switch, or the configuration
+	wanted   eventing.Hedge // set at run time, or configured
+	known    bool           // wanted is known: the database has answered
 	decided  bool           // the table has a hedge that was wanted
 	reading  *failurelog.Log
 	standing *failurelog.Log
@@ -53,10 +55,10 @@ func (s *Source) followHedge(ctx context.Context) {
 // repeated too, since this process does not know whether the one before it, which may
 // have crashed, stood by.
 func (s *Source) updateHedge(ctx context.Context) {
-	s.hedge.wanted = s.wantedHedge(ctx)
+	s.readHedge(ctx)
 	want := s.hedge.wanted
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || !s.hedge.known:
 		return
 	case !want.Standby:
 		s.hedge.standing.Succeeded(ctx)
@@ -81,26 +83,42 @@ func (s *Source) updateHedge(ctx context.Context) {
 	}
 }
 
-// wantedHedge asks the switch.
-func (s *Source) wantedHedge(ctx context.Context) eventing.Hedge {
-	if s.cfg.HedgeSwitch == nil {
-		return s.cfg.Hedge
-	}
-	asking, cancel := context.WithTimeout(ctx, hedgeTimeout)
-	defer cancel()
-	value, err := s.cfg.HedgeSwitch.Hedge(asking, s.cfg.Function)
-	want := s.cfg.Hedge
-	if err == nil && value != "" {
-		want, err = eventing.ParseHedge(value)
+// readHedge reads which hedge is wanted. If the database does not answer, or with a value
+// that this version does not know, the last one holds. A source that starts with such a
+// value takes the configured hedge.
+func (s *Source) readHedge(ctx context.Context) {
+	value, err := s.hedgeSet(ctx)
+	if ctx.Err() != nil {
+		return
 	}
 	if err != nil {
-		if ctx.Err() == nil {
-			s.hedge.reading.Failed(ctx, err)
-		}
-		return s.hedge.wanted
+		s.hedge.reading.Failed(ctx, err)
+		return
 	}
-	s.hedge.reading.Succeeded(ctx)
-	return want
+	want := s.cfg.Hedge
+	if value != "" {
+		if want, err = eventing.ParseHedge(value); err != nil {
+			s.hedge.reading.Failed(ctx, fmt.Errorf("the hedge that was set: %w", err))
+			if s.hedge.known {
+				return
+			}
+			want = s.cfg.Hedge
+		}
+	}
+	if err == nil {
+		s.hedge.reading.Succeeded(ctx)
+	}
+	s.hedge.wanted, s.hedge.known = want, true
+}
+
+// hedgeSet returns what is set at run time; empty if nothing is, or without a ledger.
+func (s *Source) hedgeSet(ctx context.Context) (string, error) {
+	if s.cfg.Ledger == nil {
+		return "", nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, hedgeTimeout)
+	defer cancel()
+	return s.checkpoints.Hedge(ctx, s.cfg.Function)
 }
 
 func (s *Source) standBy(ctx context.Context) (bool, error) {

@@ -344,7 +344,7 @@ func startOrdered(t *testing.T, server *natstest.Server, j *journal, cluster, si
 // wavering switches each time it is asked.
 type wavering struct{ asked atomic.Int64 }
 
-func (w *wavering) Hedge(context.Context, string) (string, error) {
+func (w *wavering) hedge() (string, error) {
 	return []string{"0", "standby", "20ms"}[w.asked.Add(1)%3], nil
 }
 
@@ -372,19 +372,20 @@ func TestEventsOfASubjectAreCommittedInOrder(t *testing.T) {
 	t.Parallel()
 
 	type cluster struct {
-		name string
-		cfg  source.Config
+		name   string
+		cfg    source.Config
+		hedges func() (string, error)
 	}
 	for _, tt := range []struct {
 		name     string
 		clusters []cluster
 	}{
-		{"one", []cluster{{"east", source.Config{}}}},
-		{"one with little memory", []cluster{{"east", source.Config{MaxBytes: 1 << 20}}}},
-		{"batches", []cluster{{"east", source.Config{Batch: 20, MaxBytes: 1 << 20}}}},
-		{"two race", []cluster{{"east", source.Config{}}, {"west", source.Config{Batch: 20}}}},
-		{"one is switched", []cluster{{"east", source.Config{}}, {"west", source.Config{HedgeSwitch: &wavering{}, MaxBytes: 1 << 20}}}},
-		{"one hedges", []cluster{{"east", source.Config{}}, {"west", source.Config{Hedge: eventing.Hedge{Delay: 30 * time.Millisecond}}}}},
+		{"one", []cluster{{name: "east"}}},
+		{"one with little memory", []cluster{{name: "east", cfg: source.Config{MaxBytes: 1 << 20}}}},
+		{"batches", []cluster{{name: "east", cfg: source.Config{Batch: 20, MaxBytes: 1 << 20}}}},
+		{"two race", []cluster{{name: "east"}, {name: "west", cfg: source.Config{Batch: 20}}}},
+		{"one is switched", []cluster{{name: "east"}, {name: "west", cfg: source.Config{MaxBytes: 1 << 20}, hedges: (&wavering{}).hedge}}},
+		{"one hedges", []cluster{{name: "east"}, {name: "west", cfg: source.Config{Hedge: eventing.Hedge{Delay: 30 * time.Millisecond}}}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -420,7 +421,7 @@ func TestEventsOfASubjectAreCommittedInOrder(t *testing.T) {
 			})
 			places := make([]*progress, len(tt.clusters))
 			for i, c := range tt.clusters {
-				places[i] = &progress{}
+				places[i] = &progress{hedges: c.hedges}
 				var mu sync.Mutex
 				random := rand.New(rand.NewPCG(uint64(i), 7))
 				sink := j.functionOf(t, c.name, func(int) int {

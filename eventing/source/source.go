@@ -48,13 +48,9 @@ type Config struct {
 	// Rate is how many events per second the source delivers at most; 0 for no limit.
 	Rate int
 
-	// Hedge is how much redundancy is wanted if Switch has no other value.
-	// Defaults to the race.
+	// Hedge is how much redundancy is wanted unless something else is set at run time
+	// ([Checkpoints]). Defaults to the race.
 	Hedge eventing.Hedge
-
-	// HedgeSwitch returns how much redundancy is wanted at run time. Nil for Hedge for
-	// ever.
-	HedgeSwitch HedgeSwitch
 
 	// Ordered keeps the order of events that have the same subject: one is delivered
 	// when those before it in its stream are acknowledged. What comes after a dead letter
@@ -74,8 +70,8 @@ type Config struct {
 	// this one.
 	Suspects Suspects
 
-	// Ledger is asked what other clusters have done. Required, unless Hedge is
-	// the race and Switch is nil.
+	// Ledger is asked what other clusters have done. Without one the source races,
+	// whatever is set at run time; required if Hedge is not the race.
 	Ledger Ledger
 
 	// CatchUpLag is the age of a message from which on the source catches up: it looks
@@ -138,7 +134,7 @@ func (c Config) validate() error {
 		return fmt.Errorf("rate %d: want 0 or more events per second", c.Rate)
 	case c.Hedge.Delay < 0 || c.Hedge.Delay > eventing.MaxHedge:
 		return fmt.Errorf("hedge %s: want up to %s", c.Hedge, eventing.MaxHedge)
-	case c.Ledger == nil && (c.HedgeSwitch != nil || !c.Hedge.Race()):
+	case c.Ledger == nil && !c.Hedge.Race():
 		return errors.New("a ledger is needed to hedge or to stand by")
 	case c.Ordered && c.Blocked == nil:
 		return errors.New("to keep the order, verdicts are needed")
@@ -192,7 +188,6 @@ func New(streams eventing.Streams, sender *delivery.Sender, checkpoints Checkpoi
 		watching:    failurelog.New(cfg.Logger, cfg.Now, "watching the set of streams"),
 		leasing:     failurelog.New(cfg.Logger, cfg.Now, "leasing events that may have ended the function's process"),
 		hedge: hedgeController{
-			wanted:   cfg.Hedge,
 			reading:  failurelog.New(cfg.Logger, cfg.Now, "reading the hedge"),
 			standing: failurelog.New(cfg.Logger, cfg.Now, "standing by"),
 		},

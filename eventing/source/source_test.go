@@ -593,6 +593,7 @@ type progress struct {
 	silent   bool // whether it is cannot be asked
 	standsBy bool // was granted
 	onEnd    func()
+	hedges   func() (string, error) // what is set at run time; nil if nothing is
 
 	horizon uint64
 }
@@ -610,6 +611,13 @@ func (p *progress) Horizon(_ context.Context, _, _, epoch string) (uint64, error
 		return 0, errors.New("no epoch")
 	}
 	return p.horizon, nil
+}
+
+func (p *progress) Hedge(context.Context, string) (string, error) {
+	if p.hedges == nil {
+		return "", nil
+	}
+	return p.hedges()
 }
 
 func (p *progress) StandBy(context.Context, string) (bool, error) {

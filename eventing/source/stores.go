@@ -8,7 +8,7 @@ import (
 )
 
 // Checkpoints stores how far a cluster has read its streams, and knows the other
-// clusters. It is kept where the function's effects are, so that a failover that loses
+// clusters and how much redundancy is wanted. It is kept where the function's effects are, so that a failover that loses
 // commits loses the checkpoints saved after them too. [ledger.Checkpoints] is the one on
 // PostgreSQL. It must be safe for concurrent use.
 type Checkpoints interface {
@@ -27,6 +27,11 @@ type Checkpoints interface {
 	// events of function: every cluster had acknowledged them. 0 means that nothing was
 	// forgotten. Called when a stream is opened.
 	Horizon(ctx context.Context, function, stream, epoch string) (uint64, error)
+
+	// Hedge returns the hedge that was set for function in this cluster at run time, as
+	// [eventing.ParseHedge] parses it; empty if none was. Called once a second, if there
+	// is a [Config.Ledger].
+	Hedge(ctx context.Context, function string) (string, error)
 
 	// StandBy reports whether this cluster may stand by for function, and records that
 	// it does until EndStandBy. It may not if no other cluster is at work. No Save
@@ -105,11 +110,4 @@ type Peers interface {
 	// Clusters returns the clusters of function, this one included, with the time since
 	// each saved its checkpoint.
 	Clusters(ctx context.Context, function string) ([]ledger.ClusterStatus, error)
-}
-
-// HedgeSwitch returns how much redundancy is wanted at run time.
-type HedgeSwitch interface {
-	// Hedge returns the hedge that was set for function in this cluster, as
-	// [eventing.ParseHedge] parses it; empty if none was.
-	Hedge(ctx context.Context, function string) (string, error)
 }

@@ -154,13 +154,13 @@ func TestRedundancyIsSwitchedWhileEventsFlow(t *testing.T) {
 	t.Parallel()
 	w := newWorldWith(t, 700, nil, []string{"TANDEM_HEDGE=standby"})
 	east, west := w.Clusters()[0], w.Clusters()[1]
+	progress := ledger.NewCheckpoints(w.Pool, "")
 	set := func(cluster, value string) {
 		t.Helper()
-		if err := (jetstream.Hedges{Conn: w.Conn}).Set(t.Context(), "flights", cluster, value); err != nil {
+		if err := progress.SetHedge(t.Context(), "flights", cluster, value); err != nil {
 			t.Fatal(err)
 		}
 	}
-	progress := ledger.NewCheckpoints(w.Pool, "")
 	expect := func(want ...string) {
 		t.Helper()
 		w.poll(t, "not switched to "+strings.Join(want, " and "), func(ctx context.Context) bool {
@@ -195,8 +195,10 @@ func TestRedundancyIsSwitchedWhileEventsFlow(t *testing.T) {
 	set("", "race")
 	expect("0", "0")
 
-	// One of them refuses to stand by.
-	set("", "standby")
+	// One of them refuses to stand by, although the row was written without a check.
+	if _, err := w.Pool.Exec(t.Context(), `update tandem.hedge set value = 'standby'`); err != nil {
+		t.Fatal(err)
+	}
 	w.poll(t, "none stands by, or both", func(ctx context.Context) bool {
 		clusters, err := progress.Clusters(ctx, "flights")
 		return err == nil && (clusters[0].Hedge == "standby") != (clusters[1].Hedge == "standby")
@@ -209,6 +211,10 @@ func TestRedundancyIsSwitchedWhileEventsFlow(t *testing.T) {
 
 	// Swapped.
 	set("west", "0")
+	w.poll(t, "west does not leave standby", func(ctx context.Context) bool {
+		clusters, err := progress.Clusters(ctx, "flights")
+		return err == nil && clusters[1].Hedge == "0"
+	})
 	set("east", "standby")
 	expect("standby", "0")
 	east.Vanish()

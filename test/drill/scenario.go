@@ -5,7 +5,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/eventing/drill"
-	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/test/deployment"
 )
 
@@ -85,7 +85,7 @@ var scenarios = []scenario{
 			d.deployment.Lose(lost)
 			d.note("somebody notices, and switches west on after %s", d.options.reaction)
 			deployment.Wait(ctx, d.options.reaction)
-			err := jetstream.Hedges{Conn: d.deployment.Conn, Replicas: 3}.Set(ctx, "flights", "west", "race")
+			err := ledger.NewCheckpoints(d.deployment.Pool, "").SetHedge(ctx, "flights", "west", "race")
 			d.note("west is switched from standby to race")
 			return err
 		},

@@ -166,7 +166,6 @@ func newSource(conn *jetstream.Conn, sender *delivery.Sender, db database, cfg c
 		MaxBytes:    cfg.MaxBytes,
 		Rate:        cfg.Rate,
 		Hedge:       hedge,
-		HedgeSwitch: jetstream.NewHedgeSwitch(conn, cfg.Cluster, cfg.HedgeDomain),
 		Ledger:      db.ledger,
 		Attempts:    db.tries,
 		Suspects:    db.suspects,

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tandem-fn/tandem/eventing"
-	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
@@ -36,13 +35,10 @@ Standby in every cluster is refused, here and by the sources: a cluster stands b
 only while another one works. To swap two clusters, switch the one that stands by
 first. A switch from standby prints how many events are left.
 
-The value is stored in the bucket tandem-hedge of JetStream, under FUNCTION for all
-clusters and under FUNCTION.CLUSTER for one, which wins. "nats kv put tandem-hedge
-orders.west standby" has the same effect, without the checks.`
-
-// hedgeHeardOf is the age of the last report of a cluster that counts as working.
-// Sources report once a minute, and apply the same limit.
-const hedgeHeardOf = 3 * time.Minute
+The value is a row of table tandem.hedge, which the sources read once a second; the
+row of a cluster wins over the one for all, whose cluster is empty. A source that
+gets no answer of the database keeps the last value. Setting takes the role that
+migrates.`
 
 // hedging is one run of the command.
 type hedging struct {
@@ -51,11 +47,8 @@ type hedging struct {
 	function, value, cluster string
 	unset                    bool
 	wait                     time.Duration
-	domain                   string
-	replicas                 int
 
-	hedges   jetstream.Hedges
-	progress *ledger.Checkpoints
+	checkpoints *ledger.Checkpoints
 }
 
 func (t *tool) hedgeCommand() *cobra.Command {
@@ -79,8 +72,6 @@ func (t *tool) hedgeCommand() *cobra.Command {
 	flags.StringVar(&h.cluster, "cluster", "", "`name` of the one cluster to switch; all clusters by default")
 	flags.BoolVar(&h.unset, "unset", false, "remove the value")
 	flags.DurationVar(&h.wait, "wait", 10*time.Second, "`time` to wait until the sources have switched; they look once a second")
-	flags.StringVar(&h.domain, "domain", t.env("TANDEM_HEDGE_DOMAIN"), "JetStream `domain` of the bucket, the same as the sources' (TANDEM_HEDGE_DOMAIN)")
-	flags.IntVar(&h.replicas, "replicas", 1, "`number` of NATS servers that store the bucket if it is created; 3 in production")
 	return cmd
 }
 
@@ -104,8 +95,6 @@ func (h *hedging) read(args []string) error {
 		return errors.New("--unset and a value: want one of them")
 	case h.cluster != "" && h.value == "" && !h.unset:
 		return errors.New("--cluster without a value: want VALUE or --unset")
-	case h.replicas < 1 || h.replicas > 5:
-		return fmt.Errorf("--replicas %d: want 1 to 5", h.replicas)
 	}
 	return nil
 }
@@ -116,14 +105,8 @@ func (h *hedging) run(ctx context.Context) error {
 		return err
 	}
 	defer pool.Close()
-	conn, err := h.tool.openNATS(ctx, h.wait)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	h.hedges = jetstream.Hedges{Conn: conn, Domain: h.domain, Replicas: h.replicas}
-	h.progress = ledger.NewCheckpoints(pool, "")
-	clusters, err := h.progress.Clusters(ctx, h.function)
+	h.checkpoints = ledger.NewCheckpoints(pool, "")
+	clusters, err := h.checkpoints.Clusters(ctx, h.function)
 	if err != nil {
 		return explain(err)
 	}
@@ -133,46 +116,60 @@ func (h *hedging) run(ctx context.Context) error {
 	if h.value == "" && !h.unset {
 		return h.show(ctx, clusters)
 	}
-	if h.cluster != "" && !slices.ContainsFunc(clusters, func(c ledger.ClusterStatus) bool { return c.Cluster == h.cluster }) {
+	if h.cluster != "" && !slices.ContainsFunc(clusters, h.affects) {
 		return fmt.Errorf("no source has ever worked for function %q in cluster %q: the clusters are %s", h.function, h.cluster, clusterNames(clusters))
 	}
-	if err := h.allowed(clusters); err != nil {
-		return err
+	if err := h.set(ctx); err != nil {
+		return explain(err)
 	}
-	h.reportBacklog(clusters)
-	if err := h.hedges.Set(ctx, h.function, h.cluster, h.value); err != nil {
-		return err
-	}
+	h.report(clusters)
 	return h.await(ctx)
 }
 
-// allowed refuses standby in all clusters.
-func (h *hedging) allowed(clusters []ledger.ClusterStatus) error {
-	if h.value != "standby" {
-		return nil
+// affects reports whether the switch is for a cluster.
+func (h *hedging) affects(c ledger.ClusterStatus) bool { return h.cluster == "" || h.cluster == c.Cluster }
+
+func (h *hedging) set(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if h.unset {
+		return h.checkpoints.UnsetHedge(ctx, h.function, h.cluster)
 	}
-	if h.cluster == "" {
-		return fmt.Errorf("function %s would stand by in every cluster, and no event would be processed: switch one with --cluster", h.function)
-	}
-	for _, c := range clusters {
-		if c.Cluster != h.cluster && c.Hedge != "standby" && c.Age < hedgeHeardOf {
-			return nil
-		}
-	}
-	return fmt.Errorf("function %s would stand by in every cluster that reported in the last %s, and no event would be processed: switch another one from standby first", h.function, hedgeHeardOf)
+	return h.checkpoints.SetHedge(ctx, h.function, h.cluster, h.value)
 }
 
-// reportBacklog prints how many messages the clusters that leave standby have to
-// process.
-func (h *hedging) reportBacklog(clusters []ledger.ClusterStatus) {
-	if h.value == "standby" || h.tool.output.json {
+// report prints what each cluster did and will do, and how many messages wait for those
+// that leave standby.
+func (h *hedging) report(clusters []ledger.ClusterStatus) {
+	if h.tool.output.json {
 		return
 	}
 	for _, c := range clusters {
-		if c.Hedge == "standby" && (h.cluster == "" || h.cluster == c.Cluster) {
+		if !h.affects(c) {
+			continue
+		}
+		after := "TANDEM_HEDGE of its source"
+		if !h.unset {
+			want, _ := eventing.ParseHedge(h.value)
+			after = describeHedge(want.String())
+		}
+		h.tool.printf("%s is switched from %s to %s\n", c.Cluster, describeHedge(c.Hedge), after)
+		if c.Hedge == "standby" && h.value != "standby" {
 			h.tool.printf("%s leaves standby; up to %d messages wait for it\n", c.Cluster, c.Behind)
 		}
 	}
+}
+
+// describeHedge returns a hedge and what a cluster does with it.
+func describeHedge(hedge string) string {
+	does := fmt.Sprintf("an event is delivered if no other cluster has committed it %s after it arrived", hedge)
+	switch hedge {
+	case "0":
+		does = "every event is delivered at once"
+	case "standby":
+		does = "nothing is delivered, and events that others have committed are acknowledged"
+	}
+	return fmt.Sprintf("%s (%s)", hedge, does)
 }
 
 // await waits until the sources that work have switched.
@@ -183,7 +180,7 @@ func (h *hedging) await(ctx context.Context) error {
 	defer tick.Stop()
 	late := "a cluster, as the database does not answer,"
 	for {
-		if clusters, err := h.progress.Clusters(ctx, h.function); err == nil {
+		if clusters, err := h.checkpoints.Clusters(ctx, h.function); err == nil {
 			if late = clusterNames(h.late(clusters)); late == "" {
 				return h.show(context.WithoutCancel(ctx), clusters)
 			}
@@ -204,7 +201,7 @@ func (h *hedging) late(clusters []ledger.ClusterStatus) (late []ledger.ClusterSt
 	}
 	want, _ := eventing.ParseHedge(h.value)
 	for _, c := range clusters {
-		if c.Hedge != want.String() && c.Age < hedgeHeardOf && (h.cluster == "" || h.cluster == c.Cluster) {
+		if c.Hedge != want.String() && !c.Silent() && h.affects(c) {
 			late = append(late, c)
 		}
 	}
@@ -223,9 +220,9 @@ type hedgeStatus struct {
 
 // show prints a line for each cluster.
 func (h *hedging) show(ctx context.Context, clusters []ledger.ClusterStatus) error {
-	set, err := h.hedges.All(ctx, h.function)
+	set, err := h.checkpoints.Hedges(ctx, h.function)
 	if err != nil {
-		return err
+		return explain(err)
 	}
 	table := tabwriter.NewWriter(h.tool.out, 0, 0, 2, ' ', 0)
 	row(table, "CLUSTER", "HEDGE", "SWITCHED TO", "LAG", "LAST REPORT")

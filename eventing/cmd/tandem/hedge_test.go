@@ -2,22 +2,19 @@ package main
 
 import (
 	"encoding/json"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // the test looks into the database
 
-	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
-	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
-	"github.com/tandem-fn/tandem/eventing/jetstream"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// hedgeWorld is a database in which sources have reported, and a server with the bucket.
+// hedgeWorld is a database in which sources have reported.
 type hedgeWorld struct {
 	pool *pgxpool.Pool
 	env  map[string]string
@@ -34,7 +31,7 @@ func newHedgeWorld(t *testing.T) *hedgeWorld {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	return &hedgeWorld{pool: pool, env: map[string]string{"DATABASE_URL": url, "NATS_URL": natstest.Start(t).URL()}}
+	return &hedgeWorld{pool: pool, env: map[string]string{"DATABASE_URL": url}}
 }
 
 // source saves the progress that a source would.
@@ -56,29 +53,10 @@ func (w *hedgeWorld) hedge(t *testing.T, args ...string) ran {
 	return invoke(t, w.env, append([]string{"hedge"}, args...)...)
 }
 
-// hedgeInTime repeats the command until the servers have answered within the time that it waits:
-// on a busy machine they may not.
-func (w *hedgeWorld) hedgeInTime(t *testing.T, args ...string) (got ran) {
-	t.Helper()
-	eventtest.Eventually(t, "the servers answer in time", func() bool {
-		got = w.hedge(t, args...)
-		return !strings.Contains(got.err, "not connected to NATS") && !strings.Contains(got.err, "as the database does not answer")
-	})
-	return got
-}
-
 // set returns the value that a source of the cluster would read.
 func (w *hedgeWorld) set(t *testing.T, cluster string) string {
 	t.Helper()
-	conn, err := jetstream.Connect(t.Context(), w.env["NATS_URL"], jetstream.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(t.Context()) }()
-	if err := conn.Wait(t.Context(), time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	value, err := jetstream.NewHedgeSwitch(conn, cluster, "").Hedge(t.Context(), "flights")
+	value, err := ledger.NewCheckpoints(w.pool, cluster).Hedge(t.Context(), "flights")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,9 +81,10 @@ func TestItShowsAndSwitches(t *testing.T) {
 
 	// East's source switches, west's does not.
 	w.source(t, "east", "300ms", 1000)
-	w.hedgeInTime(t, "--wait", "300ms", "flights", "300ms").fails(t, 2, "the value is set, but west has not switched within 300ms")
+	w.hedge(t, "--wait", "300ms", "flights", "300ms").fails(t, 2, "the value is set, but west has not switched within 300ms")
 	w.source(t, "west", "300ms", 900)
-	if out := w.hedge(t, "flights", "300ms").ok(t); !strings.Contains(out, "west     300ms  300ms        100 ") {
+	if out := w.hedge(t, "flights", "300ms").ok(t); !strings.Contains(out, "west     300ms  300ms        100 ") ||
+		!strings.HasPrefix(out, "east is switched from 300ms (an event is delivered if no other cluster has committed it 300ms after it arrived) to 300ms (") {
 		t.Errorf("printed\n%s", out)
 	}
 	w.source(t, "west", "standby", 900)
@@ -116,13 +95,16 @@ func TestItShowsAndSwitches(t *testing.T) {
 		t.Errorf("set are %q and %q", w.set(t, "east"), w.set(t, "west"))
 	}
 
-	// The backlog comes first.
-	got := w.hedgeInTime(t, "--wait", "100ms", "flights", "race")
-	if got.code != 2 || !strings.HasPrefix(got.out, "west leaves standby; up to 100 messages wait for it\n") || w.set(t, "west") != "race" {
+	got := w.hedge(t, "--wait", "100ms", "--cluster", "west", "flights", "race")
+	const want = "west is switched from standby (nothing is delivered, and events that others have committed are acknowledged) to 0 (every event is delivered at once)\n" +
+		"west leaves standby; up to 100 messages wait for it\n"
+	if got.code != 2 || got.out != want || w.set(t, "west") != "race" || w.set(t, "east") != "300ms" {
 		t.Errorf("%+v", got)
 	}
-	if w.hedge(t, "--unset", "flights").ok(t); w.set(t, "east") != "" {
-		t.Errorf("east still has %q", w.set(t, "east"))
+	w.source(t, "west", "0", 900)
+	if out := w.hedge(t, "--unset", "flights").ok(t); w.set(t, "east") != "" || w.set(t, "west") != "" ||
+		!strings.HasPrefix(out, "east is switched from 300ms (") || !strings.Contains(out, "west is switched from 0 (every event is delivered at once) to TANDEM_HEDGE of its source\n") {
+		t.Errorf("east still has %q, west %q; printed\n%s", w.set(t, "east"), w.set(t, "west"), out)
 	}
 }
 
@@ -132,9 +114,8 @@ func TestToStandByEverywhereIsRefused(t *testing.T) {
 	w := newHedgeWorld(t)
 	w.source(t, "east", "0", 1)
 	w.source(t, "west", "standby", 1)
-	for _, args := range [][]string{{"flights", "standby"}, {"--cluster", "east", "flights", "standby"}} {
-		w.hedge(t, args...).fails(t, 2, "would stand by in every cluster")
-	}
+	w.hedge(t, "flights", "standby").fails(t, 2, "all clusters would stand by, and no event would be processed: switch one cluster only")
+	w.hedge(t, "--cluster", "east", "flights", "standby").fails(t, 2, "would stand by, and no event would be processed: switch another one from standby first")
 	// A cluster that has not reported does not help.
 	w.source(t, "west", "0", 1)
 	if _, err := w.pool.Exec(t.Context(), "update tandem.progress set saved_at = now() - interval '4 minutes' where cluster = 'west'"); err != nil {
@@ -157,12 +138,20 @@ func TestAWrongSwitchIsExplained(t *testing.T) {
 		`argument "more"`:                                      {"flights", "0", "more"},
 		"want one of them":                                     {"--unset", "flights", "0"},
 		"--cluster without a value":                            {"--cluster", "east", "flights"},
-		"--replicas 7: want 1 to 5":                            {"--replicas", "7", "flights"},
 		`ever worked for function "fligh"`:                     {"fligh", "0"},
 		`in cluster "south": the clusters are east`:            {"--cluster", "south", "flights", "0"},
 	} {
 		w.hedge(t, args...).fails(t, 2, want)
 	}
-	w.env["NATS_URL"] = "nats://127.0.0.1:1"
-	w.hedge(t, "--wait", "50ms", "flights").fails(t, 2, "not connected to NATS at nats://127.0.0.1:1")
+	writer := pgtest.Role(t, w.env["DATABASE_URL"])
+	u, err := url.Parse(writer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := schema.Grant(t.Context(), w.env["DATABASE_URL"], u.User.Username()); err != nil {
+		t.Fatal(err)
+	}
+	w.env["DATABASE_URL"] = writer
+	w.hedge(t, "flights").ok(t)
+	w.hedge(t, "flights", "300ms").fails(t, 2, "use the role that migrates")
 }
