@@ -157,22 +157,22 @@ func newSource(conn *jetstream.Conn, sender *delivery.Sender, db database, cfg c
 		return nil, err
 	}
 	return source.New(streams, sender, db.progress, source.Config{
-		Function:    cfg.Function,
-		Types:       cfg.Types,
-		InFlight:    cfg.InFlight,
-		Batch:       cfg.Batch,
-		Cluster:     cfg.Cluster,
-		Peers:       db.peers,
-		MaxBytes:    cfg.MaxBytes,
-		Rate:        cfg.Rate,
-		Hedge:       hedge,
-		Ledger:      db.ledger,
-		Attempts:    db.tries,
-		Suspects:    db.suspects,
-		Ordered:     cfg.Ordering == orderBySubject,
-		Blocked:     db.verdicts,
-		Metrics:     metrics,
-		Logger:      logger,
+		Function: cfg.Function,
+		Types:    cfg.Types,
+		InFlight: cfg.InFlight,
+		Batch:    cfg.Batch,
+		Cluster:  cfg.Cluster,
+		Peers:    db.peers,
+		MaxBytes: cfg.MaxBytes,
+		Rate:     cfg.Rate,
+		Hedge:    hedge,
+		Ledger:   db.ledger,
+		Attempts: db.tries,
+		Suspects: db.suspects,
+		Ordered:  cfg.Ordering == orderBySubject,
+		Blocked:  db.verdicts,
+		Metrics:  metrics,
+		Logger:   logger,
 	})
 }
 

@@ -127,7 +127,9 @@ func (h *hedging) run(ctx context.Context) error {
 }
 
 // affects reports whether the switch is for a cluster.
-func (h *hedging) affects(c ledger.ClusterStatus) bool { return h.cluster == "" || h.cluster == c.Cluster }
+func (h *hedging) affects(c ledger.ClusterStatus) bool {
+	return h.cluster == "" || h.cluster == c.Cluster
+}
 
 func (h *hedging) set(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
@@ -148,13 +150,16 @@ func (h *hedging) report(clusters []ledger.ClusterStatus) {
 		if !h.affects(c) {
 			continue
 		}
-		after := "TANDEM_HEDGE of its source"
-		if !h.unset {
-			want, _ := eventing.ParseHedge(h.value)
-			after = describeHedge(want.String())
+		want, _ := eventing.ParseHedge(h.value)
+		switch before := describeHedge(c.Hedge); {
+		case h.unset:
+			h.tool.printf("%s is switched from %s to TANDEM_HEDGE of its source\n", c.Cluster, before)
+		case c.Hedge == want.String():
+			h.tool.printf("%s stays at %s\n", c.Cluster, before)
+		default:
+			h.tool.printf("%s is switched from %s to %s\n", c.Cluster, before, describeHedge(want.String()))
 		}
-		h.tool.printf("%s is switched from %s to %s\n", c.Cluster, describeHedge(c.Hedge), after)
-		if c.Hedge == "standby" && h.value != "standby" {
+		if c.Hedge == "standby" && h.value != "standby" && !h.unset {
 			h.tool.printf("%s leaves standby; up to %d messages wait for it\n", c.Cluster, c.Behind)
 		}
 	}
@@ -162,12 +167,12 @@ func (h *hedging) report(clusters []ledger.ClusterStatus) {
 
 // describeHedge returns a hedge and what a cluster does with it.
 func describeHedge(hedge string) string {
-	does := fmt.Sprintf("an event is delivered if no other cluster has committed it %s after it arrived", hedge)
+	does := fmt.Sprintf("an event is delivered after %s unless another cluster has committed it", hedge)
 	switch hedge {
 	case "0":
 		does = "every event is delivered at once"
 	case "standby":
-		does = "nothing is delivered, and events that others have committed are acknowledged"
+		does = "nothing is delivered"
 	}
 	return fmt.Sprintf("%s (%s)", hedge, does)
 }
