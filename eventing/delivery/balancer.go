@@ -25,10 +25,11 @@ import (
 //
 // An instance hangs if it answers neither the requests under way nor a probe, a request
 // without an event. A function that is slow, or waits for its database, answers probes. The
-// requests of an instance that hangs are sent to another one, but for those of a suspect, which
-// would make that one hang too. So are requests that were not sent, or were answered by an
-// instance that is unavailable. If no instance is well, requests wait where they are, and
-// further ones are spread over all of them.
+// requests of an instance that hangs are sent to another one, once: one of their events may be
+// why, and would have all instances hang. Those of a suspect are not, and fail after a while.
+// Requests that were not sent, or were answered by an instance that is unavailable, are sent to
+// another one, too. If no instance is well, requests wait where they are, and further ones are
+// spread over all of them.
 
 const (
 	// silentAfter is how long an instance may answer nothing until it is probed. An
@@ -42,6 +43,9 @@ const (
 	minPatience  = 250 * time.Millisecond
 	maxPatience  = time.Second
 	probeTimeout = 2 * time.Second
+
+	// A request that may be why its instance hangs is abandoned after stayFor.
+	stayFor = 5 * time.Second
 
 	// An instance that is set aside is probed at intervals from asideBase to asideLimit.
 	asideBase  = 100 * time.Millisecond
@@ -96,10 +100,13 @@ const (
 	rankWell = iota
 	rankTrial
 	rankAside
+	rankHangs
 )
 
 func (in *instance) rank() int {
 	switch {
+	case in.aside && in.hangs:
+		return rankHangs
 	case in.aside:
 		return rankAside
 	case in.trial && len(in.watched) > 0:
@@ -153,14 +160,14 @@ func (b *balancer) pick(t *target, sent []*instance) *member {
 	now := b.cfg.Now()
 	b.turn++
 	var best *member
-	rank, cost := rankAside, 0
+	rank, cost := rankHangs, 0
 	for i := range t.members {
 		m := &t.members[(b.turn+i)%len(t.members)]
 		if m.aside && !now.Before(m.probeAt) {
 			b.startProbe(m.instance)
 		}
 		r, c := m.rank(), m.cost(now)
-		if slices.Contains(sent, m.instance) || r == rankAside && len(sent) > 0 {
+		if slices.Contains(sent, m.instance) || r >= rankAside && len(sent) > 0 {
 			continue
 		}
 		if best == nil || r < rank || r == rank && c < cost {
@@ -175,7 +182,7 @@ type watch struct {
 	balancer *balancer
 	target   *target
 	at       *instance
-	stays    bool // it is not abandoned
+	stays    bool // it is not sent to another one
 	begun    time.Time
 
 	timer     *time.Timer
@@ -185,7 +192,7 @@ type watch struct {
 }
 
 // watch notes that a request is sent to an instance of several. It returns the context of the
-// request, which is canceled if the instance hangs, unless the request stays there.
+// request, which is canceled if the instance hangs, or later if the request stays there.
 func (b *balancer) watch(ctx context.Context, t *target, in *instance, stays bool) (context.Context, *watch) {
 	ctx, cancel := context.WithCancel(ctx)
 	now := b.cfg.Now()
@@ -208,12 +215,13 @@ func (w *watch) look() {
 	if _, under := w.at.watched[w]; !under {
 		return
 	}
-	if w.at.hangs && !w.stays && w.target.otherWell(w.at) {
+	now := b.cfg.Now()
+	if w.at.hangs && w.target.otherWell(w.at) && (!w.stays || now.Sub(w.begun) >= stayFor) {
 		w.abandoned = true
 		w.cancel()
 		return
 	}
-	silent := b.cfg.Now().Sub(w.at.heard)
+	silent := now.Sub(w.at.heard)
 	if silent < silentAfter {
 		w.timer.Reset(silentAfter - silent)
 		return
@@ -239,7 +247,7 @@ func (w *watch) end(ctx context.Context, a *answer, sample bool) {
 	now := b.cfg.Now()
 	switch {
 	case w.abandoned:
-		a.err, a.brokenBy, a.elsewhere = errHangs, "", true
+		a.err, a.brokenBy, a.elsewhere = errHangs, "", !w.stays
 	case a.status == 0 && context.Cause(ctx) != nil: // its time is up, or the source ends
 	case a.unsent:
 		a.elsewhere = true

@@ -223,7 +223,7 @@ type answer struct {
 
 // send sends a request of so many events once, to another instance if the first one turns out
 // to be unavailable, and reports what came of it. Usual reports whether the events were not
-// sent before, and stays whether they are left to an instance that hangs.
+// sent before, and stays whether one of them may be why an instance hangs.
 func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events int, usual, stays bool) answer {
 	// A request outlives ctx by the grace, since the function may be about to commit.
 	tryCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Timeout)
@@ -247,7 +247,7 @@ func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events in
 		if !a.elsewhere || ctx.Err() != nil {
 			break
 		}
-		sent = append(sent, m.instance)
+		sent, stays = append(sent, m.instance), stays || w.abandoned
 	}
 	a.report(ctx, t)
 	return a
