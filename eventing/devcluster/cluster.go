@@ -18,8 +18,15 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
-// clusterPorts is the number of ports of a cluster.
-const clusterPorts = 5
+const (
+	// clusterPorts is the number of ports of a cluster with one instance of the function, and
+	// instancePorts that of each further one.
+	clusterPorts  = 5
+	instancePorts = 2
+
+	// maxInstances is how many have room between the ports of two clusters.
+	maxInstances = 1 + (PortStep-clusterPorts)/instancePorts
+)
 
 // readyTimeout bounds the time until the processes of a cluster answer.
 const readyTimeout = 30 * time.Second
@@ -33,6 +40,14 @@ type ClusterConfig struct {
 	// Function is the one that the source delivers to. Defaults to flights.
 	Function string
 
+	// Instances is how many processes of the function there are, up to 3. The source balances
+	// over them. Defaults to 1.
+	Instances int
+
+	// Sink, if set, returns the URL by which the source reaches the function whose instances are
+	// at these URLs, such as that of a balancer in front of them.
+	Sink func(urls []string) (string, error)
+
 	// Programs, DatabaseURL and NATSURL default to those of the [Deployment].
 	Programs             Programs
 	DatabaseURL, NATSURL string
@@ -41,18 +56,23 @@ type ClusterConfig struct {
 	Env []string
 }
 
+// ports returns how many ports the cluster has.
+func (c ClusterConfig) ports() int { return clusterPorts + instancePorts*(max(c.Instances, 1)-1) }
+
 // Cluster stands for a Kubernetes cluster: a source, a function and an ingest address,
 // each a process.
 type Cluster struct {
 	cfg ClusterConfig
 
 	// firstPort is ingest's; the next ones are the function's, and those of the metrics of
-	// source, ingest and function.
+	// source, ingest and function. After them each further instance of the function has two.
 	firstPort int
 	sink      string // URL by which the source reaches the function
 
-	// Source, Function and Ingest are restarted if they are killed.
+	// Source, Function and Ingest are restarted if they are killed. Functions are all instances
+	// of the function, of which Function is the first.
 	Source, Function, Ingest *supervisor.Process
+	Functions                []*supervisor.Process
 }
 
 // newCluster returns a cluster without addresses.
@@ -61,6 +81,9 @@ func newCluster(cfg ClusterConfig) (*Cluster, error) {
 		return nil, errors.New("Name, Programs, DatabaseURL or NATSURL is missing")
 	}
 	cfg.Function = cmp.Or(cfg.Function, "flights")
+	if cfg.Instances = cmp.Or(cfg.Instances, 1); cfg.Instances < 1 || cfg.Instances > maxInstances {
+		return nil, fmt.Errorf("%d instances: want 1 to %d", cfg.Instances, maxInstances)
+	}
 	return &Cluster{cfg: cfg}, nil
 }
 
@@ -71,15 +94,19 @@ func (c *Cluster) start(sup *supervisor.Supervisor) error {
 		"NATS_URL=" + c.cfg.NATSURL,
 	}, c.cfg.Env)
 	var err error
-	c.Function, err = sup.Start(supervisor.ProcessConfig{
-		Name:  c.cfg.Name + "-function",
-		Path:  c.cfg.Programs.Function,
-		Env:   slices.Concat(common, []string{"LISTEN_ADDRESS=" + c.address(1), "METRICS_ADDRESS=" + c.address(4)}),
-		Stage: supervisor.StageFunctions,
-	})
-	if err != nil {
-		return err
+	for i := range c.cfg.Instances {
+		function, err := sup.Start(supervisor.ProcessConfig{
+			Name:  c.functionLink(i),
+			Path:  c.cfg.Programs.Function,
+			Env:   slices.Concat(common, []string{"LISTEN_ADDRESS=" + c.functionAddress(i), "METRICS_ADDRESS=" + c.functionMetrics(i)}),
+			Stage: supervisor.StageFunctions,
+		})
+		if err != nil {
+			return err
+		}
+		c.Functions = append(c.Functions, function)
 	}
+	c.Function = c.Functions[0]
 	c.Source, err = sup.Start(supervisor.ProcessConfig{
 		Name: c.cfg.Name + "-source",
 		Path: c.cfg.Programs.Source,
@@ -122,6 +149,29 @@ func (c *Cluster) address(i int) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(c.firstPort+i))
 }
 
+// functionAddress and functionMetrics return the addresses of an instance of the function.
+func (c *Cluster) functionAddress(i int) string {
+	if i == 0 {
+		return c.address(1)
+	}
+	return c.address(clusterPorts + instancePorts*(i-1))
+}
+
+func (c *Cluster) functionMetrics(i int) string {
+	if i == 0 {
+		return c.address(4)
+	}
+	return c.address(clusterPorts + instancePorts*(i-1) + 1)
+}
+
+// functionLink returns the name of an instance of the function, and of the link to it.
+func (c *Cluster) functionLink(i int) string {
+	if i == 0 {
+		return c.cfg.Name + "-function"
+	}
+	return c.cfg.Name + "-function-" + strconv.Itoa(i+1)
+}
+
 // Name returns the name of the cluster.
 func (c *Cluster) Name() string { return c.cfg.Name }
 
@@ -131,8 +181,18 @@ func (c *Cluster) FunctionName() string { return c.cfg.Function }
 // IngestURL returns the URL that accepts CloudEvents for the stream.
 func (c *Cluster) IngestURL() string { return "http://" + c.address(0) }
 
-// FunctionURL returns the URL of the function, which commits the effects of CloudEvents.
-func (c *Cluster) FunctionURL() string { return "http://" + c.address(1) }
+// FunctionURL returns the URL of the function, which commits the effects of CloudEvents: of its
+// first instance.
+func (c *Cluster) FunctionURL() string { return c.FunctionURLs()[0] }
+
+// FunctionURLs returns the URLs of all instances of the function.
+func (c *Cluster) FunctionURLs() []string {
+	urls := make([]string, c.cfg.Instances)
+	for i := range urls {
+		urls[i] = "http://" + c.functionAddress(i)
+	}
+	return urls
+}
 
 // MetricsURL returns the URL of the source's metrics in Prometheus' text format.
 func (c *Cluster) MetricsURL() string { return "http://" + c.address(2) + "/metrics" }
@@ -142,13 +202,13 @@ func (c *Cluster) FunctionMetricsURL() string { return "http://" + c.address(4) 
 
 // Processes returns the cluster's processes.
 func (c *Cluster) Processes() []*supervisor.Process {
-	return []*supervisor.Process{c.Function, c.Source, c.Ingest}
+	return append(slices.Clone(c.Functions), c.Source, c.Ingest)
 }
 
 // Stop ends the whole cluster for good: first source and ingest, then the function.
 func (c *Cluster) Stop(ctx context.Context) {
 	c.all(func(p *supervisor.Process) { p.Stop(ctx) }, c.Source, c.Ingest)
-	c.Function.Stop(ctx)
+	c.all(func(p *supervisor.Process) { p.Stop(ctx) }, c.Functions...)
 }
 
 // Vanish kills the whole cluster for good, as when its data centre loses power.
@@ -169,11 +229,15 @@ func (c *Cluster) all(do func(*supervisor.Process), parts ...*supervisor.Process
 func (c *Cluster) WaitUntilReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
+	for i, url := range c.FunctionURLs() {
+		if err := waitForOK(ctx, c.Functions[i], url+"/health/readiness"); err != nil {
+			return err
+		}
+	}
 	for _, need := range []struct {
 		process *supervisor.Process
 		url     string
 	}{
-		{c.Function, c.FunctionURL() + "/health/readiness"},
 		{c.Source, c.MetricsURL()},
 		{c.Ingest, c.IngestURL() + "/health"},
 	} {

@@ -105,7 +105,7 @@ func (c Config) checkPorts() error {
 		errs = append(errs, check("NATS", c.FirstPort+1, 1))
 	}
 	for i, cluster := range c.Clusters {
-		errs = append(errs, check("cluster "+cluster.Name, c.clusterPort(i), clusterPorts))
+		errs = append(errs, check("cluster "+cluster.Name, c.clusterPort(i), cluster.ports()))
 	}
 	return cmp.Or(errs...)
 }
@@ -346,20 +346,17 @@ func (d *Deployment) newCluster(cfg ClusterConfig) (*Cluster, error) {
 	}
 	if before := d.Cluster(cfg.Name); before != nil {
 		c.firstPort = before.firstPort
-	} else if c.firstPort, err = d.choosePorts(cfg.Name); err != nil {
+	} else if c.firstPort, err = d.choosePorts(c.cfg); err != nil {
 		return nil, err
 	}
-	c.sink = c.FunctionURL()
-	if !d.cfg.Linked {
-		return c, nil
+	if c.sink, err = d.sinkOf(c); err != nil || !d.cfg.Linked {
+		return c, err
 	}
 	if d.Replicated != nil {
 		c.cfg.DatabaseURL += "&connect_timeout=2" // until the other server is tried
 	}
-	for part, target := range map[string]*string{"postgres": &c.cfg.DatabaseURL, "function": &c.sink} {
-		if *target, err = d.through(cfg.Name+"-"+part, *target); err != nil {
-			return nil, err
-		}
+	if c.cfg.DatabaseURL, err = d.through(cfg.Name+"-postgres", c.cfg.DatabaseURL); err != nil {
+		return nil, err
 	}
 	urls := strings.Split(c.cfg.NATSURL, ",")
 	for i := range urls {
@@ -371,14 +368,33 @@ func (d *Deployment) newCluster(cfg ClusterConfig) (*Cluster, error) {
 	return c, nil
 }
 
+// sinkOf returns the URL by which the source of a cluster reaches its function, over links if
+// there are any.
+func (d *Deployment) sinkOf(c *Cluster) (string, error) {
+	urls := c.FunctionURLs()
+	for i := range urls {
+		if !d.cfg.Linked {
+			break
+		}
+		var err error
+		if urls[i], err = d.through(c.functionLink(i), urls[i]); err != nil {
+			return "", err
+		}
+	}
+	if c.cfg.Sink != nil {
+		return c.cfg.Sink(urls)
+	}
+	return strings.Join(urls, ","), nil
+}
+
 // choosePorts returns the first port of a cluster.
-func (d *Deployment) choosePorts(cluster string) (int, error) {
+func (d *Deployment) choosePorts(cfg ClusterConfig) (int, error) {
 	for i, configured := range d.cfg.Clusters {
-		if d.cfg.FirstPort != 0 && configured.Name == cluster {
+		if d.cfg.FirstPort != 0 && configured.Name == cfg.Name {
 			return d.cfg.clusterPort(i), nil
 		}
 	}
-	return FreePorts(clusterPorts)
+	return FreePorts(cfg.ports())
 }
 
 // Clusters returns the clusters in the order in which they were started first.
@@ -410,7 +426,8 @@ func (d *Deployment) WaitUntilReady(ctx context.Context) error {
 // Link returns the link of a name. With Config.Linked, cluster-postgres is between a cluster
 // and the database, cluster-standby between it and the server that was the standby at first,
 // cluster-nats between it and all NATS servers, cluster-function between its source and its
-// function, and nats-1+nats-2 between two NATS servers.
+// function, cluster-function-2 to the second instance of that, and nats-1+nats-2 between two
+// NATS servers.
 func (d *Deployment) Link(name string) *link.Link {
 	d.mu.Lock()
 	defer d.mu.Unlock()
