@@ -275,7 +275,7 @@ func TestIfTheLedgerCannotBeAskedEventsAreDelivered(t *testing.T) {
 	eventtest.Eventually(t, "it is asked", func() bool { questions, _ := l.asked(); return questions > 0 })
 }
 
-// toggle is what is set at run time.
+// toggle is a value that is set at run time.
 type toggle struct {
 	mu    sync.Mutex
 	value string

@@ -20,7 +20,7 @@ const (
 	hedgeTimeout = 2 * time.Second
 )
 
-// errAllStandBy says why a cluster does not stand by though it is told to.
+// errAllStandBy is why a cluster does not stand by although that is wanted.
 var errAllStandBy = errors.New("no other cluster has been at work in the last 3 minutes, and nothing would be done: switch another one first")
 
 // hedgeController follows how much redundancy is wanted. What is set at run time wins over
@@ -87,38 +87,37 @@ func (s *Source) updateHedge(ctx context.Context) {
 // that this version does not know, the last one holds. A source that starts with such a
 // value takes the configured hedge.
 func (s *Source) readHedge(ctx context.Context) {
-	value, err := s.hedgeSet(ctx)
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil {
+	want, answered, err := s.wantedHedge(ctx)
+	switch {
+	case ctx.Err() != nil:
+	case err == nil:
+		s.hedge.reading.Succeeded(ctx)
+		s.hedge.wanted, s.hedge.known = want, true
+	default:
 		s.hedge.reading.Failed(ctx, err)
-		return
-	}
-	want := s.cfg.Hedge
-	if value != "" {
-		if want, err = eventing.ParseHedge(value); err != nil {
-			s.hedge.reading.Failed(ctx, fmt.Errorf("the hedge that was set: %w", err))
-			if s.hedge.known {
-				return
-			}
-			want = s.cfg.Hedge
+		if !s.hedge.known {
+			s.hedge.wanted, s.hedge.known = want, answered
 		}
 	}
-	if err == nil {
-		s.hedge.reading.Succeeded(ctx)
-	}
-	s.hedge.wanted, s.hedge.known = want, true
 }
 
-// hedgeSet returns what is set at run time; empty if nothing is, or without a ledger.
-func (s *Source) hedgeSet(ctx context.Context) (string, error) {
+// wantedHedge returns the hedge that is set at run time. If none is, without a ledger, or
+// with an error, it returns the configured one. Answered is false if the database did not
+// answer.
+func (s *Source) wantedHedge(ctx context.Context) (want eventing.Hedge, answered bool, err error) {
 	if s.cfg.Ledger == nil {
-		return "", nil
+		return s.cfg.Hedge, true, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, hedgeTimeout)
 	defer cancel()
-	return s.checkpoints.Hedge(ctx, s.cfg.Function)
+	value, err := s.checkpoints.Hedge(ctx, s.cfg.Function)
+	if err != nil || value == "" {
+		return s.cfg.Hedge, err == nil, err
+	}
+	if want, err = eventing.ParseHedge(value); err != nil {
+		return s.cfg.Hedge, true, fmt.Errorf("the hedge that was set: %w", err)
+	}
+	return want, true, nil
 }
 
 func (s *Source) standBy(ctx context.Context) (bool, error) {

@@ -593,7 +593,7 @@ type progress struct {
 	silent   bool // whether it is cannot be asked
 	standsBy bool // was granted
 	onEnd    func()
-	hedges   func() (string, error) // what is set at run time; nil if nothing is
+	hedges   func() (string, error) // returns the value set at run time; nil: none
 
 	horizon uint64
 }

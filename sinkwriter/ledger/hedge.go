@@ -16,7 +16,7 @@ const (
 	setHedgeSQL = `insert into tandem.hedge (function, cluster, value) values ($1, $2, $3)
 on conflict (function, cluster) do update set value = excluded.value, set_at = now()`
 
-	// Without a cluster, what was set for single clusters goes too.
+	// Without a cluster, the values of single clusters go too.
 	unsetHedgeSQL = `delete from tandem.hedge where function = $1 and (cluster = $2 or $2 = '')`
 
 	// The advisory lock of standby, for which a source does not wait.
@@ -38,8 +38,8 @@ var (
 	errNoneAtWork   = fmt.Errorf("every cluster that reported in the last %s would stand by, and no event would be processed: switch another one from standby first", reportLimit)
 )
 
-// Hedge returns what was set for function in this cluster, or in all clusters; empty if
-// nothing was. It is one lookup.
+// Hedge returns the value that was set for function in this cluster or, if there is none, in
+// all clusters; empty if no value was set. It is one lookup.
 func (p *Checkpoints) Hedge(ctx context.Context, function string) (value string, err error) {
 	err = p.pool.QueryRow(ctx, hedgeSQL, function, p.cluster).Scan(&value)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -49,8 +49,8 @@ func (p *Checkpoints) Hedge(ctx context.Context, function string) (value string,
 }
 
 // SetHedge sets how much redundancy is wanted for function in one cluster or, with an empty
-// cluster, in all, and then removes what was set for single ones. It does not check
-// whether sources accept the value.
+// cluster, in all, and then removes the values of single ones. It does not check whether
+// sources accept the value.
 //
 // It refuses standby if no other cluster would be at work. That does not replace
 // [Checkpoints.StandBy]: what a source is configured to do is not known here.
@@ -92,8 +92,8 @@ func maySetStandBy(ctx context.Context, tx pgx.Tx, function, cluster string) err
 	return nil
 }
 
-// UnsetHedge removes what was set for function in one cluster or, with an empty cluster, all of
-// it. Then the configuration of each source counts.
+// UnsetHedge removes the value of function in one cluster or, with an empty cluster, all its
+// values. Then the configuration of each source counts.
 func (p *Checkpoints) UnsetHedge(ctx context.Context, function, cluster string) error {
 	if _, err := p.pool.Exec(ctx, unsetHedgeSQL, function, cluster); err != nil {
 		return fmt.Errorf("unset the hedge of function %s: %w", function, err)
@@ -101,8 +101,8 @@ func (p *Checkpoints) UnsetHedge(ctx context.Context, function, cluster string) 
 	return nil
 }
 
-// Hedges returns what was set for function, by cluster; under the empty name what counts
-// in those that have no value of their own.
+// Hedges returns the values that were set for function, by cluster. The one under the empty
+// name is for all clusters that have none of their own.
 func (p *Checkpoints) Hedges(ctx context.Context, function string) (map[string]string, error) {
 	rows, err := p.pool.Query(ctx, hedgesSQL, function)
 	if err != nil {
