@@ -18,6 +18,10 @@ type Hedge struct {
 
 	// Standby delivers nothing. What others have done is acknowledged.
 	Standby bool
+
+	// Share has one of the clusters that share go first with each event. The others compute
+	// what is not committed after a delay, which is no part of the Hedge.
+	Share bool
 }
 
 // ParseHedge reads what [Hedge.String] gives, and "race" for 0. The error says
@@ -28,19 +32,23 @@ func ParseHedge(s string) (Hedge, error) {
 		return Hedge{}, nil
 	case "standby":
 		return Hedge{Standby: true}, nil
+	case "share":
+		return Hedge{Share: true}, nil
 	}
 	delay, err := time.ParseDuration(s)
 	if err != nil || delay < 0 || delay > MaxHedge {
-		return Hedge{}, fmt.Errorf("%q: want 0 (race), a delay up to %s as 300ms (hedge), or standby", s, MaxHedge)
+		return Hedge{}, fmt.Errorf("%q: want 0 (race), a delay up to %s as 300ms (hedge), share, or standby", s, MaxHedge)
 	}
 	return Hedge{Delay: delay}, nil
 }
 
-// String gives 0, the delay, or standby.
+// String gives 0, the delay, share, or standby.
 func (h Hedge) String() string {
 	switch {
 	case h.Standby:
 		return "standby"
+	case h.Share:
+		return "share"
 	case h.Delay == 0:
 		return "0"
 	}

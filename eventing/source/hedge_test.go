@@ -557,7 +557,7 @@ func TestParseHedge(t *testing.T) {
 	t.Parallel()
 
 	for text, want := range map[string]string{
-		"0": "0", "race": "0", "0s": "0", "300ms": "300ms", "1m": "1m0s", "standby": "standby",
+		"0": "0", "race": "0", "0s": "0", "300ms": "300ms", "1m": "1m0s", "share": "share", "standby": "standby",
 		"": "", "300": "", "-1s": "", "61s": "", "Standby": "",
 	} {
 		h, err := eventing.ParseHedge(text)

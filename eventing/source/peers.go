@@ -4,6 +4,9 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 const (
@@ -14,15 +17,17 @@ const (
 	peersTimeout  = time.Second
 )
 
-// followPeers divides the blocks of a backlog between the clusters at work, until ctx
-// ends. It is a preference, and no lease: a block that its cluster does not commit is
-// delivered by another one that has nothing else to do.
+// followPeers divides the work between the clusters at work, until ctx ends: the events of
+// clusters that share, or the blocks of a backlog. It is a preference, and no lease: an
+// event that its cluster does not commit is delivered by another one that has nothing else
+// to do.
 func (s *Source) followPeers(ctx context.Context) {
-	if s.cfg.Peers == nil || s.catchUpLag() == 0 {
+	if s.cfg.Peers == nil {
 		return
 	}
 	ticker := time.NewTicker(peersInterval)
 	defer ticker.Stop()
+	var shared view
 	for {
 		select {
 		case <-ticker.C:
@@ -30,10 +35,19 @@ func (s *Source) followPeers(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if !s.table.Lagging() {
+		shares := s.table.Hedge().Share
+		switch {
+		case shares && s.cfg.Now().Sub(shared.at) < shareInterval:
+			continue
+		case shares || s.table.Lagging():
+		case shared.prefers:
+			shared = view{}
+			s.table.SetPreference(nil)
+			continue
+		default:
 			continue
 		}
-		members, err := s.members(ctx)
+		clusters, err := s.clusters(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -42,35 +56,41 @@ func (s *Source) followPeers(ctx context.Context) {
 		default:
 			s.peers.Succeeded(ctx)
 		}
-		s.table.SetPreference(preference(s.cfg.Cluster, members))
+		switch {
+		case !shares:
+			shared = view{}
+			s.table.SetPreference(blocksOf(s.cfg.Cluster, atWork(clusters)))
+		case err == nil: // else the last view holds
+			shared = s.share(ctx, shared, clusters)
+		}
 	}
 }
 
-// members returns the clusters that are at work, sorted.
-func (s *Source) members(ctx context.Context) ([]string, error) {
+// clusters returns the clusters of the function.
+func (s *Source) clusters(ctx context.Context) ([]ledger.ClusterStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, peersTimeout)
 	defer cancel()
-	clusters, err := s.cfg.Peers.Clusters(ctx, s.cfg.Function)
-	if err != nil {
-		return nil, err
-	}
-	var members []string
+	return s.cfg.Peers.Clusters(ctx, s.cfg.Function)
+}
+
+// atWork returns the clusters that are at work, sorted.
+func atWork(clusters []ledger.ClusterStatus) (members []string) {
 	for _, c := range clusters {
 		if c.Age <= peerSilence && c.Hedge != "standby" {
 			members = append(members, c.Cluster)
 		}
 	}
 	slices.Sort(members)
-	return members, nil
+	return members
 }
 
-// preference returns which blocks a cluster goes first with: every n-th of n members; nil
+// blocksOf returns which blocks a cluster goes first with: every n-th of n members; nil
 // for all.
-func preference(cluster string, members []string) func(block uint64) bool {
+func blocksOf(cluster string, members []string) func(*inflight.Entry) bool {
 	rank, ok := slices.BinarySearch(members, cluster)
 	if !ok || len(members) < 2 {
 		return nil
 	}
 	n := uint64(len(members))
-	return func(block uint64) bool { return block%n == uint64(rank) }
+	return func(e *inflight.Entry) bool { return e.Block()%n == uint64(rank) }
 }

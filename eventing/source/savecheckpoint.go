@@ -96,7 +96,12 @@ func (s *Source) saveCheckpoint(ctx context.Context, c *consumer) (news bool, er
 	row := ledger.CheckpointUpdate{
 		Epoch: reader.Epoch(), Floor: max(position.Floor, p.known.Floor), Head: max(position.Head, p.saved.Head), Hedge: s.table.Hedge().String(),
 	}
-	if at := s.cfg.Now(); row != p.saved || at.Sub(p.at) >= saveAnyway {
+	anyway := saveAnyway
+	if s.table.Hedge().Share && !s.ending.Load() {
+		anyway = 0
+		row.Fit, row.CommitP99 = !s.table.Behind() && s.sender.Ready() == nil, s.table.CommitP99()
+	}
+	if at := s.cfg.Now(); row != p.saved || at.Sub(p.at) >= anyway {
 		var now ledger.Checkpoint
 		if now, news, err = s.checkpoints.Save(ctx, s.cfg.Function, reader.Origin(), row, p.known); news {
 			p.known, p.saved, p.at = now, row, at

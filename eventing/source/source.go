@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tandem-fn/tandem/eventing"
@@ -52,6 +53,10 @@ type Config struct {
 	// ([Checkpoints]). Defaults to the race.
 	Hedge eventing.Hedge
 
+	// ShareDelay is how long an event waits at least that another cluster goes first with,
+	// while the hedge is to share. Up to [eventing.MaxHedge]. Defaults to 100 ms.
+	ShareDelay time.Duration
+
 	// Ordered keeps the order of events that have the same subject: one is delivered
 	// when those before it in its stream are acknowledged. What comes after a dead letter
 	// is stored in Blocked until there is a verdict. Events without a subject come in
@@ -81,7 +86,7 @@ type Config struct {
 	CatchUpLag time.Duration
 
 	// Cluster is the name of this cluster among Peers, the clusters that a backlog is
-	// divided with. Without Peers it is not divided.
+	// divided with, and those that it shares events with. Without Peers nothing is divided.
 	Cluster string
 	Peers   Peers
 
@@ -112,6 +117,7 @@ func (c Config) withDefaults() Config {
 	c.MaxBytes = cmp.Or(c.MaxBytes, 64<<20)
 	c.Heartbeat = cmp.Or(c.Heartbeat, 30*time.Second)
 	c.SaveInterval = cmp.Or(c.SaveInterval, time.Second)
+	c.ShareDelay = cmp.Or(c.ShareDelay, defaultShareDelay)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.CatchUpLag = cmp.Or(c.CatchUpLag, time.Second)
 	if c.Now == nil {
@@ -134,8 +140,12 @@ func (c Config) validate() error {
 		return fmt.Errorf("rate %d: want 0 or more events per second", c.Rate)
 	case c.Hedge.Delay < 0 || c.Hedge.Delay > eventing.MaxHedge:
 		return fmt.Errorf("hedge %s: want up to %s", c.Hedge, eventing.MaxHedge)
+	case c.ShareDelay < 0 || c.ShareDelay > eventing.MaxHedge:
+		return fmt.Errorf("share delay %s: want up to %s", c.ShareDelay, eventing.MaxHedge)
 	case c.Ledger == nil && !c.Hedge.Race():
-		return errors.New("a ledger is needed to hedge or to stand by")
+		return errors.New("a ledger is needed to hedge, to share or to stand by")
+	case c.Hedge.Share && c.Peers == nil:
+		return errors.New("to share the events, the other clusters must be known: set Peers")
 	case c.Ordered && c.Blocked == nil:
 		return errors.New("to keep the order, verdicts are needed")
 	case c.Heartbeat < 0 || c.SaveInterval < 0:
@@ -163,6 +173,8 @@ type Source struct {
 	typesCheck  typesCheck
 	stored      *storedEvents // nil if no order is kept
 
+	ending atomic.Bool // Run's context has ended: others go first with events
+
 	saving, asking, verdicts, peers, watching, leasing *failurelog.Log
 }
 
@@ -184,7 +196,7 @@ func New(streams eventing.Streams, sender *delivery.Sender, checkpoints Checkpoi
 		saving:      failurelog.New(cfg.Logger, cfg.Now, "saving the checkpoint"),
 		asking:      failurelog.New(cfg.Logger, cfg.Now, "looking up the ledger; a few events at a time are delivered without it"),
 		verdicts:    failurelog.New(cfg.Logger, cfg.Now, "looking up blocked subjects"),
-		peers:       failurelog.New(cfg.Logger, cfg.Now, "looking up the other clusters; the backlog is not divided"),
+		peers:       failurelog.New(cfg.Logger, cfg.Now, "looking up the other clusters; a backlog is not divided, and events are shared with those of before"),
 		watching:    failurelog.New(cfg.Logger, cfg.Now, "watching the set of streams"),
 		leasing:     failurelog.New(cfg.Logger, cfg.Now, "leasing events that may have ended the function's process"),
 		hedge: hedgeController{
@@ -202,6 +214,7 @@ func New(streams eventing.Streams, sender *delivery.Sender, checkpoints Checkpoi
 	if cfg.Ledger == nil {
 		s.table.SetHedge(eventing.Hedge{}) // only the race needs no ledger, and there is nothing to wait for
 	}
+	s.table.SetShareDelay(cfg.ShareDelay)
 	s.filter, _ = newFilter(cfg.Types) // validate has checked them
 	cfg.Metrics.watch(s.inFlight)
 	return s, nil
@@ -268,6 +281,7 @@ func (s *Source) Run(ctx context.Context) {
 	}
 
 	s.followStreams(ctx)
+	s.ending.Store(true)
 	s.consumers.pulling.Wait()
 	s.handBackAll(ctx)
 	close(closed)

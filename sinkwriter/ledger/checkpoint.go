@@ -15,18 +15,18 @@ const (
 	// A row is stored only over the one that was stored last, on the same
 	// timeline: whoever finds another one has something to learn first. The head
 	// never falls: what was delivered before a rewind was delivered.
-	firstProgressSQL = fence9 + `insert into tandem.progress (cluster, function, stream, epoch, floor, head, hedge, timeline)
-select $1, $2, $3, $4, $5::text::numeric, greatest($6::text::numeric, $5::text::numeric), $7, case when $8::boolean then '' else tandem.timeline() end
-where ` + may9 + `
+	firstProgressSQL = fence11 + `insert into tandem.progress (cluster, function, stream, epoch, floor, head, hedge, fit, commit_ms, timeline)
+select $1, $2, $3, $4, $5::text::numeric, greatest($6::text::numeric, $5::text::numeric), $7, $8, $9, case when $10::boolean then '' else tandem.timeline() end
+where ` + may11 + `
 on conflict (cluster, function, stream) do nothing
 returning timeline`
 
-	progressSQL = fence11 + `update tandem.progress
-set epoch = $4, floor = $5::text::numeric, hedge = $7, saved_at = now(),
+	progressSQL = fence13 + `update tandem.progress
+set epoch = $4, floor = $5::text::numeric, hedge = $7, fit = $8, commit_ms = $9, saved_at = now(),
     head = greatest($6::text::numeric, $5::text::numeric, case when epoch = $4 then head end)
 where cluster = $1 and function = $2 and stream = $3
-and epoch = $8 and floor = $9::text::numeric and timeline = $10 and tandem.timeline() = $10
-and ` + may11 + `
+and epoch = $10 and floor = $11::text::numeric and timeline = $12 and tandem.timeline() = $12
+and ` + may13 + `
 returning timeline`
 
 	// The same after a failover: when the stream is about to be rewound, and when
@@ -48,7 +48,9 @@ from (values (1)) as one left join tandem.progress p on p.cluster = $1 and p.fun
 
 	// Of several streams' rows the one that is least at rest counts. Who is ahead
 	// says how far a stream has come.
-	clustersSQL = `select p.cluster, coalesce((select 'standby' from tandem.standby s where s.function = $1 and s.cluster = p.cluster), min(p.hedge)), now() - max(p.saved_at), sum(greatest(f.head - p.floor, 0))::bigint
+	clustersSQL = `select p.cluster, coalesce((select 'standby' from tandem.standby s where s.function = $1 and s.cluster = p.cluster), min(p.hedge)), now() - max(p.saved_at), sum(greatest(f.head - p.floor, 0))::bigint,
+    coalesce(bool_and(p.fit) filter (where p.saved_at > now() - interval '3 seconds'), false),
+    coalesce(max(p.commit_ms) filter (where p.saved_at > now() - interval '3 seconds'), 0) * interval '1 millisecond'
 from tandem.progress p
 join (select stream, epoch, max(head) as head from tandem.progress where function = $1 group by stream, epoch) as f using (stream, epoch)
 where p.function = $1 group by p.cluster order by p.cluster`
@@ -114,10 +116,18 @@ type CheckpointUpdate struct {
 	// Head is a sequence number: no message from it on was delivered.
 	Head uint64
 
-	// Hedge is how much redundancy the cluster reports: 0, a delay, or standby. With
+	// Hedge is how much redundancy the cluster reports: 0, a delay, share, or standby. With
 	// Rewind or Adopt it stays as it is stored, if anything is. Whether the cluster
 	// stands by is decided by [Checkpoints.StandBy].
 	Hedge string
+
+	// Fit means that the cluster may go first with events that clusters share: it does not
+	// lag, and its function answers.
+	Fit bool
+
+	// CommitP99 is within what time of their receipt 99 of 100 events are committed; 0 if
+	// that is not known. It is stored in milliseconds.
+	CommitP99 time.Duration
 
 	// Rewind says that the stream is about to be rewound to Floor. Whoever loads
 	// the row has to see to it, until it is saved with Adopt.
@@ -144,12 +154,12 @@ func (p *Checkpoints) Save(ctx context.Context, function, stream string, row Che
 	switch {
 	case last == (Checkpoint{}):
 		sql = firstProgressSQL
-		args = append(args, row.Hedge, row.Rewind)
+		args = append(args, row.Hedge, row.Fit, row.CommitP99.Milliseconds(), row.Rewind)
 	case row.Rewind || row.Adopt:
 		sql = rewindProgressSQL
 		args = append(append(args, was...), row.Rewind)
 	default:
-		args = append(append(args, row.Hedge), was...)
+		args = append(append(args, row.Hedge, row.Fit, row.CommitP99.Milliseconds()), was...)
 	}
 	args = append(args, p.lease.fence())
 	if row.Truncated {
@@ -173,7 +183,7 @@ type ClusterStatus struct {
 	Cluster string
 
 	// Hedge is standby while it stands by, else how much redundancy it last reported:
-	// 0 or a delay.
+	// 0, a delay, or share.
 	Hedge string
 
 	// Age is the time since its source was heard of last, by the server's clock.
@@ -183,6 +193,10 @@ type ClusterStatus struct {
 	// Behind is how many messages lie between what it has acknowledged and the
 	// last one that any cluster was handed, at most.
 	Behind int64
+
+	// Fit and CommitP99 are those of its latest checkpoints, if these are at most 3 s old.
+	Fit       bool
+	CommitP99 time.Duration
 }
 
 // Silent reports whether the cluster has not been heard of for so long that it does not

@@ -53,8 +53,10 @@ where cluster = $1 and function = $2 and site = $3 and replica = $4 and epoch = 
 	// function.
 	fence9  = `with fence as (` + fenceLock + `$9::text[] for share) `
 	fence11 = `with fence as (` + fenceLock + `$11::text[] for share) `
+	fence13 = `with fence as (` + fenceLock + `$13::text[] for share) `
 	may9    = `($9::text[] is null or exists (select from fence))`
 	may11   = `($11::text[] is null or exists (select from fence))`
+	may13   = `($13::text[] is null or exists (select from fence))`
 
 	fenceLock = `select 1 from tandem.source_lease where cluster = $1 and function = $2 and array[site, replica, epoch::text] = `
 )

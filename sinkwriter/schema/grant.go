@@ -38,7 +38,7 @@ with own (relation, privilege, columns) as (values
     ('blocked_event',    'delete', null),
     ('progress',         'select', null),
     ('progress',         'insert', null),
-    ('progress',         'update', '{epoch,floor,head,hedge,timeline,saved_at}'),
+    ('progress',         'update', '{epoch,floor,head,hedge,fit,commit_ms,timeline,saved_at}'),
     ('hedge',            'select', null),
     ('standby',          'select', null),
     ('standby',          'insert', null),

@@ -38,6 +38,7 @@ type config struct {
 	MaxBytes       int           `env:"TANDEM_IN_FLIGHT_BYTES, default=67108864"`
 	Rate           int           `env:"TANDEM_RATE"`
 	Hedge          string        `env:"TANDEM_HEDGE, default=0"`
+	ShareDelay     time.Duration `env:"TANDEM_SHARE_DELAY, default=100ms"`
 	TryFor         time.Duration `env:"TANDEM_TRY_FOR, default=15m"`
 	Retention      time.Duration `env:"TANDEM_RETENTION, default=168h"`
 	DatabaseURL    string        `env:"DATABASE_URL, required"`

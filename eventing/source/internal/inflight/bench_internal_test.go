@@ -31,7 +31,7 @@ func BenchmarkBacklog(b *testing.B) {
 			entries := t.NextLookup(4096)
 			committed := make([]bool, len(entries))
 			for i, e := range entries {
-				committed[i] = e.Sequence() <= done && !oddBlocks(e.Sequence()/blockSize)
+				committed[i] = e.Sequence() <= done && !oddBlocks(e)
 			}
 			t.LookedUp(entries, committed)
 		}

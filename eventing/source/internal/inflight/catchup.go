@@ -10,8 +10,7 @@ const (
 	// caughtUp is the share of the lag at which catching up begins below which it ends.
 	caughtUp = 4
 
-	// blockSize is how many positions belong to one block. Clusters that catch up divide
-	// the blocks between them.
+	// blockSize is how many positions belong to one block.
 	blockSize = 256
 
 	// relookEvery is how often it is looked up what the others have committed of the
@@ -45,15 +44,21 @@ type catchUp struct {
 	leftAsked int           // of these, that are being looked up
 	leftMoved time.Time     // when others committed some last
 	relooked  time.Time
-	prefers   func(block uint64) bool // whether this cluster goes first with a block; nil for all
+	prefers   func(e *Entry) bool // whether this cluster goes first with an event; nil for all
 }
 
-// SetPreference sets which blocks of positions this cluster goes first with while it
-// catches up; nil for all.
-func (t *Table) SetPreference(prefers func(block uint64) bool) {
+// SetPreference sets which events this cluster goes first with while it catches up, or
+// shares; nil for all. The function is called with the table's lock held.
+func (t *Table) SetPreference(prefers func(e *Entry) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.prefers = prefers
+	t.divide()
+	t.signal()
+}
+
+// divide takes what this cluster goes first with now, and leaves what it does not.
+func (t *Table) divide() {
 	t.takeBack(t.goesFirst)
 	t.together.rebuild(func(e *Entry) bool {
 		if t.leaves(e) {
@@ -62,16 +67,32 @@ func (t *Table) SetPreference(prefers func(block uint64) bool) {
 		}
 		return true
 	})
-	t.signal()
+	if t.hedge.Share {
+		t.takeShare()
+	}
 }
+
+// Block returns the block of positions that e is in. Clusters that catch up divide the
+// blocks between them.
+func (e *Entry) Block() uint64 { return e.sequence / blockSize }
 
 // leaves reports whether e is left to another cluster, which goes first with it.
 func (t *Table) leaves(e *Entry) bool {
-	return e.partition.lagging && t.hedge.Race() && !e.mine && e.attempts == 0 && e.lane == nil && !t.goesFirst(e)
+	switch {
+	case e.mine || e.attempts > 0 || e.Delivery.DeadLetter || t.goesFirst(e):
+		return false
+	case t.hedge.Share:
+		return true
+	default:
+		return e.partition.lagging && t.hedge.Race() && e.lane == nil
+	}
 }
 
 // leaveToOthers leaves e to another cluster.
 func (t *Table) leaveToOthers(e *Entry) {
+	if e.lane != nil && e.lane.running == e {
+		e.lane.running = nil
+	}
 	e.to(stateLeft)
 	if t.left.len() == 0 {
 		t.leftMoved = t.cfg.Now()
@@ -89,12 +110,12 @@ func (t *Table) leaveAgain(entries []*Entry) {
 
 // needless reports whether a lookup of e would hardly find it committed.
 func (t *Table) needless(e *Entry) bool {
-	return t.committed < 1.0/rarely && !t.failing && e.sequence/blockSize%sampled != 0
+	return t.committed < 1.0/rarely && !t.failing && e.Block()%sampled != 0
 }
 
 // goesFirst reports whether this cluster goes first with e.
 func (t *Table) goesFirst(e *Entry) bool {
-	return t.prefers == nil || t.prefers(e.sequence/blockSize)
+	return t.prefers == nil || t.prefers(e)
 }
 
 // takeBack has entries looked up that were left to others, and delivered if they are not
@@ -184,6 +205,8 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 	t.failing = committed == nil
 	if committed != nil {
 		t.noteCommitted(entries, committed)
+	} else {
+		t.leftMoved = t.cfg.Now() // what the others do is not known
 	}
 	unsure, foundLeft := 0, 0
 	var again, leftAgain []*Entry
@@ -205,7 +228,7 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 			e.partition.finish(e)
 			t.leave(e)
 			finished = append(finished, e)
-		case committed == nil && !t.hedge.Standby && unsure >= max(1, t.cfg.InFlight/4):
+		case committed == nil && !t.hedge.Standby && (t.hedge.Share && (e.helps || t.foreign(e)) || unsure >= max(1, t.cfg.InFlight/4)):
 			again = append(again, e)
 		default:
 			unsure++
@@ -258,6 +281,8 @@ func (t *Table) notCommitted(e *Entry, wasLeft bool) (leftAgain bool) {
 		t.waitHedged(e)
 	case early && t.cfg.Now().Before(t.dueHedged(e)):
 		t.waitHedged(e)
+	case t.hedge.Share && t.leaves(e):
+		return t.notCommittedElsewhere(e, wasLeft)
 	case t.leaves(e) && wasLeft:
 		return true
 	case t.leaves(e):
@@ -278,7 +303,15 @@ func (t *Table) takeLeft() (again time.Duration) {
 		return 0 // LookedUp signals
 	}
 	now := t.cfg.Now()
-	if n := t.spare(); n > 0 {
+	if t.hedge.Share {
+		if n := min(t.idle(), left); n > 0 && t.cfg.Ordered {
+			t.askLeft(0, n, true) // the last of a subject would wait for the first
+			return 0
+		} else if n > 0 {
+			t.askLeft(left-n, left, true)
+			return 0
+		}
+	} else if n := t.spare(); n > 0 {
 		t.askLeft(max(0, left-n), left, true)
 		return 0
 	}
@@ -286,7 +319,7 @@ func (t *Table) takeLeft() (again time.Duration) {
 		return wait
 	}
 	t.relooked = now
-	if now.Sub(t.leftMoved) > max(leftPatience, 2*t.takes) {
+	if now.Sub(t.leftMoved) > max(t.patience(), 2*t.takes) {
 		t.leftMoved = now
 		t.askLeft(0, min(blockSize, left), true)
 		return 0
@@ -301,6 +334,9 @@ func (t *Table) askLeft(from, to int, mine bool) {
 	for _, e := range t.left.take(from, to) {
 		e.mine = mine
 		e.wasLeft = true
+		if mine && t.hedge.Share {
+			t.help(e)
+		}
 		t.ask(e)
 	}
 	t.leftAsked += to - from

@@ -6,7 +6,7 @@ import (
 )
 
 // oddBlocks is the preference of the second of two clusters.
-func oddBlocks(block uint64) bool { return block%2 == 1 }
+func oddBlocks(e *Entry) bool { return e.Block()%2 == 1 }
 
 // newBacklog returns a table of the second of two clusters that has looked up so many
 // blocks of a backlog, of which nothing is committed, and when its messages arrived.
@@ -61,7 +61,7 @@ func TestWhatTheOtherClusterCommitsIsFoundWhileMessagesKeepComing(t *testing.T) 
 			entries := b.NextLookup(1000)
 			committed := make([]bool, len(entries))
 			for i, e := range entries {
-				committed[i] = !oddBlocks(e.Sequence() / blockSize)
+				committed[i] = !oddBlocks(e)
 			}
 			b.LookedUp(entries, committed)
 		}
@@ -80,7 +80,7 @@ func TestWhatIsReadyIsLeftToTheClusterThatGoesFirst(t *testing.T) {
 	b.lookUp()
 	b.SetPreference(oddBlocks)
 	for e := range b.together.all() {
-		if !oddBlocks(e.Sequence() / blockSize) {
+		if !oddBlocks(e) {
 			t.Fatalf("%d is still ready, in a block of the other cluster", e.Sequence())
 		}
 	}

@@ -78,11 +78,13 @@ type Entry struct {
 	failing bool // was delivered without success; its redeliveries have a budget
 	slow    bool // its batch was answered before it
 	mine    bool // is not left to another cluster any more
+	checks  bool // is looked up before it is sent, as others may have taken it
+	helps   bool // another cluster goes first with it, and this one takes it with idle capacity
 	wasLeft bool // to another cluster, and is looked up
 	lane    *lane
 
 	typeCircuit *circuit      // of its type
-	lookedUp    time.Time     // while it waited for a probe or for the budget
+	lookedUp    time.Time     // while it waited for a probe, for the budget, or to be sent
 	circuit     *circuit      // that it was sent or held under last
 	attempts    int           // under this circuit, without success
 	probing     *circuit      // while it is a probe, or one of those that follow it
@@ -110,6 +112,12 @@ func (e *Entry) GoesTogether() bool {
 
 // to moves e to a state. It is called with the table's lock held.
 func (e *Entry) to(s State) {
+	if e.checks && s != stateAsking {
+		e.partition.table.checkEnded(e)
+	}
+	if e.helps && s != stateAsking && s != stateBlocked && s != stateReady && s != stateSending {
+		e.partition.table.helped(e)
+	}
 	if s == Finished {
 		e.partition.table.decided(e, !e.Delivery.DeadLetter && !e.stale())
 		e.partition.table.leaveCircuit(e)

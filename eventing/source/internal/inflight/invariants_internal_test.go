@@ -105,8 +105,16 @@ func (m *model) check() {
 			m.failf("%d is abandoned, and in %v", e.Sequence(), in)
 		}
 	}
-	type numbers struct{ sending, asking, open, retrying, slow, leftAsked int }
-	if got, want := (numbers{t.sending, t.asking, t.open, t.retrying, t.sendingSlow, t.leftAsked}), (numbers{sending, asking, open, retrying, slow, leftAsked}); got != want {
+	helping := 0
+	for _, s := range m.streams {
+		for e := range s.partition.entries.all() {
+			if e.helps {
+				helping++
+			}
+		}
+	}
+	type numbers struct{ sending, asking, open, retrying, slow, leftAsked, helping int }
+	if got, want := (numbers{t.sending, t.asking, t.open, t.retrying, t.sendingSlow, t.leftAsked, t.helping}), (numbers{sending, asking, open, retrying, slow, leftAsked, helping}); got != want {
 		m.failf("the table counts %+v, want %+v", got, want)
 	}
 	if retrying > max(1, t.cfg.InFlight/retryShare) || slow > max(1, t.cfg.InFlight/slowShare) {

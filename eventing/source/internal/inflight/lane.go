@@ -74,6 +74,8 @@ func (t *Table) advance(p *Partition, l *lane) {
 	switch {
 	case t.hedge.Standby:
 		t.waitHedged(e)
+	case t.hedge.Share && !t.foreign(e):
+		t.ready(e)
 	case !t.hedge.Race():
 		t.ask(e) // perhaps it is committed, after all that time
 	default:

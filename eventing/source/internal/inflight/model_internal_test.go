@@ -167,7 +167,7 @@ func runModel(t *testing.T, decisions []byte) {
 		Lease:      m.n(3) > 0,
 	}
 	m.eager, m.closes, m.killed = m.n(2) == 0, m.n(8) == 0, m.n(2) == 0
-	hedgeAtEnd := []eventing.Hedge{{}, {Delay: 300 * time.Millisecond}}[m.n(2)]
+	hedgeAtEnd := []eventing.Hedge{{}, {Delay: 300 * time.Millisecond}, {Share: true}}[m.n(3)]
 	m.bytes = []int{2000, 1 << 20}[m.n(2)]
 	m.table = New(cfg)
 	for number := range 1 + m.n(3) {
@@ -244,7 +244,7 @@ func (m *model) step() {
 			m.answer(m.n(len(m.lookups)), m.oneIn(3))
 		}
 	case 16:
-		hedge := []eventing.Hedge{{}, {}, {Delay: 300 * time.Millisecond}, {Delay: 5 * time.Second}, {Standby: true}}[m.n(5)]
+		hedge := []eventing.Hedge{{}, {}, {Delay: 300 * time.Millisecond}, {Delay: 5 * time.Second}, {Share: true}, {Share: true}, {Standby: true}}[m.n(7)]
 		m.logf("hedge %+v", hedge)
 		m.table.SetHedge(hedge)
 	case 17:
@@ -253,7 +253,7 @@ func (m *model) step() {
 		if prefer == 0 {
 			m.table.SetPreference(nil)
 		} else {
-			m.table.SetPreference(func(block uint64) bool { return prefer == 1 })
+			m.table.SetPreference(func(e *Entry) bool { return prefer == 1 || prefer == 2 && e.Sequence()%2 == 0 })
 		}
 	case 18:
 		switch m.n(4) {

@@ -37,6 +37,7 @@ type Partition struct {
 
 	lookUpBelow uint64 // messages below it are looked up, whatever the hedge
 	lagging     bool
+	lag         time.Duration // while lagging
 }
 
 // unconfirmed is an acknowledgement that may be lost on its way.
@@ -79,7 +80,11 @@ func (p *Partition) Receive(m eventing.Message, d *delivery.Delivery, id EventID
 	p.entries.add(e)
 	p.bytes += e.size
 	p.join(e)
-	t.setLagging(p, p.lags(now.Sub(m.Arrived()), m.Pending()))
+	age := now.Sub(m.Arrived())
+	t.setLagging(p, p.lags(age, m.Pending()))
+	if p.lag = age; !p.lagging {
+		p.lag = 0 // the clocks differ, or hardly anything is behind it
+	}
 	t.admit(e)
 	return Added
 }
@@ -97,6 +102,8 @@ func (p *Partition) Abandon() {
 	for e := range p.entries.all() {
 		t.decided(e, false)
 		t.leaveCircuit(e)
+		t.helped(e)
+		t.checkEnded(e)
 	}
 	p.generation++
 	p.entries, p.finished, p.unconfirmed, p.bytes = entrySet{}, sequenceSet{}, nil, 0

@@ -87,7 +87,7 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 	if e != nil {
 		return t.send(e), 0
 	}
-	if t.together.Len() == 0 {
+	if t.together.Len() == 0 || t.hedge.Share && t.checkFirst(now) {
 		return nil, wait
 	}
 	if left := t.pace(events, now); left > 0 {
@@ -250,6 +250,7 @@ func (t *Table) Complete(r Request) []Struck {
 	if r.Together {
 		t.open--
 		t.takes += (r.Took - t.takes) / 8
+		t.quick.add(now, r.Took)
 		t.heard = now
 	}
 	t.sinkAnswered(r.Answered)
@@ -289,6 +290,7 @@ func (t *Table) completeEntry(e *Entry, next Next, after, took time.Duration, no
 	e.probeEnded()
 	switch next {
 	case Finish:
+		t.noteCommit(e, now)
 		e.partition.finish(e)
 		t.leave(e)
 	case Retry:

@@ -27,7 +27,7 @@ func TestGoroutinesThatShareATableFinishEverything(t *testing.T) {
 			p.Complete()
 			table.Block()
 			table.SetHedge(hedge)
-			table.SetPreference(func(block uint64) bool { return block%2 == 0 })
+			table.SetPreference(func(e *Entry) bool { return e.Block()%2 == 0 })
 			closed := make(chan struct{})
 			var workers sync.WaitGroup
 			for range 4 {

@@ -126,7 +126,7 @@ func TestWhatIsLeftIsTakenFromTheFarEnd(t *testing.T) {
 	t.Parallel()
 
 	b := newBench(t, Config{CatchUpLag: time.Second, MaxBytes: 64 << 20})
-	b.SetPreference(func(uint64) bool { return false })
+	b.SetPreference(func(*Entry) bool { return false })
 	b.receive(3*blockSize, "", 10, b.now.Add(-time.Minute))
 	b.lookUp()
 	if left := b.Counts()[stateLeft]; left != 3*blockSize {

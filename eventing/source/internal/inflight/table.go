@@ -62,6 +62,7 @@ type Table struct {
 	circuits
 	suspects
 	catchUp
+	sharing
 
 	stored
 	blocked     map[string]map[EventID]struct{} // by subject; nil until it is known
@@ -71,6 +72,7 @@ type Table struct {
 // New returns a Table. Until [Table.SetHedge], it delivers nothing.
 func New(cfg Config) *Table {
 	t := &Table{cfg: cfg, hedge: eventing.Hedge{Standby: true}, wake: make(chan struct{}, 1)}
+	t.began = cfg.Now()
 	t.waiting.less = func(a, b *Entry) bool { return a.due.Before(b.due) }
 	t.together.less = (*Entry).before
 	t.alone.less = (*Entry).before
@@ -153,7 +155,7 @@ func (t *Table) streams() int {
 // admit decides what to do with a message that was received.
 func (t *Table) admit(e *Entry) {
 	switch {
-	case !t.hedge.Race():
+	case !t.hedge.Race() && (!t.hedge.Share || t.leaves(e) && !e.partition.lagging):
 		t.waitHedged(e)
 	case e.Sequence() < e.partition.lookUpBelow, e.partition.lagging && !t.needless(e):
 		t.ask(e)
@@ -212,7 +214,10 @@ func (t *Table) waitHedged(e *Entry) {
 
 // dueHedged returns when a message that was not tried yet is looked up.
 func (t *Table) dueHedged(e *Entry) time.Time {
-	if !t.hedge.Standby {
+	switch {
+	case t.hedge.Share:
+		return t.dueShared(e)
+	case !t.hedge.Standby:
 		return e.received.Add(t.hedge.Delay)
 	}
 	return e.received.Add(min(standbyLookup<<min(e.lookups, 10), standbyLookupCap))
@@ -252,7 +257,9 @@ func (t *Table) SetHedge(h eventing.Hedge) {
 	if h.Standby {
 		t.holdReady()
 	}
-	if !h.Race() {
+	if h.Race() || h.Share {
+		t.takeBack(func(e *Entry) bool { return !t.leaves(e) })
+	} else {
 		for _, e := range t.left.entries {
 			t.waitHedged(e)
 		}
@@ -264,6 +271,9 @@ func (t *Table) SetHedge(h eventing.Hedge) {
 		}
 	}
 	t.waiting.rebuild(func(*Entry) bool { return true })
+	if h.Share {
+		t.divide()
+	}
 	t.signal()
 }
 

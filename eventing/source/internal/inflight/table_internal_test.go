@@ -119,7 +119,7 @@ func TestWhatIsLeftToOthersIsTakenByASourceOfFewEvents(t *testing.T) {
 
 	for _, inFlight := range []int{1, 2, 3, 4, 64} {
 		b := newBench(t, Config{InFlight: inFlight, CatchUpLag: time.Second})
-		b.SetPreference(func(uint64) bool { return false })
+		b.SetPreference(func(*Entry) bool { return false })
 		b.receive(10, "", 10, b.now.Add(-time.Minute))
 		b.lookUp()
 		if left := b.Counts()[stateLeft]; left != 10 {
@@ -149,7 +149,7 @@ func TestWhatIsLeftToOthersFindsOutWhetherTheFunctionAnswersAgain(t *testing.T) 
 		b.answer(entries, Drop, 0, 0) // without an answer
 	}
 	b.events = 100
-	b.SetPreference(func(uint64) bool { return false })
+	b.SetPreference(func(*Entry) bool { return false })
 	b.receive(10, "", 10, b.now.Add(-time.Minute))
 	b.lookUp()
 	b.request()
@@ -221,7 +221,7 @@ func TestAbandoningWakesWhatWaitedForItsLookups(t *testing.T) {
 
 	b := newBench(t, Config{CatchUpLag: time.Second})
 	other := b.AddPartition()
-	b.SetPreference(func(uint64) bool { return false })
+	b.SetPreference(func(*Entry) bool { return false })
 	b.receive(10, "", 10, b.now.Add(-time.Minute))
 	b.lookUp() // they are left
 	m := &modelMessage{sequence: 1, arrived: b.now.Add(-time.Minute), pending: 1 << 20}
