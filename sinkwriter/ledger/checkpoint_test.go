@@ -422,3 +422,39 @@ values ('orders', 'events/0', 'e1', 150), ('orders', 'events/1', 'e1', 150), ('o
 		}
 	}
 }
+
+func TestAClusterIsFitForAsLongAsItsCheckpointsAreFresh(t *testing.T) {
+	t.Parallel()
+
+	pool := sinktest.NewDatabase(t)
+	east := ledger.NewCheckpoints(pool, "east")
+	update := ledger.CheckpointUpdate{Epoch: "e1", Hedge: "share", Fit: true, CommitP99: 7 * time.Millisecond}
+	status := func(age string) ledger.ClusterStatus {
+		t.Helper()
+		last, _, err := east.Load(t.Context(), "orders", "EVENTS")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok, err := east.Save(t.Context(), "orders", "EVENTS", update, last); err != nil || !ok {
+			t.Fatalf("saved %t, %v", ok, err)
+		}
+		if _, err := pool.Exec(t.Context(), `update tandem.progress set saved_at = now() - $1::interval`, age); err != nil {
+			t.Fatal(err)
+		}
+		clusters, err := east.Clusters(t.Context(), "orders")
+		if err != nil || len(clusters) != 1 {
+			t.Fatalf("clusters %v, %v", clusters, err)
+		}
+		return clusters[0]
+	}
+	for age, want := range map[string]bool{"-1 hour": true, "4 s": false} {
+		got := status(age)
+		if got.Hedge != "share" || got.Fit != want || (got.CommitP99 == update.CommitP99) != want {
+			t.Errorf("a checkpoint of %s ago: %+v, want fit %t", age, got, want)
+		}
+	}
+	update.Fit = false
+	if got := status("-1 hour"); got.Fit {
+		t.Errorf("%+v, want not fit", got)
+	}
+}

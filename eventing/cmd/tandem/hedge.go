@@ -25,6 +25,10 @@ VALUE is one of
   300ms     This long after an event arrived, the source asks the ledger whether
             another cluster has committed it, and delivers the rest. The function
             scales to zero while others are healthy. Up to 1m.
+  share     Each event has one cluster that goes first with it; the others deliver it
+            if it is not committed after TANDEM_SHARE_DELAY (100ms by default), or
+            longer if commits take longer. Costs little more than one cluster's
+            compute. Set it for all clusters.
   standby   Nothing is delivered; events that others have committed are
             acknowledged. After a switch to another value the rest is delivered.
 
@@ -171,6 +175,8 @@ func describeHedge(hedge string) string {
 	switch hedge {
 	case "0":
 		does = "every event is delivered at once"
+	case "share":
+		return "share (each event has one cluster that goes first; the others deliver what it has not committed after a delay)"
 	case "standby":
 		does = "nothing is delivered"
 	}

@@ -57,7 +57,7 @@ func (t *Table) SetPreference(prefers func(e *Entry) bool) {
 	t.signal()
 }
 
-// divide takes what this cluster goes first with now, and leaves what it does not.
+// divide takes the events that this cluster goes first with now, and leaves the others.
 func (t *Table) divide() {
 	t.takeBack(t.goesFirst)
 	t.together.rebuild(func(e *Entry) bool {

@@ -48,12 +48,12 @@ const (
 // stay so.
 //
 // Two clusters that both have a backlog must not compute the same part of it. So the last
-// of what was left is taken first, where the other one is not yet, unless order is kept;
-// and what goes first here is looked up again when it had to wait for longer than the delay.
+// of those that were left are taken first, where the other one is not yet, unless order is
+// kept; and own ones are looked up again when they had to wait for longer than the delay.
 //
 // A cluster that lags a little stays a member. Without it the others would have to do all,
 // which they cannot where there is little capacity to spare; then they lag, and it does not,
-// and so on. What it cannot do in time they take as they have capacity.
+// and so on. They take its events as they have capacity.
 type sharing struct {
 	began    time.Time
 	delay    time.Duration // of what other clusters go first with
@@ -80,8 +80,8 @@ func (t *Table) dueShared(e *Entry) time.Time {
 	return t.began.Add(since - since%lookupGrid)
 }
 
-// takeShare has what waits for another cluster looked up at once if this cluster goes
-// first with it now.
+// takeShare has the events that wait for another cluster looked up at once if this cluster
+// goes first with them now.
 func (t *Table) takeShare() {
 	t.waiting.rebuild(func(e *Entry) bool {
 		if e.retry || e.suspect || !t.goesFirst(e) {
@@ -167,7 +167,7 @@ func (q *quickest) least() time.Duration {
 	return min(q.now, q.before)
 }
 
-// patience is how long what was left to others may make no progress.
+// patience is how long others may make no progress with the events that were left to them.
 func (t *Table) patience() time.Duration {
 	if t.hedge.Share {
 		return sharePatience
@@ -192,8 +192,8 @@ func (t *Table) Behind() bool {
 }
 
 // checkFirst has the first of this cluster's own events looked up if they have waited for so
-// long that other clusters may have taken them. It reports whether there are any: what comes
-// after them waits.
+// long that other clusters may have taken them. It reports whether there are any: later
+// ones wait.
 func (t *Table) checkFirst(now time.Time) bool {
 	old := func() bool {
 		if t.together.Len() == 0 {

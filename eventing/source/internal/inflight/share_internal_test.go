@@ -192,7 +192,7 @@ func (c *shareCluster) pump() {
 			c.send(entries)
 			continue
 		}
-		if c.table.lookups.len() > 0 && !(c.table.failing && c.table.asking > 0) {
+		if c.table.lookups.len() > 0 && (!c.table.failing || c.table.asking == 0) {
 			c.lookUp(c.table.NextLookup(4096))
 			continue
 		}
