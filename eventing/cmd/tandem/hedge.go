@@ -176,7 +176,7 @@ func describeHedge(hedge string) string {
 	case "0":
 		does = "every event is delivered at once"
 	case "share":
-		return "share (each event has one cluster that goes first; the others deliver what it has not committed after a delay)"
+		does = "each event has one cluster that goes first; the others deliver what it has not committed after a delay"
 	case "standby":
 		does = "nothing is delivered"
 	}

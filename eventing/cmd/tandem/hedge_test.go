@@ -102,6 +102,9 @@ func TestItShowsAndSwitches(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	w.source(t, "west", "0", 900)
+	if got := w.hedge(t, "--wait", "100ms", "flights", "share"); !strings.Contains(got.out, "west is switched from 0 (every event is delivered at once) to share (each event has one cluster that goes first;") {
+		t.Errorf("%+v", got)
+	}
 	if out := w.hedge(t, "--unset", "flights").ok(t); w.set(t, "east") != "" || w.set(t, "west") != "" ||
 		!strings.HasPrefix(out, "east is switched from 300ms (") || !strings.Contains(out, "west is switched from 0 (every event is delivered at once) to TANDEM_HEDGE of its source\n") {
 		t.Errorf("east still has %q, west %q; printed\n%s", w.set(t, "east"), w.set(t, "west"), out)
