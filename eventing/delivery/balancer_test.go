@@ -216,6 +216,37 @@ func TestASuspectStaysAtAnInstanceThatHangs(t *testing.T) {
 	}
 }
 
+func TestAnEventThatHasInstancesHangReachesTwo(t *testing.T) {
+	t.Parallel()
+	list, sender := three(t)
+	for _, in := range list {
+		in.set(forEvents(func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("Ce-Id") == "bad" {
+				in.set(hangs(t))
+				(*in.behave.Load())(w, r)
+				return
+			}
+			commits(w, r)
+		}))
+	}
+	bad := make(chan delivery.Step, 1)
+	go func() { bad <- deliver(t, sender, "bad") }()
+	for i := range 200 {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		if step, err := sender.DeliverUntilSettled(ctx, eventtest.NewEvent(fmt.Sprint(i))); err != nil || !step.Settled {
+			t.Errorf("step %+v of event %d, %v; want it settled", step, i, err)
+		}
+		cancel()
+		time.Sleep(10 * time.Millisecond)
+	}
+	if step := <-bad; step.Settled || step.Broken || step.RetryIn == 0 {
+		t.Errorf("step %+v of the event that has instances hang, want that it is retried", step)
+	}
+	if n := deliverAll(t, sender, 50); n != 50 {
+		t.Errorf("%d of 50 events are committed", n)
+	}
+}
+
 func TestAnInstanceThatIsNotThereIsLeftOut(t *testing.T) {
 	t.Parallel()
 	list, _ := three(t)
