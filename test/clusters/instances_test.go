@@ -1,13 +1,7 @@
 package clusters_test
 
 import (
-	"context"
-	"errors"
-	"io"
-	"net"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -76,56 +70,15 @@ func send(t *testing.T, c *devcluster.Cluster, instance int, signal syscall.Sign
 	}
 }
 
-// newService starts a balancer of connections, as a Service of Kubernetes is: each goes to the
-// next instance that accepts it, and stays there. It returns its URL.
+// newService returns the URL of a balancer of connections, as a Service of Kubernetes is.
 func newService(t *testing.T, urls []string) (string, error) {
 	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	l := link.New()
+	t.Cleanup(l.Close)
+	targets := make([]string, len(urls))
+	for i, u := range urls {
+		targets[i] = strings.TrimPrefix(u, "http://")
 	}
-	t.Cleanup(func() { _ = listener.Close() })
-	var turn atomic.Int64
-	go func() {
-		for {
-			near, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer near.Close() //nolint:errcheck // it may be broken
-				far, err := dialNext(t.Context(), urls, int(turn.Add(1)))
-				if err != nil {
-					return
-				}
-				carry(near, far)
-			}()
-		}
-	}()
-	return "http://" + listener.Addr().String(), nil
-}
-
-// dialNext connects to the first of the instances that accepts, from one on.
-func dialNext(ctx context.Context, urls []string, from int) (conn net.Conn, err error) {
-	err = errors.New("there is no instance")
-	for i := range urls {
-		address := strings.TrimPrefix(urls[(from+i)%len(urls)], "http://")
-		if conn, err = (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address); err == nil {
-			return conn, nil
-		}
-	}
-	return nil, err
-}
-
-// carry connects two connections until one of them ends.
-func carry(near, far net.Conn) {
-	var directions sync.WaitGroup
-	for _, ends := range [][2]net.Conn{{near, far}, {far, near}} {
-		directions.Go(func() {
-			_, _ = io.Copy(ends[0], ends[1])
-			_ = near.Close()
-			_ = far.Close()
-		})
-	}
-	directions.Wait()
+	address, err := l.ListenAny(targets...)
+	return "http://" + address, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -47,7 +48,7 @@ type Link struct {
 	now       Condition
 	changed   chan struct{} // closed whenever the link or one of its connections changes
 	conns     map[*Conn]bool
-	listeners map[string]net.Listener // by target
+	listeners map[string]net.Listener // by target, or several with commas between
 	closed    bool
 }
 
@@ -93,19 +94,24 @@ func (l *Link) Bytes() (there, back int64) { return l.there.Load(), l.back.Load(
 
 // Listen returns an address on 127.0.0.1 from which connections cross the link to
 // the target, another address. The address of a target stays the same.
-func (l *Link) Listen(target string) (address string, err error) {
+func (l *Link) Listen(target string) (address string, err error) { return l.ListenAny(target) }
+
+// ListenAny is [Link.Listen] with several targets, as a Service of Kubernetes has: each
+// connection goes to the next one that accepts it, and stays there.
+func (l *Link) ListenAny(targets ...string) (address string, err error) {
+	name := strings.Join(targets, ",")
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return "", fmt.Errorf("listen for %s: %w", target, net.ErrClosed)
+		return "", fmt.Errorf("listen for %s: %w", name, net.ErrClosed)
 	}
-	listener := l.listeners[target]
+	listener := l.listeners[name]
 	if listener == nil {
 		if listener, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0"); err != nil {
-			return "", fmt.Errorf("listen for %s: %w", target, err)
+			return "", fmt.Errorf("listen for %s: %w", name, err)
 		}
-		l.listeners[target] = listener
-		go l.accept(listener, target)
+		l.listeners[name] = listener
+		go l.accept(listener, targets)
 	}
 	return listener.Addr().String(), nil
 }
@@ -149,18 +155,29 @@ func (l *Link) Close() {
 	l.Cut()
 }
 
-func (l *Link) accept(listener net.Listener, target string) {
-	for {
+func (l *Link) accept(listener net.Listener, targets []string) {
+	for turn := 0; ; turn++ {
 		near, err := listener.Accept()
 		if err != nil {
 			return
 		}
-		go l.carry(near, target)
+		next := turn % len(targets)
+		go l.carry(near, slices.Concat(targets[next:], targets[:next]))
 	}
 }
 
-// carry connects near with the target until both directions have ended.
-func (l *Link) carry(near net.Conn, target string) {
+// dial connects to the first target that accepts.
+func dial(targets []string) (conn net.Conn, err error) {
+	for _, target := range targets {
+		if conn, err = (&net.Dialer{Timeout: dialTimeout}).DialContext(context.Background(), "tcp", target); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
+}
+
+// carry connects near with one of the targets until both directions have ended.
+func (l *Link) carry(near net.Conn, targets []string) {
 	c := &Conn{link: l, near: near}
 	if !l.add(c) {
 		return
@@ -169,7 +186,7 @@ func (l *Link) carry(near net.Conn, target string) {
 	if _, ok := c.wait(false); !ok {
 		return
 	}
-	far, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(context.Background(), "tcp", target)
+	far, err := dial(targets)
 	if err != nil || !c.join(far) {
 		reset(near)
 		return

@@ -317,3 +317,56 @@ func TestURLLeadsOverTheLinkAtOneAddress(t *testing.T) {
 		t.Errorf("Listen after Close: %v, want net.ErrClosed", err)
 	}
 }
+
+func TestConnectionsGoToTheNextTargetThatAcceptsThem(t *testing.T) {
+	t.Parallel()
+
+	named := func(name string) net.Listener {
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = listener.Close() })
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = io.WriteString(conn, name)
+				_ = conn.Close()
+			}
+		}()
+		return listener
+	}
+	a, b, c := named("a"), named("b"), named("c")
+	l := link.New()
+	t.Cleanup(l.Close)
+	address, err := l.ListenAny(a.Addr().String(), b.Addr().String(), c.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	reached := func(n int) (names string) {
+		for range n {
+			conn, err := (&net.Dialer{Timeout: patience}).DialContext(t.Context(), "tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.SetDeadline(time.Now().Add(patience))
+			name, err := io.ReadAll(conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			names += string(name)
+			_ = conn.Close()
+		}
+		return names
+	}
+	if got := reached(6); got != "abcabc" {
+		t.Errorf("connections reached %q", got)
+	}
+	_ = b.Close()
+	if got := reached(3); got != "acc" {
+		t.Errorf("without b, connections reached %q", got)
+	}
+}
