@@ -65,6 +65,7 @@ type process struct {
 	*supervisor.Process
 	kind    string // source, function or by hand
 	cluster string
+	mayEnd  bool // by a strike
 }
 
 func (o *Options) deploy(ctx context.Context) (_ *deployment, err error) {
@@ -223,7 +224,7 @@ func (d *deployment) awaitFor(ctx context.Context, patience time.Duration, what 
 // deaths reports a process that ended by itself.
 func (d *deployment) deaths() error {
 	for _, p := range d.processes {
-		if p.Restarts() > 0 {
+		if p.Restarts() > 0 && !p.mayEnd {
 			return fmt.Errorf("%s ended by itself:\n%s", p.Name(), d.said())
 		}
 	}

@@ -44,6 +44,15 @@ func goals() []goal {
 			goal{row: r.Name, what: "share of good events in time", bound: 0.9, of: func(l Line) *float64 { return l.InTime }},
 			goal{row: r.Name, what: "p99.9, ms", bound: 5000, atMost: true, of: p999})
 	}
+	for _, r := range instanceRows() {
+		all = append(all, goal{row: r.Name, what: "p99.9 a second later, × before", bound: 2, atMost: true, of: func(l Line) *float64 {
+			if l.Before == nil {
+				return nil
+			}
+			ratio := l.P999 / l.Before.P999
+			return &ratio
+		}})
+	}
 	return all
 }
 

@@ -41,6 +41,12 @@ type Line struct {
 	// was published.
 	InTime *float64 `json:"in_time,omitempty"`
 
+	// Around a strike against an instance of the function, within a second of it, and after it;
+	// Latency has what comes in between.
+	Before *Latency `json:"before,omitempty"`
+	Second *Latency `json:"first_second,omitempty"`
+	Healed *Latency `json:"afterwards,omitempty"`
+
 	Probes []Probe `json:"probes,omitempty"` // of all rounds
 
 	// CPU is the processor time of an event in microseconds, both clusters together.
@@ -80,6 +86,14 @@ func (l *Line) fill(samples []sample) {
 		value := rounded(medianOf(samples, figure), digits)
 		return &value
 	}
+	latency := func(of func(s sample) Latency) *Latency {
+		return &Latency{
+			P50:  *median(1, func(s sample) float64 { return of(s).P50 }),
+			P99:  *median(1, func(s sample) float64 { return of(s).P99 }),
+			P999: *median(1, func(s sample) float64 { return of(s).P999 }),
+			Max:  *median(1, func(s sample) float64 { return of(s).Max }),
+		}
+	}
 	first := samples[0]
 	l.Workers = samples[len(samples)-1].workers
 	for _, s := range samples {
@@ -111,12 +125,7 @@ func (l *Line) fill(samples []sample) {
 	}
 	if first.open != nil {
 		l.At = median(0, func(s sample) float64 { return s.open.at })
-		l.Latency = &Latency{
-			P50:  *median(1, func(s sample) float64 { return s.open.P50 }),
-			P99:  *median(1, func(s sample) float64 { return s.open.P99 }),
-			P999: *median(1, func(s sample) float64 { return s.open.P999 }),
-			Max:  *median(1, func(s sample) float64 { return s.open.Max }),
-		}
+		l.Latency = latency(func(s sample) Latency { return s.open.Latency })
 		l.Lag = median(0, func(s sample) float64 { return millis(s.open.lag) })
 		l.EndLag = median(0, func(s sample) float64 { return millis(s.open.endLag) })
 		l.Computed = median(3, func(s sample) float64 { return s.open.computed })
@@ -124,12 +133,14 @@ func (l *Line) fill(samples []sample) {
 	if first.beside != nil {
 		l.At = median(0, func(s sample) float64 { return s.beside.at })
 		l.InTime = median(4, func(s sample) float64 { return s.beside.inTime })
-		l.Latency = &Latency{
-			P50:  *median(1, func(s sample) float64 { return s.beside.P50 }),
-			P99:  *median(1, func(s sample) float64 { return s.beside.P99 }),
-			P999: *median(1, func(s sample) float64 { return s.beside.P999 }),
-			Max:  *median(1, func(s sample) float64 { return s.beside.Max }),
-		}
+		l.Latency = latency(func(s sample) Latency { return s.beside.Latency })
+	}
+	if first.instances != nil {
+		l.At = median(0, func(s sample) float64 { return s.instances.at })
+		l.Before = latency(func(s sample) Latency { return s.instances.before })
+		l.Second = latency(func(s sample) Latency { return s.instances.first })
+		l.Latency = latency(func(s sample) Latency { return s.instances.then })
+		l.Healed = latency(func(s sample) Latency { return s.instances.after })
 	}
 	if first.computed != nil {
 		l.Computed = median(3, func(s sample) float64 { return *s.computed })
@@ -177,6 +188,9 @@ func (s sample) String() string {
 	if s.open != nil {
 		parts = append(parts, s.open.String())
 	}
+	if s.instances != nil {
+		parts = append(parts, s.instances.String())
+	}
 	if s.beside != nil {
 		parts = append(parts, s.beside.String())
 	}
@@ -200,6 +214,7 @@ func Format(lines []Line, o Options) string {
 	var text strings.Builder
 	text.WriteString(o.Describe() + "\n")
 	formatFigures(&text, lines)
+	formatInstances(&text, lines)
 	formatCPU(&text, lines)
 	for _, l := range lines {
 		if len(l.Probes) > 0 {
@@ -252,6 +267,28 @@ func formatFigures(text *strings.Builder, lines []Line) {
 		}
 		row(name, figure(l.EventsPerSecond, "%.0f"), figure(l.Seconds, "%.2f"), of, figure(l.At, "%.0f/s"),
 			latency[0], latency[1], latency[2], latency[3], figure(l.Lag, "%.0f"), figure(l.EndLag, "%.0f"), figure(l.Computed, "%.2f"), figure(l.InTime, "%.3f"), figure(l.Pause, "%.1f"))
+	}
+}
+
+// formatInstances writes the latencies around strikes against instances.
+func formatInstances(text *strings.Builder, lines []Line) {
+	row, flush := newTable(text)
+	defer flush()
+	headed := false
+	for _, l := range lines {
+		if l.Before == nil {
+			continue
+		}
+		if !headed {
+			text.WriteString("\np50 / p99.9 / longest in ms around a strike against one instance of each three\n")
+			row("row", "before", "first second", "then", "afterwards")
+			headed = true
+		}
+		cells := []string{l.Row}
+		for _, f := range []*Latency{l.Before, l.Second, l.Latency, l.Healed} {
+			cells = append(cells, fmt.Sprintf("%.1f / %.1f / %.1f", f.P50, f.P999, f.Max))
+		}
+		row(cells...)
 	}
 }
 

@@ -53,6 +53,7 @@ type Row struct {
 	source   []string // variables of the sources: none where a row measures the defaults
 	function []string // variables of the functions
 	alone    bool     // one cluster only
+	service  bool     // a balancer of connections is in front of the instances
 
 	events  int                // at most, of a filled stream; 0 for no bound
 	least   int                // events of a filled stream, however few are asked for
@@ -73,14 +74,15 @@ type Row struct {
 type measure int
 
 const (
-	measureBacklog measure = iota // the rate at which a filled stream is handled
-	measureRace                   // the highest rate of an open loop that is held
-	measureLatency                // latencies in an open loop
-	measureSkip                   // how fast a cluster that rejoins skips what is committed
-	measureDivide                 // how long two clusters take for a backlog, and how long one takes
-	measureDeath                  // how long commits pause when one of two clusters with a backlog dies
-	measurePending                // the memory of a source
-	measureBeside                 // good events beside bad ones
+	measureBacklog   measure = iota // the rate at which a filled stream is handled
+	measureRace                     // the highest rate of an open loop that is held
+	measureLatency                  // latencies in an open loop
+	measureSkip                     // how fast a cluster that rejoins skips what is committed
+	measureDivide                   // how long two clusters take for a backlog, and how long one takes
+	measureDeath                    // how long commits pause when one of two clusters with a backlog dies
+	measurePending                  // the memory of a source
+	measureBeside                   // good events beside bad ones
+	measureInstances                // latencies around a strike against an instance of the function
 )
 
 // strike is what happens to the last cluster while latencies are measured.
@@ -92,6 +94,11 @@ const (
 	strikeStop          // all processes are stopped, stallLength in every second
 	strikeNap           // one computation sleeps, pauseLength in every pausePeriod
 	strikeFreeze        // one process is stopped, the function and the source in turn, pauseLength in every pausePeriod
+
+	// Of the instances of the function, the first one of each cluster.
+	strikeHang // is stopped
+	strikeKill // is killed
+	strikeSlow // computes nothing in less than slowInstance
 )
 
 const (
@@ -158,7 +165,7 @@ func Rows() []Row {
 
 		{Name: RowPending, measure: measurePending, About: "memory of a source with millions of messages pending (--pending) and a function that answers 503; only if named"},
 	}
-	return append(rows, besideRows()...)
+	return slices.Concat(rows, instanceRows(), besideRows())
 }
 
 // Long reports whether the row is measured only if it is named.

@@ -148,7 +148,7 @@ func (r *run) measureRow(ctx context.Context, result *result) error {
 
 func (r *run) measure(ctx context.Context, result *result, workers int) (sample, error) {
 	row := result.row
-	if row.measure != measureRace && row.measure != measureLatency && row.measure != measureBeside {
+	if row.measure != measureRace && row.measure != measureLatency && row.measure != measureBeside && row.measure != measureInstances {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, r.Limit, fmt.Errorf("it was not done in %s", r.Limit))
 		defer cancel()
@@ -197,6 +197,12 @@ func (r *run) measure(ctx context.Context, result *result, workers int) (sample,
 			return sample{}, err
 		}
 		return sample{beside: result}, nil
+	case measureInstances:
+		result, err := r.measureInstances(ctx, row)
+		if err != nil {
+			return sample{}, err
+		}
+		return sample{instances: result}, nil
 	default:
 		return sample{}, fmt.Errorf("row %s is not measured here", row.Name)
 	}

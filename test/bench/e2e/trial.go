@@ -24,6 +24,8 @@ type sample struct {
 
 	open   *openResult   // of an open loop
 	beside *besideResult // of good events beside bad ones
+
+	instances *instancesResult // around a strike against an instance
 }
 
 // measureBacklog has a row handle a stream that is full already, as fast as it can.

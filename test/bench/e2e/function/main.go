@@ -8,7 +8,7 @@
 //	TANDEM_BENCH_CONTROL=ADDRESS
 //
 // At the control address, GET returns the number of computations so far, and POST with
-// ?nap=300ms has the next computation sleep.
+// ?nap=300ms has the next computation sleep, with ?sleep=300ms all from then on.
 package main
 
 import (
@@ -76,6 +76,7 @@ type pace struct {
 
 	computed atomic.Int64
 	nap      atomic.Int64 // for how long the next computation sleeps
+	sleep    atomic.Int64 // for how long all do
 	pool     chan struct{}
 }
 
@@ -84,6 +85,7 @@ func (p *pace) before(o orders.Order) {
 	if nap := time.Duration(p.nap.Swap(0)); nap > 0 {
 		time.Sleep(nap)
 	}
+	time.Sleep(time.Duration(p.sleep.Load()))
 	if p.stall > 0 {
 		now := time.Now()
 		time.Sleep(p.stall - now.Sub(now.Truncate(time.Second)))
@@ -102,12 +104,16 @@ func (p *pace) before(o orders.Order) {
 
 func (p *pace) control(w stdhttp.ResponseWriter, r *stdhttp.Request) {
 	if r.Method == stdhttp.MethodPost {
-		nap, err := time.ParseDuration(r.URL.Query().Get("nap"))
+		length, to := r.URL.Query().Get("nap"), &p.nap
+		if length == "" {
+			length, to = r.URL.Query().Get("sleep"), &p.sleep
+		}
+		d, err := time.ParseDuration(length)
 		if err != nil {
 			stdhttp.Error(w, err.Error(), stdhttp.StatusBadRequest)
 			return
 		}
-		p.nap.Store(int64(nap))
+		to.Store(int64(d))
 	}
 	_, _ = fmt.Fprintln(w, p.computed.Load()) // the client repeats the request
 }
