@@ -246,7 +246,7 @@ func (w *watch) end(ctx context.Context, a *answer, sample bool) {
 	delete(in.watched, w)
 	now := b.cfg.Now()
 	switch {
-	case w.abandoned:
+	case w.abandoned && a.status == 0:
 		a.err, a.brokenBy, a.elsewhere = errHangs, "", !w.stays
 	case a.status == 0 && context.Cause(ctx) != nil: // its time is up, or the source ends
 	case a.unsent:

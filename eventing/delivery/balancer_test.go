@@ -425,6 +425,22 @@ func TestDeadLettersGoToAnInstanceThatIsWell(t *testing.T) {
 	}
 }
 
+func TestTypesAreThoseOfAnInstanceThatAnswers(t *testing.T) {
+	t.Parallel()
+	list, sender := three(t)
+	list[0].set(hangs(t))
+	list[1].set(unavailable)
+	list[2].set(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set(outcome.TypesHeader, "com.example.test") })
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := sender.AskTypes(ctx); err != nil || !sender.Types()["com.example.test"] {
+		t.Errorf("types %v, %v", sender.Types(), err)
+	}
+	if err := sender.Probe(ctx); err != nil {
+		t.Errorf("probe: %v", err)
+	}
+}
+
 func TestAnAddressMayBeNamedOnce(t *testing.T) {
 	t.Parallel()
 	for _, list := range []string{"http://a,http://b,http://a", "http://a,", "http://a,b"} {

@@ -99,7 +99,11 @@ func (d *Sender) AskTypes(ctx context.Context) (err error) {
 }
 
 func (d *Sender) askTypes(ctx context.Context, u *url.URL) error {
-	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+	timeout := d.cfg.Timeout
+	if len(d.function.members) > 1 {
+		timeout = min(timeout, probeTimeout) // another one may answer
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodOptions, u.String(), nil)
 	if err != nil {
