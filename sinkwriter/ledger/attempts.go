@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tandem-fn/tandem/sinkwriter/lease"
 )
 
 const (
@@ -29,7 +31,7 @@ set epoch = excluded.epoch, tries = excluded.tries, tried_ms = excluded.tried_ms
 type Attempts struct {
 	pool    *pgxpool.Pool
 	cluster string
-	lease   Lease
+	lease   lease.Lease
 }
 
 // NewAttempts returns the attempts of one cluster in the database behind pool.
@@ -39,9 +41,9 @@ func NewAttempts(pool *pgxpool.Pool, cluster string) *Attempts {
 
 // With returns the same attempts for a replica with a lease: Save stores none after another
 // replica has acquired it.
-func (t *Attempts) With(lease Lease) *Attempts {
+func (t *Attempts) With(held lease.Lease) *Attempts {
 	with := *t
-	with.lease = lease
+	with.lease = held
 	return &with
 }
 
@@ -68,7 +70,7 @@ func (t *Attempts) Save(ctx context.Context, function, stream, epoch string, tri
 	}
 	batch := &pgx.Batch{}
 	if len(tries) > 0 {
-		batch.Queue(saveTriesSQL, t.cluster, function, stream, epoch, sequences, counts, times, strikes, t.lease.fence())
+		batch.Queue(saveTriesSQL, t.cluster, function, stream, epoch, sequences, counts, times, strikes, t.lease.Fence())
 	}
 	if len(settled) > 0 {
 		batch.Queue(forgetTriesSQL, t.cluster, function, stream, gone)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tandem-fn/tandem/sinkwriter/lease"
 )
 
 const (
@@ -27,7 +29,7 @@ where not exists (select from tandem.ledger l where l.key = tandem.key(d.functio
 type Blocked struct {
 	pool    *pgxpool.Pool
 	cluster string
-	lease   Lease
+	lease   lease.Lease
 }
 
 // NewBlocked returns the blocked events of one cluster in the database behind pool, which
@@ -36,11 +38,11 @@ func NewBlocked(pool *pgxpool.Pool, cluster string) *Blocked {
 	return &Blocked{pool: pool, cluster: cluster}
 }
 
-// With returns the same for a replica with a lease: Store fails with [ErrLeaseLost] after
+// With returns the same for a replica with a lease: Store fails with [lease.ErrLost] after
 // another replica has acquired it.
-func (p *Blocked) With(lease Lease) *Blocked {
+func (p *Blocked) With(held lease.Lease) *Blocked {
 	with := *p
-	with.lease = lease
+	with.lease = held
 	return &with
 }
 

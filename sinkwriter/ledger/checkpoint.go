@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tandem-fn/tandem/sinkwriter/lease"
 )
 
 const (
@@ -61,7 +63,7 @@ where p.function = $1 group by p.cluster order by p.cluster`
 type Checkpoints struct {
 	pool    *pgxpool.Pool
 	cluster string
-	lease   Lease
+	lease   lease.Lease
 }
 
 // NewCheckpoints returns the checkpoints of one cluster in the database behind pool.
@@ -71,9 +73,9 @@ func NewCheckpoints(pool *pgxpool.Pool, cluster string) *Checkpoints {
 
 // With returns the same checkpoints for a replica with a lease: Save stores nothing after
 // another replica has acquired it.
-func (p *Checkpoints) With(lease Lease) *Checkpoints {
+func (p *Checkpoints) With(held lease.Lease) *Checkpoints {
 	with := *p
-	with.lease = lease
+	with.lease = held
 	return &with
 }
 
@@ -161,7 +163,7 @@ func (p *Checkpoints) Save(ctx context.Context, function, stream string, row Che
 	default:
 		args = append(append(args, row.Hedge, row.Fit, row.CommitP99.Milliseconds()), was...)
 	}
-	args = append(args, p.lease.fence())
+	args = append(args, p.lease.Fence())
 	if row.Truncated {
 		if _, err := p.pool.Exec(ctx, lowerHorizonSQL, function, stream, row.Epoch, number(row.Floor)); err != nil {
 			return Checkpoint{}, false, fmt.Errorf("lower horizon of function %s in stream %s: %w", function, stream, err)

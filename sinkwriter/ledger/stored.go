@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/tandem-fn/tandem/sinkwriter/lease"
 )
 
 const (
@@ -73,7 +75,7 @@ func (p *Blocked) Store(ctx context.Context, function string, events []StoredEve
 		sources[i], ids[i], subjects[i], streams[i] = e.Source, e.ID, e.Subject, e.Stream
 		sequences[i], arrived[i], data[i] = strconv.FormatUint(e.Sequence, 10), e.Arrived, e.Event
 	}
-	rows, err := p.pool.Query(ctx, storeBlockedSQL, function, p.cluster, sources, ids, subjects, streams, sequences, arrived, data, p.lease.fence())
+	rows, err := p.pool.Query(ctx, storeBlockedSQL, function, p.cluster, sources, ids, subjects, streams, sequences, arrived, data, p.lease.Fence())
 	if err != nil {
 		return nil, fmt.Errorf("store blocked events of function %s: %w", function, err)
 	}
@@ -83,7 +85,7 @@ func (p *Blocked) Store(ctx context.Context, function string, events []StoredEve
 	var allowed bool
 	if _, err := pgx.ForEachRow(rows, []any{&k.source, &k.id, &allowed}, func() error {
 		if !allowed {
-			return ErrLeaseLost
+			return lease.ErrLost
 		}
 		inserted[k] = true
 		return nil

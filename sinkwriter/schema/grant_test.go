@@ -24,6 +24,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/sinkwriter/contract"
 	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
+	"github.com/tandem-fn/tandem/sinkwriter/lease"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
@@ -203,14 +204,14 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	leases := ledger.NewLeases(pool, "east")
+	leases := lease.New(pool, "east")
 	for range 2 {
-		lease, _, err := leases.Acquire(t.Context(), "rooms", ledger.Holder{Site: "here", Replica: "first"}, true)
-		if err = errors.Join(err, leases.Renew(t.Context(), "rooms", lease)); err != nil {
+		held, _, err := leases.Acquire(t.Context(), "rooms", lease.Holder{Site: "here", Replica: "first"}, true)
+		if err = errors.Join(err, leases.Renew(t.Context(), "rooms", held)); err != nil {
 			t.Error(err)
 		}
 		row := ledger.CheckpointUpdate{Epoch: "e1", Floor: 3, Head: 3, Hedge: "0"}
-		if _, ok, err := progress.With(lease).Save(t.Context(), "rooms", "EVENTS", row, saved); err != nil || !ok {
+		if _, ok, err := progress.With(held).Save(t.Context(), "rooms", "EVENTS", row, saved); err != nil || !ok {
 			t.Errorf("save progress with a lease: %t, %v", ok, err)
 		}
 	}

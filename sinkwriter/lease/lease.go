@@ -1,4 +1,7 @@
-package ledger
+// Package lease decides which replica of a source delivers: of several processes with one
+// cluster name and function, the one that has the lease, by the clock of the database. The
+// epoch of a lease fences what its holder stores.
+package lease
 
 import (
 	"context"
@@ -11,9 +14,9 @@ import (
 )
 
 const (
-	// LeaseExpires is the time after the latest renewal from which on another replica of
+	// Expires is the time after the latest renewal from which on another replica of
 	// the same site takes the lease, by the clock of the database.
-	LeaseExpires = 3 * time.Second
+	Expires = 3 * time.Second
 
 	// SiteExpires is the time after the latest renewal from which on another site takes
 	// the lease: so long after a source has ended, its cluster may move to another site.
@@ -46,23 +49,10 @@ where cluster = $1 and function = $2 and site = $3 and replica = $4 and epoch = 
 
 	giveUpSQL = `update tandem.source_lease set until = clock_timestamp()
 where cluster = $1 and function = $2 and site = $3 and replica = $4 and epoch = $5`
-
-	// What a source stores is stored only while it has the lease, if there is one: the row
-	// is locked, so that no other replica acquires it before that is committed. The numbers
-	// are those of the parameter that [Lease.fence] returns; $1 is the cluster, $2 the
-	// function.
-	fence9  = `with fence as (` + fenceLock + `$9::text[] for share) `
-	fence11 = `with fence as (` + fenceLock + `$11::text[] for share) `
-	fence13 = `with fence as (` + fenceLock + `$13::text[] for share) `
-	may9    = `($9::text[] is null or exists (select from fence))`
-	may11   = `($11::text[] is null or exists (select from fence))`
-	may13   = `($13::text[] is null or exists (select from fence))`
-
-	fenceLock = `select 1 from tandem.source_lease where cluster = $1 and function = $2 and array[site, replica, epoch::text] = `
 )
 
-// ErrLeaseLost means that another replica of the source has taken the lease: it delivers now.
-var ErrLeaseLost = errors.New("another replica of the source has taken the lease")
+// ErrLost means that another replica of the source has taken the lease: it delivers now.
+var ErrLost = errors.New("another replica of the source has taken the lease")
 
 // Holder is a replica of a source: a site and, within it, a name.
 type Holder struct{ Site, Replica string }
@@ -76,8 +66,9 @@ type Lease struct {
 	Epoch int64
 }
 
-// fence returns the parameter of a fenced statement; nil for the zero value.
-func (l Lease) fence() []string {
+// Fence returns the parameter by which a statement stores nothing without the lease: site,
+// replica and epoch; nil for the zero value.
+func (l Lease) Fence() []string {
 	if l == (Lease{}) {
 		return nil
 	}
@@ -91,8 +82,8 @@ type Leases struct {
 	cluster string
 }
 
-// NewLeases returns the leases of the sources of one cluster in the database behind pool.
-func NewLeases(pool *pgxpool.Pool, cluster string) *Leases {
+// New returns the leases of the sources of one cluster in the database behind pool.
+func New(pool *pgxpool.Pool, cluster string) *Leases {
 	return &Leases{pool: pool, cluster: cluster}
 }
 
@@ -102,7 +93,7 @@ func NewLeases(pool *pgxpool.Pool, cluster string) *Leases {
 // free, and its holder before.
 func (l *Leases) Acquire(ctx context.Context, function string, as Holder, restarted bool) (lease Lease, before Holder, err error) {
 	lease.Holder = as
-	err = l.pool.QueryRow(ctx, acquireSQL, l.cluster, function, as.Site, as.Replica, restarted, LeaseExpires.Milliseconds(), SiteExpires.Milliseconds()).
+	err = l.pool.QueryRow(ctx, acquireSQL, l.cluster, function, as.Site, as.Replica, restarted, Expires.Milliseconds(), SiteExpires.Milliseconds()).
 		Scan(&lease.Epoch, &before.Site, &before.Replica)
 	if err != nil {
 		return Lease{}, Holder{}, fmt.Errorf("acquire the lease of the source of function %s: %w", function, err)
@@ -110,10 +101,10 @@ func (l *Leases) Acquire(ctx context.Context, function string, as Holder, restar
 	return lease, before, nil
 }
 
-// Renew extends a lease by [LeaseExpires], also one that has expired and was taken by no other
-// replica. The error is [ErrLeaseLost] if one has taken it.
+// Renew extends a lease by [Expires], also one that has expired and was taken by no other
+// replica. The error is [ErrLost] if one has taken it.
 func (l *Leases) Renew(ctx context.Context, function string, lease Lease) error {
-	return l.update(ctx, "renew", renewSQL, function, lease, LeaseExpires.Milliseconds())
+	return l.update(ctx, "renew", renewSQL, function, lease, Expires.Milliseconds())
 }
 
 // Release ends a lease, so that another replica takes it at once.
@@ -125,7 +116,7 @@ func (l *Leases) update(ctx context.Context, verb, sql, function string, lease L
 	args = append([]any{l.cluster, function, lease.Site, lease.Replica, lease.Epoch}, args...)
 	updated, err := l.pool.Exec(ctx, sql, args...)
 	if err == nil && updated.RowsAffected() == 0 {
-		err = ErrLeaseLost
+		err = ErrLost
 	}
 	if err != nil {
 		return fmt.Errorf("%s the lease of the source of function %s: %w", verb, function, err)
