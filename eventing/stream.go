@@ -59,6 +59,10 @@ type OpenConfig struct {
 	// nothing.
 	Vanished func(from, messages uint64)
 
+	// Known reports whether the message at a sequence need not be redelivered: it was
+	// received, and its acknowledgement is seen to. Nil if none is known.
+	Known func(sequence uint64) bool
+
 	// MaxOutstanding is how many unacknowledged messages the reader may have. 0 is the
 	// stream's default.
 	MaxOutstanding int
@@ -69,6 +73,12 @@ type OpenConfig struct {
 // that returns which settings of the stream can lose events before they are delivered; the
 // source reads on and is not ready. It may have a method Missing(context.Context, []uint64)
 // ([]uint64, error) that returns those of some sequences whose messages the stream has deleted.
+//
+// A reader that redelivers by itself has two more methods. Redelivers() (below uint64, all bool)
+// returns the sequence below which messages that it passes may be acknowledged already, 0 when
+// it has passed these, and whether they are all that were delivered before and not
+// acknowledged. Reread(context.Context, uint64) (head uint64, ok bool, err error) is a Rewind that
+// lasts as long as the process, for messages that are probably done.
 type Reader interface {
 	// Origin returns the name of the stream in which messages were stored first, the same
 	// in every cluster: for a mirror, the mirrored stream's. Checkpoints are saved under

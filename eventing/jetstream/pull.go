@@ -13,8 +13,10 @@ import (
 
 const (
 	// pullWait is how long the server may wait for messages until it ends a
-	// request for some.
-	pullWait = 5 * time.Second
+	// request for some. It is shorter than the lease of a source by more than the time
+	// between two renewals: to one that stands still, no message is delivered any more
+	// when another takes over.
+	pullWait = 1500 * time.Millisecond
 
 	// pullPatience is how long nothing may come after that, or after the server
 	// has said that the request is over, until it is given up.
@@ -65,7 +67,7 @@ func (r *reader) request(ctx context.Context, n, bytes int, receive func(*nats.M
 		return err
 	}
 	defer func() { _ = sub.Unsubscribe() }() // only fails without a connection
-	if err := r.conn.client().PublishRequest(r.next, inbox, body); err != nil {
+	if err := r.conn.client().PublishRequest(r.pullFrom, inbox, body); err != nil {
 		return err
 	}
 

@@ -29,7 +29,7 @@ type reader struct {
 	want     consumerWanted
 	stored   natsjs.Stream
 	consumer natsjs.Consumer
-	next     string // the subject that asks for messages
+	pullFrom string // the subject that asks for messages
 	origin   string
 	epoch    string
 	changed  atomic.Pointer[error] // the consumer, since it was opened
@@ -44,16 +44,24 @@ type reader struct {
 	delivered uint64 // the number of the latest one
 
 	seen seen // of the same consumer
+
+	// Before the consumer is asked for messages, those from next on and before end are read
+	// again by their sequences.
+	next, end uint64
+	reclaimed bool // the consumer redelivers what it waits for
 }
 
 func (r *reader) Origin() string { return r.origin }
 func (r *reader) Epoch() string  { return r.epoch }
 
-// Pull is one request for n messages, or, if the next one alone is larger than
+// Pull passes messages that are read again, or is one request for n messages, or, if the next one alone is larger than
 // bytes, another one for that.
 func (r *reader) Pull(ctx context.Context, n, bytes int, receive func(eventing.Message)) error {
 	if err := r.changed.Load(); err != nil {
 		return *err
+	}
+	if passed, err := r.pullAgain(ctx, n, bytes, receive); passed || err != nil {
+		return err
 	}
 	ctx, giveUp := context.WithCancel(ctx)
 	defer giveUp()
@@ -89,10 +97,14 @@ func (r *reader) Pull(ctx context.Context, n, bytes int, receive func(eventing.M
 }
 
 func (r *reader) Position(ctx context.Context) (eventing.Position, error) {
-	return repeat(ctx, func(ctx context.Context) (eventing.Position, error) {
+	position, err := repeat(ctx, func(ctx context.Context) (eventing.Position, error) {
 		position, _, err := r.position(ctx)
 		return position, err
 	})
+	if err == nil {
+		r.stream.adjust(&position)
+	}
+	return position, err
 }
 
 // position is also how many messages the consumer has handed out in its life.
@@ -118,39 +130,6 @@ func (r *reader) position(ctx context.Context) (position eventing.Position, hand
 	}, info.Delivered.Consumer, nil
 }
 
-// Fetch gets the message from the stream by its sequence.
-func (r *reader) Fetch(ctx context.Context, m eventing.Message) (eventing.Message, error) {
-	without, ok := m.(*message)
-	if !ok {
-		return nil, fmt.Errorf("fetch message %d: it is not one of this stream", m.Sequence())
-	}
-	stored, err := r.getMessage(ctx, m.Sequence())
-	if err != nil {
-		return nil, err
-	}
-	full := *without
-	full.msg = &nats.Msg{Subject: stored.Subject, Reply: without.reply, Header: stored.Header, Data: stored.Data}
-	return &full, nil
-}
-
-// getMessage returns a message of the stream. The error wraps [eventing.ErrGone] if the stream
-// does not have it.
-func (r *reader) getMessage(ctx context.Context, sequence uint64) (*natsjs.RawStreamMsg, error) {
-	stored, err := repeat(ctx, func(ctx context.Context) (*natsjs.RawStreamMsg, error) {
-		ctx, cancel := r.conn.api(ctx)
-		defer cancel()
-		stored, err := r.stored.GetMsg(ctx, sequence)
-		return stored, because(ctx, err)
-	})
-	if errors.Is(err, natsjs.ErrMsgNotFound) {
-		err = eventing.ErrGone
-	}
-	if err != nil {
-		return nil, fmt.Errorf("fetch message %d: %w", sequence, err)
-	}
-	return stored, nil
-}
-
 // message is one message of a consumer.
 type message struct {
 	conn     *Conn
@@ -160,12 +139,13 @@ type message struct {
 	arrived  time.Time
 	pending  uint64
 	origin   string
+	stream   *Stream // that waits for the acknowledgement too; nil for the consumer alone
 }
 
 func (m *message) Sequence() uint64   { return m.sequence }
 func (m *message) Arrived() time.Time { return m.arrived }
 func (m *message) Pending() uint64    { return m.pending }
-func (m *message) Ack() error         { return m.answer("+ACK") }
+func (m *message) Ack() error         { return m.answer(acknowledged) }
 
 func (m *message) WithoutPayload() eventing.Message {
 	without := *m
@@ -176,10 +156,15 @@ func (m *message) WithoutPayload() eventing.Message {
 func (m *message) InProgress() error { return m.answer("+WPI") }
 func (m *message) Nak() error        { return m.answer("-NAK") }
 
+const acknowledged = "+ACK"
+
 // answer tells the consumer what became of the message, as the protocol of
 // JetStream has it. The client's own functions go through the subscription, which
 // is gone by then.
 func (m *message) answer(word string) error {
+	if m.stream != nil && word == acknowledged {
+		m.stream.acknowledgedAgain(m.sequence)
+	}
 	if err := m.conn.client().Publish(m.reply, []byte(word)); err != nil {
 		return fmt.Errorf("answer for message %d: %w", m.sequence, err)
 	}

@@ -66,6 +66,8 @@ func (r *reader) Rewind(ctx context.Context, to uint64) (head uint64, err error)
 	}
 	r.delivered = r.consumer.CachedInfo().Delivered.Consumer
 	r.seen = r.stream.seenOf(want.origin, r.consumer.CachedInfo())
+	r.next, r.end, r.reclaimed = 0, 0, false
+	r.stream.forgetReread()
 	return position.Head, nil
 }
 

@@ -194,7 +194,8 @@ func TestADamagedConsumerIsCreatedAgain(t *testing.T) {
 			var again eventing.Reader
 			eventtest.Eventually(t, "the stream is open", func() bool {
 				again, err = stream.Open(t.Context(), eventing.OpenConfig{
-					Begin: func(context.Context, string, string) (uint64, error) { return tt.begin, nil },
+					MaxOutstanding: 1000, // so that the consumer has to be changed
+					Begin:          func(context.Context, string, string) (uint64, error) { return tt.begin, nil },
 				})
 				// The server's own write of the consumer's state may meet the removed folder at
 				// the same time. A source opens the stream again.

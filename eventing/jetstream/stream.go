@@ -22,6 +22,10 @@ const (
 	// and several heartbeats.
 	ackWait = 90 * time.Second
 
+	// rereadLimit is how many messages are read again by their sequences at most, when they
+	// may be acknowledged for the larger part; more are left to the consumer.
+	rereadLimit = 1 << 16
+
 	// reclaimWait is ackWait for the moment in which a new reader takes over.
 	reclaimWait = 10 * time.Millisecond
 
@@ -44,8 +48,11 @@ type Stream struct {
 
 	damaged uint64 // the floor of a consumer that is deleted and not created again yet
 
-	mu   sync.Mutex
-	seen seen
+	rereadLimit uint64
+
+	mu     sync.Mutex
+	seen   seen
+	reread reread
 }
 
 var _ eventing.Stream = (*Stream)(nil)
@@ -64,7 +71,7 @@ func NewStream(conn *Conn, cluster, function string, cfg StreamConfig) (*Stream,
 			return nil, fmt.Errorf("set up stream: %s %q: want lower-case letters, digits and '-', at most 63, beginning with a letter", what, name)
 		}
 	}
-	return &Stream{conn: conn, cfg: cfg, consumer: "tandem-" + cluster + "-" + function}, nil
+	return &Stream{conn: conn, cfg: cfg, consumer: "tandem-" + cluster + "-" + function, rereadLimit: rereadLimit}, nil
 }
 
 // Name is the stream's name, with its domain if it was given one.
@@ -91,7 +98,8 @@ func (s *Stream) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Re
 	if err != nil {
 		return nil, err
 	}
-	if consumer.CachedInfo().NumAckPending > 0 {
+	from, end, reclaim := s.outstanding(origin, consumer.CachedInfo())
+	if reclaim {
 		if consumer, err = s.reclaim(ctx, want); err != nil {
 			// Those who change consumers are away, as in the smaller part of a
 			// super-cluster, while the stream is there: its messages flow, and
@@ -110,13 +118,17 @@ func (s *Stream) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Re
 		want:     want,
 		stored:   found,
 		consumer: consumer,
-		next:     apiPrefix(s.cfg.Domain) + ".CONSUMER.MSG.NEXT." + s.cfg.Name + "." + s.consumer,
+		pullFrom: apiPrefix(s.cfg.Domain) + ".CONSUMER.MSG.NEXT." + s.cfg.Name + "." + s.consumer,
 		origin:   origin.name,
 		epoch:    origin.epoch,
 
 		gapless:   cfg.Gapless,
 		delivered: consumer.CachedInfo().Delivered.Consumer,
 		seen:      s.seenOf(origin, consumer.CachedInfo()),
+
+		next:      from,
+		end:       end,
+		reclaimed: reclaim,
 	}
 	r.noteRisk(found.CachedInfo().Config, origin)
 	return r, nil

@@ -110,6 +110,7 @@ func (c *Conn) ensureStream(ctx context.Context, cfg StreamConfig) (natsjs.Strea
 		Storage:     natsjs.FileStorage,
 		Replicas:    cfg.Replicas,
 		Duplicates:  cfg.DuplicateWindow,
+		AllowDirect: true, // any of its servers answers a source that reads messages again
 	})
 	switch {
 	case errors.Is(err, natsjs.ErrStreamNameAlreadyInUse): // somebody was quicker

@@ -38,8 +38,9 @@ const rewindRetry = 15 * time.Second
 //
 // A source that begins remembers no floor. The stream's own stands for it: it is
 // ahead of the database's by what was acknowledged since the last save. Without a
-// failover that is a second's worth, which is read again for nothing; but the
-// database may as well have been put back to an older copy of its files.
+// failover that is a second's worth; but the database may as well have been put back to an
+// older copy of its files. So these messages are read by their sequences, where the stream
+// can do that, and looked up; the consumer stays as it is.
 type checkpoint struct {
 	mu    sync.Mutex              // held while it is sought, and while it is saved
 	known ledger.Checkpoint       // as stored last; the zero value if that is not known
@@ -102,12 +103,33 @@ func (c *consumer) findCheckpoint(ctx context.Context, reader eventing.Reader, h
 		if err != nil {
 			return 0, err
 		}
-		if position.Floor <= max(stored.Floor, horizon) {
+		floor := max(stored.Floor, horizon)
+		if position.Floor <= floor {
 			p.known = stored
 			return 0, nil
 		}
+		if late, ok, err := c.reread(ctx, reader, floor); ok || err != nil {
+			p.known = stored
+			return late, err
+		}
 	}
 	return c.rewind(ctx, reader, horizon, stored, timeline)
+}
+
+// reread has what was acknowledged after the last save read again, without a change of the
+// consumer: most of it is done, and the ledger tells what is not. It reports false if that
+// takes a rewind.
+func (c *consumer) reread(ctx context.Context, reader eventing.Reader, floor uint64) (late uint64, ok bool, err error) {
+	r, is := reader.(redeliverer)
+	if !is {
+		return 0, false, nil
+	}
+	late, ok, err = r.Reread(ctx, floor)
+	if ok && err == nil {
+		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the last checkpoint was not saved; messages since are looked up",
+			slog.String("stream", c.stream.Name()), slog.Uint64("from", floor), slog.Uint64("messages", late-min(late, max(floor, 1))))
+	}
+	return late, ok, err
 }
 
 // rewind has the stream hand out again everything that may be lost. Stored is what

@@ -103,7 +103,7 @@ func (c *consumer) run(ctx context.Context) {
 func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 	var attempts *attemptsOf
 	open := c.source.openConfig()
-	open.Begin = c.beginAt
+	open.Begin, open.Known = c.beginAt, c.partition.Knows
 	open.Vanished = func(from, messages uint64) {
 		c.vanished(ctx, from, messages)
 		if attempts != nil { // so that none is counted twice
@@ -134,7 +134,8 @@ func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 	pulling, reopen := context.WithCancel(ctx)
 	defer reopen()
 	c.opened(ctx, reader, horizon, attempts, reopen)
-	if late > 0 && c.source.cfg.Ledger != nil {
+	below, _ := redelivers(reader)
+	if late = max(late, below); late > 0 && c.source.cfg.Ledger != nil {
 		c.partition.LookUpBelow(late)
 	}
 	pulled := true // something, or nothing was asked for yet
@@ -277,6 +278,22 @@ func (c *consumer) vanished(ctx context.Context, from, messages uint64) {
 		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stream has deleted messages before they were delivered, by one of its limits or by hand; they are lost for this cluster: raise the limit, and publish them again",
 			slog.String("stream", c.stream.Name()), slog.Uint64("from", from), slog.Uint64("messages", messages))
 	}
+}
+
+// redeliverer is a reader that redelivers by itself.
+type redeliverer interface {
+	Redelivers() (below uint64, all bool)
+	Reread(ctx context.Context, to uint64) (head uint64, ok bool, err error)
+}
+
+// redelivers returns the sequence below which messages that a reader passes may be
+// acknowledged, 0 if it passes none of these, and whether these are all that were delivered
+// before and not acknowledged.
+func redelivers(reader eventing.Reader) (below uint64, all bool) {
+	if r, ok := reader.(redeliverer); ok {
+		return r.Redelivers()
+	}
+	return 0, false
 }
 
 // risk returns which settings of a reader's stream can lose events; nil if none can.

@@ -71,6 +71,10 @@ func (c *consumer) detectStall(ctx context.Context, p eventing.Position) {
 // missingMessages reports how many messages the stream has delivered that are not here;
 // 0 if that is known to be none. Nothing must be on its way from the stream.
 func (c *consumer) missingMessages(ctx context.Context, reader eventing.Reader) (int, error) {
+	if below, all := redelivers(reader); all && below == 0 {
+		c.partition.Complete()
+		return 0, nil
+	}
 	const looks, pause = 3, 50 * time.Millisecond // acknowledgements may be on their way
 	for look := range looks {
 		if look > 0 {

@@ -220,6 +220,13 @@ func (p *Partition) Has(sequence uint64) (has bool, inFlight int) {
 	return p.entries.get(sequence) != nil, p.entries.len()
 }
 
+// Knows reports whether the message at a sequence is in flight, or finished and not confirmed.
+func (p *Partition) Knows(sequence uint64) bool {
+	p.table.mu.Lock()
+	defer p.table.mu.Unlock()
+	return p.entries.get(sequence) != nil || p.finished.has(sequence)
+}
+
 // LookUpBelow has messages below a sequence looked up before they are delivered,
 // whatever the hedge: some may be committed.
 func (p *Partition) LookUpBelow(sequence uint64) {
