@@ -26,13 +26,18 @@ func TestEventsOfASubjectAreCommittedInOrderByBothClusters(t *testing.T) {
 	for name, second := range map[string][]string{
 		"racing":  {"TANDEM_ORDERING=subject", "TANDEM_BATCH=20"},
 		"hedging": {"TANDEM_ORDERING=subject", "TANDEM_HEDGE=100ms"},
+		"sharing": {"TANDEM_ORDERING=subject", "TANDEM_HEDGE=share"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if name == "hedging" {
+			if name != "racing" {
 				long(t)
 			}
-			w := newWorldWith(t, 1000, []string{"TANDEM_ORDERING=subject"}, second)
+			first := []string{"TANDEM_ORDERING=subject"}
+			if name == "sharing" {
+				first = second
+			}
+			w := newWorldWith(t, 1000, first, second)
 			for _, c := range w.Clusters() {
 				w.kill(t, c.Source, 2)
 				w.kill(t, c.Function, 1)

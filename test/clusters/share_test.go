@@ -1,0 +1,85 @@
+package clusters_test
+
+import (
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tandem-fn/tandem/eventing/devcluster"
+	"github.com/tandem-fn/tandem/hack/feed"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+)
+
+// delivered returns how many events a cluster's function has answered with 2xx.
+func delivered(t *testing.T, c *devcluster.Cluster) int64 {
+	t.Helper()
+	n, _ := metric(t, c.MetricsURL(), "tandem_source_delivered_total")
+	return int64(n)
+}
+
+func TestTwoClustersShareTheEventsUntilOneOfThemDies(t *testing.T) {
+	t.Parallel()
+
+	env := []string{"TANDEM_HEDGE=share"}
+	w := newWorldWith(t, 500, env, env)
+	east, west := w.Clusters()[0], w.Clusters()[1]
+	w.waitFor(t, 8000)
+	e, d := delivered(t, east), delivered(t, west)
+	t.Logf("of the first 8000 events, %d were computed by one cluster and %d by the other", e, d)
+	// A busy machine delays commits beyond the delay, and at first neither knows the other.
+	if e < 8000/4 || d < 8000/4 || e+d > 8000*3/2 {
+		t.Errorf("%d and %d events were computed, want about half of 8000 each", e, d)
+	}
+
+	died := time.Now()
+	east.Vanish()
+	w.finish(t, west)
+	took := w.took(t, died)
+	at := func(quantile float64) time.Duration {
+		return took[min(int(math.Ceil(quantile*float64(len(took)))), len(took)-1)].Round(time.Millisecond)
+	}
+	t.Logf("of %d events that came in the 3 s after a cluster died: p50 %s, p99 %s, p99.9 %s", len(took), at(0.5), at(0.99), at(0.999))
+}
+
+// took returns the times from their storage in the stream until their commit of the events
+// that were stored in the 3 s after a moment, sorted.
+func (w *world) took(t *testing.T, from time.Time) (took []time.Duration) {
+	t.Helper()
+	rows, err := w.Pool.Query(t.Context(), `select key, committed_at from tandem.ledger`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	committed := map[ledger.Key]time.Time{}
+	var key [16]byte
+	var at time.Time
+	if _, err := pgx.ForEachRow(rows, []any{&key, &at}, func() error {
+		committed[key] = at
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	js, err := natsjs.New(w.NC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inOrder(t, js, feed.Flights, func(m natsjs.Msg) struct{} {
+		meta, err := m.Metadata()
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := committed[ledger.NewKey("flights", m.Headers().Get("ce-source"), m.Headers().Get("ce-id"))]
+		if stored := meta.Timestamp; stored.After(from) && stored.Before(from.Add(3*time.Second)) {
+			took = append(took, at.Sub(stored))
+		}
+		return struct{}{}
+	})
+	if len(took) == 0 {
+		t.Fatal("no event came in the 3 s after a cluster died: the feed was over")
+	}
+	slices.Sort(took)
+	return took
+}
