@@ -28,8 +28,8 @@
 // one of the above does not hold, and the steps that lead there: so the model can
 // see what it is there to see.
 //
-// [Suspects] is a model of its own, of events that end the process of a function, with
-// mutants of its own.
+// [Suspects] is a model of its own, of events that end the process of a function, and
+// [Share] one of clusters that share the events; both have mutants of their own.
 //
 // # Design
 //
