@@ -19,7 +19,7 @@ import (
 // and function. Exported to Prometheus with unit and suffix they are called
 // tandem_source_delivered_total, tandem_source_receipts_total{receipt},
 // tandem_source_rejected_total, tandem_source_failed_total,
-// tandem_source_strikes_total, tandem_source_suspects, tandem_source_skipped_total, tandem_source_forgotten_total,
+// tandem_source_strikes_total, tandem_source_suspects, tandem_source_helped_total, tandem_source_skipped_total, tandem_source_forgotten_total,
 // tandem_source_filtered_total, tandem_source_rewinds_total, tandem_source_commit_seconds,
 // tandem_source_parked, tandem_source_stored, tandem_source_pending, tandem_source_unacknowledged,
 // tandem_source_held, tandem_source_in_flight{state} and tandem_source_oldest_seconds. A nil Metrics counts nothing.
@@ -52,7 +52,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		positions: map[string]eventing.Position{},
 	}
 
-	var errs [19]error
+	var errs [20]error
 	m.delivered, errs[0] = meter.Int64Counter("tandem_source_delivered",
 		metric.WithDescription("Events that the function answered with 2xx."))
 	m.receipts, errs[1] = meter.Int64Counter("tandem_source_receipts",
@@ -124,6 +124,14 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 			}
 			return nil
 		}))
+	_, errs[19] = meter.Int64ObservableCounter("tandem_source_helped",
+		metric.WithDescription("Events that another cluster goes first with, and that this one delivered, as they were not committed after the delay. Only while clusters share the events."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			if held, ok := m.held(); ok {
+				o.Observe(int64(held.helped), m.labels)
+			}
+			return nil
+		}))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
@@ -169,6 +177,7 @@ func (m *Metrics) observe(value func(eventing.Position) uint64) metric.Int64Call
 type holding struct {
 	messages int
 	suspects int
+	helped   int // events of other clusters that were sent so far
 	states   [inflight.Finished]int
 	oldest   time.Duration
 }

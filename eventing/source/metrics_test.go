@@ -93,6 +93,7 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 		"tandem_source_skipped":           0,
 		"tandem_source_strikes":           0,
 		"tandem_source_suspects":          0,
+		"tandem_source_helped":            0,
 		"tandem_source_commit count":      14,
 		"tandem_source_pending":           0,
 		"tandem_source_unacknowledged":    0,

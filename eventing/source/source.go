@@ -241,7 +241,7 @@ func (s *Source) inFlight() (h holding) {
 		h.messages += n
 		h.oldest = max(h.oldest, age)
 	}
-	h.states, h.suspects = s.table.Counts(), s.table.Suspects()
+	h.states, h.suspects, h.helped = s.table.Counts(), s.table.Suspects(), s.table.Helped()
 	return h
 }
 

@@ -193,6 +193,9 @@ func (t *Table) send(entries ...*Entry) []*Entry {
 		if e.slow {
 			t.sendingSlow++
 		}
+		if e.helps {
+			t.sentForOthers++
+		}
 	}
 	return entries
 }

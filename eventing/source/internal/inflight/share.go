@@ -55,13 +55,14 @@ const (
 // which they cannot where there is little capacity to spare; then they lag, and it does not,
 // and so on. They take its events as they have capacity.
 type sharing struct {
-	began    time.Time
-	delay    time.Duration // of what other clusters go first with
-	helping  int           // entries that are taken from other clusters, until they are answered
-	checking int           // own entries that are looked up before they are sent
-	far      bool          // lags by more than farBack, and has not caught up since
-	commits  latencies
-	quick    quickest // of requests
+	began         time.Time
+	delay         time.Duration // of what other clusters go first with
+	helping       int           // entries that are taken from other clusters, until they are answered
+	sentForOthers int           // events of other clusters that were sent, so far
+	checking      int           // own entries that are looked up before they are sent
+	far           bool          // lags by more than farBack, and has not caught up since
+	commits       latencies
+	quick         quickest // of requests
 }
 
 // foreign reports whether another cluster goes first with e, whatever became of it here.
@@ -127,8 +128,12 @@ func (t *Table) helped(e *Entry) {
 	}
 }
 
-// Helps reports whether another cluster goes first with e, and this one has taken it.
-func (e *Entry) Helps() bool { return e.helps }
+// Helped returns how many events that other clusters went first with were sent so far.
+func (t *Table) Helped() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sentForOthers
+}
 
 // idle returns for how many more events of other clusters this one has capacity. While the
 // function is away, that is one, which finds out whether it answers again.

@@ -239,7 +239,7 @@ func (c *shareCluster) send(entries []*Entry) {
 	begun := r.now
 	for _, e := range entries {
 		r.computed++
-		if e.Helps() {
+		if e.helps {
 			r.helped++
 		}
 	}
