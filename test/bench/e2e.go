@@ -135,8 +135,20 @@ func (b *bench) newE2EDatabase(ctx context.Context) (e2e.Database, error) {
 		CPU:    func() time.Duration { used, _ := b.server.ProcessorTime(); return used },
 		Settle: func(ctx context.Context) error { return b.server.Exec(ctx, "checkpoint") },
 		Check:  b.checkE2E,
+		Work:   b.work,
 		Pause:  b.pause,
 	}, nil
+}
+
+// work returns how many transactions have ended in the database of a trial, and how many
+// bytes the server has logged so far.
+func (b *bench) work(ctx context.Context) (transactions, walBytes float64, err error) {
+	err = b.server.Admin.QueryRow(ctx, `select (xact_commit + xact_rollback)::float8, pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8
+from pg_stat_database where datname = $1`, e2eDatabase).Scan(&transactions, &walBytes)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read the work of the database: %w", err)
+	}
+	return transactions, walBytes, nil
 }
 
 // pause returns the longest time between two commits of events since then.

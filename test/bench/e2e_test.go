@@ -147,3 +147,44 @@ func TestGoodEventsBesideBadOnesAreMeasured(t *testing.T) {
 		}
 	}
 }
+
+// What a mode costs is counted: computations of both clusters, transactions, the server's log,
+// and the bytes of one cluster's links.
+func TestModesAreMeasuredBesideEachOther(t *testing.T) {
+	t.Parallel()
+
+	var table strings.Builder
+	file := filepath.Join(t.TempDir(), "table.json")
+	b := newBench(t, &table, "--quick", "--race-rate", "60", "--e2e-duration", "1500ms", "--json", file,
+		"--only", "^burn-(share|race-50|standby-50|hedge-nap)$")
+	if err := b.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(table.String())
+
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []e2e.Line
+	if err := json.Unmarshal(text, &lines); err != nil {
+		t.Fatal(err)
+	}
+	if len(lines) != 4 {
+		t.Fatalf("%d lines, want 4", len(lines))
+	}
+	for _, l := range lines {
+		if l.Latency == nil || l.P50 <= 0 || l.Work == nil || l.Work.Transactions <= 0 || l.Work.WALBytes < 100 || l.Work.SiteBytes <= 0 {
+			t.Errorf("%s: %+v, work %+v", l.Row, l, l.Work)
+			continue
+		}
+		// On a busy machine a cluster that races skips what the other one has committed, and one
+		// that does not computes what the other one has not in time.
+		if n := l.Work.Computations; n < 1 || n > 3 {
+			t.Errorf("%s: %.2f computations per event, want 1 to 3", l.Row, n)
+		}
+		if cpu := l.CPU["function"]; cpu > 0 && cpu < 900 { // to 10 ms
+			t.Errorf("%s: the functions took %.0f µs of processor time per event, though each computation takes 1 ms", l.Row, cpu)
+		}
+	}
+}

@@ -43,6 +43,10 @@ type Database struct {
 	// Pause returns the longest time between two commits of events since then.
 	Pause func(ctx context.Context, since time.Time) (time.Duration, error)
 
+	// Work returns how many transactions have ended in the database so far, and how many
+	// bytes the server has logged.
+	Work func(ctx context.Context) (transactions, walBytes float64, err error)
+
 	// Settle has the server write what it owes to the disk.
 	Settle func(ctx context.Context) error
 }
@@ -55,9 +59,10 @@ type deployment struct {
 	dir      string
 	database Database
 
-	processes []process         // in the order of their start
-	sinks     map[string]string // URLs of the functions, by cluster
-	controls  map[string]string // URLs that count what they have computed
+	processes []process           // in the order of their start
+	sinks     map[string]string   // URLs of the functions, by cluster
+	controls  map[string]string   // URLs that count what they have computed
+	metrics   map[string][]string // addresses of function and source, in rows that measure a mode
 }
 
 // process is one of a kind, in a cluster.
@@ -69,7 +74,7 @@ type process struct {
 }
 
 func (o *Options) deploy(ctx context.Context) (_ *deployment, err error) {
-	d := &deployment{o: o, sinks: map[string]string{}, controls: map[string]string{}}
+	d := &deployment{o: o, sinks: map[string]string{}, controls: map[string]string{}, metrics: map[string][]string{}}
 	if d.dir, err = devcluster.TempDir(o.Dir, "e2e-"); err != nil {
 		return nil, err
 	}
@@ -147,7 +152,7 @@ func (d *deployment) startRow(ctx context.Context, r Row, workers int) error {
 			return err
 		}
 	}
-	return nil
+	return d.awaitMode(ctx, r)
 }
 
 func (r Row) clusters() []string {
@@ -167,7 +172,11 @@ func (d *deployment) startFunction(r Row, name string, env ...string) error {
 		return err
 	}
 	d.sinks[name], d.controls[name] = "http://"+sink, "http://"+control
-	env = slices.Concat([]string{"TANDEM_CLUSTER=" + name, "LISTEN_ADDRESS=" + sink, "TANDEM_BENCH_CONTROL=" + control}, r.function, d.o.Env, env)
+	metrics, err := d.metricsEnv(r, name)
+	if err != nil {
+		return err
+	}
+	env = slices.Concat(metrics, []string{"TANDEM_CLUSTER=" + name, "LISTEN_ADDRESS=" + sink, "TANDEM_BENCH_CONTROL=" + control}, r.function, d.o.Env, env)
 	if r.strike == strikeStall && name == west {
 		env = append(env, "TANDEM_BENCH_STALL="+stallLength.String())
 	}
@@ -183,8 +192,26 @@ func (d *deployment) awaitFunction(ctx context.Context, name string) error {
 }
 
 func (d *deployment) startSource(r Row, name string, env ...string) error {
-	env = slices.Concat(sourceEnv(name, d.sinks[name]), r.source, d.o.Env, env)
+	metrics, err := d.metricsEnv(r, name)
+	if err != nil {
+		return err
+	}
+	env = slices.Concat(metrics, sourceEnv(name, d.sinks[name]), r.mode.sourceEnv(name), r.source, d.o.Env, env)
 	return d.start("source", name, d.o.Programs.Source, supervisor.StageSources, nil, env...)
+}
+
+// metricsEnv returns the variable that has a process of a cluster serve its metrics, in a
+// row that measures a mode.
+func (d *deployment) metricsEnv(r Row, cluster string) ([]string, error) {
+	if r.mode == nil {
+		return nil, nil
+	}
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	d.metrics[cluster] = append(d.metrics[cluster], address)
+	return []string{"METRICS_ADDRESS=" + address}, nil
 }
 
 func freeAddress() (string, error) {

@@ -28,6 +28,8 @@ type openResult struct {
 	lag      time.Duration // at its highest
 	endLag   time.Duration // in the last second, the median
 	computed float64       // of the events, by the cluster that computed fewest; 1 by hand
+	once     bool          // one cluster is to compute an event, not each
+	work     *Work         // per event, of a row that measures a mode
 	gaveUp   bool          // the lag was too high: only at and lag are known
 	cpu      map[string]time.Duration
 }
@@ -77,8 +79,16 @@ func (o *Options) measureOpenLoop(ctx context.Context, l openLoop) (_ *openResul
 	warm := max(int(l.rate*o.warmUp(l.duration).Seconds()), 1)
 	s := schedule{begin: o.Now(), rate: l.rate, first: 1, events: warm + max(int(l.rate*l.duration.Seconds()), 1), warm: warm}
 	before := d.spend()
+	working, err := d.work(ctx, l.row)
+	if err != nil {
+		return nil, err
+	}
+	working, err = d.databaseWork(ctx, l.row, working)
+	if err != nil {
+		return nil, err
+	}
 	published, lags, err := d.runOpenLoop(ctx, l, s)
-	result := &openResult{at: l.rate, duration: l.duration, lag: lags.highest(), endLag: lags.last(min(time.Second, l.duration/8))}
+	result := &openResult{at: l.rate, duration: l.duration, once: l.row.once(), lag: lags.highest(), endLag: lags.last(min(time.Second, l.duration/8))}
 	if errors.Is(err, errLag) {
 		d.destroy()
 		result.gaveUp = true
@@ -98,12 +108,23 @@ func (o *Options) measureOpenLoop(ctx context.Context, l openLoop) (_ *openResul
 	if result.computed, err = d.computedShare(ctx, all); err != nil {
 		return nil, err
 	}
+	worked, err := d.work(ctx, l.row)
+	if err != nil {
+		return nil, err
+	}
 	stored, err := d.stored(ctx, s.first+warm, s.events-warm)
 	if err != nil {
 		return nil, err
 	}
 	if err := d.check(ctx, all, l.row.byHand); err != nil {
 		return nil, err
+	}
+	if worked, err = d.databaseWork(ctx, l.row, worked); err != nil {
+		return nil, err
+	}
+	if l.row.mode != nil {
+		worked = worked.perEvent(working, s.events)
+		result.work = &worked
 	}
 	counts := func(int) bool { return true }
 	if l.row.slow {
@@ -126,7 +147,7 @@ func (d *deployment) runOpenLoop(ctx context.Context, l openLoop, s schedule) ([
 	meter := &lagMeter{schedule: s}
 	observed, struck := make(chan error, 1), make(chan error, 1)
 	go func() {
-		err := d.observeLag(ctx, meter, l.giveUp)
+		err := d.observeLag(ctx, meter, l.row.idle(), l.giveUp)
 		if err != nil {
 			end(err)
 		}

@@ -23,6 +23,7 @@ type Line struct {
 	// Of is the ratio within a round to row OfRow: of the rates, or of the p99.9.
 	Of    *float64 `json:"of,omitempty"`
 	OfRow string   `json:"of_row,omitempty"`
+	OfP50 *float64 `json:"of_p50,omitempty"` // the same of the p50
 
 	// Divided is the time of two clusters, of that of one.
 	Divided *float64 `json:"time_of_two_of_one,omitempty"`
@@ -36,6 +37,9 @@ type Line struct {
 	Lag      *float64 `json:"lag_ms,omitempty"`     // the highest
 	EndLag   *float64 `json:"end_lag_ms,omitempty"` // in the last second
 	Computed *float64 `json:"computed,omitempty"`   // share of the events, by the cluster that computed fewest, or that skips
+
+	// Work is that of an event, of a row that measures a mode.
+	Work *Work `json:"work_per_event,omitempty"`
 
 	// InTime is the share of good events beside bad ones that were handled before the last one
 	// was published.
@@ -129,6 +133,14 @@ func (l *Line) fill(samples []sample) {
 		l.Lag = median(0, func(s sample) float64 { return millis(s.open.lag) })
 		l.EndLag = median(0, func(s sample) float64 { return millis(s.open.endLag) })
 		l.Computed = median(3, func(s sample) float64 { return s.open.computed })
+		if first.open.work != nil {
+			l.Work = &Work{
+				Computations: *median(3, func(s sample) float64 { return s.open.work.Computations }),
+				Transactions: *median(3, func(s sample) float64 { return s.open.work.Transactions }),
+				WALBytes:     *median(0, func(s sample) float64 { return s.open.work.WALBytes }),
+				SiteBytes:    *median(0, func(s sample) float64 { return s.open.work.SiteBytes }),
+			}
+		}
 	}
 	if first.beside != nil {
 		l.At = median(0, func(s sample) float64 { return s.beside.at })
@@ -149,18 +161,24 @@ func (l *Line) fill(samples []sample) {
 
 // compare sets the median of the ratios within a round.
 func (l *Line) compare(r Row, samples, others []sample) {
-	figure := rateOf
-	if r.measure == measureLatency {
-		figure = func(s sample) float64 { return s.open.P999 }
+	if min(len(samples), len(others)) == 0 {
+		return
 	}
-	var ratios []float64
-	for i := range min(len(samples), len(others)) {
-		ratios = append(ratios, figure(samples[i])/figure(others[i]))
+	ratio := func(figure func(sample) float64) *float64 {
+		var ratios []float64
+		for i := range min(len(samples), len(others)) {
+			ratios = append(ratios, figure(samples[i])/figure(others[i]))
+		}
+		median := rounded(medianOf(ratios, func(f float64) float64 { return f }), 2)
+		return &median
 	}
-	if len(ratios) > 0 {
-		ratio := rounded(medianOf(ratios, func(f float64) float64 { return f }), 2)
-		l.Of, l.OfRow = &ratio, r.of
+	l.OfRow = r.of
+	if r.measure != measureLatency {
+		l.Of = ratio(rateOf)
+		return
 	}
+	l.Of = ratio(func(s sample) float64 { return s.open.P999 })
+	l.OfP50 = ratio(func(s sample) float64 { return s.open.P50 })
 }
 
 func rounded(f float64, digits int) float64 {

@@ -50,6 +50,7 @@ type Row struct {
 
 	measure  measure
 	byHand   bool     // two consumers written by hand, no clusters
+	mode     *mode    // of the clusters, if the row measures one
 	source   []string // variables of the sources: none where a row measures the defaults
 	function []string // variables of the functions
 	alone    bool     // one cluster only
@@ -61,7 +62,8 @@ type Row struct {
 	spoilt  string             // the kind of the bad events that are published beside good ones; empty for none
 	slow    bool               // the events of orders.Slow sleep, and their latencies do not count
 
-	share         float64 // of the rate of e2e-race, or e2e-race-by-hand: latencies are measured there; 0 for --e2e-rate
+	share         float64 // of the rate of e2e-race, e2e-race-by-hand or burn-race: latencies are measured there; 0 for --e2e-rate
+	expected      float64 // its rate, of that of the race that it is compared with: where a search starts; 0 for the same
 	good, bad     int     // events a second of a row with bad events
 	publishSpoilt bool    // its events are the bad ones
 
@@ -83,6 +85,7 @@ const (
 	measurePending                  // the memory of a source
 	measureBeside                   // good events beside bad ones
 	measureInstances                // latencies around a strike against an instance of the function
+	measureKill                     // latencies until the commit, in an open loop in which a cluster dies
 )
 
 // strike is what happens to the last cluster while latencies are measured.
@@ -165,7 +168,7 @@ func Rows() []Row {
 
 		{Name: RowPending, measure: measurePending, About: "memory of a source with millions of messages pending (--pending) and a function that answers 503; only if named"},
 	}
-	return slices.Concat(rows, instanceRows(), besideRows())
+	return slices.Concat(rows, modeRows(), instanceRows(), besideRows())
 }
 
 // Long reports whether the row is measured only if it is named.
@@ -175,9 +178,13 @@ func (r Row) Long() bool { return r.measure == measurePending }
 // or near to; "" for none.
 func (r Row) race() string {
 	switch {
+	case r.Name == RowBurnRace:
+		return ""
+	case r.mode != nil && r.function != nil:
+		return RowBurnRace
 	case r.measure == measureLatency && r.share > 0 && r.byHand:
 		return RowRaceByHand
-	case r.measure == measureLatency && r.share > 0, r.Name == RowSlowRace:
+	case r.measure == measureLatency && r.share > 0, r.Name == RowSlowRace, r.mode != nil:
 		return RowRace
 	}
 	return ""

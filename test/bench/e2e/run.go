@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -171,7 +172,7 @@ func (r *run) measure(ctx context.Context, result *result, workers int) (sample,
 			if err != nil {
 				return sample{}, err
 			}
-			start, factor = race.rate, 1.15
+			start, factor = race.rate*cmp.Or(row.expected, 1), 1.15
 		}
 		if row.byHand {
 			return r.measureRaceByHand(ctx, row, start, factor)

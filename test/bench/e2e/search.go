@@ -134,7 +134,7 @@ func (r *openResult) failure() string {
 		return fmt.Sprintf("lag %.1f s", r.lag.Seconds())
 	case r.endLag > endLagAtMost(r.duration):
 		return fmt.Sprintf("lag %.0f ms in the end", millis(r.endLag))
-	case r.computed < computedShare:
+	case !r.once && r.computed < computedShare:
 		return fmt.Sprintf("a cluster computed %.0f %%", 100*r.computed)
 	}
 	return ""

@@ -4,6 +4,7 @@
 //	TANDEM_BENCH_STALL=200ms   all computations sleep until that much of a second is over
 //	TANDEM_BENCH_SLOW=1s       a computation of an order that orders.Slow reports sleeps
 //	TANDEM_BENCH_WAIT=5ms      each computation holds one of 8 places for that time
+//	TANDEM_BENCH_BURN=1ms      each computation uses that much processor time
 //	TANDEM_BENCH_SPOILT=hang   it accepts bad events too, of which each does that
 //	TANDEM_BENCH_CONTROL=ADDRESS
 //
@@ -41,6 +42,7 @@ func run() error {
 	var errs []error
 	for name, to := range map[string]*time.Duration{
 		"TANDEM_BENCH_STALL": &p.stall, "TANDEM_BENCH_SLOW": &p.slow, "TANDEM_BENCH_WAIT": &p.wait,
+		"TANDEM_BENCH_BURN": &p.burn,
 	} {
 		if text := os.Getenv(name); text != "" {
 			var err error
@@ -48,6 +50,9 @@ func run() error {
 				errs = append(errs, fmt.Errorf("%s: %w", name, err))
 			}
 		}
+	}
+	if p.burn > 0 {
+		errs = append(errs, burn(p.burn)) // whether it can
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -72,7 +77,7 @@ func run() error {
 
 // pace counts computations and makes them wait.
 type pace struct {
-	stall, slow, wait time.Duration
+	stall, slow, wait, burn time.Duration
 
 	computed atomic.Int64
 	nap      atomic.Int64 // for how long the next computation sleeps
@@ -99,6 +104,9 @@ func (p *pace) before(o orders.Order) {
 		p.pool <- struct{}{}
 		time.Sleep(p.wait)
 		<-p.pool
+	}
+	if p.burn > 0 {
+		_ = burn(p.burn) // it could at the start
 	}
 }
 
