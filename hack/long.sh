@@ -31,6 +31,7 @@ parts() {
 	seq -f 'model-%g' 1 "$seeds"
 	seq -f 'chaos-%g' 1 "$seeds"
 	seq -f 'harm-%g' 1 10
+	seq -f 'share-chaos-%g' 1 "$seeds"
 	make --no-print-directory drill | sed -n 's/^  \([a-z][a-z-]*\)  .*/drill-\1/p' | grep . || return 1
 	echo e2e
 }
@@ -56,6 +57,7 @@ run() {
 	soak) make soak ;;
 	model-*) go test -race -count=1 -timeout 1h -run TestARandomRun ./sinkwriter -seed "${1#model-}" -events 2000 ;;
 	chaos-*) make chaos SEED="${1#chaos-}" DURATION="$duration" ;;
+	share-chaos-*) make chaos SEED="${1#share-chaos-}" DURATION="$duration" ARGS="--hedge share" ;;
 	harm-*) make chaos SEED="${1#harm-}1" DURATION=15s RUNS=10 ARGS="--only kill-event,hang-event,fail-type,big-output" ;;
 	drill-*) make drill SCENARIO="${1#drill-}" ;;
 	e2e)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tandem-fn/tandem/eventing"
 )
 
 // plants are the faults that can be planted, to see whether chaos sees.
@@ -19,6 +21,7 @@ type options struct {
 	duration time.Duration
 	rate     float64
 	plant    string
+	hedge    string
 	only     []string // kinds of strikes; all if there are none
 	report   string   // folder
 	dir      string   // of everything that runs
@@ -38,6 +41,7 @@ func parse(args []string, random uint64, stderr io.Writer) (options, error) {
 	flags.DurationVar(&o.duration, "duration", 15*time.Second, "for how `long` it strikes")
 	flags.Float64Var(&o.rate, "rate", 300, "`events` a second")
 	flags.StringVar(&o.plant, "plant", "", "a `fault` to be found: "+strings.Join(plants[1:], ", "))
+	flags.StringVar(&o.hedge, "hedge", "0", "TANDEM_HEDGE of both `clusters`: 0 (race), a delay as 300ms, or share")
 	only := flags.String("only", "", "names, or beginnings, of the `kinds` of strikes, with commas between, as disk,clock; all by default")
 	flags.StringVar(&o.report, "report", ".tandem/chaos", "`folder` for the report")
 	flags.BoolVar(&o.keep, "keep", false, "keep data and logs of the processes")
@@ -62,6 +66,9 @@ func parse(args []string, random uint64, stderr io.Writer) (options, error) {
 	}
 	if !slices.Contains(plants, o.plant) {
 		errs = append(errs, fmt.Errorf("--plant %q: want one of %s", o.plant, strings.Join(plants[1:], ", ")))
+	}
+	if _, err := eventing.ParseHedge(o.hedge); err != nil || o.hedge == "standby" {
+		errs = append(errs, fmt.Errorf("--hedge %q: want 0, a delay as 300ms, or share", o.hedge))
 	}
 	if *only != "" {
 		o.only = strings.Split(*only, ",")

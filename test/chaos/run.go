@@ -35,7 +35,11 @@ func build(ctx context.Context, dir string, log io.Writer) (p programs, err erro
 // run strikes once and gives the report. The error says that it could not.
 func run(ctx context.Context, o options, programs programs, say func(string, ...any)) (report, error) {
 	r := report{Seed: o.seed, Duration: o.duration, Rate: o.rate, Plant: o.plant, Only: strings.Join(o.only, ","), Begun: time.Now()}
-	d, err := deployment.Start(ctx, deployment.Config{Dir: o.dir, Programs: programs.right, Wrong: programs.wrong, Disks: true, Plant: o.plant})
+	env := map[string][]string{}
+	for _, cluster := range deployment.Clusters() {
+		env[cluster] = []string{"TANDEM_HEDGE=" + o.hedge}
+	}
+	d, err := deployment.Start(ctx, deployment.Config{Dir: o.dir, Programs: programs.right, Wrong: programs.wrong, Disks: true, Plant: o.plant, Env: env})
 	if err != nil {
 		return r, fmt.Errorf("start: %w", err)
 	}
