@@ -28,6 +28,7 @@ type report struct {
 	Rate     float64       `json:"rate"`
 	Plant    string        `json:"plant,omitempty"`
 	Only     string        `json:"only,omitempty"`
+	Hedge    string        `json:"hedge"`
 	Begun    time.Time     `json:"begun"`
 
 	Strikes []strike `json:"strikes"`
@@ -97,8 +98,15 @@ func (r *report) markdown() string {
 		line("A fault was planted: %s. Violations are what should be found.", r.Plant)
 	}
 	args := ""
+	var flags []string
+	if r.Hedge != "0" {
+		flags = append(flags, "--hedge "+r.Hedge)
+	}
 	if r.Only != "" {
-		args = fmt.Sprintf(" ARGS=\"--only '%s'\"", r.Only)
+		flags = append(flags, fmt.Sprintf("--only '%s'", r.Only))
+	}
+	if len(flags) > 0 {
+		args = fmt.Sprintf(" ARGS=\"%s\"", strings.Join(flags, " "))
 	}
 	line("\nTo do the same again: `make chaos SEED=%d DURATION=%s%s`\n\n![Commits a second, and what was done](chart.svg)\n", r.Seed, r.Duration, args)
 	if len(r.Violations) > 0 {

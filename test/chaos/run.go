@@ -34,7 +34,7 @@ func build(ctx context.Context, dir string, log io.Writer) (p programs, err erro
 
 // run strikes once and gives the report. The error says that it could not.
 func run(ctx context.Context, o options, programs programs, say func(string, ...any)) (report, error) {
-	r := report{Seed: o.seed, Duration: o.duration, Rate: o.rate, Plant: o.plant, Only: strings.Join(o.only, ","), Begun: time.Now()}
+	r := report{Seed: o.seed, Duration: o.duration, Rate: o.rate, Plant: o.plant, Hedge: o.hedge, Only: strings.Join(o.only, ","), Begun: time.Now()}
 	env := map[string][]string{}
 	for _, cluster := range deployment.Clusters() {
 		env[cluster] = []string{"TANDEM_HEDGE=" + o.hedge}
