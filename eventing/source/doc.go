@@ -7,7 +7,7 @@
 //     acknowledges messages of other types, as types.go decides;
 //   - internal/inflight owns it until it is acknowledged, and decides what happens next:
 //     a lookup in the ledger, a wait, or a delivery, in order if so configured;
-//   - lookup.go looks it up, when the cluster hedges, stands by or catches up;
+//   - lookup.go looks it up, when the cluster hedges, shares, stands by or catches up;
 //   - deliver.go sends it with others that are ready, through package delivery;
 //   - ack.go acknowledges it, and redeliver.go sends a lost acknowledgement again.
 //
@@ -16,7 +16,7 @@
 // else comes.
 //
 // Beside that way, hedgecontroller.go follows the hedge, peers.go the clusters that a
-// backlog is divided with, and blocked.go the dead letters that block their subjects;
+// backlog is divided with, share.go those that share the events, and blocked.go the dead letters that block their subjects;
 // savecheckpoint.go saves once a second how far the stream is acknowledged, and
 // saveattempts.go how often an event has failed.
 //
@@ -24,7 +24,7 @@
 //
 //	          received
 //	             │
-//	  ┌──────────┼──────────────┐ hedge, standby
+//	  ┌──────────┼──────────────┐ hedge, standby, another one's share
 //	  │ race     │ lagging      ▼
 //	  │          ▼   due     Waiting ◄───────────────┐
 //	  │        Asking ◄─────────┤                    │ retry later
@@ -39,6 +39,9 @@
 //	  │           │      │
 //	  └ next of   ▼      ▼
 //	    subject  Finished ── the floor has passed ──► gone
+//
+// While clusters share the events, an event that is due and not committed is Left too, and an
+// own one that was Ready for longer than the delay is looked up again.
 //
 // Before it is Ready, an event is Held while its type is unavailable, behind a probe, and a
 // failing event is Due until the budget of redeliveries allows it.

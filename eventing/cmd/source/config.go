@@ -132,8 +132,15 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	if err := source.CheckTypes(c.Types); err != nil {
 		errs = append(errs, fmt.Errorf("TANDEM_TYPES: %w", err))
 	}
-	if _, err := eventing.ParseHedge(c.Hedge); err != nil {
+	hedge, err := eventing.ParseHedge(c.Hedge)
+	if err != nil {
 		errs = append(errs, fmt.Errorf("TANDEM_HEDGE %w", err))
+	}
+	if c.SinkKind == sinkBroker && !hedge.Race() {
+		errs = append(errs, fmt.Errorf("TANDEM_HEDGE %q: a Broker commits nothing that another cluster could look up; want 0, or TANDEM_SINK_KIND=function", c.Hedge))
+	}
+	if c.ShareDelay <= 0 || c.ShareDelay > eventing.MaxHedge {
+		errs = append(errs, fmt.Errorf("TANDEM_SHARE_DELAY %s: want more than 0, and up to %s", c.ShareDelay, eventing.MaxHedge))
 	}
 	if err = errors.Join(errs...); err != nil {
 		return config{}, fmt.Errorf("read environment: %w", err)

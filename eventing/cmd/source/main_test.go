@@ -131,7 +131,7 @@ func TestReadConfigOfARelayAlone(t *testing.T) {
 func TestReadConfigSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 
-	tests := []struct{ name, variable, value, want string }{
+	tests := []struct{ name, variable, value, more, want string }{
 		{name: "a variable is missing", variable: "K_SINK", want: "K_SINK"},
 		{name: "a cluster with a space", variable: "TANDEM_CLUSTER", value: "the east", want: `TANDEM_CLUSTER "the east": want lower-case`},
 		{name: "several functions", variable: "TANDEM_FUNCTION", value: "a,b", want: `TANDEM_FUNCTION "a,b": want lower-case`},
@@ -140,6 +140,8 @@ func TestReadConfigSaysWhatIsWrong(t *testing.T) {
 		{name: "too little memory", variable: "TANDEM_IN_FLIGHT_BYTES", value: "1000", want: "TANDEM_IN_FLIGHT_BYTES 1000: want at least"},
 		{name: "a hedge that is none", variable: "TANDEM_HEDGE", value: "soon", want: `TANDEM_HEDGE "soon": want 0 (race), a delay`},
 		{name: "a delay too long", variable: "TANDEM_HEDGE", value: "2m", want: `TANDEM_HEDGE "2m": want 0 (race), a delay`},
+		{name: "a share without a delay", variable: "TANDEM_SHARE_DELAY", value: "-1ms", want: "TANDEM_SHARE_DELAY -1ms: want more than 0, and up to 1m0s"},
+		{name: "a hedge with a Broker", variable: "TANDEM_HEDGE", value: "share", more: "TANDEM_SINK_KIND=broker", want: `TANDEM_HEDGE "share": a Broker commits nothing`},
 		{name: "a rate below nothing", variable: "TANDEM_RATE", value: "-1", want: "TANDEM_RATE -1: want 0 (no limit) or more"},
 		{name: "no time to try", variable: "TANDEM_TRY_FOR", value: "-1s", want: "TANDEM_TRY_FOR -1s: want more than 0"},
 		{name: "types that are none", variable: "TANDEM_TYPES", value: "com.*.made", want: `TANDEM_TYPES: event type "com.*.made": '*' may only be at its end`},
@@ -160,6 +162,9 @@ func TestReadConfigSaysWhatIsWrong(t *testing.T) {
 			env[tt.variable] = tt.value
 			if tt.value == "" {
 				delete(env, tt.variable)
+			}
+			if name, value, ok := strings.Cut(tt.more, "="); ok {
+				env[name] = value
 			}
 			_, err := readConfig(t.Context(), envconfig.MapLookuper(env))
 			if err == nil || !strings.Contains(err.Error(), tt.want) {

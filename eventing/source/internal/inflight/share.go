@@ -236,7 +236,7 @@ func (t *Table) CommitP99() time.Duration {
 }
 
 // noteCommit notes the time from the receipt of an entry that was finished at its first
-// attempt.
+// attempt, and did not wait in a backlog: that is looked up.
 func (t *Table) noteCommit(e *Entry, now time.Time) {
 	if t.hedge.Share && e.attempts == 1 && !e.helps && e.lookups == 0 {
 		t.commits.add(now, now.Sub(e.received))
