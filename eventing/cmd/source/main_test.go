@@ -52,7 +52,7 @@ func TestReadConfigHasDefaults(t *testing.T) {
 	want := config{
 		Cluster: "east", Function: "flights", Sink: "http://flights/", DeadLetterSink: "http://flights/dead-letters",
 		Streams: []string{"EAST", "WEST"}, OutputStream: "OUTPUTS", Replicas: 1, InFlight: 1024, Batch: 1000,
-		MaxBytes: 64 << 20, Hedge: "0", Ordering: "none", TryFor: 15 * time.Minute, Retention: 7 * 24 * time.Hour,
+		MaxBytes: 64 << 20, Hedge: "0", ShareDelay: 100 * time.Millisecond, Ordering: "none", TryFor: 15 * time.Minute, Retention: 7 * 24 * time.Hour,
 		DatabaseURL: "postgres://x", NATSURL: "nats://x",
 		OutputBatch: 1, SinkKind: "function", SinkConfig: sink.Config{TokenFile: "/oidc/token"},
 	}
