@@ -9,8 +9,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/test/bench/e2e"
+	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
 )
 
 const (
@@ -103,6 +106,11 @@ func (b *bench) e2e(ctx context.Context) (text string, rows []any, err error) {
 		for _, l := range lines {
 			rows = append(rows, l)
 		}
+		if b.options.modesSVG != "" {
+			if err := os.WriteFile(b.options.modesSVG, []byte(e2e.ModesPicture(lines)), 0o644); err != nil {
+				failures = errors.Join(failures, fmt.Errorf("draw the modes: %w", err))
+			}
+		}
 	}
 	for _, r := range selected {
 		if !r.Long() {
@@ -131,12 +139,14 @@ func (b *bench) newE2EDatabase(ctx context.Context) (e2e.Database, error) {
 		return e2e.Database{}, err
 	}
 	return e2e.Database{
-		URL:    url,
-		CPU:    func() time.Duration { used, _ := b.server.ProcessorTime(); return used },
-		Settle: func(ctx context.Context) error { return b.server.Exec(ctx, "checkpoint") },
-		Check:  b.checkE2E,
-		Work:   b.work,
-		Pause:  b.pause,
+		URL:     url,
+		CPU:     func() time.Duration { used, _ := b.server.ProcessorTime(); return used },
+		Settle:  func(ctx context.Context) error { return b.server.Exec(ctx, "checkpoint") },
+		Check:   b.checkE2E,
+		Work:    b.work,
+		Applied: b.checkApplied, Commits: b.commits,
+		SetHedge: func(ctx context.Context, cluster, hedge string) error { return b.setHedge(ctx, url, cluster, hedge) },
+		Pause:    b.pause,
 	}, nil
 }
 
@@ -166,28 +176,85 @@ select committed_at - greatest(lag(committed_at) over (order by committed_at), $
 	return longest, nil
 }
 
-// checkE2E looks whether a trial has done what it should have, once.
+// commits returns when each event was committed: when the server wrote the commit to its log,
+// since the row has the time at which the transaction began.
+func (b *bench) commits(ctx context.Context) (map[ledger.Key]time.Time, error) {
+	conn, err := pgx.Connect(ctx, b.server.Postgres().AdminURL(e2eDatabase))
+	if err != nil {
+		return nil, fmt.Errorf("connect to PostgreSQL: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	rows, err := conn.Query(ctx, "select key, pg_xact_commit_timestamp(xmin) from tandem.ledger")
+	if err != nil {
+		return nil, fmt.Errorf("read when events were committed: %w", err)
+	}
+	times := map[ledger.Key]time.Time{}
+	var key ledger.Key
+	var at time.Time
+	if _, err := pgx.ForEachRow(rows, []any{(*[16]byte)(&key), &at}, func() error {
+		times[key] = at
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read when events were committed: %w", err)
+	}
+	return times, nil
+}
+
+func (b *bench) setHedge(ctx context.Context, databaseURL, cluster, hedge string) error {
+	pool, err := pgxpool.New(ctx, databaseURL)
+	if err != nil {
+		return fmt.Errorf("connect to PostgreSQL: %w", err)
+	}
+	defer pool.Close()
+	return ledger.NewCheckpoints(pool, "").SetHedge(ctx, orders.Name, cluster, hedge)
+}
+
+// checkE2E compares what a trial has done with what it should have, once.
 func (b *bench) checkE2E(ctx context.Context, events int, total int64, byHand bool) error {
+	left := "select count(*) from tandem.outbox"
+	if byHand {
+		left = "select count(*) from outbound"
+	}
+	return errors.Join(
+		b.checkApplied(ctx, events, total, byHand),
+		b.expectE2E(ctx, expectation{"what is left in the outbox", left, 0}),
+	)
+}
+
+// checkApplied compares the events that were applied with those that should have been.
+func (b *bench) checkApplied(ctx context.Context, events int, total int64, byHand bool) error {
+	known := "select count(*) from tandem.ledger"
+	if byHand {
+		known = "select count(*) from processed"
+	}
+	return b.expectE2E(ctx,
+		expectation{"the number of orders", "select count(*) from orders", int64(events)},
+		expectation{"the sum of amounts", "select coalesce(sum(amount), 0)::bigint from orders", total},
+		expectation{"the number of events that are known", known, int64(events)},
+	)
+}
+
+// expectation is what a query is to return.
+type expectation struct {
+	what, sql string
+	want      int64
+}
+
+// expectE2E runs queries in the database of a trial, and compares what they return.
+func (b *bench) expectE2E(ctx context.Context, expectations ...expectation) error {
 	conn, err := pgx.Connect(ctx, b.server.Postgres().AdminURL(e2eDatabase))
 	if err != nil {
 		return fmt.Errorf("connect to PostgreSQL: %w", err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	expect := func(what, sql string, want int64) error {
+	var errs []error
+	for _, e := range expectations {
 		var got int64
-		if err := conn.QueryRow(ctx, sql).Scan(&got); err != nil {
-			return fmt.Errorf("check %s: %w", what, err)
+		if err := conn.QueryRow(ctx, e.sql).Scan(&got); err != nil {
+			errs = append(errs, fmt.Errorf("check %s: %w", e.what, err))
+			continue
 		}
-		return equal(what, got, want)
+		errs = append(errs, equal(e.what, got, e.want))
 	}
-	known, left := "select count(*) from tandem.ledger", "select count(*) from tandem.outbox"
-	if byHand {
-		known, left = "select count(*) from processed", "select count(*) from outbound"
-	}
-	return errors.Join(
-		expect("the number of orders", "select count(*) from orders", int64(events)),
-		expect("the sum of amounts", "select coalesce(sum(amount), 0)::bigint from orders", total),
-		expect("the number of events that are known", known, int64(events)),
-		expect("what is left in the outbox", left, 0),
-	)
+	return errors.Join(errs...)
 }

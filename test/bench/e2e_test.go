@@ -154,9 +154,9 @@ func TestModesAreMeasuredBesideEachOther(t *testing.T) {
 	t.Parallel()
 
 	var table strings.Builder
-	file := filepath.Join(t.TempDir(), "table.json")
+	file, picture := filepath.Join(t.TempDir(), "table.json"), filepath.Join(t.TempDir(), "modes.svg")
 	b := newBench(t, &table, "--quick", "--race-rate", "60", "--e2e-duration", "1500ms", "--json", file,
-		"--only", "^burn-(share|race-50|standby-50|hedge-nap)$")
+		"--modes-svg", picture, "--only", "^burn-(share|race-50|standby-50|hedge-nap|share-kill)$")
 	if err := b.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -170,10 +170,19 @@ func TestModesAreMeasuredBesideEachOther(t *testing.T) {
 	if err := json.Unmarshal(text, &lines); err != nil {
 		t.Fatal(err)
 	}
-	if len(lines) != 4 {
-		t.Fatalf("%d lines, want 4", len(lines))
+	if len(lines) != 5 {
+		t.Fatalf("%d lines, want 5", len(lines))
+	}
+	if drawn, err := os.ReadFile(picture); err != nil || !strings.Contains(string(drawn), "p99.9 around the loss of a cluster") {
+		t.Errorf("the picture: %s, %v", drawn, err)
 	}
 	for _, l := range lines {
+		if strings.HasSuffix(l.Row, "-kill") {
+			if l.Latency == nil || l.P50 <= 0 || l.P999 < l.P50 {
+				t.Errorf("%s: %+v", l.Row, l)
+			}
+			continue
+		}
 		if l.Latency == nil || l.P50 <= 0 || l.Work == nil || l.Work.Transactions <= 0 || l.Work.WALBytes < 100 || l.Work.SiteBytes <= 0 {
 			t.Errorf("%s: %+v, work %+v", l.Row, l, l.Work)
 			continue

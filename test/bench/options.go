@@ -17,6 +17,7 @@ type options struct {
 	quick      bool
 	only       *regexp.Regexp
 	jsonFile   string
+	modesSVG   string
 	cpuProfile string
 	dir        string
 
@@ -51,6 +52,8 @@ floor: the bare upsert of the same rows by one writer.
                                              the whole way, with two clusters
     go run ./test/bench --quick --only '^latency-' --race-rate 3000
                                              latencies at shares of a known rate
+    go run ./test/bench --rounds 3 --only '^burn-'
+                                             race, hedge, share and standby
 
 It starts a PostgreSQL of its own in a folder of its own and removes it in the
 end; TANDEM_PG_BIN names the folder of another initdb. The folder must be on a
@@ -87,6 +90,16 @@ Columns about serving:
                          generator's
   server_busy            of the processor time that there was; if it is less than
                          all, something else was the limit
+
+The columns of the table of modes are of the rows burn-race, burn-hedge, burn-share and
+burn-standby, and of those whose names begin with these:
+
+  computations …         per event, both clusters together, at 50 %% of the rate of
+                         burn-race: computations; processor time of everything, of the
+                         functions and of the database; transactions; bytes of WAL
+  site_bytes             bytes over the connections of cluster east to database and
+                         stream, both directions
+  nap_, freeze_, kill_   latencies of those rows
 
 Columns end to end:
   events/s               distinct events: of a filled stream, from its first output to
@@ -139,6 +152,7 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 	flags.BoolVar(&o.quick, "quick", false, "one short round, a small ledger")
 	only := flags.String("only", "", "run only the rows whose name matches this `regexp`; ratios need floor and by-hand")
 	flags.StringVar(&o.jsonFile, "json", "", "write the table to this `file` too, as a JSON array")
+	flags.StringVar(&o.modesSVG, "modes-svg", "", "draw the modes beside each other, from the rows burn-…, into this `file`")
 	flags.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of this process to this `file`")
 	flags.StringVar(&o.dir, "dir", "", "`folder` for the server's data, made if missing (default: a temporary one)")
 	flags.IntVar(&o.events, "events", 0, fmt.Sprintf("distinct events of a trial (default %d, quick %d)", defaultEvents, quickEvents))

@@ -23,6 +23,9 @@ var settings = map[string]string{
 	"shared_buffers":  "256MB",
 	"max_wal_size":    "4GB",
 	"max_connections": "200",
+
+	// When a transaction was committed, which is a few bytes for each.
+	"track_commit_timestamp": "on",
 }
 
 // Databases that trials start as copies of.

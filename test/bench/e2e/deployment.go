@@ -15,6 +15,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
 	"github.com/tandem-fn/tandem/test/bench/harness"
 )
@@ -39,6 +40,15 @@ type Database struct {
 	// Check says whether exactly these events have been applied, by hand or not, and
 	// nothing is left in the outbox.
 	Check func(ctx context.Context, events int, total int64, byHand bool) error
+
+	// Applied reports likewise about the events, whatever is left in the outbox.
+	Applied func(ctx context.Context, events int, total int64, byHand bool) error
+
+	// Commits returns when each event was committed.
+	Commits func(ctx context.Context) (map[ledger.Key]time.Time, error)
+
+	// SetHedge sets how much redundancy a cluster has.
+	SetHedge func(ctx context.Context, cluster, hedge string) error
 
 	// Pause returns the longest time between two commits of events since then.
 	Pause func(ctx context.Context, since time.Time) (time.Duration, error)

@@ -73,6 +73,7 @@ var goalsOfRows = []goal{
 	{row: RowBurnShare, what: "rate, × burn-race", bound: 1.6, of: ratio},
 	{row: RowBurnShare50, what: "p50, × burn-race-50", bound: 1.5, atMost: true, of: func(l Line) *float64 { return l.OfP50 }},
 	{row: RowBurnShare50, what: "p99.9, × burn-race-50", bound: 1.5, atMost: true, of: ratio},
+	{row: RowBurnShare + suffixKill, what: "p99.9, ms", bound: claimTimeout + 100, atMost: true, of: p999},
 	{row: RowCatchUpSkip, what: "events skipped a second", bound: 10_000, of: rate},
 	{row: RowCatchUpDivide, what: "time of two clusters, × of one", bound: 0.65, atMost: true, of: func(l Line) *float64 { return l.Divided }},
 	{row: RowCatchUpDeath, what: "longest pause, ms", bound: claimTimeout + 100, atMost: true, of: func(l Line) *float64 { return l.Pause }},

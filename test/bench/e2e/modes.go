@@ -44,6 +44,7 @@ const (
 	suffix50     = "-50"
 	suffixNap    = "-nap"
 	suffixFreeze = "-freeze"
+	suffixKill   = "-kill"
 )
 
 const burnTime = time.Millisecond
@@ -69,12 +70,22 @@ func modeRows() []Row {
 			Name: name + suffix50, measure: measureLatency, mode: m, function: burn, share: 0.5, of: RowBurnRace50,
 			About: "its latencies at 50 % of the rate of burn-race",
 		}
+		if m == modeRace {
+			latency.of = ""
+		}
 		nap, freeze := latency, latency
 		nap.Name, nap.strike, nap.of = name+suffixNap, strikeNap, latency.Name
 		nap.About = "the same while one computation in west sleeps 300 ms every 10 s"
 		freeze.Name, freeze.strike, freeze.of = name+suffixFreeze, strikeFreeze, latency.Name
 		freeze.About = "the same while one process of west is stopped for 300 ms every 10 s, function and source in turn"
-		rows = append(rows, highest, latency, nap, freeze)
+		kill := Row{
+			Name: name + suffixKill, measure: measureKill, mode: m, function: burn, share: 0.5,
+			About: "the same when west is killed: latencies until the commit of events published from 1 s before it to 6 s after it",
+		}
+		if m == modeStandby {
+			kill.About += "; east is switched at that moment"
+		}
+		rows = append(rows, highest, latency, nap, freeze, kill)
 	}
 	return append(rows, Row{
 		Name: RowShare, measure: measureRace, mode: modeShare, of: RowRace, expected: 1.2,

@@ -147,6 +147,10 @@ func (l *Line) fill(samples []sample) {
 		l.InTime = median(4, func(s sample) float64 { return s.beside.inTime })
 		l.Latency = latency(func(s sample) Latency { return s.beside.Latency })
 	}
+	if first.kill != nil {
+		l.At = median(0, func(s sample) float64 { return s.kill.at })
+		l.Latency = latency(func(s sample) Latency { return s.kill.Latency })
+	}
 	if first.instances != nil {
 		l.At = median(0, func(s sample) float64 { return s.instances.at })
 		l.Before = latency(func(s sample) Latency { return s.instances.before })
@@ -206,6 +210,9 @@ func (s sample) String() string {
 	if s.open != nil {
 		parts = append(parts, s.open.String())
 	}
+	if s.kill != nil {
+		parts = append(parts, s.kill.String())
+	}
 	if s.instances != nil {
 		parts = append(parts, s.instances.String())
 	}
@@ -234,6 +241,7 @@ func Format(lines []Line, o Options) string {
 	formatFigures(&text, lines)
 	formatInstances(&text, lines)
 	formatCPU(&text, lines)
+	formatModes(&text, lines)
 	for _, l := range lines {
 		if len(l.Probes) > 0 {
 			fmt.Fprintf(&text, "%s tried: %s\n", l.Row, join(l.Probes))

@@ -198,6 +198,16 @@ func (r *run) measure(ctx context.Context, result *result, workers int) (sample,
 			return sample{}, err
 		}
 		return sample{beside: result}, nil
+	case measureKill:
+		race, err := r.current(row.race())
+		if err != nil {
+			return sample{}, err
+		}
+		result, err := r.measureKill(ctx, row, row.share*race.rate)
+		if err != nil {
+			return sample{}, err
+		}
+		return sample{kill: result}, nil
 	case measureInstances:
 		result, err := r.measureInstances(ctx, row)
 		if err != nil {

@@ -25,6 +25,7 @@ type sample struct {
 	open   *openResult   // of an open loop
 	beside *besideResult // of good events beside bad ones
 
+	kill      *killResult      // around the loss of a cluster
 	instances *instancesResult // around a strike against an instance
 }
 
