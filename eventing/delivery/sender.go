@@ -170,6 +170,10 @@ func New(sink, deadLetterSink string, cfg Config) (*Sender, error) {
 	return d, nil
 }
 
+// Broker reports whether the sink stores events instead of committing them
+// ([Config.Broker]).
+func (d *Sender) Broker() bool { return d.cfg.Broker }
+
 func (d *Sender) newTarget(what, addresses string) (*target, error) {
 	t := &target{atFunction: true}
 	for address := range strings.SplitSeq(addresses, ",") {

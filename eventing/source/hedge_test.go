@@ -477,6 +477,33 @@ func TestWhatIsSetAtRunTimeWinsOverTheConfiguration(t *testing.T) {
 	expect("300ms")
 }
 
+func TestASourceWithABrokerRacesWhateverIsSet(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 50)
+	f := newFunction(t)
+	stream, err := jetstream.NewStream(eventtest.Connect(t, server, nil), "west", "flights", jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sender, err := delivery.New(f.url(), f.url()+"/dead-letters", delivery.Config{Function: "flights", Broker: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sw := &toggle{value: "standby"}
+	logger, lines := eventtest.Logger()
+	s, err := source.New(eventing.StreamList{stream}, sender, &progress{hedges: sw.hedge}, source.Config{Function: "flights", Ledger: &testLedger{}, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, s)
+	f.waitFor(t, 50)
+	if log := strings.Join(lines(), ""); !strings.Contains(log, "a Broker commits nothing") {
+		t.Errorf("the log does not say why it does not stand by:\n%s", log)
+	}
+}
+
 func TestASourceThatStartsDeliversNothingUntilTheDatabaseHasAnswered(t *testing.T) {
 	t.Parallel()
 

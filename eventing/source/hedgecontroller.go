@@ -23,6 +23,9 @@ const (
 // errAllStandBy is why a cluster does not stand by although that is wanted.
 var errAllStandBy = errors.New("no other cluster has been at work in the last 3 minutes, and nothing would be done: switch another one first")
 
+// errBrokerRaces is why a cluster with a Broker does nothing but race.
+var errBrokerRaces = errors.New("a Broker commits nothing that another cluster could look up; want 0")
+
 // hedgeController follows how much redundancy is wanted. What is set at run time wins over
 // the configuration. While the database does not answer, its last answer holds.
 type hedgeController struct {
@@ -84,7 +87,7 @@ func (s *Source) updateHedge(ctx context.Context) {
 }
 
 // readHedge reads which hedge is wanted. If the database does not answer, or with a value
-// that this version does not know, the last one holds. A source that starts with such a
+// that this source does not accept, the last one holds. A source that starts with such a
 // value takes the configured hedge.
 func (s *Source) readHedge(ctx context.Context) {
 	want, answered, err := s.wantedHedge(ctx)
@@ -114,7 +117,10 @@ func (s *Source) wantedHedge(ctx context.Context) (want eventing.Hedge, answered
 	if err != nil || value == "" {
 		return s.cfg.Hedge, err == nil, err
 	}
-	if want, err = eventing.ParseHedge(value); err != nil {
+	if want, err = eventing.ParseHedge(value); err == nil && s.sender.Broker() && !want.Race() {
+		err = fmt.Errorf("%q: %w", value, errBrokerRaces)
+	}
+	if err != nil {
 		return s.cfg.Hedge, true, fmt.Errorf("the hedge that was set: %w", err)
 	}
 	return want, true, nil
