@@ -450,7 +450,11 @@ var shareSeeds = flag.Uint64("share-seeds", 10, "how many runs of clusters that 
 func TestSharingKeepsTheOrderOfSubjects(t *testing.T) {
 	t.Parallel()
 
-	for seed := range *shareSeeds {
+	seeds := *shareSeeds
+	if testing.Short() {
+		seeds = min(seeds, 3)
+	}
+	for seed := range seeds {
 		r := newShareRun(t, seed, true, 2+int(seed%2))
 		for _, c := range r.clusters {
 			c.skew = time.Duration(r.random.Int64N(int64(20*time.Minute))) - 10*time.Minute

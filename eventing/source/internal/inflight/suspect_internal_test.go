@@ -264,6 +264,16 @@ func (w *killWorld) check(killers int) {
 	}
 }
 
+// runUntilDead runs until each cluster has so many dead letters, for so long at most, and
+// returns the time that it took.
+func (w *killWorld) runUntilDead(letters int, limit time.Duration, rate int, step func()) time.Duration {
+	begun := w.now
+	for w.now.Sub(begun) < limit && (len(w.clusters[0].dead) < letters || len(w.clusters[1].dead) < letters) {
+		w.run(time.Second, rate, step)
+	}
+	return w.now.Sub(begun)
+}
+
 func killSeeds(t *testing.T, seeds uint64, run func(w *killWorld)) {
 	t.Helper()
 	if testing.Short() {
@@ -319,7 +329,7 @@ func TestManyEventsThatEndTheProcessAreDead(t *testing.T) {
 			w.run(time.Duration(w.random.IntN(3000))*time.Millisecond, 200, func() {})
 			w.arrive(true)
 		}
-		w.run(20*time.Minute, 50, func() {})
+		w.runUntilDead(killers, 20*time.Minute, 50, func() {})
 		w.run(5*time.Second, 0, func() {})
 		w.check(killers)
 	})
@@ -365,11 +375,7 @@ func TestAWitnessIsSentBesideEventsThatHang(t *testing.T) {
 			w.run(time.Second, 0, w.witness())
 			w.arriveHanging()
 		}
-		begun := w.now
-		for w.now.Sub(begun) < 10*time.Minute && (len(w.clusters[0].dead) < 6 || len(w.clusters[1].dead) < 6) {
-			w.run(time.Second, 0, w.witness())
-		}
-		w.t.Logf("all are dead after %v", w.now.Sub(begun))
+		w.t.Logf("all are dead after %v", w.runUntilDead(6, 10*time.Minute, 0, w.witness()))
 		w.run(time.Second, 0, func() {})
 		w.check(6)
 	})
@@ -438,11 +444,7 @@ func TestSuspectsThatHangHoldUpNoOthers(t *testing.T) {
 		for range killers {
 			w.arrive(true)
 		}
-		begun := w.now
-		for w.now.Sub(begun) < 20*time.Minute && (len(w.clusters[0].dead) < killers+hanging || len(w.clusters[1].dead) < killers+hanging) {
-			w.run(time.Second, 50, func() {})
-		}
-		took := w.now.Sub(begun)
+		took := w.runUntilDead(killers+hanging, 20*time.Minute, 50, func() {})
 		w.t.Logf("all are dead after %v, %d and %d restarts", took, w.clusters[0].restarts, w.clusters[1].restarts)
 		if took > 7*time.Minute { // 9 minutes if each is tried by itself
 			w.t.Errorf("all are dead after %v", took)
