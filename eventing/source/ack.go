@@ -58,9 +58,12 @@ func (s *Source) countLost(ctx context.Context, entries []*inflight.Entry) {
 	}
 }
 
-// tell tells the stream about an entry. If the stream does not hear it, the message is
+// tell tells the stream about an entry, if this process is active. If the stream does not hear it, the message is
 // redelivered, which does no harm.
 func (s *Source) tell(ctx context.Context, e *inflight.Entry, verb func() error, what string) {
+	if !s.active() {
+		return
+	}
 	if err := e.Tell(verb); err != nil {
 		s.reportUntold(ctx, e.Message, what, err)
 	}
@@ -71,8 +74,11 @@ func (s *Source) reportUntold(ctx context.Context, m eventing.Message, what stri
 		slog.String("verb", what), slog.Uint64("sequence", m.Sequence()), slog.Any("err", err))
 }
 
-// ackAtOnce acknowledges a message that is not delivered.
+// ackAtOnce acknowledges a message that is not delivered, if this process is active.
 func (s *Source) ackAtOnce(ctx context.Context, m eventing.Message) {
+	if !s.active() {
+		return
+	}
 	if err := m.Ack(); err != nil {
 		s.reportUntold(ctx, m, "acknowledge", err)
 	}
@@ -89,6 +95,9 @@ func (s *Source) heartbeat(ctx context.Context) {
 		case <-ticker.C:
 		}
 		now := s.cfg.Now()
+		if !s.active() {
+			continue
+		}
 		for _, c := range s.consumers.current() {
 			c.partition.Heartbeat(now.Add(-s.cfg.Heartbeat/2), now, func(m eventing.Message) {
 				if err := m.InProgress(); err != nil {

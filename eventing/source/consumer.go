@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -140,6 +141,9 @@ func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 	}
 	pulled := true // something, or nothing was asked for yet
 	for {
+		if !c.source.awaitActive(pulling.Done()) {
+			return flowed, cmp.Or(ctx.Err(), errReopen)
+		}
 		n, bytes := c.partition.Room(pulling)
 		if ctx.Err() != nil {
 			return flowed, ctx.Err()
@@ -162,7 +166,7 @@ func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 			}
 		}
 		pulled = false
-		err := reader.Pull(pulling, n, bytes, func(m eventing.Message) {
+		err := c.source.pull(pulling, reader, n, bytes, func(m eventing.Message) {
 			pulled = true
 			if !flowed {
 				flowed = true
@@ -181,6 +185,16 @@ func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 			return flowed, errReopen
 		}
 	}
+}
+
+// pull pulls messages while this process is active.
+func (s *Source) pull(ctx context.Context, reader eventing.Reader, n, bytes int, receive func(eventing.Message)) error {
+	if s.cfg.ActiveUntil != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.cfg.ActiveUntil().Sub(s.cfg.Now()))
+		defer cancel()
+	}
+	return reader.Pull(ctx, n, bytes, receive)
 }
 
 // loadHorizon asks for the horizon. Without any answer nothing is delivered, as what

@@ -24,6 +24,9 @@ func (s *Source) dispatch(ctx context.Context, closed <-chan struct{}) {
 	timer := time.NewTimer(idleWait)
 	defer timer.Stop()
 	for {
+		if !s.awaitActive(closed) {
+			return
+		}
 		entries, wait := s.table.NextRequest(idleWait)
 		if entries != nil {
 			requests.Go(func() { s.deliver(ctx, entries) })
@@ -48,6 +51,12 @@ func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
 	begun := s.cfg.Now()
 	ds, sent := s.prepare(ctx, &request)
 	var steps []delivery.Step
+	if !s.active() { // a payload was fetched, or the process stood still, for too long
+		for _, i := range sent {
+			request.Next[i], request.After[i] = inflight.Unsent, fetchRetry
+		}
+		ds, sent = nil, nil
+	}
 	if len(ds) > 0 {
 		steps, request.Answered = s.sender.Deliver(ctx, ds)
 	}

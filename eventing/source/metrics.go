@@ -22,7 +22,7 @@ import (
 // tandem_source_strikes_total, tandem_source_suspects, tandem_source_helped_total, tandem_source_skipped_total, tandem_source_forgotten_total,
 // tandem_source_filtered_total, tandem_source_rewinds_total, tandem_source_commit_seconds,
 // tandem_source_parked, tandem_source_stored, tandem_source_pending, tandem_source_unacknowledged,
-// tandem_source_held, tandem_source_in_flight{state} and tandem_source_oldest_seconds. A nil Metrics counts nothing.
+// tandem_source_active, tandem_source_held, tandem_source_in_flight{state} and tandem_source_oldest_seconds. A nil Metrics counts nothing.
 type Metrics struct {
 	delivered, receipts, rejected, failed, skipped, forgotten, filtered, gone, rewinds metric.Int64Counter
 
@@ -36,6 +36,7 @@ type Metrics struct {
 	mu        sync.Mutex
 	positions map[string]eventing.Position // by stream
 	holds     func() holding
+	active    func() bool
 }
 
 // NewMetrics makes the instruments. The error is the provider's.
@@ -52,7 +53,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		positions: map[string]eventing.Position{},
 	}
 
-	var errs [20]error
+	var errs [21]error
 	m.delivered, errs[0] = meter.Int64Counter("tandem_source_delivered",
 		metric.WithDescription("Events that the function answered with 2xx."))
 	m.receipts, errs[1] = meter.Int64Counter("tandem_source_receipts",
@@ -132,6 +133,14 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 			}
 			return nil
 		}))
+	_, errs[20] = meter.Int64ObservableGauge("tandem_source_active",
+		metric.WithDescription("1 if this replica of the source has the lease and delivers, 0 if it stands by."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			if active, ok := m.isActive(); ok {
+				o.Observe(active, m.labels)
+			}
+			return nil
+		}))
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
@@ -190,6 +199,40 @@ func (m *Metrics) watch(holds func() holding) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.holds = holds
+}
+
+// watchActive has the metrics ask whether this replica is active.
+func (m *Metrics) watchActive(active func() bool) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.active = active
+}
+
+func (m *Metrics) isActive() (active int64, ok bool) {
+	m.mu.Lock()
+	ask := m.active
+	m.mu.Unlock()
+	if ask == nil {
+		return 0, false // there are no replicas
+	}
+	if ask() {
+		active = 1
+	}
+	return active, true
+}
+
+// standBy forgets what the source of this replica has measured, as it stands by.
+func (m *Metrics) standBy() {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.holds = nil
+	clear(m.positions)
 }
 
 func (m *Metrics) held() (h holding, ok bool) {

@@ -57,6 +57,9 @@ func (s *Source) saveCheckpoints(ctx context.Context) {
 
 // saveAll reports whether there was anything new.
 func (s *Source) saveAll(ctx context.Context) (news bool) {
+	if !s.active() {
+		return false
+	}
 	for _, c := range s.consumers.current() {
 		now, err := s.saveCheckpoint(ctx, c)
 		if err != nil {

@@ -98,6 +98,10 @@ type Config struct {
 	// SaveInterval is how often progress is asked for and saved. Defaults to 1 s.
 	SaveInterval time.Duration
 
+	// ActiveUntil returns until when this process may deliver, acknowledge, pull and save:
+	// it is the active replica ([Replica]). Nil for always.
+	ActiveUntil func() time.Time
+
 	// Metrics counts. Nil counts nothing.
 	Metrics *Metrics
 
@@ -219,6 +223,28 @@ func New(streams eventing.Streams, sender *delivery.Sender, checkpoints Checkpoi
 	cfg.Metrics.watch(s.inFlight)
 	return s, nil
 }
+
+// active reports whether this process may deliver, acknowledge and save.
+func (s *Source) active() bool {
+	return s.cfg.ActiveUntil == nil || s.cfg.Now().Before(s.cfg.ActiveUntil())
+}
+
+// awaitActive returns when this process may do that; false if done is closed first.
+func (s *Source) awaitActive(done <-chan struct{}) bool {
+	for !s.active() {
+		timer := time.NewTimer(activePoll)
+		select {
+		case <-timer.C:
+		case <-done:
+			timer.Stop()
+			return false
+		}
+	}
+	return true
+}
+
+// activePoll is how often a source that pauses looks whether it may go on.
+const activePoll = 20 * time.Millisecond
 
 // maxBatch returns how many events, and bytes of them, one request may have.
 func (s *Source) maxBatch() (events, bytes int) {

@@ -41,6 +41,10 @@ type Config struct {
 
 	// Ready reports why the process is not ready. Required.
 	Ready func(ctx context.Context) error
+
+	// Status returns what a process that is ready answers at /health, for people. Nil for
+	// nothing.
+	Status func() string
 }
 
 func (c Config) withDefaults() Config {
@@ -88,6 +92,8 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
 		if err := cfg.Ready(r.Context()); err != nil {
 			http.Error(w, strings.ReplaceAll(err.Error(), "\n", "; "), http.StatusServiceUnavailable)
+		} else if cfg.Status != nil {
+			_, _ = io.WriteString(w, cfg.Status()+"\n") // whoever asked may be gone
 		}
 	})
 	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}

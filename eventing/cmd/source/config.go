@@ -21,6 +21,8 @@ import (
 type config struct {
 	Cluster        string        `env:"TANDEM_CLUSTER, required"`
 	Function       string        `env:"TANDEM_FUNCTION"`
+	Site           string        `env:"TANDEM_SITE"`
+	Replica        string        `env:"TANDEM_REPLICA"`
 	Sink           string        `env:"K_SINK"`
 	SinkKind       string        `env:"TANDEM_SINK_KIND, default=function"`
 	DeadLetterSink string        `env:"TANDEM_DEAD_LETTER_SINK"`

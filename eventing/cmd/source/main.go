@@ -7,6 +7,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/source"
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
+	"github.com/tandem-fn/tandem/sinkwriter/lease"
 )
 
 func main() {
@@ -56,17 +58,19 @@ func run(ctx context.Context) error {
 	// What can be ready comes after the metrics that it counts with, and before
 	// anybody can ask.
 	var ready func(context.Context) error
+	status := func() string { return "ready" }
 	server, err := telemetry.Listen(ctx, telemetry.Config{
 		Address:      cfg.MetricsAddress,
 		OTLPEndpoint: cfg.OTLPEndpoint,
 		OTLPProtocol: cfg.OTLPProtocol,
 		Ready:        func(ctx context.Context) error { return ready(ctx) },
+		Status:       func() string { return status() },
 	})
 	if err != nil {
 		return err
 	}
 	defer atTheEnd(ctx, logger, "close metrics", server.Close)
-	var reader *source.Source
+	var replica *source.Replica
 	var sender *delivery.Sender
 	metrics, err := source.NewMetrics(server.Meters(), cfg.Cluster, cfg.Function)
 	if err != nil {
@@ -106,10 +110,11 @@ func run(ctx context.Context) error {
 	if cfg.relayOnly() {
 		ready = outbox.ready(outputs)
 	} else {
-		if reader, err = newSource(conn, sender, db, cfg, metrics, logger); err != nil {
+		if replica, err = newReplica(conn, sender, db, cfg, metrics, logger); err != nil {
 			return err
 		}
-		ready = func(context.Context) error { return reader.Ready() }
+		ready = func(context.Context) error { return cmp.Or(replica.Ready(), sender.Ready()) }
+		status = replica.Status
 	}
 
 	logger.LogAttrs(ctx, slog.LevelInfo, "source started", slog.String("version", telemetry.Version()), slog.Any("streams", cfg.Streams),
@@ -124,10 +129,13 @@ func run(ctx context.Context) error {
 		relay.Run(ctx, outbox, outputs.publisher, relay.Config{Logger: logger})
 	})
 	relaying.Go(func() { forget(ctx, db.old, logger) })
-	if reader != nil {
-		reader.Run(ctx)
+	if replica != nil {
+		err = replica.Run(ctx)
 	}
 	relaying.Wait()
+	if err != nil {
+		return err
+	}
 	logger.LogAttrs(ctx, slog.LevelInfo, "source stopped")
 	return nil
 }
@@ -147,7 +155,24 @@ func newSender(cfg config, db database, metrics *source.Metrics, logger *slog.Lo
 	})
 }
 
-func newSource(conn *jetstream.Conn, sender *delivery.Sender, db database, cfg config, metrics *source.Metrics, logger *slog.Logger) (*source.Source, error) {
+// newReplica returns this process as one of several that may be the source.
+func newReplica(conn *jetstream.Conn, sender *delivery.Sender, db database, cfg config, metrics *source.Metrics, logger *slog.Logger) (*source.Replica, error) {
+	holder, err := cfg.holder()
+	if err != nil {
+		return nil, err
+	}
+	activate := func(held lease.Lease, until func() time.Time) (*source.Source, error) {
+		return newSource(conn, sender, db.with(held), until, cfg, metrics, logger)
+	}
+	if _, err := activate(lease.Lease{}, nil); err != nil { // what is wrong with the settings is found at once
+		return nil, err
+	}
+	return source.NewReplica(db.leases, activate, sender.Probe, source.ReplicaConfig{
+		Cluster: cfg.Cluster, Function: cfg.Function, Holder: holder, Metrics: metrics, Logger: logger,
+	}), nil
+}
+
+func newSource(conn *jetstream.Conn, sender *delivery.Sender, db database, until func() time.Time, cfg config, metrics *source.Metrics, logger *slog.Logger) (*source.Source, error) {
 	streams, err := openStreams(conn, cfg)
 	if err != nil {
 		return nil, err
@@ -157,23 +182,24 @@ func newSource(conn *jetstream.Conn, sender *delivery.Sender, db database, cfg c
 		return nil, err
 	}
 	return source.New(streams, sender, db.progress, source.Config{
-		Function:   cfg.Function,
-		Types:      cfg.Types,
-		InFlight:   cfg.InFlight,
-		Batch:      cfg.Batch,
-		Cluster:    cfg.Cluster,
-		Peers:      db.peers,
-		MaxBytes:   cfg.MaxBytes,
-		Rate:       cfg.Rate,
-		Hedge:      hedge,
-		ShareDelay: cfg.ShareDelay,
-		Ledger:     db.ledger,
-		Attempts:   db.tries,
-		Suspects:   db.suspects,
-		Ordered:    cfg.Ordering == orderBySubject,
-		Blocked:    db.verdicts,
-		Metrics:    metrics,
-		Logger:     logger,
+		Function:    cfg.Function,
+		Types:       cfg.Types,
+		InFlight:    cfg.InFlight,
+		Batch:       cfg.Batch,
+		Cluster:     cfg.Cluster,
+		Peers:       db.peers,
+		MaxBytes:    cfg.MaxBytes,
+		Rate:        cfg.Rate,
+		Hedge:       hedge,
+		ShareDelay:  cfg.ShareDelay,
+		Ledger:      db.ledger,
+		Attempts:    db.tries,
+		Suspects:    db.suspects,
+		Ordered:     cfg.Ordering == orderBySubject,
+		Blocked:     db.verdicts,
+		ActiveUntil: until,
+		Metrics:     metrics,
+		Logger:      logger,
 	})
 }
 

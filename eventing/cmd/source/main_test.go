@@ -182,7 +182,7 @@ func TestNothingIsDeliveredWhileTheDatabaseHasBeenAwayFromTheBeginning(t *testin
 	f := newFunction(t)
 	publish(t, server, 10)
 	p := start(t, server.URL(), f.server.URL) // its database is nowhere
-	eventtest.Eventually(t, "that is said", func() bool { return strings.Contains(p.Log.String(), "load progress") })
+	eventtest.Eventually(t, "that is said", func() bool { return strings.Contains(p.Log.String(), "acquire the lease") })
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.done) != 0 {

@@ -15,14 +15,15 @@ import (
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
+	"github.com/tandem-fn/tandem/sinkwriter/lease"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 // database is what the source needs of PostgreSQL.
 type database struct {
-	progress source.Checkpoints
-	tries    source.Attempts
-	verdicts source.Blocked
+	progress timelineCheckpoints
+	tries    *ledger.Attempts
+	verdicts *ledger.Blocked
 	ledger   source.Ledger
 	suspects source.Suspects
 	letters  *deadletter.Store
@@ -30,6 +31,7 @@ type database struct {
 	old      *ledger.Retention
 	standbys func(context.Context) ([]ledger.Standby, error)
 	traffic  telemetry.Traffic
+	leases   *lease.Leases
 	peers    source.Peers
 	close    func()
 }
@@ -43,7 +45,7 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 		// the password.
 		return database{}, errors.New("DATABASE_URL: want postgres://USER:PASSWORD@HOST:5432/NAME")
 	}
-	cfg.MaxConns = 8 // one each for checkpoints, suspects, the relay and retention, and four for lookups
+	cfg.MaxConns = 9 // one each for the lease, checkpoints, suspects, the relay and retention, and four for lookups
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
@@ -73,9 +75,17 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 		relay:    sinkwriter.NewOutbox(pool),
 		standbys: func(ctx context.Context) ([]ledger.Standby, error) { return ledger.Replication(ctx, pool) },
 		traffic:  traffic,
+		leases:   lease.New(pool, cluster),
 		peers:    ledger.NewCheckpoints(pool, cluster),
 		close:    pool.Close,
 	}, nil
+}
+
+// with returns the database for a replica with a lease: without it, nothing is stored.
+func (d database) with(held lease.Lease) database {
+	d.progress.Checkpoints = d.progress.With(held)
+	d.tries, d.verdicts = d.tries.With(held), d.verdicts.With(held)
+	return d
 }
 
 // timelineCheckpoints are kept in the database.

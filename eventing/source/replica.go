@@ -1,0 +1,348 @@
+package source
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tandem-fn/tandem/eventing/internal/backoff"
+	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
+	"github.com/tandem-fn/tandem/sinkwriter/lease"
+)
+
+const (
+	// tryLease is how often a replica that stands by tries to take the lease.
+	tryLease = 200 * time.Millisecond
+
+	// renewInterval is how often the active replica renews it, and renewTimeout bounds one
+	// attempt.
+	renewInterval = time.Second
+	renewTimeout  = 2 * time.Second
+
+	// leaseMargin is how long before its end, which the database sees, a lease ends here.
+	leaseMargin = 500 * time.Millisecond
+
+	// finishWait is how long a replica that ends keeps the lease for requests that are
+	// under way. The next one looks up what came of the others.
+	finishWait = 300 * time.Millisecond
+)
+
+// Leases decides which replica is active. [lease.Leases] is the one on PostgreSQL. It must be
+// safe for concurrent use.
+type Leases interface {
+	// Acquire takes the lease of function if it is free, or, if restarted, held under the
+	// same name. It returns an epoch of 0 if it is not free, and its holder before.
+	Acquire(ctx context.Context, function string, as lease.Holder, restarted bool) (held lease.Lease, before lease.Holder, err error)
+
+	// Renew extends a lease. The error is [lease.ErrLost] if another replica has it.
+	Renew(ctx context.Context, function string, held lease.Lease) error
+
+	// Release ends a lease.
+	Release(ctx context.Context, function string, held lease.Lease) error
+}
+
+// ReplicaConfig is the configuration of a [Replica].
+type ReplicaConfig struct {
+	// Cluster and Function are the names that the lease is for. Required.
+	Cluster, Function string
+
+	// Holder names this replica. Required.
+	Holder lease.Holder
+
+	// Metrics, Logger and Now are those of [Config], with the same defaults.
+	Metrics *Metrics
+	Logger  *slog.Logger
+	Now     func() time.Time
+}
+
+// Replica is one of several processes that are the source of one cluster and function. One
+// of them is active: it has the lease, and runs a [Source]. Create it with [NewReplica].
+//
+// # Design
+//
+// A replica is active for as long as its lease lasts by its own clock, counted from when it
+// asked for it: then no other can have it. After that it delivers, acknowledges, pulls and saves
+// nothing, until the lease is renewed: if no other replica has taken it, as while the
+// database is unreachable, it goes on with what it holds. Otherwise its Source ends.
+//
+// The order of a subject does not rest on it. A replica knows every message that is not
+// acknowledged when it starts, and notices those that are delivered elsewhere. It delivers an
+// event after the one before it is in the ledger, whatever another replica still has under
+// way.
+type Replica struct {
+	cfg     ReplicaConfig
+	leases  Leases
+	source  func(held lease.Lease, until func() time.Time) (*Source, error)
+	probe   func(context.Context) error
+	trying  *failurelog.Log
+	renewal *failurelog.Log
+
+	mu      sync.Mutex
+	active  *Source
+	until   time.Time // by the own clock
+	problem error     // of a replica that stands by
+	holder  lease.Holder
+}
+
+// NewReplica returns a Replica. When it has the lease it runs the result of source, which
+// is called with the lease and with what becomes [Config.ActiveUntil]. While it stands by, it
+// calls probe until that succeeds once, so that it can take over at once.
+func NewReplica(leases Leases, source func(held lease.Lease, until func() time.Time) (*Source, error), probe func(context.Context) error, cfg ReplicaConfig) *Replica {
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	if cfg.Now == nil {
+		cfg.Now = time.Now //nolint:forbidigo // the default of ReplicaConfig.Now
+	}
+	r := &Replica{
+		cfg: cfg, leases: leases, source: source, probe: probe, problem: errNotAsked,
+		trying:  failurelog.New(cfg.Logger, cfg.Now, "acquiring the lease of this source"),
+		renewal: failurelog.New(cfg.Logger, cfg.Now, "renewing the lease of this source; it pauses when the lease ends"),
+	}
+	cfg.Metrics.standBy()
+	cfg.Metrics.watchActive(r.Active)
+	return r
+}
+
+var (
+	errNotAsked = errors.New("the lease of this source is not acquired yet")
+	errPaused   = errors.New("the lease of this source could not be renewed; it pauses")
+)
+
+// Run stands by until this replica has the lease, runs a source until the lease is lost, and
+// so on until ctx ends. It returns when the source has ended and the lease is released. An
+// error is that of the source's configuration.
+func (r *Replica) Run(ctx context.Context) error {
+	var probing sync.WaitGroup
+	defer probing.Wait()
+	probing.Go(func() {
+		wait := backoff.Backoff{Base: 200 * time.Millisecond, Limit: 5 * time.Second}
+		for r.probe != nil && r.probe(ctx) != nil && backoff.Sleep(ctx, &wait) {
+		}
+	})
+	restarted := true
+	for ctx.Err() == nil {
+		held, ok := r.standBy(ctx, restarted)
+		if !ok {
+			return nil
+		}
+		restarted = false
+		if err := r.serve(ctx, held); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// standBy returns when this replica has the lease; false if ctx ended first.
+func (r *Replica) standBy(ctx context.Context, restarted bool) (held lease.Lease, ok bool) {
+	ticker := time.NewTicker(tryLease)
+	defer ticker.Stop()
+	for {
+		asked := r.cfg.Now()
+		held, before, err := r.acquire(ctx, restarted)
+		switch {
+		case ctx.Err() != nil:
+			if err == nil && held.Epoch > 0 {
+				r.release(ctx, held)
+			}
+			return lease.Lease{}, false
+		case err != nil:
+			r.trying.Failed(ctx, err)
+			r.setProblem(err)
+		case held.Epoch > 0:
+			r.trying.Succeeded(ctx)
+			r.extend(asked)
+			r.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "this replica of the source is active",
+				slog.String("replica", held.Replica), slog.String("site", held.Site), slog.Int64("epoch", held.Epoch), slog.String("replica_before", before.Replica))
+			return held, true
+		default:
+			restarted = false
+			r.trying.Succeeded(ctx)
+			r.stand(ctx, before)
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return lease.Lease{}, false
+		}
+	}
+}
+
+func (r *Replica) acquire(ctx context.Context, restarted bool) (lease.Lease, lease.Holder, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
+	defer cancel()
+	return r.leases.Acquire(ctx, r.cfg.Function, r.cfg.Holder, restarted)
+}
+
+// stand notes which replica is active, and logs it once.
+func (r *Replica) stand(ctx context.Context, holder lease.Holder) {
+	r.mu.Lock()
+	news := r.holder != holder
+	r.holder, r.problem = holder, nil
+	if holder.Site != r.cfg.Holder.Site {
+		r.problem = fmt.Errorf("cluster name %s is in use at site %s, by replica %s, and this is site %s: give each cluster a name of its own; if the cluster has moved, end the source there and wait %s",
+			r.cfg.Cluster, holder.Site, holder.Replica, r.cfg.Holder.Site, lease.SiteExpires)
+	}
+	problem := r.problem
+	r.mu.Unlock()
+	switch {
+	case !news:
+	case problem != nil:
+		r.cfg.Logger.LogAttrs(ctx, slog.LevelError, "this source is refused: two sites have one cluster name", slog.Any("err", problem))
+	default:
+		r.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "this replica of the source stands by", slog.String("replica", r.cfg.Holder.Replica), slog.String("active", holder.Replica))
+	}
+}
+
+func (r *Replica) setProblem(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.problem = err
+}
+
+// extend notes that the lease was acquired or renewed by a request that was sent at a time.
+func (r *Replica) extend(asked time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.until = asked.Add(lease.Expires - leaseMargin)
+}
+
+// activeUntil returns when the lease ends, by the own clock.
+func (r *Replica) activeUntil() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.until
+}
+
+// serve runs a source until ctx ends or the lease is lost, and releases the lease.
+func (r *Replica) serve(ctx context.Context, held lease.Lease) error {
+	s, err := r.source(held, r.activeUntil)
+	if err != nil {
+		r.release(ctx, held)
+		return err
+	}
+	r.setActive(s)
+	defer r.setActive(nil)
+	running, end := context.WithCancel(ctx)
+	defer end()
+	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var renewals sync.WaitGroup
+	renewals.Go(func() {
+		r.renew(renewing, held)
+		end()
+	})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Run(running)
+	}()
+	<-running.Done()
+	timer := time.NewTimer(finishWait)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+	}
+	stop()
+	renewals.Wait()
+	r.end()
+	r.release(ctx, held)
+	<-ended
+	return nil
+}
+
+func (r *Replica) setActive(s *Source) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.active, r.holder = s, lease.Holder{}
+	if s == nil {
+		r.problem = errNotAsked
+		r.cfg.Metrics.standBy()
+	}
+}
+
+// end ends what this replica may do with its lease.
+func (r *Replica) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.until = time.Time{}
+}
+
+// renew renews the lease until ctx ends or another replica has it.
+func (r *Replica) renew(ctx context.Context, held lease.Lease) {
+	ticker := time.NewTicker(renewInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		asked := r.cfg.Now()
+		asking, cancel := context.WithTimeout(ctx, renewTimeout)
+		err := r.leases.Renew(asking, r.cfg.Function, held)
+		cancel()
+		switch {
+		case err == nil:
+			r.renewal.Succeeded(ctx)
+			r.extend(asked)
+		case errors.Is(err, lease.ErrLost):
+			r.end()
+			r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "another replica of the source is active; this one stands by",
+				slog.String("replica", held.Replica), slog.Int64("epoch", held.Epoch))
+			return
+		case ctx.Err() == nil:
+			r.renewal.Failed(ctx, err)
+		}
+	}
+}
+
+// release lets another replica take the lease at once. If that fails, it expires.
+func (r *Replica) release(ctx context.Context, held lease.Lease) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSaveTimeout)
+	defer cancel()
+	if err := r.leases.Release(ctx, r.cfg.Function, held); err != nil && !errors.Is(err, lease.ErrLost) {
+		r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "could not release the lease of this source; it expires", slog.Any("err", err))
+	}
+}
+
+// Active reports whether this replica has the lease.
+func (r *Replica) Active() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.active != nil && r.cfg.Now().Before(r.until)
+}
+
+// Ready reports what keeps events from being delivered by the active replica, or would keep this
+// one from taking over; nil if nothing does, as far as is known.
+func (r *Replica) Ready() error {
+	r.mu.Lock()
+	active, problem := r.active, r.problem
+	paused := !r.cfg.Now().Before(r.until)
+	r.mu.Unlock()
+	switch {
+	case active == nil:
+		return problem
+	case paused:
+		return errors.Join(errPaused, active.Ready())
+	default:
+		return active.Ready()
+	}
+}
+
+// Status returns whether this replica is active, for people.
+func (r *Replica) Status() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.active != nil:
+		return fmt.Sprintf("active: replica %s", r.cfg.Holder.Replica)
+	case r.holder != lease.Holder{}:
+		return fmt.Sprintf("standing by: replica %s is active, this is %s", r.holder.Replica, r.cfg.Holder.Replica)
+	default:
+		return "standing by"
+	}
+}
