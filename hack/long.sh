@@ -59,6 +59,7 @@ run() {
 	chaos-*) make chaos SEED="${1#chaos-}" DURATION="$duration" ;;
 	share-chaos-*) make chaos SEED="${1#share-chaos-}" DURATION="$duration" ARGS="--hedge share" ;;
 	harm-*) make chaos SEED="${1#harm-}1" DURATION=15s RUNS=10 ARGS="--only kill-event,hang-event,fail-type,big-output" ;;
+	drill-source-replicas) make drill SCENARIO=source-replicas ARGS="--times 100" ;;
 	drill-*) make drill SCENARIO="${1#drill-}" ;;
 	e2e)
 		if [ -z "${EAST:-}${WEST:-}" ] && { [ "$(id -u)" != 0 ] || ! command -v dpkg-query >/dev/null; }; then

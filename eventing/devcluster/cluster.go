@@ -44,6 +44,10 @@ type ClusterConfig struct {
 	// over them. Defaults to 1.
 	Instances int
 
+	// Sources is how many replicas of the source there are, of which one delivers at a time.
+	// Defaults to 1.
+	Sources int
+
 	// Sink, if set, returns the URL by which the source reaches the function whose instances are
 	// at these URLs, such as that of a balancer in front of them.
 	Sink func(urls []string) (string, error)
@@ -57,22 +61,27 @@ type ClusterConfig struct {
 }
 
 // ports returns how many ports the cluster has.
-func (c ClusterConfig) ports() int { return clusterPorts + instancePorts*(max(c.Instances, 1)-1) }
+func (c ClusterConfig) ports() int {
+	return clusterPorts + instancePorts*(max(c.Instances, 1)-1) + max(c.Sources, 1) - 1
+}
 
 // Cluster stands for a Kubernetes cluster: a source, a function and an ingest address,
 // each a process.
 type Cluster struct {
 	cfg ClusterConfig
+	sup *supervisor.Supervisor
 
 	// firstPort is ingest's; the next ones are the function's, and those of the metrics of
-	// source, ingest and function. After them each further instance of the function has two.
+	// source, ingest and function. After them each further instance of the function has two,
+	// and each further replica of the source one.
 	firstPort int
 	sink      string // URL by which the source reaches the function
 
 	// Source, Function and Ingest are restarted if they are killed. Functions are all instances
-	// of the function, of which Function is the first.
+	// of the function, of which Function is the first, and Sources all replicas of the source,
+	// of which Source is the first.
 	Source, Function, Ingest *supervisor.Process
-	Functions                []*supervisor.Process
+	Functions, Sources       []*supervisor.Process
 }
 
 // newCluster returns a cluster without addresses.
@@ -84,15 +93,15 @@ func newCluster(cfg ClusterConfig) (*Cluster, error) {
 	if cfg.Instances = cmp.Or(cfg.Instances, 1); cfg.Instances < 1 || cfg.Instances > maxInstances {
 		return nil, fmt.Errorf("%d instances: want 1 to %d", cfg.Instances, maxInstances)
 	}
+	if cfg.Sources = cmp.Or(cfg.Sources, 1); cfg.Sources < 1 || cfg.ports() > PortStep {
+		return nil, fmt.Errorf("%d replicas of the source: want at least 1, and at most %d ports of the cluster", cfg.Sources, PortStep)
+	}
 	return &Cluster{cfg: cfg}, nil
 }
 
 func (c *Cluster) start(sup *supervisor.Supervisor) error {
-	common := slices.Concat(processEnv(os.Environ()), []string{
-		"TANDEM_CLUSTER=" + c.cfg.Name,
-		"DATABASE_URL=" + c.cfg.DatabaseURL,
-		"NATS_URL=" + c.cfg.NATSURL,
-	}, c.cfg.Env)
+	c.sup = sup
+	common := c.env()
 	var err error
 	for i := range c.cfg.Instances {
 		function, err := sup.Start(supervisor.ProcessConfig{
@@ -107,18 +116,11 @@ func (c *Cluster) start(sup *supervisor.Supervisor) error {
 		c.Functions = append(c.Functions, function)
 	}
 	c.Function = c.Functions[0]
-	c.Source, err = sup.Start(supervisor.ProcessConfig{
-		Name: c.cfg.Name + "-source",
-		Path: c.cfg.Programs.Source,
-		Env: slices.Concat(common, []string{
-			"TANDEM_FUNCTION=" + c.cfg.Function,
-			"K_SINK=" + c.sink,
-			"METRICS_ADDRESS=" + c.address(2),
-		}),
-		Stage: supervisor.StageSources,
-	})
-	if err != nil {
-		return err
+	c.Sources = make([]*supervisor.Process, c.cfg.Sources)
+	for i := range c.Sources {
+		if err := c.StartSource(i); err != nil {
+			return err
+		}
 	}
 	c.Ingest, err = sup.Start(supervisor.ProcessConfig{
 		Name:  c.cfg.Name + "-ingest",
@@ -129,13 +131,63 @@ func (c *Cluster) start(sup *supervisor.Supervisor) error {
 	return err
 }
 
+// env returns the variables of all processes of the cluster.
+func (c *Cluster) env() []string {
+	return slices.Concat(processEnv(os.Environ()), []string{
+		"TANDEM_CLUSTER=" + c.cfg.Name,
+		"DATABASE_URL=" + c.cfg.DatabaseURL,
+		"NATS_URL=" + c.cfg.NATSURL,
+	}, c.cfg.Env)
+}
+
+// StartSource starts a replica of the source, also one that was ended for good.
+func (c *Cluster) StartSource(i int) error {
+	source, err := c.sup.Start(supervisor.ProcessConfig{
+		Name: numbered(c.cfg.Name+"-source", i),
+		Path: c.cfg.Programs.Source,
+		Env: slices.Concat(c.env(), []string{
+			"TANDEM_FUNCTION=" + c.cfg.Function,
+			"TANDEM_REPLICA=" + numbered("source", i),
+			"K_SINK=" + c.sink,
+			"METRICS_ADDRESS=" + c.sourceMetrics(i),
+		}),
+		Stage: supervisor.StageSources,
+	})
+	if err != nil {
+		return err
+	}
+	if c.Sources[i] = source; i == 0 {
+		c.Source = source
+	}
+	return nil
+}
+
+// activeTimeout bounds the question to one replica whether it is active.
+const activeTimeout = 300 * time.Millisecond
+
+// ActiveSource returns which replica of the source delivers; -1 if none answers that it does.
+func (c *Cluster) ActiveSource(ctx context.Context) int {
+	answers := make([]bool, c.cfg.Sources)
+	var asking sync.WaitGroup
+	for i := range answers {
+		asking.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, activeTimeout)
+			defer cancel()
+			status, err := read(ctx, "http://"+c.sourceMetrics(i)+"/health")
+			answers[i] = err == nil && strings.HasPrefix(status, "active")
+		})
+	}
+	asking.Wait()
+	return slices.Index(answers, true)
+}
+
 // processEnv returns env without the variables that configure Tandem's processes.
 func processEnv(env []string) []string {
 	return slices.DeleteFunc(withoutPG(env), func(s string) bool {
 		name, _, _ := strings.Cut(s, "=")
 		switch name {
 		case "DATABASE_URL", "NATS_URL", "LISTEN_ADDRESS", "METRICS_ADDRESS", "ADDRESS", "PORT",
-			"TANDEM_CLUSTER", "TANDEM_FUNCTION", "TANDEM_FUNCTIONS", "TANDEM_STREAM", "TANDEM_STREAMS",
+			"TANDEM_CLUSTER", "TANDEM_SITE", "TANDEM_REPLICA", "TANDEM_FUNCTION", "TANDEM_FUNCTIONS", "TANDEM_STREAM", "TANDEM_STREAMS",
 			"TANDEM_OUTPUT_STREAM", "TANDEM_DEAD_LETTER_SINK", "TANDEM_HEDGE",
 			"TANDEM_TYPES", "TANDEM_BATCH", "TANDEM_CATCH_UP_LAG", "TANDEM_ORDERING":
 			return true
@@ -165,11 +217,22 @@ func (c *Cluster) functionMetrics(i int) string {
 }
 
 // functionLink returns the name of an instance of the function, and of the link to it.
-func (c *Cluster) functionLink(i int) string {
+func (c *Cluster) functionLink(i int) string { return numbered(c.cfg.Name+"-function", i) }
+
+// numbered returns the name of the first, second and so on of several.
+func numbered(name string, i int) string {
 	if i == 0 {
-		return c.cfg.Name + "-function"
+		return name
 	}
-	return c.cfg.Name + "-function-" + strconv.Itoa(i+1)
+	return name + "-" + strconv.Itoa(i+1)
+}
+
+// sourceMetrics returns the address of the metrics of a replica of the source.
+func (c *Cluster) sourceMetrics(i int) string {
+	if i == 0 {
+		return c.address(2)
+	}
+	return c.address(clusterPorts + instancePorts*(c.cfg.Instances-1) + i - 1)
 }
 
 // Name returns the name of the cluster.
@@ -194,20 +257,30 @@ func (c *Cluster) FunctionURLs() []string {
 	return urls
 }
 
-// MetricsURL returns the URL of the source's metrics in Prometheus' text format.
-func (c *Cluster) MetricsURL() string { return "http://" + c.address(2) + "/metrics" }
+// MetricsURL returns the URL of the source's metrics in Prometheus' text format: of its first
+// replica.
+func (c *Cluster) MetricsURL() string { return c.MetricsURLs()[0] }
+
+// MetricsURLs returns the URLs of the metrics of all replicas of the source.
+func (c *Cluster) MetricsURLs() []string {
+	urls := make([]string, c.cfg.Sources)
+	for i := range urls {
+		urls[i] = "http://" + c.sourceMetrics(i) + "/metrics"
+	}
+	return urls
+}
 
 // FunctionMetricsURL returns the URL of the function's metrics.
 func (c *Cluster) FunctionMetricsURL() string { return "http://" + c.address(4) + "/metrics" }
 
 // Processes returns the cluster's processes.
 func (c *Cluster) Processes() []*supervisor.Process {
-	return append(slices.Clone(c.Functions), c.Source, c.Ingest)
+	return append(slices.Concat(c.Functions, c.Sources), c.Ingest)
 }
 
 // Stop ends the whole cluster for good: first source and ingest, then the function.
 func (c *Cluster) Stop(ctx context.Context) {
-	c.all(func(p *supervisor.Process) { p.Stop(ctx) }, c.Source, c.Ingest)
+	c.all(func(p *supervisor.Process) { p.Stop(ctx) }, append(slices.Clone(c.Sources), c.Ingest)...)
 	c.all(func(p *supervisor.Process) { p.Stop(ctx) }, c.Functions...)
 }
 
@@ -234,18 +307,12 @@ func (c *Cluster) WaitUntilReady(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, need := range []struct {
-		process *supervisor.Process
-		url     string
-	}{
-		{c.Source, c.MetricsURL()},
-		{c.Ingest, c.IngestURL() + "/health"},
-	} {
-		if err := waitForOK(ctx, need.process, need.url); err != nil {
+	for i, url := range c.MetricsURLs() {
+		if err := waitForOK(ctx, c.Sources[i], url); err != nil {
 			return err
 		}
 	}
-	return nil
+	return waitForOK(ctx, c.Ingest, c.IngestURL()+"/health")
 }
 
 // waitForOK returns when the process answers 200. It gives up on a process that dies three
@@ -272,23 +339,29 @@ func waitForOK(ctx context.Context, p *supervisor.Process, url string) error {
 }
 
 func get(ctx context.Context, url string) error {
+	_, err := read(ctx, url)
+	return err
+}
+
+// read returns the beginning of what a URL answers with 200.
+func read(ctx context.Context, url string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
-		return err
+		return "", err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
 	if err != nil {
-		return err
+		return "", err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s: %s", url, resp.Status, supervisor.Shorten(strings.TrimSpace(string(body))))
+		return "", fmt.Errorf("GET %s: %s: %s", url, resp.Status, supervisor.Shorten(strings.TrimSpace(string(body))))
 	}
-	return nil
+	return string(body), nil
 }

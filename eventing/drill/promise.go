@@ -9,6 +9,13 @@ const (
 	// HedgeDelay is the delay of the cluster that hedges in the scenario hedge-takeover.
 	HedgeDelay = 300 * time.Millisecond
 
+	// SourceTakeover is how long it takes at most until another replica of a source delivers
+	// in place of one that was killed, or stands still.
+	SourceTakeover = 5 * time.Second
+
+	// SourceHandover is how long it takes in place of one that ends in good order.
+	SourceHandover = time.Second
+
 	// claimTimeout is how long a cluster that disappeared can block the others.
 	claimTimeout = 200 * time.Millisecond
 
@@ -48,6 +55,8 @@ func AllowedGap(scenario string, c Conditions) (limit time.Duration, why string,
 			return 30 * time.Second, "to notice, to promote and to connect again: 30 s", true
 		}
 		return c.Reaction + 30*time.Second, fmt.Sprintf("the reaction (%s), to promote and to connect again: 30 s", c.Reaction), true
+	case "source-replicas":
+		return SourceTakeover, "the lease expires, and another replica of the source takes it: 5 s", true
 	case "failback":
 		return 30 * time.Second, "to stop, to promote and to connect again: 30 s", true
 	}

@@ -114,6 +114,12 @@ func (r *Record) measure(name string, begun, from, to time.Time) Phase {
 	return p
 }
 
+// Gap returns the longest time between two commits of which one was between two times.
+func (r *Record) Gap(from, to time.Time) time.Duration {
+	gap, _ := longest(r.commits, from, to)
+	return gap
+}
+
 // longest returns the longest gap between times, which are sorted, and when it began.
 func longest(times []time.Time, from, to time.Time) (gap time.Duration, began time.Time) {
 	last := from

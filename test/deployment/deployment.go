@@ -56,8 +56,10 @@ type Config struct {
 	// Plant is a fault that is planted in the function. Defaults to none.
 	Plant string
 
-	// Env are further variables for the processes of a cluster, by its name.
-	Env map[string][]string
+	// Env are further variables for the processes of a cluster, by its name, and Sources is
+	// how many replicas of the source it has.
+	Env     map[string][]string
+	Sources map[string]int
 
 	// Standby adds a standby to the database, which follows asynchronously.
 	Standby bool
@@ -180,7 +182,7 @@ func (d *Deployment) StartCluster(name string) error {
 // cluster returns a cluster as faults have left it.
 func (d *Deployment) cluster(name string) devcluster.ClusterConfig {
 	s := d.states[name]
-	cfg := devcluster.ClusterConfig{Name: name, Env: slices.Concat([]string{
+	cfg := devcluster.ClusterConfig{Name: name, Sources: d.cfg.Sources[name], Env: slices.Concat([]string{
 		"LOG_LEVEL=warn", fmt.Sprintf("TANDEM_STREAM_REPLICAS=%d", replicas), "TANDEM_TRY_FOR=" + tryFor.String(),
 		"TANDEM_CHAOS_PLANT=" + d.cfg.Plant, "TANDEM_CHAOS_VERSION=" + s.version,
 		clockVariable + "=" + s.clock.String(),

@@ -32,6 +32,8 @@ type drilling struct {
 
 	begun, struck, healed, caught, ended time.Time
 
+	takeovers []takeover // of a source by another replica
+
 	mu     sync.Mutex
 	result drill.Result
 	now    string // the phase, for the progress
@@ -45,7 +47,7 @@ func run(ctx context.Context, o options, programs devcluster.Programs, say func(
 	say("starting PostgreSQL, NATS and two clusters")
 	var err error
 	d.deployment, err = deployment.Start(ctx, deployment.Config{
-		Dir: o.dir, Programs: programs, Plant: o.plant, Env: s.env, Standby: s.standby,
+		Dir: o.dir, Programs: programs, Plant: o.plant, Env: s.env, Sources: s.sources, Standby: s.standby,
 		Settings: map[string]string{"track_commit_timestamp": "on"}, Grace: 10 * time.Second,
 	})
 	if err != nil {
@@ -240,6 +242,7 @@ func (d *drilling) judge(ctx context.Context, truth workload.Truth) error {
 		limit, why = d.options.maxGap, "--max-gap"
 	}
 	r.CheckGap(limit, why)
+	d.checkTakeovers(&rec)
 	r.Check("time to catch up", r.CatchUp <= catchUpLimit, r.CatchUp, catchUpLimit, "")
 	if d.scenario.ordered {
 		r.Check("commits that the database has forgotten", r.Forgotten == 0, r.Forgotten, 0, "")

@@ -42,6 +42,7 @@ type options struct {
 	lag      time.Duration
 	reaction time.Duration
 	witness  bool
+	times    int
 	plant    string
 	dir      string // of everything that runs
 	keep     bool
@@ -76,6 +77,7 @@ func parse(args []string, out, stderr io.Writer) (options, error) {
 	flags.DurationVar(&o.lag, "lag", 3*time.Second, "database-failover: how `long` the standby has not received anything when the primary is killed")
 	flags.DurationVar(&o.reaction, "reaction", 5*time.Second, "how `long` people take to notice and to act, where they have to")
 	flags.BoolVar(&o.witness, "witness", true, "lose-primary: a witness in a third place promotes the standby; without, somebody does by hand")
+	flags.IntVar(&o.times, "times", 9, "source-replicas: how `often` a replica is ended")
 	flags.StringVar(&o.plant, "plant", "", "a `fault` that must make it fail: "+strings.Join(plants[1:], ", "))
 	flags.BoolVar(&o.keep, "keep", false, "keep data and logs of the processes")
 	flags.DurationVar(&o.maxGap, "max-gap", 0, "longest `time` without a commit that is allowed; by default what the scenario promises")
@@ -103,6 +105,9 @@ func parse(args []string, out, stderr io.Writer) (options, error) {
 			errs = append(errs, fmt.Errorf("--%s %s: want 500ms to 24h", name, d))
 		}
 	}
+	if o.times < 1 || o.times > 100_000 {
+		errs = append(errs, fmt.Errorf("--times %d: want 1 to 100000", o.times))
+	}
 	if o.maxGap < 0 {
 		errs = append(errs, fmt.Errorf("--max-gap %s: want more than 0", o.maxGap))
 	}
@@ -126,6 +131,9 @@ func (o options) shown() string {
 	}
 	if o.phase != 10*time.Second {
 		args = append(args, "--phase "+o.phase.String())
+	}
+	if o.times != 9 {
+		args = append(args, fmt.Sprintf("--times %d", o.times))
 	}
 	if !o.witness {
 		args = append(args, "--witness=false")

@@ -41,7 +41,7 @@ func short(t *testing.T, scenario, plant string) drill.Result {
 	defer cancel()
 	r, err := run(ctx, options{
 		scenario: scenario, plant: plant, seed: 1, rate: 300, dir: pgtest.Dir(t), witness: true,
-		phase: 2 * time.Second, lag: time.Second, reaction: time.Second, maxGap: timeout,
+		phase: 2 * time.Second, lag: time.Second, reaction: time.Second, maxGap: timeout, times: 3,
 	}, built, t.Logf)
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +52,7 @@ func short(t *testing.T, scenario, plant string) drill.Result {
 func TestShortDrillsKeepWhatIsPromised(t *testing.T) {
 	t.Parallel()
 
-	for _, scenario := range []string{"lose-cluster", "lose-half-database"} {
+	for _, scenario := range []string{"lose-cluster", "lose-half-database", "source-replicas"} {
 		t.Run(scenario, func(t *testing.T) {
 			t.Parallel()
 

@@ -18,6 +18,9 @@ type scenario struct {
 	env     map[string][]string
 	standby bool
 
+	// sources is how many replicas the source of a cluster has, where there are several.
+	sources map[string]int
+
 	// prepare sets up the deployment before the drill; nil for nothing.
 	prepare func(ctx context.Context, d *drilling) error
 
@@ -97,6 +100,13 @@ var scenarios = []scenario{
 		strike: func(ctx context.Context, d *drilling) error {
 			return d.deployment.KillLeader(ctx, deployment.Inputs)
 		},
+	},
+	{
+		name:    "source-replicas",
+		what:    "the active replica of the working cluster's source is killed, frozen and rolled out, again and again",
+		env:     map[string][]string{"west": {"TANDEM_HEDGE=standby"}},
+		sources: map[string]int{lost: sourceReplicas},
+		strike:  replaceSources,
 	},
 	{
 		name:    "database-failover",
