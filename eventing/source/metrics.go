@@ -78,7 +78,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 	m.filtered, errs[9] = meter.Int64Counter("tandem_source_filtered",
 		metric.WithDescription("Messages of types that the function does not get. They were acknowledged without a delivery."))
 	m.rewinds, errs[10] = meter.Int64Counter("tandem_source_rewinds",
-		metric.WithDescription("How often a stream was read again from where the database knows that everything is done: after a failover that may have lost commits, and after a crash of this source."))
+		metric.WithDescription("How often a stream was read again from where the database knows that everything is done: after a failover that may have lost commits."))
 	m.parked, errs[11] = meter.Int64Gauge("tandem_source_parked",
 		metric.WithDescription("Dead events that wait for a verdict while what comes after them waits for them. Only where the order is kept."))
 	_, errs[12] = meter.Int64ObservableGauge("tandem_source_held",

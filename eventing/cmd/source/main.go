@@ -110,7 +110,7 @@ func run(ctx context.Context) error {
 	if cfg.relayOnly() {
 		ready = outbox.ready(outputs)
 	} else {
-		if replica, err = newReplica(conn, sender, db, cfg, metrics, logger); err != nil {
+		if replica, err = newReplica(ctx, conn, sender, db, cfg, metrics, logger); err != nil {
 			return err
 		}
 		ready = func(context.Context) error { return cmp.Or(replica.Ready(), sender.Ready()) }
@@ -156,10 +156,13 @@ func newSender(cfg config, db database, metrics *source.Metrics, logger *slog.Lo
 }
 
 // newReplica returns this process as one of several that may be the source.
-func newReplica(conn *jetstream.Conn, sender *delivery.Sender, db database, cfg config, metrics *source.Metrics, logger *slog.Logger) (*source.Replica, error) {
+func newReplica(ctx context.Context, conn *jetstream.Conn, sender *delivery.Sender, db database, cfg config, metrics *source.Metrics, logger *slog.Logger) (*source.Replica, error) {
 	holder, err := cfg.holder()
 	if err != nil {
 		return nil, err
+	}
+	if holder.Site == unknownSite {
+		logger.LogAttrs(ctx, slog.LevelWarn, "the site of this cluster is unknown: another one with its name is not noticed; set TANDEM_SITE")
 	}
 	activate := func(held lease.Lease, until func() time.Time) (*source.Source, error) {
 		return newSource(conn, sender, db.with(held), until, cfg, metrics, logger)
