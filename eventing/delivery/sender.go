@@ -226,7 +226,7 @@ type answer struct {
 }
 
 // send sends a request of so many events once, to another instance if the first one turns out
-// to be unavailable, and reports what came of it. Usual reports whether the events were not
+// to be unavailable, and returns the answer. Usual reports whether the events were not
 // sent before, and stays whether one of them may be why an instance hangs.
 func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events int, usual, stays bool) answer {
 	// A request outlives ctx by the grace, since the function may be about to commit.
@@ -330,7 +330,7 @@ func (a *answer) readOutcomes(res *http.Response, events int) error {
 	return nil
 }
 
-// judge sets whether the function said something about an event, or why it did not.
+// judge sets whether the function has answered for an event, or why it did not.
 func (a *answer) judge() {
 	all := a.outcomes
 	if all == nil {

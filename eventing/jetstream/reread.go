@@ -11,8 +11,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing"
 )
 
-// reread is what is read again although the consumer may take it for acknowledged: the
-// messages from a sequence on, after [reader.Reread]. It outlives its reader. The consumer is
+// reread is the messages that are read again although the consumer may take them for
+// acknowledged: those from a sequence on, after [reader.Reread]. It outlives its reader. The consumer is
 // not changed.
 //
 // # Design

@@ -116,8 +116,8 @@ func (c *consumer) findCheckpoint(ctx context.Context, reader eventing.Reader, h
 	return c.rewind(ctx, reader, horizon, stored, timeline)
 }
 
-// reread has what was acknowledged after the last save read again, without a change of the
-// consumer: most of it is done, and the ledger tells what is not. It reports false if that
+// reread has the messages that were acknowledged after the last save read again, without a
+// change of the consumer: most are done, and the ledger has which. It reports false if that
 // takes a rewind.
 func (c *consumer) reread(ctx context.Context, reader eventing.Reader, floor uint64) (late uint64, ok bool, err error) {
 	r, is := reader.(redeliverer)
