@@ -114,22 +114,29 @@ func TestAHedgingClusterIsNotAskedUntilTheOtherOneDies(t *testing.T) {
 	}
 }
 
-// checkDelay checks that a hedging cluster has won no event before its delay.
-func (w *world) checkDelay(t *testing.T, c *devcluster.Cluster, delay time.Duration) {
+// committed returns the keys and times of commit that a query has.
+func (w *world) committed(t *testing.T, sql string, args ...any) map[ledger.Key]time.Time {
 	t.Helper()
-	rows, err := w.Pool.Query(t.Context(), `select key, committed_at from tandem.ledger join tandem.writer using (writer) where cluster = $1`, c.Name())
+	rows, err := w.Pool.Query(t.Context(), sql, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	won := map[ledger.Key]time.Time{}
+	committed := map[ledger.Key]time.Time{}
 	var key [16]byte
 	var at time.Time
 	if _, err := pgx.ForEachRow(rows, []any{&key, &at}, func() error {
-		won[key] = at
+		committed[key] = at
 		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
+	return committed
+}
+
+// checkDelay checks that a hedging cluster has won no event before its delay.
+func (w *world) checkDelay(t *testing.T, c *devcluster.Cluster, delay time.Duration) {
+	t.Helper()
+	won := w.committed(t, `select key, committed_at from tandem.ledger join tandem.writer using (writer) where cluster = $1`, c.Name())
 	if len(won) == 0 {
 		return
 	}

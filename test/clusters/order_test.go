@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/jackc/pgx/v5"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
@@ -53,19 +52,7 @@ func TestEventsOfASubjectAreCommittedInOrderByBothClusters(t *testing.T) {
 			events := inOrder(t, js, 20_000, func(m natsjs.Msg) event {
 				return event{m.Headers().Get("ce-source"), m.Headers().Get("ce-id"), m.Headers().Get("ce-subject")}
 			})
-			committed := map[ledger.Key]time.Time{}
-			rows, err := w.Pool.Query(t.Context(), `select key, committed_at from tandem.ledger`)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var key [16]byte
-			var at time.Time
-			if _, err := pgx.ForEachRow(rows, []any{&key, &at}, func() error {
-				committed[key] = at
-				return nil
-			}); err != nil {
-				t.Fatal(err)
-			}
+			committed := w.committed(t, `select key, committed_at from tandem.ledger`)
 			last := map[string]time.Time{}
 			wrong := 0
 			for _, e := range events {

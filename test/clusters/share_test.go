@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
@@ -49,19 +48,7 @@ func TestTwoClustersShareTheEventsUntilOneOfThemDies(t *testing.T) {
 // that were stored in the 3 s after a moment, sorted.
 func (w *world) took(t *testing.T, from time.Time) (took []time.Duration) {
 	t.Helper()
-	rows, err := w.Pool.Query(t.Context(), `select key, committed_at from tandem.ledger`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	committed := map[ledger.Key]time.Time{}
-	var key [16]byte
-	var at time.Time
-	if _, err := pgx.ForEachRow(rows, []any{&key, &at}, func() error {
-		committed[key] = at
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
+	committed := w.committed(t, `select key, committed_at from tandem.ledger`)
 	js, err := natsjs.New(w.NC)
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,5 @@
 package protocol
 
-import "slices"
-
 // Share is a model of clusters that share the events: which of them goes first with an
 // event, and when the other one takes it. Two events have one subject and are committed in
 // their order. Each cluster has a view of the members, and any view at any time: views may
@@ -56,54 +54,18 @@ type shareCluster struct {
 
 // Explore visits every state of the model.
 func (m Share) Explore() Result {
-	start := shareState{}
-	number := map[shareState]int{start: 0}
-	states, before, names := []shareState{start}, []int{-1}, []string{""}
-	type edge struct{ from, to, who int }
-	var edges []edge
-	way := func(at int) (way []string) {
-		for ; before[at] >= 0; at = before[at] {
-			way = append(way, names[at])
-		}
-		slices.Reverse(way)
-		return way
+	g, r := explore(shareState.wrongIn, m.steps)
+	for alone := 0; r.Wrong == "" && alone < clusters; alone++ {
+		r = g.mustEnd(
+			func(s shareState) bool { return s.cluster[alone].dead || s.cluster[alone].done == below(maxEvents) },
+			func(who int) bool { return who == alone },
+			"from here on a cluster never comes to an end by itself")
 	}
-	for at := 0; at < len(states); at++ {
-		if wrong := states[at].isWrong(); wrong != "" {
-			return Result{States: len(states), Steps: len(edges), Wrong: wrong, Way: way(at)}
-		}
-		m.steps(states[at], func(name string, who int, next shareState) {
-			n, known := number[next]
-			if !known {
-				n = len(states)
-				number[next] = n
-				states, before, names = append(states, next), append(before, at), append(names, name)
-			}
-			edges = append(edges, edge{at, n, who})
-		})
-	}
-	for alone := range clusters {
-		ends := make([]bool, len(states))
-		for at, s := range states {
-			ends[at] = s.cluster[alone].dead || s.cluster[alone].done == below(maxEvents)
-		}
-		for changed := true; changed; {
-			changed = false
-			for _, e := range slices.Backward(edges) {
-				if e.who == alone && ends[e.to] && !ends[e.from] {
-					ends[e.from], changed = true, true
-				}
-			}
-		}
-		if at := slices.Index(ends, false); at >= 0 {
-			return Result{States: len(states), Steps: len(edges), Wrong: "from here on a cluster never comes to an end by itself", Way: way(at)}
-		}
-	}
-	return Result{States: len(states), Steps: len(edges)}
+	return r
 }
 
-// isWrong returns what must never be, and is; empty if nothing.
-func (s shareState) isWrong() string {
+// wrongIn returns what must never be, and is; empty if nothing.
+func (s shareState) wrongIn() string {
 	if s.wrong {
 		return "an event is committed before the one before it"
 	}
@@ -115,7 +77,8 @@ func (s shareState) isWrong() string {
 	return ""
 }
 
-// anyone takes the steps that no cluster takes by itself: views change, and a cluster dies.
+// anyone takes the steps that no cluster takes by itself: views change, a cluster dies, or an
+// instance shuts down.
 const anyone = -1
 
 // steps calls do with everything that can happen in s, and the cluster that does it.

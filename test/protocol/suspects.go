@@ -1,7 +1,5 @@
 package protocol
 
-import "slices"
-
 // Suspects is a model of events that end the process of a function: which events are tried
 // alone, what counts as a strike, and which cluster tries. Of two events one ends the
 // process whenever it is computed. Two clusters read both, and share a ledger, leases and
@@ -65,50 +63,12 @@ type suspectCluster struct {
 
 // Explore visits every state of the model.
 func (m Suspects) Explore() Result {
-	number := map[suspectState]int{{}: 0}
-	states, before, names := []suspectState{{}}, []int{-1}, []string{""}
-	var from, to []int // the steps that are no faults
-	way := func(at int) (way []string) {
-		for ; before[at] >= 0; at = before[at] {
-			way = append(way, names[at])
-		}
-		slices.Reverse(way)
-		return way
+	g, r := explore(suspectState.wrong, m.steps)
+	if r.Wrong != "" {
+		return r
 	}
-	count := 0
-	for at := 0; at < len(states); at++ {
-		if wrong := states[at].wrong(); wrong != "" {
-			return Result{States: len(states), Steps: count, Wrong: wrong, Way: way(at)}
-		}
-		m.steps(states[at], func(name string, isFault bool, next suspectState) {
-			count++
-			n, known := number[next]
-			if !known {
-				n = len(states)
-				number[next] = n
-				states, before, names = append(states, next), append(before, at), append(names, name)
-			}
-			if !isFault {
-				from, to = append(from, at), append(to, n)
-			}
-		})
-	}
-	ends := make([]bool, len(states))
-	for at := range states {
-		ends[at] = states[at].finished()
-	}
-	for changed := true; changed; {
-		changed = false
-		for i := len(from) - 1; i >= 0; i-- {
-			if ends[to[i]] && !ends[from[i]] {
-				ends[from[i]], changed = true, true
-			}
-		}
-	}
-	if at := slices.Index(ends, false); at >= 0 {
-		return Result{States: len(states), Steps: count, Wrong: "from here on it never comes to an end, though no instance shuts down any more", Way: way(at)}
-	}
-	return Result{States: len(states), Steps: count}
+	return g.mustEnd(suspectState.finished, func(who int) bool { return who != anyone },
+		"from here on it never comes to an end, though no instance shuts down any more")
 }
 
 // wrong returns what must never be, and is; empty if nothing.
@@ -139,13 +99,13 @@ func (s suspectState) finished() bool {
 }
 
 // steps calls do with everything that can happen in s.
-func (m Suspects) steps(s suspectState, do func(name string, isFault bool, next suspectState)) {
+func (m Suspects) steps(s suspectState, do func(name string, who int, next suspectState)) {
 	for i := range clusters {
 		cluster := [clusters]string{"east: ", "west: "}[i]
 		change := func(name string, by func(*suspectState, *suspectCluster)) {
 			next := s
 			by(&next, &next.cluster[i])
-			do(cluster+name, false, next)
+			do(cluster+name, i, next)
 		}
 		c := s.cluster[i]
 		if c.down {
@@ -170,13 +130,13 @@ func (m Suspects) steps(s suspectState, do func(name string, isFault bool, next 
 		next := s
 		if !c.draining {
 			next.cluster[i].draining = true
-			do(cluster+"instance begins to shut down", true, next)
+			do(cluster+"instance begins to shut down", anyone, next)
 		} else {
 			m.breaks(&next.cluster[i])
 			next.cluster[i].byTrial = false
-			do(cluster+"instance ends with what it computes", true, next)
+			do(cluster+"instance ends with what it computes", anyone, next)
 			if c.sent|c.trial == 0 {
-				do(cluster+"instance ends", false, next)
+				do(cluster+"instance ends", i, next)
 			}
 		}
 	}

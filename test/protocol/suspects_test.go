@@ -9,31 +9,40 @@ import (
 
 func TestOnlyTheEventThatEndsTheProcessIsDead(t *testing.T) {
 	t.Parallel()
-
-	result := protocol.Suspects{}.Explore()
-	t.Log(result)
-	if result.Wrong != "" {
-		t.Error("something is wrong")
-	}
-	if result.States < 1000 {
-		t.Errorf("%d states: hardly anything can happen", result.States)
-	}
+	holds(t, protocol.Suspects{}.Explore(), 1000)
 }
 
 func TestEveryMutantOfSuspectsIsFound(t *testing.T) {
 	t.Parallel()
-
-	for mutant, wrong := range map[protocol.Mutant]string{
+	found(t, func(m protocol.Mutant) protocol.Result { return protocol.Suspects{Mutant: m}.Explore() }, map[protocol.Mutant]string{
 		protocol.StrikeInBatch:   "the harmless event has a strike",
 		protocol.StrikeInDrain:   "the harmless event has a strike",
 		protocol.StrikeInCompany: "the harmless event has a strike",
 		protocol.NoLease:         "both functions are down by trials",
 		protocol.NoStrikes:       "never comes to an end",
-	} {
+	})
+}
+
+// holds checks that nothing is wrong in a model, which has at least so many states.
+func holds(t *testing.T, result protocol.Result, states int) {
+	t.Helper()
+	t.Log(result)
+	if result.Wrong != "" {
+		t.Error("something is wrong")
+	}
+	if result.States < states {
+		t.Errorf("%d states: hardly anything can happen", result.States)
+	}
+}
+
+// found checks that each mutant is found, by what is wrong with it.
+func found(t *testing.T, explore func(protocol.Mutant) protocol.Result, mutants map[protocol.Mutant]string) {
+	t.Helper()
+	for mutant, wrong := range mutants {
 		t.Run(string(mutant), func(t *testing.T) {
 			t.Parallel()
 
-			result := protocol.Suspects{Mutant: mutant}.Explore()
+			result := explore(mutant)
 			t.Log(result)
 			if !strings.Contains(result.Wrong, wrong) {
 				t.Errorf("found %q, want %q in it", result.Wrong, wrong)

@@ -1,0 +1,68 @@
+package protocol
+
+import "slices"
+
+// graph is the states of a small model that can be reached, and the steps between them.
+type graph[S comparable] struct {
+	states []S
+	before []int    // the state from which each was reached first
+	names  []string // of the step that led there
+	edges  []edge
+}
+
+type edge struct{ from, to, who int }
+
+// explore visits every state that can be reached from the zero value by steps, which calls do
+// with each step: its name, whose it is, and where it leads. It stops at the first state that
+// is wrong, and returns why and the way there.
+func explore[S comparable](wrong func(S) string, steps func(s S, do func(name string, who int, next S))) (*graph[S], Result) {
+	var start S
+	g := &graph[S]{states: []S{start}, before: []int{-1}, names: []string{""}}
+	number := map[S]int{start: 0}
+	for at := 0; at < len(g.states); at++ {
+		if wrong := wrong(g.states[at]); wrong != "" {
+			return g, g.result(wrong, at)
+		}
+		steps(g.states[at], func(name string, who int, next S) {
+			n, known := number[next]
+			if !known {
+				n = len(g.states)
+				number[next] = n
+				g.states, g.before, g.names = append(g.states, next), append(g.before, at), append(g.names, name)
+			}
+			g.edges = append(g.edges, edge{at, n, who})
+		})
+	}
+	return g, g.result("", 0)
+}
+
+// result is what was found at a state; nothing if wrong is empty.
+func (g *graph[S]) result(wrong string, at int) Result {
+	r := Result{States: len(g.states), Steps: len(g.edges), Wrong: wrong}
+	for ; wrong != "" && g.before[at] >= 0; at = g.before[at] {
+		r.Way = append(r.Way, g.names[at])
+	}
+	slices.Reverse(r.Way)
+	return r
+}
+
+// mustEnd returns a result that is wrong if there is a state from which none that is an end
+// can be reached by the steps that may be taken.
+func (g *graph[S]) mustEnd(end func(S) bool, may func(who int) bool, wrong string) Result {
+	ends := make([]bool, len(g.states))
+	for at, s := range g.states {
+		ends[at] = end(s)
+	}
+	for changed := true; changed; {
+		changed = false
+		for _, e := range slices.Backward(g.edges) {
+			if may(e.who) && ends[e.to] && !ends[e.from] {
+				ends[e.from], changed = true, true
+			}
+		}
+	}
+	if at := slices.Index(ends, false); at >= 0 {
+		return g.result(wrong, at)
+	}
+	return g.result("", 0)
+}
