@@ -13,6 +13,8 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
+	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
 )
 
 const (
@@ -107,6 +109,12 @@ func (o *Options) measureInstances(ctx context.Context, r Row) (_ *instancesResu
 	}
 	stored, err := d.stored(ctx, s.first, s.events)
 	if err != nil {
+		return nil, err
+	}
+	// What a killed instance has committed and not published, or not deleted, the relay sees to.
+	if err := d.awaitFor(ctx, contract.RelayTakeover+patience, "the relay", func(ctx context.Context) error {
+		return d.database.Check(ctx, all, orders.Total(all), false)
+	}); err != nil {
 		return nil, err
 	}
 	if err := d.check(ctx, all, false); err != nil {
