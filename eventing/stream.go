@@ -59,6 +59,10 @@ type OpenConfig struct {
 	// nothing.
 	Vanished func(from, messages uint64)
 
+	// LooksUp allows acknowledged messages among those that are redelivered: the caller looks
+	// up which of them are done. A stream may redeliver sooner then.
+	LooksUp bool
+
 	// Known reports whether the message at a sequence need not be redelivered: it was
 	// received, and its acknowledgement is seen to. Nil if none is known.
 	Known func(sequence uint64) bool

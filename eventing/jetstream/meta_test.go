@@ -54,7 +54,7 @@ func TestAStreamThatIsThereIsReadWhileThoseWhoChangeConsumersAreAway(t *testing.
 	}
 	var reader eventing.Reader
 	eventtest.Eventually(t, "the stream is opened", func() bool {
-		reader, err = stream.Open(t.Context(), eventing.OpenConfig{})
+		reader, err = stream.Open(t.Context(), eventing.OpenConfig{LooksUp: true})
 		return err == nil
 	})
 	publish(t, conn, newEvents(6, 3)...)

@@ -4,11 +4,37 @@ import (
 	"context"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 )
 
 // These promises exceed those of package streamtest.
+
+func TestAnAcknowledgedMessageIsNotRedeliveredWhateverWasBefore(t *testing.T) {
+	t.Parallel()
+
+	server := startServer(t)
+	publishN(t, server, 10)
+	conn := connect(t, server.Server)
+	messages := pullN(t, openReader(t, process{conn}), 10)
+	for _, m := range messages[2:8] {
+		if err := m.Ack(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := conn.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var got []uint64
+	for _, m := range pullN(t, openReader(t, server.Connect(t)), 4) {
+		got = append(got, m.Sequence())
+	}
+	if diff := cmp.Diff([]uint64{1, 2, 9, 10}, got); diff != "" {
+		t.Errorf("sequences (-want +got):\n%s", diff)
+	}
+}
 
 func TestNakRedeliversAtOnce(t *testing.T) {
 	t.Parallel()

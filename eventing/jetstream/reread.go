@@ -32,15 +32,16 @@ type reread struct {
 
 // outstanding returns the messages that a new reader has to pass on again, from and end: those
 // that the consumer has delivered and that are not acknowledged, with others between them,
-// and those of a rewind. Reclaim reports that the first are too many to be read again.
-func (s *Stream) outstanding(o origin, info *natsjs.ConsumerInfo) (from, end uint64, reclaim bool) {
+// and those of [reader.Reread]. Reclaim reports that the first are left to the consumer: they are
+// too many, or there must be no others between them.
+func (s *Stream) outstanding(o origin, info *natsjs.ConsumerInfo, exactly bool) (from, end uint64, reclaim bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	from, end = info.Delivered.Stream+1, info.Delivered.Stream+1
 	if info.NumAckPending > 0 {
 		from = info.AckFloor.Stream + 1
 	}
-	if end-from > s.rereadLimit {
+	if end-from > s.rereadLimit || exactly && end > from {
 		from, reclaim = end, true
 	}
 	a := &s.reread

@@ -50,6 +50,7 @@ func openRereader(t *testing.T, conn *jetstream.Conn, cfg eventing.OpenConfig) (
 func reopen(t *testing.T, stream *jetstream.Stream, cfg eventing.OpenConfig) redeliverer {
 	t.Helper()
 
+	cfg.LooksUp = true
 	reader, err := stream.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -98,7 +98,7 @@ func (s *Stream) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Re
 	if err != nil {
 		return nil, err
 	}
-	from, end, reclaim := s.outstanding(origin, consumer.CachedInfo())
+	from, end, reclaim := s.outstanding(origin, consumer.CachedInfo(), !cfg.LooksUp)
 	if reclaim {
 		if consumer, err = s.reclaim(ctx, want); err != nil {
 			// Those who change consumers are away, as in the smaller part of a

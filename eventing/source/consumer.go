@@ -32,6 +32,7 @@ type consumer struct {
 	err      error           // why it is not open
 	attempts *attemptsOf     // of the same epoch
 	horizon  uint64          // messages below it are not delivered
+	settled  uint64          // messages below it may be settled, though they are delivered
 	below    bool            // one of those came, and that was logged
 	reopen   context.CancelFunc
 
@@ -104,7 +105,7 @@ func (c *consumer) run(ctx context.Context) {
 func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 	var attempts *attemptsOf
 	open := c.source.openConfig()
-	open.Begin, open.Known = c.beginAt, c.partition.Knows
+	open.Begin, open.Known, open.LooksUp = c.beginAt, c.partition.Knows, c.source.cfg.Ledger != nil
 	open.Vanished = func(from, messages uint64) {
 		c.vanished(ctx, from, messages)
 		if attempts != nil { // so that none is counted twice
@@ -137,6 +138,7 @@ func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 	c.opened(ctx, reader, horizon, attempts, reopen)
 	below, _ := redelivers(reader)
 	if late = max(late, below); late > 0 && c.source.cfg.Ledger != nil {
+		c.setRedelivers(late)
 		c.partition.LookUpBelow(late)
 	}
 	pulled := true // something, or nothing was asked for yet
@@ -310,6 +312,19 @@ func redelivers(reader eventing.Reader) (below uint64, all bool) {
 	return 0, false
 }
 
+// setRedelivers notes that messages below a sequence may be settled, though they are delivered.
+func (c *consumer) setRedelivers(below uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settled = below
+}
+
+func (c *consumer) redeliversBelow() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.settled
+}
+
 // risk returns which settings of a reader's stream can lose events; nil if none can.
 func risk(reader eventing.Reader) error {
 	if r, ok := reader.(interface{ Risk() error }); ok {
@@ -352,7 +367,7 @@ func (c *consumer) opened(ctx context.Context, reader eventing.Reader, horizon u
 		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "stream was deleted and created again; reading it from its beginning; messages of before are lost for this cluster: publish them again",
 			slog.String("stream", c.stream.Name()), slog.Uint64("messages", lost), slog.String("epoch", reader.Epoch()), slog.String("epoch_before", c.epoch))
 		c.partition.Abandon()
-		c.floor, c.unread = 0, 0
+		c.floor, c.unread, c.settled = 0, 0, 0
 	}
 	c.partition.Opened()
 	c.reader, c.epoch, c.err, c.reopen = reader, reader.Epoch(), nil, reopen

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
 const (
@@ -59,10 +60,40 @@ func (s *Source) lookUp(ctx context.Context, entries []*inflight.Entry) ([]bool,
 		types[i], ids[i] = e.Type, e.ID
 	}
 	committed, err := s.committed(ctx, types, ids)
+	if err == nil {
+		err = s.findDead(ctx, entries, committed)
+	}
 	if err == nil && slices.Contains(committed, false) && s.sender.Types() == nil {
 		s.typesCheck.wantNames()
 	}
 	return committed, err
+}
+
+// findDead notes which of the entries that are redelivered, as after a restart, are dead letters
+// of this cluster: like those that are committed, they were settled, and are not tried again.
+func (s *Source) findDead(ctx context.Context, entries []*inflight.Entry, settled []bool) error {
+	if s.cfg.Blocked == nil {
+		return nil
+	}
+	asked := map[ledger.BlockedEvent][]int{}
+	for i, e := range entries {
+		if c, ok := ownerOf(e).(*consumer); ok && !settled[i] && e.Sequence() < c.redeliversBelow() {
+			event := ledger.BlockedEvent{Source: e.ID.Source, ID: e.ID.ID}
+			asked[event] = append(asked[event], i)
+		}
+	}
+	if len(asked) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	dead, err := s.cfg.Blocked.Still(ctx, s.cfg.Function, slices.Collect(maps.Keys(asked)))
+	for event, is := range dead {
+		for _, i := range asked[event] {
+			settled[i] = is
+		}
+	}
+	return err
 }
 
 // committed returns, for each event, whether the ledger has it, under the name of the function

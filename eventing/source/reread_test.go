@@ -68,3 +68,38 @@ func TestAnOrdinaryRestartKeepsTheConsumer(t *testing.T) {
 		t.Errorf("others were delivered again")
 	}
 }
+
+// TestADeadEventIsNotTriedAgainAfterARestart has an event at the floor that takes its time, so
+// that what was acknowledged above it is read again.
+func TestADeadEventIsNotTriedAgainAfterARestart(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 20)
+	f, p, j := newFunction(t), &progress{}, newJournal(20)
+	l := &testLedger{done: map[string]bool{}}
+	hold := make(chan struct{})
+	f.answer(func(_ http.ResponseWriter, r *http.Request, e event.Event) int {
+		switch {
+		case r.URL.Path == "/dead-letters":
+			j.letter("west", "", e.ID())
+		case e.ID() == "test-000001":
+			<-hold
+		case e.ID() == "test-000005":
+			return http.StatusUnprocessableEntity
+		}
+		l.set(func(l *testLedger) { l.done[e.ID()] = e.ID() != "test-000005" })
+		return http.StatusNoContent
+	})
+	cfg := source.Config{Ledger: l, Blocked: verdictsOf{"west", j}}
+	s := hedging(t, server, f, p, cfg)
+	eventtest.Eventually(t, "all but the first are settled", func() bool { return f.count() == 19 && f.tried("/dead-letters test-000005") == 1 })
+	s.stop()
+	hedging(t, server, f, p, cfg)
+	eventtest.Eventually(t, "the first is delivered again", func() bool { return f.tried("/ test-000001") == 2 })
+	close(hold)
+	eventtest.Eventually(t, "all are acknowledged", func() bool { return p.floor("EVENTS") == 21 })
+	if tried, letters := f.tried("/ test-000005"), f.tried("/dead-letters test-000005"); tried != 1 || letters != 1 {
+		t.Errorf("the dead event was tried %d times, with %d letters", tried, letters)
+	}
+}
