@@ -87,9 +87,8 @@ func (b *bench) e2e(ctx context.Context) (text string, rows []any, err error) {
 	if b.options.beside > 0 {
 		o.Beside = b.options.beside
 	}
-	if b.options.e2eDuration > 0 {
-		o.Duration, o.Probe = b.options.e2eDuration, min(o.Probe, b.options.e2eDuration)
-	}
+	o.Duration = cmp.Or(b.options.e2eDuration, o.Duration)
+	o.Probe = min(cmp.Or(b.options.e2eProbe, o.Probe), o.Duration)
 	var failures error // of single rows: the others are in the table
 	for _, r := range selected {
 		if !r.Long() {

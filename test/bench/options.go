@@ -33,6 +33,7 @@ type options struct {
 	e2eRate     int
 	raceRate    int
 	e2eDuration time.Duration
+	e2eProbe    time.Duration
 	e2eSync     string
 	e2eEnv      []string
 	pending     int
@@ -165,6 +166,7 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 	flags.IntVar(&o.e2eRate, "e2e-rate", defaultE2ERate, "events a second in the rows about stalls, and where searches start")
 	flags.IntVar(&o.raceRate, "race-rate", 0, "events a second of e2e-race and e2e-race-by-hand; 0: search for the highest")
 	flags.DurationVar(&o.e2eDuration, "e2e-duration", 0, fmt.Sprintf("how long latencies are measured, and a rate is held (default %s, quick %s)", e2eDuration, quickE2EDuration))
+	flags.DurationVar(&o.e2eProbe, "e2e-probe", 0, fmt.Sprintf("how long a probe of a search lasts, at most --e2e-duration (default %s, quick %s)", e2eProbe, quickE2EProbe))
 	flags.StringVar(&o.e2eSync, "e2e-sync", defaultE2ESync, "how often NATS forces what it has stored to the disk: a `duration`, or always")
 	flags.Func("e2e-env", "a further `VARIABLE=value` for sources and functions end to end; may be repeated", func(s string) error {
 		o.e2eEnv = append(o.e2eEnv, s)
@@ -191,6 +193,9 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 	}
 	if o.e2eDuration < 0 || o.e2eDuration > time.Hour || o.e2eDuration > 0 && o.e2eDuration < time.Second {
 		return problem("--e2e-duration %s: want 1s to 1h", o.e2eDuration)
+	}
+	if o.e2eProbe < 0 || o.e2eProbe > time.Hour || o.e2eProbe > 0 && o.e2eProbe < time.Second {
+		return problem("--e2e-probe %s: want 1s to 1h", o.e2eProbe)
 	}
 	if o.beside < 0 || o.beside > time.Hour || o.beside > 0 && o.beside < time.Second {
 		return problem("--beside-duration %s: want 1s to 1h", o.beside)
