@@ -27,9 +27,10 @@
 //
 // Rows named burn-… compare how much redundancy there is: race, hedge, share and standby. Their
 // function uses 1 ms of processor time per event, by the clock of the thread. Only in the
-// race each cluster has to compute everything, and a cluster that waits for the other one
-// does not lag. When a cluster is lost, latencies are until the commit: outputs that it has
-// committed and not published follow later.
+// race each cluster has to compute everything. What a cluster acknowledges late because it
+// waits for the other one is no lag: with share the lag is that of the outputs. When a
+// cluster is lost, latencies are until the commit: outputs that it has committed and not
+// published follow later.
 //
 // Latencies are measured at a share of that rate, of the same round, so that the machine's
 // other work changes both.

@@ -9,6 +9,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
 )
 
 // lagInterval is the time between two observations.
@@ -65,12 +66,12 @@ func (m *lagMeter) last(length time.Duration) time.Duration {
 	return lags[len(lags)/2]
 }
 
-// observeLag observes the lag, not that of consumer idle, until ctx ends. It returns errLag when the lag exceeds giveUp,
+// observeLag observes the lag, without that of some clusters, until ctx ends. It returns errLag when the lag exceeds giveUp,
 // unless that is 0.
-func (d *deployment) observeLag(ctx context.Context, m *lagMeter, idle string, giveUp time.Duration) error {
+func (d *deployment) observeLag(ctx context.Context, m *lagMeter, without []string, giveUp time.Duration) error {
 	for sleep(ctx, lagInterval) {
 		now := d.o.Now()
-		handled, _, err := d.handled(ctx, idle)
+		handled, _, err := d.handled(ctx, without...)
 		if err != nil {
 			if ctx.Err() != nil {
 				break
@@ -87,9 +88,9 @@ func (d *deployment) observeLag(ctx context.Context, m *lagMeter, idle string, g
 	return context.Cause(ctx)
 }
 
-// handled returns how many events all consumers but one have acknowledged, and have outputs
-// in the stream. There are so many consumers.
-func (d *deployment) handled(ctx context.Context, but string) (events, consumers int, err error) {
+// handled returns how many events have outputs in the stream and are acknowledged by the
+// consumers of all clusters but some. There are so many consumers.
+func (d *deployment) handled(ctx context.Context, without ...string) (events, consumers int, err error) {
 	state, err := d.state(ctx, outputs)
 	if err != nil {
 		return 0, 0, err
@@ -100,7 +101,7 @@ func (d *deployment) handled(ctx context.Context, but string) (events, consumers
 		return 0, 0, err
 	}
 	for _, info := range infos {
-		if info.Name != but {
+		if !slices.ContainsFunc(without, func(cluster string) bool { return info.Name == "tandem-"+cluster+"-"+orders.Name }) {
 			events = min(events, acknowledged(info))
 		}
 	}
@@ -134,7 +135,7 @@ func acknowledged(info *natsjs.ConsumerInfo) int {
 // outputs are stored.
 func (d *deployment) awaitHandled(ctx context.Context, events, consumers int) error {
 	return d.await(ctx, "all events to be acknowledged", func(ctx context.Context) error {
-		handled, n, err := d.handled(ctx, "")
+		handled, n, err := d.handled(ctx)
 		if err == nil && (n != consumers || handled != events) {
 			err = fmt.Errorf("%d of %d consumers have acknowledged %d of %d", n, consumers, handled, events)
 		}

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
 )
 
 // mode is how much redundancy two clusters have. In each, west works.
@@ -108,13 +106,17 @@ func (m *mode) sourceEnv(cluster string) []string {
 	}
 }
 
-// idle returns the consumer of the cluster that only waits for the other one; "" if both
-// work.
-func (r Row) idle() string {
-	if r.mode == modeHedge || r.mode == modeStandby {
-		return "tandem-" + east + "-" + orders.Name
+// waits returns the clusters whose acknowledgements wait for the other one although nothing
+// lags: with share those of events that the other one goes first with.
+func (r Row) waits() []string {
+	switch r.mode {
+	case modeHedge, modeStandby:
+		return []string{east}
+	case modeShare:
+		return []string{east, west}
+	default:
+		return nil
 	}
-	return ""
 }
 
 // awaitMode returns when the mode of a row is in force.

@@ -147,7 +147,7 @@ func (d *deployment) runOpenLoop(ctx context.Context, l openLoop, s schedule) ([
 	meter := &lagMeter{schedule: s}
 	observed, struck := make(chan error, 1), make(chan error, 1)
 	go func() {
-		err := d.observeLag(ctx, meter, l.row.idle(), l.giveUp)
+		err := d.observeLag(ctx, meter, l.row.waits(), l.giveUp)
 		if err != nil {
 			end(err)
 		}

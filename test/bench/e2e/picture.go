@@ -38,7 +38,7 @@ func modeFigures() []modeFigure {
 		{column: "p50_ms", format: "%.1f", suffix: suffix50, of: p50},
 		{column: "p99.9_ms", title: "p99.9 when all is well, ms", format: "%.1f", suffix: suffix50, of: p999},
 		{column: "nap_p99.9", format: "%.1f", suffix: suffixNap, of: p999},
-		{column: "freeze_p99.9", title: "p99.9, one process stops for 300 ms in 10 s, ms", format: "%.1f", suffix: suffixFreeze, of: p999},
+		{column: "freeze_p99.9", title: "p99.9, one process stops for 300 ms at times, ms", format: "%.1f", suffix: suffixFreeze, of: p999},
 		{column: "kill_p50", format: "%.1f", suffix: suffixKill, of: p50},
 		{column: "kill_p99.9", title: "p99.9 around the loss of a cluster, ms", format: "%.1f", suffix: suffixKill, of: p999},
 	}

@@ -85,7 +85,7 @@ func (d *deployment) timeSkipping(ctx context.Context, all int) (sample, error) 
 	start := d.o.Now()
 	first, begin, begun := 0, start, false
 	for {
-		handled, _, err := d.handled(ctx, "")
+		handled, _, err := d.handled(ctx)
 		if err != nil {
 			return sample{}, err
 		}
