@@ -105,16 +105,19 @@ func (m *model) check() {
 			m.failf("%d is abandoned, and in %v", e.Sequence(), in)
 		}
 	}
-	helping := 0
+	helping, checking := 0, 0
 	for _, s := range m.streams {
 		for e := range s.partition.entries.all() {
 			if e.helps {
 				helping++
 			}
+			if e.checks {
+				checking++
+			}
 		}
 	}
-	type numbers struct{ sending, asking, open, retrying, slow, leftAsked, helping int }
-	if got, want := (numbers{t.sending, t.asking, t.open, t.retrying, t.sendingSlow, t.leftAsked, t.helping}), (numbers{sending, asking, open, retrying, slow, leftAsked, helping}); got != want {
+	type numbers struct{ sending, asking, open, retrying, slow, leftAsked, helping, checking int }
+	if got, want := (numbers{t.sending, t.asking, t.open, t.retrying, t.sendingSlow, t.leftAsked, t.helping, t.checking}), (numbers{sending, asking, open, retrying, slow, leftAsked, helping, checking}); got != want {
 		m.failf("the table counts %+v, want %+v", got, want)
 	}
 	if retrying > max(1, t.cfg.InFlight/retryShare) || slow > max(1, t.cfg.InFlight/slowShare) {

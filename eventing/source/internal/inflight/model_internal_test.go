@@ -170,6 +170,7 @@ func runModel(t *testing.T, decisions []byte) {
 	hedgeAtEnd := []eventing.Hedge{{}, {Delay: 300 * time.Millisecond}, {Share: true}}[m.n(3)]
 	m.bytes = []int{2000, 1 << 20}[m.n(2)]
 	m.table = New(cfg)
+	m.table.SetShareDelay(100 * time.Millisecond)
 	for number := range 1 + m.n(3) {
 		s := &modelStream{number: number, partition: m.table.AddPartition(), first: []uint64{1, sequencePage - 9, 5 * blockSize}[m.n(3)]}
 		m.streams = append(m.streams, s)

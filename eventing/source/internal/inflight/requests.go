@@ -81,13 +81,14 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 	if e == nil {
 		e, wait = t.takeRetry(now, wait)
 	}
+	more := t.hedge.Share && t.checkFirst(now)
 	if e == nil {
 		e = t.takeSingle()
 	}
 	if e != nil {
 		return t.send(e), 0
 	}
-	if t.together.Len() == 0 || t.hedge.Share && t.checkFirst(now) {
+	if t.together.Len() == 0 || more {
 		return nil, wait
 	}
 	if left := t.pace(events, now); left > 0 {

@@ -26,8 +26,10 @@ const (
 	quickWindow = 10 * time.Second
 
 	// checked is how many of this cluster's own events are looked up at once before they
-	// are sent, as they have waited for so long that others may have taken them.
-	checked = 256
+	// are sent, as they have waited for so long that others may have taken them: for the
+	// delay, and at least checkAgain.
+	checked    = 256
+	checkAgain = 50 * time.Millisecond
 
 	// A cluster whose lag is more than farBack leaves it to others to go first, until it is
 	// below caughtUpTo.
@@ -196,27 +198,25 @@ func (t *Table) Behind() bool {
 	return t.far
 }
 
-// checkFirst has the first of this cluster's own events looked up if they have waited for so
-// long that other clusters may have taken them. It reports whether there are any: later
-// ones wait.
-func (t *Table) checkFirst(now time.Time) bool {
-	old := func() bool {
-		if t.together.Len() == 0 {
+// checkFirst has the first of this cluster's own events looked up that have waited for so
+// long that other clusters may have taken them. It reports whether there are more of these,
+// which later ones must not overtake.
+func (t *Table) checkFirst(now time.Time) (more bool) {
+	wait := max(t.delay, checkAgain)
+	for t.together.Len() > 0 {
+		e := t.together.first()
+		if e.helps || now.Sub(e.received) <= wait || now.Sub(e.lookedUp) <= wait {
 			return false
 		}
-		e := t.together.first()
-		return !e.helps && now.Sub(e.received) > t.delay && now.Sub(e.lookedUp) > t.delay
-	}
-	if !old() {
-		return false
-	}
-	for t.checking < checked && old() {
-		e := t.together.take()
+		if t.checking >= checked {
+			return true
+		}
+		t.together.take()
 		e.checks = true
 		t.checking++
 		t.ask(e)
 	}
-	return true
+	return false
 }
 
 // checkEnded notes that e is not looked up any more before it is sent.
