@@ -26,19 +26,7 @@ func TestRowsOfEachKindEndToEndAreMeasured(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "table.json")
 	b := newBench(t, &table, "--quick", "--events", "500", "--e2e-rate", "100", "--race-rate", "100", "--e2e-duration", "1500ms",
 		"--json", file, "--only", e2eRows)
-	if err := b.run(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Log(table.String())
-
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lines []e2e.Line
-	if err := json.Unmarshal(text, &lines); err != nil {
-		t.Fatal(err)
-	}
+	lines := measured[e2e.Line](t, b, &table, file)
 	var want, names []string
 	for _, r := range e2e.Rows() {
 		if regexp.MustCompile(e2eRows).MatchString(r.Name) {
@@ -85,14 +73,10 @@ func TestRowsOfEachKindEndToEndAreMeasured(t *testing.T) {
 	}
 }
 
-// What is pending does not take memory in a source: `make bench` has it with ten million
-// messages (row pending).
-func TestPendingMessagesDoNotGrowASource(t *testing.T) {
-	t.Parallel()
+// measured runs b, logs its table, and returns the rows that it wrote to a file.
+func measured[T any](t *testing.T, b *bench, table *strings.Builder, file string) (rows []T) {
+	t.Helper()
 
-	var table strings.Builder
-	file := filepath.Join(t.TempDir(), "table.json")
-	b := newBench(t, &table, "--quick", "--pending", "300000", "--json", file, "--only", "^pending$")
 	if err := b.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -102,10 +86,21 @@ func TestPendingMessagesDoNotGrowASource(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var reports []e2e.PendingReport
-	if err := json.Unmarshal(text, &reports); err != nil {
+	if err := json.Unmarshal(text, &rows); err != nil {
 		t.Fatal(err)
 	}
+	return rows
+}
+
+// What is pending does not take memory in a source: `make bench` has it with ten million
+// messages (row pending).
+func TestPendingMessagesDoNotGrowASource(t *testing.T) {
+	t.Parallel()
+
+	var table strings.Builder
+	file := filepath.Join(t.TempDir(), "table.json")
+	b := newBench(t, &table, "--quick", "--pending", "300000", "--json", file, "--only", "^pending$")
+	reports := measured[e2e.PendingReport](t, b, &table, file)
 	if len(reports) != 1 || reports[0].Pending != 300_000 || reports[0].Tries < 1 {
 		t.Fatalf("%+v", reports)
 	}
@@ -125,19 +120,7 @@ func TestGoodEventsBesideBadOnesAreMeasured(t *testing.T) {
 	var table strings.Builder
 	file := filepath.Join(t.TempDir(), "table.json")
 	b := newBench(t, &table, "--quick", "--e2e-rate", "100", "--beside-duration", "2s", "--json", file, "--only", "^beside-(unavailable|slow|unreadable)$")
-	if err := b.run(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Log(table.String())
-
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lines []e2e.Line
-	if err := json.Unmarshal(text, &lines); err != nil {
-		t.Fatal(err)
-	}
+	lines := measured[e2e.Line](t, b, &table, file)
 	if len(lines) != 3 {
 		t.Fatalf("%d lines, want 3", len(lines))
 	}
@@ -157,19 +140,7 @@ func TestModesAreMeasuredBesideEachOther(t *testing.T) {
 	file, picture := filepath.Join(t.TempDir(), "table.json"), filepath.Join(t.TempDir(), "modes.svg")
 	b := newBench(t, &table, "--quick", "--race-rate", "60", "--e2e-duration", "1500ms", "--json", file,
 		"--modes-svg", picture, "--only", "^burn-(share|race-50|standby-50|hedge-nap|share-kill)$")
-	if err := b.run(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Log(table.String())
-
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lines []e2e.Line
-	if err := json.Unmarshal(text, &lines); err != nil {
-		t.Fatal(err)
-	}
+	lines := measured[e2e.Line](t, b, &table, file)
 	if len(lines) != 5 {
 		t.Fatalf("%d lines, want 5", len(lines))
 	}

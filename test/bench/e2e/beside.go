@@ -79,23 +79,11 @@ func (r *besideResult) String() string {
 
 // measureBeside publishes good events and, beside them, bad ones, and measures the good.
 func (o *Options) measureBeside(ctx context.Context, r Row) (_ *besideResult, err error) {
-	d, err := o.deploy(ctx)
+	d, err := o.deployHandling(ctx, r, func(d *deployment) error { return d.startRow(ctx, r, 0) })
 	if err != nil {
 		return nil, err
 	}
 	defer d.close(ctx)
-	if err := d.database.Settle(ctx); err != nil {
-		return nil, err
-	}
-	if err := d.startRow(ctx, r, 0); err != nil {
-		return nil, err
-	}
-	if err := d.fill(ctx, r, 0, 1); err != nil {
-		return nil, err
-	}
-	if err := d.awaitHandled(ctx, 1, len(r.clusters())); err != nil { // all is up
-		return nil, err
-	}
 	scale := min(1, float64(o.Rate)/besideGood)
 	rate, badRate := float64(r.good)*scale, float64(r.bad)*scale
 	warm := max(int(rate*o.warmUp(o.Beside).Seconds()), 1)

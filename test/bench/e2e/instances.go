@@ -69,27 +69,20 @@ func (r *instancesResult) String() string {
 // measureInstances publishes events at a steady rate, and strikes one instance of each cluster
 // for a third of the time.
 func (o *Options) measureInstances(ctx context.Context, r Row) (_ *instancesResult, err error) {
-	d, err := o.deploy(ctx)
+	balancer := link.New()
+	defer balancer.Close()
+	d, err := o.deployHandling(ctx, r, func(d *deployment) error {
+		for _, cluster := range r.clusters() {
+			if err := d.startInstances(ctx, r, cluster, balancer); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
 	defer d.close(ctx)
-	if err := d.database.Settle(ctx); err != nil {
-		return nil, err
-	}
-	balancer := link.New()
-	defer balancer.Close()
-	for _, cluster := range r.clusters() {
-		if err := d.startInstances(ctx, r, cluster, balancer); err != nil {
-			return nil, err
-		}
-	}
-	if err := d.fill(ctx, r, 0, 1); err != nil {
-		return nil, err
-	}
-	if err := d.awaitHandled(ctx, 1, len(r.clusters())); err != nil { // all is up
-		return nil, err
-	}
 	rate := float64(o.Rate)
 	warm := max(int(rate*o.warmUp(o.Duration).Seconds()), 1)
 	s := schedule{begin: o.Now(), rate: rate, first: 1, events: warm + max(int(rate*o.Duration.Seconds()), 1), warm: warm}

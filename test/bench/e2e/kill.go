@@ -34,23 +34,11 @@ func (r *killResult) String() string {
 // A latency is until the commit. The relay publishes the outputs that west committed last
 // after a longer time, for which this does not wait.
 func (o *Options) measureKill(ctx context.Context, r Row, rate float64) (*killResult, error) {
-	d, err := o.deploy(ctx)
+	d, err := o.deployHandling(ctx, r, func(d *deployment) error { return d.startRow(ctx, r, 0) })
 	if err != nil {
 		return nil, err
 	}
 	defer d.close(ctx)
-	if err := d.database.Settle(ctx); err != nil {
-		return nil, err
-	}
-	if err := d.startRow(ctx, r, 0); err != nil {
-		return nil, err
-	}
-	if err := d.fill(ctx, r, 0, 1); err != nil {
-		return nil, err
-	}
-	if err := d.awaitHandled(ctx, 1, len(r.clusters())); err != nil { // all is up
-		return nil, err
-	}
 	before, after := min(killBefore, o.Duration/6), min(killAfter, o.Duration)
 	count := func(d time.Duration) int { return max(int(rate*d.Seconds()), 1) }
 	warm := count(o.warmUp(o.Duration))

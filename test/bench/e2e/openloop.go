@@ -59,23 +59,11 @@ var errLag = errors.New("the lag is too high")
 
 // measureOpenLoop has a row handle events that come at a steady rate.
 func (o *Options) measureOpenLoop(ctx context.Context, l openLoop) (_ *openResult, err error) {
-	d, err := o.deploy(ctx)
+	d, err := o.deployHandling(ctx, l.row, func(d *deployment) error { return d.startRow(ctx, l.row, l.workers) })
 	if err != nil {
 		return nil, err
 	}
 	defer d.close(ctx)
-	if err := d.database.Settle(ctx); err != nil {
-		return nil, err
-	}
-	if err := d.startRow(ctx, l.row, l.workers); err != nil {
-		return nil, err
-	}
-	if err := d.fill(ctx, l.row, 0, 1); err != nil {
-		return nil, err
-	}
-	if err := d.awaitHandled(ctx, 1, len(l.row.clusters())); err != nil { // all is up
-		return nil, err
-	}
 	warm := max(int(l.rate*o.warmUp(l.duration).Seconds()), 1)
 	s := schedule{begin: o.Now(), rate: l.rate, first: 1, events: warm + max(int(l.rate*l.duration.Seconds()), 1), warm: warm}
 	before := d.spend()

@@ -49,6 +49,29 @@ func (o *Options) measureBacklog(ctx context.Context, r Row, workers int) (sampl
 	return s, d.check(ctx, events, r.byHand)
 }
 
+// deployHandling deploys all that start starts, and returns when it has handled a first event.
+func (o *Options) deployHandling(ctx context.Context, r Row, start func(d *deployment) error) (_ *deployment, err error) {
+	d, err := o.deploy(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			d.close(ctx)
+		}
+	}()
+	if err := d.database.Settle(ctx); err != nil {
+		return nil, err
+	}
+	if err := start(d); err != nil {
+		return nil, err
+	}
+	if err := d.fill(ctx, r, 0, 1); err != nil {
+		return nil, err
+	}
+	return d, d.awaitHandled(ctx, 1, len(r.clusters()))
+}
+
 // deployFilled deploys all but what the row measures, with a stream that is full of the
 // events of the row.
 func (o *Options) deployFilled(ctx context.Context, r Row) (_ *deployment, events int, err error) {
