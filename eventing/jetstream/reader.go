@@ -54,8 +54,8 @@ type reader struct {
 func (r *reader) Origin() string { return r.origin }
 func (r *reader) Epoch() string  { return r.epoch }
 
-// Pull passes messages that are read again, or is one request for n messages, or, if the next one alone is larger than
-// bytes, another one for that.
+// Pull passes messages that are read again, or is one request for n messages, or, if the next
+// one alone is larger than bytes, another one for that.
 func (r *reader) Pull(ctx context.Context, n, bytes int, receive func(eventing.Message)) error {
 	if err := r.changed.Load(); err != nil {
 		return *err

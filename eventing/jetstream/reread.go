@@ -12,8 +12,8 @@ import (
 )
 
 // reread is the messages that are read again although the consumer may take them for
-// acknowledged: those from a sequence on, after [reader.Reread]. It outlives its reader. The consumer is
-// not changed.
+// acknowledged: those from a sequence on, after [reader.Reread]. It outlives its reader. The
+// consumer is not changed.
 //
 // # Design
 //

@@ -58,8 +58,8 @@ func (s *Source) countLost(ctx context.Context, entries []*inflight.Entry) {
 	}
 }
 
-// tell tells the stream about an entry, if this process is active. If the stream does not hear it, the message is
-// redelivered, which does no harm.
+// tell tells the stream about an entry, if this process is active. If the stream does not
+// hear it, the message is redelivered, which does no harm.
 func (s *Source) tell(ctx context.Context, e *inflight.Entry, verb func() error, what string) {
 	if !s.active() {
 		return

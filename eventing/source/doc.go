@@ -16,8 +16,9 @@
 // else comes.
 //
 // Beside that way, hedgecontroller.go follows the hedge, peers.go the clusters that a
-// backlog is divided with, share.go those that share the events, and blocked.go the dead letters that block their subjects;
-// savecheckpoint.go saves once a second how far the stream is acknowledged, and
+// backlog is divided with, share.go those that share the events, and blocked.go the dead
+// letters that block their subjects; replica.go has the source run while this process has
+// the lease; savecheckpoint.go saves once a second how far the stream is acknowledged, and
 // saveattempts.go how often an event has failed.
 //
 // # State of a message

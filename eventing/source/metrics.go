@@ -83,12 +83,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		metric.WithDescription("Dead events that wait for a verdict while what comes after them waits for them. Only where the order is kept."))
 	_, errs[12] = meter.Int64ObservableGauge("tandem_source_held",
 		metric.WithDescription("Messages that this process has in its hands: on their way to the function, or waiting for that."),
-		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			if held, ok := m.held(); ok {
-				o.Observe(int64(held.messages), m.labels)
-			}
-			return nil
-		}))
+		metric.WithInt64Callback(m.observeHeld(func(h holding) int { return h.messages })))
 	var states [inflight.Finished]metric.MeasurementOption
 	for state := range states {
 		states[state] = with(attribute.String("state", inflight.State(state).String()))
@@ -119,20 +114,10 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		metric.WithDescription("How often the function's process ended while it computed an event alone, which is a dead letter after three of them."))
 	_, errs[18] = meter.Int64ObservableGauge("tandem_source_suspects",
 		metric.WithDescription("Events whose connection to the function broke after they were sent; each is tried alone, one at a time."),
-		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			if held, ok := m.held(); ok {
-				o.Observe(int64(held.suspects), m.labels)
-			}
-			return nil
-		}))
+		metric.WithInt64Callback(m.observeHeld(func(h holding) int { return h.suspects })))
 	_, errs[19] = meter.Int64ObservableCounter("tandem_source_helped",
 		metric.WithDescription("Events that another cluster goes first with, and that this one delivered, as they were not committed after the delay. Only while clusters share the events."),
-		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			if held, ok := m.held(); ok {
-				o.Observe(int64(held.helped), m.labels)
-			}
-			return nil
-		}))
+		metric.WithInt64Callback(m.observeHeld(func(h holding) int { return h.helped })))
 	_, errs[20] = meter.Int64ObservableGauge("tandem_source_active",
 		metric.WithDescription("1 if this replica of the source has the lease and delivers, 0 if it stands by."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
@@ -233,6 +218,16 @@ func (m *Metrics) standBy() {
 	defer m.mu.Unlock()
 	m.holds = nil
 	clear(m.positions)
+}
+
+// observeHeld returns a callback that observes a value of what the source holds.
+func (m *Metrics) observeHeld(value func(holding) int) metric.Int64Callback {
+	return func(_ context.Context, o metric.Int64Observer) error {
+		if held, ok := m.held(); ok {
+			o.Observe(int64(value(held)), m.labels)
+		}
+		return nil
+	}
 }
 
 func (m *Metrics) held() (h holding, ok bool) {

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"github.com/tandem-fn/tandem/sinkwriter/lease"
 )
@@ -117,11 +116,9 @@ var (
 func (r *Replica) Run(ctx context.Context) error {
 	var probing sync.WaitGroup
 	defer probing.Wait()
-	probing.Go(func() {
-		wait := backoff.Backoff{Base: 200 * time.Millisecond, Limit: 5 * time.Second}
-		for r.probe != nil && r.probe(ctx) != nil && backoff.Sleep(ctx, &wait) {
-		}
-	})
+	if r.probe != nil {
+		probing.Go(func() { probeUntilItPasses(ctx, r.probe) })
+	}
 	restarted := true
 	for ctx.Err() == nil {
 		held, ok := r.standBy(ctx, restarted)

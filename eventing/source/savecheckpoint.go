@@ -96,11 +96,12 @@ func (s *Source) saveCheckpoint(ctx context.Context, c *consumer) (news bool, er
 		return false, err
 	}
 
+	hedge := s.table.Hedge()
 	row := ledger.CheckpointUpdate{
-		Epoch: reader.Epoch(), Floor: max(position.Floor, p.known.Floor), Head: max(position.Head, p.saved.Head), Hedge: s.table.Hedge().String(),
+		Epoch: reader.Epoch(), Floor: max(position.Floor, p.known.Floor), Head: max(position.Head, p.saved.Head), Hedge: hedge.String(),
 	}
 	anyway := saveAnyway
-	if s.table.Hedge().Share && !s.ending.Load() {
+	if hedge.Share && !s.ending.Load() {
 		anyway = 0
 		row.Fit, row.CommitP99 = !s.table.Behind() && s.sender.Ready() == nil, s.table.CommitP99()
 	}

@@ -342,10 +342,11 @@ func (s *Source) openConfig() eventing.OpenConfig {
 // probe looks whether the function is there, until it is. A wrong URL is then
 // known before the first event comes.
 func (s *Source) probe(ctx context.Context) {
+	probeUntilItPasses(ctx, s.sender.Probe)
+}
+
+func probeUntilItPasses(ctx context.Context, probe func(context.Context) error) {
 	wait := backoff.Backoff{Base: 200 * time.Millisecond, Limit: 5 * time.Second}
-	for s.sender.Probe(ctx) != nil {
-		if !backoff.Sleep(ctx, &wait) {
-			return
-		}
+	for probe(ctx) != nil && backoff.Sleep(ctx, &wait) {
 	}
 }

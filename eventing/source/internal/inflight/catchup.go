@@ -303,16 +303,12 @@ func (t *Table) takeLeft() (again time.Duration) {
 		return 0 // LookedUp signals
 	}
 	now := t.cfg.Now()
-	if t.hedge.Share {
-		if n := min(t.idle(), left); n > 0 && t.cfg.Ordered {
-			t.askLeft(0, n, true) // the last of a subject would wait for the first
-			return 0
-		} else if n > 0 {
-			t.askLeft(left-n, left, true)
-			return 0
+	if n := min(t.spare(), left); n > 0 {
+		from := left - n
+		if t.hedge.Share && t.cfg.Ordered {
+			from = 0 // the last of a subject would wait for the first
 		}
-	} else if n := t.spare(); n > 0 {
-		t.askLeft(max(0, left-n), left, true)
+		t.askLeft(from, from+n, true)
 		return 0
 	}
 	if wait := relookEvery - now.Sub(t.relooked); wait > 0 {
@@ -346,6 +342,9 @@ func (t *Table) askLeft(from, to int, mine bool) {
 // for. While the function is away, that is one, which finds out whether it answers again,
 // if there is no other event to send.
 func (t *Table) spare() int {
+	if t.hedge.Share {
+		return t.idle()
+	}
 	own := t.together.Len() + t.alone.Len() + t.slow.Len() + t.sending
 	switch {
 	case t.silent < silentRequests && own < max(1, t.cfg.InFlight/4):

@@ -334,7 +334,7 @@ func (c *shareCluster) setMembers(members []int) {
 	})
 }
 
-// latencies returns the given quantile of the time until events were committed that arrived
+// latency returns the given quantile of the time until events were committed that arrived
 // in a period, and fails if one was not.
 func (r *shareRun) latency(from, to time.Time, quantile float64) time.Duration {
 	r.t.Helper()

@@ -154,12 +154,13 @@ func (t *Table) streams() int {
 
 // admit decides what to do with a message that was received.
 func (t *Table) admit(e *Entry) {
+	leaves := t.leaves(e) // with share it takes a hash
 	switch {
-	case !t.hedge.Race() && (!t.hedge.Share || t.leaves(e) && !e.partition.lagging):
+	case !t.hedge.Race() && (!t.hedge.Share || leaves && !e.partition.lagging):
 		t.waitHedged(e)
 	case e.Sequence() < e.partition.lookUpBelow, e.partition.lagging && !t.needless(e):
 		t.ask(e)
-	case t.leaves(e):
+	case leaves:
 		t.leaveToOthers(e)
 	default:
 		t.ready(e)
