@@ -140,6 +140,7 @@ func (b *bench) newE2EDatabase(ctx context.Context) (e2e.Database, error) {
 	return e2e.Database{
 		URL:     url,
 		CPU:     func() time.Duration { used, _ := b.server.ProcessorTime(); return used },
+		Freeze:  b.server.Freeze,
 		Settle:  func(ctx context.Context) error { return b.server.Exec(ctx, "checkpoint") },
 		Check:   b.checkE2E,
 		Work:    b.work,

@@ -3,8 +3,10 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -138,16 +140,24 @@ func TestModesAreMeasuredBesideEachOther(t *testing.T) {
 
 	var table strings.Builder
 	file, picture := filepath.Join(t.TempDir(), "table.json"), filepath.Join(t.TempDir(), "modes.svg")
+	rows := "^(burn-share|burn-race-50|burn-standby-50|burn-hedge-nap|burn-share-kill"
+	if _, err := exec.LookPath("taskset"); err == nil && runtime.NumCPU() > 1 {
+		rows += "|share-90-database"
+	}
+	rows += ")$"
 	b := newBench(t, &table, "--quick", "--race-rate", "60", "--e2e-duration", "1500ms", "--json", file,
-		"--modes-svg", picture, "--only", "^burn-(share|race-50|standby-50|hedge-nap|share-kill)$")
+		"--modes-svg", picture, "--only", rows)
 	lines := measured[e2e.Line](t, b, &table, file)
-	if len(lines) != 5 {
-		t.Fatalf("%d lines, want 5", len(lines))
+	if len(lines) != strings.Count(rows, "|")+1 {
+		t.Fatalf("%d lines of %s", len(lines), rows)
 	}
 	if drawn, err := os.ReadFile(picture); err != nil || !strings.Contains(string(drawn), "p99.9 around the loss of a cluster") {
 		t.Errorf("the picture: %s, %v", drawn, err)
 	}
 	for _, l := range lines {
+		if settles := strings.HasPrefix(l.Row, "share-90"); settles != (l.Settled != nil && l.Foreign != nil) {
+			t.Errorf("%s: settled after %v, foreign %v", l.Row, l.Settled, l.Foreign)
+		}
 		if strings.HasSuffix(l.Row, "-kill") {
 			if l.Latency == nil || l.P50 <= 0 || l.P999 < l.P50 {
 				t.Errorf("%s: %+v", l.Row, l)

@@ -117,6 +117,8 @@ Columns end to end:
                          in catch-up-skip, by the one that rejoins
   in_time                share of the good events beside bad ones whose output was stored
                          before the last one was published
+  settled_ms             after a strike, until each cluster computes its own events
+                         again, but for one of twenty in each second
   pause_ms               the longest time between two commits after a cluster has died
 
 A race row searches its rate: up or down by a factor, then by bisection, in short

@@ -57,6 +57,9 @@ type Database struct {
 	// bytes the server has logged.
 	Work func(ctx context.Context) (transactions, walBytes float64, err error)
 
+	// Freeze stops all processes of the server for some time.
+	Freeze func(length time.Duration) error
+
 	// Settle has the server write what it owes to the disk.
 	Settle func(ctx context.Context) error
 }
@@ -190,7 +193,11 @@ func (d *deployment) startFunction(r Row, name string, env ...string) error {
 	if r.strike == strikeStall && name == west {
 		env = append(env, "TANDEM_BENCH_STALL="+stallLength.String())
 	}
-	return d.start("function", name, d.o.Programs.Function, supervisor.StageFunctions, nil, env...)
+	command, args, err := r.pin(name, d.o.Programs.Function)
+	if err != nil {
+		return err
+	}
+	return d.start("function", name, command, supervisor.StageFunctions, args, env...)
 }
 
 // awaitFunction returns when a function is ready.
@@ -207,7 +214,11 @@ func (d *deployment) startSource(r Row, name string, env ...string) error {
 		return err
 	}
 	env = slices.Concat(metrics, sourceEnv(name, d.sinks[name]), r.mode.sourceEnv(name), r.source, d.o.Env, env)
-	return d.start("source", name, d.o.Programs.Source, supervisor.StageSources, nil, env...)
+	command, args, err := r.pin(name, d.o.Programs.Source)
+	if err != nil {
+		return err
+	}
+	return d.start("source", name, command, supervisor.StageSources, args, env...)
 }
 
 // metricsEnv returns the variable that has a process of a cluster serve its metrics, in a

@@ -44,6 +44,13 @@ func goals() []goal {
 			goal{row: r.Name, what: "share of good events in time", bound: 0.9, of: func(l Line) *float64 { return l.InTime }},
 			goal{row: r.Name, what: "p99.9, ms", bound: 5000, atMost: true, of: p999})
 	}
+	for _, r := range settleRows() {
+		if r.settles {
+			all = append(all,
+				goal{row: r.Name, what: "until clusters compute their own events, ms", bound: 5000, atMost: true, of: func(l Line) *float64 { return l.Settled }},
+				goal{row: r.Name, what: "lag in the end, ms", bound: 500, atMost: true, of: endLag})
+		}
+	}
 	for _, r := range instanceRows() {
 		all = append(all, goal{row: r.Name, what: "p99.9 a second later, × before", bound: 2, atMost: true, of: func(l Line) *float64 {
 			if l.Before == nil {

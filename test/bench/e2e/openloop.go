@@ -30,6 +30,7 @@ type openResult struct {
 	computed float64       // of the events, by the cluster that computed fewest; 1 by hand
 	once     bool          // one cluster is to compute an event, not each
 	work     *Work         // per event, of a row that measures a mode
+	settled  *settled      // of a row that settles
 	gaveUp   bool          // the lag was too high: only at and lag are known
 	cpu      map[string]time.Duration
 }
@@ -75,7 +76,8 @@ func (o *Options) measureOpenLoop(ctx context.Context, l openLoop) (_ *openResul
 	if err != nil {
 		return nil, err
 	}
-	published, lags, err := d.runOpenLoop(ctx, l, s)
+	settle := &settleMeter{rate: l.rate, window: min(settleWindow, l.duration/4)}
+	published, lags, err := d.runOpenLoop(ctx, l, s, settle)
 	result := &openResult{at: l.rate, duration: l.duration, once: l.row.once(), lag: lags.highest(), endLag: lags.last(min(time.Second, l.duration/8))}
 	if errors.Is(err, errLag) {
 		d.destroy()
@@ -84,6 +86,11 @@ func (o *Options) measureOpenLoop(ctx context.Context, l openLoop) (_ *openResul
 	}
 	if err != nil {
 		return nil, err
+	}
+	if l.row.settles {
+		if result.settled, err = settle.result(); err != nil {
+			return nil, err
+		}
 	}
 	all := s.first + s.events
 	if _, err := d.awaitOutputs(ctx, all); err != nil {
@@ -129,11 +136,11 @@ func (o *Options) warmUp(duration time.Duration) time.Duration {
 
 // runOpenLoop publishes the events of a schedule while it observes the lag and strikes. The
 // error is errLag if the lag is higher than it may be.
-func (d *deployment) runOpenLoop(ctx context.Context, l openLoop, s schedule) ([]time.Time, *lagMeter, error) {
+func (d *deployment) runOpenLoop(ctx context.Context, l openLoop, s schedule, settle *settleMeter) ([]time.Time, *lagMeter, error) {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	meter := &lagMeter{schedule: s}
-	observed, struck := make(chan error, 1), make(chan error, 1)
+	observed, struck, settled := make(chan error, 1), make(chan error, 1), make(chan error, 1)
 	go func() {
 		err := d.observeLag(ctx, meter, l.row.waits(), l.giveUp)
 		if err != nil {
@@ -142,15 +149,22 @@ func (d *deployment) runOpenLoop(ctx context.Context, l openLoop, s schedule) ([
 		observed <- err
 	}()
 	go func() {
-		err := d.strike(ctx, l, s)
+		err := d.strike(ctx, l, s, settle)
 		if err != nil {
 			end(err)
 		}
 		struck <- err
 	}()
+	go func() {
+		if !l.row.settles {
+			settled <- nil
+			return
+		}
+		settled <- d.observeForeign(ctx, settle)
+	}()
 	published, err := d.publish(ctx, l.row, s)
 	end(errDone)
-	return published, meter, errors.Join(without(<-observed, errDone), without(<-struck, errDone), without(err, errDone))
+	return published, meter, errors.Join(without(<-observed, errDone), without(<-struck, errDone), without(<-settled, errDone), without(err, errDone))
 }
 
 // errDone ends what runs beside the publishing.

@@ -82,19 +82,20 @@ func formatModes(text *strings.Builder, lines []Line) {
 	for _, f := range figures {
 		header = append(header, f.column)
 	}
-	table, found := [][]string{header}, false
+	table, measured := [][]string{header}, 0
 	for _, m := range modes() {
-		cells := []string{m.name}
+		cells, found := []string{m.name}, 0
 		for _, f := range figures {
 			cell := "–"
 			if figure := f.ofMode(m, lines); figure != nil {
-				cell, found = fmt.Sprintf(f.format, *figure), true
+				cell, found = fmt.Sprintf(f.format, *figure), 1
 			}
 			cells = append(cells, cell)
 		}
 		table = append(table, cells)
+		measured += found
 	}
-	if !found {
+	if measured < 2 { // nothing is beside it
 		return
 	}
 	fmt.Fprintf(text, "\nthe modes beside each other, %s of processor time per event in the function; costs are per event\n", burnTime)

@@ -38,6 +38,11 @@ type Line struct {
 	EndLag   *float64 `json:"end_lag_ms,omitempty"` // in the last second
 	Computed *float64 `json:"computed,omitempty"`   // share of the events, by the cluster that computed fewest, or that skips
 
+	// Settled is the time after a strike, in milliseconds, from which on each cluster computes
+	// its own events only, but for one of twenty. Foreign is the highest share of others' in a second.
+	Settled *float64 `json:"settled_ms,omitempty"`
+	Foreign *float64 `json:"foreign,omitempty"`
+
 	// Work is that of an event, of a row that measures a mode.
 	Work *Work `json:"work_per_event,omitempty"`
 
@@ -133,6 +138,10 @@ func (l *Line) fill(samples []sample) {
 		l.Lag = median(0, func(s sample) float64 { return millis(s.open.lag) })
 		l.EndLag = median(0, func(s sample) float64 { return millis(s.open.endLag) })
 		l.Computed = median(3, func(s sample) float64 { return s.open.computed })
+		if first.open.settled != nil {
+			l.Settled = median(0, func(s sample) float64 { return millis(s.open.settled.after) })
+			l.Foreign = median(3, func(s sample) float64 { return s.open.settled.highest })
+		}
 		if first.open.work != nil {
 			l.Work = &Work{
 				Computations: *median(3, func(s sample) float64 { return s.open.work.Computations }),
@@ -230,8 +239,12 @@ func (s sample) String() string {
 }
 
 func (r *openResult) String() string {
-	return fmt.Sprintf("at %.0f/s p50 %.1f ms, p99 %.1f, p99.9 %.1f, longest %.1f, lag at most %.0f ms, %.0f in the end, computed %.0f %%",
+	text := fmt.Sprintf("at %.0f/s p50 %.1f ms, p99 %.1f, p99.9 %.1f, longest %.1f, lag at most %.0f ms, %.0f in the end, computed %.0f %%",
 		r.at, r.P50, r.P99, r.P999, r.Max, millis(r.lag), millis(r.endLag), 100*r.computed)
+	if r.settled != nil {
+		text += "; " + r.settled.String()
+	}
+	return text
 }
 
 // Format writes the tables for people, and how the figures compare with the targets.
@@ -273,7 +286,7 @@ func newTable(text *strings.Builder) (row func(cells ...string), flush func()) {
 func formatFigures(text *strings.Builder, lines []Line) {
 	row, flush := newTable(text)
 	defer flush()
-	row("row", "events/s", "seconds", "of", "at", "p50_ms", "p99_ms", "p99.9_ms", "max_ms", "lag_ms", "end_lag_ms", "computed", "in_time", "pause_ms")
+	row("row", "events/s", "seconds", "of", "at", "p50_ms", "p99_ms", "p99.9_ms", "max_ms", "lag_ms", "end_lag_ms", "computed", "in_time", "pause_ms", "settled_ms")
 	figure := func(f *float64, format string) string {
 		if f == nil {
 			return "–"
@@ -292,7 +305,7 @@ func formatFigures(text *strings.Builder, lines []Line) {
 			of = figure(l.Divided, "%.2f × one cluster")
 		}
 		row(name, figure(l.EventsPerSecond, "%.0f"), figure(l.Seconds, "%.2f"), of, figure(l.At, "%.0f/s"),
-			latency[0], latency[1], latency[2], latency[3], figure(l.Lag, "%.0f"), figure(l.EndLag, "%.0f"), figure(l.Computed, "%.2f"), figure(l.InTime, "%.3f"), figure(l.Pause, "%.1f"))
+			latency[0], latency[1], latency[2], latency[3], figure(l.Lag, "%.0f"), figure(l.EndLag, "%.0f"), figure(l.Computed, "%.2f"), figure(l.InTime, "%.3f"), figure(l.Pause, "%.1f"), figure(l.Settled, "%.0f"))
 	}
 }
 

@@ -55,6 +55,7 @@ type Row struct {
 	function []string // variables of the functions
 	alone    bool     // one cluster only
 	service  bool     // a balancer of connections is in front of the instances
+	pinned   bool     // each cluster has a core of its own
 
 	events  int                // at most, of a filled stream; 0 for no bound
 	least   int                // events of a filled stream, however few are asked for
@@ -67,7 +68,8 @@ type Row struct {
 	good, bad     int     // events a second of a row with bad events
 	publishSpoilt bool    // its events are the bad ones
 
-	strike strike // what happens to the last cluster
+	strike  strike // what happens to the last cluster
+	settles bool   // how long the strike has an effect is measured
 
 	of string // the row with which its rate, or its p99.9, is compared
 }
@@ -98,6 +100,10 @@ const (
 	strikeNap           // one computation sleeps, pauseLength in every pausePeriod
 	strikeFreeze        // one process is stopped, the function and the source in turn, pauseLength in every pausePeriod
 
+	strikeFreezeBoth // function and source are stopped, pauseLength, once
+	strikeFreezeLong // the same, freezeLength
+	strikeDatabase   // PostgreSQL is stopped, databaseLength
+
 	// Of the instances of the function, the first one of each cluster.
 	strikeHang // is stopped
 	strikeKill // is killed
@@ -109,6 +115,9 @@ const (
 
 	pauseLength = 300 * time.Millisecond
 	pausePeriod = 10 * time.Second
+
+	freezeLength   = 5 * time.Second
+	databaseLength = 2 * time.Second
 )
 
 const (
@@ -168,7 +177,7 @@ func Rows() []Row {
 
 		{Name: RowPending, measure: measurePending, About: "memory of a source with millions of messages pending (--pending) and a function that answers 503; only if named"},
 	}
-	return slices.Concat(rows, modeRows(), instanceRows(), besideRows())
+	return slices.Concat(rows, modeRows(), settleRows(), instanceRows(), besideRows())
 }
 
 // Long reports whether the row is measured only if it is named.
@@ -180,6 +189,8 @@ func (r Row) race() string {
 	switch {
 	case r.Name == RowBurnRace:
 		return ""
+	case r.settles:
+		return RowShareCores
 	case r.mode != nil && r.function != nil:
 		return RowBurnRace
 	case r.measure == measureLatency && r.share > 0 && r.byHand:
@@ -194,7 +205,11 @@ func (r Row) race() string {
 func withRaces(selected []Row) []Row {
 	wanted := map[string]bool{}
 	for _, r := range selected {
-		wanted[r.Name], wanted[r.race()] = true, true
+		wanted[r.Name] = true
 	}
-	return slices.DeleteFunc(Rows(), func(r Row) bool { return !wanted[r.Name] })
+	rows := Rows()
+	for _, r := range slices.Backward(rows) {
+		wanted[r.race()] = wanted[r.race()] || wanted[r.Name]
+	}
+	return slices.DeleteFunc(rows, func(r Row) bool { return !wanted[r.Name] })
 }

@@ -9,7 +9,7 @@ import (
 
 // strike does to cluster west what the row is about, until ctx ends. It leaves no process
 // stopped.
-func (d *deployment) strike(ctx context.Context, l openLoop, s schedule) error {
+func (d *deployment) strike(ctx context.Context, l openLoop, s schedule, settle *settleMeter) error {
 	begin := s.at(s.warm)
 	switch l.row.strike {
 	case strikeStop:
@@ -32,9 +32,33 @@ func (d *deployment) strike(ctx context.Context, l openLoop, s schedule) error {
 			d.stopWest(pauseLength, []string{"function", "source"}[i%2])
 			return nil
 		})
+	case strikeFreezeBoth, strikeFreezeLong, strikeDatabase:
+		if !sleep(ctx, begin.Add(l.duration/8).Sub(d.o.Now())) {
+			return context.Cause(ctx)
+		}
+		if err := d.strikeOnce(l); err != nil {
+			return err
+		}
+		settle.struck = d.o.Now()
+		<-ctx.Done()
+		return context.Cause(ctx)
 	default: // none, or strikeStall: the function does so by itself
 		return nil
 	}
+}
+
+// strikeOnce does what a row about the time until all is as before has: for a quarter of a short
+// trial at most.
+func (d *deployment) strikeOnce(l openLoop) error {
+	switch l.row.strike {
+	case strikeDatabase:
+		return d.database.Freeze(min(databaseLength, l.duration/4))
+	case strikeFreezeLong:
+		d.stopWest(min(freezeLength, l.duration/4), "function", "source")
+	default:
+		d.stopWest(min(pauseLength, l.duration/4), "function", "source")
+	}
+	return nil
 }
 
 // every calls do at begin + first, and after each period. It returns the cause of ctx's

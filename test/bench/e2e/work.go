@@ -35,7 +35,7 @@ func (d *deployment) work(ctx context.Context, r Row) (w Work, err error) {
 		w.Computations += float64(n)
 	}
 	for _, address := range d.metrics[east] {
-		n, err := linkBytes(ctx, address)
+		n, err := readMetric(ctx, address, "tandem_link_bytes_total")
 		if err != nil {
 			return Work{}, fmt.Errorf("read the bytes over the links of %s: %w", east, err)
 		}
@@ -64,8 +64,9 @@ func (w Work) perEvent(before Work, events int) Work {
 	}
 }
 
-// linkBytes returns the bytes that a process counts over its links to database and stream.
-func linkBytes(ctx context.Context, address string) (float64, error) {
+// readMetric returns the sum of a metric of a process over its labels. It fails if the process
+// does not have it.
+func readMetric(ctx context.Context, address, name string) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", http.NoBody)
@@ -80,7 +81,7 @@ func linkBytes(ctx context.Context, address string) (float64, error) {
 	sum, found := 0.0, false
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
-		if !strings.HasPrefix(lines.Text(), "tandem_link_bytes_total{") {
+		if !strings.HasPrefix(lines.Text(), name+"{") {
 			continue
 		}
 		n, err := strconv.ParseFloat(lines.Text()[strings.LastIndexByte(lines.Text(), ' ')+1:], 64)
@@ -93,7 +94,7 @@ func linkBytes(ctx context.Context, address string) (float64, error) {
 		return 0, err
 	}
 	if !found {
-		return 0, fmt.Errorf("GET http://%s/metrics: %s, without tandem_link_bytes_total", address, resp.Status)
+		return 0, fmt.Errorf("GET http://%s/metrics: %s, without %s", address, resp.Status, name)
 	}
 	return sum, nil
 }

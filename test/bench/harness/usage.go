@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -30,16 +31,55 @@ func (s *Servers) ProcessorTime() (used time.Duration, known bool) {
 		return 0, false
 	}
 	used = main.own + main.ended
-	all, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return 0, false
-	}
-	for _, file := range all {
-		if child, ok := readStat(file); ok && child.parent == postmaster {
-			used += child.own
-		}
+	for _, child := range children(postmaster) {
+		used += child.own
 	}
 	return used, true
+}
+
+// Freeze stops all processes of PostgreSQL for some time. It fails where the system does not
+// list them, which is all but Linux.
+func (s *Servers) Freeze(length time.Duration) error {
+	postmaster := s.Postgres().Process()
+	if err := postmaster.Kill(syscall.SIGSTOP); err != nil {
+		return fmt.Errorf("stop PostgreSQL: %w", err)
+	}
+	backends := children(postmaster.Pid()) // it makes no more
+	all := func(signal syscall.Signal) {
+		for pid := range backends {
+			_ = syscall.Kill(pid, signal) // one that has ended needs none
+		}
+	}
+	all(syscall.SIGSTOP)
+	time.Sleep(length)
+	all(syscall.SIGCONT)
+	if err := postmaster.Kill(syscall.SIGCONT); err != nil {
+		return fmt.Errorf("continue PostgreSQL: %w", err)
+	}
+	if len(backends) == 0 {
+		return errors.New("the system does not list the processes of PostgreSQL")
+	}
+	return nil
+}
+
+// children returns the processes that a process has started, by pid; none where the system
+// does not list them.
+func children(pid int) map[int]stat {
+	all, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil
+	}
+	found := map[int]stat{}
+	for _, file := range all {
+		child, ok := readStat(file)
+		if !ok || child.parent != pid {
+			continue
+		}
+		if n, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+			found[n] = child
+		}
+	}
+	return found
 }
 
 // stat is the part of /proc/<pid>/stat that counts here.
