@@ -3,10 +3,16 @@ package feed
 import (
 	_ "embed" // the truth
 	"encoding/csv"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/cloudevents/sdk-go/v2/event"
 )
+
+// longDelay is the delay from which on a departure counts as delayed, in minutes.
+const longDelay = 60
 
 //go:embed flights-by-airport.csv
 var truthCSV string
@@ -25,6 +31,23 @@ func (t Totals) Plus(o Totals) Totals {
 		DelayMinutes: t.DelayMinutes + o.DelayMinutes,
 		Delayed:      t.Delayed + o.Delayed,
 	}
+}
+
+// TotalsOf returns the airport of a flight's event, and what the event comes to. A test
+// compares the sum over all flights with [Truth].
+func TotalsOf(e event.Event) (airport string, t Totals, err error) {
+	var f struct {
+		Origin string `json:"origin"`
+		Delay  int64  `json:"delay"`
+	}
+	if err := json.Unmarshal(e.Data(), &f); err != nil {
+		return "", Totals{}, fmt.Errorf("read flight %s: %w", e.ID(), err)
+	}
+	t = Totals{Flights: 1, DelayMinutes: f.Delay}
+	if f.Delay >= longDelay {
+		t.Delayed = 1
+	}
+	return f.Origin, t, nil
 }
 
 // Truth gives, by airport, what must come out of all the flights. It was counted

@@ -23,7 +23,7 @@ func failedOver(t *testing.T, west []string, behind int64, meanwhile func(*world
 	t.Helper()
 	w := newWorldOf(t, 2000, devcluster.Config{Standby: true, Clusters: eastAndWest(nil, west)})
 	r := w.Replicated
-	const first = 1000
+	const first = 500
 	w.waitFor(t, first)
 	if err := r.StopReplication(t.Context()); err != nil {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func killed(t *testing.T, p *supervisor.Process) {
 
 func TestADatabaseFailoverThatLosesCommitsLosesNothing(t *testing.T) {
 	t.Parallel()
-	w := failedOver(t, nil, 4000, func(w *world) {
+	w := failedOver(t, nil, 2000, func(w *world) {
 		killed(t, w.Clusters()[0].Source)
 		killed(t, w.Clusters()[1].Function)
 	})
@@ -114,7 +114,7 @@ func TestADatabaseFailoverThatLosesCommitsLosesNothing(t *testing.T) {
 func TestADatabaseFailoverInHedgeModeLosesNothing(t *testing.T) {
 	long(t)
 	t.Parallel()
-	w := failedOver(t, []string{"TANDEM_HEDGE=500ms"}, 4000, func(*world) {})
+	w := failedOver(t, []string{"TANDEM_HEDGE=500ms"}, 2000, func(*world) {})
 	for _, c := range w.Clusters() {
 		w.rewound(t, c)
 	}

@@ -86,7 +86,8 @@ func startHarm(t *testing.T, env ...string) *harmWorld {
 	for _, name := range []string{"east", "west"} {
 		cfg.Clusters = append(cfg.Clusters, devcluster.ClusterConfig{Name: name, Function: "harm", Env: env})
 	}
-	w := &harmWorld{Deployment: start(t, cfg)}
+	w := &harmWorld{}
+	w.Deployment, _ = start(t, cfg)
 	if w.publisher, err = jetstream.NewPublisher(w.Conn, jetstream.StreamConfig{Name: inputStream}); err != nil {
 		t.Fatal(err)
 	}

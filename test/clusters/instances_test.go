@@ -47,11 +47,11 @@ func TestOfThreeInstancesOneHangsOneIsKilledAndOneIsSlow(t *testing.T) {
 				}
 			}
 			all(func(c *devcluster.Cluster) { send(t, c, 0, syscall.SIGSTOP) })
-			w.waitFor(t, 5000)
+			w.more(t, 2000)
 			for range 3 {
 				all(func(c *devcluster.Cluster) { w.kill(t, c.Functions[1], 1) })
 			}
-			w.waitFor(t, 10_000)
+			w.more(t, 2000)
 			all(func(c *devcluster.Cluster) {
 				w.Link(c.Name() + "-function-3").Set(link.Condition{Delay: slowInstance})
 			})

@@ -49,7 +49,7 @@ func TestEventsOfASubjectAreCommittedInOrderByBothClusters(t *testing.T) {
 				t.Fatal(err)
 			}
 			type event struct{ source, id, subject string }
-			events := inOrder(t, js, 20_000, func(m natsjs.Msg) event {
+			events := inOrder(t, js, int(w.supply.total()), func(m natsjs.Msg) event {
 				return event{m.Headers().Get("ce-source"), m.Headers().Get("ce-id"), m.Headers().Get("ce-subject")}
 			})
 			committed := w.committed(t, `select key, committed_at from tandem.ledger`)

@@ -17,6 +17,9 @@ func TestReplicasOfASourceTakeOver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if env != nil {
+				long(t)
+			}
 			w := newWorldOf(t, 1500, devcluster.Config{Clusters: []devcluster.ClusterConfig{{Name: "east", Sources: 3, Env: env}}})
 			w.waitFor(t, 1000)
 			east := w.Clusters()[0]

@@ -9,7 +9,6 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
-	"github.com/tandem-fn/tandem/hack/feed"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
@@ -26,16 +25,20 @@ func TestTwoClustersShareTheEventsUntilOneOfThemDies(t *testing.T) {
 	env := []string{"TANDEM_HEDGE=share"}
 	w := newWorldWith(t, 500, env, env)
 	east, west := w.Clusters()[0], w.Clusters()[1]
-	w.waitFor(t, 8000)
+	const first, events = 1500, 3000 // at first neither knows the other
+	w.waitFor(t, first)
 	e, d := delivered(t, east), delivered(t, west)
-	t.Logf("of the first 8000 events, %d were computed by one cluster and %d by the other", e, d)
-	// A busy machine delays commits beyond the delay, and at first neither knows the other.
-	if e < 8000/4 || d < 8000/4 || e+d > 8000*3/2 {
-		t.Errorf("%d and %d events were computed, want about half of 8000 each", e, d)
+	w.waitFor(t, first+events)
+	e, d = delivered(t, east)-e, delivered(t, west)-d
+	t.Logf("of %d events, %d were computed by one cluster and %d by the other", events, e, d)
+	// A busy machine delays commits beyond the delay.
+	if e < events/4 || d < events/4 || e+d > events*3/2 {
+		t.Errorf("%d and %d events were computed, want about half of %d each", e, d, events)
 	}
 
 	died := time.Now()
 	east.Vanish()
+	w.more(t, 3*500)
 	w.finish(t, west)
 	took := w.took(t, died)
 	at := func(quantile float64) time.Duration {
@@ -53,7 +56,7 @@ func (w *world) took(t *testing.T, from time.Time) (took []time.Duration) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inOrder(t, js, feed.Flights, func(m natsjs.Msg) struct{} {
+	inOrder(t, js, int(w.supply.total()), func(m natsjs.Msg) struct{} {
 		meta, err := m.Metadata()
 		if err != nil {
 			t.Fatal(err)

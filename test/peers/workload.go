@@ -9,7 +9,6 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/tandem-fn/tandem/eventing/jetstream"
-	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/hack/feed"
 	"golang.org/x/time/rate"
 
@@ -73,18 +72,11 @@ func (w *workload) add(e event.Event) error {
 	if err != nil {
 		return err
 	}
-	var d struct {
-		Origin string `json:"origin"`
-		Delay  int64  `json:"delay"`
+	airport, t, err := feed.TotalsOf(e)
+	if err != nil {
+		return err
 	}
-	if err := e.DataAs(&d); err != nil {
-		return fmt.Errorf("read event %s: %w", e.ID(), err)
-	}
-	t := feed.Totals{Flights: 1, DelayMinutes: d.Delay}
-	if d.Delay >= flights.LongDelay {
-		t.Delayed = 1
-	}
-	w.want[d.Origin] = w.want[d.Origin].Plus(t)
+	w.want[airport] = w.want[airport].Plus(t)
 	w.messages = append(w.messages, &nats.Msg{Subject: "events." + e.Type(), Header: header, Data: data})
 	return nil
 }

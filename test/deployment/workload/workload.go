@@ -4,7 +4,6 @@ package workload
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"iter"
 	"maps"
@@ -111,20 +110,13 @@ func (w *Workload) transfer(n int) (event.Event, error) {
 }
 
 func (w *Workload) countFlight(e event.Event) error {
-	var f struct {
-		Origin string
-		Delay  int64
-	}
-	if err := json.Unmarshal(e.Data(), &f); err != nil {
+	airport, totals, err := feed.TotalsOf(e)
+	if err != nil {
 		return err
-	}
-	totals := feed.Totals{Flights: 1, DelayMinutes: f.Delay}
-	if f.Delay >= flights.LongDelay {
-		totals.Delayed = 1
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.truth.Flights[f.Origin] = w.truth.Flights[f.Origin].Plus(totals)
+	w.truth.Flights[airport] = w.truth.Flights[airport].Plus(totals)
 	return nil
 }
 
