@@ -21,7 +21,7 @@ import (
 
 // Replicated is a primary PostgreSQL server and a standby that follows it asynchronously, so
 // that the last commits can be lost with the primary. It is safe for concurrent use, except
-// for Promote and Rejoin.
+// for Promote, FailBack and Rejoin.
 type Replicated struct {
 	sup *supervisor.Supervisor
 
@@ -147,6 +147,29 @@ func (r *Replicated) Promote(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lost, r.primary, r.standby = r.primary, s, nil
+	return nil
+}
+
+// FailBack loses the present primary and starts the one that was lost before it again, with
+// what it had then: it is the primary once more, on its own timeline, and no server has what
+// was committed in between.
+func (r *Replicated) FailBack(ctx context.Context) error {
+	r.mu.Lock()
+	p, former := r.primary, r.lost
+	r.mu.Unlock()
+	if former == nil {
+		return errors.New("fail back PostgreSQL: no server was lost")
+	}
+	p.process.Destroy()
+	cfg := former.cfg
+	cfg.BinDir = former.bin.Dir
+	s, err := startPostgres(ctx, r.sup, cfg, (*pgData).init)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.primary, r.lost = s, p
 	return nil
 }
 

@@ -32,6 +32,12 @@ const rewindRetry = 15 * time.Second
 // is stored that a rewind is due; the stream is rewound; the new timeline is stored.
 // Whoever ends in between leaves a row that has the next one begin anew with it.
 //
+// If the primary of before takes over again, its row has its own timeline and its own floor,
+// which may be the higher one: nothing in the database shows that there was another primary in
+// between, and that events acknowledged then are not in this one. Only the process knows that,
+// from the timeline on which it saved last. So it rewinds whenever that is another one. If a
+// second process of the cluster has rewound the stream before, that costs lookups.
+//
 // A stream that lost messages which were delivered, as Kafka after an unclean election,
 // is rewound in the same order, to where it diverges: the floor goes back, and the horizon
 // with it, as the messages from there on are others.
@@ -91,13 +97,13 @@ func (c *consumer) findCheckpoint(ctx context.Context, reader eventing.Reader, h
 		return 0, err
 	case c.isTruncated():
 	case stored.Epoch != reader.Epoch() || stored.Timeline != timeline:
-	case remembered && stored.Floor >= p.known.Floor:
-		if p.known.Timeline != timeline {
-			c.partition.Abandon() // another process has seen to the rest
-		}
+	case remembered && stored.Floor >= p.known.Floor && p.known.Timeline == timeline:
 		p.known = stored
 		return 0, nil
 	case remembered:
+		// The timeline is not the one that this process saved on last. That the floor is as high
+		// as that one's does not mean that another process has rewound the stream: it is, too, if
+		// the primary of before took over again, without the commits in between.
 	default:
 		position, err := reader.Position(ctx)
 		if err != nil {

@@ -92,6 +92,61 @@ func TestAfterAFailoverEverythingFromTheSurvivingFloorComesAgain(t *testing.T) {
 	eventtest.Eventually(t, "progress is saved again", func() bool { return through(301, 51)() && p.adopted("EVENTS") })
 }
 
+// failBack puts the database back to a primary of before, with what that had when it was lost.
+func (p *progress) failBack(rows map[string]ledger.Checkpoint) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rows = rows
+	p.timeline = strings.TrimSuffix(p.timeline, "+")
+}
+
+func TestAfterAFailoverAndBackEverythingFromTheSurvivingFloorIsDeliveredAgain(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	eventtest.Publish(t, server, "EVENTS", 1, 100)
+	f := newFunction(t)
+	blocked := make(chan struct{})
+	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
+		if e.ID() == "test-000101" {
+			<-blocked
+		}
+		return http.StatusNoContent
+	})
+	p := &progress{}
+	startSource(t, server, f.url(), p)
+	saved := func(floor uint64) {
+		t.Helper()
+		eventtest.Eventually(t, fmt.Sprintf("floor %d is saved", floor), func() bool { return p.floor("EVENTS") == floor && p.adopted("EVENTS") })
+	}
+	saved(101)
+	former, standby := p.snapshot(), p.snapshot()
+
+	// On the new primary the floor does not rise: its first event hangs.
+	p.failOver(standby)
+	saved(101)
+	eventtest.Publish(t, server, "EVENTS", 101, 50)
+	js := native(t, server)
+	eventtest.Eventually(t, "the others are acknowledged", func() bool {
+		consumer, err := js.Consumer(t.Context(), "EVENTS", "tandem-east-flights")
+		return err == nil && consumer.CachedInfo().Delivered.Stream == 150 && consumer.CachedInfo().NumAckPending == 1
+	})
+
+	// The former one has not committed them. Its floor is that of the new one.
+	p.failBack(former)
+	eventtest.Eventually(t, "they are delivered again", func() bool { return f.repeats() >= 49 })
+	close(blocked)
+	saved(151)
+	for i := 102; i <= 150; i++ {
+		if id := fmt.Sprintf("test-%06d", i); f.timesOf(id) < 2 {
+			t.Errorf("%s was delivered %d times, want once on each primary", id, f.timesOf(id))
+		}
+	}
+	if got := f.timesOf("test-000100"); got != 1 {
+		t.Errorf("what both primaries have was delivered %d times, want once", got)
+	}
+}
+
 func TestASourceThatWasAwayDuringTheFailoverRewinds(t *testing.T) {
 	t.Parallel()
 

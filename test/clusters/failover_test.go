@@ -111,6 +111,45 @@ func TestADatabaseFailoverThatLosesCommitsLosesNothing(t *testing.T) {
 	w.finish(t, w.Clusters()...)
 }
 
+func TestADatabaseFailoverAndBackLosesNothing(t *testing.T) {
+	long(t)
+	t.Parallel()
+	w := newWorldOf(t, 1000, devcluster.Config{Standby: true, Clusters: eastAndWest(nil, nil)})
+	r := w.Replicated
+	w.waitFor(t, 1000)
+	if err := r.StopReplication(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// The floors of the former primary are above those of the one between.
+	w.waitFor(t, 3000)
+	former := w.handled(t)
+	r.LosePrimary()
+	if err := r.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.Pool.Reset()
+	w.poll(t, "the new primary commits", func(context.Context) bool { return w.handled(t) > former+500 })
+	between := w.handled(t)
+	acknowledged := w.acknowledged(t.Context(), t)
+	if err := r.FailBack(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.Pool.Reset()
+	t.Logf("%d events were in the ledger when the first primary was lost, %d when the second was; %d were acknowledged", former, between, acknowledged)
+	w.finish(t, w.Clusters()...)
+}
+
+// handled returns how many events the ledger of the primary has; 0 if it does not answer.
+func (w *world) handled(t *testing.T) (n int64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), tryTimeout)
+	defer cancel()
+	if err := w.Pool.QueryRow(ctx, `select count(*) from tandem.ledger`).Scan(&n); err != nil {
+		return 0
+	}
+	return n
+}
+
 func TestADatabaseFailoverInHedgeModeLosesNothing(t *testing.T) {
 	long(t)
 	t.Parallel()

@@ -3,8 +3,10 @@ package protocol
 // faults are what can happen to a cluster at any moment.
 func (m Model) faults(s *state, c int, do func(step)) {
 	cl := &s.cluster[c]
-	if cl.waited|cl.answered != 0 || cl.rewinding {
-		change(s, "source is killed", fault, c, do, func(_ *state, cl *cluster) { cl.waited, cl.answered, cl.rewinding = 0, 0, false })
+	if cl.waited|cl.answered != 0 || cl.rewinding || cl.saved != 0 {
+		change(s, "source is killed", fault, c, do, func(_ *state, cl *cluster) {
+			cl.waited, cl.answered, cl.rewinding, cl.saved = 0, 0, false, 0
+		})
 	}
 	if cl.batch != 0 && cl.want == 0 && cl.waited != 0 {
 		change(s, "acknowledgements are lost", fault, c, do, func(s *state, cl *cluster) {
@@ -41,17 +43,27 @@ func (cl *cluster) die() {
 	cl.toPublish, cl.toDelete, cl.toSetAside, cl.late, cl.stale = 0, 0, 0, 0, false
 }
 
-// failover loses the primary, once, with what it committed after some moment.
+// failover loses the primary, once, with its commits after some moment. Then the former
+// one may take over again.
 func (m Model) failover(s *state, do func(step)) {
 	next := *s
-	if !s.hasCopy {
-		if s.timeline == 0 {
-			next.copied, next.hasCopy = s.primary, true
-			do(step{name: "standby receives its last piece", who: fault, next: next})
+	name := "primary is lost, the standby takes its place"
+	switch {
+	case s.hasCopy:
+		next.primary, next.copied, next.hasCopy, next.timeline = s.copied, store{}, false, 1
+		if m.Failback {
+			next.former, next.failback = s.primary, isLost
 		}
+	case s.failback == isLost && s.noticed():
+		next.primary, next.former, next.failback, next.timeline = s.former, store{}, isBack, 0
+		name = "primary is lost, the former one takes its place"
+	case s.timeline == 0 && s.failback == notLost:
+		next.copied, next.hasCopy = s.primary, true
+		do(step{name: "standby receives its last piece", who: fault, next: next})
+		return
+	default:
 		return
 	}
-	next.primary, next.copied, next.hasCopy, next.timeline = s.copied, store{}, false, 1
 	if m.Mutant == AskLost {
 		next.lost = s.primary.ledger
 	}
@@ -61,9 +73,23 @@ func (m Model) failover(s *state, do func(step)) {
 		if cl.batch != 0 {
 			cl.again()
 		}
+		if m.Failback && cl.rewinding { // another row is stored than it expects: it starts again
+			cl.rewinding, cl.saved = false, 0
+		}
 		cl.stale = m.Mutant == ReusedRows && (cl.toPublish|cl.toDelete).without(s.copied.ledger) != 0
 	}
-	do(step{name: "primary is lost, the standby takes its place", who: fault, next: next})
+	do(step{name: name, who: fault, next: next})
+}
+
+// noticed reports whether every source has saved since the failover, or ended. A source saves
+// once a second, and two failovers take longer.
+func (s *state) noticed() bool {
+	for _, cl := range s.cluster {
+		if cl.saved == 1 {
+			return false
+		}
+	}
+	return true
 }
 
 // forget is the retention of the ledger, and what it is a danger to.

@@ -14,6 +14,11 @@ type Model struct {
 	// Failover lets the primary be lost, once, with its last commits.
 	Failover bool
 
+	// Failback lets the primary that was lost take over again, once, as it was when it was
+	// lost: commits in between are gone. Before that each source has noticed the
+	// failover, or ended. It goes with Failover.
+	Failback bool
+
 	// Forget lets the ledger forget, and consumers be made anew.
 	Forget bool
 

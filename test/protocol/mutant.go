@@ -39,6 +39,9 @@ const (
 
 	// NoRewind saves progress whatever the timeline is.
 	NoRewind Mutant = "no-rewind"
+	// TrustFloor takes a timeline that the source did not save on last, with a floor that was
+	// saved on it, for one that another process has rewound the stream for.
+	TrustFloor Mutant = "trust-floor"
 	// AdoptFirst adopts the timeline before it has rewound.
 	AdoptFirst Mutant = "adopt-first"
 	// AskLost believes, after a failover, what the ledger of the primary that was lost

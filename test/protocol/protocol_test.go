@@ -21,6 +21,7 @@ func TestNoWayLeadsToAnythingWrong(t *testing.T) {
 	models := []namedModel{
 		{"two events", protocol.Model{Events: 2}},
 		{"a failover that loses commits", protocol.Model{Events: 1, Failover: true}},
+		{"a failover and back", protocol.Model{Events: 1, Failover: true, Failback: true, Lone: true}},
 		{"a failover that loses commits of two events", protocol.Model{Events: 2, Failover: true, Lone: true}},
 		{"an output that is rejected", protocol.Model{Events: 2, Reject: true, Lone: true}},
 		{"an output that is rejected, and a failover", protocol.Model{Events: 1, Reject: true, Failover: true}},
@@ -30,6 +31,7 @@ func TestNoWayLeadsToAnythingWrong(t *testing.T) {
 	if *long {
 		models = append(
 			models,
+			namedModel{"a failover and back of two events", protocol.Model{Events: 2, Failover: true, Failback: true, Lone: true}},
 			namedModel{"a failover that loses commits, and a ledger that forgets", protocol.Model{Events: 1, Failover: true, Forget: true}},
 			namedModel{"two clusters and a ledger that forgets two events", protocol.Model{Events: 2, Forget: true}},
 		)
@@ -77,6 +79,7 @@ func TestEveryMutantIsFound(t *testing.T) {
 		{protocol.AsideAfterDelete, protocol.Model{Events: 1, Reject: true}, "nor set aside"},
 		{protocol.NoRelay, one, "never comes to an end"},
 		{protocol.NoRewind, failover, "below the progress"},
+		{protocol.TrustFloor, protocol.Model{Events: 1, Failover: true, Failback: true, Lone: true}, "below the progress"},
 		{protocol.AdoptFirst, failover, "below the progress"},
 		{protocol.AskLost, failover, "below the progress"},
 		{protocol.FloorElsewhere, failover, "below the progress"},

@@ -19,8 +19,10 @@ type state struct {
 	primary  store
 	copied   store // what the standby has, once it has its last piece
 	hasCopy  bool
-	timeline uint8 // 1 after the failover
-	lost     set   // in a mutant, what the ledger of the primary that was lost had
+	timeline uint8 // 1 after the failover, 0 again once the former primary took over
+	former   store // what the primary had when it was lost, until it takes over again
+	failback failback
+	lost     set // in a mutant, what the ledger of the primary that was lost had
 
 	emitted [maxEvents]set // by event, which identities the stream of outputs has
 	relay   relay
@@ -46,6 +48,15 @@ type relay struct {
 	at    relayAt
 	event uint8
 }
+
+// failback is where the primary that was lost is.
+type failback uint8
+
+const (
+	notLost failback = iota
+	isLost
+	isBack
+)
 
 type relayAt uint8
 
@@ -77,6 +88,10 @@ type cluster struct {
 
 	// Its outputs that were rejected for good, and are not set aside yet.
 	toSetAside set
+
+	// saved is one more than the timeline on which the source saved last, as far as it
+	// knows; 0 after its start.
+	saved uint8
 
 	// The source is in the middle of a rewind: it has put its place back, and not
 	// adopted the timeline yet.

@@ -80,15 +80,18 @@ func (m Model) asks(s *state, c, e int) bool {
 
 // progress is what the source does once a second.
 func (m Model) progress(s *state, c int, do func(step)) {
-	if (s.primary.on[c] != s.timeline || s.cluster[c].rewinding) && m.Mutant != NoRewind {
+	if m.rewinds(s, c) {
 		m.rewind(s, c, do)
 		return
 	}
-	floor := 0
-	for e := range m.Events {
-		if s.cluster[c].acked.has(e) && (floor == e || m.Mutant == FloorAhead) {
-			floor = e + 1
-		}
+	floor := m.floor(s, c)
+	if m.Failback && s.cluster[c].saved == 0 {
+		change(s, "source starts, and reads again what is not below both floors", c, c, do, func(s *state, cl *cluster) {
+			cl.acked = below(min(floor, int(s.primary.floor[c])))
+			cl.waited, cl.answered = 0, 0
+			cl.saved = s.timeline + 1
+		})
+		return
 	}
 	if floor > int(s.primary.floor[c]) || s.primary.on[c] != s.timeline {
 		change(s, "source saves its progress", c, c, do, func(s *state, _ *cluster) {
@@ -99,6 +102,24 @@ func (m Model) progress(s *state, c int, do func(step)) {
 			}
 		})
 	}
+}
+
+// rewinds reports whether a source has to rewind the stream, or is at it: its floor was saved on
+// another timeline than the database's, or the source saved on another one last.
+func (m Model) rewinds(s *state, c int) bool {
+	cl := &s.cluster[c]
+	other := m.Failback && cl.saved != 0 && cl.saved != s.timeline+1 && m.Mutant != TrustFloor
+	return (s.primary.on[c] != s.timeline || cl.rewinding || other) && m.Mutant != NoRewind
+}
+
+// floor returns the floor of a cluster's consumer.
+func (m Model) floor(s *state, c int) (floor int) {
+	for e := range m.Events {
+		if s.cluster[c].acked.has(e) && (floor == e || m.Mutant == FloorAhead) {
+			floor = e + 1
+		}
+	}
+	return floor
 }
 
 // rewind is what the source does when it finds another timeline: the stream gives
@@ -116,6 +137,9 @@ func (m Model) rewind(s *state, c int, do func(step)) {
 	}
 	change(s, "source adopts the timeline", c, c, do, func(s *state, cl *cluster) {
 		s.primary.on[c] = s.timeline
+		if m.Failback {
+			cl.saved = s.timeline + 1
+		}
 		cl.rewinding = !cl.rewinding
 	})
 }

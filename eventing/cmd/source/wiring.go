@@ -103,18 +103,37 @@ func (p timelineCheckpoints) Load(ctx context.Context, function, stream string) 
 	return saved, now, err
 }
 
+// Save implements [source.Checkpoints]; it notes a timeline that the source adopts.
+func (p timelineCheckpoints) Save(ctx context.Context, function, stream string, row ledger.CheckpointUpdate, last ledger.Checkpoint) (ledger.Checkpoint, bool, error) {
+	now, ok, err := p.Checkpoints.Save(ctx, function, stream, row, last)
+	if err == nil && ok && row.Adopt {
+		p.timeline.adopted(now.Timeline)
+	}
+	return now, ok, err
+}
+
 // timeline is the latest that the database was found on.
 type timeline struct {
 	mu     sync.Mutex
 	latest string
+	back   bool // a former primary took over again: a later timeline is that of the server between
 }
 
 func (t *timeline) met(now string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !ledger.Earlier(now, t.latest) {
+	if !t.back && !ledger.Earlier(now, t.latest) {
 		t.latest = now
 	}
+}
+
+// adopted notes a timeline on which the stream was rewound: the database is on it, also if it is
+// an earlier one.
+func (t *timeline) adopted(now string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.back = ledger.Earlier(now, t.latest) || t.back && now == t.latest
+	t.latest = now
 }
 
 // check says why an answer that was given on a timeline is not to be believed: it
@@ -123,7 +142,7 @@ func (t *timeline) met(now string) {
 func (t *timeline) check(answer string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.latest == "" || answer == t.latest || ledger.Earlier(t.latest, answer) {
+	if t.latest == "" || answer == t.latest || !t.back && ledger.Earlier(t.latest, answer) {
 		return nil
 	}
 	return fmt.Errorf("the ledger answers on timeline %s, and the database is on %s", answer, t.latest)

@@ -46,23 +46,32 @@ func TestAnAnswerOfTheLedgerIsBelievedOnlyFromWhereTheDatabaseIs(t *testing.T) {
 
 	now := &timeline{}
 	for _, step := range []struct {
-		met, answer string
-		believed    bool
+		met, adopted, answer string
+		believed             bool
 	}{
-		{"", "7/00000001", true}, // nothing else is known
-		{"7/00000001", "7/00000001", true},
-		{"7/00000001", "7/00000002", true}, // it was promoted since
-		{"7/00000002", "7/00000001", false},
-		{"7/00000001", "7/00000001", false}, // a connection to the old one is left
-		{"8/00000001", "7/00000002", false},
-		{"started/5", "started/5", true},
-		{"started/4", "started/5", false},
+		{"", "", "7/00000001", true}, // nothing else is known
+		{"7/00000001", "", "7/00000001", true},
+		{"7/00000001", "", "7/00000002", true}, // it was promoted since
+		{"7/00000002", "", "7/00000001", false},
+		{"7/00000001", "", "7/00000001", false}, // a connection to the old one is left
+		{"", "7/00000001", "7/00000001", true},  // which has taken over again
+		{"7/00000002", "", "7/00000001", true},
+		{"", "", "7/00000002", false}, // a connection to the one between is left
+		{"", "7/00000001", "7/00000002", false},
+		{"", "7/00000003", "7/00000003", true},
+		{"", "", "7/00000004", true},
+		{"8/00000001", "", "7/00000002", false},
+		{"started/5", "", "started/5", true},
+		{"started/4", "", "started/5", false},
 	} {
 		if step.met != "" {
 			now.met(step.met)
 		}
+		if step.adopted != "" {
+			now.adopted(step.adopted)
+		}
 		if err := now.check(step.answer); (err == nil) != step.believed {
-			t.Errorf("met %s, answer on %s: %v", step.met, step.answer, err)
+			t.Errorf("met %q, adopted %q, answer on %s: %v", step.met, step.adopted, step.answer, err)
 		}
 	}
 }
