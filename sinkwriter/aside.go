@@ -19,6 +19,9 @@ const (
 	// asideInterval is the time between two rounds of the events that are set aside.
 	asideInterval = 100 * time.Millisecond
 
+	// maxFailed is how often a batch is retried whose statements fail, before it is divided.
+	maxFailed = 2
+
 	// maxAsidePause bounds the time between two attempts of an event that fails: it may
 	// disrupt the database, as one that ends its server.
 	maxAsidePause = 10 * time.Second
@@ -172,11 +175,18 @@ func waitedInVain(err error) bool {
 }
 
 // suspicious reports whether one event of a batch may have caused err, although an outage
-// may have, too. A COMMIT that takes long is not: it waits for a standby.
+// may have, too. A COMMIT that takes long is not: it waits for a standby. Nor is an error
+// of one of our own statements, unless it takes long: the event may be large.
 func suspicious(err error) bool {
 	var applied *effectsError
 	waitsForStandby := errors.Is(err, errUnknown) && errors.Is(err, context.DeadlineExceeded)
-	return errors.As(err, &applied) && !waitedInVain(err) && !waitsForStandby
+	return errors.As(err, &applied) && !waitedInVain(err) && !waitsForStandby && (!ownStatement(err) || timedOut(err))
+}
+
+// ownStatement reports whether err is the server's answer to a statement of ours.
+func ownStatement(err error) bool {
+	var statement *statementError
+	return errors.As(err, &statement) && !statement.effect
 }
 
 // timedOut reports whether the statements of functions took longer than they may.
@@ -207,7 +217,7 @@ func (w *Writer) suspect(o *offer, err error) *Error {
 		f.won = won
 	}
 	o.pause = min(max(asideInterval<<min(f.failed, 6), 2*o.pause), maxAsidePause)
-	if !counts || f.failed == 1 {
+	if !counts || f.failed == 1 || ownStatement(err) {
 		return nil
 	}
 	verdict := asError(o, err)
@@ -410,7 +420,7 @@ func (w *Writer) tryAside() {
 				continue
 			}
 			how := w.shortTry(asidePart)
-			how.alone = true
+			how.alone, how.since = true, now()
 			done, slow := w.tryOne(o, how)
 			if slow {
 				w.setSlow(o)
@@ -439,7 +449,7 @@ func (w *Writer) trySlow() {
 			continue
 		}
 		begin := now()
-		done, _ := w.tryOne(o, try{statementTimeout: w.wholeTimeout(), alone: true})
+		done, _ := w.tryOne(o, try{statementTimeout: w.wholeTimeout(), alone: true, since: begin})
 		if !done || o.result.err != nil {
 			w.mu.Lock()
 			w.slow.rest = now().Sub(begin)
@@ -491,6 +501,9 @@ func (w *Writer) tryOne(o *offer, how try) (done, slow bool) {
 	case err == nil || len(left) == 0:
 		w.forget(o)
 		return true, false
+	case errors.Is(err, errOutdated) && o.outdated < maxOutdated:
+		o.outdated++
+		return false, false
 	case errors.As(err, &offending):
 		w.forget(o)
 		w.refuse(o, offending.err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -50,6 +51,9 @@ type try struct {
 	// statementTimeout is how long a statement of a function may take.
 	statementTimeout time.Duration
 
+	// since is when the batch was taken: what was looked up before may be outdated.
+	since time.Time
+
 	// alone is whether the batch is one event that is tried beside the others. Its
 	// COMMIT is sent once its effects are applied, so that what ends before that has
 	// certainly not been committed.
@@ -83,17 +87,21 @@ func (w *Writer) attempt(ctx context.Context, batch []*offer, how try) (left []*
 			s.abandon()
 		}
 	}()
-	left, err = w.transact(ctx, s, batch, how)
+	r := newReliance()
+	left, err = w.transact(ctx, s, batch, how, r)
 	if err != nil && !s.left {
 		s.rollback()
+		if w.outdated(ctx, s, r, how.since, err) {
+			err = fmt.Errorf("%w: %w", errOutdated, err)
+		}
 		next = w.after(ctx, s, err)
 	}
 	sound = true
 	return left, next, err
 }
 
-func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, how try) ([]*offer, error) {
-	tables, statements, err := w.lookUp(ctx, s, batch)
+func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, how try, r *reliance) ([]*offer, error) {
+	err := w.lookUp(ctx, s, batch, r)
 	if err != nil {
 		return batch, err
 	}
@@ -112,7 +120,7 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, how t
 	w.losing.Store(len(c.won) == 0)
 	switch {
 	case len(c.won) > 0:
-		err = w.apply(ctx, s, c, tables, statements, how)
+		err = w.apply(ctx, s, c, r, how)
 	case unsure:
 		err = w.commitSteps(ctx, s, append(w.check(c), step{sql: witnessSQL}))
 	default:
@@ -130,50 +138,69 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, how t
 	return nil, nil
 }
 
-// lookUp finds out, before anything is claimed, about the tables and statements
-// that a batch needs. Mostly both are in memory.
-func (w *Writer) lookUp(ctx context.Context, s *session, batch []*offer) (map[string]*table, map[string][]uint32, error) {
-	tables, statements := map[string]*table{}, map[string][]uint32{}
+// lookUp finds out, before anything is claimed, about the tables and statements that a
+// batch needs, and adds them to r. Mostly all are in memory.
+func (w *Writer) lookUp(ctx context.Context, s *session, batch []*offer, r *reliance) error {
 	for _, o := range batch {
 		for i := range o.effects.Writes {
 			write := &o.effects.Writes[i]
 			var err error
-			name := write.Table
 			if write.Op == functions.OpExec {
-				name = "(statement " + write.Statement.Name + ")"
-				if _, ok := statements[write.Statement.SQL]; !ok {
-					statements[write.Statement.SQL], err = w.catalog.parameters(ctx, s, write.Statement.SQL)
-				}
-			} else if tables[name] == nil {
-				tables[name], err = w.catalog.get(ctx, s.conn.Conn(), name)
+				err = w.lookUpStatement(ctx, s, o, &write.Statement, r)
+			} else if r.tables[write.Table] == nil {
+				err = w.lookUpTable(ctx, s, o, write.Table, r)
 			}
 			if err != nil {
-				return nil, nil, lookUpError(o, name, err)
+				return err
 			}
 		}
 	}
-	return tables, statements, nil
+	return nil
 }
 
-// lookUpError returns the error of looking up a table or statement of an offer.
-func lookUpError(o *offer, name string, err error) error {
-	var answer *pgconn.PgError
-	switch {
-	case attributable(err):
-		known := asError(o, err)
-		if known.Fault == FaultEvent { // a statement that is wrong is so for all events
-			known.Fault = FaultDeployment
-		}
-		return attribute(o, name, known)
-	case errors.As(err, &answer) && faultOf(answer) == FaultFunction:
-		return &effectsError{&statementError{err: answer, table: name, effect: true}}
+func (w *Writer) lookUpTable(ctx context.Context, s *session, o *offer, name string, r *reliance) error {
+	t, err := w.catalog.get(ctx, s, name)
+	if err != nil {
+		return err
 	}
-	return err
+	r.tables[name] = t
+	if t.err != nil {
+		refused := *t.err
+		return attribute(o, name, &refused)
+	}
+	return nil
 }
+
+func (w *Writer) lookUpStatement(ctx context.Context, s *session, o *offer, query *functions.Statement, r *reliance) error {
+	if r.statements[query.SQL] != nil {
+		return nil
+	}
+	st, err := w.catalog.statement(ctx, s, query.SQL)
+	var known *Error
+	var answer *statementError
+	switch {
+	case errors.As(err, &known):
+		return attribute(o, statementName(query), known)
+	case errors.As(err, &answer) && answer.effect && faultOf(answer.err) == FaultFunction:
+		answer.table, answer.offer = statementName(query), o
+		return &effectsError{answer}
+	case err != nil:
+		return err
+	}
+	r.statements[query.SQL] = st
+	if st.err != nil {
+		refused := *st.err
+		return attribute(o, statementName(query), &refused)
+	}
+	return nil
+}
+
+// statementName stands for a table in errors.
+func statementName(query *functions.Statement) string { return "(statement " + query.Name + ")" }
 
 // apply sends the effects of the offers that were won, their outputs and COMMIT,
 // and finishes them. What the others lost to is looked up in passing.
-func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[string]*table, statements map[string][]uint32, how try) error {
+func (w *Writer) apply(ctx context.Context, s *session, c *claimed, r *reliance, how try) error {
 	size, outputs := 0, 0
 	for _, o := range c.won {
 		size += o.written
@@ -184,7 +211,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 		events = append(events, o.outputs...)
 	}
 	p := plan{types: s.types(), arena: make([]byte, 0, size), asWritten: len(c.won) == 1 && c.won[0].asWritten}
-	if err := p.build(c.won, tables, statements); err != nil {
+	if err := p.build(c.won, r.tables, r.statements); err != nil {
 		return err
 	}
 	steps := w.check(c)
@@ -194,6 +221,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, tables map[s
 		})
 		steps = append(steps, p.steps...)
 		steps = append(steps, step{sql: constraintsSQL, effect: true})
+		steps = append(steps, r.guard()...)
 	}
 	// Behind the effects, as a new writer is new for all batches, which wait for this row.
 	steps = append(steps, w.register(s, c.won)...)
@@ -247,10 +275,6 @@ func (w *Writer) commitEffects(ctx context.Context, s *session, steps []step, ho
 // after does what an error asks for before the next attempt, and returns the lock
 // timeout that it should have; zero for the usual one.
 func (w *Writer) after(ctx context.Context, s *session, err error) (next time.Duration) {
-	var known *Error
-	if errors.As(err, &known) && known.Fault == FaultDeployment {
-		w.catalog.forget() // the next try may find that a migration has run
-	}
 	var answer *pgconn.PgError
 	if !errors.As(err, &answer) || raised(answer) {
 		return 0
@@ -274,23 +298,10 @@ func (w *Writer) after(ctx context.Context, s *session, err error) (next time.Du
 			return 0
 		}
 		return time.Duration(remaining) * time.Millisecond
-	case "23503":
-		w.catalog.forget() // the foreign key may be newer than what we know
 	case "25006": // read-only: a new connection may find the new primary
-		ctx, cancel := context.WithTimeout(context.Background(), w.config.ClaimTimeout)
-		defer cancel()
-		_ = s.conn.Conn().Close(ctx)
-	case "42P01", "42703", "0A000", "42804", "42P10", "26000", "42P05", "08P01", "XX000":
-		if (answer.Code == "08P01" || answer.Code == "XX000") && now().Sub(s.state.since) < youngConnection {
-			return 0 // the cause is not that it is old
-		}
-		// The tables are not what we believed, or neither are the statements
-		// that the server keeps for us.
-		w.catalog.forget()
-		clear(s.state.prepared)
-		ctx, cancel := context.WithTimeout(context.Background(), w.config.ClaimTimeout)
-		defer cancel()
-		_ = s.conn.Conn().Close(ctx) // a new one has no prepared statements
+		s.replace(ctx, w.config.ClaimTimeout)
+	case "26000", "42P05": // the server, or a pooler, has other prepared statements than we know
+		s.replace(ctx, w.config.ClaimTimeout)
 	}
 	return 0
 }

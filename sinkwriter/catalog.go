@@ -8,9 +8,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 	"unicode"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -19,7 +22,24 @@ import (
 type catalog struct {
 	mu         sync.RWMutex
 	tables     map[string]*table
-	statements map[string][]uint32 // SQL of functions to the types of its parameters
+	statements map[string]*described // by SQL
+}
+
+// described is what the catalog knows of a statement of a function.
+type described struct {
+	sql       string
+	oids      []uint32   // of its parameters
+	relations []relation // that it may name
+	err       *Error     // why it cannot be executed, or nil
+
+	loaded  time.Time
+	checked atomic.Pointer[time.Time] // the latest time at which it was known to be so
+}
+
+// relation is a version of a relation of the database.
+type relation struct {
+	oid     uint32
+	version int64
 }
 
 // table is what the catalog knows of one table.
@@ -27,7 +47,9 @@ type table struct {
 	name    string // as the function spells it
 	quoted  string
 	oid     uint32
-	rank    int // above that of every table it refers to
+	version int64
+	err     *Error // why effects cannot be written to it, or nil
+	rank    int    // above that of every table it refers to
 	columns []column
 	byName  map[string]int
 	key     []int // the primary key's columns
@@ -35,6 +57,14 @@ type table struct {
 	// Referenced: a foreign key, of its own too, refers to it. Loose: equal keys
 	// may have been spelled in two ways. Opaque: and we cannot tell.
 	referenced, loose, opaque bool
+
+	// Inherited: other tables inherit from it. Partitioned: its rows are in others. NoPolicy:
+	// no policy lets the role, which is this one, insert rows.
+	inherited, partitioned, noPolicy bool
+	role                             string
+
+	loaded  time.Time
+	checked atomic.Pointer[time.Time] // the latest time at which it was known to be so
 
 	mu     sync.RWMutex
 	shapes map[string]*shape
@@ -48,6 +78,7 @@ type column struct {
 	arrayOID uint32
 	cast     string // to the column's type where values travel as text, else ""
 	inKey    bool
+	computed bool // by the database: it takes no values
 	spelling spelling
 }
 
@@ -61,17 +92,16 @@ const (
 )
 
 const tableSQL = `
-select c.oid, a.attname, coalesce(nullif(t.typbasetype, 0), t.oid), pg_catalog.format_type(a.atttypid, null), t.typtype = 'd', coalesce(array_position(k.conkey, a.attnum), 0),
+select a.attname, coalesce(nullif(t.typbasetype, 0), t.oid), pg_catalog.format_type(a.atttypid, null), t.typtype = 'd', coalesce(array_position(k.conkey, a.attnum), 0),
   coalesce(b.typname, t.typname), coalesce(b.typtype, t.typtype) = 'e', coalesce(l.collisdeterministic, true),
-  exists (select from pg_catalog.pg_constraint f where f.contype = 'f' and f.confrelid = c.oid),
-  c.relnamespace::regnamespace::text = 'tandem'
+  a.attgenerated <> '' or a.attidentity = 'a'
 from pg_catalog.pg_class c
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 join pg_catalog.pg_type t on t.oid = a.atttypid
 left join pg_catalog.pg_type b on b.oid = nullif(t.typbasetype, 0)
 left join pg_catalog.pg_collation l on l.oid = a.attcollation
 left join pg_catalog.pg_constraint k on k.conrelid = c.oid and k.contype = 'p'
-where c.oid = pg_catalog.to_regclass($1)
+where c.oid = $1::bigint::oid
 order by a.attnum`
 
 const foreignKeysSQL = `
@@ -79,24 +109,16 @@ select distinct conrelid, confrelid from pg_catalog.pg_constraint
 where contype = 'f' and conrelid <> confrelid and conparentid = 0
 order by conrelid, confrelid`
 
-// get gives the table of that name, from memory or from the server.
-func (c *catalog) get(ctx context.Context, conn *pgx.Conn, name string) (*table, error) {
+// get returns the table of that name, from memory or from the server. Its err is set if
+// effects cannot be written to it.
+func (c *catalog) get(ctx context.Context, s *session, name string) (*table, error) {
 	c.mu.RLock()
 	t := c.tables[name]
 	c.mu.RUnlock()
 	if t != nil {
 		return t, nil
 	}
-	return c.load(ctx, conn, name)
-}
-
-// forget drops what is known of all tables, after the server has said that it
-// is not so.
-func (c *catalog) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	clear(c.tables)
-	clear(c.statements)
+	return c.load(ctx, s, name)
 }
 
 // sessionStatements are the first words of statements that a function may not execute: they
@@ -145,43 +167,81 @@ func commentEnd(sql string) int {
 	return len(sql)
 }
 
-// parameters gives the types of the parameters of a function's own statement.
-func (c *catalog) parameters(ctx context.Context, s *session, sql string) ([]uint32, error) {
+// statement returns what is known of a function's own statement. Its err is set if it cannot
+// be executed.
+func (c *catalog) statement(ctx context.Context, s *session, sql string) (*described, error) {
 	c.mu.RLock()
-	oids, ok := c.statements[sql]
+	st := c.statements[sql]
 	c.mu.RUnlock()
-	if ok {
-		return oids, nil
+	if st != nil {
+		return st, nil
 	}
 	if word := firstWord(sql); sessionStatements[word] {
 		return nil, &Error{Fault: FaultFunction, Err: fmt.Errorf("the statement begins with %s: it acts on the transaction or the connection, which other events share", strings.ToUpper(word))}
 	}
-	oids, err := s.describe(ctx, sql)
-	if err != nil {
+	st, err := s.describe(ctx, sql)
+	var answer *statementError
+	switch {
+	case err == nil:
+	case errors.As(err, &answer) && answer.effect && attributable(err):
+		st = &described{sql: sql, err: refusal(answer), loaded: now()}
+		st.checked.Store(&st.loaded)
+	default:
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.statements == nil {
-		c.statements = map[string][]uint32{}
+		c.statements = map[string]*described{}
 	}
-	c.statements[sql] = oids
-	return oids, nil
+	c.statements[sql] = st
+	return st, nil
 }
 
-func (c *catalog) load(ctx context.Context, conn *pgx.Conn, name string) (*table, error) {
-	t := &table{name: name, quoted: quoteName(name), byName: map[string]int{}, shapes: map[string]*shape{}}
-	rows, err := conn.Query(ctx, tableSQL, pgx.QueryExecModeExec, t.quoted)
-	if err != nil {
+// load looks a table up. It does so in a transaction, in which our timeouts hold.
+func (c *catalog) load(ctx context.Context, s *session, name string) (*table, error) {
+	if err := s.run(ctx, []step{{sql: beginSQL}, {sql: s.state.begin}}); err != nil {
 		return nil, fmt.Errorf("look up table %s: %w", name, err)
+	}
+	defer s.rollback()
+	t, err := loadTable(ctx, s.conn.Conn(), name)
+	if err == nil {
+		err = s.run(ctx, []step{{sql: commitSQL}})
+	}
+	if err != nil {
+		var answer *pgconn.PgError
+		if errors.As(err, &answer) {
+			err = &statementError{err: answer, table: "the catalogs of the database"} // no function's
+		}
+		return nil, fmt.Errorf("look up table %s: %w", name, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tables == nil {
+		c.tables = map[string]*table{}
+	}
+	c.tables[name] = t
+	return t, nil
+}
+
+// loadTable reads the catalogs of the database.
+func loadTable(ctx context.Context, conn *pgx.Conn, name string) (*table, error) {
+	t := &table{name: name, quoted: quoteName(name), byName: map[string]int{}, shapes: map[string]*shape{}, loaded: now()}
+	t.checked.Store(&t.loaded)
+	if err := t.loadRelation(ctx, conn); err != nil || t.err != nil { // first: the version is that of what comes
+		return t, err
+	}
+	rows, err := conn.Query(ctx, tableSQL, pgx.QueryExecModeExec, t.oid)
+	if err != nil {
+		return nil, err
 	}
 	keyAt := map[int]int{}
 	var col column
 	var typeName, baseName string
-	var domain, enum, deterministic, ours bool
+	var domain, enum, deterministic bool
 	var position int
 	_, err = pgx.ForEachRow(rows, []any{
-		&t.oid, &col.name, &col.oid, &typeName, &domain, &position, &baseName, &enum, &deterministic, &t.referenced, &ours,
+		&col.name, &col.oid, &typeName, &domain, &position, &baseName, &enum, &deterministic, &col.computed,
 	}, func() error {
 		col.inKey = position > 0
 		col.elemOID, col.arrayOID, col.cast = transport(col.oid, typeName, domain)
@@ -196,34 +256,13 @@ func (c *catalog) load(ctx context.Context, conn *pgx.Conn, name string) (*table
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look up table %s: %w", name, err)
-	}
-	if len(t.columns) == 0 {
-		return nil, &Error{Fault: FaultDeployment, code: "42P01", Table: name, Err: errors.New("there is no such table, or this role may not see it: run the migrations")}
-	}
-	if ours {
-		return nil, &Error{Fault: FaultDeployment, code: "42501", Table: name, Err: errors.New("schema tandem is not for functions' tables: name the table's own schema, or set the role's search_path")}
+		return nil, err
 	}
 	for _, position := range slices.Sorted(maps.Keys(keyAt)) {
 		t.key = append(t.key, keyAt[position])
 	}
-	if len(t.key) == 0 {
-		return nil, &Error{Fault: FaultDeployment, code: "42P10", Table: name, Err: errors.New("the table has no primary key, by which rows are addressed and ordered: add one")}
-	}
-	if t.rank, err = rankOf(ctx, conn, t.oid); err != nil {
-		return nil, fmt.Errorf("look up foreign keys of table %s: %w", name, err)
-	}
-
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if known := c.tables[name]; known != nil {
-		return known, nil
-	}
-	if c.tables == nil {
-		c.tables = map[string]*table{}
-	}
-	c.tables[name] = t
-	return t, nil
+	t.rank, err = rankOf(ctx, conn, t.oid)
+	return t, err
 }
 
 // rankOf is the length of the longest chain of foreign keys that leads from the

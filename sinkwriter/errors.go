@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -140,9 +142,12 @@ func (e *offerError) Unwrap() error { return e.err }
 
 // statementError is what the server answered to one statement of a batch.
 type statementError struct {
-	err    *pgconn.PgError
-	table  string // the statement's, since the server does not always name it
-	effect bool   // the statement is a function's, not one of ours
+	err         *pgconn.PgError
+	table       string // the statement's, since the server does not always name it
+	partitioned bool   // that table is
+	effect      bool   // the statement is a function's, not one of ours
+	guard       bool   // the statement fails if the tables have changed
+	offer       *offer // whose statement it is; nil if it is one of many offers
 }
 
 func (e *statementError) Error() string { return e.err.Error() }
@@ -156,11 +161,12 @@ func (e *effectsError) Error() string { return e.err.Error() }
 func (e *effectsError) Unwrap() error { return e.err }
 
 // definedClasses are the classes of SQLSTATE that PostgreSQL defines (appendix A of its
-// manual), beside those that faultOf has cases for.
+// manual), beside those of events.
 var definedClasses = map[string]bool{
-	"00": true, "01": true, "02": true, "03": true, "09": true, "0B": true, "0F": true, "0L": true, "0P": true, "0Z": true,
-	"10": true, "20": true, "24": true, "26": true, "27": true, "2B": true, "2D": true, "2F": true, "34": true, "38": true,
-	"39": true, "3B": true, "3F": true, "55": true, "XX": true,
+	"00": true, "01": true, "02": true, "03": true, "08": true, "09": true, "0A": true, "0B": true, "0F": true, "0L": true, "0P": true, "0Z": true,
+	"10": true, "20": true, "24": true, "25": true, "26": true, "27": true, "28": true, "2B": true, "2D": true, "2F": true, "34": true, "38": true,
+	"39": true, "3B": true, "3D": true, "3F": true, "40": true, "42": true, "53": true, "55": true, "57": true, "58": true, "72": true, "F0": true,
+	"HV": true, "XX": true,
 }
 
 // faultOf classifies the server's answer to a statement of a function by its SQLSTATE.
@@ -168,7 +174,9 @@ var definedClasses = map[string]bool{
 // FaultFunction is a suspicion here: a statement that fails for one event only, and a
 // database that is broken, have the same SQLSTATE. [Writer.suspect] decides.
 func faultOf(err *pgconn.PgError) Fault {
-	raised := raised(err)
+	if raised(err) {
+		return faultOfRaise(err)
+	}
 	switch err.Code {
 	case "42P01", "42703", "42883", "3F000", "42804", "42P10", "42P18", "42704", "0A000", "2200H":
 		return FaultDeployment
@@ -177,7 +185,12 @@ func faultOf(err *pgconn.PgError) Fault {
 			return FaultEvent
 		}
 		return FaultDeployment
-	case "42601", "428C9": // of a value: the statement itself has been parsed before
+	case "42601": // of a value, or, with a position, of a statement of a function of the database
+		if err.Position != 0 || err.InternalPosition != 0 {
+			return FaultDeployment
+		}
+		return FaultEvent
+	case "428C9": // a value of a column that the database computes
 		return FaultEvent
 	case "22P02":
 		if err.Routine == "enum_in" { // a later migration may add the label
@@ -185,7 +198,7 @@ func faultOf(err *pgconn.PgError) Fault {
 		}
 		return FaultEvent
 	case "23514":
-		if err.ConstraintName == "" && !raised { // no partition for the row
+		if err.ConstraintName == "" { // no partition for the row
 			return FaultDeployment
 		}
 		return FaultEvent
@@ -193,7 +206,8 @@ func faultOf(err *pgconn.PgError) Fault {
 		return FaultOrder
 	case "54000":
 		switch err.Routine {
-		case "GetNewTransactionId", "GetNewMultiXactId": // the database has to be vacuumed
+		case "GetNewTransactionId", "GetNewMultiXactId", // the database has to be vacuumed
+			"mdextend", "mdzeroextend", "asyncQueueAddEntries", "PreCommit_Notify": // a table, the queue of NOTIFY is full
 			return FaultTransient
 		}
 		return FaultEvent
@@ -202,9 +216,6 @@ func faultOf(err *pgconn.PgError) Fault {
 		return FaultFunction
 	case "55P03", "55006", "25006", "26000", "42P05", "XX001", "XX002":
 		// A lock or an object in use, a failover, our prepared statements, corrupt data.
-		if raised {
-			return FaultFunction
-		}
 		return FaultTransient
 	}
 	switch class := err.Code[:min(2, len(err.Code))]; class {
@@ -214,16 +225,27 @@ func faultOf(err *pgconn.PgError) Fault {
 		return FaultDeployment
 	case "25", "08", "28", "3D", "40", "53", "57", "58", "72", "F0", "HV":
 		// Transactions, connections, logins, deadlocks, resources, shutdowns, files,
-		// other servers: an outage, unless the function raised it itself.
-		if raised {
-			return FaultFunction
-		}
+		// other servers: an outage.
 		return FaultTransient
 	default:
 		if definedClasses[class] {
 			return FaultFunction
 		}
 		return FaultEvent // raised by a function of the database, for this event
+	}
+}
+
+// faultOfRaise classifies what a function of the database raises: it is about the event,
+// unless the author chose a code of an outage or of a missing object. Whether that is the
+// event, shows once others are committed.
+func faultOfRaise(err *pgconn.PgError) Fault {
+	switch class := err.Code[:min(2, len(err.Code))]; {
+	case err.Code == "23503" || err.Code == "23001":
+		return FaultOrder
+	case definedClasses[class]:
+		return FaultFunction
+	default:
+		return FaultEvent
 	}
 }
 
@@ -247,36 +269,65 @@ func asError(o *offer, err error) *Error {
 		Err: err,
 	}
 	var statement *statementError
-	if e.Table == "" && errors.As(err, &statement) {
+	if errors.As(err, &statement) && e.Table == "" {
 		e.Table = statement.table
 	}
-	if pg.Code == "23502" && !raised(pg) && !o.writes(e.Table, e.Column) {
+	if pg.Code == "23502" && !raised(pg) && !o.writes(statement, pg) {
 		e.Fault = FaultDeployment // the column came with a migration
 	}
 	return e
 }
 
-// writes reports whether the function wrote that column of a table in this offer, or may
-// have: the tables of its own statements are not known.
-func (o *offer) writes(table, column string) bool {
-	found := false
+// writes reports whether the function writes the column that pg is about: with a write to the
+// table of the statement that failed, or with a statement of its own that names the column.
+// Other tables are written by triggers.
+func (o *offer) writes(failed *statementError, pg *pgconn.PgError) bool {
+	if failed == nil {
+		return true
+	}
 	for i := range o.effects.Writes {
 		w := &o.effects.Writes[i]
-		if w.Op == functions.OpExec {
-			return true
-		}
-		if _, name, qualified := strings.Cut(w.Table, "."); w.Table != table && (!qualified || name != table) {
-			continue
-		}
-		found = true
-		if _, ok := w.Row[column]; ok {
-			return true
-		}
-		if _, ok := w.Key[column]; ok {
+		switch {
+		case w.Op == functions.OpExec:
+			if failed.table == statementName(&w.Statement) && mentions(w.Statement.SQL, pg.ColumnName) {
+				return true
+			}
+		case w.Table != failed.table || !failed.partitioned && pg.TableName != "" && pg.TableName != baseName(w.Table):
+		case writesColumn(w.Row, pg.ColumnName) || writesColumn(w.Key, pg.ColumnName):
 			return true
 		}
 	}
-	return !found
+	return false
+}
+
+// writesColumn reports whether a row has a column; a NULL, if the server does not name
+// the column, as for a domain.
+func writesColumn(row functions.Row, column string) bool {
+	if column != "" {
+		_, ok := row[column]
+		return ok
+	}
+	for _, v := range row {
+		if isNil(v) {
+			return true
+		}
+	}
+	return false
+}
+
+// mentions reports whether a name stands in a statement, as a whole word.
+func mentions(sql, name string) bool {
+	isWord := func(r rune) bool { return r == '_' || r == '$' || unicode.IsLetter(r) || unicode.IsDigit(r) }
+	return slices.ContainsFunc(strings.FieldsFunc(sql, func(r rune) bool { return !isWord(r) }), func(word string) bool { return strings.EqualFold(word, name) }) ||
+		strings.ContainsFunc(name, func(r rune) bool { return !isWord(r) }) && strings.Contains(sql, name)
+}
+
+// baseName returns the name of a table without its schema.
+func baseName(table string) string {
+	if _, name, qualified := strings.Cut(table, "."); qualified {
+		return name
+	}
+	return table
 }
 
 // attributable reports whether err is about what an offer holds, so that the others

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -363,5 +364,272 @@ func TestAStatementDoesNotActOnTheTransactionOfOthers(t *testing.T) {
 	fx.Exec(functions.Statement{Name: "t", SQL: "/* keep */ update totals set orders = orders"})
 	if _, err := w.Commit(t.Context(), write("allowed", fx)); err != nil {
 		t.Errorf("statements that act on rows: %v", err)
+	}
+}
+
+// faultCase is an error of the server, and whose fault it is.
+type faultCase struct {
+	name, setup string
+	change      func(*functions.Effects)
+	fault       string
+	print       string // fingerprint
+	repair      string // after which the same event is committed; empty if it never is
+}
+
+func execs(sql string, args ...any) func(*functions.Effects) {
+	return func(fx *functions.Effects) { fx.Exec(functions.Statement{Name: "s", SQL: sql}, args...) }
+}
+
+var faultCases = []faultCase{
+	{
+		name: "23514 with a constraint", setup: `create table t (id text primary key, n int check (n > 0))`,
+		change: inserts("t", functions.Row{"id": "a", "n": 0}), fault: "event",
+	},
+	{
+		name: "23514 of a domain", setup: `create domain positive int check (value > 0); create table t (id text primary key, n positive)`,
+		change: inserts("t", functions.Row{"id": "a", "n": 0}), fault: "event",
+	},
+	{
+		name: "23514 without a constraint", setup: `create table t (id int primary key) partition by range (id)`,
+		change: inserts("t", functions.Row{"id": 1}), fault: "deployment", print: "23514 t",
+		repair: `create table t_1 partition of t for values from (0) to (10)`,
+	},
+	{
+		name: "23514 that a trigger raises",
+		setup: `create table t (id text primary key); create function no() returns trigger language plpgsql as $$ begin raise check_violation; end $$;
+			create trigger no before insert on t for each row execute function no()`,
+		change: inserts("t", functions.Row{"id": "a"}), fault: "event",
+	},
+	{
+		name: "23502 of a column that the function writes", setup: `create table t (id text primary key, n int not null)`,
+		change: inserts("t", functions.Row{"id": "a", "n": nil}), fault: "event",
+	},
+	{
+		name: "23502 of a column that it does not write", setup: `create table t (id text primary key, n int not null)`,
+		change: inserts("t", functions.Row{"id": "a"}), fault: "deployment", print: "23502 t.n", repair: `alter table t alter n set default 1`,
+	},
+	{
+		name: "23502 of a column of a partition that it does not write",
+		setup: `create table t (id text primary key, n int not null) partition by hash (id);
+			create table t_0 partition of t for values with (modulus 1, remainder 0)`,
+		change: inserts("t", functions.Row{"id": "a"}), fault: "deployment", print: "23502 t_0.n", repair: `alter table t_0 alter n set default 1; alter table t alter n set default 1`,
+	},
+	{
+		name: "23502 of a column that a statement writes", setup: `create table t (id text primary key, n int not null)`,
+		change: execs(`insert into t (id, n) values ($1, $2)`, "a", nil), fault: "event",
+	},
+	{
+		name: "23502 of a column that a statement does not write", setup: `create table t (id text primary key, n int not null)`,
+		change: execs(`insert into t values ($1)`, "a"), fault: "deployment", print: "23502 t.n", repair: `alter table t alter n set default 1`,
+	},
+	{
+		name: "23502 of a table that a trigger writes",
+		setup: `create table t (id text primary key); create table log (id text, n int not null);
+			create function log() returns trigger language plpgsql as $$ begin insert into log (id) values (new.id); return new; end $$;
+			create trigger log before insert on t for each row execute function log()`,
+		change: inserts("t", functions.Row{"id": "a"}), fault: "deployment", print: "23502 log.n", repair: `alter table log alter n set default 1`,
+	},
+	{
+		name: "23503", setup: `create table parent (id text primary key); create table t (id text primary key, parent text references parent)`,
+		change: inserts("t", functions.Row{"id": "a", "parent": "p"}), fault: "order", repair: `insert into parent values ('p')`,
+	},
+	{
+		name: "42501 of a row policy",
+		setup: `create table t (id text primary key); alter table t enable row level security; alter table t force row level security;
+			create policy p on t with check (id <> 'a')`,
+		change: inserts("t", functions.Row{"id": "a"}), fault: "event",
+	},
+	{
+		name: "42501 without a row policy", setup: `create table t (id text primary key); alter table t enable row level security; alter table t force row level security`,
+		change: inserts("t", functions.Row{"id": "a"}), fault: "deployment", print: "42501 t", repair: `create policy p on t using (true)`,
+	},
+	{
+		name: "42501 of a grant", setup: `create table t (id text primary key); revoke all on t from current_user`,
+		change: inserts("t", functions.Row{"id": "a"}), fault: "deployment", print: "42501 t", repair: `grant all on t to current_user`,
+	},
+	{
+		name: "42601 of a value", setup: `create table t (id text primary key, p jsonpath)`,
+		change: inserts("t", functions.Row{"id": "a", "p": "$.["}), fault: "event",
+	},
+	{
+		name: "42601 of a statement", change: execs(`insert into t values ($1, $2)`, "a", "b"), setup: `create table t (id text)`,
+		fault: "deployment", print: "42601 (statement s)", repair: `alter table t add n text`,
+	},
+	{
+		name: "42601 of a function of the database",
+		setup: `create table t (id text primary key); create function broken() returns trigger language plpgsql as $$ begin execute 'selct 1'; return new; end $$;
+			create trigger broken before insert on t for each row execute function broken()`,
+		change: inserts("t", functions.Row{"id": "a"}), fault: "deployment", print: "42601 t", repair: `drop trigger broken on t`,
+	},
+	{
+		name: "42P01 of a function of the database",
+		setup: `create table t (id text primary key); create function broken() returns trigger language plpgsql as $$ begin insert into nowhere values (1); return new; end $$;
+			create trigger broken before insert on t for each row execute function broken()`,
+		change: inserts("t", functions.Row{"id": "a"}), fault: "deployment", print: "42P01 t", repair: `create table nowhere (n int)`,
+	},
+	{
+		name: "54000 of a value", setup: `create table t (id text primary key)`,
+		change: func(fx *functions.Effects) {
+			key := make([]byte, 20_000) // does not compress to what a page of an index holds
+			state := uint32(1)
+			for i := range key {
+				state = state*1664525 + 1013904223
+				key[i] = 'a' + byte(state>>24)%26
+			}
+			fx.Insert("t", functions.Row{"id": string(key)})
+		}, fault: "event",
+	},
+	{
+		name: "2200H", setup: `create sequence short maxvalue 2; select nextval('short'), nextval('short'); create table t (id text primary key, n int default nextval('short'))`,
+		change: inserts("t", functions.Row{"id": "a"}), fault: "deployment", print: "2200H t", repair: `alter sequence short maxvalue 10`,
+	},
+	{
+		name: "22P02 of a malformed value", setup: `create table t (id text primary key, r int4range)`,
+		change: inserts("t", functions.Row{"id": "a", "r": "[x"}), fault: "event",
+	},
+	{
+		name: "22P02 of a missing label", setup: `create type mood as enum ('glad'); create table t (id text primary key, mood mood)`,
+		change: inserts("t", functions.Row{"id": "a", "mood": "sad"}), fault: "deployment", print: "22P02 t", repair: `alter type mood add value 'sad'`,
+	},
+	{
+		name: "22P02 of a missing label in a statement", setup: `create type mood as enum ('glad'); create table t (id text primary key, mood mood)`,
+		change: execs(`insert into t (id, mood) values ($1, $2)`, "a", "sad"), fault: "deployment", print: "22P02 (statement s)", repair: `alter type mood add value 'sad'`,
+	},
+	{
+		name: "22P02 of a missing label in an array", setup: `create type mood as enum ('glad'); create table t (id text primary key, moods mood[])`,
+		change: inserts("t", functions.Row{"id": "a", "moods": "{sad}"}), fault: "deployment", print: "22P02 t", repair: `alter type mood add value 'sad'`,
+	},
+	{
+		name: "a column that is missing", setup: `create table t (id text primary key)`,
+		change: inserts("t", functions.Row{"id": "a", "n": 1}), fault: "deployment", print: "42703 t.n", repair: `alter table t add n int`,
+	},
+	{
+		name: "a table that is missing", change: inserts("t", functions.Row{"id": "a"}), fault: "deployment", print: "42P01 t",
+		repair: `create table t (id text primary key)`,
+	},
+	{
+		name: "a table of a statement that is missing", change: execs(`insert into t values ($1)`, "a"), fault: "deployment", print: "42P01 (statement s)",
+		repair: `create table t (id text primary key)`,
+	},
+	{
+		name: "a value that is too large for a column", setup: `create table t (id text primary key, n int)`,
+		change: inserts("t", functions.Row{"id": "a", "n": 1 << 40}), fault: "event", repair: `alter table t alter n type bigint`,
+	},
+	{
+		name: "an argument that is too large for a column", setup: `create table t (id text primary key, n int)`,
+		change: execs(`insert into t (id, n) values ($1, $2)`, "a", 1<<40), fault: "event", repair: `alter table t alter n type bigint`,
+	},
+	{
+		name: "a key that has changed", setup: `create table t (id text, day int, primary key (id, day))`,
+		change: upserts("t", functions.Row{"id": "a"}), fault: "function", repair: `alter table t drop constraint t_pkey, alter day drop not null, add primary key (id)`,
+	},
+	{
+		name: "a primary key that is missing", setup: `create table t (id text)`,
+		change: inserts("t", functions.Row{"id": "a"}), fault: "deployment", print: "42P10 t", repair: `alter table t add primary key (id)`,
+	},
+}
+
+// Whose fault an error is, alone and in a batch, and that the same event is committed at once when
+// it is repaired, without a restart.
+func TestWhoseFaultAnErrorIs(t *testing.T) {
+	t.Parallel()
+
+	for _, tt := range faultCases {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+
+			pool := sinktest.NewDatabase(t)
+			if tt.setup != "" {
+				sinktest.Execute(t, pool, tt.setup)
+			}
+			w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+			for i, beside := range []bool{false, true} {
+				commitToTable(t, w, tableOffer{change: tt.change, fault: tt.fault, print: tt.print}, i, beside)
+			}
+			if tt.repair == "" {
+				return
+			}
+			sinktest.Execute(t, pool, tt.repair)
+			commitToTable(t, w, tableOffer{change: tt.change}, 2, false)
+		})
+	}
+}
+
+// An error of one of Tandem's own statements is an outage, whatever its SQLSTATE is.
+func TestAnErrorOfOurOwnStatementsIsNoEventsFault(t *testing.T) {
+	t.Parallel()
+
+	const raiseSQL = `create function no() returns trigger language plpgsql as $$ begin raise exception 'no' using errcode = '%[2]s'; end $$;
+create trigger no before insert on tandem.%[1]s for each row execute function no()`
+	for name, tt := range map[string]struct{ breaks, repair string }{
+		"grant on the outbox":  {`revoke insert on tandem.outbox from %[1]s`, `grant insert on tandem.outbox to %[1]s`},
+		"grant on the ledger":  {`revoke insert on tandem.ledger from %[1]s`, `grant insert on tandem.ledger to %[1]s`},
+		"trigger on ledger":    {fmt.Sprintf(raiseSQL, "ledger", "P0001"), `drop trigger no on tandem.ledger`},
+		"trigger on outbox":    {fmt.Sprintf(raiseSQL, "outbox", "22003"), `drop trigger no on tandem.outbox`},
+		"trigger on writer":    {fmt.Sprintf(raiseSQL, "writer", "XX000"), `drop trigger no on tandem.writer`},
+		"column of the outbox": {`alter table tandem.outbox rename events to eventz`, `alter table tandem.outbox rename eventz to events`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+
+			owner := sinktest.NewDatabase(t)
+			url := pgtest.Role(t, owner.Config().ConnString())
+			config, err := pgx.ParseConfig(url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			role := config.User
+			if _, err := schema.Grant(t.Context(), owner.Config().ConnString(), role); err != nil {
+				t.Fatal(err)
+			}
+			sinktest.Execute(t, owner, "grant all on all tables in schema public to "+role)
+			pool := sinktest.NewPool(t, url)
+			w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+			run := func(sql string) {
+				if strings.Contains(sql, "%[1]s") {
+					sql = fmt.Sprintf(sql, role)
+				}
+				sinktest.Execute(t, owner, sql)
+			}
+			run(tt.breaks)
+			orders := func(ctx context.Context, batch string) []sinkwriter.Outcome {
+				var offers []sinkwriter.Offer
+				for i := range 10 {
+					offers = append(offers, sinktest.Order(fmt.Sprint(batch, i), 1))
+				}
+				return w.CommitAll(ctx, offers)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			for i, o := range orders(ctx, "broken ") {
+				var refused *sinkwriter.Error
+				if o.Err == nil || errors.As(o.Err, &refused) && refused.Fault != sinkwriter.FaultTransient {
+					t.Errorf("offer %d: %v, want an outage", i, o.Err)
+				}
+			}
+			run(tt.repair)
+			for i, o := range orders(t.Context(), "broken ") {
+				if o.Err != nil {
+					t.Errorf("offer %d, repaired: %v", i, o.Err)
+				}
+			}
+		})
+	}
+}
+
+// A role may have timeouts of its own, for what people do with it.
+func TestTimeoutsOfTheRoleEndNothing(t *testing.T) {
+	t.Parallel()
+
+	pool := sinktest.NewDatabase(t)
+	config := pool.Config()
+	sinktest.Execute(t, pool, `create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.1); return new; end $$;
+create trigger slow before insert on orders for each row execute function slow()`)
+	for _, setting := range []string{"statement_timeout = '50ms'", "lock_timeout = '1ms'", "idle_in_transaction_session_timeout = '1ms'"} {
+		sinktest.Execute(t, pool, "alter role "+config.ConnConfig.User+" set "+setting)
+	}
+	w := sinktest.NewWriter(t, sinktest.NewPool(t, config.ConnString()), sinkwriter.Config{Cluster: "east"})
+	if r, err := w.Commit(t.Context(), sinktest.Order("o-1", 1)); err != nil || !r.Won {
+		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -38,7 +38,7 @@ type plan struct {
 // build plans the effects of all offers. Any order of the offers would do; that
 // of their keys is the same in all clusters. Those with statements of their own
 // come last and one after the other, each behind its writes.
-func (p *plan) build(offers []*offer, tables map[string]*table, statements map[string][]uint32) error {
+func (p *plan) build(offers []*offer, tables map[string]*table, statements map[string]*described) error {
 	var alone []*offer
 	for _, o := range offers {
 		if p.asWritten || o.executes || delicate(o, tables) {
@@ -388,20 +388,20 @@ func (p *plan) run(run []planned) {
 		})
 	}
 	if s.lockSQL != "" {
-		p.steps = append(p.steps, step{sql: s.lockSQL, oids: s.oids, params: params, table: t.name, effect: true})
+		p.steps = append(p.steps, step{sql: s.lockSQL, oids: s.oids, params: params, table: t.name, partitioned: t.partitioned, effect: true})
 	}
-	p.steps = append(p.steps, step{sql: s.sql, oids: s.oids, params: params, table: t.name, effect: true})
+	p.steps = append(p.steps, step{sql: s.sql, oids: s.oids, params: params, table: t.name, partitioned: t.partitioned, effect: true})
 }
 
 // exec adds the statements of an offer. Its writes are flushed already.
-func (p *plan) exec(o *offer, statements map[string][]uint32) error {
+func (p *plan) exec(o *offer, statements map[string]*described) error {
 	for i := range o.effects.Writes {
 		w := &o.effects.Writes[i]
 		if w.Op != functions.OpExec {
 			continue
 		}
-		oids := statements[w.Statement.SQL]
-		st := step{sql: w.Statement.SQL, oids: oids, table: "(statement " + w.Statement.Name + ")", effect: true}
+		oids := statements[w.Statement.SQL].oids
+		st := step{sql: w.Statement.SQL, oids: oids, table: statementName(&w.Statement), effect: true, offer: o}
 		if len(oids) != len(w.Args) {
 			return attribute(o, st.table, &Error{Fault: FaultFunction, Err: errors.New("the statement has another number of parameters than arguments were given")})
 		}

@@ -3,9 +3,11 @@ package sinkwriter
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,13 +20,16 @@ import (
 
 // step is one statement of a round trip. Results are in binary.
 type step struct {
-	sql     string
-	oids    []uint32 // of the parameters
-	params  [][]byte
-	formats []int16               // of the parameters; nil: all binary
-	table   string                // what it writes, for errors; may be empty
-	effect  bool                  // it is a function's, not one of ours
-	row     func(values [][]byte) // called for each row of the result; may be nil
+	sql         string
+	oids        []uint32 // of the parameters
+	params      [][]byte
+	formats     []int16               // of the parameters; nil: all binary
+	table       string                // what it writes, for errors; may be empty
+	partitioned bool                  // that table is
+	effect      bool                  // it is a function's, not one of ours
+	guard       bool                  // it fails if the tables have changed
+	offer       *offer                // whose statement it is; nil if it is one of many offers
+	row         func(values [][]byte) // called for each row of the result; may be nil
 }
 
 // session is a connection while a batch has it.
@@ -37,11 +42,17 @@ type session struct {
 
 // sessionState is what we know of a connection for as long as it lives.
 type sessionState struct {
-	named    bool              // whether statements may be prepared by name
-	prepared map[string]string // SQL to name
-	writers  map[int64]bool    // rows of tandem.writer that were seen
-	begin    string            // settings of a transaction
-	since    time.Time         // its first batch
+	named    bool                // whether statements may be prepared by name
+	prepared map[string]prepared // by SQL
+	writers  map[int64]bool      // rows of tandem.writer that were seen
+	begin    string              // settings of a transaction
+	since    time.Time           // its first batch
+}
+
+// prepared is a statement that the server keeps, and the types of its parameters.
+type prepared struct {
+	name string
+	oids []uint32
 }
 
 const (
@@ -67,7 +78,7 @@ func acquire(ctx context.Context, pool *pgxpool.Pool, claimTimeout, commitTimeou
 		mode := conn.Conn().Config().DefaultQueryExecMode
 		state = &sessionState{
 			named:    mode == pgx.QueryExecModeCacheStatement || mode == pgx.QueryExecModeCacheDescribe,
-			prepared: map[string]string{},
+			prepared: map[string]prepared{},
 			writers:  map[int64]bool{},
 			since:    now(),
 			begin:    settingsSQL(conn.Conn().PgConn().ParameterStatus("server_version"), claimTimeout, commitTimeout),
@@ -129,18 +140,32 @@ func (s *session) abandon() {
 	_ = s.conn.Hijack().Close(ctx) // it is gone either way
 }
 
-// describe asks the server for the types of a statement's parameters. It does so in a
-// transaction, whose lock timeout holds if a table of the statement is locked.
-func (s *session) describe(ctx context.Context, sql string) ([]uint32, error) {
-	if err := s.run(ctx, []step{{sql: beginSQL}, {sql: s.state.begin}}); err != nil {
+// describe asks the server for the types of a statement's parameters, and for the versions
+// of the relations that it may name. It does so in a transaction, whose lock timeout holds
+// if a table of the statement is locked. An error of the statement itself is a
+// [statementError] whose effect is true.
+func (s *session) describe(ctx context.Context, sql string) (*described, error) {
+	st := &described{sql: sql, loaded: now()}
+	st.checked.Store(&st.loaded)
+	if err := s.run(ctx, []step{{sql: beginSQL}, {sql: s.state.begin}, {
+		sql: namedSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{[]byte(sql)},
+		row: func(v [][]byte) {
+			st.relations = append(st.relations, relation{oid: binary.BigEndian.Uint32(v[0]), version: int64(binary.BigEndian.Uint64(v[1]))})
+		},
+	}}); err != nil {
 		return nil, err
 	}
 	defer s.rollback()
 	d, err := s.conn.Conn().PgConn().Prepare(ctx, "", sql, nil)
-	if err != nil {
-		return nil, err
+	var answer *pgconn.PgError
+	switch {
+	case err == nil:
+		st.oids = d.ParamOIDs
+		err = s.run(ctx, []step{{sql: commitSQL}})
+	case errors.As(err, &answer) && !s.conn.Conn().IsClosed():
+		return nil, &statementError{err: answer, effect: true}
 	}
-	return d.ParamOIDs, nil
+	return st, err
 }
 
 var binaryFormat = []int16{pgtype.BinaryFormatCode}
@@ -152,20 +177,23 @@ func (s *session) run(ctx context.Context, steps []step) error {
 	pipeline := pg.StartPipeline(ctx)
 	defer pipeline.Close() //nolint:errcheck // its error is the one already returned
 
-	fresh := map[string]string{} // being prepared in this round trip
+	fresh := map[string]prepared{} // being prepared in this round trip
 	order := make([]int, 0, len(steps)+4)
 	prepare := func(i int) (name string, known bool) {
-		sql := steps[i].sql
-		if name, known = s.state.prepared[sql]; known {
-			return name, true
+		sql, oids := steps[i].sql, steps[i].oids
+		p, known := fresh[sql]
+		if !known {
+			p, known = s.state.prepared[sql]
 		}
-		if name, known = fresh[sql]; known || !s.state.named || len(s.state.prepared)+len(fresh) >= maxPrepared {
-			return name, known
+		if known && slices.Equal(p.oids, oids) { // a migration may have changed them
+			return p.name, true
 		}
-		sum := sha256.Sum256([]byte(sql))
-		name = "tandem_" + hex.EncodeToString(sum[:12])
-		fresh[sql] = name
-		pipeline.SendPrepare(name, sql, steps[i].oids)
+		if !s.state.named || len(s.state.prepared)+len(fresh) >= maxPrepared {
+			return "", false
+		}
+		name = statementID(sql, oids)
+		fresh[sql] = prepared{name, oids}
+		pipeline.SendPrepare(name, sql, oids)
 		order = append(order, -1-i)
 		return name, true
 	}
@@ -226,9 +254,20 @@ func (s *session) run(ctx context.Context, steps []step) error {
 			if i < 0 {
 				i = -1 - i
 			}
-			failed = &statementError{err: answer, table: steps[i].table, effect: steps[i].effect}
+			st := &steps[i]
+			failed = &statementError{err: answer, table: st.table, partitioned: st.partitioned, effect: st.effect, guard: st.guard, offer: st.offer}
 		}
 	}
+}
+
+// statementID returns the name of a prepared statement.
+func statementID(sql string, oids []uint32) string {
+	hash := sha256.New()
+	hash.Write([]byte(sql))
+	for _, oid := range oids {
+		hash.Write(binary.BigEndian.AppendUint32(nil, oid))
+	}
+	return "tandem_" + hex.EncodeToString(hash.Sum(nil)[:12])
 }
 
 func readRows(r *pgconn.ResultReader, row func([][]byte)) error {

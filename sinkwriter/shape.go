@@ -28,6 +28,9 @@ type shape struct {
 	oids    []uint32
 }
 
+// maxName is the length of the longest name of PostgreSQL (NAMEDATALEN - 1).
+const maxName = 63
+
 // undefinedColumn is the SQLSTATE of a column that does not exist.
 const undefinedColumn = "42703"
 
@@ -36,7 +39,11 @@ const undefinedColumn = "42703"
 func (t *table) missingColumn(w *functions.Write) error {
 	for _, name := range slices.Sorted(maps.Keys(w.Row)) {
 		if _, ok := t.byName[name]; !ok {
-			return &Error{Fault: FaultDeployment, code: undefinedColumn, Column: name, Err: errors.New("the table has no such column: run the migrations")}
+			reason := "the table has no such column: run the migrations"
+			if len(name) > maxName {
+				reason = fmt.Sprintf("the name is longer than the %d bytes that PostgreSQL keeps of one", maxName)
+			}
+			return &Error{Fault: FaultDeployment, code: undefinedColumn, Column: name, Err: errors.New(reason)}
 		}
 	}
 	return nil
@@ -51,6 +58,9 @@ func (t *table) shapeOf(w *functions.Write) (*shape, error) {
 	rest := len(columns)
 
 	if err := t.checkKey(w); err != nil {
+		return nil, err
+	}
+	if err := t.unwritable(w); err != nil {
 		return nil, err
 	}
 	for name := range w.Row {
@@ -128,6 +138,15 @@ func (t *table) checkKey(w *functions.Write) error {
 	}
 }
 
+// rows returns the table as it stands in a statement that finds rows by their key: without
+// those of tables that inherit from it, which have keys of their own.
+func (t *table) rows() string {
+	if t.inherited {
+		return "only " + t.quoted
+	}
+	return t.quoted
+}
+
 // newShape writes the SQL. Rows are addressed by the primary key alone, and SET
 // names no column of it: that would lock out inserts of rows that refer to them.
 func (t *table) newShape(op functions.Op, columns []int, version int) (*shape, error) {
@@ -166,8 +185,8 @@ func (t *table) newShape(op functions.Op, columns []int, version int) (*shape, e
 		// appears in between would be locked out of order. The setting ends with
 		// the transaction; it is how one statement tells the next.
 		s.lockSQL = "select set_config('tandem.locked', coalesce(array_agg(l.n)::text, '{}'), true) from (select u.n from " + from +
-			" join " + t.quoted + " as t on " + match + " order by u.n for update of t) as l"
-		s.sql = "delete from " + t.quoted + " as t using " + from + " join unnest(nullif(current_setting('tandem.locked', true), '')::bigint[]) as l(n) on l.n = u.n where " + match
+			" join " + t.rows() + " as t on " + match + " order by u.n for update of t) as l"
+		s.sql = "delete from " + t.rows() + " as t using " + from + " join unnest(nullif(current_setting('tandem.locked', true), '')::bigint[]) as l(n) on l.n = u.n where " + match
 		return s, nil
 	}
 

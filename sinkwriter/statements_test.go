@@ -214,8 +214,7 @@ func TestEveryShapeKeepsTheOrderOfItsRows(t *testing.T) {
 	conn := migrated(t)
 	execIn(t, conn, `create table things (id int, part text, version bigint, n bigint, deleted boolean, primary key (part, id));
 insert into things select i, 'p', 1, 1, false from generate_series(1, 10000) i; analyze things`)
-	var c catalog
-	things, err := c.get(t.Context(), conn, "things")
+	things, err := loadTable(t.Context(), conn, "things")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,6 +87,7 @@ type offer struct {
 	failed   bool
 	timedOut bool
 	detached bool // its caller was answered
+	outdated int  // its attempts in which the schema had changed
 
 	waiter    *waiter
 	duplicate *offer // the same offer once more, in the same batch
@@ -373,8 +374,9 @@ func (w *Writer) commit(batch []*offer) {
 
 // history is what happened to a batch, or to the one that it is a part of.
 type history struct {
+	outdated int  // attempts that follow each other in which the schema had changed
 	blocked  bool // it has waited in vain for another session's lock
-	failed   bool // its effects could not be applied
+	failed   int  // how often its effects could not be applied
 	timedOut bool // they took too long
 }
 
@@ -384,6 +386,7 @@ type history struct {
 // committed at once and that one is alone: at the first failure if it is certain, at the
 // second if it may have been an outage. An event that fails alone is set aside.
 func (w *Writer) commitKeys(batch []*offer, before history) {
+	since := now()
 	backoff := retry.WithCappedDuration(time.Second, retry.WithJitterPercent(20, retry.NewExponential(5*time.Millisecond)))
 	var lockTimeout time.Duration
 	for len(batch) > 0 {
@@ -395,6 +398,7 @@ func (w *Writer) commitKeys(batch []*offer, before history) {
 		if before.timedOut {
 			how = w.shortTry(dividedPart)
 		}
+		how.since = since
 		left, next, err := w.attemptSafely(batch, how)
 		lockTimeout = next
 		if err == nil {
@@ -403,11 +407,14 @@ func (w *Writer) commitKeys(batch []*offer, before history) {
 		batch = left
 		var offending *offerError
 		switch {
+		case errors.Is(err, errOutdated) && before.outdated < maxOutdated:
+			before.outdated++
+			since = now()
 		case errors.As(err, &offending):
 			batch = slices.DeleteFunc(batch, func(o *offer) bool { return o == offending.offer })
 			w.refuse(offending.offer, offending.err)
 		case attributable(err) && len(batch) > 1:
-			w.commitParts(batch, 2, history{})
+			w.divide(batch, err, 2, history{})
 			return
 		case attributable(err) && len(batch) == 1 && !batch[0].asWritten && ordered(err):
 			batch[0].asWritten = true
@@ -428,17 +435,19 @@ func (w *Writer) commitKeys(batch []*offer, before history) {
 			return
 		case suspicious(err) && len(batch) > 1 && timedOut(err):
 			before.timedOut = true
-			w.commitParts(batch, slowParts, before)
+			w.divide(batch, err, slowParts, before)
 			return
-		case suspicious(err) && len(batch) > 1 && before.failed:
-			w.commitParts(batch, 2, before)
+		case suspicious(err) && len(batch) > 1 && before.failed >= maxFailed:
+			w.divide(batch, err, 2, before)
 			return
 		case suspicious(err) && len(batch) == 1:
 			w.isolate(batch[0], err)
 			return
 		default:
 			before.blocked = before.blocked || waitedInVain(err)
-			before.failed = before.failed || suspicious(err)
+			if suspicious(err) {
+				before.failed++
+			}
 			wait, _ := backoff.Next()
 			w.stats.retries.Add(1)
 			trouble := err
@@ -448,8 +457,41 @@ func (w *Writer) commitKeys(batch []*offer, before history) {
 			w.config.Logger.LogAttrs(w.ctx, slog.LevelWarn, "retrying a batch",
 				slog.Int("events", len(batch)), slog.Duration("after", wait), slog.Any("err", err))
 			w.sleep(wait)
+			since = now()
 		}
 	}
+}
+
+// divide commits a batch in parts. If the statement that failed is of some offers only, these
+// come last and by themselves.
+func (w *Writer) divide(batch []*offer, err error, parts int, before history) {
+	others, involved := partition(batch, err)
+	if len(others) == 0 || len(involved) == 0 {
+		w.commitParts(batch, parts, before)
+		return
+	}
+	w.commitKeys(others, before)
+	w.commitKeys(involved, before)
+}
+
+// partition returns the offers of a batch that the statement which failed is of, and the others.
+func partition(batch []*offer, err error) (others, involved []*offer) {
+	var failed *statementError
+	if !errors.As(err, &failed) || !failed.effect {
+		return batch, nil
+	}
+	for _, o := range batch {
+		of := o == failed.offer
+		if failed.offer == nil {
+			of = slices.ContainsFunc(o.effects.Writes, func(w functions.Write) bool { return w.Op != functions.OpExec && w.Table == failed.table })
+		}
+		if of {
+			involved = append(involved, o)
+		} else {
+			others = append(others, o)
+		}
+	}
+	return others, involved
 }
 
 // commitParts divides a batch and commits one part after the other.

@@ -1,0 +1,167 @@
+package sinkwriter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/tandem-fn/tandem/functions"
+)
+
+const (
+	// versionOf is the version of a relation c of pg_class: it changes with its columns, their
+	// types, its indexes, constraints and policies, and its name.
+	versionOf = `(c.xmin::text::bigint
+  + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_attribute v where v.attrelid = c.oid and v.attnum > 0), 0)
+  + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_index v where v.indrelid = c.oid), 0)
+  + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_constraint v where v.conrelid = c.oid), 0)
+  + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_policy v where v.polrelid = c.oid), 0))::bigint`
+
+	relationSQL = `
+select c.oid, ` + versionOf + `, c.relkind::text, c.relpersistence::text, c.relkind = 'r' and c.relhassubclass, n.nspname = 'tandem',
+  exists (select from pg_catalog.pg_constraint f where f.contype = 'f' and f.confrelid = c.oid),
+  k.oid is not null, coalesce(k.condeferrable, false), coalesce(i.indisexclusion, false),
+  coalesce((select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum = any(k.conkey)
+    and (a.attgenerated <> '' or a.attidentity = 'a') order by a.attnum limit 1), ''),
+  coalesce((select quote_ident(u.relname) from pg_catalog.pg_index x join pg_catalog.pg_class u on u.oid = x.indexrelid
+    where x.indrelid = c.oid and x.indisunique and x.indimmediate and x.indpred is null and x.indexprs is null
+    order by u.relname limit 1), ''),
+  exists (select from pg_catalog.pg_rewrite r where r.ev_class = c.oid and r.ev_type <> '1'),
+  pg_catalog.row_security_active(c.oid) and not exists (select from pg_catalog.pg_policy p where p.polrelid = c.oid and p.polpermissive
+    and p.polcmd in ('*', 'a') and exists (select from unnest(p.polroles) r where r = 0 or pg_catalog.pg_has_role(r, 'usage'))),
+  current_user::text
+from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+left join pg_catalog.pg_constraint k on k.conrelid = c.oid and k.contype = 'p'
+left join pg_catalog.pg_index i on i.indexrelid = k.conindid
+where c.oid = pg_catalog.to_regclass($1)`
+
+	// The relations whose name stands in a statement.
+	namedSQL = `select c.oid, ` + versionOf + ` from pg_catalog.pg_class c
+where c.relkind in ('r', 'p', 'v', 'm', 'f') and c.oid >= 16384 and strpos(lower($1), lower(c.relname::text)) > 0`
+
+	// Those of the relations that are not what they were: by number, from 1.
+	changedSQL = `select v.n from unnest($1::text[], $2::oid[], $3::bigint[]) with ordinality as v(name, oid, version, n)
+left join pg_catalog.pg_class c on c.oid = v.oid
+where ` + versionOf + ` is distinct from v.version or v.name is not null and pg_catalog.to_regclass(v.name)::oid is distinct from v.oid`
+
+	// Fails (22012) if one of the relations is not what it was.
+	guardSQL = `select 1 / (count(*) = 0)::int from (` + changedSQL + `) as changed`
+)
+
+// loadRelation reads what concerns a table as a whole. It sets err if effects cannot be
+// written to it, with the reason and the remedy.
+func (t *table) loadRelation(ctx context.Context, conn *pgx.Conn) error {
+	var kind, persistence, computed, unique, role string
+	var ours, hasKey, deferrable, exclusion, rules bool
+	err := conn.QueryRow(ctx, relationSQL, pgx.QueryExecModeExec, t.quoted).Scan(
+		&t.oid, &t.version, &kind, &persistence, &t.inherited, &ours, &t.referenced, &hasKey, &deferrable, &exclusion, &computed, &unique, &rules,
+		&t.noPolicy, &role)
+	refuse := func(code, column, reason string) {
+		t.err = &Error{Fault: FaultDeployment, code: code, Table: t.name, Column: column, Err: errors.New(reason)}
+	}
+	t.role = role
+	t.partitioned = kind == "p"
+	const remedyKey = "by which rows are addressed and ordered: add one"
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		refuse("42P01", "", "there is no such table, or this role may not see it: run the migrations (names are compared as they are: "+t.quoted+")")
+		return nil
+	case err != nil:
+		return err
+	case ours:
+		refuse("42501", "", "schema tandem is not for functions' tables: name the table's own schema, or set the role's search_path")
+	case kind == "v", kind == "m":
+		refuse("42809", "", "it is a view, whose rows have no primary key: write the table behind it")
+	case kind == "f":
+		refuse("42809", "", "it is a foreign table, whose rows another server commits on its own: write a table of this database")
+	case kind != "r" && kind != "p":
+		refuse("42809", "", "it is no table")
+	case persistence == "t":
+		refuse("42809", "", "it is a temporary table, which one connection sees: create it without TEMPORARY")
+	case persistence == "u":
+		refuse("42809", "", "it is an unlogged table, which a crash empties although the ledger keeps its events: run alter table "+t.quoted+" set logged")
+	case !hasKey && unique != "":
+		refuse("42P10", "", "the table has no primary key, "+remedyKey+", if its columns are NOT NULL with alter table "+t.quoted+" add primary key using index "+unique)
+	case !hasKey:
+		refuse("42P10", "", "the table has no primary key, "+remedyKey)
+	case deferrable:
+		refuse("55000", "", "the primary key is deferrable, so that PostgreSQL cannot find a row by it in an upsert: create it as not deferrable")
+	case exclusion:
+		refuse("42P10", "", "the primary key has WITHOUT OVERLAPS, so that PostgreSQL cannot find a row by it in an upsert: create it without")
+	case computed != "":
+		refuse("428C9", computed, "the database computes this column of the primary key, which has to come from the event: make it a column without GENERATED ALWAYS")
+	case rules:
+		refuse("0A000", "", "the table has a rule, with which PostgreSQL allows no upserts: use a trigger")
+	}
+	return nil
+}
+
+// unwritable returns why a write cannot be executed although the table is fit for others.
+func (t *table) unwritable(w *functions.Write) error {
+	if t.noPolicy && w.Op != functions.OpDelete {
+		return &Error{Fault: FaultDeployment, code: "42501", Err: fmt.Errorf(
+			"row-level security is on, and no policy lets role %s insert rows: create one for all or insert", quoteIdent(t.role))}
+	}
+	for _, row := range [...]functions.Row{w.Row, w.Key} {
+		for name := range row {
+			if c, ok := t.byName[name]; ok && t.columns[c].computed {
+				return &Error{Fault: FaultEvent, code: "428C9", Column: name, Err: errors.New("the database computes this column: leave it out")}
+			}
+		}
+	}
+	return nil
+}
+
+// reliance is what an attempt relies on.
+type reliance struct {
+	tables     map[string]*table
+	statements map[string]*described // by SQL
+}
+
+func newReliance() *reliance {
+	return &reliance{tables: map[string]*table{}, statements: map[string]*described{}}
+}
+
+// relations returns the names of the relations, NULL for those that only statements may
+// name, and their versions, as the parameters of changedSQL and guardSQL.
+func (r *reliance) relations() (params [][]byte, tables []*table, statements []*described) {
+	type entry struct {
+		name []byte
+		relation
+	}
+	var all []entry
+	for _, t := range r.tables {
+		if t.err == nil {
+			all = append(all, entry{[]byte(t.quoted), relation{t.oid, t.version}})
+			tables = append(tables, t)
+			statements = append(statements, nil)
+		}
+	}
+	for _, st := range r.statements {
+		for _, rel := range st.relations {
+			all = append(all, entry{nil, rel})
+			tables = append(tables, nil)
+			statements = append(statements, st)
+		}
+	}
+	names := appendArray(nil, pgtype.TextOID, len(all), func(i int) ([]byte, bool) { return all[i].name, all[i].name == nil })
+	oids := appendArray(nil, pgtype.OIDOID, len(all), func(i int) ([]byte, bool) { return int8Param(int64(all[i].oid))[4:], false })
+	versions := appendArray(nil, pgtype.Int8OID, len(all), func(i int) ([]byte, bool) { return int8Param(all[i].version), false })
+	return [][]byte{names, oids, versions}, tables, statements
+}
+
+var relationOIDs = []uint32{pgtype.TextArrayOID, pgtype.OIDArrayOID, pgtype.Int8ArrayOID}
+
+// guard returns the step that fails if the tables are no more what they were when they were
+// looked up. It comes behind the effects, which lock them.
+func (r *reliance) guard() []step {
+	params, tables, _ := r.relations()
+	if len(tables) == 0 {
+		return nil
+	}
+	return []step{{sql: guardSQL, oids: relationOIDs, params: params, guard: true}}
+}
