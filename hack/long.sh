@@ -27,7 +27,7 @@ changes=$(git diff HEAD | git hash-object --stdin)
 
 # parts prints the name of each part.
 parts() {
-	echo protocol share clusters chaostest repeat func soak fuzz
+	echo protocol inflight clusters chaostest repeat func soak fuzz
 	seq -f 'model-%g' 1 "$seeds"
 	seq -f 'chaos-%g' 1 "$seeds"
 	seq -f 'harm-%g' 1 10
@@ -48,7 +48,7 @@ fuzz() {
 run() {
 	case $1 in
 	protocol) go test -count=1 -timeout 2h ./test/protocol -long ;;
-	share) go test -count=1 -timeout 1h -run TestSharingKeepsTheOrder ./eventing/source/internal/inflight -share-seeds 100 ;;
+	inflight) go test -count=1 -timeout 2h ./eventing/source/internal/inflight -share-seeds 100 ;;
 	fuzz) fuzz ;;
 	clusters) make clusters ARGS=-count=1 ;;
 	chaostest) make chaostest ARGS=-count=1 ;;

@@ -6,6 +6,7 @@ import (
 )
 
 func TestRedeliveriesTakeATenthAndAreSpread(t *testing.T) {
+	isModel(t)
 	t.Parallel()
 
 	b := newBench(t, Config{MaxBytes: 64 << 20, InFlight: 1024})

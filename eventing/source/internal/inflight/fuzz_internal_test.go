@@ -15,6 +15,7 @@ func FuzzTable(f *testing.F) {
 }
 
 func TestNothingThatIsDueStandsStill(t *testing.T) {
+	isModel(t)
 	t.Parallel()
 
 	seeds := uint64(1000)

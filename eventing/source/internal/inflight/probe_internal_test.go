@@ -60,6 +60,7 @@ func (b *bench) runTypes(d time.Duration, arrive func(), next func(eventType str
 }
 
 func TestATypeThatIsUnavailableIsProbedAndResumedAtOnce(t *testing.T) {
+	isModel(t)
 	t.Parallel()
 
 	b := newBench(t, Config{MaxBytes: 64 << 20})
@@ -145,6 +146,7 @@ func TestAProbeWithoutAnAnswerIsFollowedByAnother(t *testing.T) {
 }
 
 func TestAFunctionThatIsAwayIsProbedForOneTypeAtATime(t *testing.T) {
+	isModel(t)
 	t.Parallel()
 
 	b := newBench(t, Config{MaxBytes: 64 << 20})
@@ -196,6 +198,7 @@ func TestWhatIsCommittedElsewhereWaitsForNoProbe(t *testing.T) {
 // Each event of a type that hangs holds a request, and a place in the function, for as long
 // as the function's deadline: few of them are tried.
 func TestOfATypeThatHangsFewEventsAreTried(t *testing.T) {
+	isModel(t)
 	t.Parallel()
 
 	b := newBench(t, Config{MaxBytes: 64 << 20, InFlight: 1024})

@@ -11,6 +11,15 @@ import (
 	"github.com/tandem-fn/tandem/eventing/delivery"
 )
 
+// isModel leaves a test of a model, which has one goroutine, to a run without the race detector:
+// with it, the test takes ten times as long and finds nothing more. make test has both runs.
+func isModel(t *testing.T) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("a model has one goroutine: make test runs it without the race detector")
+	}
+}
+
 // The goroutines of a source, with the table's channels and its condition: nothing but
 // these wakes them.
 func TestGoroutinesThatShareATableFinishEverything(t *testing.T) {

@@ -84,6 +84,7 @@ func TestNewEventsDoNotOvertakeABacklog(t *testing.T) {
 }
 
 func TestAFunctionThatWaitsGetsManyRequestsAndAQuickOneLargeBatches(t *testing.T) {
+	isModel(t)
 	t.Parallel()
 
 	waits := newBench(t, Config{InFlight: 1000, MaxBytes: 64 << 20})

@@ -89,6 +89,7 @@ func (l *timeline) Pop() any {
 
 func newShareRun(t *testing.T, seed uint64, ordered bool, clusters int) *shareRun {
 	t.Helper()
+	isModel(t)
 
 	r := &shareRun{t: t, random: rand.New(rand.NewPCG(seed, 16)), now: modelStart, ordered: ordered, committed: map[uint64]time.Time{}, last: map[string]uint64{}}
 	for name := range clusters {

@@ -229,6 +229,7 @@ func (w *storedWorld) step() {
 }
 
 func TestStoredEventsAreDeliveredInTheOrderOfTheirSubject(t *testing.T) {
+	isModel(t)
 	t.Parallel()
 
 	stored := 0

@@ -56,6 +56,7 @@ const (
 
 func newKillWorld(t *testing.T, seed uint64) *killWorld {
 	t.Helper()
+	isModel(t)
 	w := &killWorld{t: t, random: rand.New(rand.NewPCG(seed, 15)), now: modelStart, arrived: map[EventID]time.Time{}, ledger: map[EventID]bool{}, holders: map[EventID]*killCluster{}}
 	for range 2 {
 		c := &killCluster{killWorld: w, dead: map[EventID]int{}}
