@@ -232,6 +232,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, r *reliance,
 	for _, row := range rows {
 		steps = append(steps, insertStep(row))
 	}
+	steps = append(steps, endDeferred(c.won)...)
 	published := w.outbox.takePublished()
 	if len(published) > 0 {
 		steps = append(steps, deleteStep(published))

@@ -19,6 +19,10 @@ type Offer struct {
 	// Effects are what to write and what to emit. They must not be changed
 	// until Commit has returned.
 	Effects functions.Effects
+
+	// Deferred is true if the event may be deferred (package deferred): in the transaction
+	// that commits it, its deferred events of all clusters are deleted.
+	Deferred bool
 }
 
 // Receipt says what became of an offer. Losing is a normal outcome and not an

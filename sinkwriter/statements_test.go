@@ -28,7 +28,7 @@ import (
 func statements(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	for _, dir := range []string{".", "ledger", "lease", "deadletter", "schema"} {
+	for _, dir := range []string{".", "ledger", "lease", "deadletter", "deferred", "schema"} {
 		files := token.NewFileSet()
 		names, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {

@@ -75,6 +75,7 @@ type offer struct {
 	size              int // roughly, in memory
 	written           int // roughly, its writes as encoded
 	executes          bool
+	deferred          bool   // rows of deferred_event are deleted with its commit
 	asWritten         bool   // its writes are not sorted: that was tried
 	unsure            bool   // it may be committed
 	exec              []byte // its first statement, in canonical form
@@ -252,6 +253,7 @@ func (w *Writer) fill(ctx context.Context, o *offer, offered *Offer) error {
 	o.writer, o.counters = known.id, known.counters
 	o.key = ledger.NewKey(o.function, source, id)
 	o.event = offered.Event
+	o.deferred = offered.Deferred
 	o.effects = offered.Effects
 	ofWrites, ofOutputs := sizeOf(o.effects)
 	if err := checkEffectBytes(o.function, ofWrites+ofOutputs); err != nil {
@@ -564,6 +566,7 @@ func sortBatch(batch []*offer) (out, later []*offer) {
 			out = append(out, o)
 		case out[n-1].digest == o.digest && out[n-1].writer == o.writer:
 			o.duplicate, out[n-1].duplicate = out[n-1].duplicate, o
+			out[n-1].deferred = out[n-1].deferred || o.deferred
 		default:
 			later = append(later, o)
 		}

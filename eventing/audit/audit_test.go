@@ -23,6 +23,7 @@ import (
 	"github.com/tandem-fn/tandem/functions/flights"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
+	"github.com/tandem-fn/tandem/sinkwriter/deferred"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
@@ -302,6 +303,24 @@ func TestAnEventBehindADeadLetterIsNotMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if report := w.audit(t); report.Blocked != 1 || report.Handled != 99 || !report.OK() {
+		t.Errorf("report %+v", report)
+	}
+}
+
+func TestADeferredEventIsNotMissing(t *testing.T) {
+	t.Parallel()
+
+	w := newWorld(t, someFlights(t, 100), flights.Function())
+	w.handle(t, w.events[1:])
+	w.acknowledge(t)
+	e := w.events[0]
+	waits := deferred.Event{
+		Key: ledger.NewKey("flights", e.Source(), e.ID()), Source: e.Source(), ID: e.ID(), Stream: "EVENTS", Sequence: 1, Fingerprint: "42703 flights.gate", Proven: true, Event: []byte("{}"),
+	}
+	if _, err := deferred.NewStore(w.pool, "east").Defer(t.Context(), "flights", []deferred.Event{waits}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if report := w.audit(t); report.Deferred != 1 || report.Handled != 99 || !report.OK() {
 		t.Errorf("report %+v", report)
 	}
 }

@@ -24,6 +24,7 @@ type memory struct {
 	names    map[identity][]letter
 	met      map[letter]bool
 	blocked  map[identity]bool // events that wait behind dead letters
+	deferred map[identity]bool // events that wait for a change of the deployment
 }
 
 func (m *memory) load(ctx context.Context, database *snapshot.Snapshot) error {
@@ -45,6 +46,14 @@ func (m *memory) load(ctx context.Context, database *snapshot.Snapshot) error {
 	m.blocked = map[identity]bool{}
 	for _, b := range blocked {
 		m.blocked[identity{b.Source, b.ID}] = true
+	}
+	deferred, err := database.DeferredEvents(ctx)
+	if err != nil {
+		return err
+	}
+	m.deferred = map[identity]bool{}
+	for _, d := range deferred {
+		m.deferred[identity{d.Source, d.ID}] = true
 	}
 	m.letters, m.met, m.names = map[letter]bool{}, map[letter]bool{}, map[identity][]letter{}
 	for _, d := range dead {
@@ -129,6 +138,8 @@ func (a *audit) judge(ctx context.Context, it *item, row snapshot.Committed, han
 		a.report.Dead++
 	case a.memory.blocked[identity{it.event.Source(), it.event.ID()}]:
 		a.report.Blocked++
+	case a.memory.deferred[identity{it.event.Source(), it.event.ID()}]:
+		a.report.Deferred++
 	case it.sequence < a.memory.horizons[it.place()]:
 		a.report.Forgotten++
 		if it.broken == nil {

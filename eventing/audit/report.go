@@ -90,12 +90,14 @@ type Report struct {
 	// Events is how many different events and functions there are to compare:
 	// those in the ledger are Handled, those that are dead letters and not in
 	// the ledger Dead, those that are stored behind a dead letter of their subject
-	// Blocked, those that nobody has acknowledged yet Pending, and those
+	// Blocked, those that wait for a change of the deployment Deferred, those that
+	// nobody has acknowledged yet Pending, and those
 	// below the horizon, which the ledger may have forgotten, Forgotten.
 	Events    int64 `json:"events"`
 	Handled   int64 `json:"handled"`
 	Dead      int64 `json:"dead"`
 	Blocked   int64 `json:"blocked"`
+	Deferred  int64 `json:"deferred"`
 	Pending   int64 `json:"pending"`
 	Forgotten int64 `json:"forgotten"`
 

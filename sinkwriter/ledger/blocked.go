@@ -17,15 +17,22 @@ const (
 	parkedSQL = `select case when odd then '' else d.event ->> 'subject' end, d.source, d.id, case when odd then d.event::text else '' end
 from tandem.dead_letter d cross join lateral (select d.event::text ~* '\\u(0000|d[89a-f])') as o (odd)
 where d.function = $1 and d.cluster = $2 and case when odd then true else d.event ->> 'subject' is not null end
-and not exists (select from tandem.ledger l where l.key = tandem.key(d.function, d.source, d.id))`
+and not exists (select from tandem.ledger l where l.key = tandem.key(d.function, d.source, d.id))
+union all
+select e.subject, e.source, e.id, '' from tandem.deferred_event e where e.function = $1 and e.cluster = $2 and e.subject <> ''
+and not exists (select from tandem.ledger l where l.key = e.key)`
 
 	stillParkedSQL = `select u.source, u.id from unnest($3::text[], $4::text[]) as u(source, id)
 join tandem.dead_letter d on d.function = $1 and d.source = u.source and d.id = u.id and d.cluster = $2
-where not exists (select from tandem.ledger l where l.key = tandem.key(d.function, d.source, d.id))`
+where not exists (select from tandem.ledger l where l.key = tandem.key(d.function, d.source, d.id))
+union
+select u.source, u.id from unnest($3::text[], $4::text[]) as u(source, id)
+join tandem.deferred_event e on hashtextextended(e.id, 0) = hashtextextended(u.id, 0) and e.id = u.id and e.source = u.source and e.function = $1 and e.cluster = $2
+where not exists (select from tandem.ledger l where l.key = e.key)`
 )
 
-// Blocked looks up which dead letters of one cluster wait for a verdict: the event is
-// committed in no cluster, and the letter was not dropped. It is safe for concurrent use.
+// Blocked looks up which dead letters and deferred events of one cluster block their subjects:
+// the event is committed in no cluster, and was not dropped. It is safe for concurrent use.
 type Blocked struct {
 	pool    *pgxpool.Pool
 	cluster string
@@ -46,7 +53,8 @@ func (p *Blocked) With(held lease.Lease) *Blocked {
 	return &with
 }
 
-// BlockedEvent is a dead event that blocks its subject until there is a verdict.
+// BlockedEvent is a dead event that blocks its subject until there is a verdict, or a deferred
+// one that does so until it is committed.
 type BlockedEvent struct {
 	Subject, Source, ID string
 }

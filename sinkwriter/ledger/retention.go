@@ -55,7 +55,8 @@ where s.function = h.function and s.stream = h.stream and s.epoch = h.epoch and 
 	forgetSQL = `delete from tandem.ledger l
 where l.ctid >= $1::text::tid and l.ctid < $2::text::tid and l.committed_at < $3
 and not exists (select from tandem.dead_letter d where tandem.key(d.function, d.source, d.id) = l.key)
-and not exists (select from tandem.blocked_event b where tandem.key(b.function, b.source, b.id) = l.key)`
+and not exists (select from tandem.blocked_event b where tandem.key(b.function, b.source, b.id) = l.key)
+and not exists (select from tandem.deferred_event e where e.key = l.key)`
 
 	loadHorizonSQL = `select floor::text from tandem.horizon where function = $1 and stream = $2 and epoch = $3`
 )
@@ -89,7 +90,7 @@ type RetentionConfig struct {
 // Retention lets the ledger forget what is older than Keep. Only what every
 // cluster has acknowledged is forgotten, and the stream position that goes with
 // it is noted as the horizon before: sources do not deliver what lies below. The
-// rows of events stay that have a dead letter, or wait behind one.
+// rows of events stay that are deferred, have a dead letter, or wait behind one.
 //
 // It may be shared, and run in several processes: one works at a time.
 type Retention struct {

@@ -11,7 +11,7 @@ import (
 
 const (
 	commitsSQL = `select f.function, coalesce(w.cluster, ''), coalesce(w.version, ''), l.committed_at, l.key::text, encode(l.digest, 'hex')
-from (select function from tandem.writer union select function from tandem.progress union select function from tandem.dead_letter) as f
+from (select function from tandem.writer union select function from tandem.progress union select function from tandem.dead_letter union select function from tandem.deferred_event) as f
 join tandem.ledger l on l.key = tandem.key(f.function, $1, $2)
 left join tandem.writer w on w.writer = l.writer and w.function = f.function
 order by l.committed_at, f.function`
@@ -24,6 +24,10 @@ where d.source = $1 and d.id = $2 order by d.function, d.cluster`
 	storedSQL = `select function, cluster, subject, stored_at from tandem.blocked_event
 where source = $1 and id = $2 order by function, cluster`
 
+	deferredInSQL = `select function, cluster, fingerprint, version, held, attempts, first_failed_at, last_failed_at, next_run_at,
+    subject, reason from tandem.deferred_event
+where source = $1 and hashtextextended(id, 0) = hashtextextended($2, 0) and id = $2 order by function, cluster`
+
 	divergencesSQL = `select function, version, lost_cluster, won_cluster, found_at from tandem.divergence
 where source = $1 and id = $2 order by function, version, lost_cluster`
 
@@ -33,7 +37,10 @@ union all select source, id, type, last_at, code, reason from tandem.rejected_ou
 	blockersSQL = `select d.function, d.cluster, d.source, d.id from tandem.dead_letter d
 where d.event ->> 'subject' = $1 and not (d.source = $2 and d.id = $3)
 and not exists (select from tandem.ledger l where l.key = tandem.key(d.function, d.source, d.id))
-order by d.function, d.cluster, d.first_at`
+union
+select e.function, e.cluster, e.source, e.id from tandem.deferred_event e
+where e.subject = $1 and not (e.source = $2 and e.id = $3) and not exists (select from tandem.ledger l where l.key = e.key)
+order by 1, 2, 3, 4`
 
 	progressSQL = `select p.cluster, p.function, p.stream, p.epoch, p.floor::text, p.head::text, coalesce(h.floor, 0)::text, p.hedge, p.saved_at
 from tandem.progress p left join tandem.horizon h using (function, stream, epoch) order by p.function, p.stream, p.cluster`
@@ -45,6 +52,7 @@ type Event struct {
 	Letters     []Letter     `json:"dead_letters"`
 	Divergences []Divergence `json:"divergences"`
 	Stored      []Stored     `json:"stored,omitempty"`
+	Deferred    []Deferred   `json:"deferred,omitempty"`
 }
 
 // Commit is the ledger's row for a function.
@@ -83,6 +91,23 @@ type Stored struct {
 	StoredAt time.Time `json:"stored_at"`
 }
 
+// Deferred is a cluster in which the event waits, acknowledged, for a change of the deployment.
+type Deferred struct {
+	Function      string     `json:"function"`
+	Cluster       string     `json:"cluster"`
+	Fingerprint   string     `json:"fingerprint"` // what is missing
+	Version       string     `json:"version"`
+	Held          bool       `json:"held"` // only a person has it run
+	Attempts      int64      `json:"attempts"`
+	FirstFailedAt time.Time  `json:"first_failed_at"`
+	LastFailedAt  time.Time  `json:"last_failed_at"`
+	NextRunAt     *time.Time `json:"next_run_at,omitempty"`
+
+	// Blocks is the subject whose later events wait, with ordered delivery.
+	Blocks string `json:"blocks,omitempty"`
+	Reason string `json:"reason"`
+}
+
 // Divergence is a cluster that computed other effects than the winner.
 type Divergence struct {
 	Function    string    `json:"function"`
@@ -108,6 +133,9 @@ func (s *Snapshot) Event(ctx context.Context, source, id string) (Event, error) 
 	if e.Stored, err = collect[Stored](ctx, s.tx, storedSQL, source, id); err != nil {
 		return e, fmt.Errorf("read blocked events: %w", err)
 	}
+	if e.Deferred, err = collect[Deferred](ctx, s.tx, deferredInSQL, source, id); err != nil {
+		return e, fmt.Errorf("read deferred events: %w", err)
+	}
 	return e, nil
 }
 
@@ -131,7 +159,7 @@ func (s *Snapshot) Outbox(ctx context.Context, causationID string) ([]Waiting, e
 	return list, nil
 }
 
-// Blocker is a dead letter that blocks a subject where delivery is ordered.
+// Blocker is a dead letter or a deferred event that blocks a subject where delivery is ordered.
 type Blocker struct {
 	Function string `json:"function"`
 	Cluster  string `json:"cluster"`
@@ -139,11 +167,11 @@ type Blocker struct {
 	ID       string `json:"id"`
 }
 
-// Blockers returns the dead letters of other events that block a subject.
+// Blockers returns the dead letters and deferred events, of other events, that block a subject.
 func (s *Snapshot) Blockers(ctx context.Context, subject, source, id string) ([]Blocker, error) {
 	list, err := collect[Blocker](ctx, s.tx, blockersSQL, subject, source, id)
 	if err != nil {
-		return nil, fmt.Errorf("read dead letters of the subject: %w", err)
+		return nil, fmt.Errorf("read what blocks the subject: %w", err)
 	}
 	return list, nil
 }

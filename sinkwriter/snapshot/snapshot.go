@@ -21,6 +21,7 @@ const (
 	floorsSQL    = `select function, stream, epoch, max(floor)::text from tandem.progress group by 1, 2, 3`
 	horizonsSQL  = `select function, stream, epoch, floor::text from tandem.horizon`
 	blockedSQL   = `select distinct function, source, id from tandem.blocked_event`
+	deferredSQL  = `select distinct function, source, id from tandem.deferred_event`
 	lettersSQL   = `select function, source, id, bool_or(reason = '') from tandem.dead_letter group by 1, 2, 3`
 	committedSQL = `select l.key, l.digest, coalesce(w.version, '') from tandem.ledger l
 left join tandem.writer w using (writer) where l.key = any($1::uuid[])`
@@ -105,6 +106,18 @@ func (s *Snapshot) BlockedEvents(ctx context.Context) ([]BlockedEvent, error) {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[BlockedEvent])
+}
+
+// DeferredEvent is an event that is deferred, in whichever clusters.
+type DeferredEvent struct{ Function, Source, ID string }
+
+// DeferredEvents returns the events that are deferred.
+func (s *Snapshot) DeferredEvents(ctx context.Context) ([]DeferredEvent, error) {
+	rows, err := s.tx.Query(ctx, deferredSQL)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[DeferredEvent])
 }
 
 // Committed is what the ledger holds of an event.

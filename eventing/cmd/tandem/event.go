@@ -20,8 +20,8 @@ import (
 )
 
 const eventHelp = `Prints everything that the database and the streams know about one event, for all
-functions: which cluster committed it and when, its dead letters with the verdict, a
-divergence, its outputs, its place in the stream, which clusters have acknowledged it,
+functions: which cluster committed it and when, its dead letters with the verdict, in which
+clusters it is deferred and why, a divergence, its outputs, its place in the stream, which clusters have acknowledged it,
 whether its subject is blocked, and in which clusters it is stored for that reason.
 
 The streams have no index by source and id, so a part of each is read: at most --search
@@ -30,8 +30,8 @@ sequence number of an event that its stream has identified (ID is
 <sequence>-<16 hexadecimal digits>) is known, and nothing is searched. Without
 --nats-url only the database is read.
 
-The exit status is 1 if the event has dead letters or a divergence, or if it is found
-nowhere. An event that is found nowhere may still have been committed: the ledger
+The exit status is 1 if the event has dead letters or a divergence, if it is deferred, or if
+it is found nowhere. An event that is found nowhere may still have been committed: the ledger
 forgets events below its horizon, which is printed.`
 
 const (
@@ -61,7 +61,7 @@ type eventFound struct {
 	snapshot.Event
 	Outputs  []eventOutput      `json:"outputs"`
 	Messages []eventMessage     `json:"messages"`
-	Blockers []snapshot.Blocker `json:"blockers,omitempty"` // dead letters of its subject
+	Blockers []snapshot.Blocker `json:"blockers,omitempty"` // dead letters and deferred events of its subject
 	Horizons []eventHorizon     `json:"horizons,omitempty"`
 	Notes    []string           `json:"notes,omitempty"`
 }
@@ -150,7 +150,7 @@ func (q *inquiry) run(ctx context.Context) error {
 		return err
 	}
 	f := &q.found
-	if len(f.Letters) > 0 || len(f.Divergences) > 0 || len(f.Commits) == 0 && len(f.Messages) == 0 && len(f.Stored) == 0 {
+	if len(f.Letters) > 0 || len(f.Divergences) > 0 || len(f.Deferred) > 0 || len(f.Commits) == 0 && len(f.Messages) == 0 && len(f.Stored) == 0 {
 		return &foundError{}
 	}
 	return nil
@@ -201,7 +201,7 @@ func (q *inquiry) read(ctx context.Context) (err error) {
 		f.Blockers = append(f.Blockers, blockers...)
 		break
 	}
-	if len(f.Commits) == 0 && len(f.Letters) == 0 && len(f.Horizons) > 0 && len(f.Messages) == 0 {
+	if len(f.Commits) == 0 && len(f.Letters) == 0 && len(f.Deferred) == 0 && len(f.Horizons) > 0 && len(f.Messages) == 0 {
 		f.Notes = append(f.Notes, "the ledger may have forgotten the event: it remembers none below the horizons")
 	}
 	return nil
@@ -389,6 +389,10 @@ func (f *eventFound) print(t *tool) error {
 	section(len(f.Stored), "STORED IN", "FUNCTION", "SUBJECT", "SINCE")
 	for _, s := range f.Stored {
 		row(table, s.Cluster, s.Function, s.Subject, at(s.StoredAt))
+	}
+	section(len(f.Deferred), "DEFERRED IN", "FUNCTION", "MISSING", "ATTEMPTS", "LAST", "NEXT RUN", "BLOCKS", "REASON")
+	for _, d := range f.Deferred {
+		row(table, d.Cluster, d.Function, d.Fingerprint, number(d.Attempts), at(d.LastFailedAt), nextRun(d.NextRunAt, d.Held), cmp.Or(d.Blocks, "-"), d.Reason)
 	}
 	section(len(f.Divergences), "DIVERGED IN", "FROM", "FUNCTION", "VERSION", "FOUND")
 	for _, d := range f.Divergences {

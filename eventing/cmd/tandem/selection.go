@@ -39,7 +39,7 @@ func (s *selection) validate(command string, filtered bool) error {
 		return fmt.Errorf("--limit %d: want at least 1", s.limit)
 	case s.all && filtered:
 		return errors.New("--all beside another flag that selects " + s.noun + ": want one or the other")
-	case (command == "replay" || command == "drop") && !s.all && !filtered:
+	case (command == "replay" || command == "run" || command == "drop") && !s.all && !filtered:
 		return fmt.Errorf("which %s to %s: want --function, --id or another flag that selects %s, or --all", s.noun, command, s.noun)
 	}
 	return nil

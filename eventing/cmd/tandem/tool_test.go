@@ -147,7 +147,7 @@ func TestHelpListsTheCommands(t *testing.T) {
 			t.Errorf("%s has no example", cmd.CommandPath())
 		}
 	}
-	invoke(t, nil, "frobnicate").fails(t, 2, `unknown command "frobnicate": want completion, dead-letters, drill, event, hedge, migrate, `)
+	invoke(t, nil, "frobnicate").fails(t, 2, `unknown command "frobnicate": want completion, dead-letters, deferred, drill, event, hedge, migrate, `)
 	invoke(t, nil, "version", "--colour").fails(t, 2, "unknown flag: --colour: see tandem version --help")
 	invoke(t, nil, "version", "-o", "yaml").fails(t, 2, "want table or json")
 }

@@ -240,6 +240,7 @@ func (r *verified) print(t *tool) error {
 	line("  by another version", r.OtherVersion, "compared only if the effects are the same")
 	line("  dead letters", r.Dead, "refused, with a reason")
 	line("  blocked", r.Blocked, "stored behind a dead letter of their subject")
+	line("  deferred", r.Deferred, "until the deployment changes: tandem deferred list")
 	line("  under way", r.Pending, "not acknowledged yet")
 	line("  below the horizon", r.Forgotten, "the ledger may have forgotten them")
 	line("rows compared", r.Rows, "")

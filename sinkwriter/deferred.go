@@ -1,0 +1,27 @@
+package sinkwriter
+
+import (
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// Deferred events of all clusters are deleted with the commit of their event. A source that
+// changes one of them at this moment is not waited for: it deletes that row itself, as the
+// event is lost for it.
+const endDeferredSQL = `delete from tandem.deferred_event where ctid = any(array(
+select ctid from tandem.deferred_event where key = any($1::uuid[]) for update skip locked))`
+
+// endDeferred returns the step that deletes the deferred events of offers that were won.
+func endDeferred(won []*offer) []step {
+	var ended []*offer
+	for _, o := range won {
+		if o.deferred {
+			ended = append(ended, o)
+		}
+	}
+	if len(ended) == 0 {
+		return nil
+	}
+	return []step{{
+		sql: endDeferredSQL, oids: []uint32{pgtype.UUIDArrayOID}, params: [][]byte{keyArray(ended)}, table: "tandem.deferred_event",
+	}}
+}
