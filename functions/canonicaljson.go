@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/tandem-fn/tandem/functions/internal/jsonscan"
 )
@@ -77,6 +78,9 @@ func appendInteger(b, raw []byte) []byte {
 // unquote returns what a string stands for.
 func unquote(quoted []byte, plain bool) []byte {
 	if plain {
+		return quoted[1 : len(quoted)-1]
+	}
+	if len(quoted) > 0 && bytes.IndexByte(quoted, '\\') < 0 && utf8.Valid(quoted) {
 		return quoted[1 : len(quoted)-1]
 	}
 	var text string

@@ -5,6 +5,11 @@
 // it reads, takes ten times as long.
 package jsonscan
 
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
 // maxDepth is the nesting that encoding/json accepts.
 const maxDepth = 10_000
 
@@ -178,6 +183,17 @@ func (s *Scanner) String() (quoted []byte, plain bool) {
 	from := s.at
 	plain = true
 	for s.at++; s.at < len(s.text); s.at++ {
+		for s.at+8 <= len(s.text) {
+			special := specialBytes(binary.LittleEndian.Uint64(s.text[s.at:]))
+			if special != 0 {
+				s.at += bits.TrailingZeros64(special) / 8
+				break
+			}
+			s.at += 8
+		}
+		if s.at == len(s.text) {
+			break
+		}
 		switch c := s.text[s.at]; {
 		case c == '"':
 			s.at++
@@ -189,10 +205,26 @@ func (s *Scanner) String() (quoted []byte, plain bool) {
 			s.fail()
 		case c >= 0x80:
 			plain = false
+			for s.at+1 < len(s.text) && s.text[s.at+1] >= 0x80 {
+				s.at++
+			}
 		}
 	}
 	s.fail()
 	return nil, false
+}
+
+// specialBytes returns a word whose lowest bit that is set is the highest bit of the first byte of
+// text, read as little-endian, that is a quotation mark, a backslash, a control
+// character or not ASCII. It returns 0 if there is none.
+//
+// For a byte below 0x80 the highest bit of a difference is set if the byte is less than what
+// is subtracted, or if there was a borrow, which needs such a byte before it.
+func specialBytes(text uint64) uint64 {
+	const ones = 0x0101010101010101
+	quote := text ^ ones*'"'
+	backslash := text ^ ones*'\\'
+	return (text | (quote - ones) | (backslash - ones) | (text - ones*' ')) & (ones * 0x80)
 }
 
 // escape steps over an escape sequence but for its last byte.

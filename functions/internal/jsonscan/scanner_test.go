@@ -74,3 +74,29 @@ func TestALoopOverElementsEndsAtASyntaxError(t *testing.T) {
 		}
 	}
 }
+
+func TestStringsEndWhereEncodingJSONEndsThem(t *testing.T) {
+	t.Parallel()
+
+	for length := range 20 {
+		for at := range length {
+			for c := range 256 {
+				for _, next := range []byte{'x', '"', '\\', 0x1f, 0x80, '!', '#'} {
+					inner := []byte(strings.Repeat("x", length) + "x")
+					inner[at], inner[at+1] = byte(c), next
+					text := `"` + string(inner) + `"`
+					want := json.Valid([]byte(text))
+					if got := jsonscan.Valid([]byte(text)); got != want {
+						t.Fatalf("Valid(%q) = %t, want %t", text, got, want)
+					}
+					s := jsonscan.New([]byte(text))
+					quoted, plain := s.String()
+					ascii := strings.IndexFunc(string(quoted), func(r rune) bool { return r >= 0x80 || r == '\\' }) < 0
+					if !s.Failed() && plain != ascii {
+						t.Fatalf("String of %q is plain: %t, want %t", text, plain, ascii)
+					}
+				}
+			}
+		}
+	}
+}
