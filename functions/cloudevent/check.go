@@ -116,12 +116,10 @@ var ErrNotUTF8 = errors.New("it is not UTF-8")
 // CheckText reports what CloudEvents does not allow in a String (spec 1.0.2, Type
 // System): control characters, noncharacters, and anything but Unicode.
 func CheckText(s string) error {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] >= 0x7f {
-			return checkRunes(s)
-		}
+	if isPrintableASCII(s) {
+		return nil
 	}
-	return nil
+	return checkRunes(s)
 }
 
 func checkRunes(s string) error {

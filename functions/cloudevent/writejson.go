@@ -100,11 +100,9 @@ func appendData(buf []byte, e event.Event, c *event.EventContextV1) []byte {
 
 // appendString appends a JSON string.
 func appendString(buf []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f || c == '<' || c == '>' || c == '&' {
-			text, _ := json.Marshal(s) // a string always has a form
-			return append(buf, text...)
-		}
+	if !isPlainJSON(s) {
+		text, _ := json.Marshal(s) // a string always has a form
+		return append(buf, text...)
 	}
 	return append(append(append(buf, '"'), s...), '"')
 }
