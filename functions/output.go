@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/url"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/cloudevents/sdk-go/v2/event"
@@ -64,29 +65,62 @@ func (o Output) Encode() (EncodedOutput, error) {
 
 // Event is [Output.Event].
 func (o EncodedOutput) Event(function string, input event.Event, position int) (event.Event, error) {
-	e, err := o.event(function, input, position)
-	if err != nil {
-		return event.Event{}, fmt.Errorf("make output %d of function %s, type %q: %w", position, function, o.Type, err)
+	if err := o.Check(function, input, position); err != nil {
+		return event.Event{}, err
 	}
-	return e, nil
+	return o.event(function, input, position), nil
 }
 
-func (o EncodedOutput) event(function string, input event.Event, position int) (event.Event, error) {
+// Check returns the error of [EncodedOutput.Event] and creates no event.
+func (o *EncodedOutput) Check(function string, input event.Event, position int) error {
+	if err := o.check(input); err != nil {
+		return fmt.Errorf("make output %d of function %s, type %q: %w", position, function, o.Type, err)
+	}
+	return nil
+}
+
+func (o *EncodedOutput) check(input event.Event) error {
 	if input.Context == nil {
-		return event.Event{}, errors.New("the input is no event")
+		return errors.New("the input is no event")
 	}
 	if o.Type == "" {
-		return event.Event{}, errors.New("type: missing")
+		return errors.New("type: missing")
 	}
 	for _, a := range [...]struct{ name, value string }{{"type", o.Type}, {"subject", o.Subject}, {"data content type", o.DataContentType}} {
 		if err := checkString(a.value); err != nil {
-			return event.Event{}, fmt.Errorf("%s: %w", a.name, err)
+			return fmt.Errorf("%s: %w", a.name, err)
 		}
 		if a.value != "" && strings.TrimSpace(a.value) == "" {
-			return event.Event{}, fmt.Errorf("%s: it is blank", a.name)
+			return fmt.Errorf("%s: it is blank", a.name)
 		}
 	}
+	if at := o.timeOf(input); !at.IsZero() {
+		if year := at.Year(); year < 0 || year > 9999 {
+			return fmt.Errorf("time: year %d: want 0 to 9999, as in RFC 3339", year)
+		}
+	}
+	for name, value := range o.Extensions {
+		if err := checkExtensionName(name); err != nil {
+			return fmt.Errorf("extension %q: %w", name, err)
+		}
+		if err := checkString(value); err != nil {
+			return fmt.Errorf("extension %q: %w", name, err)
+		}
+	}
+	return nil
+}
 
+// timeOf returns the time of the event, in UTC, since a time may have been parsed in
+// this process's zone.
+func (o *EncodedOutput) timeOf(input event.Event) time.Time {
+	if o.Time.IsZero() {
+		return Time(input).UTC()
+	}
+	return o.Time.UTC()
+}
+
+// event creates the event of an output that was checked.
+func (o *EncodedOutput) event(function string, input event.Event, position int) event.Event {
 	inputID := input.ID()
 	source, id := OutputIdentity(function, cloudevent.Source(input), inputID, position)
 	// All that the event refers to, but for its extensions, in one allocation.
@@ -102,30 +136,15 @@ func (o EncodedOutput) event(function string, input event.Event, position int) (
 	if o.Subject != "" {
 		ec.Subject = &made.subject
 	}
-
-	at := o.Time
-	if at.IsZero() {
-		at = Time(input)
-	}
-	if !at.IsZero() {
-		// UTC, since a time may have been parsed in this process's zone.
-		at = at.UTC()
-		if year := at.Year(); year < 0 || year > 9999 {
-			return event.Event{}, fmt.Errorf("time: year %d: want 0 to 9999, as in RFC 3339", year)
-		}
+	if at := o.timeOf(input); !at.IsZero() {
 		made.time.Time = at
 		ec.Time = &made.time
 	}
-
 	if o.ContentType != "" {
 		ec.DataContentType = &made.contentType
 	}
-
-	var err error
-	if ec.Extensions, err = o.extensions(input.Context, inputID); err != nil {
-		return event.Event{}, err
-	}
-	return event.Event{Context: ec, DataEncoded: o.Bytes, DataBase64: o.Bytes != nil && !o.text}, nil
+	ec.Extensions = o.extensions(input.Context, inputID)
+	return event.Event{Context: ec, DataEncoded: o.Bytes, DataBase64: o.Bytes != nil && !o.text}
 }
 
 // encode is [Output.Encode], without a look whether what is said to be JSON is.
@@ -169,7 +188,7 @@ func (o *Output) encode() (encoded EncodedOutput, isJSON bool, err error) {
 	return encoded, isJSON, nil
 }
 
-func (o Output) extensions(input event.EventContext, inputID string) (map[string]any, error) {
+func (o *Output) extensions(input event.EventContext, inputID string) map[string]any {
 	all := make(map[string]any, 3+len(o.Extensions))
 	all["causationid"] = inputID
 	inherited := inputExtensions(input)
@@ -181,17 +200,11 @@ func (o Output) extensions(input event.EventContext, inputID string) (map[string
 		all[name] = value
 	}
 	for name, value := range o.Extensions {
-		if err := checkExtensionName(name); err != nil {
-			return nil, fmt.Errorf("extension %q: %w", name, err)
-		}
-		if err := checkString(value); err != nil {
-			return nil, fmt.Errorf("extension %q: %w", name, err)
-		}
 		if value != "" {
 			all[name] = value
 		}
 	}
-	return all, nil
+	return all
 }
 
 // inputExtensions are the input's extensions for reading, without the copy that

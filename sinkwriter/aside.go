@@ -364,7 +364,7 @@ func (w *Writer) detach(o *offer) *offer {
 	ctx, cancel := context.WithTimeout(w.detaching, detachedFor*w.config.CommitTimeout)
 	d := &offer{
 		function: o.function, version: o.version, writer: o.writer, counters: o.counters, key: o.key, digest: o.digest,
-		event: o.event, effects: o.effects, outputs: o.outputs, size: o.size, written: o.written, executes: o.executes, exec: o.exec,
+		event: o.event, effects: o.effects, encoded: o.encoded, outputs: o.outputs, size: o.size, written: o.written, executes: o.executes, exec: o.exec,
 		asWritten: o.asWritten, unsure: o.unsure, pause: o.pause, next: o.next, timedOut: o.timedOut,
 		waiter: &waiter{ctx: ctx, done: make(chan struct{})}, detached: true,
 	}

@@ -204,10 +204,13 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, r *reliance,
 	size, outputs := 0, 0
 	for _, o := range c.won {
 		size += o.written
-		outputs += len(o.outputs)
+		outputs += len(o.encoded)
 	}
 	events := make([]event.Event, 0, outputs)
 	for _, o := range c.won {
+		if err := o.createOutputs(); err != nil {
+			return attribute(o, "", err)
+		}
 		events = append(events, o.outputs...)
 	}
 	p := plan{types: s.types(), arena: make([]byte, 0, size), asWritten: len(c.won) == 1 && c.won[0].asWritten}

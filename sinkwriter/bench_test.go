@@ -1,6 +1,7 @@
 package sinkwriter
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +41,7 @@ func BenchmarkEncodeEvents(b *testing.B) {
 	w := &Writer{config: Config{Cluster: "east"}}
 	var o offer
 	offered := benchOffer()
-	err := w.fill(b.Context(), &o, &offered)
+	err := errors.Join(w.fill(b.Context(), &o, &offered), o.createOutputs())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -61,7 +62,7 @@ func BenchmarkNewRows(b *testing.B) {
 	for range 256 {
 		var o offer
 		offered := benchOffer()
-		if err := w.fill(b.Context(), &o, &offered); err != nil {
+		if err := errors.Join(w.fill(b.Context(), &o, &offered), o.createOutputs()); err != nil {
 			b.Fatal(err)
 		}
 		events = append(events, o.outputs...)

@@ -71,9 +71,10 @@ type offer struct {
 	digest            digest
 	event             event.Event
 	effects           functions.Effects
-	outputs           []event.Event
-	size              int // roughly, in memory
-	written           int // roughly, its writes as encoded
+	encoded           []functions.EncodedOutput
+	outputs           []event.Event // of encoded; nil until they are needed
+	size              int           // roughly, in memory
+	written           int           // roughly, its writes as encoded
 	executes          bool
 	deferred          bool   // rows of deferred_event are deleted with its commit
 	asWritten         bool   // its writes are not sorted: that was tried
@@ -227,7 +228,7 @@ func (w *Writer) prepare(ctx context.Context, o *offer, offered *Offer) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("commit effects of function %s: %w", o.function, err)
 	}
-	if len(o.outputs) > 0 && w.outbox.full() {
+	if len(o.encoded) > 0 && w.outbox.full() {
 		return &Error{Fault: FaultTransient, Function: o.function, Err: ErrBacklog}
 	}
 	return nil
@@ -293,26 +294,44 @@ func (w *Writer) fill(ctx context.Context, o *offer, offered *Offer) error {
 	return nil
 }
 
-// fillOutputs makes events of the outputs, and refuses an offer whose outputs the
-// publisher never accepts: after the commit it would be too late.
+// fillOutputs refuses an offer whose outputs cannot become events, or are events that the
+// publisher never accepts: after the commit it would be too late. The events are created
+// only for the publisher's check: mostly another cluster wins, and nothing needs them.
 func (w *Writer) fillOutputs(ctx context.Context, o *offer, outputs []functions.EncodedOutput) error {
-	if len(outputs) == 0 {
-		return nil
-	}
-	o.outputs = make([]event.Event, len(outputs))
+	o.encoded = outputs
 	for i := range outputs {
-		e, err := outputs[i].Event(o.function, o.event, i)
-		if err != nil {
+		if err := outputs[i].Check(o.function, o.event, i); err != nil {
 			return &Error{Fault: FaultFunction, Function: o.function, Err: err}
 		}
-		if w.config.CheckOutput != nil {
-			if err := w.config.CheckOutput(ctx, e); err != nil {
-				return &Error{Fault: FaultEvent, Function: o.function, Err: fmt.Errorf("output %d, type %q: %w", i, e.Type(), err)}
-			}
-		}
-		o.outputs[i] = e
 		o.size += heldEvent + len(outputs[i].Bytes)
 	}
+	if w.config.CheckOutput == nil || len(outputs) == 0 {
+		return nil
+	}
+	if err := o.createOutputs(); err != nil {
+		return err
+	}
+	for i, e := range o.outputs {
+		if err := w.config.CheckOutput(ctx, e); err != nil {
+			return &Error{Fault: FaultEvent, Function: o.function, Err: fmt.Errorf("output %d, type %q: %w", i, e.Type(), err)}
+		}
+	}
+	return nil
+}
+
+// createOutputs creates the events of the outputs, unless they are there.
+func (o *offer) createOutputs() error {
+	if o.outputs != nil || len(o.encoded) == 0 {
+		return nil
+	}
+	events := make([]event.Event, len(o.encoded))
+	for i := range o.encoded {
+		var err error
+		if events[i], err = o.encoded[i].Event(o.function, o.event, i); err != nil {
+			return &Error{Fault: FaultFunction, Function: o.function, Err: err}
+		}
+	}
+	o.outputs = events
 	return nil
 }
 
