@@ -62,15 +62,18 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer, lockTime
 		return id[:], false
 	})
 	won := make([]bool, n)
-	count := 0
+	count, next := 0, 0
 	steps = append(steps, step{
 		sql: claimSQL, oids: []uint32{pgtype.UUIDArrayOID, pgtype.ByteaArrayOID, pgtype.Int8ArrayOID},
 		params: [][]byte{keyArray(batch), digestArray(batch), writers}, table: "tandem.ledger",
 		row: func(v [][]byte) {
-			if i := find(batch, v[0]); i >= 0 && !won[i] {
-				won[i] = true
-				count++
+			i := findFrom(batch, next, v[0])
+			if i < 0 || won[i] {
+				return
 			}
+			won[i] = true
+			count++
+			next = i + 1
 		},
 	})
 	if err := s.run(ctx, steps); err != nil {
@@ -162,6 +165,14 @@ func (w *Writer) register(s *session, won []*offer) []step {
 	// In one order everywhere, as these rows may be new to others too.
 	slices.SortFunc(steps, func(a, b step) int { return bytes.Compare(a.params[0], b.params[0]) })
 	return steps
+}
+
+// findFrom is [find] for a key that is probably at place next.
+func findFrom(batch []*offer, next int, key []byte) int {
+	if next < len(batch) && bytes.Equal(batch[next].key[:], key) {
+		return next
+	}
+	return find(batch, key)
 }
 
 // find gives the place of a key in a batch, which is sorted; -1 if it has none.
