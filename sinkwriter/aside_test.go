@@ -106,7 +106,7 @@ func TestStatementsThatFailForOneEventHarmNoOthers(t *testing.T) {
 		"raise": {
 			"raise XX000": "function", "raise 38000": "function", "raise 55000": "function", "raise 57014": "function",
 			"raise 08P01": "function", "raise 40001": "function", "raise 40P01": "function", "raise 53100": "function",
-			"raise 55P03": "function", "raise 57P01": "function", "raise 25006": "function", "raise 58030": "function",
+			"raise 55P03": "function", "raise 57P01": "function", "raise 42501": "function", "raise 42P01": "function", "raise 0A000": "function", "raise 25006": "function", "raise 58030": "function",
 			"raise ZZ001": "event", "raise P0001": "event",
 		},
 		"fail":       {"internal": "function", "recurse": "event", "notice": ""},

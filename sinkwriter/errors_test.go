@@ -1,10 +1,44 @@
 package sinkwriter
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
+
+// The text of an error is in the language of the server, and changes with its version.
+func TestNothingDependsOnTheTextOfAnError(t *testing.T) {
+	t.Parallel()
+
+	for _, dir := range []string{".", "ledger", "lease", "deadletter", "rejected", "schema", "snapshot"} {
+		names, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		if err != nil || len(names) == 0 {
+			t.Fatalf("%s: %d files, %v", dir, len(names), err)
+		}
+		for _, name := range names {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			files := token.NewFileSet()
+			f, err := parser.ParseFile(files, name, nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				if s, ok := n.(*ast.SelectorExpr); ok && slices.Contains([]string{"Message", "Detail", "Hint", "Where", "Severity"}, s.Sel.Name) {
+					t.Errorf("%s: %s of an error", files.Position(s.Pos()), s.Sel.Name)
+				}
+				return true
+			})
+		}
+	}
+}
 
 func TestAnOutageIsNoEventsFault(t *testing.T) {
 	t.Parallel()
@@ -27,6 +61,20 @@ func TestAnOutageIsNoEventsFault(t *testing.T) {
 		{pgconn.PgError{Code: "54000", Routine: "GetNewTransactionId"}, FaultTransient},
 		{pgconn.PgError{Code: "54000", Routine: "GetNewMultiXactId"}, FaultTransient},
 		{pgconn.PgError{Code: "54000", Routine: "_bt_check_third_page"}, FaultEvent},
+		{pgconn.PgError{Code: "54000", Routine: "mdextend"}, FaultTransient},
+		{pgconn.PgError{Code: "54000", Routine: "asyncQueueAddEntries"}, FaultTransient},
+		{pgconn.PgError{Code: "42601", Routine: "jsonpath_yyerror"}, FaultEvent},
+		{pgconn.PgError{Code: "42601", Routine: "scanner_yyerror", Position: 7}, FaultDeployment},
+		{pgconn.PgError{Code: "42601", Routine: "scanner_yyerror", InternalPosition: 7}, FaultDeployment},
+		{pgconn.PgError{Code: "22P02", Routine: "enum_in"}, FaultDeployment},
+		{pgconn.PgError{Code: "22P02", Routine: "range_parse"}, FaultEvent},
+		{pgconn.PgError{Code: "23514", ConstraintName: "n_check"}, FaultEvent},
+		{pgconn.PgError{Code: "23514"}, FaultDeployment},
+		{pgconn.PgError{Code: "23514", Routine: "exec_stmt_raise"}, FaultEvent},
+		{pgconn.PgError{Code: "23503", Routine: "exec_stmt_raise"}, FaultOrder},
+		{pgconn.PgError{Code: "42P01", Routine: "exec_stmt_raise"}, FaultFunction},
+		{pgconn.PgError{Code: "42501", Routine: "exec_stmt_raise"}, FaultFunction},
+		{pgconn.PgError{Code: "2200H", Routine: "exec_stmt_raise"}, FaultEvent},
 		{pgconn.PgError{Code: "42501", Routine: "aclcheck_error"}, FaultDeployment},
 		{pgconn.PgError{Code: "42501", Routine: "ExecWithCheckOptions"}, FaultEvent},
 		{pgconn.PgError{Code: "XX000"}, FaultFunction},

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
@@ -542,6 +544,7 @@ func TestWhoseFaultAnErrorIs(t *testing.T) {
 			if tt.setup != "" {
 				sinktest.Execute(t, pool, tt.setup)
 			}
+			speakGerman(t, pool)
 			w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 			for i, beside := range []bool{false, true} {
 				commitToTable(t, w, tableOffer{change: tt.change, fault: tt.fault, print: tt.print}, i, beside)
@@ -552,6 +555,24 @@ func TestWhoseFaultAnErrorIs(t *testing.T) {
 			sinktest.Execute(t, pool, tt.repair)
 			commitToTable(t, w, tableOffer{change: tt.change}, 2, false)
 		})
+	}
+}
+
+// speakGerman makes the server's messages German on the connections to come, if it can:
+// what an error is about has nothing to do with its text.
+func speakGerman(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	admin := sinktest.NewPool(t, pgtest.SuperuserURL(t, pool.Config().ConnString()))
+	_, err := admin.Exec(t.Context(), "alter role "+pool.Config().ConnConfig.User+" set lc_messages = 'de_DE.UTF-8'")
+	admin.Close()
+	pool.Reset()
+	var answer *pgconn.PgError
+	_, failed := pool.Exec(t.Context(), "select nothing")
+	switch {
+	case err != nil:
+		t.Logf("the server has no German: %v", err)
+	case !errors.As(failed, &answer) || !strings.Contains(answer.Message, "Spalte"):
+		t.Logf("the server has German, but no German messages: %v", failed)
 	}
 }
 
