@@ -22,6 +22,9 @@ const (
 	OpDelete
 	OpDeleteNewest
 	OpExec
+	OpOldest
+	OpMax
+	OpMin
 )
 
 // Write is one change. Create it with the methods of [Effects].
@@ -39,7 +42,7 @@ type Write struct {
 	// Row holds the columns that are written.
 	Row Row
 
-	// Version is the column that OpNewest and OpDeleteNewest compare.
+	// Version is the column that OpNewest, OpOldest and OpDeleteNewest compare.
 	Version string
 
 	// Statement and Args are those of OpExec.
@@ -47,8 +50,12 @@ type Write struct {
 	Args      []any
 }
 
-// Rule resolves an upsert of a row that exists. Create it with [FirstWins], [Replace]
-// or [NewestWins].
+// Rule resolves an upsert of a row that exists. Create it with [FirstWins], [Replace],
+// [NewestWins], [OldestWins], [Max] or [Min].
+//
+// The result of the last four does not depend on the order in which events are applied, nor
+// on how often, as long as all upserts of a row name the same columns. Text is compared
+// byte by byte, whatever the collation of its column is, so that every server decides alike.
 type Rule struct {
 	op      Op
 	version string
@@ -67,8 +74,24 @@ func Replace() Rule { return Rule{op: OpReplace} }
 // columns as text. A row without a version (NULL) is older than any other.
 //
 // If the table has a boolean column "deleted", it is set to false unless the row sets
-// it, so that a deleted row becomes visible again.
+// it, so that a deleted row becomes visible again. Of equal versions a deleted row wins.
 func NewestWins(version string) Rule { return Rule{op: OpNewest, version: version} }
+
+// OldestWins overwrites the columns of the existing row if the value of the version column
+// is less, in whatever order events are applied: what happened first stays. If both are
+// equal, the greater of the two rows wins, as for [NewestWins]. A row without a version
+// (NULL) is newer than any other. A column "deleted" is one like any other.
+func OldestWins(version string) Rule { return Rule{op: OpOldest, version: version} }
+
+// Max keeps, for each column, the greater of the existing value and that of the row. Any
+// value is greater than NULL. Of two values that are equal but not written alike, such as
+// the numeric values 1.0 and 1.00, the one whose text is greater stays.
+func Max() Rule { return Rule{op: OpMax} }
+
+// Min keeps, for each column, the lesser of the existing value and that of the row. Any
+// value is less than NULL. Of two values that are equal but not written alike, the one whose
+// text is greater stays.
+func Min() Rule { return Rule{op: OpMin} }
 
 // Statement is an SQL statement for [Effects.Exec].
 type Statement struct {

@@ -217,6 +217,24 @@ func ExampleEffects_Upsert() {
 	// Output: prices changed_at <nil>
 }
 
+// The first order of a customer stays, however late its event is applied.
+func ExampleOldestWins() {
+	e := orderPlaced(`{}`)
+	var fx functions.Effects
+	fx.Upsert("first_orders", functions.Row{"customer": "ada", "placed_at": functions.Time(e)}, functions.OldestWins("placed_at"))
+	fmt.Println(fx.Writes[0].Table, fx.Writes[0].Version)
+	// Output: first_orders placed_at
+}
+
+// The highest and the lowest price of an item, in whatever order events are applied.
+func ExampleMax() {
+	var fx functions.Effects
+	fx.Upsert("prices", functions.Row{"item": "tea", "highest": 450}, functions.Max())
+	fx.Upsert("prices", functions.Row{"item": "tea", "lowest": 450}, functions.Min())
+	fmt.Println(fx.Writes[0].Row["highest"], fx.Writes[1].Row["lowest"])
+	// Output: 450 450
+}
+
 // Counters add up in whatever order events are applied. The row is created if it is
 // missing.
 func ExampleEffects_Add() {

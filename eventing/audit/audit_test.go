@@ -386,6 +386,9 @@ func everything() functions.Function {
 			}
 			var fx functions.Effects
 			fx.Upsert("newest", functions.Row{"k": fmt.Sprint(i % 3), "at": at(i), "note": fmt.Sprint(i), "tags": []string{"a", fmt.Sprint(i)}, "doc": map[string]any{"i": i}}, functions.NewestWins("at"))
+			fx.Upsert("oldest", functions.Row{"k": fmt.Sprint(i % 3), "at": at(i), "note": fmt.Sprint(i)}, functions.OldestWins("at"))
+			fx.Upsert("extremes", functions.Row{"k": "same", "high": i, "last": at(i)}, functions.Max())
+			fx.Upsert("extremes", functions.Row{"k": "same", "low": i}, functions.Min())
 			fx.Upsert("replaced", functions.Row{"k": e.ID(), "n": "1.50", "raw": []byte{0, byte(i)}}, functions.Replace())
 			fx.Upsert("replaced", functions.Row{"k": "same", "n": i}, functions.Replace())
 			fx.Insert("gone", functions.Row{"k": e.ID()})
@@ -411,6 +414,8 @@ func TestEveryOperationIsExpectedAsItIsApplied(t *testing.T) {
 	w := newWorld(t, events, everything())
 	for _, sql := range []string{
 		`create table newest (k text primary key, at timestamptz, note text, tags text[], doc jsonb, deleted boolean not null default false)`,
+		`create table oldest (k text primary key, at timestamptz, note text)`,
+		`create table extremes (k text primary key, high int, last timestamptz, low int)`,
 		`create table replaced (k text primary key, n numeric, raw bytea)`,
 		`create table gone (k char(8) primary key)`,
 		`create table never (k text primary key)`,
@@ -430,12 +435,14 @@ func TestEveryOperationIsExpectedAsItIsApplied(t *testing.T) {
 	}
 	w.exec(t, `update newest set tags = '{b}' where k = '1'`)
 	w.exec(t, `update newest set deleted = false where k = 'x'`)
+	w.exec(t, `update oldest set note = 'x' where k = '1'`)
+	w.exec(t, `update extremes set low = 1`)
 	w.exec(t, `update replaced set n = 1.51 where k = 'e-0003'`)
 	w.exec(t, `update replaced set raw = '\x07' where k = 'e-0004'`)
 	w.exec(t, `insert into never values ('1')`)
 	w.exec(t, `delete from gone where k = 'e-0005'`)
 	report = w.audit(t)
-	if diff := cmp.Diff(map[string]int64{"different row": 4, "extra row": 1, "missing row": 1}, report.Counts); diff != "" {
+	if diff := cmp.Diff(map[string]int64{"different row": 6, "extra row": 1, "missing row": 1}, report.Counts); diff != "" {
 		t.Errorf("counts (-want +got):\n%s\n%v", diff, report.Findings)
 	}
 }

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -27,7 +28,8 @@ type row struct {
 
 	written bool // by anything but a delete
 	deleted bool // by a delete without a version
-	version any  // the newest so far
+	version any  // the newest or oldest so far
+	oldest  bool // which of the two
 }
 
 // cell is the value that a column must have.
@@ -88,8 +90,8 @@ func (r *row) apply(t *table, w *functions.Write) {
 	}
 	r.written = true
 	newer := 1
-	if w.Op == functions.OpNewest || w.Op == functions.OpDeleteNewest {
-		newer = r.compare(w.Row[w.Version])
+	if versioned(w) {
+		newer = r.compare(w.Row[w.Version], w.Op == functions.OpOldest)
 	}
 	for name, value := range w.Row {
 		if _, isKey := r.key[name]; isKey {
@@ -100,9 +102,12 @@ func (r *row) apply(t *table, w *functions.Write) {
 		case functions.OpAdd:
 			c.late = true
 			c.add(value)
-		case functions.OpNewest, functions.OpDeleteNewest:
+		case functions.OpNewest, functions.OpOldest, functions.OpDeleteNewest:
 			c.late = true
 			c.newest(value, newer)
+		case functions.OpMax, functions.OpMin:
+			c.late = true
+			c.extreme(value, w.Op == functions.OpMin)
 		case functions.OpReplace:
 			c.late = true
 			c.assign(value)
@@ -110,10 +115,10 @@ func (r *row) apply(t *table, w *functions.Write) {
 			c.assign(value)
 		}
 	}
-	if w.Op != functions.OpNewest && w.Op != functions.OpDeleteNewest {
+	if !versioned(w) {
 		return
 	}
-	if _, named := w.Row["deleted"]; !named && t.Types["deleted"] == "boolean" {
+	if _, named := w.Row["deleted"]; !named && w.Op != functions.OpOldest && t.Types["deleted"] == "boolean" {
 		c := r.cell("deleted")
 		c.late = true
 		c.newest(w.Op == functions.OpDeleteNewest, newer)
@@ -128,6 +133,11 @@ func (r *row) apply(t *table, w *functions.Write) {
 	if newer > 0 {
 		r.version = w.Row[w.Version]
 	}
+}
+
+// versioned reports whether a write has a version that decides.
+func versioned(w *functions.Write) bool {
+	return w.Op == functions.OpNewest || w.Op == functions.OpOldest || w.Op == functions.OpDeleteNewest
 }
 
 func (r *row) cell(name string) *cell {
@@ -172,31 +182,59 @@ func (c *cell) add(amount any) {
 	}
 }
 
-// compare says whether a version is newer than the newest so far (1), as new (0),
-// or older (-1). What cannot be compared here makes everything unsure.
-func (r *row) compare(version any) int {
+// compare reports whether a version wins over the one so far (1), is equal (0), or loses
+// (-1). What cannot be compared here makes everything unsure.
+func (r *row) compare(version any, oldest bool) int {
 	if r.version == nil {
+		r.oldest = oldest
 		return 1
 	}
-	if same(r.version, version) {
-		return 0
-	}
-	a, aIsTime := r.version.(time.Time)
-	b, bIsTime := version.(time.Time)
-	if aIsTime && bIsTime {
-		return b.Compare(a)
-	}
-	x, y := reflect.ValueOf(r.version), reflect.ValueOf(version)
-	if x.CanInt() && y.CanInt() {
-		if y.Int() > x.Int() {
-			return 1
+	order, ok := orderOf(r.version, version)
+	switch {
+	case !ok || r.oldest != oldest:
+		for _, c := range r.cells {
+			c.unsure = true
 		}
-		return -1
+		return 0
+	case oldest:
+		return -order
 	}
-	for _, c := range r.cells {
+	return order
+}
+
+// extreme keeps the greater of two values, or the lesser; NULL counts as none.
+func (c *cell) extreme(value any, least bool) {
+	if !c.set || c.value == nil {
+		c.value, c.set = value, true
+		return
+	}
+	if value == nil {
+		return
+	}
+	order, ok := orderOf(c.value, value)
+	switch {
+	case !ok:
 		c.unsure = true
+	case order != 0 && (order < 0) == least:
+		c.value = value
 	}
-	return 0
+}
+
+// orderOf compares b with a, if they are both integers or times, or equal.
+func orderOf(a, b any) (order int, ok bool) {
+	if same(a, b) {
+		return 0, true
+	}
+	at, aIsTime := a.(time.Time)
+	bt, bIsTime := b.(time.Time)
+	if aIsTime && bIsTime {
+		return bt.Compare(at), true
+	}
+	x, y := reflect.ValueOf(a), reflect.ValueOf(b)
+	if x.IsValid() && y.IsValid() && x.CanInt() && y.CanInt() {
+		return cmp.Compare(y.Int(), x.Int()), true
+	}
+	return 0, false
 }
 
 // value gives what the column must hold, if that is certain.

@@ -139,6 +139,11 @@ func TestOnlyCommutingEffectsMayBeAppliedInAnyOrder(t *testing.T) {
 	}{
 		{"counter", func(fx *functions.Effects) { fx.Add("t", key, row) }, outcome.Commuting},
 		{"newest wins", func(fx *functions.Effects) { fx.Upsert("t", row, functions.NewestWins("n")) }, outcome.Commuting},
+		{"oldest wins", func(fx *functions.Effects) { fx.Upsert("t", row, functions.OldestWins("n")) }, outcome.Commuting},
+		{"greatest and least", func(fx *functions.Effects) {
+			fx.Upsert("t", row, functions.Max())
+			fx.Upsert("t", row, functions.Min())
+		}, outcome.Commuting},
 		{"delete of a version", func(fx *functions.Effects) { fx.Delete("t", key, functions.Version{Column: "n", Value: 1}) }, outcome.Commuting},
 		{"first wins", func(fx *functions.Effects) { fx.Insert("t", row) }, outcome.OrderBound},
 		{"last wins", func(fx *functions.Effects) { fx.Upsert("t", row, functions.Replace()) }, outcome.OrderBound},

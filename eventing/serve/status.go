@@ -110,7 +110,7 @@ func deploymentError(err error) *sinkwriter.Error {
 func effectClass(fx functions.Effects) string {
 	for i := range fx.Writes {
 		switch fx.Writes[i].Op {
-		case functions.OpAdd, functions.OpNewest, functions.OpDeleteNewest:
+		case functions.OpAdd, functions.OpNewest, functions.OpOldest, functions.OpDeleteNewest, functions.OpMax, functions.OpMin:
 		default:
 			return outcome.OrderBound
 		}

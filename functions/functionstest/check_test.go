@@ -55,7 +55,10 @@ func sound(e event.Event, data ordered, fx *functions.Effects) error {
 		fx.Add("stock", functions.Row{"name": name}, functions.Row{"count": -data.Lines[name]})
 	}
 	fx.Upsert("customers", functions.Row{"id": 1, "at": at}, functions.NewestWins("at"))
+	fx.Upsert("customers", functions.Row{"id": 1, "at": at}, functions.OldestWins("at"))
 	fx.Upsert("customers", functions.Row{"id": 1, "at": at}, functions.Replace())
+	fx.Upsert("prices", functions.Row{"id": 1, "high": 450}, functions.Max())
+	fx.Upsert("prices", functions.Row{"id": 1, "low": 450}, functions.Min())
 	fx.Delete("carts", functions.Row{"id": 1})
 	fx.Delete("carts", functions.Row{"id": 1}, functions.Version{Column: "at", Value: at})
 	fx.Exec(functions.Statement{Name: "count", SQL: "update counts\n  set n = $1"}, functions.Rand(e, "n").IntN(1000))

@@ -92,6 +92,12 @@ func writePart(w functions.Write) (p part, ok bool) {
 		p.Head = "upsert into " + w.Table + ", replace"
 	case functions.OpNewest:
 		p.Head = "upsert into " + w.Table + ", newest " + w.Version + " wins"
+	case functions.OpOldest:
+		p.Head = "upsert into " + w.Table + ", oldest " + w.Version + " wins"
+	case functions.OpMax:
+		p.Head = "upsert into " + w.Table + ", max"
+	case functions.OpMin:
+		p.Head = "upsert into " + w.Table + ", min"
 	case functions.OpDelete:
 		p.Head = "delete from " + w.Table
 	case functions.OpDeleteNewest:
