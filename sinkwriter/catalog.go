@@ -66,8 +66,11 @@ type table struct {
 	loaded  time.Time
 	checked atomic.Pointer[time.Time] // the latest time at which it was known to be so
 
-	mu     sync.RWMutex
-	shapes map[string]*shape
+	constraints
+
+	mu       sync.RWMutex
+	shapes   map[string]*shape
+	placings map[string]*placing
 }
 
 // column is one column and how its values travel.
@@ -80,6 +83,8 @@ type column struct {
 	inKey    bool
 	computed bool // by the database: it takes no values
 	spelling spelling
+
+	columnConstraints
 }
 
 // spelling says whether values of a type are equal only if their bytes are.
@@ -260,6 +265,9 @@ func loadTable(ctx context.Context, conn *pgx.Conn, name string) (*table, error)
 	}
 	for _, position := range slices.Sorted(maps.Keys(keyAt)) {
 		t.key = append(t.key, keyAt[position])
+	}
+	if err := t.loadConstraints(ctx, conn); err != nil {
+		return nil, err
 	}
 	t.rank, err = rankOf(ctx, conn, t.oid)
 	return t, err

@@ -131,7 +131,9 @@ func appendNormal(arena []byte, col *column, v span) ([]byte, span) {
 	case col.spelling != normal:
 		return arena, v
 	case col.cast == "" && col.elemOID == pgtype.NumericOID:
-		arena = appendNormalNumeric(arena, value)
+		arena = appendNormalNumeric(arena, col.rounded(value))
+	case col.cast == "" && (col.elemOID == pgtype.TimestamptzOID || col.elemOID == pgtype.TimestampOID):
+		arena = binary.BigEndian.AppendUint64(arena, uint64(roundTime(int64(binary.BigEndian.Uint64(value)), col.typmod)))
 	case col.cast == "" && (col.elemOID == pgtype.Float8OID || col.elemOID == pgtype.Float4OID):
 		if minus := value[0] == 0x80 && len(bytes.Trim(value[1:], "\x00")) == 0; minus {
 			return append(arena, make([]byte, len(value))...), span{from, from + len(value)}

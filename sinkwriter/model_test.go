@@ -281,6 +281,7 @@ func (w *world) commit(t *testing.T, writer *sinkwriter.Writer, style uint64, i 
 	case e.Fault == sinkwriter.FaultOrder && e.Constraint == "children_parent_fkey":
 		return verdict == model.Orphan
 	case verdict == model.Contends && e.Fault == sinkwriter.FaultEvent && e.Constraint == "users_email_key",
+		verdict == model.Limited && e.Fault == sinkwriter.FaultEvent && e.Constraint == "levels_n_check",
 		verdict == model.Refused && e.Fault == sinkwriter.FaultEvent,
 		verdict == model.Undefined && e.Fault == sinkwriter.FaultDeployment:
 	default:

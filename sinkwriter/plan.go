@@ -126,6 +126,7 @@ func (p *plan) encode(o *offer, tables map[string]*table) error {
 
 func (p *plan) encodeWrite(t *table, s *shape, w *functions.Write) error {
 	values := make([]span, len(s.columns))
+	lacking := false
 	for i, c := range s.columns {
 		col := &t.columns[c]
 		v, ok := w.Row[col.name]
@@ -147,6 +148,13 @@ func (p *plan) encodeWrite(t *table, s *shape, w *functions.Write) error {
 		}
 		if s.op == functions.OpAdd {
 			return &Error{Fault: FaultEvent, Column: col.name, Err: errors.New("an amount to add is NULL")}
+		}
+		lacking = lacking || col.notNull
+	}
+	if lacking {
+		var err error
+		if s, err = t.earlyShape(s); err != nil {
+			return err
 		}
 	}
 	key := values[:len(t.key)]
@@ -223,12 +231,12 @@ func (p *plan) flushPhase(writes []planned) {
 	if slices.ContainsFunc(writes, func(w planned) bool { return w.last() }) {
 		writes, deletes = p.partDeletes(writes)
 	}
-	p.runs(p.fold(writes))
+	p.tables(p.fold(writes))
 	p.runs(deletes)
 }
 
 // partDeletes takes the deletes that come last out, and with them what the same
-// row was given before: in a phase nothing comes after.
+// row was given before, if nothing sees it: in a phase nothing comes after.
 func (p *plan) partDeletes(sorted []planned) (writes, deletes []planned) {
 	for from := 0; from < len(sorted); {
 		to := from + 1
@@ -240,7 +248,7 @@ func (p *plan) partDeletes(sorted []planned) (writes, deletes []planned) {
 			switch w := &sorted[i]; {
 			case w.last() && (i == to-1 || !p.sameKey(w, end)):
 				deletes = append(deletes, *w)
-			case !w.last() && (!end.last() || !p.sameKey(w, end)):
+			case !w.last() && (!end.last() || !p.sameKey(w, end) || !p.vanishes(w)):
 				writes = append(writes, *w)
 			}
 		}
@@ -290,72 +298,216 @@ func (p *plan) sameKey(a, b *planned) bool {
 // one after the other. The writes are sorted by table and key.
 func (p *plan) fold(writes []planned) []planned {
 	out := writes[:0]
-	for _, w := range writes {
-		if n := len(out); n > 0 && p.compare(&out[n-1], &w) == 0 && p.foldInto(&out[n-1], &w) {
-			continue
+	for from := 0; from < len(writes); {
+		to := from + 1
+		for to < len(writes) && p.compare(&writes[to], &writes[from]) == 0 {
+			to++
 		}
-		out = append(out, w)
+		begin := len(out)
+		for i := from; i < to; i++ {
+			if n := len(out); n > begin && p.foldInto(&out[n-1], &writes[i]) {
+				continue
+			}
+			out = append(out, writes[i])
+		}
+		if len(out)-begin > 1 {
+			out = append(out[:begin], p.sumAdds(out[begin:])...)
+		}
+		from = to
 	}
 	return out
 }
 
 // foldInto reports whether w, which comes after into on the same row, is now
-// part of it.
+// part of it. What is left out can neither have been refused nor seen.
 func (p *plan) foldInto(into, w *planned) bool {
 	if !p.sameKey(into, w) {
 		return false
 	}
 	switch {
-	case w.shape.op == functions.OpDelete:
-		*into = *w // whatever the row was given, it goes
-		return true
 	case into.shape.op == functions.OpDelete:
-		return false
-	case w.shape.op == functions.OpInsert:
-		return true // the row is there by now
+		return w.shape.op == functions.OpDelete
+	case w.shape.op == functions.OpDelete:
+		if !p.vanishes(into) {
+			return false
+		}
+		*into = *w
+		return true
+	case w.shape.op == functions.OpInsert: // the row is there by now
+		return p.readable(w, !w.shape.early)
 	case into.shape != w.shape:
 		return false
 	}
 	switch w.shape.op {
 	case functions.OpReplace:
+		if !p.sound(into) {
+			return false
+		}
 		into.values = w.values
 		return true
-	case functions.OpAdd:
-		return p.foldAdd(into, w)
-	case functions.OpNewest, functions.OpDeleteNewest:
-		return p.foldNewest(into, w)
+	case functions.OpNewest, functions.OpOldest, functions.OpDeleteNewest:
+		return p.foldVersion(into, w)
+	case functions.OpMax, functions.OpMin:
+		return p.foldExtreme(into, w)
 	default:
 		return false
 	}
 }
 
-func (p *plan) foldAdd(into, w *planned) bool {
-	key := len(w.table.key)
-	sums := make([]span, len(w.values))
-	copy(sums, into.values[:key])
-	for i := key; i < len(w.values); i++ {
-		var ok bool
-		if p.arena, sums[i], ok = add(p.arena, &w.table.columns[w.shape.columns[i]], into.values[i], w.values[i]); !ok {
-			return false
-		}
-	}
-	into.values = sums
-	return true
-}
-
-// foldNewest keeps the newer of two; the server decides where it takes more
+// foldVersion keeps the newer or older of two; the server decides where it takes more
 // than a look at the bytes.
-func (p *plan) foldNewest(into, w *planned) bool {
+func (p *plan) foldVersion(into, w *planned) bool {
 	i := slices.Index(w.shape.columns, w.shape.version)
 	x, y := into.values[i], w.values[i]
-	c, ok := compareBinary(&w.table.columns[w.shape.version], p.arena[x.from:x.to], p.arena[y.from:y.to])
-	if !ok || c == 0 {
+	col := &w.table.columns[w.shape.version]
+	c, ok := compareBinary(col, p.arena[x.from:x.to], p.arena[y.from:y.to])
+	if !ok || c == 0 || col.typmod >= 0 || !p.sound(into) || !p.sound(w) {
 		return false
 	}
-	if c < 0 {
+	if (c < 0) != (w.shape.op == functions.OpOldest) {
 		into.values = w.values
 	}
 	return true
+}
+
+// foldExtreme keeps the greatest or least value of each column.
+func (p *plan) foldExtreme(into, w *planned) bool {
+	if !p.sound(into) || !p.sound(w) {
+		return false
+	}
+	values := slices.Clone(into.values)
+	for i := len(w.table.key); i < len(values); i++ {
+		x, y := values[i], w.values[i]
+		switch {
+		case y == null:
+		case x == null:
+			values[i] = y
+		default:
+			c, ok := compareBinary(&w.table.columns[w.shape.columns[i]], p.arena[x.from:x.to], p.arena[y.from:y.to])
+			if !ok {
+				return false
+			}
+			if c != 0 && (c < 0) == (w.shape.op == functions.OpMax) {
+				values[i] = y
+			}
+		}
+	}
+	into.values = values
+	return true
+}
+
+// tables writes the statements of writes that are sorted by table and key, table by table.
+func (p *plan) tables(writes []planned) {
+	for from := 0; from < len(writes); {
+		to := from + 1
+		for to < len(writes) && writes[to].table.oid == writes[from].table.oid {
+			to++
+		}
+		p.rows(writes[from:to])
+		from = to
+	}
+}
+
+// rows writes the statements of one table's writes. All first writes of the rows come
+// before all second ones, so that few statements have many rows each; the first ones take
+// the locks, in the order of the keys.
+func (p *plan) rows(writes []planned) {
+	first, again := make([]planned, 0, len(writes)), [][]planned(nil)
+	held := false // a first write might leave its row unlocked, and another follows
+	flush := func() {
+		p.firstWrites(first, held)
+		p.laterWrites(again)
+		first, again, held = first[:0], nil, false
+	}
+	for from := 0; from < len(writes); {
+		to := from + 1
+		for to < len(writes) && p.compareKeys(&writes[to], &writes[from]) == 0 {
+			to++
+		}
+		row := writes[from:to]
+		from = to
+		if len(row) > 1 && (row[0].shape.op == functions.OpDelete || row[0].shape.op == functions.OpInsert && !p.certain(&row[0])) {
+			// Nothing is locked by the first write if the row is missing, or is there.
+			flush()
+			for i := range row {
+				p.run(row[i : i+1])
+			}
+			continue
+		}
+		first = append(first, row[0])
+		if len(row) > 1 {
+			again = append(again, row[1:])
+			held = held || row[0].shape.op == functions.OpInsert
+		}
+	}
+	flush()
+}
+
+// firstWrites writes the statements of the first writes of rows. If a placing is not needed
+// and would not spare statements, there is one of each run of one shape; also if that would
+// leave values out that do not fit.
+func (p *plan) firstWrites(writes []planned, held bool) {
+	runs, shapes := shapeRuns(writes)
+	if !held && runs <= shapes+1 || slices.ContainsFunc(writes, func(w planned) bool { return !p.certain(&w) }) {
+		p.runs(writes)
+		return
+	}
+	for len(writes) > 0 {
+		n := placeable(writes)
+		p.place(writes[:n])
+		writes = writes[n:]
+	}
+}
+
+// certain reports whether a placing refuses a write just as its own statement would, which
+// looks at all values, also at those that are not stored.
+func (p *plan) certain(w *planned) bool {
+	switch w.shape.op {
+	case functions.OpReplace, functions.OpAdd, functions.OpDelete:
+		return true
+	default:
+		return w.shape.early || p.readable(w, true)
+	}
+}
+
+// shapeRuns counts the runs of one shape, and the shapes.
+func shapeRuns(writes []planned) (runs, shapes int) {
+	var known []*shape
+	for i := range writes {
+		s := writes[i].shape
+		if i > 0 && s == writes[i-1].shape {
+			continue
+		}
+		runs++
+		if !slices.Contains(known, s) {
+			known = append(known, s)
+		}
+	}
+	return runs, len(known)
+}
+
+// laterWrites writes the statements of what follows the first writes of rows, which are
+// locked by then: one of each shape for the next write of each row, then for the next.
+func (p *plan) laterWrites(rows [][]planned) {
+	for len(rows) > 0 {
+		var order []*shape
+		groups := map[*shape][]planned{}
+		left := rows[:0]
+		for _, row := range rows {
+			s := row[0].shape
+			if groups[s] == nil {
+				order = append(order, s)
+			}
+			groups[s] = append(groups[s], row[0])
+			if len(row) > 1 {
+				left = append(left, row[1:])
+			}
+		}
+		rows = left
+		for _, s := range order {
+			p.run(groups[s])
+		}
+	}
 }
 
 // runs makes a statement of each run of one shape, no row twice in it: not even
@@ -371,26 +523,37 @@ func (p *plan) runs(writes []planned) {
 	}
 }
 
+// run makes one statement of writes of one shape, or the two that it takes.
 func (p *plan) run(run []planned) {
 	s, t := run[0].shape, run[0].table
+	if s.sql == "" {
+		p.place(run)
+		return
+	}
 	params := make([][]byte, len(s.columns))
 	for c := range s.columns {
-		size := 20
-		for i := range run {
-			size += 4 + max(0, run[i].values[c].to-run[i].values[c].from)
-		}
-		params[c] = appendArray(make([]byte, 0, size), t.columns[s.columns[c]].elemOID, len(run), func(i int) ([]byte, bool) {
-			v := run[i].values[c]
-			if v == null {
-				return nil, true
-			}
-			return p.arena[v.from:v.to], false
-		})
+		params[c] = p.column(t.columns[s.columns[c]].elemOID, len(run), func(i int) span { return run[i].values[c] })
 	}
 	if s.lockSQL != "" {
 		p.steps = append(p.steps, step{sql: s.lockSQL, oids: s.oids, params: params, table: t.name, partitioned: t.partitioned, effect: true})
 	}
 	p.steps = append(p.steps, step{sql: s.sql, oids: s.oids, params: params, table: t.name, partitioned: t.partitioned, effect: true})
+}
+
+// column returns the values of a column of n rows as an array.
+func (p *plan) column(elemOID uint32, n int, value func(i int) span) []byte {
+	size := 20
+	for i := range n {
+		v := value(i)
+		size += 4 + max(0, v.to-v.from)
+	}
+	return appendArray(make([]byte, 0, size), elemOID, n, func(i int) ([]byte, bool) {
+		v := value(i)
+		if v == null {
+			return nil, true
+		}
+		return p.arena[v.from:v.to], false
+	})
 }
 
 // exec adds the statements of an offer. Its writes are flushed already.

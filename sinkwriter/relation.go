@@ -13,12 +13,13 @@ import (
 
 const (
 	// versionOf is the version of a relation c of pg_class: it changes with its columns, their
-	// types, its indexes, constraints and policies, and its name.
+	// types, its indexes, constraints, policies and triggers, and its name.
 	versionOf = `(c.xmin::text::bigint
   + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_attribute v where v.attrelid = c.oid and v.attnum > 0), 0)
   + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_index v where v.indrelid = c.oid), 0)
   + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_constraint v where v.conrelid = c.oid), 0)
-  + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_policy v where v.polrelid = c.oid), 0))::bigint`
+  + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_policy v where v.polrelid = c.oid), 0)
+  + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_trigger v where v.tgrelid = c.oid), 0))::bigint`
 
 	relationSQL = `
 select c.oid, ` + versionOf + `, c.relkind::text, c.relpersistence::text, c.relkind = 'r' and c.relhassubclass, n.nspname = 'tandem',

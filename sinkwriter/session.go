@@ -101,6 +101,9 @@ func settingsSQL(serverVersion string, claimTimeout, commitTimeout time.Duration
 		// What is text here must be the same text in every cluster.
 		"set_config('timezone', 'UTC', true)",
 		"set_config('datestyle', 'ISO, YMD', true)",
+		"set_config('intervalstyle', 'postgres', true)",
+		"set_config('bytea_output', 'hex', true)",
+		"set_config('extra_float_digits', '1', true)",
 	}
 	major, _, _ := strings.Cut(serverVersion, ".")
 	if v, err := strconv.Atoi(major); err == nil && v >= 17 {

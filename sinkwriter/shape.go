@@ -5,10 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
-
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/tandem-fn/tandem/functions"
 )
@@ -23,9 +19,17 @@ type shape struct {
 	op      functions.Op
 	columns []int // of the table, those of the primary key first and in its order
 	version int   // the column that is compared, -1 for none
+	mark    int   // the column that is set to deleted, -1 for none
+	deleted bool  // what mark is set to
 	lockSQL string
 	sql     string
 	oids    []uint32
+
+	// early: an upsert in one statement may be refused for a row that is not the one that
+	// it would leave. Then the rows that are missing are inserted first, by a placing, and
+	// updateSQL updates the others.
+	early     bool
+	updateSQL string
 }
 
 // maxName is the length of the longest name of PostgreSQL (NAMEDATALEN - 1).
@@ -94,30 +98,65 @@ func (t *table) shapeOf(w *functions.Write) (*shape, error) {
 	if s != nil {
 		return s, nil
 	}
-	s, err := t.newShape(w.Op, slices.Clone(columns), version)
+	columns = slices.Clone(columns)
+	s, err := t.newShape(w.Op, columns, version, t.checksEarly(w.Op, columns))
 	if err != nil {
 		return nil, err
 	}
+	return t.keepShape(string(id), s), nil
+}
+
+// keepShape keeps a shape, and returns the one that is kept under that id already.
+func (t *table) keepShape(id string, s *shape) *shape {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if known := t.shapes[string(id)]; known != nil {
+	if known := t.shapes[id]; known != nil {
+		return known
+	}
+	t.shapes[id] = s
+	return s
+}
+
+// earlyShape returns the shape that is s, but for a row that has NULL where the table wants
+// a value: an INSERT would refuse it although the row may be there.
+func (t *table) earlyShape(s *shape) (*shape, error) {
+	if s.early || s.op == functions.OpDelete {
+		return s, nil
+	}
+	id := append([]byte{0, byte(s.op), byte(s.version >> 8), byte(s.version)}, indexes(s.columns)...)
+	t.mu.RLock()
+	known := t.shapes[string(id)]
+	t.mu.RUnlock()
+	if known != nil {
 		return known, nil
 	}
-	t.shapes[string(id)] = s
-	return s, nil
+	early, err := t.newShape(s.op, s.columns, s.version, true)
+	if err != nil {
+		return nil, err
+	}
+	return t.keepShape(string(id), early), nil
+}
+
+// indexes writes the numbers of columns, for the id of a shape.
+func indexes(columns []int) []byte {
+	id := make([]byte, 0, 2*len(columns))
+	for _, c := range columns {
+		id = append(id, byte(c>>8), byte(c))
+	}
+	return id
 }
 
 // checkKey sees to it that a write addresses one row.
 func (t *table) checkKey(w *functions.Write) error {
 	switch w.Op {
-	case functions.OpInsert, functions.OpReplace, functions.OpNewest:
+	case functions.OpInsert, functions.OpReplace, functions.OpNewest, functions.OpOldest, functions.OpMax, functions.OpMin:
 		for _, c := range t.key {
 			if _, ok := w.Row[t.columns[c].name]; !ok {
 				return &Error{Fault: FaultFunction, Column: t.columns[c].name, Err: errors.New("the row lacks a column of the primary key")}
 			}
 		}
-		if w.Op == functions.OpNewest && w.Version == "" {
-			return &Error{Fault: FaultFunction, Err: errors.New("newest-wins has no version column")}
+		if (w.Op == functions.OpNewest || w.Op == functions.OpOldest) && w.Version == "" {
+			return &Error{Fault: FaultFunction, Err: errors.New("newest-wins or oldest-wins has no version column")}
 		}
 		return nil
 	case functions.OpAdd, functions.OpDelete, functions.OpDeleteNewest:
@@ -145,81 +184,4 @@ func (t *table) rows() string {
 		return "only " + t.quoted
 	}
 	return t.quoted
-}
-
-// newShape writes the SQL. Rows are addressed by the primary key alone, and SET
-// names no column of it: that would lock out inserts of rows that refer to them.
-func (t *table) newShape(op functions.Op, columns []int, version int) (*shape, error) {
-	s := &shape{op: op, columns: columns, version: version}
-	var names, values, arrays, aliases, elements, key, set, stored, offered []string
-	for i, c := range columns {
-		col := &t.columns[c]
-		name, alias := quoteIdent(col.name), "c"+strconv.Itoa(i)
-		names = append(names, name)
-		values = append(values, "u."+alias+col.cast)
-		arrays = append(arrays, "$"+strconv.Itoa(i+1))
-		aliases = append(aliases, alias)
-		elements = append(elements, "unnest("+arrays[i]+")"+col.cast)
-		s.oids = append(s.oids, col.arrayOID)
-		switch {
-		case i < len(t.key):
-			key = append(key, name)
-		case op == functions.OpAdd:
-			set = append(set, name+" = coalesce(t."+name+", 0) + excluded."+name)
-		default:
-			set = append(set, name+" = excluded."+name)
-			stored, offered = append(stored, "t."+name), append(offered, "excluded."+name)
-		}
-	}
-	list := func(parts []string) string { return strings.Join(parts, ", ") }
-	unnest := "unnest(" + list(arrays) + ")"
-
-	if op == functions.OpDelete {
-		var on []string
-		for i := range key {
-			on = append(on, "t."+key[i]+" = "+values[i])
-		}
-		match := strings.Join(on, " and ")
-		from := unnest + " with ordinality as u(" + list(append(slices.Clone(aliases), "n")) + ")"
-		// The rows are locked in order, and then only those are deleted: one that
-		// appears in between would be locked out of order. The setting ends with
-		// the transaction; it is how one statement tells the next.
-		s.lockSQL = "select set_config('tandem.locked', coalesce(array_agg(l.n)::text, '{}'), true) from (select u.n from " + from +
-			" join " + t.rows() + " as t on " + match + " order by u.n for update of t) as l"
-		s.sql = "delete from " + t.rows() + " as t using " + from + " join unnest(nullif(current_setting('tandem.locked', true), '')::bigint[]) as l(n) on l.n = u.n where " + match
-		return s, nil
-	}
-
-	action, marks := "nothing", ""
-	dead, hasTombstone := t.byName[tombstone]
-	switch op {
-	case functions.OpAdd, functions.OpReplace:
-		if len(set) > 0 {
-			action = "update set " + list(set)
-		}
-	case functions.OpNewest, functions.OpDeleteNewest:
-		name := quoteIdent(t.columns[version].name)
-		newer := "t." + name + " is null or excluded." + name + " > t." + name
-		if op == functions.OpDeleteNewest {
-			if !hasTombstone || t.columns[dead].oid != pgtype.BoolOID {
-				return nil, &Error{Fault: FaultDeployment, code: undefinedColumn, Column: tombstone, Err: errors.New("a delete with a version needs a boolean column of this name: add it")}
-			}
-			names, elements = append(names, quoteIdent(tombstone)), append(elements, "true")
-			set = append(set, quoteIdent(tombstone)+" = true")
-			newer += " or excluded." + name + " = t." + name
-		} else {
-			tie := "excluded." + name + " = t." + name +
-				" and row(" + list(offered) + `)::text collate "C" > row(` + list(stored) + `)::text collate "C"`
-			if hasTombstone && !slices.Contains(columns, dead) {
-				set = append(set, quoteIdent(tombstone)+" = false")
-				tie += " and t." + quoteIdent(tombstone) + " is not true"
-			}
-			newer += " or " + tie
-		}
-		action, marks = "update set "+list(set), " where "+newer
-	default:
-	}
-	s.sql = "insert into " + t.quoted + " as t (" + list(names) + ") select " + list(elements) +
-		" on conflict (" + list(key) + ") do " + action + marks
-	return s, nil
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +23,11 @@ func Queries() map[string]string {
 		"counters_pad": `select rtrim(k) as k, n from counters_pad`,
 		"counters_num": `select trim_scale(k)::text as k, n from counters_num`,
 		"newest":       `select k, version, a, b, deleted from newest`,
+		"oldest":       `select k, version, a, b from oldest`,
+		"extremes":     `select k, high, word, low, least from extremes`,
+		"amounts":      `select k, i, (n * 100)::bigint as n, (p * 100)::bigint as p, (m::numeric * 100)::bigint as m from amounts`,
+		"accounts":     `select k, owner, version, note, n from accounts`,
+		"levels":       `select k, owner, n from levels`,
 		"last":         `select k, a, b from last`,
 		"parts":        `select k, a, b, c from parts`,
 		"parents":      `select id from parents`,
@@ -56,6 +62,11 @@ func shapes() map[string]table {
 		"own": private, "base": private,
 		"leaf":     {key: []string{"event", "slot"}, columns: []string{"event", "slot", "of", "a"}},
 		"newest":   {key: []string{"k"}, columns: []string{"k", "version", "a", "b", "deleted"}},
+		"oldest":   {key: []string{"k"}, columns: []string{"k", "version", "a", "b"}},
+		"extremes": {key: []string{"k"}, columns: []string{"k", "high", "word", "low", "least"}},
+		"accounts": {key: []string{"k"}, columns: []string{"k", "owner", "version", "note", "n"}},
+		"levels":   {key: []string{"k"}, columns: []string{"k", "owner", "n"}},
+		"amounts":  {key: []string{"k"}, columns: []string{"k", "i", "n", "p", "m"}},
 		"last":     {key: []string{"k"}, columns: []string{"k", "a", "b"}},
 		"parts":    {key: []string{"k"}, columns: []string{"k", "a", "b", "c"}},
 		"parents":  {key: []string{"id"}, columns: []string{"id"}},
@@ -105,6 +116,11 @@ func (m *Model) Check(won func(i int) bool, tables map[string][]Row) []string {
 	for i := range 5 {
 		k := fmt.Sprintf("hot-%d", i)
 		at(c.rows, "newest")[k] = Row{"k": k, "version": nil, "a": int64(1), "b": "before", "deleted": false}
+		at(c.rows, "accounts")[k] = Row{"k": k, "owner": "owner", "version": nil, "note": nil, "n": int64(7)}
+	}
+	for i := range 4 {
+		k := fmt.Sprintf("level-%d", i)
+		at(c.rows, "levels")[k] = Row{"k": k, "owner": "owner", "n": int64(20)}
 	}
 	for i := range m.events {
 		fx, verdict := m.Effects(i, 0)
@@ -151,6 +167,9 @@ func (c *checker) add(i int, fx functions.Effects) {
 			c.typed[id] = c.m.typedValues(i, id)
 		default:
 			t := c.shapes[w.Table]
+			if w.Table == "amounts" {
+				w.Row = inHundredths(w.Row)
+			}
 			rows, id := at(c.rows, w.Table), t.id(w)
 			if row := t.apply(rows[id], w); row != nil {
 				rows[id] = row
@@ -184,6 +203,21 @@ func (t table) rowID(row Row) string {
 		id = append(id, fmt.Sprint(row[name]))
 	}
 	return strings.Join(id, "/")
+}
+
+// inHundredths returns amounts as whole numbers.
+func inHundredths(row functions.Row) functions.Row {
+	row = maps.Clone(row)
+	for name, v := range row {
+		if text, ok := v.(string); ok {
+			n, err := strconv.ParseInt(strings.Replace(text, ".", "", 1), 10, 64)
+			if err != nil {
+				panic(err)
+			}
+			row[name] = n
+		}
+	}
+	return row
 }
 
 func (c *checker) addExec(w functions.Write) {

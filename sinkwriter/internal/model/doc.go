@@ -19,6 +19,21 @@ create table counters_num (k numeric, l float8, n bigint not null, primary key (
 create table newest (k text primary key, version bigint, a bigint, b text, deleted boolean not null default false);
 insert into newest (k, a, b) select 'hot-' || i, 1, 'before' from generate_series(0, 4) i;
 
+create table oldest (k text primary key, version bigint, a bigint, b text);
+create table extremes (k text primary key, high bigint, word text, low bigint, least text) partition by hash (k);
+create table extremes_0 partition of extremes for values with (modulus 2, remainder 0);
+create table extremes_1 partition of extremes for values with (modulus 2, remainder 1);
+
+create table amounts (k text primary key, i smallint, n numeric(14, 2), p numeric, m money);
+
+create table accounts (k text primary key, owner text not null, version bigint, note text, n bigint not null, check (note <> owner), check (n > -1000000000));
+insert into accounts (k, owner, n) select 'hot-' || i, 'owner', 7 from generate_series(0, 4) i;
+
+create table levels (k text primary key, owner text not null, n bigint not null, constraint levels_n_check check (n >= 0));
+insert into levels select 'level-' || i, 'owner', 20 from generate_series(0, 3) i;
+create function refuse() returns trigger language plpgsql as $$ begin raise exception 'no rows are added'; end $$;
+create trigger refuse before insert on levels for each row execute function refuse();
+
 create table last (k int primary key, a bigint, b text);
 create table parts (k text primary key, a bigint, b bigint, c bigint);
 

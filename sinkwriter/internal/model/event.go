@@ -25,6 +25,7 @@ type Verdict uint8
 const (
 	Commits   Verdict = iota
 	Contends          // commits, or is refused since another event took its e-mail address
+	Limited           // commits, or is refused since too little is left
 	Refused           // its data are at fault
 	Orphan            // what it refers to never comes
 	Undefined         // its table does not exist
@@ -73,12 +74,13 @@ type builder struct {
 func (m *Model) Effects(i int, style uint64) (functions.Effects, Verdict) {
 	b := &builder{Rand: rand.New(rand.NewPCG(m.seed, uint64(i))), m: m, i: i, id: m.ID(i), style: style}
 	steps := []func(){
-		b.count, b.countSpelled, b.newest, b.last, b.parts, b.typed, b.own, b.family, b.take, b.invite, b.audit, b.child, b.user, b.bad,
+		b.count, b.countSpelled, b.newest, b.oldest, b.extremes, b.amounts, b.account, b.last, b.parts, b.typed, b.own, b.family, b.take, b.invite,
+		b.audit, b.child, b.user, b.level, b.bad,
 	}
 	if b.isParent(i) {
 		// A parent must come, so nothing in it may fail or wait.
 		b.fx.Insert("parents", functions.Row{"id": parentID(i)})
-		steps = steps[:10]
+		steps = steps[:14]
 	}
 	for range b.IntN(4) {
 		steps[b.IntN(len(steps))]()
@@ -163,6 +165,81 @@ func (b *builder) newest() {
 		return
 	}
 	b.fx.Upsert("newest", functions.Row{"k": key, "version": version, "a": b.number(b.IntN(12)), "b": b.word()}, functions.NewestWins("version"))
+}
+
+// oldest writes rows of which the first version stays.
+func (b *builder) oldest() {
+	for range 1 + b.IntN(2) {
+		b.fx.Upsert("oldest", functions.Row{
+			"k": b.hot(5), "version": b.number(b.IntN(b.m.events/4 + 4)), "a": b.number(b.IntN(12)), "b": b.word(),
+		}, functions.OldestWins("version"))
+	}
+}
+
+// extremes writes the greatest and least values, in columns of each, or of one.
+func (b *builder) extremes() {
+	key := b.hot(5)
+	for range 1 + b.IntN(2) {
+		a, c, rule := "high", "word", functions.Max()
+		if b.IntN(2) == 0 {
+			a, c, rule = "low", "least", functions.Min()
+		}
+		row := functions.Row{"k": key, a: b.number(b.IntN(b.m.events*8) - b.m.events)}
+		if b.IntN(2) == 0 {
+			row[c] = b.word()
+		}
+		if b.IntN(5) == 0 {
+			row[a] = nil
+		}
+		b.fx.Upsert("extremes", row, rule)
+	}
+}
+
+// amounts adds to columns of several types, in hundredths.
+func (b *builder) amounts() {
+	for range 1 + b.IntN(2) {
+		row := functions.Row{}
+		for _, name := range []string{"i", "n", "p", "m"} {
+			switch {
+			case b.IntN(2) == 0:
+			case name == "i":
+				row[name] = b.number(b.IntN(7) - 3)
+			default:
+				row[name] = hundredths(b.IntN(2000) - 900)
+			}
+		}
+		if len(row) > 0 {
+			b.fx.Add("amounts", functions.Row{"k": b.hot(3)}, row)
+		}
+	}
+}
+
+func hundredths(n int) string {
+	sign := ""
+	if n < 0 {
+		sign, n = "-", -n
+	}
+	return fmt.Sprintf("%s%d.%02d", sign, n/100, n%100)
+}
+
+// account writes some columns of a row that is there, and has others that must have a
+// value.
+func (b *builder) account() {
+	key := fmt.Sprintf("hot-%d", b.IntN(5))
+	if b.IntN(2) == 0 {
+		b.fx.Add("accounts", functions.Row{"k": key}, functions.Row{"n": b.number(b.IntN(9) - 4)})
+		return
+	}
+	b.fx.Upsert("accounts", functions.Row{"k": key, "version": b.number(b.IntN(b.m.events/4 + 4)), "note": b.word()}, functions.NewestWins("version"))
+}
+
+// level takes from a row that may not fall below zero, or adds to it.
+func (b *builder) level() {
+	if b.verdict != Commits {
+		return
+	}
+	b.verdict = Limited
+	b.fx.Add("levels", functions.Row{"k": fmt.Sprintf("level-%d", b.IntN(4))}, functions.Row{"n": b.number(b.IntN(20) - 10)})
 }
 
 // last writes rows that stay as the last of the events left them.

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -50,6 +51,16 @@ func (t table) apply(row Row, w functions.Write) Row {
 			amount, _ := given[name].(int64)
 			given[name] = before + amount
 		}
+	case functions.OpMax, functions.OpMin:
+		for name := range w.Row {
+			if before := row[name]; before != nil && !slices.Contains(t.key, name) && !beyond(given[name], before, w.Op == functions.OpMin) {
+				given[name] = before
+			}
+		}
+	case functions.OpOldest:
+		if row != nil && !t.older(row, given, w) {
+			return row
+		}
 	case functions.OpNewest, functions.OpDeleteNewest:
 		if row != nil && !t.newer(row, given, w) {
 			return row
@@ -81,9 +92,32 @@ func (t table) newer(row, given Row, w functions.Write) bool {
 	case w.Op == functions.OpDeleteNewest:
 		return true
 	}
-	if _, said := w.Row[tombstone]; !said && row[tombstone] == true {
-		return false
+	if said, before := given[tombstone] == true, row[tombstone] == true; said != before {
+		return said
 	}
+	return t.greater(row, given, w)
+}
+
+// older reports whether a write under oldest-wins takes effect on a row.
+func (t table) older(row, given Row, w functions.Write) bool {
+	stored, ok := row[w.Version].(int64)
+	offered, _ := given[w.Version].(int64)
+	return !ok || offered < stored || offered == stored && t.greater(row, given, w)
+}
+
+// beyond reports whether a value is greater than another, or less.
+func beyond(value, other any, less bool) bool {
+	a, aIsNumber := value.(int64)
+	b, bIsNumber := other.(int64)
+	order := strings.Compare(fmt.Sprint(value), fmt.Sprint(other))
+	if aIsNumber && bIsNumber {
+		order = cmp.Compare(a, b)
+	}
+	return value != nil && order != 0 && (order < 0) == less
+}
+
+// greater reports whether what is offered is greater than the row, by its text.
+func (t table) greater(row, given Row, w functions.Write) bool {
 	var a, b []any
 	for _, name := range t.columns {
 		if _, ok := w.Row[name]; ok && !slices.Contains(t.key, name) {

@@ -1,0 +1,217 @@
+package sinkwriter
+
+import (
+	"context"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/tandem-fn/tandem/functions"
+)
+
+// constraints is what a table asks of its rows beside their types.
+type constraints struct {
+	checks [][]int // the columns of each CHECK
+
+	// earlyChecks: INSERT checks the row that is offered, before it finds the one that is
+	// there, by more than CHECK and NOT NULL: BEFORE INSERT triggers, row policies,
+	// generated columns, constraints of a partition.
+	earlyChecks bool
+
+	// watched: something beside the constraints sees or refuses each state of a row, so
+	// that several changes of one row cannot be one: triggers, policies, generated
+	// columns, expressions of indexes.
+	watched bool
+
+	// bound: a row may be refused for its key: foreign keys, partitions.
+	bound bool
+}
+
+// columnConstraints is what one column asks of its values.
+type columnConstraints struct {
+	fullType   string // with its length or precision; of a domain, the type under it
+	typmod     int32  // -1 for none
+	textual    bool   // compared by a collation: as text, byte by byte, it is the same everywhere
+	notNull    bool
+	hasDefault bool
+
+	checked bool // it is of a domain with constraints
+
+	// watched: a state of the column may be refused, or seen by other rows: domains,
+	// foreign keys, unique indexes, CHECKs.
+	watched bool
+
+	// bounds: the column is watched by nothing but CHECKs that compare it with a
+	// constant, so that what lies between two allowed numbers is allowed.
+	bounds bool
+}
+
+const (
+	tableConstraintsSQL = `
+with target (oid) as (select $1::bigint::oid), below (oid) as (
+    select p.relid::oid from target, pg_catalog.pg_partition_tree(target.oid::regclass) p where p.relid::oid <> target.oid
+), triggers as (
+    select tgtype from pg_catalog.pg_trigger, target
+    where (tgrelid = target.oid or tgrelid in (select oid from below)) and not tgisinternal and tgenabled <> 'D'
+)
+select
+  exists (select from triggers where tgtype & 7 = 7) or c.relrowsecurity
+    or exists (select from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attgenerated <> '')
+    or exists (select from pg_catalog.pg_constraint k where k.conrelid in (select oid from below) and k.contype = 'c' and k.conislocal),
+  exists (select from triggers) or c.relhasrules
+    or exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and (i.indexprs is not null or i.indpred is not null)),
+  c.relkind = 'p' or exists (select from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype = 'f'),
+  array(select k.oid from pg_catalog.pg_constraint k where k.conrelid = c.oid and k.contype = 'c' order by k.oid)
+from pg_catalog.pg_class c, target where c.oid = target.oid`
+
+	columnConstraintsSQL = `
+with recursive target (oid) as (select $1::bigint::oid), under (attnum, type, typmod, required, checked, preset, domain) as (
+    select a.attnum, a.atttypid, a.atttypmod, a.attnotnull, false, a.atthasdef or a.attidentity <> '', false
+    from pg_catalog.pg_attribute a, target where a.attrelid = target.oid and a.attnum > 0 and not a.attisdropped
+    union all
+    select u.attnum, t.typbasetype, t.typtypmod, u.required or t.typnotnull, u.checked or t.typnotnull
+        or exists (select from pg_catalog.pg_constraint k where k.contypid = t.oid and k.contype = 'c'), u.preset or t.typdefault is not null, true
+    from under u join pg_catalog.pg_type t on t.oid = u.type where t.typtype = 'd'
+)
+select a.attname, pg_catalog.format_type(u.type, u.typmod), pg_catalog.format_type(u.type, null), u.typmod, u.domain,
+  t.typcollation <> 0 or t.oid = 'jsonb'::regtype, u.required, u.preset, u.checked,
+  u.checked
+    or exists (select from pg_catalog.pg_constraint k where k.conrelid = a.attrelid and k.contype = 'f' and a.attnum = any(k.conkey))
+    or exists (select from pg_catalog.pg_index i where i.indrelid = a.attrelid and not i.indisprimary and (i.indisunique or i.indisexclusion) and a.attnum = any(i.indkey)),
+  array(select k.oid from pg_catalog.pg_constraint k where k.conrelid = a.attrelid and k.contype = 'c' and a.attnum = any(k.conkey) order by k.oid),
+  array(select case when k.conkey = array[a.attnum] then pg_catalog.pg_get_expr(k.conbin, k.conrelid) else '' end
+    from pg_catalog.pg_constraint k where k.conrelid = a.attrelid and k.contype = 'c' and a.attnum = any(k.conkey))
+from under u
+join pg_catalog.pg_type t on t.oid = u.type and t.typtype <> 'd'
+join pg_catalog.pg_attribute a on a.attnum = u.attnum
+join target on target.oid = a.attrelid
+order by a.attnum`
+)
+
+// loadConstraints looks up what the table's constraints are.
+func (t *table) loadConstraints(ctx context.Context, conn *pgx.Conn) error {
+	var checks []uint32
+	if err := conn.QueryRow(ctx, tableConstraintsSQL, pgx.QueryExecModeExec, t.oid).Scan(&t.earlyChecks, &t.watched, &t.bound, &checks); err != nil {
+		return err
+	}
+	t.watched = t.watched || t.earlyChecks
+	t.checks = make([][]int, len(checks))
+	rows, err := conn.Query(ctx, columnConstraintsSQL, pgx.QueryExecModeExec, t.oid)
+	if err != nil {
+		return err
+	}
+	var c columnConstraints
+	var name, baseType string
+	var domain bool
+	var of []uint32
+	var expressions []string
+	_, err = pgx.ForEachRow(rows, []any{
+		&name, &c.fullType, &baseType, &c.typmod, &domain, &c.textual, &c.notNull, &c.hasDefault, &c.checked, &c.watched, &of, &expressions,
+	}, func() error {
+		i, ok := t.byName[name]
+		if !ok {
+			return nil // it has just been added
+		}
+		for _, oid := range of {
+			if n := slices.Index(checks, oid); n >= 0 {
+				t.checks[n] = append(t.checks[n], i)
+			}
+		}
+		c.bounds = !c.watched && !slices.ContainsFunc(expressions, func(e string) bool { return !isBound(e) })
+		c.watched = c.watched || len(of) > 0
+		col := &t.columns[i]
+		col.columnConstraints = c
+		if col.inKey && c.typmod >= 0 {
+			t.loose = true
+			switch col.elemOID {
+			case pgtype.BPCharOID:
+			case pgtype.VarcharOID, pgtype.NumericOID, pgtype.TimestampOID, pgtype.TimestamptzOID:
+				col.spelling = normal // blanks that are too many are cut off, numbers and times rounded
+			default:
+				col.spelling, t.opaque = opaque, true
+			}
+		}
+		if domain && col.cast != "" {
+			// The server checks a domain where the value is stored, which for an amount is
+			// not the value that is sent.
+			col.cast = "::" + baseType
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, columns := range t.checks {
+		t.watched = t.watched || len(columns) == 0 // of the whole row
+	}
+	return nil
+}
+
+// bound matches comparisons of a column with numbers, as the server writes them.
+var bound = regexp.MustCompile(strings.ReplaceAll(`^(\({c}\)|\(\({c}\)( AND \({c}\))+\))$`,
+	"{c}", `("[^"]+"|[a-z_][a-z0-9_]*) (>=|>|<=|<) \(?'?-?[0-9.]+'?(::[a-z]+)?\)?(::[a-z]+)?`))
+
+// isBound reports whether a CHECK of one column is that it is on one side of a number, or
+// between two.
+func isBound(expression string) bool { return bound.MatchString(expression) }
+
+// checksEarly reports whether INSERT … ON CONFLICT may refuse a write of these columns for
+// the row that it offers, although the row that it would leave is allowed.
+func (t *table) checksEarly(op functions.Op, columns []int) bool {
+	if op == functions.OpDelete {
+		return false
+	}
+	if t.earlyChecks {
+		return true
+	}
+	for i := range t.columns {
+		c, named := &t.columns[i], slices.Contains(columns, i)
+		if !named && !c.hasDefault && (c.notNull || c.checked) || named && c.checked && op != functions.OpReplace {
+			return true
+		}
+	}
+	if op != functions.OpReplace {
+		return len(t.checks) > 0
+	}
+	for _, check := range t.checks {
+		for _, c := range check {
+			if !slices.Contains(columns, c) {
+				return true // an expression of other columns, which keep their values
+			}
+		}
+	}
+	return false
+}
+
+// sound reports whether nothing of a write can be refused, whatever the row is, and whether
+// nothing sees that the row was so for a moment: then it may be left out before one that
+// overwrites it.
+func (p *plan) sound(w *planned) bool {
+	if w.table.watched || w.shape.op == functions.OpAdd || w.shape.early {
+		return false
+	}
+	for i, c := range w.shape.columns {
+		if col := &w.table.columns[c]; i >= len(w.table.key) && (col.watched || col.notNull && w.values[i] == null) {
+			return false
+		}
+	}
+	return p.readable(w, true)
+}
+
+// vanishes reports whether a write may be left out before a delete of its row.
+func (p *plan) vanishes(w *planned) bool { return !w.table.bound && p.sound(w) }
+
+// sums reports whether amounts that are added to a column may be added up first.
+func (c *column) sums() bool {
+	if c.watched && !c.bounds || c.cast != "" {
+		return false
+	}
+	switch c.elemOID {
+	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.NumericOID:
+		return true
+	}
+	return false
+}
