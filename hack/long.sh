@@ -12,13 +12,14 @@
 # other changes that are not committed, start over; so does FRESH=1. A part that fails
 # does not stop the others; its output is in .tandem/long/PART.log.
 #
-# Environment: SEEDS (default 20) and DURATION (2m) of chaos; FRESH=1; EAST and WEST,
+# Environment: SEEDS (default 20) and DURATION (2m) of chaos; MODELS (25), the parts of 200,000
+# events of the reference model on each version of PostgreSQL; FRESH=1; EAST and WEST,
 # two kubeconfigs for make e2e, which otherwise starts clusters of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 unset MAKEFLAGS MFLAGS ARGS # of the make that called
-seeds=${SEEDS:-20} duration=${DURATION:-2m}
+seeds=${SEEDS:-20} duration=${DURATION:-2m} models=${MODELS:-25}
 state=.tandem/long
 mkdir -p "$state"
 commit=$(git rev-parse --short=12 HEAD)
@@ -28,7 +29,8 @@ changes=$(git diff HEAD | git hash-object --stdin)
 # parts prints the name of each part.
 parts() {
 	echo protocol inflight clusters chaostest repeat func soak fuzz
-	seq -f 'model-%g' 1 "$seeds"
+	seq -f 'model-15-%g' 1 "$models"
+	seq -f 'model-18-%g' 1 "$models"
 	seq -f 'chaos-%g' 1 "$seeds"
 	seq -f 'harm-%g' 1 10
 	seq -f 'share-chaos-%g' 1 "$seeds"
@@ -44,6 +46,15 @@ fuzz() {
 	done
 }
 
+# model VERSION-N runs the reference model on that PostgreSQL: four runs of 30,000 events, and
+# 80,000 of random tables, so that 25 parts of each of two versions are 10,000,000 events.
+model() {
+	local version=${1%-*} n=${1#*-} bin
+	bin=$(go run ./hack/pgbin "$version") || return 1
+	TANDEM_PG_BIN=$bin go test -count=1 -timeout 2h -run 'TestARandomRun' ./sinkwriter -seed "$((n * 1000))" -events 30000 &&
+		TANDEM_PG_BIN=$bin go test -count=1 -timeout 2h -run 'TestEventsThatAreCommittedTogether' ./sinkwriter -seed "$((n * 100000 + version))" -events 80000
+}
+
 # run PART runs it; status 75 means that this machine cannot.
 run() {
 	case $1 in
@@ -55,7 +66,7 @@ run() {
 	repeat) go test -race -short -p 2 -count=3 -shuffle=on -timeout 1h ./... ;;
 	func) make func ARGS=-count=1 ;;
 	soak) make soak ;;
-	model-*) go test -race -count=1 -timeout 1h -run TestARandomRun ./sinkwriter -seed "${1#model-}" -events 2000 ;;
+	model-*) model "${1#model-}" ;;
 	chaos-*) make chaos SEED="${1#chaos-}" DURATION="$duration" ;;
 	share-chaos-*) make chaos SEED="${1#share-chaos-}" DURATION="$duration" ARGS="--hedge share" ;;
 	harm-*) make chaos SEED="${1#harm-}1" DURATION=15s RUNS=10 ARGS="--only kill-event,hang-event,fail-type,big-output" ;;

@@ -365,7 +365,7 @@ func (w *Writer) detach(o *offer) *offer {
 	d := &offer{
 		function: o.function, version: o.version, writer: o.writer, counters: o.counters, key: o.key, digest: o.digest,
 		event: o.event, effects: o.effects, encoded: o.encoded, outputs: o.outputs, size: o.size, written: o.written, executes: o.executes, exec: o.exec,
-		asWritten: o.asWritten, unsure: o.unsure, pause: o.pause, next: o.next, timedOut: o.timedOut,
+		asWritten: o.asWritten, findsRows: o.findsRows, unsure: o.unsure, pause: o.pause, next: o.next, timedOut: o.timedOut,
 		waiter: &waiter{ctx: ctx, done: make(chan struct{})}, detached: true,
 	}
 	d.waiter.pending.Store(1)
@@ -508,6 +508,8 @@ func (w *Writer) tryOne(o *offer, how try) (done, slow bool) {
 		w.forget(o)
 		w.refuse(o, offending.err)
 		return true, false
+	case findRows([]*offer{o}, err):
+		return false, false
 	case attributable(err) && !o.asWritten && ordered(err):
 		o.asWritten = true
 		return false, false

@@ -2,11 +2,13 @@ package sinkwriter
 
 import (
 	"context"
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/tandem-fn/tandem/functions"
@@ -158,23 +160,21 @@ var bound = regexp.MustCompile(strings.ReplaceAll(`^(\({c}\)|\(\({c}\)( AND \({c
 // between two.
 func isBound(expression string) bool { return bound.MatchString(expression) }
 
-// checksEarly reports whether INSERT … ON CONFLICT may refuse a write of these columns for
-// the row that it offers, although the row that it would leave is allowed.
+// checksEarly reports whether INSERT … ON CONFLICT refuses a write of these columns for the
+// row that it offers, although the row that it would leave is allowed, and not only if that
+// write changes nothing. See [findRows] for the rest.
 func (t *table) checksEarly(op functions.Op, columns []int) bool {
-	if op == functions.OpDelete {
+	if op == functions.OpDelete || op == functions.OpInsert && !t.earlyChecks {
 		return false
 	}
-	if t.earlyChecks {
+	if t.earlyChecks || op == functions.OpAdd && len(t.checks) > 0 {
 		return true
 	}
 	for i := range t.columns {
 		c, named := &t.columns[i], slices.Contains(columns, i)
-		if !named && !c.hasDefault && (c.notNull || c.checked) || named && c.checked && op != functions.OpReplace {
+		if !named && !c.hasDefault && (c.notNull || c.checked) || named && c.checked && op == functions.OpAdd {
 			return true
 		}
-	}
-	if op != functions.OpReplace {
-		return len(t.checks) > 0
 	}
 	for _, check := range t.checks {
 		for _, c := range check {
@@ -184,6 +184,32 @@ func (t *table) checksEarly(op functions.Op, columns []int) bool {
 		}
 	}
 	return false
+}
+
+// findRows has a batch find its rows before it inserts any, after a row was refused that it
+// offered. It reports whether that may change the outcome: a write that finds its row and
+// changes nothing is not refused, whatever it offers.
+func findRows(batch []*offer, err error) bool {
+	var answer *pgconn.PgError
+	if !errors.As(err, &answer) || answer.Code != "23514" && answer.Code != "23502" && !strings.HasPrefix(answer.Code, "22") {
+		return false
+	}
+	changed := false
+	for _, o := range batch {
+		if o.findsRows {
+			continue
+		}
+		o.findsRows = slices.ContainsFunc(o.effects.Writes, func(w functions.Write) bool {
+			switch w.Op {
+			case functions.OpInsert, functions.OpNewest, functions.OpOldest, functions.OpMax, functions.OpMin:
+				return true
+			default:
+				return false
+			}
+		})
+		changed = changed || o.findsRows
+	}
+	return changed
 }
 
 // sound reports whether nothing of a write can be refused, whatever the row is, and whether

@@ -111,6 +111,9 @@ func (p *plan) encode(o *offer, tables map[string]*table) error {
 		}
 		t := tables[w.Table]
 		s, err := t.shapeOf(w)
+		if err == nil && o.findsRows {
+			s, err = t.earlyShape(s)
+		}
 		if err == nil {
 			err = p.encodeWrite(t, s, w)
 		}
@@ -126,7 +129,6 @@ func (p *plan) encode(o *offer, tables map[string]*table) error {
 
 func (p *plan) encodeWrite(t *table, s *shape, w *functions.Write) error {
 	values := make([]span, len(s.columns))
-	lacking := false
 	for i, c := range s.columns {
 		col := &t.columns[c]
 		v, ok := w.Row[col.name]
@@ -148,13 +150,6 @@ func (p *plan) encodeWrite(t *table, s *shape, w *functions.Write) error {
 		}
 		if s.op == functions.OpAdd {
 			return &Error{Fault: FaultEvent, Column: col.name, Err: errors.New("an amount to add is NULL")}
-		}
-		lacking = lacking || col.notNull
-	}
-	if lacking {
-		var err error
-		if s, err = t.earlyShape(s); err != nil {
-			return err
 		}
 	}
 	key := values[:len(t.key)]
@@ -334,7 +329,7 @@ func (p *plan) foldInto(into, w *planned) bool {
 		*into = *w
 		return true
 	case w.shape.op == functions.OpInsert: // the row is there by now
-		return p.readable(w, !w.shape.early)
+		return p.readable(w, false)
 	case into.shape != w.shape:
 		return false
 	}
@@ -412,6 +407,10 @@ func (p *plan) tables(writes []planned) {
 // before all second ones, so that few statements have many rows each; the first ones take
 // the locks, in the order of the keys.
 func (p *plan) rows(writes []planned) {
+	if !p.repeats(writes) {
+		p.firstWrites(writes, false)
+		return
+	}
 	first, again := make([]planned, 0, len(writes)), [][]planned(nil)
 	held := false // a first write might leave its row unlocked, and another follows
 	flush := func() {
@@ -426,8 +425,8 @@ func (p *plan) rows(writes []planned) {
 		}
 		row := writes[from:to]
 		from = to
-		if len(row) > 1 && (row[0].shape.op == functions.OpDelete || row[0].shape.op == functions.OpInsert && !p.certain(&row[0])) {
-			// Nothing is locked by the first write if the row is missing, or is there.
+		if len(row) > 1 && row[0].shape.op == functions.OpDelete {
+			// If the row is missing nothing is locked until it is inserted.
 			flush()
 			for i := range row {
 				p.run(row[i : i+1])
@@ -443,12 +442,21 @@ func (p *plan) rows(writes []planned) {
 	flush()
 }
 
+// repeats reports whether a row is written more than once, or two may be one.
+func (p *plan) repeats(writes []planned) bool {
+	for i := 1; i < len(writes); i++ {
+		if p.compareKeys(&writes[i-1], &writes[i]) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // firstWrites writes the statements of the first writes of rows. If a placing is not needed
-// and would not spare statements, there is one of each run of one shape; also if that would
-// leave values out that do not fit.
+// and would not spare statements, there is one of each run of one shape.
 func (p *plan) firstWrites(writes []planned, held bool) {
 	runs, shapes := shapeRuns(writes)
-	if !held && runs <= shapes+1 || slices.ContainsFunc(writes, func(w planned) bool { return !p.certain(&w) }) {
+	if !held && runs <= shapes+1 {
 		p.runs(writes)
 		return
 	}
@@ -456,17 +464,6 @@ func (p *plan) firstWrites(writes []planned, held bool) {
 		n := placeable(writes)
 		p.place(writes[:n])
 		writes = writes[n:]
-	}
-}
-
-// certain reports whether a placing refuses a write just as its own statement would, which
-// looks at all values, also at those that are not stored.
-func (p *plan) certain(w *planned) bool {
-	switch w.shape.op {
-	case functions.OpReplace, functions.OpAdd, functions.OpDelete:
-		return true
-	default:
-		return w.shape.early || p.readable(w, true)
 	}
 }
 

@@ -117,8 +117,7 @@ func (t *table) keepShape(id string, s *shape) *shape {
 	return s
 }
 
-// earlyShape returns the shape that is s, but for a row that has NULL where the table wants
-// a value: an INSERT would refuse it although the row may be there.
+// earlyShape returns the shape that is s, but finds the row before it inserts one.
 func (t *table) earlyShape(s *shape) (*shape, error) {
 	if s.early || s.op == functions.OpDelete {
 		return s, nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,22 +21,32 @@ import (
 // depend on which events share its batch.
 func TestEventsThatAreCommittedTogetherAreAsOneByOne(t *testing.T) {
 	t.Parallel()
-	const perTable = 60 // events of one set of tables
+	const perTables, side = 250, 4 // events of one set of tables, and sets at a time
 	seed := randomSeed(t)
-	pools := map[string]*pgxpool.Pool{}
-	for _, way := range []string{"together", "one by one"} {
-		url := pgtest.URL(t)
-		if err := schema.Migrate(t.Context(), url); err != nil {
-			t.Fatal(err)
+	var sets atomic.Int64
+	last := int64(max(1, *eventsFlag/perTables))
+	for range min(side, last) {
+		pools := map[string]*pgxpool.Pool{}
+		for _, way := range []string{"together", "one by one"} {
+			url := pgtest.URL(t)
+			if err := schema.Migrate(t.Context(), url); err != nil {
+				t.Fatal(err)
+			}
+			pools[way] = sinktest.NewPool(t, url)
+			needCitext(t, pools[way])
+			sinktest.Execute(t, pools[way], model.TypesSQL)
+			// It does not matter here which commits a crash loses.
+			sinktest.Execute(t, pools[way], `do $$ begin execute format('alter database %I set synchronous_commit = off', current_database()); end $$`)
+			pools[way].Reset()
 		}
-		pools[way] = sinktest.NewPool(t, url)
-		needCitext(t, pools[way])
-		sinktest.Execute(t, pools[way], model.TypesSQL)
-	}
-	for n := range max(1, *eventsFlag/perTable) {
-		if !together(t, pools, seed+uint64(n), perTable) {
-			t.Fatalf("the seed of these tables is %d", seed+uint64(n))
-		}
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			for n := sets.Add(1) - 1; n < last; n = sets.Add(1) - 1 {
+				if !together(t, pools, seed+uint64(n), perTables) {
+					t.Fatalf("the seed of these tables is %d", seed+uint64(n))
+				}
+			}
+		})
 	}
 }
 

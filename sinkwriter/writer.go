@@ -78,6 +78,7 @@ type offer struct {
 	executes          bool
 	deferred          bool   // rows of deferred_event are deleted with its commit
 	asWritten         bool   // its writes are not sorted: that was tried
+	findsRows         bool   // all its upserts find the row before they insert: others were refused
 	unsure            bool   // it may be committed
 	exec              []byte // its first statement, in canonical form
 
@@ -434,6 +435,7 @@ func (w *Writer) commitKeys(batch []*offer, before history) {
 		case errors.As(err, &offending):
 			batch = slices.DeleteFunc(batch, func(o *offer) bool { return o == offending.offer })
 			w.refuse(offending.offer, offending.err)
+		case findRows(batch, err):
 		case attributable(err) && len(batch) > 1:
 			w.divide(batch, err, 2, history{})
 			return
