@@ -506,7 +506,7 @@ func TestTimesAreStoredInUTCHoweverTheyAreGiven(t *testing.T) {
 }
 
 // As docs/postgres.md has it: what the server never gets to see it cannot refuse.
-func TestAWriteThatIsOverwrittenInItsBatchIsNotChecked(t *testing.T) {
+func TestAWriteThatIsOverwrittenInItsBatchIsChecked(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
 	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
@@ -516,12 +516,11 @@ func TestAWriteThatIsOverwrittenInItsBatchIsNotChecked(t *testing.T) {
 		return sinkwriter.Offer{Function: "orders", Version: "1", Event: sinktest.NewEvent(id), Effects: fx}
 	}
 	// In the order of their keys: the digits at the end.
-	for i, o := range w.CommitAll(t.Context(), []sinkwriter.Offer{offer("o-1", -1), offer("o-2", 5)}) {
-		if o.Err != nil || !o.Receipt.Won {
-			t.Errorf("together, event %d: %+v", i, o)
-		}
-	}
 	var refused *sinkwriter.Error
+	together := w.CommitAll(t.Context(), []sinkwriter.Offer{offer("o-1", -1), offer("o-2", 5)})
+	if !errors.As(together[0].Err, &refused) || refused.Constraint != "orders_amount_check" || together[1].Err != nil {
+		t.Errorf("together: %+v", together)
+	}
 	if _, err := w.Commit(t.Context(), offer("o-3", -1)); !errors.As(err, &refused) || refused.Fault != sinkwriter.FaultEvent {
 		t.Errorf("alone: %v", err)
 	}
