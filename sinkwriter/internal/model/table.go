@@ -295,8 +295,10 @@ func (t *randomTable) triggers(r *rand.Rand) {
 func (t *Tables) Effects(seed uint64, i int) functions.Effects {
 	r := rand.New(rand.NewPCG(seed, uint64(i)))
 	var fx functions.Effects
+	// One table: a batch in which writes to one table are refused commits the events that do
+	// not write to it first.
+	table := &t.list[r.IntN(len(t.list))]
 	for range 1 + r.IntN(3)*r.IntN(2) {
-		table := &t.list[r.IntN(len(t.list))]
 		// An event that writes twice under keys that only the server can compare is
 		// committed after the others of its batch.
 		if table.opaque() && slices.ContainsFunc(fx.Writes, func(w functions.Write) bool { return w.Table == table.name }) {
