@@ -49,6 +49,11 @@ where c.relkind in ('r', 'p', 'v', 'm', 'f') and c.oid >= 16384 and strpos(lower
 left join pg_catalog.pg_class c on c.oid = v.oid
 where ` + versionOf + ` is distinct from v.version or v.name is not null and pg_catalog.to_regclass(v.name)::oid is distinct from v.oid`
 
+	// The tables that migrations of some sets have made.
+	madeSQL = `select distinct u.made from tandem.migration m, unnest(m.made) as u(made)
+join pg_catalog.pg_class c on c.oid = pg_catalog.to_regclass(u.made)
+where m.set = any($1) and c.relkind in ('r', 'p', 'f') order by u.made`
+
 	// Fails (22012) if one of the relations is not what it was.
 	guardSQL = `select 1 / (count(*) = 0)::int from (` + changedSQL + `) as changed`
 )
@@ -101,11 +106,14 @@ func (t *table) loadRelation(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
+func (t *table) errNoPolicy() error {
+	return fmt.Errorf("row-level security is on, and no policy lets role %s insert rows: create one for all or insert", quoteIdent(t.role))
+}
+
 // unwritable returns why a write cannot be executed although the table is fit for others.
 func (t *table) unwritable(w *functions.Write) error {
 	if t.noPolicy && w.Op != functions.OpDelete {
-		return &Error{Fault: FaultDeployment, code: "42501", Err: fmt.Errorf(
-			"row-level security is on, and no policy lets role %s insert rows: create one for all or insert", quoteIdent(t.role))}
+		return &Error{Fault: FaultDeployment, code: "42501", Err: t.errNoPolicy()}
 	}
 	for _, row := range [...]functions.Row{w.Row, w.Key} {
 		for name := range row {
@@ -115,6 +123,39 @@ func (t *table) unwritable(w *functions.Write) error {
 		}
 	}
 	return nil
+}
+
+// UnfitTables returns, for the tables that migrations of these functions have made, why effects
+// cannot be written to some, with the remedy. Events that write one are answered with
+// [FaultDeployment]; a table that functions only read, or that triggers fill, may be as it is.
+func (w *Writer) UnfitTables(ctx context.Context, names ...string) ([]error, error) {
+	conn, err := w.pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look up tables: %w", err)
+	}
+	defer conn.Release()
+	rows, err := conn.Query(ctx, madeSQL, names)
+	if err != nil {
+		return nil, fmt.Errorf("look up tables: %w", err)
+	}
+	made, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look up tables: %w", err)
+	}
+	var unfit []error
+	for _, name := range made { // quoted as they are
+		t := &table{name: name, quoted: name}
+		err := t.loadRelation(ctx, conn.Conn())
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("look up table %s: %w", name, err)
+		case t.err != nil:
+			unfit = append(unfit, fmt.Errorf("table %s: %w", name, t.err.Err))
+		case t.noPolicy:
+			unfit = append(unfit, fmt.Errorf("table %s: %w", name, t.errNoPolicy()))
+		}
+	}
+	return unfit, nil
 }
 
 // reliance is what an attempt relies on.

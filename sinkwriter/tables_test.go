@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
 // tableCase is a table, what events write to it, and what becomes of them.
@@ -358,4 +360,31 @@ func newTablesDatabase(t *testing.T) *pgxpool.Pool {
 	}
 	t.Cleanup(pool.Close)
 	return pool
+}
+
+func TestUnfitTablesNamesThoseOfTheMigrations(t *testing.T) {
+	t.Parallel()
+
+	url := pgtest.URL(t)
+	set := schema.MigrationSet{Name: "f", Files: fstest.MapFS{"0001_tables.sql": {Data: []byte(`create table fit (id text primary key);
+create table "Bare" (id text); create view seen as select * from fit; create unlogged table quick (id text primary key);
+create table closed (id text primary key); alter table closed enable row level security; alter table closed force row level security;`)}}}
+	if err := schema.Migrate(t.Context(), url, set); err != nil {
+		t.Fatal(err)
+	}
+	pool := sinktest.NewPool(t, url)
+	sinktest.Execute(t, pool, `create table others (id text)`)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	unfit, err := w.UnfitTables(t.Context(), "f", "g")
+	if err != nil || len(unfit) != 3 {
+		t.Fatalf("%v, %v; want three tables", unfit, err)
+	}
+	for i, want := range []string{"no primary key", "row-level security", "set logged"} {
+		if name := []string{`public."Bare"`, "public.closed", "public.quick"}[i]; !strings.Contains(unfit[i].Error(), want) || !strings.HasPrefix(unfit[i].Error(), "table "+name) {
+			t.Errorf("%v, want table %s: %s", unfit[i], name, want)
+		}
+	}
+	if unfit, err := w.UnfitTables(t.Context(), "g"); err != nil || len(unfit) != 0 {
+		t.Errorf("of another function: %v, %v", unfit, err)
+	}
 }

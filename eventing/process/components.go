@@ -175,6 +175,7 @@ func (cs *components) awaitSchema(ctx context.Context, c config) {
 		case err == nil:
 			cs.notReady.Store(nil)
 			cs.log.LogAttrs(ctx, slog.LevelInfo, "ready")
+			cs.warnOfTables(ctx, c)
 			return
 		case ctx.Err() != nil:
 			return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"  //nolint:depguard // this is where functions and the database are joined
@@ -63,6 +64,23 @@ func (cs *components) prepareSchema(ctx context.Context, c config) error {
 		return err
 	}
 	return cs.checkSchema(ctx, sets)
+}
+
+// warnOfTables logs which tables of the functions' migrations effects cannot be written to.
+func (cs *components) warnOfTables(ctx context.Context, c config) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	var names []string
+	for _, set := range migrationSets(c.functions) {
+		names = append(names, set.Name)
+	}
+	unfit, err := cs.writer.UnfitTables(ctx, names...)
+	if err != nil {
+		cs.log.LogAttrs(ctx, slog.LevelWarn, "could not check the tables of the migrations", slog.Any("err", err))
+	}
+	for _, err := range unfit {
+		cs.log.LogAttrs(ctx, slog.LevelWarn, "effects cannot be written to a table of the migrations; events that write it will wait", slog.Any("err", err))
+	}
 }
 
 func (cs *components) checkSchema(ctx context.Context, sets []schema.MigrationSet) error {
