@@ -12,6 +12,8 @@ import (
 	"runtime/pprof"
 	"strings"
 	"time"
+
+	"github.com/tandem-fn/tandem/test/bench/e2e"
 )
 
 const (
@@ -46,6 +48,9 @@ type bench struct {
 	// limit bounds a trial end to end, instead of the usual limit. A test has another one:
 	// it measures nothing, beside others.
 	limit time.Duration
+
+	// programs are those of rows end to end. By default they are built for each run.
+	programs e2e.Programs
 
 	server *server
 }

@@ -61,14 +61,16 @@ func (b *bench) e2e(ctx context.Context) (text string, rows []any, err error) {
 	if len(selected) == 0 {
 		return "", nil, nil
 	}
-	dir, err := os.MkdirTemp("", "tandem-bench-")
-	if err != nil {
-		return "", nil, fmt.Errorf("make a folder for the programs: %w", err)
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder: not worth a word
-	programs, err := e2e.Build(ctx, dir)
-	if err != nil {
-		return "", nil, err
+	programs := b.programs
+	if programs == (e2e.Programs{}) {
+		dir, err := os.MkdirTemp("", "tandem-bench-")
+		if err != nil {
+			return "", nil, fmt.Errorf("make a folder for the programs: %w", err)
+		}
+		defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder: not worth a word
+		if programs, err = e2e.Build(ctx, dir); err != nil {
+			return "", nil, err
+		}
 	}
 	o := e2e.Options{
 		Programs: programs, Events: min(b.options.events, mostEndToEnd), Rounds: b.options.rounds,

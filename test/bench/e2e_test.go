@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -8,15 +9,29 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/test/bench/e2e"
 )
 
 // e2eRows are rows of each kind.
 const e2eRows = "^(e2e-by-hand|e2e|e2e-race|latency-50-by-hand|nap-50|freeze-50|slow-50|stall-alone|stop-alone|catch-up-.*|ordered-tight)$"
+
+// programs are built once for all tests.
+var programs = sync.OnceValues(func() (e2e.Programs, error) {
+	dir, err := pgtest.ProcessDir()
+	if err != nil {
+		return e2e.Programs{}, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	return e2e.Build(ctx, dir)
+})
 
 // Every trial compares what is in database and stream with what has to be, so that a run
 // without an error has done exactly what was to be done. Whether a rate is held, and how many
@@ -79,6 +94,10 @@ func TestRowsOfEachKindEndToEndAreMeasured(t *testing.T) {
 func measured[T any](t *testing.T, b *bench, table *strings.Builder, file string) (rows []T) {
 	t.Helper()
 
+	var err error
+	if b.programs, err = programs(); err != nil {
+		t.Fatal(err)
+	}
 	if err := b.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}

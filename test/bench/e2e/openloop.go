@@ -76,7 +76,7 @@ func (o *Options) measureOpenLoop(ctx context.Context, l openLoop) (_ *openResul
 	if err != nil {
 		return nil, err
 	}
-	settle := &settleMeter{rate: l.rate, window: min(settleWindow, l.duration/4)}
+	settle := newSettleMeter(l.rate, min(settleWindow, l.duration/4))
 	published, lags, err := d.runOpenLoop(ctx, l, s, settle)
 	result := &openResult{at: l.rate, duration: l.duration, once: l.row.once(), lag: lags.highest(), endLag: lags.last(min(time.Second, l.duration/8))}
 	if errors.Is(err, errLag) {
@@ -163,6 +163,12 @@ func (d *deployment) runOpenLoop(ctx context.Context, l openLoop, s schedule, se
 		settled <- d.observeForeign(ctx, settle)
 	}()
 	published, err := d.publish(ctx, l.row, s)
+	if l.row.settles && err == nil { // a short trial on a busy machine may be over before
+		select {
+		case <-settle.enough:
+		case <-ctx.Done():
+		}
+	}
 	end(errDone)
 	return published, meter, errors.Join(without(<-observed, errDone), without(<-struck, errDone), without(<-settled, errDone), without(err, errDone))
 }

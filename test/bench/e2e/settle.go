@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -55,8 +56,14 @@ const (
 type settleMeter struct {
 	rate     float64
 	window   time.Duration
-	struck   time.Time // when the strike ended
+	struck   time.Time // when the strike ended; over is closed then
+	over     chan struct{}
+	enough   chan struct{} // is closed when as much was observed after the strike as result needs
 	observed []observedForeign
+}
+
+func newSettleMeter(rate float64, window time.Duration) *settleMeter {
+	return &settleMeter{rate: rate, window: window, over: make(chan struct{}), enough: make(chan struct{})}
 }
 
 type observedForeign struct {
@@ -67,6 +74,7 @@ type observedForeign struct {
 // observeForeign observes all clusters until ctx ends. A process that is stopped does not
 // answer: it is asked again.
 func (d *deployment) observeForeign(ctx context.Context, m *settleMeter) error {
+	enough := sync.OnceFunc(func() { close(m.enough) })
 	for sleep(ctx, settleInterval) {
 		at, sum, known := d.o.Now(), 0.0, true
 		for _, addresses := range d.metrics {
@@ -75,6 +83,13 @@ func (d *deployment) observeForeign(ctx context.Context, m *settleMeter) error {
 		}
 		if known {
 			m.observed = append(m.observed, observedForeign{at: at, foreign: sum})
+		}
+		select {
+		case <-m.over:
+			if _, err := m.result(); err == nil {
+				enough()
+			}
+		default:
 		}
 	}
 	return context.Cause(ctx)

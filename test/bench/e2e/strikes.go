@@ -40,6 +40,7 @@ func (d *deployment) strike(ctx context.Context, l openLoop, s schedule, settle 
 			return err
 		}
 		settle.struck = d.o.Now()
+		close(settle.over)
 		<-ctx.Done()
 		return context.Cause(ctx)
 	default: // none, or strikeStall: the function does so by itself
