@@ -10,6 +10,10 @@ PARTS            := ./eventing/cmd/source ./eventing/cmd/ingest ./hack/serve ./h
 # The modules of their own, without those that mainly build other projects' programs.
 MODULES = $(filter-out test/realcluster/build/cluster test/realcluster/build/etcd,$(patsubst %/go.mod,%,$(shell git ls-files '*/go.mod')))
 
+# What is built does not depend on the folder of the clone, so that one clone's build cache
+# serves the next.
+export GOFLAGS := $(filter-out -trimpath,$(shell go env GOFLAGS 2>/dev/null)) -trimpath
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -27,7 +31,8 @@ chat: ## Chat between two clusters, in your browser; ARGS=--help lists the flags
 
 # Tests wait more than they compute: four of a package run at once, and the modules of
 # their own beside those of the root. The package that takes longest comes first. Models of
-# one goroutine run without the race detector, as they take ten times as long with it.
+# one goroutine run without the race detector, as they take ten times as long with it. No
+# result comes from the cache (-count=1): tests build programs, of which it does not know.
 .PHONY: test
 test: ## Run the tests, on real PostgreSQL and real NATS; ARGS go to go test.
 	@hack/install.sh cc pgbouncer
@@ -35,15 +40,15 @@ test: ## Run the tests, on real PostgreSQL and real NATS; ARGS go to go test.
 
 .PHONY: test-root
 test-root:
-	go test -race -short -p 2 -parallel 4 -timeout 12m $(ARGS) ./test/clusters ./...
+	go test -race -short -count=1 -p 2 -parallel 4 -timeout 12m $(ARGS) ./test/clusters ./eventing/source ./sinkwriter ./test/bench ./test/drill ./eventing/jetstream ./test/func ./...
 
 .PHONY: test-modules
 test-modules:
-	go test -short -timeout 12m ./eventing/source/internal/inflight
-	go test -C test/peers -mod=mod -timeout 12m ./...
-	go test -C hack/chat -mod=mod -race -short -timeout 12m ./...
-	go test -C hack/images -timeout 12m ./...
-	go test -C test/config -timeout 12m ./...
+	go test -C test/peers -mod=mod -count=1 -timeout 12m ./...
+	go test -short -count=1 -timeout 12m ./eventing/source/internal/inflight
+	go test -C hack/chat -mod=mod -race -short -count=1 -timeout 12m ./...
+	go test -C hack/images -count=1 -timeout 12m ./...
+	go test -C test/config -count=1 -timeout 12m ./...
 
 .PHONY: clusters
 clusters: ## Run every test with the processes of whole clusters; make test leaves some out.
@@ -99,7 +104,7 @@ lint: $(LINT) ## Look for faults and for what is not in house style.
 	$(LINT) run --allow-parallel-runners --build-tags e2e,chaos ./...
 	@for module in $(MODULES); do \
 		echo "$(LINT) run, in $$module" && \
-		(cd $$module && GOFLAGS=-mod=mod $(LINT) run --allow-parallel-runners ./...) || exit 1; \
+		(cd $$module && GOFLAGS="$(GOFLAGS) -mod=mod" $(LINT) run --allow-parallel-runners ./...) || exit 1; \
 	done
 	@$(MAKE) --no-print-directory words
 

@@ -27,7 +27,7 @@ func TestTheImageOfThisRepositoryLosesNothingWhenItIsStopped(t *testing.T) {
 	// func writes into the folder.
 	folder := filepath.Join(t.TempDir(), "tandem")
 	copyModule(t, folder)
-	program := build(t, folder, append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off"))
+	program := build(t, folder, append(os.Environ(), "GOFLAGS=-mod=mod -trimpath", "GOWORK=off"))
 
 	departures.stopUnderLoad(t, program, pgtest.URL(t), "TANDEM_FUNCTIONS=flights")
 
