@@ -1,7 +1,7 @@
 package eventing
 
 // Extension attributes of a dead letter. The first three are those of Knative's delivery.
-// The headers of an answer are in package outcome.
+// Most headers of an answer are in package outcome.
 const (
 	ErrorDestExtension = "knativeerrordest" // the URL that refused the event
 	ErrorCodeExtension = "knativeerrorcode" // the HTTP status
@@ -9,4 +9,16 @@ const (
 
 	FunctionExtension = "tandemfunction" // the function that refused it, or broke on it
 	AttemptsExtension = "tandemattempts" // how often
+)
+
+// Headers about functions and deferred events.
+const (
+	// VersionsHeader are the functions of an image with their versions, as NAME=VERSION,
+	// separated by commas, each version percent-encoded. Every answer of a function has them,
+	// whatever its status.
+	VersionsHeader = "Tandem-Versions"
+
+	// DeferredHeader of a request with a single event means that the event is deferred: it is
+	// stored in the database, and is deleted there in the transaction that commits it.
+	DeferredHeader = "Tandem-Deferred"
 )

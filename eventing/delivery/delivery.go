@@ -10,6 +10,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/sink"
@@ -41,6 +42,13 @@ type Delivery struct {
 	outages      time.Duration // of the function until then
 	interrupted  bool          // the function was unavailable for the event since
 
+	// Deferred reports whether the event is stored in the database and acknowledged to its
+	// stream: the function is to delete it there with its commit.
+	Deferred bool
+
+	// Lack is what was missing when the event was answered with [outcome.Deployment] last.
+	Lack Lack
+
 	// Strikes is how often the function's process ended while it had nothing else to
 	// compute but the event, and DeadElsewhere reports whether another cluster has made it
 	// a dead letter: one strike is enough then.
@@ -70,6 +78,9 @@ type Step struct {
 	// Receipt is the function's: [outcome.ReceiptWon], [outcome.ReceiptLost], or
 	// something else if the sink is no function of ours.
 	Receipt string
+
+	// Versions is the answer's [eventing.VersionsHeader], for [Sender.VersionOf].
+	Versions string
 
 	// Settled is true if nothing more is to be sent: the event is committed, or the dead
 	// letter sink took it, which Rejected reports.
@@ -133,7 +144,7 @@ func (d *Sender) deliverAlone(ctx context.Context, e *Delivery) (step Step, answ
 
 // step returns the next step for an event.
 func (d *Sender) step(ctx context.Context, e *Delivery, a answer, o outcome.Outcome) Step {
-	step := Step{Outcome: o, Draining: a.draining}
+	step := Step{Outcome: o, Draining: a.draining, Versions: a.versions}
 	switch {
 	case a.status == http.StatusRequestHeaderFieldsTooLarge && o.Kind == outcome.Rejected && !e.structured:
 		// Of a proxy, for which the headers are too large: sent again, with the attributes in
@@ -174,6 +185,7 @@ func (d *Sender) step(ctx context.Context, e *Delivery, a answer, o outcome.Outc
 		e.interrupted = true
 		if o.Kind == outcome.Deployment {
 			e.failedAt = time.Time{}
+			d.recordLack(e, o, a.versions)
 		}
 		if a.brokenBy != "" {
 			step.Broken, e.Alone, e.brokenBy = true, true, a.brokenBy
@@ -222,6 +234,9 @@ func (d *Sender) prepare(e *Delivery) (err error) {
 		return fmt.Errorf("encode event for HTTP: %w", err)
 	}
 	e.request.Once()
+	if e.Deferred {
+		e.request.With(eventing.DeferredHeader, "true")
+	}
 	return nil
 }
 

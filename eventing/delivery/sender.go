@@ -18,6 +18,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/sink"
@@ -220,6 +221,7 @@ type answer struct {
 	err      error             // why it is retried
 	brokenBy string            // how the connection broke after the request was sent; empty if it did not
 	draining bool              // the function is shutting down
+	versions string            // of the functions
 
 	unsent    bool // there was no connection
 	elsewhere bool // another instance may have another answer
@@ -253,7 +255,9 @@ func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events in
 		}
 		sent, stays = append(sent, m.instance), stays || w.abandoned
 	}
-	a.report(ctx, t)
+	if a.outcome.Kind != outcome.Deployment || !r.Has(eventing.DeferredHeader) { // it is known to fail
+		a.report(ctx, t)
+	}
 	return a
 }
 
@@ -272,7 +276,7 @@ func (d *Sender) sendTo(ctx context.Context, t *target, u *url.URL, r *sink.Requ
 	if t.atFunction && isOfFunction(res) {
 		d.isFunction.Store(true)
 	}
-	a := answer{status: res.StatusCode, draining: res.Header.Get(outcome.DrainingHeader) != ""}
+	a := answer{status: res.StatusCode, draining: res.Header.Get(outcome.DrainingHeader) != "", versions: res.Header.Get(eventing.VersionsHeader)}
 	if r.Batch && res.Header.Get("Content-Type") == outcome.OutcomesType {
 		if err := a.readOutcomes(res, events); err != nil {
 			return answer{status: res.StatusCode, err: err}

@@ -43,6 +43,10 @@ const (
 	// Commuting effects may be applied at any time.
 	Commuting = "commuting"
 
+	// Inserting effects insert rows, and may add to others: applied late, they overwrite
+	// nothing, and a row that is there stays as it is.
+	Inserting = "inserting"
+
 	// OrderBound effects must be applied in the order of the stream.
 	OrderBound = "order-bound"
 )
@@ -98,8 +102,8 @@ type Outcome struct {
 	// table with the column or constraint, such as "42703 flights.gate".
 	Fingerprint string
 
-	// EffectClass is, for Deployment, [Commuting] or [OrderBound]; empty if it is not
-	// known.
+	// EffectClass is, for Deployment, [Commuting], [Inserting] or [OrderBound]; empty if it
+	// is not known.
 	EffectClass string
 
 	// RetryAfter is how long to wait before the next attempt; 0 if the answer does not
@@ -190,7 +194,8 @@ var quoted = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
 // effectClass returns a class that this version knows, or none.
 func effectClass(class string) string {
-	if class == Commuting || class == OrderBound {
+	switch class {
+	case Commuting, Inserting, OrderBound:
 		return class
 	}
 	return ""

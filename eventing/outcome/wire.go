@@ -21,11 +21,6 @@ const (
 	// outcome, with parameters: [Outcome.Header].
 	OutcomeHeader = "Tandem-Outcome"
 
-	// ReceiptsHeader of a batch's 204 has a letter for each event that was committed, in
-	// order: w if it was won, l if it was lost. A sender that asks for OutcomesType gets
-	// that instead.
-	ReceiptsHeader = "Tandem-Receipts"
-
 	// MaxBatchHeader and MaxBatchBytesHeader are how many events a function accepts in
 	// one request, and how many bytes the body may have. Every answer of a function has
 	// both, whatever its status. A sink that does not send them accepts single events.

@@ -10,6 +10,10 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
+// receiptsHeader of a batch's 204 has a letter for each event that was committed, in order: w if
+// it was won, l if it was lost. A sender that asks for [outcome.OutcomesType] gets that instead.
+const receiptsHeader = "Tandem-Receipts"
+
 // maxReasons bounds how many refused events of a batch an answer names.
 const maxReasons = 32
 
@@ -115,7 +119,7 @@ func (h *Handler) answerText(w http.ResponseWriter, g *group, members []cloudeve
 	}
 	h.draining.announce(w.Header())
 	if refused == 0 {
-		w.Header()[outcome.ReceiptsHeader] = []string{string(receipts)}
+		w.Header()[receiptsHeader] = []string{string(receipts)}
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}

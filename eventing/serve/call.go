@@ -19,6 +19,7 @@ import (
 type call struct {
 	function *functions.Function // nil if there is none to call
 	event    event.Event
+	deferred bool // it is stored in the database until it is committed
 	key      callKey
 
 	// Set by running.join: a call either computes, in its group, or shares the
@@ -125,7 +126,7 @@ func (c *call) ownEvent() event.Event {
 
 // offer returns the computed effects as they are committed.
 func (c *call) offer() sinkwriter.Offer {
-	return sinkwriter.Offer{Function: c.function.Name, Version: c.function.Version, Event: c.event, Effects: c.effects}
+	return sinkwriter.Offer{Function: c.function.Name, Version: c.function.Version, Event: c.event, Effects: c.effects, Deferred: c.deferred}
 }
 
 // setResult sets the committer's answer.

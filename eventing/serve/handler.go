@@ -16,6 +16,7 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
+	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/internal/webhook"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/functions"
@@ -35,7 +36,7 @@ type Handler struct {
 	types     string // for error messages
 
 	// Values of headers.
-	won, lost, retry, maxBatch, maxBatchBytes, typesHeader []string
+	won, lost, retry, maxBatch, maxBatchBytes, typesHeader, versions []string
 
 	// underWay is held for reading by every request, and for writing by Drain, which
 	// does not release it.
@@ -89,7 +90,7 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 		log:     newEventLog(config.Logger),
 	}
 	names := make(map[string]bool)
-	var types, stated []string
+	var types, stated, versions []string
 	for _, f := range fs {
 		if err := f.Validate(); err != nil {
 			return nil, fmt.Errorf("serve functions: %w", err)
@@ -98,6 +99,7 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 			return nil, fmt.Errorf("serve functions: two are named %s", f.Name)
 		}
 		names[f.Name] = true
+		versions = append(versions, f.Name+"="+url.QueryEscape(f.Version))
 		name := ";function=" + f.Name // once: types that follow are of the same function
 		for _, eventType := range f.Types {
 			if other, ok := h.byType[eventType]; ok {
@@ -110,6 +112,7 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 	}
 	h.types = strings.Join(types, ", ")
 	h.typesHeader = []string{strings.Join(stated, ",")}
+	h.versions = []string{strings.Join(versions, ",")}
 	return h, nil
 }
 
@@ -143,12 +146,13 @@ func (h *Handler) Alive() error {
 }
 
 // AdvertiseBatch sets the headers of an answer that state how many events and bytes a
-// request may have, and the types of events with their functions. [Handler.ServeHTTP]
-// does so itself.
+// request may have, the types of events with their functions, and their versions.
+// [Handler.ServeHTTP] does so itself.
 func (h *Handler) AdvertiseBatch(header http.Header) {
 	header[outcome.MaxBatchHeader] = h.maxBatch
 	header[outcome.MaxBatchBytesHeader] = h.maxBatchBytes
 	header[outcome.TypesHeader] = h.typesHeader
+	header[eventing.VersionsHeader] = h.versions
 }
 
 // ServeHTTP answers one request.
@@ -200,7 +204,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	g := newGroup(r.Context(), h)
 	g.list = g.one[:]
 	c := &g.one[0]
-	c.event = e
+	c.event, c.deferred = e, r.Header.Get(eventing.DeferredHeader) != ""
 	if c.function, c.err = h.findFunction(e); c.err != nil {
 		h.log.logRefused(g.ctx, nil, e, c.err)
 	} else {

@@ -105,15 +105,18 @@ func deploymentError(err error) *sinkwriter.Error {
 }
 
 // effectClass returns the class of effects: commuting if all writes have the same result
-// in whatever order events are applied. Whether a first write wins, or a statement
-// changes something, depends on the writes before it.
+// in whatever order events are applied, inserting if some of them insert rows, where the first
+// one wins. What a replacement or a statement changes depends on the writes before it.
 func effectClass(fx functions.Effects) string {
+	class := outcome.Commuting
 	for i := range fx.Writes {
 		switch fx.Writes[i].Op {
 		case functions.OpAdd, functions.OpNewest, functions.OpOldest, functions.OpDeleteNewest, functions.OpMax, functions.OpMin:
+		case functions.OpInsert:
+			class = outcome.Inserting
 		default:
 			return outcome.OrderBound
 		}
 	}
-	return outcome.Commuting
+	return class
 }

@@ -127,6 +127,15 @@ func (r *Request) Once() *Request {
 	return r
 }
 
+// With sets a header, and returns r.
+func (r *Request) With(name, value string) *Request {
+	r.header.Set(name, value)
+	return r
+}
+
+// Has reports whether a header is set.
+func (r *Request) Has(name string) bool { return r.header.Get(name) != "" }
+
 // Accepting asks for an answer of a media type, and returns r.
 func (r *Request) Accepting(mediaType string) *Request {
 	r.header["Accept"] = []string{mediaType}

@@ -29,6 +29,7 @@ type consumer struct {
 	mu       sync.Mutex
 	reader   eventing.Reader // nil while it is not open
 	epoch    string          // of the reader that was open last
+	place    string          // the name of its origin stream
 	err      error           // why it is not open
 	attempts *attemptsOf     // of the same epoch
 	horizon  uint64          // messages below it are not delivered
@@ -48,7 +49,7 @@ type consumer struct {
 	checkpoint checkpoint // not under mu
 }
 
-// owner is what received an entry: a consumer, or [storedEvents].
+// owner is what received an entry: a consumer, [storedEvents], or [deferrals].
 type owner interface {
 	fetch(ctx context.Context, m eventing.Message) (eventing.Message, error)
 	fetchFailed(ctx context.Context, err error)
@@ -56,6 +57,13 @@ type owner interface {
 	recordFailure(e *inflight.Entry)
 	forgetAttempts(e *inflight.Entry)
 	vanished(ctx context.Context, from, messages uint64)
+	origin(e *inflight.Entry) origin
+}
+
+// origin is where an entry was read: the origin stream, its epoch, and the sequence there.
+type origin struct {
+	stream, epoch string // the epoch is empty if it is not known
+	sequence      uint64
 }
 
 // ownerOf returns what received e.
@@ -65,6 +73,13 @@ func ownerOf(e *inflight.Entry) owner {
 }
 
 func (c *consumer) name() string { return c.stream.Name() }
+
+// origin returns where an entry was read.
+func (c *consumer) origin(e *inflight.Entry) origin {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return origin{c.place, c.epoch, e.Sequence()}
+}
 
 func (c *consumer) fetchFailed(ctx context.Context, err error) { c.failures.Failed(ctx, err) }
 
@@ -144,6 +159,9 @@ func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 	pulled := true // something, or nothing was asked for yet
 	for {
 		if !c.source.awaitActive(pulling.Done()) {
+			return flowed, cmp.Or(ctx.Err(), errReopen)
+		}
+		if !c.source.deferrals.awaitRoom(pulling.Done()) {
 			return flowed, cmp.Or(ctx.Err(), errReopen)
 		}
 		n, bytes := c.partition.Room(pulling)
@@ -370,7 +388,7 @@ func (c *consumer) opened(ctx context.Context, reader eventing.Reader, horizon u
 		c.floor, c.unread, c.settled = 0, 0, 0
 	}
 	c.partition.Opened()
-	c.reader, c.epoch, c.err, c.reopen = reader, reader.Epoch(), nil, reopen
+	c.reader, c.epoch, c.place, c.err, c.reopen = reader, reader.Epoch(), reader.Origin(), nil, reopen
 	c.horizon, c.below, c.attempts = horizon, false, attempts
 }
 

@@ -64,9 +64,11 @@ func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
 	for k, i := range sent {
 		request.Next[i], request.After[i] = s.next(ctx, entries[i], steps[k])
 		request.Draining = request.Draining || steps[k].Draining
+		request.Answered = request.Answered || steps[k].Outcome.Fingerprint != "" // only the function itself states one
 		request.Committed = request.Committed || steps[k].Outcome.Kind == outcome.Committed && !entries[i].Delivery.DeadLetter
 	}
 	s.cfg.Metrics.settled(ctx, entries, sent, steps, s.cfg.Now())
+	s.deferrals.noteWon(entries, sent, steps)
 	if request.Committed {
 		for k, i := range sent {
 			if steps[k].Outcome.Kind == outcome.Committed && !entries[i].Delivery.DeadLetter {
@@ -89,7 +91,7 @@ func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
 				s.handBack(ctx, e)
 				returned = append(returned, e)
 			}
-		case inflight.Retry, inflight.Unavailable, inflight.Broken, inflight.Unsent, inflight.Again, inflight.Pending:
+		case inflight.Retry, inflight.Unavailable, inflight.Broken, inflight.Unsent, inflight.Again, inflight.Pending, inflight.Defer:
 		}
 	}
 	s.countLost(ctx, returned)
@@ -140,6 +142,9 @@ func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step
 		if step.Rejected && s.cfg.Ordered && e.Subject != "" {
 			s.block(ctx, e)
 		}
+		if m, ok := e.Message.(*deferredMessage); ok {
+			m.dead = step.Rejected
+		}
 		owner.forgetAttempts(e)
 		return inflight.Finish, 0
 	case ctx.Err() != nil:
@@ -154,6 +159,10 @@ func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step
 		return inflight.Broken, 0
 	case step.RetryIn == 0:
 		return inflight.Again, 0 // alone, or to the dead letter sink
+	case step.Outcome.Kind == outcome.Deployment && owner == s.deferrals && !e.Delivery.DeadLetter:
+		return s.deferrals.nextRun(ctx, e), 0
+	case step.Outcome.Kind == outcome.Deployment && !e.Delivery.DeadLetter:
+		return s.deferrals.next(e, step)
 	case step.Outcome.Kind == outcome.Failed && !e.Delivery.DeadLetter:
 		owner.recordFailure(e)
 		return inflight.Retry, step.RetryIn

@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/delivery"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
+	"github.com/tandem-fn/tandem/sinkwriter/deferred"
 )
 
 // Metrics are what a [Source] and its [delivery.Sender] count, with the labels cluster
@@ -21,7 +23,7 @@ import (
 // tandem_source_rejected_total, tandem_source_failed_total,
 // tandem_source_strikes_total, tandem_source_suspects, tandem_source_helped_total, tandem_source_skipped_total, tandem_source_forgotten_total,
 // tandem_source_filtered_total, tandem_source_rewinds_total, tandem_source_commit_seconds,
-// tandem_source_parked, tandem_source_stored, tandem_source_pending, tandem_source_unacknowledged,
+// tandem_source_parked, tandem_source_stored, tandem_source_deferred{fingerprint}, tandem_source_deferred_oldest_seconds{fingerprint}, tandem_source_pending, tandem_source_unacknowledged,
 // tandem_source_active, tandem_source_held, tandem_source_in_flight{state} and tandem_source_oldest_seconds. A nil Metrics counts nothing.
 type Metrics struct {
 	delivered, receipts, rejected, failed, skipped, forgotten, filtered, gone, rewinds metric.Int64Counter
@@ -32,6 +34,7 @@ type Metrics struct {
 	commit         metric.Float64Histogram
 
 	labels, won, lost metric.MeasurementOption
+	attributes        []attribute.KeyValue // those of labels
 
 	mu        sync.Mutex
 	positions map[string]eventing.Position // by stream
@@ -47,13 +50,14 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		return metric.WithAttributeSet(attribute.NewSet(append(more, labels...)...))
 	}
 	m := &Metrics{
-		labels:    with(),
-		won:       with(attribute.String("receipt", outcome.ReceiptWon)),
-		lost:      with(attribute.String("receipt", outcome.ReceiptLost)),
-		positions: map[string]eventing.Position{},
+		labels:     with(),
+		attributes: labels,
+		won:        with(attribute.String("receipt", outcome.ReceiptWon)),
+		lost:       with(attribute.String("receipt", outcome.ReceiptLost)),
+		positions:  map[string]eventing.Position{},
 	}
 
-	var errs [21]error
+	var errs [23]error
 	m.delivered, errs[0] = meter.Int64Counter("tandem_source_delivered",
 		metric.WithDescription("Events that the function answered with 2xx."))
 	m.receipts, errs[1] = meter.Int64Counter("tandem_source_receipts",
@@ -89,7 +93,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 		states[state] = with(attribute.String("state", inflight.State(state).String()))
 	}
 	_, errs[15] = meter.Int64ObservableGauge("tandem_source_in_flight",
-		metric.WithDescription("Messages that this process has in its hands, by what each waits for: waiting (a retry, the hedge, or the next lookup of a standby), asking (the ledger), left (another cluster, which goes first with its part of a backlog), blocked (an earlier event of its subject, or a dead letter of it), probe (the probe of its type, for which the function is unavailable), budget (its turn among the redeliveries of failing events, or among slow events), ready (a request), sending (the function's answer), storing (in the database, behind a dead letter)."),
+		metric.WithDescription("Messages that this process has in its hands, by what each waits for: waiting (a retry, the hedge, or the next lookup of a standby), asking (the ledger), left (another cluster, which goes first with its part of a backlog), blocked (an earlier event of its subject, or a dead letter of it), probe (the probe of its type, for which the function is unavailable), budget (its turn among the redeliveries of failing events, or among slow events), ready (a request), sending (the function's answer), deferring (room in the database, until the deployment changes), storing (the database, behind a dead letter or as a deferred event)."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 			if held, ok := m.held(); ok {
 				for state, n := range held.states {
@@ -124,6 +128,18 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 			if active, ok := m.isActive(); ok {
 				o.Observe(active, m.labels)
 			}
+			return nil
+		}))
+	_, errs[21] = meter.Int64ObservableGauge("tandem_source_deferred",
+		metric.WithDescription("Events that are deferred in this cluster until the deployment changes, by what is missing: the SQLSTATE, and the table with the column or the constraint. The largest are named, the others are together."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			m.eachDeferred(func(c deferred.Count, labels metric.MeasurementOption) { o.Observe(c.Events, labels) })
+			return nil
+		}))
+	_, errs[22] = meter.Float64ObservableGauge("tandem_source_deferred_oldest", metric.WithUnit("s"),
+		metric.WithDescription("Time since the first failure of the oldest deferred event, by what is missing."),
+		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
+			m.eachDeferred(func(c deferred.Count, labels metric.MeasurementOption) { o.Observe(c.Oldest.Seconds(), labels) })
 			return nil
 		}))
 	if err := errors.Join(errs[:]...); err != nil {
@@ -167,13 +183,14 @@ func (m *Metrics) observe(value func(eventing.Position) uint64) metric.Int64Call
 }
 
 // holding is the messages in flight: their number, also by state, how many are suspects,
-// and the age of the oldest.
+// the age of the oldest, and the deferred events.
 type holding struct {
 	messages int
 	suspects int
 	helped   int // events of other clusters that were sent so far
 	states   [inflight.Finished]int
 	oldest   time.Duration
+	deferred []deferred.Count // the largest first; nil if nothing is deferred
 }
 
 // watch has the metrics ask a source what it holds.
@@ -240,6 +257,36 @@ func (m *Metrics) held() (h holding, ok bool) {
 	return holds(), true
 }
 
+// maxFingerprints bounds the fingerprints that the metrics name.
+const maxFingerprints = 16
+
+// eachDeferred calls observe with the count of each fingerprint, the smallest together
+// under the name "other". Without deferred events it is called once, with no fingerprint.
+func (m *Metrics) eachDeferred(observe func(deferred.Count, metric.MeasurementOption)) {
+	held, ok := m.held()
+	if !ok || held.deferred == nil {
+		return
+	}
+	with := func(fingerprint string) metric.MeasurementOption {
+		return metric.WithAttributeSet(attribute.NewSet(append(slices.Clone(m.attributes), attribute.String("fingerprint", fingerprint))...))
+	}
+	if len(held.deferred) == 0 {
+		observe(deferred.Count{}, with(""))
+	}
+	other := deferred.Count{}
+	for i, c := range held.deferred {
+		if i < maxFingerprints {
+			observe(c, with(c.Fingerprint))
+			continue
+		}
+		other.Events += c.Events
+		other.Oldest = max(other.Oldest, c.Oldest)
+	}
+	if other.Events > 0 {
+		observe(other, with("other"))
+	}
+}
+
 func (m *Metrics) position(stream string, p eventing.Position) {
 	if m == nil {
 		return
@@ -280,6 +327,9 @@ func (m *Metrics) settled(ctx context.Context, entries []*inflight.Entry, sent [
 			won++
 			// Two computers' clocks are compared here, so a little less than nothing is
 			// possible.
+			if entries[i].Delivery.Deferred {
+				continue // it waited for people
+			}
 			m.commit.Record(ctx, max(now.Sub(entries[i].Message.Arrived()), 0).Seconds(), m.labels)
 		case outcome.ReceiptLost:
 			lost++

@@ -100,7 +100,8 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 		"tandem_source_held":              0,
 		"tandem_source_in_flight waiting": 0, "tandem_source_in_flight asking": 0, "tandem_source_in_flight left": 0,
 		"tandem_source_in_flight blocked": 0, "tandem_source_in_flight probe": 0, "tandem_source_in_flight budget": 0,
-		"tandem_source_in_flight ready": 0, "tandem_source_in_flight sending": 0,
+		"tandem_source_in_flight deferring": 0,
+		"tandem_source_in_flight ready":     0, "tandem_source_in_flight sending": 0,
 		"tandem_source_in_flight storing": 0,
 	}, collect(t, reader)); diff != "" {
 		t.Errorf("afterwards (-want +got):\n%s", diff)

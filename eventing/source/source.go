@@ -66,6 +66,10 @@ type Config struct {
 	// Blocked returns the dead letters that wait for one. Required if Ordered.
 	Blocked Blocked
 
+	// Deferred stores the events that only a change of the deployment can fix, while others
+	// are committed. Nil if they wait in the stream.
+	Deferred Deferred
+
 	// Attempts keeps for how long events that break the function have been tried. Nil
 	// for this process' memory.
 	Attempts Attempts
@@ -176,6 +180,7 @@ type Source struct {
 	witnesses   witnesses
 	typesCheck  typesCheck
 	stored      *storedEvents // nil if no order is kept
+	deferrals   *deferrals    // nil if nothing is deferred
 
 	ending atomic.Bool // Run's context has ended: others go first with events
 
@@ -210,11 +215,12 @@ func New(streams eventing.Streams, sender *delivery.Sender, checkpoints Checkpoi
 	}
 	s.table = inflight.New(inflight.Config{
 		Now: cfg.Now, InFlight: cfg.InFlight, Rate: cfg.Rate, MaxBatch: s.maxBatch, MaxBytes: cfg.MaxBytes, CatchUpLag: s.catchUpLag(), Ordered: cfg.Ordered,
-		Lease: s.leases(),
+		Lease: s.leases(), Defers: cfg.Deferred != nil,
 	})
 	if cfg.Ordered {
 		s.stored = newStoredEvents(s)
 	}
+	s.deferrals = newDeferrals(s)
 	if cfg.Ledger == nil {
 		s.table.SetHedge(eventing.Hedge{}) // only the race needs no ledger, and there is nothing to wait for
 	}
@@ -268,6 +274,7 @@ func (s *Source) inFlight() (h holding) {
 		h.oldest = max(h.oldest, age)
 	}
 	h.states, h.suspects, h.helped = s.table.Counts(), s.table.Suspects(), s.table.Helped()
+	h.deferred = s.deferrals.deferredCounts()
 	return h
 }
 
@@ -289,6 +296,10 @@ func (s *Source) Run(ctx context.Context) {
 	if s.stored != nil {
 		helpers.Go(func() { s.stored.deleteSettled(helping) })
 	}
+	if s.deferrals != nil {
+		helpers.Go(func() { s.deferrals.followDeferred(ctx) })
+		helpers.Go(func() { s.deferrals.deleteSettled(helping) })
+	}
 	helpers.Go(func() { s.followLeases(ctx) })
 	helpers.Go(func() { s.followWitness(ctx) })
 
@@ -304,6 +315,10 @@ func (s *Source) Run(ctx context.Context) {
 	if s.stored != nil {
 		workers.Go(func() { s.stored.storeAll(ctx) })
 		workers.Go(func() { s.stored.deliverAll(ctx) })
+	}
+
+	if s.deferrals != nil {
+		workers.Go(func() { s.deferrals.deferAll(ctx) })
 	}
 
 	s.followStreams(ctx)
@@ -331,7 +346,7 @@ func (s *Source) Ready() error {
 	for _, c := range s.consumers.current() {
 		errs = append(errs, c.ready())
 	}
-	return errors.Join(append(errs, s.typesProblem(), s.sender.Ready())...)
+	return errors.Join(append(errs, s.deferrals.ready(), s.typesProblem(), s.sender.Ready())...)
 }
 
 // openConfig is what streams are opened with.

@@ -250,7 +250,7 @@ func (e *storedEvents) message(stored ledger.StoredEvent) (*storedMessage, error
 	if err != nil {
 		return nil, fmt.Errorf("read stored event %s of %s: %w", stored.ID, stored.Source, err)
 	}
-	return &storedMessage{events: e, position: stored.Position, arrived: stored.Arrived, size: len(stored.Event), event: ev}, nil
+	return &storedMessage{events: e, position: stored.Position, stream: stored.Stream, sequence: stored.Sequence, arrived: stored.Arrived, size: len(stored.Event), event: ev}, nil
 }
 
 // deleteSettled deletes settled events, until ctx ends, and then the rest.
@@ -311,12 +311,20 @@ func (e *storedEvents) fetch(_ context.Context, m eventing.Message) (eventing.Me
 	return m, nil
 }
 
+// origin returns where an entry was read, before it was stored.
+func (e *storedEvents) origin(entry *inflight.Entry) origin {
+	m, _ := entry.Message.(*storedMessage)
+	return origin{stream: m.stream, sequence: m.sequence}
+}
+
 func (e *storedEvents) fetchFailed(context.Context, error) {}
 
 // storedMessage is a stored event.
 type storedMessage struct {
 	events   *storedEvents
 	position int64
+	stream   string // where it was read
+	sequence uint64
 	arrived  time.Time
 	size     int
 	event    event.Event

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/tandem-fn/tandem/sinkwriter/deferred"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
@@ -68,6 +69,38 @@ type Blocked interface {
 
 	// Delete deletes stored events by their positions.
 	Delete(ctx context.Context, function string, positions []int64) error
+}
+
+// Deferred stores the events of this cluster that only a change of the deployment can fix.
+// [deferred.Store] is the one on PostgreSQL. It must be safe for concurrent use.
+type Deferred interface {
+	// Defer stores events of function, in their order, and returns what became of each. The
+	// first one of a fingerprint is due after the time until. All are stored or none, with an
+	// error.
+	Defer(ctx context.Context, function string, events []deferred.Event, until time.Duration) ([]deferred.Result, error)
+
+	// Counts returns how much is deferred, by fingerprint, and Elsewhere for which reasons
+	// other clusters have deferred events.
+	Counts(ctx context.Context, function string) ([]deferred.Count, error)
+	Elsewhere(ctx context.Context, function string) ([]deferred.Lack, error)
+
+	// Due returns the first limit events that are due, and After the first limit events of
+	// a fingerprint after a position that may be run and are not due.
+	Due(ctx context.Context, function string, limit int) ([]deferred.Row, error)
+	After(ctx context.Context, function, fingerprint string, position int64, limit int) ([]deferred.Row, error)
+
+	// Schedule makes one event of each fingerprint due after a wait: the first one from a
+	// position on. Postpone notes that one has failed again, and is not due any more.
+	Schedule(ctx context.Context, function string, fingerprints []string, positions []int64, wait time.Duration) error
+	Postpone(ctx context.Context, function string, e deferred.Event) error
+
+	// DeleteCommitted deletes events of all clusters that are committed; one that is not is
+	// not due any more. Delete deletes events of this cluster.
+	DeleteCommitted(ctx context.Context, keys []ledger.Key) error
+	Delete(ctx context.Context, keys []ledger.Key) error
+
+	// Catalog returns a number that changes with the catalog of the database.
+	Catalog(ctx context.Context) (int64, error)
 }
 
 // Attempts stores the failed attempts of events that break a function, so that a source

@@ -82,14 +82,14 @@ where key = $1 and cluster = $2 and function = $3`
     select e.ctid from tandem.deferred_event e where e.key = any($1::uuid[])
     and exists (select from tandem.ledger l where l.key = e.key) for update skip locked))`
 
-	// What is not in the ledger, as after a failover that lost the commit, is run again when it
-	// is its turn.
+	// An event that is not in the ledger, as after a failover that lost the commit, is run again
+	// when it is its turn.
 	unscheduleDeferredSQL = `update tandem.deferred_event set next_run_at = null where cluster = $1 and key = any($2::uuid[]) and next_run_at <= now()`
 
 	deleteOwnDeferredSQL = `delete from tandem.deferred_event where cluster = $1 and key = any($2::uuid[])`
 
-	// What has been changed in the catalogs that a statement of a function depends on. The
-	// statistics count every change, and cost nothing to read.
+	// Changes of the catalogs on which statements of functions depend. The statistics count
+	// every change, and cost nothing to read.
 	catalogChangesSQL = `select coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint from pg_catalog.pg_stat_sys_tables
 where schemaname = 'pg_catalog' and relname in ('pg_class', 'pg_attribute', 'pg_attrdef', 'pg_constraint', 'pg_index', 'pg_inherits',
     'pg_type', 'pg_enum', 'pg_proc', 'pg_namespace', 'pg_policy', 'pg_trigger', 'pg_auth_members', 'pg_authid')`

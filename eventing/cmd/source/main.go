@@ -200,6 +200,7 @@ func newSource(conn *jetstream.Conn, sender *delivery.Sender, db database, until
 		Suspects:    db.suspects,
 		Ordered:     cfg.Ordering == orderBySubject,
 		Blocked:     db.verdicts,
+		Deferred:    db.deferred,
 		ActiveUntil: until,
 		Metrics:     metrics,
 		Logger:      logger,

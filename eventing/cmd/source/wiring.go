@@ -15,6 +15,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/telemetry"
 	"github.com/tandem-fn/tandem/sinkwriter"
 	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
+	"github.com/tandem-fn/tandem/sinkwriter/deferred"
 	"github.com/tandem-fn/tandem/sinkwriter/lease"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
@@ -24,6 +25,7 @@ type database struct {
 	progress timelineCheckpoints
 	tries    *ledger.Attempts
 	verdicts *ledger.Blocked
+	deferred *deferred.Store
 	ledger   source.Ledger
 	suspects source.Suspects
 	letters  *deadletter.Store
@@ -69,6 +71,7 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 		progress: timelineCheckpoints{ledger.NewCheckpoints(pool, cluster), now},
 		tries:    ledger.NewAttempts(pool, cluster),
 		verdicts: ledger.NewBlocked(pool, cluster),
+		deferred: deferred.NewStore(pool, cluster),
 		ledger:   timelineLedger{ledger.New(pool), now},
 		suspects: ledger.NewSuspects(pool, cluster),
 		letters:  deadletter.NewStore(pool, cluster),
@@ -84,7 +87,7 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 // with returns the database for a replica with a lease: without it, nothing is stored.
 func (d database) with(held lease.Lease) database {
 	d.progress.Checkpoints = d.progress.With(held)
-	d.tries, d.verdicts = d.tries.With(held), d.verdicts.With(held)
+	d.tries, d.verdicts, d.deferred = d.tries.With(held), d.verdicts.With(held), d.deferred.With(held)
 	return d
 }
 

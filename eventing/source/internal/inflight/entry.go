@@ -14,21 +14,22 @@ type State uint8
 
 // The states; package source has the diagram.
 const (
-	stateWaiting State = iota // for its time: a retry, a hedge delay, the next lookup of a standby
-	stateAsking               // for a lookup, or one is under way
-	stateLeft                 // to another cluster that catches up too
-	stateBlocked              // behind another event of its subject
-	stateHeld                 // behind the probe of its type, for which the function is unavailable
-	stateDue                  // to be sent when the budget of failing, or the share of slow events allows it
-	stateReady                // to be delivered
-	stateSending              // in a request
-	stateStoring              // behind a dead letter
-	Finished                  // acknowledged
+	stateWaiting   State = iota // for its time: a retry, a hedge delay, the next lookup of a standby
+	stateAsking                 // for a lookup, or one is under way
+	stateLeft                   // to another cluster that catches up too
+	stateBlocked                // behind another event of its subject
+	stateHeld                   // behind the probe of its type, for which the function is unavailable
+	stateDue                    // to be sent when the budget of failing, or the share of slow events allows it
+	stateReady                  // to be delivered
+	stateSending                // in a request
+	stateDeferring              // to be stored, until the deployment changes
+	stateStoring                // in the database
+	Finished                    // acknowledged
 )
 
 // String returns the name of the state, as metrics have it.
 func (s State) String() string {
-	return [...]string{"waiting", "asking", "left", "blocked", "probe", "budget", "ready", "sending", "storing", "finished"}[s]
+	return [...]string{"waiting", "asking", "left", "blocked", "probe", "budget", "ready", "sending", "deferring", "storing", "finished"}[s]
 }
 
 const (

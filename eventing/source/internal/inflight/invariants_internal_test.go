@@ -23,6 +23,10 @@ func (m *model) check() {
 	put(stateReady, slices.Collect(t.queue.all())...)
 	put(stateDue, slices.Collect(t.again.all())...)
 	put(stateDue, slices.Collect(t.slow.all())...)
+	put(stateDeferring, t.toDefer...)
+	for _, entries := range m.storing {
+		put(stateStoring, entries...)
+	}
 	for _, c := range t.probed {
 		put(stateHeld, slices.Collect(c.held.all())...)
 	}
@@ -227,6 +231,13 @@ func (m *model) drain(when string) {
 			m.complete(0, false)
 			moved = true
 		}
+		for m.toDefer(1000) {
+			moved = true
+		}
+		for len(m.storing) > 0 {
+			m.deferred(0, false)
+			moved = true
+		}
 		m.check()
 		if !m.unfinished() {
 			return
@@ -248,7 +259,7 @@ func (m *model) drain(when string) {
 // unfinished reports whether there is a message that does not wait for a reason.
 func (m *model) unfinished() bool {
 	t := m.table
-	if len(m.requests)+len(m.lookups) > 0 {
+	if len(m.requests)+len(m.lookups)+len(m.storing)+len(t.toDefer) > 0 {
 		return true
 	}
 	for _, s := range m.streams {

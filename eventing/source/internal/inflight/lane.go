@@ -52,7 +52,7 @@ func (t *Table) mayRun(e *Entry) bool {
 	}
 	events := t.blocked[l.subject]
 	_, itself := events[e.ID] // the stream has not heard that it is dead
-	return itself || len(events) == 0 && (t.behind[l.subject] == 0 || e.partition == t.storedPart)
+	return itself || e.partition == t.deferredPart || len(events) == 0 && (t.behind[l.subject] == 0 || e.partition == t.storedPart)
 }
 
 // advance lets the first of a lane run if it is its turn.

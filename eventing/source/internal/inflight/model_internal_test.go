@@ -105,7 +105,8 @@ type model struct {
 	streams  []*modelStream
 	requests [][]*Entry
 	lookups  [][]*Entry
-	held     map[*Entry]bool // by a request or lookup
+	storing  [][]*Entry      // that are being deferred
+	held     map[*Entry]bool // by a request or lookup, or being deferred
 
 	asleep  time.Time // the dispatcher sleeps until then, if nothing wakes it
 	eager   bool      // NextRequest is called where it must return nothing, too
@@ -165,6 +166,7 @@ func runModel(t *testing.T, decisions []byte) {
 		CatchUpLag: []time.Duration{0, time.Second}[m.n(2)],
 		Ordered:    m.n(3) > 0,
 		Lease:      m.n(3) > 0,
+		Defers:     true,
 	}
 	m.eager, m.closes, m.killed = m.n(2) == 0, m.n(8) == 0, m.n(2) == 0
 	hedgeAtEnd := []eventing.Hedge{{}, {Delay: 300 * time.Millisecond}, {Share: true}}[m.n(3)]
@@ -282,6 +284,7 @@ func (m *model) step() {
 		}
 	case 21:
 		m.confirm(s)
+		m.toDefer(2)
 	case 22:
 		if len(s.late) > 0 {
 			m.redeliver(s)
@@ -295,6 +298,10 @@ func (m *model) step() {
 			}
 		})
 		m.commitElsewhere(s)
+		m.table.DeferLacking(func(e *Entry) bool { return e.Sequence()%3 == 0 })
+		for len(m.storing) > 0 {
+			m.deferred(0, true)
+		}
 	}
 }
 
@@ -777,8 +784,60 @@ func (m *model) outcome(e *Entry) (Next, time.Duration) {
 		return Again, 0
 	case what == 9 && e.lane == nil:
 		return Drop, 0
+	case what == 10: // something in the deployment is missing
+		e.Delivery.Lack.Fingerprint = "42703 t"
+		return []Next{Defer, Retry}[e.Sequence()%2], after
 	default:
 		return Retry, after
+	}
+}
+
+// toDefer takes entries that are to be deferred.
+func (m *model) toDefer(n int) bool {
+	m.t.Helper()
+	entries := m.table.NextToDefer(n)
+	if len(entries) == 0 {
+		return false
+	}
+	m.logf("defer %d", len(entries))
+	for _, e := range entries {
+		if e.stale() || m.held[e] {
+			m.failf("defer %d: it is not to be deferred", e.Sequence())
+		}
+		m.held[e] = true
+	}
+	m.storing = append(m.storing, entries)
+	return true
+}
+
+// deferred ends the storing of entries, all or some of them.
+func (m *model) deferred(i int, some bool) {
+	m.t.Helper()
+	entries := m.storing[i]
+	m.storing = slices.Delete(m.storing, i, i+1)
+	done := make([]bool, len(entries))
+	want := 0
+	for k, e := range entries {
+		done[k] = !some || e.Sequence()%4 > 0
+		if e.stale() || !done[k] {
+			continue
+		}
+		want++
+		if m.table.cfg.Ordered && e.Subject != "" {
+			m.block(e)
+		}
+	}
+	finished := m.table.Deferred(entries, done, time.Second)
+	m.logf("deferred %d of %d", len(finished), len(entries))
+	if len(finished) != want {
+		m.failf("deferred: %d are finished, want %d", len(finished), want)
+	}
+	for _, e := range entries {
+		delete(m.held, e)
+	}
+	for _, e := range finished {
+		m.finished(e)
+		m.acknowledge(e)
 	}
 }
 
@@ -906,7 +965,10 @@ func (m *model) close() {
 	for len(m.requests) > 0 {
 		m.complete(0, m.oneIn(2))
 	}
-	if batch, _ := m.table.NextRequest(modelIdle); batch != nil || m.table.NextLookup(1) != nil {
+	for len(m.storing) > 0 {
+		m.deferred(0, true)
+	}
+	if batch, _ := m.table.NextRequest(modelIdle); batch != nil || m.table.NextLookup(1) != nil || m.table.NextToDefer(1) != nil {
 		m.failf("there is a request or lookup after the end")
 	}
 	handBack()

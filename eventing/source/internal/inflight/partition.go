@@ -75,6 +75,7 @@ func (p *Partition) Receive(m eventing.Message, d *delivery.Delivery, id EventID
 	e := &Entry{
 		Message: m, Delivery: d, ID: id, Subject: subject, partition: p, generation: p.generation, sequence: sequence,
 		size: size + entryOverhead, payload: size + memberOverhead, received: now, heartbeatAt: now, suspect: d.Strikes > 0,
+		failing: p == t.deferredPart,
 	}
 	t.joinCircuit(e)
 	p.entries.add(e)
@@ -120,6 +121,7 @@ func (p *Partition) Abandon() {
 		return current(e)
 	})
 	t.left.keepOnly(current)
+	t.toDefer = keepOnly(t.toDefer, current)
 	for subject, l := range p.lanes {
 		l.entries = keepOnly(l.entries, current)
 		if l.running != nil && l.running.state != stateSending { // else it may still commit
@@ -167,6 +169,9 @@ func (p *Partition) forget(e *Entry) {
 // finish moves e to the finished ones.
 func (p *Partition) finish(e *Entry) {
 	p.forget(e)
+	if p == p.table.deferredPart { // its owner knows when the event is deleted
+		return
+	}
 	p.finished.add(e.sequence)
 	if p == p.table.storedPart {
 		p.table.unstored(e)

@@ -69,6 +69,7 @@ type circuit struct {
 	quietSince time.Time // when one of them was answered last, or the first of them was sent
 
 	open    bool
+	lacking bool // something in the deployment is missing for the latest one that was unavailable
 	harm    bool // events of it hang, or break their connections
 	held    entryQueue
 	probes  int       // entries in requests that were held before
@@ -171,6 +172,9 @@ func (t *Table) circuitAnswered(e *Entry, next Next, took time.Duration, now tim
 		return // trials find out which event it was
 	case next == Broken && !c.harm:
 		next = Unavailable
+	}
+	if next == Unavailable {
+		c.lacking = e.Delivery.Lack.Fingerprint != ""
 	}
 	harmful := next == Pending || next == Broken || next == Retry && took >= hungAfter
 	first := e.attempts == 0 && !e.suspect

@@ -224,6 +224,9 @@ const (
 	// Drop means that it is forgotten, and the stream redelivers it. If this process goes
 	// on, what comes after it in its subject is delivered before it.
 	Drop
+	// Defer means that it is stored until the deployment changes, and acknowledged
+	// ([Table.NextToDefer]). Nothing is wrong with others of its type.
+	Defer
 )
 
 // Request is a request that has ended.
@@ -323,6 +326,8 @@ func (t *Table) completeEntry(e *Entry, next Next, after, took time.Duration, no
 		} else {
 			t.ready(e)
 		}
+	case Defer:
+		t.deferEntry(e)
 	case Drop:
 		e.partition.forget(e)
 		t.leave(e)

@@ -55,7 +55,7 @@ func (t *Table) StoreReady() <-chan struct{} { return t.storeReady }
 
 // mustStore reports whether the events of l are stored.
 func (t *Table) mustStore(p *Partition, l *lane) bool {
-	return t.storedPart != nil && p != t.storedPart && p.complete && t.blocked != nil && (len(t.blocked[l.subject]) > 0 || t.behind[l.subject] > 0)
+	return t.storedPart != nil && p != t.storedPart && p != t.deferredPart && p.complete && t.blocked != nil && (len(t.blocked[l.subject]) > 0 || t.behind[l.subject] > 0)
 }
 
 // considerStoring has the blocked entries of l stored, if they are behind a dead letter.

@@ -43,6 +43,9 @@ type Config struct {
 
 	// Ordered keeps the order of messages with the same subject in a partition.
 	Ordered bool
+
+	// Defers has events deferred ([Defer]).
+	Defers bool
 }
 
 // Table holds the messages of a source. Create it with [New]. It is safe for concurrent
@@ -65,6 +68,7 @@ type Table struct {
 	sharing
 
 	stored
+	deferral
 	blocked     map[string]map[EventID]struct{} // by subject; nil until it is known
 	blockedTurn []ledger.BlockedEvent           // those that Blocking has not returned yet in this round
 }
@@ -99,6 +103,11 @@ func New(cfg Config) *Table {
 		t.storeReady, t.toDeliver = make(chan struct{}, 1), make(chan struct{}, 1)
 		t.storedPart = t.AddPartition()
 		t.storedPart.complete = true
+	}
+	t.deferReady = make(chan struct{}, 1)
+	if cfg.Defers {
+		t.deferredPart = t.AddPartition()
+		t.deferredPart.complete = true
 	}
 	return t
 }
@@ -146,8 +155,10 @@ func (t *Table) share() int { return t.cfg.MaxBytes / t.streams() }
 // streams is the number of partitions that are read from streams; at least 1.
 func (t *Table) streams() int {
 	n := len(t.partitions)
-	if t.storedPart != nil {
-		n--
+	for _, of := range []*Partition{t.storedPart, t.deferredPart} {
+		if of != nil {
+			n--
+		}
 	}
 	return max(n, 1)
 }
@@ -326,7 +337,7 @@ func (t *Table) Close() (left []*Entry) {
 		h.clear()
 	}
 	t.waiting.clear()
-	t.lookups, t.left = fifo{}, serviceList{}
+	t.lookups, t.left, t.toDefer = fifo{}, serviceList{}, nil
 	return left
 }
 

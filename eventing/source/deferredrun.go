@@ -1,0 +1,453 @@
+package source
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/cloudevents/sdk-go/v2/event"
+
+	"github.com/tandem-fn/tandem/eventing"
+	"github.com/tandem-fn/tandem/eventing/delivery"
+	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
+	"github.com/tandem-fn/tandem/functions/cloudevent"
+	"github.com/tandem-fn/tandem/sinkwriter/deferred"
+	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+)
+
+const (
+	// deferredInterval is how often deferred events that are due are loaded, and
+	// deferredCount how often they are counted if there are more than fewDeferred.
+	deferredInterval = time.Second
+	deferredCount    = 10 * time.Second
+	fewDeferred      = 1000
+
+	// Of a fingerprint, one event is run after an interval that grows from probeBase to
+	// probeLimit, and after a change of the catalog, but not sooner than probePause after
+	// the one before.
+	probeBase  = 10 * time.Second
+	probeLimit = 10 * time.Minute
+	probePause = 2 * time.Second
+
+	// Up to deferredEach events are loaded at a time, while fewer than deferredInFlight are in
+	// flight.
+	deferredEach     = 64
+	deferredInFlight = 256
+)
+
+// runs is what deferrals knows about the events that are run again. It is under its lock.
+type runs struct {
+	countedAt time.Time
+	catalog   int64 // its latest version; 0 if it is not known
+
+	failed   map[string]int       // runs in a row without success, by fingerprint
+	probedAt map[string]time.Time // when one of the fingerprint was scheduled last
+	passes   map[string]int64     // positions of fingerprints whose events are run now
+
+	settled []*deferredMessage // that are to be deleted
+	ended   map[int64]bool     // positions of events that are settled, and not deleted
+}
+
+func newRuns() runs {
+	return runs{failed: map[string]int{}, probedAt: map[string]time.Time{}, passes: map[string]int64{}, ended: map[int64]bool{}}
+}
+
+// followDeferred counts, schedules and runs deferred events, until ctx ends.
+func (d *deferrals) followDeferred(ctx context.Context) {
+	ticker := time.NewTicker(deferredInterval)
+	defer ticker.Stop()
+	for {
+		if d.source.active() {
+			d.relieve()
+			switch err := d.runDue(ctx); {
+			case ctx.Err() != nil:
+				return
+			case err != nil:
+				d.running.Failed(ctx, err)
+			default:
+				d.running.Succeeded(ctx)
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// runDue has the events run whose time has come.
+func (d *deferrals) runDue(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	if err := d.count(ctx); err != nil {
+		return err
+	}
+	if d.isEmpty() {
+		return nil
+	}
+	if err := d.schedule(ctx); err != nil {
+		return err
+	}
+	room := d.room()
+	if room <= 0 {
+		return nil
+	}
+	rows, err := d.store.Due(ctx, d.source.cfg.Function, room)
+	if err != nil {
+		return err
+	}
+	d.run(ctx, rows)
+	return d.runPasses(ctx)
+}
+
+// room returns how many events may be loaded.
+func (d *deferrals) room() int {
+	_, inFlight := d.partition.Has(0)
+	return min(deferredEach, deferredInFlight-inFlight)
+}
+
+func (d *deferrals) isEmpty() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.events == 0
+}
+
+// count counts the deferred events, here and elsewhere, if it is time.
+func (d *deferrals) count(ctx context.Context) error {
+	now := d.source.cfg.Now()
+	d.mu.Lock()
+	due := d.countedAt.IsZero() || d.events <= fewDeferred || now.Sub(d.countedAt) >= deferredCount
+	fails := len(d.since) > 0
+	d.mu.Unlock()
+	if !due {
+		return nil
+	}
+	counts, err := d.store.Counts(ctx, d.source.cfg.Function)
+	if err != nil {
+		return err
+	}
+	var elsewhere []deferred.Lack
+	if fails {
+		if elsewhere, err = d.store.Elsewhere(ctx, d.source.cfg.Function); err != nil {
+			return err
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.countedAt = now
+	clear(d.counts)
+	clear(d.elsewhere)
+	d.events, d.bytes = 0, 0
+	for _, c := range counts {
+		d.counts[c.Fingerprint] = c
+		d.events += c.Events
+		d.bytes += c.Bytes
+	}
+	for _, lack := range elsewhere {
+		d.elsewhere[lack] = true
+	}
+	gone := func(fingerprint string) bool { return d.counts[fingerprint].Events == 0 }
+	maps.DeleteFunc(d.logged, func(fingerprint string, _ bool) bool { return gone(fingerprint) })
+	maps.DeleteFunc(d.failed, func(fingerprint string, _ int) bool { return gone(fingerprint) })
+	maps.DeleteFunc(d.probedAt, func(fingerprint string, _ time.Time) bool { return gone(fingerprint) })
+	full := d.isFull()
+	if full && !d.full {
+		d.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "no more events may be deferred; the source pauses: change what they lack, or drop them; see tandem deferred list",
+			slog.Int64("events", d.events), slog.Int64("bytes", d.bytes))
+	}
+	if d.full = full; !full {
+		select {
+		case d.roomAgain <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// schedule has one event of each fingerprint run that has none with a time, and after a change of
+// the catalog one of each.
+func (d *deferrals) schedule(ctx context.Context) error {
+	version, err := d.store.Catalog(ctx)
+	if err != nil {
+		return err
+	}
+	now := d.source.cfg.Now()
+	d.mu.Lock()
+	changed := d.catalog != 0 && version != d.catalog
+	byWait := map[time.Duration][]deferred.Count{}
+	paused := false
+	for fingerprint, c := range d.counts {
+		switch {
+		case c.Events <= c.Held || c.Last == 0:
+		case changed && now.Sub(d.probedAt[fingerprint]) < probePause:
+			paused = true
+		case changed:
+			byWait[0] = append(byWait[0], c)
+			d.probedAt[fingerprint] = now
+		case !c.Scheduled:
+			wait := min(probeBase<<min(d.failed[fingerprint], 10), probeLimit)
+			byWait[wait] = append(byWait[wait], c)
+		}
+	}
+	if !paused {
+		d.catalog = version
+	}
+	d.mu.Unlock()
+	for wait, counts := range byWait {
+		fingerprints, positions := make([]string, len(counts)), make([]int64, len(counts))
+		for i, c := range counts {
+			fingerprints[i], positions[i] = c.Fingerprint, c.First
+			if d.hasFailed(c.Fingerprint) { // another one may lack something else by the same name
+				positions[i] = c.First + rand.Int64N(c.Last-c.First+1) //nolint:gosec // it decides nothing
+			}
+		}
+		if err := d.store.Schedule(ctx, d.source.cfg.Function, fingerprints, positions, wait); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *deferrals) hasFailed(fingerprint string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.failed[fingerprint] > 0
+}
+
+// runPasses runs the events of fingerprints of which one was committed.
+func (d *deferrals) runPasses(ctx context.Context) error {
+	d.mu.Lock()
+	passes := maps.Clone(d.passes)
+	d.mu.Unlock()
+	for fingerprint, after := range passes {
+		for room := d.room(); room > 0; room = d.room() {
+			rows, err := d.store.After(ctx, d.source.cfg.Function, fingerprint, after, room)
+			if err != nil {
+				return err
+			}
+			d.run(ctx, rows)
+			d.mu.Lock()
+			if len(rows) == 0 {
+				delete(d.passes, fingerprint)
+			} else {
+				after = rows[len(rows)-1].Position
+				d.passes[fingerprint] = after
+			}
+			d.mu.Unlock()
+			if len(rows) == 0 {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// run has rows delivered.
+func (d *deferrals) run(ctx context.Context, rows []deferred.Row) {
+	for i := range rows {
+		r := &rows[i]
+		d.mu.Lock()
+		ended := d.ended[r.Position]
+		d.mu.Unlock()
+		if ended {
+			continue
+		}
+		ev, err := cloudevent.ReadJSON(r.Event, cloudevent.Rules{})
+		if err != nil {
+			d.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "deferred event cannot be read; drop it or correct it",
+				slog.String("event_source", r.Source), slog.String("event_id", r.ID), slog.Any("err", err))
+			continue
+		}
+		m := &deferredMessage{deferrals: d, key: r.Key, position: r.Position, fingerprint: r.Fingerprint, arrived: r.Arrived, size: len(r.Event), event: ev}
+		d.partition.Receive(m, &delivery.Delivery{Event: ev, Alone: true, Deferred: true}, inflight.EventID{Source: r.Source, ID: r.ID}, ev.Subject())
+	}
+}
+
+// nextRun returns what happens to a deferred event that was run, and failed for want of something
+// in the deployment: it stays deferred.
+func (d *deferrals) nextRun(ctx context.Context, e *inflight.Entry) inflight.Next {
+	lack := &e.Delivery.Lack
+	m, _ := e.Message.(*deferredMessage)
+	saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	err := d.store.Postpone(saving, d.source.cfg.Function, deferred.Event{
+		Key: m.key, ID: e.ID.ID, Version: lack.Version, Fingerprint: lack.Fingerprint, Reason: lack.Reason, Held: d.held(e),
+	})
+	if err != nil {
+		d.running.Failed(ctx, err) // it is run again
+	}
+	d.mu.Lock()
+	d.failed[m.fingerprint]++
+	d.mu.Unlock()
+	return inflight.Drop
+}
+
+// committed notes that a deferred event is committed, so that the others of its fingerprint may
+// be too. It is called with the lock held.
+func (d *deferrals) committed(fingerprint string) {
+	if d.failed[fingerprint] = 0; d.counts[fingerprint].Events < 2 {
+		return
+	}
+	if _, running := d.passes[fingerprint]; running {
+		return
+	}
+	d.passes[fingerprint] = 0
+	d.source.cfg.Logger.LogAttrs(context.Background(), slog.LevelInfo, "a deferred event is committed; the others for which the same was missing are run",
+		slog.String("missing", fingerprint), slog.Int64("events", d.counts[fingerprint].Events))
+}
+
+// deleteSettled deletes settled events, until ctx ends, and then the rest.
+func (d *deferrals) deleteSettled(ctx context.Context) {
+	ticker := time.NewTicker(deleteInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			d.deleteOnce(ctx)
+		case <-ctx.Done():
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSaveTimeout)
+			defer cancel()
+			d.deleteOnce(ctx)
+			return
+		}
+	}
+}
+
+// deleteOnce deletes settled events. If that fails, they are deleted later; a source that starts
+// before runs them again, and the ledger has them.
+func (d *deferrals) deleteOnce(ctx context.Context) {
+	d.mu.Lock()
+	settled := d.settled
+	d.settled = nil
+	d.mu.Unlock()
+	if len(settled) == 0 {
+		return
+	}
+	var committed, dead []ledger.Key
+	for _, m := range settled {
+		if m.dead {
+			dead = append(dead, m.key)
+		} else {
+			committed = append(committed, m.key)
+		}
+	}
+	deleting, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	err := d.delete(deleting, committed, dead)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		d.deleting.Failed(ctx, err)
+		d.settled = append(settled, d.settled...)
+		return
+	}
+	d.deleting.Succeeded(ctx)
+	for _, m := range settled {
+		delete(d.ended, m.position)
+	}
+}
+
+func (d *deferrals) delete(ctx context.Context, committed, dead []ledger.Key) error {
+	if len(committed) > 0 {
+		if err := d.store.DeleteCommitted(ctx, committed); err != nil {
+			return err
+		}
+	}
+	if len(dead) > 0 {
+		return d.store.Delete(ctx, dead)
+	}
+	return nil
+}
+
+func (d *deferrals) name() string { return "deferred" }
+
+// Attempts of deferred events are counted by this process.
+func (d *deferrals) recordFailure(*inflight.Entry)  {}
+func (d *deferrals) forgetAttempts(*inflight.Entry) {}
+
+// vanished is never called: the database deletes none.
+func (d *deferrals) vanished(context.Context, uint64, uint64) {}
+
+// fetch is never called: no payload of a deferred event is evicted, as few are in flight.
+func (d *deferrals) fetch(_ context.Context, m eventing.Message) (eventing.Message, error) {
+	return m, nil
+}
+
+func (d *deferrals) fetchFailed(context.Context, error) {}
+
+// origin is never called: a deferred event is not deferred again.
+func (d *deferrals) origin(*inflight.Entry) origin { return origin{} }
+
+// deferredMessage is a deferred event that is run.
+type deferredMessage struct {
+	deferrals   *deferrals
+	key         ledger.Key
+	position    int64
+	fingerprint string
+	arrived     time.Time
+	size        int
+	event       event.Event
+	dead        bool // it is a dead letter
+}
+
+var _ eventing.Message = (*deferredMessage)(nil)
+
+// Sequence implements [eventing.Message].
+func (m *deferredMessage) Sequence() uint64 { return uint64(m.position) }
+
+// Arrived implements [eventing.Message].
+func (m *deferredMessage) Arrived() time.Time { return m.arrived }
+
+// Pending implements [eventing.Message]. It is part of no backlog.
+func (m *deferredMessage) Pending() uint64 { return 0 }
+
+// Size implements [eventing.Message].
+func (m *deferredMessage) Size() int { return m.size }
+
+// Event implements [eventing.Message].
+func (m *deferredMessage) Event() event.Event { return m.event }
+
+// InProgress implements [eventing.Message].
+func (m *deferredMessage) InProgress() error { return nil }
+
+// Nak implements [eventing.Message]. It stays deferred.
+func (m *deferredMessage) Nak() error { return nil }
+
+// WithoutPayload implements [eventing.Message].
+func (m *deferredMessage) WithoutPayload() eventing.Message {
+	without := *m
+	without.event = event.Event{}
+	return &without
+}
+
+// Ack implements [eventing.Message]: the event is deleted soon.
+func (m *deferredMessage) Ack() error {
+	d := m.deferrals
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.settled = append(d.settled, m)
+	d.ended[m.position] = true
+	if !m.dead {
+		d.committed(m.fingerprint)
+	}
+	return nil
+}
+
+// deferredCounts returns how much is deferred, the largest first; nil if nothing ever is.
+func (d *deferrals) deferredCounts() []deferred.Count {
+	if d == nil {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	counts := slices.AppendSeq(make([]deferred.Count, 0, len(d.counts)), maps.Values(d.counts))
+	slices.SortFunc(counts, func(a, b deferred.Count) int {
+		return cmp.Or(cmp.Compare(b.Events, a.Events), cmp.Compare(a.Fingerprint, b.Fingerprint))
+	})
+	return counts
+}
