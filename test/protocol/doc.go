@@ -28,8 +28,9 @@
 // one of the above does not hold, and the steps that lead there: so the model can
 // see what it is there to see.
 //
-// [Suspects] is a model of its own, of events that end the process of a function, and
-// [Share] one of clusters that share the events; both have mutants of their own.
+// [Suspects] is a model of its own, of events that end the process of a function, [Share] one
+// of clusters that share the events, and [Deferred] one of an event that is deferred; all have
+// mutants of their own.
 //
 // # Design
 //
