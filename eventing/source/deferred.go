@@ -122,8 +122,10 @@ func (d *deferrals) noteWon(entries []*inflight.Entry, sent []int, steps []deliv
 		if v := (version{d.source.functionOf(e.Type), d.source.sender.VersionOf(step.Versions, e.Type)}); v != last {
 			last = v
 			d.mu.Lock()
-			if _, known := d.won[v]; !known && len(d.won) >= maxLacks {
-				clear(d.won)
+			if _, known := d.won[v]; !known {
+				if d.renewed = true; len(d.won) >= maxLacks {
+					clear(d.won)
+				}
 			}
 			d.won[v] = now
 			d.mu.Unlock()

@@ -3,6 +3,8 @@ package source
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -43,6 +45,7 @@ const (
 type runs struct {
 	countedAt time.Time
 	catalog   int64 // its latest version; 0 if it is not known
+	renewed   bool  // another version of the function has committed an event
 
 	failed   map[string]int       // runs in a row without success, by fingerprint
 	probedAt map[string]time.Time // when one of the fingerprint was scheduled last
@@ -101,8 +104,7 @@ func (d *deferrals) runDue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.run(ctx, rows)
-	return d.runPasses(ctx)
+	return errors.Join(d.run(rows), d.runPasses(ctx))
 }
 
 // room returns how many events may be loaded.
@@ -169,8 +171,8 @@ func (d *deferrals) count(ctx context.Context) error {
 	return nil
 }
 
-// schedule has one event of each fingerprint run that has none with a time, and after a change of
-// the catalog one of each.
+// schedule has one event of each fingerprint run that has none with a time, and one of each when
+// the source starts, after a change of the catalog, and with a new version of the function.
 func (d *deferrals) schedule(ctx context.Context) error {
 	version, err := d.store.Catalog(ctx)
 	if err != nil {
@@ -178,7 +180,7 @@ func (d *deferrals) schedule(ctx context.Context) error {
 	}
 	now := d.source.cfg.Now()
 	d.mu.Lock()
-	changed := d.catalog != 0 && version != d.catalog
+	changed := version != d.catalog || d.renewed
 	byWait := map[time.Duration][]deferred.Count{}
 	paused := false
 	for fingerprint, c := range d.counts {
@@ -195,7 +197,7 @@ func (d *deferrals) schedule(ctx context.Context) error {
 		}
 	}
 	if !paused {
-		d.catalog = version
+		d.catalog, d.renewed = version, false
 	}
 	d.mu.Unlock()
 	for wait, counts := range byWait {
@@ -224,13 +226,16 @@ func (d *deferrals) runPasses(ctx context.Context) error {
 	d.mu.Lock()
 	passes := maps.Clone(d.passes)
 	d.mu.Unlock()
+	var unreadable error
 	for fingerprint, after := range passes {
 		for room := d.room(); room > 0; room = d.room() {
 			rows, err := d.store.After(ctx, d.source.cfg.Function, fingerprint, after, room)
 			if err != nil {
 				return err
 			}
-			d.run(ctx, rows)
+			if err := d.run(rows); err != nil {
+				unreadable = err
+			}
 			d.mu.Lock()
 			if len(rows) == 0 {
 				delete(d.passes, fingerprint)
@@ -244,11 +249,11 @@ func (d *deferrals) runPasses(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return unreadable
 }
 
-// run has rows delivered.
-func (d *deferrals) run(ctx context.Context, rows []deferred.Row) {
+// run has rows delivered. The error names one that cannot be read; the others are delivered.
+func (d *deferrals) run(rows []deferred.Row) (unreadable error) {
 	for i := range rows {
 		r := &rows[i]
 		d.mu.Lock()
@@ -259,13 +264,13 @@ func (d *deferrals) run(ctx context.Context, rows []deferred.Row) {
 		}
 		ev, err := cloudevent.ReadJSON(r.Event, cloudevent.Rules{})
 		if err != nil {
-			d.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "deferred event cannot be read; drop it or correct it",
-				slog.String("event_source", r.Source), slog.String("event_id", r.ID), slog.Any("err", err))
+			unreadable = fmt.Errorf("read deferred event %s of %s: %w", r.ID, r.Source, err)
 			continue
 		}
 		m := &deferredMessage{deferrals: d, key: r.Key, position: r.Position, fingerprint: r.Fingerprint, arrived: r.Arrived, size: len(r.Event), event: ev}
 		d.partition.Receive(m, &delivery.Delivery{Event: ev, Alone: true, Deferred: true}, inflight.EventID{Source: r.Source, ID: r.ID}, ev.Subject())
 	}
+	return unreadable
 }
 
 // nextRun returns what happens to a deferred event that was run, and failed for want of something

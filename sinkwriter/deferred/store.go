@@ -84,7 +84,8 @@ where key = $1 and cluster = $2 and function = $3`
 
 	// An event that is not in the ledger, as after a failover that lost the commit, is run again
 	// when it is its turn.
-	unscheduleDeferredSQL = `update tandem.deferred_event set next_run_at = null where cluster = $1 and key = any($2::uuid[]) and next_run_at <= now()`
+	unscheduleDeferredSQL = `update tandem.deferred_event set next_run_at = null where ctid = any(array(
+    select e.ctid from tandem.deferred_event e where e.cluster = $1 and e.key = any($2::uuid[]) and e.next_run_at <= now() for update skip locked))`
 
 	deleteOwnDeferredSQL = `delete from tandem.deferred_event where cluster = $1 and key = any($2::uuid[])`
 

@@ -38,6 +38,8 @@ type partitioned struct {
 	mu      sync.Mutex
 	order   []string // ids of events in the order of their commits
 	replace bool     // its effects depend on the order
+
+	function functions.Function
 }
 
 const (
@@ -54,7 +56,7 @@ func newPartitioned(t *testing.T) *partitioned {
 	p := &partitioned{nats: natstest.Start(t), pool: sinktest.NewDatabase(t)}
 	sinktest.Execute(t, p.pool, partitionedTables)
 	p.env = []string{"DATABASE_URL=" + p.pool.Config().ConnString()}
-	f := functions.Function{Name: "flights", Version: "1", Types: []string{"com.example.test"}, Handle: func(_ context.Context, e event.Event) (fx functions.Effects, err error) {
+	p.function = functions.Function{Name: "flights", Version: "1", Types: []string{"com.example.test"}, Handle: func(_ context.Context, e event.Event) (fx functions.Effects, err error) {
 		day := e.Time().Format(time.DateOnly)
 		rule := functions.FirstWins()
 		if p.replace {
@@ -65,7 +67,7 @@ func newPartitioned(t *testing.T) *partitioned {
 		return fx, nil
 	}}
 	writer := sinktest.NewWriter(t, p.pool, sinkwriter.Config{Cluster: "east"})
-	h, err := serve.New([]functions.Function{f}, committed{writer, p}, serve.Config{DeadLetters: deadletter.NewStore(p.pool, "east")})
+	h, err := serve.New([]functions.Function{p.function}, committed{writer, p}, serve.Config{DeadLetters: deadletter.NewStore(p.pool, "east")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +106,7 @@ func (c committed) note(offer sinkwriter.Offer, receipt sinkwriter.Receipt) {
 }
 
 // publish publishes events; lacks reports which of them are of February.
-func (p *partitioned) publish(t *testing.T, n int, subject func(i int) string, lacks func(i int) bool) {
+func (p *partitioned) publish(t *testing.T, n int, subject func(i int) string, lacks func(i int) bool) []event.Event {
 	t.Helper()
 
 	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, p.nats, nil), jetstream.StreamConfig{Name: "EVENTS"})
@@ -128,6 +130,7 @@ func (p *partitioned) publish(t *testing.T, n int, subject func(i int) string, l
 		p.sent++
 	}
 	eventtest.Eventually(t, "events are stored", func() bool { return publisher.Publish(t.Context(), events) == nil })
+	return events
 }
 
 func (p *partitioned) start(t *testing.T, more ...string) *process {
@@ -237,19 +240,7 @@ func TestASickClusterDefersNothing(t *testing.T) {
 	w.acknowledged(t)
 	sinktest.Execute(t, w.pool, `alter table counts rename to gone`)
 	w.publish(t, 50, nil, january)
-	eventtest.Eventually(t, "events have failed for longer than TANDEM_TRY_FOR", func() bool {
-		text, err := get(t, p.metrics+"/metrics")
-		if err != nil {
-			return false
-		}
-		var failed float64
-		for line := range strings.SplitSeq(text, "\n") {
-			if strings.HasPrefix(line, "tandem_source_failed_total{") {
-				_, _ = fmt.Sscan(line[strings.LastIndex(line, " ")+1:], &failed)
-			}
-		}
-		return failed > 100
-	})
+	eventtest.Eventually(t, "events have failed for longer than TANDEM_TRY_FOR", func() bool { return p.failed(t) > 100 })
 	if n := w.count(t, deferredSQL); n != 0 {
 		t.Errorf("%d events are deferred", n)
 	}
@@ -261,6 +252,22 @@ func TestASickClusterDefersNothing(t *testing.T) {
 		t.Errorf("%d events are deferred", n)
 	}
 	p.end(t, syscall.SIGTERM)
+}
+
+// failed returns how many attempts have failed.
+func (p *process) failed(t *testing.T) (n float64) {
+	t.Helper()
+
+	text, err := get(t, p.metrics+"/metrics")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.SplitSeq(text, "\n") {
+		if strings.HasPrefix(line, "tandem_source_failed_total{") {
+			_, _ = fmt.Sscan(line[strings.LastIndex(line, " ")+1:], &n)
+		}
+	}
+	return n
 }
 
 func (p *partitioned) expectRows(t *testing.T, events int64) {
@@ -359,5 +366,81 @@ func TestAnEventWhoseEffectsDependOnTheOrderIsHeld(t *testing.T) {
 	}
 	eventtest.Eventually(t, "it is applied", func() bool { return w.count(t, deferredSQL) == 0 })
 	w.expect(t, 40)
+	p.end(t, syscall.SIGTERM)
+}
+
+// A cluster that loses every race cannot know from its own commits that it is well. What another
+// cluster has deferred for the same reason, it defers too, and nothing else.
+func TestAClusterThatWinsNothingDefersWhatAnotherOneHas(t *testing.T) {
+	t.Parallel()
+
+	w := newPartitioned(t)
+	events := w.publish(t, 20, nil, func(i int) bool { return i%10 == 5 })
+	west := sinktest.NewWriter(t, w.pool, sinkwriter.Config{Cluster: "west"})
+	for i, e := range events {
+		fx, err := w.function.Handle(t.Context(), e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := west.Commit(t.Context(), sinkwriter.Offer{Function: "flights", Version: "1", Event: e, Effects: fx}); err != nil && i%10 != 5 {
+			t.Fatal(err)
+		}
+	}
+	waits := deferred.Event{
+		Key: ledger.NewKey("flights", "/test", "event-0005"), Source: "/test", ID: "event-0005", Stream: "EVENTS", Sequence: 6,
+		Version: "1", Fingerprint: "23514 days", Attempts: 2, Proven: true, Event: []byte("{}"),
+	}
+	if _, err := deferred.NewStore(w.pool, "west").Defer(t.Context(), "flights", []deferred.Event{waits}, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	p := w.start(t, "TANDEM_TRY_FOR=100ms")
+	eventtest.Eventually(t, "it is deferred here too", func() bool { return w.count(t, deferredSQL+` where cluster = 'east'`) > 0 })
+	enough := p.failed(t) + 3
+	eventtest.Eventually(t, "the other one is retried", func() bool { return p.failed(t) >= enough })
+	if n := w.count(t, deferredSQL+` where id <> 'event-0005'`); n != 0 {
+		t.Errorf("%d others are deferred", n)
+	}
+	sinktest.Execute(t, w.pool, february)
+	eventtest.Eventually(t, "all is applied", func() bool { return w.count(t, deferredSQL) == 0 })
+	w.acknowledged(t)
+	w.expect(t, 20)
+	p.end(t, syscall.SIGTERM)
+}
+
+// Events that wait never fill the in-flight table, so that the others go on.
+func TestEventsThatTakeHalfOfTheTableAreDeferredAtOnce(t *testing.T) {
+	t.Parallel()
+
+	w := newPartitioned(t)
+	w.publish(t, 3000, nil, func(i int) bool { return i%2 == 1 })
+	p := w.start(t, "TANDEM_TRY_FOR=24h", "TANDEM_IN_FLIGHT_BYTES=1048576")
+	w.acknowledged(t)
+	w.expect(t, 1500)
+	if n := w.count(t, deferredSQL); n != 1500 {
+		t.Errorf("%d events are deferred, want 1500", n)
+	}
+	p.end(t, syscall.SIGTERM)
+}
+
+func TestTheSourcePausesWhenNoMoreMayBeDeferred(t *testing.T) {
+	t.Parallel()
+
+	w := newPartitioned(t)
+	sinktest.Execute(t, w.pool, `insert into tandem.deferred_event (key, cluster, function, source, id, type, subject, stream, epoch, sequence, arrived_at,
+    version, fingerprint, reason, held, attempts, first_failed_at, event)
+select md5(n::text)::uuid, 'east', 'flights', '/test', 'full-' || n, 'com.example.test', '', 'EVENTS', '', n, now(), '1', '23514 days', '', true, 2, now(), '{}'
+from generate_series(1, 100000) n`)
+	p := w.start(t, "TANDEM_TRY_FOR=100ms")
+	eventtest.Eventually(t, "it is not ready", func() bool {
+		text, err := get(t, p.metrics+"/health")
+		return err != nil && strings.Contains(text+err.Error(), "the source pauses")
+	})
+	sinktest.Execute(t, w.pool, `delete from tandem.deferred_event where position % 2 = 0`)
+	w.publish(t, 10, nil, func(int) bool { return false })
+	w.acknowledged(t)
+	w.expect(t, 10)
+	if _, err := get(t, p.metrics+"/health"); err != nil {
+		t.Error(err)
+	}
 	p.end(t, syscall.SIGTERM)
 }
