@@ -131,7 +131,7 @@ func (c *Conn) pump(to, from net.Conn, back bool) {
 	for {
 		data, err := c.read(in, back)
 		if len(data) > 0 {
-			pieces <- piece{data: data, due: c.due()}
+			pieces <- piece{data: data, due: c.due(len(data), back)}
 		}
 		if err == nil {
 			continue
@@ -162,12 +162,24 @@ func (c *Conn) read(in *bufio.Reader, back bool) ([]byte, error) {
 	return data, err
 }
 
-// due returns when a piece that is read now arrives.
-func (c *Conn) due() time.Time {
+// due returns when a piece of some bytes that is read now arrives.
+func (c *Conn) due(size int, back bool) time.Time {
 	c.link.mu.Lock()
 	now := c.link.now
+	left := time.Now()
+	if now.Rate > 0 {
+		free := &c.link.free[0]
+		if back {
+			free = &c.link.free[1]
+		}
+		if free.After(left) {
+			left = *free
+		}
+		left = left.Add(time.Duration(size) * time.Second / time.Duration(now.Rate))
+		*free = left
+	}
 	c.link.mu.Unlock()
-	due := time.Now().Add(now.Delay)
+	due := left.Add(now.Delay)
 	if now.Loss > 0 && rand.Float64() < now.Loss {
 		due = due.Add(retransmission)
 	}

@@ -24,6 +24,10 @@ type Condition struct {
 	// Delay is the time that each direction takes.
 	Delay time.Duration
 
+	// Rate is how many bytes a second each direction carries, of all connections together; 0
+	// for any number.
+	Rate int
+
 	// Loss is the share of pieces that arrive when TCP would have sent them again,
 	// and Resets that of those in the middle of which the connection is reset. From
 	// 0 to 1.
@@ -46,6 +50,7 @@ type Link struct {
 
 	mu        sync.Mutex
 	now       Condition
+	free      [2]time.Time  // when what was sent there and back has left, with a Rate
 	changed   chan struct{} // closed whenever the link or one of its connections changes
 	conns     map[*Conn]bool
 	listeners map[string]net.Listener // by target, or several with commas between

@@ -209,6 +209,27 @@ func TestDelayAndLossTakeTheirTime(t *testing.T) {
 	}
 }
 
+func TestARateIsSharedByTheConnections(t *testing.T) {
+	t.Parallel()
+
+	l, address := newLink(t)
+	const size, rate = 64 << 10, 1 << 20
+	l.Set(link.Condition{Rate: rate})
+	line := strings.Repeat("x", size)
+	clients := []client{dial(t, address), dial(t, address)}
+	begun := time.Now()
+	for _, c := range clients {
+		go func() { _, _ = io.WriteString(c, line+"\n") }()
+	}
+	for _, c := range clients {
+		c.wants(t, line)
+	}
+	// Both lines have crossed, one after the other, and the second one back.
+	if took, least := time.Since(begun), 2*time.Second*size/rate; took < least {
+		t.Errorf("that took %s, want at least %s", took, least)
+	}
+}
+
 func TestResetLeavesHalfOfAPiece(t *testing.T) {
 	t.Parallel()
 
