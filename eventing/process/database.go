@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // this is where functions and the database are joined
 
 	"github.com/tandem-fn/tandem/eventing/telemetry"
+	"github.com/tandem-fn/tandem/sinkwriter/postgres"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
@@ -23,17 +24,12 @@ const maxConns = 4
 const migrateTimeout = 10 * time.Minute
 
 func newPool(ctx context.Context, c config) (*pgxpool.Pool, telemetry.Traffic, error) {
-	settings, err := pgxpool.ParseConfig(c.DatabaseURL)
+	settings, err := postgres.ParseConfig(c.DatabaseURL, checkTimeout)
 	if err != nil {
-		// Not the parser's error: it repeats the URL, and not always without
-		// the password.
-		return nil, nil, errors.New("DATABASE_URL: want postgres://USER:PASSWORD@HOST:5432/NAME")
+		return nil, nil, fmt.Errorf("DATABASE_URL: %w", err)
 	}
 	settings.MaxConns = maxConns
 	settings.MinConns = 0
-	if settings.ConnConfig.ConnectTimeout == 0 {
-		settings.ConnConfig.ConnectTimeout = checkTimeout
-	}
 	if settings.ConnConfig.RuntimeParams["application_name"] == "" {
 		settings.ConnConfig.RuntimeParams["application_name"] = "tandem-function-" + c.Cluster
 	}

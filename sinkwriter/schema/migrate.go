@@ -14,6 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tandem-fn/tandem/sinkwriter/postgres"
 )
 
 //go:embed migrations/*.sql
@@ -121,13 +123,7 @@ func Migrate(ctx context.Context, databaseURL string, sets ...MigrationSet) erro
 }
 
 func connectToMigrate(ctx context.Context, databaseURL string) (*pgx.Conn, error) {
-	config, err := pgx.ParseConfig(databaseURL)
-	if err != nil {
-		// Not the parser's error: it repeats the URL, and not always without
-		// the password.
-		return nil, errors.New("the database's URL: want postgres://USER:PASSWORD@HOST:5432/NAME")
-	}
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := postgres.Connect(ctx, databaseURL, 0)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}

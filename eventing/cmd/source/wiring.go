@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/deferred"
 	"github.com/tandem-fn/tandem/sinkwriter/lease"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
+	"github.com/tandem-fn/tandem/sinkwriter/postgres"
 )
 
 // database is what the source needs of PostgreSQL.
@@ -41,16 +41,11 @@ type database struct {
 // openDatabase sets up connections under a name, which are made when they are needed: the
 // database may be away. The error says that the URL is not usable.
 func openDatabase(ctx context.Context, url, cluster, name string, keep time.Duration) (database, error) {
-	cfg, err := pgxpool.ParseConfig(url)
+	cfg, err := postgres.ParseConfig(url, 5*time.Second)
 	if err != nil {
-		// Not the parser's error: it repeats the URL, and not always without
-		// the password.
-		return database{}, errors.New("DATABASE_URL: want postgres://USER:PASSWORD@HOST:5432/NAME")
+		return database{}, fmt.Errorf("DATABASE_URL: %w", err)
 	}
 	cfg.MaxConns = 9 // one each for the lease, checkpoints, suspects, the relay and retention, and four for lookups
-	if cfg.ConnConfig.ConnectTimeout == 0 {
-		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
-	}
 	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
 		cfg.ConnConfig.RuntimeParams["application_name"] = name
 	}

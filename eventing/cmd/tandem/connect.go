@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // the tool opens the connection; sinkwriter has the statements
 
 	"github.com/tandem-fn/tandem/eventing/jetstream"
+	"github.com/tandem-fn/tandem/sinkwriter/postgres"
 )
 
 const (
@@ -19,9 +20,8 @@ const (
 )
 
 var (
-	errNoDatabase  = errors.New("no database: set --database-url or DATABASE_URL, as postgres://USER:PASSWORD@HOST:5432/NAME")
-	errDatabaseURL = errors.New("database URL: want postgres://USER:PASSWORD@HOST:5432/NAME")
-	errNoNATS      = errors.New("no NATS servers: set --nats-url or NATS_URL, as nats://HOST:4222")
+	errNoDatabase = errors.New("no database: set --database-url or DATABASE_URL, as postgres://USER:PASSWORD@HOST:5432/NAME")
+	errNoNATS     = errors.New("no NATS servers: set --nats-url or NATS_URL, as nats://HOST:4222")
 )
 
 // database returns the database's URL.
@@ -30,9 +30,8 @@ func (t *tool) database() (string, error) {
 	if url == "" {
 		return "", errNoDatabase
 	}
-	// The parser's error repeats the URL, sometimes with the password.
-	if _, err := pgxpool.ParseConfig(url); err != nil {
-		return "", errDatabaseURL
+	if _, err := postgres.ParseConfig(url, connectTimeout); err != nil {
+		return "", fmt.Errorf("database URL: %w", err)
 	}
 	return url, nil
 }
@@ -44,14 +43,11 @@ func (t *tool) openDatabase(ctx context.Context) (*pgxpool.Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	settings, err := pgxpool.ParseConfig(url)
+	settings, err := postgres.ParseConfig(url, connectTimeout)
 	if err != nil {
-		return nil, errDatabaseURL
+		return nil, fmt.Errorf("database URL: %w", err)
 	}
 	settings.MaxConns = maxConns
-	if settings.ConnConfig.ConnectTimeout == 0 {
-		settings.ConnConfig.ConnectTimeout = connectTimeout
-	}
 	if settings.ConnConfig.RuntimeParams["application_name"] == "" {
 		settings.ConnConfig.RuntimeParams["application_name"] = "tandem"
 	}

@@ -1,0 +1,155 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// pingTimeout bounds the check of a connection that was idle for a second, unless
+// pool_ping_timeout does. Then the pool takes another one.
+const pingTimeout = 2 * time.Second
+
+// ParseConfig returns the configuration of a pool for a connection string, as a URL or as
+// keywords and values. The string is parsed for each connection again. A host that does not
+// answer has connectTimeout, unless connect_timeout is set. The error has no part of the string but
+// the names of options and files. Callers may change MaxConns, MinConns, and of ConnConfig
+// DialFunc, ConnectTimeout and RuntimeParams.
+func ParseConfig(connString string, connectTimeout time.Duration) (*pgxpool.Config, error) {
+	cfg, err := pgxpool.ParseConfig(connString)
+	if err != nil {
+		return nil, withoutSecrets(err)
+	}
+	o, err := configure(cfg.ConnConfig)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = connectTimeout
+	}
+	if cfg.PingTimeout == 0 {
+		cfg.PingTimeout = pingTimeout
+	}
+	cfg.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error { return prepare(c, connString, o) }
+	cfg.BeforeClose = func(conn *pgx.Conn) { endSoon(conn.PgConn()) }
+	return cfg, nil
+}
+
+// Connect returns one connection for a connection string, for programs that need no pool.
+func Connect(ctx context.Context, connString string, connectTimeout time.Duration) (*pgx.Conn, error) {
+	cfg, err := pgx.ParseConfig(connString)
+	if err != nil {
+		return nil, fmt.Errorf("database URL: %w", withoutSecrets(err))
+	}
+	o, err := configure(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("database URL: %w", err)
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = connectTimeout
+	}
+	if err := prepare(cfg, connString, o); err != nil {
+		return nil, fmt.Errorf("database URL: %w", err)
+	}
+	return pgx.ConnectConfig(ctx, cfg)
+}
+
+// configure takes the options out of what the driver would send to the server, and applies
+// those that stay the same for all connections.
+func configure(cfg *pgx.ConnConfig) (options, error) {
+	o, err := takeOptions(cfg)
+	if err != nil {
+		return o, err
+	}
+	if o.execMode {
+		cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	}
+	cfg.DialFunc = o.dialer().DialContext
+	if len(o.addresses) > 0 {
+		lookup := cfg.LookupFunc
+		cfg.LookupFunc = func(ctx context.Context, host string) ([]string, error) {
+			if address, ok := o.addresses[host]; ok {
+				return []string{address}, nil
+			}
+			return lookup(ctx, host)
+		}
+	}
+	return o, nil
+}
+
+// prepare makes the configuration of one connection: with what the files that the connection
+// string names hold now.
+func prepare(cfg *pgx.ConnConfig, connString string, o options) error {
+	fresh, err := pgx.ParseConfig(connString)
+	if err != nil {
+		return withoutSecrets(err)
+	}
+	cfg.Host, cfg.Port, cfg.Database, cfg.User = fresh.Host, fresh.Port, fresh.Database, fresh.User
+	cfg.Password, cfg.TLSConfig, cfg.Fallbacks = fresh.Password, fresh.TLSConfig, fresh.Fallbacks
+	if err := o.readPassword(cfg); err != nil {
+		return err
+	}
+	o.limitTLS(cfg)
+	if o.shuffle {
+		shuffleHosts(&cfg.Config)
+	}
+	limitClose(&cfg.Config)
+	return nil
+}
+
+// shuffleHosts puts the hosts in a random order. The attempts at one host, with TLS and without,
+// stay together.
+func shuffleHosts(cfg *pgconn.Config) {
+	attempts := append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}}, cfg.Fallbacks...)
+	var hosts [][]*pgconn.FallbackConfig
+	for i, a := range attempts {
+		if i > 0 && attempts[i-1].Host == a.Host && attempts[i-1].Port == a.Port {
+			hosts[len(hosts)-1] = append(hosts[len(hosts)-1], a)
+			continue
+		}
+		hosts = append(hosts, []*pgconn.FallbackConfig{a})
+	}
+	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
+	attempts = attempts[:0:0]
+	for _, host := range hosts {
+		attempts = append(attempts, host...)
+	}
+	cfg.Host, cfg.Port, cfg.TLSConfig = attempts[0].Host, attempts[0].Port, attempts[0].TLSConfig
+	cfg.Fallbacks = attempts[1:]
+}
+
+// errSyntax is the error of a connection string that cannot be parsed. The parser's own
+// repeats parts of it, which may be the password.
+var errSyntax = errors.New("want postgres://USER:PASSWORD@HOST:5432/NAME?OPTION=VALUE, or OPTION=VALUE with blanks between; special characters of a password are percent-encoded in a URL, and quoted otherwise")
+
+// harmless are the beginnings of the parser's messages that have no part of the string but
+// names of options and files.
+var harmless = []string{
+	"failed to configure TLS", "failed to read service", "invalid sslcertmode", "invalid connect_timeout",
+	"unknown target_session_attrs value", "unknown channel_binding value", "invalid require_auth", "invalid min_protocol_version",
+	"invalid max_protocol_version", "min_protocol_version", "invalid default_query_exec_mode", "cannot parse statement_cache_capacity",
+	"cannot parse description_cache_capacity", "cannot parse pool_", "pool_", "could not match",
+}
+
+// withoutSecrets returns an error of the parser without the connection string.
+func withoutSecrets(err error) error {
+	text := err.Error()
+	for _, message := range harmless {
+		if i := strings.LastIndex(text, "`: "+message); i >= 0 {
+			return errors.New(text[i+len("`: "):])
+		}
+	}
+	var file *fs.PathError
+	if errors.As(err, &file) {
+		return fmt.Errorf("read a file that it names: %w", file)
+	}
+	return errSyntax
+}
