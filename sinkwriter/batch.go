@@ -74,7 +74,7 @@ func (w *Writer) attempt(ctx context.Context, batch []*offer, how try) (left []*
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	s, err := acquire(ctx, w.pool, w.config.ClaimTimeout, w.config.CommitTimeout)
+	s, err := w.acquire(ctx)
 	if err != nil {
 		return batch, 0, err
 	}

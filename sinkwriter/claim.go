@@ -50,7 +50,7 @@ type claimed struct {
 // claim enters the keys into the ledger, where they are new.
 func (w *Writer) claim(ctx context.Context, s *session, batch []*offer, lockTimeout time.Duration) (*claimed, error) {
 	n := len(batch)
-	steps := append([]step{{sql: beginSQL}, {sql: s.state.begin}}, w.outbox.measure()...)
+	steps := append([]step{{sql: beginSQL}, s.settings()}, w.outbox.measure()...)
 	if lockTimeout > 0 {
 		steps = append(steps, step{
 			sql: lockTimeoutSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{[]byte(milliseconds(lockTimeout))},

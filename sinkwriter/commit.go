@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 const (
@@ -21,9 +24,9 @@ const (
 var errUnknown = errors.New("the outcome of COMMIT is unknown")
 
 // commitSteps sends the steps and COMMIT in one round trip. If that takes longer
-// than ctx allows, it is left to itself, on a connection that nobody else uses any
-// more, and the error is errUnknown. No more than Config.Connections are left like
-// that at a time; who would be one more waits.
+// than ctx allows, it is left to itself, on a connection that is not used any
+// more, and the error is errUnknown. Config.Connections of these connections are outside the
+// pool; further ones keep their places in it.
 //
 // It must not be cancelled, as the driver does with what it gives up: a server
 // that waits for a synchronous standby would stop waiting and show everybody rows
@@ -33,29 +36,65 @@ func (w *Writer) commitSteps(ctx context.Context, s *session, steps []step) erro
 	steps = append(steps, step{sql: commitSQL})
 	done := make(chan error, 1)
 	go func() { done <- s.run(context.WithoutCancel(ctx), steps) }()
+	begin := now()
 	select {
 	case err := <-done:
 		return sureOf(s, err)
 	case <-ctx.Done():
 	}
-	free := func() {}
 	select {
 	case err := <-done:
 		return sureOf(s, err)
-	case w.left <- struct{}{}:
-		free = func() { <-w.left }
-	case <-w.ctx.Done(): // the process is about to end
+	default:
 	}
-	conn := s.leave()
-	go func() {
-		defer free()
-		err := <-done
-		w.config.Logger.LogAttrs(context.Background(), slog.LevelInfo, "an abandoned COMMIT has ended", slog.Any("err", err))
-		ctx, cancel := context.WithTimeout(context.Background(), w.config.ClaimTimeout)
-		defer cancel()
-		_ = conn.Close(ctx) // there is nothing more to know
-	}()
+	s.left = true
+	go w.await(s.conn, done, begin)
 	return fmt.Errorf("%w: %w", errUnknown, ctx.Err())
+}
+
+// await waits for the end of a COMMIT that was left to itself, and closes its connection. It takes
+// it out of the pool once fewer than Config.Connections are, or the process is about to end.
+func (w *Writer) await(conn *pgxpool.Conn, done <-chan error, begin time.Time) {
+	overdue := time.NewTimer(w.config.CommitTimeout - now().Sub(begin))
+	defer overdue.Stop()
+	place, ending := w.left, w.ctx.Done()
+	counted := false
+	var out *pgx.Conn // of the pool
+	var err error
+	for ended := false; !ended; {
+		select {
+		case err = <-done:
+			ended = true
+		case place <- struct{}{}:
+			out, place, ending = conn.Hijack(), nil, nil
+			defer func() { <-w.left }()
+		case <-ending:
+			out, place, ending = conn.Hijack(), nil, nil
+		case <-overdue.C:
+			counted = true
+			w.unanswered.Add(1)
+		}
+	}
+	if counted {
+		w.unanswered.Add(-1)
+	}
+	if out == nil {
+		out = conn.Hijack()
+	}
+	w.config.Logger.LogAttrs(context.Background(), slog.LevelInfo, "an abandoned COMMIT has ended", slog.Any("err", err))
+	ctx, cancel := context.WithTimeout(context.Background(), w.config.ClaimTimeout)
+	defer cancel()
+	_ = out.Close(ctx) // there is nothing more to know
+}
+
+// Ready returns an error while a COMMIT has had no answer for longer than the commit timeout, as
+// when packets vanish between this process and the server, or the server waits for a synchronous
+// standby. Other processes may be able to commit.
+func (w *Writer) Ready() error {
+	if n := w.unanswered.Load(); n > 0 {
+		return fmt.Errorf("%d COMMITs have had no answer of the database for more than %s", n, w.config.CommitTimeout)
+	}
+	return nil
 }
 
 // sureOf tells an answer of the server from none.

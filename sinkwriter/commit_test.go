@@ -3,12 +3,14 @@ package sinkwriter_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
@@ -142,4 +144,47 @@ func TestNobodyAcknowledgesWhatTheSynchronousStandbyDoesNotHave(t *testing.T) {
 	if err := pool.QueryRow(t.Context(), "select count(*) from orders").Scan(&rows); err != nil || rows != len(ids)+2 {
 		t.Errorf("%d rows, %v", rows, err)
 	}
+}
+
+// Whoever has a good connection goes on, however many COMMITs have no answer.
+func TestCOMMITsWithoutAnAnswerHoldUpNoOthers(t *testing.T) {
+	t.Parallel()
+	pool := sinktest.NewDatabase(t)
+	var freezes atomic.Int64
+	p := newProxy(t, pool.Config().ConnString(), func(m *message) pass {
+		if !m.fromServer && m.kind == 'S' && len(m.pending) > 0 && m.pending[len(m.pending)-1] == "commit" && freezes.Add(-1) >= 0 {
+			return pass{act: (*link.Conn).Freeze}
+		}
+		return pass{}
+	})
+	proxied := sinktest.NewPool(t, p.url)
+	w := sinktest.NewWriter(t, proxied, sinkwriter.Config{Cluster: "east", Connections: 1, CommitTimeout: time.Second})
+	if _, err := w.Commit(t.Context(), sinktest.Order("warm", 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Ready(); err != nil {
+		t.Error(err)
+	}
+	const frozen = 3
+	freezes.Store(frozen)
+	// The server executes them: whether the event is won is not known.
+	if _, err := w.Commit(t.Context(), sinktest.Order("one", 1)); err != nil {
+		t.Errorf("the event whose COMMITs have no answer: %v", err)
+	}
+	sinktest.Eventually(t, "the writer is not ready", func() bool { return w.Ready() != nil })
+	freezes.Store(frozen)
+	key := ledger.NewKey("orders", "/test", "once")
+	for range frozen {
+		begin := time.Now()
+		if won, err := w.Once(t.Context(), key, func(pgx.Tx) error { return nil }); err == nil {
+			t.Errorf("a COMMIT that has no answer is decided: won %t", won)
+		} else if took := time.Since(begin); took > heldUp {
+			t.Errorf("Once returned after %s: %v", took, err)
+		}
+	}
+	if r, err := w.Commit(t.Context(), sinktest.Order("two", 1)); err != nil || !r.Won {
+		t.Errorf("another event: %+v, %v", r, err)
+	}
+	p.close() // the frozen connections end
+	sinktest.Eventually(t, "the writer is ready again", func() bool { return w.Ready() == nil })
 }

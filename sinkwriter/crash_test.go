@@ -435,7 +435,7 @@ func (l *lockTimeouts) look(m *message) pass {
 			l.left = time.Duration(binary.BigEndian.Uint64(row[16:])) * time.Millisecond
 		}
 	case m.fromServer || m.kind != 'B':
-	case strings.Contains(m.sql, "set_config('lock_timeout', $1"):
+	case strings.Contains(m.sql, "pg_catalog.set_config('lock_timeout', $1"):
 		// The one parameter, behind its length, before one format of results.
 		value := m.text[:len(m.text)-4]
 		l.timeout = string(value[bytes.LastIndexByte(value, 0)+2:])

@@ -29,7 +29,7 @@ func (w *Writer) Once(ctx context.Context, key ledger.Key, fn func(pgx.Tx) error
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.config.CommitTimeout)
 	defer cancel()
-	s, err := acquire(ctx, w.pool, w.config.ClaimTimeout, w.config.CommitTimeout)
+	s, err := w.acquire(ctx)
 	if err != nil {
 		return false, fmt.Errorf("claim %s: %w", key, err)
 	}
@@ -60,7 +60,7 @@ func (w *Writer) once(ctx context.Context, s *session, key ledger.Key, fn func(p
 	won := false
 	var none digest // all of them equal: nothing is compared
 	err = s.run(ctx, []step{
-		{sql: s.state.begin},
+		s.settings(),
 		{
 			sql: registerSQL, oids: []uint32{pgtype.Int8OID, pgtype.TextOID, pgtype.TextOID, pgtype.TextOID},
 			params: [][]byte{int8Param(id), []byte(w.config.Cluster), text, text}, table: "tandem.writer",

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
@@ -97,5 +98,32 @@ func TestOnceWhoseClaimTimedOutIsKnownNotToBeCommitted(t *testing.T) {
 	idle = false
 	if won, err := sinktest.UntilDecided(func() (bool, error) { return w.Once(t.Context(), key, pause) }); !won || err != nil {
 		t.Errorf("the next call: won %t, %v", won, err)
+	}
+}
+
+func TestWritersOnOnePoolHaveTheirOwnTimeouts(t *testing.T) {
+	t.Parallel()
+	config, err := pgxpool.ParseConfig(sinktest.NewDatabase(t).Config().ConnString())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.MaxConns = 1
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	for cluster, want := range map[string]struct{ claim, commit time.Duration }{"east": {time.Second, 20 * time.Second}, "west": {5 * time.Second, 10 * time.Second}} {
+		w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: cluster, ClaimTimeout: want.claim, CommitTimeout: want.commit})
+		var lock, statement int64
+		if _, err := w.Once(t.Context(), ledger.NewKey("f", "/s", cluster), func(tx pgx.Tx) error {
+			return tx.QueryRow(t.Context(), `select (select setting::int from pg_settings where name = 'lock_timeout'), (select setting::int from pg_settings where name = 'statement_timeout')`).Scan(&lock, &statement)
+		}); err != nil {
+			t.Error(err)
+		}
+		// Above the claim timeout by a round trip, which takes no second on one machine.
+		if lock < want.claim.Milliseconds() || lock > (want.claim+time.Second).Milliseconds() || statement != want.commit.Milliseconds() {
+			t.Errorf("%s: lock_timeout %d ms, statement_timeout %d ms, want %s and %s", cluster, lock, statement, want.claim, want.commit)
+		}
 	}
 }

@@ -557,7 +557,7 @@ func (b *outbox) deletePublished(ctx context.Context) {
 	config := b.writer.config
 	deadline, cancel := context.WithTimeout(ctx, config.CommitTimeout)
 	defer cancel()
-	s, err := acquire(deadline, b.writer.pool, config.ClaimTimeout, config.CommitTimeout)
+	s, err := b.writer.acquire(deadline)
 	if err == nil {
 		err = s.run(deadline, []step{deleteStep(rows)})
 		s.release()

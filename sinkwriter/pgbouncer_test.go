@@ -11,21 +11,31 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
+	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/postgres"
 )
 
-// startPgbouncer starts a PgBouncer in transaction mode for a database, and gives
+// startPgbouncer starts a PgBouncer in transaction mode for a database, and returns
 // the URL that leads through it. Statements are not kept by name, as the next
 // transaction may be on another of its connections.
 func startPgbouncer(t *testing.T, databaseURL string, connections int) string {
+	t.Helper()
+	return startPgbouncerWith(t, databaseURL, connections, "pool_mode = transaction\n") + "&default_query_exec_mode=exec"
+}
+
+// startPgbouncerWith starts one with further settings.
+func startPgbouncerWith(t *testing.T, databaseURL string, connections int, settings string) string {
 	t.Helper()
 	u, err := url.Parse(databaseURL)
 	if err != nil {
@@ -46,10 +56,9 @@ listen_port = %d
 unix_socket_dir =
 auth_type = scram-sha-256
 auth_file = %s
-pool_mode = transaction
 default_pool_size = %d
 max_client_conn = 200
-`, u.Hostname(), u.Port(), port, filepath.Join(dir, "users.txt"), connections)
+%s`, u.Hostname(), u.Port(), port, filepath.Join(dir, "users.txt"), connections, settings)
 	for name, text := range map[string]string{"users.txt": users, "pgbouncer.ini": config} {
 		// Readable for the account that it runs as: it refuses to be root.
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil { //nolint:gosec // the password is this test's
@@ -74,7 +83,7 @@ max_client_conn = 200
 		t.Fatal(err)
 	}
 	u.Host = "127.0.0.1:" + strconv.Itoa(port)
-	u.RawQuery = "sslmode=disable&default_query_exec_mode=exec"
+	u.RawQuery = "sslmode=disable"
 	t.Cleanup(func() {
 		if t.Failed() {
 			log, _ := os.ReadFile(part.LogFile())
@@ -82,7 +91,7 @@ max_client_conn = 200
 		}
 	})
 	sinktest.Eventually(t, "PgBouncer answers", func() bool {
-		conn, err := pgx.Connect(t.Context(), u.String())
+		conn, err := pgx.Connect(t.Context(), u.String()+"&default_query_exec_mode=exec")
 		if err == nil {
 			_ = conn.Close(t.Context())
 		}
@@ -147,4 +156,71 @@ func TestAWriterThatIsStoppedBehindPgbouncerHoldsUpNobody(t *testing.T) { //noli
 		}
 		t.Run(p.name, func(t *testing.T) { meetFate(t, newStageBehind(t, program, db, pooled, p, "stopped"), p, "stopped") })
 	}
+}
+
+// In transaction mode each transaction may be on another connection of PgBouncer, which has
+// statements by name only if max_prepared_statements is set.
+func TestEveryModeOfPgbouncerGoesWithTheModesOfStatementsThatDocsName(t *testing.T) { //nolint:tparallel // its parts start a process each
+	t.Parallel()
+	const unnamed = "default_query_exec_mode=cache_describe default_query_exec_mode=describe_exec default_query_exec_mode=exec default_query_exec_mode=simple_protocol pgbouncer=true"
+	const all = unnamed + " default_query_exec_mode=cache_statement"
+	cases := map[string]string{"pool_mode = transaction\n": unnamed, "pool_mode = session\n": all}
+	if keepsStatements(t) {
+		cases = map[string]string{
+			"pool_mode = transaction\nmax_prepared_statements = 0\n":  unnamed,
+			"pool_mode = transaction\nmax_prepared_statements = 50\n": all,
+			"pool_mode = session\n":                                   all,
+		}
+	}
+	for settings, modes := range cases {
+		t.Run(strings.ReplaceAll(settings, "\n", " "), func(t *testing.T) {
+			db := sinktest.NewDatabase(t)
+			url := startPgbouncerWith(t, db.Config().ConnString(), 3, settings)
+			for _, mode := range strings.Fields(modes) {
+				cfg, err := postgres.ParseConfig(url+"&"+mode, 5*time.Second)
+				if err != nil {
+					t.Fatal(err)
+				}
+				cfg.MaxConns = 2 // in session mode each has a connection of PgBouncer for itself
+				pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+				var callers sync.WaitGroup
+				for k := range 8 {
+					callers.Go(func() {
+						for i := range 25 {
+							if _, err := w.Commit(t.Context(), sinktest.Order(fmt.Sprint(mode, "-", k, "-", i), 1)); err != nil {
+								t.Errorf("%s: %v", mode, err)
+								return
+							}
+						}
+					})
+				}
+				callers.Wait()
+				if n := w.Stats().Retries; n > 0 {
+					t.Errorf("%s: %d batches were retried", mode, n)
+				}
+				if err := w.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+				pool.Close()
+			}
+		})
+	}
+}
+
+// keepsStatements reports whether PgBouncer is 1.21 or newer, which can have statements by name.
+func keepsStatements(t *testing.T) bool {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), pgbouncerPath(t), "--version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(string(out), "PgBouncer %d.%d", &major, &minor); err != nil {
+		t.Fatalf("version of PgBouncer %q: %v", out, err)
+	}
+	return major > 1 || minor >= 21
 }

@@ -48,7 +48,8 @@ type pass struct {
 
 // proxy is a link to a database of which every message is looked at.
 type proxy struct {
-	url string
+	url   string
+	close func() // ends all connections
 
 	mu   sync.Mutex
 	look func(*message) pass // called by one goroutine at a time
@@ -61,6 +62,7 @@ func newProxy(t *testing.T, databaseURL string, look func(*message) pass) *proxy
 	p := &proxy{look: look}
 	l := link.NewTapped(func() link.Tap { return &proxyTap{proxy: p, statements: map[string]string{}} })
 	t.Cleanup(l.Close)
+	p.close = l.Close
 	var err error
 	if p.url, err = l.URL(databaseURL); err != nil {
 		t.Fatal(err)

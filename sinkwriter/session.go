@@ -38,6 +38,8 @@ type session struct {
 	pg    *pgconn.PgConn // conn's
 	state *sessionState
 	left  bool // somebody else has the connection
+
+	claimTimeout, commitTimeout time.Duration // of this writer
 }
 
 // sessionState is what we know of a connection for as long as it lives.
@@ -45,7 +47,7 @@ type sessionState struct {
 	named    bool                // whether statements may be prepared by name
 	prepared map[string]prepared // by SQL
 	writers  map[int64]bool      // rows of tandem.writer that were seen
-	begin    string              // settings of a transaction
+	settings string              // settingsSQL for the server's version
 	since    time.Time           // its first batch
 }
 
@@ -67,8 +69,9 @@ const (
 	youngConnection = time.Second
 )
 
-func acquire(ctx context.Context, pool *pgxpool.Pool, claimTimeout, commitTimeout time.Duration) (*session, error) {
-	conn, err := pool.Acquire(ctx)
+// acquire returns a session on a connection of the pool.
+func (w *Writer) acquire(ctx context.Context) (*session, error) {
+	conn, err := w.pool.Acquire(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("get a database connection: %w", err)
 	}
@@ -77,39 +80,50 @@ func acquire(ctx context.Context, pool *pgxpool.Pool, claimTimeout, commitTimeou
 	if !ok {
 		mode := conn.Conn().Config().DefaultQueryExecMode
 		state = &sessionState{
-			named:    mode == pgx.QueryExecModeCacheStatement || mode == pgx.QueryExecModeCacheDescribe,
+			named:    mode == pgx.QueryExecModeCacheStatement,
 			prepared: map[string]prepared{},
 			writers:  map[int64]bool{},
 			since:    now(),
-			begin:    settingsSQL(conn.Conn().PgConn().ParameterStatus("server_version"), claimTimeout, commitTimeout),
+			settings: settingsOf(conn.Conn().PgConn().ParameterStatus("server_version")),
 		}
 		custom[stateKey] = state
 	}
-	return &session{conn: conn, pg: conn.Conn().PgConn(), state: state}, nil
+	return &session{
+		conn: conn, pg: conn.Conn().PgConn(), state: state,
+		claimTimeout: w.config.ClaimTimeout, commitTimeout: w.config.CommitTimeout,
+	}, nil
 }
 
-// settingsSQL sets the time-outs of one transaction. They are set in it and not
-// on the role, so that nothing else that uses the role is touched, and so that a
-// pooler in transaction mode is no obstacle.
-func settingsSQL(serverVersion string, claimTimeout, commitTimeout time.Duration) string {
-	ms := func(d time.Duration) string { return "'" + milliseconds(d) + "'" }
-	settings := []string{
-		"set_config('lock_timeout', " + ms(claimTimeout) + ", true)",
-		"set_config('idle_in_transaction_session_timeout', " + ms(claimTimeout) + ", true)",
-		"set_config('client_connection_check_interval', " + ms(claimTimeout/2) + ", true)",
-		"set_config('statement_timeout', " + ms(commitTimeout) + ", true)",
-		// What is text here must be the same text in every cluster.
-		"set_config('timezone', 'UTC', true)",
-		"set_config('datestyle', 'ISO, YMD', true)",
-		"set_config('intervalstyle', 'postgres', true)",
-		"set_config('bytea_output', 'hex', true)",
-		"set_config('extra_float_digits', '1', true)",
-	}
+const (
+	// settingsSQL sets the timeouts of one transaction: the claim timeout, a half of it, and the
+	// commit timeout. They are set in the transaction and not on the role, so that nothing else
+	// that uses the role is touched, and so that a pooler in transaction mode is no obstacle. Nor
+	// are they set on the connection, which other writers may use.
+	settingsSQL = `select set_config('lock_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $1, true),
+set_config('client_connection_check_interval', $2, true), set_config('statement_timeout', $3, true),
+set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true), set_config('intervalstyle', 'postgres', true),
+set_config('bytea_output', 'hex', true), set_config('extra_float_digits', '1', true)` // what is text here is the same text in every cluster
+
+	// settings17SQL does so on a server that can limit a transaction.
+	settings17SQL = settingsSQL + `, set_config('transaction_timeout', $3, true)`
+)
+
+// settingsOf returns the statement for a version of the server.
+func settingsOf(serverVersion string) string {
 	major, _, _ := strings.Cut(serverVersion, ".")
 	if v, err := strconv.Atoi(major); err == nil && v >= 17 {
-		settings = append(settings, "set_config('transaction_timeout', "+ms(commitTimeout)+", true)")
+		return settings17SQL
 	}
-	return "select " + strings.Join(settings, ", ")
+	return settingsSQL
+}
+
+// settings returns the step that sets the timeouts of the transaction.
+func (s *session) settings() step {
+	return step{
+		sql:    s.state.settings,
+		oids:   []uint32{pgtype.TextOID, pgtype.TextOID, pgtype.TextOID},
+		params: [][]byte{[]byte(milliseconds(s.claimTimeout)), []byte(milliseconds(s.claimTimeout / 2)), []byte(milliseconds(s.commitTimeout))},
+	}
 }
 
 // milliseconds writes a time-out as the server reads it; never zero, which would
@@ -125,12 +139,6 @@ func (s *session) release() {
 	if !s.left {
 		s.conn.Release()
 	}
-}
-
-// leave takes the connection out of the session and the pool.
-func (s *session) leave() *pgx.Conn {
-	s.left = true
-	return s.conn.Hijack()
 }
 
 // abandon closes the connection, so that the server rolls back what is open.
@@ -150,7 +158,7 @@ func (s *session) abandon() {
 func (s *session) describe(ctx context.Context, sql string) (*described, error) {
 	st := &described{sql: sql, loaded: now()}
 	st.checked.Store(&st.loaded)
-	if err := s.run(ctx, []step{{sql: beginSQL}, {sql: s.state.begin}, {
+	if err := s.run(ctx, []step{{sql: beginSQL}, s.settings(), {
 		sql: namedSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{[]byte(sql)},
 		row: func(v [][]byte) {
 			st.relations = append(st.relations, relation{oid: binary.BigEndian.Uint32(v[0]), version: int64(binary.BigEndian.Uint64(v[1]))})

@@ -34,8 +34,10 @@ type Writer struct {
 
 	known atomic.Pointer[writerKnown]
 
-	// left holds an element for each COMMIT that nobody waits for any more.
-	left chan struct{}
+	// left holds an element for each COMMIT that was left to itself on a connection outside
+	// the pool. Unanswered are those that have had no answer for the commit timeout.
+	left       chan struct{}
+	unanswered atomic.Int64
 
 	// losing says that the last batch lost entirely: the other cluster is ahead.
 	losing atomic.Bool

@@ -115,12 +115,7 @@ func (cs *components) buildHandler(c config) error {
 func (cs *components) startTelemetry(ctx context.Context, c config) error {
 	server, err := telemetry.Listen(ctx, telemetry.Config{
 		Address: c.MetricsAddress, OTLPEndpoint: c.OTLPEndpoint, OTLPProtocol: c.OTLPProtocol,
-		Ready: func(context.Context) error {
-			if err := cs.notReady.Load(); err != nil {
-				return *err
-			}
-			return nil
-		},
+		Ready: func(context.Context) error { return cs.ready() },
 	})
 	if err != nil {
 		return err
@@ -152,6 +147,14 @@ func (cs *components) pushLastMetrics(ctx context.Context) {
 	if err := cs.telemetry.Close(ctx); err != nil {
 		cs.log.LogAttrs(ctx, slog.LevelWarn, "could not push the last metrics", slog.Any("err", err))
 	}
+}
+
+// ready returns why events cannot be committed now.
+func (cs *components) ready() error {
+	if err := cs.notReady.Load(); err != nil {
+		return *err
+	}
+	return cs.writer.Ready()
 }
 
 // serve answers a request; with 503 until the database is ready.

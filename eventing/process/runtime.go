@@ -95,15 +95,15 @@ func (rt *Runtime) Handle(w http.ResponseWriter, r *http.Request) {
 	cs.metrics.count(w, r, cs.serve)
 }
 
-// Ready reports whether the database has every migration. The error is the reason why
-// not.
+// Ready reports whether the database has every migration, and no COMMIT has been without an
+// answer for long. The error is the reason why not.
 func (rt *Runtime) Ready(context.Context) (bool, error) {
 	cs := rt.components.Load()
 	if cs == nil {
 		return false, nil
 	}
-	if err := cs.notReady.Load(); err != nil {
-		return false, *err
+	if err := cs.ready(); err != nil {
+		return false, err
 	}
 	return true, nil
 }
