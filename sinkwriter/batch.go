@@ -72,12 +72,14 @@ func (w *Writer) attempt(ctx context.Context, batch []*offer, how try) (left []*
 	if how.alone {
 		limit *= 2 // apply has its own
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	s, err := w.acquire(ctx)
+	acquiring, acquired := context.WithTimeout(ctx, limit+w.connecting)
+	s, err := w.acquire(acquiring)
+	acquired()
 	if err != nil {
 		return batch, 0, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	sound := false
 	defer func() {
 		switch {
@@ -220,7 +222,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, r *reliance,
 	steps := w.check(c)
 	if len(p.steps) > 0 {
 		steps = append(steps, step{
-			sql: statementTimeoutSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{[]byte(milliseconds(how.statementTimeout))},
+			sql: statementTimeoutSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{[]byte(milliseconds(how.statementTimeout + s.state.trip))},
 		})
 		steps = append(steps, p.steps...)
 		steps = append(steps, step{sql: constraintsSQL, effect: true})
@@ -245,7 +247,11 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, r *reliance,
 		w.outbox.putBack(published)
 		return err
 	}
-	w.usual.add(now().Sub(begin))
+	took := now().Sub(begin)
+	w.usual.add(took)
+	if took > s.claimTimeout {
+		w.distance.tookLong()
+	}
 	w.badTypes.committed(c.won)
 	countWon(c.won)
 	w.stats.batches.Add(1)

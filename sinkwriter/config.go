@@ -49,13 +49,15 @@ type Config struct {
 
 	// BatchBytes bounds the size of what one transaction writes, roughly as
 	// encoded; an event that is larger on its own has a transaction for itself.
+	// Behind a slow link batches are smaller: what it carries in half of the claim
+	// timeout and a round trip.
 	// From 1 KiB to 256 MiB. Defaults to 4 MiB.
 	BatchBytes int
 
-	// ClaimTimeout bounds how long another process that hangs can hold up this
-	// one. A smaller value makes slow clients lose their claims, a larger one
-	// shows as latency when a process stops between claim and commit. From
-	// 10 ms to 10 s. Defaults to 200 ms.
+	// ClaimTimeout is how long an unfinished transaction of this process may block others,
+	// above the round trip to the server, which is measured. A smaller value makes slow
+	// clients lose their claims, a larger one shows as latency when a process stops between
+	// claim and commit. From 10 ms to 10 s. Defaults to 200 ms.
 	ClaimTimeout time.Duration
 
 	// CommitTimeout bounds one attempt to commit a batch. A statement of a batch may

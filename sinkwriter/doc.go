@@ -20,7 +20,7 @@
 //     alone. That counts against it only if other events of its function are committed
 //     meanwhile: an outage is no event's fault.
 //   - A process that is stopped, killed or cut off holds up the others for at
-//     most the claim timeout (200 ms) plus a round trip, as long as the server
+//     most its claim timeout (200 ms) plus its round trip, as long as the server
 //     can see it.
 //
 // # What is not

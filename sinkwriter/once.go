@@ -27,12 +27,14 @@ func (w *Writer) Once(ctx context.Context, key ledger.Key, fn func(pgx.Tx) error
 	if w.isClosed() {
 		return false, ErrClosed
 	}
-	ctx, cancel := context.WithTimeout(ctx, w.config.CommitTimeout)
-	defer cancel()
-	s, err := w.acquire(ctx)
+	acquiring, acquired := context.WithTimeout(ctx, w.config.CommitTimeout+w.connecting)
+	s, err := w.acquire(acquiring)
+	acquired()
 	if err != nil {
 		return false, fmt.Errorf("claim %s: %w", key, err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, w.config.CommitTimeout)
+	defer cancel()
 	sound := false
 	defer func() {
 		if !sound { // fn panicked

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,7 +40,8 @@ type session struct {
 	state *sessionState
 	left  bool // somebody else has the connection
 
-	claimTimeout, commitTimeout time.Duration // of this writer
+	// Of this writer; the claim timeout is the configured one and a round trip.
+	claimTimeout, commitTimeout time.Duration
 }
 
 // sessionState is what we know of a connection for as long as it lives.
@@ -49,6 +51,7 @@ type sessionState struct {
 	writers  map[int64]bool      // rows of tandem.writer that were seen
 	settings string              // settingsSQL for the server's version
 	since    time.Time           // its first batch
+	trip     time.Duration       // there and back
 }
 
 // prepared is a statement that the server keeps, and the types of its parameters.
@@ -69,7 +72,17 @@ const (
 	youngConnection = time.Second
 )
 
-// acquire returns a session on a connection of the pool.
+// connectTimeOf returns how long all hosts but one may be tried.
+func connectTimeOf(cfg *pgx.ConnConfig) time.Duration {
+	hosts := map[string]bool{net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))): true}
+	for _, f := range cfg.Fallbacks {
+		hosts[net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port)))] = true
+	}
+	return time.Duration(len(hosts)-1) * cfg.ConnectTimeout
+}
+
+// acquire returns a session on a connection of the pool. Of a new connection it measures the
+// way to the server.
 func (w *Writer) acquire(ctx context.Context) (*session, error) {
 	conn, err := w.pool.Acquire(ctx)
 	if err != nil {
@@ -88,10 +101,15 @@ func (w *Writer) acquire(ctx context.Context) (*session, error) {
 		}
 		custom[stateKey] = state
 	}
-	return &session{
-		conn: conn, pg: conn.Conn().PgConn(), state: state,
-		claimTimeout: w.config.ClaimTimeout, commitTimeout: w.config.CommitTimeout,
-	}, nil
+	s := &session{conn: conn, pg: conn.Conn().PgConn(), state: state}
+	if !ok || w.distance.due(w.config.BatchBytes, w.config.ClaimTimeout) {
+		if err := w.measure(ctx, s); err != nil {
+			s.abandon()
+			return nil, fmt.Errorf("measure the way to the database: %w", err)
+		}
+	}
+	s.claimTimeout, s.commitTimeout = w.config.ClaimTimeout+state.trip, w.config.CommitTimeout
+	return s, nil
 }
 
 const (

@@ -34,6 +34,10 @@ type Writer struct {
 
 	known atomic.Pointer[writerKnown]
 
+	// connecting is how long the hosts of the pool may be tried that come before the one that
+	// accepts a connection.
+	connecting time.Duration
+
 	// left holds an element for each COMMIT that was left to itself on a connection outside
 	// the pool. Unanswered are those that have had no answer for the commit timeout.
 	left       chan struct{}
@@ -53,6 +57,7 @@ type Writer struct {
 	done sync.WaitGroup
 
 	usual    average // that a batch's effects and COMMIT take
+	distance distance
 	badTypes badTypes
 
 	mu          sync.Mutex
@@ -144,7 +149,10 @@ func New(pool *pgxpool.Pool, config Config) (*Writer, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	w := &Writer{pool: pool, config: config, ctx: ctx, stop: stop, left: make(chan struct{}, config.Connections)}
+	w := &Writer{
+		pool: pool, config: config, ctx: ctx, stop: stop, left: make(chan struct{}, config.Connections),
+		connecting: connectTimeOf(pool.Config().ConnConfig),
+	}
 	w.detaching, w.stopDetached = context.WithCancel(ctx)
 	w.outbox = newOutbox(w)
 	return w, nil
@@ -368,10 +376,11 @@ func (w *Writer) work() {
 
 // next takes what waits, within the bounds of a batch. Nil ends the worker.
 func (w *Writer) next() []*offer {
+	most := w.distance.batchBytes(w.config.BatchBytes, w.config.ClaimTimeout)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	size, n := 0, 0
-	for n < len(w.queue) && n < w.config.BatchEvents && (n == 0 || size+w.queue[n].size <= w.config.BatchBytes) {
+	for n < len(w.queue) && n < w.config.BatchEvents && (n == 0 || size+w.queue[n].size <= most) {
 		size += w.queue[n].size
 		n++
 	}

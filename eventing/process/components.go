@@ -90,7 +90,7 @@ func startComponents(ctx context.Context, c config) (*components, error) {
 
 // buildHandler creates the writer and the handler.
 func (cs *components) buildHandler(c config) error {
-	config := sinkwriter.Config{Cluster: c.Cluster, Logger: cs.log}
+	config := sinkwriter.Config{Cluster: c.Cluster, Connections: c.Connections, ClaimTimeout: c.ClaimTimeout, Logger: cs.log}
 	if cs.outputs != nil {
 		config.Publisher, config.CheckOutput = cs.outputs, cs.outputs.Check
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sethvargo/go-envconfig"
 
@@ -34,6 +35,7 @@ type config struct {
 	MaxEventBytes  int64      `env:"TANDEM_MAX_EVENT_BYTES, default=1048576"`
 	MaxBatch       int        `env:"TANDEM_MAX_BATCH, default=128"`
 	Migrate        bool       `env:"TANDEM_MIGRATE, default=false"`
+	Connections    int        `env:"TANDEM_CONNECTIONS, default=2"`
 	LogLevel       slog.Level `env:"LOG_LEVEL, default=info"`
 	OIDCIssuer     string     `env:"TANDEM_OIDC_ISSUER"`
 	OIDCAudience   string     `env:"TANDEM_OIDC_AUDIENCE"`
@@ -43,6 +45,8 @@ type config struct {
 	MetricsAddress string     `env:"METRICS_ADDRESS"`
 	OTLPEndpoint   string     `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
 	OTLPProtocol   string     `env:"OTEL_EXPORTER_OTLP_PROTOCOL"`
+
+	ClaimTimeout time.Duration `env:"TANDEM_CLAIM_TIMEOUT, default=200ms"`
 
 	// Made of the above.
 	functions  []functions.Function
@@ -62,6 +66,12 @@ func readConfig(ctx context.Context, env map[string]string, all []functions.Func
 	}
 	if c.MaxBatch < 1 || c.MaxBatch > 4096 {
 		errs = append(errs, fmt.Errorf("TANDEM_MAX_BATCH %d: want 1 to 4096", c.MaxBatch))
+	}
+	if c.Connections < 1 || c.Connections > 16 {
+		errs = append(errs, fmt.Errorf("TANDEM_CONNECTIONS %d: want 1 to 16", c.Connections))
+	}
+	if c.ClaimTimeout < 10*time.Millisecond || c.ClaimTimeout > 10*time.Second {
+		errs = append(errs, fmt.Errorf("TANDEM_CLAIM_TIMEOUT %s: want 10ms to 10s", c.ClaimTimeout))
 	}
 	if c.Replicas < 1 || c.Replicas > 5 {
 		errs = append(errs, fmt.Errorf("TANDEM_STREAM_REPLICAS %d: want 1 to 5", c.Replicas))

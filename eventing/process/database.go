@@ -15,9 +15,9 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// maxConns bounds the connections of a process to the database: two for batches, the
-// others for dead letters and checks.
-const maxConns = 4
+// otherConns are the connections of a process to the database beside those for batches: for
+// dead letters and checks.
+const otherConns = 2
 
 // migrateTimeout bounds one attempt to migrate. Another process may be migrating, and
 // large tables take long; migrations that an attempt has finished stay applied.
@@ -28,7 +28,7 @@ func newPool(ctx context.Context, c config) (*pgxpool.Pool, telemetry.Traffic, e
 	if err != nil {
 		return nil, nil, fmt.Errorf("DATABASE_URL: %w", err)
 	}
-	settings.MaxConns = maxConns
+	settings.MaxConns = int32(c.Connections + otherConns)
 	settings.MinConns = 0
 	if settings.ConnConfig.RuntimeParams["application_name"] == "" {
 		settings.ConnConfig.RuntimeParams["application_name"] = "tandem-function-" + c.Cluster

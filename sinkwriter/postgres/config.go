@@ -14,13 +14,17 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
+// nextHostTimeout bounds the attempt at one of several hosts, unless connect_timeout does: the
+// next one may be the primary.
+const nextHostTimeout = 2 * time.Second
+
 // pingTimeout bounds the check of a connection that was idle for a second, unless
 // pool_ping_timeout does. Then the pool takes another one.
 const pingTimeout = 2 * time.Second
 
 // ParseConfig returns the configuration of a pool for a connection string, as a URL or as
 // keywords and values. The string is parsed for each connection again. A host that does not
-// answer has connectTimeout, unless connect_timeout is set. The error has no part of the string but
+// answer has connectTimeout, unless connect_timeout is set; one of several at most 2 s. The error has no part of the string but
 // the names of options and files. Callers may change MaxConns, MinConns, and of ConnConfig
 // DialFunc, ConnectTimeout and RuntimeParams.
 func ParseConfig(connString string, connectTimeout time.Duration) (*pgxpool.Config, error) {
@@ -34,6 +38,9 @@ func ParseConfig(connString string, connectTimeout time.Duration) (*pgxpool.Conf
 	}
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = connectTimeout
+		if len(hostsOf(&cfg.ConnConfig.Config)) > 1 {
+			cfg.ConnConfig.ConnectTimeout = min(connectTimeout, nextHostTimeout)
+		}
 	}
 	if cfg.PingTimeout == 0 {
 		cfg.PingTimeout = pingTimeout
@@ -108,8 +115,19 @@ func prepare(cfg *pgx.ConnConfig, connString string, o options) error {
 // shuffleHosts puts the hosts in a random order. The attempts at one host, with TLS and without,
 // stay together.
 func shuffleHosts(cfg *pgconn.Config) {
+	hosts := hostsOf(cfg)
+	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
+	var attempts []*pgconn.FallbackConfig
+	for _, host := range hosts {
+		attempts = append(attempts, host...)
+	}
+	cfg.Host, cfg.Port, cfg.TLSConfig = attempts[0].Host, attempts[0].Port, attempts[0].TLSConfig
+	cfg.Fallbacks = attempts[1:]
+}
+
+// hostsOf returns the attempts at each host.
+func hostsOf(cfg *pgconn.Config) (hosts [][]*pgconn.FallbackConfig) {
 	attempts := append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}}, cfg.Fallbacks...)
-	var hosts [][]*pgconn.FallbackConfig
 	for i, a := range attempts {
 		if i > 0 && attempts[i-1].Host == a.Host && attempts[i-1].Port == a.Port {
 			hosts[len(hosts)-1] = append(hosts[len(hosts)-1], a)
@@ -117,13 +135,7 @@ func shuffleHosts(cfg *pgconn.Config) {
 		}
 		hosts = append(hosts, []*pgconn.FallbackConfig{a})
 	}
-	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
-	attempts = attempts[:0:0]
-	for _, host := range hosts {
-		attempts = append(attempts, host...)
-	}
-	cfg.Host, cfg.Port, cfg.TLSConfig = attempts[0].Host, attempts[0].Port, attempts[0].TLSConfig
-	cfg.Fallbacks = attempts[1:]
+	return hosts
 }
 
 // errSyntax is the error of a connection string that cannot be parsed. The parser's own

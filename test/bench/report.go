@@ -72,6 +72,14 @@ func ratio(a, b []sample) *float64 {
 	return rounded(median(ratios), 3)
 }
 
+// ofLink is the median of the rate's ratio to what the link allows; nil if the row was not measured.
+func ofLink(trials []sample) *float64 {
+	if len(trials) == 0 {
+		return nil
+	}
+	return rounded(medianOf(trials, func(s sample) float64 { return s.eventsPerSecond / s.linkLimit }), 3)
+}
+
 func summarise(results []result) []row {
 	floor, byHand := find(results, rowFloor), find(results, rowByHand)
 	rows := make([]row, 0, len(results))
@@ -151,6 +159,7 @@ func formatGoals(results []result) string {
 		{"a full ledger of an empty one", ratio(samples(rowLedger), samples(rowRace)), 0.8, false},
 		{"retention running of not running", ratio(samples(rowRetention), samples(rowLedger)), 0.9, false},
 		{"with divergence check of without", ratio(samples(rowRace), samples(rowNoDigest)), 0.9, false},
+		{"a far cluster of what its link allows", ofLink(samples(rowFar)), 0.6, false},
 		{"what a lost event costs of a won one", ratio(samples(rowOne), samples(rowLost)), 0.25, true},
 	}
 	for _, g := range goals {

@@ -44,6 +44,7 @@ const (
 	rowLedger    = "ledger-10m"
 	rowRetention = "retention"
 	rowNoDigest  = "no-digest"
+	rowFar       = "far"
 )
 
 func scenarios() []scenario {
@@ -104,6 +105,10 @@ func scenarios() []scenario {
 		{
 			name: rowNoDigest, connections: asFlags, run: race(workload{}), noDivergence: true,
 			about: "race, without looking for divergence",
+		},
+		{
+			name: rowFar, connections: asFlags, run: runFar,
+			about: "one cluster whose round trip to the database takes 80 ms",
 		},
 		{
 			name: "window", connections: asFlags, template: ledgerTemplate, run: runWindow, long: true,

@@ -25,6 +25,7 @@ type sample struct {
 	deadlocks         int64
 	uniqueViolations  int64
 	secondsOfWholeRun float64
+	linkLimit         float64 // events a second that the link allows; 0 for none
 }
 
 // trial is one row measured once, on a database of its own.
