@@ -28,7 +28,7 @@ changes=$(git diff HEAD | git hash-object --stdin)
 
 # parts prints the name of each part.
 parts() {
-	echo protocol inflight clusters chaostest repeat func soak fuzz
+	echo protocol inflight source clusters chaostest repeat func soak fuzz
 	seq -f 'model-15-%g' 1 "$models"
 	seq -f 'model-18-%g' 1 "$models"
 	seq -f 'chaos-%g' 1 "$seeds"
@@ -60,6 +60,7 @@ run() {
 	case $1 in
 	protocol) go test -count=1 -timeout 2h ./test/protocol -long ;;
 	inflight) go test -count=1 -timeout 2h ./eventing/source/internal/inflight -share-seeds 100 ;;
+	source) go test -race -count=1 -timeout 1h ./eventing/source ;;
 	fuzz) fuzz ;;
 	clusters) make clusters ARGS=-count=1 ;;
 	chaostest) make chaostest ARGS=-count=1 ;;
