@@ -38,7 +38,7 @@ func (t *table) newShape(op functions.Op, columns []int, version int, early bool
 	into := "insert into " + t.quoted + " as t (" + list(names) + ") select "
 	switch {
 	case early && op == functions.OpInsert:
-		// Rows that are there are left out before the server looks at what is offered.
+		// Rows that are there are left out before the server looks at the offered values.
 		s.sql = into + list(t.sent("u.c", columns)) + " from " + unnest(len(columns)) + " as u(" + list(aliases(len(columns))) +
 			") left join lateral (select true as found from " + t.rows() + " as t where " + t.matchKey() + " limit 1) as f on true where f.found is null" +
 			" on conflict (" + t.keyNames() + ") do nothing"
@@ -111,7 +111,7 @@ func (t *table) writeUpdate(s *shape) {
 // does. Offered returns the offered value of a column of the shape, as it is stored, and as
 // it is compared and added, which is with the column's precision.
 func (t *table) change(s *shape, offered func(i int) (stored, compared string)) (set []string, where string) {
-	var there, here []string // the columns of the row and of what is offered, for comparison
+	var there, here []string // the stored and the offered values, for comparison
 	var changed []string
 	for i := len(t.key); i < len(s.columns); i++ {
 		col := &t.columns[s.columns[i]]
@@ -305,7 +305,7 @@ func list(parts []string) string { return strings.Join(parts, ", ") }
 
 func parameter(i int) string { return "$" + strconv.Itoa(i+1) }
 
-// alias is column i of u, which holds what is sent.
+// alias is column i of u, which holds the parameters as rows.
 func alias(i int) string { return "u.c" + strconv.Itoa(i) }
 
 func aliases(n int) []string {
