@@ -36,7 +36,7 @@ func TestEveryRowIsMeasuredAndItsOutcomeIsRight(t *testing.T) {
 	const events = 500
 	// Those about serving have a test of their own.
 	b := newBench(t, &table, "--quick", "--events", "500", "--ledger", "5000", "--json", file,
-		"--only", "^(floor|by-hand.*|one|race|single|late|lost|hot|ledger.*|retention|no-digest)$")
+		"--only", "^(floor|by-hand.*|one|race|single|late|lost|hot.*|ledger.*|retention|no-digest)$")
 	if err := b.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestEveryRowIsMeasuredAndItsOutcomeIsRight(t *testing.T) {
 		}
 	}
 	want := []string{
-		"floor", "by-hand", "by-hand-pipelined", "by-hand-merge", "one", "race", "single", "late", "lost", "hot",
+		"floor", "by-hand", "by-hand-pipelined", "by-hand-merge", "one", "race", "single", "late", "lost", "hot", "hot-numeric",
 		"ledger-10m", "ledger-10m-random", "retention", "no-digest",
 	}
 	if diff := cmp.Diff(want, names); diff != "" {

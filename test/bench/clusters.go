@@ -128,9 +128,9 @@ func (t *trial) check(ctx context.Context, w workload, clusters ...*cluster) err
 
 func (t *trial) expectCounters(ctx context.Context, w workload) error {
 	return errors.Join(
-		t.expect(ctx, "the number of counters", "select count(*) from counters", hotRows),
-		t.expect(ctx, "the sum of events", "select sum(events)::bigint from counters", int64(t.events)),
-		t.expect(ctx, "the sum of amounts", "select sum(amount)::bigint from counters", w.total(t.events)),
+		t.expect(ctx, "the number of counters", "select count(*) from "+w.counters(), hotRows),
+		t.expect(ctx, "the sum of events", "select sum(events)::bigint from "+w.counters(), int64(t.events)),
+		t.expect(ctx, "the sum of amounts", "select sum(amount)::bigint from "+w.counters(), w.total(t.events)),
 	)
 }
 

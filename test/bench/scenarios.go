@@ -91,6 +91,10 @@ func scenarios() []scenario {
 			about: "race, and all events add to the same 100 rows",
 		},
 		{
+			name: "hot-numeric", connections: asFlags, run: race(workload{hot: true, money: true}),
+			about: "the same with numeric(14, 2) instead of bigint",
+		},
+		{
 			name: rowLedger, connections: asFlags, template: ledgerTemplate, run: race(workload{}),
 			about: "race, with 10 million rows in the ledger before",
 		},

@@ -1,5 +1,5 @@
 -- What the benchmark writes to: one row an event in orders, or 100 rows in all
--- in counters; processed and outbound are what a handler written by hand needs.
+-- in counters or revenues; processed and outbound are what a handler written by hand needs.
 -- In public by name, since a role that is called tandem would by default make
 -- them in the schema of its own name.
 
@@ -19,6 +19,14 @@ create table public.counters (
     amount  bigint not null,
 
     constraint counters_pkey primary key (counter)
+);
+
+create table public.revenues (
+    counter text           not null,
+    events  bigint         not null,
+    amount  numeric(14, 2) not null,
+
+    constraint revenues_pkey primary key (counter)
 );
 
 create table public.processed (

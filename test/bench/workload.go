@@ -33,6 +33,15 @@ type workload struct {
 	first  int  // number of the first event
 	random bool // ids without an order, so that their keys are random
 	hot    bool // add to one of few rows instead of writing one of its own
+	money  bool // what is added is of type numeric
+}
+
+// counters is the table of few rows.
+func (w workload) counters() string {
+	if w.money {
+		return "revenues"
+	}
+	return "counters"
 }
 
 // order is the event's content.
@@ -96,9 +105,13 @@ func (w workload) offer(n int) sinkwriter.Offer {
 	}}
 	var fx functions.Effects
 	if w.hot {
-		fx.Add("counters",
+		var added any = o.amount
+		if w.money {
+			added = string(appendInt(nil, int(o.amount), 1)) + ".00"
+		}
+		fx.Add(w.counters(),
 			functions.Row{"counter": numbered("counter-", n%hotRows, 3)},
-			functions.Row{"events": int64(1), "amount": o.amount})
+			functions.Row{"events": int64(1), "amount": added})
 	} else {
 		fx.Insert("orders", functions.Row{
 			"order_id": o.orderID, "customer": o.customer, "amount": o.amount, "placed_at": o.placedAt, "note": note,

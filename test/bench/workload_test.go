@@ -13,7 +13,7 @@ import (
 func TestEventsAreTheSameWheneverTheyAreMade(t *testing.T) {
 	t.Parallel()
 
-	for _, w := range []workload{{}, {first: 10_000_001}, {random: true}, {hot: true}} {
+	for _, w := range []workload{{}, {first: 10_000_001}, {random: true}, {hot: true}, {hot: true, money: true}} {
 		if diff := cmp.Diff(w.offer(123), w.offer(123)); diff != "" {
 			t.Errorf("%+v: two makings of an offer differ (-first +second):\n%s", w, diff)
 		}
