@@ -186,6 +186,16 @@ func (t *table) checksEarly(op functions.Op, columns []int) bool {
 	return false
 }
 
+// demands reports whether a row of these columns and defaults may be refused for the others.
+func (t *table) demands(columns []int) bool {
+	for i := range t.columns {
+		if c := &t.columns[i]; !c.hasDefault && (c.notNull || c.checked) && !slices.Contains(columns, i) {
+			return true
+		}
+	}
+	return len(t.checks) > 0
+}
+
 // findRows has a batch find its rows before it inserts any, after a row was refused that it
 // offered. It reports whether that may change the outcome: a write that finds its row and
 // changes nothing is not refused, whatever it offers.
@@ -216,7 +226,7 @@ func findRows(batch []*offer, err error) bool {
 // nothing sees that the row was so for a moment: then it may be left out before one that
 // overwrites it.
 func (p *plan) sound(w *planned) bool {
-	if w.table.watched || w.shape.op == functions.OpAdd || w.shape.early {
+	if w.table.watched || w.shape.op == functions.OpAdd || w.shape.early || w.shape.op == functions.OpInsert && w.table.demands(w.shape.columns) {
 		return false
 	}
 	for i, c := range w.shape.columns {

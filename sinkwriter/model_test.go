@@ -53,13 +53,13 @@ func randomSeed(t *testing.T) uint64 {
 func TestARandomRunLeavesWhatTheModelSays(t *testing.T) {
 	t.Parallel()
 	worlds := []struct {
-		name      string
-		clusters  int
-		publisher bool
+		name                  string
+		clusters              int
+		publisher, migrations bool
 	}{
-		{"two clusters", 2, false},
-		{"two clusters whose stream fails at times", 2, true},
-		{"three clusters", 3, false},
+		{"two clusters", 2, false, false},
+		{"two clusters whose stream fails at times", 2, true, false},
+		{"three clusters while the tables change", 3, false, true},
 	}
 	for i, tt := range worlds {
 		t.Run(tt.name, func(t *testing.T) {
@@ -69,10 +69,40 @@ func TestARandomRunLeavesWhatTheModelSays(t *testing.T) {
 			if tt.publisher {
 				w.stream = &shakyStream{seen: map[string]bool{}}
 			}
+			if tt.migrations {
+				w.migrate(t)
+			}
 			w.run(t, tt.clusters)
 			w.check(t)
 		})
 	}
+}
+
+// migrate changes the tables until the run ends, which waits for it.
+func (w *world) migrate(t *testing.T) {
+	t.Helper()
+	pool := sinktest.NewPool(t, w.url)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	w.end = func() {
+		cancel()
+		<-done
+	}
+	go func() {
+		defer close(done)
+		n := 0
+		for ; ctx.Err() == nil; n++ {
+			all := model.Migrations()
+			if _, err := pool.Exec(t.Context(), all[n%len(all)]); err != nil {
+				t.Errorf("migrate: %s: %v", all[n%len(all)], err)
+			}
+			select {
+			case <-time.After(30 * time.Millisecond): // for events between two of them
+			case <-ctx.Done():
+			}
+		}
+		t.Logf("%d changes of tables", n)
+	}()
 }
 
 // At any message the connection may be cut or stand still for a while, and the
@@ -154,6 +184,7 @@ type world struct {
 	random *rand.Rand
 	stream *shakyStream
 	way    func(cluster int) string // to the database; nil: straight, and nothing fails
+	end    func()                   // of what goes on beside it; nil: nothing
 
 	won  []atomic.Int32 // by event
 	told []atomic.Int32 // how often somebody was told that it is committed
@@ -206,6 +237,9 @@ func (w *world) run(t *testing.T, clusters int) {
 		})
 	}
 	all.Wait()
+	if w.end != nil {
+		w.end()
+	}
 }
 
 // order is one in which a cluster gets the events: roughly theirs, with repeats.

@@ -66,3 +66,32 @@ create table takings (event text, item text, n bigint, primary key (event, item)
 create table members (room int, member int, primary key (room, member));
 insert into members select room, member from generate_series(0, 4) room, generate_series(1, room) member;
 create table inbox (event text, room int, member int, primary key (event, room, member));`
+
+// Migrations change the tables while events are written, one after the other and again from
+// the first. No event is to notice.
+func Migrations() []string {
+	return []string{
+		"alter table counters add column extra text",
+		"alter table amounts alter i type int",
+		"alter table newest add column extra int not null default 7",
+		"create index newest_a on newest (a)",
+		"alter table accounts add constraint accounts_n_check1 check (n < 1000000000)",
+		"create function pass() returns trigger language plpgsql as $$ begin return new; end $$",
+		"create trigger pass before insert or update on oldest for each row execute function pass()",
+		"alter table extremes add column extra text",
+		"alter table last alter b type varchar(200)",
+		"alter table own add column extra text",
+		"alter table levels add constraint levels_owner_check check (owner <> '')",
+		"alter table counters drop column extra",
+		"alter table amounts alter i type bigint",
+		"alter table newest drop column extra",
+		"drop index newest_a",
+		"alter table accounts drop constraint accounts_n_check1",
+		"drop trigger pass on oldest",
+		"drop function pass()",
+		"alter table extremes drop column extra",
+		"alter table last alter b type text",
+		"alter table own drop column extra",
+		"alter table levels drop constraint levels_owner_check",
+	}
+}
