@@ -38,16 +38,15 @@ type described struct {
 
 // relation is a version of a relation of the database.
 type relation struct {
-	oid     uint32
-	version int64
+	oid                     uint32
+	version, columnsVersion int64
 }
 
 // table is what the catalog knows of one table.
 type table struct {
-	name    string // as the function spells it
-	quoted  string
-	oid     uint32
-	version int64
+	name   string // as the function spells it
+	quoted string
+	relation
 	err     *Error // why effects cannot be written to it, or nil
 	rank    int    // above that of every table it refers to
 	columns []column

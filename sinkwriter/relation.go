@@ -2,6 +2,7 @@ package sinkwriter
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -21,8 +22,11 @@ const (
   + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_policy v where v.polrelid = c.oid), 0)
   + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_trigger v where v.tgrelid = c.oid), 0))::bigint`
 
+	// columnsOf is the part of a version that is about columns and their types.
+	columnsOf = `(select sum(v.xmin::text::bigint)::bigint from pg_catalog.pg_attribute v where v.attrelid = c.oid and v.attnum > 0)`
+
 	relationSQL = `
-select c.oid, ` + versionOf + `, c.relkind::text, c.relpersistence::text, c.relkind = 'r' and c.relhassubclass, n.nspname = 'tandem',
+select c.oid, ` + versionOf + `, ` + columnsOf + `, c.relkind::text, c.relpersistence::text, c.relkind = 'r' and c.relhassubclass, n.nspname = 'tandem',
   exists (select from pg_catalog.pg_constraint f where f.contype = 'f' and f.confrelid = c.oid),
   k.oid is not null, coalesce(k.condeferrable, false), coalesce(i.indisexclusion, false),
   coalesce((select a.attname::text from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum = any(k.conkey)
@@ -41,21 +45,26 @@ left join pg_catalog.pg_index i on i.indexrelid = k.conindid
 where c.oid = pg_catalog.to_regclass($1)`
 
 	// The relations whose name stands in a statement.
-	namedSQL = `select c.oid, ` + versionOf + ` from pg_catalog.pg_class c
+	namedSQL = `select c.oid, ` + versionOf + `, ` + columnsOf + ` from pg_catalog.pg_class c
 where c.relkind in ('r', 'p', 'v', 'm', 'f') and c.oid >= 16384 and strpos(lower($1), lower(c.relname::text)) > 0`
 
-	// Those of the relations that are not what they were: by number, from 1.
+	// Those of the relations that are not what they were: by number, from 1. Lateral with
+	// offset, so that it is a look-up each in a database of many relations.
 	changedSQL = `select v.n from unnest($1::text[], $2::oid[], $3::bigint[]) with ordinality as v(name, oid, version, n)
-left join pg_catalog.pg_class c on c.oid = v.oid
-where ` + versionOf + ` is distinct from v.version or v.name is not null and pg_catalog.to_regclass(v.name)::oid is distinct from v.oid`
+left join lateral (select ` + versionOf + ` as version from pg_catalog.pg_class c where c.oid = v.oid offset 0) as r on true
+where r.version is distinct from v.version or v.name is not null and pg_catalog.to_regclass(v.name)::oid is distinct from v.oid`
 
 	// The tables that migrations of some sets have made.
 	madeSQL = `select distinct u.made from tandem.migration m, unnest(m.made) as u(made)
 join pg_catalog.pg_class c on c.oid = pg_catalog.to_regclass(u.made)
 where m.set = any($1) and c.relkind in ('r', 'p', 'f') order by u.made`
 
-	// Fails (22012) if one of the relations is not what it was.
-	guardSQL = `select 1 / (count(*) = 0)::int from (` + changedSQL + `) as changed`
+	// Fails (22012) if a relation has other columns than it had. Other changes make
+	// statements fail, or change nothing for those that are already there. It is in every
+	// transaction that writes, once for each relation: with arrays the server would plan it
+	// each time.
+	guardSQL = `select 1 / (coalesce((select sum(v.xmin::text::bigint)::bigint from pg_catalog.pg_attribute v where v.attrelid = $2::oid and v.attnum > 0) = $3::bigint, false)
+  and ($1::text is null or coalesce(pg_catalog.to_regclass($1::text)::oid = $2::oid, false)))::int`
 )
 
 // loadRelation reads what concerns a table as a whole. It sets err if effects cannot be
@@ -64,7 +73,7 @@ func (t *table) loadRelation(ctx context.Context, conn *pgx.Conn) error {
 	var kind, persistence, computed, unique, role string
 	var ours, hasKey, deferrable, exclusion, rules bool
 	err := conn.QueryRow(ctx, relationSQL, pgx.QueryExecModeExec, t.quoted).Scan(
-		&t.oid, &t.version, &kind, &persistence, &t.inherited, &ours, &t.referenced, &hasKey, &deferrable, &exclusion, &computed, &unique, &rules,
+		&t.oid, &t.version, &t.columnsVersion, &kind, &persistence, &t.inherited, &ours, &t.referenced, &hasKey, &deferrable, &exclusion, &computed, &unique, &rules,
 		&t.noPolicy, &role)
 	refuse := func(code, column, reason string) {
 		t.err = &Error{Fault: FaultDeployment, code: code, Table: t.name, Column: column, Err: errors.New(reason)}
@@ -169,41 +178,50 @@ func newReliance() *reliance {
 }
 
 // relations returns the names of the relations, NULL for those that only statements may
-// name, and their versions, as the parameters of changedSQL and guardSQL.
+// name, their OIDs and their versions, as the parameters of changedSQL.
 func (r *reliance) relations() (params [][]byte, tables []*table, statements []*described) {
-	type entry struct {
-		name []byte
-		relation
-	}
-	var all []entry
+	var names [][]byte
+	var all []relation
 	for _, t := range r.tables {
 		if t.err == nil {
-			all = append(all, entry{[]byte(t.quoted), relation{t.oid, t.version}})
-			tables = append(tables, t)
-			statements = append(statements, nil)
+			names, all = append(names, []byte(t.quoted)), append(all, t.relation)
+			tables, statements = append(tables, t), append(statements, nil)
 		}
 	}
 	for _, st := range r.statements {
 		for _, rel := range st.relations {
-			all = append(all, entry{nil, rel})
-			tables = append(tables, nil)
-			statements = append(statements, st)
+			names, all = append(names, nil), append(all, rel)
+			tables, statements = append(tables, nil), append(statements, st)
 		}
 	}
-	names := appendArray(nil, pgtype.TextOID, len(all), func(i int) ([]byte, bool) { return all[i].name, all[i].name == nil })
-	oids := appendArray(nil, pgtype.OIDOID, len(all), func(i int) ([]byte, bool) { return int8Param(int64(all[i].oid))[4:], false })
-	versions := appendArray(nil, pgtype.Int8OID, len(all), func(i int) ([]byte, bool) { return int8Param(all[i].version), false })
-	return [][]byte{names, oids, versions}, tables, statements
+	return [][]byte{
+		appendArray(nil, pgtype.TextOID, len(all), func(i int) ([]byte, bool) { return names[i], names[i] == nil }),
+		appendArray(nil, pgtype.OIDOID, len(all), func(i int) ([]byte, bool) { return binary.BigEndian.AppendUint32(nil, all[i].oid), false }),
+		appendArray(nil, pgtype.Int8OID, len(all), func(i int) ([]byte, bool) { return int8Param(all[i].version), false }),
+	}, tables, statements
 }
 
 var relationOIDs = []uint32{pgtype.TextArrayOID, pgtype.OIDArrayOID, pgtype.Int8ArrayOID}
 
-// guard returns the step that fails if the tables are no more what they were when they were
-// looked up. It comes behind the effects, which lock them.
+// guard returns the steps that fail if the tables are no more what they were when they were
+// looked up. They come behind the effects, which lock them.
 func (r *reliance) guard() []step {
-	params, tables, _ := r.relations()
-	if len(tables) == 0 {
-		return nil
+	var steps []step
+	add := func(name []byte, rel *relation) {
+		oid := binary.BigEndian.AppendUint32(nil, rel.oid)
+		steps = append(steps, step{sql: guardSQL, oids: guardOIDs, params: [][]byte{name, oid, int8Param(rel.columnsVersion)}, guard: true})
 	}
-	return []step{{sql: guardSQL, oids: relationOIDs, params: params, guard: true}}
+	for _, t := range r.tables {
+		if t.err == nil {
+			add([]byte(t.quoted), &t.relation)
+		}
+	}
+	for _, st := range r.statements {
+		for i := range st.relations {
+			add(nil, &st.relations[i])
+		}
+	}
+	return steps
 }
+
+var guardOIDs = []uint32{pgtype.TextOID, pgtype.OIDOID, pgtype.Int8OID}

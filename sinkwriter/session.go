@@ -179,7 +179,8 @@ func (s *session) describe(ctx context.Context, sql string) (*described, error) 
 	if err := s.run(ctx, []step{{sql: beginSQL}, s.settings(), {
 		sql: namedSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{[]byte(sql)},
 		row: func(v [][]byte) {
-			st.relations = append(st.relations, relation{oid: binary.BigEndian.Uint32(v[0]), version: int64(binary.BigEndian.Uint64(v[1]))})
+			version, columns := int64(binary.BigEndian.Uint64(v[1])), int64(binary.BigEndian.Uint64(v[2]))
+			st.relations = append(st.relations, relation{oid: binary.BigEndian.Uint32(v[0]), version: version, columnsVersion: columns})
 		},
 	}}); err != nil {
 		return nil, err
