@@ -56,9 +56,10 @@ type Writer struct {
 
 	done sync.WaitGroup
 
-	usual    average // that a batch's effects and COMMIT take
-	distance distance
-	badTypes badTypes
+	usual       average // that a batch's effects and COMMIT take
+	distance    distance
+	badTypes    badTypes
+	divergences divergences
 
 	mu          sync.Mutex
 	closed      bool
@@ -651,5 +652,6 @@ func (w *Writer) Close(ctx context.Context) error {
 		<-idle
 		return fmt.Errorf("close sinkwriter: offers were under way: %w", ctx.Err())
 	}
+	w.closeDivergences(ctx)
 	return w.outbox.close(ctx)
 }

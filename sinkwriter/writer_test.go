@@ -240,6 +240,9 @@ func TestALoserThatComputedSomethingElseIsToldSo(t *testing.T) {
 	if r, err := west.Commit(t.Context(), other); err != nil || r.Diverged || r.Won {
 		t.Errorf("other effects, other version: %+v, %v", r, err)
 	}
+	if err := west.Close(t.Context()); err != nil { // what is not recorded yet is now
+		t.Fatal(err)
+	}
 	if got := sinktest.Query[string](t, pool, `select concat_ws(' ', function, version, source, id, lost_cluster, won_cluster, wanted -> 'Writes' -> 0 -> 'Row' ->> 'amount') from tandem.divergence`); got != "orders 1 /test o west east 2" {
 		t.Errorf("recorded: %s", got)
 	}
