@@ -16,44 +16,85 @@ import (
 const (
 	retentionLockSQL = `select pg_catalog.pg_try_advisory_xact_lock($1)`
 
-	// A sample says: what was committed before taken_at belongs to messages below
-	// head. A source finds its head a moment before it saves it, and a cluster
-	// that is gone may have gone on for a moment after; so the sample is as old
-	// as the oldest of the rows, and a minute older.
-	sampleSQL = `insert into tandem.floor_sample (function, stream, epoch, taken_at, head)
-select p.function, p.stream, p.epoch, min(p.saved_at) - interval '1 minute', max(p.head) from tandem.progress p
-where p.saved_at > now() - $2::interval
+	// What the source of a function and cluster has set, beside its checkpoints.
+	noteKeepSQL = `update tandem.progress set keep = $3::interval where cluster = $1 and function = $2 and keep is distinct from $3::interval`
+
+	// The clusters that count for a function, stream and epoch, and how long the function's
+	// events are kept: the longest time that one of its clusters has set. A cluster does not
+	// count if another one was heard of later, by more than that. So the silence of all clusters
+	// removes none. $1 is the caller's function and $2 its setting; $3 is that of other functions
+	// that have none.
+	countedClusters = `with latest as (
+    select p.*, coalesce(p.keep, case when p.function = $1 then $2::interval else $3::interval end) as set_keep,
+        max(p.saved_at) over (partition by p.function) as function_latest,
+        max(p.saved_at) over (partition by p.function, p.stream, p.epoch) as stream_latest
+    from tandem.progress p
+), kept as (
+    select function, max(set_keep) as keep from latest where saved_at > function_latest - set_keep group by function
+), counted as (
+    select l.function, l.stream, l.epoch, l.floor, l.head, l.saved_at, k.keep
+    from latest l join kept k on k.function = l.function where l.saved_at > l.stream_latest - k.keep
+)`
+
+	// What was committed before taken_at belongs to messages below head. A source finds its
+	// head a moment before it saves it, and a cluster that ended may have committed for a moment
+	// after; so the sample is as old as the oldest of the rows, and a minute older.
+	sampleSQL = countedClusters + `
+insert into tandem.floor_sample (function, stream, epoch, taken_at, head)
+select p.function, p.stream, p.epoch, min(p.saved_at) - interval '1 minute', max(p.head) from counted p
 group by p.function, p.stream, p.epoch
 having max(p.head) > 0 and not exists (select from tandem.floor_sample s
     where s.function = p.function and s.stream = p.stream and s.epoch = p.epoch
-    and s.taken_at > min(p.saved_at) - interval '1 minute' - $1::interval)`
+    and s.taken_at > min(p.saved_at) - interval '1 minute' - $4::interval)`
 
-	// The youngest moment before which everything that was committed belongs to
-	// messages that every cluster has acknowledged by now. Clusters that have not
-	// been heard of for as long as the retention do not count.
-	cutoffSQL = `select least(now() - $1::interval, min(coalesce(guard, '-infinity')))
-from (
-    select (select max(s.taken_at) from tandem.floor_sample s
-            where s.function = p.function and s.stream = p.stream and s.epoch = p.epoch and s.head <= min(p.floor)) as guard
-    from tandem.progress p where p.saved_at > now() - $1::interval
-    group by p.function, p.stream, p.epoch
-) as guards`
+	// The guard of a stream is its youngest sample that is old enough and below which all
+	// clusters have acknowledged everything. Null if there is none.
+	guardedStreams = countedClusters + `, guarded as (
+    select p.function, p.stream, p.epoch, min(p.keep) as keep, max(p.saved_at) as latest,
+        (select max(s.taken_at) from tandem.floor_sample s
+         where s.function = p.function and s.stream = p.stream and s.epoch = p.epoch
+         and s.head <= min(p.floor) and s.taken_at <= now() - min(p.keep)) as guard
+    from counted p group by p.function, p.stream, p.epoch
+)`
 
-	horizonSQL = `insert into tandem.horizon as h (function, stream, epoch, floor)
-select function, stream, epoch, max(head) from tandem.floor_sample where taken_at <= $1
-group by function, stream, epoch
+	horizonSQL = guardedStreams + `
+insert into tandem.horizon as h (function, stream, epoch, floor)
+select s.function, s.stream, s.epoch, max(s.head)
+from tandem.floor_sample s join guarded g on g.function = s.function and g.stream = s.stream and g.epoch = s.epoch and s.taken_at <= g.guard
+group by s.function, s.stream, s.epoch
 on conflict (function, stream, epoch) do update set floor = excluded.floor, moved_at = now() where excluded.floor > h.floor`
 
-	// Samples below the horizon have done their work, but for the youngest.
+	// Samples below the horizon are not needed, except for the youngest.
 	pruneSQL = `delete from tandem.floor_sample s using tandem.horizon h
 where s.function = h.function and s.stream = h.stream and s.epoch = h.epoch and s.head < h.floor`
 
+	// When the events were committed that may be forgotten, by function; under null that of
+	// functions without a source, older than $4. An event that was committed after its stream's guard
+	// stays: its message may be delivered again. Those of a silent stream were committed before its
+	// silence, so that one that is abandoned keeps no later ones.
+	spansSQL = guardedStreams + `, spans (function, span) as (
+    select function, tstzmultirange(tstzrange(null, now() - min(keep)))
+        - range_agg(tstzrange(coalesce(guard, '-infinity'), case when latest > now() - keep then 'infinity'
+            else greatest(guard, latest + interval '1 minute') end))
+    from guarded group by function
+    union all
+    select null, tstzmultirange(tstzrange(null, now() - $4::interval))
+)
+select function, span::text, upper(span) from spans`
+
 	ledgerPagesSQL = `select pg_catalog.pg_relation_size('tandem.ledger') / pg_catalog.current_setting('block_size')::bigint`
 
-	// A piece of the table by its pages: it needs no index on the age, which
-	// every insert would pay for.
-	forgetSQL = `delete from tandem.ledger l
-where l.ctid >= $1::text::tid and l.ctid < $2::text::tid and l.committed_at < $3
+	// A piece of the table by its pages: it needs no index on the age, which every insert would
+	// pay for. A row belongs to the function of its writer. $3 is the end of the spans.
+	forgetSQL = `with writers as (
+    select distinct l.writer from tandem.ledger l where l.ctid >= $1::text::tid and l.ctid < $2::text::tid and l.committed_at < $3
+), old as (
+    select o.writer, coalesce(f.span, $6)::tstzmultirange as span
+    from writers o left join tandem.writer w on w.writer = o.writer
+    left join unnest($4::text[], $5::text[]) as f (function, span) on f.function = w.function
+)
+delete from tandem.ledger l using old o
+where l.ctid >= $1::text::tid and l.ctid < $2::text::tid and l.committed_at < $3 and o.writer = l.writer and o.span @> l.committed_at
 and not exists (select from tandem.dead_letter d where tandem.key(d.function, d.source, d.id) = l.key)
 and not exists (select from tandem.blocked_event b where tandem.key(b.function, b.source, b.id) = l.key)
 and not exists (select from tandem.deferred_event e where e.key = l.key)`
@@ -65,10 +106,24 @@ and not exists (select from tandem.deferred_event e where e.key = l.key)`
 // its pieces, an arbitrary number.
 const retentionLock int64 = 7_402_261_302
 
+const (
+	// defaultKeep is how long events are remembered of functions without a setting.
+	defaultKeep = 7 * 24 * time.Hour
+
+	// unknownKeep is the same for functions whose sources have not noted their setting yet, as
+	// those of an earlier version.
+	unknownKeep = 90 * 24 * time.Hour
+)
+
 // RetentionConfig sets up a [Retention]. The zero RetentionConfig is ready to
 // use; a field left at zero takes the default named beside it.
 type RetentionConfig struct {
-	// Keep is how long the ledger remembers an event after it was committed. It
+	// Cluster and Function are those of the source that Keep is the setting of. Both or
+	// none. Defaults to none: then Keep is for functions without a source.
+	Cluster, Function string
+
+	// Keep is how long the ledger remembers an event of the function after it was
+	// committed. If its clusters have set different times, the longest counts. It
 	// must exceed any time after which an event may be delivered again other
 	// than by the stream. At least 1 minute. Defaults to 7 days.
 	Keep time.Duration
@@ -87,10 +142,13 @@ type RetentionConfig struct {
 	Sample time.Duration
 }
 
-// Retention lets the ledger forget what is older than Keep. Only what every
-// cluster has acknowledged is forgotten, and the stream position that goes with
-// it is noted as the horizon before: sources do not deliver what lies below. The
-// rows of events stay that are deferred, have a dead letter, or wait behind one.
+// Retention lets the ledger forget what is older than Keep. It sweeps the rows of all
+// functions, each by its own setting: that which its sources have noted, else 7 days or Keep,
+// whichever is longer. Only what every cluster has acknowledged is forgotten, and the stream
+// position that goes with it is noted as the horizon before: sources do not deliver what lies
+// below. A cluster that is silent for longer than Keep does not count while another one of the
+// function runs. The rows of events stay that are deferred, have a dead letter, or
+// wait behind one.
 //
 // It may be shared, and run in several processes: one works at a time.
 type Retention struct {
@@ -99,7 +157,7 @@ type Retention struct {
 }
 
 func (c RetentionConfig) withDefaults() RetentionConfig {
-	c.Keep = cmp.Or(c.Keep, 7*24*time.Hour)
+	c.Keep = cmp.Or(c.Keep, defaultKeep)
 	c.Pages = cmp.Or(c.Pages, 256)
 	c.Pause = cmp.Or(c.Pause, 20*time.Millisecond)
 	c.Sample = cmp.Or(c.Sample, 15*time.Minute)
@@ -108,6 +166,8 @@ func (c RetentionConfig) withDefaults() RetentionConfig {
 
 func (c RetentionConfig) validate() error {
 	switch {
+	case (c.Cluster == "") != (c.Function == ""):
+		return fmt.Errorf("configure retention: Cluster %q and Function %q: want both or none", c.Cluster, c.Function)
 	case c.Keep < time.Minute:
 		return fmt.Errorf("configure retention: Keep %v: want 1m or more", c.Keep)
 	case c.Pages < 1 || c.Pages > 100_000:
@@ -120,7 +180,7 @@ func (c RetentionConfig) validate() error {
 	return nil
 }
 
-// NewRetention gives the retention of the ledger in the database behind pool.
+// NewRetention returns the retention of the ledger in the database behind pool.
 func NewRetention(pool *pgxpool.Pool, config RetentionConfig) (*Retention, error) {
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {
@@ -129,17 +189,17 @@ func NewRetention(pool *pgxpool.Pool, config RetentionConfig) (*Retention, error
 	return &Retention{pool: pool, config: config}, nil
 }
 
-// errBusy says that another process is at it.
+// errBusy means that another process is at work.
 var errBusy = errors.New("another process is at work")
 
-// Sweep moves the horizon and goes once through the ledger, in short
-// transactions with pauses between them; it blocks no writer. It gives the
+// Sweep moves the horizons and goes once through the ledger, in short
+// transactions with pauses between them; it blocks no writer. It returns the
 // number of rows that were forgotten, also with an error. If another process is
-// at it, it does nothing and says so by zero.
+// at work, it does nothing and returns 0.
 func (r *Retention) Sweep(ctx context.Context) (forgotten int64, err error) {
-	cutoff, err := r.moveHorizon(ctx)
-	if err == nil && cutoff.InfinityModifier == pgtype.Finite {
-		forgotten, err = r.sweep(ctx, cutoff.Time)
+	old, err := r.moveHorizons(ctx)
+	if err == nil && !old.end.IsZero() {
+		forgotten, err = r.sweep(ctx, old)
 	}
 	if errors.Is(err, errBusy) {
 		return forgotten, nil
@@ -150,28 +210,62 @@ func (r *Retention) Sweep(ctx context.Context) (forgotten int64, err error) {
 	return forgotten, nil
 }
 
-// moveHorizon notes how far the streams are, finds out what may be forgotten,
-// and writes the horizon that belongs to it.
-func (r *Retention) moveHorizon(ctx context.Context) (cutoff pgtype.Timestamptz, err error) {
+// spans is when events were committed that may be forgotten.
+type spans struct {
+	functions, spans []string  // multiranges of times, by function
+	others           string    // of functions without a source
+	end              time.Time // of all spans; zero if they are empty
+}
+
+// moveHorizons notes how far the streams are, writes the horizons of what may be forgotten,
+// and returns that.
+func (r *Retention) moveHorizons(ctx context.Context) (old spans, err error) {
+	config := r.config
+	withoutSource, unknown := config.Keep, max(config.Keep, defaultKeep)
+	if config.Function != "" { // Keep is that of this function only
+		withoutSource, unknown = max(config.Keep, defaultKeep), max(config.Keep, unknownKeep)
+	}
 	err = r.alone(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, sampleSQL, r.config.Sample, r.config.Keep); err != nil {
+		if config.Function != "" {
+			if _, err := tx.Exec(ctx, noteKeepSQL, config.Cluster, config.Function, config.Keep); err != nil {
+				return fmt.Errorf("note the retention of function %s: %w", config.Function, err)
+			}
+		}
+		if _, err := tx.Exec(ctx, sampleSQL, config.Function, config.Keep, unknown, config.Sample); err != nil {
 			return fmt.Errorf("note the heads of streams: %w", err)
 		}
-		if err := tx.QueryRow(ctx, cutoffSQL, r.config.Keep).Scan(&cutoff); err != nil {
-			return fmt.Errorf("find the cutoff: %w", err)
+		if _, err := tx.Exec(ctx, horizonSQL, config.Function, config.Keep, unknown); err != nil {
+			return fmt.Errorf("move the horizons: %w", err)
 		}
-		if _, err := tx.Exec(ctx, horizonSQL, cutoff); err != nil {
-			return fmt.Errorf("move the horizon: %w", err)
+		rows, err := tx.Query(ctx, spansSQL, config.Function, config.Keep, unknown, withoutSource)
+		if err != nil {
+			return fmt.Errorf("find what may be forgotten: %w", err)
+		}
+		var function *string
+		var span string
+		var end pgtype.Timestamptz
+		if _, err := pgx.ForEachRow(rows, []any{&function, &span, &end}, func() error {
+			if function == nil {
+				old.others = span
+			} else {
+				old.functions, old.spans = append(old.functions, *function), append(old.spans, span)
+			}
+			if end.Valid && end.InfinityModifier == pgtype.Finite && end.Time.After(old.end) {
+				old.end = end.Time
+			}
+			return nil
+		}); err != nil {
+			return fmt.Errorf("find what may be forgotten: %w", err)
 		}
 		if _, err := tx.Exec(ctx, pruneSQL); err != nil {
 			return fmt.Errorf("drop old samples: %w", err)
 		}
 		return nil
 	})
-	return cutoff, err
+	return old, err
 }
 
-func (r *Retention) sweep(ctx context.Context, cutoff time.Time) (forgotten int64, err error) {
+func (r *Retention) sweep(ctx context.Context, old spans) (forgotten int64, err error) {
 	var pages int64
 	if err := r.pool.QueryRow(ctx, ledgerPagesSQL).Scan(&pages); err != nil {
 		return 0, fmt.Errorf("measure the ledger: %w", err)
@@ -180,7 +274,7 @@ func (r *Retention) sweep(ctx context.Context, cutoff time.Time) (forgotten int6
 	step := int64(r.config.Pages)
 	for from := int64(0); from < pages; from += step {
 		if err := r.alone(ctx, func(tx pgx.Tx) error {
-			tag, err := tx.Exec(ctx, forgetSQL, page(from), page(from+step), cutoff)
+			tag, err := tx.Exec(ctx, forgetSQL, page(from), page(from+step), old.end, old.functions, old.spans, old.others)
 			forgotten += tag.RowsAffected()
 			return err
 		}); err != nil {
@@ -195,7 +289,7 @@ func (r *Retention) sweep(ctx context.Context, cutoff time.Time) (forgotten int6
 	return forgotten, nil
 }
 
-// alone runs fn in a transaction that holds the lock, if nobody else does.
+// alone runs fn in a transaction that holds the lock, unless another process does.
 func (r *Retention) alone(ctx context.Context, fn func(pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
 		var locked bool
@@ -209,9 +303,9 @@ func (r *Retention) alone(ctx context.Context, fn func(pgx.Tx) error) error {
 	})
 }
 
-// Horizon gives the sequence number below which the ledger may have forgotten
-// messages of a stream for a function; a source does not deliver them. Zero
-// says that nothing was forgotten.
+// Horizon returns the sequence number below which the ledger may have forgotten
+// messages of a stream for a function; a source does not deliver them. It is zero
+// if nothing was forgotten.
 func (p *Checkpoints) Horizon(ctx context.Context, function, stream, epoch string) (uint64, error) {
 	var text string
 	err := p.pool.QueryRow(ctx, loadHorizonSQL, function, stream, epoch).Scan(&text)

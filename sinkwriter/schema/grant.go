@@ -42,7 +42,7 @@ with own (relation, privilege, columns) as (values
     ('deferred_event',   'delete', null),
     ('progress',         'select', null),
     ('progress',         'insert', null),
-    ('progress',         'update', '{epoch,floor,head,hedge,fit,commit_ms,timeline,saved_at}'),
+    ('progress',         'update', '{epoch,floor,head,hedge,fit,commit_ms,timeline,saved_at,keep}'),
     ('hedge',            'select', null),
     ('standby',          'select', null),
     ('standby',          'insert', null),

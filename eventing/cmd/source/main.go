@@ -49,7 +49,7 @@ func run(ctx context.Context) error {
 	}
 	logger := telemetry.Logger(os.Stderr, cfg.LogLevel).With(slog.String("cluster", cfg.Cluster), slog.String("function", cfg.Function))
 
-	db, err := openDatabase(ctx, cfg.DatabaseURL, cfg.Cluster, cfg.name(), cfg.Retention)
+	db, err := openDatabase(ctx, cfg.DatabaseURL, cfg.Cluster, cfg.Function, cfg.name(), cfg.Retention)
 	if err != nil {
 		return err
 	}

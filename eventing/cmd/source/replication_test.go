@@ -19,7 +19,7 @@ func TestHowFarStandbyServersAreBehindIsShownToWhoMaySeeIt(t *testing.T) {
 	read := func(url string) map[string]metricdata.Aggregation {
 		t.Helper()
 
-		db, err := openDatabase(t.Context(), url, "east", "flights", time.Hour)
+		db, err := openDatabase(t.Context(), url, "east", "flights", "flights", time.Hour)
 		if err != nil {
 			t.Fatal(err)
 		}

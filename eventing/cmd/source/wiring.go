@@ -40,7 +40,7 @@ type database struct {
 
 // openDatabase sets up connections under a name, which are made when they are needed: the
 // database may be away. The error says that the URL is not usable.
-func openDatabase(ctx context.Context, url, cluster, name string, keep time.Duration) (database, error) {
+func openDatabase(ctx context.Context, url, cluster, function, name string, keep time.Duration) (database, error) {
 	cfg, err := postgres.ParseConfig(url, 5*time.Second)
 	if err != nil {
 		return database{}, fmt.Errorf("DATABASE_URL: %w", err)
@@ -55,7 +55,11 @@ func openDatabase(ctx context.Context, url, cluster, name string, keep time.Dura
 	if err != nil {
 		return database{}, fmt.Errorf("set up connections to the database: %w", err)
 	}
-	old, err := ledger.NewRetention(pool, ledger.RetentionConfig{Keep: keep})
+	retention := ledger.RetentionConfig{Cluster: cluster, Function: function, Keep: keep}
+	if function == "" { // a relay alone: functions without a source are kept so long
+		retention.Cluster = ""
+	}
+	old, err := ledger.NewRetention(pool, retention)
 	if err != nil {
 		pool.Close()
 		return database{}, err

@@ -20,7 +20,7 @@ func TestProgressAndRelayAreThoseOfTheDatabase(t *testing.T) {
 	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
-	db, err := openDatabase(t.Context(), url, "east", "flights", time.Hour)
+	db, err := openDatabase(t.Context(), url, "east", "flights", "flights", time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestAnAnswerOfTheLedgerIsBelievedOnlyFromWhereTheDatabaseIs(t *testing.T) {
 func TestAWrongDatabaseURLIsNotShown(t *testing.T) {
 	t.Parallel()
 
-	_, err := openDatabase(t.Context(), "postgres://user:secret@x:port/name", "east", "flights", time.Hour)
+	_, err := openDatabase(t.Context(), "postgres://user:secret@x:port/name", "east", "flights", "flights", time.Hour)
 	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "DATABASE_URL") {
 		t.Errorf("error %v", err)
 	}
