@@ -495,7 +495,7 @@ func (w *Writer) tryOne(o *offer, how try) (done, slow bool) {
 	if len(dropAbandoned([]*offer{o})) == 0 {
 		return true, false
 	}
-	left, _, err := w.attemptSafely([]*offer{o}, how)
+	left, err := w.attemptSafely([]*offer{o}, how)
 	var offending *offerError
 	switch {
 	case err == nil || len(left) == 0:

@@ -1,11 +1,11 @@
 package sinkwriter
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -21,20 +21,6 @@ const (
 	// for being read-only.
 	beginSQL = "begin isolation level read committed"
 
-	// Ends what holds locks and does not come back: backends of our own role
-	// with a transaction id that have been waiting for their client for longer
-	// than the claim timeout: to say something, in the middle of a statement or
-	// between two, or to take an answer. And tells in how many milliseconds the
-	// next of those that wait now will have done so.
-	terminateSQL = `select count(*) filter (where case when remaining <= 0 then pg_catalog.pg_terminate_backend(pid) else false end),
-  coalesce(min(remaining) filter (where remaining > 0), 0)
-from (
-  select pid, ceil(extract(epoch from state_change - pg_catalog.clock_timestamp()) * 1000)::bigint + $1::bigint as remaining
-  from pg_catalog.pg_stat_activity
-  where usename = current_user and datname = current_database() and pid <> pg_catalog.pg_backend_pid()
-  and backend_xid is not null and wait_event in ('ClientRead', 'ClientWrite')
-) as waiting`
-
 	lockTimeoutSQL = `select pg_catalog.set_config('lock_timeout', $1, true)`
 
 	statementTimeoutSQL = `select pg_catalog.set_config('statement_timeout', $1, true)`
@@ -47,6 +33,9 @@ from (
 type try struct {
 	// lockTimeout is how long to wait for a lock; zero for the claim timeout.
 	lockTimeout time.Duration
+
+	// blocked is whether the attempt before waited for a lock in vain.
+	blocked bool
 
 	// statementTimeout is how long a statement of a function may take.
 	statementTimeout time.Duration
@@ -64,10 +53,7 @@ type try struct {
 // taken out of the batch, whatever the error says; the ones that are left in it
 // have left nothing in the database, unless the outcome of COMMIT is unknown.
 // Batch is sorted by key, each key once.
-//
-// Next is the lock timeout that the following attempt should have, so that it does not
-// wait longer than it has to for a session that is about to be ended.
-func (w *Writer) attempt(ctx context.Context, batch []*offer, how try) (left []*offer, next time.Duration, err error) {
+func (w *Writer) attempt(ctx context.Context, batch []*offer, how try) (left []*offer, err error) {
 	limit := w.config.CommitTimeout
 	if how.alone {
 		limit *= 2 // apply has its own
@@ -76,10 +62,11 @@ func (w *Writer) attempt(ctx context.Context, batch []*offer, how try) (left []*
 	s, err := w.acquire(acquiring)
 	acquired()
 	if err != nil {
-		return batch, 0, err
+		return batch, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	defer w.watch(s, how.patience(s.claimTimeout))()
 	sound := false
 	defer func() {
 		switch {
@@ -96,10 +83,18 @@ func (w *Writer) attempt(ctx context.Context, batch []*offer, how try) (left []*
 		if w.outdated(ctx, s, r, how.since, err) {
 			err = fmt.Errorf("%w: %w", errOutdated, err)
 		}
-		next = w.after(ctx, s, err)
+		w.after(ctx, s, err)
 	}
 	sound = true
-	return left, next, err
+	return left, err
+}
+
+// patience returns how long an attempt waits before it looks for sessions that block it.
+func (t try) patience(claimTimeout time.Duration) time.Duration {
+	if t.blocked {
+		return time.Millisecond
+	}
+	return cmp.Or(t.lockTimeout, claimTimeout) / 2
 }
 
 func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, how try, r *reliance) ([]*offer, error) {
@@ -282,38 +277,18 @@ func (w *Writer) commitEffects(ctx context.Context, s *session, steps []step, ho
 	return w.commitSteps(ctx, s, nil)
 }
 
-// after does what an error asks for before the next attempt, and returns the lock
-// timeout that it should have; zero for the usual one.
-func (w *Writer) after(ctx context.Context, s *session, err error) (next time.Duration) {
+// after does what an error asks for before the next attempt.
+func (w *Writer) after(ctx context.Context, s *session, err error) {
 	var answer *pgconn.PgError
 	if !errors.As(err, &answer) || raised(answer) {
-		return 0
+		return
 	}
 	switch answer.Code {
-	case "55P03": // lock timeout: somebody hangs
-		if s.conn.Conn().IsClosed() {
-			return 0
-		}
-		var ended, remaining int64
-		if err := s.run(ctx, []step{{
-			sql: terminateSQL, oids: []uint32{pgtype.Int8OID}, params: [][]byte{int8Param(w.config.ClaimTimeout.Milliseconds())},
-			row: func(v [][]byte) {
-				ended, remaining = int64(binary.BigEndian.Uint64(v[0])), int64(binary.BigEndian.Uint64(v[1]))
-			},
-		}}); err != nil {
-			return 0
-		}
-		if ended > 0 {
-			w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "terminated idle connections that held locks", slog.Int64("connections", ended))
-			return 0
-		}
-		return time.Duration(remaining) * time.Millisecond
 	case "25006": // read-only: a new connection may find the new primary
 		s.replace(ctx, w.config.ClaimTimeout)
 	case "26000", "42P05": // the server, or a pooler, has other prepared statements than we know
 		s.replace(ctx, w.config.ClaimTimeout)
 	}
-	return 0
 }
 
 func int8Param(i int64) []byte {

@@ -250,12 +250,12 @@ func (w *Writer) recordOnce(ctx context.Context) {
 func (w *Writer) record(ctx context.Context, counts map[versions]int64, events []diverged) error {
 	ctx, cancel := context.WithTimeout(ctx, w.config.CommitTimeout)
 	defer cancel()
-	s, err := acquire(ctx, w.pool, w.config.ClaimTimeout, w.config.CommitTimeout)
+	s, err := w.acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("record divergence: %w", err)
 	}
 	defer s.release()
-	steps := append([]step{{sql: beginSQL}, {sql: s.state.begin}}, w.countStep(counts))
+	steps := append([]step{{sql: beginSQL}, s.settings()}, w.countStep(counts))
 	steps = append(append(steps, w.divergedSteps(events)...), step{sql: commitSQL})
 	if err := s.run(ctx, steps); err != nil {
 		s.rollback()

@@ -35,6 +35,7 @@ func (w *Writer) Once(ctx context.Context, key ledger.Key, fn func(pgx.Tx) error
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.config.CommitTimeout)
 	defer cancel()
+	defer w.watch(s, s.claimTimeout/2)()
 	sound := false
 	defer func() {
 		if !sound { // fn panicked

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tandem-fn/tandem/sinkwriter/contract"
+	"github.com/tandem-fn/tandem/sinkwriter/internal/mark"
 )
 
 const (
@@ -511,6 +512,7 @@ func (b *outbox) saveRow(ctx context.Context, r *heldRow, at time.Time) bool {
 	statements, err := saveSteps(r.id, left, rejected, leave)
 	if err == nil {
 		batch := &pgx.Batch{}
+		batch.Queue(mark.SQL)
 		for _, s := range statements {
 			batch.Queue(s.sql, s.arguments...)
 		}

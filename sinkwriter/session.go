@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"strconv"
@@ -50,6 +52,7 @@ type sessionState struct {
 	prepared map[string]prepared // by SQL
 	writers  map[int64]bool      // rows of tandem.writer that were seen
 	settings string              // settingsSQL for the server's version
+	number   int32               // of the mark of its transactions
 	since    time.Time           // its first batch
 	trip     time.Duration       // there and back
 }
@@ -98,6 +101,7 @@ func (w *Writer) acquire(ctx context.Context) (*session, error) {
 			writers:  map[int64]bool{},
 			since:    now(),
 			settings: settingsOf(conn.Conn().PgConn().ParameterStatus("server_version")),
+			number:   rand.Int32N(math.MaxInt32) + 1,
 		}
 		custom[stateKey] = state
 	}
@@ -116,11 +120,13 @@ const (
 	// settingsSQL sets the timeouts of one transaction: the claim timeout, a half of it, and the
 	// commit timeout. They are set in the transaction and not on the role, so that nothing else
 	// that uses the role is touched, and so that a pooler in transaction mode is no obstacle. Nor
-	// are they set on the connection, which other writers may use.
+	// are they set on the connection, which other writers may use. It also marks the transaction as
+	// Tandem's own, with a number (package mark).
 	settingsSQL = `select set_config('lock_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $1, true),
 set_config('client_connection_check_interval', $2, true), set_config('statement_timeout', $3, true),
 set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true), set_config('intervalstyle', 'postgres', true),
-set_config('bytea_output', 'hex', true), set_config('extra_float_digits', '1', true)` // what is text here is the same text in every cluster
+set_config('bytea_output', 'hex', true), set_config('extra_float_digits', '1', true),
+pg_catalog.pg_try_advisory_xact_lock_shared(1413566020, $4)` // what is text here is the same text in every cluster
 
 	// settings17SQL does so on a server that can limit a transaction.
 	settings17SQL = settingsSQL + `, set_config('transaction_timeout', $3, true)`
@@ -138,9 +144,12 @@ func settingsOf(serverVersion string) string {
 // settings returns the step that sets the timeouts of the transaction.
 func (s *session) settings() step {
 	return step{
-		sql:    s.state.settings,
-		oids:   []uint32{pgtype.TextOID, pgtype.TextOID, pgtype.TextOID},
-		params: [][]byte{[]byte(milliseconds(s.claimTimeout)), []byte(milliseconds(s.claimTimeout / 2)), []byte(milliseconds(s.commitTimeout))},
+		sql:  s.state.settings,
+		oids: []uint32{pgtype.TextOID, pgtype.TextOID, pgtype.TextOID, pgtype.Int4OID},
+		params: [][]byte{
+			[]byte(milliseconds(s.claimTimeout)), []byte(milliseconds(s.claimTimeout / 2)), []byte(milliseconds(s.commitTimeout)),
+			binary.BigEndian.AppendUint32(nil, uint32(s.state.number)),
+		},
 	}
 }
 

@@ -57,7 +57,7 @@ func statements(t *testing.T) map[string]string {
 			}
 		}
 	}
-	for _, name := range []string{"claimSQL", "divergedSQL", "terminateSQL", "takeoverSQL", "backlogSQL", "tableSQL"} {
+	for _, name := range []string{"claimSQL", "divergedSQL", "blockingSQL", "takeoverSQL", "backlogSQL", "tableSQL"} {
 		if all[name] == "" {
 			t.Fatalf("%s is not among the %d constants that were found", name, len(all))
 		}

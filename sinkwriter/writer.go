@@ -60,6 +60,7 @@ type Writer struct {
 	distance    distance
 	badTypes    badTypes
 	divergences divergences
+	blockers    blockers
 
 	mu          sync.Mutex
 	closed      bool
@@ -137,8 +138,8 @@ func (o *offer) finish(r result) {
 	}
 }
 
-// New makes a Writer that commits through pool, which needs at least
-// Config.Connections connections to be of use and stays the caller's to close.
+// New makes a Writer that commits through pool, which needs one connection more than
+// Config.Connections, to end sessions that block and hang, and stays the caller's to close.
 // It does not touch the database: schema tandem must be there when the first
 // offer comes ([schema.Migrate], [schema.Check]).
 //
@@ -422,19 +423,17 @@ type history struct {
 func (w *Writer) commitKeys(batch []*offer, before history) {
 	since := now()
 	backoff := retry.WithCappedDuration(time.Second, retry.WithJitterPercent(20, retry.NewExponential(5*time.Millisecond)))
-	var lockTimeout time.Duration
 	for len(batch) > 0 {
 		batch = w.dropBad(dropAbandoned(batch))
 		if len(batch) == 0 {
 			return
 		}
-		how := try{lockTimeout: lockTimeout, statementTimeout: w.statementTimeout(batchPart, w.config.ClaimTimeout)}
+		how := try{statementTimeout: w.statementTimeout(batchPart, w.config.ClaimTimeout)}
 		if before.timedOut {
 			how = w.shortTry(dividedPart)
 		}
-		how.since = since
-		left, next, err := w.attemptSafely(batch, how)
-		lockTimeout = next
+		how.since, how.blocked = since, before.blocked
+		left, err := w.attemptSafely(batch, how)
 		if err == nil {
 			return
 		}
@@ -572,7 +571,7 @@ func (w *Writer) sleep(d time.Duration) {
 
 // attemptSafely makes a panic of ours an error of the batch, halved like any
 // other until the offer that brings it is alone.
-func (w *Writer) attemptSafely(batch []*offer, how try) (left []*offer, next time.Duration, err error) {
+func (w *Writer) attemptSafely(batch []*offer, how try) (left []*offer, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			w.config.Logger.LogAttrs(w.ctx, slog.LevelError, "panic while committing", slog.Any("panic", r), slog.String("stack", string(debug.Stack())))

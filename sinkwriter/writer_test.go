@@ -17,6 +17,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/functions"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/internal/mark"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
@@ -268,7 +269,7 @@ func TestAClaimThatHangsIsEndedAfterTheClaimTimeout(t *testing.T) {
 	}
 	defer hanging.Release()
 	key := ledger.NewKey("orders", "/test", "o")
-	for _, sql := range []string{"begin", `insert into tandem.ledger (writer, key, digest) values (1, '` + key.String() + `', 'x')`} {
+	for _, sql := range []string{"begin", mark.SQL, `insert into tandem.ledger (writer, key, digest) values (1, '` + key.String() + `', 'x')`} {
 		if _, err := hanging.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
 		}

@@ -15,9 +15,9 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// otherConns are the connections of a process to the database beside those for batches: for
-// dead letters and checks.
-const otherConns = 2
+// otherConns are the connections of a process to the database beside those for batches: to end
+// sessions that block them and hang, and for dead letters and checks.
+const otherConns = 3
 
 // migrateTimeout bounds one attempt to migrate. Another process may be migrating, and
 // large tables take long; migrations that an attempt has finished stay applied.

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	retentionLockSQL = `select pg_catalog.pg_try_advisory_xact_lock($1)`
+	// With the mark of package mark: claims wait for rows that are being deleted.
+	retentionLockSQL = `select pg_catalog.pg_try_advisory_xact_lock($1) from pg_catalog.pg_try_advisory_xact_lock_shared(1413566020, 0)`
 
 	// What the source of a function and cluster has set, beside its checkpoints.
 	noteKeepSQL = `update tandem.progress set keep = $3::interval where cluster = $1 and function = $2 and keep is distinct from $3::interval`

@@ -94,7 +94,7 @@ with own (relation, privilege, columns) as (values
     union all
     select 4, pg_catalog.format('function %I.%I(%s)', n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)), 'execute', null
     from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-    where n.nspname = 'tandem' and p.proname in ('key', 'id_order', 'timeline') and not pg_catalog.has_function_privilege($1::name, p.oid, 'execute')
+    where n.nspname = 'tandem' and p.proname in ('key', 'id_order', 'timeline', 'end_session') and not pg_catalog.has_function_privilege($1::name, p.oid, 'execute')
     union all
     select 5, m.name, privilege, null
     from made m, unnest(case when m.relkind in ('r', 'p', 'f') then '{select,insert,update,delete}'
@@ -107,8 +107,22 @@ with own (relation, privilege, columns) as (values
 select 'grant ' || string_agg(privilege || coalesce(' (' || array_to_string(columns, ', ') || ')', ''), ', ' order by privilege) || ' on ' || object || ' to ' || quote_ident($1::name)
 from lacking group by rank, object order by rank, object`
 
-	roleSQL = `select rolcanlogin, pg_catalog.pg_has_role(rolname, n.nspowner, 'usage'), current_user, current_database()
+	roleSQL = `select pg_catalog.pg_has_role(rolname, n.nspowner, 'usage'), current_user
 from pg_catalog.pg_roles, pg_catalog.pg_namespace n where rolname = $1 and n.nspname = 'tandem'`
+
+	// The roles that write and log in which the owner of function tandem.end_session may not
+	// end sessions of, if there are several that write.
+	unendableSQL = `with logins as (
+    select r.oid, r.rolname from pg_catalog.pg_roles r where r.rolcanlogin and not r.rolsuper
+    and exists (select from pg_catalog.pg_roles w where pg_catalog.pg_has_role(r.oid, w.oid, 'usage')
+        and (w.rolname = $1 or w.rolname in (select role from tandem.writing_role)))
+    and not exists (select from pg_catalog.pg_namespace n where n.nspname = 'tandem' and pg_catalog.pg_has_role(r.oid, n.nspowner, 'usage'))
+)
+select l.rolname from logins l, pg_catalog.pg_proc p
+where p.oid = to_regprocedure('tandem.end_session(integer, bigint, bigint)') and (select count(*) from logins) > 1
+and not pg_catalog.pg_has_role(p.proowner, l.oid, 'usage')
+and not (pg_catalog.pg_has_role(p.proowner, 'pg_signal_backend', 'usage') and pg_catalog.pg_has_role(p.proowner, 'pg_read_all_stats', 'usage'))
+order by l.rolname`
 
 	rememberRoleSQL = `insert into tandem.writing_role (role) values ($1) on conflict do nothing`
 	writingRolesSQL = `select w.role from tandem.writing_role w join pg_catalog.pg_roles r on r.rolname = w.role order by w.role`
@@ -169,8 +183,9 @@ type Granted struct {
 // what they add. Again, it does what is missing.
 //
 // The role must exist, and must not be the one that owns the tables: databaseURL
-// is that one's, which need be no superuser. All clusters have to log in as the
-// same role, as one ends hanging connections of its own only.
+// is that one's, which need be no superuser. Several roles may be given it, as one for each
+// function, or a role whose members log in. To end hanging sessions of each other's roles, the
+// owner must be a member of them; a warning names those of which it is not.
 func Grant(ctx context.Context, databaseURL, role string) (Granted, error) {
 	conn, err := connectToMigrate(ctx, databaseURL)
 	if err != nil {
@@ -246,9 +261,9 @@ func Revoke(ctx context.Context, databaseURL, role string) ([]string, error) {
 // checkRole reports why a role cannot be given anything, and what is worth a
 // warning.
 func checkRole(ctx context.Context, conn *pgx.Conn, role string) (warnings []string, err error) {
-	var canLogin, owns bool
-	var migrator, database string
-	err = conn.QueryRow(ctx, roleSQL, role).Scan(&canLogin, &owns, &migrator, &database)
+	var owns bool
+	var migrator string
+	err = conn.QueryRow(ctx, roleSQL, role).Scan(&owns, &migrator)
 	quoted := pgx.Identifier{role}.Sanitize()
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -258,8 +273,13 @@ func checkRole(ctx context.Context, conn *pgx.Conn, role string) (warnings []str
 	case owns:
 		return nil, fmt.Errorf("role %s may do everything anyway, as it owns schema tandem, is a member of its owner, or is a superuser: name the role that functions and sources connect as", quoted)
 	}
-	if !canLogin {
-		warnings = append(warnings, fmt.Sprintf("role %s cannot log in: let all clusters log in as one member of it, since a role ends hanging connections of its own only", quoted))
+	unendable, err := texts(ctx, conn, unendableSQL, role)
+	if err != nil {
+		return nil, fmt.Errorf("look up which roles' sessions can be ended: %w", err)
+	}
+	for _, other := range unendable {
+		other = pgx.Identifier{other}.Sanitize()
+		warnings = append(warnings, fmt.Sprintf("a session of role %s that hangs is not ended by writers that log in as another role: let an administrator run: grant %s to %s", other, other, pgx.Identifier{migrator}.Sanitize()))
 	}
 	rows, err := conn.Query(ctx, creatingSQL, role)
 	if err != nil {

@@ -38,8 +38,10 @@ schema: create schema tandem authorization tandem_migrator. "create on schema pu
 is for the functions' tables; if they are elsewhere, set search_path for both roles:
 alter role tandem_writer in database NAME set search_path = app.
 
-All clusters must log in as the same writing role: a cluster ends the connection of
-another one that hangs, and a role ends connections of its own only.
+Functions may have a writing role each. A cluster ends the session of another one that
+hangs and holds a lock; for those of another role, the migrator must be a member of it:
+create role tandem_writer login password '…' role tandem_migrator. --grant warns if it is
+not.
 
 --grant lets a role use schema tandem as functions and sources do, and select, insert,
 update and delete in the tables that the migrations of functions have created. The

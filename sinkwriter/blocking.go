@@ -1,0 +1,168 @@
+package sinkwriter
+
+import (
+	"context"
+	"encoding/binary"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+const (
+	// The sessions that hold locks which the transaction marked with number $1 waits for, or
+	// which those wait for that hold them. Of those that are Tandem's own, by their mark, and have been
+	// waiting for their client for $2 milliseconds, it ends all that it may: those of its own role, and by
+	// function tandem.end_session those of others. To be waiting for the client is to wait for the next
+	// message, in the middle of one, or to get rid of an answer. The last column is as the
+	// result of that function.
+	blockingSQL = `with recursive marks as materialized (
+  select pid, objid from pg_catalog.pg_locks where locktype = 'advisory' and classid = 1413566020 and objsubid = 2
+  and database = (select oid from pg_catalog.pg_database where datname = current_database())
+), blocking (pid) as (
+  select unnest(pg_catalog.pg_blocking_pids(m.pid)) from marks m where m.objid = $1::bigint::oid
+  union
+  select unnest(pg_catalog.pg_blocking_pids(b.pid)) from blocking b
+), sessions as materialized (
+  select a.pid, a.usename, a.application_name, a.state, a.wait_event, pg_catalog.pg_has_role(a.usesysid, 'usage') as own,
+    a.pid in (select pid from marks) as marked,
+    ceil(extract(epoch from a.state_change - pg_catalog.clock_timestamp()) * 1000)::bigint + $2::bigint as remaining
+  from blocking b join pg_catalog.pg_stat_activity a on a.pid = b.pid
+)
+select pid, coalesce(usename, ''), coalesce(application_name, ''), coalesce(state, ''), marked,
+  case when not marked then null
+    when not own then tandem.end_session(pid, $1::bigint, $2::bigint)
+    when wait_event not in ('ClientRead', 'ClientWrite') then null
+    when remaining > 0 then remaining
+    when pg_catalog.pg_terminate_backend(pid) then 0 end
+from sessions where pid <> pg_catalog.pg_backend_pid()`
+
+	// blockerLogged is the time between two log lines about one session that is waited for,
+	// and blockersLogged about any.
+	blockerLogged, blockersLogged = time.Minute, time.Second
+)
+
+// blocker is a session that holds a lock which is waited for.
+type blocker struct {
+	pid               int32
+	role, application string
+	state             string
+	marked, ended     bool
+	denied            bool          // it would be ended, if this role might
+	remaining         time.Duration // until it is ended, if it does not continue
+}
+
+// blockers remembers which session was logged last.
+type blockers struct {
+	looking sync.Mutex // one at a time, as each takes a connection
+
+	mu     sync.Mutex
+	logged int32
+	at     time.Time
+}
+
+// watch ends sessions of Tandem that block an attempt and do not continue, and logs other
+// sessions that do. It looks for the first time after a while, and until stop is called.
+func (w *Writer) watch(s *session, first time.Duration) (stop func()) {
+	ended := make(chan struct{})
+	number := s.state.number
+	timer := time.AfterFunc(first, func() {
+		for looks := 1; ; looks++ {
+			pause := min(w.lookForBlockers(number, ended), time.Duration(min(looks, 8))*w.config.ClaimTimeout/4)
+			select {
+			case <-ended:
+				return
+			case <-w.ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+		}
+	})
+	return func() {
+		timer.Stop()
+		close(ended)
+	}
+}
+
+// lookForBlockers does so once, and returns the time until one of them is to be ended.
+func (w *Writer) lookForBlockers(number int32, ended <-chan struct{}) time.Duration {
+	pause := time.Minute
+	w.blockers.looking.Lock()
+	defer w.blockers.looking.Unlock()
+	select {
+	case <-ended:
+		return pause
+	default:
+	}
+	found, err := w.endBlockers(number)
+	if err != nil {
+		w.config.Logger.LogAttrs(w.ctx, slog.LevelDebug, "could not look for sessions that block", slog.Any("err", err))
+		return pause
+	}
+	for _, b := range found {
+		w.logBlocker(b)
+		if b.remaining > 0 {
+			pause = min(pause, b.remaining+time.Millisecond)
+		}
+	}
+	return pause
+}
+
+// endBlockers looks for the sessions that block a marked transaction, on another connection.
+func (w *Writer) endBlockers(number int32) ([]blocker, error) {
+	ctx, cancel := context.WithTimeout(w.ctx, w.config.CommitTimeout)
+	defer cancel()
+	s, err := w.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.release()
+	var found []blocker
+	err = s.run(ctx, []step{{
+		sql: blockingSQL, oids: []uint32{pgtype.Int8OID, pgtype.Int8OID},
+		params: [][]byte{int8Param(int64(number)), int8Param(w.config.ClaimTimeout.Milliseconds())},
+		row: func(v [][]byte) {
+			b := blocker{
+				pid:  int32(binary.BigEndian.Uint32(v[0])),
+				role: string(v[1]), application: string(v[2]), state: string(v[3]), marked: v[4][0] != 0,
+			}
+			if v[5] != nil {
+				remaining := int64(binary.BigEndian.Uint64(v[5]))
+				b.ended, b.denied = remaining == 0, remaining < 0
+				b.remaining = time.Duration(max(remaining, 0)) * time.Millisecond
+			}
+			found = append(found, b)
+		},
+	}})
+	return found, err
+}
+
+// logBlocker logs that a session was ended, or that it is waited for: not of Tandem's own that
+// are at work, and of one session not more often than once a minute.
+func (w *Writer) logBlocker(b blocker) {
+	level, message := slog.LevelWarn, "waiting for a lock that another session holds"
+	switch {
+	case b.ended:
+		message = "ended a session of Tandem that held a lock and did not continue"
+	case b.denied:
+		level, message = slog.LevelError, "a session of another role holds a lock, and this database's migrating role may not end it if it hangs: grant it the other role"
+	case b.marked:
+		return
+	}
+	l := &w.blockers
+	l.mu.Lock()
+	at := now()
+	quiet := blockersLogged
+	if l.logged == b.pid {
+		quiet = blockerLogged
+	}
+	if !b.ended && at.Sub(l.at) < quiet {
+		l.mu.Unlock()
+		return
+	}
+	l.logged, l.at = b.pid, at
+	l.mu.Unlock()
+	w.config.Logger.LogAttrs(w.ctx, level, message,
+		slog.Int("pid", int(b.pid)), slog.String("application_name", b.application), slog.String("role", b.role), slog.String("state", b.state))
+}
