@@ -52,8 +52,11 @@ const (
 	// relays, and for how long again after that.
 	renewAfter = 5 * time.Second
 
-	// backlogCheck is how often a writer measures the backlog.
+	// backlogCheck is how often a writer measures the backlog. Row by row it may take
+	// measureLimit, and takes place once in measureRest times of that.
 	backlogCheck = time.Second
+	measureLimit = 20 * time.Second
+	measureRest  = 5
 )
 
 // outbox publishes what this writer committed and remembers which rows may go.
@@ -88,8 +91,9 @@ type outbox struct {
 	latest    error       // why events were not published
 	closeOnce sync.Once
 
-	measured atomic.Int64 // the backlog in bytes, when it was measured last
-	recent   atomic.Bool  // whether that is not long ago
+	measured  atomic.Int64 // the backlog in bytes, when it was measured last
+	recent    atomic.Bool  // whether that is not long ago
+	measuring atomic.Bool  // row by row
 }
 
 // heldRow is a row that this writer publishes.
@@ -123,18 +127,45 @@ func newOutbox(w *Writer) *outbox {
 // full reports whether the backlog is over its limit, by a recent measurement. Without
 // one, an offer goes on, and its batch measures.
 func (b *outbox) full() bool {
-	return b.recent.Load() && b.measured.Load() > b.writer.config.BacklogBytes
+	return (b.recent.Load() || b.measuring.Load()) && b.measured.Load() > b.writer.config.BacklogBytes
 }
 
-// measure returns a statement that measures the backlog, if it is time.
+// measure returns a statement that measures the outbox, if it is time: its files, which takes
+// no longer the more rows it has. Files may have much that is deleted. So if they are over the
+// limit, the rows are measured, beside the batches.
 func (b *outbox) measure() []step {
 	if !b.recent.CompareAndSwap(false, true) {
 		return nil
 	}
 	time.AfterFunc(backlogCheck, func() { b.recent.Store(false) })
-	return []step{{sql: backlogBytesSQL, table: "tandem.outbox", row: func(v [][]byte) {
-		b.measured.Store(int64(binary.BigEndian.Uint64(v[0])))
+	return []step{{sql: outboxFilesSQL, table: "tandem.outbox", row: func(v [][]byte) {
+		if int64(binary.BigEndian.Uint64(v[0])) <= b.writer.config.BacklogBytes {
+			b.measured.Store(0)
+		} else if b.measuring.CompareAndSwap(false, true) {
+			go b.measureRows()
+		}
 	}}}
+}
+
+// measureRows measures the rows of the outbox. That takes a while if many are there, or were
+// deleted and are kept for a long snapshot; so the next time comes after a multiple of it.
+func (b *outbox) measureRows() {
+	begin := now()
+	ctx, cancel := context.WithTimeout(b.ctx, measureLimit)
+	defer cancel()
+	bytes, err := NewOutbox(b.writer.pool).Bytes(ctx)
+	if err == nil {
+		b.measured.Store(bytes)
+	} else if b.ctx.Err() == nil {
+		b.writer.config.Logger.LogAttrs(b.ctx, slog.LevelWarn, "could not measure the outbox; outputs are accepted or refused as before", slog.Any("err", err))
+	}
+	pause := time.NewTimer(measureRest * now().Sub(begin))
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-b.ctx.Done():
+	}
+	b.measuring.Store(false)
 }
 
 // now returns the time of this process; nothing is computed from it.

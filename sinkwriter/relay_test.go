@@ -274,3 +274,196 @@ func TestOutputsBeyondTheMemoryOfAWinnerStayInTheOutbox(t *testing.T) {
 type publisher func(context.Context, []event.Event) error
 
 func (p publisher) Publish(ctx context.Context, events []event.Event) error { return p(ctx, events) }
+
+// overdueRows stores rows of outputs that are overdue.
+func overdueRows(t *testing.T, pool *pgxpool.Pool, rows, outputs int) {
+	t.Helper()
+	sinktest.Execute(t, pool, `insert into tandem.outbox (due, events) select now() - interval '1 s', (select '[' || string_agg(format(
+		'{"specversion":"1.0","id":"%s-%s","source":"/s","type":"t"}', r, i), ',') || ']' from generate_series(1, $2::int) i) from generate_series(1, $1::int) r`, rows, outputs)
+}
+
+// A publisher that stores a thousand outputs a second, one call after the other, and does not
+// tell of a call that was cut short what it has stored: then it has stored nothing.
+func TestARelayThatIsTooSlowForAllRowsGetsOnWithSome(t *testing.T) {
+	t.Parallel()
+	const rows, outputs = 64, 32
+	pool := sinktest.NewDatabase(t)
+	overdueRows(t, pool, rows, outputs)
+	var mu sync.Mutex
+	stored := map[string]int{}
+	publish := func(ctx context.Context, events []event.Event) error {
+		mu.Lock()
+		defer mu.Unlock()
+		took := time.NewTimer(time.Duration(len(events)) * time.Millisecond)
+		defer took.Stop()
+		select {
+		case <-took.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		for _, e := range events {
+			stored[e.ID()]++
+		}
+		return nil
+	}
+	box := sinkwriter.NewOutbox(pool)
+	passes := 0
+	for left := int64(rows * outputs); left > 0; passes++ {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		published, _, err := box.Relay(ctx, publish)
+		cancel()
+		if err != nil && published > 0 {
+			t.Error(err)
+		}
+		now, err := box.Backlog(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now != left-int64(published) {
+			t.Errorf("%d are left of %d after %d were published", now, left, published)
+		}
+		if left = now; passes > 100 {
+			t.Fatalf("%d are left after %d passes", left, passes)
+		}
+	}
+	if passes < 2 {
+		t.Errorf("it took %d passes: the publisher was not too slow", passes)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for id, n := range stored {
+		if n > 1 {
+			t.Errorf("%s was stored %d times", id, n)
+		}
+	}
+	if len(stored) != rows*outputs {
+		t.Errorf("%d are stored, want %d", len(stored), rows*outputs)
+	}
+}
+
+// While the call with an output that has no answer is under way, the others are published and
+// leave the outbox.
+func TestAnOutputWithoutAnAnswerDelaysNoOthersInTheRelay(t *testing.T) {
+	t.Parallel()
+	const rows, outputs = 20, 256
+	pool := sinktest.NewDatabase(t)
+	overdueRows(t, pool, rows, outputs)
+	var calls, stored atomic.Int64
+	hangs, answer := make(chan struct{}), make(chan struct{})
+	publish := func(_ context.Context, events []event.Event) error {
+		reasons := make([]error, len(events))
+		if calls.Add(1) == 1 {
+			close(hangs)
+			<-answer
+			reasons[0] = errors.New("no answer")
+		}
+		for _, reason := range reasons {
+			if reason == nil {
+				stored.Add(1)
+			}
+		}
+		return contract.Published(reasons)
+	}
+	box := sinkwriter.NewOutbox(pool)
+	done := make(chan error, 1)
+	go func() {
+		published, _, err := box.Relay(t.Context(), publish)
+		if published != rows*outputs-1 {
+			err = errors.Join(err, fmt.Errorf("published %d", published))
+		}
+		done <- err
+	}()
+	<-hangs
+	sinktest.Eventually(t, "the other rows leave the outbox", func() bool {
+		return sinktest.Query[int](t, pool, `select count(*) from tandem.outbox`) <= rows/4
+	})
+	close(answer)
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "no answer") || strings.Contains(err.Error(), "published") {
+		t.Errorf("error %v", err)
+	}
+	if n, err := box.Backlog(t.Context()); n != 1 || err != nil {
+		t.Errorf("%d are left, %v, want the one without an answer", n, err)
+	}
+	if n := stored.Load(); n != rows*outputs-1 {
+		t.Errorf("%d were stored, want each once", n)
+	}
+}
+
+// Behind a long snapshot, deleted rows of the outbox stay where they are, and so do the
+// entries of its indexes.
+func TestDeletedRowsOfTheOutboxCostNeitherClaimsNorTakeovers(t *testing.T) {
+	t.Parallel()
+	const dead, bound = 300_000, 50_000
+	pool := sinktest.NewDatabase(t)
+	dump := psql(t, pool.Config().ConnString(), "pg_dump", "begin isolation level repeatable read", "select count(*) from tandem.outbox")
+	defer dump.Exec(context.WithoutCancel(t.Context()), "commit") //nolint:errcheck // it is closed too
+	// A row every 0.1 s, for eight hours.
+	sinktest.Execute(t, pool, `insert into tandem.outbox (due, events) select now() - n * interval '0.1 s', '[]' from generate_series(1, $1::int) n`, dead)
+	sinktest.Execute(t, pool, `delete from tandem.outbox`)
+	for _, due := range []string{"1 second", "4 hours", "30 days"} {
+		sinktest.Execute(t, pool, `insert into tandem.outbox (due, events) values (now() - $1::text::interval, format('[{"specversion":"1.0","id":"%s","source":"/s","type":"t"}]', $1))`, due)
+	}
+
+	config := pool.Config()
+	config.MaxConns = 1 // whose statistics are flushed
+	one, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(one.Close)
+	looks := func() (scans, entries int64) {
+		t.Helper()
+		sinktest.Execute(t, one, `select pg_stat_force_next_flush()`)
+		sinktest.Execute(t, one, `select pg_stat_clear_snapshot()`)
+		scans = sinktest.Query[int64](t, one, `select seq_scan from pg_stat_user_tables where relid = 'tandem.outbox'::regclass`)
+		entries = sinktest.Query[int64](t, one, `select idx_tup_read from pg_stat_user_indexes where indexrelid = 'tandem.outbox_due_idx'::regclass`)
+		return scans, entries
+	}
+	w := sinktest.NewWriter(t, one, sinkwriter.Config{Cluster: "east"})
+	scansBefore, _ := looks()
+	for n, begin := 0, time.Now(); n < 30 || time.Since(begin) < 2500*time.Millisecond; n++ { // it measures once a second
+		if _, err := w.Commit(t.Context(), sinktest.Order(fmt.Sprint("o-", n), 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if scans, _ := looks(); scans != scansBefore {
+		t.Errorf("claims have scanned the outbox %d times", scans-scansBefore)
+	}
+
+	// A relay that starts now takes over what has just become overdue at once, and older
+	// rows soon.
+	box := sinkwriter.NewOutbox(one)
+	var ids []string
+	var mu sync.Mutex
+	publish := func(_ context.Context, events []event.Event) error {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, e := range events {
+			ids = append(ids, e.ID())
+		}
+		return nil
+	}
+	_, before := looks()
+	if n, _, err := box.Relay(t.Context(), publish); n != 1 || err != nil || ids[0] != "1 second" {
+		t.Fatalf("relayed %d, %v, %q", n, err, ids)
+	}
+	if _, entries := looks(); entries-before > bound {
+		t.Errorf("%d entries of the index were read for what has just become overdue, want %d at most", entries-before, bound)
+	}
+	passes := 0
+	for ; len(ids) < 3 && passes < 1000; passes++ {
+		if _, _, err := box.Relay(t.Context(), publish); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(ids) < 3 {
+		t.Fatalf("after %d passes relayed are %q", passes, ids)
+	}
+	t.Logf("what was overdue for 30 days is relayed after %d passes", passes)
+	for range 10 { // while it goes on looking for older ones
+		sinktest.Execute(t, pool, `insert into tandem.outbox (due, events) values (now() - interval '1 second', '[{"specversion":"1.0","id":"new","source":"/s","type":"t"}]')`)
+		if n, _, err := box.Relay(t.Context(), publish); n != 1 || err != nil {
+			t.Fatalf("relayed %d, %v", n, err)
+		}
+	}
+}

@@ -17,8 +17,8 @@ import (
 // for contract.RelayTakeover; then it is overdue. sinkwriter.Outbox is the one on
 // PostgreSQL.
 type Outbox interface {
-	// Relay takes over overdue outputs, calls publish with them, removes those that are
-	// stored, sets aside those that never will be, and returns how many events they were.
+	// Relay takes over overdue outputs, calls publish with some at a time, also while it
+	// is at work on others, removes those that are stored, sets aside those that never will be, and returns how many events they were.
 	Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (published, rejected int, err error)
 }
 

@@ -49,13 +49,15 @@ type observedOutbox struct {
 }
 
 func (r *observedOutbox) Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (published, rejected int, err error) {
-	unpublished := false
+	var unpublished atomic.Bool
 	published, rejected, err = r.database.Relay(ctx, func(ctx context.Context, events []event.Event) error {
 		err := publish(ctx, events)
-		unpublished = err != nil
+		if err != nil {
+			unpublished.Store(true)
+		}
 		return err
 	})
-	if err != nil && !unpublished {
+	if err != nil && !unpublished.Load() {
 		r.failed.Store(&err)
 	} else {
 		r.failed.Store(nil)
