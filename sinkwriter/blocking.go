@@ -141,13 +141,7 @@ func (w *Writer) endBlockers(number int32) ([]blocker, error) {
 // logBlocker logs that a session was ended, or that it is waited for: not of Tandem's own that
 // are at work, and of one session not more often than once a minute.
 func (w *Writer) logBlocker(b blocker) {
-	level, message := slog.LevelWarn, "waiting for a lock that another session holds"
-	switch {
-	case b.ended:
-		message = "ended a session of Tandem that held a lock and did not continue"
-	case b.denied:
-		level, message = slog.LevelError, "a session of another role holds a lock, and this database's migrating role may not end it if it hangs: grant it the other role"
-	case b.marked:
+	if b.marked && !b.ended && !b.denied {
 		return
 	}
 	l := &w.blockers
@@ -163,6 +157,15 @@ func (w *Writer) logBlocker(b blocker) {
 	}
 	l.logged, l.at = b.pid, at
 	l.mu.Unlock()
-	w.config.Logger.LogAttrs(w.ctx, level, message,
-		slog.Int("pid", int(b.pid)), slog.String("application_name", b.application), slog.String("role", b.role), slog.String("state", b.state))
+	attrs := []slog.Attr{
+		slog.Int("pid", int(b.pid)), slog.String("application_name", b.application), slog.String("role", b.role), slog.String("state", b.state),
+	}
+	switch log := w.config.Logger; {
+	case b.ended:
+		log.LogAttrs(w.ctx, slog.LevelWarn, "ended a session of Tandem that held a lock and did not continue", attrs...)
+	case b.denied:
+		log.LogAttrs(w.ctx, slog.LevelError, "a session of another role holds a lock, and the role that migrates may not end it if it hangs: grant that role to the one that migrates", attrs...)
+	default:
+		log.LogAttrs(w.ctx, slog.LevelWarn, "waiting for a lock that another session holds", attrs...)
+	}
 }

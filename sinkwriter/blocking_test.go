@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/url"
@@ -13,12 +14,15 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 	"github.com/tandem-fn/tandem/sinkwriter"
+	"github.com/tandem-fn/tandem/sinkwriter/contract"
+	"github.com/tandem-fn/tandem/sinkwriter/internal/mark"
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
@@ -342,6 +346,78 @@ func TestARoleCannotEndOtherSessions(t *testing.T) {
 }
 
 func pidOf(conn *pgx.Conn) int { return int(conn.PgConn().PID()) }
+
+// Whatever of Tandem's waits for a lock, and may hold others, carries the mark.
+func TestTransactionsOfRelayAndRetentionCarryTheMark(t *testing.T) {
+	t.Parallel()
+	pool := sinktest.NewDatabase(t)
+	db := pool.Config().ConnString()
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	if _, err := w.Commit(t.Context(), sinktest.Order("o", 1)); err != nil {
+		t.Fatal(err)
+	}
+	sinktest.Execute(t, pool, `update tandem.ledger set committed_at = now() - interval '1 day'; `)
+	overdueRows(t, pool, 2, 2)
+	box := sinkwriter.NewOutbox(pool)
+	retention, err := ledger.NewRetention(pool, ledger.RetentionConfig{Keep: time.Hour, Pause: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// wantMark locks a table while fn runs.
+	wantMark := func(what, table string, fn func() error) {
+		t.Helper()
+		holder := psql(t, db, "operator", "begin", "lock table "+table+" in exclusive mode")
+		done := make(chan error, 1)
+		go func() { done <- fn() }()
+		waitUntilBlocked(t, pool)
+		if n := sinktest.Query[int](t, pool, `select count(*) from pg_stat_activity a where datname = current_database() and wait_event_type = 'Lock'
+			and not exists (select from pg_locks l where l.pid = a.pid and l.locktype = 'advisory' and l.classid = $1::bigint::oid and l.objsubid = 2 and l.granted)`, mark.Class); n > 0 {
+			t.Errorf("%s: %d sessions wait that do not carry the mark", what, n)
+		}
+		if _, err := holder.Exec(t.Context(), "commit"); err != nil {
+			t.Error(err)
+		}
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	relay := func(publishing, locked chan struct{}) error {
+		_, _, err := box.Relay(context.WithoutCancel(t.Context()), func(_ context.Context, events []event.Event) error {
+			if publishing != nil {
+				close(publishing)
+				<-locked
+			}
+			reasons := make([]error, len(events))
+			reasons[0] = errors.New("not now")
+			return contract.Published(reasons)
+		})
+		if err != nil && !strings.Contains(err.Error(), "not now") {
+			return err
+		}
+		return nil
+	}
+	wantMark("a takeover", "tandem.outbox", func() error { return relay(nil, nil) })
+	sinktest.Execute(t, pool, `delete from tandem.outbox`)
+	overdueRows(t, pool, 2, 2)
+	publishing, locked, relayed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() { relayed <- relay(publishing, locked) }()
+	<-publishing
+	wantMark("the saving of what is published", "tandem.outbox", func() error {
+		close(locked)
+		return <-relayed
+	})
+	wantMark("retention", "tandem.ledger", func() error {
+		n, err := retention.Sweep(context.WithoutCancel(t.Context()))
+		if n != 1 && err == nil {
+			t.Errorf("forgot %d", n)
+		}
+		return err
+	})
+	wantMark("a batch", "tandem.ledger", func() error {
+		_, err := w.Commit(context.WithoutCancel(t.Context()), sinktest.Order("p", 1))
+		return err
+	})
+}
 
 // Behind PgBouncer in transaction mode a connection of the server is one client's for a
 // transaction, and another one's after it.

@@ -32,7 +32,7 @@ select d.function, d.lost_version, d.won_version, $1, d.events
 from unnest($2::text[], $3::text[], $4::text[], $5::bigint[]) as d (function, lost_version, won_version, events)
 on conflict (function, lost_version, won_version, lost_cluster) do update set events = c.events + excluded.events, last_at = now()`
 
-	// maxWanted bounds what is kept of a loser's effects, in bytes.
+	// maxWanted bounds the stored effects of a loser, in bytes.
 	maxWanted = 64 << 10
 
 	// recordInterval is the time between two transactions that record divergence.
@@ -226,8 +226,8 @@ func (w *Writer) recordDivergences() {
 	}
 }
 
-// recordOnce records what is counted, in a transaction of its own. A failure is logged, and
-// what was counted waits for the next time.
+// recordOnce records the counts and events, in a transaction of its own. A failure is logged, and
+// they wait for the next time.
 func (w *Writer) recordOnce(ctx context.Context) {
 	d := &w.divergences
 	d.mu.Lock()
@@ -255,6 +255,7 @@ func (w *Writer) record(ctx context.Context, counts map[versions]int64, events [
 		return fmt.Errorf("record divergence: %w", err)
 	}
 	defer s.release()
+	defer w.watch(s, s.claimTimeout/2)()
 	steps := append([]step{{sql: beginSQL}, s.settings()}, w.countStep(counts))
 	steps = append(append(steps, w.divergedSteps(events)...), step{sql: commitSQL})
 	if err := s.run(ctx, steps); err != nil {
@@ -327,7 +328,7 @@ func (w *Writer) divergedSteps(events []diverged) []step {
 	return steps
 }
 
-// closeDivergences records what is left, as far as the database allows within ctx.
+// closeDivergences records the rest, as far as the database allows within ctx.
 func (w *Writer) closeDivergences(ctx context.Context) {
 	d := &w.divergences
 	d.mu.Lock()

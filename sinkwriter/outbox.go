@@ -592,7 +592,11 @@ func (b *outbox) deletePublished(ctx context.Context) {
 	defer cancel()
 	s, err := b.writer.acquire(deadline)
 	if err == nil {
-		err = s.run(deadline, []step{deleteStep(rows)})
+		stop := b.writer.watch(s, s.claimTimeout/2)
+		if err = s.run(deadline, []step{{sql: beginSQL}, s.settings(), deleteStep(rows), {sql: commitSQL}}); err != nil {
+			s.rollback()
+		}
+		stop()
 		s.release()
 	}
 	b.mu.Lock()

@@ -282,8 +282,8 @@ func overdueRows(t *testing.T, pool *pgxpool.Pool, rows, outputs int) {
 		'{"specversion":"1.0","id":"%s-%s","source":"/s","type":"t"}', r, i), ',') || ']' from generate_series(1, $2::int) i) from generate_series(1, $1::int) r`, rows, outputs)
 }
 
-// A publisher that stores a thousand outputs a second, one call after the other, and does not
-// tell of a call that was cut short what it has stored: then it has stored nothing.
+// A publisher that stores a thousand outputs a second, one call after the other, and nothing
+// in a call that is cut short.
 func TestARelayThatIsTooSlowForAllRowsGetsOnWithSome(t *testing.T) {
 	t.Parallel()
 	const rows, outputs = 64, 32
@@ -430,7 +430,7 @@ func TestDeletedRowsOfTheOutboxCostNeitherClaimsNorTakeovers(t *testing.T) {
 		t.Errorf("claims have scanned the outbox %d times", scans-scansBefore)
 	}
 
-	// A relay that starts now takes over what has just become overdue at once, and older
+	// A relay that starts now takes over the latest overdue row at once, and older
 	// rows soon.
 	box := sinkwriter.NewOutbox(one)
 	var ids []string

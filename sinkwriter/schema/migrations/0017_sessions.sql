@@ -1,4 +1,4 @@
--- 0016_sessions: a role may end hanging sessions of other functions' roles, and no others.
+-- 0017_sessions: a role may end hanging sessions of other functions' roles, and no others.
 --
 -- Why:    a writer that hangs in the middle of a message holds its locks for as long as it
 --         hangs. Whoever waits for them ended sessions of its own role: innocent ones too, and
