@@ -357,8 +357,14 @@ func TestTransactionsOfRelayAndRetentionCarryTheMark(t *testing.T) {
 		t.Fatal(err)
 	}
 	sinktest.Execute(t, pool, `update tandem.ledger set committed_at = now() - interval '1 day'; `)
-	overdueRows(t, pool, 2, 2)
-	box := sinkwriter.NewOutbox(pool)
+	config := pool.Config()
+	config.MaxConns = 1 // on which statements are prepared already: to prepare one, also waits for a table, and holds nothing
+	one, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(one.Close)
+	box := sinkwriter.NewOutbox(one)
 	retention, err := ledger.NewRetention(pool, ledger.RetentionConfig{Keep: time.Hour, Pause: -1})
 	if err != nil {
 		t.Fatal(err)
@@ -396,6 +402,12 @@ func TestTransactionsOfRelayAndRetentionCarryTheMark(t *testing.T) {
 		}
 		return nil
 	}
+	overdueRows(t, pool, 2, 2)
+	if err := relay(nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	sinktest.Execute(t, pool, `delete from tandem.outbox`)
+	overdueRows(t, pool, 2, 2)
 	wantMark("a takeover", "tandem.outbox", func() error { return relay(nil, nil) })
 	sinktest.Execute(t, pool, `delete from tandem.outbox`)
 	overdueRows(t, pool, 2, 2)

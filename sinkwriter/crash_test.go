@@ -103,6 +103,8 @@ func (h *helper) wants(t *testing.T, answers ...string) {
 		}
 	case <-time.After(heldUp):
 		t.Errorf("the helper was told nothing, want one of %q", answers)
+		h.signal(syscall.SIGQUIT) // it prints what it waits for
+		time.Sleep(time.Second)
 	}
 }
 
