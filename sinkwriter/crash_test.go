@@ -103,7 +103,7 @@ func (h *helper) wants(t *testing.T, answers ...string) {
 		}
 	case <-time.After(heldUp):
 		t.Errorf("the helper was told nothing, want one of %q", answers)
-		h.signal(syscall.SIGQUIT) // it prints what it waits for
+		h.signal(syscall.SIGQUIT) // it prints its goroutines
 		time.Sleep(time.Second)
 	}
 }
