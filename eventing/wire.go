@@ -11,14 +11,7 @@ const (
 	AttemptsExtension = "tandemattempts" // how often
 )
 
-// Headers about functions and deferred events.
-const (
-	// VersionsHeader are the functions of an image with their versions, as NAME=VERSION,
-	// separated by commas, each version percent-encoded. Every answer of a function has them,
-	// whatever its status.
-	VersionsHeader = "Tandem-Versions"
-
-	// DeferredHeader of a request with a single event means that the event is deferred: it is
-	// stored in the database, and is deleted there in the transaction that commits it.
-	DeferredHeader = "Tandem-Deferred"
-)
+// VersionsHeader of an answer are the functions of an image with their versions, as NAME=VERSION,
+// separated by commas, each version percent-encoded. Every answer of a function has them,
+// whatever its status.
+const VersionsHeader = "Tandem-Versions"

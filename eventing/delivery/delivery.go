@@ -10,7 +10,6 @@ import (
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
-	"github.com/tandem-fn/tandem/eventing"
 	"github.com/tandem-fn/tandem/eventing/internal/backoff"
 	"github.com/tandem-fn/tandem/eventing/outcome"
 	"github.com/tandem-fn/tandem/eventing/sink"
@@ -42,9 +41,9 @@ type Delivery struct {
 	outages      time.Duration // of the function until then
 	interrupted  bool          // the function was unavailable for the event since
 
-	// Deferred reports whether the event is stored in the database and acknowledged to its
-	// stream: the function is to delete it there with its commit.
-	Deferred bool
+	// DeferredKey is the event's key in the ledger, if it is stored in the database and
+	// acknowledged to its stream: the function is to delete it there with its commit.
+	DeferredKey string
 
 	// Lack is what was missing when the event was answered with [outcome.Deployment] last.
 	Lack Lack
@@ -79,7 +78,7 @@ type Step struct {
 	// something else if the sink is no function of ours.
 	Receipt string
 
-	// Versions is the answer's [eventing.VersionsHeader], for [Sender.VersionOf].
+	// Versions is the answer's header Tandem-Versions, for [Sender.VersionOf].
 	Versions string
 
 	// Settled is true if nothing more is to be sent: the event is committed, or the dead
@@ -234,8 +233,8 @@ func (d *Sender) prepare(e *Delivery) (err error) {
 		return fmt.Errorf("encode event for HTTP: %w", err)
 	}
 	e.request.Once()
-	if e.Deferred {
-		e.request.With(eventing.DeferredHeader, "true")
+	if e.DeferredKey != "" {
+		e.request.With(outcome.KeyHeader, e.DeferredKey)
 	}
 	return nil
 }

@@ -255,7 +255,7 @@ func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events in
 		}
 		sent, stays = append(sent, m.instance), stays || w.abandoned
 	}
-	if a.outcome.Kind != outcome.Deployment || !r.Has(eventing.DeferredHeader) { // it is known to fail
+	if a.outcome.Kind != outcome.Deployment || !r.Has(outcome.KeyHeader) { // it is known to fail
 		a.report(ctx, t)
 	}
 	return a

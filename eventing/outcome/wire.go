@@ -6,7 +6,9 @@ const (
 	// ReceiptHeader of a 2xx is the receipt: ReceiptWon or ReceiptLost.
 	ReceiptHeader = "Tandem-Receipt"
 
-	// KeyHeader is the event's key in the ledger, as a UUID.
+	// KeyHeader of a 2xx is the event's key in the ledger, as a UUID. Of a request with a
+	// single event it means that the event is deferred under this key: it is stored in the
+	// database, and is deleted there in the transaction that commits it.
 	KeyHeader = "Tandem-Key"
 
 	// ReceiptWon: this cluster committed the event first. ReceiptLost: another delivery

@@ -204,7 +204,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	g := newGroup(r.Context(), h)
 	g.list = g.one[:]
 	c := &g.one[0]
-	c.event, c.deferred = e, r.Header.Get(eventing.DeferredHeader) != ""
+	c.event, c.deferred = e, r.Header.Get(outcome.KeyHeader) != ""
 	if c.function, c.err = h.findFunction(e); c.err != nil {
 		h.log.logRefused(g.ctx, nil, e, c.err)
 	} else {

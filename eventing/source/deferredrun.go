@@ -268,7 +268,7 @@ func (d *deferrals) run(rows []deferred.Row) (unreadable error) {
 			continue
 		}
 		m := &deferredMessage{deferrals: d, key: r.Key, position: r.Position, fingerprint: r.Fingerprint, arrived: r.Arrived, size: len(r.Event), event: ev}
-		d.partition.Receive(m, &delivery.Delivery{Event: ev, Alone: true, Deferred: true}, inflight.EventID{Source: r.Source, ID: r.ID}, ev.Subject())
+		d.partition.Receive(m, &delivery.Delivery{Event: ev, Alone: true, DeferredKey: r.Key.String()}, inflight.EventID{Source: r.Source, ID: r.ID}, ev.Subject())
 	}
 	return unreadable
 }

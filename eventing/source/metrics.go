@@ -327,7 +327,7 @@ func (m *Metrics) settled(ctx context.Context, entries []*inflight.Entry, sent [
 			won++
 			// Two computers' clocks are compared here, so a little less than nothing is
 			// possible.
-			if entries[i].Delivery.Deferred {
+			if entries[i].Delivery.DeferredKey != "" {
 				continue // it waited for people
 			}
 			m.commit.Record(ctx, max(now.Sub(entries[i].Message.Arrived()), 0).Seconds(), m.labels)

@@ -407,21 +407,6 @@ func TestAClusterThatWinsNothingDefersWhatAnotherOneHas(t *testing.T) {
 	p.end(t, syscall.SIGTERM)
 }
 
-// Events that wait never fill the in-flight table, so that the others go on.
-func TestEventsThatTakeHalfOfTheTableAreDeferredAtOnce(t *testing.T) {
-	t.Parallel()
-
-	w := newPartitioned(t)
-	w.publish(t, 3000, nil, func(i int) bool { return i%2 == 1 })
-	p := w.start(t, "TANDEM_TRY_FOR=24h", "TANDEM_IN_FLIGHT_BYTES=1048576")
-	w.acknowledged(t)
-	w.expect(t, 1500)
-	if n := w.count(t, deferredSQL); n != 1500 {
-		t.Errorf("%d events are deferred, want 1500", n)
-	}
-	p.end(t, syscall.SIGTERM)
-}
-
 func TestTheSourcePausesWhenNoMoreMayBeDeferred(t *testing.T) {
 	t.Parallel()
 

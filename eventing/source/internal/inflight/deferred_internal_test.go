@@ -106,7 +106,7 @@ func TestADeferredEventIsRunBeforeTheLaterOnesOfItsSubject(t *testing.T) {
 
 	m := &modelMessage{sequence: 17, arrived: b.now, size: 10, subject: "a", id: EventID{ID: fmt.Sprint(1)}}
 	for range 2 { // also again, after it failed
-		if got := b.DeferredPartition().Receive(m, &delivery.Delivery{Alone: true, Deferred: true}, m.id, "a"); got != Added {
+		if got := b.DeferredPartition().Receive(m, &delivery.Delivery{Alone: true, DeferredKey: "1"}, m.id, "a"); got != Added {
 			t.Fatalf("received: %d", got)
 		}
 		b.now = b.now.Add(time.Second)
