@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/jackc/pgx/v5"
@@ -360,7 +361,13 @@ func TestGoAndSQLAgreeOnTheTakeover(t *testing.T) {
 		t.Errorf("the winner has %v s by the table's default, want %v", byDefault, want)
 	}
 	for name, run := range map[string]func() error{
-		"takeoverSQL":     func() error { _, err := tx.Exec(t.Context(), takeoverSQL, 10, relayBytes); return err },
+		"takeoverSQL": func() error {
+			if _, err := tx.Exec(t.Context(), `update tandem.outbox set due = now() - interval '1 second'`); err != nil {
+				return err
+			}
+			_, err := tx.Exec(t.Context(), takeoverSQL, 10, relayBytes, allOverdue, time.Duration(0))
+			return err
+		},
 		"outboxRenewSQL":  func() error { _, err := tx.Exec(t.Context(), outboxRenewSQL, []int64{1}); return err },
 		"outboxReduceSQL": func() error { _, err := tx.Exec(t.Context(), outboxReduceSQL, 1, "[]", false); return err },
 	} {
