@@ -11,6 +11,9 @@
 //   - deliver.go sends it with others that are ready, through package delivery;
 //   - ack.go acknowledges it, and redeliver.go sends a lost acknowledgement again.
 //
+// An event that only a change of the deployment can fix is stored and acknowledged while others
+// are committed, see deferred.go, and run again after the change, see deferredrun.go.
+//
 // An event whose connection broke after it was sent is tried alone, see suspects.go and
 // internal/inflight/suspect.go; witness.go finds out whether the function is well, if nothing
 // else comes.
@@ -45,11 +48,12 @@
 // own one that was Ready for longer than the delay is looked up again.
 //
 // Before it is Ready, an event is Held while its type is unavailable, behind a probe, and a
-// failing event is Due until the budget of redeliveries allows it.
+// failing event is Due until the budget of redeliveries allows it. An event that is deferred is
+// Deferring until it is stored.
 //
 // # Design
 //
 // The package knows neither a stream's protocol nor the database: a stream implements
 // [eventing.Stream], the database the small interfaces [Checkpoints], [Ledger],
-// [Attempts], [Blocked] and [Peers].
+// [Attempts], [Blocked], [Deferred] and [Peers].
 package source
