@@ -140,55 +140,67 @@ func appendCanonical(b []byte, v any) ([]byte, error) {
 	case time.Time:
 		return binary.BigEndian.AppendUint64(append(b, 't'), uint64(v.UnixMicro())), nil
 	case []byte:
+		if v == nil {
+			return append(b, 'n'), nil
+		}
 		return appendPart(append(b, 'b'), v), nil
 	case json.RawMessage:
+		if v == nil {
+			return append(b, 'n'), nil
+		}
 		return appendJSONOrBytes(b, v), nil
 	case map[string]any:
-		return appendRow(append(b, 'm'), v)
+		return appendMap(b, v)
 	case Row:
-		return appendRow(append(b, 'm'), v)
+		return appendMap(b, v)
+	case uint64: // mostly above the largest int64: else [Plain] returns that
+		if v > math.MaxInt64 {
+			return appendPart(append(b, 'u'), strconv.FormatUint(v, 10)), nil
+		}
+	case json.Number:
+		return appendPart(append(b, 'N'), string(v)), nil
+	case time.Duration:
+		return binary.BigEndian.AppendUint64(append(b, 'D'), uint64(v)), nil
 	}
-	return appendReflected(b, v)
+	plain, err := Plain(v)
+	if err != nil {
+		return b, err
+	}
+	switch plain.(type) {
+	case []byte, json.RawMessage:
+	default:
+		if rv := reflect.ValueOf(plain); rv.Kind() == reflect.Slice || rv.Kind() == reflect.Map {
+			return appendElements(b, rv)
+		}
+	}
+	return appendCanonical(b, plain)
 }
 
-func appendReflected(b []byte, v any) ([]byte, error) {
-	rv := reflect.ValueOf(v)
-	switch rv.Kind() {
-	case reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int, reflect.Int64:
-		return appendInt(b, rv.Int()), nil
-	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		if u := rv.Uint(); u <= math.MaxInt64 {
-			return appendInt(b, int64(u)), nil
-		}
-		return appendPart(append(b, 'u'), strconv.FormatUint(rv.Uint(), 10)), nil
-	case reflect.Float32, reflect.Float64:
-		return appendFloat(b, rv.Float()), nil
-	case reflect.String:
-		return appendPart(append(b, 's'), rv.String()), nil
-	case reflect.Pointer:
-		if rv.IsNil() {
-			return append(b, 'n'), nil
-		}
-		return appendCanonical(b, rv.Elem().Interface())
-	case reflect.Slice:
-		if rv.IsNil() {
-			return append(b, 'n'), nil
-		}
-		b = binary.BigEndian.AppendUint32(append(b, 'a'), uint32(rv.Len()))
-		var err error
-		for i := range rv.Len() {
-			if b, err = appendCanonical(b, rv.Index(i).Interface()); err != nil {
-				return b, fmt.Errorf("element %d: %w", i, err)
-			}
-		}
-		return b, nil
-	default:
+// appendMap appends a map. A nil one is no value at all.
+func appendMap(b []byte, m Row) ([]byte, error) {
+	if m == nil {
+		return append(b, 'n'), nil
 	}
-	text, err := json.Marshal(v)
-	if err != nil {
-		return b, fmt.Errorf("value of type %T has no canonical form: %w", v, err)
+	return appendRow(append(b, 'm'), m)
+}
+
+// appendElements appends a slice, or a map with strings for keys.
+func appendElements(b []byte, rv reflect.Value) ([]byte, error) {
+	if rv.Kind() == reflect.Map {
+		m := make(Row, rv.Len())
+		for entries := rv.MapRange(); entries.Next(); {
+			m[entries.Key().String()] = entries.Value().Interface()
+		}
+		return appendMap(b, m)
 	}
-	return appendJSONOrBytes(b, text), nil
+	b = binary.BigEndian.AppendUint32(append(b, 'a'), uint32(rv.Len()))
+	var err error
+	for i := range rv.Len() {
+		if b, err = appendCanonical(b, rv.Index(i).Interface()); err != nil {
+			return b, fmt.Errorf("element %d: %w", i, err)
+		}
+	}
+	return b, nil
 }
 
 func appendJSONOrBytes(b, text []byte) []byte {

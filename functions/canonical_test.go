@@ -2,16 +2,28 @@ package functions
 
 import (
 	"bytes"
+	"database/sql/driver"
 	"encoding/binary"
 	"encoding/json"
 	"maps"
 	"math"
 	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
+
+type (
+	hidden    struct{ n int }
+	marshaler struct{ n int }
+	named     time.Time
+)
+
+func (h hidden) Value() (driver.Value, error) { return strconv.Itoa(h.n), nil }
+
+func (m *marshaler) MarshalText() ([]byte, error) { return strconv.AppendInt(nil, int64(m.n), 10), nil }
 
 func TestCanonicalFormsAreEqualForEqualEffects(t *testing.T) {
 	t.Parallel()
@@ -36,6 +48,25 @@ func TestCanonicalFormsAreEqualForEqualEffects(t *testing.T) {
 		{"elements do not run together", []string{"ab", "c"}, []string{"a", "bc"}, false},
 		{"typed slice", []int{1, 2}, []int64{1, 2}, true},
 		{"struct", struct{ A int }{1}, struct{ A int }{1}, true},
+		{"nil and empty bytes", []byte(nil), []byte{}, false},
+		{"nil and empty map", map[string]any(nil), map[string]any{}, false},
+		{"nil JSON and nil", json.RawMessage(nil), nil, true},
+		{"nil pointer and nil", (*big.Int)(nil), nil, true},
+		{"integers with methods", big.NewInt(1), big.NewInt(2), false},
+		{"integers with methods, beyond an int64", new(big.Int).Lsh(big.NewInt(1), 100), *new(big.Int).Lsh(big.NewInt(1), 100), true},
+		{"json.Number and text", json.Number("1"), "1", false},
+		{"duration and integer", time.Second, int64(time.Second), false},
+		{"valuers", hidden{1}, hidden{2}, false},
+		{"valuer and pointer to it", hidden{1}, &hidden{1}, true},
+		{"text marshalers", &marshaler{1}, &marshaler{2}, false},
+		{"text marshaler and a value of it", &marshaler{1}, marshaler{1}, true},
+		{"valuer and its value", hidden{1}, "1", true},
+		{"type whose kind is a time", named(at), at, true},
+		{"pointer to a time", &at, at, true},
+		{"pointer to JSON", new(json.RawMessage), nil, true},
+		{"nanoseconds", at, at.Add(time.Nanosecond), true},
+		{"map of another type", map[string]int{"a": 1}, map[string]any{"a": 1}, true},
+		{"bytes and an array of them", []byte{1, 2}, [2]byte{1, 2}, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -174,4 +205,21 @@ func FuzzCanonicalJSON(f *testing.F) {
 			t.Errorf("canonical form of %q is %q, want %q", text, got, want)
 		}
 	})
+}
+
+type broken struct{}
+
+func (broken) Value() (driver.Value, error) { panic("sprung") }
+
+func TestPlainRefusesWhatHasNoForm(t *testing.T) {
+	t.Parallel()
+	circle := new(any)
+	*circle = circle
+	for name, v := range map[string]any{
+		"function": func() {}, "channel": make(chan int), "complex number": 1i, "no exported field": struct{ a int }{1}, "panic": broken{}, "circle": circle,
+	} {
+		if plain, err := Plain(v); err == nil {
+			t.Errorf("%s: %#v, want an error", name, plain)
+		}
+	}
 }

@@ -2,12 +2,16 @@ package functions
 
 import "time"
 
-// Row is a row of a table, or a part of one: column name to value. Values are those
-// that pgx can encode for the column's type: bool, integers, floats, string, []byte,
-// time.Time, slices of these for arrays. A string is also read as PostgreSQL reads it: a
-// uuid, a date, a number with decimals. For json and jsonb a []byte or json.RawMessage is
-// used as it is, other values are encoded by encoding/json. Times are stored in UTC. Nil
-// is NULL.
+// Row is a row of a table, or a part of one: column name to value. Values are those of
+// [Plain]: bool, integers, floats, string, [encoding/json.Number], []byte, [time.Time],
+// [time.Duration], slices of these for arrays, pointers to them, and types that have the
+// methods of [database/sql/driver.Valuer] or [encoding.TextMarshaler]. Nil is NULL, of whatever type.
+//
+// A value is stored exactly, or the event is refused: nothing is rounded or cut off, but for
+// times, which are stored in UTC and to the microsecond. A string is read as PostgreSQL
+// reads it: a uuid, a date, a number with decimals. For json and jsonb a []byte or
+// [encoding/json.RawMessage] is a document; other values are encoded. docs/values.md lists what every
+// type of column takes.
 type Row map[string]any
 
 // Op is the operation of a [Write].

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"reflect"
 	"strconv"
 	"time"
@@ -40,17 +39,18 @@ type emitted struct {
 
 // value is a value of a column, with its kind. The zero value is NULL.
 type value struct {
-	Bool   *bool             `json:"bool,omitempty"`
-	Int    *string           `json:"int,omitempty"`
-	Uint   *string           `json:"uint,omitempty"`
-	Float  *string           `json:"float,omitempty"`
-	String *string           `json:"string,omitempty"`
-	Bytes  *[]byte           `json:"bytes,omitempty"`
-	JSON   *string           `json:"json,omitempty"`
-	UUID   *[]byte           `json:"uuid,omitempty"`
-	Time   *time.Time        `json:"time,omitempty"`
-	Map    *map[string]value `json:"map,omitempty"`
-	List   *[]value          `json:"list,omitempty"`
+	Bool     *bool             `json:"bool,omitempty"`
+	Int      *string           `json:"int,omitempty"`
+	Uint     *string           `json:"uint,omitempty"`
+	Float    *string           `json:"float,omitempty"`
+	Number   *string           `json:"number,omitempty"`
+	String   *string           `json:"string,omitempty"`
+	Bytes    *[]byte           `json:"bytes,omitempty"`
+	JSON     *string           `json:"json,omitempty"`
+	Time     *time.Time        `json:"time,omitempty"`
+	Duration *string           `json:"duration,omitempty"`
+	Map      *map[string]value `json:"map,omitempty"`
+	List     *[]value          `json:"list,omitempty"`
 }
 
 func encodeEffects(fx functions.Effects) (effects, error) {
@@ -153,85 +153,61 @@ func decodeRow(row map[string]value) (functions.Row, error) {
 
 // encodeValue keeps apart what [functions.Write.AppendCanonical] keeps apart.
 func encodeValue(v any) (value, error) {
-	switch v := v.(type) {
+	plain, err := functions.Plain(v)
+	if err != nil {
+		return value{}, err
+	}
+	switch v := plain.(type) {
 	case nil:
 		return value{}, nil
+	case bool:
+		return value{Bool: &v}, nil
+	case int64:
+		text := strconv.FormatInt(v, 10)
+		return value{Int: &text}, nil
+	case uint64:
+		text := strconv.FormatUint(v, 10)
+		return value{Uint: &text}, nil
+	case float64:
+		text := strconv.FormatFloat(v, 'g', -1, 64)
+		return value{Float: &text}, nil
+	case string:
+		return value{String: &v}, nil
+	case json.Number:
+		text := string(v)
+		return value{Number: &text}, nil
 	case time.Time:
-		at := v.UTC()
-		return value{Time: &at}, nil
+		return value{Time: &v}, nil
+	case time.Duration:
+		text := strconv.FormatInt(int64(v), 10)
+		return value{Duration: &text}, nil
 	case []byte:
-		if v == nil {
-			v = []byte{}
-		}
 		return value{Bytes: &v}, nil
 	case json.RawMessage:
 		text := string(v)
 		return value{JSON: &text}, nil
-	case [16]byte:
-		id := v[:]
-		return value{UUID: &id}, nil
-	case map[string]any:
-		return encodeMap(v)
-	case functions.Row:
-		return encodeMap(v)
 	}
-	return encodeReflected(v)
+	return encodeElements(reflect.ValueOf(plain))
 }
 
-func encodeMap(row functions.Row) (value, error) {
-	members, err := encodeRow(row)
-	if members == nil {
-		members = map[string]value{}
+// encodeElements encodes a slice, or a map with strings for keys.
+func encodeElements(rv reflect.Value) (value, error) {
+	if rv.Kind() == reflect.Map {
+		row := make(functions.Row, rv.Len())
+		for entries := rv.MapRange(); entries.Next(); {
+			row[entries.Key().String()] = entries.Value().Interface()
+		}
+		members, err := encodeRow(row)
+		return value{Map: &members}, err
 	}
-	return value{Map: &members}, err
-}
-
-func encodeReflected(v any) (value, error) {
-	rv := reflect.ValueOf(v)
-	switch rv.Kind() {
-	case reflect.Bool:
-		b := rv.Bool()
-		return value{Bool: &b}, nil
-	case reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int, reflect.Int64:
-		text := strconv.FormatInt(rv.Int(), 10)
-		return value{Int: &text}, nil
-	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		text := strconv.FormatUint(rv.Uint(), 10)
-		if rv.Uint() <= math.MaxInt64 {
-			return value{Int: &text}, nil
+	list := make([]value, rv.Len())
+	for i := range list {
+		var err error
+		if list[i], err = encodeValue(rv.Index(i).Interface()); err != nil {
+			return value{}, fmt.Errorf("element %d: %w", i, err)
 		}
-		return value{Uint: &text}, nil
-	case reflect.Float32, reflect.Float64:
-		text := strconv.FormatFloat(rv.Float(), 'g', -1, 64)
-		return value{Float: &text}, nil
-	case reflect.String:
-		text := rv.String()
-		return value{String: &text}, nil
-	case reflect.Pointer:
-		if rv.IsNil() {
-			return value{}, nil
-		}
-		return encodeValue(rv.Elem().Interface())
-	case reflect.Slice:
-		if rv.IsNil() {
-			return value{}, nil
-		}
-		list := make([]value, rv.Len())
-		for i := range list {
-			var err error
-			if list[i], err = encodeValue(rv.Index(i).Interface()); err != nil {
-				return value{}, fmt.Errorf("element %d: %w", i, err)
-			}
-		}
-		return value{List: &list}, nil
-	default:
 	}
-	text, err := json.Marshal(v)
-	if err != nil {
-		return value{}, fmt.Errorf("value of type %T: %w", v, err)
-	}
-	document := string(text)
-	return value{JSON: &document}, nil
+	return value{List: &list}, nil
 }
 
 func (v value) decode() (any, error) {
@@ -250,11 +226,11 @@ func (v value) decode() (any, error) {
 		return *v.Bytes, nil
 	case v.JSON != nil:
 		return json.RawMessage(*v.JSON), nil
-	case v.UUID != nil:
-		if len(*v.UUID) != 16 {
-			return nil, fmt.Errorf("uuid of %d bytes: want 16", len(*v.UUID))
-		}
-		return [16]byte(*v.UUID), nil
+	case v.Number != nil:
+		return json.Number(*v.Number), nil
+	case v.Duration != nil:
+		d, err := strconv.ParseInt(*v.Duration, 10, 64)
+		return time.Duration(d), err
 	case v.Time != nil:
 		return *v.Time, nil
 	case v.Map != nil:

@@ -401,11 +401,11 @@ func TestCheckReportsAFunctionThatBreaks(t *testing.T) {
 		{"value that is none", func(_ event.Event, _ ordered, fx *functions.Effects) error {
 			fx.Insert("x", functions.Row{"f": func() {}})
 			return nil
-		}, "write 0, table x: column f: value of type func() has no canonical form"},
+		}, "write 0, table x: column f: value of type func() has no plain form"},
 		{"argument that is none", func(_ event.Event, _ ordered, fx *functions.Effects) error {
 			fx.Exec(functions.Statement{Name: "s", SQL: "select 1"}, []any{make(chan int)})
 			return nil
-		}, "value of type chan int has no canonical form"},
+		}, "value of type chan int has no plain form"},
 		{"rule that is none", func(_ event.Event, _ ordered, fx *functions.Effects) error {
 			fx.Upsert("x", functions.Row{"a": 1}, functions.Rule{})
 			return nil
