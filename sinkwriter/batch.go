@@ -98,17 +98,18 @@ func (t try) patience(claimTimeout time.Duration) time.Duration {
 }
 
 func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, how try, r *reliance) ([]*offer, error) {
-	err := w.lookUp(ctx, s, batch, r)
-	if err != nil {
-		return batch, err
-	}
-	// Who does not know what came of his COMMIT claims again, and sees to it that
-	// what he finds is as safe as what he commits.
+	// An offer whose COMMIT has an unknown outcome is claimed again, and a witness makes
+	// its row as safe as a commit.
 	unsure := slices.ContainsFunc(batch, func(o *offer) bool { return o.unsure })
+	var err error
 	if w.losing.Load() && !unsure {
 		if batch, err = w.recognize(ctx, s, batch); err != nil || len(batch) == 0 {
 			return batch, err
 		}
+	}
+	p := newPlan(batch)
+	if batch, err = w.sift(ctx, s, p, batch, r, how); err != nil || len(batch) == 0 {
+		return batch, err
 	}
 	c, err := w.claim(ctx, s, batch, how.lockTimeout)
 	if err != nil {
@@ -117,7 +118,7 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, how t
 	w.losing.Store(len(c.won) == 0)
 	switch {
 	case len(c.won) > 0:
-		err = w.apply(ctx, s, c, r, how)
+		err = w.apply(ctx, s, c, p, r, how)
 	case unsure:
 		err = w.commitSteps(ctx, s, append(w.check(c), step{sql: witnessSQL}))
 	default:
@@ -135,59 +136,109 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, how t
 	return nil, nil
 }
 
-// lookUp finds out, before anything is claimed, about the tables and statements that a
-// batch needs, and adds them to r. Mostly all are in memory.
-func (w *Writer) lookUp(ctx context.Context, s *session, batch []*offer, r *reliance) error {
+func newPlan(batch []*offer) *plan {
+	size := 0
 	for _, o := range batch {
-		for i := range o.effects.Writes {
-			write := &o.effects.Writes[i]
-			var err error
-			if write.Op == functions.OpExec {
-				err = w.lookUpStatement(ctx, s, o, &write.Statement, r)
-			} else if r.tables[write.Table] == nil {
-				err = w.lookUpTable(ctx, s, o, write.Table, r)
-			}
-			if err != nil {
-				return err
-			}
+		size += o.written
+	}
+	return &plan{arena: make([]byte, 0, size), parts: make([]part, 0, len(batch))}
+}
+
+// sift encodes the effects of a batch, and refuses all offers at once that cannot be written,
+// before they claim anything. It returns the others. An offer that is refused here may have
+// been committed by another cluster, so it is looked up first; one that this writer may have
+// committed stays in the batch, as only a claim waits for a transaction in progress.
+func (w *Writer) sift(ctx context.Context, s *session, p *plan, batch []*offer, r *reliance, how try) ([]*offer, error) {
+	var bad []*offer
+	faults := map[*offer]*offerError{}
+	good := make([]*offer, 0, len(batch))
+	for _, o := range batch {
+		err := w.lookUp(ctx, s, o, r)
+		var offending *offerError
+		switch {
+		case err == nil:
+			err = p.encode(o, r.tables, r.statements)
+		case errors.As(err, &offending):
+			p.parts = append(p.parts, part{offer: o, err: err})
+		default:
+			return batch, err
+		}
+		if !errors.As(err, &offending) || o.unsure {
+			good = append(good, o)
+			continue
+		}
+		bad = append(bad, o)
+		faults[o] = offending
+	}
+	if len(bad) == 0 {
+		return batch, nil
+	}
+	if w.catalog.changed(ctx, s, r, how.since) {
+		return batch, fmt.Errorf("%w: %w", errOutdated, faults[bad[0]])
+	}
+	bad, err := w.recognize(ctx, s, bad)
+	if err != nil {
+		return batch, err
+	}
+	for _, o := range bad {
+		w.refuse(o, faults[o].err)
+	}
+	return good, nil
+}
+
+// lookUp finds out about the tables and statements that an offer needs, and adds them to r.
+// Mostly all are in memory.
+func (w *Writer) lookUp(ctx context.Context, s *session, o *offer, r *reliance) error {
+	for i := range o.effects.Writes {
+		write := &o.effects.Writes[i]
+		var err error
+		if write.Op == functions.OpExec {
+			err = w.lookUpStatement(ctx, s, o, &write.Statement, r)
+		} else {
+			err = w.lookUpTable(ctx, s, o, write.Table, r)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 func (w *Writer) lookUpTable(ctx context.Context, s *session, o *offer, name string, r *reliance) error {
-	t, err := w.catalog.get(ctx, s, name)
-	if err != nil {
-		return err
+	t := r.tables[name]
+	if t == nil {
+		var err error
+		if t, err = w.catalog.get(ctx, s, name); err != nil {
+			return err
+		}
+		r.tables[name] = t
 	}
-	r.tables[name] = t
 	if t.err != nil {
-		refused := *t.err
-		return attribute(o, name, &refused)
+		return attribute(o, name, t.err)
 	}
 	return nil
 }
 
 func (w *Writer) lookUpStatement(ctx context.Context, s *session, o *offer, query *functions.Statement, r *reliance) error {
-	if r.statements[query.SQL] != nil {
-		return nil
+	st := r.statements[query.SQL]
+	if st == nil {
+		var err error
+		st, err = w.catalog.statement(ctx, s, query.SQL)
+		var known *Error
+		var answer *statementError
+		switch {
+		case errors.As(err, &known):
+			return attribute(o, statementName(query), known)
+		case errors.As(err, &answer) && answer.effect && faultOf(answer.err) == FaultFunction:
+			answer.table, answer.offer = statementName(query), o
+			return &effectsError{answer}
+		case err != nil:
+			return err
+		}
+		r.statements[query.SQL] = st
 	}
-	st, err := w.catalog.statement(ctx, s, query.SQL)
-	var known *Error
-	var answer *statementError
-	switch {
-	case errors.As(err, &known):
-		return attribute(o, statementName(query), known)
-	case errors.As(err, &answer) && answer.effect && faultOf(answer.err) == FaultFunction:
-		answer.table, answer.offer = statementName(query), o
-		return &effectsError{answer}
-	case err != nil:
-		return err
-	}
-	r.statements[query.SQL] = st
 	if st.err != nil {
-		refused := *st.err
-		return attribute(o, statementName(query), &refused)
+		return attribute(o, statementName(query), st.err)
 	}
 	return nil
 }
@@ -197,10 +248,9 @@ func statementName(query *functions.Statement) string { return "(statement " + q
 
 // apply sends the effects of the offers that were won, their outputs and COMMIT,
 // and finishes them. What the others lost to is looked up in passing.
-func (w *Writer) apply(ctx context.Context, s *session, c *claimed, r *reliance, how try) error {
-	size, outputs := 0, 0
+func (w *Writer) apply(ctx context.Context, s *session, c *claimed, p *plan, r *reliance, how try) error {
+	outputs := 0
 	for _, o := range c.won {
-		size += o.written
 		outputs += len(o.encoded)
 	}
 	events := make([]event.Event, 0, outputs)
@@ -210,8 +260,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, r *reliance,
 		}
 		events = append(events, o.outputs...)
 	}
-	p := plan{types: s.types(), arena: make([]byte, 0, size), asWritten: len(c.won) == 1 && c.won[0].asWritten}
-	if err := p.build(c.won, r.tables, r.statements); err != nil {
+	if err := p.build(c.won, r.tables); err != nil {
 		return err
 	}
 	steps := w.check(c)

@@ -28,7 +28,8 @@ type catalog struct {
 // described is what the catalog knows of a statement of a function.
 type described struct {
 	sql       string
-	oids      []uint32   // of its parameters
+	oids      []uint32 // of its parameters
+	types     []*columnType
 	relations []relation // that it may name
 	err       *Error     // why it cannot be executed, or nil
 
@@ -75,10 +76,12 @@ type table struct {
 // column is one column and how its values travel.
 type column struct {
 	name     string
-	oid      uint32 // the column's own type
+	typ      *columnType
+	oid      uint32 // of the type, or of its base if it is a domain
 	elemOID  uint32 // of the array's elements that values are sent in
 	arrayOID uint32
-	cast     string // to the column's type where values travel as text, else ""
+	text     bool   // values travel as the text that the server reads
+	cast     string // to the column's type, or its base, if text is true, else ""
 	inKey    bool
 	computed bool // by the database: it takes no values
 	spelling spelling
@@ -96,13 +99,10 @@ const (
 )
 
 const tableSQL = `
-select a.attname, coalesce(nullif(t.typbasetype, 0), t.oid), pg_catalog.format_type(a.atttypid, null), t.typtype = 'd', coalesce(array_position(k.conkey, a.attnum), 0),
-  coalesce(b.typname, t.typname), coalesce(b.typtype, t.typtype) = 'e', coalesce(l.collisdeterministic, true),
-  a.attgenerated <> '' or a.attidentity = 'a'
+select a.attname, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, a.atttypmod), coalesce(array_position(k.conkey, a.attnum), 0),
+  coalesce(l.collisdeterministic, true), a.attgenerated <> '' or a.attidentity = 'a'
 from pg_catalog.pg_class c
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-join pg_catalog.pg_type t on t.oid = a.atttypid
-left join pg_catalog.pg_type b on b.oid = nullif(t.typbasetype, 0)
 left join pg_catalog.pg_collation l on l.oid = a.attcollation
 left join pg_catalog.pg_constraint k on k.conrelid = c.oid and k.contype = 'p'
 where c.oid = $1::bigint::oid
@@ -239,28 +239,41 @@ func loadTable(ctx context.Context, conn *pgx.Conn, name string) (*table, error)
 	if err != nil {
 		return nil, err
 	}
+	type columnRow struct {
+		name                    string
+		oid                     uint32
+		modifier                int32
+		typeName                string
+		position                int // in the primary key, from one
+		deterministic, computed bool
+	}
+	var found []columnRow
+	var types []uint32
+	var r columnRow
+	_, err = pgx.ForEachRow(rows, []any{&r.name, &r.oid, &r.modifier, &r.typeName, &r.position, &r.deterministic, &r.computed}, func() error {
+		found, types = append(found, r), append(types, r.oid)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	known, err := loadTypes(ctx, conn, types)
+	if err != nil {
+		return nil, err
+	}
 	keyAt := map[int]int{}
-	var col column
-	var typeName, baseName string
-	var domain, enum, deterministic bool
-	var position int
-	_, err = pgx.ForEachRow(rows, []any{
-		&col.name, &col.oid, &typeName, &domain, &position, &baseName, &enum, &deterministic, &col.computed,
-	}, func() error {
-		col.inKey = position > 0
-		col.elemOID, col.arrayOID, col.cast = transport(col.oid, typeName, domain)
-		col.spelling = spellingOf(&col, baseName, enum, deterministic)
+	for _, r := range found {
+		col := newColumn(r.name, known.typeOf(r.oid, r.modifier))
+		col.typ.name = r.typeName
+		col.inKey, col.computed = r.position > 0, r.computed
+		col.spelling = spellingOf(&col, r.deterministic)
 		if col.inKey {
-			keyAt[position] = len(t.columns)
+			keyAt[r.position] = len(t.columns)
 			t.loose = t.loose || col.spelling != exact
 			t.opaque = t.opaque || col.spelling == opaque
 		}
 		t.byName[col.name] = len(t.columns)
 		t.columns = append(t.columns, col)
-		return nil
-	})
-	if err != nil {
-		return nil, err
 	}
 	for _, position := range slices.Sorted(maps.Keys(keyAt)) {
 		t.key = append(t.key, keyAt[position])
@@ -303,40 +316,40 @@ func rank(parents map[uint32][]uint32, oid uint32, known map[uint32]int) int {
 	return highest
 }
 
-// transport says in which array the values of a type are sent. Types whose
-// binary form we know travel in an array of their own, others as text that the
-// server casts.
-func transport(oid uint32, typeName string, domain bool) (elem, array uint32, cast string) {
-	if !domain {
-		if array, ok := binaryArrays[oid]; ok {
-			return oid, array, ""
-		}
+// newColumn returns a column, with the array that the values of its type are sent in. Types
+// whose binary form we know travel in an array of their own, others as text that the server
+// casts.
+func newColumn(name string, t *columnType) column {
+	c := column{name: name, typ: t, oid: t.oid, elemOID: t.oid}
+	var ok bool
+	if c.arrayOID, ok = binaryArrays[t.oid]; !ok {
+		c.text, c.elemOID, c.arrayOID = true, pgtype.TextOID, pgtype.TextArrayOID
 	}
-	return pgtype.TextOID, pgtype.TextArrayOID, "::" + typeName
+	if c.text {
+		c.cast = "::" + t.cast
+	}
+	return c
 }
 
 // spellingOf says in how many ways a value of a column can be spelled on its way
 // to the server.
-func spellingOf(col *column, baseName string, enum, deterministic bool) spelling {
+func spellingOf(col *column, deterministic bool) spelling {
 	if !deterministic {
 		return opaque
 	}
-	if col.cast == "" {
-		switch col.oid {
-		case pgtype.BPCharOID, pgtype.NumericOID, pgtype.Float4OID, pgtype.Float8OID:
+	switch col.typ.kind {
+	case kindBPChar, kindNumeric, kindFloat4, kindFloat8:
+		return normal
+	case kindText:
+		if col.text { // citext
 			return normal
-		case pgtype.JSONBOID, pgtype.JSONOID:
-			return opaque
 		}
 		return exact
-	}
-	switch {
-	case enum, col.oid == pgtype.TextOID, col.oid == pgtype.VarcharOID:
+	case kindBool, kindInt2, kindInt4, kindInt8, kindVarchar, kindName, kindChar, kindBytea, kindUUID, kindDate, kindTimestamp, kindTimestamptz, kindEnum:
 		return exact
-	case baseName == "citext", col.oid == pgtype.BPCharOID:
-		return normal
+	default:
+		return opaque
 	}
-	return opaque
 }
 
 // binaryArrays are the types that travel in binary, with their array types.

@@ -70,15 +70,15 @@ select
 from pg_catalog.pg_class c, target where c.oid = target.oid`
 
 	columnConstraintsSQL = `
-with recursive target (oid) as (select $1::bigint::oid), under (attnum, type, typmod, required, checked, preset, domain) as (
-    select a.attnum, a.atttypid, a.atttypmod, a.attnotnull, false, a.atthasdef or a.attidentity <> '', false
+with recursive target (oid) as (select $1::bigint::oid), under (attnum, type, typmod, required, checked, preset) as (
+    select a.attnum, a.atttypid, a.atttypmod, a.attnotnull, false, a.atthasdef or a.attidentity <> ''
     from pg_catalog.pg_attribute a, target where a.attrelid = target.oid and a.attnum > 0 and not a.attisdropped
     union all
     select u.attnum, t.typbasetype, t.typtypmod, u.required or t.typnotnull, u.checked or t.typnotnull
-        or exists (select from pg_catalog.pg_constraint k where k.contypid = t.oid and k.contype = 'c'), u.preset or t.typdefault is not null, true
+        or exists (select from pg_catalog.pg_constraint k where k.contypid = t.oid and k.contype = 'c'), u.preset or t.typdefault is not null
     from under u join pg_catalog.pg_type t on t.oid = u.type where t.typtype = 'd'
 )
-select a.attname, pg_catalog.format_type(u.type, u.typmod), pg_catalog.format_type(u.type, null), u.typmod, u.domain,
+select a.attname, pg_catalog.format_type(u.type, u.typmod), u.typmod,
   t.typcollation <> 0 or t.oid = 'jsonb'::regtype, u.required, u.preset, u.checked,
   u.checked
     or exists (select from pg_catalog.pg_constraint k where k.conrelid = a.attrelid and k.contype = 'f' and a.attnum = any(k.conkey))
@@ -106,12 +106,11 @@ func (t *table) loadConstraints(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	var c columnConstraints
-	var name, baseType string
-	var domain bool
+	var name string
 	var of []uint32
 	var expressions []string
 	_, err = pgx.ForEachRow(rows, []any{
-		&name, &c.fullType, &baseType, &c.typmod, &domain, &c.textual, &c.notNull, &c.hasDefault, &c.checked, &c.watched, &of, &expressions,
+		&name, &c.fullType, &c.typmod, &c.textual, &c.notNull, &c.hasDefault, &c.checked, &c.watched, &of, &expressions,
 	}, func() error {
 		i, ok := t.byName[name]
 		if !ok {
@@ -135,11 +134,6 @@ func (t *table) loadConstraints(ctx context.Context, conn *pgx.Conn) error {
 			default:
 				col.spelling, t.opaque = opaque, true
 			}
-		}
-		if domain && col.cast != "" {
-			// The server checks a domain where the value is stored, which for an amount is
-			// not the value that is sent.
-			col.cast = "::" + baseType
 		}
 		return nil
 	})

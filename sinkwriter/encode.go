@@ -4,12 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"math"
-	"reflect"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
@@ -21,91 +16,56 @@ type span struct{ from, to int }
 var null = span{from: -1}
 
 // appendValue appends v as an element of the array that col's values are sent
-// in. Times are sent in UTC whatever their zone.
-func appendValue(m *pgtype.Map, arena []byte, col *column, v any) ([]byte, span, error) {
+// in.
+func appendValue(arena []byte, col *column, v any) ([]byte, span, error) {
 	from := len(arena)
-	switch col.elemOID {
-	case pgtype.Int8OID:
+	// The common kinds, without a detour.
+	switch col.typ.kind {
+	case kindInt8:
 		if i, ok := asInt(v); ok {
 			arena = binary.BigEndian.AppendUint64(arena, uint64(i))
 			return arena, span{from, len(arena)}, nil
 		}
-	case pgtype.Int4OID:
+	case kindInt4:
 		if i, ok := asInt(v); ok && i >= math.MinInt32 && i <= math.MaxInt32 {
 			arena = binary.BigEndian.AppendUint32(arena, uint32(i))
 			return arena, span{from, len(arena)}, nil
 		}
-	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID:
+	case kindText, kindVarchar:
 		if s, ok := v.(string); ok {
-			if strings.IndexByte(s, 0) >= 0 {
-				return arena, null, errZeroByte
+			if err := col.typ.checkText(s); err != nil {
+				return arena, null, err
 			}
 			arena = append(arena, s...)
 			return arena, span{from, len(arena)}, nil
 		}
-	case pgtype.Float8OID:
-		if f, ok := v.(float64); ok {
-			arena = binary.BigEndian.AppendUint64(arena, math.Float64bits(f))
-			return arena, span{from, len(arena)}, nil
+	case kindTimestamp, kindTimestamptz:
+		if at, ok := v.(time.Time); ok {
+			us, _, err := col.typ.moment(at)
+			arena = binary.BigEndian.AppendUint64(arena, uint64(us))
+			return arena, span{from, len(arena)}, err
 		}
-	case pgtype.JSONOID, pgtype.JSONBOID:
-		return appendJSONColumn(arena, col, v)
+	case kindJSON, kindJSONB:
+		if m, ok := v.(map[string]any); ok && m != nil {
+			out, err := col.typ.appendBinary(arena, m)
+			return out, span{from, len(out)}, err
+		}
+	default:
 	}
-	v = inUTC(v)
-
-	format := int16(pgtype.BinaryFormatCode)
-	oid := col.elemOID
-	if col.cast != "" {
-		format, oid = pgtype.TextFormatCode, col.oid
-		if _, known := m.TypeForOID(oid); !known {
-			oid = pgtype.TextOID // an enum, or the type of an extension
-		}
+	plain, err := col.typ.plain(v)
+	if err != nil || plain == nil {
+		return arena, null, err
 	}
-	out, err := m.Encode(oid, format, v, arena)
-	if text, ok := v.(string); ok && err != nil {
-		// As people write a uuid, a date or a number with decimals.
-		if parsed, perr := parseText(m, oid, text); perr == nil {
-			out, err = m.Encode(oid, format, parsed, arena[:from])
-		}
+	var out []byte
+	if col.text {
+		out, err = col.typ.appendText(arena, plain)
+	} else {
+		out, err = col.typ.appendBinary(arena, plain)
 	}
 	if err != nil {
-		return arena, null, fmt.Errorf("a %T does not fit: %w", v, err)
-	}
-	if out == nil {
-		return arena, null, nil
+		return arena, null, err
 	}
 	return out, span{from, len(out)}, nil
-}
-
-func parseText(m *pgtype.Map, oid uint32, text string) (any, error) {
-	t, ok := m.TypeForOID(oid)
-	if !ok {
-		return nil, fmt.Errorf("type %d is unknown", oid)
-	}
-	return t.Codec.DecodeValue(m, oid, pgtype.TextFormatCode, []byte(text))
-}
-
-func appendJSONColumn(arena []byte, col *column, v any) ([]byte, span, error) {
-	var text []byte
-	switch v := v.(type) {
-	case nil:
-		return arena, null, nil
-	case json.RawMessage:
-		text = v
-	case []byte:
-		text = v
-	default:
-		var err error
-		if text, err = json.Marshal(v); err != nil {
-			return arena, null, fmt.Errorf("a %T does not fit: %w", v, err)
-		}
-	}
-	from := len(arena)
-	if col.elemOID == pgtype.JSONBOID {
-		arena = append(arena, 1) // version of jsonb's binary form
-	}
-	arena = append(arena, text...)
-	return arena, span{from, len(arena)}, nil
 }
 
 func asInt(v any) (int64, bool) {
@@ -130,16 +90,16 @@ func appendNormal(arena []byte, col *column, v span) ([]byte, span) {
 	switch {
 	case col.spelling != normal:
 		return arena, v
-	case col.cast == "" && col.elemOID == pgtype.NumericOID:
+	case col.elemOID == pgtype.NumericOID:
 		arena = appendNormalNumeric(arena, col.rounded(value))
-	case col.cast == "" && (col.elemOID == pgtype.TimestamptzOID || col.elemOID == pgtype.TimestampOID):
+	case col.elemOID == pgtype.TimestamptzOID || col.elemOID == pgtype.TimestampOID:
 		arena = binary.BigEndian.AppendUint64(arena, uint64(roundTime(int64(binary.BigEndian.Uint64(value)), col.typmod)))
-	case col.cast == "" && (col.elemOID == pgtype.Float8OID || col.elemOID == pgtype.Float4OID):
+	case col.elemOID == pgtype.Float8OID || col.elemOID == pgtype.Float4OID:
 		if minus := value[0] == 0x80 && len(bytes.Trim(value[1:], "\x00")) == 0; minus {
 			return append(arena, make([]byte, len(value))...), span{from, from + len(value)}
 		}
 		return arena, v
-	case col.cast != "" && col.oid != pgtype.BPCharOID: // citext
+	case col.text && col.typ.kind == kindText: // citext
 		arena = append(arena, bytes.ToLower(value)...)
 	default: // blanks at the end do not count
 		return arena, span{v.from, v.from + len(bytes.TrimRight(value, " "))}
@@ -218,81 +178,19 @@ func compareBinary(col *column, x, y []byte) (int, bool) {
 }
 
 // encodeArg encodes an argument of a function's own statement, for a parameter
-// of the type that the server told.
-func encodeArg(m *pgtype.Map, oid uint32, v any) (param []byte, format int16, err error) {
-	if isNil(v) {
-		return nil, pgtype.BinaryFormatCode, nil
+// of the type that the server told: as text, since a parameter has one of any type.
+func encodeArg(t *columnType, v any) (param []byte, format int16, err error) {
+	plain, err := t.plain(v)
+	if err != nil || plain == nil {
+		return nil, pgtype.TextFormatCode, err
 	}
-	switch oid {
-	case pgtype.JSONOID, pgtype.JSONBOID:
-		col := column{elemOID: pgtype.JSONOID}
-		param, _, err = appendJSONColumn([]byte{}, &col, v)
-		return param, pgtype.TextFormatCode, err
+	if t.kind == kindBytea { // half as long
+		param, err = t.appendBinary([]byte{}, plain)
+		return param, pgtype.BinaryFormatCode, err
 	}
-	if text, ok := v.(string); ok {
-		if strings.IndexByte(text, 0) >= 0 {
-			return nil, 0, errZeroByte
-		}
-		return []byte(text), pgtype.TextFormatCode, nil
-	}
-	v = inUTC(v)
-	format = pgtype.BinaryFormatCode
-	if _, known := m.TypeForOID(oid); !known {
-		oid, format = pgtype.TextOID, pgtype.TextFormatCode
-	}
-	param, err = m.Encode(oid, format, v, []byte{})
-	if err != nil {
-		return nil, 0, fmt.Errorf("a %T does not fit: %w", v, err)
-	}
-	return param, format, nil
+	param, err = t.appendText([]byte{}, plain)
+	return param, pgtype.TextFormatCode, err
 }
-
-// inUTC brings times to UTC: a column without zone keeps what their clock shows,
-// and that must not depend on where this runs.
-func inUTC(v any) any {
-	switch t := v.(type) {
-	case time.Time:
-		return t.UTC()
-	case *time.Time:
-		if t != nil {
-			return t.UTC()
-		}
-	case []time.Time:
-		if t == nil {
-			return v
-		}
-		list := make([]time.Time, len(t))
-		for i := range t {
-			list[i] = t[i].UTC()
-		}
-		return list
-	case []*time.Time:
-		list := make([]any, len(t))
-		for i := range t {
-			if t[i] != nil {
-				list[i] = t[i].UTC()
-			}
-		}
-		return list
-	case []any:
-		list := make([]any, len(t))
-		for i := range t {
-			list[i] = inUTC(t[i])
-		}
-		return list
-	}
-	return v
-}
-
-func isNil(v any) bool {
-	if v == nil {
-		return true
-	}
-	rv := reflect.ValueOf(v)
-	return rv.Kind() == reflect.Pointer && rv.IsNil()
-}
-
-var errZeroByte = errors.New("text holds a zero byte, which PostgreSQL cannot store")
 
 // appendArray appends the binary form of a one-dimensional array of n elements
 // (PostgreSQL, src/backend/utils/adt/arrayfuncs.c, array_recv).

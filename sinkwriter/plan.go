@@ -5,9 +5,8 @@ import (
 	"cmp"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
-
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/tandem-fn/tandem/functions"
 )
@@ -24,9 +23,12 @@ type planned struct {
 // that all writers keep: rows by table and primary key, tables after those that
 // they refer to; deletes of rows that others may refer to in the other direction
 // and last.
+//
+// Before the claim, encode is called for each offer, so that one that cannot be written
+// claims nothing. After it, build is called for those that were won.
 type plan struct {
-	types  *pgtype.Map
 	arena  []byte
+	parts  []part    // of the offers that were encoded, in their order
 	writes []planned // in the order of the offers and of their effects
 	steps  []step
 
@@ -35,34 +37,45 @@ type plan struct {
 	asWritten bool
 }
 
-// build plans the effects of all offers. Any order of the offers would do; that
-// of their keys is the same in all clusters. Those with statements of their own
-// come last and one after the other, each behind its writes.
-func (p *plan) build(offers []*offer, tables map[string]*table, statements map[string]*described) error {
-	var alone []*offer
+// part is what a plan holds of one offer.
+type part struct {
+	offer  *offer
+	writes []planned
+	execs  []step
+	err    error // why it cannot be written
+}
+
+// build plans the effects of offers that were encoded, and are in the same order. Any
+// order would do; that of their keys is the same in all clusters. Those with statements
+// of their own come last and one after the other, each behind its writes.
+func (p *plan) build(offers []*offer, tables map[string]*table) error {
+	p.asWritten = len(offers) == 1 && offers[0].asWritten
+	var alone []*part
+	next := 0
 	for _, o := range offers {
-		if p.asWritten || o.executes || delicate(o, tables) {
-			alone = append(alone, o)
-			continue
+		for p.parts[next].offer != o {
+			next++
 		}
-		if err := p.encode(o, tables); err != nil {
-			return err
+		one := &p.parts[next]
+		switch {
+		case one.err != nil:
+			return one.err
+		case p.asWritten || o.executes || delicate(o, tables):
+			alone = append(alone, one)
+		default:
+			p.writes = append(p.writes, one.writes...)
 		}
 	}
 	p.flush()
-	slices.SortStableFunc(alone, compareExecs)
-	for _, o := range alone {
-		if err := p.encode(o, tables); err != nil {
-			return err
-		}
-		if p.asWritten || delicate(o, tables) {
+	slices.SortStableFunc(alone, func(a, b *part) int { return compareExecs(a.offer, b.offer) })
+	for _, one := range alone {
+		p.writes = append(p.writes, one.writes...)
+		if p.asWritten || delicate(one.offer, tables) {
 			p.flushAsWritten()
 		} else {
 			p.flush()
 		}
-		if err := p.exec(o, statements); err != nil {
-			return err
-		}
+		p.steps = append(p.steps, one.execs...)
 	}
 	return nil
 }
@@ -89,24 +102,37 @@ func delicate(o *offer, tables map[string]*table) bool {
 func compareExecs(a, b *offer) int { return bytes.Compare(a.exec, b.exec) }
 
 // attribute names the offer that an error is about.
-func attribute(o *offer, tableName string, err error) error {
-	var known *Error
-	if !errors.As(err, &known) {
-		known = &Error{Fault: FaultEvent, Err: err}
+func attribute(o *offer, tableName string, err error) *offerError {
+	var cause *Error
+	known := Error{Fault: FaultEvent, Err: err}
+	if errors.As(err, &cause) {
+		known = *cause
 	}
 	known.Function = o.function
 	if known.Table == "" {
 		known.Table = tableName
 	}
-	return &offerError{offer: o, err: known}
+	return &offerError{offer: o, err: &known}
 }
 
-// encode adds the writes of an offer to those that wait for a flush.
-func (p *plan) encode(o *offer, tables map[string]*table) error {
-	from := len(p.arena)
+// encode encodes the effects of an offer. An error is an [offerError].
+func (p *plan) encode(o *offer, tables map[string]*table, statements map[string]*described) error {
+	one := part{offer: o, writes: make([]planned, 0, len(o.effects.Writes))}
+	one.err = p.encodePart(&one, tables, statements)
+	p.parts = append(p.parts, one)
+	return one.err
+}
+
+func (p *plan) encodePart(one *part, tables map[string]*table, statements map[string]*described) error {
+	o, from := one.offer, len(p.arena)
 	for i := range o.effects.Writes {
 		w := &o.effects.Writes[i]
 		if w.Op == functions.OpExec {
+			st, err := encodeExec(o, w, statements[w.Statement.SQL])
+			if err != nil {
+				return attribute(o, st.table, err)
+			}
+			one.execs = append(one.execs, st)
 			continue
 		}
 		t := tables[w.Table]
@@ -115,7 +141,9 @@ func (p *plan) encode(o *offer, tables map[string]*table) error {
 			s, err = t.earlyShape(s)
 		}
 		if err == nil {
-			err = p.encodeWrite(t, s, w)
+			var encoded planned
+			encoded, err = p.encodeWrite(t, s, w)
+			one.writes = append(one.writes, encoded)
 		}
 		if err == nil {
 			err = checkEffectBytes(o.function, len(p.arena)-from)
@@ -127,7 +155,23 @@ func (p *plan) encode(o *offer, tables map[string]*table) error {
 	return nil
 }
 
-func (p *plan) encodeWrite(t *table, s *shape, w *functions.Write) error {
+// encodeExec encodes a statement of a function.
+func encodeExec(o *offer, w *functions.Write, parameters *described) (step, error) {
+	st := step{sql: w.Statement.SQL, oids: parameters.oids, table: statementName(&w.Statement), effect: true, offer: o}
+	if len(parameters.types) != len(w.Args) {
+		return st, &Error{Fault: FaultFunction, Err: fmt.Errorf("the statement has %d parameters, and was given %d arguments", len(parameters.types), len(w.Args))}
+	}
+	for i, v := range w.Args {
+		param, format, err := encodeArg(parameters.types[i], v)
+		if err != nil {
+			return st, fmt.Errorf("argument %d: %w", i+1, err)
+		}
+		st.params, st.formats = append(st.params, param), append(st.formats, format)
+	}
+	return st, nil
+}
+
+func (p *plan) encodeWrite(t *table, s *shape, w *functions.Write) (planned, error) {
 	values := make([]span, len(s.columns))
 	for i, c := range s.columns {
 		col := &t.columns[c]
@@ -139,17 +183,17 @@ func (p *plan) encodeWrite(t *table, s *shape, w *functions.Write) error {
 			v = nil
 		}
 		var err error
-		if p.arena, values[i], err = appendValue(p.types, p.arena, col, v); err != nil {
-			return &Error{Fault: FaultEvent, Column: col.name, Err: err}
+		if p.arena, values[i], err = appendValue(p.arena, col, v); err != nil {
+			return planned{}, columnError(col, err)
 		}
 		if values[i] != null {
 			continue
 		}
 		if col.inKey || c == s.version {
-			return &Error{Fault: FaultEvent, Column: col.name, Err: errors.New("a column of the primary key or the version is NULL")}
+			return planned{}, &Error{Fault: FaultEvent, Column: col.name, Err: errors.New("a column of the primary key or the version is NULL")}
 		}
 		if s.op == functions.OpAdd {
-			return &Error{Fault: FaultEvent, Column: col.name, Err: errors.New("an amount to add is NULL")}
+			return planned{}, &Error{Fault: FaultEvent, Column: col.name, Err: errors.New("an amount to add is NULL")}
 		}
 	}
 	key := values[:len(t.key)]
@@ -159,8 +203,18 @@ func (p *plan) encodeWrite(t *table, s *shape, w *functions.Write) error {
 			p.arena, key[i] = appendNormal(p.arena, &t.columns[c], values[i])
 		}
 	}
-	p.writes = append(p.writes, planned{table: t, shape: s, values: values, key: key})
-	return nil
+	return planned{table: t, shape: s, values: values, key: key}, nil
+}
+
+// columnError names the column that an error is about.
+func columnError(col *column, err error) error {
+	known := Error{Fault: FaultEvent, Err: err}
+	var cause *Error
+	if errors.As(err, &cause) {
+		known = *cause
+	}
+	known.Column = col.name
+	return &known
 }
 
 // flush turns the writes that wait into statements.
@@ -551,28 +605,4 @@ func (p *plan) column(elemOID uint32, n int, value func(i int) span) []byte {
 		}
 		return p.arena[v.from:v.to], false
 	})
-}
-
-// exec adds the statements of an offer. Its writes are flushed already.
-func (p *plan) exec(o *offer, statements map[string]*described) error {
-	for i := range o.effects.Writes {
-		w := &o.effects.Writes[i]
-		if w.Op != functions.OpExec {
-			continue
-		}
-		oids := statements[w.Statement.SQL].oids
-		st := step{sql: w.Statement.SQL, oids: oids, table: statementName(&w.Statement), effect: true, offer: o}
-		if len(oids) != len(w.Args) {
-			return attribute(o, st.table, &Error{Fault: FaultFunction, Err: errors.New("the statement has another number of parameters than arguments were given")})
-		}
-		for a, v := range w.Args {
-			param, format, err := encodeArg(p.types, oids[a], v)
-			if err != nil {
-				return attribute(o, st.table, err)
-			}
-			st.params, st.formats = append(st.params, param), append(st.formats, format)
-		}
-		p.steps = append(p.steps, st)
-	}
-	return nil
 }

@@ -475,13 +475,14 @@ func TestTimesAreStoredInUTCHoweverTheyAreGiven(t *testing.T) {
 	pool := sinktest.NewDatabase(t)
 	sinktest.Execute(t, pool, `create table times (id int primary key, at timestamp, day date, many timestamp[])`)
 	at := time.Date(2001, 2, 3, 4, 5, 6, 0, time.FixedZone("far", 9*3600)) // the day before in UTC
+	day := time.Date(2001, 2, 2, 9, 0, 0, 0, at.Location())                // midnight in UTC
 	var none *time.Time
 	want := "2001-02-02 19:05:06 2001-02-02 {\"2001-02-02 19:05:06\"}"
 	statement := functions.Statement{Name: "times", SQL: `insert into times values ($1, $2, $3, $4)`}
 	for i, row := range []functions.Row{
-		{"id": 0, "at": at, "day": at, "many": []time.Time{at}},
-		{"id": 1, "at": &at, "day": &at, "many": []*time.Time{&at}},
-		{"id": 2, "at": at, "day": at, "many": []any{at}},
+		{"id": 0, "at": at, "day": day, "many": []time.Time{at}},
+		{"id": 1, "at": &at, "day": &day, "many": []*time.Time{&at}},
+		{"id": 2, "at": at, "day": day, "many": []any{at}},
 	} {
 		var fx functions.Effects
 		fx.Insert("times", row)

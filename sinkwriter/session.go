@@ -124,9 +124,16 @@ const (
 	// Tandem's own, with a number (package mark).
 	settingsSQL = `select set_config('lock_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $1, true),
 set_config('client_connection_check_interval', $2, true), set_config('statement_timeout', $3, true),
-set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true), set_config('intervalstyle', 'postgres', true),
-set_config('bytea_output', 'hex', true), set_config('extra_float_digits', '1', true),
-pg_catalog.pg_try_advisory_xact_lock_shared(1413566020, $4)` // what is text here is the same text in every cluster
+pg_catalog.pg_try_advisory_xact_lock_shared(1413566020, $4),
+` + pinnedSQL
+
+	// pinnedSQL sets what decides which value a text is, and which text a value is, and so
+	// whether a row is equal in every cluster and which one of a tie is the newest. A role, a
+	// database or a connection string may have other settings.
+	pinnedSQL = `set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true), set_config('intervalstyle', 'postgres', true),
+set_config('bytea_output', 'hex', true), set_config('extra_float_digits', '1', true), set_config('array_nulls', 'on', true),
+set_config('lc_monetary', 'C', true), set_config('xmloption', 'content', true), set_config('xmlbinary', 'base64', true),
+set_config('standard_conforming_strings', 'on', true), set_config('client_encoding', 'UTF8', true)`
 
 	// settings17SQL does so on a server that can limit a transaction.
 	settings17SQL = settingsSQL + `, set_config('transaction_timeout', $3, true)`
@@ -158,8 +165,6 @@ func (s *session) settings() step {
 func milliseconds(d time.Duration) string {
 	return strconv.FormatInt(max(1, d.Milliseconds()), 10) + "ms"
 }
-
-func (s *session) types() *pgtype.Map { return s.conn.Conn().TypeMap() }
 
 // release gives the connection back; a broken one is closed by the pool.
 func (s *session) release() {
@@ -200,11 +205,30 @@ func (s *session) describe(ctx context.Context, sql string) (*described, error) 
 	switch {
 	case err == nil:
 		st.oids = d.ParamOIDs
-		err = s.run(ctx, []step{{sql: commitSQL}})
+		if st.types, err = s.parameterTypes(ctx, st.oids); err == nil {
+			err = s.run(ctx, []step{{sql: commitSQL}})
+		}
 	case errors.As(err, &answer) && !s.conn.Conn().IsClosed():
 		return nil, &statementError{err: answer, effect: true}
 	}
 	return st, err
+}
+
+// parameterTypes reads the types of a statement's parameters.
+func (s *session) parameterTypes(ctx context.Context, oids []uint32) ([]*columnType, error) {
+	known, err := loadTypes(ctx, s.conn.Conn(), slices.Clone(oids))
+	if err != nil {
+		var answer *pgconn.PgError
+		if errors.As(err, &answer) {
+			err = &statementError{err: answer, table: "the catalogs of the database"} // no function's
+		}
+		return nil, fmt.Errorf("look up the types of a statement's parameters: %w", err)
+	}
+	types := make([]*columnType, len(oids))
+	for i, oid := range oids {
+		types[i] = known.typeOf(oid, -1)
+	}
+	return types, nil
 }
 
 var binaryFormat = []int16{pgtype.BinaryFormatCode}

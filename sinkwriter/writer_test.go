@@ -299,7 +299,7 @@ create table "My Schema"."Values" (id uuid primary key, "a ""b""" text, b bool, 
 	at := time.Date(2001, 2, 3, 4, 5, 6, 7000, zone)
 	var fx functions.Effects
 	fx.Insert("My Schema.Values", functions.Row{
-		"id": "00000000-0000-0000-0000-00000000002a", `a "b"`: `q"'\`, "b": true, "i2": int16(-2), "i4": 4, "f": 1.5, "n": "12.340", "d": at,
+		"id": "00000000-0000-0000-0000-00000000002a", `a "b"`: `q"'\`, "b": true, "i2": int16(-2), "i4": 4, "f": 1.5, "n": "12.340", "d": at.UTC().Truncate(24 * time.Hour),
 		"ts": at, "tz": at, "j": map[string]any{"b": 1, "a": []int{1}}, "raw": []byte(`{"z":1,  "a":2}`), "by": []byte{0, 1, 255},
 		"arr": []int{1, 2, 3}, "texts": []string{"a b", "{,}", `"`}, "m": "sad", "dom": 3, "nothing": nil, "iv": "90 minutes",
 	})

@@ -12,14 +12,18 @@ import (
 // takes a member out of it. Data with such an escape is stored in base64 instead, byte for
 // byte.
 func Readable(e event.Event) event.Event {
-	if bytes.IndexByte(e.DataEncoded, '\\') >= 0 && hasForbiddenEscape(e.DataEncoded) {
+	if HasForbiddenEscape(e.DataEncoded) {
 		e.DataBase64 = true
 	}
 	return e
 }
 
-// hasForbiddenEscape reports whether JSON has an escape that PostgreSQL cannot make text of.
-func hasForbiddenEscape(text []byte) bool {
+// HasForbiddenEscape reports whether JSON has an escape that PostgreSQL cannot make text of,
+// and that jsonb does not store.
+func HasForbiddenEscape(text []byte) bool {
+	if bytes.IndexByte(text, '\\') < 0 {
+		return false
+	}
 	high := false // the escape before was the first half of a pair
 	for i := 0; i < len(text); i++ {
 		if text[i] != '\\' {
