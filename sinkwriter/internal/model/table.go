@@ -116,7 +116,7 @@ func keyColumns(r *rand.Rand) []randomColumn {
 		column("uuid", some("00000000-0000-0000-0000-00000000000a", "00000000-0000-0000-0000-00000000000A", "0000000000000000000000000000000b")),
 		column("timestamptz", some(at, at.In(far), at.Add(time.Second), at.Add(time.Second).In(far))),
 		column("timestamptz(0)", some(at, at.In(far), at.Add(400*time.Millisecond), at.Add(time.Second))),
-		column("date", some(at, "2001-02-03", "2001-02-04")),
+		column("date", some(at.Truncate(24*time.Hour), "2001-02-03", "2001-02-04")),
 		column("mood", some("glad", "sad")),
 		column("level", some(1, 2, -5)),
 		column("inet", some("10.0.0.1", "10.0.0.2")),
@@ -159,7 +159,7 @@ func plainColumns() []randomColumn {
 		{"t", "text", false, words},
 		{"vc", "varchar(4)", false, words},
 		{"tz", "timestamptz", false, times},
-		{"tz0", "timestamptz(0)", false, times},
+		{"tz0", "timestamptz(0)", false, func(r *rand.Rand) any { return at.Add(time.Duration(r.IntN(9)) * time.Second) }},
 		{"b", "boolean", false, func(r *rand.Rand) any { return oneOf[any](r, true, false, nil) }},
 		{"lv", "level", true, func(r *rand.Rand) any { return oneOf[any](r, 1, 2, -1, -2, -7) }},
 		{"p", "price", true, func(r *rand.Rand) any { return oneOf[any](r, "1.25", "0.005", "900", "-300") }},
@@ -238,7 +238,9 @@ func versionOf(kind string) func(*rand.Rand) any {
 			return oneOf[any](r, "a", "B", "ä", "b", "")
 		case "interval":
 			return oneOf[any](r, "1 mon", "30 days", "720 hours", "1 day")
-		case "timestamptz", "timestamptz(0)":
+		case "timestamptz(0)":
+			return at.Add(time.Duration(r.IntN(9)) * time.Second)
+		case "timestamptz":
 			return at.Add(time.Duration(r.IntN(9)) * 300 * time.Millisecond)
 		}
 		return r.IntN(6)
