@@ -13,7 +13,7 @@ import (
 const (
 	// The sessions that hold locks which the transaction marked with number $1 waits for, or
 	// which those wait for that hold them. Of those that are Tandem's own, by their mark, and have been
-	// waiting for their client for $2 milliseconds, it ends all that it may: those of its own role, and by
+	// waiting for their client for $2 milliseconds and a round trip, which is in the mark, it ends all that it may: those of its own role, and by
 	// function tandem.end_session those of others. To be waiting for the client is to wait for the next
 	// message, in the middle of one, or to get rid of an answer. The last column is as the
 	// result of that function.
@@ -26,13 +26,14 @@ const (
   select unnest(pg_catalog.pg_blocking_pids(b.pid)) from blocking b
 ), sessions as materialized (
   select a.pid, a.usename, a.application_name, a.state, a.wait_event, pg_catalog.pg_has_role(a.usesysid, 'usage') as own,
-    a.pid in (select pid from marks) as marked,
-    ceil(extract(epoch from a.state_change - pg_catalog.clock_timestamp()) * 1000)::bigint + $2::bigint as remaining
+    m.pid is not null as marked, $2::bigint + m.trip as quiet,
+    ceil(extract(epoch from a.state_change - pg_catalog.clock_timestamp()) * 1000)::bigint + $2::bigint + m.trip as remaining
   from blocking b join pg_catalog.pg_stat_activity a on a.pid = b.pid
+  left join (select pid, max(objid::bigint & 4095) as trip from marks group by pid) as m on m.pid = a.pid
 )
 select pid, coalesce(usename, ''), coalesce(application_name, ''), coalesce(state, ''), marked,
   case when not marked then null
-    when not own then tandem.end_session(pid, $1::bigint, $2::bigint)
+    when not own then tandem.end_session(pid, $1::bigint, quiet)
     when wait_event not in ('ClientRead', 'ClientWrite') then null
     when remaining > 0 then remaining
     when pg_catalog.pg_terminate_backend(pid) then 0 end
@@ -66,7 +67,7 @@ type blockers struct {
 // sessions that do. It looks for the first time after a while, and until stop is called.
 func (w *Writer) watch(s *session, first time.Duration) (stop func()) {
 	ended := make(chan struct{})
-	number := s.state.number
+	number := s.mark()
 	timer := time.AfterFunc(first, func() {
 		for looks := 1; ; looks++ {
 			pause := min(w.lookForBlockers(number, ended), time.Duration(min(looks, 8))*w.config.ClaimTimeout/4)

@@ -219,3 +219,39 @@ func TestAnAttemptOutlastsTheHostsBeforeTheLivingOne(t *testing.T) {
 		t.Errorf("%d attempts ended before the living host was tried", n)
 	}
 }
+
+// To wait for a client that is far away is not to hang: another cluster, whose claim timeout is
+// shorter than the way, waits for the session and does not end it.
+func TestAWaiterAllowsForTheRoundTripOfTheHolder(t *testing.T) {
+	if testing.Short() {
+		t.Skip("left to make long: a long way takes its time")
+	}
+	t.Parallel()
+	const delay, claimTimeout = 600 * time.Millisecond, 400 * time.Millisecond
+	pool := sinktest.NewDatabase(t)
+	_, linked := newLinked(t, pool.Config().ConnString(), link.Condition{Delay: delay})
+	far := sinktest.NewWriter(t, linked, sinkwriter.Config{Cluster: "west", ClaimTimeout: 5 * time.Second})
+	near := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", ClaimTimeout: claimTimeout})
+	// It has the connections that it needs.
+	if _, err := near.Once(t.Context(), ledger.NewKey("orders", "/test", "warm"), func(pgx.Tx) error {
+		_, err := near.Commit(t.Context(), offers("warm", 1, 10)[0])
+		return err
+	}); err != nil {
+		t.Log(err)
+	}
+	key := ledger.NewKey("orders", "/test", "once")
+	var waiter sync.WaitGroup
+	won, err := far.Once(t.Context(), key, func(pgx.Tx) error {
+		waiter.Go(func() { // the server has been waiting for the client for half of the way
+			won, err := sinktest.UntilDecided(func() (bool, error) { return near.Once(t.Context(), key, func(pgx.Tx) error { return nil }) })
+			if err != nil || won {
+				t.Errorf("the near cluster: won %t, %v", won, err)
+			}
+		})
+		return nil
+	})
+	if err != nil || !won {
+		t.Errorf("the far cluster: won %t, %v", won, err)
+	}
+	waiter.Wait()
+}

@@ -19,6 +19,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/tandem-fn/tandem/sinkwriter/internal/mark"
 )
 
 // step is one statement of a round trip. Results are in binary.
@@ -44,6 +46,8 @@ type session struct {
 
 	// Of this writer; the claim timeout is the configured one and a round trip.
 	claimTimeout, commitTimeout time.Duration
+
+	trip time.Duration // when it was acquired
 }
 
 // sessionState is what we know of a connection for as long as it lives.
@@ -52,7 +56,7 @@ type sessionState struct {
 	prepared map[string]prepared // by SQL
 	writers  map[int64]bool      // rows of tandem.writer that were seen
 	settings string              // settingsSQL for the server's version
-	number   int32               // of the mark of its transactions
+	id       int32               // of the marks of its transactions
 	since    time.Time           // its first batch
 	trip     time.Duration       // there and back
 }
@@ -101,7 +105,7 @@ func (w *Writer) acquire(ctx context.Context) (*session, error) {
 			writers:  map[int64]bool{},
 			since:    now(),
 			settings: settingsOf(conn.Conn().PgConn().ParameterStatus("server_version")),
-			number:   rand.Int32N(math.MaxInt32) + 1,
+			id:       rand.Int32N(math.MaxInt32),
 		}
 		custom[stateKey] = state
 	}
@@ -112,7 +116,8 @@ func (w *Writer) acquire(ctx context.Context) (*session, error) {
 			return nil, fmt.Errorf("measure the way to the database: %w", err)
 		}
 	}
-	s.claimTimeout, s.commitTimeout = w.config.ClaimTimeout+state.trip, w.config.CommitTimeout
+	s.trip = state.trip
+	s.claimTimeout, s.commitTimeout = w.config.ClaimTimeout+s.trip, w.config.CommitTimeout
 	return s, nil
 }
 
@@ -148,6 +153,9 @@ func settingsOf(serverVersion string) string {
 	return settingsSQL
 }
 
+// mark returns the number of the mark of the session's transactions.
+func (s *session) mark() int32 { return mark.Number(s.state.id, s.trip) }
+
 // settings returns the step that sets the timeouts of the transaction.
 func (s *session) settings() step {
 	return step{
@@ -155,7 +163,7 @@ func (s *session) settings() step {
 		oids: []uint32{pgtype.TextOID, pgtype.TextOID, pgtype.TextOID, pgtype.Int4OID},
 		params: [][]byte{
 			[]byte(milliseconds(s.claimTimeout)), []byte(milliseconds(s.claimTimeout / 2)), []byte(milliseconds(s.commitTimeout)),
-			binary.BigEndian.AppendUint32(nil, uint32(s.state.number)),
+			binary.BigEndian.AppendUint32(nil, uint32(s.mark())),
 		},
 	}
 }
