@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -69,7 +70,10 @@ func together(t *testing.T, pools map[string]*pgxpool.Pool, seed uint64, events 
 	states := map[string][]string{}
 	for way, pool := range pools {
 		sinktest.Execute(t, pool, tables.SQL())
-		w, err := sinkwriter.New(pool, sinkwriter.Config{Cluster: "east", Connections: 1, Logger: slog.New(slog.DiscardHandler)})
+		// So long that a timeout is none of a machine that has much to do.
+		w, err := sinkwriter.New(pool, sinkwriter.Config{
+			Cluster: "east", Connections: 1, ClaimTimeout: 10 * time.Second, CommitTimeout: 20 * time.Second, Logger: slog.New(slog.DiscardHandler),
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
