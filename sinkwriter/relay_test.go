@@ -259,8 +259,8 @@ func TestOutputsBeyondTheMemoryOfAWinnerStayInTheOutbox(t *testing.T) {
 	box := sinkwriter.NewOutbox(pool)
 	for left > 0 {
 		n, _, err := box.Relay(t.Context(), func(_ context.Context, events []event.Event) error {
-			if len(events) > 16 {
-				t.Errorf("%d MiB in one pass, want 16 at most", len(events))
+			if len(events) > 8 {
+				t.Errorf("%d MiB in one call, want 8 at most", len(events))
 			}
 			return nil
 		})
