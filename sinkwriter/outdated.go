@@ -94,7 +94,7 @@ func (c *catalog) changed(ctx context.Context, s *session, r *reliance, since ti
 				gone.statements[statements[i].sql] = statements[i]
 			}
 		}}}); err != nil {
-			return false // the next attempt fails too, and asks again
+			return true // nothing is refused without an answer
 		}
 	}
 	for _, t := range old.tables {

@@ -388,3 +388,24 @@ create table closed (id text primary key); alter table closed enable row level s
 		t.Errorf("of another function: %v, %v", unfit, err)
 	}
 }
+
+// PostgreSQL 18 has primary keys without overlaps, and columns that are computed when they are read.
+func TestATemporalKeyIsRefused(t *testing.T) {
+	t.Parallel()
+
+	pool := sinktest.NewDatabase(t)
+	if sinktest.Query[int](t, pool, `select current_setting('server_version_num')::int`) < 180000 {
+		t.Log("this server has none")
+		return
+	}
+	sinktest.Execute(t, pool, `create table t (id int4range, valid daterange, primary key (id, valid without overlaps));
+create table u (id text primary key, n int, twice int generated always as (2 * n) virtual)`)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
+	for i, o := range []tableOffer{
+		{change: inserts("t", functions.Row{"id": "[1,2)", "valid": "[2001-01-01,2002-01-01)"}), fault: "deployment", print: "42P10 t", remedy: "WITHOUT OVERLAPS"},
+		{change: upserts("u", functions.Row{"id": "a", "n": 1})},
+		{change: upserts("u", functions.Row{"id": "a", "twice": 1}), fault: "event", remedy: "leave it out"},
+	} {
+		commitToTable(t, w, o, i, true)
+	}
+}
