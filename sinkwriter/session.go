@@ -130,12 +130,12 @@ const (
 	settingsSQL = `select set_config('lock_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $1, true),
 set_config('client_connection_check_interval', $2, true), set_config('statement_timeout', $3, true),
 pg_catalog.pg_try_advisory_xact_lock_shared(1413566020, $4),
-` + pinnedSQL
+` + pinnedSettings
 
-	// pinnedSQL sets what decides which value a text is, and which text a value is, and so
+	// pinnedSettings sets what decides which value a text is, and which text a value is, and so
 	// whether a row is equal in every cluster and which one of a tie is the newest. A role, a
 	// database or a connection string may have other settings.
-	pinnedSQL = `set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true), set_config('intervalstyle', 'postgres', true),
+	pinnedSettings = `set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true), set_config('intervalstyle', 'postgres', true),
 set_config('bytea_output', 'hex', true), set_config('extra_float_digits', '1', true), set_config('array_nulls', 'on', true),
 set_config('lc_monetary', 'C', true), set_config('xmloption', 'content', true), set_config('xmlbinary', 'base64', true),
 set_config('standard_conforming_strings', 'on', true), set_config('client_encoding', 'UTF8', true)`
