@@ -8,6 +8,8 @@ import (
 	"math/big"
 	"reflect"
 	"time"
+
+	"github.com/tandem-fn/tandem/functions/internal/jsonscan"
 )
 
 // Plain returns a value of a [Row] as one of the few kinds that a column can hold, so
@@ -48,6 +50,10 @@ func Plain(v any) (any, error) {
 	}
 	return plainReflected(v)
 }
+
+// ValidJSON reports whether text is one JSON value, as [json.Valid] does, in a fraction of the
+// time.
+func ValidJSON(text []byte) bool { return jsonscan.Valid(text) }
 
 // plainTime returns what PostgreSQL keeps of a time. The monotonic clock goes too.
 func plainTime(t time.Time) time.Time {

@@ -39,6 +39,11 @@ func appendValue(arena []byte, col *column, v any) ([]byte, span, error) {
 			arena = append(arena, s...)
 			return arena, span{from, len(arena)}, nil
 		}
+	case kindFloat8:
+		if f, ok := v.(float64); ok && f != 0 && !math.IsNaN(f) {
+			arena = binary.BigEndian.AppendUint64(arena, math.Float64bits(f))
+			return arena, span{from, len(arena)}, nil
+		}
 	case kindTimestamp, kindTimestamptz:
 		if at, ok := v.(time.Time); ok {
 			us, _, err := col.typ.moment(at)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"strconv"
@@ -610,7 +611,7 @@ func (t *columnType) appendJSON(b []byte, v any) ([]byte, error) {
 		return append(b, text...), nil
 	}
 	switch {
-	case !json.Valid(text):
+	case !functions.ValidJSON(text):
 		return b, t.misfit(v, "it is no JSON")
 	case !utf8.Valid(text):
 		return b, errNotUTF8
@@ -672,7 +673,7 @@ func plainMap(m map[string]any) (any, bool, error) {
 	if m == nil {
 		return nil, true, nil
 	}
-	out := m
+	out, copied := m, false
 	for name, v := range m {
 		plain, changed, err := plainJSON(v)
 		if err != nil {
@@ -684,15 +685,12 @@ func plainMap(m map[string]any) (any, bool, error) {
 		if !changed {
 			continue
 		}
-		if len(out) == len(m) && reflect.ValueOf(out).UnsafePointer() == reflect.ValueOf(m).UnsafePointer() {
-			out = make(map[string]any, len(m))
-			for name, v := range m {
-				out[name] = v
-			}
+		if !copied {
+			out, copied = maps.Clone(m), true
 		}
 		out[name] = plain
 	}
-	return out, reflect.ValueOf(out).UnsafePointer() != reflect.ValueOf(m).UnsafePointer(), nil
+	return out, copied, nil
 }
 
 func plainList(list []any) (any, bool, error) {
