@@ -19,8 +19,8 @@ const (
 	RowShare90Database  = "share-90-database"
 )
 
-// settleRows are the rows about a strike at 90 % of the capacity: does the clusters' sharing
-// return to what it was? Each cluster has a core of its own, as otherwise the healthy one
+// settleRows are the rows about a strike at 90 % of the capacity: does each cluster compute
+// its own events again? Each cluster has a core of its own, as otherwise the healthy one
 // would have that of the one that is struck, too.
 func settleRows() []Row {
 	burn := []string{"TANDEM_BENCH_BURN=" + burnTime.String()}
@@ -102,7 +102,7 @@ type settled struct {
 	last    float64       // share in the last window
 }
 
-// result returns what was observed. It fails if the strike has not ended, or too little was
+// result returns the shares that were observed. It fails if the strike has not ended, or too little was
 // observed since.
 func (m *settleMeter) result() (*settled, error) {
 	var s settled
@@ -129,7 +129,7 @@ func (m *settleMeter) result() (*settled, error) {
 	return &s, nil
 }
 
-// String returns what was observed, for the progress.
+// String formats it for the progress.
 func (s *settled) String() string {
 	return fmt.Sprintf("settled %.0f ms after the strike; of others' events computed: %.1f %% at most, %.1f in the end", millis(s.after), 100*s.highest, 100*s.last)
 }
