@@ -40,7 +40,7 @@ func short(t *testing.T, scenario, plant string) drill.Result {
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	r, err := run(ctx, options{
-		scenario: scenario, plant: plant, seed: 1, rate: 300, dir: pgtest.Dir(t), witness: true,
+		scenario: scenario, plant: plant, seed: 1, rate: 150, dir: pgtest.Dir(t), witness: true,
 		phase: 2 * time.Second, lag: time.Second, reaction: time.Second, maxGap: timeout, times: 3,
 	}, built, t.Logf)
 	if err != nil {
@@ -62,7 +62,7 @@ func TestShortDrillsKeepWhatIsPromised(t *testing.T) {
 					t.Errorf("%s: %s, want %s", c.Name, c.Measured, c.Limit)
 				}
 			}
-			if len(r.Checks) < 6 || r.Audit.Handled < 500 || r.Phases[1].Events == 0 || r.Phases[1].P99 == 0 || r.RTO == 0 || len(r.Notes) < 3 {
+			if len(r.Checks) < 6 || r.Audit.Handled < 300 || r.Phases[1].Events == 0 || r.Phases[1].P99 == 0 || r.RTO == 0 || len(r.Notes) < 3 {
 				t.Errorf("hardly anything happened: %+v", r)
 			}
 		})
