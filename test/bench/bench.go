@@ -49,6 +49,10 @@ type bench struct {
 	// it measures nothing, beside others.
 	limit time.Duration
 
+	// byHand are the numbers of connections and workers that are tried by hand. By default
+	// they are those of the rows.
+	byHand []int
+
 	// programs are those of rows end to end. By default they are built for each run.
 	programs e2e.Programs
 
@@ -156,6 +160,10 @@ type result struct {
 func (b *bench) measure(ctx context.Context, selected []scenario) ([]result, error) {
 	results := make([]result, len(selected))
 	for i, s := range selected {
+		if s.byHand && b.byHand != nil {
+			s.connections = b.byHand
+			selected[i] = s
+		}
 		results[i] = result{scenario: s, trials: make([][]sample, len(s.connections))}
 	}
 	for round := range b.options.rounds {

@@ -23,7 +23,7 @@ func newBench(t *testing.T, stdout io.Writer, args ...string) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench{options: o, stdout: stdout, stderr: t.Output(), now: time.Now, limit: 5 * time.Minute}
+	return &bench{options: o, stdout: stdout, stderr: t.Output(), now: time.Now, limit: 5 * time.Minute, byHand: []int{4, 16}}
 }
 
 // Every trial compares what is in the database with what has to be, so that a

@@ -76,7 +76,7 @@ func (b *bench) e2e(ctx context.Context) (text string, rows []any, err error) {
 		Programs: programs, Events: min(b.options.events, mostEndToEnd), Rounds: b.options.rounds,
 		Rate: b.options.e2eRate, RaceRate: b.options.raceRate, Duration: e2eDuration, Probe: e2eProbe, Precision: e2ePrecision,
 		Beside: besideDuration, Limit: e2eLimit, SyncInterval: b.options.e2eSync, Env: b.options.e2eEnv,
-		Dir: b.options.dir, NewDatabase: b.newE2EDatabase, Pending: b.options.pending,
+		Dir: b.options.dir, NewDatabase: b.newE2EDatabase, Pending: b.options.pending, Workers: b.byHand,
 		Now: b.now, Progress: b.progress,
 	}
 	if b.options.quick {

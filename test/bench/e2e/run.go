@@ -45,6 +45,10 @@ type Options struct {
 	// Pending is how many messages row pending has.
 	Pending int
 
+	// Workers are the numbers of workers of a consumer by hand that are tried. Defaults to 8
+	// to 64.
+	Workers []int
+
 	// NewDatabase makes a new database for a trial.
 	NewDatabase func(ctx context.Context) (Database, error)
 
@@ -55,9 +59,6 @@ type Options struct {
 // byHandEvents is how many events a filled stream by hand has: enough to know the rate, on
 // tables that stay small, which favours it.
 func (o *Options) byHandEvents() int { return max(min(o.Events, 1000), o.Events/5) }
-
-// byHandWorkers are the numbers of workers of a consumer by hand that are tried.
-var byHandWorkers = []int{8, 16, 32, 64}
 
 // result is all that was measured of a row.
 type result struct {
@@ -73,9 +74,9 @@ type result struct {
 
 // tries returns the numbers of workers of which each is measured in a round; 0 for
 // clusters, and where one is chosen.
-func (r Row) tries() []int {
-	if r.byHand && r.measure == measureBacklog {
-		return byHandWorkers
+func (r *run) tries(row Row) []int {
+	if row.byHand && row.measure == measureBacklog {
+		return r.Workers
 	}
 	return []int{0}
 }
@@ -104,13 +105,16 @@ type run struct {
 // Run measures the rows, and those whose rates they need, round robin. A row that fails is
 // not measured further, and has its error in its line.
 func Run(ctx context.Context, o Options) ([]Line, error) {
+	if o.Workers == nil {
+		o.Workers = []int{8, 16, 32, 64}
+	}
 	r := &run{Options: &o}
 	rows := o.Rows
 	if o.RaceRate == 0 {
 		rows = withRaces(rows)
 	}
 	for _, row := range rows {
-		r.results = append(r.results, &result{row: row, variants: make([][]sample, len(row.tries()))})
+		r.results = append(r.results, &result{row: row, variants: make([][]sample, len(r.tries(row)))})
 	}
 	for r.round = range o.Rounds {
 		for _, result := range r.results {
@@ -135,7 +139,7 @@ func Run(ctx context.Context, o Options) ([]Line, error) {
 }
 
 func (r *run) measureRow(ctx context.Context, result *result) error {
-	for v, workers := range result.row.tries() {
+	for v, workers := range r.tries(result.row) {
 		s, err := r.measure(ctx, result, workers)
 		if err != nil {
 			result.tried = s.probes
@@ -244,7 +248,7 @@ func (r *run) measureRaceByHand(ctx context.Context, row Row, start, factor floa
 		return best, err
 	}
 	probes := slices.Clone(best.probes)
-	for _, workers := range byHandWorkers {
+	for _, workers := range r.Workers {
 		if workers == best.workers {
 			continue
 		}
