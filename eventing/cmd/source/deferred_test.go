@@ -182,7 +182,7 @@ func TestEventsThatLackAPartitionAreDeferredAndAppliedOnce(t *testing.T) {
 	tenth := func(i int) bool { return i%100 == 50 }
 	const tryFor = 2 * time.Second
 	w.publish(t, 1000, nil, tenth)
-	p := w.start(t, "TANDEM_TRY_FOR="+tryFor.String())
+	p := w.start(t, "TANDEM_TRY_FOR="+tryFor.String(), "TANDEM_RETENTION=1m")
 	w.acknowledged(t)
 	if n := w.count(t, deferredSQL); n != 10 {
 		t.Fatalf("%d events are deferred, want 10", n)
@@ -199,7 +199,7 @@ func TestEventsThatLackAPartitionAreDeferredAndAppliedOnce(t *testing.T) {
 	p.end(t, syscall.SIGTERM)
 
 	// Later ones do not wait.
-	p = w.start(t, "TANDEM_TRY_FOR=24h")
+	p = w.start(t, "TANDEM_TRY_FOR=24h", "TANDEM_RETENTION=1m")
 	w.publish(t, 1000, nil, tenth)
 	w.acknowledged(t)
 	if n := w.count(t, deferredSQL); n != 20 {
@@ -210,6 +210,7 @@ func TestEventsThatLackAPartitionAreDeferredAndAppliedOnce(t *testing.T) {
 	for _, sql := range []string{
 		`update tandem.ledger set committed_at = committed_at - interval '1 hour'`,
 		`update tandem.deferred_event set first_failed_at = first_failed_at - interval '1 hour', last_failed_at = last_failed_at - interval '1 hour', next_run_at = next_run_at - interval '1 hour'`,
+		`update tandem.progress set keep = interval '1 minute'`, // which the source notes later
 		`insert into tandem.floor_sample (function, stream, epoch, taken_at, head) select function, stream, epoch, now() - interval '30 minutes', floor from tandem.progress`,
 	} {
 		sinktest.Execute(t, w.pool, sql)
