@@ -112,6 +112,7 @@ Examples:
 Available Commands:
   completion       Generate the autocompletion script for the specified shell
   dead-letters     List, show, replay and drop dead letters
+  deferred         List, show, run and drop deferred events
   drill            Watch a deployment while you pull the plugs, and report what it cost
   event            Print everything that is known about one event
   hedge            Show and switch how much redundancy a function has
