@@ -370,9 +370,6 @@ func checkNulls(t *testing.T, w *sinkwriter.Writer, pool *pgxpool.Pool) {
 			}
 		}
 	}
-	for i := range columnTypes {
-		sinktest.Execute(t, pool, "truncate "+valuesTable(i, false)+", "+valuesTable(i, true))
-	}
 }
 
 // valuesPage writes docs/values.md.
