@@ -204,7 +204,7 @@ func (c *catalog) statement(ctx context.Context, s *session, sql string) (*descr
 
 // load looks a table up. It does so in a transaction, in which our timeouts hold.
 func (c *catalog) load(ctx context.Context, s *session, name string) (*table, error) {
-	if err := s.run(ctx, []step{{sql: beginSQL}, s.settings()}); err != nil {
+	if err := s.run(ctx, []step{{sql: beginSQL}, s.readSettings()}); err != nil {
 		return nil, fmt.Errorf("look up table %s: %w", name, err)
 	}
 	defer s.rollback()

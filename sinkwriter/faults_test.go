@@ -638,6 +638,38 @@ create trigger no before insert on tandem.%[1]s for each row execute function no
 	}
 }
 
+// pausing is a process that stands still for a while before each query of a table's look-up.
+type pausing struct{ pause time.Duration }
+
+func (p pausing) TraceQueryStart(ctx context.Context, _ *pgx.Conn, query pgx.TraceQueryStartData) context.Context {
+	if strings.Contains(query.SQL, "pg_catalog") {
+		time.Sleep(p.pause)
+	}
+	return ctx
+}
+
+func (pausing) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// Nothing is claimed while a table is looked up, so that the claim timeout does not end it.
+func TestABusyProcessLooksATableUp(t *testing.T) {
+	t.Parallel()
+
+	const claimTimeout = 100 * time.Millisecond
+	config := sinktest.NewDatabase(t).Config()
+	config.ConnConfig.Tracer = pausing{2 * claimTimeout}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", ClaimTimeout: claimTimeout})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if r, err := w.Commit(ctx, sinktest.Order("o-1", 1)); err != nil || !r.Won {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // A role may have timeouts of its own, for what people do with it.
 func TestTimeoutsOfTheRoleEndNothing(t *testing.T) {
 	t.Parallel()

@@ -169,6 +169,15 @@ func (s *session) settings() step {
 	}
 }
 
+// readSettings returns the step that sets the timeouts of a transaction which only reads the
+// catalogs. It holds up no other cluster, and has several round trips: with the claim timeout
+// between two of them, a busy process would not get through.
+func (s *session) readSettings() step {
+	st := s.settings()
+	st.params[0] = []byte(milliseconds(s.commitTimeout))
+	return st
+}
+
 // milliseconds writes a time-out as the server reads it; never zero, which would
 // be none.
 func milliseconds(d time.Duration) string {
