@@ -91,10 +91,19 @@ func CheckPort(port int) error {
 	return nil
 }
 
+// tryFork has package os find out whether it can start processes with a descriptor, for which
+// it starts one without the lock, before the first that it is asked for.
+var tryFork = sync.OnceFunc(func() {
+	if p, err := os.FindProcess(os.Getpid()); err == nil {
+		_ = p.Release()
+	}
+})
+
 // listen listens on a port for a moment, in which no process is started: a child has the
 // sockets of its parent until it executes its program, and would keep the port taken when
 // listen has returned.
 func listen(port int) error {
+	tryFork()
 	syscall.ForkLock.RLock() // not package net, which on some systems locks it too
 	defer syscall.ForkLock.RUnlock()
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)

@@ -428,7 +428,7 @@ func TestAnswerNamesTheColumnThatADeploymentLacks(t *testing.T) {
 	rename("origin", "gate")
 	a := mustPost(t, s.URL, "flight-1", departure(1))
 	o := outcome.FromHTTP(a.status, a.header, a.body)
-	if o.Kind != outcome.Deployment || o.Fingerprint != "42703 flights.origin" || o.EffectClass != outcome.OrderBound || a.status != 503 {
+	if o.Kind != outcome.Deployment || o.Fingerprint != "42703 flights.origin" || o.EffectClass != outcome.Inserting || a.status != 503 {
 		t.Errorf("answer is %d with %v, which is %+v", a.status, a.header, o)
 	}
 	rename("gate", "origin")
