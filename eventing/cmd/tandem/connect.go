@@ -36,9 +36,12 @@ func (t *tool) database() (string, error) {
 	return url, nil
 }
 
+// databasePool holds the connections that commands pass to the packages of sinkwriter.
+type databasePool = pgxpool.Pool
+
 // openDatabase returns connections to the database, which are established when they
 // are needed.
-func (t *tool) openDatabase(ctx context.Context) (*pgxpool.Pool, error) {
+func (t *tool) openDatabase(ctx context.Context) (*databasePool, error) {
 	url, err := t.database()
 	if err != nil {
 		return nil, err

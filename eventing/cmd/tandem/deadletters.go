@@ -142,20 +142,10 @@ func (d *letters) filters(cmd *cobra.Command, limit int) {
 
 // wire makes cmd check its flags, connect and run.
 func (d *letters) wire(cmd *cobra.Command, run func(context.Context) error) *cobra.Command {
-	cmd.Args = noArguments
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := d.validate(cmd.Name()); err != nil {
-			return usage(cmd, err)
-		}
-		pool, err := d.tool.openDatabase(cmd.Context())
-		if err != nil {
-			return err
-		}
-		defer pool.Close()
+	return d.selection.wire(cmd, d.validate, func(ctx context.Context, pool *databasePool) error {
 		d.verdicts = deadletter.NewVerdicts(pool)
-		return explain(run(cmd.Context()))
-	}
-	return cmd
+		return run(ctx)
+	})
 }
 
 func (d *letters) validate(command string) error {
@@ -168,24 +158,9 @@ func (d *letters) validate(command string) error {
 // each calls do with every selected event, a page at a time, up to the limit. Do may
 // delete events.
 func (d *letters) each(ctx context.Context, do func([]deadletter.Event) error) error {
-	const page = 100
-	rest := d.limit
-	var after *deadletter.Event
-	for rest > 0 {
-		list, err := d.verdicts.List(ctx, d.filter, after, min(page, rest))
-		if err != nil {
-			return err
-		}
-		if len(list) == 0 {
-			return nil
-		}
-		if err := do(list); err != nil {
-			return err
-		}
-		rest -= len(list)
-		after = &list[len(list)-1]
-	}
-	return nil
+	return eachPage(&d.selection, func(after *deadletter.Event, limit int) ([]deadletter.Event, error) {
+		return d.verdicts.List(ctx, d.filter, after, limit)
+	}, do)
 }
 
 // verdictValue is a flag's value.

@@ -127,45 +127,27 @@ func (d *deferrals) filters(cmd *cobra.Command, limit int) {
 
 // wire makes cmd check its flags, connect and run.
 func (d *deferrals) wire(cmd *cobra.Command, run func(context.Context) error) *cobra.Command {
-	cmd.Args = noArguments
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := d.validate(cmd.Name(), d.filter != deferred.Filter{}); err != nil {
-			return usage(cmd, err)
-		}
-		pool, err := d.tool.openDatabase(cmd.Context())
-		if err != nil {
-			return err
-		}
-		defer pool.Close()
+	return d.selection.wire(cmd, func(command string) error {
+		return d.validate(command, d.filter != deferred.Filter{})
+	}, func(ctx context.Context, pool *databasePool) error {
 		d.events = deferred.NewEvents(pool)
-		return explain(run(cmd.Context()))
-	}
-	return cmd
+		return run(ctx)
+	})
 }
 
 // each calls do with every selected event, up to the limit. Do may delete events; one that
 // is not found any more is skipped.
 func (d *deferrals) each(ctx context.Context, do func(deferred.Deferred) error) error {
-	const page = 100
-	rest := d.limit
-	var after *deferred.Deferred
-	for rest > 0 {
-		list, err := d.events.List(ctx, d.filter, after, min(page, rest))
-		if err != nil {
-			return err
-		}
-		if len(list) == 0 {
-			return nil
-		}
-		for i := range list {
-			if err := do(list[i]); err != nil && !errors.Is(err, deferred.ErrNotFound) {
+	return eachPage(&d.selection, func(after *deferred.Deferred, limit int) ([]deferred.Deferred, error) {
+		return d.events.List(ctx, d.filter, after, limit)
+	}, func(events []deferred.Deferred) error {
+		for i := range events {
+			if err := do(events[i]); err != nil && !errors.Is(err, deferred.ErrNotFound) {
 				return err
 			}
 		}
-		rest -= len(list)
-		after = &list[len(list)-1]
-	}
-	return nil
+		return nil
+	})
 }
 
 func (d *deferrals) list(ctx context.Context) error {

@@ -81,7 +81,7 @@ const resultReplayed = "replayed"
 
 // command returns a command that selects outputs and runs.
 func (r *rejectedOutputs) command(use, short, example, long string, limit int, run func(context.Context) error) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Long: long, Example: example, Args: noArguments}
+	cmd := &cobra.Command{Use: use, Short: short, Long: long, Example: example}
 	flags := cmd.Flags()
 	flags.StringVar(&r.function, "function", "", "`name` of the function")
 	flags.StringVar(&r.filter.ID, "id", "", "`id` of the output")
@@ -92,19 +92,10 @@ func (r *rejectedOutputs) command(use, short, example, long string, limit int, r
 	flags.Var(&timeValue{&r.filter.Since}, "since", "last rejected at this `time` or later: an age as 90m, or 2006-01-02T15:04:05Z")
 	flags.Var(&timeValue{&r.filter.Until}, "until", "last rejected before this `time`")
 	r.flags(flags, limit)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := r.validate(cmd.Name()); err != nil {
-			return usage(cmd, err)
-		}
-		pool, err := r.tool.openDatabase(cmd.Context())
-		if err != nil {
-			return err
-		}
-		defer pool.Close()
+	return r.wire(cmd, r.validate, func(ctx context.Context, pool *databasePool) error {
 		r.outputs = rejected.New(pool)
-		return explain(run(cmd.Context()))
-	}
-	return cmd
+		return run(ctx)
+	})
 }
 
 func (r *rejectedOutputs) validate(command string) error {
@@ -119,22 +110,18 @@ func (r *rejectedOutputs) validate(command string) error {
 
 // each calls do with every selected output, up to the limit. Do may delete it.
 func (r *rejectedOutputs) each(ctx context.Context, do func(rejected.Output) error) (n int, err error) {
-	const page = 100
-	var after *rejected.Output
-	for n < r.limit {
-		list, err := r.outputs.List(ctx, r.filter, after, min(page, r.limit-n))
-		if err != nil || len(list) == 0 {
-			return n, err
-		}
-		for _, o := range list {
+	err = eachPage(&r.selection, func(after *rejected.Output, limit int) ([]rejected.Output, error) {
+		return r.outputs.List(ctx, r.filter, after, limit)
+	}, func(outputs []rejected.Output) error {
+		for _, o := range outputs {
 			n++
 			if err := do(o); err != nil {
-				return n, err
+				return err
 			}
 		}
-		after = &list[len(list)-1]
-	}
-	return n, nil
+		return nil
+	})
+	return n, err
 }
 
 func (r *rejectedOutputs) list(ctx context.Context) error {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
 	"text/tabwriter"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
@@ -41,6 +43,42 @@ func (s *selection) validate(command string, filtered bool) error {
 		return errors.New("--all beside another flag that selects " + s.noun + ": want one or the other")
 	case (command == "replay" || command == "run" || command == "drop") && !s.all && !filtered:
 		return fmt.Errorf("which %s to %s: want --function, --id or another flag that selects %s, or --all", s.noun, command, s.noun)
+	}
+	return nil
+}
+
+// wire makes cmd check its flags with validate, connect to the database, and run.
+func (s *selection) wire(cmd *cobra.Command, validate func(command string) error, run func(context.Context, *databasePool) error) *cobra.Command {
+	cmd.Args = noArguments
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := validate(cmd.Name()); err != nil {
+			return usage(cmd, err)
+		}
+		pool, err := s.tool.openDatabase(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer pool.Close()
+		return explain(run(cmd.Context(), pool))
+	}
+	return cmd
+}
+
+// eachPage calls do with the items that list returns, a page at a time, up to the limit of
+// the selection. Do may delete them.
+func eachPage[T any](s *selection, list func(after *T, limit int) ([]T, error), do func([]T) error) error {
+	const page = 100
+	var after *T
+	for rest := s.limit; rest > 0; {
+		items, err := list(after, min(page, rest))
+		if err != nil || len(items) == 0 {
+			return err
+		}
+		if err := do(items); err != nil {
+			return err
+		}
+		rest -= len(items)
+		after = &items[len(items)-1]
 	}
 	return nil
 }
