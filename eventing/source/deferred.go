@@ -213,16 +213,7 @@ var errDeferredFull = fmt.Errorf("%d events, or %d MiB of them, are deferred, wh
 // awaitRoom returns when more may be deferred; false if done is closed first. Meanwhile nothing
 // more is pulled.
 func (d *deferrals) awaitRoom(done <-chan struct{}) bool {
-	for d != nil && !d.mayDefer() {
-		timer := time.NewTimer(fullPoll)
-		select {
-		case <-timer.C:
-		case <-done:
-			timer.Stop()
-			return false
-		}
-	}
-	return true
+	return d == nil || pollUntil(d.mayDefer, fullPoll, done)
 }
 
 // deferAll defers entries until ctx ends.

@@ -237,8 +237,14 @@ func (s *Source) active() bool {
 
 // awaitActive returns when this process may do that; false if done is closed first.
 func (s *Source) awaitActive(done <-chan struct{}) bool {
-	for !s.active() {
-		timer := time.NewTimer(activePoll)
+	return pollUntil(s.active, activePoll, done)
+}
+
+// pollUntil returns when ready reports true, which it is asked at that interval; false if
+// done is closed first.
+func pollUntil(ready func() bool, interval time.Duration, done <-chan struct{}) bool {
+	for !ready() {
+		timer := time.NewTimer(interval)
 		select {
 		case <-timer.C:
 		case <-done:
