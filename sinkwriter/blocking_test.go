@@ -146,11 +146,7 @@ func TestSessionsThatAreNotTandemsAreNeverEnded(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), heldUp)
 	defer cancel()
-	done := make(chan error, 1)
-	go func() {
-		_, err := w.Commit(ctx, sinktest.Order("north", 1))
-		done <- err
-	}()
+	done := commitBeside(ctx, w, sinktest.Order("north", 1))
 	blockedFor(t, w, 4)
 	south := sinktest.Order("south", 1)
 	south.Effects.Writes[1].Key["region"] = "south"
@@ -234,6 +230,16 @@ func hang(t *testing.T, pool *pgxpool.Pool, id string) (ended func() bool) {
 	}
 }
 
+// commitBeside commits an offer beside the test, and returns the channel that has the error.
+func commitBeside(ctx context.Context, w *sinkwriter.Writer, o sinkwriter.Offer) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		_, err := w.Commit(ctx, o)
+		done <- err
+	}()
+	return done
+}
+
 // Two functions with a role each write to one table. The role that migrates may end sessions
 // of both, as it is a member of both.
 func TestAHangingSessionOfAnotherFunctionsRoleIsEnded(t *testing.T) {
@@ -247,11 +253,7 @@ func TestAHangingSessionOfAnotherFunctionsRoleIsEnded(t *testing.T) {
 	w := sinktest.NewWriter(t, two, sinkwriter.Config{Cluster: "west", Logger: log.logger(t)})
 	ctx, cancel := context.WithTimeout(t.Context(), heldUp)
 	defer cancel()
-	done := make(chan error, 1)
-	go func() {
-		_, err := w.Commit(ctx, sinktest.Order("o", 1))
-		done <- err
-	}()
+	done := commitBeside(ctx, w, sinktest.Order("o", 1))
 	sinktest.Eventually(t, "the hanging session is ended", func() bool { return len(log.find(t, "ended a session")) > 0 })
 	if role := log.find(t, "ended a session")[0]["role"]; role != one.Config().ConnConfig.User {
 		t.Errorf("ended was one of role %v", role)
@@ -277,11 +279,7 @@ func TestARoleThatMayNotEndAHangingSessionLogsThat(t *testing.T) {
 	w := sinktest.NewWriter(t, two, sinkwriter.Config{Cluster: "west", Logger: log.logger(t)})
 	ctx, cancel := context.WithTimeout(t.Context(), heldUp)
 	defer cancel()
-	done := make(chan error, 1)
-	go func() {
-		_, err := w.Commit(ctx, sinktest.Order("o", 1))
-		done <- err
-	}()
+	done := commitBeside(ctx, w, sinktest.Order("o", 1))
 	sinktest.Eventually(t, "it is logged", func() bool { return len(log.find(t, "may not end it")) > 0 })
 	if entry := log.find(t, "may not end it")[0]; entry["role"] != one.Config().ConnConfig.User || entry["level"] != "ERROR" {
 		t.Errorf("logged %v", entry)
@@ -453,11 +451,7 @@ func TestTheMarkHoldsBehindPgbouncer(t *testing.T) {
 	ended := hang(t, sinktest.NewPool(t, through), "o")
 	ctx, cancel := context.WithTimeout(t.Context(), heldUp)
 	defer cancel()
-	done := make(chan error, 1)
-	go func() {
-		_, err := w.Commit(ctx, sinktest.Order("o", 1))
-		done <- err
-	}()
+	done := commitBeside(ctx, w, sinktest.Order("o", 1))
 	sinktest.Eventually(t, "the hanging session is ended", func() bool { return len(log.find(t, "ended a session")) > 0 })
 	sinktest.Eventually(t, "it waits for the row", func() bool { return len(log.find(t, "waiting for a lock")) > 0 })
 	if !ended() {

@@ -193,24 +193,26 @@ func (r *literalReader) rangeLiteral() (rangeLiteral, bool) {
 	}
 	l.from = r.text[r.at]
 	r.at++
-	lower, quoted, ok := r.element(",")
-	if !ok {
+	var ok bool
+	if l.lower, _, ok = r.bound(","); !ok {
 		return l, false
 	}
-	if lower != "" || quoted {
-		l.lower = lower
-	}
-	r.at++
-	upper, quoted, ok := r.element("])")
+	l.upper, l.to, ok = r.bound("])")
+	return l, ok
+}
+
+// bound reads a bound of a range, nil for none, and the character of ends after it.
+func (r *literalReader) bound(ends string) (value any, end byte, ok bool) {
+	text, quoted, ok := r.element(ends)
 	if !ok {
-		return l, false
+		return nil, 0, false
 	}
-	if upper != "" || quoted {
-		l.upper = upper
+	if text != "" || quoted {
+		value = text
 	}
-	l.to = r.text[r.at]
+	end = r.text[r.at]
 	r.at++
-	return l, true
+	return value, end, true
 }
 
 // parseRange reads the text of a range.
