@@ -21,8 +21,11 @@ import (
 
 const (
 	// maxHeldBytes bounds the outputs that a winner keeps in memory to publish them itself,
-	// encoded. Those above it are in the outbox table alone, for the relay.
+	// encoded. Those above it are only in the outbox table, and are read back when their turn
+	// comes, up to maxReadBytes and maxReadRows at a time.
 	maxHeldBytes = 32 << 20
+	maxReadBytes = 8 << 20
+	maxReadRows  = 256
 
 	// heldEvent is what an event takes in memory beside its encoded form, roughly.
 	heldEvent = 512
@@ -63,7 +66,8 @@ const (
 //
 // A row is held from its commit until all its events are published or rejected, or until
 // it is left to a relay. Its events are fresh until they were tried, then failing. The
-// progress of a row is saved when the row ends, and every few seconds.
+// progress of a row is saved when the row ends, and every few seconds. A row that does not fit
+// into the memory is held without its events.
 type outbox struct {
 	writer *Writer
 	ctx    context.Context //nolint:containedctx // of the publishing, which no caller waits for
@@ -76,7 +80,8 @@ type outbox struct {
 
 	mu        sync.Mutex
 	held      map[int64]*heldRow
-	bytes     int        // of held
+	bytes     int        // of held, in memory
+	unread    int        // rows of held without their events
 	fresh     []*heldRow // in the order of their commits
 	failing   []*heldRow
 	calls     []time.Time // when those for fresh rows began that are under way
@@ -100,6 +105,8 @@ type outbox struct {
 type heldRow struct {
 	id       int64
 	events   []event.Event    // neither known to be stored nor rejected
+	unread   int              // events that are only in the table; then there are no others
+	reading  bool             // they are read by a call, and count in the memory
 	rejected []rejectedOutput // to be saved
 	bytes    int
 	renewed  time.Time // its due time is 30 s after it
@@ -179,14 +186,18 @@ func (b *outbox) committed(rows []outboxRow, begin time.Time) {
 	}
 	b.mu.Lock()
 	for _, r := range rows {
-		bytes := len(r.text) + heldEvent*len(r.events)
-		if b.bytes+bytes > maxHeldBytes && b.bytes > 0 {
-			continue
+		h := &heldRow{id: r.id, bytes: len(r.text) + heldEvent*len(r.events), renewed: begin}
+		// Behind an unread row the next ones are unread, too, as they would take the memory that
+		// it waits for.
+		if b.unread > 0 || b.bytes > 0 && b.bytes+h.bytes > maxHeldBytes {
+			h.unread = len(r.events)
+			b.unread++
+		} else {
+			h.events = r.events
+			b.bytes += h.bytes
 		}
-		h := &heldRow{id: r.id, events: r.events, bytes: bytes, renewed: begin}
 		b.held[r.id] = h
 		b.fresh = append(b.fresh, h)
-		b.bytes += bytes
 	}
 	b.mu.Unlock()
 	signal(b.wake)
@@ -278,9 +289,8 @@ func (b *outbox) startCalls(at time.Time) time.Duration {
 		}
 		if earliest.After(at) {
 			next = earliest
-		} else {
-			var rows []*heldRow
-			rows, b.fresh = b.some(b.fresh)
+		} else if rows, rest := b.some(b.fresh); len(rows) > 0 {
+			b.fresh = rest
 			b.calls = append(b.calls, at)
 			b.started, next = at, at.Add(callPatience)
 			b.under.Go(func() { b.call(rows, at, false) })
@@ -309,19 +319,37 @@ func (b *outbox) startCalls(at time.Time) time.Duration {
 	return max(next.Sub(at), time.Millisecond)
 }
 
-// some divides rows into those of one call and the rest.
+// some divides rows into those of one call and the rest. A call reads rows that are unread,
+// and takes the memory for them here. It has no row if there is no memory for the first one.
 func (b *outbox) some(rows []*heldRow) (call, rest []*heldRow) {
-	events := 0
+	events, read, bytes := 0, 0, 0
 	for i, r := range rows {
-		if events += len(r.events); i > 0 && events > b.size {
+		if events += len(r.events) + r.unread; i > 0 && (events > b.size || (r.unread > 0) != (rows[0].unread > 0)) {
 			return rows[:i:i], rows[i:]
 		}
+		if r.unread == 0 {
+			continue
+		}
+		read, bytes = read+1, bytes+r.bytes
+		if b.bytes > 0 && b.bytes+r.bytes > maxHeldBytes || i > 0 && (read > maxReadRows || bytes > maxReadBytes) {
+			return rows[:i:i], rows[i:]
+		}
+		r.reading = true
+		b.unread--
+		b.bytes += r.bytes
 	}
 	return rows, nil
 }
 
 // call publishes the events of rows, and notes their outcomes.
 func (b *outbox) call(rows []*heldRow, began time.Time, retry bool) {
+	config := b.writer.config
+	ctx, cancel := context.WithTimeout(b.ctx, config.PublishTimeout)
+	defer cancel()
+	err := b.read(ctx, rows)
+	if err != nil && b.ctx.Err() == nil {
+		config.Logger.LogAttrs(b.ctx, slog.LevelWarn, "could not read outputs back from the outbox; retrying", slog.Int("rows", len(rows)), slog.Any("err", err))
+	}
 	total := 0
 	for _, r := range rows {
 		total += len(r.events)
@@ -330,12 +358,45 @@ func (b *outbox) call(rows []*heldRow, began time.Time, retry bool) {
 	for _, r := range rows {
 		events = append(events, r.events...)
 	}
-	config := b.writer.config
-	ctx, cancel := context.WithTimeout(b.ctx, config.PublishTimeout)
-	err := config.Publisher.Publish(ctx, events)
-	cancel()
+	if err == nil && total > 0 {
+		err = config.Publisher.Publish(ctx, events)
+	}
 	b.called(rows, contract.ReasonsOf(err, len(events)), began, now(), retry)
 	signal(b.wake)
+}
+
+// read reads the events of rows that are unread. Of a row that is not in the table any more,
+// a relay has published them. A row that cannot be read is left to a relay, which reports it.
+func (b *outbox) read(ctx context.Context, rows []*heldRow) error {
+	var ids []int64
+	for _, r := range rows {
+		if r.reading {
+			ids = append(ids, r.id)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	found, unreadable, err := readOutbox(ctx, b.writer.pool, ids)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	events := map[int64][]event.Event{}
+	for _, row := range found {
+		events[row.id] = row.events
+	}
+	for _, r := range rows {
+		if !r.reading {
+			continue
+		}
+		r.reading = false
+		if r.left = unreadable != nil && events[r.id] == nil; err == nil && !r.left {
+			r.events, r.unread = events[r.id], 0
+		} else if b.held[r.id] == r {
+			b.unread++
+			b.bytes -= r.bytes
+		}
+	}
+	return err
 }
 
 // called notes the outcome of a call.
@@ -353,7 +414,14 @@ func (b *outbox) called(rows []*heldRow, reasons []error, began, at time.Time, r
 	b.writer.stats.published.Add(int64(stored))
 	b.writer.stats.rejected.Add(int64(rejected))
 	moved := stored+rejected > 0
+	var unread []*heldRow
 	for _, r := range rows {
+		if r.unread > 0 {
+			if !r.left && b.held[r.id] == r {
+				unread = append(unread, r)
+			}
+			continue
+		}
 		left, refused, other := divide(r.events, reasons[:len(r.events)])
 		reasons = reasons[len(r.events):]
 		r.changed = r.changed || len(left) < len(r.events)
@@ -370,6 +438,7 @@ func (b *outbox) called(rows []*heldRow, reasons []error, began, at time.Time, r
 			b.failedAgain(r, at)
 		}
 	}
+	b.fresh = slices.Insert(b.fresh, 0, unread...)
 	switch {
 	case retry:
 		b.retrying = false
@@ -424,7 +493,11 @@ func (b *outbox) failedAgain(r *heldRow, at time.Time) {
 func (b *outbox) release(r *heldRow) {
 	if b.held[r.id] == r {
 		delete(b.held, r.id)
-		b.bytes -= r.bytes
+		if r.unread > 0 && !r.reading {
+			b.unread--
+		} else {
+			b.bytes -= r.bytes
+		}
 	}
 }
 
@@ -480,10 +553,10 @@ func (b *outbox) saveOnce(ctx context.Context, end bool) {
 	for _, r := range b.held {
 		switch {
 		case at.Sub(r.renewed) > lease:
-			dropped += len(r.events)
+			dropped += len(r.events) + r.unread
 			b.release(r) // a relay has it, or will have it
 		case r.left && !r.changed && len(r.rejected) == 0:
-			dropped += len(r.events)
+			dropped += len(r.events) + r.unread
 			back = append(back, r.id)
 			b.release(r)
 		case r.left, len(r.rejected) > 0, r.changed && (end || at.Sub(r.renewed) > renewAfter):

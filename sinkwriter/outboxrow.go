@@ -1,12 +1,16 @@
 package sinkwriter
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 	"github.com/tandem-fn/tandem/sinkwriter/internal/pgjson"
@@ -19,6 +23,7 @@ const (
 	maxRowEvents = 1024
 
 	outboxInsertSQL = `insert into tandem.outbox (id, events) overriding system value values ($1, $2)`
+	outboxReadSQL   = `select id, events from tandem.outbox where id = any($1::bigint[])`
 	outboxDeleteSQL = `delete from tandem.outbox where id = any($1::bigint[])`
 
 	// Leaves a row with the events that are not stored yet, for relays now or later.
@@ -76,6 +81,37 @@ func newRows(events []event.Event) ([]outboxRow, error) {
 		events = events[n:]
 	}
 	return rows, nil
+}
+
+// readOutbox returns the rows of the outbox that have one of the ids. A row that cannot be read
+// is in unreadable, beside the others.
+func readOutbox(ctx context.Context, pool *pgxpool.Pool, ids []int64) (found []outboxRow, unreadable, err error) {
+	rows, err := pool.Query(ctx, outboxReadSQL, ids)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the outbox: %w", err)
+	}
+	found, unreadable, err = collectRows(rows)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the outbox: %w", err)
+	}
+	return found, unreadable, nil
+}
+
+// collectRows reads the ids and the texts of rows, and closes rows. A row that cannot be read is
+// in unreadable, beside the others.
+func collectRows(rows pgx.Rows) (found []outboxRow, unreadable, err error) {
+	var id int64
+	var text []byte
+	_, err = pgx.ForEachRow(rows, []any{&id, &text}, func() error {
+		events, err := readEvents(text)
+		if err != nil {
+			unreadable = errors.Join(unreadable, fmt.Errorf("read row %d of the outbox: %w", id, err))
+			return nil
+		}
+		found = append(found, outboxRow{id: id, events: events})
+		return nil
+	})
+	return found, unreadable, err
 }
 
 // readEvents reads the text of a row.

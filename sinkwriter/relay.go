@@ -306,18 +306,8 @@ func (b *Outbox) takePiece(ctx context.Context, from, to time.Duration) (taken [
 	var unreadable error
 	batch := &pgx.Batch{}
 	batch.Queue(mark.SQL)
-	batch.Queue(takeoverSQL, relayRows, relayBytes, from, to).Query(func(rows pgx.Rows) error {
-		var id int64
-		var text []byte
-		_, err := pgx.ForEachRow(rows, []any{&id, &text}, func() error {
-			events, err := readEvents(text)
-			if err != nil {
-				unreadable = errors.Join(unreadable, fmt.Errorf("take over row %d of the outbox: %w", id, err))
-				return nil
-			}
-			taken = append(taken, outboxRow{id: id, events: events})
-			return nil
-		})
+	batch.Queue(takeoverSQL, relayRows, relayBytes, from, to).Query(func(rows pgx.Rows) (err error) {
+		taken, unreadable, err = collectRows(rows)
 		return err
 	})
 	batch.Queue(elapsedSQL).QueryRow(func(row pgx.Row) error { return row.Scan(&took) })
