@@ -31,10 +31,10 @@ func TestStatusIsATableOnATerminal(t *testing.T) {
 	s := newScreen(&out, true, func() int { return 200 })
 	s.show(exampleStatus())
 	s.say("west-source: signal: killed")
-	want := `12 s   fed 6,150 of 20,000   502 events/s   rows 6,149   outputs 342   outbox –
-cluster   delivered        won       lost  rejected   failed   p50 ms   p99 ms       lag  restarts
-east          6,149      3,411      2,738         0        0      1.8      212         0         1
-west          6,100          0          0         0        3        –        –         –         0
+	want := `12 s  fed 6,150 of 20,000  502 events/s  rows 6,149  outputs 342  outbox –
+cluster delivered     won    lost rejected failed p50 ms p99 ms    lag restarts
+east        6,149   3,411   2,738        0      0    1.8    212      0        1
+west        6,100       0       0        0      3      –      –      –        0
 `
 	if diff := cmp.Diff(want+"\x1b[4A\r\x1b[Jwest-source: signal: killed\n"+want, out.String()); diff != "" {
 		t.Errorf("on the terminal (-want +got):\n%s", diff)

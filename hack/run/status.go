@@ -87,16 +87,16 @@ func seconds(d time.Duration) string {
 	return strconv.Itoa(int(d.Round(time.Second).Seconds())) + " s"
 }
 
-// table is for a terminal.
+// table is for a terminal, of 80 columns or more.
 func (s status) table() []string {
 	lines := []string{
-		fmt.Sprintf("%s   fed %s   %s events/s   rows %s   outputs %s   outbox %s", seconds(s.elapsed), s.progress(),
+		fmt.Sprintf("%s  fed %s  %s events/s  rows %s  outputs %s  outbox %s", seconds(s.elapsed), s.progress(),
 			count(s.eventsPerSecond), s.rows.count(), s.outputs.count(), s.backlog.count()),
-		fmt.Sprintf("%-8s %10s %10s %10s %9s %8s %8s %8s %9s %9s", "cluster", "delivered", "won", "lost", "rejected", "failed",
+		fmt.Sprintf("%-7s %9s %7s %7s %8s %6s %6s %6s %6s %8s", "cluster", "delivered", "won", "lost", "rejected", "failed",
 			"p50 ms", "p99 ms", "lag", "restarts"),
 	}
 	for _, c := range s.clusters {
-		lines = append(lines, fmt.Sprintf("%-8s %10s %10s %10s %9s %8s %8s %8s %9s %9d", c.name, count(c.counts.delivered),
+		lines = append(lines, fmt.Sprintf("%-7s %9s %7s %7s %8s %6s %6s %6s %6s %8d", c.name, count(c.counts.delivered),
 			count(c.counts.won), count(c.counts.lost), count(c.counts.rejected), count(c.counts.failed),
 			c.p50.millis(), c.p99.millis(), c.lag.count(), c.restarts))
 	}
