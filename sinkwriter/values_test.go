@@ -443,29 +443,29 @@ func writeVerdicts(b *strings.Builder, values []goValue, verdicts, known []verdi
 
 const valuesIntroduction = `# Values: what a function passes, and what a column holds
 
-What becomes of a value of any Go type in a column of any PostgreSQL type, and of its array: it is **stored exactly**,
-or the event is **refused** with a sentence that names the column and what to do. Nothing is rounded, cut off or
-reinterpreted on the way. A test writes this page from what it finds on a server (` + "`go test ./sinkwriter -run EveryColumn -update`" + `), and compares
-each stored value with what the server itself reads.
+After this page you know which Go values each type of column stores. A value of any Go type, in a column of any PostgreSQL type or of its
+array, is **stored exactly**, or the event is **refused** with a sentence that names the column and the remedy. Nothing is rounded, cut off or
+reinterpreted. A test generates this page from the answers of a server (` + "`go test ./sinkwriter -run EveryColumn -update`" + `), and compares
+each stored value with the server's own reading of it.
 
-- **Refused before the claim** is a value that does not fit the column: 422, a dead letter. The other events of its batch do
-  not notice. **Refused by the server** (with the SQLSTATE) is what only PostgreSQL can judge, such as a constraint or a text of
-  a type that Tandem does not know: 422 too, and its batch is divided until the event is alone.
-- **A value has one form, whatever the column is**, and the comparison between clusters sees this form: a pointer is what it points to; a
-  value with methods is what ` + "`Value` (`driver.Valuer`), else `MarshalText`, else `MarshalJSON`" + ` returns; ` + "`String`" + ` does not count. A struct
+- **Refused before the claim**: the value does not fit the column. The event is answered with 422 and becomes a dead letter; the other events of its batch are
+  not affected. **Refused by the server** (with the SQLSTATE): only PostgreSQL can judge the value, such as one that violates a constraint or a text of
+  a type that Tandem does not know. The answer is 422 too, and the batch is divided until the event is alone.
+- **A value has one form, whatever the column is**, and clusters compare this form. A pointer stands for the value that it points to. A
+  value with methods has the form that ` + "`Value`" + ` (` + "`driver.Valuer`" + `), else ` + "`MarshalText`" + `, else ` + "`MarshalJSON`" + ` returns; ` + "`String`" + ` is ignored. A struct
   without them is JSON.
 - **Integers and floats**: a float fits an integer column if it is whole and below 2^53. From there on a float has lost digits that
-  the event may have had: decode JSON into ` + "`int64` or `json.Number`" + ` (` + "`Decoder.UseNumber`" + `) instead of ` + "`any`" + `. A decimal fits ` + "`numeric(p,s)`, `real` and `double precision`" + ` if
+  the event may have had: decode JSON into ` + "`int64`" + ` or ` + "`json.Number`" + ` (` + "`Decoder.UseNumber`" + `) instead of ` + "`any`" + `. A decimal fits ` + "`numeric(p,s)`" + `, ` + "`real`" + ` and ` + "`double precision`" + ` if
   PostgreSQL writes it with the same digits. Minus zero is zero.
-- **Times** are stored in UTC, and to the microsecond, as PostgreSQL has no nanoseconds: these are the digits that are dropped, of a ` + "`time.Time`" + ` and of
-  a text alike. A text is RFC 3339, ` + "`2024-05-01`, `2024-05-01 10:00:00`" + ` (UTC), or ` + "`infinity`" + `; words such as ` + "`now`" + ` are refused, as the server's clock would decide.
-  A ` + "`date`" + ` takes no time of day, and ` + "`timestamp(3)`" + ` no microseconds: truncate them in the function.
-- **Text** must be UTF-8 without the character zero, and no longer than the column takes, also where PostgreSQL itself would cut it off (` + "`name`" + `, domains over ` + "`varchar(n)`" + `).
-- **JSON**: ` + "`[]byte` and `json.RawMessage`" + ` are documents; any other value is encoded, so a string is a string of the document.
-- **Arrays** are slices, of slices for more dimensions, or a text such as ` + "`{1,2}`" + `. Nil elements are NULL, an empty slice is an empty array.
+- **Times** are stored in UTC and to the microsecond, because PostgreSQL has no nanoseconds: only these digits are dropped, from a ` + "`time.Time`" + ` and from
+  a text alike. A text is RFC 3339, ` + "`2024-05-01`" + `, ` + "`2024-05-01 10:00:00`" + ` (UTC), or ` + "`infinity`" + `. Words such as ` + "`now`" + ` are refused, because the server's clock would decide.
+  A ` + "`date`" + ` accepts no time of day, and ` + "`timestamp(3)`" + ` no microseconds: truncate them in the function.
+- **Text** must be UTF-8 without the character zero, and not longer than the column allows, also where PostgreSQL itself would cut it off (` + "`name`" + `, domains over ` + "`varchar(n)`" + `).
+- **JSON**: ` + "`[]byte`" + ` and ` + "`json.RawMessage`" + ` are documents; any other value is encoded, so a string becomes a JSON string.
+- **Arrays** are slices, slices of slices for more dimensions, or a text such as ` + "`{1,2}`" + `. Nil elements are NULL, an empty slice is an empty array.
 - **Composite types** are a map by the names of the attributes, a slice in their order, or a text such as ` + "`(1,abc)`" + `.
-- **Time zone, date style and the like** of the role, the database or the connection string do not matter: each transaction sets its own.
+- **Time zone, date style and similar settings** of the role, the database or the connection string have no effect: each transaction sets its own.
 
-PostGIS's geometry and geography take text (WKT, or WKB in hexadecimal digits) and ` + "`[]byte`" + ` (EWKB).
+PostGIS's geometry and geography accept text (WKT, or WKB in hexadecimal digits) and ` + "`[]byte`" + ` (EWKB).
 
 `

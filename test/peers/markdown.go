@@ -11,12 +11,12 @@ import (
 func (r *report) markdown() string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("# The others, same work, same run\n")
+	line("# Beside Watermill, DBOS, River and by hand: same work, same run\n\n%s\n", strings.TrimSpace(aim))
 	line("%s\n", r.verdict())
 	if text := r.beside(); text != "" {
 		line("%s\n", text)
 	}
-	line("Made by `make peers` on %s, in %s. Figures of two runs compare only as ratios.", r.Begun.Format("2 January 2006, 15:04 MST"), r.Took.Round(time.Second))
+	line("Made by `make peers` on %s, in %s. Compare figures of two runs only as ratios.", r.Begun.Format("2 January 2006, 15:04 MST"), r.Took.Round(time.Second))
 	if r.Quick {
 		line("This was a quick look: one short round.")
 	}
@@ -46,43 +46,48 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
+const aim = `
+After this page you know how Tandem compares with the same work by hand and with Watermill, DBOS and River: rates, latencies, the effect of
+a killed cluster, and how each was configured.
+`
+
 const theWork = `
-Flights as CloudEvents in a stream of JetStream, one in fifty of them twice. Two clusters, east and west, read it; a
-consumer of each is an operating-system process (of Tandem two, source and function). An event is known by its source
+Flights as CloudEvents in a stream of JetStream, one in fifty of them twice. Two clusters, east and west, read it. A
+consumer is an operating-system process in each of them (for Tandem two, source and function). An event is identified by its source
 *and* id. Its effects, in one transaction: the flight's row (an upsert), its airport's count and minutes (a counter,
 220 airports, so some are hot), and for a delay of an hour or more (5.5 %) an event to another stream, with an id that
-is always the same. In most rows everything comes to both clusters, as Tandem has it; *one durable* is both sharing a
-consumer of the stream, so that each event comes to one of them, which is how people use the others and is cheaper.
+is always the same. In most rows every event is delivered to both clusters, as with Tandem. With *one durable*, both share a
+consumer of the stream, so that each event is delivered to one of them, which is the usual way to use the others and is cheaper.
 
-Every trial has a new database and new streams and begins with a full stream and a checkpoint. It ends when everything
-is committed, all outputs are in their stream and both clusters have acknowledged everything. Then rows, totals and
+Every trial has a new database and new streams and begins with a full stream and a checkpoint. It ends when all events
+are committed, all outputs are in their stream and both clusters have acknowledged all messages. Then rows, totals and
 outputs are compared, airport by airport, with the truth that comes with the flights; a difference would have ended the
-run. Latency is from the stream's time of a message to the database's time of the commit (pg_xact_commit_timestamp),
-which for all is before the commit is flushed.
+run. Latency is measured from the stream's time of a message to the database's time of the commit (pg_xact_commit_timestamp),
+which for all of them is before the commit is flushed.
 `
 
 const why = `
-A commit and the round trips to it cost more than the work, so what counts is how many events share them. All the others
+A commit and its round trips cost more than the work, so the number of events that share them decides. All the others
 commit each event by itself: by hand and with Watermill once; River once, besides the batches in which it inserts,
 fetches and completes jobs; DBOS three times at least (the workflow's record, its transaction, its outcome). PostgreSQL
 flushes concurrent commits together, which is why more connections help them. Tandem commits the events of many
-requests in one transaction, with statements that take arrays, and needs two connections for that. Against that stands
-an HTTP request between source and function, for each event or, with TANDEM_BATCH, for many, and that every event is
-computed in both clusters; what the others do is a call in the same process, and with one durable once.
+requests in one transaction, with statements that take arrays, and needs two connections for that. On the other side, it has
+an HTTP request between source and function, for each event or, with TANDEM_BATCH, for many, and computes every event
+in both clusters. The others call a function in the same process, and with one durable only once.
 
-Whoever batches by hand, with arrays, a sorted claim, one transaction for hundreds, has what Tandem has, and without
-HTTP is faster; test/bench has the floor for that. What it takes besides (one bad event in a batch, order of locks, a
-process stopped between two statements, the outbox of a dead process) is what Tandem is.
+If you batch by hand, with arrays, a sorted claim and one transaction for hundreds of events, you have the same as Tandem, and without
+HTTP it is faster; test/bench has the floor for that. Tandem is the rest of the work: one bad event in a batch, the order of locks, a
+process stopped between two statements, the outbox of a dead process.
 `
 
 const limits = `
 Another machine, another disk, a network between the parts: clients and servers share the cores here, and a round trip
-costs some 0.1 ms. Where it costs 1 ms, those who have many of them lose more. Handlers that take long: all of these do
+costs some 0.1 ms. Where it costs 1 ms, programs with many round trips lose more. Handlers that take long: all of these do
 next to nothing but write. Tables that have grown for months. Kafka.
 `
 
 func (r *report) table(line func(string, ...any)) {
-	line("| | at a time | events/s | lowest–highest | p50 ms | p99 ms | p99 to output ms | connections | WAL bytes an event |")
+	line("| | at a time | events/s | lowest–highest | p50 ms | p99 ms | p99 to output ms | connections | WAL bytes per event |")
 	line("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
 	for _, row := range r.Rows {
 		var wal []float64
@@ -110,12 +115,12 @@ func (r *report) table(line func(string, ...any)) {
 			line("\nA trial of %s was made again: %s", row.Title, reason)
 		}
 	}
-	line("\n`at a time` is for each cluster, `connections` for both together. Distinct events a second are the median of %d rounds, which went round robin through the rows; %s events a trial, %s, which would be over too soon otherwise; short trials favour the others, whose tables stay small. Latency at %d events a second.\n",
+	line("\n`at a time` is for each cluster, `connections` for both together. Distinct events per second are the median of %d rounds, which went round robin through the rows; %s events per trial, %s, which would be over too soon otherwise; short trials favor the others, whose tables stay small. Latency at %d events per second.\n",
 		len(r.Rows[0].Rounds), thousands(float64(r.Events)), strings.Join(counts, ", "), r.Rate)
 }
 
 func (r *report) outcomes(line func(string, ...any)) {
-	line("## A cluster is killed\n\nWith SIGKILL, all processes of it, when %.0f %% of a full stream were done. *Missing* is what was not there when the other cluster was alone and nothing happened any more for %s; *lost* and *doubled* are after the dead one had come back and all was quiet again. Outputs with the same id twice are not doubled: consumers drop them. The survivor had all that was left of the events to do, of which Tandem had five times as many as the others.\n", killAt*100, stallTimeout)
+	line("## A cluster is killed\n\nWith SIGKILL, all processes of it, when %.0f %% of a full stream were done. *Missing* are the events that were not committed when the other cluster was alone and idle for %s; *lost* and *doubled* are counted after the dead one had come back and was idle again. Outputs with the same id twice are not doubled: consumers drop them. The survivor had to process all remaining events, of which Tandem had five times as many as the others.\n", killAt*100, stallTimeout)
 	line("| | missing meanwhile | survivor done after | lost | doubled | outputs lost | outputs repeated | done after it was back |")
 	line("|---|---:|---:|---:|---:|---:|---:|---:|")
 	for _, row := range r.Rows {
@@ -130,13 +135,13 @@ func (r *report) outcomes(line func(string, ...any)) {
 }
 
 const aboutKills = `
-What a dead process had taken over from the stream and acknowledged waits for somebody to rescue it: River's leader
+Events that a dead process had acknowledged to the stream wait until another process rescues them: River's leader
 does so after RescueStuckJobsAfter, which was 15 s here and is an hour by default. DBOS recovers the workflows of an
-executor when one of that name starts again, or its Conductor tells another one to, which was not there. Where both
-clusters start the same workflow directly, the second one that does so becomes the executor in its record although the
-first one runs it (InsertWorkflowStatus: on conflict, executor_id), so what the dead one had is not recovered when it
-comes back; a restart of the *survivor*, or POST /dbos-workflow-recovery with its name, should. Through a queue, or with one durable, the record
-keeps its executor. Those who share a durable wait for AckWait, 30 s, for what the dead one had in its hands.
+executor when one of that name starts again, or when its Conductor asks another one to; there was no Conductor here. Where both
+clusters start the same workflow directly, the second one becomes the executor in its record although the
+first one runs it (InsertWorkflowStatus: on conflict, executor_id), so the workflows of the dead one are not recovered when it
+comes back; a restart of the *survivor*, or POST /dbos-workflow-recovery with its name, should recover them. Through a queue, or with one durable, the record
+keeps its executor. Clusters that share a durable wait for AckWait, 30 s, for the messages that the dead one held.
 `
 
 func afterBack(k *killed) string {
@@ -167,10 +172,10 @@ func (r *report) configurations(line func(string, ...any)) {
 		line("### %s\n\n%s\n", s.title, s.about)
 		choices(s.list)
 		if s.offers != "" {
-			line("*What it offers that Tandem does not:* %s\n", s.offers)
+			line("*It offers, and Tandem does not:* %s\n", s.offers)
 		}
 	}
-	line("Tried beforehand, events a second by what is worked on at a time:\n\n| | |\n|---|---|")
+	line("Tried beforehand, events per second by concurrency:\n\n| | |\n|---|---|")
 	for _, row := range r.Rows {
 		var list []string
 		for _, a := range row.Tried {
