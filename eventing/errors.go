@@ -6,12 +6,12 @@ import "errors"
 // help.
 var ErrTooLarge = errors.New("the event is larger than the stream accepts")
 
-// ErrMissed means that a stream has delivered messages that did not arrive.
+// ErrMissed means that a stream delivered messages that did not arrive here.
 var ErrMissed = errors.New("messages that were delivered have not arrived")
 
-// ErrGone means that a stream does not have a message any more.
-var ErrGone = errors.New("the stream does not have the message any more")
+// ErrGone means that a stream has deleted a message.
+var ErrGone = errors.New("the stream has deleted the message")
 
-// ErrTruncated means that a stream lost messages that its consumer had read, as in an
-// unclean election. Others may have their sequences now.
+// ErrTruncated means that a stream lost messages that its consumer had read, for
+// example in an unclean leader election. Other messages may have their sequences now.
 var ErrTruncated = errors.New("the stream lost messages that were delivered")

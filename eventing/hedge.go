@@ -5,27 +5,28 @@ import (
 	"time"
 )
 
-// MaxHedge is the longest delay of a [Hedge]. While a message waits for it, the
-// stream holds it as handed out.
+// MaxHedge is the longest delay of a [Hedge]. The stream counts a message that waits
+// for it as delivered and unacknowledged.
 const MaxHedge = time.Minute
 
-// Hedge is how much redundancy a cluster wants for a function. Its zero value is
-// the race: all clusters compute everything at once.
+// Hedge is the redundancy of a function in a cluster. The zero value is the race: all
+// clusters compute every event at once.
 type Hedge struct {
-	// Delay is how long a message waits, from its receipt, before the ledger is
-	// asked whether another cluster has done it. From 0 to [MaxHedge].
+	// Delay is the time between receiving a message and looking it up in the ledger; it
+	// is delivered if no cluster has committed it. From 0 to [MaxHedge].
 	Delay time.Duration
 
-	// Standby delivers nothing. What others have done is acknowledged.
+	// Standby delivers nothing. Messages that other clusters have committed are
+	// acknowledged.
 	Standby bool
 
-	// Share has one of the clusters that share go first with each event. The others compute
-	// what is not committed after a delay, which is no part of the Hedge.
+	// Share assigns each event to one of the clusters that share; the others compute it
+	// only if it is not committed after a delay, which is not part of the Hedge.
 	Share bool
 }
 
-// ParseHedge reads what [Hedge.String] gives, and "race" for 0. The error says
-// what it wants instead.
+// ParseHedge parses the result of [Hedge.String]; it also accepts "race" for 0. The
+// error states the accepted values.
 func ParseHedge(s string) (Hedge, error) {
 	switch s {
 	case "race", "0":
@@ -42,7 +43,7 @@ func ParseHedge(s string) (Hedge, error) {
 	return Hedge{Delay: delay}, nil
 }
 
-// String gives 0, the delay, share, or standby.
+// String returns 0, the delay, share, or standby.
 func (h Hedge) String() string {
 	switch {
 	case h.Standby:

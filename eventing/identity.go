@@ -10,15 +10,15 @@ import (
 	"strconv"
 )
 
-// MessageType is the CloudEvent type of a message that is no CloudEvent.
+// MessageType is the CloudEvent type of a message that is not a CloudEvent.
 const MessageType = "io.github.tandem-fn.message"
 
-// MessageID is what a stream recognises a repeated event by: the SHA-256 of the
-// event's source and id, each behind its length (4 bytes, big-endian), in
-// hexadecimal. Never by the id alone: two sources may use the same one.
+// MessageID returns the id by which a stream deduplicates an event: the SHA-256 of the
+// event's source and id, each preceded by its length (4 bytes, big-endian), in
+// hexadecimal. The id alone would not do, because two sources may use the same one.
 // testdata/message_id.tsv holds vectors.
 func MessageID(source, id string) string {
-	// Enough for the usual ones; append moves longer ones to the heap.
+	// Large enough for usual identities; append moves longer ones to the heap.
 	var space [256]byte
 	b := appendPart(space[:0], source)
 	b = appendPart(b, id)
@@ -28,25 +28,25 @@ func MessageID(source, id string) string {
 	return string(text[:])
 }
 
-// Origin is where a message was stored first. A stream that copies another, as
-// a mirror does, has the other one's messages with their origin.
+// Origin is the place in which a message was stored first. If a stream copies another
+// one, as a mirror does, its messages have the origin of the copied stream.
 type Origin struct {
 	Stream   string
 	Sequence uint64
 }
 
-// Identity gives source and id to a message that is no CloudEvent: the same in
-// every cluster and through every copy of the stream, and another one when the
-// stream was deleted and made again with other messages.
+// Identity returns the source and id of a message that is not a CloudEvent. They are
+// the same in every cluster and through every copy of the stream. They differ if the
+// stream was deleted and recreated with other messages.
 //
-// The source is "/tandem/streams/" and the stream's name, escaped as a segment
-// of a path. The id is the sequence in decimal, '-', and the first 8 bytes of a
-// SHA-256 in hexadecimal. What is hashed is the subject, then name and value of
-// each header, in the order of the names and of the values under one name, then
-// the data, each of these behind its length (4 bytes, big-endian).
+// The source is "/tandem/streams/" and the stream's name, escaped as a segment of a
+// path. The id is the sequence in decimal, '-', and the first 8 bytes of a SHA-256 in
+// hexadecimal. The hash covers the subject, then name and value of each header, in the
+// order of the names and of the values under one name, then the data, each preceded by
+// its length (4 bytes, big-endian).
 //
-// The rule is for ever: another one would have the whole stream applied again.
-// testdata/identity.tsv holds vectors.
+// The rule must never change: with another one, every stream would be applied a second
+// time. testdata/identity.tsv holds vectors.
 func (o Origin) Identity(subject string, header map[string][]string, data []byte) (source, id string) {
 	hash := sha256.New()
 	part := func(b []byte) {

@@ -45,7 +45,7 @@ func TestIdentityIsAsPublished(t *testing.T) {
 			t.Fatal(err)
 		}
 		origin := eventing.Origin{Stream: v[0], Sequence: sequence}
-		for range 10 { // a map's order is another one each time
+		for range 10 { // the iteration order of a map varies
 			source, id := origin.Identity(v[2], header, data)
 			if source != v[5] || id != v[6] {
 				t.Errorf("%v: identity %s %s, want %s %s", v[:5], source, id, v[5], v[6])
