@@ -11,17 +11,18 @@ import (
 )
 
 // acknowledge acknowledges a finished entry. If the acknowledgement is lost, it is sent
-// again when the floor stands still, or when the message is redelivered.
+// again when the floor has stalled, or when the message is redelivered.
 func (s *Source) acknowledge(ctx context.Context, e *inflight.Entry) {
 	s.tell(ctx, e, e.Message.Ack, "acknowledge")
 }
 
-// handBack returns an entry to its stream, as the process ends.
+// handBack returns an entry to its stream when the process ends.
 func (s *Source) handBack(ctx context.Context, e *inflight.Entry) {
 	s.tell(ctx, e, e.Message.Nak, "release")
 }
 
-// handBackAll ends the table and returns to the streams what is in no request or lookup.
+// handBackAll closes the table and returns to the streams every entry that is in no
+// request or lookup.
 func (s *Source) handBackAll(ctx context.Context) {
 	entries := s.table.Close()
 	for _, e := range entries {
@@ -30,9 +31,9 @@ func (s *Source) handBackAll(ctx context.Context) {
 	s.countLost(ctx, entries)
 }
 
-// countLost counts those of the entries that this process hands back and that the stream has
-// deleted: no process has them any more. Those whose attempts are stored are counted by the next
-// process that reads the stream.
+// countLost counts the entries that this process hands back although the stream has deleted
+// their messages: no process can deliver them. Entries whose attempts are stored are counted by
+// the next process that reads the stream.
 func (s *Source) countLost(ctx context.Context, entries []*inflight.Entry) {
 	if len(entries) == 0 {
 		return
@@ -58,8 +59,9 @@ func (s *Source) countLost(ctx context.Context, entries []*inflight.Entry) {
 	}
 }
 
-// tell tells the stream about an entry, if this process is active. If the stream does not
-// hear it, the message is redelivered, which does no harm.
+// tell sends an acknowledgement, a negative one, or a heartbeat for an entry to its
+// stream, if this process is active. If the stream does not receive it, the message is
+// redelivered, which is harmless.
 func (s *Source) tell(ctx context.Context, e *inflight.Entry, verb func() error, what string) {
 	if !s.active() {
 		return
@@ -74,7 +76,7 @@ func (s *Source) reportUntold(ctx context.Context, m eventing.Message, what stri
 		slog.String("verb", what), slog.Uint64("sequence", m.Sequence()), slog.Any("err", err))
 }
 
-// ackAtOnce acknowledges a message that is not delivered, if this process is active.
+// ackAtOnce acknowledges a message that needs no delivery, if this process is active.
 func (s *Source) ackAtOnce(ctx context.Context, m eventing.Message) {
 	if !s.active() {
 		return
@@ -84,7 +86,7 @@ func (s *Source) ackAtOnce(ctx context.Context, m eventing.Message) {
 	}
 }
 
-// heartbeat tells the streams now and then that the messages in flight are in progress.
+// heartbeat periodically extends the time until the messages in flight are redelivered.
 func (s *Source) heartbeat(ctx context.Context) {
 	ticker := time.NewTicker(s.cfg.Heartbeat / 2)
 	defer ticker.Stop()

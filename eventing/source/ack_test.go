@@ -27,13 +27,13 @@ func TestEventsThatBreakTheFunctionDoNotHoldUpOthers(t *testing.T) {
 		bad, code int
 		takes     time.Duration
 	}{
-		// More than are delivered at once, 32, and than are held, 64.
+		// More than the 32 that are delivered at once, and the 64 that are held.
 		{name: "answered 500", bad: 300, code: http.StatusInternalServerError},
 		// They are due more often than the function can answer, as on a slow machine:
-		// redeliveries must leave the time for first attempts.
+		// redeliveries must leave time for first attempts.
 		{name: "answered 500 slowly", bad: 300, code: http.StatusInternalServerError, takes: 100 * time.Millisecond},
-		// That alone could as well be a function that is not there, and they leave
-		// no room for others.
+		// A function that is unavailable would answer like this too, and these events
+		// leave no room for others.
 		{name: "answered 503", bad: 50, code: http.StatusServiceUnavailable},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -44,7 +44,7 @@ func TestEventsThatBreakTheFunctionDoNotHoldUpOthers(t *testing.T) {
 			eventtest.Publish(t, server, "EVENTS", 1001, 400)
 			f := newFunction(t)
 			var well atomic.Bool
-			var all atomic.Int64 // attempts when each had one
+			var all atomic.Int64 // attempts when each event had one
 			f.answer(func(_ http.ResponseWriter, r *http.Request, e event.Event) int {
 				if e.ID() < "test-001000" && !well.Load() {
 					if events, attempts := f.attempted("test-001000"); events == tt.bad {
@@ -57,9 +57,9 @@ func TestEventsThatBreakTheFunctionDoNotHoldUpOthers(t *testing.T) {
 			})
 			p := &progress{}
 			startSource(t, server, f.url(), p)
-			// They come first: how long that takes depends on the machine, and on how often
-			// a function that answers 503 is probed. Each is attempted before one is
-			// attempted for ever.
+			// They are delivered first. How long that takes depends on the machine, and on
+			// how often a function that answers 503 is probed. Each event is attempted once
+			// before one is attempted endlessly.
 			eventtest.Reaches(t, "events that break the function are attempted", tt.bad, func() int {
 				events, _ := f.attempted("test-001000")
 				return events
@@ -116,7 +116,7 @@ func TestTheBytesInMemoryAreBounded(t *testing.T) {
 		t.Errorf("%d events of 200 KiB were held at once, with a bound of 1 MiB", got)
 	}
 
-	// One that is larger than all that may be held goes through alone.
+	// One event is larger than all that may be held, and is delivered alone.
 	e := eventtest.NewEvent("test-000040")
 	e.SetDataContentType("application/octet-stream")
 	e.DataEncoded = make([]byte, 1000<<10)
@@ -153,7 +153,7 @@ func TestABacklogDoesNotGrowTheMemory(t *testing.T) { //nolint:paralleltest // i
 	const most = maxBytes / stub
 	eventtest.Reaches(t, "messages are read as far as they may wait", most*9/10, func() int { return p.head("EVENTS") })
 	time.Sleep(time.Second)
-	// The server is in this process too, and keeps what it reads for a while.
+	// The server is in this process too, and keeps what it has read for a while.
 	if grown := heap() - before; grown > 32<<20 {
 		t.Errorf("the heap grew by %d MiB with a backlog of %d", grown>>20, backlog)
 	}
@@ -179,9 +179,9 @@ func TestAnEventThatKeepsBreakingTheFunctionIsADeadLetterAfterAWhile(t *testing.
 		case e.ID() == "test-000007":
 			return http.StatusInternalServerError
 		case e.ID() == "test-000008" && f.tried("/ "+e.ID()) < 3:
-			return http.StatusInternalServerError // it gets over it, before the third answer that makes it dead
+			return http.StatusInternalServerError // the function recovers before the third answer, which would make it a dead letter
 		case e.ID() == "test-000009" && f.tried("/ "+e.ID()) < 30:
-			return []int{503, 401, 403, 404, 415, 502}[f.tried("/ "+e.ID())%6] // never counts
+			return []int{503, 401, 403, 404, 415, 502}[f.tried("/ "+e.ID())%6] // never counts as an attempt
 		}
 		return http.StatusNoContent
 	})
@@ -206,7 +206,7 @@ func TestAnEventThatKeepsBreakingTheFunctionIsADeadLetterAfterAWhile(t *testing.
 	run(t, source)
 	f.waitFor(t, 19)
 	away.Store(true)
-	time.Sleep(2 * time.Second) // which does not count
+	time.Sleep(2 * time.Second) // this time does not count
 	away.Store(false)
 	letter := <-letters
 	if took := time.Since(begun); took < 3500*time.Millisecond {

@@ -28,19 +28,19 @@ type together struct {
 
 	mu      sync.Mutex
 	status  func(id string, alone bool) int
-	refuses int // the status for any batch
+	refuses int // the status of the answer to any batch
 	done    map[string]int
-	tried   map[string]int // how often it came, alone or not
+	tried   map[string]int // attempts of each event, alone or in a batch
 	letters map[string]event.Event
 	batches []int // their sizes
 	single  int
 	pause   time.Duration
-	hold    chan struct{} // no request is answered before it is closed; nil for no wait
+	hold    chan struct{} // no request is answered before it is closed; nil means no wait
 
-	noBatches bool // it does not say that it accepts any
+	noBatches bool // the function does not state that it accepts batches
 }
 
-// count returns how many events are done, and attempts how often events came.
+// count returns how many events are done, and attempts the total number of attempts.
 func (f *together) count() (n int) {
 	f.read(func() { n = len(f.done) })
 	return n
@@ -192,7 +192,7 @@ func TestEventsGoTogetherThatWaitTogether(t *testing.T) {
 		}
 	})
 
-	// Nobody waits for a batch to fill.
+	// No event waits for a batch to fill.
 	eventtest.Publish(t, server, "EVENTS", 3001, 1)
 	eventtest.Eventually(t, "one alone is acknowledged", func() bool { return p.floor("EVENTS") == 3002 })
 }
@@ -258,7 +258,7 @@ func TestAFunctionThatTakesNoBatchesGetsEventsOneByOne(t *testing.T) {
 				if len(f.done) != events || len(f.letters) != 0 {
 					t.Errorf("%d events are done, %d dead", len(f.done), len(f.letters))
 				}
-				// A few at a time, after 1, 2, 4, … s; otherwise each event would be in one of 150.
+				// Batches after 1, 2, 4, … s; otherwise each event would be in one of 150.
 				if len(f.batches) > 100 {
 					t.Errorf("%d batches were sent to a sink that takes none", len(f.batches))
 				}
@@ -292,7 +292,7 @@ func TestAFunctionThatIsAwayGetsBatchesAgain(t *testing.T) {
 	})
 }
 
-// What is sent as JSON and is none could end its event and begin another one.
+// Data that is sent as JSON and is not valid could end its event and begin another one.
 func TestNoEventIsSmuggledIntoABatch(t *testing.T) {
 	t.Parallel()
 

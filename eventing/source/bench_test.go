@@ -22,8 +22,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/source"
 )
 
-// BenchmarkSource measures events from the stream over HTTP to a function that
-// does nothing, one event a request and up to a hundred, everything in one process.
+// BenchmarkSource measures events from the stream over HTTP to a function that does
+// nothing, one event a request and up to a hundred, everything in one process.
 func BenchmarkSource(b *testing.B) {
 	b.Run("single", func(b *testing.B) { benchmarkSource(b, 1) })
 	b.Run("batch", func(b *testing.B) { benchmarkSource(b, 100) })
@@ -86,8 +86,8 @@ func benchmarkSource(b *testing.B, batch int) {
 	}
 }
 
-// cpuTime is what the process has used of all processors, which says more than
-// events a second where others work too.
+// cpuTime returns the CPU time of the process, which is more meaningful than events per
+// second on a busy machine.
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 

@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// blockedInterval is how often it is asked whether there is a verdict.
+	// blockedInterval is the time between lookups of verdicts on dead letters.
 	blockedInterval = time.Second
 
-	// blockedLookup bounds the events of one question.
+	// blockedLookup bounds the events of one lookup.
 	blockedLookup = 1000
 )
 
@@ -74,7 +74,8 @@ func (s *Source) loadBlocked(ctx context.Context) error {
 	return nil
 }
 
-// lookUpBlocked unblocks subjects whose dead letters have a verdict; many in several rounds.
+// lookUpBlocked unblocks subjects whose dead letters have a verdict. Many dead letters take
+// several rounds.
 func (s *Source) lookUpBlocked(ctx context.Context) error {
 	list := s.table.Blocking(blockedLookup)
 	if len(list) == 0 {
@@ -96,9 +97,9 @@ func (s *Source) lookUpBlocked(ctx context.Context) error {
 	return nil
 }
 
-// block holds back what comes after an event that is dead.
+// block holds back the events behind a dead one of the same subject.
 func (s *Source) block(ctx context.Context, e *inflight.Entry) {
 	s.table.Block(ledger.BlockedEvent{Subject: e.Subject, Source: e.ID.Source, ID: e.ID.ID})
-	s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "subject blocked behind its dead letter until there is a verdict",
+	s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "subject is blocked behind its dead letter; later events of it wait: replay or drop the dead letter (tandem dead-letters list)",
 		append(delivery.EventAttrs(e.Delivery.Event), slog.String("event_subject", e.Subject))...)
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/source"
 )
 
-// evenDone is a ledger that has every second event.
+// evenDone returns a ledger that has every second event.
 func evenDone(events int) *testLedger {
 	l := &testLedger{done: map[string]bool{}}
 	for n := 0; n <= events; n += 2 {
@@ -40,7 +40,7 @@ func TestASourceThatIsBehindDeliversOnlyWhatIsNotDone(t *testing.T) {
 			cfg.Ledger = evenDone(events)
 			hedging(t, server, f, p, cfg)
 			eventtest.Reaches(t, "the floor", events+1, func() int { return int(p.floor("EVENTS")) })
-			// When little waits, all is delivered again.
+			// When few messages wait, all of them are delivered without a lookup.
 			if done, last := f.count(), 4*max(8, 20)+1; done < events/2 || done > events/2+last {
 				t.Errorf("%d events were delivered, want %d, and of the last %d all", done, events/2, last)
 			}

@@ -11,54 +11,55 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// rewindTimeout bounds the finding of a place, a rewind included.
+// rewindTimeout bounds finding the checkpoint, including a rewind.
 const rewindTimeout = 30 * time.Second
 
-// rewindRetry is after what time a rewind is tried again while the stream is read on.
+// rewindRetry is the time after which a failed rewind is retried while reading
+// continues.
 const rewindRetry = 15 * time.Second
 
-// checkpoint is how far a consumer has come, as far as the database knows.
+// checkpoint is the progress of a consumer as saved in the database.
 //
 // # Design
 //
-// A failover to a standby that lags loses commits of which the stream was told that
-// they are done. Since its log is a prefix of the primary's, a floor that survived
-// says that everything below it has survived too; what is above may be gone. So who
-// finds that there was a failover (another timeline, or a lower floor than was
-// saved) has the stream hand out again everything from the surviving floor on, and
-// the ledger tells what is done.
+// A failover to a lagging standby loses commits of events that were already acknowledged to
+// the stream. The standby's log is a prefix of the primary's, so if a floor survived, the
+// commits of all events below it survived too; commits above it may be lost. Therefore a
+// process that detects a failover (another timeline, or a floor lower than the one it saved)
+// makes the stream redeliver everything from the surviving floor on, and looks up in the
+// ledger which events are committed.
 //
-// The order is: nothing is acknowledged any more of what was handed out before; it
-// is stored that a rewind is due; the stream is rewound; the new timeline is stored.
-// Whoever ends in between leaves a row that has the next one begin anew with it.
+// The order of the steps: acknowledgements of messages that were delivered before stop; a row
+// records that a rewind is due; the stream is rewound; the new timeline is saved. If a process
+// ends between two steps, the row makes the next process start over with the rewind.
 //
-// If the primary of before takes over again, its row has its own timeline and its own floor,
-// which may be the higher one: nothing in the database shows that there was another primary in
-// between, and that events acknowledged then are not in this one. Only the process knows that,
-// from the timeline on which it saved last. So it rewinds whenever that is another one. If a
-// second process of the cluster has rewound the stream before, that costs lookups.
+// If the former primary takes over again, its row has its own timeline and its own floor,
+// which may be the higher one. Nothing in the database then shows that there was another
+// primary in between, and that events acknowledged at that time are missing. Only the process
+// knows, from the timeline on which it saved last; it rewinds whenever the timeline differs.
+// If a second process of the cluster has already rewound the stream, this costs only lookups.
 //
-// A stream that lost messages which were delivered, as Kafka after an unclean election,
-// is rewound in the same order, to where it diverges: the floor goes back, and the horizon
-// with it, as the messages from there on are others.
+// If a stream lost messages that were delivered, like Kafka after an unclean election, it is
+// rewound in the same order to the point of divergence: the floor is lowered, and the horizon
+// with it, because other messages have the sequences from there on.
 //
-// A source that begins remembers no floor. The stream's own stands for it: it is
-// ahead of the database's by what was acknowledged since the last save. Without a
-// failover that is a second's worth; but the database may as well have been put back to an
-// older copy of its files. So these messages are read by their sequences, where the stream
-// can do that, and looked up; the consumer stays as it is.
+// A source that starts remembers no floor and takes the stream's. It is ahead of the saved
+// floor by the messages acknowledged since the last save. Without a failover these are a
+// second's worth; but the database may also have been restored from an older copy. So these
+// messages are read by their sequences, if the stream can do that, and looked up. The consumer
+// is not changed.
 type checkpoint struct {
-	mu    sync.Mutex              // held while it is sought, and while it is saved
-	known ledger.Checkpoint       // as stored last; the zero value if that is not known
-	saved ledger.CheckpointUpdate // last; the zero value if that has to be done in any case
-	at    time.Time               // and when
+	mu    sync.Mutex              // held while the checkpoint is found, and while it is saved
+	known ledger.Checkpoint       // as stored last; the zero value if unknown
+	saved ledger.CheckpointUpdate // last; the zero value forces a save
+	at    time.Time               // when saved was saved
 
-	risk string // that was reported last
+	risk string // the latest reported risk
 }
 
-// beginAt says where a place is made if the stream has none: at its beginning, as who
-// deleted it wants everything again, unless that was a rewind that did not come to
-// its end.
+// beginAt returns the sequence at which a new consumer starts: the beginning, because
+// an operator who deletes a consumer wants everything redelivered, unless the consumer
+// was deleted by a rewind that did not complete.
 func (c *consumer) beginAt(ctx context.Context, origin, epoch string) (uint64, error) {
 	c.checkpoint.mu.Lock()
 	remembered := c.checkpoint.known.Epoch == epoch
@@ -68,7 +69,7 @@ func (c *consumer) beginAt(ctx context.Context, origin, epoch string) (uint64, e
 	stored, _, err := c.source.checkpoints.Load(ctx, c.source.cfg.Function, origin)
 	switch {
 	case err != nil && !remembered:
-		return 0, fmt.Errorf("ask where to begin: %w", err)
+		return 0, fmt.Errorf("load the checkpoint at which the consumer begins: %w", err)
 	case err == nil && stored.Epoch == epoch && stored.Timeline == "":
 		return stored.Floor, nil
 	default:
@@ -76,12 +77,12 @@ func (c *consumer) beginAt(ctx context.Context, origin, epoch string) (uint64, e
 	}
 }
 
-// findCheckpoint compares what is stored with what is remembered, and has the stream
-// rewound if some of what it took for done may be lost. It gives the sequence before
-// which messages may be done all the same; 0 if it was not rewound.
+// findCheckpoint compares the stored checkpoint with the remembered one, and rewinds
+// the stream if commits may be lost. It returns the sequence below which messages may
+// nevertheless be committed; 0 if the stream was not rewound.
 //
-// Without an answer of the database nothing is delivered, but by who had one before:
-// what is amiss shows when progress is saved.
+// If the database is unavailable, nothing is delivered, unless this process has loaded
+// the checkpoint before: saving the next one then detects a failover.
 func (c *consumer) findCheckpoint(ctx context.Context, reader eventing.Reader, horizon uint64) (late uint64, err error) {
 	p := &c.checkpoint
 	p.mu.Lock()
@@ -101,9 +102,9 @@ func (c *consumer) findCheckpoint(ctx context.Context, reader eventing.Reader, h
 		p.known = stored
 		return 0, nil
 	case remembered:
-		// The timeline is not the one that this process saved on last. That the floor is as high
-		// as that one's does not mean that another process has rewound the stream: it is, too, if
-		// the primary of before took over again, without the commits in between.
+		// The timeline differs from the one on which this process saved last. A floor at least as
+		// high as the remembered one does not prove that another process has rewound the stream:
+		// the former primary may have taken over again, without the commits made in between.
 	default:
 		position, err := reader.Position(ctx)
 		if err != nil {
@@ -122,9 +123,9 @@ func (c *consumer) findCheckpoint(ctx context.Context, reader eventing.Reader, h
 	return c.rewind(ctx, reader, horizon, stored, timeline)
 }
 
-// reread has the messages that were acknowledged after the last save read again, without a
-// change of the consumer: most are done, and the ledger has which. It reports false if that
-// takes a rewind.
+// reread reads the messages that were acknowledged after the last save again, without
+// changing the consumer. Most are committed, and are looked up in the ledger. It reports
+// false if this needs a rewind.
 func (c *consumer) reread(ctx context.Context, reader eventing.Reader, floor uint64) (late uint64, ok bool, err error) {
 	r, is := reader.(redeliverer)
 	if !is {
@@ -132,14 +133,14 @@ func (c *consumer) reread(ctx context.Context, reader eventing.Reader, floor uin
 	}
 	late, ok, err = r.Reread(ctx, floor)
 	if ok && err == nil {
-		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the last checkpoint was not saved; messages since are looked up",
+		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "the last checkpoint was not saved; messages acknowledged since are looked up",
 			slog.String("stream", c.stream.Name()), slog.Uint64("from", floor), slog.Uint64("messages", late-min(late, max(floor, 1))))
 	}
 	return late, ok, err
 }
 
-// rewind has the stream hand out again everything that may be lost. Stored is what
-// has survived.
+// rewind makes the stream redeliver every message whose commit may be lost. Stored is
+// the checkpoint that survived.
 func (c *consumer) rewind(ctx context.Context, reader eventing.Reader, horizon uint64, stored ledger.Checkpoint, timeline string) (late uint64, err error) {
 	p, s := &c.checkpoint, c.source
 	running := ctx
@@ -170,7 +171,7 @@ func (c *consumer) rewind(ctx context.Context, reader eventing.Reader, horizon u
 		return 0, c.readOn(running, reader, fmt.Errorf("rewind stream %s to %d: %w", c.stream.Name(), row.Floor, err))
 	}
 	if late == 0 && stored.Epoch == reader.Epoch() && stored.Timeline == "" {
-		late = position.Head + position.Pending // somebody who could not finish has seen to it
+		late = position.Head + position.Pending // an interrupted rewind has done this already
 	}
 	row.Rewind, row.Adopt, row.Truncated = false, true, false
 	now, ok, err = s.checkpoints.Save(ctx, s.cfg.Function, reader.Origin(), row, now)
@@ -181,7 +182,7 @@ func (c *consumer) rewind(ctx context.Context, reader eventing.Reader, horizon u
 	if truncated {
 		c.setTruncated(false)
 		s.cfg.Metrics.rewoundOne(ctx)
-		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the stream lost messages that were delivered; it is re-read from where it diverges, and effects of lost messages remain",
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the stream lost messages that were delivered; it is re-read from the point of divergence, and effects of the lost messages remain in the database: publish the lost messages again for the other clusters",
 			slog.String("stream", c.stream.Name()), slog.Uint64("from", row.Floor), slog.Uint64("diverges", position.Floor), slog.Uint64("floor_before", stored.Floor))
 		return max(late, position.Head), nil
 	}
@@ -201,10 +202,11 @@ func (c *consumer) rewind(ctx context.Context, reader eventing.Reader, horizon u
 	return late, nil
 }
 
-// readOn has the stream read on although it could not be rewound, as while the servers that
-// change consumers are unreachable, and rewound later. Until then no checkpoint is saved, so
-// that what may be lost is still known. With order it returns the cause: an event must not
-// overtake one that may be lost.
+// readOn keeps reading a stream that could not be rewound, for example because the servers
+// that change consumers are unreachable, and schedules another rewind. Until that succeeds
+// no checkpoint is saved, so that it remains known which commits may be lost. If the source
+// keeps the order, readOn returns the cause, because an event must not overtake one whose
+// commit may be lost.
 func (c *consumer) readOn(ctx context.Context, reader eventing.Reader, cause error) error {
 	if c.source.cfg.Ordered || c.isTruncated() {
 		return cause
@@ -214,14 +216,14 @@ func (c *consumer) readOn(ctx context.Context, reader eventing.Reader, cause err
 	if _, err := reader.Position(asking); err != nil {
 		return cause
 	}
-	c.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "could not rewind the stream; reading on, and what may be lost is re-read later",
+	c.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "could not rewind the stream; reading continues, and the rewind is retried: check that the stream's servers have a quorum",
 		slog.String("stream", c.stream.Name()), slog.Any("err", cause))
 	time.AfterFunc(rewindRetry, c.reopenStream)
 	return nil
 }
 
-// orReopen is the error, or, without one, that another process is at it too: what is
-// stored is to be looked at again.
+// orReopen returns err. If err is nil, another process changed the checkpoint at the
+// same time, and orReopen returns errReopen, so that the checkpoint is loaded again.
 func orReopen(err error) error {
 	if err == nil {
 		return errReopen
@@ -229,7 +231,7 @@ func orReopen(err error) error {
 	return err
 }
 
-// savedFloor returns the floor that is stored, as far as is known.
+// savedFloor returns the floor of the latest known checkpoint.
 func (c *consumer) savedFloor() uint64 {
 	c.checkpoint.mu.Lock()
 	defer c.checkpoint.mu.Unlock()

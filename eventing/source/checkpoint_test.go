@@ -17,7 +17,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// failOver puts the database back to what a lagging standby has.
+// failOver restores the database to the rows of a lagging standby.
 func (p *progress) failOver(rows map[string]ledger.Checkpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -25,28 +25,28 @@ func (p *progress) failOver(rows map[string]ledger.Checkpoint) {
 	p.timeline += "+"
 }
 
-// snapshot is what the standby has by now.
+// snapshot returns the rows that the standby has.
 func (p *progress) snapshot() map[string]ledger.Checkpoint {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.rows)
 }
 
-// adopted reports whether progress is saved on the timeline that the database is on.
+// adopted reports whether a checkpoint is saved on the database's current timeline.
 func (p *progress) adopted(stream string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.rows[stream].Timeline == "db/"+p.timeline
 }
 
-// timesOf says how often events were delivered, by the way they came first.
+// timesOf returns how often an event was delivered.
 func (f *function) timesOf(id string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.done[id]
 }
 
-// rewinds counts the lines of a log that say so.
+// rewinds returns the log lines that report a rewind.
 func rewinds(lines []string) (said []string) {
 	for _, line := range lines {
 		if strings.Contains(line, "is re-read") {
@@ -74,7 +74,7 @@ func TestAfterAFailoverEverythingFromTheSurvivingFloorComesAgain(t *testing.T) {
 	eventtest.Publish(t, server, "EVENTS", 101, 200)
 	eventtest.Eventually(t, "progress is saved", through(301, 51))
 
-	// Nothing comes any more, and yet it is noticed.
+	// No more events arrive, and the failover is still detected.
 	p.failOver(standby)
 	eventtest.Eventually(t, "all of it comes again", func() bool { return f.repeats() == 200 })
 	eventtest.Eventually(t, "progress is saved again", func() bool { return through(301, 51)() && p.adopted("EVENTS") && p.adopted("OTHER") })
@@ -86,13 +86,14 @@ func TestAfterAFailoverEverythingFromTheSurvivingFloorComesAgain(t *testing.T) {
 		t.Errorf("the log says %q", said)
 	}
 
-	// Another one, to a standby that has never heard of the cluster.
+	// Another failover, to a standby that never saw the cluster.
 	p.failOver(nil)
 	eventtest.Eventually(t, "everything comes again", func() bool { return f.repeats() == 200+350 })
 	eventtest.Eventually(t, "progress is saved again", func() bool { return through(301, 51)() && p.adopted("EVENTS") })
 }
 
-// failBack puts the database back to a primary of before, with what that had when it was lost.
+// failBack restores the database to a former primary, with the rows that it had when it was
+// lost.
 func (p *progress) failBack(rows map[string]ledger.Checkpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -132,7 +133,8 @@ func TestAfterAFailoverAndBackEverythingFromTheSurvivingFloorIsDeliveredAgain(t 
 		return err == nil && consumer.CachedInfo().Delivered.Stream == 150 && consumer.CachedInfo().NumAckPending == 1
 	})
 
-	// The former one has not committed them. Its floor is that of the new one.
+	// The former primary has not committed these events. Its floor is that of the new
+	// one.
 	p.failBack(former)
 	eventtest.Eventually(t, "they are delivered again", func() bool { return f.repeats() >= 49 })
 	close(blocked)
@@ -167,7 +169,7 @@ func TestASourceThatWasAwayDuringTheFailoverRewinds(t *testing.T) {
 	eventtest.Eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 151 && p.adopted("EVENTS") })
 	s.stop()
 
-	// And once it is through with it, not again.
+	// A completed rewind is not repeated.
 	logger, lines := eventtest.Logger()
 	startLogged(t, server, f.url(), p, logger, "EVENTS")
 	eventtest.Publish(t, server, "EVENTS", 151, 10)
@@ -194,7 +196,7 @@ func TestADatabaseThatWasPutBackOnTheSameTimelineIsNoticed(t *testing.T) {
 	eventtest.Eventually(t, "what is lost comes again", func() bool { return f.repeats() == 50 })
 	eventtest.Eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 151 })
 	s.stop()
-	putBack() // while it does not
+	putBack() // while it does not run
 	startSource(t, server, f.url(), p)
 	eventtest.Eventually(t, "what is lost comes again", func() bool { return f.repeats() == 100 })
 }
@@ -211,10 +213,10 @@ func TestAnAnswerFromBeforeTheFailoverIsNotBelieved(t *testing.T) {
 			return http.StatusNoContent
 		}
 		if f.tried("/ test-000005") > 1 {
-			<-again // the new primary takes its time
+			<-again // the new primary is slow
 			return http.StatusNoContent
 		}
-		<-committed // on the old one, of which the answer comes late
+		<-committed // on the old primary, whose answer is late
 		return http.StatusNoContent
 	})
 	p := &progress{}
@@ -230,7 +232,7 @@ func TestAnAnswerFromBeforeTheFailoverIsNotBelieved(t *testing.T) {
 	}
 	close(again)
 	eventtest.Eventually(t, "the floor rises", func() bool { return p.floor("EVENTS") == 21 })
-	// What was acknowledged above the floor came again too.
+	// Events acknowledged above the floor were redelivered too.
 	if got := f.timesOf("test-000020"); got != 2 {
 		t.Errorf("the last event was done %d times, want twice", got)
 	}
@@ -247,7 +249,7 @@ func TestARewindThatWasInterruptedIsDoneByTheNext(t *testing.T) {
 	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })
 	js := native(t, server)
 	for i, interrupted := range []func(){
-		func() {}, // after it was noted
+		func() {}, // after the due rewind was recorded
 		func() { // after the consumer was deleted
 			if err := js.DeleteConsumer(t.Context(), "EVENTS", "tandem-east-flights"); err != nil {
 				t.Fatal(err)
@@ -275,7 +277,7 @@ func TestAfterARewindTheLedgerIsAskedFirst(t *testing.T) {
 	eventtest.Publish(t, server, "EVENTS", 1, 100)
 	f := newFunction(t)
 	p := &progress{}
-	// Of what the stream was told is done, the ledger has kept every second event.
+	// Of the acknowledged events, the ledger has every second one.
 	l := &testLedger{done: map[string]bool{}}
 	hedging(t, server, f, p, source.Config{Ledger: l})
 	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 101 })

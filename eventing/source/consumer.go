@@ -17,39 +17,39 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// consumer is one stream of a [Source]: it keeps it open and pulls from it.
+// consumer reads one stream of a [Source]: it keeps the stream open and pulls from it.
 type consumer struct {
 	source    *Source
 	stream    eventing.Stream
 	partition *inflight.Partition
 	failures  *failurelog.Log
 	stop      context.CancelFunc
-	ended     chan struct{} // is closed when run has returned
+	ended     chan struct{} // is closed after run has returned
 
 	mu       sync.Mutex
-	reader   eventing.Reader // nil while it is not open
-	epoch    string          // of the reader that was open last
-	place    string          // the name of its origin stream
-	err      error           // why it is not open
+	reader   eventing.Reader // nil while the stream is not open
+	epoch    string          // of the latest open reader
+	place    string          // the name of the origin stream
+	err      error           // why the stream is not open
 	attempts *attemptsOf     // of the same epoch
-	horizon  uint64          // messages below it are not delivered
-	settled  uint64          // messages below it may be settled, though they are delivered
-	below    bool            // one of those came, and that was logged
+	horizon  uint64          // messages below it are acknowledged without a delivery
+	settled  uint64          // messages below it may be acknowledged already, though they are delivered
+	below    bool            // a message below the horizon arrived, and was logged
 	reopen   context.CancelFunc
 
 	floor          uint64    // of the latest position
 	head, unread   uint64    // messages received after the latest position are not in unread
 	gone, goneFrom uint64    // messages that vanished and are not logged yet, and the first of them
-	goneLogged     time.Time // when the latest ones were
+	goneLogged     time.Time // when the latest vanished messages were logged
 
-	truncated bool // Pull returned ErrTruncated, and the checkpoint is not rewound yet
+	truncated bool // Pull returned ErrTruncated, and the stream is not rewound yet
 
 	stall stall // of the goroutine that saves the checkpoint
 
 	checkpoint checkpoint // not under mu
 }
 
-// owner is what received an entry: a consumer, [storedEvents], or [deferrals].
+// owner is the receiver of an entry: a consumer, [storedEvents], or [deferrals].
 type owner interface {
 	fetch(ctx context.Context, m eventing.Message) (eventing.Message, error)
 	fetchFailed(ctx context.Context, err error)
@@ -60,13 +60,14 @@ type owner interface {
 	origin(e *inflight.Entry) origin
 }
 
-// origin is where an entry was read: the origin stream, its epoch, and the sequence there.
+// origin is the position from which an entry was read: the origin stream, its epoch, and
+// the sequence there.
 type origin struct {
-	stream, epoch string // the epoch is empty if it is not known
+	stream, epoch string // the epoch is empty if unknown
 	sequence      uint64
 }
 
-// ownerOf returns what received e.
+// ownerOf returns the receiver of e.
 func ownerOf(e *inflight.Entry) owner {
 	o, _ := e.Partition().Owner.(owner)
 	return o
@@ -74,7 +75,7 @@ func ownerOf(e *inflight.Entry) owner {
 
 func (c *consumer) name() string { return c.stream.Name() }
 
-// origin returns where an entry was read.
+// origin returns the position from which an entry was read.
 func (c *consumer) origin(e *inflight.Entry) origin {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -83,7 +84,8 @@ func (c *consumer) origin(e *inflight.Entry) origin {
 
 func (c *consumer) fetchFailed(ctx context.Context, err error) { c.failures.Failed(ctx, err) }
 
-// A stream that cannot be read is opened again after retryBase, and later retryLimit.
+// The wait before an unreadable stream is opened again grows from retryBase to
+// retryLimit.
 const (
 	retryBase  = 200 * time.Millisecond
 	retryLimit = 2 * time.Second
@@ -115,15 +117,15 @@ func (c *consumer) run(ctx context.Context) {
 	}
 }
 
-// follow opens the stream and pulls from it until that fails or ctx ends. It
-// reports whether anything went well before.
+// follow opens the stream and pulls from it until pulling fails or ctx ends. It reports
+// whether pulling succeeded at least once.
 func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 	var attempts *attemptsOf
 	open := c.source.openConfig()
 	open.Begin, open.Known, open.LooksUp = c.beginAt, c.partition.Knows, c.source.cfg.Ledger != nil
 	open.Vanished = func(from, messages uint64) {
 		c.vanished(ctx, from, messages)
-		if attempts != nil { // so that none is counted twice
+		if attempts != nil { // so that no message is counted twice
 			attempts.forget(func(sequence uint64) bool { return sequence >= from && sequence-from < messages })
 		}
 	}
@@ -143,7 +145,7 @@ func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if truncated { // what was known of these sequences was of other messages
+	if truncated { // the known attempts belong to the lost messages
 		floor := c.savedFloor()
 		horizon = min(horizon, floor)
 		attempts.forget(func(sequence uint64) bool { return sequence >= floor })
@@ -156,7 +158,7 @@ func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 		c.setRedelivers(late)
 		c.partition.LookUpBelow(late)
 	}
-	pulled := true // something, or nothing was asked for yet
+	pulled := true // something was pulled, or no pull has been made yet
 	for {
 		if !c.source.awaitActive(pulling.Done()) {
 			return flowed, cmp.Or(ctx.Err(), errReopen)
@@ -177,7 +179,7 @@ func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 				return flowed, err
 			}
 			if missing > 0 && !pulled {
-				c.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "messages were lost; opening the stream again, which redelivers them",
+				c.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "messages were lost on the way from the stream; opening the stream again, which redelivers them",
 					slog.String("stream", c.stream.Name()), slog.Int("messages", missing))
 				return flowed, errReopen
 			}
@@ -217,9 +219,10 @@ func (s *Source) pull(ctx context.Context, reader eventing.Reader, n, bytes int,
 	return reader.Pull(ctx, n, bytes, receive)
 }
 
-// loadHorizon asks for the horizon. Without any answer nothing is delivered, as what
-// the ledger has forgotten would be done again; who was told once goes on with that,
-// since what has been forgotten meanwhile this cluster has acknowledged.
+// loadHorizon loads the horizon. Without any answer nothing is delivered, because
+// events that the ledger has forgotten would be applied again. A process that has
+// loaded it once goes on with that horizon: this cluster has acknowledged everything
+// that was forgotten since.
 func (c *consumer) loadHorizon(ctx context.Context, reader eventing.Reader) (uint64, error) {
 	asking, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
@@ -232,9 +235,10 @@ func (c *consumer) loadHorizon(ctx context.Context, reader eventing.Reader) (uin
 	return horizon, err
 }
 
-// receive adds a message to those in flight, unless it needs no delivery. One that looks
-// like a CloudEvent and cannot be read is of no other type: it becomes a dead letter. A copy of a
-// finished message, whose acknowledgement was lost, is acknowledged again.
+// receive adds a message to the in-flight table, unless it needs no delivery. A message that
+// looks like a CloudEvent and cannot be read has no type that could be filtered: it becomes a
+// dead letter. A redelivered message that is finished, because its acknowledgement was lost, is
+// acknowledged again.
 func (c *consumer) receive(ctx context.Context, m eventing.Message) {
 	c.noteReceived(m.Sequence())
 	if c.forgotten(ctx, m) {
@@ -260,7 +264,7 @@ func (c *consumer) receive(ctx context.Context, m eventing.Message) {
 }
 
 // unreadable returns why a message that looks like a CloudEvent cannot be read as one; nil
-// for others.
+// for other messages.
 func unreadable(m eventing.Message) error {
 	if u, ok := m.(interface{ Unreadable() error }); ok {
 		return u.Unreadable()
@@ -268,9 +272,9 @@ func unreadable(m eventing.Message) error {
 	return nil
 }
 
-// forgotten reports whether a message is below the horizon, as those of a consumer that
-// was created again or of a cluster that was added. Every cluster has processed it, so it
-// is acknowledged.
+// forgotten reports whether a message is below the horizon, which happens after a
+// consumer is recreated or a cluster is added. All clusters have processed it, so it is
+// acknowledged.
 func (c *consumer) forgotten(ctx context.Context, m eventing.Message) bool {
 	c.mu.Lock()
 	horizon, logged := c.horizon, c.below
@@ -281,7 +285,7 @@ func (c *consumer) forgotten(ctx context.Context, m eventing.Message) bool {
 		return false
 	}
 	if !logged {
-		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "messages below the retention horizon are acknowledged without a delivery: all clusters have processed them",
+		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "messages below the retention horizon are acknowledged without a delivery, because all clusters have processed them; nothing to do, unless you wanted them applied again",
 			slog.String("stream", c.stream.Name()), slog.Uint64("sequence", m.Sequence()), slog.Uint64("horizon", horizon))
 	}
 	c.source.cfg.Metrics.forgottenOne(ctx)
@@ -289,11 +293,11 @@ func (c *consumer) forgotten(ctx context.Context, m eventing.Message) bool {
 	return true
 }
 
-// vanishedInterval is how often messages that vanished are logged at most.
+// vanishedInterval is the minimum time between two log lines about vanished messages.
 const vanishedInterval = time.Minute
 
-// vanished counts messages that the stream deleted before they were settled. A line in the
-// log has those since the line before.
+// vanished counts messages that the stream deleted before they were finished. Each log
+// line covers the messages since the previous line.
 func (c *consumer) vanished(ctx context.Context, from, messages uint64) {
 	c.source.cfg.Metrics.vanishedSome(ctx, messages)
 	now := c.source.cfg.Now()
@@ -309,7 +313,7 @@ func (c *consumer) vanished(ctx context.Context, from, messages uint64) {
 	}
 	c.mu.Unlock()
 	if due {
-		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stream has deleted messages before they were delivered, by one of its limits or by hand; they are lost for this cluster: raise the limit, and publish them again",
+		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stream deleted messages before they were delivered, because of a limit or by hand; they are lost for this cluster: raise the limit, and publish them again",
 			slog.String("stream", c.stream.Name()), slog.Uint64("from", from), slog.Uint64("messages", messages))
 	}
 }
@@ -321,8 +325,8 @@ type redeliverer interface {
 }
 
 // redelivers returns the sequence below which messages that a reader passes may be
-// acknowledged, 0 if it passes none of these, and whether these are all that were delivered
-// before and not acknowledged.
+// acknowledged, or 0 if it passes none of these, and whether these include every message
+// that was delivered before and is unacknowledged.
 func redelivers(reader eventing.Reader) (below uint64, all bool) {
 	if r, ok := reader.(redeliverer); ok {
 		return r.Redelivers()
@@ -330,7 +334,8 @@ func redelivers(reader eventing.Reader) (below uint64, all bool) {
 	return 0, false
 }
 
-// setRedelivers notes that messages below a sequence may be settled, though they are delivered.
+// setRedelivers records that messages below a sequence may be acknowledged, though they are
+// delivered.
 func (c *consumer) setRedelivers(below uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -343,7 +348,7 @@ func (c *consumer) redeliversBelow() uint64 {
 	return c.settled
 }
 
-// risk returns which settings of a reader's stream can lose events; nil if none can.
+// risk returns the settings of a reader's stream that can lose events; nil if none can.
 func risk(reader eventing.Reader) error {
 	if r, ok := reader.(interface{ Risk() error }); ok {
 		return r.Risk()
@@ -351,20 +356,20 @@ func risk(reader eventing.Reader) error {
 	return nil
 }
 
-// reportRisk reports that settings of the stream can lose events, once, until they change.
+// reportRisk logs that settings of the stream can lose events, once until they change.
 func (c *consumer) reportRisk(ctx context.Context, reader eventing.Reader) {
 	text := ""
 	if err := risk(reader); err != nil {
 		text = err.Error()
 	}
 	if text != "" && text != c.checkpoint.risk {
-		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "a setting of the stream can lose events; the source reads on, but is not ready",
+		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "a setting of the stream can lose events; the source keeps reading, but is not ready: change the setting",
 			slog.String("stream", c.stream.Name()), slog.String("err", text))
 	}
 	c.checkpoint.risk = text
 }
 
-// fetch returns a message with its payload, from the stream.
+// fetch reads a message with its payload from the stream.
 func (c *consumer) fetch(ctx context.Context, m eventing.Message) (eventing.Message, error) {
 	reader := c.currentReader()
 	if reader == nil {
@@ -375,14 +380,14 @@ func (c *consumer) fetch(ctx context.Context, m eventing.Message) (eventing.Mess
 	return reader.Fetch(ctx, m)
 }
 
-// opened makes reader the consumer's.
+// opened sets the consumer's reader.
 func (c *consumer) opened(ctx context.Context, reader eventing.Reader, horizon uint64, attempts *attemptsOf, reopen context.CancelFunc) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.epoch != "" && c.epoch != reader.Epoch() {
 		lost := c.lostWithStream()
 		c.source.cfg.Metrics.vanishedSome(ctx, lost)
-		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "stream was deleted and created again; reading it from its beginning; messages of before are lost for this cluster: publish them again",
+		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "stream was deleted and recreated; reading it from its beginning; unfinished messages of the old stream are lost for this cluster: publish them again",
 			slog.String("stream", c.stream.Name()), slog.Uint64("messages", lost), slog.String("epoch", reader.Epoch()), slog.String("epoch_before", c.epoch))
 		c.partition.Abandon()
 		c.floor, c.unread, c.settled = 0, 0, 0
@@ -392,8 +397,8 @@ func (c *consumer) opened(ctx context.Context, reader eventing.Reader, horizon u
 	c.horizon, c.below, c.attempts = horizon, false, attempts
 }
 
-// lostWithStream returns how many messages of a stream that was deleted are not settled, as far
-// as is known: in flight, failing, and not received. It is called with the lock held.
+// lostWithStream returns the known number of unfinished messages of a deleted stream: in
+// flight, failing, and not received. It is called with the lock held.
 func (c *consumer) lostWithStream() uint64 {
 	_, inFlight := c.partition.Has(0)
 	failing := c.attempts.sequences(func(sequence uint64) bool {
@@ -403,7 +408,7 @@ func (c *consumer) lostWithStream() uint64 {
 	return uint64(inFlight+len(failing)) + c.unread
 }
 
-// noteReceived notes that a message was received.
+// noteReceived records that a message was received.
 func (c *consumer) noteReceived(sequence uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -412,7 +417,7 @@ func (c *consumer) noteReceived(sequence uint64) {
 	}
 }
 
-// notePosition notes where in the stream the consumer is.
+// notePosition records the consumer's position in the stream.
 func (c *consumer) notePosition(p eventing.Position) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -426,7 +431,7 @@ func (c *consumer) latestFloor() uint64 {
 	return c.floor
 }
 
-// reopenStream has the stream opened again.
+// reopenStream closes the reader, so that the stream is opened again.
 func (c *consumer) reopenStream() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -435,7 +440,8 @@ func (c *consumer) reopenStream() {
 	}
 }
 
-// setTruncated notes whether the stream diverges from what was delivered.
+// setTruncated records whether the stream diverges from the messages that were
+// delivered.
 func (c *consumer) setTruncated(truncated bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -454,14 +460,14 @@ func (c *consumer) closed(err error) {
 	c.reader, c.err = nil, err
 }
 
-// currentReader returns the open reader; nil while there is none.
+// currentReader returns the open reader; nil if there is none.
 func (c *consumer) currentReader() eventing.Reader {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.reader
 }
 
-// ready reports why the stream cannot be read.
+// ready returns why the stream cannot be read; nil if it can.
 func (c *consumer) ready() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

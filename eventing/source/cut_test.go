@@ -80,14 +80,14 @@ func TestASourceThatIsKilledWhileNoConsumerCanBeChangedGoesOn(t *testing.T) {
 	publish(1, 20)
 	eventtest.Eventually(t, "they are acknowledged", func() bool { return p.floor("EVENTS") == 21 })
 	first.kill()
-	// The last save did not come through before it was killed.
+	// The last save did not complete before the process was killed.
 	p.set(func(p *progress) {
 		row := p.rows["EVENTS"]
 		row.Floor = 11
 		p.rows["EVENTS"] = row
 	})
 
-	link.Cut() // three of six servers are no majority
+	link.Cut() // three of six servers have no majority
 	eventtest.Eventually(t, "no consumer can be made", func() bool {
 		return !ask(func(ctx context.Context) error {
 			_, err := js.CreateConsumer(ctx, "EVENTS", natsjs.ConsumerConfig{Durable: "other"})

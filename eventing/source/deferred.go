@@ -23,31 +23,31 @@ const (
 	// deferBatch bounds the events that are deferred in one transaction.
 	deferBatch = 500
 
-	// laterAttempts is how often an event must fail whose fingerprint has been deferred before.
+	// laterAttempts is the number of failed attempts after which an event is deferred whose
+	// fingerprint has been deferred before.
 	laterAttempts = 2
 
-	// deferRetry is the time after which an event that could not be deferred is sent again.
+	// deferRetry is the time after which an event is sent again that could not be deferred.
 	deferRetry = 5 * time.Second
 
-	// maxLacks bounds the fingerprints, and the versions of functions, that are remembered. An
-	// event of another fingerprint waits for its own time.
+	// maxLacks bounds the remembered fingerprints, and versions of functions. An event of
+	// another fingerprint waits for its own time.
 	maxLacks = 1000
 
-	// fullPoll is how often a source that pauses, as no more may be deferred, looks whether
-	// it may go on.
+	// fullPoll is the time between checks whether a paused source may defer again.
 	fullPoll = 100 * time.Millisecond
 )
 
-// deferrals defers events: those that only a change of the deployment can fix, while others of
-// their function are committed. They are stored and acknowledged, so that they hold up nothing,
-// and run again after the change (deferredrun.go).
+// deferrals defers events that only a change of the deployment can fix, while other events of
+// their function are committed. Deferred events are stored and acknowledged, so that they delay
+// no other event, and run again after the change (deferredrun.go).
 //
-// The first event of a fingerprint waits for as long as an event that breaks the function; later
-// ones are tried twice. When those that wait have half of the in-flight table, one attempt is
+// The first event of a fingerprint waits as long as an event that breaks the function; later
+// ones are attempted twice. When waiting events fill half of the in-flight table, one attempt is
 // enough. In every case the same version of the function must have committed another event in
-// this cluster since the event failed first. Otherwise it is an outage, and the event waits; but
-// what another cluster has deferred for the same reason is deferred here too, as this one may be
-// committing nothing.
+// this cluster since the event failed first. Otherwise the failure is an outage, and the event
+// waits. An event that another cluster has deferred for the same reason is deferred here too,
+// because this cluster may be committing nothing.
 type deferrals struct {
 	source    *Source
 	store     Deferred
@@ -58,15 +58,15 @@ type deferrals struct {
 	roomAgain chan struct{} // holds a token when more may be deferred
 
 	mu        sync.Mutex
-	won       map[version]time.Time       // when it committed an event last
+	won       map[version]time.Time       // when the version committed its latest event
 	since     map[deferred.Lack]time.Time // when the first event failed
 	counts    map[string]deferred.Count   // by fingerprint
-	events    int64                       // of all of them, with those that were deferred since
+	events    int64                       // of all fingerprints, including events deferred since the count
 	bytes     int64
 	elsewhere map[deferred.Lack]bool
-	crowded   bool            // those that wait have half of the table
+	crowded   bool            // waiting events fill half of the table
 	logged    map[string]bool // fingerprints
-	full      bool            // was logged
+	full      bool            // and logged
 
 	runs
 }
@@ -83,7 +83,7 @@ func newDeferrals(s *Source) *deferrals {
 		source:    s,
 		store:     s.cfg.Deferred,
 		partition: s.table.DeferredPartition(),
-		storing:   failurelog.New(s.cfg.Logger, s.cfg.Now, "deferring events; they wait in the stream"),
+		storing:   failurelog.New(s.cfg.Logger, s.cfg.Now, "deferring events; they wait in the stream and are attempted again"),
 		running:   failurelog.New(s.cfg.Logger, s.cfg.Now, "running deferred events"),
 		deleting:  failurelog.New(s.cfg.Logger, s.cfg.Now, "deleting deferred events"),
 		roomAgain: make(chan struct{}, 1),
@@ -98,8 +98,7 @@ func newDeferrals(s *Source) *deferrals {
 	return d
 }
 
-// noteWon notes that events were committed, and with them that their versions of functions can
-// commit.
+// noteWon records that events were committed, so that their versions of functions can commit.
 func (d *deferrals) noteWon(entries []*inflight.Entry, sent []int, steps []delivery.Step) {
 	if d == nil {
 		return
@@ -154,8 +153,8 @@ func (d *deferrals) next(e *inflight.Entry, step delivery.Step) (inflight.Next, 
 	}
 }
 
-// waitsFor returns for how long the first event of a fingerprint still waits. It is called with
-// the lock held.
+// waitsFor returns how long the first event of a fingerprint still waits. It is called with the
+// lock held.
 func (d *deferrals) waitsFor(lack *delivery.Lack) time.Duration {
 	if d.counts[lack.Fingerprint].Events > 0 {
 		return 0
@@ -173,33 +172,34 @@ func (d *deferrals) waitsFor(lack *delivery.Lack) time.Duration {
 	return since.Add(d.source.sender.TryFor()).Sub(d.source.cfg.Now())
 }
 
-// may reports whether an entry may be deferred: this cluster, or another one, is well. It is
-// called with the lock held.
+// may reports whether an entry may be deferred, because this cluster or another one works.
+// It is called with the lock held.
 func (d *deferrals) may(e *inflight.Entry) bool {
 	lack := &e.Delivery.Lack
 	return d.proven(e) || d.elsewhere[deferred.Lack{Fingerprint: lack.Fingerprint, Version: lack.Version}]
 }
 
 // proven reports whether the same version of the function has committed an event in this cluster
-// since an entry failed first. It is called with the lock held.
+// since the entry failed first. It is called with the lock held.
 func (d *deferrals) proven(e *inflight.Entry) bool {
 	lack := &e.Delivery.Lack
 	return d.won[version{d.source.functionOf(e.Type), lack.Version}].After(lack.Since)
 }
 
-// isFull reports whether no more may be deferred. It is called with the lock held.
+// isFull reports whether the limit of deferred events is reached. It is called with the
+// lock held.
 func (d *deferrals) isFull() bool {
 	return d.events >= deferred.MaxEvents || d.bytes >= deferred.MaxBytes
 }
 
-// mayDefer reports whether more may be deferred.
+// mayDefer reports whether more events may be deferred.
 func (d *deferrals) mayDefer() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return !d.isFull()
 }
 
-// ready reports why the source pauses.
+// ready returns why the source pauses; nil if it does not.
 func (d *deferrals) ready() error {
 	if d == nil || d.mayDefer() {
 		return nil
@@ -207,11 +207,11 @@ func (d *deferrals) ready() error {
 	return errDeferredFull
 }
 
-var errDeferredFull = fmt.Errorf("%d events, or %d MiB of them, are deferred, which is the limit; the source pauses: change what they lack, or drop them (tandem deferred list)",
+var errDeferredFull = fmt.Errorf("%d events, or %d MiB of them, are deferred, which is the limit; the source pauses: apply the missing migration or grant, or drop the events (tandem deferred list)",
 	deferred.MaxEvents, deferred.MaxBytes>>20)
 
-// awaitRoom returns when more may be deferred; false if done is closed first. Meanwhile nothing
-// more is pulled.
+// awaitRoom waits until more events may be deferred, and reports false if done is closed first.
+// While it waits, nothing is pulled.
 func (d *deferrals) awaitRoom(done <-chan struct{}) bool {
 	return d == nil || pollUntil(d.mayDefer, fullPoll, done)
 }
@@ -242,8 +242,8 @@ func (d *deferrals) deferAll(ctx context.Context) {
 	}
 }
 
-// deferEntries stores entries and acknowledges them. One that cannot be encoded or stored is
-// sent again later.
+// deferEntries stores entries and acknowledges them. An entry that cannot be encoded or
+// stored is sent again later.
 func (d *deferrals) deferEntries(ctx context.Context, entries []*inflight.Entry) error {
 	var errs []error
 	var storable []*inflight.Entry
@@ -267,7 +267,7 @@ func (d *deferrals) deferEntries(ctx context.Context, entries []*inflight.Entry)
 	return errors.Join(errs...)
 }
 
-// finish acknowledges the entries that are done; the others are sent again later.
+// finish acknowledges the entries whose done is true; the others are sent again later.
 func (d *deferrals) finish(ctx context.Context, entries []*inflight.Entry, done []bool) {
 	for _, e := range d.source.table.Deferred(entries, done, deferRetry) {
 		ownerOf(e).forgetAttempts(e)
@@ -275,8 +275,8 @@ func (d *deferrals) finish(ctx context.Context, entries []*inflight.Entry, done 
 	}
 }
 
-// save saves the rows of entries and acknowledges these. If several cannot be saved, each half is
-// tried by itself: one of them may be at fault.
+// save stores the rows of entries and acknowledges the entries. If several cannot be stored, each
+// half is stored separately, because one of them may be the cause.
 func (d *deferrals) save(ctx context.Context, entries []*inflight.Entry, rows []deferred.Event) error {
 	saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
@@ -294,7 +294,7 @@ func (d *deferrals) save(ctx context.Context, entries []*inflight.Entry, rows []
 	return err
 }
 
-// note notes what became of an event that was to be deferred.
+// note records the result of deferring an event.
 func (d *deferrals) note(ctx context.Context, e *inflight.Entry, row *deferred.Event, result deferred.Result) {
 	switch result {
 	case deferred.Unproven:
@@ -318,7 +318,7 @@ func (d *deferrals) note(ctx context.Context, e *inflight.Entry, row *deferred.E
 			return
 		}
 		d.logged[row.Fingerprint] = true
-		d.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "events are deferred until the deployment changes: apply the migration or the grant, then they run by themselves; see tandem deferred list",
+		d.source.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "events are deferred until the deployment changes: apply the missing migration or grant, then they run by themselves (tandem deferred list)",
 			slog.String("missing", row.Fingerprint), slog.String("version", row.Version), slog.Bool("held", row.Held),
 			slog.String("event_source", row.Source), slog.String("event_id", row.ID), slog.String("event_type", row.Type), slog.String("reason", row.Reason))
 	}
@@ -351,8 +351,8 @@ func (d *deferrals) row(ctx context.Context, e *inflight.Entry) (deferred.Event,
 	return row, err
 }
 
-// held reports whether only a person has an event run: its effects depend on the order of
-// events, and no order is kept for it.
+// held reports whether an event runs only on an operator's command: its effects depend on
+// the order of events, and no order is kept for it.
 func (d *deferrals) held(e *inflight.Entry) bool {
 	switch e.Delivery.Lack.EffectClass {
 	case outcome.Commuting, outcome.Inserting:
@@ -361,7 +361,8 @@ func (d *deferrals) held(e *inflight.Entry) bool {
 	return !d.source.cfg.Ordered || e.Subject == ""
 }
 
-// relieve has all that may be deferred when those that wait have half of the in-flight table.
+// relieve defers every event that may be deferred when waiting events fill half of the
+// in-flight table.
 func (d *deferrals) relieve() {
 	waiting, most := d.source.table.CountLacking()
 	d.mu.Lock()

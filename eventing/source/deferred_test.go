@@ -19,8 +19,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/deferred"
 )
 
-// deferredEvents are in memory. The real ones are in the database; the other methods are not
-// called while nothing is counted.
+// deferredEvents is a Deferred in memory. The real one is in the database. The other methods
+// are not called while nothing is counted.
 type deferredEvents struct {
 	source.Deferred
 	mu  sync.Mutex
@@ -50,8 +50,9 @@ func (d *deferredEvents) count() int {
 	return len(d.ids)
 }
 
-// Events that lack something never fill the in-flight table, so that the others go on: when they
-// have half of it they are deferred, long before their time. With a sick function they wait.
+// Events that lack something never fill the in-flight table, so that other events proceed: when
+// they fill half of it, they are deferred long before their time. If the function is broken,
+// they wait.
 func TestEventsThatTakeHalfOfTheTableAreDeferredAtOnce(t *testing.T) {
 	t.Parallel()
 
@@ -122,7 +123,7 @@ func TestEventsThatTakeHalfOfTheTableAreDeferredAtOnce(t *testing.T) {
 				t.Errorf("%d events of a sick function are deferred", n)
 			}
 		} else {
-			const half = 1024 // of the 2048 messages that 1 MiB has room for
+			const half = 1024 // of the 2048 messages that fit in 1 MiB
 			eventtest.Eventually(t, "they are deferred", func() bool { return store.count() >= half })
 			eventtest.Eventually(t, "all are read", func() bool {
 				n := 0

@@ -22,15 +22,15 @@ import (
 )
 
 const (
-	// deferredInterval is how often deferred events that are due are loaded, and
-	// deferredCount how often they are counted if there are more than fewDeferred.
+	// deferredInterval is the time between loads of deferred events that are due, and
+	// deferredCount the time between counts if there are more than fewDeferred.
 	deferredInterval = time.Second
 	deferredCount    = 10 * time.Second
 	fewDeferred      = 1000
 
-	// Of a fingerprint, one event is run after an interval that grows from probeBase to
-	// probeLimit, and after a change of the catalog, but not sooner than probePause after
-	// the one before.
+	// One event of each fingerprint runs after an interval that grows from probeBase to
+	// probeLimit, and after a change of the catalog, but at least probePause after the
+	// previous one.
 	probeBase  = 10 * time.Second
 	probeLimit = 10 * time.Minute
 	probePause = 2 * time.Second
@@ -41,18 +41,19 @@ const (
 	deferredInFlight = 256
 )
 
-// runs is what deferrals knows about the events that are run again. It is under its lock.
+// runs is the state of deferrals for events that run again. The lock of deferrals guards
+// it.
 type runs struct {
 	countedAt time.Time
-	catalog   int64 // its latest version; 0 if it is not known
+	catalog   int64 // its latest version; 0 if unknown
 	renewed   bool  // another version of the function has committed an event
 
-	failed   map[string]int       // runs in a row without success, by fingerprint
-	probedAt map[string]time.Time // when one of the fingerprint was scheduled last
-	passes   map[string]int64     // positions of fingerprints whose events are run now
+	failed   map[string]int       // consecutive failed runs, by fingerprint
+	probedAt map[string]time.Time // when an event of the fingerprint was scheduled last
+	passes   map[string]int64     // positions of the fingerprints whose events run now
 
-	settled []*deferredMessage // that are to be deleted
-	ended   map[int64]bool     // positions of events that are settled, and not deleted
+	settled []*deferredMessage // finished, to be deleted
+	ended   map[int64]bool     // positions of events that are finished, and not deleted
 }
 
 func newRuns() runs {
@@ -83,7 +84,7 @@ func (d *deferrals) followDeferred(ctx context.Context) {
 	}
 }
 
-// runDue has the events run whose time has come.
+// runDue runs the events that are due.
 func (d *deferrals) runDue(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
@@ -119,7 +120,7 @@ func (d *deferrals) isEmpty() bool {
 	return d.events == 0
 }
 
-// count counts the deferred events, here and elsewhere, if it is time.
+// count counts the deferred events of this cluster and of others, if it is time.
 func (d *deferrals) count(ctx context.Context) error {
 	now := d.source.cfg.Now()
 	d.mu.Lock()
@@ -159,7 +160,7 @@ func (d *deferrals) count(ctx context.Context) error {
 	maps.DeleteFunc(d.probedAt, func(fingerprint string, _ time.Time) bool { return gone(fingerprint) })
 	full := d.isFull()
 	if full && !d.full {
-		d.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "no more events may be deferred; the source pauses: change what they lack, or drop them; see tandem deferred list",
+		d.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the limit of deferred events is reached; the source pauses: apply the missing migration or grant, or drop the events (tandem deferred list)",
 			slog.Int64("events", d.events), slog.Int64("bytes", d.bytes))
 	}
 	if d.full = full; !full {
@@ -171,8 +172,9 @@ func (d *deferrals) count(ctx context.Context) error {
 	return nil
 }
 
-// schedule has one event of each fingerprint run that has none with a time, and one of each when
-// the source starts, after a change of the catalog, and with a new version of the function.
+// schedule schedules one event of each fingerprint that has no scheduled event, and one of every
+// fingerprint when the source starts, after a change of the catalog, and with a new version of
+// the function.
 func (d *deferrals) schedule(ctx context.Context) error {
 	version, err := d.store.Catalog(ctx)
 	if err != nil {
@@ -204,7 +206,7 @@ func (d *deferrals) schedule(ctx context.Context) error {
 		fingerprints, positions := make([]string, len(counts)), make([]int64, len(counts))
 		for i, c := range counts {
 			fingerprints[i], positions[i] = c.Fingerprint, c.First
-			if d.hasFailed(c.Fingerprint) { // another one may lack something else by the same name
+			if d.hasFailed(c.Fingerprint) { // another event may lack something else under the same fingerprint
 				positions[i] = c.First + rand.Int64N(c.Last-c.First+1) //nolint:gosec // it decides nothing
 			}
 		}
@@ -221,7 +223,7 @@ func (d *deferrals) hasFailed(fingerprint string) bool {
 	return d.failed[fingerprint] > 0
 }
 
-// runPasses runs the events of fingerprints of which one was committed.
+// runPasses runs the events of fingerprints of which one event was committed.
 func (d *deferrals) runPasses(ctx context.Context) error {
 	d.mu.Lock()
 	passes := maps.Clone(d.passes)
@@ -252,7 +254,8 @@ func (d *deferrals) runPasses(ctx context.Context) error {
 	return unreadable
 }
 
-// run has rows delivered. The error names one that cannot be read; the others are delivered.
+// run delivers the events of rows. The error names an event that cannot be read; the others
+// are delivered.
 func (d *deferrals) run(rows []deferred.Row) (unreadable error) {
 	for i := range rows {
 		r := &rows[i]
@@ -273,8 +276,8 @@ func (d *deferrals) run(rows []deferred.Row) (unreadable error) {
 	return unreadable
 }
 
-// nextRun returns what happens to a deferred event that was run, and failed for want of something
-// in the deployment: it stays deferred.
+// nextRun returns what happens to a deferred event that ran and failed because the deployment
+// still lacks something: it stays deferred.
 func (d *deferrals) nextRun(ctx context.Context, e *inflight.Entry) inflight.Next {
 	lack := &e.Delivery.Lack
 	m, _ := e.Message.(*deferredMessage)
@@ -284,7 +287,7 @@ func (d *deferrals) nextRun(ctx context.Context, e *inflight.Entry) inflight.Nex
 		Key: m.key, ID: e.ID.ID, Version: lack.Version, Fingerprint: lack.Fingerprint, Reason: lack.Reason, Held: d.held(e),
 	})
 	if err != nil {
-		d.running.Failed(ctx, err) // it is run again
+		d.running.Failed(ctx, err) // it runs again
 	}
 	d.mu.Lock()
 	d.failed[m.fingerprint]++
@@ -292,8 +295,8 @@ func (d *deferrals) nextRun(ctx context.Context, e *inflight.Entry) inflight.Nex
 	return inflight.Drop
 }
 
-// committed notes that a deferred event is committed, so that the others of its fingerprint may
-// be too. It is called with the lock held.
+// committed records that a deferred event is committed, so that the others of its fingerprint
+// run. It is called with the lock held.
 func (d *deferrals) committed(fingerprint string) {
 	if d.failed[fingerprint] = 0; d.counts[fingerprint].Events < 2 {
 		return
@@ -302,11 +305,11 @@ func (d *deferrals) committed(fingerprint string) {
 		return
 	}
 	d.passes[fingerprint] = 0
-	d.source.cfg.Logger.LogAttrs(context.Background(), slog.LevelInfo, "a deferred event is committed; the others for which the same was missing are run",
+	d.source.cfg.Logger.LogAttrs(context.Background(), slog.LevelInfo, "a deferred event was committed; running the others of its fingerprint",
 		slog.String("missing", fingerprint), slog.Int64("events", d.counts[fingerprint].Events))
 }
 
-// deleteSettled deletes settled events, until ctx ends, and then the rest.
+// deleteSettled deletes finished events until ctx ends, and then the rest.
 func (d *deferrals) deleteSettled(ctx context.Context) {
 	ticker := time.NewTicker(deleteInterval)
 	defer ticker.Stop()
@@ -323,8 +326,8 @@ func (d *deferrals) deleteSettled(ctx context.Context) {
 	}
 }
 
-// deleteOnce deletes settled events. If that fails, they are deleted later; a source that starts
-// before runs them again, and the ledger has them.
+// deleteOnce deletes finished events. If that fails, they are deleted later; a source that
+// starts before then runs them again, and finds them in the ledger.
 func (d *deferrals) deleteOnce(ctx context.Context) {
 	d.mu.Lock()
 	settled := d.settled
@@ -371,14 +374,14 @@ func (d *deferrals) delete(ctx context.Context, committed, dead []ledger.Key) er
 
 func (d *deferrals) name() string { return "deferred" }
 
-// Attempts of deferred events are counted by this process.
+// Failed attempts of deferred events are counted in this process.
 func (d *deferrals) recordFailure(*inflight.Entry)  {}
 func (d *deferrals) forgetAttempts(*inflight.Entry) {}
 
-// vanished is never called: the database deletes none.
+// vanished is never called: the database deletes no events.
 func (d *deferrals) vanished(context.Context, uint64, uint64) {}
 
-// fetch is never called: no payload of a deferred event is evicted, as few are in flight.
+// fetch is never called: few deferred events are in flight, so no payload is evicted.
 func (d *deferrals) fetch(_ context.Context, m eventing.Message) (eventing.Message, error) {
 	return m, nil
 }
@@ -388,7 +391,7 @@ func (d *deferrals) fetchFailed(context.Context, error) {}
 // origin is never called: a deferred event is not deferred again.
 func (d *deferrals) origin(*inflight.Entry) origin { return origin{} }
 
-// deferredMessage is a deferred event that is run.
+// deferredMessage is a deferred event that runs again.
 type deferredMessage struct {
 	deferrals   *deferrals
 	key         ledger.Key
@@ -397,7 +400,7 @@ type deferredMessage struct {
 	arrived     time.Time
 	size        int
 	event       event.Event
-	dead        bool // it is a dead letter
+	dead        bool // the event is a dead letter
 }
 
 var _ eventing.Message = (*deferredMessage)(nil)
@@ -408,7 +411,7 @@ func (m *deferredMessage) Sequence() uint64 { return uint64(m.position) }
 // Arrived implements [eventing.Message].
 func (m *deferredMessage) Arrived() time.Time { return m.arrived }
 
-// Pending implements [eventing.Message]. It is part of no backlog.
+// Pending implements [eventing.Message]. A deferred event is part of no backlog.
 func (m *deferredMessage) Pending() uint64 { return 0 }
 
 // Size implements [eventing.Message].
@@ -420,7 +423,7 @@ func (m *deferredMessage) Event() event.Event { return m.event }
 // InProgress implements [eventing.Message].
 func (m *deferredMessage) InProgress() error { return nil }
 
-// Nak implements [eventing.Message]. It stays deferred.
+// Nak implements [eventing.Message]. The event stays deferred.
 func (m *deferredMessage) Nak() error { return nil }
 
 // WithoutPayload implements [eventing.Message].
@@ -443,7 +446,8 @@ func (m *deferredMessage) Ack() error {
 	return nil
 }
 
-// deferredCounts returns how much is deferred, the largest first; nil if nothing ever is.
+// deferredCounts returns the counts of deferred events, the largest first; nil if the
+// source defers nothing.
 func (d *deferrals) deferredCounts() []deferred.Count {
 	if d == nil {
 		return nil

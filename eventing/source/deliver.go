@@ -13,11 +13,11 @@ import (
 	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
 )
 
-// idleWait is how long the dispatcher waits at most until it looks for work.
+// idleWait is the longest wait of the dispatcher before it checks for work.
 const idleWait = time.Minute
 
-// dispatch opens requests as the table says, until it is closed, and returns when all of
-// them have ended.
+// dispatch opens requests as the table decides, until the table is closed, and returns
+// when all requests have ended.
 func (s *Source) dispatch(ctx context.Context, closed <-chan struct{}) {
 	var requests sync.WaitGroup
 	defer requests.Wait()
@@ -42,7 +42,7 @@ func (s *Source) dispatch(ctx context.Context, closed <-chan struct{}) {
 	}
 }
 
-// deliver sends entries in one request and sees to what comes of it.
+// deliver sends entries in one request and processes the result.
 func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
 	request := inflight.Request{
 		Entries: entries, Next: make([]inflight.Next, len(entries)), After: make([]time.Duration, len(entries)),
@@ -51,7 +51,7 @@ func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
 	begun := s.cfg.Now()
 	ds, sent := s.prepare(ctx, &request)
 	var steps []delivery.Step
-	if !s.active() { // a payload was fetched, or the process stood still, for too long
+	if !s.active() { // fetching a payload, or a pause of the process, took too long
 		for _, i := range sent {
 			request.Next[i], request.After[i] = inflight.Unsent, fetchRetry
 		}
@@ -64,7 +64,7 @@ func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
 	for k, i := range sent {
 		request.Next[i], request.After[i] = s.next(ctx, entries[i], steps[k])
 		request.Draining = request.Draining || steps[k].Draining
-		request.Answered = request.Answered || steps[k].Outcome.Fingerprint != "" // only the function itself states one
+		request.Answered = request.Answered || steps[k].Outcome.Fingerprint != "" // only the function itself sends a fingerprint
 		request.Committed = request.Committed || steps[k].Outcome.Kind == outcome.Committed && !entries[i].Delivery.DeadLetter
 	}
 	s.cfg.Metrics.settled(ctx, entries, sent, steps, s.cfg.Now())
@@ -97,7 +97,7 @@ func (s *Source) deliver(ctx context.Context, entries []*inflight.Entry) {
 	s.countLost(ctx, returned)
 }
 
-// prepare returns the deliveries of the entries that can be sent, and which these are.
+// prepare returns the deliveries of the entries that can be sent, and their indexes.
 func (s *Source) prepare(ctx context.Context, r *inflight.Request) (ds []*delivery.Delivery, sent []int) {
 	var fetching sync.WaitGroup
 	free := make(chan struct{}, fetches)
@@ -134,8 +134,8 @@ func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step
 	owner := ownerOf(e)
 	switch {
 	case step.Err != nil:
-		// A stream with such an event is broken. What comes after it in its subject waits.
-		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "message cannot be encoded; it will be retried",
+		// The stream that stored this event is broken. Later events of its subject wait.
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "message cannot be encoded as a CloudEvent; it is retried, and later events of its subject wait: look at the message in the stream",
 			slog.Uint64("sequence", e.Sequence()), slog.Any("err", step.Err), slog.String("retry_in", encodeRetry.String()))
 		return inflight.Unsent, encodeRetry
 	case step.Settled:
@@ -158,7 +158,7 @@ func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step
 	case step.Broken:
 		return inflight.Broken, 0
 	case step.RetryIn == 0:
-		return inflight.Again, 0 // alone, or to the dead letter sink
+		return inflight.Again, 0 // alone, or as a dead letter
 	case step.Outcome.Kind == outcome.Deployment && owner == s.deferrals && !e.Delivery.DeadLetter:
 		return s.deferrals.nextRun(ctx, e), 0
 	case step.Outcome.Kind == outcome.Deployment && !e.Delivery.DeadLetter:
@@ -171,8 +171,8 @@ func (s *Source) next(ctx context.Context, e *inflight.Entry, step delivery.Step
 	}
 }
 
-// fetch gets the payload of an entry from its stream. If it cannot be had, it returns
-// what happens to the entry.
+// fetch reads the payload of an entry from its stream. If that fails, it returns what
+// happens to the entry.
 func (s *Source) fetch(ctx context.Context, e *inflight.Entry) (inflight.Next, time.Duration) {
 	owner := ownerOf(e)
 	message, err := owner.fetch(ctx, e.Message)
@@ -190,7 +190,7 @@ func (s *Source) fetch(ctx context.Context, e *inflight.Entry) (inflight.Next, t
 	}
 }
 
-// gone counts an entry whose payload its stream has deleted.
+// gone counts an entry whose message its stream has deleted.
 func (s *Source) gone(ctx context.Context, e *inflight.Entry) {
 	owner := ownerOf(e)
 	s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "stream has deleted a message",
@@ -200,11 +200,11 @@ func (s *Source) gone(ctx context.Context, e *inflight.Entry) {
 	owner.forgetAttempts(e)
 }
 
-// fetches is how many payloads of a request are fetched at once.
+// fetches is the number of payloads of a request that are fetched concurrently.
 const fetches = 16
 
-// encodeRetry is how long an entry waits that cannot be encoded.
+// encodeRetry is the wait before an event is retried that cannot be encoded.
 const encodeRetry = time.Minute
 
-// fetchRetry is how long an entry waits whose payload could not be fetched.
+// fetchRetry is the wait before an event is retried whose payload could not be fetched.
 const fetchRetry = 200 * time.Millisecond

@@ -29,7 +29,7 @@ func ExampleNew() {
 	if err != nil {
 		panic(err)
 	}
-	var saver source.Checkpoints // as cmd/source makes it of a ledger.Checkpoints
+	var saver source.Checkpoints // cmd/source creates it with a ledger.Checkpoints
 	source, err := source.New(eventing.StreamList{stream}, delivery, saver, source.Config{
 		Function: "flights",
 		Logger:   logger,

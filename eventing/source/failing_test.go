@@ -21,11 +21,12 @@ import (
 
 const (
 	failingEvents = 1500 // of a type that fails
-	healthyEvery  = 6    // one event in so many works
+	healthyEvery  = 6    // one event in so many succeeds
 	failingTotal  = failingEvents * healthyEvery / (healthyEvery - 1)
 )
 
-// publishFailing stores events of two types: one in healthyEvery is of a type that works.
+// publishFailing stores events of two types: one in healthyEvery is of a type that
+// succeeds.
 func publishFailing(t *testing.T, server *natstest.Server) {
 	t.Helper()
 
@@ -43,8 +44,8 @@ func publishFailing(t *testing.T, server *natstest.Server) {
 	eventtest.Eventually(t, "events are stored", func() bool { return publisher.Publish(t.Context(), events) == nil })
 }
 
-// Five of six events fail for as long as it takes, and the in-flight table has room for
-// few payloads: those of the other type are all delivered meanwhile.
+// Five of six events fail permanently, and the in-flight table has room for few
+// payloads. All events of the other type are delivered meanwhile.
 func TestATypeThatFailsHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
 
@@ -95,7 +96,7 @@ func TestATypeThatFailsHoldsUpNoOther(t *testing.T) {
 	}
 }
 
-// checkProbes checks that a type that is unavailable is probed and not hammered.
+// checkProbes verifies that a type that is unavailable is probed, and not hammered.
 func checkProbes(t *testing.T, f *together) {
 	t.Helper()
 

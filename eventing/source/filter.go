@@ -6,15 +6,14 @@ import (
 	"strings"
 )
 
-// filter says which types of events are delivered. Its zero value lets all through.
+// filter selects the types of events that are delivered. The zero value passes all.
 type filter struct {
 	types    map[string]bool
 	prefixes []string
-	anyType  bool // that was asked for
+	anyType  bool // '*' was configured
 }
 
-// newFilter reads a list of types; one that ends with '*' is the beginning of
-// some.
+// newFilter parses a list of types; one that ends with '*' is a prefix.
 func newFilter(list []string) (f filter, err error) {
 	for _, t := range list {
 		prefix, open := strings.CutSuffix(t, "*")
@@ -37,13 +36,13 @@ func newFilter(list []string) (f filter, err error) {
 	return f, nil
 }
 
-// CheckTypes says what is wrong with a list of [Config.Types].
+// CheckTypes returns the error in a list of [Config.Types]; nil if there is none.
 func CheckTypes(list []string) error {
 	_, err := newFilter(list)
 	return err
 }
 
-// all reports whether no types were asked for, or any.
+// all reports whether no types are configured, or any type is.
 func (f filter) all() bool { return f.anyType || f.types == nil && f.prefixes == nil }
 
 // passes reports whether events of a type are delivered.

@@ -30,7 +30,8 @@ func (l ledgerOf) Committed(_ context.Context, function string, events []source.
 	return done, nil
 }
 
-// The ledger has an event under the function of its type, which need not be the source's.
+// The ledger has an event under the function of its type, which may differ from the
+// source's.
 func TestEventsOfEveryFunctionOfAnImageAreFoundInTheLedger(t *testing.T) {
 	t.Parallel()
 

@@ -30,14 +30,15 @@ import (
 type testLedger struct {
 	mu        sync.Mutex
 	done      map[string]bool
-	all       bool // everything is done
+	all       bool // every event is committed
 	broken    bool
 	questions int
 	largest   int
-	hold      chan struct{} // no question is answered before it is closed; nil for no wait
+	hold      chan struct{} // no lookup is answered before it is closed; nil means no wait
 }
 
-// Committed answers, however late: a busy machine may take longer than the source waits.
+// Committed answers even after the deadline: a busy machine may take longer than the
+// source waits.
 func (l *testLedger) Committed(_ context.Context, function string, events []source.EventID) ([]bool, error) {
 	if l.hold != nil {
 		<-l.hold
@@ -68,7 +69,7 @@ func (l *testLedger) asked() (questions, largest int) {
 	return l.questions, l.largest
 }
 
-// hedging starts a source whose redundancy is as cfg says.
+// hedging starts a source with the hedge of cfg.
 func hedging(t *testing.T, server *natstest.Server, f *function, p *progress, cfg source.Config) running {
 	t.Helper()
 
@@ -115,7 +116,7 @@ func TestWhatTheLedgerHasNotIsDeliveredAfterTheDelay(t *testing.T) {
 	p := &progress{}
 	hedging(t, server, f, p, source.Config{Hedge: eventing.Hedge{Delay: delay}, Ledger: l})
 	eventtest.Publish(t, server, "EVENTS", 0, 1)
-	f.waitFor(t, 1) // by now it is at work
+	f.waitFor(t, 1) // by now the source is delivering
 
 	begun := time.Now()
 	eventtest.Publish(t, server, "EVENTS", 1, 4)
@@ -131,8 +132,8 @@ func TestWhatTheLedgerHasNotIsDeliveredAfterTheDelay(t *testing.T) {
 	}
 }
 
-// The clock is synctest's, and the ledger and the stream are in memory. The function
-// is unreachable, so the moment of an attempt is the moment at which it fails.
+// The clock is synctest's, and the ledger and the stream are in memory. The function is
+// unreachable, so the time of an attempt is the time at which it fails.
 func TestAnEventIsDeliveredAtItsDelayAndWithinASecondIfTheLedgerIsSilent(t *testing.T) {
 	t.Parallel()
 
@@ -168,7 +169,7 @@ func TestAnEventIsDeliveredAtItsDelayAndWithinASecondIfTheLedgerIsSilent(t *test
 				stop := run(t, s)
 				defer stop()
 
-				// The second one is due while the ledger is asked about the first.
+				// The second event is due during the lookup of the first.
 				var received [2]time.Time
 				for i := range received {
 					time.Sleep(time.Millisecond)
@@ -245,8 +246,8 @@ func (m memoryMessage) Nak() error        { return nil }
 func TestABacklogDoesNotWaitForTheDelayAWindowAtATime(t *testing.T) {
 	t.Parallel()
 
-	// A megabyte holds some 500 events: with a delay of a minute the first of them
-	// would be looked up after that, were they not looked up before their time.
+	// A megabyte holds about 500 events: with a delay of a minute, the first of them
+	// would be looked up only after that if the table did not look them up early.
 	server := natstest.Start(t)
 	eventtest.Publish(t, server, "EVENTS", 1, 3000)
 	f := newFunction(t)
@@ -269,7 +270,7 @@ func TestIfTheLedgerCannotBeAskedEventsAreDelivered(t *testing.T) {
 	l := &testLedger{broken: true}
 	hedging(t, server, f, &progress{}, source.Config{Hedge: eventing.Hedge{Delay: 10 * time.Millisecond}, Ledger: l})
 	f.waitFor(t, 200)
-	// And then it can be again.
+	// Then the ledger recovers.
 	l.set(func(l *testLedger) { l.broken, l.all = false, true })
 	eventtest.Publish(t, server, "EVENTS", 201, 100)
 	eventtest.Eventually(t, "it is asked", func() bool { questions, _ := l.asked(); return questions > 0 })
@@ -315,7 +316,7 @@ func TestStandbyDeliversNothingUntilItIsSwitched(t *testing.T) {
 		info, err := consumer.Info(t.Context())
 		return err == nil && info.NumPending+uint64(info.NumAckPending) == 698
 	})
-	time.Sleep(1500 * time.Millisecond) // for more than one question
+	time.Sleep(1500 * time.Millisecond) // for more than one lookup
 	if got := f.count(); got != 0 {
 		t.Fatalf("%d events were delivered", got)
 	}
@@ -326,11 +327,11 @@ func TestStandbyDeliversNothingUntilItIsSwitched(t *testing.T) {
 	eventtest.Eventually(t, "it says that it races", func() bool { return p.stored() == "0" })
 	log := strings.Join(lines(), "")
 	report, switched := strings.Index(log, "standby ended"), strings.LastIndex(log, "hedge switched")
-	if report < 0 || switched < report || !strings.Contains(log, "messages=698") && !strings.Contains(log, "the backlog is unknown") { // as the stream was late
+	if report < 0 || switched < report || !strings.Contains(log, "messages=698") && !strings.Contains(log, "the backlog is unknown") { // the stream may be late
 		t.Errorf("the backlog of 698 was not reported first:\n%s", log)
 	}
 
-	// Back again, with something under way.
+	// Back to the race, with a request under way.
 	hold := make(chan struct{})
 	f.answer(func(http.ResponseWriter, *http.Request, event.Event) int {
 		<-hold
@@ -339,7 +340,7 @@ func TestStandbyDeliversNothingUntilItIsSwitched(t *testing.T) {
 	eventtest.Publish(t, server, "EVENTS", 701, 100)
 	eventtest.Eventually(t, "as many as may be are being delivered", func() bool {
 		begun := 0
-		for n := range 100 { // in whichever order
+		for n := range 100 { // in any order
 			begun += f.tried(fmt.Sprintf("/ test-%06d", 701+n))
 		}
 		return begun == 16
@@ -382,13 +383,13 @@ func TestAClusterWhoseStandbyWasLostAsksAgain(t *testing.T) {
 	hedging(t, server, f, p, source.Config{Hedge: eventing.Hedge{Standby: true}, Ledger: &testLedger{}})
 	eventtest.Eventually(t, "it stands by", p.isStandingBy)
 
-	// A failover lost the grant.
+	// A failover loses the grant.
 	p.set(func(p *progress) { p.standsBy = false })
 	eventtest.Eventually(t, "it asks again", p.isStandingBy)
 	if got := f.count(); got != 0 {
 		t.Errorf("%d events were delivered", got)
 	}
-	// And again, and another cluster stands by now.
+	// Another failover, and now another cluster stands by.
 	p.set(func(p *progress) { p.standsBy, p.alone = false, true })
 	f.waitFor(t, 50)
 }
@@ -465,7 +466,7 @@ func TestWhatIsSetAtRunTimeWinsOverTheConfiguration(t *testing.T) {
 		t.Helper()
 		eventtest.Eventually(t, "the hedge is "+want, func() bool { return p.stored() == want })
 	}
-	expect("300ms") // as this version does not know the other
+	expect("300ms") // this version does not know the other value
 	sw.set("1s", nil)
 	expect("1s")
 	sw.set("sometimes", nil)
@@ -571,7 +572,7 @@ func TestWhileTheDatabaseDoesNotAnswerItsLastHedgeHolds(t *testing.T) {
 	}
 	stop()
 
-	// What the last answer was is unknown after a restart.
+	// After a restart the last answer is unknown.
 	failures := logged("reading the hedge")
 	start()
 	eventtest.Eventually(t, "it cannot read the hedge", func() bool { return logged("reading the hedge") > failures })

@@ -12,31 +12,30 @@ import (
 )
 
 const (
-	// hedgeInterval is how often a source reads how much redundancy is wanted.
+	// hedgeInterval is the time between reads of the configured hedge.
 	hedgeInterval = time.Second
 
-	// hedgeTimeout bounds one read of it, and one question whether the cluster may stand
-	// by.
+	// hedgeTimeout bounds one read of the hedge, and one request to stand by.
 	hedgeTimeout = 2 * time.Second
 )
 
-// errAllStandBy is why a cluster does not stand by although that is wanted.
-var errAllStandBy = errors.New("no other cluster has been at work in the last 3 minutes, and nothing would be done: switch another one first")
+// errAllStandBy is why a cluster does not stand by although its hedge is standby.
+var errAllStandBy = errors.New("no other cluster has been at work in the last 3 minutes, so no cluster would process events: switch another cluster first")
 
-// errBrokerRaces is why a cluster with a Broker does nothing but race.
-var errBrokerRaces = errors.New("a Broker commits nothing that another cluster could look up; want 0")
+// errBrokerRaces is why a cluster with a Broker can only race.
+var errBrokerRaces = errors.New("a Broker commits nothing that another cluster could look up: want 0")
 
-// hedgeController follows how much redundancy is wanted. What is set at run time wins over
-// the configuration. While the database does not answer, its last answer holds.
+// hedgeController follows the wanted hedge. A hedge set at run time takes precedence over
+// the configured one. While the database is unavailable, its last answer holds.
 type hedgeController struct {
 	wanted   eventing.Hedge // set at run time, or configured
-	known    bool           // wanted is known: the database has answered
-	decided  bool           // the table has a hedge that was wanted
+	known    bool           // the database has answered, so wanted is known
+	decided  bool           // the table has received a wanted hedge
 	reading  *failurelog.Log
 	standing *failurelog.Log
 }
 
-// followHedge follows what is wanted until ctx ends.
+// followHedge follows the wanted hedge until ctx ends.
 func (s *Source) followHedge(ctx context.Context) {
 	ticker := time.NewTicker(hedgeInterval)
 	defer ticker.Stop()
@@ -50,13 +49,13 @@ func (s *Source) followHedge(ctx context.Context) {
 	}
 }
 
-// updateHedge changes to the wanted hedge. Nothing is delivered until it is known for
-// the first time.
+// updateHedge switches to the wanted hedge. Nothing is delivered until the hedge is
+// known for the first time.
 //
-// Standby is granted by the database, and asked for again while it lasts: a failover
-// may have lost the grant. It ends there after delivery has started, and that is
-// repeated too, since this process does not know whether the one before it, which may
-// have crashed, stood by.
+// The database grants standby, and is asked again while standby lasts, because a
+// failover may have lost the grant. Standby ends in the database after delivery has
+// started. That is repeated too, since this process does not know whether the previous
+// one, which may have crashed, stood by.
 func (s *Source) updateHedge(ctx context.Context) {
 	s.readHedge(ctx)
 	want := s.hedge.wanted
@@ -72,8 +71,8 @@ func (s *Source) updateHedge(ctx context.Context) {
 	granted, err := s.standBy(ctx)
 	switch {
 	case err != nil && ctx.Err() == nil:
-		// The hedge stays as it is. A cluster that starts delivers nothing meanwhile, and
-		// could not, since the database is unavailable.
+		// The hedge does not change. A cluster that starts delivers nothing meanwhile,
+		// and could not, since the database is unavailable.
 		s.hedge.standing.Failed(ctx, err)
 	case granted:
 		s.hedge.standing.Succeeded(ctx)
@@ -86,9 +85,9 @@ func (s *Source) updateHedge(ctx context.Context) {
 	}
 }
 
-// readHedge reads which hedge is wanted. If the database does not answer, or with a value
-// that this source does not accept, the last one holds. A source that starts with such a
-// value takes the configured hedge.
+// readHedge reads the wanted hedge. If the database does not answer, or returns a value
+// that this source does not accept, the last hedge holds. A source that starts with such
+// a value uses the configured hedge.
 func (s *Source) readHedge(ctx context.Context) {
 	want, answered, err := s.wantedHedge(ctx)
 	switch {
@@ -104,9 +103,9 @@ func (s *Source) readHedge(ctx context.Context) {
 	}
 }
 
-// wantedHedge returns the hedge that is set at run time. If none is, without a ledger, or
-// with an error, it returns the configured one. Answered is false if the database did not
-// answer.
+// wantedHedge returns the hedge that is set at run time. If none is set, without a
+// ledger, or with an error, it returns the configured one. Answered is false if the
+// database did not answer.
 func (s *Source) wantedHedge(ctx context.Context) (want eventing.Hedge, answered bool, err error) {
 	if s.cfg.Ledger == nil {
 		return s.cfg.Hedge, true, nil
@@ -121,7 +120,7 @@ func (s *Source) wantedHedge(ctx context.Context) (want eventing.Hedge, answered
 		err = fmt.Errorf("%q: %w", value, errBrokerRaces)
 	}
 	if err != nil {
-		return s.cfg.Hedge, true, fmt.Errorf("the hedge that was set: %w", err)
+		return s.cfg.Hedge, true, fmt.Errorf("read the hedge set at run time: %w", err)
 	}
 	return want, true, nil
 }
@@ -132,16 +131,16 @@ func (s *Source) standBy(ctx context.Context) (bool, error) {
 	return s.checkpoints.StandBy(ctx, s.cfg.Function)
 }
 
-// endStandBy lets other clusters stand by. An error is not reported: it is retried a
-// second later, and saving the checkpoint fails for the same reason.
+// endStandBy allows other clusters to stand by. An error is not reported: the call is
+// retried a second later, and saving the checkpoint fails for the same reason.
 func (s *Source) endStandBy(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, hedgeTimeout)
 	defer cancel()
 	_ = s.checkpoints.EndStandBy(ctx, s.cfg.Function)
 }
 
-// changeHedge sets the hedge, unless it is set already. At the end of standby, the
-// backlog is logged first.
+// changeHedge sets the hedge, unless it is set already. When standby ends, it logs the
+// backlog first.
 func (s *Source) changeHedge(ctx context.Context, to eventing.Hedge) {
 	from := s.table.Hedge()
 	if s.hedge.decided && from == to {
@@ -165,8 +164,8 @@ func (s *Source) hedgeBefore(from eventing.Hedge) string {
 	return from.String()
 }
 
-// reportBacklog says for each stream what is not done yet. All of it is asked
-// about before it is delivered.
+// reportBacklog logs the number of unfinished messages of each stream. All of them are
+// looked up before they are delivered.
 func (s *Source) reportBacklog(ctx context.Context) {
 	for _, c := range s.consumers.current() {
 		reader := c.currentReader()
@@ -177,7 +176,7 @@ func (s *Source) reportBacklog(ctx context.Context) {
 		position, err := reader.Position(asking)
 		cancel()
 		if err != nil {
-			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "standby ended; the backlog is unknown",
+			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "standby ended; the size of the backlog is unknown, and all of it is looked up",
 				slog.String("stream", c.stream.Name()), slog.Any("err", err))
 			continue
 		}

@@ -15,12 +15,12 @@ import (
 )
 
 const (
-	// lookupSize bounds the events of one lookup, and lookups how many are under way at
-	// once: so many are looked up while a database far away answers.
+	// lookupSize bounds the events of one lookup, and lookups the concurrent lookups,
+	// so that a distant database is kept busy.
 	lookupSize = 4096
 	lookups    = 4
 
-	// lookupTimeout bounds one lookup. An event waits for two of them at most, and must
+	// lookupTimeout bounds one lookup. An event waits for at most two of them, and must
 	// be delivered within a second of its delay if the ledger is unavailable.
 	lookupTimeout = 400 * time.Millisecond
 )
@@ -28,8 +28,8 @@ const (
 // EventID is the identity of an event.
 type EventID = inflight.EventID
 
-// lookUpAll looks entries up in the ledger, many at a time, until the table is closed:
-// what is committed is acknowledged, and the rest delivered.
+// lookUpAll looks entries up in the ledger, many at a time, until the table is closed.
+// Committed ones are acknowledged, and the others delivered.
 func (s *Source) lookUpAll(ctx context.Context) {
 	wait := backoff.Backoff{Base: 10 * time.Millisecond, Limit: 100 * time.Millisecond}
 	for entries := s.table.NextLookup(lookupSize); entries != nil; entries = s.table.NextLookup(lookupSize) {
@@ -69,8 +69,8 @@ func (s *Source) lookUp(ctx context.Context, entries []*inflight.Entry) ([]bool,
 	return committed, err
 }
 
-// findDead notes which of the entries that are redelivered, as after a restart, are dead letters
-// of this cluster: like those that are committed, they were settled, and are not tried again.
+// findDead marks the redelivered entries, for example after a restart, that are dead letters of
+// this cluster: like committed ones they are finished, and are not attempted again.
 func (s *Source) findDead(ctx context.Context, entries []*inflight.Entry, settled []bool) error {
 	if s.cfg.Blocked == nil {
 		return nil
@@ -96,8 +96,8 @@ func (s *Source) findDead(ctx context.Context, entries []*inflight.Entry, settle
 	return err
 }
 
-// committed returns, for each event, whether the ledger has it, under the name of the function
-// of its type. There are as many questions at once as functions.
+// committed returns, for each event, whether the ledger has it under the name of the function
+// of its type. It makes one concurrent lookup for each function.
 func (s *Source) committed(ctx context.Context, types []string, ids []EventID) ([]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()

@@ -25,7 +25,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// storedAttempts is an [source.Attempts] in memory, of one stream. The real one is ledger's.
+// storedAttempts is a [source.Attempts] in memory, of one stream. The real one is ledger's.
 type storedAttempts struct {
 	mu    sync.Mutex
 	epoch string
@@ -63,7 +63,8 @@ func (a *storedAttempts) sequences() []uint64 {
 	return slices.Sorted(maps.Keys(a.rows))
 }
 
-// failing is a source that is started several times, of a function that fails on some events.
+// failing is a source that is started several times, with a function that fails on some
+// events.
 type failing struct {
 	server   *natstest.Server
 	function *function
@@ -130,7 +131,7 @@ func (f *failing) gone(t *testing.T, want float64) {
 	}
 }
 
-// holds waits until so many events are in flight.
+// holds waits until the given number of events is in flight.
 func (f *failing) holds(t *testing.T, events float64) {
 	t.Helper()
 
@@ -165,7 +166,8 @@ func TestFailingEventsThatTheStreamDeletesAreCountedWhenNoProcessHasThem(t *test
 	f.function.waitFor(t, 4)
 	first.stop()
 
-	// This process has them in memory: they are not lost, whatever the stream has.
+	// This process has them in memory, so they are not lost even if the stream has
+	// deleted them.
 	second := f.start(t)
 	f.holds(t, 2)
 	if err := f.stored(t).Purge(t.Context(), natsjs.WithPurgeSequence(4)); err != nil {
@@ -180,7 +182,7 @@ func TestFailingEventsThatTheStreamDeletesAreCountedWhenNoProcessHasThem(t *test
 	f.gone(t, 0)
 	second.stop()
 
-	// A process that ended before it could save that 4 was settled.
+	// A process ended before it could save that 4 was finished.
 	if err := f.attempts.Save(t.Context(), "", "", f.attempts.epoch, []ledger.EventAttempts{{Sequence: 4, Attempts: 1}}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -191,14 +193,14 @@ func TestFailingEventsThatTheStreamDeletesAreCountedWhenNoProcessHasThem(t *test
 	f.logged(t, "from=3 messages=1")
 	third.stop()
 
-	// The next one finds nothing that it has to count.
+	// The next process finds nothing to count.
 	f.start(t)
 	f.holds(t, 1)
 	time.Sleep(100 * time.Millisecond) // several saves
 	f.gone(t, 0)
 }
 
-// Of an event whose function is unavailable no attempts are stored.
+// For an event whose function is unavailable, no attempts are stored.
 func TestWaitingEventsThatTheStreamDeletesAreCountedWhenTheProcessEnds(t *testing.T) {
 	t.Parallel()
 
@@ -247,7 +249,7 @@ func TestEventsThatAreLostWithTheirStreamAreCounted(t *testing.T) {
 	eventtest.Eventually(t, "the rest is acknowledged", func() bool { return collect(t, f.metrics)["tandem_source_unacknowledged"] == 2 })
 	recreate()
 	f.gone(t, 2)
-	f.logged(t, "messages of before are lost for this cluster")
+	f.logged(t, "unfinished messages of the old stream are lost for this cluster")
 	eventtest.Publish(t, f.server, "EVENTS", 1, 6)
 	eventtest.Eventually(t, "their attempts are stored", func() bool { return cmp.Equal(f.attempts.sequences(), []uint64{3, 5}) })
 	first.stop()
@@ -258,8 +260,8 @@ func TestEventsThatAreLostWithTheirStreamAreCounted(t *testing.T) {
 	f.logged(t, "while failing events of it waited for a retry")
 }
 
-// An event behind a dead letter whose payload is in the stream only, and that the stream
-// deletes, holds no later event of its subject.
+// An event behind a dead letter whose payload is only in the stream, and which the
+// stream deletes, delays no later event of its subject.
 func TestAnEventThatIsGoneBeforeItIsStoredHoldsNoOther(t *testing.T) {
 	t.Parallel()
 

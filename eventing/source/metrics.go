@@ -17,14 +17,16 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/deferred"
 )
 
-// Metrics are what a [Source] and its [delivery.Sender] count, with the labels cluster
-// and function. Exported to Prometheus with unit and suffix they are called
-// tandem_source_delivered_total, tandem_source_receipts_total{receipt},
-// tandem_source_rejected_total, tandem_source_failed_total,
-// tandem_source_strikes_total, tandem_source_suspects, tandem_source_helped_total, tandem_source_skipped_total, tandem_source_forgotten_total,
-// tandem_source_filtered_total, tandem_source_rewinds_total, tandem_source_commit_seconds,
-// tandem_source_parked, tandem_source_stored, tandem_source_deferred{fingerprint}, tandem_source_deferred_oldest_seconds{fingerprint}, tandem_source_pending, tandem_source_unacknowledged,
-// tandem_source_active, tandem_source_held, tandem_source_in_flight{state} and tandem_source_oldest_seconds. A nil Metrics counts nothing.
+// Metrics are the measurements of a [Source] and its [delivery.Sender], with the labels cluster and
+// function. Their names in Prometheus, with unit and suffix: tandem_source_delivered_total,
+// tandem_source_receipts_total{receipt}, tandem_source_rejected_total, tandem_source_failed_total,
+// tandem_source_strikes_total, tandem_source_suspects, tandem_source_helped_total,
+// tandem_source_skipped_total, tandem_source_forgotten_total, tandem_source_filtered_total,
+// tandem_source_rewinds_total, tandem_source_commit_seconds, tandem_source_parked,
+// tandem_source_stored, tandem_source_deferred{fingerprint},
+// tandem_source_deferred_oldest_seconds{fingerprint}, tandem_source_pending,
+// tandem_source_unacknowledged, tandem_source_active, tandem_source_held,
+// tandem_source_in_flight{state} and tandem_source_oldest_seconds. A nil Metrics counts nothing.
 type Metrics struct {
 	delivered, receipts, rejected, failed, skipped, forgotten, filtered, gone, rewinds metric.Int64Counter
 
@@ -34,7 +36,7 @@ type Metrics struct {
 	commit         metric.Float64Histogram
 
 	labels, won, lost metric.MeasurementOption
-	attributes        []attribute.KeyValue // those of labels
+	attributes        []attribute.KeyValue // of labels
 
 	mu        sync.Mutex
 	positions map[string]eventing.Position // by stream
@@ -42,7 +44,7 @@ type Metrics struct {
 	active    func() bool
 }
 
-// NewMetrics makes the instruments. The error is the provider's.
+// NewMetrics creates the instruments. The error is the provider's.
 func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metrics, error) {
 	meter := provider.Meter("github.com/tandem-fn/tandem/eventing")
 	labels := []attribute.KeyValue{attribute.String("cluster", cluster), attribute.String("function", function)}
@@ -61,39 +63,39 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 	m.delivered, errs[0] = meter.Int64Counter("tandem_source_delivered",
 		metric.WithDescription("Events that the function answered with 2xx."))
 	m.receipts, errs[1] = meter.Int64Counter("tandem_source_receipts",
-		metric.WithDescription("Receipts that the function gave: won if this cluster committed first, else lost."))
+		metric.WithDescription("Receipts of the function: won if this cluster committed first, else lost."))
 	m.rejected, errs[2] = meter.Int64Counter("tandem_source_rejected",
-		metric.WithDescription("Events that the function refused and that the dead letter sink took."))
+		metric.WithDescription("Events that the function rejected and that the dead letter sink accepted."))
 	m.failed, errs[3] = meter.Int64Counter("tandem_source_failed",
-		metric.WithDescription("Tries that brought no answer or one that is not the event's fault, at the function or the dead letter sink."))
+		metric.WithDescription("Attempts at the function or the dead letter sink that failed for a reason that is not the event's."))
 	m.commit, errs[4] = meter.Float64Histogram("tandem_source_commit", metric.WithUnit("s"),
-		metric.WithDescription("Time from an event's arrival in the stream, by the stream's clock, to the answer that this cluster committed it."),
+		metric.WithDescription("Time from an event's arrival in the stream, by the stream's clock, to the answer with which this cluster committed it."),
 		metric.WithExplicitBucketBoundaries(commitBuckets()...))
 	_, errs[5] = meter.Int64ObservableGauge("tandem_source_pending",
-		metric.WithDescription("Messages in the streams that were not handed out to this cluster yet."),
+		metric.WithDescription("Messages in the streams that were not delivered to this cluster yet."),
 		metric.WithInt64Callback(m.observe(func(p eventing.Position) uint64 { return p.Pending })))
 	_, errs[6] = meter.Int64ObservableGauge("tandem_source_unacknowledged",
-		metric.WithDescription("Messages that were handed out to this cluster and not acknowledged."),
+		metric.WithDescription("Messages that were delivered to this cluster and not acknowledged."),
 		metric.WithInt64Callback(m.observe(func(p eventing.Position) uint64 { return p.Unacknowledged })))
 	m.skipped, errs[7] = meter.Int64Counter("tandem_source_skipped",
-		metric.WithDescription("Events that were acknowledged without a delivery, since the ledger has them: another cluster was first."))
+		metric.WithDescription("Events that were acknowledged without a delivery, because another cluster has committed them."))
 	m.forgotten, errs[8] = meter.Int64Counter("tandem_source_forgotten",
-		metric.WithDescription("Messages below the horizon: done by every cluster so long ago that the ledger has forgotten them. They were acknowledged without a delivery."))
+		metric.WithDescription("Messages below the horizon, acknowledged without a delivery: every cluster has processed them, and the ledger has forgotten them."))
 	m.filtered, errs[9] = meter.Int64Counter("tandem_source_filtered",
-		metric.WithDescription("Messages of types that the function does not get. They were acknowledged without a delivery."))
+		metric.WithDescription("Messages of types that the function does not process, acknowledged without a delivery."))
 	m.rewinds, errs[10] = meter.Int64Counter("tandem_source_rewinds",
-		metric.WithDescription("How often a stream was read again from where the database knows that everything is done: after a failover that may have lost commits."))
+		metric.WithDescription("Rewinds of a stream to the last checkpoint that survived, after a failover that may have lost commits."))
 	m.parked, errs[11] = meter.Int64Gauge("tandem_source_parked",
-		metric.WithDescription("Dead events that wait for a verdict while what comes after them waits for them. Only where the order is kept."))
+		metric.WithDescription("Dead letters without a verdict that block later events of their subject. Only if the order is kept."))
 	_, errs[12] = meter.Int64ObservableGauge("tandem_source_held",
-		metric.WithDescription("Messages that this process has in its hands: on their way to the function, or waiting for that."),
+		metric.WithDescription("Messages in flight in this process: being delivered, or waiting for it."),
 		metric.WithInt64Callback(m.observeHeld(func(h holding) int { return h.messages })))
 	var states [inflight.Finished]metric.MeasurementOption
 	for state := range states {
 		states[state] = with(attribute.String("state", inflight.State(state).String()))
 	}
 	_, errs[15] = meter.Int64ObservableGauge("tandem_source_in_flight",
-		metric.WithDescription("Messages that this process has in its hands, by what each waits for: waiting (a retry, the hedge, or the next lookup of a standby), asking (the ledger), left (another cluster, which goes first with its part of a backlog), blocked (an earlier event of its subject, or a dead letter of it), probe (the probe of its type, for which the function is unavailable), budget (its turn among the redeliveries of failing events, or among slow events), ready (a request), sending (the function's answer), deferring (room in the database, until the deployment changes), storing (the database, behind a dead letter or as a deferred event)."),
+		metric.WithDescription("Messages in flight in this process, by what each waits for: waiting (a retry, the hedge, or the next lookup of a standby), asking (the ledger), left (another cluster, which goes first with its part of a backlog), blocked (an earlier event of its subject, or a dead letter of it), probe (the probe of its type, for which the function is unavailable), budget (its turn among the redeliveries of failing events, or among slow events), ready (a request), sending (the function's answer), deferring (room in the database, until the deployment changes), storing (the database, behind a dead letter or as a deferred event)."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 			if held, ok := m.held(); ok {
 				for state, n := range held.states {
@@ -103,7 +105,7 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 			return nil
 		}))
 	_, errs[13] = meter.Float64ObservableGauge("tandem_source_oldest", metric.WithUnit("s"),
-		metric.WithDescription("Time since the arrival in the stream, by its clock, of the oldest message in this process's hands; 0 if there is none."),
+		metric.WithDescription("Time since the arrival in the stream, by its clock, of the oldest message in flight; 0 if there is none."),
 		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
 			if held, ok := m.held(); ok {
 				o.Observe(held.oldest.Seconds(), m.labels)
@@ -113,14 +115,14 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 	m.gone, errs[14] = meter.Int64Counter("tandem_source_gone",
 		metric.WithDescription("Messages that their stream deleted before they were delivered, or while they failed and waited for a retry."))
 	m.stored, errs[16] = meter.Int64Gauge("tandem_source_stored",
-		metric.WithDescription("Events that are stored behind dead letters of their subjects, and acknowledged. Only where the order is kept."))
+		metric.WithDescription("Events that are stored behind dead letters of their subjects, and acknowledged. Only if the order is kept."))
 	m.strikes, errs[17] = meter.Int64Counter("tandem_source_strikes",
-		metric.WithDescription("How often the function's process ended while it computed an event alone, which is a dead letter after three of them."))
+		metric.WithDescription("Strikes: the function's process ended while it computed an event alone. After three strikes the event is a dead letter."))
 	_, errs[18] = meter.Int64ObservableGauge("tandem_source_suspects",
-		metric.WithDescription("Events whose connection to the function broke after they were sent; each is tried alone, one at a time."),
+		metric.WithDescription("Events whose connection to the function broke after they were sent; each is attempted alone, one at a time."),
 		metric.WithInt64Callback(m.observeHeld(func(h holding) int { return h.suspects })))
 	_, errs[19] = meter.Int64ObservableCounter("tandem_source_helped",
-		metric.WithDescription("Events that another cluster goes first with, and that this one delivered, as they were not committed after the delay. Only while clusters share the events."),
+		metric.WithDescription("Events of another cluster's share that this cluster delivered, because they were not committed after the delay. Only while clusters share the events."),
 		metric.WithInt64Callback(m.observeHeld(func(h holding) int { return h.helped })))
 	_, errs[20] = meter.Int64ObservableGauge("tandem_source_active",
 		metric.WithDescription("1 if this replica of the source has the lease and delivers, 0 if it stands by."),
@@ -148,15 +150,15 @@ func NewMetrics(provider metric.MeterProvider, cluster, function string) (*Metri
 
 	ctx := context.Background()
 	for _, counter := range []metric.Int64Counter{m.delivered, m.rejected, m.failed, m.skipped, m.forgotten, m.filtered, m.gone, m.rewinds, m.strikes} {
-		counter.Add(ctx, 0, m.labels) // so that they can be seen before the first event
+		counter.Add(ctx, 0, m.labels) // visible before the first event
 	}
 	m.receipts.Add(ctx, 0, m.won)
 	m.receipts.Add(ctx, 0, m.lost)
 	return m, nil
 }
 
-// commitBuckets are the bounds of the commit histogram in seconds: from 0.5 ms
-// on, each a quarter above the one before, and at last 30 s.
+// commitBuckets returns the bounds of the commit histogram in seconds: from 0.5 ms on,
+// each a quarter above the previous one, and 30 s at the end.
 func commitBuckets() []float64 {
 	const first, growth, last = 0.0005, 1.25, 30
 	var bounds []float64
@@ -182,18 +184,18 @@ func (m *Metrics) observe(value func(eventing.Position) uint64) metric.Int64Call
 	}
 }
 
-// holding is the messages in flight: their number, also by state, how many are suspects,
-// the age of the oldest, and the deferred events.
+// holding describes the messages in flight: their number, in total and by state, the
+// number of suspects, the age of the oldest, and the deferred events.
 type holding struct {
 	messages int
 	suspects int
-	helped   int // events of other clusters that were sent so far
+	helped   int // events of other clusters' shares that were sent so far
 	states   [inflight.Finished]int
 	oldest   time.Duration
 	deferred []deferred.Count // the largest first; nil if nothing is deferred
 }
 
-// watch has the metrics ask a source what it holds.
+// watch registers the source whose messages in flight the metrics observe.
 func (m *Metrics) watch(holds func() holding) {
 	if m == nil {
 		return
@@ -203,7 +205,7 @@ func (m *Metrics) watch(holds func() holding) {
 	m.holds = holds
 }
 
-// watchActive has the metrics ask whether this replica is active.
+// watchActive registers the function that reports whether this replica is active.
 func (m *Metrics) watchActive(active func() bool) {
 	if m == nil {
 		return
@@ -218,7 +220,7 @@ func (m *Metrics) isActive() (active int64, ok bool) {
 	ask := m.active
 	m.mu.Unlock()
 	if ask == nil {
-		return 0, false // there are no replicas
+		return 0, false // not replicated
 	}
 	if ask() {
 		active = 1
@@ -226,7 +228,7 @@ func (m *Metrics) isActive() (active int64, ok bool) {
 	return active, true
 }
 
-// standBy forgets what the source of this replica has measured, as it stands by.
+// standBy forgets the measurements of this replica's source when it stands by.
 func (m *Metrics) standBy() {
 	if m == nil {
 		return
@@ -237,7 +239,7 @@ func (m *Metrics) standBy() {
 	clear(m.positions)
 }
 
-// observeHeld returns a callback that observes a value of what the source holds.
+// observeHeld returns a callback that observes a value of the messages in flight.
 func (m *Metrics) observeHeld(value func(holding) int) metric.Int64Callback {
 	return func(_ context.Context, o metric.Int64Observer) error {
 		if held, ok := m.held(); ok {
@@ -260,8 +262,9 @@ func (m *Metrics) held() (h holding, ok bool) {
 // maxFingerprints bounds the fingerprints that the metrics name.
 const maxFingerprints = 16
 
-// eachDeferred calls observe with the count of each fingerprint, the smallest together
-// under the name "other". Without deferred events it is called once, with no fingerprint.
+// eachDeferred calls observe with the count of each fingerprint, and with the sum of the
+// smallest under the name "other". Without deferred events it calls observe once, with no
+// fingerprint.
 func (m *Metrics) eachDeferred(observe func(deferred.Count, metric.MeasurementOption)) {
 	held, ok := m.held()
 	if !ok || held.deferred == nil {
@@ -306,7 +309,7 @@ func (m *Metrics) left(stream string) {
 	delete(m.positions, stream)
 }
 
-// settled counts the events that a request settled.
+// settled counts the events that a request finished.
 func (m *Metrics) settled(ctx context.Context, entries []*inflight.Entry, sent []int, steps []delivery.Step, now time.Time) {
 	if m == nil {
 		return
@@ -325,10 +328,10 @@ func (m *Metrics) settled(ctx context.Context, entries []*inflight.Entry, sent [
 		switch step.Receipt {
 		case outcome.ReceiptWon:
 			won++
-			// Two computers' clocks are compared here, so a little less than nothing is
-			// possible.
+			// This compares the clocks of two computers, so the difference may be
+			// slightly negative.
 			if entries[i].Delivery.DeferredKey != "" {
-				continue // it waited for people
+				continue // the event waited for an operator
 			}
 			m.commit.Record(ctx, max(now.Sub(entries[i].Message.Arrived()), 0).Seconds(), m.labels)
 		case outcome.ReceiptLost:
@@ -383,7 +386,7 @@ func (m *Metrics) forgottenOne(ctx context.Context) {
 	}
 }
 
-// waiting says how many dead events wait for a verdict.
+// waiting sets how many dead letters wait for a verdict.
 func (m *Metrics) waiting(ctx context.Context, events int) {
 	if m != nil {
 		m.parked.Record(ctx, int64(events), m.labels)
@@ -404,7 +407,7 @@ func (m *Metrics) filteredOne(ctx context.Context) {
 	}
 }
 
-// AttemptFailed counts an attempt as [delivery.Config.Failed] is told of it.
+// AttemptFailed counts a failed attempt. It is for [delivery.Config.Failed].
 func (m *Metrics) AttemptFailed(ctx context.Context) {
 	if m != nil {
 		m.failed.Add(ctx, 1, m.labels)

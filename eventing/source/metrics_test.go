@@ -73,7 +73,7 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 	}
 	stop := run(t, source)
 	f.waitFor(t, 20)
-	// The last acknowledgement and the look at the stream come a moment later.
+	// The last acknowledgement and the position are observed a moment later.
 	for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(time.Millisecond) {
 		if now := collect(t, reader); now["tandem_source_pending"] == 0 && now["tandem_source_unacknowledged"] == 0 {
 			break
@@ -108,7 +108,7 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 	}
 }
 
-// collect gives the value of every metric, of a histogram the count. Counters
+// collect returns the value of every metric, and the count of a histogram. Counters
 // must have the labels cluster and function.
 func collect(t *testing.T, reader sdkmetric.Reader) map[string]float64 {
 	t.Helper()

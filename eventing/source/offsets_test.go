@@ -44,7 +44,7 @@ func startMember(t *testing.T, s *offsetstream.Server, sink string, p *progress,
 	}}}
 }
 
-// storeSubjects stores the events from one number to another, each in the partition of its
+// storeSubjects stores the events with numbers in a range, each in the partition of its
 // subject, in batches.
 func storeSubjects(t *testing.T, s *offsetstream.Server, partitions, from, to int) {
 	t.Helper()
@@ -115,7 +115,7 @@ func TestPartitionsComeAndGoUnderLoad(t *testing.T) {
 				s.Assign(two.client, moved[1]...)
 				eventtest.Eventually(t, "events are committed meanwhile", func() bool { return done() >= min(at+50, total-1) })
 				if i == 2 {
-					two.kill() // and another one takes its place
+					two.kill() // and another member takes its partitions
 					two = startMember(t, s, sink, p, cfg, 1, 2)
 				}
 			}

@@ -17,9 +17,9 @@ import (
 	"github.com/tandem-fn/tandem/eventing/source"
 )
 
-// repeating hands out message 1 a second time once again is closed, as a stream does
-// that did not receive its acknowledgement, and closes acknowledged when that copy is
-// acknowledged.
+// repeating delivers message 1 a second time when once again is closed, as a stream
+// does that did not receive its acknowledgement, and closes acknowledged when that copy
+// is acknowledged.
 type repeating struct {
 	eventing.Stream
 	again, acknowledged chan struct{}

@@ -29,26 +29,27 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// journal notes in which order events of all clusters are committed first, and what
-// breaks the promise: that an event is committed before one of its subject that
-// comes before it, or while that waits for a verdict.
+// journal records the order in which events of all clusters are first committed, and
+// violations of the order: an event that is committed before an earlier one of its
+// subject, or while the earlier one waits for a verdict.
 type journal struct {
 	mu        sync.Mutex
 	poison    map[int]bool
 	committed map[int]bool
-	highest   map[string]int // by subject, of those that are committed or dropped
+	highest   map[string]int // by subject, of the committed or dropped events
 	dead      map[string]map[int]time.Time
 	dropped   map[int]int
 	wrong     []string
 	total     int
 
-	// lives is how many sources of a cluster have ended. What they sent, and the function has
-	// not read yet, does not count: on a busy machine it comes long after another source began.
+	// lives is how many sources of a cluster have ended. A request that an ended source sent,
+	// and that the function has not read yet, does not count: on a busy machine it arrives long
+	// after the next source started.
 	lives map[string]int
 
 	stored    map[string][]ledger.StoredEvent // by cluster
 	positions int64
-	most      int    // that were stored at once
+	most      int    // stored at once
 	refused   string // a subject whose events cannot be stored
 }
 
@@ -63,7 +64,8 @@ func newJournal(total int, poison ...int) *journal {
 	return j
 }
 
-// subjectOf is that of event n: some are rare, one is hot, and some have none.
+// subjectOf returns the subject of event n: some are rare, one is hot, and some events
+// have none.
 func subjectOf(n int) string {
 	switch n % 10 {
 	case 0:
@@ -80,7 +82,7 @@ func numberOf(id string) (n int) {
 	return n
 }
 
-// life returns the number of the source of a cluster that runs now.
+// life returns the number of the current source of a cluster.
 func (j *journal) life(cluster string) string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -93,14 +95,15 @@ func (j *journal) endLife(cluster string) {
 	j.lives[cluster]++
 }
 
-// mustLive ends a request of a source that has ended. It is called with the lock held.
+// mustLive aborts a request of a source that has ended. It is called with the lock
+// held.
 func (j *journal) mustLive(cluster, life string) {
 	if life != "" && life != strconv.Itoa(j.lives[cluster]) {
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// commit commits an event that the source with that number has sent.
+// commit commits an event that the source with the given number has sent.
 func (j *journal) commit(cluster, life, id string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -140,7 +143,7 @@ func (j *journal) letter(cluster, life, id string) {
 	j.dead[cluster][numberOf(id)] = time.Now()
 }
 
-// drop gives every dead letter that is older than age its verdict.
+// drop drops every dead letter that is older than age.
 func (j *journal) drop(age time.Duration) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -167,7 +170,7 @@ func (j *journal) done() (committed, dropped int, wrong []string) {
 	return len(j.committed), len(j.dropped), append([]string(nil), j.wrong...)
 }
 
-// verdictsOf is a cluster's Verdicts. The real ones are in the database.
+// verdictsOf is the Blocked of a cluster. The real one is in the database.
 type verdictsOf struct {
 	cluster string
 	*journal
@@ -242,7 +245,7 @@ func (v verdictsOf) Delete(_ context.Context, _ string, positions []int64) error
 	return nil
 }
 
-// Done makes the journal a Ledger, too.
+// Committed makes the journal a Ledger.
 func (j *journal) Committed(_ context.Context, _ string, events []source.EventID) ([]bool, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -253,7 +256,7 @@ func (j *journal) Committed(_ context.Context, _ string, events []source.EventID
 	return done, nil
 }
 
-// functionOf is a cluster's function, of which fail may say how it fails.
+// functionOf starts the function of a cluster; fail decides how it fails.
 func (j *journal) functionOf(t *testing.T, cluster string, fail func(n int) int) string {
 	t.Helper()
 
@@ -300,7 +303,7 @@ func (j *journal) functionOf(t *testing.T, cluster string, fail func(n int) int)
 			worst = max(worst, status)
 		}
 		if worst == 599 {
-			panic(http.ErrAbortHandler) // perhaps after a commit
+			panic(http.ErrAbortHandler) // possibly after a commit
 		}
 		w.Header().Set(outcome.ReceiptHeader, outcome.ReceiptLost)
 		w.WriteHeader(worst)
@@ -341,7 +344,7 @@ func startOrdered(t *testing.T, server *natstest.Server, j *journal, cluster, si
 	}}
 }
 
-// wavering switches each time it is asked.
+// wavering returns another value on each call.
 type wavering struct{ asked atomic.Int64 }
 
 func (w *wavering) hedge() (string, error) {
@@ -378,7 +381,7 @@ func TestEventsOfASubjectAreCommittedInOrder(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name     string
-		long     bool // the others have all of it
+		long     bool // the others have committed all events
 		clusters []cluster
 	}{
 		{"one", true, []cluster{{name: "east"}}},
@@ -474,8 +477,8 @@ func TestEventsOfASubjectAreCommittedInOrder(t *testing.T) {
 				}
 				return n
 			}
-			// Whoever has to wait in a queue of a thousand, with room for a quarter of
-			// them, takes a while.
+			// The last events of a queue of a thousand, with room for a quarter of
+			// them, take a while.
 			eventtest.Reaches(t, "events committed and dropped, and floors", total-1+total*len(places), through)
 			end()
 			if _, _, wrong := j.done(); len(wrong) > 0 {
@@ -485,13 +488,13 @@ func TestEventsOfASubjectAreCommittedInOrder(t *testing.T) {
 	}
 }
 
-// All events that are to be stored go to the database together. A subject of which that does not
-// work waits in its stream, by itself.
+// All events that are to be stored are sent to the database together. If storing fails for one
+// subject, only that subject waits in its stream.
 func TestASubjectThatCannotBeStoredHoldsNoOther(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
-	j := newJournal(101, 1, 5) // of hot, and of s5
+	j := newJournal(101, 1, 5) // of subjects hot and s5
 	j.refused = "hot"
 	publishSubjects(t, server, 1, 101)
 	startOrdered(t, server, j, "east", j.functionOf(t, "east", nil), &progress{}, source.Config{})
@@ -509,8 +512,8 @@ func TestASubjectThatCannotBeStoredHoldsNoOther(t *testing.T) {
 	}
 }
 
-// dawdling is a stream that, each time it is opened, gives the first message that
-// it has handed out before only after all the others.
+// dawdling is a stream that, each time it is opened, redelivers the first message only
+// after all the others.
 type dawdling struct{ eventing.Stream }
 
 func (s dawdling) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Reader, error) {
@@ -563,7 +566,7 @@ func TestWhatWasHandedOutBeforeIsWaitedFor(t *testing.T) {
 		if away {
 			return http.StatusServiceUnavailable
 		}
-		// One that comes again after it was done is nothing new to the ledger.
+		// The ledger recognises an event that is redelivered after it was committed.
 		if n := numberOf(e.ID()); !slices.Contains(done, n) {
 			done = append(done, n)
 		}
@@ -596,8 +599,8 @@ func TestWhatWasHandedOutBeforeIsWaitedFor(t *testing.T) {
 	}
 }
 
-// A subject that does not go on, with a stream full of it, holds up no other, and
-// takes no more memory than there is.
+// A blocked subject, with a stream full of its events, delays no other subject, and
+// takes no more memory than the limit.
 func TestABlockedSubjectStarvesNoOther(t *testing.T) {
 	t.Parallel()
 
@@ -635,8 +638,8 @@ func TestABlockedSubjectStarvesNoOther(t *testing.T) {
 	eventtest.Eventually(t, "the subject goes on", func() bool { return f.count() > total/100+20 })
 }
 
-// What comes after a dead letter does not hold the floor of the stream, and is delivered
-// in order, also by the next process, when there is a verdict.
+// Events behind a dead letter do not hold the floor of the stream, and are delivered in
+// order after the verdict, even by the next process.
 func TestWhatWaitsBehindADeadLetterDoesNotHoldTheStream(t *testing.T) {
 	t.Parallel()
 

@@ -10,17 +10,18 @@ import (
 )
 
 const (
-	// peersInterval is how often a source that catches up looks up who else does, and
-	// peerSilence after what time without a checkpoint a cluster is not counted.
+	// peersInterval is the time between lookups of the clusters that catch up, while
+	// this one does. peerSilence is the time without a checkpoint after which a cluster
+	// does not count.
 	peersInterval = 250 * time.Millisecond
 	peerSilence   = 3 * time.Second
 	peersTimeout  = time.Second
 )
 
-// followPeers divides the work between the clusters at work, until ctx ends: the events of
-// clusters that share, or the blocks of a backlog. It is a preference, and no lease: an
-// event that its cluster does not commit is delivered by another one that has nothing else
-// to do.
+// followPeers divides the work between the active clusters until ctx ends: the events of
+// clusters that share, or the blocks of a backlog. The division is a preference, not a
+// lease: an event that its cluster does not commit is delivered by another one that is
+// idle.
 func (s *Source) followPeers(ctx context.Context) {
 	if s.cfg.Peers == nil {
 		return
@@ -60,7 +61,7 @@ func (s *Source) followPeers(ctx context.Context) {
 		case !shares:
 			shared = view{}
 			s.table.SetPreference(blocksOf(s.cfg.Cluster, atWork(clusters)))
-		case err == nil: // else the last view holds
+		case err == nil: // after an error the last view holds
 			shared = s.share(ctx, shared, clusters)
 		}
 	}
@@ -73,7 +74,7 @@ func (s *Source) clusters(ctx context.Context) ([]ledger.ClusterStatus, error) {
 	return s.cfg.Peers.Clusters(ctx, s.cfg.Function)
 }
 
-// atWork returns the clusters that are at work, sorted.
+// atWork returns the active clusters, sorted.
 func atWork(clusters []ledger.ClusterStatus) (members []string) {
 	for _, c := range clusters {
 		if c.Age <= peerSilence && c.Hedge != "standby" {
@@ -84,8 +85,8 @@ func atWork(clusters []ledger.ClusterStatus) (members []string) {
 	return members
 }
 
-// blocksOf returns which blocks a cluster goes first with: every n-th of n members; nil
-// for all.
+// blocksOf returns the predicate for the blocks that a cluster goes first with: every
+// n-th of n members; nil for all.
 func blocksOf(cluster string, members []string) func(*inflight.Entry) bool {
 	rank, ok := slices.BinarySearch(members, cluster)
 	if !ok || len(members) < 2 {

@@ -14,19 +14,19 @@ import (
 )
 
 const (
-	// tryLease is how often a replica that stands by tries to take the lease.
+	// tryLease is the time between attempts of a standby replica to take the lease.
 	tryLease = 200 * time.Millisecond
 
-	// renewInterval is how often the active replica renews it, and renewTimeout bounds one
-	// attempt.
+	// renewInterval is the time between renewals by the active replica, and renewTimeout
+	// bounds one attempt.
 	renewInterval = time.Second
 	renewTimeout  = 2 * time.Second
 
-	// leaseMargin is how long before its end, which the database sees, a lease ends here.
+	// leaseMargin is how much earlier a lease ends here than in the database.
 	leaseMargin = 500 * time.Millisecond
 
-	// finishWait is how long a replica that ends keeps the lease for requests that are
-	// under way. The next one looks up what came of the others.
+	// finishWait is how long a replica that ends keeps the lease for its requests under
+	// way. The next replica looks up the events of the others.
 	finishWait = 300 * time.Millisecond
 )
 
@@ -34,7 +34,8 @@ const (
 // safe for concurrent use.
 type Leases interface {
 	// Acquire takes the lease of function if it is free, or, if restarted, held under the
-	// same name. It returns an epoch of 0 if it is not free, and its holder before.
+	// same name. If the lease is not free, held has epoch 0. It also returns the previous
+	// holder.
 	Acquire(ctx context.Context, function string, as lease.Holder, restarted bool) (held lease.Lease, before lease.Holder, err error)
 
 	// Renew extends a lease. The error is [lease.ErrLost] if another replica has it.
@@ -46,7 +47,7 @@ type Leases interface {
 
 // ReplicaConfig is the configuration of a [Replica].
 type ReplicaConfig struct {
-	// Cluster and Function are the names that the lease is for. Required.
+	// Cluster and Function are the names of which the lease is taken. Required.
 	Cluster, Function string
 
 	// Holder names this replica. Required.
@@ -58,20 +59,20 @@ type ReplicaConfig struct {
 	Now     func() time.Time
 }
 
-// Replica is one of several processes that are the source of one cluster and function. One
-// of them is active: it has the lease, and runs a [Source]. Create it with [NewReplica].
+// Replica is one of several processes that are the source of one cluster and function. One of
+// them is active: it has the lease, and runs a [Source]. Create it with [NewReplica].
 //
 // # Design
 //
-// A replica is active for as long as its lease lasts by its own clock, counted from when it
-// asked for it: then no other can have it. After that it delivers, acknowledges, pulls and saves
-// nothing, until the lease is renewed: if no other replica has taken it, as while the
-// database is unreachable, it goes on with what it holds. Otherwise its Source ends.
+// A replica is active until its lease expires by its own clock, counted from the time at which
+// it requested the lease; no other replica can have the lease until then. After that it does not
+// deliver, acknowledge, pull or save until the lease is renewed. If no other replica has taken
+// the lease, for example while the database is unreachable, it continues with the messages in
+// flight. Otherwise its Source ends.
 //
-// The order of a subject does not rest on it. A replica knows every message that is not
-// acknowledged when it starts, and notices those that are delivered elsewhere. It delivers an
-// event after the one before it is in the ledger, whatever another replica still has under
-// way.
+// The order of a subject does not depend on the lease. A replica knows every unacknowledged
+// message when it starts, and detects those that are delivered elsewhere. It delivers an event
+// after the previous one is in the ledger, whatever another replica has under way.
 type Replica struct {
 	cfg     ReplicaConfig
 	leases  Leases
@@ -82,14 +83,14 @@ type Replica struct {
 
 	mu      sync.Mutex
 	active  *Source
-	until   time.Time // by the own clock
-	problem error     // of a replica that stands by
+	until   time.Time // by this process's clock
+	problem error     // why a standby replica could not take over
 	holder  lease.Holder
 }
 
-// NewReplica returns a Replica. When it has the lease it runs the result of source, which
-// is called with the lease and with what becomes [Config.ActiveUntil]. While it stands by, it
-// calls probe until that succeeds once, so that it can take over at once.
+// NewReplica returns a Replica. When it has the lease it runs the result of source, which is
+// called with the lease and with the function for [Config.ActiveUntil]. While it stands by,
+// it calls probe until that succeeds once, so that it can take over immediately.
 func NewReplica(leases Leases, source func(held lease.Lease, until func() time.Time) (*Source, error), probe func(context.Context) error, cfg ReplicaConfig) *Replica {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
 	if cfg.Now == nil {
@@ -98,7 +99,7 @@ func NewReplica(leases Leases, source func(held lease.Lease, until func() time.T
 	r := &Replica{
 		cfg: cfg, leases: leases, source: source, probe: probe, problem: errNotAsked,
 		trying:  failurelog.New(cfg.Logger, cfg.Now, "acquiring the lease of this source"),
-		renewal: failurelog.New(cfg.Logger, cfg.Now, "renewing the lease of this source; it pauses when the lease ends"),
+		renewal: failurelog.New(cfg.Logger, cfg.Now, "renewing the lease of this source; it pauses after the lease expires"),
 	}
 	cfg.Metrics.standBy()
 	cfg.Metrics.watchActive(r.Active)
@@ -111,8 +112,8 @@ var (
 )
 
 // Run stands by until this replica has the lease, runs a source until the lease is lost, and
-// so on until ctx ends. It returns when the source has ended and the lease is released. An
-// error is that of the source's configuration.
+// repeats both until ctx ends. It returns after the source has ended and the lease is
+// released. The error is that of the source's configuration.
 func (r *Replica) Run(ctx context.Context) error {
 	var probing sync.WaitGroup
 	defer probing.Wait()
@@ -133,7 +134,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	return nil
 }
 
-// standBy returns when this replica has the lease; false if ctx ended first.
+// standBy waits until this replica has the lease; ok is false if ctx ended first.
 func (r *Replica) standBy(ctx context.Context, restarted bool) (held lease.Lease, ok bool) {
 	ticker := time.NewTicker(tryLease)
 	defer ticker.Stop()
@@ -174,7 +175,7 @@ func (r *Replica) acquire(ctx context.Context, restarted bool) (lease.Lease, lea
 	return r.leases.Acquire(ctx, r.cfg.Function, r.cfg.Holder, restarted)
 }
 
-// stand notes which replica is active, and logs it once.
+// stand records which replica is active, and logs it once.
 func (r *Replica) stand(ctx context.Context, holder lease.Holder) {
 	r.mu.Lock()
 	news := r.holder != holder
@@ -188,7 +189,7 @@ func (r *Replica) stand(ctx context.Context, holder lease.Holder) {
 	switch {
 	case !news:
 	case problem != nil:
-		r.cfg.Logger.LogAttrs(ctx, slog.LevelError, "this source is refused: two sites have one cluster name", slog.Any("err", problem))
+		r.cfg.Logger.LogAttrs(ctx, slog.LevelError, "this source does not start, because another site uses its cluster name", slog.Any("err", problem))
 	default:
 		r.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "this replica of the source stands by", slog.String("replica", r.cfg.Holder.Replica), slog.String("active", holder.Replica))
 	}
@@ -200,14 +201,14 @@ func (r *Replica) setProblem(err error) {
 	r.problem = err
 }
 
-// extend notes that the lease was acquired or renewed by a request that was sent at a time.
+// extend records that a request sent at asked acquired or renewed the lease.
 func (r *Replica) extend(asked time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.until = asked.Add(lease.Expires - leaseMargin)
 }
 
-// activeUntil returns when the lease ends, by the own clock.
+// activeUntil returns when the lease ends, by this process's clock.
 func (r *Replica) activeUntil() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -261,7 +262,7 @@ func (r *Replica) setActive(s *Source) {
 	}
 }
 
-// end ends what this replica may do with its lease.
+// end makes the lease expire here.
 func (r *Replica) end() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -288,7 +289,7 @@ func (r *Replica) renew(ctx context.Context, held lease.Lease) {
 			r.extend(asked)
 		case errors.Is(err, lease.ErrLost):
 			r.end()
-			r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "another replica of the source is active; this one stands by",
+			r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "another replica has taken the lease of this source; this one stands by",
 				slog.String("replica", held.Replica), slog.Int64("epoch", held.Epoch))
 			return
 		case ctx.Err() == nil:
@@ -297,12 +298,12 @@ func (r *Replica) renew(ctx context.Context, held lease.Lease) {
 	}
 }
 
-// release lets another replica take the lease at once. If that fails, it expires.
+// release lets another replica take the lease at once. If it fails, the lease expires.
 func (r *Replica) release(ctx context.Context, held lease.Lease) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSaveTimeout)
 	defer cancel()
 	if err := r.leases.Release(ctx, r.cfg.Function, held); err != nil && !errors.Is(err, lease.ErrLost) {
-		r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "could not release the lease of this source; it expires", slog.Any("err", err))
+		r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "could not release the lease of this source; another replica takes over when it expires", slog.Any("err", err))
 	}
 }
 
@@ -313,8 +314,8 @@ func (r *Replica) Active() bool {
 	return r.active != nil && r.cfg.Now().Before(r.until)
 }
 
-// Ready reports what keeps events from being delivered by the active replica, or would keep this
-// one from taking over; nil if nothing does, as far as is known.
+// Ready returns why the active replica cannot deliver events, or why this one could not take
+// over; nil if no reason is known.
 func (r *Replica) Ready() error {
 	r.mu.Lock()
 	active, problem := r.active, r.problem
@@ -330,7 +331,7 @@ func (r *Replica) Ready() error {
 	}
 }
 
-// Status returns whether this replica is active, for people.
+// Status returns for an operator whether this replica is active.
 func (r *Replica) Status() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -338,7 +339,7 @@ func (r *Replica) Status() string {
 	case r.active != nil:
 		return fmt.Sprintf("active: replica %s", r.cfg.Holder.Replica)
 	case r.holder != lease.Holder{}:
-		return fmt.Sprintf("standing by: replica %s is active, this is %s", r.holder.Replica, r.cfg.Holder.Replica)
+		return fmt.Sprintf("standing by: the active replica is %s, this one is %s", r.holder.Replica, r.cfg.Holder.Replica)
 	default:
 		return "standing by"
 	}

@@ -21,13 +21,13 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/lease"
 )
 
-// replicas are processes of a source, as far as these share a lease in a database.
+// replicas are processes of one source that share a lease in a database.
 type replicas struct {
 	server   *natstest.Server
 	function *function
 	progress *progress
 	leases   *lease.Leases
-	update   func(t *testing.T, set string) // the lease
+	update   func(t *testing.T, set string) // updates the lease
 	epoch    func(t *testing.T) int
 	sink     string
 	cfg      source.Config
@@ -65,11 +65,11 @@ func (w *replicas) publish(t *testing.T, first, n int) {
 type oneReplica struct {
 	*source.Replica
 
-	failing atomic.Bool // the way to the database
+	failing atomic.Bool // the database is unreachable
 	stop    func()
 }
 
-// leases are those of the database, as far as the replica reaches it.
+// leases is the database's Leases, as seen by one replica.
 type leases struct {
 	*lease.Leases
 	replica *oneReplica
@@ -162,8 +162,8 @@ func TestOneReplicaDeliversAndTheNextTakesOver(t *testing.T) {
 		t.Errorf("%d events were delivered again after a handover in good order", n)
 	}
 
-	// A process that is started again under its name takes over at once, and the one of before,
-	// should it still be there, stands by for good.
+	// A process that is restarted under its name takes over at once. The former process, if it
+	// still runs, stands by permanently.
 	again := w.start(t, "here", "second")
 	again.isActive(t, true)
 	second.isActive(t, false)
@@ -192,7 +192,7 @@ func TestAReplicaThatLostItsLeaseStops(t *testing.T) {
 	})
 	w.update(t, "replica = 'other', epoch = epoch + 1, until = clock_timestamp() + interval '1 hour'")
 	first.isActive(t, false)
-	close(hold) // its answer comes after that
+	close(hold) // its answer arrives after that
 	w.publish(t, 21, 20)
 	eventtest.Eventually(t, "it stands by", func() bool { return strings.HasPrefix(first.Status(), "standing by: replica other") })
 	if n, floor := w.function.count(), w.progress.floor("EVENTS"); n > 20 || floor != 7 {
@@ -218,7 +218,7 @@ func TestAReplicaWhoseLeaseCannotBeRenewedPausesAndGoesOn(t *testing.T) {
 		t.Errorf("a replica that pauses is ready: %v", err)
 	}
 	w.publish(t, 21, 20)
-	time.Sleep(2 * time.Second) // as long as a pull lasts, and more
+	time.Sleep(2 * time.Second) // longer than a pull lasts
 	if n := w.function.count(); n != 20 {
 		t.Errorf("%d events were delivered while it paused, want none", n-20)
 	}
@@ -252,8 +252,8 @@ func TestAnotherSiteWithTheNameOfAClusterIsRefused(t *testing.T) {
 	again.isActive(t, true)
 }
 
-// TestReplicasKeepTheOrderOfASubject has a replica take over again and again: from one that
-// ends, and from one that is taken for dead and is not.
+// TestReplicasKeepTheOrderOfASubject makes a replica take over repeatedly: from one that
+// ends, and from one that is only considered dead.
 func TestReplicasKeepTheOrderOfASubject(t *testing.T) {
 	t.Parallel()
 
@@ -288,7 +288,7 @@ func TestReplicasKeepTheOrderOfASubject(t *testing.T) {
 		next := w.start(t, "here", fmt.Sprintf("replica-%d", takeover))
 		if takeover%2 == 0 {
 			active.stop()
-		} else { // it cannot renew its lease, and goes on for up to two seconds
+		} else { // it cannot renew its lease, and continues for up to two seconds
 			active.failing.Store(true)
 			w.update(t, "until = clock_timestamp()")
 		}

@@ -13,8 +13,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/source"
 )
 
-// TestAnOrdinaryRestartKeepsTheConsumer starts a source again whose last checkpoint was not
-// saved, as when it was killed.
+// TestAnOrdinaryRestartKeepsTheConsumer restarts a source whose last checkpoint was not
+// saved, as after a kill.
 func TestAnOrdinaryRestartKeepsTheConsumer(t *testing.T) {
 	t.Parallel()
 
@@ -30,7 +30,7 @@ func TestAnOrdinaryRestartKeepsTheConsumer(t *testing.T) {
 		row.Floor = 61
 		p.rows["EVENTS"] = row
 	})
-	// The database has lost one of the commits, and the function takes its time with it.
+	// The database has lost one of the commits, and the function is slow to repeat it.
 	for i := 1; i <= 100; i++ {
 		l.done[fmt.Sprintf("test-%06d", i)] = i != 70
 	}
@@ -52,7 +52,7 @@ func TestAnOrdinaryRestartKeepsTheConsumer(t *testing.T) {
 	eventtest.Eventually(t, "the lost one is delivered again, and the rest looked up", func() bool {
 		return f.tried("/ test-000070") == 2 && p.floor("EVENTS") == 70
 	})
-	s.stop() // before it is settled: the next one has to look, too
+	s.stop() // before the event is finished: the next process has to look it up, too
 
 	hedging(t, server, f, p, source.Config{Ledger: l, Hedge: eventing.Hedge{}})
 	eventtest.Eventually(t, "it is delivered once more", func() bool { return f.tried("/ test-000070") == 3 })
@@ -69,8 +69,8 @@ func TestAnOrdinaryRestartKeepsTheConsumer(t *testing.T) {
 	}
 }
 
-// TestADeadEventIsNotTriedAgainAfterARestart has an event at the floor that takes its time, so
-// that what was acknowledged above it is read again.
+// TestADeadEventIsNotTriedAgainAfterARestart has a slow event at the floor, so that messages
+// acknowledged above it are read again.
 func TestADeadEventIsNotTriedAgainAfterARestart(t *testing.T) {
 	t.Parallel()
 

@@ -14,7 +14,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// maxMissing bounds the events about which the stream is asked at a time, whether it has them.
+// maxMissing bounds the events of one request that asks the stream which of them it has
+// deleted.
 const maxMissing = 256
 
 // attemptsOf are the failed attempts of the events of one epoch of a stream.
@@ -22,14 +23,14 @@ type attemptsOf struct {
 	epoch string
 
 	mu      sync.Mutex
-	known   map[uint64]ledger.EventAttempts // of events that are not settled
-	news    map[uint64]struct{}             // of these, those that are not saved
+	known   map[uint64]ledger.EventAttempts // of unfinished events
+	news    map[uint64]struct{}             // of these, the unsaved ones
 	settled map[uint64]struct{}             // whose stored attempts are to be deleted
 }
 
-// loadAttempts returns the attempts of the stream that reader reads: those that are known
-// already, or else those that are stored. It reports events that were lost with an earlier
-// epoch of the stream, unless this process has read that.
+// loadAttempts returns the attempts of the stream that reader reads: those in memory, or
+// else the stored ones. It logs events that were lost with an earlier epoch of the stream,
+// unless this process has read that epoch.
 func (c *consumer) loadAttempts(ctx context.Context, reader eventing.Reader) (*attemptsOf, error) {
 	known := c.currentAttempts()
 	if known != nil && known.epoch == reader.Epoch() {
@@ -52,7 +53,7 @@ func (c *consumer) loadAttempts(ctx context.Context, reader eventing.Reader) (*a
 	}
 	if known == nil && stale > 0 {
 		c.source.cfg.Metrics.vanishedSome(ctx, uint64(stale))
-		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stream was deleted and created again while failing events of it waited for a retry; they are lost for this cluster: publish them again",
+		c.source.cfg.Logger.LogAttrs(ctx, slog.LevelError, "stream was deleted and recreated while failing events of it waited for a retry; they are lost for this cluster: publish them again",
 			slog.String("stream", c.stream.Name()), slog.Int("messages", stale))
 	}
 	return t, nil
@@ -68,7 +69,7 @@ func (t *attemptsOf) restore(sequence uint64, e *delivery.Delivery) {
 	}
 }
 
-// record notes how often an event has failed.
+// record records the failed attempts of an event.
 func (t *attemptsOf) record(e ledger.EventAttempts) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -85,7 +86,7 @@ func (t *attemptsOf) has(sequence uint64) bool {
 	return ok
 }
 
-// forget forgets events that are settled.
+// forget forgets finished events.
 func (t *attemptsOf) forget(which func(sequence uint64) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -96,7 +97,7 @@ func (t *attemptsOf) forget(which func(sequence uint64) bool) {
 	}
 }
 
-// forgetOne forgets an event that is settled.
+// forgetOne forgets a finished event.
 func (t *attemptsOf) forgetOne(sequence uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -112,7 +113,7 @@ func (t *attemptsOf) settle(sequence uint64) {
 	t.settled[sequence] = struct{}{}
 }
 
-// sequences returns those of the known events for which a condition holds, in order.
+// sequences returns the sequences of the known events that satisfy which, in order.
 func (t *attemptsOf) sequences(which func(sequence uint64) bool) []uint64 {
 	t.mu.Lock()
 	known := slices.Collect(maps.Keys(t.known))
@@ -122,7 +123,7 @@ func (t *attemptsOf) sequences(which func(sequence uint64) bool) []uint64 {
 	return known
 }
 
-// currentAttempts returns the attempts of the stream that is open; nil before it is.
+// currentAttempts returns the attempts of the open stream; nil if none was opened yet.
 func (c *consumer) currentAttempts() *attemptsOf {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -134,7 +135,7 @@ func (c *consumer) restoreAttempts(sequence uint64, d *delivery.Delivery) {
 	c.currentAttempts().restore(sequence, d)
 }
 
-// recordFailure notes that an event broke the function.
+// recordFailure records the failed attempts of an event that broke the function.
 func (c *consumer) recordFailure(e *inflight.Entry) {
 	if !e.Abandoned() {
 		d := e.Delivery
@@ -150,7 +151,7 @@ func (c *consumer) forgetAttempts(e *inflight.Entry) {
 	c.currentAttempts().forgetOne(e.Sequence())
 }
 
-// unsaved returns what is to be saved.
+// unsaved returns the attempts to save and the sequences to delete.
 func (t *attemptsOf) unsaved() (attempts []ledger.EventAttempts, settled []uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -165,7 +166,7 @@ func (t *attemptsOf) unsaved() (attempts []ledger.EventAttempts, settled []uint6
 	return attempts, settled
 }
 
-// putBack takes back what could not be saved.
+// putBack restores attempts and sequences that could not be saved.
 func (t *attemptsOf) putBack(attempts []ledger.EventAttempts, settled []uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -199,9 +200,10 @@ func (s *Source) saveAttempts(ctx context.Context, c *consumer, reader eventing.
 	return nil
 }
 
-// settleBelow settles the events below the floor that are not in flight. A process that ended
-// before it could save that has acknowledged those that the stream still has. The stream
-// deleted the others while they waited for a retry, and no process has them any more.
+// settleBelow forgets the events below the floor that are not in flight. Those that the
+// stream still has were acknowledged by a process that ended before it could save that. The
+// others were deleted from the stream while they waited for a retry, and no process can
+// deliver them.
 func (c *consumer) settleBelow(ctx context.Context, t *attemptsOf, reader eventing.Reader, floor uint64) {
 	below := t.sequences(func(sequence uint64) bool {
 		if sequence >= floor {
@@ -211,7 +213,7 @@ func (c *consumer) settleBelow(ctx context.Context, t *attemptsOf, reader eventi
 		return !inFlight
 	})
 	select {
-	case <-c.ended: // nothing is in flight any more; the next process that reads the stream counts
+	case <-c.ended: // nothing is in flight here; the next process that reads the stream counts
 		return
 	default:
 	}
@@ -233,7 +235,7 @@ func (c *consumer) settleBelow(ctx context.Context, t *attemptsOf, reader eventi
 }
 
 // missingOf returns those of some sequences whose messages a reader's stream has deleted; nil
-// if it cannot know that.
+// if the reader cannot know that.
 func missingOf(ctx context.Context, reader eventing.Reader, sequences []uint64) ([]uint64, error) {
 	if r, ok := reader.(interface {
 		Missing(ctx context.Context, sequences []uint64) ([]uint64, error)

@@ -10,30 +10,30 @@ import (
 )
 
 const (
-	// saveTimeout bounds one question for a position and one save.
+	// saveTimeout bounds one request for a position and one save.
 	saveTimeout = 3 * time.Second
 
-	// lastSaveTimeout bounds the last saves, for which an ending process waits.
+	// lastSaveTimeout bounds the last saves, which an ending process waits for.
 	lastSaveTimeout = time.Second
 
-	// settleInterval is the time between two of these, and settleSaves how many
-	// in a row must bring no news: a stream takes acknowledgements in when it has
-	// time, and what it has taken in after the last save looks to the next process
-	// as if the database had lost it.
+	// settleInterval is the time between two of the last saves, and settleSaves how
+	// many consecutive ones must find no change. A stream processes acknowledgements
+	// asynchronously; if it processes one after the last save, the next process has to
+	// assume that the database has lost the commit.
 	settleInterval = 20 * time.Millisecond
 	settleSaves    = 5
 
-	// firstSave is when the first checkpoint is saved: the others see by it that this
-	// cluster is at work.
+	// firstSave is when the first checkpoint is saved, by which other clusters see that
+	// this one is active.
 	firstSave = 200 * time.Millisecond
 
-	// saveAnyway is how often progress is saved though nothing happened, so that
-	// others can see that this cluster is alive.
+	// saveAnyway is the time between saves without a change, by which other clusters
+	// see that this one is alive.
 	saveAnyway = time.Minute
 )
 
-// saveCheckpoints saves the progress of every stream, again and again until ctx ends, and
-// then until nothing changes any more.
+// saveCheckpoints saves the checkpoint of every stream repeatedly until ctx ends, and
+// then until it does not change any more.
 func (s *Source) saveCheckpoints(ctx context.Context) {
 	timer := time.NewTimer(min(firstSave, s.cfg.SaveInterval))
 	defer timer.Stop()
@@ -55,7 +55,7 @@ func (s *Source) saveCheckpoints(ctx context.Context) {
 	}
 }
 
-// saveAll reports whether there was anything new.
+// saveAll reports whether any checkpoint changed.
 func (s *Source) saveAll(ctx context.Context) (news bool) {
 	if !s.active() {
 		return false
@@ -70,23 +70,22 @@ func (s *Source) saveAll(ctx context.Context) (news bool) {
 	return news
 }
 
-// saveCheckpoint asks where in the stream we are and saves it if that is news; if not, it
-// looks whether what was saved is still there. What is acknowledged stays so, and
-// what was handed out: if a stream reports less after a restart, what is known
-// counts.
+// saveCheckpoint reads the consumer's position and saves it if it has changed. If not, it
+// verifies that the saved checkpoint still exists. Floor and head never decrease: if a
+// stream reports less after a restart, the known values hold.
 func (s *Source) saveCheckpoint(ctx context.Context, c *consumer) (news bool, err error) {
 	p := &c.checkpoint
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	reader := c.currentReader()
 	if reader == nil || p.known.Epoch != reader.Epoch() {
-		return false, nil // the consumer has said why
+		return false, nil // the consumer has logged why
 	}
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
 	position, err := reader.Position(ctx)
 	if err != nil {
-		return false, nil // pulling meets the same and says so
+		return false, nil // pulling fails for the same reason, and logs it
 	}
 	s.cfg.Metrics.position(c.stream.Name(), position)
 	c.notePosition(position)
@@ -115,14 +114,14 @@ func (s *Source) saveCheckpoint(ctx context.Context, c *consumer) (news bool, er
 		err = c.verifyCheckpoint(ctx, reader)
 	}
 	if err != nil {
-		return false, fmt.Errorf("save progress in stream %s: %w", c.stream.Name(), err)
+		return false, fmt.Errorf("save checkpoint of stream %s: %w", c.stream.Name(), err)
 	}
 	s.saving.Succeeded(ctx)
 	return news, nil
 }
 
-// verifyCheckpoint looks whether what was saved is still there, and has the stream opened
-// again if it is not, which finds the place in it anew.
+// verifyCheckpoint verifies that the saved checkpoint still exists. If it does not, the
+// stream is opened again, which finds the checkpoint from which to read.
 func (c *consumer) verifyCheckpoint(ctx context.Context, reader eventing.Reader) error {
 	p := &c.checkpoint
 	stored, timeline, err := c.source.checkpoints.Load(ctx, c.source.cfg.Function, reader.Origin())
@@ -130,7 +129,7 @@ func (c *consumer) verifyCheckpoint(ctx context.Context, reader eventing.Reader)
 		return err
 	}
 	if stored.Epoch == p.known.Epoch && stored.Floor >= p.known.Floor && stored.Timeline == timeline && timeline == p.known.Timeline {
-		p.known = stored // by another process, if it is more
+		p.known = stored // another process may have saved a higher one
 		return nil
 	}
 	c.reopenStream()

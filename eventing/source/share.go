@@ -14,33 +14,33 @@ import (
 )
 
 const (
-	// shareInterval is how often the view of the clusters that share is read.
+	// shareInterval is the time between reads of the clusters that share.
 	shareInterval = time.Second
 
-	// racedShare is of how many keys one is delivered by every cluster, so that clusters
-	// that compute something else than others are still found, and one whose function did
-	// not answer finds out that it does again.
+	// racedShare is the number of keys among which one is delivered by every cluster.
+	// This detects clusters that compute different effects, and shows a cluster whose
+	// function did not answer that it answers again.
 	racedShare = 64
 
 	// defaultShareDelay is the default of [Config.ShareDelay].
 	defaultShareDelay = 100 * time.Millisecond
 )
 
-// view is what a cluster knows of those that it shares the events with.
+// view is what a cluster knows about the clusters with which it shares the events.
 type view struct {
 	at      time.Time
 	members []string // sorted
 	prefers bool     // the table has a preference
 }
 
-// share reads the view from the clusters' status, and divides the events between its
+// share derives the view from the clusters' status, and divides the events between its
 // members.
 //
 // # Design
 //
-// Views of two clusters may differ: then both go first with an event, which is a race, or
-// none, and it is delivered after the delay. The ledger decides in any case, so nothing else
-// can happen.
+// The views of two clusters may differ. Then both go first with an event, which is a race,
+// or neither does, and the event is delivered after the delay. The ledger decides in any
+// case, so nothing else can happen.
 func (s *Source) share(ctx context.Context, last view, clusters []ledger.ClusterStatus) view {
 	now := view{at: s.cfg.Now(), members: sharing(clusters), prefers: true}
 	delay := s.cfg.ShareDelay
@@ -59,8 +59,8 @@ func (s *Source) share(ctx context.Context, last view, clusters []ledger.Cluster
 	return now
 }
 
-// sharing returns the clusters that share the events, sorted: those that are fit to; all
-// that share, if none is.
+// sharing returns the clusters that share the events, sorted: those that are fit, or all
+// if none is.
 func sharing(clusters []ledger.ClusterStatus) (members []string) {
 	var all []string
 	for _, c := range clusters {
@@ -79,9 +79,9 @@ func sharing(clusters []ledger.ClusterStatus) (members []string) {
 	return members
 }
 
-// firstOf returns which events this cluster goes first with among members, by rendezvous
-// hashing: when a member comes or goes, only its own events change. With order it is decided
-// by the subject. Nil for all.
+// firstOf returns the predicate for the events that this cluster goes first with among
+// members, by rendezvous hashing: when a member is added or removed, only its own events
+// move. If the source keeps the order, the subject decides. Nil means all events.
 func (s *Source) firstOf(members []string) func(*inflight.Entry) bool {
 	if len(members) == 0 {
 		return nil
@@ -114,7 +114,7 @@ func first(seeds []uint64, key uint64) (index int) {
 	return index
 }
 
-// mix returns a number each of whose bits depends on all bits of n: the finalizer of
+// mix returns a number in which each bit depends on all bits of n: the finalizer of
 // SplitMix64.
 func mix(n uint64) uint64 {
 	n = (n ^ n>>30) * 0xbf58476d1ce4e5b9

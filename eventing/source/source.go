@@ -17,105 +17,104 @@ import (
 	"github.com/tandem-fn/tandem/eventing/source/internal/inflight"
 )
 
-// Config sets up a [Source]. A field left at zero takes the default named
-// beside it.
+// Config is the configuration of a [Source].
 type Config struct {
-	// Function is the function's name, under which progress is saved. Required.
+	// Function is the function's name, under which checkpoints are saved. Required.
 	Function string
 
-	// Types are the event types that are delivered; one that ends with '*' stands
-	// for all that begin so. Messages of other types are acknowledged, for good:
-	// they do not come when a type is added later. Defaults to those that the function
-	// says it knows: all, if it does not say so.
+	// Types are the event types that are delivered; one that ends with '*' is a prefix.
+	// Messages of other types are acknowledged, and are not redelivered if a type is
+	// added later. Defaults to the types that the function states, or to all if it
+	// states none.
 	Types []string
 
-	// InFlight is how many events are in requests at once at most, from all streams
+	// InFlight is the maximum number of events in requests at once, from all streams
 	// together. From 1 to 16384. Defaults to [delivery.DefaultInFlight].
 	InFlight int
 
-	// Batch is how many events go to the function in one request at most, in the batch
-	// content mode. A function that does not say that it accepts batches gets single
-	// events, and none gets more than it says. A batch is what waits when a request is
-	// made; nothing waits for a batch to fill. 1 for single events; at most [MaxBatch],
-	// the default.
+	// Batch is the maximum number of events in one request, in the batch content mode.
+	// A function that does not state that it accepts batches receives single events,
+	// and no function receives more than it accepts. A batch consists of the events
+	// that are ready when a request is made; no event waits for a batch to fill. 1
+	// means single events. Up to [MaxBatch], the default.
 	Batch int
 
-	// MaxBytes bounds the memory that the payloads of messages take, those being delivered
-	// and those that wait, from all streams together. Of a message that waits for long only
-	// about 1 KiB is kept, without its payload; these take at most twice as much beside, so
-	// that there are at most MaxBytes / 512 messages. At least 1 MiB. Defaults to 64 MiB.
+	// MaxBytes bounds the memory for payloads of messages that are being delivered or wait,
+	// from all streams together. A message that waits for long is kept without its payload,
+	// in about 1 KiB; these messages take at most twice MaxBytes in addition, so there are
+	// at most MaxBytes / 512 of them. At least 1 MiB. Defaults to 64 MiB.
 	MaxBytes int
 
-	// Rate is how many events per second the source delivers at most; 0 for no limit.
+	// Rate is the maximum number of events delivered per second; 0 means no limit.
 	Rate int
 
-	// Hedge is how much redundancy is wanted unless something else is set at run time
+	// Hedge is the redundancy that holds unless another one is set at run time
 	// ([Checkpoints]). Defaults to the race.
 	Hedge eventing.Hedge
 
-	// ShareDelay is how long an event waits at least that another cluster goes first with,
-	// while the hedge is to share. Up to [eventing.MaxHedge]. Defaults to 100 ms.
+	// ShareDelay is the minimum wait for an event of another cluster's share, while the
+	// hedge is to share. Up to [eventing.MaxHedge]. Defaults to 100 ms.
 	ShareDelay time.Duration
 
-	// Ordered keeps the order of events that have the same subject: one is delivered
-	// when those before it in its stream are acknowledged. What comes after a dead letter
-	// is stored in Blocked until there is a verdict. Events without a subject come in
-	// any order. It needs to be the only Source of its cluster and function.
+	// Ordered keeps the order of events that have the same subject: an event is delivered
+	// after the earlier ones of its subject in its stream are acknowledged. Events behind
+	// a dead letter are stored in Blocked until there is a verdict. Events without a
+	// subject are unordered. There must be no other Source of the same cluster and
+	// function.
 	Ordered bool
 
-	// Blocked returns the dead letters that wait for one. Required if Ordered.
+	// Blocked stores the events behind dead letters, and knows the verdicts. Required
+	// if Ordered.
 	Blocked Blocked
 
 	// Deferred stores the events that only a change of the deployment can fix, while others
-	// are committed. Nil if they wait in the stream.
+	// are committed. If nil, they wait in the stream.
 	Deferred Deferred
 
-	// Attempts keeps for how long events that break the function have been tried. Nil
-	// for this process' memory.
+	// Attempts stores for how long events that break the function have been attempted.
+	// If nil, they are kept in this process's memory.
 	Attempts Attempts
 
-	// Suspects lets one cluster at a time try an event that may have ended the
-	// function's process. It needs a Ledger. Nil if no other cluster could be down with
-	// this one.
+	// Suspects lets one cluster at a time attempt an event that may have ended the
+	// function's process. Needs a Ledger. Nil if the source must not coordinate
+	// suspects with other clusters.
 	Suspects Suspects
 
-	// Ledger is asked what other clusters have done. Without one the source races,
-	// whatever is set at run time; required if Hedge is not the race.
+	// Ledger knows which events any cluster has committed. Without it the source races,
+	// whatever hedge is set at run time. Required if Hedge is not the race.
 	Ledger Ledger
 
 	// CatchUpLag is the age of a message from which on the source catches up: it looks
-	// messages up in the ledger before it delivers them, and divides what is not committed
-	// with other clusters that catch up. Less than 0 is never. Defaults to 1 s; it needs
-	// a Ledger.
+	// messages up in the ledger before it delivers them, and divides the uncommitted ones
+	// with other clusters that catch up. Less than 0 means never. Defaults to 1 s. Needs a
+	// Ledger.
 	CatchUpLag time.Duration
 
-	// Cluster is the name of this cluster among Peers, the clusters that a backlog is
-	// divided with, and those that it shares events with. Without Peers nothing is divided.
+	// Cluster is the name of this cluster among Peers, the clusters with which it divides a
+	// backlog or shares the events. Without Peers nothing is divided.
 	Cluster string
 	Peers   Peers
 
-	// Heartbeat is how often the streams are told that a message is still at
-	// work. It must be well below the time after which they hand it out again.
-	// Defaults to 30 s.
+	// Heartbeat is the time between heartbeats for messages in flight. It must be well
+	// below the acknowledgement timeout of the streams. Defaults to 30 s.
 	Heartbeat time.Duration
 
-	// SaveInterval is how often progress is asked for and saved. Defaults to 1 s.
+	// SaveInterval is the time between saves of the checkpoint. Defaults to 1 s.
 	SaveInterval time.Duration
 
-	// ActiveUntil returns until when this process may deliver, acknowledge, pull and save:
-	// it is the active replica ([Replica]). Nil for always.
+	// ActiveUntil returns until when this process may deliver, acknowledge, pull and save
+	// as the active replica ([Replica]). Nil means always.
 	ActiveUntil func() time.Time
 
-	// Metrics counts. Nil counts nothing.
+	// Metrics receives the measurements. Nil counts nothing.
 	Metrics *Metrics
 
-	// Logger is told about streams that cannot be read and progress that cannot
-	// be saved (warn, then error once a minute). Defaults to discarding
-	// everything.
+	// Logger logs streams that cannot be read and checkpoints that cannot be saved
+	// (first at warn, then at error once a minute). Defaults to discarding everything.
 	Logger *slog.Logger
 
-	// Now is the clock. Only the time between two of its answers decides
-	// anything. Defaults to time.Now.
+	// Now is the clock. Only differences between its results are used. Defaults to
+	// time.Now.
 	Now func() time.Time
 }
 
@@ -151,11 +150,11 @@ func (c Config) validate() error {
 	case c.ShareDelay < 0 || c.ShareDelay > eventing.MaxHedge:
 		return fmt.Errorf("share delay %s: want up to %s", c.ShareDelay, eventing.MaxHedge)
 	case c.Ledger == nil && !c.Hedge.Race():
-		return errors.New("a ledger is needed to hedge, to share or to stand by")
+		return errors.New("to hedge, to share or to stand by needs a ledger: set Ledger")
 	case c.Hedge.Share && c.Peers == nil:
-		return errors.New("to share the events, the other clusters must be known: set Peers")
+		return errors.New("to share the events needs the other clusters: set Peers")
 	case c.Ordered && c.Blocked == nil:
-		return errors.New("to keep the order, verdicts are needed")
+		return errors.New("to keep the order needs verdicts on dead letters: set Blocked")
 	case c.Heartbeat < 0 || c.SaveInterval < 0:
 		return errors.New("a duration is negative")
 	}
@@ -165,9 +164,9 @@ func (c Config) validate() error {
 // MaxBatch is the largest [Config.Batch].
 const MaxBatch = 1000
 
-// Source delivers the messages of its streams to one function, many at once, and
-// acknowledges each after it is settled. There is one Source for a cluster and function.
-// Create it with [New].
+// Source delivers the messages of its streams to one function concurrently, and
+// acknowledges each after it is committed or a dead letter. There is one Source for a
+// cluster and function. Create it with [New].
 type Source struct {
 	cfg         Config
 	streams     eventing.Streams
@@ -179,16 +178,16 @@ type Source struct {
 	hedge       hedgeController
 	witnesses   witnesses
 	typesCheck  typesCheck
-	stored      *storedEvents // nil if no order is kept
-	deferrals   *deferrals    // nil if nothing is deferred
+	stored      *storedEvents // nil if the order is not kept
+	deferrals   *deferrals    // nil if events are not deferred
 
-	ending atomic.Bool // Run's context has ended: others go first with events
+	ending atomic.Bool // Run's context has ended: other clusters go first with events
 
 	saving, asking, verdicts, peers, watching, leasing *failurelog.Log
 }
 
-// New returns a Source that delivers the messages of streams with sender, and saves in
-// checkpoints how far it has read them. The error says what is wrong with the arguments.
+// New returns a Source that delivers the messages of streams with sender, and saves its
+// progress in checkpoints. The error describes an invalid argument.
 func New(streams eventing.Streams, sender *delivery.Sender, checkpoints Checkpoints, cfg Config) (*Source, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -202,14 +201,14 @@ func New(streams eventing.Streams, sender *delivery.Sender, checkpoints Checkpoi
 		streams:     streams,
 		sender:      sender,
 		checkpoints: checkpoints,
-		saving:      failurelog.New(cfg.Logger, cfg.Now, "saving the checkpoint"),
-		asking:      failurelog.New(cfg.Logger, cfg.Now, "looking up the ledger; a few events at a time are delivered without it"),
-		verdicts:    failurelog.New(cfg.Logger, cfg.Now, "looking up blocked subjects"),
-		peers:       failurelog.New(cfg.Logger, cfg.Now, "looking up the other clusters; a backlog is not divided, and events are shared with those of before"),
-		watching:    failurelog.New(cfg.Logger, cfg.Now, "watching the set of streams"),
+		saving:      failurelog.New(cfg.Logger, cfg.Now, "saving the checkpoint; delivery continues, and a restart re-reads the stream from the last saved one"),
+		asking:      failurelog.New(cfg.Logger, cfg.Now, "looking up events in the ledger; a few events at a time are delivered without it"),
+		verdicts:    failurelog.New(cfg.Logger, cfg.Now, "looking up verdicts on dead letters; their subjects stay blocked"),
+		peers:       failurelog.New(cfg.Logger, cfg.Now, "looking up the other clusters; a backlog is not divided, and events are shared with the clusters known last"),
+		watching:    failurelog.New(cfg.Logger, cfg.Now, "watching the set of streams; the known streams are read"),
 		leasing:     failurelog.New(cfg.Logger, cfg.Now, "leasing events that may have ended the function's process"),
 		hedge: hedgeController{
-			reading:  failurelog.New(cfg.Logger, cfg.Now, "reading the hedge"),
+			reading:  failurelog.New(cfg.Logger, cfg.Now, "reading the hedge; the last known one holds"),
 			standing: failurelog.New(cfg.Logger, cfg.Now, "standing by"),
 		},
 	}
@@ -222,7 +221,7 @@ func New(streams eventing.Streams, sender *delivery.Sender, checkpoints Checkpoi
 	}
 	s.deferrals = newDeferrals(s)
 	if cfg.Ledger == nil {
-		s.table.SetHedge(eventing.Hedge{}) // only the race needs no ledger, and there is nothing to wait for
+		s.table.SetHedge(eventing.Hedge{}) // only the race works without a ledger; the hedge is known
 	}
 	s.table.SetShareDelay(cfg.ShareDelay)
 	s.filter, _ = newFilter(cfg.Types) // validate has checked them
@@ -235,13 +234,14 @@ func (s *Source) active() bool {
 	return s.cfg.ActiveUntil == nil || s.cfg.Now().Before(s.cfg.ActiveUntil())
 }
 
-// awaitActive returns when this process may do that; false if done is closed first.
+// awaitActive waits until this process may do that, and reports false if done is closed
+// first.
 func (s *Source) awaitActive(done <-chan struct{}) bool {
 	return pollUntil(s.active, activePoll, done)
 }
 
-// pollUntil returns when ready reports true, which it is asked at that interval; false if
-// done is closed first.
+// pollUntil calls ready at an interval until it reports true; it reports false if done is
+// closed first.
 func pollUntil(ready func() bool, interval time.Duration, done <-chan struct{}) bool {
 	for !ready() {
 		timer := time.NewTimer(interval)
@@ -255,16 +255,17 @@ func pollUntil(ready func() bool, interval time.Duration, done <-chan struct{}) 
 	return true
 }
 
-// activePoll is how often a source that pauses looks whether it may go on.
+// activePoll is the time between checks whether a paused source may continue.
 const activePoll = 20 * time.Millisecond
 
-// maxBatch returns how many events, and bytes of them, one request may have.
+// maxBatch returns the maximum number of events, and of their bytes, in one request.
 func (s *Source) maxBatch() (events, bytes int) {
 	events, bytes = s.sender.MaxBatch()
 	return min(events, s.cfg.Batch), bytes
 }
 
-// catchUpLag is the age of a message from which on the source catches up; 0 for never.
+// catchUpLag returns the age of a message from which on the source catches up; 0 means
+// never.
 func (s *Source) catchUpLag() time.Duration {
 	if s.cfg.Ledger == nil {
 		return 0
@@ -272,7 +273,7 @@ func (s *Source) catchUpLag() time.Duration {
 	return max(s.cfg.CatchUpLag, 0)
 }
 
-// inFlight returns what is in flight.
+// inFlight returns a description of the messages in flight.
 func (s *Source) inFlight() (h holding) {
 	for _, c := range s.consumers.current() {
 		n, age := c.partition.Oldest(s.cfg.Now())
@@ -284,11 +285,11 @@ func (s *Source) inFlight() (h holding) {
 	return h
 }
 
-// Run delivers until ctx ends, whatever fails meanwhile. Then it hands back what is not
-// being delivered, lets requests that are under way finish within
-// [delivery.Config.Grace], saves its checkpoints a last time, and returns. Call it once.
+// Run delivers until ctx ends, whatever fails meanwhile. Then it returns undelivered
+// messages to the streams, waits up to [delivery.Config.Grace] for requests under way,
+// saves the checkpoints a last time, and returns. Call it once.
 func (s *Source) Run(ctx context.Context) {
-	// What has to go on until the last message is settled.
+	// These tasks run until the last message is finished.
 	helping, help := context.WithCancel(context.WithoutCancel(ctx))
 	defer help()
 	var helpers sync.WaitGroup
@@ -338,9 +339,8 @@ func (s *Source) Run(ctx context.Context) {
 	helpers.Wait()
 }
 
-// Ready reports what keeps events from being delivered: a stream that is not
-// open, a function or dead letter sink that does not answer. Nil if nothing does,
-// as far as is known.
+// Ready returns why events cannot be delivered: a stream that is not open, or a
+// function or dead letter sink that does not answer. Nil if no reason is known.
 func (s *Source) Ready() error {
 	var errs []error
 	s.consumers.mu.Lock()
@@ -355,13 +355,13 @@ func (s *Source) Ready() error {
 	return errors.Join(append(errs, s.deferrals.ready(), s.typesProblem(), s.sender.Ready())...)
 }
 
-// openConfig is what streams are opened with.
+// openConfig returns the configuration for opening streams.
 func (s *Source) openConfig() eventing.OpenConfig {
 	return eventing.OpenConfig{MaxOutstanding: 2 * s.table.MaxEntries(), Gapless: s.cfg.Ordered}
 }
 
-// probe looks whether the function is there, until it is. A wrong URL is then
-// known before the first event comes.
+// probe sends requests to the function until it answers, so that a wrong URL is
+// detected before the first event.
 func (s *Source) probe(ctx context.Context) {
 	probeUntilItPasses(ctx, s.sender.Probe)
 }

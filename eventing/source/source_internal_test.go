@@ -9,7 +9,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/delivery"
 )
 
-// A message that arrives before the hedge is known waits for a lookup, which takes a
+// A message that arrives before the hedge is known waits for a lookup, which needs a
 // ledger.
 func TestASourceWithoutALedgerNeverLooksUp(t *testing.T) {
 	t.Parallel()

@@ -127,7 +127,7 @@ func TestARefusedEventIsAcknowledgedOnlyAfterTheDeadLetterSinkTookIt(t *testing.
 	eventtest.Eventually(t, "the floor is at the refused one", func() bool { return progress.floor("EVENTS") == 2 })
 	eventtest.Eventually(t, "it is not ready", func() bool { return s.source.Ready() != nil })
 
-	// Also not by a source that ends meanwhile.
+	// Nor by a source that ends meanwhile.
 	s.stop()
 	startSource(t, server, f.url(), progress)
 	eventtest.Eventually(t, "it tries again", func() bool { return f.tried("/dead-letters test-000002") > 3 })
@@ -152,7 +152,7 @@ func TestASourceThatIsStoppedAndStartedLosesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Requests under way have the time that they need, also on a busy machine.
+		// Requests under way have the time that they need, even on a busy machine.
 		s := startStreams(t, conn, eventing.StreamList{stream}, f.url(), progress, delivery.Config{Grace: time.Minute})
 		f.waitFor(t, n)
 		s.stop()
@@ -178,7 +178,8 @@ func TestASourceThatIsKilledLosesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// One that waits for AckWait gets nothing of what another had.
+		// A consumer that waits for AckWait receives none of the messages that another
+		// one had.
 		waiting := acksWithin{stream, server, &sequences{}, time.Hour}
 		return startStreams(t, conn, eventing.StreamList{waiting}, f.url(), progress, delivery.Config{})
 	}
@@ -229,7 +230,7 @@ func TestASourceMayStartBeforeFunctionAndStream(t *testing.T) {
 	eventtest.Eventually(t, "it is ready", func() bool { return s.source.Ready() == nil })
 	var warnings []string
 	for _, line := range lines() {
-		// A busy machine may be late to open the stream.
+		// A busy machine may open the stream late.
 		if strings.Contains(line, "level=WARN") && !strings.Contains(line, "deadline exceeded") && !strings.Contains(line, "timeout") {
 			warnings = append(warnings, line)
 		}
@@ -284,7 +285,7 @@ func TestAStreamMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	f.waitFor(t, 148)
 	eventtest.Eventually(t, "progress is saved anew", func() bool { return len(progress.epochs()) == 2 && progress.floor("EVENTS") == 1 })
 
-	// The old stream's message 1 is done now, the new one's is not.
+	// The old stream's message 1 is finished now, the new one's is not.
 	close(old)
 	f.waitFor(t, 149)
 	time.Sleep(100 * time.Millisecond) // several saves
@@ -319,15 +320,15 @@ func TestALongWaitForTheFunctionBringsNoRedelivery(t *testing.T) {
 		if repeats == 0 {
 			return
 		}
-		// Nothing is told in time while this process does not get to work.
+		// Heartbeats are late while this process gets no CPU time.
 		if t.Logf("run %d: %d messages were handed out again, and the longest stall was %s", runs, repeats, stall); stall < time.Second || runs == 5 {
 			t.Fatalf("%d messages were handed out again", repeats)
 		}
 	}
 }
 
-// redelivered returns how many messages a stream hands out again that does so with what it does
-// not hear of for 4 s, since the function takes longer, and how long this process stood still.
+// redelivered returns how many messages a stream redelivers that does so after 4 s without a
+// heartbeat, while the function takes longer, and for how long this process stalled.
 func redelivered(t *testing.T) (repeats int, stall time.Duration) {
 	t.Helper()
 
@@ -358,7 +359,7 @@ func redelivered(t *testing.T) (repeats int, stall time.Duration) {
 	return handedOut.repeats(), stalls()
 }
 
-// acksWithin is a stream with another AckWait. It notes what it hands out.
+// acksWithin is a stream with another AckWait. It records the delivered sequences.
 type acksWithin struct {
 	eventing.Stream
 	server    *natstest.Server
@@ -435,7 +436,7 @@ func TestNewSourceSaysWhatIsWrong(t *testing.T) {
 	}{
 		{name: "no stream", cfg: source.Config{Function: "f"}, want: "no stream"},
 		{name: "no function", streams: streams, want: "function: missing"},
-		{name: "a hedge without a ledger", streams: streams, cfg: source.Config{Function: "f", Hedge: eventing.Hedge{Standby: true}}, want: "a ledger is needed"},
+		{name: "a hedge without a ledger", streams: streams, cfg: source.Config{Function: "f", Hedge: eventing.Hedge{Standby: true}}, want: "needs a ledger"},
 		{name: "a delay too long", streams: streams, cfg: source.Config{Function: "f", Hedge: eventing.Hedge{Delay: time.Hour}}, want: "hedge 1h0m0s: want up to 1m0s"},
 		{name: "too little memory", streams: streams, cfg: source.Config{Function: "f", MaxBytes: 1}, want: "max bytes 1: want at least"},
 		{name: "no rate", streams: streams, cfg: source.Config{Function: "f", Rate: -1}, want: "rate -1: want 0"},
@@ -454,7 +455,7 @@ func TestNewSourceSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// function is a sink that remembers what it answered 2xx.
+// function is a sink that records the events that it answered with 2xx.
 type function struct {
 	broken atomic.Bool
 
@@ -486,7 +487,7 @@ func (f *function) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	how := f.how
 	f.tries[r.URL.Path+" "+e.ID()]++
 	f.mu.Unlock()
-	w.Header().Set(outcome.ReceiptHeader, outcome.ReceiptLost) // unless how sets another
+	w.Header().Set(outcome.ReceiptHeader, outcome.ReceiptLost) // unless how sets another one
 	code := http.StatusNoContent
 	if how != nil {
 		code = how(w, r, *e)
@@ -507,7 +508,7 @@ func (f *function) answer(how func(http.ResponseWriter, *http.Request, event.Eve
 
 func (f *function) url() string { return "http://" + f.addr }
 
-// die ends the function as a kill does: its connections are cut.
+// die ends the function like a kill: its connections are cut.
 func (f *function) die() {
 	f.mu.Lock()
 	server := f.server
@@ -560,7 +561,8 @@ func (f *function) tried(what string) int {
 	return f.tries[what]
 }
 
-// attempted returns how many events with an id below one were sent, and how often.
+// attempted returns how many events with an id below a given one were sent, and how
+// often.
 func (f *function) attempted(below string) (events, attempts int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -579,7 +581,7 @@ func (f *function) waitFor(t *testing.T, n int) {
 	eventtest.Reaches(t, "events are done", n, f.count)
 }
 
-// progress is a Progress in memory. The real one is sinkwriter's.
+// progress is a Checkpoints in memory. The real one is sinkwriter's.
 type progress struct {
 	broken atomic.Bool
 
@@ -589,11 +591,11 @@ type progress struct {
 	timeline string
 	seen     []string
 	hedge    string
-	alone    bool // no other cluster is at work
-	silent   bool // whether it is cannot be asked
-	standsBy bool // was granted
+	alone    bool // no other cluster is active
+	silent   bool // whether another cluster is active is unknown
+	standsBy bool // standby was granted
 	onEnd    func()
-	hedges   func() (string, error) // returns the value set at run time; nil: none
+	hedges   func() (string, error) // returns the value set at run time; nil means none
 
 	horizon uint64
 }
@@ -692,7 +694,7 @@ func (p *progress) floor(stream string) uint64 {
 	return p.rows[stream].Floor
 }
 
-// stored is the hedge that was saved last.
+// stored returns the hedge that was saved last.
 func (p *progress) stored() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -720,8 +722,8 @@ func (p *progress) epochs() []string {
 // running is a source at work.
 type running struct {
 	source *source.Source
-	stop   func() // as SIGTERM
-	kill   func() // as SIGKILL: what it would still say is not heard
+	stop   func() // like SIGTERM
+	kill   func() // like SIGKILL: later calls have no effect
 }
 
 func startSource(t *testing.T, server *natstest.Server, sink string, progress source.Checkpoints) running {

@@ -18,8 +18,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/source"
 )
 
-// forgetful is a stream that does not hear the first acknowledgement of some
-// messages, and loses one on the way, as when its leader ends.
+// forgetful is a stream that ignores the first acknowledgement of some messages, and
+// loses one message before delivery, as when its leader ends.
 type forgetful struct {
 	eventing.Stream
 	opened, deaf, lossy atomic.Int64
@@ -70,7 +70,7 @@ func TestWhatIsLostOnTheWayComesAgainSoon(t *testing.T) {
 	f := newFunction(t)
 	hold := make(chan struct{})
 	f.answer(func(_ http.ResponseWriter, _ *http.Request, e event.Event) int {
-		if e.ID() == "test-000020" { // one that takes its time is not lost
+		if e.ID() == "test-000020" { // a slow event is not lost
 			<-hold
 		}
 		return http.StatusNoContent
@@ -97,8 +97,8 @@ func TestWhatIsLostOnTheWayComesAgainSoon(t *testing.T) {
 	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 21 })
 }
 
-// lossesIn returns how often a log has it that messages were lost. A stream that is late is opened
-// again too.
+// lossesIn returns how often a log reports lost messages. A stream that is late is opened again
+// too.
 func lossesIn(lines []string) (n int) {
 	for _, line := range lines {
 		if strings.Contains(line, "messages were lost; ") {
@@ -127,7 +127,7 @@ func TestTheHorizonOfAMirrorIsThatOfItsOrigin(t *testing.T) {
 	}
 }
 
-// ofOrigin knows a horizon of the origin.
+// ofOrigin has a horizon for the origin.
 type ofOrigin struct{ *progress }
 
 func (o *ofOrigin) Horizon(_ context.Context, _, stream, _ string) (uint64, error) {
@@ -137,8 +137,7 @@ func (o *ofOrigin) Horizon(_ context.Context, _, stream, _ string) (uint64, erro
 	return 0, nil
 }
 
-// hesitant is a stream of which nothing is pulled until its position was asked for
-// many times.
+// hesitant is a stream that delivers nothing until its position was read many times.
 type hesitant struct {
 	eventing.Stream
 	asked atomic.Int64
@@ -176,7 +175,7 @@ func TestWhatIsLostAtTheStartIsNotedThere(t *testing.T) {
 		"not pulled yet": {stream: func(inner eventing.Stream) eventing.Stream { return &hesitant{Stream: inner} }},
 		"lost": {stream: func(inner eventing.Stream) eventing.Stream {
 			s := &forgetful{Stream: inner}
-			s.deaf.Store(3) // hears every acknowledgement
+			s.deaf.Store(3) // receives every acknowledgement
 			return s
 		}, lost: true},
 	} {

@@ -30,14 +30,14 @@ const (
 	storedEach     = 16
 	storedInFlight = 1024
 
-	// deleteInterval is how often settled events are deleted, many at a time.
+	// deleteInterval is the time between deletions of finished events, many at a time.
 	deleteInterval = 20 * time.Millisecond
 )
 
 // storedEvents stores the events behind a dead letter of their subject, so that the stream
-// need not wait for the verdict on it, and delivers them in order when there is one. An
-// event is acknowledged to its stream after it was stored, and deleted after it was
-// settled.
+// need not wait for the verdict, and delivers them in order after the verdict. An event is
+// acknowledged to its stream after it was stored, and deleted after it was committed or
+// became a dead letter.
 type storedEvents struct {
 	source    *Source
 	blocked   Blocked
@@ -48,8 +48,8 @@ type storedEvents struct {
 
 	deleted chan struct{} // holds a token after events were deleted
 	mu      sync.Mutex
-	settled []int64 // positions that are to be deleted
-	full    bool    // was logged
+	settled []int64 // positions to delete
+	full    bool    // and logged
 }
 
 func newStoredEvents(s *Source) *storedEvents {
@@ -66,14 +66,14 @@ func newStoredEvents(s *Source) *storedEvents {
 	return e
 }
 
-// reportStored notes how many events are stored, and logs when no more may be.
+// reportStored records how many events are stored, and logs when the limit is reached.
 func (s *Source) reportStored(ctx context.Context) {
 	n, full := s.table.CountStored()
 	s.cfg.Metrics.storedNow(ctx, n)
 	s.stored.mu.Lock()
 	defer s.stored.mu.Unlock()
 	if full && !s.stored.full {
-		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "no more events are stored behind dead letters; the stream waits for a verdict: replay or drop dead letters",
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelError, "the limit of events stored behind dead letters is reached; later events of blocked subjects wait in the stream: replay or drop dead letters (tandem dead-letters list)",
 			slog.Int("stored", n))
 	}
 	s.stored.full = full
@@ -101,7 +101,8 @@ func (e *storedEvents) storeAll(ctx context.Context) {
 }
 
 // store stores entries and acknowledges them. An entry that cannot be encoded or fetched
-// waits in the stream, with later ones of its subject; one that the stream has deleted ends.
+// waits in the stream, with later ones of its subject. An entry whose message the stream has
+// deleted ends.
 func (e *storedEvents) store(ctx context.Context, entries []*inflight.Entry) error {
 	var errs []error
 	var storable, waiting []*inflight.Entry
@@ -133,8 +134,9 @@ func (e *storedEvents) store(ctx context.Context, entries []*inflight.Entry) err
 	return errors.Join(errs...)
 }
 
-// save saves the rows of entries and acknowledges these. If the rows of several subjects cannot
-// be saved, those of each are tried by themselves: one of them may be at fault.
+// save stores the rows of entries and acknowledges the entries. If the rows of several subjects
+// cannot be stored, those of each subject are stored separately, because one of them may be the
+// cause.
 func (e *storedEvents) save(ctx context.Context, entries []*inflight.Entry, events []ledger.StoredEvent, sizes []int) error {
 	saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
@@ -142,7 +144,7 @@ func (e *storedEvents) save(ctx context.Context, entries []*inflight.Entry, even
 	if err != nil {
 		now = nil
 		other := slices.IndexFunc(events, func(s ledger.StoredEvent) bool { return s.Subject != events[0].Subject })
-		if other > 0 && saving.Err() == nil { // the entries of a subject follow each other
+		if other > 0 && saving.Err() == nil { // the entries of a subject are adjacent
 			return errors.Join(
 				e.save(ctx, entries[:other], events[:other], sizes[:other]),
 				e.save(ctx, entries[other:], events[other:], sizes[other:]))
@@ -173,8 +175,8 @@ func (e *storedEvents) encode(ctx context.Context, entry *inflight.Entry) (ledge
 	return stored, err
 }
 
-// deliverAll has stored events delivered when there is a verdict on what blocked them,
-// until ctx ends.
+// deliverAll delivers stored events after a verdict on their dead letter, until ctx
+// ends.
 func (e *storedEvents) deliverAll(ctx context.Context) {
 	wait := backoff.Backoff{Base: retryBase, Limit: retryLimit}
 	for {
@@ -202,11 +204,11 @@ func (e *storedEvents) deliverAll(ctx context.Context) {
 	}
 }
 
-// load loads the next events of subjects that are not blocked any more, and reports
+// load loads the next events of subjects that are no longer blocked, and reports
 // whether there were any.
 func (e *storedEvents) load(ctx context.Context) (more bool, err error) {
 	if _, inFlight := e.partition.Has(0); inFlight >= storedInFlight {
-		return false, nil // the table notifies when a subject of them is through
+		return false, nil // the table notifies when one of their subjects is finished
 	}
 	unblocked := e.source.table.Unblocked(storedSubjects)
 	if len(unblocked) == 0 {
@@ -232,7 +234,7 @@ func (e *storedEvents) load(ctx context.Context) (more bool, err error) {
 		}
 		d := &delivery.Delivery{Event: m.event}
 		if e.partition.Receive(m, d, inflight.EventID{Source: stored.Source, ID: stored.ID}, stored.Subject) == inflight.Added {
-			more = true // a copy is settled, and will be deleted
+			more = true // a duplicate is finished, and will be deleted
 		}
 	}
 	for _, stored := range events {
@@ -253,7 +255,7 @@ func (e *storedEvents) message(stored ledger.StoredEvent) (*storedMessage, error
 	return &storedMessage{events: e, position: stored.Position, stream: stored.Stream, sequence: stored.Sequence, arrived: stored.Arrived, size: len(stored.Event), event: ev}, nil
 }
 
-// deleteSettled deletes settled events, until ctx ends, and then the rest.
+// deleteSettled deletes finished events until ctx ends, and then the rest.
 func (e *storedEvents) deleteSettled(ctx context.Context) {
 	ticker := time.NewTicker(deleteInterval)
 	defer ticker.Stop()
@@ -270,8 +272,8 @@ func (e *storedEvents) deleteSettled(ctx context.Context) {
 	}
 }
 
-// deleteOnce deletes settled events. If that fails, they are deleted later; a source
-// that starts before delivers it again, and the ledger knows it.
+// deleteOnce deletes finished events. If that fails, they are deleted later; a source
+// that starts before then delivers them again, and finds them in the ledger.
 func (e *storedEvents) deleteOnce(ctx context.Context) {
 	e.mu.Lock()
 	settled := e.settled
@@ -299,19 +301,19 @@ func (e *storedEvents) deleteOnce(ctx context.Context) {
 
 func (e *storedEvents) name() string { return "stored" }
 
-// Attempts of stored events are counted by this process.
+// Failed attempts of stored events are counted in this process.
 func (e *storedEvents) recordFailure(*inflight.Entry)  {}
 func (e *storedEvents) forgetAttempts(*inflight.Entry) {}
 
-// vanished is never called: the database deletes none.
+// vanished is never called: the database deletes no events.
 func (e *storedEvents) vanished(context.Context, uint64, uint64) {}
 
-// fetch is never called: no payload of a stored event is evicted, as few are in flight.
+// fetch is never called: few stored events are in flight, so no payload is evicted.
 func (e *storedEvents) fetch(_ context.Context, m eventing.Message) (eventing.Message, error) {
 	return m, nil
 }
 
-// origin returns where an entry was read, before it was stored.
+// origin returns the position from which an entry was read before it was stored.
 func (e *storedEvents) origin(entry *inflight.Entry) origin {
 	m, _ := entry.Message.(*storedMessage)
 	return origin{stream: m.stream, sequence: m.sequence}
@@ -323,7 +325,7 @@ func (e *storedEvents) fetchFailed(context.Context, error) {}
 type storedMessage struct {
 	events   *storedEvents
 	position int64
-	stream   string // where it was read
+	stream   string // from which the event was read
 	sequence uint64
 	arrived  time.Time
 	size     int
@@ -338,7 +340,7 @@ func (m *storedMessage) Sequence() uint64 { return uint64(m.position) }
 // Arrived implements [eventing.Message].
 func (m *storedMessage) Arrived() time.Time { return m.arrived }
 
-// Pending implements [eventing.Message]. It is part of no backlog.
+// Pending implements [eventing.Message]. A stored event is part of no backlog.
 func (m *storedMessage) Pending() uint64 { return 0 }
 
 // Size implements [eventing.Message].
@@ -350,7 +352,7 @@ func (m *storedMessage) Event() event.Event { return m.event }
 // InProgress implements [eventing.Message].
 func (m *storedMessage) InProgress() error { return nil }
 
-// Nak implements [eventing.Message]. It stays stored.
+// Nak implements [eventing.Message]. The event stays stored.
 func (m *storedMessage) Nak() error { return nil }
 
 // WithoutPayload implements [eventing.Message].

@@ -14,21 +14,21 @@ import (
 
 var (
 	errNoStreams = errors.New("the streams to read are not known yet")
-	errWatchEnds = errors.New("the set of streams is not watched any more")
-	errRevoked   = errors.New("the stream is not in the set any more")
+	errWatchEnds = errors.New("watching the set of streams has ended")
+	errRevoked   = errors.New("the stream has left the set")
 )
 
-// consumers are those of the streams that are in the set.
+// consumers holds the consumers of the streams in the set.
 type consumers struct {
 	updating sync.Mutex // held while the set changes
 	pulling  sync.WaitGroup
 
 	mu    sync.Mutex
-	known bool        // the set
-	list  []*consumer // is replaced, never changed
+	known bool        // list is known
+	list  []*consumer // is replaced, never modified
 }
 
-// current returns the consumers of the streams that are in the set now.
+// current returns the consumers of the streams that are currently in the set.
 func (l *consumers) current() []*consumer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -62,13 +62,13 @@ func (s *Source) followStreams(ctx context.Context) {
 }
 
 // setStreams ends the consumers of streams that have left the set, and starts those of
-// streams that are new in it.
+// new ones.
 func (s *Source) setStreams(ctx context.Context, streams []eventing.Stream) {
 	l := &s.consumers
 	l.updating.Lock()
 	defer l.updating.Unlock()
 	if ctx.Err() != nil {
-		return // all of them end, and return what they have
+		return // all consumers end, and return their messages
 	}
 	has := map[string]bool{}
 	for _, stream := range streams {
@@ -120,8 +120,8 @@ func (s *Source) newConsumer(stream eventing.Stream) *consumer {
 }
 
 // revoke ends the consumer of a stream that has left the set: it stops reading, forgets
-// what is in flight without handing it back, and saves the checkpoint a last time. A
-// request that is under way may still commit; the stream is not told.
+// the messages in flight without returning them, and saves the checkpoint a last time.
+// A request under way may still commit; its events are not acknowledged to the stream.
 func (s *Source) revoke(ctx context.Context, c *consumer) {
 	c.stop()
 	<-c.ended
@@ -133,5 +133,5 @@ func (s *Source) revoke(ctx context.Context, c *consumer) {
 	}
 	c.closed(errRevoked)
 	s.cfg.Metrics.left(c.stream.Name())
-	s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "a stream has left the set; it is not read any more", slog.String("stream", c.stream.Name()))
+	s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "a stream has left the set; reading it has ended", slog.String("stream", c.stream.Name()))
 }

@@ -12,15 +12,16 @@ import (
 )
 
 const (
-	// leaseExpires is the time after which another cluster may try a suspect if this one
-	// has gone, leaseRenew the time between two renewals, and leaseTimeout bounds one.
+	// leaseExpires is the time after which another cluster may attempt a suspect if this
+	// one has disappeared, leaseRenew the time between two renewals, and leaseTimeout
+	// bounds one.
 	leaseExpires = 15 * time.Second
 	leaseRenew   = 2 * time.Second
 	leaseTimeout = 2 * time.Second
 )
 
-// followLeases takes the leases of suspects that are to be tried, and renews and releases
-// them, until ctx ends.
+// followLeases takes the leases of suspects that are to be attempted, and renews and
+// releases them, until ctx ends.
 func (s *Source) followLeases(ctx context.Context) {
 	if !s.leases() {
 		return
@@ -73,7 +74,7 @@ func (s *Source) lease(ctx context.Context, entries ...*inflight.Entry) {
 	}
 }
 
-// releaseLeases lets other clusters try suspects. If that fails, the leases expire.
+// releaseLeases lets other clusters attempt suspects. If it fails, the leases expire.
 func (s *Source) releaseLeases(ctx context.Context, ids []EventID) {
 	suspects := make([]ledger.Key, len(ids))
 	for i, id := range ids {
@@ -92,8 +93,8 @@ func (s *Source) noteLeasing(ctx context.Context, err error) {
 	}
 }
 
-// findDeadElsewhere notes whether a suspect that broke its connection is a dead letter of
-// another cluster, so that one strike is enough.
+// findDeadElsewhere records whether a suspect that broke its connection is a dead letter
+// of another cluster, so that one strike is enough.
 func (s *Source) findDeadElsewhere(ctx context.Context, entries []*inflight.Entry) {
 	if !s.leases() || len(entries) > 1 || !entries[0].Suspect() || entries[0].Delivery.DeadElsewhere {
 		return
@@ -103,14 +104,14 @@ func (s *Source) findDeadElsewhere(ctx context.Context, entries []*inflight.Entr
 	defer cancel()
 	dead, err := s.cfg.Suspects.DeadElsewhere(ctx, s.key(e.ID))
 	s.noteLeasing(ctx, err)
-	e.Delivery.DeadElsewhere = dead // if that is not known, it takes more strikes
+	e.Delivery.DeadElsewhere = dead // if unknown, more strikes are needed
 }
 
-// noteStrikes reports and records strikes, so that they are saved.
+// noteStrikes logs and records strikes, so that they are saved.
 func (s *Source) noteStrikes(ctx context.Context, strikes []inflight.Struck) {
 	for _, k := range strikes {
 		s.cfg.Metrics.struckOne(ctx)
-		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the function's process ended while it computed this event alone",
+		s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "the function's process ended while it computed this event alone; after three strikes the event is a dead letter: look at the function's log and memory limit",
 			slog.String("event_source", k.Entry.ID.Source), slog.String("event_id", k.Entry.ID.ID), slog.Int("strikes", k.Strikes))
 		if c, ok := k.Entry.Partition().Owner.(*consumer); ok && !k.Entry.Abandoned() {
 			c.currentAttempts().record(ledger.EventAttempts{

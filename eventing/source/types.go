@@ -17,28 +17,27 @@ import (
 )
 
 const (
-	// typesFor is for how long the source relies on the types that the function has said it
-	// knows. A message of another type is delivered after that, which the function answers
-	// with its types: a new version may know more. Shorter, and other functions' events keep
-	// a function from scaling to zero.
+	// typesFor is how long the source relies on the types that the function has stated.
+	// After that, a message of another type is delivered; the function's answer states its
+	// types again, and a new version may accept more. With a shorter time, events of other
+	// functions would keep a function from scaling to zero.
 	typesFor = 10 * time.Minute
 
-	// typesInterval is how often it is looked whether the types are right.
+	// typesInterval is the time between checks of the types.
 	typesInterval = time.Second
 )
 
-// typesCheck notices a filter that lets nothing through, and types that the function does not
-// know.
+// typesCheck detects a filter that passes nothing, and types that the function does not know.
 type typesCheck struct {
 	mu       sync.Mutex
-	names    bool   // of functions are wanted
-	passed   bool   // a message was of a type that is wanted
-	filtered uint64 // messages of other types, until one passed
+	names    bool   // the names of functions are wanted
+	passed   bool   // a message of a wanted type arrived
+	filtered uint64 // messages of other types, until a message of a wanted one arrived
 	other    string // the type of the latest one
-	reported string // what was reported last
+	reported string // the latest report
 }
 
-// pass reports whether a message of a type is wanted, and notes the answer.
+// pass reports whether a message of a type is wanted, and records the result.
 func (s *Source) pass(eventType string) bool {
 	passes := s.filter.passes(eventType) && !s.isOthers(eventType)
 	t := &s.typesCheck
@@ -54,8 +53,8 @@ func (s *Source) pass(eventType string) bool {
 	return passes
 }
 
-// isOthers reports whether the types are the function's, and it has said lately that it does
-// not know this one.
+// isOthers reports whether no types are configured, and the function has stated recently
+// that it does not know this one.
 func (s *Source) isOthers(eventType string) bool {
 	if !s.filter.all() || s.filter.anyType {
 		return false
@@ -64,8 +63,8 @@ func (s *Source) isOthers(eventType string) bool {
 	return types != nil && !types[eventType] && s.sender.TypesAge() < typesFor
 }
 
-// isRejectedAsOthers reports whether the function rejected an event because it is of a type
-// that it does not know, and no type was asked for.
+// isRejectedAsOthers reports whether the function rejected an event because it does not
+// know its type, and no types are configured.
 func (s *Source) isRejectedAsOthers(e *inflight.Entry, step delivery.Step) bool {
 	return !step.Settled && step.Outcome.Kind == outcome.Rejected && e.Delivery.Unreadable == nil && s.isOthers(e.Delivery.Event.Type())
 }
@@ -90,7 +89,7 @@ func (s *Source) unknownTypes() (unknown []string, known map[string]bool) {
 	return unknown, known
 }
 
-// typesProblem returns the error in the wanted types, as far as is known.
+// typesProblem returns the error in the wanted types; nil if none is known.
 func (s *Source) typesProblem() error {
 	if s.filter.all() {
 		return nil
@@ -106,18 +105,18 @@ func (s *Source) typesProblem() error {
 	return s.typesCheck.nothingPassed()
 }
 
-// nothingPassed returns an error if there were messages, and none of a type that is wanted.
+// nothingPassed returns an error if messages arrived, and none was of a wanted type.
 func (t *typesCheck) nothingPassed() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.passed || t.filtered == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d messages were acknowledged as of other types, as %q, and none was of a type of TANDEM_TYPES", t.filtered, t.other)
+	return fmt.Errorf("%d messages of other types, for example %q, were acknowledged without a delivery, and none was of a type in TANDEM_TYPES", t.filtered, t.other)
 }
 
-// wantNames has the function asked for its types, and with them for the names under which the
-// ledger has their events.
+// wantNames requests the function's types, and with them the names under which the ledger has
+// their events.
 func (t *typesCheck) wantNames() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -130,9 +129,9 @@ func (t *typesCheck) wantsNames() bool {
 	return t.names
 }
 
-// followTypes reports errors in the wanted types, until ctx ends. It asks the
-// function for its types once the filter has let nothing through, or the ledger does not have
-// an event: then nothing is delivered whose answer would state them.
+// followTypes reports errors in the wanted types, until ctx ends. If the filter has passed
+// nothing, or the ledger does not have an event, it asks the function for its types, because
+// no answer to a delivery would state them.
 func (s *Source) followTypes(ctx context.Context) {
 	ticker := time.NewTicker(typesInterval)
 	defer ticker.Stop()
@@ -162,14 +161,14 @@ func (s *Source) followTypes(ctx context.Context) {
 	}
 }
 
-// reportTypes reports the error in the wanted types, once.
+// reportTypes logs an error in the wanted types, once.
 func (s *Source) reportTypes(ctx context.Context, level slog.Level, err error) {
 	what := ""
 	if err != nil {
 		what = strings.TrimLeft(err.Error(), "0123456789")
 	}
 	if what != "" && what != s.typesCheck.reported {
-		s.cfg.Logger.LogAttrs(ctx, level, "TANDEM_TYPES may be wrong", slog.Any("err", err))
+		s.cfg.Logger.LogAttrs(ctx, level, "TANDEM_TYPES may be wrong; events of types that it lacks are acknowledged without a delivery: correct it", slog.Any("err", err))
 	}
 	s.typesCheck.reported = what
 }

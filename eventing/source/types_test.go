@@ -26,10 +26,10 @@ import (
 type typed struct {
 	mu      sync.Mutex
 	knows   []string
-	silent  bool           // it does not state them
+	silent  bool           // it does not state its types
 	got     map[string]int // by type
 	letters map[string]int
-	asked   int // by OPTIONS
+	asked   int // OPTIONS requests
 }
 
 func (f *typed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -66,7 +66,7 @@ func (f *typed) set(change func()) {
 	change()
 }
 
-// typesOf is a source with types, of a function.
+// typesOf is a source with configured types, and its function.
 type typesOf struct {
 	server  *natstest.Server
 	f       *typed
@@ -183,26 +183,27 @@ func TestWithoutTypesTheFunctionsAreDelivered(t *testing.T) {
 	t.Parallel()
 
 	w := startTyped(t, &typed{knows: []string{"a", "b,c"}})
-	// The first one of another type is delivered, and the function's answer states its types.
+	// The first message of another type is delivered, and the function's answer states its
+	// types.
 	w.send(t, "other", "a", "other", "b,c", "other", "b")
 	w.want(t, "a:1 b,c:1 other:1", "", 4)
 	w.ready(t, "")
 
-	// A new version knows more.
+	// A new version knows more types.
 	w.f.set(func() { w.f.knows = append(w.f.knows, "new") })
 	w.send(t, "new")
 	w.want(t, "a:1 b,c:1 other:1", "", 5)
 	w.send(t, "a", "new")
 	w.want(t, "a:2 b,c:1 new:1 other:1", "", 5)
 
-	// One whose function has not answered for long.
+	// The function has not answered for a long time.
 	w.f.set(func() { w.f.knows = append(w.f.knows, "newer") })
 	w.offset.pass(11 * time.Minute)
 	w.send(t, "newer", "other")
 	w.want(t, "a:2 b,c:1 new:1 newer:1 other:1", "", 6)
 
-	// During a rollout an older version answers too: what it does not know is dead, as some
-	// version does.
+	// During a rollout an older version answers too: a type that it does not know becomes a
+	// dead letter, because some version rejects it.
 	w.f.set(func() { w.f.knows = []string{"a"} })
 	w.send(t, "new")
 	w.want(t, "a:2 b,c:1 new:2 newer:1 other:1", "new:1", 6)
@@ -246,7 +247,7 @@ func TestAFilterThatLetsNothingThroughIsReported(t *testing.T) {
 	}{
 		{name: "a function that does not know the type", types: "typo", before: "does not know event type typo"},
 		{name: "a function that knows the type", types: "a", before: ""},
-		{name: "a function that does not say", types: "a", silent: true, before: `and none was of a type of TANDEM_TYPES`},
+		{name: "a function that does not say", types: "a", silent: true, before: `and none was of a type in TANDEM_TYPES`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -259,7 +260,7 @@ func TestAFilterThatLetsNothingThroughIsReported(t *testing.T) {
 				return asked
 			})
 			w.ready(t, tt.before)
-			want := "none was of a type of TANDEM_TYPES"
+			want := "none was of a type in TANDEM_TYPES"
 			if tt.types == "typo" {
 				want = "does not know event type typo"
 			}

@@ -120,7 +120,7 @@ func TestAMessageThatLooksLikeACloudEventAndIsNoneBecomesADeadLetter(t *testing.
 			for _, form := range forms {
 				send(form.header, form.data)
 			}
-			// What is a CloudEvent, and what does not look like one.
+			// Valid CloudEvents, and messages that do not look like one.
 			send(binaryWith(), `{"specversion":"1.0"}`)
 			others := []string{"", "text", `{"a":1}`, `{"a":{"specversion":"1.0"}}`, `["specversion"]`, `{"a":"\"specversion\""}`}
 			for _, data := range others {

@@ -73,7 +73,7 @@ func TestEventsThatALimitDropsBeforeTheirDeliveryAreCountedAndTheLimitIsReported
 		}
 		return n
 	}
-	const deleted = "stream has deleted messages before they were delivered"
+	const deleted = "stream deleted messages before they were delivered"
 	eventtest.Eventually(t, "they are logged", func() bool { return count(deleted) > 0 })
 	if got := count(deleted); got != 1 {
 		t.Errorf("%d lines: %q", got, lines())
@@ -82,10 +82,10 @@ func TestEventsThatALimitDropsBeforeTheirDeliveryAreCountedAndTheLimitIsReported
 		err := second.source.Ready()
 		return err != nil && strings.Contains(err.Error(), "max_msgs 10 with discard old")
 	})
-	if got := count("max_msgs 10 with discard old"); got != 2 { // one of each start
+	if got := count("max_msgs 10 with discard old"); got != 2 { // one at each start
 		t.Errorf("%d lines: %q", got, lines())
 	}
-	// Many gaps are one line.
+	// Many gaps are logged in one line.
 	second.stop()
 	eventtest.Publish(t, server, "EVENTS", 36, 10)
 	stored, err := js.Stream(t.Context(), "EVENTS")

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// witnessCheck is the time between two looks at whether a witness is needed, and
-	// witnessAge how old one may be: the ledger must not forget it meanwhile.
+	// witnessCheck is the time between two checks whether a witness is needed, and
+	// witnessAge the maximum age of a witness: the ledger must not forget it meanwhile.
 	witnessCheck = 500 * time.Millisecond
 	witnessAge   = 10 * time.Minute
 
@@ -23,22 +23,23 @@ const (
 	maxWitnesses = 16
 )
 
-// witness is an event that the function has committed. Sent again, it is lost, and shows that
-// the function is well. So an event that ends the process is dead also if nothing else comes.
+// witness is an event that the function has committed. If it is sent again, its receipt is
+// lost, which shows that the function works. So an event that ends the process becomes a dead
+// letter even if no other event arrives.
 type witness struct {
 	event event.Event
 	id    EventID
 	at    time.Time
 }
 
-// witnesses are the latest ones, by type: an image may have several functions, of which one
-// has trouble with the database.
+// witnesses are the latest witness of each type: an image may have several functions, one
+// of which may be unable to use the database.
 type witnesses struct {
 	mu     sync.Mutex
 	byType map[string]witness
 }
 
-// noteWitness keeps an event that was committed now.
+// noteWitness keeps an event that was just committed.
 func (s *Source) noteWitness(e *inflight.Entry, step delivery.Step) {
 	if !s.leases() || step.Receipt != outcome.ReceiptWon && step.Receipt != outcome.ReceiptLost {
 		return
