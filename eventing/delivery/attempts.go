@@ -5,28 +5,29 @@ import (
 	"time"
 )
 
-// An event that breaks the function (500) is a dead letter after at least minAttempts
-// failed attempts over Config.TryFor (TANDEM_TRY_FOR). Nothing else counts against it.
+// An event that breaks the function (500) becomes a dead letter after at least
+// minAttempts failed attempts over Config.TryFor (TANDEM_TRY_FOR). No other answer
+// counts against it.
 
-// minAttempts is how many attempts must have failed before an event is a dead letter,
-// however long that took.
+// minAttempts is the number of attempts that must have failed before an event becomes a
+// dead letter, however long they took.
 const minAttempts = 3
 
 // failedBackoffCap returns the longest wait between two attempts of an event that breaks
-// the function: about thirty attempts until it is a dead letter.
+// the function. It allows about thirty attempts before the event becomes a dead letter.
 func (d *Sender) failedBackoffCap() time.Duration {
 	return max(d.cfg.TryFor/30, d.cfg.BackoffCap)
 }
 
-// exhausted reports whether the attempts of an event have run out.
+// exhausted reports whether an event has no attempts left.
 func (d *Sender) exhausted(e *Delivery) bool {
 	return e.AttemptedFor >= d.cfg.TryFor && e.Attempts >= minAttempts
 }
 
-// recordFailure counts a failed attempt. The time between two of them counts, but for that
-// in which the function answered no event at all. If the event had another answer in
-// between, it was perhaps unavailable for this one only: not more than a usual wait and
-// attempt counts then.
+// recordFailure counts a failed attempt, and the time since the previous one without
+// outages of the function. If the event had another answer in between, the function may
+// have been unavailable for this event only; then no more than a usual wait and attempt
+// counts.
 func (d *Sender) recordFailure(e *Delivery) {
 	now := d.cfg.Now()
 	outages := d.outages.until(now)
@@ -41,14 +42,14 @@ func (d *Sender) recordFailure(e *Delivery) {
 	e.failedAt, e.outages, e.interrupted = now, outages, false
 }
 
-// outages adds up for how long a function answered nothing.
+// outages sums the time during which a function answered nothing.
 type outages struct {
 	mu    sync.Mutex
 	ended time.Duration
-	since time.Time // zero while it answers
+	since time.Time // zero while the function answers
 }
 
-// note notes whether a request was answered.
+// note records whether a request was answered.
 func (o *outages) note(now time.Time, answered bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -61,7 +62,7 @@ func (o *outages) note(now time.Time, answered bool) {
 	}
 }
 
-// until returns how long all outages were together.
+// until returns the total duration of all outages.
 func (o *outages) until(now time.Time) time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -21,17 +21,18 @@ func TestTheTimeOfFailedAttemptsIsThatInWhichTheFunctionWasAvailable(t *testing.
 	now = now.Add(20 * time.Second)
 	want("20 s later", 20*time.Second)
 
-	// Another answer to the event in between changes nothing, as others are answered.
+	// Another answer to the event in between changes nothing, because other events are
+	// answered.
 	e.interrupted = true
 	now = now.Add(40 * time.Second)
 	want("40 s later, with another answer in between", time.Minute)
 
-	// But the function may have been unavailable for this event only.
+	// The function may have been unavailable for this event only.
 	e.interrupted = true
 	now = now.Add(time.Hour)
 	want("an hour later, with another answer in between", time.Minute+30*time.Second+time.Minute)
 
-	// An outage of all events does not count, also if it goes on.
+	// An outage for all events does not count, even if it continues.
 	d.outages.note(now.Add(10*time.Second), false)
 	d.outages.note(now.Add(20*time.Second), false)
 	d.outages.note(now.Add(time.Hour), true)

@@ -18,75 +18,76 @@ import (
 	"github.com/tandem-fn/tandem/eventing/sink"
 )
 
-// A sink with several addresses has an instance at each. A request goes to the instance with
-// the lowest cost: the requests that are under way there, times what they take. One that
-// breaks a connection, refuses one, shuts down, answers that it is unavailable or hangs is set
-// aside. It is probed, then gets one request at a time, and all again when it has answered one.
+// A sink with several addresses has an instance at each. A request is sent to the instance with
+// the lowest cost: its requests under way, times their duration. An instance that breaks or
+// refuses a connection, shuts down, answers that it is unavailable, or hangs is set aside. It
+// is probed, then receives one request at a time, and all again after it has answered one.
 //
-// An instance hangs if it answers neither the requests under way nor a probe, a request
-// without an event. A function that is slow, or waits for its database, answers probes. The
-// requests of an instance that hangs are sent to another one, once: one of their events may be
-// why, and would have all instances hang. Those of a suspect are not, and fail after a while.
-// Requests that were not sent, or were answered by an instance that is unavailable, are sent to
-// another one, too. If no instance is well, requests wait where they are, and further ones are
-// spread over all of them.
+// An instance hangs if it answers neither the requests under way nor a probe, which is a
+// request without an event. A function that is slow, or waits for its database, answers probes.
+// The requests of an instance that hangs are sent to another one, once: one of their events may
+// be the cause, and would make all instances hang. Requests with a suspect are not, and fail
+// after a while. Requests that were not sent, or were answered by an instance that is
+// unavailable, are sent to another one, too. If no instance is available, requests stay where
+// they are, and new ones are spread over all instances.
 
 const (
-	// silentAfter is how long an instance may answer nothing until it is probed. An
-	// instance that answers probes all the same is probed less and less often, every
-	// silentLimit at last.
+	// silentAfter is the time without an answer after which an instance is probed. An
+	// instance that answers the probes is probed less and less often, down to once
+	// every silentLimit.
 	silentAfter = 200 * time.Millisecond
 	silentLimit = time.Second
 
-	// A probe without an answer for the patience with its instance shows that it hangs. The
-	// patience grows up to maxPatience when an answer comes after all.
+	// A probe without an answer for the patience with its instance shows that the instance
+	// hangs. The patience grows up to maxPatience when the answer arrives later.
 	minPatience  = 250 * time.Millisecond
 	maxPatience  = time.Second
 	probeTimeout = 2 * time.Second
 
-	// A request that may be why its instance hangs is abandoned after stayFor.
+	// A request that may be the reason why its instance hangs is abandoned after
+	// stayFor.
 	stayFor = 5 * time.Second
 
 	// An instance that is set aside is probed at intervals from asideBase to asideLimit.
 	asideBase  = 100 * time.Millisecond
 	asideLimit = 2 * time.Second
 
-	// Costs differ by the power of two of what requests take, in tookUnits. What an
-	// instance took counts half after each tookHalves without a request to it.
+	// Costs differ by the power of two of the duration of requests, in tookUnits. The
+	// known duration of an instance is halved after each tookHalves without a request.
 	tookUnit   = 4 * time.Millisecond
 	tookShare  = 4
 	tookHalves = 5 * time.Second
 )
 
-// errHangs is why a request is abandoned.
+// errHangs is the reason why a request is abandoned.
 var errHangs = errors.New("the instance answers neither requests nor probes")
 
 // instance is one address of a sink.
 type instance struct {
-	url      *url.URL // that is probed
+	url      *url.URL // for probes
 	failures *failurelog.Log
 
 	watched map[*watch]struct{} // the requests under way
-	heard   time.Time           // when it answered last, or the first of them was sent
-	took    time.Duration       // what requests take
-	tookAt  time.Time           // when one was answered last
+	heard   time.Time           // the latest answer, or the time of the first of them
+	took    time.Duration       // the duration of requests
+	tookAt  time.Time           // the time of the latest answer
 
-	aside   bool // it gets no requests
-	hangs   bool // likewise, and those it has are abandoned
-	trial   bool // it gets one request at a time
+	aside   bool // receives no requests
+	hangs   bool // likewise, and its requests are abandoned
+	trial   bool // receives one request at a time
 	probing bool
-	probeAt time.Time // when it is probed again, while it is aside
+	probeAt time.Time // the next probe while the instance is aside
 	wait    backoff.Backoff
 
 	patience time.Duration
 }
 
-// takes returns what requests to the instance take, as far as that is known.
+// takes returns the duration of requests to the instance, as far as known.
 func (in *instance) takes(now time.Time) time.Duration {
 	return in.took >> min(now.Sub(in.tookAt)/tookHalves, bits.UintSize-2)
 }
 
-// cost returns what a further request to the instance costs.
+// cost returns the cost of another request to the instance.
 func (in *instance) cost(now time.Time) int {
 	takes := in.takes(now)
 	if len(in.watched) > 0 {
@@ -95,7 +96,7 @@ func (in *instance) cost(now time.Time) int {
 	return (len(in.watched) + 1) << bits.Len(uint(takes/tookUnit)) //nolint:gosec // it is not negative
 }
 
-// The ranks of instances, the better first.
+// The ranks of instances, the best first.
 const (
 	rankWell = iota
 	rankTrial
@@ -116,15 +117,15 @@ func (in *instance) rank() int {
 	}
 }
 
-// member is an instance as an address of a target: events and dead letters go to different
-// paths of one.
+// member is an instance as an address of a target: events and dead letters are sent to
+// different paths of one instance.
 type member struct {
 	*instance
 
 	url *url.URL
 }
 
-// balancer chooses the instances that requests go to. It is safe for concurrent use.
+// balancer chooses an instance for each request. It is safe for concurrent use.
 type balancer struct {
 	cfg   *Config
 	probe func(context.Context, *instance) error
@@ -134,7 +135,7 @@ type balancer struct {
 	turn      int
 }
 
-// instanceAt returns the instance at a URL, which is public without its password.
+// instanceAt returns the instance at a URL; public is the URL without the password.
 func (b *balancer) instanceAt(u *url.URL, public string) *instance {
 	origin := sink.Origin(u)
 	if b.instances[origin] == nil {
@@ -146,7 +147,7 @@ func (b *balancer) instanceAt(u *url.URL, public string) *instance {
 	return b.instances[origin]
 }
 
-// pick returns the instance that a request goes to, which was sent to some before; nil if
+// pick returns the instance for a request that was sent to some instances before; nil if
 // all others are aside.
 func (b *balancer) pick(t *target, sent []*instance) *member {
 	if len(t.members) == 1 {
@@ -182,7 +183,7 @@ type watch struct {
 	balancer *balancer
 	target   *target
 	at       *instance
-	stays    bool // it is not sent to another one
+	stays    bool // it is not sent to another instance
 	begun    time.Time
 
 	timer     *time.Timer
@@ -191,8 +192,9 @@ type watch struct {
 	abandoned bool
 }
 
-// watch notes that a request is sent to an instance of several. It returns the context of the
-// request, which is canceled if the instance hangs, or later if the request stays there.
+// watch records that a request is sent to one of several instances. It returns the context of
+// the request, which is canceled when the instance hangs, or later if the request stays
+// there.
 func (b *balancer) watch(ctx context.Context, t *target, in *instance, stays bool) (context.Context, *watch) {
 	ctx, cancel := context.WithCancel(ctx)
 	now := b.cfg.Now()
@@ -207,7 +209,7 @@ func (b *balancer) watch(ctx context.Context, t *target, in *instance, stays boo
 	return ctx, w
 }
 
-// look finds out whether the instance of a request hangs that has no answer yet.
+// look finds out whether the instance of an unanswered request hangs.
 func (w *watch) look() {
 	b := w.balancer
 	b.mu.Lock()
@@ -231,12 +233,12 @@ func (w *watch) look() {
 	w.timer.Reset(w.wait)
 }
 
-// otherWell reports whether another instance of the target is well.
+// otherWell reports whether another instance of the target is available.
 func (t *target) otherWell(in *instance) bool {
 	return slices.ContainsFunc(t.members, func(m member) bool { return m.instance != in && m.rank() == rankWell })
 }
 
-// end notes what came of a request.
+// end records the result of a request.
 func (w *watch) end(ctx context.Context, a *answer, sample bool) {
 	w.timer.Stop()
 	w.cancel()
@@ -248,7 +250,7 @@ func (w *watch) end(ctx context.Context, a *answer, sample bool) {
 	switch {
 	case w.abandoned && a.status == 0:
 		a.err, a.brokenBy, a.elsewhere = errHangs, "", !w.stays
-	case a.status == 0 && context.Cause(ctx) != nil: // its time is up, or the source ends
+	case a.status == 0 && context.Cause(ctx) != nil: // the attempt timed out, or the source ends
 	case a.unsent:
 		a.elsewhere = true
 		b.setAside(ctx, in, a.err)
@@ -268,7 +270,7 @@ func (w *watch) end(ctx context.Context, a *answer, sample bool) {
 	}
 }
 
-// unavailable reports whether an answer shows that its instance is unavailable, for whatever
+// unavailable reports whether an answer shows that its instance is unavailable for every
 // event.
 func (a *answer) unavailable() bool {
 	if a.outcomes == nil {
@@ -284,8 +286,8 @@ func (a *answer) unavailableErr() error {
 	return &sink.StatusError{Code: a.status}
 }
 
-// setAside has an instance get no requests until a probe of it passes. It is called with the
-// lock held.
+// setAside stops requests to an instance until it passes a probe. It is called with the lock
+// held.
 func (b *balancer) setAside(ctx context.Context, in *instance, err error) {
 	in.failures.Failed(ctx, err)
 	if !in.aside {
@@ -294,12 +296,14 @@ func (b *balancer) setAside(ctx context.Context, in *instance, err error) {
 	}
 }
 
-// postpone sets when an instance is probed again. It is called with the lock held.
+// postpone sets the time of the next probe of an instance. It is called with the lock
+// held.
 func (b *balancer) postpone(in *instance) {
 	in.probeAt = b.cfg.Now().Add(in.wait.Delay(asideBase, asideLimit, 0))
 }
 
-// startProbe probes an instance, unless that is being done. It is called with the lock held.
+// startProbe probes an instance, unless a probe is under way. It is called with the lock
+// held.
 func (b *balancer) startProbe(in *instance) {
 	if in.probing {
 		return
@@ -316,7 +320,7 @@ func (b *balancer) startProbe(in *instance) {
 	}()
 }
 
-// hang notes that an instance does not answer a probe.
+// hang records that an instance does not answer a probe.
 func (b *balancer) hang(ctx context.Context, in *instance) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -334,7 +338,7 @@ func (b *balancer) abandon(in *instance) {
 	}
 }
 
-// probed notes what came of a probe.
+// probed records the result of a probe.
 func (b *balancer) probed(ctx context.Context, in *instance, took time.Duration, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -358,7 +362,8 @@ func (b *balancer) probed(ctx context.Context, in *instance, took time.Duration,
 	}
 }
 
-// ask sends an instance a request without an event. An error means that it serves nothing.
+// ask sends a request without an event to an instance. An error means that the instance is
+// unavailable.
 func (d *Sender) ask(ctx context.Context, in *instance) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodOptions, in.url.String(), http.NoBody)
 	if err != nil {
@@ -368,7 +373,7 @@ func (d *Sender) ask(ctx context.Context, in *instance) error {
 	if err != nil {
 		return fmt.Errorf("probe an instance: %w", sink.Cause(err))
 	}
-	defer func() { _ = res.Body.Close() }() // nothing is lost with it
+	defer func() { _ = res.Body.Close() }() // the body is not needed
 	if res.StatusCode >= http.StatusInternalServerError || res.Header.Get(outcome.DrainingHeader) != "" {
 		return fmt.Errorf("probe an instance: %w", &sink.StatusError{Code: res.StatusCode})
 	}

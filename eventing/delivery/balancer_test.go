@@ -16,13 +16,13 @@ import (
 	"github.com/tandem-fn/tandem/eventing/outcome"
 )
 
-// instance is a function at an address of its own, whose behavior can be changed.
+// instance is a function at its own address whose behavior can be changed.
 type instance struct {
 	url      string
 	behave   atomic.Pointer[http.HandlerFunc]
 	events   atomic.Int32 // requests with events
 	underWay atomic.Int32
-	most     atomic.Int32 // at once
+	most     atomic.Int32 // concurrent ones
 }
 
 func newInstance(t *testing.T) *instance {
@@ -44,7 +44,7 @@ func (in *instance) set(behave http.HandlerFunc) { in.behave.Store(&behave) }
 
 func commits(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
 
-// hangs answers nothing, as a process that is stopped.
+// hangs never answers, like a process that is stopped.
 func hangs(t *testing.T) http.HandlerFunc {
 	t.Helper()
 	return func(_ http.ResponseWriter, r *http.Request) {
@@ -55,7 +55,7 @@ func hangs(t *testing.T) http.HandlerFunc {
 	}
 }
 
-// forEvents answers probes.
+// forEvents answers probes, and leaves events to behave.
 func forEvents(behave http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
@@ -102,7 +102,7 @@ func deliver(t *testing.T, sender *delivery.Sender, id string) delivery.Step {
 	return steps[0]
 }
 
-// deliverAll sends n events, some at once, each once, and returns how many were committed.
+// deliverAll sends n events concurrently, each once, and returns how many were committed.
 func deliverAll(t *testing.T, sender *delivery.Sender, n int) int {
 	t.Helper()
 	var committed atomic.Int32
@@ -125,7 +125,7 @@ func deliverAll(t *testing.T, sender *delivery.Sender, n int) int {
 	return int(committed.Load())
 }
 
-// comesBack sends events until an instance has one.
+// comesBack sends events until an instance receives one.
 func comesBack(t *testing.T, sender *delivery.Sender, in *instance) {
 	t.Helper()
 	before := in.events.Load()
@@ -296,7 +296,7 @@ func TestAnInstanceThatIsUnavailableIsLeftOut(t *testing.T) {
 			if n := deliverAll(t, sender, 300); n != 300 {
 				t.Errorf("%d of 300 events are committed at the first attempt", n)
 			}
-			// It gets those of the first moment, and one now and then.
+			// It receives those of the first moment, and one from time to time.
 			if n, most := int(list[0].events.Load()), 8+int(time.Since(begun)/(75*time.Millisecond)); n > most {
 				t.Errorf("the instance got %d of 300 events, want at most %d", n, most)
 			}
@@ -391,7 +391,8 @@ func TestWhileAllInstancesHangEventsWaitWhereTheyAre(t *testing.T) {
 	sent := list[0].events.Load() + list[1].events.Load() + list[2].events.Load()
 	close(hang)
 	events.Wait()
-	// Until all are known to hang, an event goes from one to the next, and perhaps once more.
+	// Until all instances are known to hang, an event is sent from one to the next, and
+	// perhaps once more.
 	if committed.Load() != 8 || sent > 8*4 {
 		t.Errorf("%d of 8 events are committed, which were sent %d times", committed.Load(), sent)
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// deliverBatch sends several events. What can only be sent alone is not sent.
+// deliverBatch sends several events. Events that must be sent alone are not sent.
 func (d *Sender) deliverBatch(ctx context.Context, ds []*Delivery) (steps []Step, answered bool) {
 	steps = make([]Step, len(ds))
 	body := append(make([]byte, 0, 512*len(ds)), '[')
@@ -41,11 +41,12 @@ func (d *Sender) deliverBatch(ctx context.Context, ds []*Delivery) (steps []Step
 		case a.outcomes != nil:
 			o = a.outcomes[k]
 		case refused:
-			// What is said of a batch is said of none of its events: each is sent alone.
+			// An answer to the whole batch applies to none of its events: each is sent
+			// alone.
 			o = outcome.Outcome{Kind: outcome.Pending}
 		}
 		if a.outcomes == nil {
-			ds[i].Alone = true // one of them may be why
+			ds[i].Alone = true // one of them may be the cause
 		}
 		steps[i] = d.step(ctx, ds[i], a, o)
 	}
@@ -53,35 +54,34 @@ func (d *Sender) deliverBatch(ctx context.Context, ds []*Delivery) (steps []Step
 }
 
 const (
-	// batchBytes bounds the events of a batch, in bytes: well below what a function
-	// accepts in a request.
+	// batchBytes bounds the events of a batch, in bytes: well below the limit of a
+	// function for a request.
 	batchBytes = 512 << 10
 
-	// A function, or a gateway before it, that refuses a batch although it says that it
-	// accepts them gets single events for a while.
+	// If a function that states that it accepts batches rejects one, or a gateway
+	// before it does, it receives single events for a while.
 	distrustBase  = time.Second
 	distrustLimit = time.Minute
 )
 
-// batchLimit is what a function accepts in one request.
+// batchLimit is the limit of a function for one request.
 type batchLimit struct {
 	mu            sync.Mutex
-	events, bytes int // 0 until it has answered
+	events, bytes int // 0 until the function has answered
 	until         time.Time
 	wait          backoff.Backoff
 }
 
 // MaxBatch returns how many events, and how many bytes of them, the function accepts in
-// one request: 0 events, which is one, until it has answered for the first time, and 1 if
-// it does not say that it accepts more.
+// one request. Until it has answered for the first time, events is 0, which means one; it
+// is 1 if the function does not state that it accepts more.
 func (d *Sender) MaxBatch() (events, bytes int) {
 	d.batch.mu.Lock()
 	defer d.batch.mu.Unlock()
 	return d.batch.events, cmp.Or(d.batch.bytes, batchBytes)
 }
 
-// read reads what a function says that it accepts. A gateway that answers in its place
-// with an error says nothing.
+// read reads the limit that a function states. The error of a gateway states none.
 func (l *batchLimit) read(now time.Time, res *http.Response) {
 	events, err := strconv.Atoi(res.Header.Get(outcome.MaxBatchHeader))
 	l.mu.Lock()
@@ -102,7 +102,7 @@ func (l *batchLimit) read(now time.Time, res *http.Response) {
 	l.events, l.bytes = events, min(batchBytes, bytes/2)
 }
 
-// answered notes what came of a batch.
+// answered records the result of a batch.
 func (l *batchLimit) answered(now time.Time, outcomes, refused bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

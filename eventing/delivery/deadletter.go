@@ -11,9 +11,9 @@ import (
 	"github.com/tandem-fn/tandem/eventing"
 )
 
-// deadLetter is the event as the dead letter sink gets it: itself, with the
+// deadLetter returns the event for the dead letter sink: the event itself, with the
 // attributes that Knative's delivery adds, tandemfunction for the function that
-// refused it, and tandemattempts for how often it did so or broke.
+// rejected the event, and tandemattempts for the number of its attempts.
 func deadLetter(e event.Event, function, dest string, status int, reason []byte, attempts int) event.Event {
 	letter := e.Clone()
 	letter.SetExtension(eventing.ErrorDestExtension, dest)
@@ -29,16 +29,16 @@ func deadLetter(e event.Event, function, dest string, status int, reason []byte,
 }
 
 const (
-	// letterRefusals is how often a dead letter sink must refuse a letter until it is saved
-	// without it.
+	// letterRefusals is how often a dead letter sink must reject a dead letter before it is
+	// saved in the database instead.
 	letterRefusals = 3
 
-	// saveTimeout bounds that.
+	// saveTimeout bounds saving a dead letter.
 	saveTimeout = 5 * time.Second
 )
 
-// saveRefused saves a dead letter that its sink refuses, as a proxy with a limit does that
-// refused the event for its size too. It reports whether the letter is saved.
+// saveRefused saves a dead letter that its sink rejects, for example because a proxy has a
+// size limit that rejected the event too. It reports whether the dead letter is saved.
 func (d *Sender) saveRefused(ctx context.Context, e *Delivery, status int) bool {
 	if e.refusals++; d.cfg.SaveDeadLetter == nil || e.refusals < letterRefusals || ctx.Err() != nil {
 		return false
@@ -48,9 +48,9 @@ func (d *Sender) saveRefused(ctx context.Context, e *Delivery, status int) bool 
 	err := d.cfg.SaveDeadLetter(saving, d.cfg.Sink.Apply(e.Event), e.status, string(e.reason), e.attempts)
 	attrs := append(EventAttrs(e.Event), slog.Int("code", e.status), slog.Int("answered", status), slog.String("url", d.deadLetters.public))
 	if err != nil {
-		d.cfg.Logger.LogAttrs(ctx, slog.LevelError, "dead letter sink refuses the dead letter, and it could not be saved in the database; retrying", append(attrs, slog.Any("err", err))...)
+		d.cfg.Logger.LogAttrs(ctx, slog.LevelError, "dead letter sink rejects the dead letter, and it could not be saved in the database; retrying: check the dead letter sink and the database", append(attrs, slog.Any("err", err))...)
 		return false
 	}
-	d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event rejected, and the dead letter sink refuses the dead letter; it is saved in the database", attrs...)
+	d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event rejected, and the dead letter sink rejects the dead letter; it is saved in the database: see tandem dead-letters list", attrs...)
 	return true
 }

@@ -15,50 +15,51 @@ import (
 	"github.com/tandem-fn/tandem/eventing/sink"
 )
 
-// eventRepeat is how often an event that is retried is reported.
+// eventRepeat is the time between log lines about an event that is retried.
 const eventRepeat = time.Minute
 
 // Delivery is the delivery of one event: to the function, and to the dead letter sink
-// if the function rejects it or breaks on it for too long. It is used by one goroutine
-// at a time.
+// if the function rejects the event or breaks on it for too long. It must be used by
+// one goroutine at a time.
 type Delivery struct {
 	Event event.Event
 
-	// DeadLetter reports whether the event goes to the dead letter sink, and Alone
-	// whether it goes in a request of its own, since its batch had no answer, it broke
-	// the function, or it is pending.
+	// DeadLetter reports whether the event is sent to the dead letter sink. Alone
+	// reports whether it is sent in a request of its own, because its batch had no
+	// answer, it broke the function, or it is pending.
 	DeadLetter, Alone bool
 
 	// Unreadable is why the message of the event cannot be delivered: it looks like a
-	// CloudEvent and is no valid one. It goes to the dead letter sink without an attempt.
+	// CloudEvent and is invalid. It is sent to the dead letter sink without an attempt.
 	Unreadable error
 
-	// Attempts is how often the event broke the function, and AttemptedFor for how long,
-	// without the times in which the function was unavailable.
+	// Attempts is how often the event broke the function, and AttemptedFor over how
+	// long, without the times in which the function was unavailable.
 	Attempts     int
 	AttemptedFor time.Duration
-	failedAt     time.Time     // when it did so last
-	outages      time.Duration // of the function until then
-	interrupted  bool          // the function was unavailable for the event since
+	failedAt     time.Time     // when it last broke the function
+	outages      time.Duration // of the function up to that time
+	interrupted  bool          // the function was unavailable for the event since then
 
-	// DeferredKey is the event's key in the ledger, if it is stored in the database and
-	// acknowledged to its stream: the function is to delete it there with its commit.
+	// DeferredKey is the event's key in the ledger if the event is deferred: it is
+	// stored in the database and acknowledged to its stream. The function deletes it
+	// from there with its commit.
 	DeferredKey string
 
-	// Lack is what was missing when the event was answered with [outcome.Deployment] last.
+	// Lack is what was missing at the latest answer with [outcome.Deployment].
 	Lack Lack
 
-	// Strikes is how often the function's process ended while it had nothing else to
-	// compute but the event, and DeadElsewhere reports whether another cluster has made it
-	// a dead letter: one strike is enough then.
+	// Strikes is how often the function's process ended while it computed only this event.
+	// DeadElsewhere reports whether the event is a dead letter of another cluster; then
+	// one strike is enough.
 	Strikes       int
 	DeadElsewhere bool
-	brokenBy      string // what was seen of that last
+	brokenBy      string // how the connection last broke
 
-	request    *sink.Request // for a request of its own; nil before the first one
-	structured bool          // since a proxy refused its headers
+	request    *sink.Request // the request with only this event; nil before the first one
+	structured bool          // because a proxy rejected its headers
 
-	// Why it is a dead letter, and how often its sink refused it.
+	// Why it is a dead letter, and how often its sink rejected it.
 	status   int
 	reason   []byte
 	attempts int
@@ -66,7 +67,7 @@ type Delivery struct {
 
 	retryBackoff, failedBackoff, deadLetterBackoff backoff.Backoff
 
-	failingSince, reported time.Time // the first attempt that failed, and when it was reported last
+	failingSince, reported time.Time // the first failed attempt, and the latest log line about it
 }
 
 // Step is the next step for an event after a request.
@@ -75,35 +76,34 @@ type Step struct {
 	Outcome outcome.Outcome
 
 	// Receipt is the function's: [outcome.ReceiptWon], [outcome.ReceiptLost], or
-	// something else if the sink is no function of ours.
+	// another value if the sink is not a function of ours.
 	Receipt string
 
 	// Versions is the answer's header Tandem-Versions, for [Sender.VersionOf].
 	Versions string
 
-	// Settled is true if nothing more is to be sent: the event is committed, or the dead
-	// letter sink took it, which Rejected reports.
+	// Settled reports whether nothing more is to be sent: the event is committed, or the
+	// dead letter sink accepted it, in which case Rejected is true.
 	Settled, Rejected bool
 
-	// RetryIn is how long to wait before it is sent again; 0 is not at all.
+	// RetryIn is the wait before the next attempt; 0 means none.
 	RetryIn time.Duration
 
-	// Failed is true if the event broke the function.
+	// Failed reports whether the event broke the function.
 	Failed bool
 
-	// Broken is true if the connection broke after the request was sent, and Draining if
-	// the function is shutting down.
+	// Broken reports whether the connection broke after the request was sent, and
+	// Draining whether the function is shutting down.
 	Broken, Draining bool
 
-	// Err is why the event cannot be encoded. Nothing was sent.
+	// Err is why the event cannot be encoded. No request was sent.
 	Err error
 }
 
-// Deliver sends the events of ds in one request, each at most once: one of them in the
-// binary content mode, several as a batch. It returns the next step for each. When ctx
-// ends, a request that is under way has [Config.Grace] left to finish; after that the
-// steps mean nothing. Answered reports whether the function said something about an
-// event.
+// Deliver sends the events of ds in one request, each at most once: a single event in
+// the binary content mode, several as a batch. It returns the next step for each. When
+// ctx ends, a request under way has [Config.Grace] to finish; after that the steps are
+// meaningless. Answered reports whether the function answered for an event.
 func (d *Sender) Deliver(ctx context.Context, ds []*Delivery) (steps []Step, answered bool) {
 	if len(ds) > 1 {
 		steps, answered = d.deliverBatch(ctx, ds)
@@ -146,13 +146,14 @@ func (d *Sender) step(ctx context.Context, e *Delivery, a answer, o outcome.Outc
 	step := Step{Outcome: o, Draining: a.draining, Versions: a.versions}
 	switch {
 	case a.status == http.StatusRequestHeaderFieldsTooLarge && o.Kind == outcome.Rejected && !e.structured:
-		// Of a proxy, for which the headers are too large: sent again, with the attributes in
-		// the body. A dead letter is encoded again too, after the function's answer.
+		// A proxy rejected the headers as too large. The event is sent again, with the
+		// attributes in the body. A dead letter is encoded again too, after the function's
+		// answer.
 		e.structured, e.Alone, e.DeadLetter, e.request = true, true, false, nil
 		step.Outcome = outcome.Outcome{Kind: outcome.Pending}
 		return step
 	case ctx.Err() != nil && o.Kind != outcome.Committed && o.Kind != outcome.Rejected:
-		return step // the outcome means nothing, and the caller sees why
+		return step // the outcome is meaningless, and the caller checks ctx
 	case e.DeadLetter:
 		return d.stepDeadLetter(ctx, e, a, step)
 	}
@@ -196,15 +197,15 @@ func (d *Sender) step(ctx context.Context, e *Delivery, a answer, o outcome.Outc
 	return step
 }
 
-// stepDeadLetter is step for a dead letter: it has nowhere else to go, so everything but
-// a 2xx is retried.
+// stepDeadLetter returns the next step for a dead letter. Everything but a 2xx is
+// retried.
 func (d *Sender) stepDeadLetter(ctx context.Context, e *Delivery, a answer, step Step) Step {
 	if step.Outcome.Kind == outcome.Committed {
 		if e.Unreadable != nil {
-			d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "message looks like a CloudEvent but cannot be read; it is a dead letter now",
+			d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "message looks like a CloudEvent but cannot be read; it is a dead letter now: see tandem dead-letters list",
 				append(EventAttrs(e.Event), slog.Any("err", e.Unreadable))...)
 		} else {
-			d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event rejected; it is a dead letter now",
+			d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "event rejected; it is a dead letter now: see tandem dead-letters list",
 				append(EventAttrs(e.Event), slog.Int("code", e.status))...)
 		}
 		step.Settled, step.Rejected = true, true
@@ -239,7 +240,7 @@ func (d *Sender) prepare(e *Delivery) (err error) {
 	return nil
 }
 
-// reject makes the event a dead letter, which is to be sent at once.
+// reject turns the event into a dead letter, to be sent at once.
 func (d *Sender) reject(e *Delivery, a answer, o outcome.Outcome) error {
 	attempts := e.Attempts + e.Strikes
 	if o.Kind == outcome.Rejected {
@@ -254,7 +255,7 @@ func (d *Sender) reject(e *Delivery, a answer, o outcome.Outcome) error {
 
 // makeDeadLetter encodes the event as a dead letter.
 func (d *Sender) makeDeadLetter(e *Delivery, status int, reason []byte, attempts int) error {
-	reason = bytes.ToValidUTF8(reason, []byte("\ufffd")) // it may be cut within a character
+	reason = bytes.ToValidUTF8(reason, []byte("\ufffd")) // it may have been cut within a character
 	encode := sink.EncodeFitting
 	if e.structured {
 		encode = sink.EncodeStructured
@@ -269,13 +270,13 @@ func (d *Sender) makeDeadLetter(e *Delivery, status int, reason []byte, attempts
 	return nil
 }
 
-// Forget drops the event and its request, which can be had again. A dead letter goes to
-// the function once more.
+// Forget drops the event and its request, which can be recreated. A dead letter is then
+// sent to the function once more.
 func (e *Delivery) Forget() {
 	e.Event, e.request, e.DeadLetter = event.Event{}, nil, false
 }
 
-// reportRetry reports now and then an event that is retried.
+// reportRetry logs an event that is retried, at intervals of eventRepeat.
 func (d *Sender) reportRetry(ctx context.Context, t *target, e *Delivery, a answer, o outcome.Outcome) {
 	now := d.cfg.Now()
 	switch {
@@ -287,7 +288,7 @@ func (d *Sender) reportRetry(ctx context.Context, t *target, e *Delivery, a answ
 		if cause == nil {
 			cause = &sink.StatusError{Code: o.Status}
 		}
-		d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "delivery still fails; retrying", append(EventAttrs(e.Event),
+		d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "delivery still fails; retrying: see err and the function's log", append(EventAttrs(e.Event),
 			slog.String("url", t.public), slog.Any("err", cause), slog.String("reason", o.Reason), slog.Duration("lasting", now.Sub(e.failingSince)))...)
 	}
 }

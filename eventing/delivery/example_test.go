@@ -9,8 +9,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/delivery"
 )
 
-// Events go to a function, and those that it refuses to its dead letters. A source calls
-// the sender.
+// The sender delivers events to a function, and rejected ones to a dead letter sink. A
+// source calls it.
 func ExampleNew() {
 	sender, err := delivery.New("http://orders.default", "http://orders.default/dead-letters", delivery.Config{
 		Function: "orders",

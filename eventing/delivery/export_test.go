@@ -7,8 +7,8 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
-// DeliverUntilSettled sends e until it is settled or ctx ends, as a source does that has
-// nothing else to do. It returns the last step.
+// DeliverUntilSettled sends e until it is settled or ctx ends, like an otherwise idle
+// source. It returns the last step.
 func (d *Sender) DeliverUntilSettled(ctx context.Context, e event.Event) (Step, error) {
 	delivery := &Delivery{Event: e}
 	for {

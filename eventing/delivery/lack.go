@@ -11,17 +11,18 @@ import (
 // Lack is what the deployment lacks for an event. It is the zero value if the event was never
 // answered with [outcome.Deployment].
 type Lack struct {
-	// Fingerprint is that of the latest answer, [outcome.Outcome.Fingerprint]; empty if it
-	// had none.
+	// Fingerprint is the [outcome.Outcome.Fingerprint] of the latest such answer; empty if
+	// it had none.
 	Fingerprint string
 
-	// Version is the version of the function that answered so.
+	// Version is the version of the function that sent the latest such answer.
 	Version string
 
-	// EffectClass and Reason are those of the latest answer.
+	// EffectClass and Reason are those of the latest such answer.
 	EffectClass, Reason string
 
-	// Since is when this version first answered so, and Attempts how often it did.
+	// Since is the time of the first such answer of this version, and Attempts the
+	// number of all of them.
 	Since    time.Time
 	Attempts int
 }
@@ -36,9 +37,9 @@ func (d *Sender) recordLack(e *Delivery, o outcome.Outcome, versions string) {
 	e.Lack.Fingerprint, e.Lack.EffectClass, e.Lack.Reason = o.Fingerprint, o.EffectClass, o.Reason
 }
 
-// VersionOf returns the version of the function of an event type, of those that an answer
-// states ([Step.Versions]); empty if it states none. Of an answer with one function the type
-// does not matter.
+// VersionOf returns the version of the function of an event type, as stated in an answer's
+// header ([Step.Versions]); empty if it states none. If the header states one function, the
+// type does not matter.
 func (d *Sender) VersionOf(versions, eventType string) string {
 	function := d.FunctionOf(eventType)
 	several := strings.Contains(versions, ",")

@@ -13,7 +13,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/outcome"
 )
 
-// hello answers everything as a default backend does.
+// hello answers every request like a default backend.
 func hello(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Del(outcome.ReceiptHeader)
 	_, _ = io.WriteString(w, "hello")
@@ -26,8 +26,8 @@ func TestA2xxWithoutAReceiptIsNoAcknowledgement(t *testing.T) {
 		name   string
 		handle http.HandlerFunc
 		broker bool
-		letter bool // a dead letter from the beginning
-		own    bool // the dead letter sink is the function's
+		letter bool // a dead letter from the start
+		own    bool // the function is the dead letter sink
 		want   bool // it is acknowledged
 	}{
 		{name: "a default backend", handle: hello},

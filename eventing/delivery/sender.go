@@ -24,64 +24,65 @@ import (
 	"github.com/tandem-fn/tandem/eventing/sink"
 )
 
-// DefaultInFlight is how many events are in requests at once at most, by default.
+// DefaultInFlight is the default maximum number of events in requests at once.
 const DefaultInFlight = 1024
 
-// Config sets up a [Sender]. A field left at zero takes the default
-// named beside it.
+// Config is the configuration of a [Sender].
 type Config struct {
-	// Function is the function's name, which a dead letter carries as the
-	// extension tandemfunction. Required.
+	// Function is the function's name, sent with dead letters as the extension
+	// tandemfunction. Required.
 	Function string
 
-	// Timeout bounds one try, from connecting to the end of the answer. It must
+	// Timeout bounds one attempt, from connecting to the end of the answer. It must
 	// exceed the function's cold start. Defaults to 60 s.
 	Timeout time.Duration
 
-	// Grace is how long a try that is under way may go on after the source was
-	// told to end. Defaults to 2 s.
+	// Grace is the time that an attempt under way has to finish after ctx ended.
+	// Defaults to 2 s.
 	Grace time.Duration
 
-	// TryFor is for how long an event may break the function, that is be answered
-	// with 500, until it becomes a dead letter. The time in which the function was
-	// unavailable does not count, and it must have been three answers. Defaults to 15 min.
+	// TryFor is how long an event may break the function, which means an answer of 500,
+	// before it becomes a dead letter. Times in which the function was unavailable do not
+	// count, and at least three answers are needed. Defaults to 15 min.
 	TryFor time.Duration
 
-	// BackoffBase is the wait after the first try that was in vain; it doubles
-	// with each, up to BackoffCap. Defaults to 100 ms.
+	// BackoffBase is the wait after the first failed attempt. It doubles with each, up
+	// to BackoffCap. Defaults to 100 ms.
 	BackoffBase time.Duration
 
-	// BackoffCap bounds the wait between two tries. Longer, and an event waits
-	// on after the function is well again. Defaults to 5 s.
+	// BackoffCap bounds the wait between two attempts. A high value delays events after
+	// the function has recovered. Defaults to 5 s.
 	BackoffCap time.Duration
 
-	// RetryAfterCap bounds what a Retry-After can ask for. Defaults to 60 s.
+	// RetryAfterCap bounds the wait that a Retry-After header can request. Defaults to
+	// 60 s.
 	RetryAfterCap time.Duration
 
-	// InFlight is how many requests there are at once at most: so many connections are
+	// InFlight is the maximum number of requests at once; as many idle connections are
 	// kept open. Defaults to [DefaultInFlight].
 	InFlight int
 
-	// SaveDeadLetter saves a dead letter that its sink has refused several times, as with 413:
-	// the event, and code, reason and number of the attempts at it. Nil retries for as long as
-	// it takes.
+	// SaveDeadLetter saves a dead letter that its sink has rejected several times, for example
+	// with 413: the event, and code, reason and number of its attempts. If nil, the dead
+	// letter is retried without end.
 	SaveDeadLetter func(ctx context.Context, e event.Event, code int, reason string, attempts int) error
 
-	// Broker means that the sink is a Broker, or something else that stores what it answers
-	// with 2xx. Otherwise it is a function, and a 2xx without a receipt is no
-	// acknowledgement: a default backend, say, has answered, and the event is retried.
+	// Broker reports whether the sink is a Broker, or another server that stores the events
+	// that it answers with 2xx. Otherwise it is a function, and a 2xx without a receipt is
+	// not an acknowledgement: the answer is another server's, for example a default
+	// backend's, and the event is retried.
 	Broker bool
 
-	// Sink is what belongs to the function's address beside the URL.
+	// Sink is the configuration of the function's address, without the URL.
 	Sink sink.Config
 
-	// Failed is called after each attempt that brought no answer, or one that is not
-	// the event's fault. Nil does nothing.
+	// Failed is called after each attempt that had no answer, or one that is not the
+	// event's fault. Nil does nothing.
 	Failed func(context.Context)
 
-	// Logger is told about a function that does not answer (warn, then error
-	// once a minute) and about rejected events (warn), never about payloads.
-	// Defaults to discarding everything.
+	// Logger logs a function that does not answer (first at warn, then at error once a
+	// minute) and rejected events (warn), but no payloads. Defaults to discarding
+	// everything.
 	Logger *slog.Logger
 
 	// Now is the clock of Retry-After and of the log. Defaults to time.Now.
@@ -121,13 +122,13 @@ func (c Config) validate() error {
 }
 
 // Sender sends events to a function over HTTP: single ones in the binary content mode of
-// CloudEvents, and batches to a function that says that it accepts them. It is safe for
-// concurrent use.
+// CloudEvents, and batches to a function that states that it accepts them. It is safe
+// for concurrent use.
 type Sender struct {
 	outages     outages
-	batch       batchLimit // what the function accepts
+	batch       batchLimit // the limit of the function
 	types       functionTypes
-	isFunction  atomic.Bool // the server at its address has answered as one
+	isFunction  atomic.Bool // a function has answered at its address
 	client      *http.Client
 	balancer    *balancer
 	function    *target
@@ -135,7 +136,7 @@ type Sender struct {
 	cfg         Config
 }
 
-// target is somewhere that events are sent.
+// target is a destination of events.
 type target struct {
 	members    []member
 	public     string // its first URL, without a password
@@ -143,9 +144,9 @@ type target struct {
 	atFunction bool // at the function's addresses
 }
 
-// New returns a Sender to the function at sink. What the function
-// refuses goes to deadLetterSink. Both are absolute URLs, http or https, each with the
-// addresses of several instances separated by commas; the error names the wrong one.
+// New returns a Sender to the function at sink. Events that the function rejects are
+// sent to deadLetterSink. Both are absolute URLs, http or https, each with the
+// addresses of several instances separated by commas. The error names an invalid one.
 func New(sink, deadLetterSink string, cfg Config) (*Sender, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -217,7 +218,7 @@ type answer struct {
 	outcomes []outcome.Outcome // of the events of a batch; nil if it has none
 	receipt  string            // of a single event
 	body     []byte            // its beginning, of a single event
-	answered bool              // the function said something about an event
+	answered bool              // the function answered for an event
 	err      error             // why it is retried
 	brokenBy string            // how the connection broke after the request was sent; empty if it did not
 	draining bool              // the function is shutting down
@@ -227,11 +228,12 @@ type answer struct {
 	elsewhere bool // another instance may have another answer
 }
 
-// send sends a request of so many events once, to another instance if the first one turns out
-// to be unavailable, and returns the answer. Usual reports whether the events were not
-// sent before, and stays whether one of them may be why an instance hangs.
+// send sends a request of so many events once, and again to another instance if the first one
+// is unavailable, and returns the answer. Usual reports whether the events were not sent
+// before. Stays reports whether one of the events may make an instance hang.
 func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events int, usual, stays bool) answer {
-	// A request outlives ctx by the grace, since the function may be about to commit.
+	// A request may outlive ctx by the grace, because the function may be about to
+	// commit.
 	tryCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Timeout)
 	defer cancel()
 	unhook := context.AfterFunc(ctx, func() { time.AfterFunc(d.cfg.Grace, cancel) })
@@ -255,7 +257,7 @@ func (d *Sender) send(ctx context.Context, t *target, r *sink.Request, events in
 		}
 		sent, stays = append(sent, m.instance), stays || w.abandoned
 	}
-	if a.outcome.Kind != outcome.Deployment || !r.Has(outcome.KeyHeader) { // it is known to fail
+	if a.outcome.Kind != outcome.Deployment || !r.Has(outcome.KeyHeader) { // the attempt is expected to fail
 		a.report(ctx, t)
 	}
 	return a
@@ -268,7 +270,7 @@ func (d *Sender) sendTo(ctx context.Context, t *target, u *url.URL, r *sink.Requ
 	if err != nil {
 		return answer{err: sink.Cause(err), brokenBy: sent.brokenBy(err), unsent: !sent.connected.Load()}
 	}
-	defer func() { _ = res.Body.Close() }() // nothing is lost with it
+	defer func() { _ = res.Body.Close() }() // the body is not needed
 	if t == d.function {
 		d.batch.read(d.cfg.Now(), res)
 		d.types.read(d.cfg.Now(), res.Header)
@@ -298,9 +300,9 @@ func (d *Sender) sendTo(ctx context.Context, t *target, u *url.URL, r *sink.Requ
 }
 
 // acknowledges reports whether a 2xx with this header acknowledges an event or dead letter.
-// A function's answers to events have receipts. For its dead letters it is enough that what
-// is at the address has answered as a function before; a dead letter sink elsewhere may be
-// anything that stores what it answers with 2xx.
+// A function's answers to events have receipts. For a dead letter sink at the function's
+// address it is enough that a function has answered there before; any other dead letter
+// sink may be anything that stores the events that it answers with 2xx.
 func (d *Sender) acknowledges(t *target, header http.Header) bool {
 	if t == d.deadLetters {
 		return d.cfg.Broker || d.isFunction.Load() || !t.atFunction
@@ -309,7 +311,7 @@ func (d *Sender) acknowledges(t *target, header http.Header) bool {
 }
 
 // hasReceipt reports whether an answer has a receipt. A 2xx of a function has one; without
-// it something else has answered, which did not commit the event.
+// it, the answer is another server's, which did not commit the event.
 func hasReceipt(header http.Header) bool {
 	receipt := header.Get(outcome.ReceiptHeader)
 	return receipt == outcome.ReceiptWon || receipt == outcome.ReceiptLost
@@ -334,7 +336,7 @@ func (a *answer) readOutcomes(res *http.Response, events int) error {
 	return nil
 }
 
-// judge sets whether the function has answered for an event, or why it did not.
+// judge sets whether the function has answered for an event, or why not.
 func (a *answer) judge() {
 	all := a.outcomes
 	if all == nil {
@@ -353,7 +355,7 @@ func (a *answer) judge() {
 	}
 }
 
-// report notes whether the function answers.
+// report records whether the function answers.
 func (a *answer) report(ctx context.Context, t *target) {
 	switch {
 	case a.err == nil:
@@ -363,7 +365,7 @@ func (a *answer) report(ctx context.Context, t *target) {
 	}
 }
 
-// Ready reports what keeps events from being delivered, as far as is known.
+// Ready returns why events cannot be delivered; nil if no reason is known.
 func (d *Sender) Ready() error {
 	for _, t := range []*target{d.function, d.deadLetters} {
 		if err := t.failures.Current(); err != nil {
@@ -373,10 +375,10 @@ func (d *Sender) Ready() error {
 	return nil
 }
 
-// Probe finds out whether a host of the function takes connections, without a
-// request that would start a function that is scaled to zero. It says so to the
-// log and to [Sender.Ready]; the error is for a caller that tries again. With
-// a proxy in between there is nothing to find out, and it is nil.
+// Probe checks whether a host of the function accepts connections, without a request
+// that would start a function that is scaled to zero. The result is logged and affects
+// [Sender.Ready]; the error lets a caller retry. With a proxy in between it checks
+// nothing, and returns nil.
 func (d *Sender) Probe(ctx context.Context) error {
 	var err error
 	for _, u := range d.function.urls() {
@@ -405,6 +407,6 @@ func dial(ctx context.Context, u *url.URL) error {
 	if err != nil {
 		return err
 	}
-	_ = conn.Close() // it was never used
+	_ = conn.Close() // it was not used
 	return nil
 }

@@ -126,9 +126,9 @@ func TestNoAnswerIsTriedAgain(t *testing.T) {
 	address := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		switch tries.Add(1) {
 		case 1:
-			panic(http.ErrAbortHandler) // the function dies
+			panic(http.ErrAbortHandler) // the process of the function ends
 		case 2:
-			_, _ = io.Copy(io.Discard, r.Body) // before which nobody sees the client go
+			_, _ = io.Copy(io.Discard, r.Body) // until then the server does not detect that the client disconnects
 			select {                           // the function hangs
 			case <-r.Context().Done():
 			case <-time.After(10 * time.Second):
@@ -175,7 +175,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 				now := time.Now()
 				if first.CompareAndSwap(0, now.UnixNano()) {
 					header := tt.header
-					if header == "date" { // whole seconds only
+					if header == "date" { // has whole seconds only
 						header = now.Add(2100 * time.Millisecond).UTC().Format(http.TimeFormat)
 					}
 					w.Header().Set("Retry-After", header)
@@ -210,7 +210,7 @@ func TestARefusedEventBecomesADeadLetterWithItsReason(t *testing.T) {
 	var tries atomic.Int32
 	deadLetters := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if code := []int{503, 400, 404, 204}[tries.Add(1)-1]; code != 204 {
-			w.WriteHeader(code) // no answer but a 2xx gets rid of it
+			w.WriteHeader(code) // only a 2xx ends the delivery
 			return
 		}
 		e, err := cehttp.NewEventFromHTTPRequest(r)
@@ -243,7 +243,7 @@ func TestARefusedEventBecomesADeadLetterWithItsReason(t *testing.T) {
 	}
 }
 
-// A reason is cut at a number of bytes, perhaps within a character.
+// A reason is cut at a number of bytes, possibly within a character.
 func TestTheReasonOfADeadLetterIsText(t *testing.T) {
 	t.Parallel()
 
@@ -310,7 +310,7 @@ func TestDeliverEndsWithItsContext(t *testing.T) {
 
 		tried := make(chan struct{})
 		address := eventtest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body) // before which nobody sees the client go
+			_, _ = io.Copy(io.Discard, r.Body) // until then the server does not detect that the client disconnects
 			close(tried)
 			<-r.Context().Done()
 		})
@@ -354,7 +354,7 @@ func TestATroubledFunctionIsReportedOnceAndWhenItIsWell(t *testing.T) {
 	if err := d.Ready(); !strings.Contains(err.Error(), "answered 401 Unauthorized: this source may not call it") {
 		t.Errorf("Ready: %v", err)
 	}
-	time.Sleep(50 * time.Millisecond) // for more tries, which must not be reported
+	time.Sleep(50 * time.Millisecond) // for more attempts, which must not be logged
 	well.Store(true)
 	wg.Wait()
 	if err := d.Ready(); err != nil {

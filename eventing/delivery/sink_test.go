@@ -58,7 +58,7 @@ func TestTheTokenGoesToTheSinkAlone(t *testing.T) {
 		token, deadLetterSink string
 		want                  []string
 	}{
-		{deadLetterSink: address + "/dead-letters", want: []string{"/ ", "/dead-letters "}}, // there is no file
+		{deadLetterSink: address + "/dead-letters", want: []string{"/ ", "/dead-letters "}}, // there is no token file
 		{token: "one\n", deadLetterSink: address + "/dead-letters", want: []string{"/ Bearer one", "/dead-letters Bearer one"}},
 		{token: "one", deadLetterSink: elsewhere + "/letters", want: []string{"/ Bearer one", "/letters "}},
 		{token: "\n", deadLetterSink: address + "/dead-letters", want: []string{"/ ", "/dead-letters "}},
@@ -203,8 +203,8 @@ func newSinkDelivery(t *testing.T, address, deadLetters string, cfg sink.Config)
 	return d
 }
 
-// deliverUntilReported delivers an event until the delivery reports that it cannot,
-// and returns what Deliver returns then.
+// deliverUntilReported delivers an event until the delivery reports a failure, and
+// returns the error of Deliver.
 func deliverUntilReported(t *testing.T, d *delivery.Sender) error {
 	t.Helper()
 

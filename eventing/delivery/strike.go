@@ -15,17 +15,17 @@ import (
 	"github.com/tandem-fn/tandem/eventing/outcome"
 )
 
-// MaxStrikes is after how many strikes an event is a dead letter: the function's process
-// ended so often while it computed the event alone.
+// MaxStrikes is the number of strikes after which an event becomes a dead letter. A
+// strike means that the function's process ended while it computed only this event.
 const MaxStrikes = 3
 
-// Struck reports whether the event is a dead letter because the function's process ended
-// on it.
+// Struck reports whether the event is a dead letter because it ended the function's
+// process.
 func (e *Delivery) Struck() bool {
 	return e.Strikes >= MaxStrikes || e.DeadElsewhere && e.Strikes > 0
 }
 
-// rejectStruck makes an event a dead letter that has ended the function's process.
+// rejectStruck turns an event that has ended the function's process into a dead letter.
 func (d *Sender) rejectStruck(e *Delivery) error {
 	cause := ""
 	if e.brokenBy != "" {
@@ -38,13 +38,13 @@ func (d *Sender) rejectStruck(e *Delivery) error {
 	return d.makeDeadLetter(e, http.StatusInternalServerError, []byte(reason), e.Attempts+e.Strikes)
 }
 
-// sentRequest reports whether a request had a connection, was written to it, and whether an
+// sentRequest records whether a request had a connection, was written to it, and whether an
 // answer began.
 type sentRequest struct {
 	connected, done, answering atomic.Bool
 }
 
-// traceSent returns a context for one request, and whether that was sent.
+// traceSent returns a context for one request, and the record of whether it was sent.
 func traceSent(ctx context.Context) (context.Context, *sentRequest) {
 	s := &sentRequest{}
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -55,8 +55,9 @@ func traceSent(ctx context.Context) (context.Context, *sentRequest) {
 }
 
 // brokenBy returns how the connection broke after the request was sent and before an answer
-// began; empty if the error is another one. Something that is no function answers what cannot
-// be read as HTTP, and a network or a proxy has errors of its own: no event is at fault.
+// began; empty if the error is another one. A server that is not a function may send
+// something other than HTTP, and networks and proxies have errors of their own: they are not
+// the event's fault.
 func (s *sentRequest) brokenBy(err error) string {
 	var timeout net.Error
 	switch {
@@ -71,14 +72,14 @@ func (s *sentRequest) brokenBy(err error) string {
 	}
 }
 
-// brokenBehind returns how the connection between a gateway and the function broke, if that
-// is what the gateway's answer means; else empty.
+// brokenBehind returns how the connection between a gateway and the function broke, if the
+// gateway's answer means that; else empty.
 //
-// Knative's queue-proxy and activator answer 502 with the error of the connection as net/http
-// has it; it begins with "dial" if there was none. Envoy answers 503 and names the reason.
+// Knative's queue-proxy and activator answer 502 with net/http's error of the connection,
+// which begins with "dial" if there was none. Envoy answers 503 with the reason.
 func brokenBehind(res *http.Response, body []byte) string {
 	if res.Header.Get(outcome.MaxBatchHeader) != "" {
-		return "" // it is the function's own
+		return "" // the function itself answered
 	}
 	causes := map[int][]string{
 		http.StatusBadGateway:         {"EOF", "connection reset", "broken pipe"},

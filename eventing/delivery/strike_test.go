@@ -164,7 +164,7 @@ func TestOutcomesThatCannotBeReadAreNoBrokenConnection(t *testing.T) {
 	}
 }
 
-// net/http would send the request again, and end another process.
+// Otherwise net/http would send the request again, and end another process.
 func TestARequestIsNotRepeatedAfterItsConnectionBroke(t *testing.T) {
 	t.Parallel()
 
@@ -182,7 +182,7 @@ func TestARequestIsNotRepeatedAfterItsConnectionBroke(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []bool{false, true} { // the second request has the connection of the first
+	for i, want := range []bool{false, true} { // the second request reuses the connection of the first
 		steps, _ := sender.Deliver(t.Context(), []*delivery.Delivery{{Event: suspectEvent(fmt.Sprint(i))}})
 		if steps[0].Broken != want {
 			t.Errorf("request %d: broken %t, want %t", i+1, steps[0].Broken, want)

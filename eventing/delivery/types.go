@@ -14,17 +14,17 @@ import (
 	"github.com/tandem-fn/tandem/eventing/sink"
 )
 
-// functionTypes are the event types that a function has said it knows.
+// functionTypes are the event types that a function has stated.
 type functionTypes struct {
 	mu     sync.Mutex
 	header string            // the latest
-	types  map[string]bool   // is replaced, never changed; nil until it has said so
-	names  map[string]string // of the functions, by type; is replaced, never changed
-	at     time.Time         // when it said so last
+	types  map[string]bool   // is replaced, never modified; nil if none were stated
+	names  map[string]string // of the functions, by type; is replaced, never modified
+	at     time.Time         // of the latest statement
 }
 
-// read reads the types that an answer states. During a rollout answers of two versions
-// alternate; a type that one of them knows stays known.
+// read reads the types that an answer states. During a rollout, answers of two versions
+// alternate; a type that one of them knows remains known.
 func (t *functionTypes) read(now time.Time, header http.Header) {
 	value := header.Get(outcome.TypesHeader)
 	if value == "" {
@@ -49,7 +49,7 @@ func (t *functionTypes) read(now time.Time, header http.Header) {
 }
 
 // parseTypes returns the event types of an [outcome.TypesHeader], each with the name of its
-// function; empty if that is not stated.
+// function; the name is empty if it is not stated.
 func parseTypes(header string) map[string]string {
 	types, function := map[string]string{}, ""
 	for stated := range strings.SplitSeq(header, ",") {
@@ -64,31 +64,31 @@ func parseTypes(header string) map[string]string {
 	return types
 }
 
-// Types returns the event types that the function has said it knows, in this or an earlier
-// answer. They are nil until it has. The map must not be changed.
+// Types returns the event types that the function has stated, in any answer so far; nil if
+// it has stated none. The caller must not modify the map.
 func (d *Sender) Types() map[string]bool {
 	d.types.mu.Lock()
 	defer d.types.mu.Unlock()
 	return d.types.types
 }
 
-// FunctionOf returns the name of the function of an event type, as answers state it; empty if
-// none has.
+// FunctionOf returns the stated name of the function of an event type; empty if no answer has
+// stated it.
 func (d *Sender) FunctionOf(eventType string) string {
 	d.types.mu.Lock()
 	defer d.types.mu.Unlock()
 	return d.types.names[eventType]
 }
 
-// TypesAge returns how long ago the function stated its types last.
+// TypesAge returns the time since the function last stated its types.
 func (d *Sender) TypesAge() time.Duration {
 	d.types.mu.Lock()
 	defer d.types.mu.Unlock()
 	return d.cfg.Now().Sub(d.types.at)
 }
 
-// AskTypes asks the function for its types, by a request that has no event. It starts a
-// function that is scaled to zero. The error means that there was no answer of the function.
+// AskTypes asks the function for its types with a request that has no event. It starts a
+// function that is scaled to zero. The error means that no function answered.
 func (d *Sender) AskTypes(ctx context.Context) (err error) {
 	for _, u := range d.function.urls() {
 		if err = d.askTypes(ctx, u); err == nil {
@@ -101,7 +101,7 @@ func (d *Sender) AskTypes(ctx context.Context) (err error) {
 func (d *Sender) askTypes(ctx context.Context, u *url.URL) error {
 	timeout := d.cfg.Timeout
 	if len(d.function.members) > 1 {
-		timeout = min(timeout, probeTimeout) // another one may answer
+		timeout = min(timeout, probeTimeout) // another instance may answer
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -113,7 +113,7 @@ func (d *Sender) askTypes(ctx context.Context, u *url.URL) error {
 	if err != nil {
 		return sink.Cause(err)
 	}
-	defer func() { _ = res.Body.Close() }() // nothing is lost with it
+	defer func() { _ = res.Body.Close() }() // the body is not needed
 	d.types.read(d.cfg.Now(), res.Header)
 	if d.Types() == nil && res.StatusCode >= 500 {
 		return &sink.StatusError{Code: res.StatusCode}
