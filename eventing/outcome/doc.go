@@ -1,10 +1,9 @@
-// Package outcome defines what an answer of a function means for one event, and the form
-// in which it is sent.
+// Package outcome defines the outcome of one event in a function's answer, and its encoding.
 //
 // # Form
 //
-// The answer to a batch, of type [OutcomesType], is a JSON array with an object
-// for each event, in the order of the batch:
+// The answer to a batch, of type [OutcomesType], is a JSON array with an object for each event, in
+// the order of the batch:
 //
 //	[
 //	  {"kind":"committed","receipt":"won","digest":"2ac8…"},
@@ -13,13 +12,13 @@
 //	  {"kind":"pending"}
 //	]
 //
-// The status of the whole answer does not matter for its events. The answer to a single
-// event has the same in its status and headers: [FromHTTP].
+// The status of the whole answer does not matter for its events. The answer to a single event has
+// the same information in its status and headers: [FromHTTP].
 //
 // # Guarantees
 //
-//   - Whatever is not known to be committed, or attributable to the event, is
-//     [Unavailable] and retried: kinds that this version does not know, and answers of
-//     other servers, such as gateways.
+//   - Every answer that is neither known to be committed nor attributable to the event is
+//     [Unavailable] and retried. This includes kinds that this version does not know, and
+//     answers of other servers, such as gateways.
 //   - [Parse] returns exactly as many outcomes as there are events, or an error.
 package outcome

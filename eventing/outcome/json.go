@@ -74,7 +74,7 @@ func appendString(body []byte, s string) []byte {
 		return append(body, '"')
 	}
 	encoded, err := json.Marshal(s)
-	if err != nil { // a string can always be encoded
+	if err != nil { // strings can always be encoded
 		return append(body, `""`...)
 	}
 	return append(body, encoded...)
@@ -102,8 +102,8 @@ type wireOutcome struct {
 }
 
 // Parse returns the n outcomes of an answer to a batch of n events. Unknown kinds are
-// Unavailable. The error reports that body is not an array of n outcomes; then nothing is
-// known about any event.
+// Unavailable. The error means that body is not an array of n outcomes; then the outcome
+// of every event is unknown.
 func Parse(body []byte, n int) ([]Outcome, error) {
 	rest := bytes.TrimLeft(body, space)
 	if len(rest) == 0 || rest[0] != '[' {
@@ -135,7 +135,7 @@ func Parse(body []byte, n int) ([]Outcome, error) {
 	case len(rest) == 0:
 		return nil, errors.New("parse outcomes: the array does not end")
 	case len(bytes.TrimLeft(rest[1:], space)) > 0:
-		return nil, errors.New("parse outcomes: there is something after the array")
+		return nil, errors.New("parse outcomes: want nothing after the array")
 	case len(outcomes) != n:
 		return nil, fmt.Errorf("parse outcomes: there are %d for a batch of %d events", len(outcomes), n)
 	}

@@ -129,7 +129,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// BenchmarkParse is what the outcomes of a batch of 64 cost the source.
+// BenchmarkParse measures parsing the outcomes of a batch of 64, as the source does.
 func BenchmarkParse(b *testing.B) {
 	for _, failed := range []int{0, 1} {
 		b.Run(fmt.Sprintf("failed=%d", failed), func(b *testing.B) {
@@ -144,7 +144,7 @@ func BenchmarkParse(b *testing.B) {
 	}
 }
 
-// BenchmarkAppend is what they cost the function.
+// BenchmarkAppend measures encoding them, as the function does.
 func BenchmarkAppend(b *testing.B) {
 	outcomes := batch(0)
 	var body []byte

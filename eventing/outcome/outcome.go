@@ -9,12 +9,12 @@ import (
 	"unicode/utf8"
 )
 
-// Kind is what an answer means for an event.
+// Kind is the kind of an outcome.
 type Kind uint8
 
 const (
-	// Unavailable means that nothing is known, or that something other than the event is
-	// at fault. The event is retried, and the attempt does not count.
+	// Unavailable means that the outcome is unknown, or that something other than the
+	// event is at fault. The event is retried, and the attempt does not count.
 	Unavailable Kind = iota
 
 	// Committed means that the event is committed, now or before.
@@ -32,9 +32,9 @@ const (
 	// grant, can help. The event is retried or deferred, and the attempt does not count.
 	Deployment
 
-	// Pending means that most of the batch was answered before the event was. The
-	// function still computes it. A retry, alone or in another batch, is answered with
-	// the outcome of that computation.
+	// Pending means that most of the batch was answered before the event was computed.
+	// The function continues to compute it. A retry, alone or in another batch, is
+	// answered with the outcome of that computation.
 	Pending
 )
 
@@ -44,7 +44,7 @@ const (
 	Commuting = "commuting"
 
 	// Inserting effects insert rows, and may add to others: applied late, they overwrite
-	// nothing, and a row that is there stays as it is.
+	// nothing, and an existing row does not change.
 	Inserting = "inserting"
 
 	// OrderBound effects must be applied in the order of the stream.
@@ -69,7 +69,7 @@ func (k Kind) String() string {
 	return kinds[Unavailable]
 }
 
-// kindOf returns the kind with a name; Unavailable if there is none.
+// kindOf returns the kind with a name; Unavailable if the name is unknown.
 func kindOf(name string) Kind {
 	for kind, known := range kinds {
 		if name == known {
@@ -79,19 +79,19 @@ func kindOf(name string) Kind {
 	return Unavailable
 }
 
-// Outcome is what an answer means for one event. The zero Outcome is Unavailable.
+// Outcome is the outcome of one event. The zero Outcome is Unavailable.
 type Outcome struct {
 	Kind Kind
 
-	// Won reports, for Committed, whether this cluster was first. Otherwise the event
-	// was lost: it had been committed by another delivery.
+	// Won reports, for Committed, whether this cluster committed the event first.
+	// Otherwise the event is lost: another delivery had committed it.
 	Won bool
 
-	// Digest is, for Committed, the digest of the effects in hexadecimal. It is empty if
-	// it is not known.
+	// Digest is, for Committed, the digest of the effects in hexadecimal; empty if
+	// unknown.
 	Digest string
 
-	// Status is the HTTP status that the event would have been answered with alone; 0
+	// Status is the HTTP status with which the event would have been answered alone; 0
 	// for Pending.
 	Status int
 
@@ -102,12 +102,12 @@ type Outcome struct {
 	// table with the column or constraint, such as "42703 flights.gate".
 	Fingerprint string
 
-	// EffectClass is, for Deployment, [Commuting], [Inserting] or [OrderBound]; empty if it
-	// is not known.
+	// EffectClass is, for Deployment, [Commuting], [Inserting] or [OrderBound]; empty if
+	// unknown.
 	EffectClass string
 
-	// RetryAfter is how long to wait before the next attempt; 0 if the answer does not
-	// state it. At most a day.
+	// RetryAfter is the wait before the next attempt; 0 if the answer does not state
+	// it. At most a day.
 	RetryAfter time.Duration
 }
 
@@ -119,16 +119,16 @@ const (
 // FromHTTP returns the outcome of a single event from the status and header of its
 // answer. The reason is the beginning of its body.
 //
-// Only what is clearly the event's fault counts as that. A wrong address, a missing
-// permission and a media type that the sink does not support are faults of the
+// Only an error that is clearly the event's fault counts against it. A wrong address, a
+// missing permission and a media type that the sink does not support are faults of the
 // configuration; until it is corrected the event waits. Of the 5xx only 500 means that
 // the function broke on this event: 502 and 504 are a gateway's. A 3xx is a wrong
 // address too, since redirects are not followed.
 //
 // RetryAfter is set only from a number of seconds, not from a date.
 //
-// A 2xx is Committed, also without a receipt: it is for the caller to know whether the
-// sink is a function, whose answers have one.
+// A 2xx is Committed, even without a receipt: the caller knows whether the sink is a
+// function, whose answers have one.
 func FromHTTP(status int, header http.Header, reason string) Outcome {
 	o := Outcome{Kind: kindOfStatus(status), Status: status}
 	if o.Kind == Committed {
@@ -154,7 +154,7 @@ func FromHTTP(status int, header http.Header, reason string) Outcome {
 	return o
 }
 
-// kindOfStatus returns what a status means without a header that describes it better.
+// kindOfStatus returns the kind for a status, if no header states it.
 func kindOfStatus(status int) Kind {
 	switch {
 	case status >= 200 && status < 300:
@@ -189,10 +189,10 @@ func (o Outcome) Header() string {
 	return value
 }
 
-// quoted replaces what a quoted string of a header must escape.
+// quoted escapes the characters that a quoted string of a header must escape.
 var quoted = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
-// effectClass returns a class that this version knows, or none.
+// effectClass returns the class if this version knows it; else empty.
 func effectClass(class string) string {
 	switch class {
 	case Commuting, Inserting, OrderBound:

@@ -1,3 +1,3 @@
-// Package relay publishes outputs that their winner committed and did not live to
-// publish. It may run in every cluster at once.
+// Package relay publishes outputs that a winner committed and did not publish, because
+// its process ended. It may run in every cluster at once.
 package relay

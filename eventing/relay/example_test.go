@@ -12,8 +12,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
-// A relay publishes the outputs of writers that died before they could. It may run in
-// every cluster.
+// A relay publishes the outputs of writers whose process ended before it could. It may
+// run in every cluster.
 func ExampleRun() {
 	ctx := context.Background()
 	pool, err := pgxpool.New(ctx, "postgres://tandem@localhost:5432/orders")

@@ -13,29 +13,27 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 )
 
-// Outbox is where committed outputs wait to be published. An output is left to its winner
-// for contract.RelayTakeover; then it is overdue. sinkwriter.Outbox is the one on
-// PostgreSQL.
+// Outbox holds committed outputs until they are published. An output is reserved for its
+// winner for contract.RelayTakeover; then it is overdue. sinkwriter.Outbox implements it
+// on PostgreSQL.
 type Outbox interface {
-	// Relay takes over overdue outputs, calls publish with some at a time, also while it
-	// is at work on others, removes those that are stored, sets aside those that never will be, and returns how many events they were.
+	// Relay takes over overdue outputs, calls publish concurrently with some at a time, deletes the
+	// stored ones, sets aside those that can never be stored, and returns the numbers of both.
 	Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (published, rejected int, err error)
 }
 
-// Config sets up [Run]. A field left at zero takes the default named
-// beside it.
+// Config is the configuration of [Run].
 type Config struct {
-	// Interval is the time between two looks for something overdue, give or
-	// take a quarter. After one that found something the next comes at once.
+	// Interval is the time between two searches for overdue outputs, plus or minus a
+	// quarter. After a search that found some, the next one starts immediately.
 	// Defaults to 1 s.
 	Interval time.Duration
 
-	// Timeout bounds one look and the publishing of what it found. Defaults to
-	// 20 s.
+	// Timeout bounds one search and publishing its outputs. Defaults to 20 s.
 	Timeout time.Duration
 
-	// Logger is told when it does not work (warn, then error once a minute) and
-	// how much was taken over (info). Defaults to discarding everything.
+	// Logger logs failures (first at warn, then at error once a minute) and the number
+	// of published outputs (info). Defaults to discarding everything.
 	Logger *slog.Logger
 
 	// Now is the clock of the log. Defaults to time.Now.
@@ -52,16 +50,16 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Run has relay publish to publisher what is overdue, again and again until
-// ctx ends. It may run in every cluster at once.
+// Run publishes overdue outputs to publisher until ctx ends. It may run in every
+// cluster at once.
 func Run(ctx context.Context, relay Outbox, publisher eventing.Publisher, cfg Config) {
 	cfg = cfg.withDefaults()
-	trouble := failurelog.New(cfg.Logger, cfg.Now, "relaying outputs")
+	trouble := failurelog.New(cfg.Logger, cfg.Now, "relaying outputs; they stay in the outbox")
 	failing := backoff.Backoff{Base: cfg.Interval, Limit: max(cfg.Interval, 10*time.Second)}
 	for {
 		published, rejected, err := relayOnce(ctx, relay, publisher, cfg.Timeout)
 		if published > 0 {
-			cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "published outputs that their winner left behind", slog.Int("events", published))
+			cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "published outputs that their winner left in the outbox", slog.Int("events", published))
 		}
 		if rejected > 0 {
 			cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "outputs were rejected for good and are set aside: see tandem rejected-outputs list", slog.Int("events", rejected))

@@ -13,7 +13,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/relay"
 )
 
-// overdue is a Relay of one event a pass. The real one is sinkwriter's.
+// overdue is an Outbox of one event a pass. The real one is sinkwriter's.
 type overdue struct {
 	passes chan func() (int, error)
 }
