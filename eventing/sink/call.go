@@ -21,12 +21,12 @@ type call struct {
 	ctx       context.Context //nolint:containedctx // of the call
 	events    []event.Event
 	reasons   []error       // each request sets those of its own events
-	changed   chan struct{} // holds a token when an event was accepted or has failed
+	changed   chan struct{} // holds a token after an event was accepted or has failed
 
-	probes           bool // all types fail: some events are sent all the same
+	probes           bool // all types fail; some events are still sent
 	mu               sync.Mutex
 	groups           []*group
-	turn             int // the group that may be next
+	turn             int // the group to consider next
 	accepted, failed int // events
 	latest           error
 }
@@ -34,15 +34,15 @@ type call struct {
 // group holds the events of one type.
 type group struct {
 	eventType        string
-	events           []int // those that are not sent yet
-	tolerates        int   // how many may fail before any is accepted
+	events           []int // not sent yet
+	tolerates        int   // how many may fail before one is accepted
 	sent             int   // requests
-	underWay         int   // of these
+	underWay         int   // of the sent requests
 	accepted, failed int   // events
 	latest           error
 }
 
-// newCall returns a call, after the pause that a failing sink asked for.
+// newCall returns a call, after the pause that a failing sink requested.
 func (p *Publisher) newCall(ctx context.Context, events []event.Event) *call {
 	c := &call{publisher: p, ctx: ctx, events: events, reasons: make([]error, len(events)), changed: make(chan struct{}, 1)}
 	byType := map[string]*group{}
@@ -76,8 +76,8 @@ func (p *Publisher) newCall(ctx context.Context, events []event.Event) *call {
 	return c
 }
 
-// next waits until another request may be sent, and returns the group that it is of, with its
-// place; nil if none should be.
+// next waits until another request may be sent, and returns its group and its place; nil if
+// no request should be sent.
 func (c *call) next() (*group, *place) {
 	for c.ctx.Err() == nil {
 		freed := c.publisher.places.wait()
@@ -96,8 +96,8 @@ func (c *call) next() (*group, *place) {
 	return nil, nil
 }
 
-// choose returns a group of which a request may be sent now, with its place, or whether one may
-// be later. A type that fails waits for no place, and is not sent while there are others.
+// choose returns a group that may send a request now, with its place; wait reports whether one
+// may later. A type that fails waits for no place, and is not sent while there are other types.
 func (c *call) choose() (next *group, l *place, wait bool) {
 	if c.accepted == 0 && c.failed >= c.publisher.cfg.InFlight {
 		return nil, nil, false
@@ -123,8 +123,8 @@ func (c *call) choose() (next *group, l *place, wait bool) {
 	return nil, nil, wait
 }
 
-// chunk takes the events of one request out of their group, and returns the body if they
-// are more than one.
+// chunk removes the events of one request from their group, and returns the body if it
+// has more than one event.
 func (c *call) chunk(g *group) (chunk []int, body []byte) {
 	cfg := &c.publisher.cfg
 	if cfg.Batch == 1 {
@@ -180,7 +180,7 @@ func (c *call) send(g *group, l *place, chunk []int, body []byte) {
 	}
 }
 
-// sent notes the end of a request.
+// sent records the end of a request.
 func (c *call) sent(g *group, l *place, chunk []int) {
 	l.end(slices.ContainsFunc(chunk, func(i int) bool { return accepted(c.reasons[i]) }))
 	c.mu.Lock()
@@ -189,10 +189,10 @@ func (c *call) sent(g *group, l *place, chunk []int) {
 	c.notify()
 }
 
-// accepted reports whether the sink has accepted an event, or rejected it for good.
+// accepted reports whether the sink has accepted an event, or rejected it permanently.
 func accepted(reason error) bool { return reason == nil || errors.As(reason, new(*eventing.Rejection)) }
 
-// done notes the outcome of an event.
+// done records the outcome of an event.
 func (c *call) done(g *group, i int, reason error) {
 	c.reasons[i] = reason
 	c.mu.Lock()
@@ -215,7 +215,7 @@ func (c *call) notify() {
 	}
 }
 
-// end sets the reasons of the events that were not sent, and notes which types fail.
+// end sets the reasons of the events that were not sent, and records which types fail.
 func (c *call) end() {
 	p := c.publisher
 	for _, g := range c.groups {
@@ -236,13 +236,14 @@ func (c *call) end() {
 	}
 }
 
-// errFailing is why an event is not sent with others.
+// errFailing is the reason of an event that was not sent, because its type fails.
 var errFailing = errors.New("the sink did not accept the latest events of this type")
 
-// notSent returns the reason of an event that was not sent, with the latest one of others.
+// notSent returns the reason of an event that was not sent, with the latest reason of the
+// others.
 func notSent(latest error) error {
 	if latest == nil {
 		latest = errFailing
 	}
-	return fmt.Errorf("not sent, since none of the others was accepted: %w", latest)
+	return fmt.Errorf("not sent, because none of the others was accepted: %w", latest)
 }

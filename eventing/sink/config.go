@@ -18,28 +18,29 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// Config is what belongs to the address of a sink when Knative binds a program
-// to one, as SinkBinding and ContainerSource do. The zero SinkConfig adds nothing.
+// Config is the configuration of a sink's address, without the URL, as Knative's
+// SinkBinding and ContainerSource state it. The zero Config adds nothing.
 type Config struct {
-	// CACerts are certificates in PEM of authorities that are trusted beside the
-	// system's (K_CA_CERTS).
+	// CACerts are certificates in PEM of authorities that are trusted in addition to
+	// the system's (K_CA_CERTS).
 	CACerts string
 
-	// TokenFile is the path of a file with a token for the sink, sent as
-	// Authorization: Bearer. As it is replaced before it expires, it is read again every
-	// few seconds, and after an answer 401. Only requests to the sink's own hosts have it.
-	// While there is no such file none is sent. Empty sends none.
+	// TokenFile is the path of a file with a token for the sink, sent as Authorization:
+	// Bearer. Because the token is replaced before it expires, the file is read again
+	// every few seconds, and after an answer of 401. Only requests to the sink's own hosts
+	// carry the token. While the file does not exist, no token is sent. Empty means no
+	// token.
 	TokenFile string
 
-	// Overrides are extension attributes that every event gets before it is
-	// sent, in place of its own of that name (K_CE_OVERRIDES). They must be the
-	// same in every cluster: a function may compute something from them.
+	// Overrides are extension attributes that replace those of every event before it is
+	// sent (K_CE_OVERRIDES). They must be the same in every cluster, because a function
+	// may compute effects from them.
 	Overrides map[string]string
 }
 
-// ParseOverrides reads what Knative writes to K_CE_OVERRIDES, as
-// {"extensions":{"tenant":"acme"}}. Empty text has no overrides. The error says
-// what is wrong with it.
+// ParseOverrides parses Knative's K_CE_OVERRIDES, for example
+// {"extensions":{"tenant":"acme"}}. Empty text means no overrides. The error describes
+// the invalid part.
 func ParseOverrides(text string) (map[string]string, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, nil
@@ -55,12 +56,12 @@ func ParseOverrides(text string) (map[string]string, error) {
 	return overrides.Extensions, nil
 }
 
-// TokenFile is where Knative puts the token for a sink that wants one.
+// TokenFile is the path at which Knative mounts the token for a sink that requires one.
 const TokenFile = "/oidc/token"
 
-// ForOutputs is the address that outputs go to over HTTP, if any, with what belongs
-// to it: the one that was named for them; or else the one that Knative has bound a
-// program to that sends nothing else. Empty if there is neither.
+// ForOutputs returns the address for outputs over HTTP, if any, with its configuration:
+// the address named for them, or else the address that Knative has bound to a program
+// that sends nothing else. Sink is empty if there is neither.
 func ForOutputs(named, bound string, belonging Config) (sink string, cfg Config) {
 	switch {
 	case named == "" && bound == "":
@@ -68,17 +69,17 @@ func ForOutputs(named, bound string, belonging Config) (sink string, cfg Config)
 	case named == "":
 		return bound, belonging
 	}
-	// The token and the overrides are for where the program is bound to.
+	// The token and the overrides belong to the bound address.
 	return named, Config{CACerts: belonging.CACerts}
 }
 
-// Validate returns an error that names the first setting that is wrong.
+// Validate returns an error for the first invalid setting.
 func (c Config) Validate() error {
 	names := make([]string, 0, len(c.Overrides))
 	for name := range c.Overrides {
 		names = append(names, name)
 	}
-	slices.Sort(names) // the same complaint every time
+	slices.Sort(names) // the same error every time
 	probe := event.New()
 	for _, name := range names {
 		if err := override(&probe, name, c.Overrides[name]); err != nil {
@@ -91,7 +92,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// override sets an extension attribute. The error says why it is none.
+// override sets an extension attribute. The error means that it is not one.
 func override(e *event.Event, name, value string) error {
 	switch name {
 	case "id", "source", "specversion", "type", "data", "data_base64", "datacontenttype", "dataschema", "subject", "time":
@@ -106,29 +107,29 @@ func override(e *event.Event, name, value string) error {
 	return e.Context.SetExtension(name, value)
 }
 
-// Apply gives the event as the sink gets it.
+// Apply returns the event with the overrides.
 func (c Config) Apply(e event.Event) event.Event {
 	if len(c.Overrides) == 0 {
 		return e
 	}
 	e = e.Clone()
 	for name, value := range c.Overrides {
-		_ = override(&e, name, value) // validate has seen to it
+		_ = override(&e, name, value) // validate has checked it
 	}
 	return e
 }
 
-// Transport makes the transport to a sink at one or several URLs, which keeps up to idle
-// connections to a host.
+// Transport returns a transport to a sink at one or several URLs that keeps up to idle
+// connections to each host.
 func (c Config) Transport(idle int, sink ...*url.URL) (http.RoundTripper, error) {
 	transport := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConns:        0, // no limit but the one below
+		MaxIdleConns:        0, // only the limit per host applies
 		MaxIdleConnsPerHost: idle,
-		// Under the 30 s after which func's server closes an idle connection:
-		// later, and requests meet connections that are just being closed.
+		// Below the 30 s after which func's server closes an idle connection: otherwise
+		// requests would meet connections that are being closed.
 		IdleConnTimeout:    20 * time.Second,
 		DisableCompression: true,
 	}
@@ -150,8 +151,8 @@ func (c Config) Transport(idle int, sink ...*url.URL) (http.RoundTripper, error)
 	return &withToken{next: transport, file: c.TokenFile, origins: origins}, nil
 }
 
-// client makes the HTTP client to sink. It follows no redirects: these are another
-// address.
+// client returns the HTTP client for sink. It follows no redirects, because they lead
+// to another address.
 func (c Config) client(sink *url.URL, idle int) (*http.Client, error) {
 	transport, err := c.Transport(idle, sink)
 	if err != nil {
@@ -163,11 +164,11 @@ func (c Config) client(sink *url.URL, idle int) (*http.Client, error) {
 	}, nil
 }
 
-// idleConnections is how many idle connections a client keeps to its sink.
+// idleConnections is the number of idle connections that a client keeps to its sink.
 const idleConnections = 256
 
-// Client gives an HTTP client for requests to sink, an absolute URL. The error says
-// what is wrong with it or with c.
+// Client returns an HTTP client for requests to sink, an absolute URL. The error
+// describes what is invalid in the URL or in c.
 func (c Config) Client(sink string) (*http.Client, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("set up client: %w", err)
@@ -183,11 +184,11 @@ func (c Config) Client(sink string) (*http.Client, error) {
 	return client, nil
 }
 
-// ParseURL reads the URL of a sink, and gives it as it may be shown, too.
+// ParseURL parses the URL of a sink. Public is the URL without the password.
 func ParseURL(address string) (u *url.URL, public string, err error) {
 	u, err = url.Parse(address)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		// Not the parser's error: it repeats the URL, password and all.
+		// The parser's error would contain the URL with the password.
 		return nil, "", errors.New("want http://HOST/PATH or https://HOST/PATH")
 	}
 	shown := *u

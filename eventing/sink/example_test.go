@@ -9,7 +9,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/sink"
 )
 
-// Outputs go to a broker over HTTP, up to 100 in a request, instead of to a stream.
+// Outputs are sent to a broker over HTTP, up to 100 in a request, instead of to a
+// stream.
 func ExampleNewPublisher() {
 	publisher, err := sink.NewPublisher("http://broker-ingress.knative-eventing/default/orders", sink.PublisherConfig{Batch: 100})
 	if err != nil {

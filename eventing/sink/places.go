@@ -6,60 +6,60 @@ import (
 )
 
 const (
-	// hangAfter is how long a request may be without an answer until it hangs, if others of
-	// its type were not answered in more than a part in slowFactor of that.
+	// hangAfter is the time without an answer after which a request hangs, if others of its
+	// type were answered within hangAfter divided by slowFactor.
 	hangAfter  = time.Second
 	slowFactor = 2
 
-	// Of the places, types that fail take at most a part in failingShare, and types of which
-	// nothing is known yet a part in unknownShare. So some are left for the others.
+	// Types that fail take at most one of failingShare places, and types of which nothing is
+	// known yet one of unknownShare, so that some places are left for other types.
 	failingShare = 4
 	unknownShare = 2
 
-	// hangingFactor is for how many times as many requests as there are places a request
-	// that hangs frees its place.
+	// hangingFactor limits the requests that hang and have freed their places, as a
+	// multiple of the number of places.
 	hangingFactor = 2
 
-	// maxTypes bounds the types that are known.
+	// maxTypes bounds the number of known types.
 	maxTypes = 10_000
 )
 
-// standing is what is known of a type.
+// standing is the known state of a type.
 type standing uint8
 
 const (
 	unknown standing = iota
-	proven           // the latest event of it was accepted
-	failing          // the latest request of it hangs, or all events of it in a call failed
+	proven           // its latest event was accepted
+	failing          // its latest request hangs, or all of its events in a call failed
 )
 
-// typeState is what is known of an event type.
+// typeState is the known state of an event type.
 type typeState struct {
 	standing
 	underWay int           // requests
-	accepted time.Time     // when an event was, last
-	took     time.Duration // the request of that
+	accepted time.Time     // the time of the latest accepted event
+	took     time.Duration // the duration of its request
 }
 
-// places are the requests that may be under way at once. Types that hang take a share of them
-// only. It is safe for concurrent use.
+// places are the requests that may be under way at once. Types that hang can take only a part
+// of them. It is safe for concurrent use.
 type places struct {
 	now func() time.Time
 
 	mu      sync.Mutex
 	limit   int
 	taken   int
-	by      [failing + 1]int // taken, by the standing of the type when they were
-	hanging int              // requests that have given back their places
+	by      [failing + 1]int // taken, by the standing of the type at that time
+	hanging int              // requests that have freed their places
 	types   map[string]*typeState
-	changed chan struct{} // is closed when a place was given back, or a type is proven
+	changed chan struct{} // is closed when a place was freed, or a type is proven
 }
 
 func newPlaces(limit int, now func() time.Time) *places {
 	return &places{now: now, limit: limit, types: map[string]*typeState{}, changed: make(chan struct{})}
 }
 
-// place is that of a request.
+// place is the place of a request.
 type place struct {
 	all   *places
 	of    *typeState
@@ -67,10 +67,10 @@ type place struct {
 	began time.Time
 	timer *time.Timer
 	ended bool
-	hangs bool // and was given back
+	hangs bool // and has freed its place
 }
 
-// of returns what is known of a type. It is called with the lock held.
+// of returns the state of a type. It is called with the lock held.
 func (p *places) of(eventType string) *typeState {
 	t := p.types[eventType]
 	if t == nil {
@@ -90,15 +90,15 @@ func (p *places) fails(eventType string) bool {
 	return p.of(eventType).standing == failing
 }
 
-// wait returns a channel that is closed when a place may have become free.
+// wait returns a channel that is closed when a place may be free.
 func (p *places) wait() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.changed
 }
 
-// take takes a place for a request with events of a type, of which the caller has some under
-// way; nil if there is none now. One call at a time sends events of a type that fails.
+// take takes a place for a request with events of a type, of which the caller has underWay
+// requests; nil if none is free. Only one call at a time sends events of a type that fails.
 func (p *places) take(eventType string, underWay int) *place {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -130,8 +130,8 @@ func (p *places) notify() {
 	p.changed = make(chan struct{})
 }
 
-// hang notes that a request has no answer yet. It frees its place, so that others have it,
-// unless its type is known to fail or too many hang.
+// hang records that a request has no answer yet. It frees its place for others, unless its
+// type is known to fail or too many requests hang.
 func (l *place) hang() {
 	p := l.all
 	p.mu.Lock()
@@ -149,7 +149,8 @@ func (l *place) hang() {
 	}
 }
 
-// end frees the place after the request, and notes whether an event of it was accepted.
+// end frees the place after the request, and records whether an event of it was
+// accepted.
 func (l *place) end(accepted bool) {
 	l.timer.Stop()
 	p := l.all
@@ -169,7 +170,7 @@ func (l *place) end(accepted bool) {
 	p.free(l.as)
 }
 
-// failed notes that all events of a type in a call failed.
+// failed records that all events of a type in a call failed.
 func (p *places) failed(eventType string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -19,41 +19,40 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
-// batchContentType is that of a batch of CloudEvents in JSON.
+// batchContentType is the content type of a batch of CloudEvents in JSON.
 const batchContentType = "application/cloudevents-batch+json; charset=UTF-8"
 
-// structuredContentType is that of one CloudEvent in JSON.
+// structuredContentType is the content type of one CloudEvent in JSON.
 const structuredContentType = "application/cloudevents+json; charset=UTF-8"
 
-// PublisherConfig sets up a [Publisher]. A field left at zero takes the
-// default named beside it.
+// PublisherConfig is the configuration of a [Publisher].
 type PublisherConfig struct {
-	// Sink is what belongs to the address beside the URL.
+	// Sink is the configuration of the address, without the URL.
 	Sink Config
 
-	// Batch is how many events go into one request, in the batch content mode;
-	// with 1 each goes alone in the binary one. What takes no batches gets its
-	// events one by one. From 1 to 1000. Defaults to 1.
+	// Batch is the maximum number of events in one request, in the batch content mode;
+	// with 1, each is sent alone in the binary mode. A sink that does not accept
+	// batches receives single events. From 1 to 1000. Defaults to 1.
 	Batch int
 
-	// BatchBytes bounds the body of a batch, but for an event that is larger
-	// alone. Defaults to 512 KiB, half of what many servers take.
+	// BatchBytes bounds the body of a batch; an event that is larger is sent alone.
+	// Defaults to 512 KiB, half of what many servers accept.
 	BatchBytes int
 
-	// MaxEventBytes is the largest event that the sink accepts, in bytes of its data. 0, the
-	// default, is no limit.
+	// MaxEventBytes is the largest event that the sink accepts, in bytes of its data.
+	// Defaults to 0, which means no limit.
 	MaxEventBytes int64
 
-	// InFlight is how many requests are under way at once, of all calls of Publish
-	// together. Types that fail take at most a quarter of them. A request that has no answer
-	// after a second does not count any more, up to twice as many. Defaults to 64.
+	// InFlight is the maximum number of requests at once, of all calls of Publish together.
+	// Types that fail take at most a quarter of them. A request without an answer does not
+	// count after a second, up to twice as many. Defaults to 64.
 	InFlight int
 
 	// Timeout bounds one request. Defaults to 10 s.
 	Timeout time.Duration
 
-	// Logger is told when a sink does not take events (warn, then error once a
-	// minute). Defaults to discarding everything.
+	// Logger logs a sink that does not accept events (first at warn, then at error once
+	// a minute). Defaults to discarding everything.
 	Logger *slog.Logger
 
 	// Now is the clock of Retry-After and of the log. Defaults to time.Now.
@@ -84,33 +83,34 @@ func (c PublisherConfig) validate() error {
 	return c.Sink.Validate()
 }
 
-// probes is how many events of a type a call of Publish sends, and how many of them may
-// fail, after a call in which all of that type failed.
+// probes is the number of events of a type that a call of Publish sends, and how many
+// of them may fail, after a call in which all events of the type failed.
 const probes = 4
 
-// grace is how long requests under way may take after the context of Publish has ended:
-// an event whose request is aborted may be accepted, and is sent again.
+// grace is the time that requests under way have to finish after the context of Publish
+// has ended: an event whose request is aborted may have been accepted, and is sent
+// again.
 const grace = 5 * time.Second
 
-// Publisher publishes events to an address that takes CloudEvents over HTTP,
-// as a broker's, instead of to a stream. It may be used concurrently.
+// Publisher publishes events to an address that accepts CloudEvents over HTTP, for
+// example a broker's, instead of to a stream. It is safe for concurrent use.
 type Publisher struct {
 	client   *http.Client
 	url      *url.URL
-	public   string // the URL without a password
+	public   string // without a password
 	failures *failurelog.Log
 	cfg      PublisherConfig
 
 	places *places
 
 	mu    sync.Mutex
-	pause time.Time // until when the sink asked for fewer requests
+	pause time.Time // the end of the pause that the sink requested
 }
 
 var _ eventing.Publisher = (*Publisher)(nil)
 
-// NewPublisher makes a SinkPublisher to the sink, an absolute URL. The error
-// says what is wrong with the arguments.
+// NewPublisher returns a Publisher to the sink, an absolute URL. The error describes an
+// invalid argument.
 func NewPublisher(sink string, cfg PublisherConfig) (*Publisher, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -126,11 +126,11 @@ func NewPublisher(sink string, cfg PublisherConfig) (*Publisher, error) {
 	}
 	return &Publisher{
 		client: client, url: u, public: public, cfg: cfg, places: newPlaces(cfg.InFlight, cfg.Now),
-		failures: failurelog.New(cfg.Logger, cfg.Now, "publishing to a sink", slog.String("url", public)),
+		failures: failurelog.New(cfg.Logger, cfg.Now, "publishing outputs to a sink; they stay in the outbox", slog.String("url", public)),
 	}, nil
 }
 
-// URL is where events go, without a password.
+// URL returns the address of the sink, without a password.
 func (p *Publisher) URL() string { return p.public }
 
 // Check returns a [eventing.Rejection] for an event that is larger than
@@ -140,15 +140,17 @@ func (p *Publisher) Check(_ context.Context, e event.Event) error {
 	if most == 0 || size <= most {
 		return nil
 	}
-	return &eventing.Rejection{Code: http.StatusRequestEntityTooLarge, Err: fmt.Errorf("%w: its data have %d bytes, TANDEM_OUTPUT_MAX_BYTES is %d", eventing.ErrTooLarge, size, most)}
+	return &eventing.Rejection{Code: http.StatusRequestEntityTooLarge, Err: fmt.Errorf("%w: its data has %d bytes, TANDEM_OUTPUT_MAX_BYTES is %d", eventing.ErrTooLarge, size, most)}
 }
 
-// Publish sends events, each once, and returns nil only when the sink answered 2xx to every
-// one of them. Events that 400, 413, 415, 422 and 431 refuse are a [eventing.Rejection];
-// after any other answer, or none, the event may be published again. Of a type that fails,
-// only a few events are sent, in a call that has no other type, and none that the sink refuses,
-// or does not answer, keeps other types from being sent; when as many as can be under way have failed and none was accepted, the rest is not
-// sent. When ctx ends, requests under way have 5 s more.
+// Publish sends events, each once, and returns nil only if the sink answered 2xx to all of them. An
+// event that is answered with 400, 413, 415, 422 or 431 is a [eventing.Rejection]. After any other
+// answer, or none, the event may be published again.
+//
+// Of a type that fails, Publish sends only a few events, and only in a call that has no other type.
+// A type that the sink rejects or does not answer delays no other type. When as many events as can
+// be under way have failed and none was accepted, the rest is not sent. When ctx ends, requests
+// under way have 5 s to finish.
 func (p *Publisher) Publish(ctx context.Context, events []event.Event) error {
 	c := p.newCall(ctx, events)
 	var requests sync.WaitGroup
@@ -168,7 +170,7 @@ func (p *Publisher) Publish(ctx context.Context, events []event.Event) error {
 	return nil
 }
 
-// Ready reports what keeps events from being published, as far as is known.
+// Ready returns why events cannot be published; nil if no reason is known.
 func (p *Publisher) Ready() error {
 	if err := p.failures.Current(); err != nil {
 		return fmt.Errorf("publish to %s: %w", p.public, err)
@@ -193,12 +195,12 @@ func (p *Publisher) request(ctx context.Context, r *Request) error {
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })()
 	res, err := p.client.Do(r.HTTP(p.url).WithContext(request))
 	if err != nil && request.Err() != nil && ctx.Err() == nil {
-		return fmt.Errorf("no answer within %s", p.cfg.Timeout) // not an end of the caller's context
+		return fmt.Errorf("no answer within %s", p.cfg.Timeout) // not the end of the caller's context
 	}
 	if err != nil {
 		return Cause(err)
 	}
-	defer func() { _ = res.Body.Close() }() // nothing is lost with it
+	defer func() { _ = res.Body.Close() }() // the body is not needed
 	said, err := ReadReason(res)
 	switch code := res.StatusCode; {
 	case code >= 200 && code < 300:
@@ -214,17 +216,17 @@ func (p *Publisher) request(ctx context.Context, r *Request) error {
 	return &StatusError{Code: res.StatusCode}
 }
 
-// refusal returns the error of an answer that refuses an event.
+// refusal returns the error for a status that rejects an event.
 func refusal(code int, said []byte) error {
-	err := fmt.Errorf("refused with %d %s: %s", code, http.StatusText(code), bytes.TrimSpace(said))
+	err := fmt.Errorf("rejected with %d %s: %s", code, http.StatusText(code), bytes.TrimSpace(said))
 	if code == http.StatusRequestEntityTooLarge {
 		return fmt.Errorf("%w: %w", eventing.ErrTooLarge, err)
 	}
 	return err
 }
 
-// rejects reports whether a status refuses an event for good. Every other one is about the
-// address, a permission, or the sink's own state, and may change.
+// rejects reports whether a status rejects an event permanently. Every other status is
+// about the address, a permission, or the sink's own state, which may change.
 func rejects(code int) bool {
 	switch code {
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType,

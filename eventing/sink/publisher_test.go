@@ -108,7 +108,7 @@ func TestOnlyA2xxCounts(t *testing.T) {
 	}
 }
 
-// unstored returns the events that an error of Publish names.
+// unstored returns the events in an error of Publish.
 func unstored(events []event.Event, err error) []event.Event {
 	var rest []event.Event
 	for i, reason := range contract.ReasonsOf(err, len(events)) {
@@ -132,7 +132,7 @@ func TestAnOutputThatIsRejectedIsReportedAndHoldsUpNoOthers(t *testing.T) {
 			})
 			err := newSinkPublisher(t, s.url, sink.PublisherConfig{Batch: batch}).Publish(t.Context(), outputs(10))
 			var rejected *eventing.Rejection
-			if !errors.As(err, &rejected) || rejected.Code != code || !strings.Contains(err.Error(), fmt.Sprintf("refused with %d %s: as told", code, http.StatusText(code))) {
+			if !errors.As(err, &rejected) || rejected.Code != code || !strings.Contains(err.Error(), fmt.Sprintf("rejected with %d %s: as told", code, http.StatusText(code))) {
 				t.Errorf("error %v", err)
 			}
 			if tooLarge := errors.Is(err, eventing.ErrTooLarge); tooLarge != (code == 413) {
@@ -210,7 +210,7 @@ func TestATypeThatFailsHoldsUpNoOthers(t *testing.T) {
 				})
 				p := newSinkPublisher(t, s.url, sink.PublisherConfig{InFlight: 20, Batch: batch, Timeout: 500 * time.Millisecond})
 				events := outputs(99)
-				for i := range 80 { // they are the first, and most
+				for i := range 80 { // these are the first and most of the events
 					events[i].SetType("failing")
 				}
 				for call := range 3 {
@@ -222,7 +222,7 @@ func TestATypeThatFailsHoldsUpNoOthers(t *testing.T) {
 						rest = append(rest, e)
 					}
 					err := p.Publish(t.Context(), rest)
-					// On a busy machine the answer for another type may come too late.
+					// On a busy machine the answer for another type may be late.
 					left := slices.DeleteFunc(unstored(rest, err), func(e event.Event) bool {
 						_, ok := sent.Load(e.ID())
 						return ok
@@ -239,15 +239,15 @@ func TestATypeThatFailsHoldsUpNoOthers(t *testing.T) {
 	}
 }
 
-// Requests that have no answer take a share of the places only: neither a type that was accepted
-// before waits for them, nor one that is new.
+// Requests without an answer take only a part of the places: neither a type that was accepted
+// before nor a new one waits for them.
 func TestTypesThatHangLeavePlacesToOthers(t *testing.T) {
 	t.Parallel()
 
 	const types, each = 100, 3
 	hang, released := make(chan struct{}), make(chan struct{})
 	var mu sync.Mutex
-	requests, hanging := 0, map[string]bool{} // those of types that hang
+	requests, hanging := 0, map[string]bool{} // of types that hang
 	hangs := func() (int, int) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -302,7 +302,7 @@ func TestTypesThatHangLeavePlacesToOthers(t *testing.T) {
 		t.Errorf("%d requests hang, want hardly more than one of each of %d types", n, types)
 	}
 	time.Sleep(1500 * time.Millisecond) // until all of them are known to hang
-	// In a call with others, they are not sent again.
+	// They are not sent again in a call with others.
 	mixed := append(slices.Clone(events), fresh...)
 	for stalls := eventtest.Stalls(t); ; {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -310,7 +310,7 @@ func TestTypesThatHangLeavePlacesToOthers(t *testing.T) {
 		late := ctx.Err() != nil
 		cancel()
 		if late && stalls() > time.Second && t.Context().Err() == nil {
-			continue // it began before a timer had it that one of them hangs
+			continue // it began before the timer detected that one of them hangs
 		}
 		if rest := unstored(mixed, err); len(rest) != len(events) || late {
 			t.Errorf("%d events are not stored, want the %d that hang: %v", len(rest), len(events), err)
@@ -321,7 +321,7 @@ func TestTypesThatHangLeavePlacesToOthers(t *testing.T) {
 	<-released
 }
 
-// A sink that takes longer than a request may hang is only slow.
+// A sink that takes longer than hangAfter is only slow.
 func TestASlowSinkGetsEachOutputOnce(t *testing.T) {
 	t.Parallel()
 
@@ -342,7 +342,7 @@ func TestASlowSinkGetsEachOutputOnce(t *testing.T) {
 func TestALimitOfTheSinkIsChecked(t *testing.T) {
 	t.Parallel()
 
-	large := outputs(1)[0] // its data have 7 bytes
+	large := outputs(1)[0] // its data has 7 bytes
 	for limit, ok := range map[int64]bool{0: true, 6: false, 7: true} {
 		err := newSinkPublisher(t, "http://x", sink.PublisherConfig{MaxEventBytes: limit}).Check(t.Context(), large)
 		var rejected *eventing.Rejection
@@ -409,7 +409,7 @@ func TestNewSinkPublisherSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// outputSink takes CloudEvents in every mode.
+// outputSink accepts CloudEvents in every mode.
 type outputSink struct {
 	url string
 
@@ -418,7 +418,8 @@ type outputSink struct {
 	sizes  []int
 }
 
-// newOutputSink answers as answer says; nil is always 202.
+// newOutputSink starts a sink that answers with the status of answer; nil means 202
+// always.
 func newOutputSink(t *testing.T, answer func(batch []event.Event) int) *outputSink {
 	t.Helper()
 
@@ -462,7 +463,7 @@ func newOutputSink(t *testing.T, answer func(batch []event.Event) int) *outputSi
 	return s
 }
 
-// taken are the different ids that were taken.
+// taken returns the distinct ids that were accepted.
 func (s *outputSink) taken() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -17,37 +17,38 @@ import (
 )
 
 const (
-	// maxReason bounds what is kept of an answer's body as the reason for a
-	// refusal, in bytes.
+	// maxReason bounds the part of an answer's body that is kept as the reason for a
+	// rejection, in bytes.
 	maxReason = 1024
 
-	// maxDrain bounds what is read of an answer's body so that its connection
-	// can be used again, in bytes.
+	// maxDrain bounds how much of an answer's body is read so that its connection can
+	// be reused, in bytes.
 	maxDrain = 64 << 10
 )
 
-// StatusError is an answer that is no acknowledgement and is not the event's fault.
+// StatusError is an answer that does not acknowledge the event and is not the event's
+// fault.
 type StatusError struct {
 	Code int
 }
 
-// Error gives the code and its text, and what to look at where a person must.
+// Error returns the code, its text, and what to check if an operator must act.
 func (e *StatusError) Error() string {
 	hint := ""
 	switch {
 	case e.Code >= 200 && e.Code < 300:
-		hint = " without a Tandem receipt: what is there is no function and has committed nothing; look at K_SINK, or set TANDEM_SINK_KIND=broker if it is a Broker"
+		hint = " without a Tandem receipt: the server is not a function and has committed nothing; check K_SINK, or set TANDEM_SINK_KIND=broker if it is a Broker"
 	case e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden:
-		hint = ": this source may not call it, look at its credentials and audience"
+		hint = ": this source may not call it; check its credentials and audience"
 	case e.Code == http.StatusNotFound || e.Code >= 300 && e.Code < 400:
-		hint = ": wrong URL, look at K_SINK"
+		hint = ": wrong URL; check K_SINK"
 	case e.Code == http.StatusUnsupportedMediaType:
-		hint = ": what is there takes no CloudEvents, look at K_SINK"
+		hint = ": the server does not accept CloudEvents; check K_SINK"
 	}
 	return fmt.Sprintf("answered %d %s%s", e.Code, http.StatusText(e.Code), hint)
 }
 
-// Request is an event as it is sent in the binary content mode.
+// Request is an event encoded in the binary content mode.
 type Request struct {
 	header http.Header
 	body   []byte
@@ -60,21 +61,21 @@ func Encode(e event.Event) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A repeated event does no harm. The empty list tells net/http so, which
-	// then replaces a connection that was closed while idle by itself.
+	// Repeating the request is harmless. The empty list declares this to net/http,
+	// which then replaces a connection that was closed while idle.
 	header["Idempotency-Key"] = nil
 	return &Request{header: header, body: body}, nil
 }
 
-// maxHeader is how large the attributes of an event in headers may be, in bytes. Servers and
-// proxies refuse larger headers: nginx, Tomcat and others take 8 KiB by default, Envoy 60 KiB.
+// maxHeader bounds the attributes of an event in headers, in bytes. Servers and proxies reject
+// larger headers: nginx, Tomcat and others accept 8 KiB by default, Envoy 60 KiB.
 const maxHeader = 6 << 10
 
-// maxFitting is how large a body in the structured content mode may be, in bytes: well below
-// what functions accept, as the body of the same event in the binary mode is smaller.
+// maxFitting bounds a body in the structured content mode, in bytes: well below the limit of
+// functions, because the body of the same event in the binary mode is smaller.
 const maxFitting = 512 << 10
 
-// EncodeFitting returns e as a request that proxies let pass: in the binary content mode,
+// EncodeFitting returns e as a request that proxies accept: in the binary content mode,
 // or, if its attributes are too large for headers, in the structured one.
 func EncodeFitting(e event.Event) (*Request, error) {
 	r, err := Encode(e)
@@ -92,7 +93,7 @@ func EncodeFitting(e event.Event) (*Request, error) {
 // attributes in the body.
 func EncodeStructured(e event.Event) (*Request, error) {
 	body, ok := cloudevent.AppendMember(nil, e)
-	if !ok { // its data is not what its content type says, or has none
+	if !ok { // the data does not match its content type, or has none
 		e = e.Clone()
 		e.DataBase64 = true
 		var err error
@@ -103,8 +104,8 @@ func EncodeStructured(e event.Event) (*Request, error) {
 	return &Request{header: http.Header{"Content-Type": {structuredContentType}, "Idempotency-Key": nil}, body: body}, nil
 }
 
-// HeaderFits reports whether proxies let the attributes of an event pass in these headers:
-// with at most 6 KiB.
+// HeaderFits reports whether proxies accept the attributes of an event in these headers:
+// at most 6 KiB.
 func HeaderFits(header http.Header) bool {
 	size := 0
 	for name, values := range header {
@@ -120,7 +121,7 @@ func EncodeBatch(body []byte) *Request {
 	return &Request{header: http.Header{"Content-Type": {batchContentType}, "Idempotency-Key": nil}, body: body, Batch: true}
 }
 
-// Once has net/http report a connection that breaks before the answer, also if it was
+// Once makes net/http report a connection that breaks before the answer, even if it was
 // used before, instead of sending the request again on another one. It returns r.
 func (r *Request) Once() *Request {
 	delete(r.header, "Idempotency-Key")
@@ -136,14 +137,14 @@ func (r *Request) With(name, value string) *Request {
 // Has reports whether a header is set.
 func (r *Request) Has(name string) bool { return r.header.Get(name) != "" }
 
-// Accepting asks for an answer of a media type, and returns r.
+// Accepting requests an answer of a media type, and returns r.
 func (r *Request) Accepting(mediaType string) *Request {
 	r.header["Accept"] = []string{mediaType}
 	return r
 }
 
-// headerName is the canonical header of an attribute. The switch spares the
-// usual ones the work.
+// headerName returns the canonical header of an attribute. The switch avoids the work
+// for usual ones.
 func headerName(attribute string) string {
 	switch attribute {
 	case "specversion":
@@ -164,7 +165,7 @@ func headerName(attribute string) string {
 	return textproto.CanonicalMIMEHeaderKey("Ce-" + attribute)
 }
 
-// HTTP gives an HTTP request, a new one for each try.
+// HTTP returns a new HTTP request for each attempt.
 func (r *Request) HTTP(u *url.URL) *http.Request {
 	req := &http.Request{
 		Method: http.MethodPost, URL: u, Host: u.Host,
@@ -180,8 +181,8 @@ func (r *Request) HTTP(u *url.URL) *http.Request {
 	return req
 }
 
-// ReadReason reads the beginning of an answer's body and skips the rest, so that
-// the connection can be used again.
+// ReadReason reads the beginning of an answer's body and skips the rest, so that the
+// connection can be reused.
 func ReadReason(res *http.Response) ([]byte, error) {
 	if res.ContentLength == 0 {
 		return nil, nil
@@ -197,7 +198,7 @@ func ReadReason(res *http.Response) ([]byte, error) {
 	return body, err
 }
 
-// Cause takes the URL out of an error of net/http; it is logged beside it.
+// Cause removes the URL from an error of net/http, because it is logged separately.
 func Cause(err error) error {
 	var at *url.Error
 	if errors.As(err, &at) {
@@ -206,8 +207,9 @@ func Cause(err error) error {
 	return err
 }
 
-// RetryAfter reads the header Retry-After, seconds or a date (RFC 9110, section
-// 10.2.3), as a duration from 0 to limit. 0 if there is none or it is neither.
+// RetryAfter parses the header Retry-After, seconds or a date (RFC 9110, section
+// 10.2.3), as a duration from 0 to limit. It returns 0 if there is no header or it is
+// neither.
 func RetryAfter(header string, now time.Time, limit time.Duration) time.Duration {
 	if header == "" {
 		return 0

@@ -12,18 +12,18 @@ import (
 	"time"
 )
 
-// tokenAge is how old a token may be that is not read again. Knative replaces it long
+// tokenAge is the age after which a token is read again. Knative replaces it long
 // before it expires.
 const tokenAge = 5 * time.Second
 
-// withToken adds the token to requests that go to the host it is meant for.
+// withToken adds the token to requests to the sink's hosts.
 type withToken struct {
 	next    http.RoundTripper
 	file    string
 	origins []string // of the sink
 
 	mu     sync.Mutex
-	header []string // Authorization; nil for none
+	header []string // Authorization; nil if there is no token
 	readAt time.Time
 }
 
@@ -37,7 +37,7 @@ func (t *withToken) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("read the sink's token: %w", err)
 	}
 	if header != nil {
-		req = req.Clone(req.Context()) // the headers are those of all tries
+		req = req.Clone(req.Context()) // the original headers are shared by all attempts
 		req.Header["Authorization"] = header
 	}
 	res, err := t.next.RoundTrip(req)
@@ -66,7 +66,7 @@ func (t *withToken) authorization() ([]string, error) {
 	return t.header, nil
 }
 
-// expire has the token read again for the next request.
+// expire makes the next request read the token again.
 func (t *withToken) expire() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

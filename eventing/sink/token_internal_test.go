@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// transport is a function that is a RoundTripper.
+// transport is a function that implements RoundTripper.
 type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
@@ -52,7 +52,7 @@ func TestAFreshTokenIsSentWithinSecondsAndAtOnceAfter401(t *testing.T) {
 		sends("Bearer one")
 
 		write(t, "two")
-		sends("Bearer one") // which is valid still
+		sends("Bearer one") // which is still valid
 		time.Sleep(10 * time.Second)
 		sends("Bearer two")
 
