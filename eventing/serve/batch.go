@@ -10,11 +10,11 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// receiptsHeader of a batch's 204 has a letter for each event that was committed, in order: w if
-// it was won, l if it was lost. A sender that asks for [outcome.OutcomesType] gets that instead.
+// receiptsHeader of a batch's 204 has a letter for each committed event, in order: w if it was
+// won, l if it was lost. A sender that requests [outcome.OutcomesType] receives that instead.
 const receiptsHeader = "Tandem-Receipts"
 
-// maxReasons bounds how many refused events of a batch an answer names.
+// maxReasons bounds how many rejected events of a batch an answer names.
 const maxReasons = 32
 
 // serveBatch computes the effects of the events of a batch, concurrently and
@@ -22,11 +22,12 @@ const maxReasons = 32
 // lost when the batch is sent again.
 //
 // If the sender accepts an outcome for each event, the batch is answered when most
-// events are decided, and the others are pending. Otherwise it is answered when all are.
+// events are decided, and the others are pending. Otherwise it is answered when all
+// events are decided.
 func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte) {
 	members, err := cloudevent.ReadBatch(body, rules(false))
 	if err != nil {
-		h.refuseUnreadable(w, r, withStatus(http.StatusBadRequest, fmt.Errorf("this is no valid batch of CloudEvents: %w", err)))
+		h.refuseUnreadable(w, r, withStatus(http.StatusBadRequest, fmt.Errorf("this is not a valid batch of CloudEvents: %w", err)))
 		return
 	}
 	if len(members) > h.config.MaxBatch {
@@ -40,8 +41,8 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 	for i := range members {
 		c, m := &g.list[i], &members[i]
 		if m.Err != nil {
-			// Not 400: the batch itself can be read.
-			c.err = withStatus(http.StatusUnprocessableEntity, fmt.Errorf("this is no valid CloudEvent: %w", m.Err))
+			// Not 400, because the batch itself is readable.
+			c.err = withStatus(http.StatusUnprocessableEntity, fmt.Errorf("this is not a valid CloudEvent: %w", m.Err))
 			h.log.logUnreadable(g.ctx, c.err)
 			continue
 		}
@@ -58,7 +59,7 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, body []byte
 	}
 }
 
-// acceptsOutcomes reports whether a sender asks for an outcome for each event.
+// acceptsOutcomes reports whether a sender requests an outcome for each event.
 func acceptsOutcomes(header http.Header) bool {
 	for _, value := range header["Accept"] {
 		for mediaType := range strings.SplitSeq(value, ",") {
@@ -71,8 +72,8 @@ func acceptsOutcomes(header http.Header) bool {
 	return false
 }
 
-// answerOutcomes answers with an outcome for each event, and with 200 or the status that
-// matters most for a retry.
+// answerOutcomes answers with an outcome for each event, and with 200 or the most
+// important status for a retry.
 func (h *Handler) answerOutcomes(w http.ResponseWriter, g *group) {
 	outcomes := make([]outcome.Outcome, len(g.list))
 	status := http.StatusOK
@@ -91,13 +92,13 @@ func (h *Handler) answerOutcomes(w http.ResponseWriter, g *group) {
 	}
 	header["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // the sender may have gone
+	_, _ = w.Write(body) // the sender may have disconnected
 }
 
 // answerText answers 204 if all events are committed, with a letter for each in the
-// header Tandem-Receipts: w for won, l for lost. Otherwise it answers with the status
-// that matters most for a retry, 503 before 500 before 422, and one line for each
-// refused event.
+// header Tandem-Receipts: w for won, l for lost. Otherwise it answers with the most
+// important status for a retry, 503 before 500 before 422, and one line for each
+// rejected event.
 func (h *Handler) answerText(w http.ResponseWriter, g *group, members []cloudevent.Member) {
 	worst, refused := 0, 0
 	var lines []string
@@ -129,7 +130,7 @@ func (h *Handler) answerText(w http.ResponseWriter, g *group, members []cloudeve
 	h.refuse(w, worst, lines...)
 }
 
-// quotedID returns the id of an event that could be read, for an error message.
+// quotedID returns the id of a readable event, for an error message.
 func quotedID(m cloudevent.Member) string {
 	if m.Err != nil {
 		return ""

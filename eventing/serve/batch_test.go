@@ -38,7 +38,7 @@ func TestBatchIsAnsweredWith2xxOnlyIfAllIsCommitted(t *testing.T) {
 		{"all fine", " [ " + member("fine", 1) + " , " + member("fine", 2) + " ] ", 204, nil, 2},
 		{"nothing in it", "[]", 204, nil, 0},
 		{"one rejected", "[" + member("fine", 1) + "," + member("rejects", 2) + "]", 422, []string{"event 2 of 2 (id \"2\"): 422 function rejects: origin: missing"}, 1},
-		{"one that is not valid", "[" + member("fine", 1) + ",{}]", 422, []string{"event 2 of 2: 422 this is no valid CloudEvent: specversion: missing"}, 1},
+		{"one that is not valid", "[" + member("fine", 1) + ",{}]", 422, []string{"event 2 of 2: 422 this is not a valid CloudEvent: specversion: missing"}, 1},
 		{"one broke its function, which counts for more", "[" + member("rejects", 1) + "," + member("fails", 2) + "," + member("other", 3) + "]", 500, []string{"event 1 of 3 (id \"1\"): 422", "event 2 of 3 (id \"2\"): 500", "event 3 of 3 (id \"3\"): 422"}, 0},
 		{"no array", member("fine", 1), 400, []string{"want a JSON array"}, 0},
 		{"broken array", "[" + member("fine", 1), 400, []string{"it is not JSON"}, 0},
@@ -104,7 +104,7 @@ func TestBatchThatIsAllWrongGetsAShortAnswer(t *testing.T) {
 func TestBatchIsWorkedOnConcurrently(t *testing.T) {
 	t.Parallel()
 
-	// Every call waits for all others: one after the other, none would end.
+	// Every call waits for all others: if they ran one after the other, none would end.
 	var all sync.WaitGroup
 	all.Add(100)
 	h, err := serve.New([]functions.Function{function("meets", func(ctx context.Context, _ event.Event) (functions.Effects, error) {
@@ -122,7 +122,7 @@ func TestBatchIsWorkedOnConcurrently(t *testing.T) {
 	send(t, newServer(t, h).URL, "["+strings.Join(members, ",")+"]", batchType).want(t, 204, "")
 }
 
-// slack is by how much a batch outlives the deadline of calls that began with it.
+// slack is the time by which a batch outlives the deadline of calls that began with it.
 const slack = 50 * time.Millisecond
 
 func TestBatchIsAnsweredInTimeWhateverItsFunctionsDo(t *testing.T) {
@@ -151,7 +151,7 @@ func TestBatchIsAnsweredInTimeWhateverItsFunctionsDo(t *testing.T) {
 		after      time.Duration
 		status     int
 		says       []string
-		committed  int // when it is answered
+		committed  int // at the time of the answer
 		finally    int
 	}{
 		{"nothing in it", sleepy, 0, nil, 0, 204, nil, 0, 0},
@@ -203,7 +203,7 @@ func TestBatchIsAnsweredInTimeWhateverItsFunctionsDo(t *testing.T) {
 				if m.committed() != tt.committed {
 					t.Errorf("%d events are committed, want %d", m.committed(), tt.committed)
 				}
-				time.Sleep(time.Minute) // the deaf ones end
+				time.Sleep(time.Minute) // the calls that ignore their deadline end
 				if err := h.Alive(); err != nil {
 					t.Error(err)
 				}
@@ -215,7 +215,7 @@ func TestBatchIsAnsweredInTimeWhateverItsFunctionsDo(t *testing.T) {
 	}
 }
 
-// postBatch gives h a batch, without a network.
+// postBatch passes a batch to h, without a network.
 func postBatch(tb testing.TB, h http.Handler, members []string) *httptest.ResponseRecorder {
 	tb.Helper()
 
@@ -278,7 +278,7 @@ func TestOneEventOfABatchThatBreaksItsFunctionBreaksNoOther(t *testing.T) {
 	}
 }
 
-// silent is a committer that says nothing.
+// silent is a committer that returns no outcomes.
 type silent struct{ memory }
 
 func (*silent) CommitAll(context.Context, []sinkwriter.Offer) []sinkwriter.Outcome { return nil }

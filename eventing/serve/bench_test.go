@@ -14,7 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// nothing commits nothing, and says so at once.
+// nothing is a committer that does nothing.
 type nothing struct{}
 
 func (nothing) Commit(context.Context, sinkwriter.Offer) (sinkwriter.Receipt, error) {
@@ -29,7 +29,7 @@ func (nothing) CommitAll(_ context.Context, offers []sinkwriter.Offer) []sinkwri
 	return outcomes
 }
 
-// sink is a ResponseWriter that allocates nothing.
+// sink is a ResponseWriter that does not allocate.
 type sink struct {
 	header http.Header
 	status int
@@ -39,7 +39,7 @@ func (s *sink) Header() http.Header         { return s.header }
 func (s *sink) Write(p []byte) (int, error) { return len(p), nil }
 func (s *sink) WriteHeader(status int)      { s.status = status }
 
-// BenchmarkBinaryMode is what serving an event costs beside net/http.
+// BenchmarkBinaryMode measures serving an event, compared with net/http alone.
 func BenchmarkBinaryMode(b *testing.B) {
 	h := newHandler(b, nothing{}, serve.Config{})
 	body := []byte(`{"date":"2001/01/01 00:47","delay":66,"distance":1750,"origin":"DTW","destination":"LAS"}`)
@@ -72,7 +72,7 @@ func BenchmarkBinaryMode(b *testing.B) {
 	})
 }
 
-// BenchmarkBatch is what serving a batch of 64 events costs beside net/http.
+// BenchmarkBatch measures serving a batch of 64 events, compared with net/http alone.
 func BenchmarkBatch(b *testing.B) {
 	for _, accept := range []string{"", outcome.OutcomesType} {
 		b.Run("accept="+accept, func(b *testing.B) {

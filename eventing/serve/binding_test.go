@@ -17,20 +17,19 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// rule is one of the rules for whoever receives events over HTTP, and a request
-// that it is about.
+// rule is a rule for receivers of events over HTTP, and a request to which it applies.
 type rule struct {
 	section string // of the document that the table is for
 	name    string
-	request string // lines of the head, an empty line, the body
-	status  int    // 204 if left out
-	says    string // part of the answer's body, or a line of its header
+	request string // head lines, an empty line, the body
+	status  int    // 204 if zero
+	says    string // part of the answer's body, or of a header line
 	events  []string
 }
 
-// bindingRules are those of the HTTP Protocol Binding for CloudEvents 1.0.2.
+// bindingRules are the rules of the HTTP Protocol Binding for CloudEvents 1.0.2.
 var bindingRules = []rule{
-	// 1.2 leaves methods and targets to whoever serves.
+	// Section 1.2 leaves methods and targets to the server.
 	{"1.3", "binary mode", "ce-specversion: 1.0\nce-id: 1\nce-source: /s\nce-type: t\ncontent-type: text/plain\n\nx", 0, "", []string{"id=1 source=/s type=t datacontenttype=text/plain data=x"}},
 	{"1.3", "structured mode", "content-type: application/cloudevents+json\n\n" + `{"specversion":"1.0","id":"1","source":"/s","type":"t","data":[1]}`, 0, "", []string{"id=1 source=/s type=t datacontenttype=application/json data=[1]"}},
 	{"1.3", "batched mode", "content-type: application/cloudevents-batch+json\n\n" + `[{"specversion":"1.0","id":"1","source":"/s","type":"t"},{"specversion":"1.0","id":"2","source":"/s","type":"t"}]`, 0, "", []string{"id=1 source=/s type=t", "id=2 source=/s type=t"}},
@@ -83,7 +82,7 @@ var bindingRules = []rule{
 	{"3.3.2", "other attributes may differ", "content-type: application/cloudevents-batch+json\n\n" + `[{"specversion":"1.0","id":"1","source":"/s","type":"t","data":{}},{"specversion":"1.0","id":"2","source":"/x","type":"t","datacontenttype":"text/plain","data":"x"}]`, 0, "", []string{"id=1 source=/s type=t datacontenttype=application/json data={}", "id=2 source=/x type=t datacontenttype=text/plain data=x"}},
 }
 
-// oldRules are those of version 0.3, which is read as well.
+// oldRules are the rules of version 0.3, which is accepted as well.
 var oldRules = []rule{
 	{"3.1", "binary mode", "ce-specversion: 0.3\nce-id: 1\nce-source: /s\nce-type: t\nce-schemaurl: https://example.com/s\ncontent-type: text/plain\n\nx", 0, "", []string{"id=1 source=/s type=t datacontenttype=text/plain dataschema=https://example.com/s data=x"}},
 	{"3.1", "binary mode with data in base64", "ce-specversion: 0.3\nce-id: 1\nce-source: /s\nce-type: t\nce-datacontentencoding: base64\ncontent-type: text/plain\n\neA==", 0, "", []string{"id=1 source=/s type=t datacontenttype=text/plain data=x"}},
@@ -93,17 +92,17 @@ var oldRules = []rule{
 	{"3.3", "batched mode", "content-type: application/cloudevents-batch+json\n\n" + `[{"specversion":"0.3","id":"1","source":"/s","type":"t"}]`, 0, "", []string{"id=1 source=/s type=t"}},
 }
 
-// hookRules are those of HTTP 1.1 Web Hooks for Event Delivery 1.0.2.
+// hookRules are the rules of HTTP 1.1 Web Hooks for Event Delivery 1.0.2.
 var hookRules = []rule{
 	{"2.2", "processed, and no payload: 204", good(), 204, "", []string{"id=1 source=/s type=t"}},
-	{"2.2", "format not understood: 415", "content-type: text/html\n\n<html>", 415, "this is no CloudEvent", nil},
+	{"2.2", "format not understood: 415", "content-type: text/html\n\n<html>", 415, "this is not a CloudEvent", nil},
 	{"4.2", "the handshake allows", "OPTIONS\nWebHook-Request-Origin: sender.example.com\nWebHook-Request-Rate: 120\n\n", 200, "Webhook-Allowed-Origin: *", nil},
 	{"4.2", "at any rate", "OPTIONS\nWebHook-Request-Origin: sender.example.com\n\n", 200, "Webhook-Allowed-Rate: *", nil},
 	{"4.2", "and says by which method", "OPTIONS\nWebHook-Request-Origin: sender.example.com\n\n", 200, "Allow: OPTIONS, POST", nil},
 	{"2.1", "the method is POST", "PUT\n" + good(), 405, "Allow: OPTIONS, POST", nil},
 }
 
-// good is the head of an event's request with more lines in it.
+// good returns the head of an event's request, with more lines.
 func good(more ...string) string {
 	return strings.Join(append([]string{"ce-specversion: 1.0", "ce-id: 1", "ce-source: /s", "ce-type: t"}, more...), "\n") + "\n\n"
 }
@@ -151,7 +150,7 @@ func TestEveryRuleOfTheHTTPBinding(t *testing.T) {
 	}
 }
 
-// describe writes what an event is in a line. Specversion is always 1.0.
+// describe formats an event in one line. Its specversion is always 1.0.
 func describe(e event.Event) string {
 	line := fmt.Sprintf("id=%s source=%s type=%s", e.ID(), e.Source(), e.Type())
 	add := func(name, value string) {
@@ -177,8 +176,8 @@ func describe(e event.Event) string {
 	return line
 }
 
-// sendRaw sends a request as it is written, which no client would do for us, and
-// gives status, and header and body of the answer.
+// sendRaw sends the bytes of a request, which an HTTP client would not send, and
+// returns the status, and the header and body of the answer.
 func sendRaw(tb testing.TB, address, request string) (status int, answer string) {
 	tb.Helper()
 

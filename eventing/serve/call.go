@@ -17,38 +17,38 @@ import (
 
 // call is one event of a request, and the call of its function.
 type call struct {
-	function *functions.Function // nil if there is none to call
+	function *functions.Function // nil if no function is to be called
 	event    event.Event
-	deferred bool // it is stored in the database until it is committed
+	deferred bool // stored in the database until it is committed
 	key      callKey
 
 	// Set by running.join: a call either computes, in its group, or shares the
-	// computation of the same event, or has a kept result. With none of these its result
-	// is an error.
+	// computation of the same event, or has a kept result. Otherwise its result is an
+	// error.
 	group  *group
 	shared *call
 	kept   bool
 
-	// attributes are the event's, for the function to keep and to change.
+	// attributes are the event's, which the function may keep and modify.
 	attributes event.EventContextV1
 
 	deadline deadline
 	over     atomic.Bool // the function has returned, or the call is abandoned
-	replaced bool        // it was abandoned, so that another worker continues
+	replaced bool        // the call was abandoned, and another worker continues
 
-	inTime, late bool // it had ended when its group was closed, or not
+	inTime, late bool // whether it had ended when its group was closed
 
 	effects functions.Effects
-	result  // the error is the function's, until the effects are committed
+	result  // the function's error, until the effects are committed
 
 	// Under the lock of running.
 	finished bool
-	returned bool     // after it was abandoned
-	waiters  []*group // the groups that share it
-	receiver *group   // the one of them that receives whether it was won
+	returned bool     // after the call was abandoned
+	waiters  []*group // the groups that share the call
+	receiver *group   // the group that receives whether the event was won
 }
 
-// run calls the function, and recovers.
+// run calls the function, and recovers from panics.
 func (c *call) run() {
 	h := c.group.handler
 	own := c.ownEvent() // before the call can be abandoned
@@ -80,14 +80,14 @@ func (c *call) run() {
 	returned = true
 }
 
-// abandon ends a call that has not ended by its deadline. It counts as stuck until its
-// function returns.
+// abandon ends a call that has not returned by its deadline. It counts as stuck until
+// its function returns.
 func (c *call) abandon() {
 	if !c.over.CompareAndSwap(false, true) {
 		return
 	}
-	// If the function returns in between, the count is too low for a moment. It must not be
-	// too high: Alive would fail for a function that met its deadline.
+	// If the function returns in between, the count is briefly too low. It must not be too
+	// high: Alive would fail because of a function that met its deadline.
 	h := c.group.handler
 	h.stuck.Add(1)
 	h.running.setStuck(c)
@@ -111,9 +111,8 @@ func (c *call) failure(err error, late bool) error {
 	return fmt.Errorf("function %s: %w", c.function.Name, withStatus(http.StatusInternalServerError, err))
 }
 
-// ownEvent returns the event for the function to keep and to change: its changes must
-// not become the identity that is committed. Data and the targets of pointers are
-// shared.
+// ownEvent returns the event for the function to keep and modify: its changes must not
+// become part of the committed identity. Data and the targets of pointers are shared.
 func (c *call) ownEvent() event.Event {
 	e := c.event
 	if v1, ok := e.Context.(*event.EventContextV1); ok {
@@ -124,12 +123,12 @@ func (c *call) ownEvent() event.Event {
 	return e
 }
 
-// offer returns the computed effects as they are committed.
+// offer returns the computed effects for the committer.
 func (c *call) offer() sinkwriter.Offer {
 	return sinkwriter.Offer{Function: c.function.Name, Version: c.function.Version, Event: c.event, Effects: c.effects, Deferred: c.deferred}
 }
 
-// setResult sets the committer's answer.
+// setResult sets the committer's outcome.
 func (c *call) setResult(receipt sinkwriter.Receipt, err error) {
 	c.result = result{receipt: receipt, err: err}
 	if deploymentError(err) != nil {

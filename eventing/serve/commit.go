@@ -11,7 +11,7 @@ import (
 )
 
 // handle computes and commits the events of g, sets their results, and logs. If early is
-// set, it returns when most are decided; the result of the others is errPending.
+// set, it returns when most events are decided; the result of the others is errPending.
 func (h *Handler) handle(g *group, early bool) {
 	begin := h.config.Now()
 	h.running.join(g, h.refusal(len(g.list)))
@@ -25,7 +25,7 @@ func (h *Handler) handle(g *group, early bool) {
 		switch c := &g.list[i]; {
 		case c.late:
 			late = true
-		case c.function != nil && c.shared == nil && !c.kept: // the others are logged elsewhere
+		case c.function != nil && c.shared == nil && !c.kept: // the others are logged by the group that computes them
 			h.log.logResult(g.ctx, c)
 		}
 	}
@@ -34,25 +34,25 @@ func (h *Handler) handle(g *group, early bool) {
 	}
 }
 
-// stuckLimit is how many times Config.MaxStuck calls may be stuck until an instance that
-// nothing restarts refuses events, which bounds its memory.
+// stuckLimit is the multiple of Config.MaxStuck stuck calls at which an instance that is
+// not restarted rejects all events, to bound its memory.
 const stuckLimit = 16
 
-// refusal returns why nothing more can be computed for a request with so many events; nil
-// if it can.
+// refusal returns why no more can be computed for a request with so many events; nil if
+// it can.
 func (h *Handler) refusal(events int) error {
 	if stuck := h.stuck.Load(); stuck >= stuckLimit*int64(h.config.MaxStuck) {
 		return fmt.Errorf("%d calls of functions ignored their deadline and still run: no more may", stuck)
 	}
-	// A single event is never late.
+	// A request with a single event is never answered early.
 	if late := h.lateCalls.Load(); events > 1 && late >= int64(h.config.MaxPending) {
 		return fmt.Errorf("busy: %d events of batches that are answered are still being computed", late)
 	}
 	return nil
 }
 
-// commitEnded commits the effects of a group's calls that have ended, and sets and
-// publishes their results.
+// commitEnded commits the effects of the ended calls of a group, and sets and publishes
+// their results.
 func (h *Handler) commitEnded(g *group, ended []*call) {
 	if len(ended) == 0 {
 		return
@@ -109,7 +109,7 @@ func (h *Handler) addLate(calls int) {
 func (h *Handler) commitOne(ctx context.Context, c *call, d *deadline) (receipt sinkwriter.Receipt, err error) {
 	defer func() {
 		if value := recover(); value != nil {
-			// As it may be this event that does it, it counts.
+			// The panic counts against the event, because the event may cause it.
 			err = withStatus(http.StatusInternalServerError, &panicError{value: value, stack: debug.Stack()})
 		}
 	}()
@@ -118,12 +118,13 @@ func (h *Handler) commitOne(ctx context.Context, c *call, d *deadline) (receipt 
 	return h.committer.Commit(d, c.offer())
 }
 
-// commitAll returns the committer's outcomes for several calls of a group. An error is
-// that of all of them: the committer panicked.
+// commitAll returns the committer's outcomes for several calls of a group. The error
+// applies to all of them: the committer panicked.
 func (h *Handler) commitAll(g *group, offers []sinkwriter.Offer) (outcomes []sinkwriter.Outcome, err error) {
 	defer func() {
 		if value := recover(); value != nil {
-			// As it may be one of these events that does it, it counts.
+			// The panic counts against all of these events, because one of them may
+			// cause it.
 			err = withStatus(http.StatusInternalServerError, &panicError{value: value, stack: debug.Stack()})
 		}
 	}()

@@ -13,23 +13,24 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 )
 
-// Committer commits the effects of events, each once; [sinkwriter.Writer] is one. It must
-// be safe for concurrent use.
+// Committer commits the effects of events, each once; [sinkwriter.Writer] implements it.
+// It must be safe for concurrent use.
 //
-// A [functions.RejectError] among its errors means that the event can never be committed
-// (422). A [sinkwriter.Error] whose fault is the function or the order of events counts
-// as a failed attempt (500). Any other error means that the event could not be committed
-// now (503). The sender receives the text.
+// An error that wraps a [functions.RejectError] means that the event can never be
+// committed (422). A [sinkwriter.Error] whose fault is the function or the order of
+// events counts as a failed attempt (500). Any other error means that the event could not
+// be committed now (503). The sender receives the text.
 type Committer interface {
 	// Commit commits the effects of one event.
 	Commit(ctx context.Context, offer sinkwriter.Offer) (sinkwriter.Receipt, error)
 
-	// CommitAll commits those of a batch. Each event has an outcome of its own; the
+	// CommitAll commits the effects of a batch. Each event has its own outcome; the
 	// outcomes are in the order of the offers.
 	CommitAll(ctx context.Context, offers []sinkwriter.Offer) []sinkwriter.Outcome
 }
 
-// DeadLetters stores dead letters; [deadletter.Store] is one. It is called concurrently.
+// DeadLetters stores dead letters; [deadletter.Store] implements it. It must be safe for
+// concurrent use.
 type DeadLetters interface {
 	Save(ctx context.Context, letter deadletter.Letter) error
 }
@@ -38,8 +39,8 @@ type DeadLetters interface {
 // is read, and must be safe for concurrent use.
 type Authorizer interface {
 	// Authorize returns nil if a request with these headers is accepted. A
-	// [DeniedError] is answered with 401 or 403, any other error with 503: the
-	// decision is not possible now.
+	// [DeniedError] is answered with 401 or 403. Any other error is answered with 503
+	// and means that the decision is not possible now.
 	Authorize(ctx context.Context, header http.Header) error
 }
 
@@ -59,37 +60,36 @@ func (e *DeniedError) Error() string { return e.Err.Error() }
 // Unwrap returns the reason as an error.
 func (e *DeniedError) Unwrap() error { return e.Err }
 
-// Config configures a [Handler]. Every field has a default.
+// Config is the configuration of a [Handler]. Every field has a default.
 type Config struct {
-	// MaxBytes bounds the body of a request: the data of an event in binary
-	// mode, the whole event in structured mode, all of them in batch mode. A
-	// larger one is answered with 413.
+	// MaxBytes bounds the body of a request: the data of an event in binary mode, the
+	// whole event in structured mode, all events in batch mode. A larger body is
+	// answered with 413.
 	//
 	// From 1 KiB to 64 MiB. Defaults to 1 MiB.
 	MaxBytes int64
 
-	// Deadline bounds one call of a function. Past it the answer is 500.
+	// Deadline bounds one call of a function. After it the answer is 500.
 	//
 	// From 10 ms to 25 s. Defaults to 20 s.
 	Deadline time.Duration
 
-	// CommitTimeout bounds one commit, or keeping one dead letter. Past it the
-	// answer is 503. Together with Deadline at most 28 s, so that an answer
-	// beats the 30 s write timeout of func's server, which starts again if the body
+	// CommitTimeout bounds one commit, or saving one dead letter. After it the answer
+	// is 503. It is at most 28 s together with Deadline, so that an answer is sent
+	// before the 30 s write timeout of func's server, which starts again if the body
 	// was slow.
 	//
 	// At least 1 ms. Defaults to 8 s.
 	CommitTimeout time.Duration
 
-	// RetryAfter is how long a sender is asked to wait after a 503, in whole seconds,
-	// as in the header.
+	// RetryAfter is the wait that a 503 requests from the sender, in whole seconds, as
+	// in the header.
 	//
 	// From 1 s to 1 h. Defaults to 1 s.
 	RetryAfter time.Duration
 
-	// MaxBatch bounds how many events a request may have. A batch of more is answered
-	// with 413. Every answer states it, so that senders know: 1 asks them for single
-	// events.
+	// MaxBatch bounds the events of a request. A larger batch is answered with 413.
+	// Every answer states MaxBatch to senders: 1 asks them for single events.
 	//
 	// From 1 to 4096. Defaults to 128.
 	MaxBatch int
@@ -108,10 +108,10 @@ type Config struct {
 	// From 1 to 65536. Defaults to 1024.
 	MaxPending int
 
-	// MaxStuck is how many calls of functions may be abandoned because they ignored
-	// their deadline. When there are so many, Alive reports it, so that the process is
-	// restarted. Until then other events are computed, and an event whose call is stuck is
-	// answered with 500 at once. With 16 times as many, every event is answered with 503.
+	// MaxStuck is how many calls of functions may be abandoned because they ignored their
+	// deadline. Above it Alive returns an error, so that the process is restarted. Until
+	// then other events are computed, and an event whose call is stuck is answered with
+	// 500 at once. With 16 times as many, every event is answered with 503.
 	//
 	// From 1 to 4096. Defaults to 64.
 	MaxStuck int
@@ -126,7 +126,7 @@ type Config struct {
 	// Now is the clock. Defaults to time.Now.
 	Now func() time.Time
 
-	// Logger logs events that were refused (warn) or broke a function (error), never
+	// Logger logs events that were rejected (warn) or broke a function (error), never
 	// their data. It logs ten entries of a kind and then one per second, with the
 	// number of those left out. Defaults to discarding everything.
 	Logger *slog.Logger

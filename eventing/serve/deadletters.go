@@ -17,13 +17,13 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 )
 
-// maxDeadLetter bounds the body of a dead letter, in bytes: an event that is too large
-// must fit here. NATS accepts no larger message.
+// maxDeadLetter bounds the body of a dead letter, in bytes. It must fit an event that
+// is too large. NATS accepts no larger message.
 const maxDeadLetter = 64 << 20
 
-// serveDeadLetter saves a dead letter. It accepts events that are not valid in every
-// respect, since that may be the reason why they are dead. It calls no function and
-// does not use the ledger.
+// serveDeadLetter saves a dead letter. It accepts events that are not fully valid,
+// because that may be the reason why they are dead. It calls no function and does not
+// use the ledger.
 func (h *Handler) serveDeadLetter(w http.ResponseWriter, r *http.Request) {
 	mode, body, err := h.receiveRequest(w, r, maxDeadLetter)
 	if err == nil && mode == cloudevent.Batch {
@@ -35,7 +35,7 @@ func (h *Handler) serveDeadLetter(w http.ResponseWriter, r *http.Request) {
 	}
 	e, err := readEvent(mode, r.Header, body, true)
 	if err != nil {
-		// It cannot be an event in another format either: 415 would say so.
+		// The event cannot have another format either, for which 415 would be right.
 		h.refuseUnreadable(w, r, withStatus(http.StatusBadRequest, err))
 		return
 	}
@@ -51,7 +51,8 @@ func (h *Handler) serveDeadLetter(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// deadLetter removes the extensions from an event that its dead-lettering added.
+// deadLetter returns the event without the extensions that dead-lettering added, and
+// their values.
 func (h *Handler) deadLetter(e event.Event) deadletter.Letter {
 	letter := deadletter.Letter{Event: e}
 	context, ok := e.Context.(*event.EventContextV1)
@@ -71,7 +72,7 @@ func (h *Handler) deadLetter(e event.Event) deadletter.Letter {
 	if text, err := base64.StdEncoding.DecodeString(letter.Reason); err == nil && utf8.Valid(text) {
 		letter.Reason = strings.ReplaceAll(string(text), "\x00", "\ufffd")
 	}
-	letter.Reason = strings.TrimSpace(letter.Reason) // a body ends with its line
+	letter.Reason = strings.TrimSpace(letter.Reason) // a body ends with a newline
 	for _, name := range []string{eventing.FunctionExtension, eventing.AttemptsExtension, eventing.ErrorDestExtension, eventing.ErrorCodeExtension, eventing.ErrorDataExtension} {
 		delete(extensions, name)
 	}
@@ -81,8 +82,8 @@ func (h *Handler) deadLetter(e event.Event) deadletter.Letter {
 	return letter
 }
 
-// number returns the value of an extension that is a whole number, which headers carry
-// as text; 0 if it is not one.
+// number returns the value of an extension that is an integer, which headers carry as
+// text; 0 if it is not one.
 func number(extension any) int {
 	switch value := extension.(type) {
 	case string:

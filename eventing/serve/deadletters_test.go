@@ -108,7 +108,7 @@ func TestDeadLetterThatIsNoEventIsRefused(t *testing.T) {
 
 	s := &shelf{}
 	server := newServer(t, newHandler(t, &memory{}, serve.Config{DeadLetters: s}))
-	send(t, server.URL+"/dead-letters", "{}", "content-type: application/json").want(t, 400, "this is no CloudEvent")
+	send(t, server.URL+"/dead-letters", "{}", "content-type: application/json").want(t, 400, "this is not a CloudEvent")
 	send(t, server.URL+"/dead-letters", "{", "content-type: application/cloudevents+json").want(t, 400, "it is not JSON")
 	send(t, server.URL+"/dead-letters", "[]", batchType).want(t, 400, "one by one")
 	if len(s.letters) != 0 {
@@ -125,7 +125,7 @@ func TestWhatIsTooLargeIsSaidToWhoeverStillSends(t *testing.T) {
 			large := strings.Repeat(" ", 8<<20)
 			var body io.Reader = strings.NewReader(large)
 			if !hasLength {
-				body = io.MultiReader(body) // whose length nobody knows
+				body = io.MultiReader(body) // of unknown length
 			}
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, body)
 			if err != nil {

@@ -12,10 +12,10 @@ import (
 type deadline struct {
 	values context.Context // the request's
 	at     time.Time
-	call   *call // is abandoned at that time; nil for a commit
+	call   *call // is abandoned at the deadline; nil for a commit
 
 	mu   sync.Mutex
-	done chan struct{} // nil until it is asked for
+	done chan struct{} // nil until Done is called
 	err  error
 
 	before, after *deadline // in deadlines
@@ -47,7 +47,7 @@ func (d *deadline) Err() error {
 	return d.err
 }
 
-// end ends the context; the first reason counts.
+// end ends the context; only the first reason counts.
 func (d *deadline) end(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -60,7 +60,7 @@ func (d *deadline) end(err error) {
 }
 
 // deadlines are the running deadlines, all of one length. So they end in the order in
-// which they began, and one timer is enough, which rarely fires.
+// which they began, and one timer, which rarely fires, is enough.
 //
 // With context.WithTimeout for each call and each commit, BenchmarkBinaryMode takes
 // 4.59 µs of processor time per event instead of 3.89 µs (+18 % ± 6 %, p < 0.001, 10
@@ -71,7 +71,7 @@ type deadlines struct {
 
 	mu          sync.Mutex
 	first, last *deadline
-	timer       *time.Timer // nil until one has begun
+	timer       *time.Timer // nil until the first deadline begins
 	timerSet    bool
 }
 
@@ -123,7 +123,7 @@ func (ds *deadlines) remove(d *deadline) {
 	d.before, d.after = nil, nil
 }
 
-// expire ends the deadlines that are past, and abandons their calls.
+// expire ends the deadlines that have passed, and abandons their calls.
 func (ds *deadlines) expire() {
 	for _, d := range ds.removePast() {
 		d.end(context.DeadlineExceeded)
@@ -133,8 +133,8 @@ func (ds *deadlines) expire() {
 	}
 }
 
-// removePast removes and returns the deadlines that are past, and sets the timer for the
-// next one.
+// removePast removes and returns the deadlines that have passed, and sets the timer for
+// the next one.
 func (ds *deadlines) removePast() []*deadline {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()

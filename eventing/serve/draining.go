@@ -8,14 +8,14 @@ import (
 	"github.com/tandem-fn/tandem/eventing/outcome"
 )
 
-// draining has every answer state that the process is shutting down, from the moment when
-// its server is: an event whose connection breaks then did not end the process.
+// draining makes every answer state that the process is shutting down, as soon as its
+// server does: an event whose connection breaks then did not end the process.
 type draining struct {
 	followed sync.Once
 	begun    atomic.Bool
 }
 
-// follow has the shutdown of the server that serves r begin the draining.
+// follow begins the draining when the server that serves r shuts down.
 func (d *draining) follow(r *http.Request) {
 	d.followed.Do(func() {
 		if server, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok {

@@ -18,7 +18,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// eventLog logs the outcomes of events, and few of those that repeat.
+// eventLog logs the outcomes of events. It samples repeated ones.
 type eventLog struct {
 	log *slog.Logger
 
@@ -76,11 +76,11 @@ func (j *eventLog) logRefused(ctx context.Context, f *functions.Function, e even
 	j.logRefusedFor(ctx, name, e, err)
 }
 
-// logRefusedFor is logRefused if only the function's name is known.
+// logRefusedFor logs an event that was not committed, with the name of its function.
 func (j *eventLog) logRefusedFor(ctx context.Context, function string, e event.Event, err error) {
 	status := statusOf(err)
 	if ctx.Err() != nil && status == http.StatusServiceUnavailable {
-		return // the sender has gone; there is no other error
+		return // the sender has disconnected; there is no other error
 	}
 	attrs := []slog.Attr{
 		slog.String("function", function), slog.String("event_source", clip(e.Source(), cloudevent.MaxName)),
@@ -89,32 +89,32 @@ func (j *eventLog) logRefusedFor(ctx context.Context, function string, e event.E
 	switch status {
 	case http.StatusServiceUnavailable:
 		j.postponed.logSampled(func(leftOut slog.Attr) {
-			j.log.LogAttrs(ctx, slog.LevelWarn, "event postponed", append(attrs, leftOut)...)
+			j.log.LogAttrs(ctx, slog.LevelWarn, "event not committed; the sender retries: see err", append(attrs, leftOut)...)
 		})
 	case http.StatusInternalServerError:
 		j.broken.logSampled(func(leftOut slog.Attr) {
-			j.log.LogAttrs(ctx, slog.LevelError, "event failed", append(append(attrs, leftOut), stackAttrs(err)...)...)
+			j.log.LogAttrs(ctx, slog.LevelError, "function failed on an event; the sender retries: see err", append(append(attrs, leftOut), stackAttrs(err)...)...)
 		})
 	default:
 		j.rejected.logSampled(func(leftOut slog.Attr) {
-			j.log.LogAttrs(ctx, slog.LevelWarn, "event rejected", append(attrs, leftOut)...)
+			j.log.LogAttrs(ctx, slog.LevelWarn, "event rejected; the sender makes it a dead letter: see err", append(attrs, leftOut)...)
 		})
 	}
 }
 
-// logUnreadable logs a request that no event could be read from.
+// logUnreadable logs a request from which no event could be read.
 func (j *eventLog) logUnreadable(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		return
 	}
 	j.unreadableRequests.logSampled(func(leftOut slog.Attr) {
-		j.log.LogAttrs(ctx, slog.LevelWarn, "request refused",
+		j.log.LogAttrs(ctx, slog.LevelWarn, "request rejected; the sender must change it: see err",
 			append([]slog.Attr{slog.Int("status", statusOf(err)), errAttr(err), leftOut}, stackAttrs(err)...)...)
 	})
 }
 
-// errAttr is the error's text; for a panic only the type of its value, which may hold
-// data of the event.
+// errAttr returns the error's text. For a panic it is only the type of the value, which
+// may hold data of the event.
 func errAttr(err error) slog.Attr {
 	text := err.Error()
 	if panicked := (*panicError)(nil); errors.As(err, &panicked) {

@@ -22,7 +22,7 @@ func ExampleNew() {
 			return fx, nil
 		},
 	}
-	// In earnest the committer is a sinkwriter.Writer.
+	// In production the committer is a sinkwriter.Writer.
 	h, err := serve.New([]functions.Function{greet}, &memory{}, serve.Config{})
 	if err != nil {
 		fmt.Println(err)

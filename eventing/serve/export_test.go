@@ -2,14 +2,14 @@ package serve
 
 import "time"
 
-// Left returns how many late calls and computations h knows.
+// Left returns the numbers of late calls and of computations that h knows.
 func Left(h *Handler) (late int64, calls int) {
 	h.running.mu.Lock()
 	defer h.running.mu.Unlock()
 	return h.lateCalls.Load(), len(h.running.calls)
 }
 
-// Countdown returns the function that a countdown is asked with.
+// Countdown returns the next method of a countdown.
 func Countdown(length time.Duration, now time.Time) (next func(time.Time) time.Duration) {
 	return newCountdown(length, now).next
 }

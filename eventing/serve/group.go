@@ -8,37 +8,38 @@ import (
 )
 
 const (
-	// Most functions only compute, so that a batch needs few goroutines. If it is not
-	// done soon, its functions wait for something, and more are started.
+	// Most functions only compute, so a batch needs few goroutines. If it is not done
+	// soon, its functions are waiting, and more goroutines are started.
 	firstWorkers = 8
 	soon         = 2 * time.Millisecond
 
-	// minGrace is the least time that the slower half of a batch has after the faster
+	// minGrace is the minimum time that the slower half of a batch has after the faster
 	// one.
 	minGrace = 5 * time.Millisecond
 
-	// slack is by how much a request outlives the deadline of the calls that began with
-	// it, so that those have ended.
+	// slack is the time by which a request outlives the deadline of the calls that
+	// began with it, so that they have ended.
 	slack = 50 * time.Millisecond
 )
 
-// group are the calls of one request: those for the events of a batch, or the one for a
-// single event. If the request is answered before all calls have ended, those that have
-// not are late: the group continues with them, and each is committed by itself.
+// group holds the calls of one request: one for each event. If the request is answered
+// before all calls have ended, the remaining ones are late: the group continues with
+// them, and commits each separately.
 type group struct {
 	handler *Handler
 	ctx     context.Context // the request's
-	one     [1]call         // what list is for a single event
+	one     [1]call         // the list for a single event
 	list    []call
 	commit  deadline
 
-	// Set by running.join: how many calls compute, how many computations of other groups
-	// are shared, and how many calls had a result at once.
+	// Set by running.join: how many calls compute, how many share a computation of
+	// another group, and how many had a result at once.
 	own, sharing, preset int
 
 	next atomic.Int64 // the index of the next call to compute
 
-	// wake has an element when most or all calls have ended, and when a shared one has.
+	// wake receives an element when most or all calls have ended, and when a shared one
+	// has.
 	wake chan struct{}
 
 	mu          sync.Mutex
@@ -52,14 +53,14 @@ func newGroup(ctx context.Context, h *Handler) *group {
 }
 
 // most returns how many of the group's own calls must have ended so that at least half
-// of its events are decided, leaving aside those that depend on other groups.
+// of its events are decided, without those that depend on other groups.
 func (g *group) most() int {
 	return max(0, (g.own+g.preset+1)/2-g.preset)
 }
 
 // compute calls the functions, and returns the calls that have ended: all of them, or if
-// early is set most of them, and the rest after a grace. The others are late. Early or
-// not, it returns within the time of a call.
+// early is set most of them, plus those that end within a grace. The others are late. It
+// returns within the time of a call in any case.
 func (g *group) compute(begin time.Time, early bool) []*call {
 	if g.own == 0 {
 		return nil
@@ -114,8 +115,8 @@ func (g *group) awaitOwn(begin time.Time, early bool, moreWorkers int) {
 	}
 }
 
-// countdown is a time that passes in ticks, and hardly while the process does not run: a
-// machine that is busy, or a limit on the processor's time, makes no event slow.
+// countdown is a duration that passes in ticks, and hardly while the process does not
+// run: neither a busy machine nor a limit on CPU time makes an event slow.
 type countdown struct {
 	left, tick time.Duration
 	last       time.Time
@@ -125,7 +126,7 @@ func newCountdown(length time.Duration, now time.Time) *countdown {
 	return &countdown{left: length, tick: length / 5, last: now}
 }
 
-// next returns how long to wait before it is called again; 0 or less at the end.
+// next returns the wait before the next call of it; 0 or less at the end.
 func (c *countdown) next(now time.Time) time.Duration {
 	c.left -= min(now.Sub(c.last), 2*c.tick)
 	c.last = now
@@ -166,7 +167,7 @@ func (g *group) endedCalls() int {
 	return g.ended
 }
 
-// close makes the calls late that have not ended, and returns the others.
+// close marks the calls that have not ended as late, and returns the others.
 func (g *group) close() []*call {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -225,11 +226,11 @@ func (g *group) startWorkers(workers int) {
 	}
 }
 
-// work runs one call after the other.
+// work runs calls one after the other.
 func (g *group) work() {
 	var c *call
 	defer func() {
-		if c != nil && !c.replaced { // the function ended the goroutine
+		if c != nil && !c.replaced { // the function called runtime.Goexit
 			go g.work()
 		}
 	}()
@@ -249,7 +250,7 @@ func (g *group) work() {
 	}
 }
 
-// resultOf returns what a request is answered with for an event of it.
+// resultOf returns the result of an event for the answer.
 func (g *group) resultOf(i int) result {
 	if c := &g.list[i]; !c.late {
 		return c.result
@@ -257,8 +258,8 @@ func (g *group) resultOf(i int) result {
 	return result{err: errPending}
 }
 
-// release drops the events and effects of the calls that have results, if late ones keep
-// the group in memory.
+// release drops the events and effects of the calls that have results, if late calls
+// keep the group in memory.
 func (g *group) release() {
 	for i := range g.list {
 		if c := &g.list[i]; !c.late {

@@ -23,8 +23,8 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// maxReason bounds a line of an answer, in bytes. Knative keeps as much of it in a dead
-// letter.
+// maxReason bounds a line of an answer, in bytes. Knative keeps the same number in a
+// dead letter.
 const maxReason = 1024
 
 // Handler serves events at POST / and dead letters at POST /dead-letters. Create it
@@ -35,7 +35,7 @@ type Handler struct {
 	byType    map[string]*functions.Function
 	types     string // for error messages
 
-	// Values of headers.
+	// Header values.
 	won, lost, retry, maxBatch, maxBatchBytes, typesHeader, versions []string
 
 	// underWay is held for reading by every request, and for writing by Drain, which
@@ -49,7 +49,7 @@ type Handler struct {
 
 	running *running
 
-	// late has an element for each call that goes on after its request was answered.
+	// late has an element for each call that continues after its request was answered.
 	late      sync.WaitGroup
 	lateCalls atomic.Int64
 
@@ -59,7 +59,7 @@ type Handler struct {
 
 // New returns a Handler for functions, whose effects committer commits.
 //
-// The error reports functions that are not valid, no functions, two with one name, and
+// The error reports invalid functions, an empty list, two functions with one name, and
 // two for the same event type.
 func New(fs []functions.Function, committer Committer, config Config) (*Handler, error) {
 	config = config.withDefaults()
@@ -70,7 +70,7 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 		return nil, errors.New("serve functions: the committer is missing")
 	}
 	if len(fs) == 0 {
-		return nil, errors.New("serve functions: there are none")
+		return nil, errors.New("serve functions: the list is empty")
 	}
 	h := &Handler{
 		committer: committer,
@@ -96,11 +96,11 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 			return nil, fmt.Errorf("serve functions: %w", err)
 		}
 		if names[f.Name] {
-			return nil, fmt.Errorf("serve functions: two are named %s", f.Name)
+			return nil, fmt.Errorf("serve functions: two functions are named %s", f.Name)
 		}
 		names[f.Name] = true
 		versions = append(versions, f.Name+"="+url.QueryEscape(f.Version))
-		name := ";function=" + f.Name // once: types that follow are of the same function
+		name := ";function=" + f.Name // once: the following types are of the same function
 		for _, eventType := range f.Types {
 			if other, ok := h.byType[eventType]; ok {
 				return nil, fmt.Errorf("serve functions: %s and %s both have event type %q; serve them in different processes", other.Name, f.Name, eventType)
@@ -116,8 +116,8 @@ func New(fs []functions.Function, committer Committer, config Config) (*Handler,
 	return h, nil
 }
 
-// Drain refuses new requests with 503 and returns when those under way have been
-// answered and pending events are committed, or with an error when ctx ends first. It
+// Drain rejects new requests with 503. It returns when the requests under way have been
+// answered and pending events are committed, or with an error if ctx ends first. It
 // cannot be undone.
 func (h *Handler) Drain(ctx context.Context) error {
 	h.drain.Do(func() {
@@ -136,8 +136,9 @@ func (h *Handler) Drain(ctx context.Context) error {
 	}
 }
 
-// Alive returns an error if so many calls of functions ignore their deadline, and still
-// run, that the process should be restarted. Until then it serves as before.
+// Alive returns an error if so many calls of functions ignored their deadline, and
+// still run, that the process should be restarted. Until then the process serves as
+// before.
 func (h *Handler) Alive() error {
 	if stuck := h.stuck.Load(); stuck >= int64(h.config.MaxStuck) {
 		return fmt.Errorf("%d calls of functions ignored their deadline and still run", stuck)
@@ -159,7 +160,7 @@ func (h *Handler) AdvertiseBatch(header http.Header) {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.AdvertiseBatch(w.Header())
 	h.draining.follow(r)
-	// Fails only if Drain holds it or waits for it.
+	// TryRLock fails only if Drain holds the lock or waits for it.
 	if !h.underWay.TryRLock() {
 		w.Header().Set("Connection", "close")
 		h.refuse(w, http.StatusServiceUnavailable, "shutting down")
@@ -243,7 +244,7 @@ func (h *Handler) findFunction(e event.Event) (*functions.Function, error) {
 	return f, nil
 }
 
-// refuseUnreadable answers a request that no event could be read from.
+// refuseUnreadable answers a request from which no event could be read.
 func (h *Handler) refuseUnreadable(w http.ResponseWriter, r *http.Request, err error) {
 	h.log.logUnreadable(r.Context(), err)
 	h.refuse(w, statusOf(err), err.Error())
@@ -269,7 +270,7 @@ func (h *Handler) refuse(w http.ResponseWriter, status int, lines ...string) {
 	}
 	header.Set("Content-Length", strconv.Itoa(text.Len()))
 	w.WriteHeader(status)
-	_, _ = io.WriteString(w, text.String()) // the sender may have gone
+	_, _ = io.WriteString(w, text.String()) // the sender may have disconnected
 }
 
 // recoverPanic answers 500 for a panic.

@@ -41,7 +41,7 @@ func TestAnswersSayWhoseFaultItIs(t *testing.T) {
 		{"event without data", ``, binary("fine", "1"), 204, ""},
 		{"event in JSON", jsonEvent, []string{structured}, 204, ""},
 		{"content type in another case", jsonEvent, []string{"content-type: Application/CloudEvents+JSON ; charset=\"UTF-8\""}, 204, ""},
-		{"nothing of an event", `{"a":1}`, []string{"content-type: application/json"}, 415, "this is no CloudEvent: send the headers ce-specversion"},
+		{"nothing of an event", `{"a":1}`, []string{"content-type: application/json"}, 415, "this is not a CloudEvent: send the headers ce-specversion"},
 		{"event in XML", `<event/>`, []string{"content-type: application/cloudevents+xml"}, 415, `content type "application/cloudevents+xml" is not supported`},
 		{"other character set", jsonEvent, []string{structured + "; charset=utf-16"}, 415, `charset "utf-16" is not supported`},
 		{"compressed", jsonEvent, []string{structured, "content-encoding: gzip"}, 415, `content-encoding "gzip" is not supported`},
@@ -174,7 +174,7 @@ func TestLogHasTheStackOfAPanicAndNoData(t *testing.T) {
 		req.Header.Set(name, value)
 	}
 	h.ServeHTTP(httptest.NewRecorder(), req)
-	for _, want := range []string{"level=ERROR", `msg="event failed"`, "function=panics", "event_source=/tests", "event_id=1", "panic with a string", "serve_test.some"} {
+	for _, want := range []string{"level=ERROR", `msg="function failed on an event`, "function=panics", "event_source=/tests", "event_id=1", "panic with a string", "serve_test.some"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("log lacks %q:\n%s", want, out.String())
 		}
@@ -260,7 +260,7 @@ func TestGateLetsInWhomItKnows(t *testing.T) {
 	for _, path := range []string{"/", "/dead-letters"} {
 		m, s := &memory{}, &shelf{}
 		server := newServer(t, newHandler(t, m, serve.Config{Authorizer: authorizer{}, DeadLetters: s, MaxBytes: 1024}))
-		body := strings.Repeat(" ", 2000) // nobody looks at it
+		body := strings.Repeat(" ", 2000) // not parsed
 		a := send(t, server.URL+path, body)
 		a.want(t, 401, "no token")
 		if got := a.header.Get("WWW-Authenticate"); got != "Bearer" {
@@ -284,14 +284,14 @@ func TestGateLetsInWhomItKnows(t *testing.T) {
 	}
 }
 
-// post gives h an event of a type, without a network.
+// post passes an event of a type to h, without a network.
 func post(tb testing.TB, h http.Handler, eventType string) *httptest.ResponseRecorder {
 	tb.Helper()
 
 	return postEvent(tb.Context(), tb, h, eventType, "1")
 }
 
-// postEvent gives h an event with a type and an id, without a network.
+// postEvent passes an event with a type and an id to h, without a network.
 func postEvent(ctx context.Context, tb testing.TB, h http.Handler, eventType, id string) *httptest.ResponseRecorder {
 	tb.Helper()
 
@@ -332,7 +332,7 @@ func TestFunctionThatIgnoresItsContextIsLeftBehind(t *testing.T) {
 			t.Errorf("the answers took %s, want 20s", took)
 		}
 
-		// A retry of one that is stuck fails at once, and others are computed.
+		// A retry of the stuck event fails at once, and other events are computed.
 		if w := postEvent(t.Context(), t, h, "stubborn", "1"); w.Code != 500 || !strings.Contains(w.Body.String(), "still runs") {
 			t.Errorf("answer is %d %q, want 500", w.Code, w.Body)
 		}
@@ -351,7 +351,7 @@ func TestFunctionThatIgnoresItsContextIsLeftBehind(t *testing.T) {
 		}
 		requests.Wait()
 
-		// With 16 times as many as allowed, another one is not begun.
+		// With 16 times as many as allowed, no other call begins.
 		if w := postEvent(t.Context(), t, h, "stubborn", "new"); w.Code != 503 || !strings.Contains(w.Body.String(), "48 calls of functions ignored their deadline") {
 			t.Errorf("answer is %d %q, want 503", w.Code, w.Body)
 		}
@@ -581,7 +581,7 @@ func TestNewRefusesWhatCannotBeServed(t *testing.T) {
 		config    serve.Config
 		says      string
 	}{
-		{"no functions", nil, &memory{}, serve.Config{}, "there are none"},
+		{"no functions", nil, &memory{}, serve.Config{}, "the list is empty"},
 		{"no committer", some(), nil, serve.Config{}, "the committer is missing"},
 		{"function without a name", []functions.Function{{}}, &memory{}, serve.Config{}, `name "": want`},
 		{"one name twice", []functions.Function{twice("a"), twice("a")}, &memory{}, serve.Config{}, "two are named a"},

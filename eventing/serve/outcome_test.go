@@ -21,7 +21,7 @@ import (
 
 const memorysDigest = "ab000000000000000000000000000000"
 
-// postForOutcomes gives h a batch, and asks for an outcome for each event.
+// postForOutcomes passes a batch to h, and requests an outcome for each event.
 func postForOutcomes(ctx context.Context, tb testing.TB, h http.Handler, members ...string) (status int, outcomes []outcome.Outcome) {
 	tb.Helper()
 
@@ -61,7 +61,7 @@ func TestEachEventOfABatchHasAnOutcomeIfTheSenderAsks(t *testing.T) {
 			[]outcome.Outcome{
 				won,
 				{Kind: outcome.Rejected, Status: 422, Reason: "function rejects: origin: missing"},
-				{Kind: outcome.Rejected, Status: 422, Reason: "this is no valid CloudEvent: specversion: missing"},
+				{Kind: outcome.Rejected, Status: 422, Reason: "this is not a valid CloudEvent: specversion: missing"},
 				{Kind: outcome.Failed, Status: 500, Reason: "function fails: division by zero in line 2"},
 				{Kind: outcome.Rejected, Status: 422, Reason: `no function for event type "other"; the types are: fine, rejects, fails, panics, waits`},
 				won,
@@ -81,8 +81,9 @@ func TestEachEventOfABatchHasAnOutcomeIfTheSenderAsks(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 
-			// On a clock on which computing takes no time: on a busy machine's, an event
-			// whose thread does not run for a few milliseconds is pending.
+			// The clock of synctest does not advance while the function computes. On a
+			// busy machine's clock, an event whose thread does not run for a few
+			// milliseconds would be pending.
 			synctest.Test(t, func(t *testing.T) {
 				m := &memory{}
 				h := newHandler(t, m, serve.Config{RetryAfter: 2 * time.Second})

@@ -23,13 +23,13 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// naps is a function that does what an event's subject says: it sleeps for a duration,
-// and then succeeds, or panics, ends its goroutine or is deaf to its deadline.
+// naps is a function that follows an event's subject: it sleeps for a duration, and
+// then succeeds, panics, ends its goroutine or ignores its deadline.
 type naps struct {
 	mu     sync.Mutex
-	called map[string]int // by id
-	runs   map[string]int // now
-	most   int            // how often one event was computed at the same time
+	called map[string]int // calls of each id
+	runs   map[string]int // current ones
+	most   int            // the maximum of concurrent computations of one event
 }
 
 func (n *naps) handle(ctx context.Context, e event.Event) (functions.Effects, error) {
@@ -73,12 +73,12 @@ func (n *naps) calls(id int) int {
 	return n.called[strconv.Itoa(id)]
 }
 
-// nap is a member of a batch for naps.
+// nap returns a member of a batch for naps.
 func nap(id int, subject string) string {
 	return fmt.Sprintf(`{"specversion":"1.0","id":"%d","source":"/tests","type":"naps","subject":"%s"}`, id, subject)
 }
 
-// postNap gives h an event for naps alone, without a network.
+// postNap passes a single event for naps to h, without a network.
 func postNap(ctx context.Context, tb testing.TB, h http.Handler, id int, subject string) *httptest.ResponseRecorder {
 	tb.Helper()
 
@@ -116,7 +116,7 @@ func kindsOf(outcomes []outcome.Outcome) string {
 	return strings.Join(words, " ")
 }
 
-// wantOutcomes sends a batch, and checks the outcomes and after how long they come.
+// wantOutcomes sends a batch, and checks the outcomes and the time of the answer.
 func wantOutcomes(t *testing.T, h *serve.Handler, want string, after time.Duration, members ...string) []outcome.Outcome {
 	t.Helper()
 
@@ -179,7 +179,7 @@ func TestRestOfABatchHasAGraceOfTheTimeThatMostTook(t *testing.T) {
 		wantOutcomes(t, h, "won won", 100*time.Millisecond, nap(6, "60ms"), nap(7, "100ms"))
 		wantOutcomes(t, h, "won", time.Second, nap(8, "1s"))
 		wantOutcomes(t, h, "won pending", 5*time.Millisecond, nap(9, "0s"), nap(10, "1s"))
-		// What is decided at once counts.
+		// An event that is decided at once counts.
 		wantOutcomes(t, h, "rejected rejected pending", 5*time.Millisecond, `{}`, member("other", 1), nap(11, "1s"))
 		time.Sleep(time.Minute)
 	})
@@ -194,7 +194,7 @@ func TestGraceDoesNotPassWhileTheProcessIsFrozen(t *testing.T) {
 	for i, step := range []struct{ elapsed, want time.Duration }{
 		{0, ms},
 		{ms, ms},
-		{300 * ms, ms}, // frozen: it counts as two ticks
+		{300 * ms, ms}, // frozen: counts as two ticks
 		{ms / 2, ms},
 		{ms, ms / 2},
 		{ms / 2, 0},
@@ -281,7 +281,7 @@ func TestOutcomeThatNobodyWaitedForIsKeptForAMinute(t *testing.T) {
 		if calls := n.calls(2); calls != 1 {
 			t.Errorf("computed %d times, want once", calls)
 		}
-		wantOutcomes(t, h, "lost", time.Second, nap(2, "1s")) // it was received
+		wantOutcomes(t, h, "lost", time.Second, nap(2, "1s")) // the outcome was received
 
 		wantOutcomes(t, h, "won pending", 5*time.Millisecond, nap(3, "0s"), nap(4, "1s"))
 		time.Sleep(2 * time.Minute)
@@ -295,7 +295,7 @@ func TestOutcomeThatNobodyWaitedForIsKeptForAMinute(t *testing.T) {
 		wantOutcomes(t, h, "lost", time.Second, nap(11, "1s"))
 		wantOutcomes(t, h, "won won", 0, nap(13, "1s"), nap(15, "1s"))
 
-		// The senders of these have gone before their events were committed.
+		// The senders of these disconnect before their events are committed.
 		for id, leave := range map[int]func(context.Context){
 			20: func(ctx context.Context) { postNap(ctx, t, h, 20, "1s") },
 			21: func(ctx context.Context) { postForOutcomes(ctx, t, h, nap(21, "1s")) },
@@ -336,7 +336,7 @@ func TestEqualEventsAreComputedOnce(t *testing.T) {
 		wantOutcomes(t, h, "rejected rejected", 10*time.Millisecond, nap(2, "10ms reject"), nap(2, "10ms reject"))
 		wantOutcomes(t, h, "won pending pending", 5*time.Millisecond, nap(3, "0s"), nap(4, "1s"), nap(4, "1s"))
 
-		// In two requests of each kind.
+		// Two requests of each kind.
 		var requests sync.WaitGroup
 		var mu sync.Mutex
 		var receipts strings.Builder
@@ -387,7 +387,8 @@ func TestEventsThatHaveNotBegunArePending(t *testing.T) {
 			t.Errorf("%d events are committed, want 4", m.committed())
 		}
 
-		// A deaf one does not keep the next from being computed.
+		// A call that ignores its deadline does not keep the next event from being
+		// computed.
 		begin = time.Now()
 		wantOutcomes(t, h, "won won pending pending", 5*time.Millisecond, nap(11, "0s"), nap(12, "0s"), nap(13, "1m deaf"), nap(14, "1s"))
 		w = postNap(t.Context(), t, h, 14, "1s")
@@ -414,7 +415,7 @@ func TestPendingEventsAreBounded(t *testing.T) {
 		if want := "busy: 1 events of batches that are answered are still being computed"; got[0].Reason != want || got[0].Status != 503 {
 			t.Errorf("outcome is %+v, want 503 %q", got[0], want)
 		}
-		wantOutcomes(t, h, "won", 0, nap(5, "0s")) // an event alone is never pending
+		wantOutcomes(t, h, "won", 0, nap(5, "0s")) // a single event is never pending
 		time.Sleep(2 * time.Second)
 		wantOutcomes(t, h, "won won won", 0, nap(3, "0s"), nap(4, "0s"), nap(2, "1s"))
 	})
@@ -458,7 +459,7 @@ func TestPanicOfTheCommitterForAPendingEventIsItsOutcome(t *testing.T) {
 }
 
 // Many requests of all kinds, for few events: each event is computed once at a time, and
-// nothing is left behind.
+// no state is left.
 func TestConcurrentRequestsShareComputations(t *testing.T) {
 	t.Parallel()
 

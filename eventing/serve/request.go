@@ -15,8 +15,8 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// rules are the rules for events, or for dead letters, which need not be valid events
-// in every respect.
+// rules returns the rules for events, or for dead letters, which need not be fully
+// valid events.
 func rules(deadLetter bool) cloudevent.Rules {
 	return cloudevent.Rules{Old: true, MaxName: cloudevent.MaxName, Lenient: deadLetter}
 }
@@ -63,21 +63,22 @@ func readBody(r *http.Request, limit int64) ([]byte, error) {
 
 // drainBody reads the rest of a body that is too large. Otherwise the connection would
 // be reset while the sender still writes, the answer would be lost, and the sender
-// would retry forever. A body that is larger than a dead letter may be is cut off.
+// would retry without end. The rest of a body that is larger than a dead letter may be
+// is not read.
 func drainBody(r *http.Request) {
 	if r.Header.Get("Expect") == "" { // otherwise the sender waits for 100 Continue
-		_, _ = io.CopyN(io.Discard, r.Body, maxDeadLetter) // the answer is the same
+		_, _ = io.CopyN(io.Discard, r.Body, maxDeadLetter) // an error does not change the answer
 	}
 }
 
-// slow is how long a request may take to arrive before the server's deadlines are
+// slow is the duration of a request's arrival after which the server's deadlines are
 // extended.
 const slow = 500 * time.Millisecond
 
 // receiveRequest authorizes a request, determines its content mode, and reads its body,
-// of at most limit bytes. It extends the server's deadlines if the body was slow: the
-// server's run from the beginning of the request, and that for reading until the end of
-// the answer too, since by reading the server detects that the sender has gone.
+// of at most limit bytes. If the body was slow, it extends the server's deadlines: they
+// run from the start of the request, and the read deadline runs until the end of the
+// answer too, because the server detects by reading that the sender has disconnected.
 func (h *Handler) receiveRequest(w http.ResponseWriter, r *http.Request, limit int64) (mode cloudevent.Mode, body []byte, err error) {
 	begin := h.config.Now()
 	if h.config.Authorizer != nil {
@@ -92,7 +93,7 @@ func (h *Handler) receiveRequest(w http.ResponseWriter, r *http.Request, limit i
 	if now := h.config.Now(); now.Sub(begin) > slow {
 		end := now.Add(h.config.Deadline + h.config.CommitTimeout + time.Second)
 		c := http.NewResponseController(w)
-		_ = c.SetReadDeadline(end) // a server that cannot keeps its own limits
+		_ = c.SetReadDeadline(end) // a server without this keeps its own limits
 		_ = c.SetWriteDeadline(end)
 	}
 	return mode, body, err
@@ -115,9 +116,9 @@ func readEvent(m cloudevent.Mode, header http.Header, body []byte, deadLetter bo
 	}
 	switch {
 	case errors.Is(err, cloudevent.ErrNone):
-		return event.Event{}, withStatus(http.StatusUnsupportedMediaType, fmt.Errorf("this is no CloudEvent: %w", err))
+		return event.Event{}, withStatus(http.StatusUnsupportedMediaType, fmt.Errorf("this is not a CloudEvent: %w", err))
 	case err != nil:
-		return event.Event{}, withStatus(http.StatusBadRequest, fmt.Errorf("this is no valid CloudEvent: %w", err))
+		return event.Event{}, withStatus(http.StatusBadRequest, fmt.Errorf("this is not a valid CloudEvent: %w", err))
 	}
 	return e, nil
 }
@@ -133,7 +134,7 @@ func clip(s string, limit int) string {
 	return s[:limit] + "…"
 }
 
-// oneLine returns an error's text as one bounded line.
+// oneLine returns an error's text as one line of bounded length.
 func oneLine(text string) string {
 	return clip(strings.Join(strings.Fields(text), " "), maxReason)
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 )
 
-// pipes is a listener without a network, for tests with a time of their own.
+// pipes is a listener without a network, for tests in synctest.
 type pipes struct {
 	conns chan net.Conn
 	once  sync.Once
@@ -48,7 +48,7 @@ func TestBodyThatComesSlowlyTakesNothingFromTheTimeForTheAnswer(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// The limits of the server that func brings.
+				// The limits of func's server.
 				server := &http.Server{Handler: h, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 30 * time.Second}
 				listener := &pipes{conns: make(chan net.Conn)}
 				go server.Serve(listener) //nolint:errcheck // it says that it was closed
@@ -91,7 +91,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// slowShelf takes seven seconds for a dead letter.
+// slowShelf takes seven seconds to save a dead letter.
 type slowShelf struct{}
 
 func (slowShelf) Save(ctx context.Context, _ deadletter.Letter) error {

@@ -12,7 +12,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// keepFor is how long an outcome that no request has received is kept.
+// keepFor is how long an outcome is kept that no request has received.
 const keepFor = time.Minute
 
 // errPending is the result of an event whose computation has not ended. A retry shares
@@ -28,12 +28,13 @@ type callKey struct {
 	source, id string
 }
 
-// result is what became of an event: a receipt, or the reason why it is not committed.
+// result is the result of an event: a receipt, or the reason why it is not committed.
 type result struct {
 	receipt sinkwriter.Receipt
 	err     error
 
-	// effectClass is that of the effects, if only a change of the deployment helps.
+	// effectClass is the class of the effects, if only a change of the deployment can
+	// help.
 	effectClass string
 }
 
@@ -42,7 +43,7 @@ func (r result) decided() bool {
 	return r.err == nil || statusOf(r.err) != http.StatusServiceUnavailable
 }
 
-// running are the computations under way, by event, so that no event is computed twice
+// running holds the computations under way, by event, so that no event is computed twice
 // at the same time. It also keeps the outcomes that no request has received, so that the
 // retry of a pending event is won and not lost.
 type running struct {
@@ -51,9 +52,9 @@ type running struct {
 
 	mu    sync.Mutex
 	calls map[callKey]*call
-	stuck map[callKey]*call // whose functions have not returned by their deadline
+	stuck map[callKey]*call // whose functions did not return by their deadline
 	kept  map[callKey]*keptResult
-	order []*keptResult // by time, including those that were taken
+	order []*keptResult // by time, including received ones
 }
 
 type keptResult struct {
@@ -69,7 +70,7 @@ func newRunning(now func() time.Time, limit int) *running {
 
 // join decides for each call of g that has a function whether it computes, shares a
 // computation under way, or has a kept result. If refused is not nil, it is the result of
-// those that would compute.
+// the calls that would compute.
 func (r *running) join(g *group, refused error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -94,7 +95,7 @@ func (r *running) join(g *group, refused error) {
 			continue
 		}
 		if r.stuck[c.key] != nil {
-			// It has failed again: another call would be stuck, too.
+			// The event has failed again: another call would be stuck, too.
 			c.err = c.failure(errStuck, false)
 			g.preset++
 			continue
@@ -134,7 +135,7 @@ func (r *running) finish(received bool, calls ...*call) {
 	}
 }
 
-// setStuck notes that the function of a call has not returned by its deadline.
+// setStuck records that the function of a call did not return by its deadline.
 func (r *running) setStuck(c *call) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -143,7 +144,7 @@ func (r *running) setStuck(c *call) {
 	}
 }
 
-// returned notes that the function of a call that was abandoned has returned.
+// returned records that the function of an abandoned call has returned.
 func (r *running) returned(c *call) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -154,7 +155,7 @@ func (r *running) returned(c *call) {
 }
 
 // receive sets the results of the calls of g that share a computation: errPending for
-// those that have not ended. Gone reports whether the sender of g has gone.
+// those that have not ended. Gone reports whether the sender of g has disconnected.
 func (r *running) receive(g *group, gone bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -172,7 +173,7 @@ func (r *running) receive(g *group, gone bool) {
 		c.result = other.result
 		switch {
 		case other.receiver != g:
-			c.receipt.Won = false // another request, or another event of this one, receives that
+			c.receipt.Won = false // another request, or another event of this one, receives it
 		case gone:
 			r.keep(c.key, other.result)
 		}

@@ -19,8 +19,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// memory is a committer for tests of what HTTP does: an event is won once, and
-// its type says what else happens.
+// memory is a committer for tests of the HTTP behavior: an event is won once, and its
+// type determines what else happens.
 type memory struct {
 	mu     sync.Mutex
 	events map[[2]string]event.Event
@@ -67,7 +67,7 @@ func (m *memory) committed() int {
 	return len(m.events)
 }
 
-// shelf is a DeadLetters for tests of what HTTP does.
+// shelf is a DeadLetters for tests of the HTTP behavior.
 type shelf struct {
 	mu      sync.Mutex
 	letters []deadletter.Letter
@@ -87,7 +87,7 @@ func function(types string, handle functions.Func) functions.Function {
 	return functions.Function{Name: strings.ReplaceAll(types, ".", "-"), Version: "v1", Types: []string{types}, Handle: handle}
 }
 
-// some are functions that do what their types say.
+// some returns functions that behave according to their types.
 func some() []functions.Function {
 	return []functions.Function{
 		function("fine", func(context.Context, event.Event) (functions.Effects, error) { return functions.Effects{}, nil }),
@@ -125,18 +125,18 @@ func newServer(tb testing.TB, h http.Handler) *httptest.Server {
 	return server
 }
 
-// answer is what came back.
+// answer is the answer to a request.
 type answer struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// client has connections of its own: those of the default one are closed whenever a
-// test's server is.
+// client has its own connections: those of the default client are closed with every
+// test's server.
 var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// send posts body with headers given as "name: value".
+// send posts body with headers written as "name: value".
 func send(tb testing.TB, url, body string, headers ...string) answer {
 	tb.Helper()
 
@@ -166,7 +166,7 @@ func do(tb testing.TB, req *http.Request) answer {
 	return answer{status: resp.StatusCode, header: resp.Header, body: string(text)}
 }
 
-// binary are the headers of an event.
+// binary returns the headers of an event.
 func binary(eventType, id string) []string {
 	return []string{"ce-specversion: 1.0", "ce-source: /tests", "ce-type: " + eventType, "ce-id: " + id, "content-type: application/json"}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// statusError is an error with the status that it is answered with.
+// statusError is an error with the status of its answer.
 type statusError struct {
 	status int
 	err    error
@@ -20,7 +20,7 @@ type statusError struct {
 func (e *statusError) Error() string { return e.err.Error() }
 func (e *statusError) Unwrap() error { return e.err }
 
-// withStatus returns err with the status that it is answered with.
+// withStatus returns err with the status of its answer.
 func withStatus(status int, err error) error {
 	return &statusError{status: status, err: err}
 }
@@ -38,7 +38,7 @@ func (e *panicError) Error() string {
 	return fmt.Sprintf("panic: %v", e.value)
 }
 
-// statusOf returns the status that err is answered with: 503 unless a cause of it has
+// statusOf returns the status of the answer for err: 503 unless a cause of it has
 // another.
 func statusOf(err error) int {
 	var known *statusError
@@ -94,8 +94,8 @@ func digestOf(receipt sinkwriter.Receipt) string {
 	return string(text[:])
 }
 
-// deploymentError returns the error in err that only a change of the deployment helps
-// against; nil if there is none.
+// deploymentError returns the error in err that only a change of the deployment can
+// fix; nil if there is none.
 func deploymentError(err error) *sinkwriter.Error {
 	var commit *sinkwriter.Error
 	if errors.As(err, &commit) && commit.Fault == sinkwriter.FaultDeployment {
@@ -104,9 +104,9 @@ func deploymentError(err error) *sinkwriter.Error {
 	return nil
 }
 
-// effectClass returns the class of effects: commuting if all writes have the same result
-// in whatever order events are applied, inserting if some of them insert rows, where the first
-// one wins. What a replacement or a statement changes depends on the writes before it.
+// effectClass returns the class of effects: commuting if all writes have the same result in
+// whatever order events are applied, inserting if some of them insert rows, where the first
+// one wins. The result of a replacement or a statement depends on the writes before it.
 func effectClass(fx functions.Effects) string {
 	class := outcome.Commuting
 	for i := range fx.Writes {

@@ -17,7 +17,7 @@ import (
 // maxToken bounds a token, in bytes. Knative's have about a thousand.
 const maxToken = 16 << 10
 
-// algorithms are the signature algorithms with public keys.
+// algorithms are the accepted signature algorithms, all with public keys.
 var algorithms = []string{
 	oidc.RS256, oidc.RS384, oidc.RS512, oidc.ES256, oidc.ES384, oidc.ES512,
 	oidc.PS256, oidc.PS384, oidc.PS512, oidc.EdDSA,
@@ -34,7 +34,7 @@ type Authorizer struct {
 var _ serve.Authorizer = (*Authorizer)(nil)
 
 // New returns an Authorizer. It does not send a request to the issuer. The error
-// reports everything that is wrong with config.
+// reports all invalid fields of config.
 func New(config Config) (*Authorizer, error) {
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {
@@ -79,7 +79,7 @@ func (a *Authorizer) verifySubject(ctx context.Context, token string) (string, e
 		return "", fmt.Errorf("verify token: %w", err)
 	}
 	if len(public) == 0 {
-		return "", &serve.DeniedError{Err: fmt.Errorf("verify token: the issuer has no key %q, which it is signed with", clip(claims.keyID))}
+		return "", &serve.DeniedError{Err: fmt.Errorf("verify token: it is signed with key %q, which the issuer does not have", clip(claims.keyID))}
 	}
 	verified, err := oidc.NewVerifier(a.config.Issuer, &oidc.StaticKeySet{PublicKeys: public}, &oidc.Config{
 		ClientID: a.config.Audience, SupportedSigningAlgs: algorithms, Now: a.config.Now,

@@ -26,7 +26,7 @@ const (
 	subject  = "system:serviceaccount:tandem:source"
 )
 
-// clock is a clock that is put forward by hand.
+// clock is a clock that tests advance.
 type clock struct{ ahead atomic.Int64 }
 
 func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
@@ -45,7 +45,7 @@ func newAuthorizer(tb testing.TB, config oidc.Config) *oidc.Authorizer {
 	return g
 }
 
-// admit shows a token and gives the status that it is answered with; 0 for none.
+// admit presents a token and returns the status of the answer; 0 for none.
 func admit(ctx context.Context, g *oidc.Authorizer, token string) (status int, err error) {
 	err = g.Authorize(ctx, http.Header{"Authorization": {"Bearer " + token}})
 	var denied *serve.DeniedError
@@ -109,7 +109,7 @@ func TestOnlyWhoHasAGoodTokenIsLetIn(t *testing.T) {
 		{"too long", strings.Repeat("a", 20_000), 401, "want at most 16384"},
 		{"none", "", 401, "want Bearer and a token"},
 	}
-	for range 2 { // the second time, good ones are remembered
+	for range 2 { // the second time, valid tokens are in the cache
 		for _, tt := range tests {
 			status, err := admit(t.Context(), g, tt.token)
 			if status != tt.status || err != nil && !strings.Contains(err.Error(), tt.says) {
@@ -125,7 +125,7 @@ func TestOnlyWhoHasAGoodTokenIsLetIn(t *testing.T) {
 	}
 }
 
-// swapClaims puts the claims of another token into one.
+// swapClaims returns a token with the claims of another one.
 func swapClaims(tb testing.TB, token, other string) string {
 	tb.Helper()
 
@@ -172,7 +172,7 @@ func TestIssuerThatIsDownTurnsNobodyAwayAndIsAskedAgain(t *testing.T) {
 	g := newAuthorizer(t, oidc.Config{Issuer: i.url, Now: c.now})
 	token := sign(t, k, i.claims(c.now(), nil))
 	wants(t, g, token, 503, "connection refused")
-	wants(t, g, token, 503, "connection refused") // said without asking
+	wants(t, g, token, 503, "connection refused") // without a request to the issuer
 
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
 	if err != nil {
@@ -184,7 +184,7 @@ func TestIssuerThatIsDownTurnsNobodyAwayAndIsAskedAgain(t *testing.T) {
 	c.forward(2 * time.Second)
 	wants(t, g, token, 0, "")
 
-	// What is known stays known when it goes again.
+	// The fetched keys are used when the issuer is unavailable again.
 	i.server.Close()
 	c.forward(30 * time.Minute)
 	for n := range 3 {
@@ -204,7 +204,7 @@ func TestIssuerThatHangsIsWaitedForByAllAtOnceAndNotForLong(t *testing.T) {
 	g := newAuthorizer(t, oidc.Config{Issuer: i.url})
 	token := sign(t, k, i.claims(time.Now(), nil))
 
-	// Who leaves gets no answer, and keeps nobody else from getting one.
+	// A caller that gives up receives no answer, and keeps no other from receiving one.
 	gone, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	if status, err := admit(gone, g, token); status != 503 {
@@ -213,7 +213,7 @@ func TestIssuerThatHangsIsWaitedForByAllAtOnceAndNotForLong(t *testing.T) {
 	var senders sync.WaitGroup
 	for range 50 {
 		senders.Go(func() {
-			// The issuer is let go when all wait, or never: then it is given up.
+			// The issuer answers when all wait, or never: then the wait times out.
 			if status, err := admit(t.Context(), g, token); status != 503 || !strings.Contains(err.Error(), "deadline exceeded") {
 				t.Errorf("answer is %d, error %v, want 503 after the deadline", status, err)
 			}
@@ -244,13 +244,13 @@ func TestKeysMayBeChanged(t *testing.T) {
 	old := sign(t, first, i.claims(c.now(), nil))
 	wants(t, g, old, 0, "")
 
-	// The first token with a new key makes it look, and is good.
+	// The first token with a new key triggers a fetch, and is valid.
 	c.forward(time.Minute)
 	i.change(func(i *issuer) { i.keys = []jose.JSONWebKey{first, second} })
 	wants(t, g, sign(t, second, i.claims(c.now(), nil)), 0, "")
 	wants(t, g, old, 0, "")
 
-	// Another one just afterwards is no worse: nobody can say yet.
+	// Another one shortly afterwards is answered with 503: its key is not known yet.
 	i.change(func(i *issuer) { i.keys = []jose.JSONWebKey{second, third} })
 	fresh := sign(t, third, i.claims(c.now(), nil))
 	for range 20 {
@@ -262,14 +262,14 @@ func TestKeysMayBeChanged(t *testing.T) {
 	c.forward(11 * time.Second)
 	wants(t, g, fresh, 0, "")
 
-	// One that is withdrawn is believed no longer, though its token was known.
+	// A withdrawn key is not accepted any more, even for a token in the cache.
 	c.forward(11 * time.Second)
-	wants(t, g, old, 401, `the issuer has no key "k1"`)
-	// And a key that the issuer never had is asked for once.
+	wants(t, g, old, 401, `signed with key "k1", which the issuer does not have`)
+	// A key that the issuer never had is fetched once.
 	c.forward(time.Minute)
 	looks := i.looks.Load()
 	stranger := sign(t, newKey(t, "k9"), i.claims(c.now(), nil))
-	wants(t, g, stranger, 401, "the issuer has no key")
+	wants(t, g, stranger, 401, "which the issuer does not have")
 	wants(t, g, stranger, 503, "are fetched again")
 	if got := i.looks.Load() - looks; got != 1 {
 		t.Errorf("the issuer was asked %d times, want once", got)
@@ -295,7 +295,7 @@ func TestWithdrawnKeyIsNoticedThoughOnlyKnownTokensCome(t *testing.T) {
 		return status == 503
 	})
 	c.forward(time.Minute)
-	wants(t, g, token, 401, "the issuer has no key")
+	wants(t, g, token, 401, "which the issuer does not have")
 }
 
 func TestIssuerIsKnownByItsCertificateAndMayWantAToken(t *testing.T) {
@@ -311,14 +311,15 @@ func TestIssuerIsKnownByItsCertificateAndMayWantAToken(t *testing.T) {
 	wants(t, newAuthorizer(t, oidc.Config{Issuer: i.url}), token, 503, "certificate")
 	wants(t, newAuthorizer(t, oidc.Config{Issuer: i.url, CAFile: ca}), token, 0, "")
 
-	// As the API server: both for its configuration and for its keys.
+	// Like the API server, which wants a token both for its configuration and for its
+	// keys.
 	i.change(func(i *issuer) { i.wants = "first" })
 	wants(t, newAuthorizer(t, oidc.Config{Issuer: i.url, CAFile: ca}), token, 503, "401 Unauthorized")
 	tokenFile := write(t, "first\n")
 	g := newAuthorizer(t, oidc.Config{Issuer: i.url, CAFile: ca, TokenFile: tokenFile, Now: c.now})
 	wants(t, g, token, 0, "")
 
-	// Kubernetes writes another token into the file now and then.
+	// Kubernetes replaces the token in the file from time to time.
 	i.change(func(i *issuer) { i.wants, i.keys = "second", append(i.keys, newKey(t, "k2")) })
 	if err := os.WriteFile(tokenFile, []byte("second"), 0o600); err != nil {
 		t.Fatal(err)
@@ -412,7 +413,7 @@ func TestNewRefusesWhatCannotBeMeant(t *testing.T) {
 	}
 }
 
-// BenchmarkAdmit is what a token costs that was seen before.
+// BenchmarkAdmit measures a token in the cache.
 func BenchmarkAdmit(b *testing.B) {
 	k := newKey(b, "k1")
 	i := newIssuer(b, false, k)

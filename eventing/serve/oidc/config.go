@@ -17,7 +17,7 @@ const (
 	accountToken = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 )
 
-// Config configures an [Authorizer]. Issuer and Audience are required.
+// Config is the configuration of an [Authorizer]. Issuer and Audience are required.
 type Config struct {
 	// Issuer is the issuer's URL, equal to "iss" in tokens. Its keys are found by its
 	// /.well-known/openid-configuration. With http instead of https, a man in the
@@ -32,7 +32,7 @@ type Config struct {
 	// prefix. If there are none, every sender with a token is accepted.
 	Subjects []string
 
-	// CAFile holds the certificates, in PEM, that the issuer is verified with. It is
+	// CAFile holds the certificates, in PEM, with which the issuer is verified. It is
 	// read for each fetch. Defaults to the cluster's for the API server as the issuer
 	// (kubernetes.default.svc), otherwise to the system's.
 	CAFile string
@@ -41,7 +41,7 @@ type Config struct {
 	// service account's for the API server, which requires one, otherwise to none.
 	TokenFile string
 
-	// Now is the clock that tokens expire by. Defaults to time.Now.
+	// Now is the clock for the expiry of tokens. Defaults to time.Now.
 	Now func() time.Time
 }
 
@@ -68,7 +68,7 @@ func (c Config) validate() error {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "":
 		errs = append(errs, fmt.Errorf("issuer %q: want a URL like https://issuer.example.com", c.Issuer))
 	case u.Scheme == "http" && c.TokenFile != "":
-		errs = append(errs, fmt.Errorf("issuer %q: want https, as a token is sent to it", c.Issuer))
+		errs = append(errs, fmt.Errorf("issuer %q: want https, because a token is sent to it", c.Issuer))
 	}
 	if c.Audience == "" {
 		errs = append(errs, errors.New("audience: missing"))
@@ -87,7 +87,7 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// roots returns the certificates in CAFile; nil for the system's.
+// roots returns the certificates in CAFile; nil means the system's.
 func (c Config) roots() (*x509.CertPool, error) {
 	if c.CAFile == "" {
 		return nil, nil

@@ -1,5 +1,5 @@
-// Package oidc accepts senders with a token of an OpenID Connect issuer. Knative
-// Eventing sends, with each event, a token of the sender's service account.
+// Package oidc accepts senders with a token of an OpenID Connect issuer. Knative Eventing
+// sends, with each event, a token of the sender's service account.
 //
 // # Guarantees
 //
@@ -7,9 +7,9 @@
 //     audience, expired, or not signed with one of the issuer's keys, is
 //     unauthenticated: 401. A valid token whose subject is not accepted is forbidden:
 //     403.
-//   - While keys cannot be fetched, requests are answered with 503, not denied. So it is
-//     while a key is unknown and keys were fetched just before, since the token may be
-//     signed with a new key.
+//   - While keys cannot be fetched, requests are answered with 503, not denied. The same
+//     holds while a key is unknown and keys were fetched just before, because the token may
+//     be signed with a new key.
 //   - Keys are fetched with the first token, then every ten minutes while tokens arrive,
 //     and at most every ten seconds for an unknown key; never twice at the same time, and
 //     within five seconds. Fetched keys are used while the issuer is unavailable.
@@ -17,7 +17,7 @@
 // # Limits
 //
 // A token cannot be revoked before it expires; Knative's are valid for an hour. It proves
-// who sent an event, not that the event is true.
+// the identity of the sender, not that the event is true.
 //
 // # Design
 //

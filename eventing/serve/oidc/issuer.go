@@ -23,7 +23,7 @@ const (
 	maxKeys   = 256
 )
 
-// fetchKeys asks the issuer for the address of its keys, and fetches them.
+// fetchKeys requests the address of the issuer's keys, and fetches them.
 func (c Config) fetchKeys(ctx context.Context) ([]key, error) {
 	client, err := c.client()
 	if err != nil {
@@ -51,7 +51,7 @@ func (c Config) fetchKeys(ctx context.Context) ([]key, error) {
 	return list, nil
 }
 
-// withoutURL removes the URL, which net/http puts before its errors.
+// withoutURL removes the URL that net/http puts in front of its errors.
 func withoutURL(err error) error {
 	if u := (*url.Error)(nil); errors.As(err, &u) {
 		return u.Err
@@ -79,7 +79,7 @@ func getKeys(ctx context.Context, client *http.Client, from string) ([]key, erro
 	return readKeys(text)
 }
 
-// readKeys reads a set of keys (RFC 7517, section 5), except those that cannot verify
+// readKeys parses a set of keys (RFC 7517, section 5), without those that cannot verify
 // tokens.
 func readKeys(text []byte) ([]key, error) {
 	var set struct {
@@ -100,7 +100,7 @@ func readKeys(text []byte) ([]key, error) {
 		}
 	}
 	if len(list) == 0 || len(list) > maxKeys {
-		return nil, fmt.Errorf("read keys: %d can be used, want 1 to %d", len(list), maxKeys)
+		return nil, fmt.Errorf("read keys: %d are usable, want 1 to %d", len(list), maxKeys)
 	}
 	return list, nil
 }
@@ -124,7 +124,8 @@ func (c Config) client() (*http.Client, error) {
 		},
 	}}
 	if token != "" {
-		// The token is for the issuer, and not for a server that it redirects to.
+		// The token is for the issuer, and must not be sent to a server to which it
+		// redirects.
 		client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	}
 	return client, nil

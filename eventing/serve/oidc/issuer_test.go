@@ -27,17 +27,17 @@ type issuer struct {
 
 	mu    sync.Mutex
 	keys  []jose.JSONWebKey // with their private parts
-	wants string            // the token that it wants to be shown, if any
-	says  string            // its own name, if it is another one
+	wants string            // the required token, if any
+	says  string            // its own name in the metadata, if it differs
 	hold  chan struct{}     // if not nil, answers wait for it
 
-	looks     atomic.Int64 // how often it was asked for its keys
+	looks     atomic.Int64 // requests for its keys
 	atOnce    atomic.Int64
 	mostOnce  atomic.Int64
-	otherSeen atomic.Int64 // requests that came with a token though they should not
+	otherSeen atomic.Int64 // requests with a token that must not have one
 }
 
-// newIssuer starts one; configure may change the server before it starts.
+// newIssuer starts an issuer; configure may change the server before it starts.
 func newIssuer(tb testing.TB, secure bool, keys ...jose.JSONWebKey) *issuer {
 	tb.Helper()
 
@@ -94,14 +94,14 @@ func (i *issuer) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// change changes what the issuer says from now on.
+// change changes the issuer's answers.
 func (i *issuer) change(change func(*issuer)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	change(i)
 }
 
-// caFile writes the certificate by which the issuer is known.
+// caFile writes the issuer's certificate.
 func (i *issuer) caFile(tb testing.TB) string {
 	tb.Helper()
 	return write(tb, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.server.Certificate().Raw})))
@@ -127,7 +127,7 @@ func newKey(tb testing.TB, id string) jose.JSONWebKey {
 	return jose.JSONWebKey{Key: private, KeyID: id, Algorithm: string(jose.ES256), Use: "sig"}
 }
 
-// claims of a token of this issuer's that is good for an hour.
+// claims returns the claims of a token of this issuer that is valid for an hour.
 func (i *issuer) claims(now time.Time, change map[string]any) map[string]any {
 	c := map[string]any{
 		"iss": i.url, "aud": []string{"https://kubernetes", audience}, "sub": subject,
@@ -139,7 +139,7 @@ func (i *issuer) claims(now time.Time, change map[string]any) map[string]any {
 	return c
 }
 
-// sign makes a token.
+// sign returns a signed token.
 func sign(tb testing.TB, k jose.JSONWebKey, claims map[string]any) string {
 	tb.Helper()
 
@@ -162,7 +162,7 @@ func sign(tb testing.TB, k jose.JSONWebKey, claims map[string]any) string {
 	return token
 }
 
-// unsigned makes a token that says it needs no signature.
+// unsigned returns a token with the algorithm none.
 func unsigned(tb testing.TB, keyID string, claims map[string]any) string {
 	tb.Helper()
 
@@ -176,7 +176,7 @@ func unsigned(tb testing.TB, keyID string, claims map[string]any) string {
 	return part(map[string]string{"alg": "none", "kid": keyID}) + "." + part(claims) + "."
 }
 
-// freeAddress is one at which nobody listens.
+// freeAddress returns an address without a listener.
 func freeAddress(tb testing.TB) string {
 	tb.Helper()
 

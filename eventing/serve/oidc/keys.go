@@ -35,16 +35,16 @@ type keySet struct {
 
 	mu         sync.Mutex
 	list       []key
-	generation int       // of list, from 1
+	generation int       // of list, starting at 1
 	fetched    time.Time // when list was fetched
 	err        error     // of the last fetch
-	until      time.Time // no fetch before
+	until      time.Time // the earliest time of the next fetch
 	flight     chan struct{}
 }
 
 // findKeys returns the keys with this id, all for an empty id, and their generation. It
-// returns no keys if the issuer has no such key, and an error if the keys are not
-// available now.
+// returns no keys if the issuer has no such key, and an error if the keys are currently
+// unavailable.
 func (k *keySet) findKeys(ctx context.Context, id string) ([]crypto.PublicKey, int, error) {
 	asked := false
 	for {
@@ -109,7 +109,7 @@ func (k *keySet) startFetch() (flight chan struct{}) {
 	flight = make(chan struct{})
 	k.flight = flight
 	go func() {
-		// The first request may end before those that wait with it.
+		// The request that started the fetch may end before others that wait for it.
 		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
 		defer cancel()
 		list, err := k.fetch(ctx)

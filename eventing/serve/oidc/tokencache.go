@@ -10,11 +10,11 @@ import (
 // hour.
 const maxTokens = 1024
 
-// tokenCache holds tokens that were verified, since a verification takes longer than
-// the rest of the work for an event.
+// tokenCache holds verified tokens, because a verification takes longer than the rest
+// of the work for an event.
 type tokenCache struct {
 	mu         sync.RWMutex
-	generation int // of the keys that they were verified with
+	generation int // of the keys with which they were verified
 	holders    map[[sha256.Size]byte]holder
 }
 
