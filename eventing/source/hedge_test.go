@@ -471,7 +471,7 @@ func TestWhatIsSetAtRunTimeWinsOverTheConfiguration(t *testing.T) {
 	expect("1s")
 	sw.set("sometimes", nil)
 	eventtest.Eventually(t, "it says what is wrong", func() bool {
-		return strings.Count(strings.Join(lines(), ""), `the hedge that was set: \"sometimes\": want 0 (race)`) == 2
+		return strings.Count(strings.Join(lines(), ""), `read the hedge set at run time: \"sometimes\": want 0 (race)`) == 2
 	})
 	expect("1s")
 	sw.set("", nil)

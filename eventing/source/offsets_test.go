@@ -152,7 +152,7 @@ func TestARevokedPartitionIsNotToldAnythingMore(t *testing.T) {
 	eventtest.Eventually(t, "requests are under way", func() bool { return held.Load() > 20 })
 	s.Assign(m.client, 1)
 	eventtest.Eventually(t, "the partition is not read any more", func() bool {
-		return strings.Contains(strings.Join(lines(), ""), `msg="a stream has left the set; it is not read any more" stream=events/0`)
+		return strings.Contains(strings.Join(lines(), ""), `msg="a stream has left the set; reading it has ended" stream=events/0`)
 	})
 	committed := s.Committed("east", 0)
 	if floor := p.floor("events/0"); floor != committed {

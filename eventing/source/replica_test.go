@@ -146,7 +146,7 @@ func TestOneReplicaDeliversAndTheNextTakesOver(t *testing.T) {
 	second := w.start(t, "here", "second")
 	w.function.waitFor(t, 100)
 	eventtest.Eventually(t, "the second one stands by", func() bool {
-		return second.Status() == "standing by: replica first is active, this is second"
+		return second.Status() == "standing by: the active replica is first, this one is second"
 	})
 	if err := second.Ready(); err != nil || second.Active() {
 		t.Errorf("the replica that stands by is not ready: %v, or active: %t", err, second.Active())
@@ -194,7 +194,7 @@ func TestAReplicaThatLostItsLeaseStops(t *testing.T) {
 	first.isActive(t, false)
 	close(hold) // its answer arrives after that
 	w.publish(t, 21, 20)
-	eventtest.Eventually(t, "it stands by", func() bool { return strings.HasPrefix(first.Status(), "standing by: replica other") })
+	eventtest.Eventually(t, "it stands by", func() bool { return strings.HasPrefix(first.Status(), "standing by: the active replica is other") })
 	if n, floor := w.function.count(), w.progress.floor("EVENTS"); n > 20 || floor != 7 {
 		t.Errorf("%d events were delivered, and the floor is %d, although another replica has the lease", n, floor)
 	}

@@ -156,7 +156,7 @@ func TestAMessageThatLooksLikeACloudEventAndIsNoneBecomesADeadLetter(t *testing.
 			for i, form := range forms {
 				reason, ok := reasons[fmt.Sprint(i+2)]
 				where := fmt.Sprintf("; it is message %d on subject events.x", i+2)
-				if !ok || !strings.HasPrefix(reason, "the message is no valid CloudEvent: ") || !strings.Contains(reason, form.want) || !strings.HasSuffix(reason, where) {
+				if !ok || !strings.HasPrefix(reason, "the message is not a valid CloudEvent: ") || !strings.Contains(reason, form.want) || !strings.HasSuffix(reason, where) {
 					t.Errorf("%s: reason %q, want %q in it", form.name, reason, form.want)
 				}
 			}
