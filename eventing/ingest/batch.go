@@ -124,7 +124,7 @@ func (h *Handler) answerBatch(w http.ResponseWriter, all *result) {
 
 func describe(m cloudevent.Member, f failure, texts []string) member {
 	if m.Err != nil {
-		return member{Index: f.index, Status: f.status, Error: oneLine("no CloudEvent: " + m.Err.Error())}
+		return member{Index: f.index, Status: f.status, Error: oneLine("not a CloudEvent: " + m.Err.Error())}
 	}
 	return member{Index: f.index, Source: m.Event.Source(), ID: m.Event.ID(), Status: f.status, Error: texts[f.text]}
 }

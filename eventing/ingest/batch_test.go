@@ -50,7 +50,7 @@ func TestABatchIsStoredButForTheEventsThatTheAnswerNames(t *testing.T) {
 		{name: "all", members: []string{one("1", "t.1"), one("2", "t.2"), one("3", "t.3")}, code: 202, ids: []string{"1", "2", "3"}},
 		{name: "one too large", members: []string{one("1", "t.1"), large("2"), one("3", "t.3")}, code: 413, failed: []string{"1 413 2"}, ids: []string{"1", "3"}, want: "larger than the stream accepts"},
 		{name: "attributes too large", members: []string{strings.Replace(one("1", "t.1"), "{", `{"long":"`+strings.Repeat("x", 70<<10)+`",`, 1), one("2", "t.2")}, code: 431, failed: []string{"0 431 1"}, ids: []string{"2"}},
-		{name: "two invalid", members: []string{one("", "t.0"), one("2", "t.2"), "5"}, code: 400, failed: []string{"0 400 ", "2 400 "}, ids: []string{"2"}, want: "no CloudEvent: id: missing"},
+		{name: "two invalid", members: []string{one("", "t.0"), one("2", "t.2"), "5"}, code: 400, failed: []string{"0 400 ", "2 400 "}, ids: []string{"2"}, want: "not a CloudEvent: id: missing"},
 		{name: "one of a type that is full", members: []string{one("1", "full"), one("2", "full"), one("3", "t.3")}, code: 503, failed: []string{"1 503 2"}, ids: []string{"1", "3"}, want: "not stored, send it again: "},
 		{name: "one of a type that the stream does not take", members: []string{one("1", "foreign"), one("2", "t.2")}, code: 503, failed: []string{"0 503 1"}, ids: []string{"2"}},
 		{name: "of all kinds", members: []string{one("", "t.0"), large("2"), one("3", "full"), one("4", "full"), one("5", "t.5")}, code: 503, failed: []string{"0 400 ", "1 413 2", "3 503 4"}, ids: []string{"3", "5"}},

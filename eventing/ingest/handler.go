@@ -115,7 +115,7 @@ func (h *Handler) store(w http.ResponseWriter, r *http.Request) (*result, *share
 	mode, err := cloudevent.ModeOf(r.Header.Get("Content-Type"))
 	if err != nil {
 		h.discard(w, r)
-		return nil, nil, refuse(http.StatusUnsupportedMediaType, reasonUnsupported, "no CloudEvent: %v", err)
+		return nil, nil, refuse(http.StatusUnsupportedMediaType, reasonUnsupported, "not a CloudEvent: %v", err)
 	}
 	body, memory, refused := h.receive(w, r, mode == cloudevent.Batch)
 	if refused != nil {
@@ -170,7 +170,7 @@ func (h *Handler) storeBody(ctx context.Context, mode cloudevent.Mode, header ht
 		e, err = cloudevent.ReadBinary(header, body, rules())
 	}
 	if err != nil {
-		return nil, refuse(http.StatusBadRequest, reasonInvalid, "no CloudEvent: %v", err)
+		return nil, refuse(http.StatusBadRequest, reasonInvalid, "not a CloudEvent: %v", err)
 	}
 	all := &result{}
 	h.storeEvents(ctx, []event.Event{e}, []int32{0}, all)

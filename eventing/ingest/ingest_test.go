@@ -91,7 +91,7 @@ func TestIngestSaysWhatIsWrong(t *testing.T) {
 		code   int
 		want   string
 	}{
-		{name: "no event at all", body: `{"a":1}`, header: http.Header{"Content-Type": {"application/json"}}, code: 400, want: "no CloudEvent: send the headers ce-specversion"},
+		{name: "no event at all", body: `{"a":1}`, header: http.Header{"Content-Type": {"application/json"}}, code: 400, want: "not a CloudEvent: send the headers ce-specversion"},
 		{name: "an attribute is missing", header: valid("Ce-Id", ""), code: 400, want: "id: missing"},
 		{name: "an attribute is not of its type", header: valid("Ce-Time", "now"), code: 400, want: `time "now": want a time as in RFC 3339`},
 		{name: "a character that no attribute has", header: valid("Ce-Id", "a%00"), code: 400, want: "id: control character U+0000"},

@@ -13,18 +13,17 @@ const (
 	// RequestTimeout bounds one request to a NATS server.
 	RequestTimeout = 5 * time.Second
 
-	// askLimit is when requests are no longer repeated for a caller without a
-	// deadline.
+	// askLimit bounds the retries for a caller without a deadline.
 	askLimit = 30 * time.Second
 )
 
 // Ask calls request until it is answered or ctx ends; for half a minute if ctx has no
 // deadline. Each call has [RequestTimeout]. A request that reaches a server during a
 // change of leader is never answered, not even with an error, while the next one is
-// answered within milliseconds. The client of NATS bounds a request only if its
-// context has no deadline: with a deadline of minutes one lost request takes minutes.
+// answered within milliseconds. The client of NATS bounds a request only if its context
+// has no deadline: with a deadline of minutes, one lost request takes minutes.
 //
-// It returns the answer to the last call. The request must be one that can be repeated.
+// Ask returns the answer to the last call. The request must be idempotent.
 func Ask[T any](ctx context.Context, request func(ctx context.Context) (T, error)) (T, error) {
 	return repeat(ctx, func(ctx context.Context) (T, error) {
 		ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
@@ -33,13 +32,13 @@ func Ask[T any](ctx context.Context, request func(ctx context.Context) (T, error
 	})
 }
 
-// Do is [Ask] for a request whose answer holds nothing.
+// Do is [Ask] for a request without a result.
 func Do(ctx context.Context, request func(ctx context.Context) error) error {
 	_, err := Ask(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, request(ctx) })
 	return err
 }
 
-// repeat is [Ask] for requests that bound themselves.
+// repeat is [Ask] for requests with their own timeout.
 func repeat[T any](ctx context.Context, request func(ctx context.Context) (T, error)) (T, error) {
 	limit := ctx
 	if _, bounded := ctx.Deadline(); !bounded {
@@ -55,7 +54,7 @@ func repeat[T any](ctx context.Context, request func(ctx context.Context) (T, er
 	}
 }
 
-// unanswered reports whether a request failed because no answer came.
+// unanswered reports whether a request failed because there was no answer.
 func unanswered(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, natsjs.ErrAsyncPublishTimeout)
 }

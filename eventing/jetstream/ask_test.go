@@ -12,7 +12,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
-// A caller that has minutes does not spend them on one request that is never
+// A caller with a deadline of minutes does not spend them on one request that is never
 // answered.
 func TestARequestThatIsNeverAnsweredIsRepeated(t *testing.T) {
 	t.Parallel()
@@ -94,7 +94,7 @@ func TestARequestThatIsNeverAnsweredIsRepeated(t *testing.T) {
 		if err := conn.Wait(t.Context(), time.Minute); err != nil {
 			t.Fatal(err)
 		}
-		all.Go(func() { // and not a parallel subtest: each waits for most of its time
+		all.Go(func() { // not a parallel subtest, because each waits for most of its time
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			if err := tt.do(ctx, conn); err != nil {
@@ -107,7 +107,7 @@ func TestARequestThatIsNeverAnsweredIsRepeated(t *testing.T) {
 	}
 }
 
-// openRepeatedly opens a stream as a source does: again after an error.
+// openRepeatedly opens a stream like a source: again after an error.
 func openRepeatedly(ctx context.Context, stream eventing.Stream) (reader eventing.Reader, err error) {
 	for ctx.Err() == nil {
 		if reader, err = stream.Open(ctx, eventing.OpenConfig{}); err == nil {

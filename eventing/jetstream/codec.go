@@ -20,10 +20,10 @@ const (
 	contentTypeHeader = "content-type"
 )
 
-// Encode gives header and data of the message that holds e in the binary content
-// mode of the CloudEvents NATS binding: each attribute as a header "ce-" and its
-// name, percent-encoded, but for datacontenttype, which is "content-type" and as it
-// is. The error says why e is no CloudEvent. The data is e's own.
+// Encode returns the header and data of the message for e in the binary content mode of
+// the CloudEvents NATS binding: each attribute as a header "ce-" and its name,
+// percent-encoded, except datacontenttype, which is "content-type" and not encoded. The
+// error means that e is not a CloudEvent. The data is not copied.
 func Encode(e event.Event) (nats.Header, []byte, error) {
 	header := make(nats.Header, 8)
 	if err := addHeaders(header, e); err != nil {
@@ -32,7 +32,7 @@ func Encode(e event.Event) (nats.Header, []byte, error) {
 	return header, e.DataEncoded, nil
 }
 
-// addHeaders adds the headers that [Encode] gives.
+// addHeaders adds the headers of [Encode].
 func addHeaders(header nats.Header, e event.Event) error {
 	if err := cloudevent.AddBinary(header, e, headerName); err != nil {
 		return fmt.Errorf("encode event for NATS: %w", err)
@@ -40,8 +40,8 @@ func addHeaders(header nats.Header, e event.Event) error {
 	return nil
 }
 
-// headerName is the header of an attribute. The switch spares the usual ones a new
-// string.
+// headerName returns the header of an attribute. The switch avoids allocating usual
+// ones.
 func headerName(attribute string) string {
 	switch attribute {
 	case "specversion":
@@ -63,23 +63,23 @@ func headerName(attribute string) string {
 }
 
 // Decode reads a CloudEvent 1.0 from a message in either content mode of the NATS
-// binding, as package cloudevent does. Names of headers are taken in any case. In
-// binary mode ce-datacontenttype is as good as content-type. A message with neither
-// content type nor attributes is structured if its data is a CloudEvent in JSON,
-// which is how the binding was before NATS had headers. The error says why the
-// message is no CloudEvent. The event keeps data.
+// binding, like package cloudevent. Names of headers are case-insensitive. In binary
+// mode ce-datacontenttype is equivalent to content-type. A message with neither content
+// type nor attributes is structured if its data is a CloudEvent in JSON: the form of
+// the binding before NATS had headers. The error means that the message is not a
+// CloudEvent. The event refers to data.
 func Decode(header nats.Header, data []byte) (event.Event, error) {
 	e, err := decode(header, data)
 	if err != nil {
-		return event.Event{}, fmt.Errorf("no CloudEvent: %w", err)
+		return event.Event{}, fmt.Errorf("not a CloudEvent: %w", err)
 	}
 	return e, nil
 }
 
 func decode(header nats.Header, data []byte) (event.Event, error) {
-	rules := cloudevent.Rules{MaxName: cloudevent.MaxName} // as functions have it: a longer identity would be cut
-	// What comes first out of the map must not matter: all clusters have to read
-	// the same.
+	rules := cloudevent.Rules{MaxName: cloudevent.MaxName} // the same limit as for functions: a longer identity would be cut
+	// The result must not depend on the iteration order of the map: all clusters have
+	// to decode the same event.
 	contentType, contentTypes := "", 0
 	binary := false
 	for name, values := range header {
@@ -92,7 +92,7 @@ func decode(header nats.Header, data []byte) (event.Event, error) {
 	}
 	switch {
 	case contentTypes > 1:
-		return event.Event{}, errors.New("header content-type: it is there more than once")
+		return event.Event{}, errors.New("header content-type: it occurs more than once")
 	case contentTypes == 1:
 		return cloudevent.Read(contentType, header, data, rules)
 	case !binary && mayBeJSON(data):
@@ -102,7 +102,7 @@ func decode(header nats.Header, data []byte) (event.Event, error) {
 }
 
 // unreadable returns why a message that looks like a CloudEvent cannot be read as one; nil
-// if it can be, or if it does not look like one.
+// if it can be read, or does not look like one.
 func unreadable(header nats.Header, data []byte) error {
 	_, err := decode(header, data)
 	if err == nil {
@@ -116,14 +116,15 @@ func unreadable(header nats.Header, data []byte) error {
 		err = errors.New(sign)
 	}
 	if attributes != "" {
-		return fmt.Errorf("the message is no valid CloudEvent: %w (%s)", err, attributes)
+		return fmt.Errorf("the message is not a valid CloudEvent: %w (%s)", err, attributes)
 	}
-	return fmt.Errorf("the message is no valid CloudEvent: %w", err)
+	return fmt.Errorf("the message is not a valid CloudEvent: %w", err)
 }
 
-// signOf returns what makes a message look like a CloudEvent, as the reason why it is none
-// all the same, and those of its attributes that identify the event, as far as headers have
-// them. It returns no sign if the message does not look like a CloudEvent.
+// signOf returns the sign by which a message looks like a CloudEvent, phrased as the reason
+// why it is nevertheless invalid, and those of its attributes that identify the event, as
+// far as headers have them. The sign is empty if the message does not look like a
+// CloudEvent.
 func signOf(header nats.Header, data []byte) (sign, attributes string) {
 	var envelope, binary, foreign bool
 	names := slices.Sorted(maps.Keys(header)) // all clusters return the same reason
@@ -158,15 +159,15 @@ func signOf(header nats.Header, data []byte) (sign, attributes string) {
 	return "", ""
 }
 
-// isEnvelope reports whether a content type is one of CloudEvents, in whatever format.
+// isEnvelope reports whether a content type is one of CloudEvents, in any format.
 func isEnvelope(contentType string) bool {
 	const prefix = "application/cloudevents"
 	contentType = strings.TrimLeft(contentType, " \t\"")
 	return len(contentType) >= len(prefix) && strings.EqualFold(contentType[:len(prefix)], prefix)
 }
 
-// isOtherBinding reports whether a header holds the attribute that each CloudEvent has as
-// Kafka's or AMQP's binding writes it.
+// isOtherBinding reports whether a header holds an attribute that every CloudEvent has,
+// as Kafka's or AMQP's binding writes it.
 func isOtherBinding(header string) bool {
 	switch strings.ToLower(header) {
 	case "ce_specversion", "cloudevents:specversion", "cloudevents_specversion":
@@ -176,8 +177,8 @@ func isOtherBinding(header string) bool {
 }
 
 // hasSpecVersion reports whether data is a JSON object with a member specversion, in any
-// case, or an array of such objects. Data that is not valid JSON counts as one if it begins
-// so and has the word anywhere.
+// case, or an array of such objects. Data that is not valid JSON counts if it begins like
+// one and contains the word.
 func hasSpecVersion(data []byte) bool {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	text := bytes.TrimLeft(data, " \t\r\n")
@@ -207,7 +208,8 @@ func hasSpecVersion(data []byte) bool {
 	return false
 }
 
-// containsFold reports whether text contains word, which is in lower case, in any case.
+// containsFold reports whether text contains word, which is in lower case, ignoring
+// case.
 func containsFold(text []byte, word string) bool {
 	for {
 		i := bytes.IndexByte(text, word[0])
@@ -234,7 +236,7 @@ func isAttribute(header string) bool {
 	return len(header) >= len(attributePrefix) && strings.EqualFold(header[:len(attributePrefix)], attributePrefix)
 }
 
-// mayBeJSON spares most of what is no CloudEvent the reading.
+// mayBeJSON quickly excludes most data that is not a CloudEvent.
 func mayBeJSON(data []byte) bool {
 	return bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")) && bytes.Contains(data, []byte(`"specversion"`))
 }

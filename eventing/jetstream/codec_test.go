@@ -117,19 +117,19 @@ func TestDecodeSaysWhatIsNoCloudEvent(t *testing.T) {
 		{name: "JSON with a specversion and no more", data: `{"specversion":"1.0"}`, want: "id, source, type: missing"},
 		{name: "an attribute in two cases", header: valid("CE-ID", "2"), want: `"id" is there twice`},
 		{name: "an attribute with two values", header: valid("ce-id", "2"), want: "id: it is there 2 times"},
-		{name: "two content types", header: valid("content-type", "a/b", "Content-Type", "c/d"), want: "content-type: it is there more than once"},
+		{name: "two content types", header: valid("content-type", "a/b", "Content-Type", "c/d"), want: "content-type: it occurs more than once"},
 		{name: "a batch", header: nats.Header{"content-type": {"application/cloudevents-batch+json"}}, data: "[]", want: "one event a message"},
 		{name: "an event in an event", header: nats.Header{"content-type": {"application/cloudevents+json"}}, data: `{"specversion":"1.0","id":"1","source":"/s","type":"t","datacontenttype":"application/cloudevents+json","data":{}}`, want: "cannot hold another"},
 		{name: "a NUL in the id", header: nats.Header{"content-type": {"application/cloudevents+json"}}, data: `{"specversion":"1.0","id":"a\u0000","source":"/s","type":"t"}`, want: "id: control character U+0000"},
 		{name: "bytes that are no UTF-8", header: valid("ce-subject", "\xff"), want: "subject: it is not UTF-8"},
 		{name: "version 0.3", header: nats.Header{"ce-specversion": {"0.3"}, "ce-id": {"1"}, "ce-source": {"/s"}, "ce-type": {"t"}}, want: `specversion "0.3": want 1.0`},
-		{name: "something after the event", header: nats.Header{"content-type": {"application/cloudevents+json"}}, data: `{"specversion":"1.0","id":"1","source":"/s","type":"t"} x`, want: "no CloudEvent"},
+		{name: "something after the event", header: nats.Header{"content-type": {"application/cloudevents+json"}}, data: `{"specversion":"1.0","id":"1","source":"/s","type":"t"} x`, want: "not a CloudEvent"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 
-			for range 10 { // a map's order is another one each time
+			for range 10 { // the iteration order of a map varies
 				e, err := jetstream.Decode(tt.header, []byte(tt.data))
 				if err == nil {
 					t.Fatalf("took it as %v", e)
@@ -194,7 +194,7 @@ func TestWhatIsEncodedDecodesToTheSame(t *testing.T) {
 	}
 }
 
-// comparable gives all that an event has, as text.
+// comparable returns everything in an event, as text.
 func comparable(t *testing.T, e event.Event) string {
 	t.Helper()
 
@@ -227,7 +227,7 @@ func FuzzDecode(f *testing.F) {
 		if comparable(t, e) != comparable(t, again) {
 			t.Fatalf("once %v, once %v", e, again)
 		}
-		// Whatever was taken can be passed on and stays what it is.
+		// A decoded event can be encoded again without a change.
 		header, encoded, err := jetstream.Encode(e)
 		if err != nil {
 			t.Fatalf("%v: %v", e, err)

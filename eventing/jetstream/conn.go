@@ -18,11 +18,12 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/failurelog"
 )
 
-// reopenPause is the wait before an attempt to connect again after nats.go has given up.
+// reopenPause is the wait before connecting again after nats.go has closed the
+// connection.
 const reopenPause = 250 * time.Millisecond
 
-// ErrNotConnected says that there is no connection to NATS now. It is being made,
-// and the log of [Config] knows why it is not there: it is an
+// ErrNotConnected means that there is no connection to NATS now. The connection is
+// being retried, and the reason is in the log of [Config]: the error wraps
 // failurelog.ErrReported.
 var ErrNotConnected = errors.New("not connected to NATS")
 
@@ -37,14 +38,14 @@ func (e *notConnectedError) Unwrap() []error {
 	return []error{ErrNotConnected, failurelog.ErrReported}
 }
 
-// Config sets up a [Conn]. The zero Config is ready to use.
+// Config is the configuration of a [Conn]. The zero Config is ready to use.
 type Config struct {
-	// Name is what the server lists the connection under: say which program it
-	// is and in which cluster. Defaults to "tandem".
+	// Name is the name of the connection in the server's lists: the program and its
+	// cluster. Defaults to "tandem".
 	Name string
 
-	// Logger is told when the connection is lost (warn) and made (info), never
-	// about passwords. Defaults to discarding everything.
+	// Logger logs when the connection is lost (warn) and made (info), without
+	// passwords. Defaults to discarding everything.
 	Logger *slog.Logger
 }
 
@@ -54,31 +55,30 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Conn is a connection to NATS that is made again for ever. It may be shared.
+// Conn is a connection to NATS that reconnects without limit. It may be shared.
 type Conn struct {
 	nc      atomic.Pointer[nats.Conn]
 	address string
 	options []nats.Option
 	logger  *slog.Logger
-	where   string // URLs without passwords
+	where   string // without passwords
 	told    atomic.Bool
 	closing atomic.Bool
 
-	received, sent atomic.Uint64 // bytes of connections before nc
+	received, sent atomic.Uint64 // of connections before nc
 
 	storings storings
 
 	mu   sync.Mutex
 	apis map[string]natsjs.JetStream  // by prefix
-	lost chan struct{}                // closed when the connection is lost, then a new one
+	lost chan struct{}                // is closed when the connection is lost, and replaced
 	read map[string]map[string]string // by consumer, then by origin, the stream
 }
 
-// Connect connects to the servers at address, one URL or several with commas
-// between. It does not wait for one to answer: a server that is not there yet is
-// tried again until [Conn.Close], and until then everything else says
-// [ErrNotConnected]. The error says that the address or the configuration is not
-// usable.
+// Connect connects to the servers at address, one URL or several separated by commas.
+// It does not wait for an answer: it retries until [Conn.Close], and until there is a
+// connection all other calls return [ErrNotConnected]. The error means that the address
+// or the configuration is invalid.
 func Connect(ctx context.Context, address string, cfg Config) (*Conn, error) {
 	cfg = cfg.withDefaults()
 	where, err := withoutPasswords(address)
@@ -87,8 +87,7 @@ func Connect(ctx context.Context, address string, cfg Config) (*Conn, error) {
 	}
 	c := &Conn{address: address, logger: cfg.Logger, where: where, lost: make(chan struct{}), apis: map[string]natsjs.JetStream{}, read: map[string]map[string]string{}}
 	c.storings.conn = c
-	// The handlers run without a caller whose context they could have, and
-	// before there is a client.
+	// The handlers run without a caller's context, and before there is a client.
 	ctx = context.WithoutCancel(ctx)
 	c.options = []nats.Option{
 		nats.Name(cfg.Name),
@@ -97,7 +96,7 @@ func Connect(ctx context.Context, address string, cfg Config) (*Conn, error) {
 		nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectJitter(250*time.Millisecond, 500*time.Millisecond),
 		nats.Timeout(2 * time.Second),
-		// A server that is gone without a word is noticed after 10 to 15 s.
+		// A server that disappears is detected after 10 to 15 s.
 		nats.PingInterval(5 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.ConnectHandler(func(nc *nats.Conn) { c.connected(ctx, nc) }),
@@ -105,7 +104,7 @@ func Connect(ctx context.Context, address string, cfg Config) (*Conn, error) {
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) { c.disconnected(ctx, nc, err) }),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.inVain(ctx, err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			c.logger.LogAttrs(ctx, slog.LevelWarn, "NATS reported an error", slog.String("url", c.where), slog.Any("err", err))
+			c.logger.LogAttrs(ctx, slog.LevelWarn, "NATS reported an error: see err and the server's log", slog.String("url", c.where), slog.Any("err", err))
 		}),
 		nats.ClosedHandler(func(nc *nats.Conn) { go c.reopen(ctx, nc) }),
 	}
@@ -117,17 +116,18 @@ func Connect(ctx context.Context, address string, cfg Config) (*Conn, error) {
 	return c, nil
 }
 
-// client returns the connection of nats.go.
+// client returns the current connection of nats.go.
 func (c *Conn) client() *nats.Conn { return c.nc.Load() }
 
-// reopen connects again after nats.go has given up. It does so for errors of the server
-// that it does not know, as when a message exceeds a max_payload that was lowered since.
+// reopen connects again after nats.go has closed the connection. nats.go does so for
+// errors of the server that it does not know, for example when a message exceeds a
+// max_payload that was lowered meanwhile.
 func (c *Conn) reopen(ctx context.Context, old *nats.Conn) {
 	if c.closing.Load() {
 		return
 	}
 	if !c.told.Swap(true) {
-		c.logger.LogAttrs(ctx, slog.LevelWarn, "NATS ended the connection; reconnecting", slog.String("url", c.where), slog.Any("err", old.LastError()))
+		c.logger.LogAttrs(ctx, slog.LevelWarn, "NATS closed the connection; reconnecting: see err", slog.String("url", c.where), slog.Any("err", old.LastError()))
 	}
 	for !c.closing.Load() {
 		time.Sleep(reopenPause)
@@ -139,7 +139,7 @@ func (c *Conn) reopen(ctx context.Context, old *nats.Conn) {
 		stats := old.Stats()
 		c.received.Add(stats.InBytes)
 		c.sent.Add(stats.OutBytes)
-		// Subscriptions and the contexts of the API are the old connection's.
+		// Subscriptions and the contexts of the API belong to the old connection.
 		c.storings.mu.Lock()
 		c.mu.Lock()
 		c.nc.Store(nc)
@@ -154,10 +154,10 @@ func (c *Conn) reopen(ctx context.Context, old *nats.Conn) {
 	}
 }
 
-// in gives the JetStream of a domain, or for none that of the server.
+// in returns the JetStream API of a domain; without a domain, that of the server.
 func (c *Conn) in(domain string) natsjs.JetStream { return c.at(apiPrefix(domain)) }
 
-// apiPrefix is what the subjects of a domain's API begin with.
+// apiPrefix returns the prefix of the subjects of a domain's API.
 func apiPrefix(domain string) string {
 	if domain == "" {
 		return "$JS.API"
@@ -165,7 +165,7 @@ func apiPrefix(domain string) string {
 	return "$JS." + domain + ".API"
 }
 
-// at gives the JetStream whose API has this prefix.
+// at returns the JetStream API with this prefix.
 func (c *Conn) at(prefix string) natsjs.JetStream {
 	prefix = strings.TrimSuffix(prefix, ".")
 	c.mu.Lock()
@@ -175,16 +175,16 @@ func (c *Conn) at(prefix string) natsjs.JetStream {
 	}
 	js, err := natsjs.NewWithAPIPrefix(c.client(), prefix, natsjs.WithDefaultTimeout(RequestTimeout))
 	if err != nil {
-		// Domains are checked, and prefixes come from a server.
+		// Domains were validated, and prefixes come from a server.
 		panic("jetstream: set up the API at " + prefix + ": " + err.Error())
 	}
 	c.apis[prefix] = js
 	return js
 }
 
-// Close sends what is waiting to be sent, within ctx and 5 s, and ends the
-// connection. An error says that some of it may not have been sent, as an
-// acknowledgement, whose message then comes again.
+// Close sends buffered messages, within ctx and 5 s, and closes the connection. The
+// error means that some messages may not have been sent, for example an
+// acknowledgement, whose message is then redelivered.
 func (c *Conn) Close(ctx context.Context) error {
 	c.closing.Store(true)
 	nc := c.client()
@@ -200,13 +200,13 @@ func (c *Conn) Close(ctx context.Context) error {
 	return nil
 }
 
-// Traffic gives how many bytes of messages were received and sent so far.
+// Traffic returns how many bytes of messages were received and sent so far.
 func (c *Conn) Traffic() (received, sent uint64) {
 	stats := c.client().Stats()
 	return c.received.Load() + stats.InBytes, c.sent.Load() + stats.OutBytes
 }
 
-// Ready reports [ErrNotConnected] with the address, or nil.
+// Ready returns [ErrNotConnected] with the address, or nil if there is a connection.
 func (c *Conn) Ready() error {
 	if c.client().IsConnected() {
 		return nil
@@ -214,8 +214,8 @@ func (c *Conn) Ready() error {
 	return &notConnectedError{where: c.where}
 }
 
-// Wait waits until there is a connection, for so long at most. The error is
-// [ErrNotConnected] with the address.
+// Wait waits for a connection, for at most atMost. The error is [ErrNotConnected] with
+// the address.
 func (c *Conn) Wait(ctx context.Context, atMost time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, atMost)
 	defer cancel()
@@ -243,15 +243,15 @@ func (c *Conn) disconnected(ctx context.Context, nc *nats.Conn, err error) {
 	c.mu.Unlock()
 	if !nc.IsClosed() {
 		c.told.Store(true)
-		c.logger.LogAttrs(ctx, slog.LevelWarn, "connection to NATS lost; reconnecting",
+		c.logger.LogAttrs(ctx, slog.LevelWarn, "connection to NATS lost; reconnecting: check the server and the network",
 			slog.String("url", c.where), slog.Any("err", err))
 	}
 }
 
-// inVain is called for each try; one line is enough.
+// inVain is called for each failed attempt to connect. It logs the first one.
 func (c *Conn) inVain(ctx context.Context, err error) {
 	if errors.Is(err, nats.ErrNoServers) {
-		return // the next error says why
+		return // the next error has the reason
 	}
 	if !c.told.Swap(true) {
 		c.logger.LogAttrs(ctx, slog.LevelWarn, "cannot connect to NATS; retrying: check NATS_URL",
@@ -259,15 +259,16 @@ func (c *Conn) inVain(ctx context.Context, err error) {
 	}
 }
 
-// loss is closed when the connection that is there now is lost.
+// loss returns a channel that is closed when the current connection is lost.
 func (c *Conn) loss() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.lost
 }
 
-// api gives the context of one request to the JetStream API. It ends after
-// [RequestTimeout], and as soon as the connection is lost, since no answer comes then.
+// api returns the context of one request to the JetStream API. It ends after
+// [RequestTimeout], and when the connection is lost, because there is no answer after
+// that.
 func (c *Conn) api(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, timeout := context.WithTimeout(ctx, RequestTimeout)
 	ctx, lose := context.WithCancelCause(ctx)
@@ -285,8 +286,8 @@ func (c *Conn) api(ctx context.Context) (context.Context, context.CancelFunc) {
 	}
 }
 
-// because gives the reason for err, which came of a request with a context of
-// [Conn.api]: the loss of the connection, or err.
+// because returns the reason for err, the error of a request with a context of
+// [Conn.api]: the loss of the connection, or err itself.
 func because(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); errors.Is(cause, ErrNotConnected) {
 		return cause
@@ -294,7 +295,7 @@ func because(ctx context.Context, err error) error {
 	return err
 }
 
-// withoutPasswords gives the URLs of address as they can be shown.
+// withoutPasswords returns the URLs of address for logs.
 func withoutPasswords(address string) (string, error) {
 	var shown []string
 	for part := range strings.SplitSeq(address, ",") {
@@ -304,7 +305,7 @@ func withoutPasswords(address string) (string, error) {
 		}
 		u, err := url.Parse(part)
 		if err != nil || u.Host == "" {
-			// Not the parser's error: it repeats the URL, password and all.
+			// The parser's error would contain the URL with the password.
 			return "", errors.New("connect to NATS: want a URL as nats://HOST:4222")
 		}
 		u.User = nil

@@ -1,26 +1,25 @@
-// Package jetstream makes NATS JetStream the stream of package eventing: a
-// [Stream] to read from and a [Publisher] to store events with.
+// Package jetstream implements the stream of package eventing on NATS JetStream: a
+// [Stream] to read from and a [Publisher] that stores events.
 //
-// # What is promised
+// # Guarantees
 //
-//   - A connection that is lost is made again, for ever. A consumer that is
-//     missing is made, with the settings that Tandem needs, and a stream that is
-//     missing by who publishes to it; a stream that is there is left as it is.
-//   - CloudEvents are written in the binary content mode of the NATS binding and
-//     read in both. A message that is none has an identity of its own, which is
+//   - A lost connection is reconnected without limit. A missing consumer is created with
+//     the settings that Tandem needs. A missing stream is created by its publishers. An
+//     existing stream is not changed.
+//   - CloudEvents are written in the binary content mode of the NATS binding and read in
+//     both modes. A message that is not a CloudEvent has an identity of its own, which is
 //     the same through a mirror.
 //
-// # What is not
+// # Limits
 //
-// JetStream answers before its files are synced, unless the server is run with
-// sync_interval: always. What it loses in a power failure, nobody gets back.
+// JetStream answers before its files are synced, unless the server runs with
+// sync_interval: always. Messages that it loses in a power failure are lost.
 //
 // # Design
 //
-// A consumer hands its unacknowledged messages out again only after AckWait, 90 s,
-// which is as it must be while their source is alive and waits for a function. A
-// source that was killed would wait that long for its own messages. So opening a
-// [Stream] with messages outstanding sets AckWait to a moment and back. Resetting
-// the consumer, which newer servers can, would hand out again whatever is above
-// the floor, also what was acknowledged.
+// A consumer redelivers unacknowledged messages only after AckWait, 90 s. It must be
+// that long while their source runs and waits for a function. A source that was killed
+// would wait that long for its own messages. So opening a [Stream] with outstanding
+// messages briefly reduces AckWait. Resetting the consumer, which newer servers can do,
+// would redeliver everything above the floor, including acknowledged messages.
 package jetstream

@@ -21,7 +21,7 @@ func ExampleConnect() {
 		Logger: slog.New(slog.NewJSONHandler(os.Stderr, nil)),
 	})
 	if err != nil {
-		log.Fatal(err) // the address is wrong
+		log.Fatal(err) // the address is invalid
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -30,7 +30,7 @@ func ExampleConnect() {
 	}
 }
 
-// A stream as one cluster and function read it, with a durable consumer of its own.
+// A stream as one cluster and function read it, with their own durable consumer.
 func ExampleNewStream() {
 	conn, err := jetstream.Connect(context.Background(), "nats://localhost:4222", jetstream.Config{})
 	if err != nil {

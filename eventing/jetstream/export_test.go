@@ -1,7 +1,7 @@
 package jetstream
 
-// Older is older, for tests: a message of that age would take them too long.
+// Older is older. Tests with messages of that age would take too long.
 var Older = older
 
-// SetRereadLimit has no more messages read again by their sequences.
+// SetRereadLimit bounds the messages that are read again by their sequences.
 func (s *Stream) SetRereadLimit(messages uint64) { s.rereadLimit = messages }

@@ -14,11 +14,11 @@ import (
 	"github.com/tandem-fn/tandem/eventing"
 )
 
-// Fetch gets the message from the stream by its sequence.
+// Fetch reads the message from the stream by its sequence.
 func (r *reader) Fetch(ctx context.Context, m eventing.Message) (eventing.Message, error) {
 	without, ok := m.(*message)
 	if !ok {
-		return nil, fmt.Errorf("fetch message %d: it is not one of this stream", m.Sequence())
+		return nil, fmt.Errorf("fetch message %d: it is not a message of this stream", m.Sequence())
 	}
 	stored, err := r.getMessage(ctx, m.Sequence())
 	if err != nil {
@@ -41,7 +41,7 @@ func (r *reader) getMessage(ctx context.Context, sequence uint64) (*natsjs.RawSt
 	direct := r.stored.CachedInfo().Config.AllowDirect
 	if errors.Is(err, natsjs.ErrMsgNotFound) {
 		err = eventing.ErrGone
-		if direct { // any server answers, also one that does not have all messages yet
+		if direct { // any server answers, even one that does not have all messages yet
 			var next uint64
 			if next, err = r.nextSequence(ctx, sequence); err == nil {
 				err = eventing.ErrGone
@@ -55,13 +55,13 @@ func (r *reader) getMessage(ctx context.Context, sequence uint64) (*natsjs.RawSt
 		return nil, fmt.Errorf("fetch message %d: %w", sequence, err)
 	}
 	if direct {
-		stored.Subject = added(stored.Header, subjectHeader) // the client takes the message's own header of this name
+		stored.Subject = added(stored.Header, subjectHeader) // the client would return a header of the message with this name
 		stored.Header = withoutDirect(stored.Header)
 	}
 	return stored, nil
 }
 
-// Headers that servers add to a message that is got directly.
+// Headers that servers add to a message read by a direct get.
 const (
 	pendingHeader   = "Nats-Num-Pending"
 	sequenceHeader  = "Nats-Sequence"
@@ -71,9 +71,9 @@ const (
 
 var directHeaders = []string{"Nats-Stream", subjectHeader, sequenceHeader, timestampHeader, pendingHeader, "Nats-Last-Sequence"}
 
-// withoutDirect returns the headers with which a message was stored, of those with which it was
-// got directly: a message that is no CloudEvent has an identity that depends on them. The
-// server adds its own behind those of the message.
+// withoutDirect returns the headers with which a message was stored, from those of a direct
+// get. The identity of a message that is not a CloudEvent depends on them. The server adds its
+// own after those of the message.
 func withoutDirect(header nats.Header) nats.Header {
 	for _, name := range directHeaders {
 		switch values := header[name]; len(values) {
@@ -99,8 +99,8 @@ func added(header nats.Header, name string) string {
 	return values[len(values)-1]
 }
 
-// nextSequence asks the leader of the stream for the first message from a sequence on; 0 if
-// there is none.
+// nextSequence asks the leader of the stream for the first sequence of a message from a
+// sequence on; 0 if there is none.
 func (r *reader) nextSequence(ctx context.Context, from uint64) (uint64, error) {
 	return repeat(ctx, func(ctx context.Context) (uint64, error) {
 		ctx, cancel := r.conn.api(ctx)
@@ -134,18 +134,18 @@ func (r *reader) nextSequence(ctx context.Context, from uint64) (uint64, error) 
 }
 
 const (
-	// directBatch is how many messages are got in one request, and plainBatch how many at
-	// once from a stream that does not allow direct gets.
+	// directBatch is the number of messages in one direct get, and plainBatch the number
+	// of concurrent gets from a stream that does not allow direct gets.
 	directBatch = 512
 	plainBatch  = 16
 
-	// directStall is how long the next message of a request may take.
+	// directStall is the longest wait for the next message of a request.
 	directStall = 2 * time.Second
 )
 
 // getMessages returns messages of the stream from a sequence on and before end, at most n, in
-// order, of at most bytes together if there are several, and the sequence with which to go
-// on.
+// order, of at most bytes together if there are several, and the sequence at which to
+// continue.
 func (r *reader) getMessages(ctx context.Context, from, end uint64, n, bytes int) ([]*natsjs.RawStreamMsg, uint64, error) {
 	n = int(min(uint64(n), end-from))
 	if !r.stored.CachedInfo().Config.AllowDirect {
@@ -177,7 +177,7 @@ func (r *reader) getMessages(ctx context.Context, from, end uint64, n, bytes int
 	}
 }
 
-// getPlainly gets messages one by one, from the leader of the stream.
+// getPlainly reads messages one by one from the leader of the stream.
 func (r *reader) getPlainly(ctx context.Context, from uint64, n, bytes int) (got []*natsjs.RawStreamMsg, next uint64, err error) {
 	type answer struct {
 		message *natsjs.RawStreamMsg
@@ -208,7 +208,7 @@ func (r *reader) getPlainly(ctx context.Context, from uint64, n, bytes int) (got
 	return got, next, nil
 }
 
-// getDirectly gets messages in one request, from any server that has the stream. Complete
+// getDirectly reads messages with one request, from any server of the stream. Complete
 // reports whether it ended for another reason than that this server has no more.
 func (r *reader) getDirectly(ctx context.Context, from uint64, n, bytes int) (got []*natsjs.RawStreamMsg, complete bool, err error) {
 	lost := r.conn.loss()
@@ -225,13 +225,13 @@ func (r *reader) getDirectly(ctx context.Context, from uint64, n, bytes int) (go
 	if err != nil {
 		return nil, false, err
 	}
-	defer func() { _ = sub.Unsubscribe() }() // only fails without a connection
+	defer func() { _ = sub.Unsubscribe() }() // fails only without a connection
 	if err := r.conn.client().PublishRequest(apiPrefix(r.stream.cfg.Domain)+".DIRECT.GET."+r.stream.cfg.Name, inbox, body); err != nil {
 		return nil, false, err
 	}
 	timer := time.NewTimer(directStall)
 	defer timer.Stop()
-	more := true // there is, as far as this server knows
+	more := true // this server has more messages
 	for {
 		select {
 		case m := <-messages:
@@ -252,7 +252,7 @@ func (r *reader) getDirectly(ctx context.Context, from uint64, n, bytes int) (go
 			got = append(got, stored)
 			pending := added(m.Header, pendingHeader)
 			stored.Header = withoutDirect(m.Header)
-			if more = pending != "0"; pending == "" { // a server that knows no batches has sent all
+			if more = pending != "0"; pending == "" { // a server that does not support batches has sent all
 				return got, true, nil
 			}
 		case <-lost:
@@ -265,7 +265,7 @@ func (r *reader) getDirectly(ctx context.Context, from uint64, n, bytes int) (go
 	}
 }
 
-// parseDirect reads what the server added to a message.
+// parseDirect parses the headers that the server added to a message.
 func parseDirect(m *nats.Msg) (*natsjs.RawStreamMsg, error) {
 	stored := &natsjs.RawStreamMsg{Subject: added(m.Header, subjectHeader), Header: m.Header, Data: m.Data}
 	if _, err := fmt.Sscan(added(m.Header, sequenceHeader), &stored.Sequence); err != nil {

@@ -14,9 +14,9 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
-// What is handed out to somebody else is noticed before anything that
-// comes after it is handed over; and nothing is noticed where nothing is missing, as
-// with a request that its size ends.
+// A message that was delivered to another subscriber is detected before any later one
+// is passed on. No gap is reported where nothing is missing, for example after a
+// request that its size ended.
 func TestAGapIsNoticed(t *testing.T) {
 	t.Parallel()
 
@@ -74,15 +74,15 @@ func TestAGapIsNoticed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range stolen.Messages() { // nobody acknowledges them
+	for range stolen.Messages() { // without acknowledging them
 	}
 	before := last
 	if err := take(reader, 10, 1<<20); !errors.Is(err, eventing.ErrMissed) || last != before {
 		t.Fatalf("after two were handed out elsewhere: %v, and %d messages", err, last-before)
 	}
 
-	// Opened again it has them first: the two, and the ten that it did not pass on, in whatever
-	// order the server redelivers them.
+	// After opening it again the missed messages are redelivered: the two, and the ten that it
+	// did not pass on, in the order of the server.
 	var again []uint64
 	for _, m := range pullN(t, openGapless(), 12) {
 		again = append(again, m.Sequence())

@@ -10,25 +10,25 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 )
 
-// historyStall is how long a read waits for the next message that must be there
-// before it gives up.
+// historyStall is the longest wait for the next message that must exist.
 const historyStall = 30 * time.Second
 
-// Past is a message of a stream as somebody sees it who looks back.
+// Past is a message of a stream in [Conn.History].
 type Past struct {
-	// Sequence is its place in the stream, Arrived when the stream stored it.
+	// Sequence is its position in the stream, Arrived the time at which the stream
+	// stored it.
 	Sequence uint64
 	Arrived  time.Time
 
-	// Event is what sources deliver: for a message that is no CloudEvent, one
-	// with the identity that it has in every cluster.
+	// Event is the event that sources deliver. For a message that is not a CloudEvent,
+	// it has the identity that the message has in every cluster.
 	Event event.Event
 }
 
-// Extent says what a stream holds.
+// Extent describes the range of messages in a stream.
 type Extent struct {
-	// Origin is the name that progress is saved under, Epoch the making of it,
-	// as those of [eventing.Reader].
+	// Origin is the name under which checkpoints are saved, Epoch the incarnation of
+	// the origin, like those of [eventing.Reader].
 	Origin, Epoch string
 
 	// First and Last are the sequences of the oldest and the newest message;
@@ -36,7 +36,7 @@ type Extent struct {
 	First, Last uint64
 }
 
-// Extent asks what a stream holds now.
+// Extent returns the current range of messages in a stream.
 func (c *Conn) Extent(ctx context.Context, cfg StreamConfig) (Extent, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -58,10 +58,9 @@ func (c *Conn) extent(ctx context.Context, cfg StreamConfig) (Extent, error) {
 	return Extent{Origin: origin.name, Epoch: origin.epoch, First: state.FirstSeq, Last: state.LastSeq}, nil
 }
 
-// History hands the messages from sequence from to sequence until, both included,
-// to receive, in their order. It has no place in the stream and leaves nothing
-// there. It ends with receive's error, or when a message that must be there does
-// not come for 30 s.
+// History passes the messages from sequence from to sequence until, both included, to
+// receive, in their order. It leaves no durable consumer in the stream. It returns
+// receive's error, or an error when a message that must exist does not arrive for 30 s.
 func (c *Conn) History(ctx context.Context, cfg StreamConfig, from, until uint64, receive func(Past) error) error {
 	extent, err := c.Extent(ctx, cfg)
 	if err != nil {
@@ -98,7 +97,7 @@ func (c *Conn) History(ctx context.Context, cfg StreamConfig, from, until uint64
 	}
 }
 
-// readFrom begins to read a stream; nil if it holds no message from there on.
+// readFrom starts to read a stream; nil if it has no message from there on.
 func (c *Conn) readFrom(ctx context.Context, cfg StreamConfig, from natsjs.OrderedConsumerConfig) (natsjs.MessagesContext, error) {
 	consumer, err := Ask(ctx, func(ctx context.Context) (natsjs.Consumer, error) {
 		return c.in(cfg.Domain).OrderedConsumer(ctx, cfg.Name, from)
@@ -113,7 +112,7 @@ func (c *Conn) readFrom(ctx context.Context, cfg StreamConfig, from natsjs.Order
 	if info.NumPending == 0 {
 		return nil, nil //nolint:nilnil // that there is nothing to read is an answer
 	}
-	// A request for messages that is never answered is noticed by its heartbeats.
+	// The heartbeats detect a request for messages that is never answered.
 	return consumer.Messages(natsjs.PullExpiry(pullWait), natsjs.PullHeartbeat(pullWait/2))
 }
 
@@ -137,8 +136,8 @@ func next(ctx context.Context, messages natsjs.MessagesContext, origin string) (
 	return Past{Sequence: meta.Sequence.Stream, Arrived: meta.Timestamp, Event: e}, meta.NumPending, nil
 }
 
-// SequenceAt gives the sequence of the first message that the stream stored at a
-// time or later, by its clock; the one after the last if there is none.
+// SequenceAt returns the sequence of the first message that the stream stored at a time
+// or later, by its clock; the one after the last if there is none.
 func (c *Conn) SequenceAt(ctx context.Context, cfg StreamConfig, at time.Time) (uint64, error) {
 	extent, err := c.Extent(ctx, cfg)
 	if err != nil {

@@ -214,7 +214,7 @@ func nativeTo(t *testing.T, url string) natsjs.JetStream {
 	return natstest.JetStream(t, url)
 }
 
-// createStream repeats a request that servers of a cluster may not answer.
+// createStream retries a request that servers of a cluster may not answer.
 func createStream(t *testing.T, js natsjs.JetStream, cfg natsjs.StreamConfig) {
 	t.Helper()
 
@@ -232,7 +232,7 @@ func open(t *testing.T, conn *jetstream.Conn, cluster string) eventing.Reader {
 	return openStream(t, conn, cluster, "EVENTS")
 }
 
-// pull gives exactly n messages and fails if there are more.
+// pull returns exactly n messages and fails if there are more.
 func pull(t *testing.T, reader eventing.Reader, n int) []eventing.Message {
 	t.Helper()
 

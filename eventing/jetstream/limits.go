@@ -15,35 +15,35 @@ import (
 )
 
 const (
-	// limitsAge is how old the stream's limits may be for an event that they accept.
+	// limitsAge is the maximum age of the stream's limits for accepting an event.
 	limitsAge = 10 * time.Second
 
-	// limitsFresh is how old they may be to refuse an event, and how long a lookup that
-	// failed keeps the next one from being tried.
+	// limitsFresh is the maximum age for rejecting an event, and the pause after a
+	// failed lookup.
 	limitsFresh = time.Second
 
-	// limitsTimeout bounds the lookup that an event waits for.
+	// limitsTimeout bounds the lookup for which an event waits.
 	limitsTimeout = 2 * time.Second
 
-	// unknownLimit is the size above which an event waits for limits that are not known.
+	// unknownLimit is the size above which an event waits for unknown limits.
 	unknownLimit = 64 << 10
 
-	// maxHeader is how many bytes of headers JetStream stores.
+	// maxHeader is the maximum size of headers in JetStream, in bytes.
 	maxHeader = 1<<16 - 1
 )
 
-// limits are what a stream accepts, as far as is known. It is safe for concurrent use.
+// limits are the known limits of a stream. It is safe for concurrent use.
 type limits struct {
 	looking chan struct{} // holds a token during a lookup
 
 	mu      sync.Mutex
 	known   bool
 	message int64     // max_msg_size; 0 for none
-	learned time.Time // when
+	learned time.Time // when message was learned
 	tried   time.Time // the end of the latest lookup
 }
 
-// learn notes the limits of a stream.
+// learn records the limits of a stream.
 func (l *limits) learn(info *natsjs.StreamInfo) {
 	at := time.Now() //nolint:forbidigo // an age
 	l.mu.Lock()
@@ -59,7 +59,7 @@ func (l *limits) get() (message int64, known bool, age time.Duration) {
 	return l.message, l.known, at.Sub(l.learned)
 }
 
-// lookUpLimits looks the limits up, unless another call has just done so.
+// lookUpLimits looks up the limits, unless another call has just done so.
 func (p *Publisher) lookUpLimits(ctx context.Context) {
 	l := &p.limits
 	select {
@@ -75,17 +75,17 @@ func (p *Publisher) lookUpLimits(ctx context.Context) {
 		return
 	}
 	if p.conn.Wait(ctx, limitsTimeout) == nil {
-		_, _ = p.find(ctx) // which learns them; the next event tries again
+		_, _ = p.find(ctx) // it learns the limits; the next event tries again
 	}
 	l.mu.Lock()
 	l.tried = time.Now() //nolint:forbidigo // an age
 	l.mu.Unlock()
 }
 
-// Check returns a [eventing.Rejection] for an event that the stream never accepts: one
+// Check returns a [eventing.Rejection] for an event that the stream can never accept: one
 // that is larger, with its headers, than max_payload of the server or max_msg_size of the
-// stream. It returns nil if the event is accepted, and while the limits are not known. A
-// limit that was changed is known after some seconds, and before an event is refused.
+// stream. It returns nil if the event is acceptable, and while the limits are unknown. A
+// changed limit is known after some seconds, and before an event is rejected.
 func (p *Publisher) Check(ctx context.Context, e event.Event) error {
 	most := upperBound(e)
 	stream, known, age := p.limits.get()
@@ -110,7 +110,7 @@ func (p *Publisher) Check(ctx context.Context, e event.Event) error {
 	return p.exceeds(e)
 }
 
-// atLeast returns a limit, or no limit for 0.
+// atLeast returns a limit; 0 means no limit.
 func atLeast(limit int64) int64 {
 	if limit <= 0 {
 		return 1 << 62
@@ -118,7 +118,7 @@ func atLeast(limit int64) int64 {
 	return limit
 }
 
-// exceeds returns a [eventing.Rejection] for an event that exceeds a limit that is known.
+// exceeds returns a [eventing.Rejection] for an event that exceeds a known limit.
 func (p *Publisher) exceeds(e event.Event) error {
 	m := newMessage()
 	if err := encode(m, e, ""); err != nil {
@@ -140,10 +140,10 @@ func (p *Publisher) exceeds(e event.Event) error {
 	return nil
 }
 
-// upperBound returns a size that the message of an event does not exceed. It costs less
-// than to encode it.
+// upperBound returns an upper bound of the size of an event's message. It is cheaper
+// than encoding it.
 func upperBound(e event.Event) int64 {
-	const fixed, perAttribute, perByte = 512, 16, 3 // names and ends of lines; percent-encoding
+	const fixed, perAttribute, perByte = 512, 16, 3 // names and line ends; percent-encoding
 	n := len(e.ID()) + len(cloudevent.Source(e)) + len(e.Type()) + len(e.Subject()) + len(e.DataContentType()) + len(e.DataSchema())
 	attributes := 0
 	if v1, ok := e.Context.(*event.EventContextV1); ok {

@@ -18,8 +18,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
-// sized returns event n, whose message has so many bytes with its headers, of which so
-// many are in an extension.
+// sized returns event n, whose message has the given size with its headers, of which a
+// part is in an extension.
 func sized(t *testing.T, n, bytes, extension int) event.Event {
 	t.Helper()
 
@@ -58,7 +58,8 @@ func TestALimitThatWasLoweredEndsNoConnectionForGood(t *testing.T) {
 	server.SetMaxPayload(t, 10_000)
 	events := newEvents(2, 20)
 	events[5] = sized(t, 7, 20_000, 0)
-	// The server ends the connection at the large one. With the next it tells the limit.
+	// The server closes the connection at the large one. It reports the limit on the
+	// next connection.
 	var err error
 	eventtest.Eventually(t, "all others are stored", func() bool {
 		err = publisher.Publish(t.Context(), events)
@@ -77,7 +78,7 @@ func TestALimitThatWasLoweredEndsNoConnectionForGood(t *testing.T) {
 	if err := publisher.Check(t.Context(), events[5]); !errors.Is(err, eventing.ErrTooLarge) || !strings.Contains(err.Error(), "max_payload of the server is 10000") {
 		t.Errorf("checked: %v", err)
 	}
-	// What reads with the connection, reads on.
+	// The reader of the connection continues.
 	got := 0
 	eventtest.Eventually(t, "the events are read", func() bool {
 		err := reader.Pull(t.Context(), 100, 1<<20, func(m eventing.Message) {
@@ -133,7 +134,7 @@ func TestAnEventThatIsTooLargeIsRefusedAsTheServerWould(t *testing.T) {
 			var rejected *eventing.Rejection
 			return errors.As(err, &rejected) && rejected.Code == tt.code && errors.Is(err, eventing.ErrTooLarge) && strings.Contains(err.Error(), tt.says)
 		})
-		// The stream agrees.
+		// The stream confirms it.
 		var err error
 		eventtest.Eventually(t, "the stream answers", func() bool {
 			err = publisher.Publish(t.Context(), []event.Event{e})

@@ -39,7 +39,7 @@ func TestAStreamThatIsThereIsReadWhileThoseWhoChangeConsumersAreAway(t *testing.
 		t.Fatal(err)
 	}
 
-	link.Cut() // three of six servers are no majority
+	link.Cut() // three of six servers have no majority
 	js := nativeTo(t, clusters[0].URL())
 	eventtest.Eventually(t, "no consumer can be made", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), jetstream.RequestTimeout)
@@ -58,7 +58,7 @@ func TestAStreamThatIsThereIsReadWhileThoseWhoChangeConsumersAreAway(t *testing.
 		return err == nil
 	})
 	publish(t, conn, newEvents(6, 3)...)
-	for i, m := range pull(t, reader, 8) { // at first what was outstanding
+	for i, m := range pull(t, reader, 8) { // first the outstanding messages
 		if want := uint64(1 + i); m.Sequence() != want {
 			t.Errorf("sequence %d, want %d", m.Sequence(), want)
 		}

@@ -16,10 +16,11 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
-// mutantVariable names the fault of a stream in a second process.
+// mutantVariable is the variable with the fault of a stream in a second process.
 const mutantVariable = "TANDEM_TEST_STREAM_MUTANT"
 
-// mutants are faults of a stream, by the test of package streamtest that finds them.
+// mutants are faults of a stream, by the test of package streamtest that must find
+// them.
 var mutants = map[string]mutant{
 	"the_floor_stays_below":                      {floor: 1},
 	"a_recreated_stream_has_another_epoch":       {epoch: "always"},
@@ -54,7 +55,7 @@ func TestTheSuiteFindsFaults(t *testing.T) {
 
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, program, "-test.run=^TestTheSuiteFindsFaults$/^"+name, "-test.timeout=40s") // half of it is what the suite waits
+			cmd := exec.CommandContext(ctx, program, "-test.run=^TestTheSuiteFindsFaults$/^"+name, "-test.timeout=40s") // the suite waits for half of it
 			cmd.Env = append(os.Environ(), mutantVariable+"="+name)
 			out, err := cmd.CombinedOutput()
 			if err == nil || !strings.Contains(string(out), "--- FAIL: TestTheSuiteFindsFaults/"+name) {

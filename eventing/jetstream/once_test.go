@@ -10,7 +10,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 )
 
-// These promises exceed those of package streamtest.
+// These guarantees exceed those of package streamtest.
 
 func TestAnAcknowledgedMessageIsNotRedeliveredWhateverWasBefore(t *testing.T) {
 	t.Parallel()

@@ -11,27 +11,24 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 )
 
-// originKey is the key in a consumer's metadata under which is remembered where
-// the messages of its stream were stored first, so that it is known while nobody
-// can be asked.
+// originKey is the key in a consumer's metadata under which the origin of its stream's
+// messages is stored, so that it is known while the origin is unreachable.
 const originKey = "tandem-origin"
 
-// maxMirrors bounds how many mirrors of mirrors are followed, as they may go in a
-// circle.
+// maxMirrors bounds the chain of mirrors that is followed, because it may be circular.
 const maxMirrors = 8
 
-// origin is the stream in which messages were stored first. A mirror has the
-// sequence numbers of its origin, so what is known of these, as how far somebody
-// has come, is known of the origin.
+// origin is the stream in which messages were stored first. A mirror has the sequences
+// of its origin, so the progress of a consumer is saved for the origin.
 type origin struct {
 	name  string
-	epoch string // when it was made
+	epoch string // when it was created
 
-	config natsjs.StreamConfig // zero if it is only remembered
+	config natsjs.StreamConfig // zero if the origin is only remembered
 }
 
-// findOrigin follows mirrors to where they begin. If that is away the answer is
-// what was found out before; the error says that nothing was.
+// findOrigin follows mirrors to their origin. If the origin is unreachable, it returns
+// the remembered one; the error means that there is none.
 func (s *Stream) findOrigin(ctx context.Context, stream natsjs.Stream) (origin, error) {
 	info := stream.CachedInfo()
 	state := info.State
@@ -43,7 +40,7 @@ func (s *Stream) findOrigin(ctx context.Context, stream natsjs.Stream) (origin, 
 		mirror := info.Config.Mirror
 		if mirror == nil {
 			if older(state, info.Created) {
-				return origin{}, fmt.Errorf("mirror %s has messages of a stream %s that was there before the one that is there now, and passes over as many of that one: delete the mirror and make it again", s.cfg, info.Config.Name)
+				return origin{}, fmt.Errorf("mirror %s has messages of an earlier stream %s, which was deleted and recreated, and skips as many of the new one: delete the mirror and create it again", s.cfg, info.Config.Name)
 			}
 			return origin{name: info.Config.Name, epoch: info.Created.UTC().Format(time.RFC3339Nano), config: info.Config}, nil
 		}
@@ -58,20 +55,21 @@ func (s *Stream) findOrigin(ctx context.Context, stream natsjs.Stream) (origin, 
 			return origin{}, fmt.Errorf("find stream %s, of which %s is a mirror: %w", mirror.Name, s.cfg, err)
 		}
 	}
-	return origin{}, fmt.Errorf("stream %s is a mirror of a mirror, and so on: want at most %d", s.cfg, maxMirrors)
+	return origin{}, fmt.Errorf("stream %s is the end of a chain of mirrors: want at most %d", s.cfg, maxMirrors)
 }
 
-// older says whether a mirror has messages from before its origin was made: then
-// it was deleted and made again, and the mirror goes on only where the new one has
-// more messages than the old one had. Clocks within a cluster are that close.
+// older reports whether a mirror has messages from before its origin was created. Then
+// the origin was deleted and recreated, and the mirror continues only after the new one
+// has more messages than the old one had. Clocks within a cluster differ by less than
+// the skew.
 func older(mirror natsjs.StreamState, created time.Time) bool {
 	const skew = 30 * time.Second
 	return mirror.Msgs > 0 && mirror.FirstTime.Before(created.Add(-skew))
 }
 
-// alone sees to it that no other stream with this origin is read for the same
-// cluster and function: progress is saved by the origin, and two streams of one
-// name in different domains would give their messages one identity.
+// alone returns an error if another stream with this origin is read for the same
+// cluster and function: checkpoints are saved by origin, and two streams of one name in
+// different domains would have messages with the same identity.
 func (s *Stream) alone(o origin) error {
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
@@ -81,7 +79,7 @@ func (s *Stream) alone(o origin) error {
 		s.conn.read[s.consumer] = read
 	}
 	if other, ok := read[o.name]; ok && other != s.cfg.String() {
-		return fmt.Errorf("streams %s and %s are both %s, or mirrors of a stream of that name: read one of them, and give streams that are made apart different names", other, s.cfg, o.name)
+		return fmt.Errorf("streams %s and %s are both %s, or mirrors of a stream of that name: read one of them, or give separate streams different names", other, s.cfg, o.name)
 	}
 	read[o.name] = s.cfg.String()
 	return nil
@@ -97,7 +95,7 @@ func (s *Stream) ask(ctx context.Context, js natsjs.JetStream, name string) (*na
 	return stream.CachedInfo(), nil
 }
 
-// remembered looks for the origin with all consumers of the stream, the own first.
+// remembered looks up the origin in all consumers of the stream, this one's first.
 func (s *Stream) remembered(ctx context.Context, stream natsjs.Stream) (origin, bool) {
 	ctx, cancel := s.conn.api(ctx)
 	defer cancel()
@@ -117,7 +115,7 @@ func (s *Stream) remembered(ctx context.Context, stream natsjs.Stream) (origin, 
 	return found, ok
 }
 
-// remember gives a consumer's metadata with the origin in it.
+// remember returns a consumer's metadata with the origin in it.
 func (o origin) remember(metadata map[string]string) map[string]string {
 	with := maps.Clone(metadata)
 	if with == nil {
@@ -127,7 +125,7 @@ func (o origin) remember(metadata map[string]string) map[string]string {
 	return with
 }
 
-// recall reads what [origin.remember] wrote.
+// recall reads the metadata of [origin.remember].
 func recall(metadata map[string]string) (origin, bool) {
 	value := metadata[originKey]
 	i := strings.LastIndexByte(value, '@')

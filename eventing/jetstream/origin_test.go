@@ -46,7 +46,7 @@ func TestAMirrorInAnotherDomainIsItsOriginToWhoReadsIt(t *testing.T) {
 		t.Errorf("the mirror is %s of %s, its origin is %s of %s", copied.Origin(), copied.Epoch(), origin.Origin(), origin.Epoch())
 	}
 
-	// Who is in the west may name the domain, or read the origin in the east.
+	// A source in the west may name the domain, or read the origin in the east.
 	for spec, cluster := range map[string]string{"COPY@west": "northwest", "EAST@east": "southwest", "COPY": "south"} {
 		r := openStream(t, west, cluster, spec)
 		if r.Epoch() != origin.Epoch() || r.Origin() != "EAST" {
@@ -62,7 +62,8 @@ func TestAMirrorInAnotherDomainIsItsOriginToWhoReadsIt(t *testing.T) {
 	_, err = stream.Open(t.Context(), eventing.OpenConfig{})
 	wantError(t, err, "streams COPY and EAST@east are both EAST")
 
-	// While the origin is away, what was found out before counts, by anybody.
+	// While the origin is unreachable, the remembered one counts, whichever consumer
+	// has it.
 	link.Cut()
 	for _, cluster := range []string{"west", "north"} {
 		r := openStream(t, west, cluster, "COPY")

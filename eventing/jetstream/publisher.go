@@ -18,41 +18,41 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
-// publishAhead is how many events one call of Publish sends before it waits until half of
-// them are answered. More fill the server's queue for the stream, and it
-// then refuses some.
+// publishAhead is the number of events that one call of Publish sends before it waits
+// until half of them are answered. More would fill the server's queue for the stream, and
+// the server would reject some.
 const publishAhead = 512
 
-// While nobody takes the subject of an event, it is sent again so often before the stream
-// is looked at.
+// If no stream accepts the subject of an event, the event is sent again this often before
+// the stream is looked up.
 const (
 	noResponseTries = 2
 	noResponseWait  = 250 * time.Millisecond
 )
 
-// undecidedWait is the pause before an event is sent again of which the stream is storing
-// a copy at the moment.
+// undecidedWait is the pause before an event is sent again of which the stream is
+// currently storing a copy.
 const undecidedWait = 50 * time.Millisecond
 
-// Codes of the server that package jetstream of nats.go has no names for.
+// Error codes of the server without a name in package jetstream of nats.go.
 const (
 	errCodeHeaderTooLarge     natsjs.ErrorCode = 10097
 	errCodeDuplicateUndecided natsjs.ErrorCode = 10158
 )
 
-// Publisher stores events in one stream. It may be used concurrently.
+// Publisher stores events in one stream. It is safe for concurrent use.
 type Publisher struct {
 	conn  *Conn
 	cfg   StreamConfig
-	found atomic.Bool // the stream, once
+	found atomic.Bool // the stream was found
 
 	limits limits
 }
 
 var _ eventing.Publisher = (*Publisher)(nil)
 
-// NewPublisher gives a Publisher to the stream, which is made when it is missing.
-// The error says what is wrong with cfg.
+// NewPublisher returns a Publisher to the stream, which is created if it is missing.
+// The error describes an invalid cfg.
 func NewPublisher(conn *Conn, cfg StreamConfig) (*Publisher, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -61,11 +61,10 @@ func NewPublisher(conn *Conn, cfg StreamConfig) (*Publisher, error) {
 	return &Publisher{conn: conn, cfg: cfg, limits: limits{looking: make(chan struct{}, 1)}}, nil
 }
 
-// Publish stores events, as [eventing.Publisher] says. It sends many before it
-// waits for answers, and waits no longer than ctx lets it; without a connection
-// it does not wait at all ([ErrNotConnected]). Events that are not answered within
-// [RequestTimeout] are sent again, as by [Ask]. The stream recognises a repeated
-// event within its duplicate window.
+// Publish implements [eventing.Publisher]. It sends many events before it waits for
+// answers, for as long as ctx lasts; without a connection it returns [ErrNotConnected]
+// immediately. Events that are not answered within [RequestTimeout] are sent again, as
+// by [Ask]. The stream deduplicates events within its duplicate window.
 func (p *Publisher) Publish(ctx context.Context, events []event.Event) error {
 	limit := ctx
 	if _, bounded := ctx.Deadline(); !bounded {
@@ -88,7 +87,7 @@ func (p *Publisher) Publish(ctx context.Context, events []event.Event) error {
 		for _, i := range rest {
 			switch {
 			case errors.Is(reasons[i], natsjs.ErrNoStreamResponse):
-				wait = max(wait, noResponseWait) // perhaps the leader changes
+				wait = max(wait, noResponseWait) // the leader may be changing
 			case !unanswered(reasons[i]):
 				wait = max(wait, undecidedWait)
 			}
@@ -116,8 +115,7 @@ func (p *Publisher) Publish(ctx context.Context, events []event.Event) error {
 	return nil
 }
 
-// passing reports whether an event that was not stored for this reason may be stored a
-// moment later.
+// passing reports whether an event with this reason may be stored a moment later.
 func passing(reason error) bool {
 	if reason == nil {
 		return false
@@ -127,8 +125,8 @@ func passing(reason error) bool {
 		errors.As(reason, &refused) && (refused.ErrorCode == errCodeDuplicateUndecided || refused.ErrorCode == natsjs.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
-// explain looks at the stream, since it takes the subjects of some events from nobody: it
-// is gone, or it has no leader. It returns the events that are worth another attempt.
+// explain looks up the stream, because it did not accept the subjects of some events: it
+// was deleted, or has no leader. It returns the events that are worth another attempt.
 func (p *Publisher) explain(ctx context.Context, rest []int, reasons []error, again bool) []int {
 	info, err := p.find(ctx)
 	if err == nil {
@@ -184,7 +182,7 @@ func (p *Publisher) attempt(ctx context.Context, events []event.Event, rest []in
 		return
 	}
 	subject := func(n int) string { return Subject(p.cfg.prefix(), events[rest[n]].Type()) }
-	m := newMessage() // for one event after the other: the client copies it
+	m := newMessage() // reused for all events: the client copies it
 	eventType, to := "", ""
 	storing, err := p.conn.storings.begin(p.cfg.Name, subject)
 	if err != nil {
@@ -220,7 +218,7 @@ func (p *Publisher) attempt(ctx context.Context, events []event.Event, rest []in
 // newMessage returns a message for [encode].
 func newMessage() *nats.Msg { return &nats.Msg{Header: make(nats.Header, 8)} }
 
-// encode makes m the message of an event. The error is a [eventing.Rejection].
+// encode sets m to the message of an event. The error is a [eventing.Rejection].
 func encode(m *nats.Msg, e event.Event, subject string) error {
 	clear(m.Header)
 	if err := addHeaders(m.Header, e); err != nil {
@@ -231,8 +229,8 @@ func encode(m *nats.Msg, e event.Event, subject string) error {
 	return nil
 }
 
-// tooLarge returns the [eventing.Rejection] that a reason means for an event that never
-// fits; else the reason.
+// tooLarge returns a [eventing.Rejection] if the reason means that an event can never
+// fit; else the reason.
 func (p *Publisher) tooLarge(ctx context.Context, e event.Event, reason error) error {
 	if reason == nil {
 		return nil
@@ -245,7 +243,7 @@ func (p *Publisher) tooLarge(ctx context.Context, e event.Event, reason error) e
 	if err := p.Check(ctx, e); err != nil {
 		return err
 	}
-	// By a limit that is not known here.
+	// The limit is not one of those known here.
 	return &eventing.Rejection{Code: http.StatusRequestEntityTooLarge, Err: fmt.Errorf("%w: %w", eventing.ErrTooLarge, reason)}
 }
 

@@ -7,7 +7,7 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
-// BenchmarkEncodeMessages makes the messages of outputs, as a call of Publish does.
+// BenchmarkEncodeMessages encodes the messages of outputs, as a call of Publish does.
 func BenchmarkEncodeMessages(b *testing.B) {
 	events := make([]event.Event, 64)
 	for i := range events {

@@ -10,7 +10,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 )
 
-// One message after the other is made of the same headers.
+// The messages of one call reuse the same headers.
 func TestEventsOfOneCallKeepTheirOwnAttributes(t *testing.T) {
 	t.Parallel()
 

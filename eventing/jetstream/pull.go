@@ -12,45 +12,46 @@ import (
 )
 
 const (
-	// pullWait is how long the server may wait for messages until it ends a
-	// request for some. It is shorter than the lease of a source by more than the time
-	// between two renewals: to one that stands still, no message is delivered any more
-	// when another takes over.
+	// pullWait is how long the server waits for messages before it ends a request. It
+	// is shorter than the lease of a source by more than the time between two renewals:
+	// if a source stalls, no message is delivered to it any more when another takes
+	// over.
 	pullWait = 1500 * time.Millisecond
 
-	// pullPatience is how long nothing may come after that, or after the server
-	// has said that the request is over, until it is given up.
+	// pullPatience is the longest wait for a message after that, or after the server
+	// has reported the end of the request.
 	pullPatience = 2 * time.Second
 
-	// Headers of what the server says about a request, and of how many messages
-	// it has still to send for it.
+	// Headers of the server's status of a request, and of how many messages it has
+	// still to send for it.
 	statusHeader      = "Status"
 	descriptionHeader = "Description"
 	missingHeader     = "Nats-Pending-Messages"
 
-	// exceedsBytes is how the server ends a request whose next message has no room.
+	// exceedsBytes is the description with which the server ends a request whose next
+	// message does not fit.
 	exceedsBytes = "Message Size Exceeds MaxBytes"
 )
 
-// pullRequest asks a consumer for messages.
+// pullRequest requests messages from a consumer.
 type pullRequest struct {
 	Batch    int           `json:"batch"`
 	MaxBytes int           `json:"max_bytes,omitempty"`
 	Expires  time.Duration `json:"expires"`
 }
 
-// errTooSmall says that the next message is larger than was asked for.
+// errTooSmall means that the next message exceeds the requested size.
 var errTooSmall = errors.New("the next message is larger")
 
-// request is one request for n messages of at most bytes together, 0 for as many as
-// they are. That it ended early, since nothing came or ctx ended, is no error. The
-// error is errTooSmall if not one message came for lack of room.
+// request requests n messages of at most bytes together; 0 bytes means no limit. A
+// request that ends early, because no messages arrived or ctx ended, is not an error.
+// The error is errTooSmall if no message arrived because the next one did not fit.
 //
-// It is not the client's Fetch: when a request ends, the server says so, and a
-// replicated consumer hands its messages out only after most replicas know of
-// them; so the word of the end overtakes the messages, and the client does not wait
-// for these. They would come again after AckWait. With a bound in bytes that
-// happens with every request that is met.
+// It does not use the client's Fetch. When a request ends, the server sends a status,
+// but a replicated consumer delivers its messages only after most replicas have
+// confirmed them. So the status overtakes the messages, and the client does not wait
+// for these; they would be redelivered after AckWait. With a limit in bytes that
+// happens with every request that reaches it.
 func (r *reader) request(ctx context.Context, n, bytes int, receive func(*nats.Msg)) error {
 	lost := r.conn.loss()
 	if err := r.conn.Ready(); err != nil {
@@ -60,13 +61,13 @@ func (r *reader) request(ctx context.Context, n, bytes int, receive func(*nats.M
 	if err != nil {
 		return err
 	}
-	messages := make(chan *nats.Msg, n+16) // room for all, and for what is said
+	messages := make(chan *nats.Msg, n+16) // room for all messages, and for statuses
 	inbox := r.conn.client().NewInbox()
 	sub, err := r.conn.client().ChanSubscribe(inbox, messages)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = sub.Unsubscribe() }() // only fails without a connection
+	defer func() { _ = sub.Unsubscribe() }() // fails only without a connection
 	if err := r.conn.client().PublishRequest(r.pullFrom, inbox, body); err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func (r *reader) request(ctx context.Context, n, bytes int, receive func(*nats.M
 	}
 	for p.came < p.due {
 		select {
-		case m := <-messages: // mostly it is there, and costs a fraction of what waiting does
+		case m := <-messages: // usually there is one, which costs a fraction of a wait
 			take(m)
 			continue
 		default:
@@ -90,7 +91,7 @@ func (r *reader) request(ctx context.Context, n, bytes int, receive func(*nats.M
 		case m := <-messages:
 			take(m)
 		case <-lost:
-			// The server, or its successor, knows nothing of the request.
+			// The server, or its successor, does not know the request.
 			p.drain(messages)
 			return &notConnectedError{where: r.conn.where}
 		case <-ctx.Done():
@@ -98,9 +99,9 @@ func (r *reader) request(ctx context.Context, n, bytes int, receive func(*nats.M
 			return nil
 		case <-timer.C:
 			if p.over {
-				return fmt.Errorf("ask for messages: %d that the server has sent did not come", p.due-p.came)
+				return fmt.Errorf("request messages: %d messages that the server has sent did not arrive", p.due-p.came)
 			}
-			return nil // the server is gone, or about to be
+			return nil // the server is, or will soon be, unavailable
 		}
 	}
 	if p.tooSmall && p.came == 0 {
@@ -109,18 +110,18 @@ func (r *reader) request(ctx context.Context, n, bytes int, receive func(*nats.M
 	return p.err
 }
 
-// pulling is how far a request has come.
+// pulling is the progress of a request.
 type pulling struct {
 	asked    int // messages
 	came     int
-	due      int  // as many as were asked for, until the server says how many there are
-	over     bool // it has said so
-	tooSmall bool // since the next message has no room
+	due      int  // the requested number, until the server states how many there are
+	over     bool // the server has ended the request
+	tooSmall bool // because the next message does not fit
 	err      error
 	receive  func(*nats.Msg)
 }
 
-// take takes what the server sends. What it says itself has no reply subject.
+// take processes a message of the server. A status has no reply subject.
 func (p *pulling) take(m *nats.Msg) {
 	if m.Reply != "" || m.Header.Get(statusHeader) == "" {
 		p.came++
@@ -128,7 +129,7 @@ func (p *pulling) take(m *nats.Msg) {
 		return
 	}
 	status, description := m.Header.Get(statusHeader), m.Header.Get(descriptionHeader)
-	if status == "100" { // to say that it is there
+	if status == "100" { // a heartbeat
 		return
 	}
 	p.over, p.tooSmall = true, description == exceedsBytes
@@ -140,11 +141,11 @@ func (p *pulling) take(m *nats.Msg) {
 		p.due = p.came
 	default:
 		p.due = p.came
-		p.err = fmt.Errorf("ask for messages: the server answers %s %s", status, description)
+		p.err = fmt.Errorf("request messages: the server answers %s %s", status, description)
 	}
 }
 
-// drain takes what is there already.
+// drain processes the messages that have already arrived.
 func (p *pulling) drain(messages <-chan *nats.Msg) {
 	for {
 		select {

@@ -15,8 +15,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
-// What is read from a replicated stream comes after the word that the request is
-// over, and must not be taken for lost.
+// Messages of a replicated stream arrive after the status that ends the request, and
+// must not count as lost.
 func TestAReplicatedStreamIsReadWithoutWaitingForAckWait(t *testing.T) {
 	t.Parallel()
 
@@ -33,7 +33,7 @@ func TestAReplicatedStreamIsReadWithoutWaitingForAckWait(t *testing.T) {
 		{n: 10, bytes: 1 << 20},         // ended by the number of messages
 		{n: 1000, bytes: 4000},          // by their size
 		{n: 10, bytes: 1},               // each larger than what there is room for
-		{n: events, bytes: 1 << 20},     // all of them
+		{n: events, bytes: 1 << 20},     // ended after all of them
 		{n: 2 * events, bytes: 1 << 20}, // by the time
 	} {
 		reader := open(t, conn, fmt.Sprintf("n%d-b%d", tt.n, tt.bytes))
@@ -51,12 +51,13 @@ func TestAReplicatedStreamIsReadWithoutWaitingForAckWait(t *testing.T) {
 				}
 			})
 			if err != nil && len(seen) == 0 && strings.Contains(err.Error(), "503") && time.Since(begun) < 30*time.Second {
-				// A new consumer has no leader yet, and the servers say so.
+				// A new consumer has no leader yet, and the servers answer so.
 				reader = open(t, conn, fmt.Sprintf("n%d-b%d", tt.n, tt.bytes))
 				continue
 			}
-			if err != nil && strings.Contains(err.Error(), "did not come") && stalls() > time.Second {
-				// This process stood still for the 2 s in which they had to come: they come again.
+			if err != nil && strings.Contains(err.Error(), "did not arrive") && stalls() > time.Second {
+				// This process stalled for the 2 s in which they had to arrive: they are
+				// redelivered.
 				late, reader = true, open(t, conn, fmt.Sprintf("n%d-b%d", tt.n, tt.bytes))
 				continue
 			}
@@ -110,5 +111,5 @@ func TestADeletedConsumerIsNoticed(t *testing.T) {
 	if err := js.DeleteConsumer(t.Context(), "EVENTS", "tandem-east-flights"); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, <-failed, "ask for messages: the server answers 409 Consumer Deleted")
+	wantError(t, <-failed, "request messages: the server answers 409 Consumer Deleted")
 }

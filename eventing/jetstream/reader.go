@@ -19,8 +19,8 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// sourcedHeader is where the server notes, in a stream that copies others with
-// "sources", where a message was stored first.
+// sourcedHeader is the header in which the server records, in a stream that copies
+// others with "sources", where a message was stored first.
 const sourcedHeader = "Nats-Stream-Source"
 
 type reader struct {
@@ -29,33 +29,34 @@ type reader struct {
 	want     consumerWanted
 	stored   natsjs.Stream
 	consumer natsjs.Consumer
-	pullFrom string // the subject that asks for messages
+	pullFrom string // the subject of requests for messages
 	origin   string
 	epoch    string
-	changed  atomic.Pointer[error] // the consumer, since it was opened
+	changed  atomic.Pointer[error] // the consumer was changed since it was opened
 	risk     atomic.Pointer[error] // of the stream's settings
-	looks    atomic.Uint64         // for the position
-	looking  atomic.Bool           // at the settings
+	looks    atomic.Uint64         // number of lookups of the position
+	looking  atomic.Bool           // looking up the settings
 
-	originConfig natsjs.StreamConfig // as it was found last; for noteRisk
+	originConfig natsjs.StreamConfig // as found last; for noteRisk
 
-	// Each message that a consumer hands out, also again, has the next number.
+	// Each delivery of a message by a consumer, including redeliveries, has the next
+	// number.
 	gapless   bool
-	delivered uint64 // the number of the latest one
+	delivered uint64 // the number of the latest delivery
 
 	seen seen // of the same consumer
 
-	// Before the consumer is asked for messages, those from next on and before end are read
-	// again by their sequences.
+	// Before messages are requested from the consumer, those from next on and before end
+	// are read again by their sequences.
 	next, end uint64
-	reclaimed bool // the consumer redelivers what it waits for
+	reclaimed bool // the consumer redelivers its outstanding messages
 }
 
 func (r *reader) Origin() string { return r.origin }
 func (r *reader) Epoch() string  { return r.epoch }
 
-// Pull passes messages that are read again, or is one request for n messages, or, if the next
-// one alone is larger than bytes, another one for that.
+// Pull passes messages that are read again, or sends one request for n messages. If the next
+// message alone is larger than bytes, it sends another request for it.
 func (r *reader) Pull(ctx context.Context, n, bytes int, receive func(eventing.Message)) error {
 	if err := r.changed.Load(); err != nil {
 		return *err
@@ -69,8 +70,8 @@ func (r *reader) Pull(ctx context.Context, n, bytes int, receive func(eventing.M
 	take := func(m *nats.Msg) {
 		meta, err := m.Metadata()
 		if err != nil {
-			// Whoever sends to our inbox is not the server.
-			r.conn.logger.LogAttrs(ctx, slog.LevelWarn, "ignored a message without a reply subject", slog.String("subject", m.Subject), slog.Any("err", err))
+			// The sender to this inbox is not the server.
+			r.conn.logger.LogAttrs(ctx, slog.LevelWarn, "ignored a message without a reply subject, which the server does not send: find the client that publishes to the subject", slog.String("subject", m.Subject), slog.Any("err", err))
 			return
 		}
 		if r.gapless {
@@ -107,7 +108,8 @@ func (r *reader) Position(ctx context.Context) (eventing.Position, error) {
 	return position, err
 }
 
-// position is also how many messages the consumer has handed out in its life.
+// position returns the position, and how many deliveries the consumer has made in its
+// lifetime.
 func (r *reader) position(ctx context.Context) (position eventing.Position, handedOut uint64, err error) {
 	ctx, cancel := r.conn.api(ctx)
 	defer cancel()
@@ -120,7 +122,7 @@ func (r *reader) position(ctx context.Context) (position eventing.Position, hand
 	}
 	r.lookAtSettings(ctx)
 	if err := checkConsumer(info); err != nil {
-		r.changed.Store(&err) // to open it again puts it right
+		r.changed.Store(&err) // opening the consumer again corrects it
 	}
 	return eventing.Position{
 		Floor:          info.AckFloor.Stream + 1,
@@ -133,13 +135,13 @@ func (r *reader) position(ctx context.Context) (position eventing.Position, hand
 // message is one message of a consumer.
 type message struct {
 	conn     *Conn
-	msg      *nats.Msg // nil without payload
+	msg      *nats.Msg // nil without the payload
 	reply    string    // the subject of answers
 	sequence uint64
 	arrived  time.Time
 	pending  uint64
 	origin   string
-	stream   *Stream // that waits for the acknowledgement too; nil for the consumer alone
+	stream   *Stream // waits for the acknowledgement too; nil if only the consumer does
 }
 
 func (m *message) Sequence() uint64   { return m.sequence }
@@ -158,9 +160,8 @@ func (m *message) Nak() error        { return m.answer("-NAK") }
 
 const acknowledged = "+ACK"
 
-// answer tells the consumer what became of the message, as the protocol of
-// JetStream has it. The client's own functions go through the subscription, which
-// is gone by then.
+// answer sends an acknowledgement of JetStream's protocol to the consumer. The client's
+// own functions use the subscription, which does not exist any more.
 func (m *message) answer(word string) error {
 	if m.stream != nil && word == acknowledged {
 		m.stream.acknowledgedAgain(m.sequence)
@@ -171,7 +172,7 @@ func (m *message) answer(word string) error {
 	return nil
 }
 
-// Size is that of subject, headers and data.
+// Size returns the size of subject, headers and data.
 func (m *message) Size() int { return m.msg.Size() }
 
 func (m *message) Event() event.Event {
@@ -181,7 +182,8 @@ func (m *message) Event() event.Event {
 	return m.foreign()
 }
 
-// Unreadable returns why the message, which looks like a CloudEvent, is none; nil for others.
+// Unreadable returns why the message, which looks like a CloudEvent, is not one; nil for
+// others.
 func (m *message) Unreadable() error {
 	if err := unreadable(m.msg.Header, m.msg.Data); err != nil {
 		return fmt.Errorf("%w; it is message %d on subject %s", err, m.sequence, clip(m.msg.Subject))
@@ -189,8 +191,8 @@ func (m *message) Unreadable() error {
 	return nil
 }
 
-// foreign makes an event of a message that is none: with the subject and the
-// time that it has in the stream, and its data as it is.
+// foreign returns the event for a message that is not a CloudEvent: with the subject
+// and time that it has in the stream, and its data unchanged.
 func (m *message) foreign() event.Event {
 	origin := eventing.Origin{Stream: m.origin, Sequence: m.Sequence()}
 	header := m.msg.Header
@@ -210,8 +212,8 @@ func (m *message) foreign() event.Event {
 	if uri := types.ParseURIRef(source); uri != nil {
 		c.Source = *uri
 	}
-	// What looks like an event is in no order: its own subject cannot be read, and another
-	// one would hold back what has nothing to do with it.
+	// A message that looks like an event has no subject for ordering: its own subject is
+	// unreadable, and another one would hold back unrelated events.
 	sign, _ := signOf(m.msg.Header, m.msg.Data)
 	if subject := m.msg.Subject; sign == "" && subject != "" && cloudevent.CheckText(subject) == nil {
 		c.Subject = &subject
@@ -229,14 +231,14 @@ func (m *message) foreign() event.Event {
 		e.DataEncoded, e.DataBase64 = data, true
 	}
 	if err := cloudevent.Check(e); err != nil {
-		// Only a name of a stream that NATS does not allow leads here.
+		// The event can be invalid only if NATS does not allow the name of the stream.
 		panic("jetstream: event made of a message is invalid: " + err.Error())
 	}
 	return e
 }
 
-// parseSourced reads "STREAM SEQUENCE ...", where STREAM may be followed by ':'
-// and a hash of where it is.
+// parseSourced parses "STREAM SEQUENCE ...", where STREAM may be followed by ':' and a
+// hash of its location.
 func parseSourced(header string) (eventing.Origin, bool) {
 	fields := strings.Fields(header)
 	if len(fields) < 2 {

@@ -9,15 +9,15 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 )
 
-// silence is how long a leader may not have heard of a replica that still counts
-// as there. They speak every second.
+// silence is the time without a sign of a replica after which its leader's report
+// counts it as lost. They communicate every second.
 const silence = 4 * time.Second
 
-// ErrDuplicateWindow says that a stream recognises repeated events for too short a
-// time. Somebody has to set another one.
+// ErrDuplicateWindow means that a stream's duplicate window is too short. An operator
+// has to change it.
 var ErrDuplicateWindow = errors.New("the stream's duplicate window is too short")
 
-// find gives the stream, which is made if it is missing.
+// find returns the stream, which is created if it is missing.
 func (p *Publisher) find(ctx context.Context) (*natsjs.StreamInfo, error) {
 	stream, err := p.conn.ensureStream(ctx, p.cfg)
 	if err != nil {
@@ -32,9 +32,8 @@ func (p *Publisher) find(ctx context.Context) (*natsjs.StreamInfo, error) {
 	return info, nil
 }
 
-// Ready reports why the stream could not store an event now: no connection, no
-// stream, one that takes none or not enough servers to store it, or, for good,
-// [ErrDuplicateWindow].
+// Ready returns why the stream cannot store an event now: no connection, no stream, a
+// stream that accepts none, or too few servers. [ErrDuplicateWindow] is permanent.
 func (p *Publisher) Ready(ctx context.Context) error {
 	info, err := p.find(ctx)
 	if err != nil {
@@ -43,25 +42,25 @@ func (p *Publisher) Ready(ctx context.Context) error {
 	return canStore(info)
 }
 
-// canStore reports why a stream takes no events now, as far as it says so itself.
+// canStore returns why a stream accepts no events now, as far as its info shows.
 func canStore(info *natsjs.StreamInfo) error {
 	cfg := info.Config
 	full := cfg.Discard == natsjs.DiscardNew &&
 		(cfg.MaxMsgs > 0 && info.State.Msgs >= uint64(cfg.MaxMsgs) || cfg.MaxBytes > 0 && info.State.Bytes >= uint64(cfg.MaxBytes))
 	switch {
 	case cfg.Mirror != nil:
-		return fmt.Errorf("stream %s is a mirror of %s and takes no events: publish to that one", cfg.Name, cfg.Mirror.Name)
+		return fmt.Errorf("stream %s is a mirror of %s and accepts no events: publish to its origin", cfg.Name, cfg.Mirror.Name)
 	case cfg.Sealed:
-		return fmt.Errorf("stream %s is sealed and takes no events", cfg.Name)
+		return fmt.Errorf("stream %s is sealed and accepts no events: publish to another stream", cfg.Name)
 	case full:
 		return fmt.Errorf("stream %s is full and discards new events: raise its limits", cfg.Name)
 	case info.Cluster == nil:
-		return nil // one server alone
+		return nil // a single server
 	case info.Cluster.Leader == "":
 		return fmt.Errorf("stream %s has no leader", cfg.Name)
 	}
-	// A leader that lost the others leads on for some ten seconds, and stores
-	// nothing.
+	// A leader that has lost the other replicas remains leader for about ten seconds,
+	// and stores nothing.
 	there := 1
 	for _, peer := range info.Cluster.Replicas {
 		if !peer.Offline && peer.Active < silence && (peer.Current || peer.Active > 0) {

@@ -11,29 +11,29 @@ import (
 	"github.com/tandem-fn/tandem/eventing"
 )
 
-// reread is the messages that are read again although the consumer may take them for
-// acknowledged: those from a sequence on, after [reader.Reread]. It outlives its reader. The
+// reread holds the messages that are read again although they may be acknowledged in the
+// consumer: those from a sequence on, after [reader.Reread]. It outlives its reader. The
 // consumer is not changed.
 //
 // # Design
 //
-// To put a consumer back, it has to be deleted and created, which takes the servers that
-// change consumers. A source that starts does it for the second that it cannot know of, and
-// one that takes over must not wait for these servers. So the messages are read by their
-// sequences, and those that the consumer waits for are acknowledged on the subject that a
-// delivery of it would have: the server finds them by the sequence in it.
+// To rewind a consumer, it has to be deleted and recreated, which needs the servers that
+// change consumers. A source that starts rewinds by the second before its last save, and a
+// source that takes over must not wait for these servers. So the messages are read by their
+// sequences. Those that the consumer waits for are acknowledged on the subject that a
+// delivery would have: the server finds them by the sequence in it.
 type reread struct {
 	epoch   string    // of the stream's origin
-	created time.Time // the consumer
+	created time.Time // of the consumer
 
 	next, below uint64              // messages that are still to be passed on
-	passed      map[uint64]struct{} // passed on and not acknowledged
+	passed      map[uint64]struct{} // passed on and unacknowledged
 }
 
-// outstanding returns the messages that a new reader has to pass on again, from and end: those
-// that the consumer has delivered and that are not acknowledged, with others between them,
-// and those of [reader.Reread]. Reclaim reports that the first are left to the consumer: they are
-// too many, or there must be no others between them.
+// outstanding returns the range of messages that a new reader has to pass on again, from and end:
+// those that the consumer has delivered and that are unacknowledged, with others between them,
+// and those of [reader.Reread]. Reclaim reports that the former are left to the consumer, because
+// they are too many, or because the range must contain no others.
 func (s *Stream) outstanding(o origin, info *natsjs.ConsumerInfo, exactly bool) (from, end uint64, reclaim bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,11 +70,11 @@ func (a *reread) lowest() (lowest uint64, ok bool) {
 	return lowest, ok
 }
 
-// Reread has the messages from sequence to on read again by their sequences, acknowledged or
-// not, and returns the head: below it, they may be. Unlike Rewind it takes no server but those of
-// the stream, and does not outlive the process: Position counts these messages as not
-// acknowledged until they are. It reports false if they are too many, or the stream has deleted
-// them: then Rewind is needed.
+// Reread reads the messages from sequence to on again by their sequences, acknowledged or not,
+// and returns the head: below it, messages may be acknowledged. Unlike Rewind it needs only the
+// servers of the stream, and does not outlive the process: Position counts these messages as
+// unacknowledged until they are acknowledged again. It reports false if they are too many, or the
+// stream has deleted them: then Rewind is needed.
 func (r *reader) Reread(ctx context.Context, to uint64) (head uint64, ok bool, err error) {
 	position, err := repeat(ctx, func(ctx context.Context) (eventing.Position, error) {
 		position, _, err := r.position(ctx)
@@ -95,7 +95,8 @@ func (r *reader) Reread(ctx context.Context, to uint64) (head uint64, ok bool, e
 	return position.Head, true, nil
 }
 
-// adjust has a position of the consumer count what is read again as not acknowledged.
+// adjust makes a position of the consumer count messages that are read again as
+// unacknowledged.
 func (s *Stream) adjust(p *eventing.Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,22 +114,22 @@ func (s *Stream) adjust(p *eventing.Position) {
 	p.Unacknowledged = max(p.Unacknowledged, left)
 }
 
-// forgetReread forgets what is read again, as the consumer is a new one.
+// forgetReread forgets the messages that are read again, because the consumer is new.
 func (s *Stream) forgetReread() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reread = reread{}
 }
 
-// acknowledgedAgain notes that a message that was read again is acknowledged.
+// acknowledgedAgain records that a message that was read again is acknowledged.
 func (s *Stream) acknowledgedAgain(sequence uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.reread.passed, sequence)
 }
 
-// passOn notes that the message at a sequence is passed on, and reports whether its
-// acknowledgement is waited for here too.
+// passOn records that the message at a sequence is passed on, and reports whether its
+// acknowledgement is tracked here too.
 func (s *Stream) passOn(sequence uint64) (again bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,7 +141,8 @@ func (s *Stream) passOn(sequence uint64) (again bool) {
 	return again
 }
 
-// readAgainUntil notes that the messages before a sequence that were not passed on need not be.
+// readAgainUntil records that the messages before a sequence that were not passed on need not
+// be.
 func (s *Stream) readAgainUntil(next uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,7 +151,7 @@ func (s *Stream) readAgainUntil(next uint64) {
 
 // Redelivers returns the sequence below which messages that Pull passes may be acknowledged or
 // committed; 0 if it passes none of these any more. All reports whether it passes, or has
-// passed, every message that was delivered and not acknowledged before it was opened.
+// passed, every message that was delivered and unacknowledged before it was opened.
 func (r *reader) Redelivers() (below uint64, all bool) {
 	if r.next < r.end {
 		below = r.end
@@ -157,7 +159,7 @@ func (r *reader) Redelivers() (below uint64, all bool) {
 	return below, !r.reclaimed
 }
 
-// retryDirect is after what time a server is asked again that does not have a message yet.
+// retryDirect is the wait before a server that does not have a message yet is asked again.
 const retryDirect = 50 * time.Millisecond
 
 // pullAgain passes messages that are read again, and reports whether there were any.

@@ -16,7 +16,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
-// redeliverer is what a reader of this package can do beyond others.
+// redeliverer has the methods of a reader of this package beyond eventing.Reader.
 type redeliverer interface {
 	eventing.Reader
 	Redelivers() (below uint64, all bool)
@@ -58,7 +58,7 @@ func reopen(t *testing.T, stream *jetstream.Stream, cfg eventing.OpenConfig) red
 	return reader.(redeliverer)
 }
 
-// sequencesOf pulls messages and returns their sequences.
+// sequencesOf returns the sequences of messages.
 func sequencesOf(messages []eventing.Message) (sequences []uint64) {
 	for _, m := range messages {
 		sequences = append(sequences, m.Sequence())
@@ -156,7 +156,8 @@ func TestMessagesThatAreAcknowledgedAreReadAgainAndCountUntilThen(t *testing.T) 
 			}
 			at(4, 4)
 
-			// It goes on when the stream is opened again, also by one that knows some of them.
+			// It continues when the stream is opened again, even by a caller that knows some
+			// of them.
 			reader = reopen(t, stream, eventing.OpenConfig{Known: func(sequence uint64) bool { return sequence == 4 }})
 			at(4, 5)
 			again := pull(t, reader, 6)

@@ -14,9 +14,9 @@ import (
 // process ends.
 const recreateTimeout = 20 * time.Second
 
-// Rewind makes the consumer anew: not every server can put one back. From a stream
-// that drops what is acknowledged nothing can be read again; that is said, and the
-// consumer left alone.
+// Rewind recreates the consumer, because not every server can rewind one. A stream that
+// deletes acknowledged messages cannot be read again; Rewind then logs this, and does
+// not change the consumer.
 func (r *reader) Rewind(ctx context.Context, to uint64) (head uint64, err error) {
 	stream, err := r.conn.findStream(ctx, r.stream.cfg)
 	if err != nil {
@@ -30,7 +30,7 @@ func (r *reader) Rewind(ctx context.Context, to uint64) (head uint64, err error)
 	wanted := max(to, 1)
 	to = max(wanted, info.State.FirstSeq)
 	if handedOut == 0 || position.Head <= to || position.Unacknowledged >= position.Head-to {
-		// A purge while no process was there has moved the consumer.
+		// A purge while no process ran has moved the consumer.
 		if end := min(to, r.seen.last+1); end > wanted && info.Config.Retention == natsjs.LimitsPolicy {
 			r.vanished(wanted, end-wanted)
 		}
@@ -50,8 +50,8 @@ func (r *reader) Rewind(ctx context.Context, to uint64) (head uint64, err error)
 		return 0, err
 	}
 
-	// From here on a restart must not interrupt it: a consumer of which the server
-	// has deleted half cannot be opened.
+	// From here on a restart must not interrupt it: a half-deleted consumer cannot be
+	// opened.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recreateTimeout)
 	defer cancel()
 	if err := r.stream.deleteConsumer(ctx); err != nil {
@@ -97,9 +97,10 @@ func (s *Stream) deleteConsumer(ctx context.Context) error {
 }
 
 // recreate deletes a consumer that the server can neither create nor change, and
-// creates it again: where [eventing.OpenConfig.Begin] says, else at its own floor.
+// creates it again at the sequence of [eventing.OpenConfig.Begin], or else at its own
+// floor.
 func (s *Stream) recreate(ctx context.Context, want consumerWanted, cause error) (natsjs.Consumer, error) {
-	s.conn.logger.LogAttrs(ctx, slog.LevelWarn, "consumer is damaged; it is deleted and created again",
+	s.conn.logger.LogAttrs(ctx, slog.LevelWarn, "consumer is damaged; it is deleted and recreated, and its unacknowledged messages are redelivered",
 		slog.String("stream", s.cfg.String()), slog.String("consumer", s.consumer), slog.Uint64("floor", s.damaged), slog.Any("err", cause))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recreateTimeout)
 	defer cancel()

@@ -32,11 +32,11 @@ func TestARewoundReaderGivesAgainWhatWasAcknowledged(t *testing.T) {
 			t.Errorf("rewound to %d from %d, %v, want from %d", to, head, err, want)
 		}
 	}
-	rewind(0, 0) // nothing was handed out
+	rewind(0, 0) // nothing was delivered
 	rewind(5, 0)
 
 	messages := pull(t, reader, 8)
-	rewind(3, 0) // and nothing acknowledged
+	rewind(3, 0) // and nothing was acknowledged
 	for _, m := range messages {
 		if m.Sequence() == 3 || m.Sequence() == 7 {
 			continue
@@ -55,7 +55,7 @@ func TestARewoundReaderGivesAgainWhatWasAcknowledged(t *testing.T) {
 	if want := (eventing.Position{Floor: 3, Head: 3, Pending: 8}); err != nil || position != want {
 		t.Errorf("position %+v, %v, want %+v", position, err, want)
 	}
-	rewind(3, 0) // twice is once
+	rewind(3, 0) // repeating it has no effect
 	for i, m := range pull(t, reader, 8) {
 		if want := uint64(3 + i); m.Sequence() != want {
 			t.Errorf("message %d came, want %d", m.Sequence(), want)
@@ -70,7 +70,7 @@ func TestARewoundReaderGivesAgainWhatWasAcknowledged(t *testing.T) {
 	})
 	rewind(0, 11)
 
-	// The consumer is as it was.
+	// The consumer is unchanged.
 	consumer, err := native(t, server).Consumer(t.Context(), "EVENTS", "tandem-east-flights")
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ func TestWhatAStreamHasDroppedIsNotReadAgain(t *testing.T) {
 	if head, err := reader.Rewind(t.Context(), 1); err != nil || head != 0 {
 		t.Errorf("rewound from %d, %v", head, err)
 	}
-	// To delete the consumer would have dropped the one that nobody has acknowledged.
+	// Deleting the consumer would have dropped the unacknowledged message.
 	stream, err := js.Stream(t.Context(), "EVENTS")
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +141,7 @@ func TestARewindRunsToItsEndThoughItsCallerIsGone(t *testing.T) {
 		for losing.Seen() == 0 && ctx.Err() == nil {
 			time.Sleep(time.Millisecond)
 		}
-		cancel() // as a restart does
+		cancel() // like a restart
 	}()
 	if head, err := reader.Rewind(ctx, 3); err != nil || head != 9 {
 		t.Errorf("rewound from %d, %v, want from 9", head, err)
@@ -155,13 +155,13 @@ func TestARewindRunsToItsEndThoughItsCallerIsGone(t *testing.T) {
 }
 
 // The server keeps a consumer whose files an interrupted deletion has removed, and
-// refuses every change of it.
+// rejects every change of it.
 func TestADamagedConsumerIsCreatedAgain(t *testing.T) {
 	t.Parallel()
 
 	for _, tt := range []struct {
 		name  string
-		begin uint64 // where a rewind is due
+		begin uint64 // the sequence of a due rewind
 		want  uint64
 	}{
 		{"at its floor", 0, 5},
@@ -194,7 +194,7 @@ func TestADamagedConsumerIsCreatedAgain(t *testing.T) {
 			var again eventing.Reader
 			eventtest.Eventually(t, "the stream is open", func() bool {
 				again, err = stream.Open(t.Context(), eventing.OpenConfig{
-					MaxOutstanding: 1000, // so that the consumer has to be changed
+					MaxOutstanding: 1000, // so that the consumer must be changed
 					Begin:          func(context.Context, string, string) (uint64, error) { return tt.begin, nil },
 				})
 				// The server's own write of the consumer's state may meet the removed folder at

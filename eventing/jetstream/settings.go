@@ -11,16 +11,16 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 )
 
-// leastAge is the shortest max_age that is no risk: a shorter one expires in an ordinary
-// outage, or while an event that breaks its function is retried.
+// leastAge is the shortest max_age that is not a risk: with a shorter one, messages
+// expire in an ordinary outage, or while an event that breaks its function is retried.
 const leastAge = time.Hour
 
-// settingsLooks is after how many questions for the position the settings of the stream are
-// looked at again.
+// settingsLooks is the number of lookups of the position after which the settings of the
+// stream are checked again.
 const settingsLooks = 10
 
 // checkSettings returns why a stream cannot be read without losing events, whatever happens
-// or does not happen to them later.
+// to it later.
 func checkSettings(name string, cfg natsjs.StreamConfig) error {
 	const makeAnother = "this cannot be changed: create another stream and copy the messages"
 	switch {
@@ -29,7 +29,7 @@ func checkSettings(name string, cfg natsjs.StreamConfig) error {
 	case cfg.PersistMode == natsjs.AsyncPersistMode:
 		return fmt.Errorf("stream %s has persist_mode async: its server loses events that it has accepted when it ends; want the default; %s", name, makeAnother)
 	case cfg.Mirror != nil && len(cfg.Mirror.SubjectTransforms) > 0:
-		return fmt.Errorf("stream %s is a mirror that changes subjects: its messages would be other events than those of its origin; create it again without subject_transforms", name)
+		return fmt.Errorf("stream %s is a mirror that changes subjects: its messages would have other identities than those of its origin; create it again without subject_transforms", name)
 	}
 	return nil
 }
@@ -53,7 +53,7 @@ func risks(name string, cfg natsjs.StreamConfig) error {
 		add("max_age %s is shorter than an outage: set at least %s", cfg.MaxAge, leastAge)
 	}
 	if cfg.Retention == natsjs.InterestPolicy {
-		add("retention interest drops what comes before a consumer exists, and what is to be re-read after a failover: set limits")
+		add("retention interest drops messages that arrive before a consumer exists, and those that must be re-read after a failover: set limits")
 	}
 	if cfg.Mirror != nil && cfg.Mirror.FilterSubject != "" {
 		add("the mirror has only subject %s of its origin: create it again without filter_subject", cfg.Mirror.FilterSubject)
@@ -65,7 +65,7 @@ func risks(name string, cfg natsjs.StreamConfig) error {
 }
 
 // Risk returns which settings of the stream can lose events before they are delivered, as
-// far as is known. The stream is read all the same.
+// far as known. The stream is still read.
 func (r *reader) Risk() error {
 	if err := r.risk.Load(); err != nil {
 		return *err
@@ -73,8 +73,8 @@ func (r *reader) Risk() error {
 	return nil
 }
 
-// noteRisk notes the risks of the settings of the stream and of its origin. Those of an origin
-// that cannot be asked are as they were.
+// noteRisk records the risks in the settings of the stream and of its origin. If the origin is
+// unreachable, its last known settings count.
 func (r *reader) noteRisk(found natsjs.StreamConfig, o origin) {
 	if o.config.Name != "" {
 		r.originConfig = o.config
@@ -91,8 +91,8 @@ func (r *reader) noteRisk(found natsjs.StreamConfig, o origin) {
 	r.risk.Store(&err)
 }
 
-// lookAtSettings looks at the settings of the stream again, now and then, and lets nobody
-// wait for that: the origin of a mirror may be unreachable.
+// lookAtSettings checks the settings of the stream periodically, in the background,
+// because the origin of a mirror may be unreachable.
 func (r *reader) lookAtSettings(ctx context.Context) {
 	if r.looks.Add(1)%settingsLooks != 0 || !r.looking.CompareAndSwap(false, true) {
 		return
@@ -111,8 +111,8 @@ func (r *reader) lookAtSettings(ctx context.Context) {
 	}()
 }
 
-// changedByHand returns which setting of a consumer keeps messages, or parts of them, from
-// its source; empty if none does.
+// changedByHand returns the setting of a consumer that keeps messages, or parts of them,
+// from its source; empty if none does.
 func changedByHand(cfg natsjs.ConsumerConfig) string {
 	switch {
 	case cfg.FilterSubject != "":
@@ -123,14 +123,14 @@ func changedByHand(cfg natsjs.ConsumerConfig) string {
 		return "headers_only"
 	}
 	if _, ours := recall(cfg.Metadata); !ours && cfg.DeliverPolicy != natsjs.DeliverAllPolicy {
-		return "deliver_policy " + cfg.DeliverPolicy.String() // somebody else has created it
+		return "deliver_policy " + cfg.DeliverPolicy.String() // not created by Tandem
 	}
 	return ""
 }
 
-// checkConsumer reports that a consumer is not as its source has made it: it was left in the
-// middle of [Stream.reclaim], as a request that nobody answered was carried out later, or
-// somebody changed it.
+// checkConsumer returns an error if a consumer does not have the settings of its source.
+// Either it was left in the middle of [Stream.reclaim], because an unanswered request was
+// executed later, or an operator changed it.
 func checkConsumer(info *natsjs.ConsumerInfo) error {
 	if setting := changedByHand(info.Config); setting != "" {
 		return fmt.Errorf("consumer %s of stream %s has %s, which keeps messages from the source", info.Name, info.Stream, setting)
@@ -142,16 +142,17 @@ func checkConsumer(info *natsjs.ConsumerInfo) error {
 }
 
 // readAgain replaces a consumer that has kept messages from its source by one that reads the
-// stream from the beginning: the ledger and the horizon sort out what is done. A stream that
-// drops what is acknowledged cannot be read again; there the setting is removed.
+// stream from the beginning: lookups in the ledger and the horizon skip committed events. A
+// stream that deletes acknowledged messages cannot be read again; there the setting is
+// removed.
 func (s *Stream) readAgain(ctx context.Context, want consumerWanted, setting string) (natsjs.Consumer, error) {
 	attrs := []slog.Attr{slog.String("stream", s.cfg.String()), slog.String("consumer", s.consumer), slog.String("setting", setting)}
 	if want.retention != natsjs.LimitsPolicy {
-		s.conn.logger.LogAttrs(ctx, slog.LevelError, "consumer was changed by hand and kept messages from this source, which the stream may have deleted; the setting is removed", attrs...)
+		s.conn.logger.LogAttrs(ctx, slog.LevelError, "consumer was changed by hand and kept messages from this source, which the stream may have deleted; the setting is removed: publish missing events again", attrs...)
 		want.corrected = true
 		return s.configure(ctx, want)
 	}
-	s.conn.logger.LogAttrs(ctx, slog.LevelWarn, "consumer was changed by hand and kept messages from this source; it is created again and reads the stream from the retention horizon", attrs...)
+	s.conn.logger.LogAttrs(ctx, slog.LevelWarn, "consumer was changed by hand and kept messages from this source; it is recreated and reads the stream from the retention horizon; nothing else to do", attrs...)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recreateTimeout)
 	defer cancel()
 	if err := s.deleteConsumer(ctx); err != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
-// TestTheStreamsOfTheDocuments makes every stream that docs/streams.md has.
+// TestTheStreamsOfTheDocuments creates every stream of docs/streams.md.
 func TestTheStreamsOfTheDocuments(t *testing.T) {
 	t.Parallel()
 
@@ -27,7 +27,7 @@ func TestTheStreamsOfTheDocuments(t *testing.T) {
 		t.Fatal(err)
 	}
 	east, west, _ := natstest.StartDomains(t, "east", "west")
-	// What the page says is in east; the mirror's origin is in west.
+	// The page describes the east; the mirror's origin is in the west.
 	publisher, err := jetstream.NewPublisher(connect(t, west), jetstream.StreamConfig{Name: "WEST"})
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +43,7 @@ func TestTheStreamsOfTheDocuments(t *testing.T) {
 		if cfg.Replicas != 3 {
 			t.Errorf("stream %s has %d replicas", cfg.Name, cfg.Replicas)
 		}
-		cfg.Replicas = 1 // there is one server here
+		cfg.Replicas = 1 // there is only one server here
 		stream, err := js.CreateStream(t.Context(), cfg)
 		if err != nil {
 			t.Fatalf("make stream %s: %v", cfg.Name, err)
@@ -63,7 +63,7 @@ func TestTheStreamsOfTheDocuments(t *testing.T) {
 			t.Fatal(err)
 		}
 		publishWith(t, publisher, newEvents(1, 2)...)
-		publishWith(t, publisher, newEvents(1, 2)...) // repeats
+		publishWith(t, publisher, newEvents(1, 2)...) // duplicates
 		pull(t, openStream(t, connect(t, east), "east", name), 2)
 	}
 }
@@ -188,7 +188,7 @@ func TestAConsumerThatWasChangedByHandIsCorrectedAndMissesNothing(t *testing.T) 
 	for _, tt := range []struct {
 		name   string
 		change func(*natsjs.ConsumerConfig)
-		again  bool // everything is read again
+		again  bool // every message is read again
 	}{
 		{"a filter", func(c *natsjs.ConsumerConfig) { c.FilterSubject = "events.none" }, true},
 		{"filters", func(c *natsjs.ConsumerConfig) { c.FilterSubjects = []string{"events.a", "events.b"} }, true},
@@ -226,7 +226,7 @@ func TestAConsumerThatWasChangedByHandIsCorrectedAndMissesNothing(t *testing.T) 
 				t.Fatal(err)
 			}
 			publish(t, conn, newEvents(4, 2)...)
-			if tt.again { // also without a restart
+			if tt.again { // even without a restart
 				if _, err := reader.Position(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -292,7 +292,8 @@ func TestTwoDomainsWithTheSameSubjectsBothStoreEverything(t *testing.T) {
 		stream, err := native(t, second).Stream(t.Context(), "EVENTS")
 		return err == nil && stream.CachedInfo().State.Msgs > 0
 	})
-	// So a source that is to read both, as one would mirror them, refuses.
+	// So a source that would read both streams, if they were mirrored, returns an
+	// error.
 	mirror := natsjs.StreamConfig{Name: "EVENTS-WEST", Mirror: &natsjs.StreamSource{Name: "EVENTS", Domain: "west"}}
 	if _, err := js.CreateStream(t.Context(), mirror); err != nil {
 		t.Fatal(err)

@@ -15,28 +15,28 @@ import (
 )
 
 // storings are the calls of [Publisher.Publish] on a connection that wait for answers.
-// The client has a future for each message, with a timer and two channels of its own,
-// which takes as long again as publishing does.
+// The client would create a future for each message, with a timer and two channels,
+// which doubles the time of publishing.
 type storings struct {
 	conn *Conn
 
 	mu      sync.Mutex
-	prefix  string // of the subjects of answers, with a dot at its end; empty until it is used
+	prefix  string // of the subjects of answers, with a dot at its end; empty until used
 	last    uint64
 	waiting map[uint64]*storing // by their number
 }
 
-// storing is one of them.
+// storing is one call of Publish.
 type storing struct {
 	all     *storings
 	number  uint64
 	stream  string
-	success []byte           // what the answer begins with when the stream has stored a message
+	success []byte           // the beginning of the answer when the stream has stored a message
 	subject func(int) string // of a message
 
 	ready chan struct{} // holds a token when the wait is over
 
-	// Under the lock of all.
+	// Guarded by the lock of storings.
 	answers []answer // for each message
 	open    int      // messages without an answer
 	enough  int      // how many may be open after the wait
@@ -48,7 +48,7 @@ type answer struct {
 	err     error // nil if the message is stored
 }
 
-// begin returns a storing of messages in a stream, without any. Call end after it.
+// begin returns a storing for messages in a stream, without any yet. Call end after it.
 func (a *storings) begin(stream string, subject func(int) string) (*storing, error) {
 	s := &storing{all: a, stream: stream, success: []byte(`{"stream":` + strconv.Quote(stream) + `,`), subject: subject, ready: make(chan struct{}, 1)}
 	a.mu.Lock()
@@ -66,22 +66,22 @@ func (a *storings) begin(stream string, subject func(int) string) (*storing, err
 	return s, nil
 }
 
-// end forgets what is not answered.
+// end forgets unanswered messages.
 func (s *storing) end() {
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
 	delete(s.all.waiting, s.number)
 }
 
-// skip counts the next message as answered by err.
+// skip records err as the answer to the next message.
 func (s *storing) skip(err error) {
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
 	s.answers = append(s.answers, answer{arrived: true, err: err})
 }
 
-// reasons returns why each message is not stored, nil if it is. The reason for those
-// without an answer is err.
+// reasons returns why each message is not stored, nil if it is. The reason for
+// unanswered ones is err.
 func (s *storing) reasons(err error) []error {
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
@@ -95,7 +95,8 @@ func (s *storing) reasons(err error) []error {
 	return reasons
 }
 
-// send publishes the next message. If the client does not send it, that is its answer.
+// send publishes the next message. If the client cannot send it, the error is its
+// answer.
 func (s *storing) send(m *nats.Msg) {
 	s.all.mu.Lock()
 	i := len(s.answers)
@@ -110,7 +111,7 @@ func (s *storing) send(m *nats.Msg) {
 	}
 }
 
-// answer notes the answer to message i.
+// answer records the answer to message i.
 func (s *storing) answer(i int, err error) {
 	s.all.mu.Lock()
 	defer s.all.mu.Unlock()
@@ -127,7 +128,7 @@ func (s *storing) answer(i int, err error) {
 	}
 }
 
-// receive takes an answer.
+// receive processes an answer.
 func (a *storings) receive(m *nats.Msg) {
 	number, index, _ := strings.Cut(strings.TrimPrefix(m.Subject, a.prefix), ".")
 	n, err := strconv.ParseUint(number, 36, 64)
@@ -147,7 +148,7 @@ func (a *storings) receive(m *nats.Msg) {
 	}
 }
 
-// check returns why the answer to message i is not that it is stored.
+// check returns why the answer to message i does not confirm that it is stored.
 func (s *storing) check(i int, m *nats.Msg) error {
 	if bytes.HasPrefix(m.Data, s.success) && !bytes.Contains(m.Data, []byte(`"error"`)) {
 		return nil
@@ -166,13 +167,13 @@ func (s *storing) check(i int, m *nats.Msg) error {
 	case answer.Error != nil:
 		return answer.Error
 	case answer.Stream != s.stream:
-		return fmt.Errorf("stored in stream %s instead, which takes %s", answer.Stream, s.subject(i))
+		return fmt.Errorf("stored in stream %s instead, which has subject %s", answer.Stream, s.subject(i))
 	}
 	return nil
 }
 
-// wait waits until at most so many messages are not answered, whatever the answers are, for
-// [RequestTimeout] at most. Lost is closed when the connection is lost, and the answers with it.
+// wait waits until at most enough messages are unanswered, for at most [RequestTimeout]. Lost is
+// closed when the connection is lost, and the answers with it.
 func (s *storing) wait(ctx context.Context, lost <-chan struct{}, enough int) error {
 	timer := time.NewTimer(RequestTimeout)
 	defer timer.Stop()
@@ -185,7 +186,7 @@ func (s *storing) wait(ctx context.Context, lost <-chan struct{}, enough int) er
 			return nil
 		}
 		select {
-		case <-s.ready: // perhaps of a wait before
+		case <-s.ready: // possibly of an earlier wait
 		case <-timer.C:
 			return natsjs.ErrAsyncPublishTimeout
 		case <-lost:

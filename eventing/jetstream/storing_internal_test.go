@@ -13,7 +13,7 @@ import (
 // of them.
 func newStoring(messages int) (*storing, func(index string, answer *nats.Msg)) {
 	all := &storings{conn: &Conn{}, prefix: "_INBOX.x.", waiting: map[uint64]*storing{}}
-	s, _ := all.begin("EVENTS", func(int) string { return "events.t" }) // only fails without a prefix
+	s, _ := all.begin("EVENTS", func(int) string { return "events.t" }) // fails only without a prefix
 	s.answers, s.open = make([]answer, messages), messages
 	return s, func(index string, answer *nats.Msg) {
 		answer.Subject = "_INBOX.x." + index

@@ -17,36 +17,37 @@ import (
 )
 
 const (
-	// ackWait is when the server hands out again what is neither acknowledged
-	// nor said to be in progress. It must exceed a cold start of the function
-	// and several heartbeats.
+	// ackWait is the time after which the server redelivers a message that is neither
+	// acknowledged nor reported to be in progress. It must exceed a cold start of the
+	// function and several heartbeats.
 	ackWait = 90 * time.Second
 
-	// rereadLimit is how many messages are read again by their sequences at most, when they
-	// may be acknowledged for the larger part; more are left to the consumer.
+	// rereadLimit is the maximum number of messages that are read again by their sequences,
+	// when most of them may be acknowledged; more are left to the consumer.
 	rereadLimit = 1 << 16
 
-	// reclaimWait is ackWait for the moment in which a new reader takes over.
+	// reclaimWait is AckWait while a new reader takes over.
 	reclaimWait = 10 * time.Millisecond
 
-	// reclaimPause is how long that moment is. The server looks through the
-	// outstanding messages 100 ms after a change; if it comes too late, they
-	// come after ackWait.
+	// reclaimPause is how long AckWait is reduced. The server checks the outstanding
+	// messages 100 ms after a change; if it is late, they are redelivered after
+	// ackWait.
 	reclaimPause = 300 * time.Millisecond
 
-	// defaultAckPending is how many messages may be delivered and not acknowledged. Above
-	// what a source holds, or one that holds its limit gets nothing more.
+	// defaultAckPending is how many messages may be delivered and unacknowledged. It must
+	// exceed the messages that a source holds, or a source at its limit would receive
+	// nothing more.
 	defaultAckPending = 1 << 17
 )
 
-// Stream is a stream of JetStream with the place in it of one cluster and
-// function, a durable pull consumer.
+// Stream is a stream of JetStream with the durable pull consumer of one cluster and
+// function.
 type Stream struct {
 	conn     *Conn
 	cfg      StreamConfig
 	consumer string
 
-	damaged uint64 // the floor of a consumer that is deleted and not created again yet
+	damaged uint64 // the floor of a consumer that is deleted and not recreated yet
 
 	rereadLimit uint64
 
@@ -57,10 +58,10 @@ type Stream struct {
 
 var _ eventing.Stream = (*Stream)(nil)
 
-// NewStream gives the stream, read for this cluster and function. The consumer,
-// tandem-CLUSTER-FUNCTION, is made when the stream is opened, if it is missing; the
-// stream is not, since it may have to be a mirror. Of cfg only Name and Domain
-// count. The error says which argument is wrong.
+// NewStream returns the stream, read for this cluster and function. The consumer,
+// tandem-CLUSTER-FUNCTION, is created if it is missing when the stream is opened. The
+// stream is not created, because it may have to be a mirror. Of cfg only Name and
+// Domain are used. The error describes an invalid argument.
 func NewStream(conn *Conn, cluster, function string, cfg StreamConfig) (*Stream, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -74,12 +75,12 @@ func NewStream(conn *Conn, cluster, function string, cfg StreamConfig) (*Stream,
 	return &Stream{conn: conn, cfg: cfg, consumer: "tandem-" + cluster + "-" + function, rereadLimit: rereadLimit}, nil
 }
 
-// Name is the stream's name, with its domain if it was given one.
+// Name returns the stream's name, with its domain if one is configured.
 func (s *Stream) Name() string { return s.cfg.String() }
 
-// Open finds the stream, and finds or makes the consumer. Messages that the
-// consumer has handed out already and that nobody acknowledged come again at once:
-// who opens a stream is the only one to read it.
+// Open finds the stream, and finds or creates the consumer. Messages that the consumer
+// has delivered and that are unacknowledged are redelivered at once: a stream must be
+// opened by its only reader.
 func (s *Stream) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Reader, error) {
 	found, err := s.conn.findStream(ctx, s.cfg)
 	if err != nil {
@@ -101,14 +102,15 @@ func (s *Stream) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Re
 	from, end, reclaim := s.outstanding(origin, consumer.CachedInfo(), !cfg.LooksUp)
 	if reclaim {
 		if consumer, err = s.reclaim(ctx, want); err != nil {
-			// Those who change consumers are away, as in the smaller part of a
-			// super-cluster, while the stream is there: its messages flow, and
-			// what is outstanding comes after AckWait.
+			// The servers that change consumers are unreachable, for example from the
+			// smaller part of a super-cluster, while the stream is reachable. Its
+			// messages are delivered, and outstanding ones are redelivered after
+			// AckWait.
 			var known error
 			if consumer, known = s.unchanged(ctx); known != nil {
 				return nil, err
 			}
-			s.conn.logger.LogAttrs(ctx, slog.LevelWarn, "could not redeliver unacknowledged messages at once; they follow after the acknowledgement timeout",
+			s.conn.logger.LogAttrs(ctx, slog.LevelWarn, "could not redeliver unacknowledged messages at once; the server redelivers them after the acknowledgement timeout",
 				slog.String("stream", s.cfg.String()), slog.Duration("after", ackWait), slog.Any("err", err))
 		}
 	}
@@ -134,7 +136,7 @@ func (s *Stream) Open(ctx context.Context, cfg eventing.OpenConfig) (eventing.Re
 	return r, nil
 }
 
-// consumerWanted is what a consumer is to be like.
+// consumerWanted describes the wanted consumer.
 type consumerWanted struct {
 	origin  origin
 	ackWait time.Duration
@@ -142,14 +144,14 @@ type consumerWanted struct {
 	state   natsjs.StreamState
 
 	retention natsjs.RetentionPolicy // of the stream
-	corrected bool                   // what was changed by hand is only removed
+	corrected bool                   // only remove changes made by hand
 
-	recreated bool // since the server could not change it
+	recreated bool // because the server could not change it
 }
 
-// configure finds or makes the consumer, and changes it only if it is not as it
-// should be: the servers that do so may be away while those that hold the stream
-// are there.
+// configure finds or creates the consumer, and changes it only if its settings differ:
+// the servers that change consumers may be unreachable while those that hold the stream
+// are reachable.
 func (s *Stream) configure(ctx context.Context, want consumerWanted) (natsjs.Consumer, error) {
 	ctx, cancel := s.conn.api(ctx)
 	defer cancel()
@@ -180,7 +182,7 @@ func (s *Stream) configure(ctx context.Context, want consumerWanted) (natsjs.Con
 	}
 	if errors.Is(err, natsjs.ErrConsumerNotFound) {
 		if should.OptStartSeq, err = want.begin(ctx); err != nil {
-			return nil, fmt.Errorf("find out where to begin with stream %s: %w", s.cfg, err)
+			return nil, fmt.Errorf("find the sequence at which to begin with stream %s: %w", s.cfg, err)
 		}
 		if should.OptStartSeq == 0 && s.damaged > 0 {
 			should.OptStartSeq = s.damaged + 1
@@ -194,20 +196,20 @@ func (s *Stream) configure(ctx context.Context, want consumerWanted) (natsjs.Con
 	}
 	var refused *natsjs.APIError
 	if !want.recreated && errors.As(err, &refused) && refused.ErrorCode == natsjs.JSErrCodeConsumerCreate {
-		// Its files are not as they should be, as after an interrupted deletion.
+		// Its files are incomplete, for example after an interrupted deletion.
 		s.damaged = max(s.damaged, floor)
 		return s.recreate(ctx, want, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("find or make consumer %s of stream %s: %w", s.consumer, s.cfg, because(ctx, err))
+		return nil, fmt.Errorf("find or create consumer %s of stream %s: %w", s.consumer, s.cfg, because(ctx, err))
 	}
 	s.damaged = 0
 	return consumer, nil
 }
 
-// begin gives the sequence with which a new consumer begins; 0 for the beginning
-// of the stream. One that the stream has not got to was said about messages that
-// it has lost: others come under their sequences.
+// begin returns the sequence at which a new consumer begins; 0 means the beginning of
+// the stream. A sequence that the stream has not reached belongs to messages that it
+// has lost: other messages will have their sequences.
 func (w consumerWanted) begin(ctx context.Context) (uint64, error) {
 	if w.open.Begin == nil {
 		return 0, nil
@@ -224,7 +226,7 @@ func maxAckPending(cfg eventing.OpenConfig) int {
 	return cmp.Or(cfg.MaxOutstanding, defaultAckPending)
 }
 
-// unchanged gives the consumer if it is as it should be.
+// unchanged returns the consumer if its settings are as wanted.
 func (s *Stream) unchanged(ctx context.Context) (natsjs.Consumer, error) {
 	ctx, cancel := s.conn.api(ctx)
 	defer cancel()
@@ -235,7 +237,7 @@ func (s *Stream) unchanged(ctx context.Context) (natsjs.Consumer, error) {
 	return consumer, err
 }
 
-// reclaim has the server redeliver outstanding messages.
+// reclaim makes the server redeliver outstanding messages.
 func (s *Stream) reclaim(ctx context.Context, want consumerWanted) (natsjs.Consumer, error) {
 	soon := want
 	soon.ackWait = reclaimWait
@@ -246,7 +248,7 @@ func (s *Stream) reclaim(ctx context.Context, want consumerWanted) (natsjs.Consu
 	defer pause.Stop()
 	select {
 	case <-pause.C:
-	case <-ctx.Done(): // to be undone all the same
+	case <-ctx.Done(): // AckWait must still be restored
 	}
 	return s.configure(context.WithoutCancel(ctx), want)
 }

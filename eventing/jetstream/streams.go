@@ -12,32 +12,31 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 )
 
-// StreamConfig says how a stream is made if it is missing. One that is there is
-// left as it is.
+// StreamConfig is the configuration of a stream that is created if it is missing. An
+// existing stream is not changed.
 type StreamConfig struct {
-	// Name is the stream's name, as EVENTS. Required.
+	// Name is the stream's name, for example EVENTS. Required.
 	Name string
 
-	// Domain is the JetStream domain that the stream is in, for streams beyond a
-	// leaf node. Defaults to that of the server that is connected to.
+	// Domain is the JetStream domain of the stream, for streams beyond a leaf node.
+	// Defaults to that of the connected server.
 	Domain string
 
-	// Replicas is on how many servers the stream is stored. From 1 to 5;
-	// production needs 3. Defaults to 1.
+	// Replicas is the number of servers that store the stream. From 1 to 5; production
+	// needs 3. Defaults to 1.
 	Replicas int
 
-	// DuplicateWindow is for how long the stream recognises a repeated event.
-	// Defaults to 2 min.
+	// DuplicateWindow is how long the stream deduplicates an event. Defaults to 2 min.
 	DuplicateWindow time.Duration
 
-	// LeastWindow is the shortest duplicate window that a stream which is there
-	// may have for a [Publisher], which else gives [ErrDuplicateWindow]. 0, the
-	// default, takes any.
+	// LeastWindow is the shortest duplicate window that an existing stream may have for
+	// a [Publisher]. With a shorter one it returns [ErrDuplicateWindow]. Defaults to 0,
+	// which accepts any.
 	LeastWindow time.Duration
 }
 
-// ParseStream reads how people write a stream, NAME or NAME@DOMAIN. What is wrong
-// with it is said by whoever takes the StreamConfig.
+// ParseStream parses NAME or NAME@DOMAIN. The functions that accept a StreamConfig
+// validate it.
 func ParseStream(text string) StreamConfig {
 	name, domain, _ := strings.Cut(strings.TrimSpace(text), "@")
 	return StreamConfig{Name: name, Domain: domain}
@@ -65,7 +64,7 @@ func (c StreamConfig) validate() error {
 	return nil
 }
 
-// String gives the stream as [ParseStream] reads it.
+// String returns the stream in the form of [ParseStream].
 func (c StreamConfig) String() string {
 	if c.Domain == "" {
 		return c.Name
@@ -73,23 +72,23 @@ func (c StreamConfig) String() string {
 	return c.Name + "@" + c.Domain
 }
 
-// notInNames are what NATS does not allow in names, and what [ParseStream] means
-// something by.
+// notInNames are the characters that NATS does not allow in names, and the separator of
+// [ParseStream].
 const notInNames = " \t\r\n.*>/\\@"
 
-// prefix is what the subjects of a stream's events begin with: its name in lower
+// prefix returns the prefix of the subjects of a stream's events: its name in lower
 // case.
 func (c StreamConfig) prefix() string { return strings.ToLower(c.Name) }
 
-// EnsureStream makes the stream if it is missing: for the subjects under its
-// name in lower case (EVENTS takes events.>), in files, keeping messages until
-// somebody sets a limit. One with a domain is not made, as it may have to be a
-// mirror, which takes no events of its own. Several processes may do so at once.
-// The error says why the stream is not there.
+// EnsureStream creates the stream if it is missing: for the subjects under its name in
+// lower case (EVENTS has events.>), in files, keeping messages until a limit is set. A
+// stream with a domain is not created, because it may have to be a mirror, which
+// accepts no events of its own. Several processes may call it at once. The error is why
+// the stream does not exist.
 func (c *Conn) EnsureStream(ctx context.Context, cfg StreamConfig) error {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
-		return fmt.Errorf("make stream: %w", err)
+		return fmt.Errorf("create stream: %w", err)
 	}
 	_, err := repeat(ctx, func(ctx context.Context) (natsjs.Stream, error) { return c.ensureStream(ctx, cfg) })
 	return err
@@ -113,18 +112,18 @@ func (c *Conn) ensureStream(ctx context.Context, cfg StreamConfig) (natsjs.Strea
 		AllowDirect: true, // any of its servers answers a source that reads messages again
 	})
 	switch {
-	case errors.Is(err, natsjs.ErrStreamNameAlreadyInUse): // somebody was quicker
+	case errors.Is(err, natsjs.ErrStreamNameAlreadyInUse): // another process was faster
 		return c.findStream(ctx, cfg)
 	case err != nil:
-		return nil, fmt.Errorf("make stream %s at %s: %w", cfg, c.where, because(ctx, err))
+		return nil, fmt.Errorf("create stream %s at %s: %w", cfg, c.where, because(ctx, err))
 	}
 	c.logger.LogAttrs(ctx, slog.LevelInfo, "created the missing stream",
 		slog.String("stream", cfg.Name), slog.Int("replicas", cfg.Replicas))
 	return stream, nil
 }
 
-// findStream asks for the stream. If it is missing the error has
-// [natsjs.ErrStreamNotFound] in its chain.
+// findStream looks up the stream. If it is missing the error wraps
+// [natsjs.ErrStreamNotFound].
 func (c *Conn) findStream(ctx context.Context, cfg StreamConfig) (natsjs.Stream, error) {
 	ctx, cancel := c.api(ctx)
 	defer cancel()
@@ -134,7 +133,7 @@ func (c *Conn) findStream(ctx context.Context, cfg StreamConfig) (natsjs.Stream,
 	stream, err := c.in(cfg.Domain).Stream(ctx, cfg.Name)
 	switch {
 	case errors.Is(err, natsjs.ErrStreamNotFound):
-		return nil, fmt.Errorf("there is no stream %s at %s: make it, or look at its name: %w", cfg, c.where, err)
+		return nil, fmt.Errorf("there is no stream %s at %s: create it, or check its name: %w", cfg, c.where, err)
 	case err != nil:
 		return nil, fmt.Errorf("find stream %s at %s: %w", cfg, c.where, because(ctx, err))
 	}

@@ -2,15 +2,14 @@ package jetstream
 
 import "strings"
 
-// maxTypeInSubject bounds how much of an event type goes into a subject, in
-// bytes. A server ends the connection of who sends it a line of more than 4 KiB.
+// maxTypeInSubject bounds the part of an event type in a subject, in bytes. A server
+// closes the connection of a client that sends a line of more than 4 KiB.
 const maxTypeInSubject = 200
 
-// Subject is where in a stream an event of this type goes: the stream's prefix,
-// '.', and the type, in which '_' stands for what a subject cannot have: white
-// space, control characters, wildcards and empty tokens. At most the first 200
-// bytes of the type count. Subjects are for filtering and for people; two types
-// may share one.
+// Subject returns the subject of events of this type in a stream: the stream's prefix,
+// '.', and the type, in which '_' replaces everything that a subject cannot have: white
+// space, control characters, wildcards and empty tokens. Only the first 200 bytes of
+// the type are used. Subjects are for filters and for people; two types may share one.
 func Subject(prefix, eventType string) string {
 	if len(eventType) > maxTypeInSubject {
 		eventType = eventType[:maxTypeInSubject]
@@ -34,7 +33,7 @@ func Subject(prefix, eventType string) string {
 	return prefix + "." + strings.Join(tokens, ".")
 }
 
-// clean spares the usual types the work.
+// clean quickly accepts usual types.
 func clean(s string) bool {
 	dot := true // an empty token before it
 	for i := range len(s) {

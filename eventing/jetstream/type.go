@@ -8,10 +8,10 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 )
 
-// TakesType reports whether the stream takes more events of a type. Though it takes those
-// of other types, it does not if the type's subject is none of the stream's, or has
-// reached the stream's limit for each subject and the stream discards new messages then.
-// The error means that the stream does not answer.
+// TakesType reports whether the stream accepts more events of a type, given that it
+// accepts those of other types. It does not if the type's subject is not one of the
+// stream's, or has reached the stream's limit for each subject while the stream discards
+// new messages. The error means that the stream does not answer.
 func (p *Publisher) TakesType(ctx context.Context, eventType string) (bool, error) {
 	subject := Subject(p.cfg.prefix(), eventType)
 	stream, err := p.conn.findStream(ctx, p.cfg)
@@ -34,7 +34,8 @@ func (p *Publisher) TakesType(ctx context.Context, eventType string) (bool, erro
 	return info.State.Subjects[subject] < uint64(cfg.MaxMsgsPerSubject), nil
 }
 
-// anyMatches reports whether a subject matches one of these, which may have wildcards.
+// anyMatches reports whether a subject matches one of the patterns, which may have
+// wildcards.
 func anyMatches(patterns []string, subject string) bool {
 	for _, pattern := range patterns {
 		if matches(strings.Split(pattern, "."), strings.Split(subject, ".")) {

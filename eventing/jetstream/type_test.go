@@ -35,7 +35,7 @@ func TestAStreamTakesTheTypesOfItsSubjectsUntilTheyAreFull(t *testing.T) {
 		}
 	}
 	takes(map[string]bool{"full": false, "a": false, "a.b": true, "a.b.c": false, "b": false, "b.c.d.e": true, "c": false})
-	limited.DiscardNewPerSubject = false // the oldest message goes
+	limited.DiscardNewPerSubject = false // the oldest message is dropped
 	if _, err := js.UpdateStream(t.Context(), limited); err != nil {
 		t.Fatal(err)
 	}

@@ -12,18 +12,18 @@ import (
 	"github.com/tandem-fn/tandem/eventing"
 )
 
-// seen is how far the messages of a consumer have been delivered to this process.
+// seen is how far the messages of a consumer were delivered to this process.
 type seen struct {
 	epoch   string    // of the stream's origin
-	created time.Time // the consumer
-	last    uint64    // the sequence of the latest message that was delivered for the first time
-	number  uint64    // of the latest delivery, of all that the consumer makes
+	created time.Time // of the consumer
+	last    uint64    // the sequence of the latest first delivery
+	number  uint64    // of the latest delivery, among all of the consumer
 	missed  uint64    // deliveries since then that did not arrive
 }
 
-// track notes a message that was delivered, and reports those before it that the stream
-// deleted before they were delivered: each message that is delivered for the first time
-// follows the one before it, unless a delivery was lost on the way.
+// track records a delivered message, and reports the messages before it that the stream
+// deleted before they were delivered. Each message that is delivered for the first time
+// follows the previous one, unless a delivery was lost.
 func (r *reader) track(meta *nats.MsgMetadata) {
 	s := &r.seen
 	if number := meta.Sequence.Consumer; number > s.number {
@@ -41,8 +41,8 @@ func (r *reader) track(meta *nats.MsgMetadata) {
 	r.stream.seen = *s
 }
 
-// seenOf returns how far a consumer has delivered: as this process has seen it, since a purge
-// moves what the consumer itself reports, or, for another consumer, as that reports.
+// seenOf returns how far a consumer has delivered: as this process has observed, because a
+// purge moves the consumer's own report, or, for another consumer, as reported.
 func (s *Stream) seenOf(o origin, info *natsjs.ConsumerInfo) seen {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,8 +59,8 @@ func (r *reader) vanished(from, messages uint64) {
 	}
 }
 
-// Missing returns those of some sequences whose messages the stream has deleted. In a stream
-// that deletes what is acknowledged, that means nothing.
+// Missing returns the sequences whose messages the stream has deleted. In a stream that
+// deletes acknowledged messages, the result is meaningless.
 func (r *reader) Missing(ctx context.Context, sequences []uint64) (missing []uint64, err error) {
 	if r.want.retention != natsjs.LimitsPolicy {
 		return nil, nil

@@ -74,7 +74,7 @@ func TestMessagesThatVanishBeforeTheyAreDeliveredAreCounted(t *testing.T) {
 		got = nil
 	}
 
-	// What a stream does not have when a consumer begins has not vanished.
+	// Messages deleted before a consumer exists have not vanished.
 	remove(1, 2)
 	stream := newStream()
 	reader := open(stream)
@@ -100,20 +100,21 @@ func TestMessagesThatVanishBeforeTheyAreDeliveredAreCounted(t *testing.T) {
 	read(reader, 2, false) // 16, 17
 	want("1 from 15")
 
-	// What was delivered before has not vanished.
+	// Messages that were delivered before have not vanished.
 	remove(16, 16)
 	reader = open(stream)
 	read(reader, 2, true) // 17, 18
 	want()
 
-	// A rewind to what is gone.
+	// A rewind to deleted messages.
 	if _, err := reader.Rewind(t.Context(), 9); err != nil {
 		t.Fatal(err)
 	}
 	read(reader, 5, true) // 14, 17, 18, 19, 20
 	want("5 from 9", "2 from 15")
 
-	// A purge while no process is there, which has saved that everything below 21 is done.
+	// A purge while no process runs that has saved that everything below 21 is
+	// acknowledged.
 	publish(t, conn, newEvents(21, 10)...)
 	if err := stored.Purge(t.Context(), natsjs.WithPurgeSequence(26)); err != nil {
 		t.Fatal(err)

@@ -90,7 +90,7 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 		t.Errorf("%d dead letters, %v, want one of each source", letters, err)
 	}
 	if err := w.Pool.QueryRow(t.Context(), `select count(*) from tandem.verdict where verdict = 'poison' and code = 400 and
-		reason like 'the message is no valid CloudEvent: time "2026-11-21T00:00Z"%(id "1", source "/test", type "com.example.other")%'`).Scan(&letters); err != nil || letters != 2 {
+		reason like 'the message is not a valid CloudEvent: time "2026-11-21T00:00Z"%(id "1", source "/test", type "com.example.other")%'`).Scan(&letters); err != nil || letters != 2 {
 		t.Errorf("%d dead letters have the reason, %v, want one of each function", letters, err)
 	}
 }
