@@ -14,24 +14,24 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// blockSize is how many events of a batch are decoded and stored at a time. A batch of
-// many small events takes several times its body when all are decoded.
+// blockSize is the number of events of a batch that are decoded and stored at a time. A
+// batch of many small events takes several times its body when all are decoded.
 const blockSize = 512
 
 // maxBatch bounds the elements of a batch. A body of 1 MiB has no more events than that, but
-// may have many more elements that are none.
+// may have many more invalid elements.
 const maxBatch = 20_000
 
-// batchCost returns the memory that a batch with a body of this size takes: for the body
-// and what is made of it, a block of events, and failures.
+// batchCost returns the memory for a batch with a body of this size: for the body and
+// its decoded form, a block of events, and failures.
 func batchCost(body int64) int64 { return 2*body + min(8*body, 768<<10) + overhead }
 
-// storeBatch stores the events of a batch. Each that can be stored is, whatever becomes of
-// the others.
+// storeBatch stores the events of a batch. The failure of one event does not affect the
+// others.
 func (h *Handler) storeBatch(ctx context.Context, body []byte) (*result, *refusal) {
 	members, err := cloudevent.Members(body, rules())
 	if err != nil {
-		return nil, refuse(http.StatusBadRequest, reasonInvalid, "no batch of CloudEvents: %v", err)
+		return nil, refuse(http.StatusBadRequest, reasonInvalid, "not a batch of CloudEvents: %v", err)
 	}
 	if exceeds(members, bytes.Count(body, []byte{','})+1) {
 		return nil, refuse(http.StatusRequestEntityTooLarge, reasonTooLarge, "the batch is too large: at most %d events", maxBatch)
@@ -62,7 +62,7 @@ func (h *Handler) storeBatch(ctx context.Context, body []byte) (*result, *refusa
 	return all, nil
 }
 
-// exceeds reports whether a batch has too many elements. It has no more than most.
+// exceeds reports whether a batch has more than most elements.
 func exceeds(members iter.Seq[cloudevent.Member], most int) bool {
 	if most <= maxBatch {
 		return false
@@ -76,18 +76,18 @@ func exceeds(members iter.Seq[cloudevent.Member], most int) bool {
 	return false
 }
 
-// member is an element of the answer to a batch: an event that is not stored.
+// member is an element of the answer to a batch: an event that was not stored.
 type member struct {
-	Index  int32  `json:"index"`            // in the batch, from 0 on
-	Source string `json:"source,omitempty"` // missing if it cannot be read
+	Index  int32  `json:"index"`            // in the batch, from 0
+	Source string `json:"source,omitempty"` // missing if it is unreadable
 	ID     string `json:"id,omitempty"`
-	Status int16  `json:"status"` // that a request with this event alone is answered with
+	Status int16  `json:"status"` // the status for a request with only this event
 	Error  string `json:"error"`
 }
 
-// answerBatch answers a batch of which some events are not stored: the status is the
-// highest of those events, and the body names them. It reads the batch again, one event
-// after the other, since there may be thousands.
+// answerBatch answers a batch of which some events were not stored: the status is the
+// highest of those events, and the body lists them. It decodes the batch again, one
+// event after the other, because there may be thousands.
 func (h *Handler) answerBatch(w http.ResponseWriter, all *result) {
 	status := all.status()
 	h.setRetryAfter(w, status)
@@ -97,7 +97,7 @@ func (h *Handler) answerBatch(w http.ResponseWriter, all *result) {
 	_, _ = fmt.Fprintf(w, `{"stored":%d,"failed":[`, all.stored)
 	members, err := cloudevent.Members(all.batch, rules())
 	if err != nil {
-		return // it could be read before
+		return // the batch was readable before
 	}
 	index, rest := int32(0), all.failed
 	for m := range members {
@@ -113,7 +113,7 @@ func (h *Handler) answerBatch(w http.ResponseWriter, all *result) {
 				text = append([]byte{','}, text...)
 			}
 			if _, err := w.Write(text); err != nil {
-				return // the sender has gone
+				return // the sender may have disconnected
 			}
 			rest = rest[1:]
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 )
 
-// report is the answer to a batch of which some events are not stored.
+// report is the answer to a batch of which some events were not stored.
 type report struct {
 	Stored int
 	Failed []failed
@@ -62,7 +62,7 @@ func TestABatchIsStoredButForTheEventsThatTheAnswerNames(t *testing.T) {
 			createStream(t, server, natsjs.StreamConfig{Name: "EVENTS", Subjects: []string{"events.t.*", "events.full"}, Discard: natsjs.DiscardNew, DiscardNewPerSubject: true, MaxMsgsPerSubject: 1})
 			address, _ := startIngest(t, server, ingest.Config{MaxEventBytes: 4 << 20})
 			batch := http.Header{"Content-Type": {"application/cloudevents-batch+json"}}
-			for range 2 { // a repeated post changes nothing
+			for range 2 { // repeating the request changes nothing
 				code, body := settled(t, http.MethodPost, address, batch, "["+strings.Join(tt.members, ",")+"]")
 				if code != tt.code || !strings.Contains(body, tt.want) {
 					t.Errorf("answered %d %.300s, want %d and %q", code, body, tt.code, tt.want)
@@ -111,11 +111,11 @@ func TestWhatIsNoBatchIsRefusedAsAWhole(t *testing.T) {
 	address, _ := startIngest(t, natstest.Start(t), ingest.Config{})
 	batch := http.Header{"Content-Type": {"application/cloudevents-batch+json"}}
 	for body, want := range map[string]string{
-		"":                         "no batch of CloudEvents: it is empty, want JSON",
-		`{"specversion":"1.0"}`:    "no batch of CloudEvents: want a JSON array",
-		`[{"specversion":"1.0"},`:  "no batch of CloudEvents: it is not JSON",
-		"[\"\xff\"]":               "no batch of CloudEvents: it is not UTF-8",
-		`[{"specversion":"1.0"}]]`: "no batch of CloudEvents: it is not JSON",
+		"":                         "not a batch of CloudEvents: it is empty, want JSON",
+		`{"specversion":"1.0"}`:    "not a batch of CloudEvents: want a JSON array",
+		`[{"specversion":"1.0"},`:  "not a batch of CloudEvents: it is not JSON",
+		"[\"\xff\"]":               "not a batch of CloudEvents: it is not UTF-8",
+		`[{"specversion":"1.0"}]]`: "not a batch of CloudEvents: it is not JSON",
 	} {
 		if code, answer := Request(t, http.MethodPost, address, batch, body); code != http.StatusBadRequest || !strings.Contains(answer, want) {
 			t.Errorf("%q: %d %s, want 400 and %q", body, code, answer, want)
@@ -167,7 +167,7 @@ func TestABatchOfThousandsIsStoredAndCanBeRepeated(t *testing.T) {
 				left = nil
 				return len(all)
 			}
-			var failed []int // on a busy machine, not all are stored within the timeout
+			var failed []int // on a busy machine, not all events are stored within the timeout
 			for _, f := range notStored(t, code, answer, len(left)).Failed {
 				failed = append(failed, left[f.Index])
 			}
@@ -185,8 +185,8 @@ func TestABatchOfThousandsIsStoredAndCanBeRepeated(t *testing.T) {
 	}
 }
 
-// notStored reads the answer 503 to a batch of n events. Without a report, as when the stream
-// does not answer in time, the sender knows of none that it is stored.
+// notStored parses the answer 503 to a batch of n events. Without a report, for example when
+// the stream does not answer in time, the sender does not know which events are stored.
 func notStored(t *testing.T, code int, answer string, n int) (got report) {
 	t.Helper()
 	if code != http.StatusServiceUnavailable {

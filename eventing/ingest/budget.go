@@ -8,10 +8,10 @@ import (
 )
 
 const (
-	// overhead is what a request takes beside its body, in bytes.
+	// overhead is the memory of a request in addition to its body, in bytes.
 	overhead = 16 << 10
 
-	// smallBody is up to which size a body counts as small, in bytes. Large ones leave a
+	// smallBody is the maximum size of a small body, in bytes. Large ones leave a
 	// quarter of the memory to small ones.
 	smallBody = 64 << 10
 
@@ -19,15 +19,15 @@ const (
 	// memory.
 	slowAfter = time.Second
 
-	// evictInterval is how often a waiting request looks for slow bodies.
+	// evictInterval is the time between searches of a waiting request for slow bodies.
 	evictInterval = 100 * time.Millisecond
 
 	// maxWaiting bounds the requests that wait for memory.
 	maxWaiting = 512
 )
 
-// eventCost returns the memory that a request with one event takes whose body has this
-// size: for the body, and for what is made of it.
+// eventCost returns the memory for a request with one event whose body has this size:
+// for the body, and for its decoded form.
 func eventCost(body int64) int64 { return 2*body + overhead }
 
 // budget bounds the memory of the requests that are being accepted. It is safe for
@@ -39,7 +39,7 @@ type budget struct {
 	mu      sync.Mutex
 	free    int64
 	waiting [2][]*share // in the order of their arrival: small ones, and large ones
-	reading []*share    // that may be evicted, in the order of their beginning
+	reading []*share    // that may be evicted, in the order in which reading began
 }
 
 func newBudget(size int64, now func() time.Time) *budget {
@@ -51,10 +51,10 @@ type share struct {
 	budget *budget
 	bytes  int64
 	since  time.Time     // when reading began
-	evict  func()        // ends the reading
+	evict  func()        // aborts reading
 	taken  chan struct{} // closed when the share has its memory
 
-	// Under the lock of the budget.
+	// Guarded by the lock of the budget.
 	evicted bool
 	holders int
 }
@@ -66,15 +66,15 @@ func (b *budget) used() int64 {
 	return b.size - b.free
 }
 
-// acquire waits until there is memory for a request that takes at most so many bytes. Its
-// body is being read from then on, which evict ends if it is slow and others wait. It
-// returns false if ctx ended first, or too many wait already.
+// acquire waits for the memory of a request, at most bytes. The body is being read from
+// then on; evict aborts that if the body is slow and others wait. It reports false if ctx
+// ended first, or too many requests wait already.
 func (b *budget) acquire(ctx context.Context, bytes int64, small bool, evict func()) (*share, bool) {
 	class := 0
 	if !small {
 		class = 1
 	}
-	// One that takes more than there is may have all of it.
+	// A request that needs more than the budget may have all of it.
 	bytes = min(bytes, b.size-b.reserved(class))
 	s := &share{budget: b, bytes: bytes, evict: evict, taken: make(chan struct{}), holders: 1}
 	b.mu.Lock()
@@ -87,7 +87,7 @@ func (b *budget) acquire(ctx context.Context, bytes int64, small bool, evict fun
 	b.mu.Unlock()
 
 	select {
-	case <-s.taken: // at once, as usual
+	case <-s.taken: // immediately, as usual
 		return s, true
 	default:
 	}
@@ -107,13 +107,13 @@ func (b *budget) acquire(ctx context.Context, bytes int64, small bool, evict fun
 				return s, true
 			}
 			b.waiting[class] = slices.Delete(b.waiting[class], i, i+1)
-			b.admit() // it was the first, perhaps
+			b.admit() // it may have been the first in the queue
 			return nil, false
 		}
 	}
 }
 
-// admit has waiting requests take what is free. The caller holds the lock.
+// admit assigns free memory to waiting requests. The caller holds the lock.
 func (b *budget) admit() {
 	for class := range b.waiting {
 		for len(b.waiting[class]) > 0 {
@@ -130,11 +130,11 @@ func (b *budget) admit() {
 	}
 }
 
-// reserved returns how much memory requests of a class leave to the other.
+// reserved returns how much memory requests of a class leave to the other class.
 func (b *budget) reserved(class int) int64 { return int64(class) * b.size / 4 }
 
-// evictSlow ends the reading of slow bodies until those that wait would find memory, the
-// oldest ones first.
+// evictSlow aborts reading slow bodies, the oldest first, until there is memory for the
+// requests that wait.
 func (b *budget) evictSlow() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -159,8 +159,8 @@ func (b *budget) evictSlow() {
 	}
 }
 
-// read ends the reading: the request takes so many bytes. It reports whether the request
-// may go on; it may not if it was evicted.
+// read ends reading: the request keeps the memory for its actual size. It reports
+// whether the request may continue, which it may not if it was evicted.
 func (s *share) read(bytes int64) bool {
 	b := s.budget
 	b.mu.Lock()
@@ -174,14 +174,14 @@ func (s *share) read(bytes int64) bool {
 	return !s.evicted
 }
 
-// retain adds a holder, which has to release the share too.
+// retain adds a holder, which also has to release the share.
 func (s *share) retain() {
 	s.budget.mu.Lock()
 	defer s.budget.mu.Unlock()
 	s.holders++
 }
 
-// release returns the memory when the last holder has released it.
+// release frees the memory when the last holder has released it.
 func (s *share) release() {
 	b := s.budget
 	b.mu.Lock()

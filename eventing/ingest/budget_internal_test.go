@@ -33,7 +33,7 @@ func TestLargeRequestsLeaveMemoryToSmallOnes(t *testing.T) {
 			t.Errorf("%d bytes are in use, want 100", used)
 		}
 		small.release()
-		// One that takes more than there is has all that large ones may have.
+		// A request that needs more than the budget has all that large ones may have.
 		acquire(t, b, 1_000_000, false).release()
 		if used := b.used(); used != 0 {
 			t.Errorf("%d bytes are in use at the end", used)

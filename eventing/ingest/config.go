@@ -10,46 +10,46 @@ import (
 
 // Config is the configuration of a [Handler]. Its zero value is ready to use.
 type Config struct {
-	// MaxEventBytes bounds the body of a request, in bytes, also after it is decoded. From
-	// 1 on. Defaults to 1 MiB, as NATS does for a message.
+	// MaxEventBytes bounds the body of a request, in bytes, compressed or not. At least 1.
+	// Defaults to 1 MiB, like NATS for a message.
 	MaxEventBytes int64
 
-	// InFlightBytes bounds the memory of all requests together, in bytes. A request takes
-	// twice its body and 16 KiB, a batch up to 768 KiB more; requests that find no memory
-	// within a moment are answered 503. At least 1 MiB and four times MaxEventBytes. Defaults to 64 MiB.
+	// InFlightBytes bounds the memory of all requests together, in bytes. A request takes twice its
+	// body and 16 KiB, a batch up to 768 KiB more; requests that get no memory within two seconds
+	// are answered with 503. At least 1 MiB and four times MaxEventBytes. Defaults to 64 MiB.
 	InFlightBytes int64
 
-	// Timeout bounds the storing of the events of a request. Defaults to 5 s.
+	// Timeout bounds storing the events of a request. Defaults to 5 s.
 	Timeout time.Duration
 
-	// RetryAfter is what a sender is asked to wait while events cannot be stored, in
-	// whole seconds. Defaults to 1 s.
+	// RetryAfter is the wait that a 503 requests from the sender, in whole seconds.
+	// Defaults to 1 s.
 	RetryAfter time.Duration
 
-	// Ready reports why this cluster could not store an event now, as far as that is
-	// known without storing one; GET /health calls it. Nil is always ready.
+	// Ready returns why this cluster could not store an event now, as far as known
+	// without storing one; GET /health calls it. Nil means always ready.
 	Ready func(ctx context.Context) error
 
-	// TakesType reports whether the stream takes more events of a type, as it may not
-	// though it takes others. Nil is always.
+	// TakesType reports whether the stream accepts more events of a type; a stream may
+	// reject one type and accept others. Nil means always.
 	TakesType func(ctx context.Context, eventType string) (bool, error)
 
 	// Draining reports whether the process is about to end, which GET /health reports.
-	// Nil is never.
+	// Nil means never.
 	Draining func() bool
 
-	// Metrics counts requests and events. Nil counts nothing.
+	// Metrics receives the measurements. Nil counts nothing.
 	Metrics *Metrics
 
-	// Logger receives a warning when events cannot be stored, and an error once a minute,
-	// never payloads. Nil discards everything.
+	// Logger logs events that cannot be stored (first at warn, then at error once a
+	// minute), without payloads. Nil discards everything.
 	Logger *slog.Logger
 
 	// Now is the clock. Defaults to time.Now.
 	Now func() time.Time
 }
 
-// leastInFlight is the least of Config.InFlightBytes.
+// leastInFlight is the minimum of Config.InFlightBytes.
 const leastInFlight = 1 << 20
 
 func (c Config) withDefaults() Config {

@@ -21,22 +21,22 @@ import (
 // for concurrent use.
 //
 // POST / accepts one event in the binary or the structured (JSON) content mode, or several
-// in the batch mode, also compressed with gzip. It answers
+// in the batch mode, optionally compressed with gzip. It answers
 //
 //   - 202 after the stream has stored all of them;
-//   - 400 and the reason if it is no CloudEvent;
+//   - 400 and the reason if it is not a CloudEvent;
 //   - 408 if the body did not arrive in time;
 //   - 413 or 431 if the event, or its attributes, are too large;
-//   - 415 if it is in an encoding, a format or a character set that is not read;
+//   - 415 if its encoding, format or character set is not supported;
 //   - 503 and Retry-After if it could not be stored, or too many events are being accepted.
 //
-// Of a batch, each event that can be stored is. If some are not, the status is the highest
-// of theirs and the body is JSON that names them, as
+// Each event of a batch is stored independently. If some are not stored, the status is the
+// highest of theirs and the body is JSON that lists them, for example
 //
 //	{"stored":2,"failed":[{"index":1,"source":"/s","id":"2","status":413,"error":"…"}]}
 //
-// To send events again is always right, also a batch as a whole: the stream recognises them
-// by source and id.
+// Sending events again is always safe, even a whole batch: the stream deduplicates them by
+// source and id.
 //
 // OPTIONS / answers the handshake of CloudEvents' web hooks.
 //
@@ -63,7 +63,7 @@ func New(publisher eventing.Publisher, cfg Config) (*Handler, error) {
 		mux:       http.NewServeMux(),
 		budget:    newBudget(cfg.InFlightBytes, cfg.Now),
 		health:    &health{publisher: publisher, ready: cfg.Ready, takesType: cfg.TakesType, now: cfg.Now},
-		storing:   failurelog.New(cfg.Logger, cfg.Now, "storing events"),
+		storing:   failurelog.New(cfg.Logger, cfg.Now, "storing events; senders are answered with 503"),
 	}
 	cfg.Metrics.observe(h.budget.used)
 	h.mux.HandleFunc("POST /{$}", h.accept) // the mux answers other methods with 405
@@ -75,7 +75,7 @@ func New(publisher eventing.Publisher, cfg Config) (*Handler, error) {
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
-// Ready reports why this cluster could not store an event now, within two seconds.
+// Ready returns why this cluster could not store an event now, within two seconds.
 func (h *Handler) Ready(ctx context.Context) error {
 	if h.config.Draining() {
 		return errors.New("shutting down")
@@ -110,7 +110,8 @@ func (h *Handler) accept(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// store stores the events of a request. Release the memory when the request is answered.
+// store stores the events of a request. The caller releases the memory after the request
+// is answered.
 func (h *Handler) store(w http.ResponseWriter, r *http.Request) (*result, *share, *refusal) {
 	mode, err := cloudevent.ModeOf(r.Header.Get("Content-Type"))
 	if err != nil {
@@ -129,8 +130,8 @@ func (h *Handler) store(w http.ResponseWriter, r *http.Request) (*result, *share
 	done := make(chan outcome, 1)
 	memory.retain()
 	go func() {
-		// The publisher may take longer than the timeout to return, if the connection to
-		// the stream hangs, and holds its memory until it does.
+		// If the connection to the stream hangs, the publisher may take longer than the
+		// timeout to return, and holds its memory until it does.
 		defer cancel()
 		defer memory.release()
 		all, refused := h.storeBody(ctx, mode, r.Header, body)
@@ -140,7 +141,7 @@ func (h *Handler) store(w http.ResponseWriter, r *http.Request) (*result, *share
 	select {
 	case end = <-done:
 	case <-ctx.Done():
-		select { // the publisher knows more
+		select { // the publisher's error has more details
 		case end = <-done:
 		case <-time.After(publisherGrace):
 			memory.release()
@@ -157,7 +158,7 @@ func (h *Handler) store(w http.ResponseWriter, r *http.Request) (*result, *share
 // publisherGrace is how long a publisher may take to return after its context ended.
 const publisherGrace = 100 * time.Millisecond
 
-// storeBody stores the events of a body. It refuses what cannot be read.
+// storeBody stores the events of a body. It rejects invalid ones.
 func (h *Handler) storeBody(ctx context.Context, mode cloudevent.Mode, header http.Header, body []byte) (*result, *refusal) {
 	var e event.Event
 	var err error
@@ -177,7 +178,7 @@ func (h *Handler) storeBody(ctx context.Context, mode cloudevent.Mode, header ht
 	return all, nil
 }
 
-// answer answers a refused request.
+// answer answers a rejected request.
 func (h *Handler) answer(w http.ResponseWriter, refused *refusal) {
 	h.setRetryAfter(w, refused.status)
 	if refused.status == http.StatusUnsupportedMediaType {
@@ -193,8 +194,8 @@ func (h *Handler) setRetryAfter(w http.ResponseWriter, status int) {
 	}
 }
 
-// rules are those of the functions that the events are for: what they refuse is refused
-// here, where its sender learns it.
+// rules returns the rules of the functions for which the events are: an event that a
+// function would reject is rejected here, where its sender is told.
 func rules() cloudevent.Rules { return cloudevent.Rules{MaxName: cloudevent.MaxName} }
 
 // maxReason bounds the text of an answer, in bytes.

@@ -13,23 +13,23 @@ import (
 )
 
 const (
-	// healthTimeout bounds a probe. It is less than the two seconds that are promised.
+	// healthTimeout bounds a probe. It is below the guaranteed two seconds.
 	healthTimeout = 1500 * time.Millisecond
 
-	// healthFresh is for how long a good answer counts for other probes, and a stored
-	// event is proof enough.
+	// healthFresh is how long a success counts for other probes, and a stored event as
+	// evidence.
 	healthFresh = time.Second
 
-	// forgetFailed is after which time an event that could not be stored is not stored
-	// again by probes: the cause may be the event, and others are stored.
+	// forgetFailed is the time after which probes stop storing an event again that
+	// could not be stored: the event may be the cause, and others are stored.
 	forgetFailed = time.Minute
 )
 
-// health finds out whether an event could be stored now. A stream may report that it is
-// well and store nothing, as one whose disk is full or that lost its quorum a moment ago;
-// only an event proves it. So when storing one has failed, a probe stores it again: its
-// sender was asked to do so too, and the stream recognises it by source and id. It is safe
-// for concurrent use.
+// health finds out whether an event could be stored now. A stream may report that it works
+// and store nothing, for example one whose disk is full or that has just lost its quorum;
+// only an event proves that it does. So after an event could not be stored, a probe stores
+// it again: its sender was asked to do so too, and the stream deduplicates it by source
+// and id. It is safe for concurrent use.
 type health struct {
 	publisher eventing.Publisher
 	ready     func(ctx context.Context) error
@@ -37,16 +37,16 @@ type health struct {
 	now       func() time.Time
 
 	mu       sync.Mutex
-	looking  *look // the one that runs, for all probes that wait; nil if none does
+	looking  *look // the running one, for all probes that wait; nil if there is none
 	looked   time.Time
 	answered error
 
 	storedAt time.Time
 	failedAt time.Time
-	event    event.Event // that could not be stored; none if failedAt is zero
+	event    event.Event // that could not be stored; invalid if failedAt is zero
 }
 
-// look is one question to the stream. Err is valid when done is closed.
+// look is one request to the stream. Err is valid when done is closed.
 type look struct {
 	done chan struct{}
 	err  error
@@ -70,9 +70,9 @@ func (h *health) failed(e event.Event) {
 	}
 }
 
-// check reports why no event could be stored. It returns within healthTimeout, also if
+// check returns why no event could be stored. It returns within healthTimeout even if
 // the stream does not answer: probes share a look, and each waits for it no longer than
-// its own bound.
+// its own timeout.
 func (h *health) check(ctx context.Context) error {
 	l := h.begin(ctx)
 	if l == nil {
@@ -90,7 +90,7 @@ func (h *health) check(ctx context.Context) error {
 	}
 }
 
-// begin returns the look to wait for, or nil if the answer is known to be good.
+// begin returns the look to wait for, or nil if a recent success is known.
 func (h *health) begin(ctx context.Context) *look {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -103,7 +103,7 @@ func (h *health) begin(ctx context.Context) *look {
 	}
 	l := &look{done: make(chan struct{})}
 	h.looking = l
-	// Not the context of one probe: the others want the answer too.
+	// Not the context of one probe, because other probes need the result too.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healthTimeout)
 	go func() {
 		defer cancel()
@@ -141,9 +141,9 @@ func (h *health) look(ctx context.Context) error {
 	return h.ready(ctx)
 }
 
-// errNoEvidence means that an event is not stored for a reason that does not concern
-// others.
-var errNoEvidence = errors.New("the stream takes no such events")
+// errNoEvidence means that an event was not stored for a reason that does not affect
+// other events.
+var errNoEvidence = errors.New("the stream accepts no events of this type")
 
 // tryAgain stores the event that could not be stored.
 func (h *health) tryAgain(ctx context.Context, e event.Event) error {
@@ -161,7 +161,7 @@ func (h *health) tryAgain(ctx context.Context, e event.Event) error {
 	return err
 }
 
-// forget drops the event that could not be stored at that time.
+// forget drops the event that could not be stored at failedAt.
 func (h *health) forget(failedAt time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -170,7 +170,7 @@ func (h *health) forget(failedAt time.Time) {
 	}
 }
 
-// storedSince reports whether an event was stored after that time.
+// storedSince reports whether an event was stored after begin.
 func (h *health) storedSince(begin time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -31,13 +31,13 @@ func TestIngestIsUnhealthyExactlyWhileNothingCanBeStored(t *testing.T) {
 	leader, others := c.Leader(t, "EVENTS")
 	others[0].Stop()
 	for range 10 {
-		// Not at once, as on a busy machine the two may have to agree anew.
+		// Not at once: on a busy machine the remaining two may need to elect a leader.
 		eventtest.Eventually(t, "it is healthy without one of three replicas", in.healthy)
 		eventtest.Eventually(t, "it stores without one", func() bool { return in.post(t, "without one") == http.StatusAccepted })
 	}
 
 	for _, busy := range []bool{false, true} {
-		// Two of three are away: no leader, or one that cannot store.
+		// Two of three are stopped: there is no leader, or one that cannot store.
 		if busy {
 			in.busy.Store(true)
 			leader, others = c.Leader(t, "EVENTS")
@@ -59,7 +59,7 @@ func TestIngestIsUnhealthyExactlyWhileNothingCanBeStored(t *testing.T) {
 	}
 	in.busy.Store(false)
 
-	// What was accepted is there, each once.
+	// Every accepted event is stored once.
 	var accepted []string
 	for id := range in.accepted.Range {
 		accepted = append(accepted, id.(string))
@@ -78,7 +78,7 @@ func TestIngestIsUnhealthyExactlyWhileNothingCanBeStored(t *testing.T) {
 func TestIngestIsUnhealthyWhenItsServerSaysThatAllIsWellAndStoresNothing(t *testing.T) {
 	t.Parallel()
 
-	// As with a full disk: the stream is there, and takes nothing.
+	// Like a full disk: the stream exists, and stores nothing.
 	s := natstest.StartWith(t, func(o *server.Options) { o.JetStreamMaxStore = 64 << 10 })
 	in := startIngestAt(t, s.URL(), jetstream.StreamConfig{Name: "EVENTS"})
 	eventtest.Eventually(t, "it is healthy", in.healthy)
@@ -88,7 +88,7 @@ func TestIngestIsUnhealthyWhenItsServerSaysThatAllIsWellAndStoresNothing(t *test
 		if in.post(t, "more") != http.StatusServiceUnavailable {
 			return false
 		}
-		stream, err := js.Stream(t.Context(), "EVENTS") // else it may only have been late
+		stream, err := js.Stream(t.Context(), "EVENTS") // otherwise it may only have been late
 		return err == nil && stream.CachedInfo().State.Bytes >= 64<<10
 	})
 	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, s, nil), jetstream.StreamConfig{Name: "EVENTS"})
@@ -154,9 +154,9 @@ func TestAFullTypeDoesNotMakeTheStreamUnhealthy(t *testing.T) {
 		t.Fatalf("%d %s", code, body)
 	}
 	for i := range 30 {
-		// Of a type that is full, and of one that the stream does not take.
+		// One type is full, and the stream does not accept the other.
 		for _, eventType := range []string{"full", "foreign"} {
-			if eventType == "foreign" && i%10 != 0 { // it takes a while to know
+			if eventType == "foreign" && i%10 != 0 { // finding out takes a while
 				continue
 			}
 			if code, body := Request(t, http.MethodPost, address, header(fmt.Sprint(eventType, i), eventType), ""); code != http.StatusServiceUnavailable {
@@ -172,8 +172,8 @@ func TestAFullTypeDoesNotMakeTheStreamUnhealthy(t *testing.T) {
 	}
 }
 
-// readIDs counts the ids in stream EVENTS. Each request has its own time: a server that has
-// just been started again may not answer one.
+// readIDs counts the ids in stream EVENTS. Each request has its own timeout: a server that
+// was just restarted may not answer one.
 func readIDs(t *testing.T, url string) map[string]int {
 	t.Helper()
 
@@ -205,7 +205,7 @@ func readIDs(t *testing.T, url string) map[string]int {
 	return ids
 }
 
-// ingestion is an ingest address and somebody who may send to it all the time.
+// ingestion is an ingest address with a sender.
 type ingestion struct {
 	url      string
 	size     int // of the data
@@ -250,7 +250,7 @@ func (in *ingestion) healthy() bool {
 	return res.StatusCode == http.StatusOK
 }
 
-// send sends another event and wants this answer.
+// send sends another event and expects this answer.
 func (in *ingestion) send(t *testing.T, what string, want int) {
 	t.Helper()
 
@@ -259,7 +259,7 @@ func (in *ingestion) send(t *testing.T, what string, want int) {
 	}
 }
 
-// post sends another event and notes whether it was accepted.
+// post sends another event and records whether it was accepted.
 func (in *ingestion) post(t *testing.T, what string) int {
 	t.Helper()
 
@@ -289,14 +289,14 @@ func (in *ingestion) post(t *testing.T, what string) int {
 	return res.StatusCode
 }
 
-// replicas counts those of stream EVENTS that are up to date.
+// replicas returns the number of replicas of stream EVENTS that are up to date.
 func replicas(t *testing.T, url string) int {
 	t.Helper()
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	stream, err := natstest.JetStream(t, url).Stream(ctx, "EVENTS")
-	if err != nil || stream.CachedInfo().Cluster == nil || stream.CachedInfo().Cluster.Leader == "" { // nil for a moment after it was made
+	if err != nil || stream.CachedInfo().Cluster == nil || stream.CachedInfo().Cluster.Leader == "" { // nil briefly after creation
 		return 0
 	}
 	n := 1

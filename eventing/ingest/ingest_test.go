@@ -34,7 +34,7 @@ func TestIngestStoresWhatItAnswers202To(t *testing.T) {
 	}{
 		{header: binary, body: `{"a":1}`},
 		{header: structured, body: `{"specversion":"1.0","id":"2","source":"/s","type":"t","subject":"ü","datacontenttype":"application/json","data":{"a":1}}`},
-		{header: structured, body: `{"specversion":"1.0","id":"1","source":"/s","type":"t"}`}, // a repeat
+		{header: structured, body: `{"specversion":"1.0","id":"1","source":"/s","type":"t"}`}, // a duplicate
 	} {
 		if code, body := settled(t, http.MethodPost, address, send.header, send.body); code != http.StatusAccepted {
 			t.Fatalf("%d %s", code, body)
@@ -197,14 +197,14 @@ func TestIngestAnswers503WhileTheStreamStoresNothing(t *testing.T) {
 	}
 }
 
-// late reports whether an answer is that the stream did not answer in time, as on a busy
-// machine. To ask again is right then.
+// late reports whether an answer means that the stream did not answer in time, for
+// example on a busy machine. The request should be repeated then.
 func late(code int, answer string) bool {
 	return code == http.StatusServiceUnavailable && (strings.Contains(answer, "no answer from the stream within") ||
 		strings.Contains(answer, "context deadline exceeded") || strings.Contains(answer, "timeout"))
 }
 
-// settled sends a request until the answer is not late, and returns it.
+// settled repeats a request until the answer is not late, and returns it.
 func settled(t *testing.T, method, address string, header http.Header, body string) (code int, text string) {
 	t.Helper()
 

@@ -10,22 +10,22 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// Why events are refused, in metrics.
+// The reasons of rejections, in metrics.
 const (
-	reasonInvalid     = "invalid"     // no CloudEvent
-	reasonUnsupported = "unsupported" // an encoding, a format or a character set that is not read
+	reasonInvalid     = "invalid"     // not a CloudEvent
+	reasonUnsupported = "unsupported" // an encoding, a format or a character set that is not supported
 	reasonTooLarge    = "too_large"
 	reasonIncomplete  = "incomplete"  // the body ended early or did not arrive in time
 	reasonBusy        = "busy"        // no memory
-	reasonUnavailable = "unavailable" // the stream does not store it
+	reasonUnavailable = "unavailable" // the stream could not store it
 )
 
 func reasons() []string {
 	return []string{reasonInvalid, reasonUnsupported, reasonTooLarge, reasonIncomplete, reasonBusy, reasonUnavailable}
 }
 
-// Metrics are what a [Handler] counts, with the label cluster. Exported to Prometheus with
-// unit and suffix they are called tandem_ingest_accepted_total,
+// Metrics are the measurements of a [Handler], with the label cluster. Their names in
+// Prometheus, with unit and suffix, are tandem_ingest_accepted_total,
 // tandem_ingest_refused_total{reason}, tandem_ingest_in_flight_bytes and
 // tandem_ingest_request_seconds. A nil Metrics counts nothing.
 type Metrics struct {
@@ -37,7 +37,7 @@ type Metrics struct {
 	inFlight atomic.Pointer[func() int64]
 }
 
-// NewMetrics makes the instruments. The error is the provider's.
+// NewMetrics creates the instruments. The error is the provider's.
 func NewMetrics(provider metric.MeterProvider, cluster string) (*Metrics, error) {
 	meter := provider.Meter("github.com/tandem-fn/tandem/eventing/ingest")
 	label := attribute.String("cluster", cluster)
@@ -46,7 +46,7 @@ func NewMetrics(provider metric.MeterProvider, cluster string) (*Metrics, error)
 	m.acceptedEvents, errs[0] = meter.Int64Counter("tandem_ingest_accepted",
 		metric.WithDescription("Events that the stream has stored."))
 	m.refusedEvents, errs[1] = meter.Int64Counter("tandem_ingest_refused",
-		metric.WithDescription("Events that were not stored, by reason: invalid (no CloudEvent), unsupported (an encoding, a format or a character set that is not read), too_large, incomplete (the body ended early or did not arrive in time), busy (no memory), unavailable (the stream does not store it). A request that cannot be read counts as one."))
+		metric.WithDescription("Events that were not stored, by reason: invalid (not a CloudEvent), unsupported (its encoding, format or character set), too_large, incomplete (the body ended early or did not arrive in time), busy (no memory), unavailable (the stream does not store it). A request that cannot be read counts as one."))
 	m.request, errs[2] = meter.Float64Histogram("tandem_ingest_request", metric.WithUnit("s"),
 		metric.WithDescription("Time from a request's header to its 202."),
 		metric.WithExplicitBucketBoundaries(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30))
@@ -62,7 +62,7 @@ func NewMetrics(provider metric.MeterProvider, cluster string) (*Metrics, error)
 		return nil, err
 	}
 	ctx := context.Background()
-	m.acceptedEvents.Add(ctx, 0, m.labels) // so that they can be seen before the first event
+	m.acceptedEvents.Add(ctx, 0, m.labels) // visible before the first event
 	for _, reason := range reasons() {
 		m.byReason[reason] = metric.WithAttributeSet(attribute.NewSet(label, attribute.String("reason", reason)))
 		m.refusedEvents.Add(ctx, 0, m.byReason[reason])

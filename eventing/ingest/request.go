@@ -20,7 +20,8 @@ const (
 	// bodyTimeout bounds how long a body may take to arrive.
 	bodyTimeout = 20 * time.Second
 
-	// discardTimeout bounds how long the rest of the body of a refused request is read.
+	// discardTimeout bounds how long the rest of the body of a rejected request is
+	// read.
 	discardTimeout = 2 * time.Second
 
 	// gzipOverhead is how much larger than its content a compressed body may be, in
@@ -42,7 +43,7 @@ func refuse(status int, reason, format string, args ...any) *refusal {
 	return &refusal{status: status, reason: reason, text: oneLine(fmt.Sprintf(format, args...))}
 }
 
-// receive reads the body of a request, decoded, once there is memory for it.
+// receive reads and decodes the body of a request, after it has memory for it.
 func (h *Handler) receive(w http.ResponseWriter, r *http.Request, batch bool) ([]byte, *share, *refusal) {
 	zipped, refused := isGzip(r.Header)
 	if refused != nil {
@@ -75,7 +76,7 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, batch bool) ([
 		h.discard(w, r)
 		return nil, nil, refuse(http.StatusServiceUnavailable, reasonBusy, "not stored, send it again: too many events are being accepted (TANDEM_IN_FLIGHT_BYTES)")
 	}
-	_ = connection.SetReadDeadline(h.config.Now().Add(bodyTimeout)) // a server that cannot keeps its own limit
+	_ = connection.SetReadDeadline(h.config.Now().Add(bodyTimeout)) // a server without this keeps its own limit
 	body, err := readBody(r, size, limit, allowed, zipped)
 	if !memory.read(cost(int64(len(body)))) {
 		err = errEvicted
@@ -85,14 +86,14 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, batch bool) ([
 		memory.release()
 		return nil, nil, refused
 	}
-	// By reading the server detects that the sender has gone.
+	// By reading the server detects that the sender has disconnected.
 	_ = connection.SetReadDeadline(h.config.Now().Add(h.config.Timeout + discardTimeout))
 	return body, memory, nil
 }
 
 var (
 	errTooLarge = errors.New("the body is too large")
-	errGzip     = errors.New("the body is no gzip")
+	errGzip     = errors.New("the body is not valid gzip")
 	errEvicted  = errors.New("the body was too slow")
 )
 
@@ -119,7 +120,7 @@ func tooLarge(limit int64) *refusal {
 	return refuse(http.StatusRequestEntityTooLarge, reasonTooLarge, "too large: at most %d bytes (TANDEM_MAX_EVENT_BYTES)", limit)
 }
 
-// isGzip reports whether a body is compressed with gzip. It refuses all other encodings.
+// isGzip reports whether a body is compressed with gzip. It rejects all other encodings.
 func isGzip(header http.Header) (bool, *refusal) {
 	zipped := false
 	for _, line := range header["Content-Encoding"] {
@@ -137,8 +138,8 @@ func isGzip(header http.Header) (bool, *refusal) {
 	return zipped, nil
 }
 
-// readBody reads a body of at most limit bytes, of which at most allowed come over the
-// wire. Size is the largest that is expected.
+// readBody reads a body of at most limit bytes, of which at most allowed arrive over
+// the wire. Size is the largest expected size.
 func readBody(r *http.Request, size, limit, allowed int64, zipped bool) ([]byte, error) {
 	if !zipped && r.ContentLength >= 0 {
 		body := make([]byte, size)
@@ -165,7 +166,7 @@ func readBody(r *http.Request, size, limit, allowed int64, zipped bool) ([]byte,
 	return body.Bytes(), err
 }
 
-// gzipError returns what an error of a gzip reader means, which reads from wire.
+// gzipError maps an error of a gzip reader that reads from wire.
 func gzipError(err error, wire *io.LimitedReader) error {
 	var timeout interface{ Timeout() bool }
 	switch {
@@ -177,9 +178,9 @@ func gzipError(err error, wire *io.LimitedReader) error {
 	return fmt.Errorf("%w: %w", errGzip, err)
 }
 
-// discard reads the rest of a body that is refused. Otherwise the connection would be
-// reset while the sender still writes, the answer would be lost, and the sender would not
-// know why. A body that is larger than an event may be is cut off.
+// discard reads the rest of a rejected body. Otherwise the connection would be reset
+// while the sender still writes, the answer would be lost, and the sender would not know
+// the reason. The rest of a body that is larger than an event may be is not read.
 func (h *Handler) discard(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Expect") != "" { // the sender waits for 100 Continue
 		return

@@ -67,10 +67,10 @@ func TestBodiesAreDecodedOrRefused(t *testing.T) {
 		{name: "br", encodings: []string{"br"}, body: "x", code: 415, want: `"br"`},
 		{name: "zstd", encodings: []string{"zstd"}, body: "x", code: 415, want: `"zstd"`},
 		{name: "not said to be gzip", body: zip("hello"), code: 202, want: zip("hello")},
-		{name: "no gzip", encodings: []string{"gzip"}, body: "hello", code: 400, want: "the body is no gzip"},
-		{name: "nothing", encodings: []string{"gzip"}, body: "", code: 400, want: "the body is no gzip"},
-		{name: "cut", encodings: []string{"gzip"}, body: zip("hello")[:20], code: 400, want: "the body is no gzip"},
-		{name: "with more behind it", encodings: []string{"gzip"}, body: zip("hello") + "hello", code: 400, want: "the body is no gzip"},
+		{name: "no gzip", encodings: []string{"gzip"}, body: "hello", code: 400, want: "the body is not valid gzip"},
+		{name: "nothing", encodings: []string{"gzip"}, body: "", code: 400, want: "the body is not valid gzip"},
+		{name: "cut", encodings: []string{"gzip"}, body: zip("hello")[:20], code: 400, want: "the body is not valid gzip"},
+		{name: "with more behind it", encodings: []string{"gzip"}, body: zip("hello") + "hello", code: 400, want: "the body is not valid gzip"},
 		{name: "another character set", contentType: "application/cloudevents+json; charset=utf-16", body: "{}", code: 415, want: `charset "utf-16" is not supported`},
 		{name: "another format", contentType: "application/cloudevents+protobuf", body: "x", code: 415, want: "is not supported"},
 		{name: "data in another character set", contentType: "text/plain; charset=latin1", body: "\xe4", code: 202, want: "\xe4"},
@@ -195,7 +195,8 @@ func TestEventsArriveOverHTTP2(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// After a 413 the server ends the connection; the client may have to send again.
+				// After a 413 the server closes the connection; the client may have to send
+				// again.
 				req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(make([]byte, size))), nil }
 				req.Header = header(fmt.Sprint(size, chunked), "t")
 				if res, err = https.Client().Do(req); err != nil {

@@ -12,31 +12,32 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/contract"
 )
 
-// result is what became of the events of a request. It takes little memory even if all of
+// result is the result of the events of a request. It takes little memory even if all of
 // many small ones fail.
 type result struct {
-	batch   []byte // the body; nil if it is a single event
+	batch   []byte // the body; nil for a single event
 	stored  int
 	failed  []failure
 	refused struct{ invalid, tooLarge, unavailable int } // of failed
-	texts   []string                                     // of failures; the last one stands for more
-	err     error                                        // of an event that the stream does not store now
+	texts   []string                                     // of failures; the last one stands for all further texts
+	err     error                                        // of an event that the stream could not store now
 }
 
-// failure is an event that is not stored.
+// failure is an event that was not stored.
 type failure struct {
 	index  int32
 	status int16
 	text   int16 // index in the texts, or unreadable
 }
 
-// unreadable is the text of an event that is no CloudEvent: reading it again returns it.
+// unreadable is the text of an event that is not a CloudEvent: decoding it again returns
+// the text.
 const unreadable = -1
 
-// maxTexts bounds the different texts of a result.
+// maxTexts bounds the distinct texts of a result.
 const maxTexts = 32
 
-// status returns the status of the answer: that which matters most for a retry.
+// status returns the status of the answer: the most important one for a retry.
 func (r *result) status() int {
 	status := int16(http.StatusAccepted)
 	for _, f := range r.failed {
@@ -45,7 +46,7 @@ func (r *result) status() int {
 	return int(status)
 }
 
-// textOf returns the index of a text, which is added if it is new and there are few.
+// textOf returns the index of a text, which is added if it is new and there is room.
 func (r *result) textOf(text string) int16 {
 	i := slices.Index(r.texts, text)
 	if i < 0 && len(r.texts) == maxTexts {
@@ -59,10 +60,10 @@ func (r *result) textOf(text string) int16 {
 	return int16(i)
 }
 
-// storeEvents stores events, and adds what became of them to all.
+// storeEvents stores events, and adds their results to all.
 func (h *Handler) storeEvents(ctx context.Context, events []event.Event, indexes []int32, all *result) {
 	err := h.publisher.Publish(ctx, events)
-	failing := -1 // an event that the stream does not store now
+	failing := -1 // an event that the stream could not store now
 	stored := 0
 	for i, reason := range contract.ReasonsOf(err, len(events)) {
 		var rejected *eventing.Rejection
@@ -85,12 +86,12 @@ func (h *Handler) storeEvents(ctx context.Context, events []event.Event, indexes
 	if stored > 0 {
 		h.health.stored()
 	}
-	if failing >= 0 && !errors.Is(context.Cause(ctx), context.Canceled) { // otherwise the sender went away
+	if failing >= 0 && !errors.Is(context.Cause(ctx), context.Canceled) { // otherwise the sender disconnected
 		h.health.failed(events[failing])
 	}
 }
 
-// record counts and logs what became of a request.
+// record counts and logs the result of a request.
 func (h *Handler) record(ctx context.Context, all *result) {
 	m := h.config.Metrics
 	m.accepted(ctx, all.stored)
