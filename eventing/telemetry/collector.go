@@ -9,21 +9,21 @@ import (
 )
 
 const (
-	// garbagePercent is how much garbage there may be beside what lives before it is
-	// collected. What lives is so little that with Go's 100 the collector runs all the
-	// time: an eighth of all processor time.
+	// garbagePercent is the garbage, as a percentage of the live heap, at which it is
+	// collected. The live heap is so small that with Go's default of 100 the collector
+	// would use an eighth of all CPU time.
 	garbagePercent = 400
 
-	// limitShare is how much of a container's memory the heap may come to before
-	// garbage is collected more eagerly than that, in percent.
+	// limitShare is the heap, as a percentage of the container's memory, above which
+	// garbage is collected more eagerly.
 	limitShare = 75
 
 	limitFile = "/sys/fs/cgroup/memory.max"
 )
 
-// TuneCollector has garbage collected less often than is Go's default, but never so late
-// that the container's memory limit is reached by it. GOGC and GOMEMLIMIT, if they are
-// set, count instead. It is for a process as a whole.
+// TuneCollector makes garbage collection less frequent than Go's default, but frequent
+// enough to stay below the container's memory limit. GOGC and GOMEMLIMIT take
+// precedence. It applies to the whole process.
 func TuneCollector() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
@@ -31,9 +31,9 @@ func TuneCollector() {
 	LimitHeap(math.MaxInt64)
 }
 
-// LimitHeap has garbage collected more eagerly when the heap comes to this many bytes, or
-// near the container's memory limit. GOMEMLIMIT, if it is set, counts instead. It is for a
-// process as a whole.
+// LimitHeap makes garbage collection more eager when the heap reaches this many bytes, or
+// approaches the container's memory limit. GOMEMLIMIT takes precedence. It applies to the
+// whole process.
 func LimitHeap(bytes int64) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
@@ -44,11 +44,11 @@ func LimitHeap(bytes int64) {
 	debug.SetMemoryLimit(bytes)
 }
 
-// heapLimit gives the limit for the heap from that for the container, as the system
-// writes it.
+// heapLimit returns the limit of the heap for the memory limit of the container, as
+// written in cgroup files.
 func heapLimit(container string) int64 {
 	bytes, err := strconv.ParseInt(strings.TrimSpace(container), 10, 64)
-	if err != nil || bytes <= 0 { // "max" is none
+	if err != nil || bytes <= 0 { // "max" means no limit
 		return math.MaxInt64
 	}
 	return bytes / 100 * limitShare

@@ -12,11 +12,11 @@ import (
 	"github.com/sethvargo/go-envconfig"
 )
 
-// ReadEnvironment sets the fields of target, a pointer to a struct, that have a tag
-// of go-envconfig: `env:"NAME, default=VALUE"` or `env:"NAME, required"`. White space
+// ReadEnvironment sets the fields of target, a pointer to a struct, that have a tag of
+// go-envconfig: `env:"NAME, default=VALUE"` or `env:"NAME, required"`. White space
 // around a value, and around the elements of a list, is ignored; an empty variable
-// counts as unset. The error names every variable that is missing or cannot be read,
-// and what is wanted.
+// counts as unset. The error names every missing or invalid variable, and the wanted
+// values.
 func ReadEnvironment(ctx context.Context, lookup envconfig.Lookuper, target any) error {
 	into := reflect.ValueOf(target).Elem()
 	var errs []error
@@ -26,7 +26,8 @@ func ReadEnvironment(ctx context.Context, lookup envconfig.Lookuper, target any)
 		if !ok {
 			continue
 		}
-		// One by one: go-envconfig's errors name the field, and only the first.
+		// One field at a time: go-envconfig's errors name the field, and only the
+		// first.
 		one := reflect.New(reflect.StructOf([]reflect.StructField{{Name: field.Name, Type: field.Type, Tag: field.Tag}}))
 		err := envconfig.ProcessWith(ctx, &envconfig.Config{Target: one.Interface(), Lookuper: trimmed{lookup}})
 		variable, _, _ := strings.Cut(tag, ",")
@@ -62,7 +63,7 @@ func (t trimmed) Lookup(name string) (value string, found bool) {
 	return value, value != ""
 }
 
-// wanted describes, for an error, the values that are read as a t.
+// wanted describes, for an error, the accepted values of a t.
 func wanted(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[slog.Level]():

@@ -20,7 +20,7 @@ type environment struct {
 	Flag     bool          `env:"FLAG"`
 	LogLevel slog.Level    `env:"LOG_LEVEL, default=info"`
 
-	Made struct{ Name string } // of the above
+	Made struct{ Name string } // derived
 }
 
 func TestTheEnvironmentIsReadWithDefaults(t *testing.T) {

@@ -9,16 +9,16 @@ import (
 	"go.opentelemetry.io/otel/metric"
 )
 
-// Traffic is how many bytes were received and sent since the process began.
+// Traffic returns how many bytes were received and sent since the process started.
 type Traffic func() (received, sent uint64)
 
-// ObserveLinks makes the counter tandem_link_bytes_total, with the labels peer and
-// direction, of the bytes over a process's connections to what is common to all
-// clusters: where that is in another data centre, these are the bytes between them.
-// Links are by the name of the peer. The error is the provider's.
+// ObserveLinks creates the counter tandem_link_bytes_total, with the labels peer and
+// direction, of the bytes over a process's connections to the servers that all clusters
+// share. If these are in another data centre, it counts the bytes between the sites.
+// The keys of links are names of peers. The error is the provider's.
 func ObserveLinks(provider metric.MeterProvider, cluster string, links map[string]Traffic) error {
 	_, err := provider.Meter("github.com/tandem-fn/tandem/eventing/telemetry").Int64ObservableCounter("tandem_link", metric.WithUnit("By"),
-		metric.WithDescription("Bytes over the connections to database and stream, which are common to all clusters."),
+		metric.WithDescription("Bytes over the connections to the database and the stream, which all clusters share."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
 			for peer, traffic := range links {
 				received, sent := traffic()
@@ -32,10 +32,10 @@ func ObserveLinks(provider metric.MeterProvider, cluster string, links map[strin
 	return err
 }
 
-// Dial makes a connection, as [net.Dialer.DialContext] does.
+// Dial opens a connection, like [net.Dialer.DialContext].
 type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-// Counted is dial, and what went over the connections that it has made.
+// Counted returns dial, and the traffic over the connections that it has opened.
 func Counted(dial Dial) (Dial, Traffic) {
 	var received, sent atomic.Uint64
 	return func(ctx context.Context, network, address string) (net.Conn, error) {

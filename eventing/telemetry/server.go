@@ -1,5 +1,5 @@
-// Package telemetry is what every process shows to those who run it: metrics and
-// health over HTTP, and one way to log.
+// Package telemetry serves metrics and health of a process over HTTP, and configures
+// its log.
 package telemetry
 
 import (
@@ -27,23 +27,23 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// Config sets up a [Server].
+// Config is the configuration of a [Server].
 type Config struct {
-	// Address is where to serve, as 127.0.0.1:9090. Empty serves nothing.
+	// Address is the listen address, for example 127.0.0.1:9090. Empty serves nothing.
 	Address string
 
-	// OTLPEndpoint is where metrics are pushed to as well, as
-	// http://collector:4318; empty pushes nothing.
+	// OTLPEndpoint is the address to which metrics are pushed as well, for example
+	// http://collector:4318. Empty pushes nothing.
 	OTLPEndpoint string
 
 	// OTLPProtocol is "http/protobuf" or "grpc". Defaults to "http/protobuf".
 	OTLPProtocol string
 
-	// Ready reports why the process is not ready. Required.
+	// Ready returns why the process is not ready. Required.
 	Ready func(ctx context.Context) error
 
-	// Status returns what a process that is ready answers at /health, for people. Nil for
-	// nothing.
+	// Status returns the text that a ready process answers at /health, for people. Nil
+	// means no text.
 	Status func() string
 }
 
@@ -67,8 +67,8 @@ type Server struct {
 	http     *http.Server
 }
 
-// Listen takes the address, so that its error says at once if that is not
-// possible, and sets up the metrics. [Server.Serve] answers.
+// Listen opens the address, so that an error is known at once, and sets up the metrics.
+// [Server.Serve] answers requests.
 func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -93,18 +93,17 @@ func Listen(ctx context.Context, cfg Config) (*Server, error) {
 		if err := cfg.Ready(r.Context()); err != nil {
 			http.Error(w, strings.ReplaceAll(err.Error(), "\n", "; "), http.StatusServiceUnavailable)
 		} else if cfg.Status != nil {
-			_, _ = io.WriteString(w, cfg.Status()+"\n") // whoever asked may be gone
+			_, _ = io.WriteString(w, cfg.Status()+"\n") // the client may have disconnected
 		}
 	})
 	s.http = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
 	return s, nil
 }
 
-// newProvider is Knative's provider for what is pushed, with a reader of our own
-// for Prometheus beside it: Knative's has a server of its own, which knows no
-// /health.
+// newProvider returns Knative's provider for pushed metrics, with our own reader for
+// Prometheus: Knative's has its own server, which does not serve /health.
 func newProvider(ctx context.Context, cfg Config, registry prometheus.Registerer) (*metrics.MeterProvider, error) {
-	// The same names as Knative's own exporter gives, and no labels but ours.
+	// The same names as Knative's own exporter, and only our labels.
 	reader, err := otelprom.New(
 		otelprom.WithRegisterer(registry),
 		otelprom.WithTranslationStrategy(otlptranslator.UnderscoreEscapingWithSuffixes),
@@ -120,10 +119,10 @@ func newProvider(ctx context.Context, cfg Config, registry prometheus.Registerer
 	return metrics.NewMeterProvider(ctx, metrics.Config{Protocol: cfg.OTLPProtocol, Endpoint: cfg.OTLPEndpoint}, sdkmetric.WithReader(reader))
 }
 
-// Meters makes instruments.
+// Meters returns the provider of instruments.
 func (s *Server) Meters() metric.MeterProvider { return s.provider }
 
-// Serve answers until [Server.Close]. The error says why it ended before that.
+// Serve answers requests until [Server.Close]. The error is why it ended earlier.
 func (s *Server) Serve() error {
 	if s.listener == nil {
 		return nil
@@ -134,7 +133,7 @@ func (s *Server) Serve() error {
 	return nil
 }
 
-// Close ends it and pushes what was not pushed yet, as far as ctx allows.
+// Close ends the server and pushes the remaining metrics, as far as ctx allows.
 func (s *Server) Close(ctx context.Context) error {
 	err := s.provider.Shutdown(ctx)
 	if s.http != nil {
@@ -143,8 +142,7 @@ func (s *Server) Close(ctx context.Context) error {
 	return err
 }
 
-// ListenTCP takes a TCP address. Its error names the variable that the address
-// came from.
+// ListenTCP opens a TCP address. Its error names the variable with the address.
 func ListenTCP(ctx context.Context, variable, address string) (net.Listener, error) {
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", address)
@@ -154,8 +152,8 @@ func ListenTCP(ctx context.Context, variable, address string) (net.Listener, err
 	return listener, nil
 }
 
-// CheckName reports what is wrong with the name of a cluster or function. The
-// error names the variable that it came from.
+// CheckName returns the error in the name of a cluster or function. It names the
+// variable with the name.
 func CheckName(variable, name string) error {
 	if functions.ValidName(name) {
 		return nil
@@ -163,13 +161,13 @@ func CheckName(variable, name string) error {
 	return fmt.Errorf("%s %q: want lower-case letters, digits and '-', at most 63, beginning with a letter", variable, name)
 }
 
-// Logger writes JSON, one line an entry.
+// Logger returns a logger that writes JSON, one line an entry.
 func Logger(w io.Writer, level slog.Level) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
-// Version is what this program was built from: its module's version and the
-// commit, as far as the build knew them.
+// Version returns the version of this program's module and the commit, as far as the
+// build recorded them.
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

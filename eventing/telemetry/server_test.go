@@ -76,7 +76,7 @@ func TestMetricsArePushedToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	counter.Add(t.Context(), 3)
-	if err := server.Close(t.Context()); err != nil { // pushes what is there
+	if err := server.Close(t.Context()); err != nil { // pushes the remaining metrics
 		t.Fatal(err)
 	}
 	if got := <-pushed; !strings.HasPrefix(got, "/v1/metrics ") || !strings.Contains(got, "tandem_test") {
