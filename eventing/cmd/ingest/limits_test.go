@@ -28,7 +28,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 )
 
-// memoryBound is what the process may have resident at most: half of the limit of its
+// memoryBound is the maximum resident memory of the process: half of the limit of its
 // pod in config.
 const memoryBound = 128 << 20
 
@@ -53,7 +53,7 @@ func TestManyLargePostsAtOnceStayWithinTheMemory(t *testing.T) {
 					accepted.Add(1)
 					return
 				}
-				// Senders that come again at once would leave the server no processor time.
+				// Senders that retry immediately would leave the server no CPU time.
 				seconds, _ := strconv.Atoi(header.Get("Retry-After"))
 				select {
 				case <-time.After(time.Duration(seconds) * time.Second):
@@ -80,7 +80,7 @@ func TestManyBatchesAtOnceStayWithinTheMemory(t *testing.T) {
 	body.Bytes()[0] = '['
 	body.WriteByte(']')
 	batch := body.Bytes()
-	if err := natsServer.Signal(syscall.SIGSTOP); err != nil { // so that all are there at once
+	if err := natsServer.Signal(syscall.SIGSTOP); err != nil { // so that all are in flight at once
 		t.Fatal(err)
 	}
 	var senders sync.WaitGroup
@@ -88,7 +88,8 @@ func TestManyBatchesAtOnceStayWithinTheMemory(t *testing.T) {
 		senders.Go(func() {
 			var code int
 			var header http.Header
-			// On a busy machine, a refused body may arrive too late to be read, or to be refused for more than that.
+			// On a busy machine, a rejected body may arrive too late to be read, or the request may
+			// be rejected for another reason too.
 			eventtest.Eventually(t, "it is answered", func() bool {
 				code, header = post(t, address, "", bytes.NewReader(batch), "Content-Type", "application/cloudevents-batch+json")
 				return code != 0 && code != http.StatusRequestTimeout
@@ -102,7 +103,7 @@ func TestManyBatchesAtOnceStayWithinTheMemory(t *testing.T) {
 	if err := natsServer.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	// A batch of 18,000 may take longer than a request may, if the machine is busy.
+	// On a busy machine, a batch of 18,000 may exceed the timeout of a request.
 	eventtest.Eventually(t, "an event is accepted", func() bool {
 		code, _ := post(t, address, "after", strings.NewReader("x"))
 		return code == http.StatusAccepted
@@ -134,7 +135,7 @@ func TestSlowBodiesHurtNoOtherEvent(t *testing.T) {
 			if strings.Contains(text, "TANDEM_IN_FLIGHT_BYTES") {
 				t.Errorf("a small event: answered %d %s", code, text)
 			}
-			return code == http.StatusAccepted // else the stream was late
+			return code == http.StatusAccepted // otherwise the stream was late
 		})
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -162,7 +163,7 @@ func TestEveryHealthProbeAnswersInTimeWhileNATSHangs(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		// What a request takes that asks nothing of NATS: the machine may be slow.
+		// The time of a request that does not use NATS: the machine may be slow.
 		var slowest, plain atomic.Int64
 		measure := func(url string, longest *atomic.Int64) {
 			begin := time.Now()
@@ -172,7 +173,7 @@ func TestEveryHealthProbeAnswersInTimeWhileNATSHangs(t *testing.T) {
 			}
 		}
 		var senders sync.WaitGroup
-		if busy { // more than the sockets hold
+		if busy { // more than the sockets' buffers hold
 			for i := range 32 {
 				senders.Go(func() {
 					for n := 0; ctx.Err() == nil; n++ {
@@ -187,7 +188,7 @@ func TestEveryHealthProbeAnswersInTimeWhileNATSHangs(t *testing.T) {
 		}
 		var probes, others sync.WaitGroup
 		answered := make(chan struct{})
-		for range 4 { // as long as a probe waits, so that what holds one up is seen
+		for range 4 { // as long as a probe waits, to detect what delays one
 			others.Go(func() {
 				for {
 					select {
@@ -209,7 +210,7 @@ func TestEveryHealthProbeAnswersInTimeWhileNATSHangs(t *testing.T) {
 		close(answered)
 		others.Wait()
 		took, other := time.Duration(slowest.Load()), time.Duration(plain.Load())
-		// A probe takes 2 s at most, and one that waited for another one twice as long.
+		// A probe takes 2 s at most, and twice that if it waited for another one.
 		if took > 4*time.Second+2*other {
 			t.Errorf("the slowest probe took %s, want at most 2 s, or 4 s and %s as other requests on a busy machine (busy %t)", took, 2*other, busy)
 		}
@@ -232,7 +233,7 @@ func TestTheProcessEndsWhileNATSHangsAndBodiesStall(t *testing.T) {
 	if err := natsServer.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 32 { // more than the sockets hold, and as many that stall
+	for i := range 32 { // more than the sockets' buffers hold, and as many that stall
 		for _, missing := range []int{0, 1} {
 			conn, err := net.Dial("tcp", address) //nolint:noctx // on this machine
 			if err != nil {
@@ -245,7 +246,7 @@ func TestTheProcessEndsWhileNATSHangsAndBodiesStall(t *testing.T) {
 			}()
 		}
 	}
-	time.Sleep(2 * time.Second) // until the connection to NATS is blocked; sooner is easier
+	time.Sleep(2 * time.Second) // until the connection to NATS is blocked; an earlier check would be easier
 	begin := time.Now()
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -299,11 +300,11 @@ func TestTheProcessDecodesGzipAndRefusesOtherEncodings(t *testing.T) {
 func TestMetricsCountWhatBecameOfEvents(t *testing.T) {
 	t.Parallel()
 
-	// A stream that answers late, as on a busy machine, is counted too.
+	// Answers of a late stream, for example on a busy machine, are counted too.
 	eventtest.Eventually(t, "the stream answers in time", func() bool { return countsEvents(t) })
 }
 
-// countsEvents reports whether the stream answered in time. Then the metrics are as they must be.
+// countsEvents reports whether the stream answered in time. Then the metrics are checked.
 func countsEvents(t *testing.T) bool {
 	t.Helper()
 
@@ -360,8 +361,8 @@ func countsEvents(t *testing.T) bool {
 	return true
 }
 
-// program is the ingest, built once for all tests and without the race detector, which takes
-// more memory than what is measured.
+// program is the ingest binary, built once for all tests and without the race detector,
+// which needs more memory than the measured bound.
 var program = sync.OnceValues(func() (file string, err error) {
 	dir, err := os.MkdirTemp("", "tandem-ingest-")
 	if err != nil {
@@ -430,7 +431,7 @@ func post(t *testing.T, address, id string, body io.Reader, header ...string) (c
 	return res.StatusCode, res.Header
 }
 
-// peakMemory returns how many bytes of a process were resident at most.
+// peakMemory returns the maximum resident memory of a process, in bytes.
 func peakMemory(t *testing.T, pid int) int64 {
 	t.Helper()
 
@@ -455,10 +456,10 @@ func peakMemory(t *testing.T, pid int) int64 {
 	return 0
 }
 
-// runNATS makes this test's program a NATS server on that port.
+// runNATS makes this test binary a NATS server on that port.
 const runNATS = "TANDEM_TEST_RUN_NATS"
 
-// startNATS starts a NATS server as a process, so that it can be stopped with SIGSTOP.
+// startNATS starts a NATS server as a process that SIGSTOP can stop.
 func startNATS(t *testing.T) (url string, process *os.Process) {
 	t.Helper()
 

@@ -1,6 +1,6 @@
-// Ingest takes CloudEvents over HTTP and stores them in a stream; it answers 202
-// only after the stream has stored the event. It ends on SIGTERM, when no more
-// requests come or after a few seconds. Its settings are environment variables.
+// Ingest accepts CloudEvents over HTTP and stores them in a stream. It answers 202 only
+// after the stream has stored the event. It ends on SIGTERM, after requests have
+// stopped arriving or after a few seconds. Its settings are environment variables.
 package main
 
 import (
@@ -39,21 +39,21 @@ type config struct {
 }
 
 const (
-	// quietPeriod is how long no request must have come for an ending ingest to
-	// be forgotten by those who send.
+	// quietPeriod is the time without requests after which an ending ingest assumes
+	// that load balancers no longer send to it.
 	quietPeriod = time.Second
 
-	// drainTimeout bounds the wait for that.
+	// drainTimeout bounds the wait for the quiet period.
 	drainTimeout = 2 * time.Second
 
-	// lookInterval is how often the stream is looked at while it is not there.
+	// lookInterval is the time between lookups of the stream while it is not found.
 	lookInterval = time.Second
 
 	// maxHeaderBytes bounds the header of a request. It is read before the memory for
 	// the request is reserved.
 	maxHeaderBytes = 128 << 10
 
-	// heapOverhead is the heap of everything but the requests that are being accepted, in
+	// heapOverhead is the heap in addition to the requests that are being accepted, in
 	// bytes: connections, and garbage.
 	heapOverhead = 32 << 20
 
@@ -85,7 +85,7 @@ func run(ctx context.Context) error {
 	telemetry.LimitHeap(cfg.InFlightBytes + heapOverhead)
 	logger := telemetry.Logger(os.Stderr, cfg.LogLevel).With(slog.String("cluster", cfg.Cluster))
 
-	// The handler exists before /health is served.
+	// The handler must exist before /health is served.
 	var handler *ingest.Handler
 	var draining atomic.Bool
 	metrics, err := telemetry.Listen(ctx, telemetry.Config{
@@ -128,8 +128,8 @@ func run(ctx context.Context) error {
 		return err
 	}
 
-	// The kubelet's probes succeed until it drains: that the stream is unavailable is
-	// answered to senders with 503, and to load balancers at /health.
+	// The kubelet's probes succeed until the process drains. An unavailable stream is
+	// reported to senders with 503, and to load balancers at /health.
 	drainer := &handlers.Drainer{Inner: handler, QuietPeriod: quietPeriod}
 	server := &http.Server{
 		Handler:           drainer,
@@ -176,8 +176,8 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// refuse looks at the stream until it is there, and gives an error only if it is
-// not as it must be, which somebody has to mend.
+// refuse looks up the stream until it is found, and returns an error only if an
+// operator has to change the stream.
 func refuse(ctx context.Context, publisher *jetstream.Publisher) error {
 	for {
 		err := publisher.Ready(ctx)
@@ -195,10 +195,9 @@ func refuse(ctx context.Context, publisher *jetstream.Publisher) error {
 	}
 }
 
-// atTheEnd closes something of an ending process, which does not wait long for
-// it.
+// atTheEnd closes a component when the process ends, with a timeout.
 func atTheEnd(ctx context.Context, shut func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	_ = shut(ctx) // there is nobody left to tell
+	_ = shut(ctx) // the process ends anyway
 }

@@ -22,8 +22,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 )
 
-// runMain makes this test's program the ingest, so that tests have a process to
-// end.
+// runMain makes this test binary the ingest, so that tests have a process to end.
 const runMain = "TANDEM_TEST_RUN_MAIN"
 
 func TestMain(m *testing.M) {
@@ -48,7 +47,7 @@ func TestTheProcessDrainsOnSIGTERMAndLosesNothing(t *testing.T) {
 
 	server := natstest.Start(t)
 	for runs := 1; !drains(t, server); runs++ {
-		// On a busy machine, it may have ended before this process asked it.
+		// On a busy machine, it may have ended before this process sent the request.
 		if runs == 20 {
 			t.Fatalf("no load balancer was told in %d runs", runs)
 		}
@@ -157,7 +156,7 @@ func TestTheProcessRefusesAStreamThatForgetsTooSoon(t *testing.T) {
 		}
 		address := eventtest.FreeAddress(t)
 		p := eventtest.StartProcess(t, command(server.URL(), address))
-		if late { // until the stream is there, it cannot know
+		if late { // until the stream is found, it cannot know
 			eventtest.Eventually(t, "it says 503", func() bool {
 				code, _ := send(t, http.MethodPost, "http://"+address, "1")
 				return code == http.StatusServiceUnavailable
@@ -174,7 +173,7 @@ func TestTheProcessRefusesAStreamThatForgetsTooSoon(t *testing.T) {
 			t.Errorf("said %s, want %q once, at the end", p.Log, want)
 		}
 
-		// With one second more it starts.
+		// With a window one second longer it starts.
 		cfg.Duplicates = 30 * time.Second
 		if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
 			t.Fatal(err)
@@ -193,7 +192,7 @@ func command(nats, address string, more ...string) *exec.Cmd {
 	return cmd
 }
 
-// send sends a request, with an event of this id if it is a POST. Code 0 is no
+// send sends a request, with an event of this id if it is a POST. Code 0 means no
 // answer.
 func send(t *testing.T, method, url, id string) (code int, body string) {
 	t.Helper()

@@ -50,24 +50,24 @@ type config struct {
 	OTLPEndpoint   string        `env:"OTEL_EXPORTER_OTLP_ENDPOINT"`
 	OTLPProtocol   string        `env:"OTEL_EXPORTER_OTLP_PROTOCOL"`
 
-	// Made of the above: what belongs to K_SINK, and what to OutputSink, which is
-	// K_SINK if there is nothing else to send there.
+	// Derived: the configuration of K_SINK, and of OutputSink, which is K_SINK if
+	// nothing else is sent there.
 	SinkConfig, OutputConfig sink.Config
 }
 
-// noStreams in place of the streams' names makes the program a relay alone.
+// noStreams replaces the names of streams to make the program only a relay.
 const noStreams = "none"
 
 // orderBySubject keeps the order of events that have the same subject.
 const orderBySubject = "subject"
 
-// The kinds of sink: of a function, a 2xx is an acknowledgement only with a receipt.
+// The kinds of sink. A 2xx of a function is an acknowledgement only with a receipt.
 const (
 	sinkFunction = "function"
 	sinkBroker   = "broker"
 )
 
-// name is what the servers list this program under.
+// name returns the name of this program in the servers' lists.
 func (c config) name() string {
 	if c.relayOnly() {
 		return "tandem-relay-" + c.Cluster
@@ -75,11 +75,11 @@ func (c config) name() string {
 	return "tandem-source-" + c.Cluster + "-" + c.Function
 }
 
-// relayOnly says that no stream is read.
+// relayOnly reports whether no stream is read.
 func (c config) relayOnly() bool { return len(c.Streams) == 1 && c.Streams[0] == noStreams }
 
-// readConfig reads the environment through lookup. The error names every
-// variable that is missing or wrong.
+// readConfig reads the environment through lookup. The error names every missing or
+// invalid variable.
 func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) {
 	var c config
 	if err := telemetry.ReadEnvironment(ctx, lookup, &c); err != nil {
@@ -123,7 +123,7 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 		errs = append(errs, fmt.Errorf("TANDEM_TRY_FOR %s: want more than 0", c.TryFor))
 	}
 	if c.Retention < time.Minute {
-		errs = append(errs, fmt.Errorf("TANDEM_RETENTION %s: want at least 1m, and more than any time after which an event may come again", c.Retention))
+		errs = append(errs, fmt.Errorf("TANDEM_RETENTION %s: want at least 1m, and more than any time after which an event may be redelivered", c.Retention))
 	}
 	if c.Ordering != "none" && c.Ordering != orderBySubject {
 		errs = append(errs, fmt.Errorf("TANDEM_ORDERING %q: want subject, or none", c.Ordering))
@@ -150,11 +150,12 @@ func readConfig(ctx context.Context, lookup envconfig.Lookuper) (config, error) 
 	return c, nil
 }
 
-// deadLetterSink returns where the function at the addresses of a sink takes dead letters.
+// deadLetterSink returns the URLs at which the function at the addresses of a sink accepts
+// dead letters.
 func deadLetterSink(sink string) string {
 	addresses := strings.Split(sink, ",")
 	for i, address := range addresses {
-		// A sink that is no URL is reported as such later.
+		// A sink that is not a URL is reported later.
 		if letters, err := url.JoinPath(strings.TrimSpace(address), "dead-letters"); err == nil {
 			addresses[i] = letters
 		}

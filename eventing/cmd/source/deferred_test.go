@@ -28,7 +28,7 @@ import (
 )
 
 // partitioned is a function whose table has a partition for January, with a database and
-// a stream. Events of February lack one.
+// a stream. Events of February have no partition.
 type partitioned struct {
 	nats    *natstest.Server
 	pool    *pgxpool.Pool
@@ -77,7 +77,7 @@ func newPartitioned(t *testing.T) *partitioned {
 	return p
 }
 
-// committed is a writer that notes the order of commits.
+// committed is a writer that records the order of commits.
 type committed struct {
 	*sinkwriter.Writer
 	*partitioned
@@ -139,7 +139,7 @@ func (p *partitioned) start(t *testing.T, more ...string) *process {
 	return start(t, p.nats.URL(), p.sink, append(slices.Clone(p.env), more...)...)
 }
 
-// acknowledged waits until the stream waits for nothing.
+// acknowledged waits until all messages of the stream are acknowledged.
 func (p *partitioned) acknowledged(t *testing.T) {
 	t.Helper()
 
@@ -150,7 +150,7 @@ func (p *partitioned) acknowledged(t *testing.T) {
 	})
 }
 
-// saved returns the floor that is saved.
+// saved returns the saved floor.
 func (p *partitioned) saved(t *testing.T) int64 {
 	t.Helper()
 
@@ -163,7 +163,7 @@ func (p *partitioned) count(t *testing.T, sql string) int64 {
 	return sinktest.Query[int64](t, p.pool, sql)
 }
 
-// expect checks that so many events are applied, each once.
+// expect checks that the given number of events is applied, each once.
 func (p *partitioned) expect(t *testing.T, events int) {
 	t.Helper()
 
@@ -188,7 +188,7 @@ func TestEventsThatLackAPartitionAreDeferredAndAppliedOnce(t *testing.T) {
 		t.Fatalf("%d events are deferred, want 10", n)
 	}
 	w.expect(t, 990)
-	// Their times by the database's clock: the first of them waited, and no one for long after it.
+	// By the database's clock: the first event waited, and none long after it.
 	first := sinktest.Query[float64](t, w.pool, `select extract(epoch from max(last_failed_at - first_failed_at))::double precision from tandem.deferred_event`)
 	if first < tryFor.Seconds() {
 		t.Errorf("the first event was deferred after %.1f s, want at least %s", first, tryFor)
@@ -206,11 +206,11 @@ func TestEventsThatLackAPartitionAreDeferredAndAppliedOnce(t *testing.T) {
 		t.Fatalf("%d events are deferred, want 20", n)
 	}
 
-	// An hour later the ledger has forgotten what was committed, and the partition is there.
+	// An hour later the ledger has forgotten the commits, and the partition exists.
 	for _, sql := range []string{
 		`update tandem.ledger set committed_at = committed_at - interval '1 hour'`,
 		`update tandem.deferred_event set first_failed_at = first_failed_at - interval '1 hour', last_failed_at = last_failed_at - interval '1 hour', next_run_at = next_run_at - interval '1 hour'`,
-		`update tandem.progress set keep = interval '1 minute'`, // which the source notes later
+		`update tandem.progress set keep = interval '1 minute'`, // which the source notices later
 		`insert into tandem.floor_sample (function, stream, epoch, taken_at, head) select function, stream, epoch, now() - interval '30 minutes', floor from tandem.progress`,
 	} {
 		sinktest.Execute(t, w.pool, sql)
@@ -255,7 +255,7 @@ func TestASickClusterDefersNothing(t *testing.T) {
 	p.end(t, syscall.SIGTERM)
 }
 
-// failed returns how many attempts have failed.
+// failed returns the number of failed attempts.
 func (p *process) failed(t *testing.T) (n float64) {
 	t.Helper()
 
@@ -279,7 +279,7 @@ func (p *partitioned) expectRows(t *testing.T, events int64) {
 	}
 }
 
-// The source is killed when events are stored, and their stream has not heard that.
+// The source is killed after events were stored, and before their stream was told.
 func TestAKillAfterEventsWereDeferredAppliesNothingTwice(t *testing.T) {
 	t.Parallel()
 
@@ -307,7 +307,8 @@ func TestAKillAfterEventsWereDeferredAppliesNothingTwice(t *testing.T) {
 	p.end(t, syscall.SIGTERM)
 }
 
-// With order, later events of the subject wait behind a deferred one; other subjects go on.
+// If the order is kept, later events of the subject wait behind a deferred one; other
+// subjects proceed.
 func TestADeferredEventBlocksItsSubject(t *testing.T) {
 	t.Parallel()
 
@@ -316,7 +317,7 @@ func TestADeferredEventBlocksItsSubject(t *testing.T) {
 	w.publish(t, 60, subject, func(i int) bool { return i == 3 || i == 9 || i == 31 }) // a, a, b
 	p := w.start(t, "TANDEM_TRY_FOR=500ms", "TANDEM_ORDERING=subject")
 	w.acknowledged(t)
-	if n := w.count(t, deferredSQL); n != 2 { // the second of a is stored behind the first
+	if n := w.count(t, deferredSQL); n != 2 { // the second event of a is stored behind the first
 		t.Errorf("%d events are deferred, want 2", n)
 	}
 	w.expect(t, 20+1+10) // all of c, one of a, ten of b
@@ -346,7 +347,7 @@ func TestADeferredEventBlocksItsSubject(t *testing.T) {
 	p.end(t, syscall.SIGTERM)
 }
 
-// A replacement that comes late would overwrite what later events wrote: a person decides.
+// A late replacement would overwrite the writes of later events: an operator decides.
 func TestAnEventWhoseEffectsDependOnTheOrderIsHeld(t *testing.T) {
 	t.Parallel()
 
@@ -370,8 +371,8 @@ func TestAnEventWhoseEffectsDependOnTheOrderIsHeld(t *testing.T) {
 	p.end(t, syscall.SIGTERM)
 }
 
-// A cluster that loses every race cannot know from its own commits that it is well. What another
-// cluster has deferred for the same reason, it defers too, and nothing else.
+// A cluster that loses every race cannot know from its own commits that it works. It defers the
+// events that another cluster has deferred for the same reason, and no others.
 func TestAClusterThatWinsNothingDefersWhatAnotherOneHas(t *testing.T) {
 	t.Parallel()
 

@@ -14,7 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// A proxy that refuses an event for its size refuses its dead letter too.
+// A proxy that rejects an event for its size rejects its dead letter too.
 func TestADeadLetterThatItsSinkRefusesForGoodIsSavedInTheDatabase(t *testing.T) {
 	t.Parallel()
 

@@ -1,9 +1,8 @@
-// Source delivers what the streams hold to one function over HTTP, in one
-// cluster; beside it it saves its progress in the database and publishes outputs
-// that a dead winner left behind. With TANDEM_STREAMS=none it does the last alone,
-// for a function that gets its events from another source. It ends on SIGTERM,
-// within a few seconds and without losing anything. Its settings are environment
-// variables.
+// Source delivers the messages of streams to one function over HTTP, in one cluster. It
+// also saves its checkpoints in the database and publishes outputs that a winner left
+// in the outbox. With TANDEM_STREAMS=none it only does the latter, for a function that
+// receives its events from another source. It ends on SIGTERM, within a few seconds and
+// without losing events. Its settings are environment variables.
 package main
 
 import (
@@ -55,8 +54,8 @@ func run(ctx context.Context) error {
 	}
 	defer db.close()
 
-	// What can be ready comes after the metrics that it counts with, and before
-	// anybody can ask.
+	// The readiness depends on components that are created after the metrics; it is set
+	// before the first request.
 	var ready func(context.Context) error
 	status := func() string { return "ready" }
 	server, err := telemetry.Listen(ctx, telemetry.Config{
@@ -84,7 +83,7 @@ func run(ctx context.Context) error {
 			return err
 		}
 	}
-	var conn *jetstream.Conn // nil if nothing needs it
+	var conn *jetstream.Conn // nil if not needed
 	if cfg.NATSURL != "" {
 		conn, err = jetstream.Connect(ctx, cfg.NATSURL, jetstream.Config{
 			Name:   cfg.name(),
@@ -162,12 +161,12 @@ func newReplica(ctx context.Context, conn *jetstream.Conn, sender *delivery.Send
 		return nil, err
 	}
 	if holder.Site == unknownSite {
-		logger.LogAttrs(ctx, slog.LevelWarn, "the site of this cluster is unknown: another one with its name is not noticed; set TANDEM_SITE")
+		logger.LogAttrs(ctx, slog.LevelWarn, "the site of this cluster is unknown, so another cluster with its name is not detected: set TANDEM_SITE")
 	}
 	activate := func(held lease.Lease, until func() time.Time) (*source.Source, error) {
 		return newSource(conn, sender, db.with(held), until, cfg, metrics, logger)
 	}
-	if _, err := activate(lease.Lease{}, nil); err != nil { // what is wrong with the settings is found at once
+	if _, err := activate(lease.Lease{}, nil); err != nil { // detects invalid settings at once
 		return nil, err
 	}
 	return source.NewReplica(db.leases, activate, sender.Probe, source.ReplicaConfig{
@@ -219,12 +218,11 @@ func openStreams(conn *jetstream.Conn, cfg config) (eventing.StreamList, error) 
 	return streams, nil
 }
 
-// atTheEnd closes something of an ending process, which does not wait long for
-// it.
+// atTheEnd closes a component when the process ends, with a timeout.
 func atTheEnd(ctx context.Context, logger *slog.Logger, what string, shut func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	if err := shut(ctx); err != nil {
-		logger.LogAttrs(ctx, slog.LevelWarn, "could not finish a step of shutdown", slog.String("what", what), slog.Any("err", err))
+		logger.LogAttrs(ctx, slog.LevelWarn, "could not finish a step of the shutdown; unsent acknowledgements are redelivered", slog.String("what", what), slog.Any("err", err))
 	}
 }

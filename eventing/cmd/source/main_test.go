@@ -27,8 +27,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// runMain makes this test's program the source, so that tests have a process to
-// kill.
+// runMain makes this test binary the source, so that tests have a process to kill.
 const runMain = "TANDEM_TEST_RUN_MAIN"
 
 func TestMain(m *testing.M) {
@@ -174,14 +173,14 @@ func TestReadConfigSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// Nobody can say what the ledger has forgotten, and the function could not commit.
+// The horizon is unknown, and the function could not commit.
 func TestNothingIsDeliveredWhileTheDatabaseHasBeenAwayFromTheBeginning(t *testing.T) {
 	t.Parallel()
 
 	server := natstest.Start(t)
 	f := newFunction(t)
 	publish(t, server, 10)
-	p := start(t, server.URL(), f.server.URL) // its database is nowhere
+	p := start(t, server.URL(), f.server.URL) // at an address without a database
 	eventtest.Eventually(t, "that is said", func() bool { return strings.Contains(p.Log.String(), "acquire the lease") })
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -281,7 +280,7 @@ func TestTheProcessSaysWhatKeepsItFromStarting(t *testing.T) {
 			if last := lines[len(lines)-1]; !strings.Contains(last, tt.want) || strings.Contains(out, "secret") {
 				t.Errorf("said %s, want %q in the last line", out, tt.want)
 			}
-			if len(lines) > 1 && tt.variable != "TANDEM_STREAMS" { // which is looked at after connecting
+			if len(lines) > 1 && tt.variable != "TANDEM_STREAMS" { // which is checked after connecting
 				t.Errorf("said %s, want one line", out)
 			}
 		})
@@ -342,7 +341,7 @@ func command(nats, sink, metrics string, more ...string) *exec.Cmd {
 	return cmd
 }
 
-// end sends a signal, waits for the end and says how long that took.
+// end sends a signal, waits for the end and returns how long that took.
 func (p *process) end(t *testing.T, signal syscall.Signal) time.Duration {
 	t.Helper()
 

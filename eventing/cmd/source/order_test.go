@@ -23,8 +23,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// A dead letter holds back what comes after it, also for the next process, until it
-// is dropped, or its event handled; other subjects go on.
+// A dead letter blocks later events of its subject, even for the next process, until it
+// is dropped, or its event is committed; other subjects proceed.
 func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 	t.Parallel()
 
@@ -44,7 +44,7 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 	var mu sync.Mutex
 	done := map[string][]string{} // by subject
 	sink := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodOptions { // the source asks for types that the ledger has
+		if r.Method == http.MethodOptions { // the source asks for the types that the ledger has
 			w.WriteHeader(http.StatusMethodNotAllowed)
 			return
 		}
@@ -105,8 +105,8 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 	expect("the third goes on", map[string]int{"a": 3, "b": 4, "c": 30})
 	p.end(t, syscall.SIGTERM)
 	p = start(t, server.URL(), sink.URL, env...)
-	// The dead letters are acknowledged, and what comes after them, or this process hands them in
-	// again, perhaps after the verdict.
+	// The dead letters are acknowledged. This process may redeliver later events, possibly after
+	// the verdict.
 	eventtest.Eventually(t, "it is ready", func() bool { _, err := get(t, p.metrics+"/health"); return err == nil })
 	js := natstest.JetStream(t, server.URL())
 	eventtest.Eventually(t, "all is acknowledged", func() bool {
@@ -114,7 +114,7 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 		return err == nil && consumer.CachedInfo().NumPending == 0 && consumer.CachedInfo().NumAckPending == 0
 	})
 
-	// One is dropped, the other one handled, as by a replay or another cluster.
+	// One is dropped, the other one committed, like by a replay or another cluster.
 	verdicts := deadletter.NewVerdicts(pool)
 	read, err := verdicts.Read(t.Context(), "flights", "/test", "a-03")
 	if err != nil {
@@ -134,13 +134,13 @@ func TestASubjectIsParkedUntilTheVerdict(t *testing.T) {
 	}
 }
 
-// handle leaves what a function leaves that has handled an event.
+// handle stores the ledger row of a function that has committed an event.
 func handle(ctx context.Context, pool *pgxpool.Pool, id string) error {
 	_, err := pool.Exec(ctx, `insert into tandem.ledger (writer, key, digest) values (1, tandem.key('flights', '/test', $1), '') on conflict do nothing`, id)
 	return err
 }
 
-// publishOrdered publishes events from..to-1, in turn of subject a, b and c.
+// publishOrdered publishes events from..to-1, with subjects a, b and c in turn.
 func publishOrdered(t *testing.T, server *natstest.Server, from, to int) {
 	t.Helper()
 

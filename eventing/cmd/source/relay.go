@@ -14,14 +14,14 @@ import (
 	"github.com/tandem-fn/tandem/eventing/sink"
 )
 
-// outputs is where outputs go.
+// outputs is the destination of outputs.
 type outputs struct {
 	publisher eventing.Publisher
 	ready     func(context.Context) error
-	where     string // for people
+	where     string // for logs
 }
 
-// newOutputs gives the address that outputs go to, or else the stream.
+// newOutputs returns the address for outputs, or else the stream.
 func newOutputs(conn *jetstream.Conn, cfg config, logger *slog.Logger) (outputs, error) {
 	if cfg.OutputSink != "" {
 		p, err := sink.NewPublisher(cfg.OutputSink, sink.PublisherConfig{
@@ -41,8 +41,8 @@ func newOutputs(conn *jetstream.Conn, cfg config, logger *slog.Logger) (outputs,
 	return outputs{publisher: p, ready: p.Ready, where: stream.String()}, nil
 }
 
-// observedOutbox is the database's outbox. It remembers whether it failed in its latest
-// pass; an output that is not published is no failure of it.
+// observedOutbox is the database's outbox. It remembers whether its latest pass failed;
+// an output that could not be published is not such a failure.
 type observedOutbox struct {
 	database relay.Outbox
 	failed   atomic.Pointer[error]
@@ -65,7 +65,7 @@ func (r *observedOutbox) Relay(ctx context.Context, publish func(context.Context
 	return published, rejected, err
 }
 
-// ready gives what says why outputs are not relayed.
+// ready returns the function that returns why outputs are not relayed.
 func (r *observedOutbox) ready(to outputs) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if err := r.failed.Load(); err != nil {

@@ -69,7 +69,7 @@ func TestWithoutAStreamTheProgramIsARelay(t *testing.T) {
 	})
 }
 
-// abandoned is a database with two outputs that are overdue.
+// abandoned returns a database with two overdue outputs.
 func abandoned(t *testing.T) (url string, left func() int) {
 	t.Helper()
 

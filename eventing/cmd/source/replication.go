@@ -11,28 +11,28 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// replicationTimeout bounds the look at the standby servers for a reading of the
-// metrics: better none than late.
+// replicationTimeout bounds the query of the standby servers for one scrape: missing
+// values are better than a slow scrape.
 const replicationTimeout = time.Second
 
-// observeReplication makes gauges of how far the database's standby servers are
-// behind: what a failover to them would lose, and the stream give again. While the
-// database is away, and where the role may not see them, there are none.
+// observeReplication creates gauges of the lag of the database's standby servers: the
+// commits that a failover would lose, and that the stream would redeliver. While the
+// database is unavailable, or if the role lacks the privilege, there are none.
 func observeReplication(provider metric.MeterProvider, cfg config, standbys func(context.Context) ([]ledger.Standby, error)) error {
 	meter := provider.Meter("github.com/tandem-fn/tandem/eventing/cmd/source")
 	var errs [3]error
 	var lag metric.Float64ObservableGauge
 	var behind metric.Int64ObservableGauge
 	lag, errs[0] = meter.Float64ObservableGauge("tandem_database_replication_lag", metric.WithUnit("s"),
-		metric.WithDescription("How long what a standby server has applied last took to get there."))
+		metric.WithDescription("Replication lag of a standby server: the time until its latest applied commit arrived there."))
 	behind, errs[1] = meter.Int64ObservableGauge("tandem_database_replication_behind", metric.WithUnit("By"),
-		metric.WithDescription("How much of the database's log a standby server has not applied."))
+		metric.WithDescription("Bytes of the database's log that a standby server has not applied."))
 	_, errs[2] = meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
 		ctx, cancel := context.WithTimeout(ctx, replicationTimeout)
 		defer cancel()
 		list, err := standbys(ctx)
 		if err != nil {
-			return nil // the database is away, which others tell
+			return nil // the database is unavailable, which other metrics show
 		}
 		for _, s := range list {
 			labels := metric.WithAttributes(attribute.String("cluster", cfg.Cluster), attribute.String("function", cfg.Function),

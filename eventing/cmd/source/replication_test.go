@@ -46,7 +46,7 @@ func TestHowFarStandbyServersAreBehindIsShownToWhoMaySeeIt(t *testing.T) {
 
 	var got map[string]metricdata.Aggregation
 	eventtest.Eventually(t, "the standby has told how far it is", func() bool {
-		got = read(r.Primary().AdminURL("tandem")) // as one with pg_monitor is
+		got = read(r.Primary().AdminURL("tandem")) // with the privileges of pg_monitor
 		return len(got) == 2
 	})
 	lag, ok := got["tandem_database_replication_lag"].(metricdata.Gauge[float64])

@@ -8,11 +8,11 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// sweepInterval is the time between two looks at the whole ledger. All sources do
-// it, one at a time.
+// sweepInterval is the time between two sweeps of the whole ledger. All sources sweep,
+// one at a time.
 const sweepInterval = 10 * time.Minute
 
-// forget lets the ledger forget what is old, until ctx ends.
+// forget deletes old rows of the ledger until ctx ends.
 func forget(ctx context.Context, retention *ledger.Retention, logger *slog.Logger) {
 	ticks := time.NewTicker(sweepInterval)
 	defer ticks.Stop()
@@ -27,7 +27,7 @@ func forget(ctx context.Context, retention *ledger.Retention, logger *slog.Logge
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			logger.LogAttrs(ctx, slog.LevelWarn, "ledger retention failed; retrying later", slog.Any("err", err))
+			logger.LogAttrs(ctx, slog.LevelWarn, "deleting old rows of the ledger failed; it is retried in ten minutes, and the ledger grows until then", slog.Any("err", err))
 		case rows > 0:
 			logger.LogAttrs(ctx, slog.LevelInfo, "ledger retention deleted old rows", slog.Int64("rows", rows))
 		}

@@ -12,18 +12,18 @@ import (
 )
 
 const (
-	// rootCA is where Kubernetes mounts the certificate of a cluster's own authority: it is
-	// another one in each cluster.
+	// rootCA is where Kubernetes mounts the certificate of a cluster's own authority, which
+	// differs between clusters.
 	rootCA = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 
 	// machineID is the id of a machine.
 	machineID = "/etc/machine-id"
 
-	// unknownSite is the site where neither is there.
+	// unknownSite is the site if neither file exists.
 	unknownSite = "unknown"
 )
 
-// holder returns where this process runs, and its name there.
+// holder returns the site of this process, and its name there.
 func (c config) holder() (lease.Holder, error) {
 	site := c.Site
 	if site == "" {

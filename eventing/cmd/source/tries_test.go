@@ -20,9 +20,10 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// An event that breaks the function is dead after TANDEM_TRY_FOR, though no process
-// lives as long. What is not the event's fault is not counted, in however many lives.
-// Nothing depends on how long a life is: a slow machine's may be longer than the time.
+// An event that breaks the function is dead after TANDEM_TRY_FOR, although no process
+// runs for that long. Failures that are not the event's fault do not count, over any
+// number of processes. The test does not depend on how long a process runs: on a slow
+// machine that may be longer than TANDEM_TRY_FOR.
 func TestTriesSurviveARestart(t *testing.T) {
 	t.Parallel()
 
@@ -32,7 +33,7 @@ func TestTriesSurviveARestart(t *testing.T) {
 	for i := range ids {
 		ids[i] = fmt.Sprintf("test-%06d", i)
 	}
-	// Statuses that are tried again for ever; 0 is no answer.
+	// Statuses that are retried without end; 0 means no answer.
 	innocent := map[string]int{ids[2]: 503, ids[3]: 404, ids[4]: 401, ids[5]: 403, ids[6]: 415, ids[7]: 0, ids[8]: 502, ids[9]: 429}
 	poison := ids[11]
 
@@ -48,7 +49,7 @@ func TestTriesSurviveARestart(t *testing.T) {
 		id := r.Header.Get("Ce-Id")
 		status, bad := innocent[id]
 		switch {
-		case id == "": // a batch, of which nothing counts
+		case id == "": // a batch, which does not count
 			w.WriteHeader(http.StatusInternalServerError)
 			return
 		case r.URL.Path == "/dead-letters":
@@ -80,8 +81,8 @@ func TestTriesSurviveARestart(t *testing.T) {
 	}
 	sink.Start()
 	t.Cleanup(sink.Close)
-	// ended waits until the sink has seen all that a process sent that has ended: its connections
-	// are closed, and were accepted before another one.
+	// ended waits until the sink has received all requests of a process that has ended: its
+	// connections are closed, and were accepted before another one.
 	ended := func() {
 		t.Helper()
 		_, _ = get(t, sink.URL+"/nothing")
@@ -124,8 +125,8 @@ func TestTriesSurviveARestart(t *testing.T) {
 		return maps.Clone(tried)
 	}
 
-	// In each of some lives it is tried, and the others are too. The time in which only others
-	// are answered, and not by the function itself, is an outage: it does not count.
+	// Several processes in a row attempt it, and the others too. The time in which only others
+	// are answered, and not by the function itself, is an outage, which does not count.
 	tries, ms := 0, 0
 	for life, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGTERM} {
 		before := triedNow()
@@ -148,9 +149,9 @@ func TestTriesSurviveARestart(t *testing.T) {
 		p.end(t, signal)
 		ended()
 	}
-	_, tries, ms = row() // the last one may have kept more
+	_, tries, ms = row() // the last process may have saved more
 
-	// It was tried for longer than that: once more is enough.
+	// It was attempted for longer than that: one more attempt is enough.
 	before := triedNow()
 	p := start(t, server.URL(), sink.URL, "DATABASE_URL="+url, "TANDEM_TRY_FOR="+strconv.Itoa(ms)+"ms")
 	eventtest.Eventually(t, "it is dead", func() bool {
@@ -169,7 +170,8 @@ func TestTriesSurviveARestart(t *testing.T) {
 	}
 	mu.Unlock()
 
-	// What a kill kept from being forgotten goes when all below it is done.
+	// Rows that a kill kept from being deleted are deleted when everything below is
+	// acknowledged.
 	mu.Lock()
 	clear(innocent)
 	mu.Unlock()

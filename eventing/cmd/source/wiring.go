@@ -20,7 +20,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/postgres"
 )
 
-// database is what the source needs of PostgreSQL.
+// database is the source's access to PostgreSQL.
 type database struct {
 	progress timelineCheckpoints
 	tries    *ledger.Attempts
@@ -38,8 +38,8 @@ type database struct {
 	close    func()
 }
 
-// openDatabase sets up connections under a name, which are made when they are needed: the
-// database may be away. The error says that the URL is not usable.
+// openDatabase sets up connections under a name. They are made when needed: the database
+// may be unavailable. The error means that the URL is invalid.
 func openDatabase(ctx context.Context, url, cluster, function, name string, keep time.Duration) (database, error) {
 	cfg, err := postgres.ParseConfig(url, 5*time.Second)
 	if err != nil {
@@ -56,7 +56,7 @@ func openDatabase(ctx context.Context, url, cluster, function, name string, keep
 		return database{}, fmt.Errorf("set up connections to the database: %w", err)
 	}
 	retention := ledger.RetentionConfig{Cluster: cluster, Function: function, Keep: keep}
-	if function == "" { // a relay alone: functions without a source are kept so long
+	if function == "" { // a relay only: rows of functions without a source are kept for this time
 		retention.Cluster = ""
 	}
 	old, err := ledger.NewRetention(pool, retention)
@@ -83,20 +83,21 @@ func openDatabase(ctx context.Context, url, cluster, function, name string, keep
 	}, nil
 }
 
-// with returns the database for a replica with a lease: without it, nothing is stored.
+// with returns the database for a replica with a lease: without the lease, nothing is
+// stored.
 func (d database) with(held lease.Lease) database {
 	d.progress.Checkpoints = d.progress.With(held)
 	d.tries, d.verdicts, d.deferred = d.tries.With(held), d.verdicts.With(held), d.deferred.With(held)
 	return d
 }
 
-// timelineCheckpoints are kept in the database.
+// timelineCheckpoints are the checkpoints in the database.
 type timelineCheckpoints struct {
 	*ledger.Checkpoints
 	timeline *timeline
 }
 
-// Load implements [source.Checkpoints]; it notes the timeline.
+// Load implements [source.Checkpoints]; it records the timeline.
 func (p timelineCheckpoints) Load(ctx context.Context, function, stream string) (ledger.Checkpoint, string, error) {
 	saved, now, err := p.Checkpoints.Load(ctx, function, stream)
 	if err == nil {
@@ -105,7 +106,7 @@ func (p timelineCheckpoints) Load(ctx context.Context, function, stream string) 
 	return saved, now, err
 }
 
-// Save implements [source.Checkpoints]; it notes a timeline that the source adopts.
+// Save implements [source.Checkpoints]; it records a timeline that the source adopts.
 func (p timelineCheckpoints) Save(ctx context.Context, function, stream string, row ledger.CheckpointUpdate, last ledger.Checkpoint) (ledger.Checkpoint, bool, error) {
 	now, ok, err := p.Checkpoints.Save(ctx, function, stream, row, last)
 	if err == nil && ok && row.Adopt {
@@ -114,11 +115,11 @@ func (p timelineCheckpoints) Save(ctx context.Context, function, stream string, 
 	return now, ok, err
 }
 
-// timeline is the latest that the database was found on.
+// timeline is the latest known timeline of the database.
 type timeline struct {
 	mu     sync.Mutex
 	latest string
-	back   bool // a former primary took over again: a later timeline is that of the server between
+	back   bool // a former primary took over again: a later timeline belongs to the server in between
 }
 
 func (t *timeline) met(now string) {
@@ -129,8 +130,8 @@ func (t *timeline) met(now string) {
 	}
 }
 
-// adopted notes a timeline on which the stream was rewound: the database is on it, also if it is
-// an earlier one.
+// adopted records a timeline on which the stream was rewound: the database is on it, even if it
+// is an earlier one.
 func (t *timeline) adopted(now string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -138,9 +139,8 @@ func (t *timeline) adopted(now string) {
 	t.latest = now
 }
 
-// check says why an answer that was given on a timeline is not to be believed: it
-// may come from a server that has lost its place since, over a connection that is
-// left.
+// check returns why an answer from a timeline cannot be trusted: it may come from a
+// server that is no longer the primary, over a connection that is still open.
 func (t *timeline) check(answer string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -49,14 +49,14 @@ func TestAnAnswerOfTheLedgerIsBelievedOnlyFromWhereTheDatabaseIs(t *testing.T) {
 		met, adopted, answer string
 		believed             bool
 	}{
-		{"", "", "7/00000001", true}, // nothing else is known
+		{"", "", "7/00000001", true}, // no other timeline is known
 		{"7/00000001", "", "7/00000001", true},
-		{"7/00000001", "", "7/00000002", true}, // it was promoted since
+		{"7/00000001", "", "7/00000002", true}, // promoted since
 		{"7/00000002", "", "7/00000001", false},
-		{"7/00000001", "", "7/00000001", false}, // a connection to the old one is left
-		{"", "7/00000001", "7/00000001", true},  // which has taken over again
+		{"7/00000001", "", "7/00000001", false}, // over a connection to the old primary
+		{"", "7/00000001", "7/00000001", true},  // the old primary has taken over again
 		{"7/00000002", "", "7/00000001", true},
-		{"", "", "7/00000002", false}, // a connection to the one between is left
+		{"", "", "7/00000002", false}, // over a connection to the primary in between
 		{"", "7/00000001", "7/00000002", false},
 		{"", "7/00000003", "7/00000003", true},
 		{"", "", "7/00000004", true},
