@@ -36,11 +36,11 @@ func (t *tool) database() (string, error) {
 	return url, nil
 }
 
-// databasePool holds the connections that commands pass to the packages of sinkwriter.
+// databasePool is the type of connections that commands pass to the packages of
+// sinkwriter.
 type databasePool = pgxpool.Pool
 
-// openDatabase returns connections to the database, which are established when they
-// are needed.
+// openDatabase returns connections to the database, which are opened when needed.
 func (t *tool) openDatabase(ctx context.Context) (*databasePool, error) {
 	url, err := t.database()
 	if err != nil {
@@ -61,8 +61,8 @@ func (t *tool) openDatabase(ctx context.Context) (*databasePool, error) {
 	return pool, nil
 }
 
-// openNATS returns a connection to the NATS servers. It waits until it is established,
-// for at most wait.
+// openNATS returns a connection to the NATS servers. It waits for the connection, for
+// at most wait.
 func (t *tool) openNATS(ctx context.Context, wait time.Duration) (*jetstream.Conn, error) {
 	url := cmp.Or(t.natsURL, t.env("NATS_URL"))
 	if url == "" {
@@ -74,7 +74,7 @@ func (t *tool) openNATS(ctx context.Context, wait time.Duration) (*jetstream.Con
 	}
 	if err := conn.Wait(ctx, wait); err != nil {
 		_ = conn.Close(context.WithoutCancel(ctx))
-		return nil, fmt.Errorf("%w: look at --nats-url or NATS_URL", err)
+		return nil, fmt.Errorf("%w: check --nats-url or NATS_URL", err)
 	}
 	return conn, nil
 }
@@ -87,9 +87,9 @@ func explain(err error) error {
 	}
 	switch refused.Code {
 	case "42501":
-		return fmt.Errorf("%w: use the role that migrates", err)
+		return fmt.Errorf("%w: use the role that runs tandem migrate", err)
 	case "42P01", "3F000":
-		return fmt.Errorf("%w: run tandem migrate first, or look at the database URL", err)
+		return fmt.Errorf("%w: run tandem migrate first, or check the database URL", err)
 	}
 	return err
 }

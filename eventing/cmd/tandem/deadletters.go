@@ -15,18 +15,18 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/deadletter"
 )
 
-const deadLettersHelp = `Looks after dead letters: events that a function could not process.
+const deadLettersHelp = `Lists, replays and drops dead letters: events that a function could not process.
 
 The verdict on an event:
 
-  poison        Every cluster that works refused it, and none committed it. Read the
+  poison        Every active cluster rejected it, and none committed it. Read the
                 reason; correct the function or the producer; then replay or drop.
-  sick cluster  Some cluster refused it, but another one committed it: look at the
-                cluster that refused it, which may run an old version or lack a
+  sick cluster  Some cluster rejected it, but another one committed it: check the
+                cluster that rejected it, which may run an old version or lack a
                 permission. The event is fine; a replay removes the letter.
-  undecided     Another cluster has not processed it yet. Wait, or replay.
+  undecided     Another cluster has not processed it yet. Wait, or replay it.
 
-The role of the database URL must be the one that migrates (see tandem migrate
+The role of the database URL must be the one that runs tandem migrate (see tandem migrate
 --help): the role of functions and sources cannot delete dead letters.`
 
 // letters is one run of one of the commands.
@@ -69,7 +69,7 @@ func (t *tool) listCommand() *cobra.Command {
   tandem dead-letters list --check >/dev/null || echo "dead letters"`,
 	}
 	d.filters(cmd, 100)
-	cmd.Flags().BoolVar(&d.check, "check", false, "exit with status 1 if there is any")
+	cmd.Flags().BoolVar(&d.check, "check", false, "exit with status 1 if there are any")
 	return d.wire(cmd, d.list)
 }
 
@@ -77,7 +77,7 @@ func (t *tool) showCommand() *cobra.Command {
 	d := newLetters(t)
 	cmd := &cobra.Command{
 		Use:     "show",
-		Short:   "Show whole events, and the answer that each cluster got",
+		Short:   "Show whole events, and the answer that each cluster received",
 		Example: `  tandem dead-letters show --id 4711`,
 	}
 	d.filters(cmd, 10)
@@ -88,9 +88,9 @@ func (t *tool) dropCommand() *cobra.Command {
 	d := newLetters(t)
 	cmd := &cobra.Command{
 		Use:   "drop",
-		Short: "Delete dead letters for good",
-		Long: `Deletes dead letters for good. They are stored nowhere else: keep the output of
-"tandem dead-letters show -o json" if in doubt. It wants a flag that selects events,
+		Short: "Delete dead letters permanently",
+		Long: `Deletes dead letters permanently. They are stored nowhere else: keep the output of
+"tandem dead-letters show -o json" if in doubt. It needs a flag that selects events,
 or --all.`,
 		Example: `  tandem dead-letters drop --function orders --id 4711 --source /shop`,
 	}
@@ -106,7 +106,7 @@ func (t *tool) replayCommand() *cobra.Command {
 		Short: "Send dead letters to the function again, and delete those that it accepts",
 		Long: `Sends events to the function again, and deletes the dead letters of those that it
 answers with 2xx. An event that was committed before is not applied again: the ledger
-knows it, the answer is "lost", and the letter is deleted. It wants a flag that
+has it, the answer is "lost", and the dead letter is deleted. It needs a flag that
 selects events, or --all.
 
 The exit status is 1 if events were refused again.`,
@@ -115,9 +115,9 @@ The exit status is 1 if events were refused again.`,
 	}
 	d.filters(cmd, math.MaxInt)
 	flags := cmd.Flags()
-	flags.StringVar(&o.to, "to", t.functionURL(), "the function's own `URL`; {function} in it stands for the function's name. Not an ingest or a broker: others would get the event too (K_SINK)")
+	flags.StringVar(&o.to, "to", t.functionURL(), "the function's own `URL`; {function} in it is replaced by the function's name. Not that of an ingest or a broker: other consumers would receive the event too (K_SINK)")
 	flags.IntVar(&o.parallel, "parallel", 8, "`number` of events sent at once")
-	flags.DurationVar(&o.patience, "patience", time.Minute, "`time` for which one event is retried while the function answers 503 or not at all; then the replay ends and the rest stays")
+	flags.DurationVar(&o.patience, "patience", time.Minute, "`time` for which one event is retried while the function answers 503 or not at all; then the replay ends, and the remaining dead letters stay")
 	flags.StringVar(&o.tokenFile, "token-file", sink.TokenFile, "`file` with a token that is sent along, read again every few seconds")
 	flags.StringVar(&o.caCerts, "ca-certs", t.env("K_CA_CERTS"), "certificates to trust, in `PEM` (K_CA_CERTS)")
 	return d.wire(cmd, d.replayAll)
@@ -130,17 +130,17 @@ func (d *letters) filters(cmd *cobra.Command, limit int) {
 	flags.StringVar(&d.filter.Source, "source", "", "`source` of the event")
 	flags.StringVar(&d.filter.ID, "id", "", "`id` of the event")
 	flags.StringVar(&d.filter.Type, "type", "", "`type` of the event")
-	flags.StringVar(&d.filter.Cluster, "cluster", "", "`name` of a cluster that refused it")
+	flags.StringVar(&d.filter.Cluster, "cluster", "", "`name` of a cluster that rejected it")
 	flags.Var(&verdictValue{&d.filter.Verdict}, "verdict", "`verdict`: poison, sick or undecided")
-	flags.IntVar(&d.filter.Code, "code", 0, "`status` of the last answer, as 422")
-	flags.StringVar(&d.filter.Reason, "reason", "", "`text` within the reason of the last answer, in any case")
-	flags.Var(&timeValue{&d.filter.Since}, "since", "last refused at this `time` or later: an age as 90m, or 2006-01-02T15:04:05Z")
-	flags.Var(&timeValue{&d.filter.Until}, "until", "last refused before this `time`")
+	flags.IntVar(&d.filter.Code, "code", 0, "`status` of the last answer, for example 422")
+	flags.StringVar(&d.filter.Reason, "reason", "", "`text` in the reason of the last answer, ignoring case")
+	flags.Var(&timeValue{&d.filter.Since}, "since", "last rejected at this `time` or later: an age such as 90m, or 2006-01-02T15:04:05Z")
+	flags.Var(&timeValue{&d.filter.Until}, "until", "last rejected before this `time`")
 	d.flags(flags, limit)
 	_ = cmd.RegisterFlagCompletionFunc("verdict", cobra.FixedCompletions([]string{"poison", "sick", "undecided"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// wire makes cmd check its flags, connect and run.
+// wire makes cmd validate its flags, connect and run.
 func (d *letters) wire(cmd *cobra.Command, run func(context.Context) error) *cobra.Command {
 	return d.selection.wire(cmd, d.validate, func(ctx context.Context, pool *databasePool) error {
 		d.verdicts = deadletter.NewVerdicts(pool)
@@ -163,7 +163,7 @@ func (d *letters) each(ctx context.Context, do func([]deadletter.Event) error) e
 	}, do)
 }
 
-// verdictValue is a flag's value.
+// verdictValue is the value of a flag.
 type verdictValue struct{ verdict *string }
 
 var _ pflag.Value = (*verdictValue)(nil)
@@ -194,7 +194,7 @@ func (v *verdictValue) Set(text string) error {
 // Type implements pflag.Value.
 func (v *verdictValue) Type() string { return "verdict" }
 
-// timeValue is a flag's value: a time, or an age.
+// timeValue is the value of a flag: a time, or an age.
 type timeValue struct{ at *time.Time }
 
 var _ pflag.Value = (*timeValue)(nil)
@@ -215,7 +215,7 @@ func (v *timeValue) Set(text string) error {
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return errors.New("want an age, as 90m, or a time, as 2006-01-02T15:04:05Z")
+		return errors.New("want an age such as 90m, or a time such as 2006-01-02T15:04:05Z")
 	}
 	*v.at = at
 	return nil

@@ -40,7 +40,7 @@ func (d *letters) list(ctx context.Context) error {
 	return d.endList(table, n)
 }
 
-// shown is an event with all its letters.
+// shown is an event with all its dead letters.
 type shown struct {
 	deadletter.Event
 	Letters []deadletter.ClusterLetter `json:"letters"`
@@ -75,8 +75,8 @@ func (d *letters) show(ctx context.Context) error {
 	return d.printEnd(n)
 }
 
-// printEvent prints the answer that each cluster got, and the event as the last one
-// stored it.
+// printEvent prints the answer that each cluster received, and the latest stored copy
+// of the event.
 func (d *letters) printEvent(e deadletter.Event, letters []deadletter.ClusterLetter) error {
 	d.tool.printf("%s  %s  %s  %s\n", e.Verdict, e.Function, e.Source, e.ID)
 	table := tabwriter.NewWriter(d.tool.out, 0, 0, 2, ' ', 0)
@@ -85,7 +85,7 @@ func (d *letters) printEvent(e deadletter.Event, letters []deadletter.ClusterLet
 		row(table, "  "+l.Cluster, number(int64(l.Code)), number(l.Attempts), strconv.FormatInt(l.Times, 10),
 			l.FirstAt.UTC().Format(time.RFC3339), l.LastAt.UTC().Format(time.RFC3339))
 	}
-	// A write that fails is reported with the last line.
+	// The last line returns the error of a failed write.
 	if err := table.Flush(); err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// replayOptions are the flags of replay alone.
+// replayOptions are the flags of replay only.
 type replayOptions struct {
 	to        string
 	parallel  int
@@ -102,7 +102,7 @@ func (d *letters) drop(ctx context.Context) error {
 func (d *letters) replayAll(ctx context.Context) error {
 	to := d.replay.to
 	if to == "" {
-		return errors.New("where to replay to: want --to with the function's URL, or K_SINK")
+		return errors.New("no function URL: set --to or K_SINK")
 	}
 	sinks := &sinks{cfg: sink.Config{CACerts: d.replay.caCerts, TokenFile: d.replay.tokenFile}, clients: map[string]*http.Client{}}
 	printed := &results{letters: d, count: map[string]int{}}
@@ -127,13 +127,13 @@ func (d *letters) replayAll(ctx context.Context) error {
 		d.tool.printf("%d won, %d lost (committed before), %d refused\n", printed.count[resultWon], printed.count[resultLost], printed.count[resultRefused])
 	}
 	if n := printed.count[resultRefused]; err == nil && n > 0 {
-		err = &foundError{text: fmt.Sprintf("%d events were refused again and are still there", n)}
+		err = &foundError{text: fmt.Sprintf("%d events were refused again and are still dead letters", n)}
 	}
 	return err
 }
 
-// replayOne sends one event, and deletes its letters if the function answers that it is
-// committed. An error means that no event can be replayed now.
+// replayOne sends one event, and deletes its dead letters if the function answers that
+// it is committed. An error means that currently no event can be replayed.
 func (d *letters) replayOne(ctx context.Context, sinks *sinks, to string, e deadletter.Event) (replayResult, error) {
 	res := replayResult{Function: e.Function, Source: e.Source, ID: e.ID}
 	letters, err := d.verdicts.Read(ctx, e.Function, e.Source, e.ID)
@@ -156,7 +156,7 @@ func (d *letters) replayOne(ctx context.Context, sinks *sinks, to string, e dead
 		res.Result, res.Code, res.Reason = resultRefused, a.code, a.reason
 		return res, nil
 	}
-	// A server that answers everything with 2xx, as a broker does, has not committed
+	// A server that answers everything with 2xx, such as a broker, has not committed
 	// the event.
 	if want := ledger.NewKey(e.Function, e.Source, e.ID).String(); a.key != want {
 		return res, fmt.Errorf("%s answered %d, but not as function %s does: --to must be that function's own address", public(to), a.code, e.Function)
@@ -189,9 +189,9 @@ func (s *sinks) client(to string) (*http.Client, error) {
 	return client, nil
 }
 
-// encode returns an event as it is sent, without the attributes of a dead letter: in the
-// binary content mode, as the source sent it, or, if it is not valid in every
-// respect or too large for headers, as it is stored.
+// encode returns an event in the form in which it is sent, without the attributes of a
+// dead letter: in the binary content mode, like the source sent it, or, if it is not
+// fully valid or too large for headers, as it is stored.
 func encode(stored []byte) (http.Header, []byte, error) {
 	e, err := cloudevent.ReadJSON(stored, cloudevent.Rules{})
 	if err != nil {
@@ -243,11 +243,11 @@ type answer struct {
 	receipt, key string
 }
 
-// send retries until the answer is about the event, for as long as patience lasts.
+// send retries until the answer is about the event, for at most patience.
 func send(ctx context.Context, client *http.Client, to string, header http.Header, body []byte, patience time.Duration) (a answer, err error) {
 	backoff := retry.WithMaxDuration(patience, retry.WithCappedDuration(5*time.Second, retry.NewExponential(200*time.Millisecond)))
 	err = retry.Do(ctx, backoff, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute) // a cold start
+		ctx, cancel := context.WithTimeout(ctx, time.Minute) // enough for a cold start
 		defer cancel()
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(body))
 		if err != nil {

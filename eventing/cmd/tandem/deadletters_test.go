@@ -37,7 +37,7 @@ func TestAReplayIsDoneOnceAndTakesTheLetterOut(t *testing.T) {
 	w.save(t, "east", bad, 422, "delay: want a number")
 
 	got := w.run(t, "replay", "--all", "--to", w.function)
-	got.fails(t, 1, "tandem: 1 events were refused again and are still there\n")
+	got.fails(t, 1, "tandem: 1 events were refused again and are still dead letters\n")
 	out := got.out
 	for _, want := range []string{"won      flights  " + feed.FlightSource + "  flight-2001-000001\n", "refused  flights  " + feed.FlightSource + "  bad  422 ", "3 won, 0 lost (committed before), 1 refused\n"} {
 		if !strings.Contains(out, want) {
@@ -49,7 +49,7 @@ func TestAReplayIsDoneOnceAndTakesTheLetterOut(t *testing.T) {
 	}
 	before := w.count(t, "select sum(flights) from airports")
 
-	// What was done already changes nothing: a cluster that came to it late.
+	// A late cluster's rejection of an event that is committed changes nothing.
 	w.save(t, "west", good[0], 422, "old version")
 	out = w.run(t, "replay", "--id", good[0].ID(), "-o", "json", "--to", w.function).ok(t)
 	if want := fmt.Sprintf(`{"result":"lost","function":"flights","source":%q,"id":%q}`+"\n", feed.FlightSource, good[0].ID()); out != want {
@@ -94,7 +94,7 @@ func TestAReplayToAWrongAddressLeavesTheLetter(t *testing.T) {
 		"a redirect":             {to: answer(302, "Location", "http://127.0.0.1:1"), want: "answered 302 Found"},
 		"no URL":                 {to: "flights", want: "URL of the sink: want http://"},
 		"always busy":            {to: answer(503), want: "answered 503 Service Unavailable"},
-		"nowhere":                {to: "", want: "where to replay to: want --to"},
+		"nowhere":                {to: "", want: "no function URL: set --to"},
 		"nobody, with the name ": {to: "http://127.0.0.1:1/{function}", want: "send to http://127.0.0.1:1/flights: "},
 	} {
 		t.Log(name)
@@ -215,10 +215,10 @@ func TestAWrongDeadLettersCommandIsExplained(t *testing.T) {
 		"bury":                           `unknown command "bury": want drop, list, replay, show: see tandem dead-letters --help`,
 		"drop":                           "which events to drop: want --function",
 		"replay --to http://x":           "which events to replay",
-		"drop --all --id 1":              "--all beside another flag",
+		"drop --all --id 1":              "--all and another flag",
 		"list flights":                   `argument "flights": want flags only`,
 		"list --verdict dead":            "want poison, sick or undecided",
-		"list --since yesterday":         "want an age, as 90m",
+		"list --since yesterday":         "want an age such as 90m",
 		"list --limit 0":                 "--limit 0: want at least 1",
 		"list --to http://x":             "unknown flag: --to",
 		"replay --all --parallel 0":      "--parallel 0: want 1 to 256",
@@ -233,7 +233,7 @@ func TestAWrongDeadLettersCommandIsExplained(t *testing.T) {
 	invoke(t, nil, "dead-letters", "list", "--database-url", pgtest.URL(t)).fails(t, 2, "run tandem migrate first")
 	w := newLettersWorld(t)
 	w.url = pgtest.Role(t, w.url)
-	w.run(t, "list").fails(t, 2, "use the role that migrates")
+	w.run(t, "list").fails(t, 2, "use the role that runs tandem migrate")
 }
 
 // lettersWorld is a database and a function that serves flights.

@@ -16,19 +16,19 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/deferred"
 )
 
-const deferredHelp = `Looks after deferred events: events that only a change of the deployment can fix, such as
-a missing partition, column, enum label or grant, while other events of the function are
-committed. They are acknowledged to their stream, stored in the database, and never expire.
+const deferredHelp = `Lists, runs and drops deferred events: events that only a change of the deployment can fix,
+such as a missing partition, column, enum label or grant, while other events of the function
+are committed. They are acknowledged to their stream, stored in the database, and never expire.
 
-Sources run them by themselves: of those for which the same thing is missing, one after each
-change of the database's catalog and at growing intervals, and the rest once that one is
-committed. So the usual remedy is the migration or the grant, and nothing else.
+Sources run them by themselves: of those that lack the same thing, one after each change of
+the database's catalog and at growing intervals, and the rest after that one is committed.
+So the usual remedy is the migration or the grant, and nothing else.
 
 An event is held if its effects depend on the order of events and no order is kept
-(TANDEM_ORDERING): it would overwrite what later events wrote. Only "tandem deferred run" has
-it run.
+(TANDEM_ORDERING): it would overwrite the writes of later events. Only "tandem deferred run"
+runs it.
 
-The role of the database URL must be the one that migrates (see tandem migrate --help).`
+The role of the database URL must be the one that runs tandem migrate.`
 
 // deferrals is one run of one of the commands.
 type deferrals struct {
@@ -67,7 +67,7 @@ func (t *tool) deferredListCommand() *cobra.Command {
   tandem deferred list --check >/dev/null || echo "deferred events"`,
 	}
 	d.filters(cmd, 100)
-	cmd.Flags().BoolVar(&d.check, "check", false, "exit with status 1 if there is any")
+	cmd.Flags().BoolVar(&d.check, "check", false, "exit with status 1 if there are any")
 	return d.wire(cmd, d.list)
 }
 
@@ -86,8 +86,8 @@ func (t *tool) deferredRunCommand() *cobra.Command {
 	d := newDeferrals(t)
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Have deferred events run now, also those that are held",
-		Long: `Has the sources of all clusters run events within seconds, also those that are held.
+		Short: "Run deferred events now, including those that are held",
+		Long: `The sources of all clusters run the events within seconds, including those that are held.
 An event that is committed is deleted, in every cluster; it is never applied twice. One that
 fails again stays deferred. It wants a flag that selects events, or --all.`,
 		Example: `  tandem deferred run --function orders --missing "23514 orders"
@@ -101,9 +101,9 @@ func (t *tool) deferredDropCommand() *cobra.Command {
 	d := newDeferrals(t)
 	cmd := &cobra.Command{
 		Use:   "drop",
-		Short: "Delete deferred events for good, in every cluster",
-		Long: `Deletes deferred events for good, in every cluster. They are stored nowhere else: keep
-the output of "tandem deferred show -o json" if in doubt. It wants a flag that selects
+		Short: "Delete deferred events permanently, in every cluster",
+		Long: `Deletes deferred events permanently, in every cluster. They are stored nowhere else: keep
+the output of "tandem deferred show -o json" if in doubt. It needs a flag that selects
 events, or --all.`,
 		Example: `  tandem deferred drop --function orders --id 4711 --source /shop`,
 	}
@@ -119,13 +119,13 @@ func (d *deferrals) filters(cmd *cobra.Command, limit int) {
 	flags.StringVar(&d.filter.ID, "id", "", "`id` of the event")
 	flags.StringVar(&d.filter.Type, "type", "", "`type` of the event")
 	flags.StringVar(&d.filter.Cluster, "cluster", "", "`name` of a cluster that has deferred it")
-	flags.StringVar(&d.filter.Fingerprint, "missing", "", "`text` within what is missing, as 42703 or orders.gate, in any case")
-	flags.Var(&timeValue{&d.filter.Since}, "since", "first failed at this `time` or later: an age as 90m, or 2006-01-02T15:04:05Z")
+	flags.StringVar(&d.filter.Fingerprint, "missing", "", "`text` in the name of the missing thing, for example 42703 or orders.gate, ignoring case")
+	flags.Var(&timeValue{&d.filter.Since}, "since", "first failed at this `time` or later: an age such as 90m, or 2006-01-02T15:04:05Z")
 	flags.Var(&timeValue{&d.filter.Until}, "until", "first failed before this `time`")
 	d.flags(flags, limit)
 }
 
-// wire makes cmd check its flags, connect and run.
+// wire makes cmd validate its flags, connect and run.
 func (d *deferrals) wire(cmd *cobra.Command, run func(context.Context) error) *cobra.Command {
 	return d.selection.wire(cmd, func(command string) error {
 		return d.validate(command, d.filter != deferred.Filter{})
@@ -135,8 +135,8 @@ func (d *deferrals) wire(cmd *cobra.Command, run func(context.Context) error) *c
 	})
 }
 
-// each calls do with every selected event, up to the limit. Do may delete events; one that
-// is not found any more is skipped.
+// each calls do with every selected event, up to the limit. Do may delete events; an event
+// that is no longer found is skipped.
 func (d *deferrals) each(ctx context.Context, do func(deferred.Deferred) error) error {
 	return eachPage(&d.selection, func(after *deferred.Deferred, limit int) ([]deferred.Deferred, error) {
 		return d.events.List(ctx, d.filter, after, limit)
@@ -171,7 +171,7 @@ func (d *deferrals) list(ctx context.Context) error {
 	return d.endList(table, n)
 }
 
-// nextRun returns when a deferred event is run next.
+// nextRun returns the time at which a deferred event runs next.
 func nextRun(at *time.Time, held bool) string {
 	switch {
 	case at != nil:
@@ -218,7 +218,7 @@ func (d *deferrals) printEvent(e deferred.Deferred, rows []deferred.ClusterEvent
 		row(table, "  "+r.Cluster, r.Fingerprint, r.Version, r.Stream, r.Sequence, number(r.Attempts),
 			r.FirstFailedAt.UTC().Format(time.RFC3339), r.LastFailedAt.UTC().Format(time.RFC3339), nextRun(r.NextRunAt, r.Held))
 	}
-	// A write that fails is reported with the last line.
+	// The last line returns the error of a failed write.
 	if err := table.Flush(); err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func TestDeferredEventsAreShownAndChanged(t *testing.T) {
 		t.Errorf("printed\n%s", event.out)
 	}
 	tool("deferred", "run").fails(t, 2, "which events to run")
-	tool("deferred", "drop", "--all", "--id", id).fails(t, 2, "one or the other")
+	tool("deferred", "drop", "--all", "--id", id).fails(t, 2, "want one of them")
 	if out = tool("deferred", "run", "--all").ok(t); !strings.HasSuffix(out, "2 scheduled\n") {
 		t.Errorf("printed\n%s", out)
 	}

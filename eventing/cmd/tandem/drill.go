@@ -14,22 +14,22 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
-const drillHelp = `Watches a deployment while you pull the plugs, and reports what that cost: the longest
-gap between commits (RTO), missing events (RPO), duplicates, latencies, the time to
-catch up, with a verdict. It strikes nothing, and changes nothing unless --marker is set.
+const drillHelp = `Watches a deployment while you interrupt it, and reports the cost: the longest gap between
+commits (RTO), missing events (RPO), duplicates, latencies, the time to catch up, with a
+verdict. It interrupts nothing itself, and changes nothing unless --marker is set.
 
-Press Enter when you pull a plug (text before it is kept in the report), and again when
-it is back. ^C ends the drill: it waits until the last events are committed, compares the
-database with the stream, and writes report.md, report.json and chart.svg.
+Press Enter when you interrupt something (text before it is kept in the report), and again
+when you restore it. ^C ends the drill: it waits until the last events are committed,
+compares the database with the stream, and writes report.md, report.json and chart.svg.
 
-SCENARIO sets the longest gap that is allowed: lose-cluster, lose-half-database,
+SCENARIO sets the longest allowed gap: lose-cluster, lose-half-database,
 lose-half-stream, link-cut, hedge-takeover, standby-on, stream-leader,
-database-failover, lose-primary or failback. Without it --max-gap does, or the gap is
+database-failover, lose-primary or failback. Without it --max-gap sets it, or the gap is
 only reported. docs/drills.md explains scenarios and report.
 
 Events that the stream itself has lost are not in the stream. To find them, let the drill
-publish markers: --marker names a file with a CloudEvent that a function takes. It is
-published again and again with new ids, and really processed.
+publish markers: --marker names a file with a CloudEvent that a function processes. It is
+published repeatedly with new ids, and processed like any other event.
 
 Functions run in their own program for the comparison, as with tandem verify.
 
@@ -49,7 +49,7 @@ func (t *tool) drillCommand() *cobra.Command {
 	d := &drilling{tool: t, function: functionFlags{build: t.build}}
 	cmd := &cobra.Command{
 		Use:   "drill [SCENARIO]",
-		Short: "Watch a deployment while you pull the plugs, and report what it cost",
+		Short: "Watch a deployment while you interrupt it, and report the cost",
 		Long:  drillHelp,
 		Example: `  tandem drill lose-cluster --marker event.json
   tandem drill --max-gap 500ms --duration 10m`,
@@ -63,19 +63,19 @@ func (t *tool) drillCommand() *cobra.Command {
 	d.function.add(cmd)
 	flags := cmd.Flags()
 	t.streamFlags(cmd, &d.streams, &d.outputs)
-	flags.StringVar(&d.names, "functions", "", "`names` of the functions to look at, separated by commas; all of the program by default")
-	flags.DurationVar(&d.config.Duration, "duration", 24*time.Hour, "`time` to watch at most")
-	flags.DurationVar(&d.config.MaxGap, "max-gap", 0, "longest `time` without a commit that is allowed; by default the scenario's")
+	flags.StringVar(&d.names, "functions", "", "`names` of the functions to compare, separated by commas; all of the program by default")
+	flags.DurationVar(&d.config.Duration, "duration", 24*time.Hour, "maximum `time` to watch")
+	flags.DurationVar(&d.config.MaxGap, "max-gap", 0, "longest allowed `time` without a commit; by default the scenario's")
 	flags.DurationVar(&d.config.Conditions.Lag, "lag", 3*time.Second, "database-failover: `time` for which the standby has received nothing")
-	flags.DurationVar(&d.config.Conditions.Reaction, "reaction", 5*time.Second, "`time` that people take to act, in scenarios that need them")
+	flags.DurationVar(&d.config.Conditions.Reaction, "reaction", 5*time.Second, "`time` that operators take to act, in scenarios that need them")
 	flags.BoolVar(&d.config.Conditions.Witness, "witness", true, "lose-primary: a witness promotes the standby")
-	flags.StringVar(&d.config.Marker, "marker", "", "`file` with a CloudEvent in JSON, to publish and look for")
+	flags.StringVar(&d.config.Marker, "marker", "", "`file` with a CloudEvent in JSON, to publish repeatedly and search for")
 	flags.Float64Var(&d.config.MarkerRate, "marker-rate", 10, "`number` of markers a second")
 	flags.StringVar(&d.report, "report", "tandem-drill", "`folder` in which a folder for the report is created")
 	return cmd
 }
 
-// read checks the arguments and flags.
+// read parses the arguments and validates the flags.
 func (d *drilling) read(args []string) error {
 	errs := []error{d.function.validate()}
 	if len(args) > 0 {
@@ -103,7 +103,7 @@ func (d *drilling) read(args []string) error {
 }
 
 func (d *drilling) run(ctx context.Context) (err error) {
-	// ^C ends the watching only: the comparison still needs all of these.
+	// ^C ends only the watching: the comparison still needs all of these.
 	judging := context.WithoutCancel(ctx)
 	pool, err := d.tool.openDatabase(judging)
 	if err != nil {
@@ -154,7 +154,7 @@ func (d *drilling) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// print prints a line of progress, beside JSON on the standard error.
+// print prints a line of progress; if the output is JSON, to standard error.
 func (d *drilling) print(format string, args ...any) {
 	out := d.tool.out
 	if d.tool.output.json {

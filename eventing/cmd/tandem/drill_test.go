@@ -48,7 +48,7 @@ func TestADeploymentIsWatched(t *testing.T) {
 		return ran{code: tool.execute(ctx, args), out: out.String(), err: err.String()}
 	}
 
-	// Events arrive while it watches, with a pause that is marked; then it is interrupted.
+	// Events arrive while the drill watches, with a marked pause; then it is interrupted.
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	in, person := io.Pipe()
@@ -66,7 +66,7 @@ func TestADeploymentIsWatched(t *testing.T) {
 			}
 			return nil
 		}
-		select { // events that are handled before are not compared
+		select { // events that were handled before are not compared
 		case <-watching:
 		case <-ctx.Done():
 		}
@@ -83,7 +83,7 @@ func TestADeploymentIsWatched(t *testing.T) {
 		fed <- err
 	}()
 	got := run(ctx, in, "lose-cluster", "--max-gap", "1m")
-	interrupt() // if it has not come to watching
+	interrupt() // if it has not started to watch
 	if err := <-fed; err != nil {
 		t.Fatal(err)
 	}

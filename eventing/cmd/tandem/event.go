@@ -19,14 +19,15 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/snapshot"
 )
 
-const eventHelp = `Prints everything that the database and the streams know about one event, for all
-functions: which cluster committed it and when, its dead letters with the verdict, in which
-clusters it is deferred and why, a divergence, its outputs, its place in the stream, which clusters have acknowledged it,
-whether its subject is blocked, and in which clusters it is stored for that reason.
+const eventHelp = `Prints everything in the database and the streams about one event, for all functions:
+which cluster committed it and when, its dead letters with the verdict, in which clusters it
+is deferred and why, a divergence, its outputs, its position in the stream, which clusters
+have acknowledged it, whether its subject is blocked, and in which clusters it is stored for
+that reason.
 
 The streams have no index by source and id, so a part of each is read: at most --search
 messages, up to the time of the commit if there is one, otherwise the newest. The
-sequence number of an event that its stream has identified (ID is
+sequence number of an event whose stream has assigned its id (ID is
 <sequence>-<16 hexadecimal digits>) is known, and nothing is searched. Without
 --nats-url only the database is read.
 
@@ -35,10 +36,11 @@ it is found nowhere. An event that is found nowhere may still have been committe
 forgets events below its horizon, which is printed.`
 
 const (
-	// maxOutputs is the number of outputs of one event that are looked for.
+	// maxOutputs is the number of outputs of one event that are searched for.
 	maxOutputs = 256
 
-	// clockSlack is how far clocks of the database and of NATS may be apart.
+	// clockSlack is the maximum difference between the clocks of the database and of
+	// NATS.
 	clockSlack = 10 * time.Second
 )
 
@@ -54,7 +56,7 @@ type inquiry struct {
 	found    eventFound
 }
 
-// eventFound is what the command prints.
+// eventFound is the output of the command.
 type eventFound struct {
 	Source string `json:"source"`
 	ID     string `json:"id"`
@@ -95,7 +97,8 @@ type eventCluster struct {
 	Horizon  bool   `json:"below_horizon,omitempty"`
 }
 
-// eventHorizon is a place in a stream below which the ledger may have forgotten events.
+// eventHorizon is the sequence in a stream below which the ledger may have forgotten
+// events.
 type eventHorizon struct {
 	Function string `json:"function"`
 	Stream   string `json:"stream"`
@@ -106,7 +109,7 @@ func (t *tool) eventCommand() *cobra.Command {
 	q := &inquiry{tool: t}
 	cmd := &cobra.Command{
 		Use:   "event SOURCE ID",
-		Short: "Print everything that is known about one event",
+		Short: "Print everything known about one event",
 		Long:  eventHelp,
 		Example: `  tandem event /shop 4711
   tandem event /shop 4711 --search 1000000 -o json`,
@@ -122,7 +125,7 @@ func (t *tool) eventCommand() *cobra.Command {
 		},
 	}
 	t.streamFlags(cmd, &q.streams, &q.outputs)
-	cmd.Flags().Uint64Var(&q.search, "search", 100_000, "`number` of messages of each stream that are read at most; 0 reads none")
+	cmd.Flags().Uint64Var(&q.search, "search", 100_000, "maximum `number` of messages read of each stream; 0 reads none")
 	return cmd
 }
 
@@ -295,8 +298,8 @@ func (q *inquiry) readStreams(ctx context.Context, progress []snapshot.Progress,
 	return err
 }
 
-// span returns the sequence numbers of the messages to read: the one that the id names,
-// or those before the last commit, or the newest.
+// span returns the sequences of the messages to read: the one in the id, or those
+// before the last commit, or the newest.
 func (q *inquiry) span(ctx context.Context, stream jetstream.StreamConfig, extent jetstream.Extent, committed time.Time) (from, until uint64, err error) {
 	if name, ok := strings.CutPrefix(q.source, "/tandem/streams/"); ok {
 		plain, err := url.PathUnescape(name)
@@ -343,14 +346,14 @@ func clustersOf(progress []snapshot.Progress, extent jetstream.Extent, sequence 
 	return states
 }
 
-// print prints what was found.
+// print prints the result.
 func (f *eventFound) print(t *tool) error {
 	if t.output.json {
 		return t.printJSON(f)
 	}
 	table := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
 	at := func(when time.Time) string { return when.UTC().Format(time.RFC3339) }
-	// A table of its own for each thing, with an empty line between.
+	// A separate table for each kind, with an empty line in between.
 	section := func(n int, cells ...string) {
 		if n > 0 {
 			_ = table.Flush()

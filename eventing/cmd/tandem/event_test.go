@@ -31,7 +31,7 @@ func TestEverythingThatIsKnownAboutAnEventIsPrinted(t *testing.T) {
 		return f
 	}
 
-	// The first flight that has outputs: which ones have them is the function's choice.
+	// The first flight with outputs: the function decides which flights have them.
 	var whole eventFound
 	id := ""
 	for n := 1; len(whole.Outputs) == 0; n++ {
@@ -56,7 +56,7 @@ func TestEverythingThatIsKnownAboutAnEventIsPrinted(t *testing.T) {
 		}
 	}
 
-	// A dead letter of a cluster that refused it, and a divergence.
+	// A dead letter of a cluster that rejected the event, and a divergence.
 	e := (&lettersWorld{}).flights(t, 2)[1]
 	letters := deadletter.NewStore(d.pool, "west")
 	if err := letters.Save(t.Context(), deadletter.Letter{Function: "flights", Event: e, Code: 422, Reason: "delay: want a number", Attempts: 3}); err != nil {
@@ -76,7 +76,7 @@ values ('flights', 'v1', '`+e.Source()+`', '`+e.ID()+`', 'west', 'east', 'a', 'b
 		}
 	}
 
-	// An event that is dead everywhere blocks its subject, also for others.
+	// An event that is dead everywhere blocks its subject, and with it later events.
 	dead := e.Clone()
 	dead.SetID("dead")
 	if err := letters.Save(t.Context(), deadletter.Letter{Function: "flights", Event: dead, Code: 500, Reason: "panic"}); err != nil {
@@ -99,7 +99,7 @@ values ('flights', 'v1', '`+e.Source()+`', '`+e.ID()+`', 'west', 'east', 'a', 'b
 		t.Errorf("no STORED IN in\n%s", got.out)
 	}
 
-	// Nothing is known, and the ledger has a horizon.
+	// Nothing about the event is stored, and the ledger has a horizon.
 	d.exec(t, `insert into tandem.horizon (function, stream, epoch, floor) select function, stream, epoch, 11 from tandem.progress`)
 	got = d.event(t, "/nowhere", "4711")
 	for _, want := range []string{"not in the ledger", "note: stream EVENTS: not among the messages 1 to 50 of 1 to 50", "the ledger may have forgotten the event", "HORIZON OF"} {

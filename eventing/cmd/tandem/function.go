@@ -14,18 +14,18 @@ import (
 	"github.com/tandem-fn/tandem/eventing/program"
 )
 
-// functionFlags name the program of functions that a command asks.
+// functionFlags are the flags that name the program of functions for a command.
 type functionFlags struct {
 	folder, image string
 
-	// build is program.Build, unless a test shares a program.
+	// build is program.Build, unless tests share a program.
 	build func(ctx context.Context, folder string) (*program.Program, error)
 }
 
 func (f *functionFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.folder, "function", "", "`folder` of the function, which is built with go; by default the current one, if it has a func.yaml")
-	flags.StringVar(&f.image, "image", "", "`reference` of the function's image, as REGISTRY/NAME@sha256:…, which is run with docker, podman or nerdctl")
+	flags.StringVar(&f.image, "image", "", "`reference` of the function's image, for example REGISTRY/NAME@sha256:…, which is run with docker, podman or nerdctl")
 	_ = cmd.MarkFlagDirname("function")
 }
 
@@ -36,8 +36,8 @@ func (f *functionFlags) validate() error {
 	return nil
 }
 
-// open returns the program, which the caller closes. It is nil if no flag names one
-// and the current folder is no function's.
+// open returns the program; the caller closes it. It is nil if no flag names one and
+// the current folder is not a function's.
 func (f *functionFlags) open(ctx context.Context) (*program.Program, error) {
 	if f.image != "" {
 		return program.Image(f.image)

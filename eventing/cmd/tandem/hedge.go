@@ -22,7 +22,7 @@ everything runs.
 VALUE is one of
 
   0, race   Every cluster computes every event at once. Lowest latency.
-  300ms     This long after an event arrived, the source asks the ledger whether
+  300ms     This long after an event arrived, the source looks up in the ledger whether
             another cluster has committed it, and delivers the rest. The function
             scales to zero while others are healthy. Up to 1m.
   share     Each event has one cluster that goes first with it; the others deliver it
@@ -35,14 +35,14 @@ VALUE is one of
 Without VALUE the command prints the clusters. With --unset it removes the value:
 then TANDEM_HEDGE of each source counts.
 
-Standby in every cluster is refused, here and by the sources: a cluster stands by
-only while another one works. To swap two clusters, switch the one that stands by
+Standby in every cluster is rejected, here and by the sources: a cluster stands by
+only while another one is active. To swap two clusters, switch the one that stands by
 first. A switch from standby prints how many events are left.
 
 The value is a row of table tandem.hedge, which the sources read once a second; the
-row of a cluster wins over the one for all, whose cluster is empty. A source that
-gets no answer of the database keeps the last value. Setting takes the role that
-migrates.`
+row of a cluster takes precedence over the one for all, whose cluster is empty. A source
+without an answer of the database keeps the last value. Setting the value needs
+the role that runs tandem migrate.`
 
 // hedging is one run of the command.
 type hedging struct {
@@ -75,11 +75,11 @@ func (t *tool) hedgeCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&h.cluster, "cluster", "", "`name` of the one cluster to switch; all clusters by default")
 	flags.BoolVar(&h.unset, "unset", false, "remove the value")
-	flags.DurationVar(&h.wait, "wait", 10*time.Second, "`time` to wait until the sources have switched; they look once a second")
+	flags.DurationVar(&h.wait, "wait", 10*time.Second, "`time` to wait until the sources have switched; they read it once a second")
 	return cmd
 }
 
-// read checks the arguments.
+// read parses the arguments.
 func (h *hedging) read(args []string) error {
 	switch {
 	case len(args) == 0:
@@ -115,13 +115,13 @@ func (h *hedging) run(ctx context.Context) error {
 		return explain(err)
 	}
 	if len(clusters) == 0 {
-		return fmt.Errorf("no source has ever worked for function %q: look at the name and at the database URL", h.function)
+		return fmt.Errorf("no source has ever run for function %q: check the name and the database URL", h.function)
 	}
 	if h.value == "" && !h.unset {
 		return h.show(ctx, clusters)
 	}
 	if h.cluster != "" && !slices.ContainsFunc(clusters, h.affects) {
-		return fmt.Errorf("no source has ever worked for function %q in cluster %q: the clusters are %s", h.function, h.cluster, clusterNames(clusters))
+		return fmt.Errorf("no source has ever run for function %q in cluster %q: the clusters are %s", h.function, h.cluster, clusterNames(clusters))
 	}
 	if err := h.set(ctx); err != nil {
 		return explain(err)
@@ -130,7 +130,7 @@ func (h *hedging) run(ctx context.Context) error {
 	return h.await(ctx)
 }
 
-// affects reports whether the switch is for a cluster.
+// affects reports whether the switch applies to a cluster.
 func (h *hedging) affects(c ledger.ClusterStatus) bool {
 	return h.cluster == "" || h.cluster == c.Cluster
 }
@@ -144,8 +144,8 @@ func (h *hedging) set(ctx context.Context) error {
 	return h.checkpoints.SetHedge(ctx, h.function, h.cluster, h.value)
 }
 
-// report prints what each cluster did and will do, and how many messages wait for those
-// that leave standby.
+// report prints the previous and the new hedge of each cluster, and how many messages
+// wait for those that leave standby.
 func (h *hedging) report(clusters []ledger.ClusterStatus) {
 	if h.tool.output.json {
 		return
@@ -169,27 +169,27 @@ func (h *hedging) report(clusters []ledger.ClusterStatus) {
 	}
 }
 
-// describeHedge returns a hedge and what a cluster does with it.
+// describeHedge returns a hedge and its effect on a cluster.
 func describeHedge(hedge string) string {
 	does := fmt.Sprintf("an event is delivered after %s unless another cluster has committed it", hedge)
 	switch hedge {
 	case "0":
 		does = "every event is delivered at once"
 	case "share":
-		does = "each event has one cluster that goes first; the others deliver what it has not committed after a delay"
+		does = "each event has one cluster that goes first; the others deliver the event if it is not committed after a delay"
 	case "standby":
 		does = "nothing is delivered"
 	}
 	return fmt.Sprintf("%s (%s)", hedge, does)
 }
 
-// await waits until the sources that work have switched.
+// await waits until the active sources have switched.
 func (h *hedging) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, h.wait)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	late := "a cluster, as the database does not answer,"
+	late := "a cluster, because the database does not answer,"
 	for {
 		if clusters, err := h.checkpoints.Clusters(ctx, h.function); err == nil {
 			if late = clusterNames(h.late(clusters)); late == "" {
@@ -199,13 +199,13 @@ func (h *hedging) await(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("the value is set, but %s has not switched within %s: look at its source's log", late, h.wait)
+			return fmt.Errorf("the value is set, but %s has not switched within %s: see its source's log", late, h.wait)
 		}
 	}
 }
 
-// late returns the working clusters that have not switched. Without a value only the
-// sources know what they switch to.
+// late returns the active clusters that have not switched. Without a value only the
+// sources know to which hedge they switch.
 func (h *hedging) late(clusters []ledger.ClusterStatus) (late []ledger.ClusterStatus) {
 	if h.unset {
 		return nil
@@ -219,7 +219,7 @@ func (h *hedging) late(clusters []ledger.ClusterStatus) (late []ledger.ClusterSt
 	return late
 }
 
-// hedgeStatus is what the command prints of a cluster.
+// hedgeStatus is the output of the command for one cluster.
 type hedgeStatus struct {
 	Function   string  `json:"function"`
 	Cluster    string  `json:"cluster"`

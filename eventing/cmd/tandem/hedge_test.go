@@ -34,7 +34,7 @@ func newHedgeWorld(t *testing.T) *hedgeWorld {
 	return &hedgeWorld{pool: pool, env: map[string]string{"DATABASE_URL": url}}
 }
 
-// source saves the progress that a source would.
+// source saves a checkpoint like a source.
 func (w *hedgeWorld) source(t *testing.T, cluster, hedge string, floor uint64) {
 	t.Helper()
 	p := ledger.NewCheckpoints(w.pool, cluster)
@@ -119,7 +119,7 @@ func TestToStandByEverywhereIsRefused(t *testing.T) {
 	w.source(t, "west", "standby", 1)
 	w.hedge(t, "flights", "standby").fails(t, 2, "all clusters would stand by, and no event would be processed: switch one cluster only")
 	w.hedge(t, "--cluster", "east", "flights", "standby").fails(t, 2, "would stand by, and no event would be processed: switch another one from standby first")
-	// A cluster that has not reported does not help.
+	// A cluster that has not reported does not count.
 	w.source(t, "west", "0", 1)
 	if _, err := w.pool.Exec(t.Context(), "update tandem.progress set saved_at = now() - interval '4 minutes' where cluster = 'west'"); err != nil {
 		t.Fatal(err)
@@ -141,7 +141,7 @@ func TestAWrongSwitchIsExplained(t *testing.T) {
 		`argument "more"`:                                      {"flights", "0", "more"},
 		"want one of them":                                     {"--unset", "flights", "0"},
 		"--cluster without a value":                            {"--cluster", "east", "flights"},
-		`ever worked for function "fligh"`:                     {"fligh", "0"},
+		`ever run for function "fligh"`:                        {"fligh", "0"},
 		`in cluster "south": the clusters are east`:            {"--cluster", "south", "flights", "0"},
 	} {
 		w.hedge(t, args...).fails(t, 2, want)
@@ -156,5 +156,5 @@ func TestAWrongSwitchIsExplained(t *testing.T) {
 	}
 	w.env["DATABASE_URL"] = writer
 	w.hedge(t, "flights").ok(t)
-	w.hedge(t, "flights", "300ms").fails(t, 2, "use the role that migrates")
+	w.hedge(t, "flights", "300ms").fails(t, 2, "use the role that runs tandem migrate")
 }

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestItLinksNoFunction reads what the tool is compiled of: no function, no package of
-// tests, and no server.
+// TestItLinksNoFunction checks the packages that the tool links: no function, no test
+// package, and no server.
 func TestItLinksNoFunction(t *testing.T) {
 	t.Parallel()
 

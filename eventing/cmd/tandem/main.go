@@ -1,8 +1,8 @@
-// Command tandem is the tool of those who use and operate Tandem: it migrates the
-// database, shows and switches redundancy, looks after dead letters, and compares the
-// database with the stream. docs/tandem.md lists every command.
+// Command tandem is the tool of users and operators of Tandem: it migrates the
+// database, shows and switches redundancy, lists and replays dead letters, and compares
+// the database with the stream. docs/tandem.md lists every command.
 //
-// It links no function. Where a command needs functions, it asks their own program.
+// It links no function. Where a command needs functions, it runs their own program.
 package main
 
 import (

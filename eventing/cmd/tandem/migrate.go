@@ -13,8 +13,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-const migrateHelp = `Creates and changes the tables of Tandem and of a function. It may run while the
-version before is at work, any number of times, and in several places at once: one
+const migrateHelp = `Creates and changes the tables of Tandem and of a function. You may run it while the
+previous version runs, any number of times, and in several places at once: one
 waits for the other. Start the new version afterwards.
 
 The tables of a function are created by its own program: --function builds it, --image
@@ -22,8 +22,8 @@ runs it. Without both the command takes the function of the current folder, if t
 is a func.yaml, and otherwise creates Tandem's own tables alone. In a cluster, the
 function's image does it as a Job with TANDEM_COMMAND=migrate.
 
-Two roles. The role of the database URL owns the tables. Functions and sources need
-far less, so let them log in as another one:
+It uses two roles. The role of the database URL owns the tables. Functions and sources need
+far fewer privileges, so let them log in as another one:
 
   create role tandem_migrator login password '…';
   create role tandem_writer login password '…';
@@ -38,7 +38,7 @@ schema: create schema tandem authorization tandem_migrator. "create on schema pu
 is for the functions' tables; if they are elsewhere, set search_path for both roles:
 alter role tandem_writer in database NAME set search_path = app.
 
-Functions may have a writing role each. A cluster ends the session of another one that
+Each function may have its own writing role. A cluster ends the session of another one that
 hangs and holds a lock; for those of another role, the migrator must be a member of it:
 create role tandem_writer login password '…' role tandem_migrator. --grant warns if it is
 not.
@@ -48,7 +48,7 @@ update and delete in the tables that the migrations of functions have created. T
 role cannot create, alter, drop or truncate anything, nor use other tables. The
 statements are printed. Once is enough: later runs grant the role what they add. For
 tables that no migration here has created, the owner must grant: select, insert,
-update, delete. --revoke revokes all of that, after the grants.
+update, delete. --revoke revokes all of these privileges, after the grants.
 
 A source shows the lag of standby servers if the writing role may see them: grant
 pg_monitor to tandem_writer, as a superuser. Nothing depends on it.`
@@ -61,7 +61,7 @@ type migration struct {
 	revokes  []string
 }
 
-// migrated is what the command prints.
+// migrated is the output of the command.
 type migrated struct {
 	Functions []program.Function `json:"functions"`
 	Granted   []string           `json:"granted,omitempty"` // statements
@@ -88,7 +88,7 @@ func (t *tool) migrateCommand() *cobra.Command {
 	}
 	m.function.add(cmd)
 	cmd.Flags().StringArrayVar(&m.grants, "grant", nil, "`role` that functions and sources log in as; may be repeated")
-	cmd.Flags().StringArrayVar(&m.revokes, "revoke", nil, "`role` that loses all of that; may be repeated")
+	cmd.Flags().StringArrayVar(&m.revokes, "revoke", nil, "`role` that loses all of these privileges; may be repeated")
 	return cmd
 }
 
@@ -135,7 +135,7 @@ func (m *migration) run(ctx context.Context) (err error) {
 		}
 		done.Granted = append(done.Granted, granted.Statements...)
 		done.Warnings = append(done.Warnings, granted.Warnings...)
-		m.printSQL(granted.Statements, "role "+role+" has all that it needs")
+		m.printSQL(granted.Statements, "role "+role+" has all the privileges that it needs")
 		m.printNotes(granted.Warnings)
 	}
 	for _, role := range m.revokes {
@@ -144,7 +144,7 @@ func (m *migration) run(ctx context.Context) (err error) {
 			return err
 		}
 		done.Revoked = append(done.Revoked, statements...)
-		m.printSQL(statements, "role "+role+" had nothing")
+		m.printSQL(statements, "role "+role+" had no privileges")
 	}
 	if m.tool.output.json {
 		return m.tool.printJSON(done)
@@ -152,7 +152,7 @@ func (m *migration) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// names lists the sets of migrations.
+// names returns a list of the sets of migrations.
 func (d *migrated) names() string {
 	names := []string{"tandem"}
 	for _, f := range d.Functions {
@@ -161,7 +161,7 @@ func (d *migrated) names() string {
 	return strings.Join(names, ", ")
 }
 
-// printSQL prints, for people, the statements that were executed.
+// printSQL prints, unless the output is JSON, the executed statements.
 func (m *migration) printSQL(statements []string, none string) {
 	switch {
 	case m.tool.output.json:

@@ -16,7 +16,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// root is the folder of this module, which is a function's.
+// root is the folder of this module, which has a function.
 const root = "../../.."
 
 func migrateTool(t *testing.T, databaseURL string, args ...string) ran {
@@ -46,7 +46,7 @@ func TestFunctionsWriteAsTheRoleThatWasGranted(t *testing.T) {
 			t.Errorf("printed\n%s\nwant %s in it", out, want)
 		}
 	}
-	if out := migrateTool(t, owner, "--grant="+role).ok(t); out != "-- migrated: tandem\n-- role "+role+" has all that it needs\n" {
+	if out := migrateTool(t, owner, "--grant="+role).ok(t); out != "-- migrated: tandem\n-- role "+role+" has all the privileges that it needs\n" {
 		t.Errorf("again: %q", out)
 	}
 	sets := []schema.MigrationSet{{Name: "chat", Files: chat.Function().Migrations}, {Name: "flights", Files: flights.Function().Migrations}}

@@ -10,8 +10,8 @@ import (
 	"unicode"
 )
 
-// format is the form in which a command prints: a table for people by default, or one
-// JSON object per line. It is a flag's value.
+// format is the output format of a command: a table by default, or one JSON object per
+// line. It is the value of a flag.
 type format struct{ json bool }
 
 // String implements pflag.Value.
@@ -41,16 +41,17 @@ func (t *tool) printJSON(v any) error {
 	return encoder.Encode(v)
 }
 
-// print prints for people. Nothing in it acts upon the terminal.
+// print prints text, unless the output is JSON. A terminal interprets nothing in it.
 func (t *tool) print(format string, args ...any) error {
 	_, err := io.WriteString(t.out, printable(fmt.Sprintf(format, args...)))
 	return err
 }
 
-// printf prints for people, where a later line reports a write that fails.
+// printf prints text, unless the output is JSON; a later line returns the error of a
+// failed write.
 func (t *tool) printf(format string, args ...any) { _ = t.print(format, args...) }
 
-// maxCell is the number of runes that a table shows of a text.
+// maxCell is the maximum length of a table's cell, in runes.
 const maxCell = 60
 
 // row writes a row of a table.
@@ -61,7 +62,7 @@ func row(table io.Writer, cells ...string) {
 	_, _ = fmt.Fprintln(table, strings.Join(cells, "\t"))
 }
 
-// clip shortens a text to a table's cell and removes line breaks.
+// clip shortens a text to the length of a table's cell and removes line breaks.
 func clip(text string) string {
 	indent := text[:len(text)-len(strings.TrimLeft(text, " "))]
 	runes := []rune(strings.Join(strings.Fields(printable(text)), " "))
@@ -71,8 +72,8 @@ func clip(text string) string {
 	return indent + string(runes)
 }
 
-// printable replaces what a terminal would not print but act upon: an event chooses its
-// attributes, and a function its reasons.
+// printable replaces characters that a terminal would interpret: attributes of events
+// and reasons of functions are untrusted.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) || r == '\n' || r == '\t' {
@@ -82,7 +83,7 @@ func printable(text string) string {
 	}, text)
 }
 
-// number returns n as text, and 0, which means unknown, as a dash.
+// number returns n as text; 0 means unknown and returns a dash.
 func number(n int64) string {
 	if n == 0 {
 		return "-"

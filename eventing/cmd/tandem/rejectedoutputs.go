@@ -17,14 +17,14 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/rejected"
 )
 
-const rejectedOutputsHelp = `Looks after rejected outputs: events that a function emitted and committed, and that
-the stream or the sink of outputs rejected for good, with 400, 413, 415, 422 or 431 or
-since they are too large. Every other answer is retried. Rejected outputs hold up no
+const rejectedOutputsHelp = `Lists, replays and drops rejected outputs: events that a function emitted and committed, and
+that the stream or the sink of outputs rejected permanently, with 400, 413, 415, 422 or 431
+or because they are too large. Every other answer is retried. Rejected outputs delay no
 others.
 
 Read the reason; correct the sink, its limits or the function; then replay or drop.
 
-The role of the database URL must be the one that migrates (see tandem migrate
+The role of the database URL must be the one that runs tandem migrate (see tandem migrate
 --help): the role of functions and sources cannot delete rejected outputs.`
 
 // rejectedOutputs is one run of one of the commands.
@@ -56,27 +56,27 @@ func (t *tool) rejectedOutputsCommand() *cobra.Command {
 	list := newRejectedOutputs(t)
 	listCommand := list.command("list", "List rejected outputs, one line each", `  tandem rejected-outputs list --function orders
   tandem rejected-outputs list --check >/dev/null || echo "rejected outputs"`, "", 100, list.list)
-	listCommand.Flags().BoolVar(&list.check, "check", false, "exit with status 1 if there is any")
+	listCommand.Flags().BoolVar(&list.check, "check", false, "exit with status 1 if there are any")
 	show := newRejectedOutputs(t)
 	replay := newRejectedOutputs(t)
 	drop := newRejectedOutputs(t)
 	cmd.AddCommand(listCommand,
-		show.command("show", "Show whole outputs, and the reason", `  tandem rejected-outputs show --caused-by 4711`, "", 10, show.show),
+		show.command("show", "Show whole outputs, and the reasons", `  tandem rejected-outputs show --caused-by 4711`, "", 10, show.show),
 		replay.command("replay", "Put outputs back into the outbox", `  tandem rejected-outputs replay --function orders --code 413
   tandem rejected-outputs replay --all`, `Puts outputs back into the outbox. The relay of any source publishes them within
 seconds, with the same source and id; an output that is rejected again returns to the
-list. It wants a flag that selects outputs, or --all.`, math.MaxInt, func(ctx context.Context) error {
+list. It needs a flag that selects outputs, or --all.`, math.MaxInt, func(ctx context.Context) error {
 			return replay.change(ctx, resultReplayed, replay.outputs.Replay)
 		}),
-		drop.command("drop", "Delete rejected outputs for good", `  tandem rejected-outputs drop --id 0197a3b4-0000-7000-8000-000000000000`, `Deletes outputs for good. They are stored nowhere else: keep the output of
-"tandem rejected-outputs show -o json" if in doubt. It wants a flag that selects
+		drop.command("drop", "Delete rejected outputs permanently", `  tandem rejected-outputs drop --id 0197a3b4-0000-7000-8000-000000000000`, `Deletes outputs permanently. They are stored nowhere else: keep the output of
+"tandem rejected-outputs show -o json" if in doubt. It needs a flag that selects
 outputs, or --all.`, math.MaxInt, func(ctx context.Context) error {
 			return drop.change(ctx, resultDropped, drop.outputs.Drop)
 		}))
 	return cmd
 }
 
-// resultReplayed is the result for an output that is in the outbox again.
+// resultReplayed is the result for an output that was put back into the outbox.
 const resultReplayed = "replayed"
 
 // command returns a command that selects outputs and runs.
@@ -87,9 +87,9 @@ func (r *rejectedOutputs) command(use, short, example, long string, limit int, r
 	flags.StringVar(&r.filter.ID, "id", "", "`id` of the output")
 	flags.StringVar(&r.filter.CausedBy, "caused-by", "", "`id` of the event that caused it")
 	flags.StringVar(&r.filter.Type, "type", "", "`type` of the output")
-	flags.IntVar(&r.filter.Code, "code", 0, "`status` of the answer, as 413")
-	flags.StringVar(&r.filter.Reason, "reason", "", "`text` within the reason, in any case")
-	flags.Var(&timeValue{&r.filter.Since}, "since", "last rejected at this `time` or later: an age as 90m, or 2006-01-02T15:04:05Z")
+	flags.IntVar(&r.filter.Code, "code", 0, "`status` of the answer, for example 413")
+	flags.StringVar(&r.filter.Reason, "reason", "", "`text` in the reason, ignoring case")
+	flags.Var(&timeValue{&r.filter.Since}, "since", "last rejected at this `time` or later: an age such as 90m, or 2006-01-02T15:04:05Z")
 	flags.Var(&timeValue{&r.filter.Until}, "until", "last rejected before this `time`")
 	r.flags(flags, limit)
 	return r.wire(cmd, r.validate, func(ctx context.Context, pool *databasePool) error {
@@ -146,7 +146,7 @@ func (r *rejectedOutputs) list(ctx context.Context) error {
 // functionOf returns the function that emitted an output.
 func functionOf(o rejected.Output) string { return strings.TrimPrefix(o.Source, "/tandem/") }
 
-// causeOf returns the id of the event that caused an output; empty if it has none.
+// causeOf returns the id of the event that caused an output; empty if unknown.
 func causeOf(o rejected.Output) string {
 	if o.CausedBy == nil {
 		return ""

@@ -95,7 +95,7 @@ func TestAWrongRejectedOutputsCommandIsExplained(t *testing.T) {
 	for args, want := range map[string]string{
 		"drop":                "which outputs to drop: want --function",
 		"replay":              "which outputs to replay",
-		"drop --all --id 1":   "--all beside another flag",
+		"drop --all --id 1":   "--all and another flag",
 		"list --limit 0":      "--limit 0: want at least 1",
 		"list --function A/B": `--function "A/B": want the name of a function`,
 		"list x":              `argument "x"`,

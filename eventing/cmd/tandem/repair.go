@@ -53,9 +53,9 @@ const (
 	publishTimeout = 10 * time.Second
 )
 
-// publisher publishes outputs again that are gone. Unlike those of package jetstream it
-// sets no message id: the stream recognises a repeated id for some minutes, even if the
-// first message was deleted, and would drop the output.
+// publisher publishes missing outputs again. Unlike package jetstream's, it sets no
+// message id: the stream deduplicates an id for some minutes, even if the first message
+// was deleted, and would drop the output.
 type publisher struct {
 	nc     *nats.Conn
 	js     natsjs.JetStream
@@ -80,7 +80,7 @@ func newPublisher(url string, stream jetstream.StreamConfig) (*publisher, error)
 
 func (p *publisher) close() { p.nc.Close() }
 
-// publish returns when the stream has stored the event.
+// publish returns after the stream has stored the event.
 func (p *publisher) publish(ctx context.Context, e event.Event) error {
 	header, data, err := jetstream.Encode(e)
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 
 // Exit codes.
 const (
-	exitFound  = 1 // the command worked and found something that needs a person
-	exitFailed = 2 // the command could not do its work
+	exitFound  = 1 // the command worked and found a problem for an operator
+	exitFailed = 2 // the command failed
 )
 
 // tool is one run of the program.
@@ -50,15 +50,15 @@ func (t *tool) execute(ctx context.Context, args []string) int {
 	return exitFailed
 }
 
-// foundError ends a command that found something. Text, if any, is printed.
+// foundError is the error of a command that found a problem. Text, if any, is printed.
 type foundError struct{ text string }
 
 // Error returns the text.
 func (e *foundError) Error() string { return e.text }
 
-const help = `tandem is the tool of those who use and operate Tandem.
+const help = `tandem is the tool of users and operators of Tandem.
 
-It reads and changes what the clusters share: the database and the streams. It
+It reads and changes the database and the streams that the clusters share. It
 needs no access to a cluster, and it links no function: where a command needs
 functions, it builds or runs their own program.`
 
@@ -66,8 +66,8 @@ const environmentHelp = `Environment:
   DATABASE_URL   the database, if --database-url is not set
   NATS_URL       the NATS servers, if --nats-url is not set
 
-Exit status: 0 if all is well, 1 if the command found something that needs a
-person, 2 if it could not do its work.`
+Exit status: 0 on success, 1 if the command found a problem that needs
+an operator, 2 if it failed.`
 
 // command returns the root with all commands.
 func (t *tool) command() *cobra.Command {
@@ -90,20 +90,20 @@ func (t *tool) command() *cobra.Command {
 	root.SetErr(t.err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
 	flags := root.PersistentFlags()
-	flags.StringVar(&t.databaseURL, "database-url", "", "`URL` of the database, as postgres://USER:PASSWORD@HOST:5432/NAME (DATABASE_URL)")
-	flags.StringVar(&t.natsURL, "nats-url", "", "`URL` of the NATS servers, as nats://HOST:4222 (NATS_URL)")
+	flags.StringVar(&t.databaseURL, "database-url", "", "`URL` of the database, for example postgres://USER:PASSWORD@HOST:5432/NAME (DATABASE_URL)")
+	flags.StringVar(&t.natsURL, "nats-url", "", "`URL` of the NATS servers, for example nats://HOST:4222 (NATS_URL)")
 	flags.VarP(&t.output, "output", "o", "`format` of the output: table, or json for one JSON object per line")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(t.migrateCommand(), t.hedgeCommand(), t.deadLettersCommand(), t.deferredCommand(), t.rejectedOutputsCommand(), t.eventCommand(), t.verifyCommand(), t.drillCommand(), t.versionCommand())
 	return root
 }
 
-// usage returns err with the command that explains how cmd is used.
+// usage returns err with the command that prints the usage of cmd.
 func usage(cmd *cobra.Command, err error) error {
 	return fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())
 }
 
-// noArguments refuses arguments, and names the commands where there are some.
+// noArguments rejects arguments, and names the subcommands if there are any.
 func noArguments(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// buildShared stands in for program.Build.
+// buildShared replaces program.Build.
 func buildShared(ctx context.Context, _ string) (*program.Program, error) {
 	built.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 8*time.Minute) // with an empty cache
@@ -47,7 +47,7 @@ type ran struct {
 	code     int
 }
 
-// invoke runs the tool with an environment of its own.
+// invoke runs the tool with its own environment.
 func invoke(t *testing.T, env map[string]string, args ...string) ran {
 	t.Helper()
 
@@ -85,9 +85,9 @@ func (r ran) fails(t *testing.T, code int, want string) {
 	}
 }
 
-const topLevelHelp = `tandem is the tool of those who use and operate Tandem.
+const topLevelHelp = `tandem is the tool of users and operators of Tandem.
 
-It reads and changes what the clusters share: the database and the streams. It
+It reads and changes the database and the streams that the clusters share. It
 needs no access to a cluster, and it links no function: where a command needs
 functions, it builds or runs their own program.
 
@@ -95,8 +95,8 @@ Environment:
   DATABASE_URL   the database, if --database-url is not set
   NATS_URL       the NATS servers, if --nats-url is not set
 
-Exit status: 0 if all is well, 1 if the command found something that needs a
-person, 2 if it could not do its work.
+Exit status: 0 on success, 1 if the command found a problem that needs
+an operator, 2 if it failed.
 
 Usage:
   tandem [flags]
@@ -113,8 +113,8 @@ Available Commands:
   completion       Generate the autocompletion script for the specified shell
   dead-letters     List, show, replay and drop dead letters
   deferred         List, show, run and drop deferred events
-  drill            Watch a deployment while you pull the plugs, and report what it cost
-  event            Print everything that is known about one event
+  drill            Watch a deployment while you interrupt it, and report the cost
+  event            Print everything known about one event
   hedge            Show and switch how much redundancy a function has
   help             Help about any command
   migrate          Create and change the tables of Tandem and of a function
@@ -123,9 +123,9 @@ Available Commands:
   version          Print the version of this tool
 
 Flags:
-      --database-url URL   URL of the database, as postgres://USER:PASSWORD@HOST:5432/NAME (DATABASE_URL)
+      --database-url URL   URL of the database, for example postgres://USER:PASSWORD@HOST:5432/NAME (DATABASE_URL)
   -h, --help               help for tandem
-      --nats-url URL       URL of the NATS servers, as nats://HOST:4222 (NATS_URL)
+      --nats-url URL       URL of the NATS servers, for example nats://HOST:4222 (NATS_URL)
   -o, --output format      format of the output: table, or json for one JSON object per line (default table)
 
 Use "tandem [command] --help" for more information about a command.

@@ -23,8 +23,8 @@ import (
 
 const verifyHelp = `Compares the database with the stream: it reads the stream, runs the functions again
 in memory, and compares the results with the ledger, the rows, the outputs and the
-dead letters. It lists differences. It changes nothing unless --repair is set, and may
-run while everything else does.
+dead letters. It lists the differences. It changes nothing unless --repair is set, and may
+run while functions and sources run.
 
 The findings, and what to do:
 
@@ -34,12 +34,12 @@ The findings, and what to do:
                      and not among the rejected outputs.
                      --repair publishes it again, with the same source and id.
   missing row,       something else has written to the table. A delivery would not
-  different row      help, because the ledger knows the event: the line has the
+  different row      help, because the ledger has the event: the line has the
                      expected row, and you decide.
-  extra row          no event explains it: written by hand, or its message is gone.
-  extra event        it is in the ledger but not in the stream: the message is gone.
+  extra row          no event explains it: written by hand, or its message was deleted.
+  extra event        it is in the ledger but not in the stream: the message was deleted.
   extra output       no event explains it.
-  different event    the function computes something else than was committed: it is
+  different event    the function computes other effects than those committed: it is
                      not deterministic, or changed without a new version.
 
 Functions run in their own program: --function builds it, --image runs it; the default
@@ -64,7 +64,7 @@ type verification struct {
 	to                      string
 }
 
-// verified is what the command prints.
+// verified is the output of the command.
 type verified struct {
 	audit.Report
 	Delivered int64 `json:"delivered_again"`
@@ -91,11 +91,11 @@ func (t *tool) verifyCommand() *cobra.Command {
 	v.function.add(cmd)
 	flags := cmd.Flags()
 	t.streamFlags(cmd, &v.streams, &v.outputs)
-	flags.StringVar(&v.names, "functions", "", "`names` of the functions to look at, separated by commas; all of the program by default")
+	flags.StringVar(&v.names, "functions", "", "`names` of the functions to compare, separated by commas; all of the program by default")
 	flags.Uint64Var(&v.from, "from", 0, "first `sequence` of the streams to read; the oldest by default")
 	flags.Uint64Var(&v.until, "until", 0, "last `sequence` of the streams to read; the newest by default")
-	flags.Var(&timeValue{&v.since}, "since", "instead of --from, a `time`: an age as 90m, or 2006-01-02T15:04:05Z")
-	flags.IntVar(&v.limit, "limit", 20, "`number` of findings of each kind that are listed")
+	flags.Var(&timeValue{&v.since}, "since", "instead of --from, a `time`: an age such as 90m, or 2006-01-02T15:04:05Z")
+	flags.IntVar(&v.limit, "limit", 20, "maximum `number` of listed findings of each kind")
 	flags.BoolVar(&v.repair, "repair", false, "deliver missing events and publish missing outputs again; needs --to")
 	flags.StringVar(&v.to, "to", t.functionURL(), "the function's `URL`, to which missing events are delivered (K_SINK)")
 	return cmd
@@ -107,7 +107,7 @@ func (t *tool) streamFlags(cmd *cobra.Command, streams, outputs *string) {
 	cmd.Flags().StringVar(outputs, "outputs", cmp.Or(t.env("TANDEM_OUTPUT_STREAM"), "OUTPUTS"), "`name` of the stream of outputs (TANDEM_OUTPUT_STREAM)")
 }
 
-// parseStreams reads names separated by commas.
+// parseStreams parses names separated by commas.
 func parseStreams(names string) []jetstream.StreamConfig {
 	var streams []jetstream.StreamConfig
 	for name := range strings.SplitSeq(names, ",") {
@@ -125,7 +125,7 @@ func (v *verification) validate() error {
 		errs = append(errs, errors.New("--since needs one stream: name it with --streams"))
 	}
 	if u, err := url.Parse(v.to); v.repair && (err != nil || u.Host == "") {
-		errs = append(errs, fmt.Errorf("--repair: --to %q: want the URL of the function, as http://HOST:8080", v.to))
+		errs = append(errs, fmt.Errorf("--repair: --to %q: want the URL of the function, for example http://HOST:8080", v.to))
 	}
 	if v.limit < 0 {
 		errs = append(errs, fmt.Errorf("--limit %d: want 0 or more", v.limit))
@@ -199,8 +199,8 @@ func pickFunctions(all []functions.Function, names string) ([]functions.Function
 	return picked, nil
 }
 
-// repairWith has missing events delivered to the function, which learns from the ledger
-// whether they are missing, and missing outputs published.
+// repairWith delivers missing events to the function, which looks up in the ledger
+// whether they are committed, and publishes missing outputs.
 func (r *verified) repairWith(config *audit.Config, again *publisher, to string) {
 	client := &http.Client{Timeout: deliverTimeout}
 	config.Lost = func(ctx context.Context, _ string, e event.Event) error {
@@ -233,12 +233,12 @@ func (r *verified) print(t *tool) error {
 		}
 	}
 	line("messages read", r.Messages, "")
-	line("  of no function's type", r.Ignored, "left out")
+	line("  of no function's type", r.Ignored, "not compared")
 	line("  repeated", r.Repeated, "the same source and id once more: allowed")
 	line("events", r.Events, "")
 	line("  handled", r.Handled, "")
 	line("  by another version", r.OtherVersion, "compared only if the effects are the same")
-	line("  dead letters", r.Dead, "refused, with a reason")
+	line("  dead letters", r.Dead, "rejected, with a reason")
 	line("  blocked", r.Blocked, "stored behind a dead letter of their subject")
 	line("  deferred", r.Deferred, "until the deployment changes: tandem deferred list")
 	line("  under way", r.Pending, "not acknowledged yet")

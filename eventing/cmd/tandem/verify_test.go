@@ -23,7 +23,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// deployed is a function over a database and streams, which has handled flights.
+// deployed is a function with a database and streams, which has processed flights.
 type deployed struct {
 	databaseURL, natsURL, functionURL string
 
@@ -117,7 +117,8 @@ func TestDifferencesAreListedAndRepaired(t *testing.T) {
 		t.Fatal(out)
 	}
 
-	// As after a failover that lost commits: an event with everything that it wrote.
+	// The state after a failover that lost commits: an event with everything that it
+	// wrote is missing.
 	d.exec(t, `delete from tandem.ledger where key = tandem.key('flights', '/tandem/flights-2001', 'flight-2001-000007')`)
 	d.exec(t, `update airports a set flights = a.flights - 1, delay_minutes = a.delay_minutes - f.delay from flights f where f.flight_id = 'flight-2001-000007' and a.airport = f.origin`)
 	d.exec(t, `delete from flights where flight_id = 'flight-2001-000007'`)
@@ -153,7 +154,7 @@ func TestDifferencesAreListedAndRepaired(t *testing.T) {
 		r.Counts["missing row"] != 1 || r.Counts["different row"] != 2 || r.Counts["extra row"] != 1 || r.Counts["extra event"] != 1 {
 		t.Fatalf("%+v", got)
 	}
-	// A later part is not concerned.
+	// A later part is not affected.
 	d.verify(t, "--from", "11", "--functions", "flights").ok(t)
 	if out := d.verify(t, "--since", "0s").ok(t); !strings.Contains(out, "messages read  0") {
 		t.Error(out)
@@ -169,7 +170,7 @@ func TestAWrongVerificationIsExplained(t *testing.T) {
 		args       []string
 	}{
 		{"a word", `argument "now"`, []string{"now"}},
-		{"a time", "want an age, as 90m, or a time", []string{"--since", "yesterday"}},
+		{"a time", "want an age such as 90m, or a time", []string{"--since", "yesterday"}},
 		{"two beginnings", "--since and --from: want one of them", []string{"--since", "1h", "--from", "3"}},
 		{"two streams", "--since needs one stream", []string{"--since", "1h", "--streams", "A,B"}},
 		{"no function", "want the URL of the function", []string{"--repair"}},
