@@ -29,8 +29,8 @@ func newAuthorizer(c config) (serve.Authorizer, error) {
 	return authorizer, nil
 }
 
-// logSenders logs at start which senders are accepted, since a mistake in that does not
-// show later.
+// logSenders logs at start which senders are accepted, because a wrong setting has no
+// visible effect later.
 func (c config) logSenders(ctx context.Context, log *slog.Logger) {
 	switch {
 	case c.OIDCIssuer == "":
@@ -43,6 +43,6 @@ func (c config) logSenders(ctx context.Context, log *slog.Logger) {
 			slog.String("issuer", c.OIDCIssuer), slog.String("audience", c.OIDCAudience))
 	}
 	if strings.HasPrefix(c.OIDCIssuer, "http:") {
-		log.LogAttrs(ctx, slog.LevelWarn, "the issuer is reached over http, so that a man in the middle can forge tokens: use https", slog.String("issuer", c.OIDCIssuer))
+		log.LogAttrs(ctx, slog.LevelWarn, "the issuer is reached over http, which lets a man in the middle forge tokens: use https", slog.String("issuer", c.OIDCIssuer))
 	}
 }

@@ -62,7 +62,7 @@ func TestOnlySendersWhoHaveATokenAreServed(t *testing.T) {
 	if n := query[int](t, url, "select count(*) from tandem.dead_letter"); n != 1 {
 		t.Errorf("%d dead letters are kept, want 1", n)
 	}
-	// Who asks for health has no token.
+	// Health checks have no token.
 	if ready, err := i.Ready(t.Context()); !ready {
 		t.Error(err)
 	}

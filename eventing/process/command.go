@@ -21,7 +21,7 @@ func (rt *Runtime) Migrate(ctx context.Context, databaseURL string) error {
 	return schema.Migrate(ctx, databaseURL, migrationSets(rt.functions)...)
 }
 
-// migrationSets returns the migrations of the functions that have some.
+// migrationSets returns the migrations of the functions that have any.
 func migrationSets(fs []functions.Function) []schema.MigrationSet {
 	var sets []schema.MigrationSet
 	for _, f := range fs {
@@ -39,12 +39,12 @@ type commandConfig struct {
 	Functions   []string `env:"TANDEM_FUNCTIONS"`
 }
 
-// runCommand runs the command that env names, if any, and ends the process.
+// runCommand runs the command in env, if any, and ends the process.
 func runCommand(ctx context.Context, env map[string]string, all []functions.Function) {
 	var c commandConfig
 	err := telemetry.ReadEnvironment(ctx, envconfig.MapLookuper(env), &c)
 	if c.Command == "" {
-		return // what is wrong with the environment is reported for the whole of it
+		return // Start reports errors of the whole environment
 	}
 	// A function that prints must not write between the answers.
 	out := os.Stdout

@@ -40,7 +40,7 @@ type components struct {
 	pool      *pgxpool.Pool
 	writer    *sinkwriter.Writer
 	handler   *serve.Handler
-	outputs   *outputs // nil without NATS_URL, or if a sink takes the outputs
+	outputs   *outputs // nil without NATS_URL, or if outputs are sent to a sink
 	telemetry *telemetry.Server
 	metrics   *metrics
 	traffic   telemetry.Traffic // with the database
@@ -48,7 +48,7 @@ type components struct {
 	stopBackground context.CancelFunc // stops the goroutines of background
 	background     sync.WaitGroup
 
-	// notReady is the reason why the database cannot be used yet; nil once it can.
+	// notReady is why the database cannot be used yet; nil if it can.
 	notReady atomic.Pointer[error]
 }
 
@@ -133,23 +133,22 @@ func (cs *components) startTelemetry(ctx context.Context, c config) error {
 	cs.telemetry = server
 	go func() {
 		if err := server.Serve(); err != nil {
-			cs.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelError, "metrics server failed", slog.Any("err", err))
+			cs.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelError, "metrics server failed; metrics and health are not served: check METRICS_ADDRESS and restart the process", slog.Any("err", err))
 		}
 	}()
 	return nil
 }
 
-// pushLastMetrics pushes the last metrics. It needs the database and does not wait
-// long.
+// pushLastMetrics pushes the last metrics, with a short timeout. It needs the database.
 func (cs *components) pushLastMetrics(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, metricsTimeout)
 	defer cancel()
 	if err := cs.telemetry.Close(ctx); err != nil {
-		cs.log.LogAttrs(ctx, slog.LevelWarn, "could not push the last metrics", slog.Any("err", err))
+		cs.log.LogAttrs(ctx, slog.LevelWarn, "could not push the last metrics; they are lost: check OTEL_EXPORTER_OTLP_ENDPOINT", slog.Any("err", err))
 	}
 }
 
-// ready returns why events cannot be committed now.
+// ready returns why events cannot be committed now; nil if they can.
 func (cs *components) ready() error {
 	if err := cs.notReady.Load(); err != nil {
 		return *err
@@ -186,7 +185,7 @@ func (cs *components) awaitSchema(ctx context.Context, c config) {
 		cs.notReady.Store(&err)
 		if text := err.Error(); text != logged {
 			logged = text
-			cs.log.LogAttrs(ctx, slog.LevelWarn, "database is not ready; retrying", slog.Any("err", err))
+			cs.log.LogAttrs(ctx, slog.LevelWarn, "database is not ready; retrying: see err", slog.Any("err", err))
 		}
 		select {
 		case <-ticks.C:

@@ -48,13 +48,13 @@ type config struct {
 
 	ClaimTimeout time.Duration `env:"TANDEM_CLAIM_TIMEOUT, default=200ms"`
 
-	// Made of the above.
+	// Derived.
 	functions  []functions.Function
-	outputs    *sink.Publisher  // nil if outputs go to a stream, or nowhere
+	outputs    *sink.Publisher  // nil if outputs are sent to a stream, or not published
 	authorizer serve.Authorizer // nil without TANDEM_OIDC_ISSUER
 }
 
-// readConfig reads the environment. The error names every variable that is wrong.
+// readConfig reads the environment. The error names every invalid variable.
 func readConfig(ctx context.Context, env map[string]string, all []functions.Function) (config, error) {
 	var c config
 	if err := telemetry.ReadEnvironment(ctx, envconfig.MapLookuper(env), &c); err != nil {
@@ -92,7 +92,7 @@ func readConfig(ctx context.Context, env map[string]string, all []functions.Func
 	return c, nil
 }
 
-// selectFunctions returns the functions with these names; all for no names.
+// selectFunctions returns the functions with these names; all if there are none.
 func selectFunctions(all []functions.Function, names []string) ([]functions.Function, error) {
 	if len(names) == 0 {
 		return all, nil

@@ -15,8 +15,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// otherConns are the connections of a process to the database beside those for batches: to end
-// sessions that block them and hang, and for dead letters and checks.
+// otherConns is the number of connections of a process to the database in addition to those
+// for batches: to end sessions that block them and hang, and for dead letters and checks.
 const otherConns = 3
 
 // migrateTimeout bounds one attempt to migrate. Another process may be migrating, and
@@ -35,7 +35,7 @@ func newPool(ctx context.Context, c config) (*pgxpool.Pool, telemetry.Traffic, e
 	}
 	dial, traffic := telemetry.Counted(telemetry.Dial(settings.ConnConfig.DialFunc))
 	settings.ConnConfig.DialFunc = pgconn.DialFunc(dial)
-	// Connections are made when they are needed, so none is yet.
+	// Connections are opened when needed, so there is none yet.
 	pool, err := pgxpool.NewWithConfig(context.WithoutCancel(ctx), settings)
 	if err != nil {
 		return nil, nil, fmt.Errorf("set up connections to the database: %w", err)
@@ -62,7 +62,8 @@ func (cs *components) prepareSchema(ctx context.Context, c config) error {
 	return cs.checkSchema(ctx, sets)
 }
 
-// warnOfTables logs which tables of the functions' migrations effects cannot be written to.
+// warnOfTables logs the tables of the functions' migrations to which effects cannot be
+// written.
 func (cs *components) warnOfTables(ctx context.Context, c config) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -72,10 +73,10 @@ func (cs *components) warnOfTables(ctx context.Context, c config) {
 	}
 	unfit, err := cs.writer.UnfitTables(ctx, names...)
 	if err != nil {
-		cs.log.LogAttrs(ctx, slog.LevelWarn, "could not check the tables of the migrations", slog.Any("err", err))
+		cs.log.LogAttrs(ctx, slog.LevelWarn, "could not check whether effects can be written to the tables of the migrations; events are processed: see err", slog.Any("err", err))
 	}
 	for _, err := range unfit {
-		cs.log.LogAttrs(ctx, slog.LevelWarn, "effects cannot be written to a table of the migrations; events that write it will wait", slog.Any("err", err))
+		cs.log.LogAttrs(ctx, slog.LevelWarn, "effects cannot be written to a table of the migrations; events that write to it wait: see err", slog.Any("err", err))
 	}
 }
 

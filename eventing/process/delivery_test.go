@@ -22,7 +22,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// emitter is a function that emits outputs of a size that the event chooses.
+// emitter is a function that emits outputs of the size in the event.
 func emitter() functions.Function {
 	return functions.Function{
 		Name: "emitter", Version: "1", Types: []string{"com.example.emit"},
@@ -50,7 +50,7 @@ func emit(id string, outputs, size int) event.Event {
 	return e
 }
 
-// offer is what the process of the emitter commits for an event.
+// offer returns the offer of the emitter's process for an event.
 func offer(t *testing.T, e event.Event) sinkwriter.Offer {
 	t.Helper()
 
@@ -83,7 +83,7 @@ func startEmitter(t *testing.T, databaseURL string, env map[string]string) (*pro
 	}
 }
 
-// postAll posts events, 16 at a time, and returns the answers by id.
+// postAll posts events, 16 concurrently, and returns the answers by id.
 func postAll(events []event.Event, post func(event.Event) answer) map[string]answer {
 	var mu sync.Mutex
 	answers := map[string]answer{}
@@ -179,8 +179,8 @@ func (s *countingSink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(code)
 }
 
-// counts returns how many requests there were, how many events were accepted, and the
-// most often that one of them was.
+// counts returns the number of requests, the number of accepted events, and the maximum
+// number of times that one event was accepted.
 func (s *countingSink) counts() (requests, accepted, most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -235,7 +235,7 @@ func TestAnOutputThatTheSinkRejectsIsSetAsideAndHoldsUpNoOthers(t *testing.T) {
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			var relays sync.WaitGroup
-			relays.Go(func() { relay.Run(ctx, sinkwriter.NewOutbox(pool), publisher, relay.Config{}) }) // as every cluster has one
+			relays.Go(func() { relay.Run(ctx, sinkwriter.NewOutbox(pool), publisher, relay.Config{}) }) // as in every cluster
 			t.Cleanup(func() {
 				cancel()
 				relays.Wait()
@@ -315,7 +315,7 @@ func TestASlowSinkReceivesEachOutputOnce(t *testing.T) {
 				return accepted
 			})
 			eventtest.Eventually(t, "the outbox is empty", func() bool { n, err := sinkwriter.NewOutbox(pool).Backlog(t.Context()); return err == nil && n == 0 })
-			// A request that is cut off since the process stood still is repeated.
+			// A request that was aborted because the process stalled is repeated.
 			if requests, accepted, most := slow.counts(); accepted != outputs || (requests != outputs || most != 1) && stalls() < time.Second {
 				t.Errorf("%d requests for %d outputs, of which one was accepted %d times; want one each for %d", requests, accepted, most, outputs)
 			}

@@ -39,7 +39,7 @@ func ExampleNew() {
 	// Output: false <nil>
 }
 
-// A Runtime in a server of your own instead of func's.
+// A Runtime in your own server instead of func's.
 func ExampleRuntime_Start() {
 	ctx := context.Background()
 	runtime := process.New(functions.Function{
@@ -50,7 +50,7 @@ func ExampleRuntime_Start() {
 		"DATABASE_URL":   "postgres://tandem@localhost:5432/orders",
 	})
 	if err != nil {
-		log.Fatal(err) // a variable or a function is wrong
+		log.Fatal(err) // a variable or a function is invalid
 	}
 	server := &http.Server{
 		Addr:              "127.0.0.1:8080",

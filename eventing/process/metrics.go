@@ -15,25 +15,24 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/rejected"
 )
 
-// outboxTimeout bounds the look at the outbox for a reading of the metrics: better
-// one without it than none.
+// outboxTimeout bounds the query of the outbox for one scrape: a missing value is
+// better than a slow scrape.
 const outboxTimeout = time.Second
 
-// faults are all that a refused offer can be somebody's.
+// faults are all possible faults of a rejected offer.
 var faults = [...]sinkwriter.Fault{
 	sinkwriter.FaultTransient, sinkwriter.FaultDeployment, sinkwriter.FaultOrder, sinkwriter.FaultFunction, sinkwriter.FaultEvent,
 }
 
-// metrics are the counters of a process. Its requests by status and the counts of its
-// writer, which are kept by sinkwriter and read when somebody asks for them.
+// metrics are the metrics of a process: its requests by status, and the counts of its
+// writer, which sinkwriter keeps and which are read for each scrape.
 type metrics struct {
 	requests metric.Int64Counter
 	labels   []attribute.KeyValue // of requests
 }
 
-// newMetrics makes the instruments. All have the label cluster, and function where
-// it is known: for requests, if the process serves only one. The error is the
-// provider's.
+// newMetrics creates the instruments. All have the label cluster, and function where it
+// is known: for requests, if the process serves only one. The error is the provider's.
 func newMetrics(provider metric.MeterProvider, c config, writer *sinkwriter.Writer, outbox *sinkwriter.Outbox, rejections *rejected.Outputs) (*metrics, error) {
 	meter := provider.Meter("github.com/tandem-fn/tandem/eventing/process")
 	cluster := attribute.String("cluster", c.Cluster)
@@ -43,11 +42,11 @@ func newMetrics(provider metric.MeterProvider, c config, writer *sinkwriter.Writ
 	}
 	var err error
 	if m.requests, err = meter.Int64Counter("tandem_function_requests",
-		metric.WithDescription("HTTP requests by the status that they were answered with.")); err != nil {
+		metric.WithDescription("HTTP requests by the status of the answer.")); err != nil {
 		return nil, err
 	}
 	for _, status := range []int{http.StatusNoContent, http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusInternalServerError, http.StatusServiceUnavailable} {
-		m.answered(context.Background(), status, 0) // so that they can be seen before the first request
+		m.answered(context.Background(), status, 0) // visible before the first request
 	}
 	return m, errors.Join(observeFunctions(meter, cluster, c.functions, writer), observeWriter(meter, cluster, writer, outbox, rejections))
 }
@@ -57,19 +56,19 @@ func (m *metrics) answered(ctx context.Context, status int, requests int64) {
 	m.requests.Add(ctx, requests, metric.WithAttributes(append(m.labels[:len(m.labels):len(m.labels)], attribute.String("status", strconv.Itoa(status)))...))
 }
 
-// observeFunctions shows what the writer counts by function. A function that is
-// served is shown from the beginning.
+// observeFunctions observes the writer's counts by function. A served function is
+// visible from the start.
 func observeFunctions(meter metric.Meter, cluster attribute.KeyValue, picked []functions.Function, writer *sinkwriter.Writer) error {
 	var errs [4]error
 	var receipts, divergence, otherVersion, refused metric.Int64ObservableCounter
 	receipts, errs[0] = meter.Int64ObservableCounter("tandem_writer_receipts",
-		metric.WithDescription("Events committed, by receipt: won here, or lost as they had been committed before."))
+		metric.WithDescription("Events committed, by receipt: won here, or lost because another delivery had committed them."))
 	divergence, errs[1] = meter.Int64ObservableCounter("tandem_writer_divergence",
-		metric.WithDescription("Lost events for which the function computed something else here than the winner did, with the same version: it is not deterministic, or two different events have one source and id."))
+		metric.WithDescription("Lost events for which the function computed other effects than the winner, with the same version: it is not deterministic, or two different events have one source and id."))
 	otherVersion, errs[2] = meter.Int64ObservableCounter("tandem_writer_other_version",
-		metric.WithDescription("Lost events for which another version of the function had computed something else: expected during a rollout."))
+		metric.WithDescription("Lost events for which another version of the function had computed other effects: expected during a rollout."))
 	refused, errs[3] = meter.Int64ObservableCounter("tandem_writer_refused",
-		metric.WithDescription("Events that could not be committed, by whose fault it was: surroundings, deployment, order, function or event."))
+		metric.WithDescription("Events that could not be committed, by fault: surroundings, deployment, order, function or event."))
 	if err := errors.Join(errs[:]...); err != nil {
 		return err
 	}
@@ -77,7 +76,7 @@ func observeFunctions(meter metric.Meter, cluster attribute.KeyValue, picked []f
 		stats := writer.FunctionStats()
 		for _, f := range picked {
 			if _, ok := stats[f.Name]; !ok {
-				stats[f.Name] = sinkwriter.FunctionStats{} // so that it can be seen before the first event
+				stats[f.Name] = sinkwriter.FunctionStats{} // visible before the first event
 			}
 		}
 		for name, s := range stats {
@@ -97,14 +96,14 @@ func observeFunctions(meter metric.Meter, cluster attribute.KeyValue, picked []f
 	return err
 }
 
-// observeWriter shows what concerns no function.
+// observeWriter observes the counts that belong to no function.
 func observeWriter(meter metric.Meter, cluster attribute.KeyValue, writer *sinkwriter.Writer, outbox *sinkwriter.Outbox, rejections *rejected.Outputs) error {
 	var errs [5]error
 	var batches, retries, published metric.Int64ObservableCounter
 	batches, errs[0] = meter.Int64ObservableCounter("tandem_writer_batches",
 		metric.WithDescription("Transactions committed that won at least one event."))
 	retries, errs[1] = meter.Int64ObservableCounter("tandem_writer_retries",
-		metric.WithDescription("Batches that had to be tried again."))
+		metric.WithDescription("Batches that had to be retried."))
 	published, errs[2] = meter.Int64ObservableCounter("tandem_writer_published",
 		metric.WithDescription("Outputs that this writer published itself; the relay publishes the others."))
 	labels := metric.WithAttributes(cluster)
@@ -113,7 +112,7 @@ func observeWriter(meter metric.Meter, cluster attribute.KeyValue, writer *sinkw
 		metric.WithInt64Callback(func(ctx context.Context, o metric.Int64Observer) error {
 			ctx, cancel := context.WithTimeout(ctx, outboxTimeout)
 			defer cancel()
-			if bytes, err := outbox.Bytes(ctx); err == nil { // else the database is away, which others tell
+			if bytes, err := outbox.Bytes(ctx); err == nil { // otherwise the database is unavailable, which other metrics show
 				o.Observe(bytes, labels)
 			}
 			return nil
@@ -141,7 +140,7 @@ func observeWriter(meter metric.Meter, cluster attribute.KeyValue, writer *sinkw
 	return err
 }
 
-// statusWriter notes down the status of an answer.
+// statusWriter records the status of an answer.
 type statusWriter struct {
 	http.ResponseWriter
 	status int
@@ -149,7 +148,7 @@ type statusWriter struct {
 
 // WriteHeader implements [http.ResponseWriter].
 func (w *statusWriter) WriteHeader(status int) {
-	if w.status == 0 && status >= http.StatusOK { // 1xx come before it
+	if w.status == 0 && status >= http.StatusOK { // 1xx are informational
 		w.status = status
 	}
 	w.ResponseWriter.WriteHeader(status)
@@ -158,7 +157,7 @@ func (w *statusWriter) WriteHeader(status int) {
 // Unwrap is for [http.ResponseController].
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// count has a request answered and counts it.
+// count calls answer for a request and counts the status.
 func (m *metrics) count(w http.ResponseWriter, r *http.Request, answer http.HandlerFunc) {
 	noted := &statusWriter{ResponseWriter: w}
 	defer func() {

@@ -24,7 +24,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// metricsOf reads the metrics of a process that belong to Tandem, over HTTP.
+// metricsOf reads Tandem's metrics of a process, over HTTP.
 func metricsOf(t *testing.T, address string) []string {
 	t.Helper()
 
@@ -51,7 +51,7 @@ func metricsOf(t *testing.T, address string) []string {
 	return lines
 }
 
-// coin is a function whose outputs differ from call to call.
+// coin is a function whose outputs differ between calls.
 func coin() functions.Function {
 	var calls atomic.Int64
 	return functions.Function{
@@ -97,7 +97,7 @@ func TestMetricsSayWhatHappened(t *testing.T) {
 	awaitReady(t, i)
 	s := serve(t, i)
 
-	// Everything is there before anything happens.
+	// All metrics exist from the start.
 	want := map[string]int{
 		`tandem_function_requests_total{cluster="east",function="coin",status="204"}`:      0,
 		`tandem_function_requests_total{cluster="east",function="coin",status="400"}`:      0,
@@ -132,7 +132,8 @@ func TestMetricsSayWhatHappened(t *testing.T) {
 				t.Logf("%d directions in which bytes are counted, want 2; metrics (-want +got):\n%s", links, diff)
 			}
 		})
-		// What is counted after the answer, or read from the database, may come later.
+		// Metrics that are counted after the answer, or read from the database, may be
+		// late.
 		eventtest.Eventually(t, "the metrics are as they must be", func() bool {
 			got := metricsOf(t, address)
 			links = len(got)
@@ -140,7 +141,7 @@ func TestMetricsSayWhatHappened(t *testing.T) {
 				return strings.HasPrefix(line, `tandem_link_bytes_total{cluster="east",`) && !strings.HasSuffix(line, " 0")
 			})
 			links -= len(got)
-			for i, line := range got { // of a process that stood still in a transaction
+			for i, line := range got { // a process that stalled in a transaction
 				if name, count, _ := strings.Cut(line, " "); name == `tandem_writer_retries_total{cluster="east"}` && count != "0" && stalls() > 100*time.Millisecond {
 					got[i] = name + " 0"
 				}
@@ -179,7 +180,7 @@ func TestMetricsSayWhatHappened(t *testing.T) {
 	if err := i.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
-	// The last push has 2 s.
+	// The last push has a timeout of 2 s.
 	if body := pushed.Load(); body == nil && stalls() < time.Second || body != nil && (!bytes.Contains(*body, []byte("tandem_writer_divergence")) || !bytes.Contains(*body, []byte("tandem_function_requests"))) {
 		t.Error("the last metrics were not pushed")
 	}
@@ -204,7 +205,7 @@ func TestHealthIsThatOfTheInstance(t *testing.T) {
 	if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 503 {
 		t.Errorf("answer is %d", a.status)
 	}
-	// Without a database nothing is said of the outbox, and the rest is there.
+	// Without a database the metric of the outbox is missing, and the others exist.
 	var lines string
 	eventtest.Eventually(t, "the answer is counted", func() bool {
 		lines = strings.Join(metricsOf(t, address), "\n")
@@ -225,7 +226,7 @@ func TestHealthIsThatOfTheInstance(t *testing.T) {
 	if resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("GET /health: %s", resp.Status)
 	}
-	// The address is taken.
+	// The address is in use.
 	err = process.New(coin()).Start(t.Context(), map[string]string{
 		"TANDEM_CLUSTER": "west", "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none", "METRICS_ADDRESS": address,
 	})

@@ -14,8 +14,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/sink"
 )
 
-// newSinkPublisher gives what publishes outputs over HTTP, nil if they do not go
-// there. The error names the variable that is wrong.
+// newSinkPublisher returns the publisher of outputs over HTTP; nil if they are not sent
+// over HTTP. The error names the invalid variable.
 func newSinkPublisher(c config) (*sink.Publisher, error) {
 	if c.OutputBatch < 1 || c.OutputBatch > 1000 {
 		return nil, fmt.Errorf("TANDEM_OUTPUT_BATCH %d: want 1 to 1000", c.OutputBatch)
@@ -40,8 +40,8 @@ func newSinkPublisher(c config) (*sink.Publisher, error) {
 	return publisher, nil
 }
 
-// outputs publishes to a stream as soon as there is a connection. Until then the
-// outbox keeps what there is to publish.
+// outputs publishes to a stream once there is a connection. Until then the outputs stay
+// in the outbox.
 type outputs struct {
 	log       *slog.Logger
 	connected chan struct{} // closed when connect has returned
@@ -49,8 +49,7 @@ type outputs struct {
 	publisher atomic.Pointer[jetstream.Publisher]
 }
 
-// checkOutputTimeout bounds how long an output waits for the first connection to be
-// checked.
+// checkOutputTimeout bounds how long checking an output waits for the first connection.
 const checkOutputTimeout = 2 * time.Second
 
 var errNotConnected = errors.New("publish outputs: not connected to NATS yet")
@@ -64,7 +63,7 @@ func (o *outputs) Publish(ctx context.Context, events []event.Event) error {
 	return p.Publish(ctx, events)
 }
 
-// Check returns why the stream never accepts an output, as far as is known.
+// Check returns why the stream can never accept an output; nil if no reason is known.
 func (o *outputs) Check(ctx context.Context, e event.Event) error {
 	p := o.publisher.Load()
 	if p == nil {
@@ -93,10 +92,10 @@ func (o *outputs) connect(ctx context.Context, c config) {
 			return
 		}
 	}
-	o.log.LogAttrs(ctx, slog.LevelError, "outputs cannot be published from here and are left to the relay: look at NATS_URL and TANDEM_OUTPUT_STREAM", slog.Any("err", err))
+	o.log.LogAttrs(ctx, slog.LevelError, "outputs cannot be published from here and are left to the relay: check NATS_URL and TANDEM_OUTPUT_STREAM", slog.Any("err", err))
 }
 
-// traffic gives how many bytes went over the connection.
+// traffic returns how many bytes were transferred over the connection.
 func (o *outputs) traffic() (received, sent uint64) {
 	if conn := o.conn.Load(); conn != nil {
 		return conn.Traffic()

@@ -95,7 +95,7 @@ func TestAWrongSinkForOutputsIsRefused(t *testing.T) {
 	}
 }
 
-// outputSink takes CloudEvents, one by one or in batches.
+// outputSink accepts CloudEvents, one by one or in batches.
 type outputSink struct {
 	mu     sync.Mutex
 	ids    []string
@@ -125,7 +125,7 @@ func (s *outputSink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.tenant = r.Header.Get("Ce-Tenant")
 }
 
-// taken are the different ids that were taken.
+// taken returns the distinct ids that were accepted.
 func (s *outputSink) taken() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

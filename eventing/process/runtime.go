@@ -15,7 +15,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// func-go ignores methods that it does not recognise.
+// func-go silently ignores methods with a wrong signature.
 var (
 	_ funcgo.Handler           = (*Runtime)(nil)
 	_ funcgo.Starter           = (*Runtime)(nil)
@@ -43,10 +43,10 @@ type Runtime struct {
 func New(fs ...functions.Function) *Runtime { return &Runtime{functions: fs} }
 
 // Start reads the configuration from env and starts to serve. It does not wait for the
-// database or for NATS. The error names every variable and function that is wrong.
+// database or for NATS. The error names every invalid variable and function.
 //
 // If env has TANDEM_COMMAND, Start runs that command and ends the process: package
-// program has the list.
+// program lists the commands.
 func (rt *Runtime) Start(ctx context.Context, env map[string]string) error {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
@@ -70,7 +70,7 @@ func (rt *Runtime) Start(ctx context.Context, env map[string]string) error {
 	return nil
 }
 
-// Stop refuses new requests, waits for those under way and publishes their outputs,
+// Stop rejects new requests, waits for those under way and publishes their outputs,
 // until ctx ends. Outputs that are not published by then stay in the outbox. Stop may be
 // called without Start, and more than once.
 func (rt *Runtime) Stop(ctx context.Context) error {
@@ -95,8 +95,8 @@ func (rt *Runtime) Handle(w http.ResponseWriter, r *http.Request) {
 	cs.metrics.count(w, r, cs.serve)
 }
 
-// Ready reports whether the database has every migration, and no COMMIT has been without an
-// answer for long. The error is the reason why not.
+// Ready reports whether the database has every migration, and no COMMIT has been unanswered
+// for long. The error is the reason why not.
 func (rt *Runtime) Ready(context.Context) (bool, error) {
 	cs := rt.components.Load()
 	if cs == nil {

@@ -34,7 +34,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// migrate makes every table there is.
+// migrate creates all tables.
 func migrate(ctx context.Context, databaseURL string) error {
 	f := flights.Function()
 	return schema.Migrate(ctx, databaseURL, schema.MigrationSet{Name: f.Name, Files: f.Migrations})
@@ -45,7 +45,7 @@ func database(tb testing.TB) string {
 	return pgtest.Copy(tb, "migrated", migrate)
 }
 
-// start starts a Runtime and waits until it is ready.
+// startComponents starts a Runtime and waits until it is ready.
 func startComponents(tb testing.TB, cluster, databaseURL string, more map[string]string) (*process.Runtime, *httptest.Server) {
 	tb.Helper()
 
@@ -203,7 +203,7 @@ func TestBatchIsCommittedTogetherAndAnswered2xxOnlyIfAllOfItIs(t *testing.T) {
 		t.Errorf("rows and transactions: %s, want 100 in 1", got)
 	}
 
-	// Each event has an outcome of its own, with the digest that the ledger stores.
+	// Each event has its own outcome, with the digest in the ledger.
 	var outcomes []outcome.Outcome
 	for outcomes == nil || slices.ContainsFunc(outcomes, func(o outcome.Outcome) bool { return o.Kind == outcome.Pending }) { // on a busy machine
 		a := mustPost(t, s.URL, "", "["+strings.Join(members, ",")+"]", "content-type: application/cloudevents-batch+json", "accept: "+outcome.OutcomesType)
@@ -220,7 +220,7 @@ func TestBatchIsCommittedTogetherAndAnswered2xxOnlyIfAllOfItIs(t *testing.T) {
 		}
 	}
 
-	// One that cannot be stored keeps no other from being.
+	// An event that cannot be stored does not keep others from being stored.
 	more := []string{
 		strings.Replace(members[0], "flight-0", "flight-x", 1),
 		strings.Replace(strings.Replace(members[0], "flight-0", "flight-y", 1), "DTW", `\u0000`, 1),
@@ -249,7 +249,7 @@ func TestClustersThatRaceAddUpExactly(t *testing.T) {
 			senders.Go(func() {
 				for n := next.Add(1); n <= events; n = next.Add(1) {
 					a, err := post(t.Context(), s.URL, fmt.Sprintf("flight-%06d", n), departure(3))
-					for err == nil && a.status == 503 { // on a busy machine: to send it again is right
+					for err == nil && a.status == 503 { // on a busy machine: sending it again is right
 						postponed.Add(1)
 						a, err = post(t.Context(), s.URL, fmt.Sprintf("flight-%06d", n), departure(3))
 					}
@@ -267,7 +267,7 @@ func TestClustersThatRaceAddUpExactly(t *testing.T) {
 	}
 	senders.Wait()
 	// A committed event is lost when it is offered again: its answer was postponed, or its
-	// connection was ended while this process stood still.
+	// connection was closed while this process stalled.
 	late := postponed.Load() > 0 || stalls() > 100*time.Millisecond
 	if won.Load() > events || won.Load()+lost.Load() != 2*events || won.Load() != events && !late {
 		t.Errorf("%d won and %d lost, want %d each", won.Load(), lost.Load(), events)
@@ -376,7 +376,7 @@ func TestInstanceWaitsForMigrations(t *testing.T) {
 	} else if got := a.header.Get("Tandem-Max-Batch"); got != "128" {
 		t.Errorf("Tandem-Max-Batch is %q, want 128", got)
 	}
-	// The tables of Tandem alone will not do: the function has its own.
+	// Tandem's tables are not enough: the function has its own.
 	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
@@ -399,7 +399,7 @@ func TestInstanceWaitsForMigrations(t *testing.T) {
 func TestInstanceMigratesIfItIsToldTo(t *testing.T) {
 	t.Parallel()
 
-	// Two begin at once, as they do when two clusters are set up.
+	// Two processes start at once, as when two clusters are set up.
 	url, more := pgtest.URL(t), map[string]string{"TANDEM_MIGRATE": "true"}
 	_, east := startComponents(t, "east", url, more)
 	_, west := startComponents(t, "west", url, more)
@@ -437,8 +437,7 @@ func TestAnswerNamesTheColumnThatADeploymentLacks(t *testing.T) {
 	}
 }
 
-// newLink returns a link to a database, which is cut at first, and the URL that leads
-// over it.
+// newLink returns a link to a database, which is cut at first, and the URL through it.
 func newLink(tb testing.TB, databaseURL string) (*link.Link, string) {
 	tb.Helper()
 
@@ -472,7 +471,7 @@ func TestNoDatabaseIsNoReasonToEnd(t *testing.T) {
 		t.Errorf("with a database the answer is %d %q, want 204", a.status, a.body)
 	}
 
-	// And if it goes away later, too.
+	// And also if the database becomes unavailable later.
 	between.Cut()
 	if a := mustPost(t, s.URL, "flight-2", departure(1)); a.status != 503 || a.header.Get("Retry-After") == "" || strings.Contains(a.body, "password") {
 		t.Errorf("answer is %d %q with %v, want 503 with Retry-After", a.status, a.body, a.header)
@@ -487,8 +486,8 @@ func TestNoDatabaseIsNoReasonToEnd(t *testing.T) {
 	}
 }
 
-// relayRest publishes the rest of the outbox. A winner leaves outputs that it could not publish
-// in time, since the process stood still, to the relay.
+// relayRest publishes the rest of the outbox. A winner leaves outputs to the relay that it
+// could not publish in time, because the process stalled.
 func relayRest(t *testing.T, databaseURL string, publisher eventing.Publisher) {
 	t.Helper()
 
@@ -530,7 +529,7 @@ func TestOutputsAreInTheStreamWhenTheInstanceHasStopped(t *testing.T) {
 	const events = 50
 	js := natstest.JetStream(t, natsURL)
 	for n := range events {
-		if n == 1 { // the process is connected to the stream from then on
+		if n == 1 { // from then on the process is connected to the stream
 			eventtest.Eventually(t, "an output is in the stream", func() bool {
 				stream, err := js.Stream(t.Context(), "OUTPUTS")
 				return err == nil && stream.CachedInfo().State.Msgs == 1
@@ -580,7 +579,7 @@ func TestOutputsWaitInTheOutboxWhileThereIsNoStream(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_ = i.Stop(ctx) // may say that not everything is published
+	_ = i.Stop(ctx) // may report that some outputs are not published
 	if n := query[int](t, url, "select count(*) from tandem.outbox"); n != 1 {
 		t.Errorf("%d rows are in the outbox, want 1", n)
 	}

@@ -21,11 +21,11 @@ type Computer struct {
 	description Description
 
 	mu     sync.Mutex
-	cmd    *exec.Cmd // nil until it is started
+	cmd    *exec.Cmd // nil until the process is started
 	stdin  io.WriteCloser
 	stdout *json.Decoder
 	stderr tail
-	failed error // of the process
+	failed error // the error of the process
 }
 
 // Compute returns a Computer of the program. Its process runs until Close is called.
@@ -55,8 +55,8 @@ func (c *Computer) start() (err error) {
 	return nil
 }
 
-// Functions returns the functions of the program. Their Handle computes in it, and
-// they have no migrations.
+// Functions returns the functions of the program. Their Handle computes in the process,
+// and they have no migrations.
 func (c *Computer) Functions() []functions.Function {
 	fs := make([]functions.Function, len(c.description.Functions))
 	for i, f := range c.description.Functions {
@@ -67,8 +67,8 @@ func (c *Computer) Functions() []functions.Function {
 	return fs
 }
 
-// Err returns the error with which the process failed, if it did. Then the errors of
-// Handle are not those of functions.
+// Err returns the error with which the process failed, if it did. After that the errors
+// of Handle are not the functions'.
 func (c *Computer) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -101,7 +101,7 @@ func (c *Computer) compute(function string, e event.Event) (functions.Effects, e
 	return a.effects()
 }
 
-// end waits for a process that does not answer any more, and returns why.
+// end waits for a process that does not answer any more, and returns the reason.
 func (c *Computer) end(err error) error {
 	_ = c.stdin.Close()
 	if ended := c.cmd.Wait(); ended != nil {
@@ -118,7 +118,7 @@ func (c *Computer) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.failed != nil {
-		return nil // it has ended
+		return nil // the process has ended
 	}
 	c.failed = errors.New("the program is closed")
 	if c.cmd == nil {
@@ -131,7 +131,7 @@ func (c *Computer) Close() error {
 	return nil
 }
 
-// tail keeps the end of what is written to it.
+// tail keeps the end of the text that is written to it.
 type tail struct{ text []byte }
 
 // Write implements [io.Writer].
@@ -141,5 +141,5 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String returns it.
+// String returns the kept text.
 func (t *tail) String() string { return string(t.text) }

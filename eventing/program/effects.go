@@ -11,7 +11,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// effects are [functions.Effects] in JSON, from which the same canonical form follows.
+// effects are [functions.Effects] in JSON. Decoding them preserves the canonical form.
 type effects struct {
 	Writes  []write   `json:"writes,omitempty"`
 	Outputs []emitted `json:"outputs,omitempty"`
@@ -151,7 +151,8 @@ func decodeRow(row map[string]value) (functions.Row, error) {
 	return out, nil
 }
 
-// encodeValue keeps apart what [functions.Write.AppendCanonical] keeps apart.
+// encodeValue distinguishes the values that [functions.Write.AppendCanonical]
+// distinguishes.
 func encodeValue(v any) (value, error) {
 	plain, err := functions.Plain(v)
 	if err != nil {

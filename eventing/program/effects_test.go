@@ -15,7 +15,7 @@ type (
 	point struct{ X, Y int }
 )
 
-// TestEffectsKeepTheirCanonicalForm holds the JSON form against the canonical form, by
+// TestEffectsKeepTheirCanonicalForm compares the JSON form with the canonical form, by
 // which clusters are compared.
 func TestEffectsKeepTheirCanonicalForm(t *testing.T) {
 	t.Parallel()

@@ -52,16 +52,16 @@ func main() {
 	}
 	err := function.New().Start(context.Background(), env)
 	if err == nil {
-		err = fmt.Errorf("this version of github.com/tandem-fn/tandem does not know TANDEM_COMMAND: update it")
+		err = fmt.Errorf("this version of github.com/tandem-fn/tandem does not support TANDEM_COMMAND: update it")
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(2)
 }
 `
 
-// Build builds the program of the function in folder: a package with New, as func
-// builds it. It needs the go command, and changes nothing in the folder. Close removes
-// the program.
+// Build builds the program of the function in folder, a package with New, like func
+// does. It needs the go command, and changes nothing in the folder. Close removes the
+// program.
 func Build(ctx context.Context, folder string) (*Program, error) {
 	list := exec.CommandContext(ctx, "go", "list", "-json=Name,Dir,ImportPath", ".")
 	list.Dir = folder
@@ -96,7 +96,7 @@ func Build(ctx context.Context, folder string) (*Program, error) {
 	}, nil
 }
 
-// build compiles a main package that the overlay puts beside the function, so that it
+// build compiles a main package that the overlay places beside the function, so that it
 // belongs to the function's module, with its requirements and replacements.
 func build(ctx context.Context, temporary, folder, importPath string) (binary string, err error) {
 	source := filepath.Join(temporary, "main.go")
@@ -119,8 +119,8 @@ func build(ctx context.Context, temporary, folder, importPath string) (binary st
 	return binary, err
 }
 
-// Image returns the program of an image, as REGISTRY/NAME@sha256:…, which it runs with
-// docker, podman or nerdctl, in the network of this machine.
+// Image returns the program of an image, for example REGISTRY/NAME@sha256:…, which it
+// runs with docker, podman or nerdctl, in the network of this machine.
 func Image(reference string) (*Program, error) {
 	var engine string
 	for _, name := range []string{"docker", "podman", "nerdctl"} {
@@ -135,7 +135,8 @@ func Image(reference string) (*Program, error) {
 	return &Program{
 		name: reference,
 		command: func(ctx context.Context, variables []string) *exec.Cmd {
-			// By their names only: arguments are visible to other users.
+			// Only the names of the variables, because arguments are visible to other
+			// users.
 			args := []string{"run", "--rm", "--interactive", "--network", "host"}
 			for _, variable := range variables {
 				name, _, _ := strings.Cut(variable, "=")
@@ -159,7 +160,7 @@ func (p *Program) Shared() *Program {
 	return &shared
 }
 
-// Close removes what Build built.
+// Close removes the files that Build created.
 func (p *Program) Close() error { return p.remove() }
 
 // Describe returns the functions of the program.
@@ -177,7 +178,7 @@ func (p *Program) Describe(ctx context.Context) (Description, error) {
 	return d, nil
 }
 
-// Migrate has the program create and change the tables of its functions and of its
+// Migrate runs the program to create and change the tables of its functions and of its
 // version of Tandem.
 func (p *Program) Migrate(ctx context.Context, databaseURL string) error {
 	if _, err := output(p.run(ctx, CommandMigrate, "DATABASE_URL="+databaseURL)); err != nil {
@@ -211,8 +212,8 @@ func output(cmd *exec.Cmd) ([]byte, error) {
 // maxReason bounds the part of the standard error that is shown.
 const maxReason = 4000
 
-// withReason adds the end of the standard error to an error. Lines that func's runtime
-// logs are left out.
+// withReason adds the end of the standard error to an error, without the lines that
+// func's runtime logs.
 func withReason(err error, stderr string) error {
 	var lines []string
 	for line := range strings.Lines(stderr) {

@@ -46,8 +46,8 @@ func build(t *testing.T, folder string) *program.Program {
 	return p
 }
 
-// otherModule writes a module of somebody else's, which has a function and requires
-// this one, and returns its folder.
+// otherModule writes the module of another user, which has a function and requires this
+// one, and returns its folder.
 func otherModule(t *testing.T) string {
 	t.Helper()
 
@@ -243,9 +243,9 @@ func TestAFolderWithoutAFunctionIsExplained(t *testing.T) {
 	}
 }
 
-// TestAnImageIsRunByAContainerEngine has a script in place of the engine, because a test
-// cannot rely on one: it checks how the engine is called, and runs the program that the
-// image would hold.
+// TestAnImageIsRunByAContainerEngine replaces the engine by a script, because a test
+// cannot rely on one: it checks how the engine is called, and runs the program of the
+// image.
 func TestAnImageIsRunByAContainerEngine(t *testing.T) {
 	inside := build(t, otherModule(t)).Binary(t.Context())
 	engines := t.TempDir()

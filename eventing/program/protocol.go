@@ -16,7 +16,7 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// CommandVariable names the command that a program is to run instead of serving.
+// CommandVariable names the command that a program runs instead of serving.
 const CommandVariable = "TANDEM_COMMAND"
 
 // Commands are the values of [CommandVariable].
@@ -26,7 +26,7 @@ const (
 	CommandCompute  = "compute"
 )
 
-// Description is what a program answers to [CommandDescribe].
+// Description is the answer to [CommandDescribe].
 type Description struct {
 	Functions []Function `json:"functions"`
 }
@@ -66,7 +66,7 @@ func migrations(f functions.Function) ([]string, error) {
 	return files, err
 }
 
-// call asks for the effects of an event.
+// call requests the effects of an event.
 type call struct {
 	Function string          `json:"function"`
 	Event    json.RawMessage `json:"event"`
@@ -75,12 +75,12 @@ type call struct {
 // answer has one of its fields.
 type answer struct {
 	Effects  *effects `json:"effects,omitempty"`
-	Rejected *string  `json:"rejected,omitempty"` // why the function refuses the event
+	Rejected *string  `json:"rejected,omitempty"` // why the function rejects the event
 	Error    string   `json:"error,omitempty"`    // why the function failed
 }
 
-// appendCall appends a call to b. The event stays as it is, byte by byte, which
-// encoding/json would not keep.
+// appendCall appends a call to b. The event is copied byte by byte, which encoding/json
+// would not do.
 func appendCall(b []byte, function string, e event.Event) ([]byte, error) {
 	name, err := json.Marshal(function)
 	if err != nil {
@@ -147,7 +147,7 @@ func compute(ctx context.Context, f functions.Function, e event.Event) (a answer
 	return answer{Effects: &encoded}
 }
 
-// effects returns what the function returned.
+// effects returns the function's result.
 func (a answer) effects() (functions.Effects, error) {
 	switch {
 	case a.Rejected != nil:
