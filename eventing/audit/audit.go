@@ -15,36 +15,35 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/snapshot"
 )
 
-// portion is how many events are looked up at a time.
+// portion is the number of events that are looked up at a time.
 const portion = 2000
 
-// Config says what to compare. A field left at zero takes the default named beside
-// it.
+// Config is the configuration of [Run].
 type Config struct {
-	// Functions are those whose work is looked at. Required.
+	// Functions are the functions whose work is compared. Required.
 	Functions []functions.Function
 
-	// Pool is the database's, of the primary. Required.
+	// Pool connects to the primary of the database. Required.
 	Pool *pgxpool.Pool
 
-	// Conn is the streams'. Required.
+	// Conn connects to the streams. Required.
 	Conn *jetstream.Conn
 
-	// Streams are those of the inputs. Defaults to EVENTS.
+	// Streams are the streams of inputs. Defaults to EVENTS.
 	Streams []jetstream.StreamConfig
 
 	// Outputs is the stream of outputs. Defaults to OUTPUTS.
 	Outputs jetstream.StreamConfig
 
-	// From and Until bound the sequences that are read, of each stream. Default
-	// to all there are.
+	// From and Until bound the sequences that are read of each stream. Default to all
+	// messages.
 	From, Until uint64
 
-	// Limit is how many findings of each kind are listed. Defaults to 100.
+	// Limit is the maximum number of listed findings of each kind. Defaults to 100.
 	Limit int
 
-	// Lost, if set, is called with each event that is missing, to be delivered
-	// again, after everything was read; LostOutput with each such output.
+	// Lost, if set, is called after everything was read with each missing event, to
+	// deliver it again; LostOutput with each missing output.
 	Lost       func(ctx context.Context, function string, e event.Event) error
 	LostOutput func(ctx context.Context, e event.Event) error
 }
@@ -61,7 +60,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// audit is one under way.
+// audit is one call of Run.
 type audit struct {
 	Config
 	report Report
@@ -94,11 +93,12 @@ type item struct {
 	effects functions.Effects
 	encoded []functions.EncodedOutput
 	digest  [16]byte
-	broken  error // what the function said instead of effects
+	broken  error // the function's error, instead of effects
 }
 
-// Run compares. The error says that something could not be read; the report is then
-// of no use. What is found to be wrong is in the report, and no error.
+// Run compares the database with the stream. The error means that something could not
+// be read; the report is then useless. Differences are in the report, and are not an
+// error.
 func Run(ctx context.Context, config Config) (Report, error) {
 	config = config.withDefaults()
 	if len(config.Functions) == 0 || config.Pool == nil || config.Conn == nil {
@@ -126,7 +126,7 @@ func Run(ctx context.Context, config Config) (Report, error) {
 }
 
 func (a *audit) run(ctx context.Context) error {
-	// The first statement makes the snapshot, so the stream is read after it.
+	// The first statement takes the snapshot, so the stream is read after it.
 	if err := a.memory.load(ctx, a.database); err != nil {
 		return fmt.Errorf("read progress and dead letters: %w", err)
 	}
@@ -191,7 +191,7 @@ func (a *audit) readStream(ctx context.Context, cfg jetstream.StreamConfig) erro
 	})
 }
 
-// flush computes and compares what was read.
+// flush computes and compares the events that were read.
 func (a *audit) flush(ctx context.Context) error {
 	items := a.waiting
 	a.waiting = nil
@@ -218,7 +218,7 @@ func (a *audit) flush(ctx context.Context) error {
 	return nil
 }
 
-// repair hands on what is missing.
+// repair calls Lost and LostOutput for missing events and outputs.
 func (a *audit) repair(ctx context.Context) error {
 	if a.Lost != nil {
 		for _, l := range a.lost {

@@ -30,7 +30,7 @@ import (
 
 const flightSource = "/tandem/flights-2001"
 
-// world is a database and the streams, with events in them that were handled.
+// world is a database and the streams, with events in them that were processed.
 type world struct {
 	url       string
 	pool      *pgxpool.Pool
@@ -77,7 +77,7 @@ func newWorld(t *testing.T, events []event.Event, fs ...functions.Function) *wor
 	return w
 }
 
-// handle commits events as sources and functions would, and publishes.
+// handle commits events, like sources and functions, and publishes the outputs.
 func (w *world) handle(t *testing.T, events []event.Event) {
 	t.Helper()
 
@@ -110,7 +110,7 @@ func (w *world) handle(t *testing.T, events []event.Event) {
 	}
 }
 
-// acknowledge notes that a source has come to its end.
+// acknowledge saves the checkpoint of a source at the end of its stream.
 func (w *world) acknowledge(t *testing.T) {
 	t.Helper()
 
@@ -214,19 +214,19 @@ func TestWhatIsMissingExtraOrDifferentIsFound(t *testing.T) {
 	}
 	outSource, outID := functions.OutputIdentity("flights", late.Source(), late.ID(), 0)
 
-	// A lost event: neither ledger nor rows know it.
+	// A lost event: it is neither in the ledger nor in the rows.
 	w.exec(t, `delete from tandem.ledger where key = tandem.key('flights', $1, 'flight-2001-000011')`, flightSource)
 	w.exec(t, `delete from flights where flight_id = 'flight-2001-000011'`)
-	// Rows that somebody has touched.
+	// Rows that were changed by hand.
 	w.exec(t, `delete from flights where flight_id = 'flight-2001-000012'`)
 	w.exec(t, `update flights set delay = 9999 where flight_id = 'flight-2001-000013'`)
 	w.exec(t, `insert into flights select source, 'by-hand', departed_at, origin, destination, distance, delay from flights limit 1`)
-	// Effects that were others when they were committed.
+	// Effects that differed when they were committed.
 	w.exec(t, `update tandem.ledger set digest = sha256('x') where key = tandem.key('flights', $1, 'flight-2001-000014')`, flightSource)
-	// A dead letter of an event that never was, and one that says nothing.
+	// A dead letter of an event that does not exist, and one without a reason.
 	w.exec(t, `insert into tandem.dead_letter (function, source, id, cluster, type, code, reason, event) values
 		('flights', '/nowhere', '1', 'east', 'x', 422, 'no reason', '{}'), ('flights', $1, 'flight-2001-000011', 'west', 'x', 422, '', '{}')`, flightSource)
-	// Messages that are gone from the streams, and one that nobody should have sent.
+	// Messages that were deleted from the streams, and one that no function has sent.
 	inputs, err := w.js.Stream(t.Context(), "EVENTS")
 	if err != nil {
 		t.Fatal(err)
@@ -263,8 +263,8 @@ func TestWhatIsMissingExtraOrDifferentIsFound(t *testing.T) {
 	}
 
 	report := w.audit(t)
-	// Event 11 has a dead letter, so it is dead, and its airport has too much. The
-	// sums of event 20's airport and of the deleted message are too high too.
+	// Event 11 has a dead letter, so it is dead, and the value of its airport is too
+	// high. The sums of event 20's airport and of the deleted message are too high too.
 	want := map[string]int64{
 		"missing row": 1, "different row": 3, "extra row": 2,
 		"different event": 1, "extra event": 1,
@@ -364,7 +364,7 @@ func TestAPartOfTheStreamIsComparedAsFarAsItGoes(t *testing.T) {
 	w.handle(t, w.events)
 	w.acknowledge(t)
 	w.exec(t, `delete from flights where flight_id in ('flight-2001-000010', 'flight-2001-000090')`)
-	w.exec(t, `update airports set delay_minutes = 0`) // which the part says nothing about
+	w.exec(t, `update airports set delay_minutes = 0`) // which the part does not cover
 	report := w.audit(t, func(c *audit.Config) { c.From = 51 })
 	if diff := cmp.Diff(map[string]int64{"missing row": 1}, report.Counts); diff != "" {
 		t.Errorf("counts (-want +got):\n%s", diff)
@@ -374,7 +374,7 @@ func TestAPartOfTheStreamIsComparedAsFarAsItGoes(t *testing.T) {
 	}
 }
 
-// everything writes in every way that there is.
+// everything writes with every operation.
 func everything() functions.Function {
 	at := func(i int) time.Time { return time.Date(2026, 1, 1, 0, 0, i, 0, time.UTC) }
 	return functions.Function{

@@ -12,16 +12,16 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// expected is what the tables must hold.
+// expected is the expected content of the tables.
 type expected struct {
 	tables map[string]*table
 
-	// holes says that there were effects which are not known.
+	// some effects are unknown
 	holes      bool
 	statements int64
 }
 
-// row is one that events have written to.
+// row is a row to which events have written.
 type row struct {
 	key   functions.Row
 	cells map[string]*cell
@@ -32,16 +32,16 @@ type row struct {
 	oldest  bool // which of the two
 }
 
-// cell is the value that a column must have.
+// cell is the expected value of a column.
 type cell struct {
 	value  any
 	set    bool
-	sum    *big.Int // of what was added, nil if nothing was
-	late   bool     // another event than those read may have changed it
+	sum    *big.Int // of the additions, nil if there was none
+	late   bool     // an event that was not read may have changed it
 	unsure bool
 }
 
-// write folds one write into what is expected.
+// write adds one write to the expected content.
 func (a *audit) write(ctx context.Context, w *functions.Write) error {
 	if w.Op == functions.OpExec {
 		a.expected.statements++
@@ -81,8 +81,7 @@ func (a *audit) write(ctx context.Context, w *functions.Write) error {
 	return nil
 }
 
-// apply does what a write does, as far as it is certain in whatever order the
-// events were committed.
+// apply applies a write, as far as its result is certain in any order of the commits.
 func (r *row) apply(t *table, w *functions.Write) {
 	if w.Op == functions.OpDelete {
 		r.deleted = true
@@ -123,8 +122,8 @@ func (r *row) apply(t *table, w *functions.Write) {
 		c.late = true
 		c.newest(w.Op == functions.OpDeleteNewest, newer)
 	}
-	// What only one of two versions has written is there or not, depending on
-	// which came first.
+	// A column that only one of two versions has written exists or not, depending on
+	// which was applied first.
 	for name, c := range r.cells {
 		if _, named := w.Row[name]; !named && name != "deleted" {
 			c.unsure = true
@@ -149,8 +148,8 @@ func (r *row) cell(name string) *cell {
 	return c
 }
 
-// assign is for writes of which the first or the last stays: with two different
-// ones nobody knows.
+// assign is for writes of which the first or the last one stays: with two different
+// ones, the value is uncertain.
 func (c *cell) assign(value any) {
 	if c.set && !same(c.value, value) {
 		c.unsure = true
@@ -182,8 +181,9 @@ func (c *cell) add(amount any) {
 	}
 }
 
-// compare reports whether a version wins over the one so far (1), is equal (0), or loses
-// (-1). What cannot be compared here makes everything unsure.
+// compare reports whether a version is newer, in the wanted order, than the one so far
+// (1), equal (0), or older (-1). Versions that cannot be compared here make the row
+// uncertain.
 func (r *row) compare(version any, oldest bool) int {
 	if r.version == nil {
 		r.oldest = oldest
@@ -202,7 +202,7 @@ func (r *row) compare(version any, oldest bool) int {
 	return order
 }
 
-// extreme keeps the greater of two values, or the lesser; NULL counts as none.
+// extreme keeps the greater of two values, or the lesser; NULL counts as no value.
 func (c *cell) extreme(value any, least bool) {
 	if !c.set || c.value == nil {
 		c.value, c.set = value, true
@@ -220,7 +220,7 @@ func (c *cell) extreme(value any, least bool) {
 	}
 }
 
-// orderOf compares b with a, if they are both integers or times, or equal.
+// orderOf compares b with a, if both are integers or times, or if they are equal.
 func orderOf(a, b any) (order int, ok bool) {
 	if same(a, b) {
 		return 0, true
@@ -237,14 +237,14 @@ func orderOf(a, b any) (order int, ok bool) {
 	return 0, false
 }
 
-// value gives what the column must hold, if that is certain.
+// certain returns the value that the column must have, if it is certain.
 func (c *cell) certain(complete bool) (any, bool) {
 	switch {
 	case c.unsure, c.late && !complete:
 		return nil, false
 	case c.sum == nil:
 		return c.value, true
-	case c.set: // whether it was there before the first addition is not known
+	case c.set: // whether the row existed before the first addition is unknown
 		v := reflect.ValueOf(c.value)
 		return json.Number(c.sum.String()), v.CanInt() && v.Int() == 0
 	}

@@ -13,14 +13,14 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/snapshot"
 )
 
-// letter is a dead letter, of whichever clusters.
+// letter identifies a dead letter, of any cluster.
 type letter struct{ function, source, id string }
 
-// memory is what the database says about events besides the ledger.
+// memory is what else the database has about events, besides the ledger.
 type memory struct {
 	floors   map[snapshot.Stream]uint64
 	horizons map[snapshot.Stream]uint64
-	letters  map[letter]bool // whether one of them lacks a reason
+	letters  map[letter]bool // whether one of them has no reason
 	names    map[identity][]letter
 	met      map[letter]bool
 	blocked  map[identity]bool // events that wait behind dead letters
@@ -64,9 +64,9 @@ func (m *memory) load(ctx context.Context, database *snapshot.Snapshot) error {
 	return nil
 }
 
-// floor returns the sequence number below which some cluster has acknowledged every
-// event. A source may deliver for several functions of one image, and saves its
-// progress under one of their names.
+// floor returns the sequence below which some cluster has acknowledged every event. A
+// source may deliver for several functions of one image, and saves its checkpoints
+// under the name of one of them.
 func (m *memory) floor(it *item) uint64 {
 	if floor, ok := m.floors[it.place()]; ok {
 		return floor
@@ -80,8 +80,8 @@ func (m *memory) floor(it *item) uint64 {
 	return floor
 }
 
-// isDead says whether an event has a dead letter: under its function's name, or under
-// that of another one of the same image, for which the source delivers.
+// isDead reports whether an event has a dead letter: under its function's name, or
+// under that of another function of the same image, for which the source delivers.
 func (m *memory) isDead(it *item) bool {
 	all := m.names[identity{it.event.Source(), it.event.ID()}]
 	for _, l := range all {
@@ -93,14 +93,15 @@ func (m *memory) isDead(it *item) bool {
 	return len(all) > 0
 }
 
-// meet notes that the dead letters of an event that no function takes are in place.
+// meet records that the event of dead letters exists, although no function has its
+// type.
 func (m *memory) meet(e event.Event) {
 	for _, l := range m.names[identity{e.Source(), e.ID()}] {
 		m.met[l] = true
 	}
 }
 
-// compute runs the function over the event, as the clusters did.
+// compute runs the function over the event, like the clusters did.
 func (it *item) compute(ctx context.Context) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -125,8 +126,8 @@ func (it *item) place() snapshot.Stream {
 	return snapshot.Stream{Function: it.function.Name, Stream: it.stream, Epoch: it.epoch}
 }
 
-// judge compares an event with its row of the ledger, and notes what must follow
-// from it.
+// judge compares an event with its row of the ledger, and records what is expected to
+// follow from it.
 func (a *audit) judge(ctx context.Context, it *item, row snapshot.Committed, handled bool) error {
 	a.report.Events++
 	dead := a.memory.isDead(it)
@@ -148,7 +149,7 @@ func (a *audit) judge(ctx context.Context, it *item, row snapshot.Committed, han
 	case it.sequence >= a.memory.floor(it):
 		a.report.Pending++
 	default:
-		a.report.add(a.Limit, it.finding(Missing, "it is acknowledged, and neither in the ledger nor a dead letter"))
+		a.report.add(a.Limit, it.finding(Missing, "it is acknowledged, but neither in the ledger nor a dead letter"))
 		a.lost = append(a.lost, lostEvent{function: it.function.Name, event: it.event})
 	}
 	return nil
@@ -164,25 +165,25 @@ func (a *audit) compareHandled(ctx context.Context, it *item, row snapshot.Commi
 	case it.broken != nil && other:
 		a.expected.holes = true
 	case errors.As(it.broken, &reject):
-		a.report.add(a.Limit, it.finding(Different, "the function refuses it, and it was committed: "+it.broken.Error()))
+		a.report.add(a.Limit, it.finding(Different, "the function rejects it, but it was committed: "+it.broken.Error()))
 	case it.broken != nil:
-		a.report.add(a.Limit, it.finding(Different, "the function breaks on it, and it was committed: "+it.broken.Error()))
+		a.report.add(a.Limit, it.finding(Different, "the function breaks on it, but it was committed: "+it.broken.Error()))
 	case len(row.Digest) == 0:
 		a.report.NoDigest++
 	case !other && string(row.Digest) != string(it.digest[:]):
-		a.report.add(a.Limit, it.finding(Different, fmt.Sprintf("the function computes digest %x, the ledger has %x", it.digest, row.Digest)))
+		a.report.add(a.Limit, it.finding(Different, fmt.Sprintf("the function computes digest %x, but the ledger has %x", it.digest, row.Digest)))
 	}
 	if it.broken != nil {
 		return nil //nolint:nilerr // that has been told
 	}
 	if other && string(row.Digest) != string(it.digest[:]) {
-		a.expected.holes = true // what another version has written is not known
+		a.expected.holes = true // the writes of another version are unknown
 		return nil
 	}
 	return a.expect(ctx, it)
 }
 
-// expect notes the rows and outputs that an event must have left.
+// expect adds the rows and outputs of an event to the expected ones.
 func (a *audit) expect(ctx context.Context, it *item) error {
 	for i := range it.effects.Writes {
 		if err := a.write(ctx, &it.effects.Writes[i]); err != nil {
@@ -199,8 +200,8 @@ func (a *audit) expect(ctx context.Context, it *item) error {
 	return nil
 }
 
-// lookForLetters tells of dead letters that say nothing, or whose event is not in
-// the stream.
+// lookForLetters reports dead letters that have no reason, or whose event is not in the
+// stream.
 func (a *audit) lookForLetters() {
 	for l, silent := range a.memory.letters {
 		finding := Finding{Thing: Letter, Function: l.function, Source: l.source, ID: l.id}
@@ -225,7 +226,7 @@ func (a *audit) knows(function string) bool {
 	return false
 }
 
-// lookForExtraEvents tells of rows of the ledger whose event is not in the stream.
+// lookForExtraEvents reports rows of the ledger whose event is not in the stream.
 func (a *audit) lookForExtraEvents(ctx context.Context) error {
 	if !a.report.Complete {
 		a.report.unchecked("whether the ledger has more than the stream: it was not read from its beginning to its end", 1)
@@ -241,7 +242,7 @@ func (a *audit) lookForExtraEvents(ctx context.Context) error {
 		}
 		a.report.add(a.Limit, Finding{
 			Kind: Extra, Thing: Event, Function: function,
-			Detail: fmt.Sprintf("the ledger has key %s, committed at %s, and the stream no event with it", key, at),
+			Detail: fmt.Sprintf("the ledger has key %s, committed at %s, but the stream has no event with it", key, at),
 		})
 	})
 }

@@ -11,16 +11,16 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
-// identity is an event's.
+// identity identifies an event.
 type identity struct{ source, id string }
 
-// outputs are those that must be in the stream.
+// outputs are the expected outputs of the stream.
 type outputs struct {
 	want map[identity]*output
 	lost []event.Event
 
-	// settled is the newest message when the snapshot was made: what came later
-	// may be of events that came later too.
+	// settled is the newest message at the time of the snapshot: later messages may
+	// belong to later events.
 	settled uint64
 }
 
@@ -60,7 +60,7 @@ func (a *audit) compareOutputs(ctx context.Context) error {
 			continue
 		}
 		if first > 1 {
-			a.report.unchecked("outputs that the stream may have forgotten: its oldest ones are gone", 1)
+			a.report.unchecked("outputs that the stream may have deleted: its oldest messages are deleted", 1)
 			continue
 		}
 		finding := o.finding(Missing, "it is neither in the stream nor in the outbox, and was not rejected")
@@ -70,13 +70,13 @@ func (a *audit) compareOutputs(ctx context.Context) error {
 	return nil
 }
 
-// readOutputs looks at everything that functions have emitted, and gives the
-// sequence of the oldest message.
+// readOutputs reads all outputs of functions, and returns the sequence of the oldest
+// message.
 func (a *audit) readOutputs(ctx context.Context) (first uint64, err error) {
 	extent, err := a.Conn.Extent(ctx, a.Outputs)
 	if err != nil {
 		if len(a.outputs.want) == 0 {
-			return 1, nil // without outputs there need not be a stream
+			return 1, nil // without outputs the stream may not exist
 		}
 		return 0, err
 	}
@@ -88,8 +88,8 @@ func (a *audit) readOutputs(ctx context.Context) (first uint64, err error) {
 		o := a.outputs.want[identity{p.Event.Source(), p.Event.ID()}]
 		switch {
 		case o == nil && sources[p.Event.Source()]:
-			// Of an event that was not read, or not committed when the snapshot was
-			// made, there may be outputs already.
+			// An event that was not read, or not committed at the time of the snapshot,
+			// may have outputs already.
 			if !a.report.Complete || a.expected.holes || a.report.Pending > 0 || p.Sequence > a.outputs.settled {
 				a.report.unchecked("outputs that may be of events that were not read", 1)
 				return nil
@@ -119,7 +119,8 @@ func (o *output) finding(kind Kind, detail string) Finding {
 	}
 }
 
-// differ says in what an output is not what it should be; empty if it is.
+// differ describes the difference between an output and the expected one; empty if
+// there is none.
 func differ(want, is event.Event) string {
 	var parts []string
 	for _, part := range []struct{ name, want, is string }{
@@ -136,10 +137,10 @@ func differ(want, is event.Event) string {
 		parts = append(parts, fmt.Sprintf("time is %s, should be %s", is.Time(), want.Time()))
 	}
 	if !bytes.Equal(want.Data(), is.Data()) {
-		parts = append(parts, fmt.Sprintf("data are %.200q, should be %.200q", is.Data(), want.Data()))
+		parts = append(parts, fmt.Sprintf("data is %.200q, should be %.200q", is.Data(), want.Data()))
 	}
 	return strings.Join(parts, "; ")
 }
 
-// extensions as text; fmt sorts them.
+// extensions returns the extensions as text; fmt sorts them.
 func extensions(e event.Event) string { return fmt.Sprint(e.Extensions()) }

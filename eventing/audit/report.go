@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Kind is what is wrong with something.
+// Kind is the kind of a finding.
 type Kind string
 
 // The kinds.
@@ -15,14 +15,14 @@ const (
 	Different Kind = "different"
 )
 
-// Thing is what something is wrong with.
+// Thing is the subject of a finding.
 type Thing string
 
-// The things.
+// The subjects.
 const (
-	// Event is an input: missing if it is acknowledged and neither in the ledger
-	// nor a dead letter; extra if the ledger has it and the stream has not;
-	// different if what was committed is not what the function computes.
+	// Event is an input. It is missing if it is acknowledged and neither in the ledger
+	// nor a dead letter; extra if the ledger has it and the stream does not; different
+	// if the function computes other effects than those committed.
 	Event Thing = "event"
 
 	// Row is a row of a table that a function writes to.
@@ -35,30 +35,30 @@ const (
 	Letter Thing = "dead letter"
 )
 
-// Finding is one thing that is not as it should be.
+// Finding is one difference.
 type Finding struct {
 	Kind  Kind  `json:"kind"`
 	Thing Thing `json:"thing"`
 
 	Function string `json:"function,omitempty"`
 
-	// Source and ID are those of the event or output.
+	// Source and ID identify the event or output.
 	Source string `json:"source,omitempty"`
 	ID     string `json:"id,omitempty"`
 
-	// Sequence is the input's place in its stream, 0 if it has none.
+	// Sequence is the input's position in its stream, 0 if it has none.
 	Stream   string `json:"stream,omitempty"`
 	Sequence uint64 `json:"sequence,omitempty"`
 
-	// Table and Key address a row.
+	// Table and Key identify a row.
 	Table string          `json:"table,omitempty"`
 	Key   json.RawMessage `json:"key,omitempty"`
 
-	// Detail says more, for people.
+	// Detail describes the difference.
 	Detail string `json:"detail,omitempty"`
 }
 
-// String is the finding in one line.
+// String returns the finding in one line.
 func (f Finding) String() string {
 	what := fmt.Sprintf("%s %s", f.Kind, f.Thing)
 	switch {
@@ -79,20 +79,20 @@ func (f Finding) String() string {
 	return what
 }
 
-// Report is what an audit has found.
+// Report is the result of an audit.
 type Report struct {
-	// Messages were read from the streams, Repeated were events that had been
-	// read before, and Ignored are those whose type no function takes.
+	// Messages is the number of messages read from the streams, Repeated the number of
+	// events that had been read before, and Ignored the number of those of which no
+	// function has the type.
 	Messages int64 `json:"messages"`
 	Repeated int64 `json:"repeated"`
 	Ignored  int64 `json:"ignored"`
 
-	// Events is how many different events and functions there are to compare:
-	// those in the ledger are Handled, those that are dead letters and not in
-	// the ledger Dead, those that are stored behind a dead letter of their subject
-	// Blocked, those that wait for a change of the deployment Deferred, those that
-	// nobody has acknowledged yet Pending, and those
-	// below the horizon, which the ledger may have forgotten, Forgotten.
+	// Events is the number of distinct events and functions to compare: Handled ones
+	// are in the ledger; Dead ones are dead letters and not in the ledger; Blocked ones
+	// are stored behind a dead letter of their subject; Deferred ones wait for a change
+	// of the deployment; Pending ones are not acknowledged yet; Forgotten ones are
+	// below the horizon, and the ledger may have forgotten them.
 	Events    int64 `json:"events"`
 	Handled   int64 `json:"handled"`
 	Dead      int64 `json:"dead"`
@@ -101,37 +101,38 @@ type Report struct {
 	Pending   int64 `json:"pending"`
 	Forgotten int64 `json:"forgotten"`
 
-	// OtherVersion were handled by another version of the function, and
-	// NoDigest by one that looks for no divergence.
+	// OtherVersion events were committed by another version of the function, NoDigest
+	// events by one that does not detect divergence.
 	OtherVersion int64 `json:"other_version"`
 	NoDigest     int64 `json:"no_digest"`
 
-	// Outputs is how many different outputs there should be, Waiting how many of
-	// them are in the outbox, Rejected how many the stream or the sink rejected for
-	// good, and Duplicates how many messages of the stream of outputs repeat one that
-	// is there, which is allowed.
+	// Outputs is the number of distinct expected outputs, Waiting the number of those
+	// in the outbox, Rejected the number of those that the stream or the sink rejected
+	// permanently, and Duplicates the number of messages in the stream of outputs that
+	// repeat another one, which is allowed.
 	Outputs    int64 `json:"outputs"`
 	Waiting    int64 `json:"waiting"`
 	Rejected   int64 `json:"rejected"`
 	Duplicates int64 `json:"duplicates"`
 
-	// Rows is how many were compared. Unchecked is what was not, by reason.
+	// Rows is the number of compared rows. Unchecked counts what could not be compared,
+	// by reason.
 	Rows      int64            `json:"rows"`
 	Unchecked map[string]int64 `json:"unchecked,omitempty"`
 
-	// Complete says that the streams were read from their beginning.
+	// Complete reports whether the streams were read from their beginning.
 	Complete bool `json:"complete"`
 
-	// Findings are what is wrong, at most so many of each kind as was asked for.
-	// Counts has all of them.
+	// Findings are the differences, up to the limit for each kind. Counts has the
+	// number of all of them.
 	Findings []Finding        `json:"findings"`
 	Counts   map[string]int64 `json:"counts"`
 }
 
-// OK says that nothing is wrong.
+// OK reports whether there are no findings.
 func (r *Report) OK() bool { return len(r.Counts) == 0 }
 
-// add notes a finding.
+// add adds a finding.
 func (r *Report) add(limit int, f Finding) {
 	name := string(f.Kind) + " " + string(f.Thing)
 	if r.Counts == nil {

@@ -20,10 +20,10 @@ const rowPortion = 500
 // table is a table that functions write to.
 type table struct {
 	*snapshot.Table
-	rows map[string]*row // by their keys, as we write them
+	rows map[string]*row // by their keys, as encoded here
 }
 
-// encode writes values as JSON from which the server makes values of the columns'
+// encode encodes values as JSON from which the server parses values of the columns'
 // types.
 func (t *table) encode(values functions.Row) ([]byte, error) {
 	object := make(map[string]any, len(values))
@@ -56,12 +56,12 @@ func (t *table) plain(column string, value any) any {
 	return value
 }
 
-// compareRows compares all tables with what is expected of them.
+// compareRows compares all tables with the expected rows.
 func (a *audit) compareRows(ctx context.Context) error {
-	a.report.unchecked("writes of statements of a function's own", a.expected.statements)
+	a.report.unchecked("writes by a function's own statements", a.expected.statements)
 	complete := a.report.Complete && !a.expected.holes
 	for _, t := range a.expected.tables {
-		// Keys as the server writes them.
+		// Keys as the server encodes them.
 		there := map[string]bool{}
 		groups := map[string][]*row{}
 		for _, r := range t.rows {
@@ -106,7 +106,7 @@ func (a *audit) compareRows(ctx context.Context) error {
 	return nil
 }
 
-// comparePart compares rows of which the same columns are certain.
+// comparePart compares rows in which the same columns are certain.
 func (a *audit) comparePart(ctx context.Context, t *table, names []string, part []*row, complete bool, there map[string]bool) error {
 	want := make([]json.RawMessage, len(part))
 	for i, r := range part {

@@ -9,19 +9,19 @@ import (
 
 // Chart is a drawing of commits over time. Times count from the beginning.
 type Chart struct {
-	// Title is above it.
+	// Title is shown at the top.
 	Title string
 
-	// End is where the time ends.
+	// End is the end of the time axis.
 	End time.Duration
 
-	// Points are commits a second, in their order.
+	// Points are commits a second, in order.
 	Points []Point
 
-	// Spans are drawn below, each in a lane where it has room.
+	// Spans are drawn below, each in a lane with room for it.
 	Spans []Span
 
-	// Marks are lines from top to bottom.
+	// Marks are vertical lines.
 	Marks []Span
 }
 
@@ -31,14 +31,14 @@ type Point struct {
 	Value float64
 }
 
-// Span is something that lasted, or, with For zero, happened.
+// Span is a period, or, if For is zero, a moment.
 type Span struct {
 	At, For time.Duration
 	Label   string // short
-	Detail  string // shown when one points at it
+	Detail  string // the tooltip
 }
 
-// SVG draws it.
+// SVG returns the drawing.
 func (c Chart) SVG() string {
 	const (
 		width, left, right = 1000, 50, 20

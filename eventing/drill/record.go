@@ -13,17 +13,19 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/snapshot"
 )
 
-// handled holds when an event arrived in the stream and when it was committed.
+// handled is the time at which an event arrived in the stream and the time at which it
+// was committed.
 type handled struct{ arrived, committed time.Time }
 
-// Record holds what the stream and the ledger recorded during a drill.
+// Record is the times that the stream and the ledger recorded during a drill.
 type Record struct {
 	commits []time.Time // sorted; for the gaps
 	events  []handled
 }
 
 // Read reads the events since a time, and when they were committed. Exact reports
-// whether the database records commits, and not only when transactions began.
+// whether the database records the times of commits, not only those of the beginnings
+// of transactions.
 func Read(ctx context.Context, pool *pgxpool.Pool, conn *jetstream.Conn, streams []jetstream.StreamConfig, fs []functions.Function, since time.Time) (r Record, exact bool, err error) {
 	var committed map[ledger.Key]time.Time
 	err = snapshot.Read(ctx, pool, func(s *snapshot.Snapshot) error {
@@ -53,7 +55,7 @@ func Read(ctx context.Context, pool *pgxpool.Pool, conn *jetstream.Conn, streams
 				key := ledger.NewKey(f.Name, p.Event.Source(), p.Event.ID())
 				at, ok := committed[key]
 				if !ok {
-					continue // dead, or forgotten; or the same event once more
+					continue // dead, or forgotten; or a duplicate
 				}
 				delete(committed, key)
 				r.events = append(r.events, handled{arrived: p.Arrived, committed: at})
@@ -74,24 +76,24 @@ type Phase struct {
 	From time.Duration `json:"from"`
 	To   time.Duration `json:"to"`
 
-	// Events is the number of events that arrived in it. Half of them were committed
-	// within P50 of their arrival in the stream, 99 of 100 within P99.
+	// Events is the number of events that arrived in the phase. Half of them were
+	// committed within P50 of their arrival in the stream, 99 of 100 within P99.
 	Events int           `json:"events"`
 	P50    time.Duration `json:"p50"`
 	P99    time.Duration `json:"p99"`
 
-	// Gap is the longest time between two commits of which one was in it, and GapAt
-	// when that began.
+	// Gap is the longest time between two commits of which at least one was in the
+	// phase, and GapAt its beginning.
 	Gap   time.Duration `json:"longest_gap"`
 	GapAt time.Duration `json:"longest_gap_at"`
 
-	// Idle is the longest time in which the stream took no event, so that there was
-	// nothing to commit but what had come before.
+	// Idle is the longest time in which no event arrived in the stream, so that only
+	// earlier events could be committed.
 	Idle time.Duration `json:"longest_idle"`
 }
 
-// measure returns the figures between two times. A gap that reaches into the next phase
-// counts there as a whole, and here as far as it is here.
+// measure returns the figures between two times. A gap that continues into the next
+// phase counts there completely, and here up to the end of the phase.
 func (r *Record) measure(name string, begun, from, to time.Time) Phase {
 	p := Phase{Name: name, From: from.Sub(begun), To: to.Sub(begun)}
 	var gapAt time.Time
@@ -114,13 +116,14 @@ func (r *Record) measure(name string, begun, from, to time.Time) Phase {
 	return p
 }
 
-// Gap returns the longest time between two commits of which one was between two times.
+// Gap returns the longest time between two commits of which at least one was between
+// two times.
 func (r *Record) Gap(from, to time.Time) time.Duration {
 	gap, _ := longest(r.commits, from, to)
 	return gap
 }
 
-// longest returns the longest gap between times, which are sorted, and when it began.
+// longest returns the longest gap between times, which are sorted, and its beginning.
 func longest(times []time.Time, from, to time.Time) (gap time.Duration, began time.Time) {
 	last := from
 	began = from
@@ -145,8 +148,8 @@ func longest(times []time.Time, from, to time.Time) (gap time.Duration, began ti
 	return gap, began
 }
 
-// Through returns when all events that arrived before a time were committed; that time
-// if they were by then.
+// Through returns the time at which all events that had arrived before a time were
+// committed; that time itself if they were committed by then.
 func (r *Record) Through(before time.Time) time.Time {
 	last := before
 	for _, e := range r.events {
@@ -164,7 +167,7 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// rates returns the commits a second, for each fifth of a second between two times.
+// rates returns the commits per second, for each 200 ms between two times.
 func (r *Record) rates(begun, end time.Time) []float64 {
 	const width = 200 * time.Millisecond
 	rates := make([]float64, max(1, int(end.Sub(begun)/width)))

@@ -64,27 +64,27 @@ func (r *Result) Markdown() string {
 		line("| %s | %.1f s | %.1f s | %d | %s | %s | %s, at %.1f s | %s |", p.Name, p.From.Seconds(), p.To.Seconds(), p.Events,
 			micro(p.P50), micro(p.P99), show(p.Gap), p.GapAt.Seconds(), show(p.Idle))
 	}
-	line("\nEvents are those that came in that time; p50 and p99 are the time from an event's arrival in the stream to its")
-	line("commit. A gap is the time between two commits. *During* ends when all was given back, or the service came back by")
-	line("itself; *catching up* when all clusters that are there have acknowledged, and committed, what had come by then.\n")
+	line("\nEvents are those that arrived in that time; p50 and p99 are the time from an event's arrival in the stream to its")
+	line("commit. A gap is the time between two commits. *During* ends when everything was restored, or when the service")
+	line("recovered by itself; *catching up* when all running clusters have acknowledged and committed the events that had arrived by then.\n")
 	line("| | |\n|---|---:|")
 	a := &r.Audit
 	for _, row := range []struct {
 		what  string
 		value any
 	}{
-		{"recovery time (RTO): the longest gap from the strike until all had caught up", r.RTO},
+		{"recovery time (RTO): the longest gap from the strike until all clusters had caught up", r.RTO},
 		{"recovery point (RPO): events acknowledged but missing", r.RPO},
 		{"outputs missing", r.LostOutputs},
 		{"duplicates", r.Duplicates},
-		{"time to catch up, from when all was given back", r.CatchUp},
-		{"commits that the database has forgotten, at least; done again", r.Forgotten},
-		{"different events in the stream", a.Events},
-		{"handled, once", a.Handled},
+		{"time to catch up, after everything was restored", r.CatchUp},
+		{"commits that the database lost, at least; they were repeated", r.Forgotten},
+		{"distinct events in the stream", a.Events},
+		{"committed, once", a.Handled},
 		{"dead letters with a reason", a.Dead},
 		{"rows compared", a.Rows},
-		{"different outputs", a.Outputs},
-		{"outputs repeated with the same source and id, which consumers drop", a.Duplicates},
+		{"distinct outputs", a.Outputs},
+		{"outputs repeated with the same source and id, which consumers deduplicate", a.Duplicates},
 	} {
 		line("| %s | %s |", row.what, show(row.value))
 	}
@@ -93,13 +93,13 @@ func (r *Result) Markdown() string {
 		line("| %.1f s | %s |", n.At.Seconds(), strings.ReplaceAll(n.Text, "|", `\|`))
 	}
 	if len(a.Findings) > 0 {
-		line("\n## What is not as it should be\n")
+		line("\n## Differences\n")
 		for _, f := range a.Findings {
 			line("- %s", f)
 		}
 	}
 	if len(a.Unchecked)+len(r.Limits) > 0 {
-		line("\n## What this does not say\n")
+		line("\n## Limits of this report\n")
 		for _, l := range r.Limits {
 			line("- %s", l)
 		}
@@ -110,7 +110,7 @@ func (r *Result) Markdown() string {
 	return b.String()
 }
 
-// micro shows a latency.
+// micro formats a latency.
 func micro(d time.Duration) string {
 	if d < 10*time.Millisecond {
 		return d.Round(10 * time.Microsecond).String()
@@ -125,7 +125,7 @@ func upperFirst(s string) string {
 	return strings.ToUpper(s[:1]) + s[1:]
 }
 
-// Print prints the figures and the checks, a line for each.
+// Print prints the figures and the checks, one per line.
 func (r *Result) Print(print func(format string, args ...any)) {
 	for _, p := range r.Phases {
 		print("%-11s %6d events, p50 %s, p99 %s, longest gap %s (longest without an event %s)", p.Name, p.Events, micro(p.P50), micro(p.P99), show(p.Gap), show(p.Idle))

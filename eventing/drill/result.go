@@ -16,37 +16,37 @@ type Result struct {
 	Plant    string    `json:"plant,omitempty"`
 	Options  string    `json:"options"`
 
-	// Checks are the promises; Passed reports whether all were kept.
+	// Checks are the checked promises; Passed reports whether all were kept.
 	Checks []Check `json:"checks"`
 	Passed bool    `json:"passed"`
 
-	// RTO is the longest gap between two commits from the strike on until all had
-	// caught up, RPO how many events that the stream had acknowledged are missing,
-	// with LostOutputs of the outputs, and Duplicates how often something was done
-	// twice. CatchUp is the time from when all was given back.
+	// RTO is the longest gap between two commits from the strike until all clusters had
+	// caught up. RPO is the number of missing events that the stream had acknowledged,
+	// LostOutputs the number of missing outputs, and Duplicates the number of effects
+	// applied twice. CatchUp is the time to catch up after everything was restored.
 	RTO         time.Duration `json:"rto"`
 	RPO         int64         `json:"rpo"`
 	LostOutputs int64         `json:"lost_outputs"`
 	Duplicates  int64         `json:"duplicates"`
 	CatchUp     time.Duration `json:"catch_up"`
 
-	// Forgotten is how many events at least were committed, and then not known to a
-	// database that took the other one's place.
+	// Forgotten is the minimum number of events that were committed, and then unknown
+	// to the database that replaced the other one.
 	Forgotten int64 `json:"forgotten"`
 
 	Phases []Phase `json:"phases"`
 	Notes  []Note  `json:"notes"`
 
-	// Rates are commits a second, one for each 200 ms.
+	// Rates are commits per second, one for each 200 ms.
 	Rates []float64 `json:"rates"`
 
 	Audit audit.Report `json:"audit"`
 
-	// Limits are the limits of the figures, for people.
+	// Limits are the limits of the figures, for readers of the report.
 	Limits []string `json:"limits,omitempty"`
 }
 
-// Check is something promised.
+// Check is a checked promise.
 type Check struct {
 	Name     string `json:"name"`
 	OK       bool   `json:"ok"`
@@ -54,13 +54,13 @@ type Check struct {
 	Limit    string `json:"limit,omitempty"`
 }
 
-// Note is what was done when.
+// Note is an action and its time.
 type Note struct {
 	At   time.Duration `json:"at"`
 	Text string        `json:"text"`
 }
 
-// Check adds whether a promise was kept.
+// Check adds the result of checking a promise.
 func (r *Result) Check(name string, ok bool, measured, limit any, why string) {
 	text := show(limit)
 	if why != "" {
@@ -101,8 +101,8 @@ func (r *Result) CheckGap(limit time.Duration, why string) {
 	}
 }
 
-// Judge checks the findings of Audit: missing events, with those missing from the stream,
-// effects that were applied twice, and other differences. It sets Passed.
+// Judge checks the findings of Audit: missing events, including those missing from the
+// stream, effects that were applied twice, and other differences. It sets Passed.
 func (r *Result) Judge(missingFromStream, twice int64, differences []string) {
 	counts := r.Audit.Counts
 	r.RPO = max(0, missingFromStream) + counts["missing event"]

@@ -23,17 +23,17 @@ import (
 const (
 	connectTimeout = 10 * time.Second
 
-	// settleTime is how long the last events may take to be committed before they
-	// count as missing.
+	// settleTime is how long the last events may take to be committed before they count
+	// as missing.
 	settleTime = 30 * time.Second
 
-	// judgeTimeout bounds the comparison afterwards.
+	// judgeTimeout bounds the comparison after the drill.
 	judgeTimeout = 10 * time.Minute
 )
 
 // Config describes a deployment to watch.
 type Config struct {
-	// Pool is the database's, Conn the streams'. Required.
+	// Pool connects to the database, Conn to the streams. Required.
 	Pool *pgxpool.Pool
 	Conn *jetstream.Conn
 
@@ -41,50 +41,52 @@ type Config struct {
 	Streams []jetstream.StreamConfig
 	Outputs jetstream.StreamConfig
 
-	// Functions are those whose work is watched. Required.
+	// Functions are the functions whose work is watched. Required.
 	Functions []functions.Function
 
-	// Scenario names the interruption, and with it the longest gap that is allowed
-	// ([AllowedGap], with Conditions). Empty for any.
+	// Scenario is the name of the interruption, which determines the longest allowed
+	// gap ([AllowedGap], with Conditions). Empty means any.
 	Scenario   string
 	Conditions Conditions
 
-	// MaxGap is the longest gap that is allowed, instead of the scenario's. 0 for that.
+	// MaxGap is the longest allowed gap, instead of the scenario's. 0 means the
+	// scenario's.
 	MaxGap time.Duration
 
-	// Duration is how long to watch at most.
+	// Duration is the maximum time to watch.
 	Duration time.Duration
 
-	// Marker is a file with a CloudEvent that a function takes. It is published
-	// MarkerRate times a second with new ids, and looked for afterwards. Empty for none.
+	// Marker is a file with a CloudEvent that a function processes. It is published
+	// MarkerRate times a second with new ids, and searched for afterwards. Empty means
+	// none.
 	Marker     string
 	MarkerRate float64
 
-	// Marks are lines from a person: the first one when something is taken away, the
-	// second one when it is back.
+	// Marks are lines from an operator: the first one when an interruption begins, the
+	// second one when it ends.
 	Marks io.Reader
 
 	// Print prints a line of progress.
 	Print func(format string, args ...any)
 }
 
-// observation is one of a deployment.
+// observation is one call of Watch.
 type observation struct {
 	Config
 	result  Result
 	begun   time.Time
-	offset  time.Duration // by which the database's clock is ahead
+	offset  time.Duration // of the database's clock from this one
 	marks   []time.Time
-	seen    []time.Time // when commits were seen, for a database that does not record them
+	seen    []time.Time // when commits were observed, for a database that does not record their times
 	markers *markers
 }
 
-// Watch watches a deployment until the time is over or ctx ends, and judges. It changes
-// nothing, except that it publishes markers if there are some. An error means that it
-// could not.
+// Watch watches a deployment until the duration is over or ctx ends, and judges it. It
+// changes nothing, except that it publishes markers if configured. The error means that
+// it could not watch or judge.
 func Watch(ctx context.Context, c Config) (Result, error) {
 	ob := &observation{Config: c, result: Result{
-		Scenario: "target", What: "a deployment was watched while people pulled the plugs",
+		Scenario: "target", What: "a deployment was watched while operators interrupted it",
 		Options: "Watched, not struck.",
 	}}
 	if c.Scenario != "" {
@@ -102,7 +104,7 @@ func Watch(ctx context.Context, c Config) (Result, error) {
 	ob.begun = time.Now()
 	ob.result.Begun = ob.begun
 	ob.watch(ctx, c.Marks)
-	// A report is wanted also if ctx has ended.
+	// The report is written even if ctx has ended.
 	judging, cancel := context.WithTimeout(context.WithoutCancel(ctx), judgeTimeout)
 	defer cancel()
 	return ob.result, ob.judge(judging)
@@ -143,7 +145,7 @@ func (ob *observation) watch(ctx context.Context, in io.Reader) {
 	polled := make(chan int64, 1)
 	done := make(chan struct{})
 	go func() { defer close(done); ob.poll(ctx, polled) }()
-	ob.Print("watching; press Enter when a plug is pulled, and again when it is back; ^C ends it, with a report")
+	ob.Print("watching; press Enter when you interrupt something, and again when you restore it; ^C ends the drill with a report")
 	for {
 		select {
 		case <-ctx.Done():
@@ -166,20 +168,20 @@ func (ob *observation) mark(line string) {
 	}
 	switch len(ob.marks) {
 	case 1:
-		line += ": a plug is pulled"
+		line += ": an interruption begins"
 	case 2:
-		line += ": it is back"
+		line += ": it ends"
 	}
 	n := Note{At: now.Sub(ob.begun), Text: line}
 	ob.result.Notes = append(ob.result.Notes, n)
 	ob.Print("%6.1f s  %s", n.At.Seconds(), n.Text)
 }
 
-// poll counts commits all the time, and sends once a second how many there were.
+// poll counts commits continuously, and sends the number once a second.
 func (ob *observation) poll(ctx context.Context, polled chan<- int64) {
 	const interval = 25 * time.Millisecond
-	// Only the newest rows are counted, whose number is small, from a time on that
-	// moves once a second.
+	// It counts only the newest rows, which are few, from a time on that advances once
+	// a second.
 	from := ob.begun.Add(ob.offset)
 	var known, second int64 = -1, 0
 	moved := time.Now()
@@ -204,13 +206,13 @@ func (ob *observation) poll(ctx context.Context, polled chan<- int64) {
 			case polled <- second:
 			default:
 			}
-			// A commit between both counts is missed; the next one is not.
+			// A commit between the two counts is missed; the next one is not.
 			from, known, second, moved = time.Now().Add(ob.offset-3*time.Second), -1, 0, time.Now()
 		}
 	}
 }
 
-// judge reads what was recorded, and checks it.
+// judge reads the recorded times, and checks them.
 func (ob *observation) judge(ctx context.Context) error {
 	r := &ob.result
 	ended := time.Now()
@@ -232,7 +234,7 @@ func (ob *observation) judge(ctx context.Context) error {
 	}
 	if !exact {
 		rec.commits = ob.seen
-		r.Limits = append(r.Limits, "the database does not keep when transactions are committed (track_commit_timestamp is off): gaps are what was seen by looking every 25 ms, latencies end at the beginning of the transaction")
+		r.Limits = append(r.Limits, "the database does not record when transactions are committed (track_commit_timestamp is off): gaps were observed by counting every 25 ms, and latencies end at the beginning of the transaction")
 	}
 	r.Limits = append(r.Limits, "p50 and p99 compare the clocks of the stream's servers with the database's")
 	ob.measure(&rec, ended)
@@ -255,7 +257,7 @@ func (ob *observation) judge(ctx context.Context) error {
 	return nil
 }
 
-// measure adds the figures of the phases, or of one phase without marks.
+// measure adds the figures of the phases, or of one phase if there are no marks.
 func (ob *observation) measure(rec *Record, ended time.Time) {
 	r := &ob.result
 	at := func(t time.Time) time.Time { return t.Add(ob.offset) }
@@ -273,7 +275,7 @@ func (ob *observation) measure(rec *Record, ended time.Time) {
 		}
 		r.Measure(rec, begun, struck, healed, caught, end)
 	}
-	limit, why := ob.MaxGap, "the largest that was asked for"
+	limit, why := ob.MaxGap, "the configured maximum"
 	if limit == 0 && len(ob.marks) > 0 {
 		conditions := ob.Conditions
 		conditions.Before = r.Phases[0].Gap
@@ -310,13 +312,13 @@ func newMarkers(c Config) (*markers, error) {
 		return nil, fmt.Errorf("read marker %s: want a CloudEvent in JSON: %w", c.Marker, err)
 	}
 	if !slices.ContainsFunc(c.Functions, func(f functions.Function) bool { return slices.Contains(f.Types, m.template.Type()) }) {
-		return nil, fmt.Errorf("marker %s: no function takes type %q", c.Marker, m.template.Type())
+		return nil, fmt.Errorf("marker %s: no function has event type %q", c.Marker, m.template.Type())
 	}
 	m.publisher, err = jetstream.NewPublisher(c.Conn, c.Streams[0])
 	return m, err
 }
 
-// publish publishes until ctx ends, and keeps the ids that were acknowledged.
+// publish publishes markers until ctx ends, and keeps the acknowledged ids.
 func (m *markers) publish(ctx context.Context) {
 	for n := 0; wait(ctx, m.pause); n++ {
 		e := m.template.Clone()
@@ -333,8 +335,8 @@ func (m *markers) publish(ctx context.Context) {
 
 func (m *markers) count() int { return len(m.ids) }
 
-// missing returns the number of markers that are neither committed nor dead letters, as
-// soon as there are none or ctx ends.
+// missing returns the number of markers that are neither committed nor dead letters,
+// when it is 0 or ctx ends.
 func (m *markers) missing(ctx context.Context, pool *pgxpool.Pool, fs []functions.Function) (int, error) {
 	for len(m.acked) > 0 {
 		m.ids = append(m.ids, <-m.acked)
@@ -371,7 +373,7 @@ func (m *markers) countMissing(ctx context.Context, pool *pgxpool.Pool, fs []fun
 	return missing, nil
 }
 
-// wait waits, and reports whether ctx has not ended.
+// wait waits for d, and reports false if ctx ended first.
 func wait(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():

@@ -86,7 +86,7 @@ func TestARealDeploymentIsWatchedWhilePlugsArePulled(t *testing.T) {
 		Duration: timeout, Marker: marker, MarkerRate: 20, Marks: in, Print: func(format string, args ...any) {
 			line := fmt.Sprintf(format, args...)
 			t.Log(line)
-			if strings.HasSuffix(line, "it is back") {
+			if strings.HasSuffix(line, ": it ends") {
 				close(back)
 			}
 		},
@@ -100,7 +100,7 @@ func TestARealDeploymentIsWatchedWhilePlugsArePulled(t *testing.T) {
 		}
 	}
 	text := r.Markdown()
-	for _, want := range []string{"cut the power of east: a plug is pulled", "it is back", "markers acknowledged by the stream but missing", "track_commit_timestamp is off"} {
+	for _, want := range []string{"cut the power of east: an interruption begins", ": it ends", "markers acknowledged by the stream but missing", "track_commit_timestamp is off"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}

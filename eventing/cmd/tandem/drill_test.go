@@ -91,7 +91,7 @@ func TestADeploymentIsWatched(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.out), &r); err != nil || got.code != 0 || !r.Passed || r.Audit.Handled < 50 || len(r.Phases) != 4 || len(r.Notes) < 2 {
 		t.Errorf("%v, exit code %d\n%s\n%s", err, got.code, got.out, got.err)
 	}
-	if !strings.Contains(got.err, "PASSED. Report: "+folder) || !strings.Contains(got.err, "cut the power of east: a plug is pulled") {
+	if !strings.Contains(got.err, "PASSED. Report: "+folder) || !strings.Contains(got.err, "cut the power of east: an interruption begins") {
 		t.Errorf("progress\n%s", got.err)
 	}
 	if reports, err := filepath.Glob(filepath.Join(folder, "*-target-lose-cluster", "report.md")); err != nil || len(reports) != 1 {
