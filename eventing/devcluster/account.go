@@ -13,8 +13,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
-// unprivileged returns the account that PostgreSQL runs as when root starts it, since it
-// refuses to run as root; nil if we are not root.
+// unprivileged returns the account as which PostgreSQL runs if root starts it, because
+// PostgreSQL refuses to run as root; nil if this process is not root.
 func unprivileged() (*supervisor.Account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil //nolint:nilnil // no account is an answer: stay who we are
@@ -50,8 +50,8 @@ func owner(file string) (*supervisor.Account, error) {
 	return &supervisor.Account{UID: stat.Uid, GID: stat.Gid}, nil
 }
 
-// canReach reports whether an account can enter a folder. It tries, since mode bits do
-// not show access lists and mounts.
+// canReach reports whether an account can enter a folder. It tries, because mode bits
+// do not show access lists and mounts.
 func canReach(ctx context.Context, account *supervisor.Account, dir string) bool {
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", ":")
 	cmd.Dir = dir

@@ -13,11 +13,11 @@ import (
 // modulePath is the module whose programs are built.
 const modulePath = "github.com/tandem-fn/tandem"
 
-// Programs are the files of the programs that a run consists of.
+// Programs are the files of the programs of a run.
 type Programs struct {
 	Source   string // eventing/cmd/source
 	Ingest   string // eventing/cmd/ingest
-	Function string // hack/serve, which is what func would build
+	Function string // hack/serve, the same program that func would build
 	NATS     string // hack/nats
 }
 
@@ -34,7 +34,7 @@ func Build(ctx context.Context, dir string, log io.Writer) (Programs, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Programs{}, fmt.Errorf("build the programs: %w", err)
 	}
-	// Without the version: git reports it only to the owner of the clone.
+	// Without the version, because git reports it only to the owner of the clone.
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", dir+string(filepath.Separator),
 		"./eventing/cmd/source", "./eventing/cmd/ingest", "./hack/serve", "./hack/nats")
 	cmd.Dir = root

@@ -20,36 +20,36 @@ import (
 
 const (
 	// clusterPorts is the number of ports of a cluster with one instance of the function, and
-	// instancePorts that of each further one.
+	// instancePorts that of each further instance.
 	clusterPorts  = 5
 	instancePorts = 2
 
-	// maxInstances is how many have room between the ports of two clusters.
+	// maxInstances is the number of instances whose ports fit between those of two
+	// clusters.
 	maxInstances = 1 + (PortStep-clusterPorts)/instancePorts
 )
 
 // readyTimeout bounds the time until the processes of a cluster answer.
 const readyTimeout = 30 * time.Second
 
-// ClusterConfig sets up a [Cluster]. A field left at zero takes the default named
-// beside it.
+// ClusterConfig is the configuration of a [Cluster].
 type ClusterConfig struct {
 	// Name is the name of the cluster, for example east. Required.
 	Name string
 
-	// Function is the one that the source delivers to. Defaults to flights.
+	// Function is the function to which the source delivers. Defaults to flights.
 	Function string
 
-	// Instances is how many processes of the function there are, up to 3. The source balances
-	// over them. Defaults to 1.
+	// Instances is the number of processes of the function, up to 3. The source balances
+	// between them. Defaults to 1.
 	Instances int
 
-	// Sources is how many replicas of the source there are, of which one delivers at a time.
+	// Sources is the number of replicas of the source, of which one delivers at a time.
 	// Defaults to 1.
 	Sources int
 
-	// Sink, if set, returns the URL by which the source reaches the function whose instances are
-	// at these URLs, such as that of a balancer in front of them.
+	// Sink, if set, returns the URL through which the source reaches the function whose
+	// instances are at these URLs, for example that of a balancer in front of them.
 	Sink func(urls []string) (string, error)
 
 	// Programs, DatabaseURL and NATSURL default to those of the [Deployment].
@@ -65,7 +65,7 @@ func (c ClusterConfig) ports() int {
 	return clusterPorts + instancePorts*(max(c.Instances, 1)-1) + max(c.Sources, 1) - 1
 }
 
-// Cluster stands for a Kubernetes cluster: a source, a function and an ingest address,
+// Cluster represents a Kubernetes cluster: a source, a function and an ingest address,
 // each a process.
 type Cluster struct {
 	cfg ClusterConfig
@@ -75,7 +75,7 @@ type Cluster struct {
 	// source, ingest and function. After them each further instance of the function has two,
 	// and each further replica of the source one.
 	firstPort int
-	sink      string // URL by which the source reaches the function
+	sink      string // URL through which the source reaches the function
 
 	// Source, Function and Ingest are restarted if they are killed. Functions are all instances
 	// of the function, of which Function is the first, and Sources all replicas of the source,
@@ -140,7 +140,7 @@ func (c *Cluster) env() []string {
 	}, c.cfg.Env)
 }
 
-// StartSource starts a replica of the source, also one that was ended for good.
+// StartSource starts a replica of the source, even one that was stopped permanently.
 func (c *Cluster) StartSource(i int) error {
 	source, err := c.sup.Start(supervisor.ProcessConfig{
 		Name: numbered(c.cfg.Name+"-source", i),
@@ -162,10 +162,11 @@ func (c *Cluster) StartSource(i int) error {
 	return nil
 }
 
-// activeTimeout bounds the question to one replica whether it is active.
+// activeTimeout bounds the request to one replica whether it is active.
 const activeTimeout = 300 * time.Millisecond
 
-// ActiveSource returns which replica of the source delivers; -1 if none answers that it does.
+// ActiveSource returns the index of the replica of the source that delivers; -1 if none
+// reports that it does.
 func (c *Cluster) ActiveSource(ctx context.Context) int {
 	answers := make([]bool, c.cfg.Sources)
 	var asking sync.WaitGroup
@@ -238,14 +239,14 @@ func (c *Cluster) sourceMetrics(i int) string {
 // Name returns the name of the cluster.
 func (c *Cluster) Name() string { return c.cfg.Name }
 
-// FunctionName returns the name of the function that the source delivers to.
+// FunctionName returns the name of the function to which the source delivers.
 func (c *Cluster) FunctionName() string { return c.cfg.Function }
 
 // IngestURL returns the URL that accepts CloudEvents for the stream.
 func (c *Cluster) IngestURL() string { return "http://" + c.address(0) }
 
-// FunctionURL returns the URL of the function, which commits the effects of CloudEvents: of its
-// first instance.
+// FunctionURL returns the URL of the function, which commits the effects of CloudEvents. It is
+// that of the first instance.
 func (c *Cluster) FunctionURL() string { return c.FunctionURLs()[0] }
 
 // FunctionURLs returns the URLs of all instances of the function.
@@ -257,8 +258,8 @@ func (c *Cluster) FunctionURLs() []string {
 	return urls
 }
 
-// MetricsURL returns the URL of the source's metrics in Prometheus' text format: of its first
-// replica.
+// MetricsURL returns the URL of the source's metrics in Prometheus' text format. It is that
+// of the first replica.
 func (c *Cluster) MetricsURL() string { return c.MetricsURLs()[0] }
 
 // MetricsURLs returns the URLs of the metrics of all replicas of the source.
@@ -278,13 +279,13 @@ func (c *Cluster) Processes() []*supervisor.Process {
 	return append(slices.Concat(c.Functions, c.Sources), c.Ingest)
 }
 
-// Stop ends the whole cluster for good: first source and ingest, then the function.
+// Stop stops the whole cluster permanently: first source and ingest, then the function.
 func (c *Cluster) Stop(ctx context.Context) {
 	c.all(func(p *supervisor.Process) { p.Stop(ctx) }, append(slices.Clone(c.Sources), c.Ingest)...)
 	c.all(func(p *supervisor.Process) { p.Stop(ctx) }, c.Functions...)
 }
 
-// Vanish kills the whole cluster for good, as when its data centre loses power.
+// Vanish kills the whole cluster permanently, like a data centre that loses power.
 func (c *Cluster) Vanish() {
 	c.all((*supervisor.Process).Destroy, c.Processes()...)
 }
@@ -297,7 +298,7 @@ func (c *Cluster) all(do func(*supervisor.Process), parts ...*supervisor.Process
 	wg.Wait()
 }
 
-// WaitUntilReady returns when all processes of the cluster answer. The error has the cause
+// WaitUntilReady waits until all processes of the cluster answer. The error has the cause
 // of the first one that does not.
 func (c *Cluster) WaitUntilReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
@@ -315,7 +316,7 @@ func (c *Cluster) WaitUntilReady(ctx context.Context) error {
 	return waitForOK(ctx, c.Ingest, c.IngestURL()+"/health")
 }
 
-// waitForOK returns when the process answers 200. It gives up on a process that dies three
+// waitForOK waits until the process answers 200. It gives up on a process that ends three
 // times meanwhile.
 func waitForOK(ctx context.Context, p *supervisor.Process, url string) error {
 	const deaths = 3
@@ -326,7 +327,7 @@ func waitForOK(ctx context.Context, p *supervisor.Process, url string) error {
 			return nil
 		}
 		if p.Restarts() >= restarts+deaths {
-			return fmt.Errorf("%s ends whenever it is started: %s; its log is %s", p.Name(), p.LastLine(), p.LogFile())
+			return fmt.Errorf("%s ends after each start: %s; its log is %s", p.Name(), p.LastLine(), p.LogFile())
 		}
 		select {
 		case <-time.After(50 * time.Millisecond):
@@ -343,7 +344,7 @@ func get(ctx context.Context, url string) error {
 	return err
 }
 
-// read returns the beginning of what a URL answers with 200.
+// read returns the beginning of the body of a URL's answer with 200.
 func read(ctx context.Context, url string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

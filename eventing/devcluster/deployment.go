@@ -22,23 +22,23 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
-// PortStep is the distance between the first ports of two clusters, and between the
+// PortStep is the difference between the first ports of two clusters, and between the
 // servers' first port and that of the first cluster.
 const PortStep = 10
 
 // connectTimeout bounds the first connection to NATS.
 const connectTimeout = 10 * time.Second
 
-// Config sets up a [Deployment]. A field left at zero takes the default named beside it.
+// Config is the configuration of a [Deployment].
 type Config struct {
-	// Dir holds the data of all servers, and the logs in Dir/log. Only one process uses it
-	// at a time. PostgreSQL must be able to enter it, see [TempDir]. Required; created if
-	// missing.
+	// Dir holds the data of all servers, and the logs in Dir/log. Only one process may use
+	// it at a time. PostgreSQL must be able to enter it, see [TempDir]. Required; created
+	// if missing.
 	Dir string
 
 	// FirstPort on 127.0.0.1 is PostgreSQL's, the next one is NATS's. The ports of the
-	// clusters begin at the first one + [PortStep], + 2 · PortStep, and so on. Defaults to
-	// free ports.
+	// clusters begin at FirstPort + [PortStep], FirstPort + 2 · PortStep, and so on.
+	// Defaults to free ports.
 	FirstPort int
 
 	// Programs are the result of [Build]. By default they are built into Dir/bin while
@@ -49,7 +49,7 @@ type Config struct {
 
 	// Postgres is a server to start, by default in Dir, unless DatabaseURL is an existing
 	// database; with Standby a standby follows it asynchronously. Without either, every
-	// cluster needs a DatabaseURL of its own.
+	// cluster needs its own DatabaseURL.
 	Postgres    *PostgresConfig
 	Standby     bool
 	DatabaseURL string
@@ -59,18 +59,18 @@ type Config struct {
 	Prepare func(ctx context.Context, databaseURL string) error
 
 	// NATS is a server, or several, to start, by default in Dir, unless NATSURL is an
-	// existing server. Without either, every cluster needs a NATSURL of its own.
+	// existing server. Without either, every cluster needs its own NATSURL.
 	NATS    *NATSConfig
 	NATSURL string
 
-	// Streams are created before the clusters start, unless they exist. Start returns when
-	// they are stored on as many servers as each of them has replicas.
+	// Streams are created before the clusters start, unless they exist. Start waits until
+	// each is stored on as many servers as it has replicas.
 	Streams []jetstream.StreamConfig
 
 	// Clusters are started last.
 	Clusters []ClusterConfig
 
-	// Linked puts links between every two parts, see [Deployment.Link].
+	// Linked puts a link between every two parts, see [Deployment.Link].
 	Linked bool
 
 	// RestartDelay and OnExit are those of [supervisor.Config].
@@ -84,7 +84,7 @@ type Config struct {
 // clusterPort returns the first port of a cluster.
 func (c Config) clusterPort(i int) int { return c.FirstPort + PortStep*(i+1) }
 
-// checkPorts finds early what would fail later.
+// checkPorts detects early that a port is in use.
 func (c Config) checkPorts() error {
 	if c.FirstPort == 0 {
 		return nil
@@ -110,8 +110,8 @@ func (c Config) checkPorts() error {
 	return cmp.Or(errs...)
 }
 
-// Deployment is a database, streams and clusters on this machine, each part a process of
-// its own. Its methods are safe for concurrent use after Start.
+// Deployment is a database, streams and clusters on this machine, each part a process.
+// Its methods are safe for concurrent use after Start.
 type Deployment struct {
 	// Supervisor runs all processes; more may be started.
 	Supervisor *supervisor.Supervisor
@@ -122,8 +122,8 @@ type Deployment struct {
 	// NATS are the servers that were started.
 	NATS []*NATS
 
-	// Pool is connected to the database, NC and Conn are connected to NATS. They cross no
-	// link. Nil without a database or NATS.
+	// Pool is connected to the database, NC and Conn are connected to NATS. They do not
+	// use links. Nil without a database or NATS.
 	Pool *pgxpool.Pool
 	NC   *nats.Conn
 	Conn *jetstream.Conn
@@ -140,7 +140,7 @@ type Deployment struct {
 }
 
 // New returns a deployment whose folder is locked and whose ports are free. It starts
-// nothing yet. Stop must be called in the end, also if Start fails.
+// no process. Stop must be called at the end, even if Start fails.
 func New(cfg Config) (*Deployment, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("set up deployment: Dir is missing")
@@ -169,8 +169,8 @@ func New(cfg Config) (*Deployment, error) {
 	return d, nil
 }
 
-// Start starts everything and returns when it is ready. Each part has a time limit of its
-// own; building has none.
+// Start starts all parts and waits until they are ready. Each part has a time limit;
+// building has none.
 func (d *Deployment) Start(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.startDatabase(gctx) })
@@ -199,7 +199,7 @@ func (d *Deployment) startDatabase(ctx context.Context) error {
 	}
 	err = d.RetryDatabase(ctx, func(ctx context.Context) error { return d.cfg.Prepare(ctx, d.DatabaseURL()) })
 	if err != nil && d.cfg.Postgres == nil {
-		return fmt.Errorf("%w; look at DATABASE_URL", err)
+		return fmt.Errorf("%w; check DATABASE_URL", err)
 	}
 	return err
 }
@@ -242,7 +242,7 @@ func (d *Deployment) startStreams(ctx context.Context) (err error) {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("connect to NATS: %w; look at NATS_URL", err)
+		return fmt.Errorf("connect to NATS: %w; check NATS_URL", err)
 	}
 	if d.Conn, err = jetstream.Connect(ctx, d.NATSURL(), jetstream.Config{Name: "tandem devcluster"}); err != nil {
 		return err
@@ -280,7 +280,8 @@ func (d *Deployment) startNATS(ctx context.Context, cfg NATSConfig) ([]*NATS, er
 	return []*NATS{n}, nil
 }
 
-// Postgres returns the server that takes writes, or did so last; nil if none was started.
+// Postgres returns the server that accepts writes, or was the last one that did; nil if
+// none was started.
 func (d *Deployment) Postgres() *Postgres {
 	if d.Replicated != nil {
 		return d.Replicated.Primary()
@@ -288,7 +289,8 @@ func (d *Deployment) Postgres() *Postgres {
 	return d.postgres
 }
 
-// DatabaseURL returns the URL of the database over no link; empty without one.
+// DatabaseURL returns the URL of the database, not through a link; empty without a
+// database.
 func (d *Deployment) DatabaseURL() string {
 	switch {
 	case d.Replicated != nil:
@@ -300,8 +302,8 @@ func (d *Deployment) DatabaseURL() string {
 	}
 }
 
-// NATSURL returns the URLs of all NATS servers over no link, with commas between; empty
-// without one.
+// NATSURL returns the URLs of all NATS servers, separated by commas, not through a
+// link; empty without NATS.
 func (d *Deployment) NATSURL() string {
 	if len(d.NATS) == 0 {
 		return d.cfg.NATSURL
@@ -353,7 +355,7 @@ func (d *Deployment) newCluster(cfg ClusterConfig) (*Cluster, error) {
 		return c, err
 	}
 	if d.Replicated != nil {
-		c.cfg.DatabaseURL += "&connect_timeout=2" // until the other server is tried
+		c.cfg.DatabaseURL += "&connect_timeout=2" // before the other server is tried
 	}
 	if c.cfg.DatabaseURL, err = d.through(cfg.Name+"-postgres", c.cfg.DatabaseURL); err != nil {
 		return nil, err
@@ -368,8 +370,8 @@ func (d *Deployment) newCluster(cfg ClusterConfig) (*Cluster, error) {
 	return c, nil
 }
 
-// sinkOf returns the URL by which the source of a cluster reaches its function, over links if
-// there are any.
+// sinkOf returns the URL through which the source of a cluster reaches its function, through
+// links if there are any.
 func (d *Deployment) sinkOf(c *Cluster) (string, error) {
 	urls := c.FunctionURLs()
 	for i := range urls {
@@ -397,14 +399,15 @@ func (d *Deployment) choosePorts(cfg ClusterConfig) (int, error) {
 	return FreePorts(cfg.ports())
 }
 
-// Clusters returns the clusters in the order in which they were started first.
+// Clusters returns the clusters in the order of their first start.
 func (d *Deployment) Clusters() []*Cluster {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return append([]*Cluster(nil), d.clusters...)
 }
 
-// Cluster returns the cluster of a name, also if it has ended; nil if it was never started.
+// Cluster returns the cluster with a name, even if it has ended; nil if it was never
+// started.
 func (d *Deployment) Cluster(name string) *Cluster {
 	for _, c := range d.Clusters() {
 		if c.Name() == name {
@@ -414,7 +417,7 @@ func (d *Deployment) Cluster(name string) *Cluster {
 	return nil
 }
 
-// WaitUntilReady returns when all clusters are ready.
+// WaitUntilReady waits until all clusters are ready.
 func (d *Deployment) WaitUntilReady(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, c := range d.Clusters() {
@@ -423,11 +426,11 @@ func (d *Deployment) WaitUntilReady(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Link returns the link of a name. With Config.Linked, cluster-postgres is between a cluster
-// and the database, cluster-standby between it and the server that was the standby at first,
-// cluster-nats between it and all NATS servers, cluster-function between its source and its
-// function, cluster-function-2 to the second instance of that, and nats-1+nats-2 between two
-// NATS servers.
+// Link returns the link with a name. With Config.Linked, cluster-postgres is between a
+// cluster and the database, cluster-standby between it and the server that was the standby
+// at first, cluster-nats between it and all NATS servers, cluster-function between its
+// source and its function, cluster-function-2 between its source and the second instance,
+// and nats-1+nats-2 between two NATS servers.
 func (d *Deployment) Link(name string) *link.Link {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -439,7 +442,7 @@ func (d *Deployment) Link(name string) *link.Link {
 	return l
 }
 
-// through returns the URL by which target is reached over a link.
+// through returns the URL through which target is reached over a link.
 func (d *Deployment) through(name, target string) (string, error) {
 	standby := net.JoinHostPort("127.0.0.1", strconv.Itoa(d.standbyPort))
 	u, err := link.MapHosts(target, func(host string) (string, error) {
@@ -454,13 +457,13 @@ func (d *Deployment) through(name, target string) (string, error) {
 	return u, nil
 }
 
-// Stop ends everything, in whatever state it is, and unlocks the folder.
+// Stop ends all processes, whatever their state, and unlocks the folder.
 func (d *Deployment) Stop(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.StopTimeout)
 	defer cancel()
 	if d.Conn != nil {
 		flushing, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
-		_ = d.Conn.Close(flushing) // what it has published was acknowledged
+		_ = d.Conn.Close(flushing) // its published messages are already acknowledged
 		cancel()
 	}
 	if d.NC != nil {
@@ -474,7 +477,7 @@ func (d *Deployment) Stop(ctx context.Context) {
 		l.Close()
 	}
 	if d.Pool != nil {
-		go d.Pool.Close() // which waits for connections in use, and these for the server
+		go d.Pool.Close() // waits for connections in use, which wait for the server
 	}
 	d.Supervisor.Stop(ctx)
 	d.lock.release()

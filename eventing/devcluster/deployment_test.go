@@ -39,7 +39,7 @@ func TestADeploymentHasItsFolderForItself(t *testing.T) {
 	cfg := devcluster.Config{Dir: t.TempDir()}
 	first := newDeployment(t, cfg)
 	_, err := devcluster.New(cfg)
-	if want := fmt.Sprintf("another `make run` (pid %d) works in %s", os.Getpid(), cfg.Dir); err == nil || !strings.Contains(err.Error(), want) {
+	if want := fmt.Sprintf("another `make run` (pid %d) uses %s", os.Getpid(), cfg.Dir); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("second deployment: %v, want %q", err, want)
 	}
 	first.Stop(t.Context())
@@ -47,7 +47,7 @@ func TestADeploymentHasItsFolderForItself(t *testing.T) {
 	if _, err := os.Stat(lock); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the lock's file is still there: %v", err)
 	}
-	// What a killed process leaves behind does not count.
+	// The lock file of a killed process does not count.
 	if err := os.WriteFile(lock, []byte("1\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}

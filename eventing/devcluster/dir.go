@@ -8,7 +8,7 @@ import (
 )
 
 // TempDir creates a folder in parent, or in the system's folder for temporary files if
-// parent is empty. Every account may enter it, as PostgreSQL must where root starts it.
+// parent is empty. Every account may enter it, as PostgreSQL needs if root starts it.
 func TempDir(parent, prefix string) (string, error) {
 	dir, err := os.MkdirTemp(parent, prefix)
 	if err == nil {
@@ -20,8 +20,8 @@ func TempDir(parent, prefix string) (string, error) {
 	return dir, nil
 }
 
-// RemoveDir removes a folder, and the data of servers started in it or in a folder of
-// it where that lies elsewhere.
+// RemoveDir removes a folder, and the data of servers started in it or in one of its
+// folders if the data is elsewhere.
 func RemoveDir(dir string) error {
 	var errs []error
 	for _, pattern := range []string{"postgres", filepath.Join("*", "postgres")} {

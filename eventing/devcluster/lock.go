@@ -13,25 +13,25 @@ import (
 // lockedError reports that another process uses the folder.
 type lockedError struct {
 	dir string
-	pid int // 0 if it is not known
+	pid int // 0 if unknown
 }
 
-// Error returns which process uses the folder and what to do.
+// Error returns the process that uses the folder, and what to do.
 func (e *lockedError) Error() string {
 	if e.pid == 0 {
-		return fmt.Sprintf("another `make run` works in %s: end it first, or use another folder with --dir", e.dir)
+		return fmt.Sprintf("another `make run` uses %s: end it first, or use another folder with --dir", e.dir)
 	}
-	return fmt.Sprintf("another `make run` (pid %d) works in %s: end it first (kill %d), or use another folder with --dir", e.pid, e.dir, e.pid)
+	return fmt.Sprintf("another `make run` (pid %d) uses %s: end it first (kill %d), or use another folder with --dir", e.pid, e.dir, e.pid)
 }
 
-// lock keeps a folder for one process.
+// lock reserves a folder for one process.
 type lock struct {
 	file *os.File
 }
 
 // acquireLock locks the folder, which is created if missing. The lock of a process that was
 // killed does not count: the system releases it. The error is a [*lockedError] if a running
-// process has the lock.
+// process holds the lock.
 func acquireLock(dir string) (*lock, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("create folder: %w", err)
@@ -53,7 +53,7 @@ func acquireLock(dir string) (*lock, error) {
 			return nil, fmt.Errorf("lock folder: %w", err)
 		}
 		if !isFile(file, name) {
-			_ = file.Close() // its last owner removed it while we opened it
+			_ = file.Close() // its last owner removed the file after it was opened here
 			continue
 		}
 		if err := writePID(file); err != nil {

@@ -22,10 +22,9 @@ import (
 // default.
 const DefaultSyncInterval = "2m"
 
-// NATSConfig sets up a [NATS]. A field left at zero takes the default named
-// beside it.
+// NATSConfig is the configuration of a [NATS].
 type NATSConfig struct {
-	// Program is the file that hack/nats was built into. Required; a [Deployment] sets it.
+	// Program is the binary of hack/nats. Required; a [Deployment] sets it.
 	Program string
 
 	// Dir holds the streams, in Dir/nats, or Dir/nats-1 and so on for several servers.
@@ -35,23 +34,24 @@ type NATSConfig struct {
 	// Host is the address that the server listens on. Defaults to 127.0.0.1.
 	Host string
 
-	// Port of Host. Defaults to one that is free on 127.0.0.1, chosen once.
+	// Port is the port of Host. Defaults to a free one on 127.0.0.1, chosen once.
 	Port int
 
-	// Servers is the number of servers that share one JetStream. Several take free ports.
-	// Defaults to 1.
+	// Servers is the number of servers that share one JetStream. Several servers use free
+	// ports. Defaults to 1.
 	Servers int
 
 	// SyncInterval is the interval at which stored messages are synced to the disk: a
-	// duration, or "always" for before each acknowledgement. A killed process loses no
-	// message either way; a machine that loses power does. Defaults to the server's
-	// default, 2m.
+	// duration, or "always" to sync before each acknowledgement. A killed process loses
+	// no message in either case; a machine that loses power does. Defaults to the
+	// server's default, 2m.
 	SyncInterval string
 
-	// Grace bounds the end of the server. Defaults to 1 s.
+	// Grace bounds the shutdown of the server. Defaults to 1 s.
 	Grace time.Duration
 
-	// StartTimeout bounds a start with the recovery of the streams. Defaults to 30 s.
+	// StartTimeout bounds a start, including the recovery of the streams. Defaults to
+	// 30 s.
 	StartTimeout time.Duration
 }
 
@@ -62,14 +62,14 @@ func (c NATSConfig) withDefaults() NATSConfig {
 	return c
 }
 
-// NATS is a running NATS server with JetStream that is restarted when it dies. It is safe for
+// NATS is a running NATS server with JetStream that is restarted when it ends. It is safe for
 // concurrent use.
 type NATS struct {
 	cfg     NATSConfig
 	process *supervisor.Process
 }
 
-// StartNATS starts a server on the streams in cfg.Dir and returns when it answers.
+// StartNATS starts a server on the streams in cfg.Dir and waits until it answers.
 func StartNATS(ctx context.Context, sup *supervisor.Supervisor, cfg NATSConfig) (*NATS, error) {
 	n, err := startNATS(sup, "nats", cfg)
 	if err != nil {
@@ -83,7 +83,7 @@ func StartNATS(ctx context.Context, sup *supervisor.Supervisor, cfg NATSConfig) 
 }
 
 // startNATS starts a process with its streams in a folder of its name, and further
-// arguments. It does not wait for it.
+// arguments. It does not wait for the server.
 func startNATS(sup *supervisor.Supervisor, name string, cfg NATSConfig, more ...string) (*NATS, error) {
 	if cfg.Program == "" || cfg.Dir == "" {
 		return nil, errors.New("start NATS: Program or Dir is missing")
@@ -123,12 +123,12 @@ func (n *NATS) Port() int { return n.cfg.Port }
 // SyncInterval returns the interval at which the server syncs stored messages to the disk.
 func (n *NATS) SyncInterval() string { return n.cfg.SyncInterval }
 
-// URL returns the URL that clients connect to.
+// URL returns the URL for clients.
 func (n *NATS) URL() string {
 	return "nats://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(n.cfg.Port))
 }
 
-// WaitUntilReady returns when JetStream answers. If the server cannot start, the error has
+// WaitUntilReady waits until JetStream answers. If the server cannot start, the error has
 // the cause.
 func (n *NATS) WaitUntilReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.StartTimeout)
@@ -169,7 +169,7 @@ func (n *NATS) whyDead() string {
 	for _, line := range n.process.LogTail() {
 		switch {
 		case strings.Contains(line, "address already in use"):
-			return fmt.Sprintf("port %d on 127.0.0.1 is taken: stop what listens there, or choose another port", n.cfg.Port)
+			return fmt.Sprintf("port %d on 127.0.0.1 is in use: stop the process that listens on it, or choose another port", n.cfg.Port)
 		case strings.Contains(line, "no space left on device"), strings.Contains(line, "insufficient storage"):
 			return fmt.Sprintf("no space left on the disk of %s: make room, then start again", n.cfg.Dir)
 		}
@@ -180,5 +180,5 @@ func (n *NATS) whyDead() string {
 	if line := n.process.LastLine(); line != "" {
 		return line
 	}
-	return "it ended and logged nothing"
+	return "it ended without a log message"
 }

@@ -93,7 +93,7 @@ func TestNATSSaysThatItsPortIsTaken(t *testing.T) {
 	}
 	_, err = devcluster.StartNATS(t.Context(), newSupervisor(t, supervisor.Config{}),
 		devcluster.NATSConfig{Program: program, Dir: t.TempDir(), Port: first.Port()})
-	if err == nil || !strings.Contains(err.Error(), "is taken") {
+	if err == nil || !strings.Contains(err.Error(), "is in use") {
 		t.Errorf("second server on one port: %v, want that it is taken", err)
 	}
 }
@@ -126,7 +126,7 @@ func TestThreeServersShareAJetStreamThatOutlivesOneOfThem(t *testing.T) {
 	destroyed := false
 	for !destroyed && ctx.Err() == nil {
 		info, err := tandemjs.Ask(ctx, func(ctx context.Context) (*jetstream.StreamInfo, error) { return stream.Info(ctx) })
-		if err != nil || info.Cluster == nil { // as of a stream that was created twice
+		if err != nil || info.Cluster == nil { // for example because the stream was created twice
 			continue
 		}
 		for _, s := range d.NATS {
@@ -137,7 +137,7 @@ func TestThreeServersShareAJetStreamThatOutlivesOneOfThem(t *testing.T) {
 		}
 	}
 	for ctx.Err() == nil {
-		// A message that reaches the leader while it ends is never answered.
+		// A message that reaches the leader while it shuts down is never answered.
 		if err = tandemjs.Do(ctx, func(ctx context.Context) error { _, err := js.Publish(ctx, "s.a", nil); return err }); err == nil {
 			return
 		}

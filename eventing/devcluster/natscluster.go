@@ -10,9 +10,10 @@ import (
 )
 
 // startNATSCluster starts cfg.Servers servers that share one JetStream, with their streams
-// in folders of their own in cfg.Dir, and returns when each of them answers. The leader of
-// JetStream learns of the others some time later: until then it cannot store a stream on all
-// of them. Route, if not nil, returns the URL by which one server reaches another at url.
+// in separate folders in cfg.Dir, and waits until each of them answers. The leader of
+// JetStream discovers the others some time later: until then it cannot store a stream on all
+// of them. Route, if not nil, returns the URL through which one server reaches another at
+// url.
 func startNATSCluster(ctx context.Context, sup *supervisor.Supervisor, cfg NATSConfig, route func(from, to, url string) (string, error)) ([]*NATS, error) {
 	first, err := FreePorts(cfg.Servers)
 	if err != nil {
@@ -61,9 +62,9 @@ func routesOf(server int, addresses []string, route func(from, to, url string) (
 		}
 		routes = append(routes, through)
 	}
-	// Servers advertise others to each other: none may find a way around.
+	// Servers advertise others to each other: none must find a way around the links.
 	return routes, []string{"-cluster-advertise", nowhere}, nil
 }
 
-// nowhere is an address on which no process listens.
+// nowhere is an address without a listener.
 const nowhere = "127.0.0.1:1"

@@ -26,7 +26,7 @@ type pgData struct {
 
 	passFile string
 	password string
-	account  *supervisor.Account // nil for our own
+	account  *supervisor.Account // nil means this process's
 
 	// major is the version that created the data; 0 without data.
 	major int
@@ -69,7 +69,7 @@ func openPGData(ctx context.Context, parent string) (pgData, error) {
 	return d, d.inspect(ctx)
 }
 
-// choose sets the place of new data: in parent if the account can enter it.
+// choose sets the location of new data: in parent if the account can enter it.
 func (d *pgData) choose(ctx context.Context, parent string) error {
 	d.dir = d.link
 	if d.account == nil || canReach(ctx, d.account, parent) {
@@ -81,12 +81,12 @@ func (d *pgData) choose(ctx context.Context, parent string) error {
 	}
 	sum := sha256.Sum256([]byte(parent))
 	d.dir = filepath.Join(elsewhere, fmt.Sprintf("postgres-%x", sum[:6]))
-	// The link comes first: RemoveDir finds the data by it.
+	// The link is created first: RemoveDir finds the data through it.
 	return os.Symlink(d.dir, d.link)
 }
 
-// reachable returns a folder for data whose own folder is closed to the account, for
-// example in a clone in /root.
+// reachable returns a folder for data, for the case that the account cannot enter the
+// data's own folder, for example in a clone in /root.
 func reachable(ctx context.Context, account *supervisor.Account) (string, error) {
 	candidates := []string{"/var/lib/tandem", filepath.Join(os.TempDir(), "tandem")}
 	for _, dir := range candidates {
@@ -97,10 +97,10 @@ func reachable(ctx context.Context, account *supervisor.Account) (string, error)
 			return dir, nil
 		}
 	}
-	return "", fmt.Errorf("user %s, as whom PostgreSQL runs for root, can enter neither this folder nor %s: start this in a folder that others may enter", account, strings.Join(candidates, " nor "))
+	return "", fmt.Errorf("user %s, who runs PostgreSQL for root, can enter neither this folder nor %s: start this in a folder that other users may enter", account, strings.Join(candidates, " nor "))
 }
 
-// inspect reads the version, the owner and the password of the data, if there is any.
+// inspect reads the version, the owner and the password of the data, if it exists.
 func (d *pgData) inspect(ctx context.Context) error {
 	version, err := os.ReadFile(filepath.Join(d.dir, "PG_VERSION"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -160,7 +160,7 @@ func (d *pgData) init(ctx context.Context, bin pgbin.Install) error {
 		"--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "--data-checksums", "--encoding=UTF8", "--locale=C")
 	cmd.Dir = fresh
 	cmd.Env = d.env()
-	cmd.SysProcAttr = supervisor.Attributes(0, d.account) // no death signal: this thread may end before
+	cmd.SysProcAttr = supervisor.Attributes(0, d.account) // no death signal, because this thread may end first
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, initdbReason(string(out)))
 	}
@@ -169,7 +169,8 @@ func (d *pgData) init(ctx context.Context, bin pgbin.Install) error {
 
 // makeFresh stores the password and creates an empty folder beside the data folder.
 func (d *pgData) makeFresh() (string, error) {
-	// One line: libpq and pgx differ in what else a password file may hold.
+	// One line: libpq and pgx differ in the other contents that a password file may
+	// have.
 	if err := os.WriteFile(d.passFile, []byte("127.0.0.1:*:*:*:"+d.password+"\n"), 0o600); err != nil {
 		return "", err
 	}
@@ -202,7 +203,7 @@ func initdbReason(out string) string {
 }
 
 // env returns the environment of PostgreSQL's programs: without variables that name another
-// server, and with messages in English, which whyDead reads.
+// server, and with messages in English, which whyDead parses.
 func (d *pgData) env() []string {
 	return slices.Concat(withoutPG(os.Environ()), []string{"LC_ALL=C", "TZ=UTC"})
 }
@@ -214,9 +215,9 @@ func withoutPG(env []string) []string {
 	})
 }
 
-// waitUntilFree returns when no server works on the data, for example one whose supervisor
-// was killed a moment ago. It fails if ctx is done before. It removes the lock file of a dead
-// server: if another process has the same pid by now, PostgreSQL refuses to start.
+// waitUntilFree waits until no server uses the data, for example one whose supervisor was
+// just killed. It fails if ctx ends first. It removes the lock file of a dead server: if
+// another process has the same pid by now, PostgreSQL would refuse to start.
 func (d *pgData) waitUntilFree(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -228,12 +229,12 @@ func (d *pgData) waitUntilFree(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("another PostgreSQL (pid %d) works on %s: stop it with pg_ctl -D %s stop", pid, d.dir, d.dir)
+			return fmt.Errorf("another PostgreSQL (pid %d) uses %s: stop it with pg_ctl -D %s stop", pid, d.dir, d.dir)
 		}
 	}
 }
 
-// end ends a server that is not our child, if one works on the data.
+// end stops a server that uses the data and is not a child of this process.
 func (d *pgData) end(ctx context.Context, grace time.Duration) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGKILL} {
 		pid := d.serverPid()
@@ -247,7 +248,7 @@ func (d *pgData) end(ctx context.Context, grace time.Duration) {
 	}
 }
 
-// serverPid returns the pid of the server that works on the data; 0 if none does.
+// serverPid returns the pid of the server that uses the data; 0 if there is none.
 func (d *pgData) serverPid() int {
 	file := filepath.Join(d.dir, "postmaster.pid")
 	content, err := os.ReadFile(file)

@@ -13,8 +13,8 @@ import (
 	"syscall"
 )
 
-// Ports that FreePort picks from. Linux picks the ports of clients from 32768 on, macOS from
-// 49152 on: a server there could lose its port to a connection between a crash and its
+// The ports from which FreePort picks. Linux picks the ports of clients from 32768 on, macOS
+// from 49152 on: a server there could lose its port to a connection between a crash and its
 // restart.
 const (
 	firstFreePort = 10_000
@@ -22,17 +22,17 @@ const (
 	freePorts     = endFreePort - firstFreePort
 )
 
-// nextPort counts through the ports from a random one on, for the whole process, so that
-// concurrent tests get different ones.
+// nextPort counts through the ports, starting at a random one, for the whole process, so
+// that concurrent tests receive different ones.
 var nextPort = func() *atomic.Uint32 {
 	var next atomic.Uint32
 	next.Store(rand.Uint32N(freePorts))
 	return &next
 }()
 
-// claims is a file of which a process locks the byte of each port that it was given, until
-// it ends: between the choice of a port and the server's start can be half a minute, in which
-// another process would find the port free.
+// claims is a file in which a process locks, until it ends, the byte of each port that it was
+// assigned: between the choice of a port and the server's start there may be half a minute,
+// in which another process would find the port free.
 var claims = sync.OnceValues(func() (*os.File, error) {
 	name := filepath.Join(os.TempDir(), "tandem-ports-"+strconv.Itoa(os.Getuid()))
 	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
@@ -51,16 +51,16 @@ func claim(port int) error {
 	return nil
 }
 
-// FreePort returns a port on 127.0.0.1 on which no process listens now.
+// FreePort returns a port on 127.0.0.1 on which no process currently listens.
 func FreePort() (int, error) { return FreePorts(1) }
 
-// FreePorts returns the first of n free ports on 127.0.0.1 in a row. It returns a port again
-// only after all others, and to one process of a user only, until that ends.
+// FreePorts returns the first of n consecutive free ports on 127.0.0.1. It returns a port
+// again only after all others, and to only one process of a user at a time.
 func FreePorts(n int) (first int, err error) {
 	for range freePorts { // another process may have claimed hundreds in a row
 		end := int(nextPort.Add(uint32(n)) % freePorts)
 		if end < n {
-			continue // the row would wrap
+			continue // the row would wrap around
 		}
 		first = firstFreePort + end - n
 		err = nil
@@ -83,7 +83,7 @@ func CheckPort(port int) error {
 	}
 	err := listen(port)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("port %d on 127.0.0.1 is taken: stop what listens there, or choose another port", port)
+		return fmt.Errorf("port %d on 127.0.0.1 is in use: stop the process that listens on it, or choose another port", port)
 	}
 	if err != nil {
 		return fmt.Errorf("listen on port %d of 127.0.0.1: %w", port, err)
@@ -91,26 +91,26 @@ func CheckPort(port int) error {
 	return nil
 }
 
-// tryFork has package os find out whether it can start processes with a descriptor, for which
-// it starts one without the lock, before the first that it is asked for.
+// tryFork makes package os find out whether it can start processes with a descriptor. Package
+// os starts one without the lock to find out, before the first process that it is asked for.
 var tryFork = sync.OnceFunc(func() {
 	if p, err := os.FindProcess(os.Getpid()); err == nil {
 		_ = p.Release()
 	}
 })
 
-// listen listens on a port for a moment, in which no process is started: a child has the
-// sockets of its parent until it executes its program, and would keep the port taken when
-// listen has returned.
+// listen listens on a port for a moment, during which no process is started: a child has
+// the sockets of its parent until it executes its program, and would keep the port in use
+// after listen has returned.
 func listen(port int) error {
 	tryFork()
-	syscall.ForkLock.RLock() // not package net, which on some systems locks it too
+	syscall.ForkLock.RLock() // not package net, which locks it too on some systems
 	defer syscall.ForkLock.RUnlock()
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		return err
 	}
-	err = syscall.SetsockoptInt(socket, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1) // as package net
+	err = syscall.SetsockoptInt(socket, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1) // like package net
 	if err == nil {
 		err = syscall.Bind(socket, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
 	}

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// otherProcess makes the test binary the other process, which tries the port first that
-// the variable names.
+// otherProcess is the variable that makes the test binary the other process. It names
+// the port that the process tries first.
 const otherProcess = "TANDEM_TEST_PORT"
 
 func TestAPortIsReturnedToOneProcessOnly(t *testing.T) {

@@ -28,28 +28,27 @@ const (
 	pgSuperuser = "postgres"
 	pgReadyPoll = 50 * time.Millisecond
 
-	// pgFreeTimeout bounds the end of a server whose supervisor was killed: in an immediate
-	// shutdown its sessions have five seconds.
+	// pgFreeTimeout bounds the shutdown of a server whose supervisor was killed: in an
+	// immediate shutdown its sessions have five seconds.
 	pgFreeTimeout = 8 * time.Second
 )
 
-// PostgresConfig sets up a [Postgres]. A field left at zero takes the default
-// named beside it.
+// PostgresConfig is the configuration of a [Postgres].
 type PostgresConfig struct {
 	// Name is the name of the process. Defaults to postgres.
 	Name string
 
 	// Dir holds the server's data, in Dir/postgres, and its password, in Dir/pgpass.
 	// Required; a [Deployment] sets it; created if missing. If root starts the server and
-	// the account that it runs as cannot enter Dir, Dir/postgres is a link to a folder
+	// the account that runs it cannot enter Dir, Dir/postgres is a link to a folder
 	// elsewhere.
 	Dir string
 
-	// Port is the port on 127.0.0.1. Defaults to a free one, which stays the same.
+	// Port is the port on 127.0.0.1. Defaults to a free one, which does not change.
 	Port int
 
-	// BinDir is the folder with initdb, pg_ctl and postgres. Defaults to that
-	// of TANDEM_PG_BIN, then to what [pgbin.Find] returns, which may download them.
+	// BinDir is the folder of initdb, pg_ctl and postgres. Defaults to TANDEM_PG_BIN,
+	// then to the result of [pgbin.Find], which may download them.
 	BinDir string
 
 	// Database is the name of the database and of the role that owns it.
@@ -62,8 +61,8 @@ type PostgresConfig struct {
 	// Grace bounds a fast shutdown, and then an immediate one. Defaults to 1 s.
 	Grace time.Duration
 
-	// StartTimeout bounds a start with the recovery after a crash, and then the creation
-	// of the database, but not the download of the programs. Defaults to 60 s.
+	// StartTimeout bounds a start, including the recovery after a crash, and then the
+	// creation of the database, but not the download of the programs. Defaults to 60 s.
 	StartTimeout time.Duration
 }
 
@@ -75,9 +74,9 @@ func (c PostgresConfig) withDefaults() PostgresConfig {
 	return c
 }
 
-// Postgres is a running PostgreSQL server that listens on 127.0.0.1 only, writes
-// its log to disk at each commit (fsync and synchronous_commit are on), and is restarted
-// when it dies. It is safe for concurrent use.
+// Postgres is a running PostgreSQL server that listens on 127.0.0.1 only, writes its log
+// to disk at each commit (fsync and synchronous_commit are on), and is restarted when it
+// ends. It is safe for concurrent use.
 type Postgres struct {
 	cfg     PostgresConfig
 	bin     pgbin.Install
@@ -86,7 +85,7 @@ type Postgres struct {
 }
 
 // StartPostgres starts a server on the data in cfg.Dir, which it creates if missing, and
-// returns when the server answers. The error is one line: the cause, and what to do.
+// waits until the server answers. The error is one line: the cause, and what to do.
 func StartPostgres(ctx context.Context, sup *supervisor.Supervisor, cfg PostgresConfig) (*Postgres, error) {
 	p, err := startPostgres(ctx, sup, cfg, (*pgData).init)
 	if err != nil {
@@ -108,7 +107,7 @@ func StartPostgres(ctx context.Context, sup *supervisor.Supervisor, cfg Postgres
 }
 
 // startPostgres starts a server on the data in cfg.Dir, after prepare has created it, and
-// returns when the server answers.
+// waits until the server answers.
 func startPostgres(ctx context.Context, sup *supervisor.Supervisor, cfg PostgresConfig, prepare func(*pgData, context.Context, pgbin.Install) error) (*Postgres, error) {
 	cfg = cfg.withDefaults()
 	if cfg.Dir == "" {
@@ -187,10 +186,10 @@ func (p *Postgres) describe() supervisor.ProcessConfig {
 		Stage:   supervisor.StageServers,
 		Grace:   p.cfg.Grace,
 		Account: p.data.account,
-		// Fast first: sessions end, a checkpoint is written. Then immediate.
+		// Fast first: sessions end, and a checkpoint is written. Then immediate.
 		StopSignals: []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT},
 		DeathSignal: syscall.SIGQUIT,
-		// A server that pg_ctl restart has started is not our child.
+		// A server that pg_ctl restart has started is not a child of this process.
 		Before: func(ctx context.Context) { _ = p.data.waitUntilFree(ctx) },
 		After:  func(ctx context.Context) { p.data.end(ctx, p.cfg.Grace) },
 	}
@@ -208,8 +207,8 @@ func (p *Postgres) DataDir() string { return p.data.dir }
 // BinDir returns the folder of the server's programs, pg_ctl among them.
 func (p *Postgres) BinDir() string { return p.bin.Dir }
 
-// Psql returns the command line that opens the database: with the psql of the PATH, else
-// with the server's, which not every pinned build has.
+// Psql returns a command line that opens the database: with the psql of the PATH, or
+// else with the server's, which not every pinned build has.
 func (p *Postgres) Psql() string {
 	program := "psql"
 	if _, err := exec.LookPath(program); err != nil {
@@ -223,12 +222,11 @@ func (p *Postgres) Psql() string {
 // Version returns the server's major version, at least [pgbin.MinMajor].
 func (p *Postgres) Version() int { return p.bin.Major }
 
-// URL returns the URL that connects to the database as the role that owns it. It has the
-// name of the password file instead of the password, so it can be printed and logged.
+// URL returns the URL of the database as the role that owns it. It has the name of the
+// password file instead of the password, so it can be printed and logged.
 func (p *Postgres) URL() string { return p.url(p.cfg.Database, p.cfg.Database) }
 
-// AdminURL returns the URL that connects to a database as the superuser, likewise without
-// password.
+// AdminURL returns the URL of a database as the superuser, also without the password.
 func (p *Postgres) AdminURL(database string) string { return p.url(pgSuperuser, database) }
 
 func (p *Postgres) url(role, database string) string {
@@ -243,18 +241,18 @@ func (p *Postgres) url(role, database string) string {
 }
 
 // escapeValue escapes the name of a file for the query of a URL. Slashes stay readable, and a
-// blank becomes %20, since libpq does not decode a plus.
+// blank becomes %20, because libpq does not decode a plus.
 func escapeValue(s string) string {
 	return strings.NewReplacer("%2F", "/", "+", "%20").Replace(url.QueryEscape(s))
 }
 
-// Crash ends the server as a loss of power does, by an immediate shutdown (pg_ctl -m
-// immediate), and returns when it answers again.
+// Crash ends the server like a loss of power, by an immediate shutdown (pg_ctl -m
+// immediate), and waits until it answers again.
 func (p *Postgres) Crash(ctx context.Context) error {
 	return p.restart(ctx, syscall.SIGQUIT)
 }
 
-// Restart ends the server by a fast shutdown and returns when it answers again.
+// Restart ends the server by a fast shutdown and waits until it answers again.
 func (p *Postgres) Restart(ctx context.Context) error {
 	return p.restart(ctx, syscall.SIGINT)
 }
@@ -274,12 +272,12 @@ func (p *Postgres) restart(ctx context.Context, sig syscall.Signal) error {
 	return p.WaitUntilReady(ctx)
 }
 
-// Stop ends the server for good: by a fast shutdown, then by an immediate one.
+// Stop stops the server permanently: by a fast shutdown, then by an immediate one.
 func (p *Postgres) Stop(ctx context.Context) {
 	p.process.Stop(ctx)
 }
 
-// WaitUntilReady returns when the server answers. If the server cannot start, the error
+// WaitUntilReady waits until the server answers. If the server cannot start, the error
 // has the cause.
 func (p *Postgres) WaitUntilReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
@@ -318,8 +316,8 @@ func (p *Postgres) asSuperuser(ctx context.Context, do func(*pgx.Conn) error) er
 	return do(conn)
 }
 
-// whyDead returns the cause from the server's log, and whether it is fatal. A cause that
-// passes is not: the processes of a server that was killed need a moment to end.
+// whyDead returns the cause from the server's log, and whether it is fatal. A temporary
+// cause is not: the processes of a killed server need a moment to end.
 func (p *Postgres) whyDead() (reason string, fatal bool) {
 	lines := p.process.LogTail()
 	var hint string
@@ -342,13 +340,13 @@ func (p *Postgres) whyDead() (reason string, fatal bool) {
 	case strings.Contains(reason, "pre-existing shared memory block"):
 		return reason, false
 	case strings.Contains(reason, "could not create any TCP/IP sockets"):
-		return fmt.Sprintf("port %d on 127.0.0.1 is taken: stop what listens there, or choose another port", p.cfg.Port), true
+		return fmt.Sprintf("port %d on 127.0.0.1 is in use: stop the process that listens on it, or choose another port", p.cfg.Port), true
 	case strings.Contains(strings.Join(lines, "\n"), "No space left on device"):
 		return fmt.Sprintf("no space left on the disk of %s: make room, then start again", p.data.dir), true
 	case reason == "" && len(lines) > 0:
 		reason = lines[len(lines)-1]
 	case reason == "":
-		reason = "it ended and logged nothing"
+		reason = "it ended without a log message"
 	}
 	if hint != "" {
 		reason += " (" + hint + ")"
@@ -356,15 +354,16 @@ func (p *Postgres) whyDead() (reason string, fatal bool) {
 	return supervisor.Shorten(reason) + "; its log is " + p.process.LogFile() + ", `make clean` removes the data", true
 }
 
-// createDatabase creates the role and the database where they are missing.
+// createDatabase creates the role and the database if they are missing.
 func (p *Postgres) createDatabase(ctx context.Context) error {
 	name := pgx.Identifier{p.cfg.Database}.Sanitize()
 	return p.asSuperuser(ctx, func(conn *pgx.Conn) error {
 		for _, s := range []struct{ what, sql, exists string }{
 			{"create role", "create role " + name + " login password '" + p.data.password + "'", "42710"}, // duplicate_object
 			{"create database", "create database " + name + " owner " + name, "42P04"},                    // duplicate_database
-			// By default a role's tables go into the schema of its name, if it exists, and
-			// role tandem would find schema tandem, which is for Tandem's own tables.
+			// By default a role's tables are created in the schema with its name, if it
+			// exists, and role tandem would find schema tandem, which is for Tandem's own
+			// tables.
 			{"set search path of role", "alter role " + name + " set search_path = public", ""},
 		} {
 			if _, err := conn.Exec(ctx, s.sql); err != nil && !hasCode(err, s.exists) {
@@ -380,8 +379,8 @@ func hasCode(err error, code string) bool {
 	return errors.As(err, &pgErr) && pgErr.Code == code
 }
 
-// isAnswer reports whether the server refused a request, other than because it is starting
-// or ending (class 57).
+// isAnswer reports whether the server rejected a request, other than because it is
+// starting or ending (class 57).
 func isAnswer(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && !strings.HasPrefix(pgErr.Code, "57")

@@ -21,8 +21,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest"
 )
 
-// openDir is a temporary folder that the account which PostgreSQL runs as may
-// enter; t.TempDir is closed to it.
+// openDir returns a temporary folder that the account which runs PostgreSQL may enter;
+// it cannot enter t.TempDir.
 func openDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tandem-local-") //nolint:usetesting // see above
@@ -141,8 +141,8 @@ func TestPostgresComesBackAfterKillAndCrash(t *testing.T) {
 	if err := p.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// A killed one leaves its lock file behind, here with the number of a process
-	// that is alive: ours.
+	// A killed server leaves its lock file, here with the pid of a running process:
+	// this one.
 	pid := p.Process().Pid()
 	if err := p.Process().Kill(9); err != nil {
 		t.Fatal(err)
@@ -228,7 +228,7 @@ func TestPostgresSaysWhatIsWrongInOneLine(t *testing.T) {
 		{
 			name: "taken port",
 			cfg:  devcluster.PostgresConfig{Port: taken.Addr().(*net.TCPAddr).Port},
-			want: "is taken: stop what listens there",
+			want: "is in use: stop the process that listens on it",
 		},
 		{
 			name: "setting that does not exist",

@@ -30,8 +30,8 @@ type Replicated struct {
 	lost             *Postgres // the former primary
 }
 
-// startReplicated starts both servers and returns when the standby follows. They need a
-// folder each; their names default to postgres and standby.
+// startReplicated starts both servers and waits until the standby follows. Each needs a
+// folder; their names default to postgres and standby.
 func startReplicated(ctx context.Context, sup *supervisor.Supervisor, primary, standby PostgresConfig) (*Replicated, error) {
 	p, err := StartPostgres(ctx, sup, primary)
 	if err != nil {
@@ -62,8 +62,8 @@ func (r *Replicated) Standby() *Postgres {
 	return r.standby
 }
 
-// URL returns the URL that connects to the server that accepts writes, as the role that owns
-// the database. It stays the same over failovers, and has no password.
+// URL returns the URL of the server that accepts writes, as the role that owns the database.
+// It does not change in failovers, and has no password.
 func (r *Replicated) URL() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -102,7 +102,7 @@ func (r *Replicated) follow(ctx context.Context, conninfo, done string) error {
 	if s == nil {
 		return errNoStandby
 	}
-	// The password in it is letters and digits.
+	// The password in it consists of letters and digits.
 	err := s.admin(ctx, "alter system set primary_conninfo = '"+strings.ReplaceAll(conninfo, "'", "''")+"'", "select pg_catalog.pg_reload_conf()")
 	if err == nil {
 		err = s.until(ctx, done)
@@ -113,7 +113,7 @@ func (r *Replicated) follow(ctx context.Context, conninfo, done string) error {
 	return nil
 }
 
-// CatchUp returns when the standby has applied all present commits.
+// CatchUp waits until the standby has applied all current commits.
 func (r *Replicated) CatchUp(ctx context.Context) error {
 	p, s := r.Primary(), r.Standby()
 	if s == nil {
@@ -128,11 +128,11 @@ func (r *Replicated) CatchUp(ctx context.Context) error {
 	return s.until(ctx, "select pg_catalog.pg_last_wal_replay_lsn() >= '"+at+"'::pg_lsn")
 }
 
-// LosePrimary kills the primary with SIGKILL, for good. Commits are lost when the standby is
-// promoted without them.
+// LosePrimary kills the primary with SIGKILL, permanently. Commits are lost when the standby
+// is promoted without them.
 func (r *Replicated) LosePrimary() { r.Primary().process.Destroy() }
 
-// Promote makes the standby the primary and returns when it accepts writes.
+// Promote promotes the standby to primary and waits until it accepts writes.
 func (r *Replicated) Promote(ctx context.Context) error {
 	s := r.Standby()
 	if s == nil {
@@ -150,9 +150,9 @@ func (r *Replicated) Promote(ctx context.Context) error {
 	return nil
 }
 
-// FailBack loses the present primary and starts the one that was lost before it again, with
-// what it had then: it is the primary once more, on its own timeline, and no server has what
-// was committed in between.
+// FailBack loses the current primary and starts the one that was lost before it again, with
+// the data that it had then: it is the primary again, on its own timeline, and no server has
+// the commits made in between.
 func (r *Replicated) FailBack(ctx context.Context) error {
 	r.mu.Lock()
 	p, former := r.primary, r.lost
@@ -173,8 +173,8 @@ func (r *Replicated) FailBack(ctx context.Context) error {
 	return nil
 }
 
-// Rejoin makes the lost server the standby of the present primary, at its old address, with a
-// copy of the data.
+// Rejoin starts the lost server as the standby of the current primary, at its old address,
+// with a copy of the data.
 func (r *Replicated) Rejoin(ctx context.Context) error {
 	r.mu.Lock()
 	p, lost := r.primary, r.lost
@@ -192,7 +192,7 @@ func (r *Replicated) Rejoin(ctx context.Context) error {
 	return nil
 }
 
-// startStandby starts a server on a new copy of the primary's data and returns when it
+// startStandby starts a server on a new copy of the primary's data and waits until it
 // follows.
 func startStandby(ctx context.Context, sup *supervisor.Supervisor, primary *Postgres, cfg PostgresConfig) (*Postgres, error) {
 	cfg = cfg.withDefaults()
@@ -235,7 +235,7 @@ func (d *pgData) copyOf(ctx context.Context, primary *Postgres, name string) err
 		"--create-slot", "--slot="+slot(name), "--dbname="+primary.conninfo(name))
 	cmd.Dir = fresh
 	cmd.Env = d.env()
-	cmd.SysProcAttr = supervisor.Attributes(0, d.account) // no death signal: this thread may end before
+	cmd.SysProcAttr = supervisor.Attributes(0, d.account) // no death signal, because this thread may end first
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("pg_basebackup: %w: %s", err, initdbReason(string(out)))
 	}
@@ -264,7 +264,7 @@ func (p *Postgres) admin(ctx context.Context, statements ...string) error {
 	})
 }
 
-// until returns when the query returns true.
+// until waits until the query returns true.
 func (p *Postgres) until(ctx context.Context, query string) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StartTimeout)
 	defer cancel()

@@ -8,12 +8,12 @@ import (
 )
 
 const (
-	// retryTimeout is how long something may fail while a server is killed again and
-	// again: each start takes a second, and recovery.
+	// retryTimeout bounds the retries while a server is killed repeatedly: each start
+	// takes a second, and recovery.
 	retryTimeout = 30 * time.Second
 
-	// maxAttempts is how often something may fail on a server that stays up: its clients
-	// need a moment to connect again.
+	// maxAttempts bounds the attempts on a server that stays up: its clients need a
+	// moment to reconnect.
 	maxAttempts    = 5
 	retryDelay     = 200 * time.Millisecond
 	attemptTimeout = 20 * time.Second
@@ -36,7 +36,7 @@ func (d *Deployment) RetryDatabase(ctx context.Context, do func(context.Context)
 }
 
 // RetryStreams is [Deployment.RetryDatabase] for NATS. If several servers share the streams,
-// only the time bounds the attempts, since electing a leader takes some.
+// only the time bounds the attempts, because electing a leader takes several.
 func (d *Deployment) RetryStreams(ctx context.Context, do func(context.Context) error) error {
 	servers := make([]server, len(d.NATS))
 	for i, n := range d.NATS {

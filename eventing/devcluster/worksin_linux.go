@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// worksIn says whether a process has dir as its working directory, as a
-// PostgreSQL server has its data folder.
+// worksIn reports whether dir is the working directory of a process, like the data
+// folder is that of a PostgreSQL server.
 func worksIn(pid int, dir string) bool {
 	cwd, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/cwd")
 	return err == nil && cwd == dir

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// worksIn says whether a process is a PostgreSQL server that was told to work on
-// dir.
+// worksIn reports whether a process is a PostgreSQL server that was started with the
+// data folder dir.
 func worksIn(pid int, dir string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()

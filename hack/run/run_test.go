@@ -308,7 +308,7 @@ func TestWhatCannotStartIsSaidInOneLine(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"taken port", nil, "tandem: cluster east: port " + strconv.Itoa(ports+devcluster.PortStep) + " on 127.0.0.1 is taken: "},
+		{"taken port", nil, "tandem: cluster east: port " + strconv.Itoa(ports+devcluster.PortStep) + " on 127.0.0.1 is in use: "},
 		{"no such file", []string{"--ports", strconv.Itoa(freePorts(t)), "--input", "/nonexistent"}, "tandem: --input: open /nonexistent: no such file"},
 		{"wrong flag", []string{"--clusters", "9"}, "tandem: --clusters 9: want 2 to 3"},
 	} {

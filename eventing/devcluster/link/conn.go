@@ -10,37 +10,37 @@ import (
 )
 
 // bufferSize is the size of a piece without a tap, and ahead the number of pieces that
-// may be on their way in one direction. With a tap none are: what is sent behind a
-// frozen piece must stay with its sender, so that a server blocks while it writes.
+// may be in flight in one direction. With a tap none are: bytes sent after a frozen
+// piece must stay with their sender, so that a server blocks while it writes.
 const (
 	bufferSize = 16 << 10
 	ahead      = 256
 )
 
-// Tap follows one connection. Its methods are called by one goroutine for each
-// direction; those of both directions run at the same time.
+// Tap observes one connection. Its methods are called by one goroutine for each
+// direction; those of both directions run concurrently.
 type Tap interface {
-	// Read reads the next piece that an end has sent: the far one if back is true.
+	// Read reads the next piece that an end has sent: the far end if back is true.
 	Read(in *bufio.Reader, back bool) (piece []byte, err error)
 
-	// Pass is called right before a piece is delivered. If act is not nil, the first
-	// n bytes are delivered, act is called, and then the rest is delivered, unless
-	// act has frozen or cut the connection.
+	// Pass is called immediately before a piece is delivered. If act is not nil, the
+	// first n bytes are delivered, act is called, and then the rest is delivered,
+	// unless act has frozen or cut the connection.
 	Pass(piece []byte, back bool) (n int, act func(*Conn))
 }
 
 // Conn is a connection that crosses a link. It is safe for concurrent use.
 type Conn struct {
 	link *Link
-	tap  Tap // nil without one
+	tap  Tap // nil without a tap
 	near net.Conn
 
-	// Under the mutex of the link.
+	// Guarded by the mutex of the link.
 	far         net.Conn // nil until it is connected
 	frozen, cut bool
 }
 
-// Freeze stops both directions where they are.
+// Freeze stops both directions.
 func (c *Conn) Freeze() { c.set(func() { c.frozen = true }) }
 
 // Thaw undoes [Conn.Freeze].
@@ -86,8 +86,8 @@ func (c *Conn) join(far net.Conn) bool {
 	return true
 }
 
-// wait waits until one direction flows. It returns the condition of the link, and
-// false if the connection is cut.
+// wait waits until one direction flows. It returns the condition of the link, and false
+// if the connection is cut.
 func (c *Conn) wait(back bool) (Condition, bool) {
 	for {
 		c.link.mu.Lock()
@@ -104,13 +104,13 @@ func (c *Conn) wait(back bool) (Condition, bool) {
 	}
 }
 
-// piece is some bytes on their way.
+// piece is a number of bytes in flight.
 type piece struct {
 	data []byte
 	due  time.Time
 }
 
-// pump carries what from sends to to, until one of them ends.
+// pump copies from from to to, until one of them ends.
 func (c *Conn) pump(to, from net.Conn, back bool) {
 	pieces := make(chan piece, ahead)
 	if c.tap != nil {
@@ -162,7 +162,7 @@ func (c *Conn) read(in *bufio.Reader, back bool) ([]byte, error) {
 	return data, err
 }
 
-// due returns when a piece of some bytes that is read now arrives.
+// due returns when a piece of size bytes that is read now arrives.
 func (c *Conn) due(size int, back bool) time.Time {
 	c.link.mu.Lock()
 	now := c.link.now
@@ -186,7 +186,7 @@ func (c *Conn) due(size int, back bool) time.Time {
 	return due
 }
 
-// deliver delivers a piece, and reports whether the connection goes on.
+// deliver delivers a piece, and reports whether the connection continues.
 func (c *Conn) deliver(to net.Conn, p piece, back bool) bool {
 	time.Sleep(time.Until(p.due))
 	now, flows := c.wait(back)

@@ -1,7 +1,7 @@
-// Package link puts a network between two processes of one machine: a proxy for
-// TCP that can be cut, silenced, delayed and made to lose or reset what crosses
-// it, and healed again. A [Tap] follows the protocol of a connection and acts at
-// a chosen byte of a chosen message.
+// Package link simulates a network between two processes of one machine: a proxy for
+// TCP that can be cut, silenced and delayed, can lose or reset its traffic, and can be
+// healed again. A [Tap] parses the protocol of a connection and acts at a chosen byte
+// of a chosen message.
 //
-// All devclusters, chaos runs, drills and tests go through this one proxy.
+// All devclusters, chaos runs, drills and tests use this proxy.
 package link

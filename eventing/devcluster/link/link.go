@@ -17,25 +17,26 @@ type Condition struct {
 	// Cut resets the connections and accepts no others.
 	Cut bool
 
-	// Silent drops everything in both directions, the end of a connection too: as
-	// when a data centre loses its power. SilentBack drops what the far end sends.
+	// Silent drops everything in both directions, including the end of a connection,
+	// like a data centre that loses power. SilentBack drops everything that the far end
+	// sends.
 	Silent, SilentBack bool
 
-	// Delay is the time that each direction takes.
+	// Delay is the latency of each direction.
 	Delay time.Duration
 
 	// Rate is how many bytes a second each direction carries, of all connections together; 0
-	// for any number.
+	// means no limit.
 	Rate int
 
-	// Loss is the share of pieces that arrive when TCP would have sent them again,
-	// and Resets that of those in the middle of which the connection is reset. From
-	// 0 to 1.
+	// Loss is the share of pieces that arrive when TCP would have retransmitted them,
+	// and Resets the share of pieces in the middle of which the connection is reset.
+	// From 0 to 1.
 	Loss, Resets float64
 }
 
 const (
-	// retransmission is about how long TCP takes to notice a lost packet.
+	// retransmission is approximately how long TCP takes to detect a lost packet.
 	retransmission = 200 * time.Millisecond
 
 	dialTimeout = 2 * time.Second
@@ -44,23 +45,23 @@ const (
 // Link carries connections between processes. It is healthy at first. It is safe for
 // concurrent use.
 type Link struct {
-	newTap func() Tap // nil without one
+	newTap func() Tap // nil without a tap
 
 	there, back atomic.Int64
 
 	mu        sync.Mutex
 	now       Condition
-	free      [2]time.Time  // when what was sent there and back has left, with a Rate
+	free      [2]time.Time  // when the bytes sent there and back have left, with a Rate
 	changed   chan struct{} // closed whenever the link or one of its connections changes
 	conns     map[*Conn]bool
-	listeners map[string]net.Listener // by target, or several with commas between
+	listeners map[string]net.Listener // by target, or several separated by commas
 	closed    bool
 }
 
-// New returns a link that connects nothing yet.
+// New returns a link without connections.
 func New() *Link { return NewTapped(nil) }
 
-// NewTapped returns a link that asks newTap for a [Tap] for each connection.
+// NewTapped returns a link that calls newTap for each connection.
 func NewTapped(newTap func() Tap) *Link {
 	return &Link{
 		newTap: newTap, changed: make(chan struct{}),
@@ -87,22 +88,22 @@ func (l *Link) Cut() { l.Set(Condition{Cut: true}) }
 // Heal makes the link healthy.
 func (l *Link) Heal() { l.Set(Condition{}) }
 
-// notify wakes all that wait for a change. The caller holds mu.
+// notify wakes all goroutines that wait for a change. The caller holds mu.
 func (l *Link) notify() {
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
-// Bytes returns how many bytes have crossed the link: those sent by the ends that
-// connected, and those sent back.
+// Bytes returns how many bytes have crossed the link: those sent by the connecting
+// ends, and those sent back.
 func (l *Link) Bytes() (there, back int64) { return l.there.Load(), l.back.Load() }
 
-// Listen returns an address on 127.0.0.1 from which connections cross the link to
-// the target, another address. The address of a target stays the same.
+// Listen returns an address on 127.0.0.1 from which connections cross the link to the
+// target, another address. The address of a target does not change.
 func (l *Link) Listen(target string) (address string, err error) { return l.ListenAny(target) }
 
-// ListenAny is [Link.Listen] with several targets, as a Service of Kubernetes has: each
-// connection goes to the next one that accepts it, and stays there.
+// ListenAny is [Link.Listen] with several targets, like a Service of Kubernetes: each
+// connection is made to the next target that accepts it, and stays there.
 func (l *Link) ListenAny(targets ...string) (address string, err error) {
 	name := strings.Join(targets, ",")
 	l.mu.Lock()
@@ -121,12 +122,12 @@ func (l *Link) ListenAny(targets ...string) (address string, err error) {
 	return listener.Addr().String(), nil
 }
 
-// URL returns a URL that reaches its hosts, which may be several with commas between,
-// over the link.
+// URL returns a URL that reaches the hosts of target, which may be several separated by
+// commas, over the link.
 func (l *Link) URL(target string) (string, error) { return MapHosts(target, l.Listen) }
 
-// MapHosts returns a URL with other hosts. There may be several, with commas between,
-// as in those of PostgreSQL.
+// MapHosts returns a URL with other hosts. There may be several, separated by commas,
+// as in PostgreSQL's URLs.
 func MapHosts(target string, other func(host string) (string, error)) (string, error) {
 	scheme, rest, ok := strings.Cut(target, "://")
 	if !ok {

@@ -21,7 +21,7 @@ const (
 	silence = 100 * time.Millisecond
 )
 
-// echo starts a server that returns each line that it is sent.
+// echo starts a server that returns each line that it receives.
 func echo(t *testing.T) (address string) {
 	t.Helper()
 
@@ -63,7 +63,7 @@ func listen(t *testing.T, l *link.Link, target string) (address string) {
 	return address
 }
 
-// client is one that speaks lines.
+// client sends and receives lines.
 type client struct {
 	net.Conn
 	lines *bufio.Reader

@@ -10,13 +10,13 @@ import (
 	"github.com/tandem-fn/tandem/eventing/internal/eventtest/patience"
 )
 
-// requestTimeout bounds one request of a test. A server of the test's process that waits for
-// the processor answers late, not never.
+// requestTimeout bounds one request of a test. A server in the test's process that waits for
+// CPU time answers late.
 const requestTimeout = time.Minute
 
-// JetStream returns the JetStream of nats.go at a URL, connected until the test ends. It
-// connects again after the connection is lost, and after a server that does not answer in
-// time. A request without a deadline has a minute.
+// JetStream returns the JetStream API of nats.go at a URL, connected until the test ends.
+// It reconnects after the connection is lost, and after a server did not answer in time.
+// A request without a deadline has a minute.
 func JetStream(tb testing.TB, url string) natsjs.JetStream {
 	tb.Helper()
 

@@ -17,12 +17,11 @@ import (
 
 // Cluster is NATS servers joined by routes.
 type Cluster struct {
-	// Servers are all servers, also those that are stopped.
+	// Servers are all servers, including stopped ones.
 	Servers []*Server
 }
 
-// StartCluster starts three servers that share one JetStream, and returns when it has a
-// leader.
+// StartCluster starts three servers that share one JetStream, and waits for a leader.
 func StartCluster(tb testing.TB) *Cluster {
 	tb.Helper()
 
@@ -32,8 +31,8 @@ func StartCluster(tb testing.TB) *Cluster {
 }
 
 // StartSuperCluster starts clusters of three servers each, which gateways join into one
-// JetStream, and returns when it has a leader. The gateways cross the link. A stream's
-// placement selects its cluster.
+// JetStream, and waits for a leader. The gateways cross the link. A stream's placement
+// selects its cluster.
 func StartSuperCluster(tb testing.TB, names ...string) ([]*Cluster, *link.Link) {
 	tb.Helper()
 
@@ -46,8 +45,8 @@ func StartSuperCluster(tb testing.TB, names ...string) ([]*Cluster, *link.Link) 
 		remotes[i] = &server.RemoteGatewayOpts{Name: name}
 		for range size {
 			port := freePort(tb)
-			// Servers announce the addresses that they advertise, so that none finds
-			// a way around the link.
+			// Servers announce the addresses that they advertise, so that none finds a
+			// way around the link.
 			address := listen(tb, between, port)
 			ports[i] = append(ports[i], port)
 			through[i] = append(through[i], address)
@@ -70,8 +69,8 @@ func StartSuperCluster(tb testing.TB, names ...string) ([]*Cluster, *link.Link) 
 	return clusters, between
 }
 
-// StartDomains starts two servers, each with a JetStream domain of its own; the second is a
-// leaf node of the first. Their connection crosses the link.
+// StartDomains starts two servers, each with its own JetStream domain; the second is a leaf
+// node of the first. Their connection crosses the link.
 func StartDomains(tb testing.TB, first, second string) (*Server, *Server, *link.Link) {
 	tb.Helper()
 
@@ -95,8 +94,8 @@ func StartDomains(tb testing.TB, first, second string) (*Server, *Server, *link.
 	return hub, leaf, between
 }
 
-// awaitDomain waits until a server answers for a domain: what its other server answers to
-// is known a moment after the two are connected.
+// awaitDomain waits until a server answers for a domain: it learns the domain of the
+// other server a moment after the two are connected.
 func awaitDomain(tb testing.TB, s *Server, domain string) {
 	tb.Helper()
 
@@ -133,7 +132,7 @@ func startCluster(tb testing.TB, name string, size int, join func(n int, o *serv
 	return c
 }
 
-// URL returns the URLs of all servers, with commas between.
+// URL returns the URLs of all servers, separated by commas.
 func (c *Cluster) URL() string {
 	urls := make([]string, len(c.Servers))
 	for i, s := range c.Servers {
@@ -161,8 +160,8 @@ func (c *Cluster) Leader(tb testing.TB, stream string) (leader *Server, others [
 	return leader, others
 }
 
-// awaitLeader returns when the servers have a leader that knows all of them, and all know
-// what it knows.
+// awaitLeader waits until the servers have a leader that knows all of them, and all are
+// up to date with it.
 func awaitLeader(tb testing.TB, servers []*Server) {
 	tb.Helper()
 

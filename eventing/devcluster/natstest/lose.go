@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// Losing is an address of a server that loses one request on the way, as a change of
-// leader does: the request is never answered, not even with an error.
+// Losing is an address of a server that loses one request, like a change of leader: the
+// request is never answered, not even with an error.
 type Losing struct {
 	target, subject string
 	listener        net.Listener
@@ -45,7 +45,7 @@ func (s *Server) LoseOne(tb testing.TB, subject string) *Losing {
 // URL returns the address for clients.
 func (l *Losing) URL() string { return "nats://" + l.listener.Addr().String() }
 
-// Seen returns how many messages with the subject were sent, the lost one included.
+// Seen returns how many messages with the subject were sent, including the lost one.
 func (l *Losing) Seen() int { return int(l.seen.Load()) }
 
 func (l *Losing) carry(client net.Conn) {
@@ -74,8 +74,8 @@ func (l *Losing) carry(client net.Conn) {
 	}
 }
 
-// readCommand reads one command of a client, with the payload of one that publishes
-// and its subject.
+// readCommand reads one command of a client. If it publishes, it is read with the
+// payload and the subject.
 func readCommand(r *bufio.Reader) (subject string, command []byte, err error) {
 	line, err := r.ReadBytes('\n')
 	if err != nil {
@@ -85,7 +85,7 @@ func readCommand(r *bufio.Reader) (subject string, command []byte, err error) {
 	if len(fields) < 3 || !bytes.EqualFold(fields[0], []byte("PUB")) && !bytes.EqualFold(fields[0], []byte("HPUB")) {
 		return "", line, nil
 	}
-	size, err := strconv.Atoi(string(fields[len(fields)-1])) // of HPUB headers and data
+	size, err := strconv.Atoi(string(fields[len(fields)-1])) // HPUB has the sizes of headers and data
 	if err != nil {
 		return "", nil, err
 	}

@@ -1,7 +1,7 @@
-// Package natstest runs NATS servers with JetStream inside a test's process,
-// with their files in a folder of the test: one alone, clusters, clusters joined
-// by gateways, and domains joined by leaf nodes. It can stop and restart
-// servers, and cut the links between clusters.
+// Package natstest runs NATS servers with JetStream inside a test's process, with their
+// files in a folder of the test: a single server, clusters, clusters joined by
+// gateways, and domains joined by leaf nodes. It can stop and restart servers, and cut
+// the links between clusters.
 package natstest
 
 import (
@@ -24,21 +24,21 @@ const startTimeout = 60 * time.Second
 type Server struct {
 	dir  string
 	port int
-	join func(*server.Options) // nil for a server alone with usual options
+	join func(*server.Options) // nil for a single server with usual options
 
 	mu      sync.Mutex
 	running *server.Server
-	options *server.Options // that it was started with
+	options *server.Options // of the latest start
 }
 
-// Start runs a server alone until the test ends.
+// Start runs a single server until the test ends.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
 
 	return start(tb, freePort(tb), nil)
 }
 
-// StartWith runs a server alone with other options until the test ends.
+// StartWith runs a single server with other options until the test ends.
 func StartWith(tb testing.TB, change func(*server.Options)) *Server {
 	tb.Helper()
 
@@ -54,7 +54,7 @@ func start(tb testing.TB, port int, join func(*server.Options)) *Server {
 	return s
 }
 
-// URL returns the URL that clients connect to, also while the server is stopped.
+// URL returns the URL for clients, even while the server is stopped.
 func (s *Server) URL() string { return "nats://" + loopback(s.port) }
 
 // Running reports whether the server runs.
@@ -64,7 +64,7 @@ func (s *Server) Running() bool {
 	return s.running != nil
 }
 
-// Stop ends the server and returns when it has ended.
+// Stop stops the server and waits for its end.
 func (s *Server) Stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,7 +76,8 @@ func (s *Server) Stop() {
 	s.running = nil
 }
 
-// SetMaxPayload changes max_payload of the running server, which does not tell its clients.
+// SetMaxPayload changes max_payload of the running server, which does not inform its
+// clients.
 func (s *Server) SetMaxPayload(tb testing.TB, bytes int32) {
 	tb.Helper()
 
@@ -130,8 +131,8 @@ func (s *Server) leads(stream string) bool {
 	return s.running != nil && s.running.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream)
 }
 
-// current reports whether the server runs and knows what the leader of its
-// JetStream knows.
+// current reports whether the server runs and is up to date with the leader of its
+// JetStream.
 func (s *Server) current() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

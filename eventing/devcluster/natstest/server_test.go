@@ -87,7 +87,7 @@ func makeStream(t *testing.T, js natsjs.JetStream, cfg natsjs.StreamConfig) {
 	})
 }
 
-// publish tries until it is stored.
+// publish retries until the message is stored.
 func publish(t *testing.T, js natsjs.JetStream, subject string) {
 	t.Helper()
 

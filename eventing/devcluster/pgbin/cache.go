@@ -13,12 +13,11 @@ import (
 )
 
 const (
-	// lockPoll is how often a process looks whether another one has finished its
+	// lockPoll is the time between checks whether another process has finished its
 	// download.
 	lockPoll = 100 * time.Millisecond
 
-	// unfinished begins the names of files and folders that a download has not
-	// finished yet.
+	// unfinished is the prefix of files and folders of an unfinished download.
 	unfinished = "unfinished-"
 )
 
@@ -36,7 +35,7 @@ func (c Config) sayf(format string, args ...any) {
 	_, _ = fmt.Fprintf(c.Progress, "tandem: "+format+"\n", args...)
 }
 
-// cacheDir returns the folder of downloaded builds, which it makes.
+// cacheDir returns the folder of downloaded builds, which is created if missing.
 func (c Config) cacheDir() (string, error) {
 	dir := c.CacheDir
 	root := os.Geteuid() == 0
@@ -52,9 +51,9 @@ func (c Config) cacheDir() (string, error) {
 		dir = filepath.Join(parent, "tandem")
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("make the cache folder: %w", err)
+		return "", fmt.Errorf("create the cache folder: %w", err)
 	}
-	if root { // another account runs the server; a strict umask would keep it out
+	if root { // another account runs the server; a strict umask would deny it access
 		if err := os.Chmod(dir, 0o755); err != nil {
 			return "", fmt.Errorf("open the cache folder to others: %w", err)
 		}
@@ -66,7 +65,7 @@ func (c Config) cacheDir() (string, error) {
 // can be downloaded and starts.
 func findPinned(ctx context.Context, cfg Config, builds []Build, need string) (Install, error) {
 	if len(builds) == 0 {
-		return Install{}, fmt.Errorf("there is none for %s", here())
+		return Install{}, fmt.Errorf("there is no build for %s", here())
 	}
 	cache, err := cfg.cacheDir()
 	if err != nil {
@@ -94,7 +93,7 @@ func findPinned(ctx context.Context, cfg Config, builds []Build, need string) (I
 		err = fmt.Errorf("%s: %w", b.registry(), explain(err, cache))
 		failed = append(failed, err)
 		if ctx.Err() != nil || isFull(err) {
-			break // the next registry would not help
+			break // another registry would not help
 		}
 		cfg.sayf("downloading failed: %v", err)
 	}
@@ -110,8 +109,8 @@ func firstInstalled(ctx context.Context, cache string, builds []Build) (Install,
 	return Install{}, false
 }
 
-// installed returns the build in the cache; an error if it is not there or does
-// not start.
+// installed returns the build in the cache, or an error if it is missing or does not
+// start.
 func (b Build) installed(ctx context.Context, cache string) (Install, error) {
 	i := Install{Dir: filepath.Join(cache, b.name(), b.bin())}
 	var err error
@@ -122,7 +121,7 @@ func (b Build) installed(ctx context.Context, cache string) (Install, error) {
 	return i, err
 }
 
-// install downloads the build, unpacks it beside its place and moves it there.
+// install downloads the build, unpacks it beside its final folder and moves it there.
 func (b Build) install(ctx context.Context, cfg Config, cache string) (Install, error) {
 	fresh, err := b.fetch(ctx, cfg, cache)
 	if err != nil {
@@ -165,8 +164,8 @@ func (b Build) fetch(ctx context.Context, cfg Config, cache string) (string, err
 	return fresh, nil
 }
 
-// Verify downloads the build, compares its sum, unpacks it and looks for its
-// programs, which it does not start. It leaves nothing in the cache.
+// Verify downloads the build, compares its sum, unpacks it and checks that its programs
+// exist, without starting them. It leaves nothing in the cache.
 func Verify(ctx context.Context, cfg Config, b Build) error {
 	cfg = cfg.withDefaults()
 	cache, err := cfg.cacheDir()
@@ -195,8 +194,8 @@ func Verify(ctx context.Context, cfg Config, b Build) error {
 	return nil
 }
 
-// lockCache waits until no other process downloads. The system releases the lock
-// of a process that is killed.
+// lockCache waits until no other process downloads. The system releases the lock of a
+// process that is killed.
 func lockCache(ctx context.Context, cfg Config, cache string) (unlock func(), err error) {
 	file, err := os.OpenFile(filepath.Join(cache, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -225,15 +224,14 @@ func lockCache(ctx context.Context, cfg Config, cache string) (unlock func(), er
 	}
 }
 
-// removeUnfinished removes what downloads left that were killed. The caller holds
-// the lock.
+// removeUnfinished removes the files of killed downloads. The caller holds the lock.
 func removeUnfinished(cache string) {
 	left, err := filepath.Glob(filepath.Join(cache, unfinished+"*"))
 	if err != nil {
 		return
 	}
 	for _, name := range left {
-		_ = os.RemoveAll(name) // it only takes room
+		_ = os.RemoveAll(name) // it only wastes space
 	}
 }
 
@@ -241,10 +239,10 @@ func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// explain names the remedy where the system's message names none.
+// explain adds the remedy if the system's message has none.
 func explain(err error, cache string) error {
 	if isFull(err) {
-		return fmt.Errorf("no room: make 150 MB of room in %s, then start again: %w", cache, err)
+		return fmt.Errorf("no space left: free 150 MB in %s, then start again: %w", cache, err)
 	}
 	return err
 }

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// stallTimeout is how long a server may send nothing.
+	// stallTimeout is the longest time without data from a server.
 	stallTimeout = 30 * time.Second
 
 	// progressInterval is the time between two lines about a download.
@@ -31,8 +31,8 @@ const (
 
 var errStalled = fmt.Errorf("the server sent nothing for %s", stallTimeout)
 
-// download returns the name of a new file in the cache folder that holds the
-// build's archive, whose sum is the pinned one.
+// download downloads the build's archive, verifies its sum, and returns the name of the
+// new file in the cache folder.
 func (b Build) download(ctx context.Context, cfg Config, cache string) (name string, err error) {
 	address, err := b.address(ctx, cfg)
 	if err != nil {
@@ -62,8 +62,8 @@ func (b Build) download(ctx context.Context, cfg Config, cache string) (name str
 	return file.Name(), nil
 }
 
-// report writes a line about the download now and then until the returned
-// function is called.
+// report writes a line about the download periodically until the returned function is
+// called.
 func (c Config) report(b Build, received *atomic.Int64) (stop func()) {
 	const mega = 1e6
 	done, ended := make(chan struct{}), make(chan struct{})
@@ -91,8 +91,8 @@ func (c counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// get copies what the address serves to w. It fails if that is longer than limit
-// bytes, or if nothing arrives for a while.
+// get copies the body of the address to w. It fails if that is longer than limit bytes,
+// or if no data arrives for a while.
 func get(ctx context.Context, address string, w io.Writer, limit int64) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -101,7 +101,7 @@ func get(ctx context.Context, address string, w io.Writer, limit int64) error {
 
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return errors.New("the address is not a URL") // which may hold a password
+		return errors.New("the address is not a URL") // it may contain a password
 	}
 	req.Header.Set("Accept", "application/vnd.pypi.simple.v1+html, text/html;q=0.9, */*;q=0.1")
 	resp, err := http.DefaultClient.Do(req)
@@ -128,7 +128,7 @@ func get(ctx context.Context, address string, w io.Writer, limit int64) error {
 	return nil
 }
 
-// activeReader postpones a timer whenever something arrives.
+// activeReader postpones a timer whenever data arrives.
 type activeReader struct {
 	r     io.Reader
 	timer *time.Timer
@@ -142,7 +142,7 @@ func (a *activeReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// address returns where the build's archive is.
+// address returns the address of the build's archive.
 func (b Build) address(ctx context.Context, cfg Config) (string, error) {
 	if b.wheel == "" {
 		return strings.TrimSuffix(cfg.Maven, "/") + "/" + b.jar, nil

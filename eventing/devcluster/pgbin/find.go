@@ -15,21 +15,21 @@ import (
 	"strings"
 )
 
-// MinMajor is the oldest major version of PostgreSQL that Tandem works with.
+// MinMajor is the oldest major version of PostgreSQL that Tandem supports.
 const MinMajor = 15
 
 // ErrNotFound is returned if no usable server is installed and none can be
 // downloaded.
 var ErrNotFound = errors.New("no PostgreSQL server found")
 
-// Config tells [Find] where to look. The zero value finds the newest server.
+// Config is the configuration of [Find]. The zero value finds the newest server.
 type Config struct {
-	// BinDir is the only folder to look in. Defaults to TANDEM_PG_BIN; without it
-	// every folder where distributions put servers, then the cache.
+	// BinDir is the only folder to search. Defaults to TANDEM_PG_BIN; without it every
+	// folder in which distributions install servers, then the cache.
 	BinDir string
 
-	// Major is the only version that will do, for example that of an existing
-	// data folder. Defaults to any from MinMajor on.
+	// Major is the only accepted version, for example that of an existing data folder.
+	// Defaults to any from MinMajor on.
 	Major int
 
 	// CacheDir holds downloaded builds. Defaults to the user's cache; see the
@@ -60,8 +60,8 @@ type Install struct {
 // Program returns the file name of one of the programs.
 func (i Install) Program(name string) string { return filepath.Join(i.Dir, name) }
 
-// distributionDirs are where distributions put PostgreSQL's programs, as patterns
-// for [filepath.Glob]. hack/install.sh has the same list.
+// distributionDirs are the folders in which distributions install PostgreSQL's
+// programs, as patterns for [filepath.Glob]. hack/install.sh has the same list.
 var distributionDirs = []string{
 	"/usr/lib/postgresql/*/bin",              // Debian, Ubuntu
 	"/usr/pgsql-*/bin",                       // postgresql.org's packages for RHEL and Fedora
@@ -76,9 +76,9 @@ var distributionDirs = []string{
 	"/run/current-system/sw/bin", "/usr/bin", // NixOS; Fedora, Arch
 }
 
-// Find returns the programs of a server, downloading them if none is installed.
-// The error is one line that names what can be done, and wraps [ErrNotFound]; if
-// ctx has ended, it is that of ctx. It is safe for concurrent use, by several processes too.
+// Find returns the programs of a server, downloading them if none is installed. The error is
+// one line with the possible remedies, and wraps [ErrNotFound]; if ctx has ended, it is that
+// of ctx. Find is safe for concurrent use, including by several processes.
 func Find(ctx context.Context, cfg Config) (Install, error) {
 	cfg.BinDir = cmp.Or(cfg.BinDir, os.Getenv("TANDEM_PG_BIN"))
 	return find(ctx, cfg)
@@ -113,8 +113,8 @@ func find(ctx context.Context, cfg Config) (Install, error) {
 	return downloaded, nil
 }
 
-// findInstalled returns the newest usable server, and describes those that are of
-// another version.
+// findInstalled returns the newest usable server, and describes servers of another
+// version.
 func findInstalled(ctx context.Context, cfg Config) (best Install, others []string) {
 	for _, dir := range installedDirs(ctx, cfg.BinDir) {
 		major, err := majorIn(ctx, dir)
@@ -147,7 +147,7 @@ func installedDirs(ctx context.Context, bin string) []string {
 	for _, pattern := range distributionDirs {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
-			continue // the patterns are ours and well formed
+			continue // the patterns are constant and well formed
 		}
 		dirs = append(dirs, found...)
 	}
@@ -156,9 +156,9 @@ func installedDirs(ctx context.Context, bin string) []string {
 
 var versionLine = regexp.MustCompile(`^(?:postgres|initdb) \(PostgreSQL\) (\d+)`)
 
-// majorIn returns the major version of the server in a folder. It fails if there
-// is none, or only a part of it (a client's package), or if its programs do not
-// start, for example because libpq is missing.
+// majorIn returns the major version of the server in a folder. It fails if there is
+// none, or only a part of it (a client's package), or if its programs do not start, for
+// example because libpq is missing.
 func majorIn(ctx context.Context, dir string) (int, error) {
 	for _, name := range []string{"initdb", "pg_ctl", "postgres"} {
 		info, err := os.Stat(filepath.Join(dir, name))

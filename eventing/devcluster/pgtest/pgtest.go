@@ -1,9 +1,9 @@
 // Package pgtest starts real PostgreSQL servers for tests.
 //
-// The tests of a package share a server, which the first of them starts. Each has a database
-// and a role of its own, so that all can run in parallel and none sees another's rows,
-// counters or sessions. A test that restarts or stops the server has its own, with [Server],
-// or a primary with a standby, with [Replicated].
+// The tests of a package share a server, which the first of them starts. Each has its own
+// database and role, so that all can run in parallel and none sees another's rows, counters
+// or sessions. A test that restarts or stops the server has its own, with [Server], or a
+// primary with a standby, with [Replicated].
 //
 // No server, database or file outlives the test binary, however it ends: a small shell waits
 // for the end of a pipe that only the test binary holds, and then removes them.
@@ -65,8 +65,8 @@ var shared = sync.OnceValues(func() (*cluster, error) {
 })
 
 // URL returns the URL of a new, empty database on the shared server. Its role owns the
-// database, is no superuser, and belongs to this test only. Both are dropped when the test
-// ends.
+// database, is not a superuser, and belongs to this test only. Both are dropped when the
+// test ends.
 func URL(tb testing.TB) string {
 	tb.Helper()
 	c := use(tb)
@@ -78,8 +78,8 @@ func URL(tb testing.TB) string {
 }
 
 // Role creates another role, which may log in to a test's database and has no other
-// privilege, and returns the URL with it. The role is dropped when the test ends, with all
-// that it owns.
+// privilege, and returns the URL with it. The role is dropped when the test ends, with
+// everything that it owns.
 func Role(tb testing.TB, databaseURL string) string {
 	tb.Helper()
 	c := use(tb)
@@ -106,7 +106,7 @@ func Role(tb testing.TB, databaseURL string) string {
 }
 
 // SuperuserURL returns the URL with which the superuser logs in to a test's database, for
-// the work of an operator.
+// an operator's work.
 func SuperuserURL(tb testing.TB, databaseURL string) string {
 	tb.Helper()
 	u, err := url.Parse(databaseURL)
@@ -116,7 +116,7 @@ func SuperuserURL(tb testing.TB, databaseURL string) string {
 	return use(tb).server.AdminURL(strings.TrimPrefix(u.Path, "/"))
 }
 
-// template is a database that others are copied from.
+// template is a database that is copied.
 type template struct {
 	once sync.Once
 	name string
@@ -125,7 +125,7 @@ type template struct {
 
 // Copy returns the URL of a new database with the objects that build creates, for this test
 // only. Build is called once for each key in a test binary; the tests have copies, which are
-// quicker. Build may create objects in public and in new schemas.
+// faster. Build may create objects in public and in new schemas.
 func Copy(tb testing.TB, key string, build func(ctx context.Context, databaseURL string) error) string {
 	tb.Helper()
 	c := use(tb)
@@ -214,9 +214,9 @@ func start(ctx context.Context, dir string, standby bool) (*devcluster.Deploymen
 	return d, nil
 }
 
-// Dir creates a folder that every account may enter, as PostgreSQL must where root runs the
-// tests; t.TempDir is closed to others. It is removed when the test ends, at the latest when
-// the test binary ends.
+// Dir creates a folder that every account may enter, as PostgreSQL needs if root runs the
+// tests; other accounts cannot enter t.TempDir. It is removed when the test ends, or at the
+// latest when the test binary ends.
 func Dir(tb testing.TB) string {
 	tb.Helper()
 	dir, err := ProcessDir()
@@ -236,8 +236,8 @@ func use(tb testing.TB) *cluster {
 	return c
 }
 
-// newName returns a name for a database and its role that needs no quotes. It is the role's
-// password too: the server listens on this machine only, and ends.
+// newName returns a name for a database and its role that needs no quotes. It is also the
+// role's password: the server listens on this machine only, and ends with the tests.
 func newName() string {
 	return "t" + strings.ToLower(rand.Text())
 }
@@ -294,8 +294,8 @@ func (c *cluster) dropAtEnd(tb testing.TB, name string) {
 }
 
 // ProcessDir creates a folder that every account may enter and that is removed when this
-// process ends, however it ends: a shell, in a process group of its own, waits until the
-// pipe to it closes. Then it ends the servers that work in the folder, and removes it.
+// process ends, however it ends: a shell, in its own process group, waits until the pipe
+// to it closes. Then it ends the servers in the folder, and removes it.
 func ProcessDir() (string, error) {
 	dir, err := devcluster.TempDir("", "tandem-test-")
 	if err != nil {
@@ -318,8 +318,8 @@ func ProcessDir() (string, error) {
 }
 
 // endlessPipe returns the reading end of a pipe whose writing end stays open as long as this
-// process lives, and in no other: a bare descriptor, since an unreferenced os.File is closed
-// when it is collected.
+// process lives, and in no other process: a bare descriptor, because an unreferenced os.File
+// is closed when it is collected.
 func endlessPipe() (*os.File, error) {
 	var fds [2]int
 	syscall.ForkLock.RLock()

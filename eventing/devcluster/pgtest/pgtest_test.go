@@ -52,7 +52,7 @@ func TestDatabaseIsDroppedWithItsTest(t *testing.T) {
 
 	var name string
 	witness := connect(t, pgtest.URL(t))
-	t.Cleanup(func() { // after the database that is made below was dropped
+	t.Cleanup(func() { // after the database that is created below was dropped
 		ctx := context.WithoutCancel(t.Context())
 		var there bool
 		err := witness.QueryRow(ctx, "select exists (select from pg_database where datname = $1) or exists (select from pg_roles where rolname = $1)", name).Scan(&there)

@@ -8,10 +8,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// UntilDecided calls once, which calls [sinkwriter.Writer.Once], until its error is none of
-// those of a busy machine, on which a caller is so slow that its claim times out, that others
-// time out as they wait for it, or that they have the server end it (57P01). To call Once again is right, and it needs no limit but
-// the test's own.
+// UntilDecided calls once, which calls [sinkwriter.Writer.Once], until it returns no error of a
+// busy machine: a caller so slow that its claim times out, that others time out waiting for it, or
+// that they make the server end its session (57P01). Calling Once again is safe, and needs no limit
+// but the test's own.
 func UntilDecided(once func() (bool, error)) (won bool, err error) {
 	for {
 		won, err = once()

@@ -1,5 +1,5 @@
-// Package sinktest has what the tests of sinkwriter's packages share: a migrated
-// database with tables, a writer, events and queries.
+// Package sinktest is shared by the tests of sinkwriter's packages: a migrated database
+// with tables, a writer, events and queries.
 package sinktest
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// TablesSQL makes the tests' tables.
+// TablesSQL creates the tests' tables.
 const TablesSQL = `
 create table orders (id text primary key, amount bigint not null check (amount >= 0), placed timestamptz, note jsonb, tags text[]);
 create table totals (region text primary key, orders bigint not null, amount bigint);
@@ -57,9 +57,10 @@ func NewPool(tb testing.TB, url string) *pgxpool.Pool {
 }
 
 // NewWriter returns a writer that logs to the test and is closed when it ends. Without a
-// publisher its attempts have 20 s by default, since a busy machine may hold up a COMMIT for
-// longer than the usual 5 s, and a winner that does not learn its outcome has lost. The time
-// of a writer with a publisher stays: it is part of the lease of its outputs.
+// publisher its attempts default to 20 s, because a busy machine may delay a COMMIT for
+// longer than the usual 5 s, and a winner that does not learn its outcome has lost. The
+// timeout of a writer with a publisher does not change: it is part of the lease of its
+// outputs.
 func NewWriter(tb testing.TB, pool *pgxpool.Pool, config sinkwriter.Config) *sinkwriter.Writer {
 	tb.Helper()
 	if config.Logger == nil {
@@ -92,8 +93,8 @@ func NewEvent(id string) event.Event {
 	return e
 }
 
-// Order returns what the test function computes: a row, the region's total, and an
-// event out.
+// Order returns the offer of the test function: a row, the region's total, and an
+// output.
 func Order(id string, amount int) sinkwriter.Offer {
 	var fx functions.Effects
 	fx.Insert("orders", functions.Row{"id": id, "amount": amount, "placed": time.Date(2001, 1, 2, 3, 4, 5, 0, time.UTC)})
@@ -102,7 +103,7 @@ func Order(id string, amount int) sinkwriter.Offer {
 	return sinkwriter.Offer{Function: "orders", Version: "1", Event: NewEvent(id), Effects: fx}
 }
 
-// Query returns the one value of the first row of a query.
+// Query returns the only value of the first row of a query.
 func Query[T any](tb testing.TB, pool *pgxpool.Pool, sql string, args ...any) T {
 	tb.Helper()
 	var v T
@@ -113,14 +114,14 @@ func Query[T any](tb testing.TB, pool *pgxpool.Pool, sql string, args ...any) T 
 }
 
 // Eventually waits until ok returns true. It fails the test after a minute and a thousand
-// tries: what is the claim that did not come true.
+// attempts: what is the claim that was not met.
 func Eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
 	patience.Until(tb, what, ok)
 }
 
-// NewReplicated is NewDatabase on a primary that has a standby, and a pool that
-// leads to whichever of both takes writes.
+// NewReplicated is NewDatabase on a primary that has a standby, with a pool to the
+// server that accepts writes.
 func NewReplicated(tb testing.TB) (*devcluster.Replicated, *pgxpool.Pool) {
 	tb.Helper()
 	r := pgtest.Replicated(tb)
@@ -134,14 +135,14 @@ func NewReplicated(tb testing.TB) (*devcluster.Replicated, *pgxpool.Pool) {
 	return r, pool
 }
 
-// FailOver promotes the standby with what it has, after the primary is gone.
+// FailOver promotes the standby after the primary is lost.
 func FailOver(tb testing.TB, r *devcluster.Replicated, pool *pgxpool.Pool) {
 	tb.Helper()
 	r.LosePrimary()
 	if err := r.Promote(tb.Context()); err != nil {
 		tb.Fatal(err)
 	}
-	pool.Reset() // or the test itself would have to try again
+	pool.Reset() // otherwise the test itself would have to retry
 }
 
 // Execute runs a statement, and fails the test on an error.

@@ -11,7 +11,8 @@ type Account struct {
 	UID, GID uint32
 }
 
-// Credential returns nil for a nil account: the process runs as its supervisor does.
+// Credential returns nil for a nil account: the process runs as its supervisor's
+// account.
 func (a *Account) Credential() *syscall.Credential {
 	if a == nil {
 		return nil

@@ -2,9 +2,9 @@ package supervisor
 
 import "syscall"
 
-// Attributes puts the process into a group of its own, so that a Ctrl-C
-// reaches only the supervisor, which keeps the order; and has the kernel send
-// it deathSignal when the thread that started it ends.
+// Attributes puts the process into its own group, so that a Ctrl-C reaches only the
+// supervisor, which stops processes in order; and makes the kernel send it deathSignal
+// when the thread that started it ends.
 func Attributes(deathSignal syscall.Signal, account *Account) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{
 		Setpgid:    true,

@@ -4,9 +4,9 @@ package supervisor
 
 import "syscall"
 
-// Attributes puts the process into a group of its own, so that a Ctrl-C
-// reaches only the supervisor, which keeps the order. Only Linux can also end
-// it when the supervisor is killed with SIGKILL.
+// Attributes puts the process into its own group, so that a Ctrl-C reaches only the
+// supervisor, which stops processes in order. Only Linux can also end it when the
+// supervisor is killed with SIGKILL.
 func Attributes(_ syscall.Signal, account *Account) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{
 		Setpgid:    true,

@@ -37,7 +37,7 @@ func (p *Process) LogTail() []string {
 	return lines
 }
 
-// LastLine returns the last line of the log, cut to the length of a message.
+// LastLine returns the last line of the log, shortened to the length of a message.
 func (p *Process) LastLine() string {
 	lines := p.LogTail()
 	if len(lines) == 0 {
@@ -46,7 +46,7 @@ func (p *Process) LastLine() string {
 	return Shorten(lines[len(lines)-1])
 }
 
-// Shorten cuts a line to the length of a message.
+// Shorten shortens a line to the length of a message.
 func Shorten(s string) string {
 	if len(s) > maxLineBytes {
 		return strings.ToValidUTF8(s[:maxLineBytes], "") + "…"

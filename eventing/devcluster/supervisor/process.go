@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Stage orders the processes that [Supervisor.Stop] ends: the lower first.
+// Stage orders the processes that [Supervisor.Stop] stops: lower stages first.
 type Stage int
 
 // The stages, along the path of an event: sources end before functions, and the
@@ -24,8 +24,7 @@ const (
 	stages
 )
 
-// ProcessConfig describes a process to be supervised. A field left at zero takes
-// the default named beside it.
+// ProcessConfig is the configuration of a supervised process.
 type ProcessConfig struct {
 	// Name is the name of the process and of its log. Required.
 	Name string
@@ -40,31 +39,32 @@ type ProcessConfig struct {
 	// Dir is the working directory. Defaults to the supervisor's.
 	Dir string
 
-	// Stage is the stage in which it is ended. Defaults to StageSources, the first.
+	// Stage is the stage in which the process is stopped. Defaults to StageSources, the
+	// first.
 	Stage Stage
 
-	// Grace is the time that the process has to end after each of StopSignals,
-	// before the next one, and at last SIGKILL, is sent.
-	// Defaults to 1 s.
+	// Grace is the time that the process has to end after each of StopSignals, before
+	// the next one, and finally SIGKILL, is sent. Defaults to 1 s.
 	Grace time.Duration
 
-	// StopSignals ask the process to end, each more urgent than the one
-	// before. Defaults to SIGTERM.
+	// StopSignals ask the process to end, each more urgent than the one before.
+	// Defaults to SIGTERM.
 	StopSignals []syscall.Signal
 
 	// DeathSignal is sent to the process on Linux when the supervisor dies.
 	// Defaults to SIGKILL.
 	DeathSignal syscall.Signal
 
-	// Account, if set, is the account that the process runs as. Only root can set it.
+	// Account, if set, is the account that runs the process. Only root can set it.
 	Account *Account
 
 	// Before, if set, is called before each start but the first; it may wait.
 	// It returns when its context is done.
 	Before func(context.Context)
 
-	// After, if set, is called after the process has been stopped for good, to end
-	// another one that took its place. It returns soon, at once if its context is done.
+	// After, if set, is called after the process has been stopped permanently, to end
+	// another process that replaced it. It must return soon, and immediately if its
+	// context is done.
 	After func(context.Context)
 }
 
@@ -75,7 +75,7 @@ func (c ProcessConfig) withDefaults() ProcessConfig {
 	}
 	c.DeathSignal = cmp.Or(c.DeathSignal, syscall.SIGKILL)
 	if c.Env == nil {
-		c.Env = []string{} // nil would mean ours
+		c.Env = []string{} // nil would mean this process's
 	}
 	return c
 }
@@ -97,20 +97,20 @@ func (c ProcessConfig) validate() error {
 	return nil
 }
 
-// Process is a supervised process. Each restart has a pid of its own. It is safe for
+// Process is a supervised process. Its pid changes with each restart. It is safe for
 // concurrent use.
 type Process struct {
 	cfg  ProcessConfig
 	sup  *Supervisor
 	log  string
-	quit chan struct{} // closed when it must not start again
-	done chan struct{} // closed when it has ended for good
+	quit chan struct{} // is closed when the process must not be started again
+	done chan struct{} // is closed when the process has ended permanently
 
 	mu       sync.Mutex
-	cmd      *exec.Cmd     // nil while it is not running
-	ended    chan struct{} // closed when cmd has ended
+	cmd      *exec.Cmd     // nil while the process is not running
+	ended    chan struct{} // is closed when cmd has ended
 	restarts int
-	failed   bool // the last one that ended did so with a status of its own, not 0
+	failed   bool // the process last ended with a status other than 0, and not by a signal
 	held     bool
 }
 
@@ -120,7 +120,7 @@ func (p *Process) Name() string { return p.cfg.Name }
 // LogFile returns the file that holds the output of the process.
 func (p *Process) LogFile() string { return p.log }
 
-// Done returns a channel that is closed when the process has been stopped for good.
+// Done returns a channel that is closed when the process has been stopped permanently.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Pid returns the id of the running process, or 0 while it is being restarted.
@@ -140,16 +140,16 @@ func (p *Process) Restarts() int {
 	return p.restarts
 }
 
-// Failed reports whether the process last ended with a status of its own that is not
-// 0, so that a restart will fail too. It has not failed if a signal ended it.
+// Failed reports whether the process last ended with a status of its own other than 0,
+// so that a restart will fail too. A process that was ended by a signal has not failed.
 func (p *Process) Failed() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.failed
 }
 
-// Ended returns a channel that is closed when the process ends, also if it is
-// restarted then. The channel is closed already if the process is not running.
+// Ended returns a channel that is closed when the process ends, even if it is restarted
+// then. The channel is closed already if the process is not running.
 func (p *Process) Ended() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -161,8 +161,8 @@ func (p *Process) Ended() <-chan struct{} {
 	return p.ended
 }
 
-// Kill sends a signal, SIGKILL or another. If the process dies of it, it is restarted.
-// The error is os.ErrProcessDone if none is running.
+// Kill sends a signal, SIGKILL or another. If it ends the process, the process is
+// restarted. The error is os.ErrProcessDone if the process is not running.
 func (p *Process) Kill(sig syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -175,8 +175,8 @@ func (p *Process) Kill(sig syscall.Signal) error {
 	return nil
 }
 
-// Stop ends the process for good and waits until it is gone. It sends StopSignals
-// first, then SIGKILL; at once if ctx is done.
+// Stop stops the process permanently and waits for its end. It sends StopSignals first,
+// then SIGKILL; immediately if ctx is done.
 func (p *Process) Stop(ctx context.Context) {
 	p.hold()
 	defer p.sup.remove(p)
@@ -185,7 +185,7 @@ func (p *Process) Stop(ctx context.Context) {
 	}
 
 	for _, sig := range p.cfg.StopSignals {
-		_ = p.Kill(sig) // gone already is what we want
+		_ = p.Kill(sig) // it may have ended already
 		timer := time.NewTimer(p.cfg.Grace)
 		select {
 		case <-p.done:
@@ -199,7 +199,7 @@ func (p *Process) Stop(ctx context.Context) {
 	p.destroy()
 }
 
-// Destroy ends the process for good with SIGKILL and waits until it is gone.
+// Destroy ends the process permanently with SIGKILL and waits for its end.
 func (p *Process) Destroy() {
 	p.hold()
 	defer p.sup.remove(p)
@@ -207,7 +207,7 @@ func (p *Process) Destroy() {
 }
 
 func (p *Process) destroy() {
-	_ = p.Kill(syscall.SIGKILL) // gone already is what we want
+	_ = p.Kill(syscall.SIGKILL) // it may have ended already
 	<-p.done
 }
 
@@ -226,7 +226,7 @@ func (p *Process) start() error {
 	if err != nil {
 		return fmt.Errorf("start %s: open its log: %w", p.cfg.Name, err)
 	}
-	defer func() { _ = out.Close() }() // the process has its own
+	defer func() { _ = out.Close() }() // the process has its own descriptor
 
 	// The process ends when it is stopped, not when a context is done.
 	cmd := exec.CommandContext(context.Background(), p.cfg.Path, p.cfg.Args...)
@@ -311,7 +311,7 @@ func (p *Process) report(exit Exit) {
 	}
 }
 
-// pause waits until the next start is due, and reports whether there is one.
+// pause waits until the next start is due, and reports whether there will be one.
 func (p *Process) pause() bool {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

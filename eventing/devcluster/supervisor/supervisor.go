@@ -26,12 +26,12 @@ const (
 // ErrStopped is the error of a supervisor or a process that has been stopped.
 var ErrStopped = errors.New("stopped")
 
-// Exit is the end of a process that was not stopped.
+// Exit describes the end of a process that was not stopped.
 type Exit struct {
 	// Name is the name of the process.
 	Name string
 
-	// PID is the id that the process had, or 0 if it did not start.
+	// PID is the id of the process, or 0 if it did not start.
 	PID int
 
 	// Reason is the exit status, for example "signal: killed", with the last line
@@ -39,19 +39,18 @@ type Exit struct {
 	Reason string
 }
 
-// Config sets up a [Supervisor]. A field left at zero takes the
-// default named beside it.
+// Config is the configuration of a [Supervisor].
 type Config struct {
-	// LogDir is the folder of the logs, <name>.log. Each is emptied when its process
-	// is started for the first time. Required; made if missing.
+	// LogDir is the folder of the logs, <name>.log. Each is truncated when its process
+	// is started for the first time. Required; created if missing.
 	LogDir string
 
-	// LogBytes is the size at which a log is emptied. At least 4 KiB.
-	// Defaults to 64 MiB.
+	// LogBytes is the size at which a log is truncated. At least 4 KiB. Defaults to 64
+	// MiB.
 	LogBytes int64
 
-	// RestartDelay is the time from a process's end to its next start.
-	// Defaults to 1 s.
+	// RestartDelay is the time between a process's end and its next start. Defaults to
+	// 1 s.
 	RestartDelay time.Duration
 
 	// OnExit, if set, is called for each process that ended without being stopped. It
@@ -59,7 +58,7 @@ type Config struct {
 	OnExit func(Exit)
 }
 
-// Supervisor starts processes, restarts them when they die, and ends them. It is safe
+// Supervisor starts processes, restarts them when they end, and stops them. It is safe
 // for concurrent use.
 type Supervisor struct {
 	cfg    Config
@@ -87,7 +86,7 @@ func New(cfg Config) (*Supervisor, error) {
 	}
 	cfg.RestartDelay = cmp.Or(cfg.RestartDelay, time.Second)
 	if err := os.MkdirAll(cfg.LogDir, 0o755); err != nil {
-		return nil, fmt.Errorf("make folder for logs: %w", err)
+		return nil, fmt.Errorf("create folder for logs: %w", err)
 	}
 	s := &Supervisor{
 		cfg:       cfg,
@@ -100,9 +99,9 @@ func New(cfg Config) (*Supervisor, error) {
 	return s, nil
 }
 
-// startFromOneThread forks every child from the same thread. A child's death
-// signal follows the thread that forked it, not the process: from a thread
-// that the runtime may end, children would be killed for no reason.
+// startFromOneThread forks every child from the same thread. A child's death signal
+// follows the thread that forked it, not the process: children of a thread that the
+// runtime may end would be killed for no reason.
 func (s *Supervisor) startFromOneThread() {
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	for {
@@ -125,8 +124,8 @@ func (s *Supervisor) start(cmd *exec.Cmd) error {
 	}
 }
 
-// boundLogs empties logs that grew over the limit. The processes append, so
-// what they write next begins at the start of the emptied file.
+// boundLogs truncates logs that exceed the limit. The processes append, so their next
+// output is at the start of the truncated file.
 func (s *Supervisor) boundLogs() {
 	tick := time.NewTicker(logCheckInterval)
 	defer tick.Stop()
@@ -144,9 +143,8 @@ func (s *Supervisor) boundLogs() {
 	}
 }
 
-// Start starts a process and keeps it running until it is stopped. The error is
-// about the first start only; that the process works is for the caller to find
-// out.
+// Start starts a process and keeps it running until it is stopped. The error is about
+// the first start only; the caller has to find out whether the process works.
 func (s *Supervisor) Start(cfg ProcessConfig) (*Process, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -160,7 +158,7 @@ func (s *Supervisor) Start(cfg ProcessConfig) (*Process, error) {
 		done: make(chan struct{}),
 	}
 	if err := os.WriteFile(p.log, nil, 0o644); err != nil {
-		return nil, fmt.Errorf("start %s: make its log: %w", cfg.Name, err)
+		return nil, fmt.Errorf("start %s: create its log: %w", cfg.Name, err)
 	}
 	if err := s.add(p); err != nil {
 		return nil, err
@@ -205,10 +203,10 @@ func (s *Supervisor) all() []*Process {
 	return processes
 }
 
-// Stop ends every process for good and then the supervisor itself: one stage
-// after the other in the order of [ProcessConfig].Stage, the processes of a stage at
-// the same time. It takes no longer than the longest grace of each stage
-// together, or until ctx is done, after which all that is left is killed.
+// Stop stops every process permanently and then the supervisor itself: one stage after
+// the other in the order of [ProcessConfig].Stage, the processes of a stage
+// concurrently. It takes no longer than the sum of the longest grace of each stage, or
+// until ctx is done, after which all remaining processes are killed.
 func (s *Supervisor) Stop(ctx context.Context) {
 	s.mu.Lock()
 	if s.stopped {
@@ -220,7 +218,7 @@ func (s *Supervisor) Stop(ctx context.Context) {
 
 	processes := s.all()
 	for _, p := range processes {
-		p.hold() // a process that dies because another one ended is not restarted
+		p.hold() // a process that ends because another one has ended is not restarted
 	}
 	for stage := Stage(0); stage < stages; stage++ {
 		var wg sync.WaitGroup

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// supervise runs two processes, prints their numbers, and waits to be killed.
+// supervise starts two processes, prints their pids, and waits to be killed.
 func supervise(dir string) {
 	sup, err := supervisor.New(supervisor.Config{LogDir: dir})
 	if err != nil {
@@ -189,7 +189,7 @@ func TestPartDoesNotDieWithTheThreadThatAskedForIt(t *testing.T) {
 	}()
 	p := <-started
 	pid := p.Pid()
-	time.Sleep(200 * time.Millisecond) // for a signal that must not come
+	time.Sleep(200 * time.Millisecond) // for a signal that must not arrive
 	if p.Pid() != pid || !alive(pid) {
 		t.Error("the process is gone")
 	}
@@ -230,8 +230,8 @@ func TestNothingOutlivesAKilledSupervisor(t *testing.T) {
 	}
 }
 
-// zombie is a process that is dead and that nobody has asked about yet: an orphan,
-// where nothing on the machine collects orphans.
+// zombie reports whether a process is dead and was not waited for: an orphan, on a
+// machine without a process that waits for orphans.
 func zombie(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err != nil || strings.Contains(string(stat), ") Z ")
