@@ -72,7 +72,7 @@ func TestADeploymentNamesThePartWhosePortIsTaken(t *testing.T) {
 		"cluster east": {FirstPort: port - devcluster.PortStep, Clusters: []devcluster.ClusterConfig{{Name: "east"}}},
 	} {
 		cfg.Dir = t.TempDir()
-		want := fmt.Sprintf("%s: port %d on 127.0.0.1 is taken", part, port)
+		want := fmt.Sprintf("%s: port %d on 127.0.0.1 is in use", part, port)
 		if _, err := devcluster.New(cfg); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}

@@ -94,7 +94,7 @@ func TestNATSSaysThatItsPortIsTaken(t *testing.T) {
 	_, err = devcluster.StartNATS(t.Context(), newSupervisor(t, supervisor.Config{}),
 		devcluster.NATSConfig{Program: program, Dir: t.TempDir(), Port: first.Port()})
 	if err == nil || !strings.Contains(err.Error(), "is in use") {
-		t.Errorf("second server on one port: %v, want that it is taken", err)
+		t.Errorf("second server on one port: %v, want that it is in use", err)
 	}
 }
 

@@ -19,7 +19,7 @@ func repeats(t *testing.T, server Server) {
 	publish(t, first, events...)
 	publish(t, second, events...)
 	other := newEvents(1, 1)[0]
-	other.SetSource("/other") // the same id
+	other.SetSource("/other") // with the same id
 	publish(t, second, other)
 
 	reader := open(t, first, "east")

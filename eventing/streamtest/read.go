@@ -112,7 +112,8 @@ func floor(t *testing.T, server Server) {
 			ack(t, messages[i])
 		}
 	}
-	// want waits until the floor is above the message before one, and at most at that.
+	// want waits until the floor is above the message before the first unacknowledged
+	// one, and fails if it is above that.
 	want := func(first int, unacknowledged uint64) (got eventing.Position) {
 		t.Helper()
 
@@ -328,8 +329,8 @@ func outage(t *testing.T, server Server) {
 
 	publisher := p.Publisher(t)
 	eventually(t, "events are stored again", func() error { return publisher.Publish(t.Context(), newEvents(11, 1)) })
-	// Messages that were acknowledged shortly before the end may be redelivered; those
-	// that were not must be.
+	// Messages that were acknowledged shortly before the end may be redelivered;
+	// unacknowledged ones must be.
 	seen := map[string]bool{}
 	for reader := open(t, p, "east"); !seen["test-000011"]; {
 		for _, m := range pull(t, reader, 1) {

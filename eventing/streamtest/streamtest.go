@@ -11,8 +11,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing"
 )
 
-// patienceOf bounds every wait for what must come: a minute, or half of the time that the
-// tests have left.
+// patienceOf bounds every wait: a minute, or half of the time that the tests have left.
 func patienceOf(t *testing.T) time.Duration {
 	t.Helper()
 	patience := time.Minute
@@ -22,37 +21,37 @@ func patienceOf(t *testing.T) time.Duration {
 	return patience
 }
 
-// Server is a server of one test, with one stream on it that has no messages yet.
+// Server is a server of one test, with one stream that has no messages yet.
 type Server interface {
-	// Connect gives a process of its own. It ends with the test, if not before.
+	// Connect returns a process with its own connection. It ends with the test, if not
+	// before.
 	Connect(t *testing.T) Process
 
-	// StoreForeign stores a message that is no CloudEvent.
+	// StoreForeign stores a message that is not a CloudEvent.
 	StoreForeign(t *testing.T, data string)
 
-	// Recreate deletes the stream and makes it again.
+	// Recreate deletes and recreates the stream.
 	Recreate(t *testing.T)
 
-	// Stop ends the server. What it has acknowledged it still has after Restart, at
-	// the same address.
+	// Stop stops the server. After Restart, at the same address, it still has
+	// everything that it has acknowledged.
 	Stop()
 	Restart(t testing.TB)
 }
 
-// Process is what one process has of a [Server].
+// Process is the connection of one process to a [Server].
 type Process interface {
-	// Stream is the stream, read for a cluster and one function.
+	// Stream returns the stream, read for a cluster and one function.
 	Stream(t *testing.T, cluster string) eventing.Stream
 
-	// Publisher stores events in the stream.
+	// Publisher returns a publisher to the stream.
 	Publisher(t *testing.T) eventing.Publisher
 
-	// Close ends the connection, as the end of the process would.
+	// Close closes the connection, like the end of the process.
 	Close()
 }
 
-// Run runs every test. Each calls start for a server of its own, which ends with
-// that test.
+// Run runs all tests. Each calls start for its own server, which ends with the test.
 func Run(t *testing.T, start func(t *testing.T) Server) {
 	t.Helper()
 
@@ -82,7 +81,7 @@ var tests = []test{
 	{"the floor stays below unacknowledged messages", floor},
 	{"unacknowledged messages of a dead reader are redelivered", deadReader},
 	{"a message is redelivered after Nak", release},
-	{"a message that is no CloudEvent has an identity", foreign},
+	{"a message that is not a CloudEvent has an identity", foreign},
 	{"a recreated stream has another epoch", recreate},
 	{"a consumer is created where Begin returns", begin},
 	{"rewound messages are redelivered", rewind},
@@ -108,7 +107,7 @@ func openWith(t *testing.T, p Process, cluster string, cfg eventing.OpenConfig) 
 	return reader
 }
 
-// pull gives the next n messages.
+// pull returns the next n messages.
 func pull(t *testing.T, reader eventing.Reader, n int) []eventing.Message {
 	t.Helper()
 
@@ -126,7 +125,7 @@ func pull(t *testing.T, reader eventing.Reader, n int) []eventing.Message {
 	return messages
 }
 
-// nothing fails if any message comes.
+// nothing fails the test if any message arrives.
 func nothing(t *testing.T, reader eventing.Reader) {
 	t.Helper()
 
@@ -155,7 +154,7 @@ func ack(t *testing.T, messages ...eventing.Message) {
 	}
 }
 
-// newEvents gives n events whose numbers begin with first.
+// newEvents returns n events whose numbers begin with first.
 func newEvents(first, n int) []event.Event {
 	events := make([]event.Event, n)
 	for i := range events {

@@ -1,5 +1,5 @@
-// Package eventtest has what the tests of eventing's packages share: events, a log to
-// read, HTTP servers, and connections to a NATS server of natstest.
+// Package eventtest is shared by the tests of eventing's packages: events, a log to
+// inspect, HTTP servers, and connections to a NATS server of natstest.
 package eventtest
 
 import (
@@ -67,7 +67,7 @@ func (l *Buffer) String() string {
 }
 
 // Eventually waits until ok returns true. It fails the test after a minute and a thousand
-// tries: what is the claim that did not come true.
+// attempts: what is the claim that was not met.
 func Eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
 
@@ -75,7 +75,7 @@ func Eventually(tb testing.TB, what string, ok func() bool) {
 }
 
 // Reaches waits until count returns at least n. It fails the test after a minute and a thousand
-// tries without progress, however long the whole takes.
+// attempts without progress, however long the whole wait takes.
 func Reaches(tb testing.TB, what string, n int, count func() int) {
 	tb.Helper()
 
@@ -94,9 +94,9 @@ func Reaches(tb testing.TB, what string, n int, count func() int) {
 	}
 }
 
-// Stalls returns a function that returns the longest time for which this process stood still
-// since, as on a busy machine. What takes less than the timeouts of what is tested explains
-// nothing.
+// Stalls returns a function that returns the longest time since then for which this process
+// stalled, as on a busy machine. A stall below the timeouts of the tested code explains no
+// failure.
 func Stalls(tb testing.TB) func() time.Duration {
 	tb.Helper()
 
@@ -113,7 +113,7 @@ func Stalls(tb testing.TB) func() time.Duration {
 }
 
 // Serve starts an HTTP server that ends with the test, and returns its URL. Its answers
-// have a receipt, as a function's, unless handle deletes it.
+// have a receipt, like a function's, unless handle deletes it.
 func Serve(tb testing.TB, handle http.HandlerFunc) string {
 	tb.Helper()
 
@@ -136,8 +136,8 @@ func FreeAddress(tb testing.TB) string {
 	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
-// Connect connects to a NATS server until the test ends. If the server runs, it returns when
-// there is a connection. A nil logger discards.
+// Connect connects to a NATS server until the test ends. If the server runs, it waits for
+// the connection. A nil logger discards everything.
 func Connect(tb testing.TB, server *natstest.Server, logger *slog.Logger) *jetstream.Conn {
 	tb.Helper()
 

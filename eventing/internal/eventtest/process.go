@@ -5,10 +5,10 @@ import (
 	"testing"
 )
 
-// Process is a process that runs until it ends, or its test does.
+// Process is a process that runs until it ends, or until its test ends.
 type Process struct {
 	Cmd *exec.Cmd
-	Log *Buffer // what it writes to its standard error
+	Log *Buffer // its standard error
 
 	ended chan struct{} // is closed after err is set
 	err   error
@@ -44,7 +44,7 @@ func (p *Process) HasEnded() bool {
 	}
 }
 
-// Wait waits for the end of the process, and returns what [exec.Cmd.Wait] has.
+// Wait waits for the end of the process, and returns the error of [exec.Cmd.Wait].
 func (p *Process) Wait(tb testing.TB) error {
 	tb.Helper()
 

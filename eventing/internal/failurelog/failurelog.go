@@ -1,4 +1,4 @@
-// Package failurelog turns many failures of one thing into few log lines.
+// Package failurelog rate-limits the log lines of a repeated failure.
 package failurelog
 
 import (
@@ -11,17 +11,18 @@ import (
 )
 
 const (
-	// grace is how long something that has worked before must fail without a success
-	// in between until it is logged. A shorter one logs each failure of one event that
-	// always fails among others that do not; a longer one is noticed late.
+	// grace is how long an attempt that has succeeded before must fail without a
+	// success in between before it is logged. With a shorter one, each failure of one
+	// event that always fails among others would be logged; with a longer one, an
+	// outage is reported late.
 	grace = time.Second
 
-	// repeat is how often a failure that goes on is logged again.
+	// repeat is the time between log lines about a continuing failure.
 	repeat = time.Minute
 )
 
-// ErrReported is in the chain of an error whose cause is in the log already. A Log
-// counts such a failure and does not log it again.
+// ErrReported is wrapped by an error whose cause is already in the log. A Log counts
+// the failure and does not log it again.
 var ErrReported = errors.New("reported")
 
 // Log rate-limits a repeated failure: one line when it starts (warn), one per minute
@@ -29,19 +30,20 @@ var ErrReported = errors.New("reported")
 type Log struct {
 	logger *slog.Logger
 	now    func() time.Time
-	doing  []slog.Attr // names the attempt
+	doing  []slog.Attr // name the attempt
 
-	healthy atomic.Bool // spares the lock while all is well
+	healthy atomic.Bool // avoids the lock while there are no failures
 
 	mu       sync.Mutex
-	worked   bool // ever
+	worked   bool // at least once
 	since    time.Time
 	reported time.Time
-	err      error // of the latest failure, once it counts
+	err      error // of the latest failure, after the grace
 }
 
-// New returns a Log. Doing is the attempt that fails or works, as "saving the checkpoint";
-// attrs are added to each line. Now is the clock of rates and durations.
+// New returns a Log. Doing describes the attempt and, after a semicolon, the consequence
+// of its failure, for example "saving the checkpoint; a restart re-reads the stream";
+// attrs are added to each line. Now is the clock for rates and durations.
 func New(logger *slog.Logger, now func() time.Time, doing string, attrs ...slog.Attr) *Log {
 	return &Log{logger: logger, now: now, doing: append([]slog.Attr{slog.String("doing", doing)}, attrs...)}
 }
@@ -55,8 +57,8 @@ func (l *Log) Failed(ctx context.Context, err error) {
 	}
 }
 
-// record reports whether to log the failure, at which level, and how long there was
-// no success.
+// record reports whether to log the failure, at which level, and how long there was no
+// success.
 func (l *Log) record(err error) (level slog.Level, lasting time.Duration, report bool) {
 	now := l.now()
 	l.mu.Lock()
@@ -84,7 +86,7 @@ func (l *Log) record(err error) (level slog.Level, lasting time.Duration, report
 	return level, lasting, true
 }
 
-// Succeeded records an attempt that worked.
+// Succeeded records a successful attempt.
 func (l *Log) Succeeded(ctx context.Context) {
 	if l.healthy.Load() {
 		return
@@ -101,7 +103,7 @@ func (l *Log) Succeeded(ctx context.Context) {
 	}
 }
 
-// Current returns the failure that counts and is not over, or nil.
+// Current returns the current failure after its grace, or nil.
 func (l *Log) Current() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

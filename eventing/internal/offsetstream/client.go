@@ -23,11 +23,12 @@ type Client struct {
 // Connect returns a connection.
 func (s *Server) Connect() *Client { return &Client{server: s} }
 
-// Close ends the connection, as the end of the process would: what is not committed is
-// lost.
+// Close closes the connection, like the end of the process: acknowledgements that are
+// not committed are lost.
 func (c *Client) Close() { c.closed.Store(true) }
 
-// usable returns why the server cannot be asked. It is called with the server's lock held.
+// usable returns why requests to the server fail; nil if they do not. It is called with
+// the server's lock held.
 func (c *Client) usable() error {
 	switch {
 	case c.closed.Load():
@@ -38,15 +39,15 @@ func (c *Client) usable() error {
 	return nil
 }
 
-// Stream returns one partition, as a group reads it.
+// Stream returns one partition, as read by a group.
 func (c *Client) Stream(group string, partition int) *Stream {
 	return &Stream{client: c, group: group, partition: partition}
 }
 
-// Streams returns the partitions that this process is assigned, as a group reads them.
+// Streams returns the partitions that are assigned to this process, as read by a group.
 func (c *Client) Streams(group string) eventing.Streams { return &assignment{client: c, group: group} }
 
-// assignment is the set of the partitions of a process.
+// assignment is the set of partitions of a process.
 type assignment struct {
 	client *Client
 	group  string

@@ -63,7 +63,7 @@ func store(t *testing.T, s *offsetstream.Server, ids ...string) {
 	}
 }
 
-// read reads and acknowledges messages until Pull has none, and returns their ids.
+// read reads and acknowledges messages until Pull returns none, and returns their ids.
 func read(t *testing.T, r eventing.Reader, n int) (ids []string, err error) {
 	t.Helper()
 
@@ -99,7 +99,7 @@ func TestATruncatedPartitionIsReportedToARunningReaderAndToTheNext(t *testing.T)
 	if _, err := read(t, running, 4); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := running.Position(t.Context()); err != nil { // commits
+	if _, err := running.Position(t.Context()); err != nil { // it commits
 		t.Fatal(err)
 	}
 	end := s.Truncate(0, 2)

@@ -21,14 +21,14 @@ const (
 	commitEvery = 50
 )
 
-// Stream is one partition of a topic, as a group reads it.
+// Stream is one partition of a topic, as read by a group.
 type Stream struct {
 	client    *Client
 	group     string
 	partition int
 
 	mu     sync.Mutex
-	reader *reader // that was opened last: acknowledgements go to it
+	reader *reader // the latest opened one: acknowledgements go to it
 }
 
 // Name implements [eventing.Stream].
@@ -89,11 +89,11 @@ type reader struct {
 	id       int
 	restarts int
 
-	// The rest is under the server's lock.
+	// The rest is guarded by the server's lock.
 	truncated bool     // the partition diverges below a position of this consumer
 	next      position // to be read
 	floor     position
-	queue     []*entry // in the order of reading, from the floor on
+	queue     []*entry // in the order of reading, starting at the floor
 	entries   map[uint64]*entry
 	acked     int // since the last commit
 }
@@ -113,7 +113,7 @@ func (r *reader) Origin() string { return r.stream.Name() }
 // Epoch implements [eventing.Reader].
 func (r *reader) Epoch() string { return "topic-" + strconv.Itoa(r.id) }
 
-// usable returns why the reader cannot be used any more.
+// usable returns why the reader cannot be used any more; nil if it can.
 func (r *reader) usable() error {
 	server := r.stream.client.server
 	switch err := r.stream.client.usable(); {
@@ -171,12 +171,12 @@ func (r *reader) fetch(n, bytes int) (messages []*message, changed <-chan struct
 		r.next = position{record.offset + 1, record.epoch}
 		messages = append(messages, &message{reader: r, record: record, pending: log.end - r.next.offset})
 	}
-	r.next.offset = log.end // behind the markers
+	r.next.offset = log.end // after the markers
 	r.popDone()
 	return messages, server.changed, nil
 }
 
-// ack notes that a message is done.
+// ack records that a message is acknowledged.
 func (r *reader) ack(offset uint64, epoch int) {
 	e := r.entries[offset]
 	if e == nil || e.epoch != epoch || e.done {
@@ -189,7 +189,7 @@ func (r *reader) ack(offset uint64, epoch int) {
 	}
 }
 
-// popDone moves the floor.
+// popDone advances the floor.
 func (r *reader) popDone() {
 	for len(r.queue) > 0 && r.queue[0].done {
 		e := r.queue[0]
@@ -203,7 +203,7 @@ func (r *reader) popDone() {
 }
 
 // commit commits the floor, unless the partition diverges: then the committed offset
-// shows that to the next reader, until Rewind.
+// shows this to the next reader, until Rewind.
 func (r *reader) commit() {
 	server := r.stream.client.server
 	if r.usable() != nil || r.truncated || server.partitions[r.stream.partition].diverges(r.next) < r.next.offset {
@@ -212,8 +212,8 @@ func (r *reader) commit() {
 	server.committed[r.place()], r.acked = r.floor, 0
 }
 
-// Position implements [eventing.Reader]. It commits first, so that no floor is saved
-// elsewhere that is above the committed offset.
+// Position implements [eventing.Reader]. It commits first, so that no saved floor is
+// above the committed offset.
 func (r *reader) Position(context.Context) (eventing.Position, error) {
 	server := r.stream.client.server
 	server.mu.Lock()
@@ -285,7 +285,7 @@ func (m *message) Arrived() time.Time { return m.record.stored }
 func (m *message) Pending() uint64    { return m.pending }
 func (m *message) Size() int          { return m.record.size }
 func (m *message) InProgress() error  { return nil }
-func (m *message) Nak() error         { return nil } // it is not committed
+func (m *message) Nak() error         { return nil } // the offset is not committed
 
 func (m *message) WithoutPayload() eventing.Message {
 	without := *m
@@ -293,7 +293,7 @@ func (m *message) WithoutPayload() eventing.Message {
 	return &without
 }
 
-// Ack acknowledges the message to the reader that was opened last.
+// Ack acknowledges the message to the latest opened reader.
 func (m *message) Ack() error {
 	stream := m.reader.stream
 	server := stream.client.server

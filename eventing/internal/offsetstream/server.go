@@ -28,13 +28,13 @@ var (
 type Server struct {
 	mu         sync.Mutex
 	up         bool
-	restarts   int // ends the readers of before
+	restarts   int // invalidates earlier readers
 	topic      string
 	id         int // of this incarnation of the topic
 	partitions []*partition
 	committed  map[place]position
-	assigned   map[*Client][]int // all partitions if a client is missing
-	changed    chan struct{}     // is closed after any change
+	assigned   map[*Client][]int // a missing client has all partitions
+	changed    chan struct{}     // is closed after every change
 }
 
 // place is a group and a partition of one incarnation of the topic.
@@ -51,8 +51,8 @@ type position struct {
 
 // partition is a log.
 type partition struct {
-	records []record // without the markers
-	epochs  []uint64 // where each epoch begins
+	records []record // without markers
+	epochs  []uint64 // the first offset of each epoch
 	end     uint64
 }
 
@@ -61,12 +61,12 @@ type record struct {
 	offset uint64
 	epoch  int
 	stored time.Time
-	event  *event.Event // nil if it is none
-	data   string       // of a message that is no event
+	event  *event.Event // nil if the message is not an event
+	data   string       // of a message that is not an event
 	size   int
 }
 
-// New returns a server with a topic of so many partitions.
+// New returns a server with a topic with the given number of partitions.
 func New(topic string, partitions int) *Server {
 	s := &Server{up: true, topic: topic, committed: map[place]position{}, assigned: map[*Client][]int{}, changed: make(chan struct{})}
 	s.create(partitions)
@@ -81,7 +81,7 @@ func (s *Server) create(partitions int) {
 	}
 }
 
-// change calls do and wakes up who waits.
+// change calls do and notifies waiting readers.
 func (s *Server) change(do func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,7 +93,7 @@ func (s *Server) change(do func()) {
 // Recreate deletes the topic and creates it again.
 func (s *Server) Recreate() { s.change(func() { s.create(len(s.partitions)) }) }
 
-// Stop ends the server; Restart starts it again with all that it has stored.
+// Stop stops the server. Restart starts it again with all stored messages.
 func (s *Server) Stop() { s.change(func() { s.up = false; s.restarts++ }) }
 
 // Restart starts the server again.
@@ -108,13 +108,13 @@ func (s *Server) AddPartition() (number int) {
 	return number
 }
 
-// Assign sets the partitions that a process reads. Without it, it reads all of them.
+// Assign sets the partitions that a process reads. By default, it reads all of them.
 func (s *Server) Assign(c *Client, partitions ...int) {
 	s.change(func() { s.assigned[c] = slices.Clone(partitions) })
 }
 
 // Truncate removes the last n messages of a partition in an unclean election, and returns
-// the end of what is left. Messages stored later belong to another epoch.
+// the new end. Messages stored later belong to another epoch.
 func (s *Server) Truncate(number, n int) (end uint64) {
 	s.change(func() {
 		p := s.partitions[number]
@@ -126,7 +126,7 @@ func (s *Server) Truncate(number, n int) (end uint64) {
 	return s.End(number)
 }
 
-// End returns the offset that the next message of a partition gets.
+// End returns the offset of the next message of a partition.
 func (s *Server) End(number int) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,7 +153,7 @@ func (s *Server) Store(number int, events ...event.Event) error {
 	return s.store(number, records...)
 }
 
-// check returns the [eventing.Rejection] of an event that the server never stores.
+// check returns the [eventing.Rejection] of an event that the server can never store.
 func (s *Server) check(e event.Event) error {
 	if err := cloudevent.Check(e); err != nil {
 		return &eventing.Rejection{Code: http.StatusBadRequest, Err: err}
@@ -168,7 +168,7 @@ func sizeOf(e event.Event) int {
 	return len(e.DataEncoded) + len(e.ID()) + len(e.Source()) + len(e.Type()) + len(e.Subject())
 }
 
-// StoreForeign stores a message in a partition that is no CloudEvent.
+// StoreForeign stores a message that is not a CloudEvent in a partition.
 func (s *Server) StoreForeign(number int, data string) error {
 	return s.store(number, record{data: data, size: len(data)})
 }
@@ -190,8 +190,8 @@ func (s *Server) store(number int, records ...record) (err error) {
 	return err
 }
 
-// diverges returns the offset from which on a partition has other messages than those
-// that led to a position; its own offset if there is none.
+// diverges returns the offset from which on the messages of a partition differ from
+// those before a position; the position's own offset if they do not differ.
 func (p *partition) diverges(at position) uint64 {
 	if at.epoch < 0 {
 		return at.offset
@@ -203,7 +203,8 @@ func (p *partition) diverges(at position) uint64 {
 	return min(at.offset, endOf)
 }
 
-// from returns the messages from an offset on, and the epoch of the one before.
+// from returns the messages from an offset on, and the epoch of the message before
+// them.
 func (p *partition) from(offset uint64) (records []record, before int) {
 	i, _ := slices.BinarySearchFunc(p.records, offset, func(r record, offset uint64) int {
 		if r.offset < offset {
@@ -218,7 +219,7 @@ func (p *partition) from(offset uint64) (records []record, before int) {
 	return p.records[i:], before
 }
 
-// watch waits for a change, for a time at most.
+// watch waits for a change, for at most most.
 func watch(ctx context.Context, changed <-chan struct{}, most time.Duration) {
 	timer := time.NewTimer(most)
 	defer timer.Stop()

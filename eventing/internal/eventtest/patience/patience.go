@@ -1,6 +1,6 @@
-// Package patience bounds the waits of tests. A claim that does not come true fails its test
-// after a minute and a thousand tries: on a busy machine, where everything takes longer, so
-// does each try.
+// Package patience bounds the waits of tests. An unmet claim fails its test after a minute
+// and a thousand attempts: on a busy machine, where everything takes longer, each attempt
+// takes longer, too.
 package patience
 
 import (
@@ -13,8 +13,8 @@ const (
 	tries = 1000
 )
 
-// Wait is the time that a test has waited for a claim. The zero value is a wait that has not
-// begun.
+// Wait is the time for which a test has waited for a claim. The zero value is a wait that
+// has not begun.
 type Wait struct {
 	begin time.Time
 	tries int
