@@ -126,8 +126,8 @@ func (it *item) place() snapshot.Stream {
 	return snapshot.Stream{Function: it.function.Name, Stream: it.stream, Epoch: it.epoch}
 }
 
-// judge compares an event with its row of the ledger, and records what is expected to
-// follow from it.
+// judge compares an event with its row of the ledger, and records the consequences for
+// rows and outputs.
 func (a *audit) judge(ctx context.Context, it *item, row snapshot.Committed, handled bool) error {
 	a.report.Events++
 	dead := a.memory.isDead(it)

@@ -46,7 +46,8 @@ type Delivery struct {
 	// from there with its commit.
 	DeferredKey string
 
-	// Lack is what was missing at the latest answer with [outcome.Deployment].
+	// Lack is what the deployment lacked at the latest answer with
+	// [outcome.Deployment].
 	Lack Lack
 
 	// Strikes is how often the function's process ended while it computed only this event.

@@ -51,7 +51,7 @@ type Handler struct {
 	storing   *failurelog.Log
 }
 
-// New returns a Handler. The error describes what is wrong with cfg.
+// New returns a Handler. The error describes an invalid cfg.
 func New(publisher eventing.Publisher, cfg Config) (*Handler, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {

@@ -98,7 +98,7 @@ type Outcome struct {
 	// Reason is why the event is not committed: one line of at most 1024 bytes.
 	Reason string
 
-	// Fingerprint identifies, for Deployment, what is missing: the SQLSTATE, and the
+	// Fingerprint identifies, for Deployment, the missing object: the SQLSTATE, and the
 	// table with the column or constraint, such as "42703 flights.gate".
 	Fingerprint string
 

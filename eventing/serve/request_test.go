@@ -51,7 +51,7 @@ func TestBodyThatComesSlowlyTakesNothingFromTheTimeForTheAnswer(t *testing.T) {
 				// The limits of func's server.
 				server := &http.Server{Handler: h, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 30 * time.Second}
 				listener := &pipes{conns: make(chan net.Conn)}
-				go server.Serve(listener) //nolint:errcheck // it says that it was closed
+				go server.Serve(listener) //nolint:errcheck // the error reports that it was closed
 				defer server.Close()      //nolint:errcheck // nothing is to be saved
 				conn, other := net.Pipe()
 				listener.conns <- other

@@ -168,7 +168,7 @@ func (c Config) client(sink *url.URL, idle int) (*http.Client, error) {
 const idleConnections = 256
 
 // Client returns an HTTP client for requests to sink, an absolute URL. The error
-// describes what is invalid in the URL or in c.
+// describes an invalid URL or field of c.
 func (c Config) Client(sink string) (*http.Client, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("set up client: %w", err)

@@ -609,7 +609,7 @@ func TestABlockedSubjectStarvesNoOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const total = 1900 // of at most 2048, as docs/streams.md says
+	const total = 1900 // of at most 2048, see docs/streams.md
 	for n := 0; n < total; n += 100 {
 		var events []event.Event
 		for i := n; i < n+100; i++ {

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // the test looks at what is kept
+	"github.com/jackc/pgx/v5/pgxpool" //nolint:depguard // the test reads the tables
 
 	"github.com/tandem-fn/tandem/eventing/devcluster/natstest"
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"

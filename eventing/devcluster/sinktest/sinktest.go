@@ -114,7 +114,7 @@ func Query[T any](tb testing.TB, pool *pgxpool.Pool, sql string, args ...any) T 
 }
 
 // Eventually waits until ok returns true. It fails the test after a minute and a thousand
-// attempts: what is the claim that was not met.
+// attempts; what describes the claim that was not met.
 func Eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
 	patience.Until(tb, what, ok)

@@ -67,7 +67,7 @@ func (l *Buffer) String() string {
 }
 
 // Eventually waits until ok returns true. It fails the test after a minute and a thousand
-// attempts: what is the claim that was not met.
+// attempts; what describes the claim that was not met.
 func Eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
 

@@ -39,8 +39,8 @@ func (w *Wait) Over(tb testing.TB) bool {
 // Waited returns how long the test has waited.
 func (w *Wait) Waited() time.Duration { return time.Since(w.begin).Round(time.Second) }
 
-// Until waits until ok returns true, and fails the test if that takes too long. What is the
-// claim.
+// Until waits until ok returns true, and fails the test if that takes too long; what
+// describes the claim.
 func Until(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
 
