@@ -584,7 +584,7 @@ func TestNewRefusesWhatCannotBeServed(t *testing.T) {
 		{"no functions", nil, &memory{}, serve.Config{}, "the list is empty"},
 		{"no committer", some(), nil, serve.Config{}, "the committer is missing"},
 		{"function without a name", []functions.Function{{}}, &memory{}, serve.Config{}, `name "": want`},
-		{"one name twice", []functions.Function{twice("a"), twice("a")}, &memory{}, serve.Config{}, "two are named a"},
+		{"one name twice", []functions.Function{twice("a"), twice("a")}, &memory{}, serve.Config{}, "two functions are named a"},
 		{"one type twice", []functions.Function{twice("a"), twice("b")}, &memory{}, serve.Config{}, `a and b both have event type "fine"`},
 		{"limit too small", some(), &memory{}, serve.Config{MaxBytes: 1}, "MaxBytes is 1: want 1 KiB to 64 MiB"},
 		{"no answer before the server gives up", some(), &memory{}, serve.Config{CommitTimeout: 20 * time.Second}, "CommitTimeout is 20s"},

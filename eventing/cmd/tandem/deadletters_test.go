@@ -181,7 +181,7 @@ undecided  flights   500   west       3         2001-01-02T00:00:00Z  /tandem/fl
 	if diff := cmp.Diff(want, out); diff != "" {
 		t.Errorf("list (-want +got):\n%s", diff)
 	}
-	if out = w.run(t, "list", "--limit", "1").ok(t); !strings.HasSuffix(out, "… the first 1; more with --limit\n") {
+	if out = w.run(t, "list", "--limit", "1").ok(t); !strings.HasSuffix(out, "… the first 1; see more with --limit\n") {
 		t.Errorf("printed\n%s", out)
 	}
 	out = w.run(t, "list", "-o", "json", "--verdict", "poison", "--since", "2001-01-01T00:00:00Z", "--until", "1h").ok(t)

@@ -60,7 +60,7 @@ orders    413   2001-01-02T00:00:00Z  o-2  t     e-2        refused with 413: at
 	if diff := cmp.Diff(want, run("list", "--function", "orders").ok(t)); diff != "" {
 		t.Errorf("list (-want +got):\n%s", diff)
 	}
-	if out := run("list", "--limit", "1").ok(t); !strings.HasSuffix(out, "… the first 1; more with --limit\n") {
+	if out := run("list", "--limit", "1").ok(t); !strings.HasSuffix(out, "… the first 1; see more with --limit\n") {
 		t.Errorf("printed\n%s", out)
 	}
 	out := run("show", "--caused-by", "e-1").ok(t)

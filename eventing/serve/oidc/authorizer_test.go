@@ -357,8 +357,8 @@ func TestAnswersOfTheIssuerThatCannotBeUsedAreSaid(t *testing.T) {
 		{"endless", "/.well-known/openid-configuration", strings.Repeat(" ", 2<<20), "too large"},
 		{"keys nowhere", "/.well-known/openid-configuration", `{"issuer":"SELF"}`, `the address of its keys is ""`},
 		{"keys in a file", "/.well-known/openid-configuration", `{"issuer":"SELF","jwks_uri":"file:///etc/passwd"}`, "want https"},
-		{"no keys", "/keys", `{"keys":[]}`, "0 can be used"},
-		{"only keys of other kinds", "/keys", `{"keys":[{"kty":"oct","k":"AAAA","kid":"k1"},{"kty":"new"}]}`, "0 can be used"},
+		{"no keys", "/keys", `{"keys":[]}`, "0 are usable"},
+		{"only keys of other kinds", "/keys", `{"keys":[{"kty":"oct","k":"AAAA","kid":"k1"},{"kty":"new"}]}`, "0 are usable"},
 		{"endless keys", "/keys", strings.Repeat(" ", 2<<20), "too large"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
