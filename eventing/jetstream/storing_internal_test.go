@@ -57,7 +57,7 @@ func TestAnAnswerThatIsNoSuccessIsAnError(t *testing.T) {
 		answer *nats.Msg
 		want   string
 	}{
-		{stored(`{"stream":"OTHER","seq":1}`), "stored in stream OTHER instead, which takes events.t"},
+		{stored(`{"stream":"OTHER","seq":1}`), "stored in stream OTHER instead, which has subject events.t"},
 		{stored(`{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"},"stream":"EVENTS","seq":0}`), "nats: API error: code=503 err_code=10077 description=maximum messages exceeded"},
 		{stored(`{"stream":"EVENTS","seq":0,"error":{"code":400,"err_code":1,"description":"no"}}`), "nats: API error: code=400 err_code=1 description=no"},
 		{stored(`{}`), natsjs.ErrInvalidJSAck.Error()},
