@@ -24,7 +24,7 @@ const mutantVariable = "TANDEM_TEST_STREAM_MUTANT"
 var mutants = map[string]mutant{
 	"the_floor_stays_below":                      {floor: 1},
 	"a_recreated_stream_has_another_epoch":       {epoch: "always"},
-	"a_message_that_is_no_CloudEvent":            {sameIdentity: true},
+	"a_message_that_is_not_a_CloudEvent":         {sameIdentity: true},
 	"a_consumer_is_created_where_Begin":          {fromBeginning: true},
 	"Pull_bounds_messages":                       {pullsMore: true},
 	"Publish_returns_nil_only_for_stored_events": {publishesWhatItCan: true},

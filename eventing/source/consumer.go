@@ -179,7 +179,7 @@ func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 				return flowed, err
 			}
 			if missing > 0 && !pulled {
-				c.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "messages were lost on the way from the stream; opening the stream again, which redelivers them",
+				c.source.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "messages were lost; opening the stream again, which redelivers them",
 					slog.String("stream", c.stream.Name()), slog.Int("messages", missing))
 				return flowed, errReopen
 			}
