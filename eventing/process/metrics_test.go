@@ -196,7 +196,7 @@ func TestHealthIsThatOfTheInstance(t *testing.T) {
 	address := "127.0.0.1:" + strconv.Itoa(port)
 	i := process.New(coin())
 	if err := i.Start(t.Context(), map[string]string{
-		"TANDEM_CLUSTER": "east", "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none", "LOG_LEVEL": "error", "METRICS_ADDRESS": address,
+		"TANDEM_CLUSTER": "east", "DATABASE_URL": "postgres://none@127.0.0.1:1/none", "LOG_LEVEL": "error", "METRICS_ADDRESS": address,
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestHealthIsThatOfTheInstance(t *testing.T) {
 	}
 	// The address is in use.
 	err = process.New(coin()).Start(t.Context(), map[string]string{
-		"TANDEM_CLUSTER": "west", "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none", "METRICS_ADDRESS": address,
+		"TANDEM_CLUSTER": "west", "DATABASE_URL": "postgres://none@127.0.0.1:1/none", "METRICS_ADDRESS": address,
 	})
 	if err == nil || !strings.Contains(err.Error(), "METRICS_ADDRESS: listen tcp") {
 		t.Errorf("error %v", err)
