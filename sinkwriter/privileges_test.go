@@ -16,7 +16,7 @@ import (
 )
 
 // The statements that only migrators run.
-var migratorsOnly = []string{"recordSQL", "recordMadeSQL", "rememberRoleSQL", "writingRolesSQL", "forgetRoleSQL", "unendableSQL", "listDeadSQL", "dropDeadSQL", "setHedgeSQL", "unsetHedgeSQL"}
+var migratorsOnly = []string{"recordSQL", "recordMadeSQL", "rememberRoleSQL", "writingRolesSQL", "forgetRoleSQL", "unendableSQL", "listDeadSQL", "dropDeadSQL", "setHedgeSQL", "unsetHedgeSQL", "deleteHorizonSQL", "retireLossesSQL"}
 
 func TestTheWritingRoleHasWhatItNeedsAndNoMore(t *testing.T) {
 	t.Parallel()

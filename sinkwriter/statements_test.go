@@ -29,7 +29,7 @@ import (
 func statements(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	for _, dir := range []string{".", "ledger", "lease", "deadletter", "deferred", "schema"} {
+	for _, dir := range []string{".", "ledger", "lease", "deadletter", "deferred", "retire", "schema"} {
 		files := token.NewFileSet()
 		names, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {

@@ -72,7 +72,7 @@ func NewStream(conn *Conn, cluster, function string, cfg StreamConfig) (*Stream,
 			return nil, fmt.Errorf("set up stream: %s %q: want lower-case letters, digits and '-', at most 63, beginning with a letter", what, name)
 		}
 	}
-	return &Stream{conn: conn, cfg: cfg, consumer: "tandem-" + cluster + "-" + function, rereadLimit: rereadLimit}, nil
+	return &Stream{conn: conn, cfg: cfg, consumer: consumerName(cluster, function), rereadLimit: rereadLimit}, nil
 }
 
 // Name returns the stream's name, with its domain if one is configured.

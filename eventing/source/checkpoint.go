@@ -57,9 +57,10 @@ type checkpoint struct {
 	risk string // the latest reported risk
 }
 
-// beginAt returns the sequence at which a new consumer starts: the beginning, because
-// an operator who deletes a consumer wants everything redelivered, unless the consumer
-// was deleted by a rewind that did not complete.
+// beginAt returns the sequence at which a new consumer starts. In a cluster without a
+// checkpoint it is the horizon, below which nothing is delivered. In others it is the
+// beginning, because an operator who deletes a consumer wants everything redelivered, unless
+// the consumer was deleted by a rewind that did not complete.
 func (c *consumer) beginAt(ctx context.Context, origin, epoch string) (uint64, error) {
 	c.checkpoint.mu.Lock()
 	remembered := c.checkpoint.known.Epoch == epoch
@@ -70,11 +71,14 @@ func (c *consumer) beginAt(ctx context.Context, origin, epoch string) (uint64, e
 	switch {
 	case err != nil && !remembered:
 		return 0, fmt.Errorf("load the checkpoint at which the consumer begins: %w", err)
-	case err == nil && stored.Epoch == epoch && stored.Timeline == "":
-		return stored.Floor, nil
-	default:
+	case err != nil:
 		return 0, nil
+	case stored.Epoch != epoch:
+		return c.source.checkpoints.Horizon(ctx, c.source.cfg.Function, origin, epoch)
+	case stored.Timeline == "":
+		return stored.Floor, nil
 	}
+	return 0, nil
 }
 
 // findCheckpoint compares the stored checkpoint with the remembered one, and rewinds

@@ -61,9 +61,8 @@ func (t *tool) openDatabase(ctx context.Context) (*databasePool, error) {
 	return pool, nil
 }
 
-// openNATS returns a connection to the NATS servers. It waits for the connection, for
-// at most wait.
-func (t *tool) openNATS(ctx context.Context, wait time.Duration) (*jetstream.Conn, error) {
+// openNATS returns a connection to the NATS servers that is established.
+func (t *tool) openNATS(ctx context.Context) (*jetstream.Conn, error) {
 	url := cmp.Or(t.natsURL, t.env("NATS_URL"))
 	if url == "" {
 		return nil, errNoNATS
@@ -72,7 +71,7 @@ func (t *tool) openNATS(ctx context.Context, wait time.Duration) (*jetstream.Con
 	if err != nil {
 		return nil, err
 	}
-	if err := conn.Wait(ctx, wait); err != nil {
+	if err := conn.Wait(ctx, connectTimeout); err != nil {
 		_ = conn.Close(context.WithoutCancel(ctx))
 		return nil, fmt.Errorf("%w: check --nats-url or NATS_URL", err)
 	}

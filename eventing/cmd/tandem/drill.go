@@ -110,7 +110,7 @@ func (d *drilling) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer pool.Close()
-	conn, err := d.tool.openNATS(judging, connectTimeout)
+	conn, err := d.tool.openNATS(judging)
 	if err != nil {
 		return err
 	}

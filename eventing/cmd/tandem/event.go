@@ -136,7 +136,7 @@ func (q *inquiry) run(ctx context.Context) error {
 	}
 	defer pool.Close()
 	if cmp.Or(q.tool.natsURL, q.tool.env("NATS_URL")) != "" {
-		if q.conn, err = q.tool.openNATS(ctx, connectTimeout); err != nil {
+		if q.conn, err = q.tool.openNATS(ctx); err != nil {
 			return err
 		}
 		defer func() { _ = q.conn.Close(context.WithoutCancel(ctx)) }()

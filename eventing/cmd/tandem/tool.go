@@ -94,7 +94,7 @@ func (t *tool) command() *cobra.Command {
 	flags.StringVar(&t.natsURL, "nats-url", "", "`URL` of the NATS servers, for example nats://HOST:4222 (NATS_URL)")
 	flags.VarP(&t.output, "output", "o", "`format` of the output: table, or json for one JSON object per line")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(t.migrateCommand(), t.hedgeCommand(), t.deadLettersCommand(), t.deferredCommand(), t.rejectedOutputsCommand(), t.eventCommand(), t.verifyCommand(), t.drillCommand(), t.versionCommand())
+	root.AddCommand(t.migrateCommand(), t.hedgeCommand(), t.deadLettersCommand(), t.deferredCommand(), t.rejectedOutputsCommand(), t.eventCommand(), t.verifyCommand(), t.drillCommand(), t.startAtCommand(), t.retireCommand(), t.versionCommand())
 	return root
 }
 

@@ -21,6 +21,9 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(runTool) != "" { // in a process that a test has started
+		main()
+	}
 	code := m.Run()
 	if built.program != nil {
 		_ = built.program.Close()
@@ -119,6 +122,8 @@ Available Commands:
   help             Help about any command
   migrate          Create and change the tables of Tandem and of a function
   rejected-outputs List, show, replay and drop outputs that were rejected
+  retire           Retire a function, or one cluster of it, for good
+  start-at         Set where a function starts in a stream
   verify           Compare the database with the stream, and repair
   version          Print the version of this tool
 

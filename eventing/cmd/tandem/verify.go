@@ -139,7 +139,7 @@ func (v *verification) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer pool.Close()
-	conn, err := v.tool.openNATS(ctx, connectTimeout)
+	conn, err := v.tool.openNATS(ctx)
 	if err != nil {
 		return err
 	}
