@@ -80,8 +80,8 @@ const (
 	outboxTable = "tandem.outbox_event"
 )
 
-// kinds returns what is deleted, in this order; what lets the next run find the clusters and the
-// ledger's rows comes last.
+// kinds returns the kinds of rows to delete, in this order. The rows by which another run finds
+// the clusters and the events in the ledger come last.
 func (r *Retirement) kinds() []kind {
 	of := []kind{
 		{table: "tandem.dead_letter", what: "dead letters", condition: ofScope},
@@ -138,7 +138,7 @@ func New(pool *pgxpool.Pool, function, cluster string) *Retirement {
 	return &Retirement{pool: pool, function: function, cluster: cluster}
 }
 
-// Reserve calls check with what is removed and, if that returns nil, keeps the sources of the
+// Reserve calls check with the plan and, if check returns nil, keeps the sources of the
 // retired clusters from starting for five minutes: Remove may follow, which lasts as long as it
 // takes. The error is that of check, or wraps [ErrRunning], and then nothing was changed.
 func (r *Retirement) Reserve(ctx context.Context, check func(Plan) error) error {
@@ -186,7 +186,7 @@ func (r *Retirement) checkPrivileges(ctx context.Context) error {
 	}
 	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err == nil && len(tables) > 0 {
-		err = fmt.Errorf("this role may not delete from %s: use the role that migrates", strings.Join(tables, ", "))
+		err = fmt.Errorf("this role may not delete from %s: use the role that runs tandem migrate", strings.Join(tables, ", "))
 	}
 	return err
 }

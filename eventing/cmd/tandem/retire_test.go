@@ -589,7 +589,7 @@ func TestAWrongRetirementIsExplained(t *testing.T) {
 	}
 	before := w.leftOf(t, "orders")
 	w.env["DATABASE_URL"] = writer
-	w.retire(t, "orders", "--yes").fails(t, 2, "use the role that migrates")
+	w.retire(t, "orders", "--yes").fails(t, 2, "use the role that runs tandem migrate")
 	w.wantLeft(t, "orders", before)
 	w.wantConsumers(t, "tandem-east-orders")
 
