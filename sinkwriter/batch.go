@@ -27,6 +27,10 @@ const (
 
 	// Triggers that are deferred until COMMIT run before it, as no timeout ends a COMMIT.
 	constraintsSQL = `set constraints all immediate`
+
+	// aheadAfter is after how many batches in a row that were lost entirely another cluster is
+	// ahead. In a race that happens to a batch or two.
+	aheadAfter = 4
 )
 
 // try is how a batch is attempted.
@@ -102,7 +106,7 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, how t
 	// its row as safe as a commit.
 	unsure := slices.ContainsFunc(batch, func(o *offer) bool { return o.unsure })
 	var err error
-	if w.losing.Load() && !unsure {
+	if w.losing.Load() >= aheadAfter && !unsure {
 		if batch, err = w.recognize(ctx, s, batch); err != nil || len(batch) == 0 {
 			return batch, err
 		}
@@ -111,11 +115,25 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, how t
 	if batch, err = w.sift(ctx, s, p, batch, r, how); err != nil || len(batch) == 0 {
 		return batch, err
 	}
-	c, err := w.claim(ctx, s, batch, how.lockTimeout)
+	c, err := w.claim(ctx, s, batch, unsure, how.lockTimeout)
+	if err == nil && c.unclaimed {
+		if batch, err = w.recognize(ctx, s, batch, step{sql: commitSQL}); err != nil {
+			return batch, err
+		}
+		if len(batch) == 0 {
+			w.losing.Add(1)
+			return nil, nil
+		}
+		c, err = w.claim(ctx, s, batch, true, how.lockTimeout)
+	}
 	if err != nil {
 		return batch, err
 	}
-	w.losing.Store(len(c.won) == 0)
+	if len(c.won) > 0 {
+		w.losing.Store(0)
+	} else {
+		w.losing.Add(1)
+	}
 	switch {
 	case len(c.won) > 0:
 		err = w.apply(ctx, s, c, p, r, how)

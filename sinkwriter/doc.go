@@ -33,8 +33,10 @@
 //
 // Many goroutines call [Writer.Commit]; whoever is free takes all that wait and
 // commits them together. A batch has two round trips: claim every event's key,
-// then send the effects of those that were won, their outputs, and COMMIT. A
-// batch that won nothing has no transaction id and writes no WAL.
+// then send the effects of those that were won, their outputs, and COMMIT. The
+// first key is claimed before the others: if it is lost, another cluster has mostly
+// committed all of them, and they are looked up, which takes less. A batch that won
+// nothing has no transaction id and writes no WAL.
 //
 // Keys are claimed in sorted order, and rows are written in one order in all
 // clusters (tables with foreign keys after those they refer to, then by primary

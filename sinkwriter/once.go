@@ -75,8 +75,8 @@ func (w *Writer) once(ctx context.Context, s *session, key ledger.Key, fn func(p
 				appendArray(nil, pgtype.ByteaOID, 1, func(int) ([]byte, bool) { return none[:], false }),
 				int8Array([]int64{id}),
 			},
-			table: "tandem.ledger",
-			row:   func([][]byte) { won = true },
+			table:    "tandem.ledger",
+			affected: func(rows int64) { won = rows > 0 },
 		},
 	})
 	if err != nil {

@@ -35,6 +35,9 @@ type step struct {
 	guard       bool                  // it fails if the tables have changed
 	offer       *offer                // whose statement it is; nil if it is one of many offers
 	row         func(values [][]byte) // called for each row of the result; may be nil
+
+	// affected is called with the number of rows that were written; may be nil.
+	affected func(rows int64)
 }
 
 // session is a connection while a batch has it.
@@ -319,7 +322,7 @@ func (s *session) run(ctx context.Context, steps []step) error {
 				s.state.prepared[sql] = fresh[sql]
 				continue
 			case *pgconn.ResultReader:
-				err = readRows(r, steps[i].row)
+				err = readRows(r, &steps[i])
 			case nil:
 				return errors.Join(failed, errors.New("the server's answers ended before their end"))
 			}
@@ -351,13 +354,16 @@ func statementID(sql string, oids []uint32) string {
 	return "tandem_" + hex.EncodeToString(hash.Sum(nil)[:12])
 }
 
-func readRows(r *pgconn.ResultReader, row func([][]byte)) error {
-	if row != nil {
+func readRows(r *pgconn.ResultReader, st *step) error {
+	if st.row != nil {
 		for r.NextRow() {
-			row(r.Values())
+			st.row(r.Values())
 		}
 	}
-	_, err := r.Close()
+	tag, err := r.Close()
+	if err == nil && st.affected != nil {
+		st.affected(tag.RowsAffected())
+	}
 	return err
 }
 

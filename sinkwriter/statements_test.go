@@ -183,27 +183,33 @@ func settle(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	keys, writers := planKeys()
 	execIn(t, conn, "prepare claim (uuid[], bytea[], bigint[]) as "+claimSQL)
+	execIn(t, conn, "prepare rest (uuid[], bytea[], bigint[]) as "+claimRestSQL)
 	execIn(t, conn, "prepare diverged (uuid[], bytea[]) as "+divergedSQL)
+	execIn(t, conn, "prepare claimed (uuid[], bytea[]) as "+claimedSQL)
 	for range 8 {
-		execIn(t, conn, "begin; execute claim("+keys+writers+"); execute diverged("+keys+"); rollback")
+		execIn(t, conn, "begin; execute claim("+keys+writers+"); execute rest("+keys+writers+"); execute diverged("+keys+"); execute claimed("+keys+"); rollback")
 	}
 }
 
 func comparePlans(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	keys, writers := planKeys()
-	claim := planOf(t, conn, "claim", "("+keys+writers+")")
-	for _, node := range []string{"Sort", "Join", "Loop", "Hash", "Gather"} {
-		if strings.Contains(claim, node) {
-			t.Errorf("the claim's plan has a %s: keys lose their order\n%s", node, claim)
+	for _, name := range []string{"claim", "rest"} {
+		claim := planOf(t, conn, name, "("+keys+writers+")")
+		for _, node := range []string{"Sort", "Join", "Loop", "Hash", "Gather"} {
+			if strings.Contains(claim, node) {
+				t.Errorf("the plan of %s has a %s: keys lose their order\n%s", name, node, claim)
+			}
+		}
+		if !strings.Contains(claim, "ProjectSet") {
+			t.Errorf("the plan of %s does not take the keys as they come\n%s", name, claim)
 		}
 	}
-	if !strings.Contains(claim, "ProjectSet") {
-		t.Errorf("the claim's plan does not take the keys as they come\n%s", claim)
-	}
-	diverged := planOf(t, conn, "diverged", "("+keys+")")
-	if !strings.Contains(diverged, "Index Scan using ledger_pkey") || strings.Contains(diverged, "Seq Scan") {
-		t.Errorf("the look-up of what diverged is none in the index\n%s", diverged)
+	for _, name := range []string{"diverged", "claimed"} {
+		plan := planOf(t, conn, name, "("+keys+")")
+		if !strings.Contains(plan, "Index Scan using ledger_pkey") || strings.Contains(plan, "Seq Scan") {
+			t.Errorf("the look-up of what is %s is none in the index\n%s", name, plan)
+		}
 	}
 }
 

@@ -43,8 +43,9 @@ type Writer struct {
 	left       chan struct{}
 	unanswered atomic.Int64
 
-	// losing says that the last batch lost entirely: the other cluster is ahead.
-	losing atomic.Bool
+	// losing counts the batches in a row that another cluster had committed entirely. From
+	// aheadAfter on it is ahead, and batches are looked up before they are claimed.
+	losing atomic.Int32
 
 	// stop ends attempts that are under way, when Close cannot wait longer.
 	stop context.CancelFunc

@@ -17,6 +17,11 @@ const (
 	ClaimOutside Mutant = "claim-outside"
 	// NoWait takes a key that somebody has inserted and not committed for lost.
 	NoWait Mutant = "no-wait"
+	// LostTogether takes all keys of a claim for lost if the first one is.
+	LostTogether Mutant = "lost-together"
+	// LookUpUncommitted takes keys for lost that another session has inserted and not committed,
+	// once the first one is lost.
+	LookUpUncommitted Mutant = "look-up-uncommitted"
 	// Unsorted has one of the clusters claim in another order.
 	Unsorted Mutant = "unsorted"
 	// NoTimeout leaves a session that waits for its client alone.

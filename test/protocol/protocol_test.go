@@ -69,6 +69,8 @@ func TestEveryMutantIsFound(t *testing.T) {
 		{protocol.LooseClaim, one, "applied twice"},
 		{protocol.ClaimOutside, one, "but not both"},
 		{protocol.NoWait, one, "acknowledged and not applied"},
+		{protocol.LostTogether, two, "acknowledged and not applied"},
+		{protocol.LookUpUncommitted, two, "acknowledged and not applied"},
 		{protocol.Unsorted, two, "wait for each other"},
 		{protocol.NoTimeout, one, "takes another step"},
 		{protocol.AskUncommitted, one, "acknowledged and not applied"},

@@ -79,6 +79,10 @@ type cluster struct {
 	// inserted.
 	want, locks set
 
+	// lookUp is set once the session has lost the first key of its claim: it has won nothing,
+	// and the function looks the others up before it claims those that are missing.
+	lookUp bool
+
 	// committing are the keys of a transaction whose connection is lost, with
 	// COMMIT on its way.
 	committing set

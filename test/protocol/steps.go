@@ -146,9 +146,14 @@ func (m Model) rewind(s *state, c int, do func(step)) {
 
 func (m Model) functionSteps(s *state, c int, do func(step)) {
 	cl := &s.cluster[c]
-	if cl.batch == 0 {
+	switch {
+	case cl.batch == 0:
 		m.takeBatch(s, c, do)
-	} else if cl.want == 0 {
+	case cl.lookUp:
+		change(s, "function looks up what it has not claimed", c, c, do, func(s *state, cl *cluster) {
+			cl.want, cl.lookUp = cl.want.without(m.found(s, c)), false
+		})
+	case cl.want == 0:
 		change(s, "function sends what it won, commits and answers", c, c, do, func(s *state, cl *cluster) {
 			m.win(s, cl)
 			if m.Failover {
@@ -207,6 +212,19 @@ func (m Model) functionSteps(s *state, c int, do func(step)) {
 	}
 }
 
+// found returns the events that a function takes for lost once it has lost the first key of its
+// claim.
+func (m Model) found(s *state, c int) set {
+	switch m.Mutant {
+	case LostTogether:
+		return below(m.Events)
+	case LookUpUncommitted:
+		return s.primary.ledger | s.cluster[1-c].locks
+	default:
+		return s.primary.ledger
+	}
+}
+
 // takeBatch begins a transaction with any of the events that are not acknowledged.
 func (m Model) takeBatch(s *state, c int, do func(step)) {
 	for batch := set(1); batch <= below(m.Events); batch++ {
@@ -223,7 +241,7 @@ func (m Model) takeBatch(s *state, c int, do func(step)) {
 }
 
 // rest is the function without a transaction.
-func (cl *cluster) rest() { cl.batch, cl.waited, cl.want, cl.locks = 0, 0, 0, 0 }
+func (cl *cluster) rest() { cl.batch, cl.waited, cl.want, cl.locks, cl.lookUp = 0, 0, 0, 0, false }
 
 // again is the transaction rolled back, and tried again if anybody still waits.
 func (cl *cluster) again() {
@@ -231,14 +249,14 @@ func (cl *cluster) again() {
 		cl.rest()
 		return
 	}
-	cl.want, cl.locks = cl.batch, 0
+	cl.want, cl.locks, cl.lookUp = cl.batch, 0, false
 }
 
 // sessionSteps are what the server does for a function, and for one that is gone.
 func (m Model) sessionSteps(s *state, c int, do func(step)) {
 	cl := &s.cluster[c]
 	switch {
-	case cl.want != 0:
+	case cl.want != 0 && !cl.lookUp:
 		m.claimNext(s, c, do)
 		if cl.locks != 0 {
 			change(s, "claim waits in vain and gives up", server, c, do, func(_ *state, cl *cluster) { cl.again() })
@@ -278,6 +296,7 @@ func (m Model) claimNext(s *state, c int, do func(step)) {
 		if won {
 			cl.locks |= of(e)
 		}
+		cl.lookUp = !won && cl.locks == 0 && cl.want != 0
 		if m.Mutant == ClaimOutside && cl.want == 0 {
 			s.primary.ledger |= cl.locks
 		}
