@@ -68,6 +68,7 @@ type table struct {
 
 	constraints
 
+	latest   atomic.Pointer[shape] // of a write
 	mu       sync.RWMutex
 	shapes   map[string]*shape
 	placings map[string]*placing

@@ -1,6 +1,7 @@
 package sinkwriter
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"time"
@@ -76,6 +77,8 @@ func (s *effectSize) add(v any) {
 	case string:
 		s.bytes += len(v)
 	case []byte:
+		s.bytes += len(v)
+	case json.RawMessage:
 		s.bytes += len(v)
 	default:
 		s.addReflected(reflect.ValueOf(v))

@@ -19,6 +19,7 @@ type shape struct {
 	op      functions.Op
 	columns []int // of the table, those of the primary key first and in its order
 	version int   // the column that is compared, -1 for none
+	keyed   bool  // those of the primary key are given apart from the row
 	mark    int   // the column that is set to deleted, -1 for none
 	deleted bool  // what mark is set to
 	lockSQL string
@@ -53,8 +54,42 @@ func (t *table) missingColumn(w *functions.Write) error {
 	return nil
 }
 
-// shapeOf finds or makes the shape of a write.
+// fits reports whether a write of the table has the shape s, which an earlier one had.
+func (s *shape) fits(t *table, w *functions.Write) bool {
+	if s.op != w.Op || s.keyed != (w.Key != nil) || len(w.Key)+len(w.Row) != len(s.columns) ||
+		(s.version < 0) != (w.Version == "") || s.version >= 0 && t.columns[s.version].name != w.Version {
+		return false
+	}
+	key := w.Row
+	if s.keyed {
+		key = w.Key
+	}
+	for i, c := range s.columns {
+		from := w.Row
+		if i < len(t.key) {
+			from = key
+		}
+		if _, ok := from[t.columns[c].name]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// shapeOf returns the shape of a write. Mostly it is that of the write before.
 func (t *table) shapeOf(w *functions.Write) (*shape, error) {
+	if s := t.latest.Load(); s != nil && s.fits(t, w) {
+		return s, nil
+	}
+	s, err := t.findShape(w)
+	if err == nil {
+		t.latest.Store(s)
+	}
+	return s, err
+}
+
+// findShape finds or creates the shape of a write.
+func (t *table) findShape(w *functions.Write) (*shape, error) {
 	var space [64]byte
 	id := append(space[:0], byte(w.Op))
 	var colSpace [32]int

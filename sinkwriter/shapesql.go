@@ -14,7 +14,8 @@ import (
 // newShape writes the SQL. Rows are addressed by the primary key alone, and SET
 // names no column of it: that would lock out inserts of rows that refer to them.
 func (t *table) newShape(op functions.Op, columns []int, version int, early bool) (*shape, error) {
-	s := &shape{op: op, columns: columns, version: version, mark: -1, early: early}
+	keyed := op == functions.OpAdd || op == functions.OpDelete || op == functions.OpDeleteNewest
+	s := &shape{op: op, columns: columns, version: version, keyed: keyed, mark: -1, early: early}
 	for _, c := range columns {
 		s.oids = append(s.oids, t.columns[c].arrayOID)
 	}
