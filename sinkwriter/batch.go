@@ -111,7 +111,7 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, how t
 			return batch, err
 		}
 	}
-	p := newPlan(batch)
+	p := newPlan(batch, &s.state.scratch)
 	if batch, err = w.sift(ctx, s, p, batch, r, how); err != nil || len(batch) == 0 {
 		return batch, err
 	}
@@ -138,9 +138,9 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, how t
 	case len(c.won) > 0:
 		err = w.apply(ctx, s, c, p, r, how)
 	case unsure:
-		err = w.commitSteps(ctx, s, append(w.check(c), step{sql: witnessSQL}))
+		err = w.commitSteps(ctx, s, append(w.check(s, c), step{sql: witnessSQL}))
 	default:
-		err = s.run(ctx, append(w.check(c), step{sql: commitSQL}))
+		err = s.run(ctx, append(w.check(s, c), step{sql: commitSQL}))
 	}
 	if errors.Is(err, errUnknown) {
 		for _, o := range batch {
@@ -154,12 +154,12 @@ func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, how t
 	return nil, nil
 }
 
-func newPlan(batch []*offer) *plan {
+func newPlan(batch []*offer, memory *scratch) *plan {
 	size := 0
 	for _, o := range batch {
 		size += o.written
 	}
-	return &plan{arena: make([]byte, 0, size), parts: make([]part, 0, len(batch))}
+	return &plan{memory: memory, arena: memory.take(size), parts: make([]part, 0, len(batch))}
 }
 
 // sift encodes the effects of a batch, and refuses all offers at once that cannot be written,
@@ -273,15 +273,15 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, p *plan, r *
 	}
 	events := make([]event.Event, 0, outputs)
 	for _, o := range c.won {
-		if err := o.createOutputs(); err != nil {
+		var err error
+		if events, err = o.appendOutputs(events); err != nil {
 			return attribute(o, "", err)
 		}
-		events = append(events, o.outputs...)
 	}
 	if err := p.build(c.won, r.tables); err != nil {
 		return err
 	}
-	steps := w.check(c)
+	steps := w.check(s, c)
 	if len(p.steps) > 0 {
 		steps = append(steps, step{
 			sql: statementTimeoutSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{[]byte(milliseconds(how.statementTimeout + s.state.trip))},
@@ -292,14 +292,14 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, p *plan, r *
 	}
 	// Behind the effects, as a new writer is new for all batches, which wait for this row.
 	steps = append(steps, w.register(s, c.won)...)
-	rows, err := newRows(events)
+	rows, err := newRows(events, &s.state.scratch)
 	if err != nil {
 		return err
 	}
 	for _, row := range rows {
 		steps = append(steps, insertStep(row))
 	}
-	steps = append(steps, endDeferred(c.won)...)
+	steps = append(steps, s.endDeferred(c.won)...)
 	published := w.outbox.takePublished()
 	if len(published) > 0 {
 		steps = append(steps, deleteStep(published))

@@ -41,15 +41,15 @@ func BenchmarkEncodeEvents(b *testing.B) {
 	w := &Writer{config: Config{Cluster: "east"}}
 	var o offer
 	offered := benchOffer()
-	err := errors.Join(w.fill(b.Context(), &o, &offered), o.createOutputs())
-	if err != nil {
+	err := w.fill(b.Context(), &o, &offered)
+	events, err2 := o.appendOutputs(nil)
+	if err = errors.Join(err, err2); err != nil {
 		b.Fatal(err)
 	}
-	e := o.outputs[0]
 	var buf []byte
 	b.ReportAllocs()
 	for b.Loop() {
-		if buf, err = cloudevent.AppendBatch(buf[:0], []event.Event{e}); err != nil {
+		if buf, err = cloudevent.AppendBatch(buf[:0], events); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -62,14 +62,16 @@ func BenchmarkNewRows(b *testing.B) {
 	for range 256 {
 		var o offer
 		offered := benchOffer()
-		if err := errors.Join(w.fill(b.Context(), &o, &offered), o.createOutputs()); err != nil {
+		err := w.fill(b.Context(), &o, &offered)
+		var err2 error
+		events, err2 = o.appendOutputs(events)
+		if err = errors.Join(err, err2); err != nil {
 			b.Fatal(err)
 		}
-		events = append(events, o.outputs...)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := newRows(events); err != nil {
+		if _, err := newRows(events, new(scratch)); err != nil {
 			b.Fatal(err)
 		}
 	}

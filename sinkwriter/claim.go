@@ -83,9 +83,9 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer, whole bo
 	count := func(rows int64) { won += rows }
 	whole = whole || len(batch) == 1
 	if whole {
-		steps = append(steps, claimStep(claimSQL, batch, count))
+		steps = append(steps, s.claimStep(claimSQL, batch, count))
 	} else {
-		steps = append(steps, claimStep(claimSQL, batch[:1], count), claimStep(claimRestSQL, batch[1:], count))
+		steps = append(steps, s.claimStep(claimSQL, batch[:1], count), s.claimStep(claimRestSQL, batch[1:], count))
 	}
 	begin := now()
 	if err := s.run(ctx, steps); err != nil {
@@ -105,15 +105,15 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer, whole bo
 
 // claimStep returns a statement that claims the keys of offers. Count is called with the number
 // of those that are won.
-func claimStep(sql string, offers []*offer, count func(rows int64)) step {
+func (s *session) claimStep(sql string, offers []*offer, count func(rows int64)) step {
 	var id [8]byte
-	writers := appendArray(make([]byte, 0, 20+12*len(offers)), pgtype.Int8OID, len(offers), func(i int) ([]byte, bool) {
+	writers := appendArray(s.state.scratch.take(20+12*len(offers)), pgtype.Int8OID, len(offers), func(i int) ([]byte, bool) {
 		binary.BigEndian.PutUint64(id[:], uint64(offers[i].writer))
 		return id[:], false
 	})
 	return step{
 		sql: sql, oids: []uint32{pgtype.UUIDArrayOID, pgtype.ByteaArrayOID, pgtype.Int8ArrayOID},
-		params: [][]byte{keyArray(offers), digestArray(offers), writers}, table: "tandem.ledger", affected: count,
+		params: [][]byte{s.keys(offers), s.digests(offers), writers}, table: "tandem.ledger", affected: count,
 	}
 }
 
@@ -125,7 +125,7 @@ func distinguish(ctx context.Context, s *session, batch []*offer, count int) (*c
 	found := 0
 	if err := s.run(ctx, []step{{
 		sql: claimedSQL, oids: []uint32{pgtype.UUIDArrayOID, pgtype.ByteaArrayOID},
-		params: [][]byte{keyArray(batch), digestArray(batch)}, table: "tandem.ledger",
+		params: [][]byte{s.keys(batch), s.digests(batch)}, table: "tandem.ledger",
 		row: func(v [][]byte) {
 			switch i := find(batch, v[0]); {
 			case i < 0:
@@ -154,13 +154,13 @@ func distinguish(ctx context.Context, s *session, batch []*offer, count int) (*c
 
 // check gives the step that finds out where the winner's effects are not those
 // that were offered.
-func (w *Writer) check(c *claimed) []step {
+func (w *Writer) check(s *session, c *claimed) []step {
 	if len(c.lost) == 0 || c.compared || w.config.NoDivergence {
 		return nil
 	}
 	return []step{{
 		sql: divergedSQL, oids: []uint32{pgtype.UUIDArrayOID, pgtype.ByteaArrayOID},
-		params: [][]byte{keyArray(c.lost), digestArray(c.lost)}, table: "tandem.ledger",
+		params: [][]byte{s.keys(c.lost), s.digests(c.lost)}, table: "tandem.ledger",
 		row: func(v [][]byte) {
 			if i := find(c.lost, v[0]); i >= 0 {
 				c.differences = append(c.differences, newDifference(c.lost[i], v))
@@ -180,7 +180,7 @@ func (w *Writer) recognize(ctx context.Context, s *session, batch []*offer, more
 	strange := false
 	if err := s.run(ctx, append([]step{{
 		sql: recognizeSQL, oids: []uint32{pgtype.UUIDArrayOID, pgtype.ByteaArrayOID},
-		params: [][]byte{keyArray(batch), digestArray(batch)}, table: "tandem.ledger",
+		params: [][]byte{s.keys(batch), s.digests(batch)}, table: "tandem.ledger",
 		row: func(v [][]byte) {
 			switch i := find(batch, v[0]); {
 			case i < 0:
@@ -240,10 +240,10 @@ func find(batch []*offer, key []byte) int {
 	return i
 }
 
-func keyArray(batch []*offer) []byte {
-	return appendArray(make([]byte, 0, 20+20*len(batch)), pgtype.UUIDOID, len(batch), func(i int) ([]byte, bool) { return batch[i].key[:], false })
+func (s *session) keys(batch []*offer) []byte {
+	return appendArray(s.state.scratch.take(20+20*len(batch)), pgtype.UUIDOID, len(batch), func(i int) ([]byte, bool) { return batch[i].key[:], false })
 }
 
-func digestArray(batch []*offer) []byte {
-	return appendArray(make([]byte, 0, 20+20*len(batch)), pgtype.ByteaOID, len(batch), func(i int) ([]byte, bool) { return batch[i].digest.stored(), false })
+func (s *session) digests(batch []*offer) []byte {
+	return appendArray(s.state.scratch.take(20+20*len(batch)), pgtype.ByteaOID, len(batch), func(i int) ([]byte, bool) { return batch[i].digest.stored(), false })
 }

@@ -11,7 +11,7 @@ const endDeferredSQL = `delete from tandem.deferred_event where ctid = any(array
 select ctid from tandem.deferred_event where key = any($1::uuid[]) for update skip locked))`
 
 // endDeferred returns the step that deletes the deferred events of offers that were won.
-func endDeferred(won []*offer) []step {
+func (s *session) endDeferred(won []*offer) []step {
 	var ended []*offer
 	for _, o := range won {
 		if o.deferred {
@@ -22,6 +22,6 @@ func endDeferred(won []*offer) []step {
 		return nil
 	}
 	return []step{{
-		sql: endDeferredSQL, oids: []uint32{pgtype.UUIDArrayOID}, params: [][]byte{keyArray(ended)}, table: "tandem.deferred_event",
+		sql: endDeferredSQL, oids: []uint32{pgtype.UUIDArrayOID}, params: [][]byte{s.keys(ended)}, table: "tandem.deferred_event",
 	}}
 }

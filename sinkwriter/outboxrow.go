@@ -56,15 +56,15 @@ type outboxRow struct {
 	text   []byte // of the events, as the row has them; nil once they are fewer
 }
 
-// newRows divides events among rows.
-func newRows(events []event.Event) ([]outboxRow, error) {
+// newRows divides events among rows, whose text is in memory.
+func newRows(events []event.Event, memory *scratch) ([]outboxRow, error) {
 	size := 0
 	for i := range events {
 		size += encodedAttributes + len(events[i].DataEncoded)
 	}
 	var rows []outboxRow
 	for len(events) > 0 {
-		text := append(make([]byte, 0, min(size, maxRowBytes)), '[')
+		text := append(memory.take(min(size, maxRowBytes)), '[')
 		n := 0
 		for n < min(len(events), maxRowEvents) {
 			longer, err := cloudevent.AppendJSON(text, pgjson.Readable(events[n]))

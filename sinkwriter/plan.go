@@ -27,10 +27,14 @@ type planned struct {
 // Before the claim, encode is called for each offer, so that one that cannot be written
 // claims nothing. After it, build is called for those that were won.
 type plan struct {
+	memory *scratch // of the arena and of what is sent
 	arena  []byte
 	parts  []part    // of the offers that were encoded, in their order
 	writes []planned // in the order of the offers and of their effects
 	steps  []step
+
+	spareSpans  []span // not in use yet
+	spareWrites []planned
 
 	// asWritten keeps every offer's own order, a statement a write: for an offer
 	// whose writes depend on each other in a way that only the server knows.
@@ -50,6 +54,7 @@ type part struct {
 // of their own come last and one after the other, each behind its writes.
 func (p *plan) build(offers []*offer, tables map[string]*table) error {
 	p.asWritten = len(offers) == 1 && offers[0].asWritten
+	p.writes = make([]planned, 0, len(offers))
 	var alone []*part
 	next := 0
 	for _, o := range offers {
@@ -117,7 +122,12 @@ func attribute(o *offer, tableName string, err error) *offerError {
 
 // encode encodes the effects of an offer. An error is an [offerError].
 func (p *plan) encode(o *offer, tables map[string]*table, statements map[string]*described) error {
-	one := part{offer: o, writes: make([]planned, 0, len(o.effects.Writes))}
+	n := len(o.effects.Writes)
+	if len(p.spareWrites) < n {
+		p.spareWrites = make([]planned, max(n, cap(p.parts)-len(p.parts)))
+	}
+	one := part{offer: o, writes: p.spareWrites[:0:n]}
+	p.spareWrites = p.spareWrites[n:]
 	one.err = p.encodePart(&one, tables, statements)
 	p.parts = append(p.parts, one)
 	return one.err
@@ -172,7 +182,7 @@ func encodeExec(o *offer, w *functions.Write, parameters *described) (step, erro
 }
 
 func (p *plan) encodeWrite(t *table, s *shape, w *functions.Write) (planned, error) {
-	values := make([]span, len(s.columns))
+	values := p.spans(len(s.columns))
 	for i, c := range s.columns {
 		col := &t.columns[c]
 		v, ok := w.Row[col.name]
@@ -198,12 +208,22 @@ func (p *plan) encodeWrite(t *table, s *shape, w *functions.Write) (planned, err
 	}
 	key := values[:len(t.key)]
 	if t.loose {
-		key = make([]span, len(t.key))
+		key = p.spans(len(t.key))
 		for i, c := range t.key {
 			p.arena, key[i] = appendNormal(p.arena, &t.columns[c], values[i])
 		}
 	}
 	return planned{table: t, shape: s, values: values, key: key}, nil
+}
+
+// spans returns n spans.
+func (p *plan) spans(n int) []span {
+	if len(p.spareSpans) < n {
+		p.spareSpans = make([]span, max(n, n*(cap(p.parts)-len(p.parts))))
+	}
+	spans := p.spareSpans[:n:n]
+	p.spareSpans = p.spareSpans[n:]
+	return spans
 }
 
 // columnError names the column that an error is about.
@@ -598,7 +618,7 @@ func (p *plan) column(elemOID uint32, n int, value func(i int) span) []byte {
 		v := value(i)
 		size += 4 + max(0, v.to-v.from)
 	}
-	return appendArray(make([]byte, 0, size), elemOID, n, func(i int) ([]byte, bool) {
+	return appendArray(p.memory.take(size), elemOID, n, func(i int) ([]byte, bool) {
 		v := value(i)
 		if v == null {
 			return nil, true

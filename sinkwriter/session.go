@@ -62,6 +62,7 @@ type sessionState struct {
 	id       int32               // of the marks of its transactions
 	since    time.Time           // its first batch
 	trip     time.Duration       // there and back
+	scratch  scratch             // of the attempt that has the connection
 }
 
 // prepared is a statement that the server keeps, and the types of its parameters.
@@ -113,6 +114,7 @@ func (w *Writer) acquire(ctx context.Context) (*session, error) {
 		custom[stateKey] = state
 	}
 	s := &session{conn: conn, pg: conn.Conn().PgConn(), state: state}
+	state.scratch.reset()
 	if !ok || w.distance.due(w.config.BatchBytes, w.config.ClaimTimeout) {
 		if err := w.measure(ctx, s); err != nil {
 			s.abandon()

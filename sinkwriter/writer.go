@@ -322,7 +322,7 @@ func (w *Writer) fillOutputs(ctx context.Context, o *offer, outputs []functions.
 	if w.config.CheckOutput == nil || len(outputs) == 0 {
 		return nil
 	}
-	if err := o.createOutputs(); err != nil {
+	if _, err := o.appendOutputs(nil); err != nil {
 		return err
 	}
 	for i, e := range o.outputs {
@@ -333,20 +333,21 @@ func (w *Writer) fillOutputs(ctx context.Context, o *offer, outputs []functions.
 	return nil
 }
 
-// createOutputs creates the events of the outputs, unless they are there.
-func (o *offer) createOutputs() error {
-	if o.outputs != nil || len(o.encoded) == 0 {
-		return nil
+// appendOutputs appends the events of the outputs, which it creates unless they are there.
+func (o *offer) appendOutputs(events []event.Event) ([]event.Event, error) {
+	if o.outputs != nil {
+		return append(events, o.outputs...), nil
 	}
-	events := make([]event.Event, len(o.encoded))
+	from := len(events)
 	for i := range o.encoded {
-		var err error
-		if events[i], err = o.encoded[i].Event(o.function, o.event, i); err != nil {
-			return &Error{Fault: FaultFunction, Function: o.function, Err: err}
+		e, err := o.encoded[i].Event(o.function, o.event, i)
+		if err != nil {
+			return events, &Error{Fault: FaultFunction, Function: o.function, Err: err}
 		}
+		events = append(events, e)
 	}
-	o.outputs = events
-	return nil
+	o.outputs = events[from:len(events):len(events)]
+	return events, nil
 }
 
 func (w *Writer) enqueue(offers []*offer) error {
