@@ -21,6 +21,14 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
+const (
+	// quickWorkers is how many batches are committed at the same time as soon as there is
+	// something to commit. Beyond them, half a batch has to wait, or an offer for workerPatience:
+	// fewer and larger batches cost less.
+	quickWorkers   = 2
+	workerPatience = 10 * time.Millisecond
+)
+
 // Writer commits offers, many at a time. It may be shared by any number of
 // goroutines. Close it to have its outputs published.
 type Writer struct {
@@ -66,7 +74,9 @@ type Writer struct {
 	mu          sync.Mutex
 	closed      bool
 	queue       []*offer
+	queued      int // bytes of queue
 	workers     int
+	starting    bool // a worker is started soon
 	aside, slow aside
 	detached    int // offers
 	failures    map[ledger.Key]*failure
@@ -358,12 +368,55 @@ func (w *Writer) enqueue(offers []*offer) error {
 	}
 	offers = w.divert(offers)
 	w.queue = append(w.queue, offers...)
-	if len(offers) > 0 && w.workers < w.config.Connections {
+	for _, o := range offers {
+		w.queued += o.size
+	}
+	if len(offers) > 0 {
+		w.startWorker()
+	}
+	return nil
+}
+
+// startWorker starts a worker for what waits, or later if enough are busy. Callers hold mu.
+func (w *Writer) startWorker() {
+	switch {
+	case w.workers >= w.config.Connections:
+	case w.workers < quickWorkers || w.halfFull():
 		w.workers++
 		w.done.Add(1)
 		go w.work()
+	default:
+		w.startLater()
 	}
-	return nil
+}
+
+// halfFull reports whether what waits is at least half of a batch. Callers hold mu.
+func (w *Writer) halfFull() bool {
+	return len(w.queue) >= w.config.BatchEvents/2 || w.queued >= w.distance.batchBytes(w.config.BatchBytes, w.config.ClaimTimeout)/2
+}
+
+// startLater starts a worker after workerPatience, if the offer that has waited longest still
+// waits then. Callers hold mu.
+func (w *Writer) startLater() {
+	if w.starting {
+		return
+	}
+	w.starting = true
+	first := w.queue[0]
+	time.AfterFunc(workerPatience, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.starting = false
+		switch {
+		case len(w.queue) == 0 || w.workers >= w.config.Connections:
+		case w.queue[0] == first:
+			w.workers++
+			w.done.Add(1)
+			go w.work()
+		default:
+			w.startWorker()
+		}
+	})
 }
 
 // work commits batch after batch until nothing waits.
@@ -383,15 +436,21 @@ func (w *Writer) next() []*offer {
 	most := w.distance.batchBytes(w.config.BatchBytes, w.config.ClaimTimeout)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if len(w.queue) == 0 {
+		w.workers--
+		return nil
+	}
+	if w.workers > quickWorkers && !w.halfFull() { // another one takes it
+		w.workers--
+		w.startLater()
+		return nil
+	}
 	size, n := 0, 0
 	for n < len(w.queue) && n < w.config.BatchEvents && (n == 0 || size+w.queue[n].size <= most) {
 		size += w.queue[n].size
 		n++
 	}
-	if n == 0 {
-		w.workers--
-		return nil
-	}
+	w.queued -= size
 	batch := slices.Clone(w.queue[:n])
 	rest := copy(w.queue, w.queue[n:])
 	clear(w.queue[rest:])
