@@ -17,11 +17,11 @@ type amount struct {
 	scale int
 }
 
-// sumAdds adds up amounts that are added to one row, where the server would come to the same
-// result, or refuse the same, one by one.
+// sumAdds combines the amounts that are added to one row into fewer writes, where the server
+// would reach the same result, or report the same error, one by one.
 //
-// What is between the least and the greatest sum on the way is allowed if those two are: so
-// where a type or a CHECK sets limits, the amounts up to each of them are one write.
+// If the least and the greatest intermediate sum are allowed, every sum between them is. So
+// where a type or a CHECK sets limits, the amounts up to each of these two are one write.
 func (p *plan) sumAdds(writes []planned) []planned {
 	out := writes[:0]
 	for from := 0; from < len(writes); {
@@ -40,15 +40,15 @@ func (p *plan) sumAdds(writes []planned) []planned {
 	return out
 }
 
-// sumRun adds up writes of one shape to one row, or returns them as they are.
+// sumRun adds up writes of one shape to one row, or returns them unchanged.
 func (p *plan) sumRun(run []planned) []planned {
 	t, s := run[0].table, run[0].shape
 	if t.watched {
 		return run
 	}
 	key := len(t.key)
-	sums := make([][]amount, len(s.columns)) // by column: after each write
-	ends := []int{len(run) - 1}              // the last writes of the parts
+	sums := make([][]amount, len(s.columns)) // by column: the sum after each write
+	ends := []int{len(run) - 1}              // the last write of each part
 	for i := key; i < len(s.columns); i++ {
 		col := &t.columns[s.columns[i]]
 		if !col.sums() {
@@ -59,14 +59,14 @@ func (p *plan) sumRun(run []planned) []planned {
 			return run
 		}
 		if col.elemOID == pgtype.NumericOID && col.typmod < 0 && !col.watched {
-			continue // no limit that amounts reach
+			continue // the amounts reach no limit
 		}
 		least, greatest := extremes(sums[i])
 		ends = append(ends, least, greatest)
 	}
 	slices.Sort(ends)
 	ends = slices.Compact(ends)
-	if ends[0] < 0 { // before the first
+	if ends[0] < 0 { // the extreme is before the first write
 		ends = ends[1:]
 	}
 	parts := make([]planned, 0, len(ends))
@@ -93,7 +93,7 @@ func (p *plan) sumRun(run []planned) []planned {
 	return parts
 }
 
-// extremes returns where the least and the greatest sum are reached, -1 for before the
+// extremes returns the positions of the least and the greatest sum; -1 is before the
 // first amount.
 func extremes(sums []amount) (least, greatest int) {
 	least, greatest = -1, -1
@@ -140,7 +140,7 @@ func (p *plan) sumsOf(col *column, run []planned, i int) (sums []amount, ok bool
 	return sums, true
 }
 
-// sub returns a - b, and whether that does not overflow.
+// sub returns a - b, and reports whether it did not overflow.
 func sub(a, b int64) (int64, bool) {
 	d := a - b
 	return d, (a < b) == (d < 0)
@@ -154,10 +154,11 @@ func numericScale(typmod int32) int {
 
 const (
 	numericBase   = 10_000
-	numericDigits = 4 // decimal ones of a digit to that base
+	numericDigits = 4 // decimal digits in a digit of that base
 )
 
-// readAmount reads an encoded amount; false where it is none that fits.
+// readAmount decodes an amount. It returns false if the value does not fit an
+// amount.
 func readAmount(elemOID uint32, v []byte) (amount, bool) {
 	switch elemOID {
 	case pgtype.Int8OID:
@@ -185,7 +186,7 @@ func readNumeric(v []byte) (amount, bool) {
 	if sign != 0 && sign != negative || scale > 18 || len(digits) > 2*5 || weight > 4 {
 		return amount{}, false
 	}
-	// To the scale of whole digits, then to its own.
+	// Scale up to whole base-10,000 digits, then down to its own scale.
 	groups := (scale + numericDigits - 1) / numericDigits
 	var n uint64
 	for place := max(weight, -1); place >= -groups; place-- {
@@ -200,7 +201,7 @@ func readNumeric(v []byte) (amount, bool) {
 		n = low + digit
 	}
 	if weight-len(digits)/2+1 < -groups {
-		return amount{}, false // digits behind its scale
+		return amount{}, false // digits beyond its scale
 	}
 	for range groups*numericDigits - scale {
 		if n%10 != 0 {
@@ -215,7 +216,8 @@ func readNumeric(v []byte) (amount, bool) {
 	return a, true
 }
 
-// appendAmount encodes an amount for a column; false if it does not fit its type.
+// appendAmount encodes an amount for a column. It returns false if the amount
+// does not fit the column's type.
 func (p *plan) appendAmount(col *column, a amount) (span, bool) {
 	from := len(p.arena)
 	switch col.elemOID {
@@ -244,9 +246,9 @@ func appendNumeric(arena []byte, a amount) []byte {
 	if a.n < 0 {
 		sign, n = 0x4000, -n
 	}
-	// The digits behind the point are whole ones of the base.
+	// The digits after the decimal point are whole base-10,000 digits.
 	groups := (a.scale + numericDigits - 1) / numericDigits
-	var digits []uint16 // from the last
+	var digits []uint16 // least significant first
 	for i := range groups {
 		unit := numericBase
 		digit := uint64(0)

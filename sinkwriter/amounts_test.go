@@ -44,7 +44,7 @@ func FuzzAmountsAreReadAsTheyWereWritten(f *testing.F) {
 	})
 }
 
-// What is left of a run of amounts passes through the least and the greatest sum on the way.
+// The combined amounts still pass through the least and the greatest intermediate sum.
 func FuzzSumsPassThroughTheirExtremes(f *testing.F) {
 	f.Add([]byte{1, 2, 3})
 	f.Add([]byte{200, 10, 100, 255, 0, 90})

@@ -16,78 +16,81 @@ import (
 )
 
 const (
-	// asideInterval is the time between two rounds of the events that are set aside.
+	// asideInterval is the pause between two rounds over the events that are set
+	// aside.
 	asideInterval = 100 * time.Millisecond
 
-	// maxFailed is how often a batch is retried whose statements fail, before it is divided.
+	// maxFailed is how often a batch whose statements fail is retried before it is divided.
 	maxFailed = 2
 
-	// maxAsidePause bounds the time between two attempts of an event that fails: it may
-	// disrupt the database, as one that ends its server.
+	// maxAsidePause bounds the pause between two attempts of a failing event. Such an
+	// event may disrupt the whole database, for example by crashing its server process.
 	maxAsidePause = 10 * time.Second
 
-	// detachAfter is how long others that are offered together with an event wait for it.
+	// detachAfter is how long the other events of a CommitAll call wait for one that is
+	// tried alone.
 	detachAfter = 500 * time.Millisecond
 
-	// maxDetached bounds the detached offers, and detachedFor is how many times the commit
-	// timeout they are tried for.
+	// maxDetached bounds the number of detached offers. Each is retried for detachedFor
+	// times the commit timeout.
 	maxDetached, detachedFor = 64, 4
 
 	// maxFailures bounds the events whose failures a writer remembers.
 	maxFailures = 1024
 
-	// slowParts is into how many parts a batch is divided in which a statement took too
-	// long: each level of parts costs a timeout.
+	// slowParts is the number of parts into which a batch is divided after a statement
+	// timed out. Each level of division costs one timeout.
 	slowParts = 8
 
-	// A statement may take these parts of the commit timeout, beside the lock timeout: of a
-	// batch, of a part of one that took too long, and of an event that is aside; but
-	// leastTimeout at least.
+	// These divide the commit timeout to obtain the statement timeout, to which the lock
+	// timeout is added: for a batch, for a part of a batch that timed out, and for an event
+	// that is set aside. The result is never below leastTimeout.
 	batchPart, dividedPart, asidePart = 25, 50, 4
 	leastTimeout                      = 100 * time.Millisecond
 
-	// slowRest is the time after a failure of a slow event, in times of the attempt, until
-	// one that has failed before is tried: each may hold locks that others wait for. One
-	// that has not failed yet waits for a third of it.
+	// slowRest is the pause after a slow event failed, as a multiple of the attempt's
+	// duration, before an event that has failed earlier is tried: each attempt may hold
+	// locks that others wait for. An event that has not failed yet waits for a third of
+	// it.
 	slowRest = 3
 )
 
-// aside holds offers that are tried one by one, beside the batches: an event that waits for
-// another session's lock, or whose statements fail or take long, must not hold up others.
-// [Writer].mu guards it.
+// aside holds offers that are tried one at a time, apart from the batches, so that an event
+// that waits for another session's lock, or whose statements fail or are slow, does not
+// hold up the others. [Writer].mu guards it.
 type aside struct {
 	offers []*offer
-	since  time.Time     // the latest failure of a slow one
-	rest   time.Duration // after it
+	since  time.Time     // when a slow offer failed last
+	rest   time.Duration // the pause after it
 }
 
 // failure is what a writer remembers of an event that was set aside, so that its next offer
-// is not in a batch at all.
+// does not enter a batch.
 type failure struct {
-	failed  int    // how often it failed alone, each time after others were committed
-	won     int64  // the events of its function that had been committed by then
-	slow    bool   // they took longer than a batch may
-	verdict *Error // for the next offer, as nobody waited for it any more
-	pending bool   // a detached offer is being tried
+	failed  int    // how often it failed alone, each time after other events were committed
+	won     int64  // the number of committed events of its function at that time
+	slow    bool   // its statements took longer than a batch allows
+	verdict *Error // the result for the next offer, because no caller waited any longer
+	pending bool   // a detached offer is in progress
 }
 
 // eventType identifies the events of one type that a function handles.
 type eventType struct{ function, name string }
 
-// badTypes are the types of which events were isolated lately, since their statements fail
-// or take long, more of them than were committed. Events of such a type are in no batch,
-// which each of them would have to be divided for.
+// badTypes holds the event types of which more events were isolated lately than committed,
+// because their statements fail or are slow. Events of these types do not enter a batch,
+// which would have to be divided for each of them.
 type badTypes struct {
-	some  atomic.Bool // the map has an element
+	some  atomic.Bool // whether the map has an element
 	mu    sync.Mutex
 	types map[eventType]badType
 }
 
-// badType is by how many more events of a type were isolated than were committed, up to
+// A badType is how many more events of a type were isolated than committed, up to
 // maxBadType. From minBadType on, the type is bad.
 type badType struct {
 	more int
-	slow bool // the latest took too long
+	slow bool // the latest one was slow
 }
 
 const minBadType, maxBadType = 3, 8
@@ -107,7 +110,7 @@ func (b *badTypes) isolated(o *offer) {
 	b.some.Store(true)
 }
 
-// committed counts events that are committed.
+// committed counts events that were committed.
 func (b *badTypes) committed(offers []*offer) {
 	if !b.some.Load() {
 		return
@@ -126,7 +129,7 @@ func (b *badTypes) committed(offers []*offer) {
 	b.some.Store(len(b.types) > 0)
 }
 
-// has reports whether an event is of a bad type, and whether that is slow.
+// has reports whether the event's type is bad, and whether it is slow.
 func (b *badTypes) has(o *offer) (bad, slow bool) {
 	if !b.some.Load() {
 		return false, false
@@ -145,26 +148,28 @@ func (a *average) add(d time.Duration) {
 	a.nanoseconds.Store(old + (int64(d)-old)/8)
 }
 
-// statementTimeout returns how long a statement may take if others wait for it: a part of
-// the commit timeout, more where batches usually take long. A wait for a lock ends before.
+// statementTimeout returns how long a statement may take while other events wait for it: a
+// fraction of the commit timeout, or more if batches usually take long. A wait for a lock
+// times out earlier.
 func (w *Writer) statementTimeout(part, lockTimeout time.Duration) time.Duration {
 	limit := max(w.config.CommitTimeout/part, leastTimeout, 8*time.Duration(w.usual.nanoseconds.Load()))
 	return min(limit+lockTimeout, w.wholeTimeout())
 }
 
-// shortTry is a try that waits for a lock for a part of the claim timeout only.
+// shortTry is an attempt that waits for a lock for a fraction of the claim
+// timeout.
 func (w *Writer) shortTry(part time.Duration) try {
 	lockTimeout := w.config.ClaimTimeout / 4
 	return try{lockTimeout: lockTimeout, statementTimeout: w.statementTimeout(part, lockTimeout)}
 }
 
-// wholeTimeout is how long a statement of an event may take that is tried alone. It ends
-// before the commit timeout, so that the server answers.
+// wholeTimeout is the statement timeout of an event that is tried alone. It is below the
+// commit timeout, so that the server answers in time.
 func (w *Writer) wholeTimeout() time.Duration { return w.config.CommitTimeout * 9 / 10 }
 
-// waitedInVain reports whether a batch ran into its lock timeout, or its claim into the
-// statement timeout. If the lock is one of a hanging writer, it is gone by the second try;
-// so at the second time it is another session's, as an operator's open transaction.
+// waitedInVain reports whether a batch exceeded its lock timeout, or its claim the
+// statement timeout. A lock of a hanging writer is released before the second attempt. So
+// at the second time another session holds it, such as an operator's open transaction.
 func waitedInVain(err error) bool {
 	var answer *pgconn.PgError
 	if !errors.As(err, &answer) {
@@ -175,21 +180,22 @@ func waitedInVain(err error) bool {
 }
 
 // suspicious reports whether one event of a batch may have caused err, although an outage
-// may have, too. A COMMIT that takes long is not: it waits for a standby. Nor is an error
-// of one of our own statements, unless it takes long: the event may be large.
+// is possible, too. It is false for a slow COMMIT, which waits for a standby, and for an
+// error of the writer's own statements unless they timed out: the event may be large.
 func suspicious(err error) bool {
 	var applied *effectsError
 	waitsForStandby := errors.Is(err, errUnknown) && errors.Is(err, context.DeadlineExceeded)
 	return errors.As(err, &applied) && !waitedInVain(err) && !waitsForStandby && (!ownStatement(err) || timedOut(err))
 }
 
-// ownStatement reports whether err is the server's answer to a statement of ours.
+// ownStatement reports whether err is the server's answer to one of the writer's
+// own statements.
 func ownStatement(err error) bool {
 	var statement *statementError
 	return errors.As(err, &statement) && !statement.effect
 }
 
-// timedOut reports whether the statements of functions took longer than they may.
+// timedOut reports whether the statements of functions exceeded their timeout.
 func timedOut(err error) bool {
 	var answer *pgconn.PgError
 	if errors.As(err, &answer) {
@@ -198,14 +204,15 @@ func timedOut(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded)
 }
 
-// suspect records that an event has failed alone, and returns the verdict once there is one.
+// suspect records that an event failed alone, and returns the final error once it is certain
+// that the event is the cause.
 //
-// A database that is broken answers as one does in which the statements of one event fail.
-// So a failure counts only if the event failed alone before, and other events of its
-// function have been committed since: then the database works, and it is this event. That
-// is FaultFunction, an attempt, for an error that the server answered to a statement of the
-// function, or a timeout. Lost connections, deadlocks, full disks and the like count for
-// nothing, as faultOf has it.
+// A broken database answers in the same way as one in which only the statements of this
+// event fail. So a failure counts only if it is the event's first, or if other events of its
+// function were committed since the previous one: then the database works, and the event is
+// the cause. The error is FaultFunction (an attempt) for a timeout, or for an error that the
+// server returned for a statement of the function. Lost connections, deadlocks, full disks
+// and other errors that faultOf classifies as transient do not count.
 func (w *Writer) suspect(o *offer, err error) *Error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -237,8 +244,8 @@ func (w *Writer) suspect(o *offer, err error) *Error {
 	return verdict
 }
 
-// failureOf returns what is remembered of an offer's event, from now on if nothing is.
-// Callers hold mu.
+// failureOf returns the failure record of an offer's event, and creates it if there is
+// none. Callers hold mu.
 func (w *Writer) failureOf(o *offer) *failure {
 	f := w.failures[o.key]
 	if f == nil {
@@ -249,7 +256,7 @@ func (w *Writer) failureOf(o *offer) *failure {
 			if len(w.failures) < maxFailures {
 				break
 			}
-			delete(w.failures, key) // any: it is remembered again when it fails again
+			delete(w.failures, key) // any of them: it is recorded again at its next failure
 		}
 		f = &failure{}
 		w.failures[o.key] = f
@@ -257,14 +264,14 @@ func (w *Writer) failureOf(o *offer) *failure {
 	return f
 }
 
-// forget drops what is remembered of an offer's event.
+// forget deletes the failure record of an offer's event.
 func (w *Writer) forget(o *offer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.failures, o.key)
 }
 
-// divert takes the offers out whose events were set aside before, or are of a bad type,
+// divert removes the offers whose events were set aside before, or are of a bad type,
 // and sets them aside at once. Callers hold mu.
 func (w *Writer) divert(offers []*offer) []*offer {
 	if len(w.failures) == 0 && !w.badTypes.some.Load() {
@@ -300,7 +307,7 @@ func (w *Writer) divertBad(o *offer) bool {
 	return bad
 }
 
-// dropBad takes the offers of bad types out of a batch, and sets them aside.
+// dropBad removes the offers of bad types from a batch and sets them aside.
 func (w *Writer) dropBad(batch []*offer) []*offer {
 	if !w.badTypes.some.Load() {
 		return batch
@@ -310,7 +317,8 @@ func (w *Writer) dropBad(batch []*offer) []*offer {
 	return slices.DeleteFunc(batch, w.divertBad)
 }
 
-// addAside adds an offer to those aside, whose goroutine is run. Callers hold mu.
+// addAside adds an offer to a, and starts a's goroutine with run if it is not
+// running. Callers hold mu.
 func (w *Writer) addAside(a *aside, o *offer, run func()) {
 	o.since = now()
 	a.offers = append(a.offers, o)
@@ -320,8 +328,8 @@ func (w *Writer) addAside(a *aside, o *offer, run func()) {
 	}
 }
 
-// setAside takes an offer out of the way of the others: it is tried again on its own until
-// it is committed, there is a verdict, or nobody waits for it any more.
+// setAside removes an offer from the batches. It is retried on its own until it is
+// committed, its error is final, or no caller waits for it.
 func (w *Writer) setAside(o *offer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -329,15 +337,15 @@ func (w *Writer) setAside(o *offer) {
 	w.addAside(&w.aside, o, w.tryAside)
 }
 
-// setSlow does so for an offer whose statements take longer than those of a batch may.
+// setSlow does the same for an offer whose statements take longer than a batch allows.
 func (w *Writer) setSlow(o *offer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.addSlow(o)
 }
 
-// addSlow adds an offer to the slow ones. Others that are offered together with it do not
-// wait. Callers hold mu.
+// addSlow adds an offer to the slow ones. The other offers of its CommitAll call do not
+// wait for it. Callers hold mu.
 func (w *Writer) addSlow(o *offer) {
 	w.failureOf(o).slow = true
 	if o.waiter.several {
@@ -348,13 +356,15 @@ func (w *Writer) addSlow(o *offer) {
 	}
 }
 
-// errAside is why an offer is answered that is still being tried.
-var errAside = errors.New("the event is tried alone, beside the others; offer it again for the outcome")
+// errAside is the error of an offer that is answered while the event is still
+// being tried.
+var errAside = errors.New("the event is being retried alone, apart from the batches; offer it again to learn the outcome")
 
-// detach answers an offer, so that those that were offered together with it need not wait,
-// and returns one for the same event that is tried in its place: if it is committed, the
-// next offer of the event has lost, and a verdict is kept for it. It returns nil if the event
-// has such an offer, or too many have. Callers hold mu.
+// detach answers an offer, so that the other offers of its CommitAll call need not wait. It
+// returns an offer of the same event that is tried in its place. If that one is committed,
+// the next offer of the event loses; if it fails for good, the next offer receives the error.
+// It returns nil if the event already has a detached offer, or if maxDetached is reached.
+// Callers hold mu.
 func (w *Writer) detach(o *offer) *offer {
 	f := w.failureOf(o)
 	w.refuse(o, &Error{Fault: FaultTransient, Function: o.function, Err: o.late(errAside)})
@@ -382,8 +392,8 @@ func (w *Writer) detach(o *offer) *offer {
 	return d
 }
 
-// remove takes offers out of those aside, and reports whether none is left. Then the
-// goroutine has to end.
+// remove removes offers from a, and reports whether none is left. Then the caller's
+// goroutine must end.
 func (w *Writer) remove(a *aside, ended ...*offer) (none bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -391,8 +401,9 @@ func (w *Writer) remove(a *aside, ended ...*offer) (none bool) {
 	return len(a.offers) == 0
 }
 
-// tryAside tries the offers that are set aside, one after the other and again and again.
-// Each waits for a lock for a part of the claim timeout only, and then releases its claim.
+// tryAside tries the offers that are set aside, one after the other, in rounds. Each
+// attempt waits for a lock for a fraction of the claim timeout only, and then releases its
+// claim.
 func (w *Writer) tryAside() {
 	defer w.done.Done()
 	for {
@@ -435,8 +446,8 @@ func (w *Writer) tryAside() {
 	}
 }
 
-// trySlow tries the slow offers, first those that have not failed yet, with a rest after
-// each failure.
+// trySlow tries the slow offers, those that have not failed yet first, with a pause
+// after each failure.
 func (w *Writer) trySlow() {
 	defer w.done.Done()
 	for {
@@ -462,8 +473,8 @@ func (w *Writer) trySlow() {
 	}
 }
 
-// nextSlow returns the slow offer that is tried next, and how long to wait before; nil if
-// there is none, and the goroutine has to end.
+// nextSlow returns the slow offer that is tried next and the delay before it. It returns
+// nil if there is none; then the goroutine must end.
 func (w *Writer) nextSlow() (*offer, time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -489,8 +500,8 @@ func (w *Writer) nextSlow() (*offer, time.Duration) {
 	return next, max(w.slow.since.Add(rest).Sub(now()), next.next.Sub(now()))
 }
 
-// tryOne tries one offer that is aside. It reports whether that was its end, or else whether
-// its statements took longer than they might.
+// tryOne tries one offer that is set aside. It reports whether the offer is finished, and
+// otherwise whether its statements timed out.
 func (w *Writer) tryOne(o *offer, how try) (done, slow bool) {
 	if len(dropAbandoned([]*offer{o})) == 0 {
 		return true, false

@@ -14,7 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// harmSQL makes a trigger that does what the id of an order asks for.
+// harmSQL creates a trigger whose action depends on the id of an order.
 const harmSQL = `create function harm() returns trigger language plpgsql as $$
 begin
   case split_part(new.id, ' ', 1)
@@ -39,15 +39,15 @@ end $$;
 create constraint trigger harm_later after insert on orders deferrable initially deferred for each row execute function harm_later();`
 
 const (
-	// requestDeadline is that of a request for an event that does harm, and healthyDeadline
-	// of one for a healthy event: on a busy machine all takes longer, but none of these may
-	// be held up for as long as a harmful one is.
+	// requestDeadline is the deadline of a request for a harmful event, healthyDeadline
+	// that for a healthy one. On a busy machine everything is slower, but no healthy event
+	// may be held up for as long as a harmful one.
 	requestDeadline = 8 * time.Second
 	healthyDeadline = time.Minute
 )
 
-// deliver offers an order as a source does, with a deadline as that of a request, until it
-// is committed or refused for a fault that is not transient. It returns the fault; empty if
+// deliver offers an order as a source does, with the deadline of a request, until it is
+// committed or refused with a fault that is not transient. It returns the fault, or "" if
 // the order is committed.
 func deliver(ctx context.Context, w *sinkwriter.Writer, id string, deadline time.Duration, attempts int) string {
 	for {
@@ -75,8 +75,8 @@ func deliver(ctx context.Context, w *sinkwriter.Writer, id string, deadline time
 	}
 }
 
-// commitHealthy offers n healthy orders, one every interval, and returns how long the slowest
-// took. Each has to be committed at its first offer.
+// commitHealthy offers n healthy orders, one every interval, and returns the longest latency.
+// Each must be committed at its first offer.
 func commitHealthy(ctx context.Context, t *testing.T, w *sinkwriter.Writer, n int, interval time.Duration) (slowest time.Duration) {
 	t.Helper()
 	var healthy sync.WaitGroup
@@ -97,12 +97,12 @@ func commitHealthy(ctx context.Context, t *testing.T, w *sinkwriter.Writer, n in
 	return slowest
 }
 
-// An event can only hurt itself, whatever its statements do.
+// An event can only harm itself, whatever its statements do.
 func TestStatementsThatFailForOneEventHarmNoOthers(t *testing.T) {
 	t.Parallel()
 
 	const bad, good = 10, 200
-	for name, faults := range map[string]map[string]string{ // by what the events do
+	for name, faults := range map[string]map[string]string{ // by the kind of harm
 		"raise": {
 			"raise XX000": "function", "raise 38000": "function", "raise 55000": "function", "raise 57014": "function",
 			"raise 08P01": "function", "raise 40001": "function", "raise 40P01": "function", "raise 53100": "function",
@@ -112,7 +112,7 @@ func TestStatementsThatFailForOneEventHarmNoOthers(t *testing.T) {
 		"fail":       {"internal": "function", "recurse": "event", "notice": ""},
 		"sleep":      {"sleep": "function"},
 		"late":       {"late": "function"},
-		"disconnect": {"disconnect": "transient"}, // as an outage does
+		"disconnect": {"disconnect": "transient"}, // like an outage
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -125,7 +125,7 @@ func TestStatementsThatFailForOneEventHarmNoOthers(t *testing.T) {
 			commitTimeout := 5 * time.Second
 			switch {
 			case slow:
-				each, commitTimeout = 3, time.Second // which each attempt takes
+				each, commitTimeout = 3, time.Second // each attempt takes that long
 			case name == "disconnect":
 				attempts = 1
 			}
@@ -143,7 +143,7 @@ func TestStatementsThatFailForOneEventHarmNoOthers(t *testing.T) {
 			begin := time.Now()
 			slowest := commitHealthy(ctx, t, w, good, 5*time.Millisecond)
 			t.Logf("%d healthy events after %s, the slowest %s", good, time.Since(begin).Round(time.Millisecond), slowest.Round(time.Millisecond))
-			// A failure counts once others are committed.
+			// A failure counts only if other events are committed.
 			keepCommitting(ctx, t, w)
 			all.Wait()
 			if n := sinktest.Query[int](t, pool, `select count(*) from orders where id like 'good %'`); n != good {
@@ -159,7 +159,7 @@ func TestStatementsThatFailForOneEventHarmNoOthers(t *testing.T) {
 	}
 }
 
-// Slow events of a type of their own are in no batch once that is known.
+// Once a type is known to be slow, its events no longer enter a batch.
 func TestAFloodOfSlowEventsHarmsNoOtherType(t *testing.T) {
 	t.Parallel()
 
@@ -187,7 +187,7 @@ func TestAFloodOfSlowEventsHarmsNoOtherType(t *testing.T) {
 	all.Wait()
 }
 
-// An event that is tried alone delays no answer to those that are offered together with it,
+// An event that is tried alone does not delay the answers to the other offers of its call,
 // and the outcome of its attempts is kept for its next offer.
 func TestAnEventThatIsTriedAloneDelaysNoOthersOfItsCall(t *testing.T) {
 	t.Parallel()
@@ -257,8 +257,8 @@ func keepCommitting(ctx context.Context, t *testing.T, w *sinkwriter.Writer) {
 	})
 }
 
-// An outage never makes a dead letter: if the statements of every event fail, it is no
-// event's fault.
+// An outage never results in a dead letter: if the statements of every event fail, no
+// event is at fault.
 func TestStatementsThatFailForEveryEventAreNoEventsFault(t *testing.T) {
 	t.Parallel()
 
@@ -297,7 +297,7 @@ create trigger harm before insert on orders for each row execute function harm()
 	}
 }
 
-// Where events are rare, a failure waits for the next event that is committed.
+// If events are rare, a failure counts only after the next event is committed.
 func TestAFailureCountsOnceAnotherEventIsCommitted(t *testing.T) {
 	t.Parallel()
 
@@ -311,7 +311,8 @@ func TestAFailureCountsOnceAnotherEventIsCommitted(t *testing.T) {
 			}
 		}), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
-	// offer offers an event until it has failed alone so many times, or there is a verdict.
+	// offer offers an event until it has failed alone failures times, or until its error is
+	// final.
 	offer := func(id string, failures int) error {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()

@@ -17,15 +17,16 @@ import (
 )
 
 const (
-	// Not "read write": a standby refuses that as a feature it lacks, rather than
-	// for being read-only.
+	// Not "read write": a standby rejects that with "feature not supported", not
+	// with the SQLSTATE for read-only.
 	beginSQL = "begin isolation level read committed"
 
 	lockTimeoutSQL = `select pg_catalog.set_config('lock_timeout', $1, true)`
 
 	statementTimeoutSQL = `select pg_catalog.set_config('statement_timeout', $1, true)`
 
-	// Triggers that are deferred until COMMIT run before it, as no timeout ends a COMMIT.
+	// Deferred triggers and constraints run before COMMIT, because no timeout ends a
+	// COMMIT.
 	constraintsSQL = `set constraints all immediate`
 
 	// aheadAfter is after how many batches in a row that were lost entirely another cluster is
@@ -33,34 +34,35 @@ const (
 	aheadAfter = 4
 )
 
-// try is how a batch is attempted.
+// try holds the parameters of one attempt to commit a batch.
 type try struct {
-	// lockTimeout is how long to wait for a lock; zero for the claim timeout.
+	// lockTimeout bounds the wait for a lock; zero means the claim timeout.
 	lockTimeout time.Duration
 
-	// blocked is whether the attempt before waited for a lock in vain.
+	// blocked is whether the previous attempt timed out waiting for a lock.
 	blocked bool
 
-	// statementTimeout is how long a statement of a function may take.
+	// statementTimeout bounds each statement of a function.
 	statementTimeout time.Duration
 
-	// since is when the batch was taken: what was looked up before may be outdated.
+	// since is when the batch was formed. Catalog entries that were looked up
+	// earlier may be outdated.
 	since time.Time
 
-	// alone is whether the batch is one event that is tried beside the others. Its
-	// COMMIT is sent once its effects are applied, so that what ends before that has
-	// certainly not been committed.
+	// alone is whether the batch is a single event that is tried apart from the
+	// others. Its COMMIT is sent only after its effects were applied, so that an
+	// attempt that ends earlier has certainly not been committed.
 	alone bool
 }
 
-// attempt offers a batch once. Offers whose outcome is known are finished and
-// taken out of the batch, whatever the error says; the ones that are left in it
-// have left nothing in the database, unless the outcome of COMMIT is unknown.
-// Batch is sorted by key, each key once.
+// attempt tries to commit a batch once. Offers with a known outcome are
+// finished and removed from the batch, even if it returns an error. The offers
+// that it returns have written nothing to the database, unless the outcome of
+// COMMIT is unknown. The batch is sorted by key and has each key once.
 func (w *Writer) attempt(ctx context.Context, batch []*offer, how try) (left []*offer, err error) {
 	limit := w.config.CommitTimeout
 	if how.alone {
-		limit *= 2 // apply has its own
+		limit *= 2 // apply has a limit of its own
 	}
 	acquiring, acquired := context.WithTimeout(ctx, limit+w.connecting)
 	s, err := w.acquire(acquiring)
@@ -76,7 +78,7 @@ func (w *Writer) attempt(ctx context.Context, batch []*offer, how try) (left []*
 		switch {
 		case sound:
 			s.release()
-		default: // a panic: nothing may stay claimed
+		default: // after a panic: nothing may stay claimed
 			s.abandon()
 		}
 	}()
@@ -102,8 +104,8 @@ func (t try) patience(claimTimeout time.Duration) time.Duration {
 }
 
 func (w *Writer) transact(ctx context.Context, s *session, batch []*offer, how try, r *reliance) ([]*offer, error) {
-	// An offer whose COMMIT has an unknown outcome is claimed again, and a witness makes
-	// its row as safe as a commit.
+	// An offer whose COMMIT has an unknown outcome is claimed again. A witness record
+	// makes the row that the claim finds as durable as a commit.
 	unsure := slices.ContainsFunc(batch, func(o *offer) bool { return o.unsure })
 	var err error
 	if w.losing.Load() >= aheadAfter && !unsure {
@@ -162,10 +164,10 @@ func newPlan(batch []*offer, memory *scratch) *plan {
 	return &plan{memory: memory, arena: memory.take(size), parts: make([]part, 0, len(batch))}
 }
 
-// sift encodes the effects of a batch, and refuses all offers at once that cannot be written,
-// before they claim anything. It returns the others. An offer that is refused here may have
-// been committed by another cluster, so it is looked up first; one that this writer may have
-// committed stays in the batch, as only a claim waits for a transaction in progress.
+// sift encodes the effects of a batch and refuses, before anything is claimed, every offer
+// that cannot be written. It returns the others. Another cluster may have committed an offer
+// that is refused here, so the ledger is checked first. An offer that this writer may have
+// committed stays in the batch, because only a claim waits for a transaction in progress.
 func (w *Writer) sift(ctx context.Context, s *session, p *plan, batch []*offer, r *reliance, how try) ([]*offer, error) {
 	var bad []*offer
 	faults := map[*offer]*offerError{}
@@ -204,8 +206,8 @@ func (w *Writer) sift(ctx context.Context, s *session, p *plan, batch []*offer, 
 	return good, nil
 }
 
-// lookUp finds out about the tables and statements that an offer needs, and adds them to r.
-// Mostly all are in memory.
+// lookUp resolves the tables and statements that an offer needs, and adds them to r. Most
+// of them are in memory.
 func (w *Writer) lookUp(ctx context.Context, s *session, o *offer, r *reliance) error {
 	for i := range o.effects.Writes {
 		write := &o.effects.Writes[i]
@@ -261,11 +263,12 @@ func (w *Writer) lookUpStatement(ctx context.Context, s *session, o *offer, quer
 	return nil
 }
 
-// statementName stands for a table in errors.
+// statementName is the name of a statement in errors, in place of a table.
 func statementName(query *functions.Statement) string { return "(statement " + query.Name + ")" }
 
-// apply sends the effects of the offers that were won, their outputs and COMMIT,
-// and finishes them. What the others lost to is looked up in passing.
+// apply sends the effects of the offers that won, their outputs and COMMIT, and
+// finishes these offers. In the same round trip it looks up the winners of the
+// lost offers.
 func (w *Writer) apply(ctx context.Context, s *session, c *claimed, p *plan, r *reliance, how try) error {
 	outputs := 0
 	for _, o := range c.won {
@@ -290,7 +293,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, p *plan, r *
 		steps = append(steps, step{sql: constraintsSQL, effect: true})
 		steps = append(steps, r.guard()...)
 	}
-	// Behind the effects, as a new writer is new for all batches, which wait for this row.
+	// After the effects, because all batches of a new writer wait for this row.
 	steps = append(steps, w.register(s, c.won)...)
 	rows, err := newRows(events, &s.state.scratch)
 	if err != nil {
@@ -327,7 +330,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, p *plan, r *
 	return nil
 }
 
-// commitEffects sends the steps and COMMIT: in one round trip, or in two if an event is
+// commitEffects sends the steps and COMMIT in one round trip, or in two if an event is
 // tried alone.
 func (w *Writer) commitEffects(ctx context.Context, s *session, steps []step, how try) error {
 	if !how.alone {
@@ -344,7 +347,7 @@ func (w *Writer) commitEffects(ctx context.Context, s *session, steps []step, ho
 	return w.commitSteps(ctx, s, nil)
 }
 
-// after does what an error asks for before the next attempt.
+// after does what an error requires before the next attempt.
 func (w *Writer) after(ctx context.Context, s *session, err error) {
 	var answer *pgconn.PgError
 	if !errors.As(err, &answer) || raised(answer) {
@@ -353,7 +356,7 @@ func (w *Writer) after(ctx context.Context, s *session, err error) {
 	switch answer.Code {
 	case "25006": // read-only: a new connection may find the new primary
 		s.replace(ctx, w.config.ClaimTimeout)
-	case "26000", "42P05": // the server, or a pooler, has other prepared statements than we know
+	case "26000", "42P05": // the prepared statements of the server, or of a pooler, are not the ones that we know
 		s.replace(ctx, w.config.ClaimTimeout)
 	}
 }

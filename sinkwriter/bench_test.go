@@ -55,7 +55,7 @@ func BenchmarkEncodeEvents(b *testing.B) {
 	}
 }
 
-// BenchmarkNewRows makes the rows of a batch of 256 outputs.
+// BenchmarkNewRows creates the rows of a batch of 256 outputs.
 func BenchmarkNewRows(b *testing.B) {
 	w := &Writer{config: Config{Cluster: "east"}}
 	var events []event.Event

@@ -24,16 +24,16 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/postgres"
 )
 
-// network is a way to a server over a pair of virtual interfaces, one of which is in a network
-// namespace of its own.
+// network is a path to a server over a pair of virtual interfaces, one of which is in a
+// network namespace of its own.
 type network struct {
 	t               *testing.T
 	url             string
 	namespace, peer string
 }
 
-// newNetwork leads to the server of a database URL. The test is skipped, with the reason, where
-// network namespaces cannot be had.
+// newNetwork returns a path to the server of a database URL. It skips the test, with the
+// reason, if network namespaces are not available.
 func newNetwork(t *testing.T, databaseURL string) *network {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -79,7 +79,7 @@ func newNetwork(t *testing.T, databaseURL string) *network {
 	return n
 }
 
-// ip changes interfaces.
+// ip executes the ip command to change interfaces.
 func ip(ctx context.Context, args string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -90,12 +90,12 @@ func ip(ctx context.Context, args string) error {
 	return nil
 }
 
-// listen listens in the namespace.
+// listen opens a listener in the namespace.
 func (n *network) listen(address string) (listener net.Listener, err error) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		runtime.LockOSThread() // for good: the thread ends with its goroutine
+		runtime.LockOSThread() // permanently: the thread ends with its goroutine
 		var namespace *os.File
 		if namespace, err = os.Open("/run/netns/" + n.namespace); err != nil {
 			return
@@ -110,7 +110,7 @@ func (n *network) listen(address string) (listener net.Listener, err error) {
 	return listener, err
 }
 
-// forward connects what a listener accepts with a target.
+// forward connects the connections of a listener to a target.
 func forward(listener net.Listener, target string) {
 	for {
 		near, err := listener.Accept()
@@ -131,7 +131,7 @@ func forward(listener net.Listener, target string) {
 	}
 }
 
-// set has the far interface up or down. While it is down, packets vanish.
+// set brings the far interface up or down. While it is down, packets are lost.
 func (n *network) set(state string) {
 	n.t.Helper()
 	if err := ip(context.Background(), "-n "+n.namespace+" link set "+n.peer+" "+state); err != nil {

@@ -11,12 +11,13 @@ import (
 )
 
 const (
-	// The sessions that hold locks which the transaction marked with number $1 waits for, or
-	// which those wait for that hold them. Of those that are Tandem's own, by their mark, and have been
-	// waiting for their client for $2 milliseconds and a round trip, which is in the mark, it ends all that it may: those of its own role, and by
-	// function tandem.end_session those of others. To be waiting for the client is to wait for the next
-	// message, in the middle of one, or to get rid of an answer. The last column is as the
-	// result of that function.
+	// Finds the sessions that hold the locks for which the transaction with mark $1 waits,
+	// directly or through other waiting sessions. Among them it ends those of Tandem
+	// (recognized by their mark) that have been waiting for their client for more than $2
+	// milliseconds plus the round trip in the mark: sessions of its own role directly, those of
+	// other roles with function tandem.end_session. A session waits for its client while it
+	// waits for the next message, reads the rest of one, or sends an answer. The last column
+	// has the same values as the result of that function.
 	blockingSQL = `with recursive marks as materialized (
   select pid, objid from pg_catalog.pg_locks where locktype = 'advisory' and classid = 1413566020 and objsubid = 2
   and database = (select oid from pg_catalog.pg_database where datname = current_database())
@@ -39,24 +40,24 @@ select pid, coalesce(usename, ''), coalesce(application_name, ''), coalesce(stat
     when pg_catalog.pg_terminate_backend(pid) then 0 end
 from sessions where pid <> pg_catalog.pg_backend_pid()`
 
-	// blockerLogged is the time between two log lines about one session that is waited for,
-	// and blockersLogged about any.
+	// blockerLogged is the minimum interval between two log lines about one blocking
+	// session; blockersLogged is the minimum between lines about any.
 	blockerLogged, blockersLogged = time.Minute, time.Second
 )
 
-// blocker is a session that holds a lock which is waited for.
+// blocker is a session that holds a lock for which an attempt waits.
 type blocker struct {
 	pid               int32
 	role, application string
 	state             string
 	marked, ended     bool
-	denied            bool          // it would be ended, if this role might
-	remaining         time.Duration // until it is ended, if it does not continue
+	denied            bool          // it would be ended if this role had the privilege
+	remaining         time.Duration // until it is ended, unless it continues
 }
 
 // blockers remembers which session was logged last.
 type blockers struct {
-	looking sync.Mutex // one at a time, as each takes a connection
+	looking sync.Mutex // one lookup at a time, because each uses a connection
 
 	mu     sync.Mutex
 	logged int32
@@ -64,7 +65,8 @@ type blockers struct {
 }
 
 // watch ends sessions of Tandem that block an attempt and do not continue, and logs other
-// sessions that do. It looks for the first time after a while, and until stop is called.
+// blocking sessions. It looks for them after first, and then repeatedly until stop is
+// called.
 func (w *Writer) watch(s *session, first time.Duration) (stop func()) {
 	ended := make(chan struct{})
 	number := s.mark()
@@ -86,7 +88,7 @@ func (w *Writer) watch(s *session, first time.Duration) (stop func()) {
 	}
 }
 
-// lookForBlockers does so once, and returns the time until one of them is to be ended.
+// lookForBlockers looks once, and returns the time until one of them may be ended.
 func (w *Writer) lookForBlockers(number int32, ended <-chan struct{}) time.Duration {
 	pause := time.Minute
 	w.blockers.looking.Lock()
@@ -98,7 +100,7 @@ func (w *Writer) lookForBlockers(number int32, ended <-chan struct{}) time.Durat
 	}
 	found, err := w.endBlockers(number)
 	if err != nil {
-		w.config.Logger.LogAttrs(w.ctx, slog.LevelDebug, "could not look for sessions that block", slog.Any("err", err))
+		w.config.Logger.LogAttrs(w.ctx, slog.LevelDebug, "could not look for blocking sessions", slog.Any("err", err))
 		return pause
 	}
 	for _, b := range found {
@@ -139,8 +141,8 @@ func (w *Writer) endBlockers(number int32) ([]blocker, error) {
 	return found, err
 }
 
-// logBlocker logs that a session was ended, or that it is waited for: not of Tandem's own that
-// are at work, and of one session not more often than once a minute.
+// logBlocker logs that a session was ended, or that an attempt waits for it: about each
+// session at most once a minute, and never about a session of Tandem that is at work.
 func (w *Writer) logBlocker(b blocker) {
 	if b.marked && !b.ended && !b.denied {
 		return
@@ -163,9 +165,9 @@ func (w *Writer) logBlocker(b blocker) {
 	}
 	switch log := w.config.Logger; {
 	case b.ended:
-		log.LogAttrs(w.ctx, slog.LevelWarn, "ended a session of Tandem that held a lock and did not continue", attrs...)
+		log.LogAttrs(w.ctx, slog.LevelWarn, "ended a session of Tandem that held a lock without making progress", attrs...)
 	case b.denied:
-		log.LogAttrs(w.ctx, slog.LevelError, "a session of another role holds a lock, and the role that migrates may not end it if it hangs: grant that role to the one that migrates", attrs...)
+		log.LogAttrs(w.ctx, slog.LevelError, "a session of another role holds a lock, and the migration role may not end it if it hangs: grant that role to the migration role", attrs...)
 	default:
 		log.LogAttrs(w.ctx, slog.LevelWarn, "waiting for a lock that another session holds", attrs...)
 	}

@@ -27,7 +27,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// logLines is a log that can be looked at.
+// logLines is a log that a test can search.
 type logLines struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -44,7 +44,7 @@ func (l *logLines) logger(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(io.MultiWriter(l, t.Output()), &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
 
-// find returns the entries with a message that contains some text.
+// find returns the entries whose message contains text.
 func (l *logLines) find(t *testing.T, text string) (found []map[string]any) {
 	t.Helper()
 	l.mu.Lock()
@@ -63,7 +63,7 @@ func (l *logLines) find(t *testing.T, text string) (found []map[string]any) {
 	return found
 }
 
-// psql is a session of a person or another application.
+// psql starts a session of a person or of another application.
 func psql(t *testing.T, databaseURL, application string, statements ...string) *pgx.Conn {
 	t.Helper()
 	config, err := pgx.ParseConfig(databaseURL)
@@ -93,7 +93,7 @@ func backend(t *testing.T, conn *pgx.Conn) int {
 	return pid
 }
 
-// copying is a \copy whose input does not come.
+// copying starts a \copy that waits for its input.
 func copying(t *testing.T, databaseURL, table string) (finish func() error) {
 	t.Helper()
 	conn := psql(t, databaseURL, "psql")
@@ -123,15 +123,15 @@ func copying(t *testing.T, databaseURL, table string) (finish func() error) {
 	}
 }
 
-// blockedFor returns once a writer was blocked for so many claim timeouts.
+// blockedFor waits until a writer has been blocked for that many claim timeouts.
 func blockedFor(t *testing.T, w *sinkwriter.Writer, timeouts int64) {
 	t.Helper()
 	before := w.Stats().Retries
 	sinktest.Eventually(t, "the writer waits for the lock again and again", func() bool { return w.Stats().Retries >= before+timeouts })
 }
 
-// Sessions of people and of other applications hold locks for as long as they like, also
-// under the role of the writer.
+// Sessions of people and of other applications may hold locks for any time, even under
+// the writer's role.
 func TestSessionsThatAreNotTandemsAreNeverEnded(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
@@ -174,8 +174,8 @@ func TestSessionsThatAreNotTandemsAreNeverEnded(t *testing.T) {
 	}
 }
 
-// twoWriters returns pools of two roles that may both write to the same tables, and the role
-// that migrates, which is no superuser.
+// twoWriters returns pools of two roles that may write to the same tables, and the role that
+// migrates, which is not a superuser.
 func twoWriters(t *testing.T) (owner string, one, two *pgxpool.Pool) {
 	t.Helper()
 	owner = pgtest.URL(t)
@@ -203,8 +203,8 @@ func roleOf(t *testing.T, databaseURL string) string {
 	return u.User.Username()
 }
 
-// hang claims the event of an order and does not continue, until the returned function is
-// called: it returns whether the session was ended. The server would end it after a minute.
+// hang claims the event of an order and then pauses until ended is called. ended reports
+// whether the session was ended meanwhile. The server itself would end it after a minute.
 func hang(t *testing.T, pool *pgxpool.Pool, id string) (ended func() bool) {
 	t.Helper()
 	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "hanging", ClaimTimeout: 10 * time.Second})
@@ -230,7 +230,7 @@ func hang(t *testing.T, pool *pgxpool.Pool, id string) (ended func() bool) {
 	}
 }
 
-// commitBeside commits an offer beside the test, and returns the channel that has the error.
+// commitBeside commits an offer in the background, and returns the channel of its error.
 func commitBeside(ctx context.Context, w *sinkwriter.Writer, o sinkwriter.Offer) <-chan error {
 	done := make(chan error, 1)
 	go func() {
@@ -240,8 +240,8 @@ func commitBeside(ctx context.Context, w *sinkwriter.Writer, o sinkwriter.Offer)
 	return done
 }
 
-// Two functions with a role each write to one table. The role that migrates may end sessions
-// of both, as it is a member of both.
+// Two functions with different roles write to one table. The migration role may end sessions
+// of both, because it is a member of both.
 func TestAHangingSessionOfAnotherFunctionsRoleIsEnded(t *testing.T) {
 	t.Parallel()
 	owner, one, two := twoWriters(t)
@@ -261,7 +261,7 @@ func TestAHangingSessionOfAnotherFunctionsRoleIsEnded(t *testing.T) {
 	if !ended() {
 		t.Error("the one that hung could still commit")
 	}
-	// It waits for the other function's psql, which has the same role as what was ended.
+	// It waits for psql, which has the same role as the session that was ended.
 	sinktest.Eventually(t, "it waits for the row", func() bool { return len(log.find(t, "waiting for a lock")) > 0 })
 	if _, err := idle.Exec(t.Context(), "rollback"); err != nil {
 		t.Errorf("a session without the mark was ended: %v", err)
@@ -284,13 +284,13 @@ func TestARoleThatMayNotEndAHangingSessionLogsThat(t *testing.T) {
 	if entry := log.find(t, "may not end it")[0]; entry["role"] != one.Config().ConnConfig.User || entry["level"] != "ERROR" {
 		t.Errorf("logged %v", entry)
 	}
-	ended() // by nobody, or by the server
+	ended() // by none, or by the server
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }
 
-// The function that ends sessions of other roles ends none that its caller does not wait for.
+// The function that ends sessions of other roles ends only those that block its caller.
 func TestARoleCannotEndOtherSessions(t *testing.T) {
 	t.Parallel()
 	owner, one, two := twoWriters(t)
@@ -345,7 +345,8 @@ func TestARoleCannotEndOtherSessions(t *testing.T) {
 
 func pidOf(conn *pgx.Conn) int { return int(conn.PgConn().PID()) }
 
-// Whatever of Tandem's waits for a lock, and may hold others, carries the mark.
+// Every transaction of Tandem that waits for a lock, and may hold others, carries
+// the mark.
 func TestTransactionsOfRelayAndRetentionCarryTheMark(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
@@ -356,7 +357,7 @@ func TestTransactionsOfRelayAndRetentionCarryTheMark(t *testing.T) {
 	}
 	sinktest.Execute(t, pool, `update tandem.ledger set committed_at = now() - interval '1 day'; `)
 	config := pool.Config()
-	config.MaxConns = 1 // on which statements are prepared already: to prepare one, also waits for a table, and holds nothing
+	config.MaxConns = 1 // with statements that are prepared already: preparing waits for the table, too, but holds no lock
 	one, err := pgxpool.NewWithConfig(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
@@ -367,7 +368,8 @@ func TestTransactionsOfRelayAndRetentionCarryTheMark(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// wantMark locks a table while fn runs.
+	// wantMark runs fn while a table is locked, and checks that fn's transaction
+	// carries the mark.
 	wantMark := func(what, table string, fn func() error) {
 		t.Helper()
 		holder := psql(t, db, "operator", "begin", "lock table "+table+" in exclusive mode")
@@ -429,8 +431,8 @@ func TestTransactionsOfRelayAndRetentionCarryTheMark(t *testing.T) {
 	})
 }
 
-// Behind PgBouncer in transaction mode a connection of the server is one client's for a
-// transaction, and another one's after it.
+// Behind PgBouncer in transaction mode, a server connection serves one client for a
+// transaction, and another one afterwards.
 func TestTheMarkHoldsBehindPgbouncer(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
@@ -438,7 +440,7 @@ func TestTheMarkHoldsBehindPgbouncer(t *testing.T) {
 	through := startPgbouncer(t, pool.Config().ConnString(), 12)
 	var log logLines
 	w := sinktest.NewWriter(t, sinktest.NewPool(t, through), sinkwriter.Config{Cluster: "west", Logger: log.logger(t)})
-	for _, id := range []string{"a", "b", "c"} { // its connections carried the mark before
+	for _, id := range []string{"a", "b", "c"} { // its connections have carried the mark before
 		if _, err := w.Commit(t.Context(), sinktest.Order(id, 1)); err != nil {
 			t.Fatal(err)
 		}

@@ -12,27 +12,27 @@ import (
 )
 
 const (
-	// The claim. Keys come sorted and from a plain unnest, which keeps their
-	// order: two claims that overlap then wait for each other in one direction
-	// only. It stands in the select list, as in all statements that many rows
-	// come to, since in the from clause the rows would be stored in between,
-	// which takes a tenth of the statement. How many keys are won is in the answer;
-	// to return them would take a sixth of it.
+	// The claim. Keys are sorted, and a plain unnest keeps their order, so that two
+	// overlapping claims wait for each other in one direction only. As in all
+	// statements that process many rows, unnest stands in the select list: in the
+	// from clause PostgreSQL would materialize the rows, which takes a tenth of the
+	// statement's time. The number of rows in the answer is the number of keys that
+	// were won; returning the keys would take a sixth of the time.
 	claimSQL = `insert into tandem.ledger (key, digest, writer)
 select unnest($1::uuid[]), unnest($2::bytea[]), unnest($3::bigint[])
 on conflict (key) do nothing`
 
-	// The claim of the other keys of a batch, if the first one is won: then the transaction
-	// has an id. Else another cluster has mostly committed all of them, and a lookup takes
-	// half of the time of a claim that is lost.
+	// The claim of the other keys of a batch, which is executed only if the first one was
+	// won: then the transaction has an id. Otherwise another cluster has usually committed
+	// all of them, and a lookup takes half of the time of a lost claim.
 	claimRestSQL = `insert into tandem.ledger (key, digest, writer)
 select unnest($1::uuid[]), unnest($2::bytea[]), unnest($3::bigint[])
 where pg_catalog.pg_current_xact_id_if_assigned() is not null
 on conflict (key) do nothing`
 
-	// The keys that this transaction has won, and what the ledger holds for the others where
-	// it is not what was offered. The time of the transaction is compared too, since
-	// transaction ids are reused.
+	// Returns the keys that this transaction has won, and the ledger rows of the other keys
+	// whose digest differs from the offered one. It also compares the time of the
+	// transaction, because transaction ids are reused.
 	claimedSQL = `select u.k, l.won, l.writer, l.digest from (select unnest($1::uuid[]) as k, unnest($2::bytea[]) as d) as u
 cross join lateral (
   select digest, writer, xmin = pg_catalog.pg_current_xact_id_if_assigned()::xid and committed_at = now() as won from tandem.ledger where key = u.k offset 0
@@ -42,16 +42,17 @@ where l.won or (l.digest <> u.d and l.digest <> '' and u.d <> '')`
 	registerSQL = `insert into tandem.writer (writer, cluster, function, version)
 values ($1, $2, $3, $4) on conflict do nothing`
 
-	// What the ledger holds for lost keys where it is not what was offered. It
-	// comes after the claim, so that it sees a winner that the claim waited for;
-	// lateral with offset, so that it is a look-up a key whatever the planner
-	// believes.
+	// Returns the ledger rows of lost keys whose digest differs from the offered
+	// one. It runs after the claim, so that it sees a winner that the claim
+	// waited for. The lateral join with offset forces one index lookup per key,
+	// whatever the planner estimates.
 	divergedSQL = `select u.k, l.writer, l.digest from (select unnest($1::uuid[]) as k, unnest($2::bytea[]) as d) as u
 cross join lateral (select digest, writer from tandem.ledger where key = u.k offset 0) as l
 where l.digest <> u.d and l.digest <> ''`
 
-	// The keys that the ledger does not hold, or not with this digest, without
-	// claiming anything. Where all was handled before, no row comes back.
+	// Returns the keys that are not in the ledger, or have another digest
+	// there, without claiming anything. If all events were committed before, it
+	// returns no row.
 	recognizeSQL = `select u.k, l.writer, l.digest from (select unnest($1::uuid[]) as k, unnest($2::bytea[]) as d) as u
 left join lateral (select digest, writer from tandem.ledger where key = u.k offset 0) as l on true
 where l.writer is null or (l.digest <> u.d and l.digest <> '' and u.d <> '')`
@@ -59,19 +60,19 @@ where l.writer is null or (l.digest <> u.d and l.digest <> '' and u.d <> '')`
 
 var errStrangeKey = errors.New("the server named a key that it was not asked for")
 
-// claimed is what a claim found out.
+// claimed is the result of a claim.
 type claimed struct {
 	won, lost   []*offer // both sorted by key
 	differences []difference
-	compared    bool // differences are known
+	compared    bool // whether differences are known
 
-	// unclaimed is set if the first key is lost and none was won. The others have to be looked
-	// up, as they were probably not claimed.
+	// unclaimed is set if the first key is lost and none was won. The other keys have to be
+	// looked up, because they were probably not claimed.
 	unclaimed bool
 }
 
-// claim enters the keys into the ledger, where they are new. Unless whole is set, it does so
-// only if the first of them is new.
+// claim inserts the keys into the ledger, except those that exist. Unless whole is true, it
+// does so only if the first key does not exist.
 func (w *Writer) claim(ctx context.Context, s *session, batch []*offer, whole bool, lockTimeout time.Duration) (*claimed, error) {
 	steps := append([]step{{sql: beginSQL}, s.settings()}, w.outbox.measure()...)
 	if lockTimeout > 0 {
@@ -91,7 +92,7 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer, whole bo
 	if err := s.run(ctx, steps); err != nil {
 		return nil, err
 	}
-	s.state.trip = min(s.state.trip, now().Sub(begin)) // the first measure may have been of a bad moment
+	s.state.trip = min(s.state.trip, now().Sub(begin)) // the first measurement may have been taken at a bad moment
 	switch {
 	case won == int64(len(batch)):
 		return &claimed{won: batch}, nil
@@ -103,8 +104,8 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer, whole bo
 	return distinguish(ctx, s, batch, int(won))
 }
 
-// claimStep returns a statement that claims the keys of offers. Count is called with the number
-// of those that are won.
+// claimStep returns a statement that claims the keys of offers. It calls count with the number
+// of keys that were won.
 func (s *session) claimStep(sql string, offers []*offer, count func(rows int64)) step {
 	var id [8]byte
 	writers := appendArray(s.state.scratch.take(20+12*len(offers)), pgtype.Int8OID, len(offers), func(i int) ([]byte, bool) {
@@ -117,7 +118,7 @@ func (s *session) claimStep(sql string, offers []*offer, count func(rows int64))
 	}
 }
 
-// distinguish finds out which keys of a batch were won, and where the effects of the winner
+// distinguish returns which keys of a batch were won, and where the winner's effects
 // differ.
 func distinguish(ctx context.Context, s *session, batch []*offer, count int) (*claimed, error) {
 	won := make([]bool, len(batch))
@@ -152,8 +153,8 @@ func distinguish(ctx context.Context, s *session, batch []*offer, count int) (*c
 	return c, nil
 }
 
-// check gives the step that finds out where the winner's effects are not those
-// that were offered.
+// check returns the step that finds the lost offers whose effects differ from
+// the winner's.
 func (w *Writer) check(s *session, c *claimed) []step {
 	if len(c.lost) == 0 || c.compared || w.config.NoDivergence {
 		return nil
@@ -169,11 +170,11 @@ func (w *Writer) check(s *session, c *claimed) []step {
 	}}
 }
 
-// recognize finishes the offers whose keys are in the ledger by now, and returns the
-// others. A key that is there is committed, so a cluster that comes late needs no claim; a
-// key that is missing may be committed a moment later.
+// recognize finishes the offers whose keys are in the ledger already, and returns the others. A
+// key that is found is committed, so a cluster that lags is spared the claim. A key that is not
+// found may be committed a moment later.
 //
-// The steps of more are sent in the same round trip. They end the transaction, if there is one.
+// The steps in more are sent in the same round trip. They end the transaction, if there is one.
 func (w *Writer) recognize(ctx context.Context, s *session, batch []*offer, more ...step) ([]*offer, error) {
 	missing := make([]bool, len(batch))
 	var differences []difference
@@ -194,7 +195,7 @@ func (w *Writer) recognize(ctx context.Context, s *session, batch []*offer, more
 	}}, more...)); err != nil {
 		return batch, err
 	}
-	if strange { // what is not named counts as handled, so it has to be sure
+	if strange { // a key that is not returned counts as committed, so the answer must be complete
 		return batch, errStrangeKey
 	}
 	var lost, rest []*offer
@@ -209,8 +210,9 @@ func (w *Writer) recognize(ctx context.Context, s *session, batch []*offer, more
 	return rest, nil
 }
 
-// register gives the steps that enter into tandem.writer whom the server has not
-// heard of on this connection. Only who won is entered: who lost writes nothing.
+// register returns the steps that insert into tandem.writer the writers of the
+// offers that won, if this connection has not seen them there. Writers of lost
+// offers are not inserted: they write nothing.
 func (w *Writer) register(s *session, won []*offer) []step {
 	var steps []step
 	var done []int64
@@ -226,12 +228,13 @@ func (w *Writer) register(s *session, won []*offer) []step {
 			table:  "tandem.writer",
 		})
 	}
-	// In one order everywhere, as these rows may be new to others too.
+	// In one order everywhere, because these rows may be new to other sessions,
+	// too.
 	slices.SortFunc(steps, func(a, b step) int { return bytes.Compare(a.params[0], b.params[0]) })
 	return steps
 }
 
-// find gives the place of a key in a batch, which is sorted; -1 if it has none.
+// find returns the index of a key in a batch, which is sorted, or -1.
 func find(batch []*offer, key []byte) int {
 	i, ok := slices.BinarySearchFunc(batch, key, func(o *offer, key []byte) int { return bytes.Compare(o.key[:], key) })
 	if !ok {

@@ -8,13 +8,13 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// columnType is a type of the database, and how values of it are written.
+// columnType is a type of the database, and how values of it are encoded.
 type columnType struct {
-	oid      uint32 // that of its base, if it is a domain
-	name     string // for people, such as numeric(10,2)
-	cast     string // for SQL; it means the same whatever the search_path is
+	oid      uint32 // of the base type of a domain
+	name     string // for error messages, such as numeric(10,2)
+	cast     string // for SQL; independent of the search_path
 	kind     typeKind
-	modifier int32 // such as the length of varchar(10), as the catalog has it; -1 for none
+	modifier int32 // the typmod in the catalog, such as the length of varchar(10); -1 if there is none
 
 	elem      *columnType // of an array, and of the bounds of a range or multirange
 	delimiter byte        // between elements of an array of this type
@@ -27,11 +27,11 @@ type field struct {
 	typ  *columnType
 }
 
-// typeKind is what values of a type are.
+// typeKind is the kind of value that a type holds.
 type typeKind uint8
 
 const (
-	kindOther typeKind = iota // only the server knows: it is sent the text
+	kindOther typeKind = iota // sent as text, which only the server interprets
 	kindBool
 	kindInt2
 	kindInt4
@@ -67,7 +67,7 @@ const (
 	kindEnum
 )
 
-// builtinKinds are the kinds of the types of PostgreSQL itself, by their names.
+// builtinKinds maps the names of PostgreSQL's own types to their kinds.
 var builtinKinds = map[string]typeKind{
 	"bool": kindBool, "int2": kindInt2, "int4": kindInt4, "int8": kindInt8, "float4": kindFloat4, "float8": kindFloat8, "numeric": kindNumeric,
 	"text": kindText, "varchar": kindVarchar, "bpchar": kindBPChar, "name": kindName, "char": kindChar, "bytea": kindBytea, "uuid": kindUUID,
@@ -75,10 +75,11 @@ var builtinKinds = map[string]typeKind{
 	"json": kindJSON, "jsonb": kindJSONB, "bit": kindBit, "varbit": kindVarbit, "money": kindMoney, "macaddr": kindMAC, "macaddr8": kindMAC,
 }
 
-// extensionKinds are those of types that extensions add, in whatever schema.
+// extensionKinds maps the names of types of extensions, in any schema, to their
+// kinds.
 var extensionKinds = map[string]typeKind{"citext": kindText, "hstore": kindHstore, "geometry": kindGeometry, "geography": kindGeometry}
 
-// typesSQL reads types and those that they are made of.
+// typesSQL reads types and, recursively, the types that they consist of.
 const typesSQL = `
 with recursive needed (oid) as (
   select unnest($1::pg_catalog.oid[])
@@ -103,7 +104,7 @@ from needed
 join pg_catalog.pg_type t using (oid)
 join pg_catalog.pg_namespace n on n.oid = t.typnamespace`
 
-// typeRow is what the catalogs have of a type.
+// typeRow is a type as the catalogs describe it.
 type typeRow struct {
 	oid                  uint32
 	name, cast, typeName string
@@ -118,10 +119,10 @@ type typeRow struct {
 	fieldModifiers       []int32
 }
 
-// typeRows are the types that were read, by their oids.
+// typeRows holds the types that were read, by OID.
 type typeRows map[uint32]*typeRow
 
-// loadTypes reads types and those that they are made of.
+// loadTypes reads types and the types that they consist of.
 func loadTypes(ctx context.Context, conn *pgx.Conn, oids []uint32) (typeRows, error) {
 	if len(oids) == 0 {
 		return typeRows{}, nil
@@ -144,7 +145,7 @@ func loadTypes(ctx context.Context, conn *pgx.Conn, oids []uint32) (typeRows, er
 	return types, err
 }
 
-// typeOf returns the type with that oid, with the modifier that a column has.
+// typeOf returns the type with that OID and the modifier of a column.
 func (types typeRows) typeOf(oid uint32, modifier int32) *columnType {
 	r, ok := types[oid]
 	if !ok {
@@ -154,8 +155,8 @@ func (types typeRows) typeOf(oid uint32, modifier int32) *columnType {
 		if modifier == -1 {
 			modifier = r.modifier
 		}
-		// The server checks a domain where the value is stored, which for an amount is not
-		// the value that is sent: so the cast is that of its base.
+		// The server checks the domain when it stores the value. For an amount that is not
+		// the value that is sent, so the cast is to the base type.
 		t := types.typeOf(r.base, modifier)
 		t.name = r.name + ", which is " + t.name
 		return t

@@ -19,8 +19,9 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// Invariant I4 with a synchronous standby that is away: nobody may acknowledge
-// what it does not have, neither who committed nor who finds it done.
+// Invariant I4 with a synchronous standby that is unreachable: no cluster may
+// acknowledge an event that the standby does not have, neither the winner nor
+// one that finds the event committed.
 func TestNobodyAcknowledgesWhatTheSynchronousStandbyDoesNotHave(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Server(t)
@@ -68,13 +69,14 @@ func TestNobodyAcknowledgesWhatTheSynchronousStandbyDoesNotHave(t *testing.T) {
 			cancel()
 		}
 	})
-	// What is asked of the server first, it knows.
+	// So that each writer has looked up the table while the standby still answers.
 	if _, err := writers[0].Commit(t.Context(), offer("first")); err != nil {
 		t.Fatal(err)
 	}
 
 	standbys("nobody")
-	// The server hears of it some time later: wait until a commit waits.
+	// The server applies the setting some time later: wait until a commit waits
+	// for the standby.
 	probing, stop := context.WithCancel(t.Context())
 	probed := make(chan struct{})
 	go func() {
@@ -92,7 +94,7 @@ func TestNobodyAcknowledgesWhatTheSynchronousStandbyDoesNotHave(t *testing.T) {
 	})
 	stop()
 	<-probed
-	// More events than connections may be left waiting, for many commit timeouts.
+	// More events than connections may stay unanswered, for many commit timeouts.
 	ids := []string{"a", "b", "c", "d", "e"}
 	key := ledger.NewKey("orders", "/test", "once")
 	once := func(ctx context.Context, w *sinkwriter.Writer) (bool, error) {
@@ -107,7 +109,7 @@ func TestNobodyAcknowledgesWhatTheSynchronousStandbyDoesNotHave(t *testing.T) {
 	for _, w := range writers {
 		for i, id := range ids {
 			all.Go(func() {
-				time.Sleep(time.Duration(i) * 50 * time.Millisecond) // in batches of their own
+				time.Sleep(time.Duration(i) * 50 * time.Millisecond) // so that each has a batch of its own
 				for range 2 {
 					if r, err := w.Commit(ctx, offer(id)); err == nil {
 						t.Errorf("%s was acknowledged, won: %t", id, r.Won)
@@ -146,7 +148,7 @@ func TestNobodyAcknowledgesWhatTheSynchronousStandbyDoesNotHave(t *testing.T) {
 	}
 }
 
-// Whoever has a good connection goes on, however many COMMITs have no answer.
+// COMMITs without an answer on some connections do not stop commits on others.
 func TestCOMMITsWithoutAnAnswerHoldUpNoOthers(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
@@ -167,7 +169,7 @@ func TestCOMMITsWithoutAnAnswerHoldUpNoOthers(t *testing.T) {
 	}
 	const frozen = 3
 	freezes.Store(frozen)
-	// The server executes them: whether the event is won is not known.
+	// The server executes the COMMITs; whether the event is won is unknown.
 	if _, err := w.Commit(t.Context(), sinktest.Order("one", 1)); err != nil {
 		t.Errorf("the event whose COMMITs have no answer: %v", err)
 	}

@@ -13,79 +13,80 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// Publisher sends output events to a stream or a sink. Publish returns nil only when
-// every event is stored there. Its error wraps a [contract.PublishError], which has the
-// reason of each event that is not; after any other error all are published again. It
-// must honour ctx and be safe for concurrent use.
+// Publisher sends output events to a stream or a sink. Publish returns nil only if
+// every event is stored there. To report a failure for each event it returns an error
+// that wraps a [contract.PublishError]; after any other error all events are published
+// again. Publish must honour ctx and be safe for concurrent use.
 type Publisher interface {
 	Publish(ctx context.Context, events []event.Event) error
 }
 
-// Config sets up a [Writer]. Cluster is required; any other field left at zero
-// takes the default named beside it.
+// Config configures a [Writer]. Cluster is required. A zero value in any other
+// field selects its default.
 type Config struct {
-	// Cluster names the cluster that this process runs in, as it stands in the
-	// ledger: lower-case letters, digits and '-', at most 63, beginning with a
+	// Cluster is the name, in the ledger, of the cluster that this process runs
+	// in: lower-case letters, digits and '-', at most 63, beginning with a
 	// letter. Required.
 	Cluster string
 
-	// Publisher is given the outputs of what was committed here, right after
-	// the commit. Defaults to none: a relay publishes them once they are
-	// overdue.
+	// Publisher receives the outputs of the events that this Writer committed,
+	// right after the commit. Defaults to none: a relay publishes them once
+	// they are overdue.
 	Publisher Publisher
 
-	// CheckOutput returns why Publisher never accepts an output, as one that is too
-	// large; the event is then refused before it is committed, as its own fault. Nil
-	// accepts all. It must be safe for concurrent use.
+	// CheckOutput returns an error if Publisher would reject an output for good, for
+	// example because it is too large. The offer is then refused before it is
+	// committed, with FaultEvent. Nil accepts all outputs. It must be safe for
+	// concurrent use.
 	CheckOutput func(ctx context.Context, output event.Event) error
 
-	// Connections bounds how many batches are committed at the same time, each
-	// on a connection of the pool. A third one begins when half a batch waits, or an
-	// offer for 10 ms. From 1 to 16. Defaults to 2.
+	// Connections is how many batches are committed at the same time, each on a
+	// connection of the pool. A third one starts only when half a batch is waiting,
+	// or an offer for 10 ms. From 1 to 16. Defaults to 2.
 	Connections int
 
 	// BatchEvents bounds the events that are committed in one transaction. From
 	// 1 to 10,000. Defaults to 512.
 	BatchEvents int
 
-	// BatchBytes bounds the size of what one transaction writes, roughly as
-	// encoded; an event that is larger on its own has a transaction for itself.
-	// Behind a slow link batches are smaller: what it carries in half of the claim
-	// timeout and a round trip.
-	// From 1 KiB to 256 MiB. Defaults to 4 MiB.
+	// BatchBytes bounds the approximate encoded size of what one transaction
+	// writes. A larger event has a transaction of its own. On a slow link batches
+	// are smaller: at most what the link carries within half of the claim timeout
+	// plus a round trip. From 1 KiB to 256 MiB. Defaults to 4 MiB.
 	BatchBytes int
 
 	// ClaimTimeout is how long an unfinished transaction of this process may block others,
-	// above the round trip to the server, which is measured. A smaller value makes slow
-	// clients lose their claims, a larger one shows as latency when a process stops between
-	// claim and commit. From 10 ms to 10 s. Defaults to 200 ms.
+	// in addition to the measured round trip to the server. With a smaller value slow
+	// clients lose their claims; with a larger one latency grows when a process stops
+	// between claim and commit. From 10 ms to 10 s. Defaults to 200 ms.
 	ClaimTimeout time.Duration
 
-	// CommitTimeout bounds one attempt to commit a batch. A statement of a batch may
-	// take ClaimTimeout and a 25th of it, or 8 times what batches usually take; then the
-	// batch is divided. An event that is tried alone has all of it. From 100 ms to 20 s.
-	// Defaults to 5 s.
+	// CommitTimeout bounds one attempt to commit a batch. A statement of a batch times
+	// out after ClaimTimeout plus a 25th of CommitTimeout, or after 8 times the usual
+	// duration of a batch if that is more; then the batch is divided. A statement of an
+	// event that is tried alone may take almost all of CommitTimeout. From 100 ms to 20
+	// s. Defaults to 5 s.
 	CommitTimeout time.Duration
 
-	// PublishTimeout bounds one call of Publisher, and how long after a first failure
-	// the winner itself retries outputs before it leaves them to the relay. From 100 ms
-	// to 25 s. Defaults to 15 s.
+	// PublishTimeout bounds one call of Publisher. It is also how long, after the first
+	// failure, the winner retries outputs before it leaves them to the relay. From 100
+	// ms to 25 s. Defaults to 15 s.
 	PublishTimeout time.Duration
 
-	// BacklogBytes bounds the outputs that wait in the outbox of the database
-	// to be published, as stored. Beyond it an event that has outputs is refused
-	// with [ErrBacklog] until a relay or a writer has caught up; nothing is lost
-	// by it. At least 1 MiB. Defaults to 1 GiB.
+	// BacklogBytes bounds the stored size of the outputs that wait in the outbox
+	// table to be published. Above it, events with outputs are refused with
+	// [ErrBacklog] until a relay or a writer has caught up; nothing is lost. At
+	// least 1 MiB. Defaults to 1 GiB.
 	BacklogBytes int64
 
-	// NoDivergence leaves the search for divergence out, for functions that are
-	// meant to compute something else each time, as those that ask a service:
-	// no digest is stored, and none is compared. Defaults to false.
+	// NoDivergence disables divergence detection, for functions that compute a
+	// different result each time by design, such as those that call a service:
+	// digests are neither stored nor compared. Defaults to false.
 	NoDivergence bool
 
-	// Logger is told about batches that had to be tried again (warn),
-	// divergence (error) and rejected events (warn), never about payloads.
-	// Defaults to discarding everything.
+	// Logger receives records about retried batches (warn), rejected events
+	// (warn) and divergence (error), never about payloads. Defaults to
+	// discarding everything.
 	Logger *slog.Logger
 }
 

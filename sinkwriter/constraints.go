@@ -14,40 +14,40 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// constraints is what a table asks of its rows beside their types.
+// constraints is what a table requires of its rows in addition to their types.
 type constraints struct {
 	checks [][]int // the columns of each CHECK
 
-	// earlyChecks: INSERT checks the row that is offered, before it finds the one that is
-	// there, by more than CHECK and NOT NULL: BEFORE INSERT triggers, row policies,
-	// generated columns, constraints of a partition.
+	// earlyChecks: INSERT checks the offered row, before it finds an existing one, by
+	// more than CHECK and NOT NULL: BEFORE INSERT triggers, row policies, generated
+	// columns, constraints of a partition.
 	earlyChecks bool
 
-	// watched: something beside the constraints sees or refuses each state of a row, so
-	// that several changes of one row cannot be one: triggers, policies, generated
-	// columns, expressions of indexes.
+	// watched: something beside the constraints observes or rejects each state of a
+	// row, so that several changes of a row cannot be combined: triggers, policies,
+	// generated columns, expression indexes.
 	watched bool
 
-	// bound: a row may be refused for its key: foreign keys, partitions.
+	// bound: a row may be rejected for its key: foreign keys, partitions.
 	bound bool
 }
 
-// columnConstraints is what one column asks of its values.
+// columnConstraints is what one column requires of its values.
 type columnConstraints struct {
-	fullType   string // with its length or precision; of a domain, the type under it
-	typmod     int32  // -1 for none
-	textual    bool   // compared by a collation: as text, byte by byte, it is the same everywhere
+	fullType   string // with its length or precision; for a domain, the underlying type
+	typmod     int32  // -1 if there is none
+	textual    bool   // compared by a collation: comparing the text byte by byte is the same on every server
 	notNull    bool
 	hasDefault bool
 
-	checked bool // it is of a domain with constraints
+	checked bool // its type is a domain with constraints
 
-	// watched: a state of the column may be refused, or seen by other rows: domains,
-	// foreign keys, unique indexes, CHECKs.
+	// watched: a value of the column may be rejected, or be visible to other rows:
+	// domains, foreign keys, unique indexes, CHECKs.
 	watched bool
 
-	// bounds: the column is watched by nothing but CHECKs that compare it with a
-	// constant, so that what lies between two allowed numbers is allowed.
+	// bounds: only CHECKs that compare the column with a constant watch it, so
+	// that every number between two allowed ones is allowed.
 	bounds bool
 }
 
@@ -93,7 +93,7 @@ join target on target.oid = a.attrelid
 order by a.attnum`
 )
 
-// loadConstraints looks up what the table's constraints are.
+// loadConstraints reads the table's constraints from the catalogs.
 func (t *table) loadConstraints(ctx context.Context, conn *pgx.Conn) error {
 	var checks []uint32
 	if err := conn.QueryRow(ctx, tableConstraintsSQL, pgx.QueryExecModeExec, t.oid).Scan(&t.earlyChecks, &t.watched, &t.bound, &checks); err != nil {
@@ -114,7 +114,7 @@ func (t *table) loadConstraints(ctx context.Context, conn *pgx.Conn) error {
 	}, func() error {
 		i, ok := t.byName[name]
 		if !ok {
-			return nil // it has just been added
+			return nil // the column has just been added
 		}
 		for _, oid := range of {
 			if n := slices.Index(checks, oid); n >= 0 {
@@ -130,7 +130,7 @@ func (t *table) loadConstraints(ctx context.Context, conn *pgx.Conn) error {
 			switch col.elemOID {
 			case pgtype.BPCharOID:
 			case pgtype.VarcharOID, pgtype.NumericOID, pgtype.TimestampOID, pgtype.TimestamptzOID:
-				col.spelling = normal // blanks that are too many are cut off, numbers and times rounded
+				col.spelling = normal // trailing blanks are cut off, numbers and times are rounded
 			default:
 				col.spelling, t.opaque = opaque, true
 			}
@@ -141,7 +141,7 @@ func (t *table) loadConstraints(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	for _, columns := range t.checks {
-		t.watched = t.watched || len(columns) == 0 // of the whole row
+		t.watched = t.watched || len(columns) == 0 // a CHECK of the whole row
 	}
 	return nil
 }
@@ -150,13 +150,13 @@ func (t *table) loadConstraints(ctx context.Context, conn *pgx.Conn) error {
 var bound = regexp.MustCompile(strings.ReplaceAll(`^(\({c}\)|\(\({c}\)( AND \({c}\))+\))$`,
 	"{c}", `("[^"]+"|[a-z_][a-z0-9_]*) (>=|>|<=|<) \(?'?-?[0-9.]+'?(::[a-z]+)?\)?(::[a-z]+)?`))
 
-// isBound reports whether a CHECK of one column is that it is on one side of a number, or
-// between two.
+// isBound reports whether the CHECK of one column only limits it to one side of a number,
+// or to the numbers between two.
 func isBound(expression string) bool { return bound.MatchString(expression) }
 
-// checksEarly reports whether INSERT … ON CONFLICT refuses a write of these columns for the
-// row that it offers, although the row that it would leave is allowed, and not only if that
-// write changes nothing. See [findRows] for the rest.
+// checksEarly reports whether INSERT … ON CONFLICT may reject a write of these columns
+// because of the row that it offers, although the resulting row is allowed, and does so
+// even if the write changes something. See [findRows] for writes that change nothing.
 func (t *table) checksEarly(op functions.Op, columns []int) bool {
 	if op == functions.OpDelete || op == functions.OpInsert && !t.earlyChecks {
 		return false
@@ -173,14 +173,15 @@ func (t *table) checksEarly(op functions.Op, columns []int) bool {
 	for _, check := range t.checks {
 		for _, c := range check {
 			if !slices.Contains(columns, c) {
-				return true // an expression of other columns, which keep their values
+				return true // an expression that uses other columns, which keep their values
 			}
 		}
 	}
 	return false
 }
 
-// demands reports whether a row of these columns and defaults may be refused for the others.
+// demands reports whether a row with these columns, and defaults in the others, may be
+// rejected because of the others.
 func (t *table) demands(columns []int) bool {
 	for i := range t.columns {
 		if c := &t.columns[i]; !c.hasDefault && (c.notNull || c.checked) && !slices.Contains(columns, i) {
@@ -190,9 +191,9 @@ func (t *table) demands(columns []int) bool {
 	return len(t.checks) > 0
 }
 
-// findRows has a batch find its rows before it inserts any, after a row was refused that it
-// offered. It reports whether that may change the outcome: a write that finds its row and
-// changes nothing is not refused, whatever it offers.
+// findRows makes the batch look up its rows before it inserts any, after the server
+// rejected a row that it offered. It reports whether that may change the outcome: a write
+// that finds its row and changes nothing is not rejected, whatever it offers.
 func findRows(batch []*offer, err error) bool {
 	var answer *pgconn.PgError
 	if !errors.As(err, &answer) || answer.Code != "23514" && answer.Code != "23502" && !strings.HasPrefix(answer.Code, "22") {
@@ -216,9 +217,9 @@ func findRows(batch []*offer, err error) bool {
 	return changed
 }
 
-// sound reports whether nothing of a write can be refused, whatever the row is, and whether
-// nothing sees that the row was so for a moment: then it may be left out before one that
-// overwrites it.
+// sound reports whether no part of a write can be rejected, whatever the row is, and
+// nothing observes the state of the row after it. Then the write can be omitted before one
+// that overwrites the row.
 func (p *plan) sound(w *planned) bool {
 	if w.table.watched || w.shape.op == functions.OpAdd || w.shape.early || w.shape.op == functions.OpInsert && w.table.demands(w.shape.columns) {
 		return false
@@ -231,7 +232,7 @@ func (p *plan) sound(w *planned) bool {
 	return p.readable(w, true)
 }
 
-// vanishes reports whether a write may be left out before a delete of its row.
+// vanishes reports whether a write may be omitted before a delete of its row.
 func (p *plan) vanishes(w *planned) bool { return !w.table.bound && p.sound(w) }
 
 // sums reports whether amounts that are added to a column may be added up first.

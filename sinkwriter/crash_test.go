@@ -27,22 +27,22 @@ import (
 )
 
 const (
-	// heldUp bounds a Commit of the other cluster, so that a test ends. It is no claim:
-	// a writer that hangs, and that the claim timeout does not end, holds its locks for
-	// as long as it hangs, which is until the Commit has returned.
+	// heldUp bounds a Commit of the other cluster, so that the test ends. Reaching it
+	// fails the test: a writer that hangs, and that the claim timeout does not end,
+	// holds its locks until the Commit has returned.
 	heldUp = 2 * time.Minute
 
 	megabyte = 1 << 20
 )
 
-// helper is a process that commits in cluster east and can be stopped or killed.
+// helper is a process that commits in cluster east and can be paused or killed.
 type helper struct {
 	cmd     *exec.Cmd
 	in      io.WriteCloser
 	answers chan string
 }
 
-// buildHelper compiles the program. It is there as long as the test.
+// buildHelper compiles the program. It exists until the test ends.
 func buildHelper(t *testing.T) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "writer")
@@ -77,7 +77,7 @@ func startHelper(t *testing.T, program, databaseURL string, claimTimeout time.Du
 		}
 	}()
 	t.Cleanup(func() {
-		_ = h.cmd.Process.Kill() // also of one that is stopped
+		_ = h.cmd.Process.Kill() // even if it is paused
 		<-read
 		_ = h.cmd.Wait()
 	})
@@ -93,7 +93,7 @@ func (h *helper) offer(t *testing.T, id string, size int, flood bool) {
 
 func (h *helper) signal(s syscall.Signal) { _ = h.cmd.Process.Signal(s) }
 
-// wants one of the answers.
+// wants reads an answer and fails the test unless it is one of answers.
 func (h *helper) wants(t *testing.T, answers ...string) {
 	t.Helper()
 	select {
@@ -108,17 +108,17 @@ func (h *helper) wants(t *testing.T, answers ...string) {
 	}
 }
 
-// place is where in its work a writer is met by its fate.
+// place is the point in its work at which a writer is paused, killed or cut off.
 type place struct {
 	name string
 	size int
 	meet func(*message) (bytes int, met bool)
 
-	// committed: the transaction is, but nobody knows.
+	// committed: the transaction is committed, but its writer has no answer.
 	committed bool
 
 	// claimTimeout is the helper's: how long it waits for a lock, and how long it may
-	// hesitate between two messages. Zero is the default.
+	// pause between two messages. Zero means the default.
 	claimTimeout time.Duration
 }
 
@@ -130,7 +130,7 @@ const (
 )
 
 func places() []place {
-	// The transactions that look tables up have a COMMIT, too.
+	// The transactions that look up tables have a COMMIT, too.
 	afterOutbox := func(m *message) bool {
 		return slices.ContainsFunc(m.pending, func(sql string) bool { return strings.Contains(sql, outboxPart) })
 	}
@@ -145,7 +145,7 @@ func places() []place {
 			return 0, m.fromServer && m.asked(claimPart)
 		}},
 		{name: "between claim and apply", size: 10, meet: func(m *message) (int, bool) {
-			// Whatever the first of it is: parse or bind.
+			// The first message of the statement: parse or bind.
 			return 0, !m.fromServer && (m.kind == 'P' || m.kind == 'B') && strings.Contains(m.sql+string(m.text), entryPart)
 		}},
 		{name: "in the middle of sending 1 MiB", size: megabyte, meet: func(m *message) (int, bool) {
@@ -190,36 +190,37 @@ func meetFate(t *testing.T, s *stage, p place, fate string) {
 	}
 	switch {
 	case fate == "killed":
-	case fate == "stopped" && p.committed, fate == "cut off" && !p.committed && !won: // it was quicker to come back
+	case fate == "stopped" && p.committed, fate == "cut off" && !p.committed && !won: // it continued in time
 		s.goOn()
 		answers := []string{"e-1 won"}
-		if time.Since(offered) > crash.CommitTimeout { // maybe it has given up a COMMIT, and found its own claim
+		if time.Since(offered) > crash.CommitTimeout { // it may have given up a COMMIT, and then found its own claim
 			answers = append(answers, "e-1 lost")
 		}
 		s.east.wants(t, answers...)
-	default: // that it had won is not to be known after a cut
+	default: // after a cut, whether it won is unknown
 		s.goOn()
 		s.east.wants(t, "e-1 lost")
 	}
 	s.totals(t, 2)
 }
 
-// stage is a database, a helper that is to meet its fate, and a writer of the
-// other cluster that goes straight to the database.
+// stage is a database, a helper that is paused, killed or cut off, and a
+// writer of the other cluster with a direct connection to the database.
 type stage struct {
 	url  string
 	pool *pgxpool.Pool
 	east *helper
 	west *sinkwriter.Writer
 
-	met chan struct{} // closed when the fate is there
+	met chan struct{} // closed when that has happened
 
 	mu     sync.Mutex
-	at     time.Time // when it was
+	at     time.Time // the time at which it happened
 	frozen []*link.Conn
 }
 
-// newStageDatabase gives the URL of a database for one stage after the other.
+// newStageDatabase returns the URL of a database for several stages, one after
+// the other.
 func newStageDatabase(t *testing.T) string {
 	t.Helper()
 	url := pgtest.URL(t)
@@ -235,7 +236,7 @@ func newStage(t *testing.T, program, databaseURL string, p place, fate string) *
 	return newStageBehind(t, program, databaseURL, databaseURL, p, fate)
 }
 
-// newStageBehind likewise; the helper has another way to the database.
+// newStageBehind returns a stage whose helper uses another URL of the database.
 func newStageBehind(t *testing.T, program, databaseURL, helpersURL string, p place, fate string) *stage {
 	t.Helper()
 	s := &stage{url: databaseURL, met: make(chan struct{})}
@@ -256,8 +257,7 @@ func newStageBehind(t *testing.T, program, databaseURL, helpersURL string, p pla
 	})
 	s.east = startHelper(t, program, way.url, p.claimTimeout)
 	s.west = sinktest.NewWriter(t, s.pool, sinkwriter.Config{Cluster: "west"})
-	// Connections and what is known of tables are there before anything is
-	// measured.
+	// Open the connections and load the tables before anything is measured.
 	if _, err := s.west.Commit(t.Context(), crash.Offer("warm", 1, false)); err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +282,7 @@ func (s *stage) meet(c *link.Conn, fate string) {
 	close(s.met)
 }
 
-// begin is when time starts to count.
+// begin starts the clock.
 func (s *stage) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -304,7 +304,7 @@ func (s *stage) waitUntilMet(t *testing.T) {
 	}
 }
 
-// goOn ends a stop.
+// goOn resumes the helper.
 func (s *stage) goOn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -314,8 +314,9 @@ func (s *stage) goOn() {
 	s.east.signal(syscall.SIGCONT)
 }
 
-// commitInWest offers the events at once, and gives how long after the fate the
-// last of them was committed, and whether the first of them was won.
+// commitInWest offers the events at once. It returns how long after the
+// helper's fate the last of them was committed, and whether the first of them
+// was won.
 func (s *stage) commitInWest(t *testing.T, size int, ids ...string) (took time.Duration, won bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), heldUp)
@@ -336,8 +337,8 @@ func (s *stage) commitInWest(t *testing.T, size int, ids ...string) (took time.D
 	return s.since(), won
 }
 
-// totals compares what is stored with that number of events, besides the one
-// that went ahead.
+// totals checks that the tables contain exactly events events, in addition
+// to the warm-up.
 func (s *stage) totals(t *testing.T, events int) {
 	t.Helper()
 	got := sinktest.Query[string](t, s.pool, `select format('%s entries, total %s, %s in the ledger, %s outputs',
@@ -348,8 +349,8 @@ func (s *stage) totals(t *testing.T, events int) {
 	}
 }
 
-// The other cluster may have begun to wait before the fate came: then the one that holds it up
-// is overdue only after its first wait has timed out, or in a later one.
+// The other cluster may have started to wait before the helper stopped. Then the session that
+// blocks it is overdue only after its first wait has timed out, or a later one.
 func TestAWaiterThatWasThereBeforeTheStopGoesOnToo(t *testing.T) {
 	t.Parallel()
 	program := buildHelper(t)
@@ -393,7 +394,7 @@ func TestAWaiterThatWasThereBeforeTheStopGoesOnToo(t *testing.T) {
 	s.totals(t, 1)
 }
 
-// A server that cannot get rid of its answer waits for its client too.
+// A server that cannot send its answer waits for its client, too.
 func TestAWriterThatDoesNotReadItsAnswersHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	program := buildHelper(t)
@@ -431,7 +432,8 @@ func TestAWriterThatWaitsForARowWhenItIsStoppedOrKilledHoldsUpNobody(t *testing.
 	nowhere := place{size: 10, meet: func(*message) (int, bool) { return 0, false }}
 	tests := []struct {
 		name string
-		// sent: COMMIT is on its way, so the server goes on without the client.
+		// sent: COMMIT is on its way, so that the server continues without the
+		// client.
 		fate      string
 		committed bool
 		place     place
@@ -444,18 +446,18 @@ func TestAWriterThatWaitsForARowWhenItIsStoppedOrKilledHoldsUpNobody(t *testing.
 	db := newStageDatabase(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.place.claimTimeout = 10 * time.Second // it waits until it is seen to
+			tt.place.claimTimeout = 10 * time.Second // it waits until the test resumes it
 			s := newStage(t, program, db, tt.place, tt.fate)
 			holder := holdRow(t, s.url, `update totals set n = n`)
 			s.east.offer(t, "e-1", tt.place.size, false)
 			waitUntilBlocked(t, s.pool)
-			if tt.committed { // no message tells: it is waiting
+			if tt.committed { // no message indicates it: the session waits
 				s.east.signal(map[string]syscall.Signal{"stopped": syscall.SIGSTOP, "killed": syscall.SIGKILL}[tt.fate])
 				s.begin()
 			} else {
 				s.waitUntilMet(t)
 			}
-			holder() // gives the row back
+			holder() // release the row
 			took, _ := s.commitInWest(t, 10, "e-1")
 			t.Logf("the other cluster went on after %s", took.Round(time.Millisecond))
 			if tt.fate == "stopped" {
@@ -476,8 +478,9 @@ func commitPlace() place {
 	panic("there is no such place")
 }
 
-// holdRow locks what a statement locks, in a transaction that goes on, so
-// that nobody takes it for one that hangs. It gives what ends it.
+// holdRow locks the rows of a statement in a transaction that stays active,
+// so that it does not look like one that hangs. It returns a function that
+// ends it.
 func holdRow(t *testing.T, databaseURL, lock string) func() {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), databaseURL)
@@ -508,7 +511,7 @@ func holdRow(t *testing.T, databaseURL, lock string) func() {
 	return release
 }
 
-// waitUntilBlocked returns when somebody waits for a row.
+// waitUntilBlocked returns when a session waits for a row.
 func waitUntilBlocked(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()
 	sinktest.Eventually(t, "somebody waits for a lock", func() bool {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// instant is a date, a time of day, or both, as text or a [time.Time] has it.
+// instant is a date, a time of day, or both, parsed from a text or a [time.Time].
 type instant struct {
 	time     time.Time // in UTC
 	hasTime  bool
@@ -14,9 +14,9 @@ type instant struct {
 	infinity int // -1 or 1
 }
 
-// What PostgreSQL stores: days and microseconds since 2000-01-01, from 4713 BC on.
+// Units of PostgreSQL: days and microseconds since 2000-01-01, from 4713 BC on.
 const (
-	epochDays              = 10_957 // of Unix time
+	epochDays              = 10_957 // in Unix time
 	epochSeconds           = epochDays * secondsPerDay
 	secondsPerDay          = 24 * 60 * 60
 	minDay, endDay         = -2_451_545, 2_145_031_949
@@ -25,8 +25,8 @@ const (
 	infinityTime, earlyTim = 1<<63 - 1, -1 << 63
 )
 
-// days returns the date, and reports whether it is one: it has no time of day, and is one that
-// PostgreSQL stores.
+// days returns the date in PostgreSQL's days. It returns false if the instant has a time of
+// day, or if PostgreSQL cannot store it.
 func (i instant) days() (day int32, ok bool) {
 	switch {
 	case i.infinity > 0:
@@ -42,7 +42,8 @@ func (i instant) days() (day int32, ok bool) {
 	return int32(d), d >= minDay && d < endDay
 }
 
-// microseconds returns the time, and reports whether it is one that PostgreSQL stores.
+// microseconds returns the time in PostgreSQL's microseconds. It returns false if
+// PostgreSQL cannot store it.
 func (i instant) microseconds() (us int64, ok bool) {
 	switch {
 	case i.infinity > 0:
@@ -60,7 +61,7 @@ func (i instant) microseconds() (us int64, ok bool) {
 // textReader reads a text from its beginning.
 type textReader struct{ rest string }
 
-// number reads digits, as many as there are between least and most.
+// number reads between least and most digits.
 func (r *textReader) number(least, most int) (int, bool) {
 	n := 0
 	for n < len(r.rest) && n < most && r.rest[n] >= '0' && r.rest[n] <= '9' {
@@ -74,7 +75,7 @@ func (r *textReader) number(least, most int) (int, bool) {
 	return i, err == nil
 }
 
-// skip reads one of the characters, if the next is one.
+// skip reads the next character if it is one of characters.
 func (r *textReader) skip(characters string) bool {
 	if r.rest == "" || strings.IndexByte(characters, r.rest[0]) < 0 {
 		return false
@@ -83,11 +84,11 @@ func (r *textReader) skip(characters string) bool {
 	return true
 }
 
-// parseInstant reads a date, or a date and a time, in the forms of RFC 3339, ISO 8601 and
-// PostgreSQL: 2006-01-02, 2006-01-02T15:04:05.999999Z, 2006-01-02 15:04:05+02, infinity. Names
-// of zones, and words such as now, are not among them, as they mean something else on another
-// server or at another time. Without a zone it is UTC. Digits behind microseconds are dropped,
-// as those of a [time.Time] are.
+// parseInstant parses a date, or a date and a time, in the forms of RFC 3339, ISO 8601 and
+// PostgreSQL: 2006-01-02, 2006-01-02T15:04:05.999999Z, 2006-01-02 15:04:05+02, infinity. It
+// accepts no names of time zones and no words such as now, because they have another meaning
+// on another server or at another time. Without a zone the time is UTC. Digits after the
+// microseconds are dropped, as for a [time.Time].
 func parseInstant(s string) (instant, bool) {
 	s = strings.Trim(s, " ")
 	switch strings.ToLower(s) {
@@ -96,7 +97,7 @@ func parseInstant(s string) (instant, bool) {
 	case "-infinity":
 		return instant{infinity: -1}, true
 	}
-	before := false // Christ
+	before := false // BC
 	if rest, ok := strings.CutSuffix(s, " BC"); ok {
 		s, before = rest, true
 	}
@@ -163,7 +164,7 @@ func (r *textReader) clock() (clock, offset time.Duration, hasZone, ok bool) {
 	return clock, offset, true, ok
 }
 
-// fraction reads the digits behind a point as microseconds.
+// fraction reads the digits after a decimal point as microseconds.
 func (r *textReader) fraction() (time.Duration, bool) {
 	const digits = 6
 	n := len(r.rest) - len(strings.TrimLeft(r.rest, "0123456789"))
@@ -200,7 +201,7 @@ func (r *textReader) zone() (time.Duration, bool) {
 		}
 		offset += time.Duration(n) * unit
 	}
-	if offset >= 16*time.Hour { // more than PostgreSQL reads
+	if offset >= 16*time.Hour { // more than PostgreSQL accepts
 		return 0, false
 	}
 	if negative {

@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// decimal is a number as it is written in the base of ten: digits · 10^exponent. Digits do
-// not begin with a zero; those of zero are empty. Special numbers have no digits.
+// decimal is a number in base 10: digits · 10^exponent. The digits do not begin with a
+// zero; those of zero are empty. Special numbers have no digits.
 type decimal struct {
 	digits   string
-	exponent int // minus the number of digits behind the point, as far as they are written
+	exponent int // minus the number of digits after the decimal point, including trailing zeros
 	negative bool
 	special  specialNumber
 }
@@ -26,11 +26,11 @@ const (
 	infinite
 )
 
-// maxExponent bounds the exponents that are looked at: numeric has 131,072 digits at most
-// before its point.
+// maxExponent bounds the exponents that are accepted: numeric has at most 131,072 digits
+// before the decimal point.
 const maxExponent = 150_000
 
-// parseDecimal reads a number as PostgreSQL and JSON write it.
+// parseDecimal parses a number in the syntax of PostgreSQL and JSON.
 func parseDecimal(s string) (decimal, bool) {
 	s = strings.Trim(s, " \t\n\r\v\f")
 	var d decimal
@@ -87,13 +87,13 @@ func decimalOfInt(i int64) decimal {
 	return d
 }
 
-// decimalOfFloat returns the shortest decimal from which the float of that many bits follows.
+// decimalOfFloat returns the shortest decimal that parses to the float of that many bits.
 func decimalOfFloat(f float64, bits int) decimal {
 	d, _ := parseDecimal(strconv.FormatFloat(f, 'e', -1, bits))
 	return d
 }
 
-// trimmed returns the number without zeros at the end of its digits.
+// trimmed returns the number without trailing zeros.
 func (d decimal) trimmed() decimal {
 	short := strings.TrimRight(d.digits, "0")
 	d.exponent += len(d.digits) - len(short)
@@ -104,13 +104,13 @@ func (d decimal) trimmed() decimal {
 	return d
 }
 
-// scale returns how many digits are written behind the point.
+// scale returns the number of digits after the decimal point.
 func (d decimal) scale() int { return max(0, -d.exponent) }
 
-// equal reports whether two numbers are the same, however they are written.
+// equal reports whether two numbers are equal, whatever their scale.
 func (d decimal) equal(other decimal) bool { return d.trimmed() == other.trimmed() }
 
-// whole returns the integer that the number is. Fraction reports that it is none.
+// whole returns the number as an integer. Fraction reports that it is not one.
 func (d decimal) whole() (i int64, fraction, ok bool) {
 	t := d.trimmed()
 	switch {
@@ -132,7 +132,7 @@ func (d decimal) whole() (i int64, fraction, ok bool) {
 	return i, false, err == nil
 }
 
-// appendText appends the number as PostgreSQL reads it, with the digits that are written.
+// appendText appends the number as PostgreSQL reads it, with all digits of its scale.
 func (d decimal) appendText(b []byte) []byte {
 	if d.special == notANumber {
 		return append(b, "NaN"...)
@@ -174,7 +174,7 @@ func (d decimal) appendBinary(b []byte) []byte {
 		return b
 	}
 	t := d.trimmed()
-	// Digits to the base 10,000 end at the point.
+	// A group of base-10,000 digits ends at the decimal point.
 	digits := t.digits + strings.Repeat("0", ((t.exponent%groupDigits)+groupDigits)%groupDigits)
 	lowest := int(math.Floor(float64(t.exponent) / groupDigits))
 	var groups []uint16

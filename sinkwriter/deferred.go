@@ -4,9 +4,9 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// Deferred events of all clusters are deleted with the commit of their event. A source that
-// changes one of them at this moment is not waited for: it deletes that row itself, as the
-// event is lost for it.
+// Deletes the deferred events of all clusters in the transaction that commits their event.
+// It does not wait for a source that changes one of the rows at this moment: the event is
+// lost for that source, which deletes the row itself.
 const endDeferredSQL = `delete from tandem.deferred_event where ctid = any(array(
 select ctid from tandem.deferred_event where key = any($1::uuid[]) for update skip locked))`
 

@@ -8,8 +8,9 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// Digest is the first half of the SHA-256 of effects in their canonical form; zero
-// where nobody looks for divergence, which is stored as empty.
+// Digest is the first half of the SHA-256 of effects in their canonical form. It
+// is zero if divergence detection is disabled; the ledger stores that as an empty
+// value.
 type digest [16]byte
 
 func (d *digest) stored() []byte {
@@ -19,13 +20,13 @@ func (d *digest) stored() []byte {
 	return d[:]
 }
 
-// maxPooledBuffer bounds the buffers that are kept for the next event.
+// maxPooledBuffer bounds the buffers that are kept for later events.
 const maxPooledBuffer = 1 << 20
 
 // digestBuffers hold canonical forms while they are hashed.
 var digestBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// digestEffects gives the digest, the outputs encoded and the size of the
+// digestEffects returns the digest, the encoded outputs and the size of the
 // canonical form.
 func digestEffects(fx functions.Effects) (digest, []functions.EncodedOutput, int, error) {
 	buf := digestBuffers.Get().(*[]byte)
@@ -43,7 +44,7 @@ func digestEffects(fx functions.Effects) (digest, []functions.EncodedOutput, int
 	return digest(sum[:16]), outputs, len(*buf), nil
 }
 
-// encodeOutputs encodes outputs where no digest is wanted.
+// encodeOutputs encodes outputs if no digest is needed.
 func encodeOutputs(outputs []functions.Output) ([]functions.EncodedOutput, error) {
 	encoded := make([]functions.EncodedOutput, len(outputs))
 	for i := range outputs {

@@ -9,49 +9,50 @@ import (
 )
 
 const (
-	// tripSQL and probeSQL measure the way to the server: an empty round trip, and one with
-	// probeBytes.
+	// tripSQL and probeSQL measure the link to the server: tripSQL is an empty round trip,
+	// probeSQL carries probeBytes.
 	tripSQL    = `select`
 	probeSQL   = `select pg_catalog.octet_length($1)`
 	probeBytes = 64 << 10
 
-	// probes is how often the rate is measured at once. The best one counts, as a busy machine
-	// is slow for a moment.
+	// probes is how many times in a row the rate is measured. The best result counts, because
+	// a busy machine has slow moments.
 	probes = 3
 
-	// probeAgain is after what time a rate that limits batches is measured again, or any rate
-	// if a batch took long.
+	// probeAgain is the interval after which a rate that limits batches is measured again, or
+	// any rate if a batch took long.
 	probeAgain = 10 * time.Second
 
-	// maxTrip bounds the round trip that is allowed for: a process that is stopped while it
-	// measures must not hold its claims for as long as it was stopped.
+	// maxTrip bounds the round trip in the claim timeout: a process that was paused during
+	// the measurement must not hold its claims for as long as it was paused.
 	maxTrip = 2 * time.Second
 
-	// leastBatchBytes is the smallest bound of a batch on a slow link.
+	// leastBatchBytes is the lower bound of a batch's size on a slow link.
 	leastBatchBytes = 16 << 10
 )
 
-// distance is what a writer knows of the way to its server.
+// distance is what a writer knows of the link to its server.
 //
 // # Design
 //
-// Between claim and effects the server waits for a round trip, and for what the link takes to
-// carry the effects. Others must not take that for a process that hangs. So the claim timeout of a
-// transaction is the configured one and a round trip, measured on its own connection; and a batch
-// is as large as the link carries within half of the configured one and a round trip.
+// Between the claim and the effects, the server waits for a round trip, plus the time in which
+// the link transfers the effects. Other writers must not mistake that for a process that hangs.
+// So a transaction's claim timeout is the configured one plus the round trip, which is measured
+// on its own connection. And a batch is at most as large as the link carries within half of the
+// configured claim timeout plus a round trip.
 //
-// The rate is measured by sending bytes for nothing, since how long a batch takes says little
-// about the link: the server executes it, and waits for locks. That is done on a new connection, and
-// again when batches are limited or take long.
+// The rate is measured by sending bytes that are discarded. The duration of a batch tells
+// little about the link, because the server executes it and waits for locks. The measurement
+// runs on a new connection, and again when batches are limited or take long.
 type distance struct {
 	mu     sync.Mutex
-	trip   time.Duration // the latest that was measured
-	rate   float64       // bytes a second; 0 before it is measured
+	trip   time.Duration // the latest measurement
+	rate   float64       // bytes per second; 0 before the first measurement
 	probed time.Time
 	again  bool // a batch took long
 }
 
-// batchBytes returns the bound of a batch.
+// batchBytes returns the maximum size of a batch.
 func (d *distance) batchBytes(most int, claimTimeout time.Duration) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -61,7 +62,7 @@ func (d *distance) batchBytes(most int, claimTimeout time.Duration) int {
 	return max(min(most, int(d.rate*(claimTimeout/2+d.trip).Seconds())), min(most, leastBatchBytes))
 }
 
-// due reports whether the rate is to be measured, or measured again.
+// due reports whether the rate has to be measured, or measured again.
 func (d *distance) due(most int, claimTimeout time.Duration) bool {
 	limited := d.batchBytes(most, claimTimeout) < most
 	d.mu.Lock()
@@ -69,21 +70,21 @@ func (d *distance) due(most int, claimTimeout time.Duration) bool {
 	return d.probed.IsZero() || (limited || d.again) && now().Sub(d.probed) > probeAgain
 }
 
-// tookLong notes that a batch took long.
+// tookLong records that a batch took long.
 func (d *distance) tookLong() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.again = true
 }
 
-// measured stores what was measured.
+// measured stores a measurement.
 func (d *distance) measured(trip time.Duration, rate float64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.trip, d.rate, d.probed, d.again = trip, rate, now(), false
 }
 
-// measure measures the way to the server over a connection.
+// measure measures the link to the server over the session's connection.
 func (w *Writer) measure(ctx context.Context, s *session) error {
 	timed := func(st step) (time.Duration, error) {
 		begin := now()
@@ -106,7 +107,7 @@ func (w *Writer) measure(ctx context.Context, s *session) error {
 			best = took
 		}
 		if most := w.config.BatchBytes; rateOf(best)*(w.config.ClaimTimeout/2).Seconds() > float64(most) {
-			break // the link limits nothing
+			break // the link is no limit
 		}
 	}
 	s.state.trip = min(trip, maxTrip)
@@ -114,7 +115,7 @@ func (w *Writer) measure(ctx context.Context, s *session) error {
 	return nil
 }
 
-// rateOf returns the rate of a link that carries a probe in some time.
+// rateOf returns the rate of a link that transfers a probe in d.
 func rateOf(d time.Duration) float64 {
 	return probeBytes / max(d, time.Microsecond).Seconds()
 }

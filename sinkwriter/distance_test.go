@@ -33,7 +33,7 @@ func newLinked(t *testing.T, databaseURL string, condition link.Condition) (*lin
 	return l, sinktest.NewPool(t, url)
 }
 
-// offers returns n offers whose row has a note of some bytes.
+// offers returns n offers whose row has a note of that many bytes.
 func offers(name string, n, bytes int) []sinkwriter.Offer {
 	list := make([]sinkwriter.Offer, n)
 	for i := range list {
@@ -45,7 +45,7 @@ func offers(name string, n, bytes int) []sinkwriter.Offer {
 	return list
 }
 
-// wins commits offers and fails the test unless all are won.
+// wins commits offers, and fails the test unless all of them won.
 func wins(t *testing.T, w *sinkwriter.Writer, list []sinkwriter.Offer) {
 	t.Helper()
 	for i, o := range w.CommitAll(t.Context(), list) {
@@ -62,13 +62,14 @@ func TestAClusterWithALongRoundTripCommits(t *testing.T) {
 	l, far := newLinked(t, pool.Config().ConnString(), link.Condition{Delay: 110 * time.Millisecond})
 	w := sinktest.NewWriter(t, far, sinkwriter.Config{Cluster: "west"})
 	wins(t, w, offers("far", 1000, 10))
-	// On a busy machine one may be; if the claim timeout did not know the way, all would be.
+	// On a busy machine some batches may be retried. If the claim timeout did not include
+	// the round trip, all of them would be.
 	if s := w.Stats(); s.Retries > s.Batches {
 		t.Errorf("%d batches were retried, of %d", s.Retries, s.Batches)
 	}
 
-	// The way becomes longer while connections are open. The server ends them once, and the
-	// new ones know it.
+	// The round trip grows while connections are open. The server ends them once, and the
+	// new connections measure it.
 	l.Set(link.Condition{Delay: 400 * time.Millisecond})
 	wins(t, w, offers("farther", 1000, 10))
 }
@@ -84,8 +85,8 @@ func TestBatchesAreAsLargeAsTheLinkCarries(t *testing.T) {
 	if stats.Retries > stats.Batches { // as above
 		t.Errorf("%d batches were retried, of %d", stats.Retries, stats.Batches)
 	}
-	// A tenth of a second, and a round trip, which is longer on a busy machine. All of them
-	// would be one or two.
+	// A tenth of a second plus a round trip, which is longer on a busy machine. Without the
+	// limit all events would be in one or two batches.
 	if least := int64(n * size / (rate * 4 / 10)); stats.Batches < least {
 		t.Errorf("%d batches, want at least %d", stats.Batches, least)
 	}
@@ -94,8 +95,8 @@ func TestBatchesAreAsLargeAsTheLinkCarries(t *testing.T) {
 	t.Logf("a near cluster needs %d batches, and one behind a slow link %d", near.Stats().Batches, stats.Batches)
 }
 
-// Invariant I5 over a distance: what the far cluster had claimed when its link broke is free
-// after its claim timeout and its round trip.
+// Invariant I5 over a distance: the events that the far cluster had claimed when its link
+// broke can be claimed again after its claim timeout and its round trip.
 func TestAFarClusterThatFreezesDelaysTheNearOneByItsClaimTimeoutAndARoundTrip(t *testing.T) {
 	t.Parallel()
 	const delay, claimTimeout = 150 * time.Millisecond, 500 * time.Millisecond
@@ -103,7 +104,7 @@ func TestAFarClusterThatFreezesDelaysTheNearOneByItsClaimTimeoutAndARoundTrip(t 
 	l, linked := newLinked(t, pool.Config().ConnString(), link.Condition{Delay: delay})
 	far := sinktest.NewWriter(t, linked, sinkwriter.Config{Cluster: "west", ClaimTimeout: claimTimeout, CommitTimeout: 5 * time.Second})
 	near := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	for _, w := range []*sinkwriter.Writer{far, near} { // they open a connection
+	for _, w := range []*sinkwriter.Writer{far, near} { // to open a connection
 		if _, err := w.Commit(t.Context(), offers("warm", 1, 10)[0]); err != nil {
 			t.Fatal(err)
 		}
@@ -137,8 +138,8 @@ func TestAFarClusterThatFreezesDelaysTheNearOneByItsClaimTimeoutAndARoundTrip(t 
 	l.Heal()
 }
 
-// Both clusters offer all events. The far one wins some, and loses no transaction to the near
-// one, which waits for it.
+// Both clusters offer all events. The far one wins some, and the near one, which waits for
+// it, ends none of its transactions.
 func TestANearAndAFarClusterRace(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
@@ -151,13 +152,14 @@ func TestANearAndAFarClusterRace(t *testing.T) {
 	for i, w := range []*sinkwriter.Writer{near, far} {
 		clusters.Go(func() {
 			for i == 0 && far.Stats().Won == 0 && ctx.Err() == nil {
-				time.Sleep(time.Millisecond) // it would be done before the far one has begun
+				time.Sleep(time.Millisecond) // otherwise it would finish before the far one has started
 			}
 			var callers sync.WaitGroup
 			for c := range 8 {
 				callers.Go(func() {
 					for k := range 10 {
-						// The far one begins with what the near one has last.
+						// The far cluster starts with the events that the near
+						// one offers last.
 						if i == 1 {
 							k = 9 - k
 						} else {
@@ -189,7 +191,8 @@ func TestANearAndAFarClusterRace(t *testing.T) {
 	}
 }
 
-// The living host is the last of three, and each of the others takes its time.
+// The host that is reachable is the last of three, and each of the others takes
+// its time to fail.
 func TestAnAttemptOutlastsTheHostsBeforeTheLivingOne(t *testing.T) {
 	t.Parallel()
 	url := sinktest.NewDatabase(t).Config().ConnString()
@@ -223,8 +226,8 @@ func TestAnAttemptOutlastsTheHostsBeforeTheLivingOne(t *testing.T) {
 	}
 }
 
-// To wait for a client that is far away is not to hang: another cluster, whose claim timeout is
-// shorter than the way, waits for the session and does not end it.
+// Waiting for a client that is far away is not hanging: another cluster, whose claim timeout is
+// shorter than the round trip, waits for the session and does not end it.
 func TestAWaiterAllowsForTheRoundTripOfTheHolder(t *testing.T) {
 	if testing.Short() {
 		t.Skip("left to make long: a long way takes its time")
@@ -235,7 +238,7 @@ func TestAWaiterAllowsForTheRoundTripOfTheHolder(t *testing.T) {
 	_, linked := newLinked(t, pool.Config().ConnString(), link.Condition{Delay: delay})
 	far := sinktest.NewWriter(t, linked, sinkwriter.Config{Cluster: "west", ClaimTimeout: 5 * time.Second})
 	near := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", ClaimTimeout: claimTimeout})
-	// It has the connections that it needs.
+	// Open the connections that it needs.
 	if _, err := near.Once(t.Context(), ledger.NewKey("orders", "/test", "warm"), func(pgx.Tx) error {
 		_, err := near.Commit(t.Context(), offers("warm", 1, 10)[0])
 		return err
@@ -245,7 +248,7 @@ func TestAWaiterAllowsForTheRoundTripOfTheHolder(t *testing.T) {
 	key := ledger.NewKey("orders", "/test", "once")
 	var waiter sync.WaitGroup
 	won, err := far.Once(t.Context(), key, func(pgx.Tx) error {
-		waiter.Go(func() { // the server has been waiting for the client for half of the way
+		waiter.Go(func() { // the server has been waiting for the client for half of the round trip
 			won, err := sinktest.UntilDecided(func() (bool, error) { return near.Once(t.Context(), key, func(pgx.Tx) error { return nil }) })
 			if err != nil || won {
 				t.Errorf("the near cluster: won %t, %v", won, err)

@@ -26,34 +26,36 @@ from unnest($4::text[], $5::text[], $6::text[], $7::bytea[], $8::bytea[], $9::te
 limit greatest(0, 1000 - (select count(*) from tandem.divergence where function = $1 and version = $2))
 on conflict do nothing`
 
-	// Sorted, since several writers of one cluster count in the same rows.
+	// Sorted, because several writers of one cluster update the same rows.
 	divergenceCountSQL = `insert into tandem.divergence_count as c (function, lost_version, won_version, lost_cluster, events)
 select d.function, d.lost_version, d.won_version, $1, d.events
 from unnest($2::text[], $3::text[], $4::text[], $5::bigint[]) as d (function, lost_version, won_version, events)
 on conflict (function, lost_version, won_version, lost_cluster) do update set events = c.events + excluded.events, last_at = now()`
 
-	// maxWanted bounds the stored effects of a loser, in bytes.
+	// maxWanted bounds the stored effects of a lost offer, in bytes.
 	maxWanted = 64 << 10
 
-	// recordInterval is the time between two transactions that record divergence.
+	// recordInterval is the minimum time between two transactions that record
+	// divergence.
 	recordInterval = time.Second
 
-	// maxDiverged bounds the events whose effects wait to be recorded, as the table has no more
-	// of a function and version, and maxDivergedBytes their size.
+	// maxDiverged bounds the number of events whose effects wait to be recorded (the table
+	// keeps no more per function and version), and maxDivergedBytes bounds their size.
 	maxDiverged, maxDivergedBytes = 1000, 8 << 20
 
-	// maxWinners bounds the rows of tandem.writer in memory.
+	// maxWinners bounds the cached rows of tandem.writer.
 	maxWinners = 4096
 )
 
-// difference is a loser whose digest is not the winner's.
+// difference is a lost offer whose digest differs from the winner's.
 type difference struct {
 	offer  *offer
-	writer int64 // the winner
+	writer int64 // that won
 	digest digest
 }
 
-// newDifference is that of an offer and a row of key, writer and digest.
+// newDifference returns the difference of an offer from a row of key, writer and
+// digest.
 func newDifference(o *offer, row [][]byte) difference {
 	d := difference{offer: o, writer: int64(binary.BigEndian.Uint64(row[1]))}
 	copy(d.digest[:], row[2])
@@ -65,24 +67,26 @@ type winner struct {
 	cluster, version string
 }
 
-// divergences counts the losers that differ from the winner, and keeps some of them, until
-// they are recorded together: no loser waits for that, and not each of them is a write.
+// divergences counts the lost offers that differ from the winner, and keeps some of them,
+// until they are recorded together. So no offer waits for the recording, and not each of
+// them is a write.
 type divergences struct {
 	mu      sync.Mutex
 	winners map[int64]winner
 	counts  map[versions]int64
 	events  []diverged
 	bytes   int  // of events
-	busy    bool // a goroutine records, or will
+	busy    bool // a goroutine is recording, or is scheduled to
 	closed  bool
-	latest  time.Time // when it recorded last
+	latest  time.Time // when it last recorded
 	done    sync.WaitGroup
 }
 
-// versions are those of a function that a loser and the winner ran.
+// versions are the versions of a function that computed the lost and the winning
+// effects.
 type versions struct{ function, lost, won string }
 
-// diverged is a loser with the same version as the winner.
+// diverged is a lost offer that was computed by the winner's version.
 type diverged struct {
 	function, version, source, id, wonCluster string
 	lostDigest, wonDigest                     digest
@@ -91,8 +95,9 @@ type diverged struct {
 
 func (d *diverged) size() int { return len(d.wanted) + len(d.source) + len(d.id) }
 
-// lost finishes offers that have lost. Those that differ are counted, to be recorded soon.
-// The connection is outside a transaction, or broken: then that is only logged.
+// lost finishes offers that have lost. Those that differ from the winner are counted and
+// recorded soon. The connection must be outside a transaction; if it is broken, the
+// differences are only logged.
 func (w *Writer) lost(ctx context.Context, s *session, lost []*offer, differences []difference) {
 	for _, o := range lost {
 		countLost(o)
@@ -119,8 +124,8 @@ func (w *Writer) lost(ctx context.Context, s *session, lost []*offer, difference
 	}
 }
 
-// winners returns who won where a digest differs. It looks up those that are not in memory:
-// a row of tandem.writer never changes.
+// winners returns the writers that won where a digest differs. It looks up those that are
+// not cached: a row of tandem.writer never changes.
 func (w *Writer) winners(ctx context.Context, s *session, differences []difference) (map[int64]winner, error) {
 	d := &w.divergences
 	found := map[int64]winner{}
@@ -156,8 +161,8 @@ func (w *Writer) winners(ctx context.Context, s *session, differences []differen
 	return found, err
 }
 
-// diverged counts and logs differences, and has them recorded: at once, or together with
-// others a moment after the last time.
+// diverged counts and logs differences, and schedules their recording: immediately, or
+// recordInterval after the last one.
 func (w *Writer) diverged(ctx context.Context, differences []difference, winners map[int64]winner) {
 	counts := map[versions]int64{}
 	var events []diverged
@@ -169,7 +174,7 @@ func (w *Writer) diverged(ctx context.Context, differences []difference, winners
 			continue
 		}
 		o.counters.diverged.Add(1)
-		w.config.Logger.LogAttrs(ctx, slog.LevelError, "divergence: the function computed other effects than the winner, with the same version: it is not deterministic, or two events share a source and id",
+		w.config.Logger.LogAttrs(ctx, slog.LevelError, "divergence: the function's effects differ from the winner's, although the version is the same: the function is not deterministic, or two events share a source and id",
 			slog.String("lost_cluster", w.config.Cluster), slog.String("won_cluster", won.cluster), slog.String("function", o.function), slog.String("version", o.version),
 			slog.String("event_source", o.event.Source()), slog.String("event_id", o.event.ID()))
 		if len(events) < maxDiverged {
@@ -205,7 +210,7 @@ func (d *divergences) add(counts map[versions]int64, events []diverged) {
 	}
 }
 
-// recordDivergences records until nothing is left to be recorded, or the writer closes.
+// recordDivergences records until nothing is left, or until the writer closes.
 func (w *Writer) recordDivergences() {
 	d := &w.divergences
 	for {
@@ -226,8 +231,8 @@ func (w *Writer) recordDivergences() {
 	}
 }
 
-// recordOnce records the counts and events, in a transaction of its own. A failure is logged, and
-// they wait for the next time.
+// recordOnce records the counts and events in a transaction of its own. A failure is logged,
+// and they are recorded next time.
 func (w *Writer) recordOnce(ctx context.Context) {
 	d := &w.divergences
 	d.mu.Lock()
@@ -241,7 +246,7 @@ func (w *Writer) recordOnce(ctx context.Context) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.latest = now()
-	if err != nil { // a lost connection may have them counted twice
+	if err != nil { // after a lost connection they may be counted twice
 		d.add(counts, events)
 		w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not record divergence; retrying", slog.Int("events", len(events)), slog.Any("err", err))
 	}
@@ -328,13 +333,13 @@ func (w *Writer) divergedSteps(events []diverged) []step {
 	return steps
 }
 
-// closeDivergences records the rest, as far as the database allows within ctx.
+// closeDivergences records the rest, within ctx.
 func (w *Writer) closeDivergences(ctx context.Context) {
 	d := &w.divergences
 	d.mu.Lock()
 	d.closed = true
 	d.mu.Unlock()
-	d.done.Wait() // for CommitTimeout at most
+	d.done.Wait() // for at most CommitTimeout
 	w.recordOnce(ctx)
 }
 
@@ -343,7 +348,7 @@ func textArray(n int, text func(i int) []byte) []byte {
 	return appendArray(nil, pgtype.TextOID, n, func(i int) ([]byte, bool) { return text(i), false })
 }
 
-// wanted shows effects to people.
+// wanted formats effects for people.
 func wanted(fx functions.Effects) []byte {
 	text, err := json.Marshal(fx)
 	if err != nil || len(text) > maxWanted {

@@ -10,7 +10,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// otherVersion returns orders, and the same with other effects by another version.
+// otherVersion returns orders, and the same orders with other effects of another
+// version.
 func otherVersion(n int) (first, second []sinkwriter.Offer) {
 	for i := range n {
 		a, b := sinktest.Order(fmt.Sprint("o-", i), 1), sinktest.Order(fmt.Sprint("o-", i), 2)
@@ -29,7 +30,8 @@ func commitEach(t *testing.T, w *sinkwriter.Writer, offers []sinkwriter.Offer, w
 	}
 }
 
-// During a rollout that changes the effects of every event, each loser differs.
+// During a rollout that changes the effects of every event, every lost offer
+// differs.
 func TestLosersThatDifferAreRecordedTogether(t *testing.T) {
 	t.Parallel()
 	const events, versions = 2000, 2
@@ -52,7 +54,7 @@ func TestLosersThatDifferAreRecordedTogether(t *testing.T) {
 	if err := west.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	seconds := int(time.Since(begin).Seconds()) + 2 // it records once a second, and as it closes
+	seconds := int(time.Since(begin).Seconds()) + 2 // it records once a second, and once when it closes
 	if got := sinktest.Query[string](t, pool, `select string_agg(concat_ws(' ', lost_version, won_version, lost_cluster, events), ', ' order by lost_version) from tandem.divergence_count`); got != "1 1 west 1000, 2 1 west 1000" {
 		t.Errorf("counted: %s", got)
 	}

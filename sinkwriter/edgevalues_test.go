@@ -16,12 +16,12 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// edgeValue is a value at the edge of what a column takes.
+// edgeValue is a value at the limit of what a column accepts.
 type edgeValue struct {
 	column string
-	name   string // as Go or the function has it
+	name   string // in Go's syntax, or the function's name for it
 	value  any
-	want   string // the literal of what is stored; empty if it is refused before the claim
+	want   string // the literal that is stored; empty if the value is refused before the claim
 }
 
 func edgeValues() []edgeValue {
@@ -204,8 +204,8 @@ func edgeValues() []edgeValue {
 	}
 }
 
-// checkEdgeValues offers values at the edge of what columns take, and returns their part of the
-// page.
+// checkEdgeValues offers values at the limits of what columns accept, and returns their part of
+// the page.
 func checkEdgeValues(t *testing.T, w *sinkwriter.Writer, pool *pgxpool.Pool) string {
 	t.Helper()
 

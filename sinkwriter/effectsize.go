@@ -11,35 +11,36 @@ import (
 
 const (
 	// maxEffectBytes bounds the effects of one event, writes and outputs together. A batch
-	// holds a few copies of them while they are encoded, sent and retried, so that without
-	// a bound one event takes the memory of all others.
+	// holds several copies of them while they are encoded, sent and retried, so without a
+	// bound one event could exhaust the memory.
 	maxEffectBytes = 32 << 20
 
-	// writeOverhead and valueOverhead are about what a write, and a value beside its bytes,
-	// take.
+	// writeOverhead and valueOverhead are the approximate sizes of a write and of a value,
+	// in addition to the value's bytes.
 	writeOverhead, valueOverhead = 64, 8
 
-	// maxValueDepth bounds how deep values are measured, as pointers may lead in a circle.
+	// maxValueDepth bounds the depth to which values are measured, because pointers may
+	// form a cycle.
 	maxValueDepth = 1000
 )
 
-// checkEffectBytes returns an error, the event's fault, if effects of size bytes are larger
+// checkEffectBytes returns an error with FaultEvent if effects of size bytes are larger
 // than one event may have.
 func checkEffectBytes(function string, size int) error {
 	if size <= maxEffectBytes {
 		return nil
 	}
-	return &Error{Fault: FaultEvent, Function: function, Err: fmt.Errorf("the effects of this event are too large: about %d bytes, of %d at most", size, maxEffectBytes)}
+	return &Error{Fault: FaultEvent, Function: function, Err: fmt.Errorf("the effects of this event are too large: about %d bytes, of at most %d", size, maxEffectBytes)}
 }
 
-// effectSize adds up about how many bytes values take. It encodes nothing and allocates
-// next to nothing, so that it can refuse what is too large to be encoded.
+// effectSize adds up the approximate size of values. It encodes nothing and allocates
+// almost nothing, so that it can refuse effects that are too large to be encoded.
 type effectSize struct {
 	bytes int
 	depth int
 }
 
-// sizeOf returns about how many bytes writes and outputs take as encoded. Above
+// sizeOf returns the approximate encoded sizes of writes and outputs. Above
 // maxEffectBytes it may stop early.
 func sizeOf(fx functions.Effects) (writes, outputs int) {
 	var s effectSize
@@ -117,7 +118,7 @@ func (s *effectSize) addReflected(v reflect.Value) {
 			return
 		}
 		for i := range v.NumField() {
-			if field := v.Field(i); field.CanInterface() { // encoded only if it is exported
+			if field := v.Field(i); field.CanInterface() { // only exported fields are encoded
 				s.bytes += valueOverhead
 				s.addReflected(field)
 			}

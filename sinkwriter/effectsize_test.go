@@ -68,7 +68,7 @@ func TestEffectsThatAreTooLargeAreRefusedBeforeTheyAreEncoded(t *testing.T) {
 		}},
 	}
 	pool := sinktest.NewDatabase(t)
-	const long = 10 * time.Second // a busy machine needs some to encode 16 MiB
+	const long = 10 * time.Second // a busy machine needs seconds to encode 16 MiB
 	writers := map[string]*sinkwriter.Writer{
 		"with digests":    sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", ClaimTimeout: long}),
 		"without digests": sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", NoDivergence: true, ClaimTimeout: long}),
@@ -79,7 +79,7 @@ func TestEffectsThatAreTooLargeAreRefusedBeforeTheyAreEncoded(t *testing.T) {
 		for with, w := range writers {
 			_, err := w.Commit(t.Context(), sinkwriter.Offer{Function: "orders", Version: "1", Event: sinktest.NewEvent(tt.name), Effects: fx})
 			var refused *sinkwriter.Error
-			if !errors.As(err, &refused) || refused.Fault != sinkwriter.FaultEvent || !strings.Contains(err.Error(), fmt.Sprintf("of %d at most", limit)) {
+			if !errors.As(err, &refused) || refused.Fault != sinkwriter.FaultEvent || !strings.Contains(err.Error(), fmt.Sprintf("of at most %d", limit)) {
 				t.Errorf("%s, %s: error %.200v, want the event's fault, with the limit", tt.name, with, err)
 			}
 		}

@@ -10,16 +10,16 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// span is where a value lies in a plan's arena; from < 0 is NULL.
+// span is the position of a value in a plan's arena; from < 0 is NULL.
 type span struct{ from, to int }
 
 var null = span{from: -1}
 
-// appendValue appends v as an element of the array that col's values are sent
-// in.
+// appendValue appends v as an element of the array in which col's values are
+// sent.
 func appendValue(arena []byte, col *column, v any) ([]byte, span, error) {
 	from := len(arena)
-	// The common kinds, without a detour.
+	// The common kinds are encoded directly.
 	switch col.typ.kind {
 	case kindInt8:
 		if i, ok := asInt(v); ok {
@@ -87,8 +87,8 @@ func asInt(v any) (int64, bool) {
 	return 0, false
 }
 
-// appendNormal appends what is equal for two values of a key that the server takes
-// for equal however they are spelled. It may be equal for others too.
+// appendNormal appends a normal form of a key's value. It is equal for all values
+// that the server considers equal; it may be equal for others, too.
 func appendNormal(arena []byte, col *column, v span) ([]byte, span) {
 	value := arena[v.from:v.to]
 	from := len(arena)
@@ -106,7 +106,7 @@ func appendNormal(arena []byte, col *column, v span) ([]byte, span) {
 		return arena, v
 	case col.text && col.typ.kind == kindText: // citext
 		arena = append(arena, bytes.ToLower(value)...)
-	default: // blanks at the end do not count
+	default: // trailing blanks do not count
 		return arena, span{v.from, v.from + len(bytes.TrimRight(value, " "))}
 	}
 	return arena, span{from, len(arena)}
@@ -137,8 +137,8 @@ func appendNormalNumeric(arena, value []byte) []byte {
 	return append(arena, digits...)
 }
 
-// add adds two encoded values of one column. It reports false where that has to
-// be left to the server.
+// add adds two encoded values of one column. It returns false if only the
+// server can add them.
 func add(arena []byte, col *column, a, b span) ([]byte, span, bool) {
 	if a == null {
 		return arena, b, true
@@ -168,8 +168,8 @@ func add(arena []byte, col *column, a, b span) ([]byte, span, bool) {
 	return arena, span{from, len(arena)}, true
 }
 
-// compareBinary compares two encoded values as the server would, where their
-// bytes tell.
+// compareBinary compares two encoded values as the server would. It returns
+// false if their bytes do not determine the order.
 func compareBinary(col *column, x, y []byte) (int, bool) {
 	switch col.elemOID {
 	case pgtype.Int8OID, pgtype.TimestamptzOID, pgtype.TimestampOID:
@@ -182,14 +182,15 @@ func compareBinary(col *column, x, y []byte) (int, bool) {
 	return 0, false
 }
 
-// encodeArg encodes an argument of a function's own statement, for a parameter
-// of the type that the server told: as text, since a parameter has one of any type.
+// encodeArg encodes an argument of a function's own statement, for a parameter of
+// the type that the server reported. The format is text, because all types have
+// one.
 func encodeArg(t *columnType, v any) (param []byte, format int16, err error) {
 	plain, err := t.plain(v)
 	if err != nil || plain == nil {
 		return nil, pgtype.TextFormatCode, err
 	}
-	if t.kind == kindBytea { // half as long
+	if t.kind == kindBytea { // half the size in binary
 		param, err = t.appendBinary([]byte{}, plain)
 		return param, pgtype.BinaryFormatCode, err
 	}

@@ -13,37 +13,37 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// Fault says whose fault an error is, and so what to do about the event.
+// Fault classifies the cause of an error, and so determines what to do about the
+// event.
 type Fault uint8
 
 // The faults. The zero Fault is none of them.
 const (
-	// FaultTransient: the database is away, busy or read-only, or the
-	// deadline passed. The same offer can succeed later; it counts against
-	// nobody.
+	// FaultTransient: the database is unavailable, busy or read-only, or the
+	// deadline passed. The same offer can succeed later. It does not count as
+	// an attempt.
 	FaultTransient Fault = iota + 1
 
 	// FaultDeployment: a table, column, function or permission is missing. The
-	// same offer succeeds once the migration has caught up; it does not count
-	// against the event.
+	// same offer succeeds after the migration. It does not count as an attempt.
 	FaultDeployment
 
-	// FaultOrder: a row that this one refers to is not there (23503), or one
-	// that goes is still referred to (23503, 23001). Another event may change
-	// that, so it is tried again, but not for ever.
+	// FaultOrder: a referenced row does not exist (23503), or a row that is
+	// deleted is still referenced (23503, 23001). Another event may change
+	// that, so the event is retried, a limited number of times.
 	FaultOrder
 
-	// FaultFunction: the function asked for something that no event makes
-	// right, such as an output without a type; or its statements fail for this event
-	// again and again, alone, while other events of the function are committed, or take
-	// longer than Config.CommitTimeout. It counts as an attempt.
+	// FaultFunction: the function produced effects that no input makes valid, such as
+	// an output without a type. Or the statements of this event fail repeatedly, alone,
+	// or take longer than Config.CommitTimeout, while other events of the function are
+	// committed. It counts as an attempt.
 	FaultFunction
 
-	// FaultEvent: the event's data do not fit the table. It can never work.
+	// FaultEvent: the event's data do not fit the table. A retry cannot succeed.
 	FaultEvent
 )
 
-// String names the fault for logs and metrics.
+// String returns the fault's name in logs and metrics.
 func (f Fault) String() string {
 	switch f {
 	case FaultTransient:
@@ -60,28 +60,28 @@ func (f Fault) String() string {
 	return "unknown"
 }
 
-// Error is why an offer was not committed. Nothing of it is in the database,
-// unless the outcome is unknown because the deadline passed during COMMIT; to
-// offer it again is right in every case.
+// Error is the reason why an offer was not committed. Nothing of the offer is
+// in the database, unless the outcome is unknown because the deadline passed
+// during COMMIT. It is always safe to offer the event again.
 //
-// errors.As finds a [functions.RejectError] in it if, and only if, Fault is
+// errors.As finds a [functions.RejectError] in it if and only if Fault is
 // FaultEvent.
 type Error struct {
 	Fault    Fault
 	Function string
 
-	// Table, Column and Constraint are those that PostgreSQL or the catalog
-	// named; empty where there is none.
+	// Table, Column and Constraint are the objects that PostgreSQL or the
+	// catalog reported; empty if there is none.
 	Table, Column, Constraint string
 
 	// Err is the cause.
 	Err error
 
-	// code is the SQLSTATE of what the catalog lacks.
+	// code is the SQLSTATE of a missing object.
 	code string
 }
 
-// Error names function, table, column and constraint, and the cause.
+// Error returns the function, table, column and constraint, and the cause.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("commit effects of function ")
@@ -98,7 +98,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the cause, as a [functions.RejectError] if it is the event's.
+// Unwrap returns the cause, as a [functions.RejectError] if Fault is FaultEvent.
 func (e *Error) Unwrap() error {
 	if e.Fault == FaultEvent {
 		return functions.Reject(e.Err)
@@ -106,9 +106,9 @@ func (e *Error) Unwrap() error {
 	return e.Err
 }
 
-// Fingerprint identifies, for FaultDeployment, what is missing: the SQLSTATE, and the
+// Fingerprint identifies, for FaultDeployment, the missing object: the SQLSTATE, and the
 // table with the column or the constraint if they are known, such as "42703 flights.gate".
-// It is equal for all events that the same change would help. For other faults it is
+// It is equal for all events that the same migration would help. For other faults it is
 // empty.
 func (e *Error) Fingerprint() string {
 	if e.Fault != FaultDeployment {
@@ -124,14 +124,14 @@ func (e *Error) Fingerprint() string {
 	return strings.TrimSpace(code + " " + what)
 }
 
-// ErrBacklog says that too many outputs wait to be published: the stream is away
-// or too slow.
+// ErrBacklog means that too many outputs wait to be published, because the
+// stream is unavailable or too slow.
 var ErrBacklog = errors.New("too many outputs wait in the outbox to be published")
 
-// ErrClosed says that the writer was closed before the offer was committed.
+// ErrClosed means that the writer was closed before the offer was committed.
 var ErrClosed = errors.New("the writer is closed")
 
-// offerError is an error that one offer of a batch is known to have caused.
+// offerError is an error that one particular offer of a batch caused.
 type offerError struct {
 	offer *offer
 	err   *Error
@@ -140,28 +140,29 @@ type offerError struct {
 func (e *offerError) Error() string { return e.err.Error() }
 func (e *offerError) Unwrap() error { return e.err }
 
-// statementError is what the server answered to one statement of a batch.
+// statementError is the server's answer to one statement of a batch.
 type statementError struct {
 	err         *pgconn.PgError
-	table       string // the statement's, since the server does not always name it
-	partitioned bool   // that table is
-	effect      bool   // the statement is a function's, not one of ours
-	guard       bool   // the statement fails if the tables have changed
-	offer       *offer // whose statement it is; nil if it is one of many offers
+	table       string // of the statement, because the server does not always report it
+	partitioned bool   // whether the table is partitioned
+	effect      bool   // it is a statement of a function, not the writer's own
+	guard       bool   // it fails if the tables have changed
+	offer       *offer // the offer of the statement; nil if it serves many offers
 }
 
 func (e *statementError) Error() string { return e.err.Error() }
 func (e *statementError) Unwrap() error { return e.err }
 
-// effectsError is an error while the effects of a batch were applied: an answer to one of
-// the statements, a lost connection, or a deadline. Each may be the doing of one event.
+// effectsError is an error while the effects of a batch were applied: the server's answer
+// to a statement, a lost connection, or a deadline. Each of these may be caused by one
+// event.
 type effectsError struct{ err error }
 
 func (e *effectsError) Error() string { return e.err.Error() }
 func (e *effectsError) Unwrap() error { return e.err }
 
 // definedClasses are the classes of SQLSTATE that PostgreSQL defines (appendix A of its
-// manual), beside those of events.
+// manual), without those that concern events.
 var definedClasses = map[string]bool{
 	"00": true, "01": true, "02": true, "03": true, "08": true, "09": true, "0A": true, "0B": true, "0F": true, "0L": true, "0P": true, "0Z": true,
 	"10": true, "20": true, "24": true, "25": true, "26": true, "27": true, "28": true, "2B": true, "2D": true, "2F": true, "34": true, "38": true,
@@ -171,8 +172,8 @@ var definedClasses = map[string]bool{
 
 // faultOf classifies the server's answer to a statement of a function by its SQLSTATE.
 //
-// FaultFunction is a suspicion here: a statement that fails for one event only, and a
-// database that is broken, have the same SQLSTATE. [Writer.suspect] decides.
+// Here FaultFunction is a suspicion: a statement that fails for one event only and a
+// broken database have the same SQLSTATE. [Writer.suspect] decides.
 func faultOf(err *pgconn.PgError) Fault {
 	if raised(err) {
 		return faultOfRaise(err)
@@ -181,16 +182,16 @@ func faultOf(err *pgconn.PgError) Fault {
 	case "42P01", "42703", "42883", "3F000", "42804", "42P10", "42P18", "42704", "0A000", "2200H":
 		return FaultDeployment
 	case "42501":
-		if err.Routine == "ExecWithCheckOptions" { // a policy of rows, not a missing grant
+		if err.Routine == "ExecWithCheckOptions" { // a row-level security policy, not a missing grant
 			return FaultEvent
 		}
 		return FaultDeployment
-	case "42601": // of a value, or, with a position, of a statement of a function of the database
+	case "42601": // of a value or, with a position, of a statement in a database function
 		if err.Position != 0 || err.InternalPosition != 0 {
 			return FaultDeployment
 		}
 		return FaultEvent
-	case "428C9": // a value of a column that the database computes
+	case "428C9": // a value for a generated column
 		return FaultEvent
 	case "22P02":
 		if err.Routine == "enum_in" { // a later migration may add the label
@@ -207,11 +208,12 @@ func faultOf(err *pgconn.PgError) Fault {
 	case "54000":
 		switch err.Routine {
 		case "GetNewTransactionId", "GetNewMultiXactId", // the database has to be vacuumed
-			"mdextend", "mdzeroextend", "asyncQueueAddEntries", "PreCommit_Notify": // a table, the queue of NOTIFY is full
+			"mdextend", "mdzeroextend", "asyncQueueAddEntries", "PreCommit_Notify": // a table or the queue of NOTIFY cannot grow
 			return FaultTransient
 		}
 		return FaultEvent
-	// Statement timeout; a message that does not fit its statement; no transaction allowed.
+	// A statement timeout; a message that does not fit its statement; no transaction
+	// allowed.
 	case "57014", "08P01", "25001":
 		return FaultFunction
 	case "55P03", "55006", "25006", "26000", "42P05", "XX001", "XX002":
@@ -219,7 +221,7 @@ func faultOf(err *pgconn.PgError) Fault {
 		return FaultTransient
 	}
 	switch class := err.Code[:min(2, len(err.Code))]; class {
-	case "22", "23", "21", "P0", "44", "54": // 54: longer than an index or a row takes
+	case "22", "23", "21", "P0", "44", "54": // 54: a row or index entry is too long
 		return FaultEvent
 	case "42":
 		return FaultDeployment
@@ -231,13 +233,13 @@ func faultOf(err *pgconn.PgError) Fault {
 		if definedClasses[class] {
 			return FaultFunction
 		}
-		return FaultEvent // raised by a function of the database, for this event
+		return FaultEvent // raised by a database function, for this event
 	}
 }
 
-// faultOfRaise classifies what a function of the database raises: it is about the event,
-// unless the author chose a code of an outage or of a missing object. Whether that is the
-// event, shows once others are committed.
+// faultOfRaise classifies an error that a database function raises. It concerns the
+// event, unless the author chose the code of an outage or of a missing object. Whether
+// the event is the cause is certain once other events are committed.
 func faultOfRaise(err *pgconn.PgError) Fault {
 	switch class := err.Code[:min(2, len(err.Code))]; {
 	case err.Code == "23503" || err.Code == "23001":
@@ -249,11 +251,11 @@ func faultOfRaise(err *pgconn.PgError) Fault {
 	}
 }
 
-// raised reports whether an error is from RAISE in a PL/pgSQL function, and so no outage
-// whatever its SQLSTATE is.
+// raised reports whether RAISE in a PL/pgSQL function is the source of the error. Then
+// it is not an outage, whatever its SQLSTATE.
 func raised(err *pgconn.PgError) bool { return err.Routine == "exec_stmt_raise" }
 
-// asError returns what err means for the only offer of a batch.
+// asError returns the Error for err, which the only offer of a batch caused.
 func asError(o *offer, err error) *Error {
 	var known *Error
 	if errors.As(err, &known) {
@@ -273,14 +275,14 @@ func asError(o *offer, err error) *Error {
 		e.Table = statement.table
 	}
 	if pg.Code == "23502" && !raised(pg) && !o.writes(statement, pg) {
-		e.Fault = FaultDeployment // the column came with a migration
+		e.Fault = FaultDeployment // a migration added the column
 	}
 	return e
 }
 
 // writes reports whether the function writes the column that pg is about: with a write to the
-// table of the statement that failed, or with a statement of its own that names the column.
-// Other tables are written by triggers.
+// table of the failed statement, or with a statement of its own that mentions the column.
+// Triggers write other tables.
 func (o *offer) writes(failed *statementError, pg *pgconn.PgError) bool {
 	if failed == nil {
 		return true
@@ -300,8 +302,8 @@ func (o *offer) writes(failed *statementError, pg *pgconn.PgError) bool {
 	return false
 }
 
-// writesColumn reports whether a row has a column; a NULL, if the server does not name
-// the column, as for a domain.
+// writesColumn reports whether a row has the column. If the server does not report the
+// column, as for a domain, it reports whether the row has a NULL.
 func writesColumn(row functions.Row, column string) bool {
 	if column != "" {
 		_, ok := row[column]
@@ -315,7 +317,7 @@ func writesColumn(row functions.Row, column string) bool {
 	return false
 }
 
-// mentions reports whether a name stands in a statement, as a whole word.
+// mentions reports whether a name occurs in a statement as a whole word.
 func mentions(sql, name string) bool {
 	isWord := func(r rune) bool { return r == '_' || r == '$' || unicode.IsLetter(r) || unicode.IsDigit(r) }
 	return slices.ContainsFunc(strings.FieldsFunc(sql, func(r rune) bool { return !isWord(r) }), func(word string) bool { return strings.EqualFold(word, name) }) ||
@@ -330,8 +332,8 @@ func baseName(table string) string {
 	return table
 }
 
-// attributable reports whether err is about what an offer holds, so that the others
-// of its batch may be committed without it.
+// attributable reports whether an offer's content caused err, so that the other
+// offers of its batch may be committed without it.
 func attributable(err error) bool {
 	var known *Error
 	if errors.As(err, &known) {
@@ -339,7 +341,7 @@ func attributable(err error) bool {
 	}
 	var statement *statementError
 	if errors.As(err, &statement) && !statement.effect {
-		return false // nothing of an event makes our own statements fail
+		return false // the content of an event does not make our own statements fail
 	}
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
@@ -353,8 +355,8 @@ func attributable(err error) bool {
 	}
 }
 
-// ordered reports whether err may come from the order that an offer's writes were
-// brought into, and not from what they are.
+// ordered reports whether the order into which an offer's writes were sorted, and
+// not their content, may have caused err.
 func ordered(err error) bool {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {

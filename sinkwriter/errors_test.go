@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// The text of an error is in the language of the server, and changes with its version.
+// The text of an error is in the server's language, and changes with its version.
 func TestNothingDependsOnTheTextOfAnError(t *testing.T) {
 	t.Parallel()
 

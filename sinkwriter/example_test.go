@@ -20,11 +20,11 @@ import (
 )
 
 // A consumer without Knative. It runs in two data centres on the same stream, and
-// each order is stored, counted and announced once.
+// each order is stored, counted and published once.
 func Example() {
 	ctx := context.Background()
 
-	// Once, with every deployment: the ledger, and your own tables from a folder
+	// Once per deployment: migrate the ledger, and your own tables from a folder
 	// of .sql files.
 	url := os.Getenv("DATABASE_URL")
 	if err := schema.Migrate(ctx, url, schema.MigrationSet{Name: "orders", Files: os.DirFS("migrations")}); err != nil {
@@ -38,8 +38,8 @@ func Example() {
 	}
 	defer pool.Close()
 	writer, err := sinkwriter.New(pool, sinkwriter.Config{
-		Cluster:   "east", // "west" in the other one
-		Publisher: nil,    // what sends outputs to your stream; without it a relay does
+		Cluster:   "east", // "west" in the other cluster
+		Publisher: nil,    // publishes outputs to your stream; without it a relay does
 	})
 	if err != nil {
 		fmt.Println(err)
@@ -53,7 +53,7 @@ func Example() {
 		}
 	}()
 
-	// For each message, from as many goroutines as you like: they share
+	// Call handle for each message, from any number of goroutines: they share
 	// transactions. Acknowledge the message only if handle returns nil.
 	handle := func(ctx context.Context, e event.Event) error {
 		var order struct {
@@ -70,18 +70,18 @@ func Example() {
 
 		receipt, err := writer.Commit(ctx, sinkwriter.Offer{Function: "orders", Version: "1", Event: e, Effects: fx})
 		if rejected := new(functions.RejectError); errors.As(err, &rejected) {
-			return nil // it can never work: put it aside instead of trying again
+			return nil // a retry cannot succeed: store the message elsewhere
 		}
 		if err != nil {
-			return err // deliver it again
+			return err // redeliver it
 		}
-		_ = receipt.Won // or the other cluster was faster: it is handled either way
+		_ = receipt.Won // false if the other cluster was faster: the event is committed in both cases
 		return nil
 	}
 	_ = handle
 }
 
-// A Writer per process is enough: concurrent commits share transactions.
+// One Writer per process is enough: concurrent commits share transactions.
 func ExampleNew() {
 	ctx := context.Background()
 	pool, err := pgxpool.New(ctx, "postgres://tandem@localhost:5432/orders")
@@ -100,7 +100,8 @@ func ExampleNew() {
 	}()
 }
 
-// Acknowledge a message only after Commit has returned a receipt, won or lost.
+// Acknowledge a message only after Commit has returned a receipt, whether it won
+// or lost.
 func ExampleWriter_Commit() {
 	var writer *sinkwriter.Writer // see New
 	ctx := context.Background()

@@ -14,7 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// lag has the standby get nothing more from now on.
+// lag stops replication to the standby.
 func lag(t *testing.T, r *devcluster.Replicated) {
 	t.Helper()
 	if err := r.CatchUp(t.Context()); err != nil {
@@ -25,7 +25,7 @@ func lag(t *testing.T, r *devcluster.Replicated) {
 	}
 }
 
-// gate is a publisher that waits until it is opened.
+// gate is a publisher that blocks until it is opened.
 type gate struct{ waits, open chan struct{} }
 
 func (g gate) Publish(ctx context.Context, _ []event.Event) error {
@@ -45,7 +45,8 @@ func TestWhoSurvivesAFailoverDeletesNobodysOutputs(t *testing.T) {
 	t.Parallel()
 	r, pool := sinktest.NewReplicated(t)
 	g := gate{waits: make(chan struct{}, 1), open: make(chan struct{})}
-	// It outlives the primary, and with it goes what it committed.
+	// It outlives the primary, and the rows that it committed are lost with the
+	// primary.
 	survivor := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", Publisher: g})
 	lag(t, r)
 	if _, err := survivor.Commit(t.Context(), sinktest.Order("o-1", 1)); err != nil {
@@ -57,14 +58,15 @@ func TestWhoSurvivesAFailoverDeletesNobodysOutputs(t *testing.T) {
 		t.Fatalf("the new primary has %d events, want none", n)
 	}
 
-	// Somebody else commits another event, and ends before its output is published.
+	// Another writer commits another event, and ends before the event's output is
+	// published.
 	other := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "west"})
 	receipt, err := other.Commit(t.Context(), sinktest.Order("o-2", 1))
 	if err != nil || !receipt.Won {
 		t.Fatalf("receipt %+v, %v", receipt, err)
 	}
 
-	// The survivor has published, and deletes the row of what was lost.
+	// The survivor has published, and deletes the lost row.
 	close(g.open)
 	if err := survivor.Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -80,7 +82,8 @@ func TestWhatIsAnsweredAfterAFailoverIsThere(t *testing.T) {
 	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", Connections: 1})
 	lag(t, r)
 
-	// Many callers, of whom some wait for an answer whenever the primary is lost.
+	// Many callers, some of which wait for an answer whenever the primary is
+	// lost.
 	var promoted atomic.Bool
 	var n atomic.Int64
 	var mu sync.Mutex
@@ -117,8 +120,8 @@ func TestWhatIsAnsweredAfterAFailoverIsThere(t *testing.T) {
 	}
 	sinktest.Eventually(t, "200 events are answered", func() bool { return answers(&before) > 200 })
 	r.LosePrimary()
-	// What it has answered gets through: the writer has, on its only connection, an attempt
-	// without an answer, and its callers have all answers before.
+	// All its answers arrive: on its only connection the writer has an attempt without an
+	// answer, and its callers have received all earlier answers.
 	retries := w.Stats().Retries
 	sinktest.Eventually(t, "the writer notices", func() bool { return w.Stats().Retries > retries })
 	sinktest.Eventually(t, "its callers have their answers", func() bool {

@@ -70,7 +70,7 @@ func TestAnOfferThatNobodyWaitsForLeavesNoClaimBehind(t *testing.T) {
 	cancel()
 	all.Wait()
 	release()
-	// Whether it was committed is not to be known; it must be one or the other.
+	// Whether it was committed is unknown; it must be one or the other.
 	r, err := w.Commit(t.Context(), sinktest.Order("o-1", 1))
 	if err != nil || r.Diverged {
 		t.Fatalf("%+v, %v", r, err)
@@ -80,7 +80,8 @@ func TestAnOfferThatNobodyWaitsForLeavesNoClaimBehind(t *testing.T) {
 	}
 }
 
-// holdTotals locks the row that all orders add to, and gives what ends that.
+// holdTotals locks the row that all orders add to. It returns a function that
+// releases the row.
 func holdTotals(t *testing.T, databaseURL string) func() {
 	t.Helper()
 	sinktest.Execute(t, sinktest.NewPool(t, databaseURL), `insert into totals values ('north', 0, 0) on conflict do nothing`)
@@ -131,7 +132,7 @@ func TestACommitWaitsWhileTheDatabaseIsReadOnly(t *testing.T) {
 	}
 }
 
-// becomeStandby makes the server a standby at its next start.
+// becomeStandby turns the server into a standby at its next start.
 func becomeStandby(t *testing.T, dataDir string) {
 	t.Helper()
 	file := filepath.Join(dataDir, "standby.signal")
@@ -145,8 +146,8 @@ func becomeStandby(t *testing.T, dataDir string) {
 	}
 }
 
-// An operator's transaction that is forgotten in a terminal is no reason to hold
-// up what has nothing to do with its row.
+// A transaction that an operator forgot in a terminal must only delay events
+// that need its row.
 func TestOneEventThatWaitsForALockDoesNotHoldUpItsBatch(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
@@ -168,7 +169,7 @@ func TestOneEventThatWaitsForALockDoesNotHoldUpItsBatch(t *testing.T) {
 		}
 	})
 	defer all.Wait()
-	defer release() // if that does not come
+	defer release() // if the test ends early
 	sinktest.Eventually(t, "19 orders are stored: all but the one that waits for a lock", func() bool {
 		return sinktest.Query[int](t, pool, `select count(*) from orders`) == 19
 	})
@@ -203,7 +204,7 @@ func TestFingerprintIdentifiesWhatADeploymentLacks(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 
-			for range 3 { // whatever order the columns come in
+			for range 3 { // the order of the columns varies
 				var fx functions.Effects
 				tt.change(&fx)
 				_, err := w.Commit(t.Context(), sinkwriter.Offer{Function: "orders", Version: "1", Event: sinktest.NewEvent(tt.name), Effects: fx})
@@ -219,7 +220,7 @@ func TestFingerprintIdentifiesWhatADeploymentLacks(t *testing.T) {
 	}
 }
 
-// Whose fault an error is, where its SQLSTATE alone does not decide that.
+// The faults of errors whose SQLSTATE alone is ambiguous.
 func TestWhatAMigrationCanFixIsTheDeploymentsFault(t *testing.T) {
 	t.Parallel()
 
@@ -267,7 +268,7 @@ create table computed (id text primary key, n int generated always as (1) stored
 	}
 }
 
-// A statement with a fault in it has that for every event.
+// A statement with an error in it fails for every event.
 func TestAStatementThatCannotBePreparedIsTheDeploymentsFault(t *testing.T) {
 	t.Parallel()
 
@@ -284,7 +285,7 @@ func TestAStatementThatCannotBePreparedIsTheDeploymentsFault(t *testing.T) {
 	}
 }
 
-// Tandem's own statements write nothing that is the event's.
+// Tandem's own statements write nothing that depends on the event's content.
 func TestOurOwnStatementsFailForNoEventsFault(t *testing.T) {
 	t.Parallel()
 
@@ -304,7 +305,7 @@ func TestOurOwnStatementsFailForNoEventsFault(t *testing.T) {
 	}
 }
 
-// A migration that locks a table for long holds up the events that need the table, no others.
+// A migration that locks a table for long only delays events that need the table.
 func TestALockedTableHoldsUpNoEventsOfOthers(t *testing.T) {
 	t.Parallel()
 
@@ -340,7 +341,8 @@ func TestALockedTableHoldsUpNoEventsOfOthers(t *testing.T) {
 	waiting.Wait()
 }
 
-// A statement of one event cannot end the transaction, or change the connection, of others.
+// A statement of one event cannot end the transaction, or change the connection, that
+// others use.
 func TestAStatementDoesNotActOnTheTransactionOfOthers(t *testing.T) {
 	t.Parallel()
 
@@ -369,7 +371,7 @@ func TestAStatementDoesNotActOnTheTransactionOfOthers(t *testing.T) {
 	}
 }
 
-// faultCase is an error of the server, and whose fault it is.
+// faultCase is an error of the server with its fault.
 type faultCase struct {
 	name, setup string
 	change      func(*functions.Effects)
@@ -472,7 +474,7 @@ var faultCases = []faultCase{
 	{
 		name: "54000 of a value", setup: `create table t (id text primary key)`,
 		change: func(fx *functions.Effects) {
-			key := make([]byte, 20_000) // does not compress to what a page of an index holds
+			key := make([]byte, 20_000) // does not compress to the size of an index page
 			state := uint32(1)
 			for i := range key {
 				state = state*1664525 + 1013904223
@@ -531,8 +533,8 @@ var faultCases = []faultCase{
 	},
 }
 
-// Whose fault an error is, alone and in a batch, and that the same event is committed at once when
-// it is repaired, without a restart.
+// The fault of each error, alone and in a batch. After the repair the same event is committed
+// at once, without a restart.
 func TestWhoseFaultAnErrorIs(t *testing.T) {
 	t.Parallel()
 
@@ -558,8 +560,9 @@ func TestWhoseFaultAnErrorIs(t *testing.T) {
 	}
 }
 
-// speakGerman makes the server's messages German on the connections to come, if it can:
-// what an error is about has nothing to do with its text.
+// speakGerman sets German as the language of the server's messages on later
+// connections, if the server has it: the classification must not depend on an error's
+// text.
 func speakGerman(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()
 	admin := sinktest.NewPool(t, pgtest.SuperuserURL(t, pool.Config().ConnString()))
@@ -638,7 +641,7 @@ create trigger no before insert on tandem.%[1]s for each row execute function no
 	}
 }
 
-// pausing is a process that stands still for a while before each query of a table's look-up.
+// pausing is a process that pauses before each query that looks up a table.
 type pausing struct{ pause time.Duration }
 
 func (p pausing) TraceQueryStart(ctx context.Context, _ *pgx.Conn, query pgx.TraceQueryStartData) context.Context {
@@ -650,7 +653,8 @@ func (p pausing) TraceQueryStart(ctx context.Context, _ *pgx.Conn, query pgx.Tra
 
 func (pausing) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-// Nothing is claimed while a table is looked up, so that the claim timeout does not end it.
+// Nothing is claimed while a table is looked up, so the claim timeout does not end the
+// lookup.
 func TestABusyProcessLooksATableUp(t *testing.T) {
 	t.Parallel()
 
@@ -670,7 +674,7 @@ func TestABusyProcessLooksATableUp(t *testing.T) {
 	}
 }
 
-// A role may have timeouts of its own, for what people do with it.
+// A role may have timeouts of its own, for people who use it.
 func TestTimeoutsOfTheRoleEndNothing(t *testing.T) {
 	t.Parallel()
 

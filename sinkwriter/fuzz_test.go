@@ -20,8 +20,8 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// split makes elements of fuzzed bytes: each begins with its length, and 255 is
-// NULL.
+// split splits fuzzed bytes into elements: each begins with its length, and 255
+// is NULL.
 func split(data []byte) [][]byte {
 	list := [][]byte{}
 	for len(data) > 0 {
@@ -38,7 +38,7 @@ func split(data []byte) [][]byte {
 	return list
 }
 
-// array encodes elements, of which a nil one is NULL.
+// array encodes elements; a nil element is NULL.
 func array(elemOID uint32, list [][]byte) []byte {
 	return appendArray(nil, elemOID, len(list), func(i int) ([]byte, bool) { return list[i], list[i] == nil })
 }
@@ -65,8 +65,7 @@ func FuzzArraysAreReadAsTheyWereWritten(f *testing.F) {
 	})
 }
 
-// rational gives the exact value of a JSON number, if it is of a size that people
-// use.
+// rational returns the exact value of a JSON number, if it has a realistic size.
 func rational(s string) (*big.Rat, bool) {
 	if !json.Valid([]byte(s)) || len(s) > 100 {
 		return nil, false
@@ -77,7 +76,7 @@ func rational(s string) (*big.Rat, bool) {
 	return new(big.Rat).SetString(s)
 }
 
-// builtinColumn returns a column of a type that travels in binary.
+// builtinColumn returns a column of a type that is sent in binary.
 func builtinColumn(oid uint32, kind typeKind) *column {
 	c := newColumn("v", &columnType{oid: oid, name: "the type", kind: kind, modifier: -1})
 	return &c
@@ -209,7 +208,7 @@ func FuzzOutputsAreReadAsTheyWereWritten(f *testing.F) {
 		}
 		e, err := o.Event("f", input, 0)
 		if err != nil {
-			return // no event at all
+			return // not a valid event
 		}
 		if err := cloudevent.Check(e); err != nil {
 			t.Fatalf("%v could not be published: %v", e, err)
@@ -236,7 +235,7 @@ func FuzzOutputsAreReadAsTheyWereWritten(f *testing.F) {
 	})
 }
 
-// The seeds of the fuzz targets, by the judgement of a server.
+// Checks the seeds of the fuzz targets against a server.
 func TestTheServerReadsNamesAndArraysAsWeWriteThem(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, pgtest.URL(t))

@@ -17,7 +17,7 @@ func appendQuoted(b []byte, text string) []byte {
 	return append(b, '"')
 }
 
-// literalReader reads what PostgreSQL writes for arrays, rows and ranges.
+// literalReader parses PostgreSQL's text form of arrays, rows and ranges.
 type literalReader struct {
 	text string
 	at   int
@@ -29,7 +29,7 @@ func (r *literalReader) blanks() {
 	}
 }
 
-// skip steps over a character, if it is the next.
+// skip reads c if it is the next character.
 func (r *literalReader) skip(c byte) bool {
 	if r.at >= len(r.text) || r.text[r.at] != c {
 		return false
@@ -38,7 +38,7 @@ func (r *literalReader) skip(c byte) bool {
 	return true
 }
 
-// element reads up to one of the characters of stops, outside of quotes.
+// element reads up to one of the characters in stops, outside of quotes.
 func (r *literalReader) element(stops string) (text string, quoted, ok bool) {
 	var b strings.Builder
 	inside := false
@@ -66,7 +66,8 @@ func (r *literalReader) element(stops string) (text string, quoted, ok bool) {
 	return "", false, false
 }
 
-// parseArray reads the text of an array: elements are strings, nil, or slices of elements.
+// parseArray parses the text of an array: elements are strings, nil, or slices of
+// elements.
 func parseArray(text string, delimiter byte) ([]any, bool) {
 	r := literalReader{text: strings.Trim(text, " \t\n\r\v\f")}
 	list, ok := r.array(delimiter, 0)
@@ -117,7 +118,7 @@ func (r *literalReader) array(delimiter byte, depth int) ([]any, bool) {
 	}
 }
 
-// parseRecord reads the text of a row: fields are strings or nil.
+// parseRecord parses the text of a row: fields are strings or nil.
 func parseRecord(text string) ([]any, bool) {
 	r := literalReader{text: strings.Trim(text, " \t\n\r\v\f")}
 	if !r.skip('(') {
@@ -141,8 +142,8 @@ func parseRecord(text string) ([]any, bool) {
 	}
 }
 
-// parseHstore reads the text of an hstore: values are strings or nil. A name that is there twice
-// has no certain value.
+// parseHstore parses the text of an hstore: values are strings or nil. It returns false if a
+// key occurs twice, because its value is ambiguous.
 func parseHstore(text string) (map[string]any, bool) {
 	const stops = "=>, \t\n\r\v\f"
 	r := literalReader{text: text + ","} // so that the last pair ends like the others
@@ -173,14 +174,14 @@ func parseHstore(text string) (map[string]any, bool) {
 	return pairs, true
 }
 
-// rangeLiteral is a range; a bound that is nil is unbounded.
+// rangeLiteral is a range; a nil bound is unbounded.
 type rangeLiteral struct {
 	empty        bool
 	from, to     byte // brackets
 	lower, upper any
 }
 
-// rangeLiteral reads the text of a range.
+// rangeLiteral parses the text of a range.
 func (r *literalReader) rangeLiteral() (rangeLiteral, bool) {
 	r.blanks()
 	if rest := r.text[r.at:]; len(rest) >= len("empty") && strings.EqualFold(rest[:len("empty")], "empty") {
@@ -201,7 +202,8 @@ func (r *literalReader) rangeLiteral() (rangeLiteral, bool) {
 	return l, ok
 }
 
-// bound reads a bound of a range, nil for none, and the character of ends after it.
+// bound parses a bound of a range, nil for none, and the character in ends after
+// it.
 func (r *literalReader) bound(ends string) (value any, end byte, ok bool) {
 	text, quoted, ok := r.element(ends)
 	if !ok {
@@ -215,7 +217,7 @@ func (r *literalReader) bound(ends string) (value any, end byte, ok bool) {
 	return value, end, true
 }
 
-// parseRange reads the text of a range.
+// parseRange parses the text of a range.
 func parseRange(text string) (rangeLiteral, bool) {
 	r := literalReader{text: text}
 	l, ok := r.rangeLiteral()
@@ -223,7 +225,7 @@ func parseRange(text string) (rangeLiteral, bool) {
 	return l, ok && r.at == len(r.text)
 }
 
-// parseMultirange reads the text of a multirange.
+// parseMultirange parses the text of a multirange.
 func parseMultirange(text string) ([]rangeLiteral, bool) {
 	r := literalReader{text: text}
 	r.blanks()

@@ -18,10 +18,10 @@ import (
 )
 
 // rollout is a version of a function that is deployed while its tables change. Its fields are
-// what a version writes that others do not.
+// the values that only this version writes.
 type rollout struct {
-	n          int    // of m and log
-	at         string // the time of day, in column d
+	n          int    // column n of m and log
+	at         string // the time of day in column d
 	f          float64
 	gone       bool
 	note       string // the column's name; empty for none
@@ -30,7 +30,7 @@ type rollout struct {
 	partitions int
 }
 
-// effects returns what a version computes for an event.
+// effects returns the effects that a version computes for an event.
 func (r rollout) effects(version, i int) functions.Effects {
 	var fx functions.Effects
 	at, err := time.Parse(time.RFC3339, "2001-02-03T"+r.at+"Z")
@@ -59,8 +59,8 @@ func (r rollout) effects(version, i int) functions.Effects {
 	return fx
 }
 
-// The tables of the function under load. Child was created before m: once it refers
-// to m its rows have to come later.
+// The tables of the function under load. Child is created before m: once it
+// references m, its rows have to be written later.
 const loadedSQL = `create type mood as enum ('glad');
 create table child (id text primary key, m text);
 create table m (id text primary key, version int not null, n int, d date, f real, gone text, mood mood);
@@ -69,13 +69,13 @@ create table p_0 partition of p for values in (0); create table p_1 partition of
 create table hits (k text primary key, n bigint not null);
 create table log (id text primary key, n int, mood mood)`
 
-// loaded is a function under load: events that two clusters race for, each offered until it
-// is committed.
+// loaded is a function under load: two clusters race for its events, and offer each one
+// until it is committed.
 type loaded struct {
 	version   atomic.Int64
 	versions  [100]rollout
 	committed atomic.Int64 // events, by either cluster
-	waiting   atomic.Int64 // answers that a change of the deployment is missing
+	waiting   atomic.Int64 // answers that report a missing migration
 	dead      atomic.Int64
 	last      atomic.Int64 // the first event that is not offered
 }
@@ -129,8 +129,8 @@ func (l *loaded) offer(ctx context.Context, t *testing.T, w *sinkwriter.Writer, 
 	}
 }
 
-// migrationsUnderLoad is a list of what is done to the tables and to the function, one after the other.
-// Each change of the tables is followed by events that are committed.
+// migrationsUnderLoad returns the changes to the tables and to the function, in order. After
+// each change of the tables, events are committed.
 func (l *loaded) migrationsUnderLoad(t *testing.T, pool *pgxpool.Pool) []func() {
 	t.Helper()
 	more := func(counter *atomic.Int64, n int64, what string) {
@@ -144,7 +144,7 @@ func (l *loaded) migrationsUnderLoad(t *testing.T, pool *pgxpool.Pool) []func() 
 		return func() {
 			t.Helper()
 			begin := time.Now()
-			for { // as a migration does that gives up when it waits for long
+			for { // like a migration that gives up when it waits for long
 				_, err := pool.Exec(t.Context(), sql)
 				if err == nil {
 					break
@@ -174,7 +174,7 @@ func (l *loaded) migrationsUnderLoad(t *testing.T, pool *pgxpool.Pool) []func() 
 		migrate(`alter table m rename column note to remark`), waits, deploy(func(r *rollout) { r.note = "remark" }), commits,
 		migrate(`alter table m add column carrier text; update m set carrier = ''; alter table m alter carrier set not null`), waits,
 		deploy(func(r *rollout) { r.carrier = true }), commits,
-		migrate(`alter table log add column at timestamptz default now()`), commits, // the result of the statement is another one
+		migrate(`alter table log add column at timestamptz default now()`), commits, // the statement has another result
 		deploy(func(r *rollout) { r.odd = "sad" }), waits, migrate(`alter type mood add value 'sad'`), commits,
 		migrate(`alter type mood rename value 'glad' to 'happy'`), waits, deploy(func(r *rollout) { r.even = "happy" }), commits,
 		migrate(`alter table m alter mood type text; alter table log alter mood type text; drop type mood; create type mood as enum ('happy', 'sad');
@@ -192,7 +192,7 @@ func (l *loaded) migrationsUnderLoad(t *testing.T, pool *pgxpool.Pool) []func() 
 	}
 }
 
-// A migration makes no dead letter, loses nothing, and needs no restart.
+// A migration causes no dead letter, loses no event and requires no restart.
 func TestMigrationsUnderLoadHarmNoEvent(t *testing.T) {
 	t.Parallel()
 
@@ -233,7 +233,8 @@ func TestMigrationsUnderLoadHarmNoEvent(t *testing.T) {
 			t.Errorf("%s: %d, want %d", sql, n, events)
 		}
 	}
-	// What a version computes is stored as it is, from its first event on.
+	// The effects that a version computes are stored unchanged, from its first
+	// event on.
 	for what, sql := range map[string]string{
 		"a time of day": `select count(*) from m where version >= 2 and (d at time zone 'UTC')::time <> '10:30'`,
 		"a float":       `select count(*) from m where version >= 3 and f <> 0.1::float8`,
@@ -245,7 +246,7 @@ func TestMigrationsUnderLoadHarmNoEvent(t *testing.T) {
 	}
 }
 
-// A flood of offers that do not fit costs at most one look at the catalogs a batch.
+// A flood of offers that do not fit reads the catalogs at most once per batch.
 func TestAFloodOfBadOffersIsNoFloodOfCatalogReads(t *testing.T) {
 	t.Parallel()
 
@@ -283,8 +284,8 @@ func TestAFloodOfBadOffersIsNoFloodOfCatalogReads(t *testing.T) {
 			}
 		}
 	}
-	// One of the tables that are there, and one that looks for the one that is not, in each
-	// of the two parts in which a batch may be taken.
+	// One read of the existing tables, and one that looks for the missing table, in each of
+	// the two parts into which a batch may be split.
 	if n := reads.Load() - before; n == 0 || n > 4*batches {
 		t.Errorf("the catalogs were read %d times for %d batches", n, batches)
 	}

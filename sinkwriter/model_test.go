@@ -32,8 +32,8 @@ var (
 	eventsFlag = flag.Int("events", 500, "events of each random run")
 )
 
-// randomSeed is printed, so that a run can be repeated; goroutines still run as
-// they like.
+// randomSeed returns a seed and logs it, so that the run can be repeated,
+// except for the scheduling of goroutines.
 func randomSeed(t *testing.T) uint64 {
 	t.Helper()
 	seed := *seedFlag
@@ -78,7 +78,7 @@ func TestARandomRunLeavesWhatTheModelSays(t *testing.T) {
 	}
 }
 
-// migrate changes the tables until the run ends, which waits for it.
+// migrate changes the tables until the run ends; the run waits for it.
 func (w *world) migrate(t *testing.T) {
 	t.Helper()
 	pool := sinktest.NewPool(t, w.url)
@@ -97,7 +97,7 @@ func (w *world) migrate(t *testing.T) {
 				t.Errorf("migrate: %s: %v", all[n%len(all)], err)
 			}
 			select {
-			case <-time.After(30 * time.Millisecond): // for events between two of them
+			case <-time.After(30 * time.Millisecond): // so that events are committed between two changes
 			case <-ctx.Done():
 			}
 		}
@@ -105,9 +105,9 @@ func (w *world) migrate(t *testing.T) {
 	}()
 }
 
-// At any message the connection may be cut or stand still for a while, and the
-// server may lose its power: then an answer may be lost, and nobody was told that
-// they won, but no more than that.
+// At any message the connection may be cut or may stall, and the server may
+// crash. An answer may be lost then, so that no caller learns that it won, but
+// nothing else may be lost.
 func TestARandomRunWithFailuresLeavesWhatTheModelSays(t *testing.T) {
 	t.Parallel()
 	seed := randomSeed(t)
@@ -146,8 +146,8 @@ func TestARandomRunWithFailuresLeavesWhatTheModelSays(t *testing.T) {
 	w.check(t)
 }
 
-// misfortune is what becomes of a message: now and then the connection is cut at
-// some byte of it, or stands still for longer than the claim timeout.
+// misfortune decides what happens to a message: occasionally the connection is
+// cut within it, or stalls for longer than the claim timeout.
 func misfortune(random *rand.Rand) pass {
 	switch random.IntN(3000) {
 	case 0:
@@ -163,7 +163,7 @@ func misfortune(random *rand.Rand) pass {
 	return pass{}
 }
 
-// newModelDatabase gives the URL of a database with the model's tables.
+// newModelDatabase returns the URL of a database with the model's tables.
 func newModelDatabase(t *testing.T) string {
 	t.Helper()
 	url := pgtest.URL(t)
@@ -183,11 +183,11 @@ type world struct {
 	events int
 	random *rand.Rand
 	stream *shakyStream
-	way    func(cluster int) string // to the database; nil: straight, and nothing fails
-	end    func()                   // of what goes on beside it; nil: nothing
+	way    func(cluster int) string // returns the database URL of a cluster; nil means a direct connection without failures
+	end    func()                   // ends the background work; nil if there is none
 
 	won  []atomic.Int32 // by event
-	told []atomic.Int32 // how often somebody was told that it is committed
+	told []atomic.Int32 // how many callers received a receipt
 }
 
 func newWorld(t *testing.T, seed uint64, events int, url string) *world {
@@ -209,7 +209,7 @@ func (w *world) run(t *testing.T, clusters int) {
 			Cluster:     fmt.Sprintf("cluster-%d", c),
 			Connections: 1 + w.random.IntN(4),
 			BatchEvents: []int{1, 3, 16, 64, 512}[w.random.IntN(5)],
-			Logger:      slog.New(slog.DiscardHandler), // what goes wrong here is meant to
+			Logger:      slog.New(slog.DiscardHandler), // failures are expected here
 		}
 		if w.stream != nil {
 			config.Publisher, config.PublishTimeout = w.stream, 100*time.Millisecond
@@ -242,7 +242,8 @@ func (w *world) run(t *testing.T, clusters int) {
 	}
 }
 
-// order is one in which a cluster gets the events: roughly theirs, with repeats.
+// order returns the order in which a cluster receives the events: roughly theirs,
+// with repeats.
 func (w *world) order() []int {
 	var order []int
 	for i := range w.events {
@@ -258,8 +259,8 @@ func (w *world) order() []int {
 	return order
 }
 
-// offer offers events from many goroutines, and gives those that have to be tried
-// again.
+// offer offers events from many goroutines, and returns those that have to be
+// offered again.
 func (w *world) offer(t *testing.T, writer *sinkwriter.Writer, cluster uint64, order []int, callers int) (again []int) {
 	t.Helper()
 	var mu sync.Mutex
@@ -288,7 +289,7 @@ func (w *world) offer(t *testing.T, writer *sinkwriter.Writer, cluster uint64, o
 	return again
 }
 
-// commit offers an event once, and reports whether it has come to its end.
+// commit offers an event once, and reports whether its outcome is final.
 func (w *world) commit(t *testing.T, writer *sinkwriter.Writer, style uint64, i int) bool {
 	t.Helper()
 	fx, verdict := w.Effects(i, style)
@@ -359,8 +360,8 @@ func (w *world) check(t *testing.T) {
 	w.compare(t, pool, func(i int) bool { return committed[i] })
 }
 
-// compare compares the database with what the events that were won must have
-// made of it.
+// compare compares the database with the state that the winning events must
+// have produced.
 func (w *world) compare(t *testing.T, pool *pgxpool.Pool, won func(int) bool) {
 	t.Helper()
 	tables := map[string][]model.Row{}
@@ -390,8 +391,8 @@ func (w *world) compare(t *testing.T, pool *pgxpool.Pool, won func(int) bool) {
 	}
 }
 
-// outputs gives what was published and, by way of the relay, what is left in the
-// outbox.
+// outputs returns the published outputs and, after relaying them, those left in
+// the outbox.
 func (w *world) outputs(t *testing.T, pool *pgxpool.Pool) map[string]bool {
 	t.Helper()
 	all := map[string]bool{}
@@ -431,8 +432,8 @@ func outputLine(e event.Event) string {
 	return model.OutputLine(e.Source(), e.ID(), e.Type(), e.Subject(), e.Time(), e.Data())
 }
 
-// shakyStream stores events, or refuses them, or stores them and then says that
-// it did not.
+// shakyStream stores events, or refuses them, or stores them and then reports a
+// failure.
 type shakyStream struct {
 	mu    sync.Mutex
 	calls int

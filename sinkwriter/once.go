@@ -10,19 +10,20 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// Once runs fn in the transaction that claims key, if it was not claimed
-// before, and commits. It is for people who write their own SQL: whatever fn does
-// through its transaction is done once for each key, in one of the clusters.
-// Fn must not commit or roll back itself.
+// Once runs fn in the transaction that claims key, and commits it, unless key was
+// claimed before. It is for code with its own SQL: everything that fn does
+// through the transaction is done once for each key, in one of the clusters. fn
+// must not commit or roll back.
 //
-// Won tells whether fn's work was committed now. An error of fn's is returned
-// as it is and leaves no claim, as do a panic and the end of ctx. Other errors
-// can pass: to call Once again with the same key is right. If the connection was
-// lost during COMMIT, the outcome is unknown, and the next call finds out.
+// Once reports whether fn's work was committed now. If fn returns an error, Once
+// returns it unchanged and the key is not claimed; the same applies to a panic
+// and to the end of ctx. Other errors can be transient: it is safe to call Once
+// again with the same key. If the connection is lost during COMMIT the outcome is
+// unknown, and the next call determines it.
 //
-// Fn holds the claim while it runs. The server ends its transaction when it
-// pauses for longer than the claim timeout between two statements, so compute
-// first and keep to SQL in fn. It may run at the same time for different keys.
+// fn holds the claim while it runs. The server ends the transaction if fn pauses
+// for longer than the claim timeout between two statements, so compute first, and
+// only execute SQL in fn. Once is safe for concurrent use with different keys.
 func (w *Writer) Once(ctx context.Context, key ledger.Key, fn func(pgx.Tx) error) (won bool, err error) {
 	if w.isClosed() {
 		return false, ErrClosed
@@ -61,7 +62,7 @@ func (w *Writer) once(ctx context.Context, s *session, key ledger.Key, fn func(p
 	id := writerID(w.config.Cluster, onceName, onceName)
 	text := []byte(onceName)
 	won := false
-	var none digest // all of them equal: nothing is compared
+	var none digest // equal for all: nothing is compared
 	err = s.run(ctx, []step{
 		s.settings(),
 		{
@@ -93,14 +94,14 @@ func (w *Writer) once(ctx context.Context, s *session, key ledger.Key, fn func(p
 	case status == 'E':
 		return false, fmt.Errorf("commit %s: %w", key, pgx.ErrTxCommitRollback)
 	}
-	// Nobody remembers whether an earlier call ended without an answer.
+	// The writer does not know whether an earlier call ended without an answer.
 	if err := w.commitSteps(ctx, s, []step{{sql: witnessSQL}}); err != nil {
 		return false, fmt.Errorf("commit %s: %w", key, err)
 	}
 	return won, nil
 }
 
-// onceName stands for function and version in the rows that Once leaves.
+// onceName is the function and version in the rows of Once.
 const onceName = "once"
 
 func (w *Writer) isClosed() bool {

@@ -84,7 +84,7 @@ func TestOnceWhoseClaimTimedOutIsKnownNotToBeCommitted(t *testing.T) {
 		if err != nil || !idle {
 			return err
 		}
-		// Until the server has ended its transaction.
+		// Wait until the server has ended its transaction.
 		for sinktest.Query[int](t, pool, `select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'`) > 0 {
 			time.Sleep(20 * time.Millisecond)
 		}
@@ -121,7 +121,8 @@ func TestWritersOnOnePoolHaveTheirOwnTimeouts(t *testing.T) {
 		}); err != nil {
 			t.Error(err)
 		}
-		// Above the claim timeout by a round trip, which takes no second on one machine.
+		// Above the claim timeout by a round trip, which takes less than a second on one
+		// machine.
 		if lock < want.claim.Milliseconds() || lock > (want.claim+time.Second).Milliseconds() || statement != want.commit.Milliseconds() {
 			t.Errorf("%s: lock_timeout %d ms, statement_timeout %d ms, want %s and %s", cluster, lock, statement, want.claim, want.commit)
 		}

@@ -20,101 +20,105 @@ import (
 )
 
 const (
-	// maxHeldBytes bounds the outputs that a winner keeps in memory to publish them itself,
-	// encoded. Those above it are only in the outbox table, and are read back when their turn
-	// comes, up to maxReadBytes and maxReadRows at a time.
+	// maxHeldBytes bounds the encoded outputs that a winner keeps in memory to publish them
+	// itself. Outputs above the bound are only in the outbox table. They are read back in
+	// their turn, up to maxReadBytes and maxReadRows at a time.
 	maxHeldBytes = 32 << 20
 	maxReadBytes = 8 << 20
 	maxReadRows  = 256
 
-	// heldEvent is what an event takes in memory beside its encoded form, roughly.
+	// heldEvent is the approximate memory of an event in addition to its encoded
+	// form.
 	heldEvent = 512
 
-	// idleDelete is how long published rows wait for the next batch to delete them in
-	// passing.
+	// idleDelete is how long published rows wait for a batch that deletes them in its
+	// transaction.
 	idleDelete = 50 * time.Millisecond
 
-	// deleteAgain is how long they wait after they could not be deleted.
+	// deleteAgain is the delay before the next attempt to delete them after a
+	// failure.
 	deleteAgain = time.Second
 
-	// maxCalls bounds the calls of the publisher under way for outputs that were not tried
-	// yet. A call that takes longer than callPatience does not keep the next one waiting.
-	// Nor does one that takes longer than stuckAfter count, up to maxStuckCalls: of some of its
-	// outputs there is no answer.
+	// maxCalls bounds the concurrent calls of the publisher for outputs that were not tried
+	// yet. A call that takes longer than callPatience does not delay the next one. A call that
+	// takes longer than stuckAfter does not count towards maxCalls, up to maxStuckCalls: the
+	// publisher waits for an answer about some of its outputs.
 	maxCalls      = 4
 	callPatience  = 100 * time.Millisecond
 	stuckAfter    = time.Second
 	maxStuckCalls = 12
 
-	// A call has from minCall to maxCall events, as many as are published in quickCall to
-	// slowCall.
+	// A call has from minCall to maxCall events. Its size is adjusted so that it takes
+	// between quickCall and slowCall.
 	minCall, maxCall    = 64, 8192
 	quickCall, slowCall = time.Second, 5 * time.Second
 
-	// renewAfter is the age at which a winner that is still at work on a row keeps it from
-	// relays, and for how long again after that.
+	// renewAfter is the age at which a winner that is still publishing a row extends the
+	// time for which relays ignore it, and the interval of further extensions.
 	renewAfter = 5 * time.Second
 
-	// backlogCheck is how often a writer measures the backlog. Row by row it may take
-	// measureLimit, and takes place once in measureRest times of that.
+	// backlogCheck is the interval at which a writer measures the backlog. Measuring
+	// it row by row is limited to measureLimit, and is followed by a pause of
+	// measureRest times its duration.
 	backlogCheck = time.Second
 	measureLimit = 20 * time.Second
 	measureRest  = 5
 )
 
-// outbox publishes what this writer committed and remembers which rows may go.
+// outbox publishes the outputs that this writer committed, and remembers which rows can
+// be deleted.
 //
 // A row is held from its commit until all its events are published or rejected, or until
-// it is left to a relay. Its events are fresh until they were tried, then failing. The
-// progress of a row is saved when the row ends, and every few seconds. A row that does not fit
-// into the memory is held without its events.
+// it is left to a relay. Its events are fresh until the first attempt, then failing. The
+// progress of a row is saved when the row ends, and every few seconds. A row that exceeds
+// the memory bound is held without its events.
 type outbox struct {
 	writer *Writer
 	ctx    context.Context //nolint:containedctx // of the publishing, which no caller waits for
 	cancel context.CancelFunc
-	wake   chan struct{} // something has to be published
-	save   chan struct{} // something has to be saved
-	closed chan struct{} // no more rows will come
+	wake   chan struct{} // there are events to publish
+	save   chan struct{} // there is progress to save
+	closed chan struct{} // no more rows will be added
 	ended  chan struct{}
-	under  sync.WaitGroup // calls of the publisher
+	under  sync.WaitGroup // running calls of the publisher
 
 	mu        sync.Mutex
 	held      map[int64]*heldRow
-	bytes     int        // of held, in memory
-	unread    int        // rows of held without their events
-	fresh     []*heldRow // in the order of their commits
+	bytes     int        // memory of held
+	unread    int        // number of rows in held without their events
+	fresh     []*heldRow // in commit order
 	failing   []*heldRow
-	calls     []time.Time // when those for fresh rows began that are under way
-	retrying  bool        // a call for failing rows is under way
-	started   time.Time   // the latest call for fresh rows
-	size      int         // events in a call
-	pause     time.Time   // no call for fresh rows before
-	pauses    int         // calls for fresh rows in a row that stored nothing
+	calls     []time.Time // when the running calls for fresh rows began
+	retrying  bool        // a call for failing rows is running
+	started   time.Time   // the start of the latest call for fresh rows
+	size      int         // number of events in a call
+	pause     time.Time   // no call for fresh rows before this time
+	pauses    int         // consecutive calls for fresh rows that stored nothing
 	published []int64     // rows to delete
-	deleting  bool        // rows are being deleted, outside of a batch
-	deleteAt  time.Time   // when they are deleted, unless a batch has done so in passing
-	latest    error       // why events were not published
+	deleting  bool        // rows are being deleted outside of a batch
+	deleteAt  time.Time   // when they are deleted, unless a batch has deleted them before
+	latest    error       // the last reason why events were not published
 	closeOnce sync.Once
 
-	measured  atomic.Int64 // the backlog in bytes, when it was measured last
-	recent    atomic.Bool  // whether that is not long ago
+	measured  atomic.Int64 // the size of the backlog in bytes at the last measurement
+	recent    atomic.Bool  // whether that measurement is recent
 	measuring atomic.Bool  // row by row
 }
 
 // heldRow is a row that this writer publishes.
 type heldRow struct {
 	id       int64
-	events   []event.Event    // neither known to be stored nor rejected
-	unread   int              // events that are only in the table; then there are no others
-	reading  bool             // they are read by a call, and count in the memory
-	rejected []rejectedOutput // to be saved
+	events   []event.Event    // neither stored nor rejected, as far as known
+	unread   int              // number of events that are only in the table; then events is empty
+	reading  bool             // a call is reading them, and they count as memory
+	rejected []rejectedOutput // not saved yet
 	bytes    int
-	renewed  time.Time // its due time is 30 s after it
-	changed  bool      // the table has more events
-	attempts int       // that failed
-	failed   time.Time // the first attempt that failed
-	next     time.Time // the next attempt
-	left     bool      // to the relay
+	renewed  time.Time // its due time is 30 s later
+	changed  bool      // the table has more events than the row
+	attempts int       // failed ones
+	failed   time.Time // the time of the first failed attempt
+	next     time.Time // the time of the next attempt
+	left     bool      // it is left to the relay
 }
 
 func newOutbox(w *Writer) *outbox {
@@ -131,15 +135,15 @@ func newOutbox(w *Writer) *outbox {
 	return b
 }
 
-// full reports whether the backlog is over its limit, by a recent measurement. Without
-// one, an offer goes on, and its batch measures.
+// full reports whether a recent measurement of the backlog exceeds the limit. Without
+// a recent one it returns false, and the offer's batch measures.
 func (b *outbox) full() bool {
 	return (b.recent.Load() || b.measuring.Load()) && b.measured.Load() > b.writer.config.BacklogBytes
 }
 
-// measure returns a statement that measures the outbox, if it is time: its files, which takes
-// no longer the more rows it has. Files may have much that is deleted. So if they are over the
-// limit, the rows are measured, beside the batches.
+// measure returns a statement that measures the outbox, if it is time. It measures the table's
+// files, which takes the same time however many rows there are. The files may consist mostly
+// of deleted rows, so if they exceed the limit, the rows are measured outside of the batches.
 func (b *outbox) measure() []step {
 	if !b.recent.CompareAndSwap(false, true) {
 		return nil
@@ -154,8 +158,9 @@ func (b *outbox) measure() []step {
 	}}}
 }
 
-// measureRows measures the rows of the outbox. That takes a while if many are there, or were
-// deleted and are kept for a long snapshot; so the next time comes after a multiple of it.
+// measureRows measures the rows of the outbox. That takes long if there are many, or if many
+// deleted rows are kept for a long snapshot. So the pause before the next measurement is a
+// multiple of its duration.
 func (b *outbox) measureRows() {
 	begin := now()
 	ctx, cancel := context.WithTimeout(b.ctx, measureLimit)
@@ -164,7 +169,7 @@ func (b *outbox) measureRows() {
 	if err == nil {
 		b.measured.Store(bytes)
 	} else if b.ctx.Err() == nil {
-		b.writer.config.Logger.LogAttrs(b.ctx, slog.LevelWarn, "could not measure the outbox; outputs are accepted or refused as before", slog.Any("err", err))
+		b.writer.config.Logger.LogAttrs(b.ctx, slog.LevelWarn, "could not measure the outbox; outputs are accepted or refused according to the last measurement", slog.Any("err", err))
 	}
 	pause := time.NewTimer(measureRest * now().Sub(begin))
 	defer pause.Stop()
@@ -175,11 +180,10 @@ func (b *outbox) measureRows() {
 	b.measuring.Store(false)
 }
 
-// now returns the time of this process; nothing is computed from it.
+// now returns the local time; no effects are computed from it.
 func now() time.Time { return time.Now() } //nolint:forbidigo // leases and pauses only
 
-// committed takes over rows that have just been committed, in a transaction that began
-// after begin.
+// committed adds rows that were committed in a transaction that began after begin.
 func (b *outbox) committed(rows []outboxRow, begin time.Time) {
 	if b.writer.config.Publisher == nil {
 		return
@@ -226,8 +230,8 @@ func (b *outbox) putBack(rows []int64) {
 	b.deleteAt = now().Add(idleDelete)
 }
 
-// run starts the calls of the publisher until the writer is closed, nothing is held, and
-// all that is published is deleted.
+// run starts the calls of the publisher until the writer is closed, no row is held, and
+// all published rows are deleted.
 func (b *outbox) run() {
 	saved := make(chan struct{})
 	go func() {
@@ -243,7 +247,7 @@ func (b *outbox) run() {
 		case <-b.closedAndIdle():
 			b.cancel()
 			<-saved
-			b.under.Wait() // they end soon, and some of their events are stored
+			b.under.Wait() // they end soon, and may have stored events
 			b.saveOnce(context.WithoutCancel(b.ctx), true)
 			close(b.ended)
 			return
@@ -252,8 +256,8 @@ func (b *outbox) run() {
 	}
 }
 
-// closedAndIdle returns a channel that is closed if the writer is closed and nothing is
-// held or to be deleted, or if it must end.
+// closedAndIdle returns a channel that is closed when the writer is closed and no row
+// is held or waits to be deleted, or when it has to end.
 func (b *outbox) closedAndIdle() <-chan struct{} {
 	select {
 	case <-b.closed:
@@ -268,7 +272,8 @@ func (b *outbox) closedAndIdle() <-chan struct{} {
 	return b.ctx.Done()
 }
 
-// startCalls starts the calls that may start now, and returns when to look again.
+// startCalls starts the calls that may start now, and returns the delay until it
+// has to run again.
 func (b *outbox) startCalls(at time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -281,7 +286,7 @@ func (b *outbox) startCalls(at time.Time) time.Duration {
 	}
 	switch free := len(b.calls)-min(stuck, maxStuckCalls) < maxCalls; {
 	case len(b.fresh) > 0 && !free:
-		next = at.Add(callPatience) // one may be stuck by then
+		next = at.Add(callPatience) // a call may be stuck by then
 	case len(b.fresh) > 0:
 		earliest := b.pause
 		if after := b.started.Add(callPatience); len(b.calls) > 0 && after.After(earliest) {
@@ -309,7 +314,7 @@ func (b *outbox) startCalls(at time.Time) time.Duration {
 			}
 		}
 		if len(due) > 0 {
-			// Rows that always fail must not be the first ones each time.
+			// Rows that always fail must not be the first ones every time.
 			rand.Shuffle(len(due), func(i, j int) { due[i], due[j] = due[j], due[i] })
 			rows, rest := b.some(due)
 			b.failing, b.retrying = append(later, rest...), true
@@ -319,8 +324,8 @@ func (b *outbox) startCalls(at time.Time) time.Duration {
 	return max(next.Sub(at), time.Millisecond)
 }
 
-// some divides rows into those of one call and the rest. A call reads rows that are unread,
-// and takes the memory for them here. It has no row if there is no memory for the first one.
+// some splits rows into those of the next call and the rest. For rows that the call has to
+// read, some reserves memory. call is empty if there is no memory for the first row.
 func (b *outbox) some(rows []*heldRow) (call, rest []*heldRow) {
 	events, read, bytes := 0, 0, 0
 	for i, r := range rows {
@@ -341,7 +346,7 @@ func (b *outbox) some(rows []*heldRow) (call, rest []*heldRow) {
 	return rows, nil
 }
 
-// call publishes the events of rows, and notes their outcomes.
+// call publishes the events of rows and records their outcomes.
 func (b *outbox) call(rows []*heldRow, began time.Time, retry bool) {
 	config := b.writer.config
 	ctx, cancel := context.WithTimeout(b.ctx, config.PublishTimeout)
@@ -365,8 +370,8 @@ func (b *outbox) call(rows []*heldRow, began time.Time, retry bool) {
 	signal(b.wake)
 }
 
-// read reads the events of rows that are unread. Of a row that is not in the table any more,
-// a relay has published them. A row that cannot be read is left to a relay, which reports it.
+// read reads the events of unread rows. If a row is no longer in the table, a relay has
+// published its events. A row that cannot be decoded is left to a relay, which reports it.
 func (b *outbox) read(ctx context.Context, rows []*heldRow) error {
 	var ids []int64
 	for _, r := range rows {
@@ -399,7 +404,7 @@ func (b *outbox) read(ctx context.Context, rows []*heldRow) error {
 	return err
 }
 
-// called notes the outcome of a call.
+// called records the outcome of a call.
 func (b *outbox) called(rows []*heldRow, reasons []error, began, at time.Time, retry bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -430,8 +435,8 @@ func (b *outbox) called(rows []*heldRow, reasons []error, began, at time.Time, r
 		case len(left) == 0 && len(r.rejected) == 0:
 			b.release(r)
 			b.published, b.deleteAt = append(b.published, r.id), at.Add(idleDelete)
-		case len(left) == 0, b.held[r.id] != r: // to be saved, or left to a relay
-		case moved && contextEnded(other): // the call did not come to it
+		case len(left) == 0, b.held[r.id] != r: // its progress has to be saved, or it is left to a relay
+		case moved && contextEnded(other): // the call did not reach this event
 			b.fresh = append(b.fresh, r)
 		default:
 			b.latest = other
@@ -448,12 +453,12 @@ func (b *outbox) called(rows []*heldRow, reasons []error, began, at time.Time, r
 		b.pace(at, at.Sub(began), total, moved)
 	}
 	if rejected > 0 {
-		b.writer.config.Logger.LogAttrs(b.ctx, slog.LevelWarn, "outputs were rejected for good and are set aside: see tandem rejected-outputs list", slog.Int("events", rejected))
+		b.writer.config.Logger.LogAttrs(b.ctx, slog.LevelWarn, "outputs were rejected for good and moved out of the outbox: see tandem rejected-outputs list", slog.Int("events", rejected))
 	}
 	signal(b.save)
 }
 
-// pace sets the size of calls, and pauses while none stores anything.
+// pace adjusts the size of calls, and pauses while calls store nothing.
 func (b *outbox) pace(at time.Time, took time.Duration, events int, moved bool) {
 	switch {
 	case took > slowCall:
@@ -469,13 +474,13 @@ func (b *outbox) pace(at time.Time, took time.Duration, events int, moved bool) 
 	b.pauses++
 }
 
-// backoff returns the pause after so many attempts that failed before this one.
+// backoff returns the pause after a failed attempt that attempts others preceded.
 func backoff(attempts int) time.Duration {
 	pause := min(50*time.Millisecond<<min(attempts, 10), time.Second)
 	return pause + rand.N(pause/4)
 }
 
-// failedAgain notes that events of a row were not published.
+// failedAgain records that events of a row were not published.
 func (b *outbox) failedAgain(r *heldRow, at time.Time) {
 	if r.failed.IsZero() {
 		r.failed = at
@@ -483,13 +488,13 @@ func (b *outbox) failedAgain(r *heldRow, at time.Time) {
 	r.next = at.Add(backoff(r.attempts))
 	r.attempts++
 	if at.Sub(r.failed) >= b.writer.config.PublishTimeout || b.ctx.Err() != nil {
-		r.left = true // saved, if it is changed
+		r.left = true // its changes are saved before
 		return
 	}
 	b.failing = append(b.failing, r)
 }
 
-// release forgets a row.
+// release removes a row from memory.
 func (b *outbox) release(r *heldRow) {
 	if b.held[r.id] == r {
 		delete(b.held, r.id)
@@ -501,13 +506,13 @@ func (b *outbox) release(r *heldRow) {
 	}
 }
 
-// close has the outputs published that are held, and those deleted that are published, for
-// as long as ctx allows.
+// close publishes the held outputs and deletes the published ones, for as long as ctx
+// allows.
 func (b *outbox) close(ctx context.Context) error {
 	b.closeOnce.Do(func() {
 		close(b.closed)
 		b.mu.Lock()
-		b.deleteAt = now() // no batch comes
+		b.deleteAt = now() // there is no further batch
 		b.mu.Unlock()
 	})
 	signal(b.wake)
@@ -518,7 +523,7 @@ func (b *outbox) close(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	b.cancel()
-	select { // its progress is saved
+	select { // its progress has been saved
 	case <-b.ended:
 	case <-time.After(b.writer.config.CommitTimeout):
 	}
@@ -540,8 +545,8 @@ func (b *outbox) saveAll() {
 	}
 }
 
-// saveOnce saves rows that are done or left, and deletes published ones that no batch has
-// deleted in passing. At the end it saves everything that has changed.
+// saveOnce saves rows that are done or left to a relay, and deletes published rows that
+// no batch has deleted. At the end it saves every change.
 func (b *outbox) saveOnce(ctx context.Context, end bool) {
 	at := now()
 	b.mu.Lock()
@@ -554,7 +559,7 @@ func (b *outbox) saveOnce(ctx context.Context, end bool) {
 		switch {
 		case at.Sub(r.renewed) > lease:
 			dropped += len(r.events) + r.unread
-			b.release(r) // a relay has it, or will have it
+			b.release(r) // a relay publishes it, now or later
 		case r.left && !r.changed && len(r.rejected) == 0:
 			dropped += len(r.events) + r.unread
 			back = append(back, r.id)
@@ -572,7 +577,7 @@ func (b *outbox) saveOnce(ctx context.Context, end bool) {
 	idle, latest := end || !at.Before(b.deleteAt), b.latest
 	b.mu.Unlock()
 	if dropped > 0 {
-		b.writer.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not publish outputs; the relay will", slog.Int("events", dropped), slog.Any("err", latest))
+		b.writer.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not publish outputs; the relay will publish them", slog.Int("events", dropped), slog.Any("err", latest))
 	}
 	if idle {
 		b.deletePublished(ctx)
@@ -596,7 +601,8 @@ func (b *outbox) saveOnce(ctx context.Context, end bool) {
 	}
 }
 
-// setDue keeps rows from relays, or leaves them to relays.
+// setDue changes the due time of rows, to keep them from relays or to leave them
+// to relays.
 func (b *outbox) setDue(ctx context.Context, sql string, ids []int64) bool {
 	ctx, cancel := context.WithTimeout(ctx, b.writer.config.CommitTimeout)
 	defer cancel()
@@ -635,7 +641,7 @@ func (b *outbox) saveRow(ctx context.Context, r *heldRow, at time.Time) bool {
 	r.renewed = at
 	if len(r.rejected) == 0 && (len(r.events) == 0 || r.left) {
 		b.release(r)
-		if len(r.events) == 0 && len(left) > 0 { // published meanwhile
+		if len(r.events) == 0 && len(left) > 0 { // they were published meanwhile
 			b.published, b.deleteAt = append(b.published, r.id), at.Add(idleDelete)
 		}
 		signal(b.wake)
@@ -643,15 +649,15 @@ func (b *outbox) saveRow(ctx context.Context, r *heldRow, at time.Time) bool {
 	return true
 }
 
-// notSaved logs that rows could not be saved. A relay publishes them, perhaps again, with
-// the same identity.
+// notSaved logs that rows could not be saved. A relay publishes them, possibly again,
+// with the same source and id.
 func (b *outbox) notSaved(ctx context.Context, rows int, err error) {
 	b.writer.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not save which outputs are published; retrying",
 		slog.Int("rows", rows), slog.Any("err", err))
 }
 
-// deletePublished deletes the rows of what is published. Rows that it cannot delete, as the
-// database is away or all connections are in use, are deleted in the next batch, or later.
+// deletePublished deletes published rows. Rows that it cannot delete, because the database
+// is unavailable or all connections are in use, are deleted in the next batch or later.
 func (b *outbox) deletePublished(ctx context.Context) {
 	b.mu.Lock()
 	rows := b.published
@@ -681,8 +687,8 @@ func (b *outbox) deletePublished(ctx context.Context) {
 	}
 	b.published = append(b.published, rows...)
 	b.deleteAt = now().Add(deleteAgain)
-	// If this process ends before, the relay publishes them again, with the same identity,
-	// and deletes them.
+	// If this process ends before, a relay publishes them again, with the same source and
+	// id, and deletes them.
 	config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not delete published outputs from the outbox; retrying",
 		slog.Int("rows", len(rows)), slog.Any("err", err))
 }

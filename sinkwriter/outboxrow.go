@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	// maxRowBytes and maxRowEvents bound a row of the outbox, except for one event that is
-	// larger: a relay reads whole rows, and rewrites one whose events are stored in part.
+	// maxRowBytes and maxRowEvents bound a row of the outbox, unless a single event is
+	// larger. A relay reads whole rows, and rewrites a row whose events are stored in
+	// part.
 	maxRowBytes  = 1 << 20
 	maxRowEvents = 1024
 
@@ -26,37 +27,38 @@ const (
 	outboxReadSQL   = `select id, events from tandem.outbox where id = any($1::bigint[])`
 	outboxDeleteSQL = `delete from tandem.outbox where id = any($1::bigint[])`
 
-	// Leaves a row with the events that are not stored yet, for relays now or later.
+	// Reduces a row to the events that are not stored yet, for relays now or later.
 	outboxReduceSQL = `update tandem.outbox set events = $2, due = pg_catalog.clock_timestamp() + case when $3 then interval '0' else interval '30 seconds' end where id = $1`
 
-	// Keeps rows from relays: their winner is at work on them.
+	// Keeps rows from relays while their winner publishes them.
 	outboxRenewSQL = `update tandem.outbox set due = pg_catalog.clock_timestamp() + interval '30 seconds' where id = any($1::bigint[])`
 
 	rejectSQL = `insert into tandem.rejected_output as r (source, id, type, code, reason, event) values ($1, $2, $3, $4, $5, $6)
 on conflict (source, id) do update set code = excluded.code, reason = excluded.reason, event = excluded.event,
   times = r.times + 1, last_at = pg_catalog.clock_timestamp()`
 
-	// encodedAttributes is about what the attributes of an event take in a row, in bytes.
+	// encodedAttributes is the approximate size of an event's attributes in a row, in
+	// bytes.
 	encodedAttributes = 320
 
 	// maxReason bounds the reason of a rejected output, in bytes.
 	maxReason = 4096
 )
 
-// newRow returns the id of a row of the outbox: 62 random bits, above all that the
-// column's own sequence will ever return. After a failover to a standby that lags, a
-// sequence would return the ids of lost rows again, and their winner would delete a row
-// that is not its own.
+// newRow returns the id of a row of the outbox: 62 random bits with the top one set,
+// above every id that the column's sequence will return. After a failover to a standby
+// that lags, a sequence would return the ids of lost rows again, and their winners
+// would delete rows of others.
 func newRow() int64 { return int64(rand.Uint64()&(1<<62-1) | 1<<62) }
 
 // outboxRow is a row of the outbox, with the events that are not known to be stored.
 type outboxRow struct {
 	id     int64
 	events []event.Event
-	text   []byte // of the events, as the row has them; nil once they are fewer
+	text   []byte // of the events, as in the row; nil once some were removed
 }
 
-// newRows divides events among rows, whose text is in memory.
+// newRows distributes events among rows, whose text is allocated in memory.
 func newRows(events []event.Event, memory *scratch) ([]outboxRow, error) {
 	size := 0
 	for i := range events {
@@ -83,8 +85,8 @@ func newRows(events []event.Event, memory *scratch) ([]outboxRow, error) {
 	return rows, nil
 }
 
-// readOutbox returns the rows of the outbox that have one of the ids. A row that cannot be read
-// is in unreadable, beside the others.
+// readOutbox returns the rows of the outbox with these ids. The errors of rows that cannot be
+// decoded are in unreadable, next to the others.
 func readOutbox(ctx context.Context, pool *pgxpool.Pool, ids []int64) (found []outboxRow, unreadable, err error) {
 	rows, err := pool.Query(ctx, outboxReadSQL, ids)
 	if err != nil {
@@ -97,8 +99,8 @@ func readOutbox(ctx context.Context, pool *pgxpool.Pool, ids []int64) (found []o
 	return found, unreadable, nil
 }
 
-// collectRows reads the ids and the texts of rows, and closes rows. A row that cannot be read is
-// in unreadable, beside the others.
+// collectRows reads the ids and the texts of rows, and closes rows. The errors of rows that
+// cannot be decoded are in unreadable, next to the others.
 func collectRows(rows pgx.Rows) (found []outboxRow, unreadable, err error) {
 	var id int64
 	var text []byte
@@ -114,7 +116,7 @@ func collectRows(rows pgx.Rows) (found []outboxRow, unreadable, err error) {
 	return found, unreadable, err
 }
 
-// readEvents reads the text of a row.
+// readEvents decodes the text of a row.
 func readEvents(text []byte) ([]event.Event, error) {
 	batch, err := cloudevent.ReadBatch(text, cloudevent.Rules{})
 	if err != nil {
@@ -130,7 +132,7 @@ func readEvents(text []byte) ([]event.Event, error) {
 	return events, nil
 }
 
-// rejectedOutput is an output that its stream or sink never accepts.
+// rejectedOutput is an output that its stream or sink rejected for good.
 type rejectedOutput struct {
 	event  event.Event
 	code   int
@@ -148,9 +150,8 @@ func (r *rejectedOutput) arguments() ([]any, error) {
 	return []any{r.event.Source(), r.event.ID(), r.event.Type(), int32(r.code), reason, text}, nil
 }
 
-// saveSteps returns the statements that save what is known of a row: the outputs that are
-// rejected, and the events that are left, which are due now if overdue is set. They are
-// one transaction.
+// saveSteps returns the statements that save the state of a row in one transaction: the
+// rejected outputs, and the events that are left, which are due now if overdue is true.
 func saveSteps(id int64, left []event.Event, rejected []rejectedOutput, overdue bool) ([]statement, error) {
 	var steps []statement
 	for i := range rejected {

@@ -7,23 +7,24 @@ import (
 	"time"
 )
 
-// maxOutdated bounds the attempts that follow each other since the schema changes.
+// maxOutdated bounds consecutive attempts that are repeated because the schema
+// changed.
 const maxOutdated = 5
 
-// errOutdated is why an attempt fails that relied on tables or statements which have changed
-// since they were looked up.
+// errOutdated is the error of an attempt that relied on tables or statements that have
+// changed since they were looked up.
 var errOutdated = errors.New("the schema has changed since it was looked up")
 
-// mayBeOutdated are the SQLSTATEs of a statement that the server prepared before a change of
-// the schema, or whose parameters were described before.
+// mayBeOutdated are the SQLSTATEs of a statement that the server prepared, or whose
+// parameters it described, before a change of the schema.
 var mayBeOutdated = map[string]bool{
 	"0A000": true, "42704": true, "42883": true, "42804": true, "42P18": true, "22P03": true, "08P01": true, "XX000": true,
 }
 
-// outdated reports whether err may come from tables or statements that are not what a batch
-// relied on, and forgets them. The batch is then attempted again before any of its events is
-// refused. What was looked up since then is not looked up again, and the rest in one
-// statement that reads the rows of these tables in the catalogs.
+// outdated reports whether the tables or statements that a batch relied on may have changed
+// and so caused err, and removes these from the catalog. The batch is then attempted again
+// before any of its events is refused. Entries that were looked up after since are kept; the
+// others are verified with one statement that reads the catalogs.
 func (w *Writer) outdated(ctx context.Context, s *session, r *reliance, since time.Time, err error) bool {
 	if s.left || s.conn.Conn().IsClosed() {
 		return false
@@ -46,14 +47,14 @@ func (w *Writer) outdated(ctx context.Context, s *session, r *reliance, since ti
 		return false
 	}
 	if (answer.err.Code == "08P01" || answer.err.Code == "XX000") && now().Sub(s.state.since) < youngConnection {
-		return false // the cause is not that it is old
+		return false // the cause is not an old entry
 	}
 	w.catalog.forget(&reliance{statements: r.statements})
 	s.replace(ctx, w.config.ClaimTimeout)
 	return true
 }
 
-// replace closes the connection: a new one has no prepared statements.
+// replace closes the connection, because a new one has no prepared statements.
 func (s *session) replace(ctx context.Context, timeout time.Duration) {
 	clear(s.state.prepared)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
@@ -61,8 +62,9 @@ func (s *session) replace(ctx context.Context, timeout time.Duration) {
 	_ = s.conn.Conn().Close(ctx)
 }
 
-// changed reports whether tables and statements that were looked up before since are not what
-// they were, and forgets those that are not. Refusals from before are forgotten in any case.
+// changed reports whether tables and statements that were looked up before since have
+// changed, and removes them from the catalog. Refusals that are older than since are always
+// removed.
 func (c *catalog) changed(ctx context.Context, s *session, r *reliance, since time.Time) bool {
 	old, gone := newReliance(), newReliance()
 	for name, t := range r.tables {
@@ -94,7 +96,7 @@ func (c *catalog) changed(ctx context.Context, s *session, r *reliance, since ti
 				gone.statements[statements[i].sql] = statements[i]
 			}
 		}}}); err != nil {
-			return true // nothing is refused without an answer
+			return true // without an answer nothing is refused
 		}
 	}
 	for _, t := range old.tables {
@@ -107,7 +109,7 @@ func (c *catalog) changed(ctx context.Context, s *session, r *reliance, since ti
 	return len(gone.tables)+len(gone.statements) > 0
 }
 
-// forget drops what is known of tables and statements.
+// forget removes tables and statements from the catalog.
 func (c *catalog) forget(r *reliance) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -123,7 +125,7 @@ func (c *catalog) forget(r *reliance) {
 	}
 }
 
-// refusal returns why a statement cannot be prepared. One that is wrong is so for all events.
+// refusal returns the reason why a statement cannot be prepared. It applies to all events.
 func refusal(err *statementError) *Error {
 	known := asError(&offer{}, err)
 	if known.Fault == FaultEvent {

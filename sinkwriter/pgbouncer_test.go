@@ -27,14 +27,14 @@ import (
 )
 
 // startPgbouncer starts a PgBouncer in transaction mode for a database, and returns
-// the URL that leads through it. Statements are not kept by name, as the next
-// transaction may be on another of its connections.
+// its URL. The URL disables named prepared statements, because the next transaction
+// may use another server connection.
 func startPgbouncer(t *testing.T, databaseURL string, connections int) string {
 	t.Helper()
 	return startPgbouncerWith(t, databaseURL, connections, "pool_mode = transaction\n") + "&default_query_exec_mode=exec"
 }
 
-// startPgbouncerWith starts one with further settings.
+// startPgbouncerWith starts a PgBouncer with further settings.
 func startPgbouncerWith(t *testing.T, databaseURL string, connections int, settings string) string {
 	t.Helper()
 	u, err := url.Parse(databaseURL)
@@ -60,7 +60,7 @@ default_pool_size = %d
 max_client_conn = 200
 %s`, u.Hostname(), u.Port(), port, filepath.Join(dir, "users.txt"), connections, settings)
 	for name, text := range map[string]string{"users.txt": users, "pgbouncer.ini": config} {
-		// Readable for the account that it runs as: it refuses to be root.
+		// Readable for the account that it runs as: it refuses to run as root.
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil { //nolint:gosec // the password is this test's
 			t.Fatal(err)
 		}
@@ -111,8 +111,8 @@ func pgbouncerPath(t *testing.T) string {
 	return ""
 }
 
-// unprivileged is whom a server runs as that refuses to be root; nil if we are
-// not.
+// unprivileged returns the account for a server that refuses to run as root;
+// nil if the test does not run as root.
 func unprivileged(t *testing.T) *supervisor.Account {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -139,7 +139,7 @@ func TestARandomRunThroughPgbouncerLeavesWhatTheModelSays(t *testing.T) {
 	t.Parallel()
 	seed := randomSeed(t)
 	w := newWorld(t, seed, *eventsFlag/2+1, newModelDatabase(t))
-	// Fewer connections than the writers have between them.
+	// Fewer connections than the writers have together.
 	w.url = startPgbouncer(t, w.url, 3)
 	w.run(t, 2)
 	w.check(t)
@@ -158,8 +158,8 @@ func TestAWriterThatIsStoppedBehindPgbouncerHoldsUpNobody(t *testing.T) { //noli
 	}
 }
 
-// In transaction mode each transaction may be on another connection of PgBouncer, which has
-// statements by name only if max_prepared_statements is set.
+// In transaction mode each transaction may use another connection of PgBouncer, which
+// supports named statements only if max_prepared_statements is set.
 func TestEveryModeOfPgbouncerGoesWithTheModesOfStatementsThatDocsName(t *testing.T) { //nolint:tparallel // its parts start a process each
 	t.Parallel()
 	const unnamed = "default_query_exec_mode=cache_describe default_query_exec_mode=describe_exec default_query_exec_mode=exec default_query_exec_mode=simple_protocol pgbouncer=true"
@@ -181,7 +181,7 @@ func TestEveryModeOfPgbouncerGoesWithTheModesOfStatementsThatDocsName(t *testing
 				if err != nil {
 					t.Fatal(err)
 				}
-				cfg.MaxConns = 2 // in session mode each has a connection of PgBouncer for itself
+				cfg.MaxConns = 2 // in session mode each has a PgBouncer connection of its own
 				pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
 				if err != nil {
 					t.Fatal(err)
@@ -212,7 +212,7 @@ func TestEveryModeOfPgbouncerGoesWithTheModesOfStatementsThatDocsName(t *testing
 	}
 }
 
-// keepsStatements reports whether PgBouncer is 1.21 or newer, which can have statements by name.
+// keepsStatements reports whether PgBouncer is 1.21 or newer, which supports named statements.
 func keepsStatements(t *testing.T) bool {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), pgbouncerPath(t), "--version").Output()

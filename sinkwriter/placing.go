@@ -9,8 +9,8 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// place inserts the rows that are missing and locks the others, and then changes those, with
-// a statement for each shape.
+// place inserts the rows that are missing and locks the others, and then changes the
+// existing ones, with one statement for each shape.
 func (p *plan) place(writes []planned) {
 	t := writes[0].table
 	columns := slices.Clone(t.key)
@@ -57,11 +57,11 @@ func (p *plan) place(writes []planned) {
 	}
 }
 
-// updatePlaced adds the statement that does the writes of a shape to the rows that a placing
-// has found.
+// updatePlaced adds the statement that applies the writes of a shape to the rows that a
+// placing has found.
 func (p *plan) updatePlaced(writes []planned, s *shape) {
 	t := writes[0].table
-	var numbers []int // of the rows, from 1
+	var numbers []int // of the rows, starting at 1
 	for i := range writes {
 		if writes[i].shape == s {
 			numbers = append(numbers, i+1)
@@ -80,7 +80,8 @@ func (p *plan) updatePlaced(writes []planned, s *shape) {
 	p.steps = append(p.steps, step{sql: s.updateSQL, oids: oids, params: params, table: t.name, partitioned: t.partitioned, effect: true})
 }
 
-// valueOf returns the value of column c, n in the placing, of the row that a write inserts.
+// valueOf returns the value of column c, which has number n in the placing, of the row that
+// a write inserts.
 func (p *plan) valueOf(w *planned, n, c int) span {
 	switch {
 	case n < len(w.table.key):
@@ -93,7 +94,7 @@ func (p *plan) valueOf(w *planned, n, c int) span {
 	if i := slices.Index(w.shape.columns, c); i >= 0 {
 		return w.values[i]
 	}
-	return null // which is its default
+	return null // the default
 }
 
 // tuple returns the columns of the row that a write of the shape inserts.
@@ -104,7 +105,7 @@ func (s *shape) tuple() []int {
 	return append(slices.Clone(s.columns), s.mark)
 }
 
-// placeable counts the writes at the beginning that one placing can have: they leave the same
+// placeable returns how many of the first writes can share one placing: they leave the same
 // columns to defaults other than NULL. A delete inserts nothing.
 func placeable(writes []planned) int {
 	var like *planned
@@ -121,7 +122,8 @@ func placeable(writes []planned) int {
 	return len(writes)
 }
 
-// sameDefaults reports whether two writes leave the same columns to defaults.
+// sameDefaults reports whether two writes leave the same columns to their
+// defaults.
 func (w *planned) sameDefaults(other *planned) bool {
 	if w.shape == other.shape {
 		return true

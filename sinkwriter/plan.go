@@ -15,43 +15,45 @@ import (
 type planned struct {
 	table  *table
 	shape  *shape
-	values []span // by the shape's columns
-	key    []span // what rows are told apart and sorted by: equal for equal keys
+	values []span // in the order of the shape's columns
+	key    []span // identifies and sorts rows: equal for equal keys
 }
 
-// plan turns the writes of many offers into few statements, in the one order
-// that all writers keep: rows by table and primary key, tables after those that
-// they refer to; deletes of rows that others may refer to in the other direction
-// and last.
+// plan turns the writes of many offers into few statements, in the order that all
+// writers use: tables after the tables that they reference, and the rows of a table by
+// primary key. Deletes of rows that others may reference come last, in the opposite
+// order.
 //
-// Before the claim, encode is called for each offer, so that one that cannot be written
-// claims nothing. After it, build is called for those that were won.
+// encode is called for each offer before the claim, so that an offer that cannot be
+// written claims nothing. build is called after the claim, for the offers that won.
 type plan struct {
 	memory *scratch // of the arena and of what is sent
 	arena  []byte
-	parts  []part    // of the offers that were encoded, in their order
+	parts  []part    // of the encoded offers, in their order
 	writes []planned // in the order of the offers and of their effects
 	steps  []step
 
 	spareSpans  []span // not in use yet
 	spareWrites []planned
 
-	// asWritten keeps every offer's own order, a statement a write: for an offer
-	// whose writes depend on each other in a way that only the server knows.
+	// asWritten keeps every offer's own order, with one statement per write, for
+	// an offer whose writes depend on each other in a way that only the server
+	// can determine.
 	asWritten bool
 }
 
-// part is what a plan holds of one offer.
+// part is the part of a plan that belongs to one offer.
 type part struct {
 	offer  *offer
 	writes []planned
 	execs  []step
-	err    error // why it cannot be written
+	err    error // why the offer cannot be written
 }
 
-// build plans the effects of offers that were encoded, and are in the same order. Any
-// order would do; that of their keys is the same in all clusters. Those with statements
-// of their own come last and one after the other, each behind its writes.
+// build plans the effects of offers that were encoded, in the order in which they were
+// encoded. That is the order of their keys, which is the same in all clusters. Offers
+// with statements of their own come last, one after the other; their statements follow
+// their writes.
 func (p *plan) build(offers []*offer, tables map[string]*table) error {
 	p.asWritten = len(offers) == 1 && offers[0].asWritten
 	p.writes = make([]planned, 0, len(offers))
@@ -85,8 +87,8 @@ func (p *plan) build(offers []*offer, tables map[string]*table) error {
 	return nil
 }
 
-// delicate reports whether an offer may write a row twice without our seeing
-// that it is one row.
+// delicate reports whether an offer may write one row twice under keys that
+// look different here.
 func delicate(o *offer, tables map[string]*table) bool {
 	var seen *table
 	for i := range o.effects.Writes {
@@ -102,11 +104,12 @@ func delicate(o *offer, tables map[string]*table) bool {
 	return false
 }
 
-// compareExecs brings the same statements on the same arguments together, so
-// that those that lock the same rows mostly do it in one order.
+// compareExecs sorts equal statements with equal arguments next to each
+// other, so that statements that lock the same rows usually lock them in one
+// order.
 func compareExecs(a, b *offer) int { return bytes.Compare(a.exec, b.exec) }
 
-// attribute names the offer that an error is about.
+// attribute returns the error that names the offer as the cause of err.
 func attribute(o *offer, tableName string, err error) *offerError {
 	var cause *Error
 	known := Error{Fault: FaultEvent, Err: err}
@@ -120,7 +123,7 @@ func attribute(o *offer, tableName string, err error) *offerError {
 	return &offerError{offer: o, err: &known}
 }
 
-// encode encodes the effects of an offer. An error is an [offerError].
+// encode encodes the effects of an offer. Its error is an [offerError].
 func (p *plan) encode(o *offer, tables map[string]*table, statements map[string]*described) error {
 	n := len(o.effects.Writes)
 	if len(p.spareWrites) < n {
@@ -226,7 +229,7 @@ func (p *plan) spans(n int) []span {
 	return spans
 }
 
-// columnError names the column that an error is about.
+// columnError adds the column's name to an error.
 func columnError(col *column, err error) error {
 	known := Error{Fault: FaultEvent, Err: err}
 	var cause *Error
@@ -237,7 +240,7 @@ func columnError(col *column, err error) error {
 	return &known
 }
 
-// flush turns the writes that wait into statements.
+// flush turns the pending writes into statements.
 func (p *plan) flush() {
 	writes := p.writes
 	for len(writes) > 0 {
@@ -248,7 +251,7 @@ func (p *plan) flush() {
 	p.writes = p.writes[:0]
 }
 
-// flushAsWritten makes a statement of each write that waits.
+// flushAsWritten turns each pending write into a statement.
 func (p *plan) flushAsWritten() {
 	for i := range p.writes {
 		p.run(p.writes[i : i+1])
@@ -256,13 +259,13 @@ func (p *plan) flushAsWritten() {
 	p.writes = p.writes[:0]
 }
 
-// last reports whether a write comes after all others: a delete of a row that
-// others may refer to. Any other is sorted with the rest, so that all lock the
-// rows of a table in one order.
+// last reports whether a write must come after all others: a delete of a row
+// that others may reference. All other writes are sorted together, so that
+// every writer locks the rows of a table in one order.
 func (w *planned) last() bool { return w.shape.op == functions.OpDelete && w.table.referenced }
 
-// phase counts the writes that may be sorted together: all, but for a row that
-// is written again after a delete that comes last.
+// phase returns how many of the writes may be sorted together: all of them, up
+// to a row that is written again after a delete that comes last.
 func (p *plan) phase(writes []planned) int {
 	var deleted map[string]bool
 	for i := range writes {
@@ -304,8 +307,9 @@ func (p *plan) flushPhase(writes []planned) {
 	p.runs(deletes)
 }
 
-// partDeletes takes the deletes that come last out, and with them what the same
-// row was given before, if nothing sees it: in a phase nothing comes after.
+// partDeletes separates the deletes that come last. It drops the earlier writes
+// of the same rows if nothing observes them: within a phase no write follows
+// the delete.
 func (p *plan) partDeletes(sorted []planned) (writes, deletes []planned) {
 	for from := 0; from < len(sorted); {
 		to := from + 1
@@ -329,8 +333,8 @@ func (p *plan) partDeletes(sorted []planned) (writes, deletes []planned) {
 	return writes, deletes
 }
 
-// compare orders rows: zero for writes of one row, and for some of two rows
-// whose keys look alike.
+// compare orders rows. It returns zero for writes of one row, and for some
+// pairs of rows whose keys look alike.
 func (p *plan) compare(a, b *planned) int {
 	if a.table.oid != b.table.oid {
 		return cmp.Or(cmp.Compare(a.table.rank, b.table.rank), cmp.Compare(a.table.oid, b.table.oid))
@@ -348,8 +352,8 @@ func (p *plan) compareKeys(a, b *planned) int {
 	return 0
 }
 
-// sameKey reports whether two writes that compare as equal are of one row for
-// certain: their keys are spelled in one way.
+// sameKey reports whether two writes that compare as equal are certainly of
+// one row: the spelling of their keys is unique.
 func (p *plan) sameKey(a, b *planned) bool {
 	if !a.table.loose {
 		return true
@@ -363,8 +367,8 @@ func (p *plan) sameKey(a, b *planned) bool {
 	return true
 }
 
-// fold makes one write of several on the same row where that gives the same as
-// one after the other. The writes are sorted by table and key.
+// fold combines several writes of one row where the result is the same as
+// executing them in order. The writes are sorted by table and key.
 func (p *plan) fold(writes []planned) []planned {
 	out := writes[:0]
 	for from := 0; from < len(writes); {
@@ -387,8 +391,9 @@ func (p *plan) fold(writes []planned) []planned {
 	return out
 }
 
-// foldInto reports whether w, which comes after into on the same row, is now
-// part of it. What is left out can neither have been refused nor seen.
+// foldInto reports whether it combined w, which follows into on the same
+// row, with into. A write that is omitted could neither have been rejected
+// nor observed.
 func (p *plan) foldInto(into, w *planned) bool {
 	if !p.sameKey(into, w) {
 		return false
@@ -402,7 +407,7 @@ func (p *plan) foldInto(into, w *planned) bool {
 		}
 		*into = *w
 		return true
-	case w.shape.op == functions.OpInsert: // the row is there by now
+	case w.shape.op == functions.OpInsert: // the row exists by then
 		return p.readable(w, false)
 	case into.shape != w.shape:
 		return false
@@ -423,8 +428,8 @@ func (p *plan) foldInto(into, w *planned) bool {
 	}
 }
 
-// foldVersion keeps the newer or older of two; the server decides where it takes more
-// than a look at the bytes.
+// foldVersion keeps the newer or the older of two writes. It leaves them to the
+// server if their bytes do not determine the order.
 func (p *plan) foldVersion(into, w *planned) bool {
 	i := slices.Index(w.shape.columns, w.shape.version)
 	x, y := into.values[i], w.values[i]
@@ -465,7 +470,7 @@ func (p *plan) foldExtreme(into, w *planned) bool {
 	return true
 }
 
-// tables writes the statements of writes that are sorted by table and key, table by table.
+// tables adds the statements of writes that are sorted by table and key, table by table.
 func (p *plan) tables(writes []planned) {
 	for from := 0; from < len(writes); {
 		to := from + 1
@@ -477,16 +482,16 @@ func (p *plan) tables(writes []planned) {
 	}
 }
 
-// rows writes the statements of one table's writes. All first writes of the rows come
-// before all second ones, so that few statements have many rows each; the first ones take
-// the locks, in the order of the keys.
+// rows adds the statements of one table's writes. The first writes of all rows precede
+// all second ones, so that there are few statements with many rows each. The first writes
+// take the locks, in the order of the keys.
 func (p *plan) rows(writes []planned) {
 	if !p.repeats(writes) {
 		p.firstWrites(writes, false)
 		return
 	}
 	first, again := make([]planned, 0, len(writes)), [][]planned(nil)
-	held := false // a first write might leave its row unlocked, and another follows
+	held := false // a first write may leave its row unlocked, and another write follows
 	flush := func() {
 		p.firstWrites(first, held)
 		p.laterWrites(again)
@@ -500,7 +505,7 @@ func (p *plan) rows(writes []planned) {
 		row := writes[from:to]
 		from = to
 		if len(row) > 1 && row[0].shape.op == functions.OpDelete {
-			// If the row is missing nothing is locked until it is inserted.
+			// If the row is missing, nothing is locked until it is inserted.
 			flush()
 			for i := range row {
 				p.run(row[i : i+1])
@@ -516,7 +521,8 @@ func (p *plan) rows(writes []planned) {
 	flush()
 }
 
-// repeats reports whether a row is written more than once, or two may be one.
+// repeats reports whether a row is written more than once, or two rows may be the
+// same.
 func (p *plan) repeats(writes []planned) bool {
 	for i := 1; i < len(writes); i++ {
 		if p.compareKeys(&writes[i-1], &writes[i]) == 0 {
@@ -526,8 +532,8 @@ func (p *plan) repeats(writes []planned) bool {
 	return false
 }
 
-// firstWrites writes the statements of the first writes of rows. If a placing is not needed
-// and would not spare statements, there is one of each run of one shape.
+// firstWrites adds the statements of the first writes of rows: one for each run of writes
+// of one shape, unless a placing is required or saves statements.
 func (p *plan) firstWrites(writes []planned, held bool) {
 	runs, shapes := shapeRuns(writes)
 	if !held && runs <= shapes+1 {
@@ -557,8 +563,9 @@ func shapeRuns(writes []planned) (runs, shapes int) {
 	return runs, len(known)
 }
 
-// laterWrites writes the statements of what follows the first writes of rows, which are
-// locked by then: one of each shape for the next write of each row, then for the next.
+// laterWrites adds the statements of the writes after the first, whose rows are locked
+// by then: one of each shape for the second write of each row, then for the third, and
+// so on.
 func (p *plan) laterWrites(rows [][]planned) {
 	for len(rows) > 0 {
 		var order []*shape
@@ -581,8 +588,9 @@ func (p *plan) laterWrites(rows [][]planned) {
 	}
 }
 
-// runs makes a statement of each run of one shape, no row twice in it: not even
-// two that only look alike, as the server would refuse them if they are one.
+// runs adds one statement for each run of one shape. A statement contains no
+// row twice, and no two rows that only look alike: the server would reject them
+// if they are the same.
 func (p *plan) runs(writes []planned) {
 	for from := 0; from < len(writes); {
 		to := from + 1
@@ -594,7 +602,7 @@ func (p *plan) runs(writes []planned) {
 	}
 }
 
-// run makes one statement of writes of one shape, or the two that it takes.
+// run adds the one or two statements for writes of one shape.
 func (p *plan) run(run []planned) {
 	s, t := run[0].shape, run[0].table
 	if s.sql == "" {
@@ -611,7 +619,7 @@ func (p *plan) run(run []planned) {
 	p.steps = append(p.steps, step{sql: s.sql, oids: s.oids, params: params, table: t.name, partitioned: t.partitioned, effect: true})
 }
 
-// column returns the values of a column of n rows as an array.
+// column returns the values of one column of n rows as an array.
 func (p *plan) column(elemOID uint32, n int, value func(i int) span) []byte {
 	size := 20
 	for i := range n {

@@ -18,13 +18,13 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// outcome is what a caller of Commit was told.
+// outcome is the result that a caller of Commit received.
 type outcome struct {
 	receipt sinkwriter.Receipt
 	err     error
 }
 
-// fault is whose fault it was; empty if it was committed.
+// fault returns the fault of the error; empty if the offer was committed.
 func (o outcome) fault() string {
 	if o.err == nil {
 		return ""
@@ -36,8 +36,8 @@ func (o outcome) fault() string {
 	return o.err.Error()
 }
 
-// commitTogether makes a new writer commit the offers in one batch: it has one
-// connection, which is taken away while they gather.
+// commitTogether commits the offers in one batch of a new writer. The writer
+// has one connection, which is in use while the offers arrive.
 func commitTogether(t *testing.T, url string, offers ...sinkwriter.Offer) []outcome {
 	t.Helper()
 	config, err := pgxpool.ParseConfig(url)
@@ -58,7 +58,7 @@ func commitTogether(t *testing.T, url string, offers ...sinkwriter.Offer) []outc
 	}
 	outcomes := make([]outcome, len(offers))
 	var all sync.WaitGroup
-	// The first batch takes whatever is there, so one goes ahead.
+	// The first batch contains whatever is waiting, so send one offer ahead.
 	all.Go(func() {
 		if _, err := w.Commit(t.Context(), write("ahead", functions.Effects{})); err != nil {
 			t.Errorf("commit what goes ahead: %v", err)
@@ -68,13 +68,13 @@ func commitTogether(t *testing.T, url string, offers ...sinkwriter.Offer) []outc
 	for i, o := range offers {
 		all.Go(func() { outcomes[i].receipt, outcomes[i].err = w.Commit(t.Context(), o) })
 	}
-	time.Sleep(50 * time.Millisecond) // if one comes late it has its own batch
+	time.Sleep(50 * time.Millisecond) // a late offer would have a batch of its own
 	only.Release()
 	all.Wait()
 	return outcomes
 }
 
-// write offers effects as those of the event with that id.
+// write returns an offer of the effects for the event with that id.
 func write(id string, fx functions.Effects) sinkwriter.Offer {
 	return sinkwriter.Offer{Function: "f", Version: "1", Event: sinktest.NewEvent(id), Effects: fx}
 }
@@ -104,7 +104,7 @@ func remove(table string, key functions.Row) func(*functions.Effects) {
 	return func(fx *functions.Effects) { fx.Delete(table, key) }
 }
 
-// rows gives a query's rows, one a line, as text.
+// rows returns a query's rows as text, one per line.
 func rows(t *testing.T, pool *pgxpool.Pool, table, columns, order string) string {
 	t.Helper()
 	return sinktest.Query[string](t, pool, fmt.Sprintf(`select coalesce(string_agg(concat_ws(' ', %s), E'\n' order by %s), '') from %s`, columns, order, table))
@@ -146,7 +146,7 @@ insert into parents select i, 0 from generate_series(0, 5) i`)
 	pool.Reset()
 	var all sync.WaitGroup
 	for c, cluster := range []string{"east", "west"} {
-		// So long that a time-out is none of a machine that has much to do.
+		// Long enough that a busy machine causes no timeout.
 		w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: cluster, Connections: 4, BatchEvents: 16, ClaimTimeout: 10 * time.Second, CommitTimeout: 20 * time.Second})
 		for g := range 32 {
 			all.Go(func() {
@@ -200,8 +200,8 @@ func hotEffects(random *rand.Rand, i int) functions.Effects {
 	return fx
 }
 
-// troubles counts rollbacks and deadlocks since the database was made. All that
-// was counted is there: the connections that did it have ended.
+// troubles counts rollbacks and deadlocks since the database was created. The
+// counts are complete, because the connections have ended.
 func troubles(t *testing.T, pool *pgxpool.Pool) string {
 	t.Helper()
 	pool.Reset()
@@ -253,7 +253,7 @@ func TestTwoSpellingsOfOneKeyAreOneRow(t *testing.T) {
 				effects(add(in("counted"), key(k.a), functions.Row{"n": 1})),
 				effects(add(in("counted"), key(k.b), functions.Row{"n": 2})),
 				effects(add(in("counted"), key(k.b), functions.Row{"n": 4}), add(in("counted"), key(k.a), functions.Row{"n": 8})),
-				// The later one stays, in whichever way the keys are sorted.
+				// The later one is kept, however the keys are sorted.
 				effects(replace(in("replaced"), row(k.a, 1)), replace(in("replaced"), row(k.b, 2)), replace(in("replaced"), row(k.a, 3)), replace(in("replaced"), row(k.b, 4))),
 				effects(insert(in("inserted"), row(k.b, 1)), insert(in("inserted"), row(k.a, 2))),
 				effects(insert(in("deleted"), row(k.a, 1)), remove(in("deleted"), key(k.b))),
@@ -296,7 +296,8 @@ func text(v any) string {
 	return fmt.Sprint(v)
 }
 
-// needCitext adds the extension, or says what to install.
+// needCitext creates the extension, or fails the test with the package to
+// install.
 func needCitext(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()
 	if _, err := pool.Exec(t.Context(), `create extension if not exists citext`); err != nil {
@@ -380,7 +381,7 @@ func TestAForeignKeyThatIsAddedLaterIsNoticed(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
 	sinktest.Execute(t, pool, `create table children (id text primary key, parent text); create table parents (id text primary key);`)
-	// So long that a retry is none of a machine that has much to do.
+	// Long enough that a busy machine causes no retry.
 	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", ClaimTimeout: 10 * time.Second})
 	family := func(i int) sinkwriter.Offer {
 		id := fmt.Sprint(i)
@@ -420,7 +421,7 @@ func TestDataThatExceedLimitsOfTheServerAreTheEventsFault(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
 	random := rand.New(rand.NewPCG(1, 2))
-	long := make([]byte, 20_000) // does not compress to what an index takes
+	long := make([]byte, 20_000) // does not compress to the maximum of an index entry
 	for i := range long {
 		long[i] = byte('!' + random.IntN(90))
 	}
@@ -454,7 +455,7 @@ func TestOffersOfOneKeyInOneBatchAreComparedWithTheWinner(t *testing.T) {
 	one, other := sinktest.Order("o", 1), sinktest.Order("o", 2)
 	for _, offers := range [][]sinkwriter.Offer{{one, other, other, one, other}, {other, one, one, one, other}} {
 		sinktest.Execute(t, pool, `delete from tandem.ledger; delete from orders; delete from totals`)
-		for range 2 { // the second time all are losers
+		for range 2 { // the second time all offers lose
 			got := commitTogether(t, pool.Config().ConnString(), offers...)
 			stored := sinktest.Query[int](t, pool, `select amount from orders`)
 			for i, o := range got {
@@ -506,7 +507,8 @@ func TestTimesAreStoredInUTCHoweverTheyAreGiven(t *testing.T) {
 	}
 }
 
-// As docs/postgres.md has it: what the server never gets to see it cannot refuse.
+// As docs/postgres.md describes: the server cannot reject a value that it never
+// receives.
 func TestAWriteThatIsOverwrittenInItsBatchIsChecked(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)

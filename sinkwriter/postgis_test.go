@@ -10,7 +10,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// Where PostGIS is not installed, this says that it was not tried.
+// Skipped, with a message, where PostGIS is not installed.
 func TestGeometriesAreStoredAsTextAndAsBytes(t *testing.T) {
 	t.Parallel()
 

@@ -15,7 +15,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// The statements that only migrators run.
+// The statements that only migration tools execute.
 var migratorsOnly = []string{"recordSQL", "recordMadeSQL", "rememberRoleSQL", "writingRolesSQL", "forgetRoleSQL", "unendableSQL", "listDeadSQL", "dropDeadSQL", "setHedgeSQL", "unsetHedgeSQL", "deleteHorizonSQL", "retireLossesSQL"}
 
 func TestTheWritingRoleHasWhatItNeedsAndNoMore(t *testing.T) {
@@ -36,7 +36,7 @@ func TestTheWritingRoleHasWhatItNeedsAndNoMore(t *testing.T) {
 	admin, conn := connect(t, owner), connect(t, writer)
 	execIn(t, conn, "set plan_cache_mode = force_generic_plan")
 
-	// To explain a statement takes the permissions that it takes to run it.
+	// Explaining a statement requires the same privileges as executing it.
 	explain := map[string]string{}
 	for name, sql := range statements(t) {
 		verb, _, _ := strings.Cut(strings.TrimSpace(sql), " ")
@@ -72,7 +72,7 @@ func TestTheWritingRoleHasWhatItNeedsAndNoMore(t *testing.T) {
 		t.Errorf("only %d statements were looked at", checked)
 	}
 
-	// Without any one of the permissions, some statement is refused.
+	// Without any one of the privileges, some statement is rejected.
 	rows, err := admin.Query(t.Context(), `
 select privilege_type, relname, null from pg_class c, aclexplode(relacl) where relnamespace = 'tandem'::regnamespace and grantee = $1::regrole
 union all

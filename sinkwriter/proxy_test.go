@@ -12,21 +12,21 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 )
 
-// message is one of the PostgreSQL protocol, on its way through a proxy.
+// message is a message of the PostgreSQL protocol that passes through a proxy.
 type message struct {
 	fromServer bool
 	kind       byte // zero: the start-up message, which has none
 	text       []byte
 
-	// What is known of the connection: the statement that a Bind is for, and
-	// what the client has asked for since the server was last ready.
+	// The state of the connection: the statement of a Bind, and the requests of
+	// the client since the server was last ready.
 	sql     string
 	pending []string
 	synced  bool
 }
 
-// asked reports whether the client has asked for a statement and ended its round
-// trip, and has not had the server's last word on it.
+// asked reports whether the client has sent a statement that contains part and
+// ended its round trip, and the server has not completed its answer.
 func (m *message) asked(part string) bool {
 	if !m.synced {
 		return false
@@ -39,14 +39,14 @@ func (m *message) asked(part string) bool {
 	return false
 }
 
-// pass is what becomes of a message: how many of its bytes are passed on before act
-// is called. A nil act passes all of it on.
+// pass is the decision about a message: how many of its bytes are forwarded before
+// act is called. A nil act forwards all of it.
 type pass struct {
 	bytes int
 	act   func(*link.Conn)
 }
 
-// proxy is a link to a database of which every message is looked at.
+// proxy is a link to a database that inspects every message.
 type proxy struct {
 	url   string
 	close func() // ends all connections
@@ -101,7 +101,7 @@ func (c *proxyTap) Read(in *bufio.Reader, fromServer bool) ([]byte, error) {
 	return text, nil
 }
 
-// Pass keeps account of a message and asks what becomes of it.
+// Pass records a message and decides about it.
 func (c *proxyTap) Pass(text []byte, fromServer bool) (int, func(*link.Conn)) {
 	c.proxy.mu.Lock()
 	defer c.proxy.mu.Unlock()

@@ -8,18 +8,20 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// Bounds of what the server reads (PostgreSQL, src/include/datatype/timestamp.h).
+// Limits of what the server accepts (PostgreSQL,
+// src/include/datatype/timestamp.h).
 const (
-	minTimestamp, endTimestamp = -211_813_488_000_000_000, 9_223_371_331_200_000_000 // microseconds from 2000
-	minDate, endDate           = -2_451_545, 2_145_031_949                           // days from 2000
+	minTimestamp, endTimestamp = -211_813_488_000_000_000, 9_223_371_331_200_000_000 // microseconds since 2000
+	minDate, endDate           = -2_451_545, 2_145_031_949                           // days since 2000
 )
 
-// typmodHeader is what the server adds to the length or precision in a typmod.
+// typmodHeader is the constant that the server adds to the length or precision in
+// a typmod.
 const typmodHeader = 4
 
-// readable reports whether it is certain that the server reads the values of a write, and,
-// with stored, that they fit their columns: if not, it matters whether the server looks at
-// them.
+// readable reports whether the server certainly accepts the values of a write as input
+// and, if stored is true, whether they certainly fit their columns. If it returns false,
+// it matters whether the server evaluates the values.
 func (p *plan) readable(w *planned, stored bool) bool {
 	for i, v := range w.values {
 		if v == null {
@@ -34,7 +36,7 @@ func (p *plan) readable(w *planned, stored bool) bool {
 	return true
 }
 
-// readable reports whether it is certain that the server reads a value in its binary form.
+// readable reports whether the server certainly accepts a value in its binary form.
 func readable(elemOID uint32, v []byte) bool {
 	switch elemOID {
 	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID:
@@ -51,7 +53,7 @@ func readable(elemOID uint32, v []byte) bool {
 	return true
 }
 
-// holds reports whether it is certain that a value fits the column's type, length and
+// holds reports whether a value certainly fits the column's type, length and
 // precision.
 func (c *column) holds(v []byte) bool {
 	switch {

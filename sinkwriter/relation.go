@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// versionOf is the version of a relation c of pg_class: it changes with its columns, their
-	// types, its indexes, constraints, policies and triggers, and its name.
+	// versionOf is the version of a relation c of pg_class. It changes with the relation's
+	// name, columns, column types, indexes, constraints, policies and triggers.
 	versionOf = `(c.xmin::text::bigint
   + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_attribute v where v.attrelid = c.oid and v.attnum > 0), 0)
   + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_index v where v.indrelid = c.oid), 0)
@@ -22,7 +22,8 @@ const (
   + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_policy v where v.polrelid = c.oid), 0)
   + coalesce((select sum(v.xmin::text::bigint) from pg_catalog.pg_trigger v where v.tgrelid = c.oid), 0))::bigint`
 
-	// columnsOf is the part of a version that is about columns and their types.
+	// columnsOf is the part of a version that concerns the columns and their
+	// types.
 	columnsOf = `(select sum(v.xmin::text::bigint)::bigint from pg_catalog.pg_attribute v where v.attrelid = c.oid and v.attnum > 0)`
 
 	relationSQL = `
@@ -44,31 +45,30 @@ left join pg_catalog.pg_constraint k on k.conrelid = c.oid and k.contype = 'p'
 left join pg_catalog.pg_index i on i.indexrelid = k.conindid
 where c.oid = pg_catalog.to_regclass($1)`
 
-	// The relations whose name stands in a statement.
+	// The relations whose names occur in a statement.
 	namedSQL = `select c.oid, ` + versionOf + `, ` + columnsOf + ` from pg_catalog.pg_class c
 where c.relkind in ('r', 'p', 'v', 'm', 'f') and c.oid >= 16384 and strpos(lower($1), lower(c.relname::text)) > 0`
 
-	// Those of the relations that are not what they were: by number, from 1. Lateral with
-	// offset, so that it is a look-up each in a database of many relations.
+	// The relations that have changed, by number from 1. The lateral join with offset
+	// forces one lookup per relation, in a database with many.
 	changedSQL = `select v.n from unnest($1::text[], $2::oid[], $3::bigint[]) with ordinality as v(name, oid, version, n)
 left join lateral (select ` + versionOf + ` as version from pg_catalog.pg_class c where c.oid = v.oid offset 0) as r on true
 where r.version is distinct from v.version or v.name is not null and pg_catalog.to_regclass(v.name)::oid is distinct from v.oid`
 
-	// The tables that migrations of some sets have made.
+	// The tables that migrations of some sets created.
 	madeSQL = `select distinct u.made from tandem.migration m, unnest(m.made) as u(made)
 join pg_catalog.pg_class c on c.oid = pg_catalog.to_regclass(u.made)
 where m.set = any($1) and c.relkind in ('r', 'p', 'f') order by u.made`
 
-	// Fails (22012) if a relation has other columns than it had. Other changes make
-	// statements fail, or change nothing for those that are already there. It is in every
-	// transaction that writes, once for each relation: with arrays the server would plan it
-	// each time.
+	// Fails (22012) if the columns of a relation have changed. Other changes make
+	// statements fail, or do not affect existing columns. Every transaction that writes
+	// executes it once per relation: with arrays the server would plan it every time.
 	guardSQL = `select 1 / (coalesce((select sum(v.xmin::text::bigint)::bigint from pg_catalog.pg_attribute v where v.attrelid = $2::oid and v.attnum > 0) = $3::bigint, false)
   and ($1::text is null or coalesce(pg_catalog.to_regclass($1::text)::oid = $2::oid, false)))::int`
 )
 
-// loadRelation reads what concerns a table as a whole. It sets err if effects cannot be
-// written to it, with the reason and the remedy.
+// loadRelation reads the properties of the whole table. It sets err, with the cause and
+// the remedy, if effects cannot be written to the table.
 func (t *table) loadRelation(ctx context.Context, conn *pgx.Conn) error {
 	var kind, persistence, computed, unique, role string
 	var ours, hasKey, deferrable, exclusion, rules bool
@@ -119,7 +119,8 @@ func (t *table) errNoPolicy() error {
 	return fmt.Errorf("row-level security is on, and no policy lets role %s insert rows: create one for all or insert", quoteIdent(t.role))
 }
 
-// unwritable returns why a write cannot be executed although the table is fit for others.
+// unwritable returns the reason why a write cannot be executed although the table accepts
+// others.
 func (t *table) unwritable(w *functions.Write) error {
 	if t.noPolicy && w.Op != functions.OpDelete {
 		return &Error{Fault: FaultDeployment, code: "42501", Err: t.errNoPolicy()}
@@ -134,9 +135,10 @@ func (t *table) unwritable(w *functions.Write) error {
 	return nil
 }
 
-// UnfitTables returns, for the tables that migrations of these functions have made, why effects
-// cannot be written to some, with the remedy. Events that write one are answered with
-// [FaultDeployment]; a table that functions only read, or that triggers fill, may be as it is.
+// UnfitTables returns an error, with the cause and the remedy, for each table created by the
+// migrations of these functions to which effects cannot be written. Events that write to such a
+// table are answered with [FaultDeployment]. A table that functions only read, or that triggers
+// write, may stay as it is.
 func (w *Writer) UnfitTables(ctx context.Context, names ...string) ([]error, error) {
 	conn, err := w.pool.Acquire(ctx)
 	if err != nil {
@@ -152,7 +154,7 @@ func (w *Writer) UnfitTables(ctx context.Context, names ...string) ([]error, err
 		return nil, fmt.Errorf("look up tables: %w", err)
 	}
 	var unfit []error
-	for _, name := range made { // quoted as they are
+	for _, name := range made { // the names are quoted already
 		t := &table{name: name, quoted: name}
 		err := t.loadRelation(ctx, conn.Conn())
 		switch {
@@ -167,7 +169,7 @@ func (w *Writer) UnfitTables(ctx context.Context, names ...string) ([]error, err
 	return unfit, nil
 }
 
-// reliance is what an attempt relies on.
+// reliance is the set of catalog entries that an attempt relies on.
 type reliance struct {
 	tables     map[string]*table
 	statements map[string]*described // by SQL
@@ -177,8 +179,8 @@ func newReliance() *reliance {
 	return &reliance{tables: map[string]*table{}, statements: map[string]*described{}}
 }
 
-// relations returns the names of the relations, NULL for those that only statements may
-// name, their OIDs and their versions, as the parameters of changedSQL.
+// relations returns the names of the relations (NULL for those that only statements may
+// reference), their OIDs and their versions, as the parameters of changedSQL.
 func (r *reliance) relations() (params [][]byte, tables []*table, statements []*described) {
 	var names [][]byte
 	var all []relation
@@ -203,8 +205,8 @@ func (r *reliance) relations() (params [][]byte, tables []*table, statements []*
 
 var relationOIDs = []uint32{pgtype.TextArrayOID, pgtype.OIDArrayOID, pgtype.Int8ArrayOID}
 
-// guard returns the steps that fail if the tables are no more what they were when they were
-// looked up. They come behind the effects, which lock them.
+// guard returns the steps that fail if the tables have changed since they were looked up.
+// They follow the effects, which lock the tables.
 func (r *reliance) guard() []step {
 	var steps []step
 	add := func(name []byte, rel *relation) {

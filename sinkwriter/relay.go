@@ -16,25 +16,27 @@ import (
 )
 
 const (
-	// relayRows and relayBytes bound what one pass of the relay takes over, except for one
-	// row that is larger.
+	// relayRows and relayBytes bound what one pass of the relay takes over, unless a
+	// single row is larger.
 	relayRows  = 1024
 	relayBytes = 8 << 20
 
-	// relaySave bounds the saving of what a call has published.
+	// relaySave bounds the time to save the outcome of a call.
 	relaySave = 3 * time.Second
 
-	// A pass looks at what became overdue in the last minSpan first, and then at older rows in
-	// pieces, for as long as lookFor: the next pass continues. A piece that takes less than
-	// quickLook on the server makes the next one longer, and one that takes more than slowLook
-	// shorter. A piece of maxSpan has everything: where few rows are dead, the first one.
+	// A pass first reads the rows that became overdue within the last minSpan, and then older
+	// ones in pieces, for as long as lookFor; the next pass continues there. If the server
+	// takes less than quickLook for a piece the next one is longer, and if it takes more than
+	// slowLook, shorter. A piece of maxSpan includes everything. With few dead rows the first
+	// older piece is that long.
 	minSpan, maxSpan    = time.Minute, 24 * time.Hour
 	quickLook, slowLook = 20 * time.Millisecond, 100 * time.Millisecond
 	lookFor             = 250 * time.Millisecond
 	allOverdue          = 100 * 365 * 24 * time.Hour
 
-	// Rows that became overdue between two times ago, $3 and $4. A piece of the index: behind a
-	// long snapshot, as that of a dump, it is full of rows that were deleted long ago.
+	// Rows that became overdue between $3 and $4 ago. It reads a piece of the index, because
+	// behind a long snapshot, such as that of a dump, the index is full of rows that were
+	// deleted long ago.
 	takeoverSQL = `with overdue as (
   select id, due, octet_length(events) as size from tandem.outbox
   where due >= now() - $3::interval and due < now() - $4::interval order by due limit $1 for update skip locked
@@ -45,41 +47,42 @@ update tandem.outbox set due = pg_catalog.clock_timestamp() + interval '30 secon
 
 	elapsedSQL = `select pg_catalog.clock_timestamp() - now()`
 
-	// Rows that the relay did not come to: they are due for the next pass.
+	// Rows that the relay did not reach: they are due for the next pass.
 	outboxReturnSQL = `update tandem.outbox set due = pg_catalog.clock_timestamp() where id = any($1::bigint[])`
 
-	// The size of what is stored, without fetching it: long values are measured by what
-	// points to them.
+	// The size of the stored rows, without fetching them: TOAST pointers contain the
+	// length of long values.
 	backlogBytesSQL = `select coalesce(sum(pg_catalog.pg_column_size(events)), 0)::bigint from tandem.outbox`
 
-	// The size of the outbox with all that is deleted: the backlog is not larger.
+	// The size of the outbox including deleted rows: an upper bound of the
+	// backlog.
 	outboxFilesSQL = `select pg_catalog.pg_table_size('tandem.outbox')`
 
 	backlogSQL = `select coalesce(sum(pg_catalog.json_array_length(events::json)), 0) from tandem.outbox`
 )
 
-// Outbox is the relay's view of the outputs that are committed and not yet known to be
+// Outbox is the relay's view of the outputs that are committed and not known to be
 // published. It is safe for concurrent use.
 type Outbox struct {
 	pool *pgxpool.Pool
 
 	mu     sync.Mutex
 	span   time.Duration // of the next piece
-	looked time.Duration // ago: what became overdue later was looked at
-	size   int           // events in a call
+	looked time.Duration // ago: rows that became overdue later were read
+	size   int           // number of events in a call
 }
 
 // NewOutbox returns the outbox of the database behind pool.
 func NewOutbox(pool *pgxpool.Pool) *Outbox { return &Outbox{pool: pool, span: minSpan, size: 512} }
 
-// Relay takes over rows that are overdue, since their winner is not at work on them any
-// more, and publishes their events outside any transaction. Publish is called with a few at a
-// time, and again for the next ones while a call takes long. Events that are stored leave
-// the outbox, whatever happens to the others. Events that are rejected for good are set
-// aside as rejected outputs. Others are due again after 30 s, or at once if publish did
-// not come to them before ctx ended. Several relays may run at once.
+// Relay takes over the rows that are overdue, because their winner stopped publishing them,
+// and publishes their events outside any transaction. It calls publish with a few events at a
+// time, and calls it concurrently for the next ones while a call is slow. Stored events leave
+// the outbox, whatever the outcome of the others. Events that are rejected for good become
+// rejected outputs. Other events are due again after 30 s, or immediately if ctx ended before
+// publish reached them. Several relays may run at the same time.
 //
-// It returns how many events were published and how many rejected. 0, 0 without an error
+// It returns how many events were published and how many were rejected. 0, 0 without an error
 // means that nothing was overdue.
 func (b *Outbox) Relay(ctx context.Context, publish func(context.Context, []event.Event) error) (published, rejected int, err error) {
 	rows, unreadable := b.takeOver(ctx)
@@ -101,8 +104,8 @@ type relaying struct {
 	errs                []error
 }
 
-// all publishes the rows, in calls of a few. While one takes longer than callPatience, the
-// next one begins, as it may be one event that takes so long.
+// all publishes the rows, in calls of a few events. If one takes longer than callPatience,
+// the next one starts, because a single event may cause the delay.
 func (r *relaying) all(ctx context.Context, rows []outboxRow) {
 	places := make(chan struct{}, maxCalls)
 	var calls sync.WaitGroup
@@ -112,7 +115,7 @@ func (r *relaying) all(ctx context.Context, rows []outboxRow) {
 		call, rows = r.outbox.some(rows)
 		select {
 		case places <- struct{}{}:
-		case <-ctx.Done(): // as publish would find
+		case <-ctx.Done(): // publish would return the same
 			r.save(ctx, call, contract.ReasonsOf(ctx.Err(), eventsOf(call)))
 			continue
 		}
@@ -131,7 +134,7 @@ func (r *relaying) all(ctx context.Context, rows []outboxRow) {
 	}
 }
 
-// some divides rows into those of one call and the rest.
+// some splits rows into those of the next call and the rest.
 func (b *Outbox) some(rows []outboxRow) (call, rest []outboxRow) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -151,7 +154,7 @@ func eventsOf(rows []outboxRow) (n int) {
 	return n
 }
 
-// call publishes the events of rows, and saves the outcome.
+// call publishes the events of rows and saves the outcome.
 func (r *relaying) call(ctx context.Context, rows []outboxRow) {
 	events := make([]event.Event, 0, eventsOf(rows))
 	for _, row := range rows {
@@ -163,7 +166,7 @@ func (r *relaying) call(ctx context.Context, rows []outboxRow) {
 	r.save(ctx, rows, contract.ReasonsOf(err, len(events)))
 }
 
-// pace sets the size of calls: smaller after one that took long, or was cut short.
+// pace adjusts the size of calls: smaller after a call that was slow or cut short.
 func (b *Outbox) pace(took time.Duration, events int, cut bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -175,7 +178,7 @@ func (b *Outbox) pace(took time.Duration, events int, cut bool) {
 	}
 }
 
-// save saves which events of rows are published, rejected or neither.
+// save records which events of rows are published, rejected or neither.
 func (r *relaying) save(ctx context.Context, rows []outboxRow, reasons []error) {
 	batch := &pgx.Batch{}
 	batch.Queue(mark.SQL)
@@ -215,7 +218,7 @@ func (r *relaying) save(ctx context.Context, rows []outboxRow, reasons []error) 
 		batch.Queue(outboxReturnSQL, untried)
 	}
 	if batch.Len() > 1 {
-		// Ctx may have ended; what is published would be published again.
+		// Ctx may have ended, and unsaved events would be published again.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), relaySave)
 		defer cancel()
 		if err := r.outbox.pool.SendBatch(ctx, batch).Close(); err != nil {
@@ -230,8 +233,9 @@ func (r *relaying) save(ctx context.Context, rows []outboxRow, reasons []error) 
 	r.errs = append(r.errs, errs...)
 }
 
-// divide returns the events that are neither stored nor rejected, with a reason why, and
-// the rejected ones. That a context ended is the reason only if there is no other.
+// divide returns the events that are neither stored nor rejected, with the reason of one
+// of them, and the rejected events. The reason is the end of a context only if there is
+// no other.
 func divide(events []event.Event, reasons []error) (left []event.Event, rejected []rejectedOutput, other error) {
 	for i, reason := range reasons {
 		var rejection *contract.Rejection
@@ -253,8 +257,8 @@ func contextEnded(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-// takeOver returns rows that are overdue and were not before: those that became so lately,
-// or else older ones. A row that cannot be read is in the error, beside the others.
+// takeOver returns rows that are newly overdue: the most recent ones or else older ones.
+// Rows that cannot be decoded are in the error, next to the others.
 func (b *Outbox) takeOver(ctx context.Context) ([]outboxRow, error) {
 	begin := now()
 	from, to := b.piece(true)
@@ -270,7 +274,8 @@ func (b *Outbox) takeOver(ctx context.Context) ([]outboxRow, error) {
 	}
 }
 
-// piece returns the next piece of the overdue rows to look at: how long ago they became so.
+// piece returns the next piece of the overdue rows to read, as how long ago they became
+// overdue.
 func (b *Outbox) piece(first bool) (from, to time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -283,8 +288,8 @@ func (b *Outbox) piece(first bool) (from, to time.Duration) {
 	return to + b.span, to
 }
 
-// pieceLooked notes that a piece has no more rows to take over, and reports whether it was the
-// last one. Then the next pass begins at the first.
+// pieceLooked records that a piece has no more rows to take over, and reports whether it was
+// the last one. After the last one the next pass starts at the first.
 func (b *Outbox) pieceLooked(from, took time.Duration) (last bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -301,7 +306,8 @@ func (b *Outbox) pieceLooked(from, took time.Duration) (last bool) {
 	return last
 }
 
-// takePiece takes over rows of a piece, and returns how long that took on the server.
+// takePiece takes over the rows of a piece, and returns how long that took on the
+// server.
 func (b *Outbox) takePiece(ctx context.Context, from, to time.Duration) (taken []outboxRow, took time.Duration, err error) {
 	var unreadable error
 	batch := &pgx.Batch{}
@@ -317,8 +323,8 @@ func (b *Outbox) takePiece(ctx context.Context, from, to time.Duration) (taken [
 	return taken, took, unreadable
 }
 
-// Bytes returns the size of the outputs in the outbox, as stored: what
-// [Config].BacklogBytes bounds. It takes less than to count them.
+// Bytes returns the stored size of the outputs in the outbox, which
+// [Config].BacklogBytes bounds. It is faster than counting them.
 func (b *Outbox) Bytes(ctx context.Context) (int64, error) {
 	var n int64
 	if err := b.pool.QueryRow(ctx, backlogBytesSQL).Scan(&n); err != nil {

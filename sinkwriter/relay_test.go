@@ -65,7 +65,8 @@ func TestAnOutputThatNobodyTakesHoldsUpNoOthers(t *testing.T) {
 	}
 }
 
-// picky is a publisher that stores what it accepts, and counts it by subject.
+// picky is a publisher that stores the events that it accepts, and counts them by
+// subject.
 type picky struct {
 	accept func(e event.Event) error
 
@@ -154,7 +155,8 @@ func TestRelaysLeaveRowsToAWinnerThatIsAtWork(t *testing.T) {
 	}
 }
 
-// A busy database, or a small pool, has no connection for as long as a deletion may take.
+// On a busy database, or with a small pool, there may be no connection for as long as a
+// deletion may take.
 func TestPublishedOutputsAreDeletedOnceThereIsAConnection(t *testing.T) {
 	t.Parallel()
 
@@ -191,7 +193,8 @@ func TestPublishedOutputsAreDeletedOnceThereIsAConnection(t *testing.T) {
 		if r.Won {
 			break
 		}
-		// COMMIT took longer than the short timeout: its output is left to a relay.
+		// COMMIT took longer than the short timeout, so its output is left to a
+		// relay.
 		sinktest.Execute(t, pool, `delete from tandem.outbox`)
 	}
 	c := <-taken
@@ -200,7 +203,7 @@ func TestPublishedOutputsAreDeletedOnceThereIsAConnection(t *testing.T) {
 	closed := make(chan error, 1)
 	go func() { closed <- w.Close(t.Context()) }()
 	select {
-	case <-failed: // as it closes too
+	case <-failed: // it closes, too
 	case err := <-closed:
 		t.Fatalf("Close returned %v though a published output is in the outbox", err)
 	}
@@ -234,7 +237,7 @@ func TestOutputsBeyondTheMemoryOfAWinnerAreReadBack(t *testing.T) {
 		Cluster: "east",
 		Publisher: publisher(func(_ context.Context, events []event.Event) error {
 			select {
-			case <-open: // whatever the time for a call: all that fits is held by then
+			case <-open: // not limited by the time of a call: everything that fits is held by then
 			case <-t.Context().Done():
 				return t.Context().Err()
 			}
@@ -318,8 +321,8 @@ func overdueRows(t *testing.T, pool *pgxpool.Pool, rows, outputs int) {
 		'{"specversion":"1.0","id":"%s-%s","source":"/s","type":"t"}', r, i), ',') || ']' from generate_series(1, $2::int) i) from generate_series(1, $1::int) r`, rows, outputs)
 }
 
-// A publisher that stores a thousand outputs a second, one call after the other, and nothing
-// in a call that is cut short.
+// A publisher that stores a thousand outputs per second, one call after the other, and
+// nothing in a call that is cut short.
 func TestARelayThatIsTooSlowForAllRowsGetsOnWithSome(t *testing.T) {
 	t.Parallel()
 	const rows, outputs = 64, 32
@@ -377,7 +380,7 @@ func TestARelayThatIsTooSlowForAllRowsGetsOnWithSome(t *testing.T) {
 	}
 }
 
-// While the call with an output that has no answer is under way, the others are published and
+// While a call waits for the answer about one output, the other outputs are published and
 // leave the outbox.
 func TestAnOutputWithoutAnAnswerDelaysNoOthersInTheRelay(t *testing.T) {
 	t.Parallel()
@@ -425,8 +428,8 @@ func TestAnOutputWithoutAnAnswerDelaysNoOthersInTheRelay(t *testing.T) {
 	}
 }
 
-// Behind a long snapshot, deleted rows of the outbox stay where they are, and so do the
-// entries of its indexes.
+// While a long snapshot exists, deleted rows of the outbox and their index entries
+// cannot be removed.
 func TestDeletedRowsOfTheOutboxCostNeitherClaimsNorTakeovers(t *testing.T) {
 	t.Parallel()
 	const dead, bound = 300_000, 50_000
@@ -441,7 +444,7 @@ func TestDeletedRowsOfTheOutboxCostNeitherClaimsNorTakeovers(t *testing.T) {
 	}
 
 	config := pool.Config()
-	config.MaxConns = 1 // whose statistics are flushed
+	config.MaxConns = 1 // so that its statistics are flushed
 	one, err := pgxpool.NewWithConfig(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
@@ -496,7 +499,7 @@ func TestDeletedRowsOfTheOutboxCostNeitherClaimsNorTakeovers(t *testing.T) {
 		t.Fatalf("after %d passes relayed are %q", passes, ids)
 	}
 	t.Logf("what was overdue for 30 days is relayed after %d passes", passes)
-	for range 10 { // while it goes on looking for older ones
+	for range 10 { // while it continues to look for older ones
 		sinktest.Execute(t, pool, `insert into tandem.outbox (due, events) values (now() - interval '1 second', '[{"specversion":"1.0","id":"new","source":"/s","type":"t"}]')`)
 		if n, _, err := box.Relay(t.Context(), publish); n != 1 || err != nil {
 			t.Fatalf("relayed %d, %v", n, err)

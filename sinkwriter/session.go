@@ -23,49 +23,51 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/internal/mark"
 )
 
-// step is one statement of a round trip. Results are in binary.
+// step is one statement of a round trip. Results are in the binary format.
 type step struct {
 	sql         string
 	oids        []uint32 // of the parameters
 	params      [][]byte
-	formats     []int16               // of the parameters; nil: all binary
-	table       string                // what it writes, for errors; may be empty
-	partitioned bool                  // that table is
-	effect      bool                  // it is a function's, not one of ours
+	formats     []int16               // of the parameters; nil means binary
+	table       string                // that it writes to, for errors; may be empty
+	partitioned bool                  // whether the table is partitioned
+	effect      bool                  // it is a statement of a function, not the writer's own
 	guard       bool                  // it fails if the tables have changed
-	offer       *offer                // whose statement it is; nil if it is one of many offers
+	offer       *offer                // the offer of the statement; nil if it serves many offers
 	row         func(values [][]byte) // called for each row of the result; may be nil
 
 	// affected is called with the number of rows that were written; may be nil.
 	affected func(rows int64)
 }
 
-// session is a connection while a batch has it.
+// session is a connection while a batch uses it.
 type session struct {
 	conn  *pgxpool.Conn
-	pg    *pgconn.PgConn // conn's
+	pg    *pgconn.PgConn // of conn
 	state *sessionState
-	left  bool // somebody else has the connection
+	left  bool // another goroutine owns the connection
 
-	// Of this writer; the claim timeout is the configured one and a round trip.
+	// Of this writer; claimTimeout is the configured one plus a round trip.
 	claimTimeout, commitTimeout time.Duration
 
-	trip time.Duration // when it was acquired
+	trip time.Duration // the round trip when the session was acquired
 }
 
-// sessionState is what we know of a connection for as long as it lives.
+// sessionState is what we know of a connection. It lives as long as the
+// connection.
 type sessionState struct {
 	named    bool                // whether statements may be prepared by name
 	prepared map[string]prepared // by SQL
-	writers  map[int64]bool      // rows of tandem.writer that were seen
+	writers  map[int64]bool      // rows of tandem.writer that are known to exist
 	settings string              // settingsSQL for the server's version
-	id       int32               // of the marks of its transactions
-	since    time.Time           // its first batch
-	trip     time.Duration       // there and back
+	id       int32               // identifies the connection in the marks of its transactions
+	since    time.Time           // the time of its first batch
+	trip     time.Duration       // the round trip
 	scratch  scratch             // of the attempt that has the connection
 }
 
-// prepared is a statement that the server keeps, and the types of its parameters.
+// prepared is a statement that the server has prepared, and the types of its
+// parameters.
 type prepared struct {
 	name string
 	oids []uint32
@@ -74,16 +76,17 @@ type prepared struct {
 const (
 	stateKey = "tandem"
 
-	// maxPrepared bounds the statements kept on a connection; beyond it they are
-	// parsed each time. A function with a handful of shapes needs a dozen.
+	// maxPrepared bounds the prepared statements of a connection; further
+	// statements are parsed each time. A function with a handful of shapes needs
+	// a dozen.
 	maxPrepared = 512
 
-	// youngConnection is the age up to which a connection is not replaced after an error
-	// that an outdated plan may cause, and the statements of an event too.
+	// youngConnection is the age below which a connection is not replaced after an error
+	// that may have two causes: an outdated plan, or the statements of an event.
 	youngConnection = time.Second
 )
 
-// connectTimeOf returns how long all hosts but one may be tried.
+// connectTimeOf returns how long trying all hosts but one may take.
 func connectTimeOf(cfg *pgx.ConnConfig) time.Duration {
 	hosts := map[string]bool{net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))): true}
 	for _, f := range cfg.Fallbacks {
@@ -92,8 +95,8 @@ func connectTimeOf(cfg *pgx.ConnConfig) time.Duration {
 	return time.Duration(len(hosts)-1) * cfg.ConnectTimeout
 }
 
-// acquire returns a session on a connection of the pool. Of a new connection it measures the
-// way to the server.
+// acquire returns a session on a connection of the pool. On a new connection it measures the
+// link to the server.
 func (w *Writer) acquire(ctx context.Context) (*session, error) {
 	conn, err := w.pool.Acquire(ctx)
 	if err != nil {
@@ -127,26 +130,26 @@ func (w *Writer) acquire(ctx context.Context) (*session, error) {
 }
 
 const (
-	// settingsSQL sets the timeouts of one transaction: the claim timeout, a half of it, and the
-	// commit timeout. They are set in the transaction and not on the role, so that nothing else
-	// that uses the role is touched, and so that a pooler in transaction mode is no obstacle. Nor
-	// are they set on the connection, which other writers may use. It also marks the transaction as
-	// Tandem's own, with a number (package mark). Nothing is compiled: the planner takes a look-up in
-	// the catalogs for a long statement, and its compilation took 230 ms for a statement of 0.5 ms.
+	// settingsSQL sets the timeouts of one transaction: the claim timeout, half of it, and the
+	// commit timeout. They are set in the transaction and not on the role, so that other uses
+	// of the role are not affected and a pooler in transaction mode works. They are not set on
+	// the connection, because other writers may use it. The statement also marks the
+	// transaction as Tandem's, with a number (package mark). JIT is off: the planner
+	// overestimates lookups in the catalogs, and compiling a statement of 0.5 ms took 230 ms.
 	settingsSQL = `select set_config('lock_timeout', $1, true), set_config('idle_in_transaction_session_timeout', $1, true),
 set_config('client_connection_check_interval', $2, true), set_config('statement_timeout', $3, true), set_config('jit', 'off', true),
 pg_catalog.pg_try_advisory_xact_lock_shared(1413566020, $4),
 ` + pinnedSettings
 
-	// pinnedSettings sets what decides which value a text is, and which text a value is, and so
-	// whether a row is equal in every cluster and which one of a tie is the newest. A role, a
-	// database or a connection string may have other settings.
+	// pinnedSettings sets everything that determines how text is converted to values and back,
+	// and so whether a row is equal in every cluster and which of two equal versions is kept. A
+	// role, a database or a connection string may set other values.
 	pinnedSettings = `set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO, YMD', true), set_config('intervalstyle', 'postgres', true),
 set_config('bytea_output', 'hex', true), set_config('extra_float_digits', '1', true), set_config('array_nulls', 'on', true),
 set_config('lc_monetary', 'C', true), set_config('xmloption', 'content', true), set_config('xmlbinary', 'base64', true),
 set_config('standard_conforming_strings', 'on', true), set_config('client_encoding', 'UTF8', true)`
 
-	// settings17SQL does so on a server that can limit a transaction.
+	// settings17SQL does the same on a server that supports transaction_timeout.
 	settings17SQL = settingsSQL + `, set_config('transaction_timeout', $3, true)`
 )
 
@@ -174,41 +177,42 @@ func (s *session) settings() step {
 	}
 }
 
-// readSettings returns the step that sets the timeouts of a transaction which only reads the
-// catalogs. It holds up no other cluster, and has several round trips: with the claim timeout
-// between two of them, a busy process would not get through.
+// readSettings returns the step that sets the timeouts of a transaction that only reads the
+// catalogs. Such a transaction blocks no other cluster and has several round trips: with the
+// claim timeout between two of them, a busy process would not finish it.
 func (s *session) readSettings() step {
 	st := s.settings()
 	st.params[0] = []byte(milliseconds(s.commitTimeout))
 	return st
 }
 
-// milliseconds writes a time-out as the server reads it; never zero, which would
-// be none.
+// milliseconds formats a timeout for the server. The result is never zero, which
+// would disable the timeout.
 func milliseconds(d time.Duration) string {
 	return strconv.FormatInt(max(1, d.Milliseconds()), 10) + "ms"
 }
 
-// release gives the connection back; a broken one is closed by the pool.
+// release returns the connection to the pool, which closes a broken one.
 func (s *session) release() {
 	if !s.left {
 		s.conn.Release()
 	}
 }
 
-// abandon closes the connection, so that the server rolls back what is open.
+// abandon closes the connection, so that the server rolls back an open
+// transaction.
 func (s *session) abandon() {
 	if s.left {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_ = s.conn.Hijack().Close(ctx) // it is gone either way
+	_ = s.conn.Hijack().Close(ctx) // the connection is closed in either case
 }
 
 // describe asks the server for the types of a statement's parameters, and for the versions
-// of the relations that it may name. It does so in a transaction, whose lock timeout holds
-// if a table of the statement is locked. An error of the statement itself is a
+// of the relations that it may reference. It runs in a transaction, whose lock timeout
+// applies if a table of the statement is locked. An error of the statement itself is a
 // [statementError] whose effect is true.
 func (s *session) describe(ctx context.Context, sql string) (*described, error) {
 	st := &described{sql: sql, loaded: now()}
@@ -237,13 +241,13 @@ func (s *session) describe(ctx context.Context, sql string) (*described, error) 
 	return st, err
 }
 
-// parameterTypes reads the types of a statement's parameters.
+// parameterTypes loads the types of a statement's parameters.
 func (s *session) parameterTypes(ctx context.Context, oids []uint32) ([]*columnType, error) {
 	known, err := loadTypes(ctx, s.conn.Conn(), slices.Clone(oids))
 	if err != nil {
 		var answer *pgconn.PgError
 		if errors.As(err, &answer) {
-			err = &statementError{err: answer, table: "the catalogs of the database"} // no function's
+			err = &statementError{err: answer, table: "the catalogs of the database"} // not a statement of a function
 		}
 		return nil, fmt.Errorf("look up the types of a statement's parameters: %w", err)
 	}
@@ -257,13 +261,13 @@ func (s *session) parameterTypes(ctx context.Context, oids []uint32) ([]*columnT
 var binaryFormat = []int16{pgtype.BinaryFormatCode}
 
 // run sends the steps in one round trip. If one of them fails, the rest is not
-// carried out, and the error is that one's.
+// executed, and run returns the error of that step.
 func (s *session) run(ctx context.Context, steps []step) error {
 	pg := s.pg
 	pipeline := pg.StartPipeline(ctx)
 	defer pipeline.Close() //nolint:errcheck // its error is the one already returned
 
-	fresh := map[string]prepared{} // being prepared in this round trip
+	fresh := map[string]prepared{} // prepared in this round trip
 	order := make([]int, 0, len(steps)+4)
 	prepare := func(i int) (name string, known bool) {
 		sql, oids := steps[i].sql, steps[i].oids
@@ -271,7 +275,7 @@ func (s *session) run(ctx context.Context, steps []step) error {
 		if !known {
 			p, known = s.state.prepared[sql]
 		}
-		if known && slices.Equal(p.oids, oids) { // a migration may have changed them
+		if known && slices.Equal(p.oids, oids) { // a migration may have changed the types
 			return p.name, true
 		}
 		if !s.state.named || len(s.state.prepared)+len(fresh) >= maxPrepared {
@@ -283,8 +287,8 @@ func (s *session) run(ctx context.Context, steps []step) error {
 		order = append(order, -1-i)
 		return name, true
 	}
-	// The time that a statement may take begins when it is parsed, although its parameters
-	// may still be on their way. Not before BEGIN, which sets the isolation level.
+	// The statement timeout starts when the statement is parsed, even if its parameters
+	// are still in transit. Not before BEGIN, which sets the isolation level.
 	if s.pg.TxStatus() == 'T' {
 		for i := range steps {
 			prepare(i)
@@ -369,7 +373,7 @@ func readRows(r *pgconn.ResultReader, st *step) error {
 	return err
 }
 
-// rollback ends the transaction; where that fails, the connection.
+// rollback ends the transaction. If that fails, it closes the connection.
 func (s *session) rollback() {
 	pg := s.conn.Conn().PgConn()
 	if pg.IsClosed() || pg.TxStatus() == 'I' {

@@ -9,38 +9,38 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// tombstone is the column that marks a row as deleted where deletes have a
-// version.
+// tombstone is the column that marks deleted rows in tables whose deletes
+// have a version.
 const tombstone = "deleted"
 
-// shape is one form of statement: an operation on some columns of a table. All
-// writes of a shape that come one after the other are one statement.
+// shape is one form of statement: an operation on some columns of a table.
+// Consecutive writes of one shape are one statement.
 type shape struct {
 	op      functions.Op
 	columns []int // of the table, those of the primary key first and in its order
-	version int   // the column that is compared, -1 for none
-	keyed   bool  // those of the primary key are given apart from the row
-	mark    int   // the column that is set to deleted, -1 for none
-	deleted bool  // what mark is set to
+	version int   // the column that versions are compared by; -1 if there is none
+	keyed   bool  // the primary key is in the key of a write, not in its row
+	mark    int   // the column that marks deleted rows; -1 if there is none
+	deleted bool  // the value of mark
 	lockSQL string
 	sql     string
 	oids    []uint32
 
-	// early: an upsert in one statement may be refused for a row that is not the one that
-	// it would leave. Then the rows that are missing are inserted first, by a placing, and
-	// updateSQL updates the others.
+	// early: the server may reject an upsert in one statement because of the offered row,
+	// although the resulting row is allowed. Then a placing first inserts the rows that
+	// are missing, and updateSQL updates the others.
 	early     bool
 	updateSQL string
 }
 
-// maxName is the length of the longest name of PostgreSQL (NAMEDATALEN - 1).
+// maxName is the maximum length of a name in PostgreSQL (NAMEDATALEN - 1).
 const maxName = 63
 
 // undefinedColumn is the SQLSTATE of a column that does not exist.
 const undefinedColumn = "42703"
 
-// missingColumn returns the error about the first column, by name, that w writes and t
-// lacks, so that all events that lack it have one fingerprint.
+// missingColumn returns the error for the first column, by name, that w writes and t
+// does not have, so that all events with that error have one fingerprint.
 func (t *table) missingColumn(w *functions.Write) error {
 	for _, name := range slices.Sorted(maps.Keys(w.Row)) {
 		if _, ok := t.byName[name]; !ok {
@@ -54,7 +54,7 @@ func (t *table) missingColumn(w *functions.Write) error {
 	return nil
 }
 
-// fits reports whether a write of the table has the shape s, which an earlier one had.
+// fits reports whether a write of the table has the shape s of an earlier one.
 func (s *shape) fits(t *table, w *functions.Write) bool {
 	if s.op != w.Op || s.keyed != (w.Key != nil) || len(w.Key)+len(w.Row) != len(s.columns) ||
 		(s.version < 0) != (w.Version == "") || s.version >= 0 && t.columns[s.version].name != w.Version {
@@ -76,7 +76,8 @@ func (s *shape) fits(t *table, w *functions.Write) bool {
 	return true
 }
 
-// shapeOf returns the shape of a write. Mostly it is that of the write before.
+// shapeOf returns the shape of a write, which is usually that of the write
+// before.
 func (t *table) shapeOf(w *functions.Write) (*shape, error) {
 	if s := t.latest.Load(); s != nil && s.fits(t, w) {
 		return s, nil
@@ -88,7 +89,7 @@ func (t *table) shapeOf(w *functions.Write) (*shape, error) {
 	return s, err
 }
 
-// findShape finds or creates the shape of a write.
+// findShape returns the shape of a write, and creates it if necessary.
 func (t *table) findShape(w *functions.Write) (*shape, error) {
 	var space [64]byte
 	id := append(space[:0], byte(w.Op))
@@ -110,7 +111,7 @@ func (t *table) findShape(w *functions.Write) (*shape, error) {
 		if !t.columns[c].inKey {
 			columns = append(columns, c)
 		} else if w.Key != nil {
-			return nil, &Error{Fault: FaultFunction, Column: name, Err: errors.New("a column of the primary key belongs into the key")}
+			return nil, &Error{Fault: FaultFunction, Column: name, Err: errors.New("a column of the primary key must be in the key, not in the row")}
 		}
 	}
 	slices.Sort(columns[rest:])
@@ -118,7 +119,7 @@ func (t *table) findShape(w *functions.Write) (*shape, error) {
 	if w.Version != "" {
 		c, ok := t.byName[w.Version]
 		if !ok || !slices.Contains(columns[rest:], c) {
-			return nil, &Error{Fault: FaultFunction, Column: w.Version, Err: errors.New("the version is no column of the row, or is part of the primary key")}
+			return nil, &Error{Fault: FaultFunction, Column: w.Version, Err: errors.New("the version is not a column of the row, or it is part of the primary key")}
 		}
 		version = c
 	}
@@ -141,7 +142,8 @@ func (t *table) findShape(w *functions.Write) (*shape, error) {
 	return t.keepShape(string(id), s), nil
 }
 
-// keepShape keeps a shape, and returns the one that is kept under that id already.
+// keepShape stores a shape under id, unless there is one, and returns the stored
+// one.
 func (t *table) keepShape(id string, s *shape) *shape {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -152,7 +154,7 @@ func (t *table) keepShape(id string, s *shape) *shape {
 	return s
 }
 
-// earlyShape returns the shape that is s, but finds the row before it inserts one.
+// earlyShape returns the variant of s that finds the row before it inserts one.
 func (t *table) earlyShape(s *shape) (*shape, error) {
 	if s.early || s.op == functions.OpDelete {
 		return s, nil
@@ -171,7 +173,7 @@ func (t *table) earlyShape(s *shape) (*shape, error) {
 	return t.keepShape(string(id), early), nil
 }
 
-// indexes writes the numbers of columns, for the id of a shape.
+// indexes encodes the numbers of columns, for the id of a shape.
 func indexes(columns []int) []byte {
 	id := make([]byte, 0, 2*len(columns))
 	for _, c := range columns {
@@ -180,7 +182,7 @@ func indexes(columns []int) []byte {
 	return id
 }
 
-// checkKey sees to it that a write addresses one row.
+// checkKey returns an error unless the write addresses exactly one row.
 func (t *table) checkKey(w *functions.Write) error {
 	switch w.Op {
 	case functions.OpInsert, functions.OpReplace, functions.OpNewest, functions.OpOldest, functions.OpMax, functions.OpMin:
@@ -211,8 +213,8 @@ func (t *table) checkKey(w *functions.Write) error {
 	}
 }
 
-// rows returns the table as it stands in a statement that finds rows by their key: without
-// those of tables that inherit from it, which have keys of their own.
+// rows returns the table's reference in a statement that finds rows by their key. It
+// excludes tables that inherit from it, because these have keys of their own.
 func (t *table) rows() string {
 	if t.inherited {
 		return "only " + t.quoted

@@ -11,8 +11,9 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// newShape writes the SQL. Rows are addressed by the primary key alone, and SET
-// names no column of it: that would lock out inserts of rows that refer to them.
+// newShape generates the SQL. Rows are addressed by the primary key alone, and
+// SET contains no column of it: that would block inserts of rows that reference
+// them.
 func (t *table) newShape(op functions.Op, columns []int, version int, early bool) (*shape, error) {
 	keyed := op == functions.OpAdd || op == functions.OpDelete || op == functions.OpDeleteNewest
 	s := &shape{op: op, columns: columns, version: version, keyed: keyed, mark: -1, early: early}
@@ -39,7 +40,7 @@ func (t *table) newShape(op functions.Op, columns []int, version int, early bool
 	into := "insert into " + t.quoted + " as t (" + list(names) + ") select "
 	switch {
 	case early && op == functions.OpInsert:
-		// Rows that are there are left out before the server looks at the offered values.
+		// Existing rows are filtered out before the server evaluates the offered values.
 		s.sql = into + list(t.sent("u.c", columns)) + " from " + unnest(len(columns)) + " as u(" + list(aliases(len(columns))) +
 			") left join lateral (select true as found from " + t.rows() + " as t where " + t.matchKey() + " limit 1) as f on true where f.found is null" +
 			" on conflict (" + t.keyNames() + ") do nothing"
@@ -60,8 +61,8 @@ func (t *table) newShape(op functions.Op, columns []int, version int, early bool
 	return s, nil
 }
 
-// markDeleted finds the column that marks deleted rows, where a write sets it beside those
-// that it names.
+// markDeleted finds the column that marks deleted rows, if a write sets it in addition to
+// its own columns.
 func (t *table) markDeleted(s *shape) error {
 	dead, ok := t.byName[tombstone]
 	ok = ok && t.columns[dead].oid == pgtype.BoolOID
@@ -76,9 +77,9 @@ func (t *table) markDeleted(s *shape) error {
 	return nil
 }
 
-// writeDelete writes a delete: rows are locked in order, and then only those are deleted,
-// since one that appears in between would be locked out of order. The setting ends with the
-// transaction; it is how one statement tells the next.
+// writeDelete generates a delete. It first locks the rows in order, and then deletes only
+// these: a row that appears in between would be locked out of order. A setting, which ends
+// with the transaction, passes the rows from one statement to the next.
 func (t *table) writeDelete(s *shape) {
 	n := len(s.columns)
 	from := unnest(n) + " with ordinality as u(" + list(aliases(n)) + ", n)"
@@ -88,7 +89,7 @@ func (t *table) writeDelete(s *shape) {
 	s.updateSQL = "delete from " + t.rows() + " as t using " + unnest(n+1) + " as u(" + list(aliases(n)) + ", n) where " + t.matchKey() + " and " + placed
 }
 
-// writeUpdate writes the update of rows that a placing found.
+// writeUpdate generates the update of rows that a placing found.
 func (t *table) writeUpdate(s *shape) {
 	set, where := t.change(s, func(i int) (stored, compared string) {
 		col := &t.columns[s.columns[i]]
@@ -108,11 +109,11 @@ func (t *table) writeUpdate(s *shape) {
 	}
 }
 
-// change returns what a write does to a row that is there, and the condition under which it
-// does. Offered returns the offered value of a column of the shape, as it is stored, and as
+// change returns what a write does to an existing row, and under which condition. Offered
+// returns the offered value of a column of the shape in two forms: as it is stored, and as
 // it is compared and added, which is with the column's precision.
 func (t *table) change(s *shape, offered func(i int) (stored, compared string)) (set []string, where string) {
-	var there, here []string // the stored and the offered values, for comparison
+	var there, here []string // the existing and the offered values, for comparison
 	var changed []string
 	for i := len(t.key); i < len(s.columns); i++ {
 		col := &t.columns[s.columns[i]]
@@ -120,7 +121,7 @@ func (t *table) change(s *shape, offered func(i int) (stored, compared string)) 
 		stored, compared := offered(i)
 		text := ""
 		if col.fullType == "money" {
-			text = "::numeric" // its text depends on a locale
+			text = "::numeric" // the text of its type depends on a locale
 		}
 		there, here = append(there, "t."+name+text), append(here, compared+text)
 		switch s.op {
@@ -158,8 +159,8 @@ func (t *table) change(s *shape, offered func(i int) (stored, compared string)) 
 	if s.op == functions.OpDeleteNewest {
 		return set, where
 	}
-	// Of equal versions the greater row stays, by its text, and under newest-wins a deleted
-	// one before it.
+	// Of equal versions the row with the greater text is kept; with newest-wins a deleted
+	// row precedes that.
 	a, b := "row("+list(here)+`)::text collate "C"`, "row("+list(there)+`)::text collate "C"`
 	if dead, ok := t.byName[tombstone]; s.op == functions.OpNewest && ok && t.columns[dead].oid == pgtype.BoolOID {
 		deleted := "false"
@@ -172,8 +173,8 @@ func (t *table) change(s *shape, offered func(i int) (stored, compared string)) 
 	return set, where + " and " + a + " > " + b
 }
 
-// compare compares two values of a column, in an order that is the same on every server:
-// collations are not.
+// compare returns a comparison of two values of a column in an order that is the same on
+// every server, which collations do not guarantee.
 func (c *column) compare(a, order, b string) string {
 	if c.textual {
 		return a + `::text collate "C"` + order + b + `::text collate "C"`
@@ -182,22 +183,21 @@ func (c *column) compare(a, order, b string) string {
 }
 
 // placing inserts the rows that are missing and locks the others, in one pass in the order
-// of their keys, whatever is to be done with each. Then one statement of each shape changes
-// those that were there, and no lock is taken out of order. A row that is there is found
-// before the server looks at what would be inserted; one that appears meanwhile is locked
-// too.
+// of their keys, whatever is done with each row. Then one statement of each shape changes
+// the existing rows, and no lock is taken out of order. An existing row is found before the
+// server evaluates the row to insert; a row that appears meanwhile is locked, too.
 type placing struct {
 	columns []int // those of the primary key first and in its order
-	deletes bool  // some rows are only to be locked
+	deletes bool  // some rows are only locked
 	sql     string
 	oids    []uint32
 }
 
-// placed is the condition of a row that a placing has locked and not inserted. Column n of u
-// is its number in the placing.
+// placed is the condition that a placing has locked the row and not inserted it. Column n of
+// u is the row's number in the placing.
 const placed = "(select pg_catalog.current_setting('tandem.placed', true)::boolean[])[u.n]"
 
-// placingOf returns the placing of rows with those columns, which is made once.
+// placingOf returns the placing of rows with those columns. It is created once.
 func (t *table) placingOf(columns []int, deletes bool) *placing {
 	id := append([]byte{255}, indexes(columns)...)
 	if deletes {
@@ -245,8 +245,8 @@ func (t *table) newPlacing(columns []int, deletes bool) *placing {
 		returned = append(returned, "t."+names[i]+" as "+k)
 		same = append(same, "i."+k+" = f.c"+strconv.Itoa(i)+t.columns[columns[i]].castKey())
 	}
-	// The insert comes first, and takes what the first part finds row by row; a full join
-	// is none that compares each with each.
+	// The insert comes first, and processes the result of the first part row by row. The
+	// full join has no condition that compares every row with every other.
 	at := "true as found"
 	if t.opaque {
 		at = "t.ctid as found, t.tableoid as part"
@@ -256,14 +256,15 @@ func (t *table) newPlacing(columns []int, deletes bool) *placing {
 		list(t.sent("f.c", columns)) + " from f where " + insert + " on conflict (" + t.keyNames() + ") do " + action + " returning " + list(returned) +
 		") select pg_catalog.set_config('tandem.placed', (select array_agg(" + found + " order by f.n)::text from f full join i on " + strings.Join(same, " and ") + "), true)"
 	if t.opaque {
-		// Two writes of one row, which look like two rows: 21000, as of ON CONFLICT.
+		// Two writes of one row under different spellings: 21000, as with ON
+		// CONFLICT.
 		p.sql += ", (select v from (values (1), (2)) as d(v) where exists (select from f where f.found is not null group by f.part, f.found having count(*) > 1))"
 	}
 	p.sql += " from (select count(*) from i) as inserted"
 	return p
 }
 
-// matchKey is the condition that row t of the table has the key in u.
+// matchKey returns the condition that row t of the table has the key in u.
 func (t *table) matchKey() string {
 	var on []string
 	for i, c := range t.key {
@@ -273,7 +274,7 @@ func (t *table) matchKey() string {
 }
 
 // castKey returns the cast of a value to the key that is stored for it: numbers and times are
-// rounded. Text that is too long is not cut off, as it is refused.
+// rounded. Text that is too long is not truncated, because the server rejects it.
 func (c *column) castKey() string {
 	if c.typmod < 0 {
 		return c.cast
@@ -285,7 +286,7 @@ func (c *column) castKey() string {
 	return c.cast
 }
 
-// sent returns the values of columns, of which prefix and number make the name.
+// sent returns the values of columns; their names are prefix plus a number.
 func (t *table) sent(prefix string, columns []int) []string {
 	var values []string
 	for i, c := range columns {
@@ -306,7 +307,7 @@ func list(parts []string) string { return strings.Join(parts, ", ") }
 
 func parameter(i int) string { return "$" + strconv.Itoa(i+1) }
 
-// alias is column i of u, which holds the parameters as rows.
+// alias returns column i of u, which holds the parameters as rows.
 func alias(i int) string { return "u.c" + strconv.Itoa(i) }
 
 func aliases(n int) []string {
@@ -317,7 +318,7 @@ func aliases(n int) []string {
 	return names
 }
 
-// unnest takes the rows from the first n parameters.
+// unnest returns the rows of the first n parameters.
 func unnest(n int) string {
 	parameters := make([]string, n)
 	for i := range parameters {

@@ -14,8 +14,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// What can be known before the claim costs no claim, neither its own nor one of those that
-// share its batch.
+// An offer that can be refused before the claim is not claimed, and does not roll back the
+// other claims of its batch.
 func TestWhatCannotBeWrittenIsRefusedBeforeAnythingIsClaimed(t *testing.T) {
 	t.Parallel()
 
@@ -60,7 +60,7 @@ func TestWhatCannotBeWrittenIsRefusedBeforeAnythingIsClaimed(t *testing.T) {
 			t.Errorf("%s: %+v, %v, want fault %s", offers[i].Event.ID(), o.Receipt, o.Err, want[i])
 		}
 	}
-	// Rows that were rolled back would have taken the first places of the table.
+	// Rolled-back rows would occupy the first positions of the table.
 	if got := sinktest.Query[string](t, pool, `select format('%s rows up to %s', count(*), max(ctid)) from tandem.ledger`); got != fmt.Sprintf("%d rows up to (0,%d)", good, good) {
 		t.Errorf("the ledger has %s", got)
 	}
@@ -69,7 +69,8 @@ func TestWhatCannotBeWrittenIsRefusedBeforeAnythingIsClaimed(t *testing.T) {
 	}
 }
 
-// An event that this cluster cannot write, and another one has, is lost like any other.
+// An event that this cluster cannot write, and another cluster has committed, is lost
+// like any other.
 func TestWhatAnotherClusterHasCommittedIsNotRefused(t *testing.T) {
 	t.Parallel()
 
@@ -94,8 +95,8 @@ func TestWhatAnotherClusterHasCommittedIsNotRefused(t *testing.T) {
 	}
 }
 
-// A role, a database or a connection string may have other settings: what is stored, and what
-// decides a tie, is the same.
+// A role, a database or a connection string may have other settings. They change neither the
+// stored values nor the winner of a tie.
 func TestValuesDoNotDependOnTheSettingsOfTheSession(t *testing.T) {
 	t.Parallel()
 

@@ -24,8 +24,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// statements returns every SQL constant of this package, of the ledger's and of the
-// schema's by its name.
+// statements returns every SQL constant of this package, of ledger and of schema,
+// by name.
 func statements(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -66,7 +66,7 @@ func statements(t *testing.T) map[string]string {
 	return all
 }
 
-// migrated gives a connection to a new database with our schema.
+// migrated returns a connection to a new database with our schema.
 func migrated(t *testing.T) *pgx.Conn {
 	t.Helper()
 	url := pgtest.URL(t)
@@ -98,7 +98,7 @@ func TestEveryStatementFitsTheMigratedSchema(t *testing.T) {
 	conn := migrated(t)
 	all := statements(t)
 	for name, sql := range all {
-		if strings.Contains(sql, ";") { // several: they have no parameters
+		if strings.Contains(sql, ";") { // several statements: they have no parameters
 			tx, err := conn.Begin(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -117,7 +117,7 @@ func TestEveryStatementFitsTheMigratedSchema(t *testing.T) {
 	}
 }
 
-// planOf gives the plan that a prepared statement is carried out with.
+// planOf returns the plan of a prepared statement.
 func planOf(t *testing.T, conn *pgx.Conn, name, args string) string {
 	t.Helper()
 	found, err := conn.Query(t.Context(), "explain (costs off) execute "+name+args, pgx.QueryExecModeSimpleProtocol)
@@ -137,7 +137,7 @@ func TestPlansDoNotDependOnWhatThePlannerBelieves(t *testing.T) { //nolint:tpara
 select gen_random_uuid(), '\x00112233445566778899aabbccddeeff', 1 from generate_series(1, 20000)`
 	states := []struct {
 		name   string
-		before string // it is planned
+		before string // statements to execute before it is planned
 		after  string
 	}{
 		{"an empty ledger", "", ""},
@@ -167,7 +167,8 @@ select gen_random_uuid(), '\x00112233445566778899aabbccddeeff', 1 from generate_
 	}
 }
 
-// planKeys are parameters of the claim, and the writers that only it has.
+// planKeys returns parameters of the claim, and the writers that only the claim
+// needs.
 func planKeys() (keys, writers string) {
 	var ids, sums, ones []string
 	for i := range 512 {
@@ -177,8 +178,7 @@ func planKeys() (keys, writers string) {
 	return "'{" + strings.Join(ids, ",") + "}', '{" + strings.Join(sums, ",") + "}'", ", '{" + strings.Join(ones, ",") + "}'"
 }
 
-// settle carries the claim out as often as it takes the server to settle on a
-// plan.
+// settle executes the claim until the server keeps one plan.
 func settle(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	keys, writers := planKeys()
@@ -249,7 +249,7 @@ insert into things select i, 'p', 1, 1, false from generate_series(1, 10000) i; 
 			execIn(t, conn, "set plan_cache_mode = force_generic_plan")
 			plan := planOf(t, conn, name, args)
 			switch {
-			case sql == s.lockSQL: // what it has in order is the server's business
+			case sql == s.lockSQL: // the order of its rows is the server's business
 				if lock, join := strings.Index(plan, "LockRows"), strings.Index(plan, "Function Scan"); lock < 0 || join < lock {
 					t.Errorf("rows are not locked last\n%s\n%s", sql, plan)
 				}
@@ -266,7 +266,7 @@ func TestABatchThatLostHasNoTransactionIDAndWritesNoWAL(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Server(t)
 	admin := connect(t, server.AdminURL("postgres"))
-	// Nothing else is to write: no vacuum, no checkpoint, no snapshots for
+	// Nothing else may write: no vacuum, no checkpoint, no snapshots for
 	// standbys.
 	for _, setting := range []string{"autovacuum = off", "checkpoint_timeout = '1h'", "wal_level = minimal", "max_wal_senders = 0"} {
 		execIn(t, admin, "alter system set "+setting)
@@ -327,7 +327,7 @@ func TestABatchThatLostHasNoTransactionIDAndWritesNoWAL(t *testing.T) {
 	}
 
 	commit("east", 0, 300)
-	// Not even the first batch, of a cluster that nobody has heard of.
+	// Not even the first batch, of a cluster that is not registered yet.
 	before := position()
 	commit("west", 0, 200)
 	if after := position(); after != before {
@@ -388,7 +388,7 @@ func TestGoAndSQLAgreeOnTheTakeover(t *testing.T) {
 		if err := tx.QueryRow(t.Context(), sql, 1).Scan(&due); err != nil {
 			t.Fatal(err)
 		}
-		if due < want || due > want+60 { // it counts from the clock, not from the transaction
+		if due < want || due > want+60 { // due counts from the clock, not from the start of the transaction
 			t.Errorf("the winner has %v s by %s, want %v", due, name, want)
 		}
 	}

@@ -5,31 +5,30 @@ import (
 	"sync/atomic"
 )
 
-// Stats are counts since the [Writer] was made.
+// Stats are counts since the [Writer] was created.
 type Stats struct {
-	// Won and Lost are offers by their receipt; Diverged are among the lost, and
-	// so are those of OtherVersion: they computed something else than the winner,
-	// which ran another version of the function.
+	// Won and Lost count offers by their receipt. Diverged and OtherVersion count
+	// lost offers whose effects differ from the winner's: Diverged those of the
+	// winner's version of the function, OtherVersion those of another version.
 	Won, Lost, Diverged, OtherVersion int64
 
-	// Refused are offers that ended with an [Error].
+	// Refused counts offers that ended with an [Error].
 	Refused int64
 
-	// Batches are transactions that were committed, Retries those that were
-	// tried again.
+	// Batches counts committed transactions, Retries repeated attempts.
 	Batches, Retries int64
 
-	// Published are outputs that this writer sent to the stream itself, Rejected those that
-	// were refused there for good.
+	// Published counts outputs that this writer itself published, Rejected outputs that the
+	// stream rejected for good.
 	Published, Rejected int64
 }
 
-// FunctionStats are counts of the offers of one function, in all its versions.
+// FunctionStats are counts of the offers of one function, over all its versions.
 type FunctionStats struct {
 	// Won, Lost, Diverged and OtherVersion are as in [Stats].
 	Won, Lost, Diverged, OtherVersion int64
 
-	// Refused are offers that ended with an [Error], by its Fault.
+	// Refused counts offers that ended with an [Error], by its Fault.
 	Refused map[Fault]int64
 }
 
@@ -42,7 +41,7 @@ type functionCounters struct {
 	refused                           [FaultEvent + 1]atomic.Int64
 }
 
-// Stats gives the counts so far. They may be a moment apart from each other.
+// Stats returns the counts so far. They are not an atomic snapshot.
 func (w *Writer) Stats() Stats {
 	s := Stats{Batches: w.stats.batches.Load(), Retries: w.stats.retries.Load(), Published: w.stats.published.Load(), Rejected: w.stats.rejected.Load()}
 	for _, f := range w.FunctionStats() {
@@ -57,8 +56,8 @@ func (w *Writer) Stats() Stats {
 	return s
 }
 
-// FunctionStats gives the counts so far of each function that something was offered
-// of, by its name. They may be a moment apart from each other.
+// FunctionStats returns the counts so far of each function that had an offer, by
+// name. They are not an atomic snapshot.
 func (w *Writer) FunctionStats() map[string]FunctionStats {
 	all := map[string]FunctionStats{}
 	w.functions.Range(func(name, value any) bool {
@@ -86,7 +85,7 @@ func (w *Writer) countersOf(function string) *functionCounters {
 	return c.(*functionCounters)
 }
 
-// countWon counts offers that have won. Their twins have lost.
+// countWon counts offers that have won. Their duplicates have lost.
 func countWon(won []*offer) {
 	for _, o := range won {
 		o.counters.won.Add(1)
@@ -94,7 +93,7 @@ func countWon(won []*offer) {
 	}
 }
 
-// countLost counts an offer that has lost, and its twins.
+// countLost counts an offer that has lost, and its duplicates.
 func countLost(o *offer) {
 	for ; o != nil; o = o.duplicate {
 		o.counters.lost.Add(1)

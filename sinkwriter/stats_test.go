@@ -21,7 +21,7 @@ func TestEveryOfferIsCountedForItsFunction(t *testing.T) {
 	east := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	west := sinktest.NewWriter(t, pool, sinkwriter.Config{
 		Cluster: "west", Logger: slog.New(slog.NewJSONHandler(&log, nil)),
-		ClaimTimeout: 10 * time.Second, // so long that a retry is none of a machine that has much to do
+		ClaimTimeout: 10 * time.Second, // long enough that a busy machine causes no retry
 	})
 
 	if _, err := east.Commit(t.Context(), sinktest.Order("o-1", 1)); err != nil {
@@ -33,7 +33,7 @@ func TestEveryOfferIsCountedForItsFunction(t *testing.T) {
 	nameless.Effects.Emit(functions.Output{})
 	lacking := sinktest.Order("o-4", 1)
 	lacking.Effects.Insert("no_such_table", functions.Row{"id": 1})
-	// One after the other, but for two of one event.
+	// One after the other, except for two offers of one event.
 	for _, offers := range [][]sinkwriter.Offer{
 		{sinktest.Order("o-1", 1)},
 		{sinktest.Order("o-1", 2)},
@@ -60,7 +60,7 @@ func TestEveryOfferIsCountedForItsFunction(t *testing.T) {
 		t.Errorf("in all (-want +got):\n%s", diff)
 	}
 
-	// Somebody has to know where to look.
+	// The log line must name the place to look at.
 	var said map[string]any
 	for _, line := range bytes.Split(bytes.TrimSpace(log.Bytes()), []byte("\n")) {
 		var entry map[string]any
@@ -73,7 +73,7 @@ func TestEveryOfferIsCountedForItsFunction(t *testing.T) {
 	}
 	delete(said, "time")
 	if diff := cmp.Diff(map[string]any{
-		"level": "ERROR", "msg": "divergence: the function computed other effects than the winner, with the same version: it is not deterministic, or two events share a source and id",
+		"level": "ERROR", "msg": "divergence: the function's effects differ from the winner's, although the version is the same: the function is not deterministic, or two events share a source and id",
 		"lost_cluster": "west", "won_cluster": "east", "function": "orders", "version": "1", "event_source": "/test", "event_id": "o-1",
 	}, said); diff != "" {
 		t.Errorf("logged (-want +got):\n%s", diff)

@@ -13,11 +13,11 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// Calls of the publisher that have no answer do not keep later outputs waiting.
+// Publisher calls without an answer do not delay later outputs.
 func TestCallsThatHangHoldUpNoOthers(t *testing.T) {
 	t.Parallel()
 
-	const hanging = 8 // more than calls under way
+	const hanging = 8 // more than maxCalls
 	pool := sinktest.NewDatabase(t)
 	begun, open := make(chan struct{}, hanging), make(chan struct{})
 	var calls atomic.Int64
@@ -31,7 +31,7 @@ func TestCallsThatHangHoldUpNoOthers(t *testing.T) {
 		select {
 		case <-open:
 			return nil
-		case <-t.Context().Done(): // not with the time of the call: a busy machine is slower
+		case <-t.Context().Done(): // not with the timeout of the call: a busy machine is slower
 			return t.Context().Err()
 		}
 	})})

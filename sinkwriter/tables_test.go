@@ -17,9 +17,9 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// tableCase is a table, what events write to it, and what becomes of them.
+// tableCase is a table, the writes of events to it, and their outcome.
 type tableCase struct {
-	admin  string // statements of the superuser
+	admin  string // statements of a superuser
 	setup  string
 	offers []tableOffer
 	check  string // a query for a boolean, at the end
@@ -29,7 +29,7 @@ type tableOffer struct {
 	change func(*functions.Effects)
 	fault  string // empty if it is committed
 	print  string // fingerprint
-	remedy string // stands in the error
+	remedy string // part of the error
 }
 
 func inserts(table string, row functions.Row) func(*functions.Effects) {
@@ -260,7 +260,7 @@ var tableCases = map[string]tableCase{
 	},
 }
 
-// documentedTables returns the rows of the table in docs/postgres.md: the outcome by the table.
+// documentedTables returns the table in docs/postgres.md: outcomes by the first column.
 func documentedTables(t *testing.T) map[string]string {
 	t.Helper()
 	page, err := os.ReadFile("../docs/postgres.md")
@@ -320,7 +320,8 @@ func TestEachKindOfTableIsSupportedOrRefusedWithTheRemedy(t *testing.T) {
 	}
 }
 
-// commitToTable commits an offer, beside a healthy one or alone, and checks its outcome.
+// commitToTable commits an offer, together with a healthy one or alone, and checks its
+// outcome.
 func commitToTable(t *testing.T, w *sinkwriter.Writer, o tableOffer, i int, beside bool) {
 	t.Helper()
 	var fx functions.Effects
@@ -349,7 +350,8 @@ func commitToTable(t *testing.T, w *sinkwriter.Writer, o tableOffer, i int, besi
 	}
 }
 
-// newTablesDatabase returns a pool of one connection, so that all see its temporary tables.
+// newTablesDatabase returns a pool of one connection, so that its temporary tables are
+// visible to all.
 func newTablesDatabase(t *testing.T) *pgxpool.Pool {
 	t.Helper()
 	config := sinktest.NewDatabase(t).Config()
@@ -389,7 +391,7 @@ create table closed (id text primary key); alter table closed enable row level s
 	}
 }
 
-// PostgreSQL 18 has primary keys without overlaps, and columns that are computed when they are read.
+// PostgreSQL 18 has primary keys without overlaps, and columns that are computed on reading.
 func TestATemporalKeyIsRefused(t *testing.T) {
 	t.Parallel()
 

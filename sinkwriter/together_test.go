@@ -18,11 +18,11 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// Random writes to random tables: whether an event is refused, and what it leaves, does not
-// depend on which events share its batch.
+// With random writes to random tables, the other events of its batch change neither the
+// outcome of an event nor its rows.
 func TestEventsThatAreCommittedTogetherAreAsOneByOne(t *testing.T) {
 	t.Parallel()
-	const perTables, side = 250, 4 // events of one set of tables, and sets at a time
+	const perTables, side = 250, 4 // events per set of tables, and sets tested in parallel
 	seed := randomSeed(t)
 	var sets atomic.Int64
 	last := int64(max(1, *eventsFlag/perTables))
@@ -36,7 +36,7 @@ func TestEventsThatAreCommittedTogetherAreAsOneByOne(t *testing.T) {
 			pools[way] = sinktest.NewPool(t, url)
 			needCitext(t, pools[way])
 			sinktest.Execute(t, pools[way], model.TypesSQL)
-			// It does not matter here which commits a crash loses.
+			// This test does not depend on which commits survive a crash.
 			sinktest.Execute(t, pools[way], `do $$ begin execute format('alter database %I set synchronous_commit = off', current_database()); end $$`)
 			pools[way].Reset()
 		}
@@ -51,7 +51,8 @@ func TestEventsThatAreCommittedTogetherAreAsOneByOne(t *testing.T) {
 	}
 }
 
-// together reports whether the same events have the same outcome both ways.
+// together reports whether the same events have the same outcome in batches and
+// one by one.
 func together(t *testing.T, pools map[string]*pgxpool.Pool, seed uint64, events int) bool {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 3))
@@ -70,7 +71,7 @@ func together(t *testing.T, pools map[string]*pgxpool.Pool, seed uint64, events 
 	states := map[string][]string{}
 	for way, pool := range pools {
 		sinktest.Execute(t, pool, tables.SQL())
-		// So long that a timeout is none of a machine that has much to do.
+		// Long enough that a busy machine causes no timeout.
 		w, err := sinkwriter.New(pool, sinkwriter.Config{
 			Cluster: "east", Connections: 1, ClaimTimeout: 10 * time.Second, CommitTimeout: 20 * time.Second, Logger: slog.New(slog.DiscardHandler),
 		})
@@ -98,7 +99,7 @@ func together(t *testing.T, pools map[string]*pgxpool.Pool, seed uint64, events 
 			states[way] = append(states[way], sinktest.Query[string](t, pool, sql))
 		}
 		sinktest.Execute(t, pool, tables.DropSQL())
-		pool.Reset() // its statements are of these tables
+		pool.Reset() // its statements use these tables
 	}
 	same := true
 	if diff := cmp.Diff(outcomes["one by one"], outcomes["together"]); diff != "" {

@@ -74,7 +74,8 @@ insert into per_cent values ('a', 10)`
 	}{
 		{"alone", nil},
 		{"beside others", []sinkwriter.Offer{
-			// They come later, so the outcome of those before must not depend on them.
+			// They are committed later, so the outcome of the earlier ones must not
+			// depend on them.
 			write("x-8", effects(add("stock", functions.Row{"item": "a"}, n(500)), add("stock", functions.Row{"item": "none"}, n(5)), add("levels", id, n(90)),
 				add("guarded", id, n(90)), add("per_cent", id, n(30)))),
 			write("x-9", effects(insert("accounts", functions.Row{"id": "b", "owner": "bob"}), replace("accounts", functions.Row{"id": "a", "note": "y"}))),
@@ -105,7 +106,7 @@ update stock set n = 100 where item = 'a'; update accounts set note = null, vers
 	}
 }
 
-// Whatever the order in which events are applied, alone or together, the rows are the same.
+// The resulting rows do not depend on the order of the events, nor on their batches.
 func TestRulesCommute(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
@@ -153,7 +154,7 @@ func TestRulesCommute(t *testing.T) {
 			tables = append(tables, name)
 			sinktest.Execute(t, pool, fmt.Sprintf(`create table %s (k text primary key, x %s, n bigint, deleted boolean)`, name, kind))
 			list := slices.Clone(values[kind])
-			list = append(list, list...) // again, as of a redelivery
+			list = append(list, list...) // again, like redelivered events
 			rand.New(rand.NewPCG(uint64(i), uint64(order))).Shuffle(len(list), func(a, b int) { list[a], list[b] = list[b], list[a] })
 			for n, x := range list {
 				of := func(rule string) functions.Row { return functions.Row{"k": rule, "x": x} }
@@ -244,7 +245,7 @@ create table things (id int primary key, a int, b int, c int)`)
 	}
 }
 
-// A row that appears after the statement has looked is found all the same.
+// A row that appears after the statement's snapshot is found nevertheless.
 func TestAnUpsertDoesNotLoseARace(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
@@ -285,7 +286,7 @@ func TestAnUpsertDoesNotLoseARace(t *testing.T) {
 	}
 }
 
-// What sets how often a statement is sent is the number of shapes, not of rows.
+// The number of statements depends on the number of shapes, not of rows.
 func TestRowsOfDifferentColumnsAreFewStatements(t *testing.T) {
 	t.Parallel()
 	const events = 200

@@ -26,8 +26,8 @@ var errNotUTF8 = errors.New("text is not UTF-8: convert it in the function, or s
 
 var errEscape = errors.New(`a text of the document holds \u0000 or half of a surrogate pair, which jsonb cannot store: use json`)
 
-// plain returns the plain form of a value. Values that pgx has types for, and that only this
-// type can hold, are returned as they are.
+// plain returns the plain form of a value. Values of pgx types that only this type can hold
+// are returned unchanged.
 func (t *columnType) plain(v any) (any, error) {
 	if v == nil {
 		return nil, nil
@@ -64,7 +64,7 @@ func isNil(v any) bool {
 	return rv.Kind() == reflect.Pointer && rv.IsNil()
 }
 
-// misfit returns the error about a plain value that a column of the type cannot hold exactly.
+// misfit returns the error for a plain value that a column of the type cannot hold exactly.
 func (t *columnType) misfit(v any, why string) error {
 	return fmt.Errorf("%s does not fit %s: %s", nameOf(v), t.name, why)
 }
@@ -100,7 +100,7 @@ func nameOf(v any) string {
 	}
 }
 
-// integer returns the integer that a plain value is, exactly.
+// integer returns a plain value as an integer, exactly.
 func (t *columnType) integer(v any) (int64, error) {
 	least, most := int64(math.MinInt64), int64(math.MaxInt64)
 	switch t.kind {
@@ -121,7 +121,7 @@ func (t *columnType) integer(v any) (int64, error) {
 	case float64:
 		switch {
 		case math.IsNaN(v) || math.IsInf(v, 0):
-			return 0, t.misfit(v, "it is no number")
+			return 0, t.misfit(v, "it is not a number")
 		case v != math.Trunc(v):
 			return 0, t.misfit(v, "it has a fraction: round it in the function")
 		case math.Abs(v) >= 1<<53:
@@ -146,21 +146,21 @@ const errFloatDigits = "a float of 2^53 and above has lost the digits of an inte
 func (t *columnType) integerOf(v any, text string, least, most int64) (int64, error) {
 	d, ok := parseDecimal(text)
 	if !ok {
-		return 0, t.misfit(v, "it is no integer")
+		return 0, t.misfit(v, "it is not an integer")
 	}
 	i, fraction, ok := d.whole()
 	switch {
 	case fraction:
 		return 0, t.misfit(v, "it has a fraction: round it in the function")
 	case d.special != finite:
-		return 0, t.misfit(v, "it is no number")
+		return 0, t.misfit(v, "it is not a number")
 	case !ok || i < least || i > most:
 		return 0, t.misfit(v, "it is out of range")
 	}
 	return i, nil
 }
 
-// float returns the float that a plain value is: PostgreSQL writes it with the same digits.
+// float returns a plain value as a float that PostgreSQL prints with the same digits.
 func (t *columnType) float(v any) (float64, error) {
 	bits := 64
 	if t.kind == kindFloat4 {
@@ -173,7 +173,7 @@ func (t *columnType) float(v any) (float64, error) {
 		case math.IsNaN(v):
 			return math.NaN(), nil
 		case v == 0:
-			return 0, nil // not minus zero, which PostgreSQL writes as another text
+			return 0, nil // not minus zero, which PostgreSQL prints differently
 		case bits == 64 || math.IsInf(v, 0) || float64(float32(v)) == v:
 			return v, nil
 		}
@@ -187,12 +187,12 @@ func (t *columnType) float(v any) (float64, error) {
 	case json.Number:
 		var ok bool
 		if d, ok = parseDecimal(string(v)); !ok {
-			return 0, t.misfit(v, "it is no number")
+			return 0, t.misfit(v, "it is not a number")
 		}
 	case string:
 		var ok bool
 		if d, ok = parseDecimal(v); !ok {
-			return 0, t.misfit(v, "it is no number")
+			return 0, t.misfit(v, "it is not a number")
 		}
 	default:
 		return 0, t.misfit(v, "pass a number")
@@ -215,7 +215,7 @@ func (t *columnType) float(v any) (float64, error) {
 	return f, nil
 }
 
-// decimal returns the decimal that a plain value is, if the column keeps all of its digits.
+// decimal returns a plain value as a decimal, if the column keeps all its digits.
 func (t *columnType) decimal(v any) (decimal, error) {
 	var d decimal
 	ok := true
@@ -239,7 +239,7 @@ func (t *columnType) decimal(v any) (decimal, error) {
 		return d, t.misfit(v, "pass a number")
 	}
 	if !ok {
-		return d, t.misfit(v, "it is no number")
+		return d, t.misfit(v, "it is not a number")
 	}
 	const mostWhole, mostFraction = 131_072, 16_383
 	if len(d.digits)+d.exponent > mostWhole || d.scale() > mostFraction {
@@ -249,7 +249,7 @@ func (t *columnType) decimal(v any) (decimal, error) {
 		return d, nil
 	}
 	precision, scale := int(t.modifier-4)>>16, int(t.modifier-4)&0x7ff
-	if scale > 1023 { // it is signed
+	if scale > 1023 { // a negative scale
 		scale -= 2048
 	}
 	trimmed := d.trimmed()
@@ -262,7 +262,7 @@ func (t *columnType) decimal(v any) (decimal, error) {
 	return d, nil
 }
 
-// boolean returns the bool that a plain value is.
+// boolean returns a plain value as a bool.
 func (t *columnType) boolean(v any) (bool, error) {
 	switch v := v.(type) {
 	case bool:
@@ -278,7 +278,7 @@ func (t *columnType) boolean(v any) (bool, error) {
 	return false, t.misfit(v, "pass a bool")
 }
 
-// str returns the text that a plain value is, for a column of text.
+// str returns a plain value as a text, for a column of text.
 func (t *columnType) str(v any) (string, error) {
 	switch v := v.(type) {
 	case string:
@@ -296,7 +296,7 @@ func (t *columnType) str(v any) (string, error) {
 	return "", t.misfit(v, "pass a string, as its String method or strconv returns it")
 }
 
-// checkText returns an error if the column cannot hold a text, or not all of it.
+// checkText returns an error if the column cannot hold the whole text.
 func (t *columnType) checkText(s string) error {
 	if err := checkCharacters(s); err != nil {
 		return err
@@ -330,7 +330,7 @@ func checkCharacters(s string) error {
 	return nil
 }
 
-// bytes returns the bytes that a plain value is.
+// bytes returns a plain value as bytes.
 func (t *columnType) bytes(v any) ([]byte, error) {
 	switch v := v.(type) {
 	case []byte:
@@ -346,7 +346,7 @@ func (t *columnType) bytes(v any) ([]byte, error) {
 	return nil, t.misfit(v, "pass a []byte")
 }
 
-// uuid returns the uuid that a plain value is.
+// uuid returns a plain value as a uuid.
 func (t *columnType) uuid(v any) (id [16]byte, err error) {
 	switch v := v.(type) {
 	case []byte:
@@ -373,10 +373,10 @@ func (t *columnType) uuid(v any) (id [16]byte, err error) {
 			}
 		}
 	}
-	return id, t.misfit(v, "it is no uuid: pass 16 bytes, or a text of 32 hexadecimal digits")
+	return id, t.misfit(v, "it is not a uuid: pass 16 bytes, or a text of 32 hexadecimal digits")
 }
 
-// instant returns the date or time that a plain value is.
+// instant returns a plain value as a date or time.
 func (t *columnType) instant(v any) (instant, error) {
 	switch v := v.(type) {
 	case time.Time:
@@ -389,7 +389,7 @@ func (t *columnType) instant(v any) (instant, error) {
 	return instant{}, t.misfit(v, "pass a time.Time, or a text such as 2006-01-02 or 2006-01-02T15:04:05Z")
 }
 
-// day returns the date that a plain value is, as PostgreSQL counts it.
+// day returns a plain value as a date in PostgreSQL's days.
 func (t *columnType) day(v any) (int32, instant, error) {
 	i, err := t.instant(v)
 	if err != nil {
@@ -405,7 +405,7 @@ func (t *columnType) day(v any) (int32, instant, error) {
 	return day, i, nil
 }
 
-// moment returns the timestamp that a plain value is, as PostgreSQL counts it.
+// moment returns a plain value as a timestamp in PostgreSQL's microseconds.
 func (t *columnType) moment(v any) (int64, instant, error) {
 	i, err := t.instant(v)
 	if err != nil {
@@ -421,8 +421,8 @@ func (t *columnType) moment(v any) (int64, instant, error) {
 	return us, i, err
 }
 
-// checkPrecision returns an error if microseconds have more digits behind the second than a
-// type with that precision keeps.
+// checkPrecision returns an error if microseconds have more fractional digits than a type
+// with that precision keeps.
 func (t *columnType) checkPrecision(v any, us int64, precision int32) error {
 	unit := int64(1)
 	if precision >= 0 {
@@ -436,7 +436,7 @@ func (t *columnType) checkPrecision(v any, us int64, precision int32) error {
 	return nil
 }
 
-// appendBinary appends a plain value, which is not nil, in the binary form of the type.
+// appendBinary appends a plain value, not nil, in the binary form of the type.
 func (t *columnType) appendBinary(b []byte, v any) ([]byte, error) {
 	switch t.kind {
 	case kindBool:
@@ -489,7 +489,7 @@ func (t *columnType) appendBinary(b []byte, v any) ([]byte, error) {
 	}
 }
 
-// appendText appends a plain value, which is not nil, as the text that the server reads.
+// appendText appends a plain value, not nil, in the text form that the server reads.
 func (t *columnType) appendText(b []byte, v any) ([]byte, error) {
 	switch t.kind {
 	case kindBool:
@@ -565,7 +565,7 @@ func (t *columnType) appendText(b []byte, v any) ([]byte, error) {
 	return t.appendOther(b, v)
 }
 
-// appendOther appends a plain value as a text that only the server can read.
+// appendOther appends a plain value as a text that only the server interprets.
 func (t *columnType) appendOther(b []byte, v any) ([]byte, error) {
 	switch v := v.(type) {
 	case string:
@@ -589,7 +589,8 @@ func (t *columnType) appendOther(b []byte, v any) ([]byte, error) {
 	return b, t.misfit(v, "pass it as the text that PostgreSQL reads")
 }
 
-// appendJSON appends a document: bytes are one, another value is encoded.
+// appendJSON appends a document: bytes are one already, any other value is
+// encoded.
 func (t *columnType) appendJSON(b []byte, v any) ([]byte, error) {
 	var text []byte
 	switch v := v.(type) {
@@ -612,7 +613,7 @@ func (t *columnType) appendJSON(b []byte, v any) ([]byte, error) {
 	}
 	switch {
 	case !functions.ValidJSON(text):
-		return b, t.misfit(v, "it is no JSON")
+		return b, t.misfit(v, "it is not valid JSON")
 	case !utf8.Valid(text):
 		return b, errNotUTF8
 	case t.kind == kindJSONB && pgjson.HasForbiddenEscape(text):
@@ -621,8 +622,8 @@ func (t *columnType) appendJSON(b []byte, v any) ([]byte, error) {
 	return append(b, text...), nil
 }
 
-// plainJSON brings all that a value holds to its plain form, and reports whether that is
-// another. It copies what it changes.
+// plainJSON converts everything in a value to its plain form, and reports whether that
+// changed it. It copies what it changes.
 func plainJSON(v any) (plain any, changed bool, err error) {
 	switch v := v.(type) {
 	case nil, bool, int, int64, float64:

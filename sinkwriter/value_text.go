@@ -12,10 +12,10 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// maxDimensions is how many dimensions an array of PostgreSQL has at most.
+// maxDimensions is the maximum number of dimensions of an array in PostgreSQL.
 const maxDimensions = 6
 
-// appendDate appends the date as PostgreSQL reads it.
+// appendDate appends the date in PostgreSQL's format.
 func (i instant) appendDate(b []byte) []byte {
 	switch {
 	case i.infinity > 0:
@@ -30,7 +30,7 @@ func (i instant) appendDate(b []byte) []byte {
 	return fmt.Appendf(b, "%04d-%02d-%02d", year, month, day)
 }
 
-// appendTime appends the timestamp as PostgreSQL reads it.
+// appendTime appends the timestamp in PostgreSQL's format.
 func (i instant) appendTime(b []byte, zone bool) []byte {
 	if i.infinity != 0 {
 		return i.appendDate(b)
@@ -105,8 +105,8 @@ func (t *columnType) appendInterval(b []byte, v any) ([]byte, error) {
 	return append(b, text...), checkCharacters(text)
 }
 
-// keeps reports whether a column of intervals keeps all of one. Its modifier holds the digits
-// behind the second and which fields there are (src/include/utils/timestamp.h).
+// keeps reports whether a column of intervals keeps all of an interval. Its modifier holds
+// the number of fractional digits and the set of fields (src/include/utils/timestamp.h).
 func (t *columnType) keeps(i pgtype.Interval) bool {
 	const second, minute, hour, day, month, full = 1 << 12, 1 << 11, 1 << 10, 1 << 3, 1 << 1, 0x7fff
 	fields, precision := (t.modifier>>16)&full, t.modifier&0xffff
@@ -145,8 +145,8 @@ func (t *columnType) appendBits(b []byte, v any) ([]byte, error) {
 	return append(b, text...), nil
 }
 
-// appendMoney appends an amount, which has two digits behind the point, as lc_monetary is
-// pinned.
+// appendMoney appends an amount. It has two digits after the decimal point, because
+// lc_monetary is pinned.
 func (t *columnType) appendMoney(b []byte, v any) ([]byte, error) {
 	amount := v
 	switch v := v.(type) {
@@ -158,7 +158,7 @@ func (t *columnType) appendMoney(b []byte, v any) ([]byte, error) {
 	d, err := t.decimal(amount)
 	switch {
 	case err != nil:
-		return b, t.misfit(v, "it is no amount: pass a text such as 12.50")
+		return b, t.misfit(v, "it is not an amount: pass a text such as 12.50")
 	case d.special != finite || d.trimmed().exponent < -2:
 		return b, t.misfit(v, "it has more digits behind the point than the column keeps: round it in the function")
 	}
@@ -181,7 +181,7 @@ func (t *columnType) appendHstore(b []byte, v any) ([]byte, error) {
 	switch text, ok := v.(string); {
 	case ok:
 		if pairs, ok = parseHstore(text); !ok {
-			return b, t.misfit(v, `it is no hstore: pass a map of texts, or a text such as "a"=>"1"`)
+			return b, t.misfit(v, `it is not an hstore: pass a map of texts, or a text such as "a"=>"1"`)
 		}
 	case rv.Kind() == reflect.Map:
 		for entries := rv.MapRange(); entries.Next(); {
@@ -190,7 +190,7 @@ func (t *columnType) appendHstore(b []byte, v any) ([]byte, error) {
 				return b, err
 			}
 			if _, ok := value.(string); !ok && value != nil {
-				return b, t.misfit(v, "its values are no texts")
+				return b, t.misfit(v, "its values are not texts")
 			}
 			pairs[entries.Key().String()] = value
 		}
@@ -231,8 +231,8 @@ func (t *columnType) appendElement(b []byte, v any, none string) ([]byte, error)
 	return appendQuoted(b, string(text)), nil
 }
 
-// nests reports whether a list among the elements of an array of the type is a dimension of it,
-// and no element.
+// nests reports whether a list among the elements of an array of the type is a dimension of the
+// array, and not an element.
 func (t *columnType) nests() bool {
 	switch t.kind {
 	case kindJSON, kindJSONB, kindComposite, kindMultirange:
@@ -248,7 +248,7 @@ func (t *columnType) appendArray(b []byte, v any) ([]byte, error) {
 	case string:
 		list, ok := parseArray(a, t.elem.delimiter)
 		if !ok {
-			return b, t.misfit(v, "it is no array: pass a slice")
+			return b, t.misfit(v, "it is not an array: pass a slice")
 		}
 		v = list
 	case pgtype.ArrayGetter:
@@ -268,8 +268,8 @@ func (t *columnType) appendArray(b []byte, v any) ([]byte, error) {
 	return out, nil
 }
 
-// elementsOf returns the elements of an array that pgx has a type for, as slices of slices, behind
-// the bounds of its dimensions if they do not begin with one.
+// elementsOf returns the elements of an array of a pgx type, as slices of slices. It appends
+// the bounds of the array's dimensions to b if a lower bound is not one.
 func elementsOf(b []byte, a pgtype.ArrayGetter) ([]byte, any) {
 	dimensions := a.Dimensions()
 	if len(dimensions) == 0 {
@@ -301,7 +301,7 @@ func elementsOf(b []byte, a pgtype.ArrayGetter) ([]byte, any) {
 	return b, list
 }
 
-// arrayWriter appends the text of an array, and sees to it that its dimensions are regular.
+// arrayWriter appends the text of an array, and checks that its dimensions are regular.
 type arrayWriter struct {
 	typ     *columnType
 	lengths []int
@@ -353,7 +353,7 @@ func (a *arrayWriter) append(b []byte, list reflect.Value, depth int) ([]byte, e
 	return append(b, '}'), nil
 }
 
-// nested returns the list that an element is, if it is one.
+// nested returns an element as a list, if it is one.
 func (a *arrayWriter) nested(element any) (reflect.Value, bool, error) {
 	if !a.typ.elem.nests() {
 		return reflect.Value{}, false, nil
@@ -369,14 +369,14 @@ func (a *arrayWriter) nested(element any) (reflect.Value, bool, error) {
 	return rv, true, nil
 }
 
-// appendComposite appends a row: the values of its attributes in their order, or by their names.
+// appendComposite appends a row: the values of its attributes in order, or by name.
 func (t *columnType) appendComposite(b []byte, v any) ([]byte, error) {
 	values := make([]any, len(t.fields))
 	rv := reflect.ValueOf(v)
 	if text, ok := v.(string); ok {
 		list, ok := parseRecord(text)
 		if !ok {
-			return b, t.misfit(v, "it is no row: pass a text such as (1,abc), or a map by the names of the attributes")
+			return b, t.misfit(v, "it is not a row: pass a text such as (1,abc), or a map by the names of the attributes")
 		}
 		rv = reflect.ValueOf(list)
 	}

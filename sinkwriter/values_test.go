@@ -29,9 +29,9 @@ import (
 var update = flag.Bool("update", false, "write docs/values.md")
 
 type (
-	status  string // a named text
-	cents   int64  // a named integer
-	level   int    // one that names itself
+	status  string // a named string type
+	cents   int64  // a named integer type
+	level   int    // an integer type with a String method
 	amount  struct{ hundredths int64 }
 	ticket  struct{ number int }
 	payload struct {
@@ -45,24 +45,25 @@ func (a amount) Value() (driver.Value, error) {
 }
 func (t *ticket) MarshalText() ([]byte, error) { return []byte(fmt.Sprint(t.number)), nil }
 
-// goValue is a value that a function may pass: its literals are what a column holds then.
+// goValue is a value that a function may pass. Its literals are the values that columns
+// then hold.
 type goValue struct {
 	name  string
 	value any
-	text  string            // as PostgreSQL reads it
+	text  string            // in PostgreSQL's syntax
 	json  string            // in a document
-	bytea string            // in bytes
+	bytea string            // in a bytea column
 	in    map[string]string // in columns of other types
 }
 
-const anySample = "(sample)" // the type's own
+const anySample = "(sample)" // the sample of the column's type
 
 var (
 	noon     = time.Date(2024, 5, 1, 12, 30, 0, 123456000, time.FixedZone("", 2*3600)) // 10:30 UTC
 	midnight = time.Date(2024, 5, 1, 0, 0, 0, 0, time.UTC)
 )
 
-// goValues are a value of every kind, but for those that are NULL.
+// goValues returns a value of every kind, except those that are NULL.
 func goValues() []goValue {
 	int12 := func(name string, v any) goValue { return goValue{name: name, value: v, text: "12", json: "12"} }
 	return []goValue{
@@ -109,7 +110,7 @@ func goValues() []goValue {
 	}
 }
 
-// nulls are NULL in every column.
+// nulls returns the values that are NULL in every column.
 func nulls() map[string]any {
 	return map[string]any{
 		"`nil`": nil, "nil pointer": (*int)(nil), "nil `[]byte`": []byte(nil), "nil slice": []string(nil), "nil map": map[string]any(nil),
@@ -119,7 +120,7 @@ func nulls() map[string]any {
 	}
 }
 
-// columnTypes are the types of columns, with a value of each as PostgreSQL writes it.
+// columnTypes are the types of columns, with a value of each in PostgreSQL's syntax.
 var columnTypes = []struct{ name, sample string }{
 	{"boolean", "true"},
 	{"smallint", "7"},
@@ -179,7 +180,7 @@ create domain short as numeric(10,1);
 create type pair as (n integer, note text);
 `
 
-// valuesTable is the name of the table with a column of a type.
+// valuesTable returns the name of the table with a column of a type.
 func valuesTable(i int, array bool) string {
 	if array {
 		return fmt.Sprint("array_", i)
@@ -187,13 +188,13 @@ func valuesTable(i int, array bool) string {
 	return fmt.Sprint("value_", i)
 }
 
-// verdict is what became of a value.
+// verdict is the outcome of a value.
 type verdict struct {
-	outcome string // stored, or by whom it was refused
+	outcome string // stored, or refused by the writer or the server
 	reason  string
 }
 
-// TestWhatBecomesOfEveryValueInEveryColumn holds docs/values.md against the server.
+// TestWhatBecomesOfEveryValueInEveryColumn compares docs/values.md with the server.
 func TestWhatBecomesOfEveryValueInEveryColumn(t *testing.T) {
 	t.Parallel()
 
@@ -280,7 +281,7 @@ func hasXML(t *testing.T, pool *pgxpool.Pool) bool {
 	return true
 }
 
-// withoutXML returns the page without the section about columns of xml.
+// withoutXML returns the page without the section about xml columns.
 func withoutXML(page string) string {
 	before, rest, _ := strings.Cut(page, "\n### `xml`\n")
 	_, after, _ := strings.Cut(rest, "\n### ")
@@ -291,7 +292,8 @@ func bigInt(i int64) *big.Int { return big.NewInt(i) }
 
 const stored, refusedBefore, refusedByServer = "stored", "refused before the claim", "refused by the server"
 
-// verdictOf reads an outcome. A refusal is the event's fault and nothing else.
+// verdictOf returns the verdict of an outcome. It fails the test if a refusal is
+// not FaultEvent.
 func verdictOf(t *testing.T, o sinkwriter.Outcome) verdict {
 	t.Helper()
 
@@ -323,7 +325,7 @@ func verdictOf(t *testing.T, o sinkwriter.Outcome) verdict {
 	return verdict{refusedBefore, reason}
 }
 
-// literalOf returns the value that a column holds then, as PostgreSQL reads it.
+// literalOf returns the value that a column then holds, in PostgreSQL's syntax.
 func literalOf(g goValue, column, sample string) string {
 	if literal, ok := g.in[column]; ok {
 		return literal
@@ -342,7 +344,7 @@ func literalOf(g goValue, column, sample string) string {
 	return g.text
 }
 
-// checkStored compares the rows of a table with literals that the server reads.
+// checkStored compares the rows of a table with literals that the server parses.
 func checkStored(t *testing.T, pool *pgxpool.Pool, table, column string, array bool, expect map[string]string) {
 	t.Helper()
 
@@ -373,7 +375,7 @@ func checkStored(t *testing.T, pool *pgxpool.Pool, table, column string, array b
 	}
 }
 
-// checkNulls offers all that is NULL to all columns.
+// checkNulls offers every value that is NULL to every column.
 func checkNulls(t *testing.T, w *sinkwriter.Writer, pool *pgxpool.Pool) {
 	t.Helper()
 
@@ -400,7 +402,7 @@ func checkNulls(t *testing.T, w *sinkwriter.Writer, pool *pgxpool.Pool) {
 	}
 }
 
-// valuesPage writes docs/values.md.
+// valuesPage generates docs/values.md.
 func valuesPage(values []goValue, found map[string]map[bool][]verdict) string {
 	var b strings.Builder
 	b.WriteString(valuesIntroduction)
@@ -417,7 +419,7 @@ func valuesPage(values []goValue, found map[string]map[bool][]verdict) string {
 	return b.String()
 }
 
-// writeVerdicts writes a row for each verdict, without those that are as in known.
+// writeVerdicts adds a row for each verdict, except those that are equal in known.
 func writeVerdicts(b *strings.Builder, values []goValue, verdicts, known []verdict) {
 	names := map[verdict][]string{}
 	for n, v := range verdicts {

@@ -22,15 +22,15 @@ import (
 )
 
 const (
-	// quickWorkers is how many batches are committed at the same time as soon as there is
-	// something to commit. Beyond them, half a batch has to wait, or an offer for workerPatience:
-	// fewer and larger batches cost less.
+	// quickWorkers is how many batches are committed at the same time as soon as an offer is
+	// waiting. For further ones half a batch must be waiting, or an offer for workerPatience,
+	// because fewer and larger batches cost less.
 	quickWorkers   = 2
 	workerPatience = 10 * time.Millisecond
 )
 
-// Writer commits offers, many at a time. It may be shared by any number of
-// goroutines. Close it to have its outputs published.
+// Writer commits offers, many in one transaction. It is safe for concurrent
+// use. Close it to have its outputs published.
 type Writer struct {
 	pool    *pgxpool.Pool
 	config  Config
@@ -38,34 +38,36 @@ type Writer struct {
 	outbox  *outbox
 	stats   counters
 
-	functions sync.Map // names to *functionCounters
+	functions sync.Map // maps names to *functionCounters
 
 	known atomic.Pointer[writerKnown]
 
-	// connecting is how long the hosts of the pool may be tried that come before the one that
-	// accepts a connection.
+	// connecting bounds how long the pool tries other hosts before the one that accepts a
+	// connection.
 	connecting time.Duration
 
-	// left holds an element for each COMMIT that was left to itself on a connection outside
-	// the pool. Unanswered are those that have had no answer for the commit timeout.
+	// left has an element for each COMMIT that runs in the background on a connection
+	// outside the pool. unanswered are those without an answer for longer than the commit
+	// timeout.
 	left       chan struct{}
 	unanswered atomic.Int64
 
-	// losing counts the batches in a row that another cluster had committed entirely. From
-	// aheadAfter on it is ahead, and batches are looked up before they are claimed.
+	// losing counts the consecutive batches that another cluster had committed entirely.
+	// From aheadAfter on the other cluster is ahead, and batches are looked up before they
+	// are claimed.
 	losing atomic.Int32
 
-	// stop ends attempts that are under way, when Close cannot wait longer.
+	// stop cancels running attempts, when Close cannot wait longer.
 	stop context.CancelFunc
 	ctx  context.Context
 
-	// stopDetached ends detached offers, whose context it is.
+	// stopDetached cancels the context of detached offers.
 	stopDetached context.CancelFunc
 	detaching    context.Context
 
 	done sync.WaitGroup
 
-	usual       average // that a batch's effects and COMMIT take
+	usual       average // the usual duration of a batch's effects and COMMIT
 	distance    distance
 	badTypes    badTypes
 	divergences divergences
@@ -78,11 +80,11 @@ type Writer struct {
 	workers     int
 	starting    bool // a worker is started soon
 	aside, slow aside
-	detached    int // offers
+	detached    int // number of detached offers
 	failures    map[ledger.Key]*failure
 }
 
-// offer is an Offer on its way.
+// offer is an Offer that is being processed.
 type offer struct {
 	function, version string
 	writer            int64
@@ -92,32 +94,32 @@ type offer struct {
 	event             event.Event
 	effects           functions.Effects
 	encoded           []functions.EncodedOutput
-	outputs           []event.Event // of encoded; nil until they are needed
-	size              int           // roughly, in memory
-	written           int           // roughly, its writes as encoded
+	outputs           []event.Event // encoded.outputs as events; nil until they are needed
+	size              int           // approximate size in memory
+	written           int           // approximate encoded size of its writes
 	executes          bool
-	deferred          bool   // rows of deferred_event are deleted with its commit
-	asWritten         bool   // its writes are not sorted: that was tried
-	findsRows         bool   // all its upserts find the row before they insert: others were refused
-	unsure            bool   // it may be committed
+	deferred          bool   // its commit deletes rows of deferred_event
+	asWritten         bool   // its writes are not sorted, because the sorted order failed
+	findsRows         bool   // all its upserts find the row before they insert, because one without was rejected
+	unsure            bool   // it may have been committed
 	exec              []byte // its first statement, in canonical form
 
-	// While it is aside: since when, the next attempt, the pause before it, whether one failed, and
-	// whether its statements took too long in a batch.
+	// While it is set aside: the time since, the next attempt, the pause before it, whether an
+	// attempt failed, and whether its statements timed out in a batch.
 	since    time.Time
 	next     time.Time
 	pause    time.Duration
 	failed   bool
 	timedOut bool
-	detached bool // its caller was answered
-	outdated int  // its attempts in which the schema had changed
+	detached bool // its caller has received an answer
+	outdated int  // number of attempts in which the schema had changed
 
 	waiter    *waiter
-	duplicate *offer // the same offer once more, in the same batch
+	duplicate *offer // an equal offer in the same batch
 
 	result   result
-	finished atomic.Bool           // result is there
-	trouble  atomic.Pointer[error] // of the last try of its batch
+	finished atomic.Bool           // result is set
+	trouble  atomic.Pointer[error] // the error of its batch's last attempt
 }
 
 type result struct {
@@ -125,16 +127,16 @@ type result struct {
 	err     error
 }
 
-// waiter is somebody who waits for one offer or for several.
+// waiter is a caller that waits for one offer or for several.
 type waiter struct {
 	ctx     context.Context
 	pending atomic.Int64
 	done    chan struct{} // closed when nothing is pending
-	several bool          // offers
+	several bool          // number of detached offers
 }
 
-// finish gives an offer its result. Only the first counts: a panic may leave
-// unclear who has one.
+// finish sets the result of an offer. Only the first call has an effect:
+// after a panic it can be unclear which offers have a result.
 func (o *offer) finish(r result) {
 	if !o.finished.Load() {
 		o.result = r
@@ -149,13 +151,13 @@ func (o *offer) finish(r result) {
 	}
 }
 
-// New makes a Writer that commits through pool, which needs one connection more than
-// Config.Connections, to end sessions that block and hang, and stays the caller's to close.
-// It does not touch the database: schema tandem must be there when the first
-// offer comes ([schema.Migrate], [schema.Check]).
+// New returns a Writer that commits through pool. The pool needs one connection more than
+// Config.Connections, to end sessions that hang; the caller closes it. New does not access
+// the database: schema tandem must exist before the first offer ([schema.Migrate],
+// [schema.Check]).
 //
-// Behind PgBouncer in transaction mode the pool's URL needs
-// default_query_exec_mode=exec, unless PgBouncer keeps prepared statements.
+// Behind PgBouncer in transaction mode the pool's URL needs default_query_exec_mode=exec,
+// unless PgBouncer supports prepared statements.
 func New(pool *pgxpool.Pool, config Config) (*Writer, error) {
 	config = config.withDefaults()
 	if err := config.validate(); err != nil {
@@ -171,27 +173,28 @@ func New(pool *pgxpool.Pool, config Config) (*Writer, error) {
 	return w, nil
 }
 
-// Commit commits the effects of one event, unless somebody has done so before.
-// It returns after the server's answer to COMMIT, and not later than ctx is
-// done; then the outcome is unknown, and to offer it again is right.
+// Commit commits the effects of one event, unless they were committed before.
+// It returns after the server has answered COMMIT, or when ctx is done; then
+// the outcome is unknown, and it is safe to offer the event again.
 //
-// An error is always an [*Error], ctx's, or [ErrClosed].
+// Its error is always an [*Error], the error of ctx, or [ErrClosed].
 func (w *Writer) Commit(ctx context.Context, offered Offer) (Receipt, error) {
 	var outcome [1]Outcome
 	w.commitAll(ctx, []Offer{offered}, outcome[:])
 	return outcome[0].Receipt, outcome[0].Err
 }
 
-// Outcome is what became of one of several offers: a receipt, or an error as
-// [Writer.Commit] gives it.
+// Outcome is the result for one of several offers: a receipt, or an error as
+// [Writer.Commit] returns it.
 type Outcome struct {
 	Receipt Receipt
 	Err     error
 }
 
-// CommitAll is Commit for several events at once, in less time than one after the
-// other or in a goroutine each. Each has its own fate: one that is refused does not
-// keep the others from being committed. The outcomes are in the order of the offers.
+// CommitAll is Commit for several events. It is faster than separate calls, in
+// sequence or in a goroutine each. The outcomes are independent: a refused offer
+// does not keep the others from being committed. They are in the order of the
+// offers.
 func (w *Writer) CommitAll(ctx context.Context, offers []Offer) []Outcome {
 	outcomes := make([]Outcome, len(offers))
 	w.commitAll(ctx, offers, outcomes)
@@ -235,16 +238,17 @@ func (w *Writer) commitAll(ctx context.Context, offered []Offer, outcomes []Outc
 	}
 }
 
-// late says why an offer was given up that its caller had waited for: what went wrong
-// with its batch, if anything did.
+// late returns the error of an offer whose caller stopped waiting. It includes the
+// last error of the offer's batch, if there was one.
 func (o *offer) late(err error) error {
 	if trouble := o.trouble.Load(); trouble != nil {
-		return fmt.Errorf("%w; the last try: %v", err, *trouble) //nolint:errorlint // what it was is for people, not for callers
+		return fmt.Errorf("%w; the last try: %v", err, *trouble) //nolint:errorlint // for people; callers do not match it
 	}
 	return err
 }
 
-// prepare makes an offer ready for a batch, or says why it will not be in one.
+// prepare makes an offer ready for a batch, or returns the reason why it cannot
+// enter one.
 func (w *Writer) prepare(ctx context.Context, o *offer, offered *Offer) error {
 	if err := w.fill(ctx, o, offered); err != nil {
 		return err
@@ -258,7 +262,7 @@ func (w *Writer) prepare(ctx context.Context, o *offer, offered *Offer) error {
 	return nil
 }
 
-// fill looks at what is offered and encodes what every batch needs of it.
+// fill checks an offer and encodes the parts that every batch needs.
 func (w *Writer) fill(ctx context.Context, o *offer, offered *Offer) error {
 	fault := func(err error) error {
 		return &Error{Fault: FaultFunction, Function: offered.Function, Err: err}
@@ -295,13 +299,13 @@ func (w *Writer) fill(ctx context.Context, o *offer, offered *Offer) error {
 		}
 	} else {
 		o.digest, outputs, o.size, err = digestEffects(o.effects)
-		encoded = o.size // the canonical form has the outputs
+		encoded = o.size // the canonical form includes the outputs
 	}
 	if err != nil {
 		return fault(err)
 	}
 	o.written = o.size
-	if err := checkEffectBytes(o.function, encoded); err != nil { // a value encodes itself
+	if err := checkEffectBytes(o.function, encoded); err != nil { // a value may encode itself to any size
 		return err
 	}
 	if err := w.fillOutputs(ctx, o, outputs); err != nil {
@@ -318,9 +322,10 @@ func (w *Writer) fill(ctx context.Context, o *offer, offered *Offer) error {
 	return nil
 }
 
-// fillOutputs refuses an offer whose outputs cannot become events, or are events that the
-// publisher never accepts: after the commit it would be too late. The events are created
-// only for the publisher's check: mostly another cluster wins, and nothing needs them.
+// fillOutputs refuses an offer whose outputs cannot become events, or would be rejected
+// by the publisher for good: after the commit it would be too late. It creates the events
+// only for the publisher's check, because usually another cluster wins and they are not
+// needed.
 func (w *Writer) fillOutputs(ctx context.Context, o *offer, outputs []functions.EncodedOutput) error {
 	o.encoded = outputs
 	for i := range outputs {
@@ -343,7 +348,7 @@ func (w *Writer) fillOutputs(ctx context.Context, o *offer, outputs []functions.
 	return nil
 }
 
-// appendOutputs appends the events of the outputs, which it creates unless they are there.
+// appendOutputs appends the events of the outputs, and creates them unless they exist.
 func (o *offer) appendOutputs(events []event.Event) ([]event.Event, error) {
 	if o.outputs != nil {
 		return append(events, o.outputs...), nil
@@ -377,7 +382,8 @@ func (w *Writer) enqueue(offers []*offer) error {
 	return nil
 }
 
-// startWorker starts a worker for what waits, or later if enough are busy. Callers hold mu.
+// startWorker starts a worker for the waiting offers, or later if enough workers are busy.
+// Callers hold mu.
 func (w *Writer) startWorker() {
 	switch {
 	case w.workers >= w.config.Connections:
@@ -390,13 +396,13 @@ func (w *Writer) startWorker() {
 	}
 }
 
-// halfFull reports whether what waits is at least half of a batch. Callers hold mu.
+// halfFull reports whether at least half a batch is waiting. Callers hold mu.
 func (w *Writer) halfFull() bool {
 	return len(w.queue) >= w.config.BatchEvents/2 || w.queued >= w.distance.batchBytes(w.config.BatchBytes, w.config.ClaimTimeout)/2
 }
 
-// startLater starts a worker after workerPatience, if the offer that has waited longest still
-// waits then. Callers hold mu.
+// startLater starts a worker after workerPatience, unless the offer that has waited longest
+// has been taken. Callers hold mu.
 func (w *Writer) startLater() {
 	if w.starting {
 		return
@@ -419,7 +425,7 @@ func (w *Writer) startLater() {
 	})
 }
 
-// work commits batch after batch until nothing waits.
+// work commits batches until no offer waits.
 func (w *Writer) work() {
 	defer w.done.Done()
 	for {
@@ -431,7 +437,8 @@ func (w *Writer) work() {
 	}
 }
 
-// next takes what waits, within the bounds of a batch. Nil ends the worker.
+// next returns the waiting offers, within the bounds of a batch. If it returns
+// nil the worker ends.
 func (w *Writer) next() []*offer {
 	most := w.distance.batchBytes(w.config.BatchBytes, w.config.ClaimTimeout)
 	w.mu.Lock()
@@ -440,7 +447,7 @@ func (w *Writer) next() []*offer {
 		w.workers--
 		return nil
 	}
-	if w.workers > quickWorkers && !w.halfFull() { // another one takes it
+	if w.workers > quickWorkers && !w.halfFull() { // another worker takes it
 		w.workers--
 		w.startLater()
 		return nil
@@ -458,7 +465,7 @@ func (w *Writer) next() []*offer {
 	return batch
 }
 
-// commit brings every offer of a batch to its end.
+// commit processes a batch until each of its offers is finished or set aside.
 func (w *Writer) commit(batch []*offer) {
 	for len(batch) > 0 {
 		var later []*offer
@@ -468,19 +475,20 @@ func (w *Writer) commit(batch []*offer) {
 	}
 }
 
-// history is what happened to a batch, or to the one that it is a part of.
+// history is what happened to a batch, or to the batch of which it is a part.
 type history struct {
-	outdated int  // attempts that follow each other in which the schema had changed
-	blocked  bool // it has waited in vain for another session's lock
-	failed   int  // how often its effects could not be applied
-	timedOut bool // they took too long
+	outdated int  // consecutive attempts in which the schema had changed
+	blocked  bool // it timed out waiting for another session's lock
+	failed   int  // how often applying its effects failed
+	timedOut bool // its statements timed out
 }
 
-// commitKeys does so for offers that are sorted by key, each key once.
+// commitKeys does the same for offers that are sorted by key, with each key once.
 //
-// A batch that fails is divided if one event may have caused that, so that the others are
-// committed at once and that one is alone: at the first failure if it is certain, at the
-// second if it may have been an outage. An event that fails alone is set aside.
+// If a batch fails and one event may be the cause, the batch is divided, so that the
+// others are committed promptly and that event is alone: after the first failure if it is
+// certain that an event is the cause, after the second if it may be an outage. An event
+// that fails alone is set aside.
 func (w *Writer) commitKeys(batch []*offer, before history) {
 	since := now()
 	backoff := retry.WithCappedDuration(time.Second, retry.WithJitterPercent(20, retry.NewExponential(5*time.Millisecond)))
@@ -522,7 +530,8 @@ func (w *Writer) commitKeys(batch []*offer, before history) {
 			}
 			return
 		case waitedInVain(err) && before.blocked && len(batch) > 1:
-			// The session that holds the lock is none of ours, or it would be gone.
+			// The session that holds the lock is not one of ours: its lock would be
+			// released by now.
 			w.commitParts(batch, 2, before)
 			return
 		case waitedInVain(err) && before.blocked:
@@ -557,8 +566,8 @@ func (w *Writer) commitKeys(batch []*offer, before history) {
 	}
 }
 
-// divide commits a batch in parts. If the statement that failed is of some offers only, these
-// come last and by themselves.
+// divide commits a batch in parts. If the failed statement belongs to some offers only, these
+// come last, in a part of their own.
 func (w *Writer) divide(batch []*offer, err error, parts int, before history) {
 	others, involved := partition(batch, err)
 	if len(others) == 0 || len(involved) == 0 {
@@ -569,7 +578,8 @@ func (w *Writer) divide(batch []*offer, err error, parts int, before history) {
 	w.commitKeys(involved, before)
 }
 
-// partition returns the offers of a batch that the statement which failed is of, and the others.
+// partition splits a batch into the offers to which the failed statement belongs, and the
+// others.
 func partition(batch []*offer, err error) (others, involved []*offer) {
 	var failed *statementError
 	if !errors.As(err, &failed) || !failed.effect {
@@ -589,16 +599,16 @@ func partition(batch []*offer, err error) (others, involved []*offer) {
 	return others, involved
 }
 
-// commitParts divides a batch and commits one part after the other.
+// commitParts divides a batch and commits its parts one after the other.
 func (w *Writer) commitParts(batch []*offer, parts int, before history) {
 	for part := range slices.Chunk(batch, (len(batch)+parts-1)/parts) {
 		w.commitKeys(slices.Clone(part), before)
 	}
 }
 
-// isolate ends an offer that has failed alone, or sets it aside if it has to be tried again.
+// isolate finishes an offer that failed alone, or sets it aside if it has to be retried.
 func (w *Writer) isolate(o *offer, err error) {
-	if timedOut(err) { // it had a part of the commit timeout only
+	if timedOut(err) { // it had only a fraction of the commit timeout
 		o.timedOut = true
 	} else if verdict := w.suspect(o, err); verdict != nil {
 		w.refuse(o, verdict)
@@ -611,7 +621,7 @@ func (w *Writer) isolate(o *offer, err error) {
 }
 
 func (w *Writer) refuse(o *offer, err *Error) {
-	if !o.detached { // else the next offer is counted
+	if !o.detached { // otherwise the next offer is counted
 		offers := int64(0)
 		for t := o; t != nil; t = t.duplicate {
 			offers++
@@ -630,8 +640,8 @@ func (w *Writer) sleep(d time.Duration) {
 	}
 }
 
-// attemptSafely makes a panic of ours an error of the batch, halved like any
-// other until the offer that brings it is alone.
+// attemptSafely converts a panic of ours to an error of the batch, which is
+// divided like any other until the offer that causes the panic is alone.
 func (w *Writer) attemptSafely(batch []*offer, how try) (left []*offer, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -647,8 +657,8 @@ func (w *Writer) attemptSafely(batch []*offer, how try) (left []*offer, err erro
 	return w.attempt(ctx, batch, how)
 }
 
-// sortBatch sorts by key and ties equal offers together. Other offers of a key
-// that is in the batch have to wait for a later one, in which they lose.
+// sortBatch sorts a batch by key and links equal offers. Different offers of
+// one key have to wait for a later batch, in which they lose.
 func sortBatch(batch []*offer) (out, later []*offer) {
 	slices.SortStableFunc(batch, func(a, b *offer) int { return bytes.Compare(a.key[:], b.key[:]) })
 	out = batch[:0]
@@ -667,7 +677,7 @@ func sortBatch(batch []*offer) (out, later []*offer) {
 	return out, later
 }
 
-// dropAbandoned leaves out what nobody waits for any more.
+// dropAbandoned removes offers that no caller waits for.
 func dropAbandoned(batch []*offer) []*offer {
 	out := make([]*offer, 0, len(batch))
 	for _, o := range batch {
@@ -689,10 +699,10 @@ func (o *offer) waited() bool {
 	return false
 }
 
-// Close takes no more offers, waits for those under way, and sees to it that
-// the outputs of what was committed are published and deleted from the outbox, for
-// as long as ctx allows. What is in the outbox by then, a relay takes over.
-// It may be called more than once.
+// Close rejects new offers, waits for those in progress, and then publishes the
+// outputs of committed offers and deletes them from the outbox, for as long as
+// ctx allows. A relay takes over the outputs that are left in the outbox. Close
+// may be called more than once.
 func (w *Writer) Close(ctx context.Context) error {
 	w.mu.Lock()
 	w.closed = true

@@ -62,7 +62,7 @@ func TestTwoRacingWritersApplyEachEventOnce(t *testing.T) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	for c, cluster := range []string{"east", "west"} {
-		// A busy machine may stop us for longer than the default.
+		// A busy machine may pause this process for longer than the default.
 		w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: cluster, ClaimTimeout: 10 * time.Second, CommitTimeout: 20 * time.Second})
 		next := make(chan int)
 		all.Go(func() {
@@ -227,7 +227,7 @@ func TestALoserThatComputedSomethingElseIsToldSo(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
 	east := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
-	// So long that a retry is none of a machine that has much to do.
+	// Long enough that a busy machine causes no retry.
 	west := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "west", ClaimTimeout: 10 * time.Second})
 	if _, err := east.Commit(t.Context(), sinktest.Order("o", 1)); err != nil {
 		t.Fatal(err)
@@ -241,7 +241,7 @@ func TestALoserThatComputedSomethingElseIsToldSo(t *testing.T) {
 	if r, err := west.Commit(t.Context(), other); err != nil || r.Diverged || r.Won {
 		t.Errorf("other effects, other version: %+v, %v", r, err)
 	}
-	if err := west.Close(t.Context()); err != nil { // what is not recorded yet is now
+	if err := west.Close(t.Context()); err != nil { // Close records the rest
 		t.Fatal(err)
 	}
 	if got := sinktest.Query[string](t, pool, `select concat_ws(' ', function, version, source, id, lost_cluster, won_cluster, wanted -> 'Writes' -> 0 -> 'Row' ->> 'amount') from tandem.divergence`); got != "orders 1 /test o west east 2" {
@@ -314,7 +314,7 @@ create table "My Schema"."Values" (id uuid primary key, "a ""b""" text, b bool, 
 	}
 }
 
-// stream remembers what was published and can be told to fail.
+// stream records the published events, and can be set to fail.
 type stream struct {
 	mu     sync.Mutex
 	down   bool
@@ -383,7 +383,7 @@ func TestTheRelayTakesOverWhatADeadWinnerLeftBehind(t *testing.T) {
 	if n, _, err := box.Relay(t.Context(), up.Publish); err != nil || n != 0 {
 		t.Fatalf("not overdue yet: %d, %v", n, err)
 	}
-	// It dies, and that is over.
+	// It ends, permanently.
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := w.Close(ended); err == nil {
@@ -445,7 +445,7 @@ func TestAChangedTableIsNoticed(t *testing.T) {
 	o := sinktest.Order("o-2", 1)
 	o.Effects.Writes[0].Row["colour"] = "red"
 	var err error
-	for range 3 { // as a source would deliver it again
+	for range 3 { // as a source would redeliver it
 		if _, err = w.Commit(t.Context(), o); err == nil {
 			break
 		}
@@ -462,7 +462,7 @@ func TestABacklogOverItsLimitIsRefusedUntilItIsPublished(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
 	w := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", BacklogBytes: 1 << 20})
-	// Two megabytes that compression does not shrink.
+	// Two megabytes of incompressible data.
 	if _, err := pool.Exec(t.Context(), `insert into tandem.outbox (events)
 		select to_json(array(select sha512(n::text::bytea)::text from generate_series(1, 16000) n))::text`); err != nil {
 		t.Fatal(err)

@@ -6,16 +6,16 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/internal/keyhash"
 )
 
-// writerKnown is a function and version with their id, which most offers share
-// with the one before.
+// writerKnown is a function and version with their id, cached because
+// consecutive offers usually share them.
 type writerKnown struct {
 	function, version string
 	id                int64
 	counters          *functionCounters
 }
 
-// writerOf gives the id of this cluster's function and version, and what counts
-// the function's offers.
+// writerOf returns the id of this cluster's function and version, and the
+// counters of the function's offers.
 func (w *Writer) writerOf(function, version string) *writerKnown {
 	if k := w.known.Load(); k != nil && k.function == function && k.version == version {
 		return k
@@ -25,7 +25,8 @@ func (w *Writer) writerOf(function, version string) *writerKnown {
 	return k
 }
 
-// writerID names a cluster, function and version in the ledger.
+// writerID returns the number that identifies a cluster, function and version in
+// the ledger.
 func writerID(cluster, function, version string) int64 {
 	h := keyhash.Sum(3, cluster, function, version)
 	return int64(binary.BigEndian.Uint64(h[:8]))

@@ -8,9 +8,11 @@ import (
 
 // PublishError reports which events of a call a publisher did not store. All other events
 // of the call are stored. Unless the reason is a [Rejection], an event may be stored
-// nevertheless, as when the answer was lost, and publishing it again is right.
+// nevertheless, for example because the answer was lost, and it is safe to publish it
+// again.
 type PublishError struct {
-	// Reasons has, by the event's index in the call, why it is not stored; nil if it is.
+	// Reasons holds, by the event's index in the call, why it is not stored; nil if it
+	// is stored.
 	Reasons []error
 }
 
@@ -59,8 +61,8 @@ func (e *PublishError) Unwrap() []error {
 	return all
 }
 
-// ReasonsOf returns what a publisher's error means for each of n events: nil if it is
-// stored, else why not.
+// ReasonsOf returns, for each of n events, why a publisher did not store it; nil if
+// it is stored. err is the publisher's error.
 func ReasonsOf(err error, n int) []error {
 	var known *PublishError
 	if errors.As(err, &known) && len(known.Reasons) == n {
@@ -73,11 +75,11 @@ func ReasonsOf(err error, n int) []error {
 	return reasons
 }
 
-// Rejection is why an event is never stored, as one that is too large: a retry does not
-// help.
+// Rejection is the reason why an event can never be stored, for example because it is
+// too large. A retry does not help.
 type Rejection struct {
-	// Code is the HTTP status that stands for the reason: the sink's answer, and 413 for
-	// an event that is too large for a stream.
+	// Code is the HTTP status of the rejection: the sink's answer, or 413 for an event
+	// that is too large for a stream.
 	Code int
 
 	// Err is the reason.

@@ -26,7 +26,8 @@ func ExampleNewStore() {
 	}
 }
 
-// Every active cluster refused a poison event; only one refused that of a sick cluster.
+// Every active cluster refuses a poison event; a single cluster that refuses an event
+// may itself be sick.
 func ExampleNewVerdicts() {
 	ctx := context.Background()
 	pool, err := pgxpool.New(ctx, "postgres://owner@localhost:5432/orders")

@@ -18,21 +18,21 @@ on conflict (function, source, id, cluster) do update
 set code = excluded.code, reason = excluded.reason, event = excluded.event, times = d.times + 1, last_at = now(),
     attempts = greatest(d.attempts, excluded.attempts)`
 
-// maxReason bounds the reason kept with a dead letter, in bytes.
+// maxReason bounds the stored reason of a dead letter, in bytes.
 const maxReason = 4096
 
 // Letter is an event that a function refused, or that failed too often.
 type Letter struct {
-	// Function names the function.
+	// Function is the function's name.
 	Function string
 
 	// Event is the event, whole.
 	Event event.Event
 
-	// Code is the status of the function's last answer; 0 if unknown.
+	// Code is the HTTP status of the function's last answer; 0 if unknown.
 	Code int
 
-	// Reason is the body of that answer, of which 4,096 bytes are stored.
+	// Reason is the body of that answer; its first 4,096 bytes are stored.
 	Reason string
 
 	// Attempts is how often the event was delivered to the function; 0 if unknown.
@@ -51,7 +51,8 @@ func NewStore(pool *pgxpool.Pool, cluster string) *Store {
 	return &Store{pool: pool, cluster: cluster}
 }
 
-// Save stores a dead letter. A repeated event replaces code and reason, and is counted.
+// Save stores a dead letter. If the event already has one in this cluster, Save
+// replaces code and reason, and increments the counter.
 func (d *Store) Save(ctx context.Context, letter Letter) error {
 	e := letter.Event
 	text, err := cloudevent.AppendJSON(nil, pgjson.Readable(e))
@@ -65,8 +66,8 @@ func (d *Store) Save(ctx context.Context, letter Letter) error {
 	return nil
 }
 
-// storable makes a text that PostgreSQL can store out of any bytes, and not too
-// long a one.
+// storable converts any bytes to a text that PostgreSQL can store, of at most
+// maxReason bytes.
 func storable(text string) string {
 	if len(text) > maxReason {
 		text = text[:maxReason]

@@ -27,20 +27,22 @@ where function = $1 and source = $2 and id = $3 order by last_at desc, cluster`
 	dropDeadSQL = `delete from tandem.dead_letter where function = $1 and source = $2 and id = $3 and cluster = any($4) and last_at <= $5`
 )
 
-// What is to be thought of an event with a dead letter.
+// The verdicts on an event with a dead letter.
 const (
-	// VerdictPoison: refused, and not handled, by every cluster that was heard of
-	// within the last hour and is not on standby.
+	// VerdictPoison: every cluster that reported within the last hour and is not
+	// on standby refused the event, and none committed it.
 	VerdictPoison = "poison"
 
-	// VerdictSickCluster: refused by some cluster, yet handled by one.
+	// VerdictSickCluster: a cluster refused the event, and another one committed
+	// it.
 	VerdictSickCluster = "sick cluster"
 
-	// VerdictUndecided: neither, as while other clusters have not come to it.
+	// VerdictUndecided: neither of these, for example because other clusters have
+	// not reached the event.
 	VerdictUndecided = "undecided"
 )
 
-// Event is an event and function with dead letters, one a cluster.
+// Event is an event with its dead letters for one function, one per cluster.
 type Event struct {
 	Function string    `json:"function"`
 	Source   string    `json:"source"`
@@ -48,32 +50,33 @@ type Event struct {
 	Type     string    `json:"type"`
 	Clusters []string  `json:"clusters"` // that refused it
 	Verdict  string    `json:"verdict"`
-	Code     int       `json:"code"`     // the last cluster's
-	Reason   string    `json:"reason"`   // the last cluster's
-	Attempts int64     `json:"attempts"` // of all clusters; 0 if not known
-	Times    int64     `json:"times"`    // how often it was handed in
+	Code     int       `json:"code"`     // of the last cluster
+	Reason   string    `json:"reason"`   // of the last cluster
+	Attempts int64     `json:"attempts"` // of all clusters; 0 if unknown
+	Times    int64     `json:"times"`    // how often it was stored as a dead letter
 	FirstAt  time.Time `json:"first_at"` // by the server's clock
 	LastAt   time.Time `json:"last_at"`
 }
 
-// Filter picks dead events. A field left at zero picks all.
+// Filter selects events with dead letters. The zero value of a field selects all.
 type Filter struct {
 	Function, Source, ID, Type, Cluster string
 
-	// Verdict is one of the constants.
+	// Verdict is one of the constants, such as [VerdictPoison].
 	Verdict string
 
-	// Code is the status that was answered last.
+	// Code is the status of the last answer.
 	Code int
 
-	// Reason is part of it, in any case.
+	// Reason is a part of the reason, regardless of case.
 	Reason string
 
-	// Since and Until bound when the event was handed in last.
+	// Since and Until bound the time at which the event was last stored as a dead
+	// letter.
 	Since, Until time.Time
 }
 
-// ClusterLetter is one cluster's dead letter of an event.
+// ClusterLetter is the dead letter of one cluster for an event.
 type ClusterLetter struct {
 	Cluster  string          `json:"cluster"`
 	Code     int             `json:"code"`
@@ -85,15 +88,16 @@ type ClusterLetter struct {
 	Event    json.RawMessage `json:"event"` // a CloudEvent in JSON
 }
 
-// Verdicts looks into the dead letters of all clusters, says what to think of them,
-// and takes them out. Its role must be the one that migrates. It may be shared.
+// Verdicts lists and deletes the dead letters of all clusters, with a verdict on
+// each event. Its role must be the one that migrates. It is safe for concurrent
+// use.
 type Verdicts struct{ pool *pgxpool.Pool }
 
-// NewVerdicts gives those of the database behind pool.
+// NewVerdicts returns the Verdicts of the database behind pool.
 func NewVerdicts(pool *pgxpool.Pool) *Verdicts { return &Verdicts{pool: pool} }
 
-// List gives at most limit dead events, those first that were handed in first.
-// After, if not nil, is one of them: what comes behind it is given.
+// List returns at most limit events with dead letters, oldest first. If after
+// is not nil, the list starts behind that event.
 func (v *Verdicts) List(ctx context.Context, f Filter, after *Event, limit int) ([]Event, error) {
 	var from Event
 	if after != nil {
@@ -111,10 +115,10 @@ func (v *Verdicts) List(ctx context.Context, f Filter, after *Event, limit int) 
 	return list, nil
 }
 
-// ErrNotFound says that an event has no dead letter, or none any more.
+// ErrNotFound means that an event has no dead letter, or no longer has one.
 var ErrNotFound = errors.New("it has no dead letter")
 
-// Read gives the dead letters of an event, the last one first, or
+// Read returns the dead letters of an event, newest first, or
 // [ErrNotFound].
 func (v *Verdicts) Read(ctx context.Context, function, source, id string) ([]ClusterLetter, error) {
 	rows, err := v.pool.Query(ctx, readDeadSQL, function, source, id)
@@ -131,8 +135,8 @@ func (v *Verdicts) Read(ctx context.Context, function, source, id string) ([]Clu
 	return letters, nil
 }
 
-// Drop takes dead letters of an event out, as they were read; one that was handed
-// in again since then stays. It gives how many went.
+// Drop deletes the given dead letters of an event, except those that changed
+// after they were read. It returns how many it deleted.
 func (v *Verdicts) Drop(ctx context.Context, function, source, id string, letters []ClusterLetter) (int64, error) {
 	var clusters []string
 	var last time.Time

@@ -1,9 +1,10 @@
-// Package deferred stores events that only a change of the deployment can fix, such as one
-// without a partition for its row, while other events of their function are committed. Such an
-// event is acknowledged to its stream, and run again after the change.
+// Package deferred stores events that cannot be committed until the deployment changes, for
+// example because a table lacks a partition, while other events of their function are
+// committed. A deferred event is acknowledged to its stream, and processed again after the
+// change.
 //
-// The ledger keeps the row of a key for as long as a deferred event of the key exists. So a
-// deferred event is never applied twice, however late it is run and whatever else the ledger has
-// forgotten: if it was committed before, it is lost. It is deleted in the transaction that
-// commits it, or afterwards.
+// The ledger keeps the row of a key as long as a deferred event with that key exists. So a
+// deferred event is never applied twice, however late it is processed and whatever else the
+// ledger has forgotten: if it was committed before, it loses. A deferred event is deleted in
+// the transaction that commits it, or afterwards.
 package deferred

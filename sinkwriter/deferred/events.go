@@ -31,7 +31,7 @@ from tandem.deferred_event where function = $1 and source = $2 and hashtextexten
 	dropDeferredSQL = `delete from tandem.deferred_event where function = $1 and source = $2 and hashtextextended(id, 0) = hashtextextended($3, 0) and id = $3`
 )
 
-// ErrNotFound means that an event is not deferred, or not any more.
+// ErrNotFound means that an event is not deferred, or no longer is.
 var ErrNotFound = errors.New("it is not deferred")
 
 // Deferred is a deferred event, one row per cluster.
@@ -42,9 +42,9 @@ type Deferred struct {
 	Type          string     `json:"type"`
 	Subject       string     `json:"subject,omitempty"`
 	Clusters      []string   `json:"clusters"`
-	Fingerprint   string     `json:"fingerprint"` // what is missing; of the cluster where it failed last
-	Version       string     `json:"version"`     // of the function; of the cluster where it failed last
-	Held          bool       `json:"held"`        // only a person has it run
+	Fingerprint   string     `json:"fingerprint"` // the missing object; from the cluster where it last failed
+	Version       string     `json:"version"`     // of the function; from the cluster where it last failed
+	Held          bool       `json:"held"`        // it runs only when a person requests it
 	Attempts      int64      `json:"attempts"`    // of all clusters
 	FirstFailedAt time.Time  `json:"first_failed_at"`
 	LastFailedAt  time.Time  `json:"last_failed_at"`
@@ -69,11 +69,11 @@ type ClusterEvent struct {
 	Event         []byte     `json:"-"` // the CloudEvent in JSON
 }
 
-// Filter selects deferred events. A field left at zero selects all.
+// Filter selects deferred events. The zero value of a field selects all.
 type Filter struct {
 	Function, Source, ID, Type, Cluster string
 
-	// Fingerprint is part of it, in any case.
+	// Fingerprint is a part of the fingerprint, regardless of case.
 	Fingerprint string
 
 	// Since and Until bound the first failure.
@@ -87,8 +87,8 @@ type Events struct{ pool *pgxpool.Pool }
 // NewEvents returns the deferred events of the database behind pool.
 func NewEvents(pool *pgxpool.Pool) *Events { return &Events{pool: pool} }
 
-// List returns at most limit deferred events, the oldest first. After, if not nil, is one of
-// them: those that follow it are returned.
+// List returns at most limit deferred events, oldest first. If after is not nil, the list
+// starts behind that event.
 func (v *Events) List(ctx context.Context, f Filter, after *Deferred, limit int) ([]Deferred, error) {
 	var from Deferred
 	if after != nil {
@@ -122,12 +122,14 @@ func (v *Events) Read(ctx context.Context, function, source, id string) ([]Clust
 	return list, nil
 }
 
-// Run has a deferred event run now, in every cluster, or returns [ErrNotFound].
+// Run schedules a deferred event to run now in every cluster, or returns
+// [ErrNotFound].
 func (v *Events) Run(ctx context.Context, function, source, id string) error {
 	return v.change(ctx, "run", runDeferredSQL, function, source, id)
 }
 
-// Drop deletes a deferred event for good, of every cluster, or returns [ErrNotFound].
+// Drop deletes a deferred event of all clusters permanently, or returns
+// [ErrNotFound].
 func (v *Events) Drop(ctx context.Context, function, source, id string) error {
 	return v.change(ctx, "drop", dropDeferredSQL, function, source, id)
 }

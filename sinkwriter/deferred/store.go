@@ -14,18 +14,19 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// Up to MaxEvents events of a function are deferred in a cluster, of MaxBytes together.
+// In each cluster at most MaxEvents events of a function are deferred, of at most
+// MaxBytes together.
 const (
 	MaxEvents = 100_000
 	MaxBytes  = 1 << 30
 )
 
 const (
-	// An event is stored unless the ledger has it, or it is below the horizon, below which the
-	// ledger may have forgotten it: both are read in one snapshot, and a sweep moves the horizon
-	// before it deletes. One that is not proven is stored if another cluster has deferred it for
-	// the same reason, with the same version. The first event of a fingerprint gets a time of
-	// its next run. The lease is locked, so that no other replica stores meanwhile.
+	// An event is stored unless it is in the ledger, or below the horizon, below which the
+	// ledger may have forgotten it. Both are read in one snapshot, and a sweep moves the
+	// horizon before it deletes. An event that is not proven is stored only if another cluster
+	// has deferred it for the same reason and version. The first event of a fingerprint is
+	// scheduled to run. The lease is locked, so that no other replica stores events meanwhile.
 	storeDeferredSQL = `with fence as (
     select 1 from tandem.source_lease where function = $1 and cluster = $2 and array[site, replica, epoch::text] = $21::text[] for share
 ), allowed as materialized (
@@ -63,7 +64,8 @@ from tandem.deferred_event where function = $1 and cluster = $2 group by fingerp
 
 	afterDeferredSQL = `select` + loadColumns + `and fingerprint = $3 and position > $4 and not held and (next_run_at is null or next_run_at > now()) order by position limit $5`
 
-	// Of each fingerprint, the first event from a position on, or the first of all.
+	// For each fingerprint, the first event from a position on, or the first of
+	// all.
 	scheduleDeferredSQL = `update tandem.deferred_event e set next_run_at = now() + $5::double precision * interval '1 second' from (
     select f.fingerprint, coalesce(
         (select d.position from tandem.deferred_event d where d.function = $1 and d.cluster = $2 and d.fingerprint = f.fingerprint
@@ -77,73 +79,75 @@ from tandem.deferred_event where function = $1 and cluster = $2 group by fingerp
     fingerprint = $4, version = $5, reason = $6, held = $7
 where key = $1 and cluster = $2 and function = $3`
 
-	// Rows of all clusters: whichever committed the event, the others have nothing left to do.
+	// Rows of all clusters: once one cluster has committed the event, nothing is left to do
+	// for the others.
 	deleteCommittedDeferredSQL = `delete from tandem.deferred_event d where d.ctid = any(array(
     select e.ctid from tandem.deferred_event e where e.key = any($1::uuid[])
     and exists (select from tandem.ledger l where l.key = e.key) for update skip locked))`
 
-	// An event that is not in the ledger, as after a failover that lost the commit, is run again
-	// when it is its turn.
+	// An event that is not in the ledger, for example after a failover that lost the commit,
+	// runs again in its turn.
 	unscheduleDeferredSQL = `update tandem.deferred_event set next_run_at = null where ctid = any(array(
     select e.ctid from tandem.deferred_event e where e.cluster = $1 and e.key = any($2::uuid[]) and e.next_run_at <= now() for update skip locked))`
 
 	deleteOwnDeferredSQL = `delete from tandem.deferred_event where cluster = $1 and key = any($2::uuid[])`
 
 	// Changes of the catalogs on which statements of functions depend. The statistics count
-	// every change, and cost nothing to read.
+	// every change, and reading them is cheap.
 	catalogChangesSQL = `select coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::bigint from pg_catalog.pg_stat_sys_tables
 where schemaname = 'pg_catalog' and relname in ('pg_class', 'pg_attribute', 'pg_attrdef', 'pg_constraint', 'pg_index', 'pg_inherits',
     'pg_type', 'pg_enum', 'pg_proc', 'pg_namespace', 'pg_policy', 'pg_trigger', 'pg_auth_members', 'pg_authid')`
 )
 
-// maxReason bounds the reason that is stored, in bytes.
+// maxReason bounds the stored reason, in bytes.
 const maxReason = 1024
 
-// Event is an event that is to be deferred.
+// Event is an event to be deferred.
 type Event struct {
 	// Key is the event's key in the ledger.
 	Key ledger.Key
 
 	Source, ID, Type, Subject string
 
-	// Stream, Epoch and Sequence are where the event was read, and Arrived is when the
-	// stream stored it.
+	// Stream, Epoch and Sequence are the position at which the event was read. Arrived
+	// is the time at which the stream stored it.
 	Stream, Epoch string
 	Sequence      uint64
 	Arrived       time.Time
 
 	// Version is the version of the function that could not commit the event, Fingerprint
-	// what is missing, and Reason the answer's text.
+	// identifies the missing object, and Reason is the text of the answer.
 	Version, Fingerprint, Reason string
 
-	// Held is true if only a person has the event run.
+	// Held is true if the event runs only when a person requests it.
 	Held bool
 
-	// Attempts is how often the event failed, and Failing for how long.
+	// Attempts is how often the event failed, Failing is the time since the first
+	// failure.
 	Attempts int
 	Failing  time.Duration
 
-	// Proven is true if the same version has committed another event in this cluster since
-	// the first failure, so that the cluster is well.
+	// Proven is true if, since the first failure, the same version has committed another
+	// event in this cluster. This proves that the cluster works.
 	Proven bool
 
 	// Event is the CloudEvent in JSON.
 	Event []byte
 }
 
-// Result is what became of an event that was to be deferred.
+// Result is the outcome for an event that was to be deferred.
 type Result uint8
 
 const (
-	// Unproven means that it was not stored: only this event shows that something is
-	// missing, and the cluster itself may be at fault.
+	// Unproven means that the event was not stored: it is the only indication that
+	// something is missing, and the cluster itself may be at fault.
 	Unproven Result = iota
-	// Stored means that it is stored, now or before.
+	// Stored means that the event is stored, now or earlier.
 	Stored
-	// Committed means that the ledger has it, and it was not stored.
+	// Committed means that the event is in the ledger, and was not stored.
 	Committed
-	// BelowHorizon means that it is below the horizon: all clusters have processed it, and
-	// it was not stored.
+	// BelowHorizon means that the event precedes the retention horizon: all clusters have
+	// processed it, and it was not stored.
 	BelowHorizon
 )
 
@@ -160,16 +164,17 @@ func NewStore(pool *pgxpool.Pool, cluster string) *Store {
 	return &Store{pool: pool, cluster: cluster}
 }
 
-// With returns the same for a replica with a lease: Defer fails with [lease.ErrLost] after
-// another replica has acquired it.
+// With returns a Store for a replica with a lease: Defer fails with [lease.ErrLost] after
+// another replica has acquired the lease.
 func (s *Store) With(held lease.Lease) *Store {
 	with := *s
 	with.lease = held
 	return &with
 }
 
-// Defer stores events, in their order, and returns what became of each. The first one of a
-// fingerprint is run after the time until. All are stored or none, with an error.
+// Defer stores events in order and returns the result for each. The first event of a
+// fingerprint runs after the duration until. Either all events are stored, or none and
+// Defer returns an error.
 func (s *Store) Defer(ctx context.Context, function string, events []Event, until time.Duration) ([]Result, error) {
 	n := len(events)
 	text := func(of func(*Event) string) []string {
@@ -221,18 +226,18 @@ func (s *Store) Defer(ctx context.Context, function string, events []Event, unti
 	return results, nil
 }
 
-// Count is how much is deferred for one fingerprint.
+// Count is the number of events that are deferred for one fingerprint.
 type Count struct {
 	Fingerprint string
 	Events      int64
 	Bytes       int64
-	Held        int64         // events that only a person has run
+	Held        int64         // number of events that run only when a person requests it
 	Oldest      time.Duration // since the first failure of the oldest
-	Scheduled   bool          // one of them has a time of its next run
+	Scheduled   bool          // whether one of them is scheduled to run
 	First, Last int64         // positions
 }
 
-// Counts returns how much is deferred, by fingerprint, the largest first.
+// Counts returns the deferred events by fingerprint, the largest number first.
 func (s *Store) Counts(ctx context.Context, function string) ([]Count, error) {
 	rows, err := s.pool.Query(ctx, countDeferredSQL, function, s.cluster)
 	if err != nil {
@@ -250,23 +255,24 @@ func (s *Store) Counts(ctx context.Context, function string) ([]Count, error) {
 	return counts, nil
 }
 
-// Lack is a reason for which events are deferred.
+// Lack is a reason for deferring events: a missing object, and the version that
+// needs it.
 type Lack struct{ Fingerprint, Version string }
 
-// Elsewhere returns for which reasons other clusters have deferred events.
+// Elsewhere returns the reasons for which other clusters have deferred events.
 func (s *Store) Elsewhere(ctx context.Context, function string) ([]Lack, error) {
 	rows, err := s.pool.Query(ctx, elsewhereDeferredSQL, function, s.cluster)
 	if err != nil {
-		return nil, fmt.Errorf("look up what other clusters have deferred of function %s: %w", function, err)
+		return nil, fmt.Errorf("look up deferred events of function %s in other clusters: %w", function, err)
 	}
 	lacks, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Lack])
 	if err != nil {
-		return nil, fmt.Errorf("look up what other clusters have deferred of function %s: %w", function, err)
+		return nil, fmt.Errorf("look up deferred events of function %s in other clusters: %w", function, err)
 	}
 	return lacks, nil
 }
 
-// Row is a deferred event that is to be run.
+// Row is a deferred event that is due.
 type Row struct {
 	Key         ledger.Key
 	Source, ID  string
@@ -276,13 +282,13 @@ type Row struct {
 	Event       []byte
 }
 
-// Due returns the first limit events whose time of the next run has come.
+// Due returns the first limit events whose next run is due.
 func (s *Store) Due(ctx context.Context, function string, limit int) ([]Row, error) {
 	return s.load(ctx, function, dueDeferredSQL, limit)
 }
 
-// After returns the first limit events of a fingerprint after a position that may be run, and
-// have no time of their next run that has come.
+// After returns the first limit events of a fingerprint after a position, without those that
+// are held and those that are due.
 func (s *Store) After(ctx context.Context, function, fingerprint string, position int64, limit int) ([]Row, error) {
 	return s.load(ctx, function, afterDeferredSQL, fingerprint, position, limit)
 }
@@ -302,8 +308,8 @@ func (s *Store) load(ctx context.Context, function, sql string, args ...any) ([]
 	return list, nil
 }
 
-// Schedule has one event of each fingerprint run after a wait: the first one from a position
-// on.
+// Schedule schedules one event of each fingerprint to run after a delay: the first one from
+// a position on.
 func (s *Store) Schedule(ctx context.Context, function string, fingerprints []string, positions []int64, wait time.Duration) error {
 	if _, err := s.pool.Exec(ctx, scheduleDeferredSQL, function, s.cluster, fingerprints, positions, wait.Seconds()); err != nil {
 		return fmt.Errorf("schedule deferred events of function %s: %w", function, err)
@@ -311,8 +317,8 @@ func (s *Store) Schedule(ctx context.Context, function string, fingerprints []st
 	return nil
 }
 
-// Postpone notes that an event has failed again, for a reason that may be another one. It has
-// no time of its next run then.
+// Postpone records that an event has failed again, possibly for another reason. It is not
+// scheduled to run then.
 func (s *Store) Postpone(ctx context.Context, function string, e Event) error {
 	if _, err := s.pool.Exec(ctx, postponeDeferredSQL, [16]byte(e.Key), s.cluster, function, storable(e.Fingerprint), e.Version, storable(e.Reason), e.Held); err != nil {
 		return fmt.Errorf("postpone deferred event %s of function %s: %w", e.ID, function, err)
@@ -320,9 +326,9 @@ func (s *Store) Postpone(ctx context.Context, function string, e Event) error {
 	return nil
 }
 
-// DeleteCommitted deletes deferred events that the ledger has, of all clusters, but for rows that
-// another transaction has locked. Those of this cluster that are left have no time of their next
-// run.
+// DeleteCommitted deletes the deferred events that are in the ledger, of all clusters, except
+// rows that another transaction has locked. Events of this cluster that remain are not
+// scheduled to run.
 func (s *Store) DeleteCommitted(ctx context.Context, keys []ledger.Key) error {
 	_, err := s.pool.Exec(ctx, deleteCommittedDeferredSQL, plain(keys))
 	if err == nil {
@@ -334,7 +340,7 @@ func (s *Store) DeleteCommitted(ctx context.Context, keys []ledger.Key) error {
 	return nil
 }
 
-// Delete deletes deferred events of this cluster, which are dead letters now.
+// Delete deletes deferred events of this cluster that became dead letters.
 func (s *Store) Delete(ctx context.Context, keys []ledger.Key) error {
 	if _, err := s.pool.Exec(ctx, deleteOwnDeferredSQL, s.cluster, plain(keys)); err != nil {
 		return fmt.Errorf("delete deferred events that are dead letters: %w", err)
@@ -342,8 +348,8 @@ func (s *Store) Delete(ctx context.Context, keys []ledger.Key) error {
 	return nil
 }
 
-// Catalog returns a number that changes with the catalog: after a migration, a new partition,
-// or a grant.
+// Catalog returns a number that changes with the catalogs: after a migration, a new
+// partition, or a grant.
 func (s *Store) Catalog(ctx context.Context) (version int64, err error) {
 	if err := s.pool.QueryRow(ctx, catalogChangesSQL).Scan(&version); err != nil {
 		return 0, fmt.Errorf("look up changes of the catalog: %w", err)
@@ -351,7 +357,7 @@ func (s *Store) Catalog(ctx context.Context) (version int64, err error) {
 	return version, nil
 }
 
-// plain returns keys as the driver knows them.
+// plain converts keys to a type that the driver can encode.
 func plain(keys []ledger.Key) [][16]byte {
 	list := make([][16]byte, len(keys))
 	for i, k := range keys {
@@ -360,7 +366,8 @@ func plain(keys []ledger.Key) [][16]byte {
 	return list
 }
 
-// storable returns a text that PostgreSQL can store, of at most maxReason bytes.
+// storable converts a text to one that PostgreSQL can store, of at most maxReason
+// bytes.
 func storable(text string) string {
 	if len(text) > maxReason {
 		text = text[:maxReason]

@@ -17,7 +17,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// newEvent returns an event of function orders that lacks a partition.
+// newEvent returns an event of function orders that failed because of a missing
+// partition.
 func newEvent(id string, sequence uint64) deferred.Event {
 	return deferred.Event{
 		Key: ledger.NewKey("orders", "/test", id), Source: "/test", ID: id, Type: "com.example.order.placed",
@@ -56,7 +57,7 @@ func TestAnEventIsDeferredOnlyIfNothingElseIsKnownOfIt(t *testing.T) {
 	unproven := newEvent("unproven", 300)
 	unproven.Proven = false
 	events := []deferred.Event{newEvent("committed", 101), newEvent("below", 99), newEvent("first", 100), newEvent("first", 100), unproven, newEvent("second", 1<<63)}
-	for range 2 { // also if it is stored
+	for range 2 { // even if it is stored
 		want := []deferred.Result{deferred.Committed, deferred.BelowHorizon, deferred.Stored, deferred.Stored, deferred.Unproven, deferred.Stored}
 		if diff := cmp.Diff(want, deferEvents(t, east, events...)); diff != "" {
 			t.Errorf("results (-want +got):\n%s", diff)
@@ -66,7 +67,7 @@ func TestAnEventIsDeferredOnlyIfNothingElseIsKnownOfIt(t *testing.T) {
 		t.Errorf("%d events are stored, want 2", n)
 	}
 
-	// What another cluster has proven, with the same version, is believed.
+	// The proof of another cluster with the same version counts.
 	other := newEvent("first", 100)
 	other.Proven, other.Version = false, "2"
 	if got := deferEvents(t, west, other); got[0] != deferred.Unproven {
@@ -156,7 +157,7 @@ func TestOneEventOfAFingerprintIsRunFirst(t *testing.T) {
 	}
 }
 
-// However late a deferred event is run, and whatever else the ledger has forgotten.
+// However late a deferred event runs, and whatever else the ledger has forgotten.
 func TestTheLedgerKeepsTheRowOfADeferredEvent(t *testing.T) {
 	t.Parallel()
 
@@ -218,7 +219,7 @@ func TestTheCommitOfADeferredEventEndsItInEveryCluster(t *testing.T) {
 		t.Errorf("%d rows are left, want those of the others", n)
 	}
 
-	// A row that another session holds is not waited for.
+	// It does not wait for a row that another session has locked.
 	tx, err := pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,6 @@
-// Package lease decides which replica of a source delivers: of several processes with one
-// cluster name and function, the one that has the lease, by the clock of the database. The
-// epoch of a lease fences what its holder stores.
+// Package lease decides which of several replicas of a source delivers. Replicas are
+// processes with the same cluster name and function. The holder of the lease delivers,
+// according to the database's clock. The epoch of a lease fences what its holder stores.
 package lease
 
 import (
@@ -14,19 +14,19 @@ import (
 )
 
 const (
-	// Expires is the time after the latest renewal from which on another replica of
-	// the same site takes the lease, by the clock of the database.
+	// Expires is the age of the latest renewal, by the clock of the database, at
+	// which another replica of the same site may take the lease.
 	Expires = 3 * time.Second
 
-	// SiteExpires is the time after the latest renewal from which on another site takes
-	// the lease: so long after a source has ended, its cluster may move to another site.
+	// SiteExpires is the age of the latest renewal at which another site may take the
+	// lease. A cluster may move to another site that long after its source has ended.
 	SiteExpires = 5 * time.Minute
 )
 
 const (
-	// A lease that must not be taken is read and not locked: the replicas that wait for it
-	// write nothing. Of two that take it at once, the second waits for the first and finds
-	// its row. The holder that the statement returns is the one before it.
+	// A lease that must not be taken is read and not locked, so that waiting replicas
+	// write nothing. If two replicas take it at once, the second waits for the first and
+	// finds its row. The statement returns the previous holder.
 	acquireSQL = `with taken as (
     insert into tandem.source_lease as l (cluster, function, site, replica, epoch, renewed_at, until)
     select $1, $2, $3, $4, 1, clock_timestamp(), clock_timestamp() + $6::bigint * interval '1 millisecond'
@@ -51,22 +51,22 @@ where cluster = $1 and function = $2 and site = $3 and replica = $4 and epoch = 
 where cluster = $1 and function = $2 and site = $3 and replica = $4 and epoch = $5`
 )
 
-// ErrLost means that another replica of the source has taken the lease: it delivers now.
+// ErrLost means that another replica of the source has taken the lease and delivers now.
 var ErrLost = errors.New("another replica of the source has taken the lease")
 
 // Holder is a replica of a source: a site and, within it, a name.
 type Holder struct{ Site, Replica string }
 
-// Lease is the right of a replica to deliver to a function, in an epoch. The zero value is that
-// of a source without replicas, which needs none.
+// Lease is the right of a replica to deliver to a function, in an epoch. The zero value belongs
+// to a source without replicas, which needs no lease.
 type Lease struct {
 	Holder
 
-	// Epoch is higher with each acquisition.
+	// Epoch increases with each acquisition.
 	Epoch int64
 }
 
-// Fence returns the parameter by which a statement stores nothing without the lease: site,
+// Fence returns the parameter by which a statement writes nothing without the lease: site,
 // replica and epoch; nil for the zero value.
 func (l Lease) Fence() []string {
 	if l == (Lease{}) {
@@ -88,9 +88,9 @@ func New(pool *pgxpool.Pool, cluster string) *Leases {
 }
 
 // Acquire takes the lease for function if it is free: no replica has it, it was released, or
-// it has expired. With restarted, it is also taken from a holder of the same name: a process
-// that ended and was started again. It returns the lease, with an epoch of 0 if it is not
-// free, and its holder before.
+// it has expired. If restarted is true, Acquire also takes it from a holder of the same
+// name, which is an earlier process of this replica. It returns the lease, with epoch 0 if
+// it is not free, and the previous holder.
 func (l *Leases) Acquire(ctx context.Context, function string, as Holder, restarted bool) (lease Lease, before Holder, err error) {
 	lease.Holder = as
 	err = l.pool.QueryRow(ctx, acquireSQL, l.cluster, function, as.Site, as.Replica, restarted, Expires.Milliseconds(), SiteExpires.Milliseconds()).
@@ -101,13 +101,13 @@ func (l *Leases) Acquire(ctx context.Context, function string, as Holder, restar
 	return lease, before, nil
 }
 
-// Renew extends a lease by [Expires], also one that has expired and was taken by no other
-// replica. The error is [ErrLost] if one has taken it.
+// Renew extends a lease by [Expires]. It also renews an expired lease that no other
+// replica has taken. The error is [ErrLost] if another replica has taken it.
 func (l *Leases) Renew(ctx context.Context, function string, lease Lease) error {
 	return l.update(ctx, "renew", renewSQL, function, lease, Expires.Milliseconds())
 }
 
-// Release ends a lease, so that another replica takes it at once.
+// Release ends a lease, so that another replica can take it immediately.
 func (l *Leases) Release(ctx context.Context, function string, lease Lease) error {
 	return l.update(ctx, "release", giveUpSQL, function, lease)
 }

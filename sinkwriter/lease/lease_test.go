@@ -20,7 +20,7 @@ var (
 	abroad = lease.Holder{Site: "there", Replica: "first"}
 )
 
-// acquire expects the epoch of a lease; 0 if it is not free.
+// acquire acquires a lease and compares its epoch; 0 means that it is not free.
 func acquire(t *testing.T, leases *lease.Leases, as lease.Holder, restarted bool, epoch int64, before lease.Holder) lease.Lease {
 	t.Helper()
 
@@ -31,7 +31,7 @@ func acquire(t *testing.T, leases *lease.Leases, as lease.Holder, restarted bool
 	return held
 }
 
-// age moves the latest renewal into the past of the server's clock.
+// age moves the latest renewal into the past, by the server's clock.
 func age(t *testing.T, pool *pgxpool.Pool, by time.Duration) {
 	t.Helper()
 
@@ -47,12 +47,12 @@ func TestOneReplicaOfASourceHasTheLease(t *testing.T) {
 	leases := lease.New(pool, "east")
 	one := acquire(t, leases, first, true, 1, lease.Holder{})
 	acquire(t, leases, second, true, 0, first)
-	acquire(t, lease.New(pool, "west"), second, true, 1, lease.Holder{}) // another cluster's
+	acquire(t, lease.New(pool, "west"), second, true, 1, lease.Holder{}) // of another cluster
 	if err := leases.Renew(t.Context(), "orders", one); err != nil {
 		t.Fatal(err)
 	}
 
-	// It ends at once when it is released, and after a time when it is not renewed.
+	// It is free immediately after a release, and after a time without renewal.
 	if err := leases.Release(t.Context(), "orders", one); err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestOneReplicaOfASourceHasTheLease(t *testing.T) {
 	}
 	acquire(t, leases, second, false, 0, first)
 
-	// One that has expired and that no replica has taken is renewed.
+	// An expired lease that no replica has taken can be renewed.
 	age(t, pool, time.Hour)
 	if err := leases.Renew(t.Context(), "orders", three); err != nil {
 		t.Error(err)
@@ -86,7 +86,7 @@ func TestAReplicaThatIsStartedAgainTakesItsLeaseAtOnce(t *testing.T) {
 	leases := lease.New(sinktest.NewDatabase(t), "east")
 	acquire(t, leases, first, true, 1, lease.Holder{})
 	acquire(t, leases, first, true, 2, first)
-	acquire(t, leases, first, false, 0, first) // the process before it, which resumes
+	acquire(t, leases, first, false, 0, first) // the previous process, which resumes
 }
 
 func TestAnotherSiteIsRefusedUntilTheFirstOneIsLongGone(t *testing.T) {

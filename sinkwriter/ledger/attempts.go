@@ -26,8 +26,8 @@ set epoch = excluded.epoch, tries = excluded.tries, tried_ms = excluded.tried_ms
 	loadTriesSQL = `select sequence::text, tries, tried_ms, strikes from tandem.tries where cluster = $1 and function = $2 and stream = $3 and epoch = $4`
 )
 
-// Attempts stores the failed attempts of events that break a function, for one cluster. It
-// is safe for concurrent use.
+// Attempts stores the failed attempts of events that fail in a function, for one cluster.
+// It is safe for concurrent use.
 type Attempts struct {
 	pool    *pgxpool.Pool
 	cluster string
@@ -39,23 +39,23 @@ func NewAttempts(pool *pgxpool.Pool, cluster string) *Attempts {
 	return &Attempts{pool: pool, cluster: cluster}
 }
 
-// With returns the same attempts for a replica with a lease: Save stores none after another
-// replica has acquired it.
+// With returns Attempts for a replica with a lease: Save stores nothing after another
+// replica has acquired the lease.
 func (t *Attempts) With(held lease.Lease) *Attempts {
 	with := *t
 	with.lease = held
 	return &with
 }
 
-// EventAttempts is how often and for how long an event broke the function.
+// EventAttempts is how often and for how long an event failed in the function.
 type EventAttempts struct {
 	Sequence uint64
 	Attempts int
-	For      time.Duration // kept to the millisecond
-	Strikes  int           // how often the process ended while it computed the event alone
+	For      time.Duration // stored in milliseconds
+	Strikes  int           // how often the process ended while it processed this event alone
 }
 
-// Save stores tries over what is stored, and drops what is stored for the
+// Save stores tries, replacing stored attempts, and deletes those with the
 // sequence numbers in settled.
 func (t *Attempts) Save(ctx context.Context, function, stream, epoch string, tries []EventAttempts, settled []uint64) error {
 	sequences, counts, times := make([]string, len(tries)), make([]int32, len(tries)), make([]int64, len(tries))
@@ -79,13 +79,13 @@ func (t *Attempts) Save(ctx context.Context, function, stream, epoch string, tri
 		return nil
 	}
 	if err := t.pool.SendBatch(ctx, batch).Close(); err != nil {
-		return fmt.Errorf("save tries of function %s in stream %s: %w", function, stream, err)
+		return fmt.Errorf("save attempts of function %s in stream %s: %w", function, stream, err)
 	}
 	return nil
 }
 
-// Load returns what is stored for this epoch of the stream, and how many events are stored for
-// another one, which it deletes.
+// Load returns the stored attempts for this epoch of the stream. It deletes the attempts of
+// other epochs, and returns their number.
 func (t *Attempts) Load(ctx context.Context, function, stream, epoch string) (attempts []EventAttempts, stale int, err error) {
 	fail := func(err error) ([]EventAttempts, int, error) {
 		return nil, 0, fmt.Errorf("load attempts of function %s in stream %s: %w", function, stream, err)

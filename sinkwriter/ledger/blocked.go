@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// An event with an escape that PostgreSQL may not make text of, and was stored as it
-	// is, comes as a whole.
+	// An event that contains an escape that PostgreSQL cannot convert to text, and was
+	// stored unchanged, is returned whole.
 	parkedSQL = `select case when odd then '' else d.event ->> 'subject' end, d.source, d.id, case when odd then d.event::text else '' end
 from tandem.dead_letter d cross join lateral (select d.event::text ~* '\\u(0000|d[89a-f])') as o (odd)
 where d.function = $1 and d.cluster = $2 and case when odd then true else d.event ->> 'subject' is not null end
@@ -45,25 +45,25 @@ func NewBlocked(pool *pgxpool.Pool, cluster string) *Blocked {
 	return &Blocked{pool: pool, cluster: cluster}
 }
 
-// With returns the same for a replica with a lease: Store fails with [lease.ErrLost] after
-// another replica has acquired it.
+// With returns a Blocked for a replica with a lease: Store fails with [lease.ErrLost]
+// after another replica has acquired the lease.
 func (p *Blocked) With(held lease.Lease) *Blocked {
 	with := *p
 	with.lease = held
 	return &with
 }
 
-// BlockedEvent is a dead event that blocks its subject until there is a verdict, or a deferred
-// one that does so until it is committed.
+// BlockedEvent is an event that blocks its subject: one with a dead letter until a person
+// replays or drops it, or a deferred one until it is committed.
 type BlockedEvent struct {
 	Subject, Source, ID string
 }
 
-// List gives all of a function that have a subject.
+// List returns all blocking events of a function that have a subject.
 func (p *Blocked) List(ctx context.Context, function string) ([]BlockedEvent, error) {
 	rows, err := p.pool.Query(ctx, parkedSQL, function, p.cluster)
 	if err != nil {
-		return nil, fmt.Errorf("list events of function %s that wait for a verdict: %w", function, err)
+		return nil, fmt.Errorf("list blocking events of function %s: %w", function, err)
 	}
 	var list []BlockedEvent
 	var e BlockedEvent
@@ -82,13 +82,13 @@ func (p *Blocked) List(ctx context.Context, function string) ([]BlockedEvent, er
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list events of function %s that wait for a verdict: %w", function, err)
+		return nil, fmt.Errorf("list blocking events of function %s: %w", function, err)
 	}
 	return list, nil
 }
 
-// Still gives those of the events that wait for a verdict still. Their subjects do
-// not count. Ask for some thousand at a time.
+// Still returns those of the events that still block. Their subjects are ignored.
+// Pass at most a few thousand events.
 func (p *Blocked) Still(ctx context.Context, function string, events []BlockedEvent) (map[BlockedEvent]bool, error) {
 	sources, ids := make([]string, len(events)), make([]string, len(events))
 	for i, e := range events {
@@ -96,7 +96,7 @@ func (p *Blocked) Still(ctx context.Context, function string, events []BlockedEv
 	}
 	rows, err := p.pool.Query(ctx, stillParkedSQL, function, p.cluster, sources, ids)
 	if err != nil {
-		return nil, fmt.Errorf("ask which events of function %s wait for a verdict: %w", function, err)
+		return nil, fmt.Errorf("look up which events of function %s still block their subjects: %w", function, err)
 	}
 	still := make(map[BlockedEvent]bool, len(events))
 	var e BlockedEvent
@@ -104,7 +104,7 @@ func (p *Blocked) Still(ctx context.Context, function string, events []BlockedEv
 		still[e] = true
 		return nil
 	}); err != nil {
-		return nil, fmt.Errorf("ask which events of function %s wait for a verdict: %w", function, err)
+		return nil, fmt.Errorf("look up which events of function %s still block their subjects: %w", function, err)
 	}
 	return still, nil
 }

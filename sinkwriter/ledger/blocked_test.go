@@ -69,7 +69,7 @@ func TestAnEventIsParkedUntilItIsHandledOrItsLetterIsGone(t *testing.T) {
 	}
 	check("at first", want...)
 
-	// As a replay, or another cluster, does; and as somebody who drops it.
+	// As a replay, another cluster, or a person who drops it does.
 	if _, err := pool.Exec(t.Context(), `insert into tandem.ledger (writer, key, digest) values (1, tandem.key('f', $1, 'handled'), '')`, want[0].Source); err != nil {
 		t.Fatal(err)
 	}

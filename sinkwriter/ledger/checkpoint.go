@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	// A row is stored only over the one that was stored last, on the same
-	// timeline: whoever finds another one has something to learn first. The head
-	// never falls: what was delivered before a rewind was delivered.
+	// A row is stored only if the stored row is the caller's latest, on the same
+	// timeline; a caller that finds another row has to load it first. The head
+	// never decreases: messages that were delivered before a rewind stay
+	// delivered.
 	firstProgressSQL = fence11 + `insert into tandem.progress (cluster, function, stream, epoch, floor, head, hedge, fit, commit_ms, timeline)
 select $1, $2, $3, $4, $5::text::numeric, greatest($6::text::numeric, $5::text::numeric), $7, $8, $9, case when $10::boolean then '' else tandem.timeline() end
 where ` + may11 + `
@@ -31,8 +32,7 @@ and epoch = $10 and floor = $11::text::numeric and timeline = $12 and tandem.tim
 and ` + may13 + `
 returning timeline`
 
-	// The same after a failover: when the stream is about to be rewound, and when
-	// it has been.
+	// The same after a failover: before the stream is rewound, and afterwards.
 	rewindProgressSQL = fence11 + `update tandem.progress
 set epoch = $4, floor = $5::text::numeric, saved_at = now(),
     head = greatest($6::text::numeric, $5::text::numeric, case when epoch = $4 then head end),
@@ -41,15 +41,16 @@ where cluster = $1 and function = $2 and stream = $3 and epoch = $7 and floor = 
 and ` + may11 + `
 returning timeline`
 
-	// Messages that a stream lost are forgotten; others have their sequences now.
+	// The horizon is lowered below messages that the stream lost, because others
+	// have their sequence numbers now.
 	lowerHorizonSQL = `update tandem.horizon set floor = $4::text::numeric, moved_at = now()
 where function = $1 and stream = $2 and epoch = $3 and floor > $4::text::numeric`
 
 	loadProgressSQL = `select tandem.timeline(), coalesce(p.epoch, ''), coalesce(p.floor, 0)::text, coalesce(p.timeline, '')
 from (values (1)) as one left join tandem.progress p on p.cluster = $1 and p.function = $2 and p.stream = $3`
 
-	// Of several streams' rows the one that is least at rest counts. Who is ahead
-	// says how far a stream has come.
+	// If a cluster has rows for several streams, the one with the most redundancy
+	// counts. The head of the foremost cluster is the end of the stream.
 	clustersSQL = `select p.cluster, coalesce((select 'standby' from tandem.standby s where s.function = $1 and s.cluster = p.cluster), min(p.hedge)), now() - max(p.saved_at), sum(greatest(f.head - p.floor, 0))::bigint,
     coalesce(bool_and(p.fit) filter (where p.saved_at > now() - interval '3 seconds'), false),
     coalesce(max(p.commit_ms) filter (where p.saved_at > now() - interval '3 seconds'), 0) * interval '1 millisecond'
@@ -58,8 +59,8 @@ join (select stream, epoch, max(head) as head from tandem.progress where functio
 where p.function = $1 group by p.cluster order by p.cluster`
 )
 
-// Checkpoints stores how far the sources of one cluster have read their streams, and how
-// much redundancy was set for them at run time. It is safe for concurrent use.
+// Checkpoints stores how far the sources of one cluster have read their streams, and the
+// redundancy that was set for them at run time. It is safe for concurrent use.
 type Checkpoints struct {
 	pool    *pgxpool.Pool
 	cluster string
@@ -71,32 +72,32 @@ func NewCheckpoints(pool *pgxpool.Pool, cluster string) *Checkpoints {
 	return &Checkpoints{pool: pool, cluster: cluster}
 }
 
-// With returns the same checkpoints for a replica with a lease: Save stores nothing after
-// another replica has acquired it.
+// With returns Checkpoints for a replica with a lease: Save stores nothing after another
+// replica has acquired the lease.
 func (p *Checkpoints) With(held lease.Lease) *Checkpoints {
 	with := *p
 	with.lease = held
 	return &with
 }
 
-// Checkpoint is what is stored of how far a source has come in a stream. Its
-// zero value says that nothing is.
+// Checkpoint is the stored position of a source in a stream. Its zero value
+// means that none is stored.
 type Checkpoint struct {
-	// Epoch tells one making of the stream from the next. Empty if nothing is
+	// Epoch identifies one incarnation of the stream. Empty if nothing is
 	// stored.
 	Epoch string
 
 	// Floor is a sequence number: every message below it is acknowledged.
 	Floor uint64
 
-	// Timeline is the history that the database followed when this was stored.
-	// Empty if the stream is to be rewound to Floor before anything else.
+	// Timeline is the timeline of the database on which this was stored. Empty
+	// if the stream has to be rewound to Floor first.
 	Timeline string
 }
 
-// Load gives what is stored for this cluster, and the timeline that the database
-// follows now. If that is another one than what is stored was saved on, there was
-// a failover since, and what was committed after the save may be gone.
+// Load returns the stored checkpoint of this cluster, and the current timeline of
+// the database. If the timelines differ, there was a failover since the
+// checkpoint was saved, and later commits may be lost.
 func (p *Checkpoints) Load(ctx context.Context, function, stream string) (saved Checkpoint, timeline string, err error) {
 	var floor string
 	err = p.pool.QueryRow(ctx, loadProgressSQL, p.cluster, function, stream).Scan(&timeline, &saved.Epoch, &floor, &saved.Timeline)
@@ -118,37 +119,38 @@ type CheckpointUpdate struct {
 	// Head is a sequence number: no message from it on was delivered.
 	Head uint64
 
-	// Hedge is how much redundancy the cluster reports: 0, a delay, share, or standby. With
-	// Rewind or Adopt it stays as it is stored, if anything is. Whether the cluster
-	// stands by is decided by [Checkpoints.StandBy].
+	// Hedge is the redundancy that the cluster reports: 0, a delay, share, or standby. With
+	// Rewind or Adopt the stored value is kept, if there is one. [Checkpoints.StandBy]
+	// decides whether the cluster stands by.
 	Hedge string
 
-	// Fit means that the cluster may go first with events that clusters share: it does not
-	// lag, and its function answers.
+	// Fit means that the cluster may process shared events first: it does not lag, and its
+	// function answers.
 	Fit bool
 
-	// CommitP99 is within what time of their receipt 99 of 100 events are committed; 0 if
-	// that is not known. It is stored in milliseconds.
+	// CommitP99 is the 99th percentile of the time from receipt to commit; 0 if unknown.
+	// It is stored in milliseconds.
 	CommitP99 time.Duration
 
-	// Rewind says that the stream is about to be rewound to Floor. Whoever loads
-	// the row has to see to it, until it is saved with Adopt.
+	// Rewind means that the stream is about to be rewound to Floor. Until a
+	// checkpoint is saved with Adopt, a process that loads the row has to rewind
+	// the stream.
 	Rewind bool
 
-	// Truncated, with Rewind, means that the stream lost its messages from Floor on, or
-	// from one above it on, and may have others under their sequences: these are not
-	// below the horizon.
+	// Truncated, with Rewind, means that the stream lost its messages from Floor, or
+	// from a higher sequence number, on. It may have other messages under their
+	// sequence numbers, which are not below the horizon.
 	Truncated bool
 
-	// Adopt says that a change of the timeline since the last save is known and
-	// has been seen to: the stream gives again all from Floor on.
+	// Adopt means that the caller has handled a change of the timeline since
+	// the last save: the stream redelivers all messages from Floor on.
 	Adopt bool
 }
 
-// Save stores how far this cluster has come, if what is stored is still what the
-// caller believes, last, and on the timeline that it was saved on. It gives what
-// is stored then. If ok is false nothing was stored: load, and see to it; or another replica
-// has acquired the lease.
+// Save stores the position of this cluster, if the stored checkpoint equals last and the
+// database still has the timeline of last. It returns the stored checkpoint. If ok is false,
+// nothing was stored: the caller has to load the checkpoint and handle the change, or
+// another replica has acquired the lease.
 func (p *Checkpoints) Save(ctx context.Context, function, stream string, row CheckpointUpdate, last Checkpoint) (now Checkpoint, ok bool, err error) {
 	sql := progressSQL
 	args := []any{p.cluster, function, stream, row.Epoch, number(row.Floor), number(row.Head)}
@@ -180,33 +182,34 @@ func (p *Checkpoints) Save(ctx context.Context, function, stream string, row Che
 	return now, true, nil
 }
 
-// ClusterStatus is what is known of a cluster that a function runs in.
+// ClusterStatus is the status of a cluster that a function runs in.
 type ClusterStatus struct {
 	Cluster string
 
-	// Hedge is standby while it stands by, else how much redundancy it last reported:
-	// 0, a delay, or share.
+	// Hedge is standby while the cluster stands by, else the redundancy that it last
+	// reported: 0, a delay, or share.
 	Hedge string
 
-	// Age is the time since its source was heard of last, by the server's clock.
-	// A source that runs is heard of every minute.
+	// Age is the time since its source last reported, by the server's clock. A
+	// running source reports every minute.
 	Age time.Duration
 
-	// Behind is how many messages lie between what it has acknowledged and the
-	// last one that any cluster was handed, at most.
+	// Behind is an upper bound of the number of messages between its
+	// acknowledged position and the last message that was delivered in any
+	// cluster.
 	Behind int64
 
-	// Fit and CommitP99 are those of its latest checkpoints, if these are at most 3 s old.
+	// Fit and CommitP99 are from its latest checkpoints, if these are at most 3 s old.
 	Fit       bool
 	CommitP99 time.Duration
 }
 
-// Silent reports whether the cluster has not been heard of for so long that it does not
-// count as being at work.
+// Silent reports whether the cluster has not reported for so long that it does not
+// count as active.
 func (c ClusterStatus) Silent() bool { return c.Age > reportLimit }
 
-// Clusters gives the clusters whose sources ever saved progress for function, by
-// their names.
+// Clusters returns the clusters whose sources have ever saved progress for
+// function, by name.
 func (p *Checkpoints) Clusters(ctx context.Context, function string) ([]ClusterStatus, error) {
 	rows, err := p.pool.Query(ctx, clustersSQL, function)
 	if err != nil {
@@ -219,5 +222,5 @@ func (p *Checkpoints) Clusters(ctx context.Context, function string) ([]ClusterS
 	return list, nil
 }
 
-// number is a sequence number as a numeric, which holds all 64 bits.
+// number formats a sequence number as a numeric, which holds all 64 bits.
 func number(n uint64) string { return strconv.FormatUint(n, 10) }

@@ -46,14 +46,14 @@ func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
 	if want := (ledger.Checkpoint{Epoch: "e1", Floor: 7, Timeline: timeline}); first != want {
 		t.Errorf("saved %+v, want %+v", first, want)
 	}
-	save(8, none, false, false) // somebody has saved since
+	save(8, none, false, false) // another process has saved since
 	second := save(1<<63+9, first, false, true)
 	if saved, _ := load(); saved != second {
 		t.Errorf("loaded %+v, want %+v", saved, second)
 	}
 	save(10, first, false, false)
 
-	// A failover to a standby that had got no further than the first save.
+	// A failover to a standby that had received only the first save.
 	if _, err := pool.Exec(t.Context(), `update tandem.progress set floor = 7, timeline = 'before'`); err != nil {
 		t.Fatal(err)
 	}
@@ -62,13 +62,13 @@ func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
 	if survived.Floor != 7 || survived.Timeline != "before" || timeline == "before" {
 		t.Fatalf("survived %+v, timeline %q", survived, timeline)
 	}
-	save(11, survived, false, false) // it must be seen to
+	save(11, survived, false, false) // the failover has to be handled first
 	rewind := ledger.CheckpointUpdate{Epoch: "e1", Floor: 7, Head: 9, Hedge: "300ms", Rewind: true}
 	begun, ok, err := east.Save(t.Context(), "orders", "EVENTS", rewind, survived)
 	if err != nil || !ok || begun != (ledger.Checkpoint{Epoch: "e1", Floor: 7}) {
 		t.Fatalf("rewind noted as %+v, %t, %v", begun, ok, err)
 	}
-	save(11, begun, false, false) // not before it is through
+	save(11, begun, false, false) // not before the rewind is complete
 	if now := save(7, begun, true, true); now.Timeline != timeline {
 		t.Errorf("saved on timeline %q, want %q", now.Timeline, timeline)
 	}
@@ -76,7 +76,7 @@ func TestProgressIsStoredOnlyOverWhatItsWriterKnows(t *testing.T) {
 		t.Errorf("head %s: it fell with the rewind", head)
 	}
 
-	// The row is gone.
+	// The row is lost.
 	if _, err := pool.Exec(t.Context(), `delete from tandem.progress`); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestATimelineIsKnownWhereItIsHiddenAndNoneIsOnAStandby(t *testing.T) {
 		t.Errorf("a standby answers %v", err)
 	}
 
-	// As a service may.
+	// Some managed services do that.
 	if _, err := admin(r.Primary()).Exec(t.Context(), `revoke execute on function pg_control_system() from public`); err != nil {
 		t.Fatal(err)
 	}
@@ -174,22 +174,22 @@ func TestAClusterStandsByOnlyWhileAnotherOneIsAtWork(t *testing.T) {
 	}
 
 	end(west)        // nothing to end
-	ask(west, false) // no other cluster has ever reported
+	ask(west, false) // no other cluster has reported
 	save(east, "0")
 	ask(west, true) // before its own first checkpoint
 	ask(east, false)
 	save(west, "300ms") // a report
 	ask(east, false)
-	ask(west, true) // still
+	ask(west, true) // still granted
 	age("east")
-	ask(west, true) // it stands by already
+	ask(west, true) // already granted
 	end(west)
 	ask(west, false) // east has not reported for a while
 	save(east, "standby")
 	ask(west, false) // east has not decided yet
 	save(east, "10s")
 	ask(west, true)
-	end(east) // of another cluster
+	end(east) // the grant of another cluster
 	ask(east, false)
 
 	got, err := east.Clusters(t.Context(), "orders")
@@ -270,7 +270,7 @@ func TestACheckpointSavedLateDoesNotEndStandby(t *testing.T) {
 	standBy(east, true)
 	save(east, "EVENTS") // computed before
 	standBy(west, false)
-	save(east, "MORE") // a stream that opens
+	save(east, "MORE") // when a stream is opened
 	standBy(west, false)
 	if _, err := pool.Exec(t.Context(), `delete from tandem.progress where cluster = 'east' and stream = 'EVENTS'`); err != nil {
 		t.Fatal(err)
@@ -278,7 +278,8 @@ func TestACheckpointSavedLateDoesNotEndStandby(t *testing.T) {
 	save(east, "EVENTS") // the first checkpoint again
 	standBy(west, false)
 
-	// A grant of the process that crashed before it changed holds until it is ended.
+	// A grant remains until it is ended, even if the process that received it
+	// crashed before it switched.
 	standBy(ledger.NewCheckpoints(pool, "east"), true)
 	if err := east.EndStandBy(t.Context(), "orders"); err != nil {
 		t.Fatal(err)
@@ -298,7 +299,7 @@ func TestTheLedgerSaysWhatIsDone(t *testing.T) {
 		if i%3 == 0 {
 			o := sinktest.Order(id, 1)
 			if i%2 == 0 {
-				o.Effects.Writes, o.Effects.Outputs = nil, nil // nothing to do is done too
+				o.Effects.Writes, o.Effects.Outputs = nil, nil // an event without effects is committed, too
 			}
 			if i < 30 {
 				if _, err := east.Commit(t.Context(), o); err != nil {
@@ -362,7 +363,7 @@ func TestTriesAreKeptUntilTheEventIsSettled(t *testing.T) {
 	stale = 1
 	expect(east, "e2")
 	stale = 0
-	expect(east, "e1") // another epoch of the stream was asked for
+	expect(east, "e1") // of another epoch of the stream
 }
 
 func TestReplicationGivesTheStandbyServersAndHowFarTheyAreBehind(t *testing.T) {
@@ -378,7 +379,7 @@ func TestReplicationGivesTheStandbyServersAndHowFarTheyAreBehind(t *testing.T) {
 	if err := r.CatchUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// It receives what comes, and does not apply it.
+	// The standby receives changes, and does not apply them.
 	if _, err := sinktest.NewPool(t, r.Standby().AdminURL("tandem")).Exec(t.Context(), `select pg_wal_replay_pause()`); err != nil {
 		t.Fatal(err)
 	}

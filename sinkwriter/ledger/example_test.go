@@ -11,7 +11,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// Was this event committed, and by which history of the database?
+// Look up whether an event is committed, and on which timeline of the database.
 func ExampleNew() {
 	ctx := context.Background()
 	pool, err := pgxpool.New(ctx, "postgres://tandem@localhost:5432/orders")
@@ -51,7 +51,7 @@ func ExampleNewRetention() {
 	}
 }
 
-// How far is each cluster behind?
+// Look up how far each cluster lags.
 func ExampleNewCheckpoints() {
 	ctx := context.Background()
 	pool, err := pgxpool.New(ctx, "postgres://tandem@localhost:5432/orders")
@@ -67,7 +67,7 @@ func ExampleNewCheckpoints() {
 	}
 }
 
-// A cluster stands by from now on, if another one is at work.
+// Switch a cluster to standby, if another one is active.
 func ExampleCheckpoints_SetHedge() {
 	ctx := context.Background()
 	pool, err := pgxpool.New(ctx, "postgres://tandem@localhost:5432/orders")
@@ -79,7 +79,7 @@ func ExampleCheckpoints_SetHedge() {
 	}
 }
 
-// A source that restarts goes on counting the failed attempts of an event.
+// A source that restarts continues to count the failed attempts of an event.
 func ExampleNewAttempts() {
 	ctx := context.Background()
 	pool, err := pgxpool.New(ctx, "postgres://tandem@localhost:5432/orders")
@@ -93,7 +93,7 @@ func ExampleNewAttempts() {
 	}
 }
 
-// Which subjects does a dead letter block?
+// Look up which subjects are blocked by a dead letter.
 func ExampleNewBlocked() {
 	ctx := context.Background()
 	pool, err := pgxpool.New(ctx, "postgres://tandem@localhost:5432/orders")

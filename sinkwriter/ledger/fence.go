@@ -1,8 +1,8 @@
 package ledger
 
-// What a source stores is stored only while it has the lease, if there is one: the row is
-// locked, so that no other replica acquires it before that is committed. The numbers are those
-// of the parameter [lease.Lease.Fence]; $1 is the cluster, $2 the function.
+// With a lease, a source stores rows only while it holds the lease. The lease's row is locked,
+// so that no other replica acquires it before the transaction is committed. The numbers are
+// those of the parameter [lease.Lease.Fence]; $1 is the cluster, $2 the function.
 const (
 	fence9  = `with fence as (` + fenceLock + `$9::text[] for share) `
 	fence11 = `with fence as (` + fenceLock + `$11::text[] for share) `

@@ -16,10 +16,10 @@ const (
 	setHedgeSQL = `insert into tandem.hedge (function, cluster, value) values ($1, $2, $3)
 on conflict (function, cluster) do update set value = excluded.value, set_at = now()`
 
-	// Without a cluster, the values of single clusters go too.
+	// Without a cluster, the values of single clusters are deleted, too.
 	unsetHedgeSQL = `delete from tandem.hedge where function = $1 and (cluster = $2 or $2 = '')`
 
-	// The advisory lock of standby, for which a source does not wait.
+	// The advisory lock of standby. A source does not wait for it.
 	hedgeLockSQL = `select pg_catalog.pg_advisory_xact_lock($1)`
 
 	// As mayStandBySQL, but a cluster that has been set to standby counts as if it had
@@ -39,7 +39,7 @@ var (
 )
 
 // Hedge returns the value that was set for function in this cluster or, if there is none, in
-// all clusters; empty if no value was set. It is one lookup.
+// all clusters; empty if no value was set. It takes one lookup.
 func (p *Checkpoints) Hedge(ctx context.Context, function string) (value string, err error) {
 	err = p.pool.QueryRow(ctx, hedgeSQL, function, p.cluster).Scan(&value)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -48,12 +48,12 @@ func (p *Checkpoints) Hedge(ctx context.Context, function string) (value string,
 	return value, nil
 }
 
-// SetHedge sets how much redundancy is wanted for function in one cluster or, with an empty
-// cluster, in all, and then removes the values of single ones. It does not check whether
+// SetHedge sets the redundancy of function in one cluster or, with an empty cluster, in all
+// clusters; then it also removes the values of single clusters. It does not check whether
 // sources accept the value.
 //
-// It refuses standby if no other cluster would be at work. That does not replace
-// [Checkpoints.StandBy]: what a source is configured to do is not known here.
+// It refuses standby if no other cluster would be active. That does not replace
+// [Checkpoints.StandBy], because SetHedge does not know the configuration of the sources.
 func (p *Checkpoints) SetHedge(ctx context.Context, function, cluster, value string) error {
 	err := pgx.BeginTxFunc(ctx, p.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		if value == standby {
@@ -73,7 +73,7 @@ func (p *Checkpoints) SetHedge(ctx context.Context, function, cluster, value str
 	return nil
 }
 
-// maySetStandBy returns an error if no cluster would be at work. Until tx ends, no source
+// maySetStandBy returns an error if no cluster would be active. Until tx ends, no source
 // is granted standby and no other cluster is set to it.
 func maySetStandBy(ctx context.Context, tx pgx.Tx, function, cluster string) error {
 	if cluster == "" {
@@ -93,7 +93,7 @@ func maySetStandBy(ctx context.Context, tx pgx.Tx, function, cluster string) err
 }
 
 // UnsetHedge removes the value of function in one cluster or, with an empty cluster, all its
-// values. Then the configuration of each source counts.
+// values. Then the configuration of each source applies.
 func (p *Checkpoints) UnsetHedge(ctx context.Context, function, cluster string) error {
 	if _, err := p.pool.Exec(ctx, unsetHedgeSQL, function, cluster); err != nil {
 		return fmt.Errorf("unset the hedge of function %s: %w", function, err)
@@ -101,8 +101,8 @@ func (p *Checkpoints) UnsetHedge(ctx context.Context, function, cluster string) 
 	return nil
 }
 
-// Hedges returns the values that were set for function, by cluster. The one under the empty
-// name is for all clusters that have none of their own.
+// Hedges returns the values that were set for function, by cluster. The value under the
+// empty name applies to all clusters without a value of their own.
 func (p *Checkpoints) Hedges(ctx context.Context, function string) (map[string]string, error) {
 	rows, err := p.pool.Query(ctx, hedgesSQL, function)
 	if err != nil {

@@ -45,12 +45,12 @@ func TestTheHedgeOfOneClusterWinsOverThatOfAll(t *testing.T) {
 	if err := east.SetHedge(t.Context(), "payments", "", "0"); err != nil {
 		t.Fatal(err)
 	}
-	expect("300ms", "10s") // that was another function
+	expect("300ms", "10s") // the value belonged to another function
 	got, err := west.Hedges(t.Context(), "orders")
 	if diff := cmp.Diff(map[string]string{"": "300ms", "west": "10s"}, got); err != nil || diff != "" {
 		t.Errorf("set, %v (-want +got):\n%s", err, diff)
 	}
-	set("", "0") // all at once
+	set("", "0") // all in one call
 	expect("0", "0")
 	set("west", "1s")
 	unset("west")
@@ -60,7 +60,8 @@ func TestTheHedgeOfOneClusterWinsOverThatOfAll(t *testing.T) {
 	expect("", "")
 }
 
-// A reader sees the row of its cluster or that of all, and never neither of them.
+// A reader sees the row of its cluster or the row of all clusters, and never
+// neither.
 func TestASwitchOfAllClustersIsOneStepForReaders(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
@@ -119,7 +120,7 @@ func TestStandbyInEveryClusterIsNotSet(t *testing.T) {
 
 	report("east", "0")
 	expect("", "switch one cluster only")
-	expect("east", "switch another one from standby first") // it is alone
+	expect("east", "switch another one from standby first") // it is the only cluster
 	report("west", "standby")                               // by its configuration, or not decided yet
 	expect("east", "switch another one from standby first")
 	report("west", "0")

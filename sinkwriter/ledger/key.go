@@ -8,21 +8,21 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/internal/keyhash"
 )
 
-// Key is the ledger's key of one event for one function. Keys compare bytewise,
-// and those of ids that have an order (a UUIDv7, digits at the end) follow it,
-// so that new keys meet in one corner of the index.
+// Key is the ledger's key of one event for one function. Keys compare bytewise.
+// If the ids have an order (a UUIDv7, digits at the end), their keys have the
+// same order, so that new keys are inserted close to each other in the index.
 //
-// The rule is for ever, as changing it would apply every stream again. Version
-// 1, of 16 bytes: the upper 6 are [functions.Order] of the id, or bytes 10 to 15
-// of the hash for an id without order; the lower 10 are bytes 0 to 9 of the hash.
-// The hash is SHA-256 of the byte 1 and then function, source and id in UTF-8,
-// each behind its length as 4 bytes, big-endian. The SQL function tandem.key
-// gives the same.
+// The rule must never change, because every stream would be applied again.
+// Version 1 has 16 bytes: the upper 6 are [functions.Order] of the id, or bytes
+// 10 to 15 of the hash for an id without order; the lower 10 are bytes 0 to 9 of
+// the hash. The hash is SHA-256 of the byte 1 followed by function, source and id
+// in UTF-8, each preceded by its length as 4 bytes, big-endian. The SQL function
+// tandem.key returns the same key.
 type Key [16]byte
 
-// NewKey gives the key of the event (source, id) for a function. The event's
-// time has no part in it, since a producer may send the same id again with
-// another time.
+// NewKey returns the key of the event (source, id) for a function. The
+// event's time is not part of it, because a producer may send the same id
+// again with another time.
 func NewKey(function, source, id string) Key {
 	h := keyhash.Sum(1, function, source, id)
 	var k Key
@@ -36,7 +36,7 @@ func NewKey(function, source, id string) Key {
 	return k
 }
 
-// String gives the key as PostgreSQL prints it, in the form of a UUID.
+// String returns the key in the form of a UUID, as PostgreSQL prints it.
 func (k Key) String() string {
 	var b [36]byte
 	hex.Encode(b[0:8], k[0:4])

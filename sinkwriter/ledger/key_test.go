@@ -16,7 +16,7 @@ import (
 
 var update = flag.Bool("update", false, "write testdata anew")
 
-// vectorInputs are the events whose keys are published in testdata/key.tsv.
+// vectorInputs returns the events whose keys are published in testdata/key.tsv.
 func vectorInputs() [][3]string {
 	all := [][3]string{
 		{"orders", "/shop", "1"},

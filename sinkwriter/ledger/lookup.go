@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// doneSQL looks each key up by itself, whatever the planner believes.
+// doneSQL forces one index lookup per key, whatever the planner estimates.
 const doneSQL = `select tandem.timeline(), array(select u.k from unnest($1::uuid[]) as u(k)
 cross join lateral (select from tandem.ledger where key = u.k offset 0) as l)`
 
@@ -23,7 +23,7 @@ func New(pool *pgxpool.Pool) *Ledger { return &Ledger{pool: pool} }
 
 // Committed returns the subset of keys that are in the ledger, and the timeline of the
 // server that answered. It does not wait for transactions in progress, so a key that is
-// missing may be committed a moment later. Pass some thousand keys at a time.
+// missing may be committed a moment later. Pass at most a few thousand keys.
 //
 // A former primary may still answer, on its own timeline; see [Earlier].
 func (l *Ledger) Committed(ctx context.Context, keys []Key) (done map[Key]bool, timeline string, err error) {
@@ -33,7 +33,7 @@ func (l *Ledger) Committed(ctx context.Context, keys []Key) (done map[Key]bool, 
 	}
 	var found [][16]byte
 	if err := l.pool.QueryRow(ctx, doneSQL, ask).Scan(&timeline, &found); err != nil {
-		return nil, "", fmt.Errorf("ask the ledger for %d keys: %w", len(keys), err)
+		return nil, "", fmt.Errorf("look up %d keys in the ledger: %w", len(keys), err)
 	}
 	done = make(map[Key]bool, len(found))
 	for _, key := range found {
@@ -50,6 +50,6 @@ func Earlier(timeline, other string) bool {
 	return server == otherServer && server != startedPrefix && number < otherNumber
 }
 
-// startedPrefix is before the slash where tandem.timeline() tells when the server was
-// started.
+// startedPrefix is the part before the slash if tandem.timeline() returns the start
+// time of the server.
 const startedPrefix = "started"

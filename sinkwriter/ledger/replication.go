@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// What the role may not see is null: it needs pg_monitor.
+// Columns that the role may not see are null: it needs pg_monitor.
 const replicationSQL = `select application_name, sync_state,
     pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), replay_lsn)::bigint,
     coalesce(replay_lag, interval '0')
@@ -23,24 +23,25 @@ type Standby struct {
 	// Mode is async, potential, sync or quorum.
 	Mode string
 
-	// Bytes is how much of the primary's log it has not applied.
+	// Bytes is the amount of the primary's WAL that it has not applied.
 	Bytes int64
 
-	// Lag is how long what was applied last took from the primary to there. Zero
-	// if nothing was written for a while.
+	// Lag is the time from the latest applied write on the primary to its
+	// application on the standby. Zero if nothing was written for a while.
 	Lag time.Duration
 }
 
-// Replication gives the standby servers of the database behind pool. The role
-// sees them only as a member of pg_monitor; without it the list is empty.
+// Replication returns the standby servers of the database behind pool. The
+// role sees them only as a member of pg_monitor; without it the list is
+// empty.
 func Replication(ctx context.Context, pool *pgxpool.Pool) ([]Standby, error) {
 	rows, err := pool.Query(ctx, replicationSQL)
 	if err != nil {
-		return nil, fmt.Errorf("ask for standby servers: %w", err)
+		return nil, fmt.Errorf("look up standby servers: %w", err)
 	}
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Standby])
 	if err != nil {
-		return nil, fmt.Errorf("ask for standby servers: %w", err)
+		return nil, fmt.Errorf("look up standby servers: %w", err)
 	}
 	return list, nil
 }

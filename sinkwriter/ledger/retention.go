@@ -17,14 +17,15 @@ const (
 	// With the mark of package mark: claims wait for rows that are being deleted.
 	retentionLockSQL = `select pg_catalog.pg_try_advisory_xact_lock($1) from pg_catalog.pg_try_advisory_xact_lock_shared(1413566020, 0)`
 
-	// What the source of a function and cluster has set, beside its checkpoints.
+	// The setting that the source of a function and cluster stored with its
+	// checkpoints.
 	noteKeepSQL = `update tandem.progress set keep = $3::interval where cluster = $1 and function = $2 and keep is distinct from $3::interval`
 
 	// The clusters that count for a function, stream and epoch, and how long the function's
-	// events are kept: the longest time that one of its clusters has set. A cluster does not
-	// count if another one was heard of later, by more than that. So the silence of all clusters
-	// removes none. $1 is the caller's function and $2 its setting; $3 is that of other functions
-	// that have none.
+	// events are kept: the maximum of its clusters' settings. A cluster does not count if
+	// another one has reported later by more than that. So if all clusters are silent, all of
+	// them count. $1 is the caller's function and $2 its setting; $3 is that of other functions
+	// without one.
 	countedClusters = `with latest as (
     select p.*, coalesce(p.keep, case when p.function = $1 then $2::interval else $3::interval end) as set_keep,
         max(p.saved_at) over (partition by p.function) as function_latest,
@@ -37,9 +38,10 @@ const (
     from latest l join kept k on k.function = l.function where l.saved_at > l.stream_latest - k.keep
 )`
 
-	// What was committed before taken_at belongs to messages below head. A source finds its
-	// head a moment before it saves it, and a cluster that ended may have committed for a moment
-	// after; so the sample is as old as the oldest of the rows, and a minute older.
+	// Events that were committed before taken_at belong to messages below head. A source
+	// determines its head a moment before it saves it, and a cluster that ended may have
+	// committed for a moment afterwards; so the sample has the age of the oldest row plus a
+	// minute.
 	sampleSQL = countedClusters + `
 insert into tandem.floor_sample (function, stream, epoch, taken_at, head)
 select p.function, p.stream, p.epoch, min(p.saved_at) - interval '1 minute', max(p.head) from counted p
@@ -49,7 +51,7 @@ having max(p.head) > 0 and not exists (select from tandem.floor_sample s
     and s.taken_at > min(p.saved_at) - interval '1 minute' - $4::interval)`
 
 	// The guard of a stream is its youngest sample that is old enough and below which all
-	// clusters have acknowledged everything. Null if there is none.
+	// clusters have acknowledged every message. Null if there is none.
 	guardedStreams = countedClusters + `, guarded as (
     select p.function, p.stream, p.epoch, min(p.keep) as keep, max(p.saved_at) as latest,
         (select max(s.taken_at) from tandem.floor_sample s
@@ -69,10 +71,11 @@ on conflict (function, stream, epoch) do update set floor = excluded.floor, move
 	pruneSQL = `delete from tandem.floor_sample s using tandem.horizon h
 where s.function = h.function and s.stream = h.stream and s.epoch = h.epoch and s.head < h.floor`
 
-	// When the events were committed that may be forgotten, by function; under null that of
-	// functions without a source, older than $4. An event that was committed after its stream's guard
-	// stays: its message may be delivered again. Those of a silent stream were committed before its
-	// silence, so that one that is abandoned keeps no later ones.
+	// By function, the commit times of events that may be forgotten; under null, for functions
+	// without a source, all times older than $4. Events that were committed after the guard of
+	// their stream are kept, because their messages may be redelivered. For a silent stream
+	// only those before its silence are kept, so that an abandoned stream does not keep later
+	// events.
 	spansSQL = guardedStreams + `, spans (function, span) as (
     select function, tstzmultirange(tstzrange(null, now() - min(keep)))
         - range_agg(tstzrange(coalesce(guard, '-infinity'), case when latest > now() - keep then 'infinity'
@@ -85,8 +88,9 @@ select function, span::text, upper(span) from spans`
 
 	ledgerPagesSQL = `select pg_catalog.pg_relation_size('tandem.ledger') / pg_catalog.current_setting('block_size')::bigint`
 
-	// A piece of the table by its pages: it needs no index on the age, which every insert would
-	// pay for. A row belongs to the function of its writer. $3 is the end of the spans.
+	// Processes a range of the table's pages. It needs no index on the age, which would slow
+	// down every insert. A row belongs to the function of its writer. $3 is the end of the
+	// spans.
 	forgetSQL = `with writers as (
     select distinct l.writer from tandem.ledger l where l.ctid >= $1::text::tid and l.ctid < $2::text::tid and l.committed_at < $3
 ), old as (
@@ -103,55 +107,54 @@ and not exists (select from tandem.deferred_event e where e.key = l.key)`
 	loadHorizonSQL = `select floor::text from tandem.horizon where function = $1 and stream = $2 and epoch = $3`
 )
 
-// retentionLock is the advisory lock that one sweep at a time holds for each of
-// its pieces, an arbitrary number.
+// retentionLock is the advisory lock that a sweep holds for each of its ranges,
+// so that one sweep runs at a time; an arbitrary number.
 const retentionLock int64 = 7_402_261_302
 
 const (
-	// defaultKeep is how long events are remembered of functions without a setting.
+	// defaultKeep is how long events of functions without a setting are kept.
 	defaultKeep = 7 * 24 * time.Hour
 
-	// unknownKeep is the same for functions whose sources have not noted their setting yet, as
-	// those of an earlier version.
+	// unknownKeep is the same for functions whose sources have not stored their setting yet,
+	// such as those of an earlier version.
 	unknownKeep = 90 * 24 * time.Hour
 )
 
-// RetentionConfig sets up a [Retention]. The zero RetentionConfig is ready to
-// use; a field left at zero takes the default named beside it.
+// RetentionConfig configures a [Retention]. The zero value is ready to use;
+// the zero value of a field selects its default.
 type RetentionConfig struct {
-	// Cluster and Function are those of the source that Keep is the setting of. Both or
-	// none. Defaults to none: then Keep is for functions without a source.
+	// Cluster and Function identify the source whose setting Keep is. Both or none.
+	// Defaults to none: then Keep applies to functions without a source.
 	Cluster, Function string
 
-	// Keep is how long the ledger remembers an event of the function after it was
-	// committed. If its clusters have set different times, the longest counts. It
-	// must exceed any time after which an event may be delivered again other
-	// than by the stream. At least 1 minute. Defaults to 7 days.
+	// Keep is how long the ledger remembers an event of the function after its
+	// commit. If the function's clusters have different settings, the longest
+	// counts. It must exceed any time after which an event may be delivered again
+	// other than by the stream. At least 1 minute. Defaults to 7 days.
 	Keep time.Duration
 
-	// Pages is how much of the table one transaction looks at, in pages of
-	// 8 KiB: about 100 rows each. From 1 to 100,000. Defaults to 256.
+	// Pages is the number of pages of 8 KiB, with about 100 rows each, that one
+	// transaction processes. From 1 to 100,000. Defaults to 256.
 	Pages int
 
-	// Pause is the time between two such transactions. From 0 to 1 minute,
+	// Pause is the time between two of these transactions. From 0 to 1 minute,
 	// negative for none. Defaults to 20 ms.
 	Pause time.Duration
 
-	// Sample is how often the heads of the streams are noted down. The ledger
-	// remembers that much longer than Keep. At least 1 ms. Defaults to
-	// 15 minutes.
+	// Sample is the interval at which the heads of the streams are recorded.
+	// The ledger remembers events that much longer than Keep. At least 1 ms.
+	// Defaults to 15 minutes.
 	Sample time.Duration
 }
 
-// Retention lets the ledger forget what is older than Keep. It sweeps the rows of all
-// functions, each by its own setting: that which its sources have noted, else 7 days or Keep,
-// whichever is longer. Only what every cluster has acknowledged is forgotten, and the stream
-// position that goes with it is noted as the horizon before: sources do not deliver what lies
-// below. A cluster that is silent for longer than Keep does not count while another one of the
-// function runs. The rows of events stay that are deferred, have a dead letter, or
-// wait behind one.
+// Retention deletes events from the ledger that are older than Keep. It sweeps the rows of all
+// functions, each with the setting that its sources stored, or else with 7 days or Keep,
+// whichever is longer. It deletes only events that every cluster has acknowledged. Before that
+// it records their stream position as the horizon: sources do not deliver messages below it. A
+// cluster that is silent for longer than Keep does not count while another cluster of the
+// function runs. Events that are deferred, have a dead letter, or wait behind one are kept.
 //
-// It may be shared, and run in several processes: one works at a time.
+// It is safe for concurrent use, and may run in several processes: one sweeps at a time.
 type Retention struct {
 	pool   *pgxpool.Pool
 	config RetentionConfig
@@ -190,13 +193,13 @@ func NewRetention(pool *pgxpool.Pool, config RetentionConfig) (*Retention, error
 	return &Retention{pool: pool, config: config}, nil
 }
 
-// errBusy means that another process is at work.
-var errBusy = errors.New("another process is at work")
+// errBusy means that another process is sweeping.
+var errBusy = errors.New("another process is sweeping")
 
-// Sweep moves the horizons and goes once through the ledger, in short
+// Sweep moves the horizons and processes the whole ledger once, in short
 // transactions with pauses between them; it blocks no writer. It returns the
-// number of rows that were forgotten, also with an error. If another process is
-// at work, it does nothing and returns 0.
+// number of rows that were deleted, even if it returns an error. If another
+// process is sweeping, it does nothing and returns 0.
 func (r *Retention) Sweep(ctx context.Context) (forgotten int64, err error) {
 	old, err := r.moveHorizons(ctx)
 	if err == nil && !old.end.IsZero() {
@@ -206,41 +209,41 @@ func (r *Retention) Sweep(ctx context.Context) (forgotten int64, err error) {
 		return forgotten, nil
 	}
 	if err != nil {
-		return forgotten, fmt.Errorf("forget old rows of the ledger: %w", err)
+		return forgotten, fmt.Errorf("delete old rows of the ledger: %w", err)
 	}
 	return forgotten, nil
 }
 
-// spans is when events were committed that may be forgotten.
+// spans holds the commit times of events that may be deleted.
 type spans struct {
 	functions, spans []string  // multiranges of times, by function
 	others           string    // of functions without a source
 	end              time.Time // of all spans; zero if they are empty
 }
 
-// moveHorizons notes how far the streams are, writes the horizons of what may be forgotten,
-// and returns that.
+// moveHorizons records the heads of the streams, stores the horizons, and returns the
+// events that may be deleted.
 func (r *Retention) moveHorizons(ctx context.Context) (old spans, err error) {
 	config := r.config
 	withoutSource, unknown := config.Keep, max(config.Keep, defaultKeep)
-	if config.Function != "" { // Keep is that of this function only
+	if config.Function != "" { // Keep applies to this function only
 		withoutSource, unknown = max(config.Keep, defaultKeep), max(config.Keep, unknownKeep)
 	}
 	err = r.alone(ctx, func(tx pgx.Tx) error {
 		if config.Function != "" {
 			if _, err := tx.Exec(ctx, noteKeepSQL, config.Cluster, config.Function, config.Keep); err != nil {
-				return fmt.Errorf("note the retention of function %s: %w", config.Function, err)
+				return fmt.Errorf("record the retention of function %s: %w", config.Function, err)
 			}
 		}
 		if _, err := tx.Exec(ctx, sampleSQL, config.Function, config.Keep, unknown, config.Sample); err != nil {
-			return fmt.Errorf("note the heads of streams: %w", err)
+			return fmt.Errorf("record the heads of streams: %w", err)
 		}
 		if _, err := tx.Exec(ctx, horizonSQL, config.Function, config.Keep, unknown); err != nil {
 			return fmt.Errorf("move the horizons: %w", err)
 		}
 		rows, err := tx.Query(ctx, spansSQL, config.Function, config.Keep, unknown, withoutSource)
 		if err != nil {
-			return fmt.Errorf("find what may be forgotten: %w", err)
+			return fmt.Errorf("find events that may be deleted: %w", err)
 		}
 		var function *string
 		var span string
@@ -256,7 +259,7 @@ func (r *Retention) moveHorizons(ctx context.Context) (old spans, err error) {
 			}
 			return nil
 		}); err != nil {
-			return fmt.Errorf("find what may be forgotten: %w", err)
+			return fmt.Errorf("find events that may be deleted: %w", err)
 		}
 		if _, err := tx.Exec(ctx, pruneSQL); err != nil {
 			return fmt.Errorf("drop old samples: %w", err)
@@ -304,9 +307,9 @@ func (r *Retention) alone(ctx context.Context, fn func(pgx.Tx) error) error {
 	})
 }
 
-// Horizon returns the sequence number below which the ledger may have forgotten
-// messages of a stream for a function; a source does not deliver them. It is zero
-// if nothing was forgotten.
+// Horizon returns the sequence number below which the ledger may have forgotten a
+// function's messages of a stream; a source does not deliver them. It is zero if
+// nothing was forgotten.
 func (p *Checkpoints) Horizon(ctx context.Context, function, stream, epoch string) (uint64, error) {
 	var text string
 	err := p.pool.QueryRow(ctx, loadHorizonSQL, function, stream, epoch).Scan(&text)

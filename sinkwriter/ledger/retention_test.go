@@ -34,7 +34,8 @@ func TestTheLedgerForgetsOnlyWhatEveryClusterHasAcknowledged(t *testing.T) {
 	}
 	exec(`update tandem.ledger l set committed_at = now() - make_interval(days => 12 - (n - 1) / 10)
 		from generate_series(1, 30) n where l.key = tandem.key('orders', '/test', 'o-' || n)`)
-	// What was sampled then: at the end of each day, how far the foremost was.
+	// The samples of that time: at the end of each day, the head of the foremost
+	// cluster.
 	exec(`insert into tandem.floor_sample (function, stream, epoch, taken_at, head)
 		select 'orders', 'EVENTS', 'e1', now() - make_interval(days => 12 - d, hours => -1), 10 * d + 11 from generate_series(0, 2) d`)
 
@@ -69,13 +70,13 @@ func TestTheLedgerForgetsOnlyWhatEveryClusterHasAcknowledged(t *testing.T) {
 		}
 	}
 
-	// West has been stuck at message 5 all the time: nothing may go.
+	// West has been stuck at message 5 all the time: nothing may be deleted.
 	save("east", 31, 31)
 	save("west", 5, 6)
 	sweep(0, 0)
 
-	// West has caught up to message 15: the first day goes, but for the event
-	// that still has a dead letter, and the one that waits behind it.
+	// West has caught up to message 15: the first day is deleted, except the
+	// event that still has a dead letter, and the one that waits behind it.
 	save("west", 15, 16)
 	if err := deadletter.NewStore(pool, "west").Save(t.Context(), deadletter.Letter{Function: "orders", Event: sinktest.NewEvent("o-3"), Code: 422}); err != nil {
 		t.Fatal(err)
@@ -89,11 +90,11 @@ func TestTheLedgerForgetsOnlyWhatEveryClusterHasAcknowledged(t *testing.T) {
 		t.Error("an event with a dead letter was forgotten, or the one behind it")
 	}
 
-	// All caught up.
+	// All have caught up.
 	save("west", 31, 31)
 	sweep(20, 31)
 
-	// Another making of the stream has no horizon.
+	// Another incarnation of the stream has no horizon.
 	if horizon, err := progress["west"].Horizon(t.Context(), "orders", "EVENTS", "e2"); err != nil || horizon != 0 {
 		t.Errorf("horizon of another epoch: %d, %v", horizon, err)
 	}
@@ -120,8 +121,8 @@ func TestTheLedgerOfPlainWritersForgetsByAgeAlone(t *testing.T) {
 	}
 }
 
-// commitAged commits events of a function and ages each: from its id to how long ago it was
-// committed.
+// commitAged commits events of a function and ages each: ages maps its id to the time since
+// its commit.
 func commitAged(t *testing.T, w *sinkwriter.Writer, pool *pgxpool.Pool, function string, ages map[string]time.Duration) {
 	t.Helper()
 	for id, age := range ages {
@@ -172,7 +173,7 @@ func TestASourceDecidesOnlyForItsOwnFunction(t *testing.T) {
 	for _, function := range []string{"staging", "orders", "archive", "unknown", "sourceless"} {
 		commitAged(t, east, pool, function, ages)
 	}
-	// All is acknowledged, all the time.
+	// Everything is acknowledged, all the time.
 	sinktest.Execute(t, pool, `insert into tandem.progress (cluster, function, stream, epoch, floor, head)
 		select c, f, 'EVENTS', 'e1', 9, 9 from unnest('{staging,orders,archive,unknown}'::text[]) f, unnest('{east,west}'::text[]) c;
 		insert into tandem.floor_sample (function, stream, epoch, taken_at, head)
@@ -188,7 +189,7 @@ func TestASourceDecidesOnlyForItsOwnFunction(t *testing.T) {
 	wantRemembered(t, pool, "unknown", ages, "1", "2", "3", "4", "5")
 	wantRemembered(t, pool, "sourceless", ages, "3", "4", "5")
 
-	// Of two clusters of a function, the longer setting counts.
+	// If two clusters of a function have settings, the longer one counts.
 	sweep(t, pool, ledger.RetentionConfig{Cluster: "west", Function: "orders", Keep: time.Hour})
 	wantRemembered(t, pool, "orders", ages, "3", "4", "5")
 	sweep(t, pool, ledger.RetentionConfig{Cluster: "east", Function: "orders", Keep: time.Hour})
@@ -221,7 +222,8 @@ func TestSilenceForgetsNothingThatIsNotAcknowledged(t *testing.T) {
 	wantRemembered(t, pool, "orders", ages, "o-15")
 }
 
-// What was committed between two samples belongs to messages below the second one only.
+// Events that were committed between two samples belong to messages below the second
+// one.
 func TestTheHorizonCoversAllThatIsForgotten(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)
@@ -238,8 +240,8 @@ func TestTheHorizonCoversAllThatIsForgotten(t *testing.T) {
 	wantRemembered(t, pool, "orders", ages, "o-15")
 }
 
-// A stream that a function does not read any more holds neither its other streams' events
-// nor its own that were committed since.
+// A stream that a function no longer reads keeps neither the events of other streams nor
+// its own events that were committed since.
 func TestAnAbandonedStreamHoldsOnlyWhatIsNotAcknowledged(t *testing.T) {
 	t.Parallel()
 	pool := sinktest.NewDatabase(t)

@@ -12,8 +12,8 @@ import (
 // number.
 const standbyLock int64 = 7_402_261_303
 
-// reportLimit is the age of its last report from which on a cluster counts as silent. A
-// source that runs reports every minute.
+// reportLimit is the age of its last report at which a cluster counts as silent. A
+// running source reports every minute.
 const reportLimit = 3 * time.Minute
 
 const (
@@ -22,7 +22,7 @@ const (
 	standsBySQL = `select exists (select from tandem.standby where function = $1 and cluster = $2)`
 
 	// A source that has not decided yet reports standby without a row in tandem.standby:
-	// it does not work either.
+	// it is not active either.
 	mayStandBySQL = `select exists (select from tandem.progress p
 where p.function = $1 and p.cluster <> $2 and p.hedge <> 'standby' and p.saved_at > now() - $3::interval
 and not exists (select from tandem.standby s where s.function = p.function and s.cluster = p.cluster))`
@@ -32,27 +32,27 @@ and not exists (select from tandem.standby s where s.function = p.function and s
 )
 
 // StandBy reports whether this cluster may stand by for function, and records that
-// it does. It is granted only while another cluster is at work: one that is not
-// silent and does not stand by. Otherwise all clusters would
-// stand by, and no event would be processed.
+// it does. Standby is granted only while another cluster is active: it is not
+// silent and does not stand by. Otherwise all clusters would stand by, and no
+// event would be processed.
 //
 // The grant lasts until [Checkpoints.EndStandBy], whatever checkpoints are saved
-// and however often the source restarts; asking again costs one lookup. Grants are
-// serialized: of clusters that ask at the same moment, the later one gets false or
-// an error, and asks again.
+// and however often the source restarts; calling StandBy again takes one lookup.
+// Grants are serialized: if clusters ask at the same moment, the later one
+// receives false or an error, and has to ask again.
 func (p *Checkpoints) StandBy(ctx context.Context, function string) (granted bool, err error) {
 	err = p.pool.QueryRow(ctx, standsBySQL, function, p.cluster).Scan(&granted)
 	if err == nil && !granted {
 		granted, err = p.grantStandBy(ctx, function)
 	}
 	if err != nil {
-		return false, fmt.Errorf("ask to stand by for function %s: %w", function, err)
+		return false, fmt.Errorf("request standby for function %s: %w", function, err)
 	}
 	return granted, nil
 }
 
 func (p *Checkpoints) grantStandBy(ctx context.Context, function string) (granted bool, err error) {
-	// The check has to see what the previous holder of the lock committed.
+	// The check must see the commits of the previous holder of the lock.
 	options := pgx.TxOptions{IsoLevel: pgx.ReadCommitted}
 	err = pgx.BeginTxFunc(ctx, p.pool, options, func(tx pgx.Tx) error {
 		var locked bool
@@ -72,8 +72,8 @@ func (p *Checkpoints) grantStandBy(ctx context.Context, function string) (grante
 }
 
 // EndStandBy records that this cluster does not stand by for function, so that
-// others may. Call it after delivery has started: in between, no cluster would be at
-// work. It does nothing if the cluster does not stand by.
+// others may. Call it after delivery has started: otherwise no cluster would be
+// active in between. It does nothing if the cluster does not stand by.
 func (p *Checkpoints) EndStandBy(ctx context.Context, function string) error {
 	if _, err := p.pool.Exec(ctx, endStandBySQL, function, p.cluster); err != nil {
 		return fmt.Errorf("end standby for function %s: %w", function, err)

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// In the order of the arguments, which the positions get. The last row reports whether
-	// the lease was lost, so that none was stored.
+	// The positions have the order of the arguments. The last row reports whether the
+	// lease was lost, so that nothing was stored.
 	storeBlockedSQL = `with fence as (
     select 1 from tandem.source_lease where function = $1 and cluster = $2 and array[site, replica, epoch::text] = $10::text[] for share
 ), allowed as materialized (
@@ -30,7 +30,8 @@ order by u.n on conflict do nothing returning source, id
 	countBlockedSQL = `select subject, count(*), coalesce(sum(octet_length(event)), 0)::bigint from tandem.blocked_event
 where function = $1 and cluster = $2 group by subject`
 
-	// The index is on a hash of the subject, which may be longer than an index row.
+	// The index is on a hash of the subject, because a subject may be longer than
+	// an index entry.
 	loadBlockedSQL = `select e.position, e.source, e.id, e.subject, e.stream, e.sequence::text, e.arrived_at, e.event
 from unnest($3::text[]) as s(subject), lateral (
     select * from tandem.blocked_event b where b.function = $1 and b.cluster = $2
@@ -47,8 +48,8 @@ type StoredEvent struct {
 
 	Subject, Source, ID string
 
-	// Stream and Sequence are where the event was read, and Arrived is when the stream
-	// stored it.
+	// Stream and Sequence are the position at which the event was read. Arrived is the
+	// time at which the stream stored it.
 	Stream   string
 	Sequence uint64
 	Arrived  time.Time
@@ -57,16 +58,16 @@ type StoredEvent struct {
 	Event []byte
 }
 
-// StoredCount is how much of a subject is stored.
+// StoredCount is the number of events stored for a subject.
 type StoredCount struct {
 	Subject string
 	Events  int64
 	Bytes   int64
 }
 
-// Store stores events that wait behind a dead letter, in their order, and reports for each
-// whether it was stored now; false means that it was stored before. All are stored, or
-// none, with an error.
+// Store stores events that wait behind a dead letter, in order, and reports for each
+// whether it was stored now; false means that it was stored before. Either all events are
+// stored, or none and Store returns an error.
 func (p *Blocked) Store(ctx context.Context, function string, events []StoredEvent) ([]bool, error) {
 	n := len(events)
 	sources, ids, subjects := make([]string, n), make([]string, n), make([]string, n)
@@ -96,12 +97,12 @@ func (p *Blocked) Store(ctx context.Context, function string, events []StoredEve
 	for i, e := range events {
 		k := key{e.Source, e.ID}
 		stored[i] = inserted[k]
-		delete(inserted, k) // an event that is there twice is stored once
+		delete(inserted, k) // an event that occurs twice is stored once
 	}
 	return stored, nil
 }
 
-// Stored returns how much is stored, by subject.
+// Stored returns the number of stored events by subject.
 func (p *Blocked) Stored(ctx context.Context, function string) ([]StoredCount, error) {
 	rows, err := p.pool.Query(ctx, countBlockedSQL, function, p.cluster)
 	if err != nil {
@@ -114,7 +115,7 @@ func (p *Blocked) Stored(ctx context.Context, function string) ([]StoredCount, e
 	return counts, nil
 }
 
-// Load returns the first limit events that are stored of each subject, by position.
+// Load returns the first limit stored events of each subject, by position.
 func (p *Blocked) Load(ctx context.Context, function string, subjects []string, limit int) ([]StoredEvent, error) {
 	rows, err := p.pool.Query(ctx, loadBlockedSQL, function, p.cluster, subjects, limit)
 	if err != nil {

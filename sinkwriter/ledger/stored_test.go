@@ -58,7 +58,7 @@ func TestStoredEventsKeepTheOrderOfTheirSubject(t *testing.T) {
 		t.Errorf("counts (-want +got)\n%s", diff)
 	}
 
-	// In pieces, and whole.
+	// In pieces, and as a whole.
 	var got []ledger.StoredEvent
 	for {
 		some, err := east.Load(t.Context(), "f", []string{"b", "none"}, 30)
@@ -103,7 +103,7 @@ func TestEventsWithLongSubjectsAreStored(t *testing.T) {
 
 	pool := sinktest.NewDatabase(t)
 	b := ledger.NewBlocked(pool, "east")
-	random := rand.NewChaCha8([32]byte{15}) // of what can be compressed, an index takes more
+	random := rand.NewChaCha8([32]byte{15}) // incompressible: an index accepts longer texts that can be compressed
 	long := make([]byte, 20_000)
 	_, _ = random.Read(long)
 	subject := base64.StdEncoding.EncodeToString(long)

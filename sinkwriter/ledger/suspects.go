@@ -33,8 +33,8 @@ func NewSuspects(pool *pgxpool.Pool, cluster string) *Suspects {
 	return &Suspects{pool: pool, cluster: cluster}
 }
 
-// Lease takes or extends the leases of suspects, and returns the keys of those that this
-// cluster has. They expire after a time, by the clock of the database.
+// Lease takes or extends the leases of suspects, and returns the keys whose lease this
+// cluster holds. They expire after expires, by the clock of the database.
 func (s *Suspects) Lease(ctx context.Context, suspects []Key, expires time.Duration) ([]Key, error) {
 	rows, err := s.pool.Query(ctx, leaseSQL, s.cluster, expires.Milliseconds(), uuids(suspects))
 	if err != nil {
@@ -51,8 +51,8 @@ func (s *Suspects) Lease(ctx context.Context, suspects []Key, expires time.Durat
 	return held, nil
 }
 
-// Release ends the leases of suspects that this cluster has, and forgets those that have
-// long expired.
+// Release ends this cluster's leases of suspects, and deletes leases that expired long
+// ago.
 func (s *Suspects) Release(ctx context.Context, suspects []Key) error {
 	if _, err := s.pool.Exec(ctx, releaseSQL, s.cluster, uuids(suspects)); err != nil {
 		return fmt.Errorf("release %d suspects: %w", len(suspects), err)

@@ -29,7 +29,7 @@ func TestOneClusterAtATimeHasTheLeaseOfASuspect(t *testing.T) {
 	}
 	lease(east, time.Minute, one, two)
 	lease(west, time.Minute)
-	lease(east, time.Minute, one, two) // it has them already
+	lease(east, time.Minute, one, two) // it holds them already
 	if err := west.Release(t.Context(), []ledger.Key{one}); err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func TestOneClusterAtATimeHasTheLeaseOfASuspect(t *testing.T) {
 		t.Fatal(err)
 	}
 	lease(west, 0, one)
-	lease(east, time.Minute, one, two) // west's has expired
+	lease(east, time.Minute, one, two) // west's lease has expired
 }
 
 func TestADeadLetterOfAnotherClusterIsFound(t *testing.T) {

@@ -14,19 +14,19 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// nextHostTimeout bounds the attempt at one of several hosts, unless connect_timeout does: the
-// next one may be the primary.
+// nextHostTimeout bounds the attempt at one of several hosts, unless connect_timeout is set:
+// the next host may be the primary.
 const nextHostTimeout = 2 * time.Second
 
 // pingTimeout bounds the check of a connection that was idle for a second, unless
-// pool_ping_timeout does. Then the pool takes another one.
+// pool_ping_timeout is set. After it the pool uses another connection.
 const pingTimeout = 2 * time.Second
 
-// ParseConfig returns the configuration of a pool for a connection string, as a URL or as
-// keywords and values. The string is parsed for each connection again. A host that does not
-// answer has connectTimeout, unless connect_timeout is set; one of several at most 2 s. The error has no part of the string but
-// the names of options and files. Callers may change MaxConns, MinConns, and of ConnConfig
-// DialFunc, ConnectTimeout and RuntimeParams.
+// ParseConfig returns the configuration of a pool for a connection string, which is a URL or
+// keywords and values. Each new connection parses the string again. A host that does not answer
+// has connectTimeout, unless connect_timeout is set; one of several hosts has at most 2 s. The
+// error contains no part of the string except the names of options and files. Callers may
+// change MaxConns, MinConns, and in ConnConfig DialFunc, ConnectTimeout and RuntimeParams.
 func ParseConfig(connString string, connectTimeout time.Duration) (*pgxpool.Config, error) {
 	cfg, err := pgxpool.ParseConfig(connString)
 	if err != nil {
@@ -69,8 +69,8 @@ func Connect(ctx context.Context, connString string, connectTimeout time.Duratio
 	return pgx.ConnectConfig(ctx, cfg)
 }
 
-// configure takes the options out of what the driver would send to the server, and applies
-// those that stay the same for all connections.
+// configure removes our options from the settings that the driver would send to the
+// server, and applies those that are the same for all connections.
 func configure(cfg *pgx.ConnConfig) (options, error) {
 	o, err := takeOptions(cfg)
 	if err != nil {
@@ -92,8 +92,8 @@ func configure(cfg *pgx.ConnConfig) (options, error) {
 	return o, nil
 }
 
-// prepare makes the configuration of one connection: with what the files that the connection
-// string names hold now.
+// prepare completes the configuration of one connection with the current contents of the
+// files that the connection string names.
 func prepare(cfg *pgx.ConnConfig, connString string, o options) error {
 	fresh, err := pgx.ParseConfig(connString)
 	if err != nil {
@@ -138,11 +138,11 @@ func hostsOf(cfg *pgconn.Config) (hosts [][]*pgconn.FallbackConfig) {
 	return hosts
 }
 
-// errSyntax is the error of a connection string that cannot be parsed. The parser's own
-// repeats parts of it, which may be the password.
+// errSyntax replaces the parser's error for an invalid connection string. The parser's
+// error repeats parts of the string, which may include the password.
 var errSyntax = errors.New("want postgres://USER:PASSWORD@HOST:5432/NAME?OPTION=VALUE, or OPTION=VALUE with blanks between; special characters of a password are percent-encoded in a URL, and quoted otherwise")
 
-// harmless are the beginnings of the parser's messages that have no part of the string but
+// harmless are the beginnings of parser messages that contain no part of the string except
 // names of options and files.
 var harmless = []string{
 	"failed to configure TLS", "failed to read service", "invalid sslcertmode", "invalid connect_timeout",
@@ -151,7 +151,7 @@ var harmless = []string{
 	"cannot parse description_cache_capacity", "cannot parse pool_", "pool_", "could not match",
 }
 
-// withoutSecrets returns an error of the parser without the connection string.
+// withoutSecrets removes the connection string from an error of the parser.
 func withoutSecrets(err error) error {
 	text := err.Error()
 	for _, message := range harmless {

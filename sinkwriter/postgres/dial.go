@@ -9,14 +9,14 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// closeTimeout bounds the cancel request of a connection that is given up, and then the wait
-// for its end. The driver has 15 s for both.
+// closeTimeout bounds the cancel request of an abandoned connection, and then the wait for
+// its end. The driver allows 15 s for both.
 const closeTimeout = 2 * time.Second
 
-// socketKey is where a connection's socket is among what the driver keeps for us.
+// socketKey is the key of a connection's socket in the driver's custom data.
 const socketKey = "tandem/socket"
 
-// dialer returns a dialer of sockets that end when the server has vanished.
+// dialer returns a dialer of sockets that end when the server is unreachable.
 func (o *options) dialer() *net.Dialer {
 	keepAlive := o.keepAlive
 	d := &net.Dialer{KeepAliveConfig: keepAlive}
@@ -29,8 +29,8 @@ func (o *options) dialer() *net.Dialer {
 	return d
 }
 
-// limitClose has a connection that is given up end within closeTimeout: whatever is dialled once
-// it is established is a cancel request.
+// limitClose makes an abandoned connection end within closeTimeout: a dial after the connection
+// is established is a cancel request.
 func limitClose(cfg *pgconn.Config) {
 	dial, afterConnect := cfg.DialFunc, cfg.AfterConnect
 	var established atomic.Bool
@@ -60,7 +60,7 @@ func limitClose(cfg *pgconn.Config) {
 }
 
 // endSoon closes the socket of a connection that is being closed, after closeTimeout: a frozen
-// server never does.
+// server never closes it.
 func endSoon(conn *pgconn.PgConn) {
 	socket, ok := conn.CustomData()[socketKey].(net.Conn)
 	if !ok {

@@ -12,11 +12,12 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/sinktest"
 )
 
-// freedWithin is below the 15 s that the driver has for the end of a connection.
+// freedWithin is below the 15 s that the driver allows for the end of a
+// connection.
 const freedWithin = 10 * time.Second
 
-// A server that is frozen, as one that is stopped with SIGSTOP or whose packets vanish, answers
-// neither a cancel request nor the end of a connection.
+// A server that is frozen, by SIGSTOP or because its packets are lost, answers neither a cancel
+// request nor the end of a connection.
 func TestThePlaceOfAConnectionToAFrozenServerIsFreeWithinSeconds(t *testing.T) {
 	t.Parallel()
 	url := pgtest.URL(t)

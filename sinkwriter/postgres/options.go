@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	// defaultUserTimeout is how long sent data may stay unacknowledged until the kernel ends
-	// the connection.
+	// defaultUserTimeout is how long sent data may stay unacknowledged before the kernel
+	// ends the connection.
 	defaultUserTimeout = 10 * time.Second
 
-	// An idle connection is probed after defaultIdle, every defaultInterval, and ended after
-	// defaultCount probes without an answer.
+	// An idle connection is probed after defaultIdle, then every defaultInterval, and ended
+	// after defaultCount probes without an answer.
 	defaultIdle     = 5 * time.Second
 	defaultInterval = 2 * time.Second
 	defaultCount    = 3
 )
 
-// options are those of libpq that the driver does not know, and ours.
+// options holds the libpq options that the driver does not support, and our own.
 type options struct {
 	userTimeout  time.Duration
 	keepAlive    net.KeepAliveConfig
@@ -39,7 +39,7 @@ type options struct {
 	execMode     bool
 }
 
-// unsupported are the options of libpq that do not work here, with the reason.
+// unsupported maps the libpq options that do not work here to the reason.
 var unsupported = map[string]string{
 	"sslcrl":              "certificates are not checked against revocation lists",
 	"sslcrldir":           "certificates are not checked against revocation lists",
@@ -78,11 +78,11 @@ func takeOptions(cfg *pgx.ConnConfig) (options, error) {
 	return o, nil
 }
 
-// parsers parse the options by their names.
+// parsers maps the names of options to their parsers.
 var parsers = map[string]func(o *options, value string, cfg *pgx.ConnConfig) error{
 	"gssencmode":     oneOf("disable", "prefer"),
 	"gssdelegation":  oneOf("0"),
-	"sslcompression": oneOf("0", "1"), // without an effect in libpq too
+	"sslcompression": oneOf("0", "1"), // without effect in libpq, too
 	"client_encoding": func(_ *options, value string, _ *pgx.ConnConfig) error {
 		switch strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(value)) {
 		case "utf8", "unicode", "auto":
@@ -108,7 +108,7 @@ var parsers = map[string]func(o *options, value string, cfg *pgx.ConnConfig) err
 	},
 	"tcp_user_timeout": func(o *options, value string, _ *pgx.ConnConfig) error {
 		n, err := number(value)
-		o.userTimeout = time.Duration(n) * time.Millisecond // 0: that of the system
+		o.userTimeout = time.Duration(n) * time.Millisecond // 0: the system's default
 		return err
 	},
 	"load_balance_hosts": func(o *options, value string, cfg *pgx.ConnConfig) error {
@@ -130,7 +130,7 @@ var parsers = map[string]func(o *options, value string, cfg *pgx.ConnConfig) err
 	},
 }
 
-// oneOf accepts some values, without an effect.
+// oneOf accepts some values, which have no effect.
 func oneOf(values ...string) func(*options, string, *pgx.ConnConfig) error {
 	return func(_ *options, value string, _ *pgx.ConnConfig) error {
 		if !slices.Contains(values, value) {
@@ -170,7 +170,7 @@ func version(field func(*options) *uint16) func(*options, string, *pgx.ConnConfi
 	}
 }
 
-// setAddresses has the addresses of hosts known without a lookup.
+// setAddresses sets the addresses of hosts, so that they need no lookup.
 func (o *options) setAddresses(addresses []string, cfg *pgx.ConnConfig) error {
 	hosts := []string{cfg.Host}
 	for _, f := range cfg.Fallbacks {
@@ -184,14 +184,14 @@ func (o *options) setAddresses(addresses []string, cfg *pgx.ConnConfig) error {
 	o.addresses = map[string]string{}
 	for i, address := range addresses {
 		if net.ParseIP(address) == nil {
-			return fmt.Errorf("%q is no IP address", address)
+			return fmt.Errorf("%q is not an IP address", address)
 		}
 		o.addresses[hosts[i]] = address
 	}
 	return nil
 }
 
-// readPassword sets the password to the content of the password file, if there is one.
+// readPassword sets the password from the password file, if there is one.
 func (o *options) readPassword(cfg *pgx.ConnConfig) error {
 	if o.passwordFile == "" {
 		return nil

@@ -80,7 +80,7 @@ func (a *authority) sign(t *testing.T, name, certFile, keyFile string) {
 	write(t, keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
 }
 
-// write writes a file that belongs to whom its folder belongs to.
+// write writes a file with the owner of its folder.
 func write(t *testing.T, file string, content []byte) {
 	t.Helper()
 	if err := os.WriteFile(file, content, 0o600); err != nil {
@@ -97,7 +97,8 @@ func write(t *testing.T, file string, content []byte) {
 	}
 }
 
-// startTLS has a server accept connections over TLS only, with the lines of pg_hba.conf.
+// startTLS configures a server to accept connections over TLS only, with these lines of
+// pg_hba.conf.
 func startTLS(t *testing.T, server *devcluster.Postgres, ca *authority, hba ...string) {
 	t.Helper()
 	dir := server.DataDir()
@@ -156,7 +157,7 @@ func TestTLSWithAPrivateCAAndClientCertificates(t *testing.T) {
 		}
 	}
 
-	// Certificates are replaced: those of the moment are used.
+	// Certificates are replaced: new connections use the new ones.
 	pool, err := pgxpool.NewWithConfig(t.Context(), parse(t, with("verify-full", "ca.crt", "tandem")))
 	if err != nil {
 		t.Fatal(err)

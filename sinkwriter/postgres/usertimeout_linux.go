@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// tcpUserTimeout is TCP_USER_TIMEOUT, which package syscall does not name.
+// tcpUserTimeout is TCP_USER_TIMEOUT, which package syscall does not define.
 const tcpUserTimeout = 0x12
 
-// userTimeout returns what sets TCP_USER_TIMEOUT on a socket before it connects.
+// userTimeout returns a control function that sets TCP_USER_TIMEOUT on a socket
+// before it connects.
 func userTimeout(d time.Duration) func(network, address string, c syscall.RawConn) error {
 	return func(network, _ string, c syscall.RawConn) error {
 		if !strings.HasPrefix(network, "tcp") {

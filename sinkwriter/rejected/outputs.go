@@ -48,32 +48,33 @@ type Output struct {
 	CausedBy *string   `json:"caused_by"` // the id of the event
 }
 
-// Filter selects outputs. A field left at zero selects all.
+// Filter selects outputs. The zero value of a field selects all.
 type Filter struct {
 	Source, ID, Type string
 
-	// CausedBy is the id of the event that the output is of.
+	// CausedBy is the id of the event that produced the output.
 	CausedBy string
 
 	// Code is the status.
 	Code int
 
-	// Reason is part of the reason, in any case.
+	// Reason is a part of the reason, regardless of case.
 	Reason string
 
-	// Since and Until bound when the output was rejected last.
+	// Since and Until bound the time at which the output was last rejected.
 	Since, Until time.Time
 }
 
-// Outputs are the rejected outputs of all functions and clusters. To replay and drop them
-// its role must be the one that migrates. It is safe for concurrent use.
+// Outputs lists, replays and drops the rejected outputs of all functions and clusters. To
+// replay and drop them its role must be the one that migrates. It is safe for concurrent
+// use.
 type Outputs struct{ pool *pgxpool.Pool }
 
 // New returns the rejected outputs in the database behind pool.
 func New(pool *pgxpool.Pool) *Outputs { return &Outputs{pool: pool} }
 
-// List returns at most limit outputs, those first that were rejected first. After, if not
-// nil, is one of them, and the list begins behind it.
+// List returns at most limit outputs, oldest rejection first. If after is not nil, the
+// list starts behind that output.
 func (o *Outputs) List(ctx context.Context, f Filter, after *Output, limit int) ([]Output, error) {
 	var from Output
 	if after != nil {
@@ -91,8 +92,8 @@ func (o *Outputs) List(ctx context.Context, f Filter, after *Output, limit int) 
 	return list, nil
 }
 
-// ErrNotFound means that an output is not among the rejected ones, or not any more.
-var ErrNotFound = errors.New("it is no rejected output")
+// ErrNotFound means that an output is not among the rejected ones, or no longer is.
+var ErrNotFound = errors.New("it is not a rejected output")
 
 // Read returns an output as a CloudEvent in JSON, or [ErrNotFound].
 func (o *Outputs) Read(ctx context.Context, source, id string) (json.RawMessage, error) {
@@ -107,15 +108,16 @@ func (o *Outputs) Read(ctx context.Context, source, id string) (json.RawMessage,
 	return text, nil
 }
 
-// Replay moves an output back into the outbox, where it is due for a relay. One that was
-// rejected again since it was listed stays ([ErrNotFound]).
+// Replay moves an output back into the outbox, where it is due for a relay. It returns
+// [ErrNotFound], and moves nothing, if the output was rejected again since it was
+// listed.
 func (o *Outputs) Replay(ctx context.Context, output Output) error {
-	row := int64(rand.Uint64()&(1<<62-1) | 1<<62) // as the writer's
+	row := int64(rand.Uint64()&(1<<62-1) | 1<<62) // like the writer's ids
 	return o.change(ctx, "replay", output, replaySQL, output.Source, output.ID, output.LastAt, row)
 }
 
-// Drop deletes an output. One that was rejected again since it was listed stays
-// ([ErrNotFound]).
+// Drop deletes an output. It returns [ErrNotFound], and deletes nothing, if the
+// output was rejected again since it was listed.
 func (o *Outputs) Drop(ctx context.Context, output Output) error {
 	return o.change(ctx, "drop", output, dropSQL, output.Source, output.ID, output.LastAt)
 }

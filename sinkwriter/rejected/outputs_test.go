@@ -127,7 +127,7 @@ func TestRejectedOutputsAreListedReplayedAndDropped(t *testing.T) {
 				break
 			}
 		}
-		// Their identities, and so their order, follow from the events' ids.
+		// The events' ids determine the outputs' ids, and so their order.
 		if diff := cmp.Diff(tt.want, strings.Join(got, " ")); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}

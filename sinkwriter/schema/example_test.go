@@ -12,7 +12,7 @@ import (
 )
 
 // Migrate creates the ledger and a function's own tables. It is safe to run in several
-// clusters at once; applied migrations are left alone.
+// clusters at once; it does not repeat applied migrations.
 func ExampleMigrate() {
 	err := schema.Migrate(context.Background(), "postgres://owner@localhost:5432/orders",
 		schema.MigrationSet{Name: "orders", Files: os.DirFS("migrations")})
@@ -34,13 +34,13 @@ func ExampleCheck() {
 	case errors.Is(err, schema.ErrMissing):
 		log.Print("migrate first: ", err)
 	case errors.Is(err, schema.ErrGrants):
-		log.Print("the role lacks privileges: ", err) // names the missing grants
+		log.Print("the role lacks privileges: ", err) // its text contains the missing grants
 	case err != nil:
 		log.Print("the database is unreachable: ", err)
 	}
 }
 
-// One role migrates, another one writes and may do no more than that.
+// One role migrates, another one writes and has no other privileges.
 func ExampleGrant() {
 	granted, err := schema.Grant(context.Background(), "postgres://owner@localhost:5432/orders", "tandem")
 	if err != nil {

@@ -11,10 +11,11 @@ import (
 )
 
 const (
-	// What role $1 lacks to write, as the statements that give it: of our own
-	// objects, and of those that the sets $2 (null: all) made. It reads catalogs
-	// only, so that the role itself can ask. TestTheWritingRoleHasWhatItNeedsAndNoMore
-	// compares the list with the statements of package sinkwriter.
+	// The privileges that role $1 lacks to write, as the statements that grant them:
+	// on our own objects, and on those that the sets $2 (null: all) created. It reads
+	// catalogs only, so that the role itself can execute it.
+	// TestTheWritingRoleHasWhatItNeedsAndNoMore compares the list with the statements
+	// of package sinkwriter.
 	lackingSQL = `
 with own (relation, privilege, columns) as (values
     ('migration',        'select', null),
@@ -110,8 +111,8 @@ from lacking group by rank, object order by rank, object`
 	roleSQL = `select pg_catalog.pg_has_role(rolname, n.nspowner, 'usage'), current_user
 from pg_catalog.pg_roles, pg_catalog.pg_namespace n where rolname = $1 and n.nspname = 'tandem'`
 
-	// The roles that write and log in which the owner of function tandem.end_session may not
-	// end sessions of, if there are several that write.
+	// If several roles write: those that log in and whose sessions the owner of function
+	// tandem.end_session may not end.
 	unendableSQL = `with logins as (
     select r.oid, r.rolname from pg_catalog.pg_roles r where r.rolcanlogin and not r.rolsuper
     and exists (select from pg_catalog.pg_roles w where pg_catalog.pg_has_role(r.oid, w.oid, 'usage')
@@ -127,7 +128,8 @@ order by l.rolname`
 	rememberRoleSQL = `insert into tandem.writing_role (role) values ($1) on conflict do nothing`
 	writingRolesSQL = `select w.role from tandem.writing_role w join pg_catalog.pg_roles r on r.rolname = w.role order by w.role`
 
-	// What role $1 was given of our own objects and of those that migrations made.
+	// The privileges that role $1 was granted on our own objects and on those that
+	// migrations created.
 	grantedSQL = `
 with relations as (
     select c.oid, c.relkind, c.relacl, c.relnamespace, n.nspname, pg_catalog.format('%I.%I', n.nspname, c.relname) as name
@@ -150,7 +152,7 @@ group by rank, object order by rank, object`
 
 	forgetRoleSQL = `delete from tandem.writing_role where role = $1`
 
-	// Where role $1 may make tables, and whether everybody may.
+	// The schemas in which role $1 may create tables, and whether PUBLIC may.
 	creatingSQL = `select 'schema ' || quote_ident(nspname), pg_catalog.has_schema_privilege('public', n.oid, 'create')
 from pg_catalog.pg_namespace n where pg_catalog.has_schema_privilege($1::name, n.oid, 'create')
 and (nspname in ('tandem', 'public') or n.oid in (select c.relnamespace from pg_catalog.pg_class c
@@ -162,30 +164,31 @@ where pg_catalog.has_database_privilege($1::name, current_database(), 'create')`
 	unnotedSQL = `select distinct set from tandem.migration where made is null and set <> $1 order by set`
 )
 
-// ErrGrants says that the role which asks may not do what writing takes.
+// ErrGrants means that the current role lacks privileges that writing needs.
 var ErrGrants = errors.New("the role lacks permissions: run tandem migrate --grant, or the statements as the owner")
 
-// Granted is what [Grant] did.
+// Granted is the result of [Grant].
 type Granted struct {
-	// Statements are those that it carried out; none if the role had all that it
-	// needs.
+	// Statements are those that were executed; none if the role had all
+	// privileges.
 	Statements []string
 
-	// Warnings are for somebody to decide about, a sentence each: what the role
-	// has beyond its needs, and what Grant does not know.
+	// Warnings are for a person to decide about, one sentence each: privileges
+	// that the role does not need, and problems that Grant cannot solve.
 	Warnings []string
 }
 
-// Grant gives a role what [sinkwriter.Writer], [sinkwriter.Outbox], [deadletter.Store], [ledger.Checkpoints],
-// [ledger.Attempts], [ledger.Retention] and [Check] need, and all that can be done to rows of the
-// tables that the sets of [Migrate] have made. It can make, change and drop
-// nothing, nor read or write other tables. Later calls of Migrate give the role
-// what they add. Again, it does what is missing.
+// Grant grants a role the privileges that [sinkwriter.Writer], [sinkwriter.Outbox],
+// [deadletter.Store], [ledger.Checkpoints], [ledger.Attempts], [ledger.Retention] and [Check]
+// need, and all privileges on the rows of the tables that the sets of [Migrate] have created.
+// The role cannot create, change or drop anything, nor read or write other tables. Later calls
+// of Migrate also grant privileges on new objects. Grant can be repeated; it grants what is
+// missing.
 //
-// The role must exist, and must not be the one that owns the tables: databaseURL
-// is that one's, which need be no superuser. Several roles may be given it, as one for each
-// function, or a role whose members log in. To end hanging sessions of each other's roles, the
-// owner must be a member of them; a warning names those of which it is not.
+// The role must exist. It must not be the owner of the tables, which is the role of databaseURL
+// and need not be a superuser. Several roles can be granted the privileges, for example one for
+// each function, or a role whose members log in. So that roles can end hanging sessions of each
+// other, the owner must be a member of them; a warning lists those of which it is not.
 func Grant(ctx context.Context, databaseURL, role string) (Granted, error) {
 	conn, err := connectToMigrate(ctx, databaseURL)
 	if err != nil {
@@ -201,7 +204,7 @@ func Grant(ctx context.Context, databaseURL, role string) (Granted, error) {
 		return Granted{}, err
 	}
 	if migrator, err := findSchema(ctx, conn); errors.Is(err, ErrGrants) {
-		return Granted{}, fmt.Errorf("grant: role %s has not migrated this database: connect as the one that has", pgx.Identifier{migrator}.Sanitize())
+		return Granted{}, fmt.Errorf("grant: role %s has not migrated this database: connect as the role that has", pgx.Identifier{migrator}.Sanitize())
 	} else if err != nil {
 		return Granted{}, fmt.Errorf("grant: %w", err)
 	}
@@ -213,7 +216,7 @@ func Grant(ctx context.Context, databaseURL, role string) (Granted, error) {
 		return Granted{}, fmt.Errorf("grant: %w", err)
 	}
 	if _, err := conn.Exec(ctx, rememberRoleSQL, role); err != nil {
-		return Granted{}, fmt.Errorf("grant: note down role %s: %w", pgx.Identifier{role}.Sanitize(), err)
+		return Granted{}, fmt.Errorf("grant: record role %s: %w", pgx.Identifier{role}.Sanitize(), err)
 	}
 	if g.Statements, err = give(ctx, conn, role); err != nil {
 		return Granted{}, fmt.Errorf("grant: %w", err)
@@ -221,9 +224,9 @@ func Grant(ctx context.Context, databaseURL, role string) (Granted, error) {
 	return g, nil
 }
 
-// Revoke takes from a role what [Grant] gave it, in schema tandem and in the tables
-// that migrations have made, and gives the statements that it carried out. Later
-// calls of [Migrate] leave the role alone. DatabaseURL is that of the role that
+// Revoke revokes what [Grant] granted, in schema tandem and on the tables that
+// migrations have created, and returns the statements that it executed. Later calls
+// of [Migrate] grant the role nothing. DatabaseURL is that of the role that
 // migrates.
 func Revoke(ctx context.Context, databaseURL, role string) ([]string, error) {
 	conn, err := connectToMigrate(ctx, databaseURL)
@@ -237,7 +240,7 @@ func Revoke(ctx context.Context, databaseURL, role string) ([]string, error) {
 	}
 	statements, err := texts(ctx, conn, grantedSQL, role)
 	if err != nil {
-		return nil, fmt.Errorf("revoke: look up what role %s was given: %w", pgx.Identifier{role}.Sanitize(), err)
+		return nil, fmt.Errorf("revoke: look up the privileges of role %s: %w", pgx.Identifier{role}.Sanitize(), err)
 	}
 	if _, err := conn.Exec(ctx, forgetRoleSQL, role); err != nil {
 		return nil, fmt.Errorf("revoke: forget role %s: %w", pgx.Identifier{role}.Sanitize(), err)
@@ -247,19 +250,19 @@ func Revoke(ctx context.Context, databaseURL, role string) ([]string, error) {
 			return nil, fmt.Errorf("revoke: %s: %w", sql, err)
 		}
 	}
-	// Of what somebody else gave it nothing is taken, without an error.
+	// PostgreSQL silently keeps the privileges that another role granted.
 	left, err := texts(ctx, conn, grantedSQL, role)
 	if err != nil {
-		return nil, fmt.Errorf("revoke: look up what role %s has left: %w", pgx.Identifier{role}.Sanitize(), err)
+		return nil, fmt.Errorf("revoke: look up the remaining privileges of role %s: %w", pgx.Identifier{role}.Sanitize(), err)
 	}
 	if len(left) > 0 {
-		return nil, fmt.Errorf("revoke: somebody else gave it to the role: let him or the owner run: %s", strings.Join(left, "; "))
+		return nil, fmt.Errorf("revoke: another role granted these privileges: run this as that role or as the owner: %s", strings.Join(left, "; "))
 	}
 	return statements, nil
 }
 
-// checkRole reports why a role cannot be given anything, and what is worth a
-// warning.
+// checkRole returns an error if a role cannot be granted anything, and
+// warnings for the user.
 func checkRole(ctx context.Context, conn *pgx.Conn, role string) (warnings []string, err error) {
 	var owns bool
 	var migrator string
@@ -267,11 +270,11 @@ func checkRole(ctx context.Context, conn *pgx.Conn, role string) (warnings []str
 	quoted := pgx.Identifier{role}.Sanitize()
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return nil, fmt.Errorf("there is no role %s: make it first, as a role that may: create role %s login password '…'", quoted, quoted)
+		return nil, fmt.Errorf("role %s does not exist: create it first, as a role that may create roles: create role %s login password '…'", quoted, quoted)
 	case err != nil:
 		return nil, fmt.Errorf("look up role %s: %w", quoted, err)
 	case owns:
-		return nil, fmt.Errorf("role %s may do everything anyway, as it owns schema tandem, is a member of its owner, or is a superuser: name the role that functions and sources connect as", quoted)
+		return nil, fmt.Errorf("role %s has all privileges already, because it owns schema tandem, is a member of its owner, or is a superuser: name the role that functions and sources connect as", quoted)
 	}
 	unendable, err := texts(ctx, conn, unendableSQL, role)
 	if err != nil {
@@ -279,11 +282,11 @@ func checkRole(ctx context.Context, conn *pgx.Conn, role string) (warnings []str
 	}
 	for _, other := range unendable {
 		other = pgx.Identifier{other}.Sanitize()
-		warnings = append(warnings, fmt.Sprintf("a session of role %s that hangs is not ended by writers that log in as another role: let an administrator run: grant %s to %s", other, other, pgx.Identifier{migrator}.Sanitize()))
+		warnings = append(warnings, fmt.Sprintf("writers that log in as another role cannot end a hanging session of role %s: let an administrator run: grant %s to %s", other, other, pgx.Identifier{migrator}.Sanitize()))
 	}
 	rows, err := conn.Query(ctx, creatingSQL, role)
 	if err != nil {
-		return nil, fmt.Errorf("look up what role %s may create: %w", quoted, err)
+		return nil, fmt.Errorf("look up where role %s may create: %w", quoted, err)
 	}
 	var object string
 	var everybody bool
@@ -295,19 +298,19 @@ func checkRole(ctx context.Context, conn *pgx.Conn, role string) (warnings []str
 		warnings = append(warnings, fmt.Sprintf("role %s may create in %s, which it does not need: revoke create on %s from %s", quoted, object, object, from))
 		return nil
 	}); err != nil {
-		return nil, fmt.Errorf("look up what role %s may create: %w", quoted, err)
+		return nil, fmt.Errorf("look up where role %s may create: %w", quoted, err)
 	}
 	sets, err := texts(ctx, conn, unnotedSQL, ownSet)
 	if err != nil {
 		return nil, fmt.Errorf("look up migrations: %w", err)
 	}
 	for _, set := range sets {
-		warnings = append(warnings, fmt.Sprintf("migrations of %s ran before it was noted what they make: grant select, insert, update, delete on their tables to %s", set, quoted))
+		warnings = append(warnings, fmt.Sprintf("migrations of %s ran before Tandem recorded which tables they create: grant select, insert, update, delete on their tables to %s", set, quoted))
 	}
 	return warnings, nil
 }
 
-// give carries out what a role lacks.
+// give grants the privileges that a role lacks.
 func give(ctx context.Context, conn *pgx.Conn, role string) ([]string, error) {
 	statements, err := missingPrivileges(ctx, conn, role, nil)
 	if err != nil {
@@ -319,18 +322,19 @@ func give(ctx context.Context, conn *pgx.Conn, role string) ([]string, error) {
 			errs = append(errs, fmt.Errorf("%s: %w", sql, err))
 		}
 	}
-	// Who may not grant something gets no error for it, if he has it himself.
+	// A role without the grant option causes no error if it has the privilege
+	// itself.
 	left, err := missingPrivileges(ctx, conn, role, nil)
 	if err != nil {
 		return nil, errors.Join(append(errs, err)...)
 	}
 	if len(left) > 0 {
-		errs = append(errs, fmt.Errorf("this role may not grant everything; let the owner run: %s", strings.Join(left, "; ")))
+		errs = append(errs, fmt.Errorf("this role may not grant all of these privileges: let the owner run: %s", strings.Join(left, "; ")))
 	}
 	return statements, errors.Join(errs...)
 }
 
-// giveAll gives every role that writes what it lacks by now.
+// giveAll grants every writing role the privileges that it lacks.
 func giveAll(ctx context.Context, conn *pgx.Conn) error {
 	roles, err := texts(ctx, conn, writingRolesSQL)
 	if err != nil {
@@ -344,17 +348,17 @@ func giveAll(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// missingPrivileges gives the statements that a role lacks, for our own tables and those of
-// the sets; nil for all sets.
+// missingPrivileges returns the statements that grant what a role lacks on our own tables
+// and on those of the sets; nil means all sets.
 func missingPrivileges(ctx context.Context, db querier, role string, sets []string) ([]string, error) {
 	statements, err := texts(ctx, db, lackingSQL, role, sets)
 	if err != nil {
-		return nil, fmt.Errorf("look up what role %s may do: %w", pgx.Identifier{role}.Sanitize(), err)
+		return nil, fmt.Errorf("look up the privileges of role %s: %w", pgx.Identifier{role}.Sanitize(), err)
 	}
 	return slices.Clip(statements), nil
 }
 
-// texts collects a query of one column.
+// texts returns the result of a query with one column.
 func texts(ctx context.Context, db querier, sql string, args ...any) ([]string, error) {
 	rows, err := db.Query(ctx, sql, args...)
 	if err != nil {

@@ -31,7 +31,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// rooms are the tables of a function that has all kinds of effects.
+// rooms creates the tables of a function that has all kinds of effects.
 var rooms = schema.MigrationSet{Name: "rooms", Files: fstest.MapFS{
 	"0001_rooms.sql": {Data: []byte(`
 create table rooms (id text primary key, seats bigint not null, kind text not null default 'hall');
@@ -54,8 +54,8 @@ func roleOf(t *testing.T, databaseURL string) string {
 }
 
 // twoRoles migrates a database as a role that is neither superuser nor owner of
-// the database, grants to another, and gives the URLs of owner, migrator and
-// writer.
+// the database, grants to another role, and returns the URLs of owner, migrator
+// and writer.
 func twoRoles(t *testing.T, sets ...schema.MigrationSet) (owner, migrator, writer string) {
 	t.Helper()
 	owner = pgtest.URL(t)
@@ -76,7 +76,7 @@ func twoRoles(t *testing.T, sets ...schema.MigrationSet) (owner, migrator, write
 	return owner, migrator, writer
 }
 
-// everything is an event with all kinds of effects.
+// everything returns an event with all kinds of effects.
 func everything(id string) sinkwriter.Offer {
 	var fx functions.Effects
 	fx.Insert("rooms", functions.Row{"id": id, "seats": 2})
@@ -100,8 +100,7 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// All effects, a loser, one that computed something else, one of another
-	// version.
+	// All effects, a lost offer, one that differs, one of another version.
 	east := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east"})
 	west := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "west"})
 	other, newer := everything("r-1"), everything("r-1")
@@ -133,7 +132,7 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 		t.Errorf("once: won %t, %v", won, err)
 	}
 
-	// One that hangs between claim and commit is ended by the other.
+	// A session that hangs between claim and commit is ended by another one.
 	hanging, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +148,7 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 		t.Errorf("after one that hangs: %+v, %v", r, err)
 	}
 
-	// What a source does.
+	// The statements of a source.
 	due := sinktest.NewPool(t, migrator)
 	if _, err := due.Exec(t.Context(), "update tandem.outbox set due = now() - interval '1 second'"); err != nil {
 		t.Fatal(err)
@@ -231,7 +230,7 @@ func TestAGrantedRoleCanDoAllThatWritingTakes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n, err := retention.Sweep(t.Context()); n != 3 || err != nil { // not the row of Once, which is of no source's function
+	if n, err := retention.Sweep(t.Context()); n != 3 || err != nil { // not the row of Once, whose function has no source
 		t.Errorf("forgot %d, %v", n, err)
 	}
 }
@@ -305,7 +304,7 @@ func TestGrantsAreRepeatedForWhatIsNew(t *testing.T) {
 	files := fstest.MapFS{"0002_more.sql": {Data: []byte(`create table more (id int primary key); alter table members rename to guests; alter table rooms add column more int`)}}
 	files["0001_rooms.sql"] = rooms.Files.(fstest.MapFS)["0001_rooms.sql"]
 	set := schema.MigrationSet{Name: "rooms", Files: files}
-	if err := schema.Migrate(t.Context(), migrator, set); err != nil { // as nobody asks for it again
+	if err := schema.Migrate(t.Context(), migrator, set); err != nil { // which does not list it again
 		t.Fatal(err)
 	}
 	pool := sinktest.NewPool(t, url)
@@ -318,7 +317,7 @@ func TestGrantsAreRepeatedForWhatIsNew(t *testing.T) {
 	if got := sinktest.Query[string](t, pool, `select array_to_string(made, ' ') from tandem.migration where name = '0002_more'`); got != "public.guests public.more" {
 		t.Errorf("the migration has made %s", got)
 	}
-	// A role that is gone is no obstacle.
+	// A role that was dropped is no obstacle.
 	if _, err := sinktest.NewPool(t, migrator).Exec(t.Context(), "insert into tandem.writing_role (role) values ('who-was')"); err != nil {
 		t.Fatal(err)
 	}
@@ -352,7 +351,7 @@ func TestARoleMayHaveAnyName(t *testing.T) {
 		t.Error("it may not insert")
 	}
 
-	// And then it has nothing that would keep it from being dropped.
+	// It has no privilege left that would prevent dropping it.
 	revoked, err := schema.Revoke(t.Context(), owner, role)
 	if err != nil || len(revoked) != len(granted.Statements) {
 		t.Errorf("revoked %q, %v, but granted %q", revoked, err, granted.Statements)
@@ -409,7 +408,7 @@ func TestGrantSaysWhatIsWrong(t *testing.T) {
 	grant(writer, roleOf(t, writer), "has not migrated this database")
 	grant("postgres://user:secret@host:x/y", "x", "want postgres://")
 
-	// What it is given by a program that lacks it is told at its start.
+	// A program whose role lacks privileges reports them at its start.
 	pool := sinktest.NewPool(t, writer)
 	err := schema.Check(t.Context(), pool, rooms)
 	if !errors.Is(err, schema.ErrGrants) || !strings.Contains(err.Error(), "may not use schema tandem") {
@@ -454,7 +453,7 @@ func TestAMigratorNeedsNoMoreThanASchema(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "grant create on database") {
 		t.Errorf("without any permission: %v", err)
 	}
-	// Made for it, in a database in which it may make none.
+	// Created for the role, in a database in which the role may create none.
 	admin := superuser(t, owner)
 	for _, sql := range []string{
 		"create schema tandem authorization " + roleOf(t, migrator), "create schema app authorization " + roleOf(t, migrator),
@@ -468,7 +467,7 @@ func TestAMigratorNeedsNoMoreThanASchema(t *testing.T) {
 	if err := schema.Migrate(t.Context(), migrator, set); err != nil {
 		t.Fatal(err)
 	}
-	// It cannot let others in, and says who has to.
+	// It cannot grant access to others, and reports which role has to.
 	granted, err := schema.Grant(t.Context(), migrator, roleOf(t, writer))
 	if want := "let the owner run: grant connect on database"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("granted %v, %v, want %q", granted, err, want)
@@ -484,14 +483,14 @@ func TestAMigratorNeedsNoMoreThanASchema(t *testing.T) {
 	}
 }
 
-// superuser gives a pool of the superuser in a test's database.
+// superuser returns a pool of the superuser in a test's database.
 func superuser(t *testing.T, databaseURL string) *pgxpool.Pool {
 	t.Helper()
 	return sinktest.NewPool(t, pgtest.SuperuserURL(t, databaseURL))
 }
 
-// Sessions of one function's role are ended by another one's only if the owner of the function that
-// does so may.
+// A session of one function's role is ended by that of another only if the owner of
+// tandem.end_session may end it.
 func TestGrantWarnsOfRolesWhoseSessionsAreNotEnded(t *testing.T) {
 	t.Parallel()
 	super, owner, writer := twoRoles(t, rooms)

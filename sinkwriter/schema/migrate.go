@@ -21,7 +21,7 @@ import (
 //go:embed migrations/*.sql
 var embedded embed.FS
 
-// ownSet is the name that our own migrations are recorded under.
+// ownSet is the name under which our own migrations are recorded.
 const ownSet = "tandem"
 
 // migrateLock is the advisory lock that one migration at a time holds, an
@@ -29,7 +29,7 @@ const ownSet = "tandem"
 const migrateLock int64 = 7_402_261_301
 
 const (
-	// To create a schema if it does not exist takes the permission even if it does.
+	// create schema if not exists requires the privilege even if the schema exists.
 	findSchemaSQL = `select pg_catalog.to_regnamespace('tandem') is not null`
 	makeSchemaSQL = `create schema tandem`
 
@@ -42,13 +42,13 @@ const (
     constraint migration_pkey primary key (set, name)
 )`
 	appliedSQL = `select name, sha256 from tandem.migration where set = $1`
-	// A role's tables go by default into the schema of its name, if there is one,
-	// and many will call their role tandem.
+	// By default a role's tables are created in the schema with its name, if
+	// there is one, and many users will name their role tandem.
 	leaveSchemaSQL = `select pg_catalog.set_config('search_path', 'public', true) where pg_catalog.current_schema() = 'tandem'`
 	recordSQL      = `insert into tandem.migration (set, name, sha256) values ($1, $2, $3)`
 
-	// The relations that there are before a function's migration, and then those
-	// that it has made: they were not there, and it holds them locked.
+	// The relations that exist before a function's migration, and then those
+	// that it created: they did not exist, and it holds locks on them.
 	relationsSQL = `select pg_catalog.format('%I.%I', n.nspname, c.relname)
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p', 'f', 'v', 'm', 'S') and c.relpersistence <> 't'`
@@ -67,26 +67,27 @@ select $1, $2, $3, array(select name from (
 // MigrationSet is a folder of .sql files that are applied in the order of their
 // names, each in a transaction of its own, each once.
 type MigrationSet struct {
-	// Name is what they are recorded under: the function's name.
+	// Name is the name under which they are recorded: the function's name.
 	Name string
 
 	// Files are the .sql files, in the root. Nil for none.
 	Files fs.FS
 }
 
-// Migrate brings the schema tandem up to date, then each set's tables in the
-// order given. It may run anywhere at any time, also while writers of the
-// release before are at work, and twice at once: the second waits for the first
-// as long as ctx allows. A file that has changed since it was applied is refused.
+// Migrate migrates the schema tandem, then each set's tables, in the given order.
+// It may run anywhere at any time, even while writers of the previous release are
+// running, and several times at once: the others wait for the first, within ctx.
+// Migrate rejects a file that has changed since it was applied.
 //
-// A file that needs a lock which others hold waits for it 2 s at a time, so that
-// whoever queues behind it gets on in between, and for a minute at most; then the
-// error says who holds it.
+// If other sessions hold a lock that a file needs, Migrate waits for it 2 s at a
+// time, so that sessions that queue behind it continue in between, and for a
+// minute at most. Then its error lists the sessions that hold the lock.
 //
-// Its role will own what is made. It need be no superuser, but create schemas in
-// the database, or own a schema tandem that is there, and create tables in the
-// schemas of the functions. Roles that were given theirs by [Grant] are given what
-// is new.
+// The objects that it creates belong to its role. The role need not be a
+// superuser. It must be allowed to create schemas in the database, or own an
+// existing schema tandem, and to create tables in the schemas of the functions.
+// Roles that have received privileges from [Grant] also receive them for new
+// objects.
 func Migrate(ctx context.Context, databaseURL string, sets ...MigrationSet) error {
 	conn, err := connectToMigrate(ctx, databaseURL)
 	if err != nil {
@@ -137,29 +138,31 @@ func makeSchema(ctx context.Context, conn *pgx.Conn) error {
 	}
 	if !exists {
 		if _, err := conn.Exec(ctx, makeSchemaSQL); err != nil {
-			return fmt.Errorf("make schema tandem: %w", err)
+			return fmt.Errorf("create schema tandem: %w", err)
 		}
 	}
 	if _, err := conn.Exec(ctx, migrationsTableSQL); err != nil {
-		return fmt.Errorf("make the table of migrations: %w", err)
+		return fmt.Errorf("create the table of migrations: %w", err)
 	}
 	return nil
 }
 
-// advise says what to do about a permission that the migrating role lacks.
+// advise adds the remedy to an error about a privilege that the migrating role
+// lacks.
 func advise(conn *pgx.Conn, err error) error {
 	var answer *pgconn.PgError
 	if !errors.As(err, &answer) || answer.Code != "42501" {
 		return err
 	}
 	role, database := pgx.Identifier{conn.Config().User}.Sanitize(), pgx.Identifier{conn.Config().Database}.Sanitize()
-	return fmt.Errorf("%w: role %s migrates, so it has to own what it changes: always migrate as the same role, "+
-		"and let it create (grant create on database %s to %s, or create schema tandem authorization %s; grant create on schema public to %s, or wherever the functions' tables go)",
+	return fmt.Errorf("%w: role %s has to own the objects that it migrates: always migrate as the same role, "+
+		"and allow it to create (grant create on database %s to %s, or create schema tandem authorization %s; grant create on schema public to %s, or in the schemas of the functions' tables)",
 		err, role, database, role, role, role)
 }
 
-// lockMigrations tries until it has the lock, which ends with the session.
-// Waiting for it in the server would hold a snapshot, and that blocks others.
+// lockMigrations retries until it has the lock, which ends with the session.
+// Waiting for the lock in the server would hold a snapshot, which blocks
+// other sessions.
 func lockMigrations(ctx context.Context, conn *pgx.Conn) error {
 	for {
 		var locked bool
@@ -189,7 +192,7 @@ type migration struct {
 	name, sql, sum string
 }
 
-// list gives the migrations of a set in their order.
+// list returns the migrations of a set in their order.
 func (s MigrationSet) list() ([]migration, error) {
 	if s.Files == nil {
 		return nil, nil
@@ -237,9 +240,9 @@ func migrateSet(ctx context.Context, conn *pgx.Conn, set MigrationSet) error {
 	return nil
 }
 
-// changed says that an applied file was edited.
+// changed returns the error for an applied file that was edited.
 func changed(set MigrationSet, m migration) error {
-	return fmt.Errorf("%s: %s has changed since it was applied: put it back and add a new file", set.Name, m.name)
+	return fmt.Errorf("%s: %s has changed since it was applied: restore it and add a new file", set.Name, m.name)
 }
 
 type querier interface {
@@ -263,10 +266,10 @@ func appliedMigrations(ctx context.Context, db querier, set string) (map[string]
 	return applied, nil
 }
 
-// migrationLockSQL bounds the wait for a lock, in the transaction.
+// migrationLockSQL bounds the wait for a lock, within the transaction.
 const migrationLockSQL = `select pg_catalog.set_config('lock_timeout', $1, true)`
 
-// applyOnce applies a file, and gives up if a lock takes longer than lockPatience.
+// applyOnce applies a file. It gives up if a lock takes longer than lockPatience.
 func applyOnce(ctx context.Context, conn *pgx.Conn, set string, m migration) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, migrationLockSQL, fmt.Sprintf("%dms", lockPatience.Milliseconds())); err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/schema"
 )
 
-// shop is a set of migrations of which the second can be broken.
+// shop returns a set of migrations whose second one can be broken.
 func shop(second string) schema.MigrationSet {
 	return schema.MigrationSet{Name: "shop", Files: fstest.MapFS{
 		"0001_first.sql":  {Data: []byte("create table first (id int primary key);")},
@@ -30,7 +30,7 @@ func TestMigrationsAreAppliedOnceAndInOrder(t *testing.T) {
 	url := pgtest.URL(t)
 	set := shop("create table second (id int primary key references first);")
 	var all sync.WaitGroup
-	for range 4 { // at once: the others wait for the first
+	for range 4 { // concurrently: the others wait for the first
 		all.Go(func() {
 			if err := schema.Migrate(t.Context(), url, set); err != nil {
 				t.Error(err)
@@ -89,7 +89,7 @@ func TestARoleCalledTandemKeepsItsTablesApart(t *testing.T) {
 	t.Parallel()
 	url := pgtest.URL(t)
 	pool := sinktest.NewPool(t, url)
-	// As with a role called tandem, whose first schema is that of its name.
+	// As with a role called tandem, whose first schema is the one with its name.
 	database := sinktest.Query[string](t, pool, `select current_database()`)
 	if _, err := pool.Exec(t.Context(), fmt.Sprintf(`alter database %s set search_path = tandem, public`, database)); err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func TestAMigrationDoesNotQueueOthersBehindItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	pool := sinktest.NewPool(t, url)
-	longer, err := pool.Begin(t.Context()) // a transaction that takes its time
+	longer, err := pool.Begin(t.Context()) // a transaction that stays open
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,8 +142,9 @@ func TestAMigrationDoesNotQueueOthersBehindItself(t *testing.T) {
 		t.Helper()
 		sinktest.Eventually(t, fmt.Sprintf("the migration waits: %t", want), func() bool { return sinktest.Query[bool](t, pool, waits) == want })
 	}
-	// In the middle of a wait it finds out whom it waits for, which takes a connection: on a
-	// busy machine that is there too late at times, and the next wait shows it.
+	// During each wait the migration looks up which session blocks it, on another
+	// connection. On a busy machine that connection may be too late; then the next wait
+	// shows the session.
 	for turns := 1; ; turns++ {
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { done <- schema.Migrate(ctx, url, set) }()
@@ -152,7 +153,7 @@ func TestAMigrationDoesNotQueueOthersBehindItself(t *testing.T) {
 			if n := sinktest.Query[int](t, pool, `select count(*) from second`); n != 0 { // does not wait for the end of the migration
 				t.Errorf("%d rows", n)
 			}
-			untilItWaits(false) // for a moment, in which others get their turn
+			untilItWaits(false) // for a moment, in which others continue
 		}
 		untilItWaits(true)
 		cancel()
@@ -168,10 +169,10 @@ func TestAMigrationDoesNotQueueOthersBehindItself(t *testing.T) {
 		}
 	}
 
-	// And goes through when they are done.
+	// It succeeds when they have ended.
 	go func() { done <- schema.Migrate(t.Context(), url, set) }()
 	untilItWaits(true)
-	untilItWaits(false) // longer than it waits at a time
+	untilItWaits(false) // longer than one wait
 	untilItWaits(true)
 	if err := longer.Rollback(t.Context()); err != nil {
 		t.Fatal(err)

@@ -12,24 +12,26 @@ import (
 )
 
 const (
-	// lockPatience is how long a migration waits for a lock. All who want the same
-	// table afterwards queue behind it: longer, and writers run into their own
-	// deadlines; shorter, and a batch that takes its time keeps it out for ever.
+	// lockPatience is how long a migration waits for a lock. All later sessions
+	// that need the table queue behind it. If the wait is longer, writers exceed
+	// their own deadlines; if it is shorter, a slow batch can keep the migration
+	// out indefinitely.
 	lockPatience = 2 * time.Second
 
-	// lockTries is how often it tries, and lockPause how long the others have in
-	// between.
+	// lockTries is the number of attempts, and lockPause the pause between them,
+	// in which other sessions continue.
 	lockTries = 20
 	lockPause = time.Second
 
-	// blockersSQL says whom a session waits for. What the role may not see is null.
+	// blockersSQL returns the sessions that a session waits for. Columns that the
+	// role may not see are null.
 	blockersSQL = `select a.pid, coalesce(a.usename, '?'), coalesce(a.application_name, ''), coalesce(a.state, '?'),
     coalesce(date_trunc('second', pg_catalog.clock_timestamp() - a.xact_start), interval '0')
 from pg_catalog.pg_stat_activity a where a.pid = any(pg_catalog.pg_blocking_pids($1)) order by 1`
 )
 
-// applyPatiently applies a file, again and again while others hold locks that it
-// needs.
+// applyPatiently applies a file, and retries while other sessions hold locks
+// that it needs.
 func applyPatiently(ctx context.Context, conn *pgx.Conn, set string, m migration) error {
 	blockers := ""
 	for try := 1; ; try++ {
@@ -57,12 +59,13 @@ func applyPatiently(ctx context.Context, conn *pgx.Conn, set string, m migration
 		if blockers == "" || !waited && ctx.Err() == nil {
 			return err
 		}
-		return fmt.Errorf("it waits for a lock that others hold (%s): end what they do, or stop them, and migrate again; what was applied before stays: %w", blockers, err)
+		return fmt.Errorf("it waits for a lock that other sessions hold (%s): end their transactions or the sessions, and migrate again; the files that were applied before stay applied: %w", blockers, err)
 	}
 }
 
-// watchBlockers says, some time before the wait for a lock ends, whom the session
-// with this number waits for; empty if for nobody, or if that cannot be found out.
+// watchBlockers returns, shortly before the wait for a lock ends, a description of
+// the sessions that the session with this pid waits for. It returns an empty text
+// if there is none, or if it cannot be determined.
 func watchBlockers(ctx context.Context, config *pgx.ConnConfig, pid uint32) string {
 	select {
 	case <-time.After(lockPatience / 2):

@@ -10,18 +10,18 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// By names in the catalogs: to look a table up takes a permission.
+// By name in the catalogs: to resolve a table requires a privilege.
 const schemaExistsSQL = `select c.oid is not null, coalesce(pg_catalog.has_schema_privilege(n.oid, 'usage'), false), coalesce(pg_catalog.has_table_privilege(c.oid, 'select'), false), current_user
 from (values (1)) one left join pg_catalog.pg_namespace n on n.nspname = 'tandem'
 left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = 'migration'`
 
-// ErrMissing says that the database lacks migrations that this program needs.
+// ErrMissing means that the database lacks migrations that this program needs.
 var ErrMissing = errors.New("the database lacks migrations: run tandem migrate")
 
-// Check reports, with [ErrMissing], whether the database has every migration
-// that this program and the sets bring (newer ones are no obstacle), whether one of
-// them is another text than was applied, and with
-// [ErrGrants] whether the pool's role may do what writing to these tables takes.
+// Check returns [ErrMissing] if the database lacks a migration of this program or
+// of the sets (newer ones are accepted), another error if an applied migration has
+// a different text, and [ErrGrants] if the pool's role lacks privileges that
+// writing to these tables needs.
 func Check(ctx context.Context, pool *pgxpool.Pool, sets ...MigrationSet) error {
 	err := checkSchema(ctx, pool, sets)
 	if err != nil {
@@ -56,8 +56,8 @@ func checkSchema(ctx context.Context, pool *pgxpool.Pool, sets []MigrationSet) e
 	return nil
 }
 
-// findSchema reports whether the schema is there and can be used, and gives the
-// role that asks.
+// findSchema returns an error unless the schema exists and can be used. It also
+// returns the current role.
 func findSchema(ctx context.Context, db querier) (role string, err error) {
 	var exists, usable, readable bool
 	if err := db.QueryRow(ctx, schemaExistsSQL).Scan(&exists, &usable, &readable, &role); err != nil {
@@ -72,7 +72,8 @@ func findSchema(ctx context.Context, db querier) (role string, err error) {
 	return role, nil
 }
 
-// checkMigrations reports which migration is missing, or is not what was applied.
+// checkMigrations returns an error for the first migration that is missing or
+// differs from the applied one.
 func checkMigrations(ctx context.Context, db querier, sets ...MigrationSet) error {
 	for _, set := range sets {
 		wanted, err := set.list()

@@ -28,8 +28,8 @@ func (s *Snapshot) Clock(ctx context.Context) (now time.Time, err error) {
 	return now, nil
 }
 
-// CountCommits returns how many events are in the ledger whose transactions began after
-// a time.
+// CountCommits returns the number of events in the ledger whose transactions began
+// after a time.
 func (s *Snapshot) CountCommits(ctx context.Context, since time.Time) (n int64, err error) {
 	if err := s.tx.QueryRow(ctx, countSinceSQL, since).Scan(&n); err != nil {
 		return 0, fmt.Errorf("count the ledger: %w", err)
@@ -37,8 +37,8 @@ func (s *Snapshot) CountCommits(ctx context.Context, since time.Time) (n int64, 
 	return n, nil
 }
 
-// CommitTimes returns when the events were committed whose transactions began at a time
-// or later. If exact is false, the server does not record commits
+// CommitTimes returns the commit times of the events whose transactions began at a time
+// or later. If exact is false, the server does not record commit times
 // (track_commit_timestamp), and the times are those at which the transactions began.
 func (s *Snapshot) CommitTimes(ctx context.Context, since time.Time) (at map[ledger.Key]time.Time, exact bool, err error) {
 	var setting string

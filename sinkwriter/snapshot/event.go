@@ -46,7 +46,7 @@ order by 1, 2, 3, 4`
 from tandem.progress p left join tandem.horizon h using (function, stream, epoch) order by p.function, p.stream, p.cluster`
 )
 
-// Event is what the database holds of one event.
+// Event is the state of one event in the database.
 type Event struct {
 	Commits     []Commit     `json:"commits"`
 	Letters     []Letter     `json:"dead_letters"`
@@ -58,7 +58,7 @@ type Event struct {
 // Commit is the ledger's row for a function.
 type Commit struct {
 	Function    string    `json:"function"`
-	Cluster     string    `json:"cluster"` // which won
+	Cluster     string    `json:"cluster"` // the winner
 	Version     string    `json:"version"`
 	CommittedAt time.Time `json:"committed_at"` // by the server's clock
 	Key         string    `json:"key"`
@@ -78,12 +78,12 @@ type Letter struct {
 	LastAt   time.Time `json:"last_at"`
 
 	// Blocks is the subject whose later events wait, with ordered delivery, until the
-	// letter is replayed or dropped. Empty if none does.
+	// letter is replayed or dropped. Empty if there is none.
 	Blocks string `json:"blocks,omitempty"`
 }
 
-// Stored is a cluster in which the event waits in the database, acknowledged, until there
-// is a verdict on a dead letter of its subject.
+// Stored is a cluster in which the event is acknowledged and stored, and waits until a
+// dead letter of its subject is replayed or dropped.
 type Stored struct {
 	Function string    `json:"function"`
 	Cluster  string    `json:"cluster"`
@@ -91,13 +91,14 @@ type Stored struct {
 	StoredAt time.Time `json:"stored_at"`
 }
 
-// Deferred is a cluster in which the event waits, acknowledged, for a change of the deployment.
+// Deferred is a cluster in which the event is acknowledged and waits for a change of the
+// deployment.
 type Deferred struct {
 	Function      string     `json:"function"`
 	Cluster       string     `json:"cluster"`
-	Fingerprint   string     `json:"fingerprint"` // what is missing
+	Fingerprint   string     `json:"fingerprint"` // the missing object
 	Version       string     `json:"version"`
-	Held          bool       `json:"held"` // only a person has it run
+	Held          bool       `json:"held"` // it runs only when a person requests it
 	Attempts      int64      `json:"attempts"`
 	FirstFailedAt time.Time  `json:"first_failed_at"`
 	LastFailedAt  time.Time  `json:"last_failed_at"`
@@ -108,7 +109,7 @@ type Deferred struct {
 	Reason string `json:"reason"`
 }
 
-// Divergence is a cluster that computed other effects than the winner.
+// Divergence is a cluster whose effects differ from the winner's.
 type Divergence struct {
 	Function    string    `json:"function"`
 	Version     string    `json:"version"`
@@ -117,7 +118,7 @@ type Divergence struct {
 	FoundAt     time.Time `json:"found_at"`
 }
 
-// Event returns what the database holds of an event, for all functions.
+// Event returns the state of an event in the database, for all functions.
 func (s *Snapshot) Event(ctx context.Context, source, id string) (Event, error) {
 	var e Event
 	var err error
@@ -144,13 +145,13 @@ type Waiting struct {
 	Source string    `json:"source"`
 	ID     string    `json:"id"`
 	Type   string    `json:"type"`
-	Due    time.Time `json:"due"`  // when a relay takes it over; when it was rejected last
-	Code   int       `json:"code"` // why it was rejected; 0 if it was not
+	Due    time.Time `json:"due"`  // when a relay takes it over, or when it was last rejected
+	Code   int       `json:"code"` // status of the rejection; 0 if it was not rejected
 	Reason string    `json:"reason"`
 }
 
-// Outbox returns the outputs in the outbox and the rejected ones that were caused by events with an id, of
-// whichever source.
+// Outbox returns the outputs in the outbox, and the rejected ones, that were caused by events
+// with an id, of any source.
 func (s *Snapshot) Outbox(ctx context.Context, causationID string) ([]Waiting, error) {
 	list, err := collect[Waiting](ctx, s.tx, waitingSQL, causationID)
 	if err != nil {
@@ -159,7 +160,7 @@ func (s *Snapshot) Outbox(ctx context.Context, causationID string) ([]Waiting, e
 	return list, nil
 }
 
-// Blocker is a dead letter or a deferred event that blocks a subject where delivery is ordered.
+// Blocker is a dead letter or a deferred event that blocks a subject with ordered delivery.
 type Blocker struct {
 	Function string `json:"function"`
 	Cluster  string `json:"cluster"`
@@ -176,13 +177,13 @@ func (s *Snapshot) Blockers(ctx context.Context, subject, source, id string) ([]
 	return list, nil
 }
 
-// Progress is how far the source of a cluster has come in a stream.
+// Progress is the position of a cluster's source in a stream.
 type Progress struct {
 	Cluster, Function, Stream, Epoch string
 
-	// Floor is the sequence number below which it has acknowledged every message, Head
-	// the one from which on it has delivered none, Horizon the one below which the
-	// ledger may have forgotten events; 0 if nothing was forgotten.
+	// Floor is the sequence number below which the source has acknowledged every
+	// message, Head the one from which on it has delivered none, and Horizon the one
+	// below which the ledger may have forgotten events; 0 if nothing was forgotten.
 	Floor, Head, Horizon uint64
 
 	Hedge   string

@@ -1,4 +1,4 @@
-// Package snapshot reads what the database held at one moment: the ledger, the
+// Package snapshot reads the state of the database at one moment: the ledger, the
 // progress, the dead letters, the outbox, and the tables of functions. It changes
 // nothing.
 package snapshot
@@ -36,11 +36,11 @@ left join pg_constraint k on k.conrelid = c.oid and k.contype = 'p'
 where c.oid = $1::text::regclass order by a.attnum`
 )
 
-// Snapshot is what the database held when the first of its methods was called. It is
-// not safe for concurrent use.
+// Snapshot is the state of the database at the first call of one of its methods. It
+// is not safe for concurrent use.
 type Snapshot struct{ tx pgx.Tx }
 
-// Read calls do with a snapshot, which is gone when do returns.
+// Read calls do with a snapshot, which is valid until do returns.
 func Read(ctx context.Context, pool *pgxpool.Pool, do func(*Snapshot) error) error {
 	return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		return do(&Snapshot{tx})
@@ -78,7 +78,7 @@ func (s *Snapshot) positions(ctx context.Context, sql string) (map[Stream]uint64
 	return positions, err
 }
 
-// DeadLetter is an event that has dead letters of a function, in whichever clusters.
+// DeadLetter is an event that has dead letters of a function, in any clusters.
 type DeadLetter struct {
 	Function, Source, ID string
 
@@ -96,7 +96,7 @@ func (s *Snapshot) DeadLetters(ctx context.Context) ([]DeadLetter, error) {
 }
 
 // BlockedEvent is an event that is stored behind a dead letter of its subject, in
-// whichever clusters.
+// any clusters.
 type BlockedEvent struct{ Function, Source, ID string }
 
 // BlockedEvents returns the events that are stored behind dead letters.
@@ -108,7 +108,7 @@ func (s *Snapshot) BlockedEvents(ctx context.Context) ([]BlockedEvent, error) {
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[BlockedEvent])
 }
 
-// DeferredEvent is an event that is deferred, in whichever clusters.
+// DeferredEvent is an event that is deferred, in any clusters.
 type DeferredEvent struct{ Function, Source, ID string }
 
 // DeferredEvents returns the events that are deferred.
@@ -120,13 +120,13 @@ func (s *Snapshot) DeferredEvents(ctx context.Context) ([]DeferredEvent, error) 
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[DeferredEvent])
 }
 
-// Committed is what the ledger holds of an event.
+// Committed is the ledger's entry of an event.
 type Committed struct {
-	Digest  []byte // empty if no divergence was looked for
+	Digest  []byte // empty if divergence detection was off
 	Version string // of the function
 }
 
-// Committed returns what the ledger holds of the keys; a key that is missing is not in
+// Committed returns the ledger's entries of the keys; a key that is missing is not in
 // the ledger.
 func (s *Snapshot) Committed(ctx context.Context, keys []ledger.Key) (map[ledger.Key]Committed, error) {
 	plain := make([][16]byte, len(keys))
@@ -147,7 +147,7 @@ func (s *Snapshot) Committed(ctx context.Context, keys []ledger.Key) (map[ledger
 	return found, err
 }
 
-// EachCommitted calls do for everything that the ledger holds of the functions.
+// EachCommitted calls do for every entry of the functions in the ledger.
 func (s *Snapshot) EachCommitted(ctx context.Context, functions []string, do func(key ledger.Key, function, committedAt string)) error {
 	rows, err := s.tx.Query(ctx, ledgerSQL, functions)
 	if err != nil {
@@ -162,8 +162,8 @@ func (s *Snapshot) EachCommitted(ctx context.Context, functions []string, do fun
 	return err
 }
 
-// EachUnpublished calls do for every output that waits to be published, and for every one
-// that was rejected.
+// EachUnpublished calls do for every output that waits to be published, and for every
+// rejected one.
 func (s *Snapshot) EachUnpublished(ctx context.Context, do func(source, id string, rejected bool)) error {
 	rows, err := s.tx.Query(ctx, outboxSQL)
 	if err != nil {
@@ -180,7 +180,7 @@ func (s *Snapshot) EachUnpublished(ctx context.Context, do func(source, id strin
 
 // Table is a table that functions write to.
 type Table struct {
-	Name  string            // quoted and with its schema where it must be
+	Name  string            // quoted, and with its schema if necessary
 	Key   []string          // columns of the primary key
 	Types map[string]string // of all columns
 }
@@ -214,12 +214,12 @@ type Comparison struct {
 	N       int      // the number of the row, from 1
 	Found   bool     // whether there is a row with its key
 	Differ  []string // columns with another value
-	Key, Is []byte   // the key as a JSON array, and the row as it is
+	Key, Is []byte   // the key as a JSON array, and the actual row
 }
 
-// Compare compares columns of rows that are expected, given as JSON objects with the
-// key and the columns, and calls do with the result for each. The server compares,
-// because only it knows which value of a column's type a text stands for.
+// Compare compares columns of expected rows, which are JSON objects with the key and
+// the columns, and calls do with the result for each. The server compares, because
+// only it knows which value a text represents in a column's type.
 func (s *Snapshot) Compare(ctx context.Context, t *Table, columns []string, expected []json.RawMessage, do func(Comparison)) error {
 	document, err := json.Marshal(expected)
 	if err != nil {

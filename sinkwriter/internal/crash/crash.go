@@ -1,5 +1,6 @@
-// Package crash holds what a writer that is stopped or killed by tests has in
-// common with the test that does so: the program is in the folder writer.
+// Package crash holds the constants and offers that are shared by the tests
+// that pause or kill a writer and by that writer, the program in folder
+// writer.
 package crash
 
 import (
@@ -12,17 +13,17 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// CommitTimeout is that of the program: a busy machine may hold up a COMMIT for longer than
-// the default, and then the program does not learn that it has won.
+// CommitTimeout is the program's commit timeout. A busy machine may delay a COMMIT for
+// longer than the default; then the program would not learn that it won.
 const CommitTimeout = 20 * time.Second
 
-// Tables are those that the offers write to.
+// Tables creates the tables that the offers write to.
 const Tables = `create table entries (id text primary key, pad bytea not null);
 create table totals (k text primary key, n bigint not null);`
 
-// Offer is what every cluster computes from the event with that id: an entry of
-// size bytes, one more in the total that all events share, and an output. With
-// flood, a statement whose result is some 30 MB.
+// Offer returns the offer that every cluster makes for the event with that id:
+// an entry of size bytes, an increment of the total that all events share, and
+// an output. With flood it includes a statement whose result is some 30 MB.
 func Offer(id string, size int, flood bool) sinkwriter.Offer {
 	e := event.New()
 	e.SetSource("/crash")

@@ -1,4 +1,4 @@
-// Package keyhash hashes what identifies an event, a writer or an output in the ledger.
+// Package keyhash hashes the identity of an event, a writer or an output.
 package keyhash
 
 import (
@@ -6,8 +6,9 @@ import (
 	"encoding/binary"
 )
 
-// Sum returns the SHA-256 of a domain byte and the parts, each behind its length (4
-// bytes, big-endian), so that parts cannot run together.
+// Sum returns the SHA-256 of a domain byte and the parts. Each part is preceded by
+// its length (4 bytes, big-endian), so that the boundaries between parts are
+// unambiguous.
 func Sum(domain byte, parts ...string) [sha256.Size]byte {
 	var buf [256]byte
 	b := append(buf[:0], domain)

@@ -15,7 +15,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// Queries read each table in a form that [Model.Check] takes.
+// Queries returns, by table, a query in the form that [Model.Check] accepts.
 func Queries() map[string]string {
 	return map[string]string{
 		"counters":     `select k, n, m::text from counters`,
@@ -46,16 +46,16 @@ func Queries() map[string]string {
 	}
 }
 
-// Stock is how much there is of each item before the first event: less than what
-// all events want to take.
+// Stock returns the initial number of each item: less than all events together
+// take.
 func (m *Model) Stock() int64 { return int64(m.events / 20) }
 
-// StockSQL puts it there.
+// StockSQL returns the statement that inserts the stock.
 func (m *Model) StockSQL() string {
 	return fmt.Sprintf("insert into stock select 'item-' || i, %d from generate_series(0, %d) i", m.Stock(), Items-1)
 }
 
-// shapes of the tables whose rows are worked out write by write.
+// shapes returns the tables whose rows are computed write by write.
 func shapes() map[string]table {
 	private := table{key: []string{"event", "slot"}, columns: []string{"event", "slot", "a", "b", "version", "deleted"}}
 	return map[string]table{
@@ -76,25 +76,26 @@ func shapes() map[string]table {
 	}
 }
 
-// checker holds what the tables must be.
+// checker holds the expected contents of the tables.
 type checker struct {
 	m       *Model
 	shapes  map[string]table
-	rows    map[string]map[string]Row // tables with one possible result
+	rows    map[string]map[string]Row // tables with a single possible result
 	sums    map[string]map[string]Row
 	choices map[string]map[string]*choice
 	typed   map[string]values
 	inbox   map[string]bool
-	takes   map[string]int64 // event and item to what the event wants
+	takes   map[string]int64 // event and item to the wanted amount
 	emails  map[string]bool
 	faults  []string
 }
 
-// choice is what a row of a table with several possible results may be.
+// choice holds the possible values of a row of a table with several possible
+// results.
 type choice struct {
-	first   map[string]bool            // what the row is if one event made it
-	always  map[string]bool            // what events make of it whatever it was; "" is deleted
-	columns map[string]map[string]bool // likewise by column
+	first   map[string]bool            // the row if a single event wrote it
+	always  map[string]bool            // results of events that do not depend on the row before; "" is deleted
+	columns map[string]map[string]bool // the same by column
 }
 
 const maxFaults = 20
@@ -105,8 +106,9 @@ func (c *checker) fault(format string, args ...any) {
 	}
 }
 
-// Check compares what the tables hold, by [Queries], with what the events that
-// were committed must have made of them. It gives what differs, at most 20 lines.
+// Check compares the contents of the tables, as read by [Queries], with the
+// result that the committed events must have. It returns the differences, at most
+// 20 lines.
 func (m *Model) Check(won func(i int) bool, tables map[string][]Row) []string {
 	c := &checker{
 		m: m, shapes: shapes(),
@@ -132,7 +134,7 @@ func (m *Model) Check(won func(i int) bool, tables map[string][]Row) []string {
 			c.fault("event %d: committed %t, but its verdict is %d", i, w, verdict)
 		}
 	}
-	for i := range m.events { // who was refused must have lost to somebody
+	for i := range m.events { // a refused event must have lost to another one
 		if fx, verdict := m.Effects(i, 0); verdict == Contends && !won(i) && !slices.ContainsFunc(fx.Writes, func(w functions.Write) bool {
 			return w.Table == "users" && c.emails[fmt.Sprint(w.Row["email"])]
 		}) {
@@ -150,7 +152,7 @@ func at[V any](m map[string]map[string]V, name string) map[string]V {
 	return m[name]
 }
 
-// add adds what a committed event does.
+// add adds the effects of a committed event.
 func (c *checker) add(i int, fx functions.Effects) {
 	choices := map[string][]functions.Write{}
 	for _, w := range fx.Writes {
@@ -205,7 +207,7 @@ func (t table) rowID(row Row) string {
 	return strings.Join(id, "/")
 }
 
-// inHundredths returns amounts as whole numbers.
+// inHundredths returns amounts as integers.
 func inHundredths(row functions.Row) functions.Row {
 	row = maps.Clone(row)
 	for name, v := range row {
@@ -252,8 +254,9 @@ func (c *checker) addSum(w functions.Write) {
 	}
 }
 
-// addChoice adds what one event does to one row that others write too, by trying
-// it on no row and on one that holds what nobody writes.
+// addChoice adds the writes of one event to a row that other events write, too.
+// It applies them to a missing row and to a row with values that no event
+// writes.
 func (c *checker) addChoice(writes []functions.Write) {
 	name := writes[0].Table
 	t := c.shapes[name]
@@ -286,7 +289,7 @@ func (c *checker) addChoice(writes []functions.Write) {
 	}
 }
 
-// text writes a row in one line; empty for none.
+// text returns a row as one line; empty if there is none.
 func (t table) text(row Row) string {
 	if row == nil {
 		return ""
@@ -352,7 +355,8 @@ func (c *checker) compareRows(name string, rows []Row) {
 		case w == nil:
 			c.fault("%s: row %v, want none", name, row)
 		case name == "newest" && w["deleted"] == true && row["deleted"] == true && w["version"] == row["version"]:
-			// What is deleted is not there for readers, so the rest is anything.
+			// The rest of a row that is marked deleted is not visible, so it may
+			// have any value.
 		case !reflect.DeepEqual(map[string]any(w), map[string]any(row)):
 			c.fault("%s: row %v, want %v", name, row, w)
 		}
@@ -362,8 +366,9 @@ func (c *checker) compareRows(name string, rows []Row) {
 	}
 }
 
-// compareLast looks for the row among those that one event leaves, whatever was
-// there before; or among those of an insert, if it can have found none.
+// compareLast compares rows with the results that a single event leaves
+// whatever was there before, or that of an insert, if the row may have been
+// missing.
 func (c *checker) compareLast(rows []Row) {
 	t := c.shapes["last"]
 	got := map[string]Row{}
@@ -426,7 +431,7 @@ func (c *checker) compareTyped(rows []Row) {
 	}
 }
 
-// stored gives the values as the query reads them.
+// stored returns the values as the query reads them.
 func (v values) stored() Row {
 	text := func(v any) any {
 		b, err := json.Marshal(v)
@@ -498,8 +503,8 @@ func (c *checker) compareInbox(rows []Row) {
 }
 
 // CheckOutputs compares the outputs that were published or are in the outbox with
-// those of the events that were committed. Repeats do not count. A line is the
-// source, id, type, subject, time and data of an output.
+// those of the committed events. Duplicates do not count. A line is the source,
+// id, type, subject, time and data of an output.
 func (m *Model) CheckOutputs(won func(i int) bool, got map[string]bool) []string {
 	c := &checker{}
 	want := map[string]bool{}
@@ -533,7 +538,7 @@ func (m *Model) CheckOutputs(won func(i int) bool, got map[string]bool) []string
 	return c.faults
 }
 
-// OutputLine writes an output in one line.
+// OutputLine formats an output as one line.
 func OutputLine(source, id, kind, subject string, at time.Time, data []byte) string {
 	var compact bytes.Buffer
 	if json.Compact(&compact, data) == nil {

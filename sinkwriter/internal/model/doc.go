@@ -1,15 +1,15 @@
-// Package model says what sinkwriter must have done: a map of rows and a list of
-// outputs, and events with random effects to try it with.
+// Package model is a reference model of sinkwriter: it predicts rows and outputs
+// with plain maps, and generates events with random effects.
 //
-// Every event is made from the seed and its number alone, so that nothing is kept
-// and any run can be repeated. Since events have no order between them, the tables
-// are of two kinds. In some, whatever the order, there is one result: counters,
-// newest-wins, rows that only one event writes. In the others the result must be
-// that of some order of the events, row by row.
+// Every event is generated from the seed and its number alone, so that nothing is
+// stored and every run can be repeated. Because events are unordered, there are
+// two kinds of tables. Some have a single result for every order: counters,
+// newest-wins, rows that only one event writes. In the others each row must be the
+// result of some order of the events.
 package model
 
-// Schema makes the tables and what is in them before the first event. It needs
-// the extension citext.
+// Schema creates the tables and their initial rows. It needs the extension
+// citext.
 const Schema = `
 create table counters (k text primary key, n bigint, m numeric);
 create table counters_ci (k citext primary key, n bigint not null);
@@ -67,8 +67,8 @@ create table members (room int, member int, primary key (room, member));
 insert into members select room, member from generate_series(0, 4) room, generate_series(1, room) member;
 create table inbox (event text, room int, member int, primary key (event, room, member));`
 
-// Migrations change the tables while events are written, one after the other and again from
-// the first. No event is to notice.
+// Migrations returns statements that change the tables while events are written. They can
+// be executed in a loop. No event must be affected.
 func Migrations() []string {
 	return []string{
 		"alter table counters add column extra text",

@@ -11,40 +11,40 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// Names that all events have in common.
+// Names that all events share.
 const (
 	Function = "model"
 	Version  = "1"
 	Source   = "/model"
 )
 
-// Verdict is what must become of an event.
+// Verdict is the required outcome of an event.
 type Verdict uint8
 
 // The verdicts.
 const (
 	Commits   Verdict = iota
-	Contends          // commits, or is refused since another event took its e-mail address
-	Limited           // commits, or is refused since too little is left
-	Refused           // its data are at fault
-	Orphan            // what it refers to never comes
+	Contends          // commits, or is refused because another event has its e-mail address
+	Limited           // commits, or is refused because too little is left
+	Refused           // its data are invalid
+	Orphan            // the row that it references never exists
 	Undefined         // its table does not exist
 )
 
-// Model makes events and knows what they must lead to. It is safe for concurrent
+// Model generates events and predicts their results. It is safe for concurrent
 // use.
 type Model struct {
 	seed   uint64
 	events int
 }
 
-// New makes a model of that many events, at least one, from a seed.
+// New returns a model of that many events, at least one, with a seed.
 func New(seed uint64, events int) *Model { return &Model{seed: seed, events: events} }
 
-// ID is the id of an event's, from 0 to one less than the number of events.
+// ID returns the id of event i, from 0 to the number of events minus one.
 func (m *Model) ID(i int) string { return fmt.Sprintf("e-%07d", i) }
 
-// Event makes the event of that number.
+// Event returns the event with that number.
 func (m *Model) Event(i int) event.Event {
 	e := event.New()
 	e.SetSource(Source)
@@ -54,7 +54,7 @@ func (m *Model) Event(i int) event.Event {
 	return e
 }
 
-// Epoch is a moment from which random times are counted.
+// Epoch is the start of random times.
 var epoch = time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
 
 // builder collects the effects of one event.
@@ -63,14 +63,14 @@ type builder struct {
 	m       *Model
 	i       int
 	id      string
-	style   uint64 // how values that are equal are spelled: differs from one cluster to the next
+	style   uint64 // the spelling of equal values, which differs between clusters
 	fx      functions.Effects
 	verdict Verdict
 }
 
-// Effects are what the function computes from an event, and what must become of
-// it. For another style the effects are the same, but their values are spelled in
-// another way: that is not to count as a difference.
+// Effects returns the effects that the function computes from an event, and the
+// required outcome. With another style the effects are the same, but their values
+// are spelled differently. That must not count as a difference.
 func (m *Model) Effects(i int, style uint64) (functions.Effects, Verdict) {
 	b := &builder{Rand: rand.New(rand.NewPCG(m.seed, uint64(i))), m: m, i: i, id: m.ID(i), style: style}
 	steps := []func(){
@@ -78,7 +78,7 @@ func (m *Model) Effects(i int, style uint64) (functions.Effects, Verdict) {
 		b.audit, b.child, b.user, b.level, b.bad,
 	}
 	if b.isParent(i) {
-		// A parent must come, so nothing in it may fail or wait.
+		// A parent must be committed, so nothing in it may fail or wait.
 		b.fx.Insert("parents", functions.Row{"id": parentID(i)})
 		steps = steps[:14]
 	}
@@ -95,7 +95,7 @@ func (b *builder) isParent(i int) bool { return i%8 == 0 }
 
 func parentID(i int) string { return fmt.Sprintf("p-%d", i) }
 
-// number spells a whole number.
+// number returns an integer in one of several types.
 func (b *builder) number(n int) any {
 	switch b.style % 3 {
 	case 0:
@@ -127,7 +127,7 @@ func (b *builder) count() {
 	b.fx.Add("counters", functions.Row{"k": b.hot(5)}, amounts)
 }
 
-// countSpelled counts under keys that can be spelled in more than one way.
+// countSpelled increments counters under keys with several spellings.
 func (b *builder) countSpelled() {
 	for range 1 + b.IntN(3) {
 		k := b.IntN(4)
@@ -167,7 +167,7 @@ func (b *builder) newest() {
 	b.fx.Upsert("newest", functions.Row{"k": key, "version": version, "a": b.number(b.IntN(12)), "b": b.word()}, functions.NewestWins("version"))
 }
 
-// oldest writes rows of which the first version stays.
+// oldest writes rows whose oldest version is kept.
 func (b *builder) oldest() {
 	for range 1 + b.IntN(2) {
 		b.fx.Upsert("oldest", functions.Row{
@@ -176,7 +176,7 @@ func (b *builder) oldest() {
 	}
 }
 
-// extremes writes the greatest and least values, in columns of each, or of one.
+// extremes writes greatest and least values, to columns of both kinds or of one.
 func (b *builder) extremes() {
 	key := b.hot(5)
 	for range 1 + b.IntN(2) {
@@ -222,8 +222,7 @@ func hundredths(n int) string {
 	return fmt.Sprintf("%s%d.%02d", sign, n/100, n%100)
 }
 
-// account writes some columns of a row that is there, and has others that must have a
-// value.
+// account writes some columns of an existing row, which has others that are NOT NULL.
 func (b *builder) account() {
 	key := fmt.Sprintf("hot-%d", b.IntN(5))
 	if b.IntN(2) == 0 {
@@ -233,7 +232,7 @@ func (b *builder) account() {
 	b.fx.Upsert("accounts", functions.Row{"k": key, "version": b.number(b.IntN(b.m.events/4 + 4)), "note": b.word()}, functions.NewestWins("version"))
 }
 
-// level takes from a row that may not fall below zero, or adds to it.
+// level subtracts from a row that must not become negative, or adds to it.
 func (b *builder) level() {
 	if b.verdict != Commits {
 		return
@@ -242,7 +241,7 @@ func (b *builder) level() {
 	b.fx.Add("levels", functions.Row{"k": fmt.Sprintf("level-%d", b.IntN(4))}, functions.Row{"n": b.number(b.IntN(20) - 10)})
 }
 
-// last writes rows that stay as the last of the events left them.
+// last writes rows that the last event determines.
 func (b *builder) last() {
 	for range 1 + b.IntN(3) {
 		key := b.number(b.IntN(20))
@@ -279,7 +278,7 @@ func (b *builder) child() {
 	parent := parentID(b.IntN((b.m.events+7)/8) * 8)
 	row := functions.Row{"id": fmt.Sprintf("%s-%d", b.id, len(b.fx.Writes)), "parent": parent, "note": b.word()}
 	if b.IntN(2) == 0 {
-		// The parent may be brought by the same event, in either order.
+		// The same event may insert the parent, before or after.
 		b.fx.Insert("parents", functions.Row{"id": parent})
 	}
 	b.fx.Insert("children", row)
@@ -293,7 +292,7 @@ func (b *builder) user() {
 	b.fx.Insert("users", functions.Row{"id": fmt.Sprintf("%s-%d", b.id, len(b.fx.Writes)), "email": email(b.IntN(b.m.events/4+1), b.i)})
 }
 
-// email is one of a few: some of them are wanted by several events.
+// email returns one of a few addresses: several events want some of them.
 func email(n, i int) string {
 	if n%8 != 1 {
 		return fmt.Sprintf("own-%d-%d@example.com", i, n)
@@ -305,7 +304,7 @@ func (b *builder) audit() {
 	b.fx.Upsert("audited", functions.Row{"id": fmt.Sprintf("%s-%d", b.id, len(b.fx.Writes)), "n": b.number(b.IntN(1000))}, functions.FirstWins())
 }
 
-// bad makes the event fail.
+// bad adds a write that makes the event fail.
 func (b *builder) bad() {
 	if b.verdict != Commits || b.IntN(12) > 0 {
 		return
@@ -313,17 +312,17 @@ func (b *builder) bad() {
 	id := fmt.Sprintf("%s-%d", b.id, len(b.fx.Writes))
 	b.verdict = Refused
 	switch b.IntN(8) {
-	case 0: // a check
+	case 0: // a CHECK
 		b.fx.Insert("audited", functions.Row{"id": id, "n": 1000})
 	case 1: // a trigger's exception
 		b.fx.Insert("audited", functions.Row{"id": id, "n": -1})
-	case 2: // no value of the type
+	case 2: // not a value of the type
 		b.fx.Insert("typed", functions.Row{"id": id, "n": "many"})
-	case 3: // no value of the type, as only the server finds out
+	case 3: // not a value of the type, which only the server detects
 		b.fx.Insert("typed", functions.Row{"id": id, "j": []byte(`{"a":`)})
-	case 4: // no room for the number
+	case 4: // the number is out of range
 		b.fx.Insert("audited", functions.Row{"id": id, "n": int64(1) << 40})
-	case 5: // no value where there must be one
+	case 5: // NULL in a NOT NULL column
 		b.fx.Insert("users", functions.Row{"id": id, "email": nil})
 	case 6:
 		b.verdict = Orphan

@@ -8,7 +8,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// own writes some rows that no other event writes, many times over.
+// own writes some rows that no other event writes, many times.
 func (b *builder) own() {
 	for range 1 + b.IntN(8) {
 		b.private("own", b.IntN(3), true)
@@ -56,14 +56,13 @@ func (b *builder) private(table string, slot int, mayDelete bool) {
 	}
 }
 
-// family writes rows that refer to each other, in an order in which each of the
-// writes is possible.
+// family writes rows that reference each other, in a valid order.
 func (b *builder) family() {
 	there := map[int]bool{} // rows of base
-	refers := map[int]int{} // rows of leaf, to which of base
+	refers := map[int]int{} // rows of leaf, to the row of base that they reference
 	for _, w := range b.fx.Writes {
 		if w.Table == "base" || w.Table == "leaf" {
-			return // once an event
+			return // once per event
 		}
 	}
 	for range 2 + b.IntN(8) {
@@ -107,7 +106,7 @@ func (b *builder) typed() {
 		"n": v.numeric, "tz": at, "ts": at, "d": v.date, "u": v.uuid, "j": v.json, "ints": v.ints, "texts": v.texts,
 		"f": v.float, "by": v.bytes, "e": v.flag,
 	}
-	if b.style%2 == 1 { // a pointer is as good as what it points to
+	if b.style%2 == 1 { // a pointer is equal to the value that it points to
 		all["tz"], all["ts"], all["f"], all["e"] = &at, &at, &v.float, &v.flag
 	}
 	for name, value := range all {
@@ -119,7 +118,7 @@ func (b *builder) typed() {
 	b.fx.Insert("typed", row)
 }
 
-// values are a row of the table typed.
+// values is a row of the table typed.
 type values struct {
 	numeric, uuid, date string
 	micros              int64
@@ -132,7 +131,7 @@ type values struct {
 	missing             map[string]bool
 }
 
-// typedValues gives those of the row of that id, which belongs to event i.
+// typedValues returns the row with that id, which belongs to event i.
 func (m *Model) typedValues(i int, id string) values {
 	b := &builder{Rand: rand.New(rand.NewPCG(m.seed^uint64(len(id)), uint64(i)<<20|uint64(id[len(id)-1])))}
 	v := values{
@@ -157,8 +156,8 @@ func (m *Model) typedValues(i int, id string) values {
 	return v
 }
 
-// take takes from the stock if there is enough: a statement of the function's own
-// whose effect depends on what others took.
+// take subtracts from the stock if there is enough: a statement of the function's
+// own whose effect depends on other events.
 func (b *builder) take() {
 	for _, w := range b.fx.Writes {
 		if w.Op == functions.OpExec && w.Statement.Name == "take" {
@@ -170,7 +169,7 @@ func (b *builder) take() {
 insert into takings (event, item, n) select $2, item, $3::bigint from taken`}, item(b.IntN(Items)), b.id, b.number(1+b.IntN(5)))
 }
 
-// Items is how many items are in stock.
+// Items is the number of items in stock.
 const Items = 4
 
 func item(i int) string { return fmt.Sprintf("item-%d", i) }

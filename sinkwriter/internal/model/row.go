@@ -11,14 +11,14 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// Row is a row as it is stored: int64, string, bool, or nil for NULL. A nil Row is
-// one that is not there.
+// Row is a row as it is stored: int64, string, bool, or nil for NULL. A nil Row
+// does not exist.
 type Row map[string]any
 
 // tombstone is the column that a delete with a version sets.
 const tombstone = "deleted"
 
-// table is what the model must know of a table to write to it.
+// table is the part of a table's definition that the model needs to write to it.
 type table struct {
 	key     []string
 	columns []string // in the order of the table, the key's first
@@ -26,8 +26,8 @@ type table struct {
 
 func (t table) has(column string) bool { return slices.Contains(t.columns, column) }
 
-// apply gives what a row is after a write, by what the documentation of
-// functions.Effects says.
+// apply returns a row after a write, following the documentation of
+// functions.Effects.
 func (t table) apply(row Row, w functions.Write) Row {
 	given := Row{}
 	for _, part := range []functions.Row{w.Key, w.Row} {
@@ -116,7 +116,8 @@ func beyond(value, other any, less bool) bool {
 	return value != nil && order != 0 && (order < 0) == less
 }
 
-// greater reports whether what is offered is greater than the row, by its text.
+// greater reports whether the offered row is greater than the stored one, by its
+// text.
 func (t table) greater(row, given Row, w functions.Write) bool {
 	var a, b []any
 	for _, name := range t.columns {
@@ -138,7 +139,7 @@ func (t table) empty() Row {
 	return row
 }
 
-// plain gives a value as it is read back.
+// plain returns a value as it is read back.
 func plain(v any) any {
 	switch v := v.(type) {
 	case int:
@@ -151,7 +152,7 @@ func plain(v any) any {
 	return v
 }
 
-// recordText writes values as PostgreSQL's record_out does.
+// recordText formats values as PostgreSQL's record_out does.
 func recordText(values []any) string {
 	var b strings.Builder
 	b.WriteByte('(')

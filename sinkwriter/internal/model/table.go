@@ -12,14 +12,15 @@ import (
 )
 
 // Tables are random tables with random writes to them: types, constraints, keys with
-// several spellings, triggers and partitions. Nothing is known of their result but that it
-// does not depend on which events are committed together.
+// several spellings, triggers and partitions. The model does not predict their result; it
+// only must not depend on which events are committed together.
 type Tables struct {
 	random *rand.Rand
 	list   []randomTable
 }
 
-// TypesSQL makes the types that random tables use. It needs the extension citext.
+// TypesSQL creates the types that random tables use. It needs the extension
+// citext.
 const TypesSQL = `
 create type mood as enum ('glad', 'sad');
 create domain level as int check (value >= -5);
@@ -36,14 +37,14 @@ type randomTable struct {
 	log      bool
 }
 
-// randomColumn is a column and values for it, of which some do not fit.
+// randomColumn is a column with values for it, some of which do not fit.
 type randomColumn struct {
 	name, kind string
 	adds       bool
 	value      func(r *rand.Rand) any
 }
 
-// NewTables makes n tables from a seed.
+// NewTables returns n tables that are generated from a seed.
 func NewTables(seed uint64, n int) *Tables {
 	t := &Tables{random: rand.New(rand.NewPCG(seed, 7))}
 	for i := range n {
@@ -52,7 +53,7 @@ func NewTables(seed uint64, n int) *Tables {
 	return t
 }
 
-// SQL makes the tables.
+// SQL returns the statements that create the tables.
 func (t *Tables) SQL() string {
 	var all []string
 	for i := range t.list {
@@ -61,7 +62,7 @@ func (t *Tables) SQL() string {
 	return strings.Join(all, ";\n")
 }
 
-// DropSQL removes them.
+// DropSQL returns the statements that drop them.
 func (t *Tables) DropSQL() string {
 	var names []string
 	for i := range t.list {
@@ -73,7 +74,8 @@ func (t *Tables) DropSQL() string {
 	return "drop table " + strings.Join(names, ", ")
 }
 
-// Queries read each table, and what its triggers saw, as text that is equal for equal rows.
+// Queries returns queries that read each table, and the log of its triggers, as text. Equal
+// rows have equal text.
 func (t *Tables) Queries() []string {
 	var all []string
 	for i := range t.list {
@@ -93,7 +95,8 @@ func oneOf[T any](r *rand.Rand, list ...T) T { return list[r.IntN(len(list))] }
 
 func smallInt(r *rand.Rand) any { return oneOf[any](r, r.IntN(13)-6, int64(r.IntN(13)-6)) }
 
-// keyColumns are keys, most of which can be written in more than one way.
+// keyColumns returns key columns, most of which have values with several
+// spellings.
 func keyColumns(r *rand.Rand) []randomColumn {
 	column := func(kind string, value func(r *rand.Rand) any) randomColumn {
 		return randomColumn{name: "k", kind: kind, value: value}
@@ -130,7 +133,7 @@ func keyColumns(r *rand.Rand) []randomColumn {
 	return key
 }
 
-// plainColumns are the columns that rows may have beside their key.
+// plainColumns returns the columns that rows may have in addition to their key.
 func plainColumns() []randomColumn {
 	at := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
 	words := func(r *rand.Rand) any {
@@ -174,7 +177,7 @@ func plainColumns() []randomColumn {
 	}
 }
 
-// newTable makes a random table.
+// newTable returns a random table.
 func newTable(r *rand.Rand, name string) randomTable {
 	t := randomTable{name: name, key: keyColumns(r)}
 	all := plainColumns()
@@ -256,7 +259,7 @@ func (t *randomTable) has(name string) bool {
 	return false
 }
 
-// constraints are those of more than one column.
+// constraints returns constraints over several columns.
 func (t *randomTable) constraints(r *rand.Rand) []string {
 	var lines []string
 	if t.has("i4") && t.has("i8") && r.IntN(2) == 0 {
@@ -271,7 +274,7 @@ func (t *randomTable) constraints(r *rand.Rand) []string {
 	return lines
 }
 
-// triggers makes triggers that raise, change the row, or note what they see.
+// triggers adds triggers that raise, change the row, or log what they see.
 func (t *randomTable) triggers(r *rand.Rand) {
 	function := func(suffix, when, body string) {
 		t.sql = append(t.sql,
@@ -293,16 +296,17 @@ func (t *randomTable) triggers(r *rand.Rand) {
 	}
 }
 
-// Effects are random writes of one event, from the seed and its number alone.
+// Effects returns random writes of one event, generated from the seed and its
+// number alone.
 func (t *Tables) Effects(seed uint64, i int) functions.Effects {
 	r := rand.New(rand.NewPCG(seed, uint64(i)))
 	var fx functions.Effects
-	// One table: a batch in which writes to one table are refused commits the events that do
-	// not write to it first.
+	// One table per event: if writes to one table are refused, a batch first commits the
+	// events that do not write to it.
 	table := &t.list[r.IntN(len(t.list))]
 	for range 1 + r.IntN(3)*r.IntN(2) {
 		// An event that writes twice under keys that only the server can compare is
-		// committed after the others of its batch.
+		// committed after the other events of its batch.
 		if table.opaque() && slices.ContainsFunc(fx.Writes, func(w functions.Write) bool { return w.Table == table.name }) {
 			continue
 		}

@@ -1,4 +1,5 @@
-// Package pgjson makes events that PostgreSQL can look into.
+// Package pgjson converts events to a form that PostgreSQL's JSON operators can
+// read.
 package pgjson
 
 import (
@@ -7,9 +8,9 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
-// Readable returns an event whose JSON PostgreSQL can look into. It accepts \u0000, and
-// halves of surrogate pairs, in a value of type json, but then fails at every operator that
-// takes a member out of it. Data with such an escape is stored in base64 instead, byte for
+// Readable returns an event whose JSON PostgreSQL's operators can read. A value of type
+// json may contain \u0000 and halves of surrogate pairs, but every operator that extracts a
+// member from it fails. Data with such an escape is stored in base64 instead, byte for
 // byte.
 func Readable(e event.Event) event.Event {
 	if HasForbiddenEscape(e.DataEncoded) {
@@ -18,13 +19,13 @@ func Readable(e event.Event) event.Event {
 	return e
 }
 
-// HasForbiddenEscape reports whether JSON has an escape that PostgreSQL cannot make text of,
-// and that jsonb does not store.
+// HasForbiddenEscape reports whether JSON contains an escape that PostgreSQL cannot convert
+// to text and that jsonb cannot store.
 func HasForbiddenEscape(text []byte) bool {
 	if bytes.IndexByte(text, '\\') < 0 {
 		return false
 	}
-	high := false // the escape before was the first half of a pair
+	high := false // the previous escape was the first half of a pair
 	for i := 0; i < len(text); i++ {
 		if text[i] != '\\' {
 			if high {
@@ -46,8 +47,8 @@ func HasForbiddenEscape(text []byte) bool {
 	return high
 }
 
-// escapedUnit returns the UTF-16 unit of an escape, text[0] being what follows its backslash;
-// ok is false if the escape is another one.
+// escapedUnit returns the UTF-16 unit of an escape; text starts after its backslash. ok is
+// false for any other escape.
 func escapedUnit(text []byte) (unit uint16, ok bool) {
 	if len(text) < 5 || text[0] != 'u' {
 		return 0, false

@@ -1,6 +1,6 @@
-// Program writer commits offers until it is stopped, killed or told to end. Each
-// line of its input is an offer: id, size and whether it floods. Each line of its
-// output is what became of one: the id, and won, lost or an error.
+// Program writer commits offers until it is paused, killed or told to end. Each
+// line of its input is an offer: id, size and whether to flood. Each line of its
+// output is the outcome of one offer: the id, and won, lost or an error.
 package main
 
 import (
