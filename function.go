@@ -1,8 +1,8 @@
-// Package tandem is what func builds and serves: every function of this
-// repository in one image. TANDEM_FUNCTIONS picks some of them.
+// Package tandem is the package that func builds and serves: every function of
+// this repository in one image. TANDEM_FUNCTIONS selects some of them.
 //
-// A function in a folder of its own, in a module of its own too, needs the same:
-// a package with New beside its func.yaml. See docs/write-a-function.md.
+// A function in its own folder, or its own module, needs the same: a package
+// with New next to its func.yaml. See docs/write-a-function.md.
 package tandem
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/tandem-fn/tandem/functions/flights"
 )
 
-// Functions lists all functions, whichever of them are served.
+// Functions returns all functions, whether they are served or not.
 func Functions() []functions.Function {
 	return []functions.Function{
 		chat.Function(),
@@ -20,5 +20,5 @@ func Functions() []functions.Function {
 	}
 }
 
-// New makes what func's scaffolding serves.
+// New returns the runtime that func's scaffolding serves.
 func New() *process.Runtime { return process.New(Functions()...) }

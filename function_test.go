@@ -15,8 +15,8 @@ import (
 func TestFuncFindsOneWayToServeThePackage(t *testing.T) {
 	t.Parallel()
 
-	// It parses every file beside func.yaml, tests too, and wants one of New and
-	// Handle, at package level, in a package that is not main.
+	// func parses every file next to func.yaml, including tests, and requires
+	// either New or Handle at package level, in a package other than main.
 	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)

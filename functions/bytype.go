@@ -10,10 +10,10 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
-// ByType is a function of several, each for a CloudEvent type.
+// ByType maps CloudEvent types to functions, and is itself a function.
 type ByType map[string]Func
 
-// Types returns the types, in order.
+// Types returns the types, sorted.
 func (t ByType) Types() []string { return slices.Sorted(maps.Keys(t)) }
 
 // Handle calls the [Func] for the type of e, and rejects e if there is none. It is a

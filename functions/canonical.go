@@ -15,13 +15,13 @@ import (
 )
 
 // AppendCanonical appends the canonical form of effects to buf: equal bytes for
-// equal effects, whatever the order of a map, the zone of a time or the way a
-// number is written in JSON. By it sinkwriter finds clusters that computed
-// different things from one event. It also gives the outputs encoded, which it has
-// to look at anyway.
+// equal effects, whatever the order of a map, the zone of a time or the notation
+// of a number in JSON. sinkwriter compares it to detect clusters that computed
+// different effects from one event. AppendCanonical also returns the encoded
+// outputs, which it needs in any case.
 //
-// An error is the function's fault: a value has no form, or an output's data
-// cannot be encoded or are not what their content type says.
+// An error is the function's fault: a value has no canonical form, or an output's
+// data cannot be encoded or do not match their content type.
 func (fx Effects) AppendCanonical(buf []byte) ([]byte, []EncodedOutput, error) {
 	b := append(buf, 1) // version of the form
 	var err error
@@ -62,9 +62,9 @@ func (w *Write) AppendCanonical(buf []byte) ([]byte, error) {
 	return appendRow(b, w.Row)
 }
 
-// appendCanonical encodes an output and appends what the function said, not what
-// the event inherits from its input: trace context and time may differ from one
-// delivery to the next.
+// appendCanonical encodes an output and appends the fields that the function
+// set. It omits trace context and time that the event inherits from its input,
+// because these may differ between deliveries.
 func (o *Output) appendCanonical(b []byte) (EncodedOutput, []byte, error) {
 	encoded, isJSON, err := o.encode()
 	if err != nil {
@@ -153,7 +153,7 @@ func appendCanonical(b []byte, v any) ([]byte, error) {
 		return appendMap(b, v)
 	case Row:
 		return appendMap(b, v)
-	case uint64: // mostly above the largest int64: else [Plain] returns that
+	case uint64: // usually above the largest int64: otherwise [Plain] returns an int64
 		if v > math.MaxInt64 {
 			return appendPart(append(b, 'u'), strconv.FormatUint(v, 10)), nil
 		}
@@ -176,7 +176,7 @@ func appendCanonical(b []byte, v any) ([]byte, error) {
 	return appendCanonical(b, plain)
 }
 
-// appendMap appends a map. A nil one is no value at all.
+// appendMap appends a map. A nil map is appended as no value.
 func appendMap(b []byte, m Row) ([]byte, error) {
 	if m == nil {
 		return append(b, 'n'), nil
@@ -184,7 +184,7 @@ func appendMap(b []byte, m Row) ([]byte, error) {
 	return appendRow(append(b, 'm'), m)
 }
 
-// appendElements appends a slice, or a map with strings for keys.
+// appendElements appends a slice, or a map with string keys.
 func appendElements(b []byte, rv reflect.Value) ([]byte, error) {
 	if rv.Kind() == reflect.Map {
 		m := make(Row, rv.Len())

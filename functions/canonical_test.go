@@ -110,8 +110,7 @@ func TestCanonicalFormsTellOperationsAndTablesApart(t *testing.T) {
 	}
 }
 
-// rational gives the exact value of a JSON number, if it is of a size that people
-// use.
+// rational returns the exact value of a JSON number, if it has a realistic size.
 func rational(s string) (*big.Rat, bool) {
 	if !json.Valid([]byte(s)) || len(s) > 100 {
 		return nil, false
@@ -152,7 +151,7 @@ func FuzzNumbersHaveOneCanonicalFormEach(f *testing.F) {
 		if back, ok := new(big.Rat).SetString(one); !ok || back.Cmp(x) != 0 {
 			t.Errorf("canonical form of %s is %s", a, one)
 		}
-		for _, s := range []string{a, " " + b + "\n"} { // and where it stands in JSON
+		for _, s := range []string{a, " " + b + "\n"} { // and as it may occur in JSON
 			if got := appendJSONOrBytes(nil, []byte(s)); !bytes.Equal(got, appendPart([]byte("jd"), canonicalNumber(strings.TrimSpace(s)))) {
 				t.Errorf("canonical form of %q is %q", s, got)
 			}
@@ -160,7 +159,7 @@ func FuzzNumbersHaveOneCanonicalFormEach(f *testing.F) {
 	})
 }
 
-// canonicalByLibrary is what appendJSON does, by way of encoding/json.
+// canonicalByLibrary does the same as appendJSON with encoding/json.
 func canonicalByLibrary(b []byte, v any) []byte {
 	switch v := v.(type) {
 	case nil:

@@ -13,8 +13,8 @@ import (
 )
 
 // appendJSON appends JSON text in canonical form: names sorted, no white space,
-// each number and string in one spelling. It reports whether text is JSON, by the
-// rules of [json.Valid]; if not, it returns b as it was.
+// one spelling of each number and string. It reports whether text is JSON, by the
+// rules of [json.Valid]; if not, it returns b unchanged.
 func appendJSON(b, text []byte) ([]byte, bool) {
 	w := canonicalWriter{in: jsonscan.New(text), out: append(b, 'j')}
 	w.value()
@@ -25,7 +25,8 @@ func appendJSON(b, text []byte) ([]byte, bool) {
 }
 
 // canonicalWriter writes the canonical form of the JSON that it reads. Each part is
-// written behind its kind and length, so that none runs into the next.
+// preceded by its kind and length, so that the boundaries between parts are
+// unambiguous.
 type canonicalWriter struct {
 	in  jsonscan.Scanner
 	out []byte
@@ -56,8 +57,8 @@ func (w *canonicalWriter) number(raw []byte) {
 	w.out = appendPart(append(w.out, 'd'), canonicalNumber(string(raw)))
 }
 
-// plainInteger reports whether raw is 0 or digits that do not end in one, which
-// are their own canonical form but for the exponent.
+// plainInteger reports whether raw is 0 or digits that do not end in 0. These
+// are their own canonical form, except for the exponent.
 func plainInteger(raw []byte) bool {
 	if len(raw) == 0 || raw[0] == '0' || raw[len(raw)-1] == '0' {
 		return false
@@ -75,7 +76,7 @@ func appendInteger(b, raw []byte) []byte {
 	return append(append(b, raw...), 'e', '0')
 }
 
-// unquote returns what a string stands for.
+// unquote returns the value of a quoted string.
 func unquote(quoted []byte, plain bool) []byte {
 	if plain {
 		return quoted[1 : len(quoted)-1]
@@ -101,7 +102,7 @@ func (w *canonicalWriter) array() {
 	binary.BigEndian.PutUint32(w.out[count:], n)
 }
 
-// member is where a name and its value lie in the output.
+// member holds the positions of a name and its value in the output.
 type member struct{ from, value, to int }
 
 func (w *canonicalWriter) object() {
@@ -132,8 +133,8 @@ func (w *canonicalWriter) compareNames(a, b member) int {
 	return bytes.Compare(w.out[a.from+4:a.value], w.out[b.from+4:b.value])
 }
 
-// sort puts the members in the order of their names. Of several of one name the
-// last stays, as encoding/json has it.
+// sort sorts the members by name. Of several with one name the last is kept, as
+// in encoding/json.
 func (w *canonicalWriter) sort(start int, members []member) []member {
 	if len(members) <= 12 {
 		for i := 1; i < len(members); i++ {
@@ -144,7 +145,7 @@ func (w *canonicalWriter) sort(start int, members []member) []member {
 	} else {
 		slices.SortStableFunc(members, w.compareNames)
 	}
-	// What is written stands behind itself for a moment, in the new order.
+	// The members are first copied behind themselves, in the new order.
 	end := len(w.out)
 	kept := members[:0]
 	for i, m := range members {
@@ -174,7 +175,7 @@ func canonicalNumber(s string) string {
 	}
 	power, err := strconv.ParseInt("0"+strings.TrimLeft(exponent, "+-"), 10, 32)
 	if err != nil {
-		return s // beyond anybody's numbers: as it is spelled
+		return s // beyond any realistic number: unchanged
 	}
 	if strings.HasPrefix(exponent, "-") {
 		power = -power

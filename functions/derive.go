@@ -11,8 +11,8 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// The first byte of what is hashed, which keeps what is derived for one purpose
-// apart from all others over the same parts.
+// The first byte of each hash, which separates values that are derived for
+// different purposes from the same parts.
 const (
 	idDomain    = 0x03
 	int64Domain = 0x04
@@ -20,8 +20,8 @@ const (
 )
 
 const (
-	// int64TimeBits of milliseconds reach until the year 2109; what is left of
-	// 63 bits is derived.
+	// int64TimeBits bits of milliseconds last until the year 2109; the
+	// remaining bits of 63 are derived.
 	int64TimeBits    = 42
 	int64DerivedBits = 63 - int64TimeBits
 )
@@ -30,8 +30,8 @@ const (
 // milliseconds in its id if that is a UUIDv7; otherwise the zero time. A function that
 // needs a time should [Reject] an event whose Time is zero, and never use a clock.
 //
-// The producer sets the time. Nothing but stored values should depend on it, and a
-// producer that sends an event again should send the same time.
+// The producer sets the time. Only stored values should depend on it, and a producer
+// that sends an event again should send the same time.
 func Time(e event.Event) time.Time {
 	if at := e.Time(); !at.IsZero() {
 		return at.UTC()
@@ -42,7 +42,7 @@ func Time(e event.Event) time.Time {
 	return time.Time{}
 }
 
-// ID returns an id for a thing that the event creates: a UUIDv7 (RFC 9562) with the
+// ID returns an id for an object that the event creates: a UUIDv7 (RFC 9562) with the
 // event's time. It is the same in every cluster, on every retry and in every version of
 // the function, and differs for every name, and for every index under a name:
 //
@@ -55,12 +55,12 @@ func Time(e event.Event) time.Time {
 // same name for the same event get the same id, so that one can refer to rows of the
 // other; to prevent that, choose different names.
 //
-// Its upper 48 bits are the milliseconds of [Time], 0 before 1970. If that is zero
-// they are [Order] of the event's id, and if it has none the first bits of the
-// hash. The others, but for version and variant, are taken from the SHA-256 of the
-// byte 0x03, of source, id and name, each behind its length (4 bytes, big-endian),
-// of the number of indexes (4 bytes) and of the indexes (8 bytes each), bit for bit
-// at the place where they stand there. testdata/derived.tsv holds vectors.
+// Its upper 48 bits are the milliseconds of [Time], 0 before 1970. If that is zero they
+// are [Order] of the event's id, and if it has none the first bits of the hash. The other
+// bits, except for version and variant, are the bits at the same positions of the SHA-256
+// of the byte 0x03, then source, id and name, each preceded by its length (4 bytes,
+// big-endian), the number of indexes (4 bytes) and the indexes (8 bytes each).
+// testdata/derived.tsv holds vectors.
 func ID(e event.Event, name string, index ...int) string {
 	sum := derive(idDomain, e, name, index)
 	var u [16]byte
@@ -72,18 +72,17 @@ func ID(e event.Event, name string, index ...int) string {
 	return uuidV7(u)
 }
 
-// Int64 returns an [ID] as a positive integer of 63 bits, in the manner of a Snowflake id,
-// for tables whose keys are numbers. Those that differ only in the last index
-// differ for sure, if the indexes are less than 2^21 apart. Between events there is
-// only chance: of two events in the same millisecond, one pair in 2^21 gets the
-// same number. That is one an hour at 1,000 events a second and one in five days at
-// 100. Use ID where two rows must not meet.
+// Int64 returns an [ID] as a positive integer of 63 bits, similar to a Snowflake id, for
+// tables with numeric keys. Numbers that differ only in the last index are guaranteed to
+// differ if the indexes are less than 2^21 apart. Between events, collisions are possible:
+// for two events in the same millisecond the probability is 1 in 2^21. That is one an hour
+// at 1,000 events a second and one in five days at 100. Use ID where two rows must not
+// collide.
 //
-// Its upper 42 bits are those milliseconds that the upper 48 of [ID] are, cut to
-// the lower 42. The other 21 are the first 21 bits of the SHA-256 as in ID, with
-// the byte 0x04 and 0 for the last index, plus the last index, modulo 2^21. If there
-// is neither a time nor an order, the upper 42 bits are the 42 that follow in the
-// hash. testdata/derived.tsv holds vectors.
+// Its upper 42 bits are the lower 42 of the milliseconds in the upper 48 bits of [ID]. The
+// other 21 are the first 21 bits of the SHA-256 as in ID, with the byte 0x04 and 0 for the
+// last index, plus the last index, modulo 2^21. If there is neither a time nor an order,
+// the upper 42 bits are the next 42 of the hash. testdata/derived.tsv holds vectors.
 func Int64(e event.Event, name string, index ...int) int64 {
 	var last int
 	var space [8]int
@@ -102,13 +101,13 @@ func Int64(e event.Event, name string, index ...int) int64 {
 	return int64(begin&(1<<int64TimeBits-1)<<int64DerivedBits | derived)
 }
 
-// Rand returns a generator of random numbers with the same sequence in every cluster,
-// on every retry and in every version of the function, and another one for every event,
-// name and index. It is not safe for concurrent use. The numbers are not secret: they
-// can be computed from the event.
+// Rand returns a generator of random numbers. Its sequence is the same in every
+// cluster, on every retry and in every version of the function, and differs for every
+// event, name and index. It is not safe for concurrent use. The numbers are not secret:
+// they can be computed from the event.
 //
-// It is ChaCha8 of math/rand/v2, its seed the SHA-256 as in [ID] with the byte
-// 0x05. testdata/derived.tsv holds vectors.
+// It is ChaCha8 of math/rand/v2, seeded with the SHA-256 as in [ID] with the byte 0x05.
+// testdata/derived.tsv holds vectors.
 func Rand(e event.Event, name string, index ...int) *rand.Rand {
 	return rand.New(rand.NewChaCha8(derive(randDomain, e, name, index)))
 }
@@ -121,10 +120,10 @@ func timeOrOrder(e event.Event) (bits uint64, ok bool) {
 	return Order(e.ID())
 }
 
-// derive hashes the parts that distinguish derived values. The time is not among them:
-// a producer may send the same event again with another one.
+// derive hashes the parts that distinguish derived values. The time is not one of
+// them: a producer may send the same event again with another time.
 func derive(domain byte, e event.Event, name string, index []int) [sha256.Size]byte {
-	// Enough for the usual ones; append moves longer ones to the heap.
+	// Enough for common lengths; append moves longer ones to the heap.
 	var space [512]byte
 	b := append(space[:0], domain)
 	b = appendPart(b, cloudevent.Source(e))

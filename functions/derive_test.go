@@ -14,7 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// happened is an event; at is its time in RFC 3339, empty for none.
+// happened returns an event; at is its time in RFC 3339, empty for none.
 func happened(tb testing.TB, source, id, at string) event.Event {
 	tb.Helper()
 
@@ -162,7 +162,7 @@ func TestIDsLieInTheOrderOfTime(t *testing.T) {
 func TestInt64sOfManyEventsAreSpreadAsChanceHasIt(t *testing.T) {
 	t.Parallel()
 
-	// 2,000 in one millisecond make 2·10⁶ pairs: about one of 2²¹ meets.
+	// 2,000 in one millisecond are 2·10⁶ pairs: about one in 2²¹ collides.
 	met, seen := 0, map[int64]bool{}
 	for millisecond := range 20 {
 		at := time.Date(2026, 1, 1, 0, 0, 0, millisecond*1e6, time.UTC).Format(time.RFC3339Nano)

@@ -31,8 +31,8 @@ func (o purchase) Validate() error {
 	return nil
 }
 
-// placed stores an order, counts it and announces it. It computes effects from the
-// event alone, so that it computes the same in every cluster.
+// placed stores an order, counts it and emits an event. It uses the event alone,
+// so that it computes the same effects in every cluster.
 func placed(_ context.Context, e event.Event, data purchase) (functions.Effects, error) {
 	var fx functions.Effects
 	id := functions.ID(e, "order")
@@ -60,8 +60,8 @@ func orderPlaced(data string) event.Event {
 	return e
 }
 
-// A function with its name, version and event types. The package beside func.yaml
-// passes it to process.New.
+// A function with its name, version and event types. The package next to
+// func.yaml passes it to process.New.
 func Example() {
 	f := functions.Function{
 		Name:    "orders",
@@ -90,8 +90,8 @@ func Example() {
 	// com.example.order.stored 019ca945-0a00-7d71-9b4e-3a3de15d96dd map[cents:450 customer:Ada]
 }
 
-// The data of an event that do not fit are rejected before the function is called. The
-// reason names the field, and becomes that of the dead letter.
+// Event data that do not match the type are rejected before the function is called.
+// The reason names the field, and becomes that of the dead letter.
 func ExampleJSON() {
 	handle := functions.JSON(placed)
 
@@ -143,7 +143,7 @@ func ExampleID() {
 	// 019ca945-0a00-772d-919a-4efd099f5663
 }
 
-// A number where the table has no uuid.
+// A number, for a table without a uuid.
 func ExampleInt64() {
 	fmt.Println(functions.Int64(orderPlaced(`{}`), "order"))
 	// Output:
@@ -182,8 +182,8 @@ func ExampleTime() {
 	// time: missing
 }
 
-// An event that can never succeed is rejected: it becomes a dead letter at once. Any
-// other error is retried.
+// An event that can never succeed is rejected: it becomes a dead letter immediately.
+// Any other error is retried.
 func ExampleReject() {
 	handle := func(_ context.Context, e event.Event) (functions.Effects, error) {
 		if e.Subject() == "" {
@@ -217,7 +217,7 @@ func ExampleEffects_Upsert() {
 	// Output: prices changed_at <nil>
 }
 
-// The first order of a customer stays, however late its event is applied.
+// The first order of a customer is kept, however late its event is applied.
 func ExampleOldestWins() {
 	e := orderPlaced(`{}`)
 	var fx functions.Effects

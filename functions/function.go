@@ -10,24 +10,25 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
-// Func computes from one event what to write and what to emit.
+// Func computes the writes and outputs of one event.
 //
 // It is called in every cluster, possibly several times and concurrently, and must
-// return equal Effects each time. It refuses an event that can never succeed with
-// [Reject]; any other error means that the function broke on this event, which is
-// retried.
+// return equal Effects each time. For an event that can never succeed it returns
+// an error of [Reject]; any other error means that the function failed on this
+// event, which is retried.
 type Func func(ctx context.Context, e event.Event) (Effects, error)
 
 // Function is a [Func] with its name, version and event types.
 type Function struct {
 	// Name is the function's part of the ledger's key. It must never change: a
-	// function under a new name handles the whole stream again. Lower-case
+	// function under a new name processes the whole stream again. Lower-case
 	// letters, digits and '-', at most 63, beginning with a letter.
 	Name string
 
-	// Version names the behaviour of Handle. Two clusters that run the same
-	// version must compute equal Effects; a difference is a divergence. Change
-	// it whenever Handle may compute something else. At most 63 bytes.
+	// Version identifies the behaviour of Handle. Two clusters that run the
+	// same version must compute equal Effects; a difference is a divergence.
+	// Change it whenever Handle may compute different effects. At most 63
+	// bytes.
 	Version string
 
 	// Types are the CloudEvent types that Handle accepts, without patterns.
@@ -36,16 +37,16 @@ type Function struct {
 	// Handle computes the effects of an event.
 	Handle Func
 
-	// Migrations hold the function's own tables, one .sql file a migration,
-	// in the root of the file system. Nil if it has none.
+	// Migrations hold the function's own tables, as .sql files in the root of
+	// the file system, one per migration. Nil if it has none.
 	Migrations fs.FS
 }
 
-// namePattern is what the names of functions, clusters and consumers must match: they
+// namePattern is the pattern of the names of functions, clusters and consumers: they
 // are parts of the names of Kubernetes objects, PostgreSQL roles and NATS consumers.
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 
-// ValidName reports whether name may be that of a function or a cluster: lower-case
+// ValidName reports whether name is valid for a function or a cluster: lower-case
 // letters, digits and '-', at most 63, beginning with a letter.
 func ValidName(name string) bool { return namePattern.MatchString(name) }
 
@@ -70,8 +71,8 @@ func (f Function) Validate() error {
 	return nil
 }
 
-// RejectError is the error of an event that can never succeed, because of its own
-// content. The event is answered with 422 and becomes a dead letter.
+// RejectError is the error for an event that can never succeed, because of its
+// own content. The answer to the event is 422, and it becomes a dead letter.
 type RejectError struct {
 	Err error
 }

@@ -7,33 +7,36 @@ import (
 )
 
 // orderDigits is how many decimal digits at the end of an id count for its
-// [Order]: 14, since 10^14 - 1 is the largest run of nines that fits 48 bits.
+// [Order]: 14, because 10^14 - 1 is the largest run of nines that fits in 48
+// bits.
 const orderDigits = 14
 
-// outputDomain is the first byte of what is hashed for an output's id. It keeps
-// output ids apart from every other hash over the same parts.
+// outputDomain is the first byte of the hash of an output's id. It separates
+// output ids from every other hash of the same parts.
 const outputDomain = 0x02
 
-// Order gives the order that an event id has of itself: at most 48 bits, so that
-// ids made one after the other get keys that lie side by side in an index. The
-// ledger's keys and the ids of outputs begin with it. Only the id counts, never
-// the event's time: a producer may send the same id again with another time.
+// Order returns the order that an event id contains: at most 48 bits, so that
+// ids that were created one after the other have keys that are adjacent in an
+// index. The ledger's keys and the ids of outputs begin with it. Only the id
+// counts, never the event's time: a producer may send the same id again with
+// another time.
 //
-// The first rule that fits decides:
+// The first rule that matches decides:
 //
 //  1. A UUIDv7 in canonical text, in either case (RFC 9562, section 5.7): its
 //     first 48 bits, the milliseconds.
 //  2. Decimal digits, '-', 16 lower-case hexadecimal digits, nothing else: the
-//     value of the decimal digits. It is the id that a source gives to a message
-//     that is no CloudEvent, the stream's sequence and a digest.
-//  3. Anything that ends in ASCII decimal digits: their value.
-//  4. Anything else has no order, and ok is false.
+//     value of the decimal digits. It is the id that a source assigns to a message
+//     that is not a CloudEvent, the stream's sequence and a digest.
+//  3. Anything that ends in ASCII decimal digits: their value. 4. Anything else
+//
+// has no order, and ok is false.
 //
 // In rules 2 and 3 only the last 14 digits count.
 //
-// The rule is for ever: another one would give events that are in the ledger
-// another key, and they would be applied again. testdata/order.tsv holds vectors
-// for whoever implements it elsewhere.
+// The rule must never change: another one would assign another key to events
+// that are in the ledger, and they would be applied again. testdata/order.tsv
+// holds vectors for other implementations.
 func Order(id string) (order uint64, ok bool) {
 	if order, ok = uuidV7Millis(id); ok {
 		return order, true
@@ -55,16 +58,16 @@ func Order(id string) (order uint64, ok bool) {
 //
 // OutSource is "/tandem/" and the function's name. OutID is formatted as a
 // UUIDv7. Its upper 48 bits are [Order] of id, or the first bits of the hash if
-// id has no order; the others, but for version and variant, are taken from the
-// SHA-256 of the byte 0x02, of function, source and id, each behind its length
-// (4 bytes, big-endian), and of position (8 bytes, big-endian), bit for bit at
-// the place where they stand there. testdata/output_identity.tsv holds vectors.
+// id has no order. The other bits, except for version and variant, are the bits
+// at the same positions of the SHA-256 of the byte 0x02, then function, source
+// and id, each preceded by its length (4 bytes, big-endian), and position (8
+// bytes, big-endian). testdata/output_identity.tsv holds vectors.
 func OutputIdentity(function, source, id string, position int) (outSource, outID string) {
 	return "/tandem/" + function, outputID(function, source, id, position)
 }
 
 func outputID(function, source, id string, position int) string {
-	// Enough for the usual names; append moves longer ones to the heap.
+	// Enough for common names; append moves longer ones to the heap.
 	var space [512]byte
 	b := append(space[:0], outputDomain)
 	b = appendPart(b, function)
@@ -87,7 +90,7 @@ func appendPart[T string | []byte](b []byte, part T) []byte {
 	return append(b, part...)
 }
 
-// uuidV7 is u as canonical text, with the bits that say what it is.
+// uuidV7 returns u as canonical text, with the bits of version and variant set.
 func uuidV7(u [16]byte) string {
 	u[6] = u[6]&0x0f | 0x70 // version 7
 	u[8] = u[8]&0x3f | 0x80 // variant of RFC 9562
@@ -104,7 +107,7 @@ func uuidV7(u [16]byte) string {
 	return string(text[:])
 }
 
-// uuidV7Millis gives the first 48 bits of a UUIDv7 in canonical text.
+// uuidV7Millis returns the first 48 bits of a UUIDv7 in canonical text.
 func uuidV7Millis(id string) (millis uint64, ok bool) {
 	if len(id) != 36 || id[14] != '7' {
 		return 0, false
@@ -150,8 +153,8 @@ func lowerHex(s string) bool {
 	return true
 }
 
-// digitsFrom is the index at which the run of decimal digits at the end of s
-// begins; len(s) if there is none.
+// digitsFrom returns the index of the run of decimal digits at the end of s;
+// len(s) if there is none.
 func digitsFrom(s string) int {
 	i := len(s)
 	for i > 0 && s[i-1] >= '0' && s[i-1] <= '9' {
@@ -160,7 +163,7 @@ func digitsFrom(s string) int {
 	return i
 }
 
-// digitsValue is the value of the last 14, at most, of the decimal digits at
+// digitsValue returns the value of the last, at most 14, decimal digits at
 // the end of s.
 func digitsValue(s string) (value uint64) {
 	for i := max(digitsFrom(s), len(s)-orderDigits); i < len(s); i++ {

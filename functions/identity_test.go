@@ -13,7 +13,8 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// vectors reads a table in testdata: fields between tabs, '#' begins a comment.
+// vectors reads a table in testdata: fields are separated by tabs, and '#' begins
+// a comment.
 func vectors(tb testing.TB, file string, fields int) [][]string {
 	tb.Helper()
 
@@ -58,7 +59,7 @@ func TestOrderGivesThePublishedVectors(t *testing.T) {
 	}
 }
 
-// Another reading of the rules, by regular expressions.
+// A second implementation of the rules, with regular expressions.
 var (
 	uuidV7   = regexp.MustCompile(`\A([0-9a-fA-F]{8})-([0-9a-fA-F]{4})-7[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}\z`)
 	sequence = regexp.MustCompile(`\A([0-9]+)-[0-9a-f]{16}\z`)

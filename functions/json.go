@@ -21,8 +21,8 @@ import (
 // The event is refused with [Reject] if its data are missing, have a content type other
 // than JSON, are not JSON (one value, in UTF-8) or are null; if a field has another type
 // than in T; and if Validate returns an error. The reason names the field, its kind and
-// the type that is wanted: "lines[2].price: it is a string: want a number". It quotes
-// numbers and names of fields, no text.
+// the expected type: "lines[2].price: it is a string: want a number". It quotes numbers
+// and names of fields, no text.
 func JSON[T any](handle func(ctx context.Context, e event.Event, data T) (Effects, error)) Func {
 	return func(ctx context.Context, e event.Event) (Effects, error) {
 		var data T
@@ -53,7 +53,7 @@ func readJSON[T any](e event.Event, data *T) error {
 		return explainError[T](text, err)
 	}
 	type validator interface{ Validate() error }
-	if v, ok := any(data).(validator); ok { // also if the method is T's
+	if v, ok := any(data).(validator); ok { // even if the method is T's
 		return v.Validate()
 	}
 	if v, ok := any(*data).(validator); ok { // T is a pointer

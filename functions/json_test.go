@@ -42,7 +42,7 @@ type note struct {
 	Text string `json:"text"`
 }
 
-// Validate refuses what JSON cannot.
+// Validate checks constraints that JSON cannot express.
 func (o order) Validate() error {
 	if o.Customer == "nobody" {
 		return errors.New("customer: there is none of this name")
@@ -50,7 +50,7 @@ func (o order) Validate() error {
 	return nil
 }
 
-// reader gives what the data of an event are read as.
+// reader returns a function that stores the decoded data of an event in got.
 func reader[T any](got *T) functions.Func {
 	return functions.JSON(func(_ context.Context, e event.Event, data T) (functions.Effects, error) {
 		*got = data
@@ -176,7 +176,7 @@ func TestDataThatDoNotFitAreRejected(t *testing.T) {
 	}
 }
 
-// selfish reads itself, and wants more than one of its fields.
+// selfish unmarshals itself, and needs more than one of its fields.
 type selfish struct{ a, b int }
 
 func (s *selfish) UnmarshalJSON(text []byte) error {

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// explainError describes the value that keeps text from being read as a T.
+// explainError describes the value because of which text cannot be decoded into a
+// T.
 func explainError[T any](text []byte, err error) error {
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
@@ -42,14 +43,15 @@ func explainError[T any](text []byte, err error) error {
 	return fmt.Errorf("%sit is %s: %w", where, kindOf(v.raw), v.err)
 }
 
-// offendingValue finds the value that cannot be read, since errors of encoding/json
-// name no element of an array, and those of types that read themselves (time.Time) no
-// field at all. It reads smaller and smaller parts of a document.
+// offendingValue finds the value that cannot be decoded. Errors of encoding/json do
+// not contain the index of an array element, and those of types that unmarshal
+// themselves (time.Time) do not contain the field. It decodes smaller and smaller
+// parts of a document.
 type offendingValue struct {
 	try    func(part []byte) error
-	budget int // of bytes to try
+	budget int // number of bytes to try
 
-	before, after []byte // what stands around raw to make it a document
+	before, after []byte // the text around raw that makes it a document
 	raw           json.RawMessage
 	path          string
 	err           error
@@ -101,7 +103,7 @@ func (v *offendingValue) narrow() bool {
 	return false
 }
 
-// tryParts reads the document that holds parts in the place of raw.
+// tryParts decodes the document with parts in place of raw.
 func (v *offendingValue) tryParts(parts ...[]byte) error {
 	document := append([]byte(nil), v.before...)
 	for _, part := range parts {
@@ -114,7 +116,7 @@ func (v *offendingValue) tryParts(parts ...[]byte) error {
 	return v.try(document)
 }
 
-// memberStep returns the step of a path to a member.
+// memberStep returns the path element of a member.
 func memberStep(path, name string) string {
 	const limit = 64
 	plain := name != "" && len(name) <= limit
@@ -153,7 +155,7 @@ func kindOf(raw json.RawMessage) string {
 	return "the number " + string(raw)
 }
 
-// wanted describes the values of type t in JSON.
+// wanted describes the JSON values of type t.
 func wanted(t reflect.Type) string {
 	if pointer := reflect.PointerTo(t); pointer.Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
 		return "a string (" + t.String() + ")"

@@ -17,30 +17,30 @@ import (
 	"github.com/tandem-fn/tandem/functions/internal/jsonscan"
 )
 
-// Event makes the CloudEvent of an output: the one at position, counted from
-// zero, among those that function computed from input. Its source and id are
-// those of [OutputIdentity]; its time is o.Time, else [Time] of the input, in UTC.
-// The extension causationid is the input's id, and the input's trace context goes
-// with it: traceparent, and with that tracestate. An extension of the same name in
-// o wins, and a traceparent of its own leaves the input's tracestate behind. Equal
-// arguments give equal events, wherever they meet.
+// Event returns the CloudEvent of an output: the one at position, counted from
+// zero, among those that function computed from input. Its source and id are those
+// of [OutputIdentity]; its time is o.Time, else [Time] of the input, in UTC. The
+// extension causationid is the input's id. The input's trace context is copied:
+// traceparent, and with it tracestate. Extensions in o take precedence; with a
+// traceparent of its own the input's tracestate is not copied. Equal arguments
+// return equal events.
 //
-// An error is the function's fault and not the event's: a type is missing, data
-// cannot be encoded or is not what its content type says, an extension has a
-// name or value that CloudEvents does not allow.
+// An error is the function's fault and not the event's: the type is missing, data
+// cannot be encoded or do not match their content type, or an extension has a name
+// or value that CloudEvents does not allow.
 //
 // Event keeps o.Data if it is a []byte or json.RawMessage: do not change it
 // afterwards.
 func (o Output) Event(function string, input event.Event, position int) (event.Event, error) {
 	encoded, err := o.Encode()
 	if err != nil {
-		return event.Event{}, fmt.Errorf("make output %d of function %s, type %q: %w", position, function, o.Type, err)
+		return event.Event{}, fmt.Errorf("create output %d of function %s, type %q: %w", position, function, o.Type, err)
 	}
 	return encoded.Event(function, input, position)
 }
 
 // EncodedOutput is an output whose data are bytes, so that it can be compared and
-// made an event without encoding them again.
+// converted to an event without encoding them again.
 type EncodedOutput struct {
 	Output
 
@@ -50,10 +50,10 @@ type EncodedOutput struct {
 	// ContentType is the media type of the data, empty for none.
 	ContentType string
 
-	text bool // they may stand in a JSON envelope as they are
+	text bool // they may be embedded in a JSON envelope unchanged
 }
 
-// Encode encodes the data. The error says only what is wrong with them; as with
+// Encode encodes the data. The error is only about the data; as with
 // [Output.Event] it is the function's fault.
 func (o Output) Encode() (EncodedOutput, error) {
 	encoded, isJSON, err := o.encode()
@@ -74,14 +74,14 @@ func (o EncodedOutput) Event(function string, input event.Event, position int) (
 // Check returns the error of [EncodedOutput.Event] and creates no event.
 func (o *EncodedOutput) Check(function string, input event.Event, position int) error {
 	if err := o.check(input); err != nil {
-		return fmt.Errorf("make output %d of function %s, type %q: %w", position, function, o.Type, err)
+		return fmt.Errorf("create output %d of function %s, type %q: %w", position, function, o.Type, err)
 	}
 	return nil
 }
 
 func (o *EncodedOutput) check(input event.Event) error {
 	if input.Context == nil {
-		return errors.New("the input is no event")
+		return errors.New("the input is not a valid event")
 	}
 	if o.Type == "" {
 		return errors.New("type: missing")
@@ -110,8 +110,8 @@ func (o *EncodedOutput) check(input event.Event) error {
 	return nil
 }
 
-// timeOf returns the time of the event, in UTC, since a time may have been parsed in
-// this process's zone.
+// timeOf returns the time of the event, in UTC, because a time may have been parsed
+// in the local zone.
 func (o *EncodedOutput) timeOf(input event.Event) time.Time {
 	if o.Time.IsZero() {
 		return Time(input).UTC()
@@ -123,7 +123,8 @@ func (o *EncodedOutput) timeOf(input event.Event) time.Time {
 func (o *EncodedOutput) event(function string, input event.Event, position int) event.Event {
 	inputID := input.ID()
 	source, id := OutputIdentity(function, cloudevent.Source(input), inputID, position)
-	// All that the event refers to, but for its extensions, in one allocation.
+	// Everything that the event points to, except its extensions, in one
+	// allocation.
 	made := &struct {
 		context              event.EventContextV1
 		subject, contentType string
@@ -147,7 +148,8 @@ func (o *EncodedOutput) event(function string, input event.Event, position int) 
 	return event.Event{Context: ec, DataEncoded: o.Bytes, DataBase64: o.Bytes != nil && !o.text}
 }
 
-// encode is [Output.Encode], without a look whether what is said to be JSON is.
+// encode is [Output.Encode] without the check that data declared as JSON are
+// JSON.
 func (o *Output) encode() (encoded EncodedOutput, isJSON bool, err error) {
 	isJSON, isText := true, true
 	if o.DataContentType != "" && o.DataContentType != event.ApplicationJSON {
@@ -171,7 +173,7 @@ func (o *Output) encode() (encoded EncodedOutput, isJSON bool, err error) {
 		encoded.Bytes = d
 	default:
 		if !isJSON {
-			return encoded, false, fmt.Errorf("data: %T is encoded as JSON, but the content type is %q: give the bytes", o.Data, o.DataContentType)
+			return encoded, false, fmt.Errorf("data: %T is encoded as JSON, but the content type is %q: pass the bytes", o.Data, o.DataContentType)
 		}
 		if encoded.Bytes, err = json.Marshal(d); err != nil {
 			return encoded, false, fmt.Errorf("data: %w", err)
@@ -195,7 +197,7 @@ func (o *Output) extensions(input event.EventContext, inputID string) map[string
 	for _, name := range [...]string{"traceparent", "tracestate"} {
 		value, ok := inherited[name].(string)
 		if !ok || value == "" || o.Extensions["traceparent"] != "" {
-			break // tracestate says nothing without its traceparent
+			break // tracestate is meaningless without its traceparent
 		}
 		all[name] = value
 	}
@@ -207,8 +209,8 @@ func (o *Output) extensions(input event.EventContext, inputID string) map[string
 	return all
 }
 
-// inputExtensions are the input's extensions for reading, without the copy that
-// GetExtensions makes.
+// inputExtensions returns the input's extensions for reading, without the copy
+// that GetExtensions makes.
 func inputExtensions(ec event.EventContext) map[string]any {
 	if v1, ok := ec.(*event.EventContextV1); ok {
 		return v1.Extensions
@@ -221,7 +223,7 @@ func checkExtensionName(name string) error {
 	case "":
 		return errors.New("a name is missing")
 	case "id", "source", "specversion", "type", "datacontenttype", "dataschema", "subject", "time", "data":
-		return errors.New("the name belongs to CloudEvents")
+		return errors.New("the name is reserved by CloudEvents")
 	}
 	for i := range len(name) {
 		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
@@ -231,7 +233,8 @@ func checkExtensionName(name string) error {
 	return nil
 }
 
-// checkString is [cloudevent.CheckText], with the place of a byte that is not UTF-8.
+// checkString is [cloudevent.CheckText], with the position of a byte that is not
+// UTF-8.
 func checkString(s string) error {
 	err := cloudevent.CheckText(s)
 	if errors.Is(err, cloudevent.ErrNotUTF8) {

@@ -239,7 +239,7 @@ func TestOutputEventRefusesWhatNoConsumerCouldRead(t *testing.T) {
 		{"content type that is none", functions.Output{Type: "t", DataContentType: "application/"}, "data content type"},
 		{"upper case in an extension", functions.Output{Type: "t", Extensions: map[string]string{"Region": "eu"}}, `extension "Region": want lower-case`},
 		{"extension without a name", functions.Output{Type: "t", Extensions: map[string]string{"": "eu"}}, `extension "": a name is missing`},
-		{"extension over an attribute", functions.Output{Type: "t", Extensions: map[string]string{"id": "1"}}, `extension "id": the name belongs`},
+		{"extension over an attribute", functions.Output{Type: "t", Extensions: map[string]string{"id": "1"}}, `extension "id": the name is reserved`},
 		{"line break in an extension", functions.Output{Type: "t", Extensions: map[string]string{"region": "e\r\nu"}}, `extension "region": control character`},
 	}
 	for _, tt := range tests {
@@ -247,7 +247,7 @@ func TestOutputEventRefusesWhatNoConsumerCouldRead(t *testing.T) {
 			t.Parallel()
 
 			_, err := tt.output.Event("flights", flight(t), 3)
-			if err == nil || !strings.Contains(err.Error(), tt.says) || !strings.HasPrefix(err.Error(), "make output 3 of function flights") {
+			if err == nil || !strings.Contains(err.Error(), tt.says) || !strings.HasPrefix(err.Error(), "create output 3 of function flights") {
 				t.Errorf("error is %v, want it to say %q", err, tt.says)
 			}
 		})

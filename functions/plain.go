@@ -13,17 +13,17 @@ import (
 )
 
 // Plain returns a value of a [Row] as one of the few kinds that a column can hold, so
-// that digests and tables agree on what it is: nil, bool, int64, uint64 (above the
-// largest int64), float64, string, [json.Number], []byte, [json.RawMessage], [time.Time]
-// in UTC and to the microsecond, [time.Duration], or a slice, or a map with strings for
-// keys, whose elements may be any value.
+// that digests and tables agree on it: nil, bool, int64, uint64 (above the largest
+// int64), float64, string, [json.Number], []byte, [json.RawMessage], [time.Time] in UTC
+// and to the microsecond, [time.Duration], or a slice, or a map with string keys, whose
+// elements may be any value.
 //
-// Nil pointers, slices and maps are nil. A value with methods is what
-// [driver.Valuer], else [encoding.TextMarshaler], else [json.Marshaler] returns; the
-// numbers of math/big are a json.Number; other structs, arrays and maps are JSON. A
-// named type without these methods is its kind, whatever its String method returns.
+// Nil pointers, slices and maps are nil. A value with methods is what [driver.Valuer],
+// else [encoding.TextMarshaler], else [json.Marshaler] returns; the numbers of math/big
+// are a json.Number; other structs, arrays and maps are JSON. A named type without these
+// methods is its kind, whatever its String method returns.
 //
-// An error is about a value that has no such form. A panic in a method is an error.
+// It returns an error for a value that has no such form, and if a method panics.
 func Plain(v any) (any, error) {
 	switch v := v.(type) {
 	case nil, bool, string, int64, float64, json.Number, time.Duration:
@@ -55,14 +55,15 @@ func Plain(v any) (any, error) {
 // time.
 func ValidJSON(text []byte) bool { return jsonscan.Valid(text) }
 
-// plainTime returns what PostgreSQL keeps of a time. The monotonic clock goes too.
+// plainTime returns the part of a time that PostgreSQL keeps, without the
+// monotonic clock.
 func plainTime(t time.Time) time.Time {
 	t = t.UTC()
 	return t.Add(-time.Duration(t.Nanosecond() % int(time.Microsecond)))
 }
 
-// maxPlainDepth bounds how many pointers and methods lead to a value, as they may lead in
-// a circle.
+// maxPlainDepth bounds how many pointers and methods are followed to a value, because
+// they may form a cycle.
 const maxPlainDepth = 100
 
 func plainReflected(v any) (plain any, err error) {
@@ -81,7 +82,8 @@ func plainReflected(v any) (plain any, err error) {
 	return nil, fmt.Errorf("value of type %T has no plain form: its pointers or methods lead in a circle", v)
 }
 
-// plainStep takes one step towards the plain form, and reports whether it is there.
+// plainStep performs one step towards the plain form, and reports whether it is
+// reached.
 func plainStep(v any) (next any, done bool, err error) {
 	rv := reflect.ValueOf(v)
 	switch rv.Kind() {
@@ -113,15 +115,15 @@ func plainStep(v any) (next any, done bool, err error) {
 	return plainKind(v, rv)
 }
 
-// plainBuiltin returns the plain form of the types that have one although, or because,
-// they have methods.
+// plainBuiltin returns the plain form of types that do not follow the rules for
+// methods.
 func plainBuiltin(v any) (any, bool) {
 	switch v := v.(type) {
 	case bool, string, int64, float64, json.Number, time.Duration, []byte, json.RawMessage:
 		return v, true
 	case time.Time:
 		return plainTime(v), true
-	case *time.Time: // its methods are those of what it points to
+	case *time.Time: // its methods are those of the time that it points to
 		return plainTime(*v), true
 	case *json.RawMessage:
 		if *v == nil {

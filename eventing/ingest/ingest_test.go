@@ -95,7 +95,7 @@ func TestIngestSaysWhatIsWrong(t *testing.T) {
 		{name: "an attribute is missing", header: valid("Ce-Id", ""), code: 400, want: "id: missing"},
 		{name: "an attribute is not of its type", header: valid("Ce-Time", "now"), code: 400, want: `time "now": want a time as in RFC 3339`},
 		{name: "a character that no attribute has", header: valid("Ce-Id", "a%00"), code: 400, want: "id: control character U+0000"},
-		{name: "an id that functions refuse", header: valid("Ce-Id", strings.Repeat("x", 1025)), code: 400, want: "id: it has 1025 bytes, at most 1024 are taken"},
+		{name: "an id that functions refuse", header: valid("Ce-Id", strings.Repeat("x", 1025)), code: 400, want: "id: it has 1025 bytes, at most 1024 are accepted"},
 		{name: "the longest id", header: valid("Ce-Id", strings.Repeat("x", 1024)), code: 202},
 		{name: "another version", header: valid("Ce-Specversion", "0.3"), code: 400, want: `specversion "0.3": want 1.0`},
 		{name: "broken JSON", header: structured, body: `{"specversion":"1.0",`, code: 400, want: "it is not JSON: at byte 21"},

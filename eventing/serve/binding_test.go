@@ -51,7 +51,7 @@ var bindingRules = []rule{
 	{"3.1.2", "no body, no data", good("content-type: application/json"), 0, "", []string{"id=1 source=/s type=t datacontenttype=application/json"}},
 	{"3.1.3", "every attribute has a header", good("ce-subject: sub", "ce-time: 2018-04-05T17:31:00Z", "ce-dataschema: https://example.com/s"), 0, "", []string{"id=1 source=/s type=t subject=sub time=2018-04-05T17:31:00Z dataschema=https://example.com/s"}},
 	{"3.1.3", "extensions too", good("ce-comexampleextension1: value", "ce-comexampleothervalue: 5"), 0, "", []string{"id=1 source=/s type=t comexampleextension1=value comexampleothervalue=5"}},
-	{"3.1.3", "headers are distinct", good("ce-id: 2"), 400, "id: it is there 2 times", nil},
+	{"3.1.3", "headers are distinct", good("ce-id: 2"), 400, "id: the header occurs 2 times", nil},
 	{"3.1.3.1", "the prefix tells attributes from other headers", good("tenant: x", "cex: y", "x-ce-tenant: z"), 0, "", []string{"id=1 source=/s type=t"}},
 	{"3.1.3.1", "names of headers are case-insensitive", "CE-SPECVERSION: 1.0\nCe-Id: 1\ncE-sOURCE: /s\nce-TYPE: t\nCE-Tenant: x\n\n", 0, "", []string{"id=1 source=/s type=t tenant=x"}},
 	{"3.1.3.1", "names of attributes are lower-case letters and digits", good("ce-my-tenant: x"), 400, `attribute name "my-tenant"`, nil},

@@ -1,31 +1,30 @@
-// Package chat is the chat application of a team with users in two regions, as a
-// function: what was said, what rooms are called, who is in them, how far each has
-// read, and how many messages they have not. It emits what a websocket server
-// pushes to browsers; hack/chat is one.
+// Package chat is a function for the chat application of a team with users in two
+// regions. It stores messages, room names, members, read markers and numbers of
+// unread messages. It emits events that a websocket server pushes to browsers;
+// hack/chat is such a server.
 //
-// # What is promised
+// # Guarantees
 //
-// In whatever order the events are handled, and in whichever cluster, the tables
-// end up the same:
+// The tables reach the same state for every order of the events, in every cluster:
 //
 //   - A message is in the history once.
-//   - Of two names that a room is given, the one with the greater version stays.
-//   - Who joined or left last, by the time of the events, is in or out.
-//   - A read marker never goes back.
-//   - The unread messages of a member are those of others behind the marker.
+//   - Of two names of a room, the one with the greater version is kept.
+//   - The last join or leave of a member, by the time of the events, counts.
+//   - A read marker never moves backwards.
+//   - The unread messages of a member are the messages of others after the marker.
 //
-// # What is not
+// # Not guaranteed
 //
-// Whoever reads what is emitted must bear any order: the later of two names may
-// come first. The clocks of those who send decide who joined last, and how messages
-// are sorted. Nobody is asked whether they may post: that is for whoever takes the
-// events in.
+// Consumers of the emitted events must accept any order: the later of two names may
+// arrive first. The clocks of the senders decide which join or leave is the last
+// one, and how messages are sorted. The function does not check whether a user may
+// post: the program that accepts the events has to.
 //
 // # Design
 //
-// Each handler says what one event changes, under the rule that makes its order
-// indifferent. Only the unread messages depend on rows that the function cannot
-// see; a statement counts them, behind the lock of the room (see countUnread).
+// Each handler returns the changes of one event, under a rule that makes the order
+// irrelevant. Only the unread messages depend on rows that the function cannot see;
+// a statement counts them while it holds the lock of the room (see countUnread).
 package chat
 
 import (
@@ -39,25 +38,26 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// The events that the function takes, and their data. All need a time.
+// The events that the function handles, and their data. All need a time.
 const (
 	// Posted is a message: room, author, text.
 	Posted = "com.example.chat.message.posted"
 
-	// Read is that somebody has read a message and all before it: room, member,
-	// message.
+	// Read means that a member has read a message and all earlier ones: room,
+	// member, message.
 	Read = "com.example.chat.message.read"
 
-	// Named is what a room is called: room, name, version, which is one more than
-	// that of the name on the screen of whoever changed it.
+	// Named sets the name of a room: room, name, version. The version is one more
+	// than that of the name that the user saw.
 	Named = "com.example.chat.room.named"
 
-	// Joined and Left are that somebody comes into a room or goes: room, member.
+	// Joined and Left mean that a member enters or leaves a room: room, member.
 	Joined = "com.example.chat.member.joined"
 	Left   = "com.example.chat.member.left"
 )
 
-// The events that it emits, for whoever looks at the room that is their subject.
+// The events that the function emits, for clients that show the room. The room is
+// their subject.
 const (
 	PushMessage = "com.example.chat.push.message" // room, message, author, text, at
 	PushRead    = "com.example.chat.push.read"    // room, member, message
@@ -68,7 +68,7 @@ const (
 //go:embed *.sql
 var migrations embed.FS
 
-// Function is the function, ready to be served.
+// Function returns the function, ready to be served.
 func Function() functions.Function {
 	handlers := functions.ByType{
 		Posted: functions.JSON(posted),
@@ -87,12 +87,12 @@ func Function() functions.Function {
 }
 
 const (
-	maxName = 64    // bytes of the name of a room or a member
+	maxName = 64    // in bytes, of a room or a member
 	maxText = 4_000 // bytes of a message
 )
 
-// checkNames says which of the names in an event, each behind what it is of, cannot
-// be one.
+// checkNames returns an error if one of the names in an event is invalid. Each name
+// follows the description of it.
 func checkNames(pairs ...string) error {
 	for i := 0; i < len(pairs); i += 2 {
 		if err := checkText(pairs[i], pairs[i+1], maxName); err != nil {
@@ -112,8 +112,8 @@ func checkText(of, text string, limit int) error {
 	return nil
 }
 
-// timeOf is the time of an event, which must have one: a clock's would be another
-// one in each cluster.
+// timeOf returns the time of an event, which must have one: a clock would return
+// another time in each cluster.
 func timeOf(e event.Event) (time.Time, error) {
 	at := functions.Time(e)
 	if at.IsZero() {

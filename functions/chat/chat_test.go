@@ -34,7 +34,7 @@ func TestFunctionIsDeclaredWell(t *testing.T) {
 	}
 }
 
-// happened is an event of that type with these data.
+// happened returns an event of that type with these data.
 func happened(eventType, data string, at time.Time) event.Event {
 	e := event.New()
 	e.SetSource("/chat/east")

@@ -13,15 +13,16 @@ import (
 )
 
 // countUnread counts the unread messages of one member of a room, or of all its
-// members for the empty name.
+// members if the name is empty.
 //
-// It must run behind the lock of the room, so everything that changes what there is
-// to count adds to the room's row of chat_rooms, if only nothing. The lock is held
-// until the commit, and the statement begins after it was given: it sees all that
-// was counted before, and nobody counts beside it. All statements of a room begin
-// with the same argument, and so the locks of several rooms are taken in one order.
+// It must run while the room's lock is held. So every event that changes the number
+// of unread messages adds to the room's row in chat_rooms, even if it adds zero.
+// The lock is held until the commit, and the statement begins after the lock was
+// acquired: it sees all earlier counts, and none is made concurrently. All
+// statements of a room have the same first argument, so the locks of several rooms
+// are taken in one order.
 //
-// The limit keeps somebody who never reads from making every message dearer.
+// The limit bounds the cost of each message if a member never reads.
 var countUnread = functions.Statement{Name: "count unread", SQL: `
 	update chat_members as m
 	set unread = case when m.deleted then 0 else (
@@ -34,7 +35,7 @@ var countUnread = functions.Statement{Name: "count unread", SQL: `
 	from chat_reads as r
 	where m.room = $1 and (m.member = $2 or $2 = '') and r.room = m.room and r.member = m.member`}
 
-// touchRoom takes the lock of a room, and adds to its messages.
+// touchRoom takes the lock of a room, and adds to its number of messages.
 func touchRoom(fx *functions.Effects, room string, messages int) {
 	fx.Add("chat_rooms", functions.Row{"room": room}, functions.Row{"messages": messages})
 }
@@ -45,7 +46,7 @@ type message struct {
 	Text   string `json:"text"`
 }
 
-// Validate refuses what is no message.
+// Validate returns an error for invalid messages.
 func (m message) Validate() error {
 	if err := checkNames("room", m.Room, "author", m.Author); err != nil {
 		return err
@@ -86,7 +87,7 @@ type marker struct {
 
 var uuidPattern = regexp.MustCompile(`^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$`)
 
-// Validate refuses what marks no message.
+// Validate returns an error for invalid markers.
 func (m marker) Validate() error {
 	if !uuidPattern.MatchString(m.Message) {
 		return errors.New("message: want the UUID of a message, in lower case")
@@ -101,15 +102,16 @@ func read(_ context.Context, _ event.Event, m marker) (functions.Effects, error)
 	return fx, nil
 }
 
-// readTo moves a read marker on, never back, and counts what is behind it.
+// readTo advances a read marker, never moves it back, and counts the messages
+// after it.
 func readTo(fx *functions.Effects, m marker) {
 	touchRoom(fx, m.Room, 0)
 	fx.Upsert("chat_reads", functions.Row{"room": m.Room, "member": m.Member, "read_to": m.Message}, functions.NewestWins("read_to"))
 	fx.Exec(countUnread, m.Room, m.Member)
 }
 
-// markerAt is what a read marker is at that time: not less than any message before
-// and less than any message after.
+// markerAt returns the read marker for a time: not less than any earlier message
+// and less than any later message.
 func markerAt(at time.Time) string {
 	millis := max(0, at.UnixMilli())
 	return fmt.Sprintf("%08x-%04x-7000-8000-000000000000", millis>>16, millis&0xffff)

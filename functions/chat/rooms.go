@@ -16,7 +16,7 @@ type roomName struct {
 	Version int64  `json:"version"`
 }
 
-// Validate refuses what names no room.
+// Validate returns an error for invalid names.
 func (n roomName) Validate() error {
 	if n.Version < 1 {
 		return errors.New("version: want 1 or more")
@@ -24,8 +24,8 @@ func (n roomName) Validate() error {
 	return checkNames("room", n.Room, "name", n.Name)
 }
 
-// named keeps the newest name. A loser is pushed like a winner: a function cannot
-// know, and whoever shows the room keeps the greater version too.
+// named keeps the newest name. It emits a name that loses, too: the function
+// cannot know that, and clients also keep the greater version.
 func named(_ context.Context, _ event.Event, n roomName) (functions.Effects, error) {
 	var fx functions.Effects
 	fx.Upsert("chat_names", functions.Row{"room": n.Room, "name": n.Name, "version": n.Version}, functions.NewestWins("version"))
@@ -38,7 +38,7 @@ type member struct {
 	Member string `json:"member"`
 }
 
-// Validate refuses who cannot be in a room.
+// Validate returns an error for names that cannot be members.
 func (m member) Validate() error { return checkNames("room", m.Room, "member", m.Member) }
 
 type pushedMember struct {
@@ -48,7 +48,7 @@ type pushedMember struct {
 	At     time.Time `json:"at"`
 }
 
-// joined lets somebody in. What was said before has been read.
+// joined adds a member to a room. Earlier messages count as read.
 func joined(_ context.Context, e event.Event, m member) (functions.Effects, error) {
 	at, err := timeOf(e)
 	if err != nil {
@@ -61,8 +61,8 @@ func joined(_ context.Context, e event.Event, m member) (functions.Effects, erro
 	return fx, nil
 }
 
-// left keeps the row of who goes, so that it stays gone when an older event that
-// they joined comes later.
+// left keeps the row of the member, so that an older join that arrives later
+// does not restore it.
 func left(_ context.Context, e event.Event, m member) (functions.Effects, error) {
 	at, err := timeOf(e)
 	if err != nil {

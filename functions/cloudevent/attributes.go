@@ -12,17 +12,18 @@ import (
 	"github.com/cloudevents/sdk-go/v2/types"
 )
 
-// attributes collects what becomes an event's context, one attribute at a time,
-// whatever the content mode.
+// attributes collects the context of an event, one attribute at a time, in any
+// content mode.
 type attributes struct {
 	*kept
 	rules    Rules
 	old      bool   // CloudEvents 0.3
 	encoding string // 0.3 only: "base64" or empty
-	seen     uint   // attributes that the specification names, by bit
+	seen     uint   // bit set of the attributes that the specification defines
 }
 
-// kept is what the event refers to: all of it but the strings in one allocation.
+// kept holds the values that the event points to: all except the strings in one
+// allocation.
 type kept struct {
 	context event.EventContextV1
 
@@ -30,7 +31,7 @@ type kept struct {
 	time                 types.Timestamp
 }
 
-// newAttributes begins an event of a version of CloudEvents.
+// newAttributes starts an event of a version of CloudEvents.
 func newAttributes(specVersion string, rules Rules) (attributes, error) {
 	a := attributes{rules: rules}
 	switch {
@@ -46,7 +47,7 @@ func newAttributes(specVersion string, rules Rules) (attributes, error) {
 	return a, nil
 }
 
-// setText takes an attribute that came as a string, by its name in lower case.
+// setText sets an attribute from a string. The name is in lower case.
 func (a *attributes) setText(name, value string) error {
 	if err := CheckText(value); err != nil {
 		if !a.rules.Lenient {
@@ -139,14 +140,14 @@ func (a *attributes) takeTime(value string) error {
 	if err != nil {
 		return fmt.Errorf("time %q: want a time as in RFC 3339, such as 2006-01-02T15:04:05Z", clip(value, 64))
 	}
-	// UTC, since Parse gives the time in this process's zone if it can.
+	// UTC, because Parse returns the time in the local zone if it can.
 	a.time.Time = t.UTC()
 	a.context.Time = &a.time
 	return nil
 }
 
-// once refuses an attribute that comes again: which of the two counts would be
-// chance.
+// once returns an error for a duplicate attribute, because which of the two
+// counts would be arbitrary.
 func (a *attributes) once(name string, bit uint) error {
 	if a.seen&bit != 0 {
 		return twice(name)
@@ -155,9 +156,9 @@ func (a *attributes) once(name string, bit uint) error {
 	return nil
 }
 
-func twice(name string) error { return fmt.Errorf("%q is there twice", clip(name, 64)) }
+func twice(name string) error { return fmt.Errorf("%q occurs twice", clip(name, 64)) }
 
-// cut makes a name that is too long fit, for a lenient reader.
+// cut truncates a name that is too long, for a lenient reader.
 func (a *attributes) cut(value string) string {
 	if a.rules.Lenient && a.rules.MaxName > 0 {
 		return clip(value, a.rules.MaxName-len("…"))
@@ -172,7 +173,7 @@ func (a *attributes) schemaName() string {
 	return "dataschema"
 }
 
-// extend takes an extension, a string, bool or int32.
+// extend sets an extension: a string, bool or int32.
 func (a *attributes) extend(name string, value any) error {
 	if err := checkExtensionName(name); err != nil {
 		return err
@@ -198,7 +199,7 @@ func checkExtensionName(name string) error {
 	return nil
 }
 
-// setNumber takes an extension that came as a JSON number.
+// setNumber sets an extension from a JSON number.
 func (a *attributes) setNumber(name, number string) error {
 	f, err := strconv.ParseFloat(number, 64)
 	if err != nil || f != math.Trunc(f) || f < math.MinInt32 || f > math.MaxInt32 {
@@ -207,7 +208,7 @@ func (a *attributes) setNumber(name, number string) error {
 	return a.extend(name, int32(f))
 }
 
-// event checks the attributes against each other and joins them with the data.
+// event validates the attributes together and returns the event with the data.
 func (a *attributes) event(data []byte, isBase64 bool) (event.Event, error) {
 	c := &a.context
 	if !a.rules.Lenient {
@@ -234,12 +235,12 @@ func decodeBase64(text []byte) ([]byte, error) {
 	data := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
 	n, err := base64.StdEncoding.Decode(data, text)
 	if err != nil {
-		return nil, errors.New("data: it is said to be base64, but is not")
+		return nil, errors.New("data: it is declared as base64, but is not valid base64")
 	}
 	return data[:n], nil
 }
 
-// optional is nil for an attribute that is empty: the same as none.
+// optional returns nil for an empty attribute, which is the same as none.
 func optional(s *string) *string {
 	if *s == "" {
 		return nil

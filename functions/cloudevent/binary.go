@@ -11,17 +11,18 @@ import (
 	"github.com/cloudevents/sdk-go/v2/types"
 )
 
-// ErrNone says that a message does not even look like a CloudEvent, and what would.
+// ErrNone means that a message is not recognizable as a CloudEvent. Its text
+// describes what to send.
 var ErrNone = errors.New("send the headers ce-specversion, ce-id, ce-source and ce-type with the data as the body, or the content type application/cloudevents+json with the event as the body")
 
-// ReadBinary reads an event in binary content mode: attributes in headers whose
-// names begin with "ce-", in any case, and the data in the body (HTTP binding
-// 1.0.2, section 3.1; the NATS binding says the same). Values are percent-decoded.
-// The datacontenttype is content-type, as it is there, or ce-datacontenttype. The
-// event keeps body.
+// ReadBinary reads an event in binary content mode: attributes are in headers
+// whose names begin with "ce-", in any case, and the data in the body (HTTP
+// binding 1.0.2, section 3.1; the NATS binding is the same). Values are
+// percent-decoded. The datacontenttype is content-type, unchanged, or
+// ce-datacontenttype. The event keeps body.
 //
-// The error is [ErrNone] if no header says that this is an event, else why it is
-// none.
+// The error is [ErrNone] if no header identifies the message as an event. Any
+// other error is the reason why the event is invalid.
 func ReadBinary(header map[string][]string, body []byte, rules Rules) (event.Event, error) {
 	version, err := specVersion(header)
 	if err != nil {
@@ -38,7 +39,7 @@ func ReadBinary(header map[string][]string, body []byte, rules Rules) (event.Eve
 			continue
 		}
 		if len(values) > 1 && !rules.Lenient {
-			return event.Event{}, fmt.Errorf("%s: it is there %d times", clip(name, 64), len(values))
+			return event.Event{}, fmt.Errorf("%s: the header occurs %d times", clip(name, 64), len(values))
 		}
 		if count++; count > limit {
 			return event.Event{}, tooMany(limit)
@@ -51,7 +52,7 @@ func ReadBinary(header map[string][]string, body []byte, rules Rules) (event.Eve
 			return event.Event{}, err
 		}
 	}
-	// Whether data is text matters only in an envelope; bytes are always right.
+	// Whether data is text only matters in an envelope; bytes are always valid.
 	isText := declaresJSON(a.contentType)
 	if rules.Lenient {
 		isText = isText && checkJSON(body) == nil
@@ -59,9 +60,10 @@ func ReadBinary(header map[string][]string, body []byte, rules Rules) (event.Eve
 	return a.event(body, !isText)
 }
 
-// specVersion finds the version, which says what the other attributes mean.
+// specVersion returns the version, which determines the meaning of the other
+// attributes.
 func specVersion(header map[string][]string) (string, error) {
-	// As in HTTP, as we write it to NATS, and as somebody else may.
+	// As in HTTP, as we write it to NATS, and as other senders may.
 	for _, key := range [...]string{"Ce-Specversion", "ce-specversion"} {
 		if values := header[key]; len(values) > 0 {
 			return unescape(values[0]), nil
@@ -81,8 +83,8 @@ func specVersion(header map[string][]string) (string, error) {
 	return "", err
 }
 
-// attributeName is the attribute that a header stands for, in lower case, and
-// whether its value is escaped; ok is false if it stands for none.
+// attributeName returns the attribute of a header, in lower case, and whether
+// its value is escaped; ok is false if the header is not an attribute.
 func attributeName(key string) (name string, isEscaped, ok bool) {
 	if len(key) < 3 || key[0]|0x20 != 'c' {
 		return "", false, false
@@ -91,7 +93,7 @@ func attributeName(key string) (name string, isEscaped, ok bool) {
 		isType := len(key) == len("content-type") && strings.EqualFold(key, "content-type")
 		return "datacontenttype", false, isType
 	}
-	// The usual ones need no new string.
+	// The common ones need no new string.
 	switch key[3:] {
 	case "Id", "id":
 		return "id", true, true
@@ -109,8 +111,8 @@ func attributeName(key string) (name string, isEscaped, ok bool) {
 	return lower(key[3:]), true, true
 }
 
-// lower is s in lower case if it is ASCII. Other letters, of which some have ASCII
-// ones for their lower case, are for the reader to refuse.
+// lower returns s in lower case if it is ASCII. Other letters, some of which have
+// ASCII letters as their lower case, stay unchanged, and the reader rejects them.
 func lower(s string) string {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {
@@ -120,10 +122,11 @@ func lower(s string) string {
 	return strings.ToLower(s)
 }
 
-// WriteBinary gives header and body of a message that holds e in binary content
-// mode: under name(attribute) each attribute, specversion too, percent-encoded but
-// for datacontenttype. The body is e's own data. It does not [Check] e; the error
-// says that an extension cannot be written.
+// WriteBinary returns header and body of a message that holds e in binary content
+// mode. The header has each attribute, including specversion, under
+// name(attribute), percent-encoded except for datacontenttype. The body is e's own
+// data. WriteBinary does not [Check] e; it returns an error if an extension cannot
+// be written.
 func WriteBinary(e event.Event, name func(attribute string) string) (header map[string][]string, body []byte, err error) {
 	c, err := contextOf(e)
 	if err != nil {
@@ -136,8 +139,8 @@ func WriteBinary(e event.Event, name func(attribute string) string) (header map[
 	return header, e.DataEncoded, nil
 }
 
-// AddBinary adds to header what [WriteBinary] gives. It checks e as [Check] does, in one
-// pass; after an error the header is of no use.
+// AddBinary adds the headers that [WriteBinary] returns to header. It checks e like
+// [Check], in one pass; after an error the content of header is undefined.
 func AddBinary(header map[string][]string, e event.Event, name func(attribute string) string) error {
 	c, err := checkedContext(e)
 	if err != nil {
@@ -150,8 +153,8 @@ func AddBinary(header map[string][]string, e event.Event, name func(attribute st
 	return bad
 }
 
-// addBinary calls escaping with the attributes whose values have to be escaped, which all
-// have that a String does not allow.
+// addBinary calls escaping with the attributes whose values must be escaped. These
+// include all with characters that a String does not allow.
 func addBinary(header map[string][]string, c *event.EventContextV1, name func(attribute string) string, escaping func(attribute, value string)) error {
 	values := make([]string, 0, 8+len(c.Extensions))
 	put := func(attribute, value string) {
@@ -171,9 +174,9 @@ func addBinary(header map[string][]string, c *event.EventContextV1, name func(at
 	return err
 }
 
-// each calls put with every attribute but datacontenttype, specversion first,
-// extensions last and in the order of their names. Values are in their canonical
-// form, not escaped.
+// each calls put with every attribute except datacontenttype: specversion first,
+// extensions last and sorted by name. Values are in their canonical form, not
+// escaped.
 func each(c *event.EventContextV1, put func(name, value string)) error {
 	put("specversion", event.CloudEventsVersionV1)
 	put("id", c.ID)
@@ -202,8 +205,8 @@ func each(c *event.EventContextV1, put func(name, value string)) error {
 	return nil
 }
 
-// appendExtensionNames appends the names of the extensions to names, which is empty, in
-// their order.
+// appendExtensionNames appends the sorted names of the extensions to names, which is
+// empty.
 func appendExtensionNames(names []string, c *event.EventContextV1) []string {
 	for name := range c.Extensions {
 		names = append(names, name)

@@ -14,14 +14,14 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// The rules that the house reads by.
+// The rules of Tandem's own programs.
 var (
 	relay    = cloudevent.Rules{}
 	function = cloudevent.Rules{Old: true, MaxName: 1024}
 	lenient  = cloudevent.Rules{Old: true, MaxName: 1024, Lenient: true}
 )
 
-// header gives headers as net/http has them.
+// header returns headers as net/http represents them.
 func header(lines ...string) http.Header {
 	h := http.Header{}
 	for _, line := range lines {
@@ -31,7 +31,7 @@ func header(lines ...string) http.Header {
 	return h
 }
 
-// good is an event in headers, and more of them.
+// good returns the headers of a valid event, and more.
 func good(more ...string) []string {
 	return append([]string{"ce-specversion: 1.0", "ce-id: 1", "ce-source: /s", "ce-type: t"}, more...)
 }
@@ -135,8 +135,8 @@ func TestHeadersThatAreNoEventAreRefused(t *testing.T) {
 		{"ce-to\u212Aen: x", "want lower-case letters and digits only"}, // its lower case is k
 		{"ce-: x", `"" cannot be an extension`},
 		{"ce-data: x", `"data" cannot be an extension`},
-		{"ce-id: 2", "id: it is there 2 times"},
-		{"CE-ID: 2", "id: it is there 2 times"},
+		{"ce-id: 2", "id: the header occurs 2 times"},
+		{"CE-ID: 2", "id: the header occurs 2 times"},
 		{"ce-subject: %20", "subject: it is blank"},
 		{"ce-subject: %C0%A0", "subject: it is not UTF-8"},
 		{"ce-subject: \xff", "subject: it is not UTF-8"},
@@ -199,7 +199,7 @@ func TestAnAttributeInTwoSpellingsIsRefusedWhicheverComesFirst(t *testing.T) {
 		{"ce-datacontenttype", "content-type"},
 		{"content-type", "Content-Type"},
 	} {
-		for range 20 { // a map's order is another one each time
+		for range 20 { // the order of a map varies
 			h := map[string][]string{"ce-specversion": {"1.0"}, "ce-id": {"1"}, "ce-source": {"/s"}, "ce-type": {"t"}}
 			if strings.EqualFold(names[0], "ce-specversion") {
 				delete(h, "ce-specversion")
@@ -209,7 +209,7 @@ func TestAnAttributeInTwoSpellingsIsRefusedWhicheverComesFirst(t *testing.T) {
 				value = "text/plain"
 			}
 			h[names[0]], h[names[1]] = []string{value}, []string{value}
-			if _, err := cloudevent.ReadBinary(h, nil, relay); err == nil || !strings.Contains(err.Error(), "is there twice") {
+			if _, err := cloudevent.ReadBinary(h, nil, relay); err == nil || !strings.Contains(err.Error(), "occurs twice") {
 				t.Fatalf("%v: error is %v", names, err)
 			}
 		}
@@ -223,7 +223,7 @@ func TestBoundsAreForWhoAsksForThem(t *testing.T) {
 		tooLong := header(good()...)
 		tooLong.Set("ce-"+name, strings.Repeat("x", 1025))
 		_, err := cloudevent.ReadBinary(tooLong, nil, function)
-		if want := name + ": it has 1025 bytes, at most 1024 are taken"; err == nil || err.Error() != want {
+		if want := name + ": it has 1025 bytes, at most 1024 are accepted"; err == nil || err.Error() != want {
 			t.Errorf("error is %v, want %q", err, want)
 		}
 		if _, err := cloudevent.ReadBinary(tooLong, nil, relay); err != nil {

@@ -10,10 +10,10 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
-// Check reports what keeps e from being a CloudEvent 1.0 that can be written in
-// every mode: an attribute that is missing or not of its type, or a character that
-// no attribute may have. A database would refuse some of them, and then even the
-// dead letter could not be stored.
+// Check returns an error if e is not a CloudEvent 1.0 that can be written in every
+// mode: an attribute is missing or has the wrong type, or contains a character
+// that is not allowed. A database would reject some of these events, so that not
+// even a dead letter could be stored.
 func Check(e event.Event) error {
 	c, err := checkedContext(e)
 	if err != nil {
@@ -26,8 +26,8 @@ func Check(e event.Event) error {
 	return bad
 }
 
-// checkedContext returns the attributes of an event that was not read, after all that [Check]
-// checks but the characters, for which there is checkValue.
+// checkedContext returns the attributes of an event that was not read. It validates
+// everything that [Check] does except the characters, which checkValue validates.
 func checkedContext(e event.Event) (*event.EventContextV1, error) {
 	c, err := contextOf(e)
 	if err != nil {
@@ -42,14 +42,14 @@ func checkedContext(e event.Event) (*event.EventContextV1, error) {
 	return c, nil
 }
 
-// checkValue sets bad to what is wrong with the characters of an attribute, if it is the first.
+// checkValue sets bad to the error about the characters of an attribute, unless bad is set.
 func checkValue(bad *error, name, value string) {
 	if err := CheckText(value); err != nil && *bad == nil {
 		*bad = fmt.Errorf("%s: %w", name, err)
 	}
 }
 
-// contextOf gives the attributes of an event of version 1.0.
+// contextOf returns the attributes of an event of version 1.0.
 func contextOf(e event.Event) (*event.EventContextV1, error) {
 	switch c := e.Context.(type) {
 	case nil:
@@ -61,8 +61,8 @@ func contextOf(e event.Event) (*event.EventContextV1, error) {
 	}
 }
 
-// check looks at what the attributes are together, or when all are there. Each
-// alone has been looked at when it was read.
+// check validates the attributes together, after each was validated when it
+// was read.
 func check(c *event.EventContextV1, maxName int) error {
 	var missing []string
 	for _, a := range [...]struct{ name, value string }{{"id", c.ID}, {"source", sourceOf(c)}, {"type", c.Type}} {
@@ -70,7 +70,7 @@ func check(c *event.EventContextV1, maxName int) error {
 		case a.value == "":
 			missing = append(missing, a.name)
 		case maxName > 0 && len(a.value) > maxName:
-			return fmt.Errorf("%s: it has %d bytes, at most %d are taken", a.name, len(a.value), maxName)
+			return fmt.Errorf("%s: it has %d bytes, at most %d are accepted", a.name, len(a.value), maxName)
 		case strings.TrimSpace(a.value) == "":
 			return fmt.Errorf("%s: it is blank", a.name)
 		}
@@ -92,7 +92,8 @@ func check(c *event.EventContextV1, maxName int) error {
 	return nil
 }
 
-// CheckContentType reports why an event cannot have data of this content type.
+// CheckContentType returns an error if an event cannot have data of this content
+// type.
 func CheckContentType(contentType string) error {
 	if contentType == event.ApplicationJSON {
 		return nil
@@ -104,7 +105,7 @@ func CheckContentType(contentType string) error {
 		return fmt.Errorf("datacontenttype %q: want a media type", clip(contentType, 256))
 	}
 	if isEnvelope(contentType) {
-		// In binary mode it would be taken for the event inside it.
+		// In binary mode a reader would take it for the event inside it.
 		return fmt.Errorf("datacontenttype %q: an event cannot hold another one", clip(contentType, 256))
 	}
 	return nil
@@ -113,8 +114,9 @@ func CheckContentType(contentType string) error {
 // ErrNotUTF8 is the error of [CheckText] for text that is not UTF-8.
 var ErrNotUTF8 = errors.New("it is not UTF-8")
 
-// CheckText reports what CloudEvents does not allow in a String (spec 1.0.2, Type
-// System): control characters, noncharacters, and anything but Unicode.
+// CheckText returns an error for text that CloudEvents does not allow in a String
+// (spec 1.0.2, Type System): control characters, noncharacters, and anything but
+// Unicode.
 func CheckText(s string) error {
 	if isPrintableASCII(s) {
 		return nil
@@ -137,12 +139,12 @@ func checkRunes(s string) error {
 	return nil
 }
 
-// storable makes text fit for a database.
+// storable converts text to one that a database can store.
 func storable(s string) string {
 	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\ufffd"), "\ufffd")
 }
 
-// clip bounds text that a message quotes.
+// clip truncates text that a message quotes.
 func clip(s string, limit int) string {
 	if len(s) <= limit {
 		return s

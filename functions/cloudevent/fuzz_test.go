@@ -27,8 +27,8 @@ func FuzzBinaryModeIsReadAsTheSDKDoes(f *testing.F) {
 				return
 			}
 			for _, c := range []byte(value) {
-				// What net/http lets through, and neither encoded nor quoted: the
-				// SDK does not decode. It trims, which the server has done here.
+				// Characters that net/http accepts and that are neither encoded nor quoted:
+				// the SDK does not decode. It trims, which the server has done here.
 				if c < ' ' || c == 0x7f || c == '%' || c == '"' {
 					t.Skip()
 				}
@@ -193,7 +193,8 @@ func FuzzWhatIsTakenCanBePassedOnInEveryMode(f *testing.F) {
 	})
 }
 
-// asText has all of an event as binary mode knows it: values without a type.
+// asText returns all of an event as binary mode represents it: values without
+// types.
 func asText(e event.Event) map[string]string {
 	all := map[string]string{
 		"id": e.ID(), "source": e.Source(), "type": e.Type(), "subject": e.Subject(), "dataschema": e.DataSchema(),

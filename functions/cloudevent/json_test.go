@@ -71,8 +71,8 @@ func TestJSONThatIsNoEventIsRefused(t *testing.T) {
 	t.Parallel()
 
 	for _, tt := range []struct{ rest, says string }{
-		{`"id":"2"`, `"id" is there twice`},
-		{`"\u0069d":"2"`, `"id" is there twice`},
+		{`"id":"2"`, `"id" occurs twice`},
+		{`"\u0069d":"2"`, `"id" occurs twice`},
 		{`"":1`, `"" cannot be an extension`},
 		{`"Tenant":"x"`, `attribute name "Tenant": want lower-case`},
 		{`"ID":"x"`, `attribute name "ID": want lower-case`},
@@ -83,9 +83,9 @@ func TestJSONThatIsNoEventIsRefused(t *testing.T) {
 		{`"tenant":2147483648`, "tenant is 2147483648: want a whole number"},
 		{`"tenant":"a\u0000"`, "tenant: control character U+0000 at byte 1"},
 		{`"tenant":"\ud800"`, "tenant: it has half of a surrogate pair"},
-		{`"data":1,"data_base64":"AAEC"`, "data: it is there, and data_base64 too"},
-		{`"data":1,"data_base64":""`, "data: it is there, and data_base64 too"},
-		{`"data_base64":"!"`, "data: it is said to be base64, but is not"},
+		{`"data":1,"data_base64":"AAEC"`, "data: data_base64 is present, too"},
+		{`"data":1,"data_base64":""`, "data: data_base64 is present, too"},
+		{`"data_base64":"!"`, "data: it is declared as base64, but is not valid base64"},
 		{`"data_base64":0`, "data_base64: want a string"},
 		{`"datacontenttype":"application/cloudevents+json","data":{}`, "an event cannot hold another one"},
 		{`"time":"0000-01-01T00:00:00+01:00"`, "time: year -1"},
@@ -164,7 +164,7 @@ func TestMembersOfABatchAreReadOneByOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // they can be read again, and not to the end
+	for range 2 { // the sequence can be read again, and partially
 		var texts []string
 		for m := range members {
 			if m.Err != nil {
@@ -187,7 +187,7 @@ func TestMembersOfABatchAreReadOneByOne(t *testing.T) {
 	}
 }
 
-// written has events with all that the writer tells apart.
+// written returns events with every case that the writer distinguishes.
 func written(tb testing.TB) map[string]event.Event {
 	tb.Helper()
 
@@ -258,7 +258,7 @@ func TestJSONIsWrittenAsTheSDKDoes(t *testing.T) {
 
 	for name, e := range written(t) {
 		if strings.Contains(name, "suffix") {
-			continue // there the SDK does not do as the format says
+			continue // the SDK does not follow the format here
 		}
 		ours, err := cloudevent.AppendJSON(nil, e)
 		if err != nil {

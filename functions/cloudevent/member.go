@@ -9,11 +9,11 @@ import (
 	"github.com/tandem-fn/tandem/functions/internal/jsonscan"
 )
 
-// AppendMember appends e as an element of a batch, if who reads it there gets what
-// he gets in binary content mode. Else ok is false and nothing is appended: a
-// function that sees two forms of an event may compute two results of it. Data that
-// is said to be JSON and is not would, moreover, break the batch, or smuggle other
-// events into it.
+// AppendMember appends e as an element of a batch, if a reader of the batch
+// receives the same event as in binary content mode. Otherwise ok is false and
+// nothing is appended, because a function that sees two forms of an event may
+// compute two results. Moreover, data that is declared as JSON and is invalid would
+// break the batch or inject other events into it.
 func AppendMember(buf []byte, e event.Event) (_ []byte, ok bool) {
 	c, err := contextOf(e)
 	if err != nil || c.Time != nil && c.Time.IsZero() {
@@ -51,8 +51,8 @@ func AppendMember(buf []byte, e event.Event) (_ []byte, ok bool) {
 	return long, true
 }
 
-// standsAlone reports whether data is one JSON value without space around it, which
-// a reader of JSON would take off.
+// standsAlone reports whether data is one JSON value without white space around it,
+// which a JSON reader would remove.
 func standsAlone(data []byte) bool {
 	return data[0] > ' ' && data[len(data)-1] > ' ' && utf8.Valid(data) && jsonscan.Valid(data)
 }

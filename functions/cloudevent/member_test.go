@@ -13,7 +13,7 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// rewritten is e as a function gets it that it is sent to alone.
+// rewritten returns e as a function receives it when it is sent alone.
 func rewritten(t *testing.T, e event.Event) event.Event {
 	t.Helper()
 

@@ -12,17 +12,17 @@ import (
 type Mode uint8
 
 const (
-	// Binary has attributes in headers and data as the body.
+	// Binary has the attributes in headers and the data in the body.
 	Binary Mode = iota
-	// Structured has one event, in the JSON format, as the body.
+	// Structured has one event in the JSON format in the body.
 	Structured
-	// Batch has any number of events, in the JSON batch format, as the body.
+	// Batch has any number of events in the JSON batch format in the body.
 	Batch
 )
 
-// ModeOf tells the content mode by the content type (HTTP binding 1.0.2, section
-// 3; the NATS binding says the same). The error says that the events come in a
-// format or a character set that is not read.
+// ModeOf returns the content mode of a content type (HTTP binding 1.0.2, section
+// 3; the NATS binding is the same). It returns an error if the format or the
+// character set of the events is not supported.
 func ModeOf(contentType string) (Mode, error) {
 	if !isEnvelope(contentType) {
 		return Binary, nil
@@ -45,29 +45,29 @@ func ModeOf(contentType string) (Mode, error) {
 		clip(mediaType, 64), event.ApplicationCloudEventsJSON, event.ApplicationCloudEventsBatchJSON)
 }
 
-// isEnvelope tells content types that hold events, in whatever format.
+// isEnvelope reports whether a content type holds events, in any format.
 func isEnvelope(contentType string) bool {
 	const prefix = "application/cloudevents"
 	return len(contentType) >= len(prefix) && strings.EqualFold(contentType[:len(prefix)], prefix)
 }
 
-// Read reads the one event of a message in the mode that its content type says.
-// It reads as [ReadBinary] or [ReadJSON] do, and refuses a batch.
+// Read reads the single event of a message in the mode of its content type. It
+// reads as [ReadBinary] or [ReadJSON] do, and returns an error for a batch.
 func Read(contentType string, header map[string][]string, body []byte, rules Rules) (event.Event, error) {
 	mode, err := ModeOf(contentType)
 	switch {
 	case err != nil:
 		return event.Event{}, err
 	case mode == Batch:
-		return event.Event{}, errors.New("it is a batch: send one event a message")
+		return event.Event{}, errors.New("it is a batch: send one event per message")
 	case mode == Structured:
 		return ReadJSON(body, rules)
 	}
 	return ReadBinary(header, body, rules)
 }
 
-// declaresJSON says whether data of this content type is JSON (JSON format 1.0.2,
-// section 3.1.1); none means that it is.
+// declaresJSON reports whether data of this content type is JSON (JSON format
+// 1.0.2, section 3.1.1). An empty content type means JSON.
 func declaresJSON(contentType string) bool {
 	if contentType == "" || contentType == event.ApplicationJSON {
 		return true

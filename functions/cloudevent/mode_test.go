@@ -47,7 +47,7 @@ func TestOneEventIsReadInEitherMode(t *testing.T) {
 		}
 	}
 	for contentType, says := range map[string]string{
-		"application/cloudevents-batch+json": "one event a message",
+		"application/cloudevents-batch+json": "one event per message",
 		"application/cloudevents+xml":        "is not supported",
 	} {
 		if _, err := cloudevent.Read(contentType, header(good()...), []byte("[]"), relay); err == nil || !strings.Contains(err.Error(), says) {

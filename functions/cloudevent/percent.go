@@ -4,9 +4,9 @@ import "strings"
 
 const upperHex = "0123456789ABCDEF"
 
-// escape makes a header's value of an attribute's: space, double quote, percent
-// and whatever is not printable ASCII become %XX, byte for byte (HTTP binding
-// 1.0.2, section 3.1.3.2; the NATS binding says the same).
+// escape encodes an attribute's value for a header: space, double quote,
+// percent and everything but printable ASCII become %XX, byte for byte (HTTP
+// binding 1.0.2, section 3.1.3.2; the NATS binding is the same).
 func escape(s string) string {
 	escapes := 0
 	for i := range len(s) {
@@ -33,10 +33,10 @@ func escaped(c byte) bool {
 	return c <= ' ' || c >= 0x7f || c == '"' || c == '%'
 }
 
-// unescape undoes escape and takes what other senders write too: first a quoted
-// string, then one round of percent-decoding. A percent sign that two hexadecimal
-// digits do not follow stands for itself, since the SDK's senders do not encode
-// any. The result need not be UTF-8.
+// unescape reverses escape, and accepts the encodings of other senders: first a
+// quoted string, then one round of percent-decoding. A percent sign without two
+// hexadecimal digits after it stays unchanged, because the SDK's senders do not
+// encode any. The result may be invalid UTF-8.
 func unescape(s string) string {
 	if strings.IndexByte(s, '%') < 0 && (s == "" || s[0] != '"') {
 		return s
@@ -44,8 +44,8 @@ func unescape(s string) string {
 	return string(percentDecode(unquote([]byte(s))))
 }
 
-// unquote undoes a quoted string (RFC 7230, section 3.2.6); what is not
-// wholly one stays as it is.
+// unquote decodes a quoted string (RFC 7230, section 3.2.6). Anything else
+// stays unchanged.
 func unquote(b []byte) []byte {
 	if len(b) < 2 || b[0] != '"' || b[len(b)-1] != '"' {
 		return b

@@ -14,7 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/functions/internal/jsonscan"
 )
 
-// member is a member of a JSON object, its value as it stands there.
+// member is a member of a JSON object; its value is not decoded.
 type member struct {
 	name  string
 	value []byte
@@ -25,15 +25,15 @@ type Member struct {
 	// Event is the event, if Err is nil.
 	Event event.Event
 
-	// Err says why the element is no valid event.
+	// Err is the reason why the element is not a valid event.
 	Err error
 }
 
 // ReadJSON reads an event in the JSON format 1.0.2. Data that is JSON is kept byte
-// for byte, and with text: the data of the event may be a part of it. What the
-// format implies is said: data without a content type is application/json. Data
-// that is no string though its content type is not JSON is taken as it stands
-// there. The error says why the text is no event.
+// for byte, and shares memory with text. Implied attributes are set: data without
+// a content type has application/json. Data that is not a string although its
+// content type is not JSON is used unchanged. The error is the reason why the text
+// is not an event.
 func ReadJSON(text []byte, rules Rules) (event.Event, error) {
 	s := jsonscan.New(text)
 	e, err := event.Event{}, errNoObject
@@ -48,9 +48,10 @@ func ReadJSON(text []byte, rules Rules) (event.Event, error) {
 	return e, err
 }
 
-// ReadBatch reads events in the JSON batch format 1.0.2, as [ReadJSON] does. The
-// error says that the text is no batch, which has events of one version only (HTTP
-// binding 1.0.2, section 3.3.2); an element that is no event has its own.
+// ReadBatch reads events in the JSON batch format 1.0.2, as [ReadJSON] does. It
+// returns an error if the text is not a batch, whose events must all have one
+// version (HTTP binding 1.0.2, section 3.3.2). An element that is not an event has
+// an error of its own.
 func ReadBatch(text []byte, rules Rules) ([]Member, error) {
 	s := jsonscan.New(text)
 	members, err := readArray(&s, rules)
@@ -60,8 +61,8 @@ func ReadBatch(text []byte, rules Rules) ([]Member, error) {
 	return members, err
 }
 
-// readArray reads the events of a batch. If text turns out not to be JSON, what it returns
-// means nothing.
+// readArray reads the events of a batch. If text turns out to be invalid JSON, the result
+// is undefined.
 func readArray(s *jsonscan.Scanner, rules Rules) ([]Member, error) {
 	if s.Peek() != '[' {
 		s.Value()
@@ -87,8 +88,8 @@ func readArray(s *jsonscan.Scanner, rules Rules) ([]Member, error) {
 }
 
 // Members returns the elements of a batch one after the other, so that a reader need not
-// hold all events at the same time. It reads as [ReadBatch] does, but an element that is
-// not an object has an error of its own, and versions are not compared.
+// hold all events in memory. It reads as [ReadBatch] does, except that an element that
+// is not an object has an error of its own, and versions are not compared.
 func Members(text []byte, rules Rules) (iter.Seq[Member], error) {
 	if err := checkJSON(text); err != nil {
 		return nil, err
@@ -120,9 +121,9 @@ var (
 	errSyntax = errors.New("it is not JSON") // checkRead returns a better one
 )
 
-// readObject reads an event from the JSON object at which s stands, and steps over it. It
-// returns the version of CloudEvents that the event is of. If the text turns out not to be
-// JSON, what it returns means nothing.
+// readObject reads an event from the JSON object at the position of s, and advances past
+// it. It returns the event's version of CloudEvents. If the text turns out to be invalid
+// JSON, the result is undefined.
 func readObject(s *jsonscan.Scanner, rules Rules) (e event.Event, version string, err error) {
 	var space [16]member
 	members, err := readMembers(s, space[:0], rules.maxAttributes())
@@ -162,8 +163,8 @@ func readObject(s *jsonscan.Scanner, rules Rules) (e event.Event, version string
 	return e, version, err
 }
 
-// readMembers appends the members of the object at which s stands to members, and steps
-// over the object, also where it returns an error.
+// readMembers appends the members of the object at the position of s to members, and
+// advances past the object, even if it returns an error.
 func readMembers(s *jsonscan.Scanner, members []member, limit int) (_ []member, err error) {
 	for more := s.More(true, '}'); more; more = s.More(false, '}') {
 		quoted, _ := s.Name()
@@ -189,7 +190,7 @@ func readMembers(s *jsonscan.Scanner, members []member, limit int) (_ []member, 
 	return members, err
 }
 
-// memberName decodes a member's name. The usual ones need no new string.
+// memberName decodes a member's name. The common ones need no new string.
 func memberName(name []byte) string {
 	switch string(name) {
 	case `"specversion"`:
@@ -211,12 +212,12 @@ func memberName(name []byte) string {
 	}
 	text, err := stringValue(name)
 	if err != nil {
-		return string(name) // no attribute's name; refused as such
+		return string(name) // not an attribute's name; rejected later
 	}
 	return text
 }
 
-// join gives the event with its data, which is JSON in both cases, or nil.
+// join returns the event with its data, which is JSON in both cases, or nil.
 func (a *attributes) join(data, base64 []byte) (event.Event, error) {
 	if string(base64) == "null" {
 		base64 = nil
@@ -225,7 +226,7 @@ func (a *attributes) join(data, base64 []byte) (event.Event, error) {
 	case base64 != nil && a.old:
 		return event.Event{}, errors.New("data_base64: version 0.3 has datacontentencoding instead")
 	case base64 != nil && data != nil:
-		return event.Event{}, errors.New("data: it is there, and data_base64 too")
+		return event.Event{}, errors.New("data: data_base64 is present, too")
 	case base64 != nil:
 		text, err := stringValue(base64)
 		if err != nil {
@@ -263,7 +264,7 @@ func (a *attributes) join(data, base64 []byte) (event.Event, error) {
 	return a.event(data, false)
 }
 
-// setJSON takes an attribute that came as a JSON value. Null is none.
+// setJSON sets an attribute from a JSON value. Null sets none.
 func (a *attributes) setJSON(name string, value []byte) error {
 	switch value[0] {
 	case '"':
@@ -288,8 +289,8 @@ func (a *attributes) setJSON(name string, value []byte) error {
 	return a.setNumber(name, string(value))
 }
 
-// checkRead is [checkJSON] for a text that s has read. It spares it another pass if s has
-// found it to be JSON.
+// checkRead is [checkJSON] for a text that s has read. It saves another pass if s found
+// the text to be JSON.
 func checkRead(s *jsonscan.Scanner, text []byte) error {
 	if s.Done() && utf8.Valid(text) {
 		return nil
@@ -297,7 +298,8 @@ func checkRead(s *jsonscan.Scanner, text []byte) error {
 	return checkJSON(text)
 }
 
-// checkJSON says where text is not JSON in UTF-8.
+// checkJSON returns an error with the position at which text is not JSON in
+// UTF-8.
 func checkJSON(text []byte) error {
 	if !jsonscan.Valid(text) {
 		var syntax *json.SyntaxError
@@ -330,8 +332,8 @@ func stringValue(value []byte) (string, error) {
 	if err := json.Unmarshal(value, &s); err != nil {
 		return "", fmt.Errorf("decode string: %w", err)
 	}
-	// A surrogate without its partner decodes to U+FFFD, so that two ids could
-	// become one.
+	// An unpaired surrogate decodes to U+FFFD, so that two ids could become
+	// equal.
 	if strings.ContainsRune(s, utf8.RuneError) && !strings.ContainsRune(string(raw), utf8.RuneError) &&
 		!strings.Contains(strings.ToLower(string(raw)), `\ufffd`) {
 		return "", errors.New("it has half of a surrogate pair")

@@ -2,33 +2,33 @@ package cloudevent
 
 import "fmt"
 
-// MaxName bounds id, source and type of the events that Tandem's programs accept, in
-// bytes. They are in the ledger's key, in indexes and in subjects.
+// MaxName bounds the id, source and type of events in Tandem's programs, in bytes.
+// These are part of the ledger's key, of indexes and of subjects.
 const MaxName = 1024
 
-// Rules say which events are taken. What is taken is read in the same way under
-// all of them. The zero Rules take CloudEvents 1.0 that are valid.
+// Rules determine which events are accepted. An accepted event is read in the
+// same way under all of them. The zero Rules accept valid CloudEvents 1.0.
 type Rules struct {
-	// Old takes events of CloudEvents 0.3 too.
+	// Old accepts events of CloudEvents 0.3, too.
 	Old bool
 
-	// MaxName bounds id, source and type, each, in bytes. Zero is no bound.
+	// MaxName bounds id, source and type, each, in bytes. Zero means no bound.
 	MaxName int
 
-	// Lenient takes what it can of an event that is not valid, which may be why
-	// it is dead: an attribute that is wrong is left out, text is made fit for a
-	// database (NUL, and what is not UTF-8, becomes U+FFFD), and what is longer
-	// than MaxName is cut.
+	// Lenient accepts as much as possible of an invalid event, which may be a
+	// dead letter for that reason: an invalid attribute is omitted, text is made
+	// storable (NUL and invalid UTF-8 become U+FFFD), and names longer than
+	// MaxName are truncated.
 	Lenient bool
 }
 
 const (
-	// maxAttributes bounds the attributes of an event, so that to look for one
-	// that is there twice stays cheap.
+	// maxAttributes bounds the attributes of an event, so that searching for
+	// duplicates stays cheap.
 	maxAttributes = 256
 
-	// added is how many more a lenient reader takes: an event that became a dead
-	// letter has some that it did not have before.
+	// added is how many more attributes a lenient reader accepts: an event that
+	// became a dead letter has received some.
 	added = 16
 )
 

@@ -19,12 +19,12 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// request is one as the server hands it over.
+// request returns a request as the server passes it on.
 func request(h http.Header, body []byte) *http.Request {
 	return &http.Request{Method: http.MethodPost, Header: h, Body: io.NopCloser(bytes.NewReader(body))}
 }
 
-// sdk reads an event as the SDK does.
+// sdk reads an event with the SDK.
 func sdk(h http.Header, body []byte) (e event.Event, err error) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -38,7 +38,7 @@ func sdk(h http.Header, body []byte) (e event.Event, err error) {
 	return *read, read.Validate()
 }
 
-// sdkBatch reads a batch as the SDK does.
+// sdkBatch reads a batch with the SDK.
 func sdkBatch(h http.Header, body []byte) (events []event.Event, err error) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -48,9 +48,9 @@ func sdkBatch(h http.Header, body []byte) (events []event.Event, err error) {
 	return cehttp.NewEventsFromHTTPRequest(request(h, body))
 }
 
-// same compares an event of the SDK's reading with one of ours. The SDK keeps the
-// zone of a time and does not say what the JSON format implies; whether data was
-// base64 does not matter without an envelope.
+// same compares an event that the SDK read with one that we read. The SDK keeps
+// the zone of a time and does not set attributes that the JSON format implies;
+// whether data was base64 does not matter without an envelope.
 func same(theirs, ours event.Event) string {
 	v1 := *theirs.Context.AsV1()
 	if v1.Time != nil {
@@ -70,24 +70,24 @@ func same(theirs, ours event.Event) string {
 	return cmp.Diff(theirs, ours, cmp.Comparer(func(a, b url.URL) bool { return a.String() == b.String() }))
 }
 
-// What we refuse and the SDK takes, by what the error says, and why.
+// Messages that we reject and the SDK accepts, by our error, with the reason.
 var refusals = []struct{ says, why string }{
 	{"it is not UTF-8", "text is Unicode (spec, type system)"},
 	{"control character", "no attribute has one (spec, type system)"},
 	{"noncharacter", "no attribute has one (spec, type system)"},
 	{"half of a surrogate pair", "no attribute has one (spec, type system); the SDK makes one id of two"},
-	{"at most 1024 are taken", "an id, source or type is in indexes and subjects"},
+	{"at most 1024 are accepted", "an id, source or type is in indexes and subjects"},
 	{"more than 256 attributes", "to find repeated ones must stay cheap"},
 	{"it is blank", "a name of white space is none"},
 	{"missing", "the SDK takes an event without a type, or with an empty source, from JSON"},
-	{"is there twice", "the SDK takes one of the two, in headers by chance"},
-	{"it is there 2 times", "likewise"},
+	{"occurs twice", "the SDK takes one of the two, in headers by chance"},
+	{"the header occurs 2 times", "likewise"},
 	{"cannot be an extension", "data, specversion and an empty name; the SDK drops what follows an empty one"},
 	{"lower-case letters and digits only", "names of attributes (spec, naming conventions)"},
 	{"want a whole number of 32 bits", "integers (spec, type system); the SDK cuts the fraction off"},
 	{"want a string, a number or a boolean", "no attribute is an object (JSON format, 2.2)"},
 	{"want a string", "the SDK takes numbers for some attributes"},
-	{"data_base64 too", "the two exclude each other (JSON format, 3.1.1)"},
+	{"data_base64 is present, too", "the two exclude each other (JSON format, 3.1.1)"},
 	{"want a media type", "datacontenttype (HTTP binding, 2.1)"},
 	{"cannot hold another one", "in binary mode it would be taken for the event inside it"},
 	{"it is not JSON", "the SDK stops reading at the end of the object"},
@@ -101,12 +101,12 @@ var refusals = []struct{ says, why string }{
 	{"it is a batch", "the SDK takes the headers beside it"},
 	{"want a JSON object", "the SDK takes null for an event"},
 	{"has specversion", "a batch has one version (HTTP binding, 3.3.2)"},
-	{"is said to be base64, but is not", "the SDK leaves line breaks out"},
+	{"is declared as base64, but is not valid base64", "the SDK leaves line breaks out"},
 	{"it is empty", "no JSON is none"},
 }
 
-// stricter says whether err is one of the things that we refuse on purpose and
-// the SDK takes.
+// stricter reports whether err is about something that we reject on purpose
+// and the SDK accepts.
 func stricter(err error) bool {
 	for _, known := range refusals {
 		if strings.Contains(err.Error(), known.says) {
@@ -116,8 +116,8 @@ func stricter(err error) bool {
 	return false
 }
 
-// What we take and the SDK refuses or reads otherwise, by what a message has, and
-// why.
+// Messages that we accept and the SDK rejects or reads differently, with the
+// reason.
 var readings = []struct {
 	why string
 	in  func(h http.Header, body []byte) bool
@@ -161,7 +161,8 @@ func inBody(text string) func(http.Header, []byte) bool {
 	return func(_ http.Header, body []byte) bool { return bytes.Contains(body, []byte(text)) }
 }
 
-// readOtherwise says whether a message has something that the SDK reads otherwise.
+// readOtherwise reports whether a message contains something that the SDK reads
+// differently.
 func readOtherwise(h http.Header, body []byte) bool {
 	for _, known := range readings {
 		if known.in(h, body) {
@@ -228,7 +229,8 @@ func FuzzBatchIsReadAsTheSDKDoes(f *testing.F) {
 			t.Fatalf("%q was taken", body)
 		}
 		if sdkErr != nil {
-			// It refuses all for one, which has to be one that we refuse too.
+			// The SDK rejects all events because of one, which must be one that
+			// we reject, too.
 			for _, m := range ours {
 				if m.Err != nil {
 					return

@@ -7,8 +7,8 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
-// Source returns e.Source(). It takes a tenth of the time where the source is a plain
-// path, as those of Tandem's own events are.
+// Source returns e.Source(). It takes a tenth of the time if the source is a plain
+// path, such as those of Tandem's own events.
 func Source(e event.Event) string {
 	if c, ok := e.Context.(*event.EventContextV1); ok {
 		return sourceOf(c)
@@ -35,8 +35,8 @@ func parseSource(source string) (url.URL, error) {
 	return *u, nil
 }
 
-// isPlainPath reports whether a URI reference is an absolute path in which nothing is, or
-// has to be, escaped.
+// isPlainPath reports whether a URI reference is an absolute path without escapes, and
+// without characters that need one.
 func isPlainPath(s string) bool {
 	if !strings.HasPrefix(s, "/") || strings.HasPrefix(s, "//") {
 		return false

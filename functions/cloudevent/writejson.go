@@ -25,13 +25,13 @@ func AppendBatch(buf []byte, events []event.Event) ([]byte, error) {
 	return append(buf, ']'), nil
 }
 
-// AppendJSON appends e in the JSON format 1.0.2. It does not [Check] e, nor that
-// data is JSON where its content type says so and DataBase64 does not say
-// otherwise. The error says that an extension cannot be written.
+// AppendJSON appends e in the JSON format 1.0.2. It does not [Check] e, nor does
+// it check that data is JSON if its content type is JSON and DataBase64 is false.
+// It returns an error if an extension cannot be written.
 //
-// The SDK's encoder gives the same but for data whose content type ends in +json,
-// which it makes a string of, and takes five times as long; every output passes
-// here while its batch holds its claims.
+// The SDK's encoder returns the same, except that it encodes data whose content
+// type ends in +json as a string, and takes five times as long. Every output is
+// encoded here while its batch holds its claims.
 func AppendJSON(buf []byte, e event.Event) ([]byte, error) {
 	c, err := contextOf(e)
 	if err != nil {
@@ -101,7 +101,7 @@ func appendData(buf []byte, e event.Event, c *event.EventContextV1) []byte {
 // appendString appends a JSON string.
 func appendString(buf []byte, s string) []byte {
 	if !isPlainJSON(s) {
-		text, _ := json.Marshal(s) // a string always has a form
+		text, _ := json.Marshal(s) // encoding a string cannot fail
 		return append(buf, text...)
 	}
 	return append(append(append(buf, '"'), s...), '"')

@@ -1,5 +1,5 @@
-// Package flights is a function that keeps departures of flights: a row for each,
-// totals for each airport, and an event for each long delay.
+// Package flights is a function that stores departures of flights: a row for each
+// departure, totals for each airport, and an output event for each long delay.
 package flights
 
 import (
@@ -14,29 +14,31 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// The events that go in and come out.
+// The types of the input and output events.
 const (
-	// Departed is the type of the events that the function takes. Their data are
-	// JSON: date ("2001/01/01 00:47", local time), origin and destination (codes
-	// of airports), distance (miles) and delay (minutes, negative is early).
+	// Departed is the type of the events that the function handles. Their data
+	// are JSON: date ("2001/01/01 00:47", local time), origin and destination
+	// (codes of airports), distance (miles) and delay (minutes, negative is
+	// early).
 	Departed = "com.example.flight.departed"
 
-	// Delayed is the type of the events that it emits, one for each departure
-	// that is late by LongDelay or more, with the origin as their subject.
+	// Delayed is the type of the events that the function emits, one for each
+	// departure that is late by LongDelay or more, with the origin as their
+	// subject.
 	Delayed = "com.example.flight.delayed"
 )
 
-// LongDelay is the delay from which on an event is emitted, in minutes.
+// LongDelay is the minimum delay for which an event is emitted, in minutes.
 const LongDelay = 60
 
-// dateLayout is how the data write a local time.
+// dateLayout is the layout of a local time in the data.
 const dateLayout = "2006/01/02 15:04"
 
 //go:embed *.sql
 var migrations embed.FS
 
-// Function is the function, ready to be served. Its tables are flights and
-// airports.
+// Function returns the function, ready to be served. Its tables are flights
+// and airports.
 func Function() functions.Function {
 	return functions.Function{
 		Name:       "flights",
@@ -47,7 +49,7 @@ func Function() functions.Function {
 	}
 }
 
-// departure is the data of an event. Pointers tell what is missing from what is
+// departure is the data of an event. Pointers distinguish missing fields from
 // zero.
 type departure struct {
 	Date        *string `json:"date"`
@@ -57,7 +59,7 @@ type departure struct {
 	Delay       *int32  `json:"delay"`
 }
 
-// delay is the data of an event that is emitted.
+// delay is the data of an emitted event.
 type delay struct {
 	FlightID    string `json:"flight_id"`
 	Date        string `json:"date"`
@@ -66,7 +68,7 @@ type delay struct {
 	Delay       int32  `json:"delay"`
 }
 
-// Validate says which field is missing.
+// Validate returns an error for the first missing field.
 func (d departure) Validate() error {
 	for _, field := range [...]struct {
 		name string

@@ -6,32 +6,33 @@ import (
 	"testing"
 )
 
-// reported bounds how many events are reported: one cause rarely has one only.
+// reported bounds how many events are reported, because one cause usually affects
+// several.
 const reported = 3
 
-// finding is what is wrong with an event.
+// finding is a problem of one event.
 type finding struct {
 	other record
 	when  string
 	cause string
 }
 
-// The causes, each with the way out.
+// The causes, each with the remedy.
 const (
-	causeClock       = "the clock (time.Now, a deadline). Take functions.Time(e)"
-	causeRandom      = "random numbers, or whichever key of a map comes first. Take functions.ID, Int64 or Rand; sort the keys"
+	causeClock       = "the clock (time.Now, a deadline). Use functions.Time(e)"
+	causeRandom      = "random numbers, or the first key of a map. Use functions.ID, Int64 or Rand; sort the keys"
 	causeMap         = "the order of a map. Sort its keys: slices.Sorted(maps.Keys(m))"
-	causeGoroutines  = "goroutines that end in any order. Have each write into a place of its own, or compute without them"
-	causeProcess     = "something that each process has another one of: a seed, an address, a process id. Take functions.ID or Int64"
+	causeGoroutines  = "goroutines that end in any order. Let each write to a variable of its own, or compute without them"
+	causeProcess     = "something that differs between processes: a seed, an address, a process id. Use functions.ID or Int64"
 	causeZone        = "the time zone. Use times in UTC: t.UTC(), time.UTC instead of time.Local"
 	causeLocale      = "the locale (LANG, LC_ALL)"
-	causeEnvironment = "the environment%s. Pass settings that are the same in every cluster when the function is made"
+	causeEnvironment = "the environment%s. Pass settings that are the same in every cluster when the function is created"
 	causeHost        = "the host name"
-	causeState       = "something that is kept from one call to the next, or from one event to another: a package variable, a counter, a cache. An event's effects must follow from that event alone"
+	causeState       = "state that is kept between calls or events: a package variable, a counter, a cache. An event's effects must depend on that event alone"
 	causeShared      = "a variable that concurrent calls share. go test -race may show where"
 )
 
-// report says what is wrong, if anything is.
+// report reports the problems, if there are any.
 func (c *checker) report(tb testing.TB, r *runs) {
 	tb.Helper()
 	found := 0
@@ -52,12 +53,12 @@ func (c *checker) report(tb testing.TB, r *runs) {
 			broken += "\n" + stack.(string)
 		}
 		if !ok {
-			tb.Errorf("function %s breaks on %s: %s", c.f.Name, c.describe(i), broken)
+			tb.Errorf("function %s fails on %s: %s", c.f.Name, c.describe(i), broken)
 			continue
 		}
 		d := differenceOf(ref, f.other)
 		first, second := d.texts()
-		tb.Errorf("function %s does not always compute the same from %s\n"+
+		tb.Errorf("function %s computes different effects from %s\n"+
 			"    where:        %s\n"+
 			"    first:        %s\n"+
 			"    then:         %s\n"+
@@ -65,16 +66,16 @@ func (c *checker) report(tb testing.TB, r *runs) {
 			"    likely cause: %s", c.f.Name, c.describe(i), d.where, first, second, f.when, f.cause)
 	}
 	if found > reported {
-		tb.Errorf("and so with %d more of %d events", found-reported, len(c.events))
+		tb.Errorf("the same applies to %d more of %d events", found-reported, len(c.events))
 	}
 }
 
-// findDifference looks for the first record of event i that is not the first one, and for
-// what made the difference.
+// findDifference looks for the first record of event i that differs from the reference,
+// and for the cause.
 //
-// Two processes of which nothing is known to differ show first whether f is
-// deterministic at all. If it is not, the clock is to blame if standing it still
-// helps. If it is, then whatever makes a difference.
+// Two processes without a known difference first show whether f is deterministic at all.
+// If it is not, the clock is the cause if stopping it helps. If it is, the cause is
+// whatever makes a difference.
 func (r *runs) findDifference(i int) (finding, bool) {
 	ref := r.first[i][0]
 	if when, other, ok := r.nondeterministic(i); ok {
@@ -84,7 +85,7 @@ func (r *runs) findDifference(i int) (finding, bool) {
 		return f, true
 	}
 	for _, day := range r.days {
-		// A counter shows here too, but would in this process on any day.
+		// A counter differs here, too, but also in this process on any day.
 		if other, ok := constant(day[i]); ok && !other.equal(ref) && !r.seenHere(i, other) {
 			return finding{other, "on another day", causeClock}, true
 		}
@@ -131,13 +132,14 @@ func (r *runs) findPlace(i int) (finding, bool) {
 		return finding{}, false
 	}
 	if causes[causeZone] && causes[causeLocale] && causes[causeEnvironment] {
-		// Whoever looks at all variables sees those of zone and locale, too.
+		// A function that reads all variables also reads those of zone and
+		// locale.
 		found[0].cause = fmt.Sprintf(causeEnvironment, "")
 	}
 	return found[0], true
 }
 
-// nondeterministic reports whether two processes that did the same differ.
+// nondeterministic reports whether two identical processes differ.
 func (r *runs) nondeterministic(i int) (when string, other record, ok bool) {
 	if _, ok = otherThan(r.first[i], r.second[i]); !ok {
 		return "", record{}, false
@@ -190,7 +192,7 @@ func (r *runs) seenHere(i int, one record) bool {
 	return false
 }
 
-// constant is the record that all of rs are, if they are equal.
+// constant returns the value of all records in rs, if they are equal.
 func constant(rs []record) (record, bool) {
 	for _, other := range rs[1:] {
 		if !other.equal(rs[0]) {
@@ -200,7 +202,8 @@ func constant(rs []record) (record, bool) {
 	return rs[0], true
 }
 
-// otherThan is the first of others that differs from what is at its place in refs.
+// otherThan returns the first of others that differs from the record at the same
+// index in refs.
 func otherThan(refs, others []record) (record, bool) {
 	for k, other := range others {
 		if !other.equal(refs[k]) {
@@ -210,7 +213,7 @@ func otherThan(refs, others []record) (record, bool) {
 	return record{}, false
 }
 
-// cause says what differs in a place.
+// cause returns a description of the difference of a place.
 func (p place) cause(variables []string) string {
 	if p.likely != causeEnvironment {
 		return p.likely

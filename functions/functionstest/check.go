@@ -13,20 +13,20 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// Check has f compute the effects of every event many times: in a row, in other
+// Check has f compute the effects of every event many times: repeatedly, in other
 // orders, concurrently, in a second process (with other seeds of maps, at another
-// address), in two other time zones, in another locale, with another environment
-// and host name, and on another day. If they are not the same bytes each time, it
+// address), in two other time zones, in another locale, with another environment and
+// host name, and on another day. If the results are not the same bytes each time, it
 // reports the event, the first field that differs with both values, and the likely
-// cause. It also reports an event on which f breaks (a rejection is none), whose
-// type is none of f's, or whose data f changes.
+// cause. It also reports an event on which f fails (a rejection is not a failure),
+// whose type f does not handle, or whose data f changes.
 //
 // For the other processes it runs the test binary again with -test.run of tb's own
-// name, and the test must come to this same call there: do little before it. There
-// Check ends the test.
+// name. The test must reach the same call of Check there, so do little before it. In
+// these processes Check ends the test.
 //
-// Another day needs a *testing.T: it is testing/synctest that sets the clock. Without
-// one, a function that only looks at the date passes.
+// Another day needs a *testing.T, because testing/synctest sets the clock. Without
+// one, a function that only depends on the date passes.
 func Check(tb testing.TB, f functions.Function, events []event.Event) {
 	tb.Helper()
 	var b bubble
@@ -36,7 +36,7 @@ func Check(tb testing.TB, f functions.Function, events []event.Event) {
 	check(tb, b, f, events)
 }
 
-// bubble runs f where the clock shows another day; nil if there is none.
+// bubble runs f while the clock shows another day; nil if there is none.
 type bubble func(f func(ctx context.Context))
 
 func bubbleOf(t *testing.T) bubble {
@@ -76,7 +76,7 @@ type checker struct {
 	stacks sync.Map // of the last panic on each event, by its index
 }
 
-// checkInput reports errors of the function and the events that make computing useless.
+// checkInput reports errors of the function and of the events that prevent computing.
 func (c *checker) checkInput(tb testing.TB) bool {
 	tb.Helper()
 	if err := c.f.Validate(); err != nil {
@@ -89,14 +89,14 @@ func (c *checker) checkInput(tb testing.TB) bool {
 	}
 	for i, e := range c.events {
 		if !slices.Contains(c.f.Types, e.Type()) {
-			tb.Errorf("%s: function %s takes no events of this type, only %q", c.describe(i), c.f.Name, c.f.Types)
+			tb.Errorf("%s: function %s does not handle events of this type, only %q", c.describe(i), c.f.Name, c.f.Types)
 			return false
 		}
 	}
 	return true
 }
 
-// describe names an event.
+// describe returns a description of an event.
 func (c *checker) describe(i int) string {
 	e := c.events[i]
 	return fmt.Sprintf("event %d of %d (source %q, id %q, type %q)", i+1, len(c.events), e.Source(), e.ID(), e.Type())

@@ -29,7 +29,7 @@ type ordered struct {
 	Lines map[string]int `json:"lines"`
 }
 
-// orders is a function whose effects are what handle makes of them.
+// orders returns a function whose effects handle computes.
 func orders(handle func(e event.Event, data ordered, fx *functions.Effects) error) functions.Function {
 	return functions.Function{
 		Name: "orders", Version: "v1", Types: []string{"com.example.ordered"},
@@ -41,7 +41,7 @@ func orders(handle func(e event.Event, data ordered, fx *functions.Effects) erro
 	}
 }
 
-// sound does everything that a function may do.
+// sound uses everything that a function may use.
 func sound(e event.Event, data ordered, fx *functions.Effects) error {
 	at := functions.Time(e)
 	order := functions.ID(e, "order")
@@ -67,7 +67,7 @@ func sound(e event.Event, data ordered, fx *functions.Effects) error {
 	return nil
 }
 
-// recorder keeps what a test would fail with.
+// recorder records the messages with which a test would fail.
 type recorder struct {
 	*testing.T
 	mu       sync.Mutex
@@ -94,7 +94,7 @@ func (r *recorder) Logf(format string, args ...any) {
 	r.logged = append(r.logged, fmt.Sprintf(format, args...))
 }
 
-// check gives what Check reports. A Fatalf ends it.
+// check returns the report of Check. A Fatalf ends it.
 func check(t *testing.T, f functions.Function, events []event.Event) *recorder {
 	t.Helper()
 	r := &recorder{T: t}
@@ -119,7 +119,7 @@ func TestCheckMayBeCalledMoreThanOnce(t *testing.T) {
 	})
 }
 
-// What is planted. Package variables, as people have them.
+// The planted faults. Package variables, as in real code.
 var (
 	counter    atomic.Int64
 	previous   atomic.Value
@@ -150,7 +150,7 @@ func TestEachFaultIsFoundWithItsCause(t *testing.T) {
 	tests := []struct {
 		name   string
 		handle func(e event.Event, data ordered, fx *functions.Effects) error
-		cause  string // what the likely cause begins with
+		cause  string // the beginning of the likely cause
 		where  string
 	}{
 		{"clock", func(_ event.Event, _ ordered, fx *functions.Effects) error {
@@ -220,13 +220,13 @@ func TestEachFaultIsFoundWithItsCause(t *testing.T) {
 				break
 			}
 			return nil
-		}, "random numbers, or whichever key of a map", "name"},
+		}, "random numbers, or the first key of a map", "name"},
 		{"goroutines that race", func(_ event.Event, data ordered, fx *functions.Effects) error {
 			var mu sync.Mutex
 			var all sync.WaitGroup
 			for _, name := range slices.Sorted(maps.Keys(data.Lines)) {
 				all.Go(func() {
-					for range rand.IntN(50) { // work that takes its time
+					for range rand.IntN(50) { // work with varying duration
 						runtime.Gosched()
 					}
 					mu.Lock()
@@ -288,18 +288,18 @@ func TestEachFaultIsFoundWithItsCause(t *testing.T) {
 		{"number of calls", func(_ event.Event, _ ordered, fx *functions.Effects) error {
 			fx.Insert("x", functions.Row{"n": counter.Add(1)})
 			return nil
-		}, "something that is kept", "n"},
+		}, "state that is kept", "n"},
 		{"event before", func(e event.Event, _ ordered, fx *functions.Effects) error {
 			if before, ok := previous.Swap(e.ID()).(string); ok && before != e.ID() {
 				fx.Insert("x", functions.Row{"before": before})
 			}
 			return nil
-		}, "something that is kept", "write or output 0"},
+		}, "state that is kept", "write or output 0"},
 		{"first event of all", func(e event.Event, _ ordered, fx *functions.Effects) error {
 			first.Do(func() { firstID = e.ID() })
 			fx.Insert("x", functions.Row{"first": firstID})
 			return nil
-		}, "something that is kept", "first"},
+		}, "state that is kept", "first"},
 		{"state that only concurrent calls see", func(_ event.Event, _ ordered, fx *functions.Effects) error {
 			alone := underWay.Add(1) == 1
 			defer underWay.Add(-1)
@@ -312,11 +312,11 @@ func TestEachFaultIsFoundWithItsCause(t *testing.T) {
 		{"process id", func(_ event.Event, _ ordered, fx *functions.Effects) error {
 			fx.Insert("x", functions.Row{"pid": os.Getpid()})
 			return nil
-		}, "something that each process has", "pid"},
+		}, "something that differs between processes", "pid"},
 		{"seed of the process", func(_ event.Event, _ ordered, fx *functions.Effects) error {
 			fx.Insert("x", functions.Row{"n": processSeed})
 			return nil
-		}, "something that each process has", "n"},
+		}, "something that differs between processes", "n"},
 		{"text of an error", func(_ event.Event, _ ordered, _ *functions.Effects) error {
 			return functions.Reject(fmt.Errorf("at %s", time.Now()))
 		}, "the clock", "rejection"},
@@ -393,11 +393,11 @@ func TestCheckReportsAFunctionThatBreaks(t *testing.T) {
 		}, "it panicked: out of ideas\ngoroutine "},
 		{"error", func(event.Event, ordered, *functions.Effects) error {
 			return errors.New("no idea")
-		}, "it returned an error that is no rejection: no idea"},
+		}, "it returned an error that is not a rejection: no idea"},
 		{"output without a type", func(_ event.Event, _ ordered, fx *functions.Effects) error {
 			fx.Emit(functions.Output{})
 			return nil
-		}, "make output 0 of function orders, type \"\": type: missing"},
+		}, "create output 0 of function orders, type \"\": type: missing"},
 		{"value that is none", func(_ event.Event, _ ordered, fx *functions.Effects) error {
 			fx.Insert("x", functions.Row{"f": func() {}})
 			return nil
@@ -420,7 +420,7 @@ func TestCheckReportsAFunctionThatBreaks(t *testing.T) {
 			t.Parallel()
 
 			got := check(t, orders(tt.handle), functionstest.Events(t, file)[:1])
-			if len(got.reported) != 1 || !strings.Contains(got.reported[0], "function orders breaks on event 1 of 1") || !strings.Contains(got.reported[0], tt.says) {
+			if len(got.reported) != 1 || !strings.Contains(got.reported[0], "function orders fails on event 1 of 1") || !strings.Contains(got.reported[0], tt.says) {
 				t.Errorf("it reports %q\nwant %q", got.reported, tt.says)
 			}
 		})
@@ -468,7 +468,7 @@ func TestOnlyTheFirstEventsAreReported(t *testing.T) {
 		emit(fx, strings.Repeat("long", 100)+time.Now().String())
 		return nil
 	}), events)
-	if len(got.reported) != 4 || !strings.Contains(got.reported[3], "and so with 7 more of 10 events") {
+	if len(got.reported) != 4 || !strings.Contains(got.reported[3], "the same applies to 7 more of 10 events") {
 		t.Errorf("it reports %q", got.reported)
 	}
 	if len(got.reported[0]) > 1000 {
@@ -489,7 +489,7 @@ func TestTestThatDoesNotComeToCheckAgainIsTold(t *testing.T) {
 		functionstest.CheckOn(r, orders(sound), functionstest.Events(t, file))
 	}()
 	got := <-done
-	if len(got.reported) != 1 || !strings.Contains(got.reported[0], "did not come to this call of Check") {
+	if len(got.reported) != 1 || !strings.Contains(got.reported[0], "did not reach this call of Check") {
 		t.Errorf("it reports %q", got.reported)
 	}
 }

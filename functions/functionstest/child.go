@@ -19,12 +19,11 @@ import (
 	"sync"
 	"testing"
 	"time"
-	_ "time/tzdata" // the zones that are tried are there wherever the test runs
+	_ "time/tzdata" // the zones exist wherever the test runs
 )
 
-// Variables by which a process is told what to do, and marks for the log that a test
-// binary writes of the variables that are read in it (-test.testlogfile, which go
-// test itself uses).
+// Variables that instruct a process, and marks in the log of the variables that a
+// test binary reads (-test.testlogfile, which go test itself uses).
 const (
 	nameVariable   = "TANDEM_FUNCTIONSTEST_NAME"
 	resultVariable = "TANDEM_FUNCTIONSTEST_RESULT"
@@ -36,28 +35,29 @@ const (
 	endMark        = ownVariables + "END"
 )
 
-// job is what a second process is asked to do.
+// job is the work of a second process.
 type job struct {
-	name      string // of the call of Check that is meant
-	result    string // the file that takes the answer
+	name      string // of the call of Check
+	result    string // the file for the answer
 	backwards bool
-	times     int    // that each event is computed in a row
-	host      string // to be set before, empty for none
+	times     int    // how often each event is computed in a row
+	host      string // set before; empty for none
 }
 
-// answer is what it computed.
+// answer is the result of a job.
 type answer struct {
 	Series     series
 	Goroutines []uint64
 }
 
-// calls counts the calls of Check of each test that runs.
+// calls counts the calls of Check in each running test.
 var calls struct {
 	sync.Mutex
 	of map[string]int
 }
 
-// name gives this call of Check a name by which another process knows it.
+// name returns a name for this call of Check by which another process identifies
+// it.
 func name(tb testing.TB) string {
 	tb.Helper()
 	calls.Lock()
@@ -77,7 +77,7 @@ func name(tb testing.TB) string {
 	return test + " " + strconv.Itoa(calls.of[test])
 }
 
-// readJob reads what this process was started for, if it was.
+// readJob reads the job for which this process was started, if there is one.
 func readJob() (job, bool) {
 	times, err := strconv.Atoi(os.Getenv(timesVariable))
 	j := job{
@@ -90,7 +90,7 @@ func readJob() (job, bool) {
 	return j, j.name != "" && err == nil
 }
 
-// runIn does the job and ends the test, if this call of Check is meant.
+// runIn runs the job and ends the test, if the job is for this call of Check.
 func (j job) runIn(tb testing.TB, c *checker, me string) {
 	tb.Helper()
 	if me != j.name {
@@ -117,7 +117,7 @@ func (j job) runIn(tb testing.TB, c *checker, me string) {
 	tb.SkipNow()
 }
 
-// place is a process of which one thing differs.
+// place is a process with one difference.
 type place struct {
 	when   string
 	likely string
@@ -127,12 +127,13 @@ type place struct {
 // process is a process that is started for a job.
 type process struct {
 	job
-	env  []string // all of it
+	env  []string // the whole environment
 	prep func(*exec.Cmd)
-	log  string // file for what it reads, empty for none
+	log  string // file for the log of variables, empty for none
 }
 
-// computeElsewhere computes in other processes what computeHere computes, and adds it to r.
+// computeElsewhere computes the same as computeHere in other processes, and adds the
+// results to r.
 func computeElsewhere(tb testing.TB, me string, r *runs) error {
 	tb.Helper()
 	binary, err := os.Executable()
@@ -217,7 +218,7 @@ func computeElsewhere(tb testing.TB, me string, r *runs) error {
 	return nil
 }
 
-// runBinary runs the test binary again until it has done the job.
+// runBinary runs the test binary until it has completed the job.
 func (p process) runBinary(ctx context.Context, binary, test string) (answer, error) {
 	const timeout = 5 * time.Minute
 	var pattern []string
@@ -234,7 +235,7 @@ func (p process) runBinary(ctx context.Context, binary, test string) (answer, er
 	}
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.WaitDelay = 10 * time.Second
-	// With -race a process would wait a second at its end for other reports.
+	// With -race a process would wait a second for other reports at its end.
 	race := "GORACE=" + strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	cmd.Env = changed(p.env, race, nameVariable+"="+p.name, resultVariable+"="+p.result, orderVariable+"="+order, timesVariable+"="+strconv.Itoa(p.times), hostVariable+"="+p.host)
 	if p.prep != nil {
@@ -248,12 +249,12 @@ func (p process) runBinary(ctx context.Context, binary, test string) (answer, er
 	case errors.Is(err, fs.ErrNotExist):
 		const last = 4 << 10
 		output = output[max(0, len(output)-last):]
-		return a, fmt.Errorf("another process of this test (-test.run of its name) did not come to this call of Check, which wants a test with little else in it: %w\n%s", orDone(runErr), output)
+		return a, fmt.Errorf("another process of this test (-test.run of its name) did not reach this call of Check, which needs a test with little else in it: %w\n%s", orDone(runErr), output)
 	case err != nil:
 		return a, err
 	}
 	if err := gob.NewDecoder(bytes.NewReader(text)).Decode(&a); err != nil {
-		return a, fmt.Errorf("read what another process computed: %w", err)
+		return a, fmt.Errorf("read the results of another process: %w", err)
 	}
 	return a, nil
 }
@@ -265,7 +266,8 @@ func orDone(err error) error {
 	return err
 }
 
-// variablesIn lists the variables that functions read, by the log of a test binary.
+// variablesIn returns the variables that functions read, according to the log of a
+// test binary.
 func variablesIn(log string) ([]string, error) {
 	f, err := os.Open(log)
 	if err != nil {
@@ -290,7 +292,7 @@ func variablesIn(log string) ([]string, error) {
 	return names, lines.Err()
 }
 
-// changed is env with these variables set.
+// changed returns env with these variables set.
 func changed(env []string, settings ...string) []string {
 	out := slices.Clone(env)
 	for _, setting := range settings {
@@ -301,21 +303,23 @@ func changed(env []string, settings ...string) []string {
 	return out
 }
 
-// kept are variables without which a process may not start, or finds nothing.
+// kept are variables without which a process may not start, or not find its
+// files.
 var kept = []string{
 	"PATH", "HOME", "TMPDIR", "TMP", "TEMP", "USERPROFILE", "LOCALAPPDATA", "SYSTEMROOT",
 	"LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "GOCOVERDIR", "GORACE", "GODEBUG", "TZ", "LANG", "LC_ALL",
 }
 
-// clusters are names of variables that differ from cluster to cluster, for what
-// reads them before anybody can see that it does.
+// clusters are names of variables that usually differ between clusters, for
+// code that reads them before it can be observed.
 var clusters = []string{
 	"HOSTNAME", "HOST", "CLUSTER", "CLUSTER_NAME", "REGION", "ZONE", "AWS_REGION", "AZ", "DATACENTER", "ENVIRONMENT", "STAGE",
 	"TANDEM_CLUSTER", "POD_NAME", "POD_NAMESPACE", "POD_IP", "NODE_NAME", "NAMESPACE",
 	"K_SERVICE", "K_REVISION", "K_CONFIGURATION", "USER", "LOGNAME", "PORT", "DEBUG", "LOG_LEVEL",
 }
 
-// inCluster is an environment in which everything that says where it is says cluster.
+// inCluster returns an environment in which every variable that describes the
+// location has the value cluster.
 func inCluster(env []string, cluster string) []string {
 	for _, name := range clusters {
 		env = changed(env, name+"="+cluster)
@@ -323,8 +327,9 @@ func inCluster(env []string, cluster string) []string {
 	return env
 }
 
-// elsewhereEnvironment is an environment that has nothing in common with env but
-// what a process needs. What is read in functions is set to something else.
+// elsewhereEnvironment returns an environment that shares nothing with env
+// except the variables that a process needs. Variables that functions read have
+// other values.
 func elsewhereEnvironment(env, read []string) []string {
 	var out []string
 	for _, setting := range env {
@@ -337,7 +342,7 @@ func elsewhereEnvironment(env, read []string) []string {
 		out = changed(out, name+"=tandem-functionstest")
 	}
 	for _, name := range read {
-		// A number, a text and a yes.
+		// A number, a text and a true value.
 		value := "1"
 		if os.Getenv(name) == value {
 			value = "2"

@@ -14,21 +14,21 @@ import (
 )
 
 const (
-	// few and many are how often in a row an event is computed. Two keys of a map
-	// come in the same order seven times of eight (Go 1.26), so few calls in a dozen
-	// places find that they do not always; that two series of many are equal, or one
-	// of them is constant, is no chance.
+	// few and many are how often an event is computed in a row. Two keys of a map
+	// are iterated in the same order seven times of eight (Go 1.26), so few calls in
+	// a dozen places detect that the order varies. If two series of many are equal,
+	// or one of them is constant, it is not by chance.
 	few, many = 8, 40
 
-	// callers is how many goroutines compute all events at once.
+	// callers is how many goroutines compute all events concurrently.
 	callers = 8
 )
 
-// series are the records of each event, in the order of the events, for each time
-// that it was computed.
+// series holds the records of each event, in the order of the events, for each
+// time that it was computed.
 type series [][]record
 
-// runs is everything that was computed.
+// runs holds all results.
 type runs struct {
 	// here is from this process, one event at a time; days from a bubble of
 	// testing/synctest, in which the clock shows other days.
@@ -36,19 +36,19 @@ type runs struct {
 	concurrent series
 	days       []series
 
-	// first and second are from two processes of which nothing is known to
-	// differ, in the order of events; backwards from another one, in the opposite
-	// order; places from processes of which one thing differs.
+	// first and second are from two processes without a known difference, in the
+	// order of events; backwards from another one, in the opposite order; places
+	// from processes with one difference each.
 	first, second, backwards series
 	places                   []place
 
 	// goroutines is how many were started while an event was computed, and
-	// variables what was read from the environment.
+	// variables the environment variables that were read.
 	goroutines []uint64
 	variables  []string
 }
 
-// run is a series and what was special about it.
+// run is a series and the circumstances of it.
 type run struct {
 	when   string
 	series series
@@ -59,19 +59,20 @@ func (c *checker) compute(ctx context.Context, i int) (r record) {
 	e := c.events[i].Clone()
 	defer func() {
 		if value := recover(); value != nil {
-			// Apart from the record, since addresses in it differ.
+			// Separate from the record, because it contains addresses that
+			// differ.
 			c.stacks.Store(i, string(debug.Stack()))
 			r = record{Broken: fmt.Sprintf("it panicked: %v", value)}
 		}
 	}()
-	// They show in the log of the test binary where a function begins and ends.
+	// They mark in the log of the test binary where a function begins and ends.
 	_ = os.Getenv(beginMark)
 	fx, err := c.f.Handle(ctx, e)
 	_ = os.Getenv(endMark)
 
 	r = recordOf(&c.f, c.events[i], fx, err)
 	if !bytes.Equal(e.Data(), c.events[i].Data()) {
-		r = record{Broken: "it changed the data of its event, which are not its own"}
+		r = record{Broken: "it changed the data of its event, which it must not"}
 	}
 	return r
 }
@@ -87,7 +88,8 @@ func (c *checker) inOrder(ctx context.Context, order []int, times int) series {
 	return all
 }
 
-// countGoroutines says how many goroutines are started while each event is computed.
+// countGoroutines returns how many goroutines are started while each event is
+// computed.
 func (c *checker) countGoroutines(ctx context.Context) []uint64 {
 	sample := []metrics.Sample{{Name: "/sched/goroutines-created:goroutines"}}
 	read := func() uint64 {
@@ -120,14 +122,14 @@ func (c *checker) backwards() []int {
 	return order
 }
 
-// shuffled is an order, the same for the same seed.
+// shuffled returns an order, the same for the same seed.
 func (c *checker) shuffled(seed int) []int {
 	order := c.forwards()
 	rand.New(rand.NewPCG(uint64(seed), 0)).Shuffle(len(order), func(i, k int) { order[i], order[k] = order[k], order[i] })
 	return order
 }
 
-// computeHere computes everything that can be computed in this process.
+// computeHere computes the results that can be computed in this process.
 func (c *checker) computeHere(ctx context.Context, b bubble) *runs {
 	mixed := make(series, len(c.events))
 	r := &runs{here: []run{
@@ -144,10 +146,10 @@ func (c *checker) computeHere(ctx context.Context, b bubble) *runs {
 	if b != nil {
 		b(func(ctx context.Context) {
 			r.days = append(r.days, c.inOrder(ctx, c.forwards(), many))
-			// Every part of the date and of the time of day is another one.
+			// Every component of the date and of the time of day changes.
 			time.Sleep(400*24*time.Hour + 13*time.Hour + 17*time.Minute + 19*time.Second + 23*time.Millisecond)
 			r.days = append(r.days, c.inOrder(ctx, c.forwards(), many))
-			// And a day by which everything is old.
+			// And a day on which everything has expired.
 			time.Sleep(100 * 365 * 24 * time.Hour)
 			r.days = append(r.days, c.inOrder(ctx, c.forwards(), many))
 		})
@@ -155,8 +157,8 @@ func (c *checker) computeHere(ctx context.Context, b bubble) *runs {
 	return r
 }
 
-// concurrently computes all events in several goroutines at once, each of which has
-// an order of its own.
+// concurrently computes all events in several goroutines, each in an order of its
+// own.
 func (c *checker) concurrently(ctx context.Context) series {
 	all := make(series, len(c.events))
 	var mu sync.Mutex

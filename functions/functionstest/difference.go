@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// difference is the first place where two records differ.
+// difference is the first place in which two records differ.
 type difference struct {
 	where         string
 	first, second string
@@ -18,7 +18,7 @@ type difference struct {
 
 const nothing = "(nothing)"
 
-// differenceOf finds the first difference of two records that are not equal.
+// differenceOf returns the first difference of two records that are not equal.
 func differenceOf(a, b record) difference {
 	switch {
 	case a.Broken != b.Broken:
@@ -53,7 +53,7 @@ func differenceOf(a, b record) difference {
 			}
 		}
 	}
-	// What they say in words is the same.
+	// Their text is the same.
 	return difference{"canonical form", fmt.Sprintf("%x", a.Canonical), fmt.Sprintf("%x", b.Canonical)}
 }
 
@@ -64,7 +64,7 @@ func orNothing(s string) string {
 	return s
 }
 
-// differText goes into values that are JSON.
+// differText compares values that are JSON in detail.
 func differText(a, b string) difference {
 	x, okX := decode(a)
 	y, okY := decode(b)
@@ -142,7 +142,7 @@ func jsonText(v any, there bool) string {
 	return strings.TrimSpace(text.String())
 }
 
-// texts cuts two values to where they begin to differ.
+// texts shortens two values to the part in which they begin to differ.
 func (d difference) texts() (first, second string) {
 	const before, limit = 40, 160
 	same := 0
@@ -166,8 +166,8 @@ func (d difference) texts() (first, second string) {
 	return cut(d.first), cut(d.second)
 }
 
-// permuted reports whether two records consist of the same things in another order:
-// parts, or pieces of the value in which they first differ.
+// permuted reports whether two records consist of the same elements in another
+// order: parts, or pieces of the value in which they first differ.
 func permuted(a, b record) bool {
 	if a.Broken != "" || a.Rejected != "" || b.Broken != "" || b.Rejected != "" {
 		d := differenceOf(a, b)
@@ -176,8 +176,8 @@ func permuted(a, b record) bool {
 	return len(a.Parts) == len(b.Parts) && sameBytes(a.flat(), b.flat())
 }
 
-// flat is all that differs by itself. The id of an output depends on its position
-// among the others, so it says nothing.
+// flat returns everything that can differ independently. The id of an output is
+// excluded, because it depends on its position.
 func (r record) flat() string {
 	var all []string
 	for _, p := range r.Parts {

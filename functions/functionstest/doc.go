@@ -1,5 +1,5 @@
-// Package functionstest tests on a laptop whether a function is fit to run in two
-// places at once.
+// Package functionstest tests on a laptop whether a function can run in two places
+// at once.
 //
 //	func TestSameEffectsEverywhere(t *testing.T) {
 //		events := functionstest.Events(t, "testdata/events.json")
@@ -11,24 +11,24 @@
 //		functionstest.Golden(t, orders.Function(), events, "testdata/orders.golden")
 //	}
 //
-// [Check] computes the effects of every event again and again, each time with
-// something else that is no business of a function's, and says what made a
-// difference. [Golden] says whether the effects are what somebody has read and
-// found right; go test -update writes them anew.
+// [Check] computes the effects of every event repeatedly, each time with a change of
+// something that must not affect a function, and reports which change made a
+// difference. [Golden] compares the effects with a file that a person has reviewed;
+// go test -update rewrites the file.
 //
-// # What is promised
+// # Guarantees
 //
-// What Check finds is a fault: two clusters would compute different effects from
-// the same event. It names the event, the first field that differs and the likely
-// cause.
+// A failure of Check is a fault of the function: two clusters would compute
+// different effects from the same event. It reports the event, the first field that
+// differs and the likely cause.
 //
-// # What is not
+// # Not guaranteed
 //
-// That it finds nothing proves nothing about events that it was not given. It cannot
-// change the architecture of the processor, the version of Go, files, or what a
-// server answers. A variable that is read before main is found if it is set where
-// the test runs, or has one of the names that differ from cluster to cluster
-// (HOSTNAME, REGION, …). Where the system lets nobody set a host name (Linux with
-// namespaces does), that is not tried, and the log says so. Reads and writes that
-// race are found by go test -race, of which Check's concurrent calls make use.
+// A success proves nothing about events that were not passed. Check cannot change
+// the architecture of the processor, the version of Go, files, or the answers of a
+// server. It detects a variable that is read before main only if the variable is set
+// where the test runs, or has one of the names that usually differ between clusters
+// (HOSTNAME, REGION, …). If the system does not allow setting a host name (Linux
+// with namespaces does), that check is skipped, and the log reports it. To detect
+// data races use go test -race, which benefits from Check's concurrent calls.
 package functionstest

@@ -11,9 +11,9 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// Events reads events from a file, as a function gets them: in the JSON batch format
-// of CloudEvents, or one event in the JSON format on each line. Blank lines count for
-// nothing. What is no valid event ends the test, with its line or place.
+// Events reads events from a file, as a function receives them: in the JSON batch
+// format of CloudEvents, or one event in the JSON format on each line. Blank lines
+// are ignored. An invalid event ends the test, with its line or index.
 func Events(tb testing.TB, file string) []event.Event {
 	tb.Helper()
 	text, err := os.ReadFile(file)

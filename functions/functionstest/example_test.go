@@ -15,7 +15,7 @@ func ExampleCheck() {
 	functionstest.Check(t, flights.Function(), events)
 }
 
-// A test that a function's effects are those of a file that was reviewed. To write the
+// A test that a function's effects are those in a file that was reviewed. To write the
 // file: go test -update.
 func ExampleGolden() {
 	var t *testing.T // that of TestEffectsAreTheGoldenOnes

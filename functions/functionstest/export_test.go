@@ -8,17 +8,17 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// Double stands for a test, and has it.
+// Double substitutes for a test, and holds it.
 type Double interface {
 	testing.TB
 	Real() *testing.T
 }
 
-// CheckOn is Check for a Double, with everything that a *testing.T can do.
+// CheckOn is Check for a Double, with all abilities of a *testing.T.
 func CheckOn(tb Double, f functions.Function, events []event.Event) {
 	tb.Helper()
 	check(tb, bubbleOf(tb.Real()), f, events)
 }
 
-// OwnHostPossible tells whether a host name can be set here.
+// OwnHostPossible reports whether a host name can be set here.
 var OwnHostPossible = ownHostPossible

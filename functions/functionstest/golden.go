@@ -14,14 +14,14 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-var update = flag.Bool("update", false, "functionstest: rewrite golden files with what the functions compute now")
+var update = flag.Bool("update", false, "functionstest: rewrite golden files with the current effects of the functions")
 
-// Golden compares the effects that f computes from the events with those in file,
-// which is for people to read: each event, and below it what is written and emitted,
-// or why it is refused. With the flag -update it writes the file instead; read it
-// then, since nobody else will.
+// Golden compares the effects that f computes from the events with those in file.
+// The file is meant for people to read: each event, and below it its writes and
+// outputs, or the reason why it is refused. With the flag -update it writes the file
+// instead; review the file then, because no check replaces that.
 //
-// A difference that is meant is a new [functions.Function] Version.
+// An intended difference requires a new [functions.Function] Version.
 func Golden(tb testing.TB, f functions.Function, events []event.Event, file string) {
 	tb.Helper()
 	c := &checker{f: f, events: events}
@@ -34,7 +34,7 @@ func Golden(tb testing.TB, f functions.Function, events []event.Event, file stri
 	for i, e := range events {
 		r := c.compute(tb.Context(), i)
 		if r.Broken != "" {
-			tb.Errorf("function %s breaks on %s: %s", f.Name, c.describe(i), r.Broken)
+			tb.Errorf("function %s fails on %s: %s", f.Name, c.describe(i), r.Broken)
 		}
 		fmt.Fprintf(&b, "\n%s %s %s\n", e.Type(), e.Source(), e.ID())
 		r.print(&b, said)
@@ -51,7 +51,7 @@ func Golden(tb testing.TB, f functions.Function, events []event.Event, file stri
 	}
 	want, err := os.ReadFile(file)
 	if err != nil {
-		tb.Errorf("%v; write it with go test -update, and read it", err)
+		tb.Errorf("%v; write it with go test -update, and review it", err)
 		return
 	}
 	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
@@ -59,7 +59,8 @@ func Golden(tb testing.TB, f functions.Function, events []event.Event, file stri
 	}
 }
 
-// print writes r as people read it, a statement once. It notes what it has said.
+// print formats r for people, each statement once. It records in said what it has
+// printed.
 func (r record) print(b *strings.Builder, said map[field]bool) {
 	switch {
 	case r.Broken != "":

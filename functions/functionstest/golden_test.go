@@ -18,7 +18,7 @@ func TestEffectsAreTheGoldenOnes(t *testing.T) {
 	functionstest.Golden(t, orders(sound), functionstest.Events(t, file), "testdata/orders.golden")
 }
 
-// golden gives what Golden reports.
+// golden returns the report of Golden.
 func golden(t *testing.T, f functions.Function, events []event.Event, file string) []string {
 	t.Helper()
 	r := &recorder{T: t}
@@ -26,8 +26,8 @@ func golden(t *testing.T, f functions.Function, events []event.Event, file strin
 	return r.reported
 }
 
-// Not in parallel, since it sets the flag.
-func TestGoldenFileIsWrittenReadAndCompared(t *testing.T) { //nolint:paralleltest // as said
+// Not in parallel, because it sets the flag.
+func TestGoldenFileIsWrittenReadAndCompared(t *testing.T) { //nolint:paralleltest // see above
 	was := flag.Lookup("update").Value.String()
 	set := func(value string) {
 		if err := flag.Set("update", value); err != nil {

@@ -9,8 +9,9 @@ import (
 	"syscall"
 )
 
-// withOwnHost lets a process have a host name of its own: in a namespace for that,
-// and where it is not root's, in one where it is.
+// withOwnHost runs a process in a UTS namespace, so that it can have a host name
+// of its own. If it does not run as root, it also uses a user namespace in which
+// it is root.
 func withOwnHost(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUTS}
 	if uid := os.Geteuid(); uid != 0 {
@@ -20,7 +21,8 @@ func withOwnHost(cmd *exec.Cmd) {
 	}
 }
 
-// ownHostPossible says why a process cannot have a host name of its own.
+// ownHostPossible returns the reason why a process cannot have a host name of its
+// own.
 func ownHostPossible(ctx context.Context, binary string) error {
 	cmd := exec.CommandContext(ctx, binary, "-test.run=^$")
 	cmd.Env = changed(os.Environ(), "GORACE=atexit_sleep_ms=0")
@@ -31,8 +33,8 @@ func ownHostPossible(ctx context.Context, binary string) error {
 	return nil
 }
 
-// beHost sets the host name and begins the process anew, so that what is done before
-// main knows it too.
+// beHost sets the host name and executes the process again, so that code that runs
+// before main sees it, too.
 func beHost(host string) error {
 	if err := syscall.Sethostname([]byte(host)); err != nil {
 		return err

@@ -10,7 +10,8 @@ import (
 
 func withOwnHost(*exec.Cmd) {}
 
-// ownHostPossible says why a process cannot have a host name of its own.
+// ownHostPossible returns the reason why a process cannot have a host name of its
+// own.
 func ownHostPossible(context.Context, string) error {
 	return errors.New("only Linux has host names of a process")
 }

@@ -19,15 +19,15 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// record is what a function made of an event, as text: its writes and outputs in
-// order, or why there are none. It goes from one process to another.
+// record is the result of a function for an event, as text: its writes and
+// outputs in order, or why there are none. Processes exchange records.
 type record struct {
 	Parts    []part
-	Rejected string // why the function refused the event
-	Broken   string // what was the function's own fault
+	Rejected string // the reason of a rejection
+	Broken   string // a fault of the function itself
 
-	// Canonical is the SHA-256 of the canonical form, by which clusters that
-	// computed different things are found.
+	// Canonical is the SHA-256 of the canonical form, which detects clusters
+	// that computed different effects.
 	Canonical [sha256.Size]byte
 }
 
@@ -37,8 +37,8 @@ type part struct {
 	Fields []field
 }
 
-// field is a named value. Two are equal if the database or a consumer could not
-// tell them apart, and otherwise differ.
+// field is a named value. Two fields are equal if and only if the database or a
+// consumer could not distinguish them.
 type field struct {
 	Name  string
 	Value string
@@ -51,14 +51,14 @@ func (r record) equal(other record) bool {
 		})
 }
 
-// recordOf is the record of what f returned for e.
+// recordOf returns the record of f's result for e.
 func recordOf(f *functions.Function, e event.Event, fx functions.Effects, err error) record {
 	var rejected *functions.RejectError
 	switch {
 	case errors.As(err, &rejected):
 		return record{Rejected: err.Error()}
 	case err != nil:
-		return record{Broken: "it returned an error that is no rejection: " + err.Error()}
+		return record{Broken: "it returned an error that is not a rejection: " + err.Error()}
 	}
 	canonical, _, err := fx.AppendCanonical(nil)
 	if err != nil {
@@ -148,9 +148,9 @@ func outputPart(e event.Event) part {
 	return p
 }
 
-// textOf writes a value so that another text is another value for the database: a
-// time in UTC, since it is stored so, and a number of any type alike. It has a
-// canonical form.
+// textOf formats a value so that different texts are different values for the
+// database: a time in UTC, because it is stored in UTC, and a number of any type
+// alike. The value has a canonical form.
 func textOf(v any) string {
 	switch v := v.(type) {
 	case nil:

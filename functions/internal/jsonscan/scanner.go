@@ -1,8 +1,8 @@
-// Package jsonscan reads JSON text value by value and leaves the values as they are
-// spelled. It accepts what [encoding/json.Valid] accepts.
+// Package jsonscan reads JSON text value by value, without decoding the values. It
+// accepts what [encoding/json.Valid] accepts.
 //
-// Every event and every output passes through it. encoding/json, which decodes what
-// it reads, takes ten times as long.
+// Every event and every output passes through it. encoding/json, which decodes the
+// values, takes ten times as long.
 package jsonscan
 
 import (
@@ -13,9 +13,9 @@ import (
 // maxDepth is the nesting that encoding/json accepts.
 const maxDepth = 10_000
 
-// Scanner reads a text from its beginning. After a syntax error it stands at the
-// end of the text, so that loops over [Scanner.More] end; [Scanner.Done] reports
-// false.
+// Scanner reads a text from its beginning. After a syntax error its position is
+// the end of the text, so that loops over [Scanner.More] end; [Scanner.Done]
+// reports false.
 type Scanner struct {
 	text   []byte
 	at     int
@@ -23,7 +23,7 @@ type Scanner struct {
 	failed bool
 }
 
-// New returns a Scanner that stands at the beginning of text.
+// New returns a Scanner at the beginning of text.
 func New(text []byte) Scanner { return Scanner{text: text} }
 
 // Valid reports whether text is one JSON value.
@@ -33,7 +33,7 @@ func Valid(text []byte) bool {
 	return s.Done()
 }
 
-// Done reports whether nothing but white space follows and no syntax error was found.
+// Done reports whether only white space follows and no syntax error was found.
 func (s *Scanner) Done() bool { return s.Peek() == 0 && s.at == len(s.text) && !s.failed }
 
 // Failed reports whether a syntax error was found.
@@ -42,8 +42,8 @@ func (s *Scanner) Failed() bool { return s.failed }
 // fail records a syntax error.
 func (s *Scanner) fail() { s.at, s.failed = len(s.text), true }
 
-// Peek skips white space and returns the byte that follows, which tells the kind of
-// a value. It returns 0 at the end of the text.
+// Peek skips white space and returns the byte that follows, which determines the
+// kind of a value. It returns 0 at the end of the text.
 func (s *Scanner) Peek() byte {
 	for ; s.at < len(s.text); s.at++ {
 		switch c := s.text[s.at]; c {
@@ -55,10 +55,10 @@ func (s *Scanner) Peek() byte {
 	return 0
 }
 
-// More reports whether another element of an array or object follows. First is true
-// when s stands at the opening bracket, which More steps over; otherwise it steps over
-// the comma. At the end of the array or object it steps over the closing bracket,
-// which is end.
+// More reports whether another element of an array or object follows. If first is
+// true, s is at the opening bracket and More advances past it; otherwise More advances
+// past the comma. At the end of the array or object it advances past the closing
+// bracket, which is end.
 func (s *Scanner) More(first bool, end byte) bool {
 	if first {
 		if s.depth++; s.depth > maxDepth {
@@ -83,8 +83,8 @@ func (s *Scanner) More(first bool, end byte) bool {
 	return false
 }
 
-// Name returns the name of the next member of an object, in quotation marks, and steps
-// over the colon. Plain is that of [Scanner.String].
+// Name returns the name of the next member of an object, in quotation marks, and
+// advances past the colon. Plain is that of [Scanner.String].
 func (s *Scanner) Name() (name []byte, plain bool) {
 	if s.Peek() != '"' {
 		s.fail()
@@ -99,7 +99,7 @@ func (s *Scanner) Name() (name []byte, plain bool) {
 	return name, plain
 }
 
-// Value returns the text of the next value, of whatever kind.
+// Value returns the text of the next value, of any kind.
 func (s *Scanner) Value() []byte {
 	c := s.Peek()
 	from := s.at
@@ -138,7 +138,7 @@ func (s *Scanner) Literal() []byte {
 	return nil
 }
 
-// Number returns the number at which s stands.
+// Number returns the number at the position of s.
 func (s *Scanner) Number() []byte {
 	from := s.at
 	if s.at < len(s.text) && s.text[s.at] == '-' {
@@ -166,7 +166,7 @@ func (s *Scanner) Number() []byte {
 	return s.text[from:s.at]
 }
 
-// digits steps over at least one decimal digit.
+// digits advances past at least one decimal digit.
 func (s *Scanner) digits() {
 	from := s.at
 	for s.at < len(s.text) && s.text[s.at]-'0' <= 9 {
@@ -177,8 +177,9 @@ func (s *Scanner) digits() {
 	}
 }
 
-// String returns the string at which s stands, in quotation marks. Plain reports
-// whether it stands for what is between them: it has no escapes and is ASCII.
+// String returns the string at the position of s, in quotation marks. Plain
+// reports whether its value is the text between them: it has no escapes and is
+// ASCII.
 func (s *Scanner) String() (quoted []byte, plain bool) {
 	from := s.at
 	plain = true
@@ -214,12 +215,12 @@ func (s *Scanner) String() (quoted []byte, plain bool) {
 	return nil, false
 }
 
-// specialBytes returns a word whose lowest bit that is set is the highest bit of the first byte of
-// text, read as little-endian, that is a quotation mark, a backslash, a control
-// character or not ASCII. It returns 0 if there is none.
+// specialBytes returns a word whose lowest set bit is the highest bit of the first byte of
+// text, read as little-endian, that is a quotation mark, a backslash, a control character or
+// not ASCII. It returns 0 if there is none.
 //
-// For a byte below 0x80 the highest bit of a difference is set if the byte is less than what
-// is subtracted, or if there was a borrow, which needs such a byte before it.
+// For a byte below 0x80 the highest bit of a difference is set if the byte is less than the
+// subtrahend, or if there was a borrow, which needs such a byte before it.
 func specialBytes(text uint64) uint64 {
 	const ones = 0x0101010101010101
 	quote := text ^ ones*'"'
@@ -227,11 +228,11 @@ func specialBytes(text uint64) uint64 {
 	return (text | (quote - ones) | (backslash - ones) | (text - ones*' ')) & (ones * 0x80)
 }
 
-// escape steps over an escape sequence but for its last byte.
+// escape advances past an escape sequence except for its last byte.
 func (s *Scanner) escape() {
 	s.at++
 	if s.at >= len(s.text) {
-		return // no end of the string
+		return // the string does not end
 	}
 	switch s.text[s.at] {
 	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
