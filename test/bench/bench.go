@@ -23,18 +23,18 @@ const (
 	defaultLedger = 10_000_000
 	quickLedger   = 500_000
 
-	// Callers, connections and batch are those with which race was fastest on
-	// two cores. Fewer callers leave batches short. More of them stand in Go's
-	// run queue before a batch that has its claims and wants to go on: with 4096
-	// on a busy machine, some waited for longer than the claim timeout.
+	// Callers, connections and batch are the values with which race was fastest
+	// on two cores. Fewer callers leave batches short. With more, a batch that
+	// has its claims waits in Go's run queue: with 4096 on a busy machine, some
+	// waited longer than the claim timeout.
 	defaultCallers     = 2048
 	defaultTogether    = 64
 	defaultConnections = 4
 	defaultBatch       = 512
 
-	// What lives is so little that with Go's 100 % the collector runs all the
-	// time, and looks through the stacks of all callers: a quarter of the
-	// processor time. By hand and the floor gain as well, if less.
+	// So little memory is live that with Go's 100 % the collector runs all the
+	// time, and scans the stacks of all callers: a quarter of the processor
+	// time. By hand and the floor benefit as well, if less.
 	defaultGC = 400
 )
 
@@ -45,22 +45,23 @@ type bench struct {
 	stderr  io.Writer
 	now     func() time.Time
 
-	// limit bounds a trial end to end, instead of the usual limit. A test has another one:
-	// it measures nothing, beside others.
+	// limit bounds a trial end to end, in place of the usual limit. Tests set another one:
+	// they measure nothing, and run next to others.
 	limit time.Duration
 
-	// byHand are the numbers of connections and workers that are tried by hand. By default
-	// they are those of the rows.
+	// byHand are the numbers of connections and workers that are tried by hand. Defaults
+	// to those of the rows.
 	byHand []int
 
-	// programs are those of rows end to end. By default they are built for each run.
+	// programs are the programs of rows end to end. By default they are built for
+	// each run.
 	programs e2e.Programs
 
 	server *server
 }
 
-// logger is the writers': what they had to try again is worth knowing, since
-// nothing goes wrong here on purpose.
+// logger returns the logger of the writers. Retries are worth reporting,
+// because nothing is made to fail here.
 func (b *bench) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(b.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
@@ -69,7 +70,8 @@ func (b *bench) progress(format string, args ...any) {
 	say(b.stderr, format, args...)
 }
 
-// say writes a line for whoever watches; if nobody does, that is no error.
+// say writes a line of progress. It ignores an error, because the output may be
+// closed.
 func say(w io.Writer, format string, args ...any) {
 	_, _ = fmt.Fprintf(w, format+"\n", args...)
 }
@@ -133,7 +135,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	return failures
 }
 
-// describe says how it is measured.
+// describe returns lines that describe how it is measured.
 func (b *bench) describe() []string {
 	o := b.options
 	return []string{
@@ -149,14 +151,15 @@ func gcPercent() uint64 {
 	return setting[0].Value.Uint64()
 }
 
-// result is all that was measured of a row: for each of its numbers of
-// connections, one sample a round.
+// result holds the measurements of a row: for each of its numbers of
+// connections, one sample per round.
 type result struct {
 	scenario scenario
 	trials   [][]sample
 }
 
-// measure goes round robin through the rows, so that all see the same weather.
+// measure goes round robin through the rows, so that changes of the machine's
+// load affect all of them.
 func (b *bench) measure(ctx context.Context, selected []scenario) ([]result, error) {
 	results := make([]result, len(selected))
 	for i, s := range selected {

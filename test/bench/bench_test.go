@@ -26,15 +26,15 @@ func newBench(t *testing.T, stdout io.Writer, args ...string) *bench {
 	return &bench{options: o, stdout: stdout, stderr: t.Output(), now: time.Now, limit: 5 * time.Minute, byHand: []int{4, 16}}
 }
 
-// Every trial compares what is in the database with what has to be, so that a
-// run without an error has written exactly what was to be written.
+// Every trial compares the database with the expected state, so that a run
+// without an error has written exactly the right rows.
 func TestEveryRowIsMeasuredAndItsOutcomeIsRight(t *testing.T) {
 	t.Parallel()
 
 	var table strings.Builder
 	file := filepath.Join(t.TempDir(), "table.json")
 	const events = 500
-	// Those about serving have a test of their own.
+	// The rows about serving have a test of their own.
 	b := newBench(t, &table, "--quick", "--events", "500", "--ledger", "5000", "--json", file,
 		"--only", "^(floor|by-hand.*|one|race|single|late|lost|hot.*|ledger.*|retention|no-digest)$")
 	if err := b.run(t.Context()); err != nil {
@@ -67,7 +67,8 @@ func TestEveryRowIsMeasuredAndItsOutcomeIsRight(t *testing.T) {
 		if *r.AllocationsPerEvent < 1 || *r.AllocationsPerEvent > 1000 {
 			t.Errorf("%s: %.1f allocations an event, want 1 to 1000", r.Row, *r.AllocationsPerEvent)
 		}
-		// Rows and output have 400 bytes; whoever loses writes none of them.
+		// Rows and output have 400 bytes; a cluster that loses writes none of
+		// them.
 		if *r.WALBytesPerEvent > 10_000 || (r.Row != rowLost && *r.WALBytesPerEvent < 100) {
 			t.Errorf("%s: %.0f bytes of WAL an event, want 100 to 10,000", r.Row, *r.WALBytesPerEvent)
 		}

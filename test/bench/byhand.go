@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// handler does with an event what people would write: note that it is
-// processed, unless it was; write its row; put its output into an outbox. It
-// reports whether it did. A violation that says that another one was faster is
-// counted.
+// handler processes an event with code as users would write it: record that it
+// is processed, unless it was; write its row; put its output into an outbox.
+// It reports whether it did. It counts unique violations, which mean that
+// another worker was faster.
 type handler func(ctx context.Context, pool *pgxpool.Pool, o order, violations *atomic.Int64) (won bool, err error)
 
 const (
@@ -27,8 +27,8 @@ on conflict (order_id) do update set customer = excluded.customer, amount = excl
 
 	outboundSQL = `insert into outbound (source, event_id, type, data) values ($1, $2, $3, $4)`
 
-	// All of it in one statement: what follows happens only if the claim gave a
-	// row.
+	// Everything in one statement: the rest is executed only if the claim
+	// returned a row.
 	pipelinedSQL = `with claim as (
 	insert into processed (source, id) values ($1, $2) on conflict do nothing returning source, id
 ), upsert as (
@@ -51,7 +51,7 @@ when not matched then insert (order_id, customer, amount, placed_at, note)
 	values (n.order_id, n.customer, n.amount, n.placed_at, n.note)`
 )
 
-// handleStepwise takes a round trip for every statement.
+// handleStepwise needs a round trip for every statement.
 func handleStepwise(ctx context.Context, pool *pgxpool.Pool, o order, _ *atomic.Int64) (won bool, err error) {
 	return transact(ctx, pool, o, processedSQL, upsertSQL)
 }
@@ -72,15 +72,15 @@ func transact(ctx context.Context, pool *pgxpool.Pool, o order, claimSQL, writeS
 	return won && err == nil, err
 }
 
-// handlePipelined takes one round trip.
+// handlePipelined needs one round trip.
 func handlePipelined(ctx context.Context, pool *pgxpool.Pool, o order, _ *atomic.Int64) (won bool, err error) {
 	tag, err := pool.Exec(ctx, pipelinedSQL, eventSource, o.eventID,
 		o.orderID, o.customer, o.amount, o.placedAt, note, outputType, o.output())
 	return tag.RowsAffected() == 1, err
 }
 
-// handleMerge does as handleStepwise with MERGE, which does not see what another
-// transaction has inserted and not yet committed, and fails once that has.
+// handleMerge is handleStepwise with MERGE. MERGE does not see an uncommitted
+// row of another transaction, and fails once that row is committed.
 func handleMerge(ctx context.Context, pool *pgxpool.Pool, o order, violations *atomic.Int64) (won bool, err error) {
 	won, err = transact(ctx, pool, o, mergeProcessedSQL, mergeOrderSQL)
 	var answer *pgconn.PgError

@@ -14,7 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter"
 )
 
-// cluster is a data centre's writer and what it has been told.
+// cluster is the writer of a data centre and its results.
 type cluster struct {
 	writer *sinkwriter.Writer
 
@@ -44,7 +44,7 @@ func (t *trial) cluster(ctx context.Context, name string) (*cluster, error) {
 	return c, err
 }
 
-// won is how many events were won so far.
+// won returns how many events were won so far.
 func (t *trial) won() (n int64) {
 	for _, c := range t.clusters {
 		n += c.won.Load()
@@ -52,8 +52,8 @@ func (t *trial) won() (n int64) {
 	return n
 }
 
-// offer offers all events in order, many at a time. Each caller waits with an
-// event until ready returns, and then offers those it has together.
+// offer offers all events in order, many concurrently. Each caller waits
+// until ready returns for an event, and then offers its events together.
 func (c *cluster) offer(ctx context.Context, t *trial, w workload, ready func(ctx context.Context, n int) error) error {
 	together := t.together()
 	return each(ctx, t.events, together, t.options.callers/together, func(ctx context.Context, from, to int) error {
@@ -82,7 +82,7 @@ func (c *cluster) offer(ctx context.Context, t *trial, w workload, ready func(ct
 	})
 }
 
-// together is how many events a caller offers at a time.
+// together returns how many events a caller offers at a time.
 func (t *trial) together() int {
 	if t.single {
 		return 1
@@ -97,8 +97,8 @@ func (c *cluster) close(ctx context.Context) error {
 	return c.writer.Close(ctx)
 }
 
-// check compares what the clusters were told, and what is in the database, with
-// what has to be.
+// check compares the receipts of the clusters, and the database, with the
+// expected results.
 func (t *trial) check(ctx context.Context, w workload, clusters ...*cluster) error {
 	var won, published int64
 	for _, c := range clusters {
@@ -186,10 +186,10 @@ func (t *trial) two(ctx context.Context, w workload, readyEast, readyWest func(c
 	return t.check(ctx, w, east, west)
 }
 
-// runLate has the second cluster offer each event some time after the first. In
-// the end it is alone for that long, which is not counted.
+// runLate makes the second cluster offer each event some time after the first.
+// At the end it is alone for that long, which is not counted.
 func runLate(ctx context.Context, t *trial) error {
-	offered := make([]atomic.Int64, t.events) // when, in nanoseconds since start
+	offered := make([]atomic.Int64, t.events) // in nanoseconds since start
 	start := t.now()
 	since := func() time.Duration { return t.now().Sub(start) }
 	first := func(_ context.Context, n int) error {
@@ -245,8 +245,8 @@ func runLost(ctx context.Context, t *trial) error {
 	return t.check(ctx, w, east, west)
 }
 
-// each calls work for the numbers below events, so many of them together and from
-// so many goroutines.
+// each calls work for the numbers below events, together at a time, from that
+// many goroutines.
 func each(ctx context.Context, events, together, goroutines int, work func(ctx context.Context, from, to int) error) error {
 	var next atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)

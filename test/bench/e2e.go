@@ -19,13 +19,14 @@ import (
 const (
 	e2eDatabase = "bench_e2e"
 
-	// A trial of a few seconds is long enough to know a rate, and a latency's p99.9
-	// wants tens of thousands of events.
+	// A trial of a few seconds is sufficient for a rate, and a p99.9 latency needs
+	// tens of thousands of events.
 	mostEndToEnd     = 100_000
 	e2eDuration      = 30 * time.Second
 	quickE2EDuration = 3 * time.Second
 
-	// A probe is long enough for a lag to grow, and short enough for many of them.
+	// A probe is long enough for a lag to grow, and short enough to make many of
+	// them.
 	e2eProbe        = 6 * time.Second
 	quickE2EProbe   = 2 * time.Second
 	e2ePrecision    = 1.06
@@ -33,9 +34,9 @@ const (
 	e2eLimit        = 4 * time.Minute
 	quickE2ELimit   = time.Minute
 	besideDuration  = 2 * time.Minute
-	pendingDuration = 2 * time.Minute // for a source to hand messages back several times
+	pendingDuration = 2 * time.Minute // for a source to nak messages several times
 
-	// What one stalling cluster alone can bear, on two cores.
+	// The rate that a single stalling cluster sustains on two cores.
 	defaultE2ERate = 1000
 	defaultE2ESync = "2m"
 
@@ -43,7 +44,7 @@ const (
 	quickPending   = 100_000
 )
 
-// selectedE2E are the rows of package e2e that the flags ask for.
+// selectedE2E returns the rows of package e2e that the flags select.
 func (o options) selectedE2E() []e2e.Row {
 	var list []e2e.Row
 	for _, r := range e2e.Rows() {
@@ -130,7 +131,7 @@ func (b *bench) e2e(ctx context.Context) (text string, rows []any, err error) {
 	return text, rows, failures
 }
 
-// newE2EDatabase makes a database for a trial end to end.
+// newE2EDatabase creates a database for a trial end to end.
 func (b *bench) newE2EDatabase(ctx context.Context) (e2e.Database, error) {
 	if err := b.server.CopyDatabase(ctx, emptyTemplate, e2eDatabase); err != nil {
 		return e2e.Database{}, err
@@ -153,7 +154,7 @@ func (b *bench) newE2EDatabase(ctx context.Context) (e2e.Database, error) {
 }
 
 // work returns how many transactions have ended in the database of a trial, and how many
-// bytes the server has logged so far.
+// bytes of WAL the server has written so far.
 func (b *bench) work(ctx context.Context) (transactions, walBytes float64, err error) {
 	err = b.server.Admin.QueryRow(ctx, `select (xact_commit + xact_rollback)::float8, pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8
 from pg_stat_database where datname = $1`, e2eDatabase).Scan(&transactions, &walBytes)
@@ -163,7 +164,7 @@ from pg_stat_database where datname = $1`, e2eDatabase).Scan(&transactions, &wal
 	return transactions, walBytes, nil
 }
 
-// pause returns the longest time between two commits of events since then.
+// pause returns the longest time between two commits of events after since.
 func (b *bench) pause(ctx context.Context, since time.Time) (longest time.Duration, err error) {
 	conn, err := pgx.Connect(ctx, b.server.Postgres().AdminURL(e2eDatabase))
 	if err != nil {
@@ -178,8 +179,8 @@ select committed_at - greatest(lag(committed_at) over (order by committed_at), $
 	return longest, nil
 }
 
-// commits returns when each event was committed: when the server wrote the commit to its log,
-// since the row has the time at which the transaction began.
+// commits returns when each event was committed. That is when the server logged the commit,
+// because the row has the time at which its transaction began.
 func (b *bench) commits(ctx context.Context) (map[ledger.Key]time.Time, error) {
 	conn, err := pgx.Connect(ctx, b.server.Postgres().AdminURL(e2eDatabase))
 	if err != nil {
@@ -211,7 +212,7 @@ func (b *bench) setHedge(ctx context.Context, databaseURL, cluster, hedge string
 	return ledger.NewCheckpoints(pool, "").SetHedge(ctx, orders.Name, cluster, hedge)
 }
 
-// checkE2E compares what a trial has done with what it should have, once.
+// checkE2E compares the results of a trial with the expected ones, once.
 func (b *bench) checkE2E(ctx context.Context, events int, total int64, byHand bool) error {
 	left := "select count(*) from tandem.outbox"
 	if byHand {
@@ -223,7 +224,7 @@ func (b *bench) checkE2E(ctx context.Context, events int, total int64, byHand bo
 	)
 }
 
-// checkApplied compares the events that were applied with those that should have been.
+// checkApplied compares the events that were applied with the expected ones.
 func (b *bench) checkApplied(ctx context.Context, events int, total int64, byHand bool) error {
 	known := "select count(*) from tandem.ledger"
 	if byHand {
@@ -236,13 +237,14 @@ func (b *bench) checkApplied(ctx context.Context, events int, total int64, byHan
 	)
 }
 
-// expectation is what a query is to return.
+// expectation is the expected result of a query.
 type expectation struct {
 	what, sql string
 	want      int64
 }
 
-// expectE2E runs queries in the database of a trial, and compares what they return.
+// expectE2E executes queries in the database of a trial, and compares their
+// results.
 func (b *bench) expectE2E(ctx context.Context, expectations ...expectation) error {
 	conn, err := pgx.Connect(ctx, b.server.Postgres().AdminURL(e2eDatabase))
 	if err != nil {

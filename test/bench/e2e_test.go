@@ -33,9 +33,9 @@ var programs = sync.OnceValues(func() (e2e.Programs, error) {
 	return e2e.Build(ctx, dir)
 })
 
-// Every trial compares what is in database and stream with what has to be, so that a run
-// without an error has done exactly what was to be done. Whether a rate is held, and how many
-// of the events both clusters compute, depends on the machine, and is not looked at.
+// Every trial compares database and stream with the expected state, so that a run without an
+// error has processed every event correctly. Whether a rate is sustained, and how many events
+// both clusters compute, depends on the machine and is not checked.
 func TestRowsOfEachKindEndToEndAreMeasured(t *testing.T) {
 	t.Parallel()
 
@@ -80,7 +80,8 @@ func TestRowsOfEachKindEndToEndAreMeasured(t *testing.T) {
 		if l.P50 <= 0 || l.P99 < l.P50 || l.P999 < l.P99 || l.Max < l.P999 || l.At == nil || *l.At <= 0 || l.Computed == nil {
 			t.Errorf("%s: %+v", l.Row, l)
 		}
-		// No event that falls into the time is quicker than its end.
+		// Every event that is published during the stall takes at least until its
+		// end.
 		if strings.HasSuffix(l.Row, "-alone") && l.Max < 50 {
 			t.Errorf("%s: the longest took %v ms, though the cluster was stopped for 200 ms", l.Row, l.Max)
 		}
@@ -113,7 +114,7 @@ func measured[T any](t *testing.T, b *bench, table *strings.Builder, file string
 	return rows
 }
 
-// What is pending does not take memory in a source: `make bench` has it with ten million
+// Pending messages do not use memory in a source: make bench tests it with ten million
 // messages (row pending).
 func TestPendingMessagesDoNotGrowASource(t *testing.T) {
 	t.Parallel()
@@ -129,7 +130,8 @@ func TestPendingMessagesDoNotGrowASource(t *testing.T) {
 	if r.Few == 0 {
 		t.Fatal("the system does not say how much memory a process has")
 	}
-	// All of them would be more than 100 MiB. The collector makes up to 23 MiB of difference.
+	// All of them would be more than 100 MiB. The collector causes differences of up to 23
+	// MiB.
 	if r.Many > r.Few+50 {
 		t.Errorf("a source takes %.1f MiB with %d messages pending, and %.1f MiB with few", r.Many, r.Pending, r.Few)
 	}
@@ -152,8 +154,8 @@ func TestGoodEventsBesideBadOnesAreMeasured(t *testing.T) {
 	}
 }
 
-// What a mode costs is counted: computations of both clusters, transactions, the server's log,
-// and the bytes of one cluster's links.
+// The cost of a mode is counted: computations of both clusters, transactions, WAL, and the
+// bytes of one cluster's links.
 func TestModesAreMeasuredBesideEachOther(t *testing.T) {
 	t.Parallel()
 
@@ -187,8 +189,9 @@ func TestModesAreMeasuredBesideEachOther(t *testing.T) {
 			t.Errorf("%s: %+v, work %+v", l.Row, l, l.Work)
 			continue
 		}
-		// On a busy machine a cluster that races skips what the other one has committed, and one
-		// that does not computes what the other one has not in time.
+		// On a busy machine a cluster that races skips events that the other one has committed,
+		// and a cluster that does not race computes events that the other one did not commit in
+		// time.
 		if n := l.Work.Computations; n < 1 || n > 3 {
 			t.Errorf("%s: %.2f computations per event, want 1 to 3", l.Row, n)
 		}

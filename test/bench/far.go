@@ -12,7 +12,7 @@ const (
 	// farTrip is the round trip of row far.
 	farTrip = 80 * time.Millisecond
 
-	// farEvents is how many events a trial of it has at most.
+	// farEvents is the maximum number of events of a trial of it.
 	farEvents = 200_000
 )
 
@@ -28,7 +28,7 @@ func runFar(ctx context.Context, t *trial) error {
 	l.Set(link.Condition{Delay: farTrip / 2})
 	t.databaseURL = url
 	t.events = min(t.events, farEvents)
-	// Enough offers wait to fill the next batch of each connection.
+	// Enough offers are waiting to fill the next batch of each connection.
 	t.options.callers = max(t.options.callers, 3*t.options.connections*t.options.batch)
 	west, err := t.cluster(ctx, "west")
 	if err != nil {

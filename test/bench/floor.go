@@ -11,8 +11,8 @@ select * from unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5
 on conflict (order_id) do update set customer = excluded.customer, amount = excluded.amount,
 	placed_at = excluded.placed_at, note = excluded.note`
 
-// runFloor writes the rows of all events and nothing else: what PostgreSQL and
-// the way to it cost at least.
+// runFloor writes the rows of all events and nothing else: the minimum cost of
+// PostgreSQL and the path to it.
 func runFloor(ctx context.Context, t *trial) error {
 	pool, err := t.pool(ctx, 1)
 	if err != nil {

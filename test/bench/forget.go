@@ -11,8 +11,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// runRetention measures race while the ledger forgets as many old rows as come
-// new, as it does day by day once it is as old as the retention.
+// runRetention measures race while the ledger forgets as many old rows as new
+// ones are added, as it does permanently once it is as old as the retention.
 func runRetention(ctx context.Context, t *trial) error {
 	w, err := t.window(ctx)
 	if err != nil {
@@ -23,8 +23,9 @@ func runRetention(ctx context.Context, t *trial) error {
 	return race(workload{})(ctx, t)
 }
 
-// runWindow has as many events come as the ledger has rows, and forgets them at
-// the same pace: in the end all are new, and it should not have grown.
+// runWindow adds as many events as the ledger has rows, and forgets old rows at
+// the same pace: at the end all rows are new, and the table should not have
+// grown.
 func runWindow(ctx context.Context, t *trial) error {
 	t.events = t.ledgerRows
 	w, err := t.window(ctx)
@@ -43,7 +44,7 @@ func runWindow(ctx context.Context, t *trial) error {
 			won := t.won()
 			if step := int64(t.events / 10); won/step > said {
 				said = won / step
-				size, _ := w.size(ctx) // to look at
+				size, _ := w.size(ctx) // only shown
 				t.progress("%s events came, %s rows are forgotten: %s MiB", thousands(int(won)), thousands(int(t.forgotten)), thousands(int(size>>20)))
 			}
 			return won
@@ -60,7 +61,7 @@ func runWindow(ctx context.Context, t *trial) error {
 	return nil
 }
 
-// window is a ledger whose rows are forgotten from the oldest on.
+// window is a ledger whose rows are forgotten, oldest first.
 type window struct {
 	trial  *trial
 	pool   *pgxpool.Pool // not counted as a cluster's
@@ -87,11 +88,11 @@ func (w *window) size(ctx context.Context) (size int64, err error) {
 	return size, nil
 }
 
-// forget sweeps the ledger again and again, so that as many of its oldest rows
-// are gone as rows gives, until the context ends.
+// forget sweeps the ledger repeatedly, so that the number of deleted oldest
+// rows follows rows, until the context ends.
 func (w *window) forget(ctx context.Context, rows func() int64) error {
 	for ctx.Err() == nil {
-		// Rows that were there before the trial came one every 60 ms.
+		// The rows from before the trial are 60 ms apart.
 		cutoff := w.oldest.Add(time.Duration(rows()) * fillInterval)
 		retention, err := ledger.NewRetention(w.pool, ledger.RetentionConfig{Keep: max(w.trial.now().Sub(cutoff), time.Minute)})
 		if err != nil {

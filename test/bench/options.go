@@ -12,7 +12,7 @@ import (
 	"github.com/tandem-fn/tandem/test/bench/e2e"
 )
 
-// options are what the flags say.
+// options are the parsed flags.
 type options struct {
 	quick      bool
 	only       *regexp.Regexp
@@ -129,7 +129,7 @@ share of the rate measure it first unless --race-rate is set. A row that fails i
 
 Flags:`
 
-// errUsage says that the flags are wrong and that this has been printed.
+// errUsage means that the flags are invalid and that the reason has been printed.
 var errUsage = errors.New("wrong flags")
 
 func parseOptions(args []string, output io.Writer) (options, error) {
@@ -236,7 +236,7 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 	return o, nil
 }
 
-// selected are the rows that the flags ask for.
+// selected returns the rows that the flags select.
 func (o options) selected() []scenario {
 	var list []scenario
 	for _, s := range scenarios() {
@@ -247,7 +247,7 @@ func (o options) selected() []scenario {
 	return list
 }
 
-// thousands writes a number for people.
+// thousands formats a number for people.
 func thousands(n int) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {

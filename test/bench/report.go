@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// row is a line of the table, as JSON. A figure that is not known is null.
+// row is a line of the table, as JSON. An unknown figure is null.
 type row struct {
 	Row                 string   `json:"row"`
 	EventsPerSecond     *float64 `json:"events_per_second"`
@@ -33,8 +33,8 @@ type row struct {
 	Rounds             int      `json:"rounds"`
 }
 
-// best gives the samples, one a round, of the number of connections with the
-// highest median rate; nil if there are none.
+// best returns the samples, one per round, of the number of connections with
+// the highest median rate; nil if there are none.
 func (r result) best() []sample {
 	var best []sample
 	for _, trials := range r.trials {
@@ -49,7 +49,7 @@ func rate(trials []sample) float64 {
 	return medianOf(trials, func(s sample) float64 { return s.eventsPerSecond })
 }
 
-// find gives the samples of another row; nil if it was not measured.
+// find returns the samples of another row; nil if it was not measured.
 func find(results []result, name string) []sample {
 	for _, r := range results {
 		if r.scenario.name == name {
@@ -59,8 +59,8 @@ func find(results []result, name string) []sample {
 	return nil
 }
 
-// ratio is the median of the rates' ratio within each round; nil if one of the
-// rows was not measured.
+// ratio returns the median of the rates' ratio within each round; nil if one
+// of the rows was not measured.
 func ratio(a, b []sample) *float64 {
 	if len(a) == 0 || len(a) != len(b) {
 		return nil
@@ -72,7 +72,8 @@ func ratio(a, b []sample) *float64 {
 	return rounded(median(ratios), 3)
 }
 
-// ofLink is the median of the rate's ratio to what the link allows; nil if the row was not measured.
+// ofLink returns the median of the ratio of the rate to the limit of the link; nil if the row
+// was not measured.
 func ofLink(trials []sample) *float64 {
 	if len(trials) == 0 {
 		return nil
@@ -141,8 +142,7 @@ func formatTable(rows []row) string {
 	return text.String()
 }
 
-// formatGoals says how the figures compare with those that sinkwriter is to
-// reach.
+// formatGoals compares the figures with the goals of sinkwriter.
 func formatGoals(results []result) string {
 	var text strings.Builder
 	samples := func(name string) []sample { return find(results, name) }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// lag is how far the second cluster is behind in row late.
+// lag is the lag of the second cluster in row late.
 const lag = 500 * time.Millisecond
 
 // scenario is a row of the table.
@@ -13,27 +13,28 @@ type scenario struct {
 	name  string
 	about string // one line, for --help
 
-	// connections to try, of each cluster; the best counts. Zero is those that
-	// the flags give.
+	// numbers of connections of each cluster to try; the best counts. Zero
+	// selects the flag's value.
 	connections []int
 
-	template string // the database that a trial begins with; empty for empty tables
+	template string // the database with which a trial begins; empty for empty tables
 	byHand   bool   // measured with fewer events
 	single   bool   // each event in a call of its own
-	long     bool   // left out unless --only is given
+	long     bool   // measured only with --only
 
 	noDivergence bool // sinkwriter.Config.NoDivergence
 
 	run func(ctx context.Context, t *trial) error
 }
 
-// byHandConnections are a cluster's. What is best depends on the machine.
+// byHandConnections are numbers of connections of a cluster. Which one is best
+// depends on the machine.
 var byHandConnections = []int{4, 16, 64}
 
-// byHandEvents is how many events a trial by hand has: enough to know the rate.
+// byHandEvents returns how many events a trial by hand has: enough for a rate.
 func byHandEvents(events int) int { return max(min(events, 1000), events/50) }
 
-// Names of rows that others refer to.
+// Names of rows that are used elsewhere.
 const (
 	rowFloor     = "floor"
 	rowByHand    = "by-hand"

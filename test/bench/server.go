@@ -17,18 +17,18 @@ import (
 //go:embed tables.sql
 var tables embed.FS
 
-// settings are what differs from PostgreSQL's defaults: enough memory and room
-// in the log that no trial waits for a checkpoint that another one brought up.
+// settings are the differences from PostgreSQL's defaults: enough memory and
+// WAL space that no trial waits for a checkpoint that another one caused.
 var settings = map[string]string{
 	"shared_buffers":  "256MB",
 	"max_wal_size":    "4GB",
 	"max_connections": "200",
 
-	// When a transaction was committed, which is a few bytes for each.
+	// Records when a transaction was committed, a few bytes for each.
 	"track_commit_timestamp": "on",
 }
 
-// Databases that trials start as copies of.
+// Databases that are templates for trials.
 const (
 	emptyTemplate  = "bench_empty"
 	ledgerTemplate = "bench_ledger"
@@ -37,7 +37,7 @@ const (
 	trialDatabase = "bench_trial"
 )
 
-// server is the PostgreSQL that everything is measured on.
+// server is the PostgreSQL server of all measurements.
 type server struct {
 	*harness.Servers
 	made map[string]bool
@@ -56,7 +56,7 @@ func startServer(ctx context.Context, dir string) (*server, error) {
 	return s, nil
 }
 
-// makeEmpty makes the template with all tables, and nothing in them.
+// makeEmpty creates the template with all tables, without rows.
 func (s *server) makeEmpty(ctx context.Context) error {
 	if err := s.CopyDatabase(ctx, "template0", emptyTemplate); err != nil {
 		return err
@@ -71,15 +71,15 @@ func (s *server) makeEmpty(ctx context.Context) error {
 // fillInterval is the time between two rows that are in the ledger beforehand.
 const fillInterval = 60 * time.Millisecond
 
-// fillSQL puts rows into the ledger as a week of events would have left them.
+// fillSQL inserts rows into the ledger as a week of events would have.
 const (
 	fillOrderedSQL = `insert into tandem.ledger (committed_at, writer, key, digest)
 select now() - ($1::bigint - n) * interval '60 ms', 1,
 	(lpad(to_hex(n), 12, '0') || left(md5(n::text), 20))::uuid, decode(md5('d' || n), 'hex')
 from generate_series(1, $1::bigint) as n`
 
-	// In the order of the keys, and with as much room in the pages as insertions
-	// at random leave.
+	// In key order, and with as much free space in the pages as random
+	// insertions leave.
 	fillRandomSQL = `insert into tandem.ledger (committed_at, writer, key, digest)
 select now() - ($1::bigint - n) * interval '60 ms', 1, md5(n::text)::uuid, decode(md5('d' || n), 'hex')
 from generate_series(1, $1::bigint) as n order by 3`
@@ -87,7 +87,7 @@ from generate_series(1, $1::bigint) as n order by 3`
 	noRoomSQL = `alter index tandem.ledger_pkey reset (fillfactor)`
 )
 
-// makeLedger makes a template with a ledger of so many rows, once.
+// makeLedger creates a template with a ledger of that many rows, once.
 func (s *server) makeLedger(ctx context.Context, template string, rows int) error {
 	if template == emptyTemplate || s.made[template] {
 		return nil
@@ -120,15 +120,15 @@ func (s *server) makeLedger(ctx context.Context, template string, rows int) erro
 	return conn.Close(ctx)
 }
 
-// describe says what the server is and how long it takes to commit.
+// describe returns the server's properties and the duration of a commit.
 func (s *server) describe(ctx context.Context, now func() time.Time) ([]string, error) {
 	var version string
 	if err := s.Admin.QueryRow(ctx, "select version()").Scan(&version); err != nil {
 		return nil, fmt.Errorf("ask the server for its version: %w", err)
 	}
 	short, _, _ := strings.Cut(version, " on ")
-	// Without lz4 the outbox is not compressed with it, which was 1,096 bytes of WAL
-	// per event instead of 655.
+	// Without lz4 the outbox is not compressed with it, which increased the WAL per
+	// event from 655 bytes to 1,096.
 	rows, err := s.Admin.Query(ctx, `select name || ' = ' || current_setting(name) from pg_settings
 where name = any($1)
 union all

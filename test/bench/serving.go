@@ -19,14 +19,14 @@ const (
 	quickStarts        = 3
 	servingDatabase    = "bench_serving"
 
-	// An endpoint does more in a second than a writer: more rounds of fewer events
-	// tell more.
+	// An endpoint processes more events per second than a writer, so more rounds
+	// with fewer events are more informative.
 	mostServed    = 200_000
 	servingRounds = 3 // for each of the others
 	mostCommitted = 100_000
 )
 
-// aboutServing lists the rows of package serving with what they are.
+// aboutServing returns the rows of package serving with their descriptions.
 func aboutServing() [][2]string {
 	var list [][2]string
 	for _, r := range serving.Rows() {
@@ -37,7 +37,7 @@ func aboutServing() [][2]string {
 		[2]string{serving.RowSoak, "as many events as --events says sent to it over 100 connections; only if named"})
 }
 
-// selectedServing are the rows of package serving that the flags ask for.
+// selectedServing returns the rows of package serving that the flags select.
 func (o options) selectedServing() map[string]bool {
 	selected := map[string]bool{}
 	for _, row := range aboutServing() {
@@ -48,7 +48,8 @@ func (o options) selectedServing() map[string]bool {
 	return selected
 }
 
-// serve measures the rows of package serving and gives them as text and for JSON.
+// serve measures the rows of package serving and returns them as text and for
+// JSON.
 func (b *bench) serve(ctx context.Context) (text string, rows []any, err error) {
 	selected := b.options.selectedServing()
 	o := serving.Options{
@@ -112,7 +113,7 @@ func (b *bench) serve(ctx context.Context) (text string, rows []any, err error) 
 }
 
 // instance measures an instance on a database of its own, and checks that every event
-// that was sent is there.
+// that was sent is committed.
 func (b *bench) instance(ctx context.Context, o serving.InstanceOptions) (serving.InstanceReport, error) {
 	fail := func(err error) (serving.InstanceReport, error) { return serving.InstanceReport{}, err }
 	if err := b.server.CopyDatabase(ctx, emptyTemplate, servingDatabase); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// sample is what one trial measured.
+// sample is the measurement of one trial.
 type sample struct {
 	events            int // distinct
 	eventsPerSecond   float64
@@ -25,10 +25,10 @@ type sample struct {
 	deadlocks         int64
 	uniqueViolations  int64
 	secondsOfWholeRun float64
-	linkLimit         float64 // events a second that the link allows; 0 for none
+	linkLimit         float64 // events a second that the link allows; 0 for no limit
 }
 
-// trial is one row measured once, on a database of its own.
+// trial is one measurement of a row, on a database of its own.
 type trial struct {
 	options     options
 	server      *server
@@ -39,10 +39,10 @@ type trial struct {
 	admin       *pgx.Conn // in the trial's database, as superuser
 
 	events      int
-	ledgerRows  int // that were there before
+	ledgerRows  int // before the trial
 	connections int // a cluster's
 	single      bool
-	checks      bool // whether clusters look for divergence
+	checks      bool // whether clusters detect divergence
 
 	beside func(context.Context) error // runs while two clusters are measured, until its context ends
 
@@ -119,8 +119,8 @@ func (t *trial) pool(ctx context.Context, connections int) (*pgxpool.Pool, error
 	return pool, nil
 }
 
-// measure times what work does, beginning with a checkpoint and without garbage
-// of earlier trials. It may be called once a trial.
+// measure measures the duration of work. It first executes a checkpoint and
+// collects garbage of earlier trials. It may be called once per trial.
 func (t *trial) measure(ctx context.Context, work func(context.Context) error) error {
 	if _, err := t.admin.Exec(ctx, "checkpoint"); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
@@ -167,8 +167,9 @@ func (t *trial) walPosition(ctx context.Context) (int64, error) {
 	return position, nil
 }
 
-// counters reads what the server has counted in the trial's database. Sessions
-// hand in their counts at the latest when they end, so all must have ended.
+// counters reads the server's counters of the trial's database. Sessions
+// report their counts at the latest when they end, so all of them must have
+// ended.
 func (t *trial) counters(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -196,7 +197,7 @@ func (t *trial) counters(ctx context.Context) error {
 	return nil
 }
 
-// expect checks a figure of the trial's database.
+// expect compares a figure of the trial's database.
 func (t *trial) expect(ctx context.Context, what, sql string, want int64) error {
 	var got int64
 	if err := t.admin.QueryRow(ctx, sql).Scan(&got); err != nil {
@@ -212,7 +213,7 @@ func equal(what string, got, want int64) error {
 	return nil
 }
 
-// expectOrders checks that the orders of all events are there, each once.
+// expectOrders checks that the orders of all events exist, each once.
 func (t *trial) expectOrders(ctx context.Context, w workload) error {
 	if err := t.expect(ctx, "the number of orders", "select count(*) from orders", int64(t.events)); err != nil {
 		return err

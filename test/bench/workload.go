@@ -21,22 +21,21 @@ const (
 	inputType       = "com.example.order.placed"
 	outputType      = "com.example.order.accepted"
 
-	// note fills a row, and an output, up to about 200 bytes.
+	// note pads a row, and an output, to about 200 bytes.
 	note = "to be left with the neighbours on the second floor, who are at home after six; ring twice, the dog is friendly"
 
 	hotRows = 100
 )
 
-// workload is what is done with an event. Event n is the same wherever and
-// whenever it is made.
+// workload determines the effects of an event. Event n is always the same.
 type workload struct {
 	first  int  // number of the first event
 	random bool // ids without an order, so that their keys are random
-	hot    bool // add to one of few rows instead of writing one of its own
-	money  bool // what is added is of type numeric
+	hot    bool // add to one of few rows instead of writing a row of its own
+	money  bool // the amounts are of type numeric
 }
 
-// counters is the table of few rows.
+// counters returns the table with few rows.
 func (w workload) counters() string {
 	if w.money {
 		return "revenues"
@@ -53,7 +52,7 @@ type order struct {
 	placedAt time.Time
 }
 
-// epoch is when the first order was placed, an arbitrary time.
+// epoch is the time of the first order, an arbitrary time.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func (w workload) order(n int) order {
@@ -67,14 +66,14 @@ func (w workload) order(n int) order {
 	}
 	if w.random {
 		sum := sha256.Sum256([]byte(o.eventID))
-		o.eventID = hex.EncodeToString(sum[:16]) + "-event" // a letter last: no order
+		o.eventID = hex.EncodeToString(sum[:16]) + "-event" // it ends with a letter: no order
 	}
 	return o
 }
 
 func amount(n int) int64 { return int64(n % 997) }
 
-// total is the sum of the amounts of n events.
+// total returns the sum of the amounts of n events.
 func (w workload) total(n int) int64 {
 	var sum int64
 	for i := range n {
@@ -83,7 +82,7 @@ func (w workload) total(n int) int64 {
 	return sum
 }
 
-// output is the data of the order's output event.
+// output returns the data of the order's output event.
 func (o *order) output() json.RawMessage {
 	b := make([]byte, 0, 224)
 	b = append(b, `{"order":"`...)
@@ -97,7 +96,7 @@ func (o *order) output() json.RawMessage {
 	return append(b, `"}`...)
 }
 
-// offer is what a function would have computed from an event.
+// offer returns the offer that a function would compute from an event.
 func (w workload) offer(n int) sinkwriter.Offer {
 	o := w.order(n)
 	e := event.Event{Context: &event.EventContextV1{
@@ -123,7 +122,7 @@ func (w workload) offer(n int) sinkwriter.Offer {
 
 var sourceRef = types.URIRef{URL: url.URL{Path: eventSource}}
 
-// numbered is a prefix and a number of at least so many digits.
+// numbered returns a prefix and a number of at least that many digits.
 func numbered(prefix string, n, digits int) string {
 	var space [32]byte
 	return string(appendInt(append(space[:0], prefix...), n, digits))

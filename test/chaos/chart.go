@@ -6,7 +6,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/drill"
 )
 
-// chart draws the commits a second over time, and below it what was done when.
+// chart draws the commits per second over time, and the strikes below it.
 func (r *report) chart() string {
 	c := drill.Chart{Title: "seed " + r.number() + ": " + r.verdict(), End: r.Duration}
 	if n := len(r.Samples); n > 0 {

@@ -20,7 +20,7 @@ const (
 	exitFailure   = 2
 )
 
-// errViolation says that there was one, which has been printed.
+// errViolation means that there was a violation, which has been printed.
 var errViolation = errors.New("violation")
 
 func main() {
@@ -40,7 +40,7 @@ func main() {
 	}
 }
 
-// execute builds the parts and runs, once or with one seed after the other.
+// execute builds the components and runs, once or with successive seeds.
 func execute(ctx context.Context, o options, out io.Writer) (err error) {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
 	bin, err := devcluster.TempDir("", "tandem-test-")

@@ -12,7 +12,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing"
 )
 
-// plants are the faults that can be planted, to see whether chaos sees.
+// plants are the faults that can be planted, to test that chaos detects them.
 var plants = []string{"", "early-ack", "loose-claim", "random-ids"}
 
 type options struct {
@@ -24,7 +24,7 @@ type options struct {
 	hedge    string
 	only     []string // kinds of strikes; all if there are none
 	report   string   // folder
-	dir      string   // of everything that runs
+	dir      string   // of all data and logs
 	keep     bool
 }
 

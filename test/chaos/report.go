@@ -12,16 +12,16 @@ import (
 	"github.com/tandem-fn/tandem/eventing/audit"
 )
 
-// maxViolations bounds what is told of one run.
+// maxViolations bounds the reported violations of one run.
 const maxViolations = 100
 
-// sample is how many events were committed at a time.
+// sample is the number of committed events at a time.
 type sample struct {
 	At        time.Duration `json:"at"`
 	Committed int64         `json:"committed"`
 }
 
-// report is what was done and found.
+// report holds the strikes and the findings.
 type report struct {
 	Seed     uint64        `json:"seed"`
 	Duration time.Duration `json:"duration"`
@@ -34,8 +34,8 @@ type report struct {
 	Strikes []strike `json:"strikes"`
 	Samples []sample `json:"samples"`
 
-	// Drained is how long it took after the last strike until nothing was under
-	// way, Events how many different ones could work.
+	// Drained is the time from the last strike until nothing was under way,
+	// Events the number of distinct events that can succeed.
 	Drained time.Duration `json:"drained"`
 	Events  int64         `json:"events"`
 
@@ -54,7 +54,7 @@ func (r *report) violate(format string, args ...any) {
 
 func (r *report) number() string { return strconv.FormatUint(r.Seed, 10) }
 
-// name is that of the report's folder.
+// name returns the name of the report's folder.
 func (r *report) name() string {
 	name := fmt.Sprintf("%s-seed-%d", r.Begun.UTC().Format("20060102-150405"), r.Seed)
 	if r.Plant != "" {
@@ -63,8 +63,8 @@ func (r *report) name() string {
 	return name
 }
 
-// write writes report.md, report.json and chart.svg into a folder of its own in dir,
-// and gives that.
+// write writes report.md, report.json and chart.svg into a new folder in dir, and
+// returns that folder.
 func (r *report) write(dir string) (string, error) {
 	dir = filepath.Join(dir, r.name())
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -148,7 +148,8 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
-// longestGap is the longest time in which the samples did not grow, while events came.
+// longestGap returns the longest time in which the samples did not increase while
+// events were published.
 func (r *report) longestGap() time.Duration {
 	var longest time.Duration
 	since := sample{}

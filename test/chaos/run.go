@@ -21,7 +21,7 @@ const (
 	drainTimeout = 15 * time.Minute
 )
 
-// programs are the parts, and those with a clock that can be off.
+// programs are the components, with the right and with a wrong clock.
 type programs struct{ right, wrong devcluster.Programs }
 
 // build compiles both into dir.
@@ -32,7 +32,8 @@ func build(ctx context.Context, dir string, log io.Writer) (p programs, err erro
 	return p, err
 }
 
-// run strikes once and gives the report. The error says that it could not.
+// run executes one run and returns the report. It returns an error if the run was
+// not possible.
 func run(ctx context.Context, o options, programs programs, say func(string, ...any)) (report, error) {
 	r := report{Seed: o.seed, Duration: o.duration, Rate: o.rate, Plant: o.plant, Hedge: o.hedge, Only: strings.Join(o.only, ","), Begun: time.Now()}
 	env := map[string][]string{}
@@ -94,7 +95,8 @@ func mendAndDrain(ctx context.Context, d *deployment.Deployment, fed <-chan erro
 	return nil
 }
 
-// watch looks now and then how many events are committed, and at the invariant.
+// watch periodically reads how many events are committed, and checks the
+// invariant.
 func watch(ctx context.Context, d *deployment.Deployment, begun time.Time, r *report) {
 	for deployment.Wait(ctx, 200*time.Millisecond) {
 		var n, sum int64
@@ -102,7 +104,7 @@ func watch(ctx context.Context, d *deployment.Deployment, begun time.Time, r *re
 		err := d.Pool.QueryRow(looking, `select (select count(*) from tandem.ledger), (select coalesce(sum(balance), 0)::bigint from accounts)`).Scan(&n, &sum)
 		cancel()
 		if err != nil {
-			continue // it is away
+			continue // the database is unavailable
 		}
 		r.Samples = append(r.Samples, sample{At: time.Since(begun), Committed: n})
 		if sum != 0 {
@@ -111,7 +113,7 @@ func watch(ctx context.Context, d *deployment.Deployment, begun time.Time, r *re
 	}
 }
 
-// judge compares what is there with what the streams say, and with the truth.
+// judge compares the result with the content of the streams, and with the truth.
 func judge(ctx context.Context, d *deployment.Deployment, truth workload.Truth, r *report) error {
 	var err error
 	r.Audit, err = audit.Run(ctx, audit.Config{Functions: deployment.Functions(), Pool: d.Pool, Conn: d.Conn, Limit: 10})

@@ -17,7 +17,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 )
 
-// timeout bounds one run, on a machine that does other things too.
+// timeout bounds one run, on a machine with other load.
 const timeout = 8 * time.Minute
 
 var parts = sync.OnceValues(func() (programs, error) {
@@ -87,7 +87,7 @@ func TestPlantedFaultsAreFound(t *testing.T) {
 		{"random-ids", "extra output"},
 	} {
 		t.Run(tt.plant, func(t *testing.T) {
-			// A strike finds something under way, or not.
+			// Whether a strike hits anything depends on the moment.
 			for seed := range uint64(3) {
 				r := chaos(t, options{seed: seed + 1, duration: 6 * time.Second, rate: 300, plant: tt.plant})
 				if strings.Contains(strings.Join(r.Violations, "\n"), tt.want) {

@@ -10,14 +10,15 @@ import (
 	"github.com/tandem-fn/tandem/test/deployment"
 )
 
-// strike is a fault: what is done to whom, when, and for how long until it is undone.
+// strike is an injected fault: its kind, target, start and duration.
 type strike struct {
 	At     time.Duration `json:"at"`
 	For    time.Duration `json:"for"`
 	Kind   string        `json:"kind"`
 	Target string        `json:"target,omitempty"`
 
-	// Failed says why it could not be done, if so: the target was not there.
+	// Failed is the reason if the strike was not possible, for example because
+	// the target did not exist.
 	Failed string `json:"failed,omitempty"`
 }
 
@@ -32,11 +33,11 @@ func (s strike) String() string {
 	return text
 }
 
-// kind is a fault that there is.
+// kind is a kind of fault.
 type kind struct {
 	name    string
 	targets []string
-	longest time.Duration // 0 for what is over at once
+	longest time.Duration // 0 for a strike without a duration
 	weight  int
 }
 
@@ -71,7 +72,8 @@ var kinds = []kind{
 	{"big-output", nil, 0, 2},
 }
 
-// picked gives the kinds whose names are, or else begin with, one of the words; all for none.
+// picked returns the kinds whose names equal, or else begin with, one of the words; all for
+// none.
 func picked(words []string) []kind {
 	if len(words) == 0 {
 		return kinds
@@ -84,9 +86,9 @@ func picked(words []string) []kind {
 	})
 }
 
-// schedule gives the strikes of some kinds that follow from a seed. Each kind comes up before one
-// comes again more often than its weight says, so that a short run has all of them
-// if it can.
+// schedule returns the strikes of some kinds, determined by a seed. Each kind is scheduled
+// before others are repeated more often than their weight, so that a short run includes all of
+// them if possible.
 func schedule(kinds []kind, seed uint64, duration time.Duration) []strike {
 	random := rand.New(rand.NewPCG(seed, 1))
 	var deck []kind

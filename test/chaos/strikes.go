@@ -15,8 +15,8 @@ import (
 	"github.com/tandem-fn/tandem/test/deployment/workload/harm"
 )
 
-// strikeAll does what is scheduled, from now on, and undoes it again. It returns when
-// all is undone.
+// strikeAll executes the scheduled strikes, starting now, and ends each. It returns
+// when all have ended.
 func strikeAll(ctx context.Context, d *deployment.Deployment, strikes []strike, load *workload.Workload, say func(string, ...any)) {
 	begun := time.Now()
 	var under sync.WaitGroup
@@ -35,7 +35,7 @@ func strikeAll(ctx context.Context, d *deployment.Deployment, strikes []strike, 
 	under.Wait()
 }
 
-// do does it and undoes it.
+// do starts the strike and ends it after its duration.
 func (s *strike) do(ctx context.Context, d *deployment.Deployment, number int, load *workload.Workload) error {
 	cluster, _, _ := strings.Cut(s.Target, "-")
 	switch s.Kind {
@@ -101,14 +101,14 @@ func (s *strike) do(ctx context.Context, d *deployment.Deployment, number int, l
 	return nil
 }
 
-// publish does a strike that is an event, or has some.
+// publish executes a strike that consists of events.
 func (s *strike) publish(ctx context.Context, d *deployment.Deployment, number int, load *workload.Workload) error {
 	publisher, err := d.Publisher()
 	if err != nil {
 		return err
 	}
 	one := func(kinds ...harm.Kind) error {
-		// What is beside it in a request must not suffer from it, though of the same type.
+		// Other events in the same request must not be affected, even of the same type.
 		return load.Harm(ctx, publisher, number, harm.None, kinds[number%len(kinds)], harm.None)
 	}
 	switch s.Kind {

@@ -1,5 +1,5 @@
-// Package chat_test runs functions/chat in two clusters at once and looks at what is
-// in the database.
+// Package chat_test runs functions/chat in two clusters at once and checks the
+// database.
 package chat_test
 
 import (
@@ -44,7 +44,7 @@ func newPool(tb testing.TB) *pgxpool.Pool {
 	return pool
 }
 
-// cluster commits what chat computes.
+// cluster commits the effects that chat computes.
 type cluster struct {
 	writer *sinkwriter.Writer
 	won    atomic.Int64
@@ -66,7 +66,7 @@ func newCluster(tb testing.TB, name string, pool *pgxpool.Pool) *cluster {
 	return &cluster{writer: w}
 }
 
-// handle handles an event as serve does: refused ones are done with.
+// handle handles an event as serve does: a refused event is finished.
 func (c *cluster) handle(tb testing.TB, e event.Event) {
 	tb.Helper()
 	f := chat.Function()
@@ -97,8 +97,8 @@ func (c *cluster) handle(tb testing.TB, e event.Event) {
 	}
 }
 
-// race has both clusters handle all events, each in an order of its own, many at a
-// time.
+// race lets both clusters handle all events, each in an order of its own, many at
+// a time.
 func race(tb testing.TB, pool *pgxpool.Pool, events []event.Event, seed uint64) (east, west *cluster) {
 	tb.Helper()
 	east, west = newCluster(tb, "east", pool), newCluster(tb, "west", pool)
@@ -123,12 +123,12 @@ func race(tb testing.TB, pool *pgxpool.Pool, events []event.Event, seed uint64) 
 	return east, west
 }
 
-// state is what there is of the chat, by room, and by room and member.
+// state is the content of the chat, by room, and by room and member.
 type state struct {
 	Messages map[string][]string // author and text, in the order of the history
 	Counted  map[string]int
 	Names    map[string]string
-	Members  map[string]bool // the deleted ones too
+	Members  map[string]bool // including the deleted ones
 	Unread   map[string]int
 }
 
@@ -162,7 +162,7 @@ func stored(tb testing.TB, pool *pgxpool.Pool) *state {
 	return s
 }
 
-// expected is what should be there, worked out from all events at once.
+// expected returns the expected content, computed from all events at once.
 func expected(tb testing.TB, events []event.Event) *state {
 	tb.Helper()
 	type said struct{ id, author, text string }
@@ -190,7 +190,8 @@ func expected(tb testing.TB, events []event.Event) *state {
 		case chat.Read:
 			markers[member] = max(markers[member], d.Message)
 		case chat.Named:
-			// Of equal versions the greater row stays, and so the greater name.
+			// If versions are equal, the greater row is kept, and so the greater
+			// name.
 			if v := fmt.Sprintf("%09d %s", d.Version, d.Name); v > names[d.Room] {
 				names[d.Room], s.Names[d.Room] = v, d.Name
 			}
@@ -226,8 +227,8 @@ func uuidAt(at time.Time) string {
 	return text[:8] + "-" + text[8:] + "-7000-8000-000000000000"
 }
 
-// team makes up what a team does in some rooms: n events, no two of a member's at
-// the same time.
+// team generates n events of a team in some rooms, no two of a member's at the
+// same time.
 func team(random *rand.Rand, n int) []event.Event {
 	rooms := []string{"ops", "dev", "lunch"}
 	members := []string{"Ann", "Bob", "Cid", "Dot", "Eve"}
@@ -240,7 +241,7 @@ func team(random *rand.Rand, n int) []event.Event {
 		e.SetSource("/chat/" + []string{"east", "west"}[random.IntN(2)])
 		e.SetID(fmt.Sprint(i))
 		e.SetTime(at)
-		// Most in one room, so that there is something to wait for.
+		// Most are in one room, so that there is contention.
 		room := rooms[min(random.IntN(6), 5)/2*random.IntN(2)]
 		member := members[random.IntN(len(members))]
 		data := map[string]any{"room": room, "member": member}
@@ -257,7 +258,8 @@ func team(random *rand.Rand, n int) []event.Event {
 			data["message"] = lastMessages[room][random.IntN(len(lastMessages[room]))]
 		case k < 18:
 			e.SetType(chat.Named)
-			// Two with the same version now and then: renamed in both regions at once.
+			// Occasionally two with the same version: the room is renamed in both
+			// regions at once.
 			data = map[string]any{"room": room, "name": fmt.Sprint("Room ", i), "version": 1 + i/10}
 		case k < 19:
 			e.SetType(chat.Left)
@@ -314,8 +316,8 @@ func one[T any](tb testing.TB, pool *pgxpool.Pool, sql string) T {
 	return v
 }
 
-// deadlocks counts them since the database was made. A connection reports its own
-// when it ends.
+// deadlocks returns their number since the database was created. A connection
+// reports its own when it ends.
 func deadlocks(tb testing.TB, pool *pgxpool.Pool) int64 {
 	tb.Helper()
 	pool.Reset()
@@ -338,7 +340,7 @@ func TestTestDataLeaveWhatTheySay(t *testing.T) {
 		"Bob: The time is in the id.", "Ann: Who has the <pager>?", "Bob: Ich. Grüße aus dem Süden 👋",
 	}
 	want.Counted["ops"] = 3
-	want.Names["ops"] = "Pager duty" // of two of version 2, the greater text
+	want.Names["ops"] = "Pager duty" // of two with version 2, the greater text
 	want.Members["ops/Ann"], want.Members["ops/Bob"] = false, true
 	want.Unread["ops/Ann"], want.Unread["ops/Bob"] = 0, 1
 	if diff := cmp.Diff(want, stored(t, pool)); diff != "" {

@@ -28,15 +28,17 @@ import (
 const (
 	inputStream = "EVENTS"
 
-	// timeout bounds a wait without progress: what a dead winner left behind waits 30 s
-	// for the relay, and a busy machine is slow.
+	// timeout bounds a wait without progress: the relay takes over the outputs of a
+	// dead winner after 30 s, and a busy machine is slow.
 	timeout = 4 * time.Minute
 
-	// restartPause is how long a process is down that has ended, beside its start.
+	// restartPause is how long a process that has ended is down, in addition to
+	// its start.
 	restartPause = 200 * time.Millisecond
 
-	// tryTimeout bounds one try of what is repeated until timeout: a request that
-	// reaches a server during a change of leader is never answered.
+	// tryTimeout bounds one attempt of an operation that is repeated until
+	// timeout: a request that reaches a server during a change of leader is never
+	// answered.
 	tryTimeout = 10 * time.Second
 )
 
@@ -51,8 +53,8 @@ var programs = sync.OnceValues(func() (devcluster.Programs, error) {
 	return devcluster.Build(ctx, dir, io.Discard)
 })
 
-// busy bounds the deployments that are busy at once, however many tests run: each has a dozen
-// processes that compute, and more of them only slow each other down.
+// busy bounds the deployments that run at once, however many tests run: each has a dozen busy
+// processes, and more would only slow each other down.
 var busy = make(chan struct{}, 2)
 
 // start starts a deployment that ends with the test. It sets the folder, and by default the
@@ -86,7 +88,7 @@ func start(t *testing.T, cfg devcluster.Config) (d *devcluster.Deployment, idle 
 	return d, idle
 }
 
-// logProcesses logs what the processes of the clusters logged last, if the test has failed.
+// logProcesses logs the last log lines of the clusters' processes, if the test has failed.
 func logProcesses(t *testing.T, d *devcluster.Deployment) {
 	t.Helper()
 	if !t.Failed() {
@@ -99,7 +101,7 @@ func logProcesses(t *testing.T, d *devcluster.Deployment) {
 	}
 }
 
-// world is a deployment to which the flights are fed.
+// world is a deployment with a feed of flights.
 type world struct {
 	*devcluster.Deployment
 
@@ -146,13 +148,13 @@ func newWorldOf(t *testing.T, rate float64, cfg devcluster.Config) *world {
 	return w
 }
 
-// waitFor waits until so many events of the feed are stored in the stream.
+// waitFor waits until that many events of the feed are stored in the stream.
 func (w *world) waitFor(t *testing.T, events int64) {
 	t.Helper()
 	pollDown(t, "the feed is behind", func(context.Context) int64 { return events - w.feed.Published() })
 }
 
-// more waits until so many more events are stored in the stream, or all.
+// more waits until that many more events, or all, are stored in the stream.
 func (w *world) more(t *testing.T, events int64) {
 	t.Helper()
 	w.waitFor(t, min(w.feed.Published()+events, feed.Flights))
@@ -163,7 +165,7 @@ func (w *world) poll(t *testing.T, otherwise string, so func(context.Context) bo
 	poll(t, otherwise, so)
 }
 
-// poll waits until something is so, asked again and again.
+// poll waits until so returns true.
 func poll(t *testing.T, otherwise string, so func(context.Context) bool) {
 	t.Helper()
 	pollDown(t, otherwise, func(ctx context.Context) int64 {
@@ -174,11 +176,11 @@ func poll(t *testing.T, otherwise string, so func(context.Context) bool) {
 	})
 }
 
-// unknown is more than whatever is left to do.
+// unknown is greater than any number of remaining items.
 const unknown = math.MaxInt64
 
-// pollDown waits until nothing is left to do, however long that takes, and gives up when
-// nothing of it has been done for timeout.
+// pollDown waits until left returns 0, however long that takes. It fails when left has
+// not decreased for timeout.
 func pollDown(t *testing.T, otherwise string, left func(context.Context) int64) {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -204,8 +206,8 @@ func pollDown(t *testing.T, otherwise string, left func(context.Context) int64) 
 	}
 }
 
-// finish ends the supply, waits until everything is through in one of the clusters, and
-// compares with the truth.
+// finish ends the supply, waits until one of the clusters has acknowledged everything,
+// and compares the result with the truth.
 func (w *world) finish(t *testing.T, clusters ...*devcluster.Cluster) {
 	t.Helper()
 	w.supply.end()
@@ -241,7 +243,7 @@ func outboxEmpties(t *testing.T, pool *pgxpool.Pool) {
 	})
 }
 
-// through says whether a cluster has acknowledged everything.
+// through reports whether a cluster has acknowledged everything.
 func through(ctx context.Context, js natsjs.JetStream, c *devcluster.Cluster) bool {
 	return unacknowledged(ctx, js, c) == 0
 }
@@ -300,8 +302,8 @@ func wonBy(t *testing.T, pool *pgxpool.Pool, cluster string) (n int64) {
 	return n
 }
 
-// kill kills the process of a part with SIGKILL so many times; between two it is
-// started again and has a moment to work.
+// kill kills a process with SIGKILL times times; in between it is restarted and
+// has a moment to work.
 func (w *world) kill(t *testing.T, p *supervisor.Process, times int) {
 	t.Helper()
 	kill(t, p, times)
@@ -319,7 +321,7 @@ func kill(t *testing.T, p *supervisor.Process, times int) {
 	}
 }
 
-// long leaves a test to make clusters.
+// long skips a test that only make clusters runs.
 func long(t *testing.T) {
 	t.Helper()
 
@@ -360,7 +362,7 @@ func TestPostgreSQLCrashesInTheMiddle(t *testing.T) {
 	w.waitFor(t, 2000)
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	if err := w.Postgres().Crash(ctx); err != nil { // as pg_ctl -m immediate
+	if err := w.Postgres().Crash(ctx); err != nil { // like pg_ctl -m immediate
 		t.Fatal(err)
 	}
 	w.finish(t, w.Clusters()...)

@@ -16,9 +16,9 @@ import (
 	"github.com/tandem-fn/tandem/hack/feed"
 )
 
-// failedOver starts two clusters on a primary with a standby, lets the standby fall
-// behind by so many events, kills the primary, does meanwhile what is asked, and
-// promotes the standby. It fails if no cluster had acknowledged what is lost then.
+// failedOver starts two clusters on a primary with a standby, lets the standby lag
+// by that many events, kills the primary, calls meanwhile, and promotes the
+// standby. It fails if no cluster had acknowledged events that are lost then.
 func failedOver(t *testing.T, west []string, behind int64, meanwhile func(*world)) *world {
 	t.Helper()
 	w := newWorldOf(t, 2000, devcluster.Config{Standby: true, Clusters: eastAndWest(nil, west)})
@@ -28,7 +28,8 @@ func failedOver(t *testing.T, west []string, behind int64, meanwhile func(*world
 	if err := r.StopReplication(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// However long that took, so many more are acknowledged that it does not have.
+	// However long that took, that many events are acknowledged that the standby
+	// does not have.
 	survives := w.committedInStandby(t)
 	w.waitFor(t, min(survives+behind, feed.Flights))
 	var acknowledged int64
@@ -67,8 +68,8 @@ func (w *world) committedInStandby(t *testing.T) (n int64) {
 	return n
 }
 
-// acknowledged is how far the foremost cluster has come: what it has acknowledged
-// without a gap.
+// acknowledged returns the floor of the foremost cluster: it has acknowledged all
+// messages below it.
 func (w *world) acknowledged(ctx context.Context, t *testing.T) (floor int64) {
 	t.Helper()
 	js, err := natsjs.New(w.NC)
@@ -83,7 +84,7 @@ func (w *world) acknowledged(ctx context.Context, t *testing.T) (floor int64) {
 	return floor
 }
 
-// rewound waits until a cluster's source has begun again with what was lost.
+// rewound waits until a cluster's source has restarted at the first lost event.
 func (w *world) rewound(t *testing.T, c *devcluster.Cluster) {
 	t.Helper()
 	w.poll(t, c.Name()+" does not begin again with what was lost", func(context.Context) bool {
@@ -120,7 +121,7 @@ func TestADatabaseFailoverAndBackLosesNothing(t *testing.T) {
 	if err := r.StopReplication(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// The floors of the former primary are above those of the one between.
+	// The floors of the former primary are above those of the primary in between.
 	w.waitFor(t, 3000)
 	former := w.handled(t)
 	r.LosePrimary()

@@ -22,17 +22,18 @@ import (
 )
 
 const (
-	// healthyRate is how many events per second do no harm.
+	// healthyRate is the number of harmless events per second.
 	healthyRate = 200
 
-	// restartDelay is how long a function that has ended is down, beside its start.
+	// restartDelay is how long a function that has ended is down, in addition to
+	// its start.
 	restartDelay = 2 * time.Second
 
-	// maxDelay is how late a healthy event may be, on a machine that has nothing else to do.
+	// maxDelay is the maximum delay of a healthy event, on a machine without other load.
 	maxDelay = 5 * time.Second
 
-	// calmDelay is how late a healthy event is there at most while nothing does harm, and
-	// startTime how long a function takes to start.
+	// calmDelay is the maximum delay of a healthy event while no event does harm, and
+	// startTime the time that a function takes to start.
 	calmDelay = 100 * time.Millisecond
 	startTime = 500 * time.Millisecond
 )
@@ -65,9 +66,9 @@ type harmWorld struct {
 	sent      int
 
 	stopWatching func()
-	downs        atomic.Int64 // how often both functions were down together
+	downs        atomic.Int64 // how often both functions were down at the same time
 	calm         time.Duration
-	longest      [2]time.Duration // that each function was not ready
+	longest      [2]time.Duration // during which each function was not ready
 }
 
 // startHarm starts clusters of the harmful function.
@@ -105,8 +106,8 @@ func startHarm(t *testing.T, env ...string) *harmWorld {
 	return w
 }
 
-// feedInPeace sends healthy events for a second, and measures how late they are while nothing
-// does harm.
+// feedInPeace sends healthy events for a second without harmful ones, and measures their
+// delay.
 func (w *harmWorld) feedInPeace(t *testing.T) {
 	t.Helper()
 	w.feedUntil(t, "", after(time.Second))
@@ -146,7 +147,7 @@ func answers(ctx context.Context, url string) bool {
 	return res.StatusCode == http.StatusOK
 }
 
-// latest waits until every healthy event is committed, and returns how late the latest was.
+// latest waits until every healthy event is committed, and returns the longest delay.
 func (w *harmWorld) latest(t *testing.T) time.Duration {
 	t.Helper()
 	pollDown(t, "healthy events are missing", func(ctx context.Context) int64 {
@@ -166,10 +167,10 @@ func (w *harmWorld) latest(t *testing.T) time.Duration {
 	return time.Duration(late * float64(time.Second))
 }
 
-// allowed returns how late a healthy event may be here. Whatever a busy machine takes longer
-// to commit an event when all is well, and to start a function, is not the harmful event's
-// fault: there are some ten such steps until a healthy event is committed that waited for both
-// functions to start.
+// allowed returns the allowed delay of a healthy event. The extra time that a busy machine
+// takes to commit an event without harm, and to start a function, does not count against the
+// harmful event. An event that waited for both functions to start is committed after about ten
+// of these steps.
 func (w *harmWorld) allowed() time.Duration {
 	allowed := maxDelay + 10*max(0, w.calm-calmDelay)
 	for _, longest := range w.longest {
@@ -178,7 +179,7 @@ func (w *harmWorld) allowed() time.Duration {
 	return allowed
 }
 
-// watch counts how often no function runs.
+// watch counts how often no function is running.
 func (w *harmWorld) watch(ctx context.Context) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -202,7 +203,8 @@ func (w *harmWorld) send(t *testing.T, events ...event.Event) {
 	publish(t, w.publisher, events...)
 }
 
-// publish stores events, again after an error: the stream has each once.
+// publish stores events, and retries after an error: the stream deduplicates
+// them.
 func publish(t *testing.T, publisher *jetstream.Publisher, events ...event.Event) {
 	t.Helper()
 	poll(t, "events are not stored", func(ctx context.Context) bool {
@@ -227,7 +229,7 @@ func harmEvent(t *testing.T, id string, kind harm.Kind) event.Event {
 	return e
 }
 
-// feedUntil sends healthy events until something is so.
+// feedUntil sends healthy events until so returns true.
 func (w *harmWorld) feedUntil(t *testing.T, otherwise string, so func(context.Context) bool) {
 	t.Helper()
 	const portion = 50 * time.Millisecond
@@ -269,8 +271,8 @@ func (w *harmWorld) dead(ctx context.Context, id string) map[string]string {
 	return reasons
 }
 
-// checkHealthy checks that every healthy event is committed in time, and that nothing but
-// the harmful ones is dead.
+// checkHealthy checks that every healthy event is committed in time, and that only the
+// harmful events are dead letters.
 func (w *harmWorld) checkHealthy(t *testing.T, harmful int) {
 	t.Helper()
 	late := w.latest(t)
@@ -315,7 +317,7 @@ func TestAnEventThatEndsTheFunctionHurtsOnlyItself(t *testing.T) {
 	}
 }
 
-// after returns a condition that holds after a time.
+// after returns a condition that becomes true after a time.
 func after(d time.Duration) func(context.Context) bool {
 	until := time.Now().Add(d)
 	return func(context.Context) bool { return time.Now().After(until) }

@@ -18,7 +18,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// requests is how many requests a cluster's function was sent, by its own count.
+// requests returns how many requests a cluster's function has received, by its
+// own count.
 func requests(t *testing.T, c *devcluster.Cluster) int {
 	t.Helper()
 	n, ok := metric(t, c.FunctionMetricsURL(), "tandem_function_requests_total")
@@ -28,7 +29,8 @@ func requests(t *testing.T, c *devcluster.Cluster) int {
 	return n
 }
 
-// metric adds up what a metric has for all labels, or for those with a text in them.
+// metric returns the sum of a metric over all labels, or over those that contain a
+// text.
 func metric(t *testing.T, url, name string, label ...string) (sum int, found bool) {
 	t.Helper()
 	var text []byte
@@ -74,12 +76,12 @@ func redelivered(t *testing.T, w *world, c *devcluster.Cluster) uint64 {
 		t.Fatal(err)
 	}
 	delivered := consumer.CachedInfo().Delivered
-	return delivered.Consumer - delivered.Stream // every message of the stream is for it
+	return delivered.Consumer - delivered.Stream // all messages of the stream are delivered to it
 }
 
 func TestAHedgingClusterIsNotAskedUntilTheOtherOneDies(t *testing.T) {
 	t.Parallel()
-	// On a busy machine the other cluster may take longer than one would choose.
+	// On a busy machine the other cluster may need a long time.
 	const delay = 10 * time.Second
 	w := newWorldWith(t, 400, nil, []string{"TANDEM_HEDGE=" + delay.String()})
 	east, west := w.Clusters()[0], w.Clusters()[1]
@@ -89,17 +91,19 @@ func TestAHedgingClusterIsNotAskedUntilTheOtherOneDies(t *testing.T) {
 		skipped, _ := metric(t, west.MetricsURL(), "tandem_source_skipped_total")
 		return skipped > 0
 	})
-	// A lookup has 400 ms. On a busy machine one may take longer, and then the events in it
-	// are delivered without it, which another cluster has committed.
+	// A lookup times out after 400 ms. On a busy machine one may take longer; then its
+	// events are delivered without it, although another cluster has committed them.
 	if n := requests(t, west); n > 1600/2 {
 		t.Errorf("the hedging cluster's function got %d requests while the other one was healthy", n)
 	}
-	// On such a machine the other cluster may be late too; but no event is won before its time.
+	// On a busy machine the other cluster may be late, too; but no event is won before its
+	// delay.
 	w.checkDelay(t, west, delay)
 
 	// TestAnEventIsDeliveredAtItsDelayAndWithinASecondIfTheLedgerIsSilent, in
-	// eventing/source, has the time that this takes. Here, on a machine of any speed:
-	// the hedging cluster holds the events and needs no redelivery by the stream.
+	// eventing/source, checks the time that this takes. This test runs on a machine
+	// of any speed: the hedging cluster holds the events and needs no redelivery by
+	// the stream.
 	east.Vanish()
 	died, before := time.Now(), w.won(t, west)
 	w.poll(t, "the hedging cluster commits nothing", func(context.Context) bool { return w.won(t, west) > before })
@@ -113,7 +117,7 @@ func TestAHedgingClusterIsNotAskedUntilTheOtherOneDies(t *testing.T) {
 	}
 }
 
-// committed returns the keys and times of commit that a query has.
+// committed returns the keys and commit times that a query returns.
 func (w *world) committed(t *testing.T, sql string, args ...any) map[ledger.Key]time.Time {
 	t.Helper()
 	rows, err := w.Pool.Query(t.Context(), sql, args...)
@@ -175,7 +179,7 @@ func TestRedundancyIsSwitchedWhileEventsFlow(t *testing.T) {
 		})
 	}
 
-	// West was alone when it began, if it came first, and stands by now.
+	// West was alone when it started, if it was first, and stands by now.
 	expect("0", "standby")
 	before := -1
 	w.poll(t, "what was under way does not end", func(context.Context) bool {
@@ -190,7 +194,7 @@ func TestRedundancyIsSwitchedWhileEventsFlow(t *testing.T) {
 		t.Errorf("the function got %d requests while its cluster stood by", n-before)
 	}
 
-	// All at once; and back.
+	// All at once, and back.
 	set("", "50ms")
 	expect("50ms", "50ms")
 	w.poll(t, "no word about the backlog", func(context.Context) bool {

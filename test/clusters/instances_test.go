@@ -10,14 +10,14 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/link"
 )
 
-// slowInstance is how long requests to a slow instance take each way.
+// slowInstance is the latency of requests to a slow instance, in each direction.
 const slowInstance = 150 * time.Millisecond
 
 func TestOfThreeInstancesOneHangsOneIsKilledAndOneIsSlow(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		clusters []string
-		service  bool // a balancer of connections is in front of the instances
+		service  bool // a connection balancer is in front of the instances
 		long     bool
 	}{
 		"two clusters":                {clusters: []string{"east", "west"}},
@@ -55,9 +55,9 @@ func TestOfThreeInstancesOneHangsOneIsKilledAndOneIsSlow(t *testing.T) {
 			all(func(c *devcluster.Cluster) {
 				w.Link(c.Name() + "-function-3").Set(link.Condition{Delay: slowInstance})
 			})
-			w.finish(t, w.Clusters()...) // one of each three still hangs
+			w.finish(t, w.Clusters()...) // one of the three instances of each cluster still hangs
 			all(func(c *devcluster.Cluster) { send(t, c, 0, syscall.SIGCONT) })
-			w.compare(t) // what it was at when it was stopped has no effect
+			w.compare(t) // the work of the stopped instance has no effect
 		})
 	}
 }
@@ -70,7 +70,7 @@ func send(t *testing.T, c *devcluster.Cluster, instance int, signal syscall.Sign
 	}
 }
 
-// newService returns the URL of a balancer of connections, as a Service of Kubernetes is.
+// newService returns the URL of a connection balancer, like a Kubernetes Service.
 func newService(t *testing.T, urls []string) (string, error) {
 	t.Helper()
 	l := link.New()

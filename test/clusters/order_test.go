@@ -18,8 +18,8 @@ import (
 	"github.com/tandem-fn/tandem/test/deployment/workload/harm"
 )
 
-// By the clock of the database an event was committed before the transaction of the
-// next one of its subject began, whichever of the clusters that was.
+// By the clock of the database, an event was committed before the transaction of
+// the next event of its subject began, in any cluster.
 func TestEventsOfASubjectAreCommittedInOrderByBothClusters(t *testing.T) {
 	t.Parallel()
 	for name, second := range map[string][]string{
@@ -72,7 +72,7 @@ func TestEventsOfASubjectAreCommittedInOrderByBothClusters(t *testing.T) {
 	}
 }
 
-// inOrder reads so many messages of the stream in its order.
+// inOrder reads n messages of the stream in order.
 func inOrder[T any](t *testing.T, js natsjs.JetStream, n int, read func(natsjs.Msg) T) []T {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
@@ -99,9 +99,9 @@ func inOrder[T any](t *testing.T, js natsjs.JetStream, n int, read func(natsjs.M
 	return all
 }
 
-// The first event of two subjects is refused by the table. What comes after it waits in the
-// database, and nothing in the stream. One letter is dropped, the other event is replayed
-// when the table takes it; meanwhile sources are killed.
+// The table rejects the first event of two subjects. The events after it wait in the
+// database, not in the stream. One letter is dropped; the other event is replayed when the
+// table accepts it. Meanwhile sources are killed.
 func TestEventsBehindADeadLetterAreCommittedInOrderAfterTheVerdict(t *testing.T) {
 	long(t)
 	t.Parallel()

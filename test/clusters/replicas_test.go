@@ -8,7 +8,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
-// TestReplicasOfASourceTakeOver has one cluster alone, so that no other does the work meanwhile.
+// TestReplicasOfASourceTakeOver has a single cluster, so that no other one does the work
+// meanwhile.
 func TestReplicasOfASourceTakeOver(t *testing.T) {
 	t.Parallel()
 	for name, env := range map[string][]string{
@@ -47,7 +48,7 @@ func TestReplicasOfASourceTakeOver(t *testing.T) {
 			signal(frozen, syscall.SIGSTOP)
 			next := active(frozen)
 			progress()
-			signal(frozen, syscall.SIGCONT) // and has to find out that its lease is over
+			signal(frozen, syscall.SIGCONT) // it has to detect that its lease is over
 			kill(t, east.Sources[next], 1)
 			progress()
 			ended := active(-1)

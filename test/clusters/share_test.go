@@ -47,8 +47,8 @@ func TestTwoClustersShareTheEventsUntilOneOfThemDies(t *testing.T) {
 	t.Logf("of %d events that came in the 3 s after a cluster died: p50 %s, p99 %s, p99.9 %s", len(took), at(0.5), at(0.99), at(0.999))
 }
 
-// took returns the times from their storage in the stream until their commit of the events
-// that were stored in the 3 s after a moment, sorted.
+// took returns, sorted, the times from storage in the stream to commit of the events that
+// were stored within 3 s after from.
 func (w *world) took(t *testing.T, from time.Time) (took []time.Duration) {
 	t.Helper()
 	committed := w.committed(t, `select key, committed_at from tandem.ledger`)

@@ -17,12 +17,12 @@ import (
 	"github.com/tandem-fn/tandem/hack/feed"
 )
 
-// side is a cluster with the NATS servers beside it, and the stream that takes
-// events in there.
+// side is a cluster with its NATS servers, and the stream that accepts events
+// there.
 type side struct {
 	name string
 	nats string   // URLs of its NATS servers
-	in   string   // the stream that takes events in here; empty if none does
+	in   string   // the stream that accepts events here; empty if there is none
 	read []string // the streams that its source reads
 	out  string   // the stream that its function publishes to
 
@@ -32,7 +32,7 @@ type side struct {
 	fed     <-chan error
 }
 
-// sides is clusters that share a database, and each its own NATS servers.
+// sides are clusters that share a database, each with NATS servers of its own.
 type sides struct {
 	*devcluster.Deployment
 
@@ -41,8 +41,8 @@ type sides struct {
 	supply *supply
 }
 
-// newSides connects to the NATS servers of each side. The streams are still to be
-// made.
+// newSides connects to the NATS servers of each side. The test creates the
+// streams.
 func newSides(t *testing.T, all ...*side) *sides {
 	t.Helper()
 
@@ -59,8 +59,8 @@ func newSides(t *testing.T, all ...*side) *sides {
 	return &sides{all: all, supply: newSupply()}
 }
 
-// begin starts the clusters and feeds the flights, every side that takes some in
-// its share of them, at a rate for all together.
+// begin starts the clusters and feeds the flights at a rate for all together.
+// Every side that accepts events receives its share.
 func (w *sides) begin(t *testing.T, rate float64) {
 	t.Helper()
 
@@ -93,7 +93,7 @@ func (w *sides) begin(t *testing.T, rate float64) {
 	}
 }
 
-// waitFor waits until every side that takes events in has stored so many.
+// waitFor waits until every side that accepts events has stored that many.
 func (w *sides) waitFor(t *testing.T, events int64) {
 	t.Helper()
 
@@ -105,7 +105,7 @@ func (w *sides) waitFor(t *testing.T, events int64) {
 }
 
 // finish ends the supply, waits until every cluster has acknowledged everything, and compares
-// with the truth.
+// the result with the truth.
 func (w *sides) finish(t *testing.T) {
 	t.Helper()
 
@@ -121,8 +121,8 @@ func (w *sides) finish(t *testing.T) {
 		}
 	}
 	pollDown(t, "events are still under way", func(ctx context.Context) int64 { return w.supply.total() - w.counted(t, ctx) })
-	// Acknowledgements go down with a leader or a link. Their messages come again
-	// after a minute and a half, or at once to a source that begins.
+	// Acknowledgements are lost with a leader or a link. Their messages are
+	// redelivered after a minute and a half, or at once to a source that starts.
 	for _, s := range w.all {
 		kill(t, s.cluster.Source, 1)
 	}
@@ -167,8 +167,8 @@ func (w *sides) finish(t *testing.T) {
 	}
 }
 
-// unacknowledged returns how much a cluster has not acknowledged of what the streams which
-// take events in have, with what a mirror has not yet of its origin.
+// unacknowledged returns how many messages of the input streams a cluster has not
+// acknowledged, including those that a mirror has not received yet.
 func (w *sides) unacknowledged(ctx context.Context, s *side, stream string) int64 {
 	there, err := s.js.Stream(ctx, jetstream.ParseStream(stream).Name)
 	if err != nil {
@@ -223,7 +223,7 @@ func (w *sides) logStreams(t *testing.T) {
 	}
 }
 
-// counted counts what the clusters have committed.
+// counted returns how many events the clusters have committed.
 func (w *sides) counted(t *testing.T, ctx context.Context) (n int64) { //nolint:revive // as poll has it
 	t.Helper()
 
@@ -257,7 +257,7 @@ func TestTheStreamsLeaderIsKilledUnderLoad(t *testing.T) {
 		w.waitFor(t, int64(2000*i+1000))
 		leader, _ := c.Leader(t, stream)
 		leader.Stop()
-		w.waitFor(t, int64(2000*i+2000)) // which the other two take
+		w.waitFor(t, int64(2000*i+2000)) // which the other two accept
 		leader.Restart(t)
 	}
 	w.finish(t)
@@ -280,7 +280,7 @@ func TestTwoClustersJoinedByGatewaysAreCutApart(t *testing.T) {
 	w.waitFor(t, 1000)
 	link.Cut()
 	before := w.counted(t, t.Context())
-	w.waitFor(t, 2500) // of each, as both take events in
+	w.waitFor(t, 2500) // from each, because both accept events
 	poll(t, "nothing is committed while they are apart", func(ctx context.Context) bool { return w.counted(t, ctx) > before+1000 })
 	leader, _ := clusters[0].Leader(t, "EAST")
 	leader.Stop()
@@ -294,7 +294,8 @@ func TestTwoDomainsThatMirrorEachOtherAreCutApart(t *testing.T) {
 	t.Parallel()
 
 	first, second, link := natstest.StartDomains(t, "east", "west")
-	// Each reads its own side: its origin, and the mirror of the other one.
+	// Each cluster reads the streams of its own side: its origin, and the mirror
+	// of the other one.
 	w := newSides(t,
 		&side{name: "east", nats: first.URL(), in: "EAST", read: []string{"EAST", "WEST@east"}, out: "EAST-OUT"},
 		&side{name: "west", nats: second.URL(), in: "WEST", read: []string{"EAST@west", "WEST"}, out: "WEST-OUT"})

@@ -12,11 +12,12 @@ import (
 	"github.com/tandem-fn/tandem/hack/feed"
 )
 
-// rest is how many flights are at least fed after all that a test does to clusters.
+// rest is the minimum number of flights that are fed after a test's last action on
+// clusters.
 const rest = 1000
 
-// supply is the flights that a test feeds, and what must come out of them. In make clusters it
-// is all of them. In make test it ends with what the test does meanwhile.
+// supply holds the flights that a test feeds, and the expected results. In make clusters these
+// are all flights. In make test the supply ends with the test's actions.
 type supply struct {
 	all bool
 
@@ -30,7 +31,8 @@ func newSupply() *supply {
 	return &supply{all: !testing.Short(), limit: math.MaxInt64, want: map[string]feed.Totals{}}
 }
 
-// part returns the flights, or each nth from the ith on: several feeds share them.
+// part returns the flights, or each nth starting with the ith: several feeds share
+// them.
 func (s *supply) part(i, n int) iter.Seq2[event.Event, error] {
 	return func(yield func(event.Event, error) bool) {
 		at := 0
@@ -51,7 +53,8 @@ func (s *supply) part(i, n int) iter.Seq2[event.Event, error] {
 	}
 }
 
-// count adds an event to what must come out, or reports that the supply has ended.
+// count adds an event to the expected results, or reports that the supply has
+// ended.
 func (s *supply) count(e event.Event) (more bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,7 +86,8 @@ func (s *supply) total() int64 {
 	return s.fed
 }
 
-// run feeds a part of the supply, and sends on the channel that it returns how that ended.
+// run feeds a part of the supply, and sends the feed's result on the channel that it
+// returns.
 func (s *supply) run(ctx context.Context, f *feed.Feed, i, n int) <-chan error {
 	ended := make(chan error, 1)
 	go func() { ended <- f.Run(ctx, 0, s.part(i, n)) }()

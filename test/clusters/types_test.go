@@ -16,13 +16,13 @@ import (
 	"github.com/tandem-fn/tandem/functions/flights"
 )
 
-// Each of the functions refuses what is the other one's, so that a source without a
-// filter would make dead letters of it, which finish finds.
+// Each of the functions refuses the events of the other one. Without a filter a
+// source would turn them into dead letters, which finish detects.
 func TestTwoFunctionsShareOneStream(t *testing.T) {
 	t.Parallel()
 	const posts = 1000
 	flight := []string{"TANDEM_TYPES=" + flights.Departed, "TANDEM_FUNCTIONS=flights"}
-	// West asks its functions.
+	// West asks its functions for their types.
 	w := newWorldWith(t, 1500, flight, append(flight[1:], "TANDEM_HEDGE=500ms"))
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
@@ -60,7 +60,7 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 
 	w.finish(t, w.Clusters()[0])
 
-	// What looks like an event and cannot be read is of no type.
+	// A message that looks like an event and cannot be read has no type.
 	unreadable := &nats.Msg{Subject: "events.com.example.other", Header: nats.Header{
 		"ce-specversion": {"1.0"}, "ce-id": {"1"}, "ce-source": {"/test"}, "ce-type": {"com.example.other"}, "ce-time": {"2026-11-21T00:00Z"},
 	}}
@@ -81,7 +81,7 @@ func TestTwoFunctionsShareOneStream(t *testing.T) {
 	if err := w.Pool.QueryRow(t.Context(), `select (select count(*) from chat_messages), (select count(*) from tandem.ledger)`).Scan(&stored, &handled); err != nil {
 		t.Fatal(err)
 	}
-	// Flights and posts: not a row for what was filtered.
+	// Flights and posts: no row for a filtered event.
 	if want := int(w.supply.total()) + posts; stored != posts || handled != want {
 		t.Errorf("%d messages are stored and %d events in the ledger, want %d and %d", stored, handled, posts, want)
 	}

@@ -38,19 +38,19 @@ func NewTree() (Tree, error) {
 	return t, err
 }
 
-// Write makes or replaces a file.
+// Write creates or replaces a file.
 func (t Tree) Write(name, content string) error {
 	return t.fs.WriteFile("/config/"+filepath.ToSlash(name), []byte(content))
 }
 
-// Read gives a file's content.
+// Read returns a file's content.
 func (t Tree) Read(name string) (string, error) {
 	content, err := t.fs.ReadFile("/config/" + name)
 	return string(content), err
 }
 
-// Kustomizations lists the folders with a kustomization of one kind: Kustomization
-// or Component.
+// Kustomizations returns the folders with a kustomization of one kind:
+// Kustomization or Component.
 func (t Tree) Kustomizations(kind string) ([]string, error) {
 	var folders []string
 	err := t.fs.Walk("/config", func(path string, info os.FileInfo, err error) error {
@@ -73,7 +73,7 @@ func (t Tree) Kustomizations(kind string) ([]string, error) {
 	return folders, err
 }
 
-// Build does what kubectl apply -k does before it applies.
+// Build returns the objects that kubectl apply -k would apply.
 func (t Tree) Build(folder string) ([]*unstructured.Unstructured, error) {
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(t.fs, "/config/"+folder)
 	if err != nil {
@@ -97,8 +97,8 @@ func (t Tree) Build(folder string) ([]*unstructured.Unstructured, error) {
 	return objects, nil
 }
 
-// With makes a copy of overlay east in which components are switched on, as a person
-// does it, and gives its folder.
+// With creates a copy of overlay east with components enabled, as a user does it,
+// and returns its folder.
 func (t Tree) With(components ...string) (string, error) {
 	name := "overlays/with-" + strings.ReplaceAll(strings.ReplaceAll(strings.Join(components, "-"), "components/", ""), "/", "-")
 	const last = "  - ../../images\n"

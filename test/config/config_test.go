@@ -18,14 +18,14 @@ import (
 	"github.com/tandem-fn/tandem/test/config"
 )
 
-// unchecked are kinds whose definitions are in no module that can be had here. They
-// are only seen to be YAML.
+// unchecked are kinds whose definitions are in no available module. They are only
+// parsed as YAML.
 var unchecked = map[string]string{
 	"KafkaSource": "knative.dev/eventing-kafka-broker",
 	"Gslb":        "github.com/k8gb-io/k8gb",
 }
 
-// schemas are loaded once: it takes a while.
+// schemas are loaded once, because that is slow.
 var schemas = sync.OnceValues(func() (config.Schemas, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
@@ -42,8 +42,8 @@ func newTree(t *testing.T) config.Tree {
 	return tree
 }
 
-// everything are all kustomizations, and overlay east with each component and with
-// those that go together.
+// everything returns all kustomizations, and overlay east with each component and
+// with compatible combinations.
 func everything(t *testing.T, tree config.Tree) []string {
 	t.Helper()
 
@@ -59,7 +59,7 @@ func everything(t *testing.T, tree config.Tree) []string {
 		t.Fatalf("found kustomizations %v and components %v", folders, components)
 	}
 	for _, c := range components {
-		if c != "images" { // the overlay has it
+		if c != "images" { // it is part of the overlay
 			folders = append(folders, with(t, tree, c))
 		}
 	}
@@ -78,7 +78,7 @@ func with(t *testing.T, tree config.Tree, components ...string) string {
 	return folder
 }
 
-// check does all that can be done without a cluster.
+// check performs all checks that need no cluster.
 func check(t *testing.T, objects []*unstructured.Unstructured) error {
 	t.Helper()
 
@@ -116,7 +116,7 @@ func check(t *testing.T, objects []*unstructured.Unstructured) error {
 	return nil
 }
 
-// podOf is the pods that an object makes.
+// podOf returns the template of the pods that an object creates.
 func podOf(o *unstructured.Unstructured) (*corev1.PodTemplateSpec, error) {
 	if !slices.Contains([]string{"Deployment", "Job", "Service", "ContainerSource"}, o.GetKind()) {
 		return nil, nil
@@ -132,8 +132,8 @@ func podOf(o *unstructured.Unstructured) (*corev1.PodTemplateSpec, error) {
 	return &pod, runtime.DefaultUnstructuredConverter.FromUnstructured(raw, &pod)
 }
 
-// restricted has Kubernetes' own pod security look at the pods, at the level of the
-// namespace, and wants limits and an account that gets no token.
+// restricted applies Kubernetes' pod security standards to the pods, at the level
+// of the namespace, and requires limits and an account without a token.
 func restricted(o *unstructured.Unstructured) error {
 	pod, err := podOf(o)
 	if err != nil || pod == nil {
@@ -185,8 +185,8 @@ func TestEveryKustomizationIsAcceptedByThoseWhoReadIt(t *testing.T) {
 	}
 }
 
-// What no schema says: what is named exists, the pods can talk to what they must, and
-// nobody has rights.
+// Requirements that no schema expresses: referenced objects exist, the pods can reach
+// their servers, and no account has rights.
 func TestAnOverlayIsWhole(t *testing.T) {
 	t.Parallel()
 
@@ -265,8 +265,8 @@ func whole(t *testing.T, name string, pod *corev1.PodTemplateSpec, exists map[st
 	}
 }
 
-// Nonsense of each sort is planted and has to be found, so that the checks above can
-// be believed.
+// Faults of each kind are planted and must be detected, as a test of the checks
+// above.
 func TestNonsenseIsRefused(t *testing.T) {
 	t.Parallel()
 

@@ -1,8 +1,8 @@
-// Package config checks the manifests of config/: every kustomization is built, and
-// every object is held against the types, the validation and the schemas of those
-// who will read it, in the versions that [Versions] names. A field that does not
-// exist fails, and so does what a webhook would refuse.
+// Package config checks the manifests of config/. It builds every kustomization, and
+// checks every object against the types, the validation and the schemas of its
+// consumers, in the versions that [Versions] lists. An unknown field fails, and so
+// does an object that a webhook would reject.
 //
-// It is a module of its own: Knative's and Kubernetes' types are nothing that Tandem
-// runs with.
+// It is a module of its own, because Tandem does not depend on Knative's and
+// Kubernetes' types.
 package config

@@ -17,9 +17,9 @@ import (
 
 var instrument = regexp.MustCompile(`^(Int64|Float64)(?:Observable)?(Counter|UpDownCounter|Gauge|Histogram)$`)
 
-// Metrics are the names under which Prometheus gets the metrics that the programs
-// make, as their exporter builds them from name and unit. They are read from the
-// source, so that none is there that nobody makes.
+// Metrics returns the names of the programs' metrics in Prometheus, which the
+// exporter derives from name and unit. They are read from the source code, so
+// that every name exists.
 func Metrics() (map[string]bool, error) {
 	names := map[string]bool{}
 	namer := otlptranslator.NewMetricNamer("", otlptranslator.UnderscoreEscapingWithSuffixes)
@@ -60,7 +60,8 @@ func Metrics() (map[string]bool, error) {
 	return names, errors.Join(errs...)
 }
 
-// instrumentOf gives what a call of a meter's makes; no name if n is none.
+// instrumentOf returns the name, unit and kind of an instrument that a call
+// creates; an empty name if n is not such a call.
 func instrumentOf(n ast.Node) (name, unit, kind string) {
 	call, ok := n.(*ast.CallExpr)
 	if !ok || len(call.Args) == 0 {

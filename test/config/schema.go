@@ -26,7 +26,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Schemas are definitions of custom resources, by what they define.
+// Schemas are definitions of custom resources, by group, version and kind.
 type Schemas map[schema.GroupVersionKind]definition
 
 type definition struct {
@@ -35,7 +35,7 @@ type definition struct {
 	rules      *cel.Validator
 }
 
-// LoadSchemas reads the definitions of all [Versions], downloading what is not there.
+// LoadSchemas reads the definitions of all [Versions], and downloads missing ones.
 func LoadSchemas(ctx context.Context) (Schemas, error) {
 	s := Schemas{}
 	for _, v := range Versions {
@@ -60,7 +60,7 @@ func LoadSchemas(ctx context.Context) (Schemas, error) {
 	return s, nil
 }
 
-// moduleDir is where the module cache has a module.
+// moduleDir returns the folder of a module in the module cache.
 func moduleDir(ctx context.Context, module string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "mod", "download", "-json", module).Output()
 	var m struct{ Dir, Error string }
@@ -112,8 +112,8 @@ func (s Schemas) load(file string) error {
 	return nil
 }
 
-// Validate does what an API server does with a custom resource: unknown fields,
-// defaults, schema, rules.
+// Validate does the same as an API server with a custom resource: unknown
+// fields, defaults, schema, rules.
 func (s Schemas) Validate(ctx context.Context, o *unstructured.Unstructured) error {
 	d, ok := s[o.GroupVersionKind()]
 	if !ok {

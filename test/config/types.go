@@ -22,15 +22,15 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Types are Go's types of Kubernetes and Knative, which know each field, and of
-// Knative also what its webhooks refuse.
+// Types holds the Go types of Kubernetes and Knative, which define each field,
+// and Knative's webhook validation.
 type Types struct {
 	decoder  runtime.Decoder
 	features feature.Flags
 	defaults *eventingconfig.Defaults
 }
 
-// NewTypes sets them up, with Eventing's settings as it ships them.
+// NewTypes returns Types with Eventing's default settings.
 func NewTypes(ctx context.Context) (Types, error) {
 	scheme := runtime.NewScheme()
 	err := errors.Join(kubernetes.AddToScheme(scheme), servingv1.AddToScheme(scheme), servingv1beta1.AddToScheme(scheme),
@@ -54,7 +54,7 @@ func NewTypes(ctx context.Context) (Types, error) {
 	return t, err
 }
 
-// shipped is one of Eventing's config maps.
+// shipped returns one of Eventing's default config maps.
 func shipped(ctx context.Context, file string) (*corev1.ConfigMap, error) {
 	dir, err := moduleDir(ctx, eventingModule)
 	if err != nil {
@@ -68,15 +68,15 @@ func shipped(ctx context.Context, file string) (*corev1.ConfigMap, error) {
 	return &m, yaml.Unmarshal(text, &m)
 }
 
-// Knows says whether there is a type for the object.
+// Knows reports whether there is a type for the object.
 func (t Types) Knows(o *unstructured.Unstructured) bool {
 	text := fmt.Sprintf(`{"apiVersion":%q,"kind":%q}`, o.GetAPIVersion(), o.GetKind())
 	_, _, err := t.decoder.Decode([]byte(text), nil, nil)
 	return !runtime.IsNotRegisteredError(err)
 }
 
-// Validate decodes the object without allowing for any field that is not known, and
-// has it defaulted and validated as Knative's webhooks do.
+// Validate decodes the object, rejects unknown fields, and applies the defaults and
+// the validation of Knative's webhooks.
 func (t Types) Validate(ctx context.Context, o *unstructured.Unstructured) error {
 	text, err := o.MarshalJSON()
 	if err != nil {

@@ -2,8 +2,8 @@ package config
 
 const eventingModule = "knative.dev/eventing@v0.50.0"
 
-// Versions are the modules whose custom resources the manifests are written for, and
-// where in each the definitions lie. Those of Knative are in go.mod as well, for
+// Versions are the modules whose custom resources the manifests use, and the
+// location of the definitions in each. Those of Knative are in go.mod, too, for
 // their Go types.
 var Versions = []struct {
 	Module, Folder string

@@ -24,14 +24,14 @@ import (
 	"github.com/tandem-fn/tandem/test/conformance"
 )
 
-// serving says to this binary that it is to be the endpoint.
+// serving is the variable that makes this binary the endpoint.
 const serving = "TANDEM_CONFORMANCE_SERVE"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(serving) == "" {
 		os.Exit(m.Run())
 	}
-	// What func's scaffolding makes.
+	// As func's scaffolding does.
 	if err := runtime.Start(process.New(conformance.Function())); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -44,7 +44,7 @@ type endpoint struct {
 	db      *pgx.Conn
 }
 
-// start starts one, with a database of its own, until the test ends.
+// start starts an endpoint, with a database of its own, until the test ends.
 func start(tb testing.TB) *endpoint {
 	tb.Helper()
 
@@ -58,7 +58,7 @@ func start(tb testing.TB) *endpoint {
 		tb.Fatal(err)
 	}
 	e := &endpoint{address: listener.Addr().String()}
-	_ = listener.Close() // the process listens there in a moment
+	_ = listener.Close() // the process will listen there
 
 	self, err := os.Executable()
 	if err != nil {
@@ -113,13 +113,13 @@ func (e *endpoint) awaitReady(tb testing.TB) {
 	}
 }
 
-// forget makes the next event the first one: scenarios use the same identities.
+// forget deletes the stored events, because scenarios use the same identities.
 func (e *endpoint) forget(ctx context.Context) error {
 	_, err := e.db.Exec(ctx, "truncate seen, tandem.ledger")
 	return err
 }
 
-// seen gives the one event that the function was given.
+// seen returns the single event that the function received.
 func (e *endpoint) seen(ctx context.Context) (attributes map[string]string, data string, err error) {
 	rows, err := e.db.Query(ctx, "select attributes, coalesce(data, '') from seen")
 	if err != nil {
@@ -137,7 +137,7 @@ func (e *endpoint) seen(ctx context.Context) (attributes map[string]string, data
 	return attributes, string(one.Data), err
 }
 
-// module is the folder of the conformance tests' module.
+// module returns the folder of the conformance tests' module.
 func module(tb testing.TB) string {
 	tb.Helper()
 
@@ -150,7 +150,7 @@ func module(tb testing.TB) string {
 	return dir
 }
 
-// files lists what is under a folder of the conformance tests.
+// files returns the files under a folder of the conformance tests.
 func files(tb testing.TB, patterns ...string) []string {
 	tb.Helper()
 

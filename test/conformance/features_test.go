@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// scenario is the state of one.
+// scenario is the state of a scenario.
 type scenario struct {
 	endpoint *endpoint
 	request  []byte
@@ -29,7 +29,7 @@ type scenario struct {
 func (s *scenario) supported() error { return nil }
 
 func (s *scenario) given(text *godog.DocString) error {
-	// Lines end as HTTP has it, those of the body stay.
+	// Header lines end as HTTP requires, those of the body stay unchanged.
 	head, body, ok := strings.Cut(text.Content, "\n\n")
 	if !ok {
 		return errors.New("the request has no empty line before its body")
@@ -38,8 +38,8 @@ func (s *scenario) given(text *godog.DocString) error {
 	return nil
 }
 
-// parsed has the endpoint parse the request, which it is sent as it stands there but
-// for the path: the endpoint is the resource, and it is at /.
+// parsed sends the request to the endpoint, unchanged except for the path: the
+// endpoint is the resource, and it is at /.
 func (s *scenario) parsed(ctx context.Context) error {
 	if err := s.endpoint.forget(ctx); err != nil {
 		return err
@@ -115,7 +115,7 @@ func TestEveryScenarioOfTheHTTPBinding(t *testing.T) {
 			features = append(features, file)
 		}
 	}
-	// A feature that is new is run, and one that is gone is noticed.
+	// A new feature is run, and a missing one is detected.
 	if diff := cmp.Diff([]string{"http-protocol-binding.feature", "kafka-protocol-binding.feature"}, names); diff != "" {
 		t.Errorf("features (-known +there):\n%s", diff)
 	}

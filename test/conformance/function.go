@@ -14,7 +14,8 @@ import (
 //go:embed *.sql
 var migrations embed.FS
 
-// Function keeps the events of the scenarios, as it is given them, in table seen.
+// Function stores the events of the scenarios, as it receives them, in table
+// seen.
 func Function() functions.Function {
 	return functions.Function{
 		Name:       "keeper",
@@ -35,7 +36,7 @@ func keep(_ context.Context, e event.Event) (functions.Effects, error) {
 	return fx, nil
 }
 
-// attributes has all that the event says of itself, as text.
+// attributes returns all attributes of the event, as text.
 func attributes(e event.Event) map[string]string {
 	all := map[string]string{"specversion": e.SpecVersion(), "id": e.ID(), "source": e.Source(), "type": e.Type()}
 	optional := map[string]string{"subject": e.Subject(), "dataschema": e.DataSchema(), "datacontenttype": e.DataContentType()}

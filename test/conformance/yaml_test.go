@@ -29,7 +29,7 @@ func TestEveryEventOfTheConformanceTests(t *testing.T) {
 			if err := e.forget(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			// As the tool itself sends it.
+			// As the conformance tool sends it.
 			req, err := cehttp.EventToRequest("http://"+e.address, want)
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
@@ -63,8 +63,8 @@ func TestEveryEventOfTheConformanceTests(t *testing.T) {
 	}
 }
 
-// expected has the attributes that the function is to be given: those of the scenario,
-// without the white space around them that the tool leaves out, lifted to 1.0.
+// expected returns the attributes that the function has to receive: those of the
+// scenario, without the surrounding white space that the tool omits, converted to 1.0.
 func expected(e event.Event) map[string]string {
 	all := map[string]string{}
 	for name, value := range e.Attributes.Extensions {
@@ -79,7 +79,7 @@ func expected(e event.Event) map[string]string {
 		all["specversion"] = "1.0"
 	}
 	if e.Mode == event.StructuredMode && all["datacontenttype"] == "" {
-		all["datacontenttype"] = "application/json" // as the JSON format says
+		all["datacontenttype"] = "application/json" // as the JSON format specifies
 	}
 	return all
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// forbidden are import paths that nothing may compile into a user's function.
+// forbidden are import paths that must not be compiled into a user's function.
 var forbidden = map[string]*regexp.Regexp{
 	"a NATS server":  regexp.MustCompile(`^github\.com/nats-io/nats-server/`),
 	"a Kafka server": regexp.MustCompile(`/kfake(/|$)|kafka.*(server|broker)`),
@@ -51,7 +51,7 @@ func TestAServerAndTestToolsAreRecognized(t *testing.T) {
 	}
 }
 
-// matches returns the paths that are forbidden, by the reason.
+// matches returns the forbidden paths, by reason.
 func matches(paths []string) map[string][]string {
 	found := map[string][]string{}
 	for name, pattern := range forbidden {
@@ -64,7 +64,7 @@ func matches(paths []string) map[string][]string {
 	return found
 }
 
-// dependencies returns the packages and all that they import, directly or not.
+// dependencies returns the packages and all direct and indirect imports.
 func dependencies(t *testing.T, packages ...string) []string {
 	t.Helper()
 

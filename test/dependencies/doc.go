@@ -1,4 +1,5 @@
-// Package dependencies tests that every direct dependency of the root module is in
-// docs/dependencies.md with its reason, and that what a function's author imports
-// compiles nothing that only servers, tools and tests need.
+// Package dependencies tests that docs/dependencies.md lists every direct
+// dependency of the root module with its reason, and that the packages that a
+// function's author imports do not compile dependencies that only servers, tools
+// and tests need.
 package dependencies

@@ -14,7 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
-// clockVariable says to programs of BuildWrong how wrong their clock is.
+// clockVariable sets the offset of the clock in programs of BuildWrong.
 const clockVariable = "TANDEM_TEST_CLOCK"
 
 // clockSource is added to package time, and clockCall to its Now.
@@ -33,10 +33,10 @@ var tandemClock = func() int64 {
 	clockCall   = "sec, nsec, mono := runtimeNow()\n\tsec += tandemClock\n\tif mono == 0 {"
 )
 
-// BuildWrong compiles the parts of a cluster into dir with a clock that is off by what
-// the variable TANDEM_TEST_CLOCK says, as 1h. Nothing of the parts is changed for it: they
-// are built with another package time, since a Go program asks the system for the time
-// without a library that something could be put in front of.
+// BuildWrong compiles the programs of a cluster into dir with a clock that is off by the
+// duration in TANDEM_TEST_CLOCK, such as 1h. The programs' own code is not changed. They
+// are built with another package time, because a Go program reads the time from the system
+// without a library that could be replaced.
 func BuildWrong(ctx context.Context, dir string, programs devcluster.Programs, log io.Writer) (devcluster.Programs, error) {
 	overlay, err := wrongTime(ctx, dir)
 	if err != nil {
@@ -53,8 +53,8 @@ func BuildWrong(ctx context.Context, dir string, programs devcluster.Programs, l
 	return programs, nil
 }
 
-// wrongTime writes what replaces files of package time, and gives the file that says
-// which.
+// wrongTime writes the replacements for files of package time, and returns the
+// overlay file that lists them.
 func wrongTime(ctx context.Context, dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err

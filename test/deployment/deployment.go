@@ -27,7 +27,7 @@ const (
 	// replicas is the number of servers that share the streams.
 	replicas = 3
 
-	// tryFor is how long an event may fail until it is dead.
+	// tryFor is how long an event may fail before it becomes a dead letter.
 	tryFor = 20 * time.Second
 )
 
@@ -37,47 +37,48 @@ const (
 	Outputs = "OUTPUTS"
 )
 
-// Config sets up a [Deployment]. A field left at zero takes the default named beside it.
+// Config configures a [Deployment]. The zero value of a field selects its default.
 type Config struct {
-	// Dir holds all data and logs. Required; PostgreSQL must be able to enter it, as
-	// one of [devcluster.TempDir].
+	// Dir holds all data and logs. Required; PostgreSQL must have access to it, as
+	// to one of [devcluster.TempDir].
 	Dir string
 
-	// Programs are those of [Build]. Required.
+	// Programs are those that [Build] returns. Required.
 	Programs devcluster.Programs
 
-	// Wrong are those of [BuildWrong], for clusters whose clock is wrong.
+	// Wrong are those that [BuildWrong] returns, for clusters whose clock is
+	// wrong.
 	Wrong devcluster.Programs
 
 	// Disks puts the database and each server of the streams on a disk of its own that
-	// can be full, where the system allows it.
+	// can be filled, if the system supports it.
 	Disks bool
 
 	// Plant is a fault that is planted in the function. Defaults to none.
 	Plant string
 
-	// Env are further variables for the processes of a cluster, by its name, and Sources is
-	// how many replicas of the source it has.
+	// Env holds further variables for the processes of a cluster, by its name, and Sources
+	// the number of replicas of its source.
 	Env     map[string][]string
 	Sources map[string]int
 
-	// Standby adds a standby to the database, which follows asynchronously.
+	// Standby adds an asynchronous standby to the database.
 	Standby bool
 
-	// Settings are added to PostgreSQL's, and Grace is what devcluster.PostgresConfig has.
+	// Settings are added to PostgreSQL's, and Grace is that of devcluster.PostgresConfig.
 	Settings map[string]string
 	Grace    time.Duration
 }
 
-// Deployment is everything that runs. Methods on clusters and links are safe for
-// concurrent use.
+// Deployment holds everything that runs. Methods on clusters and links are safe
+// for concurrent use.
 type Deployment struct {
 	*devcluster.Deployment
 
-	// Admin is connected as the superuser to the server that was the primary at first.
+	// Admin is a superuser's pool on the server that was the primary at first.
 	Admin *pgxpool.Pool
 
-	// JS is a connection to the streams that crosses no link.
+	// JS is a connection to the streams that does not cross a link.
 	JS natsjs.JetStream
 
 	cfg    Config
@@ -85,23 +86,24 @@ type Deployment struct {
 	disks  map[string]string // folder by server
 }
 
-// state is what faults change in a cluster.
+// state is the part of a cluster's configuration that faults change.
 type state struct {
 	changing sync.Mutex
 	version  string
 	clock    time.Duration
 }
 
-// Clusters are the names of the clusters.
+// Clusters returns the names of the clusters.
 func Clusters() []string { return []string{"east", "west"} }
 
-// Functions are those that run, in their first version, but for harm, of which nobody who
-// has something to lose computes an event.
+// Functions returns the functions in their first version, except harm: the comparison
+// must not compute its events.
 func Functions() []functions.Function {
 	return []functions.Function{flights.Function(), bank.Function("v1")}
 }
 
-// Build compiles the parts into dir, the function with what may be planted.
+// Build compiles the programs into dir; the function includes the faults that can
+// be planted.
 func Build(ctx context.Context, dir string, log io.Writer) (devcluster.Programs, error) {
 	programs, err := devcluster.Build(ctx, dir, log)
 	if err != nil {
@@ -179,7 +181,7 @@ func (d *Deployment) StartCluster(name string) error {
 	return err
 }
 
-// cluster returns a cluster as faults have left it.
+// cluster returns the configuration of a cluster as changed by faults.
 func (d *Deployment) cluster(name string) devcluster.ClusterConfig {
 	s := d.states[name]
 	cfg := devcluster.ClusterConfig{Name: name, Sources: d.cfg.Sources[name], Env: slices.Concat([]string{
@@ -193,7 +195,7 @@ func (d *Deployment) cluster(name string) devcluster.ClusterConfig {
 	return cfg
 }
 
-// Process returns a process by its name, nil if its cluster is gone.
+// Process returns a process by name, or nil if its cluster is lost.
 func (d *Deployment) Process(name string) *supervisor.Process {
 	for _, n := range d.NATS {
 		if n.Process().Name() == name {
@@ -210,7 +212,7 @@ func (d *Deployment) Process(name string) *supervisor.Process {
 	return nil
 }
 
-// Stop ends everything, in whatever state it is.
+// Stop ends everything, in any state.
 func (d *Deployment) Stop() {
 	if d.Admin != nil {
 		d.Admin.Close()
@@ -221,7 +223,7 @@ func (d *Deployment) Stop() {
 	d.unmountDisks()
 }
 
-// Wait waits; false if ctx ended before.
+// Wait waits for d. It returns false if ctx ended before.
 func Wait(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

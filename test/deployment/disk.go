@@ -10,11 +10,11 @@ import (
 
 const diskSize = "size=2g"
 
-// errNoDisks says that disks cannot be filled.
+// errNoDisks means that disks cannot be filled.
 var errNoDisks = errors.New("filling a disk needs root on Linux, to mount small ones")
 
-// mountDisks gives the database and each server of the streams a disk of its own, if
-// that is possible here: in memory, since only its size matters.
+// mountDisks mounts a disk for the database and for each server of the streams, if
+// that is possible here: in memory, because only its size matters.
 func (d *Deployment) mountDisks() error {
 	disks := map[string]string{"postgres": filepath.Join(d.cfg.Dir, "database")}
 	for i := range replicas {
@@ -33,10 +33,10 @@ func (d *Deployment) mountDisks() error {
 	return nil
 }
 
-// Disks says whose disks can be filled.
+// Disks returns the names of the servers whose disks can be filled.
 func Disks() []string { return []string{"postgres", "nats-1", "nats-2", "nats-3"} }
 
-// FillDisk leaves no room on the disk of a server.
+// FillDisk fills the disk of a server.
 func (d *Deployment) FillDisk(name string) error {
 	dir, ok := d.disks[name]
 	if !ok {
@@ -49,8 +49,8 @@ func (d *Deployment) FillDisk(name string) error {
 	return remount(dir, fmt.Sprintf("size=%d", used))
 }
 
-// FreeDisk makes room again. A NATS server that had none has given up its streams
-// until it is started again, so it is, as somebody would.
+// FreeDisk frees the space. A NATS server whose disk was full has disabled its
+// streams until it is restarted, so FreeDisk restarts it, as an operator would.
 func (d *Deployment) FreeDisk(name string) error {
 	dir, ok := d.disks[name]
 	if !ok {
@@ -65,7 +65,7 @@ func (d *Deployment) FreeDisk(name string) error {
 	return d.Signal(name, syscall.SIGTERM)
 }
 
-// unmountDisks gives the disks back.
+// unmountDisks unmounts the disks.
 func (d *Deployment) unmountDisks() {
 	for _, dir := range d.disks {
 		unmount(dir)

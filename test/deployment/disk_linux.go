@@ -12,7 +12,7 @@ func remount(dir, options string) error {
 
 func unmount(dir string) { _ = syscall.Unmount(dir, syscall.MNT_DETACH) }
 
-// usedOf is how many bytes are used, in whole pages.
+// usedOf returns how many bytes are used, in whole pages.
 func usedOf(dir string) (int64, error) {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(dir, &s); err != nil {

@@ -19,7 +19,7 @@ func Processes() []string { return across("function", "source", "ingest") }
 // FunctionProcesses returns the names of the functions' processes.
 func FunctionProcesses() []string { return across("function") }
 
-// Links are the names of all links.
+// Links returns the names of all links.
 func Links() []string {
 	links := across("postgres", "nats", "function")
 	for i := range replicas {
@@ -30,8 +30,8 @@ func Links() []string {
 	return links
 }
 
-// routeName is the link between two servers of the streams, whoever has made the
-// connection.
+// routeName returns the name of the link between two servers of the streams, in
+// either direction.
 func routeName(a, b string) string { return min(a, b) + "+" + max(a, b) }
 
 func across(parts ...string) []string {
@@ -63,14 +63,14 @@ func (d *Deployment) SetLinks(cluster string, condition link.Condition) {
 	}
 }
 
-// Lose loses a cluster as if its data centre had lost its power: all its processes are
-// killed, and nobody is told.
+// Lose simulates a power failure of a cluster's data centre: all its processes are
+// killed without notice.
 func (d *Deployment) Lose(cluster string) {
 	d.SetLinks(cluster, link.Condition{Silent: true})
 	d.Cluster(cluster).Vanish()
 }
 
-// Return brings a cluster back that was lost, and waits until it answers.
+// Return restarts a cluster that was lost, and waits until it answers.
 func (d *Deployment) Return(ctx context.Context, cluster string) error {
 	d.SetLinks(cluster, link.Condition{})
 	if err := d.StartCluster(cluster); err != nil {
@@ -79,8 +79,8 @@ func (d *Deployment) Return(ctx context.Context, cluster string) error {
 	return d.Cluster(cluster).WaitUntilReady(ctx)
 }
 
-// Acknowledged says whether a cluster has acknowledged all messages of the inputs up
-// to a sequence.
+// Acknowledged reports whether a cluster has acknowledged all messages of the inputs
+// up to a sequence.
 func (d *Deployment) Acknowledged(ctx context.Context, cluster string, sequence uint64) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -91,8 +91,8 @@ func (d *Deployment) Acknowledged(ctx context.Context, cluster string, sequence 
 	return c.CachedInfo().AckFloor.Stream >= sequence, nil
 }
 
-// Change ends a cluster and after a while starts it again. One at a time does so to
-// a cluster.
+// Change ends a cluster and starts it again after a while. For one cluster it must
+// not run concurrently.
 func (d *Deployment) Change(ctx context.Context, cluster string, after time.Duration, end func()) error {
 	changing := &d.states[cluster].changing
 	changing.Lock()
@@ -102,8 +102,8 @@ func (d *Deployment) Change(ctx context.Context, cluster string, after time.Dura
 	return d.StartCluster(cluster)
 }
 
-// Upgrade ends a cluster in good order and after a while starts it with the other
-// version of its function.
+// Upgrade shuts a cluster down and after a while starts it with the other version
+// of its function.
 func (d *Deployment) Upgrade(ctx context.Context, cluster string, after time.Duration) error {
 	return d.Change(ctx, cluster, after, func() {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -114,8 +114,8 @@ func (d *Deployment) Upgrade(ctx context.Context, cluster string, after time.Dur
 	})
 }
 
-// Clock ends a cluster and after a while starts it with clocks that are so much off,
-// as after somebody has set them.
+// Clock ends a cluster and after a while starts it with clocks that are off by that
+// much, as if they had been set wrong.
 func (d *Deployment) Clock(ctx context.Context, cluster string, after, off time.Duration) error {
 	if d.cfg.Wrong == (devcluster.Programs{}) {
 		return errors.New("there are no programs with another clock")
@@ -141,7 +141,7 @@ func (d *Deployment) KillLeader(ctx context.Context, stream string) error {
 	return d.Signal(cluster.Leader, syscall.SIGKILL)
 }
 
-// ReadOnly makes the database refuse writes, or take them again.
+// ReadOnly makes the database refuse writes, or accept them again.
 func (d *Deployment) ReadOnly(ctx context.Context, on bool) error {
 	sql := "alter system reset default_transaction_read_only"
 	if on {
@@ -161,14 +161,14 @@ func (d *Deployment) ReadOnly(ctx context.Context, on bool) error {
 	return nil
 }
 
-// The statements that take a type's table away and give it back, as often as they are done.
+// The statements that remove a type's table and restore it. They can be repeated.
 const (
 	breakType = "alter table if exists harm_events rename to harm_events_away"
 	mendType  = "alter table if exists harm_events_away rename to harm_events"
 )
 
-// FailType takes the table of the type harm away, so that its events cannot be committed, or
-// gives it back.
+// FailType removes the table of the type harm, so that its events cannot be committed, or
+// restores it.
 func (d *Deployment) FailType(ctx context.Context, on bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -180,13 +180,13 @@ func (d *Deployment) FailType(ctx context.Context, on bool) error {
 	return err
 }
 
-// Mend undoes whatever may not have been undone, and waits until all clusters answer.
+// Mend undoes every fault that may still exist, and waits until all clusters answer.
 func (d *Deployment) Mend(ctx context.Context) error {
 	for _, name := range Links() {
 		d.Link(name).Heal()
 	}
 	for _, name := range append(Processes(), "nats-1", "nats-2", "nats-3") {
-		_ = d.Signal(name, syscall.SIGCONT) // whoever is gone needs none
+		_ = d.Signal(name, syscall.SIGCONT) // a process that has ended needs none
 	}
 	for name, dir := range d.disks {
 		if err := remount(dir, diskSize); err != nil {
@@ -213,7 +213,7 @@ func (d *Deployment) Mend(ctx context.Context) error {
 	return d.WaitUntilReady(ctx)
 }
 
-// Left says what is still under way; empty if nothing is.
+// Left returns a description of the work under way; empty if there is none.
 func (d *Deployment) Left(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -230,12 +230,13 @@ func (d *Deployment) Left(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// drainPatience is how long the rest may stay the same until it counts as stuck.
+// drainPatience is how long the remaining work may stay unchanged until it counts
+// as stuck.
 const drainPatience = 3 * time.Minute
 
-// Drain waits until nothing is under way, all by itself, and no output waits. The
-// error reports the rest when ctx ends, or when that has not changed for drainPatience; say
-// is told now and then.
+// Drain waits until nothing is under way and no output waits. It returns an error with the
+// remaining work when ctx ends, or when that has not changed for drainPatience. It calls
+// say periodically.
 func (d *Deployment) Drain(ctx context.Context, say func(string, ...any)) error {
 	const news = 15 * time.Second
 	said, before, changed := time.Now(), "", time.Now()
@@ -243,8 +244,8 @@ func (d *Deployment) Drain(ctx context.Context, say func(string, ...any)) error 
 	for {
 		left, err := d.Left(ctx)
 		if err == nil && left == "" {
-			// Who won them and died will not publish them, and that the relay takes
-			// over after 30 s is no news.
+			// Their winners are dead and will not publish them; that the relay takes
+			// over after 30 s is tested elsewhere.
 			_, _ = d.Pool.Exec(ctx, `update tandem.outbox set due = now() where due < now() + interval '25 seconds'`)
 			if n, err := box.Backlog(ctx); err == nil && n == 0 {
 				return nil

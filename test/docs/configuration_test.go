@@ -25,7 +25,8 @@ type variable struct {
 	required     bool
 }
 
-// readByFuncGo are the variables that the server around a function reads for it.
+// readByFuncGo are the variables that func's server reads on behalf of a
+// function.
 var readByFuncGo = map[string]variable{"LISTEN_ADDRESS": {}}
 
 func TestConfigurationHasEveryVariableOfEveryProgram(t *testing.T) {
@@ -85,8 +86,8 @@ func TestConfigurationHasEveryVariableOfTheTool(t *testing.T) {
 	}
 }
 
-// TestOurVariablesHaveOurPrefix reads every Go file but those of test/e2e, whose
-// variables are the arguments of make e2e, and functionstest's own tests.
+// TestOurVariablesHaveOurPrefix reads every Go file except those of test/e2e,
+// whose variables are the arguments of make e2e, and functionstest's own tests.
 func TestOurVariablesHaveOurPrefix(t *testing.T) {
 	t.Parallel()
 
@@ -116,8 +117,8 @@ func anyFile(string) bool     { return true }
 func noTest(path string) bool { return !strings.HasSuffix(path, "_test.go") }
 
 // inFolder returns the environment variables that the Go files of a folder read:
-// those in tags of fields, and those that are looked up by a literal or a constant
-// of the folder. It leaves out files that match does not accept.
+// those in struct tags, and those that are looked up by a literal or a constant of
+// the folder. It skips files for which match returns false.
 func inFolder(t *testing.T, folder string, match func(path string) bool) map[string]variable {
 	t.Helper()
 

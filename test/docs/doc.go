@@ -1,2 +1,2 @@
-// Package docs holds the documentation against the code.
+// Package docs checks the documentation against the code.
 package docs

@@ -1,13 +1,13 @@
-// Command drill does what an operations team does each quarter: it takes something
-// away while events come, gives it back, and says what that cost, with a verdict.
-// docs/drills.md explains each scenario and the report.
+// Command drill runs the failure drills that an operations team runs each quarter: it
+// removes a component while events are published, restores it, and reports the effect
+// with a verdict. docs/drills.md explains each scenario and the report.
 //
 //	make drill                           # lists the scenarios
 //	make drill SCENARIO=lose-cluster
-//	tandem drill                         # watches your deployment while you pull the plugs
+//	tandem drill                         # watches your deployment while you cause the failure
 //
-// The exit status is 0 if everything that was promised was kept, 1 if not, 2 if the
-// drill could not be done.
+// The exit status is 0 if every guarantee held, 1 if not, 2 if the drill could not be
+// run.
 //
-// Package eventing/drill measures, and has the reasons.
+// Package eventing/drill measures, and explains the reasons.
 package main

@@ -23,7 +23,7 @@ const (
 	poll         = 20 * time.Millisecond
 )
 
-// drilling is a drill under way.
+// drilling is a running drill.
 type drilling struct {
 	options    options
 	scenario   scenario
@@ -39,7 +39,8 @@ type drilling struct {
 	now    string // the phase, for the progress
 }
 
-// run does one drill on this machine. The error says that it could not.
+// run runs one drill on this machine. It returns an error if that was not
+// possible.
 func run(ctx context.Context, o options, programs devcluster.Programs, say func(string, ...any)) (drill.Result, error) {
 	s, _ := find(o.scenario)
 	d := &drilling{options: o, scenario: s, say: say, now: "before"}
@@ -91,7 +92,7 @@ func run(ctx context.Context, o options, programs devcluster.Programs, say func(
 	return d.result, d.judge(ctx, load.Truth())
 }
 
-// phases lets time pass, strikes, and heals.
+// phases waits, strikes, and heals.
 func (d *drilling) phases(ctx context.Context) error {
 	if err := d.warmUp(ctx); err != nil {
 		return err
@@ -118,7 +119,7 @@ func (d *drilling) phases(ctx context.Context) error {
 		}
 	}
 	if d.scenario.heal == nil {
-		// It heals by itself: when the stream takes events again.
+		// It heals by itself when the stream accepts events again.
 		if err := d.awaitEvents(ctx); err != nil {
 			return err
 		}
@@ -135,13 +136,14 @@ func (d *drilling) phases(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// warmUp waits until every cluster that is to work has done so for a moment.
+// warmUp waits until every cluster that is supposed to work has done so for a
+// moment.
 func (d *drilling) warmUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
 	defer cancel()
 	for _, cluster := range deployment.Clusters() {
 		for {
-			// A standby acknowledges what others have done, too.
+			// A standby acknowledges events that others have committed, too.
 			ok, err := d.deployment.Acknowledged(ctx, cluster, 100)
 			if err == nil && ok {
 				break
@@ -155,8 +157,8 @@ func (d *drilling) warmUp(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// catchUp waits until every cluster that is there has acknowledged all that had come
-// when everything was given back.
+// catchUp waits until every running cluster has acknowledged all messages that were
+// stored before the recovery.
 func (d *drilling) catchUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
@@ -179,8 +181,8 @@ func (d *drilling) catchUp(ctx context.Context) error {
 	return nil
 }
 
-// last is the sequence of the newest message of the inputs, as soon as the stream
-// says it.
+// last returns the sequence of the newest message of the inputs, as soon as the
+// stream answers.
 func (d *drilling) last(ctx context.Context) (uint64, error) {
 	for {
 		extent, err := d.deployment.Conn.Extent(ctx, jetstream.StreamConfig{Name: deployment.Inputs})
@@ -193,7 +195,8 @@ func (d *drilling) last(ctx context.Context) (uint64, error) {
 	}
 }
 
-// awaitEvents waits until the stream has taken some events that came from now on.
+// awaitEvents waits until the stream has stored some events that are published
+// from now on.
 func (d *drilling) awaitEvents(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
@@ -208,7 +211,8 @@ func (d *drilling) awaitEvents(ctx context.Context) error {
 	return err
 }
 
-// committed counts the events in the ledger, as soon as the database answers.
+// committed returns the number of events in the ledger, as soon as the database
+// answers.
 func (d *drilling) committed(ctx context.Context) (n int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -222,7 +226,7 @@ func (d *drilling) committed(ctx context.Context) (n int64, err error) {
 	}
 }
 
-// judge reads what happened and gives the verdict.
+// judge evaluates the drill and sets the verdict.
 func (d *drilling) judge(ctx context.Context, truth workload.Truth) error {
 	r := &d.result
 	streams := []jetstream.StreamConfig{{Name: deployment.Inputs}}
@@ -233,7 +237,8 @@ func (d *drilling) judge(ctx context.Context, truth workload.Truth) error {
 	if !exact {
 		return errors.New("read what happened: track_commit_timestamp is off")
 	}
-	// After a failover clusters may have acknowledged what is to be done once more.
+	// After a failover clusters may have acknowledged events that have to be
+	// processed again.
 	d.caught = later(d.caught, rec.Through(d.healed))
 	r.Measure(&rec, d.begun, d.struck, d.healed, d.caught, later(d.ended, d.caught))
 	r.CatchUp = d.caught.Sub(d.healed)

@@ -11,13 +11,13 @@ import (
 )
 
 const (
-	// The witness asks the primary so often, and takes it for lost after so many
-	// questions in a row without an answer.
+	// The witness queries the primary at this interval, and considers it lost
+	// after this many consecutive queries without an answer.
 	witnessInterval = 500 * time.Millisecond
 	witnessPatience = 4
 )
 
-// failover kills the primary with commits that the standby has not got.
+// failover kills the primary with commits that the standby has not received.
 func failover(ctx context.Context, d *drilling) error {
 	r := d.deployment.Replicated
 	if err := r.StopReplication(ctx); err != nil {
@@ -34,7 +34,7 @@ func failover(ctx context.Context, d *drilling) error {
 	return promote(ctx, d, committed)
 }
 
-// losePrimary takes away all that is in the primary's data centre.
+// losePrimary removes everything in the primary's data centre.
 func losePrimary(ctx context.Context, d *drilling) error {
 	committed, err := d.committed(ctx)
 	if err != nil {
@@ -57,7 +57,7 @@ func losePrimary(ctx context.Context, d *drilling) error {
 	return promote(ctx, d, committed)
 }
 
-// awaitWitness returns when the witness, in a third place, takes the primary for lost.
+// awaitWitness returns when the witness, in a third site, considers the primary lost.
 func awaitWitness(ctx context.Context, d *drilling) error {
 	silent := 0
 	for silent < witnessPatience {
@@ -78,7 +78,7 @@ func awaitWitness(ctx context.Context, d *drilling) error {
 	return nil
 }
 
-// promote makes the standby the primary, and says what it does not know.
+// promote promotes the standby, and reports the commits that it lacks.
 func promote(ctx context.Context, d *drilling, committed int64) error {
 	if err := d.deployment.Replicated.Promote(ctx); err != nil {
 		return err
@@ -95,7 +95,7 @@ func promote(ctx context.Context, d *drilling, committed int64) error {
 	return nil
 }
 
-// switchOver stops the primary in good order and promotes the standby.
+// switchOver shuts the primary down and promotes the standby.
 func switchOver(ctx context.Context, d *drilling) error {
 	r := d.deployment.Replicated
 	committed, err := d.committed(ctx)

@@ -21,7 +21,7 @@ const (
 	exitFailure = 2
 )
 
-// errBroken says that a promise was broken, which has been printed.
+// errBroken means that a guarantee was broken, which has been printed.
 var errBroken = errors.New("a promise was broken")
 
 func main() {
@@ -41,7 +41,7 @@ func main() {
 	}
 }
 
-// execute does what was asked for.
+// execute runs the requested drills.
 func execute(ctx context.Context, o options, out io.Writer) (err error) {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(out, format+"\n", args...) }
 	bin, err := devcluster.TempDir("", "tandem-test-")
@@ -73,7 +73,7 @@ func execute(ctx context.Context, o options, out io.Writer) (err error) {
 	return broken
 }
 
-// once does one drill in a folder of its own.
+// once runs one drill in a folder of its own.
 func once(ctx context.Context, o options, programs devcluster.Programs, say func(string, ...any)) (err error) {
 	if o.dir, err = devcluster.TempDir("", "tandem-test-"); err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/drill"
 )
 
-// plants are the faults that can be planted, to see whether a drill sees.
+// plants are the faults that can be planted, to test that a drill detects them.
 var plants = []string{"", "early-ack", "loose-claim", "random-ids"}
 
 const help = `drill takes something away while events come, gives it back, and says what that cost.
@@ -44,14 +44,14 @@ type options struct {
 	witness  bool
 	times    int
 	plant    string
-	dir      string // of everything that runs
+	dir      string // of all data and logs
 	keep     bool
 
 	maxGap time.Duration
 	report string // folder
 }
 
-// listed describes the scenarios.
+// listed returns a description of the scenarios.
 func listed() string {
 	var b strings.Builder
 	for _, s := range scenarios {
@@ -60,7 +60,7 @@ func listed() string {
 	return b.String()
 }
 
-// errListed says that there was nothing to do but to list the scenarios.
+// errListed means that the scenarios were only listed.
 var errListed = errors.New("scenarios listed")
 
 func parse(args []string, out, stderr io.Writer) (options, error) {
@@ -117,12 +117,12 @@ func parse(args []string, out, stderr io.Writer) (options, error) {
 	return o, errors.Join(errs...)
 }
 
-// conditions returns what the allowed gap depends on.
+// conditions returns the parameters of the allowed gap.
 func (o options) conditions(before time.Duration) drill.Conditions {
 	return drill.Conditions{Before: before, Lag: o.lag, Reaction: o.reaction, Witness: o.witness}
 }
 
-// shown says what the drill was done with.
+// shown returns a description of the drill's parameters.
 func (o options) shown() string {
 	text := fmt.Sprintf("%g events a second, %s before, during and after. To do it again: `make drill SCENARIO=%s`", o.rate, o.phase, o.scenario)
 	var args []string

@@ -13,28 +13,27 @@ import (
 )
 
 const (
-	// sourceReplicas is how many replicas the source of the one working cluster has.
+	// sourceReplicas is how many replicas the source of the only active cluster has.
 	sourceReplicas = 2
 
-	// takeoverLimit is how long a drill waits until another replica is active.
+	// takeoverLimit is how long a drill waits for another active replica.
 	takeoverLimit = 30 * time.Second
 
-	// frozenFor is how long a replica stands still after another one is active, and settled
-	// how long it goes on after each takeover.
+	// frozenFor is how long a replica stays frozen after another one is active, and settled
+	// the pause after each takeover.
 	frozenFor = 500 * time.Millisecond
 	settled   = 700 * time.Millisecond
 )
 
-// takeover is what happened to the active replica of a source, and how long the longest gap may
-// be.
+// takeover is the fate of the active replica of a source, and the allowed longest gap.
 type takeover struct {
 	what     string
 	from, to time.Time
 	limit    time.Duration
 }
 
-// takeovers are the ways to end an active replica. They return when another is active, and
-// the one that was struck is there again.
+// takeovers are the ways to end an active replica. Each returns when another replica is
+// active and the first one is running again.
 var takeovers = []struct {
 	what   string
 	limit  time.Duration
@@ -66,7 +65,7 @@ var takeovers = []struct {
 
 func other(replica int) int { return 1 - replica }
 
-// replaceSources ends the active replica of a source again and again.
+// replaceSources ends the active replica of a source repeatedly.
 func replaceSources(ctx context.Context, d *drilling) error {
 	c := d.deployment.Cluster(lost)
 	for n := range d.options.times {
@@ -90,7 +89,7 @@ func replaceSources(ctx context.Context, d *drilling) error {
 	return context.Cause(ctx)
 }
 
-// findActive returns the active replica, as soon as there is one and it is the only one.
+// findActive returns the active replica, as soon as there is exactly one.
 func findActive(ctx context.Context, c *devcluster.Cluster) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, takeoverLimit)
 	defer cancel()
@@ -116,7 +115,7 @@ func awaitActive(ctx context.Context, c *devcluster.Cluster, replica int) error 
 	return nil
 }
 
-// checkTakeovers checks the longest gap of each way.
+// checkTakeovers checks the longest gap of each kind of takeover.
 func (d *drilling) checkTakeovers(rec *drill.Record) {
 	for _, way := range takeovers {
 		var longest time.Duration

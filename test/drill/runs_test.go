@@ -15,7 +15,7 @@ import (
 	"github.com/tandem-fn/tandem/test/deployment"
 )
 
-// timeout bounds one run, on a machine that does other things too.
+// timeout bounds one run, on a machine with other load.
 const timeout = 5 * time.Minute
 
 var programs = sync.OnceValues(func() (devcluster.Programs, error) {
@@ -28,8 +28,8 @@ var programs = sync.OnceValues(func() (devcluster.Programs, error) {
 	return deployment.Build(ctx, dir, io.Discard)
 })
 
-// short does a drill in a short form. How long gaps are, and how long it takes to catch up,
-// says nothing here: other tests run at the same time.
+// short runs a short form of a drill. The length of gaps, and the time to catch up, are
+// meaningless here: other tests run at the same time.
 func short(t *testing.T, scenario, plant string) drill.Result {
 	t.Helper()
 

@@ -9,30 +9,32 @@ import (
 	"github.com/tandem-fn/tandem/test/deployment"
 )
 
-// scenario is something that can be drilled.
+// scenario is a failure that can be drilled.
 type scenario struct {
 	name string
-	what string // in one line
+	what string // description in one line
 
-	// env are variables of the clusters' parts, standby whether the database has one.
+	// env holds variables of the clusters' processes; standby is whether the database
+	// has one.
 	env     map[string][]string
 	standby bool
 
-	// sources is how many replicas the source of a cluster has, where there are several.
+	// sources is the number of replicas of a cluster's source, if there are several.
 	sources map[string]int
 
 	// prepare sets up the deployment before the drill; nil for nothing.
 	prepare func(ctx context.Context, d *drilling) error
 
-	// strike takes something away. What follows by itself, or is done by hand, is
-	// strike's too: a drill goes on when the service does.
+	// strike causes the failure. It includes automatic and manual reactions to
+	// it: the drill continues when the service does.
 	strike func(ctx context.Context, d *drilling) error
 
-	// heal gives back what was taken, nil for nothing to give back; what is not given
-	// back before the end of the drill, restore gives back for the comparison.
+	// heal restores what strike removed; nil if there is nothing to restore. restore
+	// does so at the end of the drill, for the comparison.
 	heal, restore func(ctx context.Context, d *drilling) error
 
-	// ordered says that the database may forget nothing, since everybody says goodbye.
+	// ordered means that the database may not lose commits, because every server shuts
+	// down properly.
 	ordered bool
 
 	// away is a cluster that is not expected to catch up.
@@ -41,7 +43,8 @@ type scenario struct {
 
 const lost = "east" // the cluster that is lost
 
-// scenarios are listed in this order. drill.AllowedGap has the longest gap that each allows.
+// scenarios are listed in this order. drill.AllowedGap returns the longest gap that each
+// allows.
 var scenarios = []scenario{
 	{
 		name: "lose-cluster",
@@ -151,7 +154,7 @@ func setLinks(c link.Condition, to ...string) func(context.Context, *drilling) e
 	}
 }
 
-// find gives the scenario of a name.
+// find returns the scenario with a name.
 func find(name string) (scenario, bool) {
 	for _, s := range scenarios {
 		if s.name == name {

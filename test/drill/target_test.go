@@ -21,8 +21,8 @@ import (
 	"github.com/tandem-fn/tandem/test/deployment"
 )
 
-// TestARealDeploymentIsWatchedWhilePlugsArePulled has one of ours for a deployment, whose
-// database and streams it knows by their URLs only.
+// TestARealDeploymentIsWatchedWhilePlugsArePulled uses one of our deployments, but only
+// knows the URLs of its database and streams.
 func TestARealDeploymentIsWatchedWhilePlugsArePulled(t *testing.T) {
 	t.Parallel()
 

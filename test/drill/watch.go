@@ -11,20 +11,20 @@ import (
 	"github.com/tandem-fn/tandem/test/deployment"
 )
 
-// applied counts how often events have changed the counters.
+// applied returns how often events have changed the counters.
 func applied(ctx context.Context, pool *pgxpool.Pool) (n int64, err error) {
 	err = pool.QueryRow(ctx, `select (select coalesce(sum(flights), 0)::bigint from airports) + (select coalesce(sum(transfers), 0)::bigint / 2 from accounts)`).Scan(&n)
 	return n, err
 }
 
-// enter begins a phase.
+// enter starts a phase.
 func (d *drilling) enter(phase string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.now = phase
 }
 
-// note says what was done, and keeps it for the report.
+// note reports an action, and records it for the report.
 func (d *drilling) note(format string, args ...any) {
 	n := drill.Note{At: time.Since(d.begun), Text: fmt.Sprintf(format, args...)}
 	d.mu.Lock()
@@ -33,7 +33,7 @@ func (d *drilling) note(format string, args ...any) {
 	d.say("%6.1f s  %s", n.At.Seconds(), n.Text)
 }
 
-// watch shows once a second how it is going.
+// watch shows the progress once a second.
 func (d *drilling) watch(ctx context.Context) {
 	var before int64
 	for deployment.Wait(ctx, time.Second) {

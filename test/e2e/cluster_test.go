@@ -19,12 +19,12 @@ import (
 
 const namespace = "tandem"
 
-// cluster is one of the two.
+// cluster is one of the two clusters.
 type cluster struct {
 	name, kubeconfig string
 }
 
-// try runs kubectl; the error has what it said.
+// try runs kubectl; the error includes its output.
 func (c cluster) try(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "kubectl", append([]string{"--kubeconfig", c.kubeconfig}, args...)...)
 	var said, wrong strings.Builder
@@ -46,14 +46,14 @@ func (c cluster) do(t *testing.T, args ...string) string {
 	return said
 }
 
-// pods counts those that run or begin to, by label.
+// pods returns the number of pods with a label that are running or starting.
 func (c cluster) pods(t *testing.T, label string) int {
 	t.Helper()
 
 	return len(strings.Fields(c.do(t, "-n", namespace, "get", "pods", "-l", label, "-o", "name")))
 }
 
-// makeConfig copies config/ and writes into the copy what a person writes: images and
+// makeConfig copies config/ and writes the user's settings into the copy: images and
 // addresses.
 func makeConfig(t *testing.T, o options, s *servers) string {
 	t.Helper()
@@ -78,8 +78,8 @@ func makeConfig(t *testing.T, o options, s *servers) string {
 		write(t, filepath.Join(overlay, "addresses.env"), fmt.Sprintf("database-url=postgres://tandem_writer:%s@%s:%d/tandem\nnats-url=nats://%s:%d\n",
 			password, o.HostFromPods, s.Postgres().Port(), o.HostFromPods, s.NATS[0].Port()))
 		write(t, filepath.Join(overlay, "migrate.env"), fmt.Sprintf("database-url=postgres://tandem_migrator:%s@%s:%d/tandem\n", password, o.HostFromPods, s.Postgres().Port()))
-		// One NATS server makes no streams of three replicas, and the ports here are
-		// whichever were free.
+		// A single NATS server cannot create streams with three replicas, and the
+		// ports here are arbitrary free ones.
 		change(t, filepath.Join(overlay, "kustomization.yaml"), "configMapGenerator:\n", fmt.Sprintf(`patches:
   - target: {kind: NetworkPolicy, name: to-database}
     patch: |-
@@ -133,7 +133,7 @@ func (c cluster) install(t *testing.T, config string) {
 	t.Logf("%s: installed in %s", c.name, time.Since(begun).Round(100*time.Millisecond))
 }
 
-// ready waits until services and sources say that they are.
+// ready waits until services and sources are ready.
 func (c cluster) ready(t *testing.T) {
 	t.Helper()
 
@@ -141,7 +141,7 @@ func (c cluster) ready(t *testing.T) {
 	c.do(t, "-n", namespace, "wait", "--timeout=170s", "--for=condition=Ready", "containersources.sources.knative.dev", "--all")
 }
 
-// tell shows what is in the cluster, for those who have to find out why.
+// tell logs the state of the cluster, for debugging.
 func (c cluster) tell(t *testing.T) {
 	t.Helper()
 
@@ -163,7 +163,7 @@ func (c cluster) remove(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	// Serving lets a pod drain for minutes; nobody waits for these.
+	// Serving lets a pod drain for minutes, which the test does not wait for.
 	if _, err := c.try(ctx, "delete", "namespace", namespace, "--ignore-not-found", "--wait=false"); err != nil {
 		t.Error(err)
 	}
@@ -173,7 +173,7 @@ func (c cluster) remove(t *testing.T) {
 	}
 }
 
-// ingest gives a URL on this machine that leads to the cluster's ingest.
+// ingest returns a URL on this machine that leads to the cluster's ingest.
 func (c cluster) ingest(t *testing.T) string {
 	t.Helper()
 
@@ -200,7 +200,7 @@ func (c cluster) ingest(t *testing.T) string {
 	return "http://127.0.0.1:" + port[1]
 }
 
-// run runs a command of the person's who started the test.
+// run runs a command that the user configured.
 func run(t *testing.T, command string) {
 	t.Helper()
 

@@ -24,16 +24,17 @@ const (
 	functionPods = "serving.knative.dev/service=flights"
 	sourcePods   = "sources.knative.dev/containerSource=flights"
 
-	// rate is how many flights a second are sent: slow enough that all harm can be
-	// done before they end, and for a single machine with everything on it.
+	// rate is how many flights are sent per second: slow enough that all faults
+	// fit in before the end, and for a single machine that runs everything.
 	rate = 150
 
-	// maxGap is how long nothing may be committed while a cluster is cut off, in race
+	// maxGap is the longest time without a commit while a cluster is cut off, in race
 	// mode.
 	maxGap = time.Second
 )
 
-// TestTwoClusters is one story, since installing takes longer than any of its parts.
+// TestTwoClusters is one test, because the installation takes longer than any of its
+// parts.
 func TestTwoClusters(t *testing.T) {
 	o := readOptions(t)
 	east, west := cluster{"east", o.East}, cluster{"west", o.West}
@@ -60,12 +61,12 @@ func TestTwoClusters(t *testing.T) {
 	t.Run("broker and triggers", func(t *testing.T) { throughBroker(t, s, east, west, config) })
 }
 
-// acceptsManifests has the API server and Knative's webhooks look at what is applied,
-// and at something that must not be.
+// acceptsManifests validates the applied manifests with the API server and Knative's
+// webhooks, and a manifest that they must reject.
 func acceptsManifests(t *testing.T, c cluster, config string) {
 	t.Helper()
 
-	// Serving's webhook makes a trial of a pod, for which the account has to be there.
+	// Serving's webhook validates a pod with a dry run, which needs the account.
 	c.do(t, "apply", "-f", filepath.Join(config, "base", "namespace.yaml"))
 	c.do(t, "-n", namespace, "apply", "-f", filepath.Join(config, "base", "accounts.yaml"))
 	for _, components := range []string{"", "func", "broker", "plain"} {
@@ -87,7 +88,8 @@ func acceptsManifests(t *testing.T, c cluster, config string) {
 	}
 }
 
-// flightsWithHarm sends the flights, does what happens to clusters, and compares.
+// flightsWithHarm sends the flights, injects faults into the clusters, and
+// compares.
 func flightsWithHarm(t *testing.T, o options, s *servers, east, west cluster, config string) {
 	t.Helper()
 
@@ -198,8 +200,8 @@ func fromZero(t *testing.T, s *servers, east, west cluster) {
 	eventually(t, time.Minute, "the other cluster has woken too", func() bool { return east.pods(t, functionPods) > 0 || west.pods(t, functionPods) > 0 })
 }
 
-// hedge has west wait for east: its function stays at zero while east does everything,
-// and wakes when east is cut off.
+// hedge makes west wait for east: its function stays at zero while east does
+// everything, and wakes when east is cut off.
 func hedge(t *testing.T, o options, s *servers, east, west cluster, config string) {
 	t.Helper()
 
@@ -209,8 +211,8 @@ func hedge(t *testing.T, o options, s *servers, east, west cluster, config strin
 	eventually(t, 3*time.Minute, "west hedges", func() bool {
 		return s.count(t, "select count(*) from tandem.progress where cluster = 'west' and hedge = '2s'") > 0
 	})
-	// From zero east takes longer than west waits, so west would wake too: east is kept
-	// awake until west sleeps.
+	// A start of east from zero takes longer than west waits, so west would wake, too:
+	// east is kept awake until west sleeps.
 	s.feed(t, 5, others("/e2e/hedge/awake", 20_000))
 	eventually(t, 4*time.Minute, "west's function is at zero while east's is not", func() bool {
 		return west.pods(t, functionPods) == 0 && east.pods(t, functionPods) > 0 && s.count(t, "select count(*) from flights where source = '/e2e/hedge/awake'") > 20
@@ -244,7 +246,7 @@ func hedge(t *testing.T, o options, s *servers, east, west cluster, config strin
 	eventually(t, 3*time.Minute, "west commits all", func() bool { return count() == alone })
 }
 
-// others are the first n flights as events of another source.
+// others returns the first n flights as events of another source.
 func others(source string, n int) iter.Seq2[event.Event, error] {
 	return func(yield func(event.Event, error) bool) {
 		i := 0
@@ -257,7 +259,8 @@ func others(source string, n int) iter.Seq2[event.Event, error] {
 	}
 }
 
-// throughBroker switches both clusters to Broker and Triggers and sends some more.
+// throughBroker switches both clusters to Broker and Triggers and sends more
+// events.
 func throughBroker(t *testing.T, s *servers, east, west cluster, config string) {
 	t.Helper()
 
@@ -276,7 +279,8 @@ func throughBroker(t *testing.T, s *servers, east, west cluster, config string) 
 	}
 }
 
-// variant is the cluster's overlay with a component, in a copy of everything.
+// variant returns the cluster's overlay with a component, in a copy of
+// everything.
 func variant(t *testing.T, config, cluster, component string) string {
 	t.Helper()
 
@@ -288,7 +292,7 @@ func variant(t *testing.T, config, cluster, component string) string {
 	return folder
 }
 
-// feed begins to publish events, so many a second.
+// feed starts to publish events at a rate per second.
 func (s *servers) feed(t *testing.T, rate float64, events iter.Seq2[event.Event, error]) *feed.Feed {
 	t.Helper()
 

@@ -15,7 +15,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 )
 
-// gaps watches how long nothing is committed.
+// gaps measures how long nothing is committed.
 type gaps struct {
 	mu      sync.Mutex
 	last    time.Time
@@ -24,8 +24,8 @@ type gaps struct {
 	told    bool
 }
 
-// watchGaps looks at the ledger's end twenty times a second, which is what the gap
-// may be wrong by.
+// watchGaps reads the end of the ledger twenty times a second, which limits the
+// precision of a gap.
 func (s *servers) watchGaps(t *testing.T) *gaps {
 	t.Helper()
 
@@ -51,7 +51,7 @@ func (s *servers) watchGaps(t *testing.T) *gaps {
 	return g
 }
 
-// seen notes what was seen. It is true once in each gap that is too long.
+// seen records an observation. It returns true once in each gap that is too long.
 func (g *gaps) seen(changed bool) (tooLong bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -70,7 +70,7 @@ func (g *gaps) seen(changed bool) (tooLong bool) {
 	return tooLong
 }
 
-// activity is what the clusters' sessions are at.
+// activity returns the activity of the clusters' sessions.
 func (s *servers) activity(ctx context.Context) string {
 	rows, err := s.pool.Query(ctx, `select format('%s %s %s %s/%s since %s, transaction since %s, blocked by %s: %s', pid, client_addr, state, wait_event_type, wait_event,
 		clock_timestamp() - state_change, clock_timestamp() - xact_start, pg_blocking_pids(pid), left(query, 80))
@@ -94,7 +94,7 @@ func (s *servers) activity(ctx context.Context) string {
 	return strings.Join(append(streams, lines...), "\n")
 }
 
-// start forgets what was before.
+// start discards earlier observations.
 func (g *gaps) start() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"github.com/sethvargo/go-envconfig"
 )
 
-// options are the environment, which doc.go explains.
+// options are parsed from the environment, which doc.go explains.
 type options struct {
 	East         string `env:"EAST, required"`
 	West         string `env:"WEST, required"`
@@ -40,7 +40,7 @@ func readOptions(t *testing.T) options {
 	return o
 }
 
-// within gives up after a while, but also when the test ends.
+// within returns a context that ends after d, or when the test ends.
 func within(t *testing.T, d time.Duration) context.Context {
 	t.Helper()
 
@@ -49,7 +49,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// eventually waits for something.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, d time.Duration, what string, ok func() bool) time.Duration {
 	t.Helper()
 

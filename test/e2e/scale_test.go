@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// scale has both clusters run a function that needs 50 ms for each event, and sends more
-// than one instance each can compute, even if the clusters divide the work. Knative adds
-// instances, and removes them when everything is committed.
+// scale makes both clusters run a function that needs 50 ms for each event, and sends
+// more events than a single instance of each can compute, even if the clusters divide
+// the work. Knative adds instances, and removes them when everything is committed.
 func scale(t *testing.T, o options, s *servers, east, west cluster, config string) {
 	t.Helper()
 
@@ -29,8 +29,8 @@ func scale(t *testing.T, o options, s *servers, east, west cluster, config strin
 	}
 	revisions := make([]string, len(clusters))
 	for i, c := range clusters {
-		// The source itself may stay unready since its sink was deleted and recreated: Knative
-		// looks for the sink's address again hours later. It keeps the one that it had.
+		// The source itself may stay unready after its sink was deleted and recreated: Knative
+		// looks for the sink's address again hours later. It keeps the previous one.
 		c.do(t, "-n", namespace, "wait", "--timeout=170s", "--for=condition=Ready", "ksvc", "--all")
 		c.do(t, "-n", namespace, "rollout", "status", "--timeout=170s", "deployment", "-l", sourcePods)
 		revisions[i] = c.do(t, "-n", namespace, "get", "ksvc", "flights", "-o", "jsonpath={.status.latestReadyRevisionName}")

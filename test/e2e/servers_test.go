@@ -18,21 +18,22 @@ import (
 	"github.com/tandem-fn/tandem/hack/expected"
 )
 
-// servers are PostgreSQL and NATS, as the clusters and the test reach them.
+// servers are PostgreSQL and NATS, with the addresses for the clusters and for
+// the test.
 type servers struct {
 	*devcluster.Deployment
 
 	pool *pgxpool.Pool // as a superuser
 }
 
-// password is of both roles: the server is gone with the test.
+// password is the password of both roles: the server is removed with the test.
 const password = "tandem-e2e"
 
 func startServers(t *testing.T) *servers {
 	t.Helper()
 
 	dir := pgtest.Dir(t)
-	// The rules that initdb makes admit this machine only.
+	// By default initdb only allows connections from this machine.
 	hba := filepath.Join(dir, "pg_hba.conf")
 	if err := os.WriteFile(hba, []byte("host all all all scram-sha-256\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -60,7 +61,7 @@ func startServers(t *testing.T) *servers {
 	return s
 }
 
-// makeRoles makes the two roles that docs/install.md has.
+// makeRoles creates the two roles of docs/install.md.
 func (s *servers) makeRoles(t *testing.T) {
 	t.Helper()
 
@@ -82,7 +83,7 @@ func (s *servers) makeRoles(t *testing.T) {
 	}
 }
 
-// count runs a query that gives a number.
+// count executes a query that returns a number.
 func (s *servers) count(t *testing.T, sql string, args ...any) int64 {
 	t.Helper()
 

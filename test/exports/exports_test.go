@@ -13,8 +13,8 @@ import (
 
 const root = "../.."
 
-// exceptions are packages with more names than the limit, with their number. A number
-// may only fall, and a package that is within the limit leaves the list.
+// exceptions maps packages with more names than the limit to their number. A number
+// may only decrease, and a package that is within the limit must leave the list.
 var exceptions = map[string]int{}
 
 // A package with one subject needs few names.
@@ -25,7 +25,7 @@ func TestPackagesExportFewNames(t *testing.T) {
 	for _, folder := range folders(t, "functions", "sinkwriter", "eventing") {
 		limit := 25
 		if folder == "functions" {
-			limit = 40 // what a user writes against
+			limit = 40 // for packages that users' code imports
 		}
 		names := exportedNames(t, folder)
 		if len(names) > 0 {

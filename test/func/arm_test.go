@@ -24,10 +24,10 @@ type listed struct {
 	Module                  *struct{ Path string }
 }
 
-// TestEveryPackageCompilesFor32Bits because func's host builder makes an image for
-// arm/v7 too, whatever is asked, and a number that does not fit into an int there
-// stops it. Compiling everything once more would take minutes, so only types are
-// checked, with the sizes of that machine.
+// TestEveryPackageCompilesFor32Bits checks the types of all packages with 32-bit
+// sizes. func's host builder always builds an image for arm/v7, too, and a
+// constant that overflows an int there breaks it. Compiling everything again would
+// take minutes.
 func TestEveryPackageCompilesFor32Bits(t *testing.T) {
 	t.Parallel()
 
@@ -45,7 +45,7 @@ func TestEveryPackageCompilesFor32Bits(t *testing.T) {
 		if p.Module != nil && p.Module.Path == proxy.Module {
 			ours = append(ours, p)
 		}
-		// Its constants have the size of an int in them.
+		// Its constants contain the size of an int.
 		if p.ImportPath == "math" || p.ImportPath == "math/bits" {
 			sized = append(sized, p)
 		}
@@ -60,8 +60,8 @@ func TestEveryPackageCompilesFor32Bits(t *testing.T) {
 	}
 }
 
-// checker checks packages with the sizes of arm. What they import comes from what
-// was compiled for this machine, but for what it has checked itself.
+// checker checks packages with the sizes of arm. Their imports are those compiled
+// for this machine, except for packages that it has checked itself.
 type checker struct {
 	files   *token.FileSet
 	exports types.Importer

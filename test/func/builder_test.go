@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// buildTimeout bounds a build with nothing in the build cache, on a machine that
-// has other things to do.
+// buildTimeout bounds a build with an empty build cache, on a machine with other
+// load.
 const buildTimeout = 8 * time.Minute
 
-// funcCommand finds the func command in the version of hack/func; it is empty if
+// funcCommand returns the func command in the version of hack/func; empty if
 // there is none.
 var funcCommand = sync.OnceValue(func() string {
 	mod, err := os.ReadFile(filepath.Join(root, "hack", "func", "go.mod"))
@@ -37,7 +37,7 @@ var funcCommand = sync.OnceValue(func() string {
 	return ""
 })
 
-// scaffolder is what sync.OnceValues of a *testing.T would be.
+// scaffolder does what sync.OnceValues would, with a *testing.T.
 var scaffolder struct {
 	once sync.Once
 	dir  string
@@ -76,19 +76,19 @@ func scaffold(t *testing.T, args ...string) (said string, err error) {
 	return string(out), err
 }
 
-// build makes a program of the function in folder as func does.
+// build builds a program from the function in folder as func does.
 func build(t *testing.T, folder string, env []string) (program string) {
 	t.Helper()
 
 	scaffolding := filepath.Join(folder, ".func", "build")
 	if funcCommand() != "" {
-		// To no registry: build does not push.
+		// No registry is needed: build does not push.
 		run(t, folder, env, funcCommand(), "build", "--builder", "host", "--registry", "registry.invalid/tests")
 		program = filepath.Join(scaffolding, "result", "f."+runtime.GOOS+"."+runtime.GOARCH)
 		if _, err := os.Stat(program); err == nil {
 			return program
 		}
-		// It builds for Linux, wherever it runs.
+		// It builds for Linux on every system.
 	} else if said, err := scaffold(t, "-o", scaffolding, folder); err != nil {
 		t.Fatalf("write scaffolding: %v\n%s", err, said)
 	}
@@ -97,7 +97,7 @@ func build(t *testing.T, folder string, env []string) (program string) {
 	return program
 }
 
-// run runs a command to its end and gives what it said.
+// run runs a command to its end and returns its output.
 func run(t *testing.T, dir string, env []string, name string, args ...string) string {
 	t.Helper()
 

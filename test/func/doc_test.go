@@ -1,7 +1,9 @@
-// Package func tests functions as func ships them: it makes programs of them with
-// func's own scaffolding, starts these, sends events and stops them under load.
+// Package func tests functions as func ships them: it builds programs from them
+// with func's own scaffolding, starts these, sends events and stops them under
+// load.
 //
-// The func command is used if it is there: in bin/, where hack/install.sh func puts
-// it, or in PATH in the version that is wanted. Building it takes minutes, so where
-// it is missing its package pkg/scaffolding does, followed by go build.
+// It uses the func command if it exists: in bin/, where hack/install.sh func
+// installs it, or in PATH in the required version. Building the command takes
+// minutes, so otherwise its package pkg/scaffolding, followed by go build, replaces
+// it.
 package func_test

@@ -22,7 +22,7 @@ var orders = events{
 // block is a code block of a document.
 type block struct {
 	language string
-	file     string // the second word behind the fence: the file that it is
+	file     string // the second word behind the fence: the name of the file
 	text     string
 }
 
@@ -42,16 +42,16 @@ func blocks(t *testing.T, document string) []block {
 	return all
 }
 
-// reader does what a document says, one block after the other.
+// reader follows a document, one block after the other.
 type reader struct {
 	dir string
 	env []string
-	at  string // the address of the function, instead of the one in the document
+	at  string // the address of the function, in place of the one in the document
 
 	function *process
 }
 
-// addressInDocs is where the function in a document is served.
+// addressInDocs is the address of the function in a document.
 const addressInDocs = "127.0.0.1:8090"
 
 func TestANewcomerCanWriteAFunctionAsTheDocumentSays(t *testing.T) {
@@ -82,13 +82,13 @@ func TestANewcomerCanWriteAFunctionAsTheDocumentSays(t *testing.T) {
 		t.Errorf("the golden file is %s, error %v", text, err)
 	}
 
-	// What it would deploy, it builds, and that loses nothing.
+	// The block would deploy it; the test only builds it, which covers as much.
 	program := build(t, r.dir, r.env)
 	orders.stopUnderLoad(t, program, pgtest.URL(t))
 }
 
-// follow writes the files and runs the commands of the blocks, and gives what the
-// commands said. What is in console blocks needs a cluster.
+// follow writes the files and runs the commands of the blocks, and returns the
+// commands' output. It skips console blocks, which need a cluster.
 func (r *reader) follow(t *testing.T, blocks []block) string {
 	t.Helper()
 
@@ -116,7 +116,7 @@ func (r *reader) follow(t *testing.T, blocks []block) string {
 	return said.String()
 }
 
-// shell runs commands, which may change the folder for those that follow.
+// shell runs commands, which may change the folder for later ones.
 func (r *reader) shell(t *testing.T, commands string) string {
 	t.Helper()
 
@@ -130,7 +130,7 @@ func (r *reader) shell(t *testing.T, commands string) string {
 	return said
 }
 
-// funcRun is func run, or what it does if it is missing.
+// funcRun returns the command func run, or a replacement if func is missing.
 func (r *reader) funcRun(t *testing.T, commands string) *exec.Cmd {
 	t.Helper()
 
@@ -152,7 +152,7 @@ func (r *reader) funcRun(t *testing.T, commands string) *exec.Cmd {
 
 var flag = regexp.MustCompile(`--([a-z-]+) ('[^']*'|\S+)`)
 
-// invoke sends what func invoke would.
+// invoke sends the same event as func invoke.
 func (r *reader) invoke(t *testing.T, command string) {
 	t.Helper()
 
@@ -161,7 +161,7 @@ func (r *reader) invoke(t *testing.T, command string) {
 		value[match[1]] = strings.Trim(match[2], "'")
 	}
 	status, body, err := post(t.Context(), http.DefaultClient, value["target"], value["type"], value["source"], value["id"], value["data"])
-	for err == nil && status == http.StatusServiceUnavailable { // of a busy machine: once more
+	for err == nil && status == http.StatusServiceUnavailable { // a busy machine: retry
 		status, body, err = post(t.Context(), http.DefaultClient, value["target"], value["type"], value["source"], value["id"], value["data"])
 	}
 	if err != nil || status != http.StatusNoContent {

@@ -31,7 +31,7 @@ func TestTheImageOfThisRepositoryLosesNothingWhenItIsStopped(t *testing.T) {
 
 	departures.stopUnderLoad(t, program, pgtest.URL(t), "TANDEM_FUNCTIONS=flights")
 
-	// The same program, around which func has put its main package, runs commands.
+	// The same program, with func's main package around it, also runs commands.
 	databaseURL := pgtest.URL(t)
 	env := append(os.Environ(), "LISTEN_ADDRESS=127.0.0.1:0", "TANDEM_FUNCTIONS=flights", "DATABASE_URL="+databaseURL)
 	if said := run(t, t.TempDir(), append(env, "TANDEM_COMMAND=describe"), program); !strings.Contains(said, `{"functions":[{"name":"flights",`) {
@@ -66,7 +66,7 @@ func TestEveryFuncYAMLIsWhatFuncReads(t *testing.T) {
 		t.Errorf("%v: %s", err, said)
 	}
 
-	// They say the same as config/ does.
+	// The settings are the same as in config/.
 	settings, err := os.ReadFile(filepath.Join(root, "config", "base", "env", "function.env"))
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func TestEveryFuncYAMLIsWhatFuncReads(t *testing.T) {
 		}
 	}
 
-	// And each function has one of its own.
+	// And each function has a func.yaml of its own.
 	for _, f := range tandem.Functions() {
 		folder := filepath.Join(root, "functions", f.Name)
 		if !slices.Contains(folders, folder) {
@@ -100,7 +100,7 @@ func TestEveryFuncYAMLIsWhatFuncReads(t *testing.T) {
 	}
 }
 
-// read reads the func.yaml of a folder.
+// read returns the func.yaml of a folder.
 func read(t *testing.T, folder string) string {
 	t.Helper()
 

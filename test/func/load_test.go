@@ -10,25 +10,26 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// events are what a function takes, and how its tables show which it took.
+// events are the events of a function, and the queries that show which of them it
+// has processed.
 type events struct {
 	eventType string
 	data      string // of each event
 
-	ids   string // SQL: the ids that are in its table
+	ids   string // SQL: the ids in its table
 	total string // SQL: how many events its totals have counted
 }
 
 const (
 	senders = 16
 
-	// enough acknowledgements for a load that goes on.
+	// enough acknowledgements for continuous load
 	enough = 500
 )
 
-// stopUnderLoad stops program with SIGTERM while it is sent events, and looks
-// whether all that it acknowledged is there. Then it starts it anew and sends all
-// of them again.
+// stopUnderLoad stops program with SIGTERM while it receives events, and checks
+// that every acknowledged event is committed. Then it restarts the program and
+// sends all of them again.
 func (e events) stopUnderLoad(t *testing.T, program, databaseURL string, more ...string) {
 	t.Helper()
 
@@ -51,7 +52,7 @@ func (e events) stopUnderLoad(t *testing.T, program, databaseURL string, more ..
 				id := fmt.Sprintf("event-%d", next.Add(1))
 				status, body, err := post(t.Context(), client, p.url, e.eventType, "/load", id, e.data)
 				switch {
-				case err != nil: // stopped, and nothing is said of this one
+				case err != nil: // stopped: the outcome of this one is unknown
 					return
 				case status == http.StatusServiceUnavailable: // stopping
 				case status != http.StatusNoContent:
@@ -91,7 +92,7 @@ func (e events) stopUnderLoad(t *testing.T, program, databaseURL string, more ..
 		load.Go(func() {
 			for n := next.Add(1); n <= sent; n = next.Add(1) {
 				status, body, err := post(t.Context(), client, again.url, e.eventType, "/load", fmt.Sprintf("event-%d", n), e.data)
-				for err == nil && status == http.StatusServiceUnavailable { // of a busy machine: once more
+				for err == nil && status == http.StatusServiceUnavailable { // a busy machine: retry
 					status, body, err = post(t.Context(), client, again.url, e.eventType, "/load", fmt.Sprintf("event-%d", n), e.data)
 				}
 				if err != nil || status != http.StatusNoContent {
@@ -111,7 +112,7 @@ func (e events) stopUnderLoad(t *testing.T, program, databaseURL string, more ..
 	}
 }
 
-// there gives the ids that are in the database.
+// there returns the ids in the database.
 func (e events) there(t *testing.T, databaseURL string) map[string]bool {
 	t.Helper()
 

@@ -18,20 +18,19 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
-// patience is how long a process may take for what it does at once on a machine
-// that has nothing else to do.
+// patience bounds actions that are immediate on a machine without other load.
 const patience = time.Minute
 
-// process is a function that runs.
+// process is a running function.
 type process struct {
 	url  string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
-	err  error         // of its end; read it after done
+	err  error         // of its exit; read it after done
 	said lockedBuffer
 }
 
-// lockedBuffer keeps what a process says.
+// lockedBuffer stores the output of a process.
 type lockedBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -44,14 +43,14 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 	return b.text.Write(p)
 }
 
-// String gives what was said.
+// String returns the output so far.
 func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.String()
 }
 
-// freeAddress gives one that nobody listens on.
+// freeAddress returns an address on which no process listens.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 
@@ -81,7 +80,7 @@ func start(t *testing.T, cmd *exec.Cmd, address string) *process {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-p.done
 	})
-	deadline := time.After(buildTimeout) // some build first
+	deadline := time.After(buildTimeout) // some commands build first
 	for {
 		if answer, err := get(t.Context(), p.url+"/health/readiness"); err == nil && answer == "READY" {
 			return p
@@ -96,7 +95,7 @@ func start(t *testing.T, cmd *exec.Cmd, address string) *process {
 	}
 }
 
-// serve starts a program that build has made.
+// serve starts a program that build has built.
 func serve(t *testing.T, program, databaseURL string, more ...string) *process {
 	t.Helper()
 
@@ -108,7 +107,7 @@ func serve(t *testing.T, program, databaseURL string, more ...string) *process {
 	return start(t, cmd, address)
 }
 
-// terminate sends SIGTERM and waits for an end without an error.
+// terminate sends SIGTERM and waits for an exit without an error.
 func (p *process) terminate(t *testing.T) {
 	t.Helper()
 
@@ -139,7 +138,7 @@ func get(ctx context.Context, url string) (string, error) {
 	return string(body), err
 }
 
-// post sends an event in binary mode, the bytes that func invoke sends.
+// post sends an event in binary mode, with the same bytes as func invoke.
 func post(ctx context.Context, client *http.Client, url, eventType, source, id, data string) (status int, body string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(data))
 	if err != nil {

@@ -15,18 +15,18 @@ import (
 // root is the folder of our go.mod.
 const root = "../.."
 
-// published is this checkout as a module that others can get, under a version of
-// its own.
+// published is this checkout as a module that can be downloaded, under a version
+// of its own.
 type published struct {
 	version string
 
-	// env makes the go command find it, and take everything else from where it
-	// always does.
+	// env makes the go command find it, and download everything else from its
+	// usual sources.
 	env []string
 }
 
-// publish lays the checkout out as a module proxy. What the go command then keeps
-// of it is removed when the test ends.
+// publish lays the checkout out as a module proxy. The copies that the go command
+// keeps of it are removed when the test ends.
 func publish(t *testing.T) published {
 	t.Helper()
 

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// chart draws the events a second of each, with a line from the lowest round to the
-// highest.
+// chart draws the events per second of each row, with a line from the lowest round
+// to the highest.
 func (r *report) chart() string {
 	const width, left, right, top, lane = 1000, 240, 80, 30, 26
 	highest := 1.0

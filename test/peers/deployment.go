@@ -18,8 +18,8 @@ import (
 	"github.com/tandem-fn/tandem/test/peers/consume"
 )
 
-// settings are what differs from PostgreSQL's defaults: those of test/bench, and the
-// time of each commit, by which latency is measured.
+// settings are the differences from PostgreSQL's defaults: those of test/bench, and
+// the time of each commit, by which latency is measured.
 var settings = map[string]string{
 	"shared_buffers":         "256MB",
 	"max_wal_size":           "4GB",
@@ -27,7 +27,7 @@ var settings = map[string]string{
 	"track_commit_timestamp": "on",
 }
 
-// The streams, as Tandem makes them.
+// The streams, as Tandem creates them.
 var (
 	inputs  = jetstream.StreamConfig{Name: consume.InputStream}
 	outputs = jetstream.StreamConfig{Name: consume.OutputStream}
@@ -40,7 +40,7 @@ const (
 	publishAhead = 2048
 )
 
-// deployment is the servers, and what all trials need.
+// deployment holds the servers, and the programs and data of all trials.
 type deployment struct {
 	*harness.Servers
 
@@ -94,7 +94,7 @@ func (d *deployment) close() {
 	}
 }
 
-// fresh makes the trial's database and streams anew, as the peer needs them.
+// fresh recreates the trial's database and streams, as the peer needs them.
 func (d *deployment) fresh(ctx context.Context, p peer) error {
 	template := "peers_" + strings.ReplaceAll(p.prepared(), "-", "_")
 	if !d.made[template] {

@@ -6,31 +6,32 @@ import (
 	"time"
 )
 
-// killAt is which part of the events has been applied when a cluster is killed.
+// killAt is the share of the events that has been applied when a cluster is
+// killed.
 const killAt = 0.3
 
-// killed is what became of the events when a cluster was killed with SIGKILL in the
-// midst of its work.
+// killed is the outcome of a trial in which a cluster was killed with SIGKILL
+// during its work.
 type killed struct {
-	// Alone is how things stood with the other cluster alone, once all was done
-	// or nothing happened any more. What is missing there was in the dead one's
-	// hands, and the survivor did not take it over by itself.
+	// Alone is the state with only the other cluster, when everything was
+	// processed or nothing progressed any more. Missing events were held by the
+	// dead cluster, and the survivor did not take them over by itself.
 	Alone result `json:"alone"`
 
-	// CaughtUp is how long after the kill the survivor had done everything, in
-	// seconds; 0 if it did not.
+	// CaughtUp is the time from the kill until the survivor had processed
+	// everything, in seconds; 0 if it did not.
 	CaughtUp float64 `json:"caught_up_s,omitempty"`
 
-	// Back is how it was after the dead cluster had come back; as Alone if there
-	// was nothing left to do.
+	// Back is the state after the dead cluster had returned; the same as Alone
+	// if nothing was left to do.
 	Back result `json:"back"`
 
-	// Recovered is how long after it came back all was done; 0 if it was before,
-	// or never.
+	// Recovered is the time from its return until everything was processed; 0 if
+	// it was before, or never.
 	Recovered float64 `json:"recovered_s,omitempty"`
 }
 
-// killed kills a cluster in the midst of a backlog.
+// killed kills a cluster during a backlog.
 func (d *deployment) killed(ctx context.Context, p peer, concurrency int, load workload) (killed, error) {
 	t, err := d.begin(ctx, p, concurrency, load)
 	if err != nil {

@@ -14,10 +14,10 @@ import (
 	"github.com/tandem-fn/tandem/test/peers/consume"
 )
 
-// warmUp is how long events come that do not count.
+// warmUp is how long events are published that do not count.
 const warmUp = 3 * time.Second
 
-// latency is what a trial of latency measured, in milliseconds.
+// latency is the result of a latency trial, in milliseconds.
 type latency struct {
 	Rate      int     `json:"rate"`
 	CommitP50 float64 `json:"commit_p50_ms"`
@@ -27,8 +27,8 @@ type latency struct {
 	Samples   int     `json:"samples"`
 }
 
-// latency has events come at a rate, and compares the time at which the stream stored
-// each with that at which its row was committed, and its output stored.
+// latency publishes events at a rate, and compares the time at which the stream
+// stored each with the times at which its row was committed and its output stored.
 func (d *deployment) latency(ctx context.Context, p peer, concurrency int, load workload, perSecond int) (latency, error) {
 	t, err := d.begin(ctx, p, concurrency, load)
 	if err != nil {
@@ -110,7 +110,8 @@ func (t *trial) latencies(ctx context.Context, perSecond int) (latency, error) {
 	}, nil
 }
 
-// quantile gives the value that the part q of the list does not exceed; 0 of nothing.
+// quantile returns the value that the part q of the list does not exceed; 0 for an
+// empty list.
 func quantile(list []float64, q float64) float64 {
 	if len(list) == 0 {
 		return 0

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// options are what the flags say.
+// options are the parsed flags.
 type options struct {
 	quick    bool
 	keep     bool
@@ -63,7 +63,7 @@ const (
 	quickDuration   = 6 * time.Second
 )
 
-// errUsage says that the flags are wrong and that this has been printed.
+// errUsage means that the flags are invalid and that the reason has been printed.
 var errUsage = errors.New("wrong flags")
 
 func parseOptions(args []string, output io.Writer) (options, error) {
@@ -139,7 +139,7 @@ func (o *options) withDefaults() {
 	}
 }
 
-// selected are the peers that the flags ask for.
+// selected returns the peers that the flags select.
 func (o options) selected() []peer {
 	var list []peer
 	for _, p := range allPeers() {
@@ -150,7 +150,8 @@ func (o options) selected() []peer {
 	return list
 }
 
-// say writes a line for whoever watches; if nobody does, that is no error.
+// say writes a line of progress. It ignores an error, because the output may be
+// closed.
 func say(w io.Writer, format string, args ...any) {
 	_, _ = fmt.Fprintf(w, format+"\n", args...)
 }

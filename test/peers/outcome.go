@@ -12,18 +12,18 @@ import (
 	"github.com/tandem-fn/tandem/test/peers/consume"
 )
 
-// result is how what came out differs from the truth.
+// result holds the differences between the outcome and the truth.
 type result struct {
 	Lost            int64 `json:"lost"`             // events without a row
 	Doubled         int64 `json:"doubled"`          // additions to totals beyond the rows
-	OutputsLost     int64 `json:"outputs_lost"`     // that should be there
-	OutputsDoubled  int64 `json:"outputs_doubled"`  // different ones beyond those that should be
-	OutputsRepeated int64 `json:"outputs_repeated"` // with the same source and id; consumers drop them
+	OutputsLost     int64 `json:"outputs_lost"`     // missing ones
+	OutputsDoubled  int64 `json:"outputs_doubled"`  // distinct ones beyond the expected ones
+	OutputsRepeated int64 `json:"outputs_repeated"` // with the same source and id; consumers deduplicate them
 
 	differences []string
 }
 
-// wrong says whether anything is not as the truth says.
+// wrong reports whether anything differs from the truth.
 func (r result) wrong() bool { return len(r.differences) > 0 }
 
 func (r result) String() string {
@@ -34,7 +34,7 @@ func (r result) String() string {
 	return text + ": " + strings.Join(r.differences, "; ")
 }
 
-// outcome compares tables and outputs with what must come out.
+// outcome compares tables and outputs with the expected ones.
 func (t *trial) outcome(ctx context.Context) (result, error) {
 	databaseURL, err := t.d.URL(trialDatabase)
 	if err != nil {
@@ -49,7 +49,7 @@ func (t *trial) outcome(ctx context.Context) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	o.Own = nil // the flights that come again from another source are in the truth
+	o.Own = nil // the flights that are repeated from another source are part of the truth
 	stream, err := t.d.JS.Stream(ctx, consume.OutputStream)
 	if err != nil {
 		return result{}, fmt.Errorf("look at stream %s: %w", consume.OutputStream, err)

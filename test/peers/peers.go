@@ -25,24 +25,24 @@ import (
 // peer is one way to do the work.
 type peer struct {
 	name, title string
-	consumer    string // what package consume calls it; empty for Tandem
-	shared      bool   // both clusters read through one durable
+	consumer    string // its name in package consume; empty for Tandem
+	shared      bool   // both clusters read through one durable consumer
 
-	// concurrencies are tried beforehand; the best is measured.
+	// concurrencies are tried beforehand; the best one is measured.
 	concurrencies []int
 
-	// factor is how many times the events a trial has: one that is fast needs more
-	// of them, or it is over before it can be measured.
+	// factor multiplies the events of a trial: a fast peer needs more, or the
+	// trial ends before it can be measured.
 	factor int
 
 	env   []string // of Tandem's processes
 	setup func(ctx context.Context, pool *pgxpool.Pool) error
 }
 
-// workers are the concurrencies of those who have a transaction for each event.
+// workers are the concurrencies of peers with a transaction for each event.
 var workers = []int{8, 24, 64}
 
-// allPeers are all there are, in the order of the table.
+// allPeers returns all peers, in the order of the table.
 func allPeers() []peer {
 	handWritten := func(ctx context.Context, pool *pgxpool.Pool) error { return tables(ctx, pool) }
 	watermill := func(ctx context.Context, pool *pgxpool.Pool) error {
@@ -73,13 +73,13 @@ func allPeers() []peer {
 	return list
 }
 
-// inFlight are the values of TANDEM_IN_FLIGHT, of which the first is the default.
+// inFlight are the values of TANDEM_IN_FLIGHT; the first one is the default.
 var inFlight = []int{1024}
 
-// tandemFactor is how many times the events of the others Tandem has.
+// tandemFactor multiplies the events of Tandem's trials.
 const tandemFactor = 5
 
-// prepared names the template of the peer's database.
+// prepared returns the name of the template of the peer's database.
 func (p peer) prepared() string {
 	if p.consumer == "" {
 		return "tandem"
@@ -87,7 +87,7 @@ func (p peer) prepared() string {
 	return p.consumer
 }
 
-// prepare makes the tables that all write to, and the peer's own.
+// prepare creates the common tables, and the peer's own.
 func (p peer) prepare(ctx context.Context, databaseURL string) error {
 	if p.consumer == "" {
 		return schema.Migrate(ctx, databaseURL, schema.MigrationSet{Name: "flights", Files: flights.Function().Migrations})
@@ -114,7 +114,7 @@ func tables(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-// durable is the peer's consumer of the stream in a cluster.
+// durable returns the name of the peer's consumer in a cluster.
 func (p peer) durable(cluster string) string {
 	if p.consumer == "" {
 		return "tandem-" + cluster + "-flights"
@@ -179,7 +179,8 @@ func (p peer) startTandem(ctx context.Context, d *deployment, cluster, databaseU
 	return append(parts, source), nil
 }
 
-// environment is ours without what would point a process elsewhere.
+// environment returns our environment without variables that would redirect a
+// process.
 func environment() []string {
 	return slices.DeleteFunc(os.Environ(), func(s string) bool {
 		for _, prefix := range []string{"PG", "DATABASE_URL=", "NATS_URL=", "TANDEM_", "K_", "DBOS_", "OTEL_", "LISTEN_ADDRESS=", "METRICS_ADDRESS=", "PORT="} {

@@ -14,8 +14,8 @@ import (
 	"github.com/tandem-fn/tandem/test/peers/consume"
 )
 
-// smallWorkload is few enough events to be done in a moment, and enough that two
-// clusters meet over most of them.
+// smallWorkload is few enough events to finish quickly, and enough that two
+// clusters race for most of them.
 const smallWorkload = 600
 
 func TestMain(m *testing.M) {
@@ -52,7 +52,7 @@ func TestTheWorkloadComesToTheTruth(t *testing.T) {
 	}
 }
 
-// One server for all: it is what takes the time.
+// One server for all subtests, because starting it is the slow part.
 func TestPeers(t *testing.T) { //nolint:tparallel // they share the server and a database
 	t.Parallel()
 

@@ -17,10 +17,10 @@ import (
 	"github.com/tandem-fn/tandem/test/bench/harness"
 )
 
-// goal is how many times as many events as the best of the others Tandem is to do.
+// goal is the required ratio of Tandem's rate to the best of the others.
 const goal = 5
 
-// report is what was measured.
+// report holds the measurements.
 type report struct {
 	Begun    time.Time     `json:"begun"`
 	Took     time.Duration `json:"took_ns"`
@@ -32,12 +32,13 @@ type report struct {
 	CutShort string        `json:"cut_short,omitempty"`
 	Note     string        `json:"note,omitempty"`
 
-	// Continued is when what was missing was measured; zero if nothing was.
+	// Continued is the time at which missing measurements were added; zero if
+	// none were.
 	Continued time.Time `json:"continued,omitzero"`
 	Rows      []*row    `json:"rows"`
 }
 
-// worthwhile says whether every row has been measured once.
+// worthwhile reports whether every row has been measured at least once.
 func (r *report) worthwhile() bool {
 	for _, row := range r.Rows {
 		if len(row.Rounds) == 0 {
@@ -47,7 +48,7 @@ func (r *report) worthwhile() bool {
 	return len(r.Rows) > 0
 }
 
-// describe says on what it is measured.
+// describe returns lines that describe the environment.
 func (d *deployment) describe(ctx context.Context) ([]string, error) {
 	var version string
 	if err := d.Admin.QueryRow(ctx, "select current_setting('server_version')").Scan(&version); err != nil {
@@ -72,7 +73,7 @@ from pg_settings where name in ('shared_buffers', 'max_wal_size', 'max_connectio
 	}, nil
 }
 
-// versions are those of the modules that are compared.
+// versions returns the versions of the compared modules.
 func versions() []string {
 	var list []string
 	info, ok := debug.ReadBuildInfo()
@@ -94,7 +95,7 @@ func median[T cmp.Ordered](list []T) T {
 	return list[len(list)/2]
 }
 
-// rate is the median of the rounds; lowest and highest are the others.
+// rate returns the median of the rounds; lowest and highest return the extremes.
 func (r *row) rate() float64 { return median(r.rates()) }
 
 func (r *row) rates() []float64 {
@@ -105,7 +106,7 @@ func (r *row) rates() []float64 {
 	return list
 }
 
-// best is the fastest row of Tandem, or of the others; nil if there is none.
+// best returns the fastest row of Tandem, or of the others; nil if there is none.
 func (r *report) best(tandem bool) *row {
 	var best *row
 	for _, line := range r.Rows {
@@ -166,7 +167,7 @@ func readReport(ctx context.Context, file string) (*report, error) {
 	return &r, nil
 }
 
-// fromRoot takes what is no absolute path from the clone's root, in which make runs.
+// fromRoot resolves a relative path against the clone's root, in which make runs.
 func fromRoot(ctx context.Context, path string) (string, error) {
 	if filepath.IsAbs(path) {
 		return path, nil
@@ -201,7 +202,7 @@ func (r *report) beside() string {
 	return fmt.Sprintf("By the medians, %s does %s.", ours.Title, strings.Join(list, ", "))
 }
 
-// write writes the report into a folder, which it gives.
+// write writes the report into a folder, and returns the folder.
 func (r *report) write(ctx context.Context, dir string) (string, error) {
 	if dir == "" {
 		dir = filepath.Join(".tandem", "peers")
@@ -225,7 +226,7 @@ func (r *report) write(ctx context.Context, dir string) (string, error) {
 	return dir, nil
 }
 
-// thousands writes a number for people.
+// thousands formats a number for people.
 func thousands(f float64) string {
 	s := fmt.Sprintf("%.0f", f)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {

@@ -11,7 +11,7 @@ import (
 	"github.com/tandem-fn/tandem/hack/feed"
 )
 
-// row is all that was measured of a peer.
+// row holds the measurements of a peer.
 type row struct {
 	Name        string       `json:"name"`
 	Title       string       `json:"title"`
@@ -19,7 +19,7 @@ type row struct {
 	Concurrency int          `json:"concurrency"`
 	Rounds      []throughput `json:"rounds"`
 	Latency     *latency     `json:"latency,omitempty"`
-	Again       []string     `json:"again,omitempty"` // why a trial was made again
+	Again       []string     `json:"again,omitempty"` // why a trial was repeated
 	Killed      *killed      `json:"killed,omitempty"`
 
 	peer peer
@@ -31,7 +31,7 @@ type attempt struct {
 	EventsPerSecond float64 `json:"events_per_second"`
 }
 
-// execute measures what the flags ask for, and writes the report.
+// execute measures the rows that the flags select, and writes the report.
 func execute(ctx context.Context, o options, out io.Writer) error {
 	if o.again != "" {
 		r, err := readReport(ctx, o.again)
@@ -53,7 +53,7 @@ func execute(ctx context.Context, o options, out io.Writer) error {
 	if r == nil || !r.worthwhile() {
 		return err
 	}
-	ctx = context.WithoutCancel(ctx) // what was measured until somebody stopped it is worth having
+	ctx = context.WithoutCancel(ctx) // after an interruption the measurements so far are still reported
 	if err != nil {
 		r.CutShort = err.Error()
 		say(out, "peers: cut short: %v", err)
@@ -78,7 +78,7 @@ func (r *report) finish(ctx context.Context, o options, out io.Writer) error {
 	return nil
 }
 
-// measure goes through everything.
+// measure performs all measurements.
 func (d *deployment) measure(ctx context.Context, o options, progress func(string, ...any)) (*report, error) {
 	r, err := d.rounds(ctx, o, progress)
 	if err != nil {
@@ -117,7 +117,7 @@ func (d *deployment) measure(ctx context.Context, o options, progress func(strin
 	return r, nil
 }
 
-// rounds measures throughput, or takes it from a report that is to be continued.
+// rounds measures throughput, or reads it from a report that is continued.
 func (d *deployment) rounds(ctx context.Context, o options, progress func(string, ...any)) (*report, error) {
 	if o.goOn != "" {
 		r, err := readReport(ctx, o.goOn)
@@ -157,8 +157,9 @@ func (d *deployment) rounds(ctx context.Context, o options, progress func(string
 	return r, nil
 }
 
-// killedEvents is how many events there are when a cluster is killed: all flights at
-// least, so that the truth is what another program counted, but for a quick look.
+// killedEvents returns how many events there are when a cluster is killed: at least
+// all flights, so that the truth is the count of another program, except in a quick
+// run.
 func killedEvents(o options) int {
 	if o.quick {
 		return o.events
@@ -166,8 +167,8 @@ func killedEvents(o options) int {
 	return max(o.events, feed.Flights)
 }
 
-// again measures throughput, a second time if something stood still or did not start;
-// the report says so. A wrong outcome is an error at once.
+// again measures throughput, and repeats it once if something stalled or did not
+// start; the report mentions it. A wrong outcome is an error at once.
 func (d *deployment) again(ctx context.Context, line *row, concurrency int, load workload, progress func(string, ...any)) (throughput, error) {
 	t, err := d.throughput(ctx, line.peer, concurrency, load)
 	if err == nil || ctx.Err() != nil || errors.Is(err, errWrong) {
@@ -178,7 +179,7 @@ func (d *deployment) again(ctx context.Context, line *row, concurrency int, load
 	return d.throughput(ctx, line.peer, concurrency, load)
 }
 
-// try tries the peer's concurrencies and keeps the best.
+// try tries the peer's concurrencies and selects the best.
 func (d *deployment) try(ctx context.Context, o options, line *row, progress func(string, ...any)) error {
 	list := line.peer.concurrencies
 	if o.quick {

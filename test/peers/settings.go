@@ -1,9 +1,9 @@
 package main
 
-// setting is a choice that was made for a peer, and why.
+// setting is a configuration choice for a peer, with the reason.
 type setting struct{ what, value, why string }
 
-// common are the choices that hold for all that are not Tandem.
+// common are the choices for all peers except Tandem.
 var common = []setting{
 	{"driver", "pgx v5, native interface, its cache of prepared statements", "what Watermill's, DBOS's and River's own examples use; the fastest of those that they support"},
 	{"effects", "one statement for row and total", "no row pays for round trips that are not the library's; the contended row, the airport's, is locked last"},

@@ -16,9 +16,9 @@ import (
 const (
 	lookInterval = 50 * time.Millisecond
 
-	// stallTimeout is how long nothing may happen until a peer is said to have
+	// stallTimeout is the time without progress after which a peer counts as
 	// stopped: longer than the stream waits for an acknowledgement, and than a
-	// peer takes to rescue what a dead process had.
+	// peer takes to rescue the work of a dead process.
 	stallTimeout = 75 * time.Second
 )
 
@@ -28,13 +28,13 @@ const (
 	west = "west"
 )
 
-// errWrong says that what came out is not the truth, or that a process died.
+// errWrong means that the outcome differs from the truth, or that a process died.
 var errWrong = errors.New("the outcome is wrong")
 
-// errStalled says that nothing happens any more though not all is done.
+// errStalled means that there is no progress although work is left.
 var errStalled = errors.New("nothing happens any more")
 
-// trial is a peer at work on a database and streams of its own.
+// trial is a running peer with a database and streams of its own.
 type trial struct {
 	d           *deployment
 	peer        peer
@@ -42,11 +42,11 @@ type trial struct {
 	workload    workload
 	admin       *pgx.Conn // in the trial's database, as superuser
 	parts       map[string][]*supervisor.Process
-	connections int // most that were seen
+	connections int // the highest number observed
 	looked      time.Time
 }
 
-// begin makes everything for a trial but starts nothing.
+// begin creates everything for a trial but starts nothing.
 func (d *deployment) begin(ctx context.Context, p peer, concurrency int, load workload) (*trial, error) {
 	if err := d.fresh(ctx, p); err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func (d *deployment) begin(ctx context.Context, p peer, concurrency int, load wo
 	return &trial{d: d, peer: p, concurrency: concurrency, workload: load, admin: admin, parts: map[string][]*supervisor.Process{}}, nil
 }
 
-// end kills what runs.
+// end kills all running processes.
 func (t *trial) end() {
 	for cluster := range t.parts {
 		t.kill(cluster)
@@ -85,17 +85,17 @@ func (t *trial) kill(cluster string) {
 	delete(t.parts, cluster)
 }
 
-// state is how far a trial has come.
+// state is the progress of a trial.
 type state struct {
-	added      int64 // flights that the totals of the airports know
+	added      int64 // flights in the totals of the airports
 	outputs    uint64
-	waiting    uint64 // messages that a durable has not handed out
-	unanswered int    // and those that are not acknowledged
+	waiting    uint64 // messages that a durable consumer has not delivered
+	unanswered int    // messages that are not acknowledged
 	consumers  int
 }
 
-// look finds out how far it has come. The totals of 220 airports cost less to read
-// than to count what they are totals of.
+// look reads the progress. Reading the totals of 220 airports is cheaper than
+// counting the flights.
 func (t *trial) look(ctx context.Context) (state, error) {
 	var s state
 	if err := t.admin.QueryRow(ctx, "select coalesce(sum(flights), 0)::bigint from airports").Scan(&s.added); err != nil {
@@ -143,17 +143,19 @@ func (t *trial) count(ctx context.Context) error {
 	return nil
 }
 
-// applied says whether all events are and all outputs are there.
+// applied reports whether all events are applied and all outputs are published.
 func (t *trial) applied(s state) bool {
 	return s.added >= int64(t.workload.distinct) && s.outputs >= uint64(t.workload.total().Delayed)
 }
 
-// through says whether moreover the stream has all answers of those that run.
+// through reports whether, in addition, the stream has all acknowledgements of
+// the running consumers.
 func (t *trial) through(s state) bool {
 	return t.applied(s) && s.consumers == len(t.parts) && s.waiting == 0 && s.unanswered == 0
 }
 
-// await waits until what is wanted; errStalled if nothing happens for stallTimeout.
+// await waits until want returns true. It returns errStalled if there is no
+// progress for stallTimeout.
 func (t *trial) await(ctx context.Context, want func(state) bool) error {
 	var last state
 	since := time.Now()
@@ -175,7 +177,8 @@ func (t *trial) await(ctx context.Context, want func(state) bool) error {
 	}
 }
 
-// checkpoint begins a measurement, so that no peer pays for what another wrote.
+// checkpoint executes a checkpoint before a measurement, so that no peer pays for
+// writes of another.
 func (t *trial) checkpoint(ctx context.Context) error {
 	if _, err := t.admin.Exec(ctx, "checkpoint"); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
@@ -190,7 +193,7 @@ func (t *trial) wal(ctx context.Context) (n int64, err error) {
 	return n, nil
 }
 
-// throughput is what a trial of throughput measured.
+// throughput is the result of a throughput trial.
 type throughput struct {
 	EventsPerSecond float64 `json:"events_per_second"`
 	WALPerEvent     float64 `json:"wal_bytes_per_event"`
@@ -198,9 +201,9 @@ type throughput struct {
 	Events          int     `json:"events"`
 }
 
-// throughput has both clusters work on a stream that is full already. The time is that
-// from the first commit until all events are committed, all outputs in their stream
-// and all messages acknowledged by both clusters.
+// throughput lets both clusters process a stream that was filled before. The time is
+// that from the first commit until all events are committed, all outputs are in their
+// stream and all messages are acknowledged by both clusters.
 func (d *deployment) throughput(ctx context.Context, p peer, concurrency int, load workload) (throughput, error) {
 	t, err := d.begin(ctx, p, concurrency, load)
 	if err != nil {
@@ -226,7 +229,7 @@ func (d *deployment) throughput(ctx context.Context, p peer, concurrency int, lo
 		return throughput{}, err
 	}
 	ended := time.Now()
-	t.looked = time.Time{} // it may have been too quick to be counted
+	t.looked = time.Time{} // it may have been too fast to be counted
 	if err := t.count(ctx); err != nil {
 		return throughput{}, err
 	}
@@ -249,7 +252,8 @@ func (d *deployment) throughput(ctx context.Context, p peer, concurrency int, lo
 	}, nil
 }
 
-// exact is an error if anything is not as the truth says, or a process died.
+// exact returns an error if anything differs from the truth, or if a process
+// died.
 func (t *trial) exact(ctx context.Context) error {
 	o, err := t.outcome(ctx)
 	if err != nil {

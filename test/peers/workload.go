@@ -15,18 +15,18 @@ import (
 	"github.com/tandem-fn/tandem/test/peers/consume"
 )
 
-// repeatEvery is after how many events one comes again, though the stream took it
-// once already: a producer that was not told so.
+// repeatEvery is the interval, in events, at which an event is repeated although
+// the stream has stored it: the producer did not receive the acknowledgement.
 const repeatEvery = 50
 
-// workload is some events in the order of the stream, and what must come out of them.
+// workload holds events in the order of the stream, and the expected results.
 type workload struct {
-	messages []*nats.Msg // with those that come again
+	messages []*nats.Msg // including the repeated ones
 	distinct int
 	want     map[string]feed.Totals // by airport
 }
 
-// total is what must come out of all airports.
+// total returns the expected totals of all airports.
 func (w workload) total() (t feed.Totals) {
 	for _, o := range w.want {
 		t = t.Plus(o)
@@ -34,8 +34,8 @@ func (w workload) total() (t feed.Totals) {
 	return t
 }
 
-// makeWorkload takes n flights; when all 20,000 have gone they come again from another
-// source, with the ids that they have, so that they are other events.
+// makeWorkload returns the first n flights. After all 20,000 they are repeated from
+// another source, with the same ids, so that they are different events.
 func makeWorkload(n int) (workload, error) {
 	w := workload{distinct: n, want: map[string]feed.Totals{}}
 	for turn := 0; w.left() > 0; turn++ {
@@ -81,8 +81,8 @@ func (w *workload) add(e event.Event) error {
 	return nil
 }
 
-// publish stores the messages in the stream, so many a second; 0 is as fast as it
-// goes. They go without Nats-Msg-Id, so the stream takes those that come again.
+// publish stores the messages in the stream, that many per second; 0 is as fast
+// as possible. They have no Nats-Msg-Id, so the stream stores the repeated ones.
 func publish(ctx context.Context, js natsjs.JetStream, messages []*nats.Msg, perSecond int) error {
 	limiter := rate.NewLimiter(rate.Inf, 1)
 	if perSecond > 0 {
@@ -92,7 +92,7 @@ func publish(ctx context.Context, js natsjs.JetStream, messages []*nats.Msg, per
 		if err := limiter.Wait(ctx); err != nil {
 			return err
 		}
-		// A message is one's own once it is sent.
+		// The client owns a message once it is sent.
 		if _, err := js.PublishMsgAsync(&nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}, natsjs.WithStallWait(10*time.Second)); err != nil {
 			return fmt.Errorf("publish to stream %s: %w", consume.InputStream, err)
 		}

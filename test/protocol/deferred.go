@@ -1,17 +1,18 @@
 package protocol
 
-// Deferred is a model of an event that only a change of the deployment can fix, which comes and
-// may go again. Each cluster delivers the event, defers it if it fails, acknowledges it, and
-// runs it later. A process may be killed at any moment, and the stream may hand out the event
-// again, or a copy of it that it has heard about already. The ledger forgets the event when both
-// clusters have acknowledged it: first the horizon moves over it, then its row goes.
+// Deferred is a model of an event that cannot be committed until the deployment changes; the
+// change may be rolled back. Each cluster delivers the event, defers it if it fails,
+// acknowledges it, and runs it later. A process may be killed at any moment, and the stream may
+// deliver the event again, or a copy that it already considers acknowledged. The ledger forgets
+// the event when both clusters have acknowledged it: first the horizon moves past it, then its
+// row is deleted.
 //
 // In no state is the event applied twice, or acknowledged by a cluster in which it is neither
-// committed nor deferred. From every state it is applied, acknowledged and deferred no longer
-// once the deployment has what it needs; so it is if one cluster alone takes another step.
+// committed nor deferred. From every state it is eventually applied, acknowledged and no longer
+// deferred once the deployment is complete, even if only one of the clusters takes steps.
 //
-// That no delivery outlives the retention is taken for granted, but not that none of a deferred
-// event does: it may be run however late.
+// The model assumes that no delivery outlives the retention, except that of a deferred event:
+// it may run at any later time.
 type Deferred struct {
 	// Mutant is the rule that is broken.
 	Mutant Mutant
@@ -21,7 +22,7 @@ type Deferred struct {
 const (
 	// AckBeforeStored acknowledges the event before it is stored.
 	AckBeforeStored Mutant = "ack-before-stored"
-	// ForgetDeferred forgets the ledger's row of an event that is deferred.
+	// ForgetDeferred forgets the ledger's row of a deferred event.
 	ForgetDeferred Mutant = "forget-deferred"
 	// DeferForgotten defers an event that is below the horizon.
 	DeferForgotten Mutant = "defer-forgotten"
@@ -31,28 +32,28 @@ const (
 	EndBeforeRun Mutant = "end-before-run"
 )
 
-// deferredState is all there is to know at a moment.
+// deferredState is a state of the model.
 type deferredState struct {
 	deployed bool // what the event needs
 	ledger   bool
-	horizon  bool // has moved over the event
+	horizon  bool // whether it is past the event
 	applied  uint8
 	cluster  [clusters]deferredCluster
 }
 
 type deferredCluster struct {
-	at    uint8 // where the process is with the event
+	at    uint8 // the position of the process in handling the event
 	row   bool  // deferred
 	acked bool
 }
 
-// Where a process is with an event.
+// Positions of a process in handling an event.
 const (
 	nowhere    = iota
 	lacking    // it was delivered, and failed
 	settledNow // it may be acknowledged
 	running    // the deferred event is in a request, for a mutant
-	lostNow    // the deferred event was run, and had been committed
+	lostNow    // the deferred event was run, and had been committed before
 )
 
 // Explore visits every state of the model.
@@ -69,7 +70,7 @@ func (m Deferred) Explore() Result {
 	return r
 }
 
-// wrongIn returns what must never be, and is; empty if nothing.
+// wrongIn returns the violated property; empty if there is none.
 func (s deferredState) wrongIn() string {
 	if s.applied > 1 {
 		return "the event is applied twice"
@@ -82,10 +83,10 @@ func (s deferredState) wrongIn() string {
 	return ""
 }
 
-// operator takes the step that deploys what the event needs.
+// operator takes the step that completes the deployment.
 const operator = -2
 
-// steps calls do with everything that can happen in s, and who does it.
+// steps calls do with every possible step in s, and the process that takes it.
 func (m Deferred) steps(s deferredState, do func(name string, who int, next deferredState)) {
 	change := func(who int, name string, by func(*deferredState)) {
 		next := s
@@ -114,7 +115,7 @@ func (m Deferred) steps(s deferredState, do func(name string, who int, next defe
 	}
 }
 
-// clusterSteps are the steps of one cluster.
+// clusterSteps yields the steps of one cluster.
 func (m Deferred) clusterSteps(s deferredState, i int, change func(who int, name string, by func(*deferredState, *deferredCluster))) {
 	c := s.cluster[i]
 	change(anyone, "is killed", func(_ *deferredState, c *deferredCluster) { c.at = nowhere })
@@ -167,7 +168,7 @@ func (m Deferred) clusterSteps(s deferredState, i int, change func(who int, name
 	}
 }
 
-// runSteps are the steps of a cluster that runs its deferred event.
+// runSteps yields the steps of a cluster that runs its deferred event.
 func (m Deferred) runSteps(s deferredState, i int, change func(who int, name string, by func(*deferredState, *deferredCluster))) {
 	switch {
 	case s.ledger:
@@ -176,7 +177,8 @@ func (m Deferred) runSteps(s deferredState, i int, change func(who int, name str
 		change(i, "deletes the event and runs it", func(_ *deferredState, c *deferredCluster) { c.row, c.at = false, running })
 	default:
 		change(i, "runs the event", m.win)
-		// Another session holds the row, or a function of an older version does not know of it.
+		// Another session has locked the row, or a function of an older version does not know
+		// it.
 		change(anyone, "runs the event, and its row stays", func(s *deferredState, _ *deferredCluster) {
 			s.ledger = true
 			s.applied++

@@ -6,18 +6,19 @@ import (
 	"strings"
 )
 
-// Result is what a look at every state has found.
+// Result is the result of an exploration.
 type Result struct {
-	// States is how many there are, and Steps how many lead from one to another.
+	// States is the number of states, and Steps the number of transitions between
+	// them.
 	States, Steps int
 
-	// Wrong says which property does not hold, empty if all do. Way are the
-	// steps that lead to where it does not: as few as possible.
+	// Wrong is the violated property, empty if all hold. Way is a shortest path
+	// to the state in which it is violated.
 	Wrong string
 	Way   []string
 }
 
-// String gives the numbers, or what is wrong and the way there.
+// String returns the numbers, or the violated property with the path to it.
 func (r Result) String() string {
 	if r.Wrong == "" {
 		return fmt.Sprintf("%d states, %d steps: everything holds", r.States, r.Steps)
@@ -37,22 +38,21 @@ type visit struct {
 	name   string // of the step
 }
 
-// explorer knows the states that were reached so far.
+// explorer holds the states that were reached so far.
 type explorer struct {
 	model  Model
 	number map[state]int32
 	visits []visit
 
-	// The steps, in the order of the states they start from: where they lead and
-	// whose they are.
+	// The steps, sorted by their start states: their target and their process.
 	to  []int32
 	who []uint8
-	of  []int // from which of them on they are a state's
+	of  []int // index of the first step of each state
 }
 
-// Explore visits every state. It stops at the first in which something is wrong,
-// which none is nearer to the beginning than; that something can never be reached
-// is found when all are known.
+// Explore visits every state. It stops at the first state that violates a
+// property, which is at the minimum distance from the start. States from which an
+// end state is unreachable are found after all states are known.
 func (m Model) Explore() Result {
 	x := &explorer{model: m, number: map[state]int32{}}
 	x.reach(state{}, -1, "")
@@ -85,7 +85,7 @@ func (m Model) Explore() Result {
 	return r
 }
 
-// reach gives a state's number, a new one if nobody has been there.
+// reach returns a state's number, and adds the state if it is new.
 func (x *explorer) reach(s state, before int32, name string) int32 {
 	n, known := x.number[s]
 	if !known {
@@ -96,7 +96,7 @@ func (x *explorer) reach(s state, before int32, name string) int32 {
 	return n
 }
 
-// way gives the steps to a state.
+// way returns the steps to a state.
 func (x *explorer) way(at int32) []string {
 	var names []string
 	for ; x.visits[at].before >= 0; at = x.visits[at].before {
@@ -106,10 +106,10 @@ func (x *explorer) way(at int32) []string {
 	return names
 }
 
-// stuck gives a state, the nearest to the beginning, from which none that is a
-// goal can be reached by the steps that may be taken; -1 if there is none.
+// stuck returns the state closest to the start from which no goal can be
+// reached by the permitted steps; -1 if there is none.
 func (x *explorer) stuck(goal func(*state) bool, may func(uint8) bool) int32 {
-	// The steps backwards, those to a state side by side.
+	// The reversed steps, grouped by target.
 	first := make([]int32, len(x.visits)+1)
 	for i, to := range x.to {
 		if may(x.who[i]) {

@@ -1,6 +1,6 @@
 package protocol
 
-// faults are what can happen to a cluster at any moment.
+// faults yields the faults that can happen to a cluster at any moment.
 func (m Model) faults(s *state, c int, do func(step)) {
 	cl := &s.cluster[c]
 	if cl.waited|cl.answered != 0 || cl.rewinding || cl.saved != 0 {
@@ -20,8 +20,8 @@ func (m Model) faults(s *state, c int, do func(step)) {
 	if cl.batch != 0 || cl.toPublish|cl.toDelete|cl.toSetAside != 0 {
 		change(s, "function is killed", fault, c, do, func(_ *state, cl *cluster) { cl.die() })
 	}
-	// One COMMIT whose fate nobody knows is enough at a time: the server will
-	// know.
+	// One COMMIT with an unknown outcome at a time is sufficient: the server
+	// will resolve it.
 	if cl.locks == 0 || cl.want != 0 || cl.committing != 0 {
 		return
 	}
@@ -44,7 +44,7 @@ func (cl *cluster) die() {
 }
 
 // failover loses the primary, once, with its commits after some moment. Then the former
-// one may take over again.
+// primary may take over again.
 func (m Model) failover(s *state, do func(step)) {
 	next := *s
 	name := "primary is lost, the standby takes its place"
@@ -73,7 +73,7 @@ func (m Model) failover(s *state, do func(step)) {
 		if cl.batch != 0 {
 			cl.again()
 		}
-		if m.Failback && cl.rewinding { // another row is stored than it expects: it starts again
+		if m.Failback && cl.rewinding { // the stored row differs from the expected one: it restarts
 			cl.rewinding, cl.saved = false, 0
 		}
 		cl.stale = m.Mutant == ReusedRows && (cl.toPublish|cl.toDelete).without(s.copied.ledger) != 0
@@ -92,7 +92,7 @@ func (s *state) noticed() bool {
 	return true
 }
 
-// forget is the retention of the ledger, and what it is a danger to.
+// forget models the retention of the ledger, and the faults that it enables.
 func (m Model) forget(s *state, do func(step)) {
 	for c := range clusters {
 		if s.cluster[c].acked != 0 {
@@ -125,8 +125,8 @@ func (m Model) forget(s *state, do func(step)) {
 	do(step{name: "ledger forgets" + event(e), who: server, next: next})
 }
 
-// underWay says whether a request with the event is anywhere. That takes seconds,
-// the ledger remembers for days.
+// underWay reports whether a request with the event exists anywhere. A request
+// takes seconds, and the ledger remembers for days.
 func (s *state) underWay(e int) bool {
 	for _, cl := range s.cluster {
 		if (cl.batch | cl.committing).has(e) {

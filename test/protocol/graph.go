@@ -2,7 +2,7 @@ package protocol
 
 import "slices"
 
-// graph is the states of a small model that can be reached, and the steps between them.
+// graph holds the reachable states of a small model, and the steps between them.
 type graph[S comparable] struct {
 	states []S
 	before []int    // the state from which each was reached first
@@ -12,9 +12,9 @@ type graph[S comparable] struct {
 
 type edge struct{ from, to, who int }
 
-// explore visits every state that can be reached from the zero value by steps, which calls do
-// with each step: its name, whose it is, and where it leads. It stops at the first state that
-// is wrong, and returns why and the way there.
+// explore visits every state that can be reached from the zero value by steps. steps calls do
+// with the name of each step, its process, and its target. explore stops at the first state
+// that is wrong, and returns the reason and the path.
 func explore[S comparable](wrong func(S) string, steps func(s S, do func(name string, who int, next S))) (*graph[S], Result) {
 	var start S
 	g := &graph[S]{states: []S{start}, before: []int{-1}, names: []string{""}}
@@ -36,7 +36,7 @@ func explore[S comparable](wrong func(S) string, steps func(s S, do func(name st
 	return g, g.result("", 0)
 }
 
-// result is what was found at a state; nothing if wrong is empty.
+// result returns the result for a state; the zero Result if wrong is empty.
 func (g *graph[S]) result(wrong string, at int) Result {
 	r := Result{States: len(g.states), Steps: len(g.edges), Wrong: wrong}
 	for ; wrong != "" && g.before[at] >= 0; at = g.before[at] {
@@ -46,8 +46,8 @@ func (g *graph[S]) result(wrong string, at int) Result {
 	return r
 }
 
-// mustEnd returns a result that is wrong if there is a state from which none that is an end
-// can be reached by the steps that may be taken.
+// mustEnd returns a failed result if there is a state from which no end state can be
+// reached by the permitted steps.
 func (g *graph[S]) mustEnd(end func(S) bool, may func(who int) bool, wrong string) Result {
 	ends := make([]bool, len(g.states))
 	for at, s := range g.states {

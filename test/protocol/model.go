@@ -2,34 +2,34 @@ package protocol
 
 import "strconv"
 
-// Model says how large the model is, what may happen in it, and which rule is
-// broken.
+// Model configures the size of the model, the possible faults, and the broken
+// rule.
 type Model struct {
-	// Events is how many there are, 1 or 2.
+	// Events is the number of events, 1 or 2.
 	Events int
 
 	// Lone leaves one cluster alone: the other one never takes a step.
 	Lone bool
 
-	// Failover lets the primary be lost, once, with its last commits.
+	// Failover allows losing the primary, once, with its last commits.
 	Failover bool
 
-	// Failback lets the primary that was lost take over again, once, as it was when it was
-	// lost: commits in between are gone. Before that each source has noticed the
-	// failover, or ended. It goes with Failover.
+	// Failback allows the lost primary to take over again, once, in the state in which it
+	// was lost: commits in between are lost. Before that each source has noticed the
+	// failover, or ended. It requires Failover.
 	Failback bool
 
-	// Forget lets the ledger forget, and consumers be made anew.
+	// Forget allows the ledger to forget, and consumers to be recreated.
 	Forget bool
 
-	// Reject has the stream reject the output of the last event for good.
+	// Reject makes the stream reject the output of the last event for good.
 	Reject bool
 
 	// Mutant is the rule that is broken.
 	Mutant Mutant
 }
 
-// wrong says what must never be, and is; empty if nothing.
+// wrong returns the violated property; empty if there is none.
 func (m Model) wrong(s *state) string {
 	for e := range m.Events {
 		if what := m.wrongWith(s, e); what != "" {
@@ -57,7 +57,7 @@ func (m Model) wrongWith(s *state, e int) string {
 		return " is applied, and its output is neither emitted nor in the outbox, nor set aside"
 	case !applied && (int(p.floor[0]) > e || int(p.floor[1]) > e):
 		return " is below the progress that was saved, and not applied"
-	case m.Failover: // for a while what was committed may be gone
+	case m.Failover: // committed events may be lost temporarily
 	case !applied && s.emitted[e] != 0:
 		return " has an output without rows"
 	case !applied && (s.cluster[0].acked | s.cluster[1].acked).has(e):
@@ -66,12 +66,12 @@ func (m Model) wrongWith(s *state, e int) string {
 	return ""
 }
 
-// forgetsSilently says that rows of the ledger may be missing by the mutant's own
-// rule; what becomes of that is what is of interest.
+// forgetsSilently reports whether the mutant itself removes rows of the ledger;
+// then only the consequences are of interest.
 func (m Model) forgetsSilently() bool { return m.Mutant == NoHorizon }
 
-// waitsFor says whether the claim of cluster c waits for the other's, which is not
-// through either.
+// waitsFor reports whether the claim of cluster c waits for the other's, which is
+// not complete either.
 func (m Model) waitsFor(s *state, c int) bool {
 	e := m.nextKey(s, c)
 	other := &s.cluster[1-c]
@@ -81,7 +81,7 @@ func (m Model) waitsFor(s *state, c int) bool {
 // rejects reports whether the stream rejects the output of an event for good.
 func (m Model) rejects(e int) bool { return m.Reject && e == m.Events-1 }
 
-// handled says that everything is applied, and emitted or set aside.
+// handled reports whether everything is applied, and emitted or rejected.
 func (m Model) handled(s *state) bool {
 	for e := range m.Events {
 		if s.primary.applied[e] != 1 || s.emitted[e] == 0 && !s.primary.rejected.has(e) {
@@ -91,7 +91,8 @@ func (m Model) handled(s *state) bool {
 	return true
 }
 
-// finished says that besides both clusters know, and nothing is left to do.
+// finished reports whether, in addition, both clusters have noticed and nothing
+// is left to do.
 func (m Model) finished(s *state) bool {
 	all := below(m.Events)
 	return m.handled(s) && s.primary.outbox == 0 && s.cluster[0].acked == all && (m.Lone || s.cluster[1].acked == all)

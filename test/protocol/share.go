@@ -1,18 +1,19 @@
 package protocol
 
-// Share is a model of clusters that share the events: which of them goes first with an
-// event, and when the other one takes it. Two events have one subject and are committed in
-// their order. Each cluster has a view of the members, and any view at any time: views may
-// differ, or have a cluster that has died. Which member of a view goes first with an event
-// is any fixed rule; here both events have the same one, as those of a subject do.
+// Share is a model of clusters that share the events: which of them processes an event
+// first, and when the other one takes it over. Two events have one subject and are committed
+// in order. Each cluster has a view of the members, which may be any view at any time: views
+// may differ, or contain a cluster that has died. A fixed rule determines which member of a
+// view is first for an event; here it is the same for both events, as for all events of a
+// subject.
 //
-// In no state is an event committed before the one before it, or acknowledged without being
-// committed. From every state both events are committed and acknowledged by each cluster
-// that lives, whatever the views are from then on; so they are if one cluster alone takes
-// another step.
+// In no state is an event committed before its predecessor, or acknowledged without being
+// committed. From every state both events are eventually committed, and acknowledged by each
+// running cluster, whatever the later views are, even if only one of the clusters takes
+// steps.
 //
-// Time is left out: that the other one waits for the delay, and for idle capacity, is a step
-// that may come at any moment.
+// Time is omitted: waiting for the delay, and for idle capacity, is a step that may happen
+// at any moment.
 type Share struct {
 	// Mutant is the rule that is broken.
 	Mutant Mutant
@@ -20,28 +21,29 @@ type Share struct {
 
 // The mutants of [Share].
 const (
-	// NeverTake leaves what another cluster goes first with to it for ever.
+	// NeverTake never takes over the events for which another cluster is first.
 	NeverTake Mutant = "never-take"
-	// TrustFirst acknowledges it without a look into the ledger.
+	// TrustFirst acknowledges them without a lookup in the ledger.
 	TrustFirst Mutant = "trust-first"
-	// OwnAtOnce delivers an event that this cluster goes first with, whatever became of the
-	// one before it, as when that was another cluster's.
+	// OwnAtOnce delivers an event for which this cluster is first, whatever the state of
+	// its predecessor, for example if another cluster is first for that one.
 	OwnAtOnce Mutant = "own-at-once"
-	// SentIsDone lets the next event of a subject go when the one before it was sent.
+	// SentIsDone delivers the next event of a subject when its predecessor has been
+	// sent.
 	SentIsDone Mutant = "sent-is-done"
 )
 
-// The views: who goes first with the events, as a cluster sees it.
+// The views: which cluster is first for the events, as seen by a cluster.
 const (
 	eastFirst = iota
 	westFirst
 	views
 )
 
-// shareState is all there is to know at a moment.
+// shareState is a state of the model.
 type shareState struct {
 	ledger  set
-	wrong   bool // the order
+	wrong   bool // the order was violated
 	cluster [clusters]shareCluster
 }
 
@@ -64,7 +66,7 @@ func (m Share) Explore() Result {
 	return r
 }
 
-// wrongIn returns what must never be, and is; empty if nothing.
+// wrongIn returns the violated property; empty if there is none.
 func (s shareState) wrongIn() string {
 	if s.wrong {
 		return "an event is committed before the one before it"
@@ -81,7 +83,7 @@ func (s shareState) wrongIn() string {
 // instance shuts down.
 const anyone = -1
 
-// steps calls do with everything that can happen in s, and the cluster that does it.
+// steps calls do with every possible step in s, and the cluster that takes it.
 func (m Share) steps(s shareState, do func(name string, who int, next shareState)) {
 	for i := range clusters {
 		cluster := [clusters]string{"east: ", "west: "}[i]
@@ -108,7 +110,7 @@ func (m Share) steps(s shareState, do func(name string, who int, next shareState
 	}
 }
 
-// eventSteps are the steps of one event in one cluster.
+// eventSteps yields the steps of one event in one cluster.
 func (m Share) eventSteps(s shareState, i, e int, change func(string, func(*shareState, *shareCluster))) {
 	c := s.cluster[i]
 	own := int(c.view) == i

@@ -1,6 +1,6 @@
 package protocol
 
-// clusters is how many there are.
+// clusters is the number of clusters.
 const clusters = 2
 
 // maxEvents bounds the events of a model.
@@ -14,42 +14,42 @@ func (s set) without(t set) set { return s &^ t }
 func of(e int) set              { return 1 << e }
 func below(e int) set           { return 1<<e - 1 }
 
-// state is all there is to know at a moment. It is comparable, and small.
+// state is a state of the model. It is comparable, and small.
 type state struct {
 	primary  store
-	copied   store // what the standby has, once it has its last piece
+	copied   store // the content of the standby after it has received its last piece
 	hasCopy  bool
 	timeline uint8 // 1 after the failover, 0 again once the former primary took over
-	former   store // what the primary had when it was lost, until it takes over again
+	former   store // the content of the primary when it was lost, until it takes over again
 	failback failback
-	lost     set // in a mutant, what the ledger of the primary that was lost had
+	lost     set // in a mutant, the ledger of the lost primary
 
-	emitted [maxEvents]set // by event, which identities the stream of outputs has
+	emitted [maxEvents]set // by event, the identities in the stream of outputs
 	relay   relay
 	cluster [clusters]cluster
 }
 
-// store is what is committed.
+// store holds the committed data.
 type store struct {
 	ledger  set
 	applied [maxEvents]uint8 // how often, up to 2
 	outbox  set
-	late    set // of what is in the outbox: it was computed after the failover
+	late    set // of the outbox: computed after the failover
 
-	rejected set // outputs that are set aside
+	rejected set // rejected outputs
 
 	floor   [clusters]uint8
 	on      [clusters]uint8 // the timeline on which floor was saved
 	horizon uint8
 }
 
-// relay is the one that has taken over a row of the outbox, in whichever cluster.
+// relay is the relay that has taken over a row of the outbox, in either cluster.
 type relay struct {
 	at    relayAt
 	event uint8
 }
 
-// failback is where the primary that was lost is.
+// failback is the state of the lost primary.
 type failback uint8
 
 const (
@@ -66,16 +66,16 @@ const (
 	relayHalf // published; in a mutant, deleted
 )
 
-// cluster is what one of them has in memory, and its place in the stream.
+// cluster holds the state in memory of a cluster, and its position in the stream.
 type cluster struct {
-	acked    set // what its consumer has
-	answered set // what the source has an answer for, and has not acknowledged
+	acked    set // what its consumer has acknowledged
+	answered set // answers that the source has received, and not acknowledged
 
-	// The function: the events of its transaction, and whose requests somebody
-	// still waits for. Idle if batch is empty.
+	// The function: the events of its transaction, and those whose requests are
+	// still waiting. Idle if batch is empty.
 	batch, waited set
 
-	// Its session: keys that the claim has not come to yet, and keys that it has
+	// Its session: keys that the claim has not reached yet, and keys that it has
 	// inserted.
 	want, locks set
 
@@ -87,20 +87,22 @@ type cluster struct {
 	// COMMIT on its way.
 	committing set
 
-	// What it has won and not published, and what is published and may be deleted.
+	// Events that it has won and not published, and events that are published and
+	// may be deleted.
 	toPublish, toDelete set
 
-	// Its outputs that were rejected for good, and are not set aside yet.
+	// Its outputs that were rejected for good, and are not stored as rejected
+	// yet.
 	toSetAside set
 
 	// saved is one more than the timeline on which the source saved last, as far as it
 	// knows; 0 after its start.
 	saved uint8
 
-	// The source is in the middle of a rewind: it has put its place back, and not
-	// adopted the timeline yet.
+	// The source is rewinding: it has reset its position, and not adopted the
+	// timeline yet.
 	rewinding bool
 
 	late  set  // of toPublish: as in store
-	stale bool // it has numbers of rows that were lost with the primary
+	stale bool // it holds numbers of rows that were lost with the primary
 }

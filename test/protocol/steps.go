@@ -2,20 +2,20 @@ package protocol
 
 import "strconv"
 
-// Whose step it is, if not a cluster's.
+// The process of a step that no cluster takes.
 const (
-	server = clusters     // the database's, or a timeout's
-	fault  = clusters + 1 // nobody's
+	server = clusters     // the database, or a timeout
+	fault  = clusters + 1 // none
 )
 
-// step is one thing that can happen.
+// step is one possible transition.
 type step struct {
 	name string
 	who  int
 	next state
 }
 
-// steps gives everything that can happen in s.
+// steps yields all possible steps in s.
 func (m Model) steps(s *state, do func(step)) {
 	for c := range clusters {
 		if m.Lone && c > 0 {
@@ -35,7 +35,7 @@ func (m Model) steps(s *state, do func(step)) {
 	}
 }
 
-// change makes a step out of what it does to one cluster and to what is shared.
+// change yields a step that changes one cluster and the shared state.
 func change(s *state, name string, who, c int, do func(step), by func(*state, *cluster)) {
 	next := *s
 	by(&next, &next.cluster[c])
@@ -44,9 +44,10 @@ func change(s *state, name string, who, c int, do func(step), by func(*state, *c
 
 func event(e int) string { return " event " + strconv.Itoa(e+1) }
 
-// sourceSteps are what a source does besides delivering, which is part of the
-// function's taking a batch. Its acknowledging is part of the function's answer,
-// unless there is a failover, as otherwise nobody could see what is between.
+// sourceSteps yields the steps of a source except delivery, which is part of the
+// function's start of a batch. Acknowledging is part of the function's answer,
+// unless there is a failover, because otherwise the state in between is not
+// observable.
 func (m Model) sourceSteps(s *state, c int, do func(step)) {
 	cl := &s.cluster[c]
 	for e := range m.Events {
@@ -73,12 +74,12 @@ func (m Model) sourceSteps(s *state, c int, do func(step)) {
 	}
 }
 
-// asks says whether the ledger tells a hedging source that an event is done.
+// asks reports whether a hedging source finds the event in the ledger.
 func (m Model) asks(s *state, c, e int) bool {
 	return s.primary.ledger.has(e) || m.Mutant == AskUncommitted && s.heldByOther(c, e) || m.Mutant == AskLost && s.lost.has(e)
 }
 
-// progress is what the source does once a second.
+// progress is the step that the source takes once a second.
 func (m Model) progress(s *state, c int, do func(step)) {
 	if m.rewinds(s, c) {
 		m.rewind(s, c, do)
@@ -104,8 +105,8 @@ func (m Model) progress(s *state, c int, do func(step)) {
 	}
 }
 
-// rewinds reports whether a source has to rewind the stream, or is at it: its floor was saved on
-// another timeline than the database's, or the source saved on another one last.
+// rewinds reports whether a source has to rewind the stream, or is rewinding: its floor was
+// saved on another timeline than the database's, or the source saved on another one last.
 func (m Model) rewinds(s *state, c int) bool {
 	cl := &s.cluster[c]
 	other := m.Failback && cl.saved != 0 && cl.saved != s.timeline+1 && m.Mutant != TrustFloor
@@ -122,8 +123,9 @@ func (m Model) floor(s *state, c int) (floor int) {
 	return floor
 }
 
-// rewind is what the source does when it finds another timeline: the stream gives
-// everything again from the floor on, and only then the timeline is its own.
+// rewind yields the steps of a source that finds another timeline: the stream
+// redelivers everything from the floor on, and only then does the source adopt
+// the timeline.
 func (m Model) rewind(s *state, c int, do func(step)) {
 	if s.cluster[c].rewinding == (m.Mutant == AdoptFirst) {
 		change(s, "source rewinds", c, c, do, func(s *state, cl *cluster) {
@@ -200,7 +202,7 @@ func (m Model) functionSteps(s *state, c int, do func(step)) {
 			cl.toSetAside = 0
 		})
 	}
-	// With the next batch or alone makes no difference to anybody.
+	// Deleting with the next batch or alone is equivalent.
 	if cl.toDelete != 0 {
 		change(s, "winner deletes what is published", c, c, do, func(s *state, cl *cluster) {
 			s.primary.outbox = s.primary.outbox.without(cl.toDelete)
@@ -212,8 +214,8 @@ func (m Model) functionSteps(s *state, c int, do func(step)) {
 	}
 }
 
-// found returns the events that a function takes for lost once it has lost the first key of its
-// claim.
+// found returns the events that a function treats as lost after it has lost the first key of
+// its claim.
 func (m Model) found(s *state, c int) set {
 	switch m.Mutant {
 	case LostTogether:
@@ -225,7 +227,7 @@ func (m Model) found(s *state, c int) set {
 	}
 }
 
-// takeBatch begins a transaction with any of the events that are not acknowledged.
+// takeBatch starts a transaction with any of the events that are not acknowledged.
 func (m Model) takeBatch(s *state, c int, do func(step)) {
 	for batch := set(1); batch <= below(m.Events); batch++ {
 		if batch&(s.cluster[c].acked|s.cluster[c].answered) != 0 || m.Forget && batch&below(int(s.primary.horizon)) != 0 {
@@ -240,10 +242,10 @@ func (m Model) takeBatch(s *state, c int, do func(step)) {
 	}
 }
 
-// rest is the function without a transaction.
+// rest resets the function to a state without a transaction.
 func (cl *cluster) rest() { cl.batch, cl.waited, cl.want, cl.locks, cl.lookUp = 0, 0, 0, 0, false }
 
-// again is the transaction rolled back, and tried again if anybody still waits.
+// again rolls the transaction back, and retries it if any caller still waits.
 func (cl *cluster) again() {
 	if cl.waited == 0 {
 		cl.rest()
@@ -252,7 +254,8 @@ func (cl *cluster) again() {
 	cl.want, cl.locks, cl.lookUp = cl.batch, 0, false
 }
 
-// sessionSteps are what the server does for a function, and for one that is gone.
+// sessionSteps yields the steps of the server for a function, including one that
+// has ended.
 func (m Model) sessionSteps(s *state, c int, do func(step)) {
 	cl := &s.cluster[c]
 	switch {
@@ -273,8 +276,8 @@ func (m Model) sessionSteps(s *state, c int, do func(step)) {
 	}
 }
 
-// claimNext looks at the next key of a claim, unless somebody has inserted it and
-// not said whether it stays.
+// claimNext processes the next key of a claim, unless another session has
+// inserted it and not ended its transaction.
 func (m Model) claimNext(s *state, c int, do func(step)) {
 	e := m.nextKey(s, c)
 	won := false
@@ -303,7 +306,7 @@ func (m Model) claimNext(s *state, c int, do func(step)) {
 	})
 }
 
-// nextKey is the one that a claim looks at next, -1 if it is through.
+// nextKey returns the next key of a claim, or -1 if the claim is complete.
 func (m Model) nextKey(s *state, c int) int {
 	want := s.cluster[c].want
 	first, second := 0, 1
@@ -319,13 +322,13 @@ func (m Model) nextKey(s *state, c int) int {
 	return -1
 }
 
-// heldByOther says whether another session than the cluster's own has inserted a
-// key.
+// heldByOther reports whether another session than the cluster's own has
+// inserted a key.
 func (s *state) heldByOther(c, e int) bool {
 	return (s.cluster[c].committing | s.cluster[1-c].committing | s.cluster[1-c].locks).has(e)
 }
 
-// commit makes what was won last.
+// commit applies the events that were won.
 func (m Model) commit(s *state, won set) {
 	p := &s.primary
 	for e := range m.Events {
@@ -342,7 +345,8 @@ func (m Model) commit(s *state, won set) {
 	}
 }
 
-// win commits what a function has claimed, and has it published.
+// win commits the events that a function has claimed, and schedules their
+// publication.
 func (m Model) win(s *state, cl *cluster) {
 	m.commit(s, cl.locks)
 	cl.toPublish |= cl.locks
@@ -389,7 +393,7 @@ func (m Model) relaySteps(s *state, do func(step)) {
 	do(step{name: "relay is killed, or its cluster", who: server, next: next})
 }
 
-// emit stores an output in the stream, which has it once for each identity.
+// emit stores an output in the stream, which stores it once per identity.
 func (m Model) emit(s *state, e int, late set) {
 	if m.Mutant == RandomIDs && late.has(e) {
 		s.emitted[e] |= 2

@@ -1,16 +1,17 @@
 package protocol
 
 // Suspects is a model of events that end the process of a function: which events are tried
-// alone, what counts as a strike, and which cluster tries. Of two events one ends the
+// alone, what counts as a strike, and which cluster tries. One of two events ends the
 // process whenever it is computed. Two clusters read both, and share a ledger, leases and
-// dead letters. Other events pass at any time, and an instance may shut down.
+// dead letters. Other events succeed at any time, and an instance may shut down.
 //
-// In no state has the harmless event a strike, is it dead, or are both functions down by
-// trials. From every state the harmless event is committed and the other one dead, in both
-// clusters, if no instance shuts down any more.
+// In no state does the harmless event have a strike, become a dead letter, or are both
+// functions down because of trials. From every state the harmless event is eventually
+// committed and the other one is a dead letter, in both clusters, if no instance shuts
+// down any more.
 //
-// Kills from outside are left out: only that they hit the trials of one event three times
-// in a row is improbable.
+// Kills from outside are omitted: it is only improbable that they hit the trials of one
+// event three times in a row.
 type Suspects struct {
 	// Mutant is the rule that is broken.
 	Mutant Mutant
@@ -22,25 +23,25 @@ const (
 	StrikeInBatch Mutant = "strike-in-batch"
 	// StrikeInDrain counts one while the instance shuts down.
 	StrikeInDrain Mutant = "strike-in-drain"
-	// StrikeInCompany counts one although another event broke with it.
+	// StrikeInCompany counts one although another event failed with it.
 	StrikeInCompany Mutant = "strike-in-company"
-	// NoLease has every cluster try suspects.
+	// NoLease makes every cluster try suspects.
 	NoLease Mutant = "no-lease"
 	// NoStrikes never gives up.
 	NoStrikes Mutant = "no-strikes"
 )
 
-// The events, and how many strikes make one dead.
+// The events, and the number of strikes that make one a dead letter.
 const (
 	killer   = 0
 	harmless = 1
 	strikes  = 3
 )
 
-// suspectState is all there is to know at a moment.
+// suspectState is a state of the model.
 type suspectState struct {
 	ledger  set
-	lease   [maxEvents]uint8 // 1 + the cluster that has it
+	lease   [maxEvents]uint8 // 1 + the cluster that holds it
 	cluster [clusters]suspectCluster
 }
 
@@ -57,8 +58,8 @@ type suspectCluster struct {
 	dead     set
 
 	strikes [maxEvents]uint8
-	pending set // whose latest trial is a strike if another event is committed
-	company set // of these, those with which the other event broke
+	pending set // events whose latest trial is a strike if another event is committed
+	company set // those of them with which the other event failed
 }
 
 // Explore visits every state of the model.
@@ -71,7 +72,7 @@ func (m Suspects) Explore() Result {
 		"from here on it never comes to an end, though no instance shuts down any more")
 }
 
-// wrong returns what must never be, and is; empty if nothing.
+// wrong returns the violated property; empty if there is none.
 func (s suspectState) wrong() string {
 	down := 0
 	for _, c := range s.cluster {
@@ -88,7 +89,7 @@ func (s suspectState) wrong() string {
 	return ""
 }
 
-// finished reports whether both clusters are done with both events.
+// finished reports whether both clusters have finished both events.
 func (s suspectState) finished() bool {
 	for _, c := range s.cluster {
 		if !c.done.has(harmless) || !c.dead.has(killer) {
@@ -98,7 +99,7 @@ func (s suspectState) finished() bool {
 	return true
 }
 
-// steps calls do with everything that can happen in s.
+// steps calls do with every possible step in s.
 func (m Suspects) steps(s suspectState, do func(name string, who int, next suspectState)) {
 	for i := range clusters {
 		cluster := [clusters]string{"east: ", "west: "}[i]
@@ -142,7 +143,7 @@ func (m Suspects) steps(s suspectState, do func(name string, who int, next suspe
 	}
 }
 
-// eventSteps are the steps of one event in one cluster.
+// eventSteps yields the steps of one event in one cluster.
 func (m Suspects) eventSteps(s suspectState, i, e int, change func(string, func(*suspectState, *suspectCluster))) {
 	c := s.cluster[i]
 	if e == harmless && (c.sent | c.trial).has(e) {
@@ -172,7 +173,8 @@ func (m Suspects) eventSteps(s suspectState, i, e int, change func(string, func(
 	}
 }
 
-// settle ends an event that is committed: what broke with it was not its fault.
+// settle finishes an event that is committed: it was not the cause of failures in
+// its company.
 func (m Suspects) settle(s *suspectState, i, e int) {
 	c := &s.cluster[i]
 	c.done |= of(e)
@@ -187,7 +189,7 @@ func (m Suspects) release(s *suspectState, i, e int) {
 	}
 }
 
-// breaks ends the process, and breaks the connections to it.
+// breaks ends the process, and its connections.
 func (m Suspects) breaks(c *suspectCluster) {
 	if c.trial != 0 {
 		if c.proved && (!c.draining || m.Mutant == StrikeInDrain) {
@@ -196,7 +198,7 @@ func (m Suspects) breaks(c *suspectCluster) {
 				c.company |= c.trial
 			}
 		}
-		// What it broke with before was perhaps its fault.
+		// The event with which it failed before may have been the cause.
 		c.pending &^= c.company.without(c.trial)
 		c.company &= c.trial
 	}
@@ -208,7 +210,7 @@ func (m Suspects) breaks(c *suspectCluster) {
 	c.sent, c.trial, c.down = 0, 0, true
 }
 
-// passes is an event that is committed: strikes count.
+// passes commits another event: strikes count.
 func (m Suspects) passes(s *suspectState, i int) {
 	c := &s.cluster[i]
 	c.healthy = true

@@ -23,7 +23,8 @@ func TestEveryMutantOfSuspectsIsFound(t *testing.T) {
 	})
 }
 
-// holds checks that nothing is wrong in a model, which has at least so many states.
+// holds checks that a model satisfies all properties, and has at least that many
+// states.
 func holds(t *testing.T, result protocol.Result, states int) {
 	t.Helper()
 	t.Log(result)
@@ -35,7 +36,7 @@ func holds(t *testing.T, result protocol.Result, states int) {
 	}
 }
 
-// found checks that each mutant is found, by what is wrong with it.
+// found checks that each mutant is detected, by the violated property.
 func found(t *testing.T, explore func(protocol.Mutant) protocol.Result, mutants map[protocol.Mutant]string) {
 	t.Helper()
 	for mutant, wrong := range mutants {

@@ -75,7 +75,7 @@ func (p *psql) ask(t *testing.T, sql string) {
 
 func (p *psql) mark() string { return fmt.Sprintf("answer %d ends", p.asked) }
 
-// answer gives the lines of an answer that are not empty.
+// answer returns the lines of an answer that are not empty.
 func (p *psql) answer(t *testing.T) []string {
 	t.Helper()
 	p.owes = false

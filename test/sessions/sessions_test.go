@@ -24,15 +24,15 @@ var (
 	waits  = regexp.MustCompile(`^-- ([a-z]+) waits`)
 	late   = regexp.MustCompile(`^([a-z]+): (.*)$`)
 
-	// What is another each time. Positions in the WAL are compared with each
-	// other.
+	// Values that differ between runs. Positions in the WAL are compared with
+	// each other.
 	position  = regexp.MustCompile(`\b[0-9A-F]+/[0-9A-F]+\b`)
 	timestamp = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?\+00`)
 	padding   = regexp.MustCompile(`-{2,}| {2,}`)
 )
 
-// blocks gives the lines of each block marked "session", with the number of its
-// first line.
+// blocks returns the lines of each block marked "session", with the number of
+// its first line.
 func blocks(t *testing.T, file string) map[int][]string {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -54,8 +54,8 @@ func blocks(t *testing.T, file string) map[int][]string {
 	return all
 }
 
-// prepare makes the database that the page speaks of, and gives how its sessions
-// log in.
+// prepare creates the database that the page describes, and returns the URLs of
+// its sessions.
 func prepare(t *testing.T, server *devcluster.Postgres) (urls map[string]string, admin *pgx.Conn) {
 	t.Helper()
 	admin, err := pgx.Connect(t.Context(), server.AdminURL("tandem"))
@@ -64,7 +64,7 @@ func prepare(t *testing.T, server *devcluster.Postgres) (urls map[string]string,
 	}
 	t.Cleanup(func() { _ = admin.Close(t.Context()) })
 	for _, sql := range []string{
-		"alter system set autovacuum = off", "alter system set checkpoint_timeout = '1h'", // nothing else writes
+		"alter system set autovacuum = off", "alter system set checkpoint_timeout = '1h'", // no other process writes
 		"alter system set wal_level = minimal", "alter system set max_wal_senders = 0",
 		"create role tandem_writer login password 'secret'",
 	} {
@@ -89,7 +89,7 @@ func prepare(t *testing.T, server *devcluster.Postgres) (urls map[string]string,
 	return map[string]string{"east": server.URL(), "west": server.URL(), "writer": writer}, admin
 }
 
-// commitOrder handles the event that the page asks for.
+// commitOrder commits the event that the page describes.
 func commitOrder(t *testing.T, url string) {
 	t.Helper()
 	pool, err := pgxpool.New(t.Context(), url)
@@ -129,7 +129,7 @@ func TestTheSessionsOfThePageHappenAsTheyStandThere(t *testing.T) {
 	for line := range page {
 		lines = max(lines, line)
 	}
-	for first := range lines + 1 { // in the order of the page: what one makes the next ones use
+	for first := range lines + 1 { // in the order of the page: later blocks use the objects of earlier ones
 		if page[first] == nil {
 			continue
 		}
@@ -140,7 +140,8 @@ func TestTheSessionsOfThePageHappenAsTheyStandThere(t *testing.T) {
 	}
 }
 
-// play asks what a block asks, and gives the block with the answers that came.
+// play executes the statements of a block, and returns the block with the actual
+// answers.
 func play(t *testing.T, block []string, sessions map[string]*psql, admin *pgx.Conn) []string {
 	t.Helper()
 	var happened []string
@@ -163,7 +164,7 @@ func play(t *testing.T, block []string, sessions map[string]*psql, admin *pgx.Co
 		case late.MatchString(line):
 			s := sessions[late.FindStringSubmatch(line)[1]]
 			if s == nil || !s.owes {
-				continue // it was taken with the line before
+				continue // it was processed with the line before
 			}
 			for _, answer := range s.answer(t) {
 				happened = append(happened, s.name+": "+answer)
@@ -173,7 +174,7 @@ func play(t *testing.T, block []string, sessions map[string]*psql, admin *pgx.Co
 	return happened
 }
 
-// normal replaces what is another each time.
+// normal replaces values that differ between runs.
 func normal(block []string) string {
 	text := timestamp.ReplaceAllString(strings.Join(block, "\n"), "TIMESTAMP")
 	// Microseconds that end in zeros are shorter, and so is their column.

@@ -22,7 +22,7 @@ const (
 	firstSpoilt = 50_000_000 // the number of the first bad event
 )
 
-// spoiltKinds are all kinds, with what is wrong with an event.
+// spoiltKinds are all kinds of bad events, each with a description.
 var spoiltKinds = []struct{ kind, about string }{
 	{orders.Unavailable, "needs a table that is missing (503)"},
 	{orders.Failing, "breaks the function (500)"},
@@ -63,16 +63,16 @@ func besideRows() []Row {
 		row(RowBesideHalf, orders.Failing, besideGood/2, besideGood/2, "breaks the function (500)"))
 }
 
-// besideResult is what became of good events beside bad ones.
+// besideResult is the measurement of good events beside bad ones.
 type besideResult struct {
 	Latency
 
 	at     float64 // good events a second
 	inTime float64 // share of them whose output was stored before publishing ended
-	lost   int     // without an output at last
+	lost   int     // without an output at the end
 }
 
-// String returns what was measured, for the progress.
+// String formats the result for the progress.
 func (r *besideResult) String() string {
 	return fmt.Sprintf("at %.0f/s %.1f %% in time, p50 %.1f ms, p99 %.1f, p99.9 %.1f, longest %.1f", r.at, 100*r.inTime, r.P50, r.P99, r.P999, r.Max)
 }
@@ -125,9 +125,9 @@ func (o *Options) measureBeside(ctx context.Context, r Row) (_ *besideResult, er
 	return result, nil
 }
 
-// storedSoFar reads from the outputs when the stream stored that of each event of a
-// schedule, whatever else is there. It waits for more until none came for some time; an event
-// without one has the zero time.
+// storedSoFar reads from the outputs when the stream stored the output of each event of a
+// schedule, and ignores other outputs. It waits until no more outputs were stored for some
+// time; an event without one has the zero time.
 func (d *deployment) storedSoFar(ctx context.Context, s schedule) ([]time.Time, error) {
 	consumer, err := jetstream.Ask(ctx, func(ctx context.Context) (natsjs.Consumer, error) {
 		return d.JS.OrderedConsumer(ctx, outputs, natsjs.OrderedConsumerConfig{})

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// patience is how long something may take until it is given up.
+	// patience bounds the wait for any single condition.
 	patience = time.Minute
 
 	requestTimeout = 5 * time.Second
@@ -30,41 +30,41 @@ const (
 // publishAhead is the number of messages that are sent before the stream has answered.
 const publishAhead = 1024
 
-// Database is what a trial writes to.
+// Database is the database that a trial writes to.
 type Database struct {
 	URL string // with schema tandem and the tables of the benchmark
 
-	// CPU is the processor time that the server has used so far; 0 if it is not known.
+	// CPU returns the processor time that the server has used so far; 0 if unknown.
 	CPU func() time.Duration
 
-	// Check says whether exactly these events have been applied, by hand or not, and
-	// nothing is left in the outbox.
+	// Check returns an error unless exactly these events have been applied, by hand
+	// or not, and the outbox is empty.
 	Check func(ctx context.Context, events int, total int64, byHand bool) error
 
-	// Applied reports likewise about the events, whatever is left in the outbox.
+	// Applied does the same for the events only, whatever is left in the outbox.
 	Applied func(ctx context.Context, events int, total int64, byHand bool) error
 
 	// Commits returns when each event was committed.
 	Commits func(ctx context.Context) (map[ledger.Key]time.Time, error)
 
-	// SetHedge sets how much redundancy a cluster has.
+	// SetHedge sets the redundancy of a cluster.
 	SetHedge func(ctx context.Context, cluster, hedge string) error
 
-	// Pause returns the longest time between two commits of events since then.
+	// Pause returns the longest time between two commits of events after since.
 	Pause func(ctx context.Context, since time.Time) (time.Duration, error)
 
 	// Work returns how many transactions have ended in the database so far, and how many
-	// bytes the server has logged.
+	// bytes of WAL the server has written.
 	Work func(ctx context.Context) (transactions, walBytes float64, err error)
 
-	// Freeze stops all processes of the server for some time.
+	// Freeze stops all processes of the server for length.
 	Freeze func(length time.Duration) error
 
-	// Settle has the server write what it owes to the disk.
+	// Settle makes the server write its dirty pages to the disk.
 	Settle func(ctx context.Context) error
 }
 
-// deployment is what a trial consists of.
+// deployment holds the processes and data of a trial.
 type deployment struct {
 	*harness.Servers
 
@@ -72,18 +72,18 @@ type deployment struct {
 	dir      string
 	database Database
 
-	processes []process           // in the order of their start
+	processes []process           // in start order
 	sinks     map[string]string   // URLs of the functions, by cluster
-	controls  map[string]string   // URLs that count what they have computed
+	controls  map[string]string   // URLs that return the number of computations
 	metrics   map[string][]string // addresses of function and source, in rows that measure a mode
 }
 
-// process is one of a kind, in a cluster.
+// process is a process of some kind, in a cluster.
 type process struct {
 	*supervisor.Process
 	kind    string // source, function or by hand
 	cluster string
-	mayEnd  bool // by a strike
+	mayEnd  bool // because of a strike
 }
 
 func (o *Options) deploy(ctx context.Context) (_ *deployment, err error) {
@@ -112,7 +112,7 @@ func (o *Options) deploy(ctx context.Context) (_ *deployment, err error) {
 	return d, nil
 }
 
-// close ends everything and removes what it has stored.
+// close ends all processes and removes their data.
 func (d *deployment) close(ctx context.Context) {
 	if d.Servers != nil {
 		d.Stop(ctx)
@@ -120,7 +120,8 @@ func (d *deployment) close(ctx context.Context) {
 	_ = devcluster.RemoveDir(d.dir) // temporary: an error changes no result
 }
 
-// start starts a process of a cluster; env comes after the variables that all have.
+// start starts a process of a cluster; env is added to the variables that all
+// processes have.
 func (d *deployment) start(kind, cluster, program string, stage supervisor.Stage, args []string, env ...string) error {
 	p, err := d.Supervisor.Start(supervisor.ProcessConfig{
 		Name: cluster + "-" + kind, Path: program, Args: args, Stage: stage, Grace: 5 * time.Second,
@@ -136,10 +137,11 @@ func (d *deployment) start(kind, cluster, program string, stage supervisor.Stage
 // The clusters, and the consumers by hand.
 const (
 	east = "east"
-	west = "west" // stalls, or is alone
+	west = "west" // it stalls, or is the only one
 )
 
-// startRow starts what a row measures: consumers by hand with so many workers, or clusters.
+// startRow starts the processes that a row measures: consumers by hand with that many
+// workers, or clusters.
 func (d *deployment) startRow(ctx context.Context, r Row, workers int) error {
 	if r.byHand {
 		for _, name := range []string{east, west} {
@@ -221,8 +223,8 @@ func (d *deployment) startSource(r Row, name string, env ...string) error {
 	return d.start("source", name, command, supervisor.StageSources, args, env...)
 }
 
-// metricsEnv returns the variable that has a process of a cluster serve its metrics, in a
-// row that measures a mode.
+// metricsEnv returns the variable that makes a process of a cluster serve its metrics, in
+// a row that measures a mode.
 func (d *deployment) metricsEnv(r Row, cluster string) ([]string, error) {
 	if r.mode == nil {
 		return nil, nil
@@ -244,12 +246,12 @@ func sourceEnv(cluster, sink string) []string {
 	return []string{"TANDEM_CLUSTER=" + cluster, "TANDEM_FUNCTION=" + orders.Name, "K_SINK=" + sink}
 }
 
-// await asks until there is no error.
+// await repeats ask until it returns no error.
 func (d *deployment) await(ctx context.Context, what string, ask func(context.Context) error) error {
 	return d.awaitFor(ctx, patience, what, ask)
 }
 
-// awaitFor asks until there is no error, for so long at most.
+// awaitFor repeats ask until it returns no error, at most for patience.
 func (d *deployment) awaitFor(ctx context.Context, patience time.Duration, what string, ask func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -269,7 +271,7 @@ func (d *deployment) awaitFor(ctx context.Context, patience time.Duration, what 
 	}
 }
 
-// deaths reports a process that ended by itself.
+// deaths returns an error if a process ended by itself.
 func (d *deployment) deaths() error {
 	for _, p := range d.processes {
 		if p.Restarts() > 0 && !p.mayEnd {
@@ -295,7 +297,7 @@ func (d *deployment) destroy() {
 	}
 }
 
-// said is the end of what the processes have said.
+// said returns the end of the processes' logs.
 func (d *deployment) said() string {
 	var all []byte
 	for _, p := range d.processes {
@@ -368,7 +370,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Describe says how it is measured.
+// Describe returns a description of how it is measured.
 func (o *Options) Describe() string {
 	return fmt.Sprintf("end to end: everything on this machine (%d cores), NATS sync_interval %s, streams in files, 1 output an event; "+
 		"%d round(s), %d events of a filled stream (by hand %d), latencies over %s; rows about stalls at %d events/s",

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// goal is a figure that is to be reached.
+// goal is a figure that has to be reached.
 type goal struct {
 	row    string
 	what   string
@@ -36,7 +36,7 @@ func p999(l Line) *float64 {
 // claimTimeout is the default of sinkwriter's Config.ClaimTimeout, in milliseconds.
 const claimTimeout = 200
 
-// goals returns all that are to be reached.
+// goals returns all goals.
 func goals() []goal {
 	all := slices.Clone(goalsOfRows)
 	for _, r := range besideRows() {
@@ -87,7 +87,7 @@ var goalsOfRows = []goal{
 	{row: RowOrderedTight, what: "seconds", bound: 5, atMost: true, of: func(l Line) *float64 { return l.Seconds }},
 }
 
-// formatGoals compares the figures that were measured with the goals.
+// formatGoals compares the measured figures with the goals.
 func formatGoals(lines []Line) string {
 	var text strings.Builder
 	row, flush := newTable(&text)

@@ -18,20 +18,21 @@ import (
 )
 
 const (
-	// instances is how many instances of the function a cluster has in rows about them. The
-	// first one of each cluster is struck, of all clusters at the same time.
+	// instances is how many instances of the function a cluster has in the rows about them.
+	// The first one of each cluster is struck, in all clusters at the same time.
 	instances = 3
 
-	// slowInstance is how long computations of an instance sleep that is slow.
+	// slowInstance is how long computations of a slow instance sleep.
 	slowInstance = 300 * time.Millisecond
 
-	// Events that are published within settling of a strike count as none before it: their
-	// outputs may wait for a winner that it meets. From backAfter on all should be as before.
+	// Events that are published less than settling before a strike do not count as before it:
+	// their outputs may wait for a winner that is struck. From backAfter on everything should
+	// be as before.
 	settling  = 500 * time.Millisecond
 	backAfter = time.Second
 )
 
-// instanceStrikes are what happens to an instance, with its row.
+// instanceStrikes are the strikes against an instance, each with its row.
 var instanceStrikes = []struct {
 	name, about string
 	strike      strike
@@ -53,13 +54,13 @@ func instanceRows() (rows []Row) {
 	return rows
 }
 
-// instancesResult is how long events took around a strike against an instance.
+// instancesResult holds the latencies around a strike against an instance.
 type instancesResult struct {
 	at                         float64
-	before, first, then, after Latency // the strike; within a second of it, and later, while it lasts; after it
+	before, first, then, after Latency // the strike; within a second of it; later while it lasts; after it
 }
 
-// String returns what was measured, for the progress.
+// String formats the result for the progress.
 func (r *instancesResult) String() string {
 	text := func(l Latency) string { return fmt.Sprintf("%.1f/%.1f/%.1f", l.P50, l.P999, l.Max) }
 	return fmt.Sprintf("at %.0f/s, p50/p99.9/longest in ms: before %s, first second %s, then %s, afterwards %s",
@@ -104,7 +105,7 @@ func (o *Options) measureInstances(ctx context.Context, r Row) (_ *instancesResu
 	if err != nil {
 		return nil, err
 	}
-	// What a killed instance has committed and not published, or not deleted, the relay sees to.
+	// The relay publishes or deletes the outputs that a killed instance has committed and left.
 	if err := d.awaitFor(ctx, contract.RelayTakeover+patience, "the relay", func(ctx context.Context) error {
 		return d.database.Check(ctx, all, orders.Total(all), false)
 	}); err != nil {
@@ -172,7 +173,7 @@ func (d *deployment) startInstances(ctx context.Context, r Row, cluster string, 
 	return d.startSource(r, cluster)
 }
 
-// strikeInstances strikes the first instance of each cluster, and ends that when it is over.
+// strikeInstances strikes the first instance of each cluster, and ends the strike at over.
 func (d *deployment) strikeInstances(ctx context.Context, r Row, at, over time.Time) error {
 	const first = "function-1"
 	signal := func(signal syscall.Signal) error {

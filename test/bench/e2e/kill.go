@@ -10,29 +10,30 @@ import (
 )
 
 // The events that count are published from killBefore before a cluster is killed until
-// killAfter after it; less in a short trial. Clusters that share notice after 3 to 4 s.
+// killAfter after it; less in a short trial. Clusters that share detect the loss after
+// 3 to 4 s.
 const (
 	killBefore = time.Second
 	killAfter  = 6 * time.Second
 )
 
-// killResult is how long events took around the loss of a cluster, each until its commit.
+// killResult holds the latencies around the loss of a cluster, each until the commit.
 type killResult struct {
 	Latency
 
 	at float64 // events a second
 }
 
-// String returns what was measured, for the progress.
+// String formats the result for the progress.
 func (r *killResult) String() string {
 	return fmt.Sprintf("at %.0f/s, until the commit p50 %.1f ms, p99 %.1f, p99.9 %.1f, longest %.1f", r.at, r.P50, r.P99, r.P999, r.Max)
 }
 
-// measureKill has a row handle events that come at a steady rate, and kills cluster west on
-// the way. With standby, east is switched at that moment, as an operator would.
+// measureKill makes a row process events at a steady rate, and kills cluster west during
+// it. With standby, east is switched at that moment, as an operator would.
 //
-// A latency is until the commit. The relay publishes the outputs that west committed last
-// after a longer time, for which this does not wait.
+// A latency is until the commit. The relay publishes the last outputs of west after a
+// longer time, for which measureKill does not wait.
 func (o *Options) measureKill(ctx context.Context, r Row, rate float64) (*killResult, error) {
 	d, err := o.deployHandling(ctx, r, func(d *deployment) error { return d.startRow(ctx, r, 0) })
 	if err != nil {
@@ -81,7 +82,8 @@ func (d *deployment) lose(ctx context.Context, r Row, at time.Time) error {
 	return d.database.SetHedge(ctx, east, "0")
 }
 
-// awaitCommits returns when each event of a schedule was committed, as soon as all are.
+// awaitCommits returns when each event of a schedule was committed, as soon as all of
+// them are.
 func (d *deployment) awaitCommits(ctx context.Context, s schedule) ([]time.Time, error) {
 	times := make([]time.Time, s.events)
 	err := d.await(ctx, "all events to be committed", func(ctx context.Context) error {

@@ -18,8 +18,8 @@ const lagInterval = 50 * time.Millisecond
 // lagMeter holds the lags that were observed in the time that counts.
 //
 // The lag of a cluster that has acknowledged n events is the time since event n was due. It
-// counts events rather than following the oldest one, so that one slow event is not a lag.
-// Outputs count as a cluster does: an outbox that grows is a lag.
+// counts events and does not follow the oldest one, so that one slow event is not a lag.
+// Outputs count like a cluster: an outbox that grows is a lag.
 type lagMeter struct {
 	schedule schedule
 	observed []observedLag
@@ -50,7 +50,7 @@ func (m *lagMeter) highest() time.Duration {
 	return highest
 }
 
-// last returns the median lag in the last time of that length.
+// last returns the median lag of the last length.
 func (m *lagMeter) last(length time.Duration) time.Duration {
 	since := m.schedule.at(m.schedule.events).Add(-length)
 	var lags []time.Duration
@@ -66,8 +66,8 @@ func (m *lagMeter) last(length time.Duration) time.Duration {
 	return lags[len(lags)/2]
 }
 
-// observeLag observes the lag, without that of some clusters, until ctx ends. It returns errLag when the lag exceeds giveUp,
-// unless that is 0.
+// observeLag observes the lag of all clusters except without, until ctx ends. It returns errLag
+// when the lag exceeds giveUp, unless giveUp is 0.
 func (d *deployment) observeLag(ctx context.Context, m *lagMeter, without []string, giveUp time.Duration) error {
 	for sleep(ctx, lagInterval) {
 		now := d.o.Now()
@@ -89,7 +89,7 @@ func (d *deployment) observeLag(ctx context.Context, m *lagMeter, without []stri
 }
 
 // handled returns how many events have outputs in the stream and are acknowledged by the
-// consumers of all clusters but some. There are so many consumers.
+// consumers of all clusters except without, and the number of these consumers.
 func (d *deployment) handled(ctx context.Context, without ...string) (events, consumers int, err error) {
 	state, err := d.state(ctx, outputs)
 	if err != nil {
@@ -131,8 +131,8 @@ func acknowledged(info *natsjs.ConsumerInfo) int {
 	return int(info.Delivered.Stream) - info.NumAckPending
 }
 
-// awaitHandled returns when so many consumers have acknowledged so many events and their
-// outputs are stored.
+// awaitHandled returns when that many consumers have acknowledged that many events and
+// their outputs are stored.
 func (d *deployment) awaitHandled(ctx context.Context, events, consumers int) error {
 	return d.await(ctx, "all events to be acknowledged", func(ctx context.Context) error {
 		handled, n, err := d.handled(ctx)

@@ -21,7 +21,7 @@ const (
 	outputs = "OUTPUTS"
 )
 
-// message returns event n as it is in the stream.
+// message returns event n as a message of the stream.
 func (r Row) message(n int) (*nats.Msg, error) {
 	data, err := json.Marshal(orders.New(n))
 	if err != nil {
@@ -76,8 +76,8 @@ func (d *deployment) state(ctx context.Context, stream string) (natsjs.StreamSta
 	return s.CachedInfo().State, nil
 }
 
-// awaitOutputs returns when the stream has so many outputs. It gives up when no more
-// come.
+// awaitOutputs returns when the stream has that many outputs. It gives up when no
+// more are stored.
 func (d *deployment) awaitOutputs(ctx context.Context, events int) (natsjs.StreamState, error) {
 	var last uint64
 	since := d.o.Now()
@@ -104,8 +104,8 @@ func (d *deployment) awaitOutputs(ctx context.Context, events int) (natsjs.Strea
 	}
 }
 
-// publish publishes the events of a schedule, an open loop: each when it is due, whatever
-// comes of those before. It returns when each was published.
+// publish publishes the events of a schedule in an open loop: each when it is due,
+// whatever the outcome of earlier ones. It returns when each was published.
 func (d *deployment) publish(ctx context.Context, r Row, s schedule) ([]time.Time, error) {
 	published := make([]time.Time, 0, s.events)
 	for len(published) < s.events {
@@ -130,7 +130,8 @@ func (d *deployment) publish(ctx context.Context, r Row, s schedule) ([]time.Tim
 	return published, nil
 }
 
-// stored reads from the outputs when the stream stored each, from order first on.
+// stored reads from the outputs when the stream stored each, starting with order
+// first.
 func (d *deployment) stored(ctx context.Context, first, events int) ([]time.Time, error) {
 	consumer, err := jetstream.Ask(ctx, func(ctx context.Context) (natsjs.Consumer, error) {
 		return d.JS.OrderedConsumer(ctx, outputs, natsjs.OrderedConsumerConfig{})

@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// mode is how much redundancy two clusters have. In each, west works.
+// mode is the redundancy of two clusters. In each mode, west is active.
 type mode struct {
 	name       string
 	east, west string // TANDEM_HEDGE
 	about      string
 
 	// ready are parts of the line that the source of east logs once the mode is in force; with
-	// share that of west does, too. None for a mode that is in force from the start.
+	// share the source of west logs it, too. None for a mode that is in force from the start.
 	ready []string
 }
 
-// The modes. A hedge is longer than an event takes when all is well, so that east computes
+// The modes. A hedge delay is longer than an event normally takes, so that east computes
 // nothing then.
 var (
 	modeRace    = &mode{name: "race", east: "0", west: "0", about: "both clusters compute everything"}
@@ -47,8 +47,8 @@ const (
 
 const burnTime = time.Millisecond
 
-// onceExpected is the rate of two clusters that compute each event once, of that of two that
-// race.
+// onceExpected is the expected rate of two clusters that compute each event once, relative
+// to two that race.
 const onceExpected = 1.7
 
 // modeRows are the rows that compare the modes.
@@ -91,7 +91,7 @@ func modeRows() []Row {
 	})
 }
 
-// once reports whether an event is to be computed by one cluster only.
+// once reports whether an event is supposed to be computed by one cluster only.
 func (r Row) once() bool { return r.mode != nil && r.mode != modeRace }
 
 // sourceEnv returns the variables of the source of a cluster.
@@ -106,8 +106,8 @@ func (m *mode) sourceEnv(cluster string) []string {
 	}
 }
 
-// waits returns the clusters whose acknowledgements wait for the other one although nothing
-// lags: with share those of events that the other one goes first with.
+// waits returns the clusters whose acknowledgements wait for the other cluster even without
+// a lag: with share they wait for events that the other one processes first.
 func (r Row) waits() []string {
 	switch r.mode {
 	case modeHedge, modeStandby:

@@ -10,32 +10,33 @@ import (
 	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
 )
 
-// openLoop is a trial in which events come at a steady rate, whatever comes of them.
+// openLoop is a trial in which events are published at a steady rate, whatever the
+// outcome of each.
 type openLoop struct {
 	row      Row
 	workers  int // by hand
 	rate     float64
 	duration time.Duration
-	giveUp   time.Duration // the lag that ends the trial; 0 for none
+	giveUp   time.Duration // the lag at which the trial ends; 0 for none
 }
 
-// openResult is what a trial of an open loop has measured.
+// openResult is the measurement of an open loop.
 type openResult struct {
 	Latency
 
 	at       float64       // events a second
 	duration time.Duration // of the trial
-	lag      time.Duration // at its highest
-	endLag   time.Duration // in the last second, the median
-	computed float64       // of the events, by the cluster that computed fewest; 1 by hand
-	once     bool          // one cluster is to compute an event, not each
-	work     *Work         // per event, of a row that measures a mode
-	settled  *settled      // of a row that settles
-	gaveUp   bool          // the lag was too high: only at and lag are known
+	lag      time.Duration // the highest
+	endLag   time.Duration // the median in the last second
+	computed float64       // share of the events that the cluster with the fewest computed; 1 by hand
+	once     bool          // an event is computed by one cluster only
+	work     *Work         // per event, in a row that measures a mode
+	settled  *settled      // in a row that settles
+	gaveUp   bool          // the lag was too high: only at and lag are set
 	cpu      map[string]time.Duration
 }
 
-// Latency is how long events took, in milliseconds.
+// Latency holds the latencies of events, in milliseconds.
 type Latency struct {
 	P50  float64 `json:"p50_ms"`
 	P99  float64 `json:"p99_ms"`
@@ -43,12 +44,12 @@ type Latency struct {
 	Max  float64 `json:"max_ms"`
 }
 
-// schedule is when events are published: event first+i at begin + i/rate.
+// schedule determines when events are published: event first+i at begin + i/rate.
 type schedule struct {
 	begin         time.Time
 	rate          float64
 	first, events int
-	warm          int // of the events do not count
+	warm          int // number of the first events that do not count
 }
 
 // at returns when event first+i is due.
@@ -58,7 +59,7 @@ func (s schedule) at(i int) time.Time {
 
 var errLag = errors.New("the lag is too high")
 
-// measureOpenLoop has a row handle events that come at a steady rate.
+// measureOpenLoop makes a row process events at a steady rate.
 func (o *Options) measureOpenLoop(ctx context.Context, l openLoop) (_ *openResult, err error) {
 	d, err := o.deployHandling(ctx, l.row, func(d *deployment) error { return d.startRow(ctx, l.row, l.workers) })
 	if err != nil {
@@ -129,13 +130,13 @@ func (o *Options) measureOpenLoop(ctx context.Context, l openLoop) (_ *openResul
 	return result, err
 }
 
-// warmUp is for how long events are published before latencies count.
+// warmUp returns how long events are published before latencies count.
 func (o *Options) warmUp(duration time.Duration) time.Duration {
 	return min(2*time.Second, duration/4)
 }
 
 // runOpenLoop publishes the events of a schedule while it observes the lag and strikes. The
-// error is errLag if the lag is higher than it may be.
+// error is errLag if the lag exceeds its limit.
 func (d *deployment) runOpenLoop(ctx context.Context, l openLoop, s schedule, settle *settleMeter) ([]time.Time, *lagMeter, error) {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
@@ -163,7 +164,7 @@ func (d *deployment) runOpenLoop(ctx context.Context, l openLoop, s schedule, se
 		settled <- d.observeForeign(ctx, settle)
 	}()
 	published, err := d.publish(ctx, l.row, s)
-	if l.row.settles && err == nil { // a short trial on a busy machine may be over before
+	if l.row.settles && err == nil { // a short trial on a busy machine may end before
 		select {
 		case <-settle.enough:
 		case <-ctx.Done():
@@ -173,7 +174,7 @@ func (d *deployment) runOpenLoop(ctx context.Context, l openLoop, s schedule, se
 	return published, meter, errors.Join(without(<-observed, errDone), without(<-struck, errDone), without(<-settled, errDone), without(err, errDone))
 }
 
-// errDone ends what runs beside the publishing.
+// errDone ends the goroutines that run during publishing.
 var errDone = errors.New("all is published")
 
 func without(err, expected error) error {
@@ -183,8 +184,8 @@ func without(err, expected error) error {
 	return err
 }
 
-// computedShare returns which share of the events the cluster has computed that computed
-// the fewest.
+// computedShare returns the share of the events that the cluster with the fewest has
+// computed.
 func (d *deployment) computedShare(ctx context.Context, events int) (float64, error) {
 	counts, err := d.computed(ctx)
 	if err != nil {

@@ -12,26 +12,27 @@ import (
 	"github.com/tandem-fn/tandem/test/bench/harness"
 )
 
-// mostHeld is how many messages a source holds in flight by default, and fewPending how many
-// are pending when the memory of one is measured that has little to do: a few more.
+// mostHeld is how many messages a source holds in flight by default. fewPending, slightly
+// more, is the number of pending messages in the reference measurement.
 const (
 	mostHeld   = 131_072
 	fewPending = 150_000
 )
 
-// pendingAtMost is what a source may take, in MiB, however much is pending: by default 64
-// for payloads and 128 for what it keeps of messages whose payload is evicted, and as much
-// again for the collector.
+// pendingAtMost is the memory limit of a source, in MiB, however many messages are
+// pending: by default 64 for payloads and 128 for the state of messages whose payload is
+// evicted, and as much again for the collector.
 const pendingAtMost = 384
 
-// PendingReport is the memory of a source whose function answers 503 to everything.
+// PendingReport is the memory of a source whose function answers every request with
+// 503.
 type PendingReport struct {
 	Row     string  `json:"row"`
 	Pending int     `json:"pending"`
-	Seconds float64 `json:"seconds"` // for how long
-	Tries   int64   `json:"tries"`   // that the function has answered
+	Seconds float64 `json:"seconds"` // duration of the measurement
+	Tries   int64   `json:"tries"`   // requests that the function has answered
 
-	Few  float64 `json:"few_pending_mib"` // resident at the highest with 150,000 messages
+	Few  float64 `json:"few_pending_mib"` // highest resident memory with 150,000 messages
 	Many float64 `json:"many_pending_mib"`
 }
 
@@ -88,7 +89,7 @@ func (o *Options) measurePending(ctx context.Context, pending int) (mib float64,
 	if err := d.deaths(); err != nil {
 		return 0, 0, err
 	}
-	_, bytes, _ := harness.Resident(d.processes[0].Pid()) // 0 where it is not counted
+	_, bytes, _ := harness.Resident(d.processes[0].Pid()) // 0 if the system does not count it
 	highest := float64(bytes) / (1 << 20)
 	o.Progress("%d messages pending, %d tries: the source takes %.1f MiB", pending, sink.tries.Load(), highest)
 	return highest, sink.tries.Load(), nil
@@ -118,7 +119,7 @@ func (d *deployment) fillSmall(ctx context.Context, n int) error {
 	return nil
 }
 
-// refusing is a function that answers 503 to everything.
+// refusing is a function that answers every request with 503.
 type refusing struct {
 	server *http.Server
 	url    string
@@ -139,7 +140,7 @@ func refuse(ctx context.Context) (*refusing, error) {
 	return r, nil
 }
 
-// FormatPending writes the report for people.
+// FormatPending formats the report for people.
 func FormatPending(r PendingReport) string {
 	word := "reached"
 	if r.Many > pendingAtMost {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// modeFigure is a figure that the modes have beside each other.
+// modeFigure is a figure that is compared between the modes.
 type modeFigure struct {
 	column string // of the table
 	title  string // of the picture; empty for a figure that is not in it
@@ -75,7 +75,7 @@ func (f modeFigure) ofMode(m *mode, lines []Line) *float64 {
 	return nil
 }
 
-// formatModes writes the modes beside each other, if any was measured.
+// formatModes writes a comparison of the modes, if any was measured.
 func formatModes(text *strings.Builder, lines []Line) {
 	figures := modeFigures()
 	header := []string{"mode"}
@@ -95,7 +95,7 @@ func formatModes(text *strings.Builder, lines []Line) {
 		table = append(table, cells)
 		measured += found
 	}
-	if measured < 2 { // nothing is beside it
+	if measured < 2 { // there is nothing to compare it with
 		return
 	}
 	fmt.Fprintf(text, "\nthe modes beside each other, %s of processor time per event in the function; costs are per event\n", burnTime)
@@ -106,7 +106,7 @@ func formatModes(text *strings.Builder, lines []Line) {
 	}
 }
 
-// ModesPicture draws the modes beside each other, as SVG.
+// ModesPicture returns a comparison of the modes as SVG.
 func ModesPicture(lines []Line) string {
 	const width, half, left, top, lane, gap = 1000, 500, 80, 30, 22, 40
 	var panels []modeFigure

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 )
 
-// Programs are the files of the programs that a trial consists of.
+// Programs are the files of the programs of a trial.
 type Programs struct {
 	Source, Function, ByHand, NATS string
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // Line is a line of the table, as JSON: medians over the rounds. A figure that was not
-// measured is missing.
+// measured is omitted.
 type Line struct {
 	Row             string   `json:"row"`
 	EventsPerSecond *float64 `json:"events_per_second,omitempty"` // distinct events
@@ -20,18 +20,19 @@ type Line struct {
 	Workers         int      `json:"workers,omitempty"` // of each consumer by hand
 	Seconds         *float64 `json:"seconds,omitempty"` // of a filled stream
 
-	// Of is the ratio within a round to row OfRow: of the rates, or of the p99.9.
+	// Of is the median of the ratio, within a round, to row OfRow: of the rates,
+	// or of the p99.9.
 	Of    *float64 `json:"of,omitempty"`
 	OfRow string   `json:"of_row,omitempty"`
-	OfP50 *float64 `json:"of_p50,omitempty"` // the same of the p50
+	OfP50 *float64 `json:"of_p50,omitempty"` // the same for the p50
 
-	// Divided is the time of two clusters, of that of one.
+	// Divided is the time of two clusters divided by that of one.
 	Divided *float64 `json:"time_of_two_of_one,omitempty"`
 
 	// Pause is the longest time between two commits after a cluster has died, in milliseconds.
 	Pause *float64 `json:"pause_ms,omitempty"`
 
-	// Of an open loop.
+	// In an open loop.
 	At *float64 `json:"at_events_per_second,omitempty"`
 	*Latency
 	Lag      *float64 `json:"lag_ms,omitempty"`     // the highest
@@ -39,11 +40,12 @@ type Line struct {
 	Computed *float64 `json:"computed,omitempty"`   // share of the events, by the cluster that computed fewest, or that skips
 
 	// Settled is the time after a strike, in milliseconds, from which on each cluster computes
-	// its own events only, but for one of twenty. Foreign is the highest share of others' in a second.
+	// its own events, except for one in twenty. Foreign is the highest share of others' events
+	// in a second.
 	Settled *float64 `json:"settled_ms,omitempty"`
 	Foreign *float64 `json:"foreign,omitempty"`
 
-	// Work is that of an event, of a row that measures a mode.
+	// Work is per event, in a row that measures a mode.
 	Work *Work `json:"work_per_event,omitempty"`
 
 	// InTime is the share of good events beside bad ones that were handled before the last one
@@ -51,19 +53,19 @@ type Line struct {
 	InTime *float64 `json:"in_time,omitempty"`
 
 	// Around a strike against an instance of the function, within a second of it, and after it;
-	// Latency has what comes in between.
+	// Latency has the events in between.
 	Before *Latency `json:"before,omitempty"`
 	Second *Latency `json:"first_second,omitempty"`
 	Healed *Latency `json:"afterwards,omitempty"`
 
 	Probes []Probe `json:"probes,omitempty"` // of all rounds
 
-	// CPU is the processor time of an event in microseconds, both clusters together.
+	// CPU is the processor time per event in microseconds, both clusters together.
 	CPU map[string]float64 `json:"cpu_us_per_event,omitempty"`
 
 	Outputs      int    `json:"outputs_per_event"`
 	SyncInterval string `json:"sync_interval"`
-	Rounds       int    `json:"rounds"` // that were measured
+	Rounds       int    `json:"rounds"` // number of rounds that were measured
 	Error        string `json:"error,omitempty"`
 }
 
@@ -201,7 +203,7 @@ func rounded(f float64, digits int) float64 {
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
-// String returns what was measured, for the progress.
+// String formats the sample for the progress.
 func (s sample) String() string {
 	var parts []string
 	if s.rate > 0 {
@@ -247,7 +249,7 @@ func (r *openResult) String() string {
 	return text
 }
 
-// Format writes the tables for people, and how the figures compare with the targets.
+// Format formats the tables for people, and compares the figures with the goals.
 func Format(lines []Line, o Options) string {
 	var text strings.Builder
 	text.WriteString(o.Describe() + "\n")
@@ -309,7 +311,7 @@ func formatFigures(text *strings.Builder, lines []Line) {
 	}
 }
 
-// formatInstances writes the latencies around strikes against instances.
+// formatInstances formats the latencies around strikes against instances.
 func formatInstances(text *strings.Builder, lines []Line) {
 	row, flush := newTable(text)
 	defer flush()

@@ -51,37 +51,37 @@ type Row struct {
 	measure  measure
 	byHand   bool     // two consumers written by hand, no clusters
 	mode     *mode    // of the clusters, if the row measures one
-	source   []string // variables of the sources: none where a row measures the defaults
+	source   []string // variables of the sources: none in a row that measures the defaults
 	function []string // variables of the functions
 	alone    bool     // one cluster only
-	service  bool     // a balancer of connections is in front of the instances
+	service  bool     // a connection balancer is in front of the instances
 	pinned   bool     // each cluster has a core of its own
 
-	events  int                // at most, of a filled stream; 0 for no bound
-	least   int                // events of a filled stream, however few are asked for
+	events  int                // limit for a filled stream; 0 for none
+	least   int                // minimum of events in a filled stream, whatever the flags are
 	subject func(n int) string // of event n; nil for none
 	spoilt  string             // the kind of the bad events that are published beside good ones; empty for none
 	slow    bool               // the events of orders.Slow sleep, and their latencies do not count
 
-	share         float64 // of the rate of e2e-race, e2e-race-by-hand or burn-race: latencies are measured there; 0 for --e2e-rate
-	expected      float64 // its rate, of that of the race that it is compared with: where a search starts; 0 for the same
-	good, bad     int     // events a second of a row with bad events
-	publishSpoilt bool    // its events are the bad ones
+	share         float64 // fraction of the rate of e2e-race, e2e-race-by-hand or burn-race at which latencies are measured; 0 for --e2e-rate
+	expected      float64 // the expected rate relative to the race that it is compared with, where a search starts; 0 for the same
+	good, bad     int     // events a second in a row with bad events
+	publishSpoilt bool    // publish the bad events
 
-	strike  strike // what happens to the last cluster
-	settles bool   // how long the strike has an effect is measured
+	strike  strike // what the last cluster suffers
+	settles bool   // measure how long the strike has an effect
 
-	of string // the row with which its rate, or its p99.9, is compared
+	of string // the row with which its rate or p99.9 is compared
 }
 
-// measure is what is measured of a row.
+// measure is the kind of measurement of a row.
 type measure int
 
 const (
 	measureBacklog   measure = iota // the rate at which a filled stream is handled
-	measureRace                     // the highest rate of an open loop that is held
+	measureRace                     // the highest rate that an open loop sustains
 	measureLatency                  // latencies in an open loop
-	measureSkip                     // how fast a cluster that rejoins skips what is committed
+	measureSkip                     // how fast a cluster that rejoins skips committed events
 	measureDivide                   // how long two clusters take for a backlog, and how long one takes
 	measureDeath                    // how long commits pause when one of two clusters with a backlog dies
 	measurePending                  // the memory of a source
@@ -90,7 +90,7 @@ const (
 	measureKill                     // latencies until the commit, in an open loop in which a cluster dies
 )
 
-// strike is what happens to the last cluster while latencies are measured.
+// strike is the fault of the last cluster while latencies are measured.
 type strike int
 
 const (
@@ -100,14 +100,14 @@ const (
 	strikeNap           // one computation sleeps, pauseLength in every pausePeriod
 	strikeFreeze        // one process is stopped, the function and the source in turn, pauseLength in every pausePeriod
 
-	strikeFreezeBoth // function and source are stopped, pauseLength, once
-	strikeFreezeLong // the same, freezeLength
-	strikeDatabase   // PostgreSQL is stopped, databaseLength
+	strikeFreezeBoth // function and source are stopped for pauseLength, once
+	strikeFreezeLong // the same for freezeLength
+	strikeDatabase   // PostgreSQL is stopped for databaseLength
 
-	// Of the instances of the function, the first one of each cluster.
+	// To the first instance of the function in each cluster.
 	strikeHang // is stopped
 	strikeKill // is killed
-	strikeSlow // computes nothing in less than slowInstance
+	strikeSlow // needs at least slowInstance for each computation
 )
 
 const (
@@ -123,12 +123,12 @@ const (
 const (
 	slowLength = time.Second // of orders.Slow
 
-	// A function that waits is bound by its 8 places, not by the cores: one cluster alone
-	// handles at most 1,600 events a second.
+	// A function that waits is limited by its 8 places, not by the cores: a single
+	// cluster handles at most 1,600 events a second.
 	waitLength = 5 * time.Millisecond
 )
 
-// Rows are all rows, each after those that it needs.
+// Rows returns all rows, each after those that it needs.
 func Rows() []Row {
 	ordered := func(name string, events int, subject func(n int) string, about string, env ...string) Row {
 		return Row{
@@ -180,11 +180,11 @@ func Rows() []Row {
 	return slices.Concat(rows, modeRows(), settleRows(), instanceRows(), besideRows())
 }
 
-// Long reports whether the row is measured only if it is named.
+// Long reports whether the row is measured only if it is selected by name.
 func (r Row) Long() bool { return r.measure == measurePending }
 
-// race returns the name of the row with the highest rate that the row's own is a part of,
-// or near to; "" for none.
+// race returns the name of the row whose highest rate determines the row's own; "" if
+// there is none.
 func (r Row) race() string {
 	switch {
 	case r.Name == RowBurnRace:
@@ -201,7 +201,7 @@ func (r Row) race() string {
 	return ""
 }
 
-// withRaces returns the rows, and those whose rate they need.
+// withRaces adds the rows whose rates the selected rows need.
 func withRaces(selected []Row) []Row {
 	wanted := map[string]bool{}
 	for _, r := range selected {

@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// Options set what is measured, and how.
+// Options configure the measurement.
 type Options struct {
 	Rows     []Row
 	Programs Programs
 
 	Events   int           // of a filled stream, at most
 	Rounds   int           // trials of each row
-	Rate     int           // events a second of the rows about stalls, and where searches start
+	Rate     int           // events a second in the rows about stalls, and where searches start
 	Duration time.Duration // of an open loop
 
-	// RaceRate is the rate of e2e-race and e2e-race-by-hand. 0 searches for the highest,
-	// with probes of Probe, until the rate is known up to the factor Precision.
+	// RaceRate is the rate of e2e-race and e2e-race-by-hand. 0 searches for the highest
+	// rate, with probes of length Probe, until it is known up to the factor Precision.
 	RaceRate  int
 	Probe     time.Duration
 	Precision float64
@@ -29,51 +29,52 @@ type Options struct {
 	// Limit bounds a trial that is not an open loop.
 	Limit time.Duration
 
-	// SyncInterval is how often NATS forces to the disk what it has stored: a duration,
-	// or always.
+	// SyncInterval is how often NATS syncs its files to the disk: a duration, or
+	// always.
 	SyncInterval string
 
 	// Env are further variables for sources and functions.
 	Env []string
 
-	// Dir is the folder for streams and logs; empty for the system's.
+	// Dir is the folder for streams and logs; empty for the system's temporary
+	// folder.
 	Dir string
 
-	// Beside is for how long good events are published beside bad ones.
+	// Beside is how long good events are published beside bad ones.
 	Beside time.Duration
 
-	// Pending is how many messages row pending has.
+	// Pending is the number of messages in row pending.
 	Pending int
 
-	// Workers are the numbers of workers of a consumer by hand that are tried. Defaults to 8
-	// to 64.
+	// Workers are the numbers of workers that are tried for a consumer by hand. Defaults to
+	// 8 to 64.
 	Workers []int
 
-	// NewDatabase makes a new database for a trial.
+	// NewDatabase creates a new database for a trial.
 	NewDatabase func(ctx context.Context) (Database, error)
 
 	Now      func() time.Time
 	Progress func(format string, args ...any)
 }
 
-// byHandEvents is how many events a filled stream by hand has: enough to know the rate, on
+// byHandEvents returns how many events a filled stream by hand has: enough for a rate, on
 // tables that stay small, which favours it.
 func (o *Options) byHandEvents() int { return max(min(o.Events, 1000), o.Events/5) }
 
-// result is all that was measured of a row.
+// result holds the measurements of a row.
 type result struct {
 	row Row
 
-	// variants has, for each number of workers that was tried or for one that is 0, a
-	// sample per round.
+	// variants has a sample per round for each number of workers, or for the single
+	// variant 0.
 	variants [][]sample
 
-	err   error   // ended the measuring of the row
-	tried []Probe // by a search that failed
+	err   error   // ends the measurement of the row
+	tried []Probe // by a failed search
 }
 
-// tries returns the numbers of workers of which each is measured in a round; 0 for
-// clusters, and where one is chosen.
+// tries returns the numbers of workers that are measured in a round; 0 for
+// clusters, and if the number is chosen.
 func (r *run) tries(row Row) []int {
 	if row.byHand && row.measure == measureBacklog {
 		return r.Workers
@@ -103,7 +104,7 @@ type run struct {
 }
 
 // Run measures the rows, and those whose rates they need, round robin. A row that fails is
-// not measured further, and has its error in its line.
+// not measured further; its line contains the error.
 func Run(ctx context.Context, o Options) ([]Line, error) {
 	if o.Workers == nil {
 		o.Workers = []int{8, 16, 32, 64}
@@ -169,7 +170,7 @@ func (r *run) measure(ctx context.Context, result *result, workers int) (sample,
 		return r.measureDeath(ctx, row)
 	case measureRace:
 		start, factor := float64(r.Rate), 2.0
-		if known := result.variants[0]; len(known) > 0 { // an earlier round
+		if known := result.variants[0]; len(known) > 0 { // from an earlier round
 			start, factor = medianOf(known, rateOf), 1.15
 		} else if row.race() != "" {
 			race, err := r.current(row.race())
@@ -240,8 +241,8 @@ func (r *run) current(name string) (sample, error) {
 	return sample{}, fmt.Errorf("%w: %s", errNotMeasured, name)
 }
 
-// measureRaceByHand finds the highest rate with the number of workers that was best so
-// far, and looks whether one of the others holds more.
+// measureRaceByHand searches the highest rate with the number of workers that was best
+// so far, and checks whether another number sustains more.
 func (r *run) measureRaceByHand(ctx context.Context, row Row, start, factor float64) (sample, error) {
 	best, err := r.measureRace(ctx, row, r.bestWorkers(), start, factor)
 	if err != nil || r.RaceRate > 0 || factor < 2 {
@@ -276,12 +277,12 @@ func (r *run) measureRaceByHand(ctx context.Context, row Row, start, factor floa
 	return best, nil
 }
 
-// otherWorkersGain is by how much another number of workers has to be better to be
-// searched for its highest rate.
+// otherWorkersGain is the minimum improvement for which another number of workers
+// is searched for its highest rate.
 const otherWorkersGain = 1.1
 
-// bestWorkers returns the number of workers with the highest rate so far: of e2e-race-by-hand,
-// or of e2e-by-hand.
+// bestWorkers returns the number of workers with the highest rate so far: in e2e-race-by-hand,
+// or in e2e-by-hand.
 func (r *run) bestWorkers() int {
 	for _, name := range []string{RowRaceByHand, RowByHand} {
 		for _, result := range r.results {

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	lagAtMost     = time.Second // for a rate to be held
+	lagAtMost     = time.Second // at most this for a sustained rate
 	wholeTime     = 30 * time.Second
-	computedShare = 0.95 // that each cluster computes at least, for it to compute everything
+	computedShare = 0.95 // minimum for each cluster to count as computing everything
 
 	lowestRate = 10
 )
@@ -21,7 +21,7 @@ type Probe struct {
 	Rate    float64 `json:"events_per_second"`
 	Seconds float64 `json:"seconds"`
 	Workers int     `json:"workers,omitempty"` // of each consumer by hand
-	Failure string  `json:"failure,omitempty"` // why the rate was not held
+	Failure string  `json:"failure,omitempty"` // why the rate was not sustained
 }
 
 func (p Probe) String() string {
@@ -35,13 +35,13 @@ func (p Probe) String() string {
 	return fmt.Sprintf("%s not held (%s)", rate, p.Failure)
 }
 
-// search finds the highest rate that is held: from start up or down by a factor, then by
-// bisection, in short probes. A rate that a probe does not hold is probed a second time.
-// The rate that is found has to be held for the whole time. If it is not, lower ones are
-// tried, each step larger than the one before, and at last one between.
+// search searches the highest rate that is sustained: from start up or down by a factor,
+// then by bisection, in short probes. If a probe does not sustain a rate, it is probed
+// once more. The result has to be sustained for the whole time. If it is not, lower
+// rates are tried, with increasing steps, and at last one between.
 type search struct {
 	start, factor float64
-	precision     float64 // the ratio of the lowest rate that is not held to the highest that is
+	precision     float64 // the ratio of the lowest rate that failed to the highest that was sustained
 	probes        int     // at most
 	confirmations int     // at most
 
@@ -81,8 +81,8 @@ func (s *search) run(ctx context.Context) (*openResult, error) {
 	return s.confirm(ctx, low)
 }
 
-// confirm finds a rate near to the one that probes held, and at most that, which is held
-// for the whole time.
+// confirm searches a rate that is sustained for the whole time, close to the one that
+// probes sustained and not above it.
 func (s *search) confirm(ctx context.Context, rate float64) (*openResult, error) {
 	var best *openResult
 	high, step := math.Inf(1), s.precision
@@ -127,7 +127,7 @@ func (s *search) probe(ctx context.Context, rate float64) (held bool, err error)
 	return false, nil
 }
 
-// failure returns why a rate was not held, or "".
+// failure returns why a rate was not sustained, or "".
 func (r *openResult) failure() string {
 	switch {
 	case r.gaveUp || r.lag > lagAtMost:
@@ -140,14 +140,14 @@ func (r *openResult) failure() string {
 	return ""
 }
 
-// endLagAtMost returns the highest lag at the end of a trial that would not grow beyond
+// endLagAtMost returns the highest lag at the end of a trial that would not exceed
 // lagAtMost in the whole time.
 func endLagAtMost(duration time.Duration) time.Duration {
 	share := min(duration.Seconds()/wholeTime.Seconds(), 1)
 	return max(200*time.Millisecond, time.Duration(share*float64(lagAtMost)))
 }
 
-// measureRace finds the highest rate that a row holds, starting with one.
+// measureRace searches the highest rate that a row sustains, starting at start.
 func (o *Options) measureRace(ctx context.Context, r Row, workers int, start, factor float64) (sample, error) {
 	if o.RaceRate > 0 {
 		return o.measureRaceRate(ctx, r, workers)
@@ -169,8 +169,8 @@ func (o *Options) measureRace(ctx context.Context, r Row, workers int, start, fa
 	return sample{rate: result.at, cpu: result.cpu, open: result, probes: s.tried, workers: workers}, nil
 }
 
-// measureRaceRate measures a row at o.RaceRate. If the rate is not held, its probe has the
-// reason, and everything else is measured all the same.
+// measureRaceRate measures a row at o.RaceRate. If the rate is not sustained, its probe
+// contains the reason, and all other figures are measured nevertheless.
 func (o *Options) measureRaceRate(ctx context.Context, r Row, workers int) (sample, error) {
 	result, probe, err := o.probeRate(ctx, openLoop{row: r, workers: workers, rate: float64(o.RaceRate), duration: o.Duration})
 	if err != nil {
@@ -179,7 +179,7 @@ func (o *Options) measureRaceRate(ctx context.Context, r Row, workers int) (samp
 	return sample{rate: result.at, cpu: result.cpu, open: result, probes: []Probe{probe}, workers: workers}, nil
 }
 
-// probeRate measures an open loop, and whether it holds its rate.
+// probeRate measures an open loop, and whether it sustains its rate.
 func (o *Options) probeRate(ctx context.Context, l openLoop) (*openResult, Probe, error) {
 	result, err := o.measureOpenLoop(ctx, l)
 	if err != nil {

@@ -92,7 +92,7 @@ func TestOneFailedProbeDoesNotEndASearch(t *testing.T) {
 	}
 }
 
-// limited is a search in which rates are held up to a limit.
+// limited returns a search in which rates up to a limit are sustained.
 func limited(probes, whole float64) *search {
 	return &search{
 		start: 1000, factor: 2, precision: 1.06, probes: 12, confirmations: 7,
@@ -140,7 +140,7 @@ func TestALagIsTheTimeSinceTheFirstEventThatIsNotHandledWasDue(t *testing.T) {
 		want    time.Duration
 	}{
 		{after(900), 10, 0},   // warming up
-		{after(1500), 150, 0}, // all that was due
+		{after(1500), 150, 0}, // every event that was due
 		{after(2000), 150, 500 * time.Millisecond},
 		{after(3500), 340, 100 * time.Millisecond},
 		{after(3900), 360, 300 * time.Millisecond},

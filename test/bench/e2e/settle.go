@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Names of the rows in which clusters that share the events are at 90 % of their capacity.
+// Names of the rows in which clusters that share the events run at 90 % of their capacity.
 const (
 	RowShareCores       = "share-cores"
 	RowShare90Freeze    = "share-90-freeze"
@@ -19,9 +19,9 @@ const (
 	RowShare90Database  = "share-90-database"
 )
 
-// settleRows are the rows about a strike at 90 % of the capacity: does each cluster compute
-// its own events again? Each cluster has a core of its own, as otherwise the healthy one
-// would have that of the one that is struck, too.
+// settleRows returns the rows about a strike at 90 % of the capacity: does each cluster
+// return to computing its own events? Each cluster has a core of its own, because otherwise
+// the healthy one could use the core of the other one, too.
 func settleRows() []Row {
 	burn := []string{"TANDEM_BENCH_BURN=" + burnTime.String()}
 	rows := []Row{{
@@ -44,21 +44,22 @@ func settleRows() []Row {
 	return rows
 }
 
-// The share of the events that are computed by a cluster that does not go first with them,
-// below which a strike is over, and the time over which it is observed.
+// The share of foreign events below which a strike is over, and the time over which it is
+// observed. Foreign events are those that a cluster computes although another one is
+// responsible first.
 const (
 	settledBelow   = 0.05
 	settleWindow   = time.Second
 	settleInterval = 250 * time.Millisecond
 )
 
-// settleMeter observes how many events clusters compute that they do not go first with.
+// settleMeter observes how many foreign events the clusters compute.
 type settleMeter struct {
 	rate     float64
 	window   time.Duration
-	struck   time.Time // when the strike ended; over is closed then
+	struck   time.Time // the end of the strike; over is closed then
 	over     chan struct{}
-	enough   chan struct{} // is closed when as much was observed after the strike as result needs
+	enough   chan struct{} // closed when the observations after the strike are sufficient for result
 	observed []observedForeign
 }
 
@@ -68,11 +69,11 @@ func newSettleMeter(rate float64, window time.Duration) *settleMeter {
 
 type observedForeign struct {
 	at      time.Time
-	foreign float64 // events so far
+	foreign float64 // number of foreign events so far
 }
 
-// observeForeign observes all clusters until ctx ends. A process that is stopped does not
-// answer: it is asked again.
+// observeForeign observes all clusters until ctx ends. A stopped process does not answer:
+// it is asked again.
 func (d *deployment) observeForeign(ctx context.Context, m *settleMeter) error {
 	enough := sync.OnceFunc(func() { close(m.enough) })
 	for sleep(ctx, settleInterval) {
@@ -95,15 +96,15 @@ func (d *deployment) observeForeign(ctx context.Context, m *settleMeter) error {
 	return context.Cause(ctx)
 }
 
-// settled is what a [settleMeter] has observed.
+// settled is the result of a [settleMeter].
 type settled struct {
-	after   time.Duration // the strike, from when on the share stays below settledBelow
+	after   time.Duration // the time after the strike from which on the share stays below settledBelow
 	highest float64       // share in a window, of the whole trial
 	last    float64       // share in the last window
 }
 
-// result returns the shares that were observed. It fails if the strike has not ended, or too little was
-// observed since.
+// result returns the observed shares. It fails if the strike has not ended, or if too little
+// was observed since.
 func (m *settleMeter) result() (*settled, error) {
 	var s settled
 	known := false
@@ -134,8 +135,8 @@ func (s *settled) String() string {
 	return fmt.Sprintf("settled %.0f ms after the strike; of others' events computed: %.1f %% at most, %.1f in the end", millis(s.after), 100*s.highest, 100*s.last)
 }
 
-// pin returns the command that runs a program of a cluster on the cores that the row has for
-// it.
+// pin returns the command that runs a program of a cluster on the cores that the row assigns
+// to it.
 func (r Row) pin(cluster, program string) (command string, args []string, err error) {
 	if !r.pinned {
 		return program, nil, nil

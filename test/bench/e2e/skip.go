@@ -9,17 +9,18 @@ import (
 )
 
 const (
-	// linkDelay is that of each direction between a cluster that rejoins and the database.
+	// linkDelay is the delay of each direction between a rejoining cluster and the
+	// database.
 	linkDelay = 30 * time.Millisecond
 
-	// leastToCatchUp is how many events a backlog has at least: with a few, a cluster does
-	// not lag, or is through before another one dies.
+	// leastToCatchUp is the minimum number of events of a backlog: with fewer, a cluster
+	// does not lag, or finishes before another one dies.
 	leastToCatchUp = 5000
 )
 
-// measureSkip has a cluster rejoin, far from the database, when the other one has committed
-// everything. The time is from the first events that it acknowledges to the last; those that
-// it computes do not count.
+// measureSkip makes a cluster that is far from the database rejoin after the other one has
+// committed everything. The time is from the first events that it acknowledges to the last;
+// events that it computes do not count.
 func (o *Options) measureSkip(ctx context.Context, r Row) (sample, error) {
 	events := o.eventsOf(r)
 	d, err := o.deploy(ctx)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// strike does to cluster west what the row is about, until ctx ends. It leaves no process
+// strike strikes cluster west as the row specifies, until ctx ends. It leaves no process
 // stopped.
 func (d *deployment) strike(ctx context.Context, l openLoop, s schedule, settle *settleMeter) error {
 	begin := s.at(s.warm)
@@ -43,12 +43,12 @@ func (d *deployment) strike(ctx context.Context, l openLoop, s schedule, settle 
 		close(settle.over)
 		<-ctx.Done()
 		return context.Cause(ctx)
-	default: // none, or strikeStall: the function does so by itself
+	default: // none, or strikeStall: the function stalls by itself
 		return nil
 	}
 }
 
-// strikeOnce does what a row about the time until all is as before has: for a quarter of a short
+// strikeOnce strikes once, in a row about the time until recovery: for a quarter of a short
 // trial at most.
 func (d *deployment) strikeOnce(l openLoop) error {
 	switch l.row.strike {
@@ -75,7 +75,7 @@ func (d *deployment) every(ctx context.Context, begin time.Time, first, period t
 	}
 }
 
-// stopWest stops processes of cluster west for some time.
+// stopWest stops processes of cluster west for length.
 func (d *deployment) stopWest(length time.Duration, kinds ...string) {
 	all := func(signal syscall.Signal) {
 		for _, p := range d.processes {
@@ -87,7 +87,7 @@ func (d *deployment) stopWest(length time.Duration, kinds ...string) {
 		}
 	}
 	all(syscall.SIGSTOP)
-	time.Sleep(length) // also if the trial ends meanwhile
+	time.Sleep(length) // even if the trial ends meanwhile
 	all(syscall.SIGCONT)
 }
 

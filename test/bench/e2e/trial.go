@@ -10,13 +10,14 @@ import (
 	"github.com/tandem-fn/tandem/test/bench/e2e/orders"
 )
 
-// sample is what one trial of a row has measured; a figure that it did not is zero.
+// sample is the measurement of one trial of a row; figures that were not measured
+// are zero.
 type sample struct {
 	rate    float64                  // distinct events a second
-	cpu     map[string]time.Duration // of an event, by kind of process, both clusters together
-	seconds float64                  // that the events took
-	divided float64                  // the time of two clusters, of that of one
-	pause   time.Duration            // the longest between two commits after a cluster has died
+	cpu     map[string]time.Duration // per event, by kind of process, both clusters together
+	seconds float64                  // duration of the events
+	divided float64                  // the time of two clusters divided by that of one
+	pause   time.Duration            // the longest between two commits after a cluster was killed
 	workers int                      // by hand
 
 	computed *float64 // share of a committed backlog
@@ -29,7 +30,8 @@ type sample struct {
 	instances *instancesResult // around a strike against an instance
 }
 
-// measureBacklog has a row handle a stream that is full already, as fast as it can.
+// measureBacklog makes a row process a stream that was filled before, as fast as it
+// can.
 func (o *Options) measureBacklog(ctx context.Context, r Row, workers int) (sample, error) {
 	d, events, err := o.deployFilled(ctx, r)
 	if err != nil {
@@ -49,7 +51,8 @@ func (o *Options) measureBacklog(ctx context.Context, r Row, workers int) (sampl
 	return s, d.check(ctx, events, r.byHand)
 }
 
-// deployHandling deploys all that start starts, and returns when it has handled a first event.
+// deployHandling deploys the processes that start starts, and returns when they have handled a
+// first event.
 func (o *Options) deployHandling(ctx context.Context, r Row, start func(d *deployment) error) (_ *deployment, err error) {
 	d, err := o.deploy(ctx)
 	if err != nil {
@@ -72,8 +75,8 @@ func (o *Options) deployHandling(ctx context.Context, r Row, start func(d *deplo
 	return d, d.awaitHandled(ctx, 1, len(r.clusters()))
 }
 
-// deployFilled deploys all but what the row measures, with a stream that is full of the
-// events of the row.
+// deployFilled deploys everything except the processes that the row measures, with a
+// stream that contains the row's events.
 func (o *Options) deployFilled(ctx context.Context, r Row) (_ *deployment, events int, err error) {
 	events = o.eventsOf(r)
 	d, err := o.deploy(ctx)
@@ -102,7 +105,7 @@ func (o *Options) eventsOf(r Row) int {
 	return max(o.Events, r.least)
 }
 
-// spent returns the processor time of an event since before, by kind of process.
+// spent returns the processor time per event since before, by kind of process.
 func (d *deployment) spent(before map[string]time.Duration, events int) map[string]time.Duration {
 	spent := d.spend()
 	for kind := range spent {
@@ -111,7 +114,7 @@ func (d *deployment) spent(before map[string]time.Duration, events int) map[stri
 	return spent
 }
 
-// check ends the processes, and compares what is stored with what has to be.
+// check ends the processes, and compares the stored state with the expected one.
 func (d *deployment) check(ctx context.Context, events int, byHand bool) error {
 	for _, p := range slices.Backward(d.processes) {
 		p.Stop(ctx)
@@ -122,7 +125,7 @@ func (d *deployment) check(ctx context.Context, events int, byHand bool) error {
 	return d.database.Check(ctx, events, orders.Total(events), byHand)
 }
 
-// measureDivide has one cluster handle a backlog, and then two.
+// measureDivide lets one cluster process a backlog, and then two.
 func (o *Options) measureDivide(ctx context.Context, r Row) (sample, error) {
 	r.alone = true
 	one, err := o.measureBacklog(ctx, r, 0)
@@ -138,10 +141,11 @@ func (o *Options) measureDivide(ctx context.Context, r Row) (sample, error) {
 	return two, nil
 }
 
-// diesAt is the share of a backlog that is done when a cluster dies.
+// diesAt is the processed share of a backlog at which a cluster is killed.
 const diesAt = 0.4
 
-// measureDeath has two clusters handle a backlog, and kills one of them on the way.
+// measureDeath lets two clusters process a backlog, and kills one of them
+// meanwhile.
 func (o *Options) measureDeath(ctx context.Context, r Row) (sample, error) {
 	d, events, err := o.deployFilled(ctx, r)
 	if err != nil {
@@ -173,7 +177,8 @@ func (o *Options) measureDeath(ctx context.Context, r Row) (sample, error) {
 	if s.pause, err = d.database.Pause(ctx, died); err != nil {
 		return sample{}, err
 	}
-	// What the dead cluster has committed and not published, or not deleted, the relay sees to.
+	// The relay publishes or deletes the outputs that the killed cluster has committed and
+	// left.
 	if err := d.awaitFor(ctx, contract.RelayTakeover+patience, "the relay", func(ctx context.Context) error {
 		return d.database.Check(ctx, events, orders.Total(events), false)
 	}); err != nil {

@@ -16,13 +16,13 @@ type Work struct {
 	WALBytes     float64 `json:"wal_bytes"`
 
 	// SiteBytes are the bytes over the connections of one cluster, east, to database and
-	// stream, both directions together. Where east has a site of its own, they are the
+	// stream, both directions together. If east has a site of its own, they are the
 	// bytes between the sites.
 	SiteBytes float64 `json:"site_bytes"`
 }
 
-// work returns the work of the processes so far, which have to run; nothing unless the row
-// measures a mode.
+// work returns the work of the processes so far, which must be running. It returns nothing
+// unless the row measures a mode.
 func (d *deployment) work(ctx context.Context, r Row) (w Work, err error) {
 	if r.mode == nil {
 		return Work{}, nil
@@ -45,7 +45,8 @@ func (d *deployment) work(ctx context.Context, r Row) (w Work, err error) {
 }
 
 // databaseWork adds the work of the database so far. At the end of a trial the processes
-// have ended: transactions count when a connection is closed, or a second old.
+// have ended: PostgreSQL counts transactions when a connection is closed, or once a
+// second.
 func (d *deployment) databaseWork(ctx context.Context, r Row, w Work) (_ Work, err error) {
 	if r.mode != nil {
 		w.Transactions, w.WALBytes, err = d.database.Work(ctx)
@@ -53,7 +54,7 @@ func (d *deployment) databaseWork(ctx context.Context, r Row, w Work) (_ Work, e
 	return w, err
 }
 
-// perEvent returns what was done since before, of one of so many events.
+// perEvent returns the work since before, divided by the number of events.
 func (w Work) perEvent(before Work, events int) Work {
 	n := float64(events)
 	return Work{

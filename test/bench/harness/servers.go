@@ -13,8 +13,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster"
 )
 
-// requestTimeout bounds a request to NATS whose context has no deadline. A benchmark gives up
-// after one that fails, and a busy machine is no reason for that.
+// requestTimeout bounds a request to NATS whose context has no deadline. It is long because a
+// benchmark gives up after a failed request, and a busy machine must not cause one.
 const requestTimeout = 30 * time.Second
 
 // Servers are the servers of a benchmark and connections to them.
@@ -24,7 +24,7 @@ type Servers struct {
 	Admin *pgxpool.Pool    // the superuser's; nil without PostgreSQL
 	JS    natsjs.JetStream // nil without NATS
 
-	temporary string // folder to remove in the end
+	temporary string // folder that Stop removes
 }
 
 // Start starts the servers of a deployment and waits until they answer. Stop must be called
@@ -75,7 +75,7 @@ func (s *Servers) Stop(ctx context.Context) {
 	}
 }
 
-// URL connects to a database as its owner.
+// URL returns the URL of a database for its owner.
 func (s *Servers) URL(database string) (string, error) {
 	u, err := url.Parse(s.DatabaseURL())
 	if err != nil {
@@ -85,7 +85,7 @@ func (s *Servers) URL(database string) (string, error) {
 	return u.String(), nil
 }
 
-// Exec runs a statement as the superuser.
+// Exec executes a statement as the superuser.
 func (s *Servers) Exec(ctx context.Context, sql string) error {
 	if _, err := s.Admin.Exec(ctx, sql); err != nil {
 		return fmt.Errorf("%s: %w", sql, err)
@@ -93,8 +93,8 @@ func (s *Servers) Exec(ctx context.Context, sql string) error {
 	return nil
 }
 
-// CopyDatabase makes a database as a copy, and replaces the one that has its name. The
-// files are copied rather than logged: what they hold is on the disk before a trial
+// CopyDatabase creates a database as a copy, and replaces the one with its name. The
+// files are copied and not logged, so that their content is on the disk before a trial
 // begins.
 func (s *Servers) CopyDatabase(ctx context.Context, from, to string) error {
 	if err := s.Exec(ctx, "drop database if exists "+to+" with (force)"); err != nil {
@@ -103,8 +103,8 @@ func (s *Servers) CopyDatabase(ctx context.Context, from, to string) error {
 	return s.Exec(ctx, "create database "+to+" template "+from+" owner tandem strategy file_copy")
 }
 
-// CommitTime returns the median time that a small transaction takes, which shows whether
-// the disk is one.
+// CommitTime returns the median duration of a small transaction, which indicates whether
+// commits reach a disk.
 func (s *Servers) CommitTime(ctx context.Context, now func() time.Time) (time.Duration, error) {
 	conn, err := s.Admin.Acquire(ctx)
 	if err != nil {

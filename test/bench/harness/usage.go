@@ -13,17 +13,18 @@ import (
 )
 
 // clockTick is the unit of processor times in /proc: 100 a second on every Linux that
-// Go runs on.
+// Go supports.
 const clockTick = 10 * time.Millisecond
 
-// ProcessorTime returns what a process has used, all its threads together, and false
-// where the system does not count it, which is all but Linux.
+// ProcessorTime returns the processor time of a process, all its threads together.
+// It returns false if the system does not count it, which is every system except
+// Linux.
 func ProcessorTime(pid int) (time.Duration, bool) {
 	s, ok := readStat(fmt.Sprintf("/proc/%d/stat", pid))
 	return s.own, ok
 }
 
-// ProcessorTime returns what all processes of PostgreSQL have used, likewise.
+// ProcessorTime returns the same for all processes of PostgreSQL.
 func (s *Servers) ProcessorTime() (used time.Duration, known bool) {
 	postmaster := s.Postgres().Process().Pid()
 	main, ok := readStat(fmt.Sprintf("/proc/%d/stat", postmaster))
@@ -37,17 +38,17 @@ func (s *Servers) ProcessorTime() (used time.Duration, known bool) {
 	return used, true
 }
 
-// Freeze stops all processes of PostgreSQL for some time. It fails where the system does not
-// list them, which is all but Linux.
+// Freeze stops all processes of PostgreSQL for length. It fails if the system does not list
+// them, which is every system except Linux.
 func (s *Servers) Freeze(length time.Duration) error {
 	postmaster := s.Postgres().Process()
 	if err := postmaster.Kill(syscall.SIGSTOP); err != nil {
 		return fmt.Errorf("stop PostgreSQL: %w", err)
 	}
-	backends := children(postmaster.Pid()) // it makes no more
+	backends := children(postmaster.Pid()) // it creates no more
 	all := func(signal syscall.Signal) {
 		for pid := range backends {
-			_ = syscall.Kill(pid, signal) // one that has ended needs none
+			_ = syscall.Kill(pid, signal) // a process that has ended needs none
 		}
 	}
 	all(syscall.SIGSTOP)
@@ -62,7 +63,7 @@ func (s *Servers) Freeze(length time.Duration) error {
 	return nil
 }
 
-// children returns the processes that a process has started, by pid; none where the system
+// children returns the processes that a process has started, by pid; none if the system
 // does not list them.
 func children(pid int) map[int]stat {
 	all, err := filepath.Glob("/proc/[0-9]*/stat")
@@ -82,7 +83,7 @@ func children(pid int) map[int]stat {
 	return found
 }
 
-// stat is the part of /proc/<pid>/stat that counts here.
+// stat holds the fields of /proc/<pid>/stat that are used here.
 type stat struct {
 	parent     int
 	own, ended time.Duration // of the process, and of its children that have ended
@@ -93,7 +94,7 @@ func readStat(file string) (stat, bool) {
 	if err != nil {
 		return stat{}, false
 	}
-	// After the name, which is in parentheses and may hold anything.
+	// After the name, which is in parentheses and may contain anything.
 	fields := strings.Fields(string(content[strings.LastIndexByte(string(content), ')')+1:]))
 	if len(fields) < 15 {
 		return stat{}, false
@@ -110,7 +111,7 @@ func readStat(file string) (stat, bool) {
 }
 
 // Resident returns the resident memory of a process in bytes, now and at its highest. It
-// fails where the system does not count it, which is all but Linux.
+// fails if the system does not count it, which is every system except Linux.
 func Resident(pid int) (now, highest int64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -145,7 +146,7 @@ func Cores() string {
 }
 
 // LoadAverage returns the machine's load averages over 1, 5 and 15 minutes, or "unknown"
-// where the system does not count them: how busy it is with other work.
+// if the system does not count them. They show other load on the machine.
 func LoadAverage() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if fields := strings.Fields(string(text)); err == nil && len(fields) >= 3 {

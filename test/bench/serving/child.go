@@ -25,15 +25,15 @@ import (
 	"github.com/tandem-fn/tandem/test/bench/harness"
 )
 
-// What tells a process of this program that it is a server, and which, and where it
-// is to write a profile.
+// The variables that make a process of this program a server: which one, and the
+// file for a profile.
 const (
 	childVariable   = "TANDEM_BENCH_SERVE"
 	profileVariable = "TANDEM_BENCH_SERVE_PROFILE"
 )
 
-// Child is what a program that calls [Run] does first: if it was started as a server,
-// it is one until its standard input ends, and true is returned.
+// Child must be the first call of a program that calls [Run]. If the process was
+// started as a server, Child serves until standard input ends, and returns true.
 func Child() bool {
 	row := os.Getenv(childVariable)
 	if row == "" {
@@ -46,8 +46,8 @@ func Child() bool {
 	return true
 }
 
-// serveRow says its address in a line, and then for each line of commands what it has
-// used so far.
+// serveRow prints its address, and then, for each line of commands, its resource
+// usage so far.
 func serveRow(row string, commands io.Reader, answers io.Writer) error {
 	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -89,7 +89,7 @@ func newServer(row string) (server, error) {
 	}
 	f := flights.Function()
 	if row != rowFlights {
-		// What is measured is the way to the function and back.
+		// Only the path to the function and back is measured.
 		f.Handle = func(context.Context, event.Event) (functions.Effects, error) { return functions.Effects{}, nil }
 	}
 	h, err := serve.New([]functions.Function{f}, nothing{}, serve.Config{Logger: slog.New(slog.NewJSONHandler(os.Stderr, nil))})
@@ -99,7 +99,7 @@ func newServer(row string) (server, error) {
 	return runtimehttp.New(endpoint{h}), nil
 }
 
-// endpoint is the handler as func's server wants it.
+// endpoint adapts the handler to func's server.
 type endpoint struct{ h *serve.Handler }
 
 // Handle implements func-go's Handler.
@@ -114,7 +114,7 @@ func bare(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// nothing is a committer that commits nothing and says so at once.
+// nothing is a committer that commits nothing and returns immediately.
 type nothing struct{}
 
 var key = ledger.NewKey("flights", "/tandem/flights-2001", "flight-2001-000001")
@@ -133,7 +133,7 @@ func (nothing) CommitAll(_ context.Context, offers []sinkwriter.Offer) []sinkwri
 	return outcomes
 }
 
-// usage is what a server has used since it began.
+// usage is the resource usage of a server since its start.
 type usage struct {
 	Mallocs uint64
 	CPU     int64 // nanoseconds
@@ -147,7 +147,7 @@ func used() usage {
 	return usage{Mallocs: memory.Mallocs, CPU: cpuTime(), RSS: rss}
 }
 
-// cpuTime is the processor time of this process, in nanoseconds.
+// cpuTime returns the processor time of this process, in nanoseconds.
 func cpuTime() int64 {
 	var r syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {

@@ -26,9 +26,9 @@ const (
 	RowSoak     = "soak"
 )
 
-// Program builds the instance into a folder, as for an image, and gives its file, and
-// its size in bytes stripped and with symbols. It is what func's scaffolding makes of
-// this repository's functions.
+// Program builds the instance into a folder, as for an image, and returns its file,
+// and its size in bytes stripped and with symbols. The instance is the result of
+// func's scaffolding for this repository's functions.
 func Program(ctx context.Context, dir string) (file string, stripped, symbols int64, err error) {
 	size := func(name string, args ...string) (string, int64, error) {
 		file := filepath.Join(dir, name)
@@ -51,7 +51,7 @@ func Program(ctx context.Context, dir string) (file string, stripped, symbols in
 	return file, stripped, symbols, err
 }
 
-// InstanceOptions say how an instance is measured.
+// InstanceOptions configure the measurement of an instance.
 type InstanceOptions struct {
 	Program     string // its file
 	DatabaseURL string // with all migrations; rows are written
@@ -63,8 +63,8 @@ type InstanceOptions struct {
 	Progress func(format string, args ...any)
 }
 
-// InstanceReport is what was measured. Memory is resident, in MiB; zero where the
-// system does not tell.
+// InstanceReport is the measurement of an instance. Memory is resident, in MiB;
+// zero if the system does not count it.
 type InstanceReport struct {
 	Row               string  `json:"row"`
 	Ready             float64 `json:"start_to_ready_ms"` // median
@@ -83,9 +83,9 @@ type InstanceReport struct {
 	Symbols           float64 `json:"binary_with_symbols_mib,omitempty"`
 }
 
-// Instance starts an instance some times, and sends the last one events, each another
-// one that it commits. An answer that is not 204, or none within half a minute, is an
-// error.
+// Instance starts an instance several times, and sends distinct events to the last
+// one, which commits them. An answer other than 204, or none within half a minute, is
+// an error.
 func Instance(ctx context.Context, o InstanceOptions) (InstanceReport, error) {
 	report := InstanceReport{Starts: o.Starts, Requests: o.Requests, Connections: o.Connections}
 	var times []float64
@@ -134,7 +134,7 @@ func (o InstanceOptions) use(ctx context.Context, i *running, report *InstanceRe
 
 func mib(n int64) float64 { return rounded(float64(n)/(1<<20), 1) }
 
-// distinct gives requests with an id each.
+// distinct returns requests with distinct ids.
 func distinct(address string, connections int) func(connection, n int) []byte {
 	const digits = "000000000"
 	template := post(address, strings.Replace(attributes, "2001-000001", digits, 1), data)
@@ -153,21 +153,20 @@ func distinct(address string, connections int) func(connection, n int) []byte {
 	}
 }
 
-// running is an instance that runs.
+// running is a running instance.
 type running struct {
 	cmd     *exec.Cmd
 	address string
 	log     bytes.Buffer
 }
 
-// said is the end of its log, which has been written: to be called when it has ended or
-// has nothing to say.
+// said returns the end of its log. Call it only when the instance has ended or is idle.
 func (i *running) said() string {
 	log := i.log.String()
 	return log[max(0, len(log)-4096):]
 }
 
-// start starts one and says how long it took until it was ready.
+// start starts an instance and returns how long it took until it was ready.
 func (o InstanceOptions) start(ctx context.Context) (*running, time.Duration, error) {
 	port, err := devcluster.FreePort()
 	if err != nil {
@@ -229,14 +228,14 @@ func (i *running) stop() error {
 	return nil
 }
 
-// What an instance is to reach.
+// The goals for an instance.
 const (
 	readyAtMost  = 150 // ms
 	idleAtMost   = 40  // MiB
 	binaryAtMost = 25  // MiB
 )
 
-// FormatInstance writes a report for people.
+// FormatInstance formats a report for people.
 func FormatInstance(r InstanceReport) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s: the real one on a database, %d connections, each event another one; %s\n", r.Row, r.Connections, runtime.Version())

@@ -15,32 +15,31 @@ import (
 	"time"
 )
 
-// patience is what requests and starts have.
+// patience bounds requests and starts.
 const patience = 30 * time.Second
 
-// load is what a server is sent: requests that are bytes, one after the other on each
-// of some connections. It reads no more of an answer than it must, so that it costs
-// little.
+// load is a sequence of requests, as bytes, on each of several connections. It reads
+// no more of an answer than necessary, so that it costs little.
 type load struct {
 	address     string
 	connections int
 	requests    int
-	patience    time.Duration // how long an answer may take before the request is said to hang
+	patience    time.Duration // how long an answer may take before the request counts as hanging
 	now         func() time.Time
 
-	// request gives a connection's next request, the nth of all. What it gives may
-	// be changed when it is called again for the same connection.
+	// request returns a connection's next request, the nth of all. The result is
+	// valid until the next call for the same connection.
 	request func(connection, n int) []byte
 }
 
-// outcome is what became of it.
+// outcome is the result of a load.
 type outcome struct {
 	elapsed   time.Duration
 	latencies latencies
 }
 
-// run sends all requests. The error is the first answer that is not 204, or what went
-// wrong with a connection.
+// run sends all requests. The error is the first answer that is not 204, or the error
+// of a connection.
 func (l *load) run(ctx context.Context) (outcome, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -72,8 +71,8 @@ func (l *load) run(ctx context.Context) (outcome, error) {
 }
 
 func (l *load) work(conn net.Conn, c int, next *atomic.Int64, seen *latencies) error {
-	// A deadline for each request would show in the figures; one now and then will do,
-	// so a request may take twice its time before it is noticed.
+	// A deadline for each request would affect the figures. It is set once in a while,
+	// so a hanging request may be detected after twice its time.
 	const often = 256
 	renewed := l.now()
 	answer := make([]byte, 4096)
@@ -92,7 +91,7 @@ func (l *load) work(conn net.Conn, c int, next *atomic.Int64, seen *latencies) e
 		if _, err := conn.Write(l.request(c, n)); err != nil {
 			return fmt.Errorf("request %d: %w", n, l.hangs(err))
 		}
-		runtime.Gosched() // the others write meanwhile, and the answer may be there
+		runtime.Gosched() // the others write meanwhile, and the answer may have arrived
 		if err := readAnswer(conn, answer); err != nil {
 			return fmt.Errorf("request %d: %w", n, l.hangs(err))
 		}
@@ -107,7 +106,7 @@ func (l *load) hangs(err error) error {
 	return err
 }
 
-// noContent is how an answer has to begin.
+// noContent is the required beginning of an answer.
 const noContent = "HTTP/1.1 204 "
 
 // readAnswer reads an answer that is 204 and so has no body.
@@ -151,8 +150,8 @@ func (l *latencies) add(other *latencies) {
 	}
 }
 
-// quantile is the least duration that a part of all, from 0 to 1, did not exceed; too
-// large by an eighth at most.
+// quantile returns the least duration that a part of all, from 0 to 1, did not
+// exceed; it is too large by an eighth at most.
 func (l *latencies) quantile(part float64) time.Duration {
 	all := 0
 	for _, n := range l.counts {
@@ -168,7 +167,7 @@ func (l *latencies) quantile(part float64) time.Duration {
 	return l.max
 }
 
-// post writes a request with these lines of a head, and a body.
+// post returns a request with these header lines and a body.
 func post(address, head, body string) []byte {
 	return []byte("POST / HTTP/1.1\r\nHost: " + address + "\r\nUser-Agent: tandem-bench\r\nContent-Length: " +
 		strconv.Itoa(len(body)) + "\r\n" + head + "\r\n" + body)

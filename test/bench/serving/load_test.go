@@ -16,7 +16,7 @@ func loadOf(url string, requests int) *load {
 	return &load{address: address, connections: 4, requests: requests, patience: 30 * time.Second, now: time.Now, request: distinct(address, 4)}
 }
 
-// ways to run a load.
+// ways are the ways to run a load.
 var ways = map[string]func(*load, context.Context) (outcome, error){"run": (*load).run, "spin": (*load).spin}
 
 func TestEveryRequestIsSentOnceAndIsAnEventOfItsOwn(t *testing.T) {
@@ -85,7 +85,8 @@ func TestARequestThatHangsIsAnError(t *testing.T) {
 		l := loadOf(server.URL, 100)
 		l.patience = 200 * time.Millisecond
 		_, err := run(l, t.Context())
-		// On a busy machine another one may be without an answer for so long.
+		// On a busy machine another request may be without an answer for that
+		// long.
 		for err != nil && strings.Contains(err.Error(), "no answer for") && !strings.Contains(err.Error(), "request 50: ") && l.patience < time.Minute {
 			patience := 2 * l.patience
 			l = loadOf(server.URL, 100)

@@ -19,7 +19,7 @@ type process struct {
 	answers  *bufio.Reader
 }
 
-// startRow starts this program as a server on so many cores.
+// startRow starts this program as a server on that many cores.
 func startRow(ctx context.Context, row string, cores int, profile string, stderr io.Writer) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -52,7 +52,7 @@ func startRow(ctx context.Context, row string, cores int, profile string, stderr
 	return p, nil
 }
 
-// used asks the server what it has used so far.
+// used asks the server for its resource usage so far.
 func (p *process) used() (usage, error) {
 	var u usage
 	if _, err := fmt.Fprintln(p.commands); err != nil {
@@ -68,5 +68,5 @@ func (p *process) used() (usage, error) {
 // stop ends it.
 func (p *process) stop() {
 	_ = p.commands.Close()
-	_ = p.cmd.Wait() // its figures are in, so it does not matter how it ends
+	_ = p.cmd.Wait() // its figures are known, so its exit status does not matter
 }

@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// Line is a line of the table, as JSON. A figure that is not known is null.
+// Line is a line of the table, as JSON. An unknown figure is null.
 type Line struct {
 	Row                   string   `json:"row"`
 	RequestsPerSecond     float64  `json:"requests_per_second"`
 	EventsPerSecond       float64  `json:"events_per_second"`
-	OfBare                *float64 `json:"of_bare"` // events a second to its requests a second
+	OfBare                *float64 `json:"of_bare"` // ratio of its events a second to the bare handler's requests a second
 	AllocationsPerEvent   float64  `json:"allocations_per_event"`
 	ServerMicroseconds    float64  `json:"server_us_per_request"`
 	ServerOfBare          *float64 `json:"server_us_of_bare"`
@@ -30,8 +30,8 @@ type Line struct {
 	Rounds                int      `json:"rounds"`
 }
 
-// Summarise makes the table. Its figures are medians of the rounds, its ratios medians
-// of the ratio within each round.
+// Summarise returns the table. Its figures are medians of the rounds, its ratios
+// medians of the ratio within each round.
 func Summarise(results []Result) []Line {
 	var bareSamples []sample
 	for _, r := range results {
@@ -70,7 +70,7 @@ func Summarise(results []Result) []Line {
 	return lines
 }
 
-// ratio is the median of the figures' ratio within each round.
+// ratio returns the median of the figures' ratio within each round.
 func ratio(a, b []sample, figure func(sample) float64) *float64 {
 	ratios := make([]float64, len(a))
 	for i := range a {
@@ -80,10 +80,10 @@ func ratio(a, b []sample, figure func(sample) float64) *float64 {
 	return &r
 }
 
-// least is what part of the bare handler's rate binary mode is to reach.
+// least is the goal for binary mode, as a fraction of the bare handler's rate.
 const least = 0.6
 
-// Format writes the table for people.
+// Format formats the table for people.
 func Format(lines []Line, o Options) string {
 	var text strings.Builder
 	server, generator := cores()

@@ -23,10 +23,10 @@ type Row struct {
 	Name  string
 	About string // one line
 
-	events int // a request
+	events int // per request
 }
 
-// batch is how many events a request of row serve-batch has.
+// batch is the number of events in a request of row serve-batch.
 const batch = 100
 
 // Rows lists the rows.
@@ -39,20 +39,20 @@ func Rows() []Row {
 	}
 }
 
-// Options say what is measured.
+// Options configure the measurement.
 type Options struct {
 	Rows        []Row
 	Events      int // a trial of each row
 	Rounds      int
 	Connections int
-	Profile     string // file for CPU profiles of the servers; the row's name is put behind it
+	Profile     string // file for CPU profiles of the servers; the row's name is appended
 
 	Now      func() time.Time
 	Progress func(format string, args ...any)
 	Stderr   io.Writer // of the servers
 }
 
-// sample is what one trial measured.
+// sample is the measurement of one trial.
 type sample struct {
 	requests  int
 	events    int
@@ -68,13 +68,13 @@ type sample struct {
 func (s sample) requestsPerSecond() float64 { return float64(s.requests) / s.elapsed.Seconds() }
 func (s sample) eventsPerSecond() float64   { return float64(s.events) / s.elapsed.Seconds() }
 
-// Result is all that was measured of a row, one sample a round.
+// Result holds the measurements of a row, one sample per round.
 type Result struct {
 	Row     Row
 	samples []sample
 }
 
-// cores shares them between server and generator.
+// cores divides the cores between server and generator.
 func cores() (server, generator int) {
 	all := runtime.GOMAXPROCS(0)
 	return max(1, all/2), max(1, all-all/2)
@@ -147,7 +147,8 @@ const (
 		"Ce-Subject: DTW\r\nCe-Time: 2001-01-01T00:47:00Z\r\nContent-Type: application/json\r\n"
 )
 
-// requestOf is what a row is sent; the bare handler what serve-binary is.
+// requestOf returns the request of a row; the bare handler receives the same as
+// serve-binary.
 func requestOf(row Row, address string) []byte {
 	if row.events == 1 {
 		return post(address, attributes, data)

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spin is run without ever sleeping. A generator that sleeps has to be woken, and it is
-// the server that pays for it when it writes: on a virtual machine as much as for all
-// else that it does, and the more the slower it is.
+// spin is run without sleeping. A generator that sleeps has to be woken, and the server
+// pays for that when it writes: on a virtual machine as much as for all its other work,
+// and more the slower the machine is.
 func (l *load) spin(ctx context.Context) (outcome, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -56,7 +56,7 @@ type spinner struct {
 	seen  *latencies
 	epoll int
 	conns map[int32]*spun // by file descriptor
-	under int             // requests under way
+	under int             // number of requests under way
 }
 
 // spun is a connection.
@@ -103,7 +103,7 @@ func (s *spinner) connect(c int) error {
 
 func (s *spinner) close() {
 	for _, c := range s.conns {
-		_ = unix.Close(c.fd) // nothing is to be saved
+		_ = unix.Close(c.fd) // there is nothing to save
 	}
 	if s.conns != nil {
 		_ = unix.Close(s.epoll)
@@ -136,7 +136,7 @@ func (s *spinner) run(ctx context.Context) error {
 	return nil
 }
 
-// look looks for requests that hang.
+// look checks for hanging requests.
 func (s *spinner) look(ctx context.Context) error {
 	now := s.now()
 	for _, c := range s.conns {
@@ -165,7 +165,8 @@ func (s *spinner) send(c *spun) error {
 	return nil
 }
 
-// receive reads what there is of an answer, and goes on with the next request.
+// receive reads the available part of an answer, and continues with the next
+// request.
 func (s *spinner) receive(c *spun) error {
 	n, err := unix.Read(c.fd, c.answer[c.got:])
 	switch {

@@ -4,5 +4,5 @@ package serving
 
 import "context"
 
-// spin is run: how not to sleep is known for Linux only.
+// spin is run: only the Linux version avoids sleeping.
 func (l *load) spin(ctx context.Context) (outcome, error) { return l.run(ctx) }

@@ -1,6 +1,6 @@
-// Command function is the process that chaos strikes: flights, bank and harm, served as
-// func would. With a planted fault (see planted.go) it is what a careless author
-// would have written instead of sinkwriter, which chaos must find.
+// Command function is the function process for chaos: flights, bank and harm, served as
+// func would. With a planted fault (see planted.go) it contains a typical mistake of a
+// consumer without sinkwriter, which chaos must detect.
 package main
 
 import (
@@ -36,7 +36,7 @@ func main() {
 	}
 }
 
-// What func-go recognises by its methods.
+// func-go recognises these by their methods.
 var (
 	_ http.Starter           = (*planted)(nil)
 	_ http.ReadinessReporter = (*planted)(nil)

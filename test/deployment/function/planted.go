@@ -29,7 +29,7 @@ import (
 //
 //   - early-ack answers before COMMIT, and tries to commit for a moment.
 //   - loose-claim commits the claim in a transaction of its own.
-//   - random-ids gives outputs another identity each time.
+//   - random-ids publishes outputs under a different identity each time.
 type planted struct {
 	plant     string
 	functions []functions.Function
@@ -119,7 +119,7 @@ func (c earlyAck) Commit(ctx context.Context, o sinkwriter.Offer) (sinkwriter.Re
 	return sinkwriter.Receipt{Won: true}, nil
 }
 
-// randomIDs publishes under identities that nobody could have foreseen.
+// randomIDs publishes under random identities.
 type randomIDs struct{ publisher *jetstream.Publisher }
 
 func (p randomIDs) Publish(ctx context.Context, events []event.Event) error {
@@ -131,7 +131,8 @@ func (p randomIDs) Publish(ctx context.Context, events []event.Event) error {
 	return p.publisher.Publish(ctx, others)
 }
 
-// looseClaim is the inbox table as people write it, with the claim outside.
+// looseClaim is the common inbox table, with the claim outside of the
+// transaction.
 type looseClaim struct {
 	pool    *pgxpool.Pool
 	cluster string
@@ -154,7 +155,7 @@ select $1, $2, hashtext($3::text || $4::text || $5::text) on conflict do nothing
 	if err != nil || tag.RowsAffected() == 0 {
 		return sinkwriter.Receipt{Key: key}, err
 	}
-	// As if somebody asked a service in between.
+	// As if a service were called in between.
 	time.Sleep(20 * time.Millisecond)
 	err = pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error {
 		writes := slices.Clone(fx.Writes)
@@ -187,7 +188,7 @@ select $1, $2, hashtext($3::text || $4::text || $5::text) on conflict do nothing
 	return sinkwriter.Receipt{Won: true, Key: key}, err
 }
 
-// apply does the two operations that flights and bank have.
+// apply executes the two operations that flights and bank use.
 func apply(ctx context.Context, tx pgx.Tx, w functions.Write) error {
 	var names, places, sets []string
 	var values []any

@@ -10,20 +10,20 @@ import (
 	"github.com/tandem-fn/tandem/hack/feed"
 )
 
-// Truth is what must come out, counted while events are made.
+// Truth is the expected result, counted while events are generated.
 type Truth struct {
 	// Flights are counted by airport, Transfers all together; Balances are those of
-	// the accounts after them.
+	// the accounts after the transfers.
 	Flights   map[string]feed.Totals
 	Transfers int64
 	Balances  map[string]int64
 
-	// Noticed is how many transfers emit an event, Poison how many events can never work,
-	// and Harmless how many of the type harm can.
+	// Noticed is how many transfers emit an event, Poison how many events can never
+	// succeed, and Harmless how many of the type harm can.
 	Noticed, Poison, Harmless int64
 }
 
-// Total adds up the flights of all airports.
+// Total returns the sum of the flights of all airports.
 func (t Truth) Total() feed.Totals {
 	var sum feed.Totals
 	for _, totals := range t.Flights {
@@ -32,14 +32,14 @@ func (t Truth) Total() feed.Totals {
 	return sum
 }
 
-// Events is how many different events can work.
+// Events returns how many distinct events can succeed.
 func (t Truth) Events() int64 { return t.Total().Flights + t.Transfers }
 
-// Outputs is how many different events must come out.
+// Outputs returns the expected number of distinct outputs.
 func (t Truth) Outputs() int64 { return t.Total().Delayed + t.Noticed }
 
-// Differences compares the tables with the truth and says what is not as it should
-// be, a line each.
+// Differences compares the tables with the truth and returns the differences, one
+// line each.
 func (t Truth) Differences(ctx context.Context, pool *pgxpool.Pool) ([]string, error) {
 	var differences []string
 	check := func(what string, is, want int64) {

@@ -1,5 +1,5 @@
-// Package workload makes the events of chaos and drills, and counts what must come out of
-// them.
+// Package workload generates the events of chaos and drills, and counts the expected
+// results.
 package workload
 
 import (
@@ -27,7 +27,7 @@ const (
 	accounts   = 20
 	bankSource = "/chaos/bank"
 
-	// remembered is how many events can come again.
+	// remembered is how many events can be repeated.
 	remembered = 2000
 	flood      = 500
 
@@ -35,7 +35,8 @@ const (
 	repeatTimeout = 10 * time.Second
 )
 
-// Workload makes events and counts their truth. It is safe for concurrent use.
+// Workload generates events and counts their truth. It is safe for concurrent
+// use.
 type Workload struct {
 	random *rand.Rand
 	ended  atomic.Bool
@@ -45,7 +46,7 @@ type Workload struct {
 	past  []event.Event
 }
 
-// New returns a workload that follows from a seed.
+// New returns a workload that is determined by a seed.
 func New(seed uint64) *Workload {
 	return &Workload{
 		random: rand.New(rand.NewPCG(seed, 2)),
@@ -56,7 +57,7 @@ func New(seed uint64) *Workload {
 // End is the end of the events.
 func (w *Workload) End() { w.ended.Store(true) }
 
-// Truth returns what must come out of the events so far.
+// Truth returns the expected results of the events so far.
 func (w *Workload) Truth() Truth {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -65,7 +66,8 @@ func (w *Workload) Truth() Truth {
 	return t
 }
 
-// Events returns flights and transfers in turn, until End is called. It may be used once.
+// Events returns flights and transfers alternately, until End is called. It may be used
+// once.
 func (w *Workload) Events() iter.Seq2[event.Event, error] {
 	return func(yield func(event.Event, error) bool) {
 		next, stop := iter.Pull2(feed.FlightEvents(0))
@@ -128,8 +130,8 @@ func (w *Workload) remember(e event.Event) {
 	}
 }
 
-// Repeat publishes events once more, in a way that the stream does not recognise. It fails
-// if none is stored.
+// Repeat publishes events again, so that the stream does not recognise them. It fails if
+// none is stored.
 func (w *Workload) Repeat(ctx context.Context, js natsjs.JetStream) error {
 	ctx, cancel := context.WithTimeout(ctx, repeatTimeout)
 	defer cancel()
@@ -146,8 +148,8 @@ func (w *Workload) Repeat(ctx context.Context, js natsjs.JetStream) error {
 		if err != nil {
 			return err
 		}
-		// Without an answer, as when the stream has lost its leader, it is stored or
-		// not. Both are as good.
+		// Without an answer, for example because the stream has lost its leader, the
+		// event is stored or not. Both are acceptable.
 		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
 		_, err = js.PublishMsg(attempt, &nats.Msg{Subject: jetstream.Subject("events", e.Type()), Header: header, Data: data})
 		cancel()
@@ -166,7 +168,8 @@ func (w *Workload) Repeat(ctx context.Context, js natsjs.JetStream) error {
 	return failed
 }
 
-// Spoil publishes events that can never work; number tells them from those before.
+// Spoil publishes events that can never succeed; number distinguishes them from
+// earlier ones.
 func (w *Workload) Spoil(ctx context.Context, publisher *jetstream.Publisher, number int) error {
 	var events []event.Event
 	for i, bad := range []struct {
@@ -189,7 +192,8 @@ func (w *Workload) Spoil(ctx context.Context, publisher *jetstream.Publisher, nu
 	return publish(ctx, publisher, events)
 }
 
-// Harm publishes events of the type harm, each of a kind; number tells them from those before.
+// Harm publishes events of the type harm, each of a kind; number distinguishes them from
+// earlier ones.
 func (w *Workload) Harm(ctx context.Context, publisher *jetstream.Publisher, number int, kinds ...harm.Kind) error {
 	var events []event.Event
 	var harmless int64

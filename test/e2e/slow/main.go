@@ -1,6 +1,6 @@
-// Command slow is the flights function, served as func serves it, but each event takes
-// its instance 50 ms, one event after the other: as a computation does that uses one
-// processor. It waits for that time, so that many instances fit on a machine.
+// Command slow is the flights function, served as func serves it, but each event
+// occupies its instance for 50 ms, one event after the other, as a computation on one
+// processor would. It sleeps for that time, so that many instances fit on a machine.
 package main
 
 import (

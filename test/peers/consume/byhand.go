@@ -11,15 +11,15 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// The poller looks again at once after it found something, else after a while that
-// costs little.
+// The poller reads again immediately after it found rows, else after a pause that
+// keeps its cost low.
 const (
 	pollInterval = 20 * time.Millisecond
 	pollBatch    = 200
 )
 
-// byHand is what people write without a library: one transaction an event, and a
-// poller that publishes what is in the outbox.
+// byHand is a consumer without a library: one transaction per event, and a
+// poller that publishes the outputs in the outbox.
 func byHand(ctx context.Context, c Config, handle func(context.Context, *pgxpool.Pool, departure) error) error {
 	pool, err := openPool(ctx, c, c.Concurrency+1)
 	if err != nil {
@@ -36,7 +36,7 @@ func byHand(ctx context.Context, c Config, handle func(context.Context, *pgxpool
 	)
 }
 
-// stepwise takes a round trip for every statement.
+// stepwise needs a round trip for every statement.
 func stepwise(ctx context.Context, pool *pgxpool.Pool, d departure) error {
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, "insert into processed (source, id) values ($1, $2) on conflict do nothing", d.Source, d.ID)
@@ -80,7 +80,8 @@ func atOnce(ctx context.Context, pool *pgxpool.Pool, d departure) error {
 	return err
 }
 
-// poll publishes what is in the outbox, and deletes it once the stream has it.
+// poll publishes the outputs in the outbox, and deletes them once the stream has
+// stored them.
 func poll(ctx context.Context, pool *pgxpool.Pool, js jetstream.JetStream) error {
 	for {
 		n, err := publishBatch(ctx, pool, js)

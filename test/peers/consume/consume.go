@@ -17,13 +17,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Variable is what a process finds its [Config] in.
+// Variable is the environment variable with a process's [Config].
 const Variable = "TANDEM_PEERS_CONSUMER"
 
-// AckWait is when the stream hands out again what a dead consumer had, its default.
+// AckWait is the time after which the stream redelivers the messages of a dead
+// consumer, its default.
 const AckWait = 30 * time.Second
 
-// Config says what a process is to be.
+// Config configures a process.
 type Config struct {
 	Peer    string `json:"peer"`
 	Cluster string `json:"cluster"`
@@ -31,13 +32,13 @@ type Config struct {
 	DatabaseURL string `json:"database_url"`
 	NATSURL     string `json:"nats_url"`
 
-	// Concurrency is how many events are worked on at a time, each with a
+	// Concurrency is how many events are processed at a time, each with a
 	// connection to the database.
 	Concurrency int `json:"concurrency"`
 
-	// Shared has both clusters read the stream through one durable consumer, so
-	// that each event comes to one of them. Otherwise each has its own and
-	// everything comes to both.
+	// Shared makes both clusters read the stream through one durable consumer,
+	// so that each event is delivered to one of them. Otherwise each cluster
+	// has a consumer of its own and receives every event.
 	Shared bool `json:"shared"`
 }
 
@@ -60,8 +61,8 @@ var peers = map[string]peer{
 	"river":      riverConsumer,
 }
 
-// Child does a consumer's work if this process was started for that, and reports
-// whether it was. It returns when it is asked to end.
+// Child runs a consumer if this process was started as one, and reports whether
+// it was. It returns when it receives a signal to end.
 func Child() bool {
 	text := os.Getenv(Variable)
 	if text == "" {
@@ -88,12 +89,12 @@ func run(ctx context.Context, text string) error {
 	return do(ctx, c)
 }
 
-// logger says what a person should look at.
+// logger returns a logger for warnings and errors.
 func logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-// openPool opens at most so many connections.
+// openPool opens at most that many connections.
 func openPool(ctx context.Context, c Config, connections int) (*pgxpool.Pool, error) {
 	settings, err := pgxpool.ParseConfig(c.DatabaseURL)
 	if err != nil {
@@ -107,8 +108,8 @@ func openPool(ctx context.Context, c Config, connections int) (*pgxpool.Pool, er
 	return pool, nil
 }
 
-// natsTimeout bounds a request to NATS, and the connection. A peer ends after an error, so it
-// is long: a busy machine is no reason.
+// natsTimeout bounds a request to NATS, and the connection. It is long because a peer ends
+// after an error, and a busy machine must not cause one.
 const natsTimeout = 30 * time.Second
 
 // openNATS connects to the stream.
@@ -124,7 +125,7 @@ func openNATS(c Config) (*nats.Conn, jetstream.JetStream, error) {
 	return nc, js, nil
 }
 
-// pull reads the stream through the durable consumer and hands messages on, until ctx
+// pull reads the stream through the durable consumer and forwards messages until ctx
 // is done.
 func pull(ctx context.Context, js jetstream.JetStream, c Config, messages chan<- jetstream.Msg) error {
 	consumer, err := js.CreateOrUpdateConsumer(ctx, InputStream, jetstream.ConsumerConfig{
@@ -148,19 +149,20 @@ func pull(ctx context.Context, js jetstream.JetStream, c Config, messages chan<-
 }
 
 const (
-	// pullMessages is the client's default: enough that nobody waits for the
-	// stream, so little that two who share a consumer share the work.
+	// pullMessages is the client's default: enough that no worker waits for the
+	// stream, and few enough that two clusters that share a consumer also share
+	// the work.
 	pullMessages = 500
 
-	// maxAckPending is well above what any peer holds.
+	// maxAckPending is well above the number that any peer holds.
 	maxAckPending = 10_000
 
-	// tryAgain is when an event comes again that could not be handled.
+	// tryAgain is the redelivery delay of an event whose processing failed.
 	tryAgain = time.Second
 )
 
-// work has as many goroutines as the concurrency handle messages. What could not be
-// handled comes again.
+// work handles messages in as many goroutines as the concurrency. If handle fails,
+// the message is redelivered.
 func work(ctx context.Context, js jetstream.JetStream, c Config, handle func(context.Context, departure) error, beside ...func(context.Context) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	messages := make(chan jetstream.Msg)

@@ -13,8 +13,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// dbosVersion is the application's, given so that a new process recovers what an old
-// one left.
+// dbosVersion is the version of the application, set so that a new process recovers
+// the workflows of an old one.
 const dbosVersion = "1"
 
 func dbosContext(ctx context.Context, pool *pgxpool.Pool, executor string) (dbos.Context, error) {
@@ -35,8 +35,9 @@ func dbosContext(ctx context.Context, pool *pgxpool.Pool, executor string) (dbos
 const dbosQueue = "flights"
 
 // dbosConsumer runs a workflow for each event, whose id is the event's source and id:
-// a transaction with the effects, and a step that publishes. Queued, the cluster that
-// reads the event leaves it to both to take it from a queue in the database.
+// a transaction with the effects, and a step that publishes. If queued is true, the
+// cluster that reads the event puts the workflow into a queue in the database, from
+// which both clusters take it.
 func dbosConsumer(ctx context.Context, c Config, queued bool) error {
 	pool, err := openPool(ctx, c, c.Concurrency)
 	if err != nil {
@@ -60,7 +61,7 @@ func dbosConsumer(ctx context.Context, c Config, queued bool) error {
 	if err := dbos.Launch(dc); err != nil {
 		return fmt.Errorf("launch DBOS: %w", err)
 	}
-	defer func() { _ = dbos.Shutdown(dc, time.Second) }() // what it did not finish it recovers
+	defer func() { _ = dbos.Shutdown(dc, time.Second) }() // it recovers unfinished workflows
 	if !queued {
 		return dbosRead(ctx, dc, c, js, flight)
 	}
@@ -74,11 +75,11 @@ func dbosConsumer(ctx context.Context, c Config, queued bool) error {
 	})
 }
 
-// dbosAhead is how many workflows are taken from the queue at a time, in terms of the
-// connections: enough that they do not idle until the queue is polled again.
+// dbosAhead is how many workflows are taken from the queue at a time, as a multiple
+// of the connections: enough that they do not idle until the next poll.
 const dbosAhead = 4
 
-// workflow is the id of the event's workflow.
+// workflow returns the id of the event's workflow.
 func (d *departure) workflow() string { return d.Source + "/" + d.ID }
 
 func dbosWorkflow(source *dbos.DataSource, js jetstream.JetStream) dbos.Workflow[departure, string] {
@@ -102,7 +103,7 @@ func dbosWorkflow(source *dbos.DataSource, js jetstream.JetStream) dbos.Workflow
 }
 
 // dbosRead starts workflows. An event is acknowledged once its workflow is recorded,
-// which is as good as done.
+// because DBOS then completes it.
 func dbosRead(ctx context.Context, dc dbos.Context, c Config, js jetstream.JetStream, flight dbos.Workflow[departure, string]) error {
 	done := make(chan struct{}, c.Concurrency)
 	return work(ctx, js, c, func(ctx context.Context, d departure) error {
@@ -126,14 +127,15 @@ func dbosRead(ctx context.Context, dc dbos.Context, c Config, js jetstream.JetSt
 	})
 }
 
-// runsHere says whether the workflow was begun by this call, and not before or by the
-// other cluster. Only the handle's type says so; to ask the database, as GetResult of
-// the other kind does, would cost a query for each repeat, and up to a second.
+// runsHere reports whether this call started the workflow, and not an earlier call or
+// the other cluster. Only the handle's type distinguishes them; asking the database,
+// as GetResult of the other kind does, would cost a query for each repeat, and up to
+// a second.
 func runsHere(handle dbos.WorkflowHandle[string]) bool {
 	return !strings.HasPrefix(reflect.TypeOf(handle).Elem().Name(), "workflowPollingHandle")
 }
 
-// PrepareDBOS makes its tables.
+// PrepareDBOS creates its tables.
 func PrepareDBOS(ctx context.Context, pool *pgxpool.Pool) error {
 	dc, err := dbosContext(ctx, pool, "prepare")
 	if err != nil {

@@ -1,7 +1,7 @@
 package consume
 
-// The effects of a flight in one statement: what every peer does once it knows that
-// the event is new.
+// The effects of a flight in one statement, which every peer executes for a new
+// event.
 const effectsSQL = `with flight as (
 	insert into flights (source, flight_id, departed_at, origin, destination, distance, delay)
 	values ($1, $2, $3, $4, $5, $6, $7)
@@ -12,7 +12,7 @@ insert into airports (airport, flights, delay_minutes) values ($4, 1, $7)
 on conflict (airport) do update set flights = airports.flights + 1,
 	delay_minutes = airports.delay_minutes + excluded.delay_minutes`
 
-// claimedEffectsSQL does so only if nobody has processed the event.
+// claimedEffectsSQL executes them only if the event has not been processed.
 const claimedEffectsSQL = `with claim as (
 	insert into processed (source, id) values ($1::text, $2::text) on conflict do nothing returning 1
 ), flight as (
@@ -25,7 +25,7 @@ insert into airports (airport, flights, delay_minutes) select $4::text, 1, $7::i
 on conflict (airport) do update set flights = airports.flights + 1,
 	delay_minutes = airports.delay_minutes + excluded.delay_minutes`
 
-// claimedAllSQL puts the output, if there is one, into the outbox as well.
+// claimedAllSQL also puts the output, if there is one, into the outbox.
 const claimedAllSQL = `with claim as (
 	insert into processed (source, id) values ($1::text, $2::text) on conflict do nothing returning 1
 ), flight as (
@@ -40,13 +40,13 @@ insert into airports (airport, flights, delay_minutes) select $4::text, 1, $7::i
 on conflict (airport) do update set flights = airports.flights + 1,
 	delay_minutes = airports.delay_minutes + excluded.delay_minutes`
 
-// args are the parameters of the effects.
+// args returns the parameters of the effects.
 func (d *departure) args() []any {
 	return []any{d.Source, d.ID, d.DepartedAt, d.Origin, d.Destination, d.Distance, d.Delay}
 }
 
-// Tables are what is written by hand: what has been processed (Watermill's inbox,
-// too), and the outbox.
+// Tables are the tables of the consumers by hand: the processed events
+// (Watermill's inbox, too), and the outbox.
 const Tables = `create table processed (
 	source       text        not null,
 	id           text        not null,

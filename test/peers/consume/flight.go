@@ -10,10 +10,10 @@ import (
 	"github.com/tandem-fn/tandem/functions/flights"
 )
 
-// outputSource is the source of what peers emit.
+// outputSource is the source of the peers' outputs.
 const outputSource = "/peers/flights"
 
-// Streams and the subjects in them, as Tandem makes them.
+// Streams and their subjects, as Tandem creates them.
 const (
 	InputStream   = "EVENTS"
 	OutputStream  = "OUTPUTS"
@@ -21,7 +21,7 @@ const (
 	outputSubject = "outputs." + flights.Delayed
 )
 
-// departure is a flight that departed. It is what queues keep of an event, too.
+// departure is a departed flight. Queues store it for an event, too.
 type departure struct {
 	Source      string    `json:"source" river:"unique"`
 	ID          string    `json:"id" river:"unique"`
@@ -33,7 +33,7 @@ type departure struct {
 	Delay       int32     `json:"delay"`
 }
 
-// read reads an event in binary mode. Nothing is checked that the feed promises.
+// read reads an event in binary mode. It does not check what the feed guarantees.
 func read(get func(string) string, data []byte) (departure, error) {
 	d := departure{Source: get("ce-source"), ID: get("ce-id")}
 	if d.Source == "" || d.ID == "" {
@@ -51,20 +51,20 @@ func read(get func(string) string, data []byte) (departure, error) {
 	return d, nil
 }
 
-// output is the event that a long delay emits.
+// output is the event for a long delay.
 type output struct {
 	ID      string          `json:"id"`
 	Subject string          `json:"subject"`
 	Data    json.RawMessage `json:"data"`
 }
 
-// outputSpace makes the ids of outputs ours.
+// outputSpace is the name space of the outputs' ids.
 var outputSpace = uuid.NewSHA1(uuid.NameSpaceURL, []byte(outputSource))
 
-// late says whether the flight emits an event.
+// late reports whether the flight emits an event.
 func (d *departure) late() bool { return d.Delay >= flights.LongDelay }
 
-// output is the event that it emits, with the same id whenever it is made.
+// output returns the event that it emits, always with the same id.
 func (d *departure) output() (output, error) {
 	data, err := json.Marshal(struct {
 		FlightID    string `json:"flight_id"`
@@ -80,7 +80,7 @@ func (d *departure) output() (output, error) {
 	return output{ID: id, Subject: d.Origin, Data: data}, nil
 }
 
-// attributes are the headers of a CloudEvent in binary mode.
+// attributes returns the headers of a CloudEvent in binary mode.
 func (o output) attributes() map[string]string {
 	return map[string]string{
 		"ce-specversion": "1.0", "ce-id": o.ID, "ce-source": outputSource, "ce-type": flights.Delayed,
@@ -88,8 +88,8 @@ func (o output) attributes() map[string]string {
 	}
 }
 
-// message is the output as it is published. Nats-Msg-Id lets the stream drop what
-// comes again within two minutes.
+// message returns the output as a message. With Nats-Msg-Id the stream drops
+// duplicates within two minutes.
 func (o output) message() *nats.Msg {
 	m := &nats.Msg{Subject: outputSubject, Header: nats.Header{nats.MsgIdHdr: {o.ID}}, Data: o.Data}
 	for name, value := range o.attributes() {

@@ -16,15 +16,15 @@ import (
 )
 
 const (
-	// riverInsert is how many jobs are inserted together at most.
+	// riverInsert is the maximum number of jobs that are inserted together.
 	riverInsert = 500
 
-	// riverWorkers is how many jobs a client fetches and works on; those without a
-	// connection wait for one.
+	// riverWorkers is how many jobs a client fetches and processes; those without
+	// a connection wait for one.
 	riverWorkers = 500
 
-	// riverOutputs is the queue of what is to be published, so that it does not
-	// wait behind a backlog of flights.
+	// riverOutputs is the queue of outputs, so that they do not wait behind a
+	// backlog of flights.
 	riverOutputs = "outputs"
 )
 
@@ -48,8 +48,8 @@ func (outputJob) Kind() string { return "output" }
 // InsertOpts implements river.JobArgsWithInsertOpts.
 func (outputJob) InsertOpts() river.InsertOpts { return river.InsertOpts{Queue: riverOutputs} }
 
-// flightWorker has the effects, the output's job and its own completion in one
-// transaction.
+// flightWorker executes the effects, inserts the output's job and completes
+// its own job in one transaction.
 type flightWorker struct {
 	river.WorkerDefaults[flightJob]
 	pool *pgxpool.Pool
@@ -59,7 +59,7 @@ type flightWorker struct {
 func (w *flightWorker) Work(ctx context.Context, job *river.Job[flightJob]) error {
 	return pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
 		d := &job.Args.departure
-		// What others wait for, the airport's row, is locked last.
+		// The airport's row, which others wait for, is locked last.
 		if _, err := river.JobCompleteTx[*riverpgxv5.Driver](ctx, tx, job); err != nil {
 			return err
 		}
@@ -126,7 +126,7 @@ func riverConsumer(ctx context.Context, c Config) error {
 	return group.Wait()
 }
 
-// riverInsertAll inserts what has come, all that is there at once, and acknowledges it.
+// riverInsertAll inserts all messages that are waiting, and acknowledges them.
 func riverInsertAll(ctx context.Context, client *river.Client[pgx.Tx], messages <-chan jetstream.Msg) error {
 	for {
 		var batch []jetstream.Msg
@@ -164,9 +164,9 @@ func riverInsertAll(ctx context.Context, client *river.Client[pgx.Tx], messages 
 	}
 }
 
-// riverJobs makes jobs of messages, but of one that comes twice only one: River knows
-// repeats of what is in the table, and refuses all that are inserted together if there
-// is one among them.
+// riverJobs returns a job for each message, and only one for duplicates: River
+// recognises repeats of jobs in the table, but rejects a batch that contains
+// duplicates.
 func riverJobs(batch []jetstream.Msg) ([]river.InsertManyParams, error) {
 	jobs := make([]river.InsertManyParams, 0, len(batch))
 	seen := make(map[[2]string]bool, len(batch))
@@ -183,7 +183,7 @@ func riverJobs(batch []jetstream.Msg) ([]river.InsertManyParams, error) {
 	return jobs, nil
 }
 
-// PrepareRiver makes its tables.
+// PrepareRiver creates its tables.
 func PrepareRiver(ctx context.Context, pool *pgxpool.Pool) error {
 	migrator, err := rivermigrate.New(riverpgxv5.New(pool), nil)
 	if err != nil {

@@ -21,9 +21,10 @@ import (
 // forwarderTopic is the table of the outbox, watermill_outbox.
 const forwarderTopic = "outbox"
 
-// watermillAhead is how many messages the stream hands out, in terms of the
-// subscribers. It pushes, to a subscriber at random: with more of them, those that are
-// there when the first one subscribes are all queued there, while the others idle.
+// watermillAhead is how many messages the stream delivers ahead, as a multiple of the
+// subscribers. It pushes to a random subscriber: with more, the messages that are
+// waiting when the first one subscribes are all queued there, while the other
+// subscribers idle.
 const watermillAhead = 8
 
 // watermillSchema and watermillOffsets are the outbox of the forwarder's example.
@@ -32,8 +33,8 @@ var (
 	watermillOffsets = wmsql.DefaultPostgreSQLOffsetsAdapter{}
 )
 
-// watermillConsumer is a router with one handler, whose transaction holds the inbox,
-// the effects and the message for the forwarder, and the forwarder itself.
+// watermillConsumer runs a router with one handler, whose transaction contains the
+// inbox, the effects and the message for the forwarder, and the forwarder itself.
 func watermillConsumer(ctx context.Context, c Config) error {
 	log := watermill.NewSlogLoggerWithLevelMapping(logger(), map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug})
 	pool, err := openPool(ctx, c, c.Concurrency+2)
@@ -104,7 +105,7 @@ func watermillHandle(m *message.Message, pool *pgxpool.Pool, log watermill.Logge
 	})
 }
 
-// watermillForwarder publishes what is in the outbox.
+// watermillForwarder publishes the messages in the outbox.
 func watermillForwarder(c Config, pool *pgxpool.Pool, log watermill.LoggerAdapter) (*forwarder.Forwarder, error) {
 	outbox, err := newOutboxSubscriber(pool, log)
 	if err != nil {
@@ -140,11 +141,11 @@ func newOutboxSubscriber(pool *pgxpool.Pool, log watermill.LoggerAdapter) (*wmsq
 	return subscriber, nil
 }
 
-// watermillRetry is how soon the outbox is read again after the other cluster's
-// forwarder has read it, which is an error of serialization.
+// watermillRetry is the delay before the outbox is read again after the other
+// cluster's forwarder has read it, which causes a serialization error.
 const watermillRetry = 50 * time.Millisecond
 
-// PrepareWatermill makes the outbox.
+// PrepareWatermill creates the outbox.
 func PrepareWatermill(_ context.Context, pool *pgxpool.Pool) error {
 	subscriber, err := newOutboxSubscriber(pool, watermill.NopLogger{})
 	if err != nil {

@@ -1,11 +1,11 @@
-// Command byhand is a consumer as people write it: it fetches events from the stream,
-// and for each has a transaction that notes that it is processed, unless it was, writes
-// its row and puts its output into an outbox; a poller beside it publishes what is in
-// the outbox, waits until the stream has stored it, and deletes it. Any number of them
-// may run at once.
+// Command byhand is a consumer as users write it. It fetches events from the stream and
+// processes each in a transaction: record that it is processed, unless it was, write
+// its row and put its output into an outbox. A poller publishes the outputs in the
+// outbox, waits until the stream has stored them, and deletes them. Any number of
+// instances may run at once.
 //
-// It is written to be fast: prepared statements, fetches ahead of the workers, outputs
-// published many at a time.
+// It is written to be fast: prepared statements, fetches ahead of the workers, many
+// outputs published at a time.
 package main
 
 import (
@@ -58,8 +58,8 @@ func main() {
 	}
 }
 
-// natsTimeout bounds a request to NATS, and the connection: an error ends the program, and a
-// busy machine is no reason for that.
+// natsTimeout bounds a request to NATS, and the connection. It is long because an error ends
+// the program, and a busy machine must not cause one.
 const natsTimeout = 30 * time.Second
 
 func run(ctx context.Context, name string, workers int) error {
@@ -154,7 +154,7 @@ func handle(ctx context.Context, pool *pgxpool.Pool, id string, data []byte) err
 	})
 }
 
-// publish publishes what is in the outbox, and waits a little when that is nothing.
+// publish publishes the outputs in the outbox, and pauses if there are none.
 func publish(ctx context.Context, pool *pgxpool.Pool, js jetstream.JetStream) error {
 	for {
 		n := 0

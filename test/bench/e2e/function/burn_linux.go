@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// burn uses d of processor time, however many threads want the cores: the thread's clock
-// counts only while the thread runs.
+// burn uses d of processor time, however many threads compete for the cores: the
+// thread's clock only advances while the thread runs.
 func burn(d time.Duration) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

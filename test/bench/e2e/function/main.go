@@ -5,11 +5,11 @@
 //	TANDEM_BENCH_SLOW=1s       a computation of an order that orders.Slow reports sleeps
 //	TANDEM_BENCH_WAIT=5ms      each computation holds one of 8 places for that time
 //	TANDEM_BENCH_BURN=1ms      each computation uses that much processor time
-//	TANDEM_BENCH_SPOILT=hang   it accepts bad events too, of which each does that
+//	TANDEM_BENCH_SPOILT=hang   it accepts bad events too, each of which has that effect
 //	TANDEM_BENCH_CONTROL=ADDRESS
 //
 // At the control address, GET returns the number of computations so far, and POST with
-// ?nap=300ms has the next computation sleep, with ?sleep=300ms all from then on.
+// ?nap=300ms makes the next computation sleep, with ?sleep=300ms all later ones.
 package main
 
 import (
@@ -52,7 +52,7 @@ func run() error {
 		}
 	}
 	if p.burn > 0 {
-		errs = append(errs, burn(p.burn)) // whether it can
+		errs = append(errs, burn(p.burn)) // to find out whether it can
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -80,8 +80,8 @@ type pace struct {
 	stall, slow, wait, burn time.Duration
 
 	computed atomic.Int64
-	nap      atomic.Int64 // for how long the next computation sleeps
-	sleep    atomic.Int64 // for how long all do
+	nap      atomic.Int64 // how long the next computation sleeps
+	sleep    atomic.Int64 // how long all computations sleep
 	pool     chan struct{}
 }
 
@@ -106,7 +106,7 @@ func (p *pace) before(o orders.Order) {
 		<-p.pool
 	}
 	if p.burn > 0 {
-		_ = burn(p.burn) // it could at the start
+		_ = burn(p.burn) // it succeeded at the start
 	}
 }
 

@@ -24,8 +24,8 @@ var (
 	slowSQL = functions.Statement{Name: "slow", SQL: `select pg_catalog.pg_sleep($1)`}
 )
 
-// spoil has a function accept bad events, of a type of their own, of which each does what
-// kind says.
+// spoil returns a function that also accepts bad events, of a type of their own; kind is
+// the effect of each.
 func spoil(f functions.Function, kind string) (functions.Function, error) {
 	handle := f.Handle
 	type handler = func(context.Context, event.Event) (functions.Effects, error)
@@ -54,7 +54,7 @@ func spoil(f functions.Function, kind string) (functions.Function, error) {
 			fx.Emit(functions.Output{Type: orders.Accepted, Data: strings.Repeat("x", largeBytes)})
 			return fx, nil
 		},
-		orders.Unreadable: handle, // it gets none
+		orders.Unreadable: handle, // it receives none
 		orders.BadSQL: func(context.Context, event.Event) (fx functions.Effects, _ error) {
 			fx.Exec(badSQL, []int64{1, 2, 3})
 			return fx, nil

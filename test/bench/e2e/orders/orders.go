@@ -1,5 +1,5 @@
-// Package orders is what the events of the benchmark say, and the function that
-// handles them: one row of about 200 bytes and one output of about 200 bytes for each.
+// Package orders holds the events of the benchmark and the function that handles them.
+// Each event has one row of about 200 bytes and one output of about 200 bytes.
 package orders
 
 import (
@@ -16,17 +16,17 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// What the function is known by, and the events that go in and come out. Each has one
-// output.
+// The name of the function, and the types of the input and output events. Each event
+// has one output.
 const (
 	Name     = "bench"
 	Source   = "/bench/orders"
 	Placed   = "com.example.order.placed"
 	Accepted = "com.example.order.accepted"
-	Spoilt   = "com.example.order.spoilt" // not an order that can be handled
+	Spoilt   = "com.example.order.spoilt" // not a valid order
 )
 
-// Kinds of bad events, as TANDEM_BENCH_SPOILT has them.
+// Kinds of bad events, as values of TANDEM_BENCH_SPOILT.
 const (
 	Unavailable = "unavailable"
 	Failing     = "failing"
@@ -41,7 +41,7 @@ const (
 	SlowSQL     = "slow-sql"
 )
 
-// note fills a row, and an output, up to about 200 bytes.
+// note pads a row, and an output, to about 200 bytes.
 const note = "to be left with the neighbours on the second floor, who are at home after six; ring twice, the dog is friendly"
 
 // Order is the data of an event.
@@ -62,13 +62,13 @@ type Output struct {
 	Note     string `json:"note"`
 }
 
-// epoch is when the first order was placed, an arbitrary time.
+// epoch is the time of the first order, an arbitrary time.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// ID is the id of event n.
+// ID returns the id of event n.
 func ID(n int) string { return fmt.Sprintf("event-%08d", n) }
 
-// New is order n, the same wherever and whenever it is made.
+// New returns order n, always the same.
 func New(n int) Order {
 	return Order{
 		Order:    fmt.Sprintf("order-%08d", n),
@@ -79,7 +79,7 @@ func New(n int) Order {
 	}
 }
 
-// Total is the sum of the amounts of the first n orders.
+// Total returns the sum of the amounts of the first n orders.
 func Total(n int) int64 {
 	var sum int64
 	for i := range n {
@@ -88,14 +88,14 @@ func Total(n int) int64 {
 	return sum
 }
 
-// Subject is the CloudEvent subject with number n.
+// Subject returns the CloudEvent subject with number n.
 func Subject(n int) string { return fmt.Sprintf("subject-%05d", n) }
 
-// Slow reports whether order n is one of the 0.1 % that sleep in a function that has slow
+// Slow reports whether order n is one of the 0.1 % that sleep in a function with slow
 // events.
 func Slow(n int) bool { return n%1000 == 100 }
 
-// Number returns the number of the order that an output is about.
+// Number returns the number of the order of an output.
 func Number(output []byte) (int, error) {
 	var o Output
 	if err := json.Unmarshal(output, &o); err != nil {
@@ -119,7 +119,7 @@ func number(order string) (int, error) {
 	return n, nil
 }
 
-// Validate says what is wrong with an order.
+// Validate returns an error for an invalid order.
 func (o Order) Validate() error {
 	if o.Order == "" {
 		return errors.New("order: missing")
@@ -127,13 +127,13 @@ func (o Order) Validate() error {
 	return nil
 }
 
-// Accept is the output of an order.
+// Accept returns the output of an order.
 func (o Order) Accept() Output {
 	return Output{Order: o.Order, Customer: o.Customer, Amount: o.Amount, Accepted: true, Note: o.Note}
 }
 
-// Function is the function. Before is called before each computation and may wait; nil
-// for nothing.
+// Function returns the function. It calls before, which may wait, before each
+// computation; nil for nothing.
 func Function(before func(o Order)) functions.Function {
 	return functions.Function{
 		Name:    Name,

@@ -1,5 +1,5 @@
-// Package bank is a function for chaos to strike: transfers between accounts, of which
-// the sum is zero at every moment, and an event for each large one.
+// Package bank is a function for chaos: transfers between accounts, whose sum is zero
+// at every moment, and an event for each large transfer.
 package bank
 
 import (
@@ -12,13 +12,13 @@ import (
 	"github.com/tandem-fn/tandem/functions"
 )
 
-// The events that go in and come out.
+// The types of the input and output events.
 const (
 	Transferred = "com.example.bank.transferred"
 	Noticed     = "com.example.bank.noticed"
 )
 
-// Large is the amount from which on an event is emitted.
+// Large is the minimum amount for which an event is emitted.
 const Large = 500
 
 //go:embed *.sql
@@ -31,7 +31,7 @@ type Transfer struct {
 	Amount int64  `json:"amount"`
 }
 
-// Validate says what is wrong with a transfer.
+// Validate returns an error for an invalid transfer.
 func (t Transfer) Validate() error {
 	switch {
 	case t.From == "" || t.To == "" || t.From == t.To:
@@ -42,7 +42,8 @@ func (t Transfer) Validate() error {
 	return nil
 }
 
-// Function is the function in one of its versions; all of them do the same.
+// Function returns the function in one of its versions; all of them behave the
+// same.
 func Function(version string) functions.Function {
 	return functions.Function{
 		Name:       "bank",

@@ -1,5 +1,6 @@
-// Package harm is a function whose events say what they do to their process: nothing, or
-// one of the ways in which a function ends, hangs, or asks for too much.
+// Package harm is a function whose events contain the harm that they do to their
+// process: none, or one of the ways in which a function ends, hangs, or requests too
+// much.
 package harm
 
 import (
@@ -21,7 +22,7 @@ import (
 // Type is the type of the events.
 const Type = "com.example.harm.done"
 
-// Kind is what an event does to the process.
+// Kind is the effect of an event on the process.
 type Kind string
 
 // The kinds.

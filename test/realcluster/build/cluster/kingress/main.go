@@ -27,7 +27,7 @@ import (
 	"knative.dev/networking/pkg/client/informers/externalversions"
 )
 
-// retryDelay is the time until an update of a status is tried again.
+// retryDelay is the delay before a status update is retried.
 const retryDelay = 300 * time.Millisecond
 
 func main() {

@@ -1,4 +1,4 @@
-// Command echo is a workload to try a cluster with: it answers every GET, and
+// Command echo is a test workload for a cluster: it answers every GET, and
 // prints and accepts every other request, such as a CloudEvent.
 package main
 
