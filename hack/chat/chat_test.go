@@ -27,8 +27,8 @@ import (
 	"github.com/tandem-fn/tandem/functions/chat"
 )
 
-// What does not come fails a test after patience and so many tries: on a busy machine, where
-// everything takes longer, so does each try.
+// A wait fails after patience and this many attempts: on a busy machine each attempt takes
+// longer, too.
 const (
 	patience = 2 * time.Minute
 	tries    = 1000
@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// startRun starts everything but PostgreSQL, which the tests have.
+// startRun starts everything except PostgreSQL, which the tests provide.
 func startRun(t *testing.T) *run {
 	t.Helper()
 	r, err := newRun(options{dir: pgtest.Dir(t), ports: freePorts(t), databaseURL: pgtest.URL(t)}, t.Output())
@@ -67,7 +67,7 @@ func startRun(t *testing.T) *run {
 	return r
 }
 
-// freePorts returns the first of as many free ports as a run takes.
+// freePorts returns the first of the free ports that a run needs.
 func freePorts(t *testing.T) int {
 	t.Helper()
 	first, err := devcluster.FreePorts(3 * devcluster.PortStep)
@@ -77,16 +77,16 @@ func freePorts(t *testing.T) int {
 	return first
 }
 
-// user is somebody at a browser: it connects again whenever it has to, and sends
-// again what it has no answer for, as the page does.
+// user is a person with a browser. Like the page, it reconnects when necessary,
+// and sends again the events that were not answered.
 type user struct {
 	name, url string
 
 	mu     sync.Mutex
 	conn   *websocket.Conn
 	unsent map[string]string // by id
-	seen   map[string]int    // how often an event came on this connection
-	again  []string          // events that came more than once on one
+	seen   map[string]int    // how often an event was received on this connection
+	again  []string          // events that were received more than once on one connection
 	events map[string]pushed // by source and id
 	failed []string
 }
@@ -100,7 +100,7 @@ type pushed struct {
 	}
 }
 
-// goTo has it connect to another side the next time.
+// goTo makes it connect to another side next time.
 func (u *user) goTo(pageURL string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -128,7 +128,7 @@ func newUser(t *testing.T, pageURL, name string) *user {
 	return u
 }
 
-// connect reads what is pushed until the connection ends.
+// connect reads the pushed events until the connection ends.
 func (u *user) connect(ctx context.Context, origin string) {
 	u.mu.Lock()
 	to := u.url
@@ -175,7 +175,7 @@ func (u *user) take(text []byte) {
 	case p.Stored != "":
 		delete(u.unsent, p.Stored)
 	case p.Failed != "":
-		// As a page does when somebody presses the button again: it was not stored in time.
+		// As on the page when the user presses the button again: it was not stored in time.
 		if slices.ContainsFunc([]string{"answers 5", `Post "`, "deadline exceeded", "not stored yet"}, func(part string) bool { return strings.Contains(p.Reason, part) }) {
 			_ = u.conn.Write(context.Background(), websocket.MessageText, []byte(u.unsent[p.Failed]))
 			return
@@ -200,11 +200,11 @@ func (u *user) send(t *testing.T, eventType string, data map[string]any) {
 	defer u.mu.Unlock()
 	u.unsent[id] = string(text)
 	if u.conn != nil {
-		_ = u.conn.Write(t.Context(), websocket.MessageText, text) // or when it connects again
+		_ = u.conn.Write(t.Context(), websocket.MessageText, text) // otherwise when it reconnects
 	}
 }
 
-// history is what it sees in the room, the oldest message first.
+// history returns the messages in the room as the user sees them, oldest first.
 func (u *user) history() []string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -222,7 +222,7 @@ func (u *user) history() []string {
 	return texts
 }
 
-// names are those that were given to the room, and who came.
+// names returns the names of the room, and the members who joined.
 func (u *user) names() (rooms, members []string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -239,7 +239,7 @@ func (u *user) names() (rooms, members []string) {
 	return rooms, members
 }
 
-// answered reports whether all that it sent is answered.
+// answered reports whether all its requests were answered.
 func (u *user) answered() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -303,11 +303,11 @@ func TestTwoBrowsersChatWhileProcessesAreKilled(t *testing.T) {
 		case 24:
 			kill(t, r.Clusters()[1].Source)
 		case 32:
-			r.Clusters()[0].Vanish() // but for the page, which stays
+			r.Clusters()[0].Vanish() // except the page, which stays
 			ann.goTo(r.sides[1].URL)
-			kill(t, r.pages[0]) // so that Ann goes over to the west
+			kill(t, r.pages[0]) // so that Ann switches to the west
 		}
-		// One after the other, so that both clocks and so the order are known.
+		// One after the other, so that both clocks, and so the order, are known.
 		await(t, "both see message "+fmt.Sprint(i), func() bool {
 			return len(ann.history()) == len(want) && len(bob.history()) == len(want)
 		})
@@ -318,7 +318,7 @@ func TestTwoBrowsersChatWhileProcessesAreKilled(t *testing.T) {
 		}
 	}
 
-	// Renamed by both at once.
+	// Both rename it at once.
 	ann.send(t, chat.Named, map[string]any{"name": "Pager duty", "version": 1})
 	bob.send(t, chat.Named, map[string]any{"name": "On call", "version": 1})
 	ann.send(t, chat.Read, map[string]any{"message": ann.lastMessage()})

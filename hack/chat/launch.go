@@ -31,7 +31,7 @@ const (
 	outputStream = "OUTPUTS"
 )
 
-// run is one `make chat`.
+// run is one execution of make chat.
 type run struct {
 	*devcluster.Deployment
 
@@ -42,7 +42,8 @@ type run struct {
 	pages []*supervisor.Process
 }
 
-// launch runs everything until ctx ends. Nothing is left when it returns.
+// launch runs everything until ctx ends. When it returns, all processes have
+// ended.
 func launch(ctx context.Context, args []string) error {
 	o, err := parseOptions(args, os.Getenv, os.Stdout)
 	if err != nil {
@@ -113,7 +114,8 @@ func (r *run) start(ctx context.Context) error {
 	return g.Wait()
 }
 
-// startPage starts the websocket server of cluster i: this program once more.
+// startPage starts the websocket server of cluster i, which is this program with
+// argument push.
 func (r *run) startPage(i int, ingestURL string) error {
 	sides, err := json.Marshal(r.sides)
 	if err != nil {
@@ -139,7 +141,7 @@ func (r *run) startPage(i int, ingestURL string) error {
 	return nil
 }
 
-// waitForPage asks until the page answers or readyTimeout has passed.
+// waitForPage waits until the page answers or readyTimeout has passed.
 func waitForPage(ctx context.Context, pageURL string) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -172,7 +174,7 @@ func askPage(ctx context.Context, pageURL string) error {
 	return nil
 }
 
-// introduce says where everything is.
+// introduce prints the addresses of everything.
 func (r *run) introduce() {
 	r.say("\n  open       %s/ for both sides on one page", r.sides[0].URL)
 	for _, side := range r.sides {

@@ -1,6 +1,6 @@
-// Command chat is `make chat`: functions/chat in two clusters on this machine, each
-// part a process of its own, and a websocket server for each cluster with a page on
-// which one types on either side and sees it on both.
+// Command chat is make chat: functions/chat in two clusters on this machine, each
+// component a process of its own. Each cluster has a websocket server with a page;
+// messages that are typed on either side appear on both.
 //
 // With the argument push it is the websocket server of one cluster.
 package main
@@ -22,7 +22,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	context.AfterFunc(ctx, stop) // the second Ctrl-C ends us at once, and the system the rest
+	context.AfterFunc(ctx, stop) // the second Ctrl-C ends this program at once, and the system ends the rest
 
 	var err error
 	if len(os.Args) == 2 && os.Args[1] == "push" {
@@ -39,11 +39,11 @@ func main() {
 const (
 	defaultPort = 7400
 
-	// pagePort is the page's among the ports of a cluster.
+	// pagePort is the offset of the page's port in the ports of a cluster.
 	pagePort = 8
 )
 
-// options are what the flags and the environment say.
+// options are parsed from the flags and the environment.
 type options struct {
 	dir   string
 	ports int
@@ -72,11 +72,12 @@ environment:
   LOG_LEVEL        debug, info, warn or error, for the parts' logs in DIR/log
 `
 
-// parseOptions reads the flags. With flag.ErrHelp the usage has been written to out.
+// parseOptions parses the flags. If it returns flag.ErrHelp, the usage has been
+// written to out.
 func parseOptions(args []string, getenv func(string) string, out io.Writer) (options, error) {
 	o := options{databaseURL: getenv("DATABASE_URL"), natsURL: getenv("NATS_URL")}
 	flags := flag.NewFlagSet("chat", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // what is wrong is said in one line
+	flags.SetOutput(io.Discard) // an error is printed in one line
 	flags.StringVar(&o.dir, "dir", ".tandem/chat", "")
 	flags.IntVar(&o.ports, "ports", defaultPort, "")
 	err := flags.Parse(args)

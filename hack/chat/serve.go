@@ -19,7 +19,7 @@ import (
 	"github.com/tandem-fn/tandem/hack/chat/push"
 )
 
-// settings are the environment of a websocket server.
+// settings are the environment variables of a websocket server.
 type settings struct {
 	Cluster   string     `env:"TANDEM_CLUSTER, required"`
 	NATSURL   string     `env:"NATS_URL, required"`
@@ -29,7 +29,7 @@ type settings struct {
 	LogLevel  slog.Level `env:"LOG_LEVEL, default=info"`
 }
 
-// servePush is the websocket server of one cluster, until ctx ends.
+// servePush runs the websocket server of one cluster until ctx ends.
 func servePush(ctx context.Context) error {
 	var c settings
 	if err := telemetry.ReadEnvironment(ctx, envconfig.OsLookuper(), &c); err != nil {
@@ -59,7 +59,7 @@ func servePush(ctx context.Context) error {
 
 	server := &http.Server{
 		Addr: c.Address, Handler: s,
-		// For requests; websockets have their own.
+		// For requests; websockets have timeouts of their own.
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10,
 		BaseContext:    func(net.Listener) context.Context { return context.WithoutCancel(ctx) },

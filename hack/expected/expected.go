@@ -1,4 +1,4 @@
-// Package expected reads what came out of the flights that [feed] gives, from the
+// Package expected reads the result of the flights of package [feed] from the
 // tables and from the stream of outputs, and compares it with the truth.
 package expected
 
@@ -18,22 +18,22 @@ import (
 	"github.com/tandem-fn/tandem/hack/feed"
 )
 
-// OutputStream is the stream that outputs go to.
+// OutputStream is the stream of outputs.
 const OutputStream = "OUTPUTS"
 
-// Outcome is what came out of the flights, by airport.
+// Outcome is the result of the flights, by airport.
 type Outcome struct {
-	Rows     map[string]feed.Totals // counted in table flights; Delayed too
-	Airports map[string]feed.Totals // as table airports has it; Delayed is not there
-	Outputs  map[string]int64       // different events of the output stream
+	Rows     map[string]feed.Totals // counted in table flights, including Delayed
+	Airports map[string]feed.Totals // from table airports; Delayed is not in it
+	Outputs  map[string]int64       // distinct events of the output stream
 
-	// Own is what flights come to that are not the feed's: somebody sent events
-	// of his own meanwhile.
+	// Own are the totals of flights that are not the feed's: a user has sent
+	// events meanwhile.
 	Own map[string]feed.Totals
 }
 
-// Differences compares with the truth and says what is not as it should be, one
-// line each; none if everything is exact.
+// Differences compares with the truth and returns the differences, one line
+// each; none if everything is exact.
 func (o Outcome) Differences(truth map[string]feed.Totals) []string {
 	names := make(map[string]bool)
 	for _, m := range []map[string]feed.Totals{truth, o.Own, o.Rows, o.Airports} {
@@ -66,7 +66,7 @@ func (o Outcome) Differences(truth map[string]feed.Totals) []string {
 	return lines
 }
 
-// Total adds up all airports.
+// Total returns the sum of all airports.
 func Total(m map[string]feed.Totals) feed.Totals {
 	var sum feed.Totals
 	for _, t := range m {
@@ -122,8 +122,8 @@ func readTotals(ctx context.Context, tx pgx.Tx, sql string) (map[string]feed.Tot
 	return totals, err
 }
 
-// ReadOutputs counts, by subject, the different events of the output stream that
-// say that a flight was late.
+// ReadOutputs counts, by subject, the distinct delay events of the output
+// stream.
 func ReadOutputs(ctx context.Context, nc *nats.Conn) (map[string]int64, error) {
 	js, err := natsjs.New(nc)
 	if err != nil {
@@ -136,7 +136,7 @@ func ReadOutputs(ctx context.Context, nc *nats.Conn) (map[string]int64, error) {
 	return ReadOutputsOf(ctx, stream)
 }
 
-// ReadOutputsOf does so for the outputs of several streams together.
+// ReadOutputsOf does the same for the outputs of several streams together.
 func ReadOutputsOf(ctx context.Context, streams ...natsjs.Stream) (map[string]int64, error) {
 	bySubject := make(map[string]int64)
 	seen := make(map[[2]string]bool)

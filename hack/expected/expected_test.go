@@ -11,7 +11,7 @@ import (
 	"github.com/tandem-fn/tandem/hack/feed"
 )
 
-// exact is an outcome without a fault.
+// exact returns an outcome without a difference.
 func exact(truth map[string]feed.Totals) expected.Outcome {
 	o := expected.Outcome{Rows: maps.Clone(truth), Airports: map[string]feed.Totals{}, Outputs: map[string]int64{}}
 	for name, t := range truth {

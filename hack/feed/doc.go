@@ -1,12 +1,9 @@
-// Package feed is what `make run` feeds the stream with: real flights that come
-// with the project, or a person's own CloudEvents.
+// Package feed publishes the events of make run to the stream: real flights that
+// are part of the project, or a user's own CloudEvents.
 //
-// # What is promised
+// # Guarantees
 //
-//   - The flights are the same events in every run: their ids count the lines of
-//     the file, so what is published again is recognised as a repeat.
-//   - Nothing counts as published that the stream has not acknowledged. What it
-//     did not acknowledge is published again until it does.
-//   - A run that is cut off goes on, the next time, where the stream's
-//     acknowledgements ended.
+//   - The flights are the same events in every run: their ids are the line numbers of the file, so an event that is published again is deduplicated.
+//   - An event counts as published only after the stream has acknowledged it. Until then it is published again.
+//   - A run that was interrupted continues after the last acknowledged event of the previous one.
 package feed

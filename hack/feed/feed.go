@@ -17,36 +17,38 @@ import (
 )
 
 const (
-	// maxChunk and chunksAhead bound what is published and not acknowledged
-	// yet: enough to keep the server busy, not so much that it refuses.
+	// maxChunk and chunksAhead bound the events that are published and not
+	// acknowledged yet: enough to keep the server busy, and few enough that it
+	// accepts them.
 	maxChunk    = 256
 	chunksAhead = 8
 
-	// smooth is how long the events of one chunk may be early.
+	// smooth is how early the events of one chunk may be published.
 	smooth = 5 * time.Millisecond
 
 	publishTimeout = 5 * time.Second
 	retryPause     = 100 * time.Millisecond
 	saveInterval   = 250 * time.Millisecond
 
-	// LastSaveTimeout bounds how long [Feed.Run] goes on after its context ended.
+	// LastSaveTimeout bounds how long [Feed.Run] continues after its context
+	// ended.
 	LastSaveTimeout = 100 * time.Millisecond
 )
 
-// Config sets up a [Feed]. A field left at zero takes the default named beside it.
+// Config configures a [Feed]. A zero value in a field selects its default.
 type Config struct {
-	// Rate is how many events a second are published, evenly. 0, the default,
-	// is as fast as it goes.
+	// Rate is how many events are published per second, evenly. 0, the default,
+	// is as fast as possible.
 	Rate float64
 
-	// Save, if set, is told several times a second how many events were read
-	// and are acknowledged without a gap, bad ones included. If it fails it is
-	// told again.
+	// Save, if set, is called several times a second with the number of events
+	// that were read and are acknowledged without a gap, invalid ones included.
+	// If it fails it is called again.
 	Save func(ctx context.Context, position int) error
 
-	// Skipped, if set, is told about each event that is left out since it is
-	// none or too large: a [*LineError], or what the stream says. May be called
-	// concurrently.
+	// Skipped, if set, is called for each event that is skipped because it is
+	// invalid or too large, with a [*LineError] or the stream's error. It may
+	// be called concurrently.
 	Skipped func(error)
 }
 
@@ -60,22 +62,23 @@ type Feed struct {
 	trouble            atomic.Pointer[error]
 }
 
-// New makes a feed to a stream.
+// New returns a feed to a stream.
 func New(publisher eventing.Publisher, cfg Config) *Feed {
 	return &Feed{publisher: publisher, cfg: cfg}
 }
 
-// Published counts the events that the stream has acknowledged.
+// Published returns the number of events that the stream has acknowledged.
 func (f *Feed) Published() int64 { return f.published.Load() }
 
-// Skipped counts what was left out since it is no event, or one too large.
+// Skipped returns the number of events that were skipped because they are invalid
+// or too large.
 func (f *Feed) Skipped() int64 { return f.skipped.Load() }
 
-// Complete says whether all that was to be published is acknowledged.
+// Complete reports whether all events are acknowledged.
 func (f *Feed) Complete() bool { return f.complete.Load() }
 
-// Trouble is why the stream does not take events now, as far as one can tell; nil
-// if it does.
+// Trouble returns the reason why the stream does not accept events now, if it is
+// known; nil if it does.
 func (f *Feed) Trouble() error {
 	if err := f.trouble.Load(); err != nil {
 		return *err
@@ -83,14 +86,14 @@ func (f *Feed) Trouble() error {
 	return nil
 }
 
-// chunk is some events that are published together.
+// chunk is a number of events that are published together.
 type chunk struct {
 	events []event.Event
 	end    int           // position after it
 	done   chan struct{} // closed when they are acknowledged
 }
 
-// acknowledged reports whether all its events are.
+// acknowledged reports whether all its events are acknowledged.
 func (c chunk) acknowledged() bool {
 	select {
 	case <-c.done:
@@ -101,8 +104,8 @@ func (c chunk) acknowledged() bool {
 }
 
 // Run publishes all events, which begin at position, and returns when the stream
-// has acknowledged them. While the stream cannot be reached it goes on trying. The
-// error is ctx's or that of events.
+// has acknowledged them. While the stream is unreachable it retries. It returns
+// the error of ctx or of events.
 func (f *Feed) Run(ctx context.Context, position int, events iter.Seq2[event.Event, error]) error {
 	ctx, cancel := context.WithCancel(ctx)
 	ahead := make(chan chunk, chunksAhead)
@@ -123,14 +126,14 @@ func (f *Feed) Run(ctx context.Context, position int, events iter.Seq2[event.Eve
 	return nil
 }
 
-// item is an event, or what came in place of one.
+// item is an event, or an error in place of one.
 type item struct {
 	event event.Event
 	err   error
 }
 
-// read hands on events as they come. It may outlive its context for as long as
-// the next event takes to come, as from a terminal.
+// read sends events on a channel as they are read. It may outlive its context
+// until the next event is read, for example from a terminal.
 func read(ctx context.Context, events iter.Seq2[event.Event, error]) <-chan item {
 	items := make(chan item, 2*maxChunk)
 	go func() {
@@ -163,8 +166,8 @@ func (f *Feed) publishAll(ctx context.Context, position int, events iter.Seq2[ev
 		if err := f.add(&next, first); err != nil {
 			return err
 		}
-		// Take what is there already, but no more: whoever types events must
-		// not have to fill a chunk.
+		// Take the events that are available, without waiting for more: a user who
+		// types events must not have to fill a chunk.
 		for there := true; there && len(next.events) < size; {
 			select {
 			case it, more := <-items:
@@ -199,7 +202,8 @@ func (f *Feed) add(c *chunk, it item) error {
 	return nil
 }
 
-// pace gives how many events are published together and what holds them back.
+// pace returns how many events are published together, and the limiter for the
+// rate.
 func (f *Feed) pace() (int, *rate.Limiter) {
 	if f.cfg.Rate <= 0 {
 		return maxChunk, rate.NewLimiter(rate.Inf, maxChunk)
@@ -227,8 +231,8 @@ func (f *Feed) send(ctx context.Context, limiter *rate.Limiter, c chunk, ahead c
 	return nil
 }
 
-// publish tries until all events are acknowledged or left out; false if ctx ended
-// before.
+// publish retries until all events are acknowledged or skipped. It returns false
+// if ctx ended before.
 func (f *Feed) publish(ctx context.Context, events []event.Event) bool {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, publishTimeout)
@@ -251,8 +255,8 @@ func (f *Feed) publish(ctx context.Context, events []event.Event) bool {
 	}
 }
 
-// unpublished returns the events that are to be published again after err, and skips those
-// that never will be.
+// unpublished returns the events to publish again after err, and skips those that can
+// never be published.
 func (f *Feed) unpublished(events []event.Event, err error) []event.Event {
 	var rest []event.Event
 	for i, reason := range contract.ReasonsOf(err, len(events)) {
@@ -275,8 +279,8 @@ func (f *Feed) skip(err error) {
 	}
 }
 
-// follow waits for the chunks in their order, and saves how far they are
-// acknowledged without a gap.
+// follow waits for the chunks in order, and saves up to which position
+// everything is acknowledged.
 func (f *Feed) follow(ctx context.Context, position int, ahead <-chan chunk) error {
 	save := func(ctx context.Context) error {
 		if f.cfg.Save == nil {
@@ -287,7 +291,7 @@ func (f *Feed) follow(ctx context.Context, position int, ahead <-chan chunk) err
 	tick := time.NewTicker(saveInterval)
 	defer tick.Stop()
 	saved := position
-	var c chunk // the one that is waited for; done is nil while there is none
+	var c chunk // the chunk to wait for; done is nil while there is none
 	for more := true; ctx.Err() == nil && (more || c.done != nil || position != saved); {
 		next := ahead
 		if !more || c.done != nil {

@@ -26,8 +26,8 @@ import (
 	"github.com/tandem-fn/tandem/hack/feed"
 )
 
-// natsServer is a NATS server inside the test that can be stopped and started
-// again.
+// natsServer is a NATS server in the test's process that can be stopped and
+// restarted.
 type natsServer struct {
 	dir  string
 	port int
@@ -148,7 +148,7 @@ func number(n int) event.Event {
 	return e
 }
 
-// numbers gives events with the ids from+1 to n.
+// numbers returns events with the ids from+1 to n.
 func numbers(from, n int) iter.Seq2[event.Event, error] {
 	return func(yield func(event.Event, error) bool) {
 		for i := from + 1; i <= n; i++ {
@@ -310,7 +310,7 @@ func TestPositionIsOfThisStreamAndNotOfOneBefore(t *testing.T) {
 	if err := jetstream.Do(t.Context(), func(ctx context.Context) error { return js.DeleteStream(ctx, "EVENTS") }); err != nil && !errors.Is(err, natsjs.ErrStreamNotFound) {
 		t.Fatal(err)
 	}
-	n.publisher(t) // makes it anew
+	n.publisher(t) // recreates it
 	if position, err := positions.Load(t.Context()); err != nil || position != 0 {
 		t.Errorf("position %d, err %v in a new stream; want 0", position, err)
 	}
@@ -324,7 +324,7 @@ func TestFeedGoesOnWhenTheServerComesBack(t *testing.T) {
 	const events = 4_000
 	f := feed.New(publisher, feed.Config{Rate: 4_000})
 	done := make(chan error, 1)
-	// Half of the events come after the stop, whenever this goroutine comes to that.
+	// Half of the events follow after the stop, whenever this goroutine gets there.
 	stopped := make(chan struct{})
 	go func() {
 		done <- f.Run(t.Context(), 0, func(yield func(event.Event, error) bool) {

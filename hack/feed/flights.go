@@ -15,30 +15,30 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
-// What the flights' events have in common.
+// Attributes that all flights' events share.
 const (
 	FlightType   = "com.example.flight.departed"
 	FlightSource = "/tandem/flights-2001"
 
-	// DelayedType is what function flights emits for a delay of 60 minutes or
-	// more.
+	// DelayedType is the type of the events that function flights emits for a
+	// delay of 60 minutes or more.
 	DelayedType = "com.example.flight.delayed"
 
-	// Flights is how many there are.
+	// Flights is the number of flights.
 	Flights = 20_000
 )
 
 //go:embed flights.ndjson.gz
 var flightsGZ []byte
 
-// flight is what an event needs of a line.
+// flight holds the fields of a line that an event needs.
 type flight struct {
 	Date   string `json:"date"`
 	Origin string `json:"origin"`
 }
 
-// FlightEvents gives the flights as CloudEvents, beginning after the first skip of
-// them. They are equal in every call.
+// FlightEvents returns the flights as CloudEvents, without the first skip. They
+// are the same in every call.
 func FlightEvents(skip int) iter.Seq2[event.Event, error] {
 	return func(yield func(event.Event, error) bool) {
 		r, err := gzip.NewReader(bytes.NewReader(flightsGZ))
@@ -72,7 +72,8 @@ func flightEvent(number int, line []byte) (event.Event, error) {
 	if err := json.Unmarshal(line, &f); err != nil {
 		return event.Event{}, fmt.Errorf("read flight %d: %w", number, err)
 	}
-	// The zone of the airport is not in the data; UTC is as good for an order.
+	// The data do not contain the airport's time zone; UTC is sufficient for an
+	// order.
 	departed, err := time.Parse("2006/01/02 15:04", f.Date)
 	if err != nil {
 		return event.Event{}, fmt.Errorf("read flight %d: %w", number, err)

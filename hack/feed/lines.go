@@ -13,25 +13,25 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// maxLineBytes is well above what a stream takes as one message.
+// maxLineBytes is well above the maximum message size of a stream.
 const maxLineBytes = 8 << 20
 
-// LineError says that a line of the input is no CloudEvent. What follows it can be
-// read.
+// LineError is the error of a line that is not a CloudEvent. The lines after it
+// can be read.
 type LineError struct {
 	Line int // counted from one
 	Err  error
 }
 
-// Error gives the line's number and what is wrong with it.
+// Error returns the line's number and the cause.
 func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
 
-// Unwrap gives what is wrong.
+// Unwrap returns the cause.
 func (e *LineError) Unwrap() error { return e.Err }
 
-// Lines reads CloudEvents in JSON from r, one a line; empty lines do not count. In
-// place of an event that is none it yields a [*LineError] and goes on; any other
-// error is the last.
+// Lines reads CloudEvents in JSON from r, one per line; empty lines are ignored.
+// For an invalid event it yields a [*LineError] and continues; any other error is
+// the last.
 func Lines(r io.Reader) iter.Seq2[event.Event, error] {
 	return func(yield func(event.Event, error) bool) {
 		lines := bufio.NewReaderSize(r, 64<<10)
@@ -60,8 +60,8 @@ func Lines(r io.Reader) iter.Seq2[event.Event, error] {
 	}
 }
 
-// readLine reads one line without white space around it. With bufio.ErrTooLong the
-// line has been read over.
+// readLine reads one line without surrounding white space. If it returns
+// bufio.ErrTooLong, the line has been skipped.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	var line []byte
 	tooLong := false
@@ -77,7 +77,7 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 			continue
 		}
 		if tooLong && (err == nil || errors.Is(err, io.EOF)) {
-			return nil, bufio.ErrTooLong // at the end of the file the next call says so
+			return nil, bufio.ErrTooLong // the next call reports the end of the file
 		}
 		return bytes.TrimSpace(line), err
 	}

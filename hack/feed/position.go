@@ -12,11 +12,11 @@ import (
 	"github.com/tandem-fn/tandem/eventing/jetstream"
 )
 
-// Bucket is the key-value bucket that keeps how far feeds have come, in the same
-// NATS as the stream: they are lost together or not at all.
+// Bucket is the key-value bucket with the positions of feeds, in the same NATS
+// as the stream, so that both are lost together or not at all.
 const Bucket = "tandem-feed"
 
-// Positions keeps how far a feed into a stream has come.
+// Positions stores the position of a feed into a stream.
 type Positions struct {
 	js     natsjs.JetStream
 	stream string
@@ -26,11 +26,11 @@ type Positions struct {
 // position is a value of the bucket.
 type position struct {
 	Position int    `json:"position"`
-	Epoch    string `json:"epoch"` // tells one making of the stream from the next
+	Epoch    string `json:"epoch"` // identifies the incarnation of the stream
 }
 
-// NewPositions gives the place where the feed of this name into the stream keeps
-// how far it has come. Name and stream may have letters, digits, '-' and '_'.
+// NewPositions returns the Positions of the feed with this name into the stream.
+// Name and stream may contain letters, digits, '-' and '_'.
 func NewPositions(conn *nats.Conn, stream, feed string) (*Positions, error) {
 	js, err := natsjs.New(conn)
 	if err != nil {
@@ -39,8 +39,8 @@ func NewPositions(conn *nats.Conn, stream, feed string) (*Positions, error) {
 	return &Positions{js: js, stream: stream, feed: feed}, nil
 }
 
-// Load gives the position that was saved last; 0 if none was, or if the stream has
-// been made anew since.
+// Load returns the position that was saved last; 0 if there is none, or if the
+// stream has been recreated since.
 func (p *Positions) Load(ctx context.Context) (int, error) { return jetstream.Ask(ctx, p.load) }
 
 func (p *Positions) load(ctx context.Context) (int, error) {
@@ -69,7 +69,7 @@ func (p *Positions) load(ctx context.Context) (int, error) {
 	return saved.Position, nil
 }
 
-// Save keeps a position.
+// Save saves a position.
 func (p *Positions) Save(ctx context.Context, at int) error {
 	return jetstream.Do(ctx, func(ctx context.Context) error { return p.save(ctx, at) })
 }

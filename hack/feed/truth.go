@@ -11,20 +11,20 @@ import (
 	"github.com/cloudevents/sdk-go/v2/event"
 )
 
-// longDelay is the delay from which on a departure counts as delayed, in minutes.
+// longDelay is the minimum delay of a delayed departure, in minutes.
 const longDelay = 60
 
 //go:embed flights-by-airport.csv
 var truthCSV string
 
-// Totals is what the flights from one airport, or from all, come to.
+// Totals are the totals of the flights from one airport, or from all.
 type Totals struct {
 	Flights      int64 // departures
 	DelayMinutes int64 // of all of them together; early ones subtract
 	Delayed      int64 // departures 60 minutes late or more
 }
 
-// Plus adds two totals.
+// Plus returns the sum of two totals.
 func (t Totals) Plus(o Totals) Totals {
 	return Totals{
 		Flights:      t.Flights + o.Flights,
@@ -33,8 +33,8 @@ func (t Totals) Plus(o Totals) Totals {
 	}
 }
 
-// TotalsOf returns the airport of a flight's event, and what the event comes to. A test
-// compares the sum over all flights with [Truth].
+// TotalsOf returns the airport of a flight's event, and the event's contribution to its
+// totals. A test compares the sum over all flights with [Truth].
 func TotalsOf(e event.Event) (airport string, t Totals, err error) {
 	var f struct {
 		Origin string `json:"origin"`
@@ -50,8 +50,8 @@ func TotalsOf(e event.Event) (airport string, t Totals, err error) {
 	return f.Origin, t, nil
 }
 
-// Truth gives, by airport, what must come out of all the flights. It was counted
-// by another program.
+// Truth returns, by airport, the expected totals of all flights. Another program
+// has counted them.
 func Truth() (map[string]Totals, error) {
 	records, err := csv.NewReader(strings.NewReader(truthCSV)).ReadAll()
 	if err != nil {

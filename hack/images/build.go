@@ -23,11 +23,11 @@ import (
 )
 
 const (
-	// maxBytes is the size of an image, unpacked, that nobody may exceed without
-	// thinking: each cold start on a new node pulls it.
+	// maxBytes is the limit of an image's unpacked size, because each cold start
+	// on a new node pulls the image. Raise it only for a good reason.
 	maxBytes = 25 << 20
 
-	// user owns nothing and can be anybody but root.
+	// user owns no files, and may be any user except root.
 	user = "65532:65532"
 
 	certificatesPath = "etc/ssl/certs/ca-certificates.crt"
@@ -39,7 +39,7 @@ type built struct {
 	platforms []platform
 }
 
-// platform is the image for one of them.
+// platform is the image for one platform.
 type platform struct {
 	name  string // linux/amd64
 	image v1.Image
@@ -76,7 +76,7 @@ func buildOne(ctx context.Context, root, binary string, p program, platformName 
 	arch := strings.TrimPrefix(platformName, "linux/")
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", binary, p.pkg)
 	cmd.Dir = root
-	// What else the environment says about go must not show in the result.
+	// Other Go settings in the environment must not affect the result.
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOFLAGS=-mod=readonly", "GOWORK=off",
 		"GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT=", "GO111MODULE=on")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -139,8 +139,8 @@ func buildOne(ctx context.Context, root, binary string, p program, platformName 
 	return platform{name: platformName, image: img, bytes: int64(len(content) + len(certificates)), sbom: sbom}, nil
 }
 
-// layerOf is a layer with one file and the folders above it, everything as old as
-// the commit.
+// layerOf returns a layer with one file and its parent folders, all with the time
+// of the commit.
 func layerOf(path string, mode int64, content []byte, modified time.Time) (v1.Layer, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -164,13 +164,13 @@ func layerOf(path string, mode int64, content []byte, modified time.Time) (v1.La
 		tarball.WithMediaType(types.OCILayer))
 }
 
-// trusted is the roots that Mozilla trusts, as PEM. Those that it trusts only with
-// a condition are left out: a file cannot say it.
+// trusted returns the roots that Mozilla trusts, as PEM, without those that it
+// trusts only under a condition, which PEM cannot express.
 func trusted() []byte {
 	var b bytes.Buffer
 	for root := range bundle.Roots() {
 		if root.Constraint == nil {
-			_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate}) // a Buffer takes all
+			_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate}) // writing to a Buffer cannot fail
 		}
 	}
 	return b.Bytes()

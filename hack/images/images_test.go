@@ -21,7 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// One program stands for all: they differ in the package that is built.
+// One program represents all: they only differ in the package that is built.
 func TestAnImageIsPushedWithItsContentsListedAndIsTheSameAgain(t *testing.T) {
 	t.Parallel()
 

@@ -1,9 +1,10 @@
 // Command images builds the images of Tandem and pushes them, without Docker and
-// without any base image: a static binary, the certificates that the world trusts
-// and nothing else, for amd64 and arm64, each with a list of what is in it (SPDX).
-// The same source gives the same digests, on every machine.
+// without a base image. An image contains a static binary, the root certificates
+// and nothing else, for amd64 and arm64, each with an SBOM (SPDX). The same source
+// results in the same digests, on every machine.
 //
-// It is a module of its own, since nothing that Tandem runs needs a registry.
+// It is a module of its own, because no part of Tandem needs a registry at run
+// time.
 package main
 
 import (
@@ -40,10 +41,10 @@ credential helper may do it here. What is pushed is printed by digest, a line ea
   --kustomization FILE   write the digests where config/ takes them from
 `
 
-// program is one image: a main package of Tandem's.
+// program is one image: a main package of Tandem.
 type program struct{ name, pkg, title string }
 
-// programs returns all of them; functions is the package of the functions.
+// programs returns all programs; functions is the package of the functions.
 func programs(functions string) []program {
 	return []program{
 		{"source", "./eventing/cmd/source", "Tandem's source: delivers what streams hold to a function"},
@@ -115,7 +116,7 @@ func parse(args []string) (options, error) {
 	return opts, nil
 }
 
-// run builds, pushes and writes what was asked for.
+// run builds and pushes the images, and writes the requested files.
 func run(ctx context.Context, opts options, out io.Writer) error {
 	var pushed []image
 	for _, p := range opts.programs {
@@ -153,11 +154,11 @@ func run(ctx context.Context, opts options, out io.Writer) error {
 	return os.WriteFile(opts.kustomization, kustomization(pushed), 0o644)
 }
 
-// image is one that was pushed.
+// image is an image that was pushed.
 type image struct{ name, repository, digest string }
 
-// kustomization is a component that puts the digests in place of the names that
-// the manifests use.
+// kustomization returns a component that replaces the image names in the
+// manifests by digests.
 func kustomization(images []image) []byte {
 	var b strings.Builder
 	b.WriteString("# Which images run. `make images REGISTRY=...` writes this file anew: commit it.\n" +

@@ -15,11 +15,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// sbomType is how registries and scanners know an SBOM among what refers to an
-// image (OCI 1.1, referrers).
+// sbomType is the type by which registries and scanners recognise an SBOM
+// among the referrers of an image (OCI 1.1).
 const sbomType types.MediaType = "application/spdx+json"
 
-// push pushes the index under the tag, and beside each platform's image its SBOM.
+// push pushes the index under the tag, and the SBOM of each platform's image.
 func push(ctx context.Context, repository name.Repository, tag string, b built) error {
 	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)}
 	reference, err := name.NewTag(repository.String() + ":" + tag)
@@ -45,7 +45,7 @@ func push(ctx context.Context, repository name.Repository, tag string, b built) 
 	return nil
 }
 
-// sbomArtifact is the SBOM as what refers to the platform's image.
+// sbomArtifact returns the SBOM as a referrer of the platform's image.
 func sbomArtifact(p platform) (v1.Image, error) {
 	subject, err := partial.Descriptor(p.image)
 	if err != nil {

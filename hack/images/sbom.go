@@ -16,8 +16,8 @@ import (
 	"github.com/spdx/tools-golang/spdxlib"
 )
 
-// origin is when the commit was made that a binary comes from, and which. Without
-// git it is the beginning of time.
+// origin returns the time and the revision of the commit from which a binary was
+// built. Without git the time is zero.
 func origin(settings []debug.BuildSetting) (created time.Time, revision string) {
 	created = time.Unix(0, 0).UTC()
 	for _, s := range settings {
@@ -33,8 +33,9 @@ func origin(settings []debug.BuildSetting) (created time.Time, revision string) 
 	return created, revision
 }
 
-// listContents says in SPDX what is in an image: the modules that the linker put
-// there, by the binary's own account, and Go's standard library.
+// listContents returns the contents of an image in SPDX: the modules that are
+// linked into the binary, according to its build information, and Go's standard
+// library.
 func listContents(p program, platformName string, img v1.Image, info *debug.BuildInfo, created time.Time) ([]byte, error) {
 	digest, err := img.Digest()
 	if err != nil {
@@ -108,7 +109,8 @@ func relation(a common.ElementID, kind string, b common.ElementID) *v2_3.Relatio
 	return &v2_3.Relationship{RefA: common.MakeDocElementID("", string(a)), Relationship: kind, RefB: common.MakeDocElementID("", string(b))}
 }
 
-// rootsVersion is the version of the certificates, which are in no binary.
+// rootsVersion returns the version of the certificates, which are not part of a
+// binary.
 func rootsVersion() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, m := range info.Deps {

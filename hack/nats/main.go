@@ -1,6 +1,6 @@
-// Command nats runs a NATS server with JetStream, its streams in files: the server of
-// `make run`, in a process of its own, so that it can be killed and restarted like any
-// other part.
+// Command nats runs a NATS server with JetStream and file storage: the server of make
+// run, in a process of its own, so that it can be killed and restarted like any other
+// component.
 package main
 
 import (
@@ -44,7 +44,7 @@ func parse(args []string) (*server.Options, error) {
 	opts := &server.Options{
 		ServerName: "tandem",
 		JetStream:  true,
-		NoSigs:     true, // ours
+		NoSigs:     true, // this program handles them
 		Logtime:    true,
 	}
 	flags := flag.NewFlagSet("nats", flag.ContinueOnError)
@@ -73,8 +73,8 @@ func parse(args []string) (*server.Options, error) {
 	}
 	if opts.Cluster.Name != "" {
 		opts.Cluster.Host = "127.0.0.1"
-		// Clients keep to the addresses that they were given: somebody may have
-		// put something between.
+		// Clients must use only the addresses that they were given: a proxy may be
+		// in between.
 		opts.Cluster.NoAdvertise = true
 		opts.Routes = server.RoutesFromStr(*routes)
 	}

@@ -1,5 +1,5 @@
-// Command pgbin prints the folder of PostgreSQL's programs: of a server that is
-// installed, or of a pinned build that it downloads into the user's cache.
+// Command pgbin prints the folder of PostgreSQL's programs: of an installed
+// server, or of a pinned build that it downloads into the user's cache.
 package main
 
 import (

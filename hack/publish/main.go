@@ -1,5 +1,5 @@
-// Command publish lets other modules on this computer import this checkout as it is,
-// patched or not, also what func builds of them.
+// Command publish lets other modules on this computer import this checkout, with
+// local changes. It also works for the modules that func builds from them.
 package main
 
 import (
@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("ask for GOPROXY: %w", err)
 	}
-	// Evaluated twice it does not grow.
+	// If it is evaluated twice, the value does not grow.
 	kept := strings.TrimPrefix(strings.TrimSpace(string(others)), "file://"+filepath.ToSlash(folder)+",")
 	for _, setting := range proxy.Env(folder, kept) {
 		name, value, _ := strings.Cut(setting, "=")

@@ -7,17 +7,16 @@ import (
 )
 
 const (
-	// leastDisk is how much must be free to begin with: PostgreSQL alone writes
+	// leastDisk is how much must be free at the start: PostgreSQL alone writes
 	// about 60 MB for an empty database.
 	leastDisk = 256 << 20
 
-	// fullDisk is where the disk counts as full, roomyDisk where it no longer
-	// does.
+	// The disk counts as full below fullDisk, and no longer above roomyDisk.
 	fullDisk  = 16 << 20
 	roomyDisk = 64 << 20
 )
 
-// freeDisk is how many bytes are free for us where dir is.
+// freeDisk returns how many bytes are available to this user on the disk of dir.
 func freeDisk(dir string) (int64, error) {
 	var stat syscall.Statfs_t
 	if err := syscall.Statfs(dir, &stat); err != nil {
@@ -26,16 +25,16 @@ func freeDisk(dir string) (int64, error) {
 	return int64(stat.Bavail) * int64(stat.Bsize), nil //nolint:unconvert // its type differs from system to system
 }
 
-// disk watches the disk that a run writes to.
+// disk observes the disk that a run writes to.
 type disk struct {
 	dir  string
 	say  func(format string, args ...any)
 	full bool
 }
 
-// look says when the disk is full and when it no longer is. Then the NATS servers that
-// were started are restarted: a stream that could not be written once is refused until
-// its server restarts. PostgreSQL goes on by itself.
+// look reports when the disk is full and when it no longer is. Then it restarts the
+// NATS servers that this run started: a stream that could not be written is disabled
+// until its server restarts. PostgreSQL continues by itself.
 func (d *disk) look(servers []*devcluster.NATS) {
 	free, err := freeDisk(d.dir)
 	switch {
@@ -51,7 +50,7 @@ func (d *disk) look(servers []*devcluster.NATS) {
 		}
 		d.say("there is room on the disk again; NATS starts anew, since it refuses a stream that it once could not write")
 		for _, n := range servers {
-			_ = n.Process().Kill(syscall.SIGTERM) // one that has ended is restarted anyway
+			_ = n.Process().Kill(syscall.SIGTERM) // a server that has ended is restarted in any case
 		}
 	}
 }

@@ -1,6 +1,6 @@
-// Command run is `make run`: PostgreSQL, NATS and two or three clusters on this
-// machine, each part a process of its own, real events through all of them, and a
-// table that shows the race once a second.
+// Command run is make run: PostgreSQL, NATS and two or three clusters on this
+// machine, each component a process of its own. Real events pass through all of
+// them, and a table shows the race once a second.
 package main
 
 import (
@@ -38,14 +38,14 @@ func main() {
 	os.Exit(execute(start, o))
 }
 
-// execute runs and gives the exit status.
+// execute runs and returns the exit status.
 func execute(start time.Time, o options) int {
-	// A write to a pipe that nobody reads is an error and not our end: there are
-	// processes to end first.
+	// Writing to a pipe without a reader must be an error and not end this
+	// process: it has to end other processes first.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	context.AfterFunc(ctx, stop) // the second Ctrl-C ends us at once, and the system the rest
+	context.AfterFunc(ctx, stop) // the second Ctrl-C ends this program at once, and the system ends the rest
 
 	dir, err := filepath.Abs(o.dir)
 	if err != nil {
@@ -75,15 +75,15 @@ func execute(start time.Time, o options) int {
 	}
 }
 
-// fail says in one line what is wrong.
+// fail prints an error in one line.
 func fail(err error) {
-	// The driver indents what belongs to the line before.
+	// The driver indents continuation lines.
 	line := strings.NewReplacer("\n\t", " ", "\n", "; ").Replace(err.Error())
 	fmt.Fprintln(os.Stderr, "tandem:", line)
 }
 
-// begun is when make began, as `date +%s.%N` told it, since building is part of the
-// time that a person waits; else our own start.
+// begun returns when make started, according to its date +%s.%N, because building
+// is part of the time that a user waits; otherwise the start of this process.
 func begun(told string, start time.Time) time.Time {
 	whole, fraction, _ := strings.Cut(told, ".")
 	s, err := strconv.ParseInt(whole, 10, 64)
@@ -92,7 +92,7 @@ func begun(told string, start time.Time) time.Time {
 	}
 	ns, err := strconv.ParseInt(fraction, 10, 64)
 	if err != nil || len(fraction) != 9 {
-		ns = 0 // a date that knows no %N
+		ns = 0 // a date command without %N
 	}
 	if t := time.Unix(s, ns); t.Before(start) && start.Sub(t) < time.Hour {
 		return t
@@ -105,7 +105,7 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
-// terminalWidth is the terminal's width in columns, 0 if it does not say.
+// terminalWidth returns the terminal's width in columns, 0 if it is unknown.
 func terminalWidth() int {
 	size, err := unix.IoctlGetWinsize(int(os.Stdout.Fd()), unix.TIOCGWINSZ)
 	if err != nil {

@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// peakMemory is the most memory that a process has had at one time, in bytes; 0 if
-// the process is gone.
+// peakMemory returns the peak memory of a process, in bytes; 0 if the process has
+// ended.
 func peakMemory(pid int) int64 {
 	return procField(pid, "status", "VmHWM:")
 }
 
-// treeMemory is what a process and its children have now, in bytes, memory that
-// they share counted once.
+// treeMemory returns the current memory of a process and its children, in
+// bytes, with shared memory counted once.
 func treeMemory(pid int) int64 {
 	bytes := procField(pid, "smaps_rollup", "Pss:")
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
@@ -31,7 +31,7 @@ func treeMemory(pid int) int64 {
 	return bytes
 }
 
-// procField reads a figure in kB from a file of /proc.
+// procField returns a field in kB of a file in /proc.
 func procField(pid int, file, field string) int64 {
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
 	if err != nil {

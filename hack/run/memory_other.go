@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// peakMemory is the memory that a process has now, in bytes, which asked for again
-// and again comes near to the most; 0 if the process is gone.
+// peakMemory returns the current memory of a process, in bytes; 0 if the process
+// has ended. The maximum of repeated calls approximates the peak.
 func peakMemory(pid int) int64 {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -26,6 +26,6 @@ func peakMemory(pid int) int64 {
 	return kb << 10
 }
 
-// treeMemory is that of the process alone: what its children share with it cannot
-// be told apart here.
+// treeMemory returns the memory of the process alone: the memory that its
+// children share with it cannot be determined here.
 func treeMemory(pid int) int64 { return peakMemory(pid) }

@@ -17,15 +17,15 @@ import (
 
 const scrapeTimeout = 900 * time.Millisecond
 
-// counts is what a source has counted.
+// counts are the counters of a source.
 type counts struct {
 	delivered, won, lost, rejected, failed float64
 
 	commit histogram // seconds from arrival to commit
 }
 
-// histogram is a cumulative one: how many values were at most each bound, which
-// grow; the last is infinite.
+// histogram is cumulative: the number of values up to each bound, in increasing
+// order; the last bound is infinite.
 type histogram struct {
 	bounds, upTo []float64
 }
@@ -37,8 +37,8 @@ func (h histogram) count() float64 {
 	return h.upTo[len(h.upTo)-1]
 }
 
-// combine adds, or with sign -1 subtracts, a histogram of the same bounds; one that
-// has none yet takes the other's.
+// combine adds or, with sign -1, subtracts a histogram with the same bounds; an
+// empty histogram takes over the other's bounds.
 func (h histogram) combine(sign float64, o histogram) histogram {
 	if len(o.bounds) == 0 {
 		return h
@@ -53,8 +53,8 @@ func (h histogram) combine(sign float64, o histogram) histogram {
 	return sum
 }
 
-// quantile is the value that a share q of all values do not exceed, linear within a
-// bucket; false if there are no values.
+// quantile returns the value that a share q of all values do not exceed,
+// interpolated within a bucket; false if there are no values.
 func (h histogram) quantile(q float64) (float64, bool) {
 	total := h.count()
 	if total <= 0 {
@@ -67,7 +67,7 @@ func (h histogram) quantile(q float64) (float64, bool) {
 		low, below = h.bounds[i-1], h.upTo[i-1]
 	}
 	if math.IsInf(h.bounds[i], 1) {
-		return low, true // all we know is that it is more
+		return low, true // only a lower bound is known
 	}
 	if in := h.upTo[i] - below; in > 0 {
 		return low + (h.bounds[i]-low)*(rank-below)/in, true
@@ -128,8 +128,8 @@ func parseCounts(r io.Reader) (counts, error) {
 	return c, nil
 }
 
-// sum adds up the counters of a family, only those with this receipt if one is
-// given.
+// sum returns the sum of the counters of a family, only those with this
+// receipt if it is not empty.
 func sum(family *dto.MetricFamily, receipt string) float64 {
 	var total float64
 	for _, m := range family.GetMetric() {
@@ -156,24 +156,25 @@ func readHistogram(h *dto.Histogram) histogram {
 	return out
 }
 
-// counter adds a source's counts up across its restarts, which set them to zero,
-// and remembers the last ones for the quantiles of the moment.
+// counter adds up a source's counts over its restarts, which reset them to zero,
+// and stores recent ones for the current quantiles.
 type counter struct {
 	generation int    // of the process that was read last
-	ended      counts // of the processes before it
-	last       counts // of the one that was read last
+	ended      counts // counts of the processes before it
+	last       counts // counts of the process that was read last
 	history    []counts
 }
 
 const (
-	// enoughValues is how many a quantile of the moment should rest on.
+	// enoughValues is the number of values that a current quantile should be
+	// based on.
 	enoughValues = 200
 
-	// historySeconds is how long back the moment may begin.
+	// historySeconds is the maximum length of the period for current quantiles.
 	historySeconds = 10
 )
 
-// read takes over what a process of this generation has counted.
+// read stores the counts of a process of this generation.
 func (c *counter) read(generation int, now counts) {
 	if generation != c.generation {
 		c.ended = c.ended.combine(1, c.last)
@@ -182,7 +183,7 @@ func (c *counter) read(generation int, now counts) {
 	c.last = now
 }
 
-// total is what all processes have counted.
+// total returns the counts of all processes.
 func (c *counter) total() counts { return c.ended.combine(1, c.last) }
 
 // tick is called once a second, after read.
@@ -193,8 +194,8 @@ func (c *counter) tick() {
 	}
 }
 
-// recent is the times to commit of the last second, or of more if there were few,
-// or of all if there were few for long.
+// recent returns the times to commit of the last second, of a longer period if
+// there were few, or of the whole run if there were few for long.
 func (c *counter) recent() histogram {
 	if len(c.history) == 0 {
 		return histogram{}

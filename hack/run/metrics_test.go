@@ -74,9 +74,9 @@ func TestCountsSurviveARestart(t *testing.T) {
 	var c counter
 	c.read(0, counts{})
 	c.read(0, parse(t, page))
-	c.read(1, counts{}) // started again
+	c.read(1, counts{}) // a restart
 	c.read(1, parse(t, page))
-	c.read(2, parse(t, page)) // and again, and as many at once
+	c.read(2, parse(t, page)) // a restart, with the same counts immediately
 	if got := c.total(); got.delivered != 21 || got.won != 12 || got.commit.count() != 12 {
 		t.Errorf("total %+v, want three times the page", got)
 	}

@@ -18,10 +18,11 @@ const (
 	defaultRate = 500
 )
 
-// clusterNames are those of the clusters, in the order in which they are added.
+// clusterNames returns the names of the clusters, in the order in which they are
+// added.
 func clusterNames() []string { return []string{"east", "west", "north"} }
 
-// options are what the flags and the environment say.
+// options are parsed from the flags and the environment.
 type options struct {
 	clusters     int
 	rate         float64
@@ -81,14 +82,15 @@ environment:
 exit status: 0 done, 1 a difference or something that failed, 2 wrong flags, 130 Ctrl-C
 `
 
-// parseOptions reads the flags. With flag.ErrHelp the usage has been written to out.
+// parseOptions parses the flags. If it returns flag.ErrHelp, the usage has been
+// written to out.
 func parseOptions(args []string, getenv func(string) string, out io.Writer) (options, error) {
 	o := options{
 		databaseURL: getenv("DATABASE_URL"),
 		natsURL:     getenv("NATS_URL"),
 	}
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // what is wrong is said in one line
+	flags.SetOutput(io.Discard) // an error is printed in one line
 	flags.IntVar(&o.clusters, "clusters", 2, "")
 	flags.Float64Var(&o.rate, "rate", defaultRate, "")
 	flags.StringVar(&o.input, "input", "", "")
@@ -145,5 +147,5 @@ func isSyncInterval(s string) bool {
 	return s == "always" || err == nil && d > 0
 }
 
-// flights says whether the flights are fed, and so whether there is a truth.
+// flights reports whether the flights are fed, and so whether there is a truth.
 func (o options) flights() bool { return o.input == "" && o.feed == "flights" }

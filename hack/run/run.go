@@ -25,9 +25,9 @@ import (
 )
 
 const (
-	// interruptTimeout bounds a Ctrl-C. It has to do, one after the other: the last
-	// save of the feed, the last look at the ledger, and the stopping of everything,
-	// each with a limit of its own.
+	// interruptTimeout bounds the reaction to a Ctrl-C: the last save of the feed,
+	// the last read of the ledger, and stopping everything, in sequence and each
+	// with a limit of its own.
 	interruptTimeout = 5 * time.Second
 	lastLook         = 700 * time.Millisecond
 	besides          = 200 * time.Millisecond
@@ -35,20 +35,20 @@ const (
 
 	maxLinesTold = 20
 
-	// explainAfter is how many seconds one waits for something before it is said
-	// why.
+	// explainAfter is the number of seconds without progress after which the
+	// reason is printed.
 	explainAfter = 3
 )
 
 var (
-	// errDifferent says that the differences have been printed.
+	// errDifferent means that differences were found and printed.
 	errDifferent = errors.New("not what it should be")
 
-	// errInterrupted says that somebody ended the run.
+	// errInterrupted means that the user ended the run.
 	errInterrupted = errors.New("interrupted")
 )
 
-// run is one `make run`.
+// run is one execution of make run.
 type run struct {
 	o      options
 	out    *screen
@@ -60,15 +60,15 @@ type run struct {
 	*devcluster.Deployment
 
 	watch  *watch
-	fedErr error // how the feed has ended
+	fedErr error // the result of the feed
 	ledger ledger
 	memory memory
 	disk   disk
-	stuck  int // looks in a row at which the stream took nothing
+	stuck  int // consecutive observations in which the stream accepted nothing
 }
 
-// execute runs everything until it is through or ctx ends. Nothing is left when it
-// returns.
+// execute runs everything until all events are processed or ctx ends. When it
+// returns, all processes have ended.
 func (r *run) execute(ctx context.Context) (err error) {
 	if r.Deployment, err = devcluster.New(r.config()); err != nil {
 		return err
@@ -87,7 +87,7 @@ func (r *run) execute(ctx context.Context) (err error) {
 	return r.goOn(ctx)
 }
 
-// config returns the deployment: servers, unless existing ones are used, and clusters.
+// config returns the deployment: clusters, and servers unless existing ones are used.
 func (r *run) config() devcluster.Config {
 	cfg := devcluster.Config{
 		Dir: r.o.dir, FirstPort: r.o.ports, BuildLog: r.stderr, OnExit: r.died, StopTimeout: stopTimeout,
@@ -110,7 +110,7 @@ func (r *run) prepare(ctx context.Context, databaseURL string) (err error) {
 	return err
 }
 
-// check finds out early what would fail later.
+// check detects early what would fail later.
 func (r *run) check() error {
 	if free, err := freeDisk(r.o.dir); err == nil && free < leastDisk {
 		return fmt.Errorf("only %d MB are free on the disk of %s, at least %d are needed: make room, or use another folder with --dir", free>>20, r.o.dir, leastDisk>>20)
@@ -125,12 +125,12 @@ func (r *run) check() error {
 	return nil
 }
 
-// died tells of a process that ended although nobody stopped it.
+// died reports a process that ended although it was not stopped.
 func (r *run) died(e supervisor.Exit) {
 	r.out.say("%s (pid %d) ended, %s; it starts again in a second", e.Name, e.PID, e.Reason)
 }
 
-// introduce says where everything is.
+// introduce prints the addresses of everything.
 func (r *run) introduce() {
 	var b strings.Builder
 	line := func(what, format string, args ...any) {
@@ -167,7 +167,7 @@ func syncNote(interval string) string {
 	return " (production needs always)"
 }
 
-// hidePassword gives a URL as it can be shown.
+// hidePassword returns a URL without its password.
 func hidePassword(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" {
@@ -176,7 +176,7 @@ func hidePassword(raw string) string {
 	return u.Redacted()
 }
 
-// goOn feeds and shows the status until all is through or ctx ends.
+// goOn feeds and shows the status until all events are processed or ctx ends.
 func (r *run) goOn(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -231,7 +231,8 @@ func (r *run) goOn(ctx context.Context) error {
 	}
 }
 
-// tellTrouble says once why the feed does not go on, if it does not for a while.
+// tellTrouble prints once why the feed does not progress, if it has not for a
+// while.
 func (r *run) tellTrouble() {
 	if r.watch.feed == nil || r.watch.feed.Trouble() == nil {
 		r.stuck = 0
@@ -242,8 +243,8 @@ func (r *run) tellTrouble() {
 	}
 }
 
-// startFeed starts publishing. The channel is closed when it has ended; fedErr says
-// how.
+// startFeed starts publishing. The channel is closed when it has ended; fedErr is
+// the result.
 func (r *run) startFeed(ctx context.Context) (<-chan struct{}, error) {
 	js, err := natsjs.New(r.NC)
 	if err != nil {
@@ -274,7 +275,7 @@ func (r *run) startFeed(ctx context.Context) (<-chan struct{}, error) {
 	return fed, nil
 }
 
-// events is what is to be fed, nil for nothing.
+// events returns the events to feed, nil for none.
 func (r *run) events(ctx context.Context) (iter.Seq2[event.Event, error], feed.Config, error) {
 	cfg := feed.Config{Rate: r.o.rate, Skipped: r.skipped()}
 	switch {
@@ -312,7 +313,7 @@ func (r *run) events(ctx context.Context) (iter.Seq2[event.Event, error], feed.C
 	return feed.FlightEvents(r.watch.fedBefore), cfg, nil
 }
 
-// skipped tells of what is left out, as long as it is not too much.
+// skipped returns a function that prints the skipped events, up to a limit.
 func (r *run) skipped() func(error) {
 	left := make(chan struct{}, maxLinesTold)
 	for range maxLinesTold {
@@ -338,7 +339,7 @@ func lines(n int64) string {
 	return count(float64(n)) + " lines"
 }
 
-// judge compares what came out with the truth, if there is one.
+// judge compares the result with the truth, if there is one.
 func (r *run) judge(ctx context.Context) error {
 	if n := r.watch.feed; n != nil && n.Skipped() > 0 {
 		defer r.out.say("left out of the input, since it is no event: %s", lines(n.Skipped()))
@@ -395,7 +396,7 @@ func (r *run) judge(ctx context.Context) error {
 	return nil
 }
 
-// complete says that lines of the input were left out, if any were.
+// complete reports whether lines of the input were skipped, as an error.
 func (r *run) complete() error {
 	if n := r.watch.feed; n != nil && n.Skipped() > 0 {
 		return errDifferent

@@ -20,7 +20,8 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/pgtest"
 )
 
-// program builds this program once, and those that it starts into the same folder.
+// program builds this program once, and the programs that it starts into the same
+// folder.
 var program = sync.OnceValues(func() (string, error) {
 	dir, err := pgtest.ProcessDir()
 	if err != nil {
@@ -37,7 +38,7 @@ var program = sync.OnceValues(func() (string, error) {
 	return file, nil
 })
 
-// output is what a process has written so far.
+// output is the output of a process so far.
 type output struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -62,7 +63,8 @@ func start(t *testing.T, dir string, ports int, args ...string) (*exec.Cmd, *out
 	if err != nil {
 		t.Fatal(err)
 	}
-	// It finds the programs built, as after make run before; two runs may share a folder.
+	// It finds the programs built, as after an earlier make run; two runs may share a
+	// folder.
 	if err := os.Symlink(filepath.Dir(file), filepath.Join(dir, "bin")); err != nil && !errors.Is(err, os.ErrExist) {
 		t.Fatal(err)
 	}
@@ -81,7 +83,7 @@ func start(t *testing.T, dir string, ports int, args ...string) (*exec.Cmd, *out
 	return cmd, &out
 }
 
-// freePorts returns the first of as many free ports as a run takes.
+// freePorts returns the first of the free ports that a run needs.
 func freePorts(t *testing.T) int {
 	t.Helper()
 	first, err := devcluster.FreePorts(4 * devcluster.PortStep)
@@ -97,7 +99,7 @@ func await(t *testing.T, out *output, text string) {
 }
 
 // eventually waits until ok returns true. It fails the test after three minutes and a thousand
-// tries.
+// attempts.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	begin := time.Now()
@@ -109,8 +111,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// exitStatus waits for the end. A process that waits for something without a limit is
-// killed after a while, and its exit status is -1.
+// exitStatus waits for the end. A process that hangs is killed after a while, and its
+// exit status is -1.
 func exitStatus(t *testing.T, cmd *exec.Cmd) int {
 	t.Helper()
 	limit := time.AfterFunc(5*time.Minute, func() {
@@ -125,7 +127,7 @@ func exitStatus(t *testing.T, cmd *exec.Cmd) int {
 	return cmd.ProcessState.ExitCode()
 }
 
-// nothingLeft fails if a process of the run or its lock is still there.
+// nothingLeft fails if a process of the run or its lock still exists.
 func nothingLeft(t *testing.T, dir string, ports int) {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(dir, "lock")); !errors.Is(err, os.ErrNotExist) {
@@ -142,9 +144,10 @@ func TestRunEndsExactAndTheNextGoesOn(t *testing.T) {
 	t.Parallel()
 
 	dir, ports := pgtest.Dir(t), freePorts(t)
-	// So slowly that it is not done when it is cut off, whenever this process comes to that.
+	// So slow that it is not finished when it is interrupted, whenever this process gets to
+	// that.
 	cmd, out := start(t, dir, ports, "--rate", "500", "--until-done")
-	// What is cut off goes on where it was; what is through is through.
+	// An interrupted run continues where it was, and a finished one is finished.
 	await(t, out, "rows ")
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
@@ -199,9 +202,9 @@ func TestInterruptEndsARunWhoseProcessesDoNotAnswer(t *testing.T) {
 	dir, ports := pgtest.Dir(t), freePorts(t)
 	cmd, out := start(t, dir, ports)
 	await(t, out, "rows ")
-	// They react to no signal but SIGKILL, and answer no request. A wait for one of
-	// them without a limit lasts forever; that the limits add up to five seconds is in
-	// the constant stopTimeout.
+	// They react to no signal except SIGKILL, and answer no request. A wait for one of
+	// them without a limit would last forever; the constant stopTimeout ensures that
+	// the limits add up to five seconds.
 	var stopped []int
 	eventually(t, fmt.Sprintf("PostgreSQL, NATS and two clusters of %d processes run", clusterProcesses), func() bool {
 		stopped = children(t, cmd.Process.Pid)

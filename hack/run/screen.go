@@ -8,16 +8,16 @@ import (
 	"unicode/utf8"
 )
 
-// screen shows the status in place, if it is a terminal, and else line after line.
-// It may be shared. After a write has failed, as to a pipe that nobody reads, it
-// writes nothing more and says so on broken.
+// screen shows the status in place on a terminal, and line by line otherwise. It
+// is safe for concurrent use. After a write has failed, for example to a closed
+// pipe, it writes nothing more and signals that on broken.
 type screen struct {
 	terminal bool
 	width    func() int // of the terminal, in columns
 
 	mu     sync.Mutex
 	out    io.Writer
-	drawn  int // lines of the status that are on the terminal now
+	drawn  int // number of status lines that are currently on the terminal
 	last   []string
 	failed bool
 	broken chan struct{}
@@ -27,7 +27,7 @@ func newScreen(out io.Writer, terminal bool, width func() int) *screen {
 	return &screen{out: out, terminal: terminal, width: width, broken: make(chan struct{})}
 }
 
-// say writes a line that stays, above the status.
+// say prints a permanent line, above the status.
 func (s *screen) say(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -35,7 +35,7 @@ func (s *screen) say(format string, args ...any) {
 	s.draw(s.last)
 }
 
-// show writes the status, over the one before where that can be.
+// show prints the status, over the previous one if possible.
 func (s *screen) show(st status) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -47,7 +47,7 @@ func (s *screen) show(st status) {
 	s.draw(st.table())
 }
 
-// leave lets the status that was shown last stand.
+// leave keeps the last status on the terminal.
 func (s *screen) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,8 +63,8 @@ func (s *screen) erase() string {
 	return up
 }
 
-// draw writes the status. A line that would wrap is cut: the next one must find
-// this one's start again.
+// draw prints the status. It truncates lines that would wrap, because the next
+// draw must find the start of this one.
 func (s *screen) draw(lines []string) {
 	if len(lines) == 0 {
 		return

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// status is what one look at the run shows.
+// status is one observation of the run.
 type status struct {
 	elapsed time.Duration
 
-	published int64 // events of the feed that are acknowledged, of earlier runs too
-	feedTotal int64 // 0 if nobody knows
+	published int64 // acknowledged events of the feed, including earlier runs
+	feedTotal int64 // 0 if unknown
 	skipped   int64
 	complete  bool
 
@@ -24,7 +24,7 @@ type status struct {
 	clusters []clusterStatus
 }
 
-// clusterStatus is a cluster's line.
+// clusterStatus is the line of a cluster.
 type clusterStatus struct {
 	name     string
 	counts   counts
@@ -33,7 +33,7 @@ type clusterStatus struct {
 	restarts int
 }
 
-// figure is a number that may not be known.
+// figure is a number that may be unknown.
 type figure struct {
 	value float64
 	known bool
@@ -41,7 +41,7 @@ type figure struct {
 
 func known(v float64) figure { return figure{value: v, known: true} }
 
-// count writes a whole number with a comma before each three digits.
+// count formats an integer with a comma before every three digits.
 func count(v float64) string {
 	digits := strconv.FormatInt(int64(math.Round(math.Abs(v))), 10)
 	for i := len(digits) - 3; i > 0; i -= 3 {
@@ -60,7 +60,7 @@ func (f figure) count() string {
 	return count(f.value)
 }
 
-// millis writes milliseconds with as many digits as help.
+// millis formats milliseconds with a sensible number of digits.
 func (f figure) millis() string {
 	switch {
 	case !f.known:
@@ -87,7 +87,7 @@ func seconds(d time.Duration) string {
 	return strconv.Itoa(int(d.Round(time.Second).Seconds())) + " s"
 }
 
-// table is for a terminal, of 80 columns or more.
+// table returns the status for a terminal of 80 columns or more.
 func (s status) table() []string {
 	lines := []string{
 		fmt.Sprintf("%s  fed %s  %s events/s  rows %s  outputs %s  outbox %s", seconds(s.elapsed), s.progress(),
@@ -103,7 +103,7 @@ func (s status) table() []string {
 	return lines
 }
 
-// line is for a file.
+// line returns the status for a file.
 func (s status) line() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: fed %s, %s/s, rows %s, outputs %s, outbox %s", seconds(s.elapsed), s.progress(),

@@ -14,14 +14,14 @@ import (
 	"github.com/tandem-fn/tandem/eventing/devcluster/supervisor"
 )
 
-// ledger reads what this run has committed, by the database's clock.
+// ledger reads which events this run has committed, by the database's clock.
 type ledger struct {
 	pool    *pgxpool.Pool
 	opened  time.Time     // by the database's clock
 	elapsed time.Duration // of the run at that time
 }
 
-// committed is what a run has committed.
+// committed summarises the commits of a run.
 type committed struct {
 	won         map[string]int64 // by cluster
 	first, last time.Duration    // since the start of the run
@@ -69,14 +69,14 @@ func (c committed) events() int64 {
 	return n
 }
 
-// memory remembers the most that each process has had.
+// memory records the peak memory of each process.
 type memory struct {
 	peak  map[string]int64 // in bytes
 	looks int
 }
 
-// treeLooks is how often the server with its many processes is looked at: every so
-// many looks, since that costs some milliseconds.
+// treeLooks is the number of observations between two measurements of the server
+// with its many processes, because one takes some milliseconds.
 const treeLooks = 5
 
 func (m *memory) look(r *run) {
@@ -102,7 +102,7 @@ func (m *memory) look(r *run) {
 	m.looks++
 }
 
-// conclude says what the run has done.
+// conclude prints a summary of the run.
 func (r *run) conclude(ctx context.Context, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
@@ -137,7 +137,7 @@ func (c committed) summary() string {
 		won = append(won, fmt.Sprintf("%s won %s", cluster, count(float64(c.won[cluster]))))
 	}
 	rate := ""
-	if took := (c.last - c.first).Seconds(); took >= 1 { // else it says nothing
+	if took := (c.last - c.first).Seconds(); took >= 1 { // otherwise the rate is meaningless
 		rate = fmt.Sprintf(" in %.1f s, %s events/s", took, count(float64(c.events())/took))
 	}
 	return fmt.Sprintf("%s events%s; %s; the first commit came %.1f s after the start",

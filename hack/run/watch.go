@@ -21,11 +21,11 @@ const (
 
 	lookTimeout = 900 * time.Millisecond
 
-	// rateLooks is over how many looks the events a second are taken.
+	// rateLooks is the number of observations for the current rate of events.
 	rateLooks = 4
 )
 
-// watch looks at a run from outside: at metrics, tables and streams.
+// watch observes a run from outside: its metrics, tables and streams.
 type watch struct {
 	clusters  []*devcluster.Cluster
 	pool      *pgxpool.Pool
@@ -34,12 +34,12 @@ type watch struct {
 	js        natsjs.JetStream
 	feed      *feed.Feed // nil if there is none
 	fedBefore int        // by earlier runs
-	feedTotal int64      // 0 if nobody knows
+	feedTotal int64      // 0 if unknown
 	now       func() time.Time
 	start     time.Time
 
 	counters []counter
-	won      []sample // of the last looks
+	won      []sample // of the last observations
 	rows     slowCount
 }
 
@@ -49,7 +49,7 @@ type sample struct {
 	value float64
 }
 
-// look asks everything at the same time. What does not answer is not known.
+// look reads everything concurrently. A value that cannot be read is unknown.
 func (w *watch) look(ctx context.Context) status {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -95,7 +95,7 @@ func (w *watch) lookAt(ctx context.Context, c *devcluster.Cluster, counter *coun
 	return s
 }
 
-// rate is how many events a second were won lately, by whichever cluster.
+// rate returns how many events per second were won recently, by any cluster.
 func (w *watch) rate(s status) float64 {
 	var won float64
 	for _, c := range s.clusters {
@@ -117,7 +117,7 @@ func (w *watch) consumer(ctx context.Context, c *devcluster.Cluster) (*natsjs.Co
 	if err != nil {
 		return nil, err
 	}
-	return consumer.CachedInfo(), nil // asked for a moment ago
+	return consumer.CachedInfo(), nil // requested a moment ago
 }
 
 func (w *watch) countRows(ctx context.Context) (int64, error) {
@@ -141,8 +141,8 @@ func figureOf[T int | int64](n T, err error) figure {
 	return known(float64(n))
 }
 
-// slowCount counts what takes the longer, the more there is: not so often that it
-// is felt.
+// slowCount reads a count that takes longer the larger it is, so rarely that it
+// does not matter.
 type slowCount struct {
 	next time.Time
 	last figure
@@ -158,8 +158,9 @@ func (c *slowCount) look(ctx context.Context, now func() time.Time, count func(c
 	return c.last
 }
 
-// through says whether at least one cluster has every event of the stream behind
-// it, and if so how many outputs are not published yet: with none all is through.
+// through reports whether at least one cluster has acknowledged every event of
+// the stream, and if so how many outputs are not published yet: with none,
+// everything is processed.
 func (w *watch) through(ctx context.Context) (handled bool, backlog int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -178,7 +179,7 @@ func (w *watch) through(ctx context.Context) (handled bool, backlog int64, err e
 	if behind {
 		return false, 0, nil
 	}
-	// Only now: an event is acknowledged after its outputs are in the outbox.
+	// Read last: an event is acknowledged after its outputs are in the outbox.
 	backlog, err = w.outbox.Backlog(ctx)
 	return err == nil, backlog, err
 }

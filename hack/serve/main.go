@@ -1,6 +1,6 @@
-// Command serve is the function as a process: what func's scaffolding makes of the
-// package that func.yaml lies beside, and no more, so that what is tried out here
-// is what is deployed.
+// Command serve is the function as a process: the same as func's scaffolding for
+// the package next to func.yaml, and nothing else, so that local runs use the
+// deployed code.
 package main
 
 import (

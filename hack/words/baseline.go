@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// allowed is how many of each kind a file may have that the baseline does not list.
+// allowed is how many of each kind are allowed in a file that the baseline does not
+// list.
 const allowed = 2
 
 const baselineHeader = `# How many of the words that house style avoids each file has, of the files with more
@@ -29,7 +30,7 @@ func count(found []finding) counts {
 // baseline holds, by file, the counts of the files that had more than allowed of a kind.
 type baseline map[string]counts
 
-// newBaseline returns the baseline of today.
+// newBaseline returns the baseline for the current counts.
 func newBaseline(files map[string]counts) baseline {
 	b := baseline{}
 	for file, c := range files {
@@ -40,7 +41,7 @@ func newBaseline(files map[string]counts) baseline {
 	return b
 }
 
-// excess is a file that has more of a kind than it may.
+// excess is a file with more of a kind than allowed.
 type excess struct {
 	file     string
 	kind     kind
@@ -51,9 +52,9 @@ func (e excess) String() string {
 	return fmt.Sprintf("%s: %q %d times, allowed: %d", e.file, e.kind, e.has, e.may)
 }
 
-// compare returns which files have more than they may, in the order of their names.
+// compare returns the files with more than allowed, sorted by name.
 func (b baseline) compare(files map[string]counts) []excess {
-	var pool counts // what files had that no longer exist
+	var pool counts // allowances of files that no longer exist
 	for file, c := range b {
 		if _, exists := files[file]; exists {
 			continue

@@ -15,10 +15,10 @@ const (
 	headlessWhat
 	somebody
 	subjectWho
-	kinds // their number
+	kinds // number of kinds
 )
 
-// String returns what a report calls the kind.
+// String returns the kind's name in reports.
 func (k kind) String() string {
 	return [kinds]string{"gives", "says", "headless what", "somebody", "who as subject"}[k]
 }
@@ -40,17 +40,17 @@ var (
 type finding struct {
 	kind kind
 	line int
-	text string // the line, without the space around it
+	text string // the line, without surrounding white space
 }
 
-// find returns the occurrences in a file. Of a Go file only comments are read, of a
-// Markdown file only what is neither heading nor code. A comment begins at the first
-// double slash of a line, even inside a string, because that is simple and exact enough.
+// find returns the occurrences in a file: in the comments of a Go file, and in the text
+// of a Markdown file without headings and code. A comment begins at the first double
+// slash of a line, even inside a string, because that is simple and exact enough.
 func find(file, body string) []finding {
 	text := prose(file, body)
 	low := strings.ToLower(text)
 	if len(low) != len(text) {
-		text = low // an offset must mean the same in both
+		text = low // so that an offset is valid in both
 	}
 	var found []finding
 	add := func(k kind, offset int) {
@@ -72,7 +72,7 @@ func find(file, body string) []finding {
 	return found
 }
 
-// prose returns the part of a file that is read, on the lines where it stands.
+// prose returns the part of a file that is searched, with unchanged line numbers.
 func prose(file, body string) string {
 	if path.Ext(file) == ".md" {
 		body = codeBlock.ReplaceAllStringFunc(body, func(block string) string {

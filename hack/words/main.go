@@ -4,12 +4,12 @@
 // fails if a file has more of them than baseline.txt allows.
 //
 //	make words                   compare with the baseline
-//	make words ARGS=--update     lower the baseline to the counts of today
+//	make words ARGS=--update     lower the baseline to the current counts
 //
-// A file of the baseline may have as many as the baseline records, any other file two
-// of each kind. What the baseline allows files that no longer exist passes to the files
-// that it does not list, as one sum, so that moving, renaming, splitting and joining
-// files needs no update. An update that would raise the count of a file is refused.
+// A file that the baseline lists may have as many as recorded there, any other file two
+// of each kind. The allowances of listed files that no longer exist form a common pool
+// for files that are not listed, so that moving, renaming, splitting and joining files
+// needs no update. An update that would raise the count of a file is rejected.
 package main
 
 import (

@@ -111,7 +111,7 @@ func TestABaselineIsReadAsItIsWritten(t *testing.T) {
 	}
 }
 
-// A repository of its own, because the command asks git which files there are.
+// A separate repository, because the command asks git for the files.
 func TestAnUpdateLowersButNeverRaises(t *testing.T) {
 	root := t.TempDir()
 	t.Chdir(root)

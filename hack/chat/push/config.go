@@ -9,59 +9,62 @@ import (
 	"time"
 )
 
-// Side is a server that a page can show: this one, and those of other clusters.
+// Side is a server that a page can show: this one, or that of another cluster.
 type Side struct {
-	// Name is the cluster's.
+	// Name is the name of the cluster.
 	Name string `json:"name"`
 
-	// URL is where browsers find its server, as http://127.0.0.1:7418.
+	// URL is the address of its server for browsers, such as
+	// http://127.0.0.1:7418.
 	URL string `json:"url"`
 }
 
-// Config sets up a [Server]. Cluster, IngestURL and Sides are required; any other
-// field left at zero takes the default named beside it.
+// Config configures a [Server]. Cluster, IngestURL and Sides are required. A zero
+// value in any other field selects its default.
 type Config struct {
-	// Cluster is the name of one of the sides: this one.
+	// Cluster is the name of this server's side.
 	Cluster string
 
-	// IngestURL takes CloudEvents.
+	// IngestURL is an address that accepts CloudEvents.
 	IngestURL string
 
-	// Sides are what a page shows. Requests are taken for the hosts in their URLs,
-	// and from pages that come from there.
+	// Sides are the servers that a page shows. Requests are accepted for the hosts
+	// in their URLs, and from pages of these hosts.
 	Sides []Side
 
-	// History bounds the events that are kept for who comes later, in all rooms
+	// History bounds the events that are kept for later browsers, in all rooms
 	// together. Defaults to 2,000.
 	History int
 
-	// MessageBytes bounds what a browser sends at once. Defaults to 16 KiB.
+	// MessageBytes bounds one message of a browser. Defaults to 16 KiB.
 	MessageBytes int64
 
-	// Queue bounds the events that wait for a browser; with more of them it is
-	// disconnected. Defaults to 256, beyond what it gets when it comes.
+	// Queue bounds the events that wait for a browser; if more wait, it is
+	// disconnected. Defaults to 256, in addition to the history that it
+	// receives at first.
 	Queue int
 
-	// Connections bounds the browsers. Defaults to 1,000.
+	// Connections bounds the number of browsers. Defaults to 1,000.
 	Connections int
 
-	// WriteTimeout bounds the sending of an event to a browser, and how long it
-	// may take to answer a ping. Defaults to 10 s.
+	// WriteTimeout bounds the sending of an event to a browser, and its answer
+	// to a ping. Defaults to 10 s.
 	WriteTimeout time.Duration
 
-	// PingInterval is how often a browser is asked whether it is there. Defaults
-	// to 30 s.
+	// PingInterval is the interval at which a browser is pinged. Defaults to 30
+	// s.
 	PingInterval time.Duration
 
-	// PostTimeout bounds how long it is tried to store what somebody sends.
-	// Defaults to 10 s.
+	// PostTimeout bounds the attempts to store an event of a browser. Defaults
+	// to 10 s.
 	PostTimeout time.Duration
 
-	// Logger is told who comes and goes (debug), and when the stream cannot be read
-	// (warn). Defaults to discarding everything.
+	// Logger receives records about connecting browsers (debug), and about a stream
+	// that cannot be read (warn). Defaults to discarding everything.
 	Logger *slog.Logger
 
-	// Now tells whether a browser's clock is right. Defaults to time.Now.
+	// Now is the clock that browsers' clocks are compared with. Defaults to
+	// time.Now.
 	Now func() time.Time
 }
 
@@ -80,7 +83,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// hosts are those of the sides, as a request names them.
+// hosts returns the hosts of the sides, in the form of a request's Host header.
 func (c Config) hosts() ([]string, error) {
 	var hosts []string
 	found := false

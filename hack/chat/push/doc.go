@@ -1,20 +1,18 @@
 // Package push is a websocket server for functions/chat, one for each cluster: it
-// pushes to browsers what the function emits, and sends to the cluster's ingest
-// address what people type.
+// pushes the function's output events to browsers, and sends the messages of users
+// to the cluster's ingest address.
 //
-// # What is promised
+// # Guarantees
 //
-//   - Everybody who looks at a room gets every event of it once, whichever cluster's
-//     function emitted it and however often: repeats are known by source and id.
-//   - Who comes gets what happened lately, then what happens. A browser that is too
-//     slow is disconnected, and gets all of it when it comes back.
-//   - What somebody sends is answered: stored in the stream, or not, and why. The
-//     browser gives it its id, so to send it again, on the other side too, is right.
+//   - Every browser in a room receives every event of it once, whichever cluster's function emitted it and however often: events are deduplicated on source and id.
+//   - A browser that connects first receives recent events, then new ones. A browser that is too slow is disconnected, and receives all of them when it reconnects.
+//   - Every request of a browser is answered: stored in the stream, or not, with the reason. The browser assigns the id, so that it can safely send the request again, also to
+//     the other side.
 //
-// # What is not
+// # Not guaranteed
 //
-// It is for trying out. Nobody proves who they are, and what happened lately is the
-// end of the stream of outputs, kept in memory: in earnest it would be read from the
-// tables. It takes requests only for the host names that it is told, and from pages
-// of these.
+// It is a demo. Users are not authenticated. The recent events are the end of the
+// stream of outputs, kept in memory; in production they would be read from the
+// tables. It only accepts requests for the configured host names, and from pages of
+// these.
 package push

@@ -12,20 +12,20 @@ import (
 )
 
 const (
-	// types is what the types of the events that are pushed begin with.
+	// types is the common prefix of the types that are pushed.
 	types = "com.example.chat.push"
 
-	// lookBack is how far back the stream is read at the start.
+	// lookBack is the period before the start that is read from the stream.
 	lookBack = 24 * time.Hour
 
-	// pause is how long to wait with a stream that cannot be read.
+	// pause is the delay before a stream that cannot be read is retried.
 	pause = time.Second
 )
 
-// Follow pushes what comes in a stream of outputs until ctx ends, first what came
-// in the last day. A stream that cannot be read, or is not there yet, is tried again
-// every second. It acknowledges nothing, so any number of servers can read the
-// stream.
+// Follow pushes the events of a stream of outputs until ctx ends, starting with
+// those of the last day. If the stream cannot be read, or does not exist yet, it
+// retries every second. It acknowledges nothing, so any number of servers can read
+// the stream.
 func (s *Server) Follow(ctx context.Context, js natsjs.JetStream, stream string) {
 	said := ""
 	for ctx.Err() == nil {

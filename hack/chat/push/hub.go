@@ -8,11 +8,11 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// repeats is how many events back a repeat is known. What a dead process left is
-// published again within a minute.
+// repeats is the number of recent events for which duplicates are recognised.
+// The outputs of a dead process are published again within a minute.
 const repeats = 1 << 16
 
-// hub gives each event of a room to everybody who looks at it, once.
+// hub delivers each event of a room to every browser in it, once.
 type hub struct {
 	history int
 
@@ -25,16 +25,16 @@ type hub struct {
 
 type identity struct{ source, id string }
 
-// pushed is an event as browsers get it.
+// pushed is an event in the form for browsers.
 type pushed struct {
 	room string
 	text []byte
 }
 
-// watcher is a browser that looks at a room.
+// watcher is a browser in a room.
 type watcher struct {
 	room  string
-	queue chan []byte // closed when it was too slow
+	queue chan []byte // closed if it was too slow
 }
 
 func newHub(history int) *hub {
@@ -47,8 +47,8 @@ func newHub(history int) *hub {
 	}
 }
 
-// publish gives an event to who looks at the room that is its subject. A repeat is
-// left out.
+// publish delivers an event to the watchers of the room that is its subject. It
+// ignores duplicates.
 func (h *hub) publish(e event.Event) error {
 	text, err := cloudevent.AppendJSON(nil, e)
 	if err != nil {
@@ -74,7 +74,7 @@ func (h *hub) publish(e event.Event) error {
 	return nil
 }
 
-// give never waits: who is too slow goes.
+// give never blocks: a watcher that is too slow is removed.
 func (h *hub) give(w *watcher, text []byte) {
 	select {
 	case w.queue <- text:
@@ -84,7 +84,8 @@ func (h *hub) give(w *watcher, text []byte) {
 	}
 }
 
-// watch gives what happened in a room lately, and then all that happens there.
+// watch returns a watcher that receives the recent events of a room, and then all
+// new ones.
 func (h *hub) watch(room string, queue int) *watcher {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -102,7 +103,7 @@ func (h *hub) watch(room string, queue int) *watcher {
 	return w
 }
 
-// answer gives text to one watcher only.
+// answer sends text to one watcher only.
 func (h *hub) answer(w *watcher, text []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -111,7 +112,7 @@ func (h *hub) answer(w *watcher, text []byte) {
 	}
 }
 
-// leave ends what watch began.
+// leave removes a watcher.
 func (h *hub) leave(w *watcher) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -125,7 +126,7 @@ type ring[T any] struct {
 	next  int // the oldest, once it is full
 }
 
-// add gives the value that had to go.
+// add adds a value and returns the one that it replaced.
 func (r *ring[T]) add(v T) (old T, full bool) {
 	if len(r.items) < r.limit {
 		r.items = append(r.items, v)
@@ -137,7 +138,7 @@ func (r *ring[T]) add(v T) (old T, full bool) {
 	return old, true
 }
 
-// all are the values, the oldest first.
+// all returns the values, oldest first.
 func (r *ring[T]) all() func(yield func(T) bool) {
 	return func(yield func(T) bool) {
 		for i := range r.items {

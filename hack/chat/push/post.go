@@ -18,34 +18,34 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// source is that of what browsers send, the same on all sides: whoever sends an
-// event again may do so on another one.
+// source is the source of browsers' events, the same on all sides, so that a
+// browser may send an event again to another side.
 const source = "/chat/browsers"
 
 const (
-	// future and past are how far a browser's clock may be off. What it says sorts
-	// messages, so one from next year would stay the last.
+	// future and past bound the error of a browser's clock. Its time sorts
+	// messages, so a message from next year would stay the last one.
 	future = time.Minute
 	past   = 24 * time.Hour
 )
 
-// request is what a browser sends.
+// request is a message of a browser.
 type request struct {
-	// ID is a UUIDv7 that the browser made. Its time is the event's, so that the
-	// event is the same whenever it is sent.
+	// ID is a UUIDv7 that the browser created. Its time is the event's time, so
+	// that the event is the same whenever it is sent.
 	ID   string         `json:"id"`
 	Type string         `json:"type"`
 	Data map[string]any `json:"data"`
 }
 
-// answer is what it gets for it, beside events.
+// answer is the answer to a request, which a browser receives among events.
 type answer struct {
 	Stored string `json:"stored,omitempty"` // the id
 	Failed string `json:"failed,omitempty"` // likewise
 	Reason string `json:"reason,omitempty"`
 }
 
-// sender is the field of the data that says who sends them, by type.
+// sender is the field of the data that contains the sender, by type.
 var sender = map[string]string{
 	chat.Posted: "author",
 	chat.Read:   "member",
@@ -54,9 +54,9 @@ var sender = map[string]string{
 	chat.Named:  "",
 }
 
-// event makes the event of a request that came from member in room. The function
-// itself says whether it would refuse it: it touches nothing, and whoever typed it
-// still looks at it.
+// event returns the event of a request from member in room. It calls the function
+// to find out whether it would refuse the event: the function has no side effects,
+// and the user still sees the answer.
 func (r request) event(ctx context.Context, room, member string, now time.Time) (event.Event, error) {
 	field, ok := sender[r.Type]
 	if !ok {
@@ -99,8 +99,8 @@ type poster struct {
 	client  *http.Client
 }
 
-// post returns when the event is stored. It tries again for as long as it is the
-// surroundings' fault: the stream recognises a repeat.
+// post returns when the event is stored. It retries while the error is not the
+// event's: the stream deduplicates.
 func (p *poster) post(ctx context.Context, e event.Event) error {
 	body, err := cloudevent.AppendJSON(nil, e)
 	if err != nil {
@@ -113,7 +113,7 @@ func (p *poster) post(ctx context.Context, e event.Event) error {
 	err = retry.Do(ctx, pauses, func(ctx context.Context) error {
 		again, err := p.try(ctx, body)
 		if last == nil || ctx.Err() == nil {
-			last = err // what was wrong, rather than that the time is up
+			last = err // the actual error, not the timeout
 		}
 		if again {
 			return retry.RetryableError(err)
@@ -148,11 +148,11 @@ func (p *poster) try(ctx context.Context, body []byte) (again bool, err error) {
 	return resp.StatusCode >= 500, fmt.Errorf("the ingest address answers %d: %s", resp.StatusCode, strings.TrimSpace(string(reason)))
 }
 
-// text is the answer as a browser gets it.
+// text returns the answer in the form for browsers.
 func (a answer) text() []byte {
 	text, err := json.Marshal(a)
 	if err != nil {
-		panic(err) // strings
+		panic(err) // it contains only strings
 	}
 	return text
 }

@@ -26,8 +26,8 @@ import (
 	"github.com/tandem-fn/tandem/hack/chat/push"
 )
 
-// patience is how long a test waits for what has to come, postPatience how long a server
-// tries to store.
+// patience bounds the waits of a test, postPatience the attempts of a server to store an
+// event.
 const (
 	patience     = 2 * time.Minute
 	postPatience = time.Minute
@@ -48,7 +48,7 @@ type side struct {
 	http   *httptest.Server
 }
 
-// newWorld starts it; change, if not nil, changes what the sides are set up with.
+// newWorld starts two sides; change, if not nil, changes their configuration.
 func newWorld(t *testing.T, change func(*push.Config)) *world {
 	t.Helper()
 	w := &world{nats: natstest.Start(t)}
@@ -85,7 +85,8 @@ func newWorld(t *testing.T, change func(*push.Config)) *world {
 		{Name: "west", URL: "http://" + west.Listener.Addr().String()},
 	}
 	start := func(name string, server *httptest.Server) *side {
-		// However long a browser of a busy machine does not read, it is not away.
+		// A browser of a busy machine may be slow to read without being
+		// disconnected.
 		cfg := push.Config{
 			Cluster: name, IngestURL: ingest.URL, Sides: sides,
 			PingInterval: time.Hour, WriteTimeout: patience, PostTimeout: postPatience,
@@ -121,7 +122,7 @@ func newWorld(t *testing.T, change func(*push.Config)) *world {
 	return w
 }
 
-// output is what the function emits for something that happened.
+// output returns the function's output for an event.
 func output(t *testing.T, id, eventType, data string) event.Event {
 	t.Helper()
 	e := event.New()
@@ -163,7 +164,7 @@ func (w *world) publish(t *testing.T, events ...event.Event) {
 	}
 }
 
-// refusal is the answer to who may not connect.
+// refusal is the answer to a browser that may not connect.
 type refusal struct {
 	status int
 	body   string
@@ -202,7 +203,7 @@ func (s *side) open(t *testing.T, room, member string) *browser {
 
 type browser struct{ conn *websocket.Conn }
 
-// message is what a browser gets: an event, or an answer.
+// message is a message to a browser: an event, or an answer.
 type message struct {
 	Specversion, Source, ID, Type, Subject, Causationid string
 	Data                                                map[string]any
@@ -224,7 +225,7 @@ func (b *browser) read(t *testing.T) (message, error) {
 	return m, nil
 }
 
-// next is what comes next.
+// next returns the next message.
 func (b *browser) next(t *testing.T) message {
 	t.Helper()
 	m, err := b.read(t)
@@ -234,7 +235,7 @@ func (b *browser) next(t *testing.T) message {
 	return m
 }
 
-// texts reads messages of the chat until one says until.
+// texts returns the messages of the chat up to one with the text until.
 func (b *browser) texts(t *testing.T, until string) (texts []string) {
 	t.Helper()
 	for {
@@ -260,7 +261,7 @@ func (b *browser) send(t *testing.T, id, eventType, data string) {
 	b.write(t, websocket.MessageText, fmt.Sprintf(`{"id":%q,"type":%q,"data":%s}`, id, eventType, data))
 }
 
-// uuid makes the id of a request that is sent at that time.
+// uuid returns the id of a request that is sent at that time.
 func uuid(name string, at time.Time) string {
 	e := event.New()
 	e.SetSource("/tests")
@@ -276,8 +277,8 @@ func TestBothSidesGetEachEventOnce(t *testing.T) {
 	ann, bob := w.east.open(t, "ops", "Ann"), w.west.open(t, "ops", "Bob")
 	first := said(t, "1", "ops", "first")
 	w.publish(t, first)
-	// Again, so late that the stream does not know it any more: without the id by
-	// which it would.
+	// Again, after the stream's deduplication window: simulated by leaving out
+	// the id.
 	header, data, err := jetstream.Encode(first)
 	if err != nil {
 		t.Fatal(err)
@@ -330,7 +331,7 @@ func TestWhatIsPushedIsTheEvent(t *testing.T) {
 	}
 }
 
-// stream returns a stream as it is now.
+// stream returns the current state of a stream.
 func (w *world) stream(t *testing.T, name string) natsjs.Stream {
 	t.Helper()
 	stream, err := jetstream.Ask(t.Context(), func(ctx context.Context) (natsjs.Stream, error) { return w.js.Stream(ctx, name) })
@@ -340,7 +341,7 @@ func (w *world) stream(t *testing.T, name string) natsjs.Stream {
 	return stream
 }
 
-// stored gives the events that are in the stream of events.
+// stored returns the events in the stream of events.
 func (w *world) stored(t *testing.T) (events []event.Event) {
 	t.Helper()
 	stream := w.stream(t, "EVENTS")
@@ -408,7 +409,7 @@ func TestWhatCannotBeStoredIsAnsweredWithTheReason(t *testing.T) {
 			t.Errorf("%d: the answer is %+v, want the reason %q", i+1, m, tt.reason)
 		}
 	}
-	// And the connection is as good as before.
+	// And the connection still works.
 	id := uuid("10", now)
 	b.send(t, id, chat.Joined, `{}`)
 	if m := b.next(t); m.Stored != id {
@@ -432,7 +433,7 @@ func TestTooMuchAtOnceIsAnswered(t *testing.T) {
 			refused++
 		}
 	}
-	if refused != 20 { // all after the first 40
+	if refused != 20 { // all except the first 40
 		t.Errorf("%d of %d are refused, want 20", refused, sent)
 	}
 }
@@ -483,7 +484,7 @@ func TestStoringIsGivenUpWithTheReason(t *testing.T) {
 				b.send(t, id, chat.Joined, `{}`)
 				m := b.next(t)
 				if m.Failed == id && strings.Contains(m.Reason, "deadline exceeded") && n < 20 {
-					continue // a busy machine brought no answer in time
+					continue // on a busy machine the answer was late
 				}
 				if m.Failed != id || m.Reason != tt.says {
 					t.Errorf("the answer is %+v, want %q", m, tt.says)
@@ -565,7 +566,7 @@ func TestWhoSendsWhatIsNoRequestIsDisconnected(t *testing.T) {
 func TestWhoIsTooSlowIsDisconnectedAndMayComeAgain(t *testing.T) {
 	t.Parallel()
 
-	const sent, size = 300, 64 << 10 // together more than fits between two sockets
+	const sent, size = 300, 64 << 10 // together more than the buffers of two sockets
 	w := newWorld(t, func(c *push.Config) {
 		if c.Queue = sent; c.Cluster == "east" {
 			c.Queue = 4
@@ -582,7 +583,7 @@ func TestWhoIsTooSlowIsDisconnectedAndMayComeAgain(t *testing.T) {
 	if got := quick.texts(t, "last"); len(got) != sent {
 		t.Errorf("who is quick enough got %d messages, want %d", len(got), sent)
 	}
-	// The east has them all too, once one that comes again gets them.
+	// A browser in the east receives all of them, too, once it reconnects.
 	for deadline := time.Now().Add(patience); ; {
 		again, n := w.east.open(t, "ops", "Ann"), 0
 		m, err := again.read(t)
@@ -650,7 +651,7 @@ func TestWebsocketsEndWithTheServer(t *testing.T) {
 func TestTheStreamMayComeLaterAndItsServerGoAway(t *testing.T) {
 	t.Parallel()
 
-	w := newWorld(t, nil) // makes no stream: the first publish does
+	w := newWorld(t, nil) // the stream does not exist: the first publish creates it
 	b := w.east.open(t, "ops", "Ann")
 	time.Sleep(50 * time.Millisecond)
 	w.publish(t, said(t, "1", "ops", "before"))

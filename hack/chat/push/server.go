@@ -15,7 +15,7 @@ import (
 //go:embed page
 var page embed.FS
 
-// Server serves the page, and its websockets. It may be shared.
+// Server serves the page, and its websockets. It is safe for concurrent use.
 type Server struct {
 	cfg     Config
 	hosts   []string
@@ -32,8 +32,8 @@ type Server struct {
 	work    sync.WaitGroup
 }
 
-// New makes a server that pushes nothing until [Server.Follow] is called. The error
-// says what is wrong with cfg.
+// New returns a server that pushes nothing until [Server.Follow] is called. It
+// returns an error if cfg is invalid.
 func New(ctx context.Context, cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	hosts, err := cfg.hosts()
@@ -65,11 +65,11 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// ServeHTTP serves the page at /, its websocket at /ws and, for who starts it,
-// /health.
+// ServeHTTP serves the page at /, its websocket at /ws and, for the program
+// that starts it, /health.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// A page of somebody else's can have its own name lead here, and would then be
-	// of the same origin.
+	// Against DNS rebinding: a foreign page whose host name resolves to this
+	// server would have the same origin.
 	if !slices.Contains(s.hosts, r.Host) {
 		http.Error(w, "there is no "+r.Host+" here: want one of "+strings.Join(s.hosts, ", "), http.StatusMisdirectedRequest)
 		return
@@ -101,7 +101,8 @@ func (s *Server) Close(ctx context.Context) error {
 	}
 }
 
-// enter reports whether there is room for another websocket. If so, leave it.
+// enter reports whether there is room for another websocket. If it returns true,
+// call leave later.
 func (s *Server) enter() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

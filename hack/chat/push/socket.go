@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// waiting bounds what a browser has sent and is not stored yet.
+	// waiting bounds the requests of a browser that are not stored yet.
 	waiting = 16
 
-	// perSecond and burst are how much it may send.
+	// perSecond and burst limit the rate of a browser's requests.
 	perSecond, burst = 20, 40
 )
 
@@ -46,7 +46,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.leave()
-	// It looks whether a page of one of our hosts asks, and answers if not.
+	// Accept checks whether the page is of one of our hosts, and answers if not.
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{OriginPatterns: s.hosts})
 	if err != nil {
 		return
@@ -54,7 +54,8 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request) {
 	defer conn.CloseNow() //nolint:errcheck // closed before, if all went well
 	conn.SetReadLimit(s.cfg.MessageBytes)
 
-	// Not the request's context: whoever takes the connection over ends it.
+	// Not the request's context: the code that hijacks the connection has to end
+	// it.
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	k := &socket{server: s, conn: conn, watcher: s.hub.watch(room, s.cfg.Queue), room: room, member: member}
@@ -68,7 +69,8 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request) {
 		_ = conn.CloseNow() // which ends the reading
 	})
 	parts.Go(func() { k.store(ctx, requests) })
-	// Not with ctx, whose end would close the connection before write says why.
+	// Not with ctx, whose end would close the connection before write has sent
+	// the reason.
 	err = k.read(context.WithoutCancel(ctx), requests)
 	cancel()
 	close(requests)
@@ -76,7 +78,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request) {
 	s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "browser has gone", slog.String("room", room), slog.Any("err", err))
 }
 
-// write sends what waits, and asks now and then whether anybody is there.
+// write sends the queued messages, and pings the browser.
 func (k *socket) write(ctx context.Context) {
 	pings := time.NewTicker(k.server.cfg.PingInterval)
 	defer pings.Stop()
@@ -109,18 +111,18 @@ func (k *socket) within(ctx context.Context, do func(ctx context.Context) error)
 	return do(ctx)
 }
 
-// close says why, if the browser still listens.
+// close sends the reason, if the browser is still connected.
 func (k *socket) close(code websocket.StatusCode, reason string) {
 	_ = k.conn.Close(code, reason)
 }
 
-// read reads requests until the connection ends. The error says why it did.
+// read reads requests until the connection ends, and returns the reason.
 func (k *socket) read(ctx context.Context, requests chan<- request) error {
 	allowed := rate.NewLimiter(perSecond, burst)
 	for {
 		kind, text, err := k.conn.Read(ctx)
 		if err != nil {
-			return err // also of a message that is too large
+			return err // even if a message is too large
 		}
 		var r request
 		if kind != websocket.MessageText || json.Unmarshal(text, &r) != nil {

@@ -1,10 +1,10 @@
 // Command scaffold reads func.yaml files as func does, but strictly, and writes
-// what func wraps around a function:
+// func's scaffolding around a function:
 //
 //	scaffold FOLDER...        checks FOLDER/func.yaml
-//	scaffold -o OUT FOLDER    checks it, and makes OUT, in which go build works
+//	scaffold -o OUT FOLDER    checks it, and creates OUT, in which go build works
 //
-// It stands in where the func command itself, which takes minutes to build, is
+// It replaces the func command, which takes minutes to build, where that is
 // missing.
 package main
 
@@ -47,8 +47,8 @@ func run(out string, folders []string) error {
 	return errors.Join(errs...)
 }
 
-// read reads a func.yaml. func itself takes no offence at fields that it does not
-// know, nor at a value twice.
+// read reads a func.yaml. Unlike func, it rejects unknown fields and duplicate
+// values.
 func read(folder string) (fn.Function, error) {
 	text, err := os.ReadFile(filepath.Join(folder, fn.FunctionFile))
 	if err != nil {

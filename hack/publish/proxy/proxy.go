@@ -1,7 +1,7 @@
 // Package proxy lays a checkout of this module out as a module proxy, so that other
-// modules can get it as it is, under a version of its own. A replace in their go.mod
-// would not do: what func builds is a module that depends on theirs, and a replace
-// counts only in the module that is built.
+// modules can download its current state, under a version of its own. A replace in
+// their go.mod would not work: func builds a module that depends on theirs, and a
+// replace only applies in the main module.
 package proxy
 
 import (
@@ -20,11 +20,11 @@ import (
 // Module is this module.
 const Module = "github.com/tandem-fn/tandem"
 
-// Made are names of folders of things that are only made in a checkout.
+// Made are the names of folders that contain generated files in a checkout.
 var Made = []string{".git", ".tandem", ".func", "bin"}
 
-// Write lays the checkout whose go.mod is in root out in folder, and gives its
-// version: one of its own, by now. It stays there beside earlier ones.
+// Write lays the checkout whose go.mod is in root out in folder, and returns
+// its version: one of its own, with the time now. Earlier versions are kept.
 func Write(root, folder string, now time.Time) (version string, err error) {
 	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))
 	if err != nil {
@@ -59,13 +59,13 @@ func Write(root, folder string, now time.Time) (version string, err error) {
 	return version, nil
 }
 
-// Env are the settings with which the go command finds what was written to folder, an
-// absolute path, and takes everything else from where others, the GOPROXY so far, does.
+// Env returns the settings with which the go command finds the module in folder, an
+// absolute path, and downloads everything else from others, the previous GOPROXY.
 func Env(folder, others string) []string {
 	return []string{"GOPROXY=file://" + filepath.ToSlash(folder) + "," + others, "GONOSUMDB=" + Module, "GONOPROXY=none"}
 }
 
-// writeZip writes the module's files as the go command wants them.
+// writeZip writes the module's files in the format that the go command expects.
 func writeZip(root, name, prefix string) (err error) {
 	out, err := os.Create(name)
 	if err != nil {
@@ -86,8 +86,8 @@ func writeZip(root, name, prefix string) (err error) {
 	return w.Close()
 }
 
-// Files calls do for each file of the module in root, with its path in there, without
-// other modules in folders below and without what is only made in a checkout.
+// Files calls do for each file of the module in root, with its path relative to root.
+// It skips other modules in folders below, and generated folders.
 func Files(root string, do func(path string, in io.Reader) error) error {
 	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
