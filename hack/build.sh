@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds programs into a folder and shows its progress: on one line of a terminal,
-# else with a line every five seconds. What the compiler reports comes at the end.
+# Builds programs into a folder and shows the progress: on one line of a terminal,
+# otherwise with a line every five seconds. Compiler errors are printed at the end.
 #
 #   hack/build.sh FOLDER PACKAGE...
 set -eu
@@ -12,7 +12,7 @@ log=$(mktemp)
 running= # the process to wait for
 total=   # packages to compile; empty before that is known
 begun=$(date +%s)
-looks=5 # in a second, at the process
+looks=5 # checks of the process per second
 clear=
 [ ! -t 2 ] || clear=$(printf '\r\033[K')
 
@@ -24,7 +24,7 @@ end() {
 trap end EXIT
 trap 'exit 130' INT TERM HUP
 
-# show prints the progress, on a terminal over the line before.
+# show prints the progress, on a terminal over the previous line.
 show() {
 	if [ -z "$total" ]; then
 		line="$(grep -c '^go: downloading ' "$log" || true) modules downloaded"
@@ -41,7 +41,7 @@ show() {
 	fi
 }
 
-# await waits for the process and shows its progress. If it fails, what it reported is
+# await waits for the process and shows its progress. If the process fails, its errors are
 # printed and the script ends.
 await() {
 	look=0
@@ -61,13 +61,13 @@ await() {
 	exit "$status"
 }
 
-# Asking for the packages downloads the modules that are missing.
+# Listing the packages downloads missing modules.
 go list -deps -f '{{if and .Stale (ne .Name "main")}}{{.ImportPath}}{{end}}' "$@" >"$log.stale" 2>"$log" &
 running=$!
 await
 total=$(grep -c . "$log.stale" || true)
 
-# Without the version: git reports it only to the owner of the clone.
+# Without VCS information: git reports it only to the owner of the clone.
 go build -buildvcs=false -v -o "$dir/" "$@" >"$log" 2>&1 &
 running=$!
 await

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Installs what Tandem needs on this machine and does not find, with the system's
-# package manager, and says so first. Quick and silent if everything is there.
+# Installs missing requirements of Tandem with the system's package manager, after a
+# message. Fast and silent if everything is installed.
 #
 #   hack/install.sh postgres      a PostgreSQL server, 15 or newer; without one, Tandem
 #                                 downloads a build of its own and needs no root
-#   hack/install.sh cc            a C compiler, which the race detector needs
-#   hack/install.sh pgbouncer     a connection pooler, which tests commit through
-#   hack/install.sh func          Knative's func, which ships functions, in bin/; builds
-#                                 for minutes the first time
+#   hack/install.sh cc            a C compiler, for the race detector
+#   hack/install.sh pgbouncer     a connection pooler, for tests
+#   hack/install.sh func          Knative's func, which deploys functions, into bin/;
+#                                 the first build takes minutes
 #
-# No server is left running: Tandem starts its own, on its own data.
+# No server keeps running: Tandem starts its own, with its own data.
 set -eu
 
 least=15
@@ -29,7 +29,7 @@ as_root() {
 
 # The folders are those of eventing/devcluster/pgbin/find.go.
 have_postgres() {
-	[ -z "${TANDEM_PG_BIN:-}" ] || return 0 # the run itself says if it is wrong
+	[ -z "${TANDEM_PG_BIN:-}" ] || return 0 # the run itself reports an invalid one
 	for dir in "$(pg_config --bindir 2>/dev/null || true)" \
 		"$(dirname "$(command -v initdb 2>/dev/null || echo /nowhere/x)")" \
 		/usr/lib/postgresql/*/bin /usr/pgsql-*/bin /usr/libexec/postgresql* \
@@ -44,8 +44,8 @@ have_postgres() {
 	return 1
 }
 
-# Debian's package makes a cluster and starts it, unless it is told not to for as
-# long as it is being installed.
+# Debian's package creates a database cluster and starts it, unless its configuration
+# forbids that during the installation.
 apt_postgres() {
 	as_root apt-get update -q
 	offered=$(apt-cache depends postgresql 2>/dev/null | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1)
@@ -64,36 +64,36 @@ apt_postgres() {
 
 install_postgres() {
 	if command -v apt-get >/dev/null 2>&1; then
-		say "no PostgreSQL server $least or newer here: installing one with apt-get"
+		say "no PostgreSQL server $least or newer found: installing one with apt-get"
 		apt_postgres
 	elif command -v dnf >/dev/null 2>&1; then
-		say "no PostgreSQL server $least or newer here: installing one with dnf"
+		say "no PostgreSQL server $least or newer found: installing one with dnf"
 		as_root dnf install -y postgresql-server
 	elif command -v apk >/dev/null 2>&1; then
-		say "no PostgreSQL server $least or newer here: installing one with apk"
+		say "no PostgreSQL server $least or newer found: installing one with apk"
 		as_root apk add --no-cache "$(apk search -q -x 'postgresql1[5-9]' | sort | tail -n 1)"
 	elif command -v brew >/dev/null 2>&1; then
-		say "no PostgreSQL server $least or newer here: installing one with brew"
+		say "no PostgreSQL server $least or newer found: installing one with brew"
 		brew install postgresql@17
 	else
-		die "no PostgreSQL server $least or newer here, and none of apt-get, dnf, apk and brew to install one: install it, name its folder in TANDEM_PG_BIN, or set DATABASE_URL to a server you have"
+		die "no PostgreSQL server $least or newer found, and none of apt-get, dnf, apk and brew to install one: install it, set its folder in TANDEM_PG_BIN, or set DATABASE_URL to a server you have"
 	fi
-	have_postgres || die "what was installed is no PostgreSQL server $least or newer: install one, name its folder in TANDEM_PG_BIN, or set DATABASE_URL to a server you have"
+	have_postgres || die "the installed package is not a PostgreSQL server $least or newer: install one, set its folder in TANDEM_PG_BIN, or set DATABASE_URL to a server you have"
 }
 
 install_cc() {
 	if command -v apt-get >/dev/null 2>&1; then
-		say "no C compiler here, which the race detector needs: installing gcc with apt-get"
+		say "no C compiler found, which the race detector needs: installing gcc with apt-get"
 		as_root apt-get update -q
 		as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends gcc libc6-dev
 	elif command -v dnf >/dev/null 2>&1; then
-		say "no C compiler here, which the race detector needs: installing gcc with dnf"
+		say "no C compiler found, which the race detector needs: installing gcc with dnf"
 		as_root dnf install -y gcc
 	elif command -v apk >/dev/null 2>&1; then
-		say "no C compiler here, which the race detector needs: installing gcc with apk"
+		say "no C compiler found, which the race detector needs: installing gcc with apk"
 		as_root apk add --no-cache gcc musl-dev
 	else
-		die "no C compiler here, which the race detector needs: install gcc or clang (on macOS: xcode-select --install)"
+		die "no C compiler found, which the race detector needs: install gcc or clang (on macOS: xcode-select --install)"
 	fi
 }
 
@@ -101,26 +101,26 @@ have_pgbouncer() {
 	command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ]
 }
 
-# Debian's package starts one; it is told not to, and its service is switched off.
+# Debian's package starts PgBouncer. Prevent that, and disable its service.
 install_pgbouncer() {
 	if command -v apt-get >/dev/null 2>&1; then
-		say "no PgBouncer here, which tests commit through: installing it with apt-get"
+		say "no PgBouncer found, which tests need: installing it with apt-get"
 		as_root apt-get update -q
 		as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -q -y --no-install-recommends pgbouncer
 		if command -v systemctl >/dev/null 2>&1; then
 			as_root systemctl disable --now pgbouncer >/dev/null 2>&1 || true
 		fi
 	elif command -v dnf >/dev/null 2>&1; then
-		say "no PgBouncer here, which tests commit through: installing it with dnf"
+		say "no PgBouncer found, which tests need: installing it with dnf"
 		as_root dnf install -y pgbouncer
 	elif command -v apk >/dev/null 2>&1; then
-		say "no PgBouncer here, which tests commit through: installing it with apk"
+		say "no PgBouncer found, which tests need: installing it with apk"
 		as_root apk add --no-cache pgbouncer
 	elif command -v brew >/dev/null 2>&1; then
-		say "no PgBouncer here, which tests commit through: installing it with brew"
+		say "no PgBouncer found, which tests need: installing it with brew"
 		brew install pgbouncer
 	else
-		die "no PgBouncer here, which tests commit through, and none of apt-get, dnf, apk and brew to install it: install it"
+		die "no PgBouncer found, which tests need, and none of apt-get, dnf, apk and brew to install it: install it"
 	fi
 	have_pgbouncer || die "PgBouncer was installed, but is neither in PATH nor /usr/sbin/pgbouncer"
 }
@@ -135,21 +135,21 @@ have_func() {
 	[ "$("$here/../bin/func" version 2>/dev/null || true)" = "$(func_version)" ]
 }
 
-# Not go install: its module replaces others, which go install refuses.
+# Not go install, which rejects a module with replace directives.
 install_func() {
 	say "building func $(func_version) into bin/"
 	(cd "$here/func" && GOWORK=off GOFLAGS=-mod=readonly go build -buildvcs=false -o ../../bin/func \
 		-ldflags "-s -X knative.dev/func/pkg/version.Vers=$(func_version)" knative.dev/func/cmd/func)
-	have_func || die "bin/func was built, but says that it is $("$here/../bin/func" version)"
+	have_func || die "bin/func was built, but reports version $("$here/../bin/func" version)"
 }
 
-[ "$#" -gt 0 ] || die "say what: postgres, cc, pgbouncer, func"
+[ "$#" -gt 0 ] || die "usage: hack/install.sh postgres|cc|pgbouncer|func ..."
 for what in "$@"; do
 	case "$what" in
 	postgres) have_postgres || install_postgres ;;
 	cc) command -v "$(go env CC 2>/dev/null || echo cc)" >/dev/null 2>&1 || install_cc ;;
 	pgbouncer) have_pgbouncer || install_pgbouncer ;;
 	func) have_func || install_func ;;
-	*) die "do not know how to install $what: say postgres, cc, pgbouncer or func" ;;
+	*) die "cannot install $what: want postgres, cc, pgbouncer or func" ;;
 	esac
 done

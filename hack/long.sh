@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs what takes too long for CI, part by part: chaos with many seeds (harm-N: ten each,
-# with events that do harm), whole clusters, long models, every drill, the soak test, and
+# Runs the tests that take too long for CI, part by part: chaos with many seeds (harm-N: ten each,
+# with harmful events), whole clusters, long models, every drill, the soak test, and
 # real Kubernetes clusters.
 #
 #   make long                              every part that is not done for this commit
@@ -18,7 +18,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-unset MAKEFLAGS MFLAGS ARGS # of the make that called
+unset MAKEFLAGS MFLAGS ARGS # of the calling make
 seeds=${SEEDS:-20} duration=${DURATION:-2m} models=${MODELS:-25}
 state=.tandem/long
 mkdir -p "$state"

@@ -369,7 +369,7 @@ func TestFlagsAreReadOrExplained(t *testing.T) {
 	}
 	for says, args := range map[string][]string{
 		"--help lists the flags":    {"--colour"},
-		`what is "now"?`:            {"now"},
+		`unexpected argument "now"`: {"now"},
 		"--dir: want a folder":      {"--dir", ""},
 		"--ports 65530: want the":   {"--ports", "65530"},
 		"--ports 0: want the first": {"--ports", "0"},

@@ -78,7 +78,7 @@ func newRun(o options, out io.Writer) (*run, error) {
 		NATS: &devcluster.NATSConfig{}, NATSURL: o.natsURL,
 		Streams: []jetstream.StreamConfig{{Name: inputStream}, {Name: outputStream}},
 		OnExit: func(e supervisor.Exit) {
-			r.say("%s (pid %d) ended, %s; it starts again in a second", e.Name, e.PID, e.Reason)
+			r.say("%s (pid %d) ended, %s; it will be restarted in a second", e.Name, e.PID, e.Reason)
 		},
 	}
 	for i, name := range clusterNames() {
@@ -100,7 +100,7 @@ func (r *run) start(ctx context.Context) error {
 			return fmt.Errorf("the page of %s: %w (--ports sets the first one, now %d)", name, err, r.o.ports)
 		}
 	}
-	r.say("starting in %s: the parts are built, PostgreSQL and NATS started", r.o.dir)
+	r.say("starting in %s: building the components, starting PostgreSQL and NATS", r.o.dir)
 	if err := r.Start(ctx); err != nil {
 		return err
 	}

@@ -53,23 +53,23 @@ type options struct {
 
 const usage = `usage: make chat ARGS="[flags]"
 
-Runs PostgreSQL, NATS and two clusters on this machine, each part a process of its own,
+Runs PostgreSQL, NATS and two clusters on this machine, each component a process of its own,
 and a page for each cluster on which Ann in the east and Bob in the west chat. Open it,
-type on either side, rename the room on both at once, kill any process that you like
-(kill -9): it is started again after a second, and nothing is lost or there twice.
-Ctrl-C ends it; the next run goes on where this one ended.
+type on either side, rename the room on both at once, kill any process you like
+(kill -9): it is restarted after a second, and nothing is lost or duplicated.
+Ctrl-C ends it; the next run continues where this one ended.
 
 flags:
-  --dir DIR   where data and logs go; default .tandem/chat
-  --ports N   first port, on 127.0.0.1: PostgreSQL N, NATS N+1, the parts of the clusters
+  --dir DIR   folder for data and logs; default .tandem/chat
+  --ports N   first port, on 127.0.0.1: PostgreSQL N, NATS N+1, the components of the clusters
               from N+10 and N+20 on, their pages N+18 and N+28; default 7400
 
 environment:
-  DATABASE_URL     an existing PostgreSQL instead of one that is started here
+  DATABASE_URL     an existing PostgreSQL, which is used instead of a new one
   NATS_URL         an existing NATS with JetStream, likewise
   TANDEM_PG_BIN    the folder of initdb and postgres; default an installed server, else
                    a pinned build that is downloaded once
-  LOG_LEVEL        debug, info, warn or error, for the parts' logs in DIR/log
+  LOG_LEVEL        debug, info, warn or error, for the components' logs in DIR/log
 `
 
 // parseOptions parses the flags. If it returns flag.ErrHelp, the usage has been
@@ -88,7 +88,7 @@ func parseOptions(args []string, getenv func(string) string, out io.Writer) (opt
 	case err != nil:
 		return options{}, fmt.Errorf("%w; --help lists the flags", err)
 	case flags.NArg() > 0:
-		return options{}, fmt.Errorf("what is %q? Only flags are taken; --help lists them", flags.Arg(0))
+		return options{}, fmt.Errorf("unexpected argument %q: want flags only; --help lists them", flags.Arg(0))
 	case o.dir == "":
 		return options{}, errors.New("--dir: want a folder")
 	case o.ports < 1 || o.page(len(clusterNames())-1) > 65_535:

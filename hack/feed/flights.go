@@ -87,7 +87,7 @@ func flightEvent(number int, line []byte) (event.Event, error) {
 	e.SetDataContentType(event.ApplicationJSON)
 	e.DataEncoded = line
 	if err := e.Validate(); err != nil {
-		return event.Event{}, fmt.Errorf("make event of flight %d: %w", number, err)
+		return event.Event{}, fmt.Errorf("create event of flight %d: %w", number, err)
 	}
 	return e, nil
 }

@@ -98,7 +98,7 @@ func (p *Positions) bucket(ctx context.Context) (natsjs.KeyValue, error) {
 	if errors.Is(err, natsjs.ErrBucketNotFound) {
 		bucket, err = p.js.CreateOrUpdateKeyValue(ctx, natsjs.KeyValueConfig{
 			Bucket:      Bucket,
-			Description: "how far the feeds of `make run` have come",
+			Description: "positions of the feeds of `make run`",
 			Storage:     natsjs.FileStorage,
 		})
 	}

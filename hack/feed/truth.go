@@ -55,14 +55,14 @@ func TotalsOf(e event.Event) (airport string, t Totals, err error) {
 func Truth() (map[string]Totals, error) {
 	records, err := csv.NewReader(strings.NewReader(truthCSV)).ReadAll()
 	if err != nil {
-		return nil, fmt.Errorf("read the truth about flights: %w", err)
+		return nil, fmt.Errorf("read the expected totals of flights: %w", err)
 	}
 	truth := make(map[string]Totals, len(records))
 	for i, record := range records[1:] { // below the heading
 		var numbers [3]int64
 		for j := range numbers {
 			if numbers[j], err = strconv.ParseInt(record[j+1], 10, 64); err != nil {
-				return nil, fmt.Errorf("read the truth about flights, line %d: %w", i+2, err)
+				return nil, fmt.Errorf("read the expected totals of flights, line %d: %w", i+2, err)
 			}
 		}
 		truth[record[0]] = Totals{Flights: numbers[0], DelayMinutes: numbers[1], Delayed: numbers[2]}

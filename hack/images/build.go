@@ -61,7 +61,7 @@ func build(ctx context.Context, opts options, p program) (built, error) {
 			return built{}, fmt.Errorf("%s: %w", name, err)
 		}
 		if one.bytes > maxBytes {
-			return built{}, fmt.Errorf("%s: %.1f MiB, at most %d are allowed", name, float64(one.bytes)/(1<<20), maxBytes>>20)
+			return built{}, fmt.Errorf("%s: %.1f MiB, want at most %d", name, float64(one.bytes)/(1<<20), maxBytes>>20)
 		}
 		b.platforms = append(b.platforms, one)
 		b.index = mutate.AppendManifests(b.index, mutate.IndexAddendum{
@@ -88,7 +88,7 @@ func buildOne(ctx context.Context, root, binary string, p program, platformName 
 	}
 	info, err := buildinfo.Read(bytes.NewReader(content))
 	if err != nil {
-		return platform{}, fmt.Errorf("read what went into %s: %w", p.pkg, err)
+		return platform{}, fmt.Errorf("read the build information of %s: %w", p.pkg, err)
 	}
 	created, revision := origin(info.Settings)
 

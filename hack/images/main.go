@@ -29,16 +29,16 @@ const help = `images builds Tandem's images and pushes them to a registry; Docke
   go run -C hack/images . --registry registry.example.com/team
 
 They are REGISTRY/source, /ingest, /tandem and /functions, an index of linux/amd64 and
-linux/arm64 each. Whoever may push there according to docker login, podman login or a
-credential helper may do it here. What is pushed is printed by digest, a line each.
+linux/arm64 each. Credentials are those of docker login, podman login or a credential
+helper. The digests of pushed images are printed, one per line.
 
-  --registry HOST/NAME   where to push; plain HTTP if HOST is localhost. Without it
-                         everything is built and measured, and nothing pushed
-  --tag TAG              the tag beside the digest (default dev)
-  --only NAME,NAME       not all of them
+  --registry HOST/NAME   the registry to push to; plain HTTP if HOST is localhost. Without it
+                         images are built and measured, and not pushed
+  --tag TAG              the tag, in addition to the digest (default dev)
+  --only NAME,NAME       build only these images
   --functions PACKAGE    the main package of the image functions (default ./hack/serve)
   --platforms LIST       (default linux/amd64,linux/arm64)
-  --kustomization FILE   write the digests where config/ takes them from
+  --kustomization FILE   write the digests to this file, for config/
 `
 
 // program is one image: a main package of Tandem.
@@ -47,8 +47,8 @@ type program struct{ name, pkg, title string }
 // programs returns all programs; functions is the package of the functions.
 func programs(functions string) []program {
 	return []program{
-		{"source", "./eventing/cmd/source", "Tandem's source: delivers what streams hold to a function"},
-		{"ingest", "./eventing/cmd/ingest", "Tandem's ingest: takes CloudEvents over HTTP into a stream"},
+		{"source", "./eventing/cmd/source", "Tandem's source: delivers the events of streams to a function"},
+		{"ingest", "./eventing/cmd/ingest", "Tandem's ingest: accepts CloudEvents over HTTP and stores them in a stream"},
 		{"tandem", "./eventing/cmd/tandem", "Tandem's tool: migrates, operates and verifies"},
 		{"functions", functions, "Tandem's functions, as func builds them"},
 	}
@@ -94,10 +94,10 @@ func parse(args []string) (options, error) {
 		return options{}, err
 	}
 	if flags.NArg() > 0 {
-		return options{}, fmt.Errorf("argument %q: there are only flags, --help lists them", flags.Arg(0))
+		return options{}, fmt.Errorf("unexpected argument %q: want flags only; --help lists them", flags.Arg(0))
 	}
 	if opts.kustomization != "" && opts.registry == "" {
-		return options{}, errors.New("--kustomization needs --registry: what is not pushed cannot be deployed")
+		return options{}, errors.New("--kustomization needs --registry: only pushed images can be deployed")
 	}
 	opts.platforms = strings.Split(*platforms, ",")
 	for _, p := range opts.platforms {
@@ -161,7 +161,7 @@ type image struct{ name, repository, digest string }
 // manifests by digests.
 func kustomization(images []image) []byte {
 	var b strings.Builder
-	b.WriteString("# Which images run. `make images REGISTRY=...` writes this file anew: commit it.\n" +
+	b.WriteString("# The images to run. `make images REGISTRY=...` rewrites this file: commit it.\n" +
 		"apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nimages:\n")
 	for _, i := range images {
 		fmt.Fprintf(&b, "  - name: tandem/%s\n    newName: %s\n    digest: %s\n", i.name, i.repository, i.digest)

@@ -51,7 +51,7 @@ func parse(args []string) (*server.Options, error) {
 	flags.StringVar(&opts.Host, "host", "127.0.0.1", "`ADDRESS` to listen on")
 	flags.IntVar(&opts.Port, "port", server.DEFAULT_PORT, "port to listen on")
 	flags.StringVar(&opts.StoreDir, "dir", "", "folder for the streams (required)")
-	flags.Func("sync-interval", "how often what is stored is forced to the disk: a duration, or always, before each acknowledgement (default 2m)", func(s string) error {
+	flags.Func("sync-interval", "interval at which stored messages are synced to the disk: a duration, or always, which is before each acknowledgement (default 2m)", func(s string) error {
 		if s == "always" {
 			opts.SyncAlways = true
 			return nil
@@ -63,11 +63,11 @@ func parse(args []string) (*server.Options, error) {
 		opts.SyncInterval = d
 		return nil
 	})
-	flags.StringVar(&opts.ServerName, "name", opts.ServerName, "name of the server: another one for each of a cluster")
-	flags.StringVar(&opts.Cluster.Name, "cluster", "", "name of the cluster that the server is of, with -cluster-port and -routes")
+	flags.StringVar(&opts.ServerName, "name", opts.ServerName, "name of the server, unique in its cluster")
+	flags.StringVar(&opts.Cluster.Name, "cluster", "", "name of the server's cluster, with -cluster-port and -routes")
 	flags.IntVar(&opts.Cluster.Port, "cluster-port", 0, "port on 127.0.0.1 for the other servers of the cluster")
-	flags.StringVar(&opts.Cluster.Advertise, "cluster-advertise", "", "`HOST:PORT` by which servers of the cluster are told to find this one (default: where it listens)")
-	routes := flags.String("routes", "", "`URLs` of the cluster's servers, as nats://127.0.0.1:6222, with commas between")
+	flags.StringVar(&opts.Cluster.Advertise, "cluster-advertise", "", "`HOST:PORT` at which other servers of the cluster connect to this one (default: where it listens)")
+	routes := flags.String("routes", "", "comma-separated `URLs` of the cluster's servers, such as nats://127.0.0.1:6222")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func parse(args []string) (*server.Options, error) {
 		opts.Routes = server.RoutesFromStr(*routes)
 	}
 	if opts.StoreDir == "" {
-		return nil, errors.New("name the folder for the streams with -dir")
+		return nil, errors.New("set the folder for the streams with -dir")
 	}
 	return opts, nil
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/tandem-fn/tandem/hack/publish/proxy"
 )
 
-const usage = `Let other modules on this computer import this checkout, also what func builds of them:
+const usage = `Lets other modules on this computer, and the modules that func builds from them, import this checkout:
 
     eval "$(go run ./hack/publish)"
 
@@ -24,7 +24,7 @@ sets GOPROXY and two more variables in this shell; then, in the folder of a func
 
     go get ` + proxy.Module + `@latest
 
-gets what the checkout is now. After a change do both again. It is kept in .tandem/proxy.
+downloads the current state of the checkout. Repeat both after a change. The copy is in .tandem/proxy.
 `
 
 func main() {
@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	others, err := exec.CommandContext(ctx, "go", "env", "GOPROXY").Output()
 	if err != nil {
-		return fmt.Errorf("ask for GOPROXY: %w", err)
+		return fmt.Errorf("read GOPROXY: %w", err)
 	}
 	// If it is evaluated twice, the value does not grow.
 	kept := strings.TrimPrefix(strings.TrimSpace(string(others)), "file://"+filepath.ToSlash(folder)+",")

@@ -41,14 +41,14 @@ func (d *disk) look(servers []*devcluster.NATS) {
 	case err != nil:
 	case !d.full && free < fullDisk:
 		d.full = true
-		d.say("the disk of %s is full, %d MB are free: make room, and it goes on; nothing that was acknowledged is lost", d.dir, free>>20)
+		d.say("the disk of %s is full, %d MB are free: free some space, and the run continues; no acknowledged event is lost", d.dir, free>>20)
 	case d.full && free > roomyDisk:
 		d.full = false
 		if len(servers) == 0 {
-			d.say("there is room on the disk again")
+			d.say("the disk has free space again")
 			return
 		}
-		d.say("there is room on the disk again; NATS starts anew, since it refuses a stream that it once could not write")
+		d.say("the disk has free space again; restarting NATS, because it disables a stream after a failed write")
 		for _, n := range servers {
 			_ = n.Process().Kill(syscall.SIGTERM) // a server that has ended is restarted in any case
 		}

@@ -15,15 +15,15 @@ func TestFlagsThatCannotBeAreRefusedInOneLine(t *testing.T) {
 		{"--clusters 1", "--clusters 1: want 2 to 3"},
 		{"--clusters 4", "--clusters 4: want 2 to 3"},
 		{"--clusters two", "--help lists the flags"},
-		{"--rate -1", "--rate -1: want events a second"},
-		{"--rate NaN", "--rate NaN: want events a second"},
+		{"--rate -1", "--rate -1: want events per second"},
+		{"--rate NaN", "--rate NaN: want events per second"},
 		{"--feed trains", "--feed trains: want flights or none"},
-		{"--input x --feed flights", "take one of them"},
+		{"--input x --feed flights", "use one of them"},
 		{"--ports 65530", "--ports 65530: want the first"},
 		{"--sync-interval often", "--sync-interval often: want a duration"},
 		{"--sync-interval 0s", "--sync-interval 0s: want a duration"},
 		{"--until-don", "flag provided but not defined"},
-		{"until-done", `what is "until-done"?`},
+		{"until-done", `unexpected argument "until-done"`},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			t.Parallel()

@@ -42,7 +42,7 @@ const (
 
 var (
 	// errDifferent means that differences were found and printed.
-	errDifferent = errors.New("not what it should be")
+	errDifferent = errors.New("the result differs from the expected one")
 
 	// errInterrupted means that the user ended the run.
 	errInterrupted = errors.New("interrupted")
@@ -79,7 +79,7 @@ func (r *run) execute(ctx context.Context) (err error) {
 	}
 	r.disk = disk{dir: r.o.dir, say: r.out.say}
 
-	r.out.say("starting: the parts are built, PostgreSQL and NATS started, in %s", r.o.dir)
+	r.out.say("starting: building the components, starting PostgreSQL and NATS, in %s", r.o.dir)
 	if err := r.Start(ctx); err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func (r *run) prepare(ctx context.Context, databaseURL string) (err error) {
 // check detects early what would fail later.
 func (r *run) check() error {
 	if free, err := freeDisk(r.o.dir); err == nil && free < leastDisk {
-		return fmt.Errorf("only %d MB are free on the disk of %s, at least %d are needed: make room, or use another folder with --dir", free>>20, r.o.dir, leastDisk>>20)
+		return fmt.Errorf("only %d MB are free on the disk of %s, at least %d are needed: free some space, or use another folder with --dir", free>>20, r.o.dir, leastDisk>>20)
 	}
 	if r.o.input != "" && r.o.input != "-" {
 		file, err := os.Open(r.o.input)
@@ -127,7 +127,7 @@ func (r *run) check() error {
 
 // died reports a process that ended although it was not stopped.
 func (r *run) died(e supervisor.Exit) {
-	r.out.say("%s (pid %d) ended, %s; it starts again in a second", e.Name, e.PID, e.Reason)
+	r.out.say("%s (pid %d) ended, %s; it will be restarted in a second", e.Name, e.PID, e.Reason)
 }
 
 // introduce prints the addresses of everything.
@@ -147,7 +147,7 @@ func (r *run) introduce() {
 		line("NATS", "%s, sync_interval %s%s", n.URL(), n.SyncInterval(), syncNote(n.SyncInterval()))
 	}
 	if r.o.natsURL != "" {
-		line("NATS", "%s (NATS_URL), sync_interval as it is set there", hidePassword(r.o.natsURL))
+		line("NATS", "%s (NATS_URL), with its own sync_interval", hidePassword(r.o.natsURL))
 	}
 	for _, c := range r.Clusters() {
 		line(c.Name(), "CloudEvents to %s, metrics of source %s and function %s", c.IngestURL(), c.MetricsURL(), c.FunctionMetricsURL())
@@ -203,7 +203,7 @@ func (r *run) goOn(ctx context.Context) error {
 			}
 			fed = nil
 			if !r.o.untilDone && r.watch.feed != nil {
-				r.out.say("all is fed; the clusters go on until Ctrl-C")
+				r.out.say("all events are fed; the clusters continue until Ctrl-C")
 			}
 		case <-tick.C:
 			r.out.show(r.watch.look(ctx))
@@ -223,7 +223,7 @@ func (r *run) goOn(ctx context.Context) error {
 			r.conclude(ctx, time.Minute)
 			return r.judge(ctx)
 		case waited == explainAfter:
-			r.out.say("every event is handled; %s outputs, left behind by a process that was killed, go out when the relay takes them over, 30 s after their commit", count(float64(backlog)))
+			r.out.say("every event is processed; %s outputs of a killed process are waiting for the relay, which publishes them 30 s after their commit", count(float64(backlog)))
 			fallthrough
 		default:
 			waited++
@@ -239,7 +239,7 @@ func (r *run) tellTrouble() {
 		return
 	}
 	if r.stuck++; r.stuck == explainAfter {
-		r.out.say("the stream takes no events now, the feed tries on: %v", r.watch.feed.Trouble())
+		r.out.say("the stream does not accept events; the feed is retrying: %v", r.watch.feed.Trouble())
 	}
 }
 
@@ -304,9 +304,9 @@ func (r *run) events(ctx context.Context) (iter.Seq2[event.Event, error], feed.C
 	}
 	switch {
 	case r.watch.fedBefore >= feed.Flights:
-		r.out.say("all %s events were fed by an earlier run; to begin anew, end this one and remove %s", count(feed.Flights), r.o.dir)
+		r.out.say("all %s events were fed by an earlier run; to start over, end this one and remove %s", count(feed.Flights), r.o.dir)
 	case r.watch.fedBefore > 0:
-		r.out.say("the feed goes on after %s of %s events", count(float64(r.watch.fedBefore)), count(feed.Flights))
+		r.out.say("the feed continues after %s of %s events", count(float64(r.watch.fedBefore)), count(feed.Flights))
 	}
 	cfg.Save = positions.Save
 	r.watch.feedTotal = feed.Flights
@@ -326,7 +326,7 @@ func (r *run) skipped() func(error) {
 			if len(left) == 0 {
 				more = "; further ones are only counted"
 			}
-			r.out.say("left out: %v%s", err, more)
+			r.out.say("skipped: %v%s", err, more)
 		default:
 		}
 	}
@@ -342,7 +342,7 @@ func lines(n int64) string {
 // judge compares the result with the truth, if there is one.
 func (r *run) judge(ctx context.Context) error {
 	if n := r.watch.feed; n != nil && n.Skipped() > 0 {
-		defer r.out.say("left out of the input, since it is no event: %s", lines(n.Skipped()))
+		defer r.out.say("skipped invalid lines of the input: %s", lines(n.Skipped()))
 	}
 	var o expected.Outcome
 	err := r.RetryDatabase(ctx, func(ctx context.Context) error {
@@ -351,7 +351,7 @@ func (r *run) judge(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("compare with the truth: %w", err)
+		return fmt.Errorf("compare with the expected totals: %w", err)
 	}
 	err = r.RetryStreams(ctx, func(ctx context.Context) error {
 		var err error
@@ -359,15 +359,15 @@ func (r *run) judge(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("compare with the truth: %w", err)
+		return fmt.Errorf("compare with the expected totals: %w", err)
 	}
 	all := expected.Total(o.Rows)
 	if !r.o.flights() {
 		if all.Flights == 0 {
-			r.out.say("there is no truth to compare with, and no flight was among the events: look at your function's tables")
+			r.out.say("there are no expected totals to compare with, and no flights in the tables: check your function's tables")
 			return r.complete()
 		}
-		r.out.say("there is no truth to compare with; in the tables are %s flights from %s airports, with %s minutes of delay",
+		r.out.say("there are no expected totals to compare with; the tables contain %s flights from %s airports, with %s minutes of delay",
 			count(float64(all.Flights)), count(float64(len(o.Airports))), count(float64(all.DelayMinutes)))
 		return r.complete()
 	}
@@ -380,7 +380,7 @@ func (r *run) judge(ctx context.Context) error {
 		r.out.say("%s", line)
 	}
 	if n := len(differences); n > 0 {
-		r.out.say("the tables are not what they should be: differences: %d", n)
+		r.out.say("the tables differ from the expected totals: differences: %d", n)
 		return errDifferent
 	}
 	own := ""

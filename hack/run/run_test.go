@@ -287,9 +287,9 @@ func TestOwnEventsGoInFromAFile(t *testing.T) {
 		t.Errorf("exit status %d with a line that is no event, want %d", status, exitFailure)
 	}
 	for _, want := range []string{
-		"left out: line 2: ",
-		"there is no truth to compare with; in the tables are 2 flights from 1 airports, with 150 minutes of delay",
-		"left out of the input, since it is no event: 1 line\n",
+		"skipped: line 2: ",
+		"there are no expected totals to compare with; the tables contain 2 flights from 1 airports, with 150 minutes of delay",
+		"skipped invalid lines of the input: 1 line\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("it does not say %q", want)

@@ -78,7 +78,7 @@ func (s status) progress() string {
 		text += " of " + count(float64(s.feedTotal))
 	}
 	if s.skipped > 0 {
-		text += ", " + count(float64(s.skipped)) + " left out"
+		text += ", " + count(float64(s.skipped)) + " skipped"
 	}
 	return text
 }

@@ -30,7 +30,7 @@ type committed struct {
 func openLedger(ctx context.Context, pool *pgxpool.Pool, elapsed time.Duration) (ledger, error) {
 	l := ledger{pool: pool, elapsed: elapsed}
 	if err := pool.QueryRow(ctx, "select now()").Scan(&l.opened); err != nil {
-		return ledger{}, fmt.Errorf("ask PostgreSQL for the time: %w", err)
+		return ledger{}, fmt.Errorf("read the time of PostgreSQL: %w", err)
 	}
 	return l, nil
 }

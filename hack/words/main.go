@@ -101,7 +101,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case *update:
 		return os.WriteFile(path, lowered, 0o644)
 	default:
-		_, err := fmt.Fprintln(out, "words: the baseline allows more than there is; lower it with: make words ARGS=--update")
+		_, err := fmt.Fprintln(out, "words: the baseline allows more than the files contain; lower it with: make words ARGS=--update")
 		return err
 	}
 }

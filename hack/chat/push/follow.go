@@ -35,7 +35,7 @@ func (s *Server) Follow(ctx context.Context, js natsjs.JetStream, stream string)
 		}
 		if text := err.Error(); text != said {
 			said = text
-			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "outputs cannot be read, trying again", slog.String("stream", stream), slog.Any("err", err))
+			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "could not read outputs; retrying", slog.String("stream", stream), slog.Any("err", err))
 		}
 		select {
 		case <-ctx.Done():
@@ -69,7 +69,7 @@ func (s *Server) follow(ctx context.Context, js natsjs.JetStream, stream string)
 			err = s.hub.publish(e)
 		}
 		if err != nil {
-			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "output is left out", slog.String("subject", m.Subject()), slog.Any("err", err))
+			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "skipped an output", slog.String("subject", m.Subject()), slog.Any("err", err))
 		}
 	}
 }

@@ -60,7 +60,7 @@ var sender = map[string]string{
 func (r request) event(ctx context.Context, room, member string, now time.Time) (event.Event, error) {
 	field, ok := sender[r.Type]
 	if !ok {
-		return event.Event{}, fmt.Errorf("type %q: nobody may send that", r.Type)
+		return event.Event{}, fmt.Errorf("type %q: clients may not send it", r.Type)
 	}
 	if r.Data == nil {
 		r.Data = map[string]any{}
@@ -84,7 +84,7 @@ func (r request) event(ctx context.Context, room, member string, now time.Time) 
 	case at.IsZero():
 		return event.Event{}, errors.New("id: want a UUIDv7")
 	case at.After(now.Add(future)), at.Before(now.Add(-past)):
-		return event.Event{}, fmt.Errorf("id: its time is %s, but it is %s: is your clock right?", at.Format(time.DateTime), now.UTC().Format(time.DateTime))
+		return event.Event{}, fmt.Errorf("id: its time is %s, but the server's time is %s: check your clock", at.Format(time.DateTime), now.UTC().Format(time.DateTime))
 	}
 	if _, err := chat.Function().Handle(ctx, e); err != nil {
 		return event.Event{}, err

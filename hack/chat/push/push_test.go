@@ -397,12 +397,12 @@ func TestWhatCannotBeStoredIsAnsweredWithTheReason(t *testing.T) {
 		{uuid("1", now), chat.Posted, `{}`, "read data: text: missing"},
 		{uuid("2", now), chat.Posted, `{"text":5}`, "read data: text: it is the number 5: want a string"},
 		{uuid("3", now), chat.Posted, `null`, "read data: text: missing"},
-		{uuid("4", now), chat.PushMessage, `{}`, "nobody may send that"},
+		{uuid("4", now), chat.PushMessage, `{}`, "clients may not send it"},
 		{uuid("5", now), chat.Read, `{"message":"x"}`, "want the UUID of a message"},
 		{"6", chat.Joined, `{}`, "id: want a UUIDv7"},
 		{"", chat.Joined, `{}`, "id: missing"},
-		{uuid("8", now.Add(time.Hour)), chat.Joined, `{}`, "is your clock right?"},
-		{uuid("9", now.Add(-48*time.Hour)), chat.Joined, `{}`, "is your clock right?"},
+		{uuid("8", now.Add(time.Hour)), chat.Joined, `{}`, "check your clock"},
+		{uuid("9", now.Add(-48*time.Hour)), chat.Joined, `{}`, "check your clock"},
 	} {
 		b.send(t, tt.id, tt.eventType, tt.data)
 		if m := b.next(t); m.Failed != tt.id || !strings.Contains(m.Reason, tt.reason) {
@@ -429,7 +429,7 @@ func TestTooMuchAtOnceIsAnswered(t *testing.T) {
 	}
 	refused := 0
 	for range sent {
-		if m := b.next(t); strings.Contains(m.Reason, "too much at once") {
+		if m := b.next(t); strings.Contains(m.Reason, "too many requests") {
 			refused++
 		}
 	}

@@ -42,7 +42,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if !s.enter() {
-		http.Error(w, "too many browsers, or the server ends", http.StatusServiceUnavailable)
+		http.Error(w, "too many connections, or the server is shutting down", http.StatusServiceUnavailable)
 		return
 	}
 	defer s.leave()
@@ -60,7 +60,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	k := &socket{server: s, conn: conn, watcher: s.hub.watch(room, s.cfg.Queue), room: room, member: member}
 	defer s.hub.leave(k.watcher)
-	s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "browser has come", slog.String("room", room))
+	s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "browser connected", slog.String("room", room))
 
 	requests := make(chan request, waiting)
 	var parts sync.WaitGroup
@@ -75,7 +75,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request) {
 	cancel()
 	close(requests)
 	parts.Wait()
-	s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "browser has gone", slog.String("room", room), slog.Any("err", err))
+	s.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "browser disconnected", slog.String("room", room), slog.Any("err", err))
 }
 
 // write sends the queued messages, and pings the browser.
@@ -86,11 +86,11 @@ func (k *socket) write(ctx context.Context) {
 		var err error
 		select {
 		case <-ctx.Done():
-			k.close(websocket.StatusGoingAway, "the server ends")
+			k.close(websocket.StatusGoingAway, "the server is shutting down")
 			return
 		case text, ok := <-k.watcher.queue:
 			if !ok {
-				k.close(websocket.StatusTryAgainLater, "too slow: come again")
+				k.close(websocket.StatusTryAgainLater, "too slow: reconnect")
 				return
 			}
 			err = k.within(ctx, func(ctx context.Context) error {
@@ -130,13 +130,13 @@ func (k *socket) read(ctx context.Context, requests chan<- request) error {
 			return errors.New("no request")
 		}
 		if !allowed.AllowN(k.server.cfg.Now(), 1) {
-			k.answer(answer{Failed: r.ID, Reason: fmt.Sprintf("too much at once: want at most %d a second", perSecond)})
+			k.answer(answer{Failed: r.ID, Reason: fmt.Sprintf("too many requests: want at most %d per second", perSecond)})
 			continue
 		}
 		select {
 		case requests <- r:
 		default:
-			k.answer(answer{Failed: r.ID, Reason: "what you sent before is not stored yet: try again"})
+			k.answer(answer{Failed: r.ID, Reason: "earlier requests are not stored yet: retry later"})
 		}
 	}
 }

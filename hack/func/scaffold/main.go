@@ -22,7 +22,7 @@ import (
 )
 
 func main() {
-	out := flag.String("o", "", "the `folder` that scaffolding is written to")
+	out := flag.String("o", "", "write the scaffolding to this `folder`")
 	flag.Parse()
 	if err := run(*out, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "scaffold:", err)
@@ -72,7 +72,7 @@ func read(folder string) (fn.Function, error) {
 		return fn.Function{}, fmt.Errorf("specVersion is %q: want %s", strict.SpecVersion, last)
 	}
 	if !f.Initialized() {
-		return fn.Function{}, errors.New("name, runtime and created must be there")
+		return fn.Function{}, errors.New("name, runtime and created are required")
 	}
 	return f, f.Validate()
 }

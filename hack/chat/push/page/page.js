@@ -13,7 +13,7 @@ class Side {
     this.roomID = query.get('room') || 'ops';
     this.member = sessionStorage.getItem('member ' + side.name) || names[index % names.length];
     this.storage = 'member ' + side.name;
-    this.unsent = new Map(); // what no answer has come for, by id
+    this.unsent = new Map(); // requests without an answer, by id
     this.root = document.getElementById('side').content.firstElementChild.cloneNode(true);
     document.getElementById('sides').append(this.root);
     this.part('cluster').textContent = side.name;
@@ -35,7 +35,7 @@ class Side {
       if (name) this.send('room.named', { name, version: this.room.version + 1 });
     };
     this.part('membership').onclick = () => this.send(this.room.isIn(this.member) ? 'member.left' : 'member.joined', {});
-    // Who works in a side reads it.
+    // A user who works in a side reads its messages.
     this.root.onpointerenter = this.root.onfocusin = () => this.read();
     this.connect();
   }
@@ -51,7 +51,7 @@ class Side {
     this.socket = socket;
     socket.onopen = () => {
       this.connection('connected');
-      // The same ids as before: what is stored already changes nothing.
+      // The same ids as before: an event that is stored already changes nothing.
       for (const request of this.unsent.values()) socket.send(JSON.stringify(request));
     };
     socket.onmessage = (e) => this.take(JSON.parse(e.data));
@@ -74,7 +74,7 @@ class Side {
       this.room.take(message);
       if (message.causationid) this.unsent.delete(message.causationid);
     } else if (message.stored && this.unsent.has(message.stored)) {
-      // A message is shown as pending until it comes back from the other end.
+      // A message is shown as pending until the server pushes it.
       if (this.unsent.get(message.stored).type === type('message.posted')) this.part('problem').textContent = '';
       else this.unsent.delete(message.stored);
     } else if (message.failed) {
@@ -94,7 +94,7 @@ class Side {
 
   connection(text) { this.part('connection').textContent = text; }
 
-  // draw draws once for all events that come together.
+  // draw draws once for all events that arrive together.
   draw() {
     if (this.drawing) return;
     this.drawing = true;

@@ -1,5 +1,5 @@
-// What a browser knows of a room, worked out from events in whatever order they
-// come, as the function's tables are.
+// The state of a room in the browser, computed from events in any order, like the
+// function's tables.
 
 const push = 'com.example.chat.push.';
 
@@ -10,10 +10,10 @@ export class Room {
     this.version = 0;
     this.messages = new Map(); // by id
     this.members = new Map(); // name to {in, at}
-    this.markers = new Map(); // name to the last message that was read
+    this.markers = new Map(); // name to the last message read
   }
 
-  // take takes an event that was pushed.
+  // take applies a pushed event.
   take(event) {
     const d = event.data;
     switch (event.type) {
@@ -40,17 +40,17 @@ export class Room {
     }
   }
 
-  // mark moves a read marker on, never back.
+  // mark advances a read marker, never moves it back.
   mark(member, message) {
     if (message > (this.markers.get(member) || '')) this.markers.set(member, message);
   }
 
-  // history is the messages, the oldest first.
+  // history returns the messages, oldest first.
   history() {
     return [...this.messages.values()].sort((a, b) => (a.message < b.message ? -1 : 1));
   }
 
-  // present is who is in the room.
+  // present returns the members in the room.
   present() {
     return [...this.members].filter(([, m]) => m.in).map(([name]) => name).sort();
   }
@@ -60,20 +60,20 @@ export class Room {
     return Boolean(known && known.in);
   }
 
-  // unread counts the messages of others behind a member's marker.
+  // unread returns the number of messages of others after a member's marker.
   unread(member) {
     if (!this.isIn(member)) return 0;
     const marker = this.markers.get(member) || '';
     return [...this.messages.values()].filter((m) => m.message > marker && m.author !== member).length;
   }
 
-  // last is the id of the last message, if there is one.
+  // last returns the id of the last message, if there is one.
   last() {
     return [...this.messages.keys()].reduce((a, b) => (b > a ? b : a), '');
   }
 }
 
-// uuid makes a UUIDv7: the id of an event, and its time, however often it is sent.
+// uuid returns a UUIDv7: the id of an event, and its time, however often it is sent.
 export function uuid() {
   return uuidAt(Date.now(), crypto.getRandomValues(new Uint8Array(10)));
 }
