@@ -124,7 +124,7 @@ func byHand(handle handler) func(context.Context, *trial) error {
 		t.sample.uniqueViolations = violations.Load()
 		events := int64(t.events)
 		return errors.Join(
-			equal("the number of events that won", won.Load(), events),
+			equal("the number of events that were processed now", won.Load(), events),
 			t.expectOrders(ctx, w),
 			t.expect(ctx, "the number of processed events", "select count(*) from processed", events),
 			t.expect(ctx, "the number of outputs", "select count(*) from outbound", events),

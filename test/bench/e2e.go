@@ -66,7 +66,7 @@ func (b *bench) e2e(ctx context.Context) (text string, rows []any, err error) {
 	if programs == (e2e.Programs{}) {
 		dir, err := os.MkdirTemp("", "tandem-bench-")
 		if err != nil {
-			return "", nil, fmt.Errorf("make a folder for the programs: %w", err)
+			return "", nil, fmt.Errorf("create a folder for the programs: %w", err)
 		}
 		defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder: not worth a word
 		if programs, err = e2e.Build(ctx, dir); err != nil {
@@ -220,7 +220,7 @@ func (b *bench) checkE2E(ctx context.Context, events int, total int64, byHand bo
 	}
 	return errors.Join(
 		b.checkApplied(ctx, events, total, byHand),
-		b.expectE2E(ctx, expectation{"what is left in the outbox", left, 0}),
+		b.expectE2E(ctx, expectation{"the number of rows left in the outbox", left, 0}),
 	)
 }
 
@@ -233,7 +233,7 @@ func (b *bench) checkApplied(ctx context.Context, events int, total int64, byHan
 	return b.expectE2E(ctx,
 		expectation{"the number of orders", "select count(*) from orders", int64(events)},
 		expectation{"the sum of amounts", "select coalesce(sum(amount), 0)::bigint from orders", total},
-		expectation{"the number of events that are known", known, int64(events)},
+		expectation{"the number of recorded events", known, int64(events)},
 	)
 }
 

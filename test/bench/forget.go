@@ -45,7 +45,7 @@ func runWindow(ctx context.Context, t *trial) error {
 			if step := int64(t.events / 10); won/step > said {
 				said = won / step
 				size, _ := w.size(ctx) // only shown
-				t.progress("%s events came, %s rows are forgotten: %s MiB", thousands(int(won)), thousands(int(t.forgotten)), thousands(int(size>>20)))
+				t.progress("%s events were added, %s rows deleted: %s MiB", thousands(int(won)), thousands(int(t.forgotten)), thousands(int(size>>20)))
 			}
 			return won
 		})
@@ -57,7 +57,7 @@ func runWindow(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	t.progress("all rows are new: %s MiB, %.2f of what it was", thousands(int(after>>20)), float64(after)/float64(before))
+	t.progress("all rows are new: %s MiB, %.2f times the original size", thousands(int(after>>20)), float64(after)/float64(before))
 	return nil
 }
 
@@ -76,7 +76,7 @@ func (t *trial) window(ctx context.Context) (*window, error) {
 	w := &window{trial: t, pool: pool}
 	if err := pool.QueryRow(ctx, "select min(committed_at) from tandem.ledger").Scan(&w.oldest); err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("look for the oldest row of the ledger: %w", err)
+		return nil, fmt.Errorf("find the oldest row of the ledger: %w", err)
 	}
 	return w, nil
 }

@@ -40,8 +40,8 @@ type options struct {
 	beside      time.Duration
 }
 
-const usage = `Measure what sinkwriter costs, beside the same written by hand and beside the
-floor: the bare upsert of the same rows by one writer.
+const usage = `Measures the cost of sinkwriter, compared with hand-written code and with the floor:
+the bare upsert of the same rows by one writer.
 
     go run ./test/bench --quick              a look: one short round, a few minutes
     go run ./test/bench                      the table: %d rounds of %s events,
@@ -50,28 +50,28 @@ floor: the bare upsert of the same rows by one writer.
     go run ./test/bench --only '^race$' --rounds 1 --cpuprofile cpu.out
                                              then: go tool pprof -top cpu.out
     go run ./test/bench --only '^(e2e|latency|nap|freeze|slow|no-stall|stall|stop|catch-up|ordered|beside)'
-                                             the whole way, with two clusters
+                                             the whole path, with two clusters
     go run ./test/bench --quick --only '^latency-' --race-rate 3000
-                                             latencies at shares of a known rate
+                                             latencies at fractions of a known rate
     go run ./test/bench --rounds 3 --only '^burn-'
                                              race, hedge, share and standby
 
-It starts a PostgreSQL of its own in a folder of its own and removes it in the
-end; TANDEM_PG_BIN names the folder of another initdb. The folder must be on a
-disk (--dir), not in memory, or a commit costs nothing. To see what counts on a
-smaller machine, give bench and server, which inherits it, two cores:
+It starts a PostgreSQL of its own in a folder of its own and removes it at the end.
+TANDEM_PG_BIN is the folder of another initdb. The folder must be on a disk (--dir),
+not in memory, or commits cost nothing. For figures of a smaller machine, limit bench
+and the server, which inherits the limit, to two cores:
 
     taskset -c 0,1 go run ./test/bench
 
-An event writes one row of about 200 bytes and emits one output of about 200
-bytes. A cluster is a sinkwriter.Writer with a pool of its own; its callers take
-the events in the order of the stream, some at a time as an endpoint does that is
-sent batches, and call CommitAll; in row single each calls Commit with one. Outputs
-are discarded as soon as they are to be published. What a writer has to try again is said on
-stderr, as nothing goes wrong here on purpose: on a busy machine a batch can
-exceed its claim timeout, which is a rollback. The rate counts distinct events, until every
-cluster has an answer to every offer. By hand a fiftieth of the events is
-enough to know the rate, on tables that stay small, which favours it.
+An event writes one row of about 200 bytes and emits one output of about 200 bytes. A
+cluster is a sinkwriter.Writer with a pool of its own. Its callers take the events in
+the order of the stream, several at a time like an endpoint that receives batches, and
+call CommitAll; in row single each caller calls Commit with one event. Outputs are
+discarded when they are published. Retries of a writer are logged on stderr, because
+nothing is made to fail: on a busy machine a batch can exceed its claim timeout, which
+is a rollback. The rate counts distinct events, until every cluster has an answer to
+every offer. By hand a fiftieth of the events is sufficient for a rate, on tables that
+stay small, which favours it.
 
 Rows:
 %s
@@ -79,21 +79,22 @@ Columns:
   events_per_second      distinct events, median of the rounds
   of_floor, of_by_hand   median of the ratio within each round
   rollbacks, deadlocks   of the database, all rounds together
-  wal_bytes_per_event    written to the log, outbox and all
-  connections            open in the end, all clusters together
-  allocations_per_event  in this process, all clusters together; 14 for each
-                         cluster are for making the event and its effects
-  client_us, server_us   processor time an event, in microseconds (Linux)
+  wal_bytes_per_event    WAL, including the outbox
+  connections            open at the end, all clusters together
+  allocations_per_event  in this process, all clusters together; 14 per cluster are for
+                         creating the event and its effects
+  client_us, server_us   processor time per event, in microseconds (Linux)
 
 Columns about serving:
-  of_bare                events a second, of the bare handler's requests a second
-  server_us              processor time of the server for a request, likewise the
+  of_bare                ratio of events per second to the bare handler's requests per
+                         second
+  server_us              processor time of the server per request; likewise the
                          generator's
-  server_busy            of the processor time that there was; if it is less than
-                         all, something else was the limit
+  server_busy            used share of the server's processor time; below 100 %% something
+                         else was the limit
 
-The columns of the table of modes are of the rows burn-race, burn-hedge, burn-share and
-burn-standby, and of those whose names begin with these:
+The columns of the table of modes come from the rows burn-race, burn-hedge, burn-share and
+burn-standby, and from those whose names begin with these:
 
   computations …         per event, both clusters together, at 50 %% of the rate of
                          burn-race: computations; processor time of everything, of the
@@ -104,28 +105,29 @@ burn-standby, and of those whose names begin with these:
 
 Columns end to end:
   events/s               distinct events: of a filled stream, from its first output to
-                         its last; in race rows the highest rate of an open loop that
-                         is held
+                         its last; in race rows the highest rate that an open loop
+                         sustains
   of                     median of the ratio within each round: of the rates, in rows
                          with latencies of the p99.9
   at                     the rate at which events were published
-  p50_ms, …              from there until the stream has stored the output, median of
-                         the rounds
-  lag_ms, end_lag_ms     the lag of the cluster, or outbox, that lags most: its highest,
-                         and its median in the last second
+  p50_ms, …              from publication until the stream has stored the output, median
+                         of the rounds
+  lag_ms, end_lag_ms     the lag of the cluster, or outbox, with the largest lag: its
+                         maximum, and its median in the last second
   computed               share of the events, by the cluster that computed fewest, or,
                          in catch-up-skip, by the one that rejoins
   in_time                share of the good events beside bad ones whose output was stored
                          before the last one was published
   settled_ms             after a strike, until each cluster computes its own events
-                         again, but for one of twenty in each second
-  pause_ms               the longest time between two commits after a cluster has died
+                         again, except for one in twenty in each second
+  pause_ms               the longest time between two commits after a cluster was killed
 
 A race row searches its rate: up or down by a factor, then by bisection, in short
-probes, and confirms it for --e2e-duration. A rate is held if the lag stays below
-1 s (in a short trial below 200 ms in its end) and each cluster computes at least 95 %%
-of the events. With --race-rate it is measured at that rate, held or not. Rows at a
-share of the rate measure it first unless --race-rate is set. A row that fails is listed with its error, and the exit status is 1.
+probes, and confirms it for --e2e-duration. A rate is sustained if the lag stays below
+1 s (in a short trial below 200 ms at its end) and each cluster computes at least 95 %%
+of the events. With --race-rate the row is measured at that rate, sustained or not. Rows
+at a fraction of the rate measure it first unless --race-rate is set. A row that fails is
+listed with its error, and the exit status is 1.
 
 Flags:`
 
@@ -155,21 +157,21 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 	flags.BoolVar(&o.quick, "quick", false, "one short round, a small ledger")
 	only := flags.String("only", "", "run only the rows whose name matches this `regexp`; ratios need floor and by-hand")
 	flags.StringVar(&o.jsonFile, "json", "", "write the table to this `file` too, as a JSON array")
-	flags.StringVar(&o.modesSVG, "modes-svg", "", "draw the modes beside each other, from the rows burn-…, into this `file`")
+	flags.StringVar(&o.modesSVG, "modes-svg", "", "draw a comparison of the modes, from the rows burn-…, into this `file`")
 	flags.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of this process to this `file`")
-	flags.StringVar(&o.dir, "dir", "", "`folder` for the server's data, made if missing (default: a temporary one)")
+	flags.StringVar(&o.dir, "dir", "", "`folder` for the server's data, created if missing (default: a temporary one)")
 	flags.IntVar(&o.events, "events", 0, fmt.Sprintf("distinct events of a trial (default %d, quick %d)", defaultEvents, quickEvents))
 	flags.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("trials of each row (default %d, quick 1)", defaultRounds))
 	flags.IntVar(&o.ledgerRows, "ledger", 0, fmt.Sprintf("rows in the ledger beforehand in ledger-10m (default %d, quick %d)", defaultLedger, quickLedger))
-	flags.IntVar(&o.callers, "callers", defaultCallers, "offers of each cluster that are under way at a time")
-	flags.IntVar(&o.together, "together", defaultTogether, "events that one of them offers at a time with CommitAll, as an endpoint does that takes batches")
+	flags.IntVar(&o.callers, "callers", defaultCallers, "concurrent calls of each cluster")
+	flags.IntVar(&o.together, "together", defaultTogether, "events per call of CommitAll, like an endpoint that accepts batches")
 	flags.IntVar(&o.connections, "connections", defaultConnections, "sinkwriter.Config.Connections of each cluster")
 	flags.IntVar(&o.batch, "batch", defaultBatch, "sinkwriter.Config.BatchEvents, and the floor's batch")
-	flags.IntVar(&o.e2eRate, "e2e-rate", defaultE2ERate, "events a second in the rows about stalls, and where searches start")
-	flags.IntVar(&o.raceRate, "race-rate", 0, "events a second of e2e-race and e2e-race-by-hand; 0: search for the highest")
-	flags.DurationVar(&o.e2eDuration, "e2e-duration", 0, fmt.Sprintf("how long latencies are measured, and a rate is held (default %s, quick %s)", e2eDuration, quickE2EDuration))
+	flags.IntVar(&o.e2eRate, "e2e-rate", defaultE2ERate, "events per second in the rows about stalls, and where searches start")
+	flags.IntVar(&o.raceRate, "race-rate", 0, "events per second of e2e-race and e2e-race-by-hand; 0: search for the highest")
+	flags.DurationVar(&o.e2eDuration, "e2e-duration", 0, fmt.Sprintf("how long latencies are measured, and a rate must be sustained (default %s, quick %s)", e2eDuration, quickE2EDuration))
 	flags.DurationVar(&o.e2eProbe, "e2e-probe", 0, fmt.Sprintf("how long a probe of a search lasts, at most --e2e-duration (default %s, quick %s)", e2eProbe, quickE2EProbe))
-	flags.StringVar(&o.e2eSync, "e2e-sync", defaultE2ESync, "how often NATS forces what it has stored to the disk: a `duration`, or always")
+	flags.StringVar(&o.e2eSync, "e2e-sync", defaultE2ESync, "how often NATS syncs its files to the disk: a `duration`, or always")
 	flags.Func("e2e-env", "a further `VARIABLE=value` for sources and functions end to end; may be repeated", func(s string) error {
 		o.e2eEnv = append(o.e2eEnv, s)
 		return nil
@@ -188,7 +190,7 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 		return o, errUsage
 	}
 	if flags.NArg() > 0 {
-		return problem("%q is not understood", flags.Arg(0))
+		return problem("unexpected argument %q", flags.Arg(0))
 	}
 	if o.raceRate < 0 || o.raceRate > 100_000 {
 		return problem("--race-rate %d: want 0 to 100000", o.raceRate)

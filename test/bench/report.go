@@ -160,7 +160,7 @@ func formatGoals(results []result) string {
 		{"retention running of not running", ratio(samples(rowRetention), samples(rowLedger)), 0.9, false},
 		{"with divergence check of without", ratio(samples(rowRace), samples(rowNoDigest)), 0.9, false},
 		{"a far cluster of what its link allows", ofLink(samples(rowFar)), 0.6, false},
-		{"what a lost event costs of a won one", ratio(samples(rowOne), samples(rowLost)), 0.25, true},
+		{"cost of a lost event relative to a won one", ratio(samples(rowOne), samples(rowLost)), 0.25, true},
 	}
 	for _, g := range goals {
 		if g.got == nil {

@@ -57,7 +57,7 @@ func scenarios() []scenario {
 		},
 		{
 			name: rowByHand, connections: byHandConnections, byHand: true, run: byHand(handleStepwise),
-			about: "one transaction an event, two clusters; the best of 4, 16, 64 connections each",
+			about: "one transaction per event, two clusters; the best of 4, 16, 64 connections each",
 		},
 		{
 			name: rowPipelined, connections: byHandConnections, byHand: true, run: byHand(handlePipelined),
@@ -65,7 +65,7 @@ func scenarios() []scenario {
 		},
 		{
 			name: "by-hand-merge", connections: byHandConnections, byHand: true, run: byHand(handleMerge),
-			about: "by-hand with MERGE: who loses at the same moment gets a unique violation",
+			about: "by-hand with MERGE: a concurrent loser fails with a unique violation",
 		},
 		{
 			name: rowOne, connections: asFlags, run: runOne,
@@ -77,7 +77,7 @@ func scenarios() []scenario {
 		},
 		{
 			name: "single", connections: asFlags, run: race(workload{}), single: true,
-			about: "race, and each event in a call of Commit of its own",
+			about: "race, with a separate call of Commit for each event",
 		},
 		{
 			name: "late", connections: asFlags, run: runLate,
@@ -85,7 +85,7 @@ func scenarios() []scenario {
 		},
 		{
 			name: rowLost, connections: asFlags, run: runLost,
-			about: "one cluster offers what another has won before: what it costs to lose",
+			about: "one cluster offers events that another has won before: the cost of losing",
 		},
 		{
 			name: "hot", connections: asFlags, run: race(workload{hot: true}),
@@ -97,7 +97,7 @@ func scenarios() []scenario {
 		},
 		{
 			name: rowLedger, connections: asFlags, template: ledgerTemplate, run: race(workload{}),
-			about: "race, with 10 million rows in the ledger before",
+			about: "race, with 10 million rows in the ledger beforehand",
 		},
 		{
 			name: "ledger-10m-random", connections: asFlags, template: randomTemplate, run: race(workload{random: true}),
@@ -105,11 +105,11 @@ func scenarios() []scenario {
 		},
 		{
 			name: rowRetention, connections: asFlags, template: ledgerTemplate, run: runRetention,
-			about: "the same, while the ledger forgets as many old rows as come new",
+			about: "the same, while the ledger deletes as many old rows as are added",
 		},
 		{
 			name: rowNoDigest, connections: asFlags, run: race(workload{}), noDivergence: true,
-			about: "race, without looking for divergence",
+			about: "race, without divergence detection",
 		},
 		{
 			name: rowFar, connections: asFlags, run: runFar,
@@ -117,7 +117,7 @@ func scenarios() []scenario {
 		},
 		{
 			name: "window", connections: asFlags, template: ledgerTemplate, run: runWindow, long: true,
-			about: "race until all rows of the 10 million are new ones; only if --only names it",
+			about: "race until all of the 10 million rows are new ones; only if selected with --only",
 		},
 	}
 }

@@ -124,7 +124,7 @@ func (s *server) makeLedger(ctx context.Context, template string, rows int) erro
 func (s *server) describe(ctx context.Context, now func() time.Time) ([]string, error) {
 	var version string
 	if err := s.Admin.QueryRow(ctx, "select version()").Scan(&version); err != nil {
-		return nil, fmt.Errorf("ask the server for its version: %w", err)
+		return nil, fmt.Errorf("read the server's version: %w", err)
 	}
 	short, _, _ := strings.Cut(version, " on ")
 	// Without lz4 the outbox is not compressed with it, which increased the WAL per
@@ -139,11 +139,11 @@ order by 1`, []string{
 		"wal_level", "checkpoint_timeout", "data_checksums", "autovacuum", "wal_compression",
 	})
 	if err != nil {
-		return nil, fmt.Errorf("ask the server for its settings: %w", err)
+		return nil, fmt.Errorf("read the server's settings: %w", err)
 	}
 	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, fmt.Errorf("ask the server for its settings: %w", err)
+		return nil, fmt.Errorf("read the server's settings: %w", err)
 	}
 	commit, err := s.CommitTime(ctx, now)
 	if err != nil {

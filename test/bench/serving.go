@@ -33,8 +33,8 @@ func aboutServing() [][2]string {
 		list = append(list, [2]string{r.Name, r.About})
 	}
 	return append(list,
-		[2]string{serving.RowInstance, "the real instance, 64 connections that it commits for: start to ready, memory, size"},
-		[2]string{serving.RowSoak, "as many events as --events says sent to it over 100 connections; only if named"})
+		[2]string{serving.RowInstance, "the real instance, with 64 connections and commits: start to ready, memory, size"},
+		[2]string{serving.RowSoak, "--events events sent to it over 100 connections; only if selected by name"})
 }
 
 // selectedServing returns the rows of package serving that the flags select.
@@ -78,7 +78,7 @@ func (b *bench) serve(ctx context.Context) (text string, rows []any, err error) 
 
 	dir, err := os.MkdirTemp("", "tandem-bench-")
 	if err != nil {
-		return "", nil, fmt.Errorf("make a folder for the instance: %w", err)
+		return "", nil, fmt.Errorf("create a folder for the instance: %w", err)
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder: not worth a word
 	program, stripped, symbols, err := serving.Program(ctx, dir)
@@ -144,7 +144,7 @@ func (b *bench) instance(ctx context.Context, o serving.InstanceOptions) (servin
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	var kept int64
 	if err := conn.QueryRow(ctx, "select count(*) from flights").Scan(&kept); err != nil {
-		return fail(fmt.Errorf("count what was committed: %w", err))
+		return fail(fmt.Errorf("count the committed events: %w", err))
 	}
 	return r, equal("the number of flights", kept, int64(o.Requests))
 }

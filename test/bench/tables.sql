@@ -1,7 +1,7 @@
--- What the benchmark writes to: one row an event in orders, or 100 rows in all
--- in counters or revenues; processed and outbound are what a handler written by hand needs.
--- In public by name, since a role that is called tandem would by default make
--- them in the schema of its own name.
+-- The tables that the benchmark writes to: one row per event in orders, or 100 rows in total
+-- in counters or revenues; processed and outbound are for a handler written by hand.
+-- Explicitly in public, because a role called tandem would by default create
+-- them in the schema with its own name.
 
 create table public.orders (
     order_id  text        not null,

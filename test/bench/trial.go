@@ -162,7 +162,7 @@ func (t *trial) measure(ctx context.Context, work func(context.Context) error) e
 func (t *trial) walPosition(ctx context.Context) (int64, error) {
 	var position int64
 	if err := t.admin.QueryRow(ctx, "select (pg_current_wal_insert_lsn() - '0/0')::bigint").Scan(&position); err != nil {
-		return 0, fmt.Errorf("ask for the WAL position: %w", err)
+		return 0, fmt.Errorf("read the WAL position: %w", err)
 	}
 	return position, nil
 }

@@ -33,16 +33,16 @@ func parse(args []string, random uint64, stderr io.Writer) (options, error) {
 	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		_, _ = io.WriteString(stderr, "chaos strikes two clusters and looks at what is left of the truth. make chaos SEED=… DURATION=… PLANT=…\nExit status: 0 without a violation, 1 with one, 2 if it could not run.\n\n")
+		_, _ = io.WriteString(stderr, "chaos injects faults into two clusters and checks the results. make chaos SEED=… DURATION=… PLANT=…\nExit status: 0 without a violation, 1 with one, 2 if it could not run.\n\n")
 		flags.PrintDefaults()
 	}
-	seed := flags.String("seed", "", "`number` from which everything follows; a random one by default, which is printed")
-	flags.IntVar(&o.runs, "runs", 1, "how `many` times, each with the next seed")
-	flags.DurationVar(&o.duration, "duration", 15*time.Second, "for how `long` it strikes")
+	seed := flags.String("seed", "", "`number` that determines the run; by default a random one, which is printed")
+	flags.IntVar(&o.runs, "runs", 1, "number of runs (how `many`), each with the next seed")
+	flags.DurationVar(&o.duration, "duration", 15*time.Second, "how `long` faults are injected")
 	flags.Float64Var(&o.rate, "rate", 300, "`events` a second")
-	flags.StringVar(&o.plant, "plant", "", "a `fault` to be found: "+strings.Join(plants[1:], ", "))
-	flags.StringVar(&o.hedge, "hedge", "0", "TANDEM_HEDGE of both `clusters`: 0 (race), a delay as 300ms, or share")
-	only := flags.String("only", "", "names, or beginnings, of the `kinds` of strikes, with commas between, as disk,clock; all by default")
+	flags.StringVar(&o.plant, "plant", "", "a `fault` that chaos must detect: "+strings.Join(plants[1:], ", "))
+	flags.StringVar(&o.hedge, "hedge", "0", "TANDEM_HEDGE of both `clusters`: 0 (race), a delay such as 300ms, or share")
+	only := flags.String("only", "", "comma-separated names, or beginnings, of the `kinds` of faults, such as disk,clock; all by default")
 	flags.StringVar(&o.report, "report", ".tandem/chaos", "`folder` for the report")
 	flags.BoolVar(&o.keep, "keep", false, "keep data and logs of the processes")
 	if err := flags.Parse(args); err != nil {
@@ -68,7 +68,7 @@ func parse(args []string, random uint64, stderr io.Writer) (options, error) {
 		errs = append(errs, fmt.Errorf("--plant %q: want one of %s", o.plant, strings.Join(plants[1:], ", ")))
 	}
 	if _, err := eventing.ParseHedge(o.hedge); err != nil || o.hedge == "standby" {
-		errs = append(errs, fmt.Errorf("--hedge %q: want 0, a delay as 300ms, or share", o.hedge))
+		errs = append(errs, fmt.Errorf("--hedge %q: want 0, a delay such as 300ms, or share", o.hedge))
 	}
 	if *only != "" {
 		o.only = strings.Split(*only, ",")
@@ -83,7 +83,7 @@ func parse(args []string, random uint64, stderr io.Writer) (options, error) {
 		}
 	}
 	if flags.NArg() > 0 {
-		errs = append(errs, fmt.Errorf("what is %q? --help lists the flags", flags.Arg(0)))
+		errs = append(errs, fmt.Errorf("unexpected argument %q; --help lists the flags", flags.Arg(0)))
 	}
 	return o, errors.Join(errs...)
 }

@@ -95,7 +95,7 @@ func (r *report) markdown() string {
 	line("# Chaos, seed %d\n", r.Seed)
 	line("**%s** %s, %s of strikes at %g events a second.", r.verdict(), r.Begun.UTC().Format(time.RFC3339), r.Duration, r.Rate)
 	if r.Plant != "" {
-		line("A fault was planted: %s. Violations are what should be found.", r.Plant)
+		line("A fault was planted: %s. Violations are expected.", r.Plant)
 	}
 	args := ""
 	var flags []string
@@ -108,7 +108,7 @@ func (r *report) markdown() string {
 	if len(flags) > 0 {
 		args = fmt.Sprintf(" ARGS=\"%s\"", strings.Join(flags, " "))
 	}
-	line("\nTo do the same again: `make chaos SEED=%d DURATION=%s%s`\n\n![Commits a second, and what was done](chart.svg)\n", r.Seed, r.Duration, args)
+	line("\nTo repeat the run: `make chaos SEED=%d DURATION=%s%s`\n\n![Commits per second, and the injected faults](chart.svg)\n", r.Seed, r.Duration, args)
 	if len(r.Violations) > 0 {
 		line("## Violations\n")
 		for _, v := range r.Violations {
@@ -116,7 +116,7 @@ func (r *report) markdown() string {
 		}
 		line("")
 	}
-	line("## What was found\n\n| | |\n|---|---:|")
+	line("## Findings\n\n| | |\n|---|---:|")
 	for _, row := range []struct {
 		what string
 		n    int64
@@ -135,9 +135,9 @@ func (r *report) markdown() string {
 	} {
 		line("| %s | %d |", row.what, row.n)
 	}
-	line("| until all was through, after the strikes | %s |", r.Drained.Round(100*time.Millisecond))
-	line("| longest time without a commit that was seen | %s |", r.longestGap().Round(100*time.Millisecond))
-	line("\n## What was done\n\n| at | |\n|---:|---|")
+	line("| time until everything was processed, after the last fault | %s |", r.Drained.Round(100*time.Millisecond))
+	line("| longest observed time without a commit | %s |", r.longestGap().Round(100*time.Millisecond))
+	line("\n## Injected faults\n\n| at | |\n|---:|---|")
 	for _, s := range r.Strikes {
 		text := s.String()
 		if s.Failed != "" {

@@ -61,7 +61,7 @@ func run(ctx context.Context, o options, programs programs, say func(string, ...
 	go func() { defer close(watched); watch(watching, d, begun, &r) }()
 
 	strikeAll(ctx, d, r.Strikes, load, say)
-	say("mending, and waiting until all is through")
+	say("undoing the faults, and waiting until everything is processed")
 	err = mendAndDrain(ctx, d, fed, &r, say)
 	stopWatching()
 	<-watched
@@ -85,12 +85,12 @@ func mendAndDrain(ctx context.Context, d *deployment.Deployment, fed <-chan erro
 			return err
 		}
 	case <-mending.Done():
-		return errors.New("the stream does not take events any more")
+		return errors.New("the stream no longer accepts events")
 	}
 	draining, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	if err := d.Drain(draining, say); err != nil {
-		r.violate("in peace not everything is through: %s", err)
+		r.violate("not everything is processed, although all faults were undone: %s", err)
 	}
 	return nil
 }
@@ -108,7 +108,7 @@ func watch(ctx context.Context, d *deployment.Deployment, begun time.Time, r *re
 		}
 		r.Samples = append(r.Samples, sample{At: time.Since(begun), Committed: n})
 		if sum != 0 {
-			r.violate("after %s the accounts' sum was %d, not 0", time.Since(begun).Round(time.Millisecond), sum)
+			r.violate("after %s the sum of the accounts was %d, want 0", time.Since(begun).Round(time.Millisecond), sum)
 		}
 	}
 }
@@ -124,16 +124,16 @@ func judge(ctx context.Context, d *deployment.Deployment, truth workload.Truth, 
 		r.violate("%s", f)
 	}
 	if !r.Audit.Complete {
-		r.violate("the stream has forgotten its beginning")
+		r.violate("the stream has deleted its first messages")
 	}
 	if r.Audit.Pending != 0 {
 		r.violate("%d events are neither committed nor acknowledged", r.Audit.Pending)
 	}
 	if len(r.Audit.Unchecked) > 0 {
-		r.violate("not everything could be compared: %v", r.Audit.Unchecked)
+		r.violate("the comparison is incomplete: %v", r.Audit.Unchecked)
 	}
 	if r.Audit.Outputs != truth.Outputs() {
-		r.violate("different outputs: %d, should be %d", r.Audit.Outputs, truth.Outputs())
+		r.violate("distinct outputs: %d, want %d", r.Audit.Outputs, truth.Outputs())
 	}
 	differences, err := truth.Differences(ctx, d.Pool)
 	if err != nil {

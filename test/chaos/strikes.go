@@ -93,7 +93,7 @@ func (s *strike) do(ctx context.Context, d *deployment.Deployment, number int, l
 	}
 	bad, ok := conditions[s.Kind]
 	if !ok {
-		return fmt.Errorf("there is no strike %q", s.Kind)
+		return fmt.Errorf("unknown strike %q", s.Kind)
 	}
 	d.Link(s.Target).Set(bad)
 	deployment.Wait(ctx, s.For)

@@ -117,7 +117,7 @@ func (s Schemas) load(file string) error {
 func (s Schemas) Validate(ctx context.Context, o *unstructured.Unstructured) error {
 	d, ok := s[o.GroupVersionKind()]
 	if !ok {
-		return fmt.Errorf("%s is defined nowhere", o.GroupVersionKind())
+		return fmt.Errorf("%s has no definition", o.GroupVersionKind())
 	}
 	content := runtime.DeepCopyJSON(o.Object)
 	unknown := pruning.PruneWithOptions(content, d.structural, true, structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})

@@ -40,14 +40,14 @@ var tandemClock = func() int64 {
 func BuildWrong(ctx context.Context, dir string, programs devcluster.Programs, log io.Writer) (devcluster.Programs, error) {
 	overlay, err := wrongTime(ctx, dir)
 	if err != nil {
-		return devcluster.Programs{}, fmt.Errorf("build with another clock: %w", err)
+		return devcluster.Programs{}, fmt.Errorf("build with a wrong clock: %w", err)
 	}
 	const module = "github.com/tandem-fn/tandem/"
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-overlay", overlay, "-o", dir+string(filepath.Separator),
 		module+"eventing/cmd/source", module+"eventing/cmd/ingest", module+"test/deployment/function")
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Run(); err != nil {
-		return devcluster.Programs{}, fmt.Errorf("build with another clock: %w", err)
+		return devcluster.Programs{}, fmt.Errorf("build with a wrong clock: %w", err)
 	}
 	programs.Source, programs.Ingest, programs.Function = filepath.Join(dir, "source"), filepath.Join(dir, "ingest"), filepath.Join(dir, "function")
 	return programs, nil
@@ -70,7 +70,7 @@ func wrongTime(ctx context.Context, dir string) (string, error) {
 	}
 	text := strings.Replace(string(original), clockBefore, clockCall, 1)
 	if text == string(original) {
-		return "", errors.New("time.Now is not as it was in Go 1.26: look at clockBefore in test/deployment/clock.go")
+		return "", errors.New("time.Now has changed since Go 1.26: adapt clockBefore in test/deployment/clock.go")
 	}
 	replace := map[string]string{}
 	for name, content := range map[string]string{"time.go": text, "tandem_clock.go": clockSource} {

@@ -48,7 +48,7 @@ func across(parts ...string) []string {
 func (d *Deployment) Signal(name string, sig syscall.Signal) error {
 	p := d.Process(name)
 	if p == nil {
-		return fmt.Errorf("%s is not there", name)
+		return fmt.Errorf("%s does not exist", name)
 	}
 	if err := p.Kill(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -118,7 +118,7 @@ func (d *Deployment) Upgrade(ctx context.Context, cluster string, after time.Dur
 // much, as if they had been set wrong.
 func (d *Deployment) Clock(ctx context.Context, cluster string, after, off time.Duration) error {
 	if d.cfg.Wrong == (devcluster.Programs{}) {
-		return errors.New("there are no programs with another clock")
+		return errors.New("there are no programs with a wrong clock")
 	}
 	return d.Change(ctx, cluster, after, func() {
 		d.Cluster(cluster).Vanish()
@@ -190,7 +190,7 @@ func (d *Deployment) Mend(ctx context.Context) error {
 	}
 	for name, dir := range d.disks {
 		if err := remount(dir, diskSize); err != nil {
-			return fmt.Errorf("make room on the disk of %s: %w", name, err)
+			return fmt.Errorf("free the disk of %s: %w", name, err)
 		}
 	}
 	if err := d.Postgres().WaitUntilReady(ctx); err != nil {
@@ -206,7 +206,7 @@ func (d *Deployment) Mend(ctx context.Context) error {
 				break
 			}
 			if !Wait(ctx, 100*time.Millisecond) {
-				return fmt.Errorf("make the database take writes again: %w", err)
+				return fmt.Errorf("make the database accept writes: %w", err)
 			}
 		}
 	}

@@ -76,17 +76,17 @@ func run(ctx context.Context, o options, programs devcluster.Programs, say func(
 	}
 	if s.restore != nil {
 		if err := s.restore(ctx, d); err != nil {
-			return d.result, fmt.Errorf("give back what is away: %w", err)
+			return d.result, fmt.Errorf("restore everything: %w", err)
 		}
 	}
-	say("the events have ended; waiting until all is through")
+	say("the events have ended; waiting until everything is processed")
 	if err := <-fed; err != nil {
 		return d.result, err
 	}
 	draining, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	if err := d.deployment.Drain(draining, say); err != nil {
-		d.result.Fail("everything is through in the end", "after %s of peace: %s", drainTimeout, err)
+		d.result.Fail("everything is processed at the end", "%s after the last fault: %s", drainTimeout, err)
 	}
 	say("comparing stream, ledger, tables and outputs")
 	return d.result, d.judge(ctx, load.Truth())
@@ -113,7 +113,7 @@ func (d *drilling) phases(ctx context.Context) error {
 	if d.scenario.heal != nil {
 		deployment.Wait(ctx, d.options.phase)
 		d.healed = time.Now()
-		d.note("what was taken away is given back")
+		d.note("the failure is repaired")
 		if err := d.scenario.heal(ctx, d); err != nil {
 			return fmt.Errorf("heal: %w", err)
 		}
@@ -129,7 +129,7 @@ func (d *drilling) phases(ctx context.Context) error {
 		return err
 	}
 	d.caught = time.Now()
-	d.note("all clusters that are there have caught up, after %s", d.caught.Sub(d.healed).Round(time.Millisecond))
+	d.note("all running clusters have caught up, after %s", d.caught.Sub(d.healed).Round(time.Millisecond))
 	d.enter("after")
 	deployment.Wait(ctx, d.options.phase)
 	d.ended = time.Now()
@@ -149,7 +149,7 @@ func (d *drilling) warmUp(ctx context.Context) error {
 				break
 			}
 			if !deployment.Wait(ctx, poll) {
-				return fmt.Errorf("%s has not begun to work", cluster)
+				return fmt.Errorf("%s has not started to process events", cluster)
 			}
 		}
 	}
@@ -190,7 +190,7 @@ func (d *drilling) last(ctx context.Context) (uint64, error) {
 			return extent.Last, nil
 		}
 		if !deployment.Wait(ctx, poll) {
-			return 0, fmt.Errorf("look into the stream: %w", err)
+			return 0, fmt.Errorf("read the stream: %w", err)
 		}
 	}
 }
@@ -232,10 +232,10 @@ func (d *drilling) judge(ctx context.Context, truth workload.Truth) error {
 	streams := []jetstream.StreamConfig{{Name: deployment.Inputs}}
 	rec, exact, err := drill.Read(ctx, d.deployment.Pool, d.deployment.Conn, streams, deployment.Functions(), d.begun.Add(-10*time.Second))
 	if err != nil {
-		return fmt.Errorf("read what happened: %w", err)
+		return fmt.Errorf("read the results: %w", err)
 	}
 	if !exact {
-		return errors.New("read what happened: track_commit_timestamp is off")
+		return errors.New("read the results: track_commit_timestamp is off")
 	}
 	// After a failover clusters may have acknowledged events that have to be
 	// processed again.
@@ -250,7 +250,7 @@ func (d *drilling) judge(ctx context.Context, truth workload.Truth) error {
 	d.checkTakeovers(&rec)
 	r.Check("time to catch up", r.CatchUp <= catchUpLimit, r.CatchUp, catchUpLimit, "")
 	if d.scenario.ordered {
-		r.Check("commits that the database has forgotten", r.Forgotten == 0, r.Forgotten, 0, "")
+		r.Check("commits that the database has lost", r.Forgotten == 0, r.Forgotten, 0, "")
 	}
 	r.Audit, err = audit.Run(ctx, audit.Config{Functions: deployment.Functions(), Pool: d.deployment.Pool, Conn: d.deployment.Conn, Limit: 20})
 	if err != nil {

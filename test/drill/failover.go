@@ -23,7 +23,7 @@ func failover(ctx context.Context, d *drilling) error {
 	if err := r.StopReplication(ctx); err != nil {
 		return err
 	}
-	d.note("the standby receives nothing more; %s later the primary is killed", d.options.lag)
+	d.note("replication to the standby stops; %s later the primary is killed", d.options.lag)
 	deployment.Wait(ctx, d.options.lag)
 	committed, err := d.committed(ctx)
 	if err != nil {
@@ -51,7 +51,7 @@ func losePrimary(ctx context.Context, d *drilling) error {
 			return err
 		}
 	} else {
-		d.note("there is no witness: somebody notices, and promotes the standby after %s", d.options.reaction)
+		d.note("there is no witness: an operator notices, and promotes the standby after %s", d.options.reaction)
 		deployment.Wait(ctx, d.options.reaction)
 	}
 	return promote(ctx, d, committed)
@@ -74,7 +74,7 @@ func awaitWitness(ctx context.Context, d *drilling) error {
 			return context.Cause(ctx)
 		}
 	}
-	d.note("the witness has had no answer from the primary for %d questions, and promotes the standby", witnessPatience)
+	d.note("the primary has not answered %d queries of the witness, which promotes the standby", witnessPatience)
 	return nil
 }
 
@@ -90,7 +90,7 @@ func promote(ctx context.Context, d *drilling, committed int64) error {
 	}
 	if left < committed {
 		d.result.Forgotten = committed - left
-		d.note("it does not know at least %d events that had been committed, and acknowledged to the stream", committed-left)
+		d.note("it lacks at least %d events that had been committed and acknowledged to the stream", committed-left)
 	}
 	return nil
 }
@@ -103,6 +103,6 @@ func switchOver(ctx context.Context, d *drilling) error {
 		return err
 	}
 	r.Primary().Stop(ctx)
-	d.note("the primary has ended in good order: what it had committed, the standby has got")
+	d.note("the primary has shut down: the standby has received all its commits")
 	return promote(ctx, d, committed)
 }

@@ -22,7 +22,7 @@ const (
 )
 
 // errBroken means that a guarantee was broken, which has been printed.
-var errBroken = errors.New("a promise was broken")
+var errBroken = errors.New("a guarantee was broken")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -15,19 +15,19 @@ import (
 // plants are the faults that can be planted, to test that a drill detects them.
 var plants = []string{"", "early-ack", "loose-claim", "random-ids"}
 
-const help = `drill takes something away while events come, gives it back, and says what that cost.
+const help = `drill causes a failure while events are published, repairs it, and reports the effect.
 
   make drill SCENARIO=lose-cluster         on this machine, with processes of its own
   go run ./test/drill [flags] SCENARIO     the same
   go run ./test/drill [flags] all          one after the other
 
-tandem drill watches your own deployment while you pull the plugs.
+tandem drill watches your own deployment while you cause the failure.
 
 Scenarios:
 
 %s
-Exit status: 0 if everything promised was kept, 1 if not, 2 if it could not be done.
-docs/drills.md explains what each shows, and the report.
+Exit status: 0 if every guarantee held, 1 if not, 2 if the drill could not be run.
+docs/drills.md explains each scenario, and the report.
 
 Flags:
 `
@@ -71,16 +71,16 @@ func parse(args []string, out, stderr io.Writer) (options, error) {
 		_, _ = fmt.Fprintf(stderr, help, listed())
 		flags.PrintDefaults()
 	}
-	flags.Uint64Var(&o.seed, "seed", 1, "`number` from which the events follow")
+	flags.Uint64Var(&o.seed, "seed", 1, "`number` that determines the events")
 	flags.Float64Var(&o.rate, "rate", 500, "`events` a second")
-	flags.DurationVar(&o.phase, "phase", 10*time.Second, "how `long` it goes on before, during and after")
-	flags.DurationVar(&o.lag, "lag", 3*time.Second, "database-failover: how `long` the standby has not received anything when the primary is killed")
-	flags.DurationVar(&o.reaction, "reaction", 5*time.Second, "how `long` people take to notice and to act, where they have to")
-	flags.BoolVar(&o.witness, "witness", true, "lose-primary: a witness in a third place promotes the standby; without, somebody does by hand")
+	flags.DurationVar(&o.phase, "phase", 10*time.Second, "how `long` each phase lasts: before, during and after")
+	flags.DurationVar(&o.lag, "lag", 3*time.Second, "database-failover: how `long` replication has stopped when the primary is killed")
+	flags.DurationVar(&o.reaction, "reaction", 5*time.Second, "how `long` operators take to notice and to act, if a scenario needs them")
+	flags.BoolVar(&o.witness, "witness", true, "lose-primary: a witness in a third site promotes the standby; without it, an operator does")
 	flags.IntVar(&o.times, "times", 9, "source-replicas: how `often` a replica is ended")
-	flags.StringVar(&o.plant, "plant", "", "a `fault` that must make it fail: "+strings.Join(plants[1:], ", "))
+	flags.StringVar(&o.plant, "plant", "", "a `fault` that the drill must detect: "+strings.Join(plants[1:], ", "))
 	flags.BoolVar(&o.keep, "keep", false, "keep data and logs of the processes")
-	flags.DurationVar(&o.maxGap, "max-gap", 0, "longest `time` without a commit that is allowed; by default what the scenario promises")
+	flags.DurationVar(&o.maxGap, "max-gap", 0, "longest allowed `time` without a commit; by default the guarantee of the scenario")
 	flags.StringVar(&o.report, "report", ".tandem/drill", "`folder` for the report")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -92,10 +92,10 @@ func parse(args []string, out, stderr io.Writer) (options, error) {
 		return o, errListed
 	}
 	if _, ok := find(o.scenario); !ok && o.scenario != "all" {
-		errs = append(errs, fmt.Errorf("there is no scenario %q; there are:\n%s", o.scenario, listed()))
+		errs = append(errs, fmt.Errorf("unknown scenario %q; the scenarios are:\n%s", o.scenario, listed()))
 	}
 	if flags.NArg() > 1 {
-		errs = append(errs, fmt.Errorf("what is %q? Flags come first, then the scenario", flags.Arg(1)))
+		errs = append(errs, fmt.Errorf("unexpected argument %q: flags come first, then the scenario", flags.Arg(1)))
 	}
 	if o.rate < 1 || o.rate > 100_000 {
 		errs = append(errs, fmt.Errorf("--rate %g: want 1 to 100000", o.rate))
@@ -124,7 +124,7 @@ func (o options) conditions(before time.Duration) drill.Conditions {
 
 // shown returns a description of the drill's parameters.
 func (o options) shown() string {
-	text := fmt.Sprintf("%g events a second, %s before, during and after. To do it again: `make drill SCENARIO=%s`", o.rate, o.phase, o.scenario)
+	text := fmt.Sprintf("%g events a second, %s before, during and after. To repeat it: `make drill SCENARIO=%s`", o.rate, o.phase, o.scenario)
 	var args []string
 	if o.rate != 500 {
 		args = append(args, fmt.Sprintf("--rate %g", o.rate))

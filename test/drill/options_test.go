@@ -20,7 +20,7 @@ func TestWrongOptionsAreExplained(t *testing.T) {
 		{"lose-cluster ", []string{"lose-everything"}},
 		{"--plant \"bug\": want one of early-ack", []string{"--plant", "bug", "lose-cluster"}},
 		{"--phase 1ms: want 500ms", []string{"--phase", "1ms", "lose-cluster"}},
-		{"Flags come first", []string{"lose-cluster", "--keep"}},
+		{"flags come first", []string{"lose-cluster", "--keep"}},
 	} {
 		if _, err := parse(tt.args, &bytes.Buffer{}, &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%v: error %v, want %q in it", tt.args, err, tt.want)

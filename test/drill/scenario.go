@@ -48,7 +48,7 @@ const lost = "east" // the cluster that is lost
 var scenarios = []scenario{
 	{
 		name: "lose-cluster",
-		what: "a whole cluster loses its power, both in race mode, and comes back",
+		what: "a whole cluster loses power, both in race mode, and returns",
 		strike: func(_ context.Context, d *drilling) error {
 			d.deployment.Lose(lost)
 			return nil
@@ -57,13 +57,13 @@ var scenarios = []scenario{
 	},
 	{
 		name:   "lose-half-database",
-		what:   "a cluster's way to the database goes silent, its way to the stream does not",
+		what:   "a cluster's link to the database drops all packets, its link to the stream works",
 		strike: setLinks(link.Condition{Silent: true}, "postgres"),
 		heal:   setLinks(link.Condition{}, "postgres"),
 	},
 	{
 		name:   "lose-half-stream",
-		what:   "a cluster's way to the stream goes silent, its way to the database does not",
+		what:   "a cluster's link to the stream drops all packets, its link to the database works",
 		strike: setLinks(link.Condition{Silent: true}, "nats"),
 		heal:   setLinks(link.Condition{}, "nats"),
 	},
@@ -75,7 +75,7 @@ var scenarios = []scenario{
 	},
 	{
 		name: "hedge-takeover",
-		what: "a cluster that hedges takes over when the one that does the work loses its power",
+		what: "a hedging cluster takes over when the active one loses power",
 		env:  map[string][]string{"west": {"TANDEM_HEDGE=" + drill.HedgeDelay.String()}},
 		strike: func(_ context.Context, d *drilling) error {
 			d.deployment.Lose(lost)
@@ -85,11 +85,11 @@ var scenarios = []scenario{
 	},
 	{
 		name: "standby-on",
-		what: "the working cluster loses its power, and somebody switches on the one that stands by",
+		what: "the active cluster loses power, and an operator activates the standby",
 		env:  map[string][]string{"west": {"TANDEM_HEDGE=standby"}},
 		strike: func(ctx context.Context, d *drilling) error {
 			d.deployment.Lose(lost)
-			d.note("somebody notices, and switches west on after %s", d.options.reaction)
+			d.note("an operator notices, and activates west after %s", d.options.reaction)
 			deployment.Wait(ctx, d.options.reaction)
 			err := ledger.NewCheckpoints(d.deployment.Pool, "").SetHedge(ctx, "flights", "west", "race")
 			d.note("west is switched from standby to race")
@@ -99,27 +99,27 @@ var scenarios = []scenario{
 	},
 	{
 		name: "stream-leader",
-		what: "the NATS server that leads the stream is killed, and comes back as a follower",
+		what: "the NATS server that leads the stream is killed, and returns as a follower",
 		strike: func(ctx context.Context, d *drilling) error {
 			return d.deployment.KillLeader(ctx, deployment.Inputs)
 		},
 	},
 	{
 		name:    "source-replicas",
-		what:    "the active replica of the working cluster's source is killed, frozen and rolled out, again and again",
+		what:    "the active replica of the active cluster's source is killed, frozen and rolled out, repeatedly",
 		env:     map[string][]string{"west": {"TANDEM_HEDGE=standby"}},
 		sources: map[string]int{lost: sourceReplicas},
 		strike:  replaceSources,
 	},
 	{
 		name:    "database-failover",
-		what:    "the primary is killed with commits that its asynchronous standby never got",
+		what:    "the primary is killed with commits that its asynchronous standby has not received",
 		standby: true,
 		strike:  failover,
 	},
 	{
 		name:    "lose-primary",
-		what:    "the data centre of the primary loses its power: cluster, primary, a NATS server",
+		what:    "the data centre of the primary loses power: cluster, primary, a NATS server",
 		standby: true,
 		away:    lost,
 		strike:  losePrimary,
@@ -128,7 +128,7 @@ var scenarios = []scenario{
 	{
 		name:    "failback",
 		ordered: true,
-		what:    "back to the former primary after a failover, in good order: nothing may be forgotten",
+		what:    "planned switchover back to the former primary after a failover: no commit may be lost",
 		standby: true,
 		prepare: func(ctx context.Context, d *drilling) error {
 			d.deployment.Replicated.LosePrimary()

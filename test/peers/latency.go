@@ -83,12 +83,12 @@ func (t *trial) latencies(ctx context.Context, perSecond int) (latency, error) {
 	}
 	rows, err := t.admin.Query(ctx, "select flight_id, pg_xact_commit_timestamp(xmin) from flights")
 	if err != nil {
-		return latency{}, fmt.Errorf("ask for the times of commits: %w", err)
+		return latency{}, fmt.Errorf("read the commit times: %w", err)
 	}
 	var id string
 	var at time.Time
 	if _, err := pgx.ForEachRow(rows, []any{&id, &at}, func() error { add(&commits, id, at); return nil }); err != nil {
-		return latency{}, fmt.Errorf("ask for the times of commits: %w", err)
+		return latency{}, fmt.Errorf("read the commit times: %w", err)
 	}
 	err = t.d.each(ctx, consume.OutputStream, func(m natsjs.Msg, meta *natsjs.MsgMetadata) error {
 		var d struct {

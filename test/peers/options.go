@@ -26,8 +26,8 @@ type options struct {
 	duration time.Duration
 }
 
-const usage = `Have the others do what Tandem does: flights from JetStream in two clusters, repeats
-known by source and id, a row, a total, one event published once; by hand, with
+const usage = `Compares Tandem with other libraries on the same work: flights from JetStream in two
+clusters, deduplicated on source and id; a row, a total, one event published once; by hand, with
 Watermill, DBOS and River.
 
     make peers ARGS=--quick               a look, a few minutes
@@ -35,21 +35,21 @@ Watermill, DBOS and River.
     make peers ARGS='--report docs'       as docs/peers.md, peers.json, peers.svg
     make peers ARGS='--only ^river'
     make peers ARGS='--again docs/peers.json --report docs'
-                                          only writes that report again
+                                          only rewrites that report
     make peers ARGS='--continue docs/peers.json --report docs'
-                                          measures what is missing there
+                                          measures the missing rows
 
-It builds Tandem, starts a PostgreSQL and a NATS server of its own and removes them in
-the end; TANDEM_PG_BIN names the folder of another initdb. The folder must be on a disk
-(--dir), not in memory, or a commit costs nothing. For two cores of a larger machine:
+It builds Tandem, starts a PostgreSQL and a NATS server of its own and removes them at
+the end; TANDEM_PG_BIN is the folder of another initdb. The folder must be on a disk
+(--dir), not in memory, or commits cost nothing. For two cores of a larger machine:
 
     taskset -c 0,1 make peers
 
 Rows:
 %s
-For each: concurrencies are tried with some of the events, then rounds go round robin
-with the best of them; then latency at a rate that all can bear; then a cluster is
-killed in the midst of the work, and comes back when all is quiet.
+For each row: concurrencies are tried with some of the events, then rounds go round robin
+with the best of them; then latency is measured at a rate that all sustain; then a cluster is
+killed during the work, and returns when there is no more progress.
 
 Flags:
 `
@@ -81,10 +81,10 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 	flags.BoolVar(&o.quick, "quick", false, "one short round, one concurrency each")
 	only := flags.String("only", "", "only the rows whose name matches this `regexp`")
 	flags.StringVar(&o.report, "report", "", "`folder` for the report, from the clone's root (default .tandem/peers)")
-	flags.StringVar(&o.again, "again", "", "measure nothing, but write the report of this JSON `file` again")
-	flags.StringVar(&o.goOn, "continue", "", "measure only what a run that was cut short has not, whose JSON `file` this is")
-	flags.StringVar(&o.note, "note", "", "a `sentence` that the report says of the run")
-	flags.BoolVar(&o.keep, "keep", false, "leave the servers' data and the logs")
+	flags.StringVar(&o.again, "again", "", "measure nothing, and only rewrite the report of this JSON `file`")
+	flags.StringVar(&o.goOn, "continue", "", "measure only the rows that are missing in this JSON `file` of an interrupted run")
+	flags.StringVar(&o.note, "note", "", "a `sentence` about the run for the report")
+	flags.BoolVar(&o.keep, "keep", false, "keep the servers' data and the logs")
 	flags.StringVar(&o.dir, "dir", "", "`folder` for the servers' data (default: the temporary one)")
 	flags.IntVar(&o.events, "events", 0, fmt.Sprintf("distinct events of a trial; Tandem has five times as many (default %d, quick %d)", defaultEvents, quickEvents))
 	flags.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("trials of each row (default %d, quick 1)", defaultRounds))
@@ -101,7 +101,7 @@ func parseOptions(args []string, output io.Writer) (options, error) {
 		return o, errUsage
 	}
 	if flags.NArg() > 0 {
-		return problem("%q is not understood", flags.Arg(0))
+		return problem("unexpected argument %q", flags.Arg(0))
 	}
 	var err error
 	if o.only, err = regexp.Compile(*only); err != nil {

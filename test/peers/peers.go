@@ -102,7 +102,7 @@ func (p peer) prepare(ctx context.Context, databaseURL string) error {
 		return fmt.Errorf("read the tables of flights: %w", err)
 	}
 	if _, err := pool.Exec(ctx, string(sql)); err != nil {
-		return fmt.Errorf("make the tables of flights: %w", err)
+		return fmt.Errorf("create the tables of flights: %w", err)
 	}
 	return p.setup(ctx, pool)
 }

@@ -52,14 +52,14 @@ func (r *report) worthwhile() bool {
 func (d *deployment) describe(ctx context.Context) ([]string, error) {
 	var version string
 	if err := d.Admin.QueryRow(ctx, "select current_setting('server_version')").Scan(&version); err != nil {
-		return nil, fmt.Errorf("ask the server for its version: %w", err)
+		return nil, fmt.Errorf("read the server's version: %w", err)
 	}
 	var list string
 	if err := d.Admin.QueryRow(ctx, `select string_agg(name || ' = ' || current_setting(name), ', ' order by name)
 	|| (select ', lz4 = ' || case when 'lz4' = any(enumvals) then 'on' else 'off' end from pg_settings where name = 'default_toast_compression')
 from pg_settings where name in ('shared_buffers', 'max_wal_size', 'max_connections', 'fsync', 'synchronous_commit', 'full_page_writes',
 	'wal_level', 'track_commit_timestamp', 'commit_delay', 'data_checksums')`).Scan(&list); err != nil {
-		return nil, fmt.Errorf("ask the server for its settings: %w", err)
+		return nil, fmt.Errorf("read the server's settings: %w", err)
 	}
 	commit, err := d.CommitTime(ctx, time.Now)
 	if err != nil {
@@ -157,7 +157,7 @@ func readReport(ctx context.Context, file string) (*report, error) {
 	for _, row := range r.Rows {
 		i := slices.IndexFunc(allPeers(), func(p peer) bool { return p.name == row.Name })
 		if i < 0 {
-			return nil, fmt.Errorf("read report %s: there is no row %q any more: measure anew", file, row.Name)
+			return nil, fmt.Errorf("read report %s: row %q no longer exists: measure again", file, row.Name)
 		}
 		row.peer = allPeers()[i]
 	}

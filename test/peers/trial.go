@@ -32,7 +32,7 @@ const (
 var errWrong = errors.New("the outcome is wrong")
 
 // errStalled means that there is no progress although work is left.
-var errStalled = errors.New("nothing happens any more")
+var errStalled = errors.New("there is no progress")
 
 // trial is a running peer with a database and streams of its own.
 type trial struct {
@@ -99,7 +99,7 @@ type state struct {
 func (t *trial) look(ctx context.Context) (state, error) {
 	var s state
 	if err := t.admin.QueryRow(ctx, "select coalesce(sum(flights), 0)::bigint from airports").Scan(&s.added); err != nil {
-		return state{}, fmt.Errorf("look at the totals: %w", err)
+		return state{}, fmt.Errorf("read the totals: %w", err)
 	}
 	if err := t.count(ctx); err != nil {
 		return state{}, err
@@ -188,7 +188,7 @@ func (t *trial) checkpoint(ctx context.Context) error {
 
 func (t *trial) wal(ctx context.Context) (n int64, err error) {
 	if err := t.admin.QueryRow(ctx, "select (pg_current_wal_insert_lsn() - '0/0')::bigint").Scan(&n); err != nil {
-		return 0, fmt.Errorf("ask for the WAL position: %w", err)
+		return 0, fmt.Errorf("read the WAL position: %w", err)
 	}
 	return n, nil
 }
@@ -239,7 +239,7 @@ func (d *deployment) throughput(ctx context.Context, p peer, concurrency int, lo
 	}
 	var first time.Time
 	if err := t.admin.QueryRow(ctx, "select min(pg_xact_commit_timestamp(xmin)) from flights").Scan(&first); err != nil {
-		return throughput{}, fmt.Errorf("ask for the first commit: %w", err)
+		return throughput{}, fmt.Errorf("read the first commit: %w", err)
 	}
 	if err := t.exact(ctx); err != nil {
 		return throughput{}, err

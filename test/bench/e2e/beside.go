@@ -25,14 +25,14 @@ const (
 // spoiltKinds are all kinds of bad events, each with a description.
 var spoiltKinds = []struct{ kind, about string }{
 	{orders.Unavailable, "needs a table that is missing (503)"},
-	{orders.Failing, "breaks the function (500)"},
+	{orders.Failing, "makes the function fail (500)"},
 	{orders.Rejected, "is refused (422)"},
-	{orders.Panicking, "has the function panic"},
-	{orders.Hanging, "is computed for ever"},
+	{orders.Panicking, "makes the function panic"},
+	{orders.Hanging, "never stops computing"},
 	{orders.Exiting, "ends the function's process"},
 	{orders.SlowEvents, "is computed for 1 s"},
 	{orders.LargeOutput, "has an output that the stream does not accept"},
-	{orders.Unreadable, "is no valid CloudEvent"},
+	{orders.Unreadable, "is not a valid CloudEvent"},
 	{orders.BadSQL, "has a statement that fails with XX000"},
 	{orders.SlowSQL, "has a statement that takes a minute"},
 }
@@ -60,7 +60,7 @@ func besideRows() []Row {
 	}
 	return append(rows,
 		row(RowBesideFlood, orders.Unavailable, besideGood/5, besideGood, "needs a table that is missing (503)"),
-		row(RowBesideHalf, orders.Failing, besideGood/2, besideGood/2, "breaks the function (500)"))
+		row(RowBesideHalf, orders.Failing, besideGood/2, besideGood/2, "makes the function fail (500)"))
 }
 
 // besideResult is the measurement of good events beside bad ones.

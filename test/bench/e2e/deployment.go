@@ -372,7 +372,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // Describe returns a description of how it is measured.
 func (o *Options) Describe() string {
-	return fmt.Sprintf("end to end: everything on this machine (%d cores), NATS sync_interval %s, streams in files, 1 output an event; "+
+	return fmt.Sprintf("end to end: everything on this machine (%d cores), NATS sync_interval %s, streams in files, 1 output per event; "+
 		"%d round(s), %d events of a filled stream (by hand %d), latencies over %s; rows about stalls at %d events/s",
 		runtime.NumCPU(), o.SyncInterval, o.Rounds, o.Events, o.byHandEvents(), o.Duration, o.Rate)
 }

@@ -48,7 +48,7 @@ func goals() []goal {
 		if r.settles {
 			all = append(all,
 				goal{row: r.Name, what: "until clusters compute their own events, ms", bound: 5000, atMost: true, of: func(l Line) *float64 { return l.Settled }},
-				goal{row: r.Name, what: "lag in the end, ms", bound: 500, atMost: true, of: endLag})
+				goal{row: r.Name, what: "lag at the end, ms", bound: 500, atMost: true, of: endLag})
 		}
 	}
 	for _, r := range instanceRows() {
@@ -71,8 +71,8 @@ var goalsOfRows = []goal{
 	{row: Row50, what: "p99.9, ms", bound: 40, atMost: true, of: p999},
 	{row: RowNap50, what: "p99.9, × latency-50", bound: 1.5, atMost: true, of: ratio},
 	{row: RowFreeze50, what: "p99.9, ms", bound: claimTimeout + 50, atMost: true, of: p999},
-	{row: RowNap80, what: "lag in the end, ms", bound: 100, atMost: true, of: endLag},
-	{row: RowFreeze80, what: "lag in the end, ms", bound: 100, atMost: true, of: endLag},
+	{row: RowNap80, what: "lag at the end, ms", bound: 100, atMost: true, of: endLag},
+	{row: RowFreeze80, what: "lag at the end, ms", bound: 100, atMost: true, of: endLag},
 	{row: RowSlowRace, what: "rate, × e2e-race", bound: 0.9, of: ratio},
 	{row: RowSlow50, what: "p99.9, × latency-50", bound: 1.5, atMost: true, of: ratio},
 	{row: RowStallRace, what: "p99.9, × no-stall", bound: 1.5, atMost: true, of: ratio},

@@ -39,7 +39,7 @@ var instanceStrikes = []struct {
 }{
 	{"hang", "is stopped", strikeHang},
 	{"kill", "is killed, and restarted after a second", strikeKill},
-	{"slow", "computes nothing in less than 300 ms", strikeSlow},
+	{"slow", "needs at least 300 ms for each computation", strikeSlow},
 }
 
 // instanceRows are the rows about several instances of a function.

@@ -25,7 +25,7 @@ type mode struct {
 var (
 	modeRace    = &mode{name: "race", east: "0", west: "0", about: "both clusters compute everything"}
 	modeHedge   = &mode{name: "hedge", east: "300ms", west: "0", about: "east computes what west has not committed after 300 ms", ready: []string{`"msg":"hedge switched"`, `"hedge":"300ms"`}}
-	modeShare   = &mode{name: "share", east: "share", west: "share", about: "each event has one cluster that goes first", ready: []string{`"msg":"clusters that share the events changed"`, `"members":"east, west"`}}
+	modeShare   = &mode{name: "share", east: "share", west: "share", about: "each event has one cluster that processes it first", ready: []string{`"msg":"clusters that share the events changed"`, `"members":"east, west"`}}
 	modeStandby = &mode{name: "standby", east: "standby", west: "0", about: "east computes nothing until it is switched", ready: []string{`"msg":"hedge switched"`, `"hedge":"standby"`}}
 )
 
@@ -59,7 +59,7 @@ func modeRows() []Row {
 		name := "burn-" + m.name
 		highest := Row{
 			Name: name, measure: measureRace, mode: m, function: burn, of: RowBurnRace, expected: onceExpected,
-			About: fmt.Sprintf("the highest rate that is held when an event takes %s of processor time: %s", burnTime, m.about),
+			About: fmt.Sprintf("the highest rate that is sustained when an event takes %s of processor time: %s", burnTime, m.about),
 		}
 		if m == modeRace {
 			highest.of, highest.expected = "", 0

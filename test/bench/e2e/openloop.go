@@ -175,7 +175,7 @@ func (d *deployment) runOpenLoop(ctx context.Context, l openLoop, s schedule, se
 }
 
 // errDone ends the goroutines that run during publishing.
-var errDone = errors.New("all is published")
+var errDone = errors.New("all events are published")
 
 func without(err, expected error) error {
 	if errors.Is(err, expected) {

@@ -77,7 +77,7 @@ func (o *Options) measurePending(ctx context.Context, pending int) (mib float64,
 			held += info.NumAckPending
 		}
 		if tries := sink.tries.Load(); tries == 0 || held < min(mostHeld, pending) {
-			return fmt.Errorf("%d messages are held after %d tries", held, tries)
+			return fmt.Errorf("%d messages are held after %d requests", held, tries)
 		}
 		return nil
 	}); err != nil {
@@ -91,7 +91,7 @@ func (o *Options) measurePending(ctx context.Context, pending int) (mib float64,
 	}
 	_, bytes, _ := harness.Resident(d.processes[0].Pid()) // 0 if the system does not count it
 	highest := float64(bytes) / (1 << 20)
-	o.Progress("%d messages pending, %d tries: the source takes %.1f MiB", pending, sink.tries.Load(), highest)
+	o.Progress("%d messages pending, %d requests: the source uses %.1f MiB", pending, sink.tries.Load(), highest)
 	return highest, sink.tries.Load(), nil
 }
 
@@ -146,6 +146,6 @@ func FormatPending(r PendingReport) string {
 	if r.Many > pendingAtMost {
 		word = "NOT REACHED"
 	}
-	return fmt.Sprintf("%s: a source whose function answers 503 for %.0f s (%d tries): resident at the highest %.1f MiB with %d messages pending, %.1f MiB with %d\n%-52s %7.2f, at most %d: %s\n",
+	return fmt.Sprintf("%s: a source whose function answers 503 for %.0f s (%d requests): peak resident memory %.1f MiB with %d messages pending, %.1f MiB with %d\n%-52s %7.2f, at most %d: %s\n",
 		r.Row, r.Seconds, r.Tries, r.Few, fewPending, r.Many, r.Pending, "memory of a source, MiB", r.Many, pendingAtMost, word)
 }

@@ -210,7 +210,7 @@ func (s sample) String() string {
 		parts = append(parts, fmt.Sprintf("%7.0f events/s", s.rate))
 	}
 	if s.divided > 0 {
-		parts = append(parts, fmt.Sprintf("time of two of that of one %.2f", s.divided))
+		parts = append(parts, fmt.Sprintf("time of two relative to one %.2f", s.divided))
 	}
 	if s.pause > 0 {
 		parts = append(parts, fmt.Sprintf("no commit for %.1f ms at most", millis(s.pause)))
@@ -235,7 +235,7 @@ func (s sample) String() string {
 		for _, kind := range slices.Sorted(maps.Keys(s.cpu)) {
 			kinds = append(kinds, fmt.Sprintf("%s %.0f", kind, micros(s.cpu[kind])))
 		}
-		parts = append(parts, "cpu µs an event: "+strings.Join(kinds, ", "))
+		parts = append(parts, "cpu µs per event: "+strings.Join(kinds, ", "))
 	}
 	return strings.Join(parts, "; ")
 }
@@ -343,7 +343,7 @@ func formatCPU(text *strings.Builder, lines []Line) {
 	if len(kinds) == 0 {
 		return
 	}
-	text.WriteString("\nprocessor time of an event in µs, both clusters together\n")
+	text.WriteString("\nprocessor time per event in µs, both clusters together\n")
 	row, flush := newTable(text)
 	defer flush()
 	columns := slices.Sorted(maps.Keys(kinds))

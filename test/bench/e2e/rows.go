@@ -138,11 +138,11 @@ func Rows() []Row {
 	}
 	slow, wait := []string{"TANDEM_BENCH_SLOW=" + slowLength.String()}, []string{"TANDEM_BENCH_WAIT=" + waitLength.String()}
 	rows := []Row{
-		{Name: RowByHand, byHand: true, About: "a filled stream, as people write it: two consumers, a transaction an event, a poller; no HTTP; the best of 8 to 64 workers each"},
+		{Name: RowByHand, byHand: true, About: "a filled stream, two hand-written consumers: a transaction per event, a poller; no HTTP; the best of 8 to 64 workers each"},
 		{Name: RowDefaults, of: RowByHand, About: "a filled stream, two clusters with the defaults, which divide the backlog"},
-		{Name: RowSingle, of: RowByHand, source: []string{"TANDEM_BATCH=1"}, About: "the same with TANDEM_BATCH=1, one event a request"},
-		{Name: RowRaceByHand, measure: measureRace, byHand: true, About: "the highest open-loop rate that both consumers by hand hold with a lag below 1 s"},
-		{Name: RowRace, measure: measureRace, of: RowRaceByHand, About: "the highest open-loop rate that both clusters, each computing everything, hold with a lag below 1 s"},
+		{Name: RowSingle, of: RowByHand, source: []string{"TANDEM_BATCH=1"}, About: "the same with TANDEM_BATCH=1, one event per request"},
+		{Name: RowRaceByHand, measure: measureRace, byHand: true, About: "the highest open-loop rate that both consumers by hand sustain with a lag below 1 s"},
+		{Name: RowRace, measure: measureRace, of: RowRaceByHand, About: "the highest open-loop rate that both clusters, each computing everything, sustain with a lag below 1 s"},
 
 		{Name: Row50ByHand, measure: measureLatency, byHand: true, share: 0.5, About: "latencies by hand at 50 % of its own highest rate"},
 		{Name: Row50, measure: measureLatency, share: 0.5, About: "latencies at 50 % of the rate of e2e-race"},
@@ -155,19 +155,19 @@ func Rows() []Row {
 		{Name: RowSlow50, measure: measureLatency, share: 0.5, function: slow, slow: true, of: Row50, About: "latency-50 when 0.1 % of the events sleep 1 s: latencies of the others"},
 
 		{Name: RowNoStall, measure: measureLatency, About: "two healthy clusters at --e2e-rate"},
-		{Name: RowStallAlone, measure: measureLatency, alone: true, strike: strikeStall, of: RowNoStall, About: "one cluster whose computations sleep 200 ms once a second"},
+		{Name: RowStallAlone, measure: measureLatency, alone: true, strike: strikeStall, of: RowNoStall, About: "one cluster whose computations sleep for 200 ms every second"},
 		{Name: RowStallRace, measure: measureLatency, strike: strikeStall, of: RowNoStall, About: "the same beside a healthy one"},
-		{Name: RowStopAlone, measure: measureLatency, alone: true, strike: strikeStop, of: RowNoStall, About: "one cluster whose processes are stopped 200 ms once a second"},
+		{Name: RowStopAlone, measure: measureLatency, alone: true, strike: strikeStop, of: RowNoStall, About: "one cluster whose processes are stopped for 200 ms every second"},
 		{Name: RowStopRace, measure: measureLatency, strike: strikeStop, of: RowNoStall, About: "the same beside a healthy one"},
 
-		{Name: RowCatchUpSkip, measure: measureSkip, least: leastToCatchUp, About: "a cluster rejoins, 60 ms from the database, with a backlog that is committed: events skipped a second"},
+		{Name: RowCatchUpSkip, measure: measureSkip, least: leastToCatchUp, About: "a cluster rejoins, 60 ms from the database, with a committed backlog: events skipped per second"},
 		{
 			Name: RowCatchUpDivide, measure: measureDivide, events: 16_000, function: wait,
-			About: "two clusters with a backlog and a function that waits 5 ms an event, 8 events at a time: time of two, of that of one",
+			About: "two clusters with a backlog and a function that waits 5 ms per event, 8 events at a time: time of two relative to one",
 		},
 		{
 			Name: RowCatchUpDeath, measure: measureDeath, events: 16_000, least: leastToCatchUp, function: wait,
-			About: "the same two, and one of them is killed on the way: the longest time between two commits since",
+			About: "the same two, and one of them is killed meanwhile: the longest time between two later commits",
 		},
 
 		ordered(RowOrderedEach, 20_000, func(n int) string { return orders.Subject(n) }, "one subject per event"),

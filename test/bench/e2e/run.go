@@ -156,7 +156,7 @@ func (r *run) measure(ctx context.Context, result *result, workers int) (sample,
 	row := result.row
 	if row.measure != measureRace && row.measure != measureLatency && row.measure != measureBeside && row.measure != measureInstances {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, r.Limit, fmt.Errorf("it was not done in %s", r.Limit))
+		ctx, cancel = context.WithTimeoutCause(ctx, r.Limit, fmt.Errorf("it did not finish in %s", r.Limit))
 		defer cancel()
 	}
 	switch row.measure {
@@ -220,7 +220,7 @@ func (r *run) measure(ctx context.Context, result *result, workers int) (sample,
 		}
 		return sample{instances: result}, nil
 	default:
-		return sample{}, fmt.Errorf("row %s is not measured here", row.Name)
+		return sample{}, fmt.Errorf("row %s has no measurement", row.Name)
 	}
 }
 

@@ -72,11 +72,11 @@ func (s *search) run(ctx context.Context) (*openResult, error) {
 			rate = math.Sqrt(low * high)
 		}
 		if rate < lowestRate {
-			return nil, fmt.Errorf("not even %.0f events/s are held", high)
+			return nil, fmt.Errorf("not even %.0f events/s are sustained", high)
 		}
 	}
 	if low == 0 {
-		return nil, errors.New("no rate is held")
+		return nil, errors.New("no rate is sustained")
 	}
 	return s.confirm(ctx, low)
 }
@@ -108,7 +108,7 @@ func (s *search) confirm(ctx context.Context, rate float64) (*openResult, error)
 		}
 	}
 	if best == nil {
-		return nil, fmt.Errorf("no rate is held for the whole time, not even %.0f/s", high)
+		return nil, fmt.Errorf("no rate is sustained for the whole time, not even %.0f/s", high)
 	}
 	return best, nil
 }
@@ -133,7 +133,7 @@ func (r *openResult) failure() string {
 	case r.gaveUp || r.lag > lagAtMost:
 		return fmt.Sprintf("lag %.1f s", r.lag.Seconds())
 	case r.endLag > endLagAtMost(r.duration):
-		return fmt.Sprintf("lag %.0f ms in the end", millis(r.endLag))
+		return fmt.Sprintf("lag %.0f ms at the end", millis(r.endLag))
 	case !r.once && r.computed < computedShare:
 		return fmt.Sprintf("a cluster computed %.0f %%", 100*r.computed)
 	}

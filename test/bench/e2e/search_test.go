@@ -63,7 +63,7 @@ func TestASearchForNothingIsBounded(t *testing.T) {
 
 	for name, s := range map[string]*search{"none at all": limited(0, 0), "none for the whole time": limited(1000, 0)} {
 		_, err := s.run(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "held") {
+		if err == nil || !strings.Contains(err.Error(), "sustained") {
 			t.Errorf("%s: error %v", name, err)
 		}
 		if len(s.tried) > 2*s.probes+s.confirmations {
@@ -113,7 +113,7 @@ func TestWhyARateIsNotHeld(t *testing.T) {
 	for want, change := range map[string]func(r *openResult){
 		"":                        func(*openResult) {},
 		"lag 1.1 s":               func(r *openResult) { r.lag = 1100 * time.Millisecond },
-		"lag 300 ms in the end":   func(r *openResult) { r.endLag = 300 * time.Millisecond },
+		"lag 300 ms at the end":   func(r *openResult) { r.endLag = 300 * time.Millisecond },
 		"a cluster computed 60 %": func(r *openResult) { r.computed = 0.6 },
 		"lag 1.0 s":               func(r *openResult) { r.gaveUp, r.lag = true, time.Second },
 	} {

@@ -132,7 +132,7 @@ func (m *settleMeter) result() (*settled, error) {
 
 // String formats it for the progress.
 func (s *settled) String() string {
-	return fmt.Sprintf("settled %.0f ms after the strike; of others' events computed: %.1f %% at most, %.1f in the end", millis(s.after), 100*s.highest, 100*s.last)
+	return fmt.Sprintf("settled %.0f ms after the strike; share of others' events: %.1f %% at most, %.1f at the end", millis(s.after), 100*s.highest, 100*s.last)
 }
 
 // pin returns the command that runs a program of a cluster on the cores that the row assigns

@@ -75,7 +75,7 @@ func (o *Options) measureSkip(ctx context.Context, r Row) (sample, error) {
 	computed := float64(counts[west]) / float64(events)
 	s.computed = &computed
 	if s.rate *= 1 - computed; s.rate <= 0 {
-		return sample{}, fmt.Errorf("the cluster computed all of %d events that were committed", events)
+		return sample{}, fmt.Errorf("the cluster computed all %d events, although they were committed", events)
 	}
 	return s, d.check(ctx, 1+events, false)
 }

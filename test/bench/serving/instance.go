@@ -121,7 +121,7 @@ func (o InstanceOptions) use(ctx context.Context, i *running, report *InstanceRe
 	l := &load{address: i.address, connections: min(o.Connections, o.Requests), requests: o.Requests, patience: patience, now: o.Now, request: distinct(i.address, o.Connections)}
 	outcome, err := l.run(ctx)
 	if err != nil {
-		return fmt.Errorf("%w\nthe instance says:\n%s", err, i.said())
+		return fmt.Errorf("%w\nlog of the instance:\n%s", err, i.said())
 	}
 	if _, highest, err := harness.Resident(pid); err == nil {
 		report.Highest = mib(highest)
@@ -238,9 +238,9 @@ const (
 // FormatInstance formats a report for people.
 func FormatInstance(r InstanceReport) string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s: the real one on a database, %d connections, each event another one; %s\n", r.Row, r.Connections, runtime.Version())
+	fmt.Fprintf(&text, "%s: the real one on a database, %d connections, distinct events; %s\n", r.Row, r.Connections, runtime.Version())
 	fmt.Fprintf(&text, "  %d requests, all answered 204: %.0f a second; p50 %.1f ms, p99 %.1f ms, longest %.1f ms\n", r.Requests, r.RequestsPerSecond, r.P50, r.P99, r.Max)
-	fmt.Fprintf(&text, "  start to ready in %.1f ms (%.1f to %.1f in %d starts); resident %.1f MiB idle, %.1f MiB at the highest under load\n",
+	fmt.Fprintf(&text, "  start to ready in %.1f ms (%.1f to %.1f in %d starts); resident %.1f MiB idle, at most %.1f MiB under load\n",
 		r.Ready, r.ReadyLowest, r.ReadyHighest, r.Starts, r.Idle, r.Highest)
 	if r.Stripped > 0 {
 		fmt.Fprintf(&text, "  the binary has %.1f MiB, %.1f MiB with symbols\n", r.Stripped, r.Symbols)

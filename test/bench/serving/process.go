@@ -56,11 +56,11 @@ func startRow(ctx context.Context, row string, cores int, profile string, stderr
 func (p *process) used() (usage, error) {
 	var u usage
 	if _, err := fmt.Fprintln(p.commands); err != nil {
-		return u, fmt.Errorf("ask the server: %w", err)
+		return u, fmt.Errorf("read the usage of the server: %w", err)
 	}
 	line, err := p.answers.ReadBytes('\n')
 	if err != nil {
-		return u, fmt.Errorf("ask the server: %w", err)
+		return u, fmt.Errorf("read the usage of the server: %w", err)
 	}
 	return u, json.Unmarshal(line, &u)
 }

@@ -102,7 +102,7 @@ func Format(lines []Line, o Options) string {
 			text.WriteString(goal("serve-binary of bare", *l.OfBare, least, *l.OfBare >= least, "at least"))
 		}
 		if l.Busy < 0.9 {
-			fmt.Fprintf(&text, "%s: the server was busy for %.0f %% only: something else was the limit\n", l.Row, 100*l.Busy)
+			fmt.Fprintf(&text, "%s: the server was only %.0f %% busy: something else was the limit\n", l.Row, 100*l.Busy)
 		}
 	}
 	return text.String()

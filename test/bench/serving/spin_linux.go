@@ -86,7 +86,7 @@ func (s *spinner) connect(c int) error {
 	}
 	if s.conns == nil {
 		if s.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-			return fmt.Errorf("make an epoll: %w", err)
+			return fmt.Errorf("create an epoll: %w", err)
 		}
 		s.conns = map[int32]*spun{}
 	}

@@ -86,7 +86,7 @@ func poll(ctx context.Context, pool *pgxpool.Pool, js jetstream.JetStream) error
 	for {
 		n, err := publishBatch(ctx, pool, js)
 		if err != nil && ctx.Err() == nil {
-			logger().LogAttrs(ctx, slog.LevelWarn, "outputs come again", slog.Any("err", err))
+			logger().LogAttrs(ctx, slog.LevelWarn, "could not publish outputs; retrying", slog.Any("err", err))
 		}
 		if n > 0 && err == nil {
 			continue

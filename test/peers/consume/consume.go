@@ -84,7 +84,7 @@ func run(ctx context.Context, text string) error {
 	}
 	do, found := peers[c.Peer]
 	if !found {
-		return fmt.Errorf("there is no peer %q", c.Peer)
+		return fmt.Errorf("unknown peer %q", c.Peer)
 	}
 	return do(ctx, c)
 }
@@ -186,7 +186,7 @@ func work(ctx context.Context, js jetstream.JetStream, c Config, handle func(con
 					err = errors.Join(err, m.NakWithDelay(tryAgain))
 				}
 				if err != nil && ctx.Err() == nil {
-					logger().LogAttrs(ctx, slog.LevelWarn, "event comes again", slog.String("event_id", d.ID), slog.Any("err", err))
+					logger().LogAttrs(ctx, slog.LevelWarn, "could not process the event; it will be redelivered", slog.String("event_id", d.ID), slog.Any("err", err))
 				}
 			}
 		})

@@ -120,7 +120,7 @@ func dbosRead(ctx context.Context, dc dbos.Context, c Config, js jetstream.JetSt
 		go func() {
 			defer func() { <-done }()
 			if _, err := handle.GetResult(); err != nil && ctx.Err() == nil {
-				logger().LogAttrs(ctx, slog.LevelWarn, "workflow ended badly", slog.String("event_id", d.ID), slog.Any("err", err))
+				logger().LogAttrs(ctx, slog.LevelWarn, "workflow failed", slog.String("event_id", d.ID), slog.Any("err", err))
 			}
 		}()
 		return nil

@@ -37,7 +37,7 @@ type departure struct {
 func read(get func(string) string, data []byte) (departure, error) {
 	d := departure{Source: get("ce-source"), ID: get("ce-id")}
 	if d.Source == "" || d.ID == "" {
-		return departure{}, fmt.Errorf("read event: it has no source or id, but %q", data)
+		return departure{}, fmt.Errorf("read event: it has no source or no id: %q", data)
 	}
 	source, id := d.Source, d.ID
 	if err := json.Unmarshal(data, &d); err != nil {

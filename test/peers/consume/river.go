@@ -150,7 +150,7 @@ func riverInsertAll(ctx context.Context, client *river.Client[pgx.Tx], messages 
 		}
 		_, err = client.InsertMany(ctx, jobs)
 		if err != nil && ctx.Err() == nil {
-			logger().LogAttrs(ctx, slog.LevelWarn, "events come again", slog.Any("err", err))
+			logger().LogAttrs(ctx, slog.LevelWarn, "could not insert jobs; the events will be redelivered", slog.Any("err", err))
 		}
 		for _, m := range batch {
 			answer := m.Ack

@@ -62,7 +62,7 @@ func watermillConsumer(ctx context.Context, c Config) error {
 	}
 	router, err := message.NewRouter(message.RouterConfig{}, log)
 	if err != nil {
-		return fmt.Errorf("make the router: %w", err)
+		return fmt.Errorf("create the router: %w", err)
 	}
 	router.AddMiddleware(middleware.Recoverer)
 	router.AddConsumerHandler("flights", inputSubjects, in, func(m *message.Message) error {
@@ -118,11 +118,11 @@ func watermillForwarder(c Config, pool *pgxpool.Pool, log watermill.LoggerAdapte
 		JetStream:   wmnats.JetStreamConfig{TrackMsgID: true},
 	}, log)
 	if err != nil {
-		return nil, fmt.Errorf("make the publisher: %w", err)
+		return nil, fmt.Errorf("create the publisher: %w", err)
 	}
 	forward, err := forwarder.NewForwarder(outbox, out, log, forwarder.Config{ForwarderTopic: forwarderTopic})
 	if err != nil {
-		return nil, fmt.Errorf("make the forwarder: %w", err)
+		return nil, fmt.Errorf("create the forwarder: %w", err)
 	}
 	return forward, nil
 }
@@ -152,7 +152,7 @@ func PrepareWatermill(_ context.Context, pool *pgxpool.Pool) error {
 		return err
 	}
 	if err := subscriber.SubscribeInitialize(forwarderTopic); err != nil {
-		return fmt.Errorf("make the outbox: %w", err)
+		return fmt.Errorf("create the outbox: %w", err)
 	}
 	return nil
 }
