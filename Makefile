@@ -1,23 +1,23 @@
-# What people do with Tandem. `make help` lists it.
+# The tasks of users and developers. `make help` lists them.
 
 GOLANGCI_VERSION := v2.15.0
 BIN              := $(CURDIR)/bin
 LINT             := $(BIN)/golangci-lint-$(GOLANGCI_VERSION)
 
-# The programs of a cluster; eventing/devcluster builds them where it is asked to.
+# The programs of a cluster; eventing/devcluster builds them if configured to.
 PARTS            := ./eventing/cmd/source ./eventing/cmd/ingest ./hack/serve ./hack/nats
 
-# The modules of their own, without those that mainly build other projects' programs.
+# The separate modules, without those that mainly build other projects' programs.
 MODULES = $(filter-out test/realcluster/build/cluster test/realcluster/build/etcd,$(patsubst %/go.mod,%,$(shell git ls-files '*/go.mod')))
 
-# What is built does not depend on the folder of the clone, so that one clone's build cache
-# serves the next.
+# Builds do not depend on the folder of the clone, so that the build cache of one clone also
+# serves others.
 export GOFLAGS := $(filter-out -trimpath,$(shell go env GOFLAGS 2>/dev/null)) -trimpath
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
-help: ## Show this.
+help: ## Show this list.
 	@echo 'usage: make <target> [ARGS="..."]'
 	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
 
@@ -26,15 +26,15 @@ run: ## Run PostgreSQL, NATS and two clusters here; ARGS=--help lists the flags.
 	@started=$$(date +%s.%N) && hack/build.sh .tandem/bin ./hack/run $(PARTS) && TANDEM_STARTED=$$started exec .tandem/bin/run $(ARGS)
 
 .PHONY: chat
-chat: ## Chat between two clusters, in your browser; ARGS=--help lists the flags.
+chat: ## Run a chat between two clusters, in your browser; ARGS=--help lists the flags.
 	@hack/build.sh .tandem/chat/bin $(PARTS) && go build -C hack/chat -mod=mod -buildvcs=false -o $(CURDIR)/.tandem/chat/bin/chat . && exec .tandem/chat/bin/chat $(ARGS)
 
-# Tests wait more than they compute: four of a package run at once, and the modules of
-# their own beside those of the root. The package that takes longest comes first. Models of
-# one goroutine run without the race detector, as they take ten times as long with it. No
-# result comes from the cache (-count=1): tests build programs, of which it does not know.
+# Tests wait more than they compute, so four of a package run in parallel, and the separate
+# modules in parallel with the root. The slowest package comes first. Models that use one
+# goroutine run without the race detector, which makes them ten times slower. The test cache
+# is off (-count=1), because it does not know the programs that tests build.
 .PHONY: test
-test: ## Run the tests, on real PostgreSQL and real NATS; ARGS go to go test.
+test: ## Run the tests, on real PostgreSQL and real NATS; ARGS are passed to go test.
 	@hack/install.sh cc pgbouncer
 	@$(MAKE) --no-print-directory -j2 test-root test-modules
 
@@ -51,25 +51,25 @@ test-modules:
 	go test -C test/config -count=1 -timeout 12m ./...
 
 .PHONY: clusters
-clusters: ## Run every test with the processes of whole clusters; make test leaves some out.
+clusters: ## Run every test with the processes of whole clusters; make test skips some.
 	@hack/install.sh cc
 	go test -race -timeout 20m $(ARGS) ./test/clusters
 
 .PHONY: func
-func: ## Build Knative's func into bin/, and test what it makes of functions.
+func: ## Build Knative's func into bin/, and test the programs that it builds from functions.
 	@hack/install.sh func cc
 	go test -race -timeout 20m $(ARGS) ./test/func
 
 .PHONY: bench
-bench: ## Measure sinkwriter, the endpoint and the whole way; ARGS=--quick takes a few minutes.
+bench: ## Measure sinkwriter, the endpoint and the whole path; ARGS=--quick takes a few minutes.
 	go run ./test/bench $(ARGS)
 
 .PHONY: soak
-soak: ## Send 1,000,000 events to the real instance over 100 connections; none may hang.
+soak: ## Send 1,000,000 events to the real instance over 100 connections; no request may hang.
 	go run ./test/bench --only '^soak$$' --events 1000000 $(ARGS)
 
 .PHONY: pending
-pending: ## Measure the memory of a source with 10,000,000 messages pending; PENDING has another number.
+pending: ## Measure the memory of a source with 10,000,000 messages pending; PENDING sets the number.
 	go run ./test/bench --only '^pending$$' $(if $(PENDING),--pending $(PENDING)) $(ARGS)
 
 .PHONY: conformance
@@ -78,29 +78,29 @@ conformance: ## Run CloudEvents' conformance scenarios against the served endpoi
 	cd test/conformance && go test -mod=mod -race -timeout 5m $(ARGS) ./...
 
 .PHONY: chaos
-chaos: ## Strike two clusters and see what is left of the truth; SEED, DURATION, PLANT, RUNS.
+chaos: ## Inject faults into two clusters and check the results; SEED, DURATION, PLANT, RUNS.
 	go run ./test/chaos $(if $(SEED),--seed $(SEED)) $(if $(DURATION),--duration $(DURATION)) $(if $(PLANT),--plant $(PLANT)) $(if $(RUNS),--runs $(RUNS)) $(ARGS)
 
 .PHONY: drill
-drill: ## Take something away from two clusters, give it back, say what it cost; SCENARIO, none: lists them.
+drill: ## Run a failure drill and report the effect; SCENARIO selects it, without it lists all.
 	@go run ./test/drill $(ARGS) $(SCENARIO)
 
 .PHONY: chaostest
-chaostest: ## Run 15 s of chaos and see that planted faults are found; takes up to ten minutes.
+chaostest: ## Run 15 s of chaos and check that planted faults are detected; takes up to ten minutes.
 	@hack/install.sh cc
 	go test -tags chaos -race -timeout 30m $(ARGS) ./test/chaos ./test/deployment
 
 .PHONY: long
-long: ## Run what takes too long for CI, and resume it; ARGS=--list, SEEDS, DURATION, FRESH=1.
+long: ## Run the tests that take too long for CI; can be resumed; ARGS=--list, SEEDS, DURATION, FRESH=1.
 	@hack/install.sh cc pgbouncer
 	@hack/long.sh $(ARGS)
 
 .PHONY: peers
-peers: ## Compare with the same work by hand and with others; ARGS=--quick takes minutes, --help.
+peers: ## Compare with hand-written consumers and other libraries; ARGS=--quick takes minutes, --help.
 	go run -C test/peers -mod=mod . $(ARGS)
 
 .PHONY: lint
-lint: $(LINT) ## Look for faults and for what is not in house style.
+lint: $(LINT) ## Check for faults and house style.
 	$(LINT) run --allow-parallel-runners --build-tags e2e,chaos ./...
 	@for module in $(MODULES); do \
 		echo "$(LINT) run, in $$module" && \
@@ -117,19 +117,19 @@ build: ## Build the programs of eventing/cmd and hack into bin/.
 	go build -o $(BIN)/ ./eventing/cmd/... ./hack/...
 
 .PHONY: images
-images: ## Build the images without Docker and push them; REGISTRY=HOST/NAME, none: only build.
+images: ## Build the images without Docker and push them to REGISTRY=HOST/NAME; without it only build.
 	go run -C hack/images . $(if $(REGISTRY),--registry $(REGISTRY) --kustomization $(CURDIR)/config/images/kustomization.yaml) $(ARGS)
 
 .PHONY: e2e
-e2e: ## Install into two clusters, do harm, compare: EAST=kubeconfig WEST=kubeconfig, or starts two here (test/realcluster).
+e2e: ## Test in two Kubernetes clusters: EAST=kubeconfig WEST=kubeconfig, or starts two here (test/realcluster).
 	$(if $(EAST)$(WEST),EAST=$(abspath $(EAST)) WEST=$(abspath $(WEST)),test/realcluster/realcluster pair) go test -tags e2e -count=1 -v -timeout 30m $(ARGS) ./test/e2e
 
 .PHONY: realcluster
-realcluster: ## Start real Kubernetes clusters with Knative on this machine (Linux, root): ARGS=--help.
+realcluster: ## Start real Kubernetes clusters with Knative on this machine (Linux, root); ARGS=--help.
 	@test/realcluster/realcluster $(ARGS)
 
 .PHONY: clean
-clean: ## Remove .tandem/ with everything that was stored, and bin/'s programs.
+clean: ## Remove .tandem/ with all its data, and the programs in bin/.
 	@hack/clean.sh .tandem/chat
 	@hack/clean.sh
 	@rm -f $(filter-out $(LINT) $(BIN)/func,$(wildcard $(BIN)/*))
