@@ -190,7 +190,7 @@ func TestWrongFlagsAreRefusedWithAReason(t *testing.T) {
 	for want, args := range map[string][]string{
 		"--rounds -1: want 1 to 1000": {"--rounds", "-1"},
 		"--only: error parsing":       {"--only", "("},
-		`unexpected argument "race"`:    {"race"},
+		`unexpected argument "race"`:  {"race"},
 		"--batch 10001":               {"--batch", "10001"},
 	} {
 		var output strings.Builder
