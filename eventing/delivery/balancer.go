@@ -141,7 +141,7 @@ func (b *balancer) instanceAt(u *url.URL, public string) *instance {
 	if b.instances[origin] == nil {
 		b.instances[origin] = &instance{
 			url: u, patience: minPatience, watched: map[*watch]struct{}{},
-			failures: failurelog.New(b.cfg.Logger, b.cfg.Now, "delivering to an instance", slog.String("url", public)),
+			failures: failurelog.New(b.cfg.Logger, b.cfg.Now, "delivering to an instance; the others receive its requests", slog.String("url", public)),
 		}
 	}
 	return b.instances[origin]

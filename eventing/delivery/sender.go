@@ -191,7 +191,7 @@ func (d *Sender) newTarget(what, addresses string) (*target, error) {
 		t.members = append(t.members, member{instance: in, url: u})
 		t.public = cmp.Or(t.public, public)
 	}
-	t.failures = failurelog.New(d.cfg.Logger, d.cfg.Now, "delivering to the "+what, slog.String("url", t.public))
+	t.failures = failurelog.New(d.cfg.Logger, d.cfg.Now, "delivering to the "+what+"; its events are retried", slog.String("url", t.public))
 	return t, nil
 }
 

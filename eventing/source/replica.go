@@ -98,7 +98,7 @@ func NewReplica(leases Leases, source func(held lease.Lease, until func() time.T
 	}
 	r := &Replica{
 		cfg: cfg, leases: leases, source: source, probe: probe, problem: errNotAsked,
-		trying:  failurelog.New(cfg.Logger, cfg.Now, "acquiring the lease of this source"),
+		trying:  failurelog.New(cfg.Logger, cfg.Now, "acquiring the lease of this source; it does not deliver"),
 		renewal: failurelog.New(cfg.Logger, cfg.Now, "renewing the lease of this source; it pauses after the lease expires"),
 	}
 	cfg.Metrics.standBy()

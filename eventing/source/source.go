@@ -206,10 +206,10 @@ func New(streams eventing.Streams, sender *delivery.Sender, checkpoints Checkpoi
 		verdicts:    failurelog.New(cfg.Logger, cfg.Now, "looking up verdicts on dead letters; their subjects stay blocked"),
 		peers:       failurelog.New(cfg.Logger, cfg.Now, "looking up the other clusters; a backlog is not divided, and events are shared with the clusters known last"),
 		watching:    failurelog.New(cfg.Logger, cfg.Now, "watching the set of streams; the known streams are read"),
-		leasing:     failurelog.New(cfg.Logger, cfg.Now, "leasing events that may have ended the function's process"),
+		leasing:     failurelog.New(cfg.Logger, cfg.Now, "leasing events that may have ended the function's process; they wait"),
 		hedge: hedgeController{
 			reading:  failurelog.New(cfg.Logger, cfg.Now, "reading the hedge; the last known one holds"),
-			standing: failurelog.New(cfg.Logger, cfg.Now, "standing by"),
+			standing: failurelog.New(cfg.Logger, cfg.Now, "standing by; the hedge does not change"),
 		},
 	}
 	s.table = inflight.New(inflight.Config{

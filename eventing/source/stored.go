@@ -59,8 +59,8 @@ func newStoredEvents(s *Source) *storedEvents {
 		partition: s.table.StoredPartition(),
 		deleted:   make(chan struct{}, 1),
 		storing:   failurelog.New(s.cfg.Logger, s.cfg.Now, "storing events behind a dead letter; they wait in the stream"),
-		loading:   failurelog.New(s.cfg.Logger, s.cfg.Now, "loading events that waited for a verdict"),
-		deleting:  failurelog.New(s.cfg.Logger, s.cfg.Now, "deleting events that waited for a verdict"),
+		loading:   failurelog.New(s.cfg.Logger, s.cfg.Now, "loading events that waited for a verdict; they stay stored"),
+		deleting:  failurelog.New(s.cfg.Logger, s.cfg.Now, "deleting events that waited for a verdict; they are deleted later"),
 	}
 	e.partition.Owner = e
 	return e

@@ -112,7 +112,7 @@ func (s *Source) newConsumer(stream eventing.Stream) *consumer {
 		source:    s,
 		stream:    stream,
 		partition: s.table.AddPartition(),
-		failures:  failurelog.New(s.cfg.Logger, s.cfg.Now, "reading a stream", slog.String("stream", stream.Name())),
+		failures:  failurelog.New(s.cfg.Logger, s.cfg.Now, "reading a stream; its messages wait", slog.String("stream", stream.Name())),
 		ended:     make(chan struct{}),
 	}
 	c.partition.Owner = c

@@ -120,7 +120,7 @@ func run(ctx context.Context) error {
 		slog.String("outputs", outputs.where), slog.Int("in_flight", cfg.InFlight), slog.String("hedge", cfg.Hedge))
 	go func() {
 		if err := server.Serve(); err != nil {
-			logger.LogAttrs(ctx, slog.LevelError, "metrics server failed", slog.Any("err", err))
+			logger.LogAttrs(ctx, slog.LevelError, "metrics server failed; metrics and health are not served: check METRICS_ADDRESS and restart the process", slog.Any("err", err))
 		}
 	}()
 	var relaying sync.WaitGroup

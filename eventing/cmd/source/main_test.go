@@ -292,7 +292,7 @@ func TestTheProcessIsNotReadyWithAWrongURLAndKeepsTrying(t *testing.T) {
 
 	for _, tt := range []struct{ name, nats, sink, want string }{
 		{name: "NATS", nats: "nats://127.0.0.1:1", sink: "running", want: "cannot connect to NATS; retrying"},
-		{name: "function", nats: "running", sink: "http://127.0.0.1:1", want: `"doing":"delivering to the function","url":"http://127.0.0.1:1"`},
+		{name: "function", nats: "running", sink: "http://127.0.0.1:1", want: `"doing":"delivering to the function; its events are retried","url":"http://127.0.0.1:1"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
