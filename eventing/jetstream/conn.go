@@ -102,7 +102,7 @@ func Connect(ctx context.Context, address string, cfg Config) (*Conn, error) {
 		nats.ConnectHandler(func(nc *nats.Conn) { c.connected(ctx, nc) }),
 		nats.ReconnectHandler(func(nc *nats.Conn) { c.connected(ctx, nc) }),
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) { c.disconnected(ctx, nc, err) }),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.inVain(ctx, err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.logConnectFailure(ctx, err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			c.logger.LogAttrs(ctx, slog.LevelWarn, "NATS reported an error: see err and the server's log", slog.String("url", c.where), slog.Any("err", err))
 		}),
@@ -133,7 +133,7 @@ func (c *Conn) reopen(ctx context.Context, old *nats.Conn) {
 		time.Sleep(reopenPause)
 		nc, err := nats.Connect(c.address, c.options...)
 		if err != nil {
-			c.inVain(ctx, err)
+			c.logConnectFailure(ctx, err)
 			continue
 		}
 		stats := old.Stats()
@@ -248,8 +248,8 @@ func (c *Conn) disconnected(ctx context.Context, nc *nats.Conn, err error) {
 	}
 }
 
-// inVain is called for each failed attempt to connect. It logs the first one.
-func (c *Conn) inVain(ctx context.Context, err error) {
+// logConnectFailure is called for each failed attempt to connect. It logs the first one.
+func (c *Conn) logConnectFailure(ctx context.Context, err error) {
 	if errors.Is(err, nats.ErrNoServers) {
 		return // the next error has the reason
 	}

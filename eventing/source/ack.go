@@ -13,12 +13,12 @@ import (
 // acknowledge acknowledges a finished entry. If the acknowledgement is lost, it is sent
 // again when the floor has stalled, or when the message is redelivered.
 func (s *Source) acknowledge(ctx context.Context, e *inflight.Entry) {
-	s.tell(ctx, e, e.Message.Ack, "acknowledge")
+	s.notifyStream(ctx, e, e.Message.Ack, "acknowledge")
 }
 
 // handBack returns an entry to its stream when the process ends.
 func (s *Source) handBack(ctx context.Context, e *inflight.Entry) {
-	s.tell(ctx, e, e.Message.Nak, "release")
+	s.notifyStream(ctx, e, e.Message.Nak, "release")
 }
 
 // handBackAll closes the table and returns to the streams every entry that is in no
@@ -59,10 +59,10 @@ func (s *Source) countLost(ctx context.Context, entries []*inflight.Entry) {
 	}
 }
 
-// tell sends an acknowledgement, a negative one, or a heartbeat for an entry to its
+// notifyStream sends an acknowledgement, a negative one, or a heartbeat for an entry to its
 // stream, if this process is active. If the stream does not receive it, the message is
 // redelivered, which is harmless.
-func (s *Source) tell(ctx context.Context, e *inflight.Entry, verb func() error, what string) {
+func (s *Source) notifyStream(ctx context.Context, e *inflight.Entry, verb func() error, what string) {
 	if !s.active() {
 		return
 	}
