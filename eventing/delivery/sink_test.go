@@ -36,7 +36,7 @@ func TestASinkWithACertificateOfItsOwnIsTrustedWhenKnativeSaysSo(t *testing.T) {
 
 	d := newSinkDelivery(t, server.URL, server.URL, sink.Config{})
 	if err := deliverUntilReported(t, d); !errors.Is(err, context.Canceled) {
-		t.Errorf("a certificate that nobody vouches for: %v", err)
+		t.Errorf("a certificate of an unknown authority: %v", err)
 	}
 	if err := d.Ready(); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("Ready: %v", err)

@@ -78,7 +78,7 @@ func TestAGapIsNoticed(t *testing.T) {
 	}
 	before := last
 	if err := take(reader, 10, 1<<20); !errors.Is(err, eventing.ErrMissed) || last != before {
-		t.Fatalf("after two were handed out elsewhere: %v, and %d messages", err, last-before)
+		t.Fatalf("after two were delivered elsewhere: %v, and %d messages", err, last-before)
 	}
 
 	// After opening it again the missed messages are redelivered: the two, and the ten that it

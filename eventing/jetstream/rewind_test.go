@@ -76,7 +76,7 @@ func TestARewoundReaderGivesAgainWhatWasAcknowledged(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cfg := consumer.CachedInfo().Config; cfg.AckPolicy != natsjs.AckExplicitPolicy || cfg.MaxDeliver != -1 || cfg.Metadata["tandem-origin"] == "" {
-		t.Errorf("the consumer is made anew as %+v", cfg)
+		t.Errorf("the consumer is recreated as %+v", cfg)
 	}
 }
 

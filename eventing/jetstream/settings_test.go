@@ -268,7 +268,7 @@ func TestAStreamOfInterestForgetsWhatNobodyReadsYet(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info.State.Msgs != 0 {
-		t.Errorf("it has %d messages: docs/streams.md says otherwise", info.State.Msgs)
+		t.Errorf("it has %d messages: docs/streams.md differs", info.State.Msgs)
 	}
 }
 

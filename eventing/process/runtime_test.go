@@ -364,7 +364,7 @@ func TestInstanceWaitsForMigrations(t *testing.T) {
 	}
 	stop(t, i)
 	s := serve(t, i)
-	eventtest.Eventually(t, "it says that migrations are missing", func() bool {
+	eventtest.Eventually(t, "it reports that migrations are missing", func() bool {
 		ready, err := i.Ready(t.Context())
 		if ready {
 			t.Fatal("ready without tables")
@@ -372,7 +372,7 @@ func TestInstanceWaitsForMigrations(t *testing.T) {
 		return errors.Is(err, schema.ErrMissing)
 	})
 	if a := mustPost(t, s.URL, "flight-1", departure(1)); a.status != 503 || !strings.Contains(a.body, "lacks migrations") {
-		t.Errorf("answer is %d %q, want 503 that says what to do", a.status, a.body)
+		t.Errorf("answer is %d %q, want 503 with the next step", a.status, a.body)
 	} else if got := a.header.Get("Tandem-Max-Batch"); got != "128" {
 		t.Errorf("Tandem-Max-Batch is %q, want 128", got)
 	}
@@ -380,7 +380,7 @@ func TestInstanceWaitsForMigrations(t *testing.T) {
 	if err := schema.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
-	eventtest.Eventually(t, "it says that flights' tables are missing", func() bool {
+	eventtest.Eventually(t, "it reports that flights' tables are missing", func() bool {
 		ready, err := i.Ready(t.Context())
 		if ready {
 			t.Fatal("ready without the function's tables")

@@ -56,7 +56,7 @@ func TestTheRelayPublishesAgainAndAgain(t *testing.T) {
 		func() (int, error) { return 1, nil },
 		func() (int, error) { return 1, nil },
 		func() (int, error) { return 0, nil },
-		func() (int, error) { return 0, errors.New("the database is away") },
+		func() (int, error) { return 0, errors.New("the database is unavailable") },
 		func() (int, error) { return 1, nil },
 		func() (int, error) { return 0, nil },
 	} {

@@ -485,7 +485,7 @@ func TestFunctionThatChangesItsEventChangesNothing(t *testing.T) {
 	send(t, newServer(t, h).URL, "{}", append(binary("changes", "1"), "ce-tenant: acme")...).want(t, 204, "")
 	e, ok := m.events[[2]string{"/tests", "1"}]
 	if !ok || e.Extensions()["tenant"] != "acme" {
-		t.Errorf("what is committed is %v", m.events)
+		t.Errorf("committed are %v", m.events)
 	}
 }
 

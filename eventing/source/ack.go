@@ -59,9 +59,9 @@ func (s *Source) countLost(ctx context.Context, entries []*inflight.Entry) {
 	}
 }
 
-// notifyStream sends an acknowledgement, a negative one, or a heartbeat for an entry to its
-// stream, if this process is active. If the stream does not receive it, the message is
-// redelivered, which is harmless.
+// notifyStream acknowledges an entry to its stream, or returns it, by calling verb, if this
+// process is active. If the stream does not receive that, the message is redelivered, which
+// is harmless.
 func (s *Source) notifyStream(ctx context.Context, e *inflight.Entry, verb func() error, what string) {
 	if !s.active() {
 		return

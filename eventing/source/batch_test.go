@@ -316,7 +316,7 @@ func TestNoEventIsSmuggledIntoABatch(t *testing.T) {
 	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 101 })
 	f.read(func() {
 		if len(f.done) != 100 || f.done["smuggled"] != 0 || len(f.batches) == 0 {
-			t.Errorf("%d events are done in %d batches, one that nobody sent %d times", len(f.done), len(f.batches), f.done["smuggled"])
+			t.Errorf("%d events are done in %d batches, one that was never sent %d times", len(f.done), len(f.batches), f.done["smuggled"])
 		}
 	})
 }

@@ -76,19 +76,19 @@ func TestAfterAFailoverEverythingFromTheSurvivingFloorComesAgain(t *testing.T) {
 
 	// No more events arrive, and the failover is still detected.
 	p.failOver(standby)
-	eventtest.Eventually(t, "all of it comes again", func() bool { return f.repeats() == 200 })
+	eventtest.Eventually(t, "all of it is redelivered", func() bool { return f.repeats() == 200 })
 	eventtest.Eventually(t, "progress is saved again", func() bool { return through(301, 51)() && p.adopted("EVENTS") && p.adopted("OTHER") })
 	if got := f.timesOf("test-000100") + f.timesOf("test-001001"); got != 2 {
 		t.Errorf("what had survived was delivered %d times, want twice", got)
 	}
 	said := rewinds(lines())
 	if len(said) != 1 || !strings.Contains(said[0], "stream=EVENTS from=101 messages=200 timeline=db/+ timeline_before=db/") {
-		t.Errorf("the log says %q", said)
+		t.Errorf("the log has %q", said)
 	}
 
 	// Another failover, to a standby that never saw the cluster.
 	p.failOver(nil)
-	eventtest.Eventually(t, "everything comes again", func() bool { return f.repeats() == 200+350 })
+	eventtest.Eventually(t, "everything is redelivered", func() bool { return f.repeats() == 200+350 })
 	eventtest.Eventually(t, "progress is saved again", func() bool { return through(301, 51)() && p.adopted("EVENTS") })
 }
 
@@ -165,7 +165,7 @@ func TestASourceThatWasAwayDuringTheFailoverRewinds(t *testing.T) {
 	p.failOver(standby)
 
 	s = startSource(t, server, f.url(), p)
-	eventtest.Eventually(t, "what is lost comes again", func() bool { return f.repeats() == 50 })
+	eventtest.Eventually(t, "lost commits are redelivered", func() bool { return f.repeats() == 50 })
 	eventtest.Eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 151 && p.adopted("EVENTS") })
 	s.stop()
 
@@ -175,7 +175,7 @@ func TestASourceThatWasAwayDuringTheFailoverRewinds(t *testing.T) {
 	eventtest.Publish(t, server, "EVENTS", 151, 10)
 	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 161 })
 	if f.repeats() != 50 || len(rewinds(lines())) != 0 {
-		t.Errorf("%d events came again, want the 50 of before; log: %q", f.repeats(), rewinds(lines()))
+		t.Errorf("%d events were redelivered, want the 50 before; log: %q", f.repeats(), rewinds(lines()))
 	}
 }
 
@@ -193,12 +193,12 @@ func TestADatabaseThatWasPutBackOnTheSameTimelineIsNoticed(t *testing.T) {
 	eventtest.Publish(t, server, "EVENTS", 101, 50)
 	eventtest.Eventually(t, "progress is saved", func() bool { return p.floor("EVENTS") == 151 })
 	putBack() // while it runs
-	eventtest.Eventually(t, "what is lost comes again", func() bool { return f.repeats() == 50 })
+	eventtest.Eventually(t, "lost commits are redelivered", func() bool { return f.repeats() == 50 })
 	eventtest.Eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 151 })
 	s.stop()
 	putBack() // while it does not run
 	startSource(t, server, f.url(), p)
-	eventtest.Eventually(t, "what is lost comes again", func() bool { return f.repeats() == 100 })
+	eventtest.Eventually(t, "lost commits are redelivered", func() bool { return f.repeats() == 100 })
 }
 
 func TestAnAnswerFromBeforeTheFailoverIsNotBelieved(t *testing.T) {
@@ -223,7 +223,7 @@ func TestAnAnswerFromBeforeTheFailoverIsNotBelieved(t *testing.T) {
 	startSource(t, server, f.url(), p)
 	eventtest.Eventually(t, "the floor is at the one that takes its time", func() bool { return p.floor("EVENTS") == 5 })
 	p.failOver(p.snapshot())
-	eventtest.Eventually(t, "it comes again", func() bool { return f.tried("/ test-000005") == 2 })
+	eventtest.Eventually(t, "it is redelivered", func() bool { return f.tried("/ test-000005") == 2 })
 	close(committed)
 	f.waitFor(t, 20)
 	time.Sleep(200 * time.Millisecond) // many saves
@@ -262,7 +262,7 @@ func TestARewindThatWasInterruptedIsDoneByTheNext(t *testing.T) {
 		})
 		interrupted()
 		s = startSource(t, server, f.url(), p)
-		eventtest.Eventually(t, "what is lost comes again", func() bool { return f.repeats() == 40*(i+1) })
+		eventtest.Eventually(t, "lost commits are redelivered", func() bool { return f.repeats() == 40*(i+1) })
 		eventtest.Eventually(t, "progress is saved again", func() bool { return p.floor("EVENTS") == 101 && p.adopted("EVENTS") })
 	}
 	if got := f.timesOf("test-000060"); got != 1 {
@@ -312,5 +312,5 @@ func TestWhoDeletesTheConsumerGetsEverythingAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	startSource(t, server, f.url(), p)
-	eventtest.Eventually(t, "all that the ledger remembers comes again", func() bool { return f.repeats() == 90 })
+	eventtest.Eventually(t, "everything that the ledger remembers is redelivered", func() bool { return f.repeats() == 90 })
 }

@@ -104,6 +104,6 @@ func TestASourceThatIsKilledWhileNoConsumerCanBeChangedGoesOn(t *testing.T) {
 		t.Errorf("floor %d was saved before what may be lost was read again", p.floor("EVENTS"))
 	}
 	if f.tried("/ test-000010") != 1 {
-		t.Errorf("what is below the floor was read again: %q", lines())
+		t.Errorf("messages below the floor were read again: %q", lines())
 	}
 }

@@ -46,7 +46,7 @@ func (l *testLedger) Committed(_ context.Context, function string, events []sour
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.broken || function != "flights" {
-		return nil, errors.New("the database is away")
+		return nil, errors.New("the database is unavailable")
 	}
 	l.questions++
 	l.largest = max(l.largest, len(events))
@@ -307,7 +307,7 @@ func TestStandbyDeliversNothingUntilItIsSwitched(t *testing.T) {
 	logger, lines := eventtest.Logger()
 	hedging(t, server, f, p, source.Config{Ledger: l, InFlight: 16, Logger: logger})
 	eventtest.Eventually(t, "what others have done is acknowledged", func() bool { return p.floor("EVENTS") == 2 })
-	eventtest.Eventually(t, "it says that it stands by", func() bool { return p.stored() == "standby" })
+	eventtest.Eventually(t, "it reports that it stands by", func() bool { return p.stored() == "standby" })
 	consumer, err := native(t, server).Consumer(t.Context(), "EVENTS", "tandem-west-flights")
 	if err != nil {
 		t.Fatal(err)
@@ -324,7 +324,7 @@ func TestStandbyDeliversNothingUntilItIsSwitched(t *testing.T) {
 	sw.set("0", nil)
 	f.waitFor(t, 698)
 	eventtest.Eventually(t, "everything is acknowledged", func() bool { return p.floor("EVENTS") == 701 })
-	eventtest.Eventually(t, "it says that it races", func() bool { return p.stored() == "0" })
+	eventtest.Eventually(t, "it reports that it races", func() bool { return p.stored() == "0" })
 	log := strings.Join(lines(), "")
 	report, switched := strings.Index(log, "standby ended"), strings.LastIndex(log, "hedge switched")
 	if report < 0 || switched < report || !strings.Contains(log, "messages=698") && !strings.Contains(log, "the backlog is unknown") { // the stream may be late
@@ -346,7 +346,7 @@ func TestStandbyDeliversNothingUntilItIsSwitched(t *testing.T) {
 		return begun == 16
 	})
 	sw.set("standby", nil)
-	eventtest.Eventually(t, "it says that it stands by", func() bool { return p.stored() == "standby" })
+	eventtest.Eventually(t, "it reports that it stands by", func() bool { return p.stored() == "standby" })
 	close(hold)
 	f.waitFor(t, 698+16)
 	time.Sleep(100 * time.Millisecond)
@@ -470,7 +470,7 @@ func TestWhatIsSetAtRunTimeWinsOverTheConfiguration(t *testing.T) {
 	sw.set("1s", nil)
 	expect("1s")
 	sw.set("sometimes", nil)
-	eventtest.Eventually(t, "it says what is wrong", func() bool {
+	eventtest.Eventually(t, "it reports the error", func() bool {
 		return strings.Count(strings.Join(lines(), ""), `read the hedge set at run time: \"sometimes\": want 0 (race)`) == 2
 	})
 	expect("1s")
@@ -511,7 +511,7 @@ func TestASourceThatStartsDeliversNothingUntilTheDatabaseHasAnswered(t *testing.
 	server := natstest.Start(t)
 	eventtest.Publish(t, server, "EVENTS", 1, 50)
 	f := newFunction(t)
-	sw := &toggle{err: errors.New("the database is away")}
+	sw := &toggle{err: errors.New("the database is unavailable")}
 	var asked atomic.Int64
 	p := &progress{hedges: func() (string, error) {
 		asked.Add(1)

@@ -75,7 +75,7 @@ type leases struct {
 	replica *oneReplica
 }
 
-var errAway = errors.New("the database is away")
+var errAway = errors.New("the database is unavailable")
 
 func (l leases) Acquire(ctx context.Context, function string, as lease.Holder, restarted bool) (lease.Lease, lease.Holder, error) {
 	if l.replica.failing.Load() {

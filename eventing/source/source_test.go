@@ -56,7 +56,7 @@ func TestWhatTheLedgerHasForgottenIsNotDelivered(t *testing.T) {
 	progress := &progress{horizon: 41}
 	startSource(t, server, f.url(), progress)
 	f.waitFor(t, 60)
-	eventtest.Eventually(t, "what is below the horizon is acknowledged", func() bool { return progress.floor("EVENTS") == 101 })
+	eventtest.Eventually(t, "messages below the horizon are acknowledged", func() bool { return progress.floor("EVENTS") == 101 })
 	if got := f.count(); got != 60 {
 		t.Errorf("%d events were delivered, want the 60 from the horizon on", got)
 	}
@@ -219,7 +219,7 @@ func TestASourceMayStartBeforeFunctionAndStream(t *testing.T) {
 	progress := &progress{}
 	s := startLogged(t, server, f.url(), progress, logger, "EVENTS")
 	eventtest.Eventually(t, "it is not ready", func() bool { return s.source.Ready() != nil })
-	eventtest.Eventually(t, "it says why", func() bool {
+	eventtest.Eventually(t, "it reports why", func() bool {
 		text := strings.Join(lines(), "")
 		return strings.Contains(text, "cannot connect to NATS") && strings.Contains(text, "connection refused")
 	})
@@ -283,7 +283,7 @@ func TestAStreamMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	}
 	eventtest.Publish(t, server, "EVENTS", 201, 50)
 	f.waitFor(t, 148)
-	eventtest.Eventually(t, "progress is saved anew", func() bool { return len(progress.epochs()) == 2 && progress.floor("EVENTS") == 1 })
+	eventtest.Eventually(t, "another checkpoint is saved", func() bool { return len(progress.epochs()) == 2 && progress.floor("EVENTS") == 1 })
 
 	// The old stream's message 1 is finished now, the new one's is not.
 	close(old)
@@ -321,8 +321,8 @@ func TestALongWaitForTheFunctionBringsNoRedelivery(t *testing.T) {
 			return
 		}
 		// Heartbeats are late while this process gets no CPU time.
-		if t.Logf("run %d: %d messages were handed out again, and the longest stall was %s", runs, repeats, stall); stall < time.Second || runs == 5 {
-			t.Fatalf("%d messages were handed out again", repeats)
+		if t.Logf("run %d: %d messages were redelivered, and the longest stall was %s", runs, repeats, stall); stall < time.Second || runs == 5 {
+			t.Fatalf("%d messages were redelivered", repeats)
 		}
 	}
 }
@@ -626,7 +626,7 @@ func (p *progress) StandBy(context.Context, string) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.broken.Load() || p.silent {
-		return false, errors.New("the database is away")
+		return false, errors.New("the database is unavailable")
 	}
 	p.standsBy = p.standsBy || !p.alone
 	return p.standsBy, nil
@@ -636,7 +636,7 @@ func (p *progress) EndStandBy(context.Context, string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.broken.Load() || p.silent {
-		return errors.New("the database is away")
+		return errors.New("the database is unavailable")
 	}
 	if p.onEnd != nil {
 		p.onEnd()
@@ -647,7 +647,7 @@ func (p *progress) EndStandBy(context.Context, string) error {
 
 func (p *progress) Save(_ context.Context, function, stream string, row ledger.CheckpointUpdate, last ledger.Checkpoint) (ledger.Checkpoint, bool, error) {
 	if p.broken.Load() || function != "flights" {
-		return ledger.Checkpoint{}, false, errors.New("the database is away")
+		return ledger.Checkpoint{}, false, errors.New("the database is unavailable")
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

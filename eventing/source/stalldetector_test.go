@@ -188,7 +188,7 @@ func TestWhatIsLostAtTheStartIsNotedThere(t *testing.T) {
 			f.answer(func(http.ResponseWriter, *http.Request, event.Event) int { return http.StatusServiceUnavailable })
 			j, p := newJournal(0), &progress{}
 			before := startOrdered(t, server, j, "east", f.url(), p, source.Config{})
-			eventtest.Eventually(t, "messages are handed out", func() bool { return f.tried("/ test-000001") > 0 })
+			eventtest.Eventually(t, "messages are delivered", func() bool { return f.tried("/ test-000001") > 0 })
 			before.kill()
 
 			f.answer(nil)

@@ -255,7 +255,7 @@ func TestAFileWithAnotherSumIsRefusedAndTheNextBuildTaken(t *testing.T) {
 	changed.SHA256 = strings.Repeat("0", len(wheel.SHA256))
 	cache := t.TempDir()
 	if _, err := findPinned(t.Context(), r.config(t, cache), []Build{changed}, "version 15"); err == nil || !strings.Contains(err.Error(), "has SHA-256 "+wheel.SHA256) {
-		t.Errorf("a changed file gives %v", err)
+		t.Errorf("a changed file returns %v", err)
 	}
 	i, err := findPinned(t.Context(), r.config(t, cache), []Build{changed, jar}, "version 15")
 	if err != nil {

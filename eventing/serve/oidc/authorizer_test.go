@@ -344,7 +344,7 @@ func TestTokenForTheIssuerIsShownToNobodyElse(t *testing.T) {
 	g := newAuthorizer(t, oidc.Config{Issuer: redirects.URL, CAFile: i.caFile(t), TokenFile: write(t, "secret")})
 	wants(t, g, sign(t, newKey(t, "k1"), i.claims(time.Now(), nil)), 503, "302 Found")
 	if seen.Load() != 0 {
-		t.Error("the token was shown to somebody else")
+		t.Error("the token was sent to another server")
 	}
 }
 
