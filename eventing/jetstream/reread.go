@@ -18,9 +18,9 @@ import (
 // # Design
 //
 // To rewind a consumer, it has to be deleted and recreated, which needs the servers that
-// change consumers. A source that starts rewinds by the second before its last save, and a
-// source that takes over must not wait for these servers. So the messages are read by their
-// sequences. Those that the consumer waits for are acknowledged on the subject that a
+// change consumers. A source that starts would rewind by the second since the last save, and
+// a source that takes over must not wait for these servers. So the messages are read by
+// their sequences. Those that the consumer waits for are acknowledged on the subject that a
 // delivery would have: the server finds them by the sequence in it.
 type reread struct {
 	epoch   string    // of the stream's origin
