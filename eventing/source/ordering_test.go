@@ -427,8 +427,27 @@ func TestEventsOfASubjectAreCommittedInOrder(t *testing.T) {
 				}
 			})
 			places := make([]*progress, len(tt.clusters))
+			var starting sync.Mutex
+			sources, logs := make([]*source.Source, len(tt.clusters)), make([]func() []string, len(tt.clusters))
+			defer func() {
+				if !t.Failed() {
+					return
+				}
+				committed, dropped, _ := j.done()
+				t.Logf("committed %d, dropped %d", committed, dropped)
+				starting.Lock()
+				defer starting.Unlock()
+				for i, c := range tt.clusters {
+					if sources[i] == nil {
+						continue
+					}
+					lines := logs[i]()
+					t.Logf("%s, saved floor %d:\n%s\nits log ends with:\n%s", c.name, places[i].floor("EVENTS"), sources[i].Describe(), strings.Join(lines[max(0, len(lines)-40):], ""))
+				}
+			}()
 			for i, c := range tt.clusters {
 				places[i] = &progress{hedges: c.hedges}
+				c.cfg.Logger, logs[i] = eventtest.Logger()
 				var mu sync.Mutex
 				random := rand.New(rand.NewPCG(uint64(i), 7))
 				sink := j.functionOf(t, c.name, func(int) int {
@@ -448,6 +467,9 @@ func TestEventsOfASubjectAreCommittedInOrder(t *testing.T) {
 					random := rand.New(rand.NewPCG(uint64(i), 8))
 					for life := 0; ; life++ {
 						r := startOrdered(t, server, j, c.name, sink, places[i], c.cfg)
+						starting.Lock()
+						sources[i] = r.source
+						starting.Unlock()
 						lasting := time.Duration(300+random.IntN(500)) * time.Millisecond
 						if life >= lives {
 							lasting = time.Hour

@@ -133,17 +133,11 @@ const modelIdle = time.Hour
 func (m *model) failf(format string, args ...any) {
 	m.t.Helper()
 	tail := m.trace[max(0, len(m.trace)-80):]
-	m.t.Fatalf("%s\ntable: %s\ntrace:\n%s", fmt.Sprintf(format, args...), m.describe(), strings.Join(tail, "\n"))
+	m.t.Fatalf("%s\ntable: %s\ntrace:\n%s", fmt.Sprintf(format, args...), m.table, strings.Join(tail, "\n"))
 }
 
 func (m *model) logf(format string, args ...any) {
 	m.trace = append(m.trace, fmt.Sprintf("%8s ", m.now.Sub(modelStart))+fmt.Sprintf(format, args...))
-}
-
-func (m *model) describe() string {
-	t := m.table
-	return fmt.Sprintf("%+v in_flight=%d rate=%d sending=%d open=%d asking=%d lookups=%d left=%d together=%d alone=%d again=%d held=%d waiting=%d silent=%d saved=%s lagging=%t requests=%d",
-		t.hedge, t.cfg.InFlight, t.cfg.Rate, t.sending, t.open, t.asking, t.lookups.len(), t.left.len(), t.together.Len(), t.alone.Len(), t.again.Len(), t.countHeld(), t.waiting.Len(), t.silent, t.saved, t.lagging, len(m.requests))
 }
 
 var modelStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
