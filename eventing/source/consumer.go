@@ -183,9 +183,10 @@ func (c *consumer) follow(ctx context.Context) (flowed bool, err error) {
 					slog.String("stream", c.stream.Name()), slog.Int("messages", missing))
 				return flowed, errReopen
 			}
-			if missing > 0 {
-				n = min(n, missing)
+			if missing == 0 { // there is room for what follows, or not
+				continue
 			}
+			n = min(n, missing)
 		}
 		pulled = false
 		err := c.source.pull(pulling, reader, n, bytes, func(m eventing.Message) {

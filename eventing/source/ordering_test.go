@@ -660,6 +660,46 @@ func TestABlockedSubjectStarvesNoOther(t *testing.T) {
 	eventtest.Eventually(t, "the subject goes on", func() bool { return f.count() > total/100+20 })
 }
 
+// A source that starts delivers nothing until it is known that no earlier event of a subject is
+// missing. It has room for all that were delivered before, also if its memory was lowered since.
+func TestASourceThatStartsHasRoomForWhatWasDeliveredBefore(t *testing.T) {
+	t.Parallel()
+
+	server := natstest.Start(t)
+	publisher, err := jetstream.NewPublisher(eventtest.Connect(t, server, nil), jetstream.StreamConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const total = 2200 // more than the 2048 that 1 MiB has room for, as docs/streams.md says
+	for n := 0; n < total; n += 100 {
+		var events []event.Event
+		for i := n; i < n+100; i++ {
+			e := eventtest.NewEvent(fmt.Sprintf("test-%06d", i))
+			e.SetSubject("one")
+			events = append(events, e)
+		}
+		eventtest.Eventually(t, "they are stored", func() bool { return publisher.Publish(t.Context(), events) == nil })
+	}
+	f := newFunction(t)
+	f.broken.Store(true)
+	f.answer(func(http.ResponseWriter, *http.Request, event.Event) int {
+		if f.broken.Load() {
+			return http.StatusInternalServerError
+		}
+		return http.StatusNoContent
+	})
+	p, j := &progress{}, newJournal(0)
+	r := startOrdered(t, server, j, "east", f.url(), p, source.Config{MaxBytes: 2 << 20})
+	eventtest.Eventually(t, "all are in flight", func() bool {
+		consumer, err := natstest.JetStream(t, server.URL()).Consumer(t.Context(), "EVENTS", "tandem-east-flights")
+		return err == nil && consumer.CachedInfo().NumAckPending == total
+	})
+	r.kill()
+	f.broken.Store(false)
+	startOrdered(t, server, j, "east", f.url(), p, source.Config{MaxBytes: 1 << 20})
+	f.waitFor(t, total)
+}
+
 // Events behind a dead letter do not hold the floor of the stream, and are delivered in
 // order after the verdict, even by the next process.
 func TestWhatWaitsBehindADeadLetterDoesNotHoldTheStream(t *testing.T) {

@@ -30,7 +30,9 @@ const (
 )
 
 // Room waits until half of the partition's room is free, and returns how many messages
-// of how many bytes together fit; 0 if ctx ended first.
+// of how many bytes together fit; 0 if ctx ended first. Until the partition is complete, only
+// payloads take room: its entries wait for messages that are missing, of which there are no more
+// than the stream has delivered before.
 func (p *Partition) Room(ctx context.Context) (n, bytes int) {
 	for {
 		if n, bytes = p.roomNow(); n > 0 {
@@ -56,7 +58,7 @@ func (p *Partition) roomNow() (n, bytes int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	limit, most := t.share(), t.mostEntries(p)
-	crowded := func() bool { return p.bytes > limit/2 || p.fits() < min(most/2, roomFor) }
+	crowded := func() bool { return p.bytes > limit/2 || p.complete && p.fits() < min(most/2, roomFor) }
 	if crowded() {
 		p.hurry()
 		if now := t.cfg.Now(); p.bytes > limit/2 && p.starved() && now.Sub(p.evictedAt) >= evictInterval {
@@ -69,7 +71,10 @@ func (p *Partition) roomNow() (n, bytes int) {
 	}
 	bytes = limit - p.bytes
 	// One half for the payloads, the other for what each takes beyond.
-	return min(p.fits(), max(1, bytes/2/entryOverhead)), bytes / 2
+	if n = max(1, bytes/2/entryOverhead); p.complete {
+		n = min(n, p.fits())
+	}
+	return n, bytes / 2
 }
 
 // MaxEntries returns how many messages of a partition are held at most.
