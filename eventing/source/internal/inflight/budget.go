@@ -46,9 +46,11 @@ func (t *Table) takeRetry(now time.Time, idle time.Duration) (*Entry, time.Durat
 		return nil, min(idle, -t.saved*retryShare/fewRequests+1)
 	}
 	for t.again.Len() > 0 {
-		if e := t.again.take(); !t.hold(e) {
+		e := t.again.take()
+		if !t.hold(e) {
 			return e, 0
 		}
+		t.signal() // it waits for a probe now
 	}
 	return nil, idle
 }

@@ -96,6 +96,7 @@ func (t *Table) leaveToOthers(e *Entry) {
 	e.to(stateLeft)
 	if t.left.len() == 0 {
 		t.leftMoved = t.cfg.Now()
+		t.signal() // nothing has looked after them so far
 	}
 	t.left.add(e)
 }

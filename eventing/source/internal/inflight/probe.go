@@ -111,7 +111,9 @@ func (t *Table) joinCircuit(e *Entry) {
 	c := t.types[eventType]
 	if c == nil {
 		c = newCircuit(eventType)
-		t.types[eventType] = c
+		if t.types[eventType] = c; len(t.types) == 2 {
+			t.signal() // the other one may take the places of this one: holdQuiet
+		}
 	}
 	c.entries++
 	e.typeCircuit, e.Type = c, c.eventType

@@ -50,10 +50,10 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 		wait = min(wait, next)
 	}
 	now := t.cfg.Now()
-	if next := t.lookUpFailing(now); next > 0 {
+	if next := t.holdQuiet(now); next > 0 {
 		wait = min(wait, next)
 	}
-	if next := t.holdQuiet(now); next > 0 {
+	if next := t.lookUpFailing(now); next > 0 { // also those that are held now
 		wait = min(wait, next)
 	}
 	room := t.cfg.InFlight - t.sending

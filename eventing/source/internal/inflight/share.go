@@ -140,7 +140,7 @@ func (t *Table) Helped() int {
 // idle returns for how many more events of other clusters this one has capacity. While the
 // function is away, that is one, which finds out whether it answers again.
 func (t *Table) idle() int {
-	own := t.together.Len() + t.alone.Len() + t.slow.Len()
+	own := t.together.Len() + t.alone.Len() + t.slow.Len() + t.checking
 	switch {
 	case t.silent >= silentRequests:
 		return max(0, 1-own-t.sending-t.helping)
