@@ -118,7 +118,7 @@ func (e *storedEvents) store(ctx context.Context, entries []*inflight.Entry) err
 			}
 			if errors.Is(err, eventing.ErrGone) {
 				e.source.gone(ctx, entry)
-				e.source.table.Stored([]*inflight.Entry{entry}, []bool{false}, []int{0})
+				e.finish(ctx, []*inflight.Entry{entry}, []bool{false}, []int{0})
 				continue
 			}
 			waits[entry.Subject] = true
@@ -150,10 +150,15 @@ func (e *storedEvents) save(ctx context.Context, entries []*inflight.Entry, even
 				e.save(ctx, entries[other:], events[other:], sizes[other:]))
 		}
 	}
+	e.finish(ctx, entries, now, sizes)
+	return err
+}
+
+// finish reports to the table which entries were stored now, and acknowledges those that are.
+func (e *storedEvents) finish(ctx context.Context, entries []*inflight.Entry, now []bool, sizes []int) {
 	for _, entry := range e.source.table.Stored(entries, now, sizes) {
 		e.source.acknowledge(ctx, entry)
 	}
-	return err
 }
 
 // encode returns the row of an entry.

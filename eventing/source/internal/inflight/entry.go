@@ -84,6 +84,8 @@ type Entry struct {
 	wasLeft bool // to another cluster, and is looked up
 	lane    *lane
 
+	mayBeStored bool // behind a dead letter, and counts as stored: whether it is was not answered
+
 	typeCircuit *circuit      // of its type
 	lookedUp    time.Time     // while it waited for a probe, for the budget, or to be sent
 	circuit     *circuit      // that it was sent or held under last

@@ -102,17 +102,21 @@ func (t *Table) NextToStore(n int) (entries []*Entry) {
 	return entries
 }
 
-// Stored reports which entries were stored now, of how many bytes each; nil if none could
-// be. It returns those that are to be acknowledged.
+// Stored reports which entries were stored now, of how many bytes each; now is nil if that is
+// not known, and bytes too if none was. It returns those that are to be acknowledged.
+//
+// What may be stored counts as stored: that there is less than that shows when it is to be
+// delivered ([Table.NoneStored]), and what does not count would never be.
 func (t *Table) Stored(entries []*Entry, now []bool, bytes []int) (finished []*Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i, e := range entries {
-		if now != nil && now[i] {
+		if bytes != nil && !e.mayBeStored && (now == nil || now[i]) {
 			t.behind[e.Subject]++
 			t.storedCount++
 			t.storedBytes += bytes[i]
 		}
+		e.mayBeStored = e.mayBeStored || bytes != nil
 		switch {
 		case e.stale():
 			e.to(Finished)
@@ -191,6 +195,9 @@ func (t *Table) noneBehind(subject string) {
 	}
 	for _, p := range t.partitions {
 		if l := p.lanes[subject]; l != nil && p != t.storedPart {
+			for _, e := range l.entries {
+				e.mayBeStored = false
+			}
 			t.advance(p, l)
 		}
 	}
