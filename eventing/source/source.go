@@ -214,7 +214,7 @@ func New(streams eventing.Streams, sender *delivery.Sender, checkpoints Checkpoi
 	}
 	s.table = inflight.New(inflight.Config{
 		Now: cfg.Now, InFlight: cfg.InFlight, Rate: cfg.Rate, MaxBatch: s.maxBatch, MaxBytes: cfg.MaxBytes, CatchUpLag: s.catchUpLag(), Ordered: cfg.Ordered,
-		Lease: s.leases(), Defers: cfg.Deferred != nil,
+		Ledger: cfg.Ledger != nil, Lease: s.leases(), Defers: cfg.Deferred != nil,
 	})
 	if cfg.Ordered {
 		s.stored = newStoredEvents(s)

@@ -41,7 +41,7 @@ type witnesses struct {
 
 // noteWitness keeps an event that was just committed.
 func (s *Source) noteWitness(e *inflight.Entry, step delivery.Step) {
-	if !s.leases() || step.Receipt != outcome.ReceiptWon && step.Receipt != outcome.ReceiptLost {
+	if s.cfg.Ledger == nil || step.Receipt != outcome.ReceiptWon && step.Receipt != outcome.ReceiptLost {
 		return
 	}
 	eventType := e.Delivery.Event.Type()
@@ -71,7 +71,7 @@ func (w *witnesses) young(since time.Time) (list []witness) {
 
 // followWitness sends the witness while one is needed, until ctx ends.
 func (s *Source) followWitness(ctx context.Context) {
-	if !s.leases() {
+	if s.cfg.Ledger == nil {
 		return
 	}
 	ticker := time.NewTicker(witnessCheck)

@@ -25,8 +25,8 @@ func (t *Table) String() string {
 		}
 		return now.Sub(at).String()
 	}
-	fmt.Fprintf(&b, "hedge=%s in_flight=%d rate=%d max_bytes=%d ordered=%t lease=%t closed=%t woken=%t\n",
-		t.hedge, t.cfg.InFlight, t.cfg.Rate, t.cfg.MaxBytes, t.cfg.Ordered, t.cfg.Lease, t.closed, len(t.wake) > 0)
+	fmt.Fprintf(&b, "hedge=%s in_flight=%d rate=%d max_bytes=%d ordered=%t ledger=%t lease=%t closed=%t woken=%t\n",
+		t.hedge, t.cfg.InFlight, t.cfg.Rate, t.cfg.MaxBytes, t.cfg.Ordered, t.cfg.Ledger, t.cfg.Lease, t.closed, len(t.wake) > 0)
 	fmt.Fprintf(&b, "requests: sending=%d open=%d together=%d alone=%d slow=%d again=%d retrying=%d saved=%s cost=%s takes=%s sent=%s\n",
 		t.sending, t.open, t.together.Len(), t.alone.Len(), t.slow.Len(), t.again.Len(), t.retrying, t.saved, t.cost, t.takes, since(t.sentAt))
 	fmt.Fprintf(&b, "lookups: queued=%d under_way=%d failing=%t left=%d left_asked=%d committed=%.2f lagging=%t helping=%d checking=%d\n",
@@ -72,7 +72,7 @@ func (e *Entry) describe(b *strings.Builder) {
 	now := e.partition.table.cfg.Now()
 	fmt.Fprintf(b, "  %d %s: %s subject=%q attempts=%d lookups=%d age=%s", e.sequence, e.ID.ID, e.state, e.Subject, e.attempts, e.lookups, now.Sub(e.received))
 	if e.state == stateWaiting {
-		fmt.Fprintf(b, " due=%s retry=%t", e.due.Sub(now), e.retry)
+		fmt.Fprintf(b, " due=%s retry=%t hedged=%t", e.due.Sub(now), e.retry, e.hedged)
 	}
 	for _, flag := range []struct {
 		name string

@@ -72,7 +72,8 @@ type Entry struct {
 	heartbeatAt time.Time // when the stream last heard that it is in progress
 
 	due     time.Time
-	retry   bool // waits for a retry, not for the hedge
+	retry   bool // waits for a retry: while the cluster races, it is sent without a lookup
+	hedged  bool // waits for the hedge
 	lookups int  // how often it was not committed
 	taken   bool // is being looked up
 	early   bool // is looked up before it is due
@@ -133,7 +134,7 @@ func (e *Entry) to(s State) {
 			e.partition.counts[s]++
 		}
 	}
-	e.state = s
+	e.state, e.hedged = s, false
 }
 
 // evict gives up the payload. It is called with the table's lock held.

@@ -109,7 +109,7 @@ func (p *Partition) hurry() {
 	}
 	asked := false
 	t.waiting.rebuild(func(e *Entry) bool {
-		if e.partition != p || e.retry || e.suspect || e.lookups > 0 {
+		if e.partition != p || !e.hedged || e.lookups > 0 {
 			return true
 		}
 		e.early, asked = true, true

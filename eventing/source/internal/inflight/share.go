@@ -87,7 +87,7 @@ func (t *Table) dueShared(e *Entry) time.Time {
 // goes first with them now.
 func (t *Table) takeShare() {
 	t.waiting.rebuild(func(e *Entry) bool {
-		if e.retry || e.suspect || !t.goesFirst(e) {
+		if !e.hedged || !t.goesFirst(e) {
 			return true
 		}
 		t.ask(e)

@@ -6,10 +6,11 @@ import (
 )
 
 // The events of a request whose connection broke after it was sent are suspects: one of
-// them may have ended the function's process. Each is looked up, and what is not committed
-// is tried alone, one suspect at a time and only with a lease of it that keeps other
-// clusters from doing so too. While a trial has no answer for long, suspects that broke no
-// connection are tried beside it. A trial that breaks its connection is a strike if
+// them may have ended the function's process. Each is looked up, if there is a ledger, and
+// what is not committed is tried alone, one suspect at a time and, if other clusters could be
+// down with this one, only with a lease of it that keeps them from doing so too. While a trial
+// has no answer for long, suspects that broke no connection are tried beside it. A trial that
+// breaks its connection is a strike if
 //
 //   - no later one was begun meanwhile;
 //   - an event was committed between the break before it and the trial, and another one
@@ -320,7 +321,7 @@ func (t *Table) broke(e *Entry, now time.Time) {
 	}
 	e.suspect, e.mine, e.failing = true, true, false
 	e.to(stateWaiting)
-	e.retry, e.due = !t.cfg.Lease, now.Add(trialWaits[min(e.breaks, len(trialWaits)-1)])
+	e.retry, e.due = !t.cfg.Ledger, now.Add(trialWaits[min(e.breaks, len(trialWaits)-1)])
 	t.waiting.add(e)
 }
 
@@ -431,7 +432,7 @@ func (t *Table) queueSuspect(e *Entry) {
 		return
 	}
 	e.to(stateWaiting)
-	e.retry, e.due = !t.cfg.Lease, now.Add(pendingRecheck)
+	e.retry, e.due = !t.cfg.Ledger, now.Add(pendingRecheck)
 	t.waiting.add(e)
 }
 

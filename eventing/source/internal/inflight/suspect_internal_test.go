@@ -61,7 +61,7 @@ func newKillWorld(t *testing.T, seed uint64) *killWorld {
 	for range 2 {
 		c := &killCluster{killWorld: w, dead: map[EventID]int{}}
 		c.table = New(Config{
-			Now: func() time.Time { return w.now }, InFlight: 256, MaxBytes: 64 << 20, Lease: true,
+			Now: func() time.Time { return w.now }, InFlight: 256, MaxBytes: 64 << 20, Ledger: true, Lease: true,
 			MaxBatch: func() (int, int) { return 50, 1 << 20 },
 		})
 		c.partition = c.table.AddPartition()
@@ -453,4 +453,49 @@ func TestSuspectsThatHangHoldUpNoOthers(t *testing.T) {
 		w.run(5*time.Second, 0, func() {})
 		w.check(killers + hanging)
 	})
+}
+
+// With a ledger, but no cluster that could be down with this one, a suspect is looked up too:
+// another one may have committed it long ago.
+func TestASuspectIsLookedUpWithoutALease(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{Ledger: true})
+	b.receive(1, "", 10, b.now)
+	_, entries, _ := b.request()
+	b.answer(entries, Broken, 0, time.Millisecond)
+	b.now = b.now.Add(trialWaits[0])
+	if _, again, _ := b.request(); again != nil || b.lookups.len() != 1 {
+		t.Errorf("%d are sent and %d looked up, want a lookup first", len(again), b.lookups.len())
+	}
+}
+
+// The time for which a suspect stood by is no time that it waits afterwards.
+func TestASuspectThatStoodByForLongIsTriedSoonAfterwards(t *testing.T) {
+	t.Parallel()
+
+	b := newBench(t, Config{Ledger: true})
+	b.receive(1, "", 10, b.now)
+	_, entries, _ := b.request()
+	b.answer(entries, Broken, 0, time.Millisecond)
+	b.SetHedge(eventing.Hedge{Standby: true})
+	for range 6 {
+		_, _, wait := b.request()
+		b.now = b.now.Add(wait)
+		b.request()
+		b.lookUp()
+	}
+	b.SetHedge(eventing.Hedge{Delay: 20 * time.Millisecond})
+	for begun := b.now; ; {
+		_, entries, wait := b.request()
+		if entries != nil {
+			return
+		}
+		if b.lookUp() > 0 {
+			continue
+		}
+		if b.now = b.now.Add(wait); b.now.Sub(begun) > othersFirst+time.Second {
+			t.Fatalf("it is not tried within %s", b.now.Sub(begun))
+		}
+	}
 }

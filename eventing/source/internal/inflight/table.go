@@ -38,7 +38,10 @@ type Config struct {
 	// messages are looked up before they are delivered; 0 for never.
 	CatchUpLag time.Duration
 
-	// Lease has suspects looked up, and each tried only with a lease ([Table.SetLease]).
+	// Ledger has suspects looked up before they are tried.
+	Ledger bool
+
+	// Lease has each suspect tried only with a lease ([Table.SetLease]). It takes a Ledger.
 	Lease bool
 
 	// Ordered keeps the order of messages with the same subject in a partition.
@@ -220,7 +223,7 @@ func (t *Table) ready(e *Entry) {
 // waitHedged has e wait as the hedge says.
 func (t *Table) waitHedged(e *Entry) {
 	e.to(stateWaiting)
-	e.retry, e.due = false, t.dueHedged(e)
+	e.retry, e.hedged, e.due = false, true, t.dueHedged(e)
 	t.waiting.add(e)
 }
 
@@ -278,7 +281,7 @@ func (t *Table) SetHedge(h eventing.Hedge) {
 		t.left = serviceList{}
 	}
 	for e := range t.waiting.all() {
-		if !e.retry && !e.suspect {
+		if e.hedged {
 			e.due = t.dueHedged(e)
 		}
 	}
