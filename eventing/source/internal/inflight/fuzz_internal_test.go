@@ -18,9 +18,9 @@ func TestNothingThatIsDueStandsStill(t *testing.T) {
 	isModel(t)
 	t.Parallel()
 
-	seeds := uint64(1000)
+	seeds := uint64(3000)
 	if testing.Short() {
-		seeds = 100
+		seeds = 300
 	}
 	const workers = 8
 	for worker := range uint64(workers) {

@@ -24,7 +24,7 @@ func (m *model) check() {
 	put(stateDue, slices.Collect(t.again.all())...)
 	put(stateDue, slices.Collect(t.slow.all())...)
 	put(stateDeferring, t.toDefer...)
-	for _, entries := range m.storing {
+	for _, entries := range append(m.storing, m.saving) {
 		put(stateStoring, entries...)
 	}
 	for _, c := range t.probed {
@@ -61,7 +61,7 @@ func (m *model) check() {
 		}
 	}
 	counts := t.Counts()
-	for _, s := range m.streams {
+	for _, s := range m.parts() {
 		p := s.partition
 		bytes := 0
 		for _, message := range s.messages {
@@ -110,7 +110,7 @@ func (m *model) check() {
 		}
 	}
 	helping, checking := 0, 0
-	for _, s := range m.streams {
+	for _, s := range m.parts() {
 		for e := range s.partition.entries.all() {
 			if e.helps {
 				helping++
@@ -139,7 +139,7 @@ func (m *model) checkSuspects() {
 	m.t.Helper()
 	t := m.table
 	undecided, trials, asides := 0, 0, 0
-	for _, s := range m.streams {
+	for _, s := range m.parts() {
 		for e := range s.partition.entries.all() {
 			if e.breaks > 0 {
 				undecided++
@@ -173,7 +173,7 @@ func (m *model) checkCircuits() {
 		}
 	}
 	entries := map[*circuit]int{}
-	for _, s := range m.streams {
+	for _, s := range m.parts() {
 		for _, message := range s.messages {
 			if e := message.entry; e != nil {
 				if entries[e.typeCircuit]++; e.typeCircuit == nil || t.types[message.kind] != e.typeCircuit {
@@ -207,8 +207,8 @@ func (m *model) drain(when string) {
 	m.t.Helper()
 	m.logf("drain %s", when)
 	messages := 0
-	for _, s := range m.streams {
-		messages += len(s.messages)
+	for _, s := range m.parts() {
+		messages += 2 * len(s.messages) // some become rows
 	}
 	limit := m.now.Add(2*time.Minute + freeOutages*outageShare)
 	if m.table.cfg.Rate > 0 {
@@ -238,11 +238,23 @@ func (m *model) drain(when string) {
 			m.deferred(0, false)
 			moved = true
 		}
+		if m.toStore(1000); len(m.saving) > 0 {
+			m.save(saved)
+			moved = true
+		}
+		moved = m.load(4) || moved
+		moved = m.deleteRows() || moved
+		moved = m.runDeferred(1000) || moved
 		m.check()
 		if !m.unfinished() {
 			return
 		}
 		if moved || m.awake() {
+			continue
+		}
+		if witness := m.now.Add(500 * time.Millisecond); witness.Before(m.asleep) && m.table.NeedsWitness() {
+			m.now = witness
+			m.witness(true)
 			continue
 		}
 		if m.asleep.Sub(m.now) > 31*time.Second+freeOutages*outageShare {
@@ -259,17 +271,32 @@ func (m *model) drain(when string) {
 // unfinished reports whether there is a message that does not wait for a reason.
 func (m *model) unfinished() bool {
 	t := m.table
-	if len(m.requests)+len(m.lookups)+len(m.storing)+len(t.toDefer) > 0 {
+	if len(m.requests)+len(m.lookups)+len(m.storing)+len(m.saving)+len(t.toDefer) > 0 {
 		return true
 	}
-	for _, s := range m.streams {
+	for _, s := range m.rows {
+		for _, row := range s.messages {
+			if !row.finished && row.entry == nil && !row.unheard && (s == m.deferrals || len(t.blocked[row.subject]) == 0 && t.behind[row.subject] > 0 && s.partition.lanes[row.subject] == nil) {
+				return true
+			}
+		}
+	}
+	for subject := range t.behind {
+		if len(t.blocked[subject]) == 0 && t.storedPart.lanes[subject] == nil {
+			return true
+		}
+	}
+	for _, s := range m.parts() {
 		p := s.partition
+		if p.Incomplete() {
+			return true
+		}
 		for e := range p.entries.all() {
 			if !m.excused(e) {
 				return true
 			}
 		}
-		if most := t.mostEntries(p); s.unread < len(s.messages) && !t.hedge.Standby && p.fits() >= min(most/2, roomFor) {
+		if most := t.mostEntries(p); len(s.late)+len(s.messages)-s.unread > 0 && !t.hedge.Standby && p.fits() >= min(most/2, roomFor) {
 			return true
 		}
 	}
@@ -295,11 +322,11 @@ func (m *model) excused(e *Entry) bool {
 	if first := e.lane.first(); m.failing[m.kindOf(first)] || e.lane.running != nil && m.failing[m.kindOf(e.lane.running)] {
 		return true
 	}
-	if !e.partition.complete || m.table.blocked == nil {
+	if m.table.blocked == nil {
 		return true
 	}
 	for _, subject := range m.blocked {
-		if subject == e.Subject {
+		if subject == e.Subject && e.partition == m.table.storedPart { // that of a stream is stored
 			return true
 		}
 	}

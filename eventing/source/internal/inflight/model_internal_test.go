@@ -61,6 +61,9 @@ type modelMessage struct {
 	acked    bool // the stream has heard so
 	kills    bool // ends the function's process
 	finishAt time.Time
+	deleted  bool          // a row, from the database
+	unheard  bool          // a row that the table does not know to be there
+	of       *modelMessage // of a row, where it was read
 }
 
 func (m *modelMessage) Sequence() uint64                 { return m.sequence }
@@ -106,12 +109,19 @@ type model struct {
 	requests [][]*Entry
 	lookups  [][]*Entry
 	storing  [][]*Entry      // that are being deferred
-	held     map[*Entry]bool // by a request or lookup, or being deferred
+	saving   []*Entry        // that are being stored behind a dead letter
+	held     map[*Entry]bool // by a request or lookup, or being deferred or stored
+
+	rows                             []*modelStream // of the database
+	stored, deferrals                *modelStream   // nil if no order is kept
+	storer, loader, deferrer, leaser goroutine
+	steps                            []bool // those that this run does
 
 	asleep  time.Time // the dispatcher sleeps until then, if nothing wakes it
 	eager   bool      // NextRequest is called where it must return nothing, too
 	events  int       // that the function takes in one request
 	bytes   int
+	many    int             // times as many messages are stored at once
 	lagging bool            // many messages are behind each, so that an old one is part of a backlog
 	down    bool            // the function does not answer
 	failing map[string]bool // the types for which it is unavailable
@@ -162,11 +172,19 @@ func runModel(t *testing.T, decisions []byte) {
 		Lease:      m.n(3) > 0,
 		Defers:     true,
 	}
+	m.many = []int{1, 1, 6}[m.n(3)]
 	m.eager, m.closes, m.killed = m.n(2) == 0, m.n(8) == 0, m.n(2) == 0
 	hedgeAtEnd := []eventing.Hedge{{}, {Delay: 300 * time.Millisecond}, {Share: true}}[m.n(3)]
 	m.bytes = []int{2000, 1 << 20}[m.n(2)]
+	cfg.Ledger = cfg.Lease || m.n(2) == 0
 	m.table = New(cfg)
 	m.table.SetShareDelay(100 * time.Millisecond)
+	m.table.committed = float64(m.n(2)) // 0: entries are left to others without a lookup
+	m.stored, m.deferrals = m.rowsOf(8, m.table.StoredPartition()), m.rowsOf(9, m.table.DeferredPartition())
+	all := m.n(3) == 0
+	for range modelSteps {
+		m.steps = append(m.steps, m.n(4) > 0 || all)
+	}
 	for number := range 1 + m.n(3) {
 		s := &modelStream{number: number, partition: m.table.AddPartition(), first: []uint64{1, sequencePage - 9, 5 * blockSize}[m.n(3)]}
 		m.streams = append(m.streams, s)
@@ -189,7 +207,7 @@ func runModel(t *testing.T, decisions []byte) {
 		m.close()
 		return
 	}
-	for _, s := range m.streams {
+	for _, s := range m.parts() {
 		for _, message := range s.messages {
 			message.kills = false // nothing is committed at the end that would show whose fault it is
 		}
@@ -197,12 +215,7 @@ func runModel(t *testing.T, decisions []byte) {
 	m.killed = true // nor that these are harmless now
 	m.drain("as it is")
 	clear(m.failing)
-	for _, s := range m.streams {
-		for len(s.late) > 0 {
-			m.redeliver(s)
-		}
-		s.partition.Complete()
-	}
+	m.down = false
 	m.unblockAll()
 	m.logf("hedge %+v, nothing blocked", hedgeAtEnd)
 	m.table.SetHedge(hedgeAtEnd)
@@ -214,14 +227,23 @@ func runModel(t *testing.T, decisions []byte) {
 			}
 		}
 	}
+	m.checkRows()
 }
+
+// modelSteps is how many kinds of steps there are. Most runs leave some of them out, so that what
+// these would undo goes on for longer.
+const modelSteps = 31
 
 // step does one thing.
 func (m *model) step() {
 	s := m.streams[m.n(len(m.streams))]
-	switch m.n(25) {
+	step := m.n(modelSteps)
+	if !m.steps[step] {
+		step = 6
+	}
+	switch step {
 	case 0, 1:
-		m.store(s, 1+m.n(8))
+		m.store(s, m.many*(1+m.n(8)))
 	case 2, 3, 4:
 		m.pull(s, 1+m.n(12))
 	case 5:
@@ -278,7 +300,20 @@ func (m *model) step() {
 		}
 	case 21:
 		m.confirm(s)
+	case 25, 26:
 		m.toDefer(2)
+		m.toStore(1 + m.n(5))
+	case 27:
+		if len(m.saving) > 0 {
+			m.save([]int{saved, saved, notSaved, savedUnheard}[m.n(4)])
+		}
+	case 28:
+		m.load(1 + m.n(4))
+	case 29:
+		m.deleteRows()
+		m.runDeferred(m.n(3))
+	case 30:
+		m.witness(!m.down)
 	case 22:
 		if len(s.late) > 0 {
 			m.redeliver(s)
@@ -349,24 +384,24 @@ func (m *model) redeliver(s *modelStream) {
 		s.late = s.late[1:]
 		m.receive(message)
 	}
-	if len(s.late) == 0 {
-		m.logf("complete %d", s.number)
-		s.partition.Complete()
-	}
 }
 
 // pull reads new messages as far as there is room, and reports whether there were any.
 func (m *model) pull(s *modelStream, most int) bool {
 	s.partition.evictedAt = time.Time{} // Room waits until it may evict again
 	n, bytes := s.partition.roomNow()
+	if n > 0 && s.partition.Incomplete() && len(s.late) == 0 {
+		m.logf("complete %d", s.number)
+		s.partition.Complete()
+		return true
+	}
 	pulled := false
 	for n = min(n, most); n > 0; n-- {
 		switch {
 		case len(s.late) > 0:
 			m.redeliver(s)
 		case s.partition.Incomplete():
-			m.redeliver(s)
-			continue
+			return pulled
 		case s.unread < len(s.messages):
 			message := s.messages[s.unread]
 			if bytes -= message.size; bytes < 0 && pulled { // a single one may be larger
@@ -594,13 +629,17 @@ func (m *model) checkIdle() {
 // lease answers the table's question for a lease, if there is one, and reports whether there
 // was: it is granted for a time, or not at all.
 func (m *model) lease(granted time.Duration) bool {
+	if !m.leaser.woken(m.table.LeaseWanted()) {
+		return false
+	}
+	m.leaser.awake = false
+	m.table.Released()
 	e := m.table.NextLease()
 	if e == nil {
 		return false
 	}
 	m.logf("lease %d for %s", e.Sequence(), granted)
 	m.table.SetLease(e, m.now.Add(granted))
-	m.table.Released()
 	return true
 }
 
@@ -622,7 +661,7 @@ func (m *model) checkOrder(e *Entry, message *modelMessage) {
 	m.t.Helper()
 	s := message.stream
 	for _, earlier := range s.messages[:message.sequence-s.first] {
-		if earlier.subject == message.subject && !earlier.finished {
+		if s != m.deferrals && earlier.subject == message.subject && !earlier.finished && !earlier.deleted && !earlier.unheard {
 			m.failf("send %d/%d: %d comes before it", s.number, message.sequence, earlier.sequence)
 		}
 	}
@@ -633,8 +672,13 @@ func (m *model) checkOrder(e *Entry, message *modelMessage) {
 			}
 		}
 	}
-	if _, itself := m.blocked[e.ID]; itself || m.running[e] {
+	if _, itself := m.blocked[e.ID]; itself || m.running[e] || s == m.deferrals {
 		return
+	}
+	for _, row := range m.stored.messages {
+		if row.of.stream == s && row.of.epoch == message.epoch && row.of.sequence < message.sequence && row.subject == e.Subject && !row.finished && !row.unheard {
+			m.failf("send %d/%d: %d is stored and comes before it", s.number, message.sequence, row.sequence)
+		}
 	}
 	for id, subject := range m.blocked {
 		if subject == e.Subject {
@@ -704,8 +748,9 @@ func (m *model) complete(i int, any bool) {
 		case r.Next[k] == Finish:
 			m.acknowledge(e)
 		case r.Next[k] == Drop && !e.stale():
-			message.entry = nil
-			message.stream.late = append(message.stream.late, message)
+			if message.entry = nil; message.stream != m.deferrals { // else it stays deferred
+				message.stream.late = append(message.stream.late, message)
+			}
 		}
 	}
 }
@@ -776,7 +821,7 @@ func (m *model) outcome(e *Entry) (Next, time.Duration) {
 	case what == 8: // rejected
 		e.Delivery.DeadLetter = true
 		return Again, 0
-	case what == 9 && e.lane == nil:
+	case what == 9 && e.lane == nil, what > 8 && e.partition == m.table.deferredPart:
 		return Drop, 0
 	case what == 10: // something in the deployment is missing
 		e.Delivery.Lack.Fingerprint = "42703 t"
@@ -789,8 +834,12 @@ func (m *model) outcome(e *Entry) (Next, time.Duration) {
 // toDefer takes entries that are to be deferred.
 func (m *model) toDefer(n int) bool {
 	m.t.Helper()
+	if !m.deferrer.woken(m.table.DeferReady()) {
+		return false
+	}
 	entries := m.table.NextToDefer(n)
 	if len(entries) == 0 {
+		m.deferrer.awake = false
 		return false
 	}
 	m.logf("defer %d", len(entries))
@@ -830,7 +879,9 @@ func (m *model) deferred(i int, some bool) {
 		delete(m.held, e)
 	}
 	for _, e := range finished {
-		m.finished(e)
+		message, _ := e.Message.(*modelMessage)
+		m.addRow(m.deferrals, message)
+		m.settled(e)
 		m.acknowledge(e)
 	}
 }
@@ -838,7 +889,7 @@ func (m *model) deferred(i int, some bool) {
 func (m *model) block(e *Entry) {
 	m.logf("block %q behind %v", e.Subject, e.ID)
 	m.blocked[e.ID] = e.Subject
-	for _, s := range m.streams {
+	for _, s := range m.parts() {
 		if l := s.partition.lanes[e.Subject]; l != nil && l.running != nil {
 			m.running[l.running] = true
 		}
@@ -874,18 +925,24 @@ func (m *model) unblockAll() {
 // finished notes that an entry is done.
 func (m *model) finished(e *Entry) {
 	m.t.Helper()
+	m.settled(e)
+	m.ledger[e.ID] = true
+}
+
+// settled notes that an entry is not in flight any more: it is done, or a row.
+func (m *model) settled(e *Entry) {
+	m.t.Helper()
 	message, _ := e.Message.(*modelMessage)
 	if message.finished {
 		m.failf("%d is finished twice", e.Sequence())
 	}
 	message.finished, message.entry, message.finishAt = true, nil, m.now
-	m.ledger[message.id] = true
 }
 
 // acknowledge tells the stream, which may not hear it.
 func (m *model) acknowledge(e *Entry) {
 	_ = e.Tell(func() error {
-		if message, _ := e.Message.(*modelMessage); m.n(5) > 0 {
+		if message, _ := e.Message.(*modelMessage); slices.Contains(m.rows, message.stream) || m.n(5) > 0 {
 			message.acked = true
 		}
 		return nil
@@ -962,11 +1019,14 @@ func (m *model) close() {
 	for len(m.storing) > 0 {
 		m.deferred(0, true)
 	}
-	if batch, _ := m.table.NextRequest(modelIdle); batch != nil || m.table.NextLookup(1) != nil || m.table.NextToDefer(1) != nil {
-		m.failf("there is a request or lookup after the end")
+	if len(m.saving) > 0 {
+		m.save(m.n(3))
+	}
+	if batch, _ := m.table.NextRequest(modelIdle); batch != nil || m.table.NextLookup(1) != nil || m.table.NextToDefer(1) != nil || m.table.NextToStore(1) != nil || m.table.Unblocked(1) != nil {
+		m.failf("there is something to do after the end")
 	}
 	handBack()
-	for _, s := range m.streams {
+	for _, s := range m.parts() {
 		for _, message := range s.messages {
 			if message.entry != nil && !back[message.entry] {
 				m.failf("%d/%d is not handed back", s.number, message.sequence)
