@@ -3,13 +3,13 @@ package sinkwriter
 // maxScratch bounds the memory that a connection keeps for its next attempt.
 const maxScratch = 4 << 20
 
-// scratch is the memory in which an attempt builds what it sends. It belongs to a connection,
-// whose next attempt reuses it: batches take a megabyte each, and a connection whose COMMIT was
-// left to itself is not used again. The zero scratch is ready to use.
+// scratch is the memory in which an attempt builds its messages. It belongs to a connection,
+// whose next attempt reuses it, because a batch takes about a megabyte. A connection whose
+// COMMIT runs in the background is not used again. The zero scratch is ready to use.
 type scratch struct{ buf []byte }
 
-// take returns an empty slice with room for n bytes. A slice that grows beyond them moves
-// elsewhere.
+// take returns an empty slice with capacity n. A slice that grows beyond it is
+// reallocated elsewhere.
 func (m *scratch) take(n int) []byte {
 	from := len(m.buf)
 	if cap(m.buf)-from < n {
@@ -19,7 +19,7 @@ func (m *scratch) take(n int) []byte {
 	return m.buf[from:from:len(m.buf)]
 }
 
-// reset ends the use of all that was taken.
+// reset releases all slices for reuse.
 func (m *scratch) reset() {
 	if cap(m.buf) > maxScratch {
 		m.buf = nil

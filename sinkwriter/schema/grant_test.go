@@ -402,9 +402,9 @@ func TestGrantSaysWhatIsWrong(t *testing.T) {
 	if err := schema.Migrate(t.Context(), owner, rooms); err != nil {
 		t.Fatal(err)
 	}
-	grant(owner, `no"body`, `there is no role "no""body": make it first, as a role that may: create role "no""body" login`)
-	grant(owner, roleOf(t, owner), "may do everything anyway")
-	grant(owner, "postgres", "may do everything anyway")
+	grant(owner, `no"body`, `role "no""body" does not exist: create it first, as a role that may create roles: create role "no""body" login`)
+	grant(owner, roleOf(t, owner), "has all privileges already")
+	grant(owner, "postgres", "has all privileges already")
 	grant(writer, roleOf(t, writer), "has not migrated this database")
 	grant("postgres://user:secret@host:x/y", "x", "want postgres://")
 

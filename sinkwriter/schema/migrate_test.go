@@ -161,7 +161,7 @@ func TestAMigrationDoesNotQueueOthersBehindItself(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "0003_third") {
 			t.Fatalf("error %v", err)
 		}
-		if strings.Contains(err.Error(), "waits for a lock that others hold (pid ") && strings.Contains(err.Error(), "idle in transaction") {
+		if strings.Contains(err.Error(), "waits for a lock that other sessions hold (pid ") && strings.Contains(err.Error(), "idle in transaction") {
 			break
 		}
 		if turns == 6 {
