@@ -169,7 +169,7 @@ func FuzzOutputIdentityIsAUUIDv7WithTheInputsOrder(f *testing.F) {
 			t.Errorf("output of id %q has order %d, want %d", id, outOrder, order)
 		}
 		if _, again := functions.OutputIdentity(function, source, id, position); again != outID {
-			t.Errorf("second call gave %s, first %s", again, outID)
+			t.Errorf("second call returned %s, first %s", again, outID)
 		}
 	})
 }

@@ -248,7 +248,7 @@ func TestOutputEventRefusesWhatNoConsumerCouldRead(t *testing.T) {
 
 			_, err := tt.output.Event("flights", flight(t), 3)
 			if err == nil || !strings.Contains(err.Error(), tt.says) || !strings.HasPrefix(err.Error(), "create output 3 of function flights") {
-				t.Errorf("error is %v, want it to say %q", err, tt.says)
+				t.Errorf("error is %v, want %q in it", err, tt.says)
 			}
 		})
 	}

@@ -99,10 +99,10 @@ func (h *helper) wants(t *testing.T, answers ...string) {
 	select {
 	case got := <-h.answers:
 		if !slices.Contains(answers, got) {
-			t.Errorf("the helper was told %q, want one of %q", got, answers)
+			t.Errorf("the helper answered %q, want one of %q", got, answers)
 		}
 	case <-time.After(heldUp):
-		t.Errorf("the helper was told nothing, want one of %q", answers)
+		t.Errorf("the helper did not answer, want one of %q", answers)
 		h.signal(syscall.SIGQUIT) // it prints its goroutines
 		time.Sleep(time.Second)
 	}
@@ -503,7 +503,7 @@ func holdRow(t *testing.T, databaseURL, lock string) func() {
 	other := sinktest.NewPool(t, databaseURL)
 	release := sync.OnceFunc(func() {
 		if _, err := other.Exec(context.WithoutCancel(t.Context()), `select pg_terminate_backend($1)`, pid); err != nil {
-			t.Errorf("give the row back: %v", err)
+			t.Errorf("release the row: %v", err)
 		}
 		<-ended
 	})
@@ -514,7 +514,7 @@ func holdRow(t *testing.T, databaseURL, lock string) func() {
 // waitUntilBlocked returns when a session waits for a row.
 func waitUntilBlocked(t *testing.T, pool *pgxpool.Pool) {
 	t.Helper()
-	sinktest.Eventually(t, "somebody waits for a lock", func() bool {
+	sinktest.Eventually(t, "a session waits for a lock", func() bool {
 		return sinktest.Query[int](t, pool, lockWaitersSQL) > 0
 	})
 }

@@ -72,7 +72,7 @@ func TestWhoSurvivesAFailoverDeletesNobodysOutputs(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := sinktest.Query[int](t, pool, `select count(*) from tandem.outbox_event where event ->> 'subject' = 'o-2'`); got != 1 {
-		t.Errorf("the output that nobody has published is %d times in the outbox, want once", got)
+		t.Errorf("the unpublished output is %d times in the outbox, want once", got)
 	}
 }
 

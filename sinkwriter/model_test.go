@@ -351,7 +351,7 @@ func (w *world) check(t *testing.T) {
 			t.Errorf("event %d was won %d times", i, won)
 		}
 		if (told > 0) != committed[i] {
-			t.Errorf("event %d: %d were told that it is committed, in the ledger: %t", i, told, committed[i])
+			t.Errorf("event %d: %d callers received a receipt, in the ledger: %t", i, told, committed[i])
 		}
 	}
 	for key := range inLedger {

@@ -445,7 +445,7 @@ func TestTheWriterIsKnownAfterItsFirstBatchFailed(t *testing.T) {
 		t.Fatalf("outcomes %v", got)
 	}
 	if got := sinktest.Query[int](t, pool, `select count(*) from tandem.handled('other', '/test', 'good') where cluster = 'east'`); got != 1 {
-		t.Error("nobody can tell who handled the event: the cluster is not in tandem.writer")
+		t.Error("the winner cannot be determined: the cluster is not in tandem.writer")
 	}
 }
 

@@ -487,7 +487,7 @@ func TestDeletedRowsOfTheOutboxCostNeitherClaimsNorTakeovers(t *testing.T) {
 		t.Fatalf("relayed %d, %v, %q", n, err, ids)
 	}
 	if _, entries := looks(); entries-before > bound {
-		t.Errorf("%d entries of the index were read for what has just become overdue, want %d at most", entries-before, bound)
+		t.Errorf("%d entries of the index were read for a row that has just become overdue, want at most %d", entries-before, bound)
 	}
 	passes := 0
 	for ; len(ids) < 3 && passes < 1000; passes++ {
@@ -498,7 +498,7 @@ func TestDeletedRowsOfTheOutboxCostNeitherClaimsNorTakeovers(t *testing.T) {
 	if len(ids) < 3 {
 		t.Fatalf("after %d passes relayed are %q", passes, ids)
 	}
-	t.Logf("what was overdue for 30 days is relayed after %d passes", passes)
+	t.Logf("a row that was overdue for 30 days is relayed after %d passes", passes)
 	for range 10 { // while it continues to look for older ones
 		sinktest.Execute(t, pool, `insert into tandem.outbox (due, events) values (now() - interval '1 second', '[{"specversion":"1.0","id":"new","source":"/s","type":"t"}]')`)
 		if n, _, err := box.Relay(t.Context(), publish); n != 1 || err != nil {

@@ -208,7 +208,7 @@ func comparePlans(t *testing.T, conn *pgx.Conn) {
 	for _, name := range []string{"diverged", "claimed"} {
 		plan := planOf(t, conn, name, "("+keys+")")
 		if !strings.Contains(plan, "Index Scan using ledger_pkey") || strings.Contains(plan, "Seq Scan") {
-			t.Errorf("the look-up of what is %s is none in the index\n%s", name, plan)
+			t.Errorf("the lookup of %s keys does not use the index\n%s", name, plan)
 		}
 	}
 }

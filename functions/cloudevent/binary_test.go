@@ -250,7 +250,7 @@ func TestBoundsAreForWhoAsksForThem(t *testing.T) {
 		t.Errorf("260 attributes: error is %v", err)
 	}
 	if _, err := cloudevent.ReadBinary(many, nil, lenient); err != nil {
-		t.Errorf("what has been taken cannot become a dead letter: %v", err)
+		t.Errorf("an accepted event cannot become a dead letter: %v", err)
 	}
 }
 

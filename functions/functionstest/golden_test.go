@@ -49,7 +49,7 @@ func TestGoldenFileIsWrittenReadAndCompared(t *testing.T) { //nolint:paralleltes
 		t.Errorf("writing reports %q", got)
 	}
 	if got := golden(t, orders(sound), events, file); len(got) != 0 {
-		t.Errorf("what was written is not what is read: %q", got)
+		t.Errorf("the file that was written differs from the expected one: %q", got)
 	}
 
 	other := orders(func(e event.Event, data ordered, fx *functions.Effects) error {

@@ -327,7 +327,7 @@ func TestTwoBrowsersChatWhileProcessesAreKilled(t *testing.T) {
 		b, _ := bob.names()
 		return len(a) == 2 && len(b) == 2
 	})
-	await(t, "what is stored is all there", func() bool {
+	await(t, "all events are stored", func() bool {
 		return query(t, r.o.databaseURL, "select name from chat_names") == "Pager duty" &&
 			query(t, r.o.databaseURL, "select string_agg(member || ' ' || unread, ', ' order by member) from chat_members") == fmt.Sprintf("Ann 0, Bob %d", sent/2)
 	})

@@ -370,7 +370,7 @@ func TestReplicationGivesTheStandbyServersAndHowFarTheyAreBehind(t *testing.T) {
 	t.Parallel()
 	r, pool := sinktest.NewReplicated(t)
 	if list, err := ledger.Replication(t.Context(), pool); err != nil || len(list) != 0 {
-		t.Errorf("who may not see them is told %v, %v", list, err)
+		t.Errorf("a role without the privilege receives %v, %v", list, err)
 	}
 	admin := sinktest.NewPool(t, r.Primary().AdminURL("tandem"))
 	if _, err := admin.Exec(t.Context(), `grant pg_monitor to tandem`); err != nil {

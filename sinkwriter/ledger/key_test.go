@@ -14,7 +14,7 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-var update = flag.Bool("update", false, "write testdata anew")
+var update = flag.Bool("update", false, "rewrite testdata")
 
 // vectorInputs returns the events whose keys are published in testdata/key.tsv.
 func vectorInputs() [][3]string {

@@ -121,7 +121,7 @@ func TestATrialThatLosesAnEventIsAnError(t *testing.T) {
 			return t.expectOrders(ctx, workload{})
 		}}, 0)
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: error %v, want one that says %q", spoil, err, want)
+			t.Errorf("%s: error %v, want one with %q", spoil, err, want)
 		}
 	}
 }

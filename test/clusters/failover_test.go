@@ -87,7 +87,7 @@ func (w *world) acknowledged(ctx context.Context, t *testing.T) (floor int64) {
 // rewound waits until a cluster's source has restarted at the first lost event.
 func (w *world) rewound(t *testing.T, c *devcluster.Cluster) {
 	t.Helper()
-	w.poll(t, c.Name()+" does not begin again with what was lost", func(context.Context) bool {
+	w.poll(t, c.Name()+" does not restart at the first lost event", func(context.Context) bool {
 		log, err := os.ReadFile(c.Source.LogFile())
 		return err == nil && strings.Contains(string(log), "the database may have lost commits")
 	})

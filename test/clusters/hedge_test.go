@@ -182,7 +182,7 @@ func TestRedundancyIsSwitchedWhileEventsFlow(t *testing.T) {
 	// West was alone when it started, if it was first, and stands by now.
 	expect("0", "standby")
 	before := -1
-	w.poll(t, "what was under way does not end", func(context.Context) bool {
+	w.poll(t, "requests under way do not end", func(context.Context) bool {
 		last := before
 		sending, _ := metric(t, west.MetricsURL(), "tandem_source_in_flight", `state="sending"`)
 		before = requests(t, west)

@@ -203,7 +203,7 @@ func TestAnOverlayIsWhole(t *testing.T) {
 			for _, o := range objects {
 				exists[o.GetKind()+" "+o.GetName()] = o
 				if strings.Contains(o.GetKind(), "Role") {
-					t.Errorf("%s %s: nothing of Tandem's asks the API for anything", o.GetKind(), o.GetName())
+					t.Errorf("%s %s: no component of Tandem uses the Kubernetes API", o.GetKind(), o.GetName())
 				}
 				if o.GetKind() != "Namespace" && o.GetNamespace() != "tandem" {
 					t.Errorf("%s %s is in namespace %q", o.GetKind(), o.GetName(), o.GetNamespace())
@@ -253,12 +253,12 @@ func whole(t *testing.T, name string, pod *corev1.PodTemplateSpec, exists map[st
 	}
 	for _, want := range wants {
 		if exists[want] == nil {
-			t.Errorf("%s wants %s, which is not there", name, want)
+			t.Errorf("%s refers to %s, which does not exist", name, want)
 		}
 	}
 	account := exists["ServiceAccount "+pod.Spec.ServiceAccountName]
 	if mounts, found, _ := unstructured.NestedBool(account.Object, "automountServiceAccountToken"); mounts || !found {
-		t.Errorf("%s: its account gets a token, which nobody needs", name)
+		t.Errorf("%s: its account receives a token, which it does not need", name)
 	}
 	if pod.Labels["app.kubernetes.io/component"] == "" {
 		t.Errorf("%s: no network policy knows it: label app.kubernetes.io/component is missing", name)

@@ -65,7 +65,7 @@ func checkAlert(t *testing.T, r monitoringv1.Rule, made map[string]bool) {
 		for _, m := range selector.LabelMatchers {
 			if m.Name == model.MetricNameLabel {
 				if asked++; !made[m.Value] {
-					t.Errorf("%s asks for %s, which nobody makes", r.Alert, m.Value)
+					t.Errorf("%s uses %s, which no program exports", r.Alert, m.Value)
 				}
 			}
 		}

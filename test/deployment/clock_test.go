@@ -44,7 +44,7 @@ func main() {
 			t.Fatalf("%v: %s", err, out)
 		}
 		if wrong := time.Unix(seconds, 0).Sub(time.Now().Add(off)).Abs(); wrong > time.Minute {
-			t.Errorf("%s=%s: the clock is %s off from what it should be", clockVariable, value, wrong)
+			t.Errorf("%s=%s: the clock is off by %s from the expected time", clockVariable, value, wrong)
 		}
 	}
 }

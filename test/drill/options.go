@@ -88,7 +88,7 @@ func parse(args []string, out, stderr io.Writer) (options, error) {
 	o.scenario = flags.Arg(0)
 	var errs []error
 	if o.scenario == "" {
-		_, _ = fmt.Fprintf(out, "Scenarios, for make drill SCENARIO=…; ARGS=--help says more:\n\n%s", listed())
+		_, _ = fmt.Fprintf(out, "Scenarios, for make drill SCENARIO=…; details with ARGS=--help:\n\n%s", listed())
 		return o, errListed
 	}
 	if _, ok := find(o.scenario); !ok && o.scenario != "all" {

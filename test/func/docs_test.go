@@ -69,7 +69,7 @@ func TestANewcomerCanWriteAFunctionAsTheDocumentSays(t *testing.T) {
 
 	for _, want := range []string{"204 No Content", "Tandem-Receipt: lost", " /shop  | 1  | ada      |  1250", " ada      |      1 |  1250"} {
 		if !strings.Contains(said, want) {
-			t.Errorf("what the commands said lacks %q:\n%s", want, said)
+			t.Errorf("the output of the commands lacks %q:\n%s", want, said)
 		}
 	}
 	if r.function == nil {

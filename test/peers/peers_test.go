@@ -37,7 +37,7 @@ func TestTheWorkloadComesToTheTruth(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(truth, w.want); diff != "" {
-		t.Errorf("what must come out of all flights is not what the other program counted (-truth +workload):\n%s", diff)
+		t.Errorf("the expected totals of all flights differ from those of the other program (-truth +workload):\n%s", diff)
 	}
 	twice, err := makeWorkload(2 * feed.Flights)
 	if err != nil {
@@ -95,7 +95,7 @@ func TestPeers(t *testing.T) { //nolint:tparallel // they share the server and a
 			t.Errorf("found %+v", got)
 		}
 	})
-	t.Run("what is lost or doubled is seen", func(t *testing.T) {
+	t.Run("lost and doubled events are detected", func(t *testing.T) {
 		testHarmIsSeen(t, d, load)
 	})
 }

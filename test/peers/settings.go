@@ -67,7 +67,7 @@ var settingsOf = []struct {
 	},
 	{
 		title:  "Tandem",
-		about:  "A source and a function in each cluster, two processes that talk HTTP, as they are deployed; functions/flights as it is. Every event is computed in both clusters. A batch is what waits when the source makes a request.",
+		about:  "A source and a function in each cluster, two processes that communicate over HTTP, as they are deployed; functions/flights unchanged. Every event is computed in both clusters. A batch contains the events that are waiting when the source sends a request.",
 		offers: "",
 		list: []setting{
 			{"everything", "the defaults: two connections that commit, batches of up to 512", ""},

@@ -65,7 +65,7 @@ func (m Deferred) Explore() Result {
 				return s.applied == 1 && s.cluster[alone].acked && !s.cluster[alone].row
 			},
 			func(who int) bool { return who == alone || who == operator },
-			"from here on a cluster never comes to an end by itself")
+			"from here a cluster alone cannot reach an end state")
 	}
 	return r
 }
@@ -96,7 +96,7 @@ func (m Deferred) steps(s deferredState, do func(name string, who int, next defe
 	if s.deployed {
 		change(anyone, "deployment: is rolled back", func(s *deferredState) { s.deployed = false })
 	} else {
-		change(operator, "deployment: has what the event needs", func(s *deferredState) { s.deployed = true })
+		change(operator, "deployment: is completed", func(s *deferredState) { s.deployed = true })
 	}
 	acked := s.cluster[0].acked && s.cluster[1].acked
 	if acked && (!s.ledger || m.Mutant != SweepFirst) {
@@ -143,7 +143,7 @@ func (m Deferred) clusterSteps(s deferredState, i int, change func(who int, name
 		case !s.horizon:
 			deliver(anyone, "delivers a copy")
 		case !c.acked:
-			change(i, "acknowledges what is below the horizon", func(_ *deferredState, c *deferredCluster) { c.acked = true })
+			change(i, "acknowledges an event below the horizon", func(_ *deferredState, c *deferredCluster) { c.acked = true })
 		}
 	case settledNow:
 		change(i, "acknowledges", func(_ *deferredState, c *deferredCluster) { c.acked, c.at = true, nowhere })
@@ -152,7 +152,7 @@ func (m Deferred) clusterSteps(s deferredState, i int, change func(who int, name
 			c.row, c.at = c.row && !s.ledger, nowhere
 		})
 	case running:
-		change(i, "commits what it runs", m.win)
+		change(i, "commits the event that it runs", m.win)
 	}
 	if c.at == lacking {
 		change(i, "stores the event", func(s *deferredState, c *deferredCluster) {

@@ -70,7 +70,7 @@ func (m Model) Explore() Result {
 	x.of = append(x.of, len(x.to))
 	r := Result{States: len(x.visits), Steps: len(x.to)}
 	if at := x.stuck(m.finished, func(who uint8) bool { return who != fault }); at >= 0 {
-		r.Wrong, r.Way = "from here on it never comes to an end, though no fault happens any more", x.way(at)
+		r.Wrong, r.Way = "from here no end state is reachable, although no further fault happens", x.way(at)
 		return r
 	}
 	for c := range clusters {
@@ -78,7 +78,7 @@ func (m Model) Explore() Result {
 			break
 		}
 		if at := x.stuck(m.handled, func(who uint8) bool { return int(who) == c || who == server }); at >= 0 {
-			r.Wrong, r.Way = "from here on something is not handled, unless "+[clusters]string{"west", "east"}[c]+" takes another step", x.way(at)
+			r.Wrong, r.Way = "from here something is never handled, unless "+[clusters]string{"west", "east"}[c]+" takes another step", x.way(at)
 			return r
 		}
 	}

@@ -96,7 +96,7 @@ func (s *state) noticed() bool {
 func (m Model) forget(s *state, do func(step)) {
 	for c := range clusters {
 		if s.cluster[c].acked != 0 {
-			change(s, "consumer is made anew", fault, c, do, func(_ *state, cl *cluster) { cl.acked = 0 })
+			change(s, "consumer is recreated", fault, c, do, func(_ *state, cl *cluster) { cl.acked = 0 })
 		}
 	}
 	e := int(s.primary.horizon)

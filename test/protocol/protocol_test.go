@@ -79,7 +79,7 @@ func TestEveryMutantIsFound(t *testing.T) {
 		{protocol.DeleteFirst, one, "neither emitted nor in the outbox"},
 		{protocol.RelayDeletesFirst, one, "neither emitted nor in the outbox"},
 		{protocol.AsideAfterDelete, protocol.Model{Events: 1, Reject: true}, "nor set aside"},
-		{protocol.NoRelay, one, "never comes to an end"},
+		{protocol.NoRelay, one, "no end state is reachable"},
 		{protocol.NoRewind, failover, "below the progress"},
 		{protocol.TrustFloor, protocol.Model{Events: 1, Failover: true, Failback: true, Lone: true}, "below the progress"},
 		{protocol.AdoptFirst, failover, "below the progress"},

@@ -61,7 +61,7 @@ func (m Share) Explore() Result {
 		r = g.mustEnd(
 			func(s shareState) bool { return s.cluster[alone].dead || s.cluster[alone].done == below(maxEvents) },
 			func(who int) bool { return who == alone },
-			"from here on a cluster never comes to an end by itself")
+			"from here a cluster alone cannot reach an end state")
 	}
 	return r
 }

@@ -14,7 +14,7 @@ func TestClustersThatShareHandleEverythingInOrder(t *testing.T) {
 func TestEveryMutantOfShareIsFound(t *testing.T) {
 	t.Parallel()
 	found(t, func(m protocol.Mutant) protocol.Result { return protocol.Share{Mutant: m}.Explore() }, map[protocol.Mutant]string{
-		protocol.NeverTake:  "never comes to an end by itself",
+		protocol.NeverTake:  "cannot reach an end state",
 		protocol.TrustFirst: "acknowledged and not committed",
 		protocol.OwnAtOnce:  "before the one before it",
 		protocol.SentIsDone: "before the one before it",

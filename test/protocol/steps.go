@@ -58,7 +58,7 @@ func (m Model) sourceSteps(s *state, c int, do func(step)) {
 			})
 		case cl.acked.has(e) || cl.batch.has(e):
 		case m.Forget && e < int(s.primary.horizon):
-			change(s, "source leaves out, below the horizon,"+event(e), c, c, do, func(_ *state, cl *cluster) { cl.acked |= of(e) })
+			change(s, "source skips, below the horizon,"+event(e), c, c, do, func(_ *state, cl *cluster) { cl.acked |= of(e) })
 		case m.asks(s, c, e):
 			change(s, "source finds in the ledger"+event(e), c, c, do, func(_ *state, cl *cluster) {
 				if m.Failover {
@@ -87,7 +87,7 @@ func (m Model) progress(s *state, c int, do func(step)) {
 	}
 	floor := m.floor(s, c)
 	if m.Failback && s.cluster[c].saved == 0 {
-		change(s, "source starts, and reads again what is not below both floors", c, c, do, func(s *state, cl *cluster) {
+		change(s, "source starts, and rereads the messages that are not below both floors", c, c, do, func(s *state, cl *cluster) {
 			cl.acked = below(min(floor, int(s.primary.floor[c])))
 			cl.waited, cl.answered = 0, 0
 			cl.saved = s.timeline + 1
@@ -152,11 +152,11 @@ func (m Model) functionSteps(s *state, c int, do func(step)) {
 	case cl.batch == 0:
 		m.takeBatch(s, c, do)
 	case cl.lookUp:
-		change(s, "function looks up what it has not claimed", c, c, do, func(s *state, cl *cluster) {
+		change(s, "function looks up the keys that it has not claimed", c, c, do, func(s *state, cl *cluster) {
 			cl.want, cl.lookUp = cl.want.without(m.found(s, c)), false
 		})
 	case cl.want == 0:
-		change(s, "function sends what it won, commits and answers", c, c, do, func(s *state, cl *cluster) {
+		change(s, "function sends its won effects, commits and answers", c, c, do, func(s *state, cl *cluster) {
 			m.win(s, cl)
 			if m.Failover {
 				cl.answered |= cl.waited
@@ -169,7 +169,7 @@ func (m Model) functionSteps(s *state, c int, do func(step)) {
 	for e := range m.Events {
 		switch {
 		case cl.toPublish.has(e) && m.rejects(e):
-			change(s, "stream rejects what the winner publishes of"+event(e), c, c, do, func(_ *state, cl *cluster) {
+			change(s, "stream rejects the winner's output of"+event(e), c, c, do, func(_ *state, cl *cluster) {
 				cl.toPublish, cl.late = cl.toPublish.without(of(e)), cl.late.without(of(e))
 				cl.toSetAside |= of(e)
 				if m.Mutant == AsideAfterDelete {
@@ -194,7 +194,7 @@ func (m Model) functionSteps(s *state, c int, do func(step)) {
 		})
 	}
 	if cl.toSetAside != 0 {
-		change(s, "winner sets aside what is rejected", c, c, do, func(s *state, cl *cluster) {
+		change(s, "winner stores a rejected output", c, c, do, func(s *state, cl *cluster) {
 			s.primary.rejected |= cl.toSetAside
 			if m.Mutant != AsideAfterDelete {
 				s.primary.outbox = s.primary.outbox.without(cl.toSetAside)
@@ -204,7 +204,7 @@ func (m Model) functionSteps(s *state, c int, do func(step)) {
 	}
 	// Deleting with the next batch or alone is equivalent.
 	if cl.toDelete != 0 {
-		change(s, "winner deletes what is published", c, c, do, func(s *state, cl *cluster) {
+		change(s, "winner deletes published outputs", c, c, do, func(s *state, cl *cluster) {
 			s.primary.outbox = s.primary.outbox.without(cl.toDelete)
 			if cl.stale {
 				s.primary.outbox = s.primary.outbox.without(s.primary.late)
@@ -233,7 +233,7 @@ func (m Model) takeBatch(s *state, c int, do func(step)) {
 		if batch&(s.cluster[c].acked|s.cluster[c].answered) != 0 || m.Forget && batch&below(int(s.primary.horizon)) != 0 {
 			continue
 		}
-		change(s, "function is given and claims"+list(batch), c, c, do, func(_ *state, cl *cluster) {
+		change(s, "function receives and claims"+list(batch), c, c, do, func(_ *state, cl *cluster) {
 			cl.batch, cl.waited, cl.want = batch, batch, batch
 			if m.Mutant == EarlyAck {
 				cl.acked, cl.waited = cl.acked|batch, 0
@@ -262,10 +262,10 @@ func (m Model) sessionSteps(s *state, c int, do func(step)) {
 	case cl.want != 0 && !cl.lookUp:
 		m.claimNext(s, c, do)
 		if cl.locks != 0 {
-			change(s, "claim waits in vain and gives up", server, c, do, func(_ *state, cl *cluster) { cl.again() })
+			change(s, "claim times out waiting", server, c, do, func(_ *state, cl *cluster) { cl.again() })
 		}
 	case cl.batch != 0 && m.Mutant != NoTimeout:
-		change(s, "server ends what waits for its client", server, c, do, func(_ *state, cl *cluster) { cl.again() })
+		change(s, "server ends a session that waits for its client", server, c, do, func(_ *state, cl *cluster) { cl.again() })
 	}
 	if cl.committing != 0 {
 		change(s, "server commits for a connection that is lost", server, c, do, func(s *state, cl *cluster) {

@@ -69,7 +69,7 @@ func (m Suspects) Explore() Result {
 		return r
 	}
 	return g.mustEnd(suspectState.finished, func(who int) bool { return who != anyone },
-		"from here on it never comes to an end, though no instance shuts down any more")
+		"from here no end state is reachable, although no further instance shuts down")
 }
 
 // wrong returns the violated property; empty if there is none.
@@ -135,7 +135,7 @@ func (m Suspects) steps(s suspectState, do func(name string, who int, next suspe
 		} else {
 			m.breaks(&next.cluster[i])
 			next.cluster[i].byTrial = false
-			do(cluster+"instance ends with what it computes", anyone, next)
+			do(cluster+"instance ends while it computes", anyone, next)
 			if c.sent|c.trial == 0 {
 				do(cluster+"instance ends", i, next)
 			}
@@ -167,7 +167,7 @@ func (m Suspects) eventSteps(s suspectState, i, e int, change func(string, func(
 		})
 	}
 	if c.pending.has(e) { // it has waited for too long
-		change("a strike does not count of"+event(e), func(_ *suspectState, c *suspectCluster) {
+		change("a strike does not count for"+event(e), func(_ *suspectState, c *suspectCluster) {
 			c.pending, c.company = c.pending.without(of(e)), c.company.without(of(e))
 		})
 	}

@@ -19,7 +19,7 @@ func TestEveryMutantOfSuspectsIsFound(t *testing.T) {
 		protocol.StrikeInDrain:   "the harmless event has a strike",
 		protocol.StrikeInCompany: "the harmless event has a strike",
 		protocol.NoLease:         "both functions are down by trials",
-		protocol.NoStrikes:       "never comes to an end",
+		protocol.NoStrikes:       "no end state is reachable",
 	})
 }
 

@@ -138,7 +138,7 @@ func (m *Model) Check(won func(i int) bool, tables map[string][]Row) []string {
 		if fx, verdict := m.Effects(i, 0); verdict == Contends && !won(i) && !slices.ContainsFunc(fx.Writes, func(w functions.Write) bool {
 			return w.Table == "users" && c.emails[fmt.Sprint(w.Row["email"])]
 		}) {
-			c.fault("event %d was refused, but nobody has its address", i)
+			c.fault("event %d was refused, but no other event has its address", i)
 		}
 	}
 	c.compare(tables)
