@@ -332,6 +332,7 @@ func (r *retiring) examine(ctx context.Context, plan retire.Plan) (result retire
 		}
 	}
 	result.Obstacles = append(result.Obstacles, r.running(plan)...)
+	result.Notes = append(result.Notes, r.consumersMissing(plan)...)
 	losses := plan.Losses
 	if r.cluster == "" && r.conn != nil {
 		messages, err := r.unacknowledged(ctx, plan, &result)
@@ -363,6 +364,19 @@ func (r *retiring) examine(ctx context.Context, plan retire.Plan) (result retire
 		result.Notes = append(result.Notes, "without --nats-url no consumer is deleted, and messages are not looked at")
 	}
 	return result, nil
+}
+
+// consumersMissing notes the clusters with a checkpoint and without a consumer.
+func (r *retiring) consumersMissing(plan retire.Plan) (notes []string) {
+	for _, c := range plan.Checkpoints {
+		has := slices.ContainsFunc(r.streams, func(s jetstream.StreamConsumers) bool {
+			return s.Origin == c.Stream && slices.ContainsFunc(s.Consumers, func(o jetstream.Consumer) bool { return o.Cluster == c.Cluster })
+		})
+		if r.conn != nil && !has {
+			notes = append(notes, fmt.Sprintf("no consumer of cluster %s reads %s or a mirror of it at these servers: if one does in another domain, --domains", c.Cluster, c.Stream))
+		}
+	}
+	return notes
 }
 
 // running returns the sources that run, and whether a cluster would remain that works.

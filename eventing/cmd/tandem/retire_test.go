@@ -1,6 +1,7 @@
 package main
 
 import (
+	gocmp "cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,12 +49,22 @@ type retireWorld struct {
 	js   natsjs.JetStream
 	env  map[string]string
 	sent int
+
+	// Of clusters that do not read stream EVENTS of nats.
+	servers map[string]*natstest.Server
+	streams map[string]string
 }
 
 func newRetireWorld(t *testing.T) *retireWorld {
 	t.Helper()
 
-	w := &retireWorld{pool: sinktest.NewDatabase(t), nats: natstest.Start(t)}
+	return newRetireWorldAt(t, natstest.Start(t))
+}
+
+func newRetireWorldAt(t *testing.T, server *natstest.Server) *retireWorld {
+	t.Helper()
+
+	w := &retireWorld{pool: sinktest.NewDatabase(t), nats: server, servers: map[string]*natstest.Server{}, streams: map[string]string{}}
 	w.js = natstest.JetStream(t, w.nats.URL())
 	w.env = map[string]string{"DATABASE_URL": w.pool.Config().ConnString(), "NATS_URL": w.nats.URL()}
 	conn := eventtest.Connect(t, w.nats, nil)
@@ -91,12 +102,12 @@ func (w *retireWorld) start(t *testing.T, cluster, function string) (stop func()
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := jetstream.Connect(t.Context(), w.nats.URL(), jetstream.Config{})
+	conn, err := jetstream.Connect(t.Context(), gocmp.Or(w.servers[cluster], w.nats).URL(), jetstream.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	activate := func(held lease.Lease, until func() time.Time) (*source.Source, error) {
-		stream, err := jetstream.NewStream(conn, cluster, function, jetstream.StreamConfig{Name: "EVENTS"})
+		stream, err := jetstream.NewStream(conn, cluster, function, jetstream.StreamConfig{Name: gocmp.Or(w.streams[cluster], "EVENTS")})
 		if err != nil {
 			return nil, err
 		}
@@ -556,6 +567,60 @@ func TestARetirementWithoutItsStreams(t *testing.T) {
 	w.wantLeft(t, "orders", map[string]int{})
 }
 
+func TestARetirementInTwoDomains(t *testing.T) {
+	t.Parallel()
+
+	east, west, _ := natstest.StartDomains(t, "east", "west")
+	w := newRetireWorldAt(t, east)
+	w.servers["west"], w.streams["west"] = west, "COPY"
+	mirror := natsjs.StreamConfig{Name: "COPY", Mirror: &natsjs.StreamSource{Name: "EVENTS", External: &natsjs.ExternalStream{APIPrefix: "$JS.east.API"}}}
+	eventtest.Eventually(t, "the mirror is there", func() bool {
+		_, err := natstest.JetStream(t, west.URL()).CreateStream(t.Context(), mirror)
+		return err == nil
+	})
+	stop := []func(){w.start(t, "east", "orders"), w.start(t, "west", "orders")}
+	w.publish(t, "o", 5)
+	for i, cluster := range []string{"east", "west"} {
+		w.caughtUp(t, cluster, "orders")
+		stop[i]()
+	}
+	got := w.result(t, 0, "orders")
+	if want := "no consumer of cluster west reads EVENTS or a mirror of it at these servers: if one does in another domain, --domains"; !slices.Contains(got.Notes, want) {
+		t.Errorf("printed %+v", got)
+	}
+	got = w.result(t, 0, "orders", "--domains", "west", "--yes")
+	if want := (removedThing{"consumer tandem-west-orders", "stream COPY@west", 1}); !slices.Contains(got.Removed, want) || len(got.Notes) > 0 {
+		t.Errorf("printed %+v", got)
+	}
+	for server, stream := range map[*natstest.Server]string{east: "EVENTS", west: "COPY"} {
+		if _, err := natstest.JetStream(t, server.URL()).Consumer(t.Context(), stream, "tandem-east-orders"); !errors.Is(err, natsjs.ErrConsumerNotFound) {
+			t.Errorf("stream %s: %v", stream, err)
+		}
+		if _, err := natstest.JetStream(t, server.URL()).Consumer(t.Context(), stream, "tandem-west-orders"); !errors.Is(err, natsjs.ErrConsumerNotFound) {
+			t.Errorf("stream %s: %v", stream, err)
+		}
+	}
+	if n := w.horizon(t, "orders"); n != 6 {
+		t.Errorf("the horizon is %d, want 6", n)
+	}
+}
+
+// TestAFunctionWithoutASourceMayBeAtWork has events that something else delivers, as Knative's
+// KafkaSource: there are no checkpoints.
+func TestAFunctionWithoutASourceMayBeAtWork(t *testing.T) {
+	t.Parallel()
+
+	w := newRetireWorld(t)
+	commitOnce(t, w.pool, "just-now")
+	if got := w.result(t, 1, "orders", "--yes"); len(got.Obstacles) != 1 || !strings.Contains(got.Obstacles[0].Text, "and no source of its own has a checkpoint") {
+		t.Errorf("the obstacles are %+v", got.Obstacles)
+	}
+	sinktest.Execute(t, w.pool, "update tandem.ledger set committed_at = now() - interval '4 minutes'")
+	delete(w.env, "NATS_URL") // it reads no stream of NATS
+	w.result(t, 0, "orders", "--yes")
+	w.wantLeft(t, "orders", map[string]int{})
+}
+
 func TestAWrongRetirementIsExplained(t *testing.T) {
 	t.Parallel()
 
@@ -692,6 +757,11 @@ func TestARetirementThatIsKilledGoesOn(t *testing.T) {
 			}
 			if err := tx.Rollback(t.Context()); err != nil {
 				t.Fatal(err)
+			}
+			// Until it is run again, no source starts.
+			held, holder, err := lease.New(w.pool, "east").Acquire(t.Context(), "orders", lease.Holder{Site: "site-east", Replica: "one"}, true)
+			if err != nil || held.Epoch != 0 || holder.Site != "tandem-retire" {
+				t.Errorf("the lease is %+v of %+v, %v", held, holder, err)
 			}
 			left := w.leftOf(t, "orders")
 			if left["progress"] != 1 || left["source_lease"] != 1 || left["writer"] == 0 || w.horizon(t, "orders") != 11 || len(w.consumers(t)) != 1 {
