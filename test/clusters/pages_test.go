@@ -196,9 +196,21 @@ func allCaughtUp(t *testing.T, d *devcluster.Deployment, pool *pgxpool.Pool, clu
 	})
 }
 
+// needsClients skips a test without PostgreSQL's client programs, which a downloaded server lacks.
+func needsClients(t *testing.T) {
+	t.Helper()
+
+	for _, program := range []string{"psql", "pg_dump"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%v: install PostgreSQL's client programs to run the commands of the page", err)
+		}
+	}
+}
+
 func TestTheCommandsOfThePageRetire(t *testing.T) {
 	t.Parallel()
 
+	needsClients(t)
 	built, err := programs()
 	if err != nil {
 		t.Fatal(err)
@@ -361,11 +373,7 @@ func adopted(t *testing.T, pool *pgxpool.Pool) (orders, spent int) {
 func TestTheCommandsOfThePageAdopt(t *testing.T) {
 	t.Parallel()
 
-	for _, program := range []string{"psql", "pg_dump"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("%v: install PostgreSQL's client programs to run the commands of docs/adopt.md", err)
-		}
-	}
+	needsClients(t)
 	built, err := programs()
 	if err != nil {
 		t.Fatal(err)
