@@ -290,8 +290,6 @@ func (r *retiring) lookAtStreams(ctx context.Context, plan retire.Plan) (err err
 	for i, c := range plan.Checkpoints {
 		origins[i] = c.Stream
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	patience := time.NewTimer(pullingPatience)
 	defer patience.Stop()
 	for {
