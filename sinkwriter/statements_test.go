@@ -183,11 +183,11 @@ func settle(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	keys, writers := planKeys()
 	execIn(t, conn, "prepare claim (uuid[], bytea[], bigint[]) as "+claimSQL)
-	execIn(t, conn, "prepare rest (uuid[], bytea[], bigint[]) as "+claimRestSQL)
+	execIn(t, conn, "prepare rest (uuid[], bytea[], bigint[]) as "+strings.TrimSuffix(claimSQL, "on conflict (key) do nothing")) // in tandem.claim
 	execIn(t, conn, "prepare diverged (uuid[], bytea[]) as "+divergedSQL)
 	execIn(t, conn, "prepare claimed (uuid[], bytea[]) as "+claimedSQL)
 	for range 8 {
-		execIn(t, conn, "begin; execute claim("+keys+writers+"); execute rest("+keys+writers+"); execute diverged("+keys+"); execute claimed("+keys+"); rollback")
+		execIn(t, conn, "begin; execute rest("+keys+writers+"); rollback; begin; execute claim("+keys+writers+"); execute diverged("+keys+"); execute claimed("+keys+"); rollback")
 	}
 }
 

@@ -95,7 +95,7 @@ with own (relation, privilege, columns) as (values
     union all
     select 4, pg_catalog.format('function %I.%I(%s)', n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)), 'execute', null
     from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-    where n.nspname = 'tandem' and p.proname in ('key', 'id_order', 'timeline', 'end_session') and not pg_catalog.has_function_privilege($1::name, p.oid, 'execute')
+    where n.nspname = 'tandem' and p.proname in ('key', 'id_order', 'timeline', 'end_session', 'claim') and not pg_catalog.has_function_privilege($1::name, p.oid, 'execute')
     union all
     select 5, m.name, privilege, null
     from made m, unnest(case when m.relkind in ('r', 'p', 'f') then '{select,insert,update,delete}'
