@@ -284,7 +284,8 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, p *plan, r *
 	if err := p.build(c.won, r.tables); err != nil {
 		return err
 	}
-	steps := w.check(s, c)
+	checks := w.check(s, c)
+	var steps []step
 	if len(p.steps) > 0 {
 		steps = append(steps, step{
 			sql: statementTimeoutSQL, oids: []uint32{pgtype.TextOID}, params: [][]byte{[]byte(milliseconds(how.statementTimeout + s.state.trip))},
@@ -308,7 +309,7 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, p *plan, r *
 		steps = append(steps, deleteStep(published))
 	}
 	begin := now()
-	if err := w.commitEffects(ctx, s, steps, how); err != nil {
+	if err := w.commitEffects(ctx, s, checks, steps, how); err != nil {
 		w.outbox.putBack(published)
 		return err
 	}
@@ -330,21 +331,26 @@ func (w *Writer) apply(ctx context.Context, s *session, c *claimed, p *plan, r *
 	return nil
 }
 
-// commitEffects sends the steps and COMMIT in one round trip, or in two if an event is
+// commitEffects sends checks, effects and COMMIT in one round trip, or in two if an event is
 // tried alone.
-func (w *Writer) commitEffects(ctx context.Context, s *session, steps []step, how try) error {
+func (w *Writer) commitEffects(ctx context.Context, s *session, checks, effects []step, how try) error {
 	if !how.alone {
-		if err := w.commitSteps(ctx, s, steps); err != nil {
-			return &effectsError{err}
-		}
-		return nil
+		return failedEffects(s.runEffects(ctx, checks, effects, func(steps []step) error { return w.commitSteps(ctx, s, steps) }))
 	}
 	limited, cancel := context.WithTimeout(ctx, w.config.CommitTimeout)
 	defer cancel()
-	if err := s.run(limited, steps); err != nil {
-		return &effectsError{err}
+	if err := s.runEffects(limited, checks, effects, func(steps []step) error { return s.run(limited, steps) }); err != nil {
+		return failedEffects(err)
 	}
 	return w.commitSteps(ctx, s, nil)
+}
+
+// failedEffects returns err as that of effects.
+func failedEffects(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &effectsError{err}
 }
 
 // after does what an error requires before the next attempt.

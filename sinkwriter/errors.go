@@ -147,6 +147,7 @@ type statementError struct {
 	partitioned bool   // whether the table is partitioned
 	effect      bool   // it is a statement of a function, not the writer's own
 	guard       bool   // it fails if the tables have changed
+	plain       *shape // it fails if one of the rows of this shape exists
 	offer       *offer // the offer of the statement; nil if it serves many offers
 }
 

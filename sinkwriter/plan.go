@@ -616,7 +616,8 @@ func (p *plan) run(run []planned) {
 	if s.lockSQL != "" {
 		p.steps = append(p.steps, step{sql: s.lockSQL, oids: s.oids, params: params, table: t.name, partitioned: t.partitioned, effect: true})
 	}
-	p.steps = append(p.steps, step{sql: s.sql, oids: s.oids, params: params, table: t.name, partitioned: t.partitioned, effect: true})
+	st := step{sql: s.sql, oids: s.oids, params: params, table: t.name, partitioned: t.partitioned, effect: true}
+	p.steps = append(p.steps, s.insertion(st, len(run)))
 }
 
 // column returns the values of one column of n rows as an array.

@@ -33,6 +33,7 @@ type step struct {
 	partitioned bool                  // whether the table is partitioned
 	effect      bool                  // it is a statement of a function, not the writer's own
 	guard       bool                  // it fails if the tables have changed
+	plain       *shape                // it fails if one of the rows of this shape exists
 	offer       *offer                // the offer of the statement; nil if it serves many offers
 	row         func(values [][]byte) // called for each row of the result; may be nil
 
@@ -345,7 +346,7 @@ func (s *session) run(ctx context.Context, steps []step) error {
 				i = -1 - i
 			}
 			st := &steps[i]
-			failed = &statementError{err: answer, table: st.table, partitioned: st.partitioned, effect: st.effect, guard: st.guard, offer: st.offer}
+			failed = &statementError{err: answer, table: st.table, partitioned: st.partitioned, effect: st.effect, guard: st.guard, plain: st.plain, offer: st.offer}
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/tandem-fn/tandem/functions"
 )
@@ -25,6 +26,11 @@ type shape struct {
 	lockSQL string
 	sql     string
 	oids    []uint32
+
+	// plainSQL inserts without "on conflict". Fresh counts the rows that were inserted since
+	// one already existed.
+	plainSQL string
+	fresh    atomic.Int64
 
 	// early: the server may reject an upsert in one statement because of the offered row,
 	// although the resulting row is allowed. Then a placing first inserts the rows that

@@ -57,6 +57,9 @@ func (t *table) newShape(op functions.Op, columns []int, version int, early bool
 			action += " where " + where
 		}
 		s.sql = into + list(elements) + " on conflict (" + t.keyNames() + ") do " + action
+		if op == functions.OpInsert {
+			s.plainSQL = into + list(elements)
+		}
 	}
 	return s, nil
 }
