@@ -17,7 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// catalog caches what is known of the tables that effects are written to:
+// catalog caches the definitions of the tables that effects are written to:
 // columns, types, primary keys, and the write order that foreign keys require.
 // All batches share it.
 type catalog struct {
@@ -176,7 +176,7 @@ func commentEnd(sql string) int {
 	return len(sql)
 }
 
-// statement returns what is known of a function's own statement. Its err is set if the
+// statement returns the description of a function's own statement. Its err is set if the
 // statement cannot be executed.
 func (c *catalog) statement(ctx context.Context, s *session, sql string) (*described, error) {
 	c.mu.RLock()

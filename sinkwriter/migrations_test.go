@@ -144,7 +144,7 @@ func (l *loaded) migrationsUnderLoad(t *testing.T, pool *pgxpool.Pool) []func() 
 		return func() {
 			t.Helper()
 			begin := time.Now()
-			for { // like a migration that gives up when it waits for long
+			for { // like a migration with a short lock timeout
 				_, err := pool.Exec(t.Context(), sql)
 				if err == nil {
 					break

@@ -652,7 +652,7 @@ func (b *outbox) saveRow(ctx context.Context, r *heldRow, at time.Time) bool {
 // notSaved logs that rows could not be saved. A relay publishes them, possibly again,
 // with the same source and id.
 func (b *outbox) notSaved(ctx context.Context, rows int, err error) {
-	b.writer.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not save which outputs are published; retrying",
+	b.writer.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not save the progress of publishing outputs; retrying",
 		slog.Int("rows", rows), slog.Any("err", err))
 }
 

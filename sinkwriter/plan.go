@@ -27,7 +27,7 @@ type planned struct {
 // encode is called for each offer before the claim, so that an offer that cannot be
 // written claims nothing. build is called after the claim, for the offers that won.
 type plan struct {
-	memory *scratch // of the arena and of what is sent
+	memory *scratch // of the arena and of the messages
 	arena  []byte
 	parts  []part    // of the encoded offers, in their order
 	writes []planned // in the order of the offers and of their effects

@@ -623,7 +623,7 @@ func (t *columnType) appendJSON(b []byte, v any) ([]byte, error) {
 }
 
 // plainJSON converts everything in a value to its plain form, and reports whether that
-// changed it. It copies what it changes.
+// changed it. It copies changed parts.
 func plainJSON(v any) (plain any, changed bool, err error) {
 	switch v := v.(type) {
 	case nil, bool, int, int64, float64:

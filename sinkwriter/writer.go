@@ -645,7 +645,7 @@ func (w *Writer) sleep(d time.Duration) {
 func (w *Writer) attemptSafely(batch []*offer, how try) (left []*offer, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			w.config.Logger.LogAttrs(w.ctx, slog.LevelError, "panic while committing", slog.Any("panic", r), slog.String("stack", string(debug.Stack())))
+			w.config.Logger.LogAttrs(w.ctx, slog.LevelError, "panic while committing a batch; retrying its events in smaller batches", slog.Any("panic", r), slog.String("stack", string(debug.Stack())))
 			left = slices.DeleteFunc(slices.Clone(batch), func(o *offer) bool { return o.finished.Load() })
 			err = &Error{Fault: FaultFunction, Err: fmt.Errorf("panic: %v", r)}
 		}

@@ -269,7 +269,7 @@ func appliedMigrations(ctx context.Context, db querier, set string) (map[string]
 // migrationLockSQL bounds the wait for a lock, within the transaction.
 const migrationLockSQL = `select pg_catalog.set_config('lock_timeout', $1, true)`
 
-// applyOnce applies a file. It gives up if a lock takes longer than lockPatience.
+// applyOnce applies a file. It fails if a lock takes longer than lockPatience.
 func applyOnce(ctx context.Context, conn *pgx.Conn, set string, m migration) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, migrationLockSQL, fmt.Sprintf("%dms", lockPatience.Milliseconds())); err != nil {

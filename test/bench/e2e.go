@@ -68,7 +68,7 @@ func (b *bench) e2e(ctx context.Context) (text string, rows []any, err error) {
 		if err != nil {
 			return "", nil, fmt.Errorf("create a folder for the programs: %w", err)
 		}
-		defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder: not worth a word
+		defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
 		if programs, err = e2e.Build(ctx, dir); err != nil {
 			return "", nil, err
 		}

@@ -80,7 +80,7 @@ func (b *bench) serve(ctx context.Context) (text string, rows []any, err error) 
 	if err != nil {
 		return "", nil, fmt.Errorf("create a folder for the instance: %w", err)
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder: not worth a word
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
 	program, stripped, symbols, err := serving.Program(ctx, dir)
 	if err != nil {
 		return "", nil, err

@@ -224,7 +224,7 @@ func (w *sides) logStreams(t *testing.T) {
 }
 
 // counted returns how many events the clusters have committed.
-func (w *sides) counted(t *testing.T, ctx context.Context) (n int64) { //nolint:revive // as poll has it
+func (w *sides) counted(t *testing.T, ctx context.Context) (n int64) { //nolint:revive // the parameters of poll
 	t.Helper()
 
 	err := w.Pool.QueryRow(ctx, `select count(*) from tandem.ledger`).Scan(&n)

@@ -52,7 +52,7 @@ func (s *scenario) parsed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is to be saved
+	defer conn.Close() //nolint:errcheck // there is nothing to save
 	if _, err := conn.Write(request); err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func (d *Deployment) mountDisks() error {
 			return err
 		}
 		if err := mount(dir, diskSize); err != nil {
-			return nil //nolint:nilerr // then there are none, and who wants to fill one is told
+			return nil //nolint:nilerr // there are no disks then; FillDisk reports it
 		}
 		d.disks[name] = dir
 	}

@@ -14,7 +14,7 @@ import (
 // link matches the target of a Markdown link or image.
 var link = regexp.MustCompile(`\]\(([^()\s]+)\)`)
 
-// code matches what is no link although it may look like one.
+// code matches text that may look like a link but is not one.
 var code = regexp.MustCompile("(?ms)^```.*?^```$|`[^`\n]*`")
 
 func TestEveryPageIsInTheIndex(t *testing.T) {

@@ -27,7 +27,7 @@ const (
 	StrikeInCompany Mutant = "strike-in-company"
 	// NoLease makes every cluster try suspects.
 	NoLease Mutant = "no-lease"
-	// NoStrikes never gives up.
+	// NoStrikes retries indefinitely.
 	NoStrikes Mutant = "no-strikes"
 )
 

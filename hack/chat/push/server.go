@@ -23,7 +23,7 @@ type Server struct {
 	poster  *poster
 	handler http.Handler
 
-	ctx context.Context //nolint:containedctx // of all websockets, which nobody else ends
+	ctx context.Context //nolint:containedctx // ends all websockets
 	end context.CancelFunc
 
 	mu      sync.Mutex

@@ -76,7 +76,7 @@ func (d *deployment) state(ctx context.Context, stream string) (natsjs.StreamSta
 	return s.CachedInfo().State, nil
 }
 
-// awaitOutputs returns when the stream has that many outputs. It gives up when no
+// awaitOutputs returns when the stream has that many outputs. It fails when no
 // more are stored.
 func (d *deployment) awaitOutputs(ctx context.Context, events int) (natsjs.StreamState, error) {
 	var last uint64

@@ -14,7 +14,7 @@ import (
 )
 
 // requestTimeout bounds a request to NATS whose context has no deadline. It is long because a
-// benchmark gives up after a failed request, and a busy machine must not cause one.
+// benchmark ends after a failed request, and a busy machine must not cause one.
 const requestTimeout = 30 * time.Second
 
 // Servers are the servers of a benchmark and connections to them.

@@ -66,7 +66,7 @@ func serveRow(row string, commands io.Reader, answers io.Writer) error {
 		if err != nil {
 			return err
 		}
-		defer f.Close() //nolint:errcheck // whoever reads it will see
+		defer f.Close() //nolint:errcheck // an incomplete profile is visible to its reader
 		if err := pprof.StartCPUProfile(f); err != nil {
 			return err
 		}

@@ -56,7 +56,7 @@ func (l *load) run(ctx context.Context) (outcome, error) {
 		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 		workers.Go(func() {
 			defer stop()
-			defer conn.Close() //nolint:errcheck // nothing is to be saved
+			defer conn.Close() //nolint:errcheck // there is nothing to save
 			if err := l.work(conn, c, &next, &latencies[c]); err != nil {
 				cancel(err)
 			}
