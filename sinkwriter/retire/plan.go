@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// Clusters of function $1 that anything is left of, and what their sources do: a source holds
-	// its lease, or, in a version without leases, saves its checkpoint once a minute.
+	// Clusters of function $1 with any remaining rows, and the state of their sources: a source
+	// holds its lease, or, in a version without leases, saves its checkpoint once a minute.
 	retireClustersSQL = `with named as (
     select cluster from tandem.progress where function = $1
     union select cluster from tandem.source_lease where function = $1
@@ -39,8 +39,8 @@ order by n.cluster`
 	retireCheckpointsSQL = `select cluster, stream, epoch, floor::text, greatest(head, floor)::text from tandem.progress
 where function = $1 and ($2 = '' or cluster = $2) order by stream, cluster`
 
-	// Events that no cluster has committed and that only rows to delete hold: of a cluster, those
-	// that no other cluster of the function holds a row of.
+	// Events that no cluster has committed and that exist only in rows to delete: for a
+	// cluster, those of which no other cluster of the function has a row.
 	retireLossesSQL = `with held as (
     select 'dead-letters' as kind, source, id, tandem.key(function, source, id) as key from tandem.dead_letter where function = $1 and ($2 = '' or cluster = $2)
     union all
@@ -90,7 +90,7 @@ and not pg_catalog.has_table_privilege(c.oid, 'delete') order by 1`
 
 // The kinds of what may be lost, as [Loss] has them.
 const (
-	LossDeadLetters = "dead-letters"     // events with a dead letter on which there is no verdict
+	LossDeadLetters = "dead-letters"     // events with a dead letter that was neither replayed nor dropped
 	LossDeferred    = "deferred"         // deferred events
 	LossStored      = "stored"           // events behind a dead letter of their subject
 	LossOutputs     = "outputs"          // outputs in the outbox
@@ -101,23 +101,23 @@ const (
 	// site is the holder of the leases of clusters that are being retired.
 	site = "tandem-retire"
 
-	// silence is after what time without a checkpoint a source without a lease counts as ended,
-	// and after what time without a commit a function without checkpoints.
+	// silence is the time without a checkpoint after which a source without a lease counts as
+	// ended, and the time without a commit after which a function without checkpoints does.
 	silence = 3 * time.Minute
 )
 
-// Cluster is a cluster of the function that anything is left of.
+// Cluster is a cluster of the function with any remaining rows.
 type Cluster struct {
 	Name    string
 	Holder  string        // site and replica of the source's lease
 	Running bool          // the source delivers, or may do so
-	Age     time.Duration // since the source was heard of last; 0 if it never was
+	Age     time.Duration // since the source last reported; 0 if it never did
 	Reads   bool          // it has a checkpoint
 	StandBy bool          // it stands by
 }
 
-// Checkpoint is how far a cluster has read a stream: every message below Floor is acknowledged,
-// and none from Head on was delivered.
+// Checkpoint is the position of a cluster in a stream: every message below Floor is
+// acknowledged, and none from Head on was delivered.
 type Checkpoint struct {
 	Cluster, Stream, Epoch string
 	Floor, Head            uint64
@@ -129,24 +129,25 @@ type Rows struct {
 	Count       int64
 }
 
-// Loss is a number of events or outputs that nothing else holds.
+// Loss is a number of events or outputs that exist nowhere else.
 type Loss struct {
 	Kind  string
 	Count int64
 }
 
-// Plan is what a retirement removes.
+// Plan lists the rows that a retirement removes.
 type Plan struct {
 	// Retired are the clusters that are retired, and Others those of the function that remain.
 	Retired, Others []Cluster
 
-	// Checkpoints are those of Retired.
+	// Checkpoints are the checkpoints of the clusters in Retired.
 	Checkpoints []Checkpoint
 
 	Rows   []Rows
 	Losses []Loss
 
-	// Horizon reports that a horizon of the function exists, as after its retirement.
+	// Horizon reports that a horizon of the function exists, for example after its
+	// retirement.
 	Horizon bool
 
 	// SinceCommit is the time since the function's latest commit. It is looked up for
@@ -159,8 +160,8 @@ func (p Plan) Empty() bool {
 	return len(p.Retired) == 0 && !slices.ContainsFunc(p.Rows, func(r Rows) bool { return r.Count > 0 })
 }
 
-// RecentCommit reports whether the function committed an event so recently that it may be at work,
-// though no source of its own has a checkpoint.
+// RecentCommit reports whether the function committed an event so recently that it may still be
+// running, although no source of its own has a checkpoint.
 func (p Plan) RecentCommit() bool { return p.SinceCommit > 0 && p.SinceCommit < silence }
 
 // querier is a pool or a transaction.
@@ -169,7 +170,7 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// Plan returns what is removed, and changes nothing.
+// Plan returns the plan without changing anything.
 func (r *Retirement) Plan(ctx context.Context) (p Plan, err error) {
 	err = pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		p, err = r.plan(ctx, tx)
@@ -228,7 +229,7 @@ func (r *Retirement) plan(ctx context.Context, db querier) (p Plan, err error) {
 	return p, err
 }
 
-// clusters returns those of the function that are retired, and the others.
+// clusters returns the clusters of the function that are retired, and the others.
 func (r *Retirement) clusters(ctx context.Context, db querier) (retired, others []Cluster, err error) {
 	rows, err := db.Query(ctx, retireClustersSQL, r.function, site, silence)
 	if err != nil {

@@ -25,7 +25,8 @@ set site = excluded.site, replica = excluded.replica, renewed_at = clock_timesta
 where l.until <= clock_timestamp() or l.site = excluded.site
 returning cluster`
 
-	// A message below the head may be committed, and the ledger is about to forget it.
+	// Messages below the head may be committed, and the ledger is about to forget
+	// them.
 	retireHorizonSQL = `insert into tandem.horizon as h (function, stream, epoch, floor)
 select $1, u.stream, u.epoch, max(u.head::numeric) from unnest($2::text[], $3::text[], $4::text[]) as u (stream, epoch, head) group by u.stream, u.epoch
 on conflict (function, stream, epoch) do update set floor = excluded.floor, moved_at = now() where excluded.floor > h.floor`
@@ -34,10 +35,11 @@ on conflict (function, stream, epoch) do update set floor = excluded.floor, move
 
 	retirePagesSQL = `select pg_catalog.pg_relation_size('tandem.ledger') / pg_catalog.current_setting('block_size')::bigint`
 
-	// A piece of the table by its pages, as a sweep of the retention deletes it.
+	// Processes a range of the table's pages, like a sweep of the retention.
 	retireLedgerSQL = `delete from tandem.ledger where ctid >= $1::text::tid and ctid < $2::text::tid and writer = any($3)`
 
-	// A row of the outbox may hold outputs of several functions. Returns how many were deleted.
+	// A row of the outbox may contain outputs of several functions. Returns the number of
+	// deleted outputs.
 	retireOutboxSQL = `with divided as (
     select o.id, count(*) filter (where e ->> 'source' = '/tandem/' || $1) as own,
         string_agg(e::text, E',\n' order by n) filter (where e ->> 'source' <> '/tandem/' || $1) as others
@@ -51,7 +53,8 @@ select coalesce(sum(own), 0)::bigint from (select own from reduced union all sel
 )
 
 const (
-	// ledgerPages is how much of the ledger one transaction looks at, in pages of 8 KiB.
+	// ledgerPages is the number of pages of 8 KiB of the ledger that one transaction
+	// processes.
 	ledgerPages = 1024
 
 	// renewInterval is how often the leases are renewed while the ledger is swept.
@@ -108,7 +111,7 @@ func (r *Retirement) kinds() []kind {
 	)
 }
 
-// arguments returns those of the condition of a kind.
+// arguments returns the arguments of a kind's condition.
 func (r *Retirement) arguments(k kind) []any {
 	if k.whole {
 		return []any{r.function}
@@ -116,7 +119,7 @@ func (r *Retirement) arguments(k kind) []any {
 	return []any{r.function, r.cluster}
 }
 
-// ErrRunning means that a source of a cluster that is to be retired has its lease.
+// ErrRunning means that a source of a cluster to be retired holds its lease.
 var ErrRunning = errors.New("a source of it is running")
 
 // Head is the sequence in a stream below which messages may have been committed.
