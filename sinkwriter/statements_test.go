@@ -374,7 +374,6 @@ func TestGoAndSQLAgreeOnTheTakeover(t *testing.T) {
 			_, err := tx.Exec(t.Context(), takeoverSQL, 10, relayBytes, allOverdue, time.Duration(0))
 			return err
 		},
-		"outboxReadSQL":   func() error { _, err := tx.Exec(t.Context(), outboxReadSQL, []int64{1}); return err },
 		"outboxRenewSQL":  func() error { _, err := tx.Exec(t.Context(), outboxRenewSQL, []int64{1}); return err },
 		"outboxReduceSQL": func() error { _, err := tx.Exec(t.Context(), outboxReduceSQL, 1, "[]", false); return err },
 	} {
