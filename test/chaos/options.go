@@ -37,9 +37,9 @@ func parse(args []string, random uint64, stderr io.Writer) (options, error) {
 		flags.PrintDefaults()
 	}
 	seed := flags.String("seed", "", "`number` that determines the run; by default a random one, which is printed")
-	flags.IntVar(&o.runs, "runs", 1, "number of runs (how `many`), each with the next seed")
+	flags.IntVar(&o.runs, "runs", 1, "`number` of runs, each with the next seed")
 	flags.DurationVar(&o.duration, "duration", 15*time.Second, "how `long` faults are injected")
-	flags.Float64Var(&o.rate, "rate", 300, "`events` a second")
+	flags.Float64Var(&o.rate, "rate", 300, "`events` per second")
 	flags.StringVar(&o.plant, "plant", "", "a `fault` that chaos must detect: "+strings.Join(plants[1:], ", "))
 	flags.StringVar(&o.hedge, "hedge", "0", "TANDEM_HEDGE of both `clusters`: 0 (race), a delay such as 300ms, or share")
 	only := flags.String("only", "", "comma-separated names, or beginnings, of the `kinds` of faults, such as disk,clock; all by default")

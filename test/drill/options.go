@@ -72,7 +72,7 @@ func parse(args []string, out, stderr io.Writer) (options, error) {
 		flags.PrintDefaults()
 	}
 	flags.Uint64Var(&o.seed, "seed", 1, "`number` that determines the events")
-	flags.Float64Var(&o.rate, "rate", 500, "`events` a second")
+	flags.Float64Var(&o.rate, "rate", 500, "`events` per second")
 	flags.DurationVar(&o.phase, "phase", 10*time.Second, "how `long` each phase lasts: before, during and after")
 	flags.DurationVar(&o.lag, "lag", 3*time.Second, "database-failover: how `long` replication has stopped when the primary is killed")
 	flags.DurationVar(&o.reaction, "reaction", 5*time.Second, "how `long` operators take to notice and to act, if a scenario needs them")
