@@ -799,6 +799,9 @@ func TestAFunctionStartsWhereItIsTold(t *testing.T) {
 	if n := w.processed(t, "orders"); n != 4 {
 		t.Errorf("%d events are processed, want 4", n)
 	}
+	if c, err := w.js.Consumer(t.Context(), "EVENTS", "tandem-west-orders"); err != nil || c.CachedInfo().Config.OptStartSeq != 7 {
+		t.Errorf("the consumer reads what lies before: %+v, %v", c, err)
+	}
 	startAt("orders", "beginning").fails(t, 2, "a cluster has a checkpoint of function orders in stream EVENTS: tandem retire orders first")
 	stop()
 	stopWest()
