@@ -144,7 +144,7 @@ func TestABacklogDoesNotGrowTheMemory(t *testing.T) { //nolint:paralleltest // i
 	}
 	p := &progress{}
 	s, err := source.New(eventing.StreamList{stream}, eventtest.NewSender(t, f.url(), f.url()), p, source.Config{
-		Function: "flights", MaxBytes: maxBytes, SaveInterval: 10 * time.Millisecond,
+		Function: "flights", MaxBytes: maxBytes, SaveInterval: saveInterval,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -198,7 +198,7 @@ func TestAnEventThatKeepsBreakingTheFunctionIsADeadLetterAfterAWhile(t *testing.
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := source.New(eventing.StreamList{stream}, delivery, p, source.Config{Function: "flights", SaveInterval: 10 * time.Millisecond})
+	source, err := source.New(eventing.StreamList{stream}, delivery, p, source.Config{Function: "flights", SaveInterval: saveInterval})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -159,7 +159,7 @@ func startTogether(t *testing.T, server *natstest.Server, f *together, p *progre
 		t.Fatal(err)
 	}
 	source, err := source.New(eventing.StreamList{stream}, delivery, p, source.Config{
-		Function: "flights", Batch: batch, SaveInterval: 10 * time.Millisecond,
+		Function: "flights", Batch: batch, SaveInterval: saveInterval,
 	})
 	if err != nil {
 		t.Fatal(err)

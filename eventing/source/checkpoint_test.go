@@ -226,7 +226,7 @@ func TestAnAnswerFromBeforeTheFailoverIsNotBelieved(t *testing.T) {
 	eventtest.Eventually(t, "it is redelivered", func() bool { return f.tried("/ test-000005") == 2 })
 	close(committed)
 	f.waitFor(t, 20)
-	time.Sleep(200 * time.Millisecond) // many saves
+	time.Sleep(10 * saveInterval)
 	if got := p.floor("EVENTS"); got != 5 {
 		t.Errorf("floor %d: an answer to a request from before the failover was believed", got)
 	}

@@ -65,7 +65,7 @@ func TestASourceThatIsKilledWhileNoConsumerCanBeChangedGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		s, err := source.New(eventing.StreamList{stream}, eventtest.NewSender(t, f.url(), f.url()+"/dead-letters"), p, source.Config{
-			Function: "flights", SaveInterval: 10 * time.Millisecond, Logger: logger,
+			Function: "flights", SaveInterval: saveInterval, Logger: logger,
 		})
 		if err != nil {
 			t.Fatal(err)

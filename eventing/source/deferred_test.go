@@ -107,7 +107,7 @@ func TestEventsThatTakeHalfOfTheTableAreDeferredAtOnce(t *testing.T) {
 		}
 		p, store := &progress{}, &deferredEvents{}
 		s, err := source.New(eventing.StreamList{stream}, sender, p, source.Config{
-			Function: "flights", MaxBytes: 1 << 20, SaveInterval: 10 * time.Millisecond, Deferred: store,
+			Function: "flights", MaxBytes: 1 << 20, SaveInterval: saveInterval, Deferred: store,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 
@@ -72,7 +71,7 @@ func TestEventsOfEveryFunctionOfAnImageAreFoundInTheLedger(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := source.New(eventing.StreamList{stream}, eventtest.NewSender(t, f.URL, f.URL), p, source.Config{
-		Function: "flights", SaveInterval: 10 * time.Millisecond, Hedge: eventing.Hedge{Standby: true}, Ledger: ledger,
+		Function: "flights", SaveInterval: saveInterval, Hedge: eventing.Hedge{Standby: true}, Ledger: ledger,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -78,7 +78,7 @@ func hedging(t *testing.T, server *natstest.Server, f *function, p *progress, cf
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Function, cfg.SaveInterval = "flights", 10*time.Millisecond
+	cfg.Function, cfg.SaveInterval = "flights", saveInterval
 	source, err := source.New(eventing.StreamList{stream}, eventtest.NewSender(t, f.url(), f.url()+"/dead-letters"), p, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -552,7 +552,7 @@ func TestWhileTheDatabaseDoesNotAnswerItsLastHedgeHolds(t *testing.T) {
 	start := func() (stop func()) {
 		t.Helper()
 		s, err := source.New(eventing.StreamList{stream}, eventtest.NewSender(t, f.url(), f.url()+"/dead-letters"), checkpoints,
-			source.Config{Function: "flights", SaveInterval: 10 * time.Millisecond, Ledger: &testLedger{done: map[string]bool{"test-000001": true}}, Logger: logger})
+			source.Config{Function: "flights", SaveInterval: saveInterval, Ledger: &testLedger{done: map[string]bool{"test-000001": true}}, Logger: logger})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,10 @@ import (
 	"github.com/tandem-fn/tandem/eventing/source"
 )
 
+// saveInterval is how often a source saves its checkpoints. Each time it asks the stream for its
+// position: the sources and servers of four tests at once would have little else to do at 10 ms.
+const saveInterval = 50 * time.Millisecond
+
 func startLogged(t *testing.T, server *natstest.Server, address string, progress source.Checkpoints, logger *slog.Logger, streams ...string) running {
 	t.Helper()
 
@@ -39,7 +43,7 @@ func startStreams(t *testing.T, conn *jetstream.Conn, streams eventing.StreamLis
 		t.Fatal(err)
 	}
 	source, err := source.New(streams, sender, progress, source.Config{
-		Function: "flights", InFlight: 32, SaveInterval: 10 * time.Millisecond, Logger: cfg.Logger,
+		Function: "flights", InFlight: 32, SaveInterval: saveInterval, Logger: cfg.Logger,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -102,7 +102,7 @@ func (f *failing) start(t *testing.T) running {
 		t.Fatal(err)
 	}
 	s, err := source.New(eventing.StreamList{stream}, eventtest.NewSender(t, f.function.url(), f.function.url()+"/dead-letters"), f.progress, source.Config{
-		Function: "flights", SaveInterval: 10 * time.Millisecond, Metrics: counted, Logger: f.logger, Attempts: f.attempts,
+		Function: "flights", SaveInterval: saveInterval, Metrics: counted, Logger: f.logger, Attempts: f.attempts,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -174,7 +174,7 @@ func TestFailingEventsThatTheStreamDeletesAreCountedWhenNoProcessHasThem(t *test
 		t.Fatal(err)
 	}
 	eventtest.Eventually(t, "the floor is above the one that was deleted", func() bool { return f.progress.floor("EVENTS") == 5 })
-	time.Sleep(100 * time.Millisecond) // several saves
+	time.Sleep(5 * saveInterval)
 	f.holds(t, 2)
 	if got := f.attempts.sequences(); !cmp.Equal(got, []uint64{3, 5}) {
 		t.Errorf("attempts of %v are stored, want those of 3 and 5", got)
@@ -196,7 +196,7 @@ func TestFailingEventsThatTheStreamDeletesAreCountedWhenNoProcessHasThem(t *test
 	// The next process finds nothing to count.
 	f.start(t)
 	f.holds(t, 1)
-	time.Sleep(100 * time.Millisecond) // several saves
+	time.Sleep(5 * saveInterval)
 	f.gone(t, 0)
 }
 

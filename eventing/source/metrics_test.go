@@ -66,7 +66,7 @@ func TestASourceCountsWhatBecomesOfItsEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	source, err := source.New(eventing.StreamList{stream}, delivery, &progress{}, source.Config{
-		Function: "flights", SaveInterval: 10 * time.Millisecond, Metrics: metrics,
+		Function: "flights", SaveInterval: saveInterval, Metrics: metrics,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ func startMember(t *testing.T, s *offsetstream.Server, sink string, p *progress,
 	if len(partitions) > 0 {
 		s.Assign(client, partitions...)
 	}
-	cfg.Function, cfg.InFlight, cfg.SaveInterval = "flights", 32, 10*time.Millisecond
+	cfg.Function, cfg.InFlight, cfg.SaveInterval = "flights", 32, saveInterval
 	src, err := source.New(client.Streams("east"), eventtest.NewSender(t, sink, sink+"/dead-letters"), p, cfg)
 	if err != nil {
 		t.Fatal(err)

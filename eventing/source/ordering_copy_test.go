@@ -90,7 +90,7 @@ func TestACopyOfAnAcknowledgedMessageBlocksNoSubject(t *testing.T) {
 	stream := repeating{inner, make(chan struct{}), make(chan struct{})}
 	j := newJournal(0)
 	source, err := source.New(eventing.StreamList{stream}, eventtest.NewSender(t, f.url(), f.url()+"/dead-letters"), p, source.Config{
-		Function: "flights", Ordered: true, Blocked: verdictsOf{"east", j}, Ledger: j, SaveInterval: 10 * time.Millisecond,
+		Function: "flights", Ordered: true, Blocked: verdictsOf{"east", j}, Ledger: j, SaveInterval: saveInterval,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -122,7 +122,7 @@ func (j *journal) commit(cluster, life, id string) {
 	}
 	j.highest[subject] = max(j.highest[subject], n)
 	for before := range n {
-		if before > 0 && subjectOf(before) == subject && !j.committed[before] && !j.poison[before] {
+		if before > 0 && !j.committed[before] && !j.poison[before] && subjectOf(before) == subject {
 			j.wrong = append(j.wrong, fmt.Sprintf("%s commits %d of %s before %d", cluster, n, subject, before))
 		}
 	}
@@ -328,7 +328,7 @@ func startOrdered(t *testing.T, server *natstest.Server, j *journal, cluster, si
 		t.Fatal(err)
 	}
 	cfg.Function, cfg.Ordered, cfg.Blocked, cfg.Ledger = "flights", true, verdictsOf{cluster, j}, j
-	cfg.SaveInterval, cfg.InFlight = 10*time.Millisecond, 32
+	cfg.SaveInterval, cfg.InFlight = saveInterval, 32
 	source, err := source.New(eventing.StreamList{stream}, delivery, p, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -607,7 +607,7 @@ func TestWhatWasHandedOutBeforeIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	source, err := source.New(eventing.StreamList{dawdling{stream}}, eventtest.NewSender(t, sink.url(), sink.url()+"/dead-letters"), p, source.Config{
-		Function: "flights", Ordered: true, Blocked: verdictsOf{"east", j}, Ledger: j, SaveInterval: 10 * time.Millisecond,
+		Function: "flights", Ordered: true, Blocked: verdictsOf{"east", j}, Ledger: j, SaveInterval: saveInterval,
 	})
 	if err != nil {
 		t.Fatal(err)

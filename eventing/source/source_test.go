@@ -97,7 +97,7 @@ func TestNothingIsAcknowledgedBeforeTheFunctionAnswered(t *testing.T) {
 	startSource(t, server, f.url(), progress)
 	f.waitFor(t, 9)
 	eventtest.Eventually(t, "the floor is at the one that is not done", func() bool { return progress.floor("EVENTS") == 3 })
-	time.Sleep(100 * time.Millisecond) // several saves
+	time.Sleep(5 * saveInterval)
 	if got := progress.floor("EVENTS"); got != 3 {
 		t.Errorf("floor %d, want 3", got)
 	}
@@ -288,7 +288,7 @@ func TestAStreamMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	// The old stream's message 1 is finished now, the new one's is not.
 	close(old)
 	f.waitFor(t, 149)
-	time.Sleep(100 * time.Millisecond) // several saves
+	time.Sleep(5 * saveInterval)
 	if got := progress.floor("EVENTS"); got != 1 {
 		t.Errorf("floor %d, want 1: a message of the old stream acknowledged one of the new", got)
 	}

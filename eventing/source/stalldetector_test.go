@@ -198,7 +198,7 @@ func TestWhatIsLostAtTheStartIsNotedThere(t *testing.T) {
 			}
 			logger, lines := eventtest.Logger()
 			source, err := source.New(eventing.StreamList{tt.stream(inner)}, eventtest.NewSender(t, f.url(), f.url()+"/dead-letters"), p, source.Config{
-				Function: "flights", Ordered: true, Blocked: verdictsOf{"east", j}, Ledger: j, SaveInterval: 10 * time.Millisecond, Logger: logger,
+				Function: "flights", Ordered: true, Blocked: verdictsOf{"east", j}, Ledger: j, SaveInterval: saveInterval, Logger: logger,
 			})
 			if err != nil {
 				t.Fatal(err)

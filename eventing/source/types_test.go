@@ -122,7 +122,7 @@ func startTyped(t *testing.T, f *typed, types ...string) *typesOf {
 		t.Fatal(err)
 	}
 	w.source, err = source.New(eventing.StreamList{stream}, sender, w.p, source.Config{
-		Function: "flights", SaveInterval: 10 * time.Millisecond, Metrics: metrics, Logger: logger, Types: types,
+		Function: "flights", SaveInterval: saveInterval, Metrics: metrics, Logger: logger, Types: types,
 	})
 	if err != nil {
 		t.Fatal(err)

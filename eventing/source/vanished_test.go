@@ -3,7 +3,6 @@ package source_test
 import (
 	"strings"
 	"testing"
-	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
@@ -38,7 +37,7 @@ func TestEventsThatALimitDropsBeforeTheirDeliveryAreCountedAndTheLimitIsReported
 			t.Fatal(err)
 		}
 		s, err := source.New(eventing.StreamList{stream}, eventtest.NewSender(t, f.url(), f.url()+"/dead-letters"), p, source.Config{
-			Function: "flights", SaveInterval: 10 * time.Millisecond, Metrics: counted, Logger: logger,
+			Function: "flights", SaveInterval: saveInterval, Metrics: counted, Logger: logger,
 		})
 		if err != nil {
 			t.Fatal(err)
