@@ -97,7 +97,7 @@ func (w *world) migrate(t *testing.T) {
 				t.Errorf("migrate: %s: %v", all[n%len(all)], err)
 			}
 			select {
-			case <-time.After(30 * time.Millisecond): // so that events are committed between two changes
+			case <-time.After(50 * time.Millisecond): // so that events are committed between two changes
 			case <-ctx.Done():
 			}
 		}
