@@ -23,7 +23,7 @@ func TestEveryRowAboutServingIsMeasured(t *testing.T) {
 
 	var table strings.Builder
 	file := filepath.Join(t.TempDir(), "table.json")
-	b := newBench(t, &table, "--quick", "--events", "2000", "--json", file, "--only", "^(bare|serve-.*|instance|soak)$")
+	b := newBench(t, &table, "--quick", "--events", "1000", "--json", file, "--only", "^(bare|serve-.*|instance|soak)$")
 	if err := b.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestEveryRowAboutServingIsMeasured(t *testing.T) {
 		}
 		switch r.Row {
 		case serving.RowInstance, serving.RowSoak:
-			if r.Ready <= 0 || r.Idle < 5 || r.Highest < r.Idle || r.Requests != 2000 {
+			if r.Ready <= 0 || r.Idle < 5 || r.Highest < r.Idle || r.Requests != 1000 {
 				t.Errorf("%s: %+v", r.Row, r)
 			}
 			if r.Row == serving.RowInstance && (r.Binary < 5 || r.Binary > 50) {
@@ -65,11 +65,11 @@ func TestEveryRowAboutServingIsMeasured(t *testing.T) {
 			}
 			continue
 		case serving.RowBatch:
-			if r.Requests != 20 || r.EventRate < 90*r.Rate {
+			if r.Requests != 10 || r.EventRate < 90*r.Rate {
 				t.Errorf("%s: %+v", r.Row, r)
 			}
 		default:
-			if r.Requests != 2000 {
+			if r.Requests != 1000 {
 				t.Errorf("%s: %+v", r.Row, r)
 			}
 		}
