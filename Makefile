@@ -29,18 +29,22 @@ run: ## Run PostgreSQL, NATS and two clusters here; ARGS=--help lists the flags.
 chat: ## Run a chat between two clusters, in your browser; ARGS=--help lists the flags.
 	@hack/build.sh .tandem/chat/bin $(PARTS) && go build -C hack/chat -mod=mod -buildvcs=false -o $(CURDIR)/.tandem/chat/bin/chat . && exec .tandem/chat/bin/chat $(ARGS)
 
-# Tests wait more than they compute, so four of a package run in parallel, and the separate
-# modules in parallel with the root. The slowest package comes first. Models that use one
-# goroutine run without the race detector, which makes them ten times slower. The test cache
-# is off (-count=1), because it does not know the programs that tests build.
+# Tests wait more than they compute, so three packages and four tests of each run in parallel,
+# and the separate modules in parallel with the root. The slowest packages come first.
+# Programs that tests build are linked without debug information (-w), like test binaries.
+# Models that use one goroutine run without the race detector, which makes them ten times
+# slower. The test cache is off (-count=1), because it does not know the programs that tests
+# build.
 .PHONY: test
 test: ## Run the tests, on real PostgreSQL and real NATS; ARGS are passed to go test.
 	@hack/install.sh cc pgbouncer
 	@$(MAKE) --no-print-directory -j2 test-root test-modules
 
+test-root test-modules: export GOFLAGS := $(GOFLAGS) -ldflags=-w
+
 .PHONY: test-root
 test-root:
-	go test -race -short -count=1 -p 2 -parallel 4 -timeout 12m $(ARGS) ./test/clusters ./eventing/source ./sinkwriter ./test/bench ./test/drill ./eventing/jetstream ./test/func ./...
+	go test -race -short -count=1 -p 3 -parallel 4 -timeout 12m $(ARGS) ./test/clusters ./eventing/source ./sinkwriter ./test/bench ./test/func ./test/drill ./eventing/cmd/source ./eventing/jetstream ./hack/run ./...
 
 .PHONY: test-modules
 test-modules:
