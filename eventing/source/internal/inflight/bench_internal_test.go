@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// BenchmarkBacklog has the second of two clusters handle its half of a backlog, one event
-// an operation, while the first one commits the other half as fast.
+// BenchmarkBacklog measures the second of two clusters processing its half of a backlog,
+// one event an operation, while the first one commits the other half equally fast.
 func BenchmarkBacklog(b *testing.B) {
 	t := newBench(b, Config{InFlight: 1024, MaxBytes: 64 << 20, CatchUpLag: time.Second})
 	t.SetPreference(oddBlocks)

@@ -6,8 +6,9 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// Block adds subjects with a dead letter, and its events: what comes after these waits
-// until [Table.Unblock]. Before the first call no message with a subject runs.
+// Block adds subjects with a dead letter, and the dead letters: later events of these
+// subjects wait until [Table.Unblock]. Before the first call no message with a subject
+// runs.
 func (t *Table) Block(events ...ledger.BlockedEvent) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -32,7 +33,7 @@ func (t *Table) Block(events ...ledger.BlockedEvent) {
 	}
 }
 
-// Unblock lets what comes after these events run.
+// Unblock lets events run that waited behind these dead letters.
 func (t *Table) Unblock(events []ledger.BlockedEvent) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -63,7 +64,8 @@ func (t *Table) CountBlocking() (n int) {
 	return n
 }
 
-// Blocking returns up to n of the events that block their subjects, others each time.
+// Blocking returns up to n of the events that block their subjects, different ones on
+// each call.
 func (t *Table) Blocking(n int) []ledger.BlockedEvent {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -18,7 +18,7 @@ func TestRedeliveriesTakeATenthAndAreSpread(t *testing.T) {
 		return Finish
 	}
 	for range 20 {
-		b.receiveType(1000, "bad") // as after an outage
+		b.receiveType(1000, "bad") // like after an outage
 	}
 	b.runTypes(time.Second, func() {}, answers)
 	all := b.runTypes(5*time.Second, func() { b.receiveType(4, "good") }, answers)
@@ -65,7 +65,7 @@ func TestRedeliveriesThatHangTakeATenthOfTheRequests(t *testing.T) {
 	}
 }
 
-// A single event that fails now and then is retried when it is due.
+// A single event that fails occasionally is retried when it is due.
 func TestOneFailingEventWaitsForNoBudget(t *testing.T) {
 	t.Parallel()
 
@@ -79,7 +79,7 @@ func TestOneFailingEventWaitsForNoBudget(t *testing.T) {
 	}
 }
 
-// Events that hang leave half of the requests to others, also before the first attempt of
+// Events that hang leave half of the requests to others, even before the first attempt of
 // any of them has ended.
 func TestEventsThatHangLeaveRequestsToOthers(t *testing.T) {
 	t.Parallel()

@@ -7,48 +7,48 @@ import (
 )
 
 const (
-	// caughtUp is the share of the lag at which catching up begins below which it ends.
+	// caughtUp divides the lag at which catching up begins: below the quotient it ends.
 	caughtUp = 4
 
-	// blockSize is how many positions belong to one block.
+	// blockSize is the number of positions in a block.
 	blockSize = 256
 
-	// relookEvery is how often it is looked up what the others have committed of the
-	// blocks that were left to them, relook entries at a time; at once after one that
-	// found most of them.
+	// relookEvery is the time between lookups of entries in blocks that were left to
+	// other clusters, relook entries at a time. After a lookup that found most of them
+	// committed, the next one follows immediately.
 	relookEvery = 50 * time.Millisecond
 	relook      = 512
 
-	// While less than a part in rarely of what is looked up first is committed, only one
-	// block of sampled is looked up before it is delivered or left.
+	// While less than one of rarely first lookups finds a commit, only one of sampled
+	// blocks is looked up before it is delivered or left.
 	rarely  = 16
 	sampled = 8
 
-	// leftPatience is how long what was left to others may make no progress, if a request
-	// does not take longer: about the claim timeout, after which a cluster that died
-	// holds nothing back any more.
+	// leftPatience is how long entries left to other clusters may make no progress, if a
+	// request does not take longer: about the claim timeout, after which a dead cluster
+	// blocks nothing.
 	leftPatience = 250 * time.Millisecond
 )
 
-// catchUp is what a [Table] knows about lookups and about its share of a backlog.
+// catchUp is the state of a [Table] for lookups and for its share of a backlog.
 type catchUp struct {
 	lookups     fifo // to be looked up
 	asking      int  // entries that are being looked up
 	failing     bool // the latest lookup failed
 	lookupReady sync.Cond
-	committed   float64 // share of what was looked up first, of late
+	committed   float64 // recent share of committed entries in first lookups
 
 	lagging   bool          // a partition lags
-	changed   chan struct{} // holds a token when that has changed
+	changed   chan struct{} // holds a token when lagging has changed
 	left      serviceList   // to other clusters
-	leftAsked int           // of these, that are being looked up
-	leftMoved time.Time     // when others committed some last
+	leftAsked int           // of these, entries that are being looked up
+	leftMoved time.Time     // when other clusters last committed some
 	relooked  time.Time
-	prefers   func(e *Entry) bool // whether this cluster goes first with an event; nil for all
+	prefers   func(e *Entry) bool // reports whether this cluster goes first with an event; nil for all
 }
 
-// SetPreference sets which events this cluster goes first with while it catches up, or
-// shares; nil for all. The function is called with the table's lock held.
+// SetPreference sets the events that this cluster goes first with while it catches up,
+// or shares; nil means all. The function is called with the table's lock held.
 func (t *Table) SetPreference(prefers func(e *Entry) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -57,7 +57,7 @@ func (t *Table) SetPreference(prefers func(e *Entry) bool) {
 	t.signal()
 }
 
-// divide takes the events that this cluster goes first with now, and leaves the others.
+// divide takes the events that this cluster now goes first with, and leaves the others.
 func (t *Table) divide() {
 	t.takeBack(t.goesFirst)
 	t.together.rebuild(func(e *Entry) bool {
@@ -96,12 +96,13 @@ func (t *Table) leaveToOthers(e *Entry) {
 	e.to(stateLeft)
 	if t.left.len() == 0 {
 		t.leftMoved = t.cfg.Now()
-		t.signal() // nothing has looked after them so far
+		t.signal() // the dispatcher has to watch entries left to others from now on
 	}
 	t.left.add(e)
 }
 
-// leaveAgain leaves entries to the other cluster that has not committed them yet.
+// leaveAgain leaves entries again to the other cluster, which has not committed them
+// yet.
 func (t *Table) leaveAgain(entries []*Entry) {
 	for _, e := range entries {
 		e.to(stateLeft)
@@ -109,7 +110,7 @@ func (t *Table) leaveAgain(entries []*Entry) {
 	t.left.addFirst(entries)
 }
 
-// needless reports whether a lookup of e would hardly find it committed.
+// needless reports whether a lookup of e would probably not find it committed.
 func (t *Table) needless(e *Entry) bool {
 	return t.committed < 1.0/rarely && !t.failing && e.Block()%sampled != 0
 }
@@ -119,8 +120,8 @@ func (t *Table) goesFirst(e *Entry) bool {
 	return t.prefers == nil || t.prefers(e)
 }
 
-// takeBack has entries looked up that were left to others, and delivered if they are not
-// committed.
+// takeBack looks up entries that were left to other clusters, and delivers them if they
+// are not committed.
 func (t *Table) takeBack(which func(*Entry) bool) {
 	t.left.keepOnly(func(e *Entry) bool {
 		if !which(e) {
@@ -142,8 +143,8 @@ func (t *Table) Lagging() bool {
 	return t.lagging
 }
 
-// lags reports whether a message of p that is so old, and has so many behind it, is part
-// of a backlog.
+// lags reports whether a message of p of this age, with this many messages behind it, is
+// part of a backlog.
 func (p *Partition) lags(age time.Duration, pending uint64) bool {
 	lag := p.table.cfg.CatchUpLag
 	if p.lagging {
@@ -152,8 +153,8 @@ func (p *Partition) lags(age time.Duration, pending uint64) bool {
 	return lag > 0 && age > lag && pending >= uint64(min(blockSize, p.table.cfg.InFlight))
 }
 
-// setLagging notes whether p lags. What was left to other clusters is not any more when
-// it does not.
+// setLagging sets whether p lags. When it does not any more, entries left to other
+// clusters are taken back.
 func (t *Table) setLagging(p *Partition, lagging bool) {
 	if p.lagging == lagging {
 		return
@@ -168,7 +169,7 @@ func (t *Table) setLagging(p *Partition, lagging bool) {
 	}
 }
 
-// ask has e looked up.
+// ask queues e for a lookup.
 func (t *Table) ask(e *Entry) {
 	e.to(stateAsking)
 	e.taken = false
@@ -195,10 +196,10 @@ func (t *Table) NextLookup(n int) []*Entry {
 	return entries
 }
 
-// LookedUp reports which entries the ledger has, and returns these, which are to be
-// acknowledged. Without an answer, when committed is nil, some are delivered all the
-// same, and the rest is looked up again: the database must not get the load of all at
-// once.
+// LookedUp reports which entries the ledger has, and returns these; the caller
+// acknowledges them. If committed is nil, the lookup failed: some entries are delivered
+// anyway, and the rest is looked up again, to protect the database from the load of all
+// at once.
 func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -207,7 +208,7 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 	if committed != nil {
 		t.noteCommitted(entries, committed)
 	} else {
-		t.leftMoved = t.cfg.Now() // what the others do is not known
+		t.leftMoved = t.cfg.Now() // the progress of the other clusters is unknown
 	}
 	unsure, foundLeft := 0, 0
 	var again, leftAgain []*Entry
@@ -240,7 +241,7 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 	}
 	t.leaveAgain(leftAgain)
 	if foundLeft > len(entries)/2 {
-		t.relooked = time.Time{} // they are further
+		t.relooked = time.Time{} // the other clusters have advanced
 	}
 	if len(again) > 0 {
 		for _, e := range again {
@@ -253,7 +254,8 @@ func (t *Table) LookedUp(entries []*Entry, committed []bool) (finished []*Entry)
 	return finished
 }
 
-// noteCommitted notes which share of the entries that were looked up first is committed.
+// noteCommitted records the share of committed entries among those that were looked up
+// first.
 func (t *Table) noteCommitted(entries []*Entry, committed []bool) {
 	var first, found float64
 	for i, e := range entries {
@@ -270,8 +272,8 @@ func (t *Table) noteCommitted(entries []*Entry, committed []bool) {
 	}
 }
 
-// notCommitted decides what to do with an entry that the ledger does not have. It reports
-// whether the caller has to leave it to the other cluster again.
+// notCommitted decides what happens to an uncommitted entry. It reports whether the
+// caller has to leave it to the other cluster again.
 func (t *Table) notCommitted(e *Entry, wasLeft bool) (leftAgain bool) {
 	e.lookups++
 	early := e.early
@@ -294,20 +296,21 @@ func (t *Table) notCommitted(e *Entry, wasLeft bool) (leftAgain bool) {
 	return false
 }
 
-// takeLeft takes some of what was left to others: to deliver it, if there is little else
-// to do, from the far end, where they are not yet; and to see what they have committed.
-// What they make no progress with is not left to them any more, from the head on. It
-// returns the time after which to call it again; 0 for no such time.
+// takeLeft takes some of the entries that were left to other clusters: to deliver them,
+// if there is little else to do, from the far end, which the others have not reached;
+// and to find those that the others have committed. If the others make no progress, it
+// takes the entries back from the head on. It returns the time after which to call it
+// again; 0 if it need not be.
 func (t *Table) takeLeft() (again time.Duration) {
 	left := t.left.len()
 	if left == 0 || t.leftAsked > 0 {
-		return 0 // LookedUp signals
+		return 0 // LookedUp notifies
 	}
 	now := t.cfg.Now()
 	if n := min(t.spare(), left); n > 0 {
 		from := left - n
 		if t.hedge.Share && t.cfg.Ordered {
-			from = 0 // the last of a subject would wait for the first
+			from = 0 // otherwise the last event of a subject would wait for the first
 		}
 		t.askLeft(from, from+n, true)
 		return 0
@@ -325,8 +328,8 @@ func (t *Table) takeLeft() (again time.Duration) {
 	return 0
 }
 
-// askLeft has a part of what was left to others, by its place in the order of service,
-// looked up. If mine is set, what is not committed is delivered.
+// askLeft looks up a range of the entries that were left to other clusters, by their
+// positions in the order of service. If mine is set, uncommitted ones are delivered.
 func (t *Table) askLeft(from, to int, mine bool) {
 	for _, e := range t.left.take(from, to) {
 		e.mine = mine
@@ -339,9 +342,9 @@ func (t *Table) askLeft(from, to int, mine bool) {
 	t.leftAsked += to - from
 }
 
-// spare returns how many of the entries that were left to others this cluster has capacity
-// for. While the function is away, that is one, which finds out whether it answers again,
-// if there is no other event to send.
+// spare returns for how many of the entries left to other clusters this cluster has
+// capacity. While the function is unavailable, it is one, which finds out whether the
+// function answers again, if there is no other event to send.
 func (t *Table) spare() int {
 	if t.hedge.Share {
 		return t.idle()

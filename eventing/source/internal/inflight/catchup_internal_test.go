@@ -8,8 +8,9 @@ import (
 // oddBlocks is the preference of the second of two clusters.
 func oddBlocks(e *Entry) bool { return e.Block()%2 == 1 }
 
-// newBacklog returns a table of the second of two clusters that has looked up so many
-// blocks of a backlog, of which nothing is committed, and when its messages arrived.
+// newBacklog returns the table of the second of two clusters that has looked up the
+// given number of blocks of a backlog, none of which is committed, and the time at
+// which its messages arrived.
 func newBacklog(t *testing.T, blocks int) (b *bench, arrived time.Time) {
 	t.Helper()
 
@@ -21,8 +22,8 @@ func newBacklog(t *testing.T, blocks int) (b *bench, arrived time.Time) {
 	return b, arrived
 }
 
-// What was left to a cluster that makes no progress is delivered from the head on, also
-// while new messages are looked up all the time and much is ready.
+// Entries left to a cluster that makes no progress are delivered from the head on, even
+// while new messages are looked up continuously and many entries are ready.
 func TestWhatNobodyCommitsIsTakenBackWhileMessagesKeepComing(t *testing.T) {
 	t.Parallel()
 
@@ -31,7 +32,7 @@ func TestWhatNobodyCommitsIsTakenBackWhileMessagesKeepComing(t *testing.T) {
 		t.Fatal("nothing is left to the other cluster")
 	}
 	head := b.left.entries[0]
-	b.request() // the function has all that it takes, and does not answer
+	b.request() // the function is at its limit, and does not answer
 	for waited := time.Duration(0); head.state != stateReady; waited += relookEvery {
 		b.now = b.now.Add(relookEvery)
 		b.receive(1, "", 10, old) // is looked up while the rest is decided
@@ -45,8 +46,8 @@ func TestWhatNobodyCommitsIsTakenBackWhileMessagesKeepComing(t *testing.T) {
 	}
 }
 
-// What the other cluster commits is acknowledged without a delivery, also while new
-// messages are looked up all the time.
+// Events that the other cluster commits are acknowledged without a delivery, even while
+// new messages are looked up continuously.
 func TestWhatTheOtherClusterCommitsIsFoundWhileMessagesKeepComing(t *testing.T) {
 	t.Parallel()
 
@@ -71,7 +72,8 @@ func TestWhatTheOtherClusterCommitsIsFoundWhileMessagesKeepComing(t *testing.T) 
 	}
 }
 
-// Who else catches up may be known only when much is ready already.
+// The other clusters that catch up may become known only when many entries are ready
+// already.
 func TestWhatIsReadyIsLeftToTheClusterThatGoesFirst(t *testing.T) {
 	t.Parallel()
 
@@ -89,7 +91,7 @@ func TestWhatIsReadyIsLeftToTheClusterThatGoesFirst(t *testing.T) {
 	}
 }
 
-// While next to nothing of a backlog is committed, only samples of it are looked up first;
+// While almost nothing of a backlog is committed, only samples of it are looked up first;
 // all of it again when a sample is committed.
 func TestABacklogThatNobodyCommitsIsHardlyLookedUp(t *testing.T) {
 	t.Parallel()
@@ -113,7 +115,7 @@ func TestABacklogThatNobodyCommitsIsHardlyLookedUp(t *testing.T) {
 	}
 }
 
-// A cluster that is not at work any more leaves nothing behind.
+// Entries left to a cluster that is no longer active are delivered.
 func TestWhatIsLeftIsDeliveredWhenTheOtherClusterIsGone(t *testing.T) {
 	t.Parallel()
 
@@ -125,7 +127,7 @@ func TestWhatIsLeftIsDeliveredWhenTheOtherClusterIsGone(t *testing.T) {
 	}
 }
 
-// Without an answer of the ledger, only some events are delivered at a time.
+// While lookups fail, only some events are delivered at a time.
 func TestWhileLookupsFailTheDatabaseGetsAFewEventsAtATime(t *testing.T) {
 	t.Parallel()
 

@@ -5,22 +5,22 @@ import (
 	"time"
 )
 
-// deferral is what a [Table] knows about the events that are deferred: stored in the database
-// and acknowledged, until the deployment changes.
+// deferral is the state of a [Table] for events that are deferred: stored in the database and
+// acknowledged, until the deployment changes.
 type deferral struct {
 	toDefer      []*Entry
-	deferReady   chan struct{} // holds a token when there is something to defer
-	deferredPart *Partition    // of the deferred events that are run; nil if none are deferred
+	deferReady   chan struct{} // holds a token when there is an entry to defer
+	deferredPart *Partition    // of the deferred events that run; nil if none are deferred
 }
 
-// DeferredPartition returns the partition that receives deferred events when they are run; nil
-// if none are deferred. They are failing events: they are sent alone, within the budget.
+// DeferredPartition returns the partition that receives deferred events when they run; nil if
+// none are deferred. They are failing events: they are sent alone, within the budget.
 func (t *Table) DeferredPartition() *Partition { return t.deferredPart }
 
-// DeferReady returns a channel that has a token when [Table.NextToDefer] may return something.
+// DeferReady returns a channel that has a token when [Table.NextToDefer] may return entries.
 func (t *Table) DeferReady() <-chan struct{} { return t.deferReady }
 
-// deferEntry has e deferred.
+// deferEntry queues e for deferring.
 func (t *Table) deferEntry(e *Entry) {
 	e.failing = true
 	e.to(stateDeferring)
@@ -28,8 +28,7 @@ func (t *Table) deferEntry(e *Entry) {
 	notify(t.deferReady)
 }
 
-// NextToDefer returns up to n entries that are to be deferred. [Table.Deferred] reports the
-// result.
+// NextToDefer returns up to n entries to defer. [Table.Deferred] reports the result.
 func (t *Table) NextToDefer(n int) (entries []*Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -45,8 +44,8 @@ func (t *Table) NextToDefer(n int) (entries []*Entry) {
 	return entries
 }
 
-// Deferred reports which entries are done: deferred, committed or gone. The others are sent
-// again after a time. It returns those that are to be acknowledged.
+// Deferred reports which entries are done: deferred, committed or deleted from the stream.
+// The others are sent again after a time. It returns the entries to acknowledge.
 func (t *Table) Deferred(entries []*Entry, done []bool, after time.Duration) (finished []*Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -68,14 +67,14 @@ func (t *Table) Deferred(entries []*Entry, done []bool, after time.Duration) (fi
 	return finished
 }
 
-// lacks reports whether e failed, for want of something in the deployment, and is not tried
-// right now.
+// lacks reports whether e failed because the deployment lacks something, and is not being
+// attempted.
 func (t *Table) lacks(e *Entry) bool {
 	return e.Delivery.Lack.Fingerprint != "" && !e.Delivery.DeadLetter && !e.suspect && e.partition != t.deferredPart
 }
 
-// CountLacking returns how many entries wait because something in the deployment is missing for
-// them, or for the probe of their type, and how many entries a partition may have.
+// CountLacking returns how many entries wait because the deployment lacks something for them,
+// or for the probe of their type, and how many entries a partition may have.
 func (t *Table) CountLacking() (n, most int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -94,8 +93,8 @@ func (t *Table) CountLacking() (n, most int) {
 	return n, t.maxEntries()
 }
 
-// DeferLacking has all entries deferred that wait because something in the deployment is missing
-// for them, and that may be, the oldest first. May must not call the table.
+// DeferLacking defers all entries that wait because the deployment lacks something for them, and
+// that may be deferred, the oldest first. May must not call the table.
 func (t *Table) DeferLacking(may func(*Entry) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

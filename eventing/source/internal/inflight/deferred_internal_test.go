@@ -45,8 +45,8 @@ func TestADeferredEventLeavesTheTableWhenItIsStored(t *testing.T) {
 	}
 }
 
-// A circuit that is open for want of something in the deployment is closed by events that are
-// deferred: nothing is wrong with others of their type.
+// A circuit that is open because the deployment lacks something is closed by deferring its
+// events: other events of their type are fine.
 func TestEventsThatAreDeferredEndTheProbingOfTheirType(t *testing.T) {
 	t.Parallel()
 
@@ -105,7 +105,7 @@ func TestADeferredEventIsRunBeforeTheLaterOnesOfItsSubject(t *testing.T) {
 	b.Stored(behind, []bool{true, true}, []int{1, 1})
 
 	m := &modelMessage{sequence: 17, arrived: b.now, size: 10, subject: "a", id: EventID{ID: fmt.Sprint(1)}}
-	for range 2 { // also again, after it failed
+	for range 2 { // even again, after it failed
 		if got := b.DeferredPartition().Receive(m, &delivery.Delivery{Alone: true, DeferredKey: "1"}, m.id, "a"); got != Added {
 			t.Fatalf("received: %d", got)
 		}

@@ -12,8 +12,8 @@ import (
 // which hold its floor.
 const describedEntries = 12
 
-// String describes the table and what the first entries of each partition wait for. Tests that
-// fail print it.
+// String describes the table and the reasons for which the first entries of each partition
+// wait. Failing tests print it.
 func (t *Table) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -2,12 +2,12 @@ package inflight
 
 import "iter"
 
-// entryPageSize is how many sequences one page of an [entrySet] covers.
+// entryPageSize is the number of sequences in one page of an [entrySet].
 const entryPageSize = 32
 
-// entrySet is a set of entries by their sequences, which lie close together. A map of
-// entries takes several times as long, as each access to a large one is far from the one
-// before it. The zero value is empty.
+// entrySet is a set of entries by their sequences, which are close together. A map of
+// entries would be several times slower, because each access to a large map is far from
+// the one before. The zero value is empty.
 type entrySet struct {
 	pages map[uint64]*entryPage
 	count int
@@ -28,7 +28,7 @@ func (s *entrySet) get(sequence uint64) *Entry {
 	return nil
 }
 
-// add adds e, whose sequence has no entry yet.
+// add adds e, whose sequence must have no entry yet.
 func (s *entrySet) add(e *Entry) {
 	number := e.sequence / entryPageSize
 	page := s.pages[number]
@@ -58,7 +58,7 @@ func (s *entrySet) remove(sequence uint64) {
 	}
 }
 
-// all returns the entries, in no order. They may be removed meanwhile.
+// all returns the entries, unordered. They may be removed meanwhile.
 func (s *entrySet) all() iter.Seq[*Entry] {
 	return func(yield func(*Entry) bool) {
 		for _, page := range s.pages {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// FuzzTable runs scripts of the model: whatever happens in whatever order, every message
-// has one owner and a reason to wait, and is finished in the end.
+// FuzzTable runs scripts of the model: in any order of operations, every message has one
+// owner and a reason to wait, and is finished at the end.
 func FuzzTable(f *testing.F) {
 	for seed := range uint64(20) {
 		f.Add(randomScript(seed, 100*int(1+seed)))

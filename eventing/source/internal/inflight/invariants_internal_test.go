@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// check compares the table with what it must hold.
+// check compares the table with the expected state.
 func (m *model) check() {
 	m.t.Helper()
 	t := m.table
@@ -134,7 +134,7 @@ func (m *model) check() {
 	}
 }
 
-// checkSuspects checks what the table knows of suspects.
+// checkSuspects checks the state of suspects.
 func (m *model) checkSuspects() {
 	m.t.Helper()
 	t := m.table
@@ -155,12 +155,12 @@ func (m *model) checkSuspects() {
 	if t.undecided != undecided || trials > 1+asides || trials > asides && t.trial == nil {
 		m.failf("%d suspects are undecided, want %d; %d trials are under way, %d of them beside another", t.undecided, undecided, trials, asides)
 	}
-	if t.asides < asides || t.asides > max(0, min(maxAsides, t.cfg.InFlight/asideShare)) { // those that were abandoned are in no stream
+	if t.asides < asides || t.asides > max(0, min(maxAsides, t.cfg.InFlight/asideShare)) { // entries of abandoned partitions do not count
 		m.failf("%d trials are beside another, want %d", t.asides, asides)
 	}
 }
 
-// checkCircuits checks what the table knows of types.
+// checkCircuits checks the state of types.
 func (m *model) checkCircuits() {
 	m.t.Helper()
 	t := m.table
@@ -201,8 +201,8 @@ func (m *model) checkCircuits() {
 	}
 }
 
-// drain lets everything answer until nothing more can happen, and checks that what is
-// left then waits for a reason.
+// drain answers everything until nothing more can happen, and checks that every
+// remaining entry waits for a reason.
 func (m *model) drain(when string) {
 	m.t.Helper()
 	m.logf("drain %s", when)
@@ -268,7 +268,7 @@ func (m *model) drain(when string) {
 	m.failf("drained %s: messages are not finished in time", when)
 }
 
-// unfinished reports whether there is a message that does not wait for a reason.
+// unfinished reports whether there is a message without a reason to wait.
 func (m *model) unfinished() bool {
 	t := m.table
 	if len(m.requests)+len(m.lookups)+len(m.storing)+len(m.saving)+len(t.toDefer) > 0 {
@@ -326,7 +326,7 @@ func (m *model) excused(e *Entry) bool {
 		return true
 	}
 	for _, subject := range m.blocked {
-		if subject == e.Subject && e.partition == m.table.storedPart { // that of a stream is stored
+		if subject == e.Subject && e.partition == m.table.storedPart { // an entry of a stream is stored
 			return true
 		}
 	}

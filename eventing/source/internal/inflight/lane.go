@@ -2,9 +2,9 @@ package inflight
 
 import "slices"
 
-// lane is the entries of one subject in one partition. Only the first of them, in the
-// order of the stream, is delivered; once it is ready, it is the one that runs until it
-// is finished.
+// lane is the queue of the entries of one subject in one partition. Only the first of
+// them, in the order of the stream, is delivered; once it is ready, it is the running
+// one until it is finished.
 type lane struct {
 	subject string
 	entries []*Entry // by sequence; some are finished
@@ -51,11 +51,11 @@ func (t *Table) mayRun(e *Entry) bool {
 		return false
 	}
 	events := t.blocked[l.subject]
-	_, itself := events[e.ID] // the stream has not heard that it is dead
+	_, itself := events[e.ID] // the stream does not know that it is dead
 	return itself || e.partition == t.deferredPart || len(events) == 0 && (t.behind[l.subject] == 0 || e.partition == t.storedPart)
 }
 
-// advance lets the first of a lane run if it is its turn.
+// advance lets the first entry of a lane run if it is its turn.
 func (t *Table) advance(p *Partition, l *lane) {
 	e := l.first()
 	if e == nil {
@@ -77,14 +77,14 @@ func (t *Table) advance(p *Partition, l *lane) {
 	case t.hedge.Share && !t.foreign(e):
 		t.ready(e)
 	case !t.hedge.Race():
-		t.ask(e) // perhaps it is committed, after all that time
+		t.ask(e) // it may have been committed meanwhile
 	default:
 		t.ready(e)
 	}
 	t.signal()
 }
 
-// advanceAll lets the first of every lane run whose turn it is.
+// advanceAll lets the first entry of every lane run if it is its turn.
 func (t *Table) advanceAll() {
 	for _, p := range t.partitions {
 		for _, l := range p.lanes {
@@ -93,7 +93,7 @@ func (t *Table) advanceAll() {
 	}
 }
 
-// leave frees e's lane for the next one.
+// leave frees e's lane for the next entry.
 func (t *Table) leave(e *Entry) {
 	l, p := e.lane, e.partition
 	if l == nil {
@@ -110,7 +110,8 @@ func (t *Table) leave(e *Entry) {
 	}
 }
 
-// Complete says that nothing that the stream delivered before is on its way.
+// Complete reports that no message that the stream delivered before is still on its
+// way.
 func (p *Partition) Complete() {
 	t := p.table
 	t.mu.Lock()
@@ -124,15 +125,16 @@ func (p *Partition) Complete() {
 	}
 }
 
-// Opened says that the partition is opened: until [Partition.Complete], no message with
-// a subject is delivered that did not run already.
+// Opened reports that the partition was opened: until [Partition.Complete], no message
+// with a subject is delivered that was not running already.
 func (p *Partition) Opened() {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
 	p.complete = p.lanes == nil
 }
 
-// Incomplete reports whether messages that were delivered before may be on their way.
+// Incomplete reports whether messages that were delivered before may still be on their
+// way.
 func (p *Partition) Incomplete() bool {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()

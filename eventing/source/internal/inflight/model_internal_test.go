@@ -15,8 +15,8 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// script is the decisions of a run of the model, one byte each. A run without any more of
-// them drains the table.
+// script is the decisions of a run of the model, one byte each. A run without more
+// decisions drains the table.
 type script struct {
 	bytes []byte
 }
@@ -43,7 +43,7 @@ func randomScript(seed uint64, length int) []byte {
 	return b
 }
 
-// modelMessage is a message of a stream that the model holds.
+// modelMessage is a message of a stream in the model.
 type modelMessage struct {
 	stream   *modelStream
 	sequence uint64
@@ -55,15 +55,15 @@ type modelMessage struct {
 	kind     string // the type of the event
 	id       EventID
 
-	read     bool   // was delivered to the table
+	read     bool   // delivered to the table
 	entry    *Entry // in flight; nil before and afterwards
 	finished bool
-	acked    bool // the stream has heard so
+	acked    bool // the stream has received the acknowledgement
 	kills    bool // ends the function's process
 	finishAt time.Time
 	deleted  bool          // a row, from the database
-	unheard  bool          // a row that the table does not know to be there
-	of       *modelMessage // of a row, where it was read
+	unheard  bool          // a row that the table does not know
+	of       *modelMessage // of a row: the message from which it was made
 }
 
 func (m *modelMessage) Sequence() uint64                 { return m.sequence }
@@ -76,7 +76,7 @@ func (m *modelMessage) Ack() error                       { return nil }
 func (m *modelMessage) InProgress() error                { return nil }
 func (m *modelMessage) Nak() error                       { return nil }
 
-// modelStream is a partition of a stream, in the table and as it should be.
+// modelStream is a partition of a stream, in the table and in the model.
 type modelStream struct {
 	number    int
 	partition *Partition
@@ -97,7 +97,7 @@ func (s *modelStream) floor() uint64 {
 	return s.first + uint64(len(s.messages))
 }
 
-// model drives a table as a source does, and knows what must hold.
+// model drives a table like a source, and knows the invariants.
 type model struct {
 	t *testing.T
 	*script
@@ -109,30 +109,30 @@ type model struct {
 	requests [][]*Entry
 	lookups  [][]*Entry
 	storing  [][]*Entry      // that are being deferred
-	saving   []*Entry        // that are being stored behind a dead letter
+	saving   []*Entry        // being stored behind a dead letter
 	held     map[*Entry]bool // by a request or lookup, or being deferred or stored
 
 	rows                             []*modelStream // of the database
 	stored, deferrals                *modelStream   // nil if no order is kept
 	storer, loader, deferrer, leaser goroutine
-	steps                            []bool // those that this run does
+	steps                            []bool // the kinds of steps of this run
 
-	asleep  time.Time // the dispatcher sleeps until then, if nothing wakes it
-	eager   bool      // NextRequest is called where it must return nothing, too
-	events  int       // that the function takes in one request
+	asleep  time.Time // the dispatcher sleeps until then, unless it is woken
+	eager   bool      // NextRequest is called even where it must return nothing
+	events  int       // limit of the function for one request
 	bytes   int
-	many    int             // times as many messages are stored at once
-	lagging bool            // many messages are behind each, so that an old one is part of a backlog
+	many    int             // multiplies the messages that are stored at once
+	lagging bool            // many messages are behind each, so that an old message is part of a backlog
 	down    bool            // the function does not answer
 	failing map[string]bool // the types for which it is unavailable
 	ledger  map[EventID]bool
 	blocked map[EventID]string // the dead letters, with their subjects
-	running map[*Entry]bool    // ran when their subject was blocked
-	closes  bool               // the process ends before all is finished
+	running map[*Entry]bool    // running when their subject was blocked
+	closes  bool               // the process ends before all messages are finished
 
 	sentAt map[*Entry]time.Time // of requests, by their first entry
 	ended  map[*Entry]bool      // the requests that were open when the process ended
-	killed bool                 // the process ends for other reasons, too
+	killed bool                 // the process also ends for other reasons
 }
 
 // modelKinds are the types of events.
@@ -209,7 +209,7 @@ func runModel(t *testing.T, decisions []byte) {
 	}
 	for _, s := range m.parts() {
 		for _, message := range s.messages {
-			message.kills = false // nothing is committed at the end that would show whose fault it is
+			message.kills = false // no commit at the end would show which event is the cause
 		}
 	}
 	m.killed = true // nor that these are harmless now
@@ -230,11 +230,11 @@ func runModel(t *testing.T, decisions []byte) {
 	m.checkRows()
 }
 
-// modelSteps is how many kinds of steps there are. Most runs leave some of them out, so that what
-// these would undo goes on for longer.
+// modelSteps is the number of kinds of steps. Most runs omit some of them, so that states that
+// these would end last longer.
 const modelSteps = 31
 
-// step does one thing.
+// step executes one operation.
 func (m *model) step() {
 	s := m.streams[m.n(len(m.streams))]
 	step := m.n(modelSteps)
@@ -348,8 +348,8 @@ func (m *model) store(s *modelStream, n int) {
 	}
 }
 
-// open begins a partition as an earlier process left it: some of the messages are
-// acknowledged, and the others are redelivered in any order.
+// open opens a partition in the state that an earlier process left: some of the
+// messages are acknowledged, and the others are redelivered in any order.
 func (m *model) open(s *modelStream) {
 	s.partition.Opened()
 	for _, message := range s.messages {
@@ -404,7 +404,7 @@ func (m *model) pull(s *modelStream, most int) bool {
 			return pulled
 		case s.unread < len(s.messages):
 			message := s.messages[s.unread]
-			if bytes -= message.size; bytes < 0 && pulled { // a single one may be larger
+			if bytes -= message.size; bytes < 0 && pulled { // a single message may be larger
 				return pulled
 			}
 			s.unread++
@@ -451,7 +451,7 @@ func (m *model) receive(message *modelMessage) {
 	}
 }
 
-// copyOf redelivers a message that the stream does not know to be finished.
+// copyOf redelivers a message of which the stream has not received the acknowledgement.
 func (m *model) copyOf(s *modelStream) {
 	var may []*modelMessage
 	for _, message := range s.messages {
@@ -464,7 +464,7 @@ func (m *model) copyOf(s *modelStream) {
 	}
 }
 
-// reopen opens a stream again: all that is not acknowledged is redelivered, in any order.
+// reopen opens a stream again: every unacknowledged message is redelivered, in any order.
 func (m *model) reopen(s *modelStream) {
 	m.logf("reopen %d", s.number)
 	s.partition.Opened()
@@ -487,8 +487,8 @@ func (m *model) abandon(s *modelStream) {
 	m.open(s)
 }
 
-// confirm has the table forget what the stream has heard, and acknowledge again what it
-// has not.
+// confirm makes the table forget messages whose acknowledgement the stream has
+// received, and acknowledge the others again.
 func (m *model) confirm(s *modelStream) {
 	before := m.now.Add(-time.Second)
 	again := m.n(2) == 0
@@ -518,7 +518,7 @@ func (m *model) confirm(s *modelStream) {
 	}
 }
 
-// commitElsewhere has another cluster commit an event.
+// commitElsewhere commits an event in another cluster.
 func (m *model) commitElsewhere(s *modelStream) {
 	if s.unread > 0 {
 		if message := s.messages[m.n(s.unread)]; !message.kills {
@@ -572,7 +572,7 @@ func (m *model) dispatch(n int) bool {
 	return true
 }
 
-// sent checks a request and notes it.
+// sent checks and records a request.
 func (m *model) sent(batch []*Entry) {
 	m.t.Helper()
 	var names []string
@@ -611,7 +611,7 @@ func (m *model) sent(batch []*Entry) {
 	m.requests = append(m.requests, batch)
 }
 
-// checkIdle checks, when nothing is sent, that nothing could be.
+// checkIdle checks, when nothing is sent, that nothing could be sent.
 func (m *model) checkIdle() {
 	m.t.Helper()
 	t := m.table
@@ -626,8 +626,8 @@ func (m *model) checkIdle() {
 	}
 }
 
-// lease answers the table's question for a lease, if there is one, and reports whether there
-// was: it is granted for a time, or not at all.
+// lease answers the table's request for a lease, if there is one, and reports whether there
+// was: the lease is granted for a time, or not at all.
 func (m *model) lease(granted time.Duration) bool {
 	if !m.leaser.woken(m.table.LeaseWanted()) {
 		return false
@@ -687,7 +687,7 @@ func (m *model) checkOrder(e *Entry, message *modelMessage) {
 	}
 }
 
-// complete ends a request; with any outcome, or all well.
+// complete ends a request, successfully or, if any is set, with any outcome.
 func (m *model) complete(i int, any bool) {
 	m.t.Helper()
 	entries := m.requests[i]
@@ -698,7 +698,7 @@ func (m *model) complete(i int, any bool) {
 	}
 	broken := m.breaks(entries, any)
 	if any && m.oneIn(3) {
-		m.events = []int{0, 1, 5, 50}[m.n(4)] // as the function says now
+		m.events = []int{0, 1, 5, 50}[m.n(4)] // the function's new limit
 	}
 	unavailable := any && (m.down || m.oneIn(4))
 	r.Answered = false
@@ -748,22 +748,22 @@ func (m *model) complete(i int, any bool) {
 		case r.Next[k] == Finish:
 			m.acknowledge(e)
 		case r.Next[k] == Drop && !e.stale():
-			if message.entry = nil; message.stream != m.deferrals { // else it stays deferred
+			if message.entry = nil; message.stream != m.deferrals { // otherwise it stays deferred
 				message.stream.late = append(message.stream.late, message)
 			}
 		}
 	}
 }
 
-// breaks reports whether the connection of a request breaks: the process ends on an event
-// of it, or did so on one of another request meanwhile, or for another reason.
+// breaks reports whether the connection of a request breaks: the process ends on one of
+// its events, or on one of another request meanwhile, or for another reason.
 func (m *model) breaks(entries []*Entry, any bool) bool {
 	first := entries[0]
 	delete(m.sentAt, first)
 	ended := m.ended[first]
 	delete(m.ended, first)
 	if first.Delivery.Struck() {
-		first.Delivery.DeadLetter = true // as delivery does
+		first.Delivery.DeadLetter = true // as in delivery
 	}
 	if first.Delivery.DeadLetter {
 		return false
@@ -798,7 +798,7 @@ func (p *Partition) number(m *model) int {
 	return slices.IndexFunc(m.streams, func(s *modelStream) bool { return s.partition == p })
 }
 
-// outcome returns what comes of an event that was sent, as delivery and the source
+// outcome returns what happens to an event that was sent, as delivery and the source
 // decide.
 func (m *model) outcome(e *Entry) (Next, time.Duration) {
 	after := []time.Duration{10 * time.Millisecond, time.Second, 5 * time.Second}[m.n(3)]
@@ -823,7 +823,7 @@ func (m *model) outcome(e *Entry) (Next, time.Duration) {
 		return Again, 0
 	case what == 9 && e.lane == nil, what > 8 && e.partition == m.table.deferredPart:
 		return Drop, 0
-	case what == 10: // something in the deployment is missing
+	case what == 10: // the deployment lacks something
 		e.Delivery.Lack.Fingerprint = "42703 t"
 		return []Next{Defer, Retry}[e.Sequence()%2], after
 	default:
@@ -831,7 +831,7 @@ func (m *model) outcome(e *Entry) (Next, time.Duration) {
 	}
 }
 
-// toDefer takes entries that are to be deferred.
+// toDefer takes entries to defer.
 func (m *model) toDefer(n int) bool {
 	m.t.Helper()
 	if !m.deferrer.woken(m.table.DeferReady()) {
@@ -853,7 +853,7 @@ func (m *model) toDefer(n int) bool {
 	return true
 }
 
-// deferred ends the storing of entries, all or some of them.
+// deferred ends storing entries, all or some of them.
 func (m *model) deferred(i int, some bool) {
 	m.t.Helper()
 	entries := m.storing[i]
@@ -922,14 +922,14 @@ func (m *model) unblockAll() {
 	}
 }
 
-// finished notes that an entry is done.
+// finished records that an entry is done.
 func (m *model) finished(e *Entry) {
 	m.t.Helper()
 	m.settled(e)
 	m.ledger[e.ID] = true
 }
 
-// settled notes that an entry is not in flight any more: it is done, or a row.
+// settled records that an entry is no longer in flight: it is done, or a row.
 func (m *model) settled(e *Entry) {
 	m.t.Helper()
 	message, _ := e.Message.(*modelMessage)
@@ -939,7 +939,7 @@ func (m *model) settled(e *Entry) {
 	message.finished, message.entry, message.finishAt = true, nil, m.now
 }
 
-// acknowledge tells the stream, which may not hear it.
+// acknowledge acknowledges to the stream, which may not receive it.
 func (m *model) acknowledge(e *Entry) {
 	_ = e.Tell(func() error {
 		if message, _ := e.Message.(*modelMessage); slices.Contains(m.rows, message.stream) || m.n(5) > 0 {
@@ -996,7 +996,7 @@ func (m *model) answer(i int, fails bool) {
 	}
 }
 
-// close ends the process: whatever is not finished is handed back once.
+// close ends the process: every unfinished entry is returned once.
 func (m *model) close() {
 	m.t.Helper()
 	back := map[*Entry]bool{}

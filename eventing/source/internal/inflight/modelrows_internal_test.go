@@ -10,14 +10,14 @@ import (
 	"github.com/tandem-fn/tandem/eventing/delivery"
 )
 
-// What the model does with the database: it stores events behind dead letters and deferred
-// events as rows, and has them delivered again. As in a source, nothing but a token of the table
-// has its goroutines look for work.
+// The model's database: it stores events behind dead letters and deferred events as rows, and
+// delivers them again. As in a source, only a token of the table wakes its goroutines.
 
-// goroutine is one of a source that sleeps until the table wakes it.
+// goroutine is a goroutine of a source that sleeps until the table wakes it.
 type goroutine struct{ awake bool }
 
-// woken notes a token in a channel of the table, and reports whether the goroutine is awake.
+// woken receives a token from a channel of the table, and reports whether the goroutine is
+// awake.
 func (g *goroutine) woken(channel <-chan struct{}) bool {
 	select {
 	case <-channel:
@@ -27,7 +27,7 @@ func (g *goroutine) woken(channel <-chan struct{}) bool {
 	return g.awake
 }
 
-// rowsOf returns a stream for the rows of a partition; nil without the partition.
+// rowsOf returns a stream for the rows of a partition; nil if there is no partition.
 func (m *model) rowsOf(number int, p *Partition) *modelStream {
 	if p == nil {
 		return nil
@@ -37,7 +37,7 @@ func (m *model) rowsOf(number int, p *Partition) *modelStream {
 	return s
 }
 
-// parts returns the streams, and the rows.
+// parts returns the streams, including those of the rows.
 func (m *model) parts() []*modelStream { return slices.Concat(m.streams, m.rows) }
 
 // addRow adds the row of a message. Its positions ascend.
@@ -51,7 +51,7 @@ func (m *model) addRow(s *modelStream, of *modelMessage) *modelMessage {
 	return &row
 }
 
-// row returns the row of an event, if there is one that is not deleted.
+// row returns the row of an event; nil if there is none or it is deleted.
 func (s *modelStream) row(id EventID) *modelMessage {
 	for _, row := range s.messages {
 		if row.id == id && !row.deleted {
@@ -84,7 +84,7 @@ func (m *model) receiveRow(row *modelMessage, d *delivery.Delivery) (added bool)
 	return got == Added
 }
 
-// deleteRows deletes the rows of events that are settled.
+// deleteRows deletes the rows of finished events.
 func (m *model) deleteRows() (deleted bool) {
 	for _, s := range m.rows {
 		for _, row := range s.messages {
@@ -97,8 +97,8 @@ func (m *model) deleteRows() (deleted bool) {
 	return deleted
 }
 
-// toStore takes entries that are to be stored behind a dead letter, if something woke the
-// goroutine that does so, and the ones before are stored.
+// toStore takes entries to store behind a dead letter, if something woke the goroutine
+// that stores, and the previous ones are stored.
 func (m *model) toStore(n int) bool {
 	m.t.Helper()
 	if m.stored == nil || len(m.saving) > 0 {
@@ -127,14 +127,14 @@ func (m *model) toStore(n int) bool {
 	return true
 }
 
-// The ends of a transaction.
+// The possible results of a transaction.
 const (
 	saved = iota
 	notSaved
 	savedUnheard // the answer to the commit was lost
 )
 
-// save ends the storing of entries.
+// save ends storing entries.
 func (m *model) save(how int) {
 	m.t.Helper()
 	entries := m.saving
@@ -174,8 +174,8 @@ func (m *model) save(how int) {
 	}
 }
 
-// load has up to each stored events of each subject delivered whose dead letters have a verdict,
-// if something woke the goroutine that does so. It reports whether there were any.
+// load delivers up to each stored events of each subject whose dead letters have a verdict, if
+// something woke the goroutine that loads. It reports whether there were any.
 func (m *model) load(each int) bool {
 	m.t.Helper()
 	if m.stored == nil {
@@ -217,7 +217,7 @@ func (m *model) load(each int) bool {
 
 const storedSubjectsOfModel = 64
 
-// runDeferred has up to n deferred events run.
+// runDeferred runs up to n deferred events.
 func (m *model) runDeferred(n int) (ran bool) {
 	m.t.Helper()
 	for _, row := range m.deferrals.messages {
@@ -229,8 +229,8 @@ func (m *model) runDeferred(n int) (ran bool) {
 	return ran
 }
 
-// witness sends an event again that was committed before, if one is needed. Well reports whether
-// the function is.
+// witness sends a committed event again, if one is needed. Well reports whether the function
+// works.
 func (m *model) witness(well bool) bool {
 	m.t.Helper()
 	if !m.table.NeedsWitness() {
@@ -243,7 +243,7 @@ func (m *model) witness(well bool) bool {
 	return true
 }
 
-// checkRows checks that what is stored is delivered in the end.
+// checkRows checks that all stored events are delivered at the end.
 func (m *model) checkRows() {
 	m.t.Helper()
 	for _, s := range m.rows {

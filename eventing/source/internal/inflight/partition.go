@@ -13,26 +13,26 @@ import (
 // the floor has passed them.
 const maxUnconfirmed = 1 << 16
 
-// Partition is what a [Table] holds of one partition of a stream. [Partition.Abandon]
-// starts it anew: what was received before is not acknowledged any more.
+// Partition is the part of a [Table] for one partition of a stream. [Partition.Abandon]
+// resets it: messages received before are not acknowledged any more.
 type Partition struct {
 	// Owner belongs to the caller, who sets it before the first Receive.
 	Owner any
 
 	table *Table
 
-	telling    sync.RWMutex // held for reading while the stream is told something
+	telling    sync.RWMutex // held for reading during a call to the stream
 	generation int          // changes under telling and the table's lock
 
-	// The rest is under the table's lock.
-	entries     entrySet      // that are not finished
+	// The rest is guarded by the table's lock.
+	entries     entrySet      // unfinished
 	finished    sequenceSet   // above the floor
 	unconfirmed []unconfirmed // in the order of their acknowledgement
 	bytes       int
 	evictedAt   time.Time
 	counts      [Finished]int    // entries, by their state
 	lanes       map[string]*lane // nil if no order is kept
-	complete    bool             // nothing that was delivered before is on its way
+	complete    bool             // no message that was delivered before is on its way
 	freed       chan struct{}    // holds a token after an entry is finished or evicted
 
 	lookUpBelow uint64 // messages below it are looked up, whatever the hedge
@@ -40,22 +40,22 @@ type Partition struct {
 	lag         time.Duration // while lagging
 }
 
-// unconfirmed is an acknowledgement that may be lost on its way.
+// unconfirmed is an acknowledgement that may be lost.
 type unconfirmed struct {
 	sequence uint64
 	message  eventing.Message // without payload
 	at       time.Time
 }
 
-// Received is what [Partition.Receive] did with a message.
+// Received is the result of [Partition.Receive].
 type Received uint8
 
 const (
-	// Added means that the message is in flight now.
+	// Added means that the message is now in flight.
 	Added Received = iota
-	// Known means that it is in flight already.
+	// Known means that it was in flight already.
 	Known
-	// Copy means that it is acknowledged already; acknowledge it again.
+	// Copy means that it is already acknowledged; acknowledge it again.
 	Copy
 )
 
@@ -84,16 +84,16 @@ func (p *Partition) Receive(m eventing.Message, d *delivery.Delivery, id EventID
 	age := now.Sub(m.Arrived())
 	t.setLagging(p, p.lags(age, m.Pending()))
 	if p.lag = age; !p.lagging {
-		p.lag = 0 // the clocks differ, or hardly anything is behind it
+		p.lag = 0 // the clocks differ, or almost nothing is behind it
 	}
 	t.admit(e)
 	return Added
 }
 
-// Abandon ends what these messages were: their stream is gone, or the position in it
-// was put back. Another message may be there under the same sequence, which an
-// acknowledgement of one of these would hit. It returns when the stream hears nothing
-// more about them.
+// Abandon invalidates the messages of the partition: their stream was deleted, or its
+// position was rewound. Another message may have the same sequence, which an
+// acknowledgement of one of these would hit. It returns after the last call to the
+// stream about them.
 func (p *Partition) Abandon() {
 	p.telling.Lock()
 	defer p.telling.Unlock()
@@ -124,7 +124,7 @@ func (p *Partition) Abandon() {
 	t.toDefer = keepOnly(t.toDefer, current)
 	for subject, l := range p.lanes {
 		l.entries = keepOnly(l.entries, current)
-		if l.running != nil && l.running.state != stateSending { // else it may still commit
+		if l.running != nil && l.running.state != stateSending { // otherwise it may still commit
 			l.running = nil
 		}
 		if l.running == nil {
@@ -139,7 +139,8 @@ func (p *Partition) Abandon() {
 // table's lock held.
 func (e *Entry) stale() bool { return e.generation != e.partition.generation }
 
-// Tell tells the stream something about e with verb, unless e's partition was abandoned.
+// Tell calls verb, which tells the stream something about e, unless e's partition was
+// abandoned.
 func (e *Entry) Tell(verb func() error) error {
 	e.partition.telling.RLock()
 	defer e.partition.telling.RUnlock()
@@ -156,17 +157,17 @@ func (e *Entry) Abandoned() bool {
 	return e.stale()
 }
 
-// free wakes up who waits for room.
+// free notifies the caller that waits for room.
 func (p *Partition) free() { notify(p.freed) }
 
-// forget ends e, which is in flight no longer.
+// forget removes e, which is no longer in flight.
 func (p *Partition) forget(e *Entry) {
 	e.to(Finished)
 	p.entries.remove(e.sequence)
 	p.bytes -= e.size
 }
 
-// finish moves e to the finished ones.
+// finish moves e to the finished entries.
 func (p *Partition) finish(e *Entry) {
 	p.forget(e)
 	if p == p.table.deferredPart { // its owner knows when the event is deleted
@@ -179,7 +180,7 @@ func (p *Partition) finish(e *Entry) {
 		return
 	}
 	if len(p.unconfirmed) >= maxUnconfirmed {
-		p.unconfirmed = slices.Delete(p.unconfirmed, 0, maxUnconfirmed/2) // these come again when they are due
+		p.unconfirmed = slices.Delete(p.unconfirmed, 0, maxUnconfirmed/2) // these are redelivered when they are due
 	}
 	p.unconfirmed = append(p.unconfirmed, unconfirmed{e.sequence, e.Message.WithoutPayload(), p.table.cfg.Now()})
 	p.free()
@@ -187,7 +188,7 @@ func (p *Partition) finish(e *Entry) {
 
 // Confirm forgets the finished messages below the stream's floor. If again is set, it
 // calls ack for messages whose acknowledgement was sent before a time and has not
-// arrived, as the stream waits for nothing else, and returns their number.
+// arrived, because the stream waits for nothing else, and returns their number.
 func (p *Partition) Confirm(floor uint64, again bool, before time.Time, ack func(eventing.Message)) int {
 	p.telling.RLock()
 	defer p.telling.RUnlock()
@@ -206,7 +207,7 @@ func (p *Partition) confirm(floor uint64, again bool, before time.Time) (lost []
 	if !again {
 		return nil
 	}
-	lowest := ^uint64(0) // that is not finished
+	lowest := ^uint64(0) // the lowest unfinished sequence
 	for e := range p.entries.all() {
 		lowest = min(lowest, e.sequence)
 	}
@@ -232,7 +233,7 @@ func (p *Partition) Knows(sequence uint64) bool {
 	return p.entries.get(sequence) != nil || p.finished.has(sequence)
 }
 
-// LookUpBelow has messages below a sequence looked up before they are delivered,
+// LookUpBelow makes messages below a sequence be looked up before they are delivered,
 // whatever the hedge: some may be committed.
 func (p *Partition) LookUpBelow(sequence uint64) {
 	p.table.mu.Lock()
@@ -240,8 +241,8 @@ func (p *Partition) LookUpBelow(sequence uint64) {
 	p.lookUpBelow = sequence
 }
 
-// Heartbeat calls tell with the messages of which the stream has heard nothing since then.
-// It is told now.
+// Heartbeat calls tell with the messages without a heartbeat since a time, and records one
+// now.
 func (p *Partition) Heartbeat(since, now time.Time, tell func(eventing.Message)) {
 	p.telling.RLock()
 	defer p.telling.RUnlock()
@@ -263,7 +264,7 @@ func (p *Partition) overdue(since, now time.Time) (due []eventing.Message) {
 }
 
 // Oldest returns how many messages are in flight, and the time since the arrival in the
-// stream of the oldest, by the stream's clock and ours; 0 if there is none.
+// stream of the oldest, by the stream's clock and this one; 0 if there is none.
 func (p *Partition) Oldest(now time.Time) (messages int, age time.Duration) {
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// unavailableInRow is how many events of a type must be answered with "unavailable",
-	// each at its first attempt and with no other answer to one of the type in between,
-	// until the type is probed.
+	// unavailableInRow is the number of events of a type that must be answered as
+	// unavailable, each at its first attempt and without another answer to the type in
+	// between, before the type is probed.
 	unavailableInRow = 16
 
 	// A type is probed after an interval that grows from probeBase to probeLimit, or, while
@@ -19,78 +19,82 @@ const (
 	probeLimit = time.Second
 	probeHang  = 5 * time.Second
 
-	// After a probe passed, more events of its type are sent at once, twice as many after
-	// each answer. With fullWindow, the type is not probed any more.
+	// After a probe has passed, more events of its type are sent concurrently, twice as
+	// many after each answer. With fullWindow, the type is no longer probed.
 	fullWindow = 64
 
-	// Events that hang do harm: a type whose first attempts do so as many times in a row is
-	// probed, too. Its events that were tried are not held: each is an attempt of its own. An
-	// answer after hungAfter is none. So do events that end the process: a type of which
-	// harmTrials trials in a row broke their connections, or that broke harmBreaks requests,
-	// the latest as the only one, without an answer in between. All of it is held. A probe is
-	// sent after an interval from harmBase to harmLimit.
+	// Events that hang do harm: a type whose first attempts hang as many times in a row is
+	// probed, too. Its events that were attempted are not held: each is an attempt of its
+	// own. An answer after hungAfter does not count. Events that end the process do harm,
+	// too: a type of which harmTrials trials in a row broke their connections, or that broke
+	// harmBreaks requests, the latest as the only type in it, without an answer in between.
+	// All of its events are held. A probe is sent after an interval from harmBase to
+	// harmLimit.
 	harmTrials = 2
 	harmBreaks = 2
 	harmBase   = 5 * time.Second
 	harmLimit  = time.Minute
 	hungAfter  = 2 * time.Second
 
-	// So does a type of which unavailableInRow events are in requests, none of them answered
-	// for hungAfter; or, if there are other types, one that takes half of the places in
-	// requests without an answer for crowdedAfter, and crowdedShare times what requests take.
-	// Single events would otherwise take all places until their deadline.
+	// A type is also probed if unavailableInRow of its events are in requests, none of them
+	// answered for hungAfter; or, if there are other types, if it takes half of the places in
+	// requests without an answer for crowdedAfter, and for crowdedShare times the usual
+	// duration of requests. Single events would otherwise take all places until their
+	// deadline.
 	crowdedAfter = 200 * time.Millisecond
 	crowdedShare = 4
 
 	// longUnavailable is the wait from which on an event waits for its time, and not for a
-	// probe: the function asked for that.
+	// probe: the function requested that wait.
 	longUnavailable = 10 * time.Second
 
-	// What waits for a probe or for the budget may be committed by another cluster. Every
-	// failingLookupEvery some of it is looked up, each entry every failingRelook.
+	// Events that wait for a probe or for the budget may be committed by another cluster.
+	// Some of them are looked up every failingLookupEvery, each entry every
+	// failingRelook.
 	failingLookupEvery = time.Second
 	failingLookup      = 4096
 	failingRelook      = 10 * time.Second
 
-	// silentRequests is how many requests in a row without an answer, of whatever type,
-	// mean that the function is away: then one type is probed at a time.
+	// silentRequests is the number of consecutive requests without an answer, of any
+	// type, after which the function counts as unavailable: then one type is probed at
+	// a time.
 	silentRequests = 16
 )
 
-// circuit is what is known of the events of one type, or of all dead letters. While it is
-// open, as the function is unavailable for them, they are held, and one at a time is
+// circuit is the state of the events of one type, or of all dead letters. While it is
+// open, because the function is unavailable for them, they are held, and one at a time is
 // sent: the probe. When that is answered, more are sent, until all are released.
 type circuit struct {
 	eventType   string
 	entries     int // in flight, of this type
-	unavailable int // first attempts in a row
+	unavailable int // consecutive first attempts
 
 	sending    int       // entries in requests
-	quietSince time.Time // when one of them was answered last, or the first of them was sent
+	quietSince time.Time // when one of them was last answered, or the first of them was sent
 
 	open    bool
-	lacking bool // something in the deployment is missing for the latest one that was unavailable
-	harm    bool // events of it hang, or break their connections
+	lacking bool // the deployment lacks something for the latest unavailable event
+	harm    bool // its events hang, or break their connections
 	held    entryQueue
 	probes  int       // entries in requests that were held before
-	window  int       // how many of these there may be; 0 for one at a time, after an interval
+	window  int       // the maximum of probes; 0 means one at a time, after an interval
 	probeAt time.Time // when the next one may be sent
 	wait    backoff.Backoff
 
 	harmWait backoff.Backoff
 
-	breaks       int // of requests with events of this type, since one was answered
-	brokenTrials int // of events of this type, since one was harmless
+	breaks       int // requests with events of this type that broke, since one was answered
+	brokenTrials int // trials of this type that broke, since one was harmless
 }
 
-// circuits is what a [Table] knows of event types.
+// circuits is the state of a [Table] for event types.
 type circuits struct {
 	types       map[string]*circuit // of the events in flight
 	deadLetters circuit
 	probed      []*circuit // that are open
-	silent      int        // requests in a row without an answer
-	failingAt   time.Time  // when some of what waits for it was looked up last
-	sinkProbeAt time.Time  // when the next type may be probed while the function is away
+	silent      int        // consecutive requests without an answer
+	failingAt   time.Time  // when entries that wait for it were last looked up
+	sinkProbeAt time.Time  // when the next type may be probed while the function is unavailable
 	sinkWait    backoff.Backoff
 }
 
@@ -98,7 +102,7 @@ func newCircuit(eventType string) *circuit {
 	c := &circuit{eventType: eventType}
 	c.held.less = func(a, b *Entry) bool {
 		if a.attempts != b.attempts {
-			return a.attempts < b.attempts // else an event that is at fault itself would be the probe for ever
+			return a.attempts < b.attempts // otherwise an event that is at fault itself would always be the probe
 		}
 		return a.before(b)
 	}
@@ -112,14 +116,14 @@ func (t *Table) joinCircuit(e *Entry) {
 	if c == nil {
 		c = newCircuit(eventType)
 		if t.types[eventType] = c; len(t.types) == 2 {
-			t.signal() // the other one may take the places of this one: holdQuiet
+			t.signal() // from now on holdQuiet may hold the other type
 		}
 	}
 	c.entries++
 	e.typeCircuit, e.Type = c, c.eventType
 }
 
-// leaveCircuit ends e's part in the circuit of its type, which is forgotten with the last
+// leaveCircuit removes e from the circuit of its type, which is forgotten with the last
 // event.
 func (t *Table) leaveCircuit(e *Entry) {
 	c := e.typeCircuit
@@ -133,7 +137,7 @@ func (t *Table) leaveCircuit(e *Entry) {
 	}
 }
 
-// direct returns the circuit of what e is sent as next.
+// direct returns the circuit for e's next request.
 func (t *Table) direct(e *Entry) *circuit {
 	c := e.typeCircuit
 	if e.Delivery.DeadLetter {
@@ -145,13 +149,13 @@ func (t *Table) direct(e *Entry) *circuit {
 	return c
 }
 
-// hold holds e, which is ready, if its circuit is open. It reports whether it does.
+// hold holds e, which is ready, if its circuit is open. It reports whether e is held.
 func (t *Table) hold(e *Entry) bool {
 	c := t.direct(e)
 	if c == nil || !c.holds(e) {
 		return false
 	}
-	e.failing = false // it is the type
+	e.failing = false // the type fails, not the event
 	e.to(stateHeld)
 	c.held.add(e)
 	return true
@@ -163,7 +167,7 @@ func (c *circuit) holds(e *Entry) bool {
 	return c.open && (!c.harm || kills || !e.slow && e.attempts == 0)
 }
 
-// circuitAnswered notes what came of an entry that was sent.
+// circuitAnswered records the result of an entry that was sent.
 func (t *Table) circuitAnswered(e *Entry, next Next, took time.Duration, now time.Time) {
 	c := e.circuit
 	if c == nil {
@@ -194,13 +198,13 @@ func (t *Table) circuitAnswered(e *Entry, next Next, took time.Duration, now tim
 			t.openCircuit(c, now)
 		}
 	case harmful, next == Unavailable:
-	case c.harm && e.probing == nil && next != Finish: // it was tried before: it failed again
+	case c.harm && e.probing == nil && next != Finish: // it was attempted before and failed again
 	default:
 		t.probePassed(c)
 	}
 }
 
-// circuitSent notes that an entry is sent.
+// circuitSent records that an entry is sent.
 func (t *Table) circuitSent(e *Entry, now time.Time) {
 	c := t.direct(e)
 	if c == nil {
@@ -211,7 +215,7 @@ func (t *Table) circuitSent(e *Entry, now time.Time) {
 	}
 }
 
-// circuitReturned notes that a request with an entry has ended.
+// circuitReturned records that a request with an entry has ended.
 func (t *Table) circuitReturned(e *Entry, next Next, took time.Duration, now time.Time) {
 	c := e.circuit
 	if c == nil {
@@ -223,8 +227,8 @@ func (t *Table) circuitReturned(e *Entry, next Next, took time.Duration, now tim
 	}
 }
 
-// holdQuiet opens the circuits of types whose events get no answers. It returns the time
-// after which to call it again; 0 for no such time.
+// holdQuiet opens the circuits of types whose events have no answers. It returns the
+// time after which to call it again; 0 if it need not be.
 func (t *Table) holdQuiet(now time.Time) (again time.Duration) {
 	half := t.cfg.InFlight / 2
 	if half == 0 || t.sending < min(unavailableInRow, half) {
@@ -266,7 +270,7 @@ func (t *Table) holdAll(c *circuit) {
 	}
 }
 
-// probePassed sends more entries of c at a time, and at last all of them.
+// probePassed sends more entries of c concurrently, and finally all of them.
 func (t *Table) probePassed(c *circuit) {
 	c.unavailable, c.breaks = 0, 0
 	if !c.open {
@@ -289,22 +293,22 @@ func (t *Table) closeCircuit(c *circuit) {
 	}
 }
 
-// sinkAnswered notes whether the function answered a request, of whatever type.
+// sinkAnswered records whether the function answered a request, of any type.
 func (t *Table) sinkAnswered(answered bool) {
 	if !answered {
 		t.silent++
 		return
 	}
 	if t.silent >= silentRequests {
-		for _, c := range t.probed { // each finds out at once
+		for _, c := range t.probed { // each is probed at once
 			c.probeAt, c.wait = time.Time{}, backoff.Backoff{}
 		}
 	}
 	t.silent, t.sinkProbeAt, t.sinkWait = 0, time.Time{}, backoff.Backoff{}
 }
 
-// takeProbe returns an entry that was held and is sent now; nil if there is none. Then it
-// returns the time until one may be sent, if that is before idle.
+// takeProbe returns a held entry to send now; nil if there is none. Then it returns the
+// time until one may be sent, if that is before idle.
 func (t *Table) takeProbe(now time.Time, idle time.Duration) (*Entry, time.Duration) {
 	away := t.silent >= silentRequests
 	var next *circuit
@@ -314,7 +318,7 @@ func (t *Table) takeProbe(now time.Time, idle time.Duration) (*Entry, time.Durat
 		case t.recovers(now) > c.mayWait():
 			idle = min(idle, t.recovers(now)-c.mayWait())
 		case c.window > 0:
-			hangs := c.probeAt.Add(hungAfter - probeHang) // then the probes that were sent show nothing
+			hangs := c.probeAt.Add(hungAfter - probeHang) // by then the outstanding probes are inconclusive
 			if c.probes < c.window || !now.Before(hangs) {
 				return t.sendProbe(c, now), 0
 			}
@@ -363,9 +367,9 @@ func (t *Table) sendProbe(c *circuit, now time.Time) *Entry {
 	return e
 }
 
-// lookUpFailing has some of the entries looked up that wait for a probe or for the budget,
-// if there is a ledger: what another cluster has committed waits no longer. It returns the
-// time after which to call it again; 0 for no such time.
+// lookUpFailing looks up some of the entries that wait for a probe or for the budget, if
+// there is a ledger: events that another cluster has committed need not wait. It returns
+// the time after which to call it again; 0 if it need not be.
 func (t *Table) lookUpFailing(now time.Time) (again time.Duration) {
 	if t.cfg.CatchUpLag == 0 || t.hedge.Standby {
 		return 0
@@ -389,7 +393,7 @@ func (t *Table) lookUpFailing(now time.Time) (again time.Duration) {
 			}
 			n--
 			e.lookedUp = now
-			e.lookups = max(1, e.lookups) // it is not looked up first
+			e.lookups = max(1, e.lookups) // it is not its first lookup
 			t.ask(e)
 			return false
 		})
@@ -397,7 +401,7 @@ func (t *Table) lookUpFailing(now time.Time) (again time.Duration) {
 	return failingLookupEvery
 }
 
-// probeEnded notes that a request with e has ended.
+// probeEnded records that a request with e has ended.
 func (e *Entry) probeEnded() {
 	if e.probing != nil {
 		e.probing.probes--

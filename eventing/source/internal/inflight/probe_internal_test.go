@@ -31,8 +31,8 @@ type sent struct {
 	at        time.Time
 }
 
-// runTypes runs a function that answers at once with next, for a time, and returns the
-// attempts. Events arrive as arrive adds them, once a millisecond.
+// runTypes runs a function that answers immediately with next, for a time, and returns
+// the attempts. Arrive adds events, once a millisecond.
 func (b *bench) runTypes(d time.Duration, arrive func(), next func(eventType string) Next) (all []sent) {
 	b.t.Helper()
 	for end := b.now.Add(d); b.now.Before(end); b.now = b.now.Add(time.Millisecond) {
@@ -98,7 +98,7 @@ func TestATypeThatIsUnavailableIsProbedAndResumedAtOnce(t *testing.T) {
 	}
 }
 
-// An event that is at fault itself is not the probe for ever.
+// An event that is at fault itself is not always the probe.
 func TestAProbeIsAnotherEventEachTime(t *testing.T) {
 	t.Parallel()
 
@@ -169,7 +169,8 @@ func TestAFunctionThatIsAwayIsProbedForOneTypeAtATime(t *testing.T) {
 	}
 }
 
-// What another cluster commits does not wait until the function is available in this one.
+// An event that another cluster commits does not wait until the function is available in
+// this one.
 func TestWhatIsCommittedElsewhereWaitsForNoProbe(t *testing.T) {
 	t.Parallel()
 
@@ -195,8 +196,8 @@ func TestWhatIsCommittedElsewhereWaitsForNoProbe(t *testing.T) {
 	}
 }
 
-// Each event of a type that hangs holds a request, and a place in the function, for as long
-// as the function's deadline: few of them are tried.
+// Each event of a type that hangs holds a request, and a place in the function, until the
+// function's deadline: few of them are attempted.
 func TestOfATypeThatHangsFewEventsAreTried(t *testing.T) {
 	isModel(t)
 	t.Parallel()
@@ -247,7 +248,7 @@ func TestOfATypeThatHangsFewEventsAreTried(t *testing.T) {
 	}
 }
 
-// A slow type is not one that hangs: it is not held for long.
+// A slow type does not hang: it is not held for long.
 func TestATypeThatIsSlowIsDelivered(t *testing.T) {
 	t.Parallel()
 
@@ -282,8 +283,8 @@ func TestATypeThatIsSlowIsDelivered(t *testing.T) {
 	}
 }
 
-// Single events that hang are answered by nothing until their deadline. Events of other types
-// need not wait for that.
+// Single events that hang have no answer until their deadline. Events of other types need not
+// wait for it.
 func TestATypeWhoseSingleEventsHangLeavesRequestsToOthers(t *testing.T) {
 	t.Parallel()
 

@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// entryQueue is a queue of entries by less. Most are added in that order: they are in a list,
-// and only the others are in a heap.
+// entryQueue is a queue of entries ordered by less. Most are added in that order: they are in
+// a list, and only the others are in a heap.
 type entryQueue struct {
 	run  []*Entry // in order
 	head int      // of run
@@ -18,7 +18,7 @@ type entryQueue struct {
 func (h *entryQueue) Len() int { return len(h.run) - h.head + len(h.rest.entries) }
 
 func (h *entryQueue) add(e *Entry) {
-	if h.head > len(h.run)/2 { // else the list would grow for as long as it is not empty
+	if h.head > len(h.run)/2 { // otherwise the list would grow for as long as it is not empty
 		n := copy(h.run, h.run[h.head:])
 		clear(h.run[n:])
 		h.run, h.head = h.run[:n], 0
@@ -31,7 +31,7 @@ func (h *entryQueue) add(e *Entry) {
 	h.run = append(h.run, e)
 }
 
-// runLeads reports whether the first entry is that of the list.
+// runLeads reports whether the first entry is in the list.
 func (h *entryQueue) runLeads() bool {
 	return h.head < len(h.run) && (len(h.rest.entries) == 0 || !h.less(h.rest.entries[0], h.run[h.head]))
 }
@@ -57,7 +57,7 @@ func (h *entryQueue) take() *Entry {
 	return e
 }
 
-// all returns the entries, in no order.
+// all returns the entries, unordered.
 func (h *entryQueue) all() iter.Seq[*Entry] {
 	return func(yield func(*Entry) bool) {
 		for _, list := range [][]*Entry{h.run[h.head:], h.rest.entries} {
@@ -73,7 +73,7 @@ func (h *entryQueue) all() iter.Seq[*Entry] {
 // clear removes all entries.
 func (h *entryQueue) clear() { h.run, h.head, h.rest.entries = nil, 0, nil }
 
-// rebuild drops the entries that keep does not want and restores the order.
+// rebuild removes the entries for which keep is false and restores the order.
 func (h *entryQueue) rebuild(keep func(*Entry) bool) {
 	h.rest.entries = keepOnly(h.rest.entries, keep)
 	var last *Entry
@@ -119,7 +119,7 @@ func (h *entryHeap) Pop() any {
 	return e
 }
 
-// keepOnly removes the entries that keep does not want, in place.
+// keepOnly removes the entries for which keep is false, in place.
 func keepOnly(entries []*Entry, keep func(*Entry) bool) []*Entry {
 	kept := entries[:0]
 	for _, e := range entries {
@@ -167,7 +167,7 @@ func (q *fifo) rebuild(keep func(*Entry) bool) {
 // that order are at its end until they are needed.
 type serviceList struct {
 	entries []*Entry
-	sorted  int // how many are in order
+	sorted  int // the number of entries in order
 }
 
 func (l *serviceList) len() int { return len(l.entries) }
@@ -179,7 +179,7 @@ func (l *serviceList) add(e *Entry) {
 	l.entries = append(l.entries, e)
 }
 
-// addFirst adds entries that are in order and, mostly, before all others.
+// addFirst adds entries that are in order and, usually, before all others.
 func (l *serviceList) addFirst(entries []*Entry) {
 	n := len(entries)
 	if n > 0 && len(l.entries) > 0 && !entries[n-1].before(l.entries[0]) {
@@ -192,7 +192,7 @@ func (l *serviceList) addFirst(entries []*Entry) {
 	l.sorted += n
 }
 
-// take removes and returns the entries at from and after it, before to.
+// take removes and returns the entries from index from on, before index to.
 func (l *serviceList) take(from, to int) []*Entry {
 	l.sort()
 	taken := slices.Clone(l.entries[from:to])
@@ -201,7 +201,7 @@ func (l *serviceList) take(from, to int) []*Entry {
 	return taken
 }
 
-// sort puts the entries at the end in their places.
+// sort moves the entries at the end to their positions.
 func (l *serviceList) sort() {
 	late := slices.Clone(l.entries[l.sorted:])
 	slices.SortFunc(late, func(a, b *Entry) int {
@@ -222,7 +222,7 @@ func (l *serviceList) sort() {
 	l.sorted = len(l.entries)
 }
 
-// keepOnly removes the entries that keep does not want.
+// keepOnly removes the entries for which keep is false.
 func (l *serviceList) keepOnly(keep func(*Entry) bool) {
 	i, sorted := 0, 0
 	l.entries = keepOnly(l.entries, func(e *Entry) bool {

@@ -3,42 +3,42 @@ package inflight
 import "time"
 
 const (
-	// fewRequests is how many batches are opened without a look at how long they take:
-	// with fewer, no event is computed while the database commits.
+	// fewRequests is the number of batches that are opened regardless of their
+	// duration: with fewer, no event is computed while the database commits.
 	fewRequests = 4
 
-	// While so many are open, another one is opened only after a share of the time that
-	// they take, within minPace and maxPace: meanwhile a batch gathers. A function that
-	// waits gets more requests so, and one that is quick gets larger batches.
+	// While this many are open, another one is opened only after a share of their
+	// duration, within minPace and maxPace, in which a batch gathers. So a function
+	// that waits receives more requests, and a fast one larger batches.
 	paceShare = 4
 	minPace   = time.Millisecond
 	maxPace   = 5 * time.Millisecond
 
-	// rateBurst is for how long a rate that was not used may be caught up with.
+	// rateBurst is how much unused rate, as a time, may be used later.
 	rateBurst = 50 * time.Millisecond
 )
 
-// requests is what a [Table] knows about the requests to the function.
+// requests is the state of a [Table] for requests to the function.
 type requests struct {
 	together entryQueue // ready, in the order of service
 	alone    entryQueue // ready, but each in a request of its own
-	slow     entryQueue // due, likewise: their batches were answered before them
-	again    entryQueue // due, likewise: of failing events
+	slow     entryQueue // due, each alone: their batches were answered before them
+	again    entryQueue // due, each alone: of failing events
 	sending  int        // entries in requests
 	open     int        // requests of entries that may go together
 	opened   time.Time  // when the latest of them was opened
-	sole     *Entry     // the first of the only request, if there was no other one meanwhile
+	sole     *Entry     // the first entry of the only request, if there was no other one meanwhile
 	sentAt   time.Time  // when the latest request was sent
 	takes    time.Duration
 	heard    time.Time // when the latest of them ended, or the first was opened
 
-	allowed float64   // events that the rate lets through now
-	counted time.Time // when allowed was that
+	allowed float64   // events that the rate currently allows
+	counted time.Time // when allowed was computed
 }
 
 // NextRequest returns the entries of the next request, in the order of service; none if
-// there is nothing to send now. Then wait is the time after which to call it again, if
-// [Table.Wake] does not say so before.
+// there is nothing to send now. Then wait is the time after which to call it again,
+// unless [Table.Wake] notifies before.
 func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -53,7 +53,7 @@ func (t *Table) NextRequest(idle time.Duration) (batch []*Entry, wait time.Durat
 	if next := t.holdQuiet(now); next > 0 {
 		wait = min(wait, next)
 	}
-	if next := t.lookUpFailing(now); next > 0 { // also those that are held now
+	if next := t.lookUpFailing(now); next > 0 { // including entries that were just held
 		wait = min(wait, next)
 	}
 	room := t.cfg.InFlight - t.sending
@@ -116,8 +116,7 @@ func (t *Table) readyQueues() []*entryQueue {
 	return []*entryQueue{&t.together, &t.alone, &t.slow, &t.again, &t.queue}
 }
 
-// sendable returns the queues of all entries that are to be sent, also those of entries
-// that are held.
+// sendable returns the queues of all entries that are to be sent, including held ones.
 func (t *Table) sendable() []*entryQueue {
 	queues := t.readyQueues()
 	for _, c := range t.probed {
@@ -135,8 +134,8 @@ func (t *Table) takeSingle() *Entry {
 	return single.take()
 }
 
-// firstSingle returns the queue with the first of the entries that go alone and may be sent
-// now; nil if there is none.
+// firstSingle returns the queue with the first of the entries that are sent alone and may
+// be sent now; nil if there is none.
 func (t *Table) firstSingle() (first *entryQueue) {
 	if t.slow.Len() > 0 && t.sendingSlow < max(1, t.cfg.InFlight/slowShare) {
 		first = &t.slow
@@ -147,19 +146,19 @@ func (t *Table) firstSingle() (first *entryQueue) {
 	return first
 }
 
-// pace returns the time until another batch may be opened; 0 if that is now.
+// pace returns the time until another batch may be opened; 0 means now.
 func (t *Table) pace(events int, now time.Time) time.Duration {
 	if events <= 1 || t.open < fewRequests {
 		return 0
 	}
 	pace := min(max(t.takes/paceShare, minPace), maxPace)
-	// A function that starts, or stalls, answers nothing for a while. That is no load
-	// that more instances would take.
+	// A function that starts, or stalls, answers nothing for a while. More requests
+	// would look like load to an autoscaler, and more instances would not help.
 	pace = max(pace, now.Sub(t.heard)/paceShare)
 	return t.opened.Add(pace).Sub(now)
 }
 
-// allow returns how many events the rate lets through now, and the time until the next
+// allow returns how many events the rate currently allows, and the time until the next
 // one.
 func (t *Table) allow(now time.Time) (events int, next time.Duration) {
 	rate := float64(t.cfg.Rate)
@@ -205,27 +204,27 @@ func (t *Table) send(entries ...*Entry) []*Entry {
 type Next uint8
 
 const (
-	// Finish means that it is committed, or dead, and is to be acknowledged.
+	// Finish means that it is committed, or dead, and the caller acknowledges it.
 	Finish Next = iota
 	// Retry means that it is sent again after a time, within the budget of failing events.
 	Retry
-	// Unavailable means that it is sent again after a time, or after a probe: the fault is
-	// not its own.
+	// Unavailable means that it is sent again after a time, or after a probe: it is not at
+	// fault.
 	Unavailable
 	// Broken means that the connection broke after it was sent: it is a suspect.
 	Broken
-	// Unsent means that it could not be sent, and is tried again after a time.
+	// Unsent means that it could not be sent, and is attempted again after a time.
 	Unsent
-	// Again means that it is sent again at once.
+	// Again means that it is sent again immediately.
 	Again
-	// Pending means that the rest of its batch was answered before it. It is sent again at
-	// once, alone, within the share of slow events.
+	// Pending means that the rest of its batch was answered before it. It is sent again
+	// immediately, alone, within the share of slow events.
 	Pending
-	// Drop means that it is forgotten, and the stream redelivers it. If this process goes
-	// on, what comes after it in its subject is delivered before it.
+	// Drop means that it is forgotten, and the stream redelivers it. If this process
+	// continues, later events of its subject are delivered before it.
 	Drop
 	// Defer means that it is stored until the deployment changes, and acknowledged
-	// ([Table.NextToDefer]). Nothing is wrong with others of its type.
+	// ([Table.NextToDefer]). Other events of its type are fine.
 	Defer
 )
 
@@ -235,15 +234,15 @@ type Request struct {
 	Next     []Next          // for each entry
 	After    []time.Duration // for each entry that is retried
 	Took     time.Duration
-	Answered bool // the function said something about an entry
+	Answered bool // the function answered for an event
 	Together bool // its entries need not have been sent alone
 
 	Committed bool // the function has committed an entry
 	Draining  bool // the function was shutting down
 }
 
-// Complete reports what came of a request. The entries to finish are to be acknowledged
-// afterwards. It returns the strikes that count now.
+// Complete reports the result of a request. The caller acknowledges the entries to
+// finish afterwards. It returns the strikes that count now.
 func (t *Table) Complete(r Request) []Struck {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -275,7 +274,7 @@ func (t *Table) Complete(r Request) []Struck {
 	return struck
 }
 
-// completeEntry does with an entry what a request came to.
+// completeEntry applies the result of a request to an entry.
 func (t *Table) completeEntry(e *Entry, next Next, after, took time.Duration, now time.Time) {
 	if e.slow {
 		e.slow = false
@@ -335,7 +334,7 @@ func (t *Table) completeEntry(e *Entry, next Next, after, took time.Duration, no
 	}
 }
 
-// retryAt has e wait until it is sent again.
+// retryAt makes e wait until it is sent again.
 func (t *Table) retryAt(e *Entry, due time.Time) {
 	e.to(stateWaiting)
 	e.retry, e.due = true, due

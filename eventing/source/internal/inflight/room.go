@@ -9,30 +9,31 @@ import (
 )
 
 const (
-	// roomInterval is how often room is looked for while there is none.
+	// roomInterval is the time between checks for room while there is none.
 	roomInterval = 20 * time.Millisecond
 
-	// evictInterval is how often payloads are evicted at most: it takes a look at every
-	// entry.
+	// evictInterval is the minimum time between evictions of payloads, because each
+	// looks at every entry.
 	evictInterval = 20 * time.Millisecond
 
-	// prefetch is how many times as many messages as are delivered at once are held of
-	// a partition, where more would only wait.
+	// prefetch is how many times as many messages of a partition are held as are
+	// delivered concurrently, if more would only wait.
 	prefetch = 4
 
-	// roomFor is for how many messages there must be room before some are pulled.
+	// roomFor is the number of messages for which there must be room before some are
+	// pulled.
 	roomFor = 64
 
-	// farBehind is how far behind the first of its subject, or before its time, an entry
-	// is whose payload may be evicted.
+	// farBehind is how far behind the first entry of its subject, or before its time, an
+	// entry must be for its payload to be evicted.
 	farBehind = 16
 	farOff    = time.Second
 )
 
-// Room waits until half of the partition's room is free, and returns how many messages
-// of how many bytes together fit; 0 if ctx ended first. Until the partition is complete, only
-// payloads take room: its entries wait for messages that are missing, of which there are no more
-// than the stream has delivered before.
+// Room waits until half of the partition's room is free, and returns how many messages of how
+// many bytes together fit; 0 if ctx ended first. Until the partition is complete, only payloads
+// take room: its entries wait for missing messages, which are no more than the stream has
+// delivered before.
 func (p *Partition) Room(ctx context.Context) (n, bytes int) {
 	for {
 		if n, bytes = p.roomNow(); n > 0 {
@@ -50,8 +51,8 @@ func (p *Partition) Room(ctx context.Context) (n, bytes int) {
 	}
 }
 
-// roomNow returns the room if half of it is free; with one message at a time each would
-// cost a request. If there is none, and little could be delivered of what is here, it
+// roomNow returns the room if half of it is free; one message at a time would cost a
+// request each. If there is none, and few of the held messages could be delivered, it
 // evicts payloads.
 func (p *Partition) roomNow() (n, bytes int) {
 	t := p.table
@@ -70,14 +71,14 @@ func (p *Partition) roomNow() (n, bytes int) {
 		}
 	}
 	bytes = limit - p.bytes
-	// One half for the payloads, the other for what each takes beyond.
+	// One half is for the payloads, the other for the overhead of each message.
 	if n = max(1, bytes/2/entryOverhead); p.complete {
 		n = min(n, p.fits())
 	}
 	return n, bytes / 2
 }
 
-// MaxEntries returns how many messages of a partition are held at most.
+// MaxEntries returns the maximum number of messages of a partition.
 func (t *Table) MaxEntries() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -86,13 +87,14 @@ func (t *Table) MaxEntries() int {
 
 func (t *Table) maxEntries() int { return max(stubShare*t.share()/stubOverhead, prefetch) }
 
-// fits is how many more messages p may hold, if memory for their payloads is free.
+// fits returns how many more messages p may hold, if memory for their payloads is free.
 func (p *Partition) fits() int {
 	t := p.table
 	return min(t.mostEntries(p)-p.held(), t.maxEntries()-p.entries.len())
 }
 
-// held is how many messages count against mostEntries: not those that wait for a reason.
+// held returns how many messages count against mostEntries: those without another reason
+// to wait.
 func (p *Partition) held() int {
 	if p.table.eager(p) {
 		return p.entries.len()
@@ -100,8 +102,8 @@ func (p *Partition) held() int {
 	return p.entries.len() - p.counts[stateWaiting] - p.counts[stateBlocked] - p.counts[stateHeld] - p.counts[stateDue]
 }
 
-// hurry has the messages that wait for the hedge looked up before their time, each once:
-// nothing more fits in, and many of them may be committed.
+// hurry looks up the messages that wait for the hedge before their time, each once: no
+// more messages fit, and many of these may be committed.
 func (p *Partition) hurry() {
 	t := p.table
 	if t.hedge.Race() {
@@ -121,14 +123,15 @@ func (p *Partition) hurry() {
 	}
 }
 
-// eager reports whether as many messages of p are held as memory lets: what waits for a
-// lookup, for its time or for its turn costs nothing else.
+// eager reports whether p holds as many messages as fit into memory: messages that wait
+// for a lookup, for their time or for their turn cost only memory.
 func (t *Table) eager(p *Partition) bool {
 	return !t.hedge.Race() || t.lagging || p.lanes != nil
 }
 
-// mostEntries is how many messages of p count as held at most. For the function alone,
-// little more than it takes is enough, beside what waits for a reason.
+// mostEntries returns the maximum number of messages of p that count as held. For the
+// function alone, little more than its capacity is enough, in addition to messages with
+// a reason to wait.
 func (t *Table) mostEntries(p *Partition) int {
 	if !t.eager(p) {
 		return min(prefetch*t.cfg.InFlight, t.maxEntries())
@@ -136,15 +139,15 @@ func (t *Table) mostEntries(p *Partition) int {
 	return t.maxEntries()
 }
 
-// starved reports whether less could be delivered of what is here of p than its share of
-// what requests take.
+// starved reports whether fewer of the held messages of p could be delivered than its
+// share of the capacity of requests.
 func (p *Partition) starved() bool {
 	share := p.table.cfg.InFlight / 2 / p.table.streams()
 	return p.counts[stateReady]+p.counts[stateSending]+p.counts[stateAsking] < max(1, share)
 }
 
-// evict gives up payloads until no more than so many bytes are taken: those first whose
-// turn is last.
+// evict drops payloads until at most bytes bytes are used, starting with the entries
+// that are sent last.
 func (p *Partition) evict(bytes int) {
 	type far struct {
 		entry *Entry
@@ -159,7 +162,7 @@ func (p *Partition) evict(bytes int) {
 		switch e := l.running; {
 		case e != nil && (e.state == stateWaiting && e.due.Sub(now) > farOff || e.state == stateHeld || e.state == stateDue): // behind a long backoff
 			turn = farBehind
-		case e == nil && first != nil && !t.mayRun(first): // behind a dead letter, or not all is here
+		case e == nil && first != nil && !t.mayRun(first): // behind a dead letter, or the partition is incomplete
 			turn = farBehind
 		}
 		for _, e := range l.entries {
@@ -193,8 +196,8 @@ func (p *Partition) evict(bytes int) {
 	}
 }
 
-// Fetched returns the payload to an entry whose payload was evicted, with m, the message
-// from the stream. Only the request that the entry is in calls it.
+// Fetched restores the evicted payload of an entry from m, the message read from the
+// stream. Only the request with the entry may call it.
 func (e *Entry) Fetched(m eventing.Message) {
 	t := e.partition.table
 	t.mu.Lock()

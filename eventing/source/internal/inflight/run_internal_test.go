@@ -20,8 +20,8 @@ func isModel(t *testing.T) {
 	}
 }
 
-// The goroutines of a source, with the table's channels and its condition: nothing but
-// these wakes them.
+// The goroutines of a source, with the table's channels and its condition: only these
+// wake them.
 func TestGoroutinesThatShareATableFinishEverything(t *testing.T) {
 	t.Parallel()
 

@@ -1,13 +1,13 @@
 package inflight
 
-// sequencePage is how many sequences one page of a [sequenceSet] covers.
+// sequencePage is the number of sequences in one page of a [sequenceSet].
 const sequencePage = 4096
 
-// sequenceSet is a set of sequences that lie close together: a bit for each, in
-// pages. The nil set is empty and stays so.
+// sequenceSet is a set of sequences that are close together: a bit for each, in pages.
+// The nil set is empty and stays so.
 type sequenceSet struct {
 	pages map[uint64]*[sequencePage / 64]uint64
-	floor uint64 // the first page that may be there
+	floor uint64 // the first page that may exist
 }
 
 func (s *sequenceSet) has(sequence uint64) bool {
@@ -33,7 +33,7 @@ func (s *sequenceSet) add(sequence uint64) {
 	page[sequence%sequencePage/64] |= 1 << (sequence % 64)
 }
 
-// dropBelow removes the pages that lie below sequence.
+// dropBelow removes the pages below sequence.
 func (s *sequenceSet) dropBelow(sequence uint64) {
 	if s == nil || sequence/sequencePage <= s.floor {
 		return

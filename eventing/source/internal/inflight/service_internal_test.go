@@ -8,9 +8,9 @@ import (
 	"github.com/tandem-fn/tandem/eventing/delivery"
 )
 
-// serve runs a function that takes requests in the order in which they are opened, each
-// for as long as took returns for so many events, until a time has passed. It returns the
-// sizes of the requests, and how many were open at most.
+// serve runs a function that processes requests in the order in which they are opened,
+// each for the duration that took returns for its events, until a time has passed. It
+// returns the sizes of the requests, and the maximum number of open ones.
 func (b *bench) serve(until time.Duration, took func(events int) time.Duration, arrive func()) (sizes []int, most int) {
 	type request struct {
 		entries    []*Entry
@@ -44,7 +44,7 @@ func (b *bench) serve(until time.Duration, took func(events int) time.Duration, 
 	return sizes, most
 }
 
-// steady returns a func that adds an event every so often.
+// steady returns a func that adds an event at an interval.
 func (b *bench) steady(every time.Duration) func() {
 	next := b.now
 	return func() {
@@ -63,7 +63,7 @@ func TestNewEventsDoNotOvertakeABacklog(t *testing.T) {
 	other := b.AddPartition()
 	other.Complete()
 	backlog := b.now.Add(-time.Minute)
-	for sequence := range uint64(50) { // new ones of one partition come first
+	for sequence := range uint64(50) { // new events of one partition are first
 		m := &modelMessage{sequence: sequence, arrived: b.now}
 		other.Receive(m, &delivery.Delivery{}, m.id, "")
 	}
@@ -179,8 +179,8 @@ func TestTheFarthestPayloadsAreEvicted(t *testing.T) {
 	}
 }
 
-// A function that starts answers nothing for seconds. It gets no request every few
-// milliseconds meanwhile: the autoscaler would take them for load.
+// A function that starts answers nothing for seconds. It must not receive a request
+// every few milliseconds meanwhile: the autoscaler would take them for load.
 func TestAFunctionThatStartsGetsFewRequests(t *testing.T) {
 	t.Parallel()
 
@@ -194,8 +194,8 @@ func TestAFunctionThatStartsGetsFewRequests(t *testing.T) {
 	}
 }
 
-// Events that the function never answers, and that are retried all the time, do not keep
-// it from being found out that it answers for others.
+// Events that the function never answers, and that are retried continuously, do not
+// prevent finding out that it answers for others.
 func TestAnEventThatWasNotTriedIsTriedBesideRetries(t *testing.T) {
 	t.Parallel()
 

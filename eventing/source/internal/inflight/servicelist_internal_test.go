@@ -16,7 +16,7 @@ func TestAServiceListIsInTheOrderOfService(t *testing.T) {
 		var want []uint64
 		next := uint64(0)
 		fresh := func() *Entry { next++; return &Entry{partition: p, sequence: next} }
-		var early []*Entry // are added later than others that come after them
+		var early []*Entry // are added later than entries behind them
 		for range 200 {
 			switch r.IntN(6) {
 			case 0, 1:
@@ -76,7 +76,7 @@ func TestAQueueIsInOrderWhateverIsAddedWhen(t *testing.T) {
 			case 0, 1, 2, 3, 4, 5:
 				sequence := 1000 * next
 				if r.IntN(1+int(seed%5)) > 0 {
-					sequence = uint64(r.IntN(500_000)) // it comes before others
+					sequence = uint64(r.IntN(500_000)) // it is before others
 				}
 				h.add(&Entry{partition: p, sequence: sequence})
 				want = append(want, sequence)
@@ -108,7 +108,7 @@ func TestAQueueIsInOrderWhateverIsAddedWhen(t *testing.T) {
 	}
 }
 
-// A queue that is never empty does not keep what was taken.
+// A queue that is never empty does not retain the entries that were taken.
 func TestAQueueThatIsNeverEmptyDoesNotGrow(t *testing.T) {
 	t.Parallel()
 

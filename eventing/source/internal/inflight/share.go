@@ -6,85 +6,87 @@ import (
 )
 
 const (
-	// lookupGrid is how often events that other clusters go first with become due, so that
-	// one lookup has many of them.
+	// lookupGrid is the interval at which events of other clusters' shares become due, so
+	// that one lookup has many of them.
 	lookupGrid = 10 * time.Millisecond
 
-	// sharePatience is how long what other clusters go first with may make no progress,
-	// while there is no idle capacity for it. A cluster that died leaves the view after
-	// 3 to 4 s.
+	// sharePatience is how long events of other clusters' shares may make no progress,
+	// while there is no idle capacity for them. A dead cluster leaves the view after 3
+	// to 4 s.
 	sharePatience = time.Second
 
-	// leastHelp is how many events that other clusters go first with may be in requests
-	// at once, if no more of this cluster's own are.
+	// leastHelp is how many events of other clusters' shares may be in requests at
+	// once, if fewer of this cluster's own are.
 	leastHelp = 16
 
-	// While the requests of this cluster's own events take longer than twice the quickest of
-	// late and helpSlack, the function is busy with them. The quickest is that of the last
-	// one or two quickWindow.
+	// While the requests of this cluster's own events take longer than twice the quickest
+	// recent one and helpSlack, the function is busy with them. The quickest is that of the
+	// last one or two quickWindow.
 	helpSlack   = 5 * time.Millisecond
 	quickWindow = 10 * time.Second
 
 	// checked is how many of this cluster's own events are looked up at once before they
-	// are sent, as they have waited for so long that others may have taken them: for the
-	// delay, and at least checkAgain.
+	// are sent, because they have waited so long that other clusters may have taken
+	// them: for the delay, and at least for checkAgain.
 	checked    = 256
 	checkAgain = 50 * time.Millisecond
 
-	// A cluster whose lag is more than farBack leaves it to others to go first, until it is
-	// below caughtUpTo.
+	// A cluster whose lag is more than farBack lets others go first, until its lag is below
+	// caughtUpTo.
 	farBack    = 10 * time.Second
 	caughtUpTo = time.Second
 )
 
-// sharing is what a [Table] knows while the clusters share the events.
+// sharing is the state of a [Table] while the clusters share the events.
 //
 // # Design
 //
-// An event that another cluster goes first with waits for the delay, is looked up with all
-// that are due then, and left to that cluster if it is not committed. It is taken when
-// nothing of this cluster's own waits, and no more of them than of its own are in requests:
-// both sides get about as many, so that the events of a cluster that died find room, and
-// those of one that only stalls do not displace this cluster's own. A delay alone would not
-// do: after a stall both sides would compute everything, have no time for their own, and
-// stay so.
+// An event of another cluster's share waits for the delay, is looked up together with all
+// events that are due then, and is left to that cluster if it is not committed. It is taken
+// when none of this cluster's own events wait, and while no more of them than of its own are
+// in requests: both kinds have about the same capacity, so that the events of a dead cluster
+// are processed, and those of one that only stalls do not displace this cluster's own. A
+// delay alone would not be enough: after a stall both clusters would compute everything,
+// have no time for their own events, and not recover.
 //
-// Two clusters that both have a backlog must not compute the same part of it. So the last
-// of those that were left are taken first, where the other one is not yet, unless order is
-// kept; and own ones are looked up again when they had to wait for longer than the delay.
+// Two clusters that both have a backlog must not compute the same part of it. So the last of
+// the events that were left are taken first, which the other cluster has not reached, unless
+// order is kept; and own events are looked up again if they had to wait for longer than the
+// delay.
 //
-// A cluster that lags a little stays a member. Without it the others would have to do all,
-// which they cannot where there is little capacity to spare; then they lag, and it does not,
-// and so on. They take its events as they have capacity.
+// A cluster that lags a little stays a member. Without it the others would have to do all
+// the work, which they cannot if there is little spare capacity; then they lag, and it does
+// not, and so on. They take its events as they have capacity.
 type sharing struct {
 	began         time.Time
-	delay         time.Duration // of what other clusters go first with
-	helping       int           // entries that are taken from other clusters, until they are answered
-	sentForOthers int           // events of other clusters that were sent, so far
+	delay         time.Duration // of events of other clusters' shares
+	helping       int           // entries taken from other clusters and not answered yet
+	sentForOthers int           // events of other clusters that were sent so far
 	checking      int           // own entries that are looked up before they are sent
 	far           bool          // lags by more than farBack, and has not caught up since
 	commits       latencies
-	quick         quickest // of requests
+	quick         quickest // of recent requests
 }
 
-// foreign reports whether another cluster goes first with e, whatever became of it here.
+// foreign reports whether another cluster goes first with e, whatever happened to it
+// here.
 func (t *Table) foreign(e *Entry) bool { return !e.mine && !t.goesFirst(e) }
 
-// SetShareDelay sets how long events wait that another cluster goes first with.
+// SetShareDelay sets how long events of other clusters' shares wait.
 func (t *Table) SetShareDelay(delay time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.delay = delay
 }
 
-// dueShared returns when an event that another cluster goes first with is looked up.
+// dueShared returns when an event of another cluster's share is looked up.
 func (t *Table) dueShared(e *Entry) time.Time {
 	since := e.received.Add(t.delay).Sub(t.began) + lookupGrid - 1
 	return t.began.Add(since - since%lookupGrid)
 }
 
-// takeShare has the events that wait for another cluster looked up at once if this cluster
-// goes first with them now.
+// takeShare immediately looks up the events that wait for another cluster if this cluster
+// now goes first with them.
 func (t *Table) takeShare() {
 	t.waiting.rebuild(func(e *Entry) bool {
 		if !e.hedged || !t.goesFirst(e) {
@@ -95,9 +97,9 @@ func (t *Table) takeShare() {
 	})
 }
 
-// notCommittedElsewhere decides what to do with an entry that another cluster goes first
-// with and that is not committed. It reports whether the caller has to leave it to the
-// other cluster again.
+// notCommittedElsewhere decides what happens to an uncommitted entry of another
+// cluster's share. It reports whether the caller has to leave it to the other cluster
+// again.
 func (t *Table) notCommittedElsewhere(e *Entry, wasLeft bool) (leftAgain bool) {
 	switch {
 	case t.cfg.Now().Before(t.dueShared(e)):
@@ -114,7 +116,7 @@ func (t *Table) notCommittedElsewhere(e *Entry, wasLeft bool) (leftAgain bool) {
 	return false
 }
 
-// help notes that e is taken from another cluster.
+// help records that e is taken from another cluster.
 func (t *Table) help(e *Entry) {
 	if !e.helps {
 		e.helps = true
@@ -122,7 +124,7 @@ func (t *Table) help(e *Entry) {
 	}
 }
 
-// helped notes that e is not taken from another cluster any more.
+// helped records that e is no longer taken from another cluster.
 func (t *Table) helped(e *Entry) {
 	if e.helps {
 		e.helps = false
@@ -130,7 +132,7 @@ func (t *Table) helped(e *Entry) {
 	}
 }
 
-// Helped returns how many events that other clusters went first with were sent so far.
+// Helped returns how many events of other clusters' shares were sent so far.
 func (t *Table) Helped() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -138,7 +140,7 @@ func (t *Table) Helped() int {
 }
 
 // idle returns for how many more events of other clusters this one has capacity. While the
-// function is away, that is one, which finds out whether it answers again.
+// function is unavailable, that is one, which finds out whether it answers again.
 func (t *Table) idle() int {
 	own := t.together.Len() + t.alone.Len() + t.slow.Len() + t.checking
 	switch {
@@ -151,9 +153,9 @@ func (t *Table) idle() int {
 	}
 }
 
-// quickest is the least of some durations of late.
+// quickest is the minimum of recent durations.
 type quickest struct {
-	now, before time.Duration // 0 for none
+	now, before time.Duration // 0 means none
 	since       time.Time     // of now
 }
 
@@ -166,7 +168,7 @@ func (q *quickest) add(at time.Time, d time.Duration) {
 	}
 }
 
-// least returns the least of the durations of this window and the one before it.
+// least returns the minimum of the durations of this window and the previous one.
 func (q *quickest) least() time.Duration {
 	if q.before == 0 {
 		return q.now
@@ -174,7 +176,8 @@ func (q *quickest) least() time.Duration {
 	return min(q.now, q.before)
 }
 
-// patience is how long others may make no progress with the events that were left to them.
+// patience returns how long other clusters may make no progress with the events that were
+// left to them.
 func (t *Table) patience() time.Duration {
 	if t.hedge.Share {
 		return sharePatience
@@ -198,9 +201,9 @@ func (t *Table) Behind() bool {
 	return t.far
 }
 
-// checkFirst has the first of this cluster's own events looked up that have waited for so
-// long that other clusters may have taken them. It reports whether there are more of these,
-// which later ones must not overtake.
+// checkFirst looks up the first of this cluster's own events that have waited so long that
+// other clusters may have taken them. It reports whether there are more of these, which
+// later ones must not overtake.
 func (t *Table) checkFirst(now time.Time) (more bool) {
 	wait := max(t.delay, checkAgain)
 	for t.together.Len() > 0 {
@@ -219,7 +222,7 @@ func (t *Table) checkFirst(now time.Time) (more bool) {
 	return false
 }
 
-// checkEnded notes that e is not looked up any more before it is sent.
+// checkEnded records that e is no longer looked up before it is sent.
 func (t *Table) checkEnded(e *Entry) {
 	if e.checks {
 		e.checks, e.lookedUp = false, t.cfg.Now()
@@ -227,30 +230,30 @@ func (t *Table) checkEnded(e *Entry) {
 	}
 }
 
-// CommitP99 returns within what time of their receipt 99 of 100 events that this cluster
-// went first with were committed of late; 0 if there were none.
+// CommitP99 returns the time from receipt to commit within which 99 of 100 recent events
+// of this cluster's share were committed; 0 if there were none.
 func (t *Table) CommitP99() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.commits.p99(t.cfg.Now())
 }
 
-// noteCommit notes the time from the receipt of an entry that was finished at its first
-// attempt, and did not wait in a backlog: that is looked up.
+// noteCommit records the time from the receipt of an entry that was finished at its
+// first attempt, and did not wait in a backlog: backlogs are looked up.
 func (t *Table) noteCommit(e *Entry, now time.Time) {
 	if t.hedge.Share && e.attempts == 1 && !e.helps && e.lookups == 0 {
 		t.commits.add(now, now.Sub(e.received))
 	}
 }
 
-// latencies are durations of late, in buckets of which each is at most a quarter wider than
-// the one before it.
+// latencies are recent durations, in buckets of which each is at most a quarter wider than
+// the previous one.
 type latencies struct {
 	counts [128]float64
 	halved time.Time
 }
 
-// halfLife is after what time a duration counts half.
+// halfLife is the time after which the weight of a duration is halved.
 const halfLife = 5 * time.Second
 
 func (l *latencies) add(now time.Time, d time.Duration) {
@@ -274,8 +277,8 @@ func (l *latencies) fade(now time.Time) {
 	}
 }
 
-// p99 returns the upper bound of the bucket that 99 of 100 durations are in or below; 0 if
-// there are hardly any.
+// p99 returns the upper bound of the bucket within which 99 of 100 durations are; 0 if
+// there are too few.
 func (l *latencies) p99(now time.Time) time.Duration {
 	l.fade(now)
 	all := 0.0

@@ -16,7 +16,7 @@ import (
 	"github.com/tandem-fn/tandem/eventing/delivery"
 )
 
-// shareRun simulates clusters that share the events of one stream, with a clock of its own:
+// shareRun simulates clusters that share the events of one stream, with its own clock:
 // their tables are real, and their functions compute one event at a time.
 type shareRun struct {
 	t        *testing.T
@@ -28,11 +28,11 @@ type shareRun struct {
 
 	arrived   []time.Time // by sequence - 1
 	committed map[uint64]time.Time
-	down      time.Time // the database answers nothing until then
+	down      time.Time // the database is unavailable until then
 
-	last map[string]uint64 // the sequence that was committed last, by subject
+	last map[string]uint64 // the latest committed sequence, by subject
 
-	computed, lost, helped int // events, since they were reset
+	computed, lost, helped int // events, since the last reset
 }
 
 // shareCluster is one cluster of a shareRun.
@@ -42,17 +42,17 @@ type shareCluster struct {
 	table     *Table
 	partition *Partition
 	read      int           // messages
-	reading   bool          // is planned
+	reading   bool          // a read is planned
 	compute   time.Duration // of one event
-	work      []work        // of the function, which is at the first of it
-	frozen    time.Time     // nothing moves until then
+	work      []work        // of the function, which processes the first of it
+	frozen    time.Time     // the cluster stalls until then
 	dead      bool
 	skew      time.Duration // of its clock
 	saved     time.Time
 	fit       bool
 	p99       time.Duration
 	members   []int
-	wake      int // of the latest call of pump that is planned
+	wake      int // of the latest planned call of pump
 }
 
 // work is a request that a function computes.
@@ -112,13 +112,13 @@ func newShareRun(t *testing.T, seed uint64, ordered bool, clusters int) *shareRu
 	return r
 }
 
-// plan has something done after a time.
+// plan calls do after a time.
 func (r *shareRun) plan(after time.Duration, do func()) {
 	r.todo.number++
 	heap.Push(&r.todo, planned{r.now.Add(after), r.todo.number, do})
 }
 
-// during plans something of a cluster, which happens when it is not frozen.
+// during plans a call for a cluster, which is delayed while the cluster is frozen.
 func (c *shareCluster) during(after time.Duration, do func()) {
 	r := c.run
 	r.plan(after, func() {
@@ -145,7 +145,7 @@ func (r *shareRun) feed(rate int, d time.Duration) {
 	}
 }
 
-// pass lets time pass.
+// pass advances the clock.
 func (r *shareRun) pass(d time.Duration) {
 	until := r.now.Add(d)
 	for len(r.todo.list) > 0 && !r.todo.list[0].at.After(until) {
@@ -164,7 +164,7 @@ func (c *shareCluster) pull(after time.Duration) {
 	}
 }
 
-// receive reads the messages that there are.
+// receive reads the available messages.
 func (c *shareCluster) receive() {
 	r := c.run
 	c.reading = false
@@ -184,7 +184,7 @@ func (c *shareCluster) receive() {
 	c.pump()
 }
 
-// pump does what the table wants.
+// pump does what the table requests.
 func (c *shareCluster) pump() {
 	r := c.run
 	for {
@@ -270,7 +270,7 @@ func (c *shareCluster) computeNext() {
 	})
 }
 
-// commit has the ledger decide.
+// commit decides in the ledger which cluster wins.
 func (r *shareRun) commit(c *shareCluster, e *Entry) {
 	r.t.Helper()
 	if _, lost := r.committed[e.Sequence()]; lost {
@@ -354,7 +354,7 @@ func (r *shareRun) latency(from, to time.Time, quantile float64) time.Duration {
 	return took[min(int(math.Ceil(quantile*float64(len(took)))), len(took)-1)]
 }
 
-// backlog returns how many events are not committed.
+// backlog returns how many events are uncommitted.
 func (r *shareRun) backlog() int { return len(r.arrived) - len(r.committed) }
 
 func (r *shareRun) reset() { r.computed, r.lost, r.helped = 0, 0, 0 }
@@ -393,8 +393,8 @@ func TestEventsOfAClusterThatDiesWaitForTheShareDelay(t *testing.T) {
 	}
 }
 
-// After a stall, clusters that share return to doing so, though they have hardly more
-// capacity than they need.
+// After a stall, clusters that share recover, although they have hardly more capacity
+// than they need.
 func TestSharingIsNotMetastable(t *testing.T) {
 	t.Parallel()
 
@@ -447,7 +447,7 @@ func TestSharingIsNotMetastable(t *testing.T) {
 
 var shareSeeds = flag.Uint64("share-seeds", 10, "how many runs of clusters that share")
 
-// Members come and go, clocks are off by minutes, and views differ.
+// Members are added and removed, clocks differ by minutes, and views differ.
 func TestSharingKeepsTheOrderOfSubjects(t *testing.T) {
 	t.Parallel()
 
@@ -488,6 +488,6 @@ func TestSharingKeepsTheOrderOfSubjects(t *testing.T) {
 			}
 		}
 		r.pass(60 * time.Second)
-		r.latency(begin, r.now, 1) // all are committed
+		r.latency(begin, r.now, 1) // all events are committed
 	}
 }

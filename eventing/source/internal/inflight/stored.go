@@ -9,20 +9,20 @@ const (
 	maxStoredBytes = 1 << 30
 )
 
-// stored is what a [Table] knows about the events that are stored behind dead letters, so
+// stored is the state of a [Table] for the events that are stored behind dead letters, so
 // that the stream need not wait for these.
 type stored struct {
-	behind      map[string]int // events that are stored, by subject
+	behind      map[string]int // stored events, by subject
 	storedCount int            // of all of them
 	storedBytes int            // of their payload
-	toStore     map[*lane]bool // that may have something to store
-	storeReady  chan struct{}  // holds a token when there may be something to store
+	toStore     map[*lane]bool // that may have entries to store
+	storeReady  chan struct{}  // holds a token when there may be entries to store
 	toDeliver   chan struct{}  // holds a token when stored events may be delivered
-	storedPart  *Partition     // of the stored events that are to be delivered; nil if no order is kept
+	storedPart  *Partition     // of the stored events to deliver; nil if order is not kept
 }
 
 // StoredPartition returns the partition that receives stored events when they are to be
-// delivered; nil if no order is kept.
+// delivered; nil if order is not kept.
 func (t *Table) StoredPartition() *Partition { return t.storedPart }
 
 // SetStored sets how many events of how many bytes are stored, by subject. It is called
@@ -38,7 +38,7 @@ func (t *Table) SetStored(events map[string]int, bytes int) {
 	notify(t.toDeliver)
 }
 
-// CountStored returns how many events are stored, and whether no more may be.
+// CountStored returns how many events are stored, and whether the limit is reached.
 func (t *Table) CountStored() (n int, full bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -50,7 +50,7 @@ func (t *Table) storedFull() bool {
 }
 
 // StoreReady returns a channel that has a token when [Table.NextToStore] may return
-// something.
+// entries.
 func (t *Table) StoreReady() <-chan struct{} { return t.storeReady }
 
 // mustStore reports whether the events of l are stored.
@@ -58,7 +58,8 @@ func (t *Table) mustStore(p *Partition, l *lane) bool {
 	return t.storedPart != nil && p != t.storedPart && p != t.deferredPart && p.complete && t.blocked != nil && (len(t.blocked[l.subject]) > 0 || t.behind[l.subject] > 0)
 }
 
-// considerStoring has the blocked entries of l stored, if they are behind a dead letter.
+// considerStoring queues the blocked entries of l for storing, if they are behind a dead
+// letter.
 func (t *Table) considerStoring(p *Partition, l *lane) {
 	if t.mustStore(p, l) {
 		t.toStore[l] = true
@@ -66,8 +67,8 @@ func (t *Table) considerStoring(p *Partition, l *lane) {
 	}
 }
 
-// NextToStore returns up to n entries that are to be stored, those of one subject in the
-// order of the stream. [Table.Stored] reports the result.
+// NextToStore returns up to n entries to store, those of one subject in the order of the
+// stream. [Table.Stored] reports the result.
 func (t *Table) NextToStore(n int) (entries []*Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -102,11 +103,12 @@ func (t *Table) NextToStore(n int) (entries []*Entry) {
 	return entries
 }
 
-// Stored reports which entries were stored now, of how many bytes each; now is nil if that is
-// not known, and bytes too if none was. It returns those that are to be acknowledged.
+// Stored reports which entries were just stored, and the size of each in bytes. Now is nil if
+// the result is unknown, and bytes is nil too if none was stored. It returns the entries to
+// acknowledge.
 //
-// What may be stored counts as stored: that there is less than that shows when it is to be
-// delivered ([Table.NoneStored]), and what does not count would never be.
+// Entries that may be stored count as stored. If fewer are stored, delivering them shows it
+// ([Table.NoneStored]); an entry that is stored and not counted would never be delivered.
 func (t *Table) Stored(entries []*Entry, now []bool, bytes []int) (finished []*Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -128,14 +130,14 @@ func (t *Table) Stored(entries []*Entry, now []bool, bytes []int) (finished []*E
 		}
 	}
 	for _, e := range entries {
-		t.leave(e) // also if it stays: its subject may not be blocked any more
+		t.leave(e) // even if it stays: its subject may no longer be blocked
 	}
 	notify(t.toDeliver)
 	return finished
 }
 
 // ToDeliver returns a channel that has a token when [Table.Unblocked] may return
-// something.
+// subjects.
 func (t *Table) ToDeliver() <-chan struct{} { return t.toDeliver }
 
 // Unblocked returns up to n subjects of which events are stored and may be delivered, while
@@ -160,9 +162,9 @@ func (t *Table) Unblocked(n int) (subjects map[string]int) {
 	return subjects
 }
 
-// NoneStored reports that nothing was found of a subject that [Table.Unblocked] returned
-// when so many events were stored of it: a failover of the database may have lost them,
-// and then their stream is read again.
+// NoneStored reports that no stored events were found of a subject that
+// [Table.Unblocked] returned when the given number of its events was stored: a failover
+// of the database may have lost them, and then their stream is read again.
 func (t *Table) NoneStored(subject string, events int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -178,8 +180,8 @@ func (t *Table) NoneStored(subject string, events int) {
 	t.noneBehind(subject)
 }
 
-// unstored forgets a stored event, which is settled. New events of its subject are
-// delivered after the last of them.
+// unstored forgets a stored event, which is finished. New events of its subject are
+// delivered after the last stored one.
 func (t *Table) unstored(e *Entry) {
 	t.storedBytes -= e.Message.Size()
 	t.storedCount--
@@ -188,10 +190,10 @@ func (t *Table) unstored(e *Entry) {
 	}
 }
 
-// noneBehind lets new events of a subject run, of which nothing is stored any more.
+// noneBehind lets new events of a subject run, of which no events are stored any more.
 func (t *Table) noneBehind(subject string) {
 	if delete(t.behind, subject); t.storedCount == 0 {
-		t.storedBytes = 0 // also of lost ones
+		t.storedBytes = 0 // lost ones included
 	}
 	for _, p := range t.partitions {
 		if l := p.lanes[subject]; l != nil && p != t.storedPart {
@@ -203,7 +205,7 @@ func (t *Table) noneBehind(subject string) {
 	}
 }
 
-// storing reports whether something of l is being stored.
+// storing reports whether an entry of l is being stored.
 func (l *lane) storing() bool {
 	return slices.ContainsFunc(l.entries, func(e *Entry) bool { return e.state == stateStoring })
 }

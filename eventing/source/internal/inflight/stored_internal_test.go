@@ -12,7 +12,7 @@ import (
 )
 
 // storedWorld is a stream with subjects, the database that stores events behind dead
-// letters, and the table of the process that is alive.
+// letters, and the table of the running process.
 type storedWorld struct {
 	t      *testing.T
 	random *rand.Rand
@@ -23,17 +23,17 @@ type storedWorld struct {
 	letters  map[EventID]string // without a verdict, with their subjects
 	rows     []*modelMessage    // of the database; the sequence is the position
 	position uint64             // of the last row
-	settled  map[uint64]bool    // rows that are to be deleted
+	settled  map[uint64]bool    // rows to delete
 
 	table    *Table
 	stream   *Partition
 	read     int
 	requests [][]*Entry
 	storing  [][]*Entry
-	calm     bool // nothing fails any more
+	calm     bool // no operation fails any more
 }
 
-// start starts a process; the one before has ended.
+// start starts a process; the previous one has ended.
 func (w *storedWorld) start() {
 	w.table = New(Config{
 		Now: func() time.Time { return w.now }, InFlight: 8, MaxBytes: 1 << 20, Ordered: true, MaxBatch: func() (int, int) { return 4, 1 << 20 },
@@ -85,7 +85,7 @@ func (w *storedWorld) complete() {
 	for _, e := range entries {
 		next := Finish
 		switch {
-		case w.done[e.ID]: // the ledger knows, or the letter is there
+		case w.done[e.ID]: // it is in the ledger, or the dead letter exists
 		case !w.calm && w.random.IntN(10) == 0:
 			next = Retry
 		case !w.calm && w.random.IntN(10) == 0:
@@ -147,7 +147,7 @@ func (w *storedWorld) stored() {
 		}
 	}
 	for _, e := range w.table.Stored(entries, now, sizes) {
-		if w.random.IntN(4) > 0 { // else the acknowledgement is lost
+		if w.random.IntN(4) > 0 { // otherwise the acknowledgement is lost
 			w.acknowledge(e)
 		}
 	}
@@ -264,7 +264,7 @@ func TestStoredEventsAreDeliveredInTheOrderOfTheirSubject(t *testing.T) {
 	}
 }
 
-// Events that a database has lost are in the stream again.
+// The stream redelivers events that a database has lost.
 func TestASubjectGoesOnIfTheDatabaseHasLostWhatWasStored(t *testing.T) {
 	t.Parallel()
 

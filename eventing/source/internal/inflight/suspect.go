@@ -5,62 +5,62 @@ import (
 	"time"
 )
 
-// The events of a request whose connection broke after it was sent are suspects: one of
-// them may have ended the function's process. Each is looked up, if there is a ledger, and
-// what is not committed is tried alone, one suspect at a time and, if other clusters could be
-// down with this one, only with a lease of it that keeps them from doing so too. While a trial
-// has no answer for long, suspects that broke no connection are tried beside it. A trial that
-// breaks its connection is a strike if
+// The events of a request whose connection broke after it was sent are suspects: one of them
+// may have ended the function's process. Each is looked up, if there is a ledger, and
+// uncommitted ones are tried alone, one suspect at a time and, if the functions of other
+// clusters could end on it too, only with a lease of it that keeps those clusters from trying
+// it at the same time. While a trial has no answer for long, suspects that broke no connection
+// are tried beside it. A trial that breaks its connection is a strike if
 //
-//   - no later one was begun meanwhile;
-//   - an event was committed between the break before it and the trial, and another one
-//     after it, so that the process was well and has recovered;
+//   - no later trial was begun meanwhile;
+//   - an event was committed between the previous break and the trial, and another one
+//     after it, so that the process worked before and has recovered;
 //   - every other event whose connection broke with it was committed since;
 //   - and no instance of the function was shutting down.
 //
 // After three strikes (delivery.MaxStrikes) the event is a dead letter.
 
 const (
-	// A trial without an answer for asideAfter goes on beside others, as an event that hangs
-	// takes its whole deadline, up to maxAsides and a part in asideShare of what requests take.
-	// It is no strike then if its connection breaks.
+	// A trial without an answer for asideAfter continues beside others, because an event that
+	// hangs takes its whole deadline. There may be up to maxAsides of these, and up to one of
+	// asideShare requests. If its connection breaks, that is not a strike.
 	asideAfter = 2 * time.Second
 	maxAsides  = 16
 	asideShare = 4
 
-	// drainTime is how long an instance that shuts down may take: func's server waits 30 s
-	// for requests, and ends them then.
+	// drainTime bounds the shutdown of an instance: func's server waits 30 s for requests,
+	// and aborts them then.
 	drainTime = 40 * time.Second
 
-	// pendingTime is how long a strike waits until it counts, and pendingRecheck the time
-	// between two looks.
+	// pendingTime is how long a strike waits before it counts, and pendingRecheck the
+	// time between two checks.
 	pendingTime    = 2 * time.Minute
 	pendingRecheck = time.Second
 
 	// leaseRecheck is the time after which a suspect that another cluster tries is looked up.
 	leaseRecheck = 500 * time.Millisecond
 
-	// After a break, a suspect waits until another event is committed, and settleTime
-	// longer, in which other clusters recover too: for othersFirst at most, or, if it has
-	// broken connections itself, for healthyFirst.
+	// After a break, a suspect waits until another event is committed, plus settleTime,
+	// in which other clusters recover too: for at most othersFirst, or, if it has broken
+	// connections itself, healthyFirst.
 	settleTime   = 300 * time.Millisecond
 	othersFirst  = 2 * time.Second
 	healthyFirst = 30 * time.Second
 
 	// For carefulFor after a break, a request has events of one type only, and until an event
-	// is committed, another one is sent only when it has no answer after carefulWait.
+	// is committed, another one is sent only if it has no answer after carefulWait.
 	carefulFor  = 30 * time.Second
 	carefulWait = 500 * time.Millisecond
 
-	// For recoverFor after an event was committed again, other events have their turn before
-	// one is sent that may end the process once more.
+	// For recoverFor after an event was committed again, other events are sent before one
+	// that may end the process once more.
 	recoverFor = 1500 * time.Millisecond
 
 	// Outages of trials take at most a share of the time, beyond freeOutages. Otherwise
-	// many events that end the process would keep it down. The first trial of an event does
-	// not wait for that if no trial of its type broke: most are harmless, and a strike of
-	// another one may wait for it. Nor does one wait if no other event was committed for
-	// unusedAfter: an outage then delays nothing.
+	// many events that end the process would keep it unavailable. The first trial of an
+	// event does not wait for that if no trial of its type broke: most events are harmless,
+	// and a strike of another one may wait for it. A trial does not wait either if no other
+	// event was committed for unusedAfter: an outage then delays nothing.
 	outageShare = 10
 	freeOutages = 10 * time.Second
 	unusedAfter = 5 * time.Second
@@ -69,17 +69,17 @@ const (
 // trialWaits are the times from a break to the next trial.
 var trialWaits = [...]time.Duration{time.Second, 5 * time.Second, 25 * time.Second}
 
-// suspects is what a [Table] knows about suspects.
+// suspects is the state of a [Table] for suspects.
 type suspects struct {
-	queue       entryQueue    // ready to be tried: those first that broke the fewest connections, and whose type did
+	queue       entryQueue    // ready to be tried, ordered by the connections that they and their types broke
 	trial       *Entry        // in a request; nil if none is
 	trialAt     time.Time     // when it was sent
-	asides      int           // trials in requests that go on beside it
+	asides      int           // trials in requests that continue beside it
 	undecided   int           // suspects that broke the connection of a trial
 	leaseWanted chan struct{} // holds a token when a suspect needs a lease
-	released    []EventID     // whose leases are not needed any more
+	released    []EventID     // whose leases are no longer needed
 
-	brokeAt      time.Time // when a connection broke last; zero if none did
+	brokeAt      time.Time // when a connection last broke; zero if none did
 	downSince    time.Time // when a trial broke its connection; zero once the function has answered
 	healthy      bool      // the function has committed an event since
 	healthySince time.Time
@@ -90,22 +90,22 @@ type suspects struct {
 
 	struck []Struck // not returned yet
 
-	usedAt      time.Time     // when an event that is no suspect was committed last
-	outages     time.Duration // of trials, lately
+	usedAt      time.Time     // when an event that is not a suspect was last committed
+	outages     time.Duration // recent outages caused by trials
 	outagesTill time.Time
 }
 
 // strike is a trial that may count against its event.
 type strike struct {
 	entry *Entry
-	until time.Time // it counts until then, or not at all
+	until time.Time // it counts before then, or not at all
 
-	// others are the events whose connections broke during the trial and that are not
-	// known to be harmless.
+	// others is the number of events whose connections broke during the trial and that
+	// are not known to be harmless.
 	others int
 }
 
-// Struck is a strike that counts, with what is known of its event.
+// Struck is a strike that counts, with the attempts of its event.
 type Struck struct {
 	Entry             *Entry
 	Strikes, Attempts int
@@ -117,12 +117,12 @@ func (e *Entry) mayTry() bool {
 	return e.suspect && !e.Delivery.DeadLetter && !e.Delivery.Struck()
 }
 
-// Suspect reports whether e is being tried as a suspect. Only the request that it is in calls
-// it.
+// Suspect reports whether e is being tried as a suspect. Only the request with the entry may
+// call it.
 func (e *Entry) Suspect() bool { return e.suspect }
 
-// takeSuspect returns the suspect that is tried next; nil if none is now. Then it returns the
-// time until one may be, if that is before idle.
+// takeSuspect returns the suspect that is tried next; nil if there is none now. Then it
+// returns the time until one may be tried, if that is before idle.
 func (t *Table) takeSuspect(now time.Time, idle time.Duration) (*Entry, time.Duration) {
 	if t.queue.Len() == 0 {
 		return nil, idle
@@ -133,7 +133,7 @@ func (t *Table) takeSuspect(now time.Time, idle time.Duration) (*Entry, time.Dur
 			return nil, min(left, idle)
 		}
 	}
-	wait := healthyFirst // else its break would be no strike
+	wait := healthyFirst // otherwise its break would not be a strike
 	if first.breaks == 0 {
 		wait = othersFirst
 	}
@@ -156,7 +156,7 @@ func (t *Table) takeSuspect(now time.Time, idle time.Duration) (*Entry, time.Dur
 		return nil, min(left, idle)
 	}
 	if t.cfg.Lease && !now.Before(first.leaseUntil) {
-		first.chosen = true // so it stays the first
+		first.chosen = true // so that it stays the first
 		notify(t.leaseWanted)
 		return nil, idle
 	}
@@ -172,13 +172,13 @@ func (t *Table) takeSuspect(now time.Time, idle time.Duration) (*Entry, time.Dur
 	return e, 0
 }
 
-// besides returns the time after which a suspect may be tried beside others that have no answer
-// yet. One that broke a connection before waits for their answers: what breaks with it has to be
-// tried again.
+// besides returns the time after which a suspect may be tried beside others without an answer
+// yet. A suspect that broke a connection before waits for their answers: all events whose
+// connections break with it have to be tried again.
 func (t *Table) besides(e *Entry, now time.Time) time.Duration {
 	switch {
 	case e.breaks > 0, t.asides >= min(maxAsides, t.cfg.InFlight/asideShare):
-		return asideAfter // an answer wakes the caller before
+		return asideAfter // an answer wakes the caller earlier
 	case t.trial == nil:
 		return 0
 	default:
@@ -186,7 +186,7 @@ func (t *Table) besides(e *Entry, now time.Time) time.Duration {
 	}
 }
 
-// trialEnded notes the end of a request with a trial.
+// trialEnded records the end of a request with a trial.
 func (t *Table) trialEnded(e *Entry) {
 	if e == t.trial {
 		t.trial = nil
@@ -197,14 +197,14 @@ func (t *Table) trialEnded(e *Entry) {
 	}
 }
 
-// outagesAt returns for how long trials have kept the function down lately.
+// outagesAt returns how long trials have recently kept the function unavailable.
 func (t *Table) outagesAt(now time.Time) time.Duration {
 	t.outages = max(0, t.outages-now.Sub(t.outagesTill)/outageShare)
 	t.outagesTill = now
 	return t.outages
 }
 
-// noteHealth notes what a request shows of the function.
+// noteHealth records what a request shows about the function.
 func (t *Table) noteHealth(r Request, now time.Time) {
 	if len(r.Entries) == 1 && r.Next[0] == Unsent {
 		return
@@ -243,8 +243,9 @@ func (t *Table) noteHealth(r Request, now time.Time) {
 	}
 }
 
-// careful reports whether a connection broke of late: then a request has events of one type
-// only, so that a type that ends the process is found, and no other one breaks with it.
+// careful reports whether a connection broke recently: then a request has events of one
+// type only, so that a type that ends the process is found, and no other one breaks with
+// it.
 func (t *Table) careful(now time.Time) bool {
 	return !t.brokeAt.IsZero() && now.Sub(t.brokeAt) < carefulFor
 }
@@ -259,7 +260,7 @@ func (t *Table) afterBreak(now time.Time) time.Duration {
 }
 
 // recovers returns the time until the function has recovered from the latest break, as far as
-// is known; 0 if it has, or if no event shows that it has.
+// known; 0 if it has, or if no event shows that it has.
 func (t *Table) recovers(now time.Time) time.Duration {
 	if t.brokeAt.IsZero() || !t.healthy {
 		return 0
@@ -267,8 +268,8 @@ func (t *Table) recovers(now time.Time) time.Duration {
 	return max(0, t.healthySince.Add(recoverFor).Sub(now))
 }
 
-// typesBroke notes that a request broke its connection: a type that does so as the only one,
-// again, or several times, without an event that is committed, ends the process.
+// typesBroke records that a request broke its connection: a type that does so as the only
+// one in a request, repeatedly, without an event that is committed, ends the process.
 func (t *Table) typesBroke(r Request, now time.Time) {
 	var types []*circuit
 	for i, e := range r.Entries {
@@ -302,7 +303,8 @@ func (t *Table) openHarm(c *circuit, now time.Time) {
 	c.probeAt = now.Add(c.harmWait.Delay(harmBase, harmLimit, 0))
 }
 
-// broke makes an entry whose connection broke a suspect, and returns when it is tried.
+// broke turns an entry whose connection broke into a suspect, and sets when it is
+// tried.
 func (t *Table) broke(e *Entry, now time.Time) {
 	if e == t.trial {
 		if e.breaks++; e.breaks == 1 {
@@ -333,8 +335,8 @@ func (e *Entry) typeHarm() int {
 	return e.typeCircuit.brokenTrials
 }
 
-// noteHarm sets how many trials of e's type broke their connections. Suspects of types that
-// do no harm are tried before.
+// noteHarm sets how many trials of e's type broke their connections. Suspects of harmless
+// types are tried first.
 func (t *Table) noteHarm(e *Entry, trials int) {
 	if c := e.typeCircuit; c != nil && c.brokenTrials != trials {
 		c.brokenTrials = trials
@@ -358,7 +360,7 @@ func (t *Table) clearStrikes(e *Entry) {
 	e.accuses = nil
 }
 
-// decided ends e as a suspect. Harmless reports whether it was committed.
+// decided ends the trials of e. Harmless reports whether it was committed.
 func (t *Table) decided(e *Entry, harmless bool) {
 	if e.breaks > 0 {
 		t.undecided--
@@ -375,8 +377,8 @@ func (t *Table) decided(e *Entry, harmless bool) {
 	e.accuses = nil
 }
 
-// harmEnded notes that e has ended without being harmless. With the last event of its type that
-// broke the connection of a trial, no other one is known to do so.
+// harmEnded records that e has ended without being harmless. After the last event of its type
+// that broke the connection of a trial, the type no longer counts as harmful.
 func (t *Table) harmEnded(e *Entry) {
 	c := e.typeCircuit
 	if c == nil || !e.suspect {
@@ -399,7 +401,7 @@ func (t *Table) releaseLease(e *Entry) {
 	e.leaseUntil = time.Time{}
 }
 
-// countStrikes counts the strikes that are certain now that an event was committed.
+// countStrikes counts the strikes that are certain after an event was committed.
 func (t *Table) countStrikes(now time.Time) {
 	t.pending = slices.DeleteFunc(t.pending, func(s *strike) bool {
 		e := s.entry
@@ -420,8 +422,8 @@ func (t *Table) countStrikes(now time.Time) {
 	})
 }
 
-// queueSuspect has e tried when it is its turn, unless it is not known yet whether its
-// latest trial was a strike.
+// queueSuspect queues e for a trial, unless it is not known yet whether its latest
+// trial was a strike.
 func (t *Table) queueSuspect(e *Entry) {
 	now := t.cfg.Now()
 	if s := e.strike; s == nil || !now.Before(s.until) {
@@ -436,20 +438,20 @@ func (t *Table) queueSuspect(e *Entry) {
 	t.waiting.add(e)
 }
 
-// trialAnswered notes that a trial has ended and its connection has not broken.
+// trialAnswered records that a trial has ended without breaking its connection.
 func (t *Table) trialAnswered(e *Entry, answered bool) {
 	if e == t.trial {
 		t.accused = nil
 	}
 	if answered && !e.stale() {
 		t.noteHarm(e, 0)
-		t.decided(e, true) // whatever was answered: the process goes on
+		t.decided(e, true) // whatever the answer: the process continues
 	}
 }
 
-// NeedsWitness reports whether suspects, or strikes that do not count yet, wait for another
-// event to be committed, or it is not known yet when the function was up again after a trial,
-// and no other event is here, but for those in requests that may hang.
+// NeedsWitness reports whether an event must be committed to decide suspects, or strikes that
+// do not count yet, or to learn when the function was available again after a trial, and no
+// other event is in flight, except those in requests that may hang.
 func (t *Table) NeedsWitness() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -458,9 +460,9 @@ func (t *Table) NeedsWitness() bool {
 	return waits && t.together.Len() == 0 && t.firstSingle() == nil && (t.sending == 0 || hang)
 }
 
-// Witness reports what came of an event that was committed before and was sent again, to find
-// out whether the function is well: a [Request] without entries. It returns the strikes that
-// count now.
+// Witness reports the result of an event that was committed before and was sent again, to
+// find out whether the function works: a [Request] without entries. It returns the strikes
+// that count now.
 func (t *Table) Witness(r Request) []Struck {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -472,7 +474,7 @@ func (t *Table) Witness(r Request) []Struck {
 }
 
 // LeaseWanted returns a channel that has a token when [Table.NextLease] or [Table.Released]
-// may return something.
+// may return entries.
 func (t *Table) LeaseWanted() <-chan struct{} { return t.leaseWanted }
 
 // NextLease returns the suspect that is tried next and needs a lease; nil if there is none.
@@ -486,7 +488,7 @@ func (t *Table) NextLease() *Entry {
 }
 
 // SetLease sets until when this cluster has the lease of a suspect. If it does not have it,
-// the suspect is looked up again after a time: another cluster tries it.
+// the suspect is looked up again after a time, because another cluster tries it.
 func (t *Table) SetLease(e *Entry, until time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -511,7 +513,7 @@ func (t *Table) SetLease(e *Entry, until time.Time) {
 	}
 }
 
-// Leases returns the suspects that this cluster has leases of, which are to be renewed.
+// Leases returns the suspects whose leases this cluster has and must renew.
 func (t *Table) Leases() (renew []*Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -525,7 +527,7 @@ func (t *Table) Leases() (renew []*Entry) {
 	return renew
 }
 
-// Released returns the events whose leases are not needed any more.
+// Released returns the events whose leases are no longer needed.
 func (t *Table) Released() (ids []EventID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -14,7 +14,8 @@ import (
 )
 
 // killWorld is two clusters with a table and a function each, on one stream, ledger and
-// lease. Some events end the process of a function, and so may somebody else.
+// lease. Some events end the process of a function, and it may also end for other
+// reasons.
 type killWorld struct {
 	t        *testing.T
 	random   *rand.Rand
@@ -22,12 +23,12 @@ type killWorld struct {
 	clusters []*killCluster
 	arrived  map[EventID]time.Time
 	ledger   map[EventID]bool
-	latest   time.Duration            // from an event's arrival to its commit
+	latest   time.Duration            // the longest time from an event's arrival to its commit
 	holders  map[EventID]*killCluster // of leases
 	took     []time.Duration          // of each
-	typed    bool                     // events that end the process are of a type of their own
+	typed    bool                     // events that end the process have their own type
 	down     bool
-	downs    int // how often both functions were down together
+	downs    int // how often both functions were unavailable at once
 }
 
 type killCluster struct {
@@ -35,7 +36,7 @@ type killCluster struct {
 
 	table       *Table
 	partition   *Partition
-	upAt        time.Time // the function is down until then
+	upAt        time.Time // the function is unavailable until then
 	drainsUntil time.Time
 	restarts    int
 	requests    []*killRequest
@@ -71,10 +72,10 @@ func newKillWorld(t *testing.T, seed uint64) *killWorld {
 	return w
 }
 
-// arrive has both clusters receive the next event of the stream.
+// arrive makes both clusters receive the next event of the stream.
 func (w *killWorld) arrive(kills bool) { w.receive(modelMessage{kills: kills}) }
 
-// arriveHanging has both clusters receive an event that hangs.
+// arriveHanging makes both clusters receive an event that hangs.
 func (w *killWorld) arriveHanging() { w.receive(modelMessage{kind: "hangs"}) }
 
 func (w *killWorld) receive(next modelMessage) {
@@ -92,7 +93,8 @@ func (w *killWorld) receive(next modelMessage) {
 	}
 }
 
-// run lets a time pass: perSecond events arrive, and each is called every millisecond.
+// run advances the clock: perSecond events arrive, and each is called every
+// millisecond.
 func (w *killWorld) run(d time.Duration, perSecond int, each func()) {
 	for end := w.now.Add(d); w.now.Before(end); w.now = w.now.Add(killTick) {
 		each()
@@ -124,7 +126,8 @@ func (c *killCluster) kill() {
 	}
 }
 
-// drain has the function shut down: what it computes is answered, and then it is ended.
+// drain makes the function shut down: requests under way are answered, and then it
+// ends.
 func (c *killCluster) drain() { c.drainsUntil = c.now.Add(20 * time.Millisecond) }
 
 func (c *killCluster) draining() bool { return c.now.Before(c.drainsUntil) }
@@ -149,7 +152,7 @@ func hangs(e *Entry) bool {
 	return m.kind == "hangs" && !e.Delivery.DeadLetter
 }
 
-// answerAll answers the requests whose time has come.
+// answerAll answers the requests that are due.
 func (c *killCluster) answerAll() {
 	if !c.drainsUntil.IsZero() && !c.draining() {
 		c.drainsUntil = time.Time{}
@@ -224,7 +227,7 @@ func (c *killCluster) lookUp() {
 	}
 }
 
-// lease does what the source does for leases.
+// lease handles leases like the source.
 func (c *killCluster) lease() {
 	for _, id := range c.table.Released() {
 		if c.holders[id] == c {
@@ -241,7 +244,7 @@ func (c *killCluster) lease() {
 	}
 }
 
-// check checks what must hold in the end.
+// check checks the invariants at the end.
 func (w *killWorld) check(killers int) {
 	w.t.Helper()
 	for i, c := range w.clusters {
@@ -265,8 +268,8 @@ func (w *killWorld) check(killers int) {
 	}
 }
 
-// runUntilDead runs until each cluster has so many dead letters, for so long at most, and
-// returns the time that it took.
+// runUntilDead runs until each cluster has the given number of dead letters, up to a
+// limit, and returns the time that it took.
 func (w *killWorld) runUntilDead(letters int, limit time.Duration, rate int, step func()) time.Duration {
 	begun := w.now
 	for w.now.Sub(begun) < limit && (len(w.clusters[0].dead) < letters || len(w.clusters[1].dead) < letters) {
@@ -314,7 +317,8 @@ func TestAnEventThatEndsTheProcessIsDeadAfterThreeStrikes(t *testing.T) {
 		if slices.Sort(strikes); !slices.Equal(strikes, []int{1, 3}) {
 			w.t.Errorf("strikes %v, want 3 in one cluster and 1 in the other", strikes)
 		}
-		// One at first in each, the strikes, and trials that something else broke with.
+		// One first break in each, the strikes, and trials that broke because of
+		// something else.
 		if restarts > 9 {
 			w.t.Errorf("the functions were restarted %d times", restarts)
 		}
@@ -336,7 +340,7 @@ func TestManyEventsThatEndTheProcessAreDead(t *testing.T) {
 	})
 }
 
-// witness returns what sends an event that was committed before, if the tables need it.
+// witness returns a func that sends a committed event again if the tables need it.
 func (w *killWorld) witness() func() {
 	tick := 0
 	return func() {
@@ -365,7 +369,7 @@ func TestAWitnessLetsStrikesCountInAQuietStream(t *testing.T) {
 	})
 }
 
-// Events that hang are in requests all the time, and show nothing.
+// Events that hang are in requests continuously, and show nothing about the function.
 func TestAWitnessIsSentBesideEventsThatHang(t *testing.T) {
 	t.Parallel()
 
@@ -425,7 +429,7 @@ func TestATypeThatEndsTheProcessDelaysNoOther(t *testing.T) {
 		if good := 61 * 500 * 9 / 10; len(w.took) < good {
 			w.t.Errorf("%d events are committed, want %d", len(w.took), good)
 		}
-		if late > 8*time.Second { // at most 5 s in most seeds; 30 to 60 s where the type is not found
+		if late > 8*time.Second { // at most 5 s with most seeds; 30 to 60 s if the type is not found
 			w.t.Errorf("p99.9 of the others is %v, want at most 8 s", late)
 		}
 	})
@@ -447,7 +451,7 @@ func TestSuspectsThatHangHoldUpNoOthers(t *testing.T) {
 		}
 		took := w.runUntilDead(killers+hanging, 20*time.Minute, 50, func() {})
 		w.t.Logf("all are dead after %v, %d and %d restarts", took, w.clusters[0].restarts, w.clusters[1].restarts)
-		if took > 7*time.Minute { // 9 minutes if each is tried by itself
+		if took > 7*time.Minute { // 9 minutes if each is tried alone
 			w.t.Errorf("all are dead after %v", took)
 		}
 		w.run(5*time.Second, 0, func() {})
@@ -455,8 +459,8 @@ func TestSuspectsThatHangHoldUpNoOthers(t *testing.T) {
 	})
 }
 
-// With a ledger, but no cluster that could be down with this one, a suspect is looked up too:
-// another one may have committed it long ago.
+// Without leases a suspect is still looked up if there is a ledger: another cluster may have
+// committed it long ago.
 func TestASuspectIsLookedUpWithoutALease(t *testing.T) {
 	t.Parallel()
 
@@ -470,7 +474,7 @@ func TestASuspectIsLookedUpWithoutALease(t *testing.T) {
 	}
 }
 
-// The time for which a suspect stood by is no time that it waits afterwards.
+// The time for which a suspect stood by does not lengthen its wait afterwards.
 func TestASuspectThatStoodByForLongIsTriedSoonAfterwards(t *testing.T) {
 	t.Parallel()
 

@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	// standbyLookup is how long a cluster that stands by waits until it looks a message
-	// up for the first time; standbyLookupCap bounds the time between two lookups.
+	// standbyLookup is how long a cluster that stands by waits before it looks a
+	// message up for the first time; standbyLookupCap bounds the time between two
+	// lookups.
 	standbyLookup    = time.Second
 	standbyLookupCap = 30 * time.Second
 )
@@ -21,33 +22,33 @@ type Config struct {
 	// Now is the clock.
 	Now func() time.Time
 
-	// InFlight is how many events are in requests at most.
+	// InFlight is the maximum number of events in requests.
 	InFlight int
 
-	// Rate is how many events per second are delivered at most; 0 for no limit.
+	// Rate is the maximum number of events delivered per second; 0 means no limit.
 	Rate int
 
 	// MaxBatch returns how many events, and how many bytes of them, one request may
-	// have now; 0 events means one, until it is known.
+	// currently have; 0 events means one, until the limit is known.
 	MaxBatch func() (events, bytes int)
 
 	// MaxBytes bounds the memory of all messages together.
 	MaxBytes int
 
-	// CatchUpLag is the age of a message from which on it is part of a backlog, whose
-	// messages are looked up before they are delivered; 0 for never.
+	// CatchUpLag is the age from which on a message is part of a backlog, whose
+	// messages are looked up before they are delivered; 0 means never.
 	CatchUpLag time.Duration
 
-	// Ledger has suspects looked up before they are tried.
+	// Ledger makes suspects be looked up before they are tried.
 	Ledger bool
 
-	// Lease has each suspect tried only with a lease ([Table.SetLease]). It takes a Ledger.
+	// Lease makes each suspect be tried only with a lease ([Table.SetLease]). Needs Ledger.
 	Lease bool
 
 	// Ordered keeps the order of messages with the same subject in a partition.
 	Ordered bool
 
-	// Defers has events deferred ([Defer]).
+	// Defers enables deferring events ([Defer]).
 	Defers bool
 }
 
@@ -60,7 +61,7 @@ type Table struct {
 	partitions []*Partition
 	hedge      eventing.Hedge
 	closed     bool
-	wake       chan struct{} // holds a token when there may be something to do
+	wake       chan struct{} // holds a token when there may be work
 
 	waiting entryQueue // by when they are due
 	requests
@@ -84,7 +85,7 @@ func New(cfg Config) *Table {
 	t.together.less = (*Entry).before
 	t.alone.less = (*Entry).before
 	t.slow.less = (*Entry).before
-	t.again.less = func(a, b *Entry) bool { return a.due.Before(b.due) } // else a few of the first could use the whole budget
+	t.again.less = func(a, b *Entry) bool { return a.due.Before(b.due) } // otherwise a few of the first could use the whole budget
 	t.leaseWanted = make(chan struct{}, 1)
 	t.queue.less = func(a, b *Entry) bool {
 		if a.chosen != b.chosen {
@@ -100,7 +101,7 @@ func New(cfg Config) *Table {
 	}
 	t.types, t.deadLetters = map[string]*circuit{}, *newCircuit("")
 	t.lookupReady.L, t.changed = &t.mu, make(chan struct{}, 1)
-	t.committed = 1 // until something was looked up
+	t.committed = 1 // until the first lookup
 	if cfg.Ordered {
 		t.behind, t.toStore = map[string]int{}, map[*lane]bool{}
 		t.storeReady, t.toDeliver = make(chan struct{}, 1), make(chan struct{}, 1)
@@ -127,8 +128,8 @@ func (t *Table) AddPartition() *Partition {
 	return p
 }
 
-// RemovePartition abandons a partition, which receives no message any more. Entries of it
-// that are being sent or looked up are still reported as usual, and then forgotten.
+// RemovePartition abandons a partition, which receives no more messages. Its entries that
+// are being sent or looked up are still reported as usual, and then forgotten.
 func (t *Table) RemovePartition(p *Partition) {
 	p.Abandon()
 	t.mu.Lock()
@@ -138,7 +139,7 @@ func (t *Table) RemovePartition(p *Partition) {
 	t.signal()
 }
 
-// Wake returns a channel that has a token when [Table.NextRequest] may return something
+// Wake returns a channel that has a token when [Table.NextRequest] may return a request
 // that it did not return before.
 func (t *Table) Wake() <-chan struct{} { return t.wake }
 
@@ -152,10 +153,10 @@ func notify(channel chan<- struct{}) {
 	}
 }
 
-// share is the memory of one partition, in bytes.
+// share returns the memory of one partition, in bytes.
 func (t *Table) share() int { return t.cfg.MaxBytes / t.streams() }
 
-// streams is the number of partitions that are read from streams; at least 1.
+// streams returns the number of partitions that are read from streams; at least 1.
 func (t *Table) streams() int {
 	n := len(t.partitions)
 	for _, of := range []*Partition{t.storedPart, t.deferredPart} {
@@ -166,9 +167,9 @@ func (t *Table) streams() int {
 	return max(n, 1)
 }
 
-// admit decides what to do with a message that was received.
+// admit decides what happens to a received message.
 func (t *Table) admit(e *Entry) {
-	leaves := t.leaves(e) // with share it takes a hash
+	leaves := t.leaves(e) // with share it needs a hash
 	switch {
 	case !t.hedge.Race() && (!t.hedge.Share || leaves && !e.partition.lagging):
 		t.waitHedged(e)
@@ -179,13 +180,13 @@ func (t *Table) admit(e *Entry) {
 	default:
 		t.ready(e)
 	}
-	// Behind another one, it is found when that one's turn comes.
+	// Behind another entry, it is found when that one is served.
 	if t.waiting.leads(e) || t.together.leads(e) || t.alone.leads(e) || t.slow.leads(e) || t.again.leads(e) || t.queue.leads(e) || e.state == stateHeld && e.circuit.held.leads(e) {
 		t.signal()
 	}
 }
 
-// ready has e delivered when it is its turn.
+// ready queues e for delivery.
 func (t *Table) ready(e *Entry) {
 	e.retry = false
 	if !t.mayRun(e) {
@@ -220,14 +221,14 @@ func (t *Table) ready(e *Entry) {
 	t.together.add(e)
 }
 
-// waitHedged has e wait as the hedge says.
+// waitHedged makes e wait according to the hedge.
 func (t *Table) waitHedged(e *Entry) {
 	e.to(stateWaiting)
 	e.retry, e.hedged, e.due = false, true, t.dueHedged(e)
 	t.waiting.add(e)
 }
 
-// dueHedged returns when a message that was not tried yet is looked up.
+// dueHedged returns when a message without an attempt is looked up.
 func (t *Table) dueHedged(e *Entry) time.Time {
 	switch {
 	case t.hedge.Share:
@@ -238,8 +239,8 @@ func (t *Table) dueHedged(e *Entry) time.Time {
 	return e.received.Add(min(standbyLookup<<min(e.lookups, 10), standbyLookupCap))
 }
 
-// moveDue moves the entries whose time has come, and returns the time until the next one;
-// idle if there is none.
+// moveDue moves the entries that are due, and returns the time until the next one; idle
+// if there is none.
 func (t *Table) moveDue(idle time.Duration) time.Duration {
 	now := t.cfg.Now()
 	for t.waiting.Len() > 0 {
@@ -264,7 +265,7 @@ func (t *Table) Hedge() eventing.Hedge {
 	return t.hedge
 }
 
-// SetHedge changes the hedge, also for messages that wait already.
+// SetHedge changes the hedge, including for messages that wait already.
 func (t *Table) SetHedge(h eventing.Hedge) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -292,8 +293,8 @@ func (t *Table) SetHedge(h eventing.Hedge) {
 	t.signal()
 }
 
-// holdReady has what is ready or blocked wait for the next lookup instead, but for dead
-// letters.
+// holdReady makes ready and blocked entries wait for the next lookup instead, except
+// dead letters.
 func (t *Table) holdReady() {
 	hold := func(e *Entry) bool {
 		if e.Delivery.DeadLetter {
@@ -319,9 +320,9 @@ func (t *Table) holdReady() {
 	}
 }
 
-// Close ends [Table.NextRequest] and [Table.NextLookup], and forgets and returns the
-// entries that are in no request or lookup and are not being stored. Called again when these have ended, it returns
-// what they did not finish.
+// Close ends [Table.NextRequest] and [Table.NextLookup], and forgets and returns the entries that
+// are in no request or lookup and are not being stored. Called again when these have ended, it
+// returns the entries that they did not finish.
 func (t *Table) Close() (left []*Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -10,13 +10,13 @@ import (
 	"github.com/tandem-fn/tandem/sinkwriter/ledger"
 )
 
-// bench is a table with one partition, by a clock that the test sets.
+// bench is a table with one partition, with a clock that the test sets.
 type bench struct {
 	t testing.TB
 	*Table
 	partition *Partition
 	now       time.Time
-	events    int // that the function takes in one request
+	events    int // limit of the function for one request
 	next      uint64
 }
 
@@ -72,7 +72,7 @@ func (b *bench) answer(entries []*Entry, next Next, after, took time.Duration) {
 	b.Complete(r)
 }
 
-// lookUp looks up all that waits for it; nothing is committed.
+// lookUp looks up all entries that wait for it; none is committed.
 func (b *bench) lookUp() (n int) {
 	for b.lookups.len() > 0 {
 		entries := b.NextLookup(1000)
@@ -93,7 +93,7 @@ func TestARateIsWaitedForOnlyWhileNothingIsAllowed(t *testing.T) {
 	if entries == nil {
 		t.Fatal("nothing is sent after a second")
 	}
-	b.now = b.now.Add(time.Second) // the rate allows more, but all that may be in flight is
+	b.now = b.now.Add(time.Second) // the rate allows more, but the limit of events in flight is reached
 	if _, more, wait := b.request(); more != nil || wait != time.Hour {
 		t.Errorf("%d are sent, wait %s; want to wait for the request", len(more), wait)
 	}
@@ -159,7 +159,7 @@ func TestWhatIsLeftToOthersFindsOutWhetherTheFunctionAnswersAgain(t *testing.T) 
 		t.Fatalf("%d are sent, want the last of those left, as a probe", sent)
 	}
 	b.answer(entries, Finish, 0, 0)
-	b.lookUp() // perhaps what was left is committed meanwhile
+	b.lookUp() // left entries may have been committed meanwhile
 	b.request()
 	b.lookUp()
 	if sent, _, _ := b.request(); len(sent) != 9 {
@@ -185,7 +185,7 @@ func TestABlockedSubjectTakesNoRoomFromOthers(t *testing.T) {
 
 	for _, inFlight := range []int{1, 64} {
 		b := newBench(t, Config{InFlight: inFlight, Ordered: true, MaxBytes: 256 << 10})
-		other := b.AddPartition() // one that is busy
+		other := b.AddPartition() // a busy one
 		other.Complete()
 		b.Block(ledger.BlockedEvent{Subject: "blocked", ID: "dead"})
 		for sequence := range uint64(60) {
