@@ -290,7 +290,7 @@ func (d *Sender) reportRetry(ctx context.Context, t *target, e *Delivery, a answ
 			cause = &sink.StatusError{Code: o.Status}
 		}
 		d.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "delivery still fails; retrying: see err and the function's log", append(EventAttrs(e.Event),
-			slog.String("url", t.public), slog.Any("err", cause), slog.String("reason", o.Reason), slog.Duration("lasting", now.Sub(e.failingSince)))...)
+			slog.String("url", t.public), slog.Any("err", cause), slog.String("reason", o.Reason), slog.String("lasting", now.Sub(e.failingSince).Round(time.Millisecond).String()))...)
 	}
 }
 
