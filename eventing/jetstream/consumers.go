@@ -68,7 +68,7 @@ func (c *Conn) ConsumersOf(ctx context.Context, function string, clusters, origi
 func (c *Conn) consumersOf(ctx context.Context, cfg StreamConfig, function string, clusters, origins []string) (s StreamConsumers, err error) {
 	s.Name = cfg.String()
 	stream, err := Ask(ctx, func(ctx context.Context) (natsjs.Stream, error) { return c.findStream(ctx, cfg) })
-	if errors.Is(err, natsjs.ErrStreamNotFound) { // it was deleted meanwhile
+	if errors.Is(err, natsjs.ErrStreamNotFound) { // it was deleted in the meantime
 		return s, nil
 	}
 	if err != nil {
@@ -101,7 +101,7 @@ func (c *Conn) consumersOf(ctx context.Context, cfg StreamConfig, function strin
 	}
 	origin, err := of.findOrigin(ctx, stream)
 	if err != nil && len(s.Consumers) == 0 {
-		return s, nil // it is not known to be a stream of the function
+		return s, nil // not known to be a stream of the function
 	}
 	if err != nil {
 		return s, err
@@ -111,7 +111,7 @@ func (c *Conn) consumersOf(ctx context.Context, cfg StreamConfig, function strin
 }
 
 // SequenceAfter returns the sequence below which a consumer of any name has acknowledged every
-// message, and how many from there on it has delivered that are not acknowledged.
+// message, and how many messages from there on are delivered and unacknowledged.
 func (c *Conn) SequenceAfter(ctx context.Context, cfg StreamConfig, consumer string) (sequence, unacknowledged uint64, err error) {
 	info, err := Ask(ctx, func(ctx context.Context) (*natsjs.ConsumerInfo, error) {
 		stream, err := c.findStream(ctx, cfg)

@@ -21,21 +21,21 @@ import (
 const retireHelp = `Retires a function, or one cluster of it, for good. Stop its source first, in
 Kubernetes by deleting its ContainerSource or Deployment.
 
-Without --yes the command prints what it would remove and what keeps it from doing so,
-and changes nothing. With --yes it removes
+Without --yes the command prints what it would remove and what prevents that, and changes
+nothing. With --yes it removes
 
   the consumers tandem-CLUSTER-FUNCTION of the streams,
   the rows of the cluster: checkpoints, leases, standby, hedge, failed attempts,
     dead letters, deferred and stored events,
   of a function, also its events in the ledger, divergences and outputs.
 
-The other clusters of the function, and other functions, go on: nothing waits for the
-retired cluster any more, and the retention horizon moves. A function that returns
+The other clusters of the function, and other functions, continue: nothing waits for the
+retired cluster any more, and the retention horizon advances. A function that returns
 under its name continues where it ended, and starts no earlier: its horizons stay. Its
 tables and its data stay too.
 
-It refuses while a source is running, if no working cluster would remain, and while
-something would be lost that is nowhere else:
+It refuses while a source is running, if no active cluster would remain, and while any of
+these would be lost:
 
   messages          that no cluster has acknowledged
   dead-letters      without a verdict: replay or drop them
@@ -44,20 +44,22 @@ something would be lost that is nowhere else:
   outputs           in the outbox: a source or a relay of any function publishes them
   rejected-outputs  replay or drop them
 
---discard names those that may be lost, separated by commas. When the streams' servers
+--discard names the kinds that may be lost, separated by commas. When the streams' servers
 are gone for good, leave --nats-url out, and name messages.
 
-It may be run again after a crash, and by several people at once. The role of the
-database URL must be the one that migrates. --revoke revokes, at the end, what tandem
-migrate --grant has granted the role that the function alone has used; it refuses while
-sessions of that role exist.
+You may run it again after a crash, and several times at once. The role of the database
+URL must be the one that runs tandem migrate. --revoke revokes, at the end, the privileges
+that tandem migrate --grant has granted to a role that only this function uses; it refuses
+while sessions of that role exist.
 
 The exit status is 1 if something keeps the command from removing what it prints.`
 
-// lossMessages is the kind of messages in streams, beside the kinds of package retire.
+// lossMessages is the kind of messages in streams, in addition to the kinds of package
+// retire.
 const lossMessages = "messages"
 
-// lossKinds are the kinds that --discard names, with what is lost and the command that lists it.
+// lossKinds are the kinds that --discard accepts, with their description and the command that
+// lists them.
 var lossKinds = map[string]struct{ what, see string }{
 	lossMessages:           {"messages that no cluster has acknowledged", "wait until the function has processed them"},
 	retire.LossDeadLetters: {"dead letters without a verdict", "tandem dead-letters list"},
@@ -71,7 +73,7 @@ const (
 	// pullingPatience is how long a request for messages may outlive its process.
 	pullingPatience = 3 * time.Second
 
-	// typesLimit is the number of messages of a stream whose types are looked at.
+	// typesLimit is the number of messages of a stream whose types are counted.
 	typesLimit = 10_000
 )
 
@@ -91,31 +93,31 @@ type retiring struct {
 	sessions int64 // of the role to revoke
 }
 
-// retirement is what the command prints.
+// retirement is the output of the command.
 type retirement struct {
 	Function  string         `json:"function"`
 	Cluster   string         `json:"cluster,omitempty"`
 	Done      bool           `json:"done"`
-	Removed   []removedThing `json:"removed"` // or what would be, if it is not done
+	Removed   []removedThing `json:"removed"` // or to remove, if nothing is removed
 	Obstacles []obstacle     `json:"obstacles"`
 	Revoked   []string       `json:"revoked,omitempty"` // statements
 	Notes     []string       `json:"notes,omitempty"`
 }
 
-// removedThing is a number of things of a kind.
+// removedThing is a number of removed items of a kind.
 type removedThing struct {
 	What  string `json:"what"`
 	From  string `json:"from"`
 	Count int64  `json:"count"`
 }
 
-// obstacle keeps the command from removing anything.
+// obstacle is a reason why the command removes nothing.
 type obstacle struct {
 	Kind    string `json:"kind"`
 	Count   int64  `json:"count,omitempty"`
 	Text    string `json:"text"`
 	Next    string `json:"next"`              // step
-	Discard bool   `json:"discard,omitempty"` // --discard may name it
+	Discard bool   `json:"discard,omitempty"` // --discard accepts it
 }
 
 func (t *tool) retireCommand() *cobra.Command {
@@ -136,15 +138,15 @@ func (t *tool) retireCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&r.cluster, "cluster", "", "`name` of the one cluster to retire; the whole function by default")
-	flags.BoolVar(&r.yes, "yes", false, "remove what is printed without it")
-	flags.StringSliceVar(&r.discard, "discard", nil, "`kinds` of what may be lost, as messages,dead-letters")
-	flags.StringSliceVar(&r.domains, "domains", nil, "`names` of JetStream domains beyond leaf nodes whose streams are looked at too")
+	flags.BoolVar(&r.yes, "yes", false, "remove everything that is printed without it")
+	flags.StringSliceVar(&r.discard, "discard", nil, "`kinds` that may be lost, for example messages,dead-letters")
+	flags.StringSliceVar(&r.domains, "domains", nil, "`names` of JetStream domains beyond leaf nodes whose streams are searched too")
 	flags.StringVar(&r.revoke, "revoke", "", "`role` that loses its privileges in the end")
 	_ = cmd.RegisterFlagCompletionFunc("discard", cobra.FixedCompletions(slices.Sorted(maps.Keys(lossKinds)), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-// read checks the arguments.
+// read parses the arguments.
 func (r *retiring) read(args []string) error {
 	switch {
 	case len(args) == 0:
@@ -159,7 +161,7 @@ func (r *retiring) read(args []string) error {
 		}
 	}
 	if r.revoke != "" && r.cluster != "" {
-		return errors.New("--revoke beside --cluster: the other clusters use the role; want one of them")
+		return errors.New("--revoke and --cluster: want one of them, because the other clusters use the role")
 	}
 	return nil
 }
@@ -199,7 +201,7 @@ func (r *retiring) run(ctx context.Context) error {
 	var result retirement
 	err = database.Reserve(ctx, func(reserved retire.Plan) (err error) {
 		plan = reserved
-		if r.conn != nil { // since they were looked at, their source may have ended
+		if r.conn != nil { // its source may have ended in the meantime
 			if err = r.lookAtStreams(ctx, plan); err != nil {
 				return err
 			}
@@ -212,7 +214,7 @@ func (r *retiring) run(ctx context.Context) error {
 	switch {
 	case errors.Is(err, errObstacles):
 		return r.print(result)
-	case errors.Is(err, retire.ErrRunning): // print which one
+	case errors.Is(err, retire.ErrRunning): // print the running source
 		if plan, err = database.Plan(ctx); err != nil {
 			return err
 		}
@@ -238,17 +240,17 @@ func (r *retiring) run(ctx context.Context) error {
 	return r.print(result)
 }
 
-// errObstacles ends a reservation: the result has them.
+// errObstacles ends a reservation: the result lists the obstacles.
 var errObstacles = errors.New("something keeps the function from being retired")
 
-// nothingLeft reports that there is nothing to remove: since it was removed, or since the name
-// is wrong.
+// nothingLeft reports that there is nothing to remove, because it was removed or because the
+// name is wrong.
 func (r *retiring) nothingLeft(plan retire.Plan) error {
 	switch {
 	case r.cluster == "" && !plan.Horizon:
-		return fmt.Errorf("no source has ever worked for function %q: look at the name and at the database URL", r.function)
+		return fmt.Errorf("no source has ever run for function %q: check the name and the database URL", r.function)
 	case r.cluster != "" && len(plan.Others) == 0:
-		return fmt.Errorf("nothing is left of function %q, nor of cluster %q of it: look at the names and at the database URL", r.function, r.cluster)
+		return fmt.Errorf("nothing is left of function %q, nor of cluster %q of it: check the names and the database URL", r.function, r.cluster)
 	}
 	result := retirement{Function: r.function, Cluster: r.cluster, Done: true}
 	if len(plan.Others) > 0 {
@@ -265,7 +267,7 @@ func joinClusters(clusters []retire.Cluster) string {
 	return strings.Join(names, ", ")
 }
 
-// connect connects to NATS, and looks for streams and consumers. Without a URL that is left out if
+// connect connects to NATS, and finds streams and consumers. Without a URL it does nothing if
 // messages may be lost.
 func (r *retiring) connect(ctx context.Context, plan retire.Plan) (err error) {
 	if r.conn, err = r.tool.openNATS(ctx); err != nil {
@@ -280,8 +282,9 @@ func (r *retiring) connect(ctx context.Context, plan retire.Plan) (err error) {
 	return r.lookAtStreams(ctx, plan)
 }
 
-// lookAtStreams finds the streams and consumers. A consumer at which a process waits is looked at
-// again, unless a source is known to run: the server keeps a request of a process that has ended.
+// lookAtStreams finds the streams and consumers. A consumer at which a process waits is looked up
+// again, unless a source is known to run: the server keeps the request of a process that has
+// ended.
 func (r *retiring) lookAtStreams(ctx context.Context, plan retire.Plan) (err error) {
 	clusters, origins := make([]string, len(plan.Retired)), make([]string, len(plan.Checkpoints))
 	for i, c := range plan.Retired {
@@ -316,7 +319,7 @@ func (r *retiring) pulling() bool {
 	return false
 }
 
-// examine returns what is removed, and what keeps that from being done.
+// examine returns the items to remove, and the obstacles.
 func (r *retiring) examine(ctx context.Context, plan retire.Plan) (result retirement, err error) {
 	result = retirement{Function: r.function, Cluster: r.cluster, Removed: []removedThing{}, Obstacles: []obstacle{}}
 	for _, s := range r.streams {
@@ -377,7 +380,8 @@ func (r *retiring) consumersMissing(plan retire.Plan) (notes []string) {
 	return notes
 }
 
-// running returns the sources that run, and whether a cluster would remain that works.
+// running returns the running sources as obstacles, and an obstacle if no active
+// cluster would remain.
 func (r *retiring) running(plan retire.Plan) (found []obstacle) {
 	stop := "stop the source, and wait for a few seconds"
 	for _, c := range plan.Retired {
@@ -432,8 +436,8 @@ func (r *retiring) running(plan retire.Plan) (found []obstacle) {
 	return found
 }
 
-// unacknowledged returns how many messages no cluster has acknowledged, of all streams that
-// the function has read, and notes their types.
+// unacknowledged returns how many messages no cluster has acknowledged, in all streams that
+// the function has read, and adds notes with their types.
 func (r *retiring) unacknowledged(ctx context.Context, plan retire.Plan, result *retirement) (messages int64, err error) {
 	for _, origin := range originsOf(plan) {
 		n, from, at, found := r.leastUnacknowledged(plan, origin)
@@ -454,14 +458,14 @@ func (r *retiring) unacknowledged(ctx context.Context, plan retire.Plan, result 
 	return messages, nil
 }
 
-// unseenStream returns the obstacle that a stream cannot be looked at.
+// unseenStream returns the obstacle that a stream cannot be examined.
 func unseenStream(origin string, discard []string) []obstacle {
 	if slices.Contains(discard, lossMessages) {
 		return nil
 	}
 	return []obstacle{{
 		Kind: lossMessages, Discard: true, Text: "the servers at --nats-url have no stream " + origin + ", which the function has read",
-		Next: "look at --nats-url and --domains, or --discard " + lossMessages,
+		Next: "check --nats-url and --domains, or --discard " + lossMessages,
 	}}
 }
 
@@ -474,9 +478,9 @@ func originsOf(plan retire.Plan) []string {
 	return slices.Compact(origins)
 }
 
-// leastUnacknowledged returns how many messages of an origin are not acknowledged by the cluster
-// that has most, from which sequence on, and in which stream. Of a cluster without a consumer,
-// as after an interrupted retirement, its checkpoint counts.
+// leastUnacknowledged returns how many messages of an origin are unacknowledged in the cluster
+// that has acknowledged most, from which sequence on, and in which stream. For a cluster without
+// a consumer, for example after an interrupted retirement, its checkpoint counts.
 func (r *retiring) leastUnacknowledged(plan retire.Plan, origin string) (n, from uint64, at string, found bool) {
 	consider := func(messages, sequence uint64, stream string) {
 		if !found || messages < n {
@@ -495,7 +499,7 @@ func (r *retiring) leastUnacknowledged(plan retire.Plan, origin string) (n, from
 				continue
 			}
 			floor := max(c.Floor, s.First)
-			if c.Epoch != s.Epoch { // another making of the stream
+			if c.Epoch != s.Epoch { // another incarnation of the stream
 				floor = s.First
 			}
 			if !slices.ContainsFunc(s.Consumers, func(o jetstream.Consumer) bool { return o.Cluster == c.Cluster }) {
@@ -506,7 +510,7 @@ func (r *retiring) leastUnacknowledged(plan retire.Plan, origin string) (n, from
 	return n, from, at, found
 }
 
-// types returns how many events of which type a stream has from a sequence on.
+// types returns the number of events of each type in a stream from a sequence on.
 func (r *retiring) types(ctx context.Context, stream string, from uint64) (string, error) {
 	counts, read := map[string]int{}, 0
 	enough := errors.New("enough")

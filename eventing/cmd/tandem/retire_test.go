@@ -134,7 +134,7 @@ func (w *retireWorld) start(t *testing.T, cluster, function string) (stop func()
 	return stop
 }
 
-// lookups looks events up in the ledger, as a source does.
+// lookups looks events up in the ledger, like a source.
 type lookups struct{ *ledger.Ledger }
 
 func (l lookups) Committed(ctx context.Context, function string, events []source.EventID) ([]bool, error) {
@@ -166,7 +166,7 @@ func (w *retireWorld) publish(t *testing.T, prefix string, n int) {
 	eventtest.Eventually(t, "events are stored", func() bool { return publisher.Publish(t.Context(), events) == nil })
 }
 
-// caughtUp waits until a cluster has saved that it acknowledged everything.
+// caughtUp waits until a cluster's saved checkpoint is at the end of the stream.
 func (w *retireWorld) caughtUp(t *testing.T, cluster, function string) {
 	t.Helper()
 
@@ -194,7 +194,7 @@ func (w *retireWorld) retire(t *testing.T, args ...string) ran {
 	return invoke(t, w.env, append([]string{"retire"}, args...)...)
 }
 
-// result returns what the command prints in JSON.
+// result returns the output of the command in JSON.
 func (w *retireWorld) result(t *testing.T, code int, args ...string) (result retirement) {
 	t.Helper()
 
@@ -205,7 +205,7 @@ func (w *retireWorld) result(t *testing.T, code int, args ...string) (result ret
 	return result
 }
 
-// kinds returns those of the obstacles.
+// kinds returns the kinds of the obstacles.
 func (r retirement) kinds() []string {
 	var kinds []string
 	for _, o := range r.Obstacles {
@@ -215,7 +215,7 @@ func (r retirement) kinds() []string {
 	return kinds
 }
 
-// consumers returns the names of the consumers of sources.
+// consumers returns the names of the sources' consumers.
 func (w *retireWorld) consumers(t *testing.T) []string {
 	t.Helper()
 
@@ -226,7 +226,7 @@ func (w *retireWorld) consumers(t *testing.T) []string {
 	list := stream.ConsumerNames(t.Context())
 	var names []string
 	for name := range list.Name() {
-		if strings.HasPrefix(name, "tandem-") { // and not those that looked at messages
+		if strings.HasPrefix(name, "tandem-") { // without the consumers that only read messages
 			names = append(names, name)
 		}
 	}
@@ -245,7 +245,7 @@ func (w *retireWorld) wantConsumers(t *testing.T, want ...string) {
 	}
 }
 
-// leftOf returns the tables that have rows of a function, and how many.
+// leftOf returns the tables that have rows of a function, with their numbers.
 func (w *retireWorld) leftOf(t *testing.T, function string) map[string]int {
 	t.Helper()
 
@@ -294,7 +294,7 @@ func TestARetiredClusterHoldsNothingBack(t *testing.T) {
 	w.publish(t, "o", 20)
 	w.caughtUp(t, "east", "orders")
 
-	// Ten days later, west has all that time been at message 20.
+	// Ten days later, west has been at message 20 the whole time.
 	sinktest.Execute(t, w.pool, `update tandem.ledger set committed_at = now() - interval '10 days'`)
 	sinktest.Execute(t, w.pool, `insert into tandem.floor_sample (function, stream, epoch, taken_at, head) select function, stream, epoch, now() - interval '9 days', 41 from tandem.progress where cluster = 'east'`)
 	retention, err := ledger.NewRetention(w.pool, ledger.RetentionConfig{Pause: -1})
@@ -372,7 +372,7 @@ func TestARetiredFunctionLeavesOthersAlone(t *testing.T) {
 	}
 	w.wantConsumers(t, "tandem-east-audit", "tandem-east-orders", "tandem-west-audit", "tandem-west-orders")
 
-	// Others go on while it is stopped: what it has not read would be lost.
+	// Others continue while it is stopped: messages that it has not read would be lost.
 	w.publish(t, "o", 2)
 	if got := w.result(t, 1, "orders", "--yes"); len(got.Obstacles) != 1 || got.Obstacles[0].Kind != "messages" || got.Obstacles[0].Count != 2 ||
 		!strings.Contains(strings.Join(got.Notes, "\n"), "stream EVENTS has 2 messages that no cluster has acknowledged: 2 "+placed) {
@@ -398,7 +398,7 @@ func TestARetiredFunctionLeavesOthersAlone(t *testing.T) {
 	}
 	w.retire(t, "orders", "--yes").ok(t)
 
-	// One that returns continues where it ended.
+	// A function that returns continues where it ended.
 	w.start(t, "east", "orders")
 	w.caughtUp(t, "east", "orders")
 	if n := w.processed(t, "orders"); n != 40 {
@@ -406,7 +406,8 @@ func TestARetiredFunctionLeavesOthersAlone(t *testing.T) {
 	}
 }
 
-// lose makes something of each kind that may be lost, in cluster west of function orders.
+// lose stores something of each kind that may be lost, in cluster west of function
+// orders.
 func (w *retireWorld) lose(t *testing.T) {
 	t.Helper()
 
@@ -417,7 +418,7 @@ func (w *retireWorld) lose(t *testing.T) {
 	w.caughtUp(t, "west", "orders")
 	stop()
 	w.publish(t, "o", 4) // which it does not read
-	// A row of the outbox with an output of another function too.
+	// A row of the outbox that also has an output of another function.
 	sinktest.Execute(t, w.pool, `update tandem.outbox set events = '[' || substr(events, 2, length(events) - 2) || E',\n{"specversion":"1.0","id":"7","source":"/tandem/audit","type":"t"}]'
 		where id = (select min(id) from tandem.outbox)`)
 	sinktest.Execute(t, w.pool, `insert into tandem.rejected_output (source, id, type, code, reason, event) values ('/tandem/orders', '1', 't', 413, 'too large', '{}'), ('/tandem/audit', '1', 't', 413, 'too large', '{}')`)
@@ -456,7 +457,7 @@ func TestItRefusesToLoseAnything(t *testing.T) {
 	if want := "refused: 1 deferred events: tandem deferred list --function orders, or --discard deferred\n"; !strings.Contains(refused.out, want) {
 		t.Errorf("no %q in\n%s", want, refused.out)
 	}
-	for i, kind := range all { // each alone is enough
+	for i, kind := range all { // each of them alone is enough
 		others := strings.Join(slices.Concat(all[:i:i], all[i+1:]), ",")
 		if got := w.result(t, 1, "orders", "--yes", "--discard", others); len(got.Obstacles) != 1 || got.Obstacles[0].Kind != kind {
 			t.Errorf("without %s, the obstacles are %v", kind, got.kinds())
@@ -483,7 +484,7 @@ func TestWhatAnotherClusterHoldsIsNotLost(t *testing.T) {
 	w.start(t, "east", "orders")
 	w.lose(t)
 	w.caughtUp(t, "east", "orders")
-	// East has a dead letter of the same event; the deferred and the stored one are west's alone.
+	// East has a dead letter of the same event; only west has the deferred and the stored one.
 	if got := w.result(t, 1, "orders", "--cluster", "west", "--yes"); cmp.Diff([]string{"deferred", "stored"}, got.kinds()) != "" {
 		t.Errorf("the obstacles are %v", got.kinds())
 	}
@@ -534,7 +535,7 @@ func TestAProcessThatReadsTheStreamOfAnotherDatabaseCounts(t *testing.T) {
 	w.start(t, "east", "orders")
 	w.publish(t, "o", 3)
 	w.caughtUp(t, "east", "orders")
-	// A copy of the database, in which the source has long ended.
+	// A copy of the database, in which the source ended long ago.
 	other := sinktest.NewDatabase(t)
 	sinktest.Execute(t, other, `insert into tandem.progress (cluster, function, stream, epoch, floor, head, saved_at) values ('east', 'orders', 'EVENTS', 'e1', 4, 4, now() - interval '1 hour')`)
 	w.env["DATABASE_URL"] = other.Config().ConnString()
@@ -554,7 +555,7 @@ func TestARetirementWithoutItsStreams(t *testing.T) {
 	stop()
 	delete(w.env, "NATS_URL")
 	w.retire(t, "orders").fails(t, 2, "if the servers are gone for good, --discard messages")
-	// The servers that answer do not have the stream.
+	// The answering servers do not have the stream.
 	w.env["NATS_URL"] = natstest.Start(t).URL()
 	if got := w.result(t, 1, "orders"); len(got.Obstacles) != 1 || !strings.Contains(got.Obstacles[0].Text, "have no stream EVENTS") {
 		t.Errorf("the obstacles are %+v", got.Obstacles)
@@ -633,15 +634,15 @@ func TestAWrongRetirementIsExplained(t *testing.T) {
 		"want the name of a function: see tandem retire --help":   {},
 		`argument "more": want FUNCTION only`:                     {"orders", "more"},
 		`--discard "all": want dead-letters, deferred, messages,`: {"orders", "--discard", "all"},
-		"--revoke beside --cluster":                               {"orders", "--cluster", "east", "--revoke", "x"},
-		`ever worked for function "order"`:                        {"order", "--yes"},
+		"--revoke and --cluster":                                  {"orders", "--cluster", "east", "--revoke", "x"},
+		`ever run for function "order"`:                           {"order", "--yes"},
 		`nor of cluster "south" of it`:                            {"order", "--cluster", "south"},
 		"there is no such role":                                   {"orders", "--revoke", "nobody-at-all"},
 	} {
 		w.retire(t, args...).fails(t, 2, want)
 	}
 
-	// The writing role may not, and nothing has changed.
+	// The writing role lacks the privileges, and nothing has changed.
 	owner := w.env["DATABASE_URL"]
 	writer := pgtest.Role(t, owner)
 	u, err := url.Parse(writer)
@@ -658,7 +659,7 @@ func TestAWrongRetirementIsExplained(t *testing.T) {
 	w.wantLeft(t, "orders", before)
 	w.wantConsumers(t, "tandem-east-orders")
 
-	// Nor is a role revoked that has sessions.
+	// A role that has sessions is not revoked either.
 	w.env["DATABASE_URL"] = owner
 	conn, err := pgx.Connect(t.Context(), writer)
 	if err != nil {
@@ -712,7 +713,7 @@ func TestTwoRetireAFunctionAtOnce(t *testing.T) {
 	}
 }
 
-// runTool is the variable with which the binary of this test is the tool.
+// runTool is the variable that makes this test binary the tool.
 const runTool = "TANDEM_TEST_RUN_TOOL"
 
 func TestARetirementThatIsKilledGoesOn(t *testing.T) {
@@ -732,7 +733,7 @@ func TestARetirementThatIsKilledGoesOn(t *testing.T) {
 			stop()
 			w.start(t, "east", "audit")
 			w.caughtUp(t, "east", "audit")
-			// More of the ledger than one transaction deletes.
+			// More rows of the ledger than one transaction deletes.
 			sinktest.Execute(t, w.pool, `insert into tandem.writer (writer, cluster, function, version) values (1, 'east', 'orders', '0')`)
 			sinktest.Execute(t, w.pool, `insert into tandem.ledger (key, digest, writer) select gen_random_uuid(), '\x00112233445566778899aabbccddeeff', 1 from generate_series(1, 150000)`)
 			tx, err := w.pool.Begin(t.Context())

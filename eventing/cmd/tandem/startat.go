@@ -20,13 +20,13 @@ stream, and one that was retired continues where it ended.
 
 POSITION is one of
 
-  4712                  The sequence of the first message that the function gets: one more
-                        than the last one that something else has processed.
+  4712                  The sequence of the first message that the function receives: one more
+                        than the last one that another consumer has processed.
   after:CONSUMER        The first message that another consumer of the stream has not
-                        acknowledged, as that of a service which the function replaces.
-                        It is refused while the consumer waits for acknowledgements.
+                        acknowledged, such as that of a service which the function replaces.
+                        It is rejected while the consumer waits for acknowledgements.
   2006-01-02T15:04:05Z  The first message that the stream stored at this time or later; an
-                        age, as 90m, is a time too.
+                        age, such as 90m, is a time too.
   new                   The first message that the stream stores from now on.
   beginning             The first message that the stream has.
 
@@ -42,7 +42,7 @@ type starting struct {
 	stream             string
 }
 
-// started is what the command prints.
+// started is the output of the command.
 type started struct {
 	Function string `json:"function"`
 	Stream   string `json:"stream"`
@@ -118,7 +118,7 @@ func (s *starting) find(ctx context.Context, conn *jetstream.Conn, stream jetstr
 	if consumer, ok := strings.CutPrefix(s.position, "after:"); ok {
 		sequence, waiting, err := conn.SequenceAfter(ctx, stream, consumer)
 		if err == nil && waiting > 0 {
-			err = fmt.Errorf("consumer %s waits for the acknowledgement of %d messages, the first of which is %d: stop its service in good order, or name a sequence", consumer, waiting, sequence)
+			err = fmt.Errorf("consumer %s waits for the acknowledgement of %d messages, the first of which is %d: stop its service in an orderly way, or name a sequence", consumer, waiting, sequence)
 		}
 		return sequence, err
 	}
@@ -130,7 +130,7 @@ func (s *starting) find(ctx context.Context, conn *jetstream.Conn, stream jetstr
 	}
 	at := timeValue{new(time.Time)}
 	if err := at.Set(s.position); err != nil {
-		return 0, fmt.Errorf("position %q: want a sequence, new, beginning, after:CONSUMER, an age, as 90m, or a time, as 2006-01-02T15:04:05Z", s.position)
+		return 0, fmt.Errorf("position %q: want a sequence, new, beginning, after:CONSUMER, an age such as 90m, or a time such as 2006-01-02T15:04:05Z", s.position)
 	}
 	return conn.SequenceAt(ctx, stream, *at.at)
 }
