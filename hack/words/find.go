@@ -43,22 +43,28 @@ type finding struct {
 	text string // the line, without surrounding white space
 }
 
-// find returns the occurrences in a file: in the comments of a Go file, and in the text
-// of a Markdown file without headings and code. A comment begins at the first double
-// slash of a line, even inside a string, because that is simple and exact enough.
-func find(file, body string) []finding {
-	text := prose(file, body)
-	low := strings.ToLower(text)
-	if len(low) != len(text) {
-		text = low // so that an offset is valid in both
+// text is the prose of a file.
+type text struct {
+	words int
+	found []finding
+}
+
+// find returns the occurrences in a file and the number of its words: of the comments of a Go
+// file, and of the text of a Markdown file without headings and code. A comment begins at the
+// first double slash of a line, even inside a string, because that is simple and exact enough.
+func find(file, body string) (t text) {
+	all := prose(file, body)
+	low := strings.ToLower(all)
+	if len(low) != len(all) {
+		all = low // so that an offset is valid in both
 	}
-	var found []finding
 	add := func(k kind, offset int) {
-		begin := strings.LastIndexByte(text[:offset], '\n') + 1
-		line, _, _ := strings.Cut(text[begin:], "\n")
-		found = append(found, finding{kind: k, line: strings.Count(text[:offset], "\n") + 1, text: strings.TrimSpace(line)})
+		begin := strings.LastIndexByte(all[:offset], '\n') + 1
+		line, _, _ := strings.Cut(all[begin:], "\n")
+		t.found = append(t.found, finding{kind: k, line: strings.Count(all[:offset], "\n") + 1, text: strings.TrimSpace(line)})
 	}
 	for _, at := range word.FindAllStringIndex(low, -1) {
+		t.words++
 		if k, ok := wordKinds[low[at[0]:at[1]]]; ok {
 			add(k, at[0])
 		}
@@ -69,7 +75,7 @@ func find(file, body string) []finding {
 	for _, at := range whoPhrase.FindAllStringSubmatchIndex(low, -1) {
 		add(subjectWho, at[2])
 	}
-	return found
+	return t
 }
 
 // prose returns the part of a file that is searched, with unchanged line numbers.

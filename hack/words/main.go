@@ -1,37 +1,29 @@
-// Command words is a ratchet on the words that house style avoids: "gives", "says",
-// "what is …" as a noun, "somebody", and "who" as a subject. It counts them in the
-// comments of the Go files and in the text of the Markdown files that git tracks, and
-// fails if a file has more of them than baseline.txt allows.
+// Command words counts the words that house style avoids: "gives", "says", "what is …" as a noun,
+// "somebody", and "who" as a subject. It reads the comments of the Go files and the text of the
+// Markdown files that git tracks, and fails if a file has more than two of a kind, or if all
+// comments or all pages together exceed the bounds of house style.
 //
-//	make words                   compare with the baseline
-//	make words ARGS=--update     lower the baseline to the current counts
-//
-// A file that the baseline lists may have as many as recorded there, any other file two
-// of each kind. The allowances of listed files that no longer exist form a common pool
-// for files that are not listed, so that moving, renaming, splitting and joining files
-// needs no update. An update that would raise the count of a file is rejected.
+//	make words
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
 
-// baselineFile is relative to the root of the repository.
-const baselineFile = "hack/words/baseline.txt"
-
-var errWorse = errors.New("more of the words that house style avoids than the baseline allows: rewrite the sentences above; hack/words/main.go explains the rule")
+var errTooMany = errors.New("more of the words that house style avoids than allowed: rewrite the sentences above; hack/words/main.go explains the rule")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -44,7 +36,6 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("words", flag.ContinueOnError)
-	update := flags.Bool("update", false, "lower the baseline to the counts of today")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -63,56 +54,43 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(root, filepath.FromSlash(baselineFile))
-	recorded, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("read baseline: %w", err)
-	}
-	base, err := parseBaseline(recorded)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", baselineFile, err)
-	}
-
-	counts := map[string]counts{}
-	for file, found := range files {
-		counts[file] = count(found)
-	}
-	worse := base.compare(counts)
-	for _, w := range worse {
-		if _, err := fmt.Fprintln(out, w); err != nil {
+	lists := exceeding(files)
+	for _, e := range lists {
+		if _, err := fmt.Fprintln(out, e); err != nil {
 			return err
 		}
-		for _, f := range files[w.file] {
-			if f.kind != w.kind {
+		for _, f := range files[e.file].found {
+			if f.kind != e.kind {
 				continue
 			}
-			if _, err := fmt.Fprintf(out, "  %s:%d: %s\n", w.file, f.line, f.text); err != nil {
+			if _, err := fmt.Fprintf(out, "  %s:%d: %s\n", e.file, f.line, f.text); err != nil {
 				return err
 			}
 		}
 	}
-	if len(worse) > 0 {
-		return errWorse
+	tooMany := len(lists) > 0
+	sums := totals(files)
+	for _, extension := range slices.Sorted(maps.Keys(sums)) {
+		for _, line := range sums[extension].above() {
+			tooMany = true
+			if _, err := fmt.Fprintf(out, "all *%s files: %s\n", extension, line); err != nil {
+				return err
+			}
+		}
 	}
-	lowered := newBaseline(counts).format()
-	switch {
-	case bytes.Equal(lowered, recorded):
-		return nil
-	case *update:
-		return os.WriteFile(path, lowered, 0o644)
-	default:
-		_, err := fmt.Fprintln(out, "words: the baseline allows more than the files contain; lower it with: make words ARGS=--update")
-		return err
+	if tooMany {
+		return errTooMany
 	}
+	return nil
 }
 
 // findAll returns what find returns for each Go and Markdown file that git tracks.
-func findAll(ctx context.Context, root string) (map[string][]finding, error) {
+func findAll(ctx context.Context, root string) (map[string]text, error) {
 	list, err := git(ctx, "-C", root, "ls-files", "-z", "--", "*.go", "*.md")
 	if err != nil {
 		return nil, err
 	}
-	files := map[string][]finding{}
+	files := map[string]text{}
 	for file := range strings.SplitSeq(strings.TrimSuffix(list, "\x00"), "\x00") {
 		body, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(file)))
 		if errors.Is(err, fs.ErrNotExist) {
