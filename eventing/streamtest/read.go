@@ -112,8 +112,8 @@ func floor(t *testing.T, server Server) {
 			ack(t, messages[i])
 		}
 	}
-	// want waits until the floor is above the message before the first unacknowledged
-	// one, and fails if it is above that.
+	// want waits until the floor is above the message before index first, and fails if it
+	// passes the message at first.
 	want := func(first int, unacknowledged uint64) (got eventing.Position) {
 		t.Helper()
 
