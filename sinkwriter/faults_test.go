@@ -538,11 +538,19 @@ var faultCases = []faultCase{
 func TestWhoseFaultAnErrorIs(t *testing.T) {
 	t.Parallel()
 
+	// To create and drop a database takes longer than a case, so cases take turns in a few.
+	const databases = 4
+	free := make(chan *pgxpool.Pool, databases)
+	for range databases {
+		free <- sinktest.NewDatabase(t)
+	}
 	for _, tt := range faultCases {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 
-			pool := sinktest.NewDatabase(t)
+			pool := <-free
+			t.Cleanup(func() { free <- pool })
+			sinktest.Execute(t, pool, `drop schema public cascade; create schema public; truncate tandem.ledger;`+sinktest.TablesSQL)
 			if tt.setup != "" {
 				sinktest.Execute(t, pool, tt.setup)
 			}
