@@ -165,10 +165,10 @@ func (w *Writer) logBlocker(b blocker) {
 	}
 	switch log := w.config.Logger; {
 	case b.ended:
-		log.LogAttrs(w.ctx, slog.LevelWarn, "ended a session of Tandem that held a lock without making progress", attrs...)
+		log.LogAttrs(w.ctx, slog.LevelWarn, "ended a session of Tandem that held a lock without making progress; its events are retried: nothing to do, unless it repeats", attrs...)
 	case b.denied:
 		log.LogAttrs(w.ctx, slog.LevelError, "a session of another role holds a lock, and the migration role may not end it if it hangs: grant that role to the migration role", attrs...)
 	default:
-		log.LogAttrs(w.ctx, slog.LevelWarn, "waiting for a lock that another session holds", attrs...)
+		log.LogAttrs(w.ctx, slog.LevelWarn, "waiting for a lock that a session outside Tandem holds: end its transaction, or the session with this pid", attrs...)
 	}
 }

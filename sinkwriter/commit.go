@@ -99,7 +99,8 @@ func (w *Writer) Ready() error {
 	return nil
 }
 
-// sureOf distinguishes an answer of the server from none.
+// sureOf returns err as it is if the server answered the COMMIT. Otherwise the outcome
+// is unknown, and the error wraps errUnknown.
 //
 // A server that ends a transaction because it was idle for too long (25P03) closes the
 // connection, too, but has not executed COMMIT: a transaction that is being committed is

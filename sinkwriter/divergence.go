@@ -106,7 +106,7 @@ func (w *Writer) lost(ctx context.Context, s *session, lost []*offer, difference
 	if len(differences) > 0 {
 		winners, err := w.winners(ctx, s, differences)
 		if err != nil {
-			w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not record divergence", slog.Int("events", len(differences)), slog.Any("err", err))
+			w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not look up the winners of events with other effects; their divergence is not recorded: see err", slog.Int("events", len(differences)), slog.Any("err", err))
 		} else {
 			w.diverged(ctx, differences, winners)
 		}
@@ -248,7 +248,7 @@ func (w *Writer) recordOnce(ctx context.Context) {
 	d.latest = now()
 	if err != nil { // after a lost connection they may be counted twice
 		d.add(counts, events)
-		w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not record divergence; retrying", slog.Int("events", len(events)), slog.Any("err", err))
+		w.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not record divergence; retrying: see err", slog.Int("events", len(events)), slog.Any("err", err))
 	}
 }
 

@@ -169,7 +169,7 @@ func (b *outbox) measureRows() {
 	if err == nil {
 		b.measured.Store(bytes)
 	} else if b.ctx.Err() == nil {
-		b.writer.config.Logger.LogAttrs(b.ctx, slog.LevelWarn, "could not measure the outbox; outputs are accepted or refused according to the last measurement", slog.Any("err", err))
+		b.writer.config.Logger.LogAttrs(b.ctx, slog.LevelWarn, "could not measure the outbox; outputs are accepted or refused according to the last measurement: see err", slog.Any("err", err))
 	}
 	pause := time.NewTimer(measureRest * now().Sub(begin))
 	defer pause.Stop()
@@ -353,7 +353,7 @@ func (b *outbox) call(rows []*heldRow, began time.Time, retry bool) {
 	defer cancel()
 	err := b.read(ctx, rows)
 	if err != nil && b.ctx.Err() == nil {
-		config.Logger.LogAttrs(b.ctx, slog.LevelWarn, "could not read outputs back from the outbox; retrying", slog.Int("rows", len(rows)), slog.Any("err", err))
+		config.Logger.LogAttrs(b.ctx, slog.LevelWarn, "could not read outputs back from the outbox; retrying: see err", slog.Int("rows", len(rows)), slog.Any("err", err))
 	}
 	total := 0
 	for _, r := range rows {
@@ -577,7 +577,7 @@ func (b *outbox) saveOnce(ctx context.Context, end bool) {
 	idle, latest := end || !at.Before(b.deleteAt), b.latest
 	b.mu.Unlock()
 	if dropped > 0 {
-		b.writer.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not publish outputs; the relay will publish them", slog.Int("events", dropped), slog.Any("err", latest))
+		b.writer.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not publish outputs; the relay of a source publishes them later: see err", slog.Int("events", dropped), slog.Any("err", latest))
 	}
 	if idle {
 		b.deletePublished(ctx)
@@ -652,7 +652,7 @@ func (b *outbox) saveRow(ctx context.Context, r *heldRow, at time.Time) bool {
 // notSaved logs that rows could not be saved. A relay publishes them, possibly again,
 // with the same source and id.
 func (b *outbox) notSaved(ctx context.Context, rows int, err error) {
-	b.writer.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not save the progress of publishing outputs; retrying",
+	b.writer.config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not save the progress of publishing outputs; retrying, and some may be published twice: see err",
 		slog.Int("rows", rows), slog.Any("err", err))
 }
 
@@ -689,6 +689,6 @@ func (b *outbox) deletePublished(ctx context.Context) {
 	b.deleteAt = now().Add(deleteAgain)
 	// If this process ends before, a relay publishes them again, with the same source and
 	// id, and deletes them.
-	config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not delete published outputs from the outbox; retrying",
+	config.Logger.LogAttrs(ctx, slog.LevelWarn, "could not delete published outputs from the outbox; retrying, and some may be published twice: see err",
 		slog.Int("rows", len(rows)), slog.Any("err", err))
 }

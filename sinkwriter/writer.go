@@ -558,7 +558,7 @@ func (w *Writer) commitKeys(batch []*offer, before history) {
 			for _, o := range batch {
 				o.trouble.Store(&trouble)
 			}
-			w.config.Logger.LogAttrs(w.ctx, slog.LevelWarn, "retrying a batch",
+			w.config.Logger.LogAttrs(w.ctx, slog.LevelWarn, "could not commit; retrying a batch: see err",
 				slog.Int("events", len(batch)), slog.Duration("after", wait), slog.Any("err", err))
 			w.sleep(wait)
 			since = now()
@@ -645,7 +645,7 @@ func (w *Writer) sleep(d time.Duration) {
 func (w *Writer) attemptSafely(batch []*offer, how try) (left []*offer, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			w.config.Logger.LogAttrs(w.ctx, slog.LevelError, "panic while committing a batch; retrying its events in smaller batches", slog.Any("panic", r), slog.String("stack", string(debug.Stack())))
+			w.config.Logger.LogAttrs(w.ctx, slog.LevelError, "panic while committing a batch; retrying its events in smaller batches: report the stack as a bug", slog.Any("panic", r), slog.String("stack", string(debug.Stack())))
 			left = slices.DeleteFunc(slices.Clone(batch), func(o *offer) bool { return o.finished.Load() })
 			err = &Error{Fault: FaultFunction, Err: fmt.Errorf("panic: %v", r)}
 		}

@@ -110,7 +110,8 @@ func (p *Publisher) Check(ctx context.Context, e event.Event) error {
 	return p.exceeds(e)
 }
 
-// atLeast returns a limit; 0 means no limit.
+// atLeast returns a limit of the server as one that can be compared: a limit of 0 or
+// less means none, and becomes the largest size.
 func atLeast(limit int64) int64 {
 	if limit <= 0 {
 		return 1 << 62

@@ -56,8 +56,8 @@ func TestAReplicatedStreamIsReadWithoutWaitingForAckWait(t *testing.T) {
 				continue
 			}
 			if err != nil && strings.Contains(err.Error(), "did not arrive") && stalls() > time.Second {
-				// This process stalled for the 2 s in which they had to arrive: they are
-				// redelivered.
+				// This process stalled for the 2 s in which the messages had to arrive. The
+				// server redelivers them.
 				late, reader = true, open(t, conn, fmt.Sprintf("n%d-b%d", tt.n, tt.bytes))
 				continue
 			}

@@ -2,7 +2,7 @@ package serve
 
 import "time"
 
-// Left returns the numbers of late calls and of computations that h knows.
+// Left returns how many calls are late, and how many computations run.
 func Left(h *Handler) (late int64, calls int) {
 	h.running.mu.Lock()
 	defer h.running.mu.Unlock()

@@ -23,8 +23,8 @@ import (
 	"github.com/tandem-fn/tandem/functions/cloudevent"
 )
 
-// maxReason bounds a line of an answer, in bytes. Knative keeps the same number in a
-// dead letter.
+// maxReason is the maximum length of the reason in an answer, in bytes. Knative keeps as
+// many in a dead letter.
 const maxReason = 1024
 
 // Handler serves events at POST / and dead letters at POST /dead-letters. Create it

@@ -239,8 +239,8 @@ func TestATypeThatFailsHoldsUpNoOthers(t *testing.T) {
 	}
 }
 
-// Requests without an answer take only a part of the places: neither a type that was accepted
-// before nor a new one waits for them.
+// Requests without an answer occupy only some of the concurrent requests. Other types, new
+// ones too, do not wait for them.
 func TestTypesThatHangLeavePlacesToOthers(t *testing.T) {
 	t.Parallel()
 

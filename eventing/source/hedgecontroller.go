@@ -176,7 +176,7 @@ func (s *Source) reportBacklog(ctx context.Context) {
 		position, err := reader.Position(asking)
 		cancel()
 		if err != nil {
-			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "standby ended; the size of the backlog is unknown, and all of it is looked up",
+			s.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "standby ended; the size of the backlog is unknown, and all of it is looked up in the ledger: nothing to do",
 				slog.String("stream", c.stream.Name()), slog.Any("err", err))
 			continue
 		}

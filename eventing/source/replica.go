@@ -289,7 +289,7 @@ func (r *Replica) renew(ctx context.Context, held lease.Lease) {
 			r.extend(asked)
 		case errors.Is(err, lease.ErrLost):
 			r.end()
-			r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "another replica has taken the lease of this source; this one stands by",
+			r.cfg.Logger.LogAttrs(ctx, slog.LevelWarn, "another replica has taken the lease of this source; this one stands by: nothing to do",
 				slog.String("replica", held.Replica), slog.Int64("epoch", held.Epoch))
 			return
 		case ctx.Err() == nil:

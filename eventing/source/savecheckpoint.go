@@ -33,7 +33,7 @@ const (
 )
 
 // saveCheckpoints saves the checkpoint of every stream repeatedly until ctx ends, and
-// then until it does not change any more.
+// then until several saves in a row change nothing.
 func (s *Source) saveCheckpoints(ctx context.Context) {
 	timer := time.NewTimer(min(firstSave, s.cfg.SaveInterval))
 	defer timer.Stop()

@@ -59,8 +59,8 @@ func Golden(tb testing.TB, f functions.Function, events []event.Event, file stri
 	}
 }
 
-// print formats r for people, each statement once. It records in said what it has
-// printed.
+// print writes r to b as text. It omits the SQL of statements that are in said, and adds
+// the others to said.
 func (r record) print(b *strings.Builder, said map[field]bool) {
 	switch {
 	case r.Broken != "":

@@ -100,7 +100,7 @@ type pushed struct {
 	}
 }
 
-// goTo makes it connect to another side next time.
+// goTo sets the side to which the user connects next.
 func (u *user) goTo(pageURL string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -63,8 +63,8 @@ func start(t *testing.T, dir string, ports int, args ...string) (*exec.Cmd, *out
 	if err != nil {
 		t.Fatal(err)
 	}
-	// It finds the programs built, as after an earlier make run; two runs may share a
-	// folder.
+	// The run finds its programs built, as after an earlier make run. Two runs may share
+	// the folder of the programs.
 	if err := os.Symlink(filepath.Dir(file), filepath.Join(dir, "bin")); err != nil && !errors.Is(err, os.ErrExist) {
 		t.Fatal(err)
 	}

@@ -293,7 +293,8 @@ func (r *Retention) sweep(ctx context.Context, old spans) (forgotten int64, err 
 	return forgotten, nil
 }
 
-// alone runs fn in a transaction that holds the lock, unless another process does.
+// alone runs fn in a transaction that holds the lock. It returns errBusy if another
+// process holds the lock.
 func (r *Retention) alone(ctx context.Context, fn func(pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
 		var locked bool

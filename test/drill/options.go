@@ -35,7 +35,7 @@ Flags:
 type options struct {
 	scenario string
 
-	// On this machine.
+	// For drills on this machine.
 	seed     uint64
 	rate     float64
 	phase    time.Duration

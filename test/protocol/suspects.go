@@ -189,7 +189,7 @@ func (m Suspects) release(s *suspectState, i, e int) {
 	}
 }
 
-// breaks ends the process, and its connections.
+// breaks ends the process of the function, which breaks its connections.
 func (m Suspects) breaks(c *suspectCluster) {
 	if c.trial != 0 {
 		if c.proved && (!c.draining || m.Mutant == StrikeInDrain) {

@@ -409,7 +409,7 @@ func TestWhatCannotBeStoredIsAnsweredWithTheReason(t *testing.T) {
 			t.Errorf("%d: the answer is %+v, want the reason %q", i+1, m, tt.reason)
 		}
 	}
-	// And the connection still works.
+	// The connection still works after the rejections.
 	id := uuid("10", now)
 	b.send(t, id, chat.Joined, `{}`)
 	if m := b.next(t); m.Stored != id {

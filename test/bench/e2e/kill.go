@@ -82,8 +82,8 @@ func (d *deployment) lose(ctx context.Context, r Row, at time.Time) error {
 	return d.database.SetHedge(ctx, east, "0")
 }
 
-// awaitCommits returns when each event of a schedule was committed, as soon as all of
-// them are.
+// awaitCommits waits until all events of a schedule are committed, and returns the time
+// of each commit.
 func (d *deployment) awaitCommits(ctx context.Context, s schedule) ([]time.Time, error) {
 	times := make([]time.Time, s.events)
 	err := d.await(ctx, "all events to be committed", func(ctx context.Context) error {
