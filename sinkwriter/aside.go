@@ -42,9 +42,9 @@ const (
 	// timed out. Each level of division costs one timeout.
 	slowParts = 8
 
-	// These divide the commit timeout to obtain the statement timeout, to which the lock
-	// timeout is added: for a batch, for a part of a batch that timed out, and for an event
-	// that is set aside. The result is never below leastTimeout.
+	// batchPart, dividedPart and asidePart divide the commit timeout: for a batch, for a part
+	// of a batch that timed out, and for an event that is set aside. The quotient, at least
+	// leastTimeout, plus the lock timeout is the statement timeout.
 	batchPart, dividedPart, asidePart = 25, 50, 4
 	leastTimeout                      = 100 * time.Millisecond
 

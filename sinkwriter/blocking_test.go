@@ -261,7 +261,7 @@ func TestAHangingSessionOfAnotherFunctionsRoleIsEnded(t *testing.T) {
 	if !ended() {
 		t.Error("the one that hung could still commit")
 	}
-	// It waits for psql, which has the same role as the session that was ended.
+	// The writer waits for psql, which has the same role as the session that was ended.
 	sinktest.Eventually(t, "it waits for the row", func() bool { return len(log.find(t, "waiting for a lock")) > 0 })
 	if _, err := idle.Exec(t.Context(), "rollback"); err != nil {
 		t.Errorf("a session without the mark was ended: %v", err)

@@ -69,7 +69,7 @@ func TestNobodyAcknowledgesWhatTheSynchronousStandbyDoesNotHave(t *testing.T) {
 			cancel()
 		}
 	})
-	// So that each writer has looked up the table while the standby still answers.
+	// Each writer looks up the table while the standby still answers.
 	if _, err := writers[0].Commit(t.Context(), offer("first")); err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func TestWhoSurvivesAFailoverDeletesNobodysOutputs(t *testing.T) {
 	t.Parallel()
 	r, pool := sinktest.NewReplicated(t)
 	g := gate{waits: make(chan struct{}, 1), open: make(chan struct{})}
-	// It outlives the primary, and the rows that it committed are lost with the
+	// The survivor outlives the primary. The rows that it committed are lost with the
 	// primary.
 	survivor := sinktest.NewWriter(t, pool, sinkwriter.Config{Cluster: "east", Publisher: g})
 	lag(t, r)

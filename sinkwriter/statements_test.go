@@ -327,7 +327,7 @@ func TestABatchThatLostHasNoTransactionIDAndWritesNoWAL(t *testing.T) {
 	}
 
 	commit("east", 0, 300)
-	// Not even the first batch, of a cluster that is not registered yet.
+	// Even the first batch of a cluster that is not registered yet writes nothing.
 	before := position()
 	commit("west", 0, 200)
 	if after := position(); after != before {

@@ -74,8 +74,8 @@ insert into per_cent values ('a', 10)`
 	}{
 		{"alone", nil},
 		{"beside others", []sinkwriter.Offer{
-			// They are committed later, so the outcome of the earlier ones must not
-			// depend on them.
+			// These offers are committed later, so the outcome of the earlier ones must
+			// not depend on them.
 			write("x-8", effects(add("stock", functions.Row{"item": "a"}, n(500)), add("stock", functions.Row{"item": "none"}, n(5)), add("levels", id, n(90)),
 				add("guarded", id, n(90)), add("per_cent", id, n(30)))),
 			write("x-9", effects(insert("accounts", functions.Row{"id": "b", "owner": "bob"}), replace("accounts", functions.Row{"id": "a", "note": "y"}))),

@@ -383,7 +383,7 @@ func TestTheRelayTakesOverWhatADeadWinnerLeftBehind(t *testing.T) {
 	if n, _, err := box.Relay(t.Context(), up.Publish); err != nil || n != 0 {
 		t.Fatalf("not overdue yet: %d, %v", n, err)
 	}
-	// It ends, permanently.
+	// The writer is closed before it has published the outputs.
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := w.Close(ended); err == nil {

@@ -296,7 +296,7 @@ func TestAnInstanceThatIsUnavailableIsLeftOut(t *testing.T) {
 			if n := deliverAll(t, sender, 300); n != 300 {
 				t.Errorf("%d of 300 events are committed at the first attempt", n)
 			}
-			// It receives those of the first moment, and one from time to time.
+			// The first instance receives the requests of the first moment, and later one from time to time.
 			if n, most := int(list[0].events.Load()), 8+int(time.Since(begun)/(75*time.Millisecond)); n > most {
 				t.Errorf("the instance got %d of 300 events, want at most %d", n, most)
 			}

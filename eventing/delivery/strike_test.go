@@ -164,7 +164,7 @@ func TestOutcomesThatCannotBeReadAreNoBrokenConnection(t *testing.T) {
 	}
 }
 
-// Otherwise net/http would send the request again, and end another process.
+// If net/http repeated the request after the connection broke, it would end another process.
 func TestARequestIsNotRepeatedAfterItsConnectionBroke(t *testing.T) {
 	t.Parallel()
 

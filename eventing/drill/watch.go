@@ -180,8 +180,8 @@ func (ob *observation) mark(line string) {
 // poll counts commits continuously, and sends the number once a second.
 func (ob *observation) poll(ctx context.Context, polled chan<- int64) {
 	const interval = 25 * time.Millisecond
-	// It counts only the newest rows, which are few, from a time on that advances once
-	// a second.
+	// Each query counts only rows committed since from, which are few. From advances
+	// once a second.
 	from := ob.begun.Add(ob.offset)
 	var known, second int64 = -1, 0
 	moved := time.Now()

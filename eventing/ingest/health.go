@@ -103,7 +103,7 @@ func (h *health) begin(ctx context.Context) *look {
 	}
 	l := &look{done: make(chan struct{})}
 	h.looking = l
-	// Not the context of one probe, because other probes need the result too.
+	// The check does not use the context of one probe, because other probes need its result too.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healthTimeout)
 	go func() {
 		defer cancel()

@@ -31,7 +31,7 @@ func TestIngestIsUnhealthyExactlyWhileNothingCanBeStored(t *testing.T) {
 	leader, others := c.Leader(t, "EVENTS")
 	others[0].Stop()
 	for range 10 {
-		// Not at once: on a busy machine the remaining two may need to elect a leader.
+		// Ingest may take a moment: on a busy machine the remaining two may need to elect a leader.
 		eventtest.Eventually(t, "it is healthy without one of three replicas", in.healthy)
 		eventtest.Eventually(t, "it stores without one", func() bool { return in.post(t, "without one") == http.StatusAccepted })
 	}

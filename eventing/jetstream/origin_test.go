@@ -54,7 +54,7 @@ func TestAMirrorInAnotherDomainIsItsOriginToWhoReadsIt(t *testing.T) {
 		}
 	}
 
-	// But not both.
+	// A source that already reads the mirror cannot read its origin too.
 	stream, err := jetstream.NewStream(west, "west", "flights", jetstream.ParseStream("EAST@east"))
 	if err != nil {
 		t.Fatal(err)

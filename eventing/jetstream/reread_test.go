@@ -156,8 +156,8 @@ func TestMessagesThatAreAcknowledgedAreReadAgainAndCountUntilThen(t *testing.T) 
 			}
 			at(4, 4)
 
-			// It continues when the stream is opened again, even by a caller that knows some
-			// of them.
+			// The redelivery continues when the stream is opened again, even by a caller that
+			// knows some of the messages.
 			reader = reopen(t, stream, eventing.OpenConfig{Known: func(sequence uint64) bool { return sequence == 4 }})
 			at(4, 5)
 			again := pull(t, reader, 6)

@@ -292,8 +292,8 @@ func TestTwoDomainsWithTheSameSubjectsBothStoreEverything(t *testing.T) {
 		stream, err := native(t, second).Stream(t.Context(), "EVENTS")
 		return err == nil && stream.CachedInfo().State.Msgs > 0
 	})
-	// So a source that would read both streams, if they were mirrored, returns an
-	// error.
+	// Both streams store every message, so a source that reads both would read each message
+	// twice. With a mirror, the source detects this and returns an error.
 	mirror := natsjs.StreamConfig{Name: "EVENTS-WEST", Mirror: &natsjs.StreamSource{Name: "EVENTS", Domain: "west"}}
 	if _, err := js.CreateStream(t.Context(), mirror); err != nil {
 		t.Fatal(err)

@@ -471,7 +471,7 @@ func TestNoDatabaseIsNoReasonToEnd(t *testing.T) {
 		t.Errorf("with a database the answer is %d %q, want 204", a.status, a.body)
 	}
 
-	// And also if the database becomes unavailable later.
+	// The answer is the same if the database becomes unavailable later.
 	between.Cut()
 	if a := mustPost(t, s.URL, "flight-2", departure(1)); a.status != 503 || a.header.Get("Retry-After") == "" || strings.Contains(a.body, "password") {
 		t.Errorf("answer is %d %q with %v, want 503 with Retry-After", a.status, a.body, a.header)

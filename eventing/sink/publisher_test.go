@@ -302,7 +302,7 @@ func TestTypesThatHangLeavePlacesToOthers(t *testing.T) {
 		t.Errorf("%d requests hang, want hardly more than one of each of %d types", n, types)
 	}
 	time.Sleep(1500 * time.Millisecond) // until all of them are known to hang
-	// They are not sent again in a call with others.
+	// Events of the hanging types are not sent again in a call with others.
 	mixed := append(slices.Clone(events), fresh...)
 	for stalls := eventtest.Stalls(t); ; {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

@@ -29,7 +29,7 @@ func TestEventsThatBreakTheFunctionDoNotHoldUpOthers(t *testing.T) {
 	}{
 		// More than the 32 that are delivered at once, and the 64 that are held.
 		{name: "answered 500", bad: 300, code: http.StatusInternalServerError},
-		// They are due more often than the function can answer, as on a slow machine:
+		// The events are due more often than the function can answer, as on a slow machine:
 		// redeliveries must leave time for first attempts.
 		{name: "answered 500 slowly", bad: 300, code: http.StatusInternalServerError, takes: 100 * time.Millisecond},
 		// A function that is unavailable would answer like this too, and these events
@@ -57,7 +57,7 @@ func TestEventsThatBreakTheFunctionDoNotHoldUpOthers(t *testing.T) {
 			})
 			p := &progress{}
 			startSource(t, server, f.url(), p)
-			// They are delivered first. How long that takes depends on the machine, and on
+			// The failing events are delivered first. How long that takes depends on the machine, and on
 			// how often a function that answers 503 is probed. Each event is attempted once
 			// before one is attempted endlessly.
 			eventtest.Reaches(t, "events that break the function are attempted", tt.bad, func() int {

@@ -127,7 +127,7 @@ func TestARefusedEventIsAcknowledgedOnlyAfterTheDeadLetterSinkTookIt(t *testing.
 	eventtest.Eventually(t, "the floor is at the refused one", func() bool { return progress.floor("EVENTS") == 2 })
 	eventtest.Eventually(t, "it is not ready", func() bool { return s.source.Ready() != nil })
 
-	// Nor by a source that ends meanwhile.
+	// A source that ends meanwhile does not acknowledge the refused event either.
 	s.stop()
 	startSource(t, server, f.url(), progress)
 	eventtest.Eventually(t, "it tries again", func() bool { return f.tried("/dead-letters test-000002") > 3 })

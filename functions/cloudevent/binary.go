@@ -63,7 +63,8 @@ func ReadBinary(header map[string][]string, body []byte, rules Rules) (event.Eve
 // specVersion returns the version, which determines the meaning of the other
 // attributes.
 func specVersion(header map[string][]string) (string, error) {
-	// As in HTTP, as we write it to NATS, and as other senders may.
+	// These are the spellings of HTTP and of our messages in NATS; the loop below accepts
+	// those of other senders.
 	for _, key := range [...]string{"Ce-Specversion", "ce-specversion"} {
 		if values := header[key]; len(values) > 0 {
 			return unescape(values[0]), nil

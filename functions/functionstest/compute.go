@@ -65,7 +65,7 @@ func (c *checker) compute(ctx context.Context, i int) (r record) {
 			r = record{Broken: fmt.Sprintf("it panicked: %v", value)}
 		}
 	}()
-	// They mark in the log of the test binary where a function begins and ends.
+	// These lookups mark in the log of the test binary where a function begins and ends.
 	_ = os.Getenv(beginMark)
 	fx, err := c.f.Handle(ctx, e)
 	_ = os.Getenv(endMark)
@@ -149,7 +149,7 @@ func (c *checker) computeHere(ctx context.Context, b bubble) *runs {
 			// Every component of the date and of the time of day changes.
 			time.Sleep(400*24*time.Hour + 13*time.Hour + 17*time.Minute + 19*time.Second + 23*time.Millisecond)
 			r.days = append(r.days, c.inOrder(ctx, c.forwards(), many))
-			// And a day on which everything has expired.
+			// On the third day everything has expired.
 			time.Sleep(100 * 365 * 24 * time.Hour)
 			r.days = append(r.days, c.inOrder(ctx, c.forwards(), many))
 		})

@@ -172,7 +172,7 @@ func textOf(v any) string {
 		}
 		return textOf(rv.Elem().Interface())
 	case reflect.Float32, reflect.Float64:
-		// Not as JSON, which has no infinities.
+		// The text is not JSON, which has no infinities.
 		return strconv.FormatFloat(rv.Float(), 'g', -1, 64)
 	case reflect.Slice:
 		if rv.IsNil() {

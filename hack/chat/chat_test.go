@@ -175,7 +175,7 @@ func (u *user) take(text []byte) {
 	case p.Stored != "":
 		delete(u.unsent, p.Stored)
 	case p.Failed != "":
-		// As on the page when the user presses the button again: it was not stored in time.
+		// The event was not stored in time: the user presses the button again.
 		if slices.ContainsFunc([]string{"answers 5", `Post "`, "deadline exceeded", "not stored yet"}, func(part string) bool { return strings.Contains(p.Reason, part) }) {
 			_ = u.conn.Write(context.Background(), websocket.MessageText, []byte(u.unsent[p.Failed]))
 			return

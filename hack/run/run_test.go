@@ -144,8 +144,8 @@ func TestRunEndsExactAndTheNextGoesOn(t *testing.T) {
 	t.Parallel()
 
 	dir, ports := pgtest.Dir(t), freePorts(t)
-	// So slow that it is not finished when it is interrupted, whenever this process gets to
-	// that.
+	// At this rate the run is still unfinished when it is interrupted, even if this process
+	// interrupts it late.
 	cmd, out := start(t, dir, ports, "--rate", "500", "--until-done")
 	// An interrupted run continues where it was, and a finished one is finished.
 	await(t, out, "rows ")
@@ -202,7 +202,7 @@ func TestInterruptEndsARunWhoseProcessesDoNotAnswer(t *testing.T) {
 	dir, ports := pgtest.Dir(t), freePorts(t)
 	cmd, out := start(t, dir, ports)
 	await(t, out, "rows ")
-	// They react to no signal except SIGKILL, and answer no request. A wait for one of
+	// Stopped processes react to no signal except SIGKILL, and answer no request. A wait for one of
 	// them without a limit would last forever; the constant stopTimeout ensures that
 	// the limits add up to five seconds.
 	var stopped []int

@@ -52,7 +52,7 @@ func TestADeadLetterWhoseDataPostgreSQLCannotLookIntoIsStoredAndHoldsUpNothingEl
 			t.Errorf("%s: it is in base64", id)
 		}
 	}
-	// As earlier versions stored it.
+	// Earlier versions stored the letter in this form.
 	sinktest.Execute(t, pool, `insert into tandem.dead_letter (function, source, id, cluster, type, code, reason, event)
 		values ('f', '/test', 'old', 'east', 't', 422, '', '{"specversion":"1.0","id":"old","source":"/test","type":"t","data":"\u0000","subject":"s old"}')`)
 	want[ledger.BlockedEvent{Subject: "s old", Source: "/test", ID: "old"}] = true

@@ -219,7 +219,7 @@ func TestTheCommitOfADeferredEventEndsItInEveryCluster(t *testing.T) {
 		t.Errorf("%d rows are left, want those of the others", n)
 	}
 
-	// It does not wait for a row that another session has locked.
+	// Commit does not wait for a deferred event that another session has locked.
 	tx, err := pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -52,7 +52,7 @@ func TestOneReplicaOfASourceHasTheLease(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// It is free immediately after a release, and after a time without renewal.
+	// The lease is free immediately after a release, and after a time without renewal.
 	if err := leases.Release(t.Context(), "orders", one); err != nil {
 		t.Fatal(err)
 	}

@@ -351,7 +351,7 @@ func TestARoleMayHaveAnyName(t *testing.T) {
 		t.Error("it may not insert")
 	}
 
-	// It has no privilege left that would prevent dropping it.
+	// After Revoke the role has no privilege left that would prevent dropping it.
 	revoked, err := schema.Revoke(t.Context(), owner, role)
 	if err != nil || len(revoked) != len(granted.Statements) {
 		t.Errorf("revoked %q, %v, but granted %q", revoked, err, granted.Statements)
@@ -467,7 +467,7 @@ func TestAMigratorNeedsNoMoreThanASchema(t *testing.T) {
 	if err := schema.Migrate(t.Context(), migrator, set); err != nil {
 		t.Fatal(err)
 	}
-	// It cannot grant access to others, and reports which role has to.
+	// The migrator cannot grant access to the database, and reports which role has to.
 	granted, err := schema.Grant(t.Context(), migrator, roleOf(t, writer))
 	if want := "let the owner run: grant connect on database"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("granted %v, %v, want %q", granted, err, want)

@@ -89,7 +89,8 @@ func TestARoleCalledTandemKeepsItsTablesApart(t *testing.T) {
 	t.Parallel()
 	url := pgtest.URL(t)
 	pool := sinktest.NewPool(t, url)
-	// As with a role called tandem, whose first schema is the one with its name.
+	// The default search_path begins with the schema of the role's name: tandem, for a role
+	// called tandem.
 	database := sinktest.Query[string](t, pool, `select current_database()`)
 	if _, err := pool.Exec(t.Context(), fmt.Sprintf(`alter database %s set search_path = tandem, public`, database)); err != nil {
 		t.Fatal(err)
@@ -169,7 +170,7 @@ func TestAMigrationDoesNotQueueOthersBehindItself(t *testing.T) {
 		}
 	}
 
-	// It succeeds when they have ended.
+	// Migrate succeeds when the transactions that it waits for have ended.
 	go func() { done <- schema.Migrate(t.Context(), url, set) }()
 	untilItWaits(true)
 	untilItWaits(false) // longer than one wait

@@ -32,9 +32,9 @@ const (
 	defaultConnections = 4
 	defaultBatch       = 512
 
-	// So little memory is live that with Go's 100 % the collector runs all the
-	// time, and scans the stacks of all callers: a quarter of the processor
-	// time. By hand and the floor benefit as well, if less.
+	// Little memory is live. With Go's default of 100 % the collector runs all
+	// the time and scans the stacks of all callers, which takes a quarter of the
+	// processor time. The rows by hand and the floor benefit too, but less.
 	defaultGC = 400
 )
 

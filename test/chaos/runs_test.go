@@ -47,7 +47,7 @@ func chaos(t *testing.T, o options) report {
 	return r
 }
 
-// Not in parallel: each needs the machine for itself.
+// These tests do not run in parallel: each needs the machine for itself.
 
 func TestNothingIsLostNorDoubledWhateverIsStruck(t *testing.T) {
 	// The schedule of seed 292 has every kind of strike.

@@ -29,7 +29,7 @@ func TestEveryEventOfTheConformanceTests(t *testing.T) {
 			if err := e.forget(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			// As the conformance tool sends it.
+			// The conformance tool sends the request in this form.
 			req, err := cehttp.EventToRequest("http://"+e.address, want)
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)

@@ -119,7 +119,7 @@ func (d *drilling) phases(ctx context.Context) error {
 		}
 	}
 	if d.scenario.heal == nil {
-		// It heals by itself when the stream accepts events again.
+		// A failure without a repair is over when the stream accepts events again.
 		if err := d.awaitEvents(ctx); err != nil {
 			return err
 		}

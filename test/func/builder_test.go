@@ -88,7 +88,7 @@ func build(t *testing.T, folder string, env []string) (program string) {
 		if _, err := os.Stat(program); err == nil {
 			return program
 		}
-		// It builds for Linux on every system.
+		// On a system other than Linux, func built a program for Linux, which cannot run here.
 	} else if said, err := scaffold(t, "-o", scaffolding, folder); err != nil {
 		t.Fatalf("write scaffolding: %v\n%s", err, said)
 	}

@@ -85,7 +85,7 @@ func TestEveryFuncYAMLIsWhatFuncReads(t *testing.T) {
 		}
 	}
 
-	// And each function has a func.yaml of its own.
+	// Each function has a func.yaml of its own.
 	for _, f := range tandem.Functions() {
 		folder := filepath.Join(root, "functions", f.Name)
 		if !slices.Contains(folders, folder) {

@@ -151,7 +151,7 @@ func TestTriesSurviveARestart(t *testing.T) {
 	}
 	_, tries, ms = row() // the last process may have saved more
 
-	// It was attempted for longer than that: one more attempt is enough.
+	// The event was attempted for longer than the new limit: one more attempt is enough.
 	before := triedNow()
 	p := start(t, server.URL(), sink.URL, "DATABASE_URL="+url, "TANDEM_TRY_FOR="+strconv.Itoa(ms)+"ms")
 	eventtest.Eventually(t, "it is dead", func() bool {

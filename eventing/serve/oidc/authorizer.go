@@ -71,7 +71,7 @@ func (a *Authorizer) verifySubject(ctx context.Context, token string) (string, e
 		return "", &serve.DeniedError{Err: err}
 	}
 	if claims.issuer != a.config.Issuer {
-		// Otherwise keys would be fetched for tokens of other issuers.
+		// Without this check keys would be fetched for tokens of other issuers.
 		return "", &serve.DeniedError{Err: fmt.Errorf("the token is of issuer %q, want %q", clip(claims.issuer), a.config.Issuer)}
 	}
 	public, generation, err := a.keys.findKeys(ctx, claims.keyID)

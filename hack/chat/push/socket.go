@@ -54,8 +54,8 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request) {
 	defer conn.CloseNow() //nolint:errcheck // closed before, if all went well
 	conn.SetReadLimit(s.cfg.MessageBytes)
 
-	// Not the request's context: the code that hijacks the connection has to end
-	// it.
+	// The request's context is not used, because net/http does not end it when a hijacked
+	// connection breaks.
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	k := &socket{server: s, conn: conn, watcher: s.hub.watch(room, s.cfg.Queue), room: room, member: member}
@@ -69,8 +69,8 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request) {
 		_ = conn.CloseNow() // which ends the reading
 	})
 	parts.Go(func() { k.store(ctx, requests) })
-	// Not with ctx, whose end would close the connection before write has sent
-	// the reason.
+	// The end of ctx must not end the read, which would close the connection before write
+	// has sent the reason.
 	err = k.read(context.WithoutCancel(ctx), requests)
 	cancel()
 	close(requests)

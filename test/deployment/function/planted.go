@@ -155,7 +155,7 @@ select $1, $2, hashtext($3::text || $4::text || $5::text) on conflict do nothing
 	if err != nil || tag.RowsAffected() == 0 {
 		return sinkwriter.Receipt{Key: key}, err
 	}
-	// As if a service were called in between.
+	// The pause stands for a call of a service between claim and commit.
 	time.Sleep(20 * time.Millisecond)
 	err = pgx.BeginFunc(ctx, c.pool, func(tx pgx.Tx) error {
 		writes := slices.Clone(fx.Writes)
