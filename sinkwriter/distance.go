@@ -46,8 +46,8 @@ const (
 // runs on a new connection, and again when batches are limited or take long.
 type distance struct {
 	mu     sync.Mutex
-	trip   time.Duration // the latest measurement
-	rate   float64       // bytes per second; 0 before the first measurement
+	trip   time.Duration // of the latest measurement
+	took   time.Duration // likewise, of a round trip with a probe; 0 before the first measurement
 	probed time.Time
 	again  bool // a batch took long
 }
@@ -56,10 +56,11 @@ type distance struct {
 func (d *distance) batchBytes(most int, claimTimeout time.Duration) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.rate == 0 {
+	if d.took == 0 {
 		return min(most, probeBytes)
 	}
-	return max(min(most, int(d.rate*(claimTimeout/2+d.trip).Seconds())), min(most, leastBatchBytes))
+	carried := rateOf(d.trip, d.took) * (claimTimeout/2 + d.trip).Seconds()
+	return max(int(min(float64(most), carried)), min(most, leastBatchBytes))
 }
 
 // due reports whether the rate has to be measured, or measured again.
@@ -77,11 +78,19 @@ func (d *distance) tookLong() {
 	d.again = true
 }
 
-// measured stores a measurement.
-func (d *distance) measured(trip time.Duration, rate float64) {
+// measured stores a measurement: the duration of a round trip, and of one with a probe. Of several
+// within probeAgain the best counts, of each of the two. A busy machine prolongs some; and a
+// connection that is opened while batches are on their way measures the queue that they form,
+// which larger batches would prolong.
+func (d *distance) measured(trip, took time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.trip, d.rate, d.probed, d.again = trip, rate, now(), false
+	d.again = false
+	if at := now(); d.took == 0 || at.Sub(d.probed) > probeAgain {
+		d.trip, d.took, d.probed = trip, took, at
+		return
+	}
+	d.trip, d.took = min(d.trip, trip), min(d.took, took)
 }
 
 // measure measures the link to the server over the session's connection.
@@ -91,31 +100,33 @@ func (w *Writer) measure(ctx context.Context, s *session) error {
 		err := s.run(ctx, []step{st})
 		return now().Sub(begin), err
 	}
-	trip, err := timed(step{sql: tripSQL})
-	if err != nil {
-		return err
-	}
+	empty := step{sql: tripSQL}
 	probe := step{sql: probeSQL, oids: []uint32{pgtype.ByteaOID}, params: [][]byte{make([]byte, probeBytes)}}
-	var best time.Duration
+	trip, best := maxTrip, time.Duration(0)
 	for i := 0; i < probes; i++ {
+		again, err := timed(empty)
+		if err != nil {
+			return err
+		}
 		took, err := timed(probe)
 		if err != nil {
 			return err
 		}
-		trip = min(trip, took)
-		if took -= trip; i == 0 || took < best {
+		if trip = min(trip, again, took); i == 0 || took < best {
 			best = took
 		}
-		if most := w.config.BatchBytes; rateOf(best)*(w.config.ClaimTimeout/2).Seconds() > float64(most) {
+		// One round trip that took long would hide the time of the transfer, so two are compared.
+		if most := w.config.BatchBytes; i > 0 && rateOf(trip, best)*(w.config.ClaimTimeout/2).Seconds() > float64(most) {
 			break // the link is no limit
 		}
 	}
-	s.state.trip = min(trip, maxTrip)
-	w.distance.measured(s.state.trip, rateOf(best))
+	s.state.trip = trip
+	w.distance.measured(trip, best)
 	return nil
 }
 
-// rateOf returns the rate of a link that transfers a probe in d.
-func rateOf(d time.Duration) float64 {
-	return probeBytes / max(d, time.Microsecond).Seconds()
+// rateOf returns the rate of a link on which a round trip takes trip, and one with a probe took, in
+// bytes per second.
+func rateOf(trip, took time.Duration) float64 {
+	return probeBytes / max(took-trip, time.Microsecond).Seconds()
 }
