@@ -166,6 +166,17 @@ func (w *retireWorld) publish(t *testing.T, prefix string, n int) {
 	eventtest.Eventually(t, "events are stored", func() bool { return publisher.Publish(t.Context(), events) == nil })
 }
 
+// startAndProcess starts a source, publishes n events "o", waits until the source has processed all of
+// the stream, and returns a function that stops it.
+func (w *retireWorld) startAndProcess(t *testing.T, cluster, function string, n int) (stop func()) {
+	t.Helper()
+
+	stop = w.start(t, cluster, function)
+	w.publish(t, "o", n)
+	w.caughtUp(t, cluster, function)
+	return stop
+}
+
 // caughtUp waits until a cluster's saved checkpoint is at the end of the stream.
 func (w *retireWorld) caughtUp(t *testing.T, cluster, function string) {
 	t.Helper()
@@ -511,9 +522,7 @@ func TestTheLastWorkingClusterStays(t *testing.T) {
 	t.Parallel()
 
 	w := newRetireWorld(t)
-	stop := w.start(t, "east", "orders")
-	w.publish(t, "o", 3)
-	w.caughtUp(t, "east", "orders")
+	stop := w.startAndProcess(t, "east", "orders", 3)
 	if got := w.result(t, 1, "--cluster", "east", "orders", "--yes"); cmp.Diff([]string{"last", "running"}, got.kinds()) != "" {
 		t.Errorf("the obstacles are %v", got.kinds())
 	}
@@ -532,9 +541,7 @@ func TestAProcessThatReadsTheStreamOfAnotherDatabaseCounts(t *testing.T) {
 	t.Parallel()
 
 	w := newRetireWorld(t)
-	w.start(t, "east", "orders")
-	w.publish(t, "o", 3)
-	w.caughtUp(t, "east", "orders")
+	w.startAndProcess(t, "east", "orders", 3)
 	// A copy of the database, in which the source ended long ago.
 	other := sinktest.NewDatabase(t)
 	sinktest.Execute(t, other, `insert into tandem.progress (cluster, function, stream, epoch, floor, head, saved_at) values ('east', 'orders', 'EVENTS', 'e1', 4, 4, now() - interval '1 hour')`)
@@ -549,9 +556,7 @@ func TestARetirementWithoutItsStreams(t *testing.T) {
 	t.Parallel()
 
 	w := newRetireWorld(t)
-	stop := w.start(t, "east", "orders")
-	w.publish(t, "o", 3)
-	w.caughtUp(t, "east", "orders")
+	stop := w.startAndProcess(t, "east", "orders", 3)
 	stop()
 	delete(w.env, "NATS_URL")
 	w.retire(t, "orders").fails(t, 2, "if the servers are gone for good, --discard messages")
@@ -626,9 +631,7 @@ func TestAWrongRetirementIsExplained(t *testing.T) {
 	t.Parallel()
 
 	w := newRetireWorld(t)
-	stop := w.start(t, "east", "orders")
-	w.publish(t, "o", 3)
-	w.caughtUp(t, "east", "orders")
+	stop := w.startAndProcess(t, "east", "orders", 3)
 	stop()
 	for want, args := range map[string][]string{
 		"want the name of a function: see tandem retire --help":   {},
@@ -727,9 +730,7 @@ func TestARetirementThatIsKilledGoesOn(t *testing.T) {
 			t.Parallel()
 
 			w := newRetireWorld(t)
-			stop := w.start(t, "east", "orders")
-			w.publish(t, "o", 10)
-			w.caughtUp(t, "east", "orders")
+			stop := w.startAndProcess(t, "east", "orders", 10)
 			stop()
 			w.start(t, "east", "audit")
 			w.caughtUp(t, "east", "audit")
