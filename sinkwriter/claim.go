@@ -79,12 +79,18 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer, whole bo
 		})
 	}
 	var won int64
-	count := func(rows int64) { won += rows }
 	whole = whole || len(batch) == 1
+	first := 1
 	if whole {
-		steps = append(steps, s.claimStep(claimSQL, batch, count))
-	} else {
-		steps = append(steps, s.claimStep(claimSQL, batch[:1], count), s.claimStep(claimRestSQL, batch[1:], count))
+		first = len(batch)
+	}
+	claim := s.claimStep(claimSQL, batch[:first])
+	claim.affected = func(rows int64) { won += rows }
+	steps = append(steps, claim)
+	if !whole {
+		rest := s.claimStep(claimRestSQL, batch[first:])
+		rest.row = func(v [][]byte) { won += int64(binary.BigEndian.Uint64(v[0])) }
+		steps = append(steps, rest)
 	}
 	begin := now()
 	if err := s.run(ctx, steps); err != nil {
@@ -102,24 +108,17 @@ func (w *Writer) claim(ctx context.Context, s *session, batch []*offer, whole bo
 	return distinguish(ctx, s, batch, int(won))
 }
 
-// claimStep returns a statement that claims the keys of offers. It calls count with the number
-// of keys that were won.
-func (s *session) claimStep(sql string, offers []*offer, count func(rows int64)) step {
+// claimStep returns a statement that claims the keys of offers.
+func (s *session) claimStep(sql string, offers []*offer) step {
 	var id [8]byte
 	writers := appendArray(s.state.scratch.take(20+12*len(offers)), pgtype.Int8OID, len(offers), func(i int) ([]byte, bool) {
 		binary.BigEndian.PutUint64(id[:], uint64(offers[i].writer))
 		return id[:], false
 	})
-	st := step{
+	return step{
 		sql: sql, oids: []uint32{pgtype.UUIDArrayOID, pgtype.ByteaArrayOID, pgtype.Int8ArrayOID},
 		params: [][]byte{s.keys(offers), s.digests(offers), writers}, table: "tandem.ledger",
 	}
-	if sql == claimRestSQL {
-		st.row = func(v [][]byte) { count(int64(binary.BigEndian.Uint64(v[0]))) }
-	} else {
-		st.affected = count
-	}
-	return st
 }
 
 // distinguish returns which keys of a batch were won, and where the winner's effects

@@ -388,12 +388,17 @@ func (w *Writer) startWorker() {
 	switch {
 	case w.workers >= w.config.Connections:
 	case w.workers < quickWorkers || w.halfFull():
-		w.workers++
-		w.done.Add(1)
-		go w.work()
+		w.addWorker()
 	default:
 		w.startLater()
 	}
+}
+
+// addWorker starts a worker. Callers hold mu.
+func (w *Writer) addWorker() {
+	w.workers++
+	w.done.Add(1)
+	go w.work()
 }
 
 // halfFull reports whether at least half a batch is waiting. Callers hold mu.
@@ -416,9 +421,7 @@ func (w *Writer) startLater() {
 		switch {
 		case len(w.queue) == 0 || w.workers >= w.config.Connections:
 		case w.queue[0] == first:
-			w.workers++
-			w.done.Add(1)
-			go w.work()
+			w.addWorker()
 		default:
 			w.startWorker()
 		}
